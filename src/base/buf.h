@@ -1,0 +1,21 @@
+/* buf - growable byte buffer. Not thread-safe. Appending never fails (mem_*); a limit is the caller's. */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+struct buf {
+	char *data; /* NUL-terminated once anything was added; NULL before */
+	size_t len, cap;
+};
+
+void buf_init(struct buf *b);
+void buf_fini(struct buf *b);
+void buf_add(struct buf *b, const void *bytes, size_t len);
+void buf_str(struct buf *b, const char *s);
+void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void buf_u64(struct buf *b, uint64_t v);
+void buf_consume(struct buf *b, size_t n); /* drops the first n bytes */
+void buf_clear(struct buf *b);             /* keeps the memory */
+char *buf_take(struct buf *b);             /* the string (never NULL), caller frees with mem_free; b is empty afterwards */
+/* Appends s as a JSON string with quotes; bytes that are not UTF-8 become U+FFFD. */
+void buf_json_str(struct buf *b, const char *s, size_t len);

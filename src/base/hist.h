@@ -1,0 +1,15 @@
+/* hist - latency histogram with fixed buckets in seconds, for Prometheus. Not thread-safe; copied by value in snapshots. */
+#pragma once
+#include <stdint.h>
+
+enum { HIST_BUCKETS = 16 };
+extern const double hist_bounds_s[HIST_BUCKETS]; /* 0.0005 … 60, rising; the last bucket +Inf is `n` */
+
+struct hist {
+	uint64_t bucket[HIST_BUCKETS]; /* not cumulative */
+	uint64_t n;
+	double sum_s;
+};
+
+void hist_add(struct hist *h, double seconds);
+void hist_merge(struct hist *into, const struct hist *from);
