@@ -1,0 +1,35 @@
+/* codec/frame - worker-socket bytes <-> struct frame / struct out_frame. Pure, no limits of its own besides depth.
+ * Any thread. One JSON object per line; the line splitter (struct frame_splitter) enforces max_frame. */
+#pragma once
+#include "base/buf.h"
+#include "base/err.h"
+#include "core/frame.h"
+
+/* Splits a byte stream into lines (LF or CRLF). Keeps what is incomplete. Memory is bounded by max_frame. */
+struct frame_splitter {
+	struct buf pending;
+	size_t max_frame; /* bytes of one line without its line end */
+	size_t scanned;
+};
+void frame_splitter_init(struct frame_splitter *s, size_t max_frame);
+void frame_splitter_fini(struct frame_splitter *s);
+/* Feeds bytes (copied). */
+void frame_splitter_feed(struct frame_splitter *s, const char *bytes, size_t len);
+/* Next whole line, without its end, NUL-terminated, valid until the next call on s. False: none yet.
+ * ERR_RANGE via *code when the pending line is over max_frame (the session must end), else ERR_OK. Empty lines are skipped. */
+bool frame_splitter_next(struct frame_splitter *s, char **line, size_t *len, enum err_code *code);
+
+/* Scratch that holds what a decoded frame points to. Reused from frame to frame. */
+struct frame_decoder;
+struct frame_decoder *frame_decoder_new(void);
+void frame_decoder_free(struct frame_decoder *d);
+/* Decodes one line. ERR_OK and *out (valid until the next decode), also for known types with .problem set and for FRAME_UNKNOWN;
+ * ERR_INVALID with a sentence when it is no JSON object, no string `t`, bad UTF-8, a duplicate-free object is not required (first wins), nested over 16. */
+enum err_code frame_decode(struct frame_decoder *d, char *line, size_t len, struct frame *out, struct err *err);
+/* Appends the frame and its LF to b. */
+void frame_encode(struct buf *b, const struct out_frame *f);
+
+const char *frame_error_name(enum frame_error e); /* "bad_frame" … */
+bool frame_error_fatal(enum frame_error e);
+const char *frame_outcome_name(enum gone_outcome o);   /* "done" "requeued" "dead" "lost" */
+const char *frame_revoke_name(enum revoke_reason r);   /* "lost" … */

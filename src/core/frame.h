@@ -1,0 +1,106 @@
+/* frame - the worker protocol's messages as data (INTERFACE 4). codec/frame turns bytes into these and back; core/session decides.
+ * Strings are slices into the decoder's memory and are valid during the turn only. */
+#pragma once
+#include "base/mono.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct slice {
+	const char *p; /* NULL = absent */
+	size_t len;
+};
+
+enum { FRAME_LEASE_MAX = 64, FRAME_CREDITS_MAX = 10000, FRAME_DEPTH_MAX = 16 };
+
+enum frame_kind { /* worker -> daemon */
+	FRAME_HELLO,
+	FRAME_CREDITS,
+	FRAME_DONE,
+	FRAME_FAIL,
+	FRAME_RELEASE,
+	FRAME_PROGRESS,
+	FRAME_REVOKED,
+	FRAME_PING,
+	FRAME_PONG,
+	FRAME_BYE,
+	FRAME_UNKNOWN, /* well formed, `t` unknown: name in .type */
+	FRAME_N
+};
+
+/* What is wrong with a well-formed frame of a known type; FRAME_PROBLEM_NONE = nothing. */
+enum frame_problem {
+	FRAME_PROBLEM_NONE,
+	FRAME_PROBLEM_FIELD, /* missing or of the wrong type: .bad_field says which and why */
+	FRAME_PROBLEM_LIMIT  /* credits outside 0..10000 */
+};
+
+struct frame {
+	enum frame_kind kind;
+	enum frame_problem problem;
+	const char *bad_field; /* static text, e.g. "lease: missing"; NULL unless problem */
+	struct slice type;     /* `t` as it came */
+	int64_t v;             /* hello: version, -1 = absent or not an integer */
+	int64_t credits;       /* hello, credits (from `n`) */
+	struct slice name;     /* hello */
+	bool has_services;     /* hello: `services` given */
+	struct slice *services;
+	size_t n_services;
+	struct slice session; /* hello */
+	struct slice *resume; /* hello */
+	size_t n_resume;
+	struct slice lease;
+	struct slice reason; /* fail */
+	bool dead;           /* fail */
+	struct slice note;   /* progress */
+	bool has_n;
+	int64_t n; /* ping, pong */
+};
+
+enum gone_outcome { GONE_DONE, GONE_REQUEUED, GONE_DEAD, GONE_LOST };
+enum revoke_reason { REVOKE_LOST, REVOKE_DRAIN, REVOKE_TIMEOUT, REVOKE_OPERATOR, REVOKE_SHUTDOWN, REVOKE_N };
+
+/* `err` codes; the table of names and fatality is in codec/frame (frame_error_name, frame_error_fatal). */
+enum frame_error {
+	FERR_BAD_FRAME, FERR_TOO_BIG, FERR_BAD_VERSION, FERR_BAD_HELLO, FERR_UNAUTHORIZED, FERR_HELLO_TIMEOUT,
+	FERR_SLOW_READER, FERR_SILENT, FERR_TOO_MANY_SESSIONS, /* fatal up to here */
+	FERR_LIMIT, FERR_UNKNOWN_TYPE, FERR_UNKNOWN_LEASE, FERR_NOT_OWNER, FERR_BAD_FIELD, FERR_INTERNAL,
+	FERR_N
+};
+
+enum out_kind { OUT_WELCOME, OUT_ASSIGN, OUT_OK, OUT_REVOKE, OUT_DRAIN, OUT_PING, OUT_PONG, OUT_ERR };
+enum ok_for { OK_FOR_DONE, OK_FOR_FAIL, OK_FOR_RELEASE };
+
+struct gone {
+	struct slice lease;
+	enum gone_outcome outcome;
+};
+
+struct out_frame { /* daemon -> worker */
+	enum out_kind kind;
+	struct slice lease; /* assign, ok, revoke, err (optional) */
+	mono_ms until_ms;   /* welcome, assign, ping */
+	/* welcome */
+	struct slice server, node, session;
+	int64_t lease_ms, ping_ms, resume_ms, max_frame;
+	const struct slice *resumed;
+	size_t n_resumed;
+	const struct gone *gone;
+	size_t n_gone;
+	/* assign */
+	struct slice service, stream, id, token;
+	int64_t retry;
+	struct slice info; /* raw JSON text, written as it is */
+	/* ok */
+	enum ok_for ok_for;
+	enum gone_outcome outcome;
+	/* revoke, drain */
+	enum revoke_reason reason;
+	int64_t grace_ms;
+	/* ping, pong */
+	bool has_n;
+	int64_t n;
+	/* err */
+	enum frame_error error;
+	struct slice msg;
+};

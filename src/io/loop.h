@@ -1,0 +1,24 @@
+/* io/loop - one libuv loop with one timer, for one thread.
+ * The owner asks for a wake-up at a deadline; everything else (mailbox, redis, unix, signals) attaches to loop->uv.
+ * Failure: uv initialisation ends the process (exit 71). */
+#pragma once
+#include "base/mono.h"
+#include <uv.h>
+
+struct loop;
+typedef void loop_fn(void *arg, mono_ms now);
+
+struct loop *loop_new(const char *name, loop_fn *on_deadline, void *arg);
+/* Closes what the loop itself owns; every attached handle must have been closed before. Asserts that none is left. */
+void loop_free(struct loop *l);
+uv_loop_t *loop_uv(struct loop *l);
+/* One pending deadline; a later call replaces it; MONO_NEVER = none. In the past = at the next turn. */
+void loop_wake_at(struct loop *l, mono_ms at);
+mono_ms loop_now(struct loop *l); /* refreshed once per callback round */
+void loop_run(struct loop *l);    /* until loop_stop */
+void loop_stop(struct loop *l);   /* owner thread only */
+/* Runs fn once at the end of the present round of callbacks (defers frees out of library callbacks). */
+void loop_defer(struct loop *l, void (*fn)(void *arg), void *arg);
+/* Milliseconds by which the last deadline was missed, and the time of the last completed round (for watchdogs; any thread may read the latter). */
+mono_ms loop_lag_ms(const struct loop *l);
+mono_ms loop_last_round(const struct loop *l);

@@ -1,0 +1,85 @@
+/* io/redis - one connection to one Redis endpoint that is reopened for ever. Over hiredis async on libuv, RESP3 (RESP2 where the server has none), plain, TLS or unix socket.
+ * Owner: one loop thread. No policy besides: resolve, connect, handshake, deadlines, reconnect with jittered backoff.
+ *
+ * Happy path: resolve (uv_getaddrinfo) -> connect -> [TLS] -> HELLO 3 [AUTH] SETNAME -> SELECT -> [CLIENT MAINT_NOTIFICATIONS …] -> [CLIENT ID] -> on_up -> commands, replies in order.
+ * Failure: any handshake error or a command past its deadline closes the socket: every pending command gets its reply callback with NULL (in order), then on_down, then a reconnect after backoff.
+ * Callbacks never run inside a call of the owner (replies to a send on a dead connection come in a later round). */
+#pragma once
+#include "base/err.h"
+#include "base/mono.h"
+#include <hiredis/hiredis.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+struct redis_conn;
+
+/* TLS material shared by many connections; reference counted, replaced at reload. Thread-safe to reference (SSL_CTX up-ref). */
+struct redis_tls;
+struct redis_tls_files {
+	const char *ca_file, *cert_file, *key_file; /* "" = system CAs / no client certificate */
+	const char *server_name;                    /* "" = the name that is dialled */
+};
+/* ERR_INVALID / ERR_NOT_FOUND / ERR_DENIED with a sentence naming the file. */
+enum err_code redis_tls_new(const struct redis_tls_files *files, struct redis_tls **out, struct err *err);
+struct redis_tls *redis_tls_ref(struct redis_tls *t);
+void redis_tls_unref(struct redis_tls *t); /* NULL is fine */
+
+/* Where to dial: "host:port", "[v6]:port" or "unix:/path". */
+struct redis_addr {
+	char host[256]; /* path for unix */
+	uint16_t port;  /* 0 = unix */
+};
+/* Accepts host:port, [v6]:port, unix:/path. ERR_INVALID with a sentence. */
+enum err_code redis_addr_parse(const char *text, struct redis_addr *out, struct err *err);
+void redis_addr_format(const struct redis_addr *a, char *out, size_t cap);
+
+enum redis_maint { REDIS_MAINT_OFF, REDIS_MAINT_AUTO, REDIS_MAINT_REQUIRED };
+
+struct redis_opts {
+	struct redis_addr addr;
+	struct redis_tls *tls; /* NULL = plain; referenced by the connection */
+	const char *username, *password, *client_name; /* copied; "" = none */
+	int db;                                        /* SELECT when > 0 */
+	mono_ms connect_timeout_ms;                    /* for resolve + connect + TLS + whole handshake */
+	mono_ms backoff_initial_ms, backoff_max_ms;
+	mono_ms ping_idle_ms;                          /* PING when nothing was received for that long; 0 = off */
+	enum redis_maint maint;
+	const char *maint_endpoint_type; /* "internal-ip" …; "auto" = derived from addr and peer */
+	size_t max_reply_elements;       /* hiredis maxelements */
+	size_t max_obuf_bytes;           /* redis_conn_is_full beyond it */
+	bool is_subscriber;              /* only (P)SUBSCRIBE is sent on it; messages go to on_push */
+	bool stay_down;                  /* do not reconnect by itself: after on_down it waits for redis_conn_retry */
+};
+
+struct redis_events {
+	void (*on_up)(void *arg, struct redis_conn *c);
+	/* why: one clear sentence with the server's own words. was_up: false = this attempt never reached on_up. */
+	void (*on_down)(void *arg, struct redis_conn *c, const struct err *why, bool was_up);
+	/* Every RESP3 push incl. pubsub messages (RESP2 subscriptions are turned into the same array shape). reply is the library's: valid during the call. May come before on_up. */
+	void (*on_push)(void *arg, struct redis_conn *c, const redisReply *reply);
+};
+/* reply NULL = the connection ended before an answer came. tag is the caller's. */
+typedef void redis_reply_fn(void *arg, uint64_t tag, const redisReply *reply);
+
+struct redis_conn *redis_open(uv_loop_t *loop, const struct redis_opts *opts, const struct redis_events *ev, redis_reply_fn *on_reply, void *arg);
+/* Ends it: pending commands get NULL in a later round, no on_down; memory is freed by itself. The pointer is dead for the caller, callbacks still name `arg` until all NULLs came unless `silent`. */
+void redis_close(struct redis_conn *c, bool silent);
+/* Queues one command. deadline MONO_NEVER = none (blocking reads, subscriptions). Not up: the reply is NULL in a later round. argv is copied before the call returns. */
+void redis_send(struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline);
+/* The same command after ASKING (both are sent back to back). */
+void redis_send_asking(struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline);
+bool redis_is_up(const struct redis_conn *c);
+bool redis_is_full(const struct redis_conn *c); /* output buffer over max_obuf_bytes */
+size_t redis_n_in_flight(const struct redis_conn *c);
+int redis_resp(const struct redis_conn *c);           /* 3 or 2 */
+int64_t redis_client_id(const struct redis_conn *c);  /* from CLIENT ID, -1 unknown */
+const struct redis_addr *redis_addr_of(const struct redis_conn *c);
+/* Drops the connection and dials anew (other address when addr is not NULL). */
+void redis_redial(struct redis_conn *c, const struct redis_addr *addr, const char *why);
+void redis_retry(struct redis_conn *c); /* a waiting reconnect happens now */
+/* New credentials (copied): used from the next handshake on; when up, AUTH is sent now and a refusal closes. */
+void redis_set_auth(struct redis_conn *c, const char *username, const char *password);
+void redis_set_tls(struct redis_conn *c, struct redis_tls *tls);
+/* Commands waiting get at least this much time from now (relaxed window); never shortens. */
+void redis_extend_deadlines(struct redis_conn *c, mono_ms at_least_until);

@@ -1,0 +1,8 @@
+/* io/signals - HUP, TERM, INT, USR1, USR2 into one loop; PIPE is ignored. Owner: the coordinator's loop. */
+#pragma once
+#include <uv.h>
+
+struct signals;
+typedef void signals_fn(void *arg, int signo);
+struct signals *signals_open(uv_loop_t *loop, signals_fn *fn, void *arg);
+void signals_close(struct signals *s);
