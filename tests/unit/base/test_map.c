@@ -143,6 +143,22 @@ Test(map, shrinks_after_removals, .init = up, .fini = down)
 		cr_assert_eq(map_get(&m, &i, 8), &items[i]);
 }
 
+Test(map, coming_and_going_leaves_few_tombstones, .init = up, .fini = down)
+{
+	static struct item items[100], visitor;
+	for (uint64_t i = 0; i < 100; i++) {
+		items[i].key = i;
+		map_put(&m, &items[i].key, 8, &items[i]);
+	}
+	for (uint64_t i = 40; i < 100; i++)
+		map_remove(&m, &i, 8);
+	for (visitor.key = 1000; visitor.key < 3000; visitor.key++) {
+		map_put(&m, &visitor.key, 8, &visitor);
+		map_remove(&m, &visitor.key, 8);
+		cr_assert(m.n_used < m.cap / 2, "%zu of %zu", m.n_used, m.cap);
+	}
+}
+
 /* Slots come in the order of hashes: two seeds must give two orders, or hostile keys could be prepared. */
 Test(map, seed_changes_the_order, .init = up, .fini = down)
 {
