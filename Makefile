@@ -22,6 +22,8 @@ $(error sluiced cannot be built in a directory whose path has a space: $(CURDIR)
 endif
 export PKG_CONFIG_PATH := $(CURDIR)/$(DEPS)/lib/pkgconfig$(if $(PKG_CONFIG_PATH),:$(PKG_CONFIG_PATH))
 export PATH := $(CURDIR)/build/tools:$(PATH)
+# $(shell) of make before 4.4 does not see exported variables.
+PKG_CONFIG := PKG_CONFIG_PATH='$(PKG_CONFIG_PATH)' pkg-config
 PKGS      := hiredis_ssl hiredis yyjson libuv yaml-0.1 libcyaml libssl libcrypto
 
 WARN      := -Wall -Wextra -Wconversion -Wshadow -Wswitch-enum -Wstrict-prototypes -Wmissing-prototypes -Werror
@@ -49,8 +51,8 @@ ifeq ($(V),fuzz)
 CC := $(CLANG)
 endif
 
-PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null | sed 's/-I/-isystem /g')
-PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS) 2>/dev/null | sed 's/-I/-isystem /g')
+PKG_LIBS   := $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null)
 ALL_CFLAGS = -std=c17 $(WARN) $(CFLAGS_$(V)) $(CFLAGS) $(PKG_CFLAGS) -MMD -MP -pthread
 ALL_LIBS   = $(PKG_LIBS) -pthread -lm
 

@@ -70,7 +70,7 @@ check-units:
 lint:
 	@cppcheck --quiet --enable=warning,performance,portability --std=c11 --inline-suppr --error-exitcode=1 \
 		--suppress=missingIncludeSystem -Isrc -D_GNU_SOURCE -DSLUICE_VERSION='"x"' src
-	@shellcheck $(SH_FILES)
+	@shellcheck -S warning $(SH_FILES)
 	@for f in $(MAN_FILES); do mandoc -Tlint -W warning $$f || exit 1; done
 	@echo "lint: fine"
 format:
