@@ -7,7 +7,7 @@ C_FILES      := $(wildcard src/*/*.[ch] tests/lib/*.[ch] tests/unit/*/*.[ch] tes
 	tests/thread/*.[ch] tests/fuzz/*.[ch] tests/bench/*.[ch])
 SH_FILES     := $(shell grep -lE '^\#!/bin/(ba)?sh' scripts/* .ci/* 2>/dev/null)
 MAN_FILES    := $(wildcard man/*.[1-8])
-AGAIN        = +@$(MAKE) --no-print-directory -j$(JOBS)
+AGAIN        = +@$(MAKE) --no-print-directory $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 
 # ---- everything
 .PHONY: check unit sim thread asan system fuzz fuzz-short bench chaos coverage
