@@ -69,7 +69,8 @@ check-units:
 	@scripts/check-units
 lint:
 	@cppcheck --quiet --enable=warning,performance,portability --std=c11 --inline-suppr --error-exitcode=1 \
-		--suppress=missingIncludeSystem -Isrc -D_GNU_SOURCE -DSLUICE_VERSION='"x"' src
+		--suppress=missingIncludeSystem -Isrc -D_GNU_SOURCE -DSLUICE_VERSION='"x"' \
+		-DHIREDIS_MAJOR=1 -DHIREDIS_MINOR=2 -DHIREDIS_PATCH=0 src
 	@shellcheck -S warning $(SH_FILES)
 	@for f in $(MAN_FILES); do mandoc -Tlint -W warning $$f || exit 1; done
 	@echo "lint: fine"
