@@ -82,12 +82,6 @@ static enum err_code fail_next(struct pass *p, const char *problem)
 	return fail_at(p, path, ERR_INVALID, problem);
 }
 
-/* The map key whose value comes next, or whose value has come; false when values stand alone. */
-static bool wants_key(struct pass *p)
-{
-	return top(p) && top(p)->kind == OPTION_KIND_MAP && !top(p)->has_key;
-}
-
 static enum err_code fail_unknown(struct pass *p, const char *key, size_t len)
 {
 	char path[MAX_SHOWN_PATH], shown[TEXT_SHOWN], meant[OPTION_MAX_PATH], problem[OPTION_MAX_PATH + 64];
@@ -99,9 +93,8 @@ static enum err_code fail_unknown(struct pass *p, const char *key, size_t len)
 	return fail_at(p, path, ERR_INVALID, problem);
 }
 
-static enum err_code on_key(struct pass *p, const yaml_event_t *e)
+static enum err_code on_key(struct pass *p, struct frame *f, const yaml_event_t *e)
 {
-	struct frame *f = top(p);
 	if (e->type != YAML_SCALAR_EVENT)
 		return fail_at(p, "yaml", ERR_INVALID, "a key must be a word");
 	const char *key = (const char *)e->data.scalar.value;
@@ -138,9 +131,8 @@ static struct raw_value *value_of(struct pass *p, enum option_id id)
 }
 
 /* A value in a map. An empty one in place of a map or list stands for a section whose lines are all comments. */
-static enum err_code on_map_scalar(struct pass *p, const yaml_event_t *e)
+static enum err_code on_map_scalar(struct pass *p, struct option_child child, const yaml_event_t *e)
 {
-	struct option_child child = top(p)->child;
 	if (is_null_word(e))
 		return fail_next(p, "null is no value here; leave the key out for its default");
 	if (child.kind == OPTION_KIND_VALUE)
@@ -157,9 +149,9 @@ static enum err_code on_map_scalar(struct pass *p, const yaml_event_t *e)
 	return fail_next(p, "expected a list, got a single value (write [a, b])");
 }
 
-static enum err_code on_item(struct pass *p)
+static enum err_code on_item(struct pass *p, enum option_id list)
 {
-	struct raw_value *v = &p->raw->values[top(p)->list];
+	struct raw_value *v = &p->raw->values[list];
 	if (v->n_at == MAX_ITEMS)
 		return fail_next(p, "the list is too long");
 	if ((v->n_at & (v->n_at + 1)) == 0)
@@ -176,7 +168,7 @@ static enum err_code on_scalar(struct pass *p, const yaml_event_t *e)
 							  : "the file is empty; at least one service is needed");
 	if (f->kind == OPTION_KIND_SERVICES)
 		return fail_next(p, "expected a map of settings, got a single value (write - name: ...)");
-	return f->kind == OPTION_KIND_LIST ? on_item(p) : on_map_scalar(p, e);
+	return f->kind == OPTION_KIND_LIST ? on_item(p, f->list) : on_map_scalar(p, f->child, e);
 }
 
 /* Enters a map or list; `row` names it by the first of its rows. */
@@ -273,8 +265,9 @@ static enum err_code on_value(struct pass *p, const yaml_event_t *e)
 	enum err_code rc = refuse_extras(p, e);
 	if (rc != ERR_OK)
 		return rc;
-	if (wants_key(p))
-		return on_key(p, e);
+	struct frame *f = top(p);
+	if (f && f->kind == OPTION_KIND_MAP && !f->has_key)
+		return on_key(p, f, e);
 	if (e->type == YAML_MAPPING_START_EVENT)
 		return on_map(p);
 	if (e->type == YAML_SEQUENCE_START_EVENT)

@@ -370,7 +370,7 @@ size_t value_split(const char *text, char ***items)
 	size_t n = *text ? 1 : 0;
 	for (const char *p = text; *p; p++)
 		n += *p == ',';
-	*items = n ? mem_array(n, sizeof **items) : NULL;
+	*items = mem_array(n + 1, sizeof **items);
 	for (size_t i = 0; i < n; i++) {
 		size_t len = strcspn(text, ",");
 		(*items)[i] = trimmed(text, len);
