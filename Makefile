@@ -32,6 +32,7 @@ ALL_LIBS   = $(shell pkg-config --libs $(PKGS) 2>/dev/null) -pthread -lm
 
 LIB_SRC   := $(filter-out src/bin/%,$(wildcard src/*/*.c))
 BIN_SRC   := $(wildcard src/bin/*.c)
+CTL_OBJ   := $(patsubst %.c,$(B)/%.o,$(wildcard src/bin/sluicectl*.c))
 LIB_OBJ   := $(LIB_SRC:%.c=$(B)/%.o)
 TLIB_SRC  := $(wildcard tests/lib/*.c)
 TLIB_OBJ  := $(TLIB_SRC:%.c=$(B)/%.o)
@@ -70,7 +71,7 @@ $(B)/libsluice.a: $(LIB_OBJ)
 	@ar rcs $@ $^
 
 $(B)/sluiced: $(B)/src/bin/sluiced.o $(B)/libsluice.a
-$(B)/sluicectl: $(B)/src/bin/sluicectl.o $(B)/libsluice.a
+$(B)/sluicectl: $(CTL_OBJ) $(B)/libsluice.a
 $(B)/sluice-run: $(B)/src/bin/sluice_run.o $(B)/libsluice.a
 $(PROGRAMS:%=$(B)/%):
 	@echo "  LD $(V) $@"
