@@ -13,7 +13,7 @@ static int say(const char *text, int code)
 	struct buf b;
 	buf_init(&b);
 	buf_str(&b, "sluicectl: ");
-	text_clean(&b, text);
+	cell_clean(&b, text);
 	fprintf(stderr, "%s\n", b.data);
 	buf_fini(&b);
 	return code;
@@ -70,7 +70,7 @@ int main(int argc, char **argv)
 	const char *topic;
 	int code = EXIT_USAGE;
 	signal(SIGPIPE, SIG_IGN);
-	text_use_colour(wants_colour());
+	cell_use_colour(wants_colour());
 	switch (args_parse(argc, argv, &o, &topic, &err)) {
 	case ARGS_RUN:
 		code = run(&o);

@@ -1,5 +1,5 @@
 /* sluicectl - the operator's program, split over sluicectl*.c. One thread, blocking, no loop.
- * args: command line -> struct options. conn: socket, lines, timeouts. text: cells, ages, tables. view: one rendering
+ * args: command line -> struct options. conn: socket, lines, timeouts. cell: cells, ages, tables. view: one rendering
  * per verb. top: the live view. sluicectl.c: main. Exit codes are EXIT_* and whatever the daemon's final line says. */
 #pragma once
 #include "base/buf.h"
@@ -38,7 +38,7 @@ typedef bool row_fn(void *arg, yyjson_val *row, const char *line, size_t len);
 int conn_ask(const struct options *o, const struct ctl_request *r, bool watch_stdout, row_fn *fn, void *arg,
 	struct err *err);
 
-/* ---- text */
+/* ---- cell */
 enum format {
 	FORMAT_TEXT,
 	FORMAT_STATE,  /* text, coloured by what it says */
@@ -70,18 +70,18 @@ struct table {
 	struct cell *cells; /* n_rows * n_columns */
 };
 
-void text_use_colour(bool on);
-bool text_colour(void);
+void cell_use_colour(bool on);
+bool cell_colour(void);
 /* The escape sequence for a word like "down", or NULL. */
-const char *text_colour_of(const char *word);
+const char *cell_colour_of(const char *word);
 /* Appends s so that it cannot drive the terminal: control characters become '?' (UTF-8 stays). */
-void text_clean(struct buf *b, const char *s);
-void text_age(struct buf *b, int64_t ms); /* 850ms 12.3s 4m05s 3h12m 5d04h; < 0: "-" */
-void text_painted(struct buf *b, const char *colour, const char *s);
+void cell_clean(struct buf *b, const char *s);
+void cell_age(struct buf *b, int64_t ms); /* 850ms 12.3s 4m05s 3h12m 5d04h; < 0: "-" */
+void cell_painted(struct buf *b, const char *colour, const char *s);
 /* row[key] where key may be "outer.inner"; NULL when it is not there. */
-yyjson_val *text_value(yyjson_val *row, const char *key);
-const char *text_string(yyjson_val *row, const char *key); /* "-" when there is none */
-int64_t text_number(yyjson_val *row, const char *key);     /* -1 when there is none */
+yyjson_val *cell_value(yyjson_val *row, const char *key);
+const char *cell_string(yyjson_val *row, const char *key); /* "-" when there is none */
+int64_t cell_number(yyjson_val *row, const char *key);     /* -1 when there is none */
 void table_init(struct table *t, const struct column *columns);
 void table_fini(struct table *t);
 void table_add(struct table *t, yyjson_val *row);

@@ -181,7 +181,7 @@ static enum err_code take_verb(struct scan *s, enum ctl_verb *verb, bool *is_top
 	if (s->n_words == 0)
 		return err_set(err, ERR_INVALID, "a verb is missing");
 	*is_top = strcmp(s->words[0], "top") == 0;
-	*verb = CTL_STATUS;
+	*verb = CTL_VERB_STATUS;
 	if (s->n_words > 1)
 		snprintf(two, sizeof(two), "%s %s", s->words[0], s->words[1]);
 	int taken = *is_top || ctl_verb_parse(s->words[0], verb) ? 1 : ctl_verb_parse(two, verb) ? 2 : 0;
@@ -216,15 +216,15 @@ static enum err_code fill_request(struct scan *s, struct options *o, struct err 
 
 static int64_t timeout_of(const struct ctl_request *r)
 {
-	if (r->verb == CTL_DRAIN && r->wait)
+	if (r->verb == CTL_VERB_DRAIN && r->wait)
 		return -1;
-	return r->verb == CTL_DOCTOR ? TIMEOUT_DOCTOR_MS : TIMEOUT_MS;
+	return r->verb == CTL_VERB_DOCTOR ? TIMEOUT_DOCTOR_MS : TIMEOUT_MS;
 }
 
 enum args_result args_parse(int argc, char **argv, struct options *o, const char **topic, struct err *err)
 {
 	struct scan s = {.words = argv};
-	enum ctl_verb verb = CTL_STATUS;
+	enum ctl_verb verb = CTL_VERB_STATUS;
 	*o = (struct options){.socket = socket_default, .timeout_ms = TIMEOUT_UNSET};
 	*topic = NULL;
 	ctl_request_init(&o->request, verb);
@@ -253,7 +253,7 @@ enum args_result args_parse(int argc, char **argv, struct options *o, const char
 	}
 	if (o->timeout_ms == TIMEOUT_UNSET)
 		o->timeout_ms = timeout_of(&o->request);
-	if (o->request.verb == CTL_EVENTS && o->request.follow)
+	if (o->request.verb == CTL_VERB_EVENTS && o->request.follow)
 		o->timeout_ms = -1; /* a quiet daemon is a good one */
 	return ARGS_RUN;
 }

@@ -81,7 +81,7 @@ static int say_silence(const struct options *o, struct err *err)
 {
 	struct buf age;
 	buf_init(&age);
-	text_age(&age, o->timeout_ms);
+	cell_age(&age, o->timeout_ms);
 	err_set(err, ERR_TIMEOUT, "timeout: sluiced said nothing for %s (--timeout)", age.data);
 	buf_fini(&age);
 	return EXIT_UNREACHABLE;

@@ -149,7 +149,7 @@ static int fetch(struct top *t, struct err *err)
 		return code;
 	table_fini(&t->streams);
 	table_init(&t->streams, view_stream_columns);
-	ctl_request_init(&ls, CTL_LS);
+	ctl_request_init(&ls, CTL_VERB_LS);
 	ls.limit = t->screen.rows < ROWS_MAX ? t->screen.rows : ROWS_MAX;
 	ls.given = 1u << CTL_ARG_LIMIT;
 	code = conn_ask(t->o, &ls, false, keep_stream, t, err);
@@ -175,7 +175,7 @@ static bool draw(struct top *t, const struct err *err)
 	buf_init(&frame);
 	put_clock(&text);
 	if (err->text[0]) {
-		text_painted(&text, "\x1b[31m", err->text);
+		cell_painted(&text, "\x1b[31m", err->text);
 		buf_str(&text, "\n");
 	}
 	if (t->head.len)

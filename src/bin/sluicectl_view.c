@@ -87,17 +87,17 @@ struct view {
 static const struct column *columns_of(enum ctl_verb verb)
 {
 	static const struct column *const columns[CTL_VERB_N] = {
-		[CTL_LS] = view_stream_columns,
-		[CTL_WORKERS] = worker_columns,
-		[CTL_NODES] = node_columns,
-		[CTL_PAUSE] = service_row_columns,
-		[CTL_RESUME] = service_row_columns,
-		[CTL_REVOKE] = revoke_columns,
-		[CTL_SCAN] = scan_columns,
-		[CTL_TOPOLOGY_REFRESH] = topology_columns,
-		[CTL_DLQ_LS] = dlq_columns,
-		[CTL_RELOAD] = reload_columns,
-		[CTL_DOCTOR] = doctor_columns,
+		[CTL_VERB_LS] = view_stream_columns,
+		[CTL_VERB_WORKERS] = worker_columns,
+		[CTL_VERB_NODES] = node_columns,
+		[CTL_VERB_PAUSE] = service_row_columns,
+		[CTL_VERB_RESUME] = service_row_columns,
+		[CTL_VERB_REVOKE] = revoke_columns,
+		[CTL_VERB_SCAN] = scan_columns,
+		[CTL_VERB_TOPOLOGY_REFRESH] = topology_columns,
+		[CTL_VERB_DLQ_LS] = dlq_columns,
+		[CTL_VERB_RELOAD] = reload_columns,
+		[CTL_VERB_DOCTOR] = doctor_columns,
 	};
 	return columns[verb];
 }
@@ -161,41 +161,41 @@ static void put_inner_table(struct buf *b, yyjson_val *list, const struct column
 
 void view_put_status(struct buf *b, yyjson_val *row, bool headers)
 {
-	bool is_ready = yyjson_is_true(text_value(row, "ready"));
+	bool is_ready = yyjson_is_true(cell_value(row, "ready"));
 	size_t i, n;
 	yyjson_val *reason;
 	buf_str(b, "sluiced ");
-	text_clean(b, text_string(row, "version"));
+	cell_clean(b, cell_string(row, "version"));
 	buf_str(b, " on ");
-	text_clean(b, text_string(row, "node"));
+	cell_clean(b, cell_string(row, "node"));
 	buf_str(b, ": ");
-	text_painted(b, is_ready ? "\x1b[32m" : "\x1b[31m", is_ready ? "ready" : "not ready");
-	if (yyjson_is_true(text_value(row, "draining")))
-		text_painted(b, "\x1b[33m", ", draining");
+	cell_painted(b, is_ready ? "\x1b[32m" : "\x1b[31m", is_ready ? "ready" : "not ready");
+	if (yyjson_is_true(cell_value(row, "draining")))
+		cell_painted(b, "\x1b[33m", ", draining");
 	buf_str(b, ", up ");
-	text_age(b, text_number(row, "uptime_ms"));
-	buf_printf(b, ", %lld workers, pid %lld\n", (long long)text_number(row, "workers"),
-		(long long)text_number(row, "pid"));
-	yyjson_arr_foreach(text_value(row, "reasons"), i, n, reason)
+	cell_age(b, cell_number(row, "uptime_ms"));
+	buf_printf(b, ", %lld workers, pid %lld\n", (long long)cell_number(row, "workers"),
+		(long long)cell_number(row, "pid"));
+	yyjson_arr_foreach(cell_value(row, "reasons"), i, n, reason)
 	{
 		buf_str(b, "  ");
-		text_painted(b, "\x1b[33m", yyjson_is_str(reason) ? yyjson_get_str(reason) : "?");
+		cell_painted(b, "\x1b[33m", yyjson_is_str(reason) ? yyjson_get_str(reason) : "?");
 		buf_str(b, "\n");
 	}
-	put_inner_table(b, text_value(row, "redis"), redis_columns, headers);
-	put_inner_table(b, text_value(row, "services"), service_columns, headers);
+	put_inner_table(b, cell_value(row, "redis"), redis_columns, headers);
+	put_inner_table(b, cell_value(row, "services"), service_columns, headers);
 }
 
 static void put_ready(struct buf *b, yyjson_val *row)
 {
-	bool is_ready = yyjson_is_true(text_value(row, "ready"));
+	bool is_ready = yyjson_is_true(cell_value(row, "ready"));
 	size_t i, n;
 	yyjson_val *reason;
-	text_painted(b, is_ready ? "\x1b[32m" : "\x1b[31m", is_ready ? "ready" : "not ready");
-	yyjson_arr_foreach(text_value(row, "reasons"), i, n, reason)
+	cell_painted(b, is_ready ? "\x1b[32m" : "\x1b[31m", is_ready ? "ready" : "not ready");
+	yyjson_arr_foreach(cell_value(row, "reasons"), i, n, reason)
 	{
 		buf_str(b, i ? "; " : ": ");
-		text_clean(b, yyjson_is_str(reason) ? yyjson_get_str(reason) : "?");
+		cell_clean(b, yyjson_is_str(reason) ? yyjson_get_str(reason) : "?");
 	}
 	buf_str(b, "\n");
 }
@@ -204,23 +204,23 @@ static void put_explain(struct buf *b, yyjson_val *row)
 {
 	size_t i, n;
 	yyjson_val *fact;
-	text_clean(b, text_string(row, "stream"));
+	cell_clean(b, cell_string(row, "stream"));
 	buf_str(b, " (");
-	text_clean(b, text_string(row, "service"));
+	cell_clean(b, cell_string(row, "service"));
 	buf_str(b, " ");
-	text_clean(b, text_string(row, "id"));
+	cell_clean(b, cell_string(row, "id"));
 	buf_str(b, "): ");
-	text_painted(b, text_colour_of(text_string(row, "state")), text_string(row, "state"));
-	buf_str(b, yyjson_is_true(text_value(row, "running")) ? ", it runs" : ", it does not run");
-	if (yyjson_is_str(text_value(row, "owner"))) {
+	cell_painted(b, cell_colour_of(cell_string(row, "state")), cell_string(row, "state"));
+	buf_str(b, yyjson_is_true(cell_value(row, "running")) ? ", it runs" : ", it does not run");
+	if (yyjson_is_str(cell_value(row, "owner"))) {
 		buf_str(b, ", owner ");
-		text_clean(b, text_string(row, "owner"));
+		cell_clean(b, cell_string(row, "owner"));
 	}
 	buf_str(b, "\n");
-	yyjson_arr_foreach(text_value(row, "because"), i, n, fact)
+	yyjson_arr_foreach(cell_value(row, "because"), i, n, fact)
 	{
 		buf_str(b, "  because ");
-		text_clean(b, yyjson_is_str(fact) ? yyjson_get_str(fact) : "?");
+		cell_clean(b, yyjson_is_str(fact) ? yyjson_get_str(fact) : "?");
 		buf_str(b, "\n");
 	}
 	static const struct column rest[] = {{"  next", "next", FORMAT_TEXT}, {"  do", "advice", FORMAT_TEXT}, {0}};
@@ -230,19 +230,19 @@ static void put_explain(struct buf *b, yyjson_val *row)
 /* One line for something done to an entry: "requeued orders:7 1700-0 -> 1701-0". */
 static void put_action(struct buf *b, yyjson_val *row)
 {
-	const char *result = text_string(row, "result"), *error = text_string(row, "error");
-	text_painted(b, text_colour_of(result), result);
+	const char *result = cell_string(row, "result"), *error = cell_string(row, "error");
+	cell_painted(b, cell_colour_of(result), result);
 	buf_str(b, " ");
-	text_clean(b, text_string(row, "stream"));
+	cell_clean(b, cell_string(row, "stream"));
 	buf_str(b, " ");
-	text_clean(b, text_string(row, "id"));
-	if (yyjson_is_str(text_value(row, "new_id"))) {
+	cell_clean(b, cell_string(row, "id"));
+	if (yyjson_is_str(cell_value(row, "new_id"))) {
 		buf_str(b, " -> ");
-		text_clean(b, text_string(row, "new_id"));
+		cell_clean(b, cell_string(row, "new_id"));
 	}
 	if (strcmp(error, "-") != 0) {
 		buf_str(b, ": ");
-		text_clean(b, error);
+		cell_clean(b, error);
 	}
 	buf_str(b, "\n");
 }
@@ -250,94 +250,94 @@ static void put_action(struct buf *b, yyjson_val *row)
 static void put_drain(struct buf *b, yyjson_val *row)
 {
 	buf_printf(b, "%s: %lld streams owned, %lld workers, for ",
-		yyjson_is_true(text_value(row, "draining")) ? "draining" : "not draining",
-		(long long)text_number(row, "owned"), (long long)text_number(row, "workers"));
-	text_age(b, text_number(row, "elapsed_ms"));
+		yyjson_is_true(cell_value(row, "draining")) ? "draining" : "not draining",
+		(long long)cell_number(row, "owned"), (long long)cell_number(row, "workers"));
+	cell_age(b, cell_number(row, "elapsed_ms"));
 	buf_str(b, "\n");
 }
 
 static void put_event(struct buf *b, yyjson_val *row)
 {
-	int64_t at_ms = text_number(row, "at_ms");
+	int64_t at_ms = cell_number(row, "at_ms");
 	time_t t = (time_t)(at_ms / 1000);
 	struct tm tm;
 	char at[16] = "-";
 	char level[16];
 	if (at_ms >= 0 && localtime_r(&t, &tm))
 		strftime(at, sizeof(at), "%H:%M:%S", &tm);
-	snprintf(level, sizeof(level), "%-6.12s", text_string(row, "level"));
+	snprintf(level, sizeof(level), "%-6.12s", cell_string(row, "level"));
 	buf_printf(b, "%s.%03d ", at, (int)(at_ms >= 0 ? at_ms % 1000 : 0));
-	text_painted(b, text_colour_of(text_string(row, "level")), level);
+	cell_painted(b, cell_colour_of(cell_string(row, "level")), level);
 	buf_str(b, " ");
-	text_clean(b, text_string(row, "text"));
+	cell_clean(b, cell_string(row, "text"));
 	buf_str(b, "\n");
 }
 
 static void put_added(struct buf *b, yyjson_val *row)
 {
 	buf_str(b, "added ");
-	text_clean(b, text_string(row, "stream"));
+	cell_clean(b, cell_string(row, "stream"));
 	buf_str(b, " ");
-	text_clean(b, text_string(row, "id"));
+	cell_clean(b, cell_string(row, "id"));
 	buf_str(b, "\n");
 }
 
 static void put_version(struct buf *b, yyjson_val *row)
 {
 	buf_printf(b, "sluicectl %s\nsluiced ", SLUICE_VERSION);
-	text_clean(b, text_string(row, "version"));
+	cell_clean(b, cell_string(row, "version"));
 	buf_str(b, " on ");
-	text_clean(b, text_string(row, "node"));
-	buf_printf(b, ", pid %lld, control protocol %lld, worker protocol %lld\n", (long long)text_number(row, "pid"),
-		(long long)text_number(row, "control"), (long long)text_number(row, "worker"));
+	cell_clean(b, cell_string(row, "node"));
+	buf_printf(b, ", pid %lld, control protocol %lld, worker protocol %lld\n", (long long)cell_number(row, "pid"),
+		(long long)cell_number(row, "control"), (long long)cell_number(row, "worker"));
 }
 
 /* Verbs without a table: prints one row. */
 static void put_row(struct view *v, yyjson_val *row)
 {
 	switch ((int)v->o->request.verb) {
-	case CTL_STATUS:
+	case CTL_VERB_STATUS:
 		if (v->o->request.ready)
 			put_ready(&v->out, row);
 		else
 			view_put_status(&v->out, row, !v->o->no_headers);
 		break;
-	case CTL_SHOW:
-	case CTL_DLQ_SHOW:
+	case CTL_VERB_SHOW:
+	case CTL_VERB_DLQ_SHOW:
 		if (v->n_rows > 1)
 			buf_str(&v->out, "\n");
-		table_block(&v->out, v->o->request.verb == CTL_SHOW ? show_block : dlq_block, row);
+		table_block(&v->out, v->o->request.verb == CTL_VERB_SHOW ? show_block : dlq_block, row);
 		break;
-	case CTL_EXPLAIN:
+	case CTL_VERB_EXPLAIN:
 		put_explain(&v->out, row);
 		break;
-	case CTL_DRAIN:
-	case CTL_UNDRAIN:
+	case CTL_VERB_DRAIN:
+	case CTL_VERB_UNDRAIN:
 		put_drain(&v->out, row);
 		break;
-	case CTL_RELEASE:
-	case CTL_REQUEUE:
-	case CTL_DLQ_REPLAY:
-	case CTL_DLQ_PURGE:
+	case CTL_VERB_RELEASE:
+	case CTL_VERB_REQUEUE:
+	case CTL_VERB_DLQ_REPLAY:
+	case CTL_VERB_DLQ_PURGE:
 		put_action(&v->out, row);
 		break;
-	case CTL_ADD:
+	case CTL_VERB_ADD:
 		put_added(&v->out, row);
 		break;
-	case CTL_METRICS:
-		buf_str(&v->out, text_string(row, "text"));
+	case CTL_VERB_METRICS:
+		buf_str(&v->out, cell_string(row, "text"));
 		break;
-	case CTL_EVENTS:
+	case CTL_VERB_EVENTS:
 		put_event(&v->out, row);
 		break;
-	default: /* CTL_VERSION_OF; the others have tables */
+	default: /* CTL_VERB_VERSION; the others have tables */
 		put_version(&v->out, row);
 	}
 }
 
 static void put_json_row(struct view *v, const char *line, size_t len)
 {
-	bool is_version = v->o->request.verb == CTL_VERSION_OF;
+	bool is_version = v->o->request.verb == CTL_VERB_VERSION;
 	if (is_version)
 		buf_printf(&v->out, "{\"client\":\"%s\",\"daemon\":", SLUICE_VERSION);
 	buf_add(&v->out, line, len);
@@ -369,7 +369,7 @@ static void finish_version(struct view *v)
 
 void view_finish(struct view *v, int exit_code)
 {
-	if (v->n_rows == 0 && v->o->request.verb == CTL_VERSION_OF)
+	if (v->n_rows == 0 && v->o->request.verb == CTL_VERB_VERSION)
 		finish_version(v);
 	else if (v->o->json)
 		return;
@@ -377,7 +377,8 @@ void view_finish(struct view *v, int exit_code)
 		table_put(&v->out, &v->table, !v->o->no_headers);
 	else if (v->table.columns && exit_code == 0 && !v->o->no_headers)
 		table_put(&v->out, &v->table, true); /* an empty list still says what it would list */
-	else if (exit_code == 0 && (v->o->request.verb == CTL_DLQ_REPLAY || v->o->request.verb == CTL_DLQ_PURGE))
+	else if (exit_code == 0 &&
+		 (v->o->request.verb == CTL_VERB_DLQ_REPLAY || v->o->request.verb == CTL_VERB_DLQ_PURGE))
 		buf_printf(&v->out, "%zu dead letters\n", v->n_rows);
 	out_flush(&v->out);
 }

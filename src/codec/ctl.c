@@ -47,46 +47,47 @@ static const struct ctl_arg_info args[CTL_ARG_N] = {
 #define NOTHING {CTL_ARG_N}, 0, 0
 
 static const struct ctl_verb_info verbs[CTL_VERB_N] = {
-	[CTL_STATUS] = {"status", "how the daemon is", NOTHING, BIT(CTL_ARG_READY)},
-	[CTL_LS] = {"ls", "the streams it holds, oldest first", NOTHING,
+	[CTL_VERB_STATUS] = {"status", "how the daemon is", NOTHING, BIT(CTL_ARG_READY)},
+	[CTL_VERB_LS] = {"ls", "the streams it holds, oldest first", NOTHING,
 		BIT(CTL_ARG_SERVICE) | BIT(CTL_ARG_STATE) | BIT(CTL_ARG_OLDER_THAN) | BIT(CTL_ARG_LIMIT)},
-	[CTL_SHOW] = {"show", "all about one stream (a name or an entry id)", ONE_STREAM, BIT(CTL_ARG_SERVICE)},
-	[CTL_EXPLAIN] = {"explain", "why a stream runs or does not", ONE_STREAM, BIT(CTL_ARG_SERVICE)},
-	[CTL_WORKERS] = {"workers", "the connected workers", NOTHING, 0},
-	[CTL_NODES] = {"nodes", "Redis masters, connections, handoffs, breakers", NOTHING, 0},
-	[CTL_PAUSE] = {"pause", "read nothing new (of one service, or of all)", ANY_SERVICE, 0},
-	[CTL_RESUME] = {"resume", "the opposite of pause", ANY_SERVICE, 0},
-	[CTL_DRAIN] = {"drain", "read nothing new, let workers finish, give the rest back", NOTHING, BIT(CTL_ARG_WAIT)},
-	[CTL_UNDRAIN] = {"undrain", "the opposite of drain", NOTHING, 0},
-	[CTL_RELEASE] = {"release", "give a stream back to the others, not counted as a retry", ONE_STREAM,
-		BIT(CTL_ARG_SERVICE)},
-	[CTL_REQUEUE] = {"requeue", "give a stream back, counted as a retry", ONE_STREAM, BIT(CTL_ARG_SERVICE)},
-	[CTL_REVOKE] = {"revoke", "take all streams from a worker", {CTL_ARG_WORKER}, 1, 1, 0},
-	[CTL_ADD] = {"add", "add a stream to a service", {CTL_ARG_SERVICE, CTL_ARG_STREAM}, 2, 2,
+	[CTL_VERB_SHOW] = {"show", "all about one stream (a name or an entry id)", ONE_STREAM, BIT(CTL_ARG_SERVICE)},
+	[CTL_VERB_EXPLAIN] = {"explain", "why a stream runs or does not", ONE_STREAM, BIT(CTL_ARG_SERVICE)},
+	[CTL_VERB_WORKERS] = {"workers", "the connected workers", NOTHING, 0},
+	[CTL_VERB_NODES] = {"nodes", "Redis masters, connections, handoffs, breakers", NOTHING, 0},
+	[CTL_VERB_PAUSE] = {"pause", "read nothing new (of one service, or of all)", ANY_SERVICE, 0},
+	[CTL_VERB_RESUME] = {"resume", "the opposite of pause", ANY_SERVICE, 0},
+	[CTL_VERB_DRAIN] = {"drain", "read nothing new, let workers finish, give the rest back", NOTHING,
+		BIT(CTL_ARG_WAIT)},
+	[CTL_VERB_UNDRAIN] = {"undrain", "the opposite of drain", NOTHING, 0},
+	[CTL_VERB_RELEASE] = {"release", "give a stream back to the load-balancer stream, not counted as a retry",
+		ONE_STREAM, BIT(CTL_ARG_SERVICE)},
+	[CTL_VERB_REQUEUE] = {"requeue", "the same as release", ONE_STREAM, BIT(CTL_ARG_SERVICE)},
+	[CTL_VERB_REVOKE] = {"revoke", "take all streams from a worker", {CTL_ARG_WORKER}, 1, 1, 0},
+	[CTL_VERB_ADD] = {"add", "add a stream to a service", {CTL_ARG_SERVICE, CTL_ARG_STREAM}, 2, 2,
 		BIT(CTL_ARG_INFO) | BIT(CTL_ARG_COUNT)},
-	[CTL_SCAN] = {"scan", "look for entries of dead owners now", ONE_SERVICE, 0},
-	[CTL_TOPOLOGY_REFRESH] = {"topology refresh", "read the slot map now", NOTHING, 0},
-	[CTL_DLQ_LS] = {"dlq ls", "dead letters, one a line", ONE_SERVICE, FILTERS},
-	[CTL_DLQ_SHOW] = {"dlq show", "dead letters, whole", ONE_SERVICE, FILTERS},
-	[CTL_DLQ_REPLAY] = {"dlq replay", "add dead letters to the service again", ONE_SERVICE, DLQ_WRITE},
-	[CTL_DLQ_PURGE] = {"dlq purge", "delete dead letters", ONE_SERVICE, DLQ_WRITE},
-	[CTL_RELOAD] = {"reload", "read the configuration file again", NOTHING, 0},
-	[CTL_DOCTOR] = {"doctor", "check Redis: version, eviction, persistence, ACL, keyspace flags, slots", NOTHING,
-		0},
-	[CTL_METRICS] = {"metrics", "the metrics as Prometheus text", NOTHING, 0},
-	[CTL_EVENTS] = {"events", "what the daemon said last", NOTHING, BIT(CTL_ARG_FOLLOW)},
-	[CTL_VERSION_OF] = {"version", "versions of sluicectl and the daemon", NOTHING, 0},
+	[CTL_VERB_SCAN] = {"scan", "look for entries of dead owners now", ONE_SERVICE, 0},
+	[CTL_VERB_TOPOLOGY_REFRESH] = {"topology refresh", "read the slot map now", NOTHING, 0},
+	[CTL_VERB_DLQ_LS] = {"dlq ls", "dead letters, one a line", ONE_SERVICE, FILTERS},
+	[CTL_VERB_DLQ_SHOW] = {"dlq show", "dead letters, whole", ONE_SERVICE, FILTERS},
+	[CTL_VERB_DLQ_REPLAY] = {"dlq replay", "add dead letters to the service again", ONE_SERVICE, DLQ_WRITE},
+	[CTL_VERB_DLQ_PURGE] = {"dlq purge", "delete dead letters", ONE_SERVICE, DLQ_WRITE},
+	[CTL_VERB_RELOAD] = {"reload", "read the configuration file again", NOTHING, 0},
+	[CTL_VERB_DOCTOR] = {"doctor", "check Redis: version, eviction, persistence, ACL, keyspace flags, slots",
+		NOTHING, 0},
+	[CTL_VERB_METRICS] = {"metrics", "the metrics as Prometheus text", NOTHING, 0},
+	[CTL_VERB_EVENTS] = {"events", "what the daemon said last", NOTHING, BIT(CTL_ARG_FOLLOW)},
+	[CTL_VERB_VERSION] = {"version", "versions of sluicectl and the daemon", NOTHING, 0},
 };
 
 static const char *const states[CTL_STATE_N] = {
-	[CTL_LOCKING] = "locking",
-	[CTL_PARKED] = "parked",
-	[CTL_READY] = "ready",
-	[CTL_ASSIGNED] = "assigned",
-	[CTL_REVOKING] = "revoking",
-	[CTL_LIMBO] = "limbo",
-	[CTL_FINISHING] = "finishing",
-	[CTL_LOST] = "lost",
+	[CTL_STATE_LOCKING] = "locking",
+	[CTL_STATE_PARKED] = "parked",
+	[CTL_STATE_READY] = "ready",
+	[CTL_STATE_ASSIGNED] = "assigned",
+	[CTL_STATE_REVOKING] = "revoking",
+	[CTL_STATE_LIMBO] = "limbo",
+	[CTL_STATE_FINISHING] = "finishing",
+	[CTL_STATE_LOST] = "lost",
 };
 
 const struct ctl_verb_info *ctl_verb_info(enum ctl_verb verb)
@@ -536,7 +537,7 @@ enum err_code ctl_encode(struct buf *b, const struct ctl_request *r, struct err 
 	bool is_first = true;
 	enum err_code code = ERR_OK;
 	buf_init(&line);
-	buf_printf(&line, "{\"v\":%d,\"verb\":\"%s\",\"args\":{", CTL_VERSION, verbs[r->verb].name);
+	buf_printf(&line, "{\"v\":%d,\"verb\":\"%s\",\"args\":{", CTL_PROTOCOL, verbs[r->verb].name);
 	for (unsigned i = 0; i < CTL_ARG_N; i++) {
 		if (!ctl_has(r, (enum ctl_arg)i))
 			continue;

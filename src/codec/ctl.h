@@ -21,47 +21,48 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { CTL_VERSION = 1, CTL_REQUEST_MAX = 64 * 1024 };
+enum { CTL_PROTOCOL = 1, CTL_REQUEST_MAX = 64 * 1024 };
 
 enum ctl_verb {
-	CTL_STATUS,  /* one ctl_status; with `ready`: exit 1 when not ready */
-	CTL_LS,      /* ctl_stream rows, oldest first; `limit` after sorting */
-	CTL_SHOW,    /* ctl_show rows: what this daemon holds under that name or id; exit 1 when nothing */
-	CTL_EXPLAIN, /* ctl_explain rows, also for streams this daemon does not hold; exit 1 when unknown everywhere */
-	CTL_WORKERS, /* ctl_worker rows */
-	CTL_NODES,   /* ctl_node rows */
-	CTL_PAUSE,   /* ctl_service_row per service touched; no service = all */
-	CTL_RESUME,
-	CTL_DRAIN, /* ctl_drain rows: one, or with `wait` one a second until nothing is owned */
-	CTL_UNDRAIN,
-	CTL_RELEASE, /* ctl_stream_action rows; exit 1 when nothing matched */
-	CTL_REQUEUE,
-	CTL_REVOKE,           /* ctl_revoke rows: every session of that name, or the session of that id */
-	CTL_ADD,              /* ctl_added rows; count N > 1 adds STREAM-1 … STREAM-N */
-	CTL_SCAN,             /* ctl_scan rows, one per master */
-	CTL_TOPOLOGY_REFRESH, /* ctl_topology rows */
-	CTL_DLQ_LS,           /* ctl_dlq_entry rows, short */
-	CTL_DLQ_SHOW,         /* ctl_dlq_entry rows, whole */
-	CTL_DLQ_REPLAY,       /* ctl_dlq_action rows; with dry_run nothing is changed */
-	CTL_DLQ_PURGE,
-	CTL_RELOAD,     /* ctl_reload rows; exit 78 when one is rejected, then nothing was applied */
-	CTL_DOCTOR,     /* ctl_doctor rows; exit 1 when one failed */
-	CTL_METRICS,    /* one ctl_metrics */
-	CTL_EVENTS,     /* ctl_event rows: the last ones; with `follow` also every new one */
-	CTL_VERSION_OF, /* one ctl_version */
+	CTL_VERB_STATUS,  /* one ctl_status; with `ready`: exit 1 when not ready */
+	CTL_VERB_LS,      /* ctl_stream rows, oldest first; `limit` after sorting */
+	CTL_VERB_SHOW,    /* ctl_show rows: what this daemon holds under that name or id; exit 1 when nothing */
+	CTL_VERB_EXPLAIN, /* ctl_explain rows, also for streams this daemon does not hold; exit 1 when unknown
+			     everywhere */
+	CTL_VERB_WORKERS, /* ctl_worker rows */
+	CTL_VERB_NODES,   /* ctl_node rows */
+	CTL_VERB_PAUSE,   /* ctl_service_row per service touched; no service = all */
+	CTL_VERB_RESUME,
+	CTL_VERB_DRAIN, /* ctl_drain rows: one, or with `wait` one a second until nothing is owned */
+	CTL_VERB_UNDRAIN,
+	CTL_VERB_RELEASE, /* ctl_stream_action rows; exit 1 when nothing matched */
+	CTL_VERB_REQUEUE,
+	CTL_VERB_REVOKE,           /* ctl_revoke rows: every session of that name, or the session of that id */
+	CTL_VERB_ADD,              /* ctl_added rows; count N > 1 adds STREAM-1 … STREAM-N */
+	CTL_VERB_SCAN,             /* ctl_scan rows, one per master */
+	CTL_VERB_TOPOLOGY_REFRESH, /* ctl_topology rows */
+	CTL_VERB_DLQ_LS,           /* ctl_dlq_entry rows, short */
+	CTL_VERB_DLQ_SHOW,         /* ctl_dlq_entry rows, whole */
+	CTL_VERB_DLQ_REPLAY,       /* ctl_dlq_action rows; with dry_run nothing is changed */
+	CTL_VERB_DLQ_PURGE,
+	CTL_VERB_RELOAD,  /* ctl_reload rows; exit 78 when one is rejected, then nothing was applied */
+	CTL_VERB_DOCTOR,  /* ctl_doctor rows; exit 1 when one failed */
+	CTL_VERB_METRICS, /* one ctl_metrics */
+	CTL_VERB_EVENTS,  /* ctl_event rows: the last ones; with `follow` also every new one */
+	CTL_VERB_VERSION, /* one ctl_version */
 	CTL_VERB_N
 };
 
 /* Where an entry stands, seen from the daemon that holds it. */
 enum ctl_state {
-	CTL_LOCKING,   /* read, its lock is being taken */
-	CTL_PARKED,    /* waits behind a running entry of the same stream */
-	CTL_READY,     /* ours, waits for a worker's credit */
-	CTL_ASSIGNED,  /* a worker has it */
-	CTL_REVOKING,  /* the worker was told to stop */
-	CTL_LIMBO,     /* its worker's connection dropped; may resume */
-	CTL_FINISHING, /* outcome known, Redis has not confirmed it yet */
-	CTL_LOST,      /* not ours any more, the worker has not confirmed that it stopped */
+	CTL_STATE_LOCKING,   /* read, its lock is being taken */
+	CTL_STATE_PARKED,    /* waits behind a running entry of the same stream */
+	CTL_STATE_READY,     /* ours, waits for a worker's credit */
+	CTL_STATE_ASSIGNED,  /* a worker has it */
+	CTL_STATE_REVOKING,  /* the worker was told to stop */
+	CTL_STATE_LIMBO,     /* its worker's connection dropped; may resume */
+	CTL_STATE_FINISHING, /* outcome known, Redis has not confirmed it yet */
+	CTL_STATE_LOST,      /* not ours any more, the worker has not confirmed that it stopped */
 	CTL_STATE_N
 };
 

@@ -2,6 +2,7 @@
  *
  * JSON keys are the field names; every key is always there. A string that is NULL and a number below 0 are written as
  * null: "unknown" or "does not apply". Strings are NUL-terminated and stay the caller's.
+ * `session` is a session's number, never the key that resumes it.
  * Units: `*_ms` that are ages or durations are milliseconds; `until_ms` is CLOCK_MONOTONIC as in the worker protocol;
  * `at_ms` is wall time, Unix milliseconds. `redis` is a master's address, host:port.
  * Each ctl_encode_* appends one object and LF. */

@@ -46,9 +46,9 @@ Test(ctl, decodes_a_request_with_every_kind_of_argument, .init = up)
 			    "than_ms\":60000,"
 			    "\"limit\":5}}\n"),
 		ERR_OK, "%s", E.text);
-	cr_expect_eq(R.verb, CTL_LS);
+	cr_expect_eq(R.verb, CTL_VERB_LS);
 	cr_expect_str_eq(R.service, "orders");
-	cr_expect_eq(R.state, CTL_LIMBO);
+	cr_expect_eq(R.state, CTL_STATE_LIMBO);
 	cr_expect_eq(R.older_than_ms, 60000);
 	cr_expect_eq(R.limit, 5);
 	cr_expect_null(R.stream);
@@ -59,7 +59,7 @@ Test(ctl, decodes_a_request_with_every_kind_of_argument, .init = up)
 		decode("{\"v\":1,\"verb\":\"dlq purge\",\"args\":{\"service\":\"s\",\"id\":\"17-0\",\"rate_per_s\":9,"
 		       "\"reason\":\"too_large\",\"dry_run\":true}}"),
 		ERR_OK, "%s", E.text);
-	cr_expect_eq(R.verb, CTL_DLQ_PURGE);
+	cr_expect_eq(R.verb, CTL_VERB_DLQ_PURGE);
 	cr_expect_str_eq(R.id, "17-0");
 	cr_expect_str_eq(R.reason, "too_large");
 	cr_expect_eq(R.rate_per_s, 9);
@@ -90,7 +90,7 @@ Test(ctl, info_keeps_its_value_exactly, .init = up)
 	cr_assert_eq(decode(line), ERR_OK, "%s", E.text);
 	cr_expect_str_eq(R.info, info);
 	ctl_request_fini(&R);
-	ctl_request_init(&R, CTL_ADD);
+	ctl_request_init(&R, CTL_VERB_ADD);
 	cr_assert_eq(ctl_request_set(&R, CTL_ARG_INFO, "{\n \"n\": 123456789012345678901234567890\n}", &E), ERR_OK);
 	cr_expect_str_eq(R.info, "{\"n\":123456789012345678901234567890}", "one line, or it breaks the protocol");
 	ctl_request_fini(&R);
@@ -155,7 +155,7 @@ Test(ctl, a_request_over_64_kib_is_refused_on_both_sides, .init = up)
 	struct buf b;
 	memset(big, 'x', CTL_REQUEST_MAX + 1);
 	expect_refused(big, ERR_RANGE, "the request is longer than 65536 bytes");
-	ctl_request_init(&R, CTL_SHOW);
+	ctl_request_init(&R, CTL_VERB_SHOW);
 	cr_assert_eq(ctl_request_set(&R, CTL_ARG_STREAM, big, &E), ERR_OK);
 	buf_init(&b);
 	cr_expect_eq(ctl_encode(&b, &R, &E), ERR_RANGE);
@@ -167,7 +167,7 @@ Test(ctl, a_request_over_64_kib_is_refused_on_both_sides, .init = up)
 
 Test(ctl, command_line_text_becomes_typed, .init = up)
 {
-	ctl_request_init(&R, CTL_DLQ_REPLAY);
+	ctl_request_init(&R, CTL_VERB_DLQ_REPLAY);
 	cr_expect_eq(ctl_request_set(&R, CTL_ARG_OLDER_THAN, "2h", &E), ERR_OK);
 	cr_expect_eq(R.older_than_ms, 2 * 3600 * 1000);
 	cr_expect_eq(ctl_request_set(&R, CTL_ARG_RATE, "100/s", &E), ERR_OK);
@@ -183,7 +183,7 @@ Test(ctl, command_line_text_becomes_typed, .init = up)
 	cr_expect_eq(ctl_request_check(&R, &E), ERR_INVALID);
 	cr_expect_str_eq(E.text, "dlq replay: SERVICE is missing");
 	ctl_request_fini(&R);
-	ctl_request_init(&R, CTL_ADD);
+	ctl_request_init(&R, CTL_VERB_ADD);
 	cr_expect_eq(ctl_request_set(&R, CTL_ARG_INFO, "{x", &E), ERR_INVALID);
 	cr_expect(strstr(E.text, "add: --info is not JSON: ") == E.text, "%s", E.text);
 	ctl_request_fini(&R);

@@ -24,7 +24,7 @@ Test(ctl_rows, a_stream_has_every_key_also_when_nothing_is_known, .init = up, .f
 	ctl_encode_stream(&B, &(struct ctl_stream){.service = "orders",
 				      .stream = "o:7",
 				      .id = "17-0",
-				      .state = CTL_READY,
+				      .state = CTL_STATE_READY,
 				      .retry = 2,
 				      .age_ms = 1500,
 				      .assigned_ms = -1,
@@ -41,7 +41,7 @@ Test(ctl_rows, status_is_one_object_with_lists_inside, .init = up, .fini = down)
 	struct ctl_status_redis redis[] = {{.redis = "10.0.0.1:6379", .state = "connected", .down_ms = -1},
 		{.redis = "10.0.0.2:6379", .state = "down", .down_ms = 4000, .breaker_open = true, .error = "refused"}};
 	struct ctl_status_service service = {.service = "orders", .credits = 8, .credits_in_use = 3, .dlq_length = -1};
-	service.owned.n[CTL_ASSIGNED] = 3;
+	service.owned.n[CTL_STATE_ASSIGNED] = 3;
 	struct ctl_status s = {.draining = true,
 		.reasons = {reasons, 2},
 		.node = "n1",
@@ -69,9 +69,10 @@ Test(ctl_rows, status_is_one_object_with_lists_inside, .init = up, .fini = down)
 
 Test(ctl_rows, show_is_a_stream_and_more_in_one_object, .init = up, .fini = down)
 {
-	ctl_encode_show(&B, &(struct ctl_show){.stream = {.stream = "o:7", .state = CTL_ASSIGNED, .note = "half\nway"},
-				    .lock = "o:7<MUTEX_KEY_SEP>17-0",
-				    .info = {"{\"big\":12345678901234567890}"}});
+	ctl_encode_show(
+		&B, &(struct ctl_show){.stream = {.stream = "o:7", .state = CTL_STATE_ASSIGNED, .note = "half\nway"},
+			    .lock = "o:7<MUTEX_KEY_SEP>17-0",
+			    .info = {"{\"big\":12345678901234567890}"}});
 	cr_expect_not_null(strstr(B.data, "\"note\":\"half\\nway\",\"session\":null,"));
 	cr_expect_not_null(strstr(B.data, "\"info\":{\"big\":12345678901234567890}}\n"));
 }

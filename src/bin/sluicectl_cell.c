@@ -9,17 +9,17 @@
 
 static bool use_colour;
 
-void text_use_colour(bool on)
+void cell_use_colour(bool on)
 {
 	use_colour = on;
 }
 
-bool text_colour(void)
+bool cell_colour(void)
 {
 	return use_colour;
 }
 
-const char *text_colour_of(const char *word)
+const char *cell_colour_of(const char *word)
 {
 	static const struct {
 		const char *word, *colour;
@@ -56,7 +56,7 @@ const char *text_colour_of(const char *word)
 	return NULL;
 }
 
-void text_clean(struct buf *b, const char *s)
+void cell_clean(struct buf *b, const char *s)
 {
 	for (const char *p = s; *p;) {
 		const unsigned char *u = (const void *)p;
@@ -73,7 +73,7 @@ void text_clean(struct buf *b, const char *s)
 	}
 }
 
-void text_age(struct buf *b, int64_t ms)
+void cell_age(struct buf *b, int64_t ms)
 {
 	long long s = (long long)ms / 1000;
 	if (ms < 0)
@@ -92,17 +92,17 @@ void text_age(struct buf *b, int64_t ms)
 		buf_printf(b, "%lldd%02lldh", s / 86400, s % 86400 / 3600);
 }
 
-void text_painted(struct buf *b, const char *colour, const char *s)
+void cell_painted(struct buf *b, const char *colour, const char *s)
 {
 	bool on = use_colour && colour;
 	if (on)
 		buf_str(b, colour);
-	text_clean(b, s);
+	cell_clean(b, s);
 	if (on)
 		buf_str(b, "\x1b[0m");
 }
 
-yyjson_val *text_value(yyjson_val *row, const char *key)
+yyjson_val *cell_value(yyjson_val *row, const char *key)
 {
 	const char *dot = strchr(key, '.');
 	if (!dot)
@@ -110,15 +110,15 @@ yyjson_val *text_value(yyjson_val *row, const char *key)
 	return yyjson_obj_get(yyjson_obj_getn(row, key, (size_t)(dot - key)), dot + 1);
 }
 
-const char *text_string(yyjson_val *row, const char *key)
+const char *cell_string(yyjson_val *row, const char *key)
 {
-	const char *s = yyjson_get_str(text_value(row, key));
+	const char *s = yyjson_get_str(cell_value(row, key));
 	return s ? s : "-";
 }
 
-int64_t text_number(yyjson_val *row, const char *key)
+int64_t cell_number(yyjson_val *row, const char *key)
 {
-	yyjson_val *v = text_value(row, key);
+	yyjson_val *v = cell_value(row, key);
 	return yyjson_is_int(v) ? yyjson_get_sint(v) : -1;
 }
 
@@ -142,7 +142,7 @@ static void put_list(struct buf *b, yyjson_val *list)
 	{
 		if (i)
 			buf_str(b, ",");
-		text_clean(b, yyjson_is_str(v) ? yyjson_get_str(v) : "?");
+		cell_clean(b, yyjson_is_str(v) ? yyjson_get_str(v) : "?");
 	}
 }
 
@@ -165,15 +165,15 @@ static void put_links(struct buf *b, yyjson_val *list)
 	yyjson_val *v;
 	yyjson_arr_foreach(list, i, n, v)
 	{
-		const char *handoff = text_string(v, "handoff");
+		const char *handoff = cell_string(v, "handoff");
 		if (i)
 			buf_str(b, " ");
-		text_clean(b, text_string(v, "role"));
+		cell_clean(b, cell_string(v, "role"));
 		buf_str(b, ":");
-		text_clean(b, text_string(v, "state"));
+		cell_clean(b, cell_string(v, "state"));
 		if (strcmp(handoff, "idle") != 0 && strcmp(handoff, "-") != 0) {
 			buf_str(b, "/");
-			text_clean(b, handoff);
+			cell_clean(b, handoff);
 		}
 		if (yyjson_is_true(yyjson_obj_get(v, "relaxed")))
 			buf_str(b, "~");
@@ -183,7 +183,7 @@ static void put_links(struct buf *b, yyjson_val *list)
 static void put_json(struct buf *b, yyjson_val *v)
 {
 	char *s = yyjson_val_write(v, 0, NULL);
-	text_clean(b, s ? s : "?");
+	cell_clean(b, s ? s : "?");
 	free(s);
 }
 
@@ -197,22 +197,22 @@ static void put_lower(struct buf *b, const char *title)
 
 static void put_value(struct buf *b, const struct column *c, yyjson_val *row)
 {
-	yyjson_val *v = text_value(row, c->key);
+	yyjson_val *v = cell_value(row, c->key);
 	size_t before = b->len;
 	switch (c->format) {
 	case FORMAT_TEXT:
 	case FORMAT_STATE:
-		text_clean(b, yyjson_is_str(v) ? yyjson_get_str(v) : "");
+		cell_clean(b, yyjson_is_str(v) ? yyjson_get_str(v) : "");
 		break;
 	case FORMAT_NUMBER:
 		if (yyjson_is_int(v))
 			buf_printf(b, "%lld", (long long)yyjson_get_sint(v));
 		break;
 	case FORMAT_AGE:
-		text_age(b, text_number(row, c->key));
+		cell_age(b, cell_number(row, c->key));
 		break;
 	case FORMAT_LEFT:
-		text_age(b, yyjson_is_int(v) ? mono_max(yyjson_get_sint(v) - mono_now(), 0) : -1);
+		cell_age(b, yyjson_is_int(v) ? mono_max(yyjson_get_sint(v) - mono_now(), 0) : -1);
 		break;
 	case FORMAT_SUM:
 		put_sum(b, v);
@@ -225,7 +225,7 @@ static void put_value(struct buf *b, const struct column *c, yyjson_val *row)
 		put_list(b, v);
 		break;
 	case FORMAT_WHEN:
-		put_when(b, text_number(row, c->key));
+		put_when(b, cell_number(row, c->key));
 		break;
 	case FORMAT_LINKS:
 		put_links(b, v);
@@ -280,7 +280,7 @@ void table_add(struct table *t, yyjson_val *row)
 		put_value(&b, &t->columns[i], row);
 		cell->text = buf_take(&b);
 		cell->width = width_of(cell->text);
-		cell->colour = t->columns[i].format == FORMAT_STATE ? text_colour_of(cell->text) : NULL;
+		cell->colour = t->columns[i].format == FORMAT_STATE ? cell_colour_of(cell->text) : NULL;
 	}
 	t->n_rows++;
 }
@@ -290,7 +290,7 @@ static void put_padded(struct buf *b, const struct cell *cell, size_t width, boo
 	size_t pad = width > cell->width ? width - cell->width : 0;
 	if (right)
 		buf_printf(b, "%*s", (int)pad, "");
-	text_painted(b, cell->colour, cell->text);
+	cell_painted(b, cell->colour, cell->text);
 	if (!right && !last)
 		buf_printf(b, "%*s", (int)pad, "");
 	buf_str(b, last ? "\n" : "  ");
@@ -331,7 +331,7 @@ void table_block(struct buf *b, const struct column *columns, yyjson_val *row)
 		if (strcmp(value.data, "-") == 0)
 			continue;
 		buf_printf(b, "%-*s  ", (int)width, c->title);
-		text_painted(b, c->format == FORMAT_STATE ? text_colour_of(value.data) : NULL, value.data);
+		cell_painted(b, c->format == FORMAT_STATE ? cell_colour_of(value.data) : NULL, value.data);
 		buf_str(b, "\n");
 	}
 	buf_fini(&value);
