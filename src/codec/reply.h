@@ -1,0 +1,21 @@
+/* codec/reply - the library's reply -> struct reply. Pure; any thread. Bytes from outside: every shape is survived (RERR_BAD). */
+#pragma once
+#include "core/cmd.h"
+struct redisReply;
+
+/* Scratch that holds what a decoded reply points to (rows). Valid until the next decode. */
+struct reply_decoder;
+struct reply_decoder *reply_decoder_new(void);
+void reply_decoder_free(struct reply_decoder *d);
+/* r NULL -> REPLY_NONE. kind says which command it answers. reply->entries is owned by the caller. */
+void reply_decode(struct reply_decoder *d, enum cmd_kind kind, const struct redisReply *r, struct reply *out);
+
+/* A push: pubsub confirmation, keyspace event of a lock, or a maintenance notification (core/handoff, later). */
+enum push_kind { PUSH_OTHER, PUSH_SUBSCRIBED, PUSH_LOCK_EXPIRED };
+struct push {
+	enum push_kind kind;
+	struct slice stream;
+	struct entry_id id;
+	struct slice name; /* first element */
+};
+void reply_decode_push(const struct redisReply *r, struct push *out);
