@@ -20,7 +20,7 @@ _sluicectl_complete() # WORDS...: set COMPREPLY; values with ':' need the part b
 
 _sluicectl()
 {
-	local cur prev words cword verb= sub= n=0 i w
+	local cur prev words cword verb="" sub="" n=0 i w
 	if declare -F _get_comp_words_by_ref >/dev/null; then
 		_get_comp_words_by_ref -n : cur prev words cword
 	else
@@ -59,7 +59,7 @@ _sluicectl()
 	done
 
 	if [[ $cur == -* ]]; then
-		local options=
+		local options=""
 		case $verb in
 		status) options="--ready" ;;
 		ls) options="--service --state --older-than --limit" ;;
