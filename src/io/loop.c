@@ -7,6 +7,7 @@
 
 #include <assert.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +32,7 @@ struct loop {
 	loop_fn *on_deadline;
 	void *arg;
 	mono_ms due, lag;
+	bool is_in_deadline;
 	struct deferred *deferred;
 	size_t n_deferred, cap_deferred;
 	_Atomic int64_t last_round;
@@ -54,7 +56,9 @@ static void on_timer(uv_timer_t *t)
 	}
 	l->lag = now - l->due;
 	l->due = MONO_NEVER;
+	l->is_in_deadline = true;
 	l->on_deadline(l->arg, now);
+	l->is_in_deadline = false;
 }
 
 static void on_heartbeat(uv_timer_t *t)
@@ -151,7 +155,10 @@ void loop_wake_at(struct loop *l, mono_ms at)
 		return;
 	}
 	mono_ms now = loop_now(l); /* what libuv adds the time-out to */
-	must(uv_timer_start(&l->timer, on_timer, at > now ? (uint64_t)(at - now) : 0, 0), "uv_timer_start");
+	mono_ms wait = at > now ? at - now : 0;
+	if (l->is_in_deadline)
+		wait = mono_max(wait, 1); /* libuv would run it again at once and never look at a socket */
+	must(uv_timer_start(&l->timer, on_timer, (uint64_t)wait, 0), "uv_timer_start");
 }
 
 mono_ms loop_now(struct loop *l)
