@@ -58,14 +58,15 @@ static const char *wire(const struct cmd *c)
 
 Test(command, locks_are_plain_commands)
 {
-	EXPECT_WIRE("SET s:7<MUTEX_KEY_SEP>5-1 me/1 NX PX 10000", .kind = CMD_LOCK, ENTRY, .value = S("me/1"), .ttl_ms = 10000);
+	EXPECT_WIRE("SET s:7<MUTEX_KEY_SEP>5-1 me/1 NX PX 10000", .kind = CMD_LOCK, ENTRY, .value = S("me/1"),
+		.ttl_ms = 10000);
 	EXPECT_WIRE("GET s:7<MUTEX_KEY_SEP>5-1", .kind = CMD_LOCK_GET, ENTRY);
 	EXPECT_WIRE("GETEX s:7<MUTEX_KEY_SEP>5-1 PX 10000", .kind = CMD_RENEW, ENTRY, .ttl_ms = 10000);
 	EXPECT_WIRE("PTTL s:7<MUTEX_KEY_SEP>5-1", .kind = CMD_PROBE, ENTRY);
 	EXPECT_WIRE("SET s:7<MUTEX_KEY_SEP>5-1 gone:6-0 XX PX 40000", .kind = CMD_TOMB, ENTRY, .value = S("gone:6-0"),
 		.ttl_ms = 40000);
-	EXPECT_WIRE("EVALSHA swap 1 s:7<MUTEX_KEY_SEP>5-1 old new 10000", .kind = CMD_LOCK_SWAP, ENTRY, .expect = S("old"),
-		.value = S("new"), .ttl_ms = 10000);
+	EXPECT_WIRE("EVALSHA swap 1 s:7<MUTEX_KEY_SEP>5-1 old new 10000", .kind = CMD_LOCK_SWAP, ENTRY,
+		.expect = S("old"), .value = S("new"), .ttl_ms = 10000);
 	EXPECT_WIRE("EVALSHA unlock 1 s:7<MUTEX_KEY_SEP>5-1 me/1", .kind = CMD_UNLOCK, ENTRY, .value = S("me/1"));
 	self.has_delifeq = true;
 	EXPECT_WIRE("DELIFEQ s:7<MUTEX_KEY_SEP>5-1 me/1", .kind = CMD_UNLOCK, ENTRY, .value = S("me/1"));
@@ -106,7 +107,8 @@ Test(command, scripts_declare_their_keys)
 	names.serialize = true;
 	EXPECT_WIRE("EVALSHA done 2 orders-input {orders-input}-active orders-group 5-1 redis-consumer-n1 s:7",
 		.kind = CMD_DONE, ENTRY);
-	EXPECT_WIRE("EVALSHA done 2 orders-input {orders-input}-active orders-group 5-1 '' s:7", .kind = CMD_ACK_DEL, ENTRY);
+	EXPECT_WIRE("EVALSHA done 2 orders-input {orders-input}-active orders-group 5-1 '' s:7", .kind = CMD_ACK_DEL,
+		ENTRY);
 	EXPECT_WIRE("EVALSHA requeue 2 orders-input {orders-input}-active orders-group 5-1 c2 s:7 30000 3",
 		.kind = CMD_REQUEUE, ENTRY, .consumer = S("c2"), .min_idle_ms = 30000, .retry = 3);
 	EXPECT_WIRE("EVALSHA dead 3 orders-input orders-input-dlq {orders-input}-active orders-group 5-1 '' s:7 0 500 "
@@ -129,8 +131,9 @@ static struct field_list *three_fields(void)
 
 Test(command, dead_letters_in_another_slot_look_the_same)
 {
-	EXPECT_WIRE("XADD orders-input-dlq MAXLEN ~ 500 * lbs-input {} _retry_count 2 _dlq_reason operator _dlq_at 1700 "
-		    "_dlq_node n1 _dlq_error why _orig_id 5-1",
+	EXPECT_WIRE(
+		"XADD orders-input-dlq MAXLEN ~ 500 * lbs-input {} _retry_count 2 _dlq_reason operator _dlq_at 1700 "
+		"_dlq_node n1 _dlq_error why _orig_id 5-1",
 		.kind = CMD_DEAD_ADD, .id = {5, 1}, .fields = three_fields(), .reason = DEAD_OPERATOR, .now_ms = 1700,
 		.error = S("why"));
 	EXPECT_WIRE("XADD orders-input * lbs-input {} _dlq_error older _retry_count 2", .kind = CMD_REPLAY,
@@ -185,8 +188,8 @@ Test(command, cuts_an_error_between_characters)
 	cr_expect_eq(command_lens(args)[command_argc(args) - 1], 1024);
 }
 
-static void expect_names(const char *service, const char *dlq, const char *lbs, const char *registry, const char *dead,
-	bool same_slot)
+static void expect_names(
+	const char *service, const char *dlq, const char *lbs, const char *registry, const char *dead, bool same_slot)
 {
 	struct command_names n;
 	command_names_init(&n, service, dlq, true, 0, "$");
@@ -201,7 +204,8 @@ static void expect_names(const char *service, const char *dlq, const char *lbs, 
 Test(command, names_of_a_service)
 {
 	expect_names("orders", "", "orders-input", "{orders-input}-active", "orders-input-dlq", false);
-	expect_names("orders", "{orders-input}-dead", "orders-input", "{orders-input}-active", "{orders-input}-dead", true);
+	expect_names(
+		"orders", "{orders-input}-dead", "orders-input", "{orders-input}-active", "{orders-input}-dead", true);
 	expect_names("{eu}orders", "", "{eu}orders-input", "{eu}orders-input-active", "{eu}orders-input-dlq", true);
 	cr_expect_str_eq(names.group, "orders-group");
 }
@@ -248,8 +252,8 @@ Test(command, ids_are_exact)
 	cr_expect_eq(command_id_format(text, id), (int)strlen(most));
 	cr_expect_str_eq(text, most);
 	cr_expect(parses("0-0"));
-	const char *bad[] = {"", "-", "1", "1-", "-1", "01-0", "1-00", "1-2-3", "18446744073709551616-0", " 1-2", "1-2 ", "a-b",
-		"+1-2", "99999999999999999999-0"};
+	const char *bad[] = {"", "-", "1", "1-", "-1", "01-0", "1-00", "1-2-3", "18446744073709551616-0", " 1-2",
+		"1-2 ", "a-b", "+1-2", "99999999999999999999-0"};
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
 		cr_expect_not(parses(bad[i]), "%s", bad[i]);
 }
@@ -273,7 +277,7 @@ static bool lock_is(const char *key, const char *stream, uint64_t ms, uint64_t s
 	struct slice s;
 	struct entry_id id;
 	return command_lock_parse(key, strlen(key), &s, &id) && s.len == strlen(stream) &&
-		memcmp(s.p, stream, s.len) == 0 && id.ms == ms && id.seq == seq;
+	       memcmp(s.p, stream, s.len) == 0 && id.ms == ms && id.seq == seq;
 }
 
 Test(command, locks_parse_from_their_last_separator)
@@ -283,8 +287,8 @@ Test(command, locks_parse_from_their_last_separator)
 	cr_expect(lock_is("x<MUTEX_KEY_SEP>18446744073709551615-18446744073709551615", "x", UINT64_MAX, UINT64_MAX));
 	struct slice s;
 	struct entry_id id;
-	const char *bad[] = {"", "s", "<MUTEX_KEY_SEP>5-1", "s<MUTEX_KEY_SEP>", "s<MUTEX_KEY_SEP>5", "s<MUTEX_KEY_SEP>x-1",
-		"s<MUTEX_KEY_SE>5-1"};
+	const char *bad[] = {"", "s", "<MUTEX_KEY_SEP>5-1", "s<MUTEX_KEY_SEP>", "s<MUTEX_KEY_SEP>5",
+		"s<MUTEX_KEY_SEP>x-1", "s<MUTEX_KEY_SE>5-1"};
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
 		cr_expect_not(command_lock_parse(bad[i], strlen(bad[i]), &s, &id), "%s", bad[i]);
 }

@@ -229,7 +229,8 @@ Test(lbs_input, info_is_value_exact, .fini = input_down)
 {
 	expect_info("{\"DataStreamName\":\"s\"}", "{}");
 	expect_info("{\"DataStreamName\":\"s\",\"Info\":null}", "null");
-	expect_info(" {\"Info\" : [ 1.0, 1e400, -0, 123456789012345678901234567890, 0.10 ], \"DataStreamName\":\"s\"}\n",
+	expect_info(
+		" {\"Info\" : [ 1.0, 1e400, -0, 123456789012345678901234567890, 0.10 ], \"DataStreamName\":\"s\"}\n",
 		"[1.0,1e400,-0,123456789012345678901234567890,0.10]");
 	expect_info("{\"DataStreamName\":\"s\",\"Info\":{\"a\":1,\"a\":2,\"\\u0000\":\"\\n\\u00e9\"}}",
 		"{\"a\":1,\"a\":2,\"\\u0000\":\"\\n\xc3\xa9\"}");
@@ -244,12 +245,13 @@ Test(lbs_input, the_name_counts, .fini = input_down)
 	cr_expect_eq(input(twice, sizeof twice - 1, NULL), ENTRY_GOOD);
 	cr_expect(text_is(entry.stream, "b{t}"));
 	cr_expect_eq(entry.lock_slot, 15891); /* of "t" */
-	const char *no_name[] = {"{}", "{\"DataStreamName\":\"\"}", "{\"DataStreamName\":7}", "{\"DataStreamName\":null}",
-		"{\"datastreamname\":\"s\"}", "{\"DataStreamName\":\"a\\u0000b\"}"};
+	const char *no_name[] = {"{}", "{\"DataStreamName\":\"\"}", "{\"DataStreamName\":7}",
+		"{\"DataStreamName\":null}", "{\"datastreamname\":\"s\"}", "{\"DataStreamName\":\"a\\u0000b\"}"};
 	for (size_t i = 0; i < sizeof no_name / sizeof no_name[0]; i++)
 		cr_expect_eq(input(no_name[i], strlen(no_name[i]), NULL), ENTRY_NO_NAME, "%s", no_name[i]);
-	const char *bad[] = {"", "{", "[]", "\"s\"", "7", "{\"DataStreamName\":\"s\"} x", "{\"DataStreamName\":\"\xff\"}",
-		"{\"DataStreamName\":\"s\",}", "{\"DataStreamName\":\"s\",\"Info\":01}", "\xef\xbb\xbf{}"};
+	const char *bad[] = {"", "{", "[]", "\"s\"", "7", "{\"DataStreamName\":\"s\"} x",
+		"{\"DataStreamName\":\"\xff\"}", "{\"DataStreamName\":\"s\",}",
+		"{\"DataStreamName\":\"s\",\"Info\":01}", "\xef\xbb\xbf{}"};
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
 		cr_expect_eq(input(bad[i], strlen(bad[i]), NULL), ENTRY_BAD_JSON, "%s", bad[i]);
 	cr_expect_eq(input(NULL, 0, NULL), ENTRY_NO_INPUT);
@@ -276,8 +278,9 @@ Test(lbs_input, retry_counts_have_one_to_nine_digits, .fini = input_down)
 		const char *text;
 		uint32_t retry;
 		bool bad;
-	} rows[] = {{NULL, 0, false}, {"0", 0, false}, {"7", 7, false}, {"007", 7, false}, {"999999999", 999999999, false},
-		{"1000000000", 0, true}, {"", 0, true}, {"-1", 0, true}, {"1x", 0, true}, {" 1", 0, true}, {"1.0", 0, true}};
+	} rows[] = {{NULL, 0, false}, {"0", 0, false}, {"7", 7, false}, {"007", 7, false},
+		{"999999999", 999999999, false}, {"1000000000", 0, true}, {"", 0, true}, {"-1", 0, true},
+		{"1x", 0, true}, {" 1", 0, true}, {"1.0", 0, true}};
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
 		input("{\"DataStreamName\":\"s\"}", 22, rows[i].text);
 		cr_expect_eq(entry.retry, rows[i].retry, "%s", rows[i].text);
@@ -291,7 +294,8 @@ Test(lbs_input, retry_counts_have_one_to_nine_digits, .fini = input_down)
 
 Test(reply, pending_rows)
 {
-	decode(CMD_PENDING, "*2\r\n*4\r\n$3\r\n5-1\r\n$2\r\nc1\r\n:70\r\n:1\r\n*4\r\n$3\r\n6-0\r\n$2\r\nc2\r\n:0\r\n:9\r\n");
+	decode(CMD_PENDING,
+		"*2\r\n*4\r\n$3\r\n5-1\r\n$2\r\nc1\r\n:70\r\n:1\r\n*4\r\n$3\r\n6-0\r\n$2\r\nc2\r\n:0\r\n:9\r\n");
 	cr_assert(reply.kind == REPLY_PENDING && reply.n == 2);
 	cr_expect(reply.pending[0].idle_ms == 70 && reply.pending[1].deliveries == 9);
 	cr_expect(slice_is(reply.pending[1].consumer, "c2"));
@@ -303,11 +307,12 @@ Test(reply, pending_rows)
 
 Test(reply, consumers_come_as_maps_or_arrays)
 {
-	decode(CMD_CONSUMERS, "*1\r\n%4\r\n$4\r\nname\r\n$1\r\na\r\n$7\r\npending\r\n:2\r\n$4\r\nidle\r\n:9\r\n$8\r\ninactive\r\n"
-			      ":-1\r\n");
+	decode(CMD_CONSUMERS,
+		"*1\r\n%4\r\n$4\r\nname\r\n$1\r\na\r\n$7\r\npending\r\n:2\r\n$4\r\nidle\r\n:9\r\n$8\r\ninactive\r\n"
+		":-1\r\n");
 	cr_assert(reply.kind == REPLY_CONSUMERS && reply.n == 1);
 	cr_expect(slice_is(reply.consumers[0].name, "a") && reply.consumers[0].n_pending == 2 &&
-		reply.consumers[0].idle_ms == 9);
+		  reply.consumers[0].idle_ms == 9);
 	decode(CMD_CONSUMERS, "*1\r\n*6\r\n$4\r\nidle\r\n:9\r\n$4\r\nname\r\n$1\r\na\r\n$7\r\npending\r\n:0\r\n");
 	cr_expect(reply.kind == REPLY_CONSUMERS && reply.n == 1);
 	expect_bad(CMD_CONSUMERS, "*1\r\n*4\r\n$4\r\nidle\r\n:9\r\n$4\r\nname\r\n$1\r\na\r\n");
@@ -315,9 +320,10 @@ Test(reply, consumers_come_as_maps_or_arrays)
 
 Test(reply, slots_name_masters)
 {
-	decode(CMD_SLOTS, "*2\r\n"
-			  "*4\r\n:0\r\n:100\r\n*3\r\n$4\r\nhost\r\n:6379\r\n$2\r\nid\r\n*3\r\n$1\r\nr\r\n:1\r\n$1\r\nx\r\n"
-			  "*3\r\n:101\r\n:16383\r\n*4\r\n$-1\r\n:6380\r\n$2\r\nid\r\n*0\r\n");
+	decode(CMD_SLOTS,
+		"*2\r\n"
+		"*4\r\n:0\r\n:100\r\n*3\r\n$4\r\nhost\r\n:6379\r\n$2\r\nid\r\n*3\r\n$1\r\nr\r\n:1\r\n$1\r\nx\r\n"
+		"*3\r\n:101\r\n:16383\r\n*4\r\n$-1\r\n:6380\r\n$2\r\nid\r\n*0\r\n");
 	cr_assert(reply.kind == REPLY_SLOTS && reply.n == 2);
 	cr_expect_str_eq(reply.slots[0].host, "host");
 	cr_expect(reply.slots[0].from == 0 && reply.slots[0].to == 100 && reply.slots[0].port == 6379);
@@ -377,7 +383,8 @@ Test(reply, redirections_carry_slot_and_address)
 	cr_expect(reply.moved_slot == 16383 && slice_is(reply.text, "::1:6381"));
 	expect_error("MOVED 1 :6381", RERR_MOVED);
 	cr_expect(slice_is(reply.text, ":6381"));
-	const char *bad[] = {"MOVED", "MOVED ", "MOVED x 1:1", "MOVED 16384 a:1", "MOVED 1", "MOVED 1 ", "MOVED 1 a", "ASK 123456 a:1"};
+	const char *bad[] = {"MOVED", "MOVED ", "MOVED x 1:1", "MOVED 16384 a:1", "MOVED 1", "MOVED 1 ", "MOVED 1 a",
+		"ASK 123456 a:1"};
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
 		expect_error(bad[i], RERR_BAD);
 }
