@@ -4,16 +4,16 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "lib/real_redis.h"
+#include "lib/own_redis.h"
 #include "lib/redis_rig.h"
 
 static struct rig R;
-static struct real_redis server;
+static struct own_redis server;
 
 static void start(const char *const *extra)
 {
 	rig_init(&R);
-	real_redis_start(&server, extra);
+	own_redis_start(&server, extra);
 	R.opts.addr = (struct redis_addr){.port = 0};
 	snprintf(R.opts.addr.host, sizeof(R.opts.addr.host), "%s", server.path);
 	R.opts.client_name = "sluiced-test";
@@ -32,7 +32,7 @@ static void up_with_password(void)
 static void down(void)
 {
 	rig_fini(&R);
-	real_redis_stop(&server);
+	own_redis_stop(&server);
 }
 
 Test(redis_real, greets_and_works, .init = up, .fini = down)
