@@ -63,6 +63,7 @@ def told(journal):
         if "until_ms" in f and r["d"] == "in":
             until = f["until_ms"]
         if t == "assign" and r["d"] == "in":
+            end(f["lease"], ms, "again")
             open_[f["lease"]] = {"service": f["service"], "stream": f["stream"], "id": f["id"], "lease": f["lease"],
                                  "w": r["w"], "start": ms, "limit": None, "token": f.get("token")}
         elif r["d"] == "out" and t in ENDS + ("dead",):

@@ -346,11 +346,11 @@ class ProcWorker(servers.Process):
         return servers.wait_until(lambda: len(got := self.frames(t)) >= n and got, timeout, f"{self.name}: {n} × {t}")
 
     def kill(self):
-        was_running = self.is_running()
+        was_running, ms = self.is_running(), now_ms()
         super().kill()
         if was_running:
             with open(self.file, "a") as f:
-                f.write(json.dumps({"ms": now_ms(), "w": self.name, "d": "ev", "f": {"t": "dead"}}) + "\n")
+                f.write(json.dumps({"ms": ms, "w": self.name, "d": "ev", "f": {"t": "dead"}}) + "\n")
 
 
 if __name__ == "__main__":
