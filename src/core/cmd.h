@@ -37,18 +37,18 @@ enum cmd_kind {
 	CMD_PROBE,     /* PTTL                         -> INT ms left | -1 no TTL | -2 missing */
 	CMD_TOMB,      /* SET XX PX ttl_ms .value       -> OK | NIL  (door: CMD_LOCK with a recover: value) */
 	/* on the master of the service's load-balancer stream (LBS) */
-	CMD_GROUP_CREATE, /* XGROUP CREATE .start MKSTREAM -> OK (BUSYGROUP counts as OK) */
+	CMD_GROUP_CREATE, /* XGROUP CREATE MKSTREAM at .value, absent = the service's group_start -> OK (BUSYGROUP counts as OK) */
 	CMD_READ,         /* XREADGROUP > .count .block_ms  -> ENTRIES (maybe none) */
 	CMD_READ_OWN,     /* XREADGROUP after .id, .count   -> ENTRIES (own pending with their fields; deleted ones marked) */
 	CMD_HEARTBEAT,    /* XREADGROUP past the end        -> ENTRIES (none) */
 	CMD_FETCH,        /* XRANGE .id .id                 -> ENTRIES (one or none) */
-	CMD_TAKE,         /* script; .stream .id            -> INT 1 taken, 2 parked, 0 gone */
-	CMD_DONE,         /* script; .stream .id            -> INT 1 done, 0 not ours any more */
+	CMD_TAKE,         /* script; .stream .id            -> INT 1 taken, 2 parked (the stream's entry is pending, or requeued and not read yet), 0 gone */
+	CMD_DONE,         /* script; .stream .id            -> INT 1 done, 0 not ours any more (also: pending for another consumer) */
 	CMD_REQUEUE,      /* script; .stream .id .retry .consumer .min_idle_ms -> ID the new id | NIL gone | INT 0 not as expected (other consumer, not idle) | INT 2 entry deleted: acked */
 	CMD_DEAD,         /* script, same slot: like REQUEUE, but to the dead letters; .reason .error .now_ms -> INT 1 | 0 gone or not as expected | 2 entry deleted: acked */
-	CMD_DEAD_ADD,     /* other slot, on the DLQ's master: XADD of .fields -> ID */
-	CMD_DEAD_READ,    /* XRANGE .id .id with all fields byte-exact (first half of a dead letter to another slot) -> ENTRIES with .fields */
-	CMD_ACK_DEL,      /* XACK + XDEL (script), registry cleaned -> INT 1 | 0 */
+	CMD_DEAD_ADD,     /* other slot, on the DLQ's master: XADD of .fields and of what DEAD adds (.id .reason .error .now_ms) -> ID */
+	CMD_DEAD_READ,    /* XRANGE .id .id with all fields byte-exact (first half of a dead letter to another slot) -> ENTRIES with .fields (one or none) */
+	CMD_ACK_DEL,      /* XACK + XDEL (script) if pending, for .consumer when given; registry cleaned -> INT 1 | 0 */
 	CMD_PENDING,      /* XPENDING [IDLE min_idle_ms] .id + .count [.consumer] -> PENDING */
 	CMD_CONSUMERS,    /* XINFO CONSUMERS               -> CONSUMERS */
 	CMD_LENGTH,       /* XLEN LBS                      -> INT */

@@ -1,0 +1,171 @@
+#include "base/buf.h"
+
+#include "base/mem.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MIN_CAP = 64 };
+
+void buf_init(struct buf *b)
+{
+	*b = (struct buf){0};
+}
+
+void buf_fini(struct buf *b)
+{
+	mem_free(b->data);
+	*b = (struct buf){0};
+}
+
+/* Room for len more bytes and the closing NUL. */
+static void reserve(struct buf *b, size_t len)
+{
+	size_t need;
+	if (__builtin_add_overflow(b->len, len, &need) || need == SIZE_MAX)
+		need = SIZE_MAX - 1; /* mem_grow refuses it and says why */
+	if (need < b->cap)
+		return;
+	size_t cap = b->cap ? b->cap : MIN_CAP;
+	while (cap <= need && cap < SIZE_MAX / 2)
+		cap *= 2;
+	if (cap <= need)
+		cap = need + 1;
+	b->data = mem_grow(b->data, cap, 1);
+	b->cap = cap;
+}
+
+void buf_add(struct buf *b, const void *bytes, size_t len)
+{
+	reserve(b, len);
+	if (len)
+		memcpy(b->data + b->len, bytes, len);
+	b->len += len;
+	b->data[b->len] = '\0';
+}
+
+void buf_str(struct buf *b, const char *s)
+{
+	buf_add(b, s, strlen(s));
+}
+
+void buf_printf(struct buf *b, const char *fmt, ...)
+{
+	va_list ap, again;
+	va_start(ap, fmt);
+	va_copy(again, ap);
+	size_t room = b->cap - b->len;
+	int n = vsnprintf(room ? b->data + b->len : NULL, room, fmt, ap);
+	va_end(ap);
+	assert(n >= 0);
+	if (n >= 0 && (size_t)n >= room) {
+		reserve(b, (size_t)n);
+		vsnprintf(b->data + b->len, (size_t)n + 1, fmt, again);
+	}
+	va_end(again);
+	b->len += n > 0 ? (size_t)n : 0;
+}
+
+void buf_u64(struct buf *b, uint64_t v)
+{
+	char digits[20];
+	size_t at = sizeof(digits);
+	do {
+		digits[--at] = (char)('0' + v % 10);
+		v /= 10;
+	} while (v);
+	buf_add(b, digits + at, sizeof(digits) - at);
+}
+
+void buf_consume(struct buf *b, size_t n)
+{
+	assert(n <= b->len);
+	if (!n)
+		return;
+	b->len -= n;
+	memmove(b->data, b->data + n, b->len + 1);
+}
+
+void buf_clear(struct buf *b)
+{
+	b->len = 0;
+	if (b->data)
+		b->data[0] = '\0';
+}
+
+char *buf_take(struct buf *b)
+{
+	char *data = b->data ? b->data : mem_dup("", 0);
+	*b = (struct buf){0};
+	return data;
+}
+
+static bool is_tail(unsigned char c)
+{
+	return (c & 0xC0) == 0x80;
+}
+
+/* Bytes of the UTF-8 character at s, 0 when there is none (overlong, surrogate, past U+10FFFF, cut off). */
+static size_t utf8_len(const unsigned char *s, size_t len)
+{
+	if (s[0] < 0x80)
+		return 1;
+	if (s[0] >= 0xC2 && s[0] <= 0xDF)
+		return len >= 2 && is_tail(s[1]) ? 2 : 0;
+	if ((s[0] & 0xF0) == 0xE0) {
+		if (len < 3 || !is_tail(s[1]) || !is_tail(s[2]))
+			return 0;
+		if ((s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xED && s[1] > 0x9F))
+			return 0;
+		return 3;
+	}
+	if (s[0] >= 0xF0 && s[0] <= 0xF4) {
+		if (len < 4 || !is_tail(s[1]) || !is_tail(s[2]) || !is_tail(s[3]))
+			return 0;
+		if ((s[0] == 0xF0 && s[1] < 0x90) || (s[0] == 0xF4 && s[1] > 0x8F))
+			return 0;
+		return 4;
+	}
+	return 0;
+}
+
+static void add_escape(struct buf *b, unsigned char c)
+{
+	static const char *const named[128] = {
+		['"'] = "\\\"", ['\\'] = "\\\\", ['\b'] = "\\b", ['\f'] = "\\f",
+		['\n'] = "\\n", ['\r'] = "\\r", ['\t'] = "\\t",
+	};
+	if (named[c])
+		buf_str(b, named[c]);
+	else
+		buf_printf(b, "\\u%04x", c);
+}
+
+void buf_json_str(struct buf *b, const char *s, size_t len)
+{
+	buf_add(b, "\"", 1);
+	size_t plain = 0; /* bytes before i that need no change and are not added yet */
+	size_t i = 0;
+	while (i < len) {
+		unsigned char c = (unsigned char)s[i];
+		size_t n = utf8_len((const unsigned char *)s + i, len - i);
+		if (n && c >= ' ' && c != '"' && c != '\\') {
+			plain += n;
+			i += n;
+			continue;
+		}
+		buf_add(b, s + i - plain, plain);
+		plain = 0;
+		if (n)
+			add_escape(b, c);
+		else
+			buf_str(b, "\xEF\xBF\xBD");
+		i++;
+	}
+	if (plain)
+		buf_add(b, s + len - plain, plain);
+	buf_add(b, "\"", 1);
+}

@@ -1,0 +1,337 @@
+#include "base/log.h"
+
+#include "base/buf.h"
+#include "base/mono.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Happy path: format, take a token, write one line of at most LINE_MAX_BYTES (a pipe takes those whole).
+ * Failures: stderr full → wait WAIT_MS once a second, otherwise drop at once; closed, disk full, broken
+ * pipe → drop. A dropped line is counted, never retried. A line that went out in part is ended by a
+ * newline before the next one. */
+enum {
+	LINE_MAX_BYTES = 4096,
+	TEXT_MAX_BYTES = 3500,
+	WAIT_MS = 20,
+	BACKOFF_MS = 1000,
+	BURST = 200,
+	LINES_PER_S = 100,
+	SUMMARY_EVERY_MS = 1000,
+};
+
+static struct {
+	pthread_mutex_t lock; /* guards all below it */
+	enum log_format format;
+	mono_ms refilled_at, summary_at, no_wait_before;
+	int64_t millitokens;
+	unsigned long long n_suppressed;
+	bool is_started, is_mid_line;
+} L = {.lock = PTHREAD_MUTEX_INITIALIZER, .format = LOG_TEXT};
+
+static struct {
+	pthread_mutex_t lock;
+	log_tap_fn *fn;
+	void *arg;
+} T = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static _Atomic int max_level = LOG_INFO;
+static atomic_ullong n_dropped;
+static _Thread_local bool is_in_tap; /* a tap that logs is not told about it */
+
+static const char *const level_names[] = {"error", "warn", "notice", "info", "debug"};
+static const char *const format_names[] = {"auto", "journal", "text", "json"};
+
+/* ---- names */
+
+static int name_index(const char *name, const char *const *names, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (strcmp(name, names[i]) == 0)
+			return i;
+	return -1;
+}
+
+const char *log_level_name(enum log_level level)
+{
+	return level_names[level];
+}
+
+bool log_level_parse(const char *name, enum log_level *out)
+{
+	int i = name_index(name, level_names, sizeof(level_names) / sizeof(level_names[0]));
+	if (i >= 0)
+		*out = (enum log_level)i;
+	return i >= 0;
+}
+
+bool log_format_parse(const char *name, enum log_format *out)
+{
+	int i = name_index(name, format_names, sizeof(format_names) / sizeof(format_names[0]));
+	if (i >= 0)
+		*out = (enum log_format)i;
+	return i >= 0;
+}
+
+/* ---- settings */
+
+static bool is_journal(void)
+{
+	const char *env = getenv("JOURNAL_STREAM");
+	struct stat st;
+	if (!env || fstat(STDERR_FILENO, &st) != 0)
+		return false;
+	char ours[64];
+	snprintf(ours, sizeof(ours), "%llu:%llu", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino);
+	return strcmp(env, ours) == 0;
+}
+
+void log_open(enum log_level level, enum log_format format)
+{
+	if (format == LOG_AUTO)
+		format = is_journal() ? LOG_JOURNAL : LOG_TEXT;
+	pthread_mutex_lock(&L.lock);
+	L.format = format;
+	pthread_mutex_unlock(&L.lock);
+	log_set_level(level);
+}
+
+void log_set_level(enum log_level level)
+{
+	atomic_store_explicit(&max_level, (int)level, memory_order_relaxed);
+}
+
+bool log_is_on(enum log_level level)
+{
+	return (int)level <= atomic_load_explicit(&max_level, memory_order_relaxed);
+}
+
+void log_tap(log_tap_fn *fn, void *arg)
+{
+	pthread_mutex_lock(&T.lock);
+	T.fn = fn;
+	T.arg = arg;
+	pthread_mutex_unlock(&T.lock);
+}
+
+unsigned long long log_n_dropped(void)
+{
+	return atomic_load(&n_dropped);
+}
+
+/* ---- writing, with L.lock held */
+
+static bool wait_writable(void)
+{
+	struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
+	mono_ms now = mono_now();
+	int wait_ms = now < L.no_wait_before ? 0 : WAIT_MS;
+	int n = poll(&p, 1, wait_ms);
+	if (n == 0 && wait_ms)
+		L.no_wait_before = now + BACKOFF_MS;
+	return n > 0 && !(p.revents & POLLNVAL);
+}
+
+/* A socket is asked not to wait; a pipe that poll calls writable takes PIPE_BUF bytes without waiting. */
+static ssize_t write_some(const char *at, size_t len)
+{
+	ssize_t n = send(STDERR_FILENO, at, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (n < 0 && errno == ENOTSOCK)
+		n = write(STDERR_FILENO, at, len);
+	return n;
+}
+
+static bool write_all(const char *at, size_t len)
+{
+	size_t done = 0;
+	while (done < len) {
+		if (!wait_writable())
+			break;
+		ssize_t n = write_some(at + done, len - done);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN && mono_now() >= L.no_wait_before) {
+			L.no_wait_before = mono_now() + BACKOFF_MS; /* poll and send disagree: one more try */
+			continue;
+		}
+		if (n <= 0)
+			break;
+		done += (size_t)n;
+	}
+	if (done)
+		L.is_mid_line = done < len;
+	return done == len;
+}
+
+/* A broken pipe must not end a program that has not ignored SIGPIPE (yet). */
+static void emit(const char *line, size_t len)
+{
+	sigset_t pipe_only, before, pending;
+	sigemptyset(&pipe_only);
+	sigaddset(&pipe_only, SIGPIPE);
+	sigpending(&pending);
+	pthread_sigmask(SIG_BLOCK, &pipe_only, &before);
+	bool is_ok = !L.is_mid_line || write_all("\n", 1);
+	is_ok = is_ok && write_all(line, len);
+	if (!is_ok)
+		atomic_fetch_add(&n_dropped, 1);
+	if (!is_ok && !sigismember(&pending, SIGPIPE)) {
+		while (sigtimedwait(&pipe_only, NULL, &(struct timespec){0}) < 0 && errno == EINTR)
+			continue;
+	}
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+static void add_time(struct buf *out)
+{
+	int64_t ms = mono_wall_ms();
+	time_t s = (time_t)(ms / 1000);
+	struct tm tm;
+	gmtime_r(&s, &tm);
+	char text[32];
+	strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
+	buf_printf(out, "%s.%03dZ", text, (int)(ms % 1000));
+}
+
+static void add_line(struct buf *out, enum log_level level, const char *text, size_t len)
+{
+	switch (L.format) {
+	case LOG_JSON:
+		buf_str(out, "{\"time\":\"");
+		add_time(out);
+		buf_printf(out, "\",\"level\":\"%s\",\"msg\":", level_names[level]);
+		buf_json_str(out, text, len);
+		buf_add(out, "}", 1);
+		break;
+	case LOG_JOURNAL:
+		buf_printf(out, "<%d>", 3 + (int)level); /* LOG_ERR is 3 and the order is the same */
+		buf_add(out, text, len);
+		break;
+	case LOG_AUTO:
+	case LOG_TEXT:
+		add_time(out);
+		buf_printf(out, " %s ", level_names[level]);
+		buf_add(out, text, len);
+		break;
+	}
+	buf_add(out, "\n", 1);
+}
+
+static void put_line(enum log_level level, const char *text)
+{
+	struct buf out;
+	buf_init(&out);
+	size_t len = strlen(text);
+	add_line(&out, level, text, len);
+	while (out.len > LINE_MAX_BYTES && len) { /* escapes made it longer */
+		len /= 2;
+		buf_clear(&out);
+		add_line(&out, level, text, len);
+	}
+	emit(out.data, out.len);
+	buf_fini(&out);
+}
+
+/* ---- the rate limit, with L.lock held */
+
+static void refill(mono_ms now)
+{
+	if (!L.is_started) {
+		L.is_started = true;
+		L.millitokens = (int64_t)BURST * 1000;
+	} else {
+		mono_ms passed = mono_min(now - L.refilled_at, 60000);
+		L.millitokens += passed * LINES_PER_S; /* ms × lines/s = thousandths of a line */
+		if (L.millitokens > (int64_t)BURST * 1000)
+			L.millitokens = (int64_t)BURST * 1000;
+	}
+	L.refilled_at = now;
+}
+
+static bool take_token(enum log_level level)
+{
+	if (L.millitokens >= 1000) {
+		L.millitokens -= 1000;
+		return true;
+	}
+	L.n_suppressed += level != LOG_ERROR;
+	return level == LOG_ERROR;
+}
+
+static void put_summary(mono_ms now)
+{
+	if (!L.n_suppressed || now < L.summary_at)
+		return;
+	char text[64];
+	snprintf(text, sizeof(text), "suppressed n=%llu", L.n_suppressed);
+	L.n_suppressed = 0;
+	L.summary_at = now + SUMMARY_EVERY_MS;
+	put_line(LOG_WARN, text);
+}
+
+/* ---- one line */
+
+/* One fact is one line: control characters become '?', a tab a space. */
+static void clean(char *text)
+{
+	for (char *c = text; *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 0x7F)
+			*c = *c == '\t' || *c == '\n' ? ' ' : '?';
+}
+
+static void cut(char *text, size_t cap)
+{
+	static const char dots[] = "…";
+	size_t at = cap - sizeof(dots);
+	while (at && ((unsigned char)text[at] & 0xC0) == 0x80)
+		at--;
+	memcpy(text + at, dots, sizeof(dots));
+}
+
+static void tell_tap(enum log_level level, const char *text)
+{
+	if (is_in_tap)
+		return;
+	is_in_tap = true;
+	pthread_mutex_lock(&T.lock);
+	if (T.fn)
+		T.fn(T.arg, level, text);
+	pthread_mutex_unlock(&T.lock);
+	is_in_tap = false;
+}
+
+void log_line(enum log_level level, const char *fmt, ...)
+{
+	if (!log_is_on(level))
+		return;
+	int saved_errno = errno;
+	char text[TEXT_MAX_BYTES];
+	va_list ap;
+	va_start(ap, fmt);
+	int wanted = vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (wanted >= (int)sizeof(text))
+		cut(text, sizeof(text));
+	clean(text);
+	pthread_mutex_lock(&L.lock);
+	mono_ms now = mono_now();
+	refill(now);
+	bool is_out = take_token(level);
+	if (is_out) {
+		put_summary(now);
+		put_line(level, text);
+	}
+	pthread_mutex_unlock(&L.lock);
+	tell_tap(level, text);
+	errno = saved_errno;
+}
