@@ -145,13 +145,15 @@ void coord_start_shards(struct coord *c)
 	grow_shards(c);
 	for (uint16_t i = 0; i < c->topo.n_nodes; i++) {
 		struct coord_shard *s = &c->shards[i];
-		bool master = c->topo.nodes[i].is_master;
+		bool master = c->topo.nodes[i].is_master, is_new = !s->is_on;
 		if (master)
 			start_shard(c, i);
 		if (!s->is_on)
 			continue;
 		s->is_leaving = !master;
-		coord_send(c, i, MSG_SLOTS)->bits = topology_bits(&c->topo, i);
+		struct msg *m = coord_send(c, i, MSG_SLOTS);
+		m->bits = topology_bits(&c->topo, i);
+		m->flag = is_new && c->had_shards;
 	}
 }
 
@@ -192,6 +194,7 @@ void coord_route_readers(struct coord *c)
 static void topology_changed(struct coord *c)
 {
 	coord_start_shards(c);
+	c->had_shards = true;
 	coord_route_readers(c);
 	entry_reroute(c);
 }
@@ -278,6 +281,21 @@ static void relay(struct coord *c, const struct msg *m)
 		a->result = OP_FAILED;
 	}
 	msg_fini(&copy);
+}
+
+/* A lock expired somewhere: whoever reads a service may know its entry. */
+static void spread_expired(struct coord *c, const struct msg *m)
+{
+	for (uint16_t i = 0; i < c->n_shards; i++) {
+		bool reads = false;
+		for (uint16_t k = 0; k < c->n_positions && !reads; k++)
+			reads = c->services[k].rules && c->services[k].reader_shard == i;
+		if (!reads || !c->shards[i].is_on)
+			continue;
+		struct msg *copy = coord_send(c, i, MSG_EXPIRED);
+		copy->stream = text_ref(m->stream);
+		copy->id = m->id;
+	}
 }
 
 /* ---- services ---- */
@@ -461,7 +479,7 @@ static void on_msg(struct coord *c, const struct msg *m)
 			coord_on_ctl_result(c, m);
 		else
 			entry_on_op(c, m);
-		if (m->op == CMD_FETCH && m->result == OP_DONE)
+		if (msg_has_batch(m))
 			entry_batch_free(m->batch);
 		else
 			text_unref(m->text);
@@ -489,6 +507,10 @@ static void on_msg(struct coord *c, const struct msg *m)
 	case MSG_LOCK_CALL:
 	case MSG_LOCK_ANSWER:
 		relay(c, m);
+		break;
+	case MSG_EXPIRED:
+		spread_expired(c, m);
+		text_unref(m->stream);
 		break;
 	case MSG_EMPTY:
 		on_empty(c, m);

@@ -114,6 +114,7 @@ static void send_op_to(struct coord *c, struct entry *e, uint16_t shard, bool as
 	m->stream = text_ref(e->stream);
 	m->retry = e->retry;
 	m->asking = asking;
+	m->resent = e->op_resent;
 	m->reason = e->dead_reason;
 	struct coord_service *s = coord_service(c, e->svc);
 	m->slot = s->rules->lbs_slot;
@@ -322,7 +323,7 @@ static void begin_finish(struct coord *c, struct entry *e, enum finish finish)
 	leave_lists(c, e);
 	e->owner = owner; /* for the answer */
 	unclaim(c, s, e);
-	e->verify = false;
+	e->verify = e->op_resent = false;
 	e->finish = (uint8_t)finish;
 	move(c, e, ENTRY_FINISHING, MONO_NEVER);
 	send_op(c, e);
@@ -613,6 +614,7 @@ void entry_on_op(struct coord *c, const struct msg *m)
 		return;
 	e->op_shard = SHARD_NONE;
 	if (m->result == OP_MOVED) {
+		e->op_resent = m->resent;
 		uint16_t to = SHARD_NONE;
 		if (m->asking && m->text)
 			to = coord_shard_at(c, m->text->bytes);

@@ -66,6 +66,7 @@ struct coord {
 	mono_ms stop_at; /* a handover waits for confirmations until then */
 	mono_ms reroute_at, topo_next, topo_asked, drain_end, started_at;
 	bool topo_pending, topo_failed_said;
+	bool had_shards; /* a shard that starts now takes slots over from another master */
 	bool is_draining, stop_after_drain, is_stopping;
 	struct metrics_redis redis_m;
 	uint64_t m[METRIC_PROCESS_N];

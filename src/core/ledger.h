@@ -60,6 +60,7 @@ struct entry {
 	bool is_start : 1;      /* own pending at start-up */
 	bool start_counted : 1; /* counts in coord.n_start: its lock is being asked for */
 	bool lease_asking : 1, op_asking : 1;
+	bool op_resent : 1;   /* it may have been done by an earlier try */
 	bool verify : 1;      /* assigned: a take is under way to verify it */
 	bool wants_reply : 1; /* finishing: the session waits for ok */
 	bool has_followers : 1;
