@@ -13,7 +13,7 @@ static uint64_t number(const char *name, uint64_t fallback)
 
 static void many(uint64_t first, uint64_t n, enum world_size size)
 {
-	run_watch(60);
+	run_watch(10);
 	for (uint64_t seed = first; seed < first + n; seed++) {
 		if (run_seed(seed, size, BUG_NONE, false))
 			continue;
