@@ -65,8 +65,10 @@ static void storm(struct world *w, struct rng *r, mono_ms end)
 	faults_begin(w, end);
 	while (w->now < end && !w->failed) {
 		char stream[24];
-		snprintf(stream, sizeof stream, "s%u", (unsigned)rng_below(r, n_streams));
-		world_add(w, (uint16_t)rng_below(r, w->o.n_services), stream);
+		uint16_t svc = (uint16_t)rng_below(r, w->o.n_services);
+		/* other names in each service: a lock's key names stream and id, not the service */
+		snprintf(stream, sizeof stream, "%c%u", 's' + svc, (unsigned)rng_below(r, n_streams));
+		world_add(w, svc, stream);
 		world_until(w, w->now + world_between(r, 1, 1500));
 		check_nothing_lost(w, "the last second");
 	}
