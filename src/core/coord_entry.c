@@ -202,7 +202,10 @@ static void enter_good(struct coord *c, struct coord_service *s, struct entry_in
 		c->n_start++;
 	else
 		claim(c, s, e);
-	send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
+	if (c->is_draining && !is_start) /* read before we stopped reading */
+		entry_requeue(c, e, WHY_DRAIN, false);
+	else
+		send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
 }
 
 static void enter_one(struct coord *c, struct coord_service *s, struct entry_in *in, bool is_start)
@@ -563,7 +566,9 @@ void entry_on_renewed(struct coord *c, const struct renewed *r)
 static void on_taken(struct coord *c, struct entry *e, const struct msg *m)
 {
 	struct coord_service *s = coord_service(c, e->svc);
-	if (m->result == OP_DONE) {
+	if (c->is_draining && (m->result == OP_DONE || m->result == OP_PARKED)) {
+		entry_requeue(c, e, WHY_DRAIN, false);
+	} else if (m->result == OP_DONE) {
 		if (s->rules->serialize && !map_get(&s->active, e->stream->bytes, e->stream->len)) {
 			map_put(&s->active, e->stream->bytes, e->stream->len, e);
 			e->in_active = true;
