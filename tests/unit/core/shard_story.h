@@ -26,6 +26,8 @@ struct story {
 	struct sent *sent;
 	size_t n_sent;
 	bool mute; /* no lines */
+	bool no_scan; /* the scan is not part of the story: never answered */
+	bool hide[CMD_N], hide_msg[MSG_N];
 	bool say;  /* log lines too */
 	uint64_t n_msgs[MSG_N], n_cmds[CMD_N];
 	struct msg last_call; /* MSG_LOCK_CALL: plain fields only */
@@ -57,10 +59,12 @@ static void story_cmd(const struct effect *ef)
 {
 	const struct cmd *c = &ef->cmd;
 	cr_assert_lt(W.n_sent, STORY_CMDS);
+	if (W.no_scan && c->kind == CMD_PENDING && !c->consumer.p)
+		return;
 	W.n_cmds[c->kind]++;
 	if (c->kind != CMD_PSUBSCRIBE)
 		W.sent[W.n_sent++] = (struct sent){c->kind, ef->tag, c->svc, c->id, c->asking, c->use_eval, c->count};
-	if (W.mute)
+	if (W.mute || W.hide[c->kind])
 		return;
 	buf_printf(&W.text, "[%5lld] %s", (long long)W.now, story_cmds[c->kind]);
 	if (c->stream.p)
@@ -177,7 +181,7 @@ static void story_msg(const struct msg *m)
 		W.calls[W.n_calls].text = W.calls[W.n_calls].stream = NULL;
 		W.calls[W.n_calls++].fields = NULL;
 	}
-	if (W.mute)
+	if (W.mute || W.hide_msg[m->kind])
 		return;
 	buf_printf(&W.text, "[%5lld] > ", (long long)W.now);
 	story_msg_body(m);
@@ -376,6 +380,28 @@ UNUSED static void story_up(void)
 	story_txt(CMD_RUN_ID, "abc");
 	story_txt(CMD_ROLE, "master");
 	story_clear();
+}
+
+UNUSED static void story_entries(enum cmd_kind kind, uint64_t first, size_t n)
+{
+	struct entry_batch *b = mem_alloc(sizeof *b + n * sizeof b->v[0]);
+	b->n = n;
+	for (size_t i = 0; i < n; i++) {
+		b->v[i].id = (struct entry_id){first + i, 0};
+		b->v[i].stream = text_new("s1", 2);
+		b->v[i].lock_slot = 9;
+	}
+	story_reply(kind, (struct reply){.kind = REPLY_ENTRIES, .entries = b});
+}
+
+UNUSED static void story_pending(enum cmd_kind kind, uint64_t first, size_t n, const char *consumer, int64_t idle_ms)
+{
+	struct pending_row *rows = mem_array(n + 1, sizeof *rows);
+	for (size_t i = 0; i < n; i++)
+		rows[i] = (struct pending_row){
+			.id = {first + i, 0}, .idle_ms = idle_ms, .consumer = {consumer, strlen(consumer)}};
+	story_reply(kind, (struct reply){.kind = REPLY_PENDING, .pending = rows, .n = n});
+	mem_free(rows);
 }
 
 UNUSED static void story_down(void)
