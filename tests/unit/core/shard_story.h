@@ -2,6 +2,7 @@
  * Commands wait in a queue until the test answers them. Everything static: each test program has its own copy. */
 #pragma once
 #include "base/buf.h"
+#include "base/rng.h"
 #include "core/shard.h"
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -25,11 +26,11 @@ struct story {
 	struct buf text;
 	struct sent *sent;
 	size_t n_sent;
-	bool mute; /* no lines */
+	bool mute;              /* no lines */
 	bool no_scan, no_audit; /* not part of the story: never answered */
 	const char *consumer;   /* who we are; NULL = redis-consumer-me */
 	bool hide[CMD_N], hide_msg[MSG_N];
-	bool say;  /* log lines too */
+	bool say; /* log lines too */
 	uint64_t n_msgs[MSG_N], n_cmds[CMD_N];
 	struct msg last_call; /* MSG_LOCK_CALL: plain fields only */
 	struct msg *calls;    /* all of them that wait for an answer */
@@ -62,7 +63,7 @@ static void story_cmd(const struct effect *ef)
 	cr_assert_lt(W.n_sent, STORY_CMDS);
 	const char *me = W.consumer ? W.consumer : "redis-consumer-me";
 	bool is_audit = c->kind == CMD_PENDING && c->consumer.p && c->consumer.len == strlen(me) &&
-		memcmp(c->consumer.p, me, c->consumer.len) == 0;
+			memcmp(c->consumer.p, me, c->consumer.len) == 0;
 	if ((W.no_scan && c->kind == CMD_PENDING && !c->consumer.p) || (W.no_audit && is_audit))
 		return;
 	W.n_cmds[c->kind]++;

@@ -8,8 +8,8 @@ static void serve(bool reads)
 /* What recovery and the look-ups of lengths do beside is not part of these stories. */
 static void quiet(void)
 {
-	static const enum cmd_kind noise[] = {
-		CMD_CONSUMERS, CMD_LENGTH, CMD_PENDING_SUM, CMD_DLQ_LENGTH, CMD_PENDING, CMD_HEARTBEAT, CMD_RUN_ID, CMD_ROLE};
+	static const enum cmd_kind noise[] = {CMD_CONSUMERS, CMD_LENGTH, CMD_PENDING_SUM, CMD_DLQ_LENGTH, CMD_PENDING,
+		CMD_HEARTBEAT, CMD_RUN_ID, CMD_ROLE};
 	for (size_t i = 0; i < sizeof noise / sizeof noise[0]; i++)
 		W.hide[noise[i]] = true;
 	W.hide_msg[MSG_OWN_IDS] = W.hide_msg[MSG_CONN] = W.no_scan = true;
@@ -175,13 +175,14 @@ Test(reader, a_lost_group_is_made_again_loudly, .init = ready, .fini = story_dow
 	story_error(CMD_READ, RERR_NOGROUP, "NOGROUP");
 	credits(10);
 	story_ok(CMD_GROUP_CREATE);
-	expect_story("[ 1000] > entries new n=0 asked=10\n"
-		     "[ 1000] say shard=2 service=orders the consumer group is gone: making it again from the beginning\n"
-		     "[ 1000] > group_lost\n"
-		     "[ 1000] group_create value=0\n"
-		     "[ 1000] > group_lost +\n"
-		     "[ 1000] say shard=2 service=orders the consumer group is made again\n"
-		     "[ 1000] read count=10 block=2000\n");
+	expect_story(
+		"[ 1000] > entries new n=0 asked=10\n"
+		"[ 1000] say shard=2 service=orders the consumer group is gone: making it again from the beginning\n"
+		"[ 1000] > group_lost\n"
+		"[ 1000] group_create value=0\n"
+		"[ 1000] > group_lost +\n"
+		"[ 1000] say shard=2 service=orders the consumer group is made again\n"
+		"[ 1000] read count=10 block=2000\n");
 }
 
 Test(reader, an_operation_that_finds_no_group_has_it_repaired, .init = ready, .fini = story_down)

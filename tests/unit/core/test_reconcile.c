@@ -526,8 +526,8 @@ static void model_pending(const struct sent *s)
 	size_t n = 0;
 	for (uint64_t id = s->id.ms + (s->id.seq > 0); id <= 20000 && n < (size_t)s->count; id++)
 		if (id > 0 && is_there[id])
-			rows[n++] = (struct pending_row){
-				.id = {id, 0}, .idle_ms = 11000, .consumer = slice_str_(OTHER)};
+			rows[n++] =
+				(struct pending_row){.id = {id, 0}, .idle_ms = 11000, .consumer = slice_str_(OTHER)};
 	struct reply r = {.kind = REPLY_PENDING, .pending = rows, .n = n};
 	story_event((struct shard_event){.kind = SHARD_REPLY, .tag = s->tag, .reply = &r});
 }
@@ -565,7 +565,10 @@ static void model_round(void)
 		else if (s[i].kind == CMD_FETCH || s[i].kind == CMD_REQUEUE)
 			model_command(&s[i]);
 	for (size_t i = 0; i < n_calls; i++)
-		story_msg_in((struct msg){.kind = MSG_LOCK_ANSWER, .tag = calls[i].tag, .op = calls[i].op, .result = OP_DONE,
+		story_msg_in((struct msg){.kind = MSG_LOCK_ANSWER,
+			.tag = calls[i].tag,
+			.op = calls[i].op,
+			.result = OP_DONE,
 			.n = calls[i].op == CMD_PROBE ? -2 : 0});
 	mem_free(s);
 	mem_free(calls);

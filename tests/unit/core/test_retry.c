@@ -2,7 +2,12 @@
 
 static void op(enum cmd_kind kind)
 {
-	story_msg_in((struct msg){.kind = MSG_OP, .op = (uint8_t)kind, .handle = 1, .svc = 1, .id = ID7, .retry = 2,
+	story_msg_in((struct msg){.kind = MSG_OP,
+		.op = (uint8_t)kind,
+		.handle = 1,
+		.svc = 1,
+		.id = ID7,
+		.retry = 2,
 		.stream = text_new("s1", 2)});
 }
 
@@ -118,7 +123,12 @@ Test(retry, gone_after_a_lost_reply_was_done_by_the_first, .init = story_up, .fi
 
 Test(retry, what_was_resent_elsewhere_stays_resent, .init = story_up, .fini = story_down)
 {
-	story_msg_in((struct msg){.kind = MSG_OP, .op = CMD_DONE, .handle = 1, .svc = 1, .id = ID7, .resent = true,
+	story_msg_in((struct msg){.kind = MSG_OP,
+		.op = CMD_DONE,
+		.handle = 1,
+		.svc = 1,
+		.id = ID7,
+		.resent = true,
 		.stream = text_new("s1", 2)});
 	story_clear();
 	story_int(CMD_DONE, 0);
@@ -265,8 +275,8 @@ static void fields(void)
 
 static void call_answer(enum op_result result)
 {
-	story_msg_in((struct msg){.kind = MSG_LOCK_ANSWER, .tag = W.last_call.tag, .op = W.last_call.op,
-		.result = (uint8_t)result});
+	story_msg_in((struct msg){
+		.kind = MSG_LOCK_ANSWER, .tag = W.last_call.tag, .op = W.last_call.op, .result = (uint8_t)result});
 }
 
 Test(retry, dead_letter_elsewhere_is_written_before_it_is_acked, .init = story_up, .fini = story_down)
@@ -328,7 +338,7 @@ static void slots_without(uint16_t slot)
 {
 	uint8_t *bits = mem_alloc(SLOTS / 8);
 	memset(bits, 0xff, SLOTS / 8);
-	bits[slot / 8] &= (uint8_t)~(1u << (slot % 8));
+	bits[slot / 8] &= (uint8_t) ~(1u << (slot % 8));
 	story_msg_in((struct msg){.kind = MSG_SLOTS, .bits = bits});
 }
 
@@ -361,8 +371,15 @@ Test(retry, of_a_service_nobody_knows_fails, .init = story_up, .fini = story_dow
 
 static void call(enum cmd_kind kind)
 {
-	story_msg_in((struct msg){.kind = MSG_LOCK_CALL, .op = (uint8_t)kind, .from = 4, .tag = 99, .svc = 1, .slot = 9,
-		.id = ID7, .stream = text_new("s1", 2), .text = text_new("recover:me", 10)});
+	story_msg_in((struct msg){.kind = MSG_LOCK_CALL,
+		.op = (uint8_t)kind,
+		.from = 4,
+		.tag = 99,
+		.svc = 1,
+		.slot = 9,
+		.id = ID7,
+		.stream = text_new("s1", 2),
+		.text = text_new("recover:me", 10)});
 }
 
 Test(lock_call, probe_tells_what_is_left, .init = story_up, .fini = story_down)
@@ -441,8 +458,14 @@ Test(lock_call, slots_that_come_later_prove_nothing_for_a_while, .init = story_u
 Test(lock_call, dead_letters_of_others_are_added_here, .init = story_up, .fini = story_down)
 {
 	struct field_list *f = mem_alloc(sizeof *f);
-	story_msg_in((struct msg){.kind = MSG_LOCK_CALL, .op = CMD_DEAD_ADD, .from = 4, .tag = 99, .svc = 1, .slot = 9,
-		.id = ID7, .fields = f});
+	story_msg_in((struct msg){.kind = MSG_LOCK_CALL,
+		.op = CMD_DEAD_ADD,
+		.from = 4,
+		.tag = 99,
+		.svc = 1,
+		.slot = 9,
+		.id = ID7,
+		.fields = f});
 	story_reply(CMD_DEAD_ADD, (struct reply){.kind = REPLY_ID, .id = {1, 2}});
 	expect_story("[ 1000] dead_add 7-0\n[ 1000] > answer dead_add done n=0\n");
 }
