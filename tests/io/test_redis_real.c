@@ -50,7 +50,8 @@ Test(redis_real, greets_and_works, .init = up, .fini = down)
 	rig_send(&R, 4, "CLIENT GETNAME", 2000);
 	rig_send(&R, 5, "XADD s * f v", 2000);
 	cr_assert(rig_until(&R, "reply 5"));
-	cr_assert(strstr(R.story.data, "up\nreply 1 +OK\nreply 2 1\nreply 3 -WRONGTYPE ") == R.story.data, "%s", R.story.data);
+	cr_assert(strstr(R.story.data, "up\nreply 1 +OK\nreply 2 1\nreply 3 -WRONGTYPE ") == R.story.data, "%s",
+		R.story.data);
 	cr_assert(strstr(R.story.data, "reply 4 sluiced-test\n"), "%s", R.story.data);
 }
 
@@ -64,7 +65,9 @@ Test(redis_real, subscribes, .init = up, .fini = down)
 	rig_send(&R, 2, "PSUBSCRIBE __keyspace@0__:*lock* other", 2000);
 	rig_send(&R, 3, "SET a-lock 1 PX 1", 2000);
 	cr_assert(rig_until(&R, "expired"));
-	cr_assert(strstr(R.story.data, "push psubscribe __keyspace@0__:*lock* :1\npush psubscribe other :2\nreply 2 [3]\n"), "%s", R.story.data);
+	cr_assert(strstr(R.story.data,
+			  "push psubscribe __keyspace@0__:*lock* :1\npush psubscribe other :2\nreply 2 [3]\n"),
+		"%s", R.story.data);
 	rig_run_for(&R, 100);
 	cr_assert(redis_is_up(R.c), "our own PINGs do no harm on a subscriber");
 	rig_send(&R, 4, "PUNSUBSCRIBE other", 2000);
@@ -74,9 +77,10 @@ Test(redis_real, subscribes, .init = up, .fini = down)
 Test(redis_real, a_blocking_read_waits_without_pings, .init = up, .fini = down)
 {
 	R.opts.ping_idle_ms = 20;
+	R.opts.connect_timeout_ms = 200; /* a PING behind the read would be late */
 	rig_open(&R);
 	cr_assert(rig_until(&R, "up\n"));
-	rig_send(&R, 1, "XREAD BLOCK 200 STREAMS s $", 3000);
+	rig_send(&R, 1, "XREAD BLOCK 500 STREAMS s $", 3000);
 	cr_assert(rig_until(&R, "reply 1 nil"), "%s", R.story.data);
 	cr_assert_str_eq(R.story.data, "up\nreply 1 nil\n");
 }

@@ -17,8 +17,8 @@ enum { TRIES = 1000, PAUSE_NS = 10000000 };
 static void run_server(const struct real_redis *r, const char *const *extra)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	const char *argv[40] = {"redis-server", "--port", "0", "--unixsocket", r->path, "--dir", r->dir, "--save", "", "--appendonly", "no",
-		"--daemonize", "no", "--logfile", "redis.log"};
+	const char *argv[40] = {"redis-server", "--port", "0", "--unixsocket", r->path, "--dir", r->dir, "--save", "",
+		"--appendonly", "no", "--daemonize", "no", "--logfile", "redis.log"};
 	int n = 15;
 	for (; extra && *extra && n < 39; extra++)
 		argv[n++] = *extra;

@@ -323,7 +323,8 @@ static void *accept_main(void *arg)
 		int one = 1;
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 		struct client *c = calloc(1, sizeof(*c));
-		*c = (struct client){.server = s, .fd = fd, .index = s->n_clients, .script = script_of(s, s->n_clients)};
+		*c = (struct client){
+			.server = s, .fd = fd, .index = s->n_clients, .script = script_of(s, s->n_clients)};
 		pthread_mutex_lock(&s->lock);
 		s->clients[s->n_clients++] = c;
 		pthread_mutex_unlock(&s->lock);
@@ -339,7 +340,8 @@ static void listen_on(struct resp_server *s, const char *path)
 	s->fd = socket(path ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (path)
 		snprintf(un.sun_path, sizeof(un.sun_path), "%s", path);
-	int rc = path ? bind(s->fd, (struct sockaddr *)&un, sizeof(un)) : bind(s->fd, (struct sockaddr *)&in, sizeof(in));
+	int rc = path ? bind(s->fd, (struct sockaddr *)&un, sizeof(un))
+		      : bind(s->fd, (struct sockaddr *)&in, sizeof(in));
 	if (s->fd < 0 || rc < 0 || listen(s->fd, 64) < 0)
 		die("resp_server: listen");
 	socklen_t len = sizeof(in);
