@@ -38,7 +38,8 @@ struct resp_server {
 	int stop_pipe[2]; /* readable = stop */
 	uint16_t port;
 	SSL_CTX *ctx;
-	const char *const *scripts;
+	const char *scripts[MAX_CONNS];
+	int n_scripts;
 	pthread_t thread;
 	pthread_mutex_t lock;
 	struct client *clients[MAX_CONNS];
@@ -298,10 +299,7 @@ static void *client_main(void *arg)
 
 static const char *script_of(const struct resp_server *s, int i)
 {
-	int n = 0;
-	while (s->scripts[n])
-		n++;
-	return n == 0 ? "serve" : s->scripts[i < n ? i : n - 1];
+	return s->n_scripts == 0 ? "serve" : s->scripts[i < s->n_scripts ? i : s->n_scripts - 1];
 }
 
 static void *accept_main(void *arg)
@@ -352,7 +350,9 @@ static void listen_on(struct resp_server *s, const char *path)
 struct resp_server *resp_server_start(const char *const *scripts, const struct resp_server_opts *opts)
 {
 	struct resp_server *s = calloc(1, sizeof(*s));
-	s->scripts = scripts;
+	for (; scripts[s->n_scripts];
+		s->n_scripts++) /* the array may be gone before the server; the texts are literals */
+		s->scripts[s->n_scripts] = scripts[s->n_scripts];
 	pthread_mutex_init(&s->lock, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	if (pipe(s->stop_pipe) < 0)
