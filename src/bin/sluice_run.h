@@ -121,6 +121,7 @@ struct conn {
 	char *session; /* of the last welcome; NULL = none yet */
 	mono_ms retry_at, backoff;
 	int said_errno; /* what was said last about not connecting */
+	bool has_lines; /* read but not acted on yet: no waiting */
 };
 
 /* ---- all of it */

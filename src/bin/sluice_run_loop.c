@@ -162,6 +162,8 @@ static void list_fds(struct runner *r, struct polled *p, int signals)
 static int wait_ms(const struct runner *r)
 {
 	mono_ms at = heap_deadline(&r->turns);
+	if (r->conn.has_lines)
+		return 0;
 	if (r->conn.state == CONN_DOWN)
 		at = mono_min(at, r->conn.retry_at);
 	mono_ms left = at == MONO_NEVER ? 60000 : at - mono_now();
@@ -180,7 +182,7 @@ static void round_of(struct runner *r, struct polled *p, int signals)
 	int n = poll(p->fds, p->n, wait_ms(r));
 	r->now = mono_now();
 	run_turns(r); /* the fence before anything else, and before new words of the daemon after a stall */
-	if (n <= 0)
+	if (n < 0)
 		return;
 	/* Stderr before the ends of processes: those close the descriptors that are listed. */
 	for (size_t i = AT_FIRST_CHILD; i < p->n; i++)
@@ -188,7 +190,8 @@ static void round_of(struct runner *r, struct polled *p, int signals)
 			child_read_stderr(&p->owners[i]->child, false);
 	if (p->fds[AT_SIGNALS].revents)
 		read_signals(r, signals);
-	if (p->fds[AT_CONN].revents & (POLLIN | POLLHUP | POLLERR) && r->conn.fd == p->fds[AT_CONN].fd)
+	bool is_readable = p->fds[AT_CONN].revents & (POLLIN | POLLHUP | POLLERR) && r->conn.fd == p->fds[AT_CONN].fd;
+	if (is_readable || r->conn.has_lines)
 		conn_readable(r);
 	if (p->fds[AT_STDERR].revents)
 		say_flush();
