@@ -34,7 +34,7 @@ static bool pid_equal(const void *value, const void *key, size_t len)
 
 void runner_init(struct runner *r, const struct options *opt)
 {
-	*r = (struct runner){.opt = opt, .now = mono_now(), .lease_ms = LEASE_MS_UNKNOWN};
+	*r = (struct runner){.opt = opt, .now = mono_now(), .lease_ms = LEASE_MS_UNKNOWN, .until_ms = MONO_NEVER};
 	r->conn = (struct conn){.state = CONN_DOWN, .fd = -1, .backoff = 100, .retry_at = r->now};
 	map_init(&r->by_lease, lease_equal, (uint64_t)r->now);
 	map_init(&r->by_pid, pid_equal, (uint64_t)r->now + 1);
