@@ -100,7 +100,8 @@ struct work {
 	int64_t retry;
 	struct child child;
 	mono_ms start_at, kill_at;      /* STARTS; ENDS */
-	mono_ms fence_term, fence_kill; /* the daemon's until_ms, made into ours */
+	mono_ms until_ms;               /* as the daemon told it; MONO_NEVER = no fence */
+	mono_ms fence_term, fence_kill; /* what we make of it */
 	int n_tries;
 	char *frame; /* SAYS: the answer */
 	mono_ms say_at;
@@ -121,6 +122,7 @@ struct conn {
 	char *session; /* of the last welcome; NULL = none yet */
 	mono_ms retry_at, backoff;
 	int said_errno; /* what was said last about not connecting */
+	bool has_lines; /* read but not acted on yet: no waiting */
 };
 
 /* ---- all of it */
@@ -131,6 +133,7 @@ struct runner {
 	struct conn conn;
 	mono_ms now; /* of this round */
 	mono_ms lease_ms;
+	mono_ms until_ms; /* the last one told */
 	size_t n_processes;
 	int n_stops; /* SIGTERMs and the like so far */
 	int exit_code;

@@ -235,6 +235,7 @@ static void stop_at_fence(struct runner *r, struct work *w)
 /* A tenth of the lease is kept for stopping, and no more than a quarter of what is left when the daemon's word is short. */
 void work_set_until(struct runner *r, struct work *w, mono_ms until_ms)
 {
+	w->until_ms = until_ms;
 	if (until_ms == MONO_NEVER) {
 		w->fence_term = w->fence_kill = MONO_NEVER;
 	} else {

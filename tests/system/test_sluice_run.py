@@ -416,6 +416,16 @@ def test_ping_moves_the_fence(w):
     w.daemon.receive("revoked")
 
 
+def test_an_earlier_fence_counts_for_all(w):
+    w.run("-n", "2", command=["python3", "-c", "import os\nif os.environ['SLUICE_LEASE'] == 'B': os.mkdir('b'), os.chdir('b')\n" + BEATS])
+    w.daemon.greet()
+    w.daemon.assign("A", until_in=60000)
+    w.wait_for("beat")
+    until = w.daemon.assign("B", until_in=900)
+    expect_stopped_by(w, until)
+    assert {w.daemon.receive("revoked")["lease"], w.daemon.receive("revoked")["lease"]} == {"A", "B"}
+
+
 def test_fence_without_a_daemon(w):
     w.run(command=["python3", "-c", BEATS])
     w.daemon.greet()
@@ -552,6 +562,20 @@ def test_fatal_errors(w):
     w.stop()
 
 
+def test_a_lease_that_comes_back_while_its_process_dies(w):
+    w.run(shell=IGNORES_TERM)
+    w.daemon.greet()
+    w.daemon.assign("A")
+    pid = w.pid_in("pid")
+    w.daemon.hang_up()
+    w.daemon.accept()
+    both = dict(t="welcome", session="s2", lease_ms=10000, until_ms=now_ms() + 60000, resumed=[], gone=[]), dict(
+        t="assign", lease="A", service="orders", stream="x", id="1-0", token="1", retry=0, info={}, until_ms=now_ms() + 60000)
+    w.daemon.conn.sendall(b"".join(json.dumps(frame).encode() + b"\n" for frame in both))
+    assert w.daemon.receive() == {"t": "release", "lease": "A"}
+    wait_until(lambda: not is_alive(pid), "the end of A")
+
+
 # ---- stopping sluice-run
 
 
@@ -611,6 +635,79 @@ def test_kill_9_leaves_nothing_running(w):
     pids = [w.pid_in(name + lease) for name in ("inner-", "outer-") for lease in "AB"]
     w.signal(signal.SIGKILL)
     wait_until(lambda: not any(is_alive(pid) for pid in pids), "the end of everything")
+
+
+# ---- the example workers
+
+
+def run_example(w, *args):
+    w.process = subprocess.Popen(args, cwd=w.dir, stdout=open(w.at("stdout"), "wb"), stderr=open(w.at("stderr"), "wb"))
+    return w.daemon.greet(session="s-1")
+
+
+def example(name):
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "etc", "examples", name)
+
+
+def expect_plain_work(w):
+    w.daemon.assign("A", info={"seconds": 0})
+    w.daemon.assign("B", info={"seconds": 60, "more": [{"seconds": 0}]})
+    w.daemon.assign("C", info=None, stream='with "quotes"')
+    assert {w.daemon.receive("done")["lease"], w.daemon.receive("done")["lease"]} == {"A", "C"}
+    w.daemon.ok("A")
+    w.daemon.ok("C")
+    w.daemon.send(t="ping", n=12, until_ms=now_ms() + 60000)
+    assert w.daemon.receive() == {"t": "pong", "n": 12}
+
+
+def test_example_python(w):
+    assert run_example(w, sys.executable, example("worker.py"), w.at("sock"))["credits"] == 4
+    expect_plain_work(w)
+    w.daemon.send(t="revoke", lease="B", reason="operator", grace_ms=1000)
+    w.daemon.expect_end()
+
+
+def test_example_c(w):
+    subprocess.run(["cc", "-std=c17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-o", w.at("worker"), example("worker.c")], check=True)
+    assert run_example(w, w.at("worker"), "-s", w.at("sock"), "-n", "3")["credits"] == 3
+    expect_plain_work(w)
+    w.daemon.send(t="revoke", lease="B", reason="operator", grace_ms=1000)
+    assert w.daemon.receive() == {"t": "revoked", "lease": "B"}
+    until = w.daemon.assign("D", info={"seconds": 60}, until_in=500)
+    assert w.daemon.receive() == {"t": "revoked", "lease": "D"} and now_ms() < until
+
+
+def test_example_fenced(w):
+    assert run_example(w, sys.executable, example("worker_fenced.py"), w.at("sock"), "3")["credits"] == 3
+    expect_plain_work(w)
+    w.daemon.send(t="revoke", lease="B", reason="operator", grace_ms=1000)
+    assert w.daemon.receive() == {"t": "revoked", "lease": "B"}
+    until = w.daemon.assign("D", info={"seconds": 60}, until_in=600)
+    assert w.daemon.receive() == {"t": "revoked", "lease": "D"} and now_ms() < until
+    w.daemon.assign("E", info={"seconds": 0})
+    w.daemon.receive("done")
+    w.daemon.assign("F", info={"seconds": "x"})
+    assert "TypeError" in w.daemon.receive("fail")["reason"]
+    w.daemon.assign("G", info={"seconds": 60})
+    w.daemon.hang_up()
+    hello = w.daemon.greet(resumed=["E", "G"], gone=[{"lease": "F", "outcome": "requeued"}])
+    assert hello["session"] == "s-1" and sorted(hello["resume"]) == ["E", "F", "G"], hello
+    assert w.daemon.receive() == {"t": "done", "lease": "E"}
+    w.daemon.ok("E")
+    w.signal()
+    assert w.daemon.receive() == {"t": "credits", "n": 0}
+    w.daemon.send(t="revoke", lease="G", reason="drain", grace_ms=1000)
+    assert w.daemon.receive() == {"t": "revoked", "lease": "G"}
+    assert w.daemon.receive() == {"t": "bye"}
+    assert w.exit_code() == 0, w.read("stderr")
+
+
+def test_example_shell(w):
+    os.environ["PATH"] = os.path.dirname(PROGRAM) + ":" + os.environ["PATH"]
+    run_example(w, "sh", example("worker.sh"), "-s", w.at("sock"))
+    w.daemon.assign(info={"a": 1})
+    w.daemon.receive("done")
+    assert w.read("stdout") == 'orders:7 (token 1700000000000000000): {"a":1}\n'
 
 
 # ---- running the tests
