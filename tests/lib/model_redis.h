@@ -51,7 +51,7 @@ struct entry_id model_redis_add_fields(
 	struct model_redis *m, const struct command_names *names, const struct field *fields, size_t n, mono_ms now);
 void model_redis_next_id(
 	struct model_redis *m, struct entry_id id); /* the next XADD gets this id (tests against a real server) */
-/* XCLAIM by somebody else (a Go consumer). False: not pending. */
+/* XCLAIM by somebody else (a Go consumer). False: not pending; a deleted entry stops being so, as in Redis 7. */
 bool model_redis_claim(struct model_redis *m, const struct command_names *names, struct entry_id id,
 	const char *consumer, mono_ms now);
 bool model_redis_xdel(struct model_redis *m, const struct command_names *names, struct entry_id id);

@@ -132,7 +132,8 @@ void model_heartbeat(struct model_redis *m, const struct cmd *c, const struct co
 	struct model_stream *s = group_of(m, c, names, out);
 	if (!s)
 		return;
-	s->consumers[model_group_consumer(s, me, strlen(me))].seen = m->now;
+	const uint32_t consumer = model_group_consumer(s, me, strlen(me));
+	s->consumers[consumer].seen = m->now;
 	*out = (struct reply){.kind = REPLY_ENTRIES, .entries = batch_new(0)};
 }
 

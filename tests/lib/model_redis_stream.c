@@ -21,7 +21,6 @@ void model_stream_fini(struct model_stream *s)
 
 void model_stream_copy(struct model_stream *to, const struct model_stream *from)
 {
-	model_stream_init(to, from->key);
 	for (size_t i = 0; i < from->n; i++)
 		model_stream_append(to, from->v[i].id, reply_copy_fields(from->v[i].fields->v, from->v[i].fields->n));
 	to->last = from->last;
@@ -30,7 +29,8 @@ void model_stream_copy(struct model_stream *to, const struct model_stream *from)
 	model_group_create(to, from->group, from->delivered);
 	for (size_t i = 0; i < from->n_consumers; i++) {
 		const struct model_consumer *c = &from->consumers[i];
-		to->consumers[model_group_consumer(to, c->name, strlen(c->name))].seen = c->seen;
+		const uint32_t at = model_group_consumer(to, c->name, strlen(c->name));
+		to->consumers[at].seen = c->seen;
 	}
 	for (size_t i = 0; i < from->n_pel; i++) {
 		const struct model_pel_row *p = &from->pel[i];

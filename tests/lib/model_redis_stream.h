@@ -31,7 +31,7 @@ struct model_stream {
 
 void model_stream_init(struct model_stream *s, const char *key);
 void model_stream_fini(struct model_stream *s);
-void model_stream_copy(struct model_stream *to, const struct model_stream *from);
+void model_stream_copy(struct model_stream *to, const struct model_stream *from); /* to: new and empty, its key stays */
 
 /* The first entry that is not before id: its index, n = none. */
 size_t model_stream_find(const struct model_stream *s, struct entry_id id);

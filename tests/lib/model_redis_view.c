@@ -135,6 +135,10 @@ bool model_redis_claim(
 	const struct model_pel_row *p = model_pel_get(s, id);
 	if (!p)
 		return false;
+	if (!model_stream_get(s, id)) { /* Redis 7 drops what was deleted instead */
+		model_pel_remove(s, id);
+		return false;
+	}
 	const uint32_t to = model_group_consumer(s, consumer, strlen(consumer));
 	s->consumers[to].seen = m->now;
 	model_pel_put(s, id, to, m->now, p->n_deliveries + 1);
