@@ -1,0 +1,36 @@
+/* text - immutable, reference-counted bytes (a stream's name, an Info). May be shared between threads: nobody writes after
+ * text_new, the count is atomic. Every holder owns one reference; messages move or copy references as they say. */
+#pragma once
+#include "base/mem.h"
+#include <stdatomic.h>
+#include <stdint.h>
+#include <string.h>
+
+struct text {
+	atomic_uint refs;
+	uint32_t len;
+	char bytes[]; /* with a closing NUL that len does not count */
+};
+
+static inline struct text *text_new(const char *bytes, size_t len)
+{
+	struct text *t = mem_alloc(sizeof *t + len + 1);
+	atomic_init(&t->refs, 1);
+	t->len = (uint32_t)len;
+	if (len)
+		memcpy(t->bytes, bytes, len);
+	return t;
+}
+
+static inline struct text *text_ref(struct text *t)
+{
+	if (t)
+		atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
+	return t;
+}
+
+static inline void text_unref(struct text *t)
+{
+	if (t && atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) == 1)
+		mem_free(t);
+}

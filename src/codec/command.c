@@ -1,0 +1,557 @@
+/* command - one row of `rows` per command: its name and what writes its arguments. */
+#include "codec/command.h"
+
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/mem.h"
+#include "codec/script.h"
+
+struct command_argv {
+	struct buf bytes; /* all arguments, one after the other */
+	size_t *lens;
+	const char **args;
+	size_t n, cap;
+};
+
+struct enc {
+	struct command_argv *a;
+	const struct cmd *c;
+	const struct command_names *names;
+	const struct command_self *self;
+};
+
+/* ---- the arguments */
+
+struct command_argv *command_argv_new(void)
+{
+	struct command_argv *a = mem_alloc(sizeof *a);
+	buf_init(&a->bytes);
+	return a;
+}
+
+void command_argv_free(struct command_argv *a)
+{
+	if (!a)
+		return;
+	buf_fini(&a->bytes);
+	mem_free(a->lens);
+	mem_free(a->args);
+	mem_free(a);
+}
+
+int command_argc(const struct command_argv *a)
+{
+	return (int)a->n;
+}
+
+const char **command_args(const struct command_argv *a)
+{
+	return a->args;
+}
+
+const size_t *command_lens(const struct command_argv *a)
+{
+	return a->lens;
+}
+
+/* Ends the argument that began at byte `from`. */
+static void put_end(struct command_argv *a, size_t from)
+{
+	if (a->n == a->cap) {
+		a->cap = a->cap ? a->cap * 2 : 16;
+		a->lens = mem_grow(a->lens, a->cap, sizeof *a->lens);
+		a->args = mem_grow(a->args, a->cap, sizeof *a->args);
+	}
+	a->lens[a->n++] = a->bytes.len - from;
+}
+
+static void put(struct enc *e, const char *p, size_t len)
+{
+	const size_t from = e->a->bytes.len;
+	if (len)
+		buf_add(&e->a->bytes, p, len);
+	put_end(e->a, from);
+}
+
+static void put_str(struct enc *e, const char *s)
+{
+	put(e, s, strlen(s));
+}
+
+static void put_slice(struct enc *e, struct slice s)
+{
+	put(e, s.p, s.p ? s.len : 0);
+}
+
+static void put_i64(struct enc *e, int64_t v)
+{
+	const size_t from = e->a->bytes.len;
+	if (v < 0)
+		buf_add(&e->a->bytes, "-", 1);
+	buf_u64(&e->a->bytes, v < 0 ? 0 - (uint64_t)v : (uint64_t)v);
+	put_end(e->a, from);
+}
+
+static void put_id(struct enc *e, struct entry_id id)
+{
+	char text[COMMAND_ID_CAP];
+	const int n = command_id_format(text, id);
+	put(e, text, (size_t)n);
+}
+
+static void put_lock(struct enc *e)
+{
+	struct buf *b = &e->a->bytes;
+	const size_t from = b->len;
+	if (e->c->stream.len)
+		buf_add(b, e->c->stream.p, e->c->stream.len);
+	buf_str(b, COMMAND_LOCK_SEP);
+	char text[COMMAND_ID_CAP];
+	const int n = command_id_format(text, e->c->id);
+	buf_add(b, text, (size_t)n);
+	put_end(e->a, from);
+}
+
+static void put_script(struct enc *e, enum script s, int n_keys)
+{
+	put_str(e, e->c->use_eval ? "EVAL" : "EVALSHA");
+	put_str(e, e->c->use_eval ? script_text(s) : script_sha(s));
+	put_i64(e, n_keys);
+}
+
+/* ---- locks */
+
+static void enc_lock(struct enc *e)
+{
+	put_str(e, "SET");
+	put_lock(e);
+	put_slice(e, e->c->value);
+	put_str(e, e->c->kind == CMD_TOMB ? "XX" : "NX");
+	put_str(e, "PX");
+	put_i64(e, e->c->ttl_ms);
+}
+
+static void enc_lock_get(struct enc *e)
+{
+	put_str(e, "GET");
+	put_lock(e);
+}
+
+static void enc_lock_swap(struct enc *e)
+{
+	put_script(e, SCRIPT_SWAP, 1);
+	put_lock(e);
+	put_slice(e, e->c->expect);
+	put_slice(e, e->c->value);
+	put_i64(e, e->c->ttl_ms);
+}
+
+static void enc_renew(struct enc *e)
+{
+	put_str(e, "GETEX");
+	put_lock(e);
+	put_str(e, "PX");
+	put_i64(e, e->c->ttl_ms);
+}
+
+static void enc_unlock(struct enc *e)
+{
+	if (e->self->has_delifeq)
+		put_str(e, "DELIFEQ");
+	else
+		put_script(e, SCRIPT_UNLOCK, 1);
+	put_lock(e);
+	put_slice(e, e->c->value);
+}
+
+static void enc_probe(struct enc *e)
+{
+	put_str(e, "PTTL");
+	put_lock(e);
+}
+
+/* ---- the load-balancer stream */
+
+static void enc_group_create(struct enc *e)
+{
+	put_str(e, "XGROUP");
+	put_str(e, "CREATE");
+	put_str(e, e->names->lbs);
+	put_str(e, e->names->group);
+	if (e->c->value.p)
+		put_slice(e, e->c->value);
+	else
+		put_str(e, e->names->group_start);
+	put_str(e, "MKSTREAM");
+}
+
+static void put_read(struct enc *e, int64_t count, int64_t block_ms)
+{
+	put_str(e, "XREADGROUP");
+	put_str(e, "GROUP");
+	put_str(e, e->names->group);
+	put_str(e, e->self->consumer);
+	put_str(e, "COUNT");
+	put_i64(e, count);
+	if (block_ms > 0) {
+		put_str(e, "BLOCK");
+		put_i64(e, block_ms);
+	}
+	put_str(e, "STREAMS");
+	put_str(e, e->names->lbs);
+}
+
+static void enc_read(struct enc *e)
+{
+	put_read(e, e->c->count, e->c->block_ms);
+	put_str(e, ">");
+}
+
+static void enc_read_own(struct enc *e)
+{
+	put_read(e, e->c->count, 0);
+	put_id(e, e->c->id);
+}
+
+static void enc_heartbeat(struct enc *e)
+{
+	put_read(e, 1, 0);
+	put_str(e, "99999999999999-0");
+}
+
+static void enc_fetch(struct enc *e)
+{
+	put_str(e, "XRANGE");
+	put_str(e, e->names->lbs);
+	put_id(e, e->c->id);
+	put_id(e, e->c->id);
+}
+
+static bool uses_registry(const struct enc *e)
+{
+	return (e->c->same_stream_serial || e->names->serialize) && e->c->stream.p;
+}
+
+/* Keys and the arguments that all scripts on the LBS begin with. consumer absent = whoever has it. */
+static void put_lbs_script(struct enc *e, enum script s, struct slice consumer)
+{
+	const bool dlq = s == SCRIPT_DEAD, registry = uses_registry(e);
+	put_script(e, s, 1 + dlq + registry);
+	put_str(e, e->names->lbs);
+	if (dlq)
+		put_str(e, e->names->dlq);
+	if (registry)
+		put_str(e, e->names->registry);
+	put_str(e, e->names->group);
+	put_id(e, e->c->id);
+	put_slice(e, consumer);
+	put_slice(e, e->c->stream);
+}
+
+static struct slice own_consumer(const struct enc *e)
+{
+	if (e->c->consumer.p)
+		return e->c->consumer;
+	return (struct slice){e->self->consumer, strlen(e->self->consumer)};
+}
+
+static void enc_take(struct enc *e)
+{
+	put_lbs_script(e, SCRIPT_TAKE, own_consumer(e));
+}
+
+static void enc_done(struct enc *e)
+{
+	put_lbs_script(e, SCRIPT_DONE, own_consumer(e));
+}
+
+static void enc_ack_del(struct enc *e)
+{
+	put_lbs_script(e, SCRIPT_DONE, e->c->consumer);
+}
+
+static void enc_requeue(struct enc *e)
+{
+	put_lbs_script(e, SCRIPT_REQUEUE, e->c->consumer);
+	put_i64(e, e->c->min_idle_ms);
+	put_i64(e, e->c->retry);
+}
+
+/* At most COMMAND_ERROR_MAX bytes, not in the middle of a UTF-8 character. */
+static struct slice cut_error(struct slice s)
+{
+	if (!s.p || s.len <= COMMAND_ERROR_MAX)
+		return s;
+	size_t n = COMMAND_ERROR_MAX;
+	for (int i = 0; i < 3 && ((unsigned char)s.p[n] & 0xc0) == 0x80; i++)
+		n--;
+	return (struct slice){s.p, ((unsigned char)s.p[n] & 0xc0) == 0x80 ? COMMAND_ERROR_MAX : n};
+}
+
+static void enc_dead(struct enc *e)
+{
+	put_lbs_script(e, SCRIPT_DEAD, e->c->consumer);
+	put_i64(e, e->c->min_idle_ms);
+	put_i64(e, e->names->dlq_max_len);
+	put_str(e, command_dead_reason(e->c->reason));
+	put_i64(e, e->c->now_ms);
+	put_str(e, e->self->node);
+	put_slice(e, cut_error(e->c->error));
+}
+
+static void put_fields(struct enc *e, bool (*skip)(struct slice name))
+{
+	const struct field_list *l = e->c->fields;
+	for (size_t i = 0; l && i < l->n; i++) {
+		if (skip && skip(l->v[i].name))
+			continue;
+		put_slice(e, l->v[i].name);
+		put_slice(e, l->v[i].value);
+	}
+}
+
+static bool is_dead_field(struct slice name)
+{
+	static const char *const own[] = {"_dlq_reason", "_dlq_at", "_dlq_node", "_dlq_error", "_orig_id"};
+	for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+		if (name.len == strlen(own[i]) && memcmp(name.p, own[i], name.len) == 0)
+			return true;
+	return false;
+}
+
+static void enc_dead_add(struct enc *e)
+{
+	put_str(e, "XADD");
+	put_str(e, e->names->dlq);
+	if (e->names->dlq_max_len > 0) {
+		put_str(e, "MAXLEN");
+		put_str(e, "~");
+		put_i64(e, e->names->dlq_max_len);
+	}
+	put_str(e, "*");
+	put_fields(e, is_dead_field);
+	put_str(e, "_dlq_reason");
+	put_str(e, command_dead_reason(e->c->reason));
+	put_str(e, "_dlq_at");
+	put_i64(e, e->c->now_ms);
+	put_str(e, "_dlq_node");
+	put_str(e, e->self->node);
+	put_str(e, "_dlq_error");
+	put_slice(e, cut_error(e->c->error));
+	put_str(e, "_orig_id");
+	put_id(e, e->c->id);
+}
+
+static void enc_pending(struct enc *e)
+{
+	put_str(e, "XPENDING");
+	put_str(e, e->names->lbs);
+	put_str(e, e->names->group);
+	if (e->c->min_idle_ms > 0) {
+		put_str(e, "IDLE");
+		put_i64(e, e->c->min_idle_ms);
+	}
+	put_id(e, e->c->id);
+	put_str(e, "+");
+	put_i64(e, e->c->count);
+	if (e->c->consumer.p)
+		put_slice(e, e->c->consumer);
+}
+
+static void enc_pending_sum(struct enc *e)
+{
+	put_str(e, "XPENDING");
+	put_str(e, e->names->lbs);
+	put_str(e, e->names->group);
+}
+
+static void enc_consumers(struct enc *e)
+{
+	put_str(e, "XINFO");
+	put_str(e, "CONSUMERS");
+	put_str(e, e->names->lbs);
+	put_str(e, e->names->group);
+}
+
+static void enc_length(struct enc *e)
+{
+	put_str(e, "XLEN");
+	put_str(e, e->c->kind == CMD_LENGTH ? e->names->lbs : e->names->dlq);
+}
+
+static void enc_add(struct enc *e)
+{
+	put_str(e, "XADD");
+	put_str(e, e->names->lbs);
+	put_str(e, "*");
+	put_str(e, "lbs-input");
+	struct buf *b = &e->a->bytes;
+	const size_t from = b->len;
+	buf_str(b, "{\"DataStreamName\":");
+	buf_json_str(b, e->c->stream.p ? e->c->stream.p : "", e->c->stream.len);
+	buf_str(b, ",\"Info\":");
+	if (e->c->info.p)
+		buf_add(b, e->c->info.p, e->c->info.len);
+	else
+		buf_str(b, "{}");
+	buf_str(b, "}");
+	put_end(e->a, from);
+}
+
+static void enc_replay(struct enc *e)
+{
+	put_str(e, "XADD");
+	put_str(e, e->names->lbs);
+	put_str(e, "*");
+	put_fields(e, NULL);
+}
+
+static void enc_dlq_range(struct enc *e)
+{
+	put_str(e, "XRANGE");
+	put_str(e, e->names->dlq);
+	put_id(e, e->c->id);
+	put_str(e, "+");
+	put_str(e, "COUNT");
+	put_i64(e, e->c->count);
+}
+
+static void enc_dlq_del(struct enc *e)
+{
+	put_str(e, "XDEL");
+	put_str(e, e->names->dlq);
+	put_id(e, e->c->id);
+}
+
+/* ---- any node */
+
+static void enc_wait(struct enc *e)
+{
+	put_str(e, "WAIT");
+	put_i64(e, e->c->count);
+	put_i64(e, e->c->block_ms);
+}
+
+static void enc_unblock(struct enc *e)
+{
+	put_str(e, "CLIENT");
+	put_str(e, "UNBLOCK");
+	put_i64(e, e->c->count);
+}
+
+static void enc_slots(struct enc *e)
+{
+	put_str(e, "CLUSTER");
+	put_str(e, "SLOTS");
+}
+
+static void enc_role(struct enc *e)
+{
+	put_str(e, "ROLE");
+}
+
+static void enc_run_id(struct enc *e)
+{
+	put_str(e, "INFO");
+	put_str(e, "server");
+}
+
+static void enc_events(struct enc *e)
+{
+	const bool set = e->c->kind == CMD_CONFIG_SET_EVENTS;
+	put_str(e, "CONFIG");
+	put_str(e, set ? "SET" : "GET");
+	put_str(e, "notify-keyspace-events");
+	if (set)
+		put_slice(e, e->c->value);
+}
+
+static void enc_psubscribe(struct enc *e)
+{
+	put_str(e, "PSUBSCRIBE");
+	struct buf *b = &e->a->bytes;
+	const size_t from = b->len;
+	buf_str(b, "__keyspace@");
+	buf_u64(b, (uint64_t)e->c->count);
+	buf_str(b, "__:*" COMMAND_LOCK_SEP "*");
+	put_end(e->a, from);
+}
+
+static void enc_ping(struct enc *e)
+{
+	put_str(e, "PING");
+}
+
+static const struct {
+	const char *name;
+	void (*encode)(struct enc *e);
+} rows[CMD_N] = {
+	[CMD_LOCK] = {"lock", enc_lock},
+	[CMD_LOCK_GET] = {"lock_get", enc_lock_get},
+	[CMD_LOCK_SWAP] = {"lock_swap", enc_lock_swap},
+	[CMD_RENEW] = {"renew", enc_renew},
+	[CMD_UNLOCK] = {"unlock", enc_unlock},
+	[CMD_PROBE] = {"probe", enc_probe},
+	[CMD_TOMB] = {"tomb", enc_lock},
+	[CMD_GROUP_CREATE] = {"group_create", enc_group_create},
+	[CMD_READ] = {"read", enc_read},
+	[CMD_READ_OWN] = {"read_own", enc_read_own},
+	[CMD_HEARTBEAT] = {"heartbeat", enc_heartbeat},
+	[CMD_FETCH] = {"fetch", enc_fetch},
+	[CMD_TAKE] = {"take", enc_take},
+	[CMD_DONE] = {"done", enc_done},
+	[CMD_REQUEUE] = {"requeue", enc_requeue},
+	[CMD_DEAD] = {"dead", enc_dead},
+	[CMD_DEAD_ADD] = {"dead_add", enc_dead_add},
+	[CMD_DEAD_READ] = {"dead_read", enc_fetch},
+	[CMD_ACK_DEL] = {"ack_del", enc_ack_del},
+	[CMD_PENDING] = {"pending", enc_pending},
+	[CMD_CONSUMERS] = {"consumers", enc_consumers},
+	[CMD_LENGTH] = {"length", enc_length},
+	[CMD_PENDING_SUM] = {"pending_sum", enc_pending_sum},
+	[CMD_DLQ_LENGTH] = {"dlq_length", enc_length},
+	[CMD_ADD] = {"add", enc_add},
+	[CMD_DLQ_RANGE] = {"dlq_range", enc_dlq_range},
+	[CMD_DLQ_DEL] = {"dlq_del", enc_dlq_del},
+	[CMD_REPLAY] = {"replay", enc_replay},
+	[CMD_WAIT] = {"wait", enc_wait},
+	[CMD_UNBLOCK] = {"unblock", enc_unblock},
+	[CMD_SLOTS] = {"slots", enc_slots},
+	[CMD_ROLE] = {"role", enc_role},
+	[CMD_RUN_ID] = {"run_id", enc_run_id},
+	[CMD_CONFIG_GET_EVENTS] = {"config_get_events", enc_events},
+	[CMD_CONFIG_SET_EVENTS] = {"config_set_events", enc_events},
+	[CMD_PSUBSCRIBE] = {"psubscribe", enc_psubscribe},
+	[CMD_PING] = {"ping", enc_ping},
+};
+
+void command_encode(
+	struct command_argv *a, const struct cmd *c, const struct command_names *names, const struct command_self *self)
+{
+	buf_clear(&a->bytes);
+	a->n = 0;
+	rows[c->kind].encode(&(struct enc){.a = a, .c = c, .names = names, .self = self});
+	const char *p = a->bytes.data;
+	for (size_t i = 0; i < a->n; i++) {
+		a->args[i] = p;
+		p += a->lens[i];
+	}
+}
+
+const char *command_name(enum cmd_kind k)
+{
+	return rows[k].name;
+}
+
+const char *command_dead_reason(enum dead_reason r)
+{
+	static const char *const reasons[DEAD_N] = {
+		[DEAD_MAX_RETRIES] = "max_retries_exceeded",
+		[DEAD_UNPARSEABLE] = "unparseable",
+		[DEAD_TOO_LARGE] = "too_large",
+		[DEAD_REJECTED] = "rejected",
+		[DEAD_OPERATOR] = "operator",
+	};
+	return reasons[r];
+}

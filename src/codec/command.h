@@ -1,0 +1,50 @@
+/* codec/command - struct cmd -> argv. All key names and server-side scripts live here. Pure; any thread.
+ * Key names: INTERFACE 2. Scripts and their order: SEMANTICS (XADD first, then XACK). */
+#pragma once
+#include "core/cmd.h"
+
+/* The keys of one service. */
+struct command_names {
+	char *lbs, *group, *registry, *dlq; /* owned */
+	uint16_t lbs_slot, dlq_slot;
+	bool dlq_same_slot;
+	bool serialize;     /* same_stream: serialize (as cmd.same_stream_serial: either is enough) */
+	int64_t dlq_max_len; /* 0 = unbounded */
+	char *group_start;  /* "0" or "$" */
+};
+/* dlq "" = <service>-input-dlq. Slots are compared as a cluster does; on standalone the caller sets dlq_same_slot. */
+void command_names_init(struct command_names *n, const char *service, const char *dlq, bool serialize, int64_t dlq_max_len, const char *group_start);
+void command_names_fini(struct command_names *n);
+
+/* Who we are: set once. */
+struct command_self {
+	const char *consumer; /* redis-consumer-<node id> */
+	const char *node;
+	int db;
+	bool has_delifeq; /* probed */
+};
+
+struct command_argv; /* reusable argv builder with its own memory */
+struct command_argv *command_argv_new(void);
+void command_argv_free(struct command_argv *a);
+/* Encodes c; the result is valid until the next call. names may be NULL for commands that need none. */
+void command_encode(struct command_argv *a, const struct cmd *c, const struct command_names *names, const struct command_self *self);
+int command_argc(const struct command_argv *a);
+const char **command_args(const struct command_argv *a);
+const size_t *command_lens(const struct command_argv *a);
+
+const char *command_name(enum cmd_kind k);          /* "lock" "renew" "read" … for logs and metrics */
+const char *command_dead_reason(enum dead_reason r); /* "max_retries_exceeded" … */
+/* Between a lock's stream and its entry id, literally. */
+#define COMMAND_LOCK_SEP "<MUTEX_KEY_SEP>"
+enum { COMMAND_ERROR_MAX = 1024 }; /* bytes of a dead letter's _dlq_error */
+uint16_t command_slot(const char *key, size_t len); /* CRC16 with hash tags */
+bool command_has_tag(const char *key, size_t len);  /* a hash tag that is not empty */
+uint16_t command_lock_slot(const char *stream, size_t len, struct entry_id id);
+/* Text forms. id: "<ms>-<seq>". token: 19 digits. Both return the length. */
+enum { COMMAND_ID_CAP = 44, COMMAND_TOKEN_CAP = 32 };
+int command_id_format(char out[COMMAND_ID_CAP], struct entry_id id);
+bool command_id_parse(const char *s, size_t len, struct entry_id *out);
+int command_token_format(char out[COMMAND_TOKEN_CAP], struct entry_id id);
+/* `<stream><MUTEX_KEY_SEP><id>` -> its parts; false when it is no lock key. For keyspace events (channel prefix already cut off). */
+bool command_lock_parse(const char *key, size_t len, struct slice *stream, struct entry_id *id);

@@ -1,0 +1,151 @@
+/* command_key - names of keys, and the text forms of locks, entry ids and tokens. */
+#include "codec/command.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+static const char lock_sep[] = COMMAND_LOCK_SEP;
+enum { SEP_LEN = sizeof lock_sep - 1, N_SLOTS = 16384 };
+
+/* CRC16 XMODEM, half a byte a step. */
+static uint16_t crc16(uint16_t crc, const char *s, size_t len)
+{
+	static const uint16_t step[16] = {0x0000, 0x1021, 0x2042, 0x3063, 0x4084, 0x50a5, 0x60c6, 0x70e7, 0x8108,
+		0x9129, 0xa14a, 0xb16b, 0xc18c, 0xd1ad, 0xe1ce, 0xf1ef};
+	for (size_t i = 0; i < len; i++) {
+		const uint8_t c = (uint8_t)s[i];
+		crc = (uint16_t)(crc << 4 ^ step[(crc >> 12 ^ c >> 4) & 15]);
+		crc = (uint16_t)(crc << 4 ^ step[(crc >> 12 ^ c) & 15]);
+	}
+	return crc;
+}
+
+/* What stands between the first { and the first } after it; p NULL when there is none or nothing between. */
+static struct slice hash_tag(const char *key, size_t len)
+{
+	const struct slice none = {NULL, 0};
+	const char *open = len ? memchr(key, '{', len) : NULL;
+	if (!open)
+		return none;
+	open++;
+	const char *close = memchr(open, '}', len - (size_t)(open - key));
+	if (!close || close == open)
+		return none;
+	return (struct slice){open, (size_t)(close - open)};
+}
+
+bool command_has_tag(const char *key, size_t len)
+{
+	return hash_tag(key, len).p != NULL;
+}
+
+uint16_t command_slot(const char *key, size_t len)
+{
+	const struct slice tag = hash_tag(key, len);
+	const uint16_t crc = tag.p ? crc16(0, tag.p, tag.len) : crc16(0, key, len);
+	return crc % N_SLOTS;
+}
+
+uint16_t command_lock_slot(const char *stream, size_t len, struct entry_id id)
+{
+	const struct slice tag = hash_tag(stream, len); /* the rest of the key has no braces */
+	if (tag.p)
+		return crc16(0, tag.p, tag.len) % N_SLOTS;
+	char text[COMMAND_ID_CAP];
+	const int n = command_id_format(text, id);
+	uint16_t crc = crc16(0, stream, len);
+	crc = crc16(crc, lock_sep, SEP_LEN);
+	return crc16(crc, text, (size_t)n) % N_SLOTS;
+}
+
+int command_id_format(char out[COMMAND_ID_CAP], struct entry_id id)
+{
+	return snprintf(out, COMMAND_ID_CAP, "%" PRIu64 "-%" PRIu64, id.ms, id.seq);
+}
+
+/* All of s as a decimal without leading zeros. */
+static bool parse_u64(const char *s, size_t len, uint64_t *out)
+{
+	if (len == 0 || len > 20 || (len > 1 && s[0] == '0'))
+		return false;
+	uint64_t v = 0;
+	for (size_t i = 0; i < len; i++) {
+		if (s[i] < '0' || s[i] > '9')
+			return false;
+		const uint64_t digit = (uint64_t)(s[i] - '0');
+		if (v > (UINT64_MAX - digit) / 10)
+			return false;
+		v = v * 10 + digit;
+	}
+	*out = v;
+	return true;
+}
+
+bool command_id_parse(const char *s, size_t len, struct entry_id *out)
+{
+	const char *dash = len ? memchr(s, '-', len) : NULL;
+	struct entry_id id;
+	if (!dash || !parse_u64(s, (size_t)(dash - s), &id.ms) ||
+		!parse_u64(dash + 1, len - (size_t)(dash - s) - 1, &id.seq))
+		return false;
+	*out = id;
+	return true;
+}
+
+int command_token_format(char out[COMMAND_TOKEN_CAP], struct entry_id id)
+{
+	const unsigned __int128 most = (unsigned __int128)10000000000000000000ULL - 1; /* 19 digits */
+	unsigned __int128 token = (unsigned __int128)id.ms * 1000000 + id.seq;
+	if (token > most)
+		token = most;
+	return snprintf(out, COMMAND_TOKEN_CAP, "%019" PRIu64, (uint64_t)token);
+}
+
+bool command_lock_parse(const char *key, size_t len, struct slice *stream, struct entry_id *id)
+{
+	/* The last separator counts: a stream's name may hold one. An id is short, so the search is too. */
+	for (size_t n = 3; n < COMMAND_ID_CAP && n + SEP_LEN < len; n++) {
+		const char *sep = key + len - n - SEP_LEN;
+		if (memcmp(sep, lock_sep, SEP_LEN) != 0)
+			continue;
+		if (!command_id_parse(sep + SEP_LEN, n, id))
+			return false;
+		*stream = (struct slice){key, (size_t)(sep - key)};
+		return true;
+	}
+	return false;
+}
+
+void command_names_init(struct command_names *n, const char *service, const char *dlq, bool serialize,
+	int64_t dlq_max_len, const char *group_start)
+{
+	char *lbs = mem_printf("%s-input", service);
+	const bool tagged = command_has_tag(lbs, strlen(lbs));
+	char *dead = *dlq ? mem_dup(dlq, strlen(dlq)) : mem_printf("%s-input-dlq", service);
+	const uint16_t lbs_slot = command_slot(lbs, strlen(lbs)), dlq_slot = command_slot(dead, strlen(dead));
+	*n = (struct command_names){
+		.lbs = lbs,
+		.group = mem_printf("%s-group", service),
+		.registry = mem_printf(tagged ? "%s-active" : "{%s}-active", lbs),
+		.dlq = dead,
+		.lbs_slot = lbs_slot,
+		.dlq_slot = dlq_slot,
+		.dlq_same_slot = lbs_slot == dlq_slot,
+		.serialize = serialize,
+		.dlq_max_len = dlq_max_len,
+		.group_start = mem_dup(group_start, strlen(group_start)),
+	};
+}
+
+void command_names_fini(struct command_names *n)
+{
+	mem_free(n->lbs);
+	mem_free(n->group);
+	mem_free(n->registry);
+	mem_free(n->dlq);
+	mem_free(n->group_start);
+	*n = (struct command_names){0};
+}

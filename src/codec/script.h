@@ -1,0 +1,20 @@
+/* script - the Lua that runs inside Redis: what must happen as one step on a lock or on the load-balancer stream (LBS).
+ * Any thread. Redis 6.2 and later, Valkey; standalone and cluster: every key is in KEYS, all keys of one script share a slot.
+ *
+ * Scripts do not roll back, so each first asks, then does the one thing that can be refused (XADD, or the first write),
+ * and only then XACK and XDEL, which are never refused. Errors of the server come back as they are, with nothing changed. */
+#pragma once
+
+enum script {
+	SCRIPT_SWAP,    /* KEYS lock; ARGV expected, value, ttl_ms -> 1 | 0 */
+	SCRIPT_UNLOCK,  /* KEYS lock; ARGV value -> 1 | 0 */
+	/* KEYS lbs [registry]; ARGV group, id, consumer ("" = anybody's), stream, … */
+	SCRIPT_TAKE,    /* -> 1 taken, 2 parked, 0 gone */
+	SCRIPT_DONE,    /* -> 1 | 0 */
+	SCRIPT_REQUEUE, /* …, min_idle_ms, retry -> new id | nil gone | 0 not as expected | 2 deleted */
+	SCRIPT_DEAD,    /* KEYS lbs dlq [registry]; …, min_idle_ms, max_len, reason, at, node, error -> 1 | 0 | 2 */
+	SCRIPT_N
+};
+
+const char *script_text(enum script s);
+const char *script_sha(enum script s); /* 40 hexadecimal digits */
