@@ -37,8 +37,8 @@ enum err_code err_prefix(struct err *err, const char *fmt, ...)
 {
 	if (!err)
 		return ERR_OK;
-	char prefix[TEXT_BYTES];
-	char text[2 * TEXT_BYTES + 2];
+	char prefix[TEXT_BYTES + 4];
+	char text[2 * TEXT_BYTES + 6];
 	va_list ap;
 	va_start(ap, fmt);
 	vsnprintf(prefix, sizeof(prefix), fmt, ap);

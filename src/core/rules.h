@@ -1,0 +1,60 @@
+/* rules - the settings the core needs, as plain numbers. Built by run/ from the configuration; core never sees config/.
+ * struct service_rules is immutable and reference-counted: coordinator and shards hold references. Data only. */
+#pragma once
+#include "base/mono.h"
+#include "base/text.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { SERVICE_NONE = 0xffff, SHARD_NONE = 0xffff, SERVICES_MAX = 256, SHARDS_MAX = 512, SLOTS = 16384 };
+
+struct service_rules {
+	atomic_uint refs;
+	uint16_t svc; /* stable id, never reused while the process lives */
+	uint16_t lbs_slot, dlq_slot;
+	bool dlq_same_slot;
+	bool serialize;
+	bool probe;
+	uint32_t read_batch, max_streams, max_retries, wait_replicas, scan_page;
+	unsigned jitter_pct;
+	mono_ms ttl_ms, renew_ms, stop_margin_ms;
+	mono_ms scan_interval_ms, min_idle_ms;
+	uint64_t hash;       /* of the name: part of lease strings */
+	int64_t dlq_max_len; /* 0 = unbounded */
+	char group_start[4]; /* "0" or "$" */
+	char dlq[256];       /* "" = <name>-input-dlq */
+	char name[136];
+};
+
+static inline struct service_rules *service_rules_ref(struct service_rules *r)
+{
+	atomic_fetch_add_explicit(&r->refs, 1, memory_order_relaxed);
+	return r;
+}
+
+static inline void service_rules_unref(struct service_rules *r)
+{
+	if (r && atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) == 1)
+		mem_free(r);
+}
+
+struct shard_rules { /* fixed for a shard's life but for timeouts */
+	char consumer[300];    /* redis-consumer-<node> */
+	char lock_value[340];  /* <consumer>/<incarnation> */
+	uint64_t incarnation;  /* rises with each start; also the text after the slash, in hex */
+	mono_ms command_timeout_ms;
+	bool events_on, events_required, events_merge; /* redis.keyspace_events */
+	int db;
+	uint64_t seed;
+};
+
+struct coord_rules {
+	uint32_t max_sessions;
+	uint32_t max_frame_bytes;
+	mono_ms hello_timeout_ms, ping_ms /* 0 = T/3 of the shortest lease */, resume_grace_ms, progress_timeout_ms;
+	mono_ms topology_refresh_ms;
+	mono_ms drain_timeout_ms;
+	char node[280];
+	uint64_t incarnation;
+	uint64_t seed;
+};

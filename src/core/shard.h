@@ -1,0 +1,24 @@
+/* shard - one cluster master's part of the daemon as one pure step: composes lease, retry, reader, reconcile and keyspace.
+ * Pure. Owner: the shard's thread. Times: monotonic ms.
+ * Promise: MSG_LEASE lost (expired) comes at good_until - stop_margin at the latest, if steps happen at the returned deadlines. */
+#pragma once
+#include "core/metric.h"
+#include "core/turn.h"
+
+struct shard;
+
+/* rules are copied. index is this shard's number in messages (.from). */
+struct shard *shard_new(const struct shard_rules *rules, uint16_t index);
+void shard_free(struct shard *s);
+/* Handles one event (after every timer that is due at ev->now) and appends effects. What ev owns is taken.
+ * Returns the next deadline, MONO_NEVER = none. */
+mono_ms shard_step(struct shard *s, const struct shard_event *ev, struct effects *out);
+
+const struct metrics_redis *shard_metrics(const struct shard *s);
+const struct metrics_service *shard_service_metrics(const struct shard *s, uint16_t svc); /* NULL: unknown here */
+uint32_t shard_n_leases(const struct shard *s);
+/* The result of the 1 Hz length look-ups of services read here; -1 = not known. */
+struct shard_lengths {
+	int64_t lbs, pending, dlq;
+};
+struct shard_lengths shard_lengths(const struct shard *s, uint16_t svc);

@@ -1,0 +1,125 @@
+#include "core/turn.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+enum { MIN_CAP = 64 };
+
+void msg_fini(struct msg *m)
+{
+	text_unref(m->stream);
+	m->stream = NULL;
+	switch ((enum msg_kind)m->kind) {
+	case MSG_SLOTS:
+		mem_free(m->bits);
+		break;
+	case MSG_SERVICE:
+		service_rules_unref(m->rules);
+		break;
+	case MSG_RENEWED:
+		mem_free(m->renewed);
+		break;
+	case MSG_ENTRIES:
+		entry_batch_free(m->batch);
+		break;
+	case MSG_OWN_IDS:
+		mem_free(m->ids);
+		break;
+	case MSG_OP_RESULT:
+		if (msg_has_batch(m))
+			entry_batch_free(m->batch);
+		else
+			text_unref(m->text);
+		break;
+	case MSG_OP:
+	case MSG_LOCK_CALL:
+		mem_free(m->fields);
+		text_unref(m->text);
+		break;
+	case MSG_SERVICE_GONE:
+	case MSG_CREDITS:
+	case MSG_LEASE_ACQUIRE:
+	case MSG_LEASE_RELEASE:
+	case MSG_LEASE_FORGET:
+	case MSG_LEASE_RENEW:
+	case MSG_SCAN:
+	case MSG_HURRY:
+	case MSG_STOP:
+	case MSG_CONN:
+	case MSG_LEASE:
+	case MSG_LOCK_ANSWER:
+	case MSG_MOVED:
+	case MSG_REFRESH:
+	case MSG_REPLACED:
+	case MSG_GROUP_LOST:
+	case MSG_EXPIRED:
+	case MSG_EMPTY:
+	case MSG_STOPPED:
+	case MSG_N:
+		text_unref(m->text);
+		break;
+	}
+	m->fields = NULL;
+	m->text = NULL;
+}
+
+void effects_init(struct effects *e)
+{
+	*e = (struct effects){0};
+}
+
+void effects_fini(struct effects *e)
+{
+	effects_clear(e);
+	mem_free(e->v);
+	*e = (struct effects){0};
+}
+
+struct effect *effects_add(struct effects *e, enum effect_kind kind)
+{
+	if (e->n == e->cap) {
+		e->cap = e->cap ? e->cap * 2 : MIN_CAP;
+		e->v = mem_grow(e->v, e->cap, sizeof *e->v);
+	}
+	struct effect *ef = &e->v[e->n++];
+	*ef = (struct effect){.kind = kind};
+	return ef;
+}
+
+struct msg *effects_msg(struct effects *e, enum msg_kind kind, uint16_t to)
+{
+	struct effect *ef = effects_add(e, EFF_MSG);
+	ef->to = to;
+	ef->msg = (struct msg){.kind = (uint8_t)kind};
+	return &ef->msg;
+}
+
+void effects_say(struct effects *e, enum say_level level, const char *fmt, ...)
+{
+	char line[512];
+	va_list ap;
+	va_start(ap, fmt);
+	int n = vsnprintf(line, sizeof line, fmt, ap);
+	va_end(ap);
+	size_t len = n < 0 ? 0 : (size_t)n < sizeof line ? (size_t)n : sizeof line - 1;
+	struct effect *ef = effects_add(e, EFF_SAY);
+	ef->level = level;
+	ef->text = text_new(line, len);
+}
+
+void effect_fini(struct effect *ef)
+{
+	text_unref(ef->text);
+	text_unref(ef->hold);
+	text_unref(ef->hold2);
+	ef->text = ef->hold = ef->hold2 = NULL;
+	if (ef->kind == EFF_MSG)
+		msg_fini(&ef->msg);
+}
+
+void effects_clear(struct effects *e)
+{
+	for (size_t i = 0; i < e->n; i++)
+		effect_fini(&e->v[i]);
+	e->n = 0;
+}

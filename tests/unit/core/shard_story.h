@@ -1,0 +1,388 @@
+/* shard_story - one shard on a fake clock: events go in, what comes out is written down as a story, one line an effect.
+ * Commands wait in a queue until the test answers them. Everything static: each test program has its own copy. */
+#pragma once
+#include "base/buf.h"
+#include "core/shard.h"
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <unistd.h>
+
+enum { STORY_CMDS = 60000 };
+
+struct sent { /* a command that waits for its answer */
+	enum cmd_kind kind;
+	uint64_t tag;
+	uint16_t svc;
+	struct entry_id id;
+	bool asking, use_eval;
+	int64_t count;
+};
+
+struct story {
+	struct shard *s;
+	struct effects out;
+	mono_ms now, next;
+	struct buf text;
+	struct sent *sent;
+	size_t n_sent;
+	bool mute; /* no lines */
+	bool say;  /* log lines too */
+	uint64_t n_msgs[MSG_N], n_cmds[CMD_N];
+	struct msg last_call; /* MSG_LOCK_CALL: plain fields only */
+	struct msg *calls;    /* all of them that wait for an answer */
+	size_t n_calls;
+};
+
+static struct story W;
+static const struct entry_id ID7 = {7, 0};
+
+#define UNUSED __attribute__((unused))
+
+static const char *const story_cmds[CMD_N] = {"lock", "lock_get", "lock_swap", "renew", "unlock", "probe", "tomb",
+	"group_create", "read", "read_own", "heartbeat", "fetch", "take", "done", "requeue", "dead", "dead_add",
+	"dead_read", "ack_del", "pending", "consumers", "length", "pending_sum", "dlq_length", "add", "dlq_range",
+	"dlq_del", "replay", "wait", "unblock", "slots", "role", "run_id", "config_get", "config_set", "psubscribe",
+	"ping"};
+static const char *const story_results[] = {"done", "parked", "gone", "not_ours", "deleted", "moved", "failed"};
+static const char *const story_leases[] = {"held", "busy", "lost", "moved", "recreated"};
+static const char *const story_lost[] = {"expired", "taken", "missing", "not_pending", "replaced"};
+
+static void story_slice(const char *name, struct slice s)
+{
+	if (s.p)
+		buf_printf(&W.text, " %s=%.*s", name, (int)s.len, s.p);
+}
+
+static void story_cmd(const struct effect *ef)
+{
+	const struct cmd *c = &ef->cmd;
+	cr_assert_lt(W.n_sent, STORY_CMDS);
+	W.n_cmds[c->kind]++;
+	if (c->kind != CMD_PSUBSCRIBE)
+		W.sent[W.n_sent++] = (struct sent){c->kind, ef->tag, c->svc, c->id, c->asking, c->use_eval, c->count};
+	if (W.mute)
+		return;
+	buf_printf(&W.text, "[%5lld] %s", (long long)W.now, story_cmds[c->kind]);
+	if (c->stream.p)
+		buf_printf(&W.text, " %.*s", (int)c->stream.len, c->stream.p);
+	if (c->id.ms || c->id.seq)
+		buf_printf(&W.text, " %llu-%llu", (unsigned long long)c->id.ms, (unsigned long long)c->id.seq);
+	bool is_lock = c->kind == CMD_LOCK || c->kind == CMD_LOCK_SWAP || c->kind == CMD_TOMB ||
+		       c->kind == CMD_GROUP_CREATE || c->kind == CMD_CONFIG_SET_EVENTS;
+	if (is_lock)
+		story_slice("value", c->value);
+	story_slice("expect", c->expect);
+	story_slice("consumer", c->consumer);
+	if (c->kind == CMD_READ)
+		buf_printf(&W.text, " count=%lld block=%lld", (long long)c->count, (long long)c->block_ms);
+	if (c->kind == CMD_REQUEUE)
+		buf_printf(&W.text, " retry=%lld idle=%lld", (long long)c->retry, (long long)c->min_idle_ms);
+	if (c->kind == CMD_PENDING && c->min_idle_ms)
+		buf_printf(&W.text, " idle=%lld", (long long)c->min_idle_ms);
+	if (c->kind == CMD_WAIT || c->kind == CMD_UNBLOCK)
+		buf_printf(&W.text, " %lld", (long long)c->count);
+	if (c->kind == CMD_TOMB)
+		buf_printf(&W.text, " ttl=%lld", (long long)c->ttl_ms);
+	buf_str(&W.text, c->use_eval ? " eval" : "");
+	buf_str(&W.text, c->asking ? " asking\n" : "\n");
+}
+
+static void story_text(const struct text *t)
+{
+	if (t)
+		buf_printf(&W.text, " \"%.60s\"", t->bytes);
+}
+
+static void story_msg_body(const struct msg *m)
+{
+	switch (m->kind) {
+	case MSG_LEASE:
+		buf_printf(&W.text, "lease %llu %s", (unsigned long long)m->handle, story_leases[m->result]);
+		if (m->result == LEASE_IS_LOST)
+			buf_printf(&W.text, " %s", story_lost[m->lost]);
+		if (m->result != LEASE_IS_BUSY)
+			buf_printf(&W.text, " until=%lld", (long long)m->ms);
+		if (m->result == LEASE_IS_MOVED)
+			story_text(m->text);
+		break;
+	case MSG_RENEWED:
+		buf_str(&W.text, "renewed");
+		for (uint32_t i = 0; i < m->renewed->n && i < 4; i++)
+			buf_printf(&W.text, " %llu:%lld", (unsigned long long)m->renewed->v[i].handle,
+				(long long)m->renewed->v[i].good_until);
+		break;
+	case MSG_ENTRIES:
+		buf_printf(&W.text, "entries %s n=%zu asked=%lld", m->source == SOURCE_NEW ? "new" : "own",
+			m->batch ? m->batch->n : 0, (long long)m->n);
+		break;
+	case MSG_OWN_IDS:
+		buf_printf(&W.text, "own_ids pass=%lld n=%u", (long long)m->n, m->ids->n);
+		break;
+	case MSG_OP_RESULT:
+		buf_printf(&W.text, "op %s %s", story_cmds[m->op], story_results[m->result]);
+		if (m->id.ms)
+			buf_printf(&W.text, " %llu-%llu", (unsigned long long)m->id.ms, (unsigned long long)m->id.seq);
+		if (!msg_has_batch(m))
+			story_text(m->text);
+		break;
+	case MSG_LOCK_CALL:
+		buf_printf(&W.text, "call %s %llu-%llu", story_cmds[m->op], (unsigned long long)m->id.ms,
+			(unsigned long long)m->id.seq);
+		story_text(m->text);
+		break;
+	case MSG_LOCK_ANSWER:
+		buf_printf(
+			&W.text, "answer %s %s n=%lld", story_cmds[m->op], story_results[m->result], (long long)m->n);
+		break;
+	case MSG_CONN:
+		buf_printf(&W.text, "conn %d", m->conn);
+		story_text(m->text);
+		break;
+	case MSG_MOVED:
+		buf_printf(&W.text, "moved slot=%u", m->slot);
+		story_text(m->text);
+		break;
+	case MSG_REFRESH:
+		buf_str(&W.text, "refresh");
+		story_text(m->text);
+		break;
+	case MSG_REPLACED:
+		buf_str(&W.text, "replaced");
+		break;
+	case MSG_GROUP_LOST:
+		buf_str(&W.text, "group_lost");
+		break;
+	case MSG_EXPIRED:
+		buf_printf(&W.text, "expired %s", m->stream->bytes);
+		break;
+	case MSG_EMPTY:
+		buf_str(&W.text, "empty");
+		break;
+	case MSG_STOPPED:
+		buf_str(&W.text, "stopped");
+		break;
+	default:
+		buf_printf(&W.text, "msg %d", m->kind);
+		break;
+	}
+}
+
+static void story_msg(const struct msg *m)
+{
+	W.n_msgs[m->kind]++;
+	if (m->kind == MSG_LOCK_CALL) {
+		W.last_call = *m;
+		cr_assert_lt(W.n_calls, STORY_CMDS);
+		W.calls[W.n_calls] = *m;
+		W.calls[W.n_calls].text = W.calls[W.n_calls].stream = NULL;
+		W.calls[W.n_calls++].fields = NULL;
+	}
+	if (W.mute)
+		return;
+	buf_printf(&W.text, "[%5lld] > ", (long long)W.now);
+	story_msg_body(m);
+	buf_str(&W.text, m->resent ? " resent" : "");
+	buf_str(&W.text, m->asking ? " asking" : "");
+	buf_str(&W.text, m->flag ? " +\n" : "\n");
+}
+
+static void story_effects(void)
+{
+	for (size_t i = 0; i < W.out.n; i++) {
+		const struct effect *ef = &W.out.v[i];
+		if (ef->kind == EFF_REDIS)
+			story_cmd(ef);
+		else if (ef->kind == EFF_MSG)
+			story_msg(&ef->msg);
+		else if (ef->kind == EFF_SAY && (W.say || ef->level == SAY_ERROR))
+			buf_printf(&W.text, "[%5lld] say %s\n", (long long)W.now, ef->text->bytes);
+		else if (ef->kind == EFF_READER_OPEN || ef->kind == EFF_READER_CLOSE)
+			buf_printf(&W.text, "[%5lld] reader %s\n", (long long)W.now,
+				ef->kind == EFF_READER_OPEN ? "open" : "close");
+	}
+	effects_clear(&W.out);
+}
+
+static void story_event(struct shard_event ev)
+{
+	ev.now = W.now;
+	ev.wall_ms = 1700000000000 + W.now;
+	W.next = shard_step(W.s, &ev, &W.out);
+	story_effects();
+}
+
+/* Steps at every deadline until t, then it is t. */
+UNUSED static void story_until(mono_ms t)
+{
+	int n_same = 0;
+	while (W.next <= t) {
+		n_same = W.next <= W.now ? n_same + 1 : 0;
+		cr_assert_lt(
+			n_same, 1000, "the shard asks for the same moment again and again (%lld)", (long long)W.now);
+		W.now = mono_max(W.next, W.now);
+		story_event((struct shard_event){.kind = SHARD_TICK});
+	}
+	W.now = t;
+}
+
+UNUSED static void story_msg_in(struct msg m)
+{
+	story_event((struct shard_event){.kind = SHARD_MSG, .msg = &m});
+}
+
+UNUSED static void story_conn(enum conn_role role, bool up)
+{
+	story_event(
+		(struct shard_event){.kind = SHARD_CONN, .role = role, .svc = 1, .up = up, .client_id = up ? 33 : -1});
+}
+
+/* The oldest waiting command of this kind; it does not wait any more. */
+UNUSED static struct sent story_take(enum cmd_kind kind)
+{
+	for (size_t i = 0; i < W.n_sent; i++)
+		if (W.sent[i].kind == kind) {
+			struct sent s = W.sent[i];
+			memmove(&W.sent[i], &W.sent[i + 1], (--W.n_sent - i) * sizeof s);
+			return s;
+		}
+	cr_assert_fail("no %s is waiting for an answer", story_cmds[kind]);
+	return (struct sent){0};
+}
+
+UNUSED static bool story_waits(enum cmd_kind kind)
+{
+	for (size_t i = 0; i < W.n_sent; i++)
+		if (W.sent[i].kind == kind)
+			return true;
+	return false;
+}
+
+UNUSED static void story_reply(enum cmd_kind kind, struct reply r)
+{
+	story_event((struct shard_event){.kind = SHARD_REPLY, .tag = story_take(kind).tag, .reply = &r});
+}
+
+UNUSED static void story_ok(enum cmd_kind kind)
+{
+	story_reply(kind, (struct reply){.kind = REPLY_OK});
+}
+UNUSED static void story_nil(enum cmd_kind kind)
+{
+	story_reply(kind, (struct reply){.kind = REPLY_NIL});
+}
+UNUSED static void story_int(enum cmd_kind kind, int64_t n)
+{
+	story_reply(kind, (struct reply){.kind = REPLY_INT, .integer = n});
+}
+UNUSED static void story_txt(enum cmd_kind kind, const char *s)
+{
+	story_reply(kind, (struct reply){.kind = REPLY_TEXT, .text = {s, strlen(s)}});
+}
+UNUSED static void story_error(enum cmd_kind kind, enum reply_error e, const char *s)
+{
+	story_reply(kind, (struct reply){.kind = REPLY_ERROR, .error = e, .text = {s, strlen(s)}, .moved_slot = 5});
+}
+
+/* The connection dies: every waiting command (but reads, on their own connection) gets no answer, then it is down. */
+UNUSED static void story_cut(void)
+{
+	size_t n = W.n_sent;
+	struct sent *old = mem_array(n + 1, sizeof *old);
+	memcpy(old, W.sent, n * sizeof *old);
+	W.n_sent = 0;
+	for (size_t i = 0; i < n; i++) {
+		if (old[i].kind == CMD_READ) {
+			W.sent[W.n_sent++] = old[i];
+			continue;
+		}
+		story_event((struct shard_event){
+			.kind = SHARD_REPLY, .tag = old[i].tag, .reply = &(struct reply){.kind = REPLY_NONE}});
+	}
+	mem_free(old);
+	story_conn(CONN_COMMAND, false);
+}
+
+/* Forgets what was told and what waits for an answer of the noise around. */
+UNUSED static void story_clear(void)
+{
+	buf_clear(&W.text);
+}
+
+UNUSED static void story_drop_waiting(enum cmd_kind kind)
+{
+	while (story_waits(kind))
+		story_take(kind);
+}
+
+static void story_expect(const char *want, const char *file, int line)
+{
+	const char *got = W.text.data ? W.text.data : "";
+	cr_assert_str_eq(got, want, "%s:%d: the story is\n%s--- but should be\n%s", file, line, got, want);
+	buf_clear(&W.text);
+}
+#define expect_story(want) story_expect((want), __FILE__, __LINE__)
+
+UNUSED static struct service_rules *story_rules(void)
+{
+	struct service_rules *r = mem_alloc(sizeof *r);
+	atomic_init(&r->refs, 1);
+	r->svc = 1;
+	r->lbs_slot = 5;
+	r->dlq_slot = 5;
+	r->dlq_same_slot = true;
+	r->serialize = true;
+	r->probe = true;
+	r->read_batch = 128;
+	r->max_retries = 3;
+	r->scan_page = 100;
+	r->ttl_ms = 10000;
+	r->renew_ms = 3333;
+	r->stop_margin_ms = 2000;
+	r->scan_interval_ms = 60000;
+	r->min_idle_ms = 30000;
+	strcpy(r->name, "orders");
+	return r;
+}
+
+static void story_begin(void)
+{
+	alarm(60);
+	static const struct shard_rules rules = {
+		.consumer = "redis-consumer-me",
+		.lock_value = "redis-consumer-me/20",
+		.incarnation = 0x20,
+		.command_timeout_ms = 3000,
+		.events_on = true,
+		.events_merge = true,
+		.seed = 42,
+	};
+	W.sent = mem_array(STORY_CMDS, sizeof *W.sent);
+	W.calls = mem_array(STORY_CMDS, sizeof *W.calls);
+	W.s = shard_new(&rules, 2);
+	effects_init(&W.out);
+	W.now = 1000;
+	W.next = MONO_NEVER;
+	uint8_t *bits = mem_alloc(SLOTS / 8);
+	memset(bits, 0xff, SLOTS / 8);
+	story_msg_in((struct msg){.kind = MSG_SLOTS, .bits = bits});
+}
+
+/* A shard with a service it does not read, connected to a server it knows. */
+UNUSED static void story_up(void)
+{
+	story_begin();
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = story_rules()});
+	story_conn(CONN_COMMAND, true);
+	story_txt(CMD_RUN_ID, "abc");
+	story_txt(CMD_ROLE, "master");
+	story_clear();
+}
+
+UNUSED static void story_down(void)
+{
+	shard_free(W.s);
+	effects_fini(&W.out);
+	buf_fini(&W.text);
+	mem_free(W.sent);
+	mem_free(W.calls);
+}
