@@ -425,7 +425,7 @@ static void grant(struct coord *c, struct coord_service *s)
 static void assign_ready(struct coord *c, struct coord_service *s)
 {
 	uint16_t pos = coord_pos(c, s);
-	while (!list_empty(&s->ready)) {
+	while (!list_empty(&s->ready) && !c->place.is_draining) {
 		struct seat *seat = placement_choose(&c->place, pos);
 		if (!seat)
 			return;
