@@ -1,22 +1,37 @@
 # sluiced - see `make help`
 VERSION   := 0.1.0
 V         ?= release
-PREFIX_D  := $(CURDIR)/build/deps
+JOBS      ?= $(shell nproc)
+DEPS      := build/deps
 B         := build/$(V)
-CC        ?= gcc
+CC         = gcc
+CLANG     ?= clang
 prefix    ?= /usr/local
 sysconfdir ?= /etc
 bindir    ?= $(prefix)/bin
 sbindir   ?= $(prefix)/sbin
 mandir    ?= $(prefix)/share/man
 unitdir   ?= $(prefix)/lib/systemd/system
+sysusersdir ?= $(prefix)/lib/sysusers.d
+completiondir ?= $(prefix)/share/bash-completion/completions
 
-export PKG_CONFIG_PATH := $(PREFIX_D)/lib/pkgconfig:$(PKG_CONFIG_PATH)
+# Paths below are relative to this directory, so that its own path may hold anything.
+space := $(subst ,, )
+ifneq ($(findstring $(space),$(CURDIR)),)
+$(error sluiced cannot be built in a directory whose path has a space: $(CURDIR))
+endif
+export PKG_CONFIG_PATH := $(CURDIR)/$(DEPS)/lib/pkgconfig$(if $(PKG_CONFIG_PATH),:$(PKG_CONFIG_PATH))
+export PATH := $(CURDIR)/build/tools:$(PATH)
+# $(shell) of make before 4.4 does not see exported variables.
+PKG_CONFIG := PKG_CONFIG_PATH='$(PKG_CONFIG_PATH)' pkg-config
 PKGS      := hiredis_ssl hiredis yyjson libuv yaml-0.1 libcyaml libssl libcrypto
 
 WARN      := -Wall -Wextra -Wconversion -Wshadow -Wswitch-enum -Wstrict-prototypes -Wmissing-prototypes -Werror
 CPPFLAGS  += -Isrc -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"'
-CFLAGS_release := -O2 -g -DNDEBUG_LIBS -fPIE -fstack-protector-strong -fstack-clash-protection -fcf-protection -D_FORTIFY_SOURCE=2
+CFLAGS_release := -O2 -g -fPIE -fstack-protector-strong -fstack-clash-protection -D_FORTIFY_SOURCE=2
+ifneq ($(filter x86_64 i%86,$(shell uname -m)),)
+CFLAGS_release += -fcf-protection
+endif
 LDFLAGS_release := -pie -Wl,-z,relro,-z,now
 CFLAGS_debug   := -O0 -g3
 CFLAGS_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -26,35 +41,51 @@ LDFLAGS_tsan   := -fsanitize=thread
 CFLAGS_fault   := -O1 -g -DSLUICE_FAULT_POINTS
 CFLAGS_cov     := -O0 -g --coverage
 LDFLAGS_cov    := --coverage
+CFLAGS_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+LDFLAGS_fuzz   := -fsanitize=address,undefined
+VARIANTS       := release debug asan tsan fault cov fuzz
+ifeq ($(filter $(V),$(VARIANTS)),)
+$(error V=$(V): no such variant; one of $(VARIANTS))
+endif
+ifeq ($(V),fuzz)
+CC := $(CLANG)
+endif
 
-ALL_CFLAGS = -std=c17 $(WARN) $(CFLAGS_$(V)) $(CFLAGS) $(shell pkg-config --cflags $(PKGS) 2>/dev/null | sed 's/-I/-isystem /g') -MMD -MP -pthread
-ALL_LIBS   = $(shell pkg-config --libs $(PKGS) 2>/dev/null) -pthread -lm
+PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS) 2>/dev/null | sed 's/-I/-isystem /g')
+PKG_LIBS   := $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null)
+ALL_CFLAGS = -std=c17 $(WARN) $(CFLAGS_$(V)) $(CFLAGS) $(PKG_CFLAGS) -MMD -MP -pthread
+ALL_LIBS   = $(PKG_LIBS) -pthread -lm
 
+HEADERS   := $(wildcard src/*/*.h)
 LIB_SRC   := $(filter-out src/bin/%,$(wildcard src/*/*.c))
-BIN_SRC   := $(wildcard src/bin/*.c)
 LIB_OBJ   := $(LIB_SRC:%.c=$(B)/%.o)
+PROGRAMS  := $(if $(wildcard src/bin/sluiced.c),sluiced) $(if $(wildcard src/bin/sluicectl.c),sluicectl) \
+	$(if $(wildcard src/bin/sluice_run.c),sluice-run)
+
 TLIB_SRC  := $(wildcard tests/lib/*.c)
 TLIB_OBJ  := $(TLIB_SRC:%.c=$(B)/%.o)
 UNIT_SRC  := $(wildcard tests/unit/*/test_*.c) $(wildcard tests/io/test_*.c)
 UNIT_BIN  := $(UNIT_SRC:%.c=$(B)/%)
 SIM_SRC   := $(wildcard tests/sim/test_*.c)
 SIM_BIN   := $(SIM_SRC:%.c=$(B)/%)
-SIM_LIB   := $(patsubst %.c,$(B)/%.o,$(filter-out $(SIM_SRC),$(wildcard tests/sim/*.c)))
-THREAD_SRC := $(wildcard tests/thread/*.c)
-THREAD_BIN := $(THREAD_SRC:%.c=$(B)/%)
-PROGRAMS  := sluiced sluicectl sluice-run
+SIM_OBJ   := $(patsubst %.c,$(B)/%.o,$(filter-out $(SIM_SRC),$(wildcard tests/sim/*.c)))
+THREAD_BIN := $(patsubst %.c,$(B)/%,$(wildcard tests/thread/*.c))
+FUZZ_BIN  := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/fuzz_*.c))
+BENCH_BIN := $(patsubst %.c,$(B)/%,$(wildcard tests/bench/bench_*.c))
+bin_obj    = $(patsubst %.c,$(B)/%.o,$(wildcard src/bin/$(1)*.c))
 
-.PHONY: all
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: all programs deps-check
+# pkg-config is asked while this file is read: what needs libraries runs in a second make, after setup.
 all: deps-check
-	@$(MAKE) --no-print-directory V=$(V) programs
+	+@$(MAKE) --no-print-directory V=$(V) programs
 
-.PHONY: programs
-programs: $(PROGRAMS:%=$(B)/%)
+programs: $(B)/libsluice.a $(PROGRAMS:%=$(B)/%)
 ifeq ($(V),release)
 	@for p in $(PROGRAMS); do ln -sf release/$$p build/$$p; done
 endif
 
-.PHONY: deps-check
 deps-check:
 	@pkg-config --exists $(PKGS) 'hiredis >= 1.2.0' 'yyjson >= 0.10' 2>/dev/null || scripts/setup build
 
@@ -63,27 +94,32 @@ $(B)/%.o: %.c
 	@echo "  CC $(V) $<"
 	@$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c $< -o $@
 
-$(TLIB_OBJ) $(SIM_LIB): CPPFLAGS += -Itests
+$(B)/tests/%.o: CPPFLAGS += -Itests
 
 $(B)/libsluice.a: $(LIB_OBJ)
+	@mkdir -p $(@D)
 	@rm -f $@
 	@ar rcs $@ $^
 
-$(B)/sluiced: $(B)/src/bin/sluiced.o $(B)/libsluice.a
-$(B)/sluicectl: $(B)/src/bin/sluicectl.o $(B)/libsluice.a
-$(B)/sluice-run: $(B)/src/bin/sluice_run.o $(B)/libsluice.a
+$(B)/sluiced: $(call bin_obj,sluiced) $(B)/libsluice.a
+$(B)/sluicectl: $(call bin_obj,sluicectl) $(B)/libsluice.a
+$(B)/sluice-run: $(call bin_obj,sluice_run) $(B)/libsluice.a
 $(PROGRAMS:%=$(B)/%):
 	@echo "  LD $(V) $@"
 	@$(CC) $(LDFLAGS_$(V)) $(LDFLAGS) -o $@ $^ $(ALL_LIBS)
 
 # ---- tests
 $(B)/libtests.a: $(TLIB_OBJ)
+	@mkdir -p $(@D)
 	@rm -f $@
 	@ar rcs $@ $^
-$(B)/tests/%: $(B)/tests/%.o $(SIM_LIB) $(B)/libtests.a $(B)/libsluice.a
+
+$(UNIT_BIN) $(SIM_BIN): TEST_LIBS := -lcriterion
+$(FUZZ_BIN): TEST_LIBS := -fsanitize=fuzzer
+$(SIM_BIN): $(SIM_OBJ)
+$(UNIT_BIN) $(SIM_BIN) $(THREAD_BIN) $(FUZZ_BIN) $(BENCH_BIN): $(B)/tests/%: $(B)/tests/%.o $(B)/libtests.a $(B)/libsluice.a
 	@echo "  LD $(V) $@"
-	@$(CC) $(LDFLAGS_$(V)) $(LDFLAGS) -o $@ $^ $(ALL_LIBS) $(if $(findstring thread/,$@),,-lcriterion)
-$(UNIT_BIN:%=%.o) $(SIM_BIN:%=%.o) $(THREAD_BIN:%=%.o): CPPFLAGS += -Itests
+	@$(CC) $(LDFLAGS_$(V)) $(LDFLAGS) -o $@ $(filter %.o,$^) $(B)/libtests.a $(B)/libsluice.a $(ALL_LIBS) $(TEST_LIBS)
 
 include scripts/targets.mk
 

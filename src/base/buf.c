@@ -135,8 +135,13 @@ static size_t utf8_len(const unsigned char *s, size_t len)
 static void add_escape(struct buf *b, unsigned char c)
 {
 	static const char *const named[128] = {
-		['"'] = "\\\"", ['\\'] = "\\\\", ['\b'] = "\\b", ['\f'] = "\\f",
-		['\n'] = "\\n", ['\r'] = "\\r", ['\t'] = "\\t",
+		['"'] = "\\\"",
+		['\\'] = "\\\\",
+		['\b'] = "\\b",
+		['\f'] = "\\f",
+		['\n'] = "\\n",
+		['\r'] = "\\r",
+		['\t'] = "\\t",
 	};
 	if (named[c])
 		buf_str(b, named[c]);

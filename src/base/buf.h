@@ -16,6 +16,6 @@ void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(print
 void buf_u64(struct buf *b, uint64_t v);
 void buf_consume(struct buf *b, size_t n); /* drops the first n bytes */
 void buf_clear(struct buf *b);             /* keeps the memory */
-char *buf_take(struct buf *b);             /* the string (never NULL), caller frees with mem_free; b is empty afterwards */
+char *buf_take(struct buf *b); /* the string (never NULL), caller frees with mem_free; b is empty afterwards */
 /* Appends s as a JSON string with quotes; bytes that are not UTF-8 become U+FFFD. */
 void buf_json_str(struct buf *b, const char *s, size_t len);

@@ -23,8 +23,6 @@ struct err {
 };
 
 /* Fills err (may be NULL) and returns code, so that `return err_set(...)` reads well. */
-enum err_code err_set(struct err *err, enum err_code code, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
+enum err_code err_set(struct err *err, enum err_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Puts "prefix: " before the sentence. err may be NULL. Returns err's code. */
-enum err_code err_prefix(struct err *err, const char *fmt, ...)
-	__attribute__((format(printf, 2, 3)));
+enum err_code err_prefix(struct err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

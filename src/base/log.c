@@ -173,20 +173,21 @@ static bool write_all(const char *at, size_t len)
 	return done == len;
 }
 
-/* A broken pipe must not end a program that has not ignored SIGPIPE (yet). */
+/* Neither a broken pipe nor a file at its size limit may end a program that has not ignored their signals. */
 static void emit(const char *line, size_t len)
 {
-	sigset_t pipe_only, before, pending;
-	sigemptyset(&pipe_only);
-	sigaddset(&pipe_only, SIGPIPE);
+	sigset_t ours, before, pending;
+	sigemptyset(&ours);
+	sigaddset(&ours, SIGPIPE);
+	sigaddset(&ours, SIGXFSZ);
 	sigpending(&pending);
-	pthread_sigmask(SIG_BLOCK, &pipe_only, &before);
+	pthread_sigmask(SIG_BLOCK, &ours, &before);
 	bool is_ok = !L.is_mid_line || write_all("\n", 1);
 	is_ok = is_ok && write_all(line, len);
 	if (!is_ok)
 		atomic_fetch_add(&n_dropped, 1);
-	if (!is_ok && !sigismember(&pending, SIGPIPE)) {
-		while (sigtimedwait(&pipe_only, NULL, &(struct timespec){0}) < 0 && errno == EINTR)
+	if (!is_ok && !sigismember(&pending, SIGPIPE) && !sigismember(&pending, SIGXFSZ)) {
+		while (sigtimedwait(&ours, NULL, &(struct timespec){0}) >= 0 || errno == EINTR)
 			continue;
 	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -9,27 +9,32 @@
 struct frame_splitter {
 	struct buf pending;
 	size_t max_frame; /* bytes of one line without its line end */
-	size_t scanned;
+	size_t start;     /* where the next line begins in pending; what is before was handed out */
+	size_t scanned;   /* no line end before this offset */
 };
 void frame_splitter_init(struct frame_splitter *s, size_t max_frame);
 void frame_splitter_fini(struct frame_splitter *s);
 /* Feeds bytes (copied). */
 void frame_splitter_feed(struct frame_splitter *s, const char *bytes, size_t len);
 /* Next whole line, without its end, NUL-terminated, valid until the next call on s. False: none yet.
- * ERR_RANGE via *code when the pending line is over max_frame (the session must end), else ERR_OK. Empty lines are skipped. */
+ * ERR_RANGE via *code when the next line is over max_frame (the session must end; it stays so), else ERR_OK.
+ * Empty lines are skipped. Memory stays bounded when lines are taken until false after each feed. */
 bool frame_splitter_next(struct frame_splitter *s, char **line, size_t *len, enum err_code *code);
 
 /* Scratch that holds what a decoded frame points to. Reused from frame to frame. */
 struct frame_decoder;
 struct frame_decoder *frame_decoder_new(void);
 void frame_decoder_free(struct frame_decoder *d);
-/* Decodes one line. ERR_OK and *out (valid until the next decode), also for known types with .problem set and for FRAME_UNKNOWN;
- * ERR_INVALID with a sentence when it is no JSON object, no string `t`, bad UTF-8, a duplicate-free object is not required (first wins), nested over 16. */
-enum err_code frame_decode(struct frame_decoder *d, char *line, size_t len, struct frame *out, struct err *err);
-/* Appends the frame and its LF to b. */
+/* Decodes one line (copied). ERR_OK and *out (valid until the next decode), also for known types with .problem set and
+ * for FRAME_UNKNOWN; hello's .v is right even then. Of duplicate keys the first wins; null is not "absent" but a wrong
+ * type. ERR_INVALID with a sentence when it is no JSON object, has no string `t`, is not UTF-8 or nests over
+ * FRAME_DEPTH_MAX. */
+enum err_code frame_decode(struct frame_decoder *d, const char *line, size_t len, struct frame *out, struct err *err);
+/* Appends the frame and its LF to b. Line ends in `info` become spaces (they can only be white space between values),
+ * an absent info is null; until_ms is at most 2^53 - 1, so that any JSON library reads it exactly. */
 void frame_encode(struct buf *b, const struct out_frame *f);
 
 const char *frame_error_name(enum frame_error e); /* "bad_frame" … */
 bool frame_error_fatal(enum frame_error e);
-const char *frame_outcome_name(enum gone_outcome o);   /* "done" "requeued" "dead" "lost" */
-const char *frame_revoke_name(enum revoke_reason r);   /* "lost" … */
+const char *frame_outcome_name(enum gone_outcome o); /* "done" "requeued" "dead" "lost" */
+const char *frame_revoke_name(enum revoke_reason r); /* "lost" … */

@@ -10,6 +10,16 @@ void reply_decoder_free(struct reply_decoder *d);
 /* r NULL -> REPLY_NONE. kind says which command it answers. reply->entries is owned by the caller. */
 void reply_decode(struct reply_decoder *d, enum cmd_kind kind, const struct redisReply *r, struct reply *out);
 
+/* An error as the server words it -> *out (BUSYGROUP of a group create is OK). out->text points into text. */
+void reply_set_error(enum cmd_kind kind, struct slice text, struct reply *out);
+
+enum { REPLY_STREAM_MAX = 64 * 1024 }; /* bytes of a DataStreamName; longer ones are no name */
+/* Reads the two fields of an entry that matter (p NULL = absent) into *e, whose id is set and whose rest is zero:
+ * problem, stream, info, retry, bad_retry, lock_slot. Info comes out minified, its numbers as they stood. */
+void reply_read_input(struct entry_in *e, struct slice lbs_input, struct slice retry_count);
+/* Copies n fields into one block, for mem_free. */
+struct field_list *reply_copy_fields(const struct field *fields, size_t n);
+
 /* A push: pubsub confirmation, keyspace event of a lock, or a maintenance notification (core/handoff, later). */
 enum push_kind { PUSH_OTHER, PUSH_SUBSCRIBED, PUSH_LOCK_EXPIRED };
 struct push {

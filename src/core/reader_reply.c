@@ -38,6 +38,7 @@ static void on_audit(struct shard_ctx *c, struct reader *r, const struct reply *
 	struct msg *m = ctx_msg(c, MSG_OWN_IDS);
 	m->svc = r->svc;
 	m->n = r->audit_pass;
+	m->ms = r->audit_began;
 	m->flag = is_last;
 	m->ids = mem_alloc(sizeof *m->ids + reply->n * sizeof m->ids->v[0]);
 	m->ids->n = (uint32_t)reply->n;

@@ -19,7 +19,10 @@ struct service_rules {
 	unsigned jitter_pct;
 	mono_ms ttl_ms, renew_ms, stop_margin_ms;
 	mono_ms scan_interval_ms, min_idle_ms;
-	uint64_t hash; /* of the name: part of lease strings */
+	uint64_t hash;       /* of the name: part of lease strings */
+	int64_t dlq_max_len; /* 0 = unbounded */
+	char group_start[4]; /* "0" or "$" */
+	char dlq[256];       /* "" = <name>-input-dlq */
 	char name[136];
 };
 

@@ -36,7 +36,7 @@ enum msg_kind {
 	MSG_LEASE,        /* .handle .lease result; .ms = good until */
 	MSG_RENEWED,      /* .renewed (owned, mem_free): leases whose good_until moved */
 	MSG_ENTRIES,      /* .svc .batch (owned), .source; .n = entries that were asked for (credits used up by this read); .flag = last page of an own-pending pass */
-	MSG_OWN_IDS,      /* .svc .ids (owned, mem_free): one page of the audit; .flag = last page; .n = pass number (all pages of a pass started after the previous pass ended) */
+	MSG_OWN_IDS,      /* .svc .ids (owned, mem_free): one page of the audit; .flag = last page; .ms = when the pass began; .n = pass number (all pages of a pass started after the previous pass ended) */
 	MSG_OP_RESULT,    /* .handle .op .result; .id = new id (requeue, add, replay; 0-0 = not known after a lost reply); fetch and dlq range: .batch when OP_DONE, fetch of a deleted entry: OP_GONE */
 	MSG_LOCK_ANSWER,  /* both ways; to shard .from. .tag .op .result: OP_DONE (probe: .n = PTTL's answer), OP_GONE (refused: somebody else's), OP_FAILED, OP_MOVED (.text). .flag = a missing lock proves nothing there until .ms */
 	MSG_MOVED,        /* .slot .text (owned, "host:port"): the topology changed */

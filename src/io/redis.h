@@ -1,4 +1,5 @@
-/* io/redis - one connection to one Redis endpoint that is reopened for ever. Over hiredis async on libuv, RESP3 (RESP2 where the server has none), plain, TLS or unix socket.
+/* io/redis - one connection to one Redis endpoint that is reopened for ever. RESP3 (RESP2 where the server has none), plain, TLS or unix socket.
+ * hiredis parses the replies; the socket, TLS and the order of replies are ours on libuv (redis_wire.c says why).
  * Owner: one loop thread. No policy besides: resolve, connect, handshake, deadlines, reconnect with jittered backoff.
  *
  * Happy path: resolve (uv_getaddrinfo) -> connect -> [TLS] -> HELLO 3 [AUTH] SETNAME -> SELECT -> [CLIENT MAINT_NOTIFICATIONS …] -> [CLIENT ID] -> on_up -> commands, replies in order.
@@ -8,6 +9,9 @@
 #include "base/err.h"
 #include "base/mono.h"
 #include <hiredis/hiredis.h>
+#if HIREDIS_MAJOR * 10000 + HIREDIS_MINOR * 100 < 10200
+#error "hiredis 1.2.0 or newer is needed (RESP3)"
+#endif
 #include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
@@ -36,14 +40,17 @@ void redis_addr_format(const struct redis_addr *a, char *out, size_t cap);
 
 enum redis_maint { REDIS_MAINT_OFF, REDIS_MAINT_AUTO, REDIS_MAINT_REQUIRED };
 
+/* What became of it on the present connection. */
+enum redis_maint_state { REDIS_MAINT_UNASKED, REDIS_MAINT_ON, REDIS_MAINT_REFUSED };
+
 struct redis_opts {
 	struct redis_addr addr;
-	struct redis_tls *tls; /* NULL = plain; referenced by the connection */
+	struct redis_tls *tls;                         /* NULL = plain; referenced by the connection */
 	const char *username, *password, *client_name; /* copied; "" = none */
 	int db;                                        /* SELECT when > 0 */
 	mono_ms connect_timeout_ms;                    /* for resolve + connect + TLS + whole handshake */
 	mono_ms backoff_initial_ms, backoff_max_ms;
-	mono_ms ping_idle_ms;                          /* PING when nothing was received for that long; 0 = off */
+	mono_ms ping_idle_ms; /* PING when nothing was received for that long; 0 = off */
 	enum redis_maint maint;
 	const char *maint_endpoint_type; /* "internal-ip" …; "auto" = derived from addr and peer */
 	size_t max_reply_elements;       /* hiredis maxelements */
@@ -59,27 +66,37 @@ struct redis_events {
 	/* Every RESP3 push incl. pubsub messages (RESP2 subscriptions are turned into the same array shape). reply is the library's: valid during the call. May come before on_up. */
 	void (*on_push)(void *arg, struct redis_conn *c, const redisReply *reply);
 };
-/* reply NULL = the connection ended before an answer came. tag is the caller's. */
+/* Exactly once for each redis_send. reply NULL = the connection ended before an answer came. tag is the caller's.
+ * An error reply is a reply, not a failure of the connection. A (P)SUBSCRIBE is answered when all its confirmations have come (each went to
+ * on_push before), with the last of them. */
 typedef void redis_reply_fn(void *arg, uint64_t tag, const redisReply *reply);
 
-struct redis_conn *redis_open(uv_loop_t *loop, const struct redis_opts *opts, const struct redis_events *ev, redis_reply_fn *on_reply, void *arg);
+struct redis_conn *redis_open(uv_loop_t *loop, const struct redis_opts *opts, const struct redis_events *ev,
+	redis_reply_fn *on_reply, void *arg);
 /* Ends it: pending commands get NULL in a later round, no on_down; memory is freed by itself. The pointer is dead for the caller, callbacks still name `arg` until all NULLs came unless `silent`. */
 void redis_close(struct redis_conn *c, bool silent);
 /* Queues one command. deadline MONO_NEVER = none (blocking reads, subscriptions). Not up: the reply is NULL in a later round. argv is copied before the call returns. */
-void redis_send(struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline);
+void redis_send(
+	struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline);
 /* The same command after ASKING (both are sent back to back). */
-void redis_send_asking(struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline);
+void redis_send_asking(
+	struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline);
 bool redis_is_up(const struct redis_conn *c);
 bool redis_is_full(const struct redis_conn *c); /* output buffer over max_obuf_bytes */
 size_t redis_n_in_flight(const struct redis_conn *c);
-int redis_resp(const struct redis_conn *c);           /* 3 or 2 */
-int64_t redis_client_id(const struct redis_conn *c);  /* from CLIENT ID, -1 unknown */
+int redis_resp(const struct redis_conn *c);          /* 3 or 2 */
+int64_t redis_client_id(const struct redis_conn *c); /* from CLIENT ID, -1 unknown */
 const struct redis_addr *redis_addr_of(const struct redis_conn *c);
-/* Drops the connection and dials anew (other address when addr is not NULL). */
+enum redis_maint_state redis_maint(const struct redis_conn *c);
+/* The moving-endpoint-type it asks for: opts.maint_endpoint_type, or what "auto" came to. For the replacement of a moved connection, whose own
+ * address must not decide. Static or the connection's text. */
+const char *redis_endpoint_type(const struct redis_conn *c);
+/* Drops the connection (pending NULL, on_down) and dials anew, without backoff; another address when addr is not NULL. */
 void redis_redial(struct redis_conn *c, const struct redis_addr *addr, const char *why);
-void redis_retry(struct redis_conn *c); /* a waiting reconnect happens now */
-/* New credentials (copied): used from the next handshake on; when up, AUTH is sent now and a refusal closes. */
+void redis_retry(struct redis_conn *c); /* a waiting reconnect happens now; on one that is not waiting: nothing */
+/* New credentials (copied): used from the next handshake on; when up, AUTH is sent now and a refusal closes (a RESP2 subscriber cannot: it keeps
+ * the old ones until it reconnects). */
 void redis_set_auth(struct redis_conn *c, const char *username, const char *password);
-void redis_set_tls(struct redis_conn *c, struct redis_tls *tls);
-/* Commands waiting get at least this much time from now (relaxed window); never shortens. */
+void redis_set_tls(struct redis_conn *c, struct redis_tls *tls); /* from the next attempt on */
+/* Commands waiting, and an attempt to connect, get time at least until then (relaxed window); never shortens. */
 void redis_extend_deadlines(struct redis_conn *c, mono_ms at_least_until);

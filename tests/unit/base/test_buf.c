@@ -126,11 +126,12 @@ Test(buf, json_replaces_what_is_not_utf8, .init = up, .fini = down)
 {
 	expect_json("\xFF", 1, "\"" FFFD "\"");
 	expect_json("a\x80z", 3, "\"a" FFFD "z\"");
-	expect_json("\xC0\xAF", 2, "\"" FFFD FFFD "\"");             /* overlong */
-	expect_json("\xE0\x80\x80", 3, "\"" FFFD FFFD FFFD "\"");     /* overlong */
+	expect_json("\xC0\xAF", 2, "\"" FFFD FFFD "\"");          /* overlong */
+	expect_json("\xE0\x80\x80", 3, "\"" FFFD FFFD FFFD "\""); /* overlong */
 	expect_json("\xF0\x80\x80\x80", 4, "\"" FFFD FFFD FFFD FFFD "\"");
-	expect_json("\xED\xA0\x80", 3, "\"" FFFD FFFD FFFD "\"");     /* surrogate */
+	expect_json("\xED\xA0\x80", 3, "\"" FFFD FFFD FFFD "\""); /* surrogate */
 	expect_json("\xF4\x90\x80\x80", 4, "\"" FFFD FFFD FFFD FFFD "\"");
-	expect_json("\xE2\x82", 2, "\"" FFFD FFFD "\"");              /* cut off */
+	expect_json("\xE2\x82", 2, "\"" FFFD FFFD "\""); /* cut off */
+	expect_json("\xE2\x82\xAC", 2, "\"" FFFD FFFD "\"");
 	expect_json("\xC3\"", 2, "\"" FFFD "\\\"\"");
 }

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -235,6 +236,20 @@ Test(log, broken_pipe_does_not_kill, .init = up)
 	log_line(LOG_INFO, "x");
 	log_line(LOG_INFO, "y");
 	cr_assert_eq(log_n_dropped(), 2);
+}
+
+Test(log, line_cut_by_a_limit_is_ended_before_the_next, .init = up)
+{
+	struct rlimit before;
+	getrlimit(RLIMIT_FSIZE, &before);
+	setrlimit(RLIMIT_FSIZE, &(struct rlimit){.rlim_cur = 10, .rlim_max = before.rlim_max});
+	log_open(LOG_INFO, LOG_JOURNAL);
+	log_line(LOG_INFO, "0123456789");
+	log_line(LOG_INFO, "0123456789");
+	setrlimit(RLIMIT_FSIZE, &before);
+	log_line(LOG_INFO, "back");
+	cr_assert_eq(log_n_dropped(), 2);
+	cr_assert_str_eq(slurp(), "<6>0123456\n<6>back\n");
 }
 
 static void expect_quick_drops(void)

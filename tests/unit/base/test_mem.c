@@ -12,6 +12,9 @@ static void up(void)
 
 Test(mem, new_memory_is_zero, .init = up)
 {
+	char *dirty = mem_alloc(300);
+	memset(dirty, 'x', 300);
+	mem_free(dirty);
 	char *p = mem_array(3, 100);
 	for (int i = 0; i < 300; i++)
 		cr_assert_eq(p[i], 0);
@@ -56,8 +59,8 @@ Test(mem, wipe_clears, .init = up)
 
 Test(mem, product_that_overflows_ends_the_process, .init = up, .exit_code = 71)
 {
-	volatile size_t half = SIZE_MAX / 2;
-	mem_array(half, 3);
+	volatile size_t quarter = SIZE_MAX / 4 + 2;
+	mem_array(quarter, 4); /* would be 4 bytes */
 }
 
 Test(mem, impossible_size_ends_the_process, .init = up, .exit_code = 71)

@@ -1,0 +1,174 @@
+/* sluice_run - the worker that runs a command per stream: the parts of the program and what they share.
+ * One thread, one poll(2) loop (sluice_run_loop.c). Nothing in the loop blocks: the fence of the running commands hangs
+ * on it.
+ *
+ *   sluice_run.c         main
+ *   sluice_run_cli.c     command line
+ *   sluice_run_loop.c    the loop: signals, descriptors, the end
+ *   sluice_run_conn.c    the connection to sluiced: connect, back off, read, write
+ *   sluice_run_frames.c  what each frame of the daemon does
+ *   sluice_run_work.c    one lease: its command, its deadlines, its answer
+ *   sluice_run_child.c   one process: start, its stderr, its end
+ *   sluice_run_guard.c   a second process that kills what runs when we are killed
+ *   sluice_run_say.c     our stderr, never waited for */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/buf.h"
+#include "base/heap.h"
+#include "base/map.h"
+#include "base/mono.h"
+#include "codec/frame.h"
+
+/* ---- command line */
+struct options {
+	const char *socket;
+	char name[128];
+	const char **services;
+	size_t n_services;
+	int credits;
+	mono_ms kill_after; /* MONO_NEVER = as long as the grace allows */
+	char **command;
+};
+/* Ends the process on --help, --version (0) and on a usage error (64). */
+void cli_parse(struct options *opt, int argc, char **argv);
+
+/* ---- our stderr */
+enum { SAY_BUSY_BYTES = 256 * 1024, SAY_MAX_BYTES = 4 * 1024 * 1024 };
+void say_open(void);
+void say(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* one line, "sluice-run: " before it */
+void say_bytes(const char *bytes, size_t len);                        /* as they are; dropped over SAY_MAX_BYTES */
+int say_fd(void);
+size_t say_pending(void);
+void say_flush(void);
+void say_close(void); /* gives what is pending a second */
+
+/* ---- the guard: a process outside our tree, at the other end of a pipe; kills the groups it knows when that ends */
+void guard_start(char **argv); /* argv: overwritten in the guard, so that it is not taken for us in a process list */
+void guard_add(pid_t group);   /* called in the child, before its exec */
+void guard_remove(pid_t group);
+
+/* ---- one process */
+enum { REASON_MAX = 1024 };
+struct tail; /* the last line of its stderr */
+struct child {
+	pid_t pid;  /* 0 = none */
+	int err_fd; /* -1 = closed */
+	struct tail *tail;
+};
+struct child_env {
+	const char *service, *stream, *id, *token, *lease;
+	int64_t retry;
+};
+void child_setup(void); /* once: descriptor limit */
+/* Starts command with info and a LF on stdin, in a group of its own. False: errno says why, nothing is started. */
+bool child_start(struct child *c, char **command, const struct child_env *env, const char *info, size_t info_len);
+void child_signal(const struct child *c, int sig);
+void child_read_stderr(struct child *c, bool to_the_end);
+/* After its end: kills what is left of the group, reads the rest of stderr, reaps. Returns the wait status. */
+int child_reap(struct child *c);
+/* "exit status 3: last line", at most REASON_MAX bytes, UTF-8. */
+void child_reason(const struct child *c, int status, char out[REASON_MAX + 1]);
+void child_fini(struct child *c);
+
+/* ---- one lease
+ *
+ *   STARTS --started--> RUNS --TERM sent--> ENDS --KILL sent--> KILLED
+ *      |                  |                   |                   |
+ *      +---- gave up -----+------- exit ------+-------------------+--> SAYS --told, or `ok`--> freed
+ */
+enum work_state {
+	WORK_STARTS, /* could not be started yet: again at start_at */
+	WORK_RUNS,
+	WORK_ENDS,
+	WORK_KILLED,
+	WORK_SAYS /* no process; its answer is to be told, or told and waiting for `ok` */
+};
+enum work_answer {
+	ANSWER_RESULT,
+	ANSWER_REVOKED,
+	ANSWER_NONE /* not ours any more: nobody asks */
+};
+struct work {
+	struct heap_node turn; /* when work_turn has something to do */
+	enum work_state state;
+	enum work_answer answer;
+	char *lease, *service, *stream, *id, *token, *info;
+	size_t info_len;
+	int64_t retry;
+	struct child child;
+	mono_ms start_at, kill_at;      /* STARTS; ENDS */
+	mono_ms until_ms;               /* as the daemon told it; MONO_NEVER = no fence */
+	mono_ms fence_term, fence_kill; /* what we make of it */
+	int n_tries;
+	char *frame; /* SAYS: the answer */
+	mono_ms say_at;
+	bool waits_for_ok, is_seen;
+};
+
+/* ---- the connection */
+enum conn_state {
+	CONN_DOWN, /* connects again at retry_at */
+	CONN_GREETS,
+	CONN_UP
+};
+struct conn {
+	enum conn_state state;
+	int fd;
+	struct frame_splitter in;
+	struct buf out;
+	char *session; /* of the last welcome; NULL = none yet */
+	mono_ms retry_at, backoff;
+	int said_errno; /* what was said last about not connecting */
+	bool has_lines; /* read but not acted on yet: no waiting */
+};
+
+/* ---- all of it */
+struct runner {
+	const struct options *opt;
+	struct map by_lease, by_pid;
+	struct heap turns;
+	struct conn conn;
+	mono_ms now; /* of this round */
+	mono_ms lease_ms;
+	mono_ms until_ms; /* the last one told */
+	size_t n_processes;
+	int n_stops; /* SIGTERMs and the like so far */
+	int exit_code;
+	bool is_over;
+};
+
+void runner_init(struct runner *r, const struct options *opt);
+void runner_fini(struct runner *r);
+int runner_loop(struct runner *r); /* returns the exit code */
+
+void conn_turn(struct runner *r);     /* connects when it is time to */
+void conn_readable(struct runner *r); /* reads, and acts on what came */
+void conn_flush(struct runner *r);
+void conn_send(struct runner *r, const char *frame); /* dropped while down */
+void conn_drop(struct runner *r);                    /* closes; connects again after the backoff */
+
+void frames_hello(struct runner *r);
+/* False: not a frame of this protocol. May end the connection. */
+bool frames_act(struct runner *r, char *line, size_t len);
+
+struct work_spec {
+	const char *lease, *service, *stream, *id, *token, *info;
+	size_t info_len;
+	int64_t retry;
+	mono_ms until_ms;
+};
+void work_new(struct runner *r, const struct work_spec *spec);
+struct work *work_find(const struct runner *r, const char *lease);
+struct work *work_of_pid(const struct runner *r, pid_t pid);
+void work_turn(struct runner *r, struct work *w);                        /* at w->turn.at */
+void work_set_until(struct runner *r, struct work *w, mono_ms until_ms); /* MONO_NEVER = none */
+void work_revoke(struct runner *r, struct work *w, mono_ms grace_ms);
+/* Not ours any more: killed at once, or forgotten. Of this and the next two: w may be gone afterwards. */
+void work_abandon(struct runner *r, struct work *w);
+void work_ended(struct runner *r, struct work *w); /* its process is a zombie */
+void work_tell(struct runner *r, struct work *w);  /* SAYS: sends the answer */
+void work_free(struct runner *r, struct work *w);

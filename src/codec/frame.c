@@ -1,0 +1,302 @@
+#include "codec/frame.h"
+
+#include <string.h>
+
+#include <yyjson.h>
+
+#include "base/mem.h"
+
+enum {
+	POOL_BYTES = 16384, /* most frames are parsed in here; longer ones on the heap */
+	SLICES_KEEP = 4096,
+};
+
+/* RAW for what int64 cannot hold, so that 1e999 in a field we ignore does not end a session. */
+static const yyjson_read_flag READ_FLAGS = YYJSON_READ_BIGNUM_AS_RAW;
+
+struct frame_decoder {
+	yyjson_doc *doc;
+	struct slice *slices; /* services, then resume */
+	size_t n_slices;
+	char pool[POOL_BYTES];
+};
+
+struct field {
+	const char *name, *missing, *wrong;
+};
+
+static const struct field F_V = {"v", "v: missing", "v: must be an integer"};
+static const struct field F_NAME = {"name", "name: missing", "name: must be a string"};
+static const struct field F_CREDITS = {"credits", "credits: missing", "credits: must be an integer"};
+static const struct field F_N = {"n", "n: missing", "n: must be an integer"};
+static const struct field F_LEASE = {"lease", "lease: missing", "lease: must be a string of 1 to 64 bytes"};
+static const struct field F_SERVICES = {"services", "", "services: must be an array of strings"};
+static const struct field F_SESSION = {"session", "", "session: must be a string"};
+static const struct field F_RESUME = {"resume", "", "resume: must be an array of strings of 1 to 64 bytes"};
+static const struct field F_REASON = {"reason", "", "reason: must be a string"};
+static const struct field F_DEAD = {"dead", "", "dead: must be true or false"};
+static const struct field F_NOTE = {"note", "", "note: must be a string"};
+
+struct frame_decoder *frame_decoder_new(void)
+{
+	return mem_alloc(sizeof(struct frame_decoder));
+}
+
+static void reset(struct frame_decoder *d)
+{
+	yyjson_doc_free(d->doc);
+	d->doc = NULL;
+	if (d->n_slices > SLICES_KEEP) {
+		mem_free(d->slices);
+		d->slices = NULL;
+		d->n_slices = 0;
+	}
+}
+
+void frame_decoder_free(struct frame_decoder *d)
+{
+	if (!d)
+		return;
+	reset(d);
+	mem_free(d->slices);
+	mem_free(d);
+}
+
+/* Looked at before parsing, so that brackets alone cannot make the parser allocate. */
+static bool nests_too_deep(const char *p, size_t len)
+{
+	int depth = 0;
+	bool in_string = false;
+	for (const char *end = p + len; p < end; p++) {
+		if (in_string) {
+			if (*p == '\\')
+				p++;
+			else if (*p == '"')
+				in_string = false;
+		} else if (*p == '"') {
+			in_string = true;
+		} else if (*p == '{' || *p == '[') {
+			if (++depth > FRAME_DEPTH_MAX)
+				return true;
+		} else if (*p == '}' || *p == ']') {
+			depth--;
+		}
+	}
+	return false;
+}
+
+static enum err_code parse(struct frame_decoder *d, const char *line, size_t len, struct err *err)
+{
+	reset(d);
+	if (nests_too_deep(line, len))
+		return err_set(err, ERR_INVALID, "nested more than %d deep", FRAME_DEPTH_MAX);
+	yyjson_alc alc;
+	bool is_pooled = yyjson_read_max_memory_usage(len, READ_FLAGS) <= sizeof(d->pool) &&
+			 yyjson_alc_pool_init(&alc, d->pool, sizeof(d->pool));
+	yyjson_read_err why;
+	/* The parser takes a mutable string only for in-situ parsing, which we do not ask for. */
+	d->doc = yyjson_read_opts((char *)(uintptr_t)line, len, READ_FLAGS, is_pooled ? &alc : NULL, &why);
+	if (!d->doc)
+		return err_set(err, ERR_INVALID, "not JSON: %s at byte %zu", why.msg, why.pos);
+	if (!yyjson_is_obj(yyjson_doc_get_root(d->doc)))
+		return err_set(err, ERR_INVALID, "not a JSON object");
+	return ERR_OK;
+}
+
+static struct slice slice_of(yyjson_val *v)
+{
+	return (struct slice){.p = yyjson_get_str(v), .len = yyjson_get_len(v)};
+}
+
+/* The first problem is the one that is told. */
+static void refuse(struct frame *f, enum frame_problem problem, const char *text)
+{
+	if (f->problem != FRAME_PROBLEM_NONE)
+		return;
+	f->problem = problem;
+	f->bad_field = text;
+}
+
+static bool is_lease(yyjson_val *v)
+{
+	return yyjson_is_str(v) && yyjson_get_len(v) > 0 && yyjson_get_len(v) <= FRAME_LEASE_MAX;
+}
+
+/* An integer beyond int64: digits only, kept as text by the parser. */
+static bool is_huge(yyjson_val *v)
+{
+	return yyjson_is_raw(v) && !memchr(yyjson_get_raw(v), '.', yyjson_get_len(v)) &&
+	       !memchr(yyjson_get_raw(v), 'e', yyjson_get_len(v)) && !memchr(yyjson_get_raw(v), 'E', yyjson_get_len(v));
+}
+
+static bool get_int(yyjson_val *v, int64_t *out)
+{
+	if (!yyjson_is_int(v) || (yyjson_is_uint(v) && yyjson_get_uint(v) > INT64_MAX))
+		return false;
+	*out = yyjson_get_sint(v);
+	return true;
+}
+
+static void read_credits(struct frame *f, yyjson_val *root, const struct field *field)
+{
+	yyjson_val *v = yyjson_obj_get(root, field->name);
+	bool is_uint64 = yyjson_is_uint(v) && yyjson_get_uint(v) > INT64_MAX;
+	int64_t n = -1;
+	if (!v)
+		refuse(f, FRAME_PROBLEM_FIELD, field->missing);
+	else if (!get_int(v, &n) && !is_uint64 && !is_huge(v))
+		refuse(f, FRAME_PROBLEM_FIELD, field->wrong);
+	else if (n < 0 || n > FRAME_CREDITS_MAX)
+		refuse(f, FRAME_PROBLEM_LIMIT, "credits: must be 0 to 10000");
+	else
+		f->credits = n;
+}
+
+static void read_string(struct frame *f, yyjson_val *root, const struct field *field, struct slice *out)
+{
+	yyjson_val *v = yyjson_obj_get(root, field->name);
+	if (!v)
+		return;
+	if (yyjson_is_str(v))
+		*out = slice_of(v);
+	else
+		refuse(f, FRAME_PROBLEM_FIELD, field->wrong);
+}
+
+static void read_lease(struct frame *f, yyjson_val *root)
+{
+	yyjson_val *v = yyjson_obj_get(root, F_LEASE.name);
+	if (is_lease(v))
+		f->lease = slice_of(v);
+	else
+		refuse(f, FRAME_PROBLEM_FIELD, v ? F_LEASE.wrong : F_LEASE.missing);
+}
+
+/* Returns how many strings went to out, which has room for all of them. */
+static size_t read_strings(struct frame *f, yyjson_val *array, const struct field *field, struct slice *out)
+{
+	size_t i, n;
+	yyjson_val *v;
+	if (array && !yyjson_is_arr(array))
+		refuse(f, FRAME_PROBLEM_FIELD, field->wrong);
+	yyjson_arr_foreach(array, i, n, v)
+	{
+		if (!yyjson_is_str(v) || (field == &F_RESUME && !is_lease(v))) {
+			refuse(f, FRAME_PROBLEM_FIELD, field->wrong);
+			return 0;
+		}
+		out[i] = slice_of(v);
+	}
+	return yyjson_arr_size(array);
+}
+
+static void read_hello(struct frame_decoder *d, struct frame *f, yyjson_val *root)
+{
+	yyjson_val *v = yyjson_obj_get(root, F_V.name);
+	if (!get_int(v, &f->v))
+		refuse(f, FRAME_PROBLEM_FIELD, v ? F_V.wrong : F_V.missing);
+	if (yyjson_obj_get(root, F_NAME.name))
+		read_string(f, root, &F_NAME, &f->name);
+	else
+		refuse(f, FRAME_PROBLEM_FIELD, F_NAME.missing);
+	read_credits(f, root, &F_CREDITS);
+	read_string(f, root, &F_SESSION, &f->session);
+	yyjson_val *services = yyjson_obj_get(root, F_SERVICES.name);
+	yyjson_val *resume = yyjson_obj_get(root, F_RESUME.name);
+	size_t need = yyjson_arr_size(services) + yyjson_arr_size(resume);
+	if (need > d->n_slices) {
+		d->slices = mem_grow(d->slices, need, sizeof(*d->slices));
+		d->n_slices = need;
+	}
+	f->has_services = services != NULL;
+	f->services = d->slices;
+	f->n_services = read_strings(f, services, &F_SERVICES, f->services);
+	f->resume = d->slices ? d->slices + f->n_services : NULL;
+	f->n_resume = read_strings(f, resume, &F_RESUME, f->resume);
+}
+
+static void read_n(struct frame *f, yyjson_val *root)
+{
+	yyjson_val *v = yyjson_obj_get(root, F_N.name);
+	if (!v)
+		return;
+	f->has_n = get_int(v, &f->n);
+	if (!f->has_n)
+		refuse(f, FRAME_PROBLEM_FIELD, F_N.wrong);
+}
+
+static void read_dead(struct frame *f, yyjson_val *root)
+{
+	yyjson_val *v = yyjson_obj_get(root, F_DEAD.name);
+	if (v && !yyjson_is_bool(v))
+		refuse(f, FRAME_PROBLEM_FIELD, F_DEAD.wrong);
+	f->dead = yyjson_get_bool(v);
+}
+
+static enum frame_kind kind_of(struct slice type)
+{
+	static const char *const names[FRAME_UNKNOWN] = {
+		[FRAME_HELLO] = "hello",
+		[FRAME_CREDITS] = "credits",
+		[FRAME_DONE] = "done",
+		[FRAME_FAIL] = "fail",
+		[FRAME_RELEASE] = "release",
+		[FRAME_PROGRESS] = "progress",
+		[FRAME_REVOKED] = "revoked",
+		[FRAME_PING] = "ping",
+		[FRAME_PONG] = "pong",
+		[FRAME_BYE] = "bye",
+	};
+	for (int k = 0; k < FRAME_UNKNOWN; k++)
+		if (strlen(names[k]) == type.len && memcmp(names[k], type.p, type.len) == 0)
+			return (enum frame_kind)k;
+	return FRAME_UNKNOWN;
+}
+
+static void read_fields(struct frame_decoder *d, struct frame *f, yyjson_val *root)
+{
+	switch (f->kind) {
+	case FRAME_HELLO:
+		read_hello(d, f, root);
+		break;
+	case FRAME_CREDITS:
+		read_credits(f, root, &F_N);
+		break;
+	case FRAME_FAIL:
+		read_lease(f, root);
+		read_string(f, root, &F_REASON, &f->reason);
+		read_dead(f, root);
+		break;
+	case FRAME_PROGRESS:
+		read_lease(f, root);
+		read_string(f, root, &F_NOTE, &f->note);
+		break;
+	case FRAME_DONE:
+	case FRAME_RELEASE:
+	case FRAME_REVOKED:
+		read_lease(f, root);
+		break;
+	case FRAME_PING:
+	case FRAME_PONG:
+		read_n(f, root);
+		break;
+	case FRAME_BYE:
+	case FRAME_UNKNOWN:
+	case FRAME_N:
+		break;
+	}
+}
+
+enum err_code frame_decode(struct frame_decoder *d, const char *line, size_t len, struct frame *out, struct err *err)
+{
+	enum err_code rc = parse(d, line, len, err);
+	if (rc)
+		return rc;
+	yyjson_val *root = yyjson_doc_get_root(d->doc);
+	yyjson_val *type = yyjson_obj_get(root, "t");
+	if (!yyjson_is_str(type))
+		return err_set(err, ERR_INVALID, type ? "`t` is not a string" : "no `t`");
+	*out = (struct frame){.kind = kind_of(slice_of(type)), .type = slice_of(type), .v = -1};
+	read_fields(d, out, root);
+	return ERR_OK;
+}

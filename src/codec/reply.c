@@ -1,0 +1,455 @@
+/* reply - one row of `rows` per command: which shape answers it. A decoder answers false for a shape it does not know.
+ */
+#include "codec/reply.h"
+
+#include <string.h>
+
+#include <hiredis/hiredis.h>
+
+#include "base/mem.h"
+#include "codec/command.h"
+
+#if HIREDIS_MAJOR * 10000 + HIREDIS_MINOR * 100 < 10200
+#error "hiredis 1.2.0 or later is needed"
+#endif
+
+struct reply_decoder {
+	struct pending_row *pending;
+	struct consumer_row *consumers;
+	struct slot_range *slots;
+	struct field *fields;
+	size_t n_pending, n_consumers, n_slots, n_fields; /* room */
+};
+
+typedef bool decode_fn(struct reply_decoder *d, const redisReply *r, struct reply *out);
+
+struct reply_decoder *reply_decoder_new(void)
+{
+	return mem_alloc(sizeof(struct reply_decoder));
+}
+
+void reply_decoder_free(struct reply_decoder *d)
+{
+	if (!d)
+		return;
+	mem_free(d->pending);
+	mem_free(d->consumers);
+	mem_free(d->slots);
+	mem_free(d->fields);
+	mem_free(d);
+}
+
+/* ---- parts */
+
+static bool is_text(const redisReply *r)
+{
+	return r && (r->type == REDIS_REPLY_STRING || r->type == REDIS_REPLY_STATUS || r->type == REDIS_REPLY_VERB);
+}
+
+static bool is_list(const redisReply *r)
+{
+	return r && (r->type == REDIS_REPLY_ARRAY || r->type == REDIS_REPLY_MAP || r->type == REDIS_REPLY_SET);
+}
+
+static bool is_int(const redisReply *r)
+{
+	return r && r->type == REDIS_REPLY_INTEGER;
+}
+
+static struct slice slice_of(const redisReply *r)
+{
+	return (struct slice){r->str, r->len};
+}
+
+static bool equals(const redisReply *r, const char *s)
+{
+	return is_text(r) && r->len == strlen(s) && memcmp(r->str, s, r->len) == 0;
+}
+
+static bool starts(const redisReply *r, const char *s)
+{
+	return is_text(r) && r->len >= strlen(s) && memcmp(r->str, s, strlen(s)) == 0;
+}
+
+static bool id_of(const redisReply *r, struct entry_id *id)
+{
+	return is_text(r) && command_id_parse(r->str, r->len, id);
+}
+
+/* ---- single values */
+
+static bool decode_int(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	(void)d;
+	if (!is_int(r))
+		return false;
+	*out = (struct reply){.kind = REPLY_INT, .integer = r->integer};
+	return true;
+}
+
+/* OK, or nil where a condition (NX, XX) was not met. */
+static bool decode_ok(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	(void)d;
+	if (r->type != REDIS_REPLY_NIL && r->type != REDIS_REPLY_STATUS)
+		return false;
+	*out = (struct reply){.kind = r->type == REDIS_REPLY_NIL ? REPLY_NIL : REPLY_OK};
+	return true;
+}
+
+/* PING and subscriptions: that something came is enough. */
+static bool decode_any(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	(void)d;
+	(void)r;
+	*out = (struct reply){.kind = REPLY_OK};
+	return true;
+}
+
+static bool decode_text(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	(void)d;
+	if (r->type == REDIS_REPLY_NIL)
+		*out = (struct reply){.kind = REPLY_NIL};
+	else if (is_text(r))
+		*out = (struct reply){.kind = REPLY_TEXT, .text = slice_of(r)};
+	else
+		return false;
+	return true;
+}
+
+static bool decode_id(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	(void)d;
+	struct entry_id id;
+	if (!id_of(r, &id))
+		return false;
+	*out = (struct reply){.kind = REPLY_ID, .id = id};
+	return true;
+}
+
+/* The new id, nil, or a number that says why not. */
+static bool decode_requeue(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	if (is_int(r))
+		return decode_int(d, r, out);
+	if (r->type == REDIS_REPLY_NIL)
+		return decode_text(d, r, out);
+	return decode_id(d, r, out);
+}
+
+static bool decode_role(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	return is_list(r) && r->elements > 0 && is_text(r->element[0]) && decode_text(d, r->element[0], out);
+}
+
+static bool decode_config(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	if (!is_list(r))
+		return false;
+	if (r->elements == 0) {
+		*out = (struct reply){.kind = REPLY_NIL};
+		return true;
+	}
+	return r->elements >= 2 && is_text(r->element[1]) && decode_text(d, r->element[1], out);
+}
+
+static bool decode_run_id(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	(void)d;
+	static const char key[] = "\nrun_id:";
+	const char *at = is_text(r) ? memmem(r->str, r->len, key, sizeof key - 1) : NULL;
+	if (!at)
+		return false;
+	at += sizeof key - 1;
+	const char *end = r->str + r->len;
+	const char *p = at;
+	while (p < end && *p != '\r' && *p != '\n')
+		p++;
+	*out = (struct reply){.kind = REPLY_TEXT, .text = {at, (size_t)(p - at)}};
+	return true;
+}
+
+static bool decode_pending_sum(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	return is_list(r) && r->elements > 0 && decode_int(d, r->element[0], out);
+}
+
+/* ---- entries */
+
+/* [id, [name, value, …]]; nil in place of the list: deleted while pending. */
+static bool decode_entry(struct reply_decoder *d, const redisReply *r, bool with_fields, struct entry_in *e)
+{
+	if (!is_list(r) || r->elements != 2 || !id_of(r->element[0], &e->id))
+		return false;
+	const redisReply *list = r->element[1];
+	if (list->type == REDIS_REPLY_NIL) {
+		e->problem = ENTRY_DELETED;
+		return true;
+	}
+	if (!is_list(list) || list->elements % 2 != 0)
+		return false;
+	struct slice input = {NULL, 0}, retry = {NULL, 0};
+	const size_t n = list->elements / 2;
+	if (with_fields && n > d->n_fields) {
+		d->fields = mem_grow(d->fields, n, sizeof *d->fields);
+		d->n_fields = n;
+	}
+	for (size_t i = 0; i < n; i++) {
+		const redisReply *name = list->element[2 * i], *value = list->element[2 * i + 1];
+		if (!is_text(name) || !is_text(value))
+			return false;
+		if (equals(name, "lbs-input"))
+			input = slice_of(value);
+		else if (equals(name, "_retry_count"))
+			retry = slice_of(value);
+		if (with_fields)
+			d->fields[i] = (struct field){.name = slice_of(name), .value = slice_of(value)};
+	}
+	reply_read_input(e, input, retry);
+	if (with_fields)
+		e->fields = reply_copy_fields(d->fields, n);
+	return true;
+}
+
+static bool decode_list(struct reply_decoder *d, const redisReply *r, bool with_fields, struct reply *out)
+{
+	const size_t n = r ? r->elements : 0; /* NULL: an empty list */
+	if (r && !is_list(r))
+		return false;
+	struct entry_batch *b = mem_alloc(sizeof *b + n * sizeof b->v[0]);
+	b->n = n;
+	for (size_t i = 0; i < n; i++) {
+		if (!decode_entry(d, r->element[i], with_fields, &b->v[i])) {
+			entry_batch_free(b);
+			return false;
+		}
+	}
+	*out = (struct reply){.kind = REPLY_ENTRIES, .entries = b};
+	return true;
+}
+
+static bool decode_range(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	return decode_list(d, r, false, out);
+}
+
+static bool decode_range_fields(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	return decode_list(d, r, true, out);
+}
+
+/* Nil, or one stream: RESP3 {name: entries}, RESP2 [[name, entries]]. */
+static bool decode_read(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	if (r->type == REDIS_REPLY_NIL || (is_list(r) && r->elements == 0))
+		return decode_list(d, NULL, false, out);
+	if (r->type == REDIS_REPLY_ARRAY)
+		r = r->element[0];
+	if (!is_list(r) || r->elements != 2)
+		return false;
+	return decode_list(d, r->element[1], false, out);
+}
+
+/* ---- rows */
+
+static bool decode_pending(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	if (!is_list(r))
+		return false;
+	if (r->elements > d->n_pending) {
+		d->pending = mem_grow(d->pending, r->elements, sizeof *d->pending);
+		d->n_pending = r->elements;
+	}
+	for (size_t i = 0; i < r->elements; i++) {
+		const redisReply *row = r->element[i];
+		struct pending_row *p = &d->pending[i];
+		if (!is_list(row) || row->elements < 4 || !id_of(row->element[0], &p->id) ||
+			!is_text(row->element[1]) || !is_int(row->element[2]) || !is_int(row->element[3]) ||
+			row->element[3]->integer < 0)
+			return false;
+		p->consumer = slice_of(row->element[1]);
+		p->idle_ms = row->element[2]->integer;
+		p->deliveries = (uint64_t)row->element[3]->integer;
+	}
+	*out = (struct reply){.kind = REPLY_PENDING, .pending = d->pending, .n = r->elements};
+	return true;
+}
+
+/* Name-value pairs: a map, or in RESP2 a flat array. */
+static bool decode_consumer(const redisReply *r, struct consumer_row *row)
+{
+	if (!is_list(r) || r->elements % 2 != 0)
+		return false;
+	bool has_name = false, has_pending = false, has_idle = false;
+	for (size_t i = 0; i + 1 < r->elements; i += 2) {
+		const redisReply *key = r->element[i], *value = r->element[i + 1];
+		if (equals(key, "name") && is_text(value)) {
+			row->name = slice_of(value);
+			has_name = true;
+		} else if (equals(key, "pending") && is_int(value) && value->integer >= 0) {
+			row->n_pending = (uint64_t)value->integer;
+			has_pending = true;
+		} else if (equals(key, "idle") && is_int(value)) {
+			row->idle_ms = value->integer;
+			has_idle = true;
+		}
+	}
+	return has_name && has_pending && has_idle;
+}
+
+static bool decode_consumers(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	if (!is_list(r))
+		return false;
+	if (r->elements > d->n_consumers) {
+		d->consumers = mem_grow(d->consumers, r->elements, sizeof *d->consumers);
+		d->n_consumers = r->elements;
+	}
+	for (size_t i = 0; i < r->elements; i++)
+		if (!decode_consumer(r->element[i], &d->consumers[i]))
+			return false;
+	*out = (struct reply){.kind = REPLY_CONSUMERS, .consumers = d->consumers, .n = r->elements};
+	return true;
+}
+
+/* The address a node is known by without its preferred name: "ip" of its metadata. */
+static const redisReply *metadata_ip(const redisReply *node)
+{
+	const redisReply *meta = node->elements > 3 ? node->element[3] : NULL;
+	for (size_t i = 0; is_list(meta) && i + 1 < meta->elements; i += 2)
+		if (equals(meta->element[i], "ip") && is_text(meta->element[i + 1]))
+			return meta->element[i + 1];
+	return NULL;
+}
+
+/* [from, to, [host, port, id, …] of the master, replicas …]. Host nil or "": the one we are connected to. */
+static bool decode_slot_range(const redisReply *r, struct slot_range *s)
+{
+	if (!is_list(r) || r->elements < 3 || !is_int(r->element[0]) || !is_int(r->element[1]))
+		return false;
+	const long long from = r->element[0]->integer, to = r->element[1]->integer;
+	const redisReply *node = r->element[2];
+	if (from < 0 || to < from || to > 16383 || !is_list(node) || node->elements < 2 || !is_int(node->element[1]))
+		return false;
+	const long long port = node->element[1]->integer;
+	const redisReply *host = node->element[0], *id = node->elements > 2 ? node->element[2] : NULL;
+	if (equals(host, "?"))
+		host = metadata_ip(node);
+	if (port < 1 || port > 65535 || (is_text(host) && host->len >= sizeof s->host) ||
+		(is_text(id) && id->len >= sizeof s->node_id))
+		return false;
+	*s = (struct slot_range){.from = (uint16_t)from, .to = (uint16_t)to, .port = (uint16_t)port};
+	if (is_text(host))
+		memcpy(s->host, host->str, host->len);
+	if (is_text(id))
+		memcpy(s->node_id, id->str, id->len);
+	return true;
+}
+
+static bool decode_slots(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	if (!is_list(r))
+		return false;
+	if (r->elements > d->n_slots) {
+		d->slots = mem_grow(d->slots, r->elements, sizeof *d->slots);
+		d->n_slots = r->elements;
+	}
+	for (size_t i = 0; i < r->elements; i++)
+		if (!decode_slot_range(r->element[i], &d->slots[i]))
+			return false;
+	*out = (struct reply){.kind = REPLY_SLOTS, .slots = d->slots, .n = r->elements};
+	return true;
+}
+
+/* ---- the table */
+
+static decode_fn *const rows[CMD_N] = {
+	[CMD_LOCK] = decode_ok,
+	[CMD_LOCK_GET] = decode_text,
+	[CMD_LOCK_SWAP] = decode_int,
+	[CMD_RENEW] = decode_text,
+	[CMD_UNLOCK] = decode_int,
+	[CMD_PROBE] = decode_int,
+	[CMD_TOMB] = decode_ok,
+	[CMD_GROUP_CREATE] = decode_ok,
+	[CMD_READ] = decode_read,
+	[CMD_READ_OWN] = decode_read,
+	[CMD_HEARTBEAT] = decode_read,
+	[CMD_FETCH] = decode_range,
+	[CMD_TAKE] = decode_int,
+	[CMD_DONE] = decode_int,
+	[CMD_REQUEUE] = decode_requeue,
+	[CMD_DEAD] = decode_int,
+	[CMD_DEAD_ADD] = decode_id,
+	[CMD_DEAD_READ] = decode_range_fields,
+	[CMD_ACK_DEL] = decode_int,
+	[CMD_PENDING] = decode_pending,
+	[CMD_CONSUMERS] = decode_consumers,
+	[CMD_LENGTH] = decode_int,
+	[CMD_PENDING_SUM] = decode_pending_sum,
+	[CMD_DLQ_LENGTH] = decode_int,
+	[CMD_ADD] = decode_id,
+	[CMD_DLQ_RANGE] = decode_range_fields,
+	[CMD_DLQ_DEL] = decode_int,
+	[CMD_REPLAY] = decode_id,
+	[CMD_WAIT] = decode_int,
+	[CMD_UNBLOCK] = decode_int,
+	[CMD_SLOTS] = decode_slots,
+	[CMD_ROLE] = decode_role,
+	[CMD_RUN_ID] = decode_run_id,
+	[CMD_CONFIG_GET_EVENTS] = decode_config,
+	[CMD_CONFIG_SET_EVENTS] = decode_ok,
+	[CMD_PSUBSCRIBE] = decode_any,
+	[CMD_PING] = decode_any,
+};
+
+void reply_decode(struct reply_decoder *d, enum cmd_kind kind, const struct redisReply *r, struct reply *out)
+{
+	*out = (struct reply){.kind = REPLY_NONE};
+	if (!r)
+		return;
+	if (r->type == REDIS_REPLY_ERROR)
+		reply_set_error(kind, slice_of(r), out);
+	else if (!rows[kind](d, r, out))
+		*out = (struct reply){
+			.kind = REPLY_ERROR,
+			.error = RERR_BAD,
+			.text = {"answer of unknown shape", sizeof "answer of unknown shape" - 1},
+		};
+}
+
+/* ---- pushes */
+
+/* __keyspace@<db>__:<key> -> key. */
+static bool keyspace_key(const redisReply *channel, struct slice *key)
+{
+	if (!starts(channel, "__keyspace@"))
+		return false;
+	const char *sep = memmem(channel->str, channel->len, "__:", 3);
+	if (!sep)
+		return false;
+	sep += 3;
+	*key = (struct slice){sep, channel->len - (size_t)(sep - channel->str)};
+	return true;
+}
+
+void reply_decode_push(const struct redisReply *r, struct push *out)
+{
+	*out = (struct push){.kind = PUSH_OTHER};
+	if (!r || (r->type != REDIS_REPLY_PUSH && r->type != REDIS_REPLY_ARRAY) || r->elements == 0 ||
+		!is_text(r->element[0]))
+		return;
+	out->name = slice_of(r->element[0]);
+	if (equals(r->element[0], "subscribe") || equals(r->element[0], "psubscribe")) {
+		out->kind = PUSH_SUBSCRIBED;
+		return;
+	}
+	const size_t n = equals(r->element[0], "message") ? 3 : equals(r->element[0], "pmessage") ? 4 : 0;
+	struct slice key;
+	if (n == 0 || r->elements < n || !equals(r->element[n - 1], "expired") ||
+		!keyspace_key(r->element[n - 2], &key))
+		return;
+	if (command_lock_parse(key.p, key.len, &out->stream, &out->id))
+		out->kind = PUSH_LOCK_EXPIRED;
+}

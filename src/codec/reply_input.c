@@ -1,0 +1,130 @@
+/* reply_input - what an entry of the load-balancer stream says: the JSON in `lbs-input` and its `_retry_count`. */
+#include "codec/reply.h"
+
+#include <string.h>
+
+#include <yyjson.h>
+
+#include "base/mem.h"
+#include "codec/command.h"
+
+static void *json_malloc(void *ctx, size_t size)
+{
+	(void)ctx;
+	return mem_grow(NULL, size, 1);
+}
+
+static void *json_realloc(void *ctx, void *p, size_t old_size, size_t size)
+{
+	(void)ctx;
+	(void)old_size;
+	return mem_grow(p, size, 1);
+}
+
+static void json_free(void *ctx, void *p)
+{
+	(void)ctx;
+	mem_free(p);
+}
+
+/* A document that does not fit into memory ends the process; it is not bad JSON. */
+static const yyjson_alc json_alc = {.malloc = json_malloc, .realloc = json_realloc, .free = json_free};
+
+/* The object's last values, as encoding/json of Go reads duplicate keys; names match exactly. */
+static void find_values(yyjson_val *root, yyjson_val **name, yyjson_val **info)
+{
+	yyjson_obj_iter it = yyjson_obj_iter_with(root);
+	for (yyjson_val *key; (key = yyjson_obj_iter_next(&it));) {
+		if (yyjson_equals_str(key, "DataStreamName"))
+			*name = yyjson_obj_iter_get_val(key);
+		else if (yyjson_equals_str(key, "Info"))
+			*info = yyjson_obj_iter_get_val(key);
+	}
+}
+
+static bool is_stream_name(yyjson_val *name)
+{
+	const size_t len = yyjson_get_len(name);
+	return yyjson_is_str(name) && len > 0 && len <= REPLY_STREAM_MAX &&
+	       memchr(yyjson_get_str(name), '\0', len) == NULL;
+}
+
+static struct text *info_text(yyjson_val *info)
+{
+	if (!info)
+		return text_new("{}", 2);
+	size_t len;
+	char *json = yyjson_val_write_opts(info, YYJSON_WRITE_NOFLAG, &json_alc, &len, NULL);
+	if (!json)
+		return NULL;
+	struct text *t = text_new(json, len);
+	mem_free(json);
+	return t;
+}
+
+static enum entry_problem read_json(struct entry_in *e, struct slice json)
+{
+	/* Without the in-situ flag the bytes are only read. */
+	yyjson_doc *doc =
+		yyjson_read_opts((char *)(uintptr_t)json.p, json.len, YYJSON_READ_NUMBER_AS_RAW, &json_alc, NULL);
+	if (!doc)
+		return ENTRY_BAD_JSON;
+	enum entry_problem problem = ENTRY_BAD_JSON;
+	yyjson_val *name = NULL, *info = NULL;
+	if (!yyjson_is_obj(yyjson_doc_get_root(doc)))
+		goto out;
+	find_values(yyjson_doc_get_root(doc), &name, &info);
+	problem = ENTRY_NO_NAME;
+	if (!is_stream_name(name))
+		goto out;
+	problem = ENTRY_BAD_JSON;
+	e->info = info_text(info);
+	if (!e->info)
+		goto out;
+	e->stream = text_new(yyjson_get_str(name), yyjson_get_len(name));
+	e->lock_slot = command_lock_slot(e->stream->bytes, e->stream->len, e->id);
+	problem = ENTRY_GOOD;
+out:
+	yyjson_doc_free(doc);
+	return problem;
+}
+
+/* 1 to 9 digits; anything else counts as 0. */
+static void read_retry(struct entry_in *e, struct slice s)
+{
+	uint32_t v = 0;
+	e->bad_retry = s.len == 0 || s.len > 9;
+	for (size_t i = 0; i < s.len && !e->bad_retry; i++) {
+		e->bad_retry = s.p[i] < '0' || s.p[i] > '9';
+		v = v * 10 + (uint32_t)(s.p[i] - '0');
+	}
+	e->retry = e->bad_retry ? 0 : v;
+}
+
+void reply_read_input(struct entry_in *e, struct slice lbs_input, struct slice retry_count)
+{
+	e->problem = lbs_input.p ? read_json(e, lbs_input) : ENTRY_NO_INPUT;
+	if (retry_count.p)
+		read_retry(e, retry_count);
+}
+
+struct field_list *reply_copy_fields(const struct field *fields, size_t n)
+{
+	size_t bytes = 0;
+	for (size_t i = 0; i < n; i++)
+		bytes += fields[i].name.len + fields[i].value.len;
+	struct field_list *l = mem_alloc(sizeof *l + n * sizeof l->v[0] + bytes + 1);
+	char *at = (char *)(l->v + n);
+	l->n = n;
+	for (size_t i = 0; i < n; i++) {
+		const struct slice from[2] = {fields[i].name, fields[i].value};
+		struct slice *const to[2] = {&l->v[i].name, &l->v[i].value};
+		for (int k = 0; k < 2; k++) {
+			if (from[k].len)
+				memcpy(at, from[k].p, from[k].len);
+			*to[k] = (struct slice){at, from[k].len};
+			at += from[k].len;
+		}
+	}
+	return l;
+}

@@ -1,0 +1,162 @@
+#include "config/env.h"
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "config/text.h"
+
+static const char PREFIX[] = "SLUICED_";
+
+enum { MAX_NAME = 128 };
+
+/* A variable's name on its way to a setting. */
+struct walk {
+	char name[MAX_NAME];             /* SLUICED_REDIS__DB */
+	const char *rest;                /* the components still to come, in name */
+	char prefix[OPTION_MAX_PATH];    /* of the map reached: "redis." */
+	char shown[2 * OPTION_MAX_PATH]; /* the path for messages: "services[0].lease" */
+	size_t service;
+	struct err *err;
+};
+
+const char *env_get(char *const *env, const char *name)
+{
+	size_t len = strlen(name);
+	for (; env && *env; env++) {
+		if (strncmp(*env, name, len) == 0 && (*env)[len] == '=')
+			return *env + len + 1;
+	}
+	return NULL;
+}
+
+static enum err_code fail(const struct walk *w, const char *problem)
+{
+	char shown[TEXT_SHOWN];
+	text_show(w->name, strlen(w->name), shown);
+	return err_set(
+		w->err, ERR_INVALID, "environment: %.*s: %s: %s", (int)strlen(shown) - 2, shown + 1, w->shown, problem);
+}
+
+/* Cuts the next component off, in small letters. */
+static void next_component(struct walk *w, char out[static MAX_NAME])
+{
+	const char *end = strstr(w->rest, "__");
+	size_t len = end ? (size_t)(end - w->rest) : strlen(w->rest);
+	for (size_t i = 0; i < len; i++)
+		out[i] = (char)tolower((unsigned char)w->rest[i]);
+	out[len] = '\0';
+	w->rest = end ? end + 2 : w->rest + len;
+}
+
+static void show(struct walk *w, const char *component)
+{
+	char shown[TEXT_SHOWN];
+	text_show(component, strlen(component), shown);
+	size_t used = strlen(w->shown);
+	snprintf(w->shown + used, sizeof w->shown - used, "%s%.*s", used ? "." : "", (int)strlen(shown) - 2, shown + 1);
+}
+
+/* `start` is where the unknown component stands in name. */
+static enum err_code fail_unknown(const struct walk *w, const char *component, const char *start)
+{
+	char near[OPTION_MAX_PATH], problem[MAX_NAME + 2 * OPTION_MAX_PATH];
+	if (!option_suggest(w->prefix, component, strlen(component), near))
+		return fail(w, "unknown key");
+	for (char *p = near; *p; p++)
+		*p = (char)toupper((unsigned char)*p);
+	snprintf(problem, sizeof problem, "unknown key (did you mean %.*s%s%s?)", (int)(start - w->name), w->name, near,
+		start + strlen(component));
+	return fail(w, problem);
+}
+
+static enum err_code enter_service(struct walk *w)
+{
+	char number[MAX_NAME];
+	next_component(w, number);
+	size_t n = strlen(number);
+	if (n == 0 || n > 4 || strspn(number, "0123456789") != n || (n > 1 && number[0] == '0'))
+		return fail(w, "needs the number of a service, like SLUICED_SERVICES__0__NAME");
+	w->service = strtoul(number, NULL, 10);
+	if (w->service >= OPTION_MAX_SERVICES)
+		return fail(w, "too many services");
+	snprintf(w->shown, sizeof w->shown, "services[%zu]", w->service);
+	strcpy(w->prefix, "services[].");
+	return ERR_OK;
+}
+
+/* Goes down to a row. On success *id is it. */
+static enum err_code find_row(struct walk *w, enum option_id *id)
+{
+	while (*w->rest) {
+		char component[MAX_NAME];
+		const char *start = w->rest;
+		next_component(w, component);
+		show(w, component);
+		struct option_child child = option_child(w->prefix, component, strlen(component));
+		*id = child.first;
+		enum err_code rc = ERR_OK;
+		if (child.kind == OPTION_KIND_NONE)
+			return fail_unknown(w, component, start);
+		if (child.kind == OPTION_KIND_SERVICES)
+			rc = enter_service(w);
+		else if (child.kind == OPTION_KIND_MAP)
+			strcat(strcat(w->prefix, component), ".");
+		else
+			return *w->rest ? fail(w, "is a setting and has no keys; lists are written a,b") : ERR_OK;
+		if (rc != ERR_OK)
+			return rc;
+	}
+	return fail(w, "is a map; name one of its keys");
+}
+
+/* A password set here takes the place of the file's, whatever its kind. */
+static void clear_password(struct raw *raw, bool also_env)
+{
+	for (enum option_id id = OPT_REDIS_PASSWORD_FILE; id <= OPT_REDIS_PASSWORD_ENV; id++) {
+		if (also_env || raw->values[id].from.kind == ORIGIN_FILE)
+			raw_clear(&raw->values[id]);
+	}
+}
+
+static enum err_code apply(struct raw *raw, struct walk *w, const char *value)
+{
+	enum option_id id = N_OPTIONS;
+	if (strcmp(w->name, "SLUICED_REDIS__PASSWORD") == 0) {
+		strcpy(w->shown, "redis.password");
+		if (*value)
+			return fail(w, "a password does not belong here; set SLUICED_REDIS__PASSWORD__FILE, "
+				       "__CREDENTIAL or __ENV");
+		clear_password(raw, true);
+		return ERR_OK;
+	}
+	enum err_code rc = find_row(w, &id);
+	if (rc != ERR_OK)
+		return rc;
+	if (option_is_service(id))
+		raw_need_services(raw, w->service + 1, (struct origin){.kind = ORIGIN_ENV, .env = w->name});
+	if (options[id].type == OPTION_SECRET && *value)
+		clear_password(raw, false);
+	raw_set_env(raw_value(raw, id, w->service), id, w->name, value);
+	return ERR_OK;
+}
+
+enum err_code env_apply(struct raw *raw, char *const *env, struct err *err)
+{
+	for (; env && *env; env++) {
+		const char *name = *env, *equals = strchr(name, '=');
+		size_t len = equals ? (size_t)(equals - name) : 0;
+		if (strncmp(name, PREFIX, sizeof PREFIX - 1) != 0 || !memmem(name, len, "__", 2))
+			continue;
+		struct walk w = {.err = err};
+		memcpy(w.name, name, len < MAX_NAME ? len : MAX_NAME - 1);
+		w.rest = w.name + sizeof PREFIX - 1;
+		if (len >= MAX_NAME) {
+			strcpy(w.shown, "?");
+			return fail(&w, "unknown key");
+		}
+		enum err_code rc = apply(raw, &w, equals + 1);
+		if (rc != ERR_OK)
+			return rc;
+	}
+	return ERR_OK;
+}

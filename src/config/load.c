@@ -1,0 +1,561 @@
+#include "config/load.h"
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+#include <cyaml/cyaml.h>
+#include <yaml.h>
+#include "base/mem.h"
+#include "config/text.h"
+
+enum { MAX_DEPTH = 10, MAX_SHOWN_PATH = 256, MAX_ITEMS = 4096 };
+
+/* ---- first pass: structure and positions */
+
+/* One open map or list. */
+struct frame {
+	enum option_kind kind;     /* MAP, LIST or SERVICES */
+	size_t prefix_len;         /* of pass.prefix inside this map */
+	enum option_id list;       /* LIST: its row */
+	struct option_child child; /* MAP: the key whose value comes next */
+	bool has_key;
+	unsigned key_line[N_OPTIONS]; /* MAP: where a child was given, by its first row; 0 = not yet */
+};
+
+struct pass {
+	struct raw *raw;
+	struct err *err;
+	char prefix[OPTION_MAX_PATH]; /* "services[].lease." */
+	struct frame stack[MAX_DEPTH];
+	size_t depth;
+	bool has_document;
+	yaml_mark_t mark; /* of the event at hand */
+};
+
+/* The path of `key` in the map at hand with the service's number filled in. */
+static void show_path(const struct pass *p, const char *key, char out[static MAX_SHOWN_PATH])
+{
+	const char *rest = p->prefix;
+	size_t used = 0;
+	if (strncmp(rest, "services[]", 10) == 0) {
+		used = (size_t)snprintf(out, MAX_SHOWN_PATH, "services[%zu]", p->raw->n_services - 1);
+		rest += 10;
+	}
+	snprintf(out + used, MAX_SHOWN_PATH - used, "%s%s", rest, key);
+	size_t len = strlen(out);
+	if (!*key && len && out[len - 1] == '.')
+		out[len - 1] = '\0';
+}
+
+static enum err_code fail_at(struct pass *p, const char *path, enum err_code code, const char *problem)
+{
+	return err_set(
+		p->err, code, "%s:%zu:%zu: %s: %s", p->raw->name, p->mark.line + 1, p->mark.column + 1, path, problem);
+}
+
+static struct frame *top(struct pass *p)
+{
+	return p->depth ? &p->stack[p->depth - 1] : NULL;
+}
+
+/* The path of the value that comes next. */
+static void show_next(struct pass *p, char out[static MAX_SHOWN_PATH])
+{
+	char key[OPTION_MAX_PATH] = "";
+	struct frame *f = top(p);
+	if (!f) {
+		snprintf(out, MAX_SHOWN_PATH, "yaml");
+	} else if (f->kind == OPTION_KIND_SERVICES) {
+		snprintf(out, MAX_SHOWN_PATH, "services[%zu]", p->raw->n_services);
+	} else if (f->kind == OPTION_KIND_LIST) {
+		snprintf(out, MAX_SHOWN_PATH, "%s[%zu]", options[f->list].path, p->raw->values[f->list].n_at);
+	} else {
+		const char *rest = options[f->child.first].path + f->prefix_len;
+		memcpy(key, rest, strcspn(rest, ".["));
+		show_path(p, key, out);
+	}
+}
+
+static enum err_code fail_next(struct pass *p, const char *problem)
+{
+	char path[MAX_SHOWN_PATH];
+	show_next(p, path);
+	return fail_at(p, path, ERR_INVALID, problem);
+}
+
+static enum err_code fail_unknown(struct pass *p, const char *key, size_t len)
+{
+	char path[MAX_SHOWN_PATH], shown[TEXT_SHOWN], meant[OPTION_MAX_PATH], problem[OPTION_MAX_PATH + 64];
+	text_show(key, len, shown);
+	shown[strlen(shown) - 1] = '\0'; /* a path has no quotes */
+	show_path(p, shown + 1, path);
+	const char *near = option_suggest(p->prefix, key, len, meant);
+	snprintf(problem, sizeof problem, near ? "unknown key (did you mean %s?)" : "unknown key", near);
+	return fail_at(p, path, ERR_INVALID, problem);
+}
+
+static enum err_code on_key(struct pass *p, struct frame *f, const yaml_event_t *e)
+{
+	if (e->type != YAML_SCALAR_EVENT)
+		return fail_at(p, "yaml", ERR_INVALID, "a key must be a word");
+	const char *key = (const char *)e->data.scalar.value;
+	struct option_child child = option_child(p->prefix, key, e->data.scalar.length);
+	if (child.kind == OPTION_KIND_NONE)
+		return fail_unknown(p, key, e->data.scalar.length);
+	f->child = child;
+	if (f->key_line[child.first]) {
+		char problem[64];
+		snprintf(problem, sizeof problem, "duplicate key, first given in line %u", f->key_line[child.first]);
+		return fail_next(p, problem);
+	}
+	f->key_line[child.first] = (unsigned)p->mark.line + 1;
+	f->has_key = true;
+	return ERR_OK;
+}
+
+static struct origin here(const struct pass *p)
+{
+	return (struct origin){
+		.kind = ORIGIN_FILE, .line = (unsigned)p->mark.line + 1, .column = (unsigned)p->mark.column + 1};
+}
+
+static bool is_null_word(const yaml_event_t *e)
+{
+	const char *s = (const char *)e->data.scalar.value;
+	return e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE &&
+	       (strcmp(s, "~") == 0 || strcmp(s, "null") == 0 || strcmp(s, "Null") == 0 || strcmp(s, "NULL") == 0);
+}
+
+static struct raw_value *value_of(struct pass *p, enum option_id id)
+{
+	return raw_value(p->raw, id, option_is_service(id) ? p->raw->n_services - 1 : 0);
+}
+
+/* A value in a map. An empty one in place of a map or list stands for a section whose lines are all comments. */
+static enum err_code on_map_scalar(struct pass *p, struct option_child child, const yaml_event_t *e)
+{
+	if (is_null_word(e))
+		return fail_next(p, "null is no value here; leave the key out for its default");
+	if (child.kind == OPTION_KIND_VALUE)
+		value_of(p, child.first)->from = here(p);
+	else if (child.kind == OPTION_KIND_SERVICES)
+		p->raw->services_from = here(p);
+	if (child.kind == OPTION_KIND_VALUE || e->data.scalar.length == 0)
+		return ERR_OK;
+	if (child.first == OPT_REDIS_PASSWORD_FILE)
+		return fail_next(
+			p, "a password does not belong here; write {file: PATH}, {credential: NAME} or {env: NAME}");
+	if (child.kind == OPTION_KIND_MAP)
+		return fail_next(p, "expected a map of settings, got a single value");
+	return fail_next(p, "expected a list, got a single value (write [a, b])");
+}
+
+static enum err_code on_item(struct pass *p, enum option_id list)
+{
+	struct raw_value *v = &p->raw->values[list];
+	if (v->n_at == MAX_ITEMS)
+		return fail_next(p, "the list is too long");
+	if ((v->n_at & (v->n_at + 1)) == 0)
+		v->at = mem_grow(v->at, (v->n_at + 1) * 2, sizeof *v->at);
+	v->at[v->n_at++] = here(p);
+	return ERR_OK;
+}
+
+static enum err_code on_scalar(struct pass *p, const yaml_event_t *e)
+{
+	struct frame *f = top(p);
+	if (!f)
+		return fail_next(p, e->data.scalar.length ? "expected a map of settings"
+							  : "the file is empty; at least one service is needed");
+	if (f->kind == OPTION_KIND_SERVICES)
+		return fail_next(p, "expected a map of settings, got a single value (write - name: ...)");
+	return f->kind == OPTION_KIND_LIST ? on_item(p, f->list) : on_map_scalar(p, f->child, e);
+}
+
+/* Enters a map or list; `row` names it by the first of its rows. */
+static void push(struct pass *p, enum option_kind kind, enum option_id row, const char *name)
+{
+	struct frame *f = &p->stack[p->depth++];
+	memset(f, 0, sizeof *f);
+	f->kind = kind;
+	f->list = row;
+	strncat(p->prefix, name, sizeof p->prefix - strlen(p->prefix) - 1);
+	f->prefix_len = strlen(p->prefix);
+}
+
+static enum err_code on_map(struct pass *p)
+{
+	struct frame *f = top(p);
+	if (p->depth == MAX_DEPTH)
+		return fail_next(p, "nested too deep");
+	if (!f) {
+		push(p, OPTION_KIND_MAP, N_OPTIONS, "");
+		return ERR_OK;
+	}
+	if (f->kind == OPTION_KIND_SERVICES) {
+		if (p->raw->n_services == OPTION_MAX_SERVICES)
+			return fail_next(p, "too many services");
+		raw_need_services(p->raw, p->raw->n_services + 1, here(p));
+		push(p, OPTION_KIND_MAP, N_OPTIONS, "services[].");
+		return ERR_OK;
+	}
+	if (f->kind == OPTION_KIND_LIST || f->child.kind == OPTION_KIND_VALUE)
+		return fail_next(p, "expected a single value, got a map");
+	if (f->child.kind != OPTION_KIND_MAP)
+		return fail_next(p, "expected a list, got a map");
+	const char *rest = options[f->child.first].path + f->prefix_len;
+	char name[OPTION_MAX_PATH] = "";
+	memcpy(name, rest, strcspn(rest, ".") + 1);
+	push(p, OPTION_KIND_MAP, N_OPTIONS, name);
+	return ERR_OK;
+}
+
+static enum err_code on_list(struct pass *p)
+{
+	struct frame *f = top(p);
+	if (!f)
+		return fail_next(p, "expected a map of settings, got a list");
+	if (f->kind == OPTION_KIND_SERVICES || (f->kind == OPTION_KIND_MAP && f->child.kind == OPTION_KIND_MAP))
+		return fail_next(p, "expected a map of settings, got a list");
+	if (f->kind == OPTION_KIND_LIST || f->child.kind == OPTION_KIND_VALUE)
+		return fail_next(p, "expected a single value, got a list");
+	if (f->child.kind == OPTION_KIND_SERVICES)
+		p->raw->services_from = here(p);
+	else
+		p->raw->values[f->child.first].from = here(p);
+	push(p, f->child.kind, f->child.first, "");
+	return ERR_OK;
+}
+
+/* The value of the pending key is complete. */
+static void value_done(struct pass *p)
+{
+	if (top(p))
+		top(p)->has_key = false;
+}
+
+static void pop(struct pass *p)
+{
+	p->depth--;
+	p->prefix[top(p) ? top(p)->prefix_len : 0] = '\0';
+	value_done(p);
+}
+
+static enum err_code refuse_extras(struct pass *p, const yaml_event_t *e)
+{
+	const yaml_char_t *anchor = NULL, *tag = NULL;
+	if (e->type == YAML_ALIAS_EVENT)
+		return fail_at(p, "yaml", ERR_INVALID, "aliases are not supported");
+	if (e->type == YAML_SCALAR_EVENT) {
+		anchor = e->data.scalar.anchor;
+		tag = e->data.scalar.tag;
+	} else if (e->type == YAML_MAPPING_START_EVENT) {
+		anchor = e->data.mapping_start.anchor;
+		tag = e->data.mapping_start.tag;
+	} else if (e->type == YAML_SEQUENCE_START_EVENT) {
+		anchor = e->data.sequence_start.anchor;
+		tag = e->data.sequence_start.tag;
+	}
+	if (anchor)
+		return fail_at(p, "yaml", ERR_INVALID, "anchors are not supported");
+	return tag ? fail_at(p, "yaml", ERR_INVALID, "tags are not supported") : ERR_OK;
+}
+
+static enum err_code on_value(struct pass *p, const yaml_event_t *e)
+{
+	enum err_code rc = refuse_extras(p, e);
+	if (rc != ERR_OK)
+		return rc;
+	struct frame *f = top(p);
+	if (f && f->kind == OPTION_KIND_MAP && !f->has_key)
+		return on_key(p, f, e);
+	if (e->type == YAML_MAPPING_START_EVENT)
+		return on_map(p);
+	if (e->type == YAML_SEQUENCE_START_EVENT)
+		return on_list(p);
+	rc = on_scalar(p, e);
+	value_done(p);
+	return rc;
+}
+
+static enum err_code on_event(struct pass *p, const yaml_event_t *e)
+{
+	switch (e->type) {
+	case YAML_DOCUMENT_START_EVENT:
+		if (p->has_document)
+			return fail_at(p, "yaml", ERR_INVALID, "a second document begins here; one is allowed");
+		p->has_document = true;
+		return ERR_OK;
+	case YAML_STREAM_END_EVENT:
+		return p->has_document ? ERR_OK
+				       : err_set(p->err, ERR_INVALID,
+						 "%s:1:1: yaml: the file is empty; at least one service is needed",
+						 p->raw->name);
+	case YAML_MAPPING_END_EVENT:
+	case YAML_SEQUENCE_END_EVENT:
+		pop(p);
+		return ERR_OK;
+	case YAML_ALIAS_EVENT:
+	case YAML_SCALAR_EVENT:
+	case YAML_MAPPING_START_EVENT:
+	case YAML_SEQUENCE_START_EVENT:
+		return on_value(p, e);
+	case YAML_NO_EVENT:
+	case YAML_STREAM_START_EVENT:
+	case YAML_DOCUMENT_END_EVENT:
+		break;
+	}
+	return ERR_OK;
+}
+
+static enum err_code syntax_error(struct pass *p, const yaml_parser_t *parser)
+{
+	if (parser->error == YAML_MEMORY_ERROR)
+		return err_set(p->err, ERR_MEMORY, "%s: out of memory", p->raw->name);
+	p->mark = parser->problem_mark;
+	return fail_at(p, "yaml", ERR_INVALID, parser->problem ? parser->problem : "syntax error");
+}
+
+static enum err_code first_pass(struct raw *raw, const char *bytes, size_t len, struct err *err)
+{
+	struct pass *p = mem_alloc(sizeof *p);
+	*p = (struct pass){.raw = raw, .err = err};
+	yaml_parser_t parser;
+	enum err_code rc = ERR_OK;
+	if (!yaml_parser_initialize(&parser)) {
+		mem_free(p);
+		return err_set(err, ERR_MEMORY, "%s: out of memory", raw->name);
+	}
+	yaml_parser_set_input_string(&parser, (const unsigned char *)bytes, len);
+	for (bool at_end = false; rc == ERR_OK && !at_end;) {
+		yaml_event_t e;
+		if (!yaml_parser_parse(&parser, &e)) {
+			rc = syntax_error(p, &parser);
+			break;
+		}
+		p->mark = e.start_mark;
+		rc = on_event(p, &e);
+		at_end = e.type == YAML_STREAM_END_EVENT;
+		yaml_event_delete(&e);
+	}
+	yaml_parser_delete(&parser);
+	mem_free(p);
+	return rc;
+}
+
+/* ---- second pass: libcyaml reads every value as a string
+ * A map is an array of slots: one for each option (only its own are used), then one for each map inside it. */
+
+struct slot {
+	void *data; /* string, array of strings, or array of slots; NULL = absent */
+	uint64_t n; /* items of an array of strings or services */
+};
+
+enum { MAX_MAPS = 24, N_SLOTS = N_OPTIONS + MAX_MAPS };
+
+struct schema {
+	char *prefix[MAX_MAPS]; /* "", "redis.", …, "services[]." */
+	cyaml_schema_field_t *fields[MAX_MAPS];
+	size_t n_maps;
+	cyaml_schema_value_t item, service, document;
+};
+
+static size_t map_index(const struct schema *s, const char *prefix, size_t len)
+{
+	for (size_t i = 0; i < s->n_maps; i++) {
+		if (strlen(s->prefix[i]) == len && memcmp(s->prefix[i], prefix, len) == 0)
+			return i;
+	}
+	return MAX_MAPS;
+}
+
+/* Every prefix of the table that ends in a dot, and the document's "". */
+static void find_maps(struct schema *s)
+{
+	s->prefix[s->n_maps++] = mem_dup("", 0);
+	for (enum option_id id = 0; id < N_OPTIONS; id++) {
+		const char *path = options[id].path;
+		for (const char *dot = strchr(path, '.'); dot; dot = strchr(dot + 1, '.')) {
+			size_t len = (size_t)(dot - path) + 1;
+			if (map_index(s, path, len) < MAX_MAPS)
+				continue;
+			assert(s->n_maps < MAX_MAPS);
+			s->prefix[s->n_maps++] = mem_dup(path, len);
+		}
+	}
+}
+
+static cyaml_schema_field_t field(const char *key, size_t len, size_t slot, cyaml_type_e type)
+{
+	return (cyaml_schema_field_t){
+		.key = mem_dup(key, len),
+		.data_offset = (uint32_t)(slot * sizeof(struct slot) + offsetof(struct slot, data)),
+		.count_offset = (uint32_t)(slot * sizeof(struct slot) + offsetof(struct slot, n)),
+		.count_size = sizeof(uint64_t),
+		.value = {.type = type, .flags = CYAML_FLAG_OPTIONAL},
+	};
+}
+
+static void string_value(cyaml_schema_value_t *v)
+{
+	v->flags |= CYAML_FLAG_POINTER;
+	v->data_size = 1;
+	v->string.max = CYAML_UNLIMITED;
+}
+
+static void sequence_value(cyaml_schema_value_t *v, const cyaml_schema_value_t *entry)
+{
+	v->flags |= CYAML_FLAG_POINTER_NULL;
+	v->data_size = sizeof(void *);
+	v->sequence.entry = entry;
+	v->sequence.max = CYAML_UNLIMITED;
+}
+
+static void map_value(cyaml_schema_value_t *v, const cyaml_schema_field_t *fields, enum cyaml_flag how)
+{
+	v->type = CYAML_MAPPING;
+	v->flags |= how;
+	v->data_size = N_SLOTS * sizeof(struct slot);
+	v->mapping.fields = fields;
+}
+
+/* The field for the child that row `id` lies in or is. */
+static cyaml_schema_field_t child_field(struct schema *s, enum option_id id, const char *rest)
+{
+	const char *path = options[id].path;
+	size_t len = strcspn(rest, ".[");
+	cyaml_schema_field_t f;
+	if (rest[len] == '.') {
+		size_t inner = map_index(s, path, (size_t)(rest - path) + len + 1);
+		f = field(rest, len, N_OPTIONS + inner, CYAML_MAPPING);
+		map_value(&f.value, s->fields[inner], CYAML_FLAG_POINTER_NULL);
+	} else if (rest[len] == '[') {
+		f = field(rest, len, id, CYAML_SEQUENCE);
+		sequence_value(&f.value, &s->service);
+	} else if (option_is_list(id)) {
+		f = field(rest, len, id, CYAML_SEQUENCE);
+		sequence_value(&f.value, &s->item);
+	} else {
+		f = field(rest, len, id, CYAML_STRING);
+		string_value(&f.value);
+	}
+	return f;
+}
+
+static void fill_map(struct schema *s, size_t map)
+{
+	size_t skip = strlen(s->prefix[map]), n = 0;
+	const char *last = "";
+	size_t last_len = 0;
+	for (enum option_id id = 0; id < N_OPTIONS; id++) {
+		const char *path = options[id].path, *rest = path + skip;
+		if (strncmp(path, s->prefix[map], skip) != 0)
+			continue;
+		size_t len = strcspn(rest, ".[");
+		if (len != last_len || memcmp(rest, last, len) != 0) /* rows of one map stand together */
+			s->fields[map][n++] = child_field(s, id, rest);
+		last = rest;
+		last_len = len;
+	}
+}
+
+static void schema_init(struct schema *s)
+{
+	memset(s, 0, sizeof *s);
+	find_maps(s);
+	for (size_t i = 0; i < s->n_maps; i++)
+		s->fields[i] = mem_array(N_SLOTS, sizeof *s->fields[i]);
+	s->item.type = CYAML_STRING;
+	string_value(&s->item);
+	map_value(&s->document, s->fields[0], CYAML_FLAG_POINTER);
+	map_value(&s->service, s->fields[map_index(s, "services[].", 11)], CYAML_FLAG_POINTER);
+	for (size_t i = 0; i < s->n_maps; i++)
+		fill_map(s, i);
+}
+
+static void schema_fini(struct schema *s)
+{
+	for (size_t i = 0; i < s->n_maps; i++) {
+		for (cyaml_schema_field_t *f = s->fields[i]; f->key; f++)
+			mem_free((void *)(uintptr_t)f->key);
+		mem_free(s->fields[i]);
+		mem_free(s->prefix[i]);
+	}
+}
+
+/* The slot of a row, walking from `slots`, which are those of the map that ends at path + skip. NULL = absent. */
+static const struct slot *find_slot(const struct schema *s, const struct slot *slots, enum option_id id, size_t skip)
+{
+	const char *path = options[id].path;
+	for (const char *dot = strchr(path + skip, '.'); dot; dot = strchr(dot + 1, '.')) {
+		slots = slots[N_OPTIONS + map_index(s, path, (size_t)(dot - path) + 1)].data;
+		if (!slots)
+			return NULL;
+	}
+	return slots[id].data ? &slots[id] : NULL;
+}
+
+/* Copies one row's text. False when the passes disagree about it. */
+static bool take_value(struct raw_value *v, enum option_id id, const struct slot *slot)
+{
+	if ((slot != NULL) != (v->from.kind != ORIGIN_DEFAULT))
+		return !slot && v->n_at == 0; /* an empty list */
+	if (!slot)
+		return true;
+	if (!option_is_list(id)) {
+		v->text = mem_dup(slot->data, strlen(slot->data));
+		return true;
+	}
+	char **items = slot->data;
+	v->items = mem_array(slot->n + 1, sizeof *v->items);
+	for (; v->n_items < slot->n; v->n_items++)
+		v->items[v->n_items] = mem_dup(items[v->n_items], strlen(items[v->n_items]));
+	return v->n_items == v->n_at;
+}
+
+static bool take_all(struct raw *raw, const struct schema *s, const struct slot *root)
+{
+	const struct slot *services = &root[OPT_SERVICE_NAME];
+	struct slot *const *each = services->data;
+	bool agree = services->n == raw->n_services;
+	for (enum option_id id = 0; agree && id < N_OPTIONS; id++) {
+		if (!option_is_service(id)) {
+			agree = take_value(&raw->values[id], id, find_slot(s, root, id, 0));
+			continue;
+		}
+		for (size_t i = 0; agree && i < raw->n_services; i++)
+			agree = take_value(raw_value(raw, id, i), id, find_slot(s, each[i], id, 11));
+	}
+	return agree;
+}
+
+static enum err_code second_pass(struct raw *raw, const char *bytes, size_t len, struct err *err)
+{
+	static const cyaml_config_t cfg = {.mem_fn = cyaml_mem, .flags = CYAML_CFG_NO_ALIAS};
+	struct schema s;
+	schema_init(&s);
+	void *root = NULL;
+	enum err_code rc = ERR_OK;
+	cyaml_err_t got = cyaml_load_data((const uint8_t *)bytes, len, &cfg, &s.document, &root, NULL);
+	if (got == CYAML_ERR_OOM)
+		rc = err_set(err, ERR_MEMORY, "%s: out of memory", raw->name);
+	else if (got != CYAML_OK)
+		rc = err_set(err, ERR_INVALID, "%s:1:1: yaml: %s", raw->name, cyaml_strerror(got));
+	else if (!root || !take_all(raw, &s, root))
+		rc = err_set(err, ERR_INVALID, "%s:1:1: yaml: cannot be read consistently", raw->name);
+	cyaml_free(&cfg, &s.document, root, 0);
+	schema_fini(&s);
+	return rc;
+}
+
+enum err_code load_yaml(struct raw *raw, const char *bytes, size_t len, struct err *err)
+{
+	size_t bad = text_bad_byte(bytes, len);
+	if (bad < len) {
+		unsigned line, column;
+		text_position(bytes, bad, &line, &column);
+		return err_set(err, ERR_INVALID, "%s:%u:%u: yaml: %s", raw->name, line, column,
+			bytes[bad] ? "bytes that are not UTF-8" : "a NUL byte");
+	}
+	enum err_code rc = first_pass(raw, bytes, len, err);
+	return rc ? rc : second_pass(raw, bytes, len, err);
+}

@@ -1,0 +1,107 @@
+#include "config/config.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "base/mem.h"
+
+enum { MAX_PASSWORD_BYTES = 65536 };
+
+static enum err_code errno_code(int e)
+{
+	if (e == ENOENT || e == ENOTDIR)
+		return ERR_NOT_FOUND;
+	return e == EACCES || e == EPERM ? ERR_DENIED : ERR_IO;
+}
+
+/* Reads at most cap bytes. Returns 0 or an errno. O_NONBLOCK: a FIFO must not hold the daemon. */
+static int read_some(const char *path, char *bytes, size_t cap, size_t *len)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), failed = 0;
+	if (fd < 0)
+		return errno;
+	while (*len < cap) {
+		ssize_t n = read(fd, bytes + *len, cap - *len);
+		if (n == 0)
+			break;
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			failed = errno;
+			break;
+		}
+		*len += (size_t)n;
+	}
+	close(fd);
+	return failed;
+}
+
+static const char *problem_of(const char *secret, size_t len)
+{
+	if (len > MAX_PASSWORD_BYTES)
+		return "larger than 64 KiB";
+	if (len == 0)
+		return "is empty";
+	return memchr(secret, '\0', len) ? "contains a NUL byte" : NULL;
+}
+
+static size_t without_newline(const char *s, size_t len)
+{
+	if (len == 0 || s[len - 1] != '\n')
+		return len;
+	return len > 1 && s[len - 2] == '\r' ? len - 2 : len - 1;
+}
+
+static enum err_code from_file(const char *path, const char *key, char **out, struct err *err)
+{
+	char secret[MAX_PASSWORD_BYTES + 3]; /* no struct buf: growing would leave copies behind */
+	size_t len = 0;
+	enum err_code rc = ERR_OK;
+	int failed = read_some(path, secret, sizeof secret, &len);
+	len = without_newline(secret, len);
+	const char *problem = problem_of(secret, len);
+	if (failed)
+		rc = err_set(err, errno_code(failed), "redis.password.%s: %.300s: %s", key, path, strerror(failed));
+	else if (problem)
+		rc = err_set(err, ERR_INVALID, "redis.password.%s: %.300s: %s", key, path, problem);
+	else
+		*out = mem_dup(secret, len);
+	mem_wipe(secret, sizeof secret);
+	return rc;
+}
+
+static enum err_code from_credential(const char *name, char **out, struct err *err)
+{
+	const char *directory = getenv("CREDENTIALS_DIRECTORY");
+	if (!directory || !*directory)
+		return err_set(err, ERR_NOT_FOUND, "redis.password.credential: $CREDENTIALS_DIRECTORY is not set");
+	char *path = mem_printf("%s/%s", directory, name);
+	enum err_code rc = from_file(path, "credential", out, err);
+	mem_free(path);
+	return rc;
+}
+
+static enum err_code from_env(const char *name, char **out, struct err *err)
+{
+	const char *value = getenv(name);
+	if (!value)
+		return err_set(err, ERR_NOT_FOUND, "redis.password.env: the variable %s is not set", name);
+	if (!*value)
+		return err_set(err, ERR_INVALID, "redis.password.env: the variable %s is empty", name);
+	*out = mem_dup(value, strlen(value));
+	return ERR_OK;
+}
+
+enum err_code config_password(const struct config *c, char **out, struct err *err)
+{
+	const struct config_secret *p = &c->redis.password;
+	if (*p->file)
+		return from_file(p->file, "file", out, err);
+	if (*p->credential)
+		return from_credential(p->credential, out, err);
+	if (*p->env)
+		return from_env(p->env, out, err);
+	*out = NULL;
+	return ERR_OK;
+}

@@ -1,0 +1,657 @@
+/* coord_member - workers: hello and resume, results, pings and the fence, the end of a connection. */
+#include "core/coord_state.h"
+#include <stdio.h>
+#include <string.h>
+
+struct effect *member_frame(struct coord *c, const struct member *m, enum out_kind kind)
+{
+	struct effect *ef = effects_add(c->out, EFF_FRAME);
+	ef->session = m->s.id;
+	ef->frame.kind = kind;
+	return ef;
+}
+
+void member_arm(struct coord *c, struct member *m)
+{
+	heap_set(&c->session_timers, &m->s.timer, session_deadline(&m->s, coord_ping_ms(c)));
+}
+
+void member_free(struct coord *c, struct member *m)
+{
+	heap_remove(&c->session_timers, &m->s.timer);
+	placement_leave(&m->seat);
+	list_remove(&m->dirty);
+	list_remove(&m->all);
+	map_remove(&c->by_session, &m->s.id, sizeof m->s.id);
+	while (!list_empty(&m->entries)) /* only at the coordinator's own end */
+		list_pop(&m->entries);
+	for (size_t i = 0; i < m->n_resume; i++)
+		text_unref(m->resume[i]);
+	mem_free(m->resume);
+	mem_free(m->services_text);
+	session_fini(&m->s);
+	mem_free(m);
+}
+
+static void disconnect(struct coord *c, struct member *m)
+{
+	if (m->is_connected)
+		c->n_members--;
+	m->is_connected = false;
+	placement_leave(&m->seat);
+}
+
+/* Frees it at the end of the turn: effects of this turn may still name it. */
+static void retire(struct coord *c, struct member *m)
+{
+	disconnect(c, m);
+	m->is_gone = true;
+	heap_remove(&c->session_timers, &m->s.timer);
+	list_remove(&m->dirty);
+	list_remove(&m->all);
+	list_push(&c->gone, &m->all);
+}
+
+static void mark_all(struct coord *c)
+{
+	for (uint16_t i = 0; i < c->n_positions; i++)
+		if (c->services[i].rules)
+			coord_mark(c, &c->services[i]);
+}
+
+static void say_error(struct coord *c, struct member *m, enum frame_error error, struct slice lease, const char *msg)
+{
+	struct effect *ef = member_frame(c, m, OUT_ERR);
+	ef->frame.error = error;
+	ef->hold = text_new(msg, strlen(msg));
+	ef->frame.msg = (struct slice){ef->hold->bytes, ef->hold->len};
+	if (lease.p && lease.len <= FRAME_LEASE_MAX) {
+		ef->hold2 = text_new(lease.p, lease.len);
+		ef->frame.lease = (struct slice){ef->hold2->bytes, ef->hold2->len};
+	}
+	c->worker_errors[error]++;
+}
+
+/* ---- the end of a connection ---- */
+
+/* The worker is not connected any more, but its process lives: it may come back for a while. */
+static void detach(struct coord *c, struct member *m)
+{
+	disconnect(c, m);
+	m->s.state = SESSION_DETACHED;
+	mono_ms back = c->now + c->rules.resume_grace_ms;
+	for (struct link *l = m->entries.next; l != &m->entries; l = l->next) {
+		struct entry *e = LIST_OF(struct entry, peers, l);
+		/* it cannot be told to stop: what it was told last must have run out first */
+		entry_limbo(c, e, mono_max(back, m->s.told_until + TELL_MARGIN_MS));
+	}
+	m->s.deadline = mono_max(back, m->s.told_until + 2 * TELL_MARGIN_MS);
+	member_arm(c, m);
+	mark_all(c);
+}
+
+static void give_all_back(struct coord *c, struct member *m, enum requeue_why why, bool counted)
+{
+	while (!list_empty(&m->entries)) {
+		struct entry *e = LIST_OF(struct entry, peers, m->entries.next);
+		entry_requeue(c, e, e->is_lost ? WHY_LOST : why, counted && !e->is_lost);
+	}
+	mark_all(c);
+}
+
+static void ended(struct coord *c, struct member *m, enum metric_process why)
+{
+	c->m[why]++;
+	if (m->s.state == SESSION_READY)
+		detach(c, m);
+	else if (m->s.state != SESSION_DETACHED)
+		retire(c, m);
+}
+
+static void fatal(struct coord *c, struct member *m, enum frame_error error, const char *msg)
+{
+	effects_say(c->out, error == FERR_SILENT || error == FERR_SLOW_READER ? SAY_WARN : SAY_INFO,
+		"worker=%s session=%llu pid=%d closed: %s", m->s.name[0] ? m->s.name : "?", (unsigned long long)m->s.id, (int)m->s.pid,
+		msg);
+	say_error(c, m, error, (struct slice){0}, msg);
+	effects_add(c->out, EFF_CLOSE)->session = m->s.id;
+	ended(c, m, MP_DISC_ERROR);
+}
+
+void member_on_end(struct coord *c, struct member *m)
+{
+	ended(c, m, MP_DISC_CLOSED);
+}
+
+void member_on_dead(struct coord *c, struct member *m)
+{
+	c->m[MP_DISC_DIED]++;
+	if (!list_empty(&m->entries))
+		effects_say(c->out, SAY_NOTICE, "worker=%s pid=%d died: its streams go back", m->s.name, (int)m->s.pid);
+	give_all_back(c, m, WHY_WORKER_DIED, true);
+	retire(c, m);
+}
+
+void member_on_bad_input(struct coord *c, struct member *m, enum frame_error error, const char *text)
+{
+	if (m->s.state != SESSION_DETACHED)
+		fatal(c, m, error, text);
+}
+
+static void bye(struct coord *c, struct member *m)
+{
+	give_all_back(c, m, WHY_BYE, false);
+	effects_add(c->out, EFF_CLOSE)->session = m->s.id;
+	c->m[MP_DISC_BYE]++;
+	retire(c, m);
+}
+
+/* ---- arrival ---- */
+
+void member_on_accept(struct coord *c, const struct coord_event *ev)
+{
+	struct member *m = mem_alloc(sizeof *m);
+	session_init(&m->s, ev->session, ev->now);
+	m->s.pid = ev->pid;
+	m->s.uid = ev->uid;
+	snprintf(m->s.key, sizeof m->s.key, "%.*s", (int)ev->text.len, ev->text.p ? ev->text.p : "");
+	seat_init(&m->seat, ev->session);
+	list_init(&m->entries);
+	list_init(&m->dirty);
+	list_push(&c->members, &m->all);
+	map_put(&c->by_session, &m->s.id, sizeof m->s.id, m);
+	c->n_members++;
+	m->is_connected = true;
+	m->s.deadline = ev->now + c->rules.hello_timeout_ms;
+	member_arm(c, m);
+	if (!ev->flag)
+		fatal(c, m, FERR_UNAUTHORIZED, "this user may not be a worker here");
+	else if (c->n_members > c->rules.max_sessions)
+		fatal(c, m, FERR_TOO_MANY_SESSIONS, "too many sessions");
+}
+
+static bool take_services(struct coord *c, struct member *m, const struct frame *f)
+{
+	m->seat.all_services = !f->has_services;
+	char text[512];
+	size_t n = 0;
+	text[0] = '\0';
+	for (size_t i = 0; i < f->n_services; i++) {
+		uint16_t pos = SERVICE_NONE;
+		for (uint16_t k = 0; k < c->n_positions; k++) {
+			const struct service_rules *r = c->services[k].rules;
+			if (r && strlen(r->name) == f->services[i].len && memcmp(r->name, f->services[i].p, f->services[i].len) == 0)
+				pos = k;
+		}
+		if (pos == SERVICE_NONE)
+			return false;
+		m->seat.n_wanted = (uint16_t)(m->seat.n_wanted + !m->seat.wanted[pos]);
+		m->seat.wanted[pos] = true;
+		if (n < sizeof text)
+			n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", n ? "," : "", c->services[pos].rules->name);
+	}
+	m->services_text = mem_dup(text, strlen(text));
+	return !f->has_services || f->n_services > 0;
+}
+
+static struct member *by_key(struct coord *c, const struct member *not, const char *key)
+{
+	for (struct link *l = c->members.next; l != &c->members; l = l->next) {
+		struct member *m = LIST_OF(struct member, all, l);
+		if (m != not && (m->s.state == SESSION_READY || m->s.state == SESSION_DETACHED) && strcmp(m->s.key, key) == 0 &&
+			m->s.uid == not->s.uid)
+			return m;
+	}
+	return NULL;
+}
+
+static struct entry *entry_of_lease(struct coord *c, struct slice lease, struct entry_id *id, struct coord_service **svc)
+{
+	uint64_t hash;
+	*svc = NULL;
+	if (!session_lease_parse(lease, id, &hash))
+		return NULL;
+	for (uint16_t i = 0; i < c->n_positions; i++)
+		if (c->services[i].rules && c->services[i].rules->hash == hash)
+			*svc = &c->services[i];
+	return *svc ? ledger_get(&c->ledger, (*svc)->svc, *id) : NULL;
+}
+
+/* One lease of a hello's list: kept (true) or gone with an outcome. */
+static bool resume_one(struct coord *c, struct member *m, struct member *old, struct slice lease, enum gone_outcome *gone)
+{
+	struct entry_id id;
+	struct coord_service *s;
+	struct entry *e = entry_of_lease(c, lease, &id, &s);
+	*gone = GONE_LOST;
+	uint64_t old_id = old ? old->s.id : 0;
+	if (e && !e->is_lost && e->owner == m->s.id)
+		return true; /* named twice */
+	if (e && !e->is_lost && e->state == ENTRY_LIMBO && e->owner == old_id) {
+		entry_resume(c, e, m);
+		return true;
+	}
+	if (e && !e->is_lost && old && e->owner == old_id && entry_is_worked(e)) {
+		entry_resume(c, e, m);
+		return true;
+	}
+	if (e && old && e->owner == old_id && e->state == ENTRY_FINISHING) {
+		e->owner = m->s.id; /* under way: answered when Redis has confirmed it */
+		return true;
+	}
+	const struct session_outcome *o = s ? session_recall(&m->s, s->svc, id) : NULL;
+	if (o)
+		*gone = (enum gone_outcome)o->outcome;
+	return false;
+}
+
+/* The new connection takes the old session's place: its key, its outcomes; what it does not name it does not have. */
+static void inherit(struct member *m, struct member *old)
+{
+	struct session_outcome *o = m->s.outcomes;
+	m->s.outcomes = old->s.outcomes;
+	m->s.n_outcomes = old->s.n_outcomes;
+	m->s.next_outcome = old->s.next_outcome;
+	old->s.outcomes = o;
+	memcpy(m->s.key, old->s.key, sizeof m->s.key);
+	m->s.told_until = old->s.told_until;
+	for (uint32_t i = 0; i < m->s.n_outcomes; i++)
+		m->s.outcomes[i].is_zombie = false; /* what it still has it names now */
+}
+
+static void replace_old(struct coord *c, struct member *old)
+{
+	bool was_connected = old->is_connected;
+	give_all_back(c, old, WHY_RELEASE, false);
+	if (was_connected)
+		effects_add(c->out, EFF_CLOSE)->session = old->s.id;
+	retire(c, old);
+}
+
+static void fill_welcome(struct coord *c, struct member *m, struct out_frame *f)
+{
+	static const char server[] = "sluiced";
+	f->server = (struct slice){server, sizeof server - 1};
+	f->node = (struct slice){c->rules.node, strlen(c->rules.node)};
+	f->session = (struct slice){m->s.key, SESSION_KEY};
+	f->lease_ms = c->shortest_ttl;
+	f->ping_ms = coord_ping_ms(c);
+	f->resume_ms = c->rules.resume_grace_ms;
+	f->max_frame = c->rules.max_frame_bytes;
+	m->s.told_until = member_until(c, m);
+	f->until_ms = m->s.told_until;
+}
+
+static void welcome(struct coord *c, struct member *m)
+{
+	struct member *old = m->wanted_key[0] ? by_key(c, m, m->wanted_key) : NULL;
+	if (old)
+		inherit(m, old);
+	size_t room = m->n_resume * (sizeof(struct slice) + sizeof(struct gone));
+	struct text *lists = mem_alloc(sizeof *lists + room + 1);
+	atomic_init(&lists->refs, 1);
+	struct slice *resumed = (struct slice *)(void *)lists->bytes;
+	struct gone *gone = (struct gone *)(void *)(resumed + m->n_resume);
+	size_t n_resumed = 0, n_gone = 0;
+	for (size_t i = 0; i < m->n_resume; i++) {
+		struct slice lease = {m->resume[i]->bytes, m->resume[i]->len};
+		enum gone_outcome outcome;
+		if (resume_one(c, m, old, lease, &outcome))
+			resumed[n_resumed++] = lease;
+		else
+			gone[n_gone++] = (struct gone){lease, outcome};
+	}
+	m->s.state = SESSION_READY;
+	m->s.deadline = MONO_NEVER;
+	m->s.last_ping = c->now;
+	struct effect *ef = member_frame(c, m, OUT_WELCOME);
+	ef->hold = lists;
+	fill_welcome(c, m, &ef->frame);
+	ef->frame.resumed = resumed;
+	ef->frame.n_resumed = n_resumed;
+	ef->frame.gone = gone;
+	ef->frame.n_gone = n_gone;
+	if (old)
+		replace_old(c, old);
+	effects_say(c->out, SAY_INFO, "worker=%s pid=%d connected credits=%u resumed=%zu gone=%zu", m->s.name, (int)m->s.pid,
+		m->seat.credits, n_resumed, n_gone);
+	placement_join(&c->place, &m->seat);
+	member_arm(c, m);
+	mark_all(c);
+	if (c->is_draining)
+		member_frame(c, m, OUT_DRAIN)->frame.grace_ms = c->drain_end == MONO_NEVER ? 0 : c->drain_end - c->now;
+}
+
+static bool own_known(const struct coord *c)
+{
+	if (c->n_start || !c->topo.is_known)
+		return false;
+	for (uint16_t i = 0; i < c->n_positions; i++)
+		if (c->services[i].rules && !c->services[i].own_done && !c->services[i].is_going)
+			return false;
+	return true;
+}
+
+void member_try_held(struct coord *c)
+{
+	if (!own_known(c))
+		return;
+	for (struct link *l = c->members.next, *next; l != &c->members; l = next) {
+		next = l->next;
+		struct member *m = LIST_OF(struct member, all, l);
+		if (m->s.state == SESSION_HELD)
+			welcome(c, m);
+	}
+}
+
+static void hello(struct coord *c, struct member *m, const struct frame *f)
+{
+	const char *why;
+	enum frame_error error = session_check_hello(f, &why);
+	if (error != FERR_N) {
+		fatal(c, m, error, why);
+		return;
+	}
+	if (!take_services(c, m, f)) {
+		fatal(c, m, FERR_BAD_HELLO, "services: an unknown service, or none");
+		return;
+	}
+	snprintf(m->s.name, sizeof m->s.name, "%.*s", (int)(f->name.len < 127 ? f->name.len : 127), f->name.p);
+	m->seat.credits = (uint32_t)f->credits;
+	if (f->session.p && f->session.len == SESSION_KEY)
+		memcpy(m->wanted_key, f->session.p, SESSION_KEY);
+	m->resume = mem_array(f->n_resume + 1, sizeof(struct text *));
+	for (size_t i = 0; i < f->n_resume; i++)
+		m->resume[m->n_resume++] = text_new(f->resume[i].p, f->resume[i].len);
+	if (m->n_resume == 0 || own_known(c)) {
+		welcome(c, m);
+		return;
+	}
+	m->s.state = SESSION_HELD; /* until it is known what a former process left to us */
+	m->s.deadline = c->now + c->shortest_ttl;
+	member_arm(c, m);
+}
+
+/* ---- results ---- */
+
+void member_unseat(struct coord *c, struct entry *e, bool credit_back)
+{
+	struct member *m = coord_member(c, e->owner);
+	list_remove(&e->peers);
+	if (!m || e->state == ENTRY_FINISHING)
+		return;
+	if (credit_back) {
+		m->seat.in_use--;
+		mark_all(c);
+	} else {
+		session_remember(&m->s, m->seat.credits,
+			(struct session_outcome){.id = e->id, .svc = e->svc, .outcome = GONE_LOST, .is_zombie = true});
+	}
+}
+
+static void say_ok(struct coord *c, struct member *m, struct slice lease, enum ok_for ok_for, enum gone_outcome outcome)
+{
+	struct effect *ef = member_frame(c, m, OUT_OK);
+	ef->hold = text_new(lease.p, lease.len);
+	ef->frame.lease = (struct slice){ef->hold->bytes, ef->hold->len};
+	ef->frame.ok_for = ok_for;
+	ef->frame.outcome = outcome;
+}
+
+void member_finish(struct coord *c, struct entry *e, bool accepted, enum gone_outcome outcome)
+{
+	struct member *m = coord_member(c, e->owner);
+	if (!m)
+		return;
+	struct coord_service *s = coord_service(c, e->svc);
+	struct session_outcome o = {.id = e->id, .svc = e->svc, .outcome = (uint8_t)(accepted ? outcome : GONE_LOST), .ok_for = e->ok_for};
+	session_remember(&m->s, m->seat.credits, o);
+	static const int hists[] = {[OK_FOR_DONE] = H_DURATION_DONE, [OK_FOR_FAIL] = H_DURATION_FAIL, [OK_FOR_RELEASE] = H_DURATION_OTHER};
+	hist_add(&s->m.h[hists[e->ok_for]], (double)(c->now - e->heard) / 1000.0);
+	if (!e->wants_reply || m->s.state != SESSION_READY)
+		return;
+	char text[SESSION_LEASE_CAP];
+	int n = session_lease_format(text, e->id, s->rules->hash);
+	struct slice lease = {text, (size_t)n};
+	if (accepted)
+		say_ok(c, m, lease, (enum ok_for)e->ok_for, outcome);
+	else
+		say_error(c, m, FERR_NOT_OWNER, lease, "the lease was lost: the result is not accepted");
+}
+
+static void result(struct coord *c, struct member *m, struct entry *e, const struct frame *f)
+{
+	if (e->is_lost && f->kind != FRAME_REVOKED) {
+		say_error(c, m, FERR_NOT_OWNER, f->lease, "the lease was lost: the result is not accepted");
+		entry_stopped(c, e);
+		return;
+	}
+	e->wants_reply = f->kind != FRAME_REVOKED;
+	switch (f->kind) {
+	case FRAME_DONE:
+		e->ok_for = OK_FOR_DONE;
+		entry_done(c, e);
+		break;
+	case FRAME_FAIL:
+		e->ok_for = OK_FOR_FAIL;
+		text_unref(e->note);
+		e->note = f->reason.p ? text_new(f->reason.p, f->reason.len < 1024 ? f->reason.len : 1024) : NULL;
+		if (f->dead)
+			entry_bury(c, e, DEAD_REJECTED);
+		else
+			entry_requeue(c, e, WHY_FAIL, true);
+		break;
+	case FRAME_RELEASE:
+		e->ok_for = OK_FOR_RELEASE;
+		entry_requeue(c, e, WHY_RELEASE, false);
+		break;
+	case FRAME_REVOKED:
+		entry_stopped(c, e);
+		break;
+	case FRAME_HELLO:
+	case FRAME_CREDITS:
+	case FRAME_PROGRESS:
+	case FRAME_PING:
+	case FRAME_PONG:
+	case FRAME_BYE:
+	case FRAME_UNKNOWN:
+	case FRAME_N:
+		break;
+	}
+}
+
+/* A result for a lease that this session has no more. */
+static void late_result(struct coord *c, struct member *m, struct session_outcome *o, const struct frame *f)
+{
+	if (o && o->is_zombie) {
+		o->is_zombie = false;
+		m->seat.in_use--;
+		mark_all(c);
+	}
+	if (f->kind == FRAME_REVOKED && o)
+		return;
+	if (!o)
+		say_error(c, m, FERR_UNKNOWN_LEASE, f->lease, "no such lease in this session");
+	else if (o->outcome == GONE_LOST)
+		say_error(c, m, FERR_NOT_OWNER, f->lease, "the lease was lost: the result is not accepted");
+	else
+		say_ok(c, m, f->lease, (enum ok_for)o->ok_for, (enum gone_outcome)o->outcome);
+}
+
+static void on_result(struct coord *c, struct member *m, const struct frame *f)
+{
+	struct entry_id id;
+	struct coord_service *s;
+	struct entry *e = entry_of_lease(c, f->lease, &id, &s);
+	if (e && e->owner == m->s.id && entry_is_worked(e))
+		result(c, m, e, f);
+	else if (e && e->owner == m->s.id && e->state == ENTRY_FINISHING)
+		e->wants_reply = e->wants_reply || f->kind != FRAME_REVOKED; /* sent again: one answer */
+	else
+		late_result(c, m, s ? session_recall(&m->s, s->svc, id) : NULL, f);
+}
+
+static void on_progress(struct coord *c, struct member *m, const struct frame *f)
+{
+	struct entry_id id;
+	struct coord_service *s;
+	struct entry *e = entry_of_lease(c, f->lease, &id, &s);
+	if (!e || e->owner != m->s.id || !entry_is_worked(e)) {
+		say_error(c, m, FERR_UNKNOWN_LEASE, f->lease, "no such lease in this session");
+		return;
+	}
+	e->heard = c->now;
+	if (!f->note.p)
+		return;
+	text_unref(e->note);
+	e->note = text_new(f->note.p, f->note.len < 256 ? f->note.len : 256);
+}
+
+static void on_credits(struct coord *c, struct member *m, const struct frame *f)
+{
+	if (f->problem == FRAME_PROBLEM_LIMIT) {
+		say_error(c, m, FERR_LIMIT, (struct slice){0}, "credits must be 0..10000; unchanged");
+		return;
+	}
+	m->seat.credits = (uint32_t)f->credits;
+	mark_all(c);
+}
+
+static void on_ready_frame(struct coord *c, struct member *m, const struct frame *f)
+{
+	if (f->problem == FRAME_PROBLEM_FIELD) {
+		say_error(c, m, FERR_BAD_FIELD, f->lease, f->bad_field ? f->bad_field : "a field is wrong");
+		return;
+	}
+	switch (f->kind) {
+	case FRAME_HELLO:
+		fatal(c, m, FERR_BAD_HELLO, "hello comes once");
+		break;
+	case FRAME_CREDITS:
+		on_credits(c, m, f);
+		break;
+	case FRAME_DONE:
+	case FRAME_FAIL:
+	case FRAME_RELEASE:
+	case FRAME_REVOKED:
+		on_result(c, m, f);
+		break;
+	case FRAME_PROGRESS:
+		on_progress(c, m, f);
+		break;
+	case FRAME_PING: {
+		struct effect *ef = member_frame(c, m, OUT_PONG);
+		ef->frame.has_n = f->has_n;
+		ef->frame.n = f->n;
+		break;
+	}
+	case FRAME_PONG:
+		break;
+	case FRAME_BYE:
+		bye(c, m);
+		break;
+	case FRAME_UNKNOWN:
+		say_error(c, m, FERR_UNKNOWN_TYPE, (struct slice){0}, "unknown frame type");
+		break;
+	case FRAME_N:
+		break;
+	}
+}
+
+void member_on_frame(struct coord *c, struct member *m, const struct frame *f)
+{
+	m->s.last_heard = c->now;
+	if (m->s.state == SESSION_NEW)
+		hello(c, m, f);
+	else if (m->s.state == SESSION_HELD && f->kind == FRAME_BYE)
+		bye(c, m);
+	else if (m->s.state == SESSION_READY)
+		on_ready_frame(c, m, f);
+}
+
+/* ---- the fence ---- */
+
+mono_ms member_until(const struct coord *c, const struct member *m)
+{
+	mono_ms until = MONO_NEVER;
+	for (struct link *l = m->entries.next; l != &m->entries; l = l->next) {
+		const struct entry *e = LIST_OF(struct entry, peers, l);
+		if (!e->is_lost && e->good_until)
+			until = mono_min(until, e->good_until);
+	}
+	return (until == MONO_NEVER ? c->now + c->shortest_ttl : until) - TELL_MARGIN_MS;
+}
+
+static void ping(struct coord *c, struct member *m, mono_ms until)
+{
+	struct effect *ef = member_frame(c, m, OUT_PING);
+	ef->frame.has_n = true;
+	ef->frame.n = ++m->s.n_pings;
+	ef->frame.until_ms = until;
+	m->s.told_until = until;
+	m->s.last_ping = c->now;
+	member_arm(c, m);
+}
+
+void member_touch(struct coord *c, struct member *m)
+{
+	if (m->s.state == SESSION_READY && list_empty(&m->dirty))
+		list_push(&c->dirty, &m->dirty);
+}
+
+void member_send_until(struct coord *c, struct member *m)
+{
+	if (m->s.state != SESSION_READY || m->s.told_until - c->now > c->shortest_ttl * 7 / 10)
+		return; /* what it knows is good for long: the next ping tells */
+	mono_ms until = member_until(c, m);
+	if (until >= m->s.told_until + c->shortest_ttl / 10)
+		ping(c, m, until);
+}
+
+void member_on_due(struct coord *c, struct member *m)
+{
+	switch (m->s.state) {
+	case SESSION_NEW:
+		fatal(c, m, FERR_HELLO_TIMEOUT, "no hello in time");
+		return;
+	case SESSION_HELD: /* what a former process left is not known in time: its leases ran out */
+		welcome(c, m);
+		return;
+	case SESSION_READY:
+		if (session_is_silent(&m->s, coord_ping_ms(c), c->now)) {
+			fatal(c, m, FERR_SILENT, "no answer to pings");
+			return;
+		}
+		if (m->s.last_ping + coord_ping_ms(c) <= c->now)
+			ping(c, m, member_until(c, m));
+		member_arm(c, m);
+		return;
+	case SESSION_DETACHED:
+		if (list_empty(&m->entries)) {
+			retire(c, m);
+			return;
+		}
+		m->s.deadline = c->now + 500;
+		member_arm(c, m);
+		return;
+	}
+}
+
+void member_say_drain(struct coord *c, mono_ms grace_ms)
+{
+	for (struct link *l = c->members.next; l != &c->members; l = l->next) {
+		struct member *m = LIST_OF(struct member, all, l);
+		if (m->s.state == SESSION_READY)
+			member_frame(c, m, OUT_DRAIN)->frame.grace_ms = grace_ms;
+	}
+}
+
+void member_revoke_all(struct coord *c, struct member *m)
+{
+	for (struct link *l = m->entries.next, *next; l != &m->entries; l = next) {
+		next = l->next;
+		struct entry *e = LIST_OF(struct entry, peers, l);
+		if (e->state == ENTRY_ASSIGNED)
+			entry_revoke(c, e, REVOKE_OPERATOR, 5000);
+	}
+}

@@ -1,0 +1,136 @@
+/* coord_state - the coordinator's state, for the files of core/coord_*.c, and read-only for the views of run/ (control
+ * socket, metrics), which live on the same thread. Owner: the coordinator's thread. */
+#pragma once
+#include "base/rng.h"
+#include "core/coord.h"
+#include "core/ledger.h"
+#include "core/placement.h"
+#include "core/session.h"
+#include "core/topology.h"
+
+enum { TELL_MARGIN_MS = 500, FETCH_AFTER_MS = 500, READY_WAIT_MS = 2000, REROUTE_MS = 100, PARKED_RETRY_MS = 1000, STOP_WAIT_MS = 500 };
+
+struct coord_service {
+	struct service_rules *rules; /* NULL: position unused */
+	uint16_t svc, reader_shard;
+	bool reader_asking;
+	bool own_done;        /* own pending entries of a former process are known */
+	bool is_dirty;        /* something to assign or to grant */
+	bool is_going;        /* removed by a reload: no reads, what runs ends */
+	struct link ready, parked;
+	struct map active;    /* stream -> entry taken (serialize) */
+	uint32_t audit_pass;
+	uint32_t granted;     /* what the outstanding grant allows */
+	bool grant_is_short;
+	mono_ms audit_hold;   /* no "not pending" verdicts before (the group was made again) */
+	struct metrics_service m;
+};
+
+struct coord_shard {
+	bool is_on;
+	bool is_up[CONN_ROLES];
+	bool is_leaving; /* has no slots any more: stops when empty */
+	mono_ms since;
+	char why[200];   /* last reason for being down */
+};
+
+struct member { /* a worker */
+	struct session s;
+	struct seat seat;
+	struct link all, entries, dirty;
+	bool is_gone;      /* freed at the end of the turn */
+	bool is_connected; /* counts in n_members */
+	char *services_text; /* "a,b" or "" = all */
+	/* a hello that waits until own entries are known, and what its welcome names */
+	struct text **resume;
+	size_t n_resume;
+	char wanted_key[SESSION_KEY + 1];
+};
+
+struct coord {
+	struct coord_rules rules;
+	struct rng rng;
+	struct ledger ledger;
+	struct topology topo;
+	struct placement place;
+	struct coord_service services[SERVICES_MAX]; /* by position */
+	uint16_t n_positions;
+	struct coord_shard *shards; /* by topology node */
+	uint16_t n_shards;
+	struct link members, gone; /* all; those that end with this turn */
+	struct map by_session;
+	struct link dirty;    /* members whose until_ms moved */
+	struct heap session_timers;
+	uint32_t n_members;   /* connected */
+	uint32_t n_start;     /* entries of a former process whose locks are being asked for */
+	mono_ms stop_at; /* a handover waits for confirmations until then */
+	mono_ms reroute_at, topo_next, topo_asked, drain_end, started_at;
+	bool topo_pending, topo_failed_said;
+	bool had_shards; /* a shard that starts now takes slots over from another master */
+	bool is_draining, stop_after_drain, is_stopping;
+	struct metrics_redis redis_m;
+	uint64_t m[METRIC_PROCESS_N];
+	uint64_t worker_errors[FERR_N];
+	mono_ms shortest_ttl;
+	/* the turn */
+	mono_ms now;
+	int64_t wall_ms;
+	struct effects *out;
+};
+
+/* coord.c */
+struct coord_service *coord_service(struct coord *c, uint16_t svc); /* NULL: unknown */
+uint16_t coord_pos(const struct coord *c, const struct coord_service *s);
+mono_ms coord_ping_ms(const struct coord *c);
+struct member *coord_member(struct coord *c, uint64_t session);
+struct msg *coord_send(struct coord *c, uint16_t shard, enum msg_kind kind);
+void coord_ask_topology(struct coord *c, const char *why);
+uint16_t coord_shard_at(struct coord *c, const char *addr); /* the shard of an address, started when needed */
+void coord_start_shards(struct coord *c);
+void coord_route_readers(struct coord *c);
+void coord_mark(struct coord *c, struct coord_service *s); /* assign and grant at the end of the turn */
+
+/* coord_entry.c: the journey */
+void entry_on_batch(struct coord *c, const struct msg *m);
+void entry_on_lease(struct coord *c, const struct msg *m);
+void entry_on_renewed(struct coord *c, const struct renewed *r);
+void entry_on_op(struct coord *c, const struct msg *m);
+void entry_on_own_ids(struct coord *c, const struct msg *m);
+void entry_on_due(struct coord *c, struct entry *e);
+void entry_reroute(struct coord *c); /* sends what waited for a shard */
+void entry_assign(struct coord *c, struct entry *e, struct member *m);
+void entry_resume(struct coord *c, struct entry *e, struct member *m);
+void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono_ms grace_ms);
+void entry_done(struct coord *c, struct entry *e);
+void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool counted);
+void entry_bury(struct coord *c, struct entry *e, enum dead_reason why);
+void entry_stopped(struct coord *c, struct entry *e); /* the worker has stopped after a revoke, or by itself */
+void entry_limbo(struct coord *c, struct entry *e, mono_ms until);
+void entry_arm(struct coord *c, struct entry *e);
+bool entry_is_worked(const struct entry *e); /* ASSIGNED or REVOKING */
+
+/* coord_member.c: workers */
+void member_on_accept(struct coord *c, const struct coord_event *ev);
+void member_on_frame(struct coord *c, struct member *m, const struct frame *f);
+void member_on_bad_input(struct coord *c, struct member *m, enum frame_error error, const char *text);
+void member_on_end(struct coord *c, struct member *m);
+void member_on_dead(struct coord *c, struct member *m);
+void member_on_due(struct coord *c, struct member *m);
+void member_try_held(struct coord *c); /* hellos that waited for own entries */
+void member_unseat(struct coord *c, struct entry *e, bool credit_back);
+void member_finish(struct coord *c, struct entry *e, bool accepted, enum gone_outcome outcome); /* answers the worker */
+void member_send_until(struct coord *c, struct member *m);
+void member_touch(struct coord *c, struct member *m); /* its until_ms may have moved */
+void member_arm(struct coord *c, struct member *m);
+void member_say_drain(struct coord *c, mono_ms grace_ms);
+void member_revoke_all(struct coord *c, struct member *m);
+mono_ms member_until(const struct coord *c, const struct member *m);
+struct effect *member_frame(struct coord *c, const struct member *m, enum out_kind kind);
+void member_free(struct coord *c, struct member *m);
+
+/* coord_ctl.c */
+void coord_on_ctl(struct coord *c, const struct coord_ctl *ctl);
+void coord_on_ctl_result(struct coord *c, const struct msg *m);
+void coord_drain(struct coord *c, bool stop_after);
+void coord_undrain(struct coord *c);
+#define COORD_CTL_HANDLE (1ull << 63) /* | request: operations of the control door */

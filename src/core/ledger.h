@@ -1,0 +1,99 @@
+/* ledger - the coordinator's one record of every entry this daemon has to do with, from its reading to Redis' confirmation
+ * of its outcome. Storage, states and look-up; the journey itself is in coord_entry.c.
+ * Pure. Owner: the coordinator.
+ *
+ *   (read) -> LOCKING -> TAKING -> READY -> ASSIGNED -> FINISHING -> (gone)
+ *               |  ^        |        ^  \      |   ^        ^
+ *             BUSY-+      PARKED-----+   \   REVOKING |      |
+ *                                         \    | LIMBO+------+
+ *   FETCHING: pending for us, not known: to be read again     (any) -> FINISHING: requeue or dead letter
+ *
+ * Every state but READY, ASSIGNED and FINISHING has a deadline of its own; the lease's stop-work deadline runs beside them. */
+#pragma once
+#include "base/heap.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "core/cmd.h"
+#include "core/rules.h"
+
+enum entry_state {
+	ENTRY_FETCHING,
+	ENTRY_LOCKING,   /* its lock is being acquired */
+	ENTRY_BUSY,      /* somebody else holds the lock: tried again later */
+	ENTRY_TAKING,    /* locked; the registry and the pending list are being asked */
+	ENTRY_PARKED,    /* another entry of the same stream runs */
+	ENTRY_READY,     /* waits for a worker's credit */
+	ENTRY_ASSIGNED,  /* a worker has it */
+	ENTRY_REVOKING,  /* the worker was told to stop */
+	ENTRY_LIMBO,     /* its worker, or its daemon's former process, went away and may come back */
+	ENTRY_FINISHING, /* done, requeue or dead letter is on its way to Redis */
+	ENTRY_STATES
+};
+
+enum finish { FINISH_NONE, FINISH_DONE, FINISH_REQUEUE, FINISH_DEAD, FINISH_ACK };
+
+/* Why an entry goes back; the order is that of the M_REQUEUE_* metrics. */
+enum requeue_why {
+	WHY_FAIL, WHY_RELEASE, WHY_WORKER_DIED, WHY_OWNER_DIED, WHY_BYE, WHY_DRAIN, WHY_LOST, WHY_OPERATOR, WHY_TIMEOUT, WHY_UNRESUMED, WHY_NO_CREDIT
+};
+
+struct entry {
+	struct link peers; /* in its session's, or its service's ready or parked list */
+	struct heap_node timer;
+	struct entry_id id;
+	struct text *stream, *info; /* info: until its assign frame is written */
+	struct text *note;          /* progress note, or the reason of a failure */
+	mono_ms good_until;         /* the lease's, 0 = not held */
+	mono_ms since;              /* this state */
+	mono_ms deadline;           /* of this state */
+	mono_ms heard;              /* assigned: last sign of progress */
+	uint64_t owner;             /* session id, 0 = none */
+	uint32_t idx, gen;
+	uint32_t retry, audit;
+	uint16_t svc, lock_slot;
+	uint16_t lease_shard; /* SHARD_NONE: no shard has a lease record of it */
+	uint16_t op_shard;    /* where TAKING or FINISHING waits for an answer; SHARD_NONE: not sent yet */
+	uint8_t state, finish, why, ok_for, dead_reason;
+	uint8_t revoke;       /* enum revoke_reason, REVOKING */
+	bool is_lost : 1;     /* the lease is: no result of a worker is accepted */
+	bool was_told : 1;    /* a worker may know of it: it changes hands only through the LBS */
+	bool is_start : 1;      /* own pending at start-up */
+	bool start_counted : 1; /* counts in coord.n_start: its lock is being asked for */
+	bool lease_asking : 1, op_asking : 1;
+	bool op_resent : 1;   /* it may have been done by an earlier try */
+	bool verify : 1;      /* assigned: a take is under way to verify it */
+	bool wants_reply : 1; /* finishing: the session waits for ok */
+	bool has_followers : 1;
+	bool in_active : 1;   /* is in the service's map of running streams */
+	bool uses_claim : 1;  /* counts against its service's credit claims */
+};
+
+struct ledger {
+	struct entry **slots; /* by index */
+	uint32_t n_slots, n_free, generation;
+	uint32_t *free_idx;
+	struct map by_id; /* svc, id -> entry */
+	struct heap timers;
+	uint32_t n;
+	uint32_t n_state[ENTRY_STATES];
+};
+
+void ledger_init(struct ledger *l, uint64_t seed);
+void ledger_fini(struct ledger *l);
+/* A new entry (stream and info references move). Must not exist yet. */
+struct entry *ledger_add(struct ledger *l, uint16_t svc, struct entry_id id, enum entry_state state, mono_ms now);
+/* Frees it; it must be in no list. */
+void ledger_drop(struct ledger *l, struct entry *e);
+struct entry *ledger_get(const struct ledger *l, uint16_t svc, struct entry_id id);
+struct entry *ledger_by_handle(const struct ledger *l, uint64_t handle); /* NULL: it is gone */
+static inline uint64_t entry_handle(const struct entry *e)
+{
+	return (uint64_t)e->gen << 32 | e->idx;
+}
+/* The only way a state changes: asserts that the move is allowed; sets since; deadline becomes `deadline`. */
+void ledger_move(struct ledger *l, struct entry *e, enum entry_state to, mono_ms now, mono_ms deadline);
+/* Sets the timer to the earlier of its state's deadline and `stop_at` (MONO_NEVER = none). */
+void ledger_arm(struct ledger *l, struct entry *e, mono_ms stop_at);
+struct entry *ledger_due(struct ledger *l, mono_ms now); /* NULL: none; its timer is off afterwards */
+struct entry *ledger_next(const struct ledger *l, uint32_t *pos); /* iteration by index; *pos starts at 0 */
+const char *entry_state_name(enum entry_state s);

@@ -1,0 +1,57 @@
+/* session - one worker connection's protocol state: hello, liveness, what it was told, recent outcomes.
+ * Pure. Owner: the coordinator. Times: monotonic ms.
+ *
+ *   NEW --hello--> HELD --own entries known--> READY --closed--> DETACHED --hello with session--> (moves to a new READY)
+ *    \______________________________________\____fatal, bye_____/___deadline______________________> (ended) */
+#pragma once
+#include "base/heap.h"
+#include "core/cmd.h"
+#include "core/frame.h"
+#include <sys/types.h>
+
+enum session_state { SESSION_NEW, SESSION_HELD, SESSION_READY, SESSION_DETACHED };
+
+enum { SESSION_KEY = 32, SESSION_OUTCOMES_MIN = 256 };
+
+struct session_outcome { /* what became of a lease, for repeats and resumes */
+	struct entry_id id;
+	uint16_t svc;
+	uint8_t outcome; /* enum gone_outcome */
+	uint8_t ok_for;  /* enum ok_for */
+	bool used;
+	bool is_zombie; /* revoked, never answered: its credit is still in use */
+};
+
+struct session {
+	uint64_t id;
+	enum session_state state;
+	struct heap_node timer;
+	char key[SESSION_KEY + 1]; /* the secret that resumes it */
+	char name[128];
+	pid_t pid;
+	uid_t uid;
+	mono_ms connected_at, last_heard, last_ping, deadline;
+	mono_ms told_until; /* the latest until_ms it was told; 0 = none */
+	int64_t n_pings;
+	bool is_leaving; /* drain was announced */
+	struct session_outcome *outcomes; /* ring */
+	uint32_t n_outcomes, next_outcome;
+};
+
+enum { SESSION_LEASE_CAP = FRAME_LEASE_MAX + 1 };
+
+void session_init(struct session *s, uint64_t id, mono_ms now);
+void session_fini(struct session *s);
+/* Checks a hello. FERR_N = good; else the fatal code, *why = sentence. */
+enum frame_error session_check_hello(const struct frame *f, const char **why);
+void session_remember(struct session *s, uint32_t credits, struct session_outcome o);
+struct session_outcome *session_recall(const struct session *s, uint16_t svc, struct entry_id id);
+/* The lease string of an entry: "<ms>-<seq>.<hash of the service, 16 hex>". Returns its length. */
+int session_lease_format(char out[SESSION_LEASE_CAP], struct entry_id id, uint64_t service_hash);
+bool session_lease_parse(struct slice lease, struct entry_id *id, uint64_t *service_hash);
+/* Next moment at which something is due: a ping, the end of silence, a deadline. */
+mono_ms session_deadline(const struct session *s, mono_ms ping_ms);
+static inline bool session_is_silent(const struct session *s, mono_ms ping_ms, mono_ms now)
+{
+	return now - s->last_heard > 3 * ping_ms;
+}

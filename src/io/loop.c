@@ -1,0 +1,197 @@
+/* Happy path: uv_run; the deadline timer calls on_deadline; what was deferred runs from an idle handle, that is after
+ * the present round of callbacks and before the next wait. Failure: uv_loop_init and friends only fail for want of
+ * descriptors or memory: the process ends (exit 71). A name look-up that hangs in the resolver cannot be cancelled:
+ * loop_free waits 1 s for it, then leaves the loop's memory to the process's end, because the look-up's thread still
+ * points to it. */
+#include "io/loop.h"
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+
+enum { HEARTBEAT_MS = 1000, FREE_WAIT_MS = 1000 };
+
+struct deferred {
+	void (*fn)(void *arg);
+	void *arg;
+};
+
+struct loop {
+	uv_loop_t uv;
+	uv_timer_t timer;     /* the owner's deadline */
+	uv_timer_t heartbeat; /* so that an idle loop shows life too */
+	uv_check_t check;
+	uv_idle_t idle; /* runs what was deferred */
+	char name[32];
+	loop_fn *on_deadline;
+	void *arg;
+	mono_ms due, lag;
+	bool is_in_deadline;
+	struct deferred *deferred;
+	size_t n_deferred, cap_deferred;
+	_Atomic int64_t last_round;
+};
+
+static void must(int rc, const char *what)
+{
+	if (rc == 0)
+		return;
+	log_line(LOG_ERROR, "event loop: %s failed: %s", what, uv_strerror(rc));
+	exit(71);
+}
+
+static void on_timer(uv_timer_t *t)
+{
+	struct loop *l = t->data;
+	mono_ms now = mono_now();
+	if (now < l->due) { /* the loop's clock is a little coarser than ours */
+		loop_wake_at(l, l->due);
+		return;
+	}
+	l->lag = now - l->due;
+	l->due = MONO_NEVER;
+	l->is_in_deadline = true;
+	l->on_deadline(l->arg, now);
+	l->is_in_deadline = false;
+}
+
+static void on_heartbeat(uv_timer_t *t)
+{
+	struct loop *l = t->data;
+	atomic_store_explicit(&l->last_round, mono_now(), memory_order_relaxed);
+}
+
+static void on_check(uv_check_t *c)
+{
+	struct loop *l = c->data;
+	atomic_store_explicit(&l->last_round, (int64_t)uv_now(&l->uv), memory_order_relaxed);
+}
+
+static void on_idle(uv_idle_t *i)
+{
+	struct loop *l = i->data;
+	size_t n = l->n_deferred; /* what is added meanwhile waits for the next round */
+	for (size_t k = 0; k < n; k++) {
+		struct deferred d = l->deferred[k];
+		d.fn(d.arg);
+	}
+	l->n_deferred -= n;
+	memmove(l->deferred, l->deferred + n, l->n_deferred * sizeof(*l->deferred));
+	if (l->n_deferred == 0)
+		uv_idle_stop(&l->idle);
+}
+
+struct loop *loop_new(const char *name, loop_fn *on_deadline, void *arg)
+{
+	struct loop *l = mem_alloc(sizeof(*l));
+	snprintf(l->name, sizeof(l->name), "%s", name);
+	l->on_deadline = on_deadline;
+	l->arg = arg;
+	l->due = MONO_NEVER;
+	must(uv_loop_init(&l->uv), "uv_loop_init");
+	must(uv_timer_init(&l->uv, &l->timer), "uv_timer_init");
+	must(uv_timer_init(&l->uv, &l->heartbeat), "uv_timer_init");
+	must(uv_check_init(&l->uv, &l->check), "uv_check_init");
+	must(uv_idle_init(&l->uv, &l->idle), "uv_idle_init");
+	l->timer.data = l->heartbeat.data = l->check.data = l->idle.data = l;
+	must(uv_timer_start(&l->heartbeat, on_heartbeat, HEARTBEAT_MS, HEARTBEAT_MS), "uv_timer_start");
+	must(uv_check_start(&l->check, on_check), "uv_check_start");
+	uv_unref((uv_handle_t *)&l->heartbeat);
+	uv_unref((uv_handle_t *)&l->check);
+	atomic_store(&l->last_round, mono_now());
+	return l;
+}
+
+static void on_give_up(uv_timer_t *t)
+{
+	uv_stop(t->loop);
+}
+
+void loop_free(struct loop *l)
+{
+	if (!l)
+		return;
+	while (l->n_deferred)
+		on_idle(&l->idle);
+	uv_close((uv_handle_t *)&l->heartbeat, NULL);
+	uv_close((uv_handle_t *)&l->check, NULL);
+	uv_close((uv_handle_t *)&l->idle, NULL);
+	uv_update_time(&l->uv);
+	must(uv_timer_start(&l->timer, on_give_up, FREE_WAIT_MS, 0), "uv_timer_start");
+	uv_unref((uv_handle_t *)&l->timer);
+	uv_run(&l->uv, UV_RUN_DEFAULT); /* closing callbacks; look-ups under way */
+	uv_close((uv_handle_t *)&l->timer, NULL);
+	uv_run(&l->uv, UV_RUN_NOWAIT);
+	mem_free(l->deferred);
+	l->deferred = NULL;
+	l->cap_deferred = 0;
+	if (uv_loop_close(&l->uv) == 0) {
+		mem_free(l);
+		return;
+	}
+	bool only_requests = l->uv.active_reqs.count > 0;
+	if (!only_requests)
+		uv_print_all_handles(&l->uv, stderr);
+	assert(only_requests && "a handle was not closed");
+	log_line(LOG_WARN, "loop=%s a name look-up still hangs; not waiting for it", l->name);
+}
+
+uv_loop_t *loop_uv(struct loop *l)
+{
+	return &l->uv;
+}
+
+void loop_wake_at(struct loop *l, mono_ms at)
+{
+	l->due = at;
+	if (at == MONO_NEVER) {
+		must(uv_timer_stop(&l->timer), "uv_timer_stop");
+		return;
+	}
+	mono_ms now = loop_now(l); /* what libuv adds the time-out to */
+	mono_ms wait = at > now ? at - now : 0;
+	if (l->is_in_deadline)
+		wait = mono_max(wait, 1); /* libuv would run it again at once and never look at a socket */
+	must(uv_timer_start(&l->timer, on_timer, (uint64_t)wait, 0), "uv_timer_start");
+}
+
+mono_ms loop_now(struct loop *l)
+{
+	return (mono_ms)uv_now(&l->uv); /* libuv's clock is CLOCK_MONOTONIC in milliseconds, like mono_now */
+}
+
+void loop_run(struct loop *l)
+{
+	uv_run(&l->uv, UV_RUN_DEFAULT);
+}
+
+void loop_stop(struct loop *l)
+{
+	uv_stop(&l->uv);
+}
+
+void loop_defer(struct loop *l, void (*fn)(void *arg), void *arg)
+{
+	if (l->n_deferred == l->cap_deferred) {
+		l->cap_deferred = l->cap_deferred ? 2 * l->cap_deferred : 16;
+		l->deferred = mem_grow(l->deferred, l->cap_deferred, sizeof(*l->deferred));
+	}
+	l->deferred[l->n_deferred++] = (struct deferred){fn, arg};
+	must(uv_idle_start(&l->idle, on_idle), "uv_idle_start");
+}
+
+mono_ms loop_lag_ms(const struct loop *l)
+{
+	return l->lag;
+}
+
+mono_ms loop_last_round(const struct loop *l)
+{
+	return atomic_load_explicit(&l->last_round, memory_order_relaxed);
+}

@@ -1,0 +1,147 @@
+/* Happy path: one datagram to $NOTIFY_SOCKET per call. Failure: nobody listens, the queue is full, the path is wrong:
+ * the datagram is dropped. The manager's own time limits are the safety net, so nothing is repeated and nothing blocks.
+ */
+#include "io/notify.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { FIRST_FD = 3 };
+
+/* False when there is no manager or its address makes no sense. */
+static bool address(struct sockaddr_un *out, socklen_t *len)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	if (!path || (path[0] != '@' && path[0] != '/') || !path[1])
+		return false;
+	size_t n = strlen(path);
+	if (n > sizeof(out->sun_path) - (path[0] == '/'))
+		return false;
+	memset(out, 0, sizeof(*out));
+	out->sun_family = AF_UNIX;
+	memcpy(out->sun_path, path, n);
+	if (path[0] == '@')
+		out->sun_path[0] = '\0';
+	*len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n + (path[0] == '/'));
+	return true;
+}
+
+static void transmit(const char *state, int fd)
+{
+	struct sockaddr_un to;
+	socklen_t to_len;
+	if (!address(&to, &to_len))
+		return;
+	int s = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (s < 0)
+		return;
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control = {0};
+	struct iovec iov = {.iov_base = (void *)(size_t)state, .iov_len = strlen(state)};
+	struct msghdr msg = {.msg_name = &to, .msg_namelen = to_len, .msg_iov = &iov, .msg_iovlen = 1};
+	if (fd >= 0) {
+		msg.msg_control = control.bytes;
+		msg.msg_controllen = sizeof(control.bytes);
+		struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &fd, sizeof(int));
+	}
+	while (sendmsg(s, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno == EINTR)
+		;
+	close(s);
+}
+
+bool notify_is_on(void)
+{
+	struct sockaddr_un to;
+	socklen_t len;
+	return address(&to, &len);
+}
+
+void notify_send(const char *state)
+{
+	transmit(state, -1);
+}
+
+void notify_status(const char *fmt, ...)
+{
+	char text[512] = "STATUS=";
+	size_t head = strlen(text);
+	va_list ap;
+	va_start(ap, fmt);
+	vsnprintf(text + head, sizeof(text) - head, fmt, ap);
+	va_end(ap);
+	for (char *p = text; *p; p++)
+		if (*p == '\n') /* a newline would start another assignment */
+			*p = ' ';
+	transmit(text, -1);
+}
+
+/* A number from the environment, or -1. */
+static long long env_number(const char *name)
+{
+	const char *text = getenv(name);
+	if (!text || *text < '0' || *text > '9')
+		return -1;
+	char *end;
+	errno = 0;
+	long long v = strtoll(text, &end, 10);
+	return *end || errno ? -1 : v;
+}
+
+mono_ms notify_watchdog_ms(void)
+{
+	if (getenv("WATCHDOG_PID") && env_number("WATCHDOG_PID") != getpid())
+		return 0;
+	long long usec = env_number("WATCHDOG_USEC");
+	if (usec <= 0)
+		return 0;
+	return mono_max(usec / 2000, 1);
+}
+
+void notify_store(const char *name, int fd)
+{
+	char text[256];
+	snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=%s", name);
+	transmit(text, fd);
+}
+
+void notify_unstore(const char *name)
+{
+	char text[256];
+	snprintf(text, sizeof(text), "FDSTOREREMOVE=1\nFDNAME=%s", name);
+	transmit(text, -1);
+}
+
+size_t notify_take_fds(struct notify_fd *out, size_t cap)
+{
+	long long n = env_number("LISTEN_PID") == getpid() ? env_number("LISTEN_FDS") : 0;
+	const char *names = getenv("LISTEN_FDNAMES");
+	size_t count = 0;
+	for (long long i = 0; i < n; i++) {
+		int fd = FIRST_FD + (int)i;
+		size_t len = names ? strcspn(names, ":") : 0;
+		if (fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 && count < cap) {
+			out[count].fd = fd;
+			snprintf(out[count].name, sizeof(out[count].name), "%.*s", (int)len, names ? names : "");
+			count++;
+		}
+		if (names)
+			names = names[len] ? names + len + 1 : NULL;
+	}
+	unsetenv("LISTEN_PID");
+	unsetenv("LISTEN_FDS");
+	unsetenv("LISTEN_FDNAMES");
+	return count;
+}

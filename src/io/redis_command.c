@@ -1,0 +1,217 @@
+/* Happy path: a command is appended to the wire and to the list of those pending; replies come in the same order.
+ * Pushes stand anywhere between and never answer anything, except that the confirmations of a (P)SUBSCRIBE answer it.
+ * Failure: a reply nobody waits for, or bytes that are no RESP, end the connection. */
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/buf.h"
+#include "base/mem.h"
+#include "io/redis_priv.h"
+
+static const char *const subscribe_names[] = {
+	"subscribe", "psubscribe", "ssubscribe", "unsubscribe", "punsubscribe", "sunsubscribe"};
+static const char *const message_names[] = {"message", "pmessage", "smessage"};
+
+static bool is_one_of(const char *word, const char *const *names, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (strcasecmp(word, names[i]) == 0)
+			return true;
+	return false;
+}
+
+static bool is_subscription(const char *word)
+{
+	return is_one_of(word, subscribe_names, sizeof(subscribe_names) / sizeof(subscribe_names[0]));
+}
+
+/* ---- out */
+
+struct cmd *command_new(enum cmd_kind kind, uint64_t tag, int argc, const char **argv, const size_t *argvlen)
+{
+	assert(argc > 0);
+	struct cmd *cmd = mem_alloc(sizeof(*cmd));
+	cmd->kind = kind;
+	cmd->tag = tag;
+	cmd->sent_at = mono_now();
+	snprintf(cmd->name, sizeof(cmd->name), "%.*s", (int)(argvlen[0] < 19 ? argvlen[0] : 19), argv[0]);
+	if (is_subscription(cmd->name))
+		cmd->n_confirms = argc > 1 ? argc - 1 : 1;
+	list_init(&cmd->link);
+	return cmd;
+}
+
+void command_send(
+	struct redis_conn *c, struct cmd *cmd, int argc, const char **argv, const size_t *argvlen, mono_ms deadline)
+{
+	struct buf *out = wire_out(c->wire);
+	buf_printf(out, "*%d\r\n", argc);
+	for (int i = 0; i < argc; i++) {
+		buf_printf(out, "$%zu\r\n", argvlen[i]);
+		buf_add(out, argv[i], argvlen[i]);
+		buf_add(out, "\r\n", 2);
+	}
+	list_push(&c->pending, &cmd->link);
+	c->n_in_flight++;
+	heap_set(&c->deadlines, &cmd->deadline, deadline);
+	conn_kick(c); /* flushes, and sets the timer */
+}
+
+void command_own(struct redis_conn *c, enum cmd_kind kind, mono_ms deadline, const char **words)
+{
+	size_t len[16];
+	int n = 0;
+	for (; words[n]; n++) {
+		assert(n < 16);
+		len[n] = strlen(words[n]);
+	}
+	command_send(c, command_new(kind, 0, n, words, len), n, words, len, deadline);
+}
+
+void redis_send(
+	struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline)
+{
+	struct cmd *cmd = command_new(CMD_USER, tag, argc, argv, argvlen);
+	if (c->state == CONN_UP)
+		command_send(c, cmd, argc, argv, argvlen, deadline);
+	else
+		command_kill(c, cmd);
+}
+
+void redis_send_asking(
+	struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline)
+{
+	if (c->state == CONN_UP)
+		command_own(c, CMD_ASKING, deadline, (const char *[]){"ASKING", NULL});
+	redis_send(c, tag, argc, argv, argvlen, deadline);
+}
+
+/* ---- the dead */
+
+void command_kill(struct redis_conn *c, struct cmd *cmd)
+{
+	list_push(&c->dead, &cmd->link);
+	c->n_dead++;
+	conn_kick(c);
+}
+
+void command_kill_all(struct redis_conn *c)
+{
+	struct link *l;
+	while ((l = list_pop(&c->pending))) {
+		struct cmd *cmd = LIST_OF(struct cmd, link, l);
+		heap_remove(&c->deadlines, &cmd->deadline);
+		list_push(&c->dead, l);
+		c->n_dead++;
+	}
+	c->n_in_flight = 0;
+}
+
+void command_bury(struct redis_conn *c, bool tell)
+{
+	for (size_t n = c->n_dead; n > 0 && c->n_dead > 0; n--) {
+		struct cmd *cmd = LIST_OF(struct cmd, link, list_pop(&c->dead));
+		c->n_dead--;
+		uint64_t tag = cmd->tag;
+		bool is_users = cmd->kind == CMD_USER;
+		mem_free(cmd);
+		if (tell && is_users)
+			c->on_reply(c->arg, tag, NULL); /* may close silently: then the rest is gone */
+	}
+}
+
+/* ---- in */
+
+static struct cmd *head_of(const struct redis_conn *c)
+{
+	return list_empty(&c->pending) ? NULL : LIST_OF(struct cmd, link, c->pending.next);
+}
+
+static void answer_head(struct redis_conn *c, const redisReply *r)
+{
+	struct cmd *cmd = head_of(c);
+	list_remove(&cmd->link);
+	heap_remove(&c->deadlines, &cmd->deadline);
+	c->n_in_flight--;
+	c->n_looks = 0;
+	uint64_t tag = cmd->tag;
+	enum cmd_kind kind = cmd->kind;
+	mem_free(cmd);
+	if (kind == CMD_USER)
+		c->on_reply(c->arg, tag, r);
+	else if (kind != CMD_ASKING) /* when ASKING is refused, the command behind it says so */
+		handshake_reply(c, kind, r);
+}
+
+static const char *first_word(const redisReply *r)
+{
+	if (r->elements == 0 || !r->element[0] || !r->element[0]->str)
+		return "";
+	return r->element[0]->str;
+}
+
+static void take_push(struct redis_conn *c, const redisReply *r)
+{
+	const char *word = first_word(r);
+	if (c->ev.on_push)
+		c->ev.on_push(c->arg, c, r);
+	struct cmd *head = c->reader ? head_of(c) : NULL; /* the callback may have closed */
+	if (!head || head->n_confirms == 0 || strcasecmp(head->name, word) != 0)
+		return;
+	if (--head->n_confirms == 0)
+		answer_head(c, r);
+}
+
+/* RESP2 has no pushes: on a subscriber they are arrays. */
+static bool is_push(const struct redis_conn *c, const redisReply *r)
+{
+	if (r->type == REDIS_REPLY_PUSH)
+		return true;
+	if (!c->opts.is_subscriber || c->resp != 2 || r->type != REDIS_REPLY_ARRAY || r->elements < 3)
+		return false;
+	const char *word = first_word(r);
+	return is_subscription(word) ||
+	       is_one_of(word, message_names, sizeof(message_names) / sizeof(message_names[0]));
+}
+
+static void take_reply(struct redis_conn *c, const redisReply *r)
+{
+	if (is_push(c, r))
+		take_push(c, r);
+	else if (head_of(c))
+		answer_head(c, r);
+	else if (r->type == REDIS_REPLY_ERROR) /* "max number of clients reached", before a word from us */
+		conn_fail(c, ERR_IO, "the server said: %s", r->str);
+	else
+		conn_fail(c, ERR_PROTO, "the server sent a reply that nobody asked for");
+}
+
+void command_bytes(void *arg, const char *bytes, size_t len)
+{
+	struct redis_conn *c = arg;
+	redisReader *reader = c->reader;
+	c->heard_at = mono_now();
+	c->has_heard = true;
+	if (!reader)
+		return;
+	redisReaderFeed(reader, bytes, len);
+	c->is_parsing = true;
+	while (c->reader == reader) {
+		void *reply = NULL;
+		if (redisReaderGetReply(reader, &reply) != REDIS_OK) {
+			conn_fail(c, ERR_PROTO, "not the Redis protocol: %s", reader->errstr);
+			break;
+		}
+		if (!reply)
+			break;
+		take_reply(c, reply);
+		freeReplyObject(reply);
+	}
+	c->is_parsing = false;
+	if (c->reader != reader)
+		redisReaderFree(reader);
+	else
+		conn_rearm(c);
+}

@@ -1,0 +1,289 @@
+/* Happy path, one command at a time: HELLO 3 [AUTH] [SETNAME] -> SELECT -> CLIENT MAINT_NOTIFICATIONS -> [CLIENT ID] ->
+ * up. A server that does not know HELLO 3: [AUTH] -> [CLIENT SETNAME] -> SELECT -> CLIENT ID on RESP2. Nothing is sent
+ * before the answer to what stands before it: after a refused AUTH the server would run it as somebody else. Failure:
+ * one sentence with the server's words, then the usual reconnect. The attempt's deadline covers all of it. Why no NUL
+ * or length checks on words: they come from the configuration, which has checked them. */
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/log.h"
+#include "io/redis_addr.h"
+#include "io/redis_priv.h"
+
+/* ---- reading answers */
+
+static bool is_error(const redisReply *r)
+{
+	return r->type == REDIS_REPLY_ERROR;
+}
+
+static bool starts_with(const char *text, const char *start)
+{
+	return strncasecmp(text, start, strlen(start)) == 0;
+}
+
+static bool is_auth_error(const char *words)
+{
+	return starts_with(words, "WRONGPASS") || starts_with(words, "NOAUTH") || starts_with(words, "NOPERM") ||
+	       strstr(words, "invalid password") || strstr(words, "without any password configured");
+}
+
+static void refused(struct redis_conn *c, const char *what, const redisReply *r)
+{
+	if (!is_error(r))
+		conn_fail(c, ERR_PROTO, "%s got an answer that makes no sense", what);
+	else if (is_auth_error(r->str))
+		conn_fail(c, ERR_DENIED, "authentication refused: %s", r->str);
+	else
+		conn_fail(c, ERR_IO, "%s refused: %s", what, r->str);
+}
+
+/* The integer under a key of HELLO's answer (a map, flat in hiredis), or -1. */
+static long long hello_number(const redisReply *r, const char *key)
+{
+	for (size_t i = 0; i + 1 < r->elements; i += 2) {
+		const redisReply *k = r->element[i], *v = r->element[i + 1];
+		if (k->str && strcmp(k->str, key) == 0 && v->type == REDIS_REPLY_INTEGER)
+			return v->integer;
+	}
+	return -1;
+}
+
+/* ---- sending */
+
+static void send_words(struct redis_conn *c, enum cmd_kind kind, const char **words)
+{
+	command_own(c, kind, MONO_NEVER, words); /* the attempt's deadline watches */
+}
+
+static void send_hello(struct redis_conn *c)
+{
+	const char *words[8] = {"HELLO", "3"};
+	int n = 2;
+	if (*c->password || *c->username) {
+		words[n++] = "AUTH";
+		words[n++] = *c->username ? c->username : "default";
+		words[n++] = c->password;
+	}
+	if (*c->client_name) {
+		words[n++] = "SETNAME";
+		words[n++] = c->client_name;
+	}
+	send_words(c, CMD_HELLO, words);
+}
+
+static void send_auth(struct redis_conn *c, enum cmd_kind kind, mono_ms deadline)
+{
+	if (*c->username)
+		command_own(c, kind, deadline, (const char *[]){"AUTH", c->username, c->password, NULL});
+	else
+		command_own(c, kind, deadline, (const char *[]){"AUTH", c->password, NULL});
+}
+
+static void send_setname(struct redis_conn *c)
+{
+	send_words(c, CMD_SETNAME, (const char *[]){"CLIENT", "SETNAME", c->client_name, NULL});
+}
+
+static void send_select(struct redis_conn *c)
+{
+	char db[12];
+	snprintf(db, sizeof(db), "%d", c->opts.db);
+	send_words(c, CMD_SELECT, (const char *[]){"SELECT", db, NULL});
+}
+
+/* ---- maintenance notifications */
+
+const char *handshake_endpoint_type(const struct redis_conn *c)
+{
+	if (*c->maint_type)
+		return c->maint_type;
+	struct sockaddr_storage peer;
+	bool has_peer = c->wire && wire_peer(c->wire, &peer);
+	return redis_addr_endpoint_type(&c->opts.addr, has_peer ? &peer : NULL, c->tls != NULL);
+}
+
+static void send_maint(struct redis_conn *c)
+{
+	send_words(c, CMD_MAINT,
+		(const char *[]){"CLIENT", "MAINT_NOTIFICATIONS", "ON", "moving-endpoint-type",
+			handshake_endpoint_type(c), NULL});
+}
+
+/* True the first time for an endpoint, in the whole process. Two endpoints in one place only cost a repeated line. */
+static bool is_news(const char *endpoint)
+{
+	static _Atomic uint64_t told[64];
+	uint64_t h = 0xcbf29ce484222325u;
+	for (const char *p = endpoint; *p; p++)
+		h = (h ^ (unsigned char)*p) * 0x100000001b3u;
+	return atomic_exchange_explicit(&told[h % 64], h, memory_order_relaxed) != h;
+}
+
+/* False when the connection cannot go on. */
+static bool maint_refused(struct redis_conn *c, const char *words)
+{
+	c->maint = REDIS_MAINT_REFUSED;
+	if (c->opts.maint == REDIS_MAINT_REQUIRED) {
+		conn_fail(c, ERR_IO, "maintenance notifications refused: %s", words);
+		return false;
+	}
+	if (is_news(c->endpoint))
+		log_line(LOG_INFO, "redis=%s has no maintenance notifications, works without: %s", c->endpoint, words);
+	return true;
+}
+
+/* ---- the sequence */
+
+static void after_maint(struct redis_conn *c)
+{
+	if (c->client_id < 0)
+		send_words(c, CMD_ID, (const char *[]){"CLIENT", "ID", NULL});
+	else
+		conn_up(c);
+}
+
+static void after_select(struct redis_conn *c)
+{
+	if (c->resp == 3 && c->opts.maint != REDIS_MAINT_OFF)
+		send_maint(c);
+	else
+		after_maint(c);
+}
+
+static void after_setname(struct redis_conn *c)
+{
+	if (c->opts.db > 0)
+		send_select(c);
+	else
+		after_select(c);
+}
+
+static void after_auth(struct redis_conn *c)
+{
+	if (*c->client_name)
+		send_setname(c);
+	else
+		after_setname(c);
+}
+
+void handshake_start(struct redis_conn *c)
+{
+	conn_move(c, CONN_GREETING);
+	c->reader = redisReaderCreate();
+	if (!c->reader) {
+		conn_fail(c, ERR_MEMORY, "out of memory");
+		return;
+	}
+	if (c->opts.max_reply_elements)
+		c->reader->maxelements = (long long)c->opts.max_reply_elements;
+	send_hello(c);
+}
+
+/* The server has no HELLO 3. */
+static void fall_back(struct redis_conn *c, const char *words)
+{
+	c->resp = 2;
+	if (c->opts.maint != REDIS_MAINT_OFF) {
+		char text[128];
+		snprintf(text, sizeof(text), "no RESP3: %s", words);
+		if (!maint_refused(c, text))
+			return;
+	}
+	if (*c->password || *c->username)
+		send_auth(c, CMD_AUTH, MONO_NEVER);
+	else
+		after_auth(c);
+}
+
+static void hello_reply(struct redis_conn *c, const redisReply *r)
+{
+	if (is_error(r) && (starts_with(r->str, "ERR unknown command") || starts_with(r->str, "NOPROTO"))) {
+		fall_back(c, r->str);
+		return;
+	}
+	if (r->type != REDIS_REPLY_MAP && r->type != REDIS_REPLY_ARRAY) {
+		refused(c, "HELLO", r);
+		return;
+	}
+	c->resp = hello_number(r, "proto") == 2 || r->type == REDIS_REPLY_ARRAY ? 2 : 3;
+	c->client_id = hello_number(r, "id");
+	if (c->resp == 2 && c->opts.maint != REDIS_MAINT_OFF &&
+		!maint_refused(c, "no RESP3: HELLO 3 was answered in RESP2"))
+		return;
+	after_setname(c);
+}
+
+static void maint_reply(struct redis_conn *c, const redisReply *r)
+{
+	bool is_ok = (r->type == REDIS_REPLY_STATUS || r->type == REDIS_REPLY_STRING) && strcasecmp(r->str, "OK") == 0;
+	if (is_ok)
+		c->maint = REDIS_MAINT_ON;
+	else if (is_error(r) && starts_with(r->str, "NOAUTH"))
+		refused(c, "CLIENT MAINT_NOTIFICATIONS", r);
+	else
+		maint_refused(c, r->str ? r->str : "an answer other than OK");
+	if (c->state == CONN_GREETING)
+		after_maint(c);
+}
+
+/* Nothing depends on a name or an id: only a missing authentication ends the attempt. */
+static bool is_tolerable(struct redis_conn *c, const char *what, const redisReply *r)
+{
+	if (!is_error(r) || !starts_with(r->str, "NOAUTH"))
+		return true;
+	refused(c, what, r);
+	return false;
+}
+
+void handshake_reply(struct redis_conn *c, enum cmd_kind kind, const redisReply *r)
+{
+	switch (kind) {
+	case CMD_HELLO:
+		hello_reply(c, r);
+		break;
+	case CMD_AUTH:
+		if (r->type == REDIS_REPLY_STATUS)
+			after_auth(c);
+		else
+			refused(c, "AUTH", r);
+		break;
+	case CMD_SETNAME:
+		if (is_tolerable(c, "CLIENT SETNAME", r))
+			after_setname(c);
+		break;
+	case CMD_SELECT:
+		if (r->type == REDIS_REPLY_STATUS)
+			after_select(c);
+		else
+			refused(c, "SELECT", r);
+		break;
+	case CMD_MAINT:
+		maint_reply(c, r);
+		break;
+	case CMD_ID:
+		if (!is_tolerable(c, "CLIENT ID", r))
+			break;
+		if (r->type == REDIS_REPLY_INTEGER)
+			c->client_id = r->integer;
+		conn_up(c);
+		break;
+	case CMD_REAUTH:
+		if (is_error(r))
+			conn_fail(c, ERR_DENIED, "the new credentials are refused: %s", r->str);
+		break;
+	case CMD_PING: /* any answer is a sign of life */
+	case CMD_ASKING:
+	case CMD_USER:
+		break;
+	}
+}
+
+void handshake_reauth(struct redis_conn *c)
+{
+	if ((!*c->password && !*c->username) || (c->resp == 2 && c->opts.is_subscriber))
+		return;
+	send_auth(c, CMD_REAUTH, mono_now() + c->opts.connect_timeout_ms);
+}

@@ -1,0 +1,73 @@
+/* daemon - the coordinator thread's own state, for the files of run/ that live on it: coord_run, control_door,
+ * metrics_page, reload, service. Owner: the coordinator's thread. */
+#pragma once
+#include "config/config.h"
+#include "core/coord_state.h"
+#include "io/http.h"
+#include "io/loop.h"
+#include "io/mailbox.h"
+#include "io/signals.h"
+#include "run/msg.h"
+#include "run/setup.h"
+#include "run/shard_run.h"
+#include "run/topo_client.h"
+#include "run/worker_door.h"
+
+struct control_door;
+
+struct daemon {
+	const char *config_path;
+	struct config *config;
+	char *password; /* NULL = none; wiped when replaced */
+	struct redis_tls *tls;
+	uint64_t incarnation;
+	struct setup_ids ids;
+	struct loop *loop;
+	struct mailbox *mail; /* from shards */
+	struct signals *signals;
+	struct coord *core;
+	struct effects effects;
+	struct topo_client *topo;
+	struct worker_door *workers;
+	struct control_door *control;
+	struct http *http;
+	struct shard_run *shards[SHARDS_MAX];
+	struct snapshot *snapshots[SHARDS_MAX]; /* the last of each, or NULL */
+	uint16_t n_shards;
+	struct shard_rules shard_rules;
+	mono_ms started_at, next_second;
+	mono_ms core_deadline;
+	struct hist lag;
+	bool is_ready, was_ready, is_stopping, is_draining;
+	bool topo_was_known;
+	char topo_why[512]; /* last failure */
+	int exit_code;
+	bool is_ending;
+	bool ready_told, is_stuck; /* service.c */
+	char status[300];
+};
+
+/* coord_run.c: one turn: fills now and wall_ms, steps, performs. Never called from inside performing. */
+void daemon_step(struct daemon *d, struct coord_event *ev);
+/* Everything up and readable? Appends reasons ("redis 10.0.0.1:6379: connection refused\n") when not. reasons may be NULL. */
+bool daemon_ready(struct daemon *d, struct buf *reasons);
+
+/* reload.c. Rows are for sluicectl reload: fn(arg, path, before, after, class) with class "applied", "needs restart", "rejected". */
+typedef void reload_row_fn(void *arg, const char *path, const char *before, const char *after, const char *class);
+/* Validates everything first. ERR_OK: applied what may be applied live; else nothing changed and err says why. */
+enum err_code daemon_reload(struct daemon *d, reload_row_fn *fn, void *arg, struct err *err);
+
+/* service.c: what the service manager sees. */
+void service_tick(struct daemon *d); /* once a second: READY, STATUS, WATCHDOG */
+void service_dump(struct daemon *d); /* SIGUSR1: the state to the log */
+
+/* metrics_page.c */
+void metrics_page(struct daemon *d, struct buf *out);
+int metrics_http(void *arg, const char *path, struct buf *body, const char **content_type);
+
+/* control_door.c */
+enum err_code control_door_open(struct daemon *d, int fd, struct control_door **out, struct err *err);
+void control_door_close(struct control_door *c);
+/* An operation that a control request waits for has ended (EFF_CTL). */
+void control_door_result(struct control_door *c, uint32_t request, enum op_result result, struct entry_id id, const char *text);
+void control_door_tick(struct control_door *c, mono_ms now); /* once a second and after drains: waiting requests */

@@ -1,0 +1,54 @@
+/* msg - every message between threads, and who owns what in it.
+ * RUN_CORE carries a message of core/turn.h; the others are the hallway's own. Fixed size, copied by value. */
+#pragma once
+#include "core/metric.h"
+#include "core/turn.h"
+#include "io/redis.h"
+
+enum run_msg_kind {
+	RUN_CORE,     /* .core: what it owns moves to the receiver */
+	RUN_QUIT,     /* coordinator -> shard: close everything, end the thread */
+	RUN_AUTH,     /* coordinator -> shard: .username .password (owned; wiped and freed by the receiver) for all connections */
+	RUN_TLS,      /* coordinator -> shard: .tls (a reference moves) */
+	RUN_TIMEOUTS, /* coordinator -> shard: .command_timeout_ms */
+	RUN_SNAPSHOT  /* shard -> coordinator, once a second: .snapshot (owned, mem_free) */
+};
+
+enum { SNAPSHOT_CONNS = 40 };
+
+struct snapshot_conn {
+	uint8_t role; /* enum conn_role */
+	bool is_up;
+	uint16_t svc; /* readers */
+};
+
+struct snapshot_service {
+	uint16_t svc;
+	int64_t lbs, pending, dlq; /* -1 = not known */
+	struct metrics_service m;
+};
+
+struct snapshot { /* of one shard, as of .at */
+	mono_ms at, lag_ms;
+	uint32_t n_leases;
+	size_t n_conns, n_in_flight;
+	struct snapshot_conn conns[SNAPSHOT_CONNS];
+	struct metrics_redis redis;
+	struct hist lag;
+	size_t n_services;
+	struct snapshot_service services[];
+};
+
+struct run_msg {
+	enum run_msg_kind kind;
+	uint16_t shard; /* sender, from shards */
+	union {
+		struct msg core;
+		struct {
+			char *username, *password;
+		};
+		struct redis_tls *tls;
+		mono_ms command_timeout_ms;
+		struct snapshot *snapshot;
+	};
+};

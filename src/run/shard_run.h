@@ -1,0 +1,29 @@
+/* shard_run - a shard's thread: owns its loop, its connections and its core, and performs the core's effects.
+ * Started, stopped and freed by the coordinator's thread.
+ *
+ * Happy path: mailbox -> shard_step -> effects: commands (codec/command -> io/redis), messages to the coordinator;
+ *   reply -> codec/reply -> shard_step -> effects.
+ * Failure: a connection that ends gives NULL replies and SHARD_CONN down; io/redis reopens it for ever. */
+#pragma once
+#include "io/mailbox.h"
+#include "io/redis.h"
+#include "run/msg.h"
+
+struct shard_run;
+
+struct shard_run_opts {
+	uint16_t index;
+	const char *addr; /* copied */
+	struct shard_rules rules;
+	struct redis_opts redis; /* strings are copied; tls is referenced */
+	const char *node;
+	struct mailbox *to_coord; /* outlives the shard */
+};
+
+/* ERR_INVALID: the address; ERR_IO: no thread. */
+enum err_code shard_run_start(const struct shard_run_opts *opts, struct shard_run **out, struct err *err);
+void shard_run_send(struct shard_run *s, const struct run_msg *m); /* what m owns moves */
+/* Ends the thread, waits for it and frees s. Locks stay. */
+void shard_run_stop(struct shard_run *s);
+/* For the watchdog: when its loop last completed a round (any thread). */
+mono_ms shard_run_last_round(const struct shard_run *s);

@@ -1,0 +1,208 @@
+#include "run/topo_client.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/mono.h"
+#include "codec/command.h"
+#include "codec/reply.h"
+#include <stdio.h>
+#include <string.h>
+
+enum { TOPO_ADDRS_MAX = 128 };
+
+struct topo_client {
+	struct topo_events ev;
+	void *arg;
+	struct redis_conn *conn;
+	struct command_argv *argv;
+	struct reply_decoder *decoder;
+	enum config_topology mode;
+	mono_ms timeout_ms;
+	char (*addrs)[300]; /* the configured ones first */
+	size_t n_addrs, n_configured, at, n_tried;
+	bool is_asking, is_sent;
+	struct err last;
+};
+
+static void next_endpoint(struct topo_client *t, const struct err *why)
+{
+	t->last = *why;
+	t->is_sent = false;
+	if (++t->n_tried >= t->n_addrs) {
+		t->n_tried = 0;
+		if (t->is_asking) {
+			t->is_asking = false;
+			t->ev.on_failed(t->arg, &t->last);
+		}
+	}
+	t->at = (t->at + 1) % t->n_addrs;
+	struct redis_addr a;
+	if (t->n_addrs > 1 && redis_addr_parse(t->addrs[t->at], &a, NULL) == ERR_OK)
+		redis_redial(t->conn, &a, "next endpoint");
+}
+
+static void send_question(struct topo_client *t)
+{
+	if (!t->is_asking || t->is_sent || !redis_is_up(t->conn))
+		return;
+	struct cmd c = {.kind = t->mode == CONFIG_TOPOLOGY_STANDALONE ? CMD_ROLE : CMD_SLOTS};
+	struct command_self self = {.consumer = "", .node = ""};
+	command_encode(t->argv, &c, NULL, &self);
+	t->is_sent = true;
+	redis_send(t->conn, (uint64_t)c.kind, command_argc(t->argv), command_args(t->argv), command_lens(t->argv),
+		mono_now() + t->timeout_ms);
+}
+
+static void ask_role(struct topo_client *t)
+{
+	struct cmd c = {.kind = CMD_ROLE};
+	struct command_self self = {.consumer = "", .node = ""};
+	command_encode(t->argv, &c, NULL, &self);
+	redis_send(t->conn, CMD_ROLE, command_argc(t->argv), command_args(t->argv), command_lens(t->argv), mono_now() + t->timeout_ms);
+}
+
+static void standalone(struct topo_client *t)
+{
+	char addr[300];
+	redis_addr_format(redis_addr_of(t->conn), addr, sizeof addr);
+	t->is_asking = t->is_sent = false;
+	t->n_tried = 0;
+	t->ev.on_standalone(t->arg, addr);
+}
+
+static void learn(struct topo_client *t, const struct slot_range *ranges, size_t n)
+{
+	t->n_addrs = t->n_configured;
+	for (size_t i = 0; i < n && t->n_addrs < TOPO_ADDRS_MAX; i++) {
+		char addr[300];
+		snprintf(addr, sizeof addr, strchr(ranges[i].host, ':') ? "[%s]:%u" : "%s:%u", ranges[i].host, (unsigned)ranges[i].port);
+		bool known = false;
+		for (size_t k = 0; k < t->n_addrs && !known; k++)
+			known = strcmp(t->addrs[k], addr) == 0;
+		if (!known)
+			memcpy(t->addrs[t->n_addrs++], addr, sizeof addr);
+	}
+	if (t->at >= t->n_addrs)
+		t->at = 0;
+}
+
+static void slots(struct topo_client *t, const struct reply *r)
+{
+	struct slot_range *copy = mem_array(r->n + 1, sizeof *copy);
+	if (r->n)
+		memcpy(copy, r->slots, r->n * sizeof *copy);
+	for (size_t i = 0; i < r->n; i++)
+		if (!copy[i].host[0])
+			snprintf(copy[i].host, sizeof copy[i].host, "%s", redis_addr_of(t->conn)->host);
+	learn(t, copy, r->n);
+	t->is_asking = t->is_sent = false;
+	t->n_tried = 0;
+	t->ev.on_slots(t->arg, copy, r->n);
+	mem_free(copy);
+}
+
+static void refused(struct topo_client *t, const struct reply *r, const char *what)
+{
+	char addr[300];
+	redis_addr_format(redis_addr_of(t->conn), addr, sizeof addr);
+	struct err e;
+	err_set(&e, ERR_IO, "redis=%s %s: %.*s", addr, what, (int)r->text.len, r->text.p ? r->text.p : "");
+	next_endpoint(t, &e);
+}
+
+static void on_reply(void *arg, uint64_t tag, const redisReply *raw)
+{
+	struct topo_client *t = arg;
+	struct reply r;
+	reply_decode(t->decoder, (enum cmd_kind)tag, raw, &r);
+	if (!t->is_asking || r.kind == REPLY_NONE) /* on_down goes on */
+		return;
+	if (tag == CMD_SLOTS && r.kind == REPLY_SLOTS && r.n > 0) {
+		slots(t, &r);
+	} else if (tag == CMD_SLOTS && r.kind == REPLY_SLOTS) {
+		r.text = (struct slice){"no slot is assigned", 19};
+		refused(t, &r, "CLUSTER SLOTS");
+	} else if (tag == CMD_SLOTS && r.kind == REPLY_ERROR && t->mode == CONFIG_TOPOLOGY_AUTO &&
+		(r.error == RERR_NO_CLUSTER || r.error == RERR_OPERATOR)) {
+		ask_role(t);
+	} else if (tag == CMD_ROLE && r.kind == REPLY_TEXT && r.text.len == 6 && memcmp(r.text.p, "master", 6) == 0) {
+		standalone(t);
+	} else if (tag == CMD_ROLE && r.kind == REPLY_TEXT) {
+		refused(t, &r, "is no master");
+	} else if (tag == CMD_ROLE && r.kind == REPLY_ERROR && r.error == RERR_OPERATOR) {
+		standalone(t); /* ROLE is not allowed to us: believe the configuration */
+	} else {
+		refused(t, &r, "topology");
+	}
+	entry_batch_free(r.kind == REPLY_ENTRIES ? r.entries : NULL);
+}
+
+static void on_up(void *arg, struct redis_conn *c)
+{
+	(void)c;
+	send_question(arg);
+}
+
+static void on_down(void *arg, struct redis_conn *c, const struct err *why, bool was_up)
+{
+	struct topo_client *t = arg;
+	(void)c;
+	(void)was_up;
+	t->is_sent = false;
+	next_endpoint(t, why);
+}
+
+static void on_push(void *arg, struct redis_conn *c, const redisReply *reply)
+{
+	(void)arg;
+	(void)c;
+	(void)reply;
+}
+
+struct topo_client *topo_client_open(uv_loop_t *loop, const struct config *c, const struct redis_opts *opts, const struct topo_events *ev, void *arg)
+{
+	static const struct redis_events events = {.on_up = on_up, .on_down = on_down, .on_push = on_push};
+	struct topo_client *t = mem_alloc(sizeof *t);
+	t->ev = *ev;
+	t->arg = arg;
+	t->mode = c->redis.topology;
+	t->timeout_ms = c->redis.command_timeout_ms;
+	t->addrs = mem_array(TOPO_ADDRS_MAX, sizeof *t->addrs);
+	for (size_t i = 0; i < c->redis.endpoints.n && i < TOPO_ADDRS_MAX; i++)
+		snprintf(t->addrs[t->n_addrs++], sizeof *t->addrs, "%s", c->redis.endpoints.items[i]);
+	t->n_configured = t->n_addrs;
+	t->argv = command_argv_new();
+	t->decoder = reply_decoder_new();
+	struct redis_opts o = *opts;
+	struct err err;
+	if (redis_addr_parse(t->addrs[0], &o.addr, &err) != ERR_OK)
+		log_line(LOG_ERROR, "redis.endpoints: %s", err.text);
+	t->conn = redis_open(loop, &o, &events, on_reply, t);
+	return t;
+}
+
+void topo_client_ask(struct topo_client *t)
+{
+	t->is_asking = true;
+	send_question(t);
+}
+
+void topo_client_set_auth(struct topo_client *t, const char *username, const char *password)
+{
+	redis_set_auth(t->conn, username, password);
+}
+
+void topo_client_set_tls(struct topo_client *t, struct redis_tls *tls)
+{
+	redis_set_tls(t->conn, tls);
+}
+
+void topo_client_close(struct topo_client *t)
+{
+	if (!t)
+		return;
+	redis_close(t->conn, true);
+	command_argv_free(t->argv);
+	reply_decoder_free(t->decoder);
+	mem_free(t->addrs);
+	mem_free(t);
+}

@@ -1,0 +1,297 @@
+#include "run/worker_door.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "base/map.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "codec/frame.h"
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+struct worker_conn {
+	uint64_t id;
+	struct link link;
+	struct unix_conn *conn;
+	struct frame_splitter splitter;
+	pid_t pid;
+	bool is_slow, is_told;
+};
+
+struct watch { /* a process whose connection is gone */
+	uv_poll_t poll;
+	struct worker_door *door;
+	struct link link;
+	uint64_t session;
+	int fd;
+};
+
+struct worker_door {
+	uv_loop_t *loop;
+	worker_event_fn *fn;
+	void *arg;
+	struct unix_listener *listener;
+	struct frame_decoder *decoder;
+	struct buf out;
+	struct map conns; /* session -> worker_conn */
+	struct link all, watches;
+	uint64_t last_id;
+	size_t max_frame, write_buffer;
+	uint32_t *uids;
+	size_t n_uids;
+	size_t n_slow;
+};
+
+static bool same_id(const void *value, const void *key, size_t len)
+{
+	const struct worker_conn *w = value;
+	return len == sizeof w->id && memcmp(&w->id, key, len) == 0;
+}
+
+static struct worker_conn *conn_of(const struct worker_door *d, uint64_t session)
+{
+	return map_get(&d->conns, &session, sizeof session);
+}
+
+static void tell(struct worker_door *d, struct coord_event *ev)
+{
+	d->fn(d->arg, ev);
+}
+
+/* ---- the peer's process ---- */
+
+static void watch_closed(uv_handle_t *h)
+{
+	struct watch *w = h->data;
+	close(w->fd);
+	mem_free(w);
+}
+
+static void watch_end(struct watch *w)
+{
+	list_remove(&w->link);
+	uv_close((uv_handle_t *)&w->poll, watch_closed);
+}
+
+static void on_exit_seen(uv_poll_t *p, int status, int events)
+{
+	struct watch *w = p->data;
+	(void)status;
+	(void)events;
+	struct coord_event ev = {.kind = COORD_PEER_DEAD, .session = w->session};
+	struct worker_door *d = w->door;
+	watch_end(w);
+	tell(d, &ev);
+}
+
+/* Takes fd. A process that is dead already is told of in the next round. */
+static void watch_process(struct worker_door *d, uint64_t session, int fd)
+{
+	struct watch *w = mem_alloc(sizeof *w);
+	*w = (struct watch){.door = d, .session = session, .fd = fd};
+	if (uv_poll_init(d->loop, &w->poll, fd) != 0) {
+		close(fd);
+		mem_free(w);
+		return;
+	}
+	w->poll.data = w;
+	list_push(&d->watches, &w->link);
+	uv_poll_start(&w->poll, UV_READABLE, on_exit_seen);
+}
+
+/* ---- connections ---- */
+
+static void forget(struct worker_door *d, struct worker_conn *w)
+{
+	map_remove(&d->conns, &w->id, sizeof w->id);
+	list_remove(&w->link);
+	frame_splitter_fini(&w->splitter);
+	mem_free(w);
+}
+
+static bool is_allowed(const struct worker_door *d, uid_t uid)
+{
+	for (size_t i = 0; i < d->n_uids; i++)
+		if (d->uids[i] == uid)
+			return true;
+	return d->n_uids == 0;
+}
+
+static void on_accept(void *arg, struct unix_conn *c, const struct unix_peer *peer)
+{
+	struct worker_door *d = arg;
+	struct worker_conn *w = mem_alloc(sizeof *w);
+	*w = (struct worker_conn){.id = ++d->last_id, .conn = c, .pid = peer->pid};
+	frame_splitter_init(&w->splitter, d->max_frame);
+	list_push(&d->all, &w->link);
+	map_put(&d->conns, &w->id, sizeof w->id, w);
+	unix_set_data(c, w);
+	uint64_t r[2];
+	char key[33];
+	rng_secure(r, sizeof r);
+	snprintf(key, sizeof key, "%016llx%016llx", (unsigned long long)r[0], (unsigned long long)r[1]);
+	struct coord_event ev = {.kind = COORD_ACCEPT, .session = w->id, .pid = peer->pid, .uid = peer->uid,
+		.flag = is_allowed(d, peer->uid), .text = {key, 32}};
+	tell(d, &ev);
+}
+
+static void bad_input(struct worker_door *d, uint64_t session, enum frame_error error, const char *text)
+{
+	struct coord_event ev = {.kind = COORD_BAD_INPUT, .session = session, .error = error, .text = {text, strlen(text)}};
+	tell(d, &ev);
+}
+
+/* One line; false when the session is over. */
+static bool take_line(struct worker_door *d, uint64_t session, char *line, size_t len)
+{
+	struct frame f;
+	struct err err;
+	if (frame_decode(d->decoder, line, len, &f, &err) != ERR_OK) {
+		bad_input(d, session, FERR_BAD_FRAME, err.text);
+	} else {
+		struct coord_event ev = {.kind = COORD_FRAME, .session = session, .frame = &f};
+		tell(d, &ev);
+	}
+	return conn_of(d, session) != NULL;
+}
+
+static void on_data(void *arg, struct unix_conn *c, const char *bytes, size_t len)
+{
+	struct worker_door *d = arg;
+	struct worker_conn *w = unix_data(c);
+	uint64_t session = w->id;
+	frame_splitter_feed(&w->splitter, bytes, len);
+	for (;;) {
+		char *line;
+		size_t n;
+		enum err_code code;
+		if (!frame_splitter_next(&w->splitter, &line, &n, &code)) {
+			if (code != ERR_OK) {
+				char text[80];
+				snprintf(text, sizeof text, "a line is longer than %zu bytes", d->max_frame);
+				bad_input(d, session, FERR_TOO_BIG, text);
+			}
+			return;
+		}
+		if (!take_line(d, session, line, n))
+			return;
+	}
+}
+
+static void on_end(void *arg, struct unix_conn *c, int pidfd)
+{
+	struct worker_door *d = arg;
+	struct worker_conn *w = unix_data(c);
+	uint64_t session = w->id;
+	forget(d, w);
+	struct coord_event ev = {.kind = COORD_END, .session = session};
+	tell(d, &ev);
+	if (pidfd >= 0)
+		watch_process(d, session, pidfd);
+}
+
+/* ---- the coordinator's side ---- */
+
+void worker_door_send(struct worker_door *d, uint64_t session, const struct out_frame *f)
+{
+	struct worker_conn *w = conn_of(d, session);
+	if (!w)
+		return;
+	buf_clear(&d->out);
+	frame_encode(&d->out, f);
+	unix_write(w->conn, d->out.data, d->out.len);
+	if (!w->is_slow && unix_write_pending(w->conn) > d->write_buffer) {
+		w->is_slow = true;
+		d->n_slow++;
+	}
+}
+
+void worker_door_sweep(struct worker_door *d)
+{
+	while (d->n_slow) {
+		d->n_slow--;
+		for (struct link *l = d->all.next; l != &d->all; l = l->next) {
+			struct worker_conn *w = LIST_OF(struct worker_conn, link, l);
+			if (!w->is_slow || w->is_told)
+				continue;
+			w->is_told = true;
+			bad_input(d, w->id, FERR_SLOW_READER, "it does not read what it is sent");
+			break; /* the list has changed */
+		}
+	}
+}
+
+void worker_door_drop(struct worker_door *d, uint64_t session)
+{
+	struct worker_conn *w = conn_of(d, session);
+	if (!w)
+		return;
+	pid_t pid = w->pid;
+	unix_close(w->conn, true);
+	forget(d, w);
+	int fd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+	if (fd >= 0)
+		watch_process(d, session, fd);
+}
+
+size_t worker_door_pending(const struct worker_door *d, uint64_t session)
+{
+	const struct worker_conn *w = conn_of(d, session);
+	return w ? unix_write_pending(w->conn) : 0;
+}
+
+void worker_door_limits(struct worker_door *d, const struct config *c)
+{
+	d->max_frame = c->workers.max_frame_bytes;
+	d->write_buffer = c->workers.write_buffer_bytes;
+	mem_free(d->uids);
+	d->n_uids = c->workers.allow_uids.n;
+	d->uids = mem_array(d->n_uids + 1, sizeof *d->uids);
+	if (d->n_uids)
+		memcpy(d->uids, c->workers.allow_uids.items, d->n_uids * sizeof *d->uids);
+}
+
+enum err_code worker_door_open(uv_loop_t *loop, const struct config *c, int fd, worker_event_fn *fn, void *arg, struct worker_door **out,
+	struct err *err)
+{
+	static const struct unix_events events = {.on_accept = on_accept, .on_data = on_data, .on_end = on_end};
+	struct worker_door *d = mem_alloc(sizeof *d);
+	d->loop = loop;
+	d->fn = fn;
+	d->arg = arg;
+	d->decoder = frame_decoder_new();
+	list_init(&d->all);
+	list_init(&d->watches);
+	uint64_t seed;
+	rng_secure(&seed, sizeof seed);
+	map_init(&d->conns, same_id, seed);
+	worker_door_limits(d, c);
+	enum err_code code = unix_listen(loop, c->workers.socket, fd, (mode_t)c->workers.mode, c->workers.group, &events, d, &d->listener, err);
+	if (code) {
+		worker_door_close(d);
+		return code;
+	}
+	*out = d;
+	return ERR_OK;
+}
+
+void worker_door_close(struct worker_door *d)
+{
+	if (!d)
+		return;
+	if (d->listener)
+		unix_unlisten(d->listener, true);
+	for (struct link *l; (l = list_pop(&d->all));) {
+		struct worker_conn *w = LIST_OF(struct worker_conn, link, l);
+		unix_close(w->conn, true);
+		forget(d, w);
+	}
+	while (!list_empty(&d->watches))
+		watch_end(LIST_OF(struct watch, link, d->watches.next));
+	map_fini(&d->conns);
+	frame_decoder_free(d->decoder);
+	buf_fini(&d->out);
+	mem_free(d->uids);
+	mem_free(d);
+}

@@ -1,0 +1,23 @@
+/* worker_door - the worker socket: bytes <-> frames, and nothing decided. Coordinator thread.
+ *
+ * Happy path: accept -> COORD_ACCEPT; bytes -> codec/frame -> COORD_FRAME; EFF_FRAME -> codec/frame -> io/unix.
+ * Failure: a bad line or one over max_frame -> COORD_BAD_INPUT; too much unread -> slow_reader; the peer's end -> COORD_END,
+ *   and when its process has ended (pidfd) -> COORD_PEER_DEAD. */
+#pragma once
+#include "config/config.h"
+#include "core/coord.h"
+#include "io/unix.h"
+
+struct worker_door;
+typedef void worker_event_fn(void *arg, struct coord_event *ev);
+
+/* fd >= 0: a listening socket from the service manager. */
+enum err_code worker_door_open(uv_loop_t *loop, const struct config *c, int fd, worker_event_fn *fn, void *arg, struct worker_door **out,
+	struct err *err);
+void worker_door_limits(struct worker_door *d, const struct config *c); /* after a reload */
+void worker_door_send(struct worker_door *d, uint64_t session, const struct out_frame *f);
+/* After a turn's effects: tells the coordinator of sessions that do not read. */
+void worker_door_sweep(struct worker_door *d);
+void worker_door_drop(struct worker_door *d, uint64_t session); /* EFF_CLOSE */
+void worker_door_close(struct worker_door *d);
+size_t worker_door_pending(const struct worker_door *d, uint64_t session);

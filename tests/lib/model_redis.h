@@ -1,0 +1,100 @@
+/* model_redis - a Redis in memory for the simulation: executes struct cmd, answers struct reply, on the caller's clock.
+ * Single-threaded, deterministic. It copies Redis 7 as far as our commands can see it;
+ * tests/unit/codec/test_model_against_real holds it to that. One model is one master; a cluster is several.
+ *
+ * Not modelled: blocking (a read answers at once; ask model_redis_has_new), wrong types, MAXLEN ~ beyond a rough trim,
+ * more than one group a stream. WAIT answers .count, UNBLOCK 1, CLUSTER SLOTS says there is no cluster. */
+#pragma once
+#include "base/mono.h"
+#include "codec/command.h"
+#include "core/cmd.h"
+
+struct model_redis;
+
+struct model_redis *model_redis_new(void);
+void model_redis_free(struct model_redis *m);
+/* A deep copy: what a replica (or a disk) knows now. Continue with it to lose what was written since. Scripts are not
+ * copied: they are lost at a failover. Injected errors and the expiry callback are not copied either. */
+struct model_redis *model_redis_clone(const struct model_redis *m);
+
+/* names may be NULL where the command needs none. consumer is ours; it is also the dead letters' _dlq_node.
+ * out->entries is the caller's; everything else out points to is valid until the next call on m. */
+void model_redis_exec(struct model_redis *m, const struct cmd *c, const struct command_names *names,
+	const char *consumer, mono_ms now, struct reply *out);
+
+/* ---- the server */
+
+/* The server's wall clock = now + offset_ms (default 1,700,000,000,000). A step moves every TTL, as in Redis. */
+void model_redis_set_clock(struct model_redis *m, int64_t offset_ms);
+void model_redis_set_run_id(
+	struct model_redis *m, const char *run_id); /* default "model-1"; a restart changes it and forgets scripts */
+void model_redis_set_oom(struct model_redis *m, bool is_oom); /* SET, XADD, HSET are refused, as under noeviction */
+/* The next n commands of this kind (CMD_N = of any) answer this error, e.g. "LOADING …", and do nothing. n 0 ends it,
+ * -1 = until then. One injection at a time. */
+void model_redis_fail(struct model_redis *m, enum cmd_kind kind, int n, const char *error);
+/* Called for each lock that expires: when it is touched, or in model_redis_expire. */
+void model_redis_on_expired(
+	struct model_redis *m, void (*fn)(void *arg, struct slice stream, struct entry_id id), void *arg);
+/* Redis' own expiry cycle, which may come late or never: call it when the simulation likes. Returns how many. */
+size_t model_redis_expire(struct model_redis *m, mono_ms now);
+mono_ms model_redis_next_expiry(
+	const struct model_redis *m); /* from when on model_redis_expire finds one; MONO_NEVER = none */
+
+/* ---- what others do to it */
+
+bool model_redis_has_new(
+	struct model_redis *m, const struct command_names *names); /* a read would find something (or NOGROUP) */
+/* A producer adds. info NULL = absent; retry 0 = no _retry_count. */
+struct entry_id model_redis_add(struct model_redis *m, const struct command_names *names, const char *stream,
+	const char *info, uint32_t retry, mono_ms now);
+struct entry_id model_redis_add_fields(
+	struct model_redis *m, const struct command_names *names, const struct field *fields, size_t n, mono_ms now);
+void model_redis_next_id(
+	struct model_redis *m, struct entry_id id); /* the next XADD gets this id (tests against a real server) */
+/* XCLAIM by somebody else (a Go consumer). False: not pending; a deleted entry stops being so, as in Redis 7. */
+bool model_redis_claim(struct model_redis *m, const struct command_names *names, struct entry_id id,
+	const char *consumer, mono_ms now);
+bool model_redis_xdel(struct model_redis *m, const struct command_names *names, struct entry_id id);
+void model_redis_destroy_group(struct model_redis *m, const struct command_names *names);
+void model_redis_delete_lbs(struct model_redis *m, const struct command_names *names); /* the stream and its group */
+void model_redis_set_registry(
+	struct model_redis *m, const struct command_names *names, const char *stream, struct entry_id id);
+
+/* ---- inspection, for checkers; nothing expires by looking */
+
+struct model_entry {
+	struct entry_id id;
+	struct field_list *fields;
+};
+struct model_pending {
+	struct entry_id id;
+	const char *consumer;
+	int64_t idle_ms;
+	uint64_t deliveries;
+};
+struct model_lock_view {
+	struct slice stream;
+	struct entry_id id;
+	struct slice value;
+	int64_t ttl_ms; /* below 0: has expired, nobody touched it yet; INT64_MAX: none */
+};
+
+size_t model_redis_n_entries(struct model_redis *m, const struct command_names *names);
+const struct model_entry *model_redis_entries(
+	struct model_redis *m, const struct command_names *names); /* in order of ids */
+size_t model_redis_n_dead(struct model_redis *m, const struct command_names *names);
+const struct model_entry *model_redis_dead(struct model_redis *m, const struct command_names *names);
+size_t model_redis_n_pending(struct model_redis *m, const struct command_names *names);
+struct model_pending model_redis_pending(
+	struct model_redis *m, const struct command_names *names, size_t i, mono_ms now);
+struct entry_id model_redis_last_delivered(struct model_redis *m, const struct command_names *names);
+bool model_redis_registered(
+	struct model_redis *m, const struct command_names *names, const char *stream, struct entry_id *id);
+size_t model_redis_n_registered(struct model_redis *m, const struct command_names *names);
+/* False: missing. */
+bool model_redis_lock(
+	const struct model_redis *m, struct slice stream, struct entry_id id, mono_ms now, struct model_lock_view *out);
+/* *pos starts at 0. False at the end. */
+bool model_redis_next_lock(const struct model_redis *m, size_t *pos, mono_ms now, struct model_lock_view *out);
+/* The value of a field; p NULL = it has none. */
+struct slice model_entry_field(const struct model_entry *e, const char *name);

@@ -1,0 +1,463 @@
+/* model_redis_lbs - the commands on a load-balancer stream, its group, registry and dead letters. */
+#include "lib/model_redis_int.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "codec/reply.h"
+
+static const char nogroup_text[] = "NOGROUP No such key or consumer group";
+static const char oom_text[] = "OOM command not allowed when used memory > 'maxmemory'.";
+
+/* The stream with its group, or NULL and NOGROUP in *out. */
+static struct model_stream *group_of(
+	struct model_redis *m, const struct cmd *c, const struct command_names *names, struct reply *out)
+{
+	struct model_stream *s = model_stream_of(m, names->lbs, false);
+	if (s && s->group && strcmp(s->group, names->group) == 0)
+		return s;
+	model_error(c, nogroup_text, out);
+	return NULL;
+}
+
+static bool is_refused(const struct model_redis *m, const struct cmd *c, struct reply *out)
+{
+	if (m->is_oom)
+		model_error(c, oom_text, out);
+	return m->is_oom;
+}
+
+static struct slice slice_str(const char *s)
+{
+	return (struct slice){s, strlen(s)};
+}
+
+static bool slice_is(struct slice s, const char *text)
+{
+	return s.len == strlen(text) && memcmp(s.p, text, s.len) == 0;
+}
+
+void model_group_create_cmd(struct model_redis *m, const struct cmd *c, const struct command_names *names,
+	const char *me, struct reply *out)
+{
+	(void)me;
+	if (is_refused(m, c, out))
+		return;
+	struct model_stream *s = model_stream_of(m, names->lbs, true);
+	const struct slice start = c->value.p ? c->value : slice_str(names->group_start);
+	struct entry_id id = {0, 0};
+	if (slice_is(start, "$"))
+		id = s->last;
+	else
+		command_id_parse(start.p, start.len, &id);
+	if (!s->group)
+		model_group_create(s, names->group, id);
+	*out = (struct reply){.kind = REPLY_OK};
+}
+
+/* ---- reading */
+
+static void read_entry(const struct model_entry *from, bool with_fields, struct entry_in *e)
+{
+	e->id = from->id;
+	reply_read_input(e, model_entry_field(from, "lbs-input"), model_entry_field(from, "_retry_count"));
+	if (with_fields)
+		e->fields = reply_copy_fields(from->fields->v, from->fields->n);
+}
+
+static struct entry_batch *batch_new(size_t room)
+{
+	return mem_alloc(sizeof(struct entry_batch) + room * sizeof(struct entry_in));
+}
+
+static size_t limit(int64_t count, size_t most)
+{
+	return count > 0 && (uint64_t)count < most ? (size_t)count : most;
+}
+
+void model_read(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	struct model_stream *s = group_of(m, c, names, out);
+	if (!s)
+		return;
+	const size_t first = model_stream_find(s, entry_id_next(s->delivered));
+	const size_t n = limit(c->count, s->n - first);
+	struct entry_batch *b = batch_new(n);
+	*out = (struct reply){.kind = REPLY_ENTRIES, .entries = b};
+	if (n == 0)
+		return;
+	const uint32_t consumer = model_group_consumer(s, me, strlen(me));
+	s->consumers[consumer].seen = m->now;
+	for (size_t i = 0; i < n; i++) {
+		const struct model_entry *e = &s->v[first + i];
+		read_entry(e, false, &b->v[b->n++]);
+		model_pel_put(s, e->id, consumer, m->now, 1);
+		s->delivered = e->id;
+	}
+}
+
+void model_read_own(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	struct model_stream *s = group_of(m, c, names, out);
+	if (!s)
+		return;
+	const uint32_t consumer = model_group_consumer(s, me, strlen(me));
+	s->consumers[consumer].seen = m->now;
+	const size_t most = limit(c->count, s->consumers[consumer].n_pending);
+	struct entry_batch *b = batch_new(most);
+	for (size_t i = model_pel_find(s, entry_id_next(c->id)); i < s->n_pel && b->n < most; i++) {
+		struct model_pel_row *p = &s->pel[i];
+		if (p->consumer != consumer)
+			continue;
+		struct entry_in *in = &b->v[b->n++];
+		const struct model_entry *e = model_stream_get(s, p->id);
+		if (e) {
+			read_entry(e, false, in);
+			p->delivered = m->now;
+			p->n_deliveries++;
+		} else {
+			in->id = p->id;
+			in->problem = ENTRY_DELETED;
+		}
+	}
+	*out = (struct reply){.kind = REPLY_ENTRIES, .entries = b};
+}
+
+void model_heartbeat(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	struct model_stream *s = group_of(m, c, names, out);
+	if (!s)
+		return;
+	const uint32_t consumer = model_group_consumer(s, me, strlen(me));
+	s->consumers[consumer].seen = m->now;
+	*out = (struct reply){.kind = REPLY_ENTRIES, .entries = batch_new(0)};
+}
+
+/* XRANGE id id, with fields for the dead letters */
+void model_fetch(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	(void)me;
+	const struct model_stream *s = model_stream_of(m, names->lbs, false);
+	const struct model_entry *e = s ? model_stream_get(s, c->id) : NULL;
+	struct entry_batch *b = batch_new(1);
+	if (e)
+		read_entry(e, c->kind == CMD_DEAD_READ, &b->v[b->n++]);
+	*out = (struct reply){.kind = REPLY_ENTRIES, .entries = b};
+}
+
+/* ---- the scripts, as in codec/script */
+
+static struct model_registry *registry_for(
+	struct model_redis *m, const struct cmd *c, const struct command_names *names)
+{
+	if (!(c->same_stream_serial || names->serialize) || !c->stream.p)
+		return NULL;
+	return model_registry_of(m, names->registry);
+}
+
+/* It still counts for its stream: pending, or in the LBS and not delivered yet. */
+static bool is_alive(const struct model_stream *s, struct entry_id id)
+{
+	return model_pel_get(s, id) || (model_stream_get(s, id) && entry_id_cmp(id, s->delivered) > 0);
+}
+
+static bool is_of(const struct model_stream *s, const struct model_pel_row *p, struct slice consumer)
+{
+	return slice_is(consumer, s->consumers[p->consumer].name);
+}
+
+static bool is_registered(const struct model_registry *r, const struct cmd *c)
+{
+	const struct model_reg_row *row = r ? model_registry_get(r, c->stream) : NULL;
+	return row && entry_id_cmp(row->id, c->id) == 0;
+}
+
+void model_take(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	const struct model_stream *s = group_of(m, c, names, out);
+	if (!s)
+		return;
+	const struct model_pel_row *p = model_pel_get(s, c->id);
+	model_int(out, 0);
+	if (!p || !is_of(s, p, c->consumer.p ? c->consumer : slice_str(me)))
+		return;
+	struct model_registry *r = registry_for(m, c, names);
+	out->integer = 1;
+	if (!r || is_registered(r, c))
+		return;
+	const struct model_reg_row *row = model_registry_get(r, c->stream);
+	if (row && is_alive(s, row->id))
+		out->integer = 2;
+	else if (!is_refused(m, c, out))
+		model_registry_set(r, c->stream, c->id);
+}
+
+/* The entry leaves group and stream; the registry forgets it, or follows it to its new id. */
+static void finish(struct model_stream *s, const struct cmd *c, struct model_registry *r, const struct entry_id *new)
+{
+	model_pel_remove(s, c->id);
+	model_stream_delete(s, c->id);
+	if (!is_registered(r, c))
+		return;
+	if (new)
+		model_registry_set(r, c->stream, *new);
+	else
+		model_registry_del(r, c->stream);
+}
+
+void model_done(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	struct model_stream *s = group_of(m, c, names, out);
+	if (!s)
+		return;
+	const struct model_pel_row *p = model_pel_get(s, c->id);
+	struct model_registry *r = registry_for(m, c, names);
+	const bool anybodys = c->kind == CMD_ACK_DEL && !c->consumer.p;
+	model_int(out, p && (anybodys || is_of(s, p, c->consumer.p ? c->consumer : slice_str(me))));
+	if (out->integer)
+		finish(s, c, r, NULL);
+	else if (!p && is_registered(r, c) && !is_alive(s, c->id))
+		model_registry_del(r, c->stream);
+}
+
+/* The checks that requeue and dead letter begin with: the entry, or NULL and the answer in *out. */
+static const struct model_entry *movable(
+	struct model_redis *m, struct model_stream *s, const struct cmd *c, struct model_registry *r, struct reply *out)
+{
+	const struct model_pel_row *p = model_pel_get(s, c->id);
+	if (!p) {
+		*out = (struct reply){.kind = c->kind == CMD_REQUEUE ? REPLY_NIL : REPLY_INT};
+		return NULL;
+	}
+	model_int(out, 0);
+	if ((c->consumer.len && !is_of(s, p, c->consumer)) || m->now - p->delivered < c->min_idle_ms)
+		return NULL;
+	const struct model_entry *e = model_stream_get(s, c->id);
+	if (!e) {
+		finish(s, c, r, NULL);
+		model_int(out, 2);
+	}
+	return e;
+}
+
+static struct field *fields_room(struct model_redis *m, size_t n)
+{
+	if (n > m->fields_cap) {
+		m->fields = mem_grow(m->fields, n, sizeof *m->fields);
+		m->fields_cap = n;
+	}
+	return m->fields;
+}
+
+void model_requeue(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	(void)me;
+	struct model_stream *s = group_of(m, c, names, out);
+	struct model_registry *r = registry_for(m, c, names);
+	const struct model_entry *e = s ? movable(m, s, c, r, out) : NULL;
+	if (!e || is_refused(m, c, out))
+		return;
+	size_t n = e->fields->n;
+	struct field *f = fields_room(m, n + 1);
+	char count[24];
+	snprintf(count, sizeof count, "%lld", (long long)c->retry);
+	bool found = false;
+	for (size_t i = 0; i < n; i++) {
+		f[i] = e->fields->v[i];
+		if (slice_is(f[i].name, "_retry_count")) {
+			f[i].value = slice_str(count);
+			found = true;
+		}
+	}
+	if (!found && c->retry != 0)
+		f[n++] = (struct field){slice_str("_retry_count"), slice_str(count)};
+	const struct entry_id id = model_new_id(m, s);
+	model_stream_append(s, id, reply_copy_fields(f, n));
+	finish(s, c, r, &id);
+	*out = (struct reply){.kind = REPLY_ID, .id = id};
+}
+
+static bool is_dead_field(struct slice name)
+{
+	return slice_is(name, "_dlq_reason") || slice_is(name, "_dlq_at") || slice_is(name, "_dlq_node") ||
+	       slice_is(name, "_dlq_error") || slice_is(name, "_orig_id");
+}
+
+static struct entry_id add_dead(struct model_redis *m, const struct cmd *c, const struct command_names *names,
+	const char *me, const struct field_list *from)
+{
+	struct field *f = fields_room(m, from->n + 5);
+	size_t n = 0;
+	for (size_t i = 0; i < from->n; i++)
+		if (!is_dead_field(from->v[i].name))
+			f[n++] = from->v[i];
+	char at[24], id_text[COMMAND_ID_CAP];
+	snprintf(at, sizeof at, "%lld", (long long)c->now_ms);
+	command_id_format(id_text, c->id);
+	struct slice error = c->error.p ? c->error : slice_str("");
+	if (error.len > COMMAND_ERROR_MAX)
+		error.len = COMMAND_ERROR_MAX;
+	f[n++] = (struct field){slice_str("_dlq_reason"), slice_str(command_dead_reason(c->reason))};
+	f[n++] = (struct field){slice_str("_dlq_at"), slice_str(at)};
+	f[n++] = (struct field){slice_str("_dlq_node"), slice_str(me)};
+	f[n++] = (struct field){slice_str("_dlq_error"), error};
+	f[n++] = (struct field){slice_str("_orig_id"), slice_str(id_text)};
+	struct model_stream *dlq = model_stream_of(m, names->dlq, true);
+	const struct entry_id id = model_new_id(m, dlq);
+	model_stream_append(dlq, id, reply_copy_fields(f, n));
+	if (names->dlq_max_len > 0)
+		model_stream_trim(dlq, (size_t)names->dlq_max_len);
+	return id;
+}
+
+void model_dead(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	struct model_stream *s = group_of(m, c, names, out);
+	struct model_registry *r = registry_for(m, c, names);
+	const struct model_entry *e = s ? movable(m, s, c, r, out) : NULL;
+	if (!e || is_refused(m, c, out))
+		return;
+	add_dead(m, c, names, me, e->fields);
+	finish(s, c, r, NULL);
+	model_int(out, 1);
+}
+
+void model_dead_add(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	if (!is_refused(m, c, out))
+		*out = (struct reply){.kind = REPLY_ID, .id = add_dead(m, c, names, me, c->fields)};
+}
+
+/* ---- looking */
+
+void model_pending_cmd(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	(void)me;
+	const struct model_stream *s = group_of(m, c, names, out);
+	if (!s)
+		return;
+	const size_t most = c->count > 0 ? limit(c->count, s->n_pel) : 0;
+	if (most > m->pending_cap) {
+		m->pending = mem_grow(m->pending, most, sizeof *m->pending);
+		m->pending_cap = most;
+	}
+	size_t n = 0;
+	for (size_t i = model_pel_find(s, c->id); i < s->n_pel && n < most; i++) {
+		const struct model_pel_row *p = &s->pel[i];
+		if ((c->consumer.p && !is_of(s, p, c->consumer)) || m->now - p->delivered < c->min_idle_ms)
+			continue;
+		m->pending[n++] = (struct pending_row){
+			.id = p->id,
+			.idle_ms = m->now - p->delivered,
+			.deliveries = p->n_deliveries,
+			.consumer = slice_str(s->consumers[p->consumer].name),
+		};
+	}
+	*out = (struct reply){.kind = REPLY_PENDING, .pending = m->pending, .n = n};
+}
+
+void model_consumers_cmd(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	(void)me;
+	const struct model_stream *s = group_of(m, c, names, out);
+	if (!s)
+		return;
+	if (s->n_consumers > m->consumers_cap) {
+		m->consumers = mem_grow(m->consumers, s->n_consumers, sizeof *m->consumers);
+		m->consumers_cap = s->n_consumers;
+	}
+	for (size_t i = 0; i < s->n_consumers; i++)
+		m->consumers[i] = (struct consumer_row){
+			.name = slice_str(s->consumers[i].name),
+			.n_pending = s->consumers[i].n_pending,
+			.idle_ms = m->now - s->consumers[i].seen,
+		};
+	*out = (struct reply){.kind = REPLY_CONSUMERS, .consumers = m->consumers, .n = s->n_consumers};
+}
+
+void model_length(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	(void)me;
+	const struct model_stream *s = model_stream_of(m, c->kind == CMD_LENGTH ? names->lbs : names->dlq, false);
+	model_int(out, s ? (int64_t)s->n : 0);
+}
+
+void model_pending_sum(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	(void)me;
+	const struct model_stream *s = group_of(m, c, names, out);
+	if (s)
+		model_int(out, (int64_t)s->n_pel);
+}
+
+void model_dlq_range(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	(void)me;
+	const struct model_stream *s = model_stream_of(m, names->dlq, false);
+	const size_t first = s ? model_stream_find(s, c->id) : 0;
+	const size_t n = s && c->count > 0 ? limit(c->count, s->n - first) : 0;
+	struct entry_batch *b = batch_new(n);
+	while (b->n < n) {
+		read_entry(&s->v[first + b->n], true, &b->v[b->n]);
+		b->n++;
+	}
+	*out = (struct reply){.kind = REPLY_ENTRIES, .entries = b};
+}
+
+/* ---- operators */
+
+void model_dlq_del(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	(void)me;
+	struct model_stream *s = model_stream_of(m, names->dlq, false);
+	model_int(out, s && model_stream_delete(s, c->id));
+}
+
+void model_add_cmd(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	(void)me;
+	if (is_refused(m, c, out))
+		return;
+	struct buf json;
+	buf_init(&json);
+	buf_str(&json, "{\"DataStreamName\":");
+	buf_json_str(&json, c->stream.p, c->stream.len);
+	buf_str(&json, ",\"Info\":");
+	if (c->info.p)
+		buf_add(&json, c->info.p, c->info.len);
+	else
+		buf_str(&json, "{}");
+	buf_str(&json, "}");
+	const struct field f = {slice_str("lbs-input"), {json.data, json.len}};
+	*out = (struct reply){.kind = REPLY_ID, .id = model_redis_add_fields(m, names, &f, 1, m->now - m->offset)};
+	buf_fini(&json);
+}
+
+void model_replay(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	(void)me;
+	if (is_refused(m, c, out))
+		return;
+	*out = (struct reply){
+		.kind = REPLY_ID,
+		.id = model_redis_add_fields(m, names, c->fields->v, c->fields->n, m->now - m->offset),
+	};
+}

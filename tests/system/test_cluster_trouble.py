@@ -1,0 +1,187 @@
+"""The cluster fails over, restarts and moves slots under load: nothing lost, no two told owners."""
+import random
+
+from lib import checks
+from lib.case import limit
+from lib.load import Load
+from lib.redis import slot_of
+
+issue = 3
+
+
+def under_load(t, trouble, replicas=1, T=6, rate=50, aof=False):
+    """Two daemons with workers and a producer; trouble(c, journals) happens; then everything is checked."""
+    c = t.cluster(replicas=replicas, aof=aof)
+    ds = [t.daemon(c, name=x, T=T, service={"retry": {"max_retries": 100}}, cfg={"redis": {"topology_refresh": "2s"}}) for x in "ab"]
+    ws = [t.worker(d, credits=30, reconnect=True, work=lambda a: random.uniform(0, 0.5)) for d in ds for _ in range(2)]
+    load = Load(c, rate=rate)
+    t.ending(load.stop)
+    progress(t, ws, 40)
+    trouble(c, ws)
+    progress(t, ws, 60)
+    added = load.stop()
+    c.wait_ok()
+    checks.wait_clean(c.db, timeout=60)
+    journals = [w.journal for w in ws]
+    known = {**added.sure, **added.maybe}
+    checks.all_good(added.sure, journals)
+    checks.none(checks.stray(known, journals))
+    n = checks.finished(journals)
+    print(f"{len(added.sure)} added, {len(added.maybe)} maybe, {sum(n.values()) - len(n)} wasted runs")
+    assert all(d.is_running() for d in ds)
+
+
+def progress(t, ws, n, timeout=40):
+    """n more streams get their ok: work goes on."""
+    goal = sum(len(w.frames("ok")) for w in ws) + n
+    t.wait(lambda: sum(len(w.frames("ok")) for w in ws) >= goal, timeout, f"{n} more done")
+
+
+@limit(180)
+def test_manual_failover_of_every_master(t):
+    def trouble(c, ws):
+        for m in c.masters():
+            c.failover(m)
+            progress(t, ws, 40)
+            c.wait_ok()
+    under_load(t, trouble)
+
+
+@limit(180)
+def test_master_of_the_lbs_killed(t):
+    def trouble(c, ws):
+        m = c.master_of("orders-input")
+        m.kill()
+        progress(t, ws, 40)
+        m.start()
+        c.wait_ok()
+    under_load(t, trouble)
+
+
+@limit(180)
+def test_master_of_locks_killed(t):
+    def trouble(c, ws):
+        lbs = c.master_of("orders-input")
+        m = next(n for n in c.masters() if n is not lbs)
+        m.kill()
+        progress(t, ws, 40)
+        m.start()
+        c.wait_ok()
+    under_load(t, trouble)
+
+
+@limit(240)
+def test_rolling_restart_of_all_nodes(t):
+    def trouble(c, ws):
+        for n in c.nodes:
+            if c.role(n) == "master":
+                c.failover(n)
+                t.wait(lambda: c.role(n) == "slave", 20)
+            n.stop()
+            n.start()
+            c.wait_ok()
+            progress(t, ws, 20)
+    under_load(t, trouble, aof=True)
+
+
+@limit(240)
+def test_slots_of_the_lbs_and_of_locks_move_away_and_back(t):
+    def trouble(c, ws):
+        slot = slot_of("orders-input")
+        home = c.master_of("orders-input")
+        away = next(n for n in c.masters() if n is not home)
+        c.move_slot(slot, away)
+        progress(t, ws, 30)
+        some = random.Random(1).sample(range(16384), 150)
+        for dst in (away, home):
+            for s in some:
+                c.move_slot(s, dst)
+            progress(t, ws, 20)
+        c.move_slot(slot, home)
+    under_load(t, trouble, replicas=0)
+
+
+@limit(150)
+def test_half_moved_slot_answers_ask(t):
+    """A migration that stays half done: keys already moved are found with ASK."""
+    def trouble(c, ws):
+        slot = slot_of("orders-input")
+        src = c.master_of("orders-input")
+        dst = next(n for n in c.masters() if n is not src)
+        dst.db.cmd("CLUSTER", "SETSLOT", slot, "IMPORTING", src.id)
+        src.db.cmd("CLUSTER", "SETSLOT", slot, "MIGRATING", dst.id)
+        keys = src.db.cmd("CLUSTER", "GETKEYSINSLOT", slot, 100)
+        src.db.cmd("MIGRATE", dst.host, dst.port, "", 0, 5000, "KEYS", *keys)
+        progress(t, ws, 30)
+        for n in [dst, src] + [n for n in c.masters() if n not in (dst, src)]:
+            n.db.cmd("CLUSTER", "SETSLOT", slot, "NODE", dst.id)
+    under_load(t, trouble, replicas=0)
+
+
+@limit(150)
+def test_master_added_and_removed(t):
+    """A fourth master takes slots, then gives them back and leaves."""
+    from lib.servers import Server
+
+    def trouble(c, ws):
+        n = Server(t.dir, "n-new", cluster=True, args=["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-announce-ip",
+                                                      c.nodes[0].host, "--bind-source-addr", c.nodes[0].host])
+        t.ending(n.kill)
+        n.start()
+        n.id = n.db.cmd("CLUSTER", "MYID")
+        c.nodes[0].db.cmd("CLUSTER", "MEET", n.host, n.port)
+        c.nodes.append(n)
+        c.wait_ok()
+        t.wait(lambda: all(c.view(x) == len(c.nodes) for x in c.nodes), 20)
+        slots = [slot_of("orders-input")] + random.Random(2).sample(range(16384), 60)
+        home = {s: next(x for x in c.nodes for a, b, addr in c.db.ranges if a <= s <= b and addr == x.tcp)
+                for s in slots if c.db.refresh() is None}
+        for s in slots:
+            c.move_slot(s, n)
+        progress(t, ws, 40)
+        for s in slots:
+            c.move_slot(s, home[s])
+        for x in c.nodes[:-1]:
+            x.db.cmd("CLUSTER", "FORGET", n.id)
+        n.kill()
+        c.nodes.remove(n)
+        progress(t, ws, 40)
+    under_load(t, trouble, replicas=0)
+
+
+@limit(150)
+def test_no_lease_is_lost_in_a_manual_failover(t):
+    """Long-lived streams keep their owner through failovers of every master."""
+    c = t.cluster(replicas=1)
+    d = t.daemon(c, T=6)
+    from lib.checks import Added
+    w = t.worker(d, credits=60)
+    add = Added(c.db)
+    add.many("orders", [f"s{i}" for i in range(60)])
+    w.wait("assign", 60)
+    for m in c.masters():
+        c.failover(m)
+        c.wait_ok()
+        w.wait("ping", len(w.frames("ping")) + 3, timeout=20)
+    assert not w.frames("revoke") and not w.frames("fence", d="ev") and len(w.frames("assign")) == 60
+    for a in list(w.held.values()):
+        w.finish(a)
+    checks.wait_clean(c.db, timeout=30)
+    checks.all_good(add.sure, [w.journal])
+
+
+@limit(180)
+def test_daemon_killed_while_a_master_fails_over(t):
+    c = t.cluster(replicas=1)
+    a, b = [t.daemon(c, name=x, T=6) for x in "ab"]
+    from lib.checks import Added
+    w = t.worker(a, credits=90)
+    add = Added(c.db)
+    add.many("orders", [f"s{i}" for i in range(90)])
+    w.wait("assign", 90)
+    m = next(n for n in c.masters() if n is not c.master_of("orders-input"))
+    a.kill()
+    m.kill()
+    v = t.worker(b, credits=90, work=0)
+    checks.wait_clean(c.db, timeout=60)
+    checks.none(checks.overlaps([w.journal, v.journal]) + checks.lost(add.sure, [v.journal]))

@@ -1,0 +1,206 @@
+"""sluicectl: the verbs of issue 2, text and --json, and its exit codes."""
+import json
+import time
+
+from lib import checks
+from lib.checks import Added
+from lib.daemon import program
+from lib.redis import entries
+
+issue = 2
+
+
+def setup(t, **kw):
+    r = t.redis()
+    return r, t.daemon(r, services=("orders", "bills"), node="n1", **kw)
+
+
+def test_status(t):
+    r, d = setup(t)
+    s, = d.json("status")
+    assert s["ready"] is True and s["node"] == "n1" and s["pid"] == d.proc.pid
+    assert {x["service"] for x in s["services"]} == {"orders", "bills"}
+    w = t.worker(d, credits=5)
+    Added(r.db).many("orders", ["a", "b"])
+    w.wait("assign", 2)
+    o = next(x for x in d.json("status")[0]["services"] if x["service"] == "orders")
+    assert o["owned"]["assigned"] == 2 and o["credits"] == 5 and o["credits_in_use"] == 2 and o["paused"] is False
+    text = d.ctl_ok("status")
+    assert "orders" in text and "n1" in text and "\x1b" not in text
+    assert d.ctl("status", "--ready").returncode == 0
+
+
+def test_ls_and_show(t):
+    r, d = setup(t)
+    w = t.worker(d, name="alice", credits=5)
+    add = Added(r.db)
+    ids = add.many("orders", ["a", "b"]) + add.many("bills", ["c"])
+    w.wait("assign", 3)
+    rows = {x["stream"]: x for x in d.json("ls")}
+    assert set(rows) == {"a", "b", "c"} and {x["id"] for x in rows.values()} == set(ids)
+    assert rows["c"]["service"] == "bills" and rows["a"]["worker"] == "alice" and rows["a"]["state"] == "assigned"
+    assert [x["stream"] for x in d.json("ls", "--service", "bills")] == ["c"]
+    assert d.json("ls", "--state", "parked") == [] and len(d.json("ls", "--state", "assigned")) == 3
+    assert d.json("ls", "--older-than", "1h") == []
+    head, *lines = d.ctl_ok("ls").splitlines()
+    assert len(lines) == 3 and "STREAM" in head.upper() and len(d.ctl_ok("--no-headers", "ls").splitlines()) == 3
+    s, = d.json("show", "a")
+    assert s["stream"] == "a" and s["lock"].startswith("a<MUTEX_KEY_SEP>") and s["lock_value"].startswith("redis-consumer-n1/")
+    assert d.json("show", ids[2])[0]["stream"] == "c"
+    assert d.ctl("show", "nope").returncode == 1 and d.ctl("ls", "--service", "nope").returncode == 1
+    assert d.ctl("show").returncode == 64 and d.ctl("ls", "--state", "silly").returncode == 64
+
+
+def test_workers_and_nodes(t):
+    r, d = setup(t)
+    w = t.worker(d, name="alice", credits=7, services=["bills"])
+    w.wait("welcome")
+    x, = d.json("workers")
+    assert x["name"] == "alice" and x["credits"] == 7 and x["in_use"] == 0 and x["services"] == ["bills"]
+    assert x["session"] == w.session and x["pid"] > 0
+    assert "alice" in d.ctl_ok("workers")
+    n, = d.json("nodes")
+    assert any(c["role"] == "command" and c["state"] == "ready" for c in n["connections"])
+    assert d.ctl_ok("nodes")
+
+
+def test_nodes_of_a_cluster(t):
+    c = t.cluster()
+    d = t.daemon(c)
+    t.wait(lambda: {x["redis"] for x in d.json("nodes")} == {f"{n.host}:{n.port}" for n in c.nodes}, what="three masters")
+
+
+def test_add(t):
+    r, d = setup(t)
+    row, = d.json("add", "orders", "one", "--info", '{"n": 12345678901234567890, "u": "é"}')
+    assert row["stream"] == "one" and row["id"] == entries(r.db, "orders-input")[0][0]
+    d.ctl_ok("add", "orders", "many", "--count", "5")
+    assert r.db.cmd("XLEN", "orders-input") == 6
+    w = t.worker(d, credits=10, work=0)
+    w.wait("ok", 6)
+    assert w.wait("assign", stream="one")["info"] == {"n": 12345678901234567890, "u": "é"}
+    assert len({a["stream"] for a in w.frames("assign")}) == 6
+    for args, rc in ((("add", "nope", "s"), 1), (("add", "orders", "s", "--info", "{not json"), 64), (("add", "orders"), 64),
+                     (("add", "orders", "s", "--count", "0"), 64), (("add", "orders", "s", "--count", "x"), 64)):
+        p = d.ctl(*args)
+        assert p.returncode == rc and p.stderr, (args, p)
+    assert r.db.cmd("XLEN", "orders-input") == 0
+
+
+def test_pause_and_resume(t):
+    r, d = setup(t)
+    w = t.worker(d, credits=10, work=0)
+    d.ctl_ok("pause", "orders")
+    add = Added(r.db)
+    add.one("orders", "waits")
+    add.one("bills", "runs")
+    assert w.wait("assign")["stream"] == "runs"
+    w.wait("ping", 2, timeout=15)
+    assert r.db.cmd("XLEN", "orders-input") == 1 and checks.pending(r.db, "orders") == 0
+    assert next(x for x in d.json("status")[0]["services"] if x["service"] == "orders")["paused"] is True
+    d.ctl_ok("resume", "orders")
+    w.wait("ok", 2)
+    d.ctl_ok("pause")
+    add.one("bills", "later")
+    d.ctl_ok("resume")
+    w.wait("ok", 3)
+    assert d.ctl("pause", "nope").returncode == 1
+
+
+def test_release_and_requeue(t):
+    r, d = setup(t)
+    w = t.worker(d, credits=1)
+    id = Added(r.db).one("orders", "s")
+    w.wait("assign")
+    d.ctl_ok("release", "s")
+    f = w.wait("revoke")
+    assert f["reason"] == "operator"
+    a = w.wait("assign", 2)
+    assert a["id"] != id and a["retry"] == 0
+    d.ctl_ok("requeue", a["id"])
+    b = w.wait("assign", 3)
+    assert b["id"] != a["id"] and b["retry"] in (0, 1)
+    w.finish(b)
+    checks.wait_clean(r.db)
+    assert d.ctl("release", "nope").returncode == 1 and d.ctl("requeue").returncode == 64
+
+
+def test_version(t):
+    _, d = setup(t)
+    v, = d.json("version")
+    assert v["version"] and v["version"] in d.ctl_ok("version")
+
+
+def test_exit_codes(t):
+    p = t.run([program("sluicectl"), "--socket", t.path("none.sock"), "status"])
+    assert p.returncode == 69 and len(p.stderr.splitlines()) == 1, p
+    assert t.run([program("sluicectl"), "--socket", t.path("none.sock"), "frob"]).returncode == 64
+    assert t.run([program("sluicectl")]).returncode == 64
+    assert t.run([program("sluicectl"), "--timeout", "soon", "status"]).returncode == 64
+
+
+def test_timeout_when_the_daemon_hangs(t):
+    _, d = setup(t)
+    d.pause()
+    start = time.monotonic()
+    p = d.ctl("--timeout", "500ms", "status")
+    assert p.returncode == 69 and time.monotonic() - start < 5
+    d.cont()
+
+
+def test_json_is_one_object_per_line_for_every_verb(t):
+    r, d = setup(t)
+    w = t.worker(d, credits=3)
+    Added(r.db).many("orders", ["a", "b"])
+    w.wait("assign", 2)
+    for args in (["status"], ["ls"], ["show", "a"], ["workers"], ["nodes"], ["pause"], ["resume"], ["add", "bills", "x"], ["version"],
+                 ["release", "b"]):
+        for line in d.ctl_ok("--json", *args).splitlines():
+            assert isinstance(json.loads(line), dict), (args, line)
+
+
+def test_many_requests_at_once(t):
+    import subprocess
+    _, d = setup(t)
+    ps = [subprocess.Popen([program("sluicectl"), "--socket", d.control_sock, "status"], stdout=subprocess.DEVNULL) for _ in range(40)]
+    assert [p.wait(20) for p in ps] == [0] * 40
+
+
+# ---- issue 3
+
+def test_dlq_and_scan(t):
+    r, d = setup(t)
+    w = t.worker(d, credits=9, work=0, result=lambda a: {"t": "fail", "lease": a["lease"], "dead": True, "reason": f"bad {a['stream']}"})
+    Added(r.db).many("orders", ["a", "b", "c"], {"n": 2**70})
+    checks.wait_clean(r.db, ("orders",), dlq=3)
+    rows = d.json("dlq", "ls", "orders")
+    assert sorted(x["stream"] for x in rows) == ["a", "b", "c"] and {x["reason"] for x in rows} == {"rejected"}
+    assert len(d.json("dlq", "show", "orders")) == 3
+    w.result = None
+    d.ctl_ok("dlq", "replay", "orders", "--dry-run")
+    assert r.db.cmd("XLEN", "orders-input-dlq") == 3
+    d.ctl_ok("dlq", "replay", "orders", "--stream", "a")
+    a = w.wait("assign", 2, stream="a")
+    assert a["info"] == {"n": 2**70} and a["retry"] == 0
+    d.ctl_ok("dlq", "purge", "orders", "--dry-run")
+    assert r.db.cmd("XLEN", "orders-input-dlq") == 2
+    d.ctl_ok("dlq", "purge", "orders")
+    checks.wait_clean(r.db)
+    assert d.json("scan", "orders") and d.ctl("scan", "nope").returncode == 1 and d.ctl("dlq", "ls", "nope").returncode == 1
+    d.ctl_ok("topology", "refresh")
+
+
+test_dlq_and_scan.issue = 3
+
+
+def test_explain(t):
+    r, d = setup(t)
+    w = t.worker(d, credits=1)
+    Added(r.db).many("orders", ["runs", "runs", "waits"])
+    w.wait("assign")
+    assert d.json("explain", "runs")[0]["running"] is True
+    assert d.json("explain", "waits")[0]["running"] is False
+    assert d.ctl("explain", "nope").returncode == 1
+
+
+test_explain.issue = 3

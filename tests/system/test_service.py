@@ -1,0 +1,232 @@
+"""Under a service manager: notifications, reload, state dump, sockets."""
+import os
+import signal
+import socket
+import threading
+import time
+
+from lib import checks
+from lib.case import limit
+from lib.checks import Added
+from lib.servers import wait_until
+
+issue = 5
+
+
+class Notify:
+    """The service manager's end of NOTIFY_SOCKET."""
+
+    def __init__(self, path):
+        self.path, self.got = path, []
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.sock.bind(path)
+        threading.Thread(target=self.loop, daemon=True).start()
+
+    def loop(self):
+        while True:
+            self.got.append((time.monotonic(), self.sock.recv(65536).decode()))
+
+    def lines(self):
+        return [x for _, m in self.got for x in m.splitlines()]
+
+    def wait(self, text, n=1, timeout=15):
+        wait_until(lambda: sum(text in x for x in self.lines()) >= n, timeout, f"{n} × {text}; got {self.lines()[-10:]}")
+
+
+def setup(t, env=None, **kw):
+    n = Notify(t.path("notify"))
+    r = t.redis()
+    return r, n, t.daemon(r, env={"NOTIFY_SOCKET": n.path, **(env or {})}, **kw)
+
+
+@limit(60)
+def test_ready_status_reloading_stopping(t):
+    r, n, d = setup(t)
+    n.wait("READY=1")
+    n.wait("STATUS=")
+    d.signal(signal.SIGHUP)
+    n.wait("RELOADING=1")
+    n.wait("MONOTONIC_USEC=")
+    n.wait("READY=1", 2)
+    assert d.stop() == 0
+    n.wait("STOPPING=1")
+
+
+@limit(60)
+def test_not_ready_before_redis_is(t):
+    n, r = Notify(t.path("notify")), t.redis(start=False)
+    d = t.daemon(r, ready=False, env={"NOTIFY_SOCKET": n.path})
+    n.wait("STATUS=")
+    assert "READY=1" not in n.lines()
+    r.start()
+    d.wait_ready()
+    n.wait("READY=1")
+
+
+@limit(60)
+def test_watchdog(t):
+    r, n, d = setup(t, env={"WATCHDOG_USEC": "600000"})
+    n.wait("WATCHDOG=1", 5)
+    at = [m for m, x in n.got if "WATCHDOG=1" in x]
+    assert max(b - a for a, b in zip(at, at[1:])) < 0.6
+    assert d.is_running()
+
+
+@limit(60)
+def test_drain_extends_the_stop_timeout(t):
+    r, n, d = setup(t, cfg={"shutdown": {"mode": "drain"}})
+    w = t.worker(d, credits=1)
+    Added(r.db).one("orders", "s")
+    w.wait("assign")
+    d.signal(signal.SIGTERM)
+    n.wait("EXTEND_TIMEOUT_USEC=")
+    w.finish(w.frames("assign")[0])
+    assert d.wait(15) == 0
+
+
+@limit(60)
+def test_reload_good_and_bad(t):
+    r = t.redis()
+    d = t.daemon(r)
+    w = t.worker(d, credits=5, work=0)
+    w.wait("welcome")
+    d.cfg["services"].append({"name": "bills"})
+    d.write(log={"level": "info"})
+    d.signal(signal.SIGHUP)
+    t.wait(lambda: {x["service"] for x in d.json("status")[0]["services"]} == {"orders", "bills"}, what="bills is served")
+    Added(r.db).one("bills", "b")
+    assert w.wait("assign")["service"] == "bills"
+    good = open(d.conf).read()
+    for bad in ("services: []\n", good.replace("info", "inof")):
+        with open(d.conf, "w") as f:
+            f.write(bad)
+        p = d.ctl("reload")
+        assert p.returncode == 78 and "sluiced.yaml:" in p.stdout + p.stderr, p
+        assert {x["service"] for x in d.json("status")[0]["services"]} == {"orders", "bills"}
+    with open(d.conf, "w") as f:
+        f.write(good)
+    d.cfg["services"].pop()
+    d.write(redis={"db": 1})
+    rows = d.json("reload")
+    assert any(x["result"] == "needs_restart" and x["setting"] == "redis.db" for x in rows), rows
+    t.wait(lambda: {x["service"] for x in d.json("status")[0]["services"]} == {"orders"}, what="bills is gone")
+    Added(r.db).one("orders", "o")
+    w.wait("ok", 2)
+
+
+@limit(60)
+def test_reload_rotates_the_password(t):
+    r = t.redis(password="one")
+    d = t.daemon(r, cfg={"redis": {"password": {"file": t.path("pw"), "env": ""}}}, start=False)
+    del d.cfg["redis"]["password"]["env"]
+    d.write()
+    with open(t.path("pw"), "w") as f:
+        f.write("one\n")
+    d.start()
+    w = t.worker(d, credits=1, work=0)
+    r.db.cmd("CONFIG", "SET", "requirepass", "two")
+    r.db.password = r.password = "two"
+    with open(t.path("pw"), "w") as f:
+        f.write("two\n")
+    d.ctl_ok("reload")
+    r.db.pipe([("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")])
+    Added(r.db).one("orders", "s")
+    w.wait("ok", timeout=20)
+
+
+@limit(60)
+def test_usr1_dumps_the_state(t):
+    r = t.redis()
+    d = t.daemon(r, cfg={"log": {"level": "info"}})
+    w = t.worker(d, name="alice", credits=1)
+    Added(r.db).one("orders", "the-stream", {"secret": "in-the-info"})
+    w.wait("assign")
+    before = len(d.log)
+    d.signal(signal.SIGUSR1)
+    t.wait(lambda: "the-stream" in d.log[before:] and "alice" in d.log[before:], what="the dump")
+    assert "in-the-info" not in d.log
+
+
+@limit(60)
+def test_socket_taken_and_stale(t):
+    r = t.redis()
+    d = t.daemon(r)
+    e = t.daemon(r, ready=False, cfg={"workers": {"socket": d.worker_sock}})
+    assert e.wait(15) in (71, 77) and "w.sock" in e.log
+    assert t.worker(d).wait("welcome")
+    d.kill()
+    assert os.path.exists(d.worker_sock)  # stale now
+    d.start()
+    assert t.worker(d).wait("welcome")
+    d.stop()
+    assert not os.path.exists(d.worker_sock) and not os.path.exists(d.control_sock)
+    with open(d.worker_sock, "w") as f:
+        f.write("not a socket")
+    d.start(ready=False)
+    assert d.wait(15) in (71, 77) and open(d.worker_sock).read() == "not a socket"
+
+
+@limit(60)
+def test_few_descriptors(t):
+    r = t.redis()
+    import resource
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        d = t.daemon(r)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    from lib.worker import connect
+    w = t.worker(d, credits=1, work=0)
+    w.wait("welcome")
+    many = [connect(d.worker_sock) for _ in range(100)]
+    Added(r.db).one("orders", "s")
+    w.wait("ok", timeout=20)
+    for s in many:
+        s.close()
+    assert t.worker(d).wait("welcome", timeout=20) and d.is_running()
+
+
+@limit(60)
+def test_log_formats(t):
+    import json
+    r = t.redis()
+    d = t.daemon(r, cfg={"log": {"format": "json", "level": "info"}})
+    d.stop()
+    for line in d.log.splitlines():
+        assert isinstance(json.loads(line), dict), line
+    d = t.daemon(r, cfg={"log": {"format": "journal", "level": "info"}})
+    d.stop()
+    assert d.log and all(line[0] == "<" and line[2] == ">" for line in d.log.splitlines())
+
+
+@limit(60)
+def test_metrics_endpoint(t):
+    r = t.redis()
+    d = t.daemon(r, cfg={"metrics": {"listen": f"unix:{t.path('m.sock')}"}})
+    w = t.worker(d, credits=2, work=0)
+    Added(r.db).many("orders", ["a", "b"])
+    w.wait("ok", 2)
+
+    def get(path):
+        s = socket.socket(socket.AF_UNIX)
+        s.settimeout(10)
+        s.connect(t.path("m.sock"))
+        s.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        data = b""
+        while x := s.recv(65536):
+            data += x
+        s.close()
+        head, _, body = data.decode().partition("\r\n\r\n")
+        return int(head.split()[1]), body
+    assert get("/livez")[0] == 200 and get("/readyz")[0] == 200 and get("/nope")[0] == 404
+    rc, text = get("/metrics")
+    assert rc == 200 and "sluice_build_info" in text
+    assert any(x.startswith("sluice_assignments_total{") and 'kind="new"' in x and 'service="orders"' in x and x.endswith(" 2")
+               for x in text.splitlines()), text
+    assert '"a"' not in text
+    r.pause()
+    t.wait(lambda: get("/readyz")[0] == 503, 20, "not ready without Redis")
+    r.cont()
+    t.wait(lambda: get("/readyz")[0] == 200, 30, "ready again")
+    checks.wait_clean(r.db)

@@ -1,0 +1,758 @@
+#!/usr/bin/env python3
+"""Holds sluice-run to its contract, against a daemon played by this script.
+
+usage: test_sluice_run.py BUILD_DIR [NAME...]     prints `ok name` lines; exit 1 when one fails
+It needs neither sluiced nor Redis. run.py runs these tests too.
+"""
+import functools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+issue = 2  # for run.py
+PROGRAM = os.path.join(os.environ.get("SLUICE_BUILD", "build"), "sluice-run")
+PATIENCE = 10.0  # how long anything may take before it counts as never
+
+
+def now_ms():
+    return time.monotonic() * 1000
+
+
+def wait_until(condition, what):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "never: " + what
+        time.sleep(0.005)
+
+
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+class Daemon:
+    """One listening socket and the connection of one worker."""
+
+    def __init__(self, path, listen=True):
+        self.path = path
+        self.listener = self.conn = None
+        self.serial = 0
+        if listen:
+            self.listen()
+
+    def listen(self):
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.settimeout(PATIENCE)
+        self.listener.bind(self.path)
+        self.listener.listen(8)
+
+    def accept(self):
+        self.conn, _ = self.listener.accept()
+        self.conn.settimeout(PATIENCE)
+        self.lines = self.conn.makefile("rb")
+        hello = self.receive("hello")
+        return hello
+
+    def welcome(self, **fields):
+        frame = dict(t="welcome", v=1, server="fake", node="n", session="s1", lease_ms=10000, ping_ms=3333,
+                     resume_ms=5000, max_frame=1048576, until_ms=now_ms() + 60000, resumed=[], gone=[])
+        frame.update(fields)
+        self.send(**frame)
+
+    def greet(self, **fields):
+        hello = self.accept()
+        self.welcome(**fields)
+        return hello
+
+    def send(self, **frame):
+        self.conn.sendall(json.dumps(frame).encode() + b"\n")
+
+    def receive(self, want=None):
+        line = self.lines.readline()
+        assert line, "connection closed, expected " + str(want)
+        frame = json.loads(line)
+        assert want is None or frame["t"] == want, f"expected {want}, got {frame}"
+        return frame
+
+    def expect_end(self):
+        assert self.lines.readline() == b"", "more frames than expected"
+
+    def assign(self, lease="L1", until_in=60000, **fields):
+        self.serial += 1
+        frame = dict(t="assign", lease=lease, service="orders", stream="orders:7", id="1700000000000-0",
+                     token="1700000000000000000", retry=0, info={}, until_ms=now_ms() + until_in)
+        frame.update(fields)
+        self.send(**frame)
+        return frame["until_ms"]
+
+    def ok(self, lease="L1", what="done", outcome="done"):
+        self.send(t="ok", lease=lease, outcome=outcome, **{"for": what})
+
+    def hang_up(self, stop_listening=False):
+        if stop_listening:
+            self.listener.close()
+            os.unlink(self.path)
+        self.lines.close()
+        self.conn.close()
+
+
+class World:
+    """A directory, a daemon and one sluice-run."""
+
+    def __init__(self, listen):
+        self.dir = tempfile.mkdtemp(prefix="sluice-run-")
+        self.daemon = Daemon(self.at("sock"), listen)
+        self.process = None
+
+    def at(self, name):
+        return os.path.join(self.dir, name)
+
+    def run(self, *options, shell=None, command=None, **popen):
+        command = command or ["sh", "-c", shell or "exit 0"]
+        args = [PROGRAM, "-s", self.at("sock"), *options, "--", *command]
+        popen.setdefault("stderr", open(self.at("stderr"), "wb"))
+        self.process = subprocess.Popen(args, cwd=self.dir, stdout=open(self.at("stdout"), "wb"), **popen)
+
+    def read(self, name):
+        try:
+            with open(self.at(name), encoding="utf-8", errors="replace") as f:
+                return f.read()
+        except FileNotFoundError:
+            return ""
+
+    def wait_for(self, name, text=""):
+        wait_until(lambda: os.path.exists(self.at(name)) and text in self.read(name), f"{name} with {text!r}")
+        return self.read(name)
+
+    def wait_line(self, name):
+        wait_until(lambda: self.read(name).endswith("\n"), f"{name} with a line")
+        return self.read(name)
+
+    def pid_in(self, name):
+        return int(self.wait_line(name))
+
+    def touch(self, name):
+        open(self.at(name), "w").close()
+
+    def signal(self, sig=signal.SIGTERM):
+        self.process.send_signal(sig)
+
+    def exit_code(self):
+        return self.process.wait(PATIENCE)
+
+    def stop(self):
+        """SIGTERM with nothing running: credits 0, bye, exit 0."""
+        self.signal()
+        assert self.daemon.receive("credits")["n"] == 0
+        self.daemon.receive("bye")
+        assert self.exit_code() == 0
+
+    def close(self):
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for s in (self.daemon.conn, self.daemon.listener):
+            if s:
+                s.close()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+# ---- command line
+
+
+def run_program(*args):
+    done = subprocess.run([PROGRAM, *args], capture_output=True, text=True, timeout=PATIENCE)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_usage(w):
+    for args in ([], ["--"], ["-n", "0", "--", "x"], ["-n", "10001", "--", "x"], ["-n", "1x", "--", "x"], ["-s"],
+                 ["--nope", "--", "x"], ["--kill-after", "5", "--", "x"], ["--kill-after", "-5s", "--", "x"],
+                 ["-s", "/" + "x" * 108, "--", "x"]):
+        code, out, err = run_program(*args)
+        assert (code, out) == (64, "") and err.startswith("sluice-run: "), (args, code, out, err)
+    code, out, err = run_program("--help")
+    assert code == 0 and "COMMAND" in out and not err
+    code, out, err = run_program("--version")
+    assert code == 0 and out.startswith("sluice-run ") and not err
+
+
+def test_hello(w):
+    w.run("-n", "7", "--service", "orders", "--service", 'bi"lls', "--name", "w-1")
+    hello = w.daemon.greet()
+    assert hello == {"t": "hello", "v": 1, "name": "w-1", "credits": 7, "services": ["orders", 'bi"lls']}, hello
+    w.stop()
+
+
+def test_hello_defaults(w):
+    w.run(command=["/bin/true"])
+    hello = w.daemon.greet()
+    assert hello["credits"] == 1 and hello["name"] == f"true:{w.process.pid}" and "services" not in hello, hello
+    w.stop()
+
+
+# ---- one stream
+
+
+def test_command_gets_environment_and_info(w):
+    w.run(shell="env > env; cat > info")
+    w.daemon.greet()
+    w.daemon.conn.sendall(
+        b'{"t":"assign","lease":"L1","service":"orders","stream":"orders:\\u00e9 7","id":"17-1","token":"0017","retry":3,'
+        b'"info":{"big":123456789012345678901234567890,"x":1.10,"y":1e400,"d":1,"d":2,"s":"a\\nb"},"until_ms":%d}\r\n'
+        % (now_ms() + 60000))
+    assert w.daemon.receive() == {"t": "done", "lease": "L1"}
+    w.daemon.ok()
+    env = dict(line.split("=", 1) for line in w.read("env").splitlines() if "=" in line)
+    expected = {"SLUICE_SERVICE": "orders", "SLUICE_STREAM": "orders:é 7", "SLUICE_ID": "17-1", "SLUICE_TOKEN": "0017",
+                "SLUICE_RETRY": "3", "SLUICE_LEASE": "L1"}
+    assert {k: env.get(k) for k in expected} == expected, env
+    info = w.read("info")
+    assert info == '{"big":123456789012345678901234567890,"x":1.10,"y":1e400,"d":1,"d":2,"s":"a\\nb"}\n', info
+    w.stop()
+
+
+def test_a_long_info_nobody_reads(w):
+    w.run(shell="exit 0")
+    w.daemon.greet()
+    w.daemon.assign(info={"x": "y" * 1000000})
+    w.daemon.receive("done")
+
+
+def result_of(w, shell, lease="L1"):
+    w.daemon.assign(lease, info=shell)
+    frame = w.daemon.receive()
+    assert frame["lease"] == lease
+    w.daemon.ok(lease, frame["t"], "done")
+    return frame
+
+
+def test_exit_codes_and_reasons(w):
+    w.run(command=["python3", "-c", "import json,os,sys; os.execvp('sh', ['sh', '-c', json.load(sys.stdin)])"])
+    w.daemon.greet()
+    assert result_of(w, "exit 0") == {"t": "done", "lease": "L1"}
+    assert result_of(w, "exit 75") == {"t": "release", "lease": "L1"}
+    assert result_of(w, "exit 3") == {"t": "fail", "lease": "L1", "reason": "exit status 3"}
+    frame = result_of(w, "echo first >&2; echo 'bad \"disk\"' >&2; echo >&2; exit 65")
+    assert frame == {"t": "fail", "lease": "L1", "reason": 'exit status 65: bad "disk"', "dead": True}, frame
+    assert result_of(w, "printf 'a\\nno end' >&2; exit 1")["reason"] == "exit status 1: no end"
+    assert result_of(w, "echo dying >&2; kill -9 $$")["reason"] == "killed by signal 9 (Killed): dying"
+    assert "dead" not in result_of(w, "kill -SEGV $$")
+    assert result_of(w, "printf '\\303(\\377caf\\303\\251\\001' >&2; exit 1")["reason"] == "exit status 1: ?(?café "
+    for text in ("x" * 3000, "é" * 3000):
+        reason = result_of(w, f"echo {text} >&2; exit 1")["reason"]
+        assert 1020 <= len(reason.encode()) <= 1024 and reason.startswith("exit status 1: " + text[:100]), len(reason)
+    stderr = w.wait_for("stderr", "é" * 3000)
+    assert 'first\nbad "disk"\n' in stderr and "x" * 3000 in stderr
+    w.stop()
+
+
+def test_a_command_that_does_not_exist(w):
+    w.run(command=["/does/not/exist"])
+    w.daemon.greet()
+    w.daemon.assign()
+    frame = w.daemon.receive("fail")
+    assert frame["reason"].startswith("exit status 127: ") and "No such file" in frame["reason"], frame
+
+
+def test_stdout_is_inherited(w):
+    w.run(shell="echo out $SLUICE_STREAM")
+    w.daemon.greet()
+    w.daemon.assign()
+    w.daemon.receive("done")
+    assert w.read("stdout") == "out orders:7\n"
+
+
+def test_commands_inherit_no_descriptors_and_plain_signals(w):
+    w.run(shell="ls -l /proc/self/fd > fds; grep -E 'Sig(Blk|Ign)' /proc/self/status > signals")
+    w.daemon.greet()
+    w.daemon.assign()
+    w.daemon.receive("done")
+    fds = w.read("fds")
+    assert "socket:" not in fds and "signalfd" not in fds and fds.count("->") == 4, fds  # 3 is ls's directory
+    assert [int(line.split()[1], 16) for line in w.read("signals").splitlines()] == [0, 0], w.read("signals")
+
+
+def test_what_a_command_leaves_behind_ends_with_it(w):
+    w.run(shell="sleep 1000 & echo $! > pid")
+    w.daemon.greet()
+    w.daemon.assign()
+    w.daemon.receive("done")
+    pid = w.pid_in("pid")
+    wait_until(lambda: not is_alive(pid), "the end of the rest of the group")
+
+
+def test_ping_and_unknown_frames(w):
+    w.run()
+    w.daemon.greet()
+    w.daemon.send(t="something", new=[1])
+    w.daemon.send(t="ping", n=41, until_ms=now_ms() + 60000)
+    assert w.daemon.receive() == {"t": "pong", "n": 41}
+    w.daemon.send(t="drain", grace_ms=1000)
+    w.daemon.send(t="ping")
+    assert w.daemon.receive() == {"t": "pong"}
+    w.stop()
+    assert "drain" in w.read("stderr")
+
+
+def test_200_at_once(w):
+    w.run("-n", "200", shell="echo $$ > pid-$SLUICE_LEASE; while [ ! -e go ]; do sleep 0.2; done")
+    w.daemon.greet()
+    for i in range(200):
+        w.daemon.assign(f"L{i}")
+    wait_until(lambda: sum(name.startswith("pid-") for name in os.listdir(w.dir)) == 200, "200 commands")
+    w.touch("go")
+    done = {w.daemon.receive("done")["lease"] for _ in range(200)}
+    assert len(done) == 200
+    for lease in done:
+        w.daemon.ok(lease)
+    w.stop()
+
+
+# ---- revoke
+
+IGNORES_TERM = "trap '' TERM; echo $$ > pid; while :; do sleep 0.02; done"
+HEARS_TERM = "sleep 1000 & echo $! > group; trap 'echo stopped > log; exit 0' TERM; echo $$ > pid; wait"
+
+
+def revoked_after(w, grace_ms):
+    begin = now_ms()
+    w.daemon.send(t="revoke", lease="L1", reason="operator", grace_ms=grace_ms)
+    assert w.daemon.receive() == {"t": "revoked", "lease": "L1"}
+    return now_ms() - begin
+
+
+def test_revoke_is_sigterm_to_the_group(w):
+    w.run(shell=HEARS_TERM)
+    w.daemon.greet()
+    w.daemon.assign()
+    pid, other = w.pid_in("pid"), w.pid_in("group")
+    assert revoked_after(w, 60000) < 5000
+    assert w.read("log") == "stopped\n" and not is_alive(pid)
+    wait_until(lambda: not is_alive(other), "the end of the group")
+    w.stop()
+
+
+def test_revoke_kills_within_the_grace(w):
+    w.run(shell=IGNORES_TERM)
+    w.daemon.greet()
+    w.daemon.assign()
+    pid = w.pid_in("pid")
+    took = revoked_after(w, 1500)
+    assert 1000 < took < 1500 and not is_alive(pid), took
+    w.stop()
+
+
+def test_kill_after_shortens_the_grace(w):
+    w.run("--kill-after", "100ms", shell=IGNORES_TERM)
+    w.daemon.greet()
+    w.daemon.assign()
+    w.pid_in("pid")
+    took = revoked_after(w, 60000)
+    assert 80 < took < 3000, took
+
+
+def test_revoke_of_a_stopped_command(w):
+    w.run(shell=HEARS_TERM)
+    w.daemon.greet()
+    w.daemon.assign()
+    os.kill(w.pid_in("pid"), signal.SIGSTOP)
+    assert revoked_after(w, 60000) < 5000
+
+
+def test_revoke_of_what_does_not_run(w):
+    w.run()
+    w.daemon.greet()
+    revoked_after(w, 60000)
+    w.stop()
+
+
+# ---- the fence
+
+BEATS = """import signal, time
+signal.signal(signal.SIGTERM, lambda *_: open("term", "w").write(str(time.monotonic() * 1000)))
+while True:
+    open("beat.new", "w").write(str(time.monotonic() * 1000) + "\\n")
+    __import__("os").replace("beat.new", "beat")
+    time.sleep(0.001)
+"""
+
+
+def expect_stopped_by(w, until_ms):
+    wait_until(lambda: now_ms() > until_ms, "time to pass")
+    beat = float(w.read("beat"))
+    assert beat <= until_ms, f"worked {beat - until_ms:.0f} ms past its fence"
+    assert beat > until_ms - 1000, f"stopped {until_ms - beat:.0f} ms before its fence"
+    assert float(w.read("term")) < until_ms, "no SIGTERM before"
+
+
+def test_fence(w):
+    w.run(command=["python3", "-c", BEATS])
+    w.daemon.greet()
+    until = w.daemon.assign(until_in=1500)
+    w.wait_for("beat")
+    expect_stopped_by(w, until)
+    assert w.daemon.receive() == {"t": "revoked", "lease": "L1"}
+    w.stop()
+
+
+def test_ping_moves_the_fence(w):
+    w.run(command=["python3", "-c", BEATS])
+    w.daemon.greet()
+    first = w.daemon.assign(until_in=900)
+    w.wait_for("beat")
+    until = first + 700
+    w.daemon.send(t="ping", n=1, until_ms=until)
+    w.daemon.receive("pong")
+    expect_stopped_by(w, until)
+    assert float(w.read("beat")) > first
+    w.daemon.receive("revoked")
+
+
+def test_an_earlier_fence_counts_for_all(w):
+    w.run("-n", "2", command=["python3", "-c", "import os\nif os.environ['SLUICE_LEASE'] == 'B': os.mkdir('b'), os.chdir('b')\n" + BEATS])
+    w.daemon.greet()
+    w.daemon.assign("A", until_in=60000)
+    w.wait_for("beat")
+    until = w.daemon.assign("B", until_in=900)
+    expect_stopped_by(w, until)
+    assert {w.daemon.receive("revoked")["lease"], w.daemon.receive("revoked")["lease"]} == {"A", "B"}
+
+
+def test_fence_without_a_daemon(w):
+    w.run(command=["python3", "-c", BEATS])
+    w.daemon.greet()
+    until = w.daemon.assign(until_in=1200)
+    w.wait_for("beat")
+    w.daemon.hang_up(stop_listening=True)
+    expect_stopped_by(w, until)
+    w.daemon.listen()
+    assert w.daemon.accept()["resume"] == ["L1"]
+    w.daemon.welcome(session="s2", resumed=["L1"])
+    assert w.daemon.receive() == {"t": "revoked", "lease": "L1"}
+    w.stop()
+
+
+def test_fence_while_nobody_reads_our_stderr(w):
+    read_end, write_end = os.pipe()
+    w.run(command=["python3", "-c", "import threading, sys\n"
+                   "threading.Thread(target=lambda: [sys.stderr.write('x' * 4095 + '\\n') for _ in iter(int, 1)], daemon=True).start()\n"
+                   + BEATS], stderr=write_end)
+    os.close(write_end)
+    w.daemon.greet()
+    until = w.daemon.assign(until_in=1500)
+    w.wait_for("beat")
+    expect_stopped_by(w, until)
+    w.daemon.receive("revoked")
+    w.daemon.send(t="ping", n=5)
+    w.daemon.receive("pong")
+    os.close(read_end)
+
+
+# ---- losing the daemon
+
+
+def test_waits_for_the_socket(w):
+    w.run()
+    w.wait_for("stderr", "trying again")
+    time.sleep(0.35)  # two more tries, to see that they are not said
+    w.daemon.listen()
+    w.daemon.greet()
+    w.stop()
+    assert w.read("stderr").count("trying again") == 1, w.read("stderr")
+
+
+test_waits_for_the_socket.listen = False
+
+
+def test_resumes_after_a_lost_connection(w):
+    w.run("-n", "2", shell="echo $$ > pid-$SLUICE_LEASE; while [ ! -e go ]; do sleep 0.02; done")
+    w.daemon.greet(session="s-1")
+    w.daemon.assign("A")
+    w.daemon.assign("B")
+    pids = {lease: w.pid_in("pid-" + lease) for lease in "AB"}
+    w.daemon.hang_up()
+    hello = w.daemon.accept()
+    assert hello["session"] == "s-1" and sorted(hello["resume"]) == ["A", "B"] and hello["credits"] == 2, hello
+    w.daemon.welcome(session="s-2", resumed=["A", "B"])
+    w.daemon.send(t="ping", n=1)
+    w.daemon.receive("pong")
+    assert all(is_alive(pid) for pid in pids.values())
+    w.touch("go")
+    assert {w.daemon.receive("done")["lease"], w.daemon.receive("done")["lease"]} == {"A", "B"}
+    w.daemon.hang_up()
+    assert w.daemon.accept()["session"] == "s-2"
+
+
+def test_tells_results_again_until_ok(w):
+    w.run("-n", "3", shell='case $SLUICE_LEASE in B) echo why >&2; exit 4;; C) echo $$ > pid; while [ ! -e go ]; do sleep 0.02; done;; esac')
+    w.daemon.greet()
+    w.daemon.assign("A")
+    assert w.daemon.receive("done")["lease"] == "A"
+    w.daemon.assign("B")
+    w.daemon.receive("fail")
+    w.daemon.assign("C")
+    pid = w.pid_in("pid")
+    w.daemon.hang_up(stop_listening=True)
+    w.touch("go")  # ends while nobody listens
+    wait_until(lambda: not is_alive(pid), "the end of C")
+    w.daemon.listen()
+    assert sorted(w.daemon.accept()["resume"]) == ["A", "B", "C"]
+    w.daemon.welcome(resumed=["B", "C"], gone=[{"lease": "A", "outcome": "done"}])
+    frames = [w.daemon.receive(), w.daemon.receive()]
+    assert sorted((f["t"], f["lease"]) for f in frames) == [("done", "C"), ("fail", "B")], frames
+    w.daemon.ok("B", "fail", "requeued")
+    w.daemon.ok("C")
+    w.daemon.send(t="ping", n=1)
+    w.daemon.receive("pong")
+    w.daemon.hang_up()
+    assert w.daemon.greet()["resume"] == []
+    w.stop()
+
+
+def test_kills_what_is_gone_or_not_listed(w):
+    w.run("-n", "3", shell="trap '' TERM; echo $$ > pid-$SLUICE_LEASE; while :; do sleep 0.02; done")
+    w.daemon.greet()
+    for lease in "ABC":
+        w.daemon.assign(lease)
+    pids = {lease: w.pid_in("pid-" + lease) for lease in "ABC"}
+    w.daemon.hang_up()
+    w.daemon.greet(resumed=["C"], gone=[{"lease": "A", "outcome": "lost"}])
+    wait_until(lambda: not is_alive(pids["A"]) and not is_alive(pids["B"]), "the end of A and B")
+    assert is_alive(pids["C"])
+    w.daemon.send(t="ping", n=1)
+    w.daemon.receive("pong")  # and no word about A and B
+    w.daemon.send(t="err", code="not_owner", msg="no", lease="C", fatal=False)
+    wait_until(lambda: not is_alive(pids["C"]), "the end of C")
+    w.stop()
+
+
+def test_refused_results_are_given_up(w):
+    w.run()
+    w.daemon.greet()
+    w.daemon.assign()
+    w.daemon.receive("done")
+    w.daemon.send(t="err", code="not_owner", msg="somebody else's", lease="L1", fatal=False)
+    w.stop()
+    assert "somebody else's" in w.read("stderr")
+
+
+def test_fatal_errors(w):
+    for code, exit_code in (("bad_version", 69), ("unauthorized", 77), ("bad_hello", 78)):
+        w.run()
+        w.daemon.accept()
+        w.daemon.send(t="err", code=code, msg="because", fatal=True)
+        assert w.exit_code() == exit_code
+        assert w.read("stderr") == f"sluice-run: sluiced refuses us: {code}: because\n", w.read("stderr")
+    w.run()
+    w.daemon.accept()
+    w.daemon.send(t="err", code="too_many_sessions", msg="full", fatal=True)
+    w.daemon.hang_up()
+    w.daemon.greet()
+    w.daemon.conn.sendall(b"what?\n")
+    w.daemon.expect_end()
+    w.daemon.greet()
+    w.stop()
+
+
+def test_a_lease_that_comes_back_while_its_process_dies(w):
+    w.run(shell=IGNORES_TERM)
+    w.daemon.greet()
+    w.daemon.assign("A")
+    pid = w.pid_in("pid")
+    w.daemon.hang_up()
+    w.daemon.accept()
+    both = dict(t="welcome", session="s2", lease_ms=10000, until_ms=now_ms() + 60000, resumed=[], gone=[]), dict(
+        t="assign", lease="A", service="orders", stream="x", id="1-0", token="1", retry=0, info={}, until_ms=now_ms() + 60000)
+    w.daemon.conn.sendall(b"".join(json.dumps(frame).encode() + b"\n" for frame in both))
+    assert w.daemon.receive() == {"t": "release", "lease": "A"}
+    wait_until(lambda: not is_alive(pid), "the end of A")
+
+
+# ---- stopping sluice-run
+
+
+def test_sigterm_finishes_the_work(w):
+    w.run("-n", "2", shell="echo $$ > pid; while [ ! -e go ]; do sleep 0.02; done")
+    w.daemon.greet()
+    w.daemon.assign("A")
+    w.pid_in("pid")
+    w.signal()
+    assert w.daemon.receive() == {"t": "credits", "n": 0}
+    w.daemon.assign("B")  # crossed our credits 0
+    assert w.daemon.receive() == {"t": "release", "lease": "B"}
+    w.daemon.hang_up()
+    assert w.daemon.greet(resumed=["A"])["credits"] == 0
+    w.touch("go")
+    assert w.daemon.receive() == {"t": "done", "lease": "A"}
+    w.daemon.ok("A")
+    assert w.daemon.receive() == {"t": "bye"}
+    w.daemon.expect_end()
+    assert w.exit_code() == 0
+
+
+def test_sigterm_before_the_welcome(w):
+    w.run()
+    w.daemon.accept()
+    w.stop()
+
+
+def test_second_signal_kills(w):
+    w.run(shell=IGNORES_TERM)
+    w.daemon.greet()
+    w.daemon.assign()
+    pid = w.pid_in("pid")
+    w.signal(signal.SIGINT)
+    w.daemon.receive("credits")
+    w.signal(signal.SIGINT)
+    assert w.daemon.receive() == {"t": "revoked", "lease": "L1"}
+    assert w.daemon.receive() == {"t": "bye"}
+    assert w.exit_code() == 130 and not is_alive(pid)
+
+
+def test_sigterm_without_a_daemon(w):
+    w.run()
+    w.wait_for("stderr", "trying again")
+    w.signal()
+    assert w.exit_code() == 0
+
+
+test_sigterm_without_a_daemon.listen = False
+
+
+def test_kill_9_leaves_nothing_running(w):
+    w.run("-n", "2", shell="sh -c 'echo $$ > inner-$SLUICE_LEASE; sleep 1000; :' & echo $$ > outer-$SLUICE_LEASE; wait")
+    w.daemon.greet()
+    w.daemon.assign("A")
+    w.daemon.assign("B")
+    pids = [w.pid_in(name + lease) for name in ("inner-", "outer-") for lease in "AB"]
+    w.signal(signal.SIGKILL)
+    wait_until(lambda: not any(is_alive(pid) for pid in pids), "the end of everything")
+
+
+# ---- the example workers
+
+
+def run_example(w, *args):
+    w.process = subprocess.Popen(args, cwd=w.dir, stdout=open(w.at("stdout"), "wb"), stderr=open(w.at("stderr"), "wb"))
+    return w.daemon.greet(session="s-1")
+
+
+def example(name):
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "etc", "examples", name)
+
+
+def expect_plain_work(w):
+    w.daemon.assign("A", info={"seconds": 0})
+    w.daemon.assign("B", info={"seconds": 60, "more": [{"seconds": 0}]})
+    w.daemon.assign("C", info=None, stream='with "quotes"')
+    assert {w.daemon.receive("done")["lease"], w.daemon.receive("done")["lease"]} == {"A", "C"}
+    w.daemon.ok("A")
+    w.daemon.ok("C")
+    w.daemon.send(t="ping", n=12, until_ms=now_ms() + 60000)
+    assert w.daemon.receive() == {"t": "pong", "n": 12}
+
+
+def test_example_python(w):
+    assert run_example(w, sys.executable, example("worker.py"), w.at("sock"))["credits"] == 4
+    expect_plain_work(w)
+    w.daemon.send(t="revoke", lease="B", reason="operator", grace_ms=1000)
+    w.daemon.expect_end()
+
+
+def test_example_c(w):
+    subprocess.run(["cc", "-std=c17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-o", w.at("worker"), example("worker.c")], check=True)
+    assert run_example(w, w.at("worker"), "-s", w.at("sock"), "-n", "3")["credits"] == 3
+    expect_plain_work(w)
+    w.daemon.send(t="revoke", lease="B", reason="operator", grace_ms=1000)
+    assert w.daemon.receive() == {"t": "revoked", "lease": "B"}
+    until = w.daemon.assign("D", info={"seconds": 60}, until_in=500)
+    assert w.daemon.receive() == {"t": "revoked", "lease": "D"} and now_ms() < until
+
+
+def test_example_fenced(w):
+    assert run_example(w, sys.executable, example("worker_fenced.py"), w.at("sock"), "3")["credits"] == 3
+    expect_plain_work(w)
+    w.daemon.send(t="revoke", lease="B", reason="operator", grace_ms=1000)
+    assert w.daemon.receive() == {"t": "revoked", "lease": "B"}
+    until = w.daemon.assign("D", info={"seconds": 60}, until_in=600)
+    assert w.daemon.receive() == {"t": "revoked", "lease": "D"} and now_ms() < until
+    w.daemon.assign("E", info={"seconds": 0})
+    w.daemon.receive("done")
+    w.daemon.assign("F", info={"seconds": "x"})
+    assert "TypeError" in w.daemon.receive("fail")["reason"]
+    w.daemon.assign("G", info={"seconds": 60})
+    w.daemon.hang_up()
+    hello = w.daemon.greet(resumed=["E", "G"], gone=[{"lease": "F", "outcome": "requeued"}])
+    assert hello["session"] == "s-1" and sorted(hello["resume"]) == ["E", "F", "G"], hello
+    assert w.daemon.receive() == {"t": "done", "lease": "E"}
+    w.daemon.ok("E")
+    w.signal()
+    assert w.daemon.receive() == {"t": "credits", "n": 0}
+    w.daemon.send(t="revoke", lease="G", reason="drain", grace_ms=1000)
+    assert w.daemon.receive() == {"t": "revoked", "lease": "G"}
+    assert w.daemon.receive() == {"t": "bye"}
+    assert w.exit_code() == 0, w.read("stderr")
+
+
+def test_example_shell(w):
+    os.environ["PATH"] = os.path.dirname(PROGRAM) + ":" + os.environ["PATH"]
+    run_example(w, "sh", example("worker.sh"), "-s", w.at("sock"))
+    w.daemon.assign(info={"a": 1})
+    w.daemon.receive("done")
+    assert w.read("stdout") == 'orders:7 (token 1700000000000000000): {"a":1}\n'
+
+
+# ---- running the tests
+
+
+def in_a_world(test):
+    """run.py hands a Case to a test, main() below nothing."""
+    @functools.wraps(test)
+    def run(case=None):
+        w = World(getattr(test, "listen", True))
+        try:
+            test(w)
+        except BaseException:
+            print("--- stderr of sluice-run:\n" + w.read("stderr")[-3000:], flush=True)
+            raise
+        finally:
+            w.close()
+    return run
+
+
+TESTS = {name[5:]: in_a_world(fn) for name, fn in globals().items() if name.startswith("test_")}
+globals().update({"test_" + name: fn for name, fn in TESTS.items()})
+
+
+def main():
+    global PROGRAM
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    PROGRAM = os.path.join(os.path.abspath(sys.argv[1]), "sluice-run")
+    chosen = sys.argv[2:] or list(TESTS)
+    failed = 0
+    for name in chosen:
+        begin = time.monotonic()
+        try:
+            TESTS[name]()
+            print(f"ok {name} ({time.monotonic() - begin:.2f} s)", flush=True)
+        except Exception:
+            failed += 1
+            print(f"FAILED {name}\n{traceback.format_exc()}", flush=True)
+    print(f"{len(chosen) - failed} of {len(chosen)} ok")
+    sys.exit(1 if failed or not chosen else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,598 @@
+/* Every script against a real server, with the odd cases. */
+#include "codec/script.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "codec/command.h"
+#include "lib/real_redis.h"
+
+#define S(text) ((struct slice){text, sizeof(text) - 1})
+
+static struct real_redis *redis;
+static struct command_names names;
+static const struct command_self me = {.consumer = "me", .node = "n1"};
+static struct reply reply;
+
+static void up(void)
+{
+	alarm(60);
+	redis = real_redis_start(NULL);
+	command_names_init(&names, "orders", "", true, 1000, "0");
+}
+
+static void down(void)
+{
+	real_redis_stop(redis);
+	command_names_fini(&names);
+}
+
+TestSuite(script, .init = up, .fini = down);
+
+static struct reply exec(struct cmd c)
+{
+	c.use_eval = true;
+	real_redis_exec(redis, &c, &names, &me, &reply);
+	return reply;
+}
+
+static int64_t number(struct cmd c)
+{
+	exec(c);
+	cr_assert_eq(reply.kind, REPLY_INT, "%s: kind %d %.*s", command_name(c.kind), reply.kind, (int)reply.text.len,
+		reply.text.p ? reply.text.p : "");
+	return reply.integer;
+}
+
+#define NUMBER(...) number((struct cmd){__VA_ARGS__})
+#define EXEC(...) exec((struct cmd){__VA_ARGS__})
+
+/* Adds and reads one entry as consumer; its id. */
+static struct entry_id given(const char *consumer, const char *stream)
+{
+	const struct command_self self = {.consumer = consumer, .node = "n"};
+	struct reply r;
+	EXEC(.kind = CMD_GROUP_CREATE);
+	const struct reply added = EXEC(.kind = CMD_ADD, .stream = {stream, strlen(stream)});
+	cr_assert_eq(added.kind, REPLY_ID);
+	real_redis_exec(redis, &(struct cmd){.kind = CMD_READ, .count = 1}, &names, &self, &r);
+	cr_assert(r.kind == REPLY_ENTRIES && r.entries->n == 1);
+	cr_assert_eq(entry_id_cmp(r.entries->v[0].id, added.id), 0);
+	entry_batch_free(r.entries);
+	return added.id;
+}
+
+static const char *registry(const char *stream)
+{
+	const redisReply *r = real_redis_command(redis, "HGET %s %s", names.registry, stream);
+	return r->type == REDIS_REPLY_STRING ? r->str : "none";
+}
+
+static const char *id_text(struct entry_id id)
+{
+	static char text[4][COMMAND_ID_CAP];
+	static int turn;
+	turn = (turn + 1) % 4;
+	command_id_format(text[turn], id);
+	return text[turn];
+}
+
+static long long n_of(const char *what, const char *key)
+{
+	return real_redis_command(redis, "%s %s", what, key)->integer;
+}
+
+static int64_t n_pending(void)
+{
+	return NUMBER(.kind = CMD_PENDING_SUM);
+}
+
+/* ---- texts */
+
+Test(script, sha_is_the_servers)
+{
+	for (int s = 0; s < SCRIPT_N; s++) {
+		const char *text = script_text((enum script)s);
+		const redisReply *r = real_redis_command(redis, "SCRIPT LOAD %s", text);
+		cr_assert_eq(r->type, REDIS_REPLY_STRING, "%s", r->str);
+		cr_expect_str_eq(r->str, script_sha((enum script)s));
+	}
+}
+
+Test(script, missing_text_is_noscript)
+{
+	real_redis_exec(redis, &(struct cmd){.kind = CMD_TAKE, .stream = S("a")}, &names, &me, &reply);
+	cr_expect(reply.kind == REPLY_ERROR && reply.error == RERR_NOSCRIPT);
+}
+
+Test(script, a_missing_group_is_nogroup)
+{
+	const enum cmd_kind kinds[] = {CMD_TAKE, CMD_DONE, CMD_REQUEUE, CMD_DEAD, CMD_ACK_DEL, CMD_PENDING,
+		CMD_CONSUMERS, CMD_READ, CMD_READ_OWN, CMD_HEARTBEAT, CMD_PENDING_SUM};
+	for (int with_stream = 0; with_stream < 2; with_stream++) {
+		for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+			EXEC(.kind = kinds[i], .stream = S("a"), .id = {5, 0}, .count = 1);
+			cr_expect(reply.kind == REPLY_ERROR && reply.error == RERR_NOGROUP, "%s: %.*s",
+				command_name(kinds[i]), (int)reply.text.len, reply.text.p);
+		}
+		EXEC(.kind = CMD_ADD, .stream = S("a"));
+	}
+}
+
+Test(script, a_wrong_type_of_stream_is_the_operators)
+{
+	const enum cmd_kind kinds[] = {CMD_TAKE, CMD_DONE, CMD_REQUEUE, CMD_DEAD, CMD_ACK_DEL};
+	real_redis_command(redis, "SET %s x", names.lbs);
+	for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+		EXEC(.kind = kinds[i], .stream = S("a"), .id = {5, 0});
+		cr_expect(reply.kind == REPLY_ERROR && reply.error == RERR_OPERATOR, "%s", command_name(kinds[i]));
+		cr_expect_eq(strncmp(reply.text.p, "WRONGTYPE", 9), 0);
+	}
+}
+
+/* ---- locks */
+
+#define LOCK .stream = S("a"), .id = {5, 0}
+
+Test(script, unlock_deletes_only_its_own_value)
+{
+	cr_expect_eq(EXEC(.kind = CMD_LOCK, LOCK, .value = S("me/1"), .ttl_ms = 9000).kind, REPLY_OK);
+	cr_expect_eq(EXEC(.kind = CMD_LOCK, LOCK, .value = S("me/1"), .ttl_ms = 9000).kind, REPLY_NIL);
+	cr_expect_eq(NUMBER(.kind = CMD_UNLOCK, LOCK, .value = S("me/2")), 0);
+	cr_expect_eq(EXEC(.kind = CMD_LOCK_GET, LOCK).kind, REPLY_TEXT);
+	cr_expect_eq(NUMBER(.kind = CMD_UNLOCK, LOCK, .value = S("me/1")), 1);
+	cr_expect_eq(NUMBER(.kind = CMD_UNLOCK, LOCK, .value = S("me/1")), 0);
+	cr_expect_eq(NUMBER(.kind = CMD_PROBE, LOCK), -2);
+}
+
+Test(script, swap_compares_first)
+{
+	cr_expect_eq(NUMBER(.kind = CMD_LOCK_SWAP, LOCK, .expect = S("me/1"), .value = S("me/2"), .ttl_ms = 9000), 0);
+	cr_expect_eq(NUMBER(.kind = CMD_LOCK_SWAP, LOCK, .expect = S(""), .value = S("me/2"), .ttl_ms = 9000), 0);
+	EXEC(.kind = CMD_LOCK, LOCK, .value = S("me/1"), .ttl_ms = 1000);
+	cr_expect_eq(NUMBER(.kind = CMD_LOCK_SWAP, LOCK, .expect = S("me/1"), .value = S("me/2"), .ttl_ms = 9000), 1);
+	cr_expect_gt(NUMBER(.kind = CMD_PROBE, LOCK), 5000);
+	EXEC(.kind = CMD_RENEW, LOCK, .ttl_ms = 20000);
+	cr_expect(reply.kind == REPLY_TEXT && memcmp(reply.text.p, "me/2", 4) == 0);
+	cr_expect_gt(NUMBER(.kind = CMD_PROBE, LOCK), 15000);
+	cr_expect_eq(EXEC(.kind = CMD_TOMB, LOCK, .value = S("gone:1-0"), .ttl_ms = 9000).kind, REPLY_OK);
+	NUMBER(.kind = CMD_UNLOCK, LOCK, .value = S("gone:1-0"));
+	cr_expect_eq(EXEC(.kind = CMD_TOMB, LOCK, .value = S("gone:1-0"), .ttl_ms = 9000).kind, REPLY_NIL);
+}
+
+Test(script, a_lock_of_a_wrong_type_is_an_error)
+{
+	real_redis_command(redis, "HSET a<MUTEX_KEY_SEP>5-0 f v");
+	cr_expect_eq(EXEC(.kind = CMD_UNLOCK, LOCK, .value = S("x")).error, RERR_OPERATOR);
+	cr_expect_eq(
+		EXEC(.kind = CMD_LOCK_SWAP, LOCK, .expect = S("x"), .value = S("y"), .ttl_ms = 9).error, RERR_OPERATOR);
+}
+
+/* ---- take */
+
+Test(script, take_registers_and_can_be_sent_again)
+{
+	const struct entry_id id = given("me", "a");
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = id), 1);
+	cr_expect_str_eq(registry("a"), id_text(id));
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = id), 1);
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = id, .consumer = S("other")), 0);
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = {5, 0}), 0);
+}
+
+Test(script, take_parks_a_second_entry_until_the_first_has_ended)
+{
+	const struct entry_id first = given("other", "a"), second = given("me", "a"), elsewhere = given("me", "b");
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = first, .consumer = S("other")), 1);
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 2);
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("b"), .id = elsewhere), 1);
+	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = first, .consumer = S("other")), 1);
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 1);
+	cr_expect_str_eq(registry("a"), id_text(second));
+}
+
+Test(script, take_without_serialize_knows_no_second)
+{
+	names.serialize = false;
+	const struct entry_id first = given("me", "a"), second = given("me", "a");
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = first), 1);
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 1);
+	cr_expect_eq(n_of("EXISTS", names.registry), 0);
+}
+
+Test(script, take_replaces_a_stale_registration)
+{
+	const struct entry_id id = given("me", "a"), acked = given("me", "x");
+	real_redis_command(
+		redis, "XACK %s %s %s", names.lbs, names.group, id_text(acked)); /* as Go does, without XDEL */
+	const char *stale[] = {"5-0", "", "nonsense", "-", "+", "1", "99999999999999999999999-1", "(5-0",
+		id_text(acked), "99999999999999-0"};
+	for (size_t i = 0; i < sizeof stale / sizeof stale[0]; i++) {
+		real_redis_command(redis, "HSET %s a %s", names.registry, stale[i]);
+		cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = id), 1, "%s", stale[i]);
+		cr_expect_str_eq(registry("a"), id_text(id), "%s", stale[i]);
+	}
+}
+
+Test(script, a_registry_of_a_wrong_type_stops_only_take)
+{
+	const struct entry_id one = given("me", "a"), two = given("me", "a"), three = given("me", "a"),
+			      four = given("me", "a");
+	real_redis_command(redis, "SET %s precious", names.registry);
+	EXEC(.kind = CMD_TAKE, .stream = S("a"), .id = one);
+	cr_expect(reply.kind == REPLY_ERROR && reply.error == RERR_OPERATOR);
+	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = one), 1);
+	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = one), 0);
+	cr_expect_eq(EXEC(.kind = CMD_REQUEUE, .stream = S("a"), .id = two, .retry = 1).kind, REPLY_ID);
+	cr_expect_eq(NUMBER(.kind = CMD_DEAD, .stream = S("a"), .id = three), 1);
+	cr_expect_eq(NUMBER(.kind = CMD_ACK_DEL, .stream = S("a"), .id = four), 1);
+	cr_expect_str_eq(real_redis_command(redis, "GET %s", names.registry)->str, "precious");
+}
+
+/* ---- done */
+
+Test(script, done_counts_once_and_cleans_up)
+{
+	const struct entry_id id = given("me", "a"), other = given("me", "a");
+	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = id);
+	cr_expect_eq(
+		NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = other), 1); /* never took it: the registry stays */
+	cr_expect_str_eq(registry("a"), id_text(id));
+	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = id), 1);
+	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = id), 0);
+	cr_expect_str_eq(registry("a"), "none");
+	cr_expect_eq(n_of("XLEN", names.lbs), 0);
+	cr_expect_eq(n_pending(), 0);
+}
+
+Test(script, done_is_refused_once_another_consumer_has_claimed)
+{
+	const struct entry_id id = given("me", "a");
+	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = id);
+	real_redis_command(redis, "XCLAIM %s %s go 0 %s", names.lbs, names.group, id_text(id));
+	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = id), 0);
+	cr_expect_eq(n_pending(), 1);
+	cr_expect_eq(n_of("XLEN", names.lbs), 1);
+	cr_expect_str_eq(registry("a"), id_text(id));
+	cr_expect_eq(NUMBER(.kind = CMD_ACK_DEL, .stream = S("a"), .id = id, .consumer = S("me")), 0);
+	cr_expect_eq(NUMBER(.kind = CMD_ACK_DEL, .stream = S("a"), .id = id, .consumer = S("go")), 1);
+	cr_expect_str_eq(registry("a"), "none");
+}
+
+Test(script, done_of_what_was_acked_elsewhere_cleans_the_registry)
+{
+	const struct entry_id id = given("me", "a");
+	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = id);
+	real_redis_command(redis, "XACK %s %s %s", names.lbs, names.group, id_text(id));
+	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = id), 0);
+	cr_expect_str_eq(registry("a"), "none");
+	cr_expect_eq(n_of("XLEN", names.lbs), 1); /* not ours to delete */
+}
+
+Test(script, a_group_made_anew_keeps_the_registration)
+{
+	const struct entry_id id = given("me", "a"), second = given("me", "a");
+	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = id);
+	real_redis_command(redis, "XGROUP DESTROY %s %s", names.lbs, names.group);
+	EXEC(.kind = CMD_GROUP_CREATE);
+	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = id), 0);
+	cr_expect_str_eq(registry("a"), id_text(id));
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 0);
+}
+
+/* ---- requeue */
+
+static struct entry_id requeued(struct cmd c)
+{
+	c.kind = CMD_REQUEUE;
+	exec(c);
+	cr_assert_eq(reply.kind, REPLY_ID);
+	return reply.id;
+}
+
+#define REQUEUED(...) requeued((struct cmd){__VA_ARGS__})
+
+/* The entry's fields as name=value,… */
+static const char *fields(const char *key, const char *id)
+{
+	static char text[8192];
+	const redisReply *r = real_redis_command(redis, "XRANGE %s %s %s", key, id, id);
+	size_t n = 0;
+	text[0] = '\0';
+	for (size_t i = 0; r->elements == 1 && i < r->element[0]->element[1]->elements; i++)
+		n += (size_t)snprintf(text + n, sizeof text - n, "%s%c", r->element[0]->element[1]->element[i]->str,
+			i % 2 ? ',' : '=');
+	return text;
+}
+
+/* An entry of these fields, delivered to me. */
+static struct entry_id given_fields(const char *xadd_tail)
+{
+	char command[512];
+	snprintf(command, sizeof command, "XADD %s * %s", names.lbs, xadd_tail);
+	EXEC(.kind = CMD_GROUP_CREATE);
+	const redisReply *r = real_redis_command(redis, command);
+	struct entry_id id;
+	cr_assert(r->type == REDIS_REPLY_STRING && command_id_parse(r->str, r->len, &id));
+	EXEC(.kind = CMD_READ, .count = 100); /* also what was requeued before */
+	entry_batch_free(reply.entries);
+	return id;
+}
+
+Test(script, requeue_writes_the_count_in_place)
+{
+	struct entry_id id = REQUEUED(.id = given_fields("a 1 _retry_count 7 b 2"), .retry = 8);
+	cr_expect_str_eq(fields(names.lbs, id_text(id)), "a=1,_retry_count=8,b=2,");
+	id = REQUEUED(.id = given_fields("a 1 b 2"), .retry = 1);
+	cr_expect_str_eq(fields(names.lbs, id_text(id)), "a=1,b=2,_retry_count=1,");
+	id = REQUEUED(.id = given_fields("a 1 b 2"), .retry = 0);
+	cr_expect_str_eq(fields(names.lbs, id_text(id)), "a=1,b=2,");
+	id = REQUEUED(.id = given_fields("_retry_count junk a 1 _retry_count 3"), .retry = 0);
+	cr_expect_str_eq(fields(names.lbs, id_text(id)), "_retry_count=0,a=1,_retry_count=0,");
+}
+
+Test(script, requeue_moves_once)
+{
+	const struct entry_id id = given("me", "a");
+	const struct entry_id new = REQUEUED(.stream = S("a"), .id = id, .retry = 1);
+	cr_expect_gt(entry_id_cmp(new, id), 0);
+	cr_expect_eq(EXEC(.kind = CMD_REQUEUE, .stream = S("a"), .id = id, .retry = 1).kind, REPLY_NIL);
+	cr_expect_eq(n_of("XLEN", names.lbs), 1);
+	cr_expect_eq(n_pending(), 0);
+	cr_expect_str_eq(registry("a"), "none");
+}
+
+Test(script, requeue_checks_consumer_and_idle)
+{
+	const struct entry_id id = given("them", "a");
+	cr_expect_eq(NUMBER(.kind = CMD_REQUEUE, .id = id, .consumer = S("me")), 0);
+	cr_expect_eq(NUMBER(.kind = CMD_REQUEUE, .id = id, .consumer = S("them"), .min_idle_ms = 60000), 0);
+	cr_expect_eq(NUMBER(.kind = CMD_DEAD, .id = id, .consumer = S("me")), 0);
+	cr_expect_eq(NUMBER(.kind = CMD_DEAD, .id = id, .min_idle_ms = 60000), 0);
+	cr_expect_eq(n_pending(), 1);
+	real_redis_command(redis, "XCLAIM %s %s them 0 %s IDLE 70000", names.lbs, names.group, id_text(id));
+	REQUEUED(.id = id, .consumer = S("them"), .min_idle_ms = 60000);
+}
+
+Test(script, requeue_keeps_the_streams_turn)
+{
+	const struct entry_id first = given("me", "a"), second = given("me", "a");
+	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = first);
+	const struct entry_id new = REQUEUED(.stream = S("a"), .id = first, .retry = 1);
+	cr_expect_str_eq(registry("a"), id_text(new));
+	cr_expect_eq(
+		NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 2); /* in the stream, nobody has read it */
+	EXEC(.kind = CMD_READ, .count = 1);
+	entry_batch_free(reply.entries);
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 2);
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = new), 1);
+	const struct entry_id newer = REQUEUED(.stream = S("a"), .id = second, .retry = 0);
+	cr_expect_str_eq(registry("a"), id_text(new));
+	real_redis_command(redis, "XDEL %s %s", names.lbs, id_text(new));
+	cr_expect_eq(NUMBER(.kind = CMD_REQUEUE, .stream = S("a"), .id = new), 2); /* somebody deleted it: turn over */
+	cr_expect_str_eq(registry("a"), "none");
+	(void)newer;
+}
+
+Test(script, a_deleted_entry_is_acknowledged)
+{
+	const struct entry_id one = given("me", "a"), two = given("me", "a");
+	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = two);
+	real_redis_command(redis, "XDEL %s %s %s", names.lbs, id_text(one), id_text(two));
+	EXEC(.kind = CMD_READ_OWN, .count = 9);
+	cr_assert_eq(reply.entries->n, 2);
+	cr_expect_eq(reply.entries->v[0].problem, ENTRY_DELETED);
+	entry_batch_free(reply.entries);
+	cr_expect_eq(NUMBER(.kind = CMD_REQUEUE, .stream = S("a"), .id = one, .retry = 1), 2);
+	cr_expect_eq(NUMBER(.kind = CMD_DEAD, .stream = S("a"), .id = two), 2);
+	cr_expect_eq(n_pending(), 0);
+	cr_expect_eq(n_of("XLEN", names.lbs), 0);
+	cr_expect_eq(n_of("EXISTS", names.dlq), 0);
+	cr_expect_str_eq(registry("a"), "none");
+}
+
+/* ---- dead letters */
+
+Test(script, dead_letters_carry_why)
+{
+	const struct entry_id id = given_fields("a 1 _retry_count 4 _dlq_error older _orig_id 1-1");
+	EXEC(.kind = CMD_TAKE, .stream = S("s"), .id = id);
+	cr_expect_eq(NUMBER(.kind = CMD_DEAD, .stream = S("s"), .id = id, .reason = DEAD_MAX_RETRIES,
+			     .error = S("boom"), .now_ms = 1700),
+		1);
+	char expected[256];
+	snprintf(expected, sizeof expected,
+		"a=1,_retry_count=4,_dlq_reason=max_retries_exceeded,_dlq_at=1700,_dlq_node=n1,_dlq_error=boom,_orig_"
+		"id=%s,",
+		id_text(id));
+	EXEC(.kind = CMD_DLQ_RANGE, .count = 5);
+	cr_assert_eq(reply.entries->n, 1);
+	const struct entry_id dead = reply.entries->v[0].id;
+	entry_batch_free(reply.entries);
+	cr_expect_str_eq(fields(names.dlq, id_text(dead)), expected);
+	cr_expect_eq(n_of("XLEN", names.lbs), 0);
+	cr_expect_eq(n_pending(), 0);
+	cr_expect_str_eq(registry("s"), "none");
+	cr_expect_eq(NUMBER(.kind = CMD_DEAD, .stream = S("s"), .id = id), 0);
+}
+
+Test(script, dead_letters_by_hand_are_the_same)
+{
+	const struct entry_id one = given_fields("a 1 _dlq_at 3"), two = given_fields("a 1 _dlq_at 3");
+	NUMBER(.kind = CMD_DEAD, .id = one, .reason = DEAD_REJECTED, .error = S("no"), .now_ms = 9);
+	const struct reply read = EXEC(.kind = CMD_DEAD_READ, .id = two);
+	cr_assert(read.entries->n == 1 && read.entries->v[0].fields);
+	const struct reply added = EXEC(.kind = CMD_DEAD_ADD, .id = two, .reason = DEAD_REJECTED, .error = S("no"),
+		.now_ms = 9, .fields = read.entries->v[0].fields);
+	entry_batch_free(read.entries);
+	cr_assert_eq(added.kind, REPLY_ID);
+	cr_expect_eq(NUMBER(.kind = CMD_ACK_DEL, .id = two), 1);
+	cr_expect_eq(NUMBER(.kind = CMD_ACK_DEL, .id = two), 0);
+	EXEC(.kind = CMD_DLQ_RANGE, .count = 5);
+	cr_assert_eq(reply.entries->n, 2);
+	const struct field_list *a = reply.entries->v[0].fields, *b = reply.entries->v[1].fields;
+	cr_assert_eq(a->n, b->n);
+	for (size_t i = 0; i < a->n; i++) {
+		cr_expect(a->v[i].name.len == b->v[i].name.len &&
+			  memcmp(a->v[i].name.p, b->v[i].name.p, a->v[i].name.len) == 0);
+		if (i + 1 < a->n) /* the last is _orig_id */
+			cr_expect(a->v[i].value.len == b->v[i].value.len &&
+				  memcmp(a->v[i].value.p, b->v[i].value.p, a->v[i].value.len) == 0);
+	}
+	entry_batch_free(reply.entries);
+}
+
+Test(script, dead_letters_are_trimmed_roughly)
+{
+	names.dlq_max_len = 10;
+	for (int i = 0; i < 250; i++)
+		NUMBER(.kind = CMD_DEAD, .id = given("me", "a"));
+	cr_expect_leq(NUMBER(.kind = CMD_DLQ_LENGTH), 110);
+	cr_expect_geq(NUMBER(.kind = CMD_DLQ_LENGTH), 10);
+}
+
+/* ---- what may be refused changes nothing */
+
+static void expect_untouched(struct entry_id id)
+{
+	cr_expect_eq(n_pending(), 1);
+	cr_expect_eq(n_of("XLEN", names.lbs), 1);
+	cr_expect_str_eq(registry("a"), id_text(id));
+}
+
+Test(script, out_of_memory_loses_nothing)
+{
+	const struct entry_id id = given("me", "a");
+	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = id);
+	real_redis_command(redis, "CONFIG SET maxmemory 1");
+	const enum cmd_kind kinds[] = {CMD_REQUEUE, CMD_DEAD};
+	for (size_t i = 0; i < 2; i++) {
+		EXEC(.kind = kinds[i], .stream = S("a"), .id = id, .retry = 1);
+		cr_expect(reply.kind == REPLY_ERROR && reply.error == RERR_RETRY, "%.*s", (int)reply.text.len,
+			reply.text.p);
+		expect_untouched(id);
+	}
+	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = id), 1); /* still works */
+}
+
+Test(script, a_wrong_type_of_dead_letter_stream_loses_nothing)
+{
+	const struct entry_id id = given("me", "a");
+	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = id);
+	real_redis_command(redis, "SET %s x", names.dlq);
+	EXEC(.kind = CMD_DEAD, .stream = S("a"), .id = id);
+	cr_expect(reply.kind == REPLY_ERROR && reply.error == RERR_OPERATOR);
+	expect_untouched(id);
+}
+
+Test(script, no_replicas_loses_nothing)
+{
+	const struct entry_id id = given("me", "a");
+	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = id);
+	real_redis_command(redis, "CONFIG SET min-replicas-to-write 1");
+	const enum cmd_kind kinds[] = {CMD_REQUEUE, CMD_DEAD, CMD_DONE, CMD_ACK_DEL};
+	for (size_t i = 0; i < 4; i++) {
+		EXEC(.kind = kinds[i], .stream = S("a"), .id = id, .retry = 1);
+		cr_expect(reply.kind == REPLY_ERROR && reply.error == RERR_RETRY, "%s %.*s", command_name(kinds[i]),
+			(int)reply.text.len, reply.text.p);
+		expect_untouched(id);
+	}
+}
+
+/* ---- bytes */
+
+static struct field_list *list_of(size_t n, size_t value_len)
+{
+	struct field_list *l = mem_alloc(sizeof *l + n * sizeof l->v[0]);
+	char *value = mem_alloc(value_len + 1);
+	for (size_t i = 0; i < value_len; i++)
+		value[i] = (char)(i * 37);
+	l->n = n;
+	for (size_t i = 0; i < n; i++)
+		l->v[i] = (struct field){S("f\0\r\n\xff"), {value, value_len}};
+	return l;
+}
+
+static struct entry_id given_list(const struct field_list *l)
+{
+	EXEC(.kind = CMD_GROUP_CREATE);
+	const struct reply added = EXEC(.kind = CMD_REPLAY, .fields = l);
+	cr_assert_eq(added.kind, REPLY_ID);
+	EXEC(.kind = CMD_READ, .count = 1);
+	entry_batch_free(reply.entries);
+	return added.id;
+}
+
+static void list_free(struct field_list *l)
+{
+	mem_free((char *)(uintptr_t)l->v[0].value.p);
+	mem_free(l);
+}
+
+Test(script, requeue_is_byte_exact)
+{
+	struct field_list *l = list_of(2, 64 * 1024);
+	l->v[1].name = S("");
+	const struct entry_id id = REQUEUED(.id = given_list(l), .retry = 0);
+	EXEC(.kind = CMD_DEAD_READ, .id = id);
+	cr_assert(reply.kind == REPLY_ENTRIES && reply.entries->n == 1);
+	const struct field_list *got = reply.entries->v[0].fields;
+	cr_assert_eq(got->n, 2);
+	for (size_t i = 0; i < 2; i++) {
+		cr_expect_eq(got->v[i].name.len, l->v[i].name.len);
+		cr_expect_eq(memcmp(got->v[i].name.p, l->v[i].name.p, l->v[i].name.len), 0);
+		cr_assert_eq(got->v[i].value.len, 64 * 1024);
+		cr_expect_eq(memcmp(got->v[i].value.p, l->v[i].value.p, 64 * 1024), 0);
+	}
+	entry_batch_free(reply.entries);
+	list_free(l);
+}
+
+Test(script, more_fields_than_lua_can_pass_are_refused_untouched)
+{
+	struct field_list *fits = list_of(3950, 1), *too_many = list_of(3951, 1);
+	struct entry_id id = REQUEUED(.id = given_list(fits), .retry = 1);
+	EXEC(.kind = CMD_READ, .count = 1);
+	entry_batch_free(reply.entries);
+	EXEC(.kind = CMD_REQUEUE, .id = id); /* 3951 by now */
+	cr_expect(reply.kind == REPLY_ERROR && reply.error == RERR_OPERATOR);
+	id = given_list(too_many);
+	EXEC(.kind = CMD_DEAD, .id = id);
+	cr_expect(reply.kind == REPLY_ERROR && reply.error == RERR_OPERATOR);
+	cr_expect_eq(n_pending(), 2);
+	list_free(fits);
+	list_free(too_many);
+}
+
+/* ---- RESP3 */
+
+Test(script, resp3_says_the_same)
+{
+	real_redis_use_resp(redis, 3);
+	const struct entry_id id = given("me", "a");
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = id), 1);
+	EXEC(.kind = CMD_CONSUMERS);
+	cr_assert(reply.kind == REPLY_CONSUMERS && reply.n == 1);
+	cr_expect(reply.consumers[0].name.len == 2 && reply.consumers[0].n_pending == 1);
+	EXEC(.kind = CMD_PENDING, .count = 9);
+	cr_expect(reply.kind == REPLY_PENDING && reply.n == 1);
+	const struct entry_id new = REQUEUED(.stream = S("a"), .id = id, .retry = 1);
+	cr_expect_eq(EXEC(.kind = CMD_REQUEUE, .stream = S("a"), .id = id).kind, REPLY_NIL);
+	EXEC(.kind = CMD_FETCH, .id = new);
+	cr_assert(reply.kind == REPLY_ENTRIES && reply.entries->n == 1);
+	cr_expect_eq(reply.entries->v[0].retry, 1);
+	entry_batch_free(reply.entries);
+	EXEC(.kind = CMD_RUN_ID);
+	cr_expect(reply.kind == REPLY_TEXT && reply.text.len == 40);
+	EXEC(.kind = CMD_ROLE);
+	cr_expect(reply.kind == REPLY_TEXT && memcmp(reply.text.p, "master", 6) == 0);
+	EXEC(.kind = CMD_SLOTS);
+	cr_expect(reply.kind == REPLY_ERROR && reply.error == RERR_NO_CLUSTER);
+	cr_expect_eq(EXEC(.kind = CMD_CONFIG_SET_EVENTS, .value = S("Kx")).kind, REPLY_OK);
+	EXEC(.kind = CMD_CONFIG_GET_EVENTS);
+	cr_expect(reply.kind == REPLY_TEXT && reply.text.len == 2);
+}

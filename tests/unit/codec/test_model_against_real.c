@@ -1,0 +1,482 @@
+/* Random commands to the model and to a real server: whatever our commands can see must be the same. SLUICE_SEED
+ * repeats one run. */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "base/rng.h"
+#include "lib/model_redis.h"
+#include "lib/real_redis.h"
+
+enum { N_SEEDS = 20, N_STEPS = 3000, N_IDS = 8, CHECK_EVERY = 25, SLACK_MS = 3000, LONG_MS = 3600000 };
+
+static const char *const streams[] = {"a", "b{t}", "c<MUTEX_KEY_SEP>1-1"};
+static const char *const consumers[] = {"me", "you", "go"};
+static const char *const values[] = {"me/1", "you/1", ""};
+
+struct pair {
+	uint64_t seed;
+	int step;
+	struct rng rng;
+	struct real_redis *real;
+	struct model_redis *model;
+	struct command_names names;
+	struct entry_id ids[N_IDS]; /* the last ones that were given */
+	unsigned n_ids;
+	bool is_oom;
+};
+
+static unsigned roll(struct pair *p, unsigned n)
+{
+	return (unsigned)rng_below(&p->rng, n);
+}
+
+static struct slice slice_str(const char *s)
+{
+	return (struct slice){s, s ? strlen(s) : 0};
+}
+
+static mono_ms now(struct pair *p)
+{
+	model_redis_set_clock(p->model, mono_wall_ms() - mono_now());
+	return mono_now();
+}
+
+/* ---- comparing */
+
+static bool slices_equal(struct slice a, struct slice b)
+{
+	return a.len == b.len && (a.len == 0 || memcmp(a.p, b.p, a.len) == 0);
+}
+
+static bool texts_equal(const struct text *a, const struct text *b)
+{
+	if (!a || !b)
+		return a == b;
+	return a->len == b->len && memcmp(a->bytes, b->bytes, a->len) == 0;
+}
+
+static bool fields_equal(const struct field_list *a, const struct field_list *b)
+{
+	if (!a || !b)
+		return a == b;
+	bool equal = a->n == b->n;
+	for (size_t i = 0; equal && i < a->n; i++)
+		equal = slices_equal(a->v[i].name, b->v[i].name) && slices_equal(a->v[i].value, b->v[i].value);
+	return equal;
+}
+
+static bool entries_equal(const struct entry_batch *a, const struct entry_batch *b)
+{
+	bool equal = a->n == b->n;
+	for (size_t i = 0; equal && i < a->n; i++) {
+		const struct entry_in *x = &a->v[i], *y = &b->v[i];
+		equal = entry_id_cmp(x->id, y->id) == 0 && x->problem == y->problem && x->retry == y->retry &&
+			x->bad_retry == y->bad_retry && x->lock_slot == y->lock_slot &&
+			texts_equal(x->stream, y->stream) && texts_equal(x->info, y->info) &&
+			fields_equal(x->fields, y->fields);
+	}
+	return equal;
+}
+
+static bool is_near(int64_t a, int64_t b)
+{
+	return llabs(a - b) < SLACK_MS;
+}
+
+static bool pending_equal(const struct reply *a, const struct reply *b)
+{
+	bool equal = a->n == b->n;
+	for (size_t i = 0; equal && i < a->n; i++) {
+		const struct pending_row *x = &a->pending[i], *y = &b->pending[i];
+		equal = entry_id_cmp(x->id, y->id) == 0 && x->deliveries == y->deliveries &&
+			slices_equal(x->consumer, y->consumer) && is_near(x->idle_ms, y->idle_ms);
+	}
+	return equal;
+}
+
+/* Every consumer of a that has something is in b. Versions differ in when they make a consumer that has nothing. */
+static bool consumers_within(const struct reply *a, const struct reply *b)
+{
+	for (size_t i = 0; i < a->n; i++) {
+		const struct consumer_row *x = &a->consumers[i];
+		bool found = x->n_pending == 0;
+		for (size_t k = 0; k < b->n && !found; k++) {
+			const struct consumer_row *y = &b->consumers[k];
+			found = slices_equal(x->name, y->name) && x->n_pending == y->n_pending &&
+				is_near(x->idle_ms, y->idle_ms);
+		}
+		if (!found)
+			return false;
+	}
+	return true;
+}
+
+static bool replies_equal(enum cmd_kind kind, const struct reply *a, const struct reply *b)
+{
+	if (a->kind != b->kind)
+		return false;
+	switch (a->kind) {
+	case REPLY_NONE:
+	case REPLY_OK:
+	case REPLY_NIL:
+	case REPLY_SLOTS:
+		return true;
+	case REPLY_ERROR:
+		return a->error == b->error;
+	case REPLY_INT:
+		return kind == CMD_PROBE && a->integer > 0 ? is_near(a->integer, b->integer) : a->integer == b->integer;
+	case REPLY_TEXT:
+		return slices_equal(a->text, b->text);
+	case REPLY_ID:
+		return entry_id_cmp(a->id, b->id) == 0;
+	case REPLY_ENTRIES:
+		return entries_equal(a->entries, b->entries);
+	case REPLY_PENDING:
+		return pending_equal(a, b);
+	case REPLY_CONSUMERS:
+		return consumers_within(a, b) && consumers_within(b, a);
+	}
+	return false;
+}
+
+/* ---- one command to both */
+
+static void remember(struct pair *p, struct entry_id id)
+{
+	p->ids[p->n_ids++ % N_IDS] = id;
+}
+
+static struct entry_id last_dead(struct pair *p)
+{
+	const redisReply *r = real_redis_command(p->real, "XREVRANGE %s + - COUNT 1", p->names.dlq);
+	struct entry_id id = {0, 0};
+	if (r->type == REDIS_REPLY_ARRAY && r->elements == 1)
+		command_id_parse(r->element[0]->element[0]->str, r->element[0]->element[0]->len, &id);
+	return id;
+}
+
+static void both(struct pair *p, const struct cmd *c, const struct command_names *names, const char *consumer)
+{
+	const struct command_self self = {.consumer = consumer, .node = consumer};
+	struct reply real, model;
+	real_redis_exec(p->real, c, names, &self, &real);
+	if (real.kind == REPLY_ID)
+		model_redis_next_id(p->model, real.id);
+	else if (c->kind == CMD_DEAD && real.kind == REPLY_INT && real.integer == 1)
+		model_redis_next_id(p->model, last_dead(p));
+	model_redis_exec(p->model, c, names, consumer, now(p), &model);
+	if (real.kind == REPLY_ID && c->kind != CMD_DEAD_ADD)
+		remember(p, real.id);
+	cr_assert(replies_equal(c->kind, &real, &model),
+		"seed %llu step %d: %s as %s: real kind %d error %d int %lld n %zu, model kind %d error %d int %lld n "
+		"%zu",
+		(unsigned long long)p->seed, p->step, command_name(c->kind), consumer, real.kind, real.error,
+		(long long)real.integer, real.n, model.kind, model.error, (long long)model.integer, model.n);
+	if (real.kind == REPLY_ENTRIES) {
+		entry_batch_free(real.entries);
+		entry_batch_free(model.entries);
+	}
+}
+
+static struct entry_id some_id(struct pair *p)
+{
+	if (p->n_ids == 0 || roll(p, 12) == 0)
+		return (struct entry_id){5, roll(p, 3)};
+	return p->ids[roll(p, p->n_ids < N_IDS ? p->n_ids : N_IDS)];
+}
+
+static struct entry_id id_or_start(struct pair *p)
+{
+	return roll(p, 3) ? (struct entry_id){0, 0} : some_id(p);
+}
+
+static const struct field_list *some_fields(struct pair *p)
+{
+	static const struct field rows[][2] = {
+		{{{"lbs-input", 9}, {"{\"DataStreamName\":\"a\",\"Info\":{\"n\":1.0}}", 40}},
+			{{"_retry_count", 12}, {"2", 1}}},
+		{{{"lbs-input", 9}, {"nonsense", 8}}, {{"_retry_count", 12}, {"2x", 2}}},
+		{{{"\0\r\n", 3}, {"\xff", 1}}, {{"_dlq_at", 7}, {"7", 1}}},
+	};
+	static _Alignas(struct field_list) char room[sizeof(struct field_list) + 2 * sizeof(struct field)];
+	struct field_list *l = (struct field_list *)room;
+	l->n = 1 + roll(p, 2);
+	memcpy(l->v, rows[roll(p, 3)], 2 * sizeof l->v[0]);
+	return l;
+}
+
+static void random_command(struct pair *p)
+{
+	static const enum cmd_kind kinds[] = {CMD_LOCK, CMD_LOCK, CMD_LOCK_GET, CMD_LOCK_SWAP, CMD_RENEW, CMD_UNLOCK,
+		CMD_PROBE, CMD_TOMB, CMD_GROUP_CREATE, CMD_READ, CMD_READ, CMD_READ, CMD_READ_OWN, CMD_HEARTBEAT,
+		CMD_FETCH, CMD_TAKE, CMD_TAKE, CMD_TAKE, CMD_DONE, CMD_DONE, CMD_REQUEUE, CMD_REQUEUE, CMD_REQUEUE,
+		CMD_DEAD, CMD_DEAD_ADD, CMD_DEAD_READ, CMD_ACK_DEL, CMD_PENDING, CMD_CONSUMERS, CMD_LENGTH,
+		CMD_PENDING_SUM, CMD_DLQ_LENGTH, CMD_ADD, CMD_ADD, CMD_ADD, CMD_ADD, CMD_DLQ_RANGE, CMD_DLQ_DEL,
+		CMD_REPLAY, CMD_WAIT, CMD_SLOTS, CMD_ROLE, CMD_PING};
+	struct cmd c = {
+		.kind = kinds[roll(p, sizeof kinds / sizeof kinds[0])],
+		.use_eval = roll(p, 2),
+		.stream = slice_str(streams[roll(p, 3)]),
+		.id = some_id(p),
+		.value = slice_str(values[roll(p, 3)]),
+		.expect = slice_str(values[roll(p, 3)]),
+		.ttl_ms = LONG_MS + roll(p, 4) * LONG_MS,
+		.count = 1 + roll(p, 4),
+		.min_idle_ms = roll(p, 6) ? 0 : LONG_MS,
+		.consumer = slice_str(roll(p, 3) ? NULL : consumers[roll(p, 3)]),
+		.retry = roll(p, 3),
+		.reason = (enum dead_reason)roll(p, DEAD_N),
+		.error = slice_str(roll(p, 2) ? "why" : NULL),
+		.now_ms = 1700,
+		.info = slice_str(roll(p, 2) ? "{\"big\":123456789012345678901234567890}" : NULL),
+		.fields = some_fields(p),
+	};
+	if (c.kind == CMD_WAIT)
+		c.count = 0;
+	if (c.kind == CMD_GROUP_CREATE)
+		c.value = slice_str(roll(p, 3) ? NULL : "$");
+	if (c.kind == CMD_READ_OWN || c.kind == CMD_PENDING || c.kind == CMD_DLQ_RANGE)
+		c.id = id_or_start(p);
+	if (c.kind == CMD_DLQ_DEL)
+		c.id = last_dead(p);
+	if (c.kind == CMD_DEAD && roll(p, 4) == 0)
+		c.stream = slice_str(NULL);
+	both(p, &c, &p->names, consumers[roll(p, 3)]);
+}
+
+/* ---- what others do */
+
+static void expire_locks(struct pair *p)
+{
+	real_redis_command(p->real, "EVAL %s 0",
+		"for _, k in ipairs(redis.call('KEYS', '*<MUTEX_KEY_SEP>*')) do redis.call('DEL', k) end");
+	model_redis_set_clock(p->model, INT64_MAX / 2);
+	model_redis_expire(p->model, 0);
+	cr_expect_eq(model_redis_next_expiry(p->model), MONO_NEVER);
+}
+
+static void toggle_oom(struct pair *p)
+{
+	p->is_oom = !p->is_oom;
+	real_redis_command(p->real, "CONFIG SET maxmemory %d", p->is_oom);
+	model_redis_set_oom(p->model, p->is_oom);
+}
+
+static void somebody_else(struct pair *p)
+{
+	const struct entry_id id = some_id(p);
+	const char *stream = streams[roll(p, 3)], *consumer = consumers[roll(p, 3)];
+	char text[COMMAND_ID_CAP];
+	command_id_format(text, id);
+	switch (roll(p, 24)) {
+	case 0:
+		expire_locks(p);
+		break;
+	case 1:
+		toggle_oom(p);
+		break;
+	case 2:
+		real_redis_command(p->real, "SCRIPT FLUSH");
+		model_redis_set_run_id(p->model, "restarted");
+		break;
+	case 3:
+		real_redis_command(p->real, "XGROUP DESTROY %s %s", p->names.lbs, p->names.group);
+		model_redis_destroy_group(p->model, &p->names);
+		break;
+	case 4:
+		if (roll(p, 4))
+			break;
+		real_redis_command(p->real, "DEL %s", p->names.lbs);
+		model_redis_delete_lbs(p->model, &p->names);
+		break;
+	case 5:
+	case 6:
+	case 7:
+		if (p->is_oom)
+			break;
+		real_redis_command(p->real, "HSET %s %s %s", p->names.registry, stream, text);
+		model_redis_set_registry(p->model, &p->names, stream, id);
+		break;
+	case 8:
+	case 9:
+	case 10:
+	case 11:
+		real_redis_command(p->real, "XDEL %s %s", p->names.lbs, text);
+		model_redis_xdel(p->model, &p->names, id);
+		break;
+	case 12:
+		if (roll(p, 4))
+			break;
+		struct model_redis *copy = model_redis_clone(p->model);
+		model_redis_free(p->model);
+		p->model = copy;
+		real_redis_command(p->real, "SCRIPT FLUSH");
+		break;
+	default:
+		if (p->is_oom)
+			break;
+		real_redis_command(p->real, "XCLAIM %s %s %s 0 %s", p->names.lbs, p->names.group, consumer, text);
+		model_redis_claim(p->model, &p->names, id, consumer, now(p));
+	}
+}
+
+/* ---- everything there is */
+
+static void compare_state(struct pair *p)
+{
+	struct command_names whole = p->names;
+	both(p, &(struct cmd){.kind = CMD_DLQ_RANGE, .count = 100000}, &whole, "me");
+	whole.dlq = whole.lbs;
+	both(p, &(struct cmd){.kind = CMD_DLQ_RANGE, .count = 100000}, &whole, "me");
+	both(p, &(struct cmd){.kind = CMD_PENDING, .count = 100000}, &p->names, "me");
+	both(p, &(struct cmd){.kind = CMD_CONSUMERS}, &p->names, "me");
+	const long long n = real_redis_command(p->real, "HLEN %s", p->names.registry)->integer;
+	cr_assert_eq((size_t)n, model_redis_n_registered(p->model, &p->names), "seed %llu step %d",
+		(unsigned long long)p->seed, p->step);
+	for (size_t i = 0; i < 3; i++) {
+		const redisReply *r = real_redis_command(p->real, "HGET %s %s", p->names.registry, streams[i]);
+		struct entry_id real = {0, 0}, model = {0, 0};
+		if (r->type == REDIS_REPLY_STRING)
+			command_id_parse(r->str, r->len, &real);
+		model_redis_registered(p->model, &p->names, streams[i], &model);
+		cr_assert_eq(entry_id_cmp(real, model), 0, "seed %llu step %d: registry of %s",
+			(unsigned long long)p->seed, p->step, streams[i]);
+	}
+}
+
+static void run(struct real_redis *real, uint64_t seed)
+{
+	struct pair p = {.seed = seed, .real = real, .model = model_redis_new()};
+	rng_seed(&p.rng, seed);
+	real_redis_command(real, "FLUSHALL");
+	real_redis_command(real, "SCRIPT FLUSH");
+	real_redis_command(real, "CONFIG SET maxmemory 0");
+	real_redis_use_resp(real, seed % 2 ? 2 : 3);
+	command_names_init(&p.names, "orders", "", seed % 3 != 0, 0, "0");
+	both(&p, &(struct cmd){.kind = CMD_GROUP_CREATE}, &p.names, "me");
+	for (p.step = 0; p.step < N_STEPS; p.step++) {
+		if (roll(&p, 8))
+			random_command(&p);
+		else
+			somebody_else(&p);
+		if (p.step % CHECK_EVERY == 0)
+			compare_state(&p);
+	}
+	command_names_fini(&p.names);
+	model_redis_free(p.model);
+}
+
+Test(model, is_like_a_real_server)
+{
+	alarm(120);
+	struct real_redis *real = real_redis_start(NULL);
+	const char *only = getenv("SLUICE_SEED");
+	if (only)
+		run(real, strtoull(only, NULL, 10));
+	for (uint64_t seed = 1; seed <= N_SEEDS && !only; seed++)
+		run(real, seed);
+	real_redis_stop(real);
+}
+
+/* ---- what a real server cannot show without waiting */
+
+struct alone {
+	struct model_redis *m;
+	struct command_names names;
+	int n_expired;
+};
+
+static void alone_init(struct alone *a)
+{
+	*a = (struct alone){.m = model_redis_new()};
+	command_names_init(&a->names, "orders", "", true, 0, "0");
+}
+
+static void alone_fini(struct alone *a)
+{
+	model_redis_free(a->m);
+	command_names_fini(&a->names);
+}
+
+static struct reply alone_exec(struct alone *a, mono_ms at, struct cmd c)
+{
+	struct reply r;
+	c.use_eval = true;
+	model_redis_exec(a->m, &c, &a->names, "me", at, &r);
+	return r;
+}
+
+#define LOCK .stream = {"a", 1}, .id = {5, 0}
+
+static void count_expired(void *arg, struct slice stream, struct entry_id id)
+{
+	struct alone *a = arg;
+	a->n_expired += stream.len == 1 && id.ms == 5;
+}
+
+Test(model, locks_end_by_the_servers_clock)
+{
+	struct alone a;
+	alone_init(&a);
+	model_redis_on_expired(a.m, count_expired, &a);
+	alone_exec(&a, 1000, (struct cmd){.kind = CMD_LOCK, LOCK, .value = {"me/1", 4}, .ttl_ms = 500});
+	cr_expect_eq(alone_exec(&a, 1500, (struct cmd){.kind = CMD_PROBE, LOCK}).integer, 0);
+	cr_expect_eq(model_redis_next_expiry(a.m), 1501);
+	cr_expect_eq(model_redis_expire(a.m, 1500), 0);
+	cr_expect_eq(alone_exec(&a, 1501, (struct cmd){.kind = CMD_PROBE, LOCK}).integer, -2);
+	cr_expect_eq(a.n_expired, 1);
+	alone_exec(&a, 2000, (struct cmd){.kind = CMD_LOCK, LOCK, .ttl_ms = 5000});
+	cr_expect_eq(alone_exec(&a, 2100, (struct cmd){.kind = CMD_RENEW, LOCK, .ttl_ms = 6000}).kind, REPLY_TEXT);
+	model_redis_set_clock(a.m, 1700000000000 + 5000); /* it steps */
+	cr_expect_eq(alone_exec(&a, 2100, (struct cmd){.kind = CMD_PROBE, LOCK}).integer, 1000);
+	cr_expect_eq(model_redis_expire(a.m, 3101), 1);
+	cr_expect_eq(a.n_expired, 2);
+	alone_fini(&a);
+}
+
+Test(model, a_clone_loses_what_came_later)
+{
+	struct alone a;
+	alone_init(&a);
+	alone_exec(&a, 0, (struct cmd){.kind = CMD_GROUP_CREATE});
+	const struct entry_id first = model_redis_add(a.m, &a.names, "a", NULL, 2, 10);
+	alone_exec(&a, 10, (struct cmd){.kind = CMD_LOCK, LOCK, .ttl_ms = 5000});
+	struct model_redis *replica = model_redis_clone(a.m);
+	model_redis_add(a.m, &a.names, "b", NULL, 0, 11);
+	cr_expect_eq(model_redis_n_entries(a.m, &a.names), 2);
+	model_redis_free(a.m);
+	a.m = replica;
+	cr_expect_eq(model_redis_n_entries(a.m, &a.names), 1);
+	cr_expect(model_redis_has_new(a.m, &a.names));
+	const struct reply r = alone_exec(&a, 12, (struct cmd){.kind = CMD_READ, .count = 9});
+	cr_assert(r.kind == REPLY_ENTRIES && r.entries->n == 1);
+	cr_expect(entry_id_cmp(r.entries->v[0].id, first) == 0 && r.entries->v[0].retry == 2);
+	entry_batch_free(r.entries);
+	cr_expect_not(model_redis_has_new(a.m, &a.names));
+	cr_expect_eq(model_redis_pending(a.m, &a.names, 0, 20).idle_ms, 8);
+	struct model_lock_view lock;
+	cr_assert(model_redis_lock(a.m, (struct slice){"a", 1}, (struct entry_id){5, 0}, 1010, &lock));
+	cr_expect_eq(lock.ttl_ms, 4000);
+	alone_fini(&a);
+}
+
+Test(model, errors_can_be_ordered)
+{
+	struct alone a;
+	alone_init(&a);
+	model_redis_fail(a.m, CMD_PROBE, 2, "LOADING Redis is loading the dataset in memory");
+	cr_expect_eq(alone_exec(&a, 0, (struct cmd){.kind = CMD_PING}).kind, REPLY_OK);
+	for (int i = 0; i < 2; i++)
+		cr_expect_eq(alone_exec(&a, 0, (struct cmd){.kind = CMD_PROBE, LOCK}).error, RERR_RETRY);
+	cr_expect_eq(alone_exec(&a, 0, (struct cmd){.kind = CMD_PROBE, LOCK}).integer, -2);
+	model_redis_fail(a.m, CMD_N, -1, "MOVED 7 h:1");
+	for (int i = 0; i < 5; i++)
+		cr_expect_eq(alone_exec(&a, 0, (struct cmd){.kind = CMD_PING}).error, RERR_MOVED);
+	model_redis_fail(a.m, CMD_N, 0, NULL);
+	cr_expect_eq(alone_exec(&a, 0, (struct cmd){.kind = CMD_PING}).kind, REPLY_OK);
+	alone_fini(&a);
+}
