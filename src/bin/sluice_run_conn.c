@@ -1,7 +1,8 @@
-/* The connection to sluiced. Happy path: connect, hello, welcome, frames. It fails by not being there (tried again after
- * 0.1 s, doubling to 2 s, for ever; said once per reason), by ending, or by talking something else (closed, tried again).
- * A daemon that is there but silent is not left: on one host a socket does not go half-dead, and the fence needs no daemon. */
-#include "sluice_run.h"
+/* The connection to sluiced. Happy path: connect, hello, welcome, frames. It fails by not being there (tried again
+ * after 0.1 s, doubling to 2 s, for ever; said once per reason), by ending, or by talking something else (closed, tried
+ * again). A daemon that is there but silent is not left: on one host a socket does not go half-dead, and the fence
+ * needs no daemon. */
+#include "bin/sluice_run.h"
 
 #include <errno.h>
 #include <string.h>
@@ -12,9 +13,11 @@
 enum {
 	BACKOFF_MIN_MS = 100,
 	BACKOFF_MAX_MS = 2000,
-	LINE_MAX_BYTES = 64 * 1024 * 1024, /* a welcome lists up to 10000 leases; an assign has the daemon's max_frame */
+	LINE_MAX_BYTES =
+		64 * 1024 * 1024, /* a welcome lists up to 10000 leases; an assign has the daemon's max_frame */
 	OUT_MAX_BYTES = 16 * 1024 * 1024,
 	READ_BYTES = 65536,
+	ROUND_MS = 20, /* a burst of assigns, each a fork, must not keep the fences waiting */
 };
 
 static void back_off(struct conn *c, mono_ms now)
@@ -30,6 +33,7 @@ static void close_it(struct conn *c)
 		return;
 	close(c->fd);
 	c->fd = -1;
+	c->has_lines = false;
 	frame_splitter_fini(&c->in);
 	buf_clear(&c->out);
 }
@@ -120,12 +124,17 @@ static void act_on_lines(struct runner *r)
 	enum err_code code = ERR_OK;
 	char *line;
 	size_t len;
-	while (c->state != CONN_DOWN && !r->is_over && frame_splitter_next(&c->in, &line, &len, &code))
+	c->has_lines = false;
+	while (c->state != CONN_DOWN && !r->is_over && frame_splitter_next(&c->in, &line, &len, &code)) {
 		if (!frames_act(r, line, len)) {
 			say("this is not the worker protocol: %.80s", line);
 			conn_drop(r);
 			return;
 		}
+		c->has_lines = mono_now() - r->now > ROUND_MS;
+		if (c->has_lines)
+			return;
+	}
 	if (c->state != CONN_DOWN && code) {
 		say("a frame of sluiced is too long");
 		conn_drop(r);
@@ -136,6 +145,10 @@ void conn_readable(struct runner *r)
 {
 	struct conn *c = &r->conn;
 	char bytes[READ_BYTES];
+	if (c->has_lines) {
+		act_on_lines(r);
+		return;
+	}
 	ssize_t n = read(c->fd, bytes, sizeof(bytes));
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;

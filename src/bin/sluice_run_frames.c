@@ -1,5 +1,5 @@
 /* The daemon's frames, one function each. Numbers are kept as text, so that Info reaches the command value-exact. */
-#include "sluice_run.h"
+#include "bin/sluice_run.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -120,7 +120,8 @@ static void on_welcome(struct runner *r, yyjson_val *root)
 	c->said_errno = 0;
 	say("connected to %s", r->opt->socket);
 	on_gone(r, yyjson_obj_get(root, "gone"));
-	on_resumed(r, yyjson_obj_get(root, "resumed"), until(root));
+	r->until_ms = until(root);
+	on_resumed(r, yyjson_obj_get(root, "resumed"), r->until_ms);
 	size_t pos = 0;
 	for (struct work *w; (w = map_next(&r->by_lease, &pos));) {
 		bool is_resumed = w->is_seen;
@@ -145,16 +146,34 @@ static void send_for_lease(struct runner *r, const char *type, const char *lease
 	buf_fini(&b);
 }
 
+/* An assign's until_ms counts for the whole session. Here it only takes away: what it adds, the next ping adds too. */
+static void lower_until(struct runner *r, mono_ms until_ms)
+{
+	bool is_lower = until_ms < r->until_ms; /* nothing has a later one than r->until_ms */
+	r->until_ms = until_ms;
+	size_t pos = 0;
+	for (struct work *w; is_lower && (w = map_next(&r->by_lease, &pos));)
+		if (w->until_ms > until_ms)
+			work_set_until(r, w, until_ms);
+}
+
 static void on_assign(struct runner *r, yyjson_val *root)
 {
-	struct work_spec spec = {.lease = str(root, "lease"), .service = str(root, "service"), .stream = str(root, "stream"),
-		.id = str(root, "id"), .token = str(root, "token"), .retry = num(root, "retry", 0), .until_ms = until(root)};
-	if (!*spec.lease || work_find(r, spec.lease))
+	struct work_spec spec = {.lease = str(root, "lease"),
+		.service = str(root, "service"),
+		.stream = str(root, "stream"),
+		.id = str(root, "id"),
+		.token = str(root, "token"),
+		.retry = num(root, "retry", 0),
+		.until_ms = until(root)};
+	struct work *old = work_find(r, spec.lease);
+	if (!*spec.lease || (old && old->answer != ANSWER_NONE))
 		return;
-	if (r->n_stops) { /* it crossed our credits 0 */
+	if (old || r->n_stops) { /* its former process is still dying; it crossed our credits 0 */
 		send_for_lease(r, "release", spec.lease);
 		return;
 	}
+	lower_until(r, spec.until_ms);
 	yyjson_val *info = yyjson_obj_get(root, "info");
 	char *text = info ? yyjson_val_write(info, YYJSON_WRITE_NOFLAG, &spec.info_len) : NULL;
 	spec.info = text ? text : "null";
@@ -193,9 +212,9 @@ static void on_ping(struct runner *r, yyjson_val *root)
 	if (!yyjson_obj_get(root, "until_ms"))
 		return;
 	size_t pos = 0;
-	mono_ms until_ms = until(root);
+	r->until_ms = until(root);
 	for (struct work *w; (w = map_next(&r->by_lease, &pos));)
-		work_set_until(r, w, until_ms);
+		work_set_until(r, w, r->until_ms);
 }
 
 static void on_fatal(struct runner *r, const char *code, const char *msg)

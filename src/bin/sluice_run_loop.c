@@ -1,6 +1,7 @@
-/* The loop: one poll(2) over the signals, the connection, our stderr and the stderr of every command; due deadlines first.
- * It ends when a stop was asked for and everything was told (0), when the daemon refuses us, or at the second stop. */
-#include "sluice_run.h"
+/* The loop: one poll(2) over the signals, the connection, our stderr and the stderr of every command; due deadlines
+ * first. It ends when a stop was asked for and everything was told (0), when the daemon refuses us, or at the second
+ * stop. */
+#include "bin/sluice_run.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -34,7 +35,7 @@ static bool pid_equal(const void *value, const void *key, size_t len)
 
 void runner_init(struct runner *r, const struct options *opt)
 {
-	*r = (struct runner){.opt = opt, .now = mono_now(), .lease_ms = LEASE_MS_UNKNOWN};
+	*r = (struct runner){.opt = opt, .now = mono_now(), .lease_ms = LEASE_MS_UNKNOWN, .until_ms = MONO_NEVER};
 	r->conn = (struct conn){.state = CONN_DOWN, .fd = -1, .backoff = 100, .retry_at = r->now};
 	map_init(&r->by_lease, lease_equal, (uint64_t)r->now);
 	map_init(&r->by_pid, pid_equal, (uint64_t)r->now + 1);
@@ -162,6 +163,8 @@ static void list_fds(struct runner *r, struct polled *p, int signals)
 static int wait_ms(const struct runner *r)
 {
 	mono_ms at = heap_deadline(&r->turns);
+	if (r->conn.has_lines)
+		return 0;
 	if (r->conn.state == CONN_DOWN)
 		at = mono_min(at, r->conn.retry_at);
 	mono_ms left = at == MONO_NEVER ? 60000 : at - mono_now();
@@ -180,7 +183,7 @@ static void round_of(struct runner *r, struct polled *p, int signals)
 	int n = poll(p->fds, p->n, wait_ms(r));
 	r->now = mono_now();
 	run_turns(r); /* the fence before anything else, and before new words of the daemon after a stall */
-	if (n <= 0)
+	if (n < 0)
 		return;
 	/* Stderr before the ends of processes: those close the descriptors that are listed. */
 	for (size_t i = AT_FIRST_CHILD; i < p->n; i++)
@@ -188,7 +191,8 @@ static void round_of(struct runner *r, struct polled *p, int signals)
 			child_read_stderr(&p->owners[i]->child, false);
 	if (p->fds[AT_SIGNALS].revents)
 		read_signals(r, signals);
-	if (p->fds[AT_CONN].revents & (POLLIN | POLLHUP | POLLERR) && r->conn.fd == p->fds[AT_CONN].fd)
+	bool is_readable = p->fds[AT_CONN].revents & (POLLIN | POLLHUP | POLLERR) && r->conn.fd == p->fds[AT_CONN].fd;
+	if (is_readable || r->conn.has_lines)
 		conn_readable(r);
 	if (p->fds[AT_STDERR].revents)
 		say_flush();

@@ -3,6 +3,7 @@
 #include "core/turn.h"
 #include "io/notify.h"
 #include "run/daemon.h"
+#include "run/service.h"
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -202,7 +203,7 @@ static void on_mail(void *arg, const void *msg)
 
 static void second(struct daemon *d, mono_ms now)
 {
-	d->next_second = now + 1000;
+	d->next_second = now + service_period_ms();
 	service_tick(d);
 	if (d->control)
 		control_door_tick(d->control, now);
