@@ -265,6 +265,7 @@ static void on_empty(struct coord *c, const struct msg *m)
 		return;
 	c->shards[m->from].is_on = false;
 	effects_add(c->out, EFF_SHARD_STOP)->to = m->from;
+	entry_shard_gone(c, m->from);
 	effects_say(c->out, SAY_NOTICE, "shard=%u redis=%s stopped", m->from, c->topo.nodes[m->from].addr);
 }
 

@@ -151,6 +151,21 @@ void entry_reroute(struct coord *c)
 	}
 }
 
+/* A shard has stopped: what it was asked may or may not have been done; another one is asked. */
+void entry_shard_gone(struct coord *c, uint16_t shard)
+{
+	uint32_t pos = 0;
+	for (struct entry *e; (e = ledger_next(&c->ledger, &pos));) {
+		if (e->lease_shard == shard)
+			e->lease_shard = SHARD_NONE;
+		if (e->op_shard == shard) {
+			e->op_shard = SHARD_NONE;
+			e->op_resent = true;
+		}
+	}
+	wait_for_route(c);
+}
+
 /* ---- entering ---- */
 
 static struct entry *enter(struct coord *c, struct coord_service *s, struct entry_id id, enum entry_state state)
@@ -410,8 +425,8 @@ static void start_known(struct coord *c, struct entry *e)
 static void start_held(struct coord *c, struct entry *e, const struct msg *m)
 {
 	e->was_told = true; /* we cannot know: a worker of the former process may have it */
-	if (m->flag)
-		move(c, e, ENTRY_LIMBO, c->now + c->rules.resume_grace_ms);
+	if (m->flag) /* what the former process told last ends before a lock that it renewed a moment ago does */
+		move(c, e, ENTRY_LIMBO, c->now + mono_max(c->rules.resume_grace_ms, coord_service(c, e->svc)->rules->ttl_ms - TELL_MARGIN_MS));
 	else /* the lock was missing: no worker may still hold it in time */
 		entry_requeue(c, e, WHY_UNRESUMED, false);
 	start_known(c, e);

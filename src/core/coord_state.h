@@ -99,6 +99,7 @@ void entry_on_op(struct coord *c, const struct msg *m);
 void entry_on_own_ids(struct coord *c, const struct msg *m);
 void entry_on_due(struct coord *c, struct entry *e);
 void entry_reroute(struct coord *c); /* sends what waited for a shard */
+void entry_shard_gone(struct coord *c, uint16_t shard);
 void entry_assign(struct coord *c, struct entry *e, struct member *m);
 void entry_resume(struct coord *c, struct entry *e, struct member *m);
 void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono_ms grace_ms);
