@@ -289,7 +289,7 @@ bool world_settled(struct world *w)
 		if (w->daemons[i].is_alive && w->daemons[i].core->ledger.n)
 			return false;
 	for (unsigned i = 0; i < w->n_workers; i++)
-		for (unsigned h = 0; h < WORLD_HOLDS; h++)
+		for (unsigned h = 0; w->workers[i].daemon->is_alive && h < WORLD_HOLDS; h++)
 			if (w->workers[i].holds[h].used)
 				return false;
 	return true;

@@ -211,6 +211,7 @@ struct world {
 	struct item items[WORLD_ITEMS];
 	uint32_t n_items;
 	bool is_calm;      /* no more faults: delays are short */
+	bool has_gone;     /* daemon 0 has gone for good */
 	bool has_lost;     /* a failover has lost writes in this run */
 	mono_ms moved_at;  /* last time something beyond the margins was done to Redis */
 	struct { /* leases that were assigned, for what is said of them later */
