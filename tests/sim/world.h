@@ -300,6 +300,7 @@ uint32_t item_of_lease(struct world *w, struct slice lease);
 void trace_cmd(struct world *w, const struct lane *l, const struct cmd *c);
 void trace_reply(struct world *w, const struct lane *l, enum cmd_kind kind, const struct reply *r);
 void trace_msg(struct world *w, const struct daemon *d, uint16_t shard, bool is_up, const struct msg *m);
+const char *trace_lease(const char *lease, char out[40]);
 void trace_out(struct world *w, const struct worker *k, const struct out_frame *f);
 
 /* ---- faults: world_fault.c ---- */
