@@ -651,7 +651,9 @@ static void finish_turn(struct coord *c)
 		effects_add(c->out, EFF_FATAL);
 	}
 	/* what is busy is not ours to give; what Redis does not take in time stays for the next process */
-	if (c->stop_after_drain && (c->ledger.n == c->ledger.n_state[ENTRY_BUSY] || c->drain_over <= c->now)) {
+	if (c->stop_after_drain && c->ledger.n == c->ledger.n_state[ENTRY_BUSY])
+		c->drain_over = mono_min(c->drain_over, c->now + UNLOCK_WAIT_MS);
+	if (c->stop_after_drain && c->drain_over <= c->now) {
 		c->stop_after_drain = false;
 		c->drain_over = MONO_NEVER;
 		effects_add(c->out, EFF_FATAL);

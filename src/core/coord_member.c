@@ -608,6 +608,12 @@ void member_send_until(struct coord *c, struct member *m)
 		ping(c, m, until);
 }
 
+/* A timer that fires far too late: it was us who stood still, what it said may lie in the socket. */
+static bool was_stalled(const struct coord *c, const struct member *m)
+{
+	return c->now - session_deadline(&m->s, coord_ping_ms(c)) > coord_ping_ms(c);
+}
+
 void member_on_due(struct coord *c, struct member *m)
 {
 	switch (m->s.state) {
@@ -618,6 +624,8 @@ void member_on_due(struct coord *c, struct member *m)
 		welcome(c, m);
 		return;
 	case SESSION_READY:
+		if (was_stalled(c, m))
+			m->s.last_heard = c->now;
 		if (session_is_silent(&m->s, coord_ping_ms(c), c->now)) {
 			fatal(c, m, FERR_SILENT, "no answer to pings");
 			return;

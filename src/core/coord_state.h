@@ -8,7 +8,7 @@
 #include "core/session.h"
 #include "core/topology.h"
 
-enum { TELL_MARGIN_MS = 500, FETCH_AFTER_MS = 500, READY_WAIT_MS = 2000, REROUTE_MS = 100, PARKED_RETRY_MS = 1000, STOP_WAIT_MS = 500, DRAIN_OVER_MS = 5000 };
+enum { TELL_MARGIN_MS = 500, FETCH_AFTER_MS = 500, READY_WAIT_MS = 2000, REROUTE_MS = 100, PARKED_RETRY_MS = 1000, STOP_WAIT_MS = 500, DRAIN_OVER_MS = 5000, UNLOCK_WAIT_MS = 100 };
 
 struct coord_service {
 	struct service_rules *rules; /* NULL: position unused */
