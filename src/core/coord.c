@@ -430,6 +430,7 @@ static void grant(struct coord *c, struct coord_service *s)
 	ps->granted = n;
 	ps->claims += n;
 	s->granted = n;
+	c->place.turn = (uint16_t)((pos + 1) % c->n_positions); /* few credits go round */
 	struct msg *m = coord_send(c, s->reader_shard, MSG_CREDITS);
 	m->svc = s->svc;
 	m->n = n;
@@ -450,17 +451,15 @@ static void assign_ready(struct coord *c, struct coord_service *s)
 
 static void pump(struct coord *c)
 {
-	uint16_t n = c->n_positions;
-	for (uint16_t k = 0; k < n; k++) { /* in turn, so that few credits go round */
-		struct coord_service *s = &c->services[(c->place.turn + k) % n];
+	uint16_t n = c->n_positions, first = c->place.turn;
+	for (uint16_t k = 0; k < n; k++) {
+		struct coord_service *s = &c->services[(first + k) % n];
 		if (!s->rules || !s->is_dirty)
 			continue;
 		s->is_dirty = false;
 		assign_ready(c, s);
 		grant(c, s);
 	}
-	if (n)
-		c->place.turn = (uint16_t)((c->place.turn + 1) % n);
 }
 
 /* ---- the turn ---- */
