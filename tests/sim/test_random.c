@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #ifdef __SANITIZE_ADDRESS__
-enum { SEEDS = 3000 };
+enum { SEEDS = 5000 };
 #else
 enum { SEEDS = 20000 };
 #endif
