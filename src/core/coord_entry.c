@@ -236,6 +236,9 @@ static void read_answered(struct coord *c, struct coord_service *s, const struct
 	ps->granted = 0;
 	ps->is_reading = false;
 	s->granted = 0;
+	for (uint16_t i = 0; i < c->n_positions; i++) /* others may wait for these credits */
+		if (c->services[i].rules)
+			coord_mark(c, &c->services[i]);
 }
 
 void entry_on_batch(struct coord *c, const struct msg *m)
@@ -446,11 +449,13 @@ static void on_busy(struct coord *c, struct entry *e)
 static void revoke_lost(struct coord *c, struct coord_service *s, struct entry *e)
 {
 	mono_ms grace = mono_max(s->rules->stop_margin_ms - TELL_MARGIN_MS, 0);
+	struct member *w = coord_member(c, e->owner);
+	if (w) /* the others' fence is farther away now */
+		member_touch(c, w);
 	if (e->state == ENTRY_ASSIGNED) {
 		entry_revoke(c, e, REVOKE_LOST, grace);
 		return;
 	}
-	struct member *w = coord_member(c, e->owner);
 	if (!w)
 		return;
 	e->revoke = REVOKE_LOST;
