@@ -199,9 +199,11 @@ static void topology_changed(struct coord *c)
 	entry_reroute(c);
 }
 
+static void fit_to_topology(const struct coord *c, struct service_rules *r);
+
 static void on_topology(struct coord *c, const struct coord_event *ev)
 {
-	bool changed;
+	bool changed, is_first = !c->topo.is_known;
 	if (ev->slots) {
 		changed = topology_set_slots(&c->topo, ev->slots, ev->n);
 	} else {
@@ -217,6 +219,9 @@ static void on_topology(struct coord *c, const struct coord_event *ev)
 	uint32_t n_masters = 0;
 	for (uint16_t i = 0; i < c->topo.n_nodes; i++)
 		n_masters += c->topo.nodes[i].is_master;
+	for (uint16_t i = 0; is_first && i < c->n_positions; i++)
+		if (c->services[i].rules)
+			fit_to_topology(c, c->services[i].rules);
 	effects_say(c->out, SAY_NOTICE, "topology %s masters=%u", c->topo.is_cluster ? "cluster" : "standalone", n_masters);
 	topology_changed(c);
 }
@@ -321,8 +326,16 @@ static void service_to_shards(struct coord *c, struct coord_service *s)
 	}
 }
 
+/* On one server every key shares a slot: dead letters go by one script. r is ours alone until shards hear of it. */
+static void fit_to_topology(const struct coord *c, struct service_rules *r)
+{
+	if (c->topo.is_known && !c->topo.is_cluster)
+		r->dlq_same_slot = true;
+}
+
 static void service_set(struct coord *c, struct service_rules *r)
 {
+	fit_to_topology(c, r);
 	struct coord_service *s = coord_service(c, r->svc);
 	if (!s) {
 		uint16_t pos = free_position(c);
@@ -425,7 +438,7 @@ static void grant(struct coord *c, struct coord_service *s)
 static void assign_ready(struct coord *c, struct coord_service *s)
 {
 	uint16_t pos = coord_pos(c, s);
-	while (!list_empty(&s->ready)) {
+	while (!list_empty(&s->ready) && !c->place.is_draining) {
 		struct seat *seat = placement_choose(&c->place, pos);
 		if (!seat)
 			return;

@@ -212,7 +212,7 @@ static void enter_one(struct coord *c, struct coord_service *s, struct entry_in 
 	if (e && e->state != ENTRY_FETCHING)
 		return; /* held already: recognised by its id */
 	if (in->bad_retry)
-		effects_say(c->out, SAY_WARN, "service=%s entry=%llu-%llu _retry_count is not a number of 1 to 9 digits: counts as 0",
+		effects_say(c->out, SAY_WARN, "service=%s id=%llu-%llu _retry_count is not a number of 1 to 9 digits: counts as 0",
 			s->rules->name, (unsigned long long)in->id.ms, (unsigned long long)in->id.seq);
 	bool bad = in->problem != ENTRY_GOOD;
 	if (bad || is_too_large(c, s, in)) {
@@ -365,7 +365,7 @@ static void count_end(struct coord *c, struct coord_service *s, struct entry *e)
 		break;
 	case FINISH_DEAD:
 		s->m.c[M_DEAD_MAX_RETRIES + e->dead_reason]++;
-		effects_say(c->out, SAY_NOTICE, "service=%s stream=%s entry=%llu-%llu dead letter retry=%u", s->rules->name,
+		effects_say(c->out, SAY_NOTICE, "service=%s stream=%s id=%llu-%llu dead letter retry=%u", s->rules->name,
 			e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms, (unsigned long long)e->id.seq, e->retry);
 		break;
 	case FINISH_NONE:
@@ -477,7 +477,7 @@ static void lease_lost(struct coord *c, struct entry *e, enum lost_reason why)
 	start_known(c, e);
 	if (e->was_told) {
 		s->m.c[M_LOST_EXPIRED + why]++;
-		effects_say(c->out, SAY_NOTICE, "service=%s stream=%s entry=%llu-%llu lease lost reason=%s", s->rules->name,
+		effects_say(c->out, SAY_NOTICE, "service=%s stream=%s id=%llu-%llu lease lost reason=%s", s->rules->name,
 			e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms, (unsigned long long)e->id.seq, names[why]);
 	}
 	switch ((enum entry_state)e->state) {
@@ -637,7 +637,7 @@ void entry_on_op(struct coord *c, const struct msg *m)
 
 /* ---- workers ---- */
 
-static void fill_assign(struct coord *c, struct coord_service *s, struct entry *e, struct member *w, struct effect *ef)
+static void fill_assign(struct coord_service *s, struct entry *e, struct member *w, struct effect *ef)
 {
 	char all[SESSION_LEASE_CAP + 64 + 40];
 	int n_lease = session_lease_format(all, e->id, s->rules->hash);
@@ -656,7 +656,9 @@ static void fill_assign(struct coord *c, struct coord_service *s, struct entry *
 	f->stream = (struct slice){e->stream->bytes, e->stream->len};
 	f->retry = e->retry;
 	f->info = (struct slice){ef->hold2->bytes, ef->hold2->len};
-	f->until_ms = mono_min(member_until(c, w), e->good_until - TELL_MARGIN_MS);
+	/* what it was told last is a lower bound for what it holds: no need to look at each */
+	mono_ms until = e->good_until - TELL_MARGIN_MS;
+	f->until_ms = list_empty(&w->entries) ? until : mono_min(w->s.told_until, until);
 	w->s.told_until = f->until_ms;
 }
 
@@ -669,7 +671,7 @@ void entry_assign(struct coord *c, struct entry *e, struct member *w)
 	e->heard = c->now;
 	w->seat.in_use++;
 	struct effect *ef = member_frame(c, w, OUT_ASSIGN);
-	fill_assign(c, s, e, w, ef);
+	fill_assign(s, e, w, ef);
 	list_push(&w->entries, &e->peers);
 	move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
 	s->m.c[e->retry ? M_ASSIGN_RECOVERED : M_ASSIGN_NEW]++;

@@ -3,16 +3,16 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "lib/own_redis.h"
+#include "lib/real_redis.h"
 #include "lib/redis_rig.h"
 
 static struct rig R;
-static struct own_redis server;
+static struct real_redis *server;
 
 static void start(const char *const *extra)
 {
 	rig_init(&R);
-	own_redis_start(&server, extra);
+	server = real_redis_start(extra);
 	R.opts.addr = (struct redis_addr){.port = 0};
 	snprintf(R.opts.addr.host, sizeof(R.opts.addr.host), "%s", real_redis_socket(server));
 	R.opts.client_name = "sluiced-test";
@@ -31,7 +31,7 @@ static void up_with_password(void)
 static void down(void)
 {
 	rig_fini(&R);
-	own_redis_stop(&server);
+	real_redis_stop(server);
 }
 
 Test(redis_real, greets_and_works, .init = up, .fini = down)

@@ -20,6 +20,7 @@ import threading
 import time
 
 CTL = ""
+issue = 2
 
 
 class Daemon:
