@@ -31,7 +31,7 @@ bool entry_is_worked(const struct entry *e)
 
 static mono_ms stop_at(struct coord *c, const struct entry *e)
 {
-	if (!e->good_until || e->is_lost)
+	if (!e->good_until || e->is_lost || e->state == ENTRY_FINISHING) /* then nobody works on it */
 		return MONO_NEVER;
 	struct coord_service *s = coord_service(c, e->svc);
 	return e->good_until - s->rules->stop_margin_ms;
@@ -784,7 +784,7 @@ static void state_deadline(struct coord *c, struct entry *e)
 void entry_on_due(struct coord *c, struct entry *e)
 {
 	uint64_t handle = entry_handle(e);
-	if (stop_at(c, e) <= c->now && e->state != ENTRY_FINISHING) {
+	if (stop_at(c, e) <= c->now) {
 		struct coord_service *s = coord_service(c, e->svc);
 		s->m.c[c->now > e->good_until ? M_FENCE_LATE : M_FENCE_STOPPED] += e->was_told;
 		drop_lease(c, e, MSG_LEASE_FORGET);
