@@ -152,6 +152,21 @@ void entry_reroute(struct coord *c)
 	}
 }
 
+/* What still named a shard that has stopped is sent anew. */
+void entry_shard_stopped(struct coord *c, uint16_t shard)
+{
+	uint32_t pos = 0;
+	for (struct entry *e; (e = ledger_next(&c->ledger, &pos));) {
+		if (e->lease_shard == shard)
+			e->lease_shard = SHARD_NONE;
+		if (e->op_shard == shard) {
+			e->op_shard = SHARD_NONE;
+			e->op_resent = true;
+		}
+	}
+	entry_reroute(c);
+}
+
 /* ---- entering ---- */
 
 static struct entry *enter(struct coord *c, struct coord_service *s, struct entry_id id, enum entry_state state)

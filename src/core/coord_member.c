@@ -608,6 +608,14 @@ void member_send_until(struct coord *c, struct member *m)
 		ping(c, m, until);
 }
 
+void member_after_stall(struct coord *c)
+{
+	for (struct link *l = c->members.next; l != &c->members; l = l->next) {
+		struct member *m = LIST_OF(struct member, all, l);
+		m->s.last_heard = c->now;
+	}
+}
+
 void member_on_due(struct coord *c, struct member *m)
 {
 	switch (m->s.state) {
