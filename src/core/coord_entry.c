@@ -31,7 +31,7 @@ bool entry_is_worked(const struct entry *e)
 
 static mono_ms stop_at(struct coord *c, const struct entry *e)
 {
-	if (!e->good_until || e->is_lost)
+	if (!e->good_until || e->is_lost || e->state == ENTRY_FINISHING) /* then nobody works on it */
 		return MONO_NEVER;
 	struct coord_service *s = coord_service(c, e->svc);
 	return e->good_until - s->rules->stop_margin_ms;
@@ -236,6 +236,9 @@ static void read_answered(struct coord *c, struct coord_service *s, const struct
 	ps->granted = 0;
 	ps->is_reading = false;
 	s->granted = 0;
+	for (uint16_t i = 0; i < c->n_positions; i++) /* others may wait for these credits */
+		if (c->services[i].rules)
+			coord_mark(c, &c->services[i]);
 }
 
 void entry_on_batch(struct coord *c, const struct msg *m)
@@ -446,11 +449,13 @@ static void on_busy(struct coord *c, struct entry *e)
 static void revoke_lost(struct coord *c, struct coord_service *s, struct entry *e)
 {
 	mono_ms grace = mono_max(s->rules->stop_margin_ms - TELL_MARGIN_MS, 0);
+	struct member *w = coord_member(c, e->owner);
+	if (w) /* the others' fence is farther away now */
+		member_touch(c, w);
 	if (e->state == ENTRY_ASSIGNED) {
 		entry_revoke(c, e, REVOKE_LOST, grace);
 		return;
 	}
-	struct member *w = coord_member(c, e->owner);
 	if (!w)
 		return;
 	e->revoke = REVOKE_LOST;
@@ -779,7 +784,7 @@ static void state_deadline(struct coord *c, struct entry *e)
 void entry_on_due(struct coord *c, struct entry *e)
 {
 	uint64_t handle = entry_handle(e);
-	if (stop_at(c, e) <= c->now && e->state != ENTRY_FINISHING) {
+	if (stop_at(c, e) <= c->now) {
 		struct coord_service *s = coord_service(c, e->svc);
 		s->m.c[c->now > e->good_until ? M_FENCE_LATE : M_FENCE_STOPPED] += e->was_told;
 		drop_lease(c, e, MSG_LEASE_FORGET);

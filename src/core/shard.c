@@ -113,6 +113,7 @@ static void on_reply(struct shard *s, uint64_t tag, const struct reply *reply)
 	switch (tag_part(tag)) {
 	case PART_LEASE:
 		lease_reply(s->leases, &s->ctx, tag, reply);
+		entry_batch_free(reply->entries);
 		break;
 	case PART_RETRY:
 		retry_reply(s->retry, &s->ctx, tag, reply);
@@ -122,9 +123,11 @@ static void on_reply(struct shard *s, uint64_t tag, const struct reply *reply)
 		break;
 	case PART_KEYSPACE:
 		keyspace_reply(&s->keyspace, &s->ctx, tag, reply);
+		entry_batch_free(reply->entries);
 		break;
 	case PART_ROLE:
 		role_reply(s, tag, reply);
+		entry_batch_free(reply->entries);
 		break;
 	case PART_RECONCILE:
 		reconcile_reply(s->reconcile, &s->ctx, tag, reply);

@@ -281,10 +281,10 @@ static int exit_of(enum err_code code)
 		return 77;
 	case ERR_INVALID:
 	case ERR_RANGE:
-	case ERR_NOT_FOUND:
 		return 78;
 	case ERR_OK:
 		return 0;
+	case ERR_NOT_FOUND: /* the directory of a socket */
 	case ERR_BUSY:
 	case ERR_TIMEOUT:
 	case ERR_IO:
@@ -332,6 +332,8 @@ static enum err_code open_all(struct daemon *d, struct err *err)
 	enum err_code code = config_password(d->config, &d->password, err);
 	if (!code)
 		code = setup_tls(d->config, &d->tls, err);
+	if (code == ERR_NOT_FOUND)
+		code = ERR_INVALID; /* the configuration names a file that is not there */
 	if (code)
 		return code;
 	setup_shard(d->config, d->incarnation, &d->shard_rules);

@@ -95,7 +95,8 @@ Test(lease, held_by_somebody_else_is_busy, .init = story_up, .fini = story_down)
 Test(lease, values_that_only_look_like_ours_are_busy, .init = story_up, .fini = story_down)
 {
 	static const char *const values[] = {"redis-consumer-me", "redis-consumer-me/", "redis-consumer-me2/10",
-		"redis-consumer-me/zz", "redis-consumer-me/11111111111111111", "recover:redis-consumer-me/20", "gone:1-0", ""};
+		"redis-consumer-me/zz", "redis-consumer-me/11111111111111111", "recover:redis-consumer-me/20",
+		"gone:1-0", ""};
 	for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
 		acquire(i + 1, 0, true);
 		story_nil(CMD_LOCK);
@@ -232,7 +233,8 @@ Test(lease, an_operators_error_is_said_once_a_minute, .init = story_up, .fini = 
 		story_until(W.now + 10);
 	}
 	cr_assert(n >= 12 && n < 30, "%d tries in a minute", n);
-	const char *first = strstr(W.text.data, "say shard=2 service=orders lease: redis refuses: NOPERM no permissions");
+	const char *first =
+		strstr(W.text.data, "say shard=2 service=orders lease: redis refuses: NOPERM no permissions");
 	cr_assert(first, "%s", W.text.data);
 	cr_assert_null(strstr(first + 1, "say"));
 }
@@ -563,8 +565,14 @@ Test(lease, an_asking_lease_stays_until_the_slot_has_come, .init = story_up, .fi
 {
 	uint8_t *bits = mem_alloc(SLOTS / 8);
 	story_msg_in((struct msg){.kind = MSG_SLOTS, .bits = bits});
-	story_msg_in((struct msg){.kind = MSG_LEASE_ACQUIRE, .handle = 1, .svc = 1, .slot = 9, .id = ID7, .ms = 9000,
-		.asking = true, .stream = text_new("s1", 2)});
+	story_msg_in((struct msg){.kind = MSG_LEASE_ACQUIRE,
+		.handle = 1,
+		.svc = 1,
+		.slot = 9,
+		.id = ID7,
+		.ms = 9000,
+		.asking = true,
+		.stream = text_new("s1", 2)});
 	expect_story("[ 1000] renew s1 7-0 asking\n");
 	story_txt(CMD_RENEW, ME);
 	bits = mem_alloc(SLOTS / 8);
