@@ -28,7 +28,7 @@ struct control_req {
 	struct unix_conn *conn; /* NULL: the client is gone, or it has its answer */
 	struct buf in, out;
 	struct ctl_request r;
-	bool has_request, is_ended;
+	bool has_request, is_ended, is_excess;
 	mono_ms since, wake_at;
 	control_step_fn *step;
 	control_result_fn *result;

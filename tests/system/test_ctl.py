@@ -46,7 +46,7 @@ def test_ls_and_show(t):
     assert len(lines) == 3 and "STREAM" in head.upper() and len(d.ctl_ok("--no-headers", "ls").splitlines()) == 3
     s, = d.json("show", "a")
     assert s["stream"] == "a" and s["lock"].startswith("a<MUTEX_KEY_SEP>") and s["lock_value"].startswith("redis-consumer-n1/")
-    assert d.json("show", ids[2])[0]["stream"] == "c"
+    assert "c" in {x["stream"] for x in d.json("show", ids[2])}  # two streams may have given out the same id
     assert d.ctl("show", "nope").returncode == 1 and d.ctl("ls", "--service", "nope").returncode == 1
     assert d.ctl("show").returncode == 64 and d.ctl("ls", "--state", "silly").returncode == 64
 
