@@ -313,7 +313,7 @@ static enum err_code open_doors(struct daemon *d, struct err *err)
 		code = control_door_open(d, control_fd, &d->control, err);
 	if (!code && d->config->metrics.listen[0])
 		code = http_open(loop_uv(d->loop), d->config->metrics.listen, metrics_http, d, &d->http, err);
-	return code;
+	return code && code != ERR_DENIED ? ERR_IO : code; /* the configuration is fine, the system is not: 71 */
 }
 
 static void give_services(struct daemon *d)

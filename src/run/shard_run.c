@@ -41,7 +41,7 @@ struct shard_run {
 	struct shard *core;
 	struct effects effects;
 	struct redis_opts redis;
-	char *username, *password, *node;
+	char *username, *password, *node, *maint_type;
 	struct lane command, subscriber;
 	struct lane *readers;
 	struct shard_rules rules;
@@ -474,6 +474,7 @@ static void free_all(struct shard_run *s)
 	reply_decoder_free(s->decoder);
 	mem_free(s->flights);
 	mem_free(s->unsent);
+	mem_free(s->maint_type);
 	mem_free(s->username);
 	if (s->password)
 		mem_wipe(s->password, strlen(s->password));
@@ -498,8 +499,10 @@ enum err_code shard_run_start(const struct shard_run_opts *o, struct shard_run *
 	s->username = mem_dup(o->redis.username, strlen(o->redis.username));
 	s->password = mem_dup(o->redis.password, strlen(o->redis.password));
 	s->node = mem_dup(o->node, strlen(o->node));
+	s->maint_type = mem_printf("%s", o->redis.maint_endpoint_type ? o->redis.maint_endpoint_type : "");
 	s->redis.username = s->username;
 	s->redis.password = s->password;
+	s->redis.maint_endpoint_type = s->maint_type; /* the configuration it came from ends with a reload */
 	s->redis.client_name = s->rules.consumer;
 	s->redis.tls = o->redis.tls ? redis_tls_ref(o->redis.tls) : NULL;
 	s->to_coord = o->to_coord;
