@@ -151,6 +151,18 @@ Test(keyspace, a_confirmation_that_never_comes_is_asked_for_again, .init = begin
 	cr_assert(story_waits(CMD_CONFIG_GET_EVENTS));
 }
 
+Test(keyspace, an_answer_to_a_former_question_is_too_late, .init = begin, .fini = story_down)
+{
+	story_conn(CONN_SUBSCRIBER, true);
+	story_conn(CONN_SUBSCRIBER, false);
+	story_conn(CONN_SUBSCRIBER, true);
+	story_clear();
+	story_txt(CMD_CONFIG_GET_EVENTS, "");
+	expect_story("");
+	story_txt(CMD_CONFIG_GET_EVENTS, "Kx");
+	expect_story("[ 1000] psubscribe\n");
+}
+
 Test(keyspace, busy_is_asked_again, .init = begin, .fini = story_down)
 {
 	story_conn(CONN_SUBSCRIBER, true);
