@@ -88,7 +88,6 @@ static void drop_lease(struct coord *c, struct entry *e, enum msg_kind kind)
 	if (shard_is_on(c, e->lease_shard))
 		coord_send(c, e->lease_shard, kind)->handle = entry_handle(e);
 	e->lease_shard = SHARD_NONE;
-	e->good_until = 0;
 }
 
 static enum cmd_kind op_of(const struct entry *e)

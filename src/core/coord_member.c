@@ -235,8 +235,8 @@ static bool resume_one(struct coord *c, struct member *m, struct member *old, st
 		entry_resume(c, e, m);
 		return true;
 	}
-	if (e && old && e->owner == old_id && e->state == ENTRY_FINISHING) {
-		e->owner = m->s.id; /* under way: answered when Redis has confirmed it */
+	if (e && old && e->owner == old_id && e->state == ENTRY_FINISHING && e->wants_reply) {
+		e->owner = m->s.id; /* its own result is under way: answered when Redis has confirmed it */
 		return true;
 	}
 	const struct session_outcome *o = s ? session_recall(&m->s, s->svc, id) : NULL;
