@@ -3,6 +3,7 @@
 #include "core/turn.h"
 #include "io/notify.h"
 #include "run/daemon.h"
+#include "run/fault.h"
 #include "run/service.h"
 #include <errno.h>
 #include <signal.h>
@@ -39,6 +40,7 @@ static void shard_stop(struct daemon *d, uint16_t shard)
 static void to_shard(struct daemon *d, const struct effect *ef)
 {
 	struct run_msg m = {.kind = RUN_CORE, .core = ef->msg};
+	fault_post(&m.core);
 	if (d->shards[ef->to])
 		shard_run_send(d->shards[ef->to], &m);
 	else
@@ -193,6 +195,7 @@ static void on_mail(void *arg, const void *msg)
 	struct daemon *d = arg;
 	const struct run_msg *m = msg;
 	if (m->kind == RUN_CORE) {
+		fault_mail(&m->core);
 		struct coord_event ev = {.kind = COORD_MSG, .msg = &m->core};
 		daemon_step(d, &ev);
 	} else if (m->kind == RUN_SNAPSHOT) {
