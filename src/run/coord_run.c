@@ -105,7 +105,7 @@ static void perform(struct daemon *d, struct effect *ef)
 
 void daemon_step(struct daemon *d, struct coord_event *ev)
 {
-	ev->now = loop_now(d->loop);
+	ev->now = mono_now(); /* not the round's: the process may have been stopped within it */
 	ev->wall_ms = mono_wall_ms();
 	d->core_deadline = coord_step(d->core, ev, &d->effects);
 	for (size_t i = 0; i < d->effects.n; i++)

@@ -169,7 +169,7 @@ static void on_reply(void *arg, uint64_t index, const redisReply *r)
 	struct reply reply;
 	reply_decode(s->decoder, (enum cmd_kind)f.kind, r, &reply);
 	if (f.role == CONN_COMMAND && r)
-		hist_add(&s->command_time, (double)(loop_now(s->loop) - f.sent) / 1000.0);
+		hist_add(&s->command_time, (double)(mono_now() - f.sent) / 1000.0);
 	struct shard_event ev = {.kind = SHARD_REPLY, .role = l->role, .svc = f.svc, .tag = f.tag, .reply = &reply};
 	step(s, &ev);
 }
@@ -306,7 +306,7 @@ static void perform(struct shard_run *s, struct effect *ef, mono_ms now)
 /* One turn: the pure step, then its effects. */
 static void step(struct shard_run *s, struct shard_event *ev)
 {
-	ev->now = loop_now(s->loop);
+	ev->now = mono_now(); /* not the round's: the process may have been stopped within it */
 	ev->wall_ms = mono_wall_ms();
 	s->core_deadline = shard_step(s->core, ev, &s->effects);
 	for (size_t i = 0; i < s->effects.n; i++)
