@@ -31,6 +31,8 @@ asan:
 	+@$(MAKE) --no-print-directory V=asan unit sim
 	@scripts/run-system asan-system build/asan --only '$(SMOKE)'
 system: all
+	@scripts/check-no-faults --self-test $(B)
+	$(AGAIN) V=fault programs
 	@scripts/run-system system build
 fuzz-bins: $(FUZZ_BIN)
 fuzz-short:

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "config/config.h"
 #include "run/coord_run.h"
+#include "run/fault.h"
 
 enum { EXIT_USAGE = 64, EXIT_OS = 71 };
 enum action { ACTION_RUN, ACTION_CHECK, ACTION_DUMP, ACTION_DEFAULTS, ACTION_VERSION, ACTION_HELP };
@@ -127,7 +128,10 @@ int main(int argc, char **argv)
 {
 	const char *path = "/etc/sluiced.yaml";
 	enum action action = ACTION_RUN;
-	int status = parse(argc, argv, &path, &action);
+	int status;
+	if (fault_start(argc, argv, &status))
+		return status;
+	status = parse(argc, argv, &path, &action);
 	if (status)
 		return status;
 	struct buf b;
