@@ -248,6 +248,7 @@ static void on_ask(struct coord *c, const struct msg *m)
 
 static void on_moved(struct coord *c, const struct msg *m)
 {
+	effects_say(c->out, SAY_DEBUG, "shard=%u slot=%u %s=%s", m->from, m->slot, m->asking ? "ask" : "moved", m->text ? m->text->bytes : "?");
 	if (m->asking && m->text && m->text->len) {
 		on_ask(c, m);
 		return;
