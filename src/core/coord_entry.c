@@ -31,7 +31,7 @@ bool entry_is_worked(const struct entry *e)
 
 static mono_ms stop_at(struct coord *c, const struct entry *e)
 {
-	if (!e->good_until || e->is_lost)
+	if (!e->good_until || e->is_lost || e->state == ENTRY_FINISHING) /* then nobody works on it */
 		return MONO_NEVER;
 	struct coord_service *s = coord_service(c, e->svc);
 	return e->good_until - s->rules->stop_margin_ms;
@@ -88,7 +88,6 @@ static void drop_lease(struct coord *c, struct entry *e, enum msg_kind kind)
 	if (shard_is_on(c, e->lease_shard))
 		coord_send(c, e->lease_shard, kind)->handle = entry_handle(e);
 	e->lease_shard = SHARD_NONE;
-	e->good_until = 0;
 }
 
 static enum cmd_kind op_of(const struct entry *e)
@@ -150,6 +149,21 @@ void entry_reroute(struct coord *c)
 		if (awaits_op(e) && e->op_shard == SHARD_NONE)
 			send_op(c, e);
 	}
+}
+
+/* What still named a shard that has stopped is sent anew. */
+void entry_shard_stopped(struct coord *c, uint16_t shard)
+{
+	uint32_t pos = 0;
+	for (struct entry *e; (e = ledger_next(&c->ledger, &pos));) {
+		if (e->lease_shard == shard)
+			e->lease_shard = SHARD_NONE;
+		if (e->op_shard == shard) {
+			e->op_shard = SHARD_NONE;
+			e->op_resent = true;
+		}
+	}
+	entry_reroute(c);
 }
 
 /* ---- entering ---- */
@@ -236,6 +250,9 @@ static void read_answered(struct coord *c, struct coord_service *s, const struct
 	ps->granted = 0;
 	ps->is_reading = false;
 	s->granted = 0;
+	for (uint16_t i = 0; i < c->n_positions; i++) /* others may wait for these credits */
+		if (c->services[i].rules)
+			coord_mark(c, &c->services[i]);
 }
 
 void entry_on_batch(struct coord *c, const struct msg *m)
@@ -446,11 +463,13 @@ static void on_busy(struct coord *c, struct entry *e)
 static void revoke_lost(struct coord *c, struct coord_service *s, struct entry *e)
 {
 	mono_ms grace = mono_max(s->rules->stop_margin_ms - TELL_MARGIN_MS, 0);
+	struct member *w = coord_member(c, e->owner);
+	if (w) /* the others' fence is farther away now */
+		member_touch(c, w);
 	if (e->state == ENTRY_ASSIGNED) {
 		entry_revoke(c, e, REVOKE_LOST, grace);
 		return;
 	}
-	struct member *w = coord_member(c, e->owner);
 	if (!w)
 		return;
 	e->revoke = REVOKE_LOST;
@@ -779,7 +798,7 @@ static void state_deadline(struct coord *c, struct entry *e)
 void entry_on_due(struct coord *c, struct entry *e)
 {
 	uint64_t handle = entry_handle(e);
-	if (stop_at(c, e) <= c->now && e->state != ENTRY_FINISHING) {
+	if (stop_at(c, e) <= c->now) {
 		struct coord_service *s = coord_service(c, e->svc);
 		s->m.c[c->now > e->good_until ? M_FENCE_LATE : M_FENCE_STOPPED] += e->was_told;
 		drop_lease(c, e, MSG_LEASE_FORGET);

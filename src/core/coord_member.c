@@ -235,8 +235,8 @@ static bool resume_one(struct coord *c, struct member *m, struct member *old, st
 		entry_resume(c, e, m);
 		return true;
 	}
-	if (e && old && e->owner == old_id && e->state == ENTRY_FINISHING) {
-		e->owner = m->s.id; /* under way: answered when Redis has confirmed it */
+	if (e && old && e->owner == old_id && e->state == ENTRY_FINISHING && e->wants_reply) {
+		e->owner = m->s.id; /* its own result is under way: answered when Redis has confirmed it */
 		return true;
 	}
 	const struct session_outcome *o = s ? session_recall(&m->s, s->svc, id) : NULL;
@@ -606,6 +606,14 @@ void member_send_until(struct coord *c, struct member *m)
 	mono_ms until = member_until(c, m);
 	if (until >= m->s.told_until + c->shortest_ttl / 10)
 		ping(c, m, until);
+}
+
+void member_after_stall(struct coord *c)
+{
+	for (struct link *l = c->members.next; l != &c->members; l = l->next) {
+		struct member *m = LIST_OF(struct member, all, l);
+		m->s.last_heard = c->now;
+	}
 }
 
 void member_on_due(struct coord *c, struct member *m)

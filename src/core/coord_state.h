@@ -8,7 +8,7 @@
 #include "core/session.h"
 #include "core/topology.h"
 
-enum { TELL_MARGIN_MS = 500, FETCH_AFTER_MS = 500, READY_WAIT_MS = 2000, REROUTE_MS = 100, PARKED_RETRY_MS = 1000, STOP_WAIT_MS = 500 };
+enum { TELL_MARGIN_MS = 500, FETCH_AFTER_MS = 500, READY_WAIT_MS = 2000, REROUTE_MS = 100, PARKED_RETRY_MS = 1000, STOP_WAIT_MS = 500, STALL_MS = 500 };
 
 struct coord_service {
 	struct service_rules *rules; /* NULL: position unused */
@@ -16,6 +16,8 @@ struct coord_service {
 	bool reader_asking;
 	bool own_done;        /* own pending entries of a former process are known */
 	bool is_dirty;        /* something to assign or to grant */
+	struct link turn;     /* in coord.turns: who is granted next */
+	uint32_t regrant;     /* entries to read beyond free credits, once */
 	bool is_going;        /* removed by a reload: no reads, what runs ends */
 	struct link ready, parked;
 	struct map active;    /* stream -> entry taken (serialize) */
@@ -29,7 +31,8 @@ struct coord_service {
 struct coord_shard {
 	bool is_on;
 	bool is_up[CONN_ROLES];
-	bool is_leaving; /* has no slots any more: stops when empty */
+	bool is_leaving;  /* has no slots any more: stops when empty */
+	bool is_stopping; /* asked to stop */
 	mono_ms since;
 	char why[200];   /* last reason for being down */
 };
@@ -60,6 +63,8 @@ struct coord {
 	struct link members, gone; /* all; those that end with this turn */
 	struct map by_session;
 	struct link dirty;    /* members whose until_ms moved */
+	struct link turns;    /* services, the one that was granted longest ago first */
+	bool is_dirty;        /* some service is */
 	struct heap session_timers;
 	uint32_t n_members;   /* connected */
 	uint32_t n_start;     /* entries of a former process whose locks are being asked for */
@@ -74,6 +79,7 @@ struct coord {
 	mono_ms shortest_ttl;
 	/* the turn */
 	mono_ms now;
+	mono_ms next_turn; /* what the last step returned: much later = we were stopped */
 	int64_t wall_ms;
 	struct effects *out;
 };
@@ -97,6 +103,7 @@ void entry_on_renewed(struct coord *c, const struct renewed *r);
 void entry_on_op(struct coord *c, const struct msg *m);
 void entry_on_own_ids(struct coord *c, const struct msg *m);
 void entry_on_due(struct coord *c, struct entry *e);
+void entry_shard_stopped(struct coord *c, uint16_t shard);
 void entry_reroute(struct coord *c); /* sends what waited for a shard */
 void entry_assign(struct coord *c, struct entry *e, struct member *m);
 void entry_resume(struct coord *c, struct entry *e, struct member *m);
@@ -126,6 +133,7 @@ void member_say_drain(struct coord *c, mono_ms grace_ms);
 void member_revoke_all(struct coord *c, struct member *m);
 mono_ms member_until(const struct coord *c, const struct member *m);
 struct effect *member_frame(struct coord *c, const struct member *m, enum out_kind kind);
+void member_after_stall(struct coord *c); /* nobody was silent: we did not listen */
 void member_free(struct coord *c, struct member *m);
 
 /* coord_ctl.c */

@@ -20,7 +20,6 @@ import threading
 import time
 
 CTL = ""
-issue = 2
 
 
 class Daemon:
