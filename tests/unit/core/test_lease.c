@@ -421,6 +421,18 @@ Test(lease, new_times_hold_for_a_renewal_that_is_on_its_way, .init = story_up, .
 		     "[ 6000] > lease 1 lost expired until=11000\n");
 }
 
+Test(lease, a_new_margin_holds_while_a_renewal_is_on_its_way, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_msg_in((struct msg){.kind = MSG_HURRY});
+	struct service_rules *r = story_rules();
+	r->stop_margin_ms = 5000;
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = r});
+	story_clear();
+	story_until(8000);
+	expect_story("[ 6000] > lease 1 lost expired until=11000\n");
+}
+
 /* ---- many ---- */
 
 static void hold_many(uint64_t n)
