@@ -29,7 +29,7 @@ struct coord *coord_new(const struct coord_rules *rules)
 	list_init(&c->turns);
 	list_init(&c->gone);
 	heap_init(&c->session_timers);
-	c->reroute_at = c->drain_end = c->stop_at = MONO_NEVER;
+	c->reroute_at = c->drain_end = c->drain_over = c->stop_at = MONO_NEVER;
 	c->next_turn = MONO_NEVER - STALL_MS;
 	c->shortest_ttl = 10000;
 	c->started_at = -1;
@@ -292,8 +292,8 @@ static void on_stopped(struct coord *c, const struct msg *m)
 		return;
 	s->is_stopping = false;
 	effects_add(c->out, EFF_SHARD_STOP)->to = m->from;
+	entry_shard_gone(c, m->from);
 	effects_say(c->out, SAY_NOTICE, "shard=%u redis=%s stopped", m->from, c->topo.nodes[m->from].addr);
-	entry_shard_stopped(c, m->from);
 	if (c->topo.nodes[m->from].is_master)
 		topology_changed(c);
 }
@@ -617,6 +617,7 @@ static void due(struct coord *c)
 	}
 	if (c->drain_end <= c->now) {
 		c->drain_end = MONO_NEVER;
+		c->drain_over = c->now + DRAIN_OVER_MS;
 		uint32_t pos = 0;
 		for (struct entry *e; (e = ledger_next(&c->ledger, &pos));)
 			if (e->state == ENTRY_ASSIGNED)
@@ -701,8 +702,10 @@ static void finish_turn(struct coord *c)
 		c->stop_at = MONO_NEVER;
 		effects_add(c->out, EFF_FATAL);
 	}
-	if (c->stop_after_drain && c->ledger.n == 0) {
+	/* what is busy is not ours to give; what Redis does not take in time stays for the next process */
+	if (c->stop_after_drain && (c->ledger.n == c->ledger.n_state[ENTRY_BUSY] || c->drain_over <= c->now)) {
 		c->stop_after_drain = false;
+		c->drain_over = MONO_NEVER;
 		effects_add(c->out, EFF_FATAL);
 	}
 }
@@ -723,6 +726,7 @@ mono_ms coord_step(struct coord *c, const struct coord_event *ev, struct effects
 	finish_turn(c);
 	mono_ms at = mono_min(heap_deadline(&c->ledger.timers), heap_deadline(&c->session_timers));
 	at = mono_min(at, mono_min(c->reroute_at, mono_min(c->drain_end, c->stop_at)));
+	at = mono_min(at, c->drain_over);
 	if (!c->topo_pending)
 		at = mono_min(at, c->topo_next);
 	c->next_turn = at < MONO_NEVER - STALL_MS ? at : MONO_NEVER - STALL_MS;

@@ -8,7 +8,16 @@
 #include "core/session.h"
 #include "core/topology.h"
 
-enum { TELL_MARGIN_MS = 500, FETCH_AFTER_MS = 500, READY_WAIT_MS = 2000, REROUTE_MS = 100, PARKED_RETRY_MS = 1000, STOP_WAIT_MS = 500, STALL_MS = 500 };
+enum {
+	TELL_MARGIN_MS = 500,
+	FETCH_AFTER_MS = 500,
+	READY_WAIT_MS = 2000,
+	REROUTE_MS = 100,
+	PARKED_RETRY_MS = 1000,
+	STOP_WAIT_MS = 500,
+	DRAIN_OVER_MS = 5000,
+	STALL_MS = 500
+};
 
 struct coord_service {
 	struct service_rules *rules; /* NULL: position unused */
@@ -69,7 +78,8 @@ struct coord {
 	uint32_t n_members;   /* connected */
 	uint32_t n_start;     /* entries of a former process whose locks are being asked for */
 	mono_ms stop_at; /* a handover waits for confirmations until then */
-	mono_ms reroute_at, topo_next, topo_asked, drain_end, started_at;
+	mono_ms reroute_at, topo_next, topo_asked, started_at;
+	mono_ms drain_end, drain_over; /* workers are told to stop; the process ends whatever is left */
 	bool topo_pending, topo_failed_said;
 	bool had_shards; /* a shard that starts now takes slots over from another master */
 	bool is_draining, stop_after_drain, is_stopping;
@@ -103,8 +113,8 @@ void entry_on_renewed(struct coord *c, const struct renewed *r);
 void entry_on_op(struct coord *c, const struct msg *m);
 void entry_on_own_ids(struct coord *c, const struct msg *m);
 void entry_on_due(struct coord *c, struct entry *e);
-void entry_shard_stopped(struct coord *c, uint16_t shard);
 void entry_reroute(struct coord *c); /* sends what waited for a shard */
+void entry_shard_gone(struct coord *c, uint16_t shard);
 void entry_assign(struct coord *c, struct entry *e, struct member *m);
 void entry_resume(struct coord *c, struct entry *e, struct member *m);
 void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono_ms grace_ms);
