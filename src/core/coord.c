@@ -659,6 +659,9 @@ static void handle(struct coord *c, const struct coord_event *ev)
 	case COORD_ACCEPT:
 		member_on_accept(c, ev);
 		break;
+	case COORD_ADOPT:
+		member_on_adopt(c, ev);
+		break;
 	case COORD_FRAME:
 		if (m)
 			member_on_frame(c, m, ev->frame);

@@ -147,6 +147,17 @@ struct effect *member_frame(struct coord *c, const struct member *m, enum out_ki
 void member_after_stall(struct coord *c); /* nobody was silent: we did not listen */
 void member_free(struct coord *c, struct member *m);
 
+struct member *member_new(struct coord *c, const struct coord_event *ev); /* connected, counted, state NEW */
+void member_retire(struct coord *c, struct member *m); /* gone at the end of the turn */
+bool member_take_services(struct coord *c, struct member *m, const struct frame *f); /* false: an unknown one, or none */
+bool member_resume_one(struct coord *c, struct member *m, struct member *old, struct slice lease, enum gone_outcome *gone);
+void member_mark_all(struct coord *c); /* every service */
+
+/* coord_adopt.c: a session that lives through a restart of the daemon */
+void member_on_adopt(struct coord *c, const struct coord_event *ev);
+/* May its connection be handed to the next process as it is? Not when it waits for an answer that only this process knows of. */
+bool member_can_go_on(const struct coord *c, const struct member *m);
+
 /* coord_ctl.c */
 void coord_on_ctl(struct coord *c, const struct coord_ctl *ctl);
 void coord_on_ctl_result(struct coord *c, const struct msg *m);
