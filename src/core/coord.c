@@ -490,6 +490,10 @@ static void assign_ready(struct coord *c, struct coord_service *s)
 		if (!seat)
 			return;
 		struct entry *e = LIST_OF(struct entry, peers, list_pop(&s->ready));
+		if (entry_is_late(c, e)) { /* we were stopped on its way: nobody starts on it now */
+			entry_on_due(c, e);
+			continue;
+		}
 		entry_assign(c, e, LIST_OF(struct member, seat, seat));
 	}
 }

@@ -125,6 +125,7 @@ void entry_bury(struct coord *c, struct entry *e, enum dead_reason why);
 void entry_stopped(struct coord *c, struct entry *e); /* the worker has stopped after a revoke, or by itself */
 void entry_limbo(struct coord *c, struct entry *e, mono_ms until);
 void entry_arm(struct coord *c, struct entry *e);
+bool entry_is_late(struct coord *c, const struct entry *e); /* its work would have to stop by now */
 bool entry_is_worked(const struct entry *e); /* ASSIGNED or REVOKING */
 
 /* coord_member.c: workers */
