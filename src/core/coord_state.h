@@ -139,7 +139,7 @@ void member_try_held(struct coord *c); /* hellos that waited for own entries */
 void member_unseat(struct coord *c, struct entry *e, bool credit_back);
 void member_finish(struct coord *c, struct entry *e, bool accepted, enum gone_outcome outcome); /* answers the worker */
 void member_send_until(struct coord *c, struct member *m);
-void member_touch(struct coord *c, struct member *m); /* its until_ms may have moved */
+void member_touch(struct coord *c, struct member *m, struct entry *e); /* e is renewed: its until_ms may have moved */
 void member_arm(struct coord *c, struct member *m);
 void member_say_drain(struct coord *c, mono_ms grace_ms);
 void member_revoke_all(struct coord *c, struct member *m);
