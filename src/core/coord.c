@@ -26,9 +26,11 @@ struct coord *coord_new(const struct coord_rules *rules)
 	list_init(&c->members);
 	map_init(&c->by_session, same_session, rng_next(&c->rng));
 	list_init(&c->dirty);
+	list_init(&c->turns);
 	list_init(&c->gone);
 	heap_init(&c->session_timers);
 	c->reroute_at = c->drain_end = c->drain_over = c->stop_at = MONO_NEVER;
+	c->next_turn = MONO_NEVER - STALL_MS;
 	c->shortest_ttl = 10000;
 	c->started_at = -1;
 	return c;
@@ -85,8 +87,7 @@ struct msg *coord_send(struct coord *c, uint16_t shard, enum msg_kind kind)
 
 void coord_mark(struct coord *c, struct coord_service *s)
 {
-	(void)c;
-	s->is_dirty = true;
+	s->is_dirty = c->is_dirty = true;
 }
 
 void coord_ask_topology(struct coord *c, const char *why)
@@ -115,7 +116,7 @@ static void start_shard(struct coord *c, uint16_t node)
 {
 	grow_shards(c);
 	struct coord_shard *s = &c->shards[node];
-	if (s->is_on)
+	if (s->is_on || s->is_stopping) /* stopping: it starts again when it has stopped */
 		return;
 	*s = (struct coord_shard){.is_on = true, .since = c->now};
 	const char *addr = c->topo.nodes[node].addr;
@@ -236,8 +237,22 @@ static void on_topology_failed(struct coord *c, struct slice why)
 	c->topo_failed_said = true;
 }
 
+/* ASK: the slot is on its way, this key is there already. Its reader follows; the map stays. */
+static void on_ask(struct coord *c, const struct msg *m)
+{
+	uint16_t there = coord_shard_at(c, m->text->bytes);
+	for (uint16_t i = 0; there != SHARD_NONE && i < c->n_positions; i++)
+		if (c->services[i].rules && c->services[i].rules->lbs_slot == m->slot)
+			reader_to(c, &c->services[i], there, true);
+}
+
 static void on_moved(struct coord *c, const struct msg *m)
 {
+	effects_say(c->out, SAY_DEBUG, "shard=%u slot=%u %s=%s", m->from, m->slot, m->asking ? "ask" : "moved", m->text ? m->text->bytes : "?");
+	if (m->asking && m->text && m->text->len) {
+		on_ask(c, m);
+		return;
+	}
 	if (m->text && m->text->len && topology_moved(&c->topo, m->slot, m->text->bytes)) {
 		c->m[MP_TOPO_MOVED_OK]++;
 		topology_changed(c);
@@ -259,14 +274,28 @@ static void on_conn(struct coord *c, const struct msg *m)
 		coord_ask_topology(c, "connection lost");
 }
 
+/* Nothing is left in a shard without slots. What was sent to it meanwhile comes back before MSG_STOPPED does. */
 static void on_empty(struct coord *c, const struct msg *m)
 {
-	if (m->from >= c->n_shards || !c->shards[m->from].is_on || !c->shards[m->from].is_leaving)
+	struct coord_shard *s = m->from < c->n_shards ? &c->shards[m->from] : NULL;
+	if (!s || !s->is_on || !s->is_leaving)
 		return;
-	c->shards[m->from].is_on = false;
+	coord_send(c, m->from, MSG_STOP);
+	s->is_on = false;
+	s->is_stopping = true;
+}
+
+static void on_stopped(struct coord *c, const struct msg *m)
+{
+	struct coord_shard *s = m->from < c->n_shards ? &c->shards[m->from] : NULL;
+	if (!s || !s->is_stopping)
+		return;
+	s->is_stopping = false;
 	effects_add(c->out, EFF_SHARD_STOP)->to = m->from;
 	entry_shard_gone(c, m->from);
 	effects_say(c->out, SAY_NOTICE, "shard=%u redis=%s stopped", m->from, c->topo.nodes[m->from].addr);
+	if (c->topo.nodes[m->from].is_master)
+		topology_changed(c);
 }
 
 /* A shard's recovery asks for an operation on a lock elsewhere, or is answered. */
@@ -287,6 +316,18 @@ static void relay(struct coord *c, const struct msg *m)
 		a->result = OP_FAILED;
 	}
 	msg_fini(&copy);
+}
+
+/* The group is made again at the stream's beginning: what is held will be delivered once more and recognised by its id,
+ * so it is read beyond the free credits, and nothing is called "not pending" until that has happened. */
+static void on_group_lost(struct coord *c, const struct msg *m)
+{
+	struct coord_service *s = coord_service(c, m->svc);
+	if (!s)
+		return;
+	s->audit_hold = c->now + s->rules->ttl_ms / 2;
+	s->regrant = m->flag ? c->place.service[coord_pos(c, s)].owned : 0;
+	coord_mark(c, s);
 }
 
 /* A lock expired somewhere: whoever reads a service may know its entry. */
@@ -346,6 +387,7 @@ static void service_set(struct coord *c, struct service_rules *r)
 		}
 		s = &c->services[pos];
 		*s = (struct coord_service){.svc = r->svc, .reader_shard = SHARD_NONE};
+		list_push(&c->turns, &s->turn);
 		list_init(&s->ready);
 		list_init(&s->parked);
 		map_init(&s->active, same_stream, rng_next(&c->rng));
@@ -399,6 +441,7 @@ static void sweep_services(struct coord *c)
 				coord_send(c, k, MSG_SERVICE_GONE)->svc = s->svc;
 		effects_say(c->out, SAY_NOTICE, "service=%s removed", s->rules->name);
 		map_fini(&s->active);
+		list_remove(&s->turn);
 		service_rules_unref(s->rules);
 		*s = (struct coord_service){.rules = NULL};
 	}
@@ -423,17 +466,19 @@ static void grant(struct coord *c, struct coord_service *s)
 		return;
 	}
 	bool contended;
-	uint32_t n = placement_grant(&c->place, pos, &contended);
-	if (!n)
+	uint32_t n = placement_grant(&c->place, pos, &contended), extra = s->regrant;
+	if (!n && !extra)
 		return;
+	s->regrant = 0;
 	ps->is_reading = true;
 	ps->granted = n;
 	ps->claims += n;
 	s->granted = n;
-	c->place.turn = (uint16_t)((pos + 1) % c->n_positions); /* few credits go round */
+	list_remove(&s->turn); /* the others first next time */
+	list_push(&c->turns, &s->turn);
 	struct msg *m = coord_send(c, s->reader_shard, MSG_CREDITS);
 	m->svc = s->svc;
-	m->n = n;
+	m->n = n + extra;
 	m->ms = contended ? 50 : 2000;
 }
 
@@ -445,20 +490,33 @@ static void assign_ready(struct coord *c, struct coord_service *s)
 		if (!seat)
 			return;
 		struct entry *e = LIST_OF(struct entry, peers, list_pop(&s->ready));
+		if (entry_is_late(c, e)) { /* we were stopped on its way: nobody starts on it now */
+			entry_on_due(c, e);
+			continue;
+		}
 		entry_assign(c, e, LIST_OF(struct member, seat, seat));
 	}
 }
 
 static void pump(struct coord *c)
 {
-	uint16_t n = c->n_positions, first = c->place.turn;
-	for (uint16_t k = 0; k < n; k++) {
-		struct coord_service *s = &c->services[(first + k) % n];
-		if (!s->rules || !s->is_dirty)
-			continue;
+	if (!c->is_dirty)
+		return;
+	c->is_dirty = false;
+	for (uint16_t i = 0; i < c->n_positions; i++)
+		if (c->services[i].rules && c->services[i].is_dirty)
+			assign_ready(c, &c->services[i]);
+	/* those that were granted longest ago first, so that few credits go round */
+	struct link *end = c->turns.prev, *next;
+	for (struct link *l = c->turns.next; l != &c->turns; l = next) {
+		next = l->next;
+		struct coord_service *s = LIST_OF(struct coord_service, turn, l);
+		bool is_last = l == end;
+		if (s->is_dirty)
+			grant(c, s);
 		s->is_dirty = false;
-		assign_ready(c, s);
-		grant(c, s);
+		if (is_last)
+			break;
 	}
 }
 
@@ -511,12 +569,9 @@ static void on_msg(struct coord *c, const struct msg *m)
 		ef->text = m->text;
 		break;
 	}
-	case MSG_GROUP_LOST: {
-		struct coord_service *s = coord_service(c, m->svc);
-		if (s)
-			s->audit_hold = c->now + 2 * s->rules->ttl_ms;
+	case MSG_GROUP_LOST:
+		on_group_lost(c, m);
 		break;
-	}
 	case MSG_LOCK_CALL:
 	case MSG_LOCK_ANSWER:
 		relay(c, m);
@@ -529,6 +584,8 @@ static void on_msg(struct coord *c, const struct msg *m)
 		on_empty(c, m);
 		break;
 	case MSG_STOPPED:
+		on_stopped(c, m);
+		break;
 	case MSG_SLOTS:
 	case MSG_SERVICE:
 	case MSG_SERVICE_GONE:
@@ -606,6 +663,9 @@ static void handle(struct coord *c, const struct coord_event *ev)
 	case COORD_ACCEPT:
 		member_on_accept(c, ev);
 		break;
+	case COORD_ADOPT:
+		member_on_adopt(c, ev);
+		break;
 	case COORD_FRAME:
 		if (m)
 			member_on_frame(c, m, ev->frame);
@@ -645,17 +705,15 @@ static void finish_turn(struct coord *c)
 	sweep_services(c);
 	while (!list_empty(&c->gone))
 		member_free(c, LIST_OF(struct member, all, c->gone.next));
-	if (c->stop_at != MONO_NEVER && (c->stop_at <= c->now || c->ledger.n_state[ENTRY_FINISHING] == 0)) {
+	if (c->stop_at != MONO_NEVER && (c->stop_at <= c->now || (!c->is_draining && c->ledger.n_state[ENTRY_FINISHING] == 0))) {
 		c->stop_at = MONO_NEVER;
 		effects_add(c->out, EFF_FATAL);
 	}
 	/* what is busy is not ours to give; what Redis does not take in time stays for the next process */
-	if (c->stop_after_drain && c->ledger.n == c->ledger.n_state[ENTRY_BUSY])
-		c->drain_over = mono_min(c->drain_over, c->now + UNLOCK_WAIT_MS);
-	if (c->stop_after_drain && c->drain_over <= c->now) {
+	if (c->stop_after_drain && (c->ledger.n == c->ledger.n_state[ENTRY_BUSY] || c->drain_over <= c->now)) {
 		c->stop_after_drain = false;
 		c->drain_over = MONO_NEVER;
-		effects_add(c->out, EFF_FATAL);
+		c->stop_at = c->now + UNLOCK_WAIT_MS; /* the last locks are being deleted */
 	}
 }
 
@@ -668,6 +726,8 @@ mono_ms coord_step(struct coord *c, const struct coord_event *ev, struct effects
 		c->started_at = ev->now;
 		c->topo_next = ev->now;
 	}
+	if (ev->now > c->next_turn + STALL_MS)
+		member_after_stall(c);
 	due(c);
 	handle(c, ev);
 	finish_turn(c);
@@ -676,6 +736,7 @@ mono_ms coord_step(struct coord *c, const struct coord_event *ev, struct effects
 	at = mono_min(at, c->drain_over);
 	if (!c->topo_pending)
 		at = mono_min(at, c->topo_next);
+	c->next_turn = at < MONO_NEVER - STALL_MS ? at : MONO_NEVER - STALL_MS;
 	c->out = NULL;
 	return at;
 }

@@ -8,7 +8,17 @@
 #include "core/session.h"
 #include "core/topology.h"
 
-enum { TELL_MARGIN_MS = 500, FETCH_AFTER_MS = 500, READY_WAIT_MS = 2000, REROUTE_MS = 100, PARKED_RETRY_MS = 1000, STOP_WAIT_MS = 500, DRAIN_OVER_MS = 5000, UNLOCK_WAIT_MS = 100 };
+enum {
+	TELL_MARGIN_MS = 500,
+	FETCH_AFTER_MS = 500,
+	READY_WAIT_MS = 2000,
+	REROUTE_MS = 100,
+	PARKED_RETRY_MS = 1000,
+	STOP_WAIT_MS = 500,
+	UNLOCK_WAIT_MS = 200,
+	DRAIN_OVER_MS = 5000,
+	STALL_MS = 500
+};
 
 struct coord_service {
 	struct service_rules *rules; /* NULL: position unused */
@@ -16,6 +26,8 @@ struct coord_service {
 	bool reader_asking;
 	bool own_done;        /* own pending entries of a former process are known */
 	bool is_dirty;        /* something to assign or to grant */
+	struct link turn;     /* in coord.turns: who is granted next */
+	uint32_t regrant;     /* entries to read beyond free credits, once */
 	bool is_going;        /* removed by a reload: no reads, what runs ends */
 	struct link ready, parked;
 	struct map active;    /* stream -> entry taken (serialize) */
@@ -29,7 +41,8 @@ struct coord_service {
 struct coord_shard {
 	bool is_on;
 	bool is_up[CONN_ROLES];
-	bool is_leaving; /* has no slots any more: stops when empty */
+	bool is_leaving;  /* has no slots any more: stops when empty */
+	bool is_stopping; /* asked to stop */
 	mono_ms since;
 	char why[200];   /* last reason for being down */
 };
@@ -60,6 +73,8 @@ struct coord {
 	struct link members, gone; /* all; those that end with this turn */
 	struct map by_session;
 	struct link dirty;    /* members whose until_ms moved */
+	struct link turns;    /* services, the one that was granted longest ago first */
+	bool is_dirty;        /* some service is */
 	struct heap session_timers;
 	uint32_t n_members;   /* connected */
 	uint32_t n_start;     /* entries of a former process whose locks are being asked for */
@@ -75,6 +90,7 @@ struct coord {
 	mono_ms shortest_ttl;
 	/* the turn */
 	mono_ms now;
+	mono_ms next_turn; /* what the last step returned: much later = we were stopped */
 	int64_t wall_ms;
 	struct effects *out;
 };
@@ -109,6 +125,7 @@ void entry_bury(struct coord *c, struct entry *e, enum dead_reason why);
 void entry_stopped(struct coord *c, struct entry *e); /* the worker has stopped after a revoke, or by itself */
 void entry_limbo(struct coord *c, struct entry *e, mono_ms until);
 void entry_arm(struct coord *c, struct entry *e);
+bool entry_is_late(struct coord *c, const struct entry *e); /* its work would have to stop by now */
 bool entry_is_worked(const struct entry *e); /* ASSIGNED or REVOKING */
 
 /* coord_member.c: workers */
@@ -122,13 +139,25 @@ void member_try_held(struct coord *c); /* hellos that waited for own entries */
 void member_unseat(struct coord *c, struct entry *e, bool credit_back);
 void member_finish(struct coord *c, struct entry *e, bool accepted, enum gone_outcome outcome); /* answers the worker */
 void member_send_until(struct coord *c, struct member *m);
-void member_touch(struct coord *c, struct member *m); /* its until_ms may have moved */
+void member_touch(struct coord *c, struct member *m, struct entry *e); /* e is renewed: its until_ms may have moved */
 void member_arm(struct coord *c, struct member *m);
 void member_say_drain(struct coord *c, mono_ms grace_ms);
 void member_revoke_all(struct coord *c, struct member *m);
 mono_ms member_until(const struct coord *c, const struct member *m);
 struct effect *member_frame(struct coord *c, const struct member *m, enum out_kind kind);
+void member_after_stall(struct coord *c); /* nobody was silent: we did not listen */
 void member_free(struct coord *c, struct member *m);
+
+struct member *member_new(struct coord *c, const struct coord_event *ev); /* connected, counted, state NEW */
+void member_retire(struct coord *c, struct member *m); /* gone at the end of the turn */
+bool member_take_services(struct coord *c, struct member *m, const struct frame *f); /* false: an unknown one, or none */
+bool member_resume_one(struct coord *c, struct member *m, struct member *old, struct slice lease, enum gone_outcome *gone);
+void member_mark_all(struct coord *c); /* every service */
+
+/* coord_adopt.c: a session that lives through a restart of the daemon */
+void member_on_adopt(struct coord *c, const struct coord_event *ev);
+/* May its connection be handed to the next process as it is? Not when it waits for an answer that only this process knows of. */
+bool member_can_go_on(const struct coord *c, const struct member *m);
 
 /* coord_ctl.c */
 void coord_on_ctl(struct coord *c, const struct coord_ctl *ctl);

@@ -4,6 +4,7 @@
 #include "codec/reply.h"
 #include "core/shard.h"
 #include "io/loop.h"
+#include "run/fault.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -41,7 +42,7 @@ struct shard_run {
 	struct shard *core;
 	struct effects effects;
 	struct redis_opts redis;
-	char *username, *password, *node;
+	char *username, *password, *node, *maint_type;
 	struct lane command, subscriber;
 	struct lane *readers;
 	struct shard_rules rules;
@@ -159,6 +160,8 @@ static void on_reply(void *arg, uint64_t index, const redisReply *r)
 	struct lane *l = arg;
 	struct shard_run *s = l->run;
 	struct flight f = s->flights[index];
+	if (r)
+		fault_answer((uint32_t)index);
 	s->flights[index].next_free = s->free_flight;
 	s->free_flight = (uint32_t)index;
 	if (s->is_quitting || f.kind == CMD_PSUBSCRIBE)
@@ -166,7 +169,7 @@ static void on_reply(void *arg, uint64_t index, const redisReply *r)
 	struct reply reply;
 	reply_decode(s->decoder, (enum cmd_kind)f.kind, r, &reply);
 	if (f.role == CONN_COMMAND && r)
-		hist_add(&s->command_time, (double)(loop_now(s->loop) - f.sent) / 1000.0);
+		hist_add(&s->command_time, (double)(mono_now() - f.sent) / 1000.0);
 	struct shard_event ev = {.kind = SHARD_REPLY, .role = l->role, .svc = f.svc, .tag = f.tag, .reply = &reply};
 	step(s, &ev);
 }
@@ -245,6 +248,7 @@ static void send_command(struct shard_run *s, const struct effect *ef, mono_ms n
 	}
 	command_encode(s->argv, &ef->cmd, names_of(s, ef->cmd.svc), &s->self);
 	uint32_t i = flight_new(s, ef, now);
+	fault_send(i, &ef->cmd, &s->self);
 	mono_ms wait = ef->timeout_ms ? ef->timeout_ms : s->rules.command_timeout_ms;
 	mono_ms deadline = ef->cmd.kind == CMD_PSUBSCRIBE ? MONO_NEVER : now + wait;
 	if (ef->cmd.asking)
@@ -302,7 +306,7 @@ static void perform(struct shard_run *s, struct effect *ef, mono_ms now)
 /* One turn: the pure step, then its effects. */
 static void step(struct shard_run *s, struct shard_event *ev)
 {
-	ev->now = loop_now(s->loop);
+	ev->now = mono_now(); /* not the round's: the process may have been stopped within it */
 	ev->wall_ms = mono_wall_ms();
 	s->core_deadline = shard_step(s->core, ev, &s->effects);
 	for (size_t i = 0; i < s->effects.n; i++)
@@ -474,6 +478,7 @@ static void free_all(struct shard_run *s)
 	reply_decoder_free(s->decoder);
 	mem_free(s->flights);
 	mem_free(s->unsent);
+	mem_free(s->maint_type);
 	mem_free(s->username);
 	if (s->password)
 		mem_wipe(s->password, strlen(s->password));
@@ -498,8 +503,10 @@ enum err_code shard_run_start(const struct shard_run_opts *o, struct shard_run *
 	s->username = mem_dup(o->redis.username, strlen(o->redis.username));
 	s->password = mem_dup(o->redis.password, strlen(o->redis.password));
 	s->node = mem_dup(o->node, strlen(o->node));
+	s->maint_type = mem_printf("%s", o->redis.maint_endpoint_type ? o->redis.maint_endpoint_type : "");
 	s->redis.username = s->username;
 	s->redis.password = s->password;
+	s->redis.maint_endpoint_type = s->maint_type; /* the configuration it came from ends with a reload */
 	s->redis.client_name = s->rules.consumer;
 	s->redis.tls = o->redis.tls ? redis_tls_ref(o->redis.tls) : NULL;
 	s->to_coord = o->to_coord;

@@ -46,7 +46,8 @@ def child(name, dir):
     from lib.daemon import program
     f = next(f for n, f, _, _ in discover() if n == name)
     if isinstance(f, str):
-        os.execv(sys.executable, [sys.executable, f, os.path.dirname(program("sluiced"))])
+        env = {k: v for k, v in os.environ.items() if not k.startswith("SLUICE_")}
+        os.execve(sys.executable, [sys.executable, f, os.path.dirname(program("sluiced"))], env)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("out of time"))
     t, rc = Case(dir), 0
     try:

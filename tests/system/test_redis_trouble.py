@@ -1,5 +1,7 @@
 """Redis stops, dies, refuses, forgets: workers stop in time, nothing is lost, work goes on."""
 
+import os
+
 from lib import checks
 from lib.case import limit
 from lib.checks import Added
@@ -257,6 +259,7 @@ def test_wrong_type_of_key_keeps_the_other_services(t):
     r = t.redis()
     r.db.cmd("SET", "bills-input", "not a stream")
     d = t.daemon(r, services=("orders", "bills"), ready=False)
+    t.wait(lambda: os.path.exists(d.worker_sock), 10)
     w = t.worker(d, credits=5, work=0)
     w.wait("welcome", timeout=20)
     Added(r.db).many("orders", ["a", "b"])

@@ -16,7 +16,6 @@ import tempfile
 import time
 import traceback
 
-issue = 2  # for run.py
 PROGRAM = os.path.join(os.environ.get("SLUICE_BUILD", "build"), "sluice-run")
 PATIENCE = 10.0  # how long anything may take before it counts as never
 

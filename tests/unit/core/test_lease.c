@@ -390,6 +390,17 @@ Test(lease, taken_by_another_process_of_ours_ends_us, .init = story_up, .fini = 
 		     "[ 4800] > lease 1 lost replaced until=11000\n");
 }
 
+Test(lease, that_we_are_replaced_is_told_once, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	hold(2);
+	story_msg_in((struct msg){.kind = MSG_HURRY});
+	story_txt(CMD_RENEW, "redis-consumer-me/21");
+	story_txt(CMD_RENEW, "redis-consumer-me/21");
+	cr_assert_eq(W.n_msgs[MSG_REPLACED], 1);
+	cr_assert_eq(shard_n_leases(W.s), 0);
+}
+
 Test(lease, new_times_of_the_service_hold_at_once, .init = story_up, .fini = story_down)
 {
 	hold(1);
@@ -419,6 +430,18 @@ Test(lease, new_times_hold_for_a_renewal_that_is_on_its_way, .init = story_up, .
 	story_until(6000);
 	expect_story("[ 5999] renew s1 7-0\n"
 		     "[ 6000] > lease 1 lost expired until=11000\n");
+}
+
+Test(lease, a_new_margin_holds_while_a_renewal_is_on_its_way, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_msg_in((struct msg){.kind = MSG_HURRY});
+	struct service_rules *r = story_rules();
+	r->stop_margin_ms = 5000;
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = r});
+	story_clear();
+	story_until(8000);
+	expect_story("[ 6000] > lease 1 lost expired until=11000\n");
 }
 
 /* ---- many ---- */

@@ -233,11 +233,12 @@ Test(recovery, an_unreadable_entry_is_left_until_it_is_old, .init = begin, .fini
 	expect_story("");
 	story_until(2000);
 	consumers(1, 40000);
-	story_pending(CMD_PENDING, 7, 1, OTHER, 30000);
+	story_pending(CMD_PENDING, 7, 1, OTHER, 29500);
+	story_until(2500);
 	story_clear();
 	fetched_unreadable();
 	story_int(CMD_DEAD, 1);
-	expect_story("[ 2000] dead 7-0 consumer=redis-consumer-other idle=30000\n");
+	expect_story("[ 2500] dead 7-0 consumer=redis-consumer-other idle=30000\n");
 	cr_assert_eq(count(M_DEAD_UNPARSEABLE), 1);
 }
 
@@ -639,6 +640,27 @@ Test(recovery, ten_thousand_entries_are_back_within_a_second, .init = begin, .fi
 	cr_assert_eq(count(M_REC_REQUEUED), 10000);
 	double ms = (double)(clock() - cpu) * 1000 / CLOCKS_PER_SEC;
 	cr_log_info("10000 recoveries: %.0f ms of CPU here, %d rounds", ms, n_rounds);
+}
+
+Test(recovery, a_thousand_at_once_when_many_deadlines_come_together, .init = begin, .fini = story_down)
+{
+	W.mute = true;
+	consumers(5000, 12000);
+	for (uint64_t first = 1; first < 5000; first += 500) {
+		story_pending(CMD_PENDING, first, 500, OTHER, 11000);
+		while (story_waits(CMD_FETCH))
+			story_entries(CMD_FETCH, 1, 1);
+		while (W.n_calls)
+			answer(CMD_PROBE, OP_DONE, 3000);
+	}
+	story_until(4004);
+	cr_assert_eq(W.n_calls, 0);
+	story_until(4005);
+	cr_assert_eq(W.n_calls, 1000);
+	for (int i = 0; i < 5000; i++)
+		answer(CMD_PROBE, OP_DONE, 3000);
+	cr_assert_eq(count(M_PROBE_ALIVE), 10000);
+	cr_assert_eq(count(M_REC_ALIVE), 5000);
 }
 
 Test(recovery, a_second_suspect_does_not_wait_for_the_first, .init = begin, .fini = story_down)

@@ -268,6 +268,18 @@ Test(retry, what_waits_for_the_next_wait_is_asked_again_too, .init = story_up, .
 	cr_assert_eq(W.n_cmds[CMD_DONE], 4);
 }
 
+Test(retry, what_waits_between_two_waits_is_asked_again_too, .init = story_up, .fini = story_down)
+{
+	with_replicas(2);
+	op(CMD_DONE);
+	story_int(CMD_DONE, 1);
+	story_int(CMD_WAIT, 1);
+	story_cut();
+	story_conn(CONN_COMMAND, true);
+	cr_assert(story_waits(CMD_DONE));
+	cr_assert_not(story_waits(CMD_WAIT));
+}
+
 /* ---- dead letters to another slot ---- */
 
 static void other_slot(void)
