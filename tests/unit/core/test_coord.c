@@ -446,3 +446,20 @@ Test(coord, a_finish_that_takes_longer_than_the_lease_does_not_spin, .init = sto
 	story_says(1, FRAME_DONE, 7);
 	story_until(60000); /* a turn without an end would hang here */
 }
+
+/* ---- slots ---- */
+
+Test(coord, a_reader_that_followed_an_ask_comes_home_when_the_slot_stays, .init = story_begin, .fini = story_down)
+{
+	struct slot_range r[] = {{.from = 0, .to = 8000, .port = 1, .host = "a"}, {.from = 8001, .to = 16383, .port = 1, .host = "b"}};
+	story_services(1, 100);
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = r, .n = 2});
+	const struct coord_service *s = &W.c->services[0];
+	cr_assert_eq(s->reader_shard, 0);
+	story_from_shard((struct msg){.kind = MSG_MOVED, .from = 0, .slot = 5, .asking = true, .text = text_new("b:1", 3)});
+	cr_assert_eq(s->reader_shard, 1);
+	cr_assert(s->reader_asking);
+	story_from_shard((struct msg){.kind = MSG_MOVED, .from = 1, .slot = 5, .text = text_new("a:1", 3)});
+	cr_assert_eq(s->reader_shard, 0, "it asks there for ever");
+	cr_assert_not(s->reader_asking);
+}
