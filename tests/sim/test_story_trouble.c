@@ -163,8 +163,8 @@ Test(story, a_drain_lets_workers_finish_and_reads_nothing, .init = story_up, .fi
 		"[  2540] d0.s0 done s1 1520-0\n"
 		"[  2549] w0 < ok 1520-0 for=done outcome=done\n"
 		"[  2550] d0.s0 unlock s1 1520-0\n"
-		"[  2649] d0 ends with 0\n"
-		"[  2649] d0 is gone\n");
+		"[  2749] d0 ends with 0\n"
+		"[  2749] d0 is gone\n");
 	cr_assert(!W.daemons[0].is_alive);
 	cr_assert_eq(model_redis_n_pending(W.servers[0].model, &W.names[0]), 0);
 }
@@ -211,7 +211,7 @@ Test(story, a_slot_moves_and_its_lease_with_it, .init = three_masters, .fini = s
 	server_move_slot(&W, e->lock_slot, &W.servers[(W.owner[e->lock_slot] + 1) % 3], 5000);
 	story_for(10000);
 	expect_story("[  2020] slot 10893 moves from redis 1 to 2\n"
-		"[  4609] d0 topology cluster masters=3\n"
+		"[  4605] d0 shard=1 slot=10893 ask=10.0.0.3:6379\n"
 		"[ 10539] w0 done 1520-0\n"
 		"[ 10540] d0.s0 done s1 1520-0\n"
 		"[ 10549] w0 < ok 1520-0 for=done outcome=done\n"
@@ -257,4 +257,23 @@ Test(story, an_older_process_of_the_same_node_ends_when_it_sees_a_newer_one, .in
 		"[  4605] d0 is gone\n");
 	cr_assert(!W.daemons[0].is_alive);
 	cr_assert(W.daemons[1].is_alive);
+}
+
+Test(story, what_a_go_consumer_has_claimed_meanwhile_is_left_to_it, .init = story_up, .fini = story_down)
+{
+	story_worker(&W.daemons[0], 1, 60000);
+	world_add(&W, 0, "s1");
+	story_for(500);
+	server_pause(&W, &W.servers[0], true);
+	story_for(20000);
+	story_clear();
+	struct entry_id id = {1700000001520, 0};
+	cr_assert(model_redis_claim(W.servers[0].model, &W.names[0], id, "redis-consumer-go", W.now));
+	server_pause(&W, &W.servers[0], false);
+	story_for(3000);
+	cr_assert_eq(model_redis_n_pending(W.servers[0].model, &W.names[0]), 1, "robbed");
+	cr_assert_str_eq(model_redis_pending(W.servers[0].model, &W.names[0], 0, W.now).consumer, "redis-consumer-go");
+	cr_assert_eq(model_redis_n_entries(W.servers[0].model, &W.names[0]), 1);
+	expect_story("[ 22020] redis 0 goes on\n"
+		"[ 22428] d0.s0 requeue s1 1520-0 retry=0\n");
 }
