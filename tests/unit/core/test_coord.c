@@ -169,7 +169,8 @@ Test(coord, stop_work_comes_in_time_and_a_late_done_is_refused, .init = story_re
 	expect_story("[ 4333] w1 ping until=10500\n"
 		"[ 7666] w1 ping until=10500\n"
 		"[ 9000] s forget 1\n"
-		"[ 9000] w1 revoke 7-0 lost grace=1500\n");
+		"[ 9000] w1 revoke 7-0 lost grace=1500\n"
+		"[ 9000] w1 ping until=18500\n");
 	W.now = 9100;
 	story_says(1, FRAME_DONE, 7);
 	story_op(h, CMD_REQUEUE, OP_DONE, false);
@@ -405,7 +406,7 @@ Test(coord, a_drain_gives_back_what_is_not_worked_on, .init = story_ready, .fini
 		"[ 1000] s done 7-0 retry=0\n"
 		"[ 1000] w1 ok 7-0 for=0 done\n"
 		"[ 1000] s release 1\n"
-		"[ 1100] ends with 0\n");
+		"[ 1200] ends with 0\n");
 }
 
 Test(coord, a_drain_that_takes_too_long_revokes_and_ends, .init = story_begin, .fini = story_down)
@@ -425,7 +426,7 @@ Test(coord, a_drain_that_takes_too_long_revokes_and_ends, .init = story_begin, .
 		"[ 2000] w1 revoke 7-0 shutdown grace=2000\n"
 		"[ 4333] w1 ping until=10500\n"
 		"[ 4500] s requeue 7-0 retry=0\n"
-		"[ 7000] ends with 0\n"
+		"[ 7200] ends with 0\n"
 		"[ 7666] w1 ping until=17166\n");
 }
 
