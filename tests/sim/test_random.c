@@ -8,7 +8,7 @@
 #ifdef __SANITIZE_ADDRESS__
 enum { SEEDS = 5000 };
 #else
-enum { SEEDS = 20000 };
+enum { SEEDS = 40000 };
 #endif
 
 static uint64_t number(const char *name, uint64_t fallback)
