@@ -248,14 +248,16 @@ static void on_ask(struct coord *c, const struct msg *m)
 
 static void on_moved(struct coord *c, const struct msg *m)
 {
-	effects_say(c->out, SAY_DEBUG, "shard=%u slot=%u %s=%s", m->from, m->slot, m->asking ? "ask" : "moved", m->text ? m->text->bytes : "?");
 	if (m->asking && m->text && m->text->len) {
 		on_ask(c, m);
+		coord_ask_topology(c, "ask");
 		return;
 	}
 	if (m->text && m->text->len && topology_moved(&c->topo, m->slot, m->text->bytes)) {
 		c->m[MP_TOPO_MOVED_OK]++;
 		topology_changed(c);
+	} else {
+		coord_route_readers(c); /* one that followed an ASK which is over */
 	}
 	coord_ask_topology(c, "moved");
 }

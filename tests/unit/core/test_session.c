@@ -47,7 +47,9 @@ Test(session, hello_errors)
 	f = (struct frame){.kind = FRAME_HELLO, .v = 1, .problem = FRAME_PROBLEM_FIELD, .bad_field = "name: missing"};
 	cr_assert_eq(session_check_hello(&f, &why), FERR_BAD_HELLO);
 	cr_assert_str_eq(why, "name: missing");
-	f = (struct frame){.kind = FRAME_HELLO, .v = 1};
+	f = (struct frame){.kind = FRAME_HELLO, .v = 1, .name = {"", 0}};
+	cr_assert_eq(session_check_hello(&f, &why), FERR_BAD_HELLO);
+	f = (struct frame){.kind = FRAME_HELLO, .v = 1, .name = {"w", 1}};
 	cr_assert_eq(session_check_hello(&f, &why), FERR_N);
 }
 
