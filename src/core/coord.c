@@ -246,6 +246,16 @@ static void on_ask(struct coord *c, const struct msg *m)
 			reader_to(c, &c->services[i], there, true);
 }
 
+/* The map had it right: a reader that had followed an ASK is not wanted there any more (the slot went back). */
+static void go_home(struct coord *c, const struct msg *m)
+{
+	for (uint16_t i = 0; i < c->n_positions; i++) {
+		struct coord_service *s = &c->services[i];
+		if (s->rules && s->rules->lbs_slot == m->slot && s->reader_asking && s->reader_shard == m->from)
+			reader_to(c, s, topology_shard(&c->topo, m->slot), false);
+	}
+}
+
 static void on_moved(struct coord *c, const struct msg *m)
 {
 	if (m->asking && m->text && m->text->len) {
@@ -257,7 +267,7 @@ static void on_moved(struct coord *c, const struct msg *m)
 		c->m[MP_TOPO_MOVED_OK]++;
 		topology_changed(c);
 	} else {
-		coord_route_readers(c); /* one that followed an ASK which is over */
+		go_home(c, m);
 	}
 	coord_ask_topology(c, "moved");
 }
@@ -707,17 +717,15 @@ static void finish_turn(struct coord *c)
 	sweep_services(c);
 	while (!list_empty(&c->gone))
 		member_free(c, LIST_OF(struct member, all, c->gone.next));
-	if (c->stop_at != MONO_NEVER && (c->stop_at <= c->now || c->ledger.n_state[ENTRY_FINISHING] == 0)) {
+	if (c->stop_at != MONO_NEVER && (c->stop_at <= c->now || (!c->is_draining && c->ledger.n_state[ENTRY_FINISHING] == 0))) {
 		c->stop_at = MONO_NEVER;
 		effects_add(c->out, EFF_FATAL);
 	}
 	/* what is busy is not ours to give; what Redis does not take in time stays for the next process */
-	if (c->stop_after_drain && c->ledger.n == c->ledger.n_state[ENTRY_BUSY])
-		c->drain_over = mono_min(c->drain_over, c->now + UNLOCK_WAIT_MS);
-	if (c->stop_after_drain && c->drain_over <= c->now) {
+	if (c->stop_after_drain && (c->ledger.n == c->ledger.n_state[ENTRY_BUSY] || c->drain_over <= c->now)) {
 		c->stop_after_drain = false;
 		c->drain_over = MONO_NEVER;
-		effects_add(c->out, EFF_FATAL);
+		c->stop_at = c->now + UNLOCK_WAIT_MS; /* the last locks are being deleted */
 	}
 }
 
