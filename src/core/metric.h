@@ -67,7 +67,32 @@
 	X(MR_SETUP_ERROR, "sluice_keyspace_setup_total", "result=\"error\"", "")                                       \
 	X(MR_RECONNECT_CLOSED, "sluice_redis_reconnects_total", "reason=\"closed\"", "Connections that were lost")     \
 	X(MR_RECONNECT_REFUSED, "sluice_redis_reconnects_total", "reason=\"refused\"", "")                             \
-	X(MR_RECONNECT_TIMEOUT, "sluice_redis_reconnects_total", "reason=\"timeout\"", "")
+	X(MR_RECONNECT_TIMEOUT, "sluice_redis_reconnects_total", "reason=\"timeout\"", "") \
+	X(MR_NOTE_MOVING_OK, "sluice_maintenance_notifications_total", "kind=\"MOVING\",result=\"ok\"", "Maintenance notifications") \
+	X(MR_NOTE_MOVING_DUPLICATE, "sluice_maintenance_notifications_total", "kind=\"MOVING\",result=\"duplicate\"", "") \
+	X(MR_NOTE_MOVING_IGNORED, "sluice_maintenance_notifications_total", "kind=\"MOVING\",result=\"ignored\"", "") \
+	X(MR_NOTE_MIGRATING_OK, "sluice_maintenance_notifications_total", "kind=\"MIGRATING\",result=\"ok\"", "") \
+	X(MR_NOTE_MIGRATING_DUPLICATE, "sluice_maintenance_notifications_total", "kind=\"MIGRATING\",result=\"duplicate\"", "") \
+	X(MR_NOTE_MIGRATING_IGNORED, "sluice_maintenance_notifications_total", "kind=\"MIGRATING\",result=\"ignored\"", "") \
+	X(MR_NOTE_MIGRATED_OK, "sluice_maintenance_notifications_total", "kind=\"MIGRATED\",result=\"ok\"", "") \
+	X(MR_NOTE_MIGRATED_DUPLICATE, "sluice_maintenance_notifications_total", "kind=\"MIGRATED\",result=\"duplicate\"", "") \
+	X(MR_NOTE_MIGRATED_IGNORED, "sluice_maintenance_notifications_total", "kind=\"MIGRATED\",result=\"ignored\"", "") \
+	X(MR_NOTE_FAILING_OVER_OK, "sluice_maintenance_notifications_total", "kind=\"FAILING_OVER\",result=\"ok\"", "") \
+	X(MR_NOTE_FAILING_OVER_DUPLICATE, "sluice_maintenance_notifications_total", "kind=\"FAILING_OVER\",result=\"duplicate\"", "") \
+	X(MR_NOTE_FAILING_OVER_IGNORED, "sluice_maintenance_notifications_total", "kind=\"FAILING_OVER\",result=\"ignored\"", "") \
+	X(MR_NOTE_FAILED_OVER_OK, "sluice_maintenance_notifications_total", "kind=\"FAILED_OVER\",result=\"ok\"", "") \
+	X(MR_NOTE_FAILED_OVER_DUPLICATE, "sluice_maintenance_notifications_total", "kind=\"FAILED_OVER\",result=\"duplicate\"", "") \
+	X(MR_NOTE_FAILED_OVER_IGNORED, "sluice_maintenance_notifications_total", "kind=\"FAILED_OVER\",result=\"ignored\"", "") \
+	X(MR_NOTE_SMIGRATING_OK, "sluice_maintenance_notifications_total", "kind=\"SMIGRATING\",result=\"ok\"", "") \
+	X(MR_NOTE_SMIGRATING_DUPLICATE, "sluice_maintenance_notifications_total", "kind=\"SMIGRATING\",result=\"duplicate\"", "") \
+	X(MR_NOTE_SMIGRATING_IGNORED, "sluice_maintenance_notifications_total", "kind=\"SMIGRATING\",result=\"ignored\"", "") \
+	X(MR_NOTE_SMIGRATED_OK, "sluice_maintenance_notifications_total", "kind=\"SMIGRATED\",result=\"ok\"", "") \
+	X(MR_NOTE_SMIGRATED_DUPLICATE, "sluice_maintenance_notifications_total", "kind=\"SMIGRATED\",result=\"duplicate\"", "") \
+	X(MR_NOTE_SMIGRATED_IGNORED, "sluice_maintenance_notifications_total", "kind=\"SMIGRATED\",result=\"ignored\"", "") \
+	X(MR_NOTE_UNKNOWN, "sluice_maintenance_notifications_total", "kind=\"unknown\",result=\"ignored\"", "") \
+	X(MR_HANDOFF_OK, "sluice_handoffs_total", "result=\"ok\"", "Handoffs: one for each announcement, whatever the number of connections") \
+	X(MR_HANDOFF_FAILED, "sluice_handoffs_total", "result=\"failed\"", "") \
+	X(MR_HANDOFF_SUPERSEDED, "sluice_handoffs_total", "result=\"superseded\"", "")
 
 #define METRIC_PROCESS_COUNTERS(X)                                                                                     \
 	X(MP_TOPO_PERIODIC_OK, "sluice_topology_refresh_total", "reason=\"periodic\",result=\"ok\"", "Topology look-ups") \
@@ -100,7 +125,8 @@
 
 #define METRIC_REDIS_HISTS(X)                                                                                          \
 	X(HR_RENEW, "sluice_lease_renew_duration_seconds", "", "Renewal sent until answered")                          \
-	X(HR_COMMAND, "sluice_redis_command_duration_seconds", "", "Commands but blocking reads")
+	X(HR_COMMAND, "sluice_redis_command_duration_seconds", "", "Commands but blocking reads") \
+	X(HR_HANDOFF, "sluice_handoff_duration_seconds", "", "Announced until the new connection serves, each connection")
 
 #define METRIC_ENUM(id, name, label, help) id,
 enum metric_service { METRIC_SERVICE_COUNTERS(METRIC_ENUM) METRIC_SERVICE_N };
