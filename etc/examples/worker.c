@@ -189,8 +189,8 @@ static void connect_to(const char *path)
 		exit(EXIT_FAILURE);
 	}
 	setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &tick, sizeof(tick));
-	int n = snprintf(hello, sizeof(hello), "{\"t\":\"hello\",\"v\":1,\"name\":\"worker.c:%d\",\"credits\":%d}\n", (int)getpid(),
-		n_credits);
+	int n = snprintf(hello, sizeof(hello), "{\"t\":\"hello\",\"v\":1,\"name\":\"worker.c:%d\",\"credits\":%d}\n",
+		(int)getpid(), n_credits);
 	if (send(sock, hello, (size_t)n, MSG_NOSIGNAL) != n)
 		exit(EXIT_FAILURE);
 }

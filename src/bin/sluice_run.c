@@ -1,4 +1,5 @@
-/* sluice-run - a worker of sluiced that runs a command per stream. See sluice_run.h for the map, sluice-run(1) for users. */
+/* sluice-run - a worker of sluiced that runs a command per stream. See sluice_run.h for the map, sluice-run(1) for
+ * users. */
 #include "sluice_run.h"
 
 #include <fcntl.h>

@@ -1,5 +1,6 @@
 /* sluice_run - the worker that runs a command per stream: the parts of the program and what they share.
- * One thread, one poll(2) loop (sluice_run_loop.c). Nothing in the loop blocks: the fence of the running commands hangs on it.
+ * One thread, one poll(2) loop (sluice_run_loop.c). Nothing in the loop blocks: the fence of the running commands hangs
+ * on it.
  *
  *   sluice_run.c         main
  *   sluice_run_cli.c     command line
@@ -39,13 +40,13 @@ void cli_parse(struct options *opt, int argc, char **argv);
 enum { SAY_BUSY_BYTES = 256 * 1024, SAY_MAX_BYTES = 4 * 1024 * 1024 };
 void say_open(void);
 void say(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* one line, "sluice-run: " before it */
-void say_bytes(const char *bytes, size_t len);                       /* as they are; dropped over SAY_MAX_BYTES */
+void say_bytes(const char *bytes, size_t len);                        /* as they are; dropped over SAY_MAX_BYTES */
 int say_fd(void);
 size_t say_pending(void);
 void say_flush(void);
 void say_close(void); /* gives what is pending a second */
 
-/* ---- the guard: one process outside our tree, at the other end of a pipe; it kills the groups it knows when the pipe ends */
+/* ---- the guard: a process outside our tree, at the other end of a pipe; kills the groups it knows when that ends */
 void guard_start(char **argv); /* argv: overwritten in the guard, so that it is not taken for us in a process list */
 void guard_add(pid_t group);   /* called in the child, before its exec */
 void guard_remove(pid_t group);
@@ -166,7 +167,8 @@ struct work *work_of_pid(const struct runner *r, pid_t pid);
 void work_turn(struct runner *r, struct work *w);                        /* at w->turn.at */
 void work_set_until(struct runner *r, struct work *w, mono_ms until_ms); /* MONO_NEVER = none */
 void work_revoke(struct runner *r, struct work *w, mono_ms grace_ms);
-void work_abandon(struct runner *r, struct work *w); /* not ours any more: killed at once, or forgotten; w may be gone */
-void work_ended(struct runner *r, struct work *w);   /* its process is a zombie; w may be gone */
-void work_tell(struct runner *r, struct work *w);    /* SAYS: sends the answer; w may be gone */
+/* Not ours any more: killed at once, or forgotten. Of this and the next two: w may be gone afterwards. */
+void work_abandon(struct runner *r, struct work *w);
+void work_ended(struct runner *r, struct work *w); /* its process is a zombie */
+void work_tell(struct runner *r, struct work *w);  /* SAYS: sends the answer */
 void work_free(struct runner *r, struct work *w);

@@ -1,5 +1,6 @@
-/* One process of COMMAND. Info is handed over in a memfd: however long it is and however slowly it is read, we never wait.
- * The work of a stream ends when the command does: what is left of its group is killed before the number is given back. */
+/* One process of COMMAND. Info is handed over in a memfd: however long it is and however slowly it is read, we never
+ * wait. The work of a stream ends when the command does: what is left of its group is killed before the number is given
+ * back. */
 #include "sluice_run.h"
 
 #include <errno.h>
@@ -174,7 +175,8 @@ static void close_stderr(struct child *c)
 void child_read_stderr(struct child *c, bool to_the_end)
 {
 	char bytes[READ_BYTES];
-	size_t left = to_the_end ? SAY_MAX_BYTES : 1; /* somebody outside the group may hold the pipe and write for ever */
+	/* Not for ever: somebody outside the group may hold the pipe and go on writing. */
+	size_t left = to_the_end ? SAY_MAX_BYTES : 1;
 	while (left && c->err_fd >= 0) {
 		ssize_t n = read(c->err_fd, bytes, sizeof(bytes));
 		if (n < 0 && errno == EINTR)
@@ -215,7 +217,8 @@ static size_t utf8_len(const unsigned char *p, const unsigned char *end)
 	for (size_t i = 1; i < n; i++)
 		if ((p[i] & 0xc0) != 0x80)
 			return 0;
-	if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f) || (*p == 0xf0 && p[1] < 0x90) || (*p == 0xf4 && p[1] > 0x8f))
+	if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f) || (*p == 0xf0 && p[1] < 0x90) ||
+		(*p == 0xf4 && p[1] > 0x8f))
 		return 0;
 	return n;
 }
@@ -244,7 +247,8 @@ void child_reason(const struct child *c, int status, char out[REASON_MAX + 1])
 {
 	int n;
 	if (WIFSIGNALED(status))
-		n = snprintf(out, REASON_MAX, "killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+		n = snprintf(
+			out, REASON_MAX, "killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
 	else
 		n = snprintf(out, REASON_MAX, "exit status %d", WEXITSTATUS(status));
 	if (!c->tail)

@@ -14,8 +14,8 @@ enum { EXIT_USAGE = 64 };
 
 static const char DEFAULT_SOCKET[] = "/run/sluiced/worker.sock";
 
-static const char USAGE[] =
-	"usage: sluice-run [-s SOCKET] [-n CREDITS] [--service NAME]... [--kill-after DUR] [--name NAME] -- COMMAND [ARG...]\n";
+static const char USAGE[] = "usage: sluice-run [-s SOCKET] [-n CREDITS] [--service NAME]... [--kill-after DUR]\n"
+			    "                  [--name NAME] -- COMMAND [ARG...]\n";
 
 static const char HELP[] =
 	"\n"
@@ -28,9 +28,10 @@ static const char HELP[] =
 	"      --name NAME        our name in sluicectl (COMMAND:PID)\n"
 	"      --help, --version\n"
 	"\n"
-	"COMMAND gets the stream's Info as JSON on stdin and SLUICE_SERVICE, SLUICE_STREAM, SLUICE_ID, SLUICE_TOKEN,\n"
-	"SLUICE_RETRY and SLUICE_LEASE in its environment. It exits 0: done; 75: give back, not counted; 65: failed, never\n"
-	"again; anything else: failed, again later. See sluice-run(1).\n";
+	"COMMAND gets the stream's Info as JSON on stdin and SLUICE_SERVICE, SLUICE_STREAM,\n"
+	"SLUICE_ID, SLUICE_TOKEN, SLUICE_RETRY and SLUICE_LEASE in its environment. It exits\n"
+	"0: done; 75: give back, not counted; 65: failed, never again; anything else: failed,\n"
+	"again later. See sluice-run(1).\n";
 
 static _Noreturn void usage_error(const char *what, const char *value)
 {
@@ -50,7 +51,8 @@ static mono_ms parse_duration(const char *text)
 	errno = 0;
 	long long n = strtoll(text, &unit, 10);
 	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
-		if (text[0] >= '0' && text[0] <= '9' && !errno && strcmp(unit, units[i].unit) == 0 && n <= day / units[i].ms)
+		if (text[0] >= '0' && text[0] <= '9' && !errno && strcmp(unit, units[i].unit) == 0 &&
+			n <= day / units[i].ms)
 			return n * units[i].ms;
 	usage_error("--kill-after wants a duration like 500ms, 10s or 5m, at most 24h", text);
 }
@@ -79,9 +81,10 @@ static void check(struct options *opt)
 
 void cli_parse(struct options *opt, int argc, char **argv)
 {
-	static const struct option longs[] = {{"socket", required_argument, NULL, 's'}, {"credits", required_argument, NULL, 'n'},
-		{"service", required_argument, NULL, 'S'}, {"kill-after", required_argument, NULL, 'k'},
-		{"name", required_argument, NULL, 'N'}, {"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'V'}, {0}};
+	static const struct option longs[] = {{"socket", required_argument, NULL, 's'},
+		{"credits", required_argument, NULL, 'n'}, {"service", required_argument, NULL, 'S'},
+		{"kill-after", required_argument, NULL, 'k'}, {"name", required_argument, NULL, 'N'},
+		{"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'V'}, {0}};
 	*opt = (struct options){.socket = DEFAULT_SOCKET, .credits = 1, .kill_after = MONO_NEVER};
 	opt->services = mem_array((size_t)argc, sizeof(*opt->services));
 	opterr = 0;

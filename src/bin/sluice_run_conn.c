@@ -1,6 +1,7 @@
-/* The connection to sluiced. Happy path: connect, hello, welcome, frames. It fails by not being there (tried again after
- * 0.1 s, doubling to 2 s, for ever; said once per reason), by ending, or by talking something else (closed, tried again).
- * A daemon that is there but silent is not left: on one host a socket does not go half-dead, and the fence needs no daemon. */
+/* The connection to sluiced. Happy path: connect, hello, welcome, frames. It fails by not being there (tried again
+ * after 0.1 s, doubling to 2 s, for ever; said once per reason), by ending, or by talking something else (closed, tried
+ * again). A daemon that is there but silent is not left: on one host a socket does not go half-dead, and the fence
+ * needs no daemon. */
 #include "sluice_run.h"
 
 #include <errno.h>
@@ -12,7 +13,8 @@
 enum {
 	BACKOFF_MIN_MS = 100,
 	BACKOFF_MAX_MS = 2000,
-	LINE_MAX_BYTES = 64 * 1024 * 1024, /* a welcome lists up to 10000 leases; an assign has the daemon's max_frame */
+	LINE_MAX_BYTES =
+		64 * 1024 * 1024, /* a welcome lists up to 10000 leases; an assign has the daemon's max_frame */
 	OUT_MAX_BYTES = 16 * 1024 * 1024,
 	READ_BYTES = 65536,
 	ROUND_MS = 20, /* a burst of assigns, each a fork, must not keep the fences waiting */

@@ -159,8 +159,13 @@ static void lower_until(struct runner *r, mono_ms until_ms)
 
 static void on_assign(struct runner *r, yyjson_val *root)
 {
-	struct work_spec spec = {.lease = str(root, "lease"), .service = str(root, "service"), .stream = str(root, "stream"),
-		.id = str(root, "id"), .token = str(root, "token"), .retry = num(root, "retry", 0), .until_ms = until(root)};
+	struct work_spec spec = {.lease = str(root, "lease"),
+		.service = str(root, "service"),
+		.stream = str(root, "stream"),
+		.id = str(root, "id"),
+		.token = str(root, "token"),
+		.retry = num(root, "retry", 0),
+		.until_ms = until(root)};
 	struct work *old = work_find(r, spec.lease);
 	if (!*spec.lease || (old && old->answer != ANSWER_NONE))
 		return;

@@ -1,6 +1,7 @@
-/* One lease: the only place that decides when its command is told to stop, when it is killed and what the daemon is told.
- * Failure modes: fork fails (tried again for a while, then given back), the command ignores SIGTERM (SIGKILL at kill_at),
- * the daemon is gone or frozen (the fence), the answer gets lost with the connection (told again until `ok`). */
+/* One lease: the only place that decides when its command is told to stop, when it is killed and what the daemon is
+ * told. Failure modes: fork fails (tried again for a while, then given back), the command ignores SIGTERM (SIGKILL at
+ * kill_at), the daemon is gone or frozen (the fence), the answer gets lost with the connection (told again until `ok`).
+ */
 #include "sluice_run.h"
 
 #include <assert.h>
@@ -145,7 +146,11 @@ static void answer_revoked(struct runner *r, struct work *w)
 
 static void start(struct runner *r, struct work *w)
 {
-	struct child_env env = {.service = w->service, .stream = w->stream, .id = w->id, .token = w->token, .lease = w->lease,
+	struct child_env env = {.service = w->service,
+		.stream = w->stream,
+		.id = w->id,
+		.token = w->token,
+		.lease = w->lease,
 		.retry = w->retry};
 	if (!child_start(&w->child, r->opt->command, &env, w->info, w->info_len)) {
 		w->n_tries++;
@@ -169,8 +174,13 @@ static void start(struct runner *r, struct work *w)
 void work_new(struct runner *r, const struct work_spec *spec)
 {
 	struct work *w = mem_alloc(sizeof(*w));
-	*w = (struct work){.state = WORK_STARTS, .info_len = spec->info_len, .retry = spec->retry, .child = {.err_fd = -1},
-		.start_at = r->now, .kill_at = MONO_NEVER, .say_at = MONO_NEVER};
+	*w = (struct work){.state = WORK_STARTS,
+		.info_len = spec->info_len,
+		.retry = spec->retry,
+		.child = {.err_fd = -1},
+		.start_at = r->now,
+		.kill_at = MONO_NEVER,
+		.say_at = MONO_NEVER};
 	w->lease = mem_dup(spec->lease, strlen(spec->lease));
 	w->service = mem_dup(spec->service, strlen(spec->service));
 	w->stream = mem_dup(spec->stream, strlen(spec->stream));
@@ -232,7 +242,8 @@ static void stop_at_fence(struct runner *r, struct work *w)
 		stop(r, w, w->fence_kill);
 }
 
-/* A tenth of the lease is kept for stopping, and no more than a quarter of what is left when the daemon's word is short. */
+/* A tenth of the lease is kept for stopping, and no more than a quarter of what is left when the daemon's word is
+ * short. */
 void work_set_until(struct runner *r, struct work *w, mono_ms until_ms)
 {
 	w->until_ms = until_ms;

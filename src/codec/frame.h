@@ -25,9 +25,10 @@ bool frame_splitter_next(struct frame_splitter *s, char **line, size_t *len, enu
 struct frame_decoder;
 struct frame_decoder *frame_decoder_new(void);
 void frame_decoder_free(struct frame_decoder *d);
-/* Decodes one line (copied). ERR_OK and *out (valid until the next decode), also for known types with .problem set and for
- * FRAME_UNKNOWN; hello's .v is right even then. Of duplicate keys the first wins; null is not "absent" but a wrong type.
- * ERR_INVALID with a sentence when it is no JSON object, has no string `t`, is not UTF-8 or nests over FRAME_DEPTH_MAX. */
+/* Decodes one line (copied). ERR_OK and *out (valid until the next decode), also for known types with .problem set and
+ * for FRAME_UNKNOWN; hello's .v is right even then. Of duplicate keys the first wins; null is not "absent" but a wrong
+ * type. ERR_INVALID with a sentence when it is no JSON object, has no string `t`, is not UTF-8 or nests over
+ * FRAME_DEPTH_MAX. */
 enum err_code frame_decode(struct frame_decoder *d, const char *line, size_t len, struct frame *out, struct err *err);
 /* Appends the frame and its LF to b. Line ends in `info` become spaces (they can only be white space between values),
  * an absent info is null; until_ms is at most 2^53 - 1, so that any JSON library reads it exactly. */
@@ -35,5 +36,5 @@ void frame_encode(struct buf *b, const struct out_frame *f);
 
 const char *frame_error_name(enum frame_error e); /* "bad_frame" … */
 bool frame_error_fatal(enum frame_error e);
-const char *frame_outcome_name(enum gone_outcome o);   /* "done" "requeued" "dead" "lost" */
-const char *frame_revoke_name(enum revoke_reason r);   /* "lost" … */
+const char *frame_outcome_name(enum gone_outcome o); /* "done" "requeued" "dead" "lost" */
+const char *frame_revoke_name(enum revoke_reason r); /* "lost" … */

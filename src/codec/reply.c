@@ -214,7 +214,7 @@ static bool decode_entry(struct reply_decoder *d, const redisReply *r, bool with
 
 static bool decode_list(struct reply_decoder *d, const redisReply *r, bool with_fields, struct reply *out)
 {
-	const size_t n = r ? r->elements : 0;
+	const size_t n = r ? r->elements : 0; /* NULL: an empty list */
 	if (r && !is_list(r))
 		return false;
 	struct entry_batch *b = mem_alloc(sizeof *b + n * sizeof b->v[0]);

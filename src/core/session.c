@@ -98,8 +98,10 @@ static bool parse_u64(const char **p, const char *end, unsigned base, uint64_t *
 
 bool session_lease_parse(struct slice lease, struct entry_id *id, uint64_t *service_hash)
 {
+	if (!lease.p)
+		return false;
 	const char *p = lease.p, *end = lease.p + lease.len;
-	if (!p || !parse_u64(&p, end, 10, &id->ms) || p == end || *p++ != '-')
+	if (!parse_u64(&p, end, 10, &id->ms) || p == end || *p++ != '-')
 		return false;
 	if (!parse_u64(&p, end, 10, &id->seq) || p == end || *p++ != '.')
 		return false;

@@ -1,7 +1,7 @@
 /* Happy path: accept -> read until the blank line -> http_fn -> one response -> close.
- * Failure: too many connections, a request over 8 KiB, 5 s gone or anything but GET and HEAD: an error status where one can still be
- * sent, then close. Nothing here can hold up the loop: every connection has one timer and ends by it.
- * Why not libmicrohttpd: it brings threads, gnutls and a timer of its own for a hundred lines. */
+ * Failure: too many connections, a request over 8 KiB, 5 s gone or anything but GET and HEAD: an error status where one
+ * can still be sent, then close. Nothing here can hold up the loop: every connection has one timer and ends by it. Why
+ * not libmicrohttpd: it brings threads, gnutls and a timer of its own for a hundred lines. */
 #include "io/http.h"
 
 #include <arpa/inet.h>
@@ -100,7 +100,8 @@ static void on_written(uv_write_t *req, int status)
 	}
 	if (c->is_closing)
 		return;
-	/* The client sees the end of the response and closes; a close by us with unread bytes would reset and could cut it. */
+	/* The client sees the end of the response and closes; a close by us with unread bytes would reset and could cut
+	 * it. */
 	uv_shutdown_t *bye = mem_alloc(sizeof(*bye));
 	if (uv_shutdown(bye, &c->stream.s, on_shutdown) < 0) {
 		mem_free(bye);
@@ -131,8 +132,8 @@ static const char *reason_of(int status)
 static void respond(struct http_conn *c, int status, const char *type, const struct buf *body, bool head_only)
 {
 	c->is_answered = true;
-	buf_printf(&c->out, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: close\r\n%s\r\n", status, reason_of(status),
-		type, body->len, status == 405 ? "Allow: GET, HEAD\r\n" : "");
+	buf_printf(&c->out, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: close\r\n%s\r\n",
+		status, reason_of(status), type, body->len, status == 405 ? "Allow: GET, HEAD\r\n" : "");
 	if (!head_only && body->len)
 		buf_add(&c->out, body->data, body->len);
 	c->req.data = c;
@@ -230,7 +231,8 @@ static void on_connection(uv_stream_t *server, int status)
 	c->n_handles = 2;
 	c->stream.s.data = c->timer.data = c;
 	if (uv_accept(server, &c->stream.s) < 0 || h->n_conns > MAX_CONNS ||
-		uv_timer_start(&c->timer, on_timer, CONN_MS, 0) < 0 || uv_read_start(&c->stream.s, on_alloc, on_read) < 0)
+		uv_timer_start(&c->timer, on_timer, CONN_MS, 0) < 0 ||
+		uv_read_start(&c->stream.s, on_alloc, on_read) < 0)
 		conn_close(c);
 }
 
@@ -250,7 +252,8 @@ static enum err_code parse_inet(const char *text, struct sockaddr_storage *out, 
 	memcpy(host, text + skip, len - 2 * skip);
 	if (strcmp(host, "localhost") == 0)
 		strcpy(host, "127.0.0.1");
-	int rc = is_v6 ? uv_ip6_addr(host, (int)port, (struct sockaddr_in6 *)out) : uv_ip4_addr(host, (int)port, (struct sockaddr_in *)out);
+	int rc = is_v6 ? uv_ip6_addr(host, (int)port, (struct sockaddr_in6 *)out)
+		       : uv_ip4_addr(host, (int)port, (struct sockaddr_in *)out);
 	if (rc < 0)
 		return err_set(err, ERR_INVALID, "%s: %s is not a numeric address", text, host);
 	return ERR_OK;
@@ -294,7 +297,8 @@ static enum err_code open_unix(uv_loop_t *loop, struct http *h, const char *path
 	return ERR_OK;
 }
 
-enum err_code http_open(uv_loop_t *loop, const char *listen_at, http_fn *fn, void *arg, struct http **out, struct err *err)
+enum err_code http_open(
+	uv_loop_t *loop, const char *listen_at, http_fn *fn, void *arg, struct http **out, struct err *err)
 {
 	struct http *h = mem_alloc(sizeof(*h));
 	h->fn = fn;

@@ -1,8 +1,8 @@
-/* Happy path: uv_run; the deadline timer calls on_deadline; what was deferred runs from an idle handle, that is after the
- * present round of callbacks and before the next wait.
- * Failure: uv_loop_init and friends only fail for want of descriptors or memory: the process ends (exit 71).
- * A name look-up that hangs in the resolver cannot be cancelled: loop_free waits 1 s for it, then leaves the loop's memory
- * to the process's end, because the look-up's thread still points to it. */
+/* Happy path: uv_run; the deadline timer calls on_deadline; what was deferred runs from an idle handle, that is after
+ * the present round of callbacks and before the next wait. Failure: uv_loop_init and friends only fail for want of
+ * descriptors or memory: the process ends (exit 71). A name look-up that hangs in the resolver cannot be cancelled:
+ * loop_free waits 1 s for it, then leaves the loop's memory to the process's end, because the look-up's thread still
+ * points to it. */
 #include "io/loop.h"
 
 #include <assert.h>

@@ -1,7 +1,6 @@
-/* Happy path: a sender appends under the lock and wakes the loop when the queue was empty; the loop takes the whole queue by
- * swapping it with an empty one and delivers it without the lock.
- * Failure: none of its own; a full mailbox answers false. Memory is bounded by two queues of `limit` messages, and what was
- * forced in. */
+/* Happy path: a sender appends under the lock and wakes the loop when the queue was empty; the loop takes the whole
+ * queue by swapping it with an empty one and delivers it without the lock. Failure: none of its own; a full mailbox
+ * answers false. Memory is bounded by two queues of `limit` messages, and what was forced in. */
 #include "io/mailbox.h"
 
 #include <assert.h>
@@ -60,7 +59,8 @@ static void on_wake(uv_async_t *a)
 	deliver(a->data);
 }
 
-struct mailbox *mailbox_open(uv_loop_t *loop, size_t msg_size, size_t limit, mailbox_fn *fn, mailbox_end_fn *end, void *arg)
+struct mailbox *mailbox_open(
+	uv_loop_t *loop, size_t msg_size, size_t limit, mailbox_fn *fn, mailbox_end_fn *end, void *arg)
 {
 	struct mailbox *m = mem_alloc(sizeof(*m));
 	m->msg_size = msg_size;

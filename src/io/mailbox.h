@@ -11,7 +11,8 @@ typedef void mailbox_fn(void *arg, const void *msg);
 /* Called after the last message of one delivery round (NULL = not wanted): the place to run what was batched. */
 typedef void mailbox_end_fn(void *arg);
 
-struct mailbox *mailbox_open(uv_loop_t *loop, size_t msg_size, size_t limit, mailbox_fn *fn, mailbox_end_fn *end, void *arg);
+struct mailbox *mailbox_open(
+	uv_loop_t *loop, size_t msg_size, size_t limit, mailbox_fn *fn, mailbox_end_fn *end, void *arg);
 /* False when full or refusing (the message stays the sender's). `force` = ignore the limit: for replies that the receiver itself asked for. */
 bool mailbox_send(struct mailbox *m, const void *msg, bool force);
 void mailbox_refuse(struct mailbox *m); /* from now on mailbox_send answers false */

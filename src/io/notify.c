@@ -1,5 +1,6 @@
-/* Happy path: one datagram to $NOTIFY_SOCKET per call. Failure: nobody listens, the queue is full, the path is wrong: the
- * datagram is dropped. The manager's own time limits are the safety net, so nothing is repeated and nothing blocks. */
+/* Happy path: one datagram to $NOTIFY_SOCKET per call. Failure: nobody listens, the queue is full, the path is wrong:
+ * the datagram is dropped. The manager's own time limits are the safety net, so nothing is repeated and nothing blocks.
+ */
 #include "io/notify.h"
 
 #include <errno.h>

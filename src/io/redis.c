@@ -1,11 +1,11 @@
 /* The life of one connection: open, dial again after a failure, close.
  *
  * Happy path: redis_open -> the timer fires at once -> dial -> connect -> [TLS] -> handshake -> on_up.
- * Failure: whatever fails calls conn_fail: the wire is closed, what is pending becomes dead, and the idle handle tells the owner at
- * the end of the round: the NULL replies in order, then on_down. Then WAITING, with a jittered backoff that doubles until it has
- * been up for a second.
- * One timer serves every deadline. A deadline that is found past is not believed at once: after a stall of our own process the
- * answer may lie in the socket, so the loop reads first (conn_look_again). */
+ * Failure: whatever fails calls conn_fail: the wire is closed, what is pending becomes dead, and the idle handle tells
+ * the owner at the end of the round: the NULL replies in order, then on_down. Then WAITING, with a jittered backoff
+ * that doubles until it has been up for a second. One timer serves every deadline. A deadline that is found past is not
+ * believed at once: after a stall of our own process the answer may lie in the socket, so the loop reads first
+ * (conn_look_again). */
 #include "io/redis.h"
 
 #include <assert.h>
@@ -95,7 +95,8 @@ void conn_rearm(struct redis_conn *c)
 	uv_timer_start(&c->timer, on_timer, at > now ? (uint64_t)(at - now) : 1, 0);
 }
 
-/* True when the loop should read before the deadline counts: once, and again while bytes keep coming, but not for ever. */
+/* True when the loop should read before the deadline counts: once, and again while bytes keep coming, but not for ever.
+ */
 static bool conn_look_again(struct redis_conn *c)
 {
 	if (c->n_looks > 0 && (!c->has_heard || c->n_looks >= MAX_LOOKS))
@@ -124,13 +125,16 @@ static void expired(struct redis_conn *c, mono_ms now)
 	}
 	const struct cmd *head = list_empty(&c->pending) ? NULL : LIST_OF(struct cmd, link, c->pending.next);
 	if (c->state == CONN_RESOLVING)
-		conn_fail(c, ERR_TIMEOUT, "resolving the name took longer than %lld ms", (long long)c->opts.connect_timeout_ms);
+		conn_fail(c, ERR_TIMEOUT, "resolving the name took longer than %lld ms",
+			(long long)c->opts.connect_timeout_ms);
 	else if (c->state == CONN_CONNECTING)
 		conn_fail(c, ERR_TIMEOUT, "no connection within %lld ms", (long long)c->opts.connect_timeout_ms);
 	else if (c->state == CONN_SECURING)
-		conn_fail(c, ERR_TIMEOUT, "TLS handshake: no answer within %lld ms", (long long)c->opts.connect_timeout_ms);
+		conn_fail(c, ERR_TIMEOUT, "TLS handshake: no answer within %lld ms",
+			(long long)c->opts.connect_timeout_ms);
 	else
-		conn_fail(c, ERR_TIMEOUT, "no answer to %s for %lld ms (%zu waiting)", head ? head->name : "the handshake",
+		conn_fail(c, ERR_TIMEOUT, "no answer to %s for %lld ms (%zu waiting)",
+			head ? head->name : "the handshake",
 			(long long)(head ? now - head->sent_at : c->opts.connect_timeout_ms), c->n_in_flight);
 }
 
@@ -254,7 +258,8 @@ static void set_addr(struct redis_conn *c, const struct redis_addr *addr)
 	redis_addr_format(addr, c->endpoint, sizeof(c->endpoint));
 }
 
-struct redis_conn *redis_open(uv_loop_t *loop, const struct redis_opts *opts, const struct redis_events *ev, redis_reply_fn *on_reply, void *arg)
+struct redis_conn *redis_open(uv_loop_t *loop, const struct redis_opts *opts, const struct redis_events *ev,
+	redis_reply_fn *on_reply, void *arg)
 {
 	struct redis_conn *c = mem_alloc(sizeof(*c));
 	c->loop = loop;
@@ -267,7 +272,9 @@ struct redis_conn *redis_open(uv_loop_t *loop, const struct redis_opts *opts, co
 	c->username = copy(opts->username);
 	c->password = copy(opts->password);
 	c->client_name = copy(opts->client_name);
-	c->maint_type = copy(opts->maint_endpoint_type && strcmp(opts->maint_endpoint_type, "auto") != 0 ? opts->maint_endpoint_type : "");
+	c->maint_type = copy(opts->maint_endpoint_type && strcmp(opts->maint_endpoint_type, "auto") != 0
+				     ? opts->maint_endpoint_type
+				     : "");
 	c->ev = *ev;
 	c->on_reply = on_reply;
 	c->arg = arg;

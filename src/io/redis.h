@@ -45,12 +45,12 @@ enum redis_maint_state { REDIS_MAINT_UNASKED, REDIS_MAINT_ON, REDIS_MAINT_REFUSE
 
 struct redis_opts {
 	struct redis_addr addr;
-	struct redis_tls *tls; /* NULL = plain; referenced by the connection */
+	struct redis_tls *tls;                         /* NULL = plain; referenced by the connection */
 	const char *username, *password, *client_name; /* copied; "" = none */
 	int db;                                        /* SELECT when > 0 */
 	mono_ms connect_timeout_ms;                    /* for resolve + connect + TLS + whole handshake */
 	mono_ms backoff_initial_ms, backoff_max_ms;
-	mono_ms ping_idle_ms;                          /* PING when nothing was received for that long; 0 = off */
+	mono_ms ping_idle_ms; /* PING when nothing was received for that long; 0 = off */
 	enum redis_maint maint;
 	const char *maint_endpoint_type; /* "internal-ip" …; "auto" = derived from addr and peer */
 	size_t max_reply_elements;       /* hiredis maxelements */
@@ -71,18 +71,21 @@ struct redis_events {
  * on_push before), with the last of them. */
 typedef void redis_reply_fn(void *arg, uint64_t tag, const redisReply *reply);
 
-struct redis_conn *redis_open(uv_loop_t *loop, const struct redis_opts *opts, const struct redis_events *ev, redis_reply_fn *on_reply, void *arg);
+struct redis_conn *redis_open(uv_loop_t *loop, const struct redis_opts *opts, const struct redis_events *ev,
+	redis_reply_fn *on_reply, void *arg);
 /* Ends it: pending commands get NULL in a later round, no on_down; memory is freed by itself. The pointer is dead for the caller, callbacks still name `arg` until all NULLs came unless `silent`. */
 void redis_close(struct redis_conn *c, bool silent);
 /* Queues one command. deadline MONO_NEVER = none (blocking reads, subscriptions). Not up: the reply is NULL in a later round. argv is copied before the call returns. */
-void redis_send(struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline);
+void redis_send(
+	struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline);
 /* The same command after ASKING (both are sent back to back). */
-void redis_send_asking(struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline);
+void redis_send_asking(
+	struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline);
 bool redis_is_up(const struct redis_conn *c);
 bool redis_is_full(const struct redis_conn *c); /* output buffer over max_obuf_bytes */
 size_t redis_n_in_flight(const struct redis_conn *c);
-int redis_resp(const struct redis_conn *c);           /* 3 or 2 */
-int64_t redis_client_id(const struct redis_conn *c);  /* from CLIENT ID, -1 unknown */
+int redis_resp(const struct redis_conn *c);          /* 3 or 2 */
+int64_t redis_client_id(const struct redis_conn *c); /* from CLIENT ID, -1 unknown */
 const struct redis_addr *redis_addr_of(const struct redis_conn *c);
 enum redis_maint_state redis_maint(const struct redis_conn *c);
 /* The moving-endpoint-type it asks for: opts.maint_endpoint_type, or what "auto" came to. For the replacement of a moved connection, whose own

@@ -8,4 +8,5 @@ bool redis_addr_numeric(const struct redis_addr *a, struct sockaddr_storage *out
 /* RFC 1918, RFC 4193, loopback, link-local, 100.64/10; also as IPv4-mapped. */
 bool redis_addr_is_private(const struct sockaddr_storage *a);
 /* The moving-endpoint-type to ask for: from the configured address, else (a name) from the peer. peer may be NULL. */
-const char *redis_addr_endpoint_type(const struct redis_addr *configured, const struct sockaddr_storage *peer, bool is_tls);
+const char *redis_addr_endpoint_type(
+	const struct redis_addr *configured, const struct sockaddr_storage *peer, bool is_tls);

@@ -10,7 +10,8 @@
 #include "base/mem.h"
 #include "io/redis_priv.h"
 
-static const char *const subscribe_names[] = {"subscribe", "psubscribe", "ssubscribe", "unsubscribe", "punsubscribe", "sunsubscribe"};
+static const char *const subscribe_names[] = {
+	"subscribe", "psubscribe", "ssubscribe", "unsubscribe", "punsubscribe", "sunsubscribe"};
 static const char *const message_names[] = {"message", "pmessage", "smessage"};
 
 static bool is_one_of(const char *word, const char *const *names, size_t n)
@@ -42,7 +43,8 @@ struct cmd *command_new(enum cmd_kind kind, uint64_t tag, int argc, const char *
 	return cmd;
 }
 
-void command_send(struct redis_conn *c, struct cmd *cmd, int argc, const char **argv, const size_t *argvlen, mono_ms deadline)
+void command_send(
+	struct redis_conn *c, struct cmd *cmd, int argc, const char **argv, const size_t *argvlen, mono_ms deadline)
 {
 	struct buf *out = wire_out(c->wire);
 	buf_printf(out, "*%d\r\n", argc);
@@ -68,7 +70,8 @@ void command_own(struct redis_conn *c, enum cmd_kind kind, mono_ms deadline, con
 	command_send(c, command_new(kind, 0, n, words, len), n, words, len, deadline);
 }
 
-void redis_send(struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline)
+void redis_send(
+	struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline)
 {
 	struct cmd *cmd = command_new(CMD_USER, tag, argc, argv, argvlen);
 	if (c->state == CONN_UP)
@@ -77,7 +80,8 @@ void redis_send(struct redis_conn *c, uint64_t tag, int argc, const char **argv,
 		command_kill(c, cmd);
 }
 
-void redis_send_asking(struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline)
+void redis_send_asking(
+	struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline)
 {
 	if (c->state == CONN_UP)
 		command_own(c, CMD_ASKING, deadline, (const char *[]){"ASKING", NULL});
@@ -168,7 +172,8 @@ static bool is_push(const struct redis_conn *c, const redisReply *r)
 	if (!c->opts.is_subscriber || c->resp != 2 || r->type != REDIS_REPLY_ARRAY || r->elements < 3)
 		return false;
 	const char *word = first_word(r);
-	return is_subscription(word) || is_one_of(word, message_names, sizeof(message_names) / sizeof(message_names[0]));
+	return is_subscription(word) ||
+	       is_one_of(word, message_names, sizeof(message_names) / sizeof(message_names[0]));
 }
 
 static void take_reply(struct redis_conn *c, const redisReply *r)

@@ -1,6 +1,7 @@
-/* Happy path: numeric or unix address -> connect; a name -> uv_getaddrinfo -> each address in turn, with its share of the time left.
- * Failure: the last address's error, after all were tried. A look-up that hangs in the resolver is kept and used by the next
- * attempt, so that a connection never occupies more than one of libuv's look-up threads; one for another name is left to itself. */
+/* Happy path: numeric or unix address -> connect; a name -> uv_getaddrinfo -> each address in turn, with its share of
+ * the time left. Failure: the last address's error, after all were tried. A look-up that hangs in the resolver is kept
+ * and used by the next attempt, so that a connection never occupies more than one of libuv's look-up threads; one for
+ * another name is left to itself. */
 #include <stdio.h>
 #include <string.h>
 
@@ -71,7 +72,8 @@ static void try_next(struct redis_conn *c)
 			return;
 	}
 	if (c->n_addrs > 1)
-		conn_fail(c, ERR_IO, "cannot connect: %s (the last of %d addresses)", uv_strerror(c->last_error), c->n_addrs);
+		conn_fail(c, ERR_IO, "cannot connect: %s (the last of %d addresses)", uv_strerror(c->last_error),
+			c->n_addrs);
 	else
 		conn_fail(c, ERR_IO, "cannot connect: %s", uv_strerror(c->last_error));
 }
@@ -126,7 +128,8 @@ void dial_forget_lookup(struct redis_conn *c)
 	if (!c->lookup)
 		return;
 	c->lookup->c = NULL;
-	uv_cancel((uv_req_t *)&c->lookup->req); /* works when no thread has taken it yet; on_resolved comes in both cases */
+	uv_cancel((uv_req_t *)&c->lookup
+			  ->req); /* works when no thread has taken it yet; on_resolved comes in both cases */
 	c->lookup = NULL;
 }
 

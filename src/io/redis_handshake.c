@@ -1,8 +1,8 @@
-/* Happy path, one command at a time: HELLO 3 [AUTH] [SETNAME] -> SELECT -> CLIENT MAINT_NOTIFICATIONS -> [CLIENT ID] -> up.
- * A server that does not know HELLO 3: [AUTH] -> [CLIENT SETNAME] -> SELECT -> CLIENT ID on RESP2.
- * Nothing is sent before the answer to what stands before it: after a refused AUTH the server would run it as somebody else.
- * Failure: one sentence with the server's words, then the usual reconnect. The attempt's deadline covers all of it.
- * Why no NUL or length checks on words: they come from the configuration, which has checked them. */
+/* Happy path, one command at a time: HELLO 3 [AUTH] [SETNAME] -> SELECT -> CLIENT MAINT_NOTIFICATIONS -> [CLIENT ID] ->
+ * up. A server that does not know HELLO 3: [AUTH] -> [CLIENT SETNAME] -> SELECT -> CLIENT ID on RESP2. Nothing is sent
+ * before the answer to what stands before it: after a refused AUTH the server would run it as somebody else. Failure:
+ * one sentence with the server's words, then the usual reconnect. The attempt's deadline covers all of it. Why no NUL
+ * or length checks on words: they come from the configuration, which has checked them. */
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,7 +27,7 @@ static bool starts_with(const char *text, const char *start)
 static bool is_auth_error(const char *words)
 {
 	return starts_with(words, "WRONGPASS") || starts_with(words, "NOAUTH") || starts_with(words, "NOPERM") ||
-		strstr(words, "invalid password") || strstr(words, "without any password configured");
+	       strstr(words, "invalid password") || strstr(words, "without any password configured");
 }
 
 static void refused(struct redis_conn *c, const char *what, const redisReply *r)
@@ -108,7 +108,8 @@ const char *handshake_endpoint_type(const struct redis_conn *c)
 static void send_maint(struct redis_conn *c)
 {
 	send_words(c, CMD_MAINT,
-		(const char *[]){"CLIENT", "MAINT_NOTIFICATIONS", "ON", "moving-endpoint-type", handshake_endpoint_type(c), NULL});
+		(const char *[]){"CLIENT", "MAINT_NOTIFICATIONS", "ON", "moving-endpoint-type",
+			handshake_endpoint_type(c), NULL});
 }
 
 /* True the first time for an endpoint, in the whole process. Two endpoints in one place only cost a repeated line. */
@@ -209,7 +210,8 @@ static void hello_reply(struct redis_conn *c, const redisReply *r)
 	}
 	c->resp = hello_number(r, "proto") == 2 || r->type == REDIS_REPLY_ARRAY ? 2 : 3;
 	c->client_id = hello_number(r, "id");
-	if (c->resp == 2 && c->opts.maint != REDIS_MAINT_OFF && !maint_refused(c, "no RESP3: HELLO 3 was answered in RESP2"))
+	if (c->resp == 2 && c->opts.maint != REDIS_MAINT_OFF &&
+		!maint_refused(c, "no RESP3: HELLO 3 was answered in RESP2"))
 		return;
 	after_setname(c);
 }

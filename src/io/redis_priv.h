@@ -25,7 +25,18 @@ enum conn_state {
 
 enum { CONN_MAX_ADDRS = 8, CONN_N_STATES = CONN_CLOSED + 1 };
 
-enum cmd_kind { CMD_USER, CMD_ASKING, CMD_PING, CMD_REAUTH, CMD_HELLO, CMD_AUTH, CMD_SETNAME, CMD_SELECT, CMD_MAINT, CMD_ID };
+enum cmd_kind {
+	CMD_USER,
+	CMD_ASKING,
+	CMD_PING,
+	CMD_REAUTH,
+	CMD_HELLO,
+	CMD_AUTH,
+	CMD_SETNAME,
+	CMD_SELECT,
+	CMD_MAINT,
+	CMD_ID
+};
 
 struct cmd {
 	struct link link;
@@ -47,9 +58,9 @@ struct redis_conn {
 	struct rng rng;
 
 	/* what was asked for */
-	struct redis_opts opts;    /* its pointers are not used after redis_open */
-	struct redis_addr addr;    /* dialled; opts.addr = configured */
-	char endpoint[300];        /* addr as text */
+	struct redis_opts opts; /* its pointers are not used after redis_open */
+	struct redis_addr addr; /* dialled; opts.addr = configured */
+	char endpoint[300];     /* addr as text */
 	struct redis_tls *tls;
 	char *username, *password, *client_name, *maint_type;
 	struct redis_events ev;
@@ -107,7 +118,8 @@ void handshake_reauth(struct redis_conn *c); /* AUTH on a connection that is up 
 /* redis_command.c */
 struct cmd *command_new(enum cmd_kind kind, uint64_t tag, int argc, const char **argv, const size_t *argvlen);
 /* Takes cmd; needs a wire. */
-void command_send(struct redis_conn *c, struct cmd *cmd, int argc, const char **argv, const size_t *argvlen, mono_ms deadline);
+void command_send(
+	struct redis_conn *c, struct cmd *cmd, int argc, const char **argv, const size_t *argvlen, mono_ms deadline);
 /* Our own command, words up to NULL. */
 void command_own(struct redis_conn *c, enum cmd_kind kind, mono_ms deadline, const char **words);
 void command_bytes(void *conn, const char *bytes, size_t len); /* wire_events.on_bytes */

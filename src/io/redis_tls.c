@@ -1,7 +1,6 @@
-/* Happy path: redis_tls_new loads the files once; each connection makes a session of it, names the peer, and moves bytes between
- * two memory BIOs and OpenSSL.
- * Failure: every one becomes one sentence: OpenSSL's verify result first (expired, other name, self-signed …), else the first
- * entry of its error queue, which is cleared before each call. */
+/* Happy path: redis_tls_new loads the files once; each connection makes a session of it, names the peer, and moves
+ * bytes between two memory BIOs and OpenSSL. Failure: every one becomes one sentence: OpenSSL's verify result first
+ * (expired, other name, self-signed …), else the first entry of its error queue, which is cleared before each call. */
 #include "io/redis_tls.h"
 
 #include <arpa/inet.h>
@@ -87,9 +86,11 @@ static enum err_code load_own(SSL_CTX *ctx, const struct redis_tls_files *f, str
 	if (code)
 		return code;
 	if (SSL_CTX_use_certificate_chain_file(ctx, f->cert_file) != 1)
-		return err_set(err, ERR_INVALID, "tls.cert_file %s: no usable certificate: %s", f->cert_file, queue_text());
+		return err_set(
+			err, ERR_INVALID, "tls.cert_file %s: no usable certificate: %s", f->cert_file, queue_text());
 	if (SSL_CTX_use_PrivateKey_file(ctx, f->key_file, SSL_FILETYPE_PEM) != 1)
-		return err_set(err, ERR_INVALID, "tls.key_file %s: no usable key for %s: %s", f->key_file, f->cert_file, queue_text());
+		return err_set(err, ERR_INVALID, "tls.key_file %s: no usable key for %s: %s", f->key_file, f->cert_file,
+			queue_text());
 	return ERR_OK;
 }
 
@@ -106,7 +107,8 @@ enum err_code redis_tls_new(const struct redis_tls_files *given, struct redis_tl
 	SSL_CTX_set_default_passwd_cb(ctx, no_passphrase);
 	SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
 	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
-	SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+	SSL_CTX_set_mode(
+		ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
 	enum err_code code = load_ca(ctx, f.ca_file, err);
 	if (!code)
 		code = load_own(ctx, &f, err);
@@ -156,7 +158,8 @@ enum err_code tls_session_new(struct redis_tls *tls, const char *name, struct tl
 	if (*tls->server_name)
 		name = tls->server_name;
 	if (!*name) /* OpenSSL would take it as "do not check" */
-		return err_set(err, ERR_INVALID, "TLS: no name to verify the server's certificate against (tls.server_name)");
+		return err_set(
+			err, ERR_INVALID, "TLS: no name to verify the server's certificate against (tls.server_name)");
 	ERR_clear_error();
 	struct tls_session *s = mem_alloc(sizeof(*s));
 	s->ssl = SSL_new(tls->ctx);
@@ -223,7 +226,8 @@ static int outcome(struct tls_session *s, int rc, const char *when, struct err *
 	}
 	long verify = SSL_get_verify_result(s->ssl);
 	if (verify != X509_V_OK)
-		err_set(err, ERR_DENIED, "%s: the server's certificate is not accepted: %s", when, X509_verify_cert_error_string(verify));
+		err_set(err, ERR_DENIED, "%s: the server's certificate is not accepted: %s", when,
+			X509_verify_cert_error_string(verify));
 	else
 		err_set(err, ERR_PROTO, "%s: %s", when, queue_text());
 	ERR_clear_error();

@@ -9,7 +9,7 @@ struct tls_session;
 
 /* name: what the certificate must show; the material's server_name goes before. "" = ERR_INVALID. */
 enum err_code tls_session_new(struct redis_tls *tls, const char *name, struct tls_session **out, struct err *err);
-void tls_session_free(struct tls_session *s); /* NULL is fine */
+void tls_session_free(struct tls_session *s);                        /* NULL is fine */
 void tls_feed(struct tls_session *s, const char *bytes, size_t len); /* from the socket */
 void tls_take(struct tls_session *s, struct buf *out);               /* for the socket: appended */
 /* 1 = done, 0 = needs more bytes, -1 = err says why. */

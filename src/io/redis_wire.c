@@ -1,8 +1,8 @@
-/* Happy path: connect -> [TLS] -> bytes both ways. What the owner appended goes out at wire_flush: uv_try_write first, and what
- * the kernel does not take becomes one request; nothing more is encrypted or handed over before that is through.
- * Why no hiredis socket: its TLS layer loses a write watch after a WANT_READ and moves its buffer at each partial write; with
- * memory buffers TLS never sees the socket, and neither can happen.
- * Failure: one on_end, always from a callback of the loop. */
+/* Happy path: connect -> [TLS] -> bytes both ways. What the owner appended goes out at wire_flush: uv_try_write first,
+ * and what the kernel does not take becomes one request; nothing more is encrypted or handed over before that is
+ * through. Why no hiredis socket: its TLS layer loses a write watch after a WANT_READ and moves its buffer at each
+ * partial write; with memory buffers TLS never sees the socket, and neither can happen. Failure: one on_end, always
+ * from a callback of the loop. */
 #include "io/redis_wire.h"
 
 #include <string.h>
@@ -27,11 +27,11 @@ struct wire {
 	struct tls_session *tls;
 	bool is_tcp, is_secure, is_sending, is_closed;
 	bool is_connecting, is_gone; /* the handle is closed; the connect request's callback may be due still */
-	struct buf out;     /* plain, not flushed */
-	size_t out_pos;     /* of it, already encrypted */
-	struct buf sending; /* given to libuv */
-	int failed;         /* uv error of a write, told at the end of the stream */
-	struct err why;     /* or a TLS error of a write */
+	struct buf out;              /* plain, not flushed */
+	size_t out_pos;              /* of it, already encrypted */
+	struct buf sending;          /* given to libuv */
+	int failed;                  /* uv error of a write, told at the end of the stream */
+	struct err why;              /* or a TLS error of a write */
 };
 
 /* libuv asks for a buffer and delivers it before it does anything else, so one a thread is enough. */
@@ -48,7 +48,8 @@ static void fail_uv(struct wire *w, int status)
 {
 	struct err why;
 	if (status == UV_EOF)
-		err_set(&why, ERR_IO, "the server closed the connection%s", w->tls && !w->is_secure ? " during the TLS handshake" : "");
+		err_set(&why, ERR_IO, "the server closed the connection%s",
+			w->tls && !w->is_secure ? " during the TLS handshake" : "");
 	else
 		err_set(&why, ERR_IO, "connection lost: %s", uv_strerror(status));
 	fail(w, &why);
@@ -68,7 +69,8 @@ static void on_written(uv_write_t *req, int status)
 	wire_flush(w);
 }
 
-/* Sends w->sending as far as the kernel takes it; the rest as a request. False = nothing more may be added to it now. */
+/* Sends w->sending as far as the kernel takes it; the rest as a request. False = nothing more may be added to it now.
+ */
 static bool send_some(struct wire *w)
 {
 	uv_buf_t b = uv_buf_init(w->sending.data, (unsigned)w->sending.len);
@@ -108,7 +110,8 @@ static void flush_tls(struct wire *w)
 	do {
 		size_t left = w->out.len - w->out_pos;
 		while (w->is_secure && left > 0 && w->sending.len < TLS_ROUND_BYTES) {
-			int n = tls_write(w->tls, w->out.data + w->out_pos, left < TLS_ROUND_BYTES ? left : TLS_ROUND_BYTES, &w->why);
+			int n = tls_write(w->tls, w->out.data + w->out_pos,
+				left < TLS_ROUND_BYTES ? left : TLS_ROUND_BYTES, &w->why);
 			if (n < 0)
 				w->failed = UV_EPROTO;
 			if (n <= 0)
@@ -135,7 +138,8 @@ void wire_flush(struct wire *w)
 		flush_tls(w);
 	else
 		flush_plain(w);
-	/* A write error: the peer is gone and reading ends too, after what it sent before. Where it does not, our own deadlines end it. */
+	/* A write error: the peer is gone and reading ends too, after what it sent before. Where it does not, our own
+	 * deadlines end it. */
 }
 
 struct buf *wire_out(struct wire *w)
@@ -259,7 +263,8 @@ static void on_connected(uv_connect_t *req, int status)
 	w->ev->on_connect(w->arg, status);
 }
 
-int wire_open(uv_loop_t *loop, const struct sockaddr *addr, const char *path, const struct wire_events *ev, void *arg, struct wire **out)
+int wire_open(uv_loop_t *loop, const struct sockaddr *addr, const char *path, const struct wire_events *ev, void *arg,
+	struct wire **out)
 {
 	struct wire *w = mem_alloc(sizeof(*w));
 	w->ev = ev;

@@ -15,11 +15,13 @@ struct wire_events {
 	void (*on_connect)(void *arg, int uv_status); /* 0 = connected, reading has begun */
 	void (*on_secure)(void *arg);
 	void (*on_bytes)(void *arg, const char *bytes, size_t len);
-	void (*on_end)(void *arg, const struct err *why); /* sentence without the endpoint; the owner calls wire_close */
+	void (*on_end)(
+		void *arg, const struct err *why); /* sentence without the endpoint; the owner calls wire_close */
 };
 
 /* Exactly one of addr and path. uv error (<0) at once, or on_connect later. */
-int wire_open(uv_loop_t *loop, const struct sockaddr *addr, const char *path, const struct wire_events *ev, void *arg, struct wire **out);
+int wire_open(uv_loop_t *loop, const struct sockaddr *addr, const char *path, const struct wire_events *ev, void *arg,
+	struct wire **out);
 /* Starts TLS; name is verified. The result is on_secure or on_end, in a later round, unless setting up fails (err). */
 enum err_code wire_secure(struct wire *w, struct redis_tls *tls, const char *name, struct err *err);
 struct buf *wire_out(struct wire *w); /* append plain bytes here, then wire_flush */

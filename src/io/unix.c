@@ -1,8 +1,8 @@
-/* Happy path: uv_listen -> accept -> credentials and pidfd -> on_accept; bytes in go to on_data; unix_write collects, and an idle
- * handle writes everything once per round of the loop.
- * Failure: end of file or a read error -> on_end, once. A write error (the peer is gone) does not end the connection at once:
- * what the peer sent before is read first; a peer that only refuses to read is ended after a second.
- * A connection that is closed with bytes waiting stays in the background for at most a second, then it is cut. */
+/* Happy path: uv_listen -> accept -> credentials and pidfd -> on_accept; bytes in go to on_data; unix_write collects,
+ * and an idle handle writes everything once per round of the loop. Failure: end of file or a read error -> on_end,
+ * once. A write error (the peer is gone) does not end the connection at once: what the peer sent before is read first;
+ * a peer that only refuses to read is ended after a second. A connection that is closed with bytes waiting stays in the
+ * background for at most a second, then it is cut. */
 #include "io/unix.h"
 
 #include <assert.h>
@@ -295,7 +295,8 @@ static void on_connection(uv_stream_t *server, int status)
 	c->ev->on_accept(c->arg, c, &peer);
 }
 
-enum err_code unix_adopt(uv_loop_t *loop, int fd, const struct unix_events *ev, void *arg, struct unix_conn **out, struct err *err)
+enum err_code unix_adopt(
+	uv_loop_t *loop, int fd, const struct unix_events *ev, void *arg, struct unix_conn **out, struct err *err)
 {
 	int domain = 0;
 	socklen_t len = sizeof(domain);
@@ -336,8 +337,8 @@ static enum err_code check_passed(int fd, const char *path, struct err *err)
 	return ERR_OK;
 }
 
-enum err_code unix_listen(uv_loop_t *loop, const char *path, int fd, mode_t mode, const char *group, const struct unix_events *ev, void *arg,
-	struct unix_listener **out, struct err *err)
+enum err_code unix_listen(uv_loop_t *loop, const char *path, int fd, mode_t mode, const char *group,
+	const struct unix_events *ev, void *arg, struct unix_listener **out, struct err *err)
 {
 	bool is_passed = fd >= 0;
 	enum err_code code = is_passed ? check_passed(fd, path, err) : unix_bind(path, mode, group, &fd, err);

@@ -27,17 +27,19 @@ struct unix_events {
 
 /* fd >= 0: a listening socket passed by the service manager, path only for messages. mode: e.g. 0660. group: "" = leave.
  * ERR_BUSY, ERR_DENIED, ERR_RANGE (path over 107 bytes), ERR_NOT_FOUND (directory, group), ERR_IO. */
-enum err_code unix_listen(uv_loop_t *loop, const char *path, int fd, mode_t mode, const char *group, const struct unix_events *ev, void *arg,
-	struct unix_listener **out, struct err *err);
+enum err_code unix_listen(uv_loop_t *loop, const char *path, int fd, mode_t mode, const char *group,
+	const struct unix_events *ev, void *arg, struct unix_listener **out, struct err *err);
 void unix_unlisten(struct unix_listener *l, bool unlink_path); /* connections stay */
 int unix_listener_fd(const struct unix_listener *l);
 /* Adopts a connected descriptor (descriptor store); on failure (ERR_INVALID) it stays the caller's. */
-enum err_code unix_adopt(uv_loop_t *loop, int fd, const struct unix_events *ev, void *arg, struct unix_conn **out, struct err *err);
+enum err_code unix_adopt(
+	uv_loop_t *loop, int fd, const struct unix_events *ev, void *arg, struct unix_conn **out, struct err *err);
 
 void unix_set_data(struct unix_conn *c, void *data);
 void *unix_data(const struct unix_conn *c);
-void unix_write(struct unix_conn *c, const char *bytes, size_t len); /* copied; order kept; batched: written once per loop round */
-size_t unix_write_pending(const struct unix_conn *c);                /* bytes not yet taken by the kernel */
-void unix_close(struct unix_conn *c, bool flush);                    /* flush: what was written goes out first, at most 1 s */
-void unix_pause(struct unix_conn *c, bool paused);                   /* stop or go on reading; the peer's end is not seen while paused */
+void unix_write(struct unix_conn *c, const char *bytes,
+	size_t len);                                  /* copied; order kept; batched: written once per loop round */
+size_t unix_write_pending(const struct unix_conn *c); /* bytes not yet taken by the kernel */
+void unix_close(struct unix_conn *c, bool flush);     /* flush: what was written goes out first, at most 1 s */
+void unix_pause(struct unix_conn *c, bool paused); /* stop or go on reading; the peer's end is not seen while paused */
 int unix_conn_fd(const struct unix_conn *c);

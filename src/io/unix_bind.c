@@ -55,7 +55,8 @@ static enum err_code clear_stale(const char *path, const struct sockaddr_un *add
 	if (e != ECONNREFUSED && e != EACCES && e != EPERM)
 		return err_set(err, ERR_BUSY, "%s: another process listens there", path);
 	if (e != ECONNREFUSED)
-		return err_set(err, ERR_DENIED, "%s: cannot tell whether another process listens there: %s", path, strerror(e));
+		return err_set(err, ERR_DENIED, "%s: cannot tell whether another process listens there: %s", path,
+			strerror(e));
 	if (unlink(path) < 0 && errno != ENOENT)
 		return err_set(err, code_of(errno), "%s: cannot remove the stale socket: %s", path, strerror(errno));
 	return ERR_OK;
@@ -86,7 +87,8 @@ enum err_code unix_bind(const char *path, mode_t mode, const char *group, int *o
 	if (gid != (gid_t)-1 && chown(path, (uid_t)-1, gid) < 0)
 		rc = err_set(err, code_of(errno), "%s: cannot give it to group %s: %s", path, group, strerror(errno));
 	else if (chmod(path, mode) < 0)
-		rc = err_set(err, code_of(errno), "%s: cannot set mode %04o: %s", path, (unsigned)mode, strerror(errno));
+		rc = err_set(
+			err, code_of(errno), "%s: cannot set mode %04o: %s", path, (unsigned)mode, strerror(errno));
 	if (rc) {
 		unlink(path);
 		close(fd);

@@ -1,4 +1,5 @@
-/* Any line: no crash, slices lie where they say, what was accepted keeps its promises, and what we answer with its text is JSON. */
+/* Any line: no crash, slices lie where they say, what was accepted keeps its promises, and what we answer with its text
+ * is JSON. */
 #include "codec/frame.h"
 
 #include <stdlib.h>
@@ -45,7 +46,8 @@ static void check_answer(const struct frame *f)
 {
 	struct buf b;
 	buf_init(&b);
-	frame_encode(&b, &(struct out_frame){.kind = OUT_ERR, .error = FERR_UNKNOWN_TYPE, .msg = f->type, .lease = f->lease});
+	frame_encode(&b,
+		&(struct out_frame){.kind = OUT_ERR, .error = FERR_UNKNOWN_TYPE, .msg = f->type, .lease = f->lease});
 	demand(memchr(b.data, '\n', b.len) == b.data + b.len - 1);
 	yyjson_doc *doc = yyjson_read(b.data, b.len, 0);
 	yyjson_val *msg = yyjson_obj_get(yyjson_doc_get_root(doc), "msg");

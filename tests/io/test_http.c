@@ -94,7 +94,10 @@ HTTP_TEST(get_gets_a_whole_large_page)
 	int fd = dial();
 	size_t len;
 	const char *r = ask(fd, "GET /metrics?x=1 HTTP/1.1\r\nHost: a\r\n\r\n", &len);
-	cr_assert(strncmp(r, "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: 700000\r\nConnection: close\r\n\r\nline 1\n", 110) == 0);
+	cr_assert(strncmp(r,
+			  "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: "
+			  "700000\r\nConnection: close\r\n\r\nline 1\n",
+			  110) == 0);
 	cr_assert(len > 700000 && strcmp(r + len - 7, "line 1\n") == 0);
 	close(fd);
 }
@@ -111,8 +114,9 @@ HTTP_TEST(wrong_requests_get_a_status)
 {
 	static const struct {
 		const char *request, *status;
-	} cases[] = {{"GET /other HTTP/1.1\r\n\r\n", "HTTP/1.1 404 "}, {"POST /metrics HTTP/1.1\r\n\r\n", "HTTP/1.1 405 "},
-		{"hello\r\n\r\n", "HTTP/1.1 400 "}, {"\r\n\r\n", "HTTP/1.1 400 "}, {"GET metrics HTTP/1.1\r\n\r\n", "HTTP/1.1 400 "}};
+	} cases[] = {{"GET /other HTTP/1.1\r\n\r\n", "HTTP/1.1 404 "},
+		{"POST /metrics HTTP/1.1\r\n\r\n", "HTTP/1.1 405 "}, {"hello\r\n\r\n", "HTTP/1.1 400 "},
+		{"\r\n\r\n", "HTTP/1.1 400 "}, {"GET metrics HTTP/1.1\r\n\r\n", "HTTP/1.1 400 "}};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		int fd = dial();
 		const char *r = ask(fd, cases[i].request, NULL);
@@ -169,7 +173,8 @@ HTTP_TEST(closing_with_connections_open)
 
 HTTP_TEST(addresses_are_checked)
 {
-	static const char *const bad[] = {"", "9438", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:9x", "name:80", "[::1:80", "::1:80", ":80"};
+	static const char *const bad[] = {"", "9438", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:9x",
+		"name:80", "[::1:80", "::1:80", ":80"};
 	struct http *h = NULL;
 	struct err err;
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)

@@ -27,7 +27,8 @@ static void listen_at(char first)
 	if (first == '@')
 		un.sun_path[0] = '\0';
 	manager = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	cr_assert(bind(manager, (struct sockaddr *)&un, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len + (first != '@'))) == 0);
+	cr_assert(bind(manager, (struct sockaddr *)&un,
+			  (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len + (first != '@'))) == 0);
 	setenv("NOTIFY_SOCKET", name, 1);
 }
 
@@ -39,7 +40,8 @@ static const char *receive(int *fd)
 		char bytes[CMSG_SPACE(sizeof(int))];
 	} control = {0};
 	struct iovec iov = {text, sizeof(text) - 1};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control)};
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control)};
 	ssize_t n = recvmsg(manager, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	text[n > 0 ? n : 0] = '\0';
 	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);

@@ -89,7 +89,8 @@ IO_TEST(falls_back_to_resp2_when_hello_is_unknown)
 
 IO_TEST(falls_back_to_resp2_on_noproto)
 {
-	rig_serve(&R, SCRIPTS("expect HELLO\nsend -NOPROTO sorry this protocol version is not supported\\r\\n\nexpect CLIENT ID\nsend :1\\r\\n"));
+	rig_serve(&R, SCRIPTS("expect HELLO\nsend -NOPROTO sorry this protocol version is not supported\\r\\n\nexpect "
+			      "CLIENT ID\nsend :1\\r\\n"));
 	rig_open(&R);
 	cr_assert(rig_until(&R, "up"));
 	cr_assert(redis_resp(R.c) == 2);
@@ -97,13 +98,16 @@ IO_TEST(falls_back_to_resp2_on_noproto)
 
 IO_TEST(a_wrong_password_is_told_and_nothing_else_is_sent)
 {
-	rig_serve(&R, SCRIPTS("expect HELLO\nsend -WRONGPASS invalid username-password pair or user is disabled.\\r\\n\nserve", "hello"));
+	rig_serve(&R, SCRIPTS("expect HELLO\nsend -WRONGPASS invalid username-password pair or user is "
+			      "disabled.\\r\\n\nserve",
+			      "hello"));
 	R.opts.password = "bad-secret";
 	R.opts.db = 3;
 	rig_open(&R);
 	cr_assert(rig_until(&R, "up\n"));
 	hide_port();
-	expect_story("down: redis 127.0.0.1:P: authentication refused: WRONGPASS invalid username-password pair or user is disabled.\nup\n");
+	expect_story("down: redis 127.0.0.1:P: authentication refused: WRONGPASS invalid username-password pair or "
+		     "user is disabled.\nup\n");
 	cr_assert(!strstr(resp_server_heard(R.server, 0), "SELECT"));
 	cr_assert(!strstr(R.story.data, "bad-secret"));
 }
@@ -137,13 +141,15 @@ IO_TEST(maintenance_off_is_never_asked)
 IO_TEST(maintenance_required_and_refused_stays_down)
 {
 	rig_serve(&R, SCRIPTS("serve", "hello\nexpect CLIENT MAINT_NOTIFICATIONS\nsend +QUEUED\\r\\n",
-			"hello\nexpect CLIENT MAINT_NOTIFICATIONS ON moving-endpoint-type external-fqdn\nsend +OK\\r\\n"));
+			      "hello\nexpect CLIENT MAINT_NOTIFICATIONS ON moving-endpoint-type external-fqdn\nsend "
+			      "+OK\\r\\n"));
 	R.opts.maint = REDIS_MAINT_REQUIRED;
 	R.opts.maint_endpoint_type = "external-fqdn";
 	rig_open(&R);
 	cr_assert(rig_until(&R, "up\n"));
 	hide_port();
-	expect_story("down: redis 127.0.0.1:P: maintenance notifications refused: ERR unknown subcommand 'MAINT_NOTIFICATIONS'. Try CLIENT HELP.\n"
+	expect_story("down: redis 127.0.0.1:P: maintenance notifications refused: ERR unknown subcommand "
+		     "'MAINT_NOTIFICATIONS'. Try CLIENT HELP.\n"
 		     "down: redis 127.0.0.1:P: maintenance notifications refused: QUEUED\nup\n");
 	cr_assert(redis_maint(R.c) == REDIS_MAINT_ON);
 }
@@ -156,32 +162,40 @@ IO_TEST(maintenance_required_needs_resp3)
 	rig_open(&R);
 	cr_assert(rig_until(&R, "down"));
 	hide_port();
-	expect_story("down: redis 127.0.0.1:P: maintenance notifications refused: no RESP3: ERR unknown command `HELLO`\n");
+	expect_story(
+		"down: redis 127.0.0.1:P: maintenance notifications refused: no RESP3: ERR unknown command `HELLO`\n");
 }
 
 IO_TEST(pushes_may_stand_anywhere)
 {
-	rig_serve(&R, SCRIPTS(
-		"expect HELLO\nsend >4\\r\\n$6\\r\\nMOVING\\r\\n:0\\r\\n:15\\r\\n_\\r\\n%1\\r\\n$2\\r\\nid\\r\\n:9\\r\\n>1\\r\\n$4\\r\\nA-ok\\r\\n\n"
-		"expect CLIENT MAINT_NOTIFICATIONS\nsend >3\\r\\n+MIGRATED\\r\\n:1\\r\\n$6\\r\\n[\"27\"]\\r\\n+OK\\r\\n\n"
-		"expect ECHO\ntrickle >2\\r\\n$6\\r\\nMOVING\\r\\n:1\\r\\n$3\\r\\none\\r\\n>0\\r\\n>1\\r\\n$9\\r\\nsubscribe\\r\\n\n"
-		"expect ECHO\nsend $3\\r\\ntwo\\r\\n"));
+	rig_serve(&R,
+		SCRIPTS("expect HELLO\nsend "
+			">4\\r\\n$6\\r\\nMOVING\\r\\n:0\\r\\n:15\\r\\n_\\r\\n%1\\r\\n$2\\r\\nid\\r\\n:9\\r\\n>1\\r\\n$"
+			"4\\r\\nA-ok\\r\\n\n"
+			"expect CLIENT MAINT_NOTIFICATIONS\nsend "
+			">3\\r\\n+MIGRATED\\r\\n:1\\r\\n$6\\r\\n[\"27\"]\\r\\n+OK\\r\\n\n"
+			"expect ECHO\ntrickle "
+			">2\\r\\n$6\\r\\nMOVING\\r\\n:1\\r\\n$3\\r\\none\\r\\n>0\\r\\n>1\\r\\n$9\\r\\nsubscribe\\r\\n\n"
+			"expect ECHO\nsend $3\\r\\ntwo\\r\\n"));
 	R.opts.maint = REDIS_MAINT_AUTO;
 	rig_open(&R);
 	cr_assert(rig_until(&R, "up\n"));
 	rig_send(&R, 1, "ECHO one", 2000);
 	rig_send(&R, 2, "ECHO two", 2000);
 	cr_assert(rig_until(&R, "reply 2"));
-	expect_story("push MOVING :0 :15 nil\npush A-ok\npush +MIGRATED :1 [\"27\"]\nup\npush MOVING :1\nreply 1 one\npush\npush subscribe\n"
+	expect_story("push MOVING :0 :15 nil\npush A-ok\npush +MIGRATED :1 [\"27\"]\nup\npush MOVING :1\nreply 1 "
+		     "one\npush\npush subscribe\n"
 		     "reply 2 two\n");
 }
 
 IO_TEST(subscriptions_are_told_by_push_and_answered_once)
 {
-	rig_serve(&R, SCRIPTS("hello\nexpect PSUBSCRIBE a* b*\nsend >3\\r\\n$10\\r\\npsubscribe\\r\\n$2\\r\\na*\\r\\n:1\\r\\n\n"
-			      "send >4\\r\\n$8\\r\\npmessage\\r\\n$2\\r\\na*\\r\\n$2\\r\\nax\\r\\n$1\\r\\n1\\r\\n\n"
-			      "send >3\\r\\n$10\\r\\npsubscribe\\r\\n$2\\r\\nb*\\r\\n:2\\r\\n\n"
-			      "expect PSUBSCRIBE c*\nsend -NOPERM this user has no permissions to access the channel\\r\\n"));
+	rig_serve(&R,
+		SCRIPTS("hello\nexpect PSUBSCRIBE a* b*\nsend "
+			">3\\r\\n$10\\r\\npsubscribe\\r\\n$2\\r\\na*\\r\\n:1\\r\\n\n"
+			"send >4\\r\\n$8\\r\\npmessage\\r\\n$2\\r\\na*\\r\\n$2\\r\\nax\\r\\n$1\\r\\n1\\r\\n\n"
+			"send >3\\r\\n$10\\r\\npsubscribe\\r\\n$2\\r\\nb*\\r\\n:2\\r\\n\n"
+			"expect PSUBSCRIBE c*\nsend -NOPERM this user has no permissions to access the channel\\r\\n"));
 	R.opts.is_subscriber = true;
 	rig_open(&R);
 	cr_assert(rig_until(&R, "up\n"));
@@ -196,8 +210,11 @@ IO_TEST(subscriptions_are_told_by_push_and_answered_once)
 
 IO_TEST(resp2_subscriptions_look_the_same)
 {
-	rig_serve(&R, SCRIPTS("expect HELLO\nsend -ERR unknown command\\r\\n\nexpect CLIENT ID\nsend :1\\r\\n\nexpect SUBSCRIBE a\n"
-			      "send *3\\r\\n$9\\r\\nsubscribe\\r\\n$1\\r\\na\\r\\n:1\\r\\n*3\\r\\n$7\\r\\nmessage\\r\\n$1\\r\\na\\r\\n$2\\r\\nhi\\r\\n\n"
+	rig_serve(&R, SCRIPTS("expect HELLO\nsend -ERR unknown command\\r\\n\nexpect CLIENT ID\nsend :1\\r\\n\nexpect "
+			      "SUBSCRIBE a\n"
+			      "send "
+			      "*3\\r\\n$9\\r\\nsubscribe\\r\\n$1\\r\\na\\r\\n:1\\r\\n*3\\r\\n$7\\r\\nmessage\\r\\n$"
+			      "1\\r\\na\\r\\n$2\\r\\nhi\\r\\n\n"
 			      "expect PING\nsend *2\\r\\n$4\\r\\npong\\r\\n$0\\r\\n\\r\\n"));
 	R.opts.is_subscriber = true;
 	rig_open(&R);
@@ -218,7 +235,9 @@ IO_TEST(a_command_past_its_deadline_ends_the_connection)
 	rig_send(&R, 2, "XREADGROUP block", 5000);
 	rig_send(&R, 3, "ECHO c", 100);
 	cr_assert(rig_until(&R, "waiting)\nup\n"));
-	cr_assert(strstr(R.story.data, "up\nreply 1 a\nreply 2 NULL\nreply 3 NULL\ndown up: redis 127.0.0.1:") == R.story.data, "%s", R.story.data);
+	cr_assert(strstr(R.story.data, "up\nreply 1 a\nreply 2 NULL\nreply 3 NULL\ndown up: redis 127.0.0.1:") ==
+			  R.story.data,
+		"%s", R.story.data);
 	cr_assert(strstr(R.story.data, "no answer to XREADGROUP for "));
 }
 
@@ -246,7 +265,7 @@ static void stall(struct rig *r, const char *line)
 
 IO_TEST(after_a_stall_the_socket_is_read_before_a_deadline_counts)
 {
-	rig_serve(&R, SCRIPTS("hello\nexpect ECHO\nsend +go\\r\\n\nexpect ECHO\nsend +in time\\r\\n"));
+	rig_serve(&R, SCRIPTS("hello\nexpect ECHO\nsend +go\\r\\n\nwait 50\nexpect ECHO\nsend +in time\\r\\n"));
 	rig_open(&R);
 	cr_assert(rig_until(&R, "up\n"));
 	rig_send(&R, 1, "ECHO a", 2000);
@@ -347,7 +366,8 @@ IO_TEST(an_unresolvable_name_is_said)
 
 IO_TEST(garbage_ends_the_connection_not_the_process)
 {
-	rig_serve(&R, SCRIPTS("hello\nexpect GET\nsend HTTP/1.1 400\\r\\n", "hello\nsend :5\\r\\n\nmute", "hello\nsend >1\\r\\n$9\\r\\nsubscribe\\r\\n"));
+	rig_serve(&R, SCRIPTS("hello\nexpect GET\nsend HTTP/1.1 400\\r\\n", "hello\nsend :5\\r\\n\nmute",
+			      "hello\nsend >1\\r\\n$9\\r\\nsubscribe\\r\\n"));
 	rig_open(&R);
 	cr_assert(rig_until(&R, "up\n"));
 	rig_send(&R, 1, "GET a", 2000);
@@ -392,7 +412,9 @@ IO_TEST(a_large_value_goes_through_both_ways)
 
 IO_TEST(new_credentials_are_used_at_once_and_a_refusal_closes)
 {
-	rig_serve(&R, SCRIPTS("hello\nexpect AUTH ann one\nsend +OK\\r\\n\nexpect AUTH ann two\nsend -WRONGPASS no\\r\\n", "serve"));
+	rig_serve(
+		&R, SCRIPTS("hello\nexpect AUTH ann one\nsend +OK\\r\\n\nexpect AUTH ann two\nsend -WRONGPASS no\\r\\n",
+			    "serve"));
 	R.opts.username = "ann";
 	R.opts.password = "zero";
 	rig_open(&R);

@@ -9,8 +9,8 @@ Test(redis_addr, reads_and_writes_the_three_forms)
 	static const struct {
 		const char *text, *host;
 		uint16_t port;
-	} good[] = {{"127.0.0.1:6379", "127.0.0.1", 6379}, {"redis.example:1", "redis.example", 1}, {"[::1]:65535", "::1", 65535},
-		{"unix:/run/redis.sock", "/run/redis.sock", 0}};
+	} good[] = {{"127.0.0.1:6379", "127.0.0.1", 6379}, {"redis.example:1", "redis.example", 1},
+		{"[::1]:65535", "::1", 65535}, {"unix:/run/redis.sock", "/run/redis.sock", 0}};
 	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
 		struct redis_addr a;
 		struct err err;
@@ -25,8 +25,9 @@ Test(redis_addr, reads_and_writes_the_three_forms)
 
 Test(redis_addr, refuses_the_rest_with_its_text)
 {
-	static const char *const bad[] = {"", ":", ":6379", "host", "host:", "host:0", "host:65536", "host:123456", "host:1x", "host:-1", "::1:6379",
-		"[::1]", "[::1]6379", "[::1", "[]:1", "[host]:1", "a b:1", "unix:", "unix:relative", "redis://host:1"};
+	static const char *const bad[] = {"", ":", ":6379", "host", "host:", "host:0", "host:65536", "host:123456",
+		"host:1x", "host:-1", "::1:6379", "[::1]", "[::1]6379", "[::1", "[]:1", "[host]:1", "a b:1",
+		"unix:", "unix:relative", "redis://host:1"};
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		struct redis_addr a = {.port = 77};
 		struct err err;
@@ -49,10 +50,11 @@ static const char *type_of(const char *text, const char *peer, bool is_tls)
 
 Test(redis_addr, the_endpoint_type_follows_the_configured_address_then_the_peer)
 {
-	static const char *const internal[] = {"10.1.2.3:1", "172.16.0.1:1", "172.31.255.255:1", "192.168.9.9:1", "127.0.0.1:1", "169.254.1.1:1",
-		"100.64.0.1:1", "100.127.255.255:1", "[::1]:1", "[fd00::1]:1", "[fe80::1]:1", "[::ffff:10.0.0.1]:1"};
-	static const char *const external[] = {"8.8.8.8:1", "172.32.0.1:1", "172.15.0.1:1", "192.169.0.1:1", "100.128.0.1:1", "[2001:db8::1]:1",
-		"[::ffff:8.8.8.8]:1"};
+	static const char *const internal[] = {"10.1.2.3:1", "172.16.0.1:1", "172.31.255.255:1", "192.168.9.9:1",
+		"127.0.0.1:1", "169.254.1.1:1", "100.64.0.1:1", "100.127.255.255:1", "[::1]:1", "[fd00::1]:1",
+		"[fe80::1]:1", "[::ffff:10.0.0.1]:1"};
+	static const char *const external[] = {"8.8.8.8:1", "172.32.0.1:1", "172.15.0.1:1", "192.169.0.1:1",
+		"100.128.0.1:1", "[2001:db8::1]:1", "[::ffff:8.8.8.8]:1"};
 	for (size_t i = 0; i < sizeof(internal) / sizeof(internal[0]); i++) {
 		cr_assert_str_eq(type_of(internal[i], NULL, false), "internal-ip", "%s", internal[i]);
 		cr_assert_str_eq(type_of("name:1", internal[i], true), "internal-fqdn");

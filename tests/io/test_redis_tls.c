@@ -30,7 +30,8 @@ static void down(void)
 
 static void dial(const char *const *scripts, const char *cert, const char *host, const struct redis_tls_files *files)
 {
-	struct resp_server_opts opts = {.cert_file = cert, .key_file = certs.key, .client_ca_file = files->cert_file ? certs.ca : NULL};
+	struct resp_server_opts opts = {
+		.cert_file = cert, .key_file = certs.key, .client_ca_file = files->cert_file ? certs.ca : NULL};
 	R.server = resp_server_start(scripts, &opts);
 	snprintf(R.opts.addr.host, sizeof(R.opts.addr.host), "%s", host);
 	R.opts.addr.port = resp_server_port(R.server);
@@ -124,8 +125,10 @@ TLS_TEST(a_server_that_never_answers_ends_by_the_connect_timeout)
 
 TLS_TEST(large_values_do_not_stall)
 {
-	/* The server reads nothing for a while, so that writes stop half-way while replies of its own are to be read. */
-	dial(SCRIPTS("hello\nexpect ECHO\nsend +first\\r\\n\nwait 200"), certs.server, "localhost", &(struct redis_tls_files){.ca_file = certs.ca});
+	/* The server reads nothing for a while, so that writes stop half-way while replies of its own are to be read.
+	 */
+	dial(SCRIPTS("hello\nexpect ECHO\nsend +first\\r\\n\nwait 200"), certs.server, "localhost",
+		&(struct redis_tls_files){.ca_file = certs.ca});
 	cr_assert(rig_until(&R, "up\n"));
 	static char big[120000];
 	memset(big, 'x', sizeof(big));
@@ -164,9 +167,12 @@ TLS_TEST(files_are_checked_when_loaded)
 	cr_assert(strcmp(err.text, "tls.ca_file /no/such.pem: No such file or directory") == 0, "%s", err.text);
 	cr_assert(redis_tls_new(&(struct redis_tls_files){.ca_file = certs.key}, &tls, &err) == ERR_INVALID);
 	cr_assert(strstr(err.text, certs.key), "%s", err.text);
-	cr_assert(redis_tls_new(&(struct redis_tls_files){.ca_file = certs.ca, .cert_file = certs.client}, &tls, &err) == ERR_INVALID);
+	cr_assert(redis_tls_new(&(struct redis_tls_files){.ca_file = certs.ca, .cert_file = certs.client}, &tls,
+			  &err) == ERR_INVALID);
 	cr_assert(strstr(err.text, "belong together"), "%s", err.text);
-	cr_assert(redis_tls_new(&(struct redis_tls_files){.ca_file = certs.ca, .cert_file = certs.client, .key_file = certs.ca}, &tls, &err) ==
-		ERR_INVALID);
+	cr_assert(
+		redis_tls_new(
+			&(struct redis_tls_files){.ca_file = certs.ca, .cert_file = certs.client, .key_file = certs.ca},
+			&tls, &err) == ERR_INVALID);
 	cr_assert(tls == NULL);
 }

@@ -38,7 +38,8 @@ struct resp_server {
 	int stop_pipe[2]; /* readable = stop */
 	uint16_t port;
 	SSL_CTX *ctx;
-	const char *const *scripts;
+	const char *scripts[MAX_CONNS];
+	int n_scripts;
 	pthread_t thread;
 	pthread_mutex_t lock;
 	struct client *clients[MAX_CONNS];
@@ -298,10 +299,7 @@ static void *client_main(void *arg)
 
 static const char *script_of(const struct resp_server *s, int i)
 {
-	int n = 0;
-	while (s->scripts[n])
-		n++;
-	return n == 0 ? "serve" : s->scripts[i < n ? i : n - 1];
+	return s->n_scripts == 0 ? "serve" : s->scripts[i < s->n_scripts ? i : s->n_scripts - 1];
 }
 
 static void *accept_main(void *arg)
@@ -323,7 +321,8 @@ static void *accept_main(void *arg)
 		int one = 1;
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 		struct client *c = calloc(1, sizeof(*c));
-		*c = (struct client){.server = s, .fd = fd, .index = s->n_clients, .script = script_of(s, s->n_clients)};
+		*c = (struct client){
+			.server = s, .fd = fd, .index = s->n_clients, .script = script_of(s, s->n_clients)};
 		pthread_mutex_lock(&s->lock);
 		s->clients[s->n_clients++] = c;
 		pthread_mutex_unlock(&s->lock);
@@ -339,7 +338,8 @@ static void listen_on(struct resp_server *s, const char *path)
 	s->fd = socket(path ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (path)
 		snprintf(un.sun_path, sizeof(un.sun_path), "%s", path);
-	int rc = path ? bind(s->fd, (struct sockaddr *)&un, sizeof(un)) : bind(s->fd, (struct sockaddr *)&in, sizeof(in));
+	int rc = path ? bind(s->fd, (struct sockaddr *)&un, sizeof(un))
+		      : bind(s->fd, (struct sockaddr *)&in, sizeof(in));
 	if (s->fd < 0 || rc < 0 || listen(s->fd, 64) < 0)
 		die("resp_server: listen");
 	socklen_t len = sizeof(in);
@@ -350,7 +350,9 @@ static void listen_on(struct resp_server *s, const char *path)
 struct resp_server *resp_server_start(const char *const *scripts, const struct resp_server_opts *opts)
 {
 	struct resp_server *s = calloc(1, sizeof(*s));
-	s->scripts = scripts;
+	for (; scripts[s->n_scripts];
+		s->n_scripts++) /* the array may be gone before the server; the texts are literals */
+		s->scripts[s->n_scripts] = scripts[s->n_scripts];
 	pthread_mutex_init(&s->lock, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	if (pipe(s->stop_pipe) < 0)

@@ -19,12 +19,12 @@
 struct resp_server;
 
 struct resp_server_opts {
-	const char *unix_path;           /* NULL = TCP on 127.0.0.1, a free port */
+	const char *unix_path;            /* NULL = TCP on 127.0.0.1, a free port */
 	const char *cert_file, *key_file; /* NULL = plain */
-	const char *client_ca_file;      /* asks for a client certificate */
+	const char *client_ca_file;       /* asks for a client certificate */
 };
 
-/* scripts: NULL-terminated; opts NULL = plain TCP. Ends the process when it cannot listen. */
+/* scripts: NULL-terminated, at most 64; the texts must outlive the server, the array need not; opts NULL = plain TCP. Ends the process when it cannot listen. */
 struct resp_server *resp_server_start(const char *const *scripts, const struct resp_server_opts *opts);
 void resp_server_stop(struct resp_server *s);
 uint16_t resp_server_port(const struct resp_server *s);

@@ -44,7 +44,8 @@ static X509 *issue(const struct wish *w, X509 *ca, EVP_PKEY *key)
 	ASN1_INTEGER_set(X509_get_serialNumber(cert), serial++);
 	X509_gmtime_adj(X509_getm_notBefore(cert), w->from_s);
 	X509_gmtime_adj(X509_getm_notAfter(cert), w->to_s);
-	X509_NAME_add_entry_by_txt(X509_get_subject_name(cert), "CN", MBSTRING_ASC, (const unsigned char *)w->name, -1, -1, 0);
+	X509_NAME_add_entry_by_txt(
+		X509_get_subject_name(cert), "CN", MBSTRING_ASC, (const unsigned char *)w->name, -1, -1, 0);
 	X509 *issuer = ca ? ca : cert;
 	X509_set_issuer_name(cert, X509_get_subject_name(issuer));
 	X509_set_pubkey(cert, key);

@@ -8,7 +8,7 @@ struct test_certs {
 	char other[96];   /* DNS:elsewhere.example only */
 	char expired[96]; /* as server, but yesterday's */
 	char client[96];
-	char key[96];     /* of all of them */
+	char key[96]; /* of all of them */
 };
 
 void test_certs_make(struct test_certs *t);

@@ -51,8 +51,9 @@ static void expect_problem(const char *line, enum frame_problem problem, const c
 
 Test(frame_decode, reads_a_full_hello)
 {
-	expect_problem("{\"t\":\"hello\",\"v\":1,\"name\":\"w1\",\"credits\":10,\"services\":[\"a\",\"b\"],\"session\":\"s9\","
-		       "\"resume\":[\"L1\",\"L2\",\"L3\"],\"later\":{\"x\":[1]}}",
+	expect_problem(
+		"{\"t\":\"hello\",\"v\":1,\"name\":\"w1\",\"credits\":10,\"services\":[\"a\",\"b\"],\"session\":\"s9\","
+		"\"resume\":[\"L1\",\"L2\",\"L3\"],\"later\":{\"x\":[1]}}",
 		FRAME_PROBLEM_NONE, NULL);
 	cr_assert_eq(f.kind, FRAME_HELLO);
 	cr_assert_eq(f.v, 1);
@@ -71,7 +72,8 @@ Test(frame_decode, a_short_hello_has_no_optional_fields)
 	cr_assert_not(f.has_services);
 	cr_assert_null(f.session.p);
 	cr_assert_eq(f.n_resume, 0);
-	expect_problem("{\"t\":\"hello\",\"v\":1,\"name\":\"x\",\"credits\":0,\"services\":[]}", FRAME_PROBLEM_NONE, NULL);
+	expect_problem(
+		"{\"t\":\"hello\",\"v\":1,\"name\":\"x\",\"credits\":0,\"services\":[]}", FRAME_PROBLEM_NONE, NULL);
 	cr_assert(f.has_services);
 	cr_assert_eq(f.n_services, 0);
 }
@@ -120,8 +122,8 @@ Test(frame_decode, credits_have_limits)
 	cr_assert_eq(f.credits, 10000);
 	expect_problem("{\"t\":\"credits\",\"n\":0}", FRAME_PROBLEM_NONE, NULL);
 	cr_assert_eq(f.credits, 0);
-	static const char *const out[] = {"10001", "-1", "9223372036854775807", "9223372036854775808", "18446744073709551615",
-		"99999999999999999999999", "-99999999999999999999999"};
+	static const char *const out[] = {"10001", "-1", "9223372036854775807", "9223372036854775808",
+		"18446744073709551615", "99999999999999999999999", "-99999999999999999999999"};
 	for (size_t i = 0; i < sizeof(out) / sizeof(out[0]); i++) {
 		char line[128];
 		snprintf(line, sizeof(line), "{\"t\":\"credits\",\"n\":%s}", out[i]);
@@ -159,17 +161,21 @@ Test(frame_decode, a_lease_is_1_to_64_bytes)
 
 Test(frame_decode, fail_and_progress_carry_text)
 {
-	expect_problem("{\"lease\":\"L\",\"t\":\"fail\",\"reason\":\"caf\\u00e9 \\\"x\\\"\",\"dead\":true}", FRAME_PROBLEM_NONE, NULL);
+	expect_problem("{\"lease\":\"L\",\"t\":\"fail\",\"reason\":\"caf\\u00e9 \\\"x\\\"\",\"dead\":true}",
+		FRAME_PROBLEM_NONE, NULL);
 	cr_assert(is(f.reason, "caf\xc3\xa9 \"x\""));
 	cr_assert(f.dead);
 	expect_problem("{\"t\":\"fail\",\"lease\":\"L\",\"dead\":false}", FRAME_PROBLEM_NONE, NULL);
 	cr_assert_not(f.dead);
 	cr_assert_null(f.reason.p);
-	expect_problem("{\"t\":\"fail\",\"lease\":\"L\",\"dead\":1}", FRAME_PROBLEM_FIELD, "dead: must be true or false");
-	expect_problem("{\"t\":\"fail\",\"lease\":\"L\",\"reason\":{}}", FRAME_PROBLEM_FIELD, "reason: must be a string");
+	expect_problem(
+		"{\"t\":\"fail\",\"lease\":\"L\",\"dead\":1}", FRAME_PROBLEM_FIELD, "dead: must be true or false");
+	expect_problem(
+		"{\"t\":\"fail\",\"lease\":\"L\",\"reason\":{}}", FRAME_PROBLEM_FIELD, "reason: must be a string");
 	expect_problem("{\"t\":\"progress\",\"lease\":\"L\",\"note\":\"half\"}", FRAME_PROBLEM_NONE, NULL);
 	cr_assert(is(f.note, "half"));
-	expect_problem("{\"t\":\"progress\",\"lease\":\"L\",\"note\":[]}", FRAME_PROBLEM_FIELD, "note: must be a string");
+	expect_problem(
+		"{\"t\":\"progress\",\"lease\":\"L\",\"note\":[]}", FRAME_PROBLEM_FIELD, "note: must be a string");
 }
 
 Test(frame_decode, ping_pong_bye)
@@ -209,10 +215,11 @@ Test(frame_decode, unknown_fields_may_hold_any_number)
 
 Test(frame_decode, refuses_what_is_no_frame)
 {
-	static const char *const bad[] = {"", " ", "x", "[]", "\"t\"", "7", "null", "{}", "{\"t\":7}", "{\"t\":null}", "{\"t\":\"bye\"",
-		"{\"t\":\"bye\"}}", "{\"t\":\"bye\"} {}", "{\"t\":\"bye\",}", "{'t':'bye'}", "{\"t\":\"b\xff\"}", "{\"t\":\"\xc0\xaf\"}",
-		"{\"t\":\"\xed\xa0\x80\"}", "{\"t\":\"\\ud800\"}", "{\"t\":\"b\x01\"}", "{\"t\":\"bye\",\"x\":NaN}",
-		"\xef\xbb\xbf{\"t\":\"bye\"}", "{\"t\":\"bye\"} // x"};
+	static const char *const bad[] = {"", " ", "x", "[]", "\"t\"", "7", "null", "{}", "{\"t\":7}", "{\"t\":null}",
+		"{\"t\":\"bye\"", "{\"t\":\"bye\"}}", "{\"t\":\"bye\"} {}", "{\"t\":\"bye\",}", "{'t':'bye'}",
+		"{\"t\":\"b\xff\"}", "{\"t\":\"\xc0\xaf\"}", "{\"t\":\"\xed\xa0\x80\"}", "{\"t\":\"\\ud800\"}",
+		"{\"t\":\"b\x01\"}", "{\"t\":\"bye\",\"x\":NaN}", "\xef\xbb\xbf{\"t\":\"bye\"}",
+		"{\"t\":\"bye\"} // x"};
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		f.kind = FRAME_N;
 		err.text[0] = '\0';
@@ -262,6 +269,7 @@ Test(frame_decode, a_long_frame_then_a_short_one)
 	cr_assert_eq(f.n_resume, 10000);
 	cr_assert(is(f.resume[9999], "lease-9999"));
 	buf_fini(&b);
-	expect_problem("{\"t\":\"hello\",\"v\":1,\"name\":\"w\",\"credits\":1,\"resume\":[\"a\"]}", FRAME_PROBLEM_NONE, NULL);
+	expect_problem(
+		"{\"t\":\"hello\",\"v\":1,\"name\":\"w\",\"credits\":1,\"resume\":[\"a\"]}", FRAME_PROBLEM_NONE, NULL);
 	cr_assert(f.n_resume == 1 && is(f.resume[0], "a"));
 }

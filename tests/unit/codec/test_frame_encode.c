@@ -37,35 +37,58 @@ static void expect(const struct out_frame *f, const char *line)
 Test(frame_encode, welcome)
 {
 	struct slice resumed[] = {text("L1"), text("L2")};
-	struct gone gone[] = {{text("G1"), GONE_DONE}, {text("G2"), GONE_REQUEUED}, {text("G3"), GONE_DEAD}, {text("G4"), GONE_LOST}};
-	struct out_frame f = {.kind = OUT_WELCOME, .server = text("sluiced/0.1"), .node = text("n\"1"), .session = text("s"),
-		.lease_ms = 10000, .ping_ms = 3333, .resume_ms = 5000, .max_frame = 1048576, .until_ms = 123456};
-	expect(&f, "{\"t\":\"welcome\",\"v\":1,\"server\":\"sluiced/0.1\",\"node\":\"n\\\"1\",\"session\":\"s\",\"lease_ms\":10000,"
-		   "\"ping_ms\":3333,\"resume_ms\":5000,\"max_frame\":1048576,\"until_ms\":123456,\"resumed\":[],\"gone\":[]}\n");
+	struct gone gone[] = {
+		{text("G1"), GONE_DONE}, {text("G2"), GONE_REQUEUED}, {text("G3"), GONE_DEAD}, {text("G4"), GONE_LOST}};
+	struct out_frame f = {.kind = OUT_WELCOME,
+		.server = text("sluiced/0.1"),
+		.node = text("n\"1"),
+		.session = text("s"),
+		.lease_ms = 10000,
+		.ping_ms = 3333,
+		.resume_ms = 5000,
+		.max_frame = 1048576,
+		.until_ms = 123456};
+	expect(&f, "{\"t\":\"welcome\",\"v\":1,\"server\":\"sluiced/"
+		   "0.1\",\"node\":\"n\\\"1\",\"session\":\"s\",\"lease_ms\":10000,"
+		   "\"ping_ms\":3333,\"resume_ms\":5000,\"max_frame\":1048576,\"until_ms\":123456,\"resumed\":[],"
+		   "\"gone\":[]}\n");
 	f.resumed = resumed;
 	f.n_resumed = 2;
 	f.gone = gone;
 	f.n_gone = 4;
 	f.until_ms = MONO_NEVER;
-	expect(&f, "{\"t\":\"welcome\",\"v\":1,\"server\":\"sluiced/0.1\",\"node\":\"n\\\"1\",\"session\":\"s\",\"lease_ms\":10000,"
-		   "\"ping_ms\":3333,\"resume_ms\":5000,\"max_frame\":1048576,\"until_ms\":9007199254740991,\"resumed\":[\"L1\","
-		   "\"L2\"],\"gone\":[{\"lease\":\"G1\",\"outcome\":\"done\"},{\"lease\":\"G2\",\"outcome\":\"requeued\"},"
-		   "{\"lease\":\"G3\",\"outcome\":\"dead\"},{\"lease\":\"G4\",\"outcome\":\"lost\"}]}\n");
+	expect(&f,
+		"{\"t\":\"welcome\",\"v\":1,\"server\":\"sluiced/"
+		"0.1\",\"node\":\"n\\\"1\",\"session\":\"s\",\"lease_ms\":10000,"
+		"\"ping_ms\":3333,\"resume_ms\":5000,\"max_frame\":1048576,\"until_ms\":9007199254740991,\"resumed\":["
+		"\"L1\","
+		"\"L2\"],\"gone\":[{\"lease\":\"G1\",\"outcome\":\"done\"},{\"lease\":\"G2\",\"outcome\":\"requeued\"},"
+		"{\"lease\":\"G3\",\"outcome\":\"dead\"},{\"lease\":\"G4\",\"outcome\":\"lost\"}]}\n");
 }
 
 Test(frame_encode, assign_passes_info_on_as_it_is)
 {
-	struct out_frame f = {.kind = OUT_ASSIGN, .lease = text("L1"), .service = text("orders"), .stream = text("orders:7"),
-		.id = text("1700000000000-0"), .token = text("1700000000000000000"), .retry = 2, .until_ms = 99,
+	struct out_frame f = {.kind = OUT_ASSIGN,
+		.lease = text("L1"),
+		.service = text("orders"),
+		.stream = text("orders:7"),
+		.id = text("1700000000000-0"),
+		.token = text("1700000000000000000"),
+		.retry = 2,
+		.until_ms = 99,
 		.info = text("{\"n\":12345678901234567890123, \"x\":1.10}")};
-	expect(&f, "{\"t\":\"assign\",\"lease\":\"L1\",\"service\":\"orders\",\"stream\":\"orders:7\",\"id\":\"1700000000000-0\","
-		   "\"token\":\"1700000000000000000\",\"retry\":2,\"info\":{\"n\":12345678901234567890123, \"x\":1.10},\"until_ms\":99}\n");
+	expect(&f, "{\"t\":\"assign\",\"lease\":\"L1\",\"service\":\"orders\",\"stream\":\"orders:7\",\"id\":"
+		   "\"1700000000000-0\","
+		   "\"token\":\"1700000000000000000\",\"retry\":2,\"info\":{\"n\":12345678901234567890123, "
+		   "\"x\":1.10},\"until_ms\":99}\n");
 	f.info = text("{\r\n\t\"a\": [\n1]\n}\n");
-	expect(&f, "{\"t\":\"assign\",\"lease\":\"L1\",\"service\":\"orders\",\"stream\":\"orders:7\",\"id\":\"1700000000000-0\","
+	expect(&f, "{\"t\":\"assign\",\"lease\":\"L1\",\"service\":\"orders\",\"stream\":\"orders:7\",\"id\":"
+		   "\"1700000000000-0\","
 		   "\"token\":\"1700000000000000000\",\"retry\":2,\"info\":{  \t\"a\": [ 1] } ,\"until_ms\":99}\n");
 	f.info = (struct slice){0};
 	f.retry = -1;
-	expect(&f, "{\"t\":\"assign\",\"lease\":\"L1\",\"service\":\"orders\",\"stream\":\"orders:7\",\"id\":\"1700000000000-0\","
+	expect(&f, "{\"t\":\"assign\",\"lease\":\"L1\",\"service\":\"orders\",\"stream\":\"orders:7\",\"id\":"
+		   "\"1700000000000-0\","
 		   "\"token\":\"1700000000000000000\",\"retry\":-1,\"info\":null,\"until_ms\":99}\n");
 }
 
