@@ -254,6 +254,18 @@ static void on_conn(struct coord *c, const struct msg *m)
 		coord_ask_topology(c, "connection lost");
 }
 
+/* Every connection of every shard hears of a slot move. */
+static bool is_news(struct coord *c, int64_t seq)
+{
+	size_t n = sizeof c->announced / sizeof c->announced[0];
+	for (size_t i = 0; i < n; i++)
+		if (c->announced[i].until > c->now && c->announced[i].seq == seq)
+			return false;
+	c->announced[c->n_announced % n].seq = seq;
+	c->announced[c->n_announced++ % n].until = c->now + ANNOUNCED_MS;
+	return true;
+}
+
 static void on_empty(struct coord *c, const struct msg *m)
 {
 	if (m->from >= c->n_shards || !c->shards[m->from].is_on || !c->shards[m->from].is_leaving)
@@ -489,7 +501,8 @@ static void on_msg(struct coord *c, const struct msg *m)
 		text_unref(m->text);
 		break;
 	case MSG_REFRESH:
-		coord_ask_topology(c, m->text ? m->text->bytes : "asked");
+		if (!m->flag || is_news(c, m->n))
+			coord_ask_topology(c, m->text ? m->text->bytes : "asked");
 		text_unref(m->text);
 		break;
 	case MSG_REPLACED: {

@@ -8,7 +8,7 @@
 #include "core/session.h"
 #include "core/topology.h"
 
-enum { TELL_MARGIN_MS = 500, FETCH_AFTER_MS = 500, READY_WAIT_MS = 2000, REROUTE_MS = 100, PARKED_RETRY_MS = 1000, STOP_WAIT_MS = 500 };
+enum { TELL_MARGIN_MS = 500, FETCH_AFTER_MS = 500, READY_WAIT_MS = 2000, REROUTE_MS = 100, PARKED_RETRY_MS = 1000, STOP_WAIT_MS = 500, ANNOUNCED_MS = 60000 };
 
 struct coord_service {
 	struct service_rules *rules; /* NULL: position unused */
@@ -66,6 +66,11 @@ struct coord {
 	mono_ms stop_at; /* a handover waits for confirmations until then */
 	mono_ms reroute_at, topo_next, topo_asked, drain_end, started_at;
 	bool topo_pending, topo_failed_said;
+	struct {
+		int64_t seq;
+		mono_ms until; /* 0 = none */
+	} announced[8]; /* slot moves the topology was asked for */
+	uint32_t n_announced;
 	bool had_shards; /* a shard that starts now takes slots over from another master */
 	bool is_draining, stop_after_drain, is_stopping;
 	struct metrics_redis redis_m;

@@ -217,7 +217,9 @@ static void on_msg(struct shard *s, struct msg *m)
 			retry_msg(s->retry, c, m);
 		break;
 	case MSG_HURRY:
-		lease_hurry(s->leases, c);
+		c->scan_after = m->ms;
+		if (!m->flag)
+			lease_hurry(s->leases, c);
 		break;
 	case MSG_STOP:
 		on_stop(s);
