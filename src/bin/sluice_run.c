@@ -1,6 +1,6 @@
 /* sluice-run - a worker of sluiced that runs a command per stream. See sluice_run.h for the map, sluice-run(1) for
  * users. */
-#include "sluice_run.h"
+#include "bin/sluice_run.h"
 
 #include <fcntl.h>
 #include <unistd.h>

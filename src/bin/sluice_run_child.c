@@ -1,7 +1,7 @@
 /* One process of COMMAND. Info is handed over in a memfd: however long it is and however slowly it is read, we never
  * wait. The work of a stream ends when the command does: what is left of its group is killed before the number is given
  * back. */
-#include "sluice_run.h"
+#include "bin/sluice_run.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-#include "sluice_run.h"
+#include "bin/sluice_run.h"
 
 #include <errno.h>
 #include <getopt.h>

@@ -2,7 +2,7 @@
  * after 0.1 s, doubling to 2 s, for ever; said once per reason), by ending, or by talking something else (closed, tried
  * again). A daemon that is there but silent is not left: on one host a socket does not go half-dead, and the fence
  * needs no daemon. */
-#include "sluice_run.h"
+#include "bin/sluice_run.h"
 
 #include <errno.h>
 #include <string.h>

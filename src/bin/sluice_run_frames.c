@@ -1,5 +1,5 @@
 /* The daemon's frames, one function each. Numbers are kept as text, so that Info reaches the command value-exact. */
-#include "sluice_run.h"
+#include "bin/sluice_run.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* kill -9 of sluice-run must not leave work running. PR_SET_PDEATHSIG reaches the commands only, not what they started;
  * so a second process keeps the list of their groups. Children announce themselves before exec; records in the pipe
  * come before its end, so the guard never kills a number that was given back. It dies with us, whatever way we go. */
-#include "sluice_run.h"
+#include "bin/sluice_run.h"
 
 #include <errno.h>
 #include <fcntl.h>

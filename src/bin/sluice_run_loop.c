@@ -1,7 +1,7 @@
 /* The loop: one poll(2) over the signals, the connection, our stderr and the stderr of every command; due deadlines
  * first. It ends when a stop was asked for and everything was told (0), when the daemon refuses us, or at the second
  * stop. */
-#include "sluice_run.h"
+#include "bin/sluice_run.h"
 
 #include <errno.h>
 #include <poll.h>

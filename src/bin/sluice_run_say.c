@@ -1,6 +1,6 @@
 /* What we and our commands write to stderr. Happy path: written at once. A reader that is slow makes us keep up to
  * SAY_MAX_BYTES (and the loop leaves the commands' stderr unread over SAY_BUSY_BYTES, so they wait, not we). */
-#include "sluice_run.h"
+#include "bin/sluice_run.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -2,7 +2,7 @@
  * told. Failure modes: fork fails (tried again for a while, then given back), the command ignores SIGTERM (SIGKILL at
  * kill_at), the daemon is gone or frozen (the fence), the answer gets lost with the connection (told again until `ok`).
  */
-#include "sluice_run.h"
+#include "bin/sluice_run.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -8,12 +8,13 @@ struct command_names {
 	char *lbs, *group, *registry, *dlq; /* owned */
 	uint16_t lbs_slot, dlq_slot;
 	bool dlq_same_slot;
-	bool serialize;     /* same_stream: serialize (as cmd.same_stream_serial: either is enough) */
+	bool serialize;      /* same_stream: serialize (as cmd.same_stream_serial: either is enough) */
 	int64_t dlq_max_len; /* 0 = unbounded */
-	char *group_start;  /* "0" or "$" */
+	char *group_start;   /* "0" or "$" */
 };
 /* dlq "" = <service>-input-dlq. Slots are compared as a cluster does; on standalone the caller sets dlq_same_slot. */
-void command_names_init(struct command_names *n, const char *service, const char *dlq, bool serialize, int64_t dlq_max_len, const char *group_start);
+void command_names_init(struct command_names *n, const char *service, const char *dlq, bool serialize,
+	int64_t dlq_max_len, const char *group_start);
 void command_names_fini(struct command_names *n);
 
 /* Who we are: set once. */
@@ -28,16 +29,17 @@ struct command_argv; /* reusable argv builder with its own memory */
 struct command_argv *command_argv_new(void);
 void command_argv_free(struct command_argv *a);
 /* Encodes c; the result is valid until the next call. names may be NULL for commands that need none. */
-void command_encode(struct command_argv *a, const struct cmd *c, const struct command_names *names, const struct command_self *self);
+void command_encode(struct command_argv *a, const struct cmd *c, const struct command_names *names,
+	const struct command_self *self);
 int command_argc(const struct command_argv *a);
 const char **command_args(const struct command_argv *a);
 const size_t *command_lens(const struct command_argv *a);
 
-const char *command_name(enum cmd_kind k);          /* "lock" "renew" "read" … for logs and metrics */
+const char *command_name(enum cmd_kind k);           /* "lock" "renew" "read" … for logs and metrics */
 const char *command_dead_reason(enum dead_reason r); /* "max_retries_exceeded" … */
 /* Between a lock's stream and its entry id, literally. */
 #define COMMAND_LOCK_SEP "<MUTEX_KEY_SEP>"
-enum { COMMAND_ERROR_MAX = 1024 }; /* bytes of a dead letter's _dlq_error */
+enum { COMMAND_ERROR_MAX = 1024 };                  /* bytes of a dead letter's _dlq_error */
 uint16_t command_slot(const char *key, size_t len); /* CRC16 with hash tags */
 bool command_has_tag(const char *key, size_t len);  /* a hash tag that is not empty */
 uint16_t command_lock_slot(const char *stream, size_t len, struct entry_id id);

@@ -106,7 +106,7 @@ static bool has_time(enum note_kind k)
 
 enum push_class push_decode(const struct redisReply *r, struct note *out, struct slice *name)
 {
-	*out = (struct note){0};
+	*out = (struct note){.kind = NOTE_KINDS};
 	if (name)
 		*name = (struct slice){"", 0};
 	if (!r || (r->type != REDIS_REPLY_PUSH && r->type != REDIS_REPLY_ARRAY) || r->elements == 0 ||
@@ -120,9 +120,9 @@ enum push_class push_decode(const struct redisReply *r, struct note *out, struct
 	int kind = 0;
 	while (kind < NOTE_KINDS && !equals(first, note_name((enum note_kind)kind)))
 		kind++;
+	out->kind = (enum note_kind)kind;
 	if (kind == NOTE_KINDS || r->elements < 2 || !read_number(r->element[1], &out->seq) || out->seq < 0)
 		return PUSH_IS_BROKEN;
-	out->kind = (enum note_kind)kind;
 	if (has_time(out->kind) && r->elements > 2)
 		(void)read_number(r->element[2], &out->seconds); /* MIGRATING may have its shards here */
 	if (out->seconds < 0)

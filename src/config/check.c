@@ -9,6 +9,8 @@
 #include "config/raw.h"
 #include "config/text.h"
 
+/* From this TTL on the defaults fit, so what was written must fit them; shorter leases get a shorter command timeout. */
+enum { DEFAULTS_FIT_MS = 7000 };
 enum { LEAST_COMMAND_MS = 100, MAX_NODE_ID = 128 };
 
 static const char SEPARATOR[] = "<MUTEX_KEY_SEP>";
@@ -88,7 +90,7 @@ static enum err_code check_command_room(struct config *c, size_t i, bool has_ren
 	int64_t room = command_room_ms(s), timeout = c->redis.command_timeout_ms;
 	bool has_timeout = raw_is_set(c->raw, OPT_REDIS_COMMAND_TIMEOUT, 0);
 	s->command_timeout_ms = min64(timeout, room);
-	if (timeout <= room || (!has_timeout && room >= LEAST_COMMAND_MS))
+	if (timeout <= room || (!has_timeout && s->lease.ttl_ms < DEFAULTS_FIT_MS && room >= LEAST_COMMAND_MS))
 		return ERR_OK;
 	struct place at = tightest(c, i, has_renew, has_margin);
 	if (has_timeout && !has_renew && !has_margin)
@@ -96,7 +98,7 @@ static enum err_code check_command_room(struct config *c, size_t i, bool has_ren
 	return raw_fail(c->raw, &at, err, ERR_RANGE,
 		"renew_every + command_timeout must be below ttl - stop_margin in services[%zu]: %lldms + %lldms, "
 		"%lldms - %lldms",
-		i, (long long)s->lease.renew_every_ms, (long long)(has_timeout ? timeout : LEAST_COMMAND_MS),
+		i, (long long)s->lease.renew_every_ms, (long long)(has_timeout || s->lease.ttl_ms >= DEFAULTS_FIT_MS ? timeout : LEAST_COMMAND_MS),
 		(long long)s->lease.ttl_ms, (long long)s->lease.stop_margin_ms);
 }
 

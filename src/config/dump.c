@@ -162,6 +162,10 @@ void config_print_defaults(struct buf *out)
 		struct config_service service = {0};
 		void *base = option_is_service(id) ? (void *)&service : (void *)&global;
 		value_store_default(&options[id], base);
+		if (id == OPT_SERVICE_NAME) { /* required, so it has no default: something that loads */
+			value_release(&options[id], base);
+			service.name = mem_dup("orders", 6);
+		}
 		default_row(&w, id, base);
 		value_release(&options[id], base);
 	}

@@ -163,6 +163,8 @@ static enum err_code on_item(struct pass *p, enum option_id list)
 static enum err_code on_scalar(struct pass *p, const yaml_event_t *e)
 {
 	struct frame *f = top(p);
+	if (memchr(e->data.scalar.value, 0, e->data.scalar.length))
+		return fail_next(p, "a NUL character is no part of a value");
 	if (!f)
 		return fail_next(p, e->data.scalar.length ? "expected a map of settings"
 							  : "the file is empty; at least one service is needed");

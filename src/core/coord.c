@@ -26,6 +26,7 @@ struct coord *coord_new(const struct coord_rules *rules)
 	list_init(&c->members);
 	map_init(&c->by_session, same_session, rng_next(&c->rng));
 	list_init(&c->dirty);
+	list_init(&c->turns);
 	list_init(&c->gone);
 	heap_init(&c->session_timers);
 	c->reroute_at = c->drain_end = c->stop_at = MONO_NEVER;
@@ -85,8 +86,7 @@ struct msg *coord_send(struct coord *c, uint16_t shard, enum msg_kind kind)
 
 void coord_mark(struct coord *c, struct coord_service *s)
 {
-	(void)c;
-	s->is_dirty = true;
+	s->is_dirty = c->is_dirty = true;
 }
 
 void coord_ask_topology(struct coord *c, const char *why)
@@ -199,9 +199,11 @@ static void topology_changed(struct coord *c)
 	entry_reroute(c);
 }
 
+static void fit_to_topology(const struct coord *c, struct service_rules *r);
+
 static void on_topology(struct coord *c, const struct coord_event *ev)
 {
-	bool changed;
+	bool changed, is_first = !c->topo.is_known;
 	if (ev->slots) {
 		changed = topology_set_slots(&c->topo, ev->slots, ev->n);
 	} else {
@@ -217,6 +219,9 @@ static void on_topology(struct coord *c, const struct coord_event *ev)
 	uint32_t n_masters = 0;
 	for (uint16_t i = 0; i < c->topo.n_nodes; i++)
 		n_masters += c->topo.nodes[i].is_master;
+	for (uint16_t i = 0; is_first && i < c->n_positions; i++)
+		if (c->services[i].rules)
+			fit_to_topology(c, c->services[i].rules);
 	effects_say(c->out, SAY_NOTICE, "topology %s masters=%u", c->topo.is_cluster ? "cluster" : "standalone", n_masters);
 	topology_changed(c);
 }
@@ -295,6 +300,18 @@ static void relay(struct coord *c, const struct msg *m)
 	msg_fini(&copy);
 }
 
+/* The group is made again at the stream's beginning: what is held will be delivered once more and recognised by its id,
+ * so it is read beyond the free credits, and nothing is called "not pending" until that has happened. */
+static void on_group_lost(struct coord *c, const struct msg *m)
+{
+	struct coord_service *s = coord_service(c, m->svc);
+	if (!s)
+		return;
+	s->audit_hold = c->now + s->rules->ttl_ms / 2;
+	s->regrant = m->flag ? c->place.service[coord_pos(c, s)].owned : 0;
+	coord_mark(c, s);
+}
+
 /* A lock expired somewhere: whoever reads a service may know its entry. */
 static void spread_expired(struct coord *c, const struct msg *m)
 {
@@ -333,8 +350,16 @@ static void service_to_shards(struct coord *c, struct coord_service *s)
 	}
 }
 
+/* On one server every key shares a slot: dead letters go by one script. r is ours alone until shards hear of it. */
+static void fit_to_topology(const struct coord *c, struct service_rules *r)
+{
+	if (c->topo.is_known && !c->topo.is_cluster)
+		r->dlq_same_slot = true;
+}
+
 static void service_set(struct coord *c, struct service_rules *r)
 {
+	fit_to_topology(c, r);
 	struct coord_service *s = coord_service(c, r->svc);
 	if (!s) {
 		uint16_t pos = free_position(c);
@@ -344,6 +369,7 @@ static void service_set(struct coord *c, struct service_rules *r)
 		}
 		s = &c->services[pos];
 		*s = (struct coord_service){.svc = r->svc, .reader_shard = SHARD_NONE};
+		list_push(&c->turns, &s->turn);
 		list_init(&s->ready);
 		list_init(&s->parked);
 		map_init(&s->active, same_stream, rng_next(&c->rng));
@@ -397,6 +423,7 @@ static void sweep_services(struct coord *c)
 				coord_send(c, k, MSG_SERVICE_GONE)->svc = s->svc;
 		effects_say(c->out, SAY_NOTICE, "service=%s removed", s->rules->name);
 		map_fini(&s->active);
+		list_remove(&s->turn);
 		service_rules_unref(s->rules);
 		*s = (struct coord_service){.rules = NULL};
 	}
@@ -421,23 +448,26 @@ static void grant(struct coord *c, struct coord_service *s)
 		return;
 	}
 	bool contended;
-	uint32_t n = placement_grant(&c->place, pos, &contended);
-	if (!n)
+	uint32_t n = placement_grant(&c->place, pos, &contended), extra = s->regrant;
+	if (!n && !extra)
 		return;
+	s->regrant = 0;
 	ps->is_reading = true;
 	ps->granted = n;
 	ps->claims += n;
 	s->granted = n;
+	list_remove(&s->turn); /* the others first next time */
+	list_push(&c->turns, &s->turn);
 	struct msg *m = coord_send(c, s->reader_shard, MSG_CREDITS);
 	m->svc = s->svc;
-	m->n = n;
+	m->n = n + extra;
 	m->ms = contended ? 50 : 2000;
 }
 
 static void assign_ready(struct coord *c, struct coord_service *s)
 {
 	uint16_t pos = coord_pos(c, s);
-	while (!list_empty(&s->ready)) {
+	while (!list_empty(&s->ready) && !c->place.is_draining) {
 		struct seat *seat = placement_choose(&c->place, pos);
 		if (!seat)
 			return;
@@ -448,17 +478,24 @@ static void assign_ready(struct coord *c, struct coord_service *s)
 
 static void pump(struct coord *c)
 {
-	uint16_t n = c->n_positions;
-	for (uint16_t k = 0; k < n; k++) { /* in turn, so that few credits go round */
-		struct coord_service *s = &c->services[(c->place.turn + k) % n];
-		if (!s->rules || !s->is_dirty)
-			continue;
+	if (!c->is_dirty)
+		return;
+	c->is_dirty = false;
+	for (uint16_t i = 0; i < c->n_positions; i++)
+		if (c->services[i].rules && c->services[i].is_dirty)
+			assign_ready(c, &c->services[i]);
+	/* those that were granted longest ago first, so that few credits go round */
+	struct link *end = c->turns.prev, *next;
+	for (struct link *l = c->turns.next; l != &c->turns; l = next) {
+		next = l->next;
+		struct coord_service *s = LIST_OF(struct coord_service, turn, l);
+		bool is_last = l == end;
+		if (s->is_dirty)
+			grant(c, s);
 		s->is_dirty = false;
-		assign_ready(c, s);
-		grant(c, s);
+		if (is_last)
+			break;
 	}
-	if (n)
-		c->place.turn = (uint16_t)((c->place.turn + 1) % n);
 }
 
 /* ---- the turn ---- */
@@ -511,12 +548,9 @@ static void on_msg(struct coord *c, const struct msg *m)
 		ef->text = m->text;
 		break;
 	}
-	case MSG_GROUP_LOST: {
-		struct coord_service *s = coord_service(c, m->svc);
-		if (s)
-			s->audit_hold = c->now + 2 * s->rules->ttl_ms;
+	case MSG_GROUP_LOST:
+		on_group_lost(c, m);
 		break;
-	}
 	case MSG_LOCK_CALL:
 	case MSG_LOCK_ANSWER:
 		relay(c, m);

@@ -31,7 +31,7 @@ bool entry_is_worked(const struct entry *e)
 
 static mono_ms stop_at(struct coord *c, const struct entry *e)
 {
-	if (!e->good_until || e->is_lost)
+	if (!e->good_until || e->is_lost || e->state == ENTRY_FINISHING) /* then nobody works on it */
 		return MONO_NEVER;
 	struct coord_service *s = coord_service(c, e->svc);
 	return e->good_until - s->rules->stop_margin_ms;
@@ -212,7 +212,7 @@ static void enter_one(struct coord *c, struct coord_service *s, struct entry_in 
 	if (e && e->state != ENTRY_FETCHING)
 		return; /* held already: recognised by its id */
 	if (in->bad_retry)
-		effects_say(c->out, SAY_WARN, "service=%s entry=%llu-%llu _retry_count is not a number of 1 to 9 digits: counts as 0",
+		effects_say(c->out, SAY_WARN, "service=%s id=%llu-%llu _retry_count is not a number of 1 to 9 digits: counts as 0",
 			s->rules->name, (unsigned long long)in->id.ms, (unsigned long long)in->id.seq);
 	bool bad = in->problem != ENTRY_GOOD;
 	if (bad || is_too_large(c, s, in)) {
@@ -236,6 +236,9 @@ static void read_answered(struct coord *c, struct coord_service *s, const struct
 	ps->granted = 0;
 	ps->is_reading = false;
 	s->granted = 0;
+	for (uint16_t i = 0; i < c->n_positions; i++) /* others may wait for these credits */
+		if (c->services[i].rules)
+			coord_mark(c, &c->services[i]);
 }
 
 void entry_on_batch(struct coord *c, const struct msg *m)
@@ -365,7 +368,7 @@ static void count_end(struct coord *c, struct coord_service *s, struct entry *e)
 		break;
 	case FINISH_DEAD:
 		s->m.c[M_DEAD_MAX_RETRIES + e->dead_reason]++;
-		effects_say(c->out, SAY_NOTICE, "service=%s stream=%s entry=%llu-%llu dead letter retry=%u", s->rules->name,
+		effects_say(c->out, SAY_NOTICE, "service=%s stream=%s id=%llu-%llu dead letter retry=%u", s->rules->name,
 			e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms, (unsigned long long)e->id.seq, e->retry);
 		break;
 	case FINISH_NONE:
@@ -446,11 +449,13 @@ static void on_busy(struct coord *c, struct entry *e)
 static void revoke_lost(struct coord *c, struct coord_service *s, struct entry *e)
 {
 	mono_ms grace = mono_max(s->rules->stop_margin_ms - TELL_MARGIN_MS, 0);
+	struct member *w = coord_member(c, e->owner);
+	if (w) /* the others' fence is farther away now */
+		member_touch(c, w);
 	if (e->state == ENTRY_ASSIGNED) {
 		entry_revoke(c, e, REVOKE_LOST, grace);
 		return;
 	}
-	struct member *w = coord_member(c, e->owner);
 	if (!w)
 		return;
 	e->revoke = REVOKE_LOST;
@@ -477,7 +482,7 @@ static void lease_lost(struct coord *c, struct entry *e, enum lost_reason why)
 	start_known(c, e);
 	if (e->was_told) {
 		s->m.c[M_LOST_EXPIRED + why]++;
-		effects_say(c->out, SAY_NOTICE, "service=%s stream=%s entry=%llu-%llu lease lost reason=%s", s->rules->name,
+		effects_say(c->out, SAY_NOTICE, "service=%s stream=%s id=%llu-%llu lease lost reason=%s", s->rules->name,
 			e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms, (unsigned long long)e->id.seq, names[why]);
 	}
 	switch ((enum entry_state)e->state) {
@@ -637,7 +642,7 @@ void entry_on_op(struct coord *c, const struct msg *m)
 
 /* ---- workers ---- */
 
-static void fill_assign(struct coord *c, struct coord_service *s, struct entry *e, struct member *w, struct effect *ef)
+static void fill_assign(struct coord_service *s, struct entry *e, struct member *w, struct effect *ef)
 {
 	char all[SESSION_LEASE_CAP + 64 + 40];
 	int n_lease = session_lease_format(all, e->id, s->rules->hash);
@@ -656,7 +661,9 @@ static void fill_assign(struct coord *c, struct coord_service *s, struct entry *
 	f->stream = (struct slice){e->stream->bytes, e->stream->len};
 	f->retry = e->retry;
 	f->info = (struct slice){ef->hold2->bytes, ef->hold2->len};
-	f->until_ms = mono_min(member_until(c, w), e->good_until - TELL_MARGIN_MS);
+	/* what it was told last is a lower bound for what it holds: no need to look at each */
+	mono_ms until = e->good_until - TELL_MARGIN_MS;
+	f->until_ms = list_empty(&w->entries) ? until : mono_min(w->s.told_until, until);
 	w->s.told_until = f->until_ms;
 }
 
@@ -669,7 +676,7 @@ void entry_assign(struct coord *c, struct entry *e, struct member *w)
 	e->heard = c->now;
 	w->seat.in_use++;
 	struct effect *ef = member_frame(c, w, OUT_ASSIGN);
-	fill_assign(c, s, e, w, ef);
+	fill_assign(s, e, w, ef);
 	list_push(&w->entries, &e->peers);
 	move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
 	s->m.c[e->retry ? M_ASSIGN_RECOVERED : M_ASSIGN_NEW]++;
@@ -777,7 +784,7 @@ static void state_deadline(struct coord *c, struct entry *e)
 void entry_on_due(struct coord *c, struct entry *e)
 {
 	uint64_t handle = entry_handle(e);
-	if (stop_at(c, e) <= c->now && e->state != ENTRY_FINISHING) {
+	if (stop_at(c, e) <= c->now) {
 		struct coord_service *s = coord_service(c, e->svc);
 		s->m.c[c->now > e->good_until ? M_FENCE_LATE : M_FENCE_STOPPED] += e->was_told;
 		drop_lease(c, e, MSG_LEASE_FORGET);

@@ -601,8 +601,10 @@ void member_touch(struct coord *c, struct member *m)
 
 void member_send_until(struct coord *c, struct member *m)
 {
+	if (m->s.state != SESSION_READY || m->s.told_until - c->now > c->shortest_ttl * 7 / 10)
+		return; /* what it knows is good for long: the next ping tells */
 	mono_ms until = member_until(c, m);
-	if (m->s.state == SESSION_READY && until >= m->s.told_until + c->shortest_ttl / 10)
+	if (until >= m->s.told_until + c->shortest_ttl / 10)
 		ping(c, m, until);
 }
 

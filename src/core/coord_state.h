@@ -16,6 +16,8 @@ struct coord_service {
 	bool reader_asking;
 	bool own_done;        /* own pending entries of a former process are known */
 	bool is_dirty;        /* something to assign or to grant */
+	struct link turn;     /* in coord.turns: who is granted next */
+	uint32_t regrant;     /* entries to read beyond free credits, once */
 	bool is_going;        /* removed by a reload: no reads, what runs ends */
 	struct link ready, parked;
 	struct map active;    /* stream -> entry taken (serialize) */
@@ -60,6 +62,8 @@ struct coord {
 	struct link members, gone; /* all; those that end with this turn */
 	struct map by_session;
 	struct link dirty;    /* members whose until_ms moved */
+	struct link turns;    /* services, the one that was granted longest ago first */
+	bool is_dirty;        /* some service is */
 	struct heap session_timers;
 	uint32_t n_members;   /* connected */
 	uint32_t n_start;     /* entries of a former process whose locks are being asked for */

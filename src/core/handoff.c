@@ -192,7 +192,7 @@ static void switch_over(struct handoff *h, struct lane *l)
 		snprintf(l->address, sizeof l->address, "%s", op->to[0] ? op->to : h->configured);
 		breaker_result(h, op->to, true);
 	}
-	hist_add(&h->duration, (double)(h->now - l->began) / 1000);
+	hist_add(&h->metrics.duration, (double)(h->now - l->began) / 1000);
 	op_ended(h, l, END_MOVED);
 	relax_moved(h, l);
 	l->is_up = l->has_old = true;
@@ -219,11 +219,11 @@ static bool is_start(enum note_kind k)
 	return k == NOTE_MOVING || k == NOTE_MIGRATING || k == NOTE_FAILING_OVER || k == NOTE_SMIGRATING;
 }
 
-enum note_result { NOTE_OK, NOTE_DUPLICATE, NOTE_IGNORED, NOTE_RESULTS };
+enum note_result { NOTE_ACTED, NOTE_DUPLICATE, NOTE_STALE, NOTE_MALFORMED, NOTE_RESULTS };
 
 static void count_note(struct handoff *h, enum note_kind k, enum note_result r)
 {
-	h->counters[MR_NOTE_MOVING_OK + (int)k * NOTE_RESULTS + (int)r]++;
+	h->metrics.c[MH_MOVING_ACTED + (int)k * NOTE_RESULTS + (int)r]++;
 }
 
 /* The same announcement reaches every connection. */
@@ -239,23 +239,18 @@ static bool is_first(struct handoff *h, const struct note *n)
 	return true;
 }
 
-static void hurry(struct handoff *h, mono_ms until)
-{
-	handoff_add(h, HANDOFF_HURRY, 0)->until = until;
-}
-
 static void on_moving(struct handoff *h, struct lane *l, struct note *n)
 {
 	bool is_new;
 	n->seconds = n->seconds < 0 ? 0 : n->seconds > WINDOW_MAX_MS / 1000 ? WINDOW_MAX_MS / 1000 : n->seconds;
 	struct op *op = op_of(h, n, l->address, &is_new);
-	count_note(h, NOTE_MOVING, !op ? NOTE_IGNORED : is_new ? NOTE_OK : NOTE_DUPLICATE);
+	count_note(h, NOTE_MOVING, !op ? NOTE_STALE : is_new ? NOTE_ACTED : NOTE_DUPLICATE);
 	if (!op)
 		return;
 	if (is_new) {
 		handoff_say(h, SAY_NOTICE, "maintenance: MOVING seq=%lld seconds=%lld endpoint=%s", (long long)n->seq,
 			(long long)n->seconds, n->endpoint[0] ? n->endpoint : "none: the configured address");
-		hurry(h, op->until);
+		handoff_add(h, HANDOFF_HURRY, 0);
 	}
 	if (l->last_op != op->serial)
 		relax_note(h, l, n);
@@ -270,21 +265,22 @@ static void on_note(struct handoff *h, struct lane *l, const struct note *given)
 		return;
 	}
 	bool first = is_first(h, &n), has_effect = is_start(n.kind) || n.kind == NOTE_SMIGRATED || relax_matches(l, n.kind);
-	count_note(h, n.kind, !first ? NOTE_DUPLICATE : has_effect ? NOTE_OK : NOTE_IGNORED);
+	count_note(h, n.kind, !first ? NOTE_DUPLICATE : has_effect ? NOTE_ACTED : NOTE_STALE);
 	relax_note(h, l, &n);
 	if (!first)
 		return;
 	handoff_say(h, has_effect ? SAY_NOTICE : SAY_DEBUG, "maintenance: %s seq=%lld%s", note_name(n.kind),
 		(long long)n.seq, has_effect ? is_start(n.kind) ? ": time-outs relaxed" : "" : " (nothing waits for it)");
 	if (is_start(n.kind))
-		hurry(h, h->now + h->rules.relaxed_cap_ms);
+		handoff_add(h, HANDOFF_HURRY, 0);
 	if (n.kind == NOTE_SMIGRATED)
 		handoff_add(h, HANDOFF_REFRESH, 0)->seq = n.seq;
 }
 
-static void on_broken(struct handoff *h, struct slice name)
+static void on_broken(struct handoff *h, enum note_kind kind, struct slice name)
 {
-	h->counters[MR_NOTE_UNKNOWN]++;
+	if (kind < NOTE_KINDS)
+		count_note(h, kind, NOTE_MALFORMED);
 	if (h->is_broken_said)
 		return;
 	h->is_broken_said = true;
@@ -339,13 +335,10 @@ static void on_down(struct handoff *h, struct lane *l)
 {
 	bool was_up = l->is_up;
 	l->is_up = false;
-	struct op *op = op_find(h, l->op);
-	if (op && was_up)
-		snprintf(op->why, sizeof op->why, "the old connection ended first");
 	if (l->op)
-		leave(h, l, was_up ? END_FAILED : END_LEFT);
+		leave(h, l, was_up ? END_CUT : END_LEFT);
 	relax_clear(l);
-	op = was_up ? NULL : op_to(h, l->address);
+	struct op *op = was_up ? NULL : op_to(h, l->address);
 	if (op) {
 		breaker_result(h, op->to, false);
 		if (++l->n_tries > h->rules.max_retries)
@@ -377,9 +370,9 @@ static void on_event(struct handoff *h, const struct handoff_event *ev)
 	if (ev->kind == HANDOFF_OPEN)
 		on_open(h, ev);
 	else if (ev->kind == HANDOFF_BROKEN)
-		on_broken(h, ev->text);
+		on_broken(h, ev->note->kind, ev->text);
 	else if (ev->kind == HANDOFF_LATE)
-		count_note(h, ev->note->kind, NOTE_IGNORED);
+		count_note(h, ev->note->kind, NOTE_STALE);
 	if (!l)
 		return;
 	switch (ev->kind) {

@@ -7,7 +7,7 @@
 #include "core/metric.h"
 #include "core/turn.h"
 
-/* In the order of the MR_NOTE_ rows of core/metric.h. */
+/* In the order of the MH_ rows of core/metric.h. */
 enum note_kind {
 	NOTE_MOVING,
 	NOTE_MIGRATING,
@@ -63,7 +63,7 @@ enum handoff_event_kind {
 	HANDOFF_CLOSED,   /* .lane: gone, with all its connections */
 	HANDOFF_NOTE,     /* .lane .note, on its present connection or on the replacement */
 	HANDOFF_LATE,     /* .lane .note, on a connection that was left */
-	HANDOFF_BROKEN,   /* .lane .text: a push nobody understands */
+	HANDOFF_BROKEN,   /* .lane .text: a push nobody understands; .note->kind NOTE_KINDS = its name neither */
 	HANDOFF_UP,       /* .lane: the present connection is up, at .text */
 	HANDOFF_DOWN,     /* .lane: it ended, or its attempt failed */
 	HANDOFF_NEW_UP,   /* .lane: the replacement is up; .flag = it must subscribe first */
@@ -91,8 +91,7 @@ enum handoff_effect_kind {
 	HANDOFF_CLOSE_OLD, /* .lane: close what was left; what still waits there gets no answer */
 	HANDOFF_TARGET,    /* .lane: the next attempt dials .address ("" = configured); .now = at once */
 	HANDOFF_RELAX,     /* .lane: relaxed time-outs until .until; 0 = no longer */
-	HANDOFF_HURRY,     /* renew all leases now; no scan before .until */
-	HANDOFF_CALM,      /* scans may start again */
+	HANDOFF_HURRY,     /* renew all leases now, scan later */
 	HANDOFF_REFRESH,   /* slots have moved (.seq): ask for the topology once */
 	HANDOFF_SAY        /* .level .text */
 };
@@ -136,8 +135,7 @@ enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_HALF_OPEN };
 const char *breaker_state_name(enum breaker_state s); /* "closed" "open" "half_open" */
 /* The worst of all endpoints; endpoint (may be NULL) gets its name. */
 enum breaker_state handoff_breaker(const struct handoff *h, const char **endpoint);
-/* Adds the counters and the durations to the shard's. */
-void handoff_add_metrics(const struct handoff *h, struct metrics_redis *into);
+const struct metrics_handoff *handoff_metrics(const struct handoff *h);
 
 /* ---- events that two connections deliver ---- */
 enum { HANDOFF_SEEN = 4096 };

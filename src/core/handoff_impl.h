@@ -13,7 +13,7 @@ struct op {
 	mono_ms began, until, due;
 	mono_ms jitter;
 	mono_ms ended; /* the last lane's part */
-	uint32_t n_open, n_moved, n_failed;
+	uint32_t n_open, n_moved, n_failed, n_cut;
 	bool is_said, is_superseded;
 	char why[160]; /* last failure */
 };
@@ -71,8 +71,7 @@ struct handoff {
 	size_t seen_at;
 	bool is_broken_said;
 	bool was_relaxed;
-	uint64_t counters[METRIC_REDIS_N];
-	struct hist duration;
+	struct metrics_handoff metrics;
 	/* the turn */
 	mono_ms now;
 	struct handoff_effects *out;
@@ -85,7 +84,7 @@ void handoff_say(struct handoff *h, enum say_level level, const char *fmt, ...) 
 struct op *op_find(struct handoff *h, uint32_t serial);
 /* The operation of this MOVING on a connection at `from`: known, new, or NULL = an older one, to be left alone. */
 struct op *op_of(struct handoff *h, const struct note *n, const char *from, bool *is_new);
-enum op_end { END_MOVED, END_FAILED, END_SUPERSEDED, END_LEFT /* nothing came of it, nothing went wrong */ };
+enum op_end { END_MOVED, END_FAILED, END_CUT /* the old one ended first */, END_SUPERSEDED, END_LEFT /* nothing came of it, nothing went wrong */ };
 void op_ended(struct handoff *h, struct lane *l, enum op_end how); /* a lane's part in it */
 mono_ms op_tick(struct handoff *h);                               /* says what came of those that have ended */
 /* endpoint "" = the configured address, which has no breaker */

@@ -19,15 +19,19 @@ static void sum_up(struct handoff *h, struct op *op)
 	const char *to = op->to[0] ? op->to : "the configured address";
 	op->is_said = true;
 	if (op->n_failed > 0) {
-		h->counters[MR_HANDOFF_FAILED]++;
+		h->metrics.c[MH_HANDOFF_FAILED]++;
 		handoff_say(h, SAY_WARN, "handoff seq=%lld to %s failed: moved=%u failed=%u: %s", (long long)op->seq, to,
 			op->n_moved, op->n_failed, op->why);
+	} else if (op->n_cut > 0) {
+		h->metrics.c[MH_HANDOFF_FALLBACK]++;
+		handoff_say(h, SAY_WARN, "handoff seq=%lld to %s: moved=%u reconnected=%u: the old connections ended first",
+			(long long)op->seq, to, op->n_moved, op->n_cut);
 	} else if (op->n_moved > 0) {
-		h->counters[MR_HANDOFF_OK]++;
+		h->metrics.c[MH_HANDOFF_OK]++;
 		handoff_say(h, SAY_NOTICE, "handoff seq=%lld to %s done: moved=%u after_ms=%lld", (long long)op->seq, to,
 			op->n_moved, (long long)(op->ended - op->began));
 	} else if (op->is_superseded) {
-		h->counters[MR_HANDOFF_SUPERSEDED]++;
+		h->metrics.c[MH_HANDOFF_SUPERSEDED]++;
 		handoff_say(h, SAY_INFO, "handoff seq=%lld to %s superseded", (long long)op->seq, to);
 	}
 }
@@ -56,6 +60,7 @@ void op_ended(struct handoff *h, struct lane *l, enum op_end how)
 	op->n_open--;
 	op->n_moved += how == END_MOVED;
 	op->n_failed += how == END_FAILED;
+	op->n_cut += how == END_CUT;
 	op->is_superseded |= how == END_SUPERSEDED;
 	op->ended = h->now;
 }

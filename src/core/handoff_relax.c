@@ -90,10 +90,8 @@ mono_ms relax_tick(struct handoff *h)
 					next = mono_min(next, l->pairs[k].cap_at);
 		}
 	}
-	if (h->was_relaxed && !is_relaxed) {
-		handoff_add(h, HANDOFF_CALM, 0);
-		handoff_say(h, SAY_INFO, "maintenance: time-outs and scans as configured again");
-	}
+	if (h->was_relaxed && !is_relaxed)
+		handoff_say(h, SAY_INFO, "maintenance: time-outs as configured again");
 	h->was_relaxed = is_relaxed;
 	return next;
 }

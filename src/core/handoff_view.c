@@ -38,9 +38,7 @@ struct handoff_gauges handoff_gauges(const struct handoff *h)
 	return g;
 }
 
-void handoff_add_metrics(const struct handoff *h, struct metrics_redis *into)
+const struct metrics_handoff *handoff_metrics(const struct handoff *h)
 {
-	for (int i = 0; i < METRIC_REDIS_N; i++)
-		into->c[i] += h->counters[i];
-	hist_merge(&into->h[HR_HANDOFF], &h->duration);
+	return &h->metrics;
 }

@@ -33,8 +33,6 @@ struct placement {
 	struct placement_service service[SERVICES_MAX];
 	uint16_t n_services; /* positions in use, with holes */
 	bool is_draining;
-	uint16_t turn; /* fairness between services that compete for few credits */
-	uint32_t free_all; /* free credits of all seats (cache of placement_count) */
 };
 
 void placement_init(struct placement *p);

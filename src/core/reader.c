@@ -296,9 +296,10 @@ static mono_ms settle_one(struct shard_ctx *c, struct reader *r)
 
 mono_ms reader_settle(struct readers *rs, struct shard_ctx *c)
 {
-	for (size_t i = 0; i < rs->n; i++)
+	for (size_t i = 0; c->is_group_lost && i < rs->n; i++)
 		if (rs->v[i] && ctx_service(c, (uint16_t)i)->is_group_lost)
 			reader_group_lost(rs, c, rs->v[i]);
+	c->is_group_lost = false;
 	struct heap_node *top;
 	while ((top = heap_top(&rs->timers)) && top->at <= c->now) {
 		struct reader *r = HEAP_OF(struct reader, timer, top);

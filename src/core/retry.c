@@ -69,7 +69,8 @@ uint32_t retry_count(const struct retry *r)
 
 void retry_set_timer(struct retry *r, struct op *op)
 {
-	mono_ms at = op->not_after;
+	/* what a part asked for is waited for once sent; a lock call never longer than that */
+	mono_ms at = op->in_flight && op->whom == OP_FOR_PART ? MONO_NEVER : op->not_after;
 	if (!op->in_flight && list_empty(&op->queue))
 		at = mono_min(at, op->at);
 	heap_set(&r->timers, &op->timer, at);
@@ -264,7 +265,11 @@ mono_ms retry_settle(struct retry *r, struct shard_ctx *c)
 		struct link *l = list_pop(&r->ready);
 		if (!l)
 			break;
-		send(r, c, LIST_OF(struct op, queue, l));
+		struct op *op = LIST_OF(struct op, queue, l);
+		if (c->now < op->not_after)
+			send(r, c, op);
+		else
+			retry_set_timer(r, op); /* fails with the next tick */
 	}
 	send_wait(r, c);
 	mono_ms wait = !r->is_wait_in_flight && c->is_up && !list_empty(&r->waiting) ? r->wait_at : MONO_NEVER;

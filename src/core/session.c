@@ -22,7 +22,7 @@ enum frame_error session_check_hello(const struct frame *f, const char **why)
 		*why = "the first frame must be hello";
 		return FERR_BAD_FRAME;
 	}
-	if (f->problem == FRAME_PROBLEM_NONE && f->v != 1) {
+	if (f->v != 1 && (f->v != -1 || f->problem == FRAME_PROBLEM_NONE)) {
 		*why = "this daemon speaks version 1";
 		return FERR_BAD_VERSION;
 	}

@@ -3,6 +3,7 @@
 #include "core/keyspace.h"
 #include "core/lease.h"
 #include "core/reader.h"
+#include "core/reconcile.h"
 #include "core/retry.h"
 #include "core/shard_ctx.h"
 
@@ -12,6 +13,7 @@ struct shard {
 	struct leases *leases;
 	struct retry *retry;
 	struct readers *readers;
+	struct reconcile *reconcile;
 	struct keyspace keyspace;
 	uint32_t role_gen;
 	char run_id[64]; /* of the server last seen; "" = none yet */
@@ -28,6 +30,7 @@ struct shard *shard_new(const struct shard_rules *rules, uint16_t index)
 	s->leases = leases_new(rng_next(&s->ctx.rng));
 	s->retry = retry_new();
 	s->readers = readers_new();
+	s->reconcile = reconcile_new(rng_next(&s->ctx.rng));
 	keyspace_init(&s->keyspace);
 	return s;
 }
@@ -39,6 +42,7 @@ void shard_free(struct shard *s)
 	leases_free(s->leases);
 	retry_free(s->retry);
 	readers_free(s->readers);
+	reconcile_free(s->reconcile);
 	ctx_fini(&s->ctx);
 	mem_free(s);
 }
@@ -100,6 +104,7 @@ static void on_conn(struct shard *s, const struct shard_event *ev)
 	ask_role(s);
 	lease_hurry(s->leases, c);
 	reader_command_up(s->readers, c);
+	reconcile_command_up(s->reconcile, c);
 	keyspace_command_up(&s->keyspace, c);
 }
 
@@ -108,6 +113,7 @@ static void on_reply(struct shard *s, uint64_t tag, const struct reply *reply)
 	switch (tag_part(tag)) {
 	case PART_LEASE:
 		lease_reply(s->leases, &s->ctx, tag, reply);
+		entry_batch_free(reply->entries);
 		break;
 	case PART_RETRY:
 		retry_reply(s->retry, &s->ctx, tag, reply);
@@ -117,11 +123,15 @@ static void on_reply(struct shard *s, uint64_t tag, const struct reply *reply)
 		break;
 	case PART_KEYSPACE:
 		keyspace_reply(&s->keyspace, &s->ctx, tag, reply);
+		entry_batch_free(reply->entries);
 		break;
 	case PART_ROLE:
 		role_reply(s, tag, reply);
+		entry_batch_free(reply->entries);
 		break;
 	case PART_RECONCILE:
+		reconcile_reply(s->reconcile, &s->ctx, tag, reply);
+		break;
 	case PART_NONE:
 		entry_batch_free(reply->entries);
 		break;
@@ -166,6 +176,7 @@ static void on_service(struct shard *s, struct msg *m)
 	if (is_known)
 		lease_rules(s->leases, c, svc);
 	reader_service(s->readers, c, svc);
+	reconcile_service(s->reconcile, c, svc);
 }
 
 static void on_service_gone(struct shard *s, uint16_t svc)
@@ -176,6 +187,7 @@ static void on_service_gone(struct shard *s, uint16_t svc)
 	sv->is_read = false;
 	sv->is_gone = true;
 	reader_service(s->readers, &s->ctx, svc);
+	reconcile_service(s->reconcile, &s->ctx, svc);
 }
 
 static void on_stop(struct shard *s)
@@ -215,17 +227,22 @@ static void on_msg(struct shard *s, struct msg *m)
 	case MSG_LOCK_ANSWER:
 		if (tag_part(m->tag) == PART_RETRY)
 			retry_msg(s->retry, c, m);
+		else
+			reconcile_lock_answer(s->reconcile, c, m);
+		break;
+	case MSG_EXPIRED:
+		reconcile_expired(s->reconcile, c, slice_of(m->stream), m->id);
+		break;
+	case MSG_SCAN:
+		reconcile_scan(s->reconcile, c, m->svc);
 		break;
 	case MSG_HURRY:
-		c->scan_after = m->ms;
-		if (!m->flag)
-			lease_hurry(s->leases, c);
+		lease_hurry(s->leases, c);
+		reconcile_postpone(s->reconcile, c);
 		break;
 	case MSG_STOP:
 		on_stop(s);
 		break;
-	case MSG_EXPIRED:
-	case MSG_SCAN:
 	case MSG_CONN:
 	case MSG_LEASE:
 	case MSG_RENEWED:
@@ -287,6 +304,22 @@ static void drop_event(const struct shard_event *ev)
 	}
 }
 
+/* What parts ask of each other, until nothing is left. */
+static void exchange(struct shard *s)
+{
+	struct shard_ctx *c = &s->ctx;
+	while (c->n_asks || c->n_answers) {
+		for (size_t i = 0; i < c->n_asks; i++)
+			retry_ask(s->retry, c, &c->asks[i]);
+		c->n_asks = 0;
+		for (size_t i = 0; i < c->n_answers; i++) {
+			struct op_answer a = c->answers[i];
+			reconcile_op_answer(s->reconcile, c, &a);
+		}
+		c->n_answers = 0;
+	}
+}
+
 mono_ms shard_step(struct shard *s, const struct shard_event *ev, struct effects *out)
 {
 	struct shard_ctx *c = &s->ctx;
@@ -300,7 +333,12 @@ mono_ms shard_step(struct shard *s, const struct shard_event *ev, struct effects
 	on_event(s, ev);
 	if (s->is_stopped)
 		return MONO_NEVER;
-	mono_ms next = lease_settle(s->leases, c);
+	mono_ms next;
+	do {
+		exchange(s);
+		next = reconcile_settle(s->reconcile, c);
+	} while (c->n_asks || c->n_answers);
+	next = mono_min(next, lease_settle(s->leases, c));
 	next = mono_min(next, retry_settle(s->retry, c));
 	next = mono_min(next, reader_settle(s->readers, c));
 	return mono_min(next, keyspace_settle(&s->keyspace, c));

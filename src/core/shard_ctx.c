@@ -176,7 +176,7 @@ enum verdict ctx_judge(
 	case RERR_NOGROUP: {
 		struct shard_service *s = ctx_service(c, svc);
 		if (s)
-			s->is_group_lost = true;
+			c->is_group_lost = s->is_group_lost = true;
 		return VERDICT_NO_GROUP;
 	}
 	case RERR_NO_CLUSTER:

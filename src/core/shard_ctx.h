@@ -68,7 +68,7 @@ struct shard_ctx {
 	bool is_up, is_subscriber_up;    /* the command connection, the subscriber */
 	uint8_t *slots;                  /* bit map; NULL: none, or not told yet */
 	bool has_slots;                  /* told */
-	mono_ms scan_after;              /* maintenance: no scan begins before */
+	bool is_group_lost;              /* of some service: see there */
 	mono_ms changed_at;              /* when this master was last seen to be another one; < 0 = never */
 	struct shard_service **services; /* by svc */
 	size_t n_services;

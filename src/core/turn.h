@@ -28,7 +28,7 @@ enum msg_kind {
 	MSG_LOCK_CALL,     /* both ways. Shard .from asks the shard that serves .slot: .op = CMD_PROBE, CMD_LOCK, CMD_TOMB, CMD_UNLOCK on the lock of .stream + .id (.text = value, .n = TTL in ms), or CMD_DEAD_ADD (.fields, .text = error, .reason, .id). Answer: MSG_LOCK_ANSWER with the same .from and .tag, through the coordinator */
 	MSG_EXPIRED,       /* both ways. The lock of .stream + .id expired: from the shard that saw it, by the coordinator to every shard that reads a service */
 	MSG_SCAN,          /* .svc: reconcile now */
-	MSG_HURRY,         /* maintenance: renew everything now, unless .flag; no scan begins before .ms */
+	MSG_HURRY,         /* renew everything now, scan later (maintenance announced, reconnect) */
 	MSG_STOP,          /* forget all, no Redis traffic; answer MSG_STOPPED */
 
 	/* shard -> coordinator */

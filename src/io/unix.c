@@ -22,7 +22,7 @@
 #define SO_PEERPIDFD 77
 #endif
 
-enum { BACKLOG = 511, FLUSH_MS = 1000, READ_BYTES = 64 * 1024 };
+enum { BACKLOG = 4096, FLUSH_MS = 1000, READ_BYTES = 64 * 1024 };
 
 struct unix_listener {
 	uv_pipe_t pipe;

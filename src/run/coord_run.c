@@ -3,6 +3,7 @@
 #include "core/turn.h"
 #include "io/notify.h"
 #include "run/daemon.h"
+#include "run/service.h"
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -203,7 +204,7 @@ static void on_mail(void *arg, const void *msg)
 
 static void second(struct daemon *d, mono_ms now)
 {
-	d->next_second = now + 1000;
+	d->next_second = now + service_period_ms();
 	service_tick(d);
 	if (d->control)
 		control_door_tick(d->control, now);
@@ -281,10 +282,10 @@ static int exit_of(enum err_code code)
 		return 77;
 	case ERR_INVALID:
 	case ERR_RANGE:
-	case ERR_NOT_FOUND:
 		return 78;
 	case ERR_OK:
 		return 0;
+	case ERR_NOT_FOUND: /* the directory of a socket */
 	case ERR_BUSY:
 	case ERR_TIMEOUT:
 	case ERR_IO:
@@ -332,6 +333,8 @@ static enum err_code open_all(struct daemon *d, struct err *err)
 	enum err_code code = config_password(d->config, &d->password, err);
 	if (!code)
 		code = setup_tls(d->config, &d->tls, err);
+	if (code == ERR_NOT_FOUND)
+		code = ERR_INVALID; /* the configuration names a file that is not there */
 	if (code)
 		return code;
 	setup_shard(d->config, d->incarnation, &d->shard_rules);

@@ -43,6 +43,8 @@ struct daemon {
 	char topo_why[512]; /* last failure */
 	int exit_code;
 	bool is_ending;
+	bool ready_told, is_stuck; /* service.c */
+	char status[300];
 };
 
 /* coord_run.c: one turn: fills now and wall_ms, steps, performs. Never called from inside performing. */

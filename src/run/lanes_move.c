@@ -107,9 +107,9 @@ static void relax(struct lanes *ls, struct lane *l, mono_ms until, mono_ms now)
 		redis_extend_deadlines(l->cur->conn, now + lane_timeout(ls, l, now));
 }
 
-static void hurry(struct lanes *ls, mono_ms until, bool renew)
+static void hurry(struct lanes *ls)
 {
-	struct msg m = {.kind = MSG_HURRY, .flag = !renew, .ms = until};
+	struct msg m = {.kind = MSG_HURRY};
 	struct shard_event ev = {.kind = SHARD_MSG, .msg = &m};
 	ls->o.step(ls->o.arg, &ev);
 }
@@ -153,7 +153,6 @@ static void perform_for(struct lanes *ls, struct lane *l, const struct handoff_e
 		relax(ls, l, ef->until, now);
 		break;
 	case HANDOFF_HURRY:
-	case HANDOFF_CALM:
 	case HANDOFF_REFRESH:
 	case HANDOFF_SAY:
 		break;
@@ -165,9 +164,7 @@ static void perform(struct lanes *ls, const struct handoff_effect *ef, mono_ms n
 	if (ef->kind == HANDOFF_SAY) {
 		say(ef);
 	} else if (ef->kind == HANDOFF_HURRY) {
-		hurry(ls, ef->until, true);
-	} else if (ef->kind == HANDOFF_CALM) {
-		hurry(ls, now, false);
+		hurry(ls);
 	} else if (ef->kind == HANDOFF_REFRESH) {
 		refresh(ls, ef->seq);
 	} else {
@@ -274,11 +271,11 @@ void lanes_snapshot(const struct lanes *ls, struct snapshot *sn)
 	struct handoff_gauges g = handoff_gauges(ls->handoff);
 	sn->handoff = (struct snapshot_handoff){.n_active = g.n_active, .n_queued = g.n_queued, .n_relaxed = g.n_relaxed,
 		.n_breakers_open = g.n_breakers_open, .breaker = (uint8_t)handoff_breaker(ls->handoff, &endpoint)};
+	sn->handoff.m = *handoff_metrics(ls->handoff);
 	snprintf(sn->handoff.breaker_endpoint, sizeof sn->handoff.breaker_endpoint, "%s", endpoint);
 	hist_merge(&sn->redis.h[HR_COMMAND], &ls->command_time);
 	for (int i = 0; i < METRIC_REDIS_N; i++)
 		sn->redis.c[i] += ls->counters[i];
-	handoff_add_metrics(ls->handoff, &sn->redis);
 }
 
 const char *snapshot_conn_word(const struct snapshot_conn *c)

@@ -35,6 +35,7 @@ struct snapshot_handoff {
 	uint32_t n_active, n_queued, n_relaxed, n_breakers_open;
 	uint8_t breaker; /* enum breaker_state: the worst */
 	char breaker_endpoint[HANDOFF_ADDRESS]; /* of it; "" = all closed */
+	struct metrics_handoff m;
 };
 
 struct snapshot_service {

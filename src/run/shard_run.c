@@ -75,6 +75,7 @@ static void names_set(struct shard_run *s, const struct service_rules *r)
 	slot->used = true;
 	slot->svc = r->svc;
 	command_names_init(&slot->names, r->name, r->dlq, r->serialize, r->dlq_max_len, r->group_start);
+	slot->names.dlq_same_slot = r->dlq_same_slot;
 }
 
 /* ---- effects ---- */

@@ -26,10 +26,15 @@ LIMIT = 90
 
 
 def discover():
-    """[(name, function, issue, seconds)]"""
+    """[(name, function or script, issue, seconds)]"""
     out = []
     for path in sorted(glob.glob(os.path.join(HERE, "test_*.py"))):
-        mod = importlib.import_module(os.path.basename(path)[:-3])
+        name = os.path.basename(path)[:-3]
+        with open(path) as f:
+            if "\nissue = " not in f.read():  # a script of its own: SCRIPT BUILD_DIR
+                out.append(("script." + name[5:], path, 2, 300))
+                continue
+        mod = importlib.import_module(name)
         out += [(f"{mod.__name__[5:]}.{n[5:]}", f, getattr(f, "issue", mod.issue), getattr(f, "limit", LIMIT))
                 for n, f in vars(mod).items() if n.startswith("test_") and callable(f)]
     return out
@@ -38,7 +43,11 @@ def discover():
 def child(name, dir):
     """One test, in this process."""
     from lib.case import Case
+    from lib.daemon import program
     f = next(f for n, f, _, _ in discover() if n == name)
+    if isinstance(f, str):
+        env = {k: v for k, v in os.environ.items() if not k.startswith("SLUICE_")}
+        os.execve(sys.executable, [sys.executable, f, os.path.dirname(program("sluiced"))], env)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("out of time"))
     t, rc = Case(dir), 0
     try:

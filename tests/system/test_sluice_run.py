@@ -2,7 +2,9 @@
 """Holds sluice-run to its contract, against a daemon played by this script.
 
 usage: test_sluice_run.py BUILD_DIR [NAME...]     prints `ok name` lines; exit 1 when one fails
+It needs neither sluiced nor Redis. run.py runs these tests too.
 """
+import functools
 import json
 import os
 import shutil
@@ -14,7 +16,7 @@ import tempfile
 import time
 import traceback
 
-PROGRAM = None
+PROGRAM = os.path.join(os.environ.get("SLUICE_BUILD", "build"), "sluice-run")
 PATIENCE = 10.0  # how long anything may take before it counts as never
 
 
@@ -106,7 +108,7 @@ class Daemon:
 class World:
     """A directory, a daemon and one sluice-run."""
 
-    def __init__(self, listen=True):
+    def __init__(self, listen):
         self.dir = tempfile.mkdtemp(prefix="sluice-run-")
         self.daemon = Daemon(self.at("sock"), listen)
         self.process = None
@@ -211,9 +213,9 @@ def test_command_gets_environment_and_info(w):
     assert w.daemon.receive() == {"t": "done", "lease": "L1"}
     w.daemon.ok()
     env = dict(line.split("=", 1) for line in w.read("env").splitlines() if "=" in line)
-    assert {k: v for k, v in env.items() if k.startswith("SLUICE_")} == {
-        "SLUICE_SERVICE": "orders", "SLUICE_STREAM": "orders:é 7", "SLUICE_ID": "17-1", "SLUICE_TOKEN": "0017",
-        "SLUICE_RETRY": "3", "SLUICE_LEASE": "L1"}, env
+    expected = {"SLUICE_SERVICE": "orders", "SLUICE_STREAM": "orders:é 7", "SLUICE_ID": "17-1", "SLUICE_TOKEN": "0017",
+                "SLUICE_RETRY": "3", "SLUICE_LEASE": "L1"}
+    assert {k: env.get(k) for k in expected} == expected, env
     info = w.read("info")
     assert info == '{"big":123456789012345678901234567890,"x":1.10,"y":1e400,"d":1,"d":2,"s":"a\\nb"}\n', info
     w.stop()
@@ -345,8 +347,8 @@ def test_revoke_kills_within_the_grace(w):
     w.daemon.greet()
     w.daemon.assign()
     pid = w.pid_in("pid")
-    took = revoked_after(w, 700)
-    assert 400 < took < 700 and not is_alive(pid), took
+    took = revoked_after(w, 1500)
+    assert 1000 < took < 1500 and not is_alive(pid), took
     w.stop()
 
 
@@ -713,25 +715,40 @@ def test_example_shell(w):
 # ---- running the tests
 
 
+def in_a_world(test):
+    """run.py hands a Case to a test, main() below nothing."""
+    @functools.wraps(test)
+    def run(case=None):
+        w = World(getattr(test, "listen", True))
+        try:
+            test(w)
+        except BaseException:
+            print("--- stderr of sluice-run:\n" + w.read("stderr")[-3000:], flush=True)
+            raise
+        finally:
+            w.close()
+    return run
+
+
+TESTS = {name[5:]: in_a_world(fn) for name, fn in globals().items() if name.startswith("test_")}
+globals().update({"test_" + name: fn for name, fn in TESTS.items()})
+
+
 def main():
     global PROGRAM
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     PROGRAM = os.path.join(os.path.abspath(sys.argv[1]), "sluice-run")
-    tests = {name[5:]: fn for name, fn in globals().items() if name.startswith("test_")}
-    chosen = sys.argv[2:] or list(tests)
+    chosen = sys.argv[2:] or list(TESTS)
     failed = 0
     for name in chosen:
-        w = World(getattr(tests[name], "listen", True))
         begin = time.monotonic()
         try:
-            tests[name](w)
+            TESTS[name]()
             print(f"ok {name} ({time.monotonic() - begin:.2f} s)", flush=True)
         except Exception:
             failed += 1
-            print(f"FAILED {name}\n{traceback.format_exc()}--- stderr of sluice-run:\n{w.read('stderr')[-3000:]}", flush=True)
-        finally:
-            w.close()
+            print(f"FAILED {name}\n{traceback.format_exc()}", flush=True)
     print(f"{len(chosen) - failed} of {len(chosen)} ok")
     sys.exit(1 if failed or not chosen else 0)
 

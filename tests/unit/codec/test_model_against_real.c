@@ -381,3 +381,102 @@ Test(model, is_like_a_real_server)
 		run(real, seed);
 	real_redis_stop(real);
 }
+
+/* ---- what a real server cannot show without waiting */
+
+struct alone {
+	struct model_redis *m;
+	struct command_names names;
+	int n_expired;
+};
+
+static void alone_init(struct alone *a)
+{
+	*a = (struct alone){.m = model_redis_new()};
+	command_names_init(&a->names, "orders", "", true, 0, "0");
+}
+
+static void alone_fini(struct alone *a)
+{
+	model_redis_free(a->m);
+	command_names_fini(&a->names);
+}
+
+static struct reply alone_exec(struct alone *a, mono_ms at, struct cmd c)
+{
+	struct reply r;
+	c.use_eval = true;
+	model_redis_exec(a->m, &c, &a->names, "me", at, &r);
+	return r;
+}
+
+#define LOCK .stream = {"a", 1}, .id = {5, 0}
+
+static void count_expired(void *arg, struct slice stream, struct entry_id id)
+{
+	struct alone *a = arg;
+	a->n_expired += stream.len == 1 && id.ms == 5;
+}
+
+Test(model, locks_end_by_the_servers_clock)
+{
+	struct alone a;
+	alone_init(&a);
+	model_redis_on_expired(a.m, count_expired, &a);
+	alone_exec(&a, 1000, (struct cmd){.kind = CMD_LOCK, LOCK, .value = {"me/1", 4}, .ttl_ms = 500});
+	cr_expect_eq(alone_exec(&a, 1500, (struct cmd){.kind = CMD_PROBE, LOCK}).integer, 0);
+	cr_expect_eq(model_redis_next_expiry(a.m), 1501);
+	cr_expect_eq(model_redis_expire(a.m, 1500), 0);
+	cr_expect_eq(alone_exec(&a, 1501, (struct cmd){.kind = CMD_PROBE, LOCK}).integer, -2);
+	cr_expect_eq(a.n_expired, 1);
+	alone_exec(&a, 2000, (struct cmd){.kind = CMD_LOCK, LOCK, .ttl_ms = 5000});
+	cr_expect_eq(alone_exec(&a, 2100, (struct cmd){.kind = CMD_RENEW, LOCK, .ttl_ms = 6000}).kind, REPLY_TEXT);
+	model_redis_set_clock(a.m, 1700000000000 + 5000); /* it steps */
+	cr_expect_eq(alone_exec(&a, 2100, (struct cmd){.kind = CMD_PROBE, LOCK}).integer, 1000);
+	cr_expect_eq(model_redis_expire(a.m, 3101), 1);
+	cr_expect_eq(a.n_expired, 2);
+	alone_fini(&a);
+}
+
+Test(model, a_clone_loses_what_came_later)
+{
+	struct alone a;
+	alone_init(&a);
+	alone_exec(&a, 0, (struct cmd){.kind = CMD_GROUP_CREATE});
+	const struct entry_id first = model_redis_add(a.m, &a.names, "a", NULL, 2, 10);
+	alone_exec(&a, 10, (struct cmd){.kind = CMD_LOCK, LOCK, .ttl_ms = 5000});
+	struct model_redis *replica = model_redis_clone(a.m);
+	model_redis_add(a.m, &a.names, "b", NULL, 0, 11);
+	cr_expect_eq(model_redis_n_entries(a.m, &a.names), 2);
+	model_redis_free(a.m);
+	a.m = replica;
+	cr_expect_eq(model_redis_n_entries(a.m, &a.names), 1);
+	cr_expect(model_redis_has_new(a.m, &a.names));
+	const struct reply r = alone_exec(&a, 12, (struct cmd){.kind = CMD_READ, .count = 9});
+	cr_assert(r.kind == REPLY_ENTRIES && r.entries->n == 1);
+	cr_expect(entry_id_cmp(r.entries->v[0].id, first) == 0 && r.entries->v[0].retry == 2);
+	entry_batch_free(r.entries);
+	cr_expect_not(model_redis_has_new(a.m, &a.names));
+	cr_expect_eq(model_redis_pending(a.m, &a.names, 0, 20).idle_ms, 8);
+	struct model_lock_view lock;
+	cr_assert(model_redis_lock(a.m, (struct slice){"a", 1}, (struct entry_id){5, 0}, 1010, &lock));
+	cr_expect_eq(lock.ttl_ms, 4000);
+	alone_fini(&a);
+}
+
+Test(model, errors_can_be_ordered)
+{
+	struct alone a;
+	alone_init(&a);
+	model_redis_fail(a.m, CMD_PROBE, 2, "LOADING Redis is loading the dataset in memory");
+	cr_expect_eq(alone_exec(&a, 0, (struct cmd){.kind = CMD_PING}).kind, REPLY_OK);
+	for (int i = 0; i < 2; i++)
+		cr_expect_eq(alone_exec(&a, 0, (struct cmd){.kind = CMD_PROBE, LOCK}).error, RERR_RETRY);
+	cr_expect_eq(alone_exec(&a, 0, (struct cmd){.kind = CMD_PROBE, LOCK}).integer, -2);
+	model_redis_fail(a.m, CMD_N, -1, "MOVED 7 h:1");
+	for (int i = 0; i < 5; i++)
+		cr_expect_eq(alone_exec(&a, 0, (struct cmd){.kind = CMD_PING}).error, RERR_MOVED);
+	model_redis_fail(a.m, CMD_N, 0, NULL);
+	cr_expect_eq(alone_exec(&a, 0, (struct cmd){.kind = CMD_PING}).kind, REPLY_OK);
+	alone_fini(&a);
+}

@@ -113,7 +113,7 @@ Test(load, the_default_command_timeout_yields_to_short_leases, .init = up)
 	expect_lease("ttl: 2s", 666, 1000, 333);
 	expect_lease("ttl: 3s", 1000, 1000, 999);
 	expect_lease("ttl: 5s", 1666, 1000, 2333);
-	expect_lease("stop_margin: 8s", 1333, 8000, 666);
+	expect_lease("ttl: 6s, stop_margin: 4s", 1333, 4000, 666);
 }
 
 Test(load, times_against_leases_are_derived_unless_written, .init = up)

@@ -201,10 +201,10 @@ static const struct {
 		"t.yaml:1:43: services[0].lease.renew_every: 5000ms must be below half of lease.ttl, 10000ms"},
 	{"services: [{name: a, lease: {stop_margin: 9900ms}}]\n",
 		"t.yaml:1:43: services[0].lease.stop_margin: renew_every + command_timeout must be below ttl - "
-		"stop_margin in services[0]: 66ms + 100ms, 10000ms - 9900ms"},
+		"stop_margin in services[0]: 66ms + 3000ms, 10000ms - 9900ms"},
 	{"services: [{name: a, lease: {renew_every: 4900ms, stop_margin: 5s}}]\n",
 		"t.yaml:1:43: services[0].lease.renew_every: renew_every + command_timeout must be below ttl - "
-		"stop_margin in services[0]: 4900ms + 100ms, 10000ms - 5000ms"},
+		"stop_margin in services[0]: 4900ms + 3000ms, 10000ms - 5000ms"},
 	{"redis: {command_timeout: 5s}\nservices: [{name: orders}]\n",
 		"t.yaml:1:26: redis.command_timeout: renew_every + command_timeout must be below ttl - stop_margin in "
 		"services[0]: 3333ms + 5000ms, 10000ms - 2000ms"},

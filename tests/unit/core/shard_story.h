@@ -2,6 +2,7 @@
  * Commands wait in a queue until the test answers them. Everything static: each test program has its own copy. */
 #pragma once
 #include "base/buf.h"
+#include "base/rng.h"
 #include "core/shard.h"
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -25,8 +26,11 @@ struct story {
 	struct buf text;
 	struct sent *sent;
 	size_t n_sent;
-	bool mute; /* no lines */
-	bool say;  /* log lines too */
+	bool mute;              /* no lines */
+	bool no_scan, no_audit; /* not part of the story: never answered */
+	const char *consumer;   /* who we are; NULL = redis-consumer-me */
+	bool hide[CMD_N], hide_msg[MSG_N];
+	bool say; /* log lines too */
 	uint64_t n_msgs[MSG_N], n_cmds[CMD_N];
 	struct msg last_call; /* MSG_LOCK_CALL: plain fields only */
 	struct msg *calls;    /* all of them that wait for an answer */
@@ -57,10 +61,15 @@ static void story_cmd(const struct effect *ef)
 {
 	const struct cmd *c = &ef->cmd;
 	cr_assert_lt(W.n_sent, STORY_CMDS);
+	const char *me = W.consumer ? W.consumer : "redis-consumer-me";
+	bool is_audit = c->kind == CMD_PENDING && c->consumer.p && c->consumer.len == strlen(me) &&
+			memcmp(c->consumer.p, me, c->consumer.len) == 0;
+	if ((W.no_scan && c->kind == CMD_PENDING && !c->consumer.p) || (W.no_audit && is_audit))
+		return;
 	W.n_cmds[c->kind]++;
 	if (c->kind != CMD_PSUBSCRIBE)
 		W.sent[W.n_sent++] = (struct sent){c->kind, ef->tag, c->svc, c->id, c->asking, c->use_eval, c->count};
-	if (W.mute)
+	if (W.mute || W.hide[c->kind])
 		return;
 	buf_printf(&W.text, "[%5lld] %s", (long long)W.now, story_cmds[c->kind]);
 	if (c->stream.p)
@@ -177,7 +186,7 @@ static void story_msg(const struct msg *m)
 		W.calls[W.n_calls].text = W.calls[W.n_calls].stream = NULL;
 		W.calls[W.n_calls++].fields = NULL;
 	}
-	if (W.mute)
+	if (W.mute || W.hide_msg[m->kind])
 		return;
 	buf_printf(&W.text, "[%5lld] > ", (long long)W.now);
 	story_msg_body(m);
@@ -322,6 +331,11 @@ static void story_expect(const char *want, const char *file, int line)
 }
 #define expect_story(want) story_expect((want), __FILE__, __LINE__)
 
+UNUSED static struct slice slice_str_(const char *s)
+{
+	return (struct slice){s, strlen(s)};
+}
+
 UNUSED static struct service_rules *story_rules(void)
 {
 	struct service_rules *r = mem_alloc(sizeof *r);
@@ -356,9 +370,14 @@ static void story_begin(void)
 		.events_merge = true,
 		.seed = 42,
 	};
+	struct shard_rules who = rules;
+	if (W.consumer) {
+		snprintf(who.consumer, sizeof who.consumer, "%s", W.consumer);
+		snprintf(who.lock_value, sizeof who.lock_value, "%s/20", W.consumer);
+	}
 	W.sent = mem_array(STORY_CMDS, sizeof *W.sent);
 	W.calls = mem_array(STORY_CMDS, sizeof *W.calls);
-	W.s = shard_new(&rules, 2);
+	W.s = shard_new(&who, 2);
 	effects_init(&W.out);
 	W.now = 1000;
 	W.next = MONO_NEVER;
@@ -376,6 +395,28 @@ UNUSED static void story_up(void)
 	story_txt(CMD_RUN_ID, "abc");
 	story_txt(CMD_ROLE, "master");
 	story_clear();
+}
+
+UNUSED static void story_entries(enum cmd_kind kind, uint64_t first, size_t n)
+{
+	struct entry_batch *b = mem_alloc(sizeof *b + n * sizeof b->v[0]);
+	b->n = n;
+	for (size_t i = 0; i < n; i++) {
+		b->v[i].id = (struct entry_id){first + i, 0};
+		b->v[i].stream = text_new("s1", 2);
+		b->v[i].lock_slot = 9;
+	}
+	story_reply(kind, (struct reply){.kind = REPLY_ENTRIES, .entries = b});
+}
+
+UNUSED static void story_pending(enum cmd_kind kind, uint64_t first, size_t n, const char *consumer, int64_t idle_ms)
+{
+	struct pending_row *rows = mem_array(n + 1, sizeof *rows);
+	for (size_t i = 0; i < n; i++)
+		rows[i] = (struct pending_row){
+			.id = {first + i, 0}, .idle_ms = idle_ms, .consumer = {consumer, strlen(consumer)}};
+	story_reply(kind, (struct reply){.kind = REPLY_PENDING, .pending = rows, .n = n});
+	mem_free(rows);
 }
 
 UNUSED static void story_down(void)

@@ -77,3 +77,529 @@ Test(lease, a_late_turn_stops_work_before_anything_else, .init = story_up, .fini
 	cr_assert_eq(count(M_FENCE_LATE), 1);
 	cr_assert_eq(count(M_FENCE_STOPPED), 0);
 }
+
+/* ---- acquiring ---- */
+
+Test(lease, held_by_somebody_else_is_busy, .init = story_up, .fini = story_down)
+{
+	acquire(1, 0, false);
+	story_nil(CMD_LOCK);
+	story_txt(CMD_LOCK_GET, "redis-consumer-other/20");
+	expect_story("[ 1000] lock s1 7-0 value=redis-consumer-me/20\n"
+		     "[ 1000] lock_get s1 7-0\n"
+		     "[ 1000] > lease 1 busy\n");
+	cr_assert_eq(count(M_ACQUIRE_BUSY), 1);
+	cr_assert_eq(shard_n_leases(W.s), 0);
+}
+
+Test(lease, values_that_only_look_like_ours_are_busy, .init = story_up, .fini = story_down)
+{
+	static const char *const values[] = {"redis-consumer-me", "redis-consumer-me/", "redis-consumer-me2/10",
+		"redis-consumer-me/zz", "redis-consumer-me/11111111111111111", "recover:redis-consumer-me/20",
+		"gone:1-0", ""};
+	for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
+		acquire(i + 1, 0, true);
+		story_nil(CMD_LOCK);
+		story_clear();
+		story_txt(CMD_LOCK_GET, values[i]);
+		cr_assert(strstr(W.text.data, "busy"), "'%s': %s", values[i], W.text.data);
+	}
+}
+
+Test(lease, a_lock_whose_reply_was_lost_is_ours, .init = story_up, .fini = story_down)
+{
+	acquire(1, 0, false);
+	story_cut();
+	story_conn(CONN_COMMAND, true);
+	story_clear();
+	story_nil(CMD_LOCK); /* the second one: refused by the first */
+	story_txt(CMD_LOCK_GET, ME);
+	W.now = 1100;
+	story_txt(CMD_RENEW, ME);
+	expect_story("[ 1000] lock_get s1 7-0\n"
+		     "[ 1000] renew s1 7-0\n"
+		     "[ 1100] > lease 1 held until=11000 +\n");
+}
+
+Test(lease, a_lock_that_expires_between_two_questions_is_asked_for_again, .init = story_up, .fini = story_down)
+{
+	acquire(1, 0, false);
+	story_nil(CMD_LOCK);
+	story_nil(CMD_LOCK_GET);
+	story_nil(CMD_LOCK);
+	story_txt(CMD_LOCK_GET, ME);
+	story_nil(CMD_RENEW);
+	story_clear();
+	story_ok(CMD_LOCK);
+	expect_story("[ 1000] > lease 1 held until=11000 +\n");
+}
+
+Test(lease, an_older_process_of_ours_is_taken_over, .init = story_up, .fini = story_down)
+{
+	acquire(1, 0, false);
+	story_nil(CMD_LOCK);
+	story_clear();
+	story_txt(CMD_LOCK_GET, "redis-consumer-me/1f");
+	story_int(CMD_LOCK_SWAP, 1);
+	expect_story("[ 1000] lock_swap s1 7-0 value=redis-consumer-me/20 expect=redis-consumer-me/1f\n"
+		     "[ 1000] > lease 1 held until=11000 +\n");
+	cr_assert_eq(count(M_ACQUIRE_TAKEN_OVER), 1);
+}
+
+Test(lease, a_take_over_that_came_too_late_looks_again, .init = story_up, .fini = story_down)
+{
+	acquire(1, 0, false);
+	story_nil(CMD_LOCK);
+	story_txt(CMD_LOCK_GET, "redis-consumer-me/1f");
+	story_clear();
+	story_int(CMD_LOCK_SWAP, 0);
+	story_txt(CMD_LOCK_GET, "redis-consumer-other/1");
+	expect_story("[ 1000] lock_get s1 7-0\n"
+		     "[ 1000] > lease 1 busy\n");
+}
+
+Test(lease, a_take_over_whose_script_is_unknown_is_sent_as_text, .init = story_up, .fini = story_down)
+{
+	acquire(1, 0, false);
+	story_nil(CMD_LOCK);
+	story_txt(CMD_LOCK_GET, "redis-consumer-me/1f");
+	story_clear();
+	story_error(CMD_LOCK_SWAP, RERR_NOSCRIPT, "NOSCRIPT");
+	story_txt(CMD_LOCK_GET, "redis-consumer-me/1f");
+	story_int(CMD_LOCK_SWAP, 1);
+	expect_story("[ 1000] lock_get s1 7-0 eval\n"
+		     "[ 1000] lock_swap s1 7-0 value=redis-consumer-me/20 expect=redis-consumer-me/1f eval\n"
+		     "[ 1000] > lease 1 held until=11000 +\n");
+}
+
+Test(lease, a_newer_process_of_ours_replaces_us, .init = story_up, .fini = story_down)
+{
+	acquire(1, 0, false);
+	story_nil(CMD_LOCK);
+	story_clear();
+	story_txt(CMD_LOCK_GET, "redis-consumer-me/21");
+	expect_story("[ 1000] > replaced\n"
+		     "[ 1000] > lease 1 busy\n");
+}
+
+Test(lease, at_start_any_incarnation_is_taken_over, .init = story_up, .fini = story_down)
+{
+	acquire(1, 0, true); /* the clock that numbers incarnations was set back */
+	story_nil(CMD_LOCK);
+	story_clear();
+	story_txt(CMD_LOCK_GET, "redis-consumer-me/ffffffffffffffff");
+	expect_story("[ 1000] lock_swap s1 7-0 value=redis-consumer-me/20 expect=redis-consumer-me/ffffffffffffffff\n");
+}
+
+Test(lease, waits_for_the_connection_and_nothing_else, .init = story_up, .fini = story_down)
+{
+	story_cut();
+	story_clear();
+	acquire(1, 0, false);
+	story_until(90000);
+	expect_story("");
+	story_conn(CONN_COMMAND, true);
+	story_clear();
+	story_ok(CMD_LOCK);
+	expect_story("[90000] > lease 1 held until=100000\n");
+}
+
+Test(lease, refusals_of_the_moment_are_repeated, .init = story_up, .fini = story_down)
+{
+	acquire(1, 0, false);
+	for (int i = 0; i < 20; i++) {
+		mono_ms asked = W.now;
+		story_error(CMD_LOCK, RERR_RETRY, "LOADING");
+		while (!story_waits(CMD_LOCK))
+			story_until(W.now + 1);
+		cr_assert(W.now - asked >= 37 && W.now - asked <= 250, "after %ld ms", (long)(W.now - asked));
+	}
+	cr_assert_eq(count(M_ACQUIRE_ERROR), 20);
+	story_clear();
+	story_ok(CMD_LOCK);
+	cr_assert(strstr(W.text.data, "> lease 1 held"));
+}
+
+Test(lease, an_operators_error_is_said_once_a_minute, .init = story_up, .fini = story_down)
+{
+	acquire(1, 0, false);
+	int n = 0;
+	story_clear();
+	while (W.now < 61000) {
+		if (story_waits(CMD_LOCK)) {
+			story_error(CMD_LOCK, RERR_OPERATOR, "NOPERM no permissions");
+			n++;
+		}
+		story_until(W.now + 10);
+	}
+	cr_assert(n >= 12 && n < 30, "%d tries in a minute", n);
+	const char *first =
+		strstr(W.text.data, "say shard=2 service=orders lease: redis refuses: NOPERM no permissions");
+	cr_assert(first, "%s", W.text.data);
+	cr_assert_null(strstr(first + 1, "say"));
+}
+
+Test(lease, a_server_that_is_no_master_makes_us_ask_for_the_topology, .init = story_up, .fini = story_down)
+{
+	acquire(1, 0, false);
+	acquire(2, 0, false);
+	story_clear();
+	story_error(CMD_LOCK, RERR_REFRESH, "READONLY");
+	story_error(CMD_LOCK, RERR_REFRESH, "READONLY");
+	expect_story("[ 1000] > refresh \"READONLY\"\n");
+}
+
+/* ---- renewing ---- */
+
+Test(lease, an_unanswered_renewal_is_repeated_until_the_deadline, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_until(4800);
+	mono_ms until = 0;
+	while (W.now < 8000) {
+		if (story_waits(CMD_RENEW)) {
+			until = W.now;
+			story_error(CMD_RENEW, RERR_RETRY, "BUSY");
+		}
+		story_until(W.now + 1);
+	}
+	while (!story_waits(CMD_RENEW))
+		story_until(W.now + 1);
+	cr_assert(W.now - until <= 250);
+	cr_assert(count(M_RENEW_ERROR) > 10);
+	until = W.now;
+	story_clear();
+	story_txt(CMD_RENEW, ME);
+	mono_ms good = 0;
+	cr_assert_eq(sscanf(W.text.data, "[ %*d] > renewed 1:%ld", &good), 1);
+	cr_assert_eq(good, until + 10000);
+}
+
+Test(lease, is_renewed_at_once_after_a_reconnect, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	W.now = 2000;
+	story_cut();
+	W.now = 2500;
+	story_conn(CONN_COMMAND, true);
+	cr_assert(strstr(W.text.data, "[ 2500] renew s1 7-0\n"), "%s", W.text.data);
+}
+
+Test(lease, is_renewed_when_told_to_hurry, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	hold(2);
+	W.now = 2000;
+	story_msg_in((struct msg){.kind = MSG_LEASE_RENEW, .handle = 2});
+	expect_story("[ 2000] renew s2 7-0\n");
+	story_msg_in((struct msg){.kind = MSG_HURRY});
+	expect_story("[ 2000] renew s1 7-0\n");
+}
+
+Test(lease, stays_lost_while_redis_is_frozen, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_until(6000); /* a renewal was sent, no answer comes */
+	story_clear();
+	story_cut();
+	story_until(7000);
+	story_conn(CONN_COMMAND, true); /* up again, but it still does not answer */
+	story_until(8999);
+	story_clear();
+	story_until(9000);
+	expect_story("[ 9000] > lease 1 lost expired until=11000\n");
+}
+
+Test(lease, missing_before_its_deadline_is_created_again, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_until(4800);
+	story_clear();
+	story_nil(CMD_RENEW);
+	W.now = 4900;
+	story_ok(CMD_LOCK);
+	expect_story("[ 4800] lock s1 7-0 value=redis-consumer-me/20\n"
+		     "[ 4900] > lease 1 recreated until=14800\n");
+	cr_assert_eq(count(M_RENEW_MISSING), 1);
+}
+
+Test(lease, missing_and_not_answered_in_time_is_lost_and_not_created_again, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_until(4800);
+	story_nil(CMD_RENEW);
+	story_clear();
+	story_until(8999);
+	expect_story("");
+	story_until(9000);
+	expect_story("[ 9000] > lease 1 lost missing until=11000\n");
+	story_ok(CMD_LOCK);
+	story_until(30000);
+	expect_story("");
+}
+
+Test(lease, missing_and_then_somebody_elses_is_taken, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_until(4800);
+	story_nil(CMD_RENEW);
+	story_nil(CMD_LOCK);
+	story_clear();
+	story_txt(CMD_LOCK_GET, "recover:redis-consumer-other/1");
+	expect_story("[ 4800] > lease 1 lost taken until=11000\n");
+	cr_assert_eq(count(M_RENEW_TAKEN), 1);
+}
+
+Test(lease, created_again_with_a_lost_reply_is_still_to_be_verified, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_until(4800);
+	story_nil(CMD_RENEW);
+	story_error(CMD_LOCK, RERR_RETRY, "x"); /* executed or not */
+	while (!story_waits(CMD_LOCK))
+		story_until(W.now + 1);
+	story_nil(CMD_LOCK);
+	story_txt(CMD_LOCK_GET, ME);
+	story_clear();
+	mono_ms sent = W.now;
+	story_txt(CMD_RENEW, ME);
+	char want[80];
+	snprintf(want, sizeof want, "[ %4ld] > lease 1 recreated until=%ld\n", (long)sent, (long)sent + 10000);
+	expect_story(want);
+}
+
+Test(lease, taken_by_somebody_else_is_lost_at_once, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_until(4800);
+	story_clear();
+	story_txt(CMD_RENEW, "redis-consumer-other/9");
+	expect_story("[ 4800] > lease 1 lost taken until=11000\n");
+}
+
+Test(lease, taken_by_another_process_of_ours_ends_us, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_until(4800);
+	story_clear();
+	story_txt(CMD_RENEW, "redis-consumer-me/21");
+	expect_story("[ 4800] > replaced\n"
+		     "[ 4800] > lease 1 lost replaced until=11000\n");
+}
+
+Test(lease, new_times_of_the_service_hold_at_once, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	W.now = 2000;
+	struct service_rules *r = story_rules();
+	r->stop_margin_ms = 5000;
+	r->ttl_ms = 20000;
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = r});
+	expect_story("[ 2000] renew s1 7-0\n");
+	story_until(6000); /* the old T of its last confirmation, the new margin */
+	expect_story("[ 6000] > lease 1 lost expired until=11000\n");
+}
+
+/* ---- many ---- */
+
+static void hold_many(uint64_t n)
+{
+	W.mute = true;
+	for (uint64_t h = 1; h <= n; h++) {
+		acquire(h, 0, false);
+		story_ok(CMD_LOCK);
+	}
+}
+
+Test(lease, many_are_renewed_in_groups, .init = story_up, .fini = story_down)
+{
+	hold_many(3000);
+	int n_steps = 0, n_sending = 0;
+	while (W.now < 4700 && W.next <= 4700) {
+		W.now = mono_max(W.now, W.next);
+		uint64_t before = W.n_cmds[CMD_RENEW];
+		story_event((struct shard_event){.kind = SHARD_TICK});
+		cr_assert_leq(W.n_cmds[CMD_RENEW] - before, 250);
+		n_steps++;
+		n_sending += W.n_cmds[CMD_RENEW] > before;
+		while (story_waits(CMD_RENEW))
+			story_txt(CMD_RENEW, ME);
+	}
+	cr_assert_eq(count(M_RENEW_OK), 3000);
+	cr_assert_leq(n_sending, 30, "%d groups", n_sending);
+	cr_assert_leq(W.n_msgs[MSG_RENEWED], 40);
+}
+
+Test(lease, not_more_than_a_thousand_commands_are_on_their_way, .init = story_up, .fini = story_down)
+{
+	hold_many(3000);
+	W.now = 2000;
+	story_msg_in((struct msg){.kind = MSG_HURRY});
+	cr_assert_eq(W.n_cmds[CMD_RENEW], 250);
+	story_until(2000);
+	cr_assert_eq(W.n_cmds[CMD_RENEW], 1000);
+	for (int i = 0; i < 256; i++) /* late answers of forgotten ones count, too */
+		story_msg_in((struct msg){.kind = MSG_LEASE_FORGET, .handle = (uint64_t)i + 1});
+	for (int i = 0; i < 1000; i++)
+		story_txt(CMD_RENEW, ME);
+	story_until(2000);
+	cr_assert_geq(W.n_cmds[CMD_RENEW], 1990);
+}
+
+Test(lease, confirmed_renewals_are_told_before_anything_about_a_lease, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	hold(2);
+	story_msg_in((struct msg){.kind = MSG_HURRY});
+	story_clear();
+	story_txt(CMD_RENEW, ME);
+	expect_story("");
+	story_txt(CMD_RENEW, "x");
+	cr_assert(strstr(W.text.data, "> renewed"), "%s", W.text.data);
+	cr_assert(strstr(W.text.data, "> renewed") < strstr(W.text.data, "lost taken"), "%s", W.text.data);
+}
+
+Test(lease, confirmed_renewals_do_not_wait_for_a_slow_one, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	hold(2);
+	story_msg_in((struct msg){.kind = MSG_HURRY});
+	story_txt(CMD_RENEW, ME);
+	story_clear();
+	story_until(1020);
+	cr_assert(strncmp(W.text.data, "[ 1010] > renewed ", 18) == 0, "%s", W.text.data);
+}
+
+/* ---- leaving, moving ---- */
+
+Test(lease, released_is_unlocked_until_redis_has_answered, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_msg_in((struct msg){.kind = MSG_LEASE_RELEASE, .handle = 1});
+	expect_story("[ 1000] unlock s1 7-0\n");
+	story_error(CMD_UNLOCK, RERR_NOSCRIPT, "NOSCRIPT");
+	expect_story("[ 1000] unlock s1 7-0 eval\n");
+	story_cut();
+	story_conn(CONN_COMMAND, true);
+	story_int(CMD_UNLOCK, 1);
+	cr_assert_eq(shard_n_leases(W.s), 0);
+	cr_assert_eq(count(M_RELEASE_OK), 1);
+}
+
+Test(lease, a_release_gives_up_when_the_lock_has_expired_by_itself, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_cut();
+	story_msg_in((struct msg){.kind = MSG_LEASE_RELEASE, .handle = 1});
+	story_until(20999);
+	cr_assert_eq(shard_n_leases(W.s), 1);
+	story_until(21000);
+	cr_assert_eq(shard_n_leases(W.s), 0);
+	cr_assert_eq(count(M_RELEASE_ERROR), 1);
+}
+
+Test(lease, released_while_being_acquired_is_unlocked_after_the_lock, .init = story_up, .fini = story_down)
+{
+	acquire(1, 0, false);
+	story_clear();
+	story_msg_in((struct msg){.kind = MSG_LEASE_RELEASE, .handle = 1});
+	expect_story("[ 1000] unlock s1 7-0\n");
+	story_ok(CMD_LOCK);
+	story_int(CMD_UNLOCK, 1);
+	expect_story("");
+	cr_assert_eq(shard_n_leases(W.s), 0);
+}
+
+Test(lease, released_or_forgotten_before_it_was_asked_for_needs_no_redis, .init = story_up, .fini = story_down)
+{
+	story_cut();
+	acquire(1, 0, false);
+	acquire(2, 0, false);
+	story_msg_in((struct msg){.kind = MSG_LEASE_RELEASE, .handle = 1});
+	story_msg_in((struct msg){.kind = MSG_LEASE_FORGET, .handle = 2});
+	cr_assert_eq(shard_n_leases(W.s), 0);
+	story_conn(CONN_COMMAND, true);
+	cr_assert_not(story_waits(CMD_LOCK));
+	cr_assert_not(story_waits(CMD_UNLOCK));
+}
+
+Test(lease, follows_its_slot, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	acquire(2, 0, false);
+	story_clear();
+	uint8_t *bits = mem_alloc(SLOTS / 8);
+	bits[0] = 0xff; /* 0..7; the leases are on 9 */
+	story_msg_in((struct msg){.kind = MSG_SLOTS, .bits = bits});
+	cr_assert(strstr(W.text.data, "> lease 1 moved until=11000\n"), "%s", W.text.data);
+	cr_assert(strstr(W.text.data, "> lease 2 moved until=0\n"));
+	cr_assert_eq(shard_n_leases(W.s), 0);
+	story_clear();
+	story_ok(CMD_LOCK);
+	expect_story("");
+	acquire(3, 0, false);
+	expect_story("[ 1000] > lease 3 moved until=0\n");
+}
+
+Test(lease, moved_by_redis_says_where_to, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_until(4800);
+	story_clear();
+	story_error(CMD_RENEW, RERR_MOVED, "10.0.0.2:7000");
+	expect_story("[ 4800] > moved slot=5 \"10.0.0.2:7000\"\n"
+		     "[ 4800] > lease 1 moved until=11000 \"10.0.0.2:7000\"\n");
+	cr_assert_eq(shard_n_leases(W.s), 0);
+}
+
+Test(lease, during_a_migration_it_asks_there, .init = story_up, .fini = story_down)
+{
+	acquire(1, 0, false);
+	story_clear();
+	story_error(CMD_LOCK, RERR_ASK, "10.0.0.2:7000");
+	expect_story("[ 1000] > moved slot=5 \"10.0.0.2:7000\" asking\n"
+		     "[ 1000] > lease 1 moved until=0 \"10.0.0.2:7000\" asking\n");
+}
+
+Test(lease, an_asking_lease_stays_until_the_slot_has_come, .init = story_up, .fini = story_down)
+{
+	uint8_t *bits = mem_alloc(SLOTS / 8);
+	story_msg_in((struct msg){.kind = MSG_SLOTS, .bits = bits});
+	story_msg_in((struct msg){.kind = MSG_LEASE_ACQUIRE,
+		.handle = 1,
+		.svc = 1,
+		.slot = 9,
+		.id = ID7,
+		.ms = 9000,
+		.asking = true,
+		.stream = text_new("s1", 2)});
+	expect_story("[ 1000] renew s1 7-0 asking\n");
+	story_txt(CMD_RENEW, ME);
+	bits = mem_alloc(SLOTS / 8);
+	bits[1] = 2;
+	story_msg_in((struct msg){.kind = MSG_SLOTS, .bits = bits});
+	story_clear();
+	story_msg_in((struct msg){.kind = MSG_LEASE_RENEW, .handle = 1});
+	expect_story("[ 1000] renew s1 7-0\n");
+}
+
+Test(lease, adopted_from_another_shard_keeps_its_deadline, .init = story_up, .fini = story_down)
+{
+	acquire(1, 5000, false);
+	expect_story("[ 1000] renew s1 7-0\n");
+	story_until(2999);
+	expect_story("");
+	story_until(3000);
+	expect_story("[ 3000] > lease 1 lost expired until=5000\n");
+}
+
+Test(lease, stop_forgets_all_without_a_word_to_redis, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_msg_in((struct msg){.kind = MSG_STOP});
+	expect_story("[ 1000] > stopped\n");
+	cr_assert_eq(W.next, MONO_NEVER);
+	acquire(2, 0, false);
+	story_until(30000);
+	expect_story("");
+}

@@ -1,0 +1,25 @@
+/* control_redis - one connection to one master for one control request: one command at a time. Coordinator thread.
+ *
+ * Happy path: control_redis_open -> control_redis_send -> the answer, once, in a later round.
+ * Failure: not reachable, lost or too late: the answer is REPLY_NONE and control_redis_why says why. MOVED is followed once
+ * per command. Nothing is repeated otherwise. */
+#pragma once
+#include "codec/command.h"
+#include "codec/reply.h"
+#include "run/daemon.h"
+
+struct control_redis;
+
+/* r: decoded for commands of codec/command; raw: NULL when there is none. Both valid during the call; r->entries is the
+ * callee's. The callee may send the next command, or close. */
+typedef void control_redis_fn(void *arg, struct reply *r, const redisReply *raw);
+
+/* addr "host:port". ERR_INVALID. */
+enum err_code control_redis_open(
+	struct daemon *d, const char *addr, control_redis_fn *fn, void *arg, struct control_redis **out, struct err *err);
+void control_redis_close(struct control_redis *c); /* NULL is fine; no callback any more */
+void control_redis_send(struct control_redis *c, const struct cmd *cmd, const struct command_names *names);
+/* Words separated by NULL at the end; the answer has only raw, and r of kind REPLY_OK, REPLY_ERROR or REPLY_NONE. */
+void control_redis_words(struct control_redis *c, const char *const *words);
+const char *control_redis_why(const struct control_redis *c);
+const char *control_redis_addr(const struct control_redis *c);

@@ -1,0 +1,220 @@
+/* reload - a new configuration file under a running daemon.
+ *
+ * Happy path: load and check -> password, certificates, listener -> what needs a restart keeps its running value -> apply.
+ * Failure: anything wrong before "apply": nothing changed, one sentence. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "config/options.h"
+#include "io/notify.h"
+#include "run/daemon.h"
+
+struct fresh { /* all that was prepared; ours until it is applied */
+	struct config *config;
+	char *password;
+	struct redis_tls *tls;
+	struct http *http;
+	bool http_changed;
+};
+
+static void wipe(char *secret)
+{
+	if (secret)
+		mem_wipe(secret, strlen(secret));
+	mem_free(secret);
+}
+
+static size_t size_of(enum option_type type)
+{
+	switch (type) {
+	case OPTION_BOOL:
+		return sizeof(bool);
+	case OPTION_DURATION:
+		return sizeof(int64_t);
+	case OPTION_SIZE:
+		return sizeof(size_t);
+	case OPTION_PERCENT:
+	case OPTION_INT:
+	case OPTION_MODE:
+		return sizeof(unsigned);
+	case OPTION_ENUM:
+		return sizeof(enum config_topology);
+	case OPTION_STRING:
+	case OPTION_PATH:
+	case OPTION_SECRET:
+	case OPTION_WORD:
+		return sizeof(char *);
+	case OPTION_ENDPOINTS:
+		return sizeof(struct config_list);
+	case OPTION_UIDS:
+		return sizeof(struct config_uids);
+	}
+	return 0;
+}
+
+/* What needs a restart goes on with its running value, so that the next reload reports it again. */
+static void swap_restart_values(struct config *a, struct config *b)
+{
+	for (enum option_id id = 0; id < N_OPTIONS; id++) {
+		const struct option *o = &options[id];
+		if (o->class != OPTION_RESTART || option_is_service(id))
+			continue;
+		char kept[sizeof(struct config_list) + sizeof(struct config_uids)];
+		size_t n = size_of(o->type);
+		memcpy(kept, (char *)a + o->field, n);
+		memcpy((char *)a + o->field, (char *)b + o->field, n);
+		memcpy((char *)b + o->field, kept, n);
+	}
+}
+
+static bool same_text(const char *a, const char *b)
+{
+	return strcmp(a ? a : "", b ? b : "") == 0;
+}
+
+/* Everything that can fail. f->config holds the running values of what needs a restart. */
+static enum err_code prepare(struct daemon *d, struct fresh *f, struct err *err)
+{
+	if (f->config->n_services > SERVICES_MAX)
+		return err_set(err, ERR_RANGE, "%s: services: %zu, at most %d", d->config_path, f->config->n_services, SERVICES_MAX);
+	enum err_code code = config_password(f->config, &f->password, err);
+	if (!code)
+		code = setup_tls(f->config, &f->tls, err);
+	const char *listen = f->config->metrics.listen;
+	f->http_changed = strcmp(d->config->metrics.listen, listen) != 0;
+	if (!code && f->http_changed && listen[0])
+		code = http_open(loop_uv(d->loop), listen, metrics_http, d, &f->http, err);
+	return code;
+}
+
+static void fresh_fini(struct fresh *f)
+{
+	if (f->http)
+		http_close(f->http);
+	redis_tls_unref(f->tls);
+	wipe(f->password);
+	config_free(f->config);
+}
+
+/* ---- apply */
+
+static void to_shards(struct daemon *d, enum run_msg_kind kind)
+{
+	for (uint16_t i = 0; i < d->n_shards; i++) {
+		if (!d->shards[i])
+			continue;
+		struct run_msg m = {.kind = kind};
+		if (kind == RUN_AUTH) {
+			m.username = mem_dup(d->config->redis.username, strlen(d->config->redis.username));
+			m.password = mem_dup(d->password ? d->password : "", d->password ? strlen(d->password) : 0);
+		} else if (kind == RUN_TLS) {
+			m.tls = redis_tls_ref(d->tls);
+		} else {
+			m.command_timeout_ms = d->shard_rules.command_timeout_ms;
+		}
+		shard_run_send(d->shards[i], &m);
+	}
+}
+
+static void apply_services(struct daemon *d)
+{
+	const struct config *c = d->config;
+	struct service_rules **rules = mem_array(c->n_services, sizeof(struct service_rules *));
+	for (size_t i = 0; i < c->n_services; i++)
+		rules[i] = setup_service(&c->services[i], c, setup_service_id(&d->ids, c->services[i].name));
+	struct coord_event ev = {.kind = COORD_SERVICES, .services = rules, .n = c->n_services};
+	daemon_step(d, &ev);
+	mem_free(rules);
+}
+
+static void apply_limits(struct daemon *d)
+{
+	struct coord_rules rules;
+	setup_coord(d->config, d->incarnation, &rules);
+	struct coord_event ev = {.kind = COORD_LIMITS, .rules = &rules};
+	daemon_step(d, &ev);
+	worker_door_limits(d->workers, d->config);
+	log_set_level(d->config->log.level);
+	struct shard_rules shard;
+	setup_shard(d->config, d->incarnation, &shard);
+	bool slower = shard.command_timeout_ms != d->shard_rules.command_timeout_ms;
+	shard.seed = d->shard_rules.seed;
+	d->shard_rules = shard;
+	if (slower)
+		to_shards(d, RUN_TIMEOUTS);
+}
+
+/* Takes what f prepared; the old things end. */
+static void apply(struct daemon *d, struct fresh *f, bool new_auth)
+{
+	struct config *old = d->config;
+	d->config = f->config;
+	wipe(d->password);
+	d->password = f->password;
+	redis_tls_unref(d->tls);
+	d->tls = f->tls;
+	if (f->http_changed) {
+		if (d->http)
+			http_close(d->http);
+		d->http = f->http;
+	}
+	*f = (struct fresh){0};
+	if (d->tls) {
+		to_shards(d, RUN_TLS);
+		topo_client_set_tls(d->topo, d->tls);
+	}
+	if (new_auth) {
+		to_shards(d, RUN_AUTH);
+		topo_client_set_auth(d->topo, d->config->redis.username, d->password ? d->password : "");
+	}
+	apply_limits(d);
+	apply_services(d);
+	config_free(old);
+}
+
+static void say_reloading(void)
+{
+	char text[96];
+	snprintf(text, sizeof text, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)mono_now() * 1000);
+	notify_send(text);
+}
+
+static enum err_code reload(struct daemon *d, reload_row_fn *fn, void *arg, struct err *err)
+{
+	struct fresh f = {0};
+	enum err_code code = config_load(d->config_path, &f.config, err);
+	if (code)
+		return code;
+	struct config_change *changes = NULL;
+	size_t n = config_diff(d->config, f.config, &changes);
+	swap_restart_values(d->config, f.config);
+	code = prepare(d, &f, err);
+	if (code) {
+		swap_restart_values(d->config, f.config);
+		goto out;
+	}
+	bool new_secret = !same_text(d->password, f.password);
+	bool new_auth = new_secret || strcmp(d->config->redis.username, f.config->redis.username) != 0;
+	apply(d, &f, new_auth);
+	for (size_t i = 0; i < n; i++)
+		fn(arg, changes[i].path, changes[i].before, changes[i].after, changes[i].needs_restart ? "needs restart" : "applied");
+	if (new_secret)
+		fn(arg, "redis.password", "***", "***", "applied");
+	log_line(LOG_NOTICE, "reloaded file=%s changes=%zu", d->config_path, n + new_secret);
+out:
+	config_changes_free(changes, n);
+	fresh_fini(&f);
+	return code;
+}
+
+enum err_code daemon_reload(struct daemon *d, reload_row_fn *fn, void *arg, struct err *err)
+{
+	if (d->is_stopping)
+		return err_set(err, ERR_BUSY, "the daemon is stopping");
+	say_reloading();
+	enum err_code code = reload(d, fn, arg, err);
+	notify_send("READY=1");
+	return code;
+}

@@ -1,0 +1,38 @@
+/* test_random - many seeds: whatever goes wrong, nothing is lost, no stream has two told owners, and once it is over
+ * everything ends. SIM_SEED=n runs one seed and tells all of it; SIM_SEEDS=n runs that many. */
+#include "sim/world_run.h"
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static uint64_t number(const char *name, uint64_t fallback)
+{
+	const char *s = getenv(name);
+	return s ? strtoull(s, NULL, 10) : fallback;
+}
+
+static void many(uint64_t first, uint64_t n, enum world_size size)
+{
+	run_watch(10);
+	for (uint64_t seed = first; seed < first + n; seed++) {
+		if (run_seed(seed, size, BUG_NONE, false))
+			continue;
+		fprintf(stderr, "SIM_SEED=%llu SIM_LONG=%d fails:\n", (unsigned long long)seed, size == WORLD_LONG);
+		run_seed(seed, size, BUG_NONE, true);
+		cr_assert_fail("seed %llu", (unsigned long long)seed);
+	}
+}
+
+Test(random, short_runs_with_many_seeds)
+{
+	if (getenv("SIM_SEED"))
+		many(number("SIM_SEED", 1), 1, number("SIM_LONG", 0) ? WORLD_LONG : WORLD_SHORT);
+	else
+		many(1, number("SIM_SEEDS", 10000), WORLD_SHORT);
+}
+
+Test(random, a_few_long_runs)
+{
+	if (!getenv("SIM_SEED"))
+		many(1000001, number("SIM_SEEDS", 10000) / 100, WORLD_LONG);
+}

@@ -1,0 +1,197 @@
+/* world_check - what must hold: nothing lost, never two told owners, tokens that rise, credits, locks that outlive work. */
+#include "sim/world.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- which item is it? ---- */
+
+static uint32_t number_in(const char *p, size_t len)
+{
+	static const char mark[] = "\"n\":";
+	for (size_t i = 0; i + sizeof mark - 1 < len; i++)
+		if (memcmp(p + i, mark, sizeof mark - 1) == 0)
+			return (uint32_t)strtoul(p + i + sizeof mark - 1, NULL, 10);
+	return WORLD_ITEMS;
+}
+
+uint32_t item_of_info(struct slice info)
+{
+	return number_in(info.p, info.len);
+}
+
+static uint32_t item_of(const struct model_entry *e)
+{
+	struct slice in = model_entry_field(e, "lbs-input");
+	return in.p ? number_in(in.p, in.len) : WORLD_ITEMS;
+}
+
+uint32_t item_of_entry(struct world *w, uint16_t svc, struct entry_id id)
+{
+	struct server *s = server_of_service(w, svc);
+	const struct model_entry *v = model_redis_entries(s->model, &w->names[svc]);
+	size_t n = model_redis_n_entries(s->model, &w->names[svc]);
+	for (size_t i = 0; i < n; i++)
+		if (entry_id_cmp(v[i].id, id) == 0)
+			return item_of(&v[i]);
+	return WORLD_ITEMS;
+}
+
+uint32_t item_of_lease(struct world *w, struct slice lease)
+{
+	uint32_t most = w->n_known < 256 ? w->n_known : 256;
+	for (uint32_t i = 0; i < most; i++)
+		if (strlen(w->known[i].lease) == lease.len && memcmp(w->known[i].lease, lease.p, lease.len) == 0)
+			return w->known[i].item;
+	return WORLD_ITEMS;
+}
+
+/* ---- P1 ---- */
+
+static bool is_pending(struct world *w, uint16_t svc, struct entry_id id)
+{
+	struct server *s = server_of_service(w, svc);
+	size_t n = model_redis_n_pending(s->model, &w->names[svc]);
+	for (size_t i = 0; i < n; i++)
+		if (entry_id_cmp(model_redis_pending(s->model, &w->names[svc], i, w->now).id, id) == 0)
+			return true;
+	return false;
+}
+
+static bool is_dead_letter(struct world *w, uint16_t svc, uint32_t item)
+{
+	struct server *s = server_of_slot(w, w->names[svc].dlq_slot);
+	const struct model_entry *v = model_redis_dead(s->model, &w->names[svc]);
+	size_t n = model_redis_n_dead(s->model, &w->names[svc]);
+	for (size_t i = 0; i < n; i++)
+		if (item_of(&v[i]) == item)
+			return true;
+	return false;
+}
+
+static bool is_in_stream(struct world *w, uint16_t svc, uint32_t item)
+{
+	struct server *s = server_of_service(w, svc);
+	const struct model_entry *v = model_redis_entries(s->model, &w->names[svc]);
+	size_t n = model_redis_n_entries(s->model, &w->names[svc]);
+	struct entry_id delivered = model_redis_last_delivered(s->model, &w->names[svc]);
+	for (size_t i = 0; i < n; i++)
+		if (item_of(&v[i]) == item && (entry_id_cmp(v[i].id, delivered) > 0 || is_pending(w, svc, v[i].id)))
+			return true;
+	return false;
+}
+
+static void check_item(struct world *w, uint32_t i, const char *when)
+{
+	const struct item *it = &w->items[i];
+	if (it->is_done || is_in_stream(w, it->svc, i) || is_dead_letter(w, it->svc, i))
+		return;
+	world_fail(w, "P1: item %u (%s %s) is lost after %s", i, w->rules[it->svc].name, it->stream, when);
+}
+
+void check_nothing_lost(struct world *w, const char *when)
+{
+	for (uint32_t i = 0; i < w->n_items; i++)
+		check_item(w, i, when);
+}
+
+/* Called after the command; item: what the entry was before it. */
+void check_executed(struct world *w, struct server *s, const struct cmd *c, const struct reply *r, const char *consumer,
+	uint32_t item)
+{
+	(void)s;
+	(void)consumer;
+	if (c->kind == CMD_UNLOCK) {
+		if (r->kind == REPLY_INT && r->integer == 1 && !w->has_lost && is_pending(w, c->svc, c->id))
+			world_fail(w, "P2: the lock of %.*s %llu-%llu is deleted while the entry is pending", (int)c->stream.len,
+				c->stream.p, (unsigned long long)c->id.ms, (unsigned long long)c->id.seq);
+		return;
+	}
+	if (item >= w->n_items)
+		return;
+	if (c->kind == CMD_DONE && r->kind == REPLY_INT && r->integer == 1) {
+		if (!w->items[item].was_said)
+			world_fail(w, "P5: item %u counts as done, but no worker said so", item);
+		w->items[item].is_done = true;
+	}
+	if (w->o.bug != BUG_ACK_FIRST || c->kind != CMD_REQUEUE)
+		check_item(w, item, command_name(c->kind));
+}
+
+/* ---- P2 ---- */
+
+static bool is_at_work(const struct world *w, const struct worker *k, const struct hold *h)
+{
+	if (!h->used || !h->was_working || w->now >= h->stop_at)
+		return false;
+	return !k->keeps_fence || w->now < h->until;
+}
+
+static void check_overlap(struct world *w, struct worker *k, struct hold *h, struct worker *k2, struct hold *h2)
+{
+	if (h2 == h || !is_at_work(w, k2, h2) || h2->svc != h->svc)
+		return;
+	bool is_same = h2->item == h->item;
+	if (!is_same && (!w->o.serialize || strcmp(h2->stream, h->stream) != 0 || w->has_lost))
+		return;
+	if (is_same && h2->token >= h->token && !w->has_lost)
+		world_fail(w, "P2: the token of item %u does not rise", h->item);
+	if (h2->is_excused || k2->is_paused || (!k2->keeps_fence && (k2->daemon->is_paused || k2->daemon->excused_at >= h2->since)))
+		return;
+	world_fail(w, "P2: w%u was told of %s (item %u) while w%u works on it (item %u since %lld, until %lld)", k->index, h->stream,
+		h->item, k2->index, h2->item, (long long)h2->since, (long long)h2->until);
+}
+
+static void check_credits(struct world *w, struct worker *k)
+{
+	uint32_t n = 0;
+	for (unsigned i = 0; i < WORLD_HOLDS; i++)
+		n += k->holds[i].used;
+	if (n > k->most_credits)
+		world_fail(w, "w%u has %u streams but %u credits", k->index, n, k->most_credits);
+}
+
+void check_assign(struct world *w, struct worker *k, struct hold *h)
+{
+	uint32_t slot = w->n_known++ % 256;
+	snprintf(w->known[slot].lease, sizeof w->known[slot].lease, "%s", h->lease);
+	w->known[slot].item = h->item;
+	if (h->item >= w->n_items) {
+		world_fail(w, "an assign of an unknown item");
+		return;
+	}
+	struct item *it = &w->items[h->item];
+	it->n_assigned++;
+	if (h->token <= it->last_token && !w->has_lost)
+		world_fail(w, "P2: item %u is assigned with token %llu after %llu", h->item, (unsigned long long)h->token,
+			(unsigned long long)it->last_token);
+	it->last_token = h->token;
+	it->last_assigned = w->now;
+	if (it->is_done && !w->has_lost)
+		world_fail(w, "item %u is assigned after it was done", h->item);
+	check_credits(w, k);
+	for (unsigned i = 0; i < w->n_workers; i++)
+		for (unsigned j = 0; w->workers[i].is_alive && j < WORLD_HOLDS; j++)
+			check_overlap(w, k, h, &w->workers[i], &w->workers[i].holds[j]);
+}
+
+/* The worker is told that all its leases are good until then: their locks must last as long. */
+void check_until(struct world *w, struct daemon *d, uint64_t session, mono_ms until)
+{
+	uint32_t pos = 0;
+	if (w->has_lost)
+		return;
+	for (struct entry *e; (e = ledger_next(&d->core->ledger, &pos));) {
+		if (e->owner != session || e->state != ENTRY_ASSIGNED || e->is_lost || !e->good_until)
+			continue;
+		struct slice stream = {e->stream->bytes, e->stream->len};
+		struct server *s = server_of_slot(w, e->lock_slot);
+		struct model_lock_view v;
+		bool is_there = model_redis_lock(s->model, stream, e->id, w->now, &v);
+		const char *mine = d->shard_rules.lock_value;
+		if (!is_there || v.value.len != strlen(mine) || memcmp(v.value.p, mine, v.value.len) != 0 || w->now + v.ttl_ms < until)
+			world_fail(w, "P2: a worker of d%u is told %s is good until %lld, but its lock (%.*s) ends at %lld", d->index,
+				e->stream->bytes, (long long)until, is_there ? (int)v.value.len : 4, is_there ? v.value.p : "none",
+				is_there ? (long long)(w->now + v.ttl_ms) : -1LL);
+	}
+}

@@ -1,0 +1,377 @@
+/* world_daemon - one daemon's threads: performs effects as run/shard_run and run/coord_run do. */
+#include "sim/world.h"
+#include <stdio.h>
+#include <string.h>
+
+struct mail { /* a message between threads */
+	struct event ev;
+	struct daemon *daemon;
+	uint16_t shard;
+	struct msg msg;
+};
+
+struct unsent { /* a command without a connection: answered after the turn */
+	struct link link;
+	uint64_t tag;
+	uint16_t svc;
+	enum conn_role role;
+};
+
+static void mail_free(struct world *w, struct event *ev)
+{
+	struct mail *m = HEAP_OF(struct mail, ev, ev);
+	(void)w;
+	msg_fini(&m->msg);
+	mem_free(m);
+}
+
+static struct mail *mail_new(struct daemon *d, uint16_t shard, event_fn *run, const struct msg *msg)
+{
+	struct mail *m = mem_alloc(sizeof *m);
+	m->ev = (struct event){.run = run, .drop = mail_free, .daemon = d, .gen = d->gen};
+	m->daemon = d;
+	m->shard = shard;
+	m->msg = *msg;
+	return m;
+}
+
+static int64_t wall(const struct world *w)
+{
+	return 1700000000000 + w->now;
+}
+
+static void say(struct world *w, const struct daemon *d, int shard, const struct effect *ef)
+{
+	if (shard < 0 && w->o.story)
+		world_tell(w, "d%u %s", d->index, ef->text ? ef->text->bytes : "");
+	else if (shard < 0)
+		world_say(w, "d%u %s", d->index, ef->text ? ef->text->bytes : "");
+	else
+		world_say(w, "d%u.s%d %s", d->index, shard, ef->text ? ef->text->bytes : "");
+}
+
+/* ---- a shard's thread ---- */
+
+static void mail_to_coord(struct world *w, struct event *ev)
+{
+	struct mail *m = HEAP_OF(struct mail, ev, ev);
+	trace_msg(w, m->daemon, m->shard, true, &m->msg);
+	struct coord_event ce = {.kind = COORD_MSG, .msg = &m->msg};
+	daemon_step(w, m->daemon, &ce);
+	mem_free(m); /* what it owned is the step's */
+}
+
+static void to_coord(struct world *w, struct wshard *s, const struct msg *msg)
+{
+	struct mail *m = mail_new(s->daemon, s->index, mail_to_coord, msg);
+	if (msg->kind != MSG_LOCK_CALL && msg->kind != MSG_LOCK_ANSWER)
+		m->msg.from = s->index;
+	event_in_order(w, &m->ev, w->now + world_lag(w) / 2, &s->to_coord);
+}
+
+static struct lane *reader_of(struct wshard *s, uint16_t svc)
+{
+	for (struct link *l = s->readers.next; l != &s->readers; l = l->next)
+		if (LIST_OF(struct lane, link, l)->svc == svc)
+			return LIST_OF(struct lane, link, l);
+	return NULL;
+}
+
+static void send_command(struct world *w, struct wshard *s, const struct effect *ef)
+{
+	struct lane *l = &s->command;
+	if (ef->role == CONN_SUBSCRIBER)
+		l = &s->subscriber;
+	else if (ef->role == CONN_READER)
+		l = reader_of(s, ef->svc);
+	if (l && l->shard) {
+		lane_send(w, l, ef);
+		return;
+	}
+	struct unsent *u = mem_alloc(sizeof *u);
+	*u = (struct unsent){.tag = ef->tag, .svc = ef->cmd.svc, .role = ef->role};
+	list_push(&s->unsent, &u->link);
+}
+
+static void perform_shard(struct world *w, struct wshard *s, struct effect *ef)
+{
+	if (ef->kind == EFF_REDIS) {
+		send_command(w, s, ef);
+	} else if (ef->kind == EFF_MSG) {
+		to_coord(w, s, &ef->msg);
+		ef->msg = (struct msg){.kind = MSG_N};
+	} else if (ef->kind == EFF_READER_OPEN && !reader_of(s, ef->svc)) {
+		struct lane *l = mem_alloc(sizeof *l);
+		lane_open(w, l, s, CONN_READER, ef->svc);
+		list_push(&s->readers, &l->link);
+	} else if (ef->kind == EFF_READER_CLOSE && reader_of(s, ef->svc)) {
+		struct lane *l = reader_of(s, ef->svc);
+		lane_close(w, l);
+		list_remove(&l->link);
+		mem_free(l);
+	} else if (ef->kind == EFF_SAY) {
+		say(w, s->daemon, s->index, ef);
+	}
+}
+
+void wshard_step(struct world *w, struct wshard *s, struct shard_event *ev)
+{
+	ev->now = w->now;
+	ev->wall_ms = wall(w);
+	mono_ms next = shard_step(s->core, ev, &s->effects);
+	for (size_t i = 0; i < s->effects.n; i++)
+		perform_shard(w, s, &s->effects.v[i]);
+	effects_clear(&s->effects);
+	event_at(w, &s->tick, next);
+	for (struct link *l; (l = list_pop(&s->unsent));) {
+		struct unsent u = *LIST_OF(struct unsent, link, l);
+		mem_free(LIST_OF(struct unsent, link, l));
+		struct reply none = {.kind = REPLY_NONE};
+		struct shard_event se = {.kind = SHARD_REPLY, .role = u.role, .svc = u.svc, .tag = u.tag, .reply = &none};
+		wshard_step(w, s, &se);
+	}
+}
+
+static void shard_tick(struct world *w, struct event *ev)
+{
+	struct shard_event se = {.kind = SHARD_TICK};
+	wshard_step(w, HEAP_OF(struct wshard, tick, ev), &se);
+}
+
+static void shard_start(struct world *w, struct daemon *d, uint16_t index, const char *addr)
+{
+	struct wshard *s = mem_alloc(sizeof *s);
+	s->daemon = d;
+	s->index = index;
+	s->server = server_at(w, addr);
+	struct shard_rules rules = d->shard_rules;
+	rules.seed += index;
+	s->core = shard_new(&rules, index);
+	effects_init(&s->effects);
+	list_init(&s->readers);
+	list_init(&s->unsent);
+	s->tick = (struct event){.run = shard_tick, .daemon = d, .gen = d->gen};
+	list_init(&s->tick.held);
+	d->shards[index] = s;
+	lane_open(w, &s->command, s, CONN_COMMAND, SERVICE_NONE);
+	if (rules.events_on)
+		lane_open(w, &s->subscriber, s, CONN_SUBSCRIBER, SERVICE_NONE);
+	event_at(w, &s->tick, w->now);
+}
+
+void wshard_free(struct world *w, struct wshard *s)
+{
+	event_cancel(w, &s->tick);
+	lane_close(w, &s->command);
+	if (s->subscriber.shard)
+		lane_close(w, &s->subscriber);
+	for (struct link *l; (l = list_pop(&s->readers));) {
+		lane_close(w, LIST_OF(struct lane, link, l));
+		mem_free(LIST_OF(struct lane, link, l));
+	}
+	shard_free(s->core);
+	effects_fini(&s->effects);
+	mem_free(s);
+}
+
+/* ---- the coordinator's thread ---- */
+
+static void mail_to_shard(struct world *w, struct event *ev)
+{
+	struct mail *m = HEAP_OF(struct mail, ev, ev);
+	struct wshard *s = m->daemon->shards[m->shard];
+	if (!s) {
+		mail_free(w, ev);
+		return;
+	}
+	trace_msg(w, m->daemon, m->shard, false, &m->msg);
+	struct shard_event se = {.kind = SHARD_MSG, .msg = &m->msg};
+	wshard_step(w, s, &se);
+	mem_free(m);
+}
+
+static void to_shard(struct world *w, struct daemon *d, const struct effect *ef)
+{
+	struct wshard *s = ef->to < WORLD_SERVERS ? d->shards[ef->to] : NULL;
+	struct mail *m = mail_new(d, ef->to, mail_to_shard, &ef->msg);
+	if (!s)
+		mail_free(w, &m->ev);
+	else
+		event_in_order(w, &m->ev, w->now + world_lag(w) / 2, &s->to_shard);
+}
+
+static void topology_answers(struct world *w, struct event *ev)
+{
+	struct daemon *d = HEAP_OF(struct daemon, topo, ev);
+	bool is_there = false;
+	for (uint16_t i = 0; i < w->n_servers; i++)
+		is_there = is_there || (w->servers[i].is_alive && !w->servers[i].is_paused);
+	struct coord_event ce = {.kind = COORD_TOPOLOGY_FAILED, .text = {"nobody answers", 14}};
+	struct slot_range ranges[64];
+	size_t n = 0;
+	if (is_there && !w->o.is_cluster) {
+		ce = (struct coord_event){.kind = COORD_TOPOLOGY, .text = {w->servers[0].addr, strlen(w->servers[0].addr)}};
+	} else if (is_there) {
+		for (unsigned s = 0; s < SLOTS && n < 64; s++) {
+			struct server *o = &w->servers[w->seen[s]];
+			if (!o->is_alive && w->owner[s] != w->seen[s])
+				o = &w->servers[w->owner[s]]; /* a failover has been agreed on */
+			if (s > 0 && n && w->seen[s] == w->seen[s - 1]) {
+				ranges[n - 1].to = (uint16_t)s;
+				continue;
+			}
+			ranges[n] = (struct slot_range){.from = (uint16_t)s, .to = (uint16_t)s, .port = 6379};
+			snprintf(ranges[n++].host, sizeof ranges[0].host, "%.*s", (int)(strchr(o->addr, ':') - o->addr), o->addr);
+		}
+		ce = (struct coord_event){.kind = COORD_TOPOLOGY, .slots = ranges, .n = n};
+	}
+	daemon_step(w, d, &ce);
+}
+
+static void perform_coord(struct world *w, struct daemon *d, struct effect *ef)
+{
+	if (ef->kind == EFF_MSG) {
+		to_shard(w, d, ef);
+		ef->msg = (struct msg){.kind = MSG_N};
+	} else if (ef->kind == EFF_SHARD_START) {
+		if (ef->to < WORLD_SERVERS)
+			shard_start(w, d, ef->to, ef->text->bytes);
+	} else if (ef->kind == EFF_SHARD_STOP) {
+		wshard_free(w, d->shards[ef->to]);
+		d->shards[ef->to] = NULL;
+	} else if (ef->kind == EFF_FRAME) {
+		worker_take(w, d, ef->session, &ef->frame);
+	} else if (ef->kind == EFF_CLOSE) {
+		worker_cut(w, d, ef->session);
+	} else if (ef->kind == EFF_TOPOLOGY) {
+		event_at(w, &d->topo, w->now + world_lag(w) + world_lag(w));
+	} else if (ef->kind == EFF_FATAL) {
+		world_tell(w, "d%u ends: %lld %s", d->index, (long long)ef->n, ef->text ? ef->text->bytes : "");
+		d->wants_exit = true;
+		d->exit_code = (int)ef->n;
+	} else if (ef->kind == EFF_SAY) {
+		say(w, d, -1, ef);
+	}
+}
+
+void daemon_step(struct world *w, struct daemon *d, struct coord_event *ev)
+{
+	ev->now = w->now;
+	ev->wall_ms = wall(w);
+	mono_ms next = coord_step(d->core, ev, &d->effects);
+	for (size_t i = 0; i < d->effects.n; i++)
+		perform_coord(w, d, &d->effects.v[i]);
+	effects_clear(&d->effects);
+	event_at(w, &d->tick, next);
+	if (d->wants_exit)
+		daemon_kill(w, d);
+}
+
+static void coord_tick(struct world *w, struct event *ev)
+{
+	struct coord_event ce = {.kind = COORD_TICK};
+	daemon_step(w, HEAP_OF(struct daemon, tick, ev), &ce);
+}
+
+/* ---- life ---- */
+
+static void set_rules(struct world *w, struct daemon *d, struct coord_rules *c)
+{
+	mono_ms ttl = w->o.ttl_ms, margin = mono_max(ttl / 5, 1000);
+	struct shard_rules *r = &d->shard_rules;
+	*r = (struct shard_rules){.incarnation = d->incarnation, .command_timeout_ms = mono_min(3000, (ttl - margin - ttl / 3) * 9 / 10),
+		.events_on = w->o.events, .events_merge = w->o.events, .seed = rng_next(&w->rng)};
+	snprintf(r->consumer, sizeof r->consumer, "redis-consumer-%s", d->node);
+	snprintf(r->lock_value, sizeof r->lock_value, "%s/%016llx", r->consumer, (unsigned long long)d->incarnation);
+	*c = (struct coord_rules){.max_sessions = 100, .max_frame_bytes = 1 << 20, .hello_timeout_ms = 10000,
+		.resume_grace_ms = mono_min(5000, ttl / 2), .topology_refresh_ms = 30000, .drain_timeout_ms = 3 * ttl,
+		.incarnation = d->incarnation, .seed = rng_next(&w->rng)};
+	snprintf(c->node, sizeof c->node, "%s", d->node);
+}
+
+void daemon_start(struct world *w, struct daemon *d)
+{
+	d->gen++;
+	d->is_alive = true;
+	d->is_paused = d->wants_exit = false;
+	d->exit_code = -1;
+	d->incarnation = (uint64_t)wall(w) << 16 | (rng_next(&w->rng) & 0xffff);
+	struct coord_rules rules;
+	set_rules(w, d, &rules);
+	d->core = coord_new(&rules);
+	effects_init(&d->effects);
+	d->tick = (struct event){.run = coord_tick, .daemon = d, .gen = d->gen};
+	d->topo = (struct event){.run = topology_answers, .daemon = d, .gen = d->gen};
+	list_init(&d->tick.held);
+	list_init(&d->topo.held);
+	world_tell(w, "d%u starts", d->index);
+	struct service_rules *services[WORLD_SERVICES];
+	for (unsigned i = 0; i < w->o.n_services; i++) {
+		services[i] = mem_alloc(sizeof **services);
+		memcpy(services[i], &w->rules[i], sizeof **services);
+		atomic_init(&services[i]->refs, 1);
+	}
+	struct coord_event ev = {.kind = COORD_SERVICES, .services = services, .n = w->o.n_services};
+	daemon_step(w, d, &ev);
+}
+
+static void forget_held(struct world *w, struct link *list)
+{
+	for (struct link *l; (l = list_pop(list));) {
+		struct event *ev = LIST_OF(struct event, held, l);
+		if (ev->drop)
+			ev->drop(w, ev);
+	}
+}
+
+void daemon_kill(struct world *w, struct daemon *d)
+{
+	if (!d->is_alive)
+		return;
+	world_tell(w, "d%u is gone", d->index);
+	d->is_alive = d->is_paused = d->wants_exit = false;
+	d->excused_at = w->now;
+	event_cancel(w, &d->tick);
+	event_cancel(w, &d->topo);
+	for (unsigned i = 0; i < WORLD_SERVERS; i++) {
+		if (d->shards[i])
+			wshard_free(w, d->shards[i]);
+		d->shards[i] = NULL;
+	}
+	forget_held(w, &d->held);
+	forget_held(w, &d->held_late);
+	d->gen++;
+	coord_free(d->core);
+	d->core = NULL;
+	effects_fini(&d->effects);
+	worker_daemon_gone(w, d);
+}
+
+static void let_go(struct world *w, struct daemon *d, struct link *list)
+{
+	uint32_t gen = d->gen;
+	for (struct link *l; gen == d->gen && (l = list_pop(list));)
+		LIST_OF(struct event, held, l)->run(w, LIST_OF(struct event, held, l));
+}
+
+void daemon_pause(struct world *w, struct daemon *d, bool paused)
+{
+	if (!d->is_alive || d->is_paused == paused)
+		return;
+	world_tell(w, "d%u %s", d->index, paused ? "stopped" : "goes on");
+	d->is_paused = paused;
+	if (paused)
+		return;
+	d->excused_at = w->now;
+	let_go(w, d, &d->held);
+	let_go(w, d, &d->held_late);
+}
+
+void daemon_stop(struct world *w, struct daemon *d, bool drain)
+{
+	if (!d->is_alive || d->is_paused)
+		return;
+	world_tell(w, "d%u is told to %s", d->index, drain ? "drain" : "hand over");
+	struct coord_event ev = {.kind = COORD_STOP, .flag = drain};
+	daemon_step(w, d, &ev);
+}

@@ -1,0 +1,324 @@
+#include "shard_story.h"
+
+static void serve(bool reads)
+{
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = story_rules(), .flag = reads});
+}
+
+/* What recovery and the look-ups of lengths do beside is not part of these stories. */
+static void quiet(void)
+{
+	static const enum cmd_kind noise[] = {CMD_CONSUMERS, CMD_LENGTH, CMD_PENDING_SUM, CMD_DLQ_LENGTH, CMD_PENDING,
+		CMD_HEARTBEAT, CMD_RUN_ID, CMD_ROLE};
+	for (size_t i = 0; i < sizeof noise / sizeof noise[0]; i++)
+		W.hide[noise[i]] = true;
+	W.hide_msg[MSG_OWN_IDS] = W.hide_msg[MSG_CONN] = W.no_scan = true;
+}
+
+static void begin(void)
+{
+	story_up();
+	quiet();
+}
+
+/* A reader that has read its own pending entries and waits for credits. */
+static void ready(void)
+{
+	begin();
+	serve(true);
+	story_conn(CONN_READER, true);
+	story_ok(CMD_GROUP_CREATE);
+	story_entries(CMD_READ_OWN, 1, 0);
+	story_clear();
+}
+
+static void credits(int64_t n)
+{
+	story_msg_in((struct msg){.kind = MSG_CREDITS, .svc = 1, .n = n});
+}
+
+Test(reader, makes_the_group_then_reads_its_own_then_new_ones, .init = begin, .fini = story_down)
+{
+	serve(true);
+	story_conn(CONN_READER, true);
+	credits(10);
+	story_ok(CMD_GROUP_CREATE);
+	story_entries(CMD_READ_OWN, 1, 128);
+	story_entries(CMD_READ_OWN, 200, 1);
+	expect_story("[ 1000] reader open\n"
+		     "[ 1000] group_create\n"
+		     "[ 1000] read_own\n"
+		     "[ 1000] > entries own n=128 asked=0\n"
+		     "[ 1000] read_own 128-0\n"
+		     "[ 1000] > entries own n=1 asked=0 +\n"
+		     "[ 1000] read count=10 block=2000\n");
+}
+
+Test(reader, the_last_own_page_is_told_even_when_empty, .init = begin, .fini = story_down)
+{
+	serve(true);
+	story_ok(CMD_GROUP_CREATE);
+	story_clear();
+	story_reply(CMD_READ_OWN, (struct reply){.kind = REPLY_ENTRIES});
+	expect_story("[ 1000] > entries own n=0 asked=0 +\n");
+}
+
+Test(reader, every_grant_ends_in_one_answer, .init = ready, .fini = story_down)
+{
+	credits(10);
+	W.now = 1500;
+	story_entries(CMD_READ, 1, 3);
+	story_until(9000);
+	expect_story("[ 1000] read count=10 block=2000\n"
+		     "[ 1500] > entries new n=3 asked=10\n");
+	credits(7);
+	story_reply(CMD_READ, (struct reply){.kind = REPLY_NIL});
+	expect_story("[ 9000] read count=7 block=2000\n"
+		     "[ 9000] > entries new n=0 asked=7\n");
+	story_until(20000);
+	expect_story("");
+}
+
+Test(reader, reads_no_more_than_a_batch, .init = ready, .fini = story_down)
+{
+	credits(1000);
+	story_entries(CMD_READ, 1, 128);
+	expect_story("[ 1000] read count=128 block=2000\n"
+		     "[ 1000] > entries new n=128 asked=128\n");
+}
+
+Test(reader, blocks_no_longer_than_a_third_of_t_or_than_told, .init = ready, .fini = story_down)
+{
+	story_msg_in((struct msg){.kind = MSG_CREDITS, .svc = 1, .n = 1, .ms = 50});
+	expect_story("[ 1000] read count=1 block=50\n");
+	story_entries(CMD_READ, 1, 0);
+	struct service_rules *r = story_rules();
+	r->ttl_ms = 3000;
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = r, .flag = true});
+	story_clear();
+	credits(1);
+	expect_story("[ 1000] read count=1 block=1000\n");
+}
+
+Test(reader, never_two_reads_at_once, .init = ready, .fini = story_down)
+{
+	credits(10);
+	credits(20);
+	story_until(30000);
+	cr_assert_eq(W.n_cmds[CMD_READ], 1);
+	story_clear();
+	story_entries(CMD_READ, 1, 1);
+	expect_story("[30000] > entries new n=1 asked=10\n"); /* and waits to be told anew */
+}
+
+Test(reader, credits_that_go_away_unblock_it, .init = ready, .fini = story_down)
+{
+	credits(10);
+	credits(0);
+	expect_story("[ 1000] read count=10 block=2000\n"
+		     "[ 1000] unblock 33\n");
+	story_reply(CMD_READ, (struct reply){.kind = REPLY_NIL});
+	story_int(CMD_UNBLOCK, 1);
+	expect_story("[ 1000] > entries new n=0 asked=10\n");
+	credits(5);
+	expect_story("[ 1000] read count=5 block=2000\n");
+}
+
+Test(reader, credits_taken_back_before_the_read_are_answered, .init = ready, .fini = story_down)
+{
+	story_conn(CONN_READER, false);
+	credits(10);
+	expect_story("");
+	credits(0);
+	expect_story("[ 1000] > entries new n=0 asked=10\n");
+	credits(0);
+	expect_story("");
+	story_conn(CONN_READER, true);
+	expect_story("");
+}
+
+Test(reader, a_lost_reply_ends_the_grant_and_an_audit_looks_for_it, .init = ready, .fini = story_down)
+{
+	credits(10);
+	story_pending(CMD_PENDING, 1, 0, "", 0);
+	W.now = 1100;
+	story_clear();
+	story_reply(CMD_READ, (struct reply){.kind = REPLY_NONE});
+	story_conn(CONN_READER, false);
+	expect_story("[ 1100] > entries new n=0 asked=10\n");
+	credits(10);
+	expect_story("");
+	W.now = 1200;
+	uint64_t audits = W.n_cmds[CMD_PENDING];
+	story_conn(CONN_READER, true);
+	expect_story("[ 1200] read count=10 block=2000\n");
+	cr_assert_eq(W.n_cmds[CMD_PENDING], audits + 1);
+}
+
+Test(reader, a_read_that_fails_waits_before_the_next, .init = ready, .fini = story_down)
+{
+	credits(10);
+	story_clear();
+	story_error(CMD_READ, RERR_REFRESH, "UNBLOCKED");
+	credits(10);
+	expect_story("[ 1000] > entries new n=0 asked=10\n"
+		     "[ 1000] > refresh \"UNBLOCKED\"\n");
+	story_until(1200);
+	cr_assert(strstr(W.text.data, "read count=10"), "%s", W.text.data);
+}
+
+Test(reader, a_lost_group_is_made_again_loudly, .init = ready, .fini = story_down)
+{
+	W.say = true;
+	credits(10);
+	story_clear();
+	story_error(CMD_READ, RERR_NOGROUP, "NOGROUP");
+	credits(10);
+	story_ok(CMD_GROUP_CREATE);
+	expect_story(
+		"[ 1000] > entries new n=0 asked=10\n"
+		"[ 1000] say shard=2 service=orders the consumer group is gone: making it again from the beginning\n"
+		"[ 1000] > group_lost\n"
+		"[ 1000] group_create value=0\n"
+		"[ 1000] > group_lost +\n"
+		"[ 1000] say shard=2 service=orders the consumer group is made again\n"
+		"[ 1000] read count=10 block=2000\n");
+}
+
+Test(reader, an_operation_that_finds_no_group_has_it_repaired, .init = ready, .fini = story_down)
+{
+	story_msg_in((struct msg){.kind = MSG_OP, .op = CMD_TAKE, .handle = 1, .svc = 1, .id = ID7});
+	story_clear();
+	story_error(CMD_TAKE, RERR_NOGROUP, "NOGROUP");
+	expect_story("[ 1000] > group_lost\n"
+		     "[ 1000] group_create value=0\n");
+	story_ok(CMD_GROUP_CREATE);
+	story_clear();
+	story_until(1100);
+	cr_assert(strstr(W.text.data, "take 7-0\n"));
+}
+
+Test(reader, moved_waits_to_be_told_and_looks_by_itself_after_a_while, .init = ready, .fini = story_down)
+{
+	credits(10);
+	story_clear();
+	story_error(CMD_READ, RERR_MOVED, "h:1");
+	credits(10);
+	story_until(2999);
+	expect_story("[ 1000] > entries new n=0 asked=10\n"
+		     "[ 1000] > moved slot=5 \"h:1\"\n");
+	story_until(3000);
+	expect_story("[ 3000] group_create\n");
+	story_ok(CMD_GROUP_CREATE);
+	expect_story("[ 3000] read count=10 block=2000\n");
+}
+
+Test(reader, goes_on_when_told_again, .init = ready, .fini = story_down)
+{
+	credits(10);
+	story_error(CMD_READ, RERR_ASK, "h:1");
+	story_clear();
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = story_rules(), .flag = true, .asking = true});
+	expect_story("[ 1000] group_create asking\n");
+}
+
+Test(reader, closes_and_hands_on_what_still_came, .init = ready, .fini = story_down)
+{
+	credits(10);
+	story_clear();
+	serve(false);
+	expect_story("[ 1000] reader close\n");
+	story_entries(CMD_READ, 1, 2);
+	expect_story("[ 1000] > entries new n=2 asked=0\n");
+	credits(10);
+	expect_story("[ 1000] > entries new n=0 asked=10\n");
+	serve(true); /* a late answer to the former reader means nothing to the new one */
+	story_clear();
+	story_until(30000);
+	expect_story("");
+}
+
+Test(reader, a_service_that_is_gone_is_not_read, .init = ready, .fini = story_down)
+{
+	story_msg_in((struct msg){.kind = MSG_SERVICE_GONE, .svc = 1});
+	expect_story("[ 1000] reader close\n");
+	cr_assert_null(shard_service_metrics(W.s, 1));
+	story_clear();
+	story_until(60000);
+	expect_story("");
+}
+
+/* ---- beside the reads ---- */
+
+static void answer_all(enum cmd_kind kind)
+{
+	while (story_waits(kind))
+		story_int(kind, 5);
+}
+
+Test(reader, beats_its_heart_every_third_of_t, .init = ready, .fini = story_down)
+{
+	uint64_t n = W.n_cmds[CMD_HEARTBEAT];
+	while (W.now < 31000) {
+		while (story_waits(CMD_HEARTBEAT))
+			story_reply(CMD_HEARTBEAT, (struct reply){.kind = REPLY_ENTRIES});
+		story_until(W.now + 1);
+	}
+	cr_assert_eq(n, 1);
+	cr_assert(W.n_cmds[CMD_HEARTBEAT] >= 10 && W.n_cmds[CMD_HEARTBEAT] <= 11, "%lu", W.n_cmds[CMD_HEARTBEAT]);
+}
+
+Test(reader, knows_the_lengths_once_a_second, .init = ready, .fini = story_down)
+{
+	cr_assert_eq(shard_lengths(W.s, 1).lbs, -1);
+	answer_all(CMD_LENGTH);
+	answer_all(CMD_PENDING_SUM);
+	answer_all(CMD_DLQ_LENGTH);
+	struct shard_lengths l = shard_lengths(W.s, 1);
+	cr_assert(l.lbs == 5 && l.pending == 5 && l.dlq == 5);
+	story_until(1999);
+	cr_assert_eq(W.n_cmds[CMD_LENGTH], 1);
+	story_until(2000);
+	cr_assert_eq(W.n_cmds[CMD_LENGTH], 2);
+}
+
+/* The audit asks for our own consumer; recovery for all or for others. */
+static void audit_answer(uint64_t first, size_t n)
+{
+	story_pending(CMD_PENDING, first, n, "redis-consumer-me", 0);
+}
+
+Test(reader, audits_page_by_page, .init = ready, .fini = story_down)
+{
+	W.hide_msg[MSG_OWN_IDS] = W.hide[CMD_PENDING] = false;
+	audit_answer(1, 1000);
+	W.now = 1100;
+	audit_answer(1001, 10);
+	expect_story("[ 1000] > own_ids pass=1 n=1000\n"
+		     "[ 1000] pending 1000-1 consumer=redis-consumer-me\n"
+		     "[ 1100] > own_ids pass=1 n=10 +\n");
+	story_until(1999);
+	expect_story("");
+	story_until(2000); /* a second after its start; it took less than a tenth of that */
+	expect_story("[ 2000] pending consumer=redis-consumer-me\n");
+	W.now = 2500;
+	audit_answer(1, 0);
+	story_drop_waiting(CMD_CONSUMERS);
+	story_clear();
+	story_until(6999); /* ten times as long as it took */
+	cr_assert_null(strstr(W.text.data ? W.text.data : "", "pending consumer=redis-consumer-me"));
+	story_until(7000);
+	cr_assert(strstr(W.text.data, "[ 7000] pending consumer=redis-consumer-me\n"));
+}
+
+Test(reader, an_audit_that_breaks_off_begins_anew, .init = ready, .fini = story_down)
+{
+	W.hide_msg[MSG_OWN_IDS] = W.hide[CMD_PENDING] = false;
+	audit_answer(1, 1000);
+	story_error(CMD_PENDING, RERR_RETRY, "BUSY");
+	story_clear();
+	while (!story_waits(CMD_PENDING))
+		story_until(W.now + 1);
+	audit_answer(1, 1);
+	cr_assert(strstr(W.text.data, "own_ids pass=2 n=1 +\n"), "%s", W.text.data);
+}
