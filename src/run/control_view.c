@@ -312,7 +312,9 @@ static void node_row(struct control_req *q, uint16_t i, const char *slots)
 	size_t n = 0;
 	for (size_t k = 0; snap && k < snap->n_conns && k < SNAPSHOT_CONNS; k++)
 		conns[n++] = (struct ctl_connection){.role = role_name(snap->conns[k].role),
-			.state = snap->conns[k].is_up ? "ready" : "connecting", .handoff = "idle"};
+			.state = snap->conns[k].is_up ? "ready" : "connecting",
+			.handoff = snapshot_conn_word(&snap->conns[k]),
+			.relaxed = snap->conns[k].is_relaxed};
 	if (!snap) /* its thread has not spoken yet: what the core knows */
 		conns[n++] = (struct ctl_connection){.role = "command",
 			.state = s->is_up[CONN_COMMAND] ? "ready" : "connecting", .handoff = "idle"};
@@ -322,7 +324,7 @@ static void node_row(struct control_req *q, uint16_t i, const char *slots)
 		.state = s->is_up[CONN_COMMAND] ? "connected" : s->why[0] ? "down" : "connecting",
 		.connections = conns,
 		.n_connections = n,
-		.breaker = "closed",
+		.breaker = snap ? breaker_state_name((enum breaker_state)snap->handoff.breaker) : "closed",
 		.lag_ms = snap ? snap->lag_ms : -1};
 	ctl_encode_node(&q->out, &row);
 }
