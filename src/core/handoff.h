@@ -139,8 +139,10 @@ const struct metrics_handoff *handoff_metrics(const struct handoff *h);
 
 /* ---- events that two connections deliver ---- */
 enum { HANDOFF_SEEN = 4096 };
-struct handoff_seen {
-	uint64_t hash[HANDOFF_SEEN];
+struct handoff_seen { /* zeroed at first */
+	uint64_t hash[2][HANDOFF_SEEN]; /* the younger half is .young; it changes when it is half full */
+	uint32_t n;
+	uint8_t young;
 };
-/* True when this was here before (since the last clear). A full table forgets, it never invents. */
+/* True when this was here before, not longer ago than HANDOFF_SEEN / 2 others. */
 bool handoff_seen_before(struct handoff_seen *s, struct slice stream, struct entry_id id);

@@ -94,7 +94,6 @@ def nothing_left_at(t, g, since, before, slack=1000):
 def test_ten_moves_under_load(t):
     r, g, d, w = setup(t, cfg={"log": {"level": "info"}}, credits=100)
     load = Stream(r)
-    events = metric(d, "sluice_keyspace_events_total", result="ok")
     t.wait(lambda: len(w.frames("ok")) > 100, 20)
     for n in range(10):
         old, new = g[n % 2], g[(n + 1) % 2]
@@ -108,8 +107,10 @@ def test_ten_moves_under_load(t):
     checks.wait_clean(r.db, timeout=30)
     checks.all_good(add.sure, [w.journal])
     assert set(checks.finished([w.journal]).values()) == {1}, "each entry handled once"
-    t.wait(lambda: metric(d, "sluice_keyspace_events_total", result="ok") - events >= load.n_events, 10, "every event")
-    assert metric(d, "sluice_keyspace_events_total", result="ok") - events == load.n_events, "no event twice"
+    t.wait(lambda: metric(d, "sluice_keyspace_events_total", result="ok") >= load.n_events, 10, "every event")
+    time.sleep(1.2)  # the snapshot after it
+    n = metric(d, "sluice_keyspace_events_total", result="ok")
+    assert n == load.n_events, f"{n} events of {load.n_events}, dropped {metric(d, 'sluice_keyspace_events_total', result='dropped')}"
     assert metric(d, "sluice_redis_reconnects_total") == 0, d.log[-2000:]
     wait_metric(t, d, 10, 5, "sluice_handoffs_total", result="ok")
     assert metric(d, "sluice_handoffs_total") == 10
@@ -146,7 +147,7 @@ def trouble(t, mode, cfg=None):
     else:
         bad.ask("mode", mode=mode)
     add = Added(r.db)
-    before = g[0].conns(open=True)
+    before = [c for c in g[0].conns(open=True) if c["roles"]]
     g[0].push(moving(1, 4, bad.endpoint))
     for n in range(20):
         add.many("orders", [f"a{n}-{i}" for i in range(5)])

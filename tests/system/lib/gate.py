@@ -240,7 +240,7 @@ def note(name, seq, *more):
 
 
 def smigrated(seq, *moves):
-    rows = "".join("*3\r\n" + "".join(map(bulk, m)) for m in moves)
+    rows = "".join(f"*{len(m)}\r\n" + "".join(map(bulk, m)) for m in moves)
     return f">3\r\n$9\r\nSMIGRATED\r\n:{seq}\r\n*{len(moves)}\r\n{rows}"
 
 
