@@ -71,7 +71,7 @@ SIM_BIN   := $(SIM_SRC:%.c=$(B)/%)
 SIM_OBJ   := $(patsubst %.c,$(B)/%.o,$(filter-out $(SIM_SRC),$(wildcard tests/sim/*.c)))
 THREAD_BIN := $(patsubst %.c,$(B)/%,$(wildcard tests/thread/*.c))
 FUZZ_BIN  := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/fuzz_*.c))
-BENCH_BIN := $(patsubst %.c,$(B)/%,$(wildcard tests/bench/bench_*.c))
+BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/bench/*.c))
 bin_obj    = $(patsubst %.c,$(B)/%.o,$(wildcard src/bin/$(1)*.c))
 
 .DELETE_ON_ERROR:
@@ -117,9 +117,13 @@ $(B)/libtests.a: $(TLIB_OBJ)
 $(UNIT_BIN) $(SIM_BIN): TEST_LIBS := -lcriterion
 $(FUZZ_BIN): TEST_LIBS := -fsanitize=fuzzer
 $(SIM_BIN): $(SIM_OBJ)
-$(UNIT_BIN) $(SIM_BIN) $(THREAD_BIN) $(FUZZ_BIN) $(BENCH_BIN): $(B)/tests/%: $(B)/tests/%.o $(B)/libtests.a $(B)/libsluice.a
+$(UNIT_BIN) $(SIM_BIN) $(THREAD_BIN) $(FUZZ_BIN): $(B)/tests/%: $(B)/tests/%.o $(B)/libtests.a $(B)/libsluice.a
 	@echo "  LD $(V) $@"
 	@$(CC) $(LDFLAGS_$(V)) $(LDFLAGS) -o $@ $(filter %.o,$^) $(B)/libtests.a $(B)/libsluice.a $(ALL_LIBS) $(TEST_LIBS)
+
+$(B)/bench: $(BENCH_OBJ) $(B)/libsluice.a
+	@echo "  LD $(V) $@"
+	@$(CC) $(LDFLAGS_$(V)) $(LDFLAGS) -o $@ $^ $(ALL_LIBS)
 
 include scripts/targets.mk
 

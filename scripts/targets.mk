@@ -31,6 +31,8 @@ asan:
 	+@$(MAKE) --no-print-directory V=asan unit sim
 	@scripts/run-system asan-system build/asan --only '$(SMOKE)'
 system: all
+	@scripts/check-no-faults --self-test $(B)
+	$(AGAIN) V=fault programs
 	@scripts/run-system system build
 fuzz-bins: $(FUZZ_BIN)
 fuzz-short:
@@ -38,11 +40,10 @@ fuzz-short:
 	@scripts/run-fuzz $(FUZZ_SECONDS) $(patsubst %.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 fuzz:
 	+@$(MAKE) --no-print-directory fuzz-short FUZZ_SECONDS=$(SECONDS)
-bench-bins: $(BENCH_BIN)
+bench-bins: $(B)/bench
 bench: all
 	$(AGAIN) bench-bins
-	@for b in $(BENCH_BIN); do echo "== $$b"; $$b || exit 1; done
-	@if [ -e tests/bench/run.py ]; then python3 tests/bench/run.py --build build; fi
+	@$(B)/bench -d $(B)/sluiced -o build/bench.json $(BENCH_ARGS) $(BENCH)
 chaos: all
 	@test -e tests/system/chaos.py || { echo "chaos: tests/system/chaos.py is not there"; exit 1; }
 	python3 tests/system/chaos.py --build build --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
@@ -121,7 +122,8 @@ help:
 	@echo "make asan        unit, sim, smoke under AddressSanitizer and UBSan"
 	@echo "make system      real processes and a real redis-server"
 	@echo "make fuzz-short  each fuzz target FUZZ_SECONDS=$(FUZZ_SECONDS)   make fuzz SECONDS=$(SECONDS)"
-	@echo "make chaos       SEED= SECONDS=           make bench      make coverage"
+	@echo "make chaos       SEED= SECONDS=           make coverage"
+	@echo "make bench       BENCH=\"a c\" some cases; BENCH_ARGS=\"-r 5 -s 60\" repeats, seconds"
 	@echo "make lint format format-check check-includes check-core-symbols check-headers check-units"
 	@echo "make demo        a small fleet to look at"
 	@echo "make install     prefix=$(prefix) sysconfdir=$(sysconfdir) DESTDIR=    make uninstall   make deb"

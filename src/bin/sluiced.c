@@ -10,25 +10,25 @@
 #include "base/log.h"
 #include "config/config.h"
 #include "run/coord_run.h"
+#include "run/fault.h"
 
 enum { EXIT_USAGE = 64, EXIT_OS = 71 };
 enum action { ACTION_RUN, ACTION_CHECK, ACTION_DUMP, ACTION_DEFAULTS, ACTION_VERSION, ACTION_HELP };
 
-static const char help[] =
-	"usage: sluiced [-c FILE] [--check | --dump-config]\n"
-	"       sluiced --print-defaults | --version | --help\n"
-	"\n"
-	"Leases Redis streams to worker processes. Stays in the foreground.\n"
-	"\n"
-	"  -c, --config FILE  the configuration (default /etc/sluiced.yaml)\n"
-	"      --check        validate it and exit\n"
-	"      --dump-config  print the effective values and where each comes from\n"
-	"      --print-defaults  print every setting with its default and range\n"
-	"      --version      print the version\n"
-	"      --help         print this\n"
-	"\n"
-	"Signals: HUP reload, TERM and INT stop, USR1 state to the log, USR2 toggle drain.\n"
-	"See sluiced(8) and sluiced.yaml(5).\n";
+static const char help[] = "usage: sluiced [-c FILE] [--check | --dump-config]\n"
+			   "       sluiced --print-defaults | --version | --help\n"
+			   "\n"
+			   "Leases Redis streams to worker processes. Stays in the foreground.\n"
+			   "\n"
+			   "  -c, --config FILE  the configuration (default /etc/sluiced.yaml)\n"
+			   "      --check        validate it and exit\n"
+			   "      --dump-config  print the effective values and where each comes from\n"
+			   "      --print-defaults  print every setting with its default and range\n"
+			   "      --version      print the version\n"
+			   "      --help         print this\n"
+			   "\n"
+			   "Signals: HUP reload, TERM and INT stop, USR1 state to the log, USR2 toggle drain.\n"
+			   "See sluiced(8) and sluiced.yaml(5).\n";
 
 /* The status of a failed write, for scripts that redirect us to a full disk. */
 static int out(const char *text)
@@ -64,7 +64,8 @@ static int parse(int argc, char **argv, const char **path, enum action *action)
 	static const struct option options[] = {{"config", required_argument, NULL, 'c'},
 		{"check", no_argument, NULL, 256 + ACTION_CHECK}, {"dump-config", no_argument, NULL, 256 + ACTION_DUMP},
 		{"print-defaults", no_argument, NULL, 256 + ACTION_DEFAULTS},
-		{"version", no_argument, NULL, 256 + ACTION_VERSION}, {"help", no_argument, NULL, 256 + ACTION_HELP}, {0}};
+		{"version", no_argument, NULL, 256 + ACTION_VERSION}, {"help", no_argument, NULL, 256 + ACTION_HELP},
+		{0}};
 	opterr = 0;
 	for (int c; (c = getopt_long(argc, argv, ":c:", options, NULL)) != -1;) {
 		if (c == 'c')
@@ -93,8 +94,8 @@ static void raise_descriptors(unsigned max_sessions)
 	}
 	/* a connection, its process, and what the daemon needs itself */
 	if (l.rlim_cur < (rlim_t)max_sessions + 64)
-		log_line(LOG_WARN, "descriptors limit=%llu is too low for workers.max_sessions=%u", (unsigned long long)l.rlim_cur,
-			max_sessions);
+		log_line(LOG_WARN, "descriptors limit=%llu is too low for workers.max_sessions=%u",
+			(unsigned long long)l.rlim_cur, max_sessions);
 }
 
 static int with_config(const char *path, enum action action)
@@ -127,7 +128,10 @@ int main(int argc, char **argv)
 {
 	const char *path = "/etc/sluiced.yaml";
 	enum action action = ACTION_RUN;
-	int status = parse(argc, argv, &path, &action);
+	int status;
+	if (fault_start(argc, argv, &status))
+		return status;
+	status = parse(argc, argv, &path, &action);
 	if (status)
 		return status;
 	struct buf b;

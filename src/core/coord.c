@@ -29,7 +29,8 @@ struct coord *coord_new(const struct coord_rules *rules)
 	list_init(&c->turns);
 	list_init(&c->gone);
 	heap_init(&c->session_timers);
-	c->reroute_at = c->drain_end = c->stop_at = MONO_NEVER;
+	c->reroute_at = c->drain_end = c->drain_over = c->stop_at = MONO_NEVER;
+	c->next_turn = MONO_NEVER - STALL_MS;
 	c->shortest_ttl = 10000;
 	c->started_at = -1;
 	return c;
@@ -115,7 +116,7 @@ static void start_shard(struct coord *c, uint16_t node)
 {
 	grow_shards(c);
 	struct coord_shard *s = &c->shards[node];
-	if (s->is_on)
+	if (s->is_on || s->is_stopping) /* stopping: it starts again when it has stopped */
 		return;
 	*s = (struct coord_shard){.is_on = true, .since = c->now};
 	const char *addr = c->topo.nodes[node].addr;
@@ -236,8 +237,22 @@ static void on_topology_failed(struct coord *c, struct slice why)
 	c->topo_failed_said = true;
 }
 
+/* ASK: the slot is on its way, this key is there already. Its reader follows; the map stays. */
+static void on_ask(struct coord *c, const struct msg *m)
+{
+	uint16_t there = coord_shard_at(c, m->text->bytes);
+	for (uint16_t i = 0; there != SHARD_NONE && i < c->n_positions; i++)
+		if (c->services[i].rules && c->services[i].rules->lbs_slot == m->slot)
+			reader_to(c, &c->services[i], there, true);
+}
+
 static void on_moved(struct coord *c, const struct msg *m)
 {
+	effects_say(c->out, SAY_DEBUG, "shard=%u slot=%u %s=%s", m->from, m->slot, m->asking ? "ask" : "moved", m->text ? m->text->bytes : "?");
+	if (m->asking && m->text && m->text->len) {
+		on_ask(c, m);
+		return;
+	}
 	if (m->text && m->text->len && topology_moved(&c->topo, m->slot, m->text->bytes)) {
 		c->m[MP_TOPO_MOVED_OK]++;
 		topology_changed(c);
@@ -271,13 +286,28 @@ static bool is_news(struct coord *c, int64_t seq)
 	return true;
 }
 
+/* Nothing is left in a shard without slots. What was sent to it meanwhile comes back before MSG_STOPPED does. */
 static void on_empty(struct coord *c, const struct msg *m)
 {
-	if (m->from >= c->n_shards || !c->shards[m->from].is_on || !c->shards[m->from].is_leaving)
+	struct coord_shard *s = m->from < c->n_shards ? &c->shards[m->from] : NULL;
+	if (!s || !s->is_on || !s->is_leaving)
 		return;
-	c->shards[m->from].is_on = false;
+	coord_send(c, m->from, MSG_STOP);
+	s->is_on = false;
+	s->is_stopping = true;
+}
+
+static void on_stopped(struct coord *c, const struct msg *m)
+{
+	struct coord_shard *s = m->from < c->n_shards ? &c->shards[m->from] : NULL;
+	if (!s || !s->is_stopping)
+		return;
+	s->is_stopping = false;
 	effects_add(c->out, EFF_SHARD_STOP)->to = m->from;
+	entry_shard_gone(c, m->from);
 	effects_say(c->out, SAY_NOTICE, "shard=%u redis=%s stopped", m->from, c->topo.nodes[m->from].addr);
+	if (c->topo.nodes[m->from].is_master)
+		topology_changed(c);
 }
 
 /* A shard's recovery asks for an operation on a lock elsewhere, or is answered. */
@@ -563,6 +593,8 @@ static void on_msg(struct coord *c, const struct msg *m)
 		on_empty(c, m);
 		break;
 	case MSG_STOPPED:
+		on_stopped(c, m);
+		break;
 	case MSG_SLOTS:
 	case MSG_SERVICE:
 	case MSG_SERVICE_GONE:
@@ -598,6 +630,7 @@ static void due(struct coord *c)
 	}
 	if (c->drain_end <= c->now) {
 		c->drain_end = MONO_NEVER;
+		c->drain_over = c->now + DRAIN_OVER_MS;
 		uint32_t pos = 0;
 		for (struct entry *e; (e = ledger_next(&c->ledger, &pos));)
 			if (e->state == ENTRY_ASSIGNED)
@@ -639,6 +672,9 @@ static void handle(struct coord *c, const struct coord_event *ev)
 	case COORD_ACCEPT:
 		member_on_accept(c, ev);
 		break;
+	case COORD_ADOPT:
+		member_on_adopt(c, ev);
+		break;
 	case COORD_FRAME:
 		if (m)
 			member_on_frame(c, m, ev->frame);
@@ -678,13 +714,15 @@ static void finish_turn(struct coord *c)
 	sweep_services(c);
 	while (!list_empty(&c->gone))
 		member_free(c, LIST_OF(struct member, all, c->gone.next));
-	if (c->stop_at != MONO_NEVER && (c->stop_at <= c->now || c->ledger.n_state[ENTRY_FINISHING] == 0)) {
+	if (c->stop_at != MONO_NEVER && (c->stop_at <= c->now || (!c->is_draining && c->ledger.n_state[ENTRY_FINISHING] == 0))) {
 		c->stop_at = MONO_NEVER;
 		effects_add(c->out, EFF_FATAL);
 	}
-	if (c->stop_after_drain && c->ledger.n == 0) {
+	/* what is busy is not ours to give; what Redis does not take in time stays for the next process */
+	if (c->stop_after_drain && (c->ledger.n == c->ledger.n_state[ENTRY_BUSY] || c->drain_over <= c->now)) {
 		c->stop_after_drain = false;
-		effects_add(c->out, EFF_FATAL);
+		c->drain_over = MONO_NEVER;
+		c->stop_at = c->now + UNLOCK_WAIT_MS; /* the last locks are being deleted */
 	}
 }
 
@@ -697,13 +735,17 @@ mono_ms coord_step(struct coord *c, const struct coord_event *ev, struct effects
 		c->started_at = ev->now;
 		c->topo_next = ev->now;
 	}
+	if (ev->now > c->next_turn + STALL_MS)
+		member_after_stall(c);
 	due(c);
 	handle(c, ev);
 	finish_turn(c);
 	mono_ms at = mono_min(heap_deadline(&c->ledger.timers), heap_deadline(&c->session_timers));
 	at = mono_min(at, mono_min(c->reroute_at, mono_min(c->drain_end, c->stop_at)));
+	at = mono_min(at, c->drain_over);
 	if (!c->topo_pending)
 		at = mono_min(at, c->topo_next);
+	c->next_turn = at < MONO_NEVER - STALL_MS ? at : MONO_NEVER - STALL_MS;
 	c->out = NULL;
 	return at;
 }

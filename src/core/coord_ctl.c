@@ -28,6 +28,10 @@ static void give_back(struct coord *c, struct entry *e, enum requeue_why why)
 		entry_revoke(c, e, REVOKE_OPERATOR, 5000);
 		break;
 	case ENTRY_LOCKING:
+		if (e->is_start) /* a worker of the former process may hold it */
+			break;
+		entry_requeue(c, e, why, false);
+		break;
 	case ENTRY_TAKING:
 	case ENTRY_PARKED:
 	case ENTRY_READY:

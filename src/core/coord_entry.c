@@ -88,7 +88,6 @@ static void drop_lease(struct coord *c, struct entry *e, enum msg_kind kind)
 	if (shard_is_on(c, e->lease_shard))
 		coord_send(c, e->lease_shard, kind)->handle = entry_handle(e);
 	e->lease_shard = SHARD_NONE;
-	e->good_until = 0;
 }
 
 static enum cmd_kind op_of(const struct entry *e)
@@ -152,6 +151,21 @@ void entry_reroute(struct coord *c)
 	}
 }
 
+/* A shard has stopped: what it was asked may or may not have been done; another one is asked. */
+void entry_shard_gone(struct coord *c, uint16_t shard)
+{
+	uint32_t pos = 0;
+	for (struct entry *e; (e = ledger_next(&c->ledger, &pos));) {
+		if (e->lease_shard == shard)
+			e->lease_shard = SHARD_NONE;
+		if (e->op_shard == shard) {
+			e->op_shard = SHARD_NONE;
+			e->op_resent = true;
+		}
+	}
+	wait_for_route(c);
+}
+
 /* ---- entering ---- */
 
 static struct entry *enter(struct coord *c, struct coord_service *s, struct entry_id id, enum entry_state state)
@@ -203,7 +217,10 @@ static void enter_good(struct coord *c, struct coord_service *s, struct entry_in
 		c->n_start++;
 	else
 		claim(c, s, e);
-	send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
+	if (c->is_draining && !is_start) /* read before we stopped reading */
+		entry_requeue(c, e, WHY_DRAIN, false);
+	else
+		send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
 }
 
 static void enter_one(struct coord *c, struct coord_service *s, struct entry_in *in, bool is_start)
@@ -411,8 +428,8 @@ static void start_known(struct coord *c, struct entry *e)
 static void start_held(struct coord *c, struct entry *e, const struct msg *m)
 {
 	e->was_told = true; /* we cannot know: a worker of the former process may have it */
-	if (m->flag)
-		move(c, e, ENTRY_LIMBO, c->now + c->rules.resume_grace_ms);
+	if (m->flag) /* what the former process told last ends before a lock that it renewed a moment ago does */
+		move(c, e, ENTRY_LIMBO, c->now + mono_max(c->rules.resume_grace_ms, coord_service(c, e->svc)->rules->ttl_ms - TELL_MARGIN_MS));
 	else /* the lock was missing: no worker may still hold it in time */
 		entry_requeue(c, e, WHY_UNRESUMED, false);
 	start_known(c, e);
@@ -569,7 +586,9 @@ void entry_on_renewed(struct coord *c, const struct renewed *r)
 static void on_taken(struct coord *c, struct entry *e, const struct msg *m)
 {
 	struct coord_service *s = coord_service(c, e->svc);
-	if (m->result == OP_DONE) {
+	if (c->is_draining && (m->result == OP_DONE || m->result == OP_PARKED)) {
+		entry_requeue(c, e, WHY_DRAIN, false);
+	} else if (m->result == OP_DONE) {
 		if (s->rules->serialize && !map_get(&s->active, e->stream->bytes, e->stream->len)) {
 			map_put(&s->active, e->stream->bytes, e->stream->len, e);
 			e->in_active = true;

@@ -8,7 +8,18 @@
 #include "core/session.h"
 #include "core/topology.h"
 
-enum { TELL_MARGIN_MS = 500, FETCH_AFTER_MS = 500, READY_WAIT_MS = 2000, REROUTE_MS = 100, PARKED_RETRY_MS = 1000, STOP_WAIT_MS = 500, ANNOUNCED_MS = 60000 };
+enum {
+	TELL_MARGIN_MS = 500,
+	FETCH_AFTER_MS = 500,
+	READY_WAIT_MS = 2000,
+	REROUTE_MS = 100,
+	PARKED_RETRY_MS = 1000,
+	STOP_WAIT_MS = 500,
+	UNLOCK_WAIT_MS = 200,
+	DRAIN_OVER_MS = 5000,
+	STALL_MS = 500,
+	ANNOUNCED_MS = 60000
+};
 
 struct coord_service {
 	struct service_rules *rules; /* NULL: position unused */
@@ -31,7 +42,8 @@ struct coord_service {
 struct coord_shard {
 	bool is_on;
 	bool is_up[CONN_ROLES];
-	bool is_leaving; /* has no slots any more: stops when empty */
+	bool is_leaving;  /* has no slots any more: stops when empty */
+	bool is_stopping; /* asked to stop */
 	mono_ms since;
 	char why[200];   /* last reason for being down */
 };
@@ -68,7 +80,8 @@ struct coord {
 	uint32_t n_members;   /* connected */
 	uint32_t n_start;     /* entries of a former process whose locks are being asked for */
 	mono_ms stop_at; /* a handover waits for confirmations until then */
-	mono_ms reroute_at, topo_next, topo_asked, drain_end, started_at;
+	mono_ms reroute_at, topo_next, topo_asked, started_at;
+	mono_ms drain_end, drain_over; /* workers are told to stop; the process ends whatever is left */
 	bool topo_pending, topo_failed_said;
 	struct {
 		int64_t seq;
@@ -83,6 +96,7 @@ struct coord {
 	mono_ms shortest_ttl;
 	/* the turn */
 	mono_ms now;
+	mono_ms next_turn; /* what the last step returned: much later = we were stopped */
 	int64_t wall_ms;
 	struct effects *out;
 };
@@ -107,6 +121,7 @@ void entry_on_op(struct coord *c, const struct msg *m);
 void entry_on_own_ids(struct coord *c, const struct msg *m);
 void entry_on_due(struct coord *c, struct entry *e);
 void entry_reroute(struct coord *c); /* sends what waited for a shard */
+void entry_shard_gone(struct coord *c, uint16_t shard);
 void entry_assign(struct coord *c, struct entry *e, struct member *m);
 void entry_resume(struct coord *c, struct entry *e, struct member *m);
 void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono_ms grace_ms);
@@ -135,7 +150,19 @@ void member_say_drain(struct coord *c, mono_ms grace_ms);
 void member_revoke_all(struct coord *c, struct member *m);
 mono_ms member_until(const struct coord *c, const struct member *m);
 struct effect *member_frame(struct coord *c, const struct member *m, enum out_kind kind);
+void member_after_stall(struct coord *c); /* nobody was silent: we did not listen */
 void member_free(struct coord *c, struct member *m);
+
+struct member *member_new(struct coord *c, const struct coord_event *ev); /* connected, counted, state NEW */
+void member_retire(struct coord *c, struct member *m); /* gone at the end of the turn */
+bool member_take_services(struct coord *c, struct member *m, const struct frame *f); /* false: an unknown one, or none */
+bool member_resume_one(struct coord *c, struct member *m, struct member *old, struct slice lease, enum gone_outcome *gone);
+void member_mark_all(struct coord *c); /* every service */
+
+/* coord_adopt.c: a session that lives through a restart of the daemon */
+void member_on_adopt(struct coord *c, const struct coord_event *ev);
+/* May its connection be handed to the next process as it is? Not when it waits for an answer that only this process knows of. */
+bool member_can_go_on(const struct coord *c, const struct member *m);
 
 /* coord_ctl.c */
 void coord_on_ctl(struct coord *c, const struct coord_ctl *ctl);

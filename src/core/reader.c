@@ -168,7 +168,7 @@ void reader_command_up(struct readers *rs, struct shard_ctx *c)
 		if (!r)
 			continue;
 		for (int e = 0; e < ERRAND_UNBLOCK; e++)
-			if (e != ERRAND_READ && !(e == ERRAND_GROUP && r->state == READER_AWAY))
+			if (e != ERRAND_GROUP || r->state != READER_AWAY)
 				r->errands[e].at = c->now;
 		wake(rs, c, r);
 	}

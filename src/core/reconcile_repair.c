@@ -311,7 +311,7 @@ static void on_unreadable(struct reconcile *rc, struct shard_ctx *c, struct repa
 static void on_fetched(struct reconcile *rc, struct shard_ctx *c, struct repair *r, struct reply *reply)
 {
 	struct entry_in *e = reply->entries && reply->entries->n > 0 ? &reply->entries->v[0] : NULL;
-	if (!e || e->problem == ENTRY_DELETED) {
+	if (!e) { /* deleted */
 		move(rc, r, REPAIR_ACKING);
 		struct op_ask ask = op_of(rc, c, r, CMD_ACK_DEL);
 		ctx_ask(c, &ask);

@@ -219,19 +219,32 @@ static bool is_by_hand(enum cmd_kind kind)
 	return kind == CMD_ADD || kind == CMD_DLQ_RANGE || kind == CMD_DLQ_DEL || kind == CMD_REPLAY;
 }
 
+/* A WAIT speaks of its own connection only: what was done before is asked again over the new one. */
+static void wait_lost(struct retry *r, struct shard_ctx *c)
+{
+	struct link *l;
+	while ((l = list_pop(&r->covered)) || (l = list_pop(&r->waiting))) {
+		struct op *op = LIST_OF(struct op, queue, l);
+		op->resent = true;
+		op->command = CMD_DONE;
+		again(r, c, op, AGAIN_MS, AGAIN_MAX_MS);
+	}
+}
+
 static void wait_answered(struct retry *r, struct shard_ctx *c, const struct reply *reply)
 {
 	r->is_wait_in_flight = false;
 	enum verdict v = ctx_judge(c, "wait", CMD_WAIT, SERVICE_NONE, reply);
+	if (v == VERDICT_LOST) {
+		wait_lost(r, c);
+		return;
+	}
 	int64_t n = v == VERDICT_ANSWER ? reply->integer : -1;
 	bool is_short = false;
 	for (struct link *l; (l = list_pop(&r->covered));) {
 		struct op *op = LIST_OF(struct op, queue, l);
 		if (n >= ctx_service(c, op->svc)->rules->wait_replicas) {
 			retry_finish(r, c, op, OP_DONE, NULL);
-		} else if (v == VERDICT_LOST) {
-			op->resent = true;
-			retry_next(r, op, CMD_DONE);
 		} else {
 			is_short = true;
 			list_push(&r->waiting, &op->queue);

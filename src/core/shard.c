@@ -97,6 +97,8 @@ static void on_conn(struct shard *s, const struct shard_event *ev)
 		reader_conn(s->readers, c, ev->svc, ev->up, ev->client_id);
 		return;
 	}
+	if (ev->up && c->is_up)
+		retry_conn(s->retry, c, false); /* a handoff: a WAIT speaks of its own connection only */
 	c->is_up = ev->up;
 	retry_conn(s->retry, c, ev->up);
 	if (!ev->up)
@@ -201,7 +203,7 @@ static void on_stop(struct shard *s)
 static void on_msg(struct shard *s, struct msg *m)
 {
 	struct shard_ctx *c = &s->ctx;
-	switch ((enum msg_kind)m->kind) {
+	switch (m->kind) { /* what only shards send does not come here */
 	case MSG_SLOTS:
 		on_slots(s, m);
 		break;
@@ -242,20 +244,6 @@ static void on_msg(struct shard *s, struct msg *m)
 		break;
 	case MSG_STOP:
 		on_stop(s);
-		break;
-	case MSG_CONN:
-	case MSG_LEASE:
-	case MSG_RENEWED:
-	case MSG_ENTRIES:
-	case MSG_OWN_IDS:
-	case MSG_OP_RESULT:
-	case MSG_MOVED:
-	case MSG_REFRESH:
-	case MSG_REPLACED:
-	case MSG_GROUP_LOST:
-	case MSG_EMPTY:
-	case MSG_STOPPED:
-	case MSG_N:
 		break;
 	}
 	msg_fini(m);

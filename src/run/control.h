@@ -28,7 +28,7 @@ struct control_req {
 	struct unix_conn *conn; /* NULL: the client is gone, or it has its answer */
 	struct buf in, out;
 	struct ctl_request r;
-	bool has_request, is_ended;
+	bool has_request, is_ended, is_excess;
 	mono_ms since, wake_at;
 	control_step_fn *step;
 	control_result_fn *result;
@@ -54,10 +54,11 @@ struct coord_service *control_service(struct control_req *q, const char *name);
 
 /* ---- verbs */
 typedef void control_verb_fn(struct control_req *q);
-control_verb_fn control_status, control_ls, control_show, control_workers, control_nodes, control_version; /* control_view.c */
+control_verb_fn control_status, control_ls, control_show, control_workers, control_nodes,
+	control_version; /* control_view.c */
 control_verb_fn control_metrics, control_explain, control_events, control_doctor;
-control_verb_fn control_pause, control_resume, control_drain, control_undrain, control_give_back, control_revoke, control_add,
-	control_scan, control_refresh, control_reload; /* control_act.c */
+control_verb_fn control_pause, control_resume, control_drain, control_undrain, control_give_back, control_revoke,
+	control_add, control_scan, control_refresh, control_reload; /* control_act.c */
 control_verb_fn control_dlq;
 
 /* ---- views of the core, control_view.c and view.c */

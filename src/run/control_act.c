@@ -42,7 +42,9 @@ void control_resume(struct control_req *q)
 static void drain_row(struct control_req *q, mono_ms now)
 {
 	const struct coord *c = q->d->core;
-	struct ctl_drain row = {.draining = c->is_draining, .owned = c->ledger.n, .workers = c->n_members,
+	struct ctl_drain row = {.draining = c->is_draining,
+		.owned = c->ledger.n,
+		.workers = c->n_members,
 		.elapsed_ms = now - q->since};
 	ctl_encode_drain(&q->out, &row);
 }
@@ -120,7 +122,8 @@ static bool give_back(struct control_req *q, uint64_t handle)
 	char id[COMMAND_ID_CAP];
 	command_id_format(id, e->id);
 	struct text *stream = e->stream ? text_ref(e->stream) : text_new("", 0);
-	struct ctl_stream_action row = {.service = s->rules->name, .stream = stream->bytes, .id = id, .result = "requeued"};
+	struct ctl_stream_action row = {
+		.service = s->rules->name, .stream = stream->bytes, .id = id, .result = "requeued"};
 	bool was_ending = e->state == ENTRY_FINISHING;
 	control_ctl(q, &(struct coord_ctl){.kind = CTL_GIVE_BACK, .svc = e->svc, .handle = handle});
 	e = ledger_by_handle(&c->ledger, handle);
@@ -229,7 +232,8 @@ static void add_name(const struct control_req *q, uint32_t index, char *out, siz
 		snprintf(out, cap, "%s", q->r.stream);
 }
 
-static void add_result(struct control_req *q, uint32_t index, enum op_result result, struct entry_id id, const char *text)
+static void add_result(
+	struct control_req *q, uint32_t index, enum op_result result, struct entry_id id, const char *text)
 {
 	struct add_job *j = q->job;
 	j->n_answered++;
@@ -255,7 +259,9 @@ static mono_ms add_step(struct control_req *q, mono_ms now)
 	char *name = mem_alloc(cap);
 	while (!j->has_failed && j->n_sent < j->n && j->n_sent - j->n_answered < ADD_WINDOW && !control_is_full(q)) {
 		add_name(q, j->n_sent, name, cap);
-		struct coord_ctl ctl = {.kind = CTL_ADD, .svc = j->svc, .request = q->first + j->n_sent,
+		struct coord_ctl ctl = {.kind = CTL_ADD,
+			.svc = j->svc,
+			.request = q->first + j->n_sent,
 			.stream = {name, strlen(name)}};
 		if (q->r.info)
 			ctl.info = (struct slice){q->r.info, strlen(q->r.info)};
@@ -291,8 +297,13 @@ void control_scan(struct control_req *q)
 		return;
 	const struct coord *c = q->d->core;
 	bool can = s->reader_shard != SHARD_NONE && c->shards[s->reader_shard].is_up[CONN_COMMAND];
-	struct ctl_scan row = {.service = s->rules->name, .result = can ? "started" : "error", .pending = -1, .alive = -1,
-		.requeued = -1, .dead_letters = -1, .took_ms = -1};
+	struct ctl_scan row = {.service = s->rules->name,
+		.result = can ? "started" : "error",
+		.pending = -1,
+		.alive = -1,
+		.requeued = -1,
+		.dead_letters = -1,
+		.took_ms = -1};
 	row.redis = s->reader_shard != SHARD_NONE ? c->topo.nodes[s->reader_shard].addr : NULL;
 	row.error = can ? NULL : "Redis is not reachable";
 	if (can)
@@ -331,9 +342,13 @@ static void refresh_rows(struct control_req *q)
 			continue;
 		const char *before = i < j->n && j->slots[i].len ? j->slots[i].data : "";
 		const char *after = slots[i].len ? slots[i].data : "";
-		struct ctl_topology row = {.redis = t->nodes[i].addr, .role = is ? "master" : "leaving",
+		struct ctl_topology row = {.redis = t->nodes[i].addr,
+			.role = is ? "master" : "leaving",
 			.slots = after[0] ? after : NULL,
-			.change = !was ? "new" : !is ? "gone" : strcmp(before, after) == 0 ? "same" : "moved"};
+			.change = !was                         ? "new"
+				  : !is                        ? "gone"
+				  : strcmp(before, after) == 0 ? "same"
+							       : "moved"};
 		ctl_encode_topology(&q->out, &row);
 	}
 	view_slots_free(slots, t->n_nodes);
@@ -349,7 +364,8 @@ static mono_ms refresh_step(struct control_req *q, mono_ms now)
 	}
 	if (c->topo_asked <= j->asked || c->topo_pending) {
 		if (now >= j->give_up)
-			control_end(q, 1, "no answer from Redis: %s", q->d->topo_why[0] ? q->d->topo_why : "still asking");
+			control_end(
+				q, 1, "no answer from Redis: %s", q->d->topo_why[0] ? q->d->topo_why : "still asking");
 		return now + 5;
 	}
 	if (c->m[MP_TOPO_OTHER_ERROR] + c->m[MP_TOPO_PERIODIC_ERROR] + c->m[MP_TOPO_MOVED_ERROR] != j->n_failed) {
@@ -381,8 +397,10 @@ void control_refresh(struct control_req *q)
 static void reload_row(void *arg, const char *path, const char *before, const char *after, const char *class)
 {
 	struct control_req *q = arg;
-	struct ctl_reload row = {.setting = path, .result = strcmp(class, "needs restart") == 0 ? "needs_restart" : class,
-		.from = before, .to = after};
+	struct ctl_reload row = {.setting = path,
+		.result = strcmp(class, "needs restart") == 0 ? "needs_restart" : class,
+		.from = before,
+		.to = after};
 	ctl_encode_reload(&q->out, &row);
 }
 

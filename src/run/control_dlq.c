@@ -111,8 +111,15 @@ static void letter_row(struct dlq_job *j, const struct entry_in *e)
 	command_id_format(id, e->id);
 	char *text[] = {string_of(field_of(e, "_dlq_reason")), string_of(field_of(e, "_dlq_node")),
 		string_of(field_of(e, "_dlq_error")), string_of(field_of(e, "_orig_id"))};
-	struct ctl_dlq_entry row = {.service = j->service, .id = id, .stream = e->stream ? e->stream->bytes : NULL,
-		.reason = text[0], .at_ms = died_at(e), .node = text[1], .error = text[2], .orig_id = text[3], .retry = e->retry};
+	struct ctl_dlq_entry row = {.service = j->service,
+		.id = id,
+		.stream = e->stream ? e->stream->bytes : NULL,
+		.reason = text[0],
+		.at_ms = died_at(e),
+		.node = text[1],
+		.error = text[2],
+		.orig_id = text[3],
+		.retry = e->retry};
 	row.age_ms = mono_max(0, mono_wall_ms() - row.at_ms);
 	if (q->r.verb == CTL_VERB_DLQ_LS) {
 		ctl_encode_dlq_short(&q->out, &row);
@@ -134,8 +141,12 @@ static void action_row(struct dlq_job *j, const char *result, const char *new_id
 	const struct entry_in *e = &j->page->v[j->at];
 	char id[COMMAND_ID_CAP];
 	command_id_format(id, e->id);
-	struct ctl_dlq_action row = {.service = j->service, .id = id, .stream = e->stream ? e->stream->bytes : NULL,
-		.result = result, .new_id = new_id, .error = error};
+	struct ctl_dlq_action row = {.service = j->service,
+		.id = id,
+		.stream = e->stream ? e->stream->bytes : NULL,
+		.result = result,
+		.new_id = new_id,
+		.error = error};
 	ctl_encode_dlq_action(&j->q->out, &row);
 }
 
@@ -184,7 +195,8 @@ static void send_page(struct dlq_job *j)
 	entry_batch_free(j->page);
 	j->page = NULL;
 	j->is_read = false;
-	send_cmd(j, j->dlq, &(struct cmd){.kind = CMD_DLQ_RANGE, .id = j->from, .count = j->q->r.id ? 1 : DLQ_PAGE}, DLQ_READ);
+	send_cmd(j, j->dlq, &(struct cmd){.kind = CMD_DLQ_RANGE, .id = j->from, .count = j->q->r.id ? 1 : DLQ_PAGE},
+		DLQ_READ);
 }
 
 /* ---- the walk */
@@ -284,7 +296,8 @@ static void fail(struct dlq_job *j, const struct control_redis *from)
 		bool added = j->stage == DLQ_DELETE && j->q->r.verb == CTL_VERB_DLQ_REPLAY;
 		if (added)
 			command_id_format(id, j->new_id);
-		snprintf(text, sizeof text, "%s%s", added ? "it was added, but is still among the dead letters: " : "", why);
+		snprintf(text, sizeof text, "%s%s", added ? "it was added, but is still among the dead letters: " : "",
+			why);
 		action_row(j, "error", added ? id : NULL, text);
 	}
 	control_end(j->q, 1, "%s", why[0] ? why : "unexpected answer");
@@ -341,14 +354,16 @@ void control_dlq(struct control_req *q)
 	const struct service_rules *rules = s->rules;
 	const char *dlq_addr = view_addr(q->d, rules->dlq_slot), *lbs_addr = view_addr(q->d, rules->lbs_slot);
 	if (!dlq_addr || !lbs_addr) {
-		control_end(q, 1, "no master is known for the dead letters: %s", q->d->topo_why[0] ? q->d->topo_why : "not connected yet");
+		control_end(q, 1, "no master is known for the dead letters: %s",
+			q->d->topo_why[0] ? q->d->topo_why : "not connected yet");
 		return;
 	}
 	struct dlq_job *j = mem_alloc(sizeof *j);
 	j->q = q;
 	j->started = loop_now(q->d->loop);
 	snprintf(j->service, sizeof j->service, "%s", rules->name);
-	command_names_init(&j->names, rules->name, rules->dlq, rules->serialize, rules->dlq_max_len, rules->group_start);
+	command_names_init(
+		&j->names, rules->name, rules->dlq, rules->serialize, rules->dlq_max_len, rules->group_start);
 	control_job(q, dlq_step, j, job_free);
 	struct err err;
 	enum err_code code = control_redis_open(q->d, dlq_addr, on_dlq, j, &j->dlq, &err);

@@ -34,7 +34,10 @@ struct doctor {
 
 static void say(struct doctor *j, const char *check, const char *result, const char *found, const char *advice)
 {
-	struct ctl_doctor row = {.check = check, .redis = j->conn ? control_redis_addr(j->conn) : NULL, .result = result, .found = found,
+	struct ctl_doctor row = {.check = check,
+		.redis = j->conn ? control_redis_addr(j->conn) : NULL,
+		.result = result,
+		.found = found,
 		.advice = advice};
 	j->has_failed = j->has_failed || strcmp(result, "fail") == 0;
 	ctl_encode_doctor(&j->q->out, &row);
@@ -87,7 +90,8 @@ static void on_memory(struct doctor *j, const redisReply *raw)
 	if (strncmp(policy, "allkeys-", 8) == 0)
 		say(j, "eviction", "fail", policy, "streams and locks may be evicted: set maxmemory-policy noeviction");
 	else if (strncmp(policy, "volatile-", 9) == 0)
-		say(j, "eviction", "warn", policy, "locks may be evicted, then leases are lost: set maxmemory-policy noeviction");
+		say(j, "eviction", "warn", policy,
+			"locks may be evicted, then leases are lost: set maxmemory-policy noeviction");
 	else
 		say(j, "eviction", "ok", policy, NULL);
 }
@@ -140,12 +144,17 @@ static void on_events(struct doctor *j, const redisReply *raw)
 		return;
 	}
 	if (!flags) {
-		say(j, "keyspace events", mode == CONFIG_KEYSPACE_REQUIRE ? "fail" : "warn", raw ? "not known" : control_redis_why(j->conn),
+		say(j, "keyspace events", mode == CONFIG_KEYSPACE_REQUIRE ? "fail" : "warn",
+			raw ? "not known" : control_redis_why(j->conn),
 			"allow CONFIG GET, or set notify-keyspace-events Kx on the server");
 		return;
 	}
 	bool good = strchr(flags, 'K') && (strchr(flags, 'x') || strchr(flags, 'A'));
-	say(j, "keyspace events", good ? "ok" : mode == CONFIG_KEYSPACE_REQUIRE ? "fail" : "warn", flags[0] ? flags : "none",
+	say(j, "keyspace events",
+		good                              ? "ok"
+		: mode == CONFIG_KEYSPACE_REQUIRE ? "fail"
+						  : "warn",
+		flags[0] ? flags : "none",
 		good ? NULL : "set notify-keyspace-events to have K and x; without, recovery relies on probes");
 }
 
@@ -154,7 +163,8 @@ static void on_node_timeout(struct doctor *j, const redisReply *raw)
 	const char *text = config_value(raw);
 	char found[160];
 	if (!text) {
-		say(j, "timing", "skipped", raw ? "cluster-node-timeout is not known" : control_redis_why(j->conn), NULL);
+		say(j, "timing", "skipped", raw ? "cluster-node-timeout is not known" : control_redis_why(j->conn),
+			NULL);
 		return;
 	}
 	int64_t timeout_ms = strtoll(text, NULL, 10);
@@ -163,10 +173,11 @@ static void on_node_timeout(struct doctor *j, const redisReply *raw)
 	for (size_t i = 1; i < c->n_services; i++)
 		if (c->services[i].lease.ttl_ms < shortest->lease.ttl_ms)
 			shortest = &c->services[i];
-	snprintf(found, sizeof found, "cluster-node-timeout %lld ms, shortest lease %lld ms (%.60s)", (long long)timeout_ms,
-		(long long)shortest->lease.ttl_ms, shortest->name);
+	snprintf(found, sizeof found, "cluster-node-timeout %lld ms, shortest lease %lld ms (%.60s)",
+		(long long)timeout_ms, (long long)shortest->lease.ttl_ms, shortest->name);
 	if (shortest->lease.ttl_ms < 2 * timeout_ms + 2000)
-		say(j, "timing", "warn", found, "leases end during a failover: make ttl at least 2 x cluster-node-timeout + 2s");
+		say(j, "timing", "warn", found,
+			"leases end during a failover: make ttl at least 2 x cluster-node-timeout + 2s");
 	else
 		say(j, "timing", "ok", found, NULL);
 }
@@ -188,7 +199,8 @@ static void on_time(struct doctor *j, const redisReply *raw)
 		say(j, "clock", "skipped", raw ? "TIME does not tell" : control_redis_why(j->conn), NULL);
 		return;
 	}
-	int64_t theirs = strtoll(raw->element[0]->str, NULL, 10) * 1000 + strtoll(raw->element[1]->str, NULL, 10) / 1000;
+	int64_t theirs =
+		strtoll(raw->element[0]->str, NULL, 10) * 1000 + strtoll(raw->element[1]->str, NULL, 10) / 1000;
 	int64_t off = theirs - mono_wall_ms(), margin = INT64_MAX;
 	const struct config *c = j->q->d->config;
 	for (size_t i = 0; i < c->n_services; i++)
@@ -196,7 +208,8 @@ static void on_time(struct doctor *j, const redisReply *raw)
 	char found[80];
 	snprintf(found, sizeof found, "%lld ms from this host's", (long long)off);
 	bool far = off > margin || off < -margin;
-	say(j, "clock", far ? "warn" : "ok", found, far ? "keep the clocks of all servers within stop_margin: run NTP" : NULL);
+	say(j, "clock", far ? "warn" : "ok", found,
+		far ? "keep the clocks of all servers within stop_margin: run NTP" : NULL);
 }
 
 static const struct question questions[] = {
@@ -215,12 +228,29 @@ enum { N_QUESTIONS = sizeof questions / sizeof questions[0] };
 
 static const char *const permissions[][9] = {
 	{"XREADGROUP", "GROUP", "g", "c", "COUNT", "STREAMS", "%0", ">"},
-	{"XADD", "%0", "*", "f", "v"}, {"XADD", "%3", "*", "f", "v"}, {"XRANGE", "%0", "-", "+"}, {"XRANGE", "%3", "-", "+"},
-	{"XACK", "%0", "g", "0-1"}, {"XDEL", "%0", "0-1"}, {"XDEL", "%3", "0-1"}, {"XPENDING", "%0", "g"}, {"XLEN", "%0"},
-	{"XINFO", "CONSUMERS", "%0", "g"}, {"XGROUP", "CREATE", "%0", "g", "0", "MKSTREAM"},
-	{"SET", "%1", "v", "NX", "PX", "1000"}, {"GET", "%1"}, {"GETEX", "%1", "PX", "1000"}, {"PTTL", "%1"}, {"DEL", "%1"},
-	{"HGET", "%2", "f"}, {"HSET", "%2", "f", "v"}, {"HDEL", "%2", "f"}, {"EVALSHA", "x", "1", "%0"}, {"EVAL", "return 1", "1", "%1"},
-	{"CLIENT", "UNBLOCK", "1"}, {"CLIENT", "ID"},
+	{"XADD", "%0", "*", "f", "v"},
+	{"XADD", "%3", "*", "f", "v"},
+	{"XRANGE", "%0", "-", "+"},
+	{"XRANGE", "%3", "-", "+"},
+	{"XACK", "%0", "g", "0-1"},
+	{"XDEL", "%0", "0-1"},
+	{"XDEL", "%3", "0-1"},
+	{"XPENDING", "%0", "g"},
+	{"XLEN", "%0"},
+	{"XINFO", "CONSUMERS", "%0", "g"},
+	{"XGROUP", "CREATE", "%0", "g", "0", "MKSTREAM"},
+	{"SET", "%1", "v", "NX", "PX", "1000"},
+	{"GET", "%1"},
+	{"GETEX", "%1", "PX", "1000"},
+	{"PTTL", "%1"},
+	{"DEL", "%1"},
+	{"HGET", "%2", "f"},
+	{"HSET", "%2", "f", "v"},
+	{"HDEL", "%2", "f"},
+	{"EVALSHA", "x", "1", "%0"},
+	{"EVAL", "return 1", "1", "%1"},
+	{"CLIENT", "UNBLOCK", "1"},
+	{"CLIENT", "ID"},
 };
 enum { N_PERMISSIONS = sizeof permissions / sizeof permissions[0] };
 
@@ -275,11 +305,13 @@ static void check_slots(struct doctor *j)
 		n_free += t->slot_node[i] == SHARD_NONE;
 	snprintf(found, sizeof found, "%u of %d slots without a master", n_free, SLOTS);
 	if (!t->is_known)
-		say(j, "slots", "fail", j->q->d->topo_why[0] ? j->q->d->topo_why : "the topology is not known yet", "look at redis.endpoints");
+		say(j, "slots", "fail", j->q->d->topo_why[0] ? j->q->d->topo_why : "the topology is not known yet",
+			"look at redis.endpoints");
 	else if (!t->is_cluster)
 		say(j, "slots", "ok", "standalone", NULL);
 	else
-		say(j, "slots", n_free ? "fail" : "ok", n_free ? found : "all slots are served", n_free ? "see CLUSTER SLOTS" : NULL);
+		say(j, "slots", n_free ? "fail" : "ok", n_free ? found : "all slots are served",
+			n_free ? "see CLUSTER SLOTS" : NULL);
 }
 
 /* ---- the walk */
@@ -306,7 +338,8 @@ static void on_answer(void *arg, struct reply *r, const redisReply *raw)
 	struct doctor *j = arg;
 	j->is_asking = false;
 	if (r->kind == REPLY_NONE) {
-		say(j, "connection", "fail", control_redis_why(j->conn), "look at the network, redis.username and redis.password");
+		say(j, "connection", "fail", control_redis_why(j->conn),
+			"look at the network, redis.username and redis.password");
 		next_master(j);
 	} else if (j->question < N_QUESTIONS) {
 		questions[j->question++].fn(j, r->kind == REPLY_OK ? raw : NULL);

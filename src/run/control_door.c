@@ -211,8 +211,9 @@ static void on_accept(void *arg, struct unix_conn *conn, const struct unix_peer 
 	q->wake_at = MONO_NEVER;
 	list_push(&c->reqs, &q->all);
 	unix_set_data(conn, q);
-	if (++c->n_reqs > CONTROL_CONNS_MAX)
-		control_end(q, 1, "the daemon serves %d control connections already", CONTROL_CONNS_MAX);
+	q->is_excess = ++c->n_reqs > CONTROL_CONNS_MAX;
+	if (c->n_reqs > 2 * CONTROL_CONNS_MAX)
+		control_end(q, 1, "too many control connections");
 }
 
 static void on_data(void *arg, struct unix_conn *conn, const char *bytes, size_t len)
@@ -229,6 +230,8 @@ static void on_data(void *arg, struct unix_conn *conn, const char *bytes, size_t
 	struct err err;
 	if (ctl_decode(q->in.data, q->in.len, &q->r, &err) != ERR_OK)
 		control_end(q, 64, "%s", err.text);
+	else if (q->is_excess) /* said now, so that it is read: a socket closed with a request in it loses the answer */
+		control_end(q, 1, "the daemon serves %d control connections already", CONTROL_CONNS_MAX);
 	else
 		run_verb(q);
 }

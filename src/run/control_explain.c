@@ -99,8 +99,8 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 		facts_add(f, "this daemon holds max_streams=%u streams of %s", p->max_streams, name);
 		facts_advice(f, "raise services[].max_streams, or start another daemon");
 	} else if (placement_free(&c->place, pos) == 0) {
-		facts_add(f, "waiting for credits: %lld workers of %s have %lld streams in work and no credit is free", (long long)v[pos].workers,
-			name, (long long)v[pos].in_use);
+		facts_add(f, "waiting for credits: %lld workers of %s have %lld streams in work and no credit is free",
+			(long long)v[pos].workers, name, (long long)v[pos].in_use);
 		facts_advice(f, "start more workers, or raise their credits");
 	} else {
 		facts_add(f, "%u credits of %s are free", placement_free(&c->place, pos), name);
@@ -116,13 +116,15 @@ static void about_worker(struct facts *f, const struct coord *c, const struct en
 	char age[24];
 	facts_age(age, now - e->since);
 	if (m)
-		facts_add(f, "worker %s (session %llu, pid %lld) has it for %s", m->s.name, (unsigned long long)m->s.id, (long long)m->s.pid, age);
+		facts_add(f, "worker %s (session %llu, pid %lld) has it for %s", m->s.name, (unsigned long long)m->s.id,
+			(long long)m->s.pid, age);
 }
 
 static void about_lease(struct facts *f, const struct entry *e, mono_ms now)
 {
 	if (e->good_until > now)
-		facts_add(f, "its lease is held here and good for another %lld ms unless renewed", (long long)(e->good_until - now));
+		facts_add(f, "its lease is held here and good for another %lld ms unless renewed",
+			(long long)(e->good_until - now));
 	else if (e->good_until)
 		facts_add(f, "its lease ran out %lld ms ago", (long long)(now - e->good_until));
 }
@@ -133,7 +135,8 @@ static void why_parked(struct facts *f, const struct coord_service *s, const str
 	if (first && first != e) {
 		char id[COMMAND_ID_CAP];
 		command_id_format(id, first->id);
-		facts_add(f, "parked behind entry %s of the same stream, which is %s here", id, ctl_state_name(view_state(first)));
+		facts_add(f, "parked behind entry %s of the same stream, which is %s here", id,
+			ctl_state_name(view_state(first)));
 	} else {
 		facts_add(f, "parked: another daemon runs an entry of the same stream");
 	}
@@ -161,14 +164,19 @@ static void why_locking(struct facts *f, const struct coord *c, const struct ent
 	if (shard == SHARD_NONE || shard >= c->n_shards)
 		facts_add(f, "no master serves its lock's slot %u", e->lock_slot);
 	else if (!c->shards[shard].is_up[CONN_COMMAND])
-		facts_add(f, "the master of its lock, %s, is not reachable: %s", c->topo.nodes[shard].addr, c->shards[shard].why);
+		facts_add(f, "the master of its lock, %s, is not reachable: %s", c->topo.nodes[shard].addr,
+			c->shards[shard].why);
 }
 
 static void why_finishing(struct facts *f, const struct entry *e)
 {
-	static const char *const what[] = {[FINISH_NONE] = "its outcome", [FINISH_DONE] = "done", [FINISH_REQUEUE] = "its way back to the stream",
-		[FINISH_DEAD] = "the dead letter", [FINISH_ACK] = "its removal"};
-	facts_add(f, "the work has ended; %s waits for Redis' confirmation", e->finish <= FINISH_ACK ? what[e->finish] : what[0]);
+	static const char *const what[] = {[FINISH_NONE] = "its outcome",
+		[FINISH_DONE] = "done",
+		[FINISH_REQUEUE] = "its way back to the stream",
+		[FINISH_DEAD] = "the dead letter",
+		[FINISH_ACK] = "its removal"};
+	facts_add(f, "the work has ended; %s waits for Redis' confirmation",
+		e->finish <= FINISH_ACK ? what[e->finish] : what[0]);
 }
 
 static void why(struct facts *f, struct daemon *d, const struct coord_service *s, const struct entry *e)
@@ -182,12 +190,14 @@ static void why(struct facts *f, struct daemon *d, const struct coord_service *s
 		about_worker(f, c, e, now);
 		about_lease(f, e, now);
 		if (c->rules.progress_timeout_ms)
-			facts_next(f, "it is taken back when the worker is silent about it for %lld ms", (long long)c->rules.progress_timeout_ms);
+			facts_next(f, "it is taken back when the worker is silent about it for %lld ms",
+				(long long)c->rules.progress_timeout_ms);
 		break;
 	case CTL_STATE_REVOKING:
 		facts_add(f, "its worker was told to stop %s ago", age);
 		about_worker(f, c, e, now);
-		facts_next(f, "it goes back when the worker has stopped, in %lld ms at the latest", (long long)mono_max(0, e->deadline - now));
+		facts_next(f, "it goes back when the worker has stopped, in %lld ms at the latest",
+			(long long)mono_max(0, e->deadline - now));
 		break;
 	case CTL_STATE_LOST:
 		facts_add(f, "the lease was lost %s ago; its worker has not said yet that it stopped", age);
@@ -225,8 +235,11 @@ static void explain_entry(struct control_req *q, const struct entry *e)
 	enum ctl_state state = view_state(e);
 	struct facts f = {0};
 	why(&f, d, s, e);
-	struct ctl_explain row = {.service = s->rules->name, .stream = e->stream ? e->stream->bytes : q->r.stream, .id = id,
-		.state = ctl_state_name(state), .running = state == CTL_STATE_ASSIGNED};
+	struct ctl_explain row = {.service = s->rules->name,
+		.stream = e->stream ? e->stream->bytes : q->r.stream,
+		.id = id,
+		.state = ctl_state_name(state),
+		.running = state == CTL_STATE_ASSIGNED};
 	row.owner = e->good_until || state == CTL_STATE_ASSIGNED ? d->shard_rules.consumer : NULL;
 	facts_encode(q, &f, &row);
 	facts_fini(&f);

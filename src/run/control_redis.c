@@ -45,7 +45,8 @@ static void transmit(struct control_redis *c)
 	c->is_sent = true;
 	mono_ms deadline = mono_now() + c->timeout_ms;
 	if (c->kind != WORDS_KIND) {
-		redis_send(c->conn, ++c->number, command_argc(c->argv), command_args(c->argv), command_lens(c->argv), deadline);
+		redis_send(c->conn, ++c->number, command_argc(c->argv), command_args(c->argv), command_lens(c->argv),
+			deadline);
 		return;
 	}
 	size_t lens[WORDS_MAX];
@@ -61,7 +62,8 @@ static bool follow(struct control_redis *c, const struct reply *r)
 	struct redis_addr to;
 	char addr[300];
 	snprintf(addr, sizeof addr, "%.*s", (int)r->text.len, r->text.p ? r->text.p : "");
-	if (r->kind != REPLY_ERROR || r->error != RERR_MOVED || c->was_moved || redis_addr_parse(addr, &to, NULL) != ERR_OK)
+	if (r->kind != REPLY_ERROR || r->error != RERR_MOVED || c->was_moved ||
+		redis_addr_parse(addr, &to, NULL) != ERR_OK)
 		return false;
 	c->was_moved = true;
 	c->is_sent = false;
@@ -86,7 +88,8 @@ static void on_reply(void *arg, uint64_t number, const redisReply *raw)
 	if (follow(c, &r))
 		return;
 	if (r.kind == REPLY_ERROR)
-		snprintf(c->why, sizeof c->why, "redis %s: %.*s", c->addr, (int)r.text.len, r.text.p ? r.text.p : "unexpected answer");
+		snprintf(c->why, sizeof c->why, "redis %s: %.*s", c->addr, (int)r.text.len,
+			r.text.p ? r.text.p : "unexpected answer");
 	answer(c, &r, raw);
 }
 
@@ -112,8 +115,8 @@ static void on_push(void *arg, struct redis_conn *conn, const redisReply *reply)
 	(void)reply;
 }
 
-enum err_code control_redis_open(
-	struct daemon *d, const char *addr, control_redis_fn *fn, void *arg, struct control_redis **out, struct err *err)
+enum err_code control_redis_open(struct daemon *d, const char *addr, control_redis_fn *fn, void *arg,
+	struct control_redis **out, struct err *err)
 {
 	static const struct redis_events events = {.on_up = on_up, .on_down = on_down, .on_push = on_push};
 	struct redis_opts o;
@@ -153,7 +156,8 @@ void control_redis_close(struct control_redis *c)
 
 void control_redis_send(struct control_redis *c, const struct cmd *cmd, const struct command_names *names)
 {
-	struct command_self self = {.consumer = c->d->shard_rules.consumer, .node = c->d->config->node.id,
+	struct command_self self = {.consumer = c->d->shard_rules.consumer,
+		.node = c->d->config->node.id,
 		.db = (int)c->d->config->redis.db};
 	command_encode(c->argv, cmd, names, &self);
 	c->kind = (unsigned)cmd->kind;

@@ -15,8 +15,8 @@ struct control_redis;
 typedef void control_redis_fn(void *arg, struct reply *r, const redisReply *raw);
 
 /* addr "host:port". ERR_INVALID. */
-enum err_code control_redis_open(
-	struct daemon *d, const char *addr, control_redis_fn *fn, void *arg, struct control_redis **out, struct err *err);
+enum err_code control_redis_open(struct daemon *d, const char *addr, control_redis_fn *fn, void *arg,
+	struct control_redis **out, struct err *err);
 void control_redis_close(struct control_redis *c); /* NULL is fine; no callback any more */
 void control_redis_send(struct control_redis *c, const struct cmd *cmd, const struct command_names *names);
 /* Words separated by NULL at the end; the answer has only raw, and r of kind REPLY_OK, REPLY_ERROR or REPLY_NONE. */

@@ -17,7 +17,8 @@ struct seek {
 	uint16_t *svcs; /* to look through */
 	size_t n_svcs, at, n_seen;
 	enum seek_stage stage;
-	struct command_names lbs, dlq; /* lbs: the load-balancer stream in the place of the dead letters, to page through it */
+	struct command_names lbs,
+		dlq; /* lbs: the load-balancer stream in the place of the dead letters, to page through it */
 	bool has_names, is_waiting;
 	struct control_redis *conn;
 	struct entry_id from, id;
@@ -98,7 +99,8 @@ static void found_elsewhere(struct seek *j, const struct reply *r)
 	char idle[24];
 	bool locked = r->kind == REPLY_TEXT;
 	facts_age(idle, j->idle_ms);
-	facts_add(&f, "it is pending for consumer %s, read %s ago, %lld deliveries", j->consumer, idle, (long long)j->deliveries);
+	facts_add(&f, "it is pending for consumer %s, read %s ago, %lld deliveries", j->consumer, idle,
+		(long long)j->deliveries);
 	if (locked)
 		facts_add(&f, "lock held by %.*s", (int)r->text.len, r->text.p);
 	else
@@ -179,7 +181,8 @@ static mono_ms seek_step(struct control_req *q, mono_ms now)
 		return MONO_NEVER;
 	const struct coord_service *s = j->at < j->n_svcs ? service(j) : NULL;
 	if (j->at == j->n_svcs) {
-		control_end(q, j->n_found ? 0 : 1, j->n_found ? NULL : "%s is not known here, in Redis or among the dead letters", q->r.stream);
+		control_end(q, j->n_found ? 0 : 1,
+			j->n_found ? NULL : "%s is not known here, in Redis or among the dead letters", q->r.stream);
 		return MONO_NEVER;
 	}
 	if (!s) { /* removed meanwhile */
@@ -202,7 +205,9 @@ static mono_ms seek_step(struct control_req *q, mono_ms now)
 		ask(j, s->rules->lbs_slot, &(struct cmd){.kind = CMD_PENDING, .id = j->id, .count = 1}, &j->lbs);
 		break;
 	case SEEK_LOCK:
-		ask(j, j->lock_slot, &(struct cmd){.kind = CMD_LOCK_GET, .stream = {j->stream->bytes, j->stream->len}, .id = j->id}, &j->lbs);
+		ask(j, j->lock_slot,
+			&(struct cmd){.kind = CMD_LOCK_GET, .stream = {j->stream->bytes, j->stream->len}, .id = j->id},
+			&j->lbs);
 		break;
 	case SEEK_DLQ:
 		ask(j, s->rules->dlq_slot, &page, &j->dlq);

@@ -19,7 +19,9 @@ static struct ctl_status_redis *redis_rows(struct control_req *q, const struct b
 			continue;
 		bool up = s->is_up[CONN_COMMAND];
 		rows[(*n)++] = (struct ctl_status_redis){.redis = c->topo.nodes[i].addr,
-			.state = up ? "connected" : s->why[0] ? "down" : "connecting",
+			.state = up          ? "connected"
+				 : s->why[0] ? "down"
+					     : "connecting",
 			.slots = slots[i].len ? slots[i].data : NULL,
 			.down_ms = view_down_ms(q->door, i, loop_now(q->d->loop)),
 			.error = !up && s->why[0] ? s->why : NULL};
@@ -64,7 +66,8 @@ static struct ctl_status_service *service_rows(struct control_req *q, size_t *n)
 static size_t split_lines(char *text, const char **v, size_t cap)
 {
 	size_t n = 0;
-	for (char *save = NULL, *line = strtok_r(text, "\n", &save); line && n < cap; line = strtok_r(NULL, "\n", &save))
+	for (char *save = NULL, *line = strtok_r(text, "\n", &save); line && n < cap;
+		line = strtok_r(NULL, "\n", &save))
 		v[n++] = line;
 	return n;
 }
@@ -296,11 +299,23 @@ void control_workers(struct control_req *q)
 
 /* ---- nodes */
 
-static const char *role_name(unsigned role)
+/* snap: what its thread said of it a moment ago; NULL = nothing yet. */
+static struct ctl_connection connection(enum conn_role role, bool is_up, const struct snapshot_conn *snap)
 {
 	static const char *const names[CONN_ROLES] = {
 		[CONN_COMMAND] = "command", [CONN_READER] = "reader", [CONN_SUBSCRIBER] = "subscriber"};
-	return role < CONN_ROLES ? names[role] : "other";
+	return (struct ctl_connection){.role = names[role],
+		.state = is_up ? "ready" : "connecting",
+		.handoff = snap ? snapshot_conn_word(snap) : "idle",
+		.relaxed = snap && snap->is_relaxed};
+}
+
+static const struct snapshot_conn *said_of(const struct snapshot *snap, enum conn_role role)
+{
+	for (size_t k = 0; snap && k < snap->n_conns && k < SNAPSHOT_CONNS; k++)
+		if (snap->conns[k].role == role)
+			return &snap->conns[k];
+	return NULL;
 }
 
 static void node_row(struct control_req *q, uint16_t i, const char *slots)
@@ -310,18 +325,18 @@ static void node_row(struct control_req *q, uint16_t i, const char *slots)
 	const struct snapshot *snap = q->d->snapshots[i];
 	struct ctl_connection conns[SNAPSHOT_CONNS + CONN_ROLES];
 	size_t n = 0;
+	conns[n++] = connection(CONN_COMMAND, s->is_up[CONN_COMMAND], said_of(snap, CONN_COMMAND)); /* fresher than the snapshot */
+	if (q->d->config->redis.keyspace_events != CONFIG_KEYSPACE_OFF)
+		conns[n++] = connection(CONN_SUBSCRIBER, s->is_up[CONN_SUBSCRIBER], said_of(snap, CONN_SUBSCRIBER));
 	for (size_t k = 0; snap && k < snap->n_conns && k < SNAPSHOT_CONNS; k++)
-		conns[n++] = (struct ctl_connection){.role = role_name(snap->conns[k].role),
-			.state = snap->conns[k].is_up ? "ready" : "connecting",
-			.handoff = snapshot_conn_word(&snap->conns[k]),
-			.relaxed = snap->conns[k].is_relaxed};
-	if (!snap) /* its thread has not spoken yet: what the core knows */
-		conns[n++] = (struct ctl_connection){.role = "command",
-			.state = s->is_up[CONN_COMMAND] ? "ready" : "connecting", .handoff = "idle"};
+		if (snap->conns[k].role == CONN_READER)
+			conns[n++] = connection(CONN_READER, snap->conns[k].is_up, &snap->conns[k]);
 	struct ctl_node row = {.redis = c->topo.nodes[i].addr,
 		.role = c->topo.nodes[i].is_master ? "master" : "leaving",
 		.slots = slots,
-		.state = s->is_up[CONN_COMMAND] ? "connected" : s->why[0] ? "down" : "connecting",
+		.state = s->is_up[CONN_COMMAND] ? "connected"
+			 : s->why[0]            ? "down"
+						: "connecting",
 		.connections = conns,
 		.n_connections = n,
 		.breaker = snap ? breaker_state_name((enum breaker_state)snap->handoff.breaker) : "closed",
@@ -342,8 +357,11 @@ void control_nodes(struct control_req *q)
 
 void control_version(struct control_req *q)
 {
-	struct ctl_version row = {.version = SLUICE_VERSION, .node = q->d->config->node.id, .pid = getpid(),
-		.control = CTL_PROTOCOL, .worker = 1};
+	struct ctl_version row = {.version = SLUICE_VERSION,
+		.node = q->d->config->node.id,
+		.pid = getpid(),
+		.control = CTL_PROTOCOL,
+		.worker = 1};
 	ctl_encode_version(&q->out, &row);
 	control_end(q, 0, NULL);
 }

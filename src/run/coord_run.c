@@ -3,6 +3,7 @@
 #include "core/turn.h"
 #include "io/notify.h"
 #include "run/daemon.h"
+#include "run/fault.h"
 #include "run/service.h"
 #include <errno.h>
 #include <signal.h>
@@ -40,6 +41,7 @@ static void shard_stop(struct daemon *d, uint16_t shard)
 static void to_shard(struct daemon *d, const struct effect *ef)
 {
 	struct run_msg m = {.kind = RUN_CORE, .core = ef->msg};
+	fault_post(&m.core);
 	if (d->shards[ef->to])
 		shard_run_send(d->shards[ef->to], &m);
 	else
@@ -104,7 +106,7 @@ static void perform(struct daemon *d, struct effect *ef)
 
 void daemon_step(struct daemon *d, struct coord_event *ev)
 {
-	ev->now = loop_now(d->loop);
+	ev->now = mono_now(); /* not the round's: the process may have been stopped within it */
 	ev->wall_ms = mono_wall_ms();
 	d->core_deadline = coord_step(d->core, ev, &d->effects);
 	for (size_t i = 0; i < d->effects.n; i++)
@@ -194,6 +196,7 @@ static void on_mail(void *arg, const void *msg)
 	struct daemon *d = arg;
 	const struct run_msg *m = msg;
 	if (m->kind == RUN_CORE) {
+		fault_mail(&m->core);
 		struct coord_event ev = {.kind = COORD_MSG, .msg = &m->core};
 		daemon_step(d, &ev);
 	} else if (m->kind == RUN_SNAPSHOT) {
@@ -314,7 +317,7 @@ static enum err_code open_doors(struct daemon *d, struct err *err)
 		code = control_door_open(d, control_fd, &d->control, err);
 	if (!code && d->config->metrics.listen[0])
 		code = http_open(loop_uv(d->loop), d->config->metrics.listen, metrics_http, d, &d->http, err);
-	return code;
+	return code && code != ERR_DENIED ? ERR_IO : code; /* the configuration is fine, the system is not: 71 */
 }
 
 static void give_services(struct daemon *d)

@@ -3,6 +3,7 @@
 #include "base/rng.h"
 #include "codec/push.h"
 #include "codec/reply.h"
+#include "run/fault.h"
 #include "run/lanes_impl.h"
 #include <stdio.h>
 #include <string.h>
@@ -91,7 +92,7 @@ static void on_up(void *arg, struct redis_conn *c)
 		return;
 	}
 	bool must_join = l->role == CONN_SUBSCRIBER && l->has_sub;
-	struct handoff_event ev = {.kind = HANDOFF_NEW_UP, .now = loop_now(lc->ls->o.loop), .lane = l->id, .flag = must_join};
+	struct handoff_event ev = {.kind = HANDOFF_NEW_UP, .now = mono_now(), .lane = l->id, .flag = must_join};
 	if (must_join)
 		lane_conn_send(lc, &l->sub, (struct flight){.kind = CMD_PSUBSCRIBE}, MONO_NEVER);
 	lanes_event(lc->ls, &ev);
@@ -176,7 +177,7 @@ static void on_push(void *arg, struct redis_conn *c, const redisReply *r)
 	if (!l)
 		return;
 	struct note note;
-	struct handoff_event ev = {.now = loop_now(lc->ls->o.loop), .lane = l->id, .note = &note};
+	struct handoff_event ev = {.now = mono_now(), .lane = l->id, .note = &note};
 	switch (push_decode(r, &note, &ev.text)) {
 	case PUSH_IS_PUBSUB:
 		on_pubsub(lc, r);
@@ -216,7 +217,7 @@ static void answer_core(struct lanes *ls, const struct flight *f, const redisRep
 	struct reply reply;
 	reply_decode(ls->decoder, (enum cmd_kind)f->kind, r, &reply);
 	if (f->role == CONN_COMMAND && r)
-		hist_add(&ls->command_time, (double)(loop_now(ls->o.loop) - f->sent) / 1000.0);
+		hist_add(&ls->command_time, (double)(mono_now() - f->sent) / 1000.0);
 	struct shard_event ev = {.kind = SHARD_REPLY, .role = (enum conn_role)f->role, .svc = f->svc, .tag = f->tag, .reply = &reply};
 	ls->o.step(ls->o.arg, &ev);
 }
@@ -227,6 +228,8 @@ static void on_reply(void *arg, uint64_t index, const redisReply *r)
 	struct lanes *ls = lc->ls;
 	struct flight f = flight_end(ls, index);
 	lc->n_open--;
+	if (r)
+		fault_answer((uint32_t)index);
 	if (ls->is_quitting)
 		return;
 	if (f.kind == CMD_PSUBSCRIBE)
@@ -279,11 +282,11 @@ static void open_lane(struct lane *l)
 	struct redis_opts o = ls->o.redis;
 	o.is_subscriber = l->role == CONN_SUBSCRIBER;
 	char addr[HANDOFF_ADDRESS];
-	handoff_address(ls->handoff, loop_now(ls->o.loop), "", addr);
+	handoff_address(ls->handoff, mono_now(), "", addr);
 	struct err err;
 	if (strcmp(addr, ls->addr) != 0)
 		(void)redis_addr_parse(addr, &o.addr, &err); /* cannot fail: it came from push_endpoint */
-	struct handoff_event ev = {.kind = HANDOFF_OPEN, .now = loop_now(ls->o.loop), .lane = l->id, .role = l->role,
+	struct handoff_event ev = {.kind = HANDOFF_OPEN, .now = mono_now(), .lane = l->id, .role = l->role,
 		.text = {addr, strlen(addr)}};
 	l->cur = lane_dial(l, &o);
 	lanes_event(ls, &ev);
@@ -355,6 +358,7 @@ void lane_conn_send(struct lane_conn *lc, const struct cmd *cmd, struct flight f
 	command_encode(a, cmd, ls->o.names_of(ls->o.arg, cmd->svc), ls->o.self);
 	uint32_t i = flight_new(ls, f);
 	lc->n_open++;
+	fault_send(i, cmd, ls->o.self);
 	if (cmd->asking)
 		redis_send_asking(lc->conn, i, command_argc(a), command_args(a), command_lens(a), deadline);
 	else

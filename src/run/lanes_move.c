@@ -23,7 +23,7 @@ bool lanes_may_repeat(struct lanes *ls, mono_ms now)
 
 bool lanes_is_repeated(struct lanes *ls, struct slice stream, struct entry_id id)
 {
-	if (!lanes_may_repeat(ls, loop_now(ls->o.loop)))
+	if (!lanes_may_repeat(ls, mono_now()))
 		return false;
 	if (!ls->seen)
 		ls->seen = mem_alloc(sizeof *ls->seen);
@@ -217,7 +217,7 @@ void lanes_event(struct lanes *ls, struct handoff_event *ev)
 
 void lane_event(struct lane *l, enum handoff_event_kind kind, struct slice text)
 {
-	struct handoff_event ev = {.kind = kind, .now = loop_now(l->ls->o.loop), .lane = l->id, .role = l->role, .text = text};
+	struct handoff_event ev = {.kind = kind, .now = mono_now(), .lane = l->id, .role = l->role, .text = text};
 	lanes_event(l->ls, &ev);
 }
 

@@ -83,14 +83,15 @@ static void services(struct page *p)
 		head(p, &service_rows[r], "counter");
 		for (uint16_t i = 0; i < n; i++)
 			if (is_served(p, i))
-				metrics_u64(p->out, service_rows[r].name, "service", service_name(p, i), service_rows[r].label, p->sums[i].c[r]);
+				metrics_u64(p->out, service_rows[r].name, "service", service_name(p, i),
+					service_rows[r].label, p->sums[i].c[r]);
 	}
 	for (size_t r = 0; r < METRIC_SERVICE_HIST_N; r++) {
 		head(p, &service_hists[r], "histogram");
 		for (uint16_t i = 0; i < n; i++)
 			if (is_served(p, i))
-				metrics_hist(
-					p->out, service_hists[r].name, "service", service_name(p, i), service_hists[r].label, &p->sums[i].h[r]);
+				metrics_hist(p->out, service_hists[r].name, "service", service_name(p, i),
+					service_hists[r].label, &p->sums[i].h[r]);
 	}
 }
 
@@ -107,15 +108,15 @@ static void redis(struct page *p)
 		head(p, &redis_rows[r], "counter");
 		for (uint16_t k = 0; k < d->n_shards; k++)
 			if (addr_of(p, k))
-				metrics_u64(
-					p->out, redis_rows[r].name, "redis", addr_of(p, k), redis_rows[r].label, d->snapshots[k]->redis.c[r]);
+				metrics_u64(p->out, redis_rows[r].name, "redis", addr_of(p, k), redis_rows[r].label,
+					d->snapshots[k]->redis.c[r]);
 	}
 	for (size_t r = 0; r < METRIC_REDIS_HIST_N; r++) {
 		head(p, &redis_hists[r], "histogram");
 		for (uint16_t k = 0; k < d->n_shards; k++)
 			if (addr_of(p, k))
-				metrics_hist(
-					p->out, redis_hists[r].name, "redis", addr_of(p, k), redis_hists[r].label, &d->snapshots[k]->redis.h[r]);
+				metrics_hist(p->out, redis_hists[r].name, "redis", addr_of(p, k), redis_hists[r].label,
+					&d->snapshots[k]->redis.h[r]);
 	}
 }
 
@@ -128,7 +129,8 @@ static void process(struct page *p)
 	}
 	metrics_head(p->out, "sluice_worker_errors_total", "counter", "Error frames sent to workers");
 	for (unsigned i = 0; i < FERR_N; i++)
-		metrics_u64(p->out, "sluice_worker_errors_total", "code", frame_error_name((enum frame_error)i), "", c->worker_errors[i]);
+		metrics_u64(p->out, "sluice_worker_errors_total", "code", frame_error_name((enum frame_error)i), "",
+			c->worker_errors[i]);
 }
 
 /* ---- gauges */
@@ -140,7 +142,8 @@ static void owned(struct page *p)
 		for (unsigned s = 0; is_served(p, i) && s < CTL_STATE_N; s++) {
 			char state[48];
 			snprintf(state, sizeof state, "state=\"%s\"", ctl_state_name((enum ctl_state)s));
-			metrics_u64(p->out, "sluice_streams_owned", "service", service_name(p, i), state, (uint64_t)p->views[i].n[s]);
+			metrics_u64(p->out, "sluice_streams_owned", "service", service_name(p, i), state,
+				(uint64_t)p->views[i].n[s]);
 		}
 	}
 }
@@ -166,14 +169,16 @@ static void age(struct page *p, const char *name, const char *help, size_t field
 		memcpy(&ms, (const char *)&p->views[i] + field, sizeof ms);
 		if (is_served(p, i))
 			metrics_seconds(p->out, name, "service", service_name(p, i),
-				ms == UINT64_MAX ? 0 : (double)view_age_ms(wall_ms, (struct entry_id){.ms = ms}) / 1000.0);
+				ms == UINT64_MAX ? 0
+						 : (double)view_age_ms(wall_ms, (struct entry_id){.ms = ms}) / 1000.0);
 	}
 }
 
 static void backlog(struct page *p)
 {
 	owned(p);
-	gauge(p, "sluice_credits", "Streams the connected workers would take at once", offsetof(struct view_service, credits));
+	gauge(p, "sluice_credits", "Streams the connected workers would take at once",
+		offsetof(struct view_service, credits));
 	gauge(p, "sluice_credits_in_use", "How many of them they have", offsetof(struct view_service, in_use));
 	metrics_head(p->out, "sluice_workers", "gauge", "Connected workers");
 	metrics_u64(p->out, "sluice_workers", "", "", "", p->d->core->n_members);
@@ -182,7 +187,8 @@ static void backlog(struct page *p)
 	gauge(p, "sluice_dlq_length", "Dead letters", offsetof(struct view_service, dlq));
 	age(p, "sluice_unassigned_oldest_age_seconds", "Age of the oldest entry held without a worker",
 		offsetof(struct view_service, oldest_unassigned_ms));
-	age(p, "sluice_owned_oldest_age_seconds", "Age of the oldest entry held here", offsetof(struct view_service, oldest_ms));
+	age(p, "sluice_owned_oldest_age_seconds", "Age of the oldest entry held here",
+		offsetof(struct view_service, oldest_ms));
 }
 
 static void connections(struct page *p)
@@ -201,7 +207,8 @@ static void connections(struct page *p)
 		for (unsigned r = 0; r < CONN_ROLES; r++) {
 			for (unsigned up = 0; up < 2; up++) {
 				char more[64];
-				snprintf(more, sizeof more, "role=\"%s\",state=\"%s\"", roles[r], up ? "ready" : "connecting");
+				snprintf(more, sizeof more, "role=\"%s\",state=\"%s\"", roles[r],
+					up ? "ready" : "connecting");
 				metrics_u64(p->out, "sluice_redis_connections", "redis", addr_of(p, k), more, n[r][up]);
 			}
 		}
@@ -265,7 +272,8 @@ static void lag(struct page *p)
 	metrics_hist(p->out, "sluice_event_loop_lag_seconds", "loop", "coordinator", "", &p->d->lag);
 	for (uint16_t k = 0; k < p->d->n_shards; k++)
 		if (addr_of(p, k))
-			metrics_hist(p->out, "sluice_event_loop_lag_seconds", "loop", addr_of(p, k), "", &p->d->snapshots[k]->lag);
+			metrics_hist(p->out, "sluice_event_loop_lag_seconds", "loop", addr_of(p, k), "",
+				&p->d->snapshots[k]->lag);
 }
 
 void metrics_page(struct daemon *d, struct buf *out)

@@ -11,4 +11,5 @@ void metrics_head(struct buf *out, const char *name, const char *type, const cha
 void metrics_u64(struct buf *out, const char *name, const char *label, const char *value, const char *more, uint64_t n);
 void metrics_seconds(struct buf *out, const char *name, const char *label, const char *value, double s);
 /* All buckets, _sum and _count. */
-void metrics_hist(struct buf *out, const char *name, const char *label, const char *value, const char *more, const struct hist *h);
+void metrics_hist(struct buf *out, const char *name, const char *label, const char *value, const char *more,
+	const struct hist *h);

@@ -56,7 +56,8 @@ void metrics_seconds(struct buf *out, const char *name, const char *label, const
 	buf_printf(out, " %.3f\n", s);
 }
 
-void metrics_hist(struct buf *out, const char *name, const char *label, const char *value, const char *more, const struct hist *h)
+void metrics_hist(
+	struct buf *out, const char *name, const char *label, const char *value, const char *more, const struct hist *h)
 {
 	uint64_t sum = 0;
 	for (int i = 0; i <= HIST_BUCKETS; i++) {

@@ -78,7 +78,8 @@ static bool same_text(const char *a, const char *b)
 static enum err_code prepare(struct daemon *d, struct fresh *f, struct err *err)
 {
 	if (f->config->n_services > SERVICES_MAX)
-		return err_set(err, ERR_RANGE, "%s: services: %zu, at most %d", d->config_path, f->config->n_services, SERVICES_MAX);
+		return err_set(err, ERR_RANGE, "%s: services: %zu, at most %d", d->config_path, f->config->n_services,
+			SERVICES_MAX);
 	enum err_code code = config_password(f->config, &f->password, err);
 	if (!code)
 		code = setup_tls(f->config, &f->tls, err);
@@ -111,6 +112,9 @@ static void to_shards(struct daemon *d, enum run_msg_kind kind)
 			m.password = mem_dup(d->password ? d->password : "", d->password ? strlen(d->password) : 0);
 		} else if (kind == RUN_TLS) {
 			m.tls = redis_tls_ref(d->tls);
+		} else if (kind == RUN_MAINT) {
+			setup_handoff(d->config, &m.maint.rules);
+			m.maint.mode = setup_maint(d->config);
 		} else {
 			m.command_timeout_ms = d->shard_rules.command_timeout_ms;
 		}
@@ -144,6 +148,7 @@ static void apply_limits(struct daemon *d)
 	d->shard_rules = shard;
 	if (slower)
 		to_shards(d, RUN_TIMEOUTS);
+	to_shards(d, RUN_MAINT);
 }
 
 /* Takes what f prepared; the old things end. */
@@ -199,7 +204,8 @@ static enum err_code reload(struct daemon *d, reload_row_fn *fn, void *arg, stru
 	bool new_auth = new_secret || strcmp(d->config->redis.username, f.config->redis.username) != 0;
 	apply(d, &f, new_auth);
 	for (size_t i = 0; i < n; i++)
-		fn(arg, changes[i].path, changes[i].before, changes[i].after, changes[i].needs_restart ? "needs restart" : "applied");
+		fn(arg, changes[i].path, changes[i].before, changes[i].after,
+			changes[i].needs_restart ? "needs restart" : "applied");
 	if (new_secret)
 		fn(arg, "redis.password", "***", "***", "applied");
 	log_line(LOG_NOTICE, "reloaded file=%s changes=%zu", d->config_path, n + new_secret);

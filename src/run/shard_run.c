@@ -31,7 +31,7 @@ struct shard_run {
 	struct shard *core;
 	struct effects effects;
 	struct redis_opts redis;
-	char *username, *password, *node;
+	char *username, *password, *node, *maint_type;
 	struct lanes *lanes;
 	struct shard_rules rules;
 	struct command_self self;
@@ -154,7 +154,7 @@ static void wake(void *arg)
 /* One turn: the pure step, then its effects. */
 static void step(struct shard_run *s, struct shard_event *ev)
 {
-	ev->now = loop_now(s->loop);
+	ev->now = mono_now(); /* not the round's: the process may have been stopped within it */
 	ev->wall_ms = mono_wall_ms();
 	s->core_deadline = shard_step(s->core, ev, &s->effects);
 	for (size_t i = 0; i < s->effects.n; i++)
@@ -310,6 +310,7 @@ static void free_all(struct shard_run *s)
 			command_names_fini(&s->names[i].names);
 	command_argv_free(s->argv);
 	mem_free(s->unsent);
+	mem_free(s->maint_type);
 	mem_free(s->username);
 	if (s->password)
 		mem_wipe(s->password, strlen(s->password));
@@ -351,8 +352,10 @@ enum err_code shard_run_start(const struct shard_run_opts *o, struct shard_run *
 	s->username = mem_dup(o->redis.username, strlen(o->redis.username));
 	s->password = mem_dup(o->redis.password, strlen(o->redis.password));
 	s->node = mem_dup(o->node, strlen(o->node));
+	s->maint_type = mem_printf("%s", o->redis.maint_endpoint_type ? o->redis.maint_endpoint_type : "");
 	s->redis.username = s->username;
 	s->redis.password = s->password;
+	s->redis.maint_endpoint_type = s->maint_type; /* the configuration it came from ends with a reload */
 	s->redis.client_name = s->rules.consumer;
 	s->redis.tls = o->redis.tls ? redis_tls_ref(o->redis.tls) : NULL;
 	s->to_coord = o->to_coord;

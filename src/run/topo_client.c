@@ -5,6 +5,7 @@
 #include "codec/command.h"
 #include "codec/push.h"
 #include "codec/reply.h"
+#include "run/fault.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -55,6 +56,7 @@ static void send_question(struct topo_client *t)
 	struct command_self self = {.consumer = "", .node = ""};
 	command_encode(t->argv, &c, NULL, &self);
 	t->is_sent = true;
+	fault_point("send", command_name(c.kind));
 	redis_send(t->conn, (uint64_t)c.kind, command_argc(t->argv), command_args(t->argv), command_lens(t->argv),
 		mono_now() + t->timeout_ms);
 }
@@ -64,6 +66,7 @@ static void ask_role(struct topo_client *t)
 	struct cmd c = {.kind = CMD_ROLE};
 	struct command_self self = {.consumer = "", .node = ""};
 	command_encode(t->argv, &c, NULL, &self);
+	fault_point("send", "role");
 	redis_send(t->conn, CMD_ROLE, command_argc(t->argv), command_args(t->argv), command_lens(t->argv), mono_now() + t->timeout_ms);
 }
 
@@ -123,6 +126,8 @@ static void on_reply(void *arg, uint64_t tag, const redisReply *raw)
 {
 	struct topo_client *t = arg;
 	struct reply r;
+	if (raw)
+		fault_point("answer", command_name((enum cmd_kind)tag));
 	reply_decode(t->decoder, (enum cmd_kind)tag, raw, &r);
 	if (!t->is_asking || r.kind == REPLY_NONE) /* on_down goes on */
 		return;

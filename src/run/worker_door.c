@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "codec/frame.h"
+#include "run/fault.h"
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -77,6 +78,7 @@ static void watch_end(struct watch *w)
 static void on_exit_seen(uv_poll_t *p, int status, int events)
 {
 	struct watch *w = p->data;
+	fault_point("read", "died");
 	(void)status;
 	(void)events;
 	struct coord_event ev = {.kind = COORD_PEER_DEAD, .session = w->session};
@@ -150,6 +152,7 @@ static bool take_line(struct worker_door *d, uint64_t session, char *line, size_
 	if (frame_decode(d->decoder, line, len, &f, &err) != ERR_OK) {
 		bad_input(d, session, FERR_BAD_FRAME, err.text);
 	} else {
+		fault_read(&f);
 		struct coord_event ev = {.kind = COORD_FRAME, .session = session, .frame = &f};
 		tell(d, &ev);
 	}
@@ -184,6 +187,7 @@ static void on_end(void *arg, struct unix_conn *c, int pidfd)
 	struct worker_door *d = arg;
 	struct worker_conn *w = unix_data(c);
 	uint64_t session = w->id;
+	fault_point("read", "end");
 	forget(d, w);
 	struct coord_event ev = {.kind = COORD_END, .session = session};
 	tell(d, &ev);
@@ -198,6 +202,7 @@ void worker_door_send(struct worker_door *d, uint64_t session, const struct out_
 	struct worker_conn *w = conn_of(d, session);
 	if (!w)
 		return;
+	fault_write(f);
 	buf_clear(&d->out);
 	frame_encode(&d->out, f);
 	unix_write(w->conn, d->out.data, d->out.len);

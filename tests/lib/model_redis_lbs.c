@@ -38,6 +38,12 @@ static bool slice_is(struct slice s, const char *text)
 	return s.len == strlen(text) && memcmp(s.p, text, s.len) == 0;
 }
 
+/* Never negative, also after the clock stepped back. */
+static int64_t idle_since(const struct model_redis *m, int64_t at)
+{
+	return m->now > at ? m->now - at : 0;
+}
+
 void model_group_create_cmd(struct model_redis *m, const struct cmd *c, const struct command_names *names,
 	const char *me, struct reply *out)
 {
@@ -237,7 +243,7 @@ static const struct model_entry *movable(
 		return NULL;
 	}
 	model_int(out, 0);
-	if ((c->consumer.len && !is_of(s, p, c->consumer)) || m->now - p->delivered < c->min_idle_ms)
+	if ((c->consumer.len && !is_of(s, p, c->consumer)) || idle_since(m, p->delivered) < c->min_idle_ms)
 		return NULL;
 	const struct model_entry *e = model_stream_get(s, c->id);
 	if (!e) {
@@ -355,11 +361,11 @@ void model_pending_cmd(struct model_redis *m, const struct cmd *c, const struct 
 	size_t n = 0;
 	for (size_t i = model_pel_find(s, c->id); i < s->n_pel && n < most; i++) {
 		const struct model_pel_row *p = &s->pel[i];
-		if ((c->consumer.p && !is_of(s, p, c->consumer)) || m->now - p->delivered < c->min_idle_ms)
+		if ((c->consumer.p && !is_of(s, p, c->consumer)) || idle_since(m, p->delivered) < c->min_idle_ms)
 			continue;
 		m->pending[n++] = (struct pending_row){
 			.id = p->id,
-			.idle_ms = m->now - p->delivered,
+			.idle_ms = idle_since(m, p->delivered),
 			.deliveries = p->n_deliveries,
 			.consumer = slice_str(s->consumers[p->consumer].name),
 		};
@@ -382,7 +388,7 @@ void model_consumers_cmd(struct model_redis *m, const struct cmd *c, const struc
 		m->consumers[i] = (struct consumer_row){
 			.name = slice_str(s->consumers[i].name),
 			.n_pending = s->consumers[i].n_pending,
-			.idle_ms = m->now - s->consumers[i].seen,
+			.idle_ms = idle_since(m, s->consumers[i].seen),
 		};
 	*out = (struct reply){.kind = REPLY_CONSUMERS, .consumers = m->consumers, .n = s->n_consumers};
 }

@@ -175,6 +175,26 @@ static void move_locks(struct model_redis *from, struct model_redis *to, uint16_
 	}
 }
 
+/* A look at a key that is not there leaves an empty one in the model. */
+static void drop_empty(struct model_redis *m, const char *key)
+{
+	for (size_t i = 0; i < m->n_streams; i++) {
+		if (strcmp(m->streams[i]->key, key) != 0)
+			continue;
+		model_stream_fini(m->streams[i]);
+		mem_free(m->streams[i]);
+		m->streams[i] = m->streams[--m->n_streams];
+	}
+	for (size_t i = 0; i < m->n_registries; i++) {
+		if (strcmp(m->registries[i]->key, key) != 0)
+			continue;
+		map_fini(&m->registries[i]->rows);
+		mem_free(m->registries[i]->key);
+		mem_free(m->registries[i]);
+		m->registries[i] = m->registries[--m->n_registries];
+	}
+}
+
 static void move_streams(struct model_redis *from, struct model_redis *to, uint16_t slot)
 {
 	for (size_t i = 0; i < from->n_streams;) {
@@ -183,6 +203,7 @@ static void move_streams(struct model_redis *from, struct model_redis *to, uint1
 			i++;
 			continue;
 		}
+		drop_empty(to, s->key);
 		to->streams = mem_grow(to->streams, to->n_streams + 1, sizeof(struct model_stream *));
 		to->streams[to->n_streams++] = s;
 		from->streams[i] = from->streams[--from->n_streams];
@@ -193,6 +214,7 @@ static void move_streams(struct model_redis *from, struct model_redis *to, uint1
 			i++;
 			continue;
 		}
+		drop_empty(to, r->key);
 		to->registries = mem_grow(to->registries, to->n_registries + 1, sizeof(struct model_registry *));
 		to->registries[to->n_registries++] = r;
 		from->registries[i] = from->registries[--from->n_registries];

@@ -23,6 +23,7 @@ struct down { /* a frame to the worker */
 	char lease[80], stream[24], key[40], token[24];
 	uint32_t item;
 	uint16_t svc;
+	mono_ms sent;
 	struct slice *resumed;
 	struct gone *gone;
 	char *text;
@@ -77,8 +78,9 @@ static void send_frame(struct world *w, struct worker *k, enum frame_kind kind, 
 	}
 	static const char *const names[FRAME_N] = {[FRAME_DONE] = "done", [FRAME_FAIL] = "fail", [FRAME_RELEASE] = "release",
 		[FRAME_REVOKED] = "revoked", [FRAME_BYE] = "bye", [FRAME_CREDITS] = "credits", [FRAME_PROGRESS] = "progress"};
+	char id[40];
 	if (names[kind])
-		world_tell(w, "w%u %s%s%.17s%s", k->index, names[kind], lease ? " " : "", lease ? lease : "", dead ? " dead" : "");
+		world_tell(w, "w%u %s%s%s%s", k->index, names[kind], lease ? " " : "", lease ? trace_lease(lease, id) : "", dead ? " dead" : "");
 	up_send(w, k, u);
 }
 
@@ -176,7 +178,7 @@ static void on_assign(struct world *w, struct worker *k, const struct down *d)
 		return;
 	}
 	*h = (struct hold){.used = true, .was_working = true, .svc = d->svc, .item = d->item, .since = w->now, .stop_at = MONO_NEVER,
-		.until = d->f.until_ms, .result = FRAME_DONE};
+		.until = d->f.until_ms, .result = FRAME_DONE, .is_excused = w->now > d->sent + TELL_MARGIN_MS};
 	snprintf(h->lease, sizeof h->lease, "%s", d->lease);
 	snprintf(h->stream, sizeof h->stream, "%s", d->stream);
 	for (const char *p = d->token; *p; p++)
@@ -317,12 +319,13 @@ static struct worker *worker_of(struct world *w, const struct daemon *d, uint64_
 	return NULL;
 }
 
-static struct down *down_new(struct worker *k, uint64_t session)
+static struct down *down_new(struct worker *k, uint64_t session, mono_ms sent)
 {
 	struct down *d = mem_alloc(sizeof *d);
 	d->ev = (struct event){.run = down_arrives, .drop = down_free, .worker = k, .gen = k->gen};
 	d->worker = k;
 	d->session = session;
+	d->sent = sent;
 	d->item = WORLD_ITEMS;
 	return d;
 }
@@ -336,7 +339,7 @@ void worker_take(struct world *w, struct daemon *from, uint64_t session, const s
 		check_until(w, from, session, f->until_ms);
 	w->n_revokes += f->kind == OUT_REVOKE;
 	w->n_frames[f->kind]++;
-	struct down *d = down_new(k, session);
+	struct down *d = down_new(k, session, w->now);
 	d->f = *f;
 	copy_text(d->lease, sizeof d->lease, f->lease, &d->f.lease);
 	copy_text(d->stream, sizeof d->stream, f->stream, &d->f.stream);
@@ -387,7 +390,7 @@ void worker_cut(struct world *w, struct daemon *from, uint64_t session)
 	if (!k)
 		return;
 	world_tell(w, "d%u closes w%u", from->index, k->index);
-	struct down *d = down_new(k, session);
+	struct down *d = down_new(k, session, w->now);
 	d->is_cut = true;
 	event_in_order(w, &d->ev, w->now + world_lag(w) / 4, &k->down);
 }
@@ -423,7 +426,7 @@ void worker_daemon_gone(struct world *w, struct daemon *d)
 			k->holds[h].is_excused = k->holds[h].is_excused || (k->holds[h].used && !k->keeps_fence);
 		if (!k->session)
 			continue;
-		struct down *end = down_new(k, k->session);
+		struct down *end = down_new(k, k->session, w->now);
 		end->is_cut = true;
 		event_in_order(w, &end->ev, w->now + world_lag(w) / 4, &k->down);
 	}

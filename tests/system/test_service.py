@@ -53,14 +53,16 @@ def test_ready_status_reloading_stopping(t):
 
 
 @limit(60)
-def test_not_ready_before_redis_is(t):
+def test_started_before_redis_is(t):
+    """READY=1 means that the sockets listen; STATUS= and `status --ready` tell about Redis."""
     n, r = Notify(t.path("notify")), t.redis(start=False)
     d = t.daemon(r, ready=False, env={"NOTIFY_SOCKET": n.path})
-    n.wait("STATUS=")
-    assert "READY=1" not in n.lines()
+    n.wait("READY=1")
+    n.wait("STATUS=not ready")
+    assert d.ctl("status", "--ready").returncode == 1
     r.start()
     d.wait_ready()
-    n.wait("READY=1")
+    n.wait("STATUS=ready")
 
 
 @limit(60)

@@ -10,8 +10,8 @@ ENDS = ("done", "fail", "release", "revoked")
 class Added:
     """What the test put into the load-balancer streams: stream name -> Info."""
 
-    def __init__(self, db):
-        self.db, self.sure, self.maybe = db, {}, {}
+    def __init__(self, db, n_replicas=1):
+        self.db, self.sure, self.maybe, self.n_replicas = db, {}, {}, n_replicas
 
     def many(self, service, names, info=None):
         names = list(names)
@@ -27,12 +27,16 @@ class Added:
         return self.many(service, [name], info)[0]
 
     def replicated(self, service, name):
-        """In times of failover: sure only when a replica has it, else it may be there or not."""
+        """In times of failover: sure only when a replica has it, if there is one, else it may be there or not."""
         key = f"{service}-input"
         try:
             body = json.dumps({"DataStreamName": name, "Info": {}})
-            r = self.db.node_for(key).pipe([("XADD", key, "*", "lbs-input", body), ("WAIT", 1, 300)])
-            ok = isinstance(r[0], str) and not isinstance(r[1], RedisError) and r[1] >= 1
+            cmds = [("XADD", key, "*", "lbs-input", body), ("WAIT", min(1, self.n_replicas), 300)]
+            r = self.db.node_for(key).pipe(cmds)
+            if str(r[0]).startswith("ASK "):
+                host, port = str(r[0]).split()[2].rsplit(":", 1)
+                r = self.db.conn((host, int(port))).pipe([("ASKING",), *cmds])[1:]
+            ok = not isinstance(r[0], RedisError) and not isinstance(r[1], RedisError) and r[1] >= min(1, self.n_replicas)
         except (OSError, RedisError):
             ok, r = False, [""]
         if not ok:
@@ -107,14 +111,12 @@ def overlaps(journals, by="stream", slack_ms=0):
 
 
 def finished(journals):
-    """stream -> how often a worker said done."""
+    """stream -> how often workers finished it: leases for which done was said, however often it was repeated."""
     n = {}
     for j in journals:
         name = {r["f"]["lease"]: r["f"]["stream"] for r in j if r["f"]["t"] == "assign"}
-        for r in j:
-            if r["d"] == "out" and r["f"]["t"] == "done" and r["f"]["lease"] in name:
-                s = name[r["f"]["lease"]]
-                n[s] = n.get(s, 0) + 1
+        for lease in {r["f"]["lease"] for r in j if r["d"] == "out" and r["f"]["t"] == "done"} & set(name):
+            n[name[lease]] = n.get(name[lease], 0) + 1
     return n
 
 

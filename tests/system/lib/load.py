@@ -9,7 +9,7 @@ class Load:
     """Adds unique streams at `rate` per second, from a thread with a client of its own, until stop()."""
 
     def __init__(self, redis, services=("orders",), rate=50, prefix="s"):
-        self.added, self.services, self.rate, self.prefix = Added(redis.client(patience=0.5, timeout=1)), services, rate, prefix
+        self.added, self.services, self.rate, self.prefix = Added(redis.client(patience=0.5, timeout=1), getattr(redis, "n_replicas", 0)), services, rate, prefix
         self.n, self.is_stopping = 0, threading.Event()
         self.thread = threading.Thread(target=self.loop, daemon=True)
         self.thread.start()

@@ -86,7 +86,7 @@ static void story_cmd(const struct effect *ef)
 		buf_printf(&W.text, " count=%lld block=%lld", (long long)c->count, (long long)c->block_ms);
 	if (c->kind == CMD_REQUEUE)
 		buf_printf(&W.text, " retry=%lld idle=%lld", (long long)c->retry, (long long)c->min_idle_ms);
-	if (c->kind == CMD_PENDING && c->min_idle_ms)
+	if ((c->kind == CMD_PENDING || c->kind == CMD_DEAD) && c->min_idle_ms)
 		buf_printf(&W.text, " idle=%lld", (long long)c->min_idle_ms);
 	if (c->kind == CMD_WAIT || c->kind == CMD_UNBLOCK)
 		buf_printf(&W.text, " %lld", (long long)c->count);
@@ -295,19 +295,20 @@ UNUSED static void story_error(enum cmd_kind kind, enum reply_error e, const cha
 /* The connection dies: every waiting command (but reads, on their own connection) gets no answer, then it is down. */
 UNUSED static void story_cut(void)
 {
-	size_t n = W.n_sent;
-	struct sent *old = mem_array(n + 1, sizeof *old);
-	memcpy(old, W.sent, n * sizeof *old);
-	W.n_sent = 0;
-	for (size_t i = 0; i < n; i++) {
-		if (old[i].kind == CMD_READ) {
-			W.sent[W.n_sent++] = old[i];
-			continue;
-		}
-		story_event((struct shard_event){
-			.kind = SHARD_REPLY, .tag = old[i].tag, .reply = &(struct reply){.kind = REPLY_NONE}});
+	struct sent *reads = mem_array(W.n_sent + 1, sizeof *reads);
+	size_t n_reads = 0;
+	while (W.n_sent) {
+		struct sent old = W.sent[0];
+		memmove(&W.sent[0], &W.sent[1], --W.n_sent * sizeof old);
+		if (old.kind == CMD_READ)
+			reads[n_reads++] = old;
+		else
+			story_event((struct shard_event){
+				.kind = SHARD_REPLY, .tag = old.tag, .reply = &(struct reply){.kind = REPLY_NONE}});
 	}
-	mem_free(old);
+	memcpy(W.sent, reads, n_reads * sizeof *reads);
+	W.n_sent = n_reads;
+	mem_free(reads);
 	story_conn(CONN_COMMAND, false);
 }
 

@@ -51,6 +51,9 @@ Test(lease, renews_in_time_and_counts_from_sending, .init = story_up, .fini = st
 	cr_assert_eq(sscanf(W.text.data, "[ 5500] > renewed 1:%ld", &sent), 1);
 	cr_assert(sent >= 10000 + 4000 - 100 && sent <= 10000 + 4700, "%s", W.text.data);
 	cr_assert_eq(count(M_RENEW_OK), 1);
+	const struct hist *margin = &shard_service_metrics(W.s, 1)->h[H_MARGIN];
+	cr_assert_eq(margin->n, 1);
+	cr_assert_float_eq(margin->sum_s, 5.5, 0.001); /* 11000 - 5500 */
 }
 
 Test(lease, stops_work_before_the_key_can_expire, .init = story_up, .fini = story_down)
@@ -95,8 +98,8 @@ Test(lease, held_by_somebody_else_is_busy, .init = story_up, .fini = story_down)
 Test(lease, values_that_only_look_like_ours_are_busy, .init = story_up, .fini = story_down)
 {
 	static const char *const values[] = {"redis-consumer-me", "redis-consumer-me/", "redis-consumer-me2/10",
-		"redis-consumer-me/zz", "redis-consumer-me/11111111111111111", "recover:redis-consumer-me/20",
-		"gone:1-0", ""};
+		"redis-consumer-me210", "redis-consumer-me/zz", "redis-consumer-me/11111111111111111",
+		"recover:redis-consumer-me/20", "gone:1-0", ""};
 	for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
 		acquire(i + 1, 0, true);
 		story_nil(CMD_LOCK);
@@ -387,6 +390,17 @@ Test(lease, taken_by_another_process_of_ours_ends_us, .init = story_up, .fini = 
 		     "[ 4800] > lease 1 lost replaced until=11000\n");
 }
 
+Test(lease, that_we_are_replaced_is_told_once, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	hold(2);
+	story_msg_in((struct msg){.kind = MSG_HURRY});
+	story_txt(CMD_RENEW, "redis-consumer-me/21");
+	story_txt(CMD_RENEW, "redis-consumer-me/21");
+	cr_assert_eq(W.n_msgs[MSG_REPLACED], 1);
+	cr_assert_eq(shard_n_leases(W.s), 0);
+}
+
 Test(lease, new_times_of_the_service_hold_at_once, .init = story_up, .fini = story_down)
 {
 	hold(1);
@@ -397,6 +411,36 @@ Test(lease, new_times_of_the_service_hold_at_once, .init = story_up, .fini = sto
 	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = r});
 	expect_story("[ 2000] renew s1 7-0\n");
 	story_until(6000); /* the old T of its last confirmation, the new margin */
+	expect_story("[ 6000] > lease 1 lost expired until=11000\n");
+}
+
+Test(lease, new_times_hold_for_a_renewal_that_is_on_its_way, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_msg_in((struct msg){.kind = MSG_HURRY});
+	struct service_rules *r = story_rules();
+	r->stop_margin_ms = 5000;
+	r->ttl_ms = 20000;
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = r});
+	story_clear();
+	story_until(5999);
+	expect_story("");
+	story_txt(CMD_RENEW, ME); /* it asked for the old T */
+	expect_story("[ 5999] > renewed 1:11000\n");
+	story_until(6000);
+	expect_story("[ 5999] renew s1 7-0\n"
+		     "[ 6000] > lease 1 lost expired until=11000\n");
+}
+
+Test(lease, a_new_margin_holds_while_a_renewal_is_on_its_way, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_msg_in((struct msg){.kind = MSG_HURRY});
+	struct service_rules *r = story_rules();
+	r->stop_margin_ms = 5000;
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = r});
+	story_clear();
+	story_until(8000);
 	expect_story("[ 6000] > lease 1 lost expired until=11000\n");
 }
 
@@ -575,6 +619,8 @@ Test(lease, an_asking_lease_stays_until_the_slot_has_come, .init = story_up, .fi
 		.stream = text_new("s1", 2)});
 	expect_story("[ 1000] renew s1 7-0 asking\n");
 	story_txt(CMD_RENEW, ME);
+	story_msg_in((struct msg){.kind = MSG_SLOTS, .bits = mem_alloc(SLOTS / 8)});
+	cr_assert_eq(shard_n_leases(W.s), 1);
 	bits = mem_alloc(SLOTS / 8);
 	bits[1] = 2;
 	story_msg_in((struct msg){.kind = MSG_SLOTS, .bits = bits});

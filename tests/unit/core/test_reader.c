@@ -185,6 +185,27 @@ Test(reader, a_lost_group_is_made_again_loudly, .init = ready, .fini = story_dow
 		"[ 1000] read count=10 block=2000\n");
 }
 
+Test(reader, a_lost_group_is_told_once, .init = ready, .fini = story_down)
+{
+	story_error(CMD_HEARTBEAT, RERR_NOGROUP, "NOGROUP");
+	story_clear();
+	story_error(CMD_LENGTH, RERR_NOGROUP, "NOGROUP");
+	expect_story("");
+	cr_assert_eq(W.n_cmds[CMD_GROUP_CREATE], 2);
+}
+
+Test(reader, an_answer_to_a_former_reader_is_too_late, .init = begin, .fini = story_down)
+{
+	serve(true);
+	serve(false);
+	serve(true);
+	story_clear();
+	story_ok(CMD_GROUP_CREATE);
+	expect_story("");
+	story_ok(CMD_GROUP_CREATE);
+	expect_story("[ 1000] read_own\n");
+}
+
 Test(reader, an_operation_that_finds_no_group_has_it_repaired, .init = ready, .fini = story_down)
 {
 	story_msg_in((struct msg){.kind = MSG_OP, .op = CMD_TAKE, .handle = 1, .svc = 1, .id = ID7});

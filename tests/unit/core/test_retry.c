@@ -249,6 +249,37 @@ Test(retry, a_lost_wait_asks_again_whether_it_is_done, .init = story_up, .fini =
 	expect_story("[ 1000] > op done done resent\n");
 }
 
+Test(retry, what_waits_for_the_next_wait_is_asked_again_too, .init = story_up, .fini = story_down)
+{
+	with_replicas(1);
+	op(CMD_DONE);
+	op(CMD_DONE);
+	story_int(CMD_DONE, 1);
+	story_int(CMD_DONE, 1);
+	story_clear();
+	story_cut();
+	story_conn(CONN_COMMAND, true);
+	story_int(CMD_DONE, 0);
+	story_int(CMD_DONE, 0);
+	story_int(CMD_WAIT, 1);
+	cr_assert_eq(W.n_msgs[MSG_OP_RESULT], 1);
+	story_int(CMD_WAIT, 1);
+	cr_assert_eq(W.n_msgs[MSG_OP_RESULT], 2);
+	cr_assert_eq(W.n_cmds[CMD_DONE], 4);
+}
+
+Test(retry, what_waits_between_two_waits_is_asked_again_too, .init = story_up, .fini = story_down)
+{
+	with_replicas(2);
+	op(CMD_DONE);
+	story_int(CMD_DONE, 1);
+	story_int(CMD_WAIT, 1);
+	story_cut();
+	story_conn(CONN_COMMAND, true);
+	cr_assert(story_waits(CMD_DONE));
+	cr_assert_not(story_waits(CMD_WAIT));
+}
+
 /* ---- dead letters to another slot ---- */
 
 static void other_slot(void)
@@ -427,6 +458,11 @@ Test(lock_call, tells_that_missing_proves_nothing_after_a_restart, .init = story
 	story_clear();
 	story_int(CMD_PROBE, -2);
 	expect_story("[ 2000] > answer probe done n=-2 +\n");
+	W.now = 2000 + 10000 + 3332;
+	call(CMD_PROBE);
+	story_clear();
+	story_int(CMD_PROBE, -2);
+	expect_story("[15332] > answer probe done n=-2 +\n");
 	W.now = 2000 + 10000 + 3333;
 	call(CMD_PROBE);
 	story_clear();

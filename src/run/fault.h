@@ -1,0 +1,67 @@
+/* fault - places at which a test kills or stops the process: only in the build variant V=fault (-DSLUICE_FAULT_POINTS).
+ * In every other build these are empty inline functions, and no name of a point is in the binary.
+ *
+ * SLUICE_FAULT=NAME[:N][:ACTION]: the Nth passage (default 1) of the point says so on stderr and does ACTION: kill (SIGKILL,
+ * the default) or stop (SIGSTOP). An unknown name or action ends the process at start. Any thread.
+ *
+ *   send.<command>    a command is about to be given to its connection; commands are those of command_name(), and door, undoor:
+ *                     recovery's own lock and its removal; recover_requeue, recover_dead, recover_ack: of a stranger's entry
+ *   answer.<command>  Redis has done it, and nobody here has seen the answer yet
+ *   post.<message>    the coordinator is about to tell a shard; operations as op_<command>
+ *   mail.<message>    a shard's message has reached the coordinator and is not handled yet
+ *   read.<frame>      a worker's frame has been read and is not handled yet; also end, died (the worker itself)
+ *   write.<frame>     a frame is about to be written to a worker */
+#pragma once
+#include "codec/command.h"
+#include "core/turn.h"
+
+#ifdef SLUICE_FAULT_POINTS
+void fault_point(const char *kind, const char *name);
+void fault_send(uint32_t flight, const struct cmd *c, const struct command_self *self);
+void fault_answer(uint32_t flight); /* of a command on this thread */
+void fault_post(const struct msg *m);
+void fault_mail(const struct msg *m);
+void fault_read(const struct frame *f);
+void fault_write(const struct out_frame *f);
+/* --list-faults, and the check of $SLUICE_FAULT: true = the process ends with *status. */
+bool fault_start(int argc, char **argv, int *status);
+#else
+static inline bool fault_start(int argc, char **argv, int *status)
+{
+	(void)argc;
+	(void)argv;
+	(void)status;
+	return false;
+}
+static inline void fault_point(const char *kind, const char *name)
+{
+	(void)kind;
+	(void)name;
+}
+static inline void fault_send(uint32_t flight, const struct cmd *c, const struct command_self *self)
+{
+	(void)flight;
+	(void)c;
+	(void)self;
+}
+static inline void fault_answer(uint32_t flight)
+{
+	(void)flight;
+}
+static inline void fault_post(const struct msg *m)
+{
+	(void)m;
+}
+static inline void fault_mail(const struct msg *m)
+{
+	(void)m;
+}
+static inline void fault_read(const struct frame *f)
+{
+	(void)f;
+}
+static inline void fault_write(const struct out_frame *f)
+{
+	(void)f;
+}
+#endif

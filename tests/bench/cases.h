@@ -1,0 +1,20 @@
+/* cases - each measures one thing a user would ask, once per call, and adds a repeat to its report_case. */
+#pragma once
+#include "bench/report.h"
+#include "bench/rig.h"
+
+struct bench {
+	struct rig rig;
+	struct report report;
+	int repeats;
+	double seconds; /* how long leases are held in (b), rates kept up in (c) */
+	double scale;   /* of the numbers of streams; 1 = as promised */
+	uint32_t run;   /* makes names unique */
+};
+
+void case_throughput(struct bench *b, struct report_case *c);
+void case_hold(struct bench *b, struct report_case *c, uint32_t n);
+void case_latency(struct bench *b, struct report_case *c, int per_s);
+void case_recovery(struct bench *b, struct report_case *c);
+void case_start(struct bench *b, struct report_case *c);
+void case_churn(struct bench *b, struct report_case *c);

@@ -1,0 +1,336 @@
+#include "bench/floor.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+
+enum { BATCH = 128, STAGES = 5, TTL_MS = 10000, RENEW_CHUNK = 250, RENEW_CHUNKS = 4, PAGE = 1000 };
+
+static const char me[] = "floor", other[] = "other";
+static const char value[] = "redis-consumer-floor/0000000000000001";
+
+struct item {
+	struct entry_id id;
+	char name[RIG_NAME + 1];
+};
+
+struct batch {
+	uint32_t n;
+	struct item v[PAGE];
+};
+
+static struct meter before;
+
+static void begin(struct rig *r)
+{
+	meter_read(r, 0, &before);
+}
+
+static struct floor_cost cost(struct rig *r)
+{
+	struct meter m = meter_since(r, 0, &before);
+	return (struct floor_cost){m.at_us / 1e6, m.own_us, m.redis_us};
+}
+
+/* ---- one command each */
+
+static struct cmd command_of(enum cmd_kind kind, const struct item *it)
+{
+	struct cmd c = {.kind = kind, .id = it->id, .stream = {it->name, RIG_NAME}, .ttl_ms = TTL_MS};
+	if (kind == CMD_LOCK || kind == CMD_UNLOCK)
+		c.value = (struct slice){value, sizeof value - 1};
+	return c;
+}
+
+static int master_of(const struct rig *r, enum cmd_kind kind, const struct item *it)
+{
+	bool is_lock = kind == CMD_LOCK || kind == CMD_UNLOCK || kind == CMD_RENEW || kind == CMD_LOCK_GET;
+	return rig_master(r, is_lock ? command_lock_slot(it->name, RIG_NAME, it->id) : r->names.lbs_slot);
+}
+
+static void append(struct rig *r, enum cmd_kind kind, const struct item *it, const char *node)
+{
+	struct cmd c = command_of(kind, it);
+	rig_append(r, r->link, master_of(r, kind, it), &c, node);
+}
+
+static void append_batch(struct rig *r, enum cmd_kind kind, const struct batch *b)
+{
+	for (uint32_t i = 0; i < b->n; i++)
+		append(r, kind, &b->v[i], me);
+}
+
+static void read_batch(struct rig *r, enum cmd_kind kind, const struct batch *b)
+{
+	for (uint32_t i = 0; i < b->n; i++)
+		freeReplyObject(rig_reply(r->link[master_of(r, kind, &b->v[i])]));
+}
+
+static void append_read(struct rig *r, enum cmd_kind kind, struct entry_id after, uint32_t count, const char *node)
+{
+	struct cmd c = {.kind = kind, .count = count, .id = after};
+	rig_append(r, r->link, rig_master(r, r->names.lbs_slot), &c, node);
+}
+
+/* [[lbs, [[id, [field, value]] …]]] */
+static uint32_t take_entries(redisReply *x, struct batch *b)
+{
+	static const char before_name[] = "{\"DataStreamName\":\"";
+	b->n = 0;
+	const redisReply *list = x->type == REDIS_REPLY_ARRAY && x->elements ? x->element[0]->element[1] : NULL;
+	for (size_t i = 0; list && i < list->elements; i++) {
+		struct item *it = &b->v[b->n++];
+		const redisReply *id = list->element[i]->element[0], *fields = list->element[i]->element[1];
+		command_id_parse(id->str, id->len, &it->id);
+		memcpy(it->name, fields->element[1]->str + sizeof before_name - 1, RIG_NAME);
+		it->name[RIG_NAME] = '\0';
+	}
+	freeReplyObject(x);
+	return b->n;
+}
+
+static uint32_t get_entries(struct rig *r, struct batch *b)
+{
+	return take_entries(rig_reply(r->link[rig_master(r, r->names.lbs_slot)]), b);
+}
+
+static void flush_all(struct rig *r)
+{
+	for (int i = 0; i < r->n_masters; i++)
+		for (int done = 0; !done;)
+			if (redisBufferWrite(r->link[i], &done) != REDIS_OK)
+				proc_die("redis: %s", r->link[i]->errstr);
+}
+
+/* The scripts and the group, as they are for a daemon that has run before. */
+static void prepare(struct rig *r, const char *node)
+{
+	static const enum cmd_kind kinds[] = {CMD_TAKE, CMD_DONE, CMD_UNLOCK, CMD_REQUEUE};
+	struct item none = {.id = {1, 1}, .name = "stream-0000-00000000000000000000"};
+	append_read(r, CMD_GROUP_CREATE, none.id, 0, node);
+	void *x;
+	redisGetReply(r->link[rig_master(r, r->names.lbs_slot)], &x); /* BUSYGROUP is fine */
+	freeReplyObject(x);
+	for (int m = 0; m < r->n_masters; m++) {
+		for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+			struct cmd c = command_of(kinds[i], &none);
+			c.use_eval = true;
+			rig_append(r, r->link, m, &c, node);
+			redisGetReply(r->link[m],
+				&x); /* MOVED on the others: they have loaded it all the same, or never need it */
+			freeReplyObject(x);
+		}
+		freeReplyObject(redisCommand(r->link[m], "PING"));
+	}
+}
+
+/* Every master knows every script afterwards. */
+static void load_scripts(struct rig *r, const char *node)
+{
+	prepare(r, node);
+	struct item it = {.id = {1, 1}};
+	for (uint32_t i = 0, seen = 0; r->n_masters > 1 && seen != (1u << r->n_masters) - 1; i++) {
+		rig_name(it.name, 0, i);
+		int m = master_of(r, CMD_UNLOCK, &it);
+		struct cmd c = command_of(CMD_UNLOCK, &it);
+		c.use_eval = true;
+		rig_append(r, r->link, m, &c, node);
+		freeReplyObject(rig_reply(r->link[m]));
+		seen |= 1u << m;
+	}
+}
+
+/* ---- the journey */
+
+static const enum cmd_kind stages[STAGES] = {CMD_READ, CMD_LOCK, CMD_TAKE, CMD_DONE, CMD_UNLOCK};
+
+/* Round by round every batch moves one stage on; the stages of five batches are in flight together. */
+struct floor_cost floor_journey(struct rig *r, uint32_t n)
+{
+	load_scripts(r, me);
+	struct batch *ring = mem_array(STAGES, sizeof *ring);
+	uint32_t n_read = 0, n_done = 0;
+	begin(r);
+	for (uint32_t round = 0; n_done < n; round++) {
+		for (uint32_t s = STAGES - 1; s > 0; s--)
+			append_batch(r, stages[s], &ring[(round - s) % STAGES]);
+		if (n_read < n)
+			append_read(r, CMD_READ, (struct entry_id){0}, BATCH, me);
+		flush_all(r);
+		for (uint32_t s = STAGES - 1; s > 0; s--)
+			read_batch(r, stages[s], &ring[(round - s) % STAGES]);
+		n_done += ring[(round - STAGES + 1) % STAGES].n;
+		struct batch *next = &ring[round % STAGES];
+		next->n = 0;
+		if (n_read < n)
+			n_read += get_entries(r, next);
+	}
+	struct floor_cost c = cost(r);
+	mem_free(ring);
+	return c;
+}
+
+/* ---- renewals */
+
+static struct item *make_locks(struct rig *r, uint32_t n)
+{
+	struct item *v = mem_array(n, sizeof *v);
+	for (uint32_t i = 0; i < n; i++) {
+		v[i].id = (struct entry_id){1700000000000, i};
+		rig_name(v[i].name, 0, i);
+		struct cmd c = command_of(CMD_LOCK, &v[i]);
+		c.ttl_ms = 600000;
+		int m = master_of(r, CMD_LOCK, &v[i]);
+		rig_append(r, r->link, m, &c, me);
+		if (i % 1000 == 999 || i == n - 1)
+			flush_all(r);
+	}
+	for (uint32_t i = 0; i < n; i++)
+		freeReplyObject(rig_reply(r->link[master_of(r, CMD_LOCK, &v[i])]));
+	return v;
+}
+
+struct floor_cost floor_renew(struct rig *r, uint32_t n_keys, uint32_t n_calls)
+{
+	struct item *v = make_locks(r, n_keys);
+	uint32_t n_sent = 0, n_got = 0;
+	begin(r);
+	while (n_got < n_calls) {
+		for (uint32_t i = 0; i < RENEW_CHUNK && n_sent < n_calls; i++, n_sent++)
+			append(r, CMD_RENEW, &v[n_sent % n_keys], me);
+		flush_all(r);
+		if (n_sent < n_calls && n_sent - n_got < RENEW_CHUNK * RENEW_CHUNKS)
+			continue;
+		for (uint32_t i = 0; i < RENEW_CHUNK && n_got < n_sent; i++, n_got++)
+			freeReplyObject(rig_reply(r->link[master_of(r, CMD_RENEW, &v[n_got % n_keys])]));
+	}
+	struct floor_cost c = cost(r);
+	mem_free(v);
+	return c;
+}
+
+/* ---- recovery */
+
+static void read_as(struct rig *r, const char *node, uint32_t n, struct item *out)
+{
+	struct batch *b = mem_alloc(sizeof *b);
+	for (uint32_t have = 0; have < n;) {
+		append_read(r, CMD_READ, (struct entry_id){0}, PAGE, node);
+		if (!get_entries(r, b))
+			proc_die("the floor has too few entries to read");
+		memcpy(out + have, b->v, (b->n < n - have ? b->n : n - have) * sizeof *out);
+		have += b->n;
+	}
+	mem_free(b);
+}
+
+/* One command for each item, in chunks. */
+static void for_each(struct rig *r, enum cmd_kind kind, const struct item *v, uint32_t n)
+{
+	for (uint32_t at = 0; at < n; at += RENEW_CHUNK) {
+		uint32_t end = at + RENEW_CHUNK < n ? at + RENEW_CHUNK : n;
+		for (uint32_t i = at; i < end; i++)
+			append(r, kind, &v[i], me);
+		flush_all(r);
+		for (uint32_t i = at; i < end; i++)
+			freeReplyObject(rig_reply(r->link[master_of(r, kind, &v[i])]));
+	}
+}
+
+struct floor_cost floor_recover(struct rig *r, uint32_t n)
+{
+	load_scripts(r, me);
+	struct item *v = mem_array(n, sizeof *v);
+	read_as(r, other, n, v);
+	begin(r);
+	for_each(r, CMD_REQUEUE, v, n);
+	read_as(r, me, n, v);
+	for_each(r, CMD_LOCK, v, n);
+	for_each(r, CMD_TAKE, v, n);
+	struct floor_cost c = cost(r);
+	mem_free(v);
+	return c;
+}
+
+struct floor_cost floor_resume(struct rig *r, uint32_t n)
+{
+	load_scripts(r, me);
+	struct item *v = mem_array(n, sizeof *v);
+	read_as(r, me, n, v);
+	for_each(r, CMD_LOCK, v, n);
+	struct batch *b = mem_alloc(sizeof *b);
+	begin(r);
+	struct entry_id after = {0};
+	for (uint32_t have = 0; have < n; have += b->n) {
+		append_read(r, CMD_READ_OWN, after, PAGE, me);
+		if (!get_entries(r, b))
+			break;
+		after = b->v[b->n - 1].id;
+		memcpy(v + have, b->v, b->n * sizeof *v);
+	}
+	for_each(r, CMD_LOCK_GET, v, n);
+	for_each(r, CMD_RENEW, v, n);
+	struct floor_cost c = cost(r);
+	mem_free(b);
+	mem_free(v);
+	return c;
+}
+
+/* ---- following */
+
+static void follow(struct rig *r, int fd)
+{
+	struct batch *b = mem_alloc(sizeof *b);
+	redisContext *reader[RIG_MASTERS] = {NULL};
+	for (int i = 0; i < r->n_masters; i++) {
+		r->link[i] = rig_connect(r, i);
+		reader[i] = rig_connect(r, i);
+	}
+	load_scripts(r, me);
+	int lbs = rig_master(r, r->names.lbs_slot);
+	for (;;) {
+		struct cmd c = {.kind = CMD_READ, .count = BATCH, .block_ms = 2000};
+		rig_append(r, reader, lbs, &c, me);
+		if (!take_entries(rig_reply(reader[lbs]), b))
+			continue;
+		append_batch(r, CMD_LOCK, b);
+		flush_all(r);
+		read_batch(r, CMD_LOCK, b);
+		append_batch(r, CMD_TAKE, b);
+		flush_all(r);
+		read_batch(r, CMD_TAKE, b);
+		uint32_t out[PAGE];
+		for (uint32_t i = 0; i < b->n; i++)
+			out[i] = rig_index(b->v[i].name, RIG_NAME);
+		if (write(fd, out, b->n * sizeof *out) < 0)
+			_exit(0);
+		append_batch(r, CMD_DONE, b);
+		append_batch(r, CMD_UNLOCK, b);
+		flush_all(r);
+		read_batch(r, CMD_DONE, b);
+		read_batch(r, CMD_UNLOCK, b);
+	}
+}
+
+pid_t floor_follow(struct rig *r, int *fd)
+{
+	int pair[2];
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		proc_die("socketpair failed");
+	pid_t pid = fork();
+	if (pid < 0)
+		proc_die("fork failed");
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		follow(r, pair[1]);
+		_exit(0);
+	}
+	close(pair[1]);
+	*fd = pair[0];
+	return pid;
+}

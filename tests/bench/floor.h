@@ -1,0 +1,20 @@
+/* floor - the same commands that the daemon issues, in pipelines of the same size, by a loop that decides nothing: what
+ * Redis, the kernel and hiredis allow on this machine at this moment. */
+#pragma once
+#include "bench/rig.h"
+
+struct floor_cost {
+	double seconds, client_us, redis_us; /* of all of it */
+};
+
+/* read, lock, take, done, unlock of the n entries that wait in the load-balancer stream. */
+struct floor_cost floor_journey(struct rig *r, uint32_t n);
+/* n_calls renewals over n_keys locks (made here), 1,000 in flight. */
+struct floor_cost floor_renew(struct rig *r, uint32_t n_keys, uint32_t n_calls);
+/* n entries that are another consumer's: requeued by the script, then read, locked, taken by us. */
+struct floor_cost floor_recover(struct rig *r, uint32_t n);
+/* n own pending entries: read by pages, each lock asked for and renewed. */
+struct floor_cost floor_resume(struct rig *r, uint32_t n);
+
+/* A process that reads as entries come, locks, takes, and writes each one's index (uint32_t) to fd. */
+pid_t floor_follow(struct rig *r, int *fd);

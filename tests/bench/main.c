@@ -1,0 +1,173 @@
+/* bench - what sluiced costs, beside the floor that Redis and the kernel set on this machine in the same run.
+ *
+ *   bench [-d DAEMON] [-o FILE.json] [-r REPEATS] [-s SECONDS] [-x SCALE] [CASE...]
+ *
+ * CASE: letters of a to g, all without; b1k b10k b50k b100k alone too. SECONDS: how long (b) holds. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "bench/cases.h"
+
+struct options {
+	const char *daemon, *json, *only;
+	int repeats;
+	double seconds, scale;
+};
+
+static _Noreturn void usage(int code)
+{
+	fputs("usage: bench [-d DAEMON] [-o FILE.json] [-r REPEATS] [-s SECONDS] [-x SCALE] [CASE...]\n"
+	      "cases: a throughput, b leases held (b1k b10k b50k b100k), c latency, d recovery, e start, f churn,\n"
+	      "g throughput and leases on three masters; without: all\n",
+		code ? stderr : stdout);
+	exit(code);
+}
+
+static double number(const char *text, double lo, double hi)
+{
+	char *end;
+	double v = strtod(text, &end);
+	if (*end || v < lo || v > hi)
+		usage(64);
+	return v;
+}
+
+static void parse(int argc, char **argv, struct options *o)
+{
+	*o = (struct options){"build/sluiced", "build/bench.json", "", 3, 60, 1};
+	for (int c; (c = getopt(argc, argv, "d:o:r:s:x:h")) != -1;) {
+		if (c == 'd')
+			o->daemon = optarg;
+		else if (c == 'o')
+			o->json = optarg;
+		else if (c == 'r')
+			o->repeats = (int)number(optarg, 1, REPORT_REPEATS);
+		else if (c == 's')
+			o->seconds = number(optarg, 1, 3600);
+		else if (c == 'x')
+			o->scale = number(optarg, 0.001, 100);
+		else
+			usage(c == 'h' ? 0 : 64);
+	}
+	static char only[256];
+	for (int i = optind; i < argc; i++)
+		snprintf(only + strlen(only), sizeof only - strlen(only), " %s ", argv[i]);
+	o->only = only;
+}
+
+/* Wanted by its own name, or by a letter in a word of letters: "ab". */
+static bool is_wanted(const struct options *o, const char *id)
+{
+	char word[32];
+	snprintf(word, sizeof word, " %s ", id);
+	if (!o->only[0] || strstr(o->only, word))
+		return true;
+	for (const char *w = o->only; *w; w++) {
+		size_t n = strcspn(w, " ");
+		if (n && strspn(w, "abcdefg") == n && memchr(w, id[0], n))
+			return true;
+		w += n;
+		if (!*w)
+			break;
+	}
+	return false;
+}
+
+static void finish(struct bench *b, const struct report_case *c)
+{
+	report_table(&b->report, c, stdout);
+}
+
+static void hold(struct bench *b, const struct options *o, const char *id, uint32_t n, int repeats)
+{
+	if (!is_wanted(o, id))
+		return;
+	char title[100];
+	snprintf(title, sizeof title, "%.0f leases held for %.0f s at T = 10 s", n * b->scale, b->seconds);
+	struct report_case *c = report_case(&b->report, id, title);
+	for (int i = 0; i < repeats; i++)
+		case_hold(b, c, n);
+	finish(b, c);
+}
+
+static void simple(struct bench *b, const struct options *o, const char *id, const char *title,
+	void (*run)(struct bench *b, struct report_case *c), int repeats)
+{
+	if (!is_wanted(o, id))
+		return;
+	struct report_case *c = report_case(&b->report, id, title);
+	for (int i = 0; i < repeats; i++)
+		run(b, c);
+	finish(b, c);
+}
+
+static void latency(struct bench *b, const struct options *o, const char *id, int per_s)
+{
+	if (!is_wanted(o, id))
+		return;
+	char title[100];
+	snprintf(title, sizeof title, "latency at %d streams per second", per_s);
+	struct report_case *c = report_case(&b->report, id, title);
+	for (int i = 0; i < b->repeats; i++)
+		case_latency(b, c, per_s);
+	finish(b, c);
+}
+
+static void on_one_master(struct bench *b, const struct options *o)
+{
+	rig_up(&b->rig, o->daemon, 1);
+	snprintf(b->report.redis_version, sizeof b->report.redis_version, "%s", b->rig.redis_version);
+	int few = b->repeats < 2 ? 1 : 2; /* the long ones */
+	simple(b, o, "a", "50,000 streams through 8 workers of 64 credits", case_throughput, b->repeats);
+	hold(b, o, "b1k", 1000, 1);
+	hold(b, o, "b10k", 10000, 1);
+	hold(b, o, "b50k", 50000, 1);
+	hold(b, o, "b100k", 100000, few);
+	latency(b, o, "c100", 100);
+	latency(b, o, "c1000", 1000);
+	simple(b, o, "d", "10,000 streams of a killed daemon, T = 10 s", case_recovery, few);
+	simple(b, o, "e", "start with 50,000 own pending entries", case_start, b->repeats);
+	simple(b, o, "f", "1,000 workers, a tenth reconnects every second", case_churn, few);
+	rig_down(&b->rig);
+}
+
+static void on_three_masters(struct bench *b, const struct options *o)
+{
+	if (!is_wanted(o, "g") && !is_wanted(o, "g10k"))
+		return;
+	rig_up(&b->rig, o->daemon, RIG_MASTERS);
+	simple(b, o, "g", "50,000 streams through 8 workers of 64 credits, three masters", case_throughput, b->repeats);
+	hold(b, o, "g10k", 10000, 1);
+	rig_down(&b->rig);
+}
+
+int main(int argc, char **argv)
+{
+	struct options o;
+	parse(argc, argv, &o);
+	signal(SIGPIPE, SIG_IGN);
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	prctl(PR_SET_TIMERSLACK, 1000L, 0L, 0L, 0L);
+	struct rlimit files;
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+	if (access(o.daemon, X_OK) != 0)
+		proc_die("%s is not there: make first", o.daemon);
+	static struct bench b;
+	b = (struct bench){
+		.repeats = o.repeats, .seconds = o.seconds, .scale = o.scale, .report.n_cpus = proc_n_cpus()};
+	on_one_master(&b, &o);
+	on_three_masters(&b, &o);
+	if (!b.report.n_cases)
+		usage(64);
+	printf("\n%s", report_json(&b.report, o.json) ? "figures: " : "not written: ");
+	puts(o.json);
+	return 0;
+}

@@ -1,0 +1,38 @@
+/* pool - many workers in one thread: sessions of the worker protocol over epoll, with as little work per frame as goes,
+ * so that what is measured is the daemon. Frames are scanned, not parsed: they come from our own encoder.
+ * A session answers pings; in a pool that finishes, every assign is answered by done at once, else it is kept. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct pool;
+
+struct pool_opts {
+	const char *path; /* copied */
+	int n_sessions, credits;
+	bool finishes;
+	void (*on_assign)(void *arg, const char *stream, size_t len); /* may be NULL */
+	void *arg;
+};
+
+struct pool_counts {
+	uint64_t n_welcome, n_assigned, n_ok, n_lost, n_revoked, n_refused, n_errors, n_resumed, n_gone, n_closed,
+		n_pings;
+	uint64_t n_held; /* assigned or resumed, and not finished */
+};
+
+struct pool *pool_open(const struct pool_opts *o);
+void pool_close(struct pool *p);
+void pool_connect(struct pool *p, int i); /* a session that is not connected; resumes when it was before */
+void pool_connect_all(struct pool *p);
+void pool_drop(struct pool *p, int i); /* closes without bye; what it held it will resume */
+void pool_drop_all(struct pool *p);
+void pool_finish(struct pool *p); /* done for everything held, and from now on at once */
+/* Waits at most wait_us for events and serves them. */
+void pool_round(struct pool *p, int64_t wait_us);
+/* Also watches another descriptor for reading. */
+void pool_watch(struct pool *p, int fd, void (*fn)(void *arg), void *arg);
+const struct pool_counts *pool_counts(const struct pool *p);
+/* The same pool's sessions come with these credits from now on. */
+void pool_credits(struct pool *p, int credits);
