@@ -264,13 +264,15 @@ static void on_note(struct handoff *h, struct lane *l, const struct note *given)
 		on_moving(h, l, &n);
 		return;
 	}
-	bool first = is_first(h, &n), has_effect = is_start(n.kind) || n.kind == NOTE_SMIGRATED || relax_matches(l, n.kind);
+	bool first = is_first(h, &n),
+	     has_effect = is_start(n.kind) || n.kind == NOTE_SMIGRATED || relax_matches(l, n.kind);
 	count_note(h, n.kind, !first ? NOTE_DUPLICATE : has_effect ? NOTE_ACTED : NOTE_STALE);
 	relax_note(h, l, &n);
 	if (!first)
 		return;
 	handoff_say(h, has_effect ? SAY_NOTICE : SAY_DEBUG, "maintenance: %s seq=%lld%s", note_name(n.kind),
-		(long long)n.seq, has_effect ? is_start(n.kind) ? ": time-outs relaxed" : "" : " (nothing waits for it)");
+		(long long)n.seq,
+		has_effect ? is_start(n.kind) ? ": time-outs relaxed" : "" : " (nothing waits for it)");
 	if (is_start(n.kind))
 		handoff_add(h, HANDOFF_HURRY, 0);
 	if (n.kind == NOTE_SMIGRATED)
@@ -312,7 +314,8 @@ static void on_closed(struct handoff *h, struct lane *l)
 static struct op *op_to(struct handoff *h, const char *address)
 {
 	for (int i = 0; i < OPS; i++)
-		if (h->ops[i].serial && h->ops[i].until > h->now && h->ops[i].to[0] && strcmp(h->ops[i].to, address) == 0)
+		if (h->ops[i].serial && h->ops[i].until > h->now && h->ops[i].to[0] &&
+			strcmp(h->ops[i].to, address) == 0)
 			return &h->ops[i];
 	return NULL;
 }

@@ -139,7 +139,7 @@ const struct metrics_handoff *handoff_metrics(const struct handoff *h);
 
 /* ---- events that two connections deliver ---- */
 enum { HANDOFF_SEEN = 4096 };
-struct handoff_seen { /* zeroed at first */
+struct handoff_seen {                   /* zeroed at first */
 	uint64_t hash[2][HANDOFF_SEEN]; /* the younger half is .young; it changes when it is half full */
 	uint32_t n;
 	uint8_t young;

@@ -34,8 +34,8 @@ struct lane {
 	uint32_t last_op;              /* the last one it took part in */
 	uint32_t given_up;             /* the op whose endpoint it does not try any more */
 	unsigned n_tries;
-	mono_ms at;       /* of the state: due, or deadline */
-	mono_ms began;    /* this handoff */
+	mono_ms at;    /* of the state: due, or deadline */
+	mono_ms began; /* this handoff */
 	mono_ms up_at;
 	bool has_old;     /* connections that were left and not closed yet */
 	mono_ms close_at; /* they: S closes them then; others at the latest */
@@ -84,9 +84,15 @@ void handoff_say(struct handoff *h, enum say_level level, const char *fmt, ...) 
 struct op *op_find(struct handoff *h, uint32_t serial);
 /* The operation of this MOVING on a connection at `from`: known, new, or NULL = an older one, to be left alone. */
 struct op *op_of(struct handoff *h, const struct note *n, const char *from, bool *is_new);
-enum op_end { END_MOVED, END_FAILED, END_CUT /* the old one ended first */, END_SUPERSEDED, END_LEFT /* nothing came of it, nothing went wrong */ };
+enum op_end {
+	END_MOVED,
+	END_FAILED,
+	END_CUT /* the old one ended first */,
+	END_SUPERSEDED,
+	END_LEFT /* nothing came of it, nothing went wrong */
+};
 void op_ended(struct handoff *h, struct lane *l, enum op_end how); /* a lane's part in it */
-mono_ms op_tick(struct handoff *h);                               /* says what came of those that have ended */
+mono_ms op_tick(struct handoff *h);                                /* says what came of those that have ended */
 /* endpoint "" = the configured address, which has no breaker */
 bool breaker_allows(struct handoff *h, const char *endpoint);
 void breaker_trial(struct handoff *h, const char *endpoint);

@@ -20,16 +20,17 @@ static void sum_up(struct handoff *h, struct op *op)
 	op->is_said = true;
 	if (op->n_failed > 0) {
 		h->metrics.c[MH_HANDOFF_FAILED]++;
-		handoff_say(h, SAY_WARN, "handoff seq=%lld to %s failed: moved=%u failed=%u: %s", (long long)op->seq, to,
-			op->n_moved, op->n_failed, op->why);
+		handoff_say(h, SAY_WARN, "handoff seq=%lld to %s failed: moved=%u failed=%u: %s", (long long)op->seq,
+			to, op->n_moved, op->n_failed, op->why);
 	} else if (op->n_cut > 0) {
 		h->metrics.c[MH_HANDOFF_FALLBACK]++;
-		handoff_say(h, SAY_WARN, "handoff seq=%lld to %s: moved=%u reconnected=%u: the old connections ended first",
+		handoff_say(h, SAY_WARN,
+			"handoff seq=%lld to %s: moved=%u reconnected=%u: the old connections ended first",
 			(long long)op->seq, to, op->n_moved, op->n_cut);
 	} else if (op->n_moved > 0) {
 		h->metrics.c[MH_HANDOFF_OK]++;
-		handoff_say(h, SAY_NOTICE, "handoff seq=%lld to %s done: moved=%u after_ms=%lld", (long long)op->seq, to,
-			op->n_moved, (long long)(op->ended - op->began));
+		handoff_say(h, SAY_NOTICE, "handoff seq=%lld to %s done: moved=%u after_ms=%lld", (long long)op->seq,
+			to, op->n_moved, (long long)(op->ended - op->began));
 	} else if (op->is_superseded) {
 		h->metrics.c[MH_HANDOFF_SUPERSEDED]++;
 		handoff_say(h, SAY_INFO, "handoff seq=%lld to %s superseded", (long long)op->seq, to);

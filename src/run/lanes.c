@@ -108,9 +108,11 @@ static void say_down(const struct lanes *ls, const struct lane *l, const struct 
 {
 	static const char *const roles[CONN_ROLES] = {"command", "reader", "subscriber"};
 	if (was_up)
-		log_line(LOG_WARN, "shard=%u redis=%s conn=%s lost: %s", ls->o.index, ls->addr, roles[l->role], why->text);
+		log_line(LOG_WARN, "shard=%u redis=%s conn=%s lost: %s", ls->o.index, ls->addr, roles[l->role],
+			why->text);
 	else if (l->role == CONN_COMMAND)
-		log_line(LOG_WARN, "shard=%u redis=%s cannot connect: %s; trying again", ls->o.index, ls->addr, why->text);
+		log_line(LOG_WARN, "shard=%u redis=%s cannot connect: %s; trying again", ls->o.index, ls->addr,
+			why->text);
 }
 
 static void forget(struct lane_conn **list, struct lane_conn *lc)
@@ -153,7 +155,8 @@ static void on_expired(struct lane_conn *lc, const struct push *p)
 	struct lanes *ls = lc->ls;
 	if (lanes_is_repeated(ls, p->stream, p->id))
 		return;
-	struct shard_event ev = {.kind = SHARD_EXPIRED, .role = CONN_SUBSCRIBER, .svc = SERVICE_NONE, .stream = p->stream, .id = p->id};
+	struct shard_event ev = {
+		.kind = SHARD_EXPIRED, .role = CONN_SUBSCRIBER, .svc = SERVICE_NONE, .stream = p->stream, .id = p->id};
 	ls->o.step(ls->o.arg, &ev);
 }
 
@@ -218,7 +221,8 @@ static void answer_core(struct lanes *ls, const struct flight *f, const redisRep
 	reply_decode(ls->decoder, (enum cmd_kind)f->kind, r, &reply);
 	if (f->role == CONN_COMMAND && r)
 		hist_add(&ls->command_time, (double)(mono_now() - f->sent) / 1000.0);
-	struct shard_event ev = {.kind = SHARD_REPLY, .role = (enum conn_role)f->role, .svc = f->svc, .tag = f->tag, .reply = &reply};
+	struct shard_event ev = {
+		.kind = SHARD_REPLY, .role = (enum conn_role)f->role, .svc = f->svc, .tag = f->tag, .reply = &reply};
 	ls->o.step(ls->o.arg, &ev);
 }
 
@@ -286,8 +290,8 @@ static void open_lane(struct lane *l)
 	struct err err;
 	if (strcmp(addr, ls->addr) != 0)
 		(void)redis_addr_parse(addr, &o.addr, &err); /* cannot fail: it came from push_endpoint */
-	struct handoff_event ev = {.kind = HANDOFF_OPEN, .now = mono_now(), .lane = l->id, .role = l->role,
-		.text = {addr, strlen(addr)}};
+	struct handoff_event ev = {
+		.kind = HANDOFF_OPEN, .now = mono_now(), .lane = l->id, .role = l->role, .text = {addr, strlen(addr)}};
 	l->cur = lane_dial(l, &o);
 	lanes_event(ls, &ev);
 }
@@ -367,10 +371,16 @@ void lane_conn_send(struct lane_conn *lc, const struct cmd *cmd, struct flight f
 
 bool lanes_send(struct lanes *ls, const struct effect *ef, mono_ms now)
 {
-	struct lane *l = ef->role == CONN_SUBSCRIBER ? &ls->subscriber : ef->role == CONN_READER ? *reader_at(ls, ef->svc) : &ls->command;
+	struct lane *l = ef->role == CONN_SUBSCRIBER ? &ls->subscriber
+			 : ef->role == CONN_READER   ? *reader_at(ls, ef->svc)
+						     : &ls->command;
 	if (!l || !l->cur)
 		return false;
-	struct flight f = {.tag = ef->tag, .sent = now, .svc = ef->cmd.svc, .kind = (uint8_t)ef->cmd.kind, .role = (uint8_t)ef->role};
+	struct flight f = {.tag = ef->tag,
+		.sent = now,
+		.svc = ef->cmd.svc,
+		.kind = (uint8_t)ef->cmd.kind,
+		.role = (uint8_t)ef->role};
 	/* .timeout_ms is what the command itself may take and the time-out */
 	mono_ms own = ef->timeout_ms ? ef->timeout_ms - ls->o.command_timeout_ms : 0;
 	mono_ms deadline = now + mono_max(ef->timeout_ms, own + lane_timeout(ls, l, now));

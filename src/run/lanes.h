@@ -16,7 +16,7 @@
 struct lanes;
 
 struct lanes_opts {
-	uint16_t index;          /* the shard's */
+	uint16_t index; /* the shard's */
 	struct loop *loop;
 	struct redis_opts redis; /* .addr as configured or told by the topology; strings outlive the lanes */
 	struct handoff_rules rules;
@@ -32,7 +32,7 @@ struct lanes_opts {
 };
 
 struct lanes *lanes_new(const struct lanes_opts *o);
-void lanes_free(struct lanes *ls); /* after lanes_quit and the end of the loop */
+void lanes_free(struct lanes *ls);                                    /* after lanes_quit and the end of the loop */
 void lanes_open(struct lanes *ls, enum conn_role role, uint16_t svc); /* open already: nothing */
 void lanes_close_reader(struct lanes *ls, uint16_t svc);
 /* Sends an EFF_REDIS. False: there is no such connection; the caller answers "none". */

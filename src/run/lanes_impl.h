@@ -6,8 +6,8 @@ struct lane_conn { /* one connection; the callbacks' argument */
 	struct lanes *ls;
 	struct lane *lane; /* NULL: closed, waits for its last NULL replies */
 	struct redis_conn *conn;
-	size_t n_open; /* replies to come */
-	bool is_done;  /* closed, no callback comes any more */
+	size_t n_open;          /* replies to come */
+	bool is_done;           /* closed, no callback comes any more */
 	struct lane_conn *next; /* of .old, or of .closing */
 };
 

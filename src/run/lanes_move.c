@@ -83,7 +83,8 @@ static void unblock(struct lanes *ls, const struct lane *l, mono_ms now)
 	for (const struct lane_conn *lc = l->old; lc && c; lc = lc->next) {
 		int64_t id = redis_client_id(lc->conn);
 		const struct redis_addr *a = redis_addr_of(c->conn), *b = redis_addr_of(lc->conn);
-		if (lc->n_open == 0 || id <= 0 || !redis_is_up(c->conn) || a->port != b->port || strcmp(a->host, b->host) != 0)
+		if (lc->n_open == 0 || id <= 0 || !redis_is_up(c->conn) || a->port != b->port ||
+			strcmp(a->host, b->host) != 0)
 			continue;
 		struct cmd cmd = {.kind = CMD_UNBLOCK, .svc = SERVICE_NONE, .count = id};
 		lane_conn_send(c, &cmd, (struct flight){.kind = CMD_UNBLOCK, .is_own = true},
@@ -123,8 +124,11 @@ static void refresh(struct lanes *ls, int64_t seq)
 
 static void say(const struct handoff_effect *ef)
 {
-	static const enum log_level levels[] = {[SAY_ERROR] = LOG_ERROR, [SAY_WARN] = LOG_WARN, [SAY_NOTICE] = LOG_NOTICE,
-		[SAY_INFO] = LOG_INFO, [SAY_DEBUG] = LOG_DEBUG};
+	static const enum log_level levels[] = {[SAY_ERROR] = LOG_ERROR,
+		[SAY_WARN] = LOG_WARN,
+		[SAY_NOTICE] = LOG_NOTICE,
+		[SAY_INFO] = LOG_INFO,
+		[SAY_DEBUG] = LOG_DEBUG};
 	log_line(levels[ef->level], "%s", ef->text->bytes);
 }
 
@@ -184,7 +188,10 @@ static void tell_switched(struct lanes *ls)
 		l->has_switched = false;
 		if (l->role == CONN_SUBSCRIBER || !redis_is_up(l->cur->conn))
 			continue;
-		struct shard_event ev = {.kind = SHARD_CONN, .role = l->role, .svc = l->svc, .up = true,
+		struct shard_event ev = {.kind = SHARD_CONN,
+			.role = l->role,
+			.svc = l->svc,
+			.up = true,
 			.client_id = redis_client_id(l->cur->conn)};
 		ls->o.step(ls->o.arg, &ev);
 	}
@@ -250,8 +257,11 @@ static void add_conn(const struct lanes *ls, struct snapshot *sn, const struct l
 	if (!l->cur || sn->n_conns == SNAPSHOT_CONNS)
 		return;
 	struct snapshot_conn *c = &sn->conns[sn->n_conns++];
-	*c = (struct snapshot_conn){.role = (uint8_t)l->role, .is_up = redis_is_up(l->cur->conn), .svc = l->svc,
-		.is_relaxed = handoff_is_relaxed(ls->handoff, l->id), .handoff = (uint8_t)handoff_state(ls->handoff, l->id),
+	*c = (struct snapshot_conn){.role = (uint8_t)l->role,
+		.is_up = redis_is_up(l->cur->conn),
+		.svc = l->svc,
+		.is_relaxed = handoff_is_relaxed(ls->handoff, l->id),
+		.handoff = (uint8_t)handoff_state(ls->handoff, l->id),
 		.maint = (uint8_t)redis_maint(l->cur->conn)};
 	redis_addr_format(redis_addr_of(l->cur->conn), c->endpoint, sizeof c->endpoint);
 	for (const struct lane_conn *lc = l->old; lc; lc = lc->next) {
@@ -269,8 +279,11 @@ void lanes_snapshot(const struct lanes *ls, struct snapshot *sn)
 		add_conn(ls, sn, l);
 	const char *endpoint;
 	struct handoff_gauges g = handoff_gauges(ls->handoff);
-	sn->handoff = (struct snapshot_handoff){.n_active = g.n_active, .n_queued = g.n_queued, .n_relaxed = g.n_relaxed,
-		.n_breakers_open = g.n_breakers_open, .breaker = (uint8_t)handoff_breaker(ls->handoff, &endpoint)};
+	sn->handoff = (struct snapshot_handoff){.n_active = g.n_active,
+		.n_queued = g.n_queued,
+		.n_relaxed = g.n_relaxed,
+		.n_breakers_open = g.n_breakers_open,
+		.breaker = (uint8_t)handoff_breaker(ls->handoff, &endpoint)};
 	sn->handoff.m = *handoff_metrics(ls->handoff);
 	snprintf(sn->handoff.breaker_endpoint, sizeof sn->handoff.breaker_endpoint, "%s", endpoint);
 	hist_merge(&sn->redis.h[HR_COMMAND], &ls->command_time);

@@ -44,7 +44,8 @@ Test(push, as_captured)
 	IS_NOTE(">4\r\n$12\r\nFAILING_OVER\r\n:0\r\n:2\r\n$6\r\n[\"21\"]\r\n", NOTE_FAILING_OVER, 0, 2, "");
 	IS_NOTE(">3\r\n$11\r\nFAILED_OVER\r\n:1\r\n$6\r\n[\"21\"]\r\n", NOTE_FAILED_OVER, 1, 0, "");
 	IS_NOTE(">3\r\n$10\r\nSMIGRATING\r\n:18\r\n$9\r\n8892-8991\r\n", NOTE_SMIGRATING, 18, 0, "");
-	IS_NOTE(">3\r\n$9\r\nSMIGRATED\r\n:19\r\n*1\r\n*3\r\n$20\r\n10.129.228.140:13486\r\n$18\r\n10.252.90.18:13486\r\n"
+	IS_NOTE(">3\r\n$9\r\nSMIGRATED\r\n:19\r\n*1\r\n*3\r\n$20\r\n10.129.228.140:13486\r\n$18\r\n10.252.90.18:"
+		"13486\r\n"
 		"$9\r\n8892-8991\r\n",
 		NOTE_SMIGRATED, 19, 0, "");
 }
@@ -66,14 +67,16 @@ Test(push, leniently)
 
 Test(push, endpoints)
 {
-	row("Endpoints: null in every spelling, v4, names, v6 with and without brackets; what cannot be dialled is null");
+	row("Endpoints: null in every spelling, v4, names, v6 with and without brackets; what cannot be dialled is "
+	    "null");
 	static const struct {
 		const char *in, *out;
-	} rows[] = {{"h:1", "h:1"}, {"10.0.0.1:65535", "10.0.0.1:65535"}, {"a-b.c_d.example:6379", "a-b.c_d.example:6379"},
-		{"[::1]:6379", "[::1]:6379"}, {"2001:db8::7:6379", "[2001:db8::7]:6379"}, {"", ""}, {"null", ""}, {"?:6379", ""},
-		{":6379", ""}, {"host", ""}, {"host:", ""}, {"host:0", ""}, {"host:65536", ""}, {"host:-1", ""}, {"host:+1", ""},
-		{"host:12x", ""}, {"host:000001", ""}, {"a b:1", ""}, {"[::1]", ""}, {"[]:1", ""}, {"[x]:1", ""}, {"[::1:1", ""},
-		{"a:b:1", ""}, {"::1", ""}, {"h/x:1", ""}};
+	} rows[] = {{"h:1", "h:1"}, {"10.0.0.1:65535", "10.0.0.1:65535"},
+		{"a-b.c_d.example:6379", "a-b.c_d.example:6379"}, {"[::1]:6379", "[::1]:6379"},
+		{"2001:db8::7:6379", "[2001:db8::7]:6379"}, {"", ""}, {"null", ""}, {"?:6379", ""}, {":6379", ""},
+		{"host", ""}, {"host:", ""}, {"host:0", ""}, {"host:65536", ""}, {"host:-1", ""}, {"host:+1", ""},
+		{"host:12x", ""}, {"host:000001", ""}, {"a b:1", ""}, {"[::1]", ""}, {"[]:1", ""}, {"[x]:1", ""},
+		{"[::1:1", ""}, {"a:b:1", ""}, {"::1", ""}, {"h/x:1", ""}};
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
 		char out[HANDOFF_ADDRESS];
 		bool is = push_endpoint(rows[i].in, strlen(rows[i].in), out);
