@@ -286,6 +286,18 @@ static void on_conn(struct coord *c, const struct msg *m)
 		coord_ask_topology(c, "connection lost");
 }
 
+/* Every connection of every shard hears of a slot move. */
+static bool is_news(struct coord *c, int64_t seq)
+{
+	size_t n = sizeof c->announced / sizeof c->announced[0];
+	for (size_t i = 0; i < n; i++)
+		if (c->announced[i].until > c->now && c->announced[i].seq == seq)
+			return false;
+	c->announced[c->n_announced % n].seq = seq;
+	c->announced[c->n_announced++ % n].until = c->now + ANNOUNCED_MS;
+	return true;
+}
+
 /* Nothing is left in a shard without slots. What was sent to it meanwhile comes back before MSG_STOPPED does. */
 static void on_empty(struct coord *c, const struct msg *m)
 {
@@ -572,7 +584,8 @@ static void on_msg(struct coord *c, const struct msg *m)
 		text_unref(m->text);
 		break;
 	case MSG_REFRESH:
-		coord_ask_topology(c, m->text ? m->text->bytes : "asked");
+		if (!m->flag || is_news(c, m->n))
+			coord_ask_topology(c, m->text ? m->text->bytes : "asked");
 		text_unref(m->text);
 		break;
 	case MSG_REPLACED: {

@@ -20,6 +20,7 @@ static void shard_start(struct daemon *d, const struct effect *ef)
 		.to_coord = d->mail};
 	o.rules.seed += ef->to;
 	setup_redis(d->config, d->password, d->tls, o.rules.consumer, &o.redis);
+	setup_handoff(d->config, &o.handoff);
 	struct err err;
 	if (shard_run_start(&o, &d->shards[ef->to], &err) != ERR_OK)
 		log_line(LOG_ERROR, "shard=%u redis=%s not started: %s", ef->to, ef->text->bytes, err.text);
