@@ -190,11 +190,22 @@ static void on_topo_failed(void *arg, const struct err *why)
 	daemon_step(d, &ev);
 }
 
+static void forget_mail(const struct run_msg *m)
+{
+	struct msg late = m->core;
+	if (m->kind == RUN_CORE)
+		msg_fini(&late);
+	else if (m->kind == RUN_SNAPSHOT)
+		mem_free(m->snapshot);
+}
+
 static void on_mail(void *arg, const void *msg)
 {
 	struct daemon *d = arg;
 	const struct run_msg *m = msg;
-	if (m->kind == RUN_CORE) {
+	if (d->is_closing) {
+		forget_mail(m);
+	} else if (m->kind == RUN_CORE) {
 		fault_mail(&m->core);
 		struct coord_event ev = {.kind = COORD_MSG, .msg = &m->core};
 		daemon_step(d, &ev);
@@ -359,6 +370,7 @@ static enum err_code open_all(struct daemon *d, struct err *err)
 
 static void close_all(struct daemon *d)
 {
+	d->is_closing = true;
 	for (uint16_t i = 0; i < d->n_shards; i++)
 		shard_stop(d, i);
 	control_door_close(d->control);
@@ -371,6 +383,7 @@ static void close_all(struct daemon *d)
 		signals_close(d->signals);
 	if (d->mail) {
 		mailbox_refuse(d->mail);
+		mailbox_drain(d->mail);
 		mailbox_close(d->mail);
 	}
 	if (d->loop)

@@ -42,7 +42,7 @@ struct daemon {
 	bool topo_was_known;
 	char topo_why[512]; /* last failure */
 	int exit_code;
-	bool is_ending;
+	bool is_ending, is_closing;
 	bool ready_told, is_stuck; /* service.c */
 	char status[300];
 };
