@@ -63,7 +63,8 @@ static enum err_code load(struct state_store *s, int fd, const char *node, struc
 		return code;
 	mono_ms age = mono_now() - s->state.saved_at;
 	if (s->state.node.len != strlen(node) || memcmp(s->state.node.p, node, s->state.node.len) != 0)
-		return err_set(err, ERR_INVALID, "it is of node %.*s", (int)(s->state.node.len < 200 ? s->state.node.len : 200), s->state.node.p);
+		return err_set(err, ERR_INVALID, "it is of node %.*s",
+			(int)(s->state.node.len < 200 ? s->state.node.len : 200), s->state.node.p);
 	if (age < 0 || age > STATE_STORE_AGE_MS)
 		return err_set(err, ERR_INVALID, "it is %lld ms old", (long long)age);
 	return ERR_OK;
@@ -103,7 +104,8 @@ void state_store_take(struct daemon *d, struct notify_fd *fds, size_t n)
 		return;
 	}
 	if (s->has_state || s->n_conns)
-		log_line(LOG_WARN, "stored state dropped, connections=%zu closed: %s", s->n_conns, s->has_state ? err.text : "there is none");
+		log_line(LOG_WARN, "stored state dropped, connections=%zu closed: %s", s->n_conns,
+			s->has_state ? err.text : "there is none");
 	drop(s);
 }
 
@@ -150,7 +152,8 @@ static void adopt(struct daemon *d, struct state_store *s)
 			n++;
 			continue;
 		}
-		log_line(LOG_WARN, "stored connection of worker=%.*s dropped: %s", (int)(r->name.len < 127 ? r->name.len : 127), r->name.p, err.text);
+		log_line(LOG_WARN, "stored connection of worker=%.*s dropped: %s",
+			(int)(r->name.len < 127 ? r->name.len : 127), r->name.p, err.text);
 		close(fd);
 	}
 	log_line(LOG_NOTICE, "connections=%zu of the former process go on", n);
@@ -168,7 +171,9 @@ void state_store_try(struct daemon *d)
 	if (coord_knows_own(d->core))
 		adopt(d, s);
 	else
-		log_line(LOG_WARN, "stored state dropped, connections=%zu closed: Redis was not reached while their leases ran", s->n_conns);
+		log_line(LOG_WARN,
+			"stored state dropped, connections=%zu closed: Redis was not reached while their leases ran",
+			s->n_conns);
 	drop(s);
 }
 
@@ -241,8 +246,9 @@ static bool save_image(const struct state *s)
 			break;
 		at += (size_t)n;
 	}
-	bool ok = fd >= 0 && at == image.len && fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0 &&
-		notify_store(STATE_NAME, fd);
+	bool ok = fd >= 0 && at == image.len &&
+		  fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0 &&
+		  notify_store(STATE_NAME, fd);
 	if (fd >= 0)
 		close(fd);
 	buf_fini(&image);
@@ -282,7 +288,10 @@ void state_store_save(struct daemon *d)
 		ok = save_one(d, m, &conns[n], &v[n]);
 		n += ok;
 	}
-	struct state s = {.saved_at = mono_now(), .node = {d->config->node.id, strlen(d->config->node.id)}, .conns = conns, .n_conns = n};
+	struct state s = {.saved_at = mono_now(),
+		.node = {d->config->node.id, strlen(d->config->node.id)},
+		.conns = conns,
+		.n_conns = n};
 	if (n)
 		ok = save_image(&s) && notify_barrier(BARRIER_MS) && ok;
 	if (ok && n)
