@@ -248,14 +248,16 @@ static void on_ask(struct coord *c, const struct msg *m)
 
 static void on_moved(struct coord *c, const struct msg *m)
 {
-	effects_say(c->out, SAY_DEBUG, "shard=%u slot=%u %s=%s", m->from, m->slot, m->asking ? "ask" : "moved", m->text ? m->text->bytes : "?");
 	if (m->asking && m->text && m->text->len) {
 		on_ask(c, m);
+		coord_ask_topology(c, "ask");
 		return;
 	}
 	if (m->text && m->text->len && topology_moved(&c->topo, m->slot, m->text->bytes)) {
 		c->m[MP_TOPO_MOVED_OK]++;
 		topology_changed(c);
+	} else {
+		coord_route_readers(c); /* one that followed an ASK which is over */
 	}
 	coord_ask_topology(c, "moved");
 }
@@ -705,15 +707,17 @@ static void finish_turn(struct coord *c)
 	sweep_services(c);
 	while (!list_empty(&c->gone))
 		member_free(c, LIST_OF(struct member, all, c->gone.next));
-	if (c->stop_at != MONO_NEVER && (c->stop_at <= c->now || (!c->is_draining && c->ledger.n_state[ENTRY_FINISHING] == 0))) {
+	if (c->stop_at != MONO_NEVER && (c->stop_at <= c->now || c->ledger.n_state[ENTRY_FINISHING] == 0)) {
 		c->stop_at = MONO_NEVER;
 		effects_add(c->out, EFF_FATAL);
 	}
 	/* what is busy is not ours to give; what Redis does not take in time stays for the next process */
-	if (c->stop_after_drain && (c->ledger.n == c->ledger.n_state[ENTRY_BUSY] || c->drain_over <= c->now)) {
+	if (c->stop_after_drain && c->ledger.n == c->ledger.n_state[ENTRY_BUSY])
+		c->drain_over = mono_min(c->drain_over, c->now + UNLOCK_WAIT_MS);
+	if (c->stop_after_drain && c->drain_over <= c->now) {
 		c->stop_after_drain = false;
 		c->drain_over = MONO_NEVER;
-		c->stop_at = c->now + UNLOCK_WAIT_MS; /* the last locks are being deleted */
+		effects_add(c->out, EFF_FATAL);
 	}
 }
 

@@ -616,6 +616,8 @@ void member_send_until(struct coord *c, struct member *m)
 		return; /* what it knows is good for long: the next ping tells */
 	mono_ms worth = m->s.told_until + c->shortest_ttl / 10;
 	const struct entry *oldest = list_empty(&m->entries) ? NULL : LIST_OF(struct entry, peers, m->entries.next);
+	if (oldest && oldest->is_lost && m->entries.next == m->entries.prev)
+		return; /* the only one, and it was told to stop */
 	if (oldest && !oldest->is_lost && oldest->good_until && oldest->good_until - TELL_MARGIN_MS < worth)
 		return; /* the smallest is not larger */
 	mono_ms until = member_until(c, m);
