@@ -219,7 +219,7 @@ static bool decode_list(struct reply_decoder *d, const redisReply *r, bool with_
 		return false;
 	struct entry_batch *b = mem_alloc(sizeof *b + n * sizeof b->v[0]);
 	b->n = n;
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; r && i < n; i++) {
 		if (!decode_entry(d, r->element[i], with_fields, &b->v[i])) {
 			entry_batch_free(b);
 			return false;

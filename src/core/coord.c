@@ -490,6 +490,10 @@ static void assign_ready(struct coord *c, struct coord_service *s)
 		if (!seat)
 			return;
 		struct entry *e = LIST_OF(struct entry, peers, list_pop(&s->ready));
+		if (entry_is_late(c, e)) { /* we were stopped on its way: nobody starts on it now */
+			entry_on_due(c, e);
+			continue;
+		}
 		entry_assign(c, e, LIST_OF(struct member, seat, seat));
 	}
 }
@@ -659,6 +663,9 @@ static void handle(struct coord *c, const struct coord_event *ev)
 	case COORD_ACCEPT:
 		member_on_accept(c, ev);
 		break;
+	case COORD_ADOPT:
+		member_on_adopt(c, ev);
+		break;
 	case COORD_FRAME:
 		if (m)
 			member_on_frame(c, m, ev->frame);
@@ -698,7 +705,7 @@ static void finish_turn(struct coord *c)
 	sweep_services(c);
 	while (!list_empty(&c->gone))
 		member_free(c, LIST_OF(struct member, all, c->gone.next));
-	if (c->stop_at != MONO_NEVER && (c->stop_at <= c->now || c->ledger.n_state[ENTRY_FINISHING] == 0)) {
+	if (c->stop_at != MONO_NEVER && (c->stop_at <= c->now || (!c->is_draining && c->ledger.n_state[ENTRY_FINISHING] == 0))) {
 		c->stop_at = MONO_NEVER;
 		effects_add(c->out, EFF_FATAL);
 	}
@@ -706,7 +713,7 @@ static void finish_turn(struct coord *c)
 	if (c->stop_after_drain && (c->ledger.n == c->ledger.n_state[ENTRY_BUSY] || c->drain_over <= c->now)) {
 		c->stop_after_drain = false;
 		c->drain_over = MONO_NEVER;
-		effects_add(c->out, EFF_FATAL);
+		c->stop_at = c->now + UNLOCK_WAIT_MS; /* the last locks are being deleted */
 	}
 }
 

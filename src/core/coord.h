@@ -18,6 +18,8 @@ enum coord_event_kind {
 	COORD_TOPOLOGY_FAILED, /* .text why */
 	COORD_MSG,             /* .msg from a shard: what it owns is the step's */
 	COORD_ACCEPT,          /* .session connected; .pid .uid; .flag = may talk to us; .text = 32 random hex digits, its key */
+	COORD_ADOPT,           /* .session connected to our former process; .pid .uid; .text = its key; .frame = a hello with its name, credits, services and, as
+	                        * .resume, the leases it holds; .until = what it was told; .n = pings so far. Needs coord_knows_own. Refused: EFF_CLOSE */
 	COORD_FRAME,           /* .session .frame */
 	COORD_BAD_INPUT,       /* .session .error (bad_frame, too_big, slow_reader) .text */
 	COORD_END,             /* .session: its socket is closed */
@@ -49,6 +51,7 @@ struct coord_event {
 	pid_t pid;
 	uid_t uid;
 	size_t n;
+	mono_ms until;
 	struct service_rules **services;
 	const struct coord_rules *rules;
 	const struct slot_range *slots;
@@ -58,5 +61,7 @@ struct coord_event {
 
 struct coord *coord_new(const struct coord_rules *rules);
 void coord_free(struct coord *c);
+/* Is it known what a former process of this node has left to us? */
+bool coord_knows_own(const struct coord *c);
 /* Handles what is due at ev->now, then ev; appends effects. Returns the next deadline. */
 mono_ms coord_step(struct coord *c, const struct coord_event *ev, struct effects *out);

@@ -37,6 +37,11 @@ static mono_ms stop_at(struct coord *c, const struct entry *e)
 	return e->good_until - s->rules->stop_margin_ms;
 }
 
+bool entry_is_late(struct coord *c, const struct entry *e)
+{
+	return stop_at(c, e) <= c->now;
+}
+
 void entry_arm(struct coord *c, struct entry *e)
 {
 	mono_ms at = stop_at(c, e);

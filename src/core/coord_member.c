@@ -42,7 +42,7 @@ static void disconnect(struct coord *c, struct member *m)
 }
 
 /* Frees it at the end of the turn: effects of this turn may still name it. */
-static void retire(struct coord *c, struct member *m)
+void member_retire(struct coord *c, struct member *m)
 {
 	disconnect(c, m);
 	m->is_gone = true;
@@ -52,7 +52,7 @@ static void retire(struct coord *c, struct member *m)
 	list_push(&c->gone, &m->all);
 }
 
-static void mark_all(struct coord *c)
+void member_mark_all(struct coord *c)
 {
 	for (uint16_t i = 0; i < c->n_positions; i++)
 		if (c->services[i].rules)
@@ -87,7 +87,7 @@ static void detach(struct coord *c, struct member *m)
 	}
 	m->s.deadline = mono_max(back, m->s.told_until + 2 * TELL_MARGIN_MS);
 	member_arm(c, m);
-	mark_all(c);
+	member_mark_all(c);
 }
 
 static void give_all_back(struct coord *c, struct member *m, enum requeue_why why, bool counted)
@@ -96,7 +96,7 @@ static void give_all_back(struct coord *c, struct member *m, enum requeue_why wh
 		struct entry *e = LIST_OF(struct entry, peers, m->entries.next);
 		entry_requeue(c, e, e->is_lost ? WHY_LOST : why, counted && !e->is_lost);
 	}
-	mark_all(c);
+	member_mark_all(c);
 }
 
 static void ended(struct coord *c, struct member *m, enum metric_process why)
@@ -105,7 +105,7 @@ static void ended(struct coord *c, struct member *m, enum metric_process why)
 	if (m->s.state == SESSION_READY)
 		detach(c, m);
 	else if (m->s.state != SESSION_DETACHED)
-		retire(c, m);
+		member_retire(c, m);
 }
 
 static void fatal(struct coord *c, struct member *m, enum frame_error error, const char *msg)
@@ -129,7 +129,7 @@ void member_on_dead(struct coord *c, struct member *m)
 	if (!list_empty(&m->entries))
 		effects_say(c->out, SAY_NOTICE, "worker=%s pid=%d died: its streams go back", m->s.name, (int)m->s.pid);
 	give_all_back(c, m, WHY_WORKER_DIED, true);
-	retire(c, m);
+	member_retire(c, m);
 }
 
 void member_on_bad_input(struct coord *c, struct member *m, enum frame_error error, const char *text)
@@ -143,12 +143,12 @@ static void bye(struct coord *c, struct member *m)
 	give_all_back(c, m, WHY_BYE, false);
 	effects_add(c->out, EFF_CLOSE)->session = m->s.id;
 	c->m[MP_DISC_BYE]++;
-	retire(c, m);
+	member_retire(c, m);
 }
 
 /* ---- arrival ---- */
 
-void member_on_accept(struct coord *c, const struct coord_event *ev)
+struct member *member_new(struct coord *c, const struct coord_event *ev)
 {
 	struct member *m = mem_alloc(sizeof *m);
 	session_init(&m->s, ev->session, ev->now);
@@ -162,6 +162,12 @@ void member_on_accept(struct coord *c, const struct coord_event *ev)
 	map_put(&c->by_session, &m->s.id, sizeof m->s.id, m);
 	c->n_members++;
 	m->is_connected = true;
+	return m;
+}
+
+void member_on_accept(struct coord *c, const struct coord_event *ev)
+{
+	struct member *m = member_new(c, ev);
 	m->s.deadline = ev->now + c->rules.hello_timeout_ms;
 	member_arm(c, m);
 	if (!ev->flag)
@@ -170,7 +176,7 @@ void member_on_accept(struct coord *c, const struct coord_event *ev)
 		fatal(c, m, FERR_TOO_MANY_SESSIONS, "too many sessions");
 }
 
-static bool take_services(struct coord *c, struct member *m, const struct frame *f)
+bool member_take_services(struct coord *c, struct member *m, const struct frame *f)
 {
 	m->seat.all_services = !f->has_services;
 	char text[512];
@@ -218,7 +224,7 @@ static struct entry *entry_of_lease(struct coord *c, struct slice lease, struct 
 }
 
 /* One lease of a hello's list: kept (true) or gone with an outcome. */
-static bool resume_one(struct coord *c, struct member *m, struct member *old, struct slice lease, enum gone_outcome *gone)
+bool member_resume_one(struct coord *c, struct member *m, struct member *old, struct slice lease, enum gone_outcome *gone)
 {
 	struct entry_id id;
 	struct coord_service *s;
@@ -265,7 +271,7 @@ static void replace_old(struct coord *c, struct member *old)
 	give_all_back(c, old, WHY_RELEASE, false);
 	if (was_connected)
 		effects_add(c->out, EFF_CLOSE)->session = old->s.id;
-	retire(c, old);
+	member_retire(c, old);
 }
 
 static void fill_welcome(struct coord *c, struct member *m, struct out_frame *f)
@@ -296,7 +302,7 @@ static void welcome(struct coord *c, struct member *m)
 	for (size_t i = 0; i < m->n_resume; i++) {
 		struct slice lease = {m->resume[i]->bytes, m->resume[i]->len};
 		enum gone_outcome outcome;
-		if (resume_one(c, m, old, lease, &outcome))
+		if (member_resume_one(c, m, old, lease, &outcome))
 			resumed[n_resumed++] = lease;
 		else
 			gone[n_gone++] = (struct gone){lease, outcome};
@@ -317,12 +323,12 @@ static void welcome(struct coord *c, struct member *m)
 		m->seat.credits, n_resumed, n_gone);
 	placement_join(&c->place, &m->seat);
 	member_arm(c, m);
-	mark_all(c);
+	member_mark_all(c);
 	if (c->is_draining)
 		member_frame(c, m, OUT_DRAIN)->frame.grace_ms = c->drain_end == MONO_NEVER ? 0 : c->drain_end - c->now;
 }
 
-static bool own_known(const struct coord *c)
+bool coord_knows_own(const struct coord *c)
 {
 	if (c->n_start || !c->topo.is_known)
 		return false;
@@ -334,7 +340,7 @@ static bool own_known(const struct coord *c)
 
 void member_try_held(struct coord *c)
 {
-	if (!own_known(c))
+	if (!coord_knows_own(c))
 		return;
 	for (struct link *l = c->members.next, *next; l != &c->members; l = next) {
 		next = l->next;
@@ -352,7 +358,7 @@ static void hello(struct coord *c, struct member *m, const struct frame *f)
 		fatal(c, m, error, why);
 		return;
 	}
-	if (!take_services(c, m, f)) {
+	if (!member_take_services(c, m, f)) {
 		fatal(c, m, FERR_BAD_HELLO, "services: an unknown service, or none");
 		return;
 	}
@@ -363,7 +369,7 @@ static void hello(struct coord *c, struct member *m, const struct frame *f)
 	m->resume = mem_array(f->n_resume + 1, sizeof(struct text *));
 	for (size_t i = 0; i < f->n_resume; i++)
 		m->resume[m->n_resume++] = text_new(f->resume[i].p, f->resume[i].len);
-	if (m->n_resume == 0 || own_known(c)) {
+	if (m->n_resume == 0 || coord_knows_own(c)) {
 		welcome(c, m);
 		return;
 	}
@@ -382,7 +388,7 @@ void member_unseat(struct coord *c, struct entry *e, bool credit_back)
 		return;
 	if (credit_back) {
 		m->seat.in_use--;
-		mark_all(c);
+		member_mark_all(c);
 	} else {
 		session_remember(&m->s, m->seat.credits,
 			(struct session_outcome){.id = e->id, .svc = e->svc, .outcome = GONE_LOST, .is_zombie = true});
@@ -466,7 +472,7 @@ static void late_result(struct coord *c, struct member *m, struct session_outcom
 	if (o && o->is_zombie) {
 		o->is_zombie = false;
 		m->seat.in_use--;
-		mark_all(c);
+		member_mark_all(c);
 	}
 	if (f->kind == FRAME_REVOKED && o)
 		return;
@@ -514,7 +520,7 @@ static void on_credits(struct coord *c, struct member *m, const struct frame *f)
 		return;
 	}
 	m->seat.credits = (uint32_t)f->credits;
-	mark_all(c);
+	member_mark_all(c);
 }
 
 static void on_ready_frame(struct coord *c, struct member *m, const struct frame *f)
@@ -645,7 +651,7 @@ void member_on_due(struct coord *c, struct member *m)
 		return;
 	case SESSION_DETACHED:
 		if (list_empty(&m->entries)) {
-			retire(c, m);
+			member_retire(c, m);
 			return;
 		}
 		m->s.deadline = c->now + 500;

@@ -15,6 +15,7 @@ enum {
 	REROUTE_MS = 100,
 	PARKED_RETRY_MS = 1000,
 	STOP_WAIT_MS = 500,
+	UNLOCK_WAIT_MS = 200,
 	DRAIN_OVER_MS = 5000,
 	STALL_MS = 500
 };
@@ -124,6 +125,7 @@ void entry_bury(struct coord *c, struct entry *e, enum dead_reason why);
 void entry_stopped(struct coord *c, struct entry *e); /* the worker has stopped after a revoke, or by itself */
 void entry_limbo(struct coord *c, struct entry *e, mono_ms until);
 void entry_arm(struct coord *c, struct entry *e);
+bool entry_is_late(struct coord *c, const struct entry *e); /* its work would have to stop by now */
 bool entry_is_worked(const struct entry *e); /* ASSIGNED or REVOKING */
 
 /* coord_member.c: workers */
@@ -145,6 +147,17 @@ mono_ms member_until(const struct coord *c, const struct member *m);
 struct effect *member_frame(struct coord *c, const struct member *m, enum out_kind kind);
 void member_after_stall(struct coord *c); /* nobody was silent: we did not listen */
 void member_free(struct coord *c, struct member *m);
+
+struct member *member_new(struct coord *c, const struct coord_event *ev); /* connected, counted, state NEW */
+void member_retire(struct coord *c, struct member *m); /* gone at the end of the turn */
+bool member_take_services(struct coord *c, struct member *m, const struct frame *f); /* false: an unknown one, or none */
+bool member_resume_one(struct coord *c, struct member *m, struct member *old, struct slice lease, enum gone_outcome *gone);
+void member_mark_all(struct coord *c); /* every service */
+
+/* coord_adopt.c: a session that lives through a restart of the daemon */
+void member_on_adopt(struct coord *c, const struct coord_event *ev);
+/* May its connection be handed to the next process as it is? Not when it waits for an answer that only this process knows of. */
+bool member_can_go_on(const struct coord *c, const struct member *m);
 
 /* coord_ctl.c */
 void coord_on_ctl(struct coord *c, const struct coord_ctl *ctl);

@@ -176,18 +176,8 @@ struct msg *lease_report(struct leases *ls, struct shard_ctx *c, const struct le
 	return m;
 }
 
-static const char *lost_name(enum lost_reason r)
-{
-	static const char *const names[LOST_N] = {"expired", "taken", "missing", "not_pending", "replaced"};
-	return names[r];
-}
-
 void lease_lose(struct leases *ls, struct shard_ctx *c, struct lease *l, enum lost_reason reason)
 {
-	effects_say(c->out, SAY_NOTICE,
-		"shard=%u service=%s stream=%.200s id=%llu-%llu lease lost reason=%s left_ms=%lld", c->index,
-		lease_rules_of(c, l)->name, l->stream->bytes, (unsigned long long)l->id.ms,
-		(unsigned long long)l->id.seq, lost_name(reason), (long long)(l->good_until - c->now));
 	lease_report(ls, c, l, LEASE_IS_LOST)->lost = (uint8_t)reason;
 	lease_forget(ls, c, l);
 }

@@ -59,6 +59,7 @@ struct leases {
 	uint32_t n_in_flight, n_sent; /* in this step */
 	struct renewed *renewed;
 	mono_ms renewed_at;
+	bool is_replaced; /* MSG_REPLACED was sent */
 };
 
 const struct service_rules *lease_rules_of(const struct shard_ctx *c, const struct lease *l);

@@ -38,8 +38,12 @@ static enum whose whose_value(const struct shard_rules *r, struct slice v)
 	return incarnation < r->incarnation ? WHOSE_OLDER : WHOSE_NEWER;
 }
 
-static void replaced(struct shard_ctx *c, struct slice value)
+/* Said once: we are about to end. */
+static void replaced(struct leases *ls, struct shard_ctx *c, struct slice value)
 {
+	if (ls->is_replaced)
+		return;
+	ls->is_replaced = true;
 	char line[512];
 	int n = snprintf(line, sizeof line,
 		"another process with our node id is running: a lock of ours has the value %.*s, ours is %s",
@@ -83,7 +87,7 @@ static void on_checked(struct leases *ls, struct shard_ctx *c, struct lease *l, 
 		ask(ls, c, l, LEASE_SWAPPING, reply->text);
 	} else {
 		if (w == WHOSE_NEWER)
-			replaced(c, reply->text);
+			replaced(ls, c, reply->text);
 		busy(ls, c, l);
 	}
 }
@@ -123,7 +127,7 @@ static void taken(struct leases *ls, struct shard_ctx *c, struct lease *l, struc
 		lease_lose(ls, c, l, LOST_TAKEN);
 		return;
 	}
-	replaced(c, value);
+	replaced(ls, c, value);
 	lease_lose(ls, c, l, LOST_REPLACED);
 }
 

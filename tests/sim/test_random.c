@@ -5,6 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#ifdef __SANITIZE_ADDRESS__
+enum { SEEDS = 3000 };
+#else
+enum { SEEDS = 20000 };
+#endif
+
 static uint64_t number(const char *name, uint64_t fallback)
 {
 	const char *s = getenv(name);
@@ -23,16 +29,16 @@ static void many(uint64_t first, uint64_t n, enum world_size size)
 	}
 }
 
-Test(random, short_runs_with_many_seeds)
+Test(random, short_runs_with_many_seeds, .timeout = 280)
 {
 	if (getenv("SIM_SEED"))
 		many(number("SIM_SEED", 1), 1, number("SIM_LONG", 0) ? WORLD_LONG : WORLD_SHORT);
 	else
-		many(1, number("SIM_SEEDS", 10000), WORLD_SHORT);
+		many(1, number("SIM_SEEDS", SEEDS), WORLD_SHORT);
 }
 
-Test(random, a_few_long_runs)
+Test(random, a_few_long_runs, .timeout = 280)
 {
 	if (!getenv("SIM_SEED"))
-		many(1000001, number("SIM_SEEDS", 10000) / 100, WORLD_LONG);
+		many(1000001, number("SIM_SEEDS", SEEDS) / 50, WORLD_LONG);
 }

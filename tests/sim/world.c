@@ -265,7 +265,8 @@ uint32_t world_add(struct world *w, uint16_t svc, const char *stream)
 	struct entry_id id = model_redis_add(s->model, &w->names[svc], stream, info, 0, w->now);
 	if (s->replica) /* the producer waits for the replica */
 		model_redis_add(s->replica, &w->names[svc], stream, info, 0, w->now);
-	world_tell(w, "add %s %s %llu-%llu", w->rules[svc].name, stream, (unsigned long long)id.ms, (unsigned long long)id.seq);
+	world_tell(w, "add %s %s %llu-%llu", w->rules[svc].name, stream, (unsigned long long)id.ms % 100000000,
+		(unsigned long long)id.seq);
 	server_served(w, s);
 	return i;
 }
@@ -289,7 +290,7 @@ bool world_settled(struct world *w)
 		if (w->daemons[i].is_alive && w->daemons[i].core->ledger.n)
 			return false;
 	for (unsigned i = 0; i < w->n_workers; i++)
-		for (unsigned h = 0; h < WORLD_HOLDS; h++)
+		for (unsigned h = 0; w->workers[i].daemon->is_alive && h < WORLD_HOLDS; h++)
 			if (w->workers[i].holds[h].used)
 				return false;
 	return true;

@@ -211,6 +211,7 @@ struct world {
 	struct item items[WORLD_ITEMS];
 	uint32_t n_items;
 	bool is_calm;      /* no more faults: delays are short */
+	bool has_gone;     /* daemon 0 has gone for good */
 	bool has_lost;     /* a failover has lost writes in this run */
 	mono_ms moved_at;  /* last time something beyond the margins was done to Redis */
 	struct { /* leases that were assigned, for what is said of them later */
@@ -299,6 +300,7 @@ uint32_t item_of_lease(struct world *w, struct slice lease);
 void trace_cmd(struct world *w, const struct lane *l, const struct cmd *c);
 void trace_reply(struct world *w, const struct lane *l, enum cmd_kind kind, const struct reply *r);
 void trace_msg(struct world *w, const struct daemon *d, uint16_t shard, bool is_up, const struct msg *m);
+const char *trace_lease(const char *lease, char out[40]);
 void trace_out(struct world *w, const struct worker *k, const struct out_frame *f);
 
 /* ---- faults: world_fault.c ---- */

@@ -37,7 +37,7 @@ static void heal_one(struct world *w, struct event *ev)
 	}
 	if (f->daemon && f->daemon->is_alive)
 		daemon_pause(w, f->daemon, false);
-	else if (f->daemon)
+	else if (f->daemon && !(w->has_gone && f->daemon->index == 0))
 		daemon_start(w, f->daemon);
 	if (f->worker && f->worker->is_alive)
 		worker_pause(w, f->worker, false);
@@ -235,11 +235,8 @@ void faults_heal(struct world *w)
 		model_redis_fail(w->servers[i].model, CMD_N, 0, NULL);
 		model_redis_set_oom(w->servers[i].model, false);
 	}
-	for (unsigned i = 0; i < w->o.n_daemons; i++) {
+	for (unsigned i = 0; i < w->o.n_daemons; i++)
 		daemon_pause(w, &w->daemons[i], false);
-		if (!w->daemons[i].is_alive)
-			daemon_start(w, &w->daemons[i]);
-	}
 	for (unsigned i = 0; i < w->n_workers; i++) {
 		worker_pause(w, &w->workers[i], false);
 		worker_start(w, &w->workers[i]);

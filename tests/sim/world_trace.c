@@ -2,6 +2,7 @@
  * entries, frames, and the coordinator's log. */
 #include "sim/world.h"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char *const msg_names[MSG_N] = {"slots", "service", "service_gone", "credits", "lease_acquire", "lease_release",
@@ -12,6 +13,16 @@ static bool is_told(enum cmd_kind k)
 {
 	return k == CMD_LOCK || k == CMD_LOCK_SWAP || k == CMD_UNLOCK || k == CMD_TAKE || k == CMD_DONE || k == CMD_REQUEUE ||
 	       k == CMD_DEAD || k == CMD_ACK_DEL || k == CMD_DEAD_ADD || k == CMD_TOMB || k == CMD_GROUP_CREATE;
+}
+
+/* "1700000001000-0.0123…" as 1000-0: what the clock of the story says. */
+const char *trace_lease(const char *lease, char out[40])
+{
+	char *end;
+	unsigned long long ms = strtoull(lease, &end, 10);
+	unsigned long long seq = *end == '-' ? strtoull(end + 1, NULL, 10) : 0;
+	snprintf(out, 40, "%llu-%llu", ms - 1700000000000ull, seq);
+	return out;
 }
 
 void trace_cmd(struct world *w, const struct lane *l, const struct cmd *c)
@@ -60,19 +71,20 @@ void trace_out(struct world *w, const struct worker *k, const struct out_frame *
 	static const char *const reasons[REVOKE_N] = {"lost", "drain", "timeout", "operator", "shutdown"};
 	static const char *const outcomes[] = {"done", "requeued", "dead", "lost"};
 	static const char *const fors[] = {"done", "fail", "release"};
+	char id[40];
 	switch (f->kind) {
 	case OUT_WELCOME:
 		world_tell(w, "w%u < welcome resumed=%zu gone=%zu until=%lld", k->index, f->n_resumed, f->n_gone, (long long)f->until_ms);
 		break;
 	case OUT_ASSIGN:
-		world_tell(w, "w%u < assign %s %.15s retry=%lld until=%lld", k->index, f->stream.p, f->lease.p, (long long)f->retry,
+		world_tell(w, "w%u < assign %s %s retry=%lld until=%lld", k->index, f->stream.p, trace_lease(f->lease.p, id), (long long)f->retry,
 			(long long)f->until_ms);
 		break;
 	case OUT_OK:
-		world_tell(w, "w%u < ok %.15s for=%s outcome=%s", k->index, f->lease.p, fors[f->ok_for], outcomes[f->outcome]);
+		world_tell(w, "w%u < ok %s for=%s outcome=%s", k->index, trace_lease(f->lease.p, id), fors[f->ok_for], outcomes[f->outcome]);
 		break;
 	case OUT_REVOKE:
-		world_tell(w, "w%u < revoke %.15s reason=%s grace=%lld", k->index, f->lease.p, reasons[f->reason], (long long)f->grace_ms);
+		world_tell(w, "w%u < revoke %s reason=%s grace=%lld", k->index, trace_lease(f->lease.p, id), reasons[f->reason], (long long)f->grace_ms);
 		break;
 	case OUT_DRAIN:
 		world_tell(w, "w%u < drain grace=%lld", k->index, (long long)f->grace_ms);
@@ -83,7 +95,7 @@ void trace_out(struct world *w, const struct worker *k, const struct out_frame *
 	case OUT_PONG:
 		break;
 	case OUT_ERR:
-		world_tell(w, "w%u < err code=%d %.15s", k->index, f->error, f->lease.p ? f->lease.p : "");
+		world_tell(w, "w%u < err code=%d %s", k->index, f->error, f->lease.p ? trace_lease(f->lease.p, id) : "");
 		break;
 	}
 }

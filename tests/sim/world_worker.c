@@ -78,8 +78,9 @@ static void send_frame(struct world *w, struct worker *k, enum frame_kind kind, 
 	}
 	static const char *const names[FRAME_N] = {[FRAME_DONE] = "done", [FRAME_FAIL] = "fail", [FRAME_RELEASE] = "release",
 		[FRAME_REVOKED] = "revoked", [FRAME_BYE] = "bye", [FRAME_CREDITS] = "credits", [FRAME_PROGRESS] = "progress"};
+	char id[40];
 	if (names[kind])
-		world_tell(w, "w%u %s%s%.17s%s", k->index, names[kind], lease ? " " : "", lease ? lease : "", dead ? " dead" : "");
+		world_tell(w, "w%u %s%s%s%s", k->index, names[kind], lease ? " " : "", lease ? trace_lease(lease, id) : "", dead ? " dead" : "");
 	up_send(w, k, u);
 }
 

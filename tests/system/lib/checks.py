@@ -111,14 +111,12 @@ def overlaps(journals, by="stream", slack_ms=0):
 
 
 def finished(journals):
-    """stream -> how often a worker said done."""
+    """stream -> how often workers finished it: leases for which done was said, however often it was repeated."""
     n = {}
     for j in journals:
         name = {r["f"]["lease"]: r["f"]["stream"] for r in j if r["f"]["t"] == "assign"}
-        for r in j:
-            if r["d"] == "out" and r["f"]["t"] == "done" and r["f"]["lease"] in name:
-                s = name[r["f"]["lease"]]
-                n[s] = n.get(s, 0) + 1
+        for lease in {r["f"]["lease"] for r in j if r["d"] == "out" and r["f"]["t"] == "done"} & set(name):
+            n[name[lease]] = n.get(name[lease], 0) + 1
     return n
 
 

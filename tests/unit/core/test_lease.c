@@ -390,6 +390,17 @@ Test(lease, taken_by_another_process_of_ours_ends_us, .init = story_up, .fini = 
 		     "[ 4800] > lease 1 lost replaced until=11000\n");
 }
 
+Test(lease, that_we_are_replaced_is_told_once, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	hold(2);
+	story_msg_in((struct msg){.kind = MSG_HURRY});
+	story_txt(CMD_RENEW, "redis-consumer-me/21");
+	story_txt(CMD_RENEW, "redis-consumer-me/21");
+	cr_assert_eq(W.n_msgs[MSG_REPLACED], 1);
+	cr_assert_eq(shard_n_leases(W.s), 0);
+}
+
 Test(lease, new_times_of_the_service_hold_at_once, .init = story_up, .fini = story_down)
 {
 	hold(1);
