@@ -705,15 +705,17 @@ static void finish_turn(struct coord *c)
 	sweep_services(c);
 	while (!list_empty(&c->gone))
 		member_free(c, LIST_OF(struct member, all, c->gone.next));
-	if (c->stop_at != MONO_NEVER && (c->stop_at <= c->now || (!c->is_draining && c->ledger.n_state[ENTRY_FINISHING] == 0))) {
+	if (c->stop_at != MONO_NEVER && (c->stop_at <= c->now || c->ledger.n_state[ENTRY_FINISHING] == 0)) {
 		c->stop_at = MONO_NEVER;
 		effects_add(c->out, EFF_FATAL);
 	}
 	/* what is busy is not ours to give; what Redis does not take in time stays for the next process */
-	if (c->stop_after_drain && (c->ledger.n == c->ledger.n_state[ENTRY_BUSY] || c->drain_over <= c->now)) {
+	if (c->stop_after_drain && c->ledger.n == c->ledger.n_state[ENTRY_BUSY])
+		c->drain_over = mono_min(c->drain_over, c->now + UNLOCK_WAIT_MS);
+	if (c->stop_after_drain && c->drain_over <= c->now) {
 		c->stop_after_drain = false;
 		c->drain_over = MONO_NEVER;
-		c->stop_at = c->now + UNLOCK_WAIT_MS; /* the last locks are being deleted */
+		effects_add(c->out, EFF_FATAL);
 	}
 }
 

@@ -246,7 +246,8 @@ static void perform_coord(struct world *w, struct daemon *d, struct effect *ef)
 	} else if (ef->kind == EFF_TOPOLOGY) {
 		event_at(w, &d->topo, w->now + world_lag(w) + world_lag(w));
 	} else if (ef->kind == EFF_FATAL) {
-		world_tell(w, "d%u ends: %lld %s", d->index, (long long)ef->n, ef->text ? ef->text->bytes : "");
+		const char *why = ef->text ? ef->text->bytes : "";
+		world_tell(w, "d%u ends with %lld%s%.*s", d->index, (long long)ef->n, *why ? ": " : "", (int)strcspn(why, ":"), why);
 		d->wants_exit = true;
 		d->exit_code = (int)ef->n;
 	} else if (ef->kind == EFF_SAY) {

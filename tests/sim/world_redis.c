@@ -234,7 +234,7 @@ static void execute(struct world *w, struct flight *f, struct reply *r)
 	struct server *s = c->server;
 	char consumer[60];
 	/* whose connection it was: also when the client has left since */
-	snprintf(consumer, sizeof consumer, "redis-consumer-n%d", (int)(f->no >> 56));
+	snprintf(consumer, sizeof consumer, "redis-consumer-%s", w->daemons[f->no >> 56].node);
 	const struct command_names *names = f->cmd.svc < w->o.n_services ? &w->names[f->cmd.svc] : NULL;
 	uint32_t item = touches_entry(f->cmd.kind) && names ? item_of_entry(w, f->cmd.svc, f->cmd.id) : WORLD_ITEMS;
 	if (!acked_first(w, f, consumer, r))

@@ -95,7 +95,7 @@ void trace_out(struct world *w, const struct worker *k, const struct out_frame *
 	case OUT_PONG:
 		break;
 	case OUT_ERR:
-		world_tell(w, "w%u < err code=%d %s", k->index, f->error, f->lease.p ? trace_lease(f->lease.p, id) : "");
+		world_tell(w, "w%u < err code=%d %s", k->index, f->error, f->lease.len ? trace_lease(f->lease.p, id) : "");
 		break;
 	}
 }
