@@ -19,7 +19,7 @@ struct slab {
 };
 
 void slab_init(struct slab *s, size_t item_bytes);
-void slab_fini(struct slab *s); /* what records own is the caller's */
+void slab_fini(struct slab *s);                  /* what records own is the caller's */
 void *slab_get(struct slab *s, uint32_t *index); /* a zeroed record */
 void slab_put(struct slab *s, uint32_t index);   /* must be in use */
 /* The record; what is left of it when it was put back, zeroes when it was never used, NULL when its chunk is gone. */
