@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAIL_LIMIT = 1 << 20, PASSED_MAX = 8192 };
+enum { MAIL_LIMIT = 1 << 20, PASSED_MAX = 8192, TRIM_ENTRIES = 4096 };
 
 /* ---- effects ---- */
 
@@ -218,8 +218,24 @@ static void on_mail(void *arg, const void *msg)
 	}
 }
 
+/* Freed memory goes back to the system when half of many entries have gone; a second later, when shards have followed. */
+static void give_back(struct daemon *d)
+{
+	uint32_t n = d->core->ledger.n;
+	if (n > d->peak_entries)
+		d->peak_entries = n;
+	bool is_due = d->peak_entries >= TRIM_ENTRIES && n <= d->peak_entries / 2;
+	if (is_due && d->trim_due) {
+		mem_trim();
+		d->peak_entries = n;
+		is_due = false;
+	}
+	d->trim_due = is_due;
+}
+
 static void second(struct daemon *d, mono_ms now)
 {
+	give_back(d);
 	d->next_second = now + service_period_ms();
 	service_tick(d);
 	if (d->control)

@@ -39,6 +39,8 @@ struct daemon {
 	struct shard_rules shard_rules;
 	mono_ms started_at, next_second;
 	mono_ms core_deadline;
+	uint32_t peak_entries; /* since memory was given back */
+	bool trim_due;
 	struct hist lag;
 	bool is_ready, was_ready, is_stopping, is_draining;
 	bool topo_was_known;
