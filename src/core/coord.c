@@ -258,9 +258,9 @@ static void go_home(struct coord *c, const struct msg *m)
 
 static void on_moved(struct coord *c, const struct msg *m)
 {
-	effects_say(c->out, SAY_DEBUG, "shard=%u slot=%u %s=%s", m->from, m->slot, m->asking ? "ask" : "moved", m->text ? m->text->bytes : "?");
 	if (m->asking && m->text && m->text->len) {
 		on_ask(c, m);
+		coord_ask_topology(c, "ask");
 		return;
 	}
 	if (m->text && m->text->len && topology_moved(&c->topo, m->slot, m->text->bytes)) {
@@ -284,6 +284,18 @@ static void on_conn(struct coord *c, const struct msg *m)
 		snprintf(s->why, sizeof s->why, "%s", m->text->bytes);
 	if (m->conn == CONN_COMMAND)
 		coord_ask_topology(c, "connection lost");
+}
+
+/* Every connection of every shard hears of a slot move. */
+static bool is_news(struct coord *c, int64_t seq)
+{
+	size_t n = sizeof c->announced / sizeof c->announced[0];
+	for (size_t i = 0; i < n; i++)
+		if (c->announced[i].until > c->now && c->announced[i].seq == seq)
+			return false;
+	c->announced[c->n_announced % n].seq = seq;
+	c->announced[c->n_announced++ % n].until = c->now + ANNOUNCED_MS;
+	return true;
 }
 
 /* Nothing is left in a shard without slots. What was sent to it meanwhile comes back before MSG_STOPPED does. */
@@ -572,7 +584,8 @@ static void on_msg(struct coord *c, const struct msg *m)
 		text_unref(m->text);
 		break;
 	case MSG_REFRESH:
-		coord_ask_topology(c, m->text ? m->text->bytes : "asked");
+		if (!m->flag || is_news(c, m->n))
+			coord_ask_topology(c, m->text ? m->text->bytes : "asked");
 		text_unref(m->text);
 		break;
 	case MSG_REPLACED: {

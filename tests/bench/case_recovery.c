@@ -65,7 +65,7 @@ void case_recovery(struct bench *b, struct report_case *c)
 	struct pool *his = workers(&victim, n);
 	until(his, &pool_counts(his)->n_assigned, n, "(d) the victim's");
 	struct pool *more = workers(&heir, n + 1000); /* credits for what comes */
-	int64_t go_on = proc_now_us() + 4000000; /* past its first renewals */
+	int64_t go_on = proc_now_us() + 4000000;      /* past its first renewals */
 	while (proc_now_us() < go_on) {
 		pool_round(his, 20000);
 		pool_round(hers, 0);
