@@ -246,16 +246,28 @@ static void on_ask(struct coord *c, const struct msg *m)
 			reader_to(c, &c->services[i], there, true);
 }
 
+/* The map had it right: a reader that had followed an ASK is not wanted there any more (the slot went back). */
+static void go_home(struct coord *c, const struct msg *m)
+{
+	for (uint16_t i = 0; i < c->n_positions; i++) {
+		struct coord_service *s = &c->services[i];
+		if (s->rules && s->rules->lbs_slot == m->slot && s->reader_asking && s->reader_shard == m->from)
+			reader_to(c, s, topology_shard(&c->topo, m->slot), false);
+	}
+}
+
 static void on_moved(struct coord *c, const struct msg *m)
 {
-	effects_say(c->out, SAY_DEBUG, "shard=%u slot=%u %s=%s", m->from, m->slot, m->asking ? "ask" : "moved", m->text ? m->text->bytes : "?");
 	if (m->asking && m->text && m->text->len) {
 		on_ask(c, m);
+		coord_ask_topology(c, "ask");
 		return;
 	}
 	if (m->text && m->text->len && topology_moved(&c->topo, m->slot, m->text->bytes)) {
 		c->m[MP_TOPO_MOVED_OK]++;
 		topology_changed(c);
+	} else {
+		go_home(c, m);
 	}
 	coord_ask_topology(c, "moved");
 }
@@ -272,6 +284,18 @@ static void on_conn(struct coord *c, const struct msg *m)
 		snprintf(s->why, sizeof s->why, "%s", m->text->bytes);
 	if (m->conn == CONN_COMMAND)
 		coord_ask_topology(c, "connection lost");
+}
+
+/* Every connection of every shard hears of a slot move. */
+static bool is_news(struct coord *c, int64_t seq)
+{
+	size_t n = sizeof c->announced / sizeof c->announced[0];
+	for (size_t i = 0; i < n; i++)
+		if (c->announced[i].until > c->now && c->announced[i].seq == seq)
+			return false;
+	c->announced[c->n_announced % n].seq = seq;
+	c->announced[c->n_announced++ % n].until = c->now + ANNOUNCED_MS;
+	return true;
 }
 
 /* Nothing is left in a shard without slots. What was sent to it meanwhile comes back before MSG_STOPPED does. */
@@ -560,7 +584,8 @@ static void on_msg(struct coord *c, const struct msg *m)
 		text_unref(m->text);
 		break;
 	case MSG_REFRESH:
-		coord_ask_topology(c, m->text ? m->text->bytes : "asked");
+		if (!m->flag || is_news(c, m->n))
+			coord_ask_topology(c, m->text ? m->text->bytes : "asked");
 		text_unref(m->text);
 		break;
 	case MSG_REPLACED: {
@@ -705,17 +730,15 @@ static void finish_turn(struct coord *c)
 	sweep_services(c);
 	while (!list_empty(&c->gone))
 		member_free(c, LIST_OF(struct member, all, c->gone.next));
-	if (c->stop_at != MONO_NEVER && (c->stop_at <= c->now || c->ledger.n_state[ENTRY_FINISHING] == 0)) {
+	if (c->stop_at != MONO_NEVER && (c->stop_at <= c->now || (!c->is_draining && c->ledger.n_state[ENTRY_FINISHING] == 0))) {
 		c->stop_at = MONO_NEVER;
 		effects_add(c->out, EFF_FATAL);
 	}
 	/* what is busy is not ours to give; what Redis does not take in time stays for the next process */
-	if (c->stop_after_drain && c->ledger.n == c->ledger.n_state[ENTRY_BUSY])
-		c->drain_over = mono_min(c->drain_over, c->now + UNLOCK_WAIT_MS);
-	if (c->stop_after_drain && c->drain_over <= c->now) {
+	if (c->stop_after_drain && (c->ledger.n == c->ledger.n_state[ENTRY_BUSY] || c->drain_over <= c->now)) {
 		c->stop_after_drain = false;
 		c->drain_over = MONO_NEVER;
-		effects_add(c->out, EFF_FATAL);
+		c->stop_at = c->now + UNLOCK_WAIT_MS; /* the last locks are being deleted */
 	}
 }
 

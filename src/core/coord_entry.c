@@ -258,8 +258,8 @@ static void read_answered(struct coord *c, struct coord_service *s, const struct
 	ps->granted = 0;
 	ps->is_reading = false;
 	s->granted = 0;
-	for (uint16_t i = 0; i < c->n_positions; i++) /* what it did not use others may */
-		if (c->services[i].rules && !c->place.service[i].is_reading)
+	for (uint16_t i = 0; i < c->n_positions; i++) /* others may wait for these credits */
+		if (c->services[i].rules)
 			coord_mark(c, &c->services[i]);
 }
 

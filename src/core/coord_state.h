@@ -17,7 +17,8 @@ enum {
 	STOP_WAIT_MS = 500,
 	UNLOCK_WAIT_MS = 200,
 	DRAIN_OVER_MS = 5000,
-	STALL_MS = 500
+	STALL_MS = 500,
+	ANNOUNCED_MS = 60000
 };
 
 struct coord_service {
@@ -82,6 +83,11 @@ struct coord {
 	mono_ms reroute_at, topo_next, topo_asked, started_at;
 	mono_ms drain_end, drain_over; /* workers are told to stop; the process ends whatever is left */
 	bool topo_pending, topo_failed_said;
+	struct {
+		int64_t seq;
+		mono_ms until; /* 0 = none */
+	} announced[8]; /* slot moves the topology was asked for */
+	uint32_t n_announced;
 	bool had_shards; /* a shard that starts now takes slots over from another master */
 	bool is_draining, stop_after_drain, is_stopping;
 	struct metrics_redis redis_m;

@@ -215,7 +215,8 @@ static void send(struct retry *r, struct shard_ctx *c, struct op *op)
 		if (!cmd->consumer.p)
 			cmd->consumer = slice_str(c->rules->consumer);
 	}
-	if (op->command == CMD_ACK_DEL && !cmd->consumer.p)
+	bool is_own = op->whom == OP_FOR_COORD && (op->command == CMD_REQUEUE || op->command == CMD_DEAD);
+	if ((is_own || op->command == CMD_ACK_DEL) && !cmd->consumer.p) /* what somebody else has claimed meanwhile is left to it */
 		cmd->consumer = slice_str(c->rules->consumer);
 	op->in_flight = true;
 	op->at = c->now;

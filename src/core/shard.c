@@ -98,6 +98,8 @@ static void on_conn(struct shard *s, const struct shard_event *ev)
 		reader_conn(s->readers, c, ev->svc, ev->up, ev->client_id);
 		return;
 	}
+	if (ev->up && c->is_up)
+		retry_conn(s->retry, c, false); /* a handoff: a WAIT speaks of its own connection only */
 	c->is_up = ev->up;
 	retry_conn(s->retry, c, ev->up);
 	if (!ev->up)

@@ -28,7 +28,7 @@ enum msg_kind {
 	MSG_LOCK_CALL,     /* both ways. Shard .from asks the shard that serves .slot: .op = CMD_PROBE, CMD_LOCK, CMD_TOMB, CMD_UNLOCK on the lock of .stream + .id (.text = value, .n = TTL in ms), or CMD_DEAD_ADD (.fields, .text = error, .reason, .id). Answer: MSG_LOCK_ANSWER with the same .from and .tag, through the coordinator */
 	MSG_EXPIRED,       /* both ways. The lock of .stream + .id expired: from the shard that saw it, by the coordinator to every shard that reads a service */
 	MSG_SCAN,          /* .svc: reconcile now */
-	MSG_HURRY,         /* renew everything now (maintenance announced, reconnect) */
+	MSG_HURRY,         /* renew everything now, scan later (maintenance announced, reconnect) */
 	MSG_STOP,          /* forget all, no Redis traffic; answer MSG_STOPPED */
 
 	/* shard -> coordinator */
@@ -40,7 +40,7 @@ enum msg_kind {
 	MSG_OP_RESULT,    /* .handle .op .result; .id = new id (requeue, add, replay; 0-0 = not known after a lost reply); fetch and dlq range: .batch when OP_DONE, fetch of a deleted entry: OP_GONE */
 	MSG_LOCK_ANSWER,  /* both ways; to shard .from. .tag .op .result: OP_DONE (probe: .n = PTTL's answer), OP_GONE (refused: somebody else's), OP_FAILED, OP_MOVED (.text). .flag = a missing lock proves nothing there until .ms */
 	MSG_MOVED,        /* .slot .text (owned, "host:port"): the topology changed */
-	MSG_REFRESH,      /* .text (owned) why: ask for the topology soon */
+	MSG_REFRESH,      /* .text (owned) why: ask for the topology soon. .flag = announced by every connection: once for this number .n */
 	MSG_REPLACED,     /* .text (owned): another process with our node id has taken a lock over: we must end */
 	MSG_GROUP_LOST,   /* .svc: the group was gone and is made again; .flag = done */
 	MSG_EMPTY,        /* after MSG_SLOTS with none: nothing is left here */

@@ -359,6 +359,16 @@ void redis_set_tls(struct redis_conn *c, struct redis_tls *tls)
 	redis_tls_unref(old);
 }
 
+void redis_set_connect_timeout(struct redis_conn *c, mono_ms ms)
+{
+	c->opts.connect_timeout_ms = ms;
+}
+
+void redis_set_maint(struct redis_conn *c, enum redis_maint mode)
+{
+	c->opts.maint = mode;
+}
+
 void redis_extend_deadlines(struct redis_conn *c, mono_ms at_least_until)
 {
 	for (struct link *l = c->pending.next; l != &c->pending; l = l->next) {

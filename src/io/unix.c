@@ -207,6 +207,17 @@ size_t unix_write_pending(const struct unix_conn *c)
 	return c->out.len + queued;
 }
 
+void unix_unwritten(const struct unix_conn *c, struct buf *out)
+{
+	if (c->is_write_dead)
+		return;
+	size_t left = unix_write_pending(c) - c->out.len;
+	if (left)
+		buf_add(out, c->sending.data + c->sending.len - left, left);
+	if (c->out.len)
+		buf_add(out, c->out.data, c->out.len);
+}
+
 void unix_close(struct unix_conn *c, bool flush)
 {
 	if (c->is_detached)

@@ -299,11 +299,23 @@ void control_workers(struct control_req *q)
 
 /* ---- nodes */
 
-static struct ctl_connection connection(enum conn_role role, bool is_up)
+/* snap: what its thread said of it a moment ago; NULL = nothing yet. */
+static struct ctl_connection connection(enum conn_role role, bool is_up, const struct snapshot_conn *snap)
 {
 	static const char *const names[CONN_ROLES] = {
 		[CONN_COMMAND] = "command", [CONN_READER] = "reader", [CONN_SUBSCRIBER] = "subscriber"};
-	return (struct ctl_connection){.role = names[role], .state = is_up ? "ready" : "connecting", .handoff = "idle"};
+	return (struct ctl_connection){.role = names[role],
+		.state = is_up ? "ready" : "connecting",
+		.handoff = snap ? snapshot_conn_word(snap) : "idle",
+		.relaxed = snap && snap->is_relaxed};
+}
+
+static const struct snapshot_conn *said_of(const struct snapshot *snap, enum conn_role role)
+{
+	for (size_t k = 0; snap && k < snap->n_conns && k < SNAPSHOT_CONNS; k++)
+		if (snap->conns[k].role == role)
+			return &snap->conns[k];
+	return NULL;
 }
 
 static void node_row(struct control_req *q, uint16_t i, const char *slots)
@@ -313,12 +325,12 @@ static void node_row(struct control_req *q, uint16_t i, const char *slots)
 	const struct snapshot *snap = q->d->snapshots[i];
 	struct ctl_connection conns[SNAPSHOT_CONNS + CONN_ROLES];
 	size_t n = 0;
-	conns[n++] = connection(CONN_COMMAND, s->is_up[CONN_COMMAND]); /* fresher than the snapshot */
+	conns[n++] = connection(CONN_COMMAND, s->is_up[CONN_COMMAND], said_of(snap, CONN_COMMAND)); /* fresher than the snapshot */
 	if (q->d->config->redis.keyspace_events != CONFIG_KEYSPACE_OFF)
-		conns[n++] = connection(CONN_SUBSCRIBER, s->is_up[CONN_SUBSCRIBER]);
+		conns[n++] = connection(CONN_SUBSCRIBER, s->is_up[CONN_SUBSCRIBER], said_of(snap, CONN_SUBSCRIBER));
 	for (size_t k = 0; snap && k < snap->n_conns && k < SNAPSHOT_CONNS; k++)
 		if (snap->conns[k].role == CONN_READER)
-			conns[n++] = connection(CONN_READER, snap->conns[k].is_up);
+			conns[n++] = connection(CONN_READER, snap->conns[k].is_up, &snap->conns[k]);
 	struct ctl_node row = {.redis = c->topo.nodes[i].addr,
 		.role = c->topo.nodes[i].is_master ? "master" : "leaving",
 		.slots = slots,
@@ -327,7 +339,7 @@ static void node_row(struct control_req *q, uint16_t i, const char *slots)
 						: "connecting",
 		.connections = conns,
 		.n_connections = n,
-		.breaker = "closed",
+		.breaker = snap ? breaker_state_name((enum breaker_state)snap->handoff.breaker) : "closed",
 		.lag_ms = snap ? snap->lag_ms : -1};
 	ctl_encode_node(&q->out, &row);
 }

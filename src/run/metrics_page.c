@@ -15,6 +15,7 @@ struct row {
 #define ROW(id, name, label, help) {name, label, help},
 static const struct row service_rows[] = {METRIC_SERVICE_COUNTERS(ROW)};
 static const struct row redis_rows[] = {METRIC_REDIS_COUNTERS(ROW)};
+static const struct row handoff_rows[] = {METRIC_HANDOFF_COUNTERS(ROW)};
 static const struct row process_rows[] = {METRIC_PROCESS_COUNTERS(ROW)};
 static const struct row service_hists[] = {METRIC_SERVICE_HISTS(ROW)};
 static const struct row redis_hists[] = {METRIC_REDIS_HISTS(ROW)};
@@ -219,39 +220,50 @@ static void connections(struct page *p)
 	metrics_u64(p->out, "sluice_keyspace_subscriptions", "", "", "", n_subscribed);
 }
 
-/* Maintenance of Redis: counted where handoffs are made; until then every row is 0. */
-static void maintenance(struct page *p)
+static void handoff_counters(struct page *p)
 {
-	static const char *const kinds[] = {
-		"moving", "migrating", "migrated", "failing_over", "failed_over", "smigrating", "smigrated"};
-	static const char *const ends[] = {"acted", "duplicate", "stale", "malformed"};
-	static const char *const results[] = {"ok", "failed", "fallback", "superseded"};
-	static const struct hist none;
-	metrics_head(p->out, "sluice_maintenance_notifications_total", "counter", "Maintenance notifications");
-	for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
-		for (size_t k = 0; k < sizeof ends / sizeof ends[0]; k++) {
-			char more[48];
-			snprintf(more, sizeof more, "result=\"%s\"", ends[k]);
-			metrics_u64(p->out, "sluice_maintenance_notifications_total", "kind", kinds[i], more, 0);
-		}
+	struct hist duration = {0};
+	for (size_t r = 0; r < METRIC_HANDOFF_N; r++) {
+		uint64_t sum = 0;
+		for (uint16_t k = 0; k < p->d->n_shards; k++)
+			sum += addr_of(p, k) ? p->d->snapshots[k]->handoff.m.c[r] : 0;
+		head(p, &handoff_rows[r], "counter");
+		metrics_u64(p->out, handoff_rows[r].name, "", "", handoff_rows[r].label, sum);
 	}
-	metrics_head(p->out, "sluice_handoffs_total", "counter", "Connections moved before the old one closed");
-	for (size_t i = 0; i < sizeof results / sizeof results[0]; i++)
-		metrics_u64(p->out, "sluice_handoffs_total", "result", results[i], "", 0);
-	static const char *const gauges[][2] = {{"sluice_relaxed_connections", "Connections with relaxed timeouts"},
-		{"sluice_handoff_queue", "Handoffs that wait for a place"},
-		{"sluice_handoffs_active", "Handoffs under way"}};
-	for (size_t i = 0; i < sizeof gauges / sizeof gauges[0]; i++) {
-		metrics_head(p->out, gauges[i][0], "gauge", gauges[i][1]);
-		metrics_u64(p->out, gauges[i][0], "", "", "", 0);
-	}
-	metrics_head(p->out, "sluice_circuit_breaker_open", "gauge", "1 while no connection to this address is tried");
 	for (uint16_t k = 0; k < p->d->n_shards; k++)
 		if (addr_of(p, k))
-			metrics_u64(p->out, "sluice_circuit_breaker_open", "redis", addr_of(p, k), "", 0);
-	metrics_head(p->out, "sluice_handoff_duration_seconds", "histogram",
-		"Notification until the old connection is closed");
-	metrics_hist(p->out, "sluice_handoff_duration_seconds", "", "", "", &none);
+			hist_merge(&duration, &p->d->snapshots[k]->handoff.m.duration);
+	metrics_head(p->out, "sluice_handoff_duration_seconds", "histogram", "Notification until the new connection serves, each connection");
+	metrics_hist(p->out, "sluice_handoff_duration_seconds", "", "", "", &duration);
+}
+
+static void maintenance(struct page *p)
+{
+	static const struct {
+		const char *name, *help;
+		size_t field;
+	} gauges[] = {
+		{"sluice_relaxed_connections", "Connections with relaxed timeouts", offsetof(struct snapshot_handoff, n_relaxed)},
+		{"sluice_handoff_queue", "Handoffs that wait for a place", offsetof(struct snapshot_handoff, n_queued)},
+		{"sluice_handoffs_active", "Connections that are moving", offsetof(struct snapshot_handoff, n_active)},
+	};
+	handoff_counters(p);
+	for (size_t i = 0; i < sizeof gauges / sizeof gauges[0]; i++) {
+		uint64_t sum = 0;
+		for (uint16_t k = 0; k < p->d->n_shards; k++) {
+			uint32_t n = 0;
+			if (addr_of(p, k))
+				memcpy(&n, (const char *)&p->d->snapshots[k]->handoff + gauges[i].field, sizeof n);
+			sum += n;
+		}
+		metrics_head(p->out, gauges[i].name, "gauge", gauges[i].help);
+		metrics_u64(p->out, gauges[i].name, "", "", "", sum);
+	}
+	metrics_head(p->out, "sluice_circuit_breaker_open", "gauge", "Addresses to which no connection is tried");
+	for (uint16_t k = 0; k < p->d->n_shards; k++)
+		if (addr_of(p, k))
+			metrics_u64(
+				p->out, "sluice_circuit_breaker_open", "redis", addr_of(p, k), "", p->d->snapshots[k]->handoff.n_breakers_open);
 }
 
 static void lag(struct page *p)

@@ -1,6 +1,7 @@
 /* msg - every message between threads, and who owns what in it.
  * RUN_CORE carries a message of core/turn.h; the others are the hallway's own. Fixed size, copied by value. */
 #pragma once
+#include "core/handoff.h"
 #include "core/metric.h"
 #include "core/turn.h"
 #include "io/redis.h"
@@ -11,6 +12,7 @@ enum run_msg_kind {
 	RUN_AUTH,     /* coordinator -> shard: .username .password (owned; wiped and freed by the receiver) for all connections */
 	RUN_TLS,      /* coordinator -> shard: .tls (a reference moves) */
 	RUN_TIMEOUTS, /* coordinator -> shard: .command_timeout_ms */
+	RUN_MAINT,    /* coordinator -> shard: .maint: rules at once, the mode from the next connections on */
 	RUN_SNAPSHOT  /* shard -> coordinator, once a second: .snapshot (owned, mem_free) */
 };
 
@@ -20,6 +22,20 @@ struct snapshot_conn {
 	uint8_t role; /* enum conn_role */
 	bool is_up;
 	uint16_t svc; /* readers */
+	bool is_relaxed;
+	uint8_t handoff; /* enum handoff_state */
+	uint8_t maint;   /* enum redis_maint_state */
+	uint8_t n_old;   /* connections that were left and not closed yet */
+	char endpoint[HANDOFF_ADDRESS]; /* dialled */
+};
+/* "idle" "relaxed" "handing-off" "draining" (lanes_move.c) */
+const char *snapshot_conn_word(const struct snapshot_conn *c);
+
+struct snapshot_handoff {
+	uint32_t n_active, n_queued, n_relaxed, n_breakers_open;
+	uint8_t breaker; /* enum breaker_state: the worst */
+	char breaker_endpoint[HANDOFF_ADDRESS]; /* of it; "" = all closed */
+	struct metrics_handoff m;
 };
 
 struct snapshot_service {
@@ -33,6 +49,7 @@ struct snapshot { /* of one shard, as of .at */
 	uint32_t n_leases;
 	size_t n_conns, n_in_flight;
 	struct snapshot_conn conns[SNAPSHOT_CONNS];
+	struct snapshot_handoff handoff;
 	struct metrics_redis redis;
 	struct hist lag;
 	size_t n_services;
@@ -49,6 +66,10 @@ struct run_msg {
 		};
 		struct redis_tls *tls;
 		mono_ms command_timeout_ms;
+		struct {
+			struct handoff_rules rules;
+			enum redis_maint mode;
+		} maint;
 		struct snapshot *snapshot;
 	};
 };

@@ -112,6 +112,9 @@ static void to_shards(struct daemon *d, enum run_msg_kind kind)
 			m.password = mem_dup(d->password ? d->password : "", d->password ? strlen(d->password) : 0);
 		} else if (kind == RUN_TLS) {
 			m.tls = redis_tls_ref(d->tls);
+		} else if (kind == RUN_MAINT) {
+			setup_handoff(d->config, &m.maint.rules);
+			m.maint.mode = setup_maint(d->config);
 		} else {
 			m.command_timeout_ms = d->shard_rules.command_timeout_ms;
 		}
@@ -145,6 +148,7 @@ static void apply_limits(struct daemon *d)
 	d->shard_rules = shard;
 	if (slower)
 		to_shards(d, RUN_TIMEOUTS);
+	to_shards(d, RUN_MAINT);
 }
 
 /* Takes what f prepared; the old things end. */

@@ -98,10 +98,29 @@ void setup_shard(const struct config *c, uint64_t incarnation, struct shard_rule
 	rng_secure(&out->seed, sizeof out->seed);
 }
 
-void setup_redis(const struct config *c, const char *password, struct redis_tls *tls, const char *client_name, struct redis_opts *out)
+void setup_handoff(const struct config *c, struct handoff_rules *out)
+{
+	*out = (struct handoff_rules){.relaxed_timeout_ms = c->maintenance.relaxed_timeout_ms,
+		.relaxed_cap_ms = c->maintenance.relaxed_cap_ms,
+		.post_relaxed_ms = c->maintenance.post_handoff_relaxed_ms,
+		.timeout_ms = c->maintenance.handoff_timeout_ms,
+		.max_retries = c->maintenance.max_handoff_retries,
+		.max_concurrent = c->maintenance.max_concurrent_handoffs,
+		.queue = c->maintenance.handoff_queue,
+		.breaker_failures = c->maintenance.circuit_breaker.failures,
+		.breaker_half_open = c->maintenance.circuit_breaker.half_open,
+		.breaker_reset_ms = c->maintenance.circuit_breaker.reset_ms};
+}
+
+enum redis_maint setup_maint(const struct config *c)
 {
 	static const enum redis_maint maint[] = {[CONFIG_MAINTENANCE_DISABLED] = REDIS_MAINT_OFF,
 		[CONFIG_MAINTENANCE_ENABLED] = REDIS_MAINT_REQUIRED, [CONFIG_MAINTENANCE_AUTO] = REDIS_MAINT_AUTO};
+	return maint[c->maintenance.mode];
+}
+
+void setup_redis(const struct config *c, const char *password, struct redis_tls *tls, const char *client_name, struct redis_opts *out)
+{
 	*out = (struct redis_opts){.tls = tls,
 		.username = c->redis.username,
 		.password = password ? password : "",
@@ -111,7 +130,7 @@ void setup_redis(const struct config *c, const char *password, struct redis_tls 
 		.backoff_initial_ms = c->redis.reconnect.initial_ms,
 		.backoff_max_ms = c->redis.reconnect.max_ms,
 		.ping_idle_ms = c->redis.command_timeout_ms,
-		.maint = maint[c->maintenance.mode],
+		.maint = setup_maint(c),
 		.maint_endpoint_type = c->maintenance.endpoint_type,
 		.max_reply_elements = 1u << 20,
 		.max_obuf_bytes = 4u << 20};

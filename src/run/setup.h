@@ -2,6 +2,7 @@
 #pragma once
 #include "base/err.h"
 #include "config/config.h"
+#include "core/handoff.h"
 #include "core/rules.h"
 #include "io/redis.h"
 
@@ -17,6 +18,8 @@ void setup_ids_fini(struct setup_ids *ids);
 struct service_rules *setup_service(const struct config_service *s, const struct config *c, uint16_t svc);
 void setup_coord(const struct config *c, uint64_t incarnation, struct coord_rules *out);
 void setup_shard(const struct config *c, uint64_t incarnation, struct shard_rules *out);
+void setup_handoff(const struct config *c, struct handoff_rules *out);
+enum redis_maint setup_maint(const struct config *c);
 /* Strings in out point into c and password; tls is only copied. */
 void setup_redis(const struct config *c, const char *password, struct redis_tls *tls, const char *client_name, struct redis_opts *out);
 /* ERR_OK with *out = NULL when TLS is off. */

@@ -16,6 +16,7 @@ struct shard_run_opts {
 	const char *addr; /* copied */
 	struct shard_rules rules;
 	struct redis_opts redis; /* strings are copied; tls is referenced */
+	struct handoff_rules handoff;
 	const char *node;
 	struct mailbox *to_coord; /* outlives the shard */
 };

@@ -3,12 +3,13 @@
 #include "base/mem.h"
 #include "base/mono.h"
 #include "codec/command.h"
+#include "codec/push.h"
 #include "codec/reply.h"
 #include "run/fault.h"
 #include <stdio.h>
 #include <string.h>
 
-enum { TOPO_ADDRS_MAX = 128 };
+enum { TOPO_ADDRS_MAX = 128, MOVE_AGAIN_MS = 100 };
 
 struct topo_client {
 	struct topo_events ev;
@@ -22,6 +23,11 @@ struct topo_client {
 	size_t n_addrs, n_configured, at, n_tried;
 	bool is_asking, is_sent;
 	struct err last;
+	/* maintenance: no question is lost by a new connection, so this one simply dials anew between two of them */
+	uv_timer_t move;
+	struct redis_addr move_to;
+	bool is_moving, is_away; /* dialling anew; dialled where a notification said */
+	int64_t moved_seq;
 };
 
 static void next_endpoint(struct topo_client *t, const struct err *why)
@@ -37,8 +43,9 @@ static void next_endpoint(struct topo_client *t, const struct err *why)
 	}
 	t->at = (t->at + 1) % t->n_addrs;
 	struct redis_addr a;
-	if (t->n_addrs > 1 && redis_addr_parse(t->addrs[t->at], &a, NULL) == ERR_OK)
+	if ((t->n_addrs > 1 || t->is_away) && redis_addr_parse(t->addrs[t->at], &a, NULL) == ERR_OK)
 		redis_redial(t->conn, &a, "next endpoint");
+	t->is_away = false;
 }
 
 static void send_question(struct topo_client *t)
@@ -66,7 +73,10 @@ static void ask_role(struct topo_client *t)
 static void standalone(struct topo_client *t)
 {
 	char addr[300];
-	redis_addr_format(redis_addr_of(t->conn), addr, sizeof addr);
+	struct redis_addr a = *redis_addr_of(t->conn);
+	if (t->is_away) /* the shard is called by the configured address */
+		(void)redis_addr_parse(t->addrs[t->at], &a, NULL);
+	redis_addr_format(&a, addr, sizeof addr);
 	t->is_asking = t->is_sent = false;
 	t->n_tried = 0;
 	t->ev.on_standalone(t->arg, addr);
@@ -153,14 +163,36 @@ static void on_down(void *arg, struct redis_conn *c, const struct err *why, bool
 	(void)c;
 	(void)was_up;
 	t->is_sent = false;
-	next_endpoint(t, why);
+	if (!t->is_moving)
+		next_endpoint(t, why);
+	t->is_moving = false;
+}
+
+static void on_move(uv_timer_t *timer)
+{
+	struct topo_client *t = timer->data;
+	if (t->is_asking) {
+		uv_timer_start(timer, on_move, MOVE_AGAIN_MS, 0);
+		return;
+	}
+	char addr[300];
+	redis_addr_format(&t->move_to, addr, sizeof addr);
+	t->is_away = strcmp(addr, t->addrs[t->at]) != 0;
+	t->is_moving = redis_is_up(t->conn);
+	redis_redial(t->conn, &t->move_to, "its endpoint moves");
 }
 
 static void on_push(void *arg, struct redis_conn *c, const redisReply *reply)
 {
-	(void)arg;
+	struct topo_client *t = arg;
+	struct note n;
 	(void)c;
-	(void)reply;
+	if (push_decode(reply, &n, NULL) != PUSH_IS_NOTE || n.kind != NOTE_MOVING || n.seq == t->moved_seq)
+		return;
+	t->moved_seq = n.seq;
+	uint64_t half = n.seconds > 1 ? (uint64_t)mono_min(n.seconds, 300) * 500 : 0;
+	if (redis_addr_parse(n.endpoint[0] ? n.endpoint : t->addrs[t->at], &t->move_to, NULL) == ERR_OK)
+		uv_timer_start(&t->move, on_move, n.endpoint[0] ? 0 : half, 0);
 }
 
 struct topo_client *topo_client_open(uv_loop_t *loop, const struct config *c, const struct redis_opts *opts, const struct topo_events *ev, void *arg)
@@ -177,6 +209,9 @@ struct topo_client *topo_client_open(uv_loop_t *loop, const struct config *c, co
 	t->n_configured = t->n_addrs;
 	t->argv = command_argv_new();
 	t->decoder = reply_decoder_new();
+	t->moved_seq = -1;
+	uv_timer_init(loop, &t->move);
+	t->move.data = t;
 	struct redis_opts o = *opts;
 	struct err err;
 	if (redis_addr_parse(t->addrs[0], &o.addr, &err) != ERR_OK)
@@ -201,6 +236,11 @@ void topo_client_set_tls(struct topo_client *t, struct redis_tls *tls)
 	redis_set_tls(t->conn, tls);
 }
 
+static void on_timer_closed(uv_handle_t *h)
+{
+	mem_free(h->data);
+}
+
 void topo_client_close(struct topo_client *t)
 {
 	if (!t)
@@ -209,5 +249,5 @@ void topo_client_close(struct topo_client *t)
 	command_argv_free(t->argv);
 	reply_decoder_free(t->decoder);
 	mem_free(t->addrs);
-	mem_free(t);
+	uv_close((uv_handle_t *)&t->move, on_timer_closed);
 }

@@ -22,8 +22,9 @@ static struct {
 
 static const char *const story_outcomes[] = {"done", "requeued", "dead", "lost"};
 static const char *const story_reasons[] = {"lost", "drain", "timeout", "operator", "shutdown"};
-static const char *const story_errors[] = {"bad_frame", "too_big", "bad_version", "bad_hello", "unauthorized", "hello_timeout",
-	"slow_reader", "silent", "too_many_sessions", "limit", "unknown_type", "unknown_lease", "not_owner", "bad_field", "internal"};
+static const char *const story_errors[] = {"bad_frame", "too_big", "bad_version", "bad_hello", "unauthorized",
+	"hello_timeout", "slow_reader", "silent", "too_many_sessions", "limit", "unknown_type", "unknown_lease",
+	"not_owner", "bad_field", "internal"};
 
 /* "7-0.hash" as 7-0 */
 static int story_id(struct slice lease)
@@ -42,18 +43,22 @@ static void story_frame(const struct effect *ef)
 		for (size_t i = 0; i < f->n_resumed; i++)
 			buf_printf(&W.text, " resumed=%.*s", story_id(f->resumed[i]), f->resumed[i].p);
 		for (size_t i = 0; i < f->n_gone; i++)
-			buf_printf(&W.text, " gone=%.*s:%s", story_id(f->gone[i].lease), f->gone[i].lease.p, story_outcomes[f->gone[i].outcome]);
+			buf_printf(&W.text, " gone=%.*s:%s", story_id(f->gone[i].lease), f->gone[i].lease.p,
+				story_outcomes[f->gone[i].outcome]);
 		memcpy(W.key, f->session.p, 32);
 		break;
 	case OUT_ASSIGN:
-		buf_printf(&W.text, "assign %.*s %.*s token=%.*s retry=%lld until=%lld", story_id(f->lease), f->lease.p, (int)f->stream.len,
-			f->stream.p, (int)f->token.len, f->token.p, (long long)f->retry, (long long)f->until_ms);
+		buf_printf(&W.text, "assign %.*s %.*s token=%.*s retry=%lld until=%lld", story_id(f->lease), f->lease.p,
+			(int)f->stream.len, f->stream.p, (int)f->token.len, f->token.p, (long long)f->retry,
+			(long long)f->until_ms);
 		break;
 	case OUT_OK:
-		buf_printf(&W.text, "ok %.*s for=%d %s", story_id(f->lease), f->lease.p, f->ok_for, story_outcomes[f->outcome]);
+		buf_printf(&W.text, "ok %.*s for=%d %s", story_id(f->lease), f->lease.p, f->ok_for,
+			story_outcomes[f->outcome]);
 		break;
 	case OUT_REVOKE:
-		buf_printf(&W.text, "revoke %.*s %s grace=%lld", story_id(f->lease), f->lease.p, story_reasons[f->reason], (long long)f->grace_ms);
+		buf_printf(&W.text, "revoke %.*s %s grace=%lld", story_id(f->lease), f->lease.p,
+			story_reasons[f->reason], (long long)f->grace_ms);
 		break;
 	case OUT_DRAIN:
 		buf_printf(&W.text, "drain grace=%lld", (long long)f->grace_ms);
@@ -65,7 +70,8 @@ static void story_frame(const struct effect *ef)
 		buf_printf(&W.text, "pong %lld", (long long)f->n);
 		break;
 	case OUT_ERR:
-		buf_printf(&W.text, "err %s %.*s", story_errors[f->error], story_id(f->lease), f->lease.p ? f->lease.p : "");
+		buf_printf(&W.text, "err %s %.*s", story_errors[f->error], story_id(f->lease),
+			f->lease.p ? f->lease.p : "");
 		break;
 	}
 	buf_str(&W.text, "\n");
@@ -73,18 +79,26 @@ static void story_frame(const struct effect *ef)
 
 static void story_msg(const struct msg *m)
 {
-	static const char *const ops[CMD_N] = {[CMD_TAKE] = "take", [CMD_DONE] = "done", [CMD_REQUEUE] = "requeue", [CMD_DEAD] = "dead",
-		[CMD_ACK_DEL] = "ack", [CMD_FETCH] = "fetch"};
-	static const char *const names[MSG_N] = {[MSG_CREDITS] = "credits", [MSG_LEASE_ACQUIRE] = "acquire",
-		[MSG_LEASE_RELEASE] = "release", [MSG_LEASE_FORGET] = "forget", [MSG_OP] = "op"};
+	static const char *const ops[CMD_N] = {[CMD_TAKE] = "take",
+		[CMD_DONE] = "done",
+		[CMD_REQUEUE] = "requeue",
+		[CMD_DEAD] = "dead",
+		[CMD_ACK_DEL] = "ack",
+		[CMD_FETCH] = "fetch"};
+	static const char *const names[MSG_N] = {[MSG_CREDITS] = "credits",
+		[MSG_LEASE_ACQUIRE] = "acquire",
+		[MSG_LEASE_RELEASE] = "release",
+		[MSG_LEASE_FORGET] = "forget",
+		[MSG_OP] = "op"};
 	if (!names[m->kind])
 		return;
 	if (m->kind == MSG_LEASE_ACQUIRE)
 		W.last_handle = m->handle;
 	buf_printf(&W.text, "[%5lld] s ", (long long)W.now);
 	if (m->kind == MSG_OP)
-		buf_printf(&W.text, "%s %llu-%llu retry=%u%s", ops[m->op] ? ops[m->op] : "?", (unsigned long long)m->id.ms,
-			(unsigned long long)m->id.seq, m->retry, m->resent ? " resent" : "");
+		buf_printf(&W.text, "%s %llu-%llu retry=%u%s", ops[m->op] ? ops[m->op] : "?",
+			(unsigned long long)m->id.ms, (unsigned long long)m->id.seq, m->retry,
+			m->resent ? " resent" : "");
 	else if (m->kind == MSG_CREDITS)
 		buf_printf(&W.text, "credits %u:%lld", m->svc, (long long)m->n);
 	else
@@ -104,7 +118,8 @@ static void story_event(struct coord_event ev)
 		else if (ef->kind == EFF_MSG)
 			story_msg(&ef->msg);
 		else if (ef->kind == EFF_CLOSE)
-			buf_printf(&W.text, "[%5lld] w%llu closed\n", (long long)W.now, (unsigned long long)ef->session);
+			buf_printf(
+				&W.text, "[%5lld] w%llu closed\n", (long long)W.now, (unsigned long long)ef->session);
 		else if (ef->kind == EFF_FATAL)
 			buf_printf(&W.text, "[%5lld] ends with %lld\n", (long long)W.now, (long long)ef->n);
 	}
@@ -115,7 +130,8 @@ static void story_event(struct coord_event ev)
 UNUSED static void story_until(mono_ms t)
 {
 	for (int n = 0; W.next <= t; n++) {
-		cr_assert_lt(n, 1000, "the coordinator asks for the same moment again and again (%lld)", (long long)W.now);
+		cr_assert_lt(
+			n, 1000, "the coordinator asks for the same moment again and again (%lld)", (long long)W.now);
 		W.now = mono_max(W.next, W.now);
 		story_event((struct coord_event){.kind = COORD_TICK});
 	}
@@ -156,22 +172,26 @@ static struct entry_batch *story_batch(uint64_t id, const char *stream)
 
 UNUSED static void story_read(uint16_t svc, uint64_t id, const char *stream)
 {
-	story_from_shard((struct msg){.kind = MSG_ENTRIES, .svc = svc, .source = SOURCE_NEW, .n = 1, .batch = story_batch(id, stream)});
+	story_from_shard((struct msg){
+		.kind = MSG_ENTRIES, .svc = svc, .source = SOURCE_NEW, .n = 1, .batch = story_batch(id, stream)});
 }
 
 UNUSED static void story_own(uint16_t svc, uint64_t id, const char *stream)
 {
-	story_from_shard((struct msg){.kind = MSG_ENTRIES, .svc = svc, .source = SOURCE_OWN, .flag = true, .batch = story_batch(id, stream)});
+	story_from_shard((struct msg){
+		.kind = MSG_ENTRIES, .svc = svc, .source = SOURCE_OWN, .flag = true, .batch = story_batch(id, stream)});
 }
 
 UNUSED static void story_lease(uint64_t handle, enum lease_result r, mono_ms until, bool was_ours)
 {
-	story_from_shard((struct msg){.kind = MSG_LEASE, .handle = handle, .result = (uint8_t)r, .ms = until, .flag = was_ours});
+	story_from_shard(
+		(struct msg){.kind = MSG_LEASE, .handle = handle, .result = (uint8_t)r, .ms = until, .flag = was_ours});
 }
 
 UNUSED static void story_op(uint64_t handle, enum cmd_kind op, enum op_result r, bool resent)
 {
-	story_from_shard((struct msg){.kind = MSG_OP_RESULT, .handle = handle, .op = (uint8_t)op, .result = (uint8_t)r, .resent = resent});
+	story_from_shard((struct msg){
+		.kind = MSG_OP_RESULT, .handle = handle, .op = (uint8_t)op, .result = (uint8_t)r, .resent = resent});
 }
 
 /* Read, locked until 10 s from now, taken: given to whoever has a credit. Returns its handle. */
@@ -190,7 +210,8 @@ UNUSED static void story_accept(uint64_t session)
 {
 	char key[33];
 	snprintf(key, sizeof key, "%032llu", (unsigned long long)session);
-	story_event((struct coord_event){.kind = COORD_ACCEPT, .session = session, .pid = 10, .uid = 7, .flag = true, .text = {key, 32}});
+	story_event((struct coord_event){
+		.kind = COORD_ACCEPT, .session = session, .pid = 10, .uid = 7, .flag = true, .text = {key, 32}});
 }
 
 UNUSED static void story_up(uint64_t session, struct frame f)
@@ -224,8 +245,13 @@ UNUSED static void story_back(uint64_t session, uint64_t id)
 	char key[33];
 	memcpy(key, W.key, 33);
 	story_accept(session);
-	story_up(session, (struct frame){.kind = FRAME_HELLO, .v = 1, .credits = 1, .name = {"w", 1}, .session = {key, 32}, .resume = &lease,
-		.n_resume = 1});
+	story_up(session, (struct frame){.kind = FRAME_HELLO,
+				  .v = 1,
+				  .credits = 1,
+				  .name = {"w", 1},
+				  .session = {key, 32},
+				  .resume = &lease,
+				  .n_resume = 1});
 }
 
 /* ---- life ---- */
@@ -254,8 +280,15 @@ UNUSED static void story_services(uint16_t n, uint32_t max_streams)
 static void story_begin(void)
 {
 	alarm(60);
-	W.rules = (struct coord_rules){.max_sessions = 3, .max_frame_bytes = 4096, .hello_timeout_ms = 10000, .resume_grace_ms = 5000,
-		.topology_refresh_ms = 1000000, .drain_timeout_ms = 60000, .node = "me", .incarnation = 1, .seed = 1};
+	W.rules = (struct coord_rules){.max_sessions = 3,
+		.max_frame_bytes = 4096,
+		.hello_timeout_ms = 10000,
+		.resume_grace_ms = 5000,
+		.topology_refresh_ms = 1000000,
+		.drain_timeout_ms = 60000,
+		.node = "me",
+		.incarnation = 1,
+		.seed = 1};
 	W.now = 1000;
 	effects_init(&W.out);
 	W.c = coord_new(&W.rules);

@@ -7,7 +7,7 @@ Test(coord, a_first_frame_that_is_no_hello_is_fatal, .init = story_ready, .fini 
 	story_accept(1);
 	story_up(1, (struct frame){.kind = FRAME_PING});
 	expect_story("[ 1000] w1 err bad_frame \n"
-		"[ 1000] w1 closed\n");
+		     "[ 1000] w1 closed\n");
 }
 
 Test(coord, a_hello_in_another_version_and_a_second_hello, .init = story_ready, .fini = story_down)
@@ -17,12 +17,12 @@ Test(coord, a_hello_in_another_version_and_a_second_hello, .init = story_ready, 
 	story_hello(2, 1);
 	story_up(2, (struct frame){.kind = FRAME_HELLO, .v = 1});
 	expect_story("[ 1000] w1 err bad_version \n"
-		"[ 1000] w1 closed\n"
-		"[ 1000] w2 welcome until=10500\n"
-		"[ 1000] s credits 0:1\n"
-		"[ 1000] w2 err bad_hello \n"
-		"[ 1000] w2 closed\n"
-		"[ 1000] s credits 0:0\n");
+		     "[ 1000] w1 closed\n"
+		     "[ 1000] w2 welcome until=10500\n"
+		     "[ 1000] s credits 0:1\n"
+		     "[ 1000] w2 err bad_hello \n"
+		     "[ 1000] w2 closed\n"
+		     "[ 1000] s credits 0:0\n");
 }
 
 Test(coord, a_hello_naming_an_unknown_service, .init = story_ready, .fini = story_down)
@@ -31,7 +31,7 @@ Test(coord, a_hello_naming_an_unknown_service, .init = story_ready, .fini = stor
 	story_accept(1);
 	story_up(1, (struct frame){.kind = FRAME_HELLO, .v = 1, .has_services = true, .services = &s, .n_services = 1});
 	expect_story("[ 1000] w1 err bad_hello \n"
-		"[ 1000] w1 closed\n");
+		     "[ 1000] w1 closed\n");
 }
 
 Test(coord, no_hello_in_time, .init = story_ready, .fini = story_down)
@@ -39,7 +39,7 @@ Test(coord, no_hello_in_time, .init = story_ready, .fini = story_down)
 	story_accept(1);
 	story_until(11000);
 	expect_story("[11000] w1 err hello_timeout \n"
-		"[11000] w1 closed\n");
+		     "[11000] w1 closed\n");
 }
 
 Test(coord, too_many_sessions_and_a_user_who_may_not, .init = story_ready, .fini = story_down)
@@ -48,9 +48,9 @@ Test(coord, too_many_sessions_and_a_user_who_may_not, .init = story_ready, .fini
 		story_accept(i);
 	story_event((struct coord_event){.kind = COORD_ACCEPT, .session = 9, .pid = 10, .text = {"k", 1}});
 	expect_story("[ 1000] w4 err too_many_sessions \n"
-		"[ 1000] w4 closed\n"
-		"[ 1000] w9 err unauthorized \n"
-		"[ 1000] w9 closed\n");
+		     "[ 1000] w4 closed\n"
+		     "[ 1000] w9 err unauthorized \n"
+		     "[ 1000] w9 closed\n");
 }
 
 Test(coord, silence_ends_a_session_but_not_our_own_stall, .init = story_ready, .fini = story_down)
@@ -63,10 +63,10 @@ Test(coord, silence_ends_a_session_but_not_our_own_stall, .init = story_ready, .
 	expect_story("[60000] w1 ping until=69500\n");
 	story_until(75000);
 	expect_story("[63333] w1 ping until=72833\n"
-		"[66666] w1 ping until=76166\n"
-		"[69999] w1 ping until=79499\n"
-		"[70000] w1 err silent \n"
-		"[70000] w1 closed\n");
+		     "[66666] w1 ping until=76166\n"
+		     "[69999] w1 ping until=79499\n"
+		     "[70000] w1 err silent \n"
+		     "[70000] w1 closed\n");
 }
 
 /* ---- limits and repeats ---- */
@@ -82,11 +82,11 @@ Test(coord, credits_out_of_range_and_unknown_frames_change_nothing, .init = stor
 	story_says(1, FRAME_DONE, 99);
 	story_says(1, FRAME_PROGRESS, 99);
 	expect_story("[ 1000] w1 err limit \n"
-		"[ 1000] w1 err unknown_type \n"
-		"[ 1000] w1 err bad_field \n"
-		"[ 1000] w1 pong 4\n"
-		"[ 1000] w1 err unknown_lease 99-0\n"
-		"[ 1000] w1 err unknown_lease 99-0\n");
+		     "[ 1000] w1 err unknown_type \n"
+		     "[ 1000] w1 err bad_field \n"
+		     "[ 1000] w1 pong 4\n"
+		     "[ 1000] w1 err unknown_lease 99-0\n"
+		     "[ 1000] w1 err unknown_lease 99-0\n");
 }
 
 Test(coord, done_sent_again_gets_the_same_answer, .init = story_ready, .fini = story_down)
@@ -99,10 +99,10 @@ Test(coord, done_sent_again_gets_the_same_answer, .init = story_ready, .fini = s
 	story_op(h, CMD_DONE, OP_DONE, false);
 	story_says(1, FRAME_DONE, 7);
 	expect_story("[ 1000] s done 7-0 retry=0\n"
-		"[ 1000] s credits 0:1\n"
-		"[ 1000] w1 ok 7-0 for=0 done\n"
-		"[ 1000] s release 1\n"
-		"[ 1000] w1 ok 7-0 for=0 done\n");
+		     "[ 1000] s credits 0:1\n"
+		     "[ 1000] w1 ok 7-0 for=0 done\n"
+		     "[ 1000] s release 1\n"
+		     "[ 1000] w1 ok 7-0 for=0 done\n");
 }
 
 Test(coord, a_result_of_another_session_is_not_taken, .init = story_ready, .fini = story_down)
@@ -123,7 +123,7 @@ Test(coord, done_of_an_entry_that_is_not_ours_any_more, .init = story_ready, .fi
 	story_clear();
 	story_op(h, CMD_DONE, OP_GONE, false);
 	expect_story("[ 1000] w1 err not_owner 7-0\n"
-		"[ 1000] s release 1\n");
+		     "[ 1000] s release 1\n");
 }
 
 Test(coord, a_lost_reply_is_not_a_lost_result, .init = story_ready, .fini = story_down)
@@ -134,7 +134,7 @@ Test(coord, a_lost_reply_is_not_a_lost_result, .init = story_ready, .fini = stor
 	story_clear();
 	story_op(h, CMD_DONE, OP_GONE, true); /* sent twice: the first one did it */
 	expect_story("[ 1000] w1 ok 7-0 for=0 done\n"
-		"[ 1000] s release 1\n");
+		     "[ 1000] s release 1\n");
 }
 
 Test(coord, fail_counts_and_goes_to_the_dead_letters_above_the_limit, .init = story_ready, .fini = story_down)
@@ -144,7 +144,7 @@ Test(coord, fail_counts_and_goes_to_the_dead_letters_above_the_limit, .init = st
 	story_clear();
 	story_says(1, FRAME_FAIL, 7);
 	expect_story("[ 1000] s requeue 7-0 retry=1\n"
-		"[ 1000] s credits 0:1\n");
+		     "[ 1000] s credits 0:1\n");
 }
 
 Test(coord, fail_dead_is_a_dead_letter_at_once, .init = story_ready, .fini = story_down)
@@ -155,7 +155,7 @@ Test(coord, fail_dead_is_a_dead_letter_at_once, .init = story_ready, .fini = sto
 	char text[SESSION_LEASE_CAP];
 	story_up(1, (struct frame){.kind = FRAME_FAIL, .lease = story_text(7, text), .dead = true});
 	expect_story("[ 1000] s dead 7-0 retry=0\n"
-		"[ 1000] s credits 0:1\n");
+		     "[ 1000] s credits 0:1\n");
 }
 
 /* ---- revokes ---- */
@@ -167,28 +167,30 @@ Test(coord, stop_work_comes_in_time_and_a_late_done_is_refused, .init = story_re
 	story_clear();
 	story_until(9000);
 	expect_story("[ 4333] w1 ping until=10500\n"
-		"[ 7666] w1 ping until=10500\n"
-		"[ 9000] s forget 1\n"
-		"[ 9000] w1 revoke 7-0 lost grace=1500\n");
+		     "[ 7666] w1 ping until=10500\n"
+		     "[ 9000] s forget 1\n"
+		     "[ 9000] w1 revoke 7-0 lost grace=1500\n"
+		     "[ 9000] w1 ping until=18500\n");
 	W.now = 9100;
 	story_says(1, FRAME_DONE, 7);
 	story_op(h, CMD_REQUEUE, OP_DONE, false);
 	expect_story("[ 9100] w1 err not_owner 7-0\n"
-		"[ 9100] s requeue 7-0 retry=0\n"
-		"[ 9100] s credits 0:1\n");
+		     "[ 9100] s requeue 7-0 retry=0\n"
+		     "[ 9100] s credits 0:1\n");
 }
 
 Test(coord, a_zombie_keeps_its_credit_until_it_speaks, .init = story_ready, .fini = story_down)
 {
 	story_hello(1, 1);
 	uint64_t h = story_assigned(7, "s");
-	story_event((struct coord_event){.kind = COORD_CTL, .ctl = &(struct coord_ctl){.kind = CTL_GIVE_BACK, .handle = h}});
+	story_event((struct coord_event){
+		.kind = COORD_CTL, .ctl = &(struct coord_ctl){.kind = CTL_GIVE_BACK, .handle = h}});
 	story_until(6600); /* grace 5000 and a margin */
 	story_op(h, CMD_REQUEUE, OP_DONE, false);
 	story_clear();
 	story_says(1, FRAME_DONE, 7);
 	expect_story("[ 6600] w1 err not_owner 7-0\n"
-		"[ 6600] s credits 0:1\n");
+		     "[ 6600] s credits 0:1\n");
 }
 
 Test(coord, progress_timeout, .init = story_begin, .fini = story_down)
@@ -216,8 +218,8 @@ Test(coord, without_credits_nothing_is_read, .init = story_ready, .fini = story_
 	story_up(1, (struct frame){.kind = FRAME_CREDITS, .credits = 3});
 	story_up(1, (struct frame){.kind = FRAME_CREDITS, .credits = 0}); /* taken back: the read is unblocked */
 	expect_story("[ 1000] w1 welcome until=10500\n"
-		"[ 1000] s credits 0:3\n"
-		"[ 1000] s credits 0:0\n");
+		     "[ 1000] s credits 0:3\n"
+		     "[ 1000] s credits 0:0\n");
 }
 
 Test(coord, max_streams, .init = story_begin, .fini = story_down)
@@ -231,14 +233,14 @@ Test(coord, max_streams, .init = story_begin, .fini = story_down)
 	story_says(1, FRAME_DONE, 7);
 	story_op(h, CMD_DONE, OP_DONE, false);
 	expect_story("[ 1000] w1 welcome until=10500\n"
-		"[ 1000] s credits 0:1\n"
-		"[ 1000] s acquire 1\n"
-		"[ 1000] s take 7-0 retry=0\n"
-		"[ 1000] w1 assign 7-0 s token=0000000000007000000 retry=0 until=10500\n"
-		"[ 1000] s done 7-0 retry=0\n"
-		"[ 1000] w1 ok 7-0 for=0 done\n"
-		"[ 1000] s release 1\n"
-		"[ 1000] s credits 0:1\n");
+		     "[ 1000] s credits 0:1\n"
+		     "[ 1000] s acquire 1\n"
+		     "[ 1000] s take 7-0 retry=0\n"
+		     "[ 1000] w1 assign 7-0 s token=0000000000007000000 retry=0 until=10500\n"
+		     "[ 1000] s done 7-0 retry=0\n"
+		     "[ 1000] w1 ok 7-0 for=0 done\n"
+		     "[ 1000] s release 1\n"
+		     "[ 1000] s credits 0:1\n");
 }
 
 Test(coord, two_services_share_few_credits, .init = story_begin, .fini = story_down)
@@ -253,10 +255,10 @@ Test(coord, two_services_share_few_credits, .init = story_begin, .fini = story_d
 	story_read(1, 0, "");
 	story_read(0, 0, "");
 	expect_story("[ 1000] w1 welcome until=10500\n"
-		"[ 1000] s credits 0:1\n"
-		"[ 1000] s credits 1:1\n"
-		"[ 1000] s credits 0:1\n"
-		"[ 1000] s credits 1:1\n");
+		     "[ 1000] s credits 0:1\n"
+		     "[ 1000] s credits 1:1\n"
+		     "[ 1000] s credits 0:1\n"
+		     "[ 1000] s credits 1:1\n");
 }
 
 /* ---- coming back ---- */
@@ -272,9 +274,9 @@ Test(coord, a_worker_that_comes_back_names_what_it_has, .init = story_ready, .fi
 	expect_story("[ 2000] w2 welcome until=10500 resumed=7-0\n");
 	story_back(3, 8); /* while the other connection stands: it takes its place; 8 it never had */
 	expect_story("[ 2000] w3 welcome until=11500 gone=8-0:lost\n"
-		"[ 2000] s requeue 7-0 retry=0\n"
-		"[ 2000] w2 closed\n"
-		"[ 2000] s credits 0:1\n");
+		     "[ 2000] s requeue 7-0 retry=0\n"
+		     "[ 2000] w2 closed\n"
+		     "[ 2000] s credits 0:1\n");
 }
 
 Test(coord, a_worker_that_does_not_come_back, .init = story_ready, .fini = story_down)
@@ -285,7 +287,7 @@ Test(coord, a_worker_that_does_not_come_back, .init = story_ready, .fini = story
 	story_clear();
 	story_until(12000); /* its lease is lost before: it cannot be told, so its fence must have passed */
 	expect_story("[ 9000] s forget 1\n"
-		"[11000] s requeue 7-0 retry=0\n");
+		     "[11000] s requeue 7-0 retry=0\n");
 }
 
 Test(coord, a_dead_worker_gives_back_at_once_and_counted, .init = story_ready, .fini = story_down)
@@ -307,7 +309,7 @@ Test(coord, a_hello_waits_until_own_entries_are_known, .init = story_new, .fini 
 	story_own(0, 7, "s");
 	story_lease(W.last_handle, LEASE_IS_HELD, 11000, true);
 	expect_story("[ 1000] s acquire 1\n"
-		"[ 1000] w1 welcome until=10500 resumed=7-0\n");
+		     "[ 1000] w1 welcome until=10500 resumed=7-0\n");
 }
 
 Test(coord, own_entries_that_nobody_comes_back_for, .init = story_new, .fini = story_down)
@@ -315,12 +317,13 @@ Test(coord, own_entries_that_nobody_comes_back_for, .init = story_new, .fini = s
 	story_clear();
 	story_own(0, 7, "s");
 	story_lease(W.last_handle, LEASE_IS_HELD, 11000, true);
-	story_from_shard((struct msg){.kind = MSG_LEASE, .handle = W.last_handle, .result = LEASE_IS_RECREATED, .ms = 30000});
+	story_from_shard(
+		(struct msg){.kind = MSG_LEASE, .handle = W.last_handle, .result = LEASE_IS_RECREATED, .ms = 30000});
 	story_op(W.last_handle, CMD_TAKE, OP_DONE, false);
 	story_until(10500); /* a worker of the former process may have been told to go on for T - 500 ms */
 	expect_story("[ 1000] s acquire 1\n"
-		"[ 1000] s take 7-0 retry=0\n"
-		"[10500] s requeue 7-0 retry=0\n");
+		     "[ 1000] s take 7-0 retry=0\n"
+		     "[10500] s requeue 7-0 retry=0\n");
 }
 
 Test(coord, own_entries_whose_lock_was_missing_go_back, .init = story_new, .fini = story_down)
@@ -329,7 +332,7 @@ Test(coord, own_entries_whose_lock_was_missing_go_back, .init = story_new, .fini
 	story_own(0, 7, "s");
 	story_lease(W.last_handle, LEASE_IS_HELD, 11000, false);
 	expect_story("[ 1000] s acquire 1\n"
-		"[ 1000] s requeue 7-0 retry=0\n");
+		     "[ 1000] s requeue 7-0 retry=0\n");
 }
 
 /* ---- the audit ---- */
@@ -353,7 +356,7 @@ Test(coord, an_assigned_entry_that_is_not_pending_is_revoked, .init = story_read
 	W.now = 3000;
 	own_ids(0, 2);
 	expect_story("[ 3000] s release 1\n"
-		"[ 3000] w1 revoke 7-0 lost grace=1500\n");
+		     "[ 3000] w1 revoke 7-0 lost grace=1500\n");
 }
 
 Test(coord, a_pending_entry_nobody_knows_is_fetched, .init = story_ready, .fini = story_down)
@@ -366,7 +369,10 @@ Test(coord, a_pending_entry_nobody_knows_is_fetched, .init = story_ready, .fini 
 	expect_story("[ 1500] s fetch 7-0 retry=0\n");
 	uint32_t pos = 0;
 	struct entry *e = ledger_next(&W.c->ledger, &pos);
-	story_from_shard((struct msg){.kind = MSG_OP_RESULT, .handle = entry_handle(e), .op = CMD_FETCH, .result = OP_DONE,
+	story_from_shard((struct msg){.kind = MSG_OP_RESULT,
+		.handle = entry_handle(e),
+		.op = CMD_FETCH,
+		.result = OP_DONE,
 		.batch = story_batch(7, "s")});
 	expect_story("[ 1600] s acquire 1\n");
 }
@@ -400,12 +406,12 @@ Test(coord, a_drain_gives_back_what_is_not_worked_on, .init = story_ready, .fini
 	story_op(a, CMD_DONE, OP_DONE, false);
 	story_until(2000);
 	expect_story("[ 1000] w1 drain grace=60000\n"
-		"[ 1000] s requeue 8-0 retry=0\n"
-		"[ 1000] s release 2\n"
-		"[ 1000] s done 7-0 retry=0\n"
-		"[ 1000] w1 ok 7-0 for=0 done\n"
-		"[ 1000] s release 1\n"
-		"[ 1100] ends with 0\n");
+		     "[ 1000] s requeue 8-0 retry=0\n"
+		     "[ 1000] s release 2\n"
+		     "[ 1000] s done 7-0 retry=0\n"
+		     "[ 1000] w1 ok 7-0 for=0 done\n"
+		     "[ 1000] s release 1\n"
+		     "[ 1200] ends with 0\n");
 }
 
 Test(coord, a_drain_that_takes_too_long_revokes_and_ends, .init = story_begin, .fini = story_down)
@@ -422,11 +428,11 @@ Test(coord, a_drain_that_takes_too_long_revokes_and_ends, .init = story_begin, .
 	story_event((struct coord_event){.kind = COORD_STOP, .flag = true});
 	story_until(8000); /* Redis answers nothing */
 	expect_story("[ 1000] w1 drain grace=1000\n"
-		"[ 2000] w1 revoke 7-0 shutdown grace=2000\n"
-		"[ 4333] w1 ping until=10500\n"
-		"[ 4500] s requeue 7-0 retry=0\n"
-		"[ 7000] ends with 0\n"
-		"[ 7666] w1 ping until=17166\n");
+		     "[ 2000] w1 revoke 7-0 shutdown grace=2000\n"
+		     "[ 4333] w1 ping until=10500\n"
+		     "[ 4500] s requeue 7-0 retry=0\n"
+		     "[ 7200] ends with 0\n"
+		     "[ 7666] w1 ping until=17166\n");
 }
 
 Test(coord, a_handover_ends_at_once, .init = story_ready, .fini = story_down)
@@ -445,4 +451,23 @@ Test(coord, a_finish_that_takes_longer_than_the_lease_does_not_spin, .init = sto
 	story_assigned(7, "s");
 	story_says(1, FRAME_DONE, 7);
 	story_until(60000); /* a turn without an end would hang here */
+}
+
+/* ---- slots ---- */
+
+Test(coord, a_reader_that_followed_an_ask_comes_home_when_the_slot_stays, .init = story_begin, .fini = story_down)
+{
+	struct slot_range r[] = {
+		{.from = 0, .to = 8000, .port = 1, .host = "a"}, {.from = 8001, .to = 16383, .port = 1, .host = "b"}};
+	story_services(1, 100);
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = r, .n = 2});
+	const struct coord_service *s = &W.c->services[0];
+	cr_assert_eq(s->reader_shard, 0);
+	story_from_shard(
+		(struct msg){.kind = MSG_MOVED, .from = 0, .slot = 5, .asking = true, .text = text_new("b:1", 3)});
+	cr_assert_eq(s->reader_shard, 1);
+	cr_assert(s->reader_asking);
+	story_from_shard((struct msg){.kind = MSG_MOVED, .from = 1, .slot = 5, .text = text_new("a:1", 3)});
+	cr_assert_eq(s->reader_shard, 0, "it asks there for ever");
+	cr_assert_not(s->reader_asking);
 }

@@ -22,7 +22,8 @@ Test(ledger, finds_by_service_and_id_and_by_handle, .init = begin, .fini = end)
 {
 	struct entry *e = add(7);
 	cr_assert_eq(ledger_get(&L, 3, (struct entry_id){7, 0}), e);
-	cr_assert_null(ledger_get(&L, 4, (struct entry_id){7, 0}), "another service's entry of the same id is another one");
+	cr_assert_null(
+		ledger_get(&L, 4, (struct entry_id){7, 0}), "another service's entry of the same id is another one");
 	cr_assert_eq(ledger_by_handle(&L, entry_handle(e)), e);
 	cr_assert_null(ledger_by_handle(&L, 0));
 	cr_assert_null(ledger_by_handle(&L, UINT64_MAX));

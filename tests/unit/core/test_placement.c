@@ -9,7 +9,8 @@ static void begin(void)
 	placement_init(&P);
 	P.n_services = 2;
 	for (int i = 0; i < 2; i++)
-		P.service[i] = (struct placement_service){.is_on = true, .svc = (uint16_t)i, .max_streams = 100, .read_batch = 50};
+		P.service[i] = (struct placement_service){
+			.is_on = true, .svc = (uint16_t)i, .max_streams = 100, .read_batch = 50};
 	for (uint64_t i = 0; i < 4; i++)
 		seat_init(&S[i], i + 1);
 }

@@ -26,8 +26,8 @@ Test(session, lease_strings_go_there_and_back)
 
 Test(session, what_is_no_lease_is_refused)
 {
-	static const char *const bad[] = {"", "1", "1-", "-1.a", "1-2", "1-2.", "1-2.xyz", "1-2.a ", "1.2-a", "99999999999999999999-0.a",
-		"1-2.fffffffffffffffff", "a-b.c"};
+	static const char *const bad[] = {"", "1", "1-", "-1.a", "1-2", "1-2.", "1-2.xyz", "1-2.a ", "1.2-a",
+		"99999999999999999999-0.a", "1-2.fffffffffffffffff", "a-b.c"};
 	struct entry_id id;
 	uint64_t hash;
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
@@ -47,7 +47,9 @@ Test(session, hello_errors)
 	f = (struct frame){.kind = FRAME_HELLO, .v = 1, .problem = FRAME_PROBLEM_FIELD, .bad_field = "name: missing"};
 	cr_assert_eq(session_check_hello(&f, &why), FERR_BAD_HELLO);
 	cr_assert_str_eq(why, "name: missing");
-	f = (struct frame){.kind = FRAME_HELLO, .v = 1};
+	f = (struct frame){.kind = FRAME_HELLO, .v = 1, .name = text("")};
+	cr_assert_eq(session_check_hello(&f, &why), FERR_BAD_HELLO);
+	f.name = text("w");
 	cr_assert_eq(session_check_hello(&f, &why), FERR_N);
 }
 

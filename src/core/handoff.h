@@ -1,0 +1,148 @@
+/* handoff - moves the connections of one shard before maintenance cuts them: what a notification means for each
+ * connection, when its replacement is dialled, when it takes over, when the old one is closed; relaxed time-outs; circuit
+ * breakers. Pure. Owner: the shard thread; run/lanes feeds it and performs what it says. Times: monotonic ms.
+ * Promises: the old connection serves until its replacement is ready (make before break), or until it ends by itself; one
+ * operation per (seq, endpoint); every waiting state has a deadline. Caps, queue and breakers count per shard. */
+#pragma once
+#include "core/metric.h"
+#include "core/turn.h"
+
+/* In the order of the MH_ rows of core/metric.h. */
+enum note_kind {
+	NOTE_MOVING,
+	NOTE_MIGRATING,
+	NOTE_MIGRATED,
+	NOTE_FAILING_OVER,
+	NOTE_FAILED_OVER,
+	NOTE_SMIGRATING,
+	NOTE_SMIGRATED,
+	NOTE_KINDS
+};
+
+enum { HANDOFF_ADDRESS = 300 };
+
+struct note { /* one notification, as codec/push reads it */
+	enum note_kind kind;
+	int64_t seq;
+	int64_t seconds;                /* 0 = now, or not said */
+	char endpoint[HANDOFF_ADDRESS]; /* MOVING: host:port; "" = null */
+};
+
+const char *note_name(enum note_kind kind); /* "MOVING" … */
+
+struct handoff_rules { /* maintenance: of the configuration */
+	mono_ms relaxed_timeout_ms, relaxed_cap_ms, post_relaxed_ms, timeout_ms;
+	unsigned max_retries, max_concurrent, queue; /* queue 0 = a place for each connection */
+	unsigned breaker_failures, breaker_half_open;
+	mono_ms breaker_reset_ms;
+};
+
+/* One machine per connection ("lane"):
+ *
+ *             +---------- failed, retries left ----------+
+ *             v                                          |
+ *   IDLE -> WAITING ------------------------------> DIALING -- ready (C, B: switch) ---------> DRAINING -> IDLE
+ *    ^        |  (jitter; null: half the time) ^       | ready (S)                            ^
+ *    |        +-> QUEUED (cap) ----------------+       v                                      |
+ *    |                                              JOINING -- subscription confirmed: switch +
+ *    +---- retries used up, breaker open, old one ended: it, or its reconnect, goes on --------
+ *   MOVING with a newer seq in any state -> WAITING for the new endpoint. */
+enum handoff_state {
+	HANDOFF_IDLE,
+	HANDOFF_WAITING,
+	HANDOFF_QUEUED,
+	HANDOFF_DIALING,  /* the replacement connects and shakes hands */
+	HANDOFF_JOINING,  /* it subscribes */
+	HANDOFF_DRAINING, /* it serves; the old one finishes what it has, or (S) is listened to a little longer */
+	HANDOFF_STATES
+};
+const char *handoff_state_name(enum handoff_state s); /* "idle" "waiting" … */
+
+enum handoff_event_kind {
+	HANDOFF_OPEN,     /* .lane .role: a lane begins to connect; .out gets the address to dial ("" = configured) */
+	HANDOFF_CLOSED,   /* .lane: gone, with all its connections */
+	HANDOFF_NOTE,     /* .lane .note, on its present connection or on the replacement */
+	HANDOFF_LATE,     /* .lane .note, on a connection that was left */
+	HANDOFF_BROKEN,   /* .lane .text: a push nobody understands; .note->kind NOTE_KINDS = its name neither */
+	HANDOFF_UP,       /* .lane: the present connection is up, at .text */
+	HANDOFF_DOWN,     /* .lane: it ended, or its attempt failed */
+	HANDOFF_NEW_UP,   /* .lane: the replacement is up; .flag = it must subscribe first */
+	HANDOFF_NEW_DOWN, /* .lane: it failed; .text why */
+	HANDOFF_JOINED,   /* .lane: its subscription is confirmed */
+	HANDOFF_DRAINED,  /* .lane: nothing waits on connections that were left */
+	HANDOFF_TICK
+};
+
+struct handoff_event {
+	enum handoff_event_kind kind;
+	mono_ms now;
+	uint32_t lane;
+	enum conn_role role;
+	bool flag;
+	const struct note *note;
+	struct slice text;
+};
+
+enum handoff_effect_kind {
+	HANDOFF_DIAL,      /* .lane: open a replacement to .address ("" = configured, resolved anew) */
+	HANDOFF_DROP_NEW,  /* .lane: close the replacement, it will not be used */
+	HANDOFF_SWITCH,    /* .lane: the replacement is the connection from now on */
+	HANDOFF_UNBLOCK,   /* .lane: end the blocking read on the connection that was left */
+	HANDOFF_CLOSE_OLD, /* .lane: close what was left; what still waits there gets no answer */
+	HANDOFF_TARGET,    /* .lane: the next attempt dials .address ("" = configured); .now = at once */
+	HANDOFF_RELAX,     /* .lane: relaxed time-outs until .until; 0 = no longer */
+	HANDOFF_HURRY,     /* renew all leases now, scan later */
+	HANDOFF_REFRESH,   /* slots have moved (.seq): ask for the topology once */
+	HANDOFF_SAY        /* .level .text */
+};
+
+struct handoff_effect {
+	enum handoff_effect_kind kind;
+	enum say_level level;
+	uint32_t lane;
+	bool now;
+	mono_ms until;
+	int64_t seq;
+	char address[HANDOFF_ADDRESS];
+	struct text *text; /* owned by the list */
+};
+
+struct handoff_effects {
+	struct handoff_effect *v;
+	size_t n, cap;
+};
+void handoff_effects_clear(struct handoff_effects *e);
+void handoff_effects_fini(struct handoff_effects *e);
+
+struct handoff;
+/* name: for log lines ("shard=0"); configured: host:port as the lanes dial it. Both are copied. */
+struct handoff *handoff_new(const struct handoff_rules *rules, const char *name, const char *configured, uint64_t seed);
+void handoff_free(struct handoff *h);
+void handoff_set_rules(struct handoff *h, const struct handoff_rules *rules);
+/* Handles one event after everything that is due, appends effects, returns the next deadline. */
+mono_ms handoff_step(struct handoff *h, const struct handoff_event *ev, struct handoff_effects *out);
+/* Where a new connection of a lane at `from` ("" = configured) goes now; "" = the configured address. */
+void handoff_address(const struct handoff *h, mono_ms now, const char *from, char out[HANDOFF_ADDRESS]);
+
+/* ---- seen from outside ---- */
+enum handoff_state handoff_state(const struct handoff *h, uint32_t lane);
+bool handoff_is_relaxed(const struct handoff *h, uint32_t lane);
+struct handoff_gauges {
+	uint32_t n_active, n_queued, n_relaxed, n_breakers_open;
+};
+struct handoff_gauges handoff_gauges(const struct handoff *h);
+enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_HALF_OPEN };
+const char *breaker_state_name(enum breaker_state s); /* "closed" "open" "half_open" */
+/* The worst of all endpoints; endpoint (may be NULL) gets its name. */
+enum breaker_state handoff_breaker(const struct handoff *h, const char **endpoint);
+const struct metrics_handoff *handoff_metrics(const struct handoff *h);
+
+/* ---- events that two connections deliver ---- */
+enum { HANDOFF_SEEN = 4096 };
+struct handoff_seen {                   /* zeroed at first */
+	uint64_t hash[2][HANDOFF_SEEN]; /* the younger half is .young; it changes when it is half full */
+	uint32_t n;
+	uint8_t young;
+};
+/* True when this was here before, not longer ago than HANDOFF_SEEN / 2 others. */
+bool handoff_seen_before(struct handoff_seen *s, struct slice stream, struct entry_id id);

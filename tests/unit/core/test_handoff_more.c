@@ -1,0 +1,227 @@
+/* Relaxed windows, what is seen from outside, ends, and anything in any order. */
+#include "handoff_story.h"
+
+Test(handoff, relaxed_windows)
+{
+	row("Relaxed: starts are counted, their ends undo them, an unmatched end does nothing, the cap ends what is "
+	    "never closed");
+	note(C, NOTE_MIGRATED, 1, 0, NULL);
+	cr_assert_eq(W.n[HANDOFF_RELAX], 0);
+	note(C, NOTE_MIGRATING, 2, 2, NULL);
+	EXPECT("relax C 60000");
+	note(C, NOTE_MIGRATING, 4, 2, NULL);
+	note(C, NOTE_FAILED_OVER, 5, 0, NULL);
+	note(C, NOTE_MIGRATED, 6, 0, NULL);
+	note(C, NOTE_MIGRATED, 6, 0, NULL); /* sent twice */
+	cr_assert(handoff_is_relaxed(W.h, C));
+	note(C, NOTE_MIGRATED, 7, 0, NULL);
+	cr_assert(!handoff_is_relaxed(W.h, C));
+	EXPECT("relax C 0");
+	cr_assert_eq(W.n[HANDOFF_HURRY], 2);
+	run_to(1000);
+	note(S, NOTE_FAILING_OVER, 9, 2, NULL);
+	run_to(60999);
+	cr_assert(handoff_is_relaxed(W.h, S));
+	run_to(61000);
+	cr_assert(!handoff_is_relaxed(W.h, S));
+	note(S, NOTE_FAILED_OVER, 10, 0, NULL);
+	cr_assert_eq(count(MH_FAILED_OVER_STALE), 2);
+}
+
+Test(handoff, migrated_does_not_end_moving)
+{
+	row("Relaxed: MIGRATED during MOVING does not end MOVING's window; a dead connection leaves nothing behind");
+	note(C, NOTE_MIGRATING, 1, 2, NULL);
+	note(C, NOTE_MOVING, 2, 30, NULL);
+	note(C, NOTE_MIGRATED, 3, 0, NULL);
+	cr_assert(handoff_is_relaxed(W.h, C));
+	event(HANDOFF_DOWN, C, "closed");
+	cr_assert(!handoff_is_relaxed(W.h, C));
+}
+
+Test(handoff, replayed_completions)
+{
+	row("Replayed completions on new connections change nothing");
+	for (uint32_t lane = 0; lane < 4; lane++) {
+		note(lane, NOTE_MIGRATED, 8, 0, NULL);
+		note(lane, NOTE_FAILED_OVER, 9, 0, NULL);
+	}
+	run_to(100000);
+	for (int i = 0; i < HANDOFF_SAY; i++)
+		cr_assert_eq(W.n[i], 0, "effect %d", i);
+}
+
+Test(handoff, slots_moved)
+{
+	row("SMIGRATED: one topology reload per seq, whatever the number of connections");
+	note(C, NOTE_SMIGRATING, 18, 0, NULL);
+	cr_assert(handoff_is_relaxed(W.h, C));
+	note(C, NOTE_SMIGRATED, 19, 0, NULL);
+	note(S, NOTE_SMIGRATED, 19, 0, NULL);
+	note(B, NOTE_SMIGRATED, 19, 0, NULL);
+	cr_assert_eq(W.n[HANDOFF_REFRESH], 1);
+	cr_assert(!handoff_is_relaxed(W.h, C));
+	note(C, NOTE_SMIGRATED, 20, 0, NULL);
+	cr_assert_eq(W.n[HANDOFF_REFRESH], 2);
+}
+
+Test(handoff, one_line_each)
+{
+	row("Seen from outside: one line per notification and per handoff, broken pushes once");
+	W.say = true;
+	moving_all(7, 15, "b:2");
+	run_to(1000);
+	event(HANDOFF_NEW_UP, C, NULL);
+	event(HANDOFF_NEW_UP, B, NULL);
+	event(HANDOFF_NEW_UP, S, NULL);
+	event(HANDOFF_JOINED, S, NULL);
+	run_to(2000);
+	EXPECT("say shard=0 redis=a:1 maintenance: MOVING seq=7 seconds=15 endpoint=b:2\n");
+	EXPECT("handoff seq=7 to b:2 done: moved=3");
+	cr_assert_eq(W.n[HANDOFF_SAY], 2);
+	struct note broken = {.kind = NOTE_KINDS};
+	for (int i = 0; i < 3; i++)
+		step((struct handoff_event){.kind = HANDOFF_BROKEN, .lane = C, .note = &broken, .text = {"WHAT", 4}});
+	cr_assert_eq(W.n[HANDOFF_SAY], 3);
+}
+
+Test(handoff, huge_window)
+{
+	row("Seconds: huge is capped");
+	note(C, NOTE_MOVING, 7, INT64_MAX, "b:2");
+	run_to(400000);
+	char at[HANDOFF_ADDRESS];
+	handoff_address(W.h, W.now, "", at);
+	cr_assert_str_eq(at, "a:1");
+	cr_assert(!handoff_is_relaxed(W.h, C));
+}
+
+Test(handoff, closed_in_the_middle)
+{
+	row("A connection that is closed in the middle (service gone, shutdown) leaves nothing");
+	moving_all(7, 15, "b:2");
+	run_to(1000);
+	event(HANDOFF_CLOSED, B, NULL);
+	event(HANDOFF_NEW_UP, B, NULL);
+	event(HANDOFF_CLOSED, C, NULL);
+	event(HANDOFF_CLOSED, S, NULL);
+	struct handoff_gauges g = handoff_gauges(W.h);
+	cr_assert_eq(g.n_active + g.n_queued + g.n_relaxed, 0);
+	run_to(20000);
+	cr_assert_eq(W.next, MONO_NEVER);
+}
+
+/* ---- anything in any order ---- */
+
+struct model { /* what run/lanes would have */
+	bool is_up, has_new, new_is_up;
+	int n_old;
+};
+
+static void check_effects(struct model *m)
+{
+	for (size_t i = 0; i < W.out.n; i++) {
+		const struct handoff_effect *e = &W.out.v[i];
+		struct model *l = &m[e->lane];
+		if (e->kind == HANDOFF_DIAL) {
+			cr_assert(!l->has_new && l->is_up);
+			l->has_new = true;
+			l->new_is_up = false;
+		} else if (e->kind == HANDOFF_DROP_NEW) {
+			cr_assert(l->has_new);
+			l->has_new = false;
+		} else if (e->kind == HANDOFF_SWITCH) {
+			cr_assert(l->has_new && l->new_is_up);
+			l->has_new = false;
+			l->n_old++;
+		} else if (e->kind == HANDOFF_CLOSE_OLD) {
+			cr_assert_gt(l->n_old, 0);
+			l->n_old = 0;
+		} else if (e->kind == HANDOFF_TARGET) {
+			cr_assert(!l->is_up && e->address[0]);
+		}
+	}
+	handoff_effects_clear(&W.out);
+}
+
+static void random_turn(struct rng *r, struct model *m, bool calm)
+{
+	static const char *const ends[] = {"a:1", "b:2", "c:3", ""};
+	uint32_t lane = (uint32_t)rng_below(r, 4);
+	struct model *l = &m[lane];
+	struct note n = {.kind = rng_below(r, 2) ? NOTE_MOVING : (enum note_kind)rng_below(r, NOTE_KINDS),
+		.seq = (int64_t)rng_below(r, 40),
+		.seconds = (int64_t)rng_below(r, 20)};
+	snprintf(n.endpoint, sizeof n.endpoint, "%s", ends[rng_below(r, 4)]);
+	struct handoff_event ev = {.kind = HANDOFF_TICK, .now = W.now, .lane = lane, .note = &n};
+	switch (rng_below(r, calm ? 4 : 7)) {
+	case 0:
+		if (l->has_new && !l->new_is_up) {
+			l->new_is_up = true;
+			ev.kind = HANDOFF_NEW_UP;
+			ev.flag = lane == S;
+		}
+		break;
+	case 1:
+		ev.kind = l->n_old ? HANDOFF_DRAINED : HANDOFF_TICK;
+		break;
+	case 2:
+		ev.kind = l->has_new && l->new_is_up ? HANDOFF_JOINED : HANDOFF_TICK;
+		break;
+	case 3:
+		if (!l->is_up) {
+			l->is_up = true;
+			ev.kind = HANDOFF_UP;
+			ev.text = (struct slice){"b:2", 3};
+		}
+		break;
+	case 4:
+		l->is_up = false;
+		ev.kind = HANDOFF_DOWN;
+		break;
+	case 5:
+		if (l->has_new) {
+			l->has_new = false;
+			ev.kind = HANDOFF_NEW_DOWN;
+		}
+		break;
+	default:
+		ev.kind = HANDOFF_NOTE;
+		break;
+	}
+	W.next = handoff_step(W.h, &ev, &W.out);
+	check_effects(m);
+}
+
+Test(handoff, anything_in_any_order)
+{
+	row("200 random rounds: never two replacements, no switch to one that is not up, everything ends idle");
+	for (uint64_t seed = 1; seed <= 200; seed++) {
+		struct rng r;
+		rng_seed(&r, seed);
+		handoff_free(W.h);
+		W.h = handoff_new(&rules, "shard=0", "a:1", seed);
+		W.now = 0;
+		struct model m[4] = {{0}};
+		const enum conn_role roles[4] = {CONN_COMMAND, CONN_READER, CONN_SUBSCRIBER, CONN_READER};
+		for (uint32_t i = 0; i < 4; i++) {
+			step((struct handoff_event){
+				.kind = HANDOFF_OPEN, .lane = i, .role = roles[i], .text = {"a:1", 3}});
+			step((struct handoff_event){.kind = HANDOFF_UP, .lane = i, .text = {"a:1", 3}});
+			m[i].is_up = true;
+		}
+		for (int i = 0; i < 400; i++) {
+			W.now += (mono_ms)rng_below(&r, 300);
+			random_turn(&r, m, false);
+		}
+		for (int i = 0; i < 3000; i++) {
+			W.now += 500;
+			random_turn(&r, m, true);
+		}
+		for (uint32_t i = 0; i < 4; i++)
+			cr_assert(handoff_state(W.h, i) == HANDOFF_IDLE && !m[i].n_old && !m[i].has_new &&
+					  !handoff_is_relaxed(W.h, i),
+				"seed %llu lane %u: %s", (unsigned long long)seed, i,
+				handoff_state_name(handoff_state(W.h, i)));
+	}
+}
