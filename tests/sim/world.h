@@ -156,6 +156,7 @@ struct hold { /* a lease a worker believes in */
 	uint32_t item;
 	uint64_t token;
 	mono_ms until;          /* its fence */
+	mono_ms sent;           /* by its daemon */
 	mono_ms since, stop_at; /* stop_at: revoked; MONO_NEVER */
 	mono_ms result_at;
 	enum frame_kind result;

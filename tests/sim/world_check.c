@@ -140,7 +140,7 @@ static void check_overlap(struct world *w, struct worker *k, struct hold *h, str
 	if (is_same && h2->token >= h->token && !w->has_lost)
 		world_fail(w, "P2: the token of item %u does not rise", h->item);
 	if (h2->is_excused || k2->is_paused ||
-		(!k2->keeps_fence && (k2->daemon->is_paused || k2->daemon->excused_at >= h2->since)))
+		(!k2->keeps_fence && (k2->daemon->is_paused || k2->daemon->excused_at >= h2->sent)))
 		return;
 	world_fail(w, "P2: w%u was told of %s (item %u) while w%u works on it (item %u since %lld, until %lld)",
 		k->index, h->stream, h->item, k2->index, h2->item, (long long)h2->since, (long long)h2->until);

@@ -258,6 +258,8 @@ void server_move_slot(struct world *w, uint16_t slot, struct server *to, mono_ms
 	if (w->ask_slot != SHARD_NONE || from == to || !to->is_alive || !from->is_alive || to->is_paused ||
 		from->is_paused)
 		return;
+	if (from->replica || to->replica) /* about to fail over: what a slot held would be lost whole */
+		return;
 	world_tell(w, "slot %u moves from redis %u to %u", slot, from->index, to->index);
 	w->moved_at = w->now;
 	move_locks(from->model, to->model, slot);

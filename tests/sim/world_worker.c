@@ -190,6 +190,7 @@ static void on_assign(struct world *w, struct worker *k, const struct down *d)
 		.since = w->now,
 		.stop_at = MONO_NEVER,
 		.until = d->f.until_ms,
+		.sent = d->sent,
 		.result = FRAME_DONE,
 		.is_excused = w->now > d->sent + TELL_MARGIN_MS};
 	snprintf(h->lease, sizeof h->lease, "%s", d->lease);
