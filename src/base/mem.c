@@ -7,6 +7,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 enum { EXIT_OS = 71 };
 
 /* Neither stdio nor the log: both may need the memory that is not there. */
@@ -80,4 +84,11 @@ void mem_wipe(void *p, size_t len)
 {
 	if (len)
 		explicit_bzero(p, len);
+}
+
+void mem_trim(void)
+{
+#ifdef __GLIBC__
+	malloc_trim(0);
+#endif
 }

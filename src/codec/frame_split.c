@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+enum { KEEP_BYTES = 16 * 1024 };
+
 void frame_splitter_init(struct frame_splitter *s, size_t max_frame)
 {
 	*s = (struct frame_splitter){.max_frame = max_frame};
@@ -54,6 +56,10 @@ bool frame_splitter_next(struct frame_splitter *s, char **line, size_t *len, enu
 		*line = begin;
 		*len = (size_t)(end - begin);
 		return true;
+	}
+	if (s->pending.cap > KEEP_BYTES) { /* all read: a burst's memory is given back */
+		buf_fini(&s->pending);
+		s->start = s->scanned = 0;
 	}
 	return false;
 }

@@ -163,10 +163,12 @@ static enum err_code check_head(const char *bytes, size_t len, struct err *err)
 	struct reader r = {bytes + AT_VERSION, HEAD - AT_VERSION, false};
 	uint64_t version = get(&r, 4);
 	if (version != STATE_VERSION)
-		return err_set(err, ERR_RANGE, "it has version %llu, this is %d", (unsigned long long)version, STATE_VERSION);
+		return err_set(
+			err, ERR_RANGE, "it has version %llu, this is %d", (unsigned long long)version, STATE_VERSION);
 	uint64_t reserved = get(&r, 4), length = get(&r, 8), sum = get(&r, 8);
 	if (reserved || length != len - HEAD)
-		return err_set(err, ERR_INVALID, "it has %zu bytes instead of %llu", len - HEAD, (unsigned long long)length);
+		return err_set(
+			err, ERR_INVALID, "it has %zu bytes instead of %llu", len - HEAD, (unsigned long long)length);
 	if (sum != state_checksum(bytes + HEAD, len - HEAD))
 		return err_set(err, ERR_INVALID, "its checksum is wrong");
 	return ERR_OK;

@@ -9,7 +9,7 @@
 
 enum { STATE_VERSION = 1, STATE_CONNS_MAX = 65536, STATE_BYTES_MAX = 256 << 20 };
 
-struct state_conn { /* one worker's connection; slices as in a hello frame */
+struct state_conn {      /* one worker's connection; slices as in a hello frame */
 	uint32_t number; /* of its descriptor's name */
 	int64_t pid;
 	uint32_t uid, credits;

@@ -246,16 +246,28 @@ static void on_ask(struct coord *c, const struct msg *m)
 			reader_to(c, &c->services[i], there, true);
 }
 
+/* The map had it right: a reader that had followed an ASK is not wanted there any more (the slot went back). */
+static void go_home(struct coord *c, const struct msg *m)
+{
+	for (uint16_t i = 0; i < c->n_positions; i++) {
+		struct coord_service *s = &c->services[i];
+		if (s->rules && s->rules->lbs_slot == m->slot && s->reader_asking && s->reader_shard == m->from)
+			reader_to(c, s, topology_shard(&c->topo, m->slot), false);
+	}
+}
+
 static void on_moved(struct coord *c, const struct msg *m)
 {
-	effects_say(c->out, SAY_DEBUG, "shard=%u slot=%u %s=%s", m->from, m->slot, m->asking ? "ask" : "moved", m->text ? m->text->bytes : "?");
 	if (m->asking && m->text && m->text->len) {
 		on_ask(c, m);
+		coord_ask_topology(c, "ask");
 		return;
 	}
 	if (m->text && m->text->len && topology_moved(&c->topo, m->slot, m->text->bytes)) {
 		c->m[MP_TOPO_MOVED_OK]++;
 		topology_changed(c);
+	} else {
+		go_home(c, m);
 	}
 	coord_ask_topology(c, "moved");
 }
@@ -502,6 +514,10 @@ static void assign_ready(struct coord *c, struct coord_service *s)
 		if (!seat)
 			return;
 		struct entry *e = LIST_OF(struct entry, peers, list_pop(&s->ready));
+		if (entry_is_late(c, e)) { /* we were stopped on its way: nobody starts on it now */
+			entry_on_due(c, e);
+			continue;
+		}
 		entry_assign(c, e, LIST_OF(struct member, seat, seat));
 	}
 }

@@ -59,7 +59,8 @@ void member_on_adopt(struct coord *c, const struct coord_event *ev)
 		member_retire(c, m);
 		return;
 	}
-	snprintf(m->s.name, sizeof m->s.name, "%.*s", (int)(f->name.len < 127 ? f->name.len : 127), f->name.p ? f->name.p : "");
+	snprintf(m->s.name, sizeof m->s.name, "%.*s", (int)(f->name.len < 127 ? f->name.len : 127),
+		f->name.p ? f->name.p : "");
 	m->seat.credits = (uint32_t)f->credits;
 	m->s.told_until = ev->until;
 	m->s.n_pings = (int64_t)ev->n;

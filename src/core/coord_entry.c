@@ -37,6 +37,11 @@ static mono_ms stop_at(struct coord *c, const struct entry *e)
 	return e->good_until - s->rules->stop_margin_ms;
 }
 
+bool entry_is_late(struct coord *c, const struct entry *e)
+{
+	return stop_at(c, e) <= c->now;
+}
+
 void entry_arm(struct coord *c, struct entry *e)
 {
 	mono_ms at = stop_at(c, e);
@@ -468,7 +473,7 @@ static void revoke_lost(struct coord *c, struct coord_service *s, struct entry *
 	mono_ms grace = mono_max(s->rules->stop_margin_ms - TELL_MARGIN_MS, 0);
 	struct member *w = coord_member(c, e->owner);
 	if (w) /* the others' fence is farther away now */
-		member_touch(c, w);
+		member_touch(c, w, e);
 	if (e->state == ENTRY_ASSIGNED) {
 		entry_revoke(c, e, REVOKE_LOST, grace);
 		return;
@@ -577,7 +582,7 @@ void entry_on_renewed(struct coord *c, const struct renewed *r)
 		e->good_until = r->v[i].good_until;
 		struct member *m = e->owner ? coord_member(c, e->owner) : NULL;
 		if (m)
-			member_touch(c, m);
+			member_touch(c, m, e);
 	}
 }
 

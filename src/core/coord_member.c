@@ -599,8 +599,13 @@ static void ping(struct coord *c, struct member *m, mono_ms until)
 	member_arm(c, m);
 }
 
-void member_touch(struct coord *c, struct member *m)
+/* The list stays about in order of renewal, so that its head tells whether looking at all of them is worth it. */
+void member_touch(struct coord *c, struct member *m, struct entry *e)
 {
+	if (e->state == ENTRY_ASSIGNED) {
+		list_remove(&e->peers);
+		list_push(&m->entries, &e->peers);
+	}
 	if (m->s.state == SESSION_READY && list_empty(&m->dirty))
 		list_push(&c->dirty, &m->dirty);
 }
@@ -609,8 +614,12 @@ void member_send_until(struct coord *c, struct member *m)
 {
 	if (m->s.state != SESSION_READY || m->s.told_until - c->now > c->shortest_ttl * 7 / 10)
 		return; /* what it knows is good for long: the next ping tells */
+	mono_ms worth = m->s.told_until + c->shortest_ttl / 10;
+	const struct entry *oldest = list_empty(&m->entries) ? NULL : LIST_OF(struct entry, peers, m->entries.next);
+	if (oldest && !oldest->is_lost && oldest->good_until && oldest->good_until - TELL_MARGIN_MS < worth)
+		return; /* the smallest is not larger */
 	mono_ms until = member_until(c, m);
-	if (until >= m->s.told_until + c->shortest_ttl / 10)
+	if (until >= worth)
 		ping(c, m, until);
 }
 

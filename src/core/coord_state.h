@@ -131,6 +131,7 @@ void entry_bury(struct coord *c, struct entry *e, enum dead_reason why);
 void entry_stopped(struct coord *c, struct entry *e); /* the worker has stopped after a revoke, or by itself */
 void entry_limbo(struct coord *c, struct entry *e, mono_ms until);
 void entry_arm(struct coord *c, struct entry *e);
+bool entry_is_late(struct coord *c, const struct entry *e); /* its work would have to stop by now */
 bool entry_is_worked(const struct entry *e); /* ASSIGNED or REVOKING */
 
 /* coord_member.c: workers */
@@ -144,7 +145,7 @@ void member_try_held(struct coord *c); /* hellos that waited for own entries */
 void member_unseat(struct coord *c, struct entry *e, bool credit_back);
 void member_finish(struct coord *c, struct entry *e, bool accepted, enum gone_outcome outcome); /* answers the worker */
 void member_send_until(struct coord *c, struct member *m);
-void member_touch(struct coord *c, struct member *m); /* its until_ms may have moved */
+void member_touch(struct coord *c, struct member *m, struct entry *e); /* e is renewed: its until_ms may have moved */
 void member_arm(struct coord *c, struct member *m);
 void member_say_drain(struct coord *c, mono_ms grace_ms);
 void member_revoke_all(struct coord *c, struct member *m);

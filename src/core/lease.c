@@ -3,25 +3,53 @@
 #include "core/lease_impl.h"
 
 #include <assert.h>
+#include <string.h>
 
 enum { JITTER_PCT = 10 };
 
-static bool is_handle(const void *value, const void *key, size_t len)
-{
-	const struct lease *l = value;
-	return len == sizeof l->handle && memcmp(&l->handle, key, len) == 0;
-}
+/* ---- by handle: its low half is a small index, its high half says whether it is still the same entry ---- */
 
 static struct lease *find(const struct leases *ls, uint64_t handle)
 {
-	return map_get(&ls->by_handle, &handle, sizeof handle);
+	uint32_t i = (uint32_t)handle;
+	struct lease *l = i < ls->n_by_handle && ls->by_handle[i] ? shard_pool_at(&ls->pool, ls->by_handle[i] - 1) : NULL;
+	return l && l->handle == handle ? l : NULL;
 }
 
-struct leases *leases_new(uint64_t seed)
+static void name(struct leases *ls, const struct lease *l)
+{
+	uint32_t i = (uint32_t)l->handle;
+	if (i >= ls->n_by_handle) {
+		uint32_t n = i + 1 > 2 * ls->n_by_handle ? i + 1 : 2 * ls->n_by_handle;
+		ls->by_handle = mem_grow(ls->by_handle, n, sizeof *ls->by_handle);
+		memset(ls->by_handle + ls->n_by_handle, 0, (n - ls->n_by_handle) * sizeof *ls->by_handle);
+		ls->n_by_handle = n;
+	}
+	ls->by_handle[i] = l->index + 1;
+}
+
+/* From here on the coordinator may give the handle's index to another entry. */
+static void unname(struct leases *ls, const struct lease *l)
+{
+	if (find(ls, l->handle) == l)
+		ls->by_handle[(uint32_t)l->handle] = 0;
+}
+
+/* The next one in use at *pos or after it; *pos moves behind it. NULL: no more. Survives the end of what it returned. */
+static struct lease *next(const struct leases *ls, uint32_t *pos)
+{
+	for (uint32_t end = shard_pool_end(&ls->pool); *pos < end;) {
+		struct lease *l = shard_pool_at(&ls->pool, (*pos)++);
+		if (l && l->handle)
+			return l;
+	}
+	return NULL;
+}
+
+struct leases *leases_new(void)
 {
 	struct leases *ls = mem_alloc(sizeof *ls);
 	shard_pool_init(&ls->pool, sizeof(struct lease));
-	map_init(&ls->by_handle, is_handle, seed);
 	heap_init(&ls->timers);
 	list_init(&ls->urgent);
 	list_init(&ls->calm);
@@ -32,19 +60,19 @@ void leases_free(struct leases *ls)
 {
 	if (!ls)
 		return;
-	size_t pos = 0;
-	for (struct lease *l; (l = map_next(&ls->by_handle, &pos));)
+	uint32_t pos = 0;
+	for (struct lease *l; (l = next(ls, &pos));)
 		text_unref(l->stream);
 	mem_free(ls->renewed);
 	heap_fini(&ls->timers);
-	map_fini(&ls->by_handle);
+	mem_free(ls->by_handle);
 	shard_pool_fini(&ls->pool);
 	mem_free(ls);
 }
 
 uint32_t lease_count(const struct leases *ls)
 {
-	return ls->pool.n_items;
+	return shard_pool_count(&ls->pool);
 }
 
 const struct service_rules *lease_rules_of(const struct shard_ctx *c, const struct lease *l)
@@ -129,7 +157,8 @@ void lease_forget(struct leases *ls, struct shard_ctx *c, struct lease *l)
 {
 	heap_remove(&ls->timers, &l->timer);
 	list_remove(&l->ready);
-	map_remove(&ls->by_handle, &l->handle, sizeof l->handle);
+	unname(ls, l);
+	l->handle = 0;
 	ctx_retire(c, l->stream);
 	shard_pool_put(&ls->pool, l->index);
 }
@@ -258,8 +287,8 @@ mono_ms lease_settle(struct leases *ls, struct shard_ctx *c)
 
 void lease_hurry(struct leases *ls, struct shard_ctx *c)
 {
-	size_t pos = 0;
-	for (struct lease *l; (l = map_next(&ls->by_handle, &pos));)
+	uint32_t pos = 0;
+	for (struct lease *l; (l = next(ls, &pos));)
 		lease_queue(ls, c, l);
 }
 
@@ -287,10 +316,11 @@ static void acquire(struct leases *ls, struct shard_ctx *c, struct msg *m)
 		l->good_until = m->ms;
 		lease_report(ls, c, l, LEASE_IS_MOVED);
 		ctx_retire(c, l->stream);
+		l->handle = 0;
 		shard_pool_put(&ls->pool, index);
 		return;
 	}
-	map_put(&ls->by_handle, &l->handle, sizeof l->handle, l);
+	name(ls, l);
 	if (m->ms > 0) {
 		l->state = LEASE_HELD;
 		l->good_until = m->ms;
@@ -314,6 +344,7 @@ static void release(struct leases *ls, struct shard_ctx *c, struct lease *l)
 	}
 	list_remove(&l->ready);
 	lease_move(l, LEASE_RELEASING);
+	unname(ls, l);
 	l->use_eval = false;
 	lease_queue(ls, c, l);
 }
@@ -337,8 +368,8 @@ void lease_msg(struct leases *ls, struct shard_ctx *c, struct msg *m)
 
 void lease_slots(struct leases *ls, struct shard_ctx *c)
 {
-	size_t pos = 0;
-	for (struct lease *l; (l = map_next(&ls->by_handle, &pos));) {
+	uint32_t pos = 0;
+	for (struct lease *l; (l = next(ls, &pos));) {
 		if (ctx_serves(c, l->slot)) {
 			l->asking = false;
 			continue;
@@ -353,8 +384,8 @@ void lease_slots(struct leases *ls, struct shard_ctx *c)
 
 void lease_rules(struct leases *ls, struct shard_ctx *c, uint16_t svc)
 {
-	size_t pos = 0;
-	for (struct lease *l; (l = map_next(&ls->by_handle, &pos));) {
+	uint32_t pos = 0;
+	for (struct lease *l; (l = next(ls, &pos));) {
 		if (l->svc != svc)
 			continue;
 		lease_set_timer(ls, c, l);
@@ -365,8 +396,8 @@ void lease_rules(struct leases *ls, struct shard_ctx *c, uint16_t svc)
 
 void lease_forget_all(struct leases *ls, struct shard_ctx *c)
 {
-	size_t pos = 0;
-	for (struct lease *l; (l = map_next(&ls->by_handle, &pos));)
+	uint32_t pos = 0;
+	for (struct lease *l; (l = next(ls, &pos));)
 		lease_forget(ls, c, l);
 	mem_free(ls->renewed);
 	ls->renewed = NULL;

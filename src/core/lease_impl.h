@@ -1,7 +1,6 @@
 /* lease_impl - what lease.c and lease_reply.c share. */
 #pragma once
 #include "base/list.h"
-#include "base/map.h"
 #include "core/lease.h"
 #include "core/shard_pool.h"
 
@@ -30,7 +29,7 @@ enum lease_state {
 struct lease { /* 100,000 of them: keep it near 100 bytes */
 	struct heap_node timer;
 	struct link ready; /* in a queue of what may be sent; else alone */
-	uint64_t handle;
+	uint64_t handle; /* 0: not in use */
 	struct entry_id id;
 	struct text *stream;
 	mono_ms good_until; /* 0 = never held; releasing: when to give up */
@@ -53,7 +52,8 @@ enum { LEASES_IN_FLIGHT = 1000, LEASES_PER_STEP = 250, RENEWED_CHUNK = 256, RENE
 
 struct leases {
 	struct shard_pool pool;
-	struct map by_handle;
+	uint32_t *by_handle; /* pool index + 1, by the handle's low half; not while releasing */
+	uint32_t n_by_handle;
 	struct heap timers;
 	struct link urgent, calm;     /* renewals first */
 	uint32_t n_in_flight, n_sent; /* in this step */

@@ -52,6 +52,9 @@ void ledger_init(struct ledger *l, uint64_t seed)
 	*l = (struct ledger){0};
 	map_init(&l->by_id, same_id, seed);
 	heap_init(&l->timers);
+	slab_init(&l->entries, sizeof(struct entry));
+	uint32_t unused;
+	slab_get(&l->entries, &unused);
 }
 
 void ledger_fini(struct ledger *l)
@@ -63,27 +66,13 @@ void ledger_fini(struct ledger *l)
 	}
 	map_fini(&l->by_id);
 	heap_fini(&l->timers);
-	mem_free(l->slots);
-	mem_free(l->free_idx);
-}
-
-static uint32_t new_index(struct ledger *l)
-{
-	if (l->n_free)
-		return l->free_idx[--l->n_free];
-	if ((l->n_slots & (l->n_slots - 1)) == 0) {
-		size_t cap = l->n_slots ? (size_t)l->n_slots * 2 : 64;
-		l->slots = mem_grow(l->slots, cap, sizeof *l->slots);
-		l->free_idx = mem_grow(l->free_idx, cap, sizeof *l->free_idx);
-		if (!l->n_slots) /* index 0 stays unused: handle 0 names nothing */
-			l->slots[l->n_slots++] = NULL;
-	}
-	return l->n_slots++;
+	slab_fini(&l->entries);
 }
 
 struct entry *ledger_add(struct ledger *l, uint16_t svc, struct entry_id id, enum entry_state state, mono_ms now)
 {
-	struct entry *e = mem_alloc(sizeof *e);
+	uint32_t idx;
+	struct entry *e = slab_get(&l->entries, &idx);
 	list_init(&e->peers);
 	e->svc = svc;
 	e->id = id;
@@ -91,10 +80,10 @@ struct entry *ledger_add(struct ledger *l, uint16_t svc, struct entry_id id, enu
 	e->since = e->heard = now;
 	e->deadline = MONO_NEVER;
 	e->lease_shard = e->op_shard = SHARD_NONE;
-	e->idx = new_index(l);
+	e->idx = idx;
 	l->generation = (l->generation + 1) & 0x7fffffff; /* handles with the top bit are the control door's */
+	l->generation += l->generation == 0;
 	e->gen = l->generation;
-	l->slots[e->idx] = e;
 	l->n++;
 	l->n_state[state]++;
 	struct id_key k = key_of(svc, id);
@@ -110,14 +99,13 @@ void ledger_drop(struct ledger *l, struct entry *e)
 	heap_remove(&l->timers, &e->timer);
 	struct id_key k = key_of(e->svc, e->id);
 	map_remove(&l->by_id, &k, sizeof k);
-	l->slots[e->idx] = NULL;
-	l->free_idx[l->n_free++] = e->idx;
 	l->n--;
 	l->n_state[e->state]--;
 	text_unref(e->stream);
 	text_unref(e->info);
 	text_unref(e->note);
-	mem_free(e);
+	e->gen = 0;
+	slab_put(&l->entries, e->idx);
 }
 
 struct entry *ledger_get(const struct ledger *l, uint16_t svc, struct entry_id id)
@@ -128,10 +116,8 @@ struct entry *ledger_get(const struct ledger *l, uint16_t svc, struct entry_id i
 
 struct entry *ledger_by_handle(const struct ledger *l, uint64_t handle)
 {
-	uint32_t idx = (uint32_t)handle;
-	if (idx >= l->n_slots || !l->slots[idx] || entry_handle(l->slots[idx]) != handle)
-		return NULL;
-	return l->slots[idx];
+	struct entry *e = handle ? slab_at(&l->entries, (uint32_t)handle) : NULL;
+	return e && e->gen && entry_handle(e) == handle ? e : NULL;
 }
 
 void ledger_move(struct ledger *l, struct entry *e, enum entry_state to, mono_ms now, mono_ms deadline)
@@ -164,9 +150,9 @@ struct entry *ledger_due(struct ledger *l, mono_ms now)
 
 struct entry *ledger_next(const struct ledger *l, uint32_t *pos)
 {
-	while (*pos < l->n_slots) {
-		struct entry *e = l->slots[(*pos)++];
-		if (e)
+	for (uint32_t end = slab_end(&l->entries); *pos < end;) {
+		struct entry *e = slab_at(&l->entries, (*pos)++);
+		if (e && e->gen)
 			return e;
 	}
 	return NULL;

@@ -13,6 +13,7 @@
 #include "base/heap.h"
 #include "base/list.h"
 #include "base/map.h"
+#include "base/slab.h"
 #include "core/cmd.h"
 #include "core/rules.h"
 
@@ -48,7 +49,7 @@ struct entry {
 	mono_ms deadline;           /* of this state */
 	mono_ms heard;              /* assigned: last sign of progress */
 	uint64_t owner;             /* session id, 0 = none */
-	uint32_t idx, gen;
+	uint32_t idx, gen; /* gen 0: not in use */
 	uint32_t retry, audit;
 	uint16_t svc, lock_slot;
 	uint16_t lease_shard; /* SHARD_NONE: no shard has a lease record of it */
@@ -69,9 +70,8 @@ struct entry {
 };
 
 struct ledger {
-	struct entry **slots; /* by index */
-	uint32_t n_slots, n_free, generation;
-	uint32_t *free_idx;
+	struct slab entries; /* by index; index 0 stays unused: handle 0 names nothing */
+	uint32_t generation;
 	struct map by_id; /* svc, id -> entry */
 	struct heap timers;
 	uint32_t n;

@@ -28,9 +28,9 @@ static void drop(struct op *op)
 /* Every operation: calls fn, which may finish it. */
 static void each(struct retry *r, struct shard_ctx *c, void (*fn)(struct retry *, struct shard_ctx *, struct op *))
 {
-	for (uint32_t i = 0; i < r->pool.cap; i++) {
+	for (uint32_t i = 0; i < shard_pool_end(&r->pool); i++) {
 		struct op *op = shard_pool_at(&r->pool, i);
-		if (op->is_live)
+		if (op && op->is_live)
 			fn(r, c, op);
 	}
 }
@@ -62,7 +62,7 @@ void retry_forget_all(struct retry *r, struct shard_ctx *c)
 
 uint32_t retry_count(const struct retry *r)
 {
-	return r->pool.n_items;
+	return shard_pool_count(&r->pool);
 }
 
 /* ---- times and queues ---- */
@@ -215,7 +215,8 @@ static void send(struct retry *r, struct shard_ctx *c, struct op *op)
 		if (!cmd->consumer.p)
 			cmd->consumer = slice_str(c->rules->consumer);
 	}
-	if (op->command == CMD_ACK_DEL && !cmd->consumer.p)
+	bool is_own = op->whom == OP_FOR_COORD && (op->command == CMD_REQUEUE || op->command == CMD_DEAD);
+	if ((is_own || op->command == CMD_ACK_DEL) && !cmd->consumer.p) /* what somebody else has claimed meanwhile is left to it */
 		cmd->consumer = slice_str(c->rules->consumer);
 	op->in_flight = true;
 	op->at = c->now;

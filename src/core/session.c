@@ -34,6 +34,10 @@ enum frame_error session_check_hello(const struct frame *f, const char **why)
 		*why = f->bad_field ? f->bad_field : "a field is missing or of the wrong type";
 		return FERR_BAD_HELLO;
 	}
+	if (f->name.len == 0) {
+		*why = "name: must not be empty";
+		return FERR_BAD_HELLO;
+	}
 	return FERR_N;
 }
 

@@ -4,57 +4,54 @@
 
 #include <string.h>
 
-enum { CHUNK = 256, GEN_MASK = 0x0fffffff };
+enum { GEN_MASK = 0x0fffffff };
 
 void shard_pool_init(struct shard_pool *p, size_t item_bytes)
 {
-	*p = (struct shard_pool){.item_bytes = item_bytes};
+	*p = (struct shard_pool){.gens = NULL};
+	slab_init(&p->slab, item_bytes);
 }
 
 void shard_pool_fini(struct shard_pool *p)
 {
-	for (uint32_t i = 0; i < p->cap / CHUNK; i++)
-		mem_free(p->chunks[i]);
-	mem_free(p->chunks);
+	slab_fini(&p->slab);
 	mem_free(p->gens);
-	mem_free(p->free_list);
-	*p = (struct shard_pool){.item_bytes = p->item_bytes};
+	p->gens = NULL;
+	p->n_gens = 0;
 }
 
 void *shard_pool_at(const struct shard_pool *p, uint32_t index)
 {
-	return p->chunks[index / CHUNK] + (size_t)(index % CHUNK) * p->item_bytes;
+	return slab_at(&p->slab, index);
 }
 
-static void add_chunk(struct shard_pool *p)
+uint32_t shard_pool_count(const struct shard_pool *p)
 {
-	uint32_t n_chunks = p->cap / CHUNK;
-	p->chunks = mem_grow(p->chunks, n_chunks + 1, sizeof *p->chunks);
-	p->chunks[n_chunks] = mem_array(CHUNK, p->item_bytes);
-	p->gens = mem_grow(p->gens, p->cap + CHUNK, sizeof *p->gens);
-	memset(p->gens + p->cap, 0, CHUNK * sizeof *p->gens);
-	p->free_list = mem_grow(p->free_list, p->cap + CHUNK, sizeof *p->free_list);
-	p->cap += CHUNK;
-	for (uint32_t i = 0; i < CHUNK; i++)
-		p->free_list[p->n_free++] = p->cap - 1 - i;
+	return p->slab.n_items;
+}
+
+uint32_t shard_pool_end(const struct shard_pool *p)
+{
+	return slab_end(&p->slab);
 }
 
 void *shard_pool_get(struct shard_pool *p, uint32_t *index)
 {
-	if (!p->n_free)
-		add_chunk(p);
-	*index = p->free_list[--p->n_free];
-	p->n_items++;
-	void *item = shard_pool_at(p, *index);
-	memset(item, 0, p->item_bytes);
+	void *item = slab_get(&p->slab, index);
+	uint32_t end = slab_end(&p->slab);
+	if (end > p->n_gens) {
+		uint32_t n = end > 2 * p->n_gens ? end : 2 * p->n_gens;
+		p->gens = mem_grow(p->gens, n, sizeof *p->gens);
+		memset(p->gens + p->n_gens, 0, (n - p->n_gens) * sizeof *p->gens);
+		p->n_gens = n;
+	}
 	return item;
 }
 
 void shard_pool_put(struct shard_pool *p, uint32_t index)
 {
 	shard_pool_renew(p, index);
-	p->free_list[p->n_free++] = index;
-	p->n_items--;
+	slab_put(&p->slab, index);
 }
 
 uint32_t shard_pool_renew(struct shard_pool *p, uint32_t index)
@@ -64,7 +61,7 @@ uint32_t shard_pool_renew(struct shard_pool *p, uint32_t index)
 
 void *shard_pool_find(const struct shard_pool *p, uint32_t gen, uint32_t index)
 {
-	if (index >= p->cap || p->gens[index] != gen)
+	if (index >= p->n_gens || p->gens[index] != gen)
 		return NULL;
-	return shard_pool_at(p, index);
+	return slab_at(&p->slab, index);
 }

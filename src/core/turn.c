@@ -3,7 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-enum { MIN_CAP = 64 };
+enum { MIN_CAP = 64, KEEP_CAP = 2048 };
 
 void msg_fini(struct msg *m)
 {
@@ -122,4 +122,8 @@ void effects_clear(struct effects *e)
 	for (size_t i = 0; i < e->n; i++)
 		effect_fini(&e->v[i]);
 	e->n = 0;
+	if (e->cap > KEEP_CAP) { /* a large turn's memory is given back */
+		mem_free(e->v);
+		*e = (struct effects){0};
+	}
 }

@@ -11,6 +11,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 
+enum { KEEP_MESSAGES = 4096 };
+
 struct queue {
 	char *bytes;
 	size_t n, cap;
@@ -49,6 +51,10 @@ static size_t deliver(struct mailbox *m)
 		m->fn(m->arg, m->out.bytes + m->msg_size * m->n_delivered++);
 	m->is_delivering = false;
 	m->out.n = m->n_delivered = 0;
+	if (m->out.cap > KEEP_MESSAGES) { /* a burst's memory is given back */
+		mem_free(m->out.bytes);
+		m->out = (struct queue){0};
+	}
 	if (n && m->end && !m->is_closed)
 		m->end(m->arg);
 	return n;

@@ -5,15 +5,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { FIRST_FD = 3 };
+enum { FIRST_FD = 3, STORE_WAIT_MS = 200, STORE_MAX_UNSAID = 4096 };
 
 /* False when there is no manager or its address makes no sense. */
 static bool address(struct sockaddr_un *out, socklen_t *len)
@@ -33,15 +35,18 @@ static bool address(struct sockaddr_un *out, socklen_t *len)
 	return true;
 }
 
-static void transmit(const char *state, int fd)
+/* Waits for room when wait_ms > 0. Returns whether it was sent. */
+static bool transmit(const char *state, int fd, mono_ms wait_ms)
 {
 	struct sockaddr_un to;
 	socklen_t to_len;
 	if (!address(&to, &to_len))
-		return;
-	int s = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		return false;
+	int s = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (s < 0)
-		return;
+		return false;
+	struct timeval wait = {.tv_sec = wait_ms / 1000, .tv_usec = wait_ms % 1000 * 1000};
+	setsockopt(s, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait));
 	union {
 		struct cmsghdr align;
 		char bytes[CMSG_SPACE(sizeof(int))];
@@ -57,9 +62,12 @@ static void transmit(const char *state, int fd)
 		c->cmsg_len = CMSG_LEN(sizeof(int));
 		memcpy(CMSG_DATA(c), &fd, sizeof(int));
 	}
-	while (sendmsg(s, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno == EINTR)
-		;
+	ssize_t n;
+	do
+		n = sendmsg(s, &msg, MSG_NOSIGNAL | (wait_ms > 0 ? 0 : MSG_DONTWAIT));
+	while (n < 0 && errno == EINTR);
 	close(s);
+	return n >= 0;
 }
 
 bool notify_is_on(void)
@@ -71,7 +79,7 @@ bool notify_is_on(void)
 
 void notify_send(const char *state)
 {
-	transmit(state, -1);
+	transmit(state, -1, 0);
 }
 
 void notify_status(const char *fmt, ...)
@@ -85,7 +93,7 @@ void notify_status(const char *fmt, ...)
 	for (char *p = text; *p; p++)
 		if (*p == '\n') /* a newline would start another assignment */
 			*p = ' ';
-	transmit(text, -1);
+	transmit(text, -1, 0);
 }
 
 /* A number from the environment, or -1. */
@@ -110,18 +118,46 @@ mono_ms notify_watchdog_ms(void)
 	return mono_max(usec / 2000, 1);
 }
 
-void notify_store(const char *name, int fd)
+size_t notify_store_max(void)
+{
+	if (!notify_is_on())
+		return 0;
+	long long n = env_number("FDSTORE"); /* not said before systemd 254 */
+	return n < 0 ? STORE_MAX_UNSAID : (size_t)n;
+}
+
+bool notify_store(const char *name, int fd)
 {
 	char text[256];
 	snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=%s", name);
-	transmit(text, fd);
+	return transmit(text, fd, STORE_WAIT_MS);
 }
 
-void notify_unstore(const char *name)
+bool notify_unstore(const char *name)
 {
 	char text[256];
 	snprintf(text, sizeof(text), "FDSTOREREMOVE=1\nFDNAME=%s", name);
-	transmit(text, -1);
+	return transmit(text, -1, STORE_WAIT_MS);
+}
+
+/* The manager closes the descriptor it gets when it comes to it. */
+bool notify_barrier(mono_ms wait_ms)
+{
+	int ends[2];
+	if (pipe2(ends, O_CLOEXEC) != 0)
+		return false;
+	bool ok = transmit("BARRIER=1", ends[1], STORE_WAIT_MS);
+	close(ends[1]);
+	struct pollfd p = {.fd = ends[0], .events = 0};
+	mono_ms end = mono_now() + wait_ms;
+	for (mono_ms left = wait_ms; ok && left > 0; left = end - mono_now()) {
+		int n = poll(&p, 1, (int)left);
+		if (n > 0)
+			break;
+		ok = n < 0 && errno == EINTR;
+	}
+	close(ends[0]);
+	return ok && p.revents;
 }
 
 size_t notify_take_fds(struct notify_fd *out, size_t cap)

@@ -22,7 +22,7 @@
 #define SO_PEERPIDFD 77
 #endif
 
-enum { BACKLOG = 4096, FLUSH_MS = 1000, READ_BYTES = 64 * 1024 };
+enum { BACKLOG = 4096, FLUSH_MS = 1000, READ_BYTES = 64 * 1024, KEEP_BYTES = 64 * 1024 };
 
 struct unix_listener {
 	uv_pipe_t pipe;
@@ -129,12 +129,21 @@ static void write_failed(struct unix_conn *c)
 		uv_timer_start(&c->timer, on_timer, FLUSH_MS, 0);
 }
 
+/* Empties b; a burst's memory is given back. */
+static void reset(struct buf *b)
+{
+	if (b->cap > KEEP_BYTES)
+		buf_fini(b);
+	else
+		buf_clear(b);
+}
+
 static void on_written(uv_write_t *req, int status)
 {
 	struct unix_conn *c = req->data;
 	c->is_sending = false;
 	c->sending_left = 0;
-	buf_clear(&c->sending);
+	reset(&c->sending);
 	if (c->is_closing)
 		return;
 	if (status < 0) {
@@ -159,7 +168,7 @@ static void write_some(struct unix_conn *c)
 	}
 	size_t done = n > 0 ? (size_t)n : 0;
 	if (done == c->out.len) {
-		buf_clear(&c->out);
+		reset(&c->out);
 		return;
 	}
 	struct buf spare = c->sending;
@@ -196,6 +205,17 @@ size_t unix_write_pending(const struct unix_conn *c)
 {
 	size_t queued = c->is_sending ? uv_stream_get_write_queue_size((const uv_stream_t *)&c->pipe) : 0;
 	return c->out.len + queued;
+}
+
+void unix_unwritten(const struct unix_conn *c, struct buf *out)
+{
+	if (c->is_write_dead)
+		return;
+	size_t left = unix_write_pending(c) - c->out.len;
+	if (left)
+		buf_add(out, c->sending.data + c->sending.len - left, left);
+	if (c->out.len)
+		buf_add(out, c->out.data, c->out.len);
 }
 
 void unix_close(struct unix_conn *c, bool flush)

@@ -2,6 +2,7 @@
  * No policy: bytes in, bytes out, peer credentials, the peer's end.
  * Failure: bind errors are told with the path and the reason; a live listener at the path is ERR_BUSY, a stale file is replaced. */
 #pragma once
+#include "base/buf.h"
 #include "base/err.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -40,6 +41,8 @@ void *unix_data(const struct unix_conn *c);
 void unix_write(struct unix_conn *c, const char *bytes,
 	size_t len);                                  /* copied; order kept; batched: written once per loop round */
 size_t unix_write_pending(const struct unix_conn *c); /* bytes not yet taken by the kernel */
+/* Appends what the kernel has not taken, for somebody who goes on with the descriptor; unix_close(c, false) is to follow at once. */
+void unix_unwritten(const struct unix_conn *c, struct buf *out);
 void unix_close(struct unix_conn *c, bool flush);     /* flush: what was written goes out first, at most 1 s */
 void unix_pause(struct unix_conn *c, bool paused); /* stop or go on reading; the peer's end is not seen while paused */
 int unix_conn_fd(const struct unix_conn *c);

@@ -1,5 +1,7 @@
 #include "run/control_redis.h"
 
+#include "run/fault.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -45,6 +47,7 @@ static void transmit(struct control_redis *c)
 	c->is_sent = true;
 	mono_ms deadline = mono_now() + c->timeout_ms;
 	if (c->kind != WORDS_KIND) {
+		fault_point("send", command_name((enum cmd_kind)c->kind));
 		redis_send(c->conn, ++c->number, command_argc(c->argv), command_args(c->argv), command_lens(c->argv),
 			deadline);
 		return;
@@ -79,6 +82,7 @@ static void on_reply(void *arg, uint64_t number, const redisReply *raw)
 	if (!c->is_sent || number != c->number || !raw)
 		return; /* on_down tells */
 	if (c->kind != WORDS_KIND) {
+		fault_point("answer", command_name((enum cmd_kind)c->kind));
 		reply_decode(c->decoder, (enum cmd_kind)c->kind, raw, &r);
 	} else if (raw->type == REDIS_REPLY_ERROR) {
 		r = (struct reply){.kind = REPLY_ERROR, .error = RERR_OPERATOR, .text = {raw->str, raw->len}};

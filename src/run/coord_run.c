@@ -5,12 +5,13 @@
 #include "run/daemon.h"
 #include "run/fault.h"
 #include "run/service.h"
+#include "run/state_store.h"
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { MAIL_LIMIT = 1 << 20 };
+enum { MAIL_LIMIT = 1 << 20, PASSED_MAX = 8192, TRIM_ENTRIES = 4096 };
 
 /* ---- effects ---- */
 
@@ -114,6 +115,7 @@ void daemon_step(struct daemon *d, struct coord_event *ev)
 	effects_clear(&d->effects);
 	if (d->workers)
 		worker_door_sweep(d->workers);
+	state_store_try(d);
 	loop_wake_at(d->loop, mono_min(d->core_deadline, d->next_second));
 	if (d->is_ending)
 		loop_stop(d->loop);
@@ -191,11 +193,22 @@ static void on_topo_failed(void *arg, const struct err *why)
 	daemon_step(d, &ev);
 }
 
+static void forget_mail(const struct run_msg *m)
+{
+	struct msg late = m->core;
+	if (m->kind == RUN_CORE)
+		msg_fini(&late);
+	else if (m->kind == RUN_SNAPSHOT)
+		mem_free(m->snapshot);
+}
+
 static void on_mail(void *arg, const void *msg)
 {
 	struct daemon *d = arg;
 	const struct run_msg *m = msg;
-	if (m->kind == RUN_CORE) {
+	if (d->is_closing) {
+		forget_mail(m);
+	} else if (m->kind == RUN_CORE) {
 		fault_mail(&m->core);
 		struct coord_event ev = {.kind = COORD_MSG, .msg = &m->core};
 		daemon_step(d, &ev);
@@ -205,8 +218,24 @@ static void on_mail(void *arg, const void *msg)
 	}
 }
 
+/* Freed memory goes back to the system when half of many entries have gone; a second later, when shards have followed. */
+static void give_back(struct daemon *d)
+{
+	uint32_t n = d->core->ledger.n;
+	if (n > d->peak_entries)
+		d->peak_entries = n;
+	bool is_due = d->peak_entries >= TRIM_ENTRIES && n <= d->peak_entries / 2;
+	if (is_due && d->trim_due) {
+		mem_trim();
+		d->peak_entries = n;
+		is_due = false;
+	}
+	d->trim_due = is_due;
+}
+
 static void second(struct daemon *d, mono_ms now)
 {
+	give_back(d);
 	d->next_second = now + service_period_ms();
 	service_tick(d);
 	if (d->control)
@@ -301,17 +330,19 @@ static int exit_of(enum err_code code)
 
 static enum err_code open_doors(struct daemon *d, struct err *err)
 {
-	struct notify_fd fds[16];
-	size_t n = notify_take_fds(fds, 16);
+	struct notify_fd *fds = mem_array(PASSED_MAX, sizeof *fds);
+	size_t n = notify_take_fds(fds, PASSED_MAX);
+	state_store_take(d, fds, n);
 	int worker_fd = -1, control_fd = -1;
 	for (size_t i = 0; i < n; i++) {
 		if (strcmp(fds[i].name, "worker") == 0)
 			worker_fd = fds[i].fd;
 		else if (strcmp(fds[i].name, "control") == 0)
 			control_fd = fds[i].fd;
-		else
+		else if (fds[i].fd >= 0)
 			log_line(LOG_WARN, "descriptor %s from the service manager is not known: ignored", fds[i].name);
 	}
+	mem_free(fds);
 	enum err_code code = worker_door_open(loop_uv(d->loop), d->config, worker_fd, on_worker_event, d, &d->workers, err);
 	if (!code)
 		code = control_door_open(d, control_fd, &d->control, err);
@@ -360,9 +391,11 @@ static enum err_code open_all(struct daemon *d, struct err *err)
 
 static void close_all(struct daemon *d)
 {
+	d->is_closing = true;
 	for (uint16_t i = 0; i < d->n_shards; i++)
 		shard_stop(d, i);
 	control_door_close(d->control);
+	state_store_free(d->store);
 	worker_door_close(d->workers);
 	d->workers = NULL;
 	if (d->http)
@@ -372,6 +405,7 @@ static void close_all(struct daemon *d)
 		signals_close(d->signals);
 	if (d->mail) {
 		mailbox_refuse(d->mail);
+		mailbox_drain(d->mail);
 		mailbox_close(d->mail);
 	}
 	if (d->loop)
@@ -403,6 +437,8 @@ int coord_run_main(const char *config_path, struct config *c)
 			c->workers.socket, c->control.socket);
 		give_services(d);
 		loop_run(d->loop);
+		if (d->is_stopping && d->exit_code == 0 && d->config->shutdown.mode == CONFIG_SHUTDOWN_HANDOVER)
+			state_store_save(d);
 		log_line(LOG_NOTICE, "stopped");
 	}
 	int exit_code = d->exit_code;

@@ -14,6 +14,7 @@
 #include "run/worker_door.h"
 
 struct control_door;
+struct state_store;
 
 struct daemon {
 	const char *config_path;
@@ -30,6 +31,7 @@ struct daemon {
 	struct topo_client *topo;
 	struct worker_door *workers;
 	struct control_door *control;
+	struct state_store *store; /* connections of the former process that are not adopted yet, or NULL */
 	struct http *http;
 	struct shard_run *shards[SHARDS_MAX];
 	struct snapshot *snapshots[SHARDS_MAX]; /* the last of each, or NULL */
@@ -37,12 +39,14 @@ struct daemon {
 	struct shard_rules shard_rules;
 	mono_ms started_at, next_second;
 	mono_ms core_deadline;
+	uint32_t peak_entries; /* since memory was given back */
+	bool trim_due;
 	struct hist lag;
 	bool is_ready, was_ready, is_stopping, is_draining;
 	bool topo_was_known;
 	char topo_why[512]; /* last failure */
 	int exit_code;
-	bool is_ending;
+	bool is_ending, is_closing;
 	bool ready_told, is_stuck; /* service.c */
 	char status[300];
 };

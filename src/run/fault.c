@@ -15,26 +15,50 @@ enum { NAME_CAP = 64, EXIT_USAGE = 64 };
 enum variant { VARIANT_DOOR = CMD_N, VARIANT_UNDOOR, VARIANT_REQUEUE, VARIANT_DEAD, VARIANT_ACK, VARIANT_N };
 
 static const char *const variants[] = {"door", "undoor", "recover_requeue", "recover_dead", "recover_ack"};
-static const char *const plain_messages[MSG_N] = {[MSG_SLOTS] = "slots", [MSG_SERVICE] = "service", [MSG_CREDITS] = "credits",
-	[MSG_LEASE_ACQUIRE] = "lease_acquire", [MSG_LEASE_RELEASE] = "lease_release", [MSG_CONN] = "conn", [MSG_RENEWED] = "renewed",
-	[MSG_OWN_IDS] = "own_ids", [MSG_LOCK_CALL] = "lock_call", [MSG_LOCK_ANSWER] = "lock_answer", [MSG_EXPIRED] = "expired",
+static const char *const plain_messages[MSG_N] = {[MSG_SLOTS] = "slots",
+	[MSG_SERVICE] = "service",
+	[MSG_CREDITS] = "credits",
+	[MSG_LEASE_ACQUIRE] = "lease_acquire",
+	[MSG_LEASE_RELEASE] = "lease_release",
+	[MSG_CONN] = "conn",
+	[MSG_RENEWED] = "renewed",
+	[MSG_OWN_IDS] = "own_ids",
+	[MSG_LOCK_CALL] = "lock_call",
+	[MSG_LOCK_ANSWER] = "lock_answer",
+	[MSG_EXPIRED] = "expired",
 	[MSG_SCAN] = "scan"};
-static const char *const lease_names[] = {[LEASE_IS_HELD] = "held", [LEASE_IS_BUSY] = "busy", [LEASE_IS_LOST] = "lost",
-	[LEASE_IS_MOVED] = NULL, [LEASE_IS_RECREATED] = "recreated"};
-static const char *const source_names[] = {[SOURCE_NEW] = "entries", [SOURCE_OWN] = "entries_own", [SOURCE_FETCH] = "entries_fetch"};
-static const char *const in_names[FRAME_N] = {[FRAME_HELLO] = "hello", [FRAME_CREDITS] = "credits", [FRAME_DONE] = "done",
-	[FRAME_FAIL] = "fail", [FRAME_RELEASE] = "release", [FRAME_PROGRESS] = "progress", [FRAME_REVOKED] = "revoked",
-	[FRAME_PONG] = "pong", [FRAME_BYE] = "bye"};
-static const char *const out_names[] = {[OUT_WELCOME] = "welcome", [OUT_ASSIGN] = "assign", [OUT_OK] = "ok",
-	[OUT_REVOKE] = "revoke", [OUT_PING] = "ping", [OUT_ERR] = "err"};
+static const char *const lease_names[] = {[LEASE_IS_HELD] = "held",
+	[LEASE_IS_BUSY] = "busy",
+	[LEASE_IS_LOST] = "lost",
+	[LEASE_IS_MOVED] = NULL,
+	[LEASE_IS_RECREATED] = "recreated"};
+static const char *const source_names[] = {
+	[SOURCE_NEW] = "entries", [SOURCE_OWN] = "entries_own", [SOURCE_FETCH] = "entries_fetch"};
+static const char *const in_names[FRAME_N] = {[FRAME_HELLO] = "hello",
+	[FRAME_CREDITS] = "credits",
+	[FRAME_DONE] = "done",
+	[FRAME_FAIL] = "fail",
+	[FRAME_RELEASE] = "release",
+	[FRAME_PROGRESS] = "progress",
+	[FRAME_REVOKED] = "revoked",
+	[FRAME_PONG] = "pong",
+	[FRAME_BYE] = "bye"};
+static const char *const out_names[] = {[OUT_WELCOME] = "welcome",
+	[OUT_ASSIGN] = "assign",
+	[OUT_OK] = "ok",
+	[OUT_REVOKE] = "revoke",
+	[OUT_PING] = "ping",
+	[OUT_ERR] = "err"};
 
 /* Every point that a running daemon can pass. */
-static const char *const from_coordinator[] = {"slots", "service", "credits", "lease_acquire", "lease_release", "op_take",
-	"op_done", "op_requeue", "op_dead", "op_ack_del", "op_fetch", "op_add", "lock_call", "lock_answer", "scan"};
-static const char *const from_shards[] = {"conn", "held", "busy", "lost", "recreated", "renewed", "entries", "entries_own", "own_ids",
-	"op_take", "op_done", "op_requeue", "op_dead", "op_ack_del", "op_fetch", "op_add", "lock_call", "lock_answer", "expired"};
-static const char *const from_workers[] = {"hello", "credits", "done", "fail", "release", "progress", "revoked", "pong", "bye", "end",
-	"died"};
+static const char *const from_coordinator[] = {"slots", "service", "credits", "lease_acquire", "lease_release",
+	"op_take", "op_done", "op_requeue", "op_dead", "op_ack_del", "op_fetch", "op_add", "lock_call", "lock_answer",
+	"scan"};
+static const char *const from_shards[] = {"conn", "held", "busy", "lost", "recreated", "renewed", "entries",
+	"entries_own", "own_ids", "op_take", "op_done", "op_requeue", "op_dead", "op_ack_del", "op_fetch", "op_add",
+	"lock_call", "lock_answer", "expired"};
+static const char *const from_workers[] = {
+	"hello", "credits", "done", "fail", "release", "progress", "revoked", "pong", "bye", "end", "died"};
 static const char *const to_workers[] = {"welcome", "assign", "ok", "revoke", "ping", "err"};
 
 static const char *command_word(unsigned k)
@@ -133,7 +157,8 @@ void fault_point(const char *kind, const char *name)
 		return;
 	if (atomic_fetch_add(&n_passed, 1) + 1 != armed.n)
 		return;
-	fprintf(stderr, "fault point %s passed %d times: %s\n", armed.name, armed.n, armed.signal == SIGKILL ? "kill" : "stop");
+	fprintf(stderr, "fault point %s passed %d times: %s\n", armed.name, armed.n,
+		armed.signal == SIGKILL ? "kill" : "stop");
 	kill(getpid(), armed.signal);
 }
 
@@ -142,8 +167,10 @@ void fault_point(const char *kind, const char *name)
 static unsigned kind_of(const struct cmd *c, const struct command_self *self)
 {
 	static const char recovery[] = "recover:";
-	bool is_recovery = c->value.p && c->value.len >= sizeof recovery - 1 && memcmp(c->value.p, recovery, sizeof recovery - 1) == 0;
-	bool is_stranger = c->consumer.p && (c->consumer.len != strlen(self->consumer) || memcmp(c->consumer.p, self->consumer, c->consumer.len) != 0);
+	bool is_recovery = c->value.p && c->value.len >= sizeof recovery - 1 &&
+			   memcmp(c->value.p, recovery, sizeof recovery - 1) == 0;
+	bool is_stranger = c->consumer.p && (c->consumer.len != strlen(self->consumer) ||
+						    memcmp(c->consumer.p, self->consumer, c->consumer.len) != 0);
 	if (c->kind == CMD_LOCK && is_recovery)
 		return VARIANT_DOOR;
 	if (c->kind == CMD_UNLOCK && is_recovery)

@@ -5,9 +5,12 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "codec/frame.h"
+#include "core/session.h"
 #include "run/fault.h"
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -120,15 +123,21 @@ static bool is_allowed(const struct worker_door *d, uid_t uid)
 	return d->n_uids == 0;
 }
 
-static void on_accept(void *arg, struct unix_conn *c, const struct unix_peer *peer)
+static struct worker_conn *enter(struct worker_door *d, struct unix_conn *c, pid_t pid)
 {
-	struct worker_door *d = arg;
 	struct worker_conn *w = mem_alloc(sizeof *w);
-	*w = (struct worker_conn){.id = ++d->last_id, .conn = c, .pid = peer->pid};
+	*w = (struct worker_conn){.id = ++d->last_id, .conn = c, .pid = pid};
 	frame_splitter_init(&w->splitter, d->max_frame);
 	list_push(&d->all, &w->link);
 	map_put(&d->conns, &w->id, sizeof w->id, w);
 	unix_set_data(c, w);
+	return w;
+}
+
+static void on_accept(void *arg, struct unix_conn *c, const struct unix_peer *peer)
+{
+	struct worker_door *d = arg;
+	struct worker_conn *w = enter(d, c, peer->pid);
 	uint64_t r[2];
 	char key[33];
 	rng_secure(r, sizeof r);
@@ -193,6 +202,52 @@ static void on_end(void *arg, struct unix_conn *c, int pidfd)
 	tell(d, &ev);
 	if (pidfd >= 0)
 		watch_process(d, session, pidfd);
+}
+
+static const struct unix_events events = {.on_accept = on_accept, .on_data = on_data, .on_end = on_end};
+
+/* ---- from process to process ---- */
+
+int worker_door_let_go(struct worker_door *d, uint64_t session, struct buf *input, struct buf *output)
+{
+	struct worker_conn *w = conn_of(d, session);
+	int fd = w ? fcntl(unix_conn_fd(w->conn), F_DUPFD_CLOEXEC, 0) : -1;
+	if (fd < 0)
+		return -1;
+	const struct frame_splitter *s = &w->splitter;
+	if (s->pending.len > s->start)
+		buf_add(input, s->pending.data + s->start, s->pending.len - s->start);
+	unix_unwritten(w->conn, output);
+	unix_close(w->conn, false);
+	forget(d, w);
+	return fd;
+}
+
+static bool is_its(int fd, const struct state_conn *r)
+{
+	struct ucred cred;
+	socklen_t len = sizeof cred;
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 && cred.pid == r->pid && cred.uid == r->uid;
+}
+
+enum err_code worker_door_adopt(struct worker_door *d, int fd, const struct state_conn *r, struct err *err)
+{
+	struct unix_conn *c;
+	if (r->key.len != SESSION_KEY || !is_its(fd, r))
+		return err_set(err, ERR_INVALID, "the descriptor is not the connection of that worker");
+	enum err_code code = unix_adopt(d->loop, fd, &events, d, &c, err);
+	if (code)
+		return code;
+	struct worker_conn *w = enter(d, c, (pid_t)r->pid);
+	if (r->input.len)
+		frame_splitter_feed(&w->splitter, r->input.p, r->input.len);
+	unix_write(c, r->output.p, r->output.len);
+	struct frame f = {.kind = FRAME_HELLO, .v = 1, .credits = r->credits, .name = r->name, .has_services = r->has_services,
+		.services = r->services, .n_services = r->n_services, .session = r->key, .resume = r->leases, .n_resume = r->n_leases};
+	struct coord_event ev = {.kind = COORD_ADOPT, .session = w->id, .pid = w->pid, .uid = r->uid, .flag = is_allowed(d, r->uid),
+		.text = r->key, .frame = &f, .until = r->told_until, .n = (size_t)r->n_pings};
+	tell(d, &ev);
+	return ERR_OK;
 }
 
 /* ---- the coordinator's side ---- */
@@ -260,7 +315,6 @@ void worker_door_limits(struct worker_door *d, const struct config *c)
 enum err_code worker_door_open(uv_loop_t *loop, const struct config *c, int fd, worker_event_fn *fn, void *arg, struct worker_door **out,
 	struct err *err)
 {
-	static const struct unix_events events = {.on_accept = on_accept, .on_data = on_data, .on_end = on_end};
 	struct worker_door *d = mem_alloc(sizeof *d);
 	d->loop = loop;
 	d->fn = fn;

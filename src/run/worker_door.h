@@ -4,6 +4,7 @@
  * Failure: a bad line or one over max_frame -> COORD_BAD_INPUT; too much unread -> slow_reader; the peer's end -> COORD_END,
  *   and when its process has ended (pidfd) -> COORD_PEER_DEAD. */
 #pragma once
+#include "codec/state.h"
 #include "config/config.h"
 #include "core/coord.h"
 #include "io/unix.h"
@@ -19,5 +20,10 @@ void worker_door_send(struct worker_door *d, uint64_t session, const struct out_
 /* After a turn's effects: tells the coordinator of sessions that do not read. */
 void worker_door_sweep(struct worker_door *d);
 void worker_door_drop(struct worker_door *d, uint64_t session); /* EFF_CLOSE */
+/* Lets go of a connection without closing it for the worker: a descriptor of it, the caller's, and what was read and not written.
+ * -1: no such session, or no descriptor. */
+int worker_door_let_go(struct worker_door *d, uint64_t session, struct buf *input, struct buf *output);
+/* Goes on with one that a former process let go: COORD_ADOPT. Takes fd when ERR_OK; ERR_INVALID: it is not that connection. */
+enum err_code worker_door_adopt(struct worker_door *d, int fd, const struct state_conn *r, struct err *err);
 void worker_door_close(struct worker_door *d);
 size_t worker_door_pending(const struct worker_door *d, uint64_t session);

@@ -1,6 +1,8 @@
 /* sd_notify without the library. */
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,13 +92,56 @@ Test(notify, stores_and_removes_descriptors)
 	listen_at('@');
 	int pipe_fd[2], got;
 	cr_assert(pipe(pipe_fd) == 0);
-	notify_store("worker-1", pipe_fd[0]);
+	cr_assert(notify_store("worker-1", pipe_fd[0]));
 	cr_assert_str_eq(receive(&got), "FDSTORE=1\nFDNAME=worker-1");
 	struct stat a, b;
 	cr_assert(got >= 0 && fstat(got, &a) == 0 && fstat(pipe_fd[0], &b) == 0 && a.st_ino == b.st_ino);
-	notify_unstore("worker-1");
+	cr_assert(notify_unstore("worker-1"));
 	cr_assert_str_eq(receive(&got), "FDSTOREREMOVE=1\nFDNAME=worker-1");
 	cr_assert(got == -1);
+}
+
+Test(notify, says_what_could_not_be_stored)
+{
+	unsetenv("NOTIFY_SOCKET");
+	cr_assert(!notify_store("x", 0) && !notify_unstore("x") && !notify_barrier(10) && notify_store_max() == 0);
+	listen_at('@');
+	cr_assert(notify_store_max() > 100);
+	setenv("FDSTORE", "7", 1);
+	cr_assert(notify_store_max() == 7);
+	setenv("FDSTORE", "0", 1);
+	cr_assert(notify_store_max() == 0);
+	mono_ms start = mono_now();
+	int n = 0;
+	while (n < 100000 && notify_store("x", 0)) /* nobody reads: its queue is full some time */
+		n++;
+	cr_assert(n < 100000 && mono_now() - start >= 190 && mono_now() - start < 5000);
+}
+
+/* A manager that comes to the barrier after a while, or never. */
+static void *reads_the_barrier(void *arg)
+{
+	int got;
+	(void)arg;
+	cr_assert_str_eq(receive(&got), "BARRIER=1");
+	poll(NULL, 0, 100);
+	close(got);
+	return NULL;
+}
+
+Test(notify, the_barrier_is_passed_when_the_manager_has_come_to_it)
+{
+	listen_at('@');
+	cr_assert(!notify_barrier(50), "nobody reads");
+	int got;
+	receive(&got);
+	close(got);
+	pthread_t t;
+	pthread_create(&t, NULL, reads_the_barrier, NULL);
+	mono_ms start = mono_now();
+	cr_assert(notify_barrier(5000));
+	cr_assert(mono_now() - start >= 90 && mono_now() - start < 4000);
+	pthread_join(t, NULL);
 }
 
 Test(notify, the_watchdog_is_ours_only_with_our_pid)

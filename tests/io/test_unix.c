@@ -343,6 +343,43 @@ UNIX_TEST(a_paused_connection_reads_nothing)
 	close(fd);
 }
 
+/* What was not written, and what the peer then still gets from the next owner of the descriptor. */
+UNIX_TEST(what_is_unwritten_can_be_taken_along)
+{
+	static char block[1 << 16];
+	int pair[2];
+	struct err err;
+	cr_assert(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+	int next = dup(pair[0]);
+	cr_assert(unix_adopt(loop_uv(loop), pair[0], &events, NULL, &conn, &err) == ERR_OK);
+	unix_set_data(conn, &conn);
+	size_t written = 0;
+	for (int i = 0; i < 64; i++) {
+		memset(block, 'a' + i % 26, sizeof(block));
+		unix_write(conn, block, sizeof(block));
+		written += sizeof(block);
+		if (i == 40)
+			run_for(20); /* some of it is with the kernel, some with libuv, some with neither */
+	}
+	struct buf rest;
+	buf_init(&rest);
+	unix_unwritten(conn, &rest);
+	unix_close(conn, false);
+	conn = NULL;
+	run_for(20);
+	size_t n = 0;
+	fcntl(pair[1], F_SETFL, O_NONBLOCK);
+	for (ssize_t k; (k = read(pair[1], block, sizeof(block))) > 0; n += (size_t)k)
+		for (ssize_t i = 0; i < k; i++)
+			cr_assert(block[i] == 'a' + (char)((n + (size_t)i) / sizeof(block) % 26));
+	cr_assert(n > 0 && n + rest.len == written, "%zu + %zu of %zu", n, rest.len, written);
+	cr_assert(rest.data[0] == 'a' + (char)(n / sizeof(block) % 26) && rest.data[rest.len - 1] == 'a' + 63 % 26);
+	cr_assert(write(next, "x", 1) == 1 && read(pair[1], block, 1) == 1, "the connection lives");
+	buf_fini(&rest);
+	close(next);
+	close(pair[1]);
+}
+
 UNIX_TEST(a_descriptor_can_be_adopted)
 {
 	int pair[2];

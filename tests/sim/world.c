@@ -159,10 +159,20 @@ static void init_service(struct world *w, uint16_t svc)
 	static const char *const names[WORLD_SERVICES] = {"orders", "mail", "video"};
 	struct service_rules *r = &w->rules[svc];
 	mono_ms ttl = w->o.ttl_ms;
-	*r = (struct service_rules){.svc = svc, .serialize = w->o.serialize, .probe = true, .read_batch = 128,
-		.max_streams = 10000, .max_retries = w->o.max_retries, .scan_page = 100, .jitter_pct = 10, .ttl_ms = ttl,
-		.renew_ms = ttl / 3, .stop_margin_ms = mono_max(ttl / 5, 1000), .scan_interval_ms = 6 * ttl,
-		.min_idle_ms = 3 * ttl, .hash = fnv(names[svc])};
+	*r = (struct service_rules){.svc = svc,
+		.serialize = w->o.serialize,
+		.probe = true,
+		.read_batch = 128,
+		.max_streams = 10000,
+		.max_retries = w->o.max_retries,
+		.scan_page = 100,
+		.jitter_pct = 10,
+		.ttl_ms = ttl,
+		.renew_ms = ttl / 3,
+		.stop_margin_ms = mono_max(ttl / 5, 1000),
+		.scan_interval_ms = 6 * ttl,
+		.min_idle_ms = 3 * ttl,
+		.hash = fnv(names[svc])};
 	atomic_init(&r->refs, 1);
 	snprintf(r->name, sizeof r->name, "%s", names[svc]);
 	snprintf(r->group_start, sizeof r->group_start, "0");
@@ -275,7 +285,8 @@ static bool is_empty(struct world *w)
 {
 	for (uint16_t svc = 0; svc < w->o.n_services; svc++) {
 		struct server *s = server_of_service(w, svc);
-		if (model_redis_n_entries(s->model, &w->names[svc]) || model_redis_n_pending(s->model, &w->names[svc]) ||
+		if (model_redis_n_entries(s->model, &w->names[svc]) ||
+			model_redis_n_pending(s->model, &w->names[svc]) ||
 			model_redis_n_registered(s->model, &w->names[svc]))
 			return false;
 	}

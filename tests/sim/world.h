@@ -14,7 +14,14 @@
 #include "core/shard.h"
 #include "lib/model_redis.h"
 
-enum { WORLD_DAEMONS = 4, WORLD_SERVERS = 16, WORLD_SERVICES = 3, WORLD_WORKERS = 12, WORLD_HOLDS = 16, WORLD_ITEMS = 64 };
+enum {
+	WORLD_DAEMONS = 4,
+	WORLD_SERVERS = 16,
+	WORLD_SERVICES = 3,
+	WORLD_WORKERS = 12,
+	WORLD_HOLDS = 16,
+	WORLD_ITEMS = 64
+};
 
 /* Bugs planted by translating what passes through the world, for the tests of the test. */
 enum world_bug { BUG_NONE, BUG_LOCK_UNCHECKED, BUG_ACK_FIRST, BUG_RENEW_FROM_REPLY };
@@ -40,8 +47,8 @@ typedef void event_fn(struct world *w, struct event *ev);
 struct event {
 	struct heap_node node;
 	struct link held; /* of a paused daemon or worker */
-	event_fn *run;  /* frees it, when it is of its own */
-	event_fn *drop; /* instead of run, when it cannot happen any more; NULL: part of something longer-lived */
+	event_fn *run;    /* frees it, when it is of its own */
+	event_fn *drop;   /* instead of run, when it cannot happen any more; NULL: part of something longer-lived */
 	struct daemon *daemon; /* NULL, or whose process must live for it to happen */
 	struct worker *worker;
 	uint32_t gen;
@@ -95,7 +102,7 @@ struct wait { /* a command that waits for its answer */
 	mono_ms deadline;
 };
 
-struct lane { /* one connection of a shard, reopened for ever */
+struct lane {             /* one connection of a shard, reopened for ever */
 	struct link link; /* readers */
 	struct wshard *shard;
 	enum conn_role role;
@@ -148,7 +155,7 @@ struct hold { /* a lease a worker believes in */
 	uint16_t svc;
 	uint32_t item;
 	uint64_t token;
-	mono_ms until;   /* its fence */
+	mono_ms until;          /* its fence */
 	mono_ms since, stop_at; /* stop_at: revoked; MONO_NEVER */
 	mono_ms result_at;
 	enum frame_kind result;
@@ -160,7 +167,7 @@ struct worker {
 	unsigned index;
 	uint32_t gen;
 	bool is_alive, is_paused;
-	bool keeps_fence; /* stops by until_ms; else only by revoke */
+	bool keeps_fence;      /* stops by until_ms; else only by revoke */
 	struct daemon *daemon; /* whose socket it talks to */
 	uint32_t daemon_gen;
 	uint64_t session; /* 0 = not connected */
@@ -182,8 +189,8 @@ struct item {
 	uint16_t svc;
 	char stream[24];
 	mono_ms added;
-	bool is_done;     /* DONE was answered with 1 */
-	bool was_said;    /* some worker sent done for it */
+	bool is_done;  /* DONE was answered with 1 */
+	bool was_said; /* some worker sent done for it */
 	uint32_t n_assigned, n_ok;
 	uint64_t last_token;
 	mono_ms last_assigned;
@@ -210,11 +217,11 @@ struct world {
 	unsigned n_workers;
 	struct item items[WORLD_ITEMS];
 	uint32_t n_items;
-	bool is_calm;      /* no more faults: delays are short */
-	bool has_gone;     /* daemon 0 has gone for good */
-	bool has_lost;     /* a failover has lost writes in this run */
-	mono_ms moved_at;  /* last time something beyond the margins was done to Redis */
-	struct { /* leases that were assigned, for what is said of them later */
+	bool is_calm;     /* no more faults: delays are short */
+	bool has_gone;    /* daemon 0 has gone for good */
+	bool has_lost;    /* a failover has lost writes in this run */
+	mono_ms moved_at; /* last time something beyond the margins was done to Redis */
+	struct {          /* leases that were assigned, for what is said of them later */
 		char lease[80];
 		uint32_t item;
 	} known[256];

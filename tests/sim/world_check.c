@@ -102,10 +102,12 @@ void check_executed(struct world *w, struct server *s, const struct cmd *c, cons
 	(void)s;
 	(void)consumer;
 	if (c->kind == CMD_UNLOCK) {
-		bool is_door = c->value.len > 8 && memcmp(c->value.p, "recover:", 8) == 0; /* opened again by who closed it */
+		bool is_door =
+			c->value.len > 8 && memcmp(c->value.p, "recover:", 8) == 0; /* opened again by who closed it */
 		if (r->kind == REPLY_INT && r->integer == 1 && !is_door && !w->has_lost && is_pending(w, c->svc, c->id))
-			world_fail(w, "P2: the lock of %.*s %llu-%llu is deleted while the entry is pending", (int)c->stream.len,
-				c->stream.p, (unsigned long long)c->id.ms, (unsigned long long)c->id.seq);
+			world_fail(w, "P2: the lock of %.*s %llu-%llu is deleted while the entry is pending",
+				(int)c->stream.len, c->stream.p, (unsigned long long)c->id.ms,
+				(unsigned long long)c->id.seq);
 		return;
 	}
 	if (item >= w->n_items)
@@ -137,10 +139,11 @@ static void check_overlap(struct world *w, struct worker *k, struct hold *h, str
 		return;
 	if (is_same && h2->token >= h->token && !w->has_lost)
 		world_fail(w, "P2: the token of item %u does not rise", h->item);
-	if (h2->is_excused || k2->is_paused || (!k2->keeps_fence && (k2->daemon->is_paused || k2->daemon->excused_at >= h2->since)))
+	if (h2->is_excused || k2->is_paused ||
+		(!k2->keeps_fence && (k2->daemon->is_paused || k2->daemon->excused_at >= h2->since)))
 		return;
-	world_fail(w, "P2: w%u was told of %s (item %u) while w%u works on it (item %u since %lld, until %lld)", k->index, h->stream,
-		h->item, k2->index, h2->item, (long long)h2->since, (long long)h2->until);
+	world_fail(w, "P2: w%u was told of %s (item %u) while w%u works on it (item %u since %lld, until %lld)",
+		k->index, h->stream, h->item, k2->index, h2->item, (long long)h2->since, (long long)h2->until);
 }
 
 static void check_credits(struct world *w, struct worker *k)
@@ -167,8 +170,8 @@ void check_assign(struct world *w, struct worker *k, struct hold *h)
 	if (h->is_excused) /* it lay in the socket of a stopped worker: the token is there for that */
 		return;
 	if (h->token <= it->last_token && !w->has_lost)
-		world_fail(w, "P2: item %u is assigned with token %llu after %llu", h->item, (unsigned long long)h->token,
-			(unsigned long long)it->last_token);
+		world_fail(w, "P2: item %u is assigned with token %llu after %llu", h->item,
+			(unsigned long long)h->token, (unsigned long long)it->last_token);
 	it->last_token = h->token;
 	it->last_assigned = w->now;
 	if (it->is_done && !w->has_lost)
@@ -185,16 +188,19 @@ void check_until(struct world *w, struct daemon *d, uint64_t session, mono_ms un
 	if (w->has_lost)
 		return;
 	for (struct entry *e; (e = ledger_next(&d->core->ledger, &pos));) {
-		if (e->owner != session || e->state != ENTRY_ASSIGNED || e->is_lost || !e->good_until || e->since == w->now)
+		if (e->owner != session || e->state != ENTRY_ASSIGNED || e->is_lost || !e->good_until ||
+			e->since == w->now)
 			continue; /* assigned in this turn: its own frame comes behind this one */
 		struct slice stream = {e->stream->bytes, e->stream->len};
 		struct server *s = server_of_slot(w, e->lock_slot);
 		struct model_lock_view v;
 		bool is_there = model_redis_lock(s->model, stream, e->id, w->now, &v);
 		const char *mine = d->shard_rules.lock_value;
-		if (!is_there || v.value.len != strlen(mine) || memcmp(v.value.p, mine, v.value.len) != 0 || w->now + v.ttl_ms < until)
-			world_fail(w, "P2: a worker of d%u is told %s is good until %lld, but its lock (%.*s) ends at %lld", d->index,
-				e->stream->bytes, (long long)until, is_there ? (int)v.value.len : 4, is_there ? v.value.p : "none",
-				is_there ? (long long)(w->now + v.ttl_ms) : -1LL);
+		if (!is_there || v.value.len != strlen(mine) || memcmp(v.value.p, mine, v.value.len) != 0 ||
+			w->now + v.ttl_ms < until)
+			world_fail(w,
+				"P2: a worker of d%u is told %s is good until %lld, but its lock (%.*s) ends at %lld",
+				d->index, e->stream->bytes, (long long)until, is_there ? (int)v.value.len : 4,
+				is_there ? v.value.p : "none", is_there ? (long long)(w->now + v.ttl_ms) : -1LL);
 	}
 }

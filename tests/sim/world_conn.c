@@ -23,8 +23,12 @@ static void rearm(struct world *w, struct lane *l)
 
 static void tell_conn(struct world *w, struct lane *l, bool up, const char *why)
 {
-	struct shard_event ev = {.kind = SHARD_CONN, .role = l->role, .svc = l->svc, .up = up,
-		.client_id = up ? l->chan->client_id : -1, .text = {why, why ? strlen(why) : 0}};
+	struct shard_event ev = {.kind = SHARD_CONN,
+		.role = l->role,
+		.svc = l->svc,
+		.up = up,
+		.client_id = up ? l->chan->client_id : -1,
+		.text = {why, why ? strlen(why) : 0}};
 	wshard_step(w, l->shard, &ev);
 }
 
@@ -47,7 +51,8 @@ static void bury(struct world *w, struct event *ev)
 	for (; n > 0; n--) {
 		struct wait *t = LIST_OF(struct wait, link, l->dead.next);
 		struct reply none = {.kind = REPLY_NONE};
-		struct shard_event se = {.kind = SHARD_REPLY, .role = l->role, .svc = t->svc, .tag = t->tag, .reply = &none};
+		struct shard_event se = {
+			.kind = SHARD_REPLY, .role = l->role, .svc = t->svc, .tag = t->tag, .reply = &none};
 		bool is_silent = t->kind == CMD_PSUBSCRIBE;
 		wait_free(t);
 		if (!is_silent)
@@ -146,7 +151,10 @@ void lane_send(struct world *w, struct lane *l, const struct effect *ef)
 	trace_cmd(w, l, &ef->cmd);
 	struct wait *t = mem_alloc(sizeof *t);
 	mono_ms timeout = ef->timeout_ms ? ef->timeout_ms : d->shard_rules.command_timeout_ms;
-	*t = (struct wait){.tag = ef->tag, .no = (uint64_t)d->index << 56 | ++w->last_no, .svc = ef->cmd.svc, .kind = ef->cmd.kind,
+	*t = (struct wait){.tag = ef->tag,
+		.no = (uint64_t)d->index << 56 | ++w->last_no,
+		.svc = ef->cmd.svc,
+		.kind = ef->cmd.kind,
 		.deadline = ef->cmd.kind == CMD_PSUBSCRIBE ? MONO_NEVER : w->now + timeout};
 	list_init(&t->link);
 	if (!l->is_up) {

@@ -127,7 +127,8 @@ void wshard_step(struct world *w, struct wshard *s, struct shard_event *ev)
 		struct unsent u = *LIST_OF(struct unsent, link, l);
 		mem_free(LIST_OF(struct unsent, link, l));
 		struct reply none = {.kind = REPLY_NONE};
-		struct shard_event se = {.kind = SHARD_REPLY, .role = u.role, .svc = u.svc, .tag = u.tag, .reply = &none};
+		struct shard_event se = {
+			.kind = SHARD_REPLY, .role = u.role, .svc = u.svc, .tag = u.tag, .reply = &none};
 		wshard_step(w, s, &se);
 	}
 }
@@ -210,7 +211,8 @@ static void topology_answers(struct world *w, struct event *ev)
 	struct slot_range ranges[64];
 	size_t n = 0;
 	if (is_there && !w->o.is_cluster) {
-		ce = (struct coord_event){.kind = COORD_TOPOLOGY, .text = {w->servers[0].addr, strlen(w->servers[0].addr)}};
+		ce = (struct coord_event){
+			.kind = COORD_TOPOLOGY, .text = {w->servers[0].addr, strlen(w->servers[0].addr)}};
 	} else if (is_there) {
 		for (unsigned s = 0; s < SLOTS && n < 64; s++) {
 			struct server *o = &w->servers[w->seen[s]];
@@ -221,7 +223,8 @@ static void topology_answers(struct world *w, struct event *ev)
 				continue;
 			}
 			ranges[n] = (struct slot_range){.from = (uint16_t)s, .to = (uint16_t)s, .port = 6379};
-			snprintf(ranges[n++].host, sizeof ranges[0].host, "%.*s", (int)(strchr(o->addr, ':') - o->addr), o->addr);
+			snprintf(ranges[n++].host, sizeof ranges[0].host, "%.*s", (int)(strchr(o->addr, ':') - o->addr),
+				o->addr);
 		}
 		ce = (struct coord_event){.kind = COORD_TOPOLOGY, .slots = ranges, .n = n};
 	}
@@ -246,7 +249,9 @@ static void perform_coord(struct world *w, struct daemon *d, struct effect *ef)
 	} else if (ef->kind == EFF_TOPOLOGY) {
 		event_at(w, &d->topo, w->now + world_lag(w) + world_lag(w));
 	} else if (ef->kind == EFF_FATAL) {
-		world_tell(w, "d%u ends: %lld %s", d->index, (long long)ef->n, ef->text ? ef->text->bytes : "");
+		const char *why = ef->text ? ef->text->bytes : "";
+		world_tell(w, "d%u ends with %lld%s%.*s", d->index, (long long)ef->n, *why ? ": " : "",
+			(int)strcspn(why, ":"), why);
 		d->wants_exit = true;
 		d->exit_code = (int)ef->n;
 	} else if (ef->kind == EFF_SAY) {
@@ -279,13 +284,21 @@ static void set_rules(struct world *w, struct daemon *d, struct coord_rules *c)
 {
 	mono_ms ttl = w->o.ttl_ms, margin = mono_max(ttl / 5, 1000);
 	struct shard_rules *r = &d->shard_rules;
-	*r = (struct shard_rules){.incarnation = d->incarnation, .command_timeout_ms = mono_min(3000, (ttl - margin - ttl / 3) * 9 / 10),
-		.events_on = w->o.events, .events_merge = w->o.events, .seed = rng_next(&w->rng)};
+	*r = (struct shard_rules){.incarnation = d->incarnation,
+		.command_timeout_ms = mono_min(3000, (ttl - margin - ttl / 3) * 9 / 10),
+		.events_on = w->o.events,
+		.events_merge = w->o.events,
+		.seed = rng_next(&w->rng)};
 	snprintf(r->consumer, sizeof r->consumer, "redis-consumer-%s", d->node);
 	snprintf(r->lock_value, sizeof r->lock_value, "%s/%016llx", r->consumer, (unsigned long long)d->incarnation);
-	*c = (struct coord_rules){.max_sessions = 100, .max_frame_bytes = 1 << 20, .hello_timeout_ms = 10000,
-		.resume_grace_ms = mono_min(5000, ttl / 2), .topology_refresh_ms = 30000, .drain_timeout_ms = 3 * ttl,
-		.incarnation = d->incarnation, .seed = rng_next(&w->rng)};
+	*c = (struct coord_rules){.max_sessions = 100,
+		.max_frame_bytes = 1 << 20,
+		.hello_timeout_ms = 10000,
+		.resume_grace_ms = mono_min(5000, ttl / 2),
+		.topology_refresh_ms = 30000,
+		.drain_timeout_ms = 3 * ttl,
+		.incarnation = d->incarnation,
+		.seed = rng_next(&w->rng)};
 	snprintf(c->node, sizeof c->node, "%s", d->node);
 }
 

@@ -82,9 +82,11 @@ static void fault_redis_lost(struct world *w, struct server *s)
 
 static void fault_redis_errors(struct world *w, struct server *s)
 {
-	static const char *const errors[] = {"LOADING Redis is loading the dataset in memory", "BUSY a script is running",
-		"MISCONF no disk", "TRYAGAIN Multiple keys", "ERR max number of clients reached", "CLUSTERDOWN The cluster is down",
-		"READONLY You can't write against a read only replica.", "NOSCRIPT No matching script.", "NOPERM no permissions"};
+	static const char *const errors[] = {"LOADING Redis is loading the dataset in memory",
+		"BUSY a script is running", "MISCONF no disk", "TRYAGAIN Multiple keys",
+		"ERR max number of clients reached", "CLUSTERDOWN The cluster is down",
+		"READONLY You can't write against a read only replica.", "NOSCRIPT No matching script.",
+		"NOPERM no permissions"};
 	unsigned way = (unsigned)rng_below(&w->faults, 10);
 	if (way == 9)
 		model_redis_set_oom(s->model, true);

@@ -30,7 +30,8 @@ static void keep(char **at, struct slice *s)
 static void copy_cmd(struct flight *f, const struct cmd *c)
 {
 	f->cmd = *c;
-	struct slice *slices[] = {&f->cmd.stream, &f->cmd.value, &f->cmd.expect, &f->cmd.consumer, &f->cmd.error, &f->cmd.info};
+	struct slice *slices[] = {
+		&f->cmd.stream, &f->cmd.value, &f->cmd.expect, &f->cmd.consumer, &f->cmd.error, &f->cmd.info};
 	size_t n = 1;
 	for (size_t i = 0; i < sizeof slices / sizeof *slices; i++)
 		n += slices[i]->len;
@@ -111,7 +112,9 @@ static void reply_at(struct world *w, struct flight *f, const struct reply *r, m
 		return;
 	}
 	struct answer *a = mem_alloc(sizeof *a);
-	a->ev = (struct event){.run = arrive, .drop = answer_free, .daemon = c->lane->shard->daemon,
+	a->ev = (struct event){.run = arrive,
+		.drop = answer_free,
+		.daemon = c->lane->shard->daemon,
 		.gen = c->lane->shard->daemon->gen};
 	a->chan = c;
 	a->no = f->no;
@@ -138,7 +141,8 @@ static uint16_t slot_of(const struct world *w, const struct cmd *c)
 		return command_lock_slot(c->stream.p, c->stream.len, c->id);
 	if (c->kind >= CMD_WAIT)
 		return SHARD_NONE;
-	bool is_dlq = c->kind == CMD_DEAD_ADD || c->kind == CMD_DLQ_LENGTH || c->kind == CMD_DLQ_RANGE || c->kind == CMD_DLQ_DEL;
+	bool is_dlq = c->kind == CMD_DEAD_ADD || c->kind == CMD_DLQ_LENGTH || c->kind == CMD_DLQ_RANGE ||
+		      c->kind == CMD_DLQ_DEL;
 	return is_dlq ? w->names[c->svc].dlq_slot : w->names[c->svc].lbs_slot;
 }
 
@@ -234,7 +238,7 @@ static void execute(struct world *w, struct flight *f, struct reply *r)
 	struct server *s = c->server;
 	char consumer[60];
 	/* whose connection it was: also when the client has left since */
-	snprintf(consumer, sizeof consumer, "redis-consumer-n%d", (int)(f->no >> 56));
+	snprintf(consumer, sizeof consumer, "redis-consumer-%s", w->daemons[f->no >> 56].node);
 	const struct command_names *names = f->cmd.svc < w->o.n_services ? &w->names[f->cmd.svc] : NULL;
 	uint32_t item = touches_entry(f->cmd.kind) && names ? item_of_entry(w, f->cmd.svc, f->cmd.id) : WORLD_ITEMS;
 	if (!acked_first(w, f, consumer, r))
@@ -276,7 +280,8 @@ static void unblock_client(struct world *w, int64_t client)
 
 static bool must_block(struct world *w, struct flight *f)
 {
-	return f->cmd.kind == CMD_READ && f->cmd.block_ms > 0 && !model_redis_has_new(f->chan->server->model, &w->names[f->cmd.svc]);
+	return f->cmd.kind == CMD_READ && f->cmd.block_ms > 0 &&
+	       !model_redis_has_new(f->chan->server->model, &w->names[f->cmd.svc]);
 }
 
 /* One command; true: it is answered. */
@@ -296,7 +301,8 @@ static bool serve_one(struct world *w, struct flight *f)
 		return false;
 	}
 	if (w->o.bug == BUG_RENEW_FROM_REPLY && (f->cmd.kind == CMD_RENEW || f->cmd.kind == CMD_LOCK)) {
-		c->replies.last = mono_max(c->replies.last, at); /* the shard will believe sent = at: as if the key lived shorter */
+		c->replies.last = mono_max(
+			c->replies.last, at); /* the shard will believe sent = at: as if the key lived shorter */
 		f->cmd.ttl_ms = mono_max(f->cmd.ttl_ms - (c->replies.last - w->now), 1);
 	}
 	struct reply r;

@@ -115,9 +115,9 @@ static void show_rest(struct world *w, uint16_t svc)
 		uint32_t item = item_of_entry(w, svc, v[i].id);
 		struct entry_id at = {0};
 		bool is_known = item < w->n_items && model_redis_registered(m, n, w->items[item].stream, &at);
-		fprintf(stderr, "%s: entry %llu-%llu item %u registry %s%llu-%llu\n", w->rules[svc].name, (unsigned long long)v[i].id.ms,
-			(unsigned long long)v[i].id.seq, item, is_known ? "" : "none ", (unsigned long long)at.ms,
-			(unsigned long long)at.seq);
+		fprintf(stderr, "%s: entry %llu-%llu item %u registry %s%llu-%llu\n", w->rules[svc].name,
+			(unsigned long long)v[i].id.ms, (unsigned long long)v[i].id.seq, item, is_known ? "" : "none ",
+			(unsigned long long)at.ms, (unsigned long long)at.seq);
 	}
 	for (size_t i = 0; i < model_redis_n_pending(m, n); i++) {
 		struct model_pending p = model_redis_pending(m, n, i, w->now);
@@ -132,7 +132,7 @@ static void show(struct world *w)
 {
 	for (uint16_t i = 0; i < w->o.n_services; i++)
 		show_rest(w, i);
-	size_t from = w->trace.len > 600000 ? w->trace.len - 600000 : 0;
+	size_t from = w->trace.len > 6000000 ? w->trace.len - 6000000 : 0;
 	if (w->trace.data)
 		fputs(w->trace.data + from, stderr);
 	fprintf(stderr, "seed %llu: %s\n", (unsigned long long)w->o.seed, w->failed ? w->why : "fine");

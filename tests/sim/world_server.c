@@ -23,7 +23,10 @@ static void push_arrives(struct world *w, struct event *ev)
 	struct push *p = HEAP_OF(struct push, ev, ev);
 	struct lane *l = p->chan->lane;
 	if (l && l->is_up && l->chan == p->chan) {
-		struct shard_event se = {.kind = SHARD_EXPIRED, .role = l->role, .svc = l->svc, .stream = {p->stream, p->len},
+		struct shard_event se = {.kind = SHARD_EXPIRED,
+			.role = l->role,
+			.svc = l->svc,
+			.stream = {p->stream, p->len},
 			.id = p->id};
 		wshard_step(w, l->shard, &se);
 	}
@@ -171,7 +174,8 @@ static void move_locks(struct model_redis *from, struct model_redis *to, uint16_
 		heap_remove(&from->expiries, &l->expiry);
 		map_remove(&from->locks, l->key, l->stream_len + sizeof l->id);
 		map_put(&to->locks, l->key, l->stream_len + sizeof l->id, l);
-		heap_set(&to->expiries, &l->expiry, at == MONO_NEVER ? at : at - from->offset + to->offset); /* PTTL is what moves */
+		heap_set(&to->expiries, &l->expiry,
+			at == MONO_NEVER ? at : at - from->offset + to->offset); /* PTTL is what moves */
 	}
 }
 
@@ -251,7 +255,8 @@ static void hand_over(struct world *w, struct event *ev)
 void server_move_slot(struct world *w, uint16_t slot, struct server *to, mono_ms asking_ms)
 {
 	struct server *from = &w->servers[w->owner[slot]];
-	if (w->ask_slot != SHARD_NONE || from == to || !to->is_alive || !from->is_alive || to->is_paused || from->is_paused)
+	if (w->ask_slot != SHARD_NONE || from == to || !to->is_alive || !from->is_alive || to->is_paused ||
+		from->is_paused)
 		return;
 	world_tell(w, "slot %u moves from redis %u to %u", slot, from->index, to->index);
 	w->moved_at = w->now;

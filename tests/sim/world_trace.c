@@ -5,14 +5,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const msg_names[MSG_N] = {"slots", "service", "service_gone", "credits", "lease_acquire", "lease_release",
-	"lease_forget", "lease_renew", "op", "lock_call", "expired", "scan", "hurry", "stop", "conn", "lease", "renewed", "entries",
-	"own_ids", "op_result", "lock_answer", "moved", "refresh", "replaced", "group_lost", "empty", "stopped"};
+static const char *const msg_names[MSG_N] = {"slots", "service", "service_gone", "credits", "lease_acquire",
+	"lease_release", "lease_forget", "lease_renew", "op", "lock_call", "expired", "scan", "hurry", "stop", "conn",
+	"lease", "renewed", "entries", "own_ids", "op_result", "lock_answer", "moved", "refresh", "replaced",
+	"group_lost", "empty", "stopped"};
 
 static bool is_told(enum cmd_kind k)
 {
-	return k == CMD_LOCK || k == CMD_LOCK_SWAP || k == CMD_UNLOCK || k == CMD_TAKE || k == CMD_DONE || k == CMD_REQUEUE ||
-	       k == CMD_DEAD || k == CMD_ACK_DEL || k == CMD_DEAD_ADD || k == CMD_TOMB || k == CMD_GROUP_CREATE;
+	return k == CMD_LOCK || k == CMD_LOCK_SWAP || k == CMD_UNLOCK || k == CMD_TAKE || k == CMD_DONE ||
+	       k == CMD_REQUEUE || k == CMD_DEAD || k == CMD_ACK_DEL || k == CMD_DEAD_ADD || k == CMD_TOMB ||
+	       k == CMD_GROUP_CREATE;
 }
 
 /* "1700000001000-0.0123…" as 1000-0: what the clock of the story says. */
@@ -32,14 +34,17 @@ void trace_cmd(struct world *w, const struct lane *l, const struct cmd *c)
 	if (!tell && !w->o.trace)
 		return;
 	char what[160];
-	int n = snprintf(what, sizeof what, "d%u.s%u %s", l->shard->daemon->index, l->shard->index, command_name(c->kind));
+	int n = snprintf(
+		what, sizeof what, "d%u.s%u %s", l->shard->daemon->index, l->shard->index, command_name(c->kind));
 	if (c->stream.p && n < 100)
-		n += snprintf(what + n, sizeof what - (size_t)n, " %.*s", (int)(c->stream.len < 20 ? c->stream.len : 20), c->stream.p);
+		n += snprintf(what + n, sizeof what - (size_t)n, " %.*s",
+			(int)(c->stream.len < 20 ? c->stream.len : 20), c->stream.p);
 	if ((c->id.ms || c->id.seq) && n < 120)
 		n += snprintf(what + n, sizeof what - (size_t)n, " %llu-%llu", (unsigned long long)c->id.ms % 100000000,
 			(unsigned long long)c->id.seq);
 	if (c->kind == CMD_READ)
-		snprintf(what + n, sizeof what - (size_t)n, " count=%lld block=%lld", (long long)c->count, (long long)c->block_ms);
+		snprintf(what + n, sizeof what - (size_t)n, " count=%lld block=%lld", (long long)c->count,
+			(long long)c->block_ms);
 	else if (c->kind == CMD_REQUEUE)
 		snprintf(what + n, sizeof what - (size_t)n, " retry=%lld", (long long)c->retry);
 	world_tell(w, "%s%s", what, c->asking ? " asking" : "");
@@ -47,13 +52,13 @@ void trace_cmd(struct world *w, const struct lane *l, const struct cmd *c)
 
 void trace_reply(struct world *w, const struct lane *l, enum cmd_kind kind, const struct reply *r)
 {
-	static const char *const kinds[] = {"none", "error", "ok", "nil", "int", "text", "id", "entries", "pending", "consumers",
-		"slots"};
+	static const char *const kinds[] = {
+		"none", "error", "ok", "nil", "int", "text", "id", "entries", "pending", "consumers", "slots"};
 	if (!w->o.trace)
 		return;
 	world_say(w, "d%u.s%u   %s = %s %lld %.*s n=%zu", l->shard->daemon->index, l->shard->index, command_name(kind),
-		kinds[r->kind], (long long)r->integer, (int)(r->text.len < 60 ? r->text.len : 60), r->text.p ? r->text.p : "",
-		r->entries ? r->entries->n : r->n);
+		kinds[r->kind], (long long)r->integer, (int)(r->text.len < 60 ? r->text.len : 60),
+		r->text.p ? r->text.p : "", r->entries ? r->entries->n : r->n);
 }
 
 void trace_msg(struct world *w, const struct daemon *d, uint16_t shard, bool is_up, const struct msg *m)
@@ -61,9 +66,10 @@ void trace_msg(struct world *w, const struct daemon *d, uint16_t shard, bool is_
 	if (!w->o.trace)
 		return;
 	world_say(w, "d%u %s s%u %s %s handle=%llx op=%s result=%u lost=%u id=%llu-%llu ms=%lld n=%lld%s%s%s", d->index,
-		is_up ? "<" : ">", shard, msg_names[m->kind], m->stream ? m->stream->bytes : "", (unsigned long long)m->handle,
-		command_name(m->op), m->result, m->lost, (unsigned long long)m->id.ms % 100000000, (unsigned long long)m->id.seq,
-		(long long)m->ms, (long long)m->n, m->flag ? " +" : "", m->asking ? " asking" : "", m->resent ? " resent" : "");
+		is_up ? "<" : ">", shard, msg_names[m->kind], m->stream ? m->stream->bytes : "",
+		(unsigned long long)m->handle, command_name(m->op), m->result, m->lost,
+		(unsigned long long)m->id.ms % 100000000, (unsigned long long)m->id.seq, (long long)m->ms,
+		(long long)m->n, m->flag ? " +" : "", m->asking ? " asking" : "", m->resent ? " resent" : "");
 }
 
 void trace_out(struct world *w, const struct worker *k, const struct out_frame *f)
@@ -74,17 +80,20 @@ void trace_out(struct world *w, const struct worker *k, const struct out_frame *
 	char id[40];
 	switch (f->kind) {
 	case OUT_WELCOME:
-		world_tell(w, "w%u < welcome resumed=%zu gone=%zu until=%lld", k->index, f->n_resumed, f->n_gone, (long long)f->until_ms);
-		break;
-	case OUT_ASSIGN:
-		world_tell(w, "w%u < assign %s %s retry=%lld until=%lld", k->index, f->stream.p, trace_lease(f->lease.p, id), (long long)f->retry,
+		world_tell(w, "w%u < welcome resumed=%zu gone=%zu until=%lld", k->index, f->n_resumed, f->n_gone,
 			(long long)f->until_ms);
 		break;
+	case OUT_ASSIGN:
+		world_tell(w, "w%u < assign %s %s retry=%lld until=%lld", k->index, f->stream.p,
+			trace_lease(f->lease.p, id), (long long)f->retry, (long long)f->until_ms);
+		break;
 	case OUT_OK:
-		world_tell(w, "w%u < ok %s for=%s outcome=%s", k->index, trace_lease(f->lease.p, id), fors[f->ok_for], outcomes[f->outcome]);
+		world_tell(w, "w%u < ok %s for=%s outcome=%s", k->index, trace_lease(f->lease.p, id), fors[f->ok_for],
+			outcomes[f->outcome]);
 		break;
 	case OUT_REVOKE:
-		world_tell(w, "w%u < revoke %s reason=%s grace=%lld", k->index, trace_lease(f->lease.p, id), reasons[f->reason], (long long)f->grace_ms);
+		world_tell(w, "w%u < revoke %s reason=%s grace=%lld", k->index, trace_lease(f->lease.p, id),
+			reasons[f->reason], (long long)f->grace_ms);
 		break;
 	case OUT_DRAIN:
 		world_tell(w, "w%u < drain grace=%lld", k->index, (long long)f->grace_ms);
@@ -95,7 +104,8 @@ void trace_out(struct world *w, const struct worker *k, const struct out_frame *
 	case OUT_PONG:
 		break;
 	case OUT_ERR:
-		world_tell(w, "w%u < err code=%d %s", k->index, f->error, f->lease.p ? trace_lease(f->lease.p, id) : "");
+		world_tell(
+			w, "w%u < err code=%d %s", k->index, f->error, f->lease.len ? trace_lease(f->lease.p, id) : "");
 		break;
 	}
 }

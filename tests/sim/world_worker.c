@@ -76,11 +76,17 @@ static void send_frame(struct world *w, struct worker *k, enum frame_kind kind, 
 		snprintf(u->lease, sizeof u->lease, "%s", lease);
 		u->f.lease = (struct slice){u->lease, strlen(u->lease)};
 	}
-	static const char *const names[FRAME_N] = {[FRAME_DONE] = "done", [FRAME_FAIL] = "fail", [FRAME_RELEASE] = "release",
-		[FRAME_REVOKED] = "revoked", [FRAME_BYE] = "bye", [FRAME_CREDITS] = "credits", [FRAME_PROGRESS] = "progress"};
+	static const char *const names[FRAME_N] = {[FRAME_DONE] = "done",
+		[FRAME_FAIL] = "fail",
+		[FRAME_RELEASE] = "release",
+		[FRAME_REVOKED] = "revoked",
+		[FRAME_BYE] = "bye",
+		[FRAME_CREDITS] = "credits",
+		[FRAME_PROGRESS] = "progress"};
 	char id[40];
 	if (names[kind])
-		world_tell(w, "w%u %s%s%s%s", k->index, names[kind], lease ? " " : "", lease ? trace_lease(lease, id) : "", dead ? " dead" : "");
+		world_tell(w, "w%u %s%s%s%s", k->index, names[kind], lease ? " " : "",
+			lease ? trace_lease(lease, id) : "", dead ? " dead" : "");
 	up_send(w, k, u);
 }
 
@@ -177,8 +183,15 @@ static void on_assign(struct world *w, struct worker *k, const struct down *d)
 		world_fail(w, "w%u got more than it can hold", k->index);
 		return;
 	}
-	*h = (struct hold){.used = true, .was_working = true, .svc = d->svc, .item = d->item, .since = w->now, .stop_at = MONO_NEVER,
-		.until = d->f.until_ms, .result = FRAME_DONE, .is_excused = w->now > d->sent + TELL_MARGIN_MS};
+	*h = (struct hold){.used = true,
+		.was_working = true,
+		.svc = d->svc,
+		.item = d->item,
+		.since = w->now,
+		.stop_at = MONO_NEVER,
+		.until = d->f.until_ms,
+		.result = FRAME_DONE,
+		.is_excused = w->now > d->sent + TELL_MARGIN_MS};
 	snprintf(h->lease, sizeof h->lease, "%s", d->lease);
 	snprintf(h->stream, sizeof h->stream, "%s", d->stream);
 	for (const char *p = d->token; *p; p++)
@@ -348,7 +361,8 @@ void worker_take(struct world *w, struct daemon *from, uint64_t session, const s
 	if (f->kind == OUT_ASSIGN) {
 		d->item = item_of_info(f->info);
 		for (uint16_t s = 0; s < w->o.n_services; s++)
-			if (strlen(w->rules[s].name) == f->service.len && memcmp(w->rules[s].name, f->service.p, f->service.len) == 0)
+			if (strlen(w->rules[s].name) == f->service.len &&
+				memcmp(w->rules[s].name, f->service.p, f->service.len) == 0)
 				d->svc = s;
 	} else if (f->kind == OUT_OK) {
 		d->item = item_of_lease(w, f->lease);
@@ -372,7 +386,8 @@ static void worker_dial(struct world *w, struct event *ev)
 	k->daemon_gen = d->gen;
 	k->is_welcome = false;
 	struct up *u = up_new(k, COORD_ACCEPT);
-	snprintf(u->key, sizeof u->key, "%016llx%016llx", (unsigned long long)rng_next(&w->rng), (unsigned long long)rng_next(&w->rng));
+	snprintf(u->key, sizeof u->key, "%016llx%016llx", (unsigned long long)rng_next(&w->rng),
+		(unsigned long long)rng_next(&w->rng));
 	up_send(w, k, u);
 	send_hello(w, k);
 }
@@ -437,8 +452,13 @@ void worker_daemon_gone(struct world *w, struct daemon *d)
 struct worker *world_worker(struct world *w, struct daemon *d, uint32_t credits)
 {
 	struct worker *k = &w->workers[w->n_workers];
-	*k = (struct worker){.index = w->n_workers++, .daemon = d, .credits = credits, .most_credits = credits, .keeps_fence = true,
-		.work_min = 100, .work_max = 2000};
+	*k = (struct worker){.index = w->n_workers++,
+		.daemon = d,
+		.credits = credits,
+		.most_credits = credits,
+		.keeps_fence = true,
+		.work_min = 100,
+		.work_max = 2000};
 	list_init(&k->held);
 	list_init(&k->held_late);
 	worker_start(w, k);

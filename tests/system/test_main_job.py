@@ -289,4 +289,4 @@ def test_sluice_run_finishes_at_sigterm_and_stops_at_revoke(t):
     p.terminate()
     assert p.wait(10) == 0
     assert "end short" in open(log).read() and "term short" not in open(log).read()
-    checks.wait_clean(r.db)
+    checks.wait_clean(r.db, registry=None)  # the trimmed entry has left its turn behind

@@ -26,7 +26,7 @@ class Daemon:
     """Listens at `path`; answers each request with rows and a final line, or as `script` says."""
 
     def __init__(self, rows=(), end=None, script=None):
-        self.dir = tempfile.TemporaryDirectory()
+        self.dir = tempfile.TemporaryDirectory(dir="/tmp")  # short, and open to other users
         self.path = os.path.join(self.dir.name, "control.sock")
         self.rows, self.script = rows, script
         self.end = end or {"end": True, "exit": 0}
@@ -286,7 +286,7 @@ def test_permission_is_77():
     with Daemon() as d:
         os.chmod(d.dir.name, 0o755)
         os.chmod(d.path, 0o600)
-        with tempfile.TemporaryDirectory() as tmp:  # where an unprivileged user may run it
+        with tempfile.TemporaryDirectory(dir="/tmp") as tmp:  # where an unprivileged user may run it
             os.chmod(tmp, 0o755)
             copy = os.path.join(tmp, "sluicectl")
             subprocess.run(["cp", "-L", CTL, copy], check=True)

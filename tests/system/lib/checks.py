@@ -152,6 +152,8 @@ def credits_exceeded(journals, settle_ms=1000):
         for r in j:
             f, t = r["f"], r["f"]["t"]
             held = {k: v for k, v in held.items() if v is None or v > r["ms"]}
+            if r["d"] == "out" and t == "hello":  # what it does not name it stopped before, by its fence for example
+                held = {k: v for k, v in held.items() if k in f.get("resume", [])}
             if r["d"] == "out" and t in ("hello", "credits"):
                 seen.append((r["ms"], limit))
                 limit = f.get("credits", f.get("n", 0))

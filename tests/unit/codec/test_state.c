@@ -10,9 +10,21 @@ static struct buf image;
 static struct slice services[] = {{"orders", 6}, {"bills", 5}};
 static struct slice leases[] = {{"5-1.00ff", 8}, {"6-0.00ff", 8}, {"", 0}};
 static struct state_conn conns[] = {
-	{.number = 7, .pid = 4711, .uid = 1000, .credits = 10000, .has_services = true, .key = {"0123456789abcdef0123456789abcdef", 32},
-		.name = {"w\0x", 3}, .told_until = 123456789012, .n_pings = 9, .input = {"{\"t\":", 5}, .output = {"ping\n", 5},
-		.services = services, .n_services = 2, .leases = leases, .n_leases = 3},
+	{.number = 7,
+		.pid = 4711,
+		.uid = 1000,
+		.credits = 10000,
+		.has_services = true,
+		.key = {"0123456789abcdef0123456789abcdef", 32},
+		.name = {"w\0x", 3},
+		.told_until = 123456789012,
+		.n_pings = 9,
+		.input = {"{\"t\":", 5},
+		.output = {"ping\n", 5},
+		.services = services,
+		.n_services = 2,
+		.leases = leases,
+		.n_leases = 3},
 	{.number = 8, .pid = -1, .told_until = -5},
 };
 
@@ -58,7 +70,8 @@ Test(state, comes_back_as_it_was, .init = up, .fini = down)
 	expect_slice(a->services[1], services[1]);
 	expect_slice(a->leases[0], leases[0]);
 	expect_slice(a->leases[1], leases[1]);
-	cr_assert(b->number == 8 && b->pid == -1 && b->told_until == -5 && !b->has_services && !b->n_services && !b->n_leases);
+	cr_assert(b->number == 8 && b->pid == -1 && b->told_until == -5 && !b->has_services && !b->n_services &&
+		  !b->n_leases);
 	state_fini(&s);
 }
 

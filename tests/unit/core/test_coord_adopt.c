@@ -54,8 +54,15 @@ static void send(struct msg m)
 static struct service_rules *service(void)
 {
 	struct service_rules *r = mem_alloc(sizeof *r);
-	*r = (struct service_rules){.svc = 1, .serialize = true, .read_batch = 10, .max_streams = 10, .ttl_ms = T, .renew_ms = T / 3,
-		.stop_margin_ms = T / 5, .hash = 0xff, .name = "orders"};
+	*r = (struct service_rules){.svc = 1,
+		.serialize = true,
+		.read_batch = 10,
+		.max_streams = 10,
+		.ttl_ms = T,
+		.renew_ms = T / 3,
+		.stop_margin_ms = T / 5,
+		.hash = 0xff,
+		.name = "orders"};
 	atomic_init(&r->refs, 1);
 	return r;
 }
@@ -65,8 +72,12 @@ static void up(void)
 	now = 1000;
 	n_handles = 0;
 	effects_init(&out);
-	c = coord_new(&(struct coord_rules){.max_sessions = 10, .max_frame_bytes = 4096, .hello_timeout_ms = 1000, .resume_grace_ms = 5000,
-		.topology_refresh_ms = 30000, .seed = 1});
+	c = coord_new(&(struct coord_rules){.max_sessions = 10,
+		.max_frame_bytes = 4096,
+		.hello_timeout_ms = 1000,
+		.resume_grace_ms = 5000,
+		.topology_refresh_ms = 30000,
+		.seed = 1});
 	struct service_rules *rules[] = {service()};
 	step((struct coord_event){.kind = COORD_SERVICES, .services = rules, .n = 1});
 	step((struct coord_event){.kind = COORD_TOPOLOGY, .text = {"h:1", 3}});
@@ -87,16 +98,29 @@ static void own(size_t n, bool is_locked)
 	struct entry_batch *b = mem_alloc(sizeof *b + n * sizeof b->v[0]);
 	b->n = n;
 	for (size_t i = 0; i < n; i++)
-		b->v[i] = (struct entry_in){.id = ids[i], .stream = text_new(i ? "b" : "a", 1), .info = text_new("{}", 2)};
+		b->v[i] = (struct entry_in){
+			.id = ids[i], .stream = text_new(i ? "b" : "a", 1), .info = text_new("{}", 2)};
 	send((struct msg){.kind = MSG_ENTRIES, .svc = 1, .source = SOURCE_OWN, .flag = true, .batch = b});
 	for (size_t i = 0; i < n; i++)
-		send((struct msg){.kind = MSG_LEASE, .svc = 1, .handle = handles[i], .result = LEASE_IS_HELD, .flag = is_locked, .ms = now + T});
+		send((struct msg){.kind = MSG_LEASE,
+			.svc = 1,
+			.handle = handles[i],
+			.result = LEASE_IS_HELD,
+			.flag = is_locked,
+			.ms = now + T});
 }
 
 static void adopt(size_t n_leases, mono_ms until, bool allowed)
 {
-	struct frame f = {.kind = FRAME_HELLO, .v = 1, .credits = 3, .name = {"w", 1}, .resume = leases, .n_resume = n_leases};
-	step((struct coord_event){.kind = COORD_ADOPT, .session = SESSION, .pid = 1, .flag = allowed, .frame = &f, .until = until, .n = 4,
+	struct frame f = {
+		.kind = FRAME_HELLO, .v = 1, .credits = 3, .name = {"w", 1}, .resume = leases, .n_resume = n_leases};
+	step((struct coord_event){.kind = COORD_ADOPT,
+		.session = SESSION,
+		.pid = 1,
+		.flag = allowed,
+		.frame = &f,
+		.until = until,
+		.n = 4,
 		.text = {"0123456789abcdef0123456789abcdef", 32}});
 }
 

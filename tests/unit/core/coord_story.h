@@ -1,0 +1,317 @@
+/* coord_story - one coordinator on a fake clock with one shard that the test plays: events go in, frames and messages to
+ * the shard come out as lines. Everything static: each test program has its own copy. */
+#pragma once
+#include "base/buf.h"
+#include "core/coord_state.h"
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define UNUSED __attribute__((unused))
+
+static struct {
+	struct coord *c;
+	struct effects out;
+	struct coord_rules rules;
+	mono_ms now, next;
+	struct buf text;
+	uint64_t last_handle;
+	char key[33]; /* of the last welcome */
+} W;
+
+static const char *const story_outcomes[] = {"done", "requeued", "dead", "lost"};
+static const char *const story_reasons[] = {"lost", "drain", "timeout", "operator", "shutdown"};
+static const char *const story_errors[] = {"bad_frame", "too_big", "bad_version", "bad_hello", "unauthorized",
+	"hello_timeout", "slow_reader", "silent", "too_many_sessions", "limit", "unknown_type", "unknown_lease",
+	"not_owner", "bad_field", "internal"};
+
+/* "7-0.hash" as 7-0 */
+static int story_id(struct slice lease)
+{
+	const char *dot = lease.len ? memchr(lease.p, '.', lease.len) : NULL;
+	return dot ? (int)(dot - lease.p) : 0;
+}
+
+static void story_frame(const struct effect *ef)
+{
+	const struct out_frame *f = &ef->frame;
+	buf_printf(&W.text, "[%5lld] w%llu ", (long long)W.now, (unsigned long long)ef->session);
+	switch (f->kind) {
+	case OUT_WELCOME:
+		buf_printf(&W.text, "welcome until=%lld", (long long)f->until_ms);
+		for (size_t i = 0; i < f->n_resumed; i++)
+			buf_printf(&W.text, " resumed=%.*s", story_id(f->resumed[i]), f->resumed[i].p);
+		for (size_t i = 0; i < f->n_gone; i++)
+			buf_printf(&W.text, " gone=%.*s:%s", story_id(f->gone[i].lease), f->gone[i].lease.p,
+				story_outcomes[f->gone[i].outcome]);
+		memcpy(W.key, f->session.p, 32);
+		break;
+	case OUT_ASSIGN:
+		buf_printf(&W.text, "assign %.*s %.*s token=%.*s retry=%lld until=%lld", story_id(f->lease), f->lease.p,
+			(int)f->stream.len, f->stream.p, (int)f->token.len, f->token.p, (long long)f->retry,
+			(long long)f->until_ms);
+		break;
+	case OUT_OK:
+		buf_printf(&W.text, "ok %.*s for=%d %s", story_id(f->lease), f->lease.p, f->ok_for,
+			story_outcomes[f->outcome]);
+		break;
+	case OUT_REVOKE:
+		buf_printf(&W.text, "revoke %.*s %s grace=%lld", story_id(f->lease), f->lease.p,
+			story_reasons[f->reason], (long long)f->grace_ms);
+		break;
+	case OUT_DRAIN:
+		buf_printf(&W.text, "drain grace=%lld", (long long)f->grace_ms);
+		break;
+	case OUT_PING:
+		buf_printf(&W.text, "ping until=%lld", (long long)f->until_ms);
+		break;
+	case OUT_PONG:
+		buf_printf(&W.text, "pong %lld", (long long)f->n);
+		break;
+	case OUT_ERR:
+		buf_printf(&W.text, "err %s %.*s", story_errors[f->error], story_id(f->lease),
+			f->lease.p ? f->lease.p : "");
+		break;
+	}
+	buf_str(&W.text, "\n");
+}
+
+static void story_msg(const struct msg *m)
+{
+	static const char *const ops[CMD_N] = {[CMD_TAKE] = "take",
+		[CMD_DONE] = "done",
+		[CMD_REQUEUE] = "requeue",
+		[CMD_DEAD] = "dead",
+		[CMD_ACK_DEL] = "ack",
+		[CMD_FETCH] = "fetch"};
+	static const char *const names[MSG_N] = {[MSG_CREDITS] = "credits",
+		[MSG_LEASE_ACQUIRE] = "acquire",
+		[MSG_LEASE_RELEASE] = "release",
+		[MSG_LEASE_FORGET] = "forget",
+		[MSG_OP] = "op"};
+	if (!names[m->kind])
+		return;
+	if (m->kind == MSG_LEASE_ACQUIRE)
+		W.last_handle = m->handle;
+	buf_printf(&W.text, "[%5lld] s ", (long long)W.now);
+	if (m->kind == MSG_OP)
+		buf_printf(&W.text, "%s %llu-%llu retry=%u%s", ops[m->op] ? ops[m->op] : "?",
+			(unsigned long long)m->id.ms, (unsigned long long)m->id.seq, m->retry,
+			m->resent ? " resent" : "");
+	else if (m->kind == MSG_CREDITS)
+		buf_printf(&W.text, "credits %u:%lld", m->svc, (long long)m->n);
+	else
+		buf_printf(&W.text, "%s %llu", names[m->kind], (unsigned long long)(m->handle & 0xff));
+	buf_str(&W.text, "\n");
+}
+
+static void story_event(struct coord_event ev)
+{
+	ev.now = W.now;
+	ev.wall_ms = 1700000000000 + W.now;
+	W.next = coord_step(W.c, &ev, &W.out);
+	for (size_t i = 0; i < W.out.n; i++) {
+		const struct effect *ef = &W.out.v[i];
+		if (ef->kind == EFF_FRAME)
+			story_frame(ef);
+		else if (ef->kind == EFF_MSG)
+			story_msg(&ef->msg);
+		else if (ef->kind == EFF_CLOSE)
+			buf_printf(
+				&W.text, "[%5lld] w%llu closed\n", (long long)W.now, (unsigned long long)ef->session);
+		else if (ef->kind == EFF_FATAL)
+			buf_printf(&W.text, "[%5lld] ends with %lld\n", (long long)W.now, (long long)ef->n);
+	}
+	effects_clear(&W.out);
+}
+
+/* Steps at every deadline until t, then it is t. */
+UNUSED static void story_until(mono_ms t)
+{
+	for (int n = 0; W.next <= t; n++) {
+		cr_assert_lt(
+			n, 1000, "the coordinator asks for the same moment again and again (%lld)", (long long)W.now);
+		W.now = mono_max(W.next, W.now);
+		story_event((struct coord_event){.kind = COORD_TICK});
+	}
+	W.now = t;
+}
+
+static void story_expect(const char *want, const char *file, int line)
+{
+	const char *got = W.text.data ? W.text.data : "";
+	cr_expect_str_eq(got, want, "%s:%d: the story is\n%s--- but should be\n%s", file, line, got, want);
+	buf_clear(&W.text);
+}
+#define expect_story(want) story_expect((want), __FILE__, __LINE__)
+
+UNUSED static void story_clear(void)
+{
+	buf_clear(&W.text);
+}
+
+/* ---- the shard's part ---- */
+
+UNUSED static void story_from_shard(struct msg m)
+{
+	story_event((struct coord_event){.kind = COORD_MSG, .msg = &m});
+}
+
+static struct entry_batch *story_batch(uint64_t id, const char *stream)
+{
+	struct entry_batch *b = mem_alloc(sizeof *b + sizeof b->v[0]);
+	if (!id)
+		return b;
+	b->n = 1;
+	b->v[0] = (struct entry_in){.id = {id, 0}, .lock_slot = 9};
+	b->v[0].stream = text_new(stream, strlen(stream));
+	b->v[0].info = text_new("{}", 2);
+	return b;
+}
+
+UNUSED static void story_read(uint16_t svc, uint64_t id, const char *stream)
+{
+	story_from_shard((struct msg){
+		.kind = MSG_ENTRIES, .svc = svc, .source = SOURCE_NEW, .n = 1, .batch = story_batch(id, stream)});
+}
+
+UNUSED static void story_own(uint16_t svc, uint64_t id, const char *stream)
+{
+	story_from_shard((struct msg){
+		.kind = MSG_ENTRIES, .svc = svc, .source = SOURCE_OWN, .flag = true, .batch = story_batch(id, stream)});
+}
+
+UNUSED static void story_lease(uint64_t handle, enum lease_result r, mono_ms until, bool was_ours)
+{
+	story_from_shard(
+		(struct msg){.kind = MSG_LEASE, .handle = handle, .result = (uint8_t)r, .ms = until, .flag = was_ours});
+}
+
+UNUSED static void story_op(uint64_t handle, enum cmd_kind op, enum op_result r, bool resent)
+{
+	story_from_shard((struct msg){
+		.kind = MSG_OP_RESULT, .handle = handle, .op = (uint8_t)op, .result = (uint8_t)r, .resent = resent});
+}
+
+/* Read, locked until 10 s from now, taken: given to whoever has a credit. Returns its handle. */
+UNUSED static uint64_t story_assigned(uint64_t id, const char *stream)
+{
+	story_read(0, id, stream);
+	uint64_t handle = W.last_handle;
+	story_lease(handle, LEASE_IS_HELD, W.now + 10000, false);
+	story_op(handle, CMD_TAKE, OP_DONE, false);
+	return handle;
+}
+
+/* ---- workers ---- */
+
+UNUSED static void story_accept(uint64_t session)
+{
+	char key[33];
+	snprintf(key, sizeof key, "%032llu", (unsigned long long)session);
+	story_event((struct coord_event){
+		.kind = COORD_ACCEPT, .session = session, .pid = 10, .uid = 7, .flag = true, .text = {key, 32}});
+}
+
+UNUSED static void story_up(uint64_t session, struct frame f)
+{
+	story_event((struct coord_event){.kind = COORD_FRAME, .session = session, .frame = &f});
+}
+
+UNUSED static void story_hello(uint64_t session, int64_t credits)
+{
+	story_accept(session);
+	story_up(session, (struct frame){.kind = FRAME_HELLO, .v = 1, .credits = credits, .name = {"w", 1}});
+}
+
+UNUSED static struct slice story_text(uint64_t id, char out[SESSION_LEASE_CAP])
+{
+	int n = session_lease_format(out, (struct entry_id){id, 0}, 77);
+	return (struct slice){out, (size_t)n};
+}
+
+UNUSED static void story_says(uint64_t session, enum frame_kind kind, uint64_t id)
+{
+	char text[SESSION_LEASE_CAP];
+	story_up(session, (struct frame){.kind = kind, .lease = story_text(id, text)});
+}
+
+/* Comes back with the key of the last welcome and one lease. */
+UNUSED static void story_back(uint64_t session, uint64_t id)
+{
+	char text[SESSION_LEASE_CAP];
+	struct slice lease = story_text(id, text);
+	char key[33];
+	memcpy(key, W.key, 33);
+	story_accept(session);
+	story_up(session, (struct frame){.kind = FRAME_HELLO,
+				  .v = 1,
+				  .credits = 1,
+				  .name = {"w", 1},
+				  .session = {key, 32},
+				  .resume = &lease,
+				  .n_resume = 1});
+}
+
+/* ---- life ---- */
+
+UNUSED static void story_services(uint16_t n, uint32_t max_streams)
+{
+	struct service_rules *v[2];
+	for (uint16_t i = 0; i < n; i++) {
+		v[i] = mem_alloc(sizeof *v[i]);
+		atomic_init(&v[i]->refs, 1);
+		v[i]->svc = i;
+		v[i]->lbs_slot = v[i]->dlq_slot = 5;
+		v[i]->serialize = true;
+		v[i]->read_batch = 128;
+		v[i]->max_streams = max_streams;
+		v[i]->max_retries = 1;
+		v[i]->ttl_ms = 10000;
+		v[i]->renew_ms = 3333;
+		v[i]->stop_margin_ms = 2000;
+		v[i]->hash = 77u + i;
+		snprintf(v[i]->name, sizeof v[i]->name, i ? "mail" : "orders");
+	}
+	story_event((struct coord_event){.kind = COORD_SERVICES, .services = v, .n = n});
+}
+
+static void story_begin(void)
+{
+	alarm(60);
+	W.rules = (struct coord_rules){.max_sessions = 3,
+		.max_frame_bytes = 4096,
+		.hello_timeout_ms = 10000,
+		.resume_grace_ms = 5000,
+		.topology_refresh_ms = 1000000,
+		.drain_timeout_ms = 60000,
+		.node = "me",
+		.incarnation = 1,
+		.seed = 1};
+	W.now = 1000;
+	effects_init(&W.out);
+	W.c = coord_new(&W.rules);
+}
+
+UNUSED static void story_new(void)
+{
+	story_begin();
+	story_services(1, 100);
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .text = {"a:1", 3}});
+}
+
+/* Nothing was left by a former process. */
+UNUSED static void story_ready(void)
+{
+	story_new();
+	story_own(0, 0, "");
+	story_clear();
+}
+
+UNUSED static void story_down(void)
+{
+	coord_free(W.c);
+	effects_fini(&W.out);
+	buf_fini(&W.text);
+}

@@ -1,0 +1,473 @@
+#include "coord_story.h"
+
+/* ---- hello ---- */
+
+Test(coord, a_first_frame_that_is_no_hello_is_fatal, .init = story_ready, .fini = story_down)
+{
+	story_accept(1);
+	story_up(1, (struct frame){.kind = FRAME_PING});
+	expect_story("[ 1000] w1 err bad_frame \n"
+		     "[ 1000] w1 closed\n");
+}
+
+Test(coord, a_hello_in_another_version_and_a_second_hello, .init = story_ready, .fini = story_down)
+{
+	story_accept(1);
+	story_up(1, (struct frame){.kind = FRAME_HELLO, .v = 2});
+	story_hello(2, 1);
+	story_up(2, (struct frame){.kind = FRAME_HELLO, .v = 1});
+	expect_story("[ 1000] w1 err bad_version \n"
+		     "[ 1000] w1 closed\n"
+		     "[ 1000] w2 welcome until=10500\n"
+		     "[ 1000] s credits 0:1\n"
+		     "[ 1000] w2 err bad_hello \n"
+		     "[ 1000] w2 closed\n"
+		     "[ 1000] s credits 0:0\n");
+}
+
+Test(coord, a_hello_naming_an_unknown_service, .init = story_ready, .fini = story_down)
+{
+	struct slice s = {"nope", 4};
+	story_accept(1);
+	story_up(1, (struct frame){.kind = FRAME_HELLO, .v = 1, .has_services = true, .services = &s, .n_services = 1});
+	expect_story("[ 1000] w1 err bad_hello \n"
+		     "[ 1000] w1 closed\n");
+}
+
+Test(coord, no_hello_in_time, .init = story_ready, .fini = story_down)
+{
+	story_accept(1);
+	story_until(11000);
+	expect_story("[11000] w1 err hello_timeout \n"
+		     "[11000] w1 closed\n");
+}
+
+Test(coord, too_many_sessions_and_a_user_who_may_not, .init = story_ready, .fini = story_down)
+{
+	for (uint64_t i = 1; i <= 4; i++)
+		story_accept(i);
+	story_event((struct coord_event){.kind = COORD_ACCEPT, .session = 9, .pid = 10, .text = {"k", 1}});
+	expect_story("[ 1000] w4 err too_many_sessions \n"
+		     "[ 1000] w4 closed\n"
+		     "[ 1000] w9 err unauthorized \n"
+		     "[ 1000] w9 closed\n");
+}
+
+Test(coord, silence_ends_a_session_but_not_our_own_stall, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 0);
+	story_until(4400);
+	story_clear();
+	W.now = 60000; /* stopped and continued */
+	story_event((struct coord_event){.kind = COORD_TICK});
+	expect_story("[60000] w1 ping until=69500\n");
+	story_until(75000);
+	expect_story("[63333] w1 ping until=72833\n"
+		     "[66666] w1 ping until=76166\n"
+		     "[69999] w1 ping until=79499\n"
+		     "[70000] w1 err silent \n"
+		     "[70000] w1 closed\n");
+}
+
+/* ---- limits and repeats ---- */
+
+Test(coord, credits_out_of_range_and_unknown_frames_change_nothing, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 2);
+	story_clear();
+	story_up(1, (struct frame){.kind = FRAME_CREDITS, .problem = FRAME_PROBLEM_LIMIT, .credits = 20000});
+	story_up(1, (struct frame){.kind = FRAME_UNKNOWN});
+	story_up(1, (struct frame){.kind = FRAME_DONE, .problem = FRAME_PROBLEM_FIELD, .bad_field = "lease: missing"});
+	story_up(1, (struct frame){.kind = FRAME_PING, .has_n = true, .n = 4});
+	story_says(1, FRAME_DONE, 99);
+	story_says(1, FRAME_PROGRESS, 99);
+	expect_story("[ 1000] w1 err limit \n"
+		     "[ 1000] w1 err unknown_type \n"
+		     "[ 1000] w1 err bad_field \n"
+		     "[ 1000] w1 pong 4\n"
+		     "[ 1000] w1 err unknown_lease 99-0\n"
+		     "[ 1000] w1 err unknown_lease 99-0\n");
+}
+
+Test(coord, done_sent_again_gets_the_same_answer, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	story_clear();
+	story_says(1, FRAME_DONE, 7);
+	story_says(1, FRAME_DONE, 7); /* before Redis has answered: one ok */
+	story_op(h, CMD_DONE, OP_DONE, false);
+	story_says(1, FRAME_DONE, 7);
+	expect_story("[ 1000] s done 7-0 retry=0\n"
+		     "[ 1000] s credits 0:1\n"
+		     "[ 1000] w1 ok 7-0 for=0 done\n"
+		     "[ 1000] s release 1\n"
+		     "[ 1000] w1 ok 7-0 for=0 done\n");
+}
+
+Test(coord, a_result_of_another_session_is_not_taken, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	story_hello(2, 0);
+	story_assigned(7, "s");
+	story_clear();
+	story_says(2, FRAME_DONE, 7);
+	expect_story("[ 1000] w2 err unknown_lease 7-0\n");
+}
+
+Test(coord, done_of_an_entry_that_is_not_ours_any_more, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	story_says(1, FRAME_DONE, 7);
+	story_clear();
+	story_op(h, CMD_DONE, OP_GONE, false);
+	expect_story("[ 1000] w1 err not_owner 7-0\n"
+		     "[ 1000] s release 1\n");
+}
+
+Test(coord, a_lost_reply_is_not_a_lost_result, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	story_says(1, FRAME_DONE, 7);
+	story_clear();
+	story_op(h, CMD_DONE, OP_GONE, true); /* sent twice: the first one did it */
+	expect_story("[ 1000] w1 ok 7-0 for=0 done\n"
+		     "[ 1000] s release 1\n");
+}
+
+Test(coord, fail_counts_and_goes_to_the_dead_letters_above_the_limit, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	story_assigned(7, "s");
+	story_clear();
+	story_says(1, FRAME_FAIL, 7);
+	expect_story("[ 1000] s requeue 7-0 retry=1\n"
+		     "[ 1000] s credits 0:1\n");
+}
+
+Test(coord, fail_dead_is_a_dead_letter_at_once, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	story_assigned(7, "s");
+	story_clear();
+	char text[SESSION_LEASE_CAP];
+	story_up(1, (struct frame){.kind = FRAME_FAIL, .lease = story_text(7, text), .dead = true});
+	expect_story("[ 1000] s dead 7-0 retry=0\n"
+		     "[ 1000] s credits 0:1\n");
+}
+
+/* ---- revokes ---- */
+
+Test(coord, stop_work_comes_in_time_and_a_late_done_is_refused, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s"); /* good until 11000 */
+	story_clear();
+	story_until(9000);
+	expect_story("[ 4333] w1 ping until=10500\n"
+		     "[ 7666] w1 ping until=10500\n"
+		     "[ 9000] s forget 1\n"
+		     "[ 9000] w1 revoke 7-0 lost grace=1500\n"
+		     "[ 9000] w1 ping until=18500\n");
+	W.now = 9100;
+	story_says(1, FRAME_DONE, 7);
+	story_op(h, CMD_REQUEUE, OP_DONE, false);
+	expect_story("[ 9100] w1 err not_owner 7-0\n"
+		     "[ 9100] s requeue 7-0 retry=0\n"
+		     "[ 9100] s credits 0:1\n");
+}
+
+Test(coord, a_zombie_keeps_its_credit_until_it_speaks, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	story_event((struct coord_event){
+		.kind = COORD_CTL, .ctl = &(struct coord_ctl){.kind = CTL_GIVE_BACK, .handle = h}});
+	story_until(6600); /* grace 5000 and a margin */
+	story_op(h, CMD_REQUEUE, OP_DONE, false);
+	story_clear();
+	story_says(1, FRAME_DONE, 7);
+	expect_story("[ 6600] w1 err not_owner 7-0\n"
+		     "[ 6600] s credits 0:1\n");
+}
+
+Test(coord, progress_timeout, .init = story_begin, .fini = story_down)
+{
+	coord_free(W.c);
+	W.rules.progress_timeout_ms = 1000;
+	W.c = coord_new(&W.rules);
+	story_services(1, 100);
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .text = {"a:1", 3}});
+	story_own(0, 0, "");
+	story_hello(1, 1);
+	story_assigned(7, "s");
+	story_clear();
+	story_until(1900);
+	story_says(1, FRAME_PROGRESS, 7);
+	story_until(3000);
+	expect_story("[ 2900] w1 revoke 7-0 timeout grace=5000\n");
+}
+
+/* ---- credits ---- */
+
+Test(coord, without_credits_nothing_is_read, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 0);
+	story_up(1, (struct frame){.kind = FRAME_CREDITS, .credits = 3});
+	story_up(1, (struct frame){.kind = FRAME_CREDITS, .credits = 0}); /* taken back: the read is unblocked */
+	expect_story("[ 1000] w1 welcome until=10500\n"
+		     "[ 1000] s credits 0:3\n"
+		     "[ 1000] s credits 0:0\n");
+}
+
+Test(coord, max_streams, .init = story_begin, .fini = story_down)
+{
+	story_services(1, 1);
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .text = {"a:1", 3}});
+	story_own(0, 0, "");
+	story_clear();
+	story_hello(1, 5);
+	uint64_t h = story_assigned(7, "s");
+	story_says(1, FRAME_DONE, 7);
+	story_op(h, CMD_DONE, OP_DONE, false);
+	expect_story("[ 1000] w1 welcome until=10500\n"
+		     "[ 1000] s credits 0:1\n"
+		     "[ 1000] s acquire 1\n"
+		     "[ 1000] s take 7-0 retry=0\n"
+		     "[ 1000] w1 assign 7-0 s token=0000000000007000000 retry=0 until=10500\n"
+		     "[ 1000] s done 7-0 retry=0\n"
+		     "[ 1000] w1 ok 7-0 for=0 done\n"
+		     "[ 1000] s release 1\n"
+		     "[ 1000] s credits 0:1\n");
+}
+
+Test(coord, two_services_share_few_credits, .init = story_begin, .fini = story_down)
+{
+	story_services(2, 100);
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .text = {"a:1", 3}});
+	story_own(0, 0, "");
+	story_own(1, 0, "");
+	story_clear();
+	story_hello(1, 1);
+	story_read(0, 0, ""); /* nothing there: the other one's turn */
+	story_read(1, 0, "");
+	story_read(0, 0, "");
+	expect_story("[ 1000] w1 welcome until=10500\n"
+		     "[ 1000] s credits 0:1\n"
+		     "[ 1000] s credits 1:1\n"
+		     "[ 1000] s credits 0:1\n"
+		     "[ 1000] s credits 1:1\n");
+}
+
+/* ---- coming back ---- */
+
+Test(coord, a_worker_that_comes_back_names_what_it_has, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	story_assigned(7, "s");
+	story_event((struct coord_event){.kind = COORD_END, .session = 1});
+	story_clear();
+	W.now = 2000;
+	story_back(2, 7);
+	expect_story("[ 2000] w2 welcome until=10500 resumed=7-0\n");
+	story_back(3, 8); /* while the other connection stands: it takes its place; 8 it never had */
+	expect_story("[ 2000] w3 welcome until=11500 gone=8-0:lost\n"
+		     "[ 2000] s requeue 7-0 retry=0\n"
+		     "[ 2000] w2 closed\n"
+		     "[ 2000] s credits 0:1\n");
+}
+
+Test(coord, a_worker_that_does_not_come_back, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	story_assigned(7, "s");
+	story_event((struct coord_event){.kind = COORD_END, .session = 1});
+	story_clear();
+	story_until(12000); /* its lease is lost before: it cannot be told, so its fence must have passed */
+	expect_story("[ 9000] s forget 1\n"
+		     "[11000] s requeue 7-0 retry=0\n");
+}
+
+Test(coord, a_dead_worker_gives_back_at_once_and_counted, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	story_assigned(7, "s");
+	story_clear();
+	story_event((struct coord_event){.kind = COORD_END, .session = 1});
+	story_event((struct coord_event){.kind = COORD_PEER_DEAD, .session = 1});
+	expect_story("[ 1000] s requeue 7-0 retry=1\n");
+}
+
+Test(coord, a_hello_waits_until_own_entries_are_known, .init = story_new, .fini = story_down)
+{
+	story_clear();
+	memset(W.key, 'a', 32);
+	story_back(1, 7);
+	expect_story("");
+	story_own(0, 7, "s");
+	story_lease(W.last_handle, LEASE_IS_HELD, 11000, true);
+	expect_story("[ 1000] s acquire 1\n"
+		     "[ 1000] w1 welcome until=10500 resumed=7-0\n");
+}
+
+Test(coord, own_entries_that_nobody_comes_back_for, .init = story_new, .fini = story_down)
+{
+	story_clear();
+	story_own(0, 7, "s");
+	story_lease(W.last_handle, LEASE_IS_HELD, 11000, true);
+	story_from_shard(
+		(struct msg){.kind = MSG_LEASE, .handle = W.last_handle, .result = LEASE_IS_RECREATED, .ms = 30000});
+	story_op(W.last_handle, CMD_TAKE, OP_DONE, false);
+	story_until(10500); /* a worker of the former process may have been told to go on for T - 500 ms */
+	expect_story("[ 1000] s acquire 1\n"
+		     "[ 1000] s take 7-0 retry=0\n"
+		     "[10500] s requeue 7-0 retry=0\n");
+}
+
+Test(coord, own_entries_whose_lock_was_missing_go_back, .init = story_new, .fini = story_down)
+{
+	story_clear();
+	story_own(0, 7, "s");
+	story_lease(W.last_handle, LEASE_IS_HELD, 11000, false);
+	expect_story("[ 1000] s acquire 1\n"
+		     "[ 1000] s requeue 7-0 retry=0\n");
+}
+
+/* ---- the audit ---- */
+
+static void own_ids(uint64_t id, int64_t pass)
+{
+	struct id_page *p = mem_alloc(sizeof *p + sizeof p->v[0]);
+	p->n = id ? 1 : 0;
+	p->v[0] = (struct entry_id){id, 0};
+	story_from_shard((struct msg){.kind = MSG_OWN_IDS, .n = pass, .ms = W.now, .flag = true, .ids = p});
+}
+
+Test(coord, an_assigned_entry_that_is_not_pending_is_revoked, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	story_assigned(7, "s");
+	story_clear();
+	W.now = 2000;
+	own_ids(7, 1);
+	expect_story("");
+	W.now = 3000;
+	own_ids(0, 2);
+	expect_story("[ 3000] s release 1\n"
+		     "[ 3000] w1 revoke 7-0 lost grace=1500\n");
+}
+
+Test(coord, a_pending_entry_nobody_knows_is_fetched, .init = story_ready, .fini = story_down)
+{
+	story_clear();
+	own_ids(7, 1);
+	story_until(1400);
+	own_ids(7, 2);
+	story_until(1600);
+	expect_story("[ 1500] s fetch 7-0 retry=0\n");
+	uint32_t pos = 0;
+	struct entry *e = ledger_next(&W.c->ledger, &pos);
+	story_from_shard((struct msg){.kind = MSG_OP_RESULT,
+		.handle = entry_handle(e),
+		.op = CMD_FETCH,
+		.result = OP_DONE,
+		.batch = story_batch(7, "s")});
+	expect_story("[ 1600] s acquire 1\n");
+}
+
+Test(coord, a_pending_entry_without_data_is_acknowledged, .init = story_ready, .fini = story_down)
+{
+	own_ids(7, 1);
+	story_until(1600);
+	story_clear();
+	uint32_t pos = 0;
+	struct entry *e = ledger_next(&W.c->ledger, &pos);
+	uint64_t h = entry_handle(e);
+	story_op(h, CMD_FETCH, OP_GONE, false);
+	story_op(h, CMD_ACK_DEL, OP_DONE, false);
+	expect_story("[ 1600] s ack 7-0 retry=0\n");
+	cr_assert_eq(W.c->ledger.n, 0);
+}
+
+/* ---- the end ---- */
+
+Test(coord, a_drain_gives_back_what_is_not_worked_on, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 2);
+	uint64_t a = story_assigned(7, "s");
+	story_read(0, 8, "t");
+	uint64_t b = W.last_handle;
+	story_clear();
+	story_event((struct coord_event){.kind = COORD_STOP, .flag = true});
+	story_op(b, CMD_REQUEUE, OP_DONE, false);
+	story_says(1, FRAME_DONE, 7);
+	story_op(a, CMD_DONE, OP_DONE, false);
+	story_until(2000);
+	expect_story("[ 1000] w1 drain grace=60000\n"
+		     "[ 1000] s requeue 8-0 retry=0\n"
+		     "[ 1000] s release 2\n"
+		     "[ 1000] s done 7-0 retry=0\n"
+		     "[ 1000] w1 ok 7-0 for=0 done\n"
+		     "[ 1000] s release 1\n"
+		     "[ 1200] ends with 0\n");
+}
+
+Test(coord, a_drain_that_takes_too_long_revokes_and_ends, .init = story_begin, .fini = story_down)
+{
+	coord_free(W.c);
+	W.rules.drain_timeout_ms = 1000;
+	W.c = coord_new(&W.rules);
+	story_services(1, 100);
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .text = {"a:1", 3}});
+	story_own(0, 0, "");
+	story_hello(1, 1);
+	story_assigned(7, "s");
+	story_clear();
+	story_event((struct coord_event){.kind = COORD_STOP, .flag = true});
+	story_until(8000); /* Redis answers nothing */
+	expect_story("[ 1000] w1 drain grace=1000\n"
+		     "[ 2000] w1 revoke 7-0 shutdown grace=2000\n"
+		     "[ 4333] w1 ping until=10500\n"
+		     "[ 4500] s requeue 7-0 retry=0\n"
+		     "[ 7200] ends with 0\n"
+		     "[ 7666] w1 ping until=17166\n");
+}
+
+Test(coord, a_handover_ends_at_once, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	story_assigned(7, "s");
+	story_clear();
+	story_event((struct coord_event){.kind = COORD_STOP});
+	expect_story("[ 1000] ends with 0\n");
+}
+
+Test(coord, a_finish_that_takes_longer_than_the_lease_does_not_spin, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 0);
+	story_up(1, (struct frame){.kind = FRAME_CREDITS, .credits = 1});
+	story_assigned(7, "s");
+	story_says(1, FRAME_DONE, 7);
+	story_until(60000); /* a turn without an end would hang here */
+}
+
+/* ---- slots ---- */
+
+Test(coord, a_reader_that_followed_an_ask_comes_home_when_the_slot_stays, .init = story_begin, .fini = story_down)
+{
+	struct slot_range r[] = {
+		{.from = 0, .to = 8000, .port = 1, .host = "a"}, {.from = 8001, .to = 16383, .port = 1, .host = "b"}};
+	story_services(1, 100);
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = r, .n = 2});
+	const struct coord_service *s = &W.c->services[0];
+	cr_assert_eq(s->reader_shard, 0);
+	story_from_shard(
+		(struct msg){.kind = MSG_MOVED, .from = 0, .slot = 5, .asking = true, .text = text_new("b:1", 3)});
+	cr_assert_eq(s->reader_shard, 1);
+	cr_assert(s->reader_asking);
+	story_from_shard((struct msg){.kind = MSG_MOVED, .from = 1, .slot = 5, .text = text_new("a:1", 3)});
+	cr_assert_eq(s->reader_shard, 0, "it asks there for ever");
+	cr_assert_not(s->reader_asking);
+}

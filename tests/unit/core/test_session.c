@@ -1,0 +1,99 @@
+#include "core/session.h"
+#include <criterion/criterion.h>
+#include <string.h>
+
+static struct slice text(const char *s)
+{
+	return (struct slice){s, strlen(s)};
+}
+
+Test(session, lease_strings_go_there_and_back)
+{
+	char out[SESSION_LEASE_CAP];
+	struct entry_id id;
+	uint64_t hash;
+	int n = session_lease_format(out, (struct entry_id){1700000000000, 12}, 0xabcdef);
+	cr_assert_str_eq(out, "1700000000000-12.0000000000abcdef");
+	cr_assert(session_lease_parse((struct slice){out, (size_t)n}, &id, &hash));
+	cr_assert_eq(id.ms, 1700000000000);
+	cr_assert_eq(id.seq, 12);
+	cr_assert_eq(hash, 0xabcdef);
+	n = session_lease_format(out, (struct entry_id){UINT64_MAX, UINT64_MAX}, UINT64_MAX);
+	cr_assert_leq(n, FRAME_LEASE_MAX);
+	cr_assert(session_lease_parse((struct slice){out, (size_t)n}, &id, &hash));
+	cr_assert_eq(id.seq, UINT64_MAX);
+}
+
+Test(session, what_is_no_lease_is_refused)
+{
+	static const char *const bad[] = {"", "1", "1-", "-1.a", "1-2", "1-2.", "1-2.xyz", "1-2.a ", "1.2-a",
+		"99999999999999999999-0.a", "1-2.fffffffffffffffff", "a-b.c"};
+	struct entry_id id;
+	uint64_t hash;
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+		cr_expect_not(session_lease_parse(text(bad[i]), &id, &hash), "%s", bad[i]);
+	cr_expect_not(session_lease_parse((struct slice){NULL, 0}, &id, &hash));
+}
+
+Test(session, hello_errors)
+{
+	const char *why;
+	struct frame f = {.kind = FRAME_PING};
+	cr_assert_eq(session_check_hello(&f, &why), FERR_BAD_FRAME);
+	f = (struct frame){.kind = FRAME_HELLO, .v = 2};
+	cr_assert_eq(session_check_hello(&f, &why), FERR_BAD_VERSION);
+	f = (struct frame){.kind = FRAME_HELLO, .v = 1, .problem = FRAME_PROBLEM_LIMIT};
+	cr_assert_eq(session_check_hello(&f, &why), FERR_BAD_HELLO);
+	f = (struct frame){.kind = FRAME_HELLO, .v = 1, .problem = FRAME_PROBLEM_FIELD, .bad_field = "name: missing"};
+	cr_assert_eq(session_check_hello(&f, &why), FERR_BAD_HELLO);
+	cr_assert_str_eq(why, "name: missing");
+	f = (struct frame){.kind = FRAME_HELLO, .v = 1, .name = text("")};
+	cr_assert_eq(session_check_hello(&f, &why), FERR_BAD_HELLO);
+	f.name = text("w");
+	cr_assert_eq(session_check_hello(&f, &why), FERR_N);
+}
+
+static struct session_outcome outcome(uint64_t ms, enum gone_outcome what)
+{
+	return (struct session_outcome){.id = {ms, 0}, .svc = 1, .outcome = (uint8_t)what};
+}
+
+Test(session, remembers_outcomes_as_many_as_its_credits_need)
+{
+	struct session s;
+	session_init(&s, 1, 100);
+	cr_assert_null(session_recall(&s, 1, (struct entry_id){1, 0}));
+	for (uint64_t i = 1; i <= 1000; i++)
+		session_remember(&s, 400, outcome(i, GONE_DONE));
+	cr_assert_eq(s.n_outcomes, 800);
+	cr_assert_not_null(session_recall(&s, 1, (struct entry_id){1000, 0}));
+	cr_assert_not_null(session_recall(&s, 1, (struct entry_id){300, 0}));
+	cr_assert_null(session_recall(&s, 1, (struct entry_id){1, 0}), "the oldest are forgotten");
+	cr_assert_null(session_recall(&s, 2, (struct entry_id){1000, 0}), "another service");
+	session_fini(&s);
+}
+
+Test(session, the_newest_outcome_counts)
+{
+	struct session s;
+	session_init(&s, 1, 100);
+	session_remember(&s, 1, outcome(5, GONE_LOST));
+	session_remember(&s, 1, outcome(5, GONE_DONE));
+	cr_assert_eq(session_recall(&s, 1, (struct entry_id){5, 0})->outcome, GONE_DONE);
+	session_fini(&s);
+}
+
+Test(session, deadlines)
+{
+	struct session s;
+	session_init(&s, 1, 100);
+	s.deadline = 5000;
+	cr_assert_eq(session_deadline(&s, 1000), 5000, "hello_timeout");
+	s.state = SESSION_READY;
+	s.deadline = MONO_NEVER;
+	cr_assert_eq(session_deadline(&s, 1000), 1100, "the next ping");
+	s.last_ping = 9000;
+	cr_assert_eq(session_deadline(&s, 1000), 3101, "the end of silence");
+	cr_assert_not(session_is_silent(&s, 1000, 3100));
+	cr_assert(session_is_silent(&s, 1000, 3101));
+}
