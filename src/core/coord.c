@@ -202,6 +202,24 @@ static void topology_changed(struct coord *c)
 
 static void fit_to_topology(const struct coord *c, struct service_rules *r);
 
+/* An ASK led to a node that no map names and nobody answers at: it is given up, what was asked there comes back. */
+static void leave_lost_shards(struct coord *c)
+{
+	for (uint16_t i = 0; i < c->n_shards; i++) {
+		struct coord_shard *sh = &c->shards[i];
+		bool is_new = c->now - sh->since < LOST_SHARD_MS;
+		if (!sh->is_on || sh->is_leaving || c->topo.nodes[i].is_master || sh->is_up[CONN_COMMAND] || is_new)
+			continue;
+		for (uint16_t k = 0; k < c->n_positions; k++) {
+			struct coord_service *s = &c->services[k];
+			if (s->rules && s->reader_shard == i)
+				reader_to(c, s, topology_shard(&c->topo, s->rules->lbs_slot), false);
+		}
+		sh->is_leaving = true;
+		coord_send(c, i, MSG_SLOTS); /* none */
+	}
+}
+
 static void on_topology(struct coord *c, const struct coord_event *ev)
 {
 	bool changed, is_first = !c->topo.is_known;
@@ -215,8 +233,10 @@ static void on_topology(struct coord *c, const struct coord_event *ev)
 	c->topo_pending = c->topo_failed_said = false;
 	c->topo_next = c->now + c->rules.topology_refresh_ms;
 	c->m[MP_TOPO_OTHER_OK]++;
-	if (!changed)
+	if (!changed) {
+		leave_lost_shards(c);
 		return;
+	}
 	uint32_t n_masters = 0;
 	for (uint16_t i = 0; i < c->topo.n_nodes; i++)
 		n_masters += c->topo.nodes[i].is_master;
