@@ -64,7 +64,8 @@ void entry_enter_one(struct coord *c, struct coord_service *s, struct entry_in *
 	if (e && e->state != ENTRY_FETCHING)
 		return; /* held already: recognised by its id */
 	if (in->bad_retry)
-		effects_say(c->out, SAY_WARN, "service=%s id=%llu-%llu _retry_count is not a number of 1 to 9 digits: counts as 0",
+		effects_say(c->out, SAY_WARN,
+			"service=%s id=%llu-%llu _retry_count is not a number of 1 to 9 digits: counts as 0",
 			s->rules->name, (unsigned long long)in->id.ms, (unsigned long long)in->id.seq);
 	bool bad = in->problem != ENTRY_GOOD;
 	if (bad || is_too_large(c, s, in)) {
@@ -112,4 +113,3 @@ void entry_on_batch(struct coord *c, const struct msg *m)
 	}
 	coord_mark(c, s);
 }
-

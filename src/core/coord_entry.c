@@ -97,8 +97,11 @@ void entry_drop_lease(struct coord *c, struct entry *e, enum msg_kind kind)
 
 static enum cmd_kind op_of(const struct entry *e)
 {
-	static const enum cmd_kind ops[] = {[FINISH_NONE] = CMD_TAKE, [FINISH_DONE] = CMD_DONE, [FINISH_REQUEUE] = CMD_REQUEUE,
-		[FINISH_DEAD] = CMD_DEAD, [FINISH_ACK] = CMD_ACK_DEL};
+	static const enum cmd_kind ops[] = {[FINISH_NONE] = CMD_TAKE,
+		[FINISH_DONE] = CMD_DONE,
+		[FINISH_REQUEUE] = CMD_REQUEUE,
+		[FINISH_DEAD] = CMD_DEAD,
+		[FINISH_ACK] = CMD_ACK_DEL};
 	return e->state == ENTRY_FETCHING ? CMD_FETCH : ops[e->finish];
 }
 
@@ -137,7 +140,7 @@ void entry_send_op(struct coord *c, struct entry *e)
 static bool awaits_op(const struct entry *e)
 {
 	return e->state == ENTRY_TAKING || e->state == ENTRY_FINISHING || e->verify ||
-		(e->state == ENTRY_FETCHING && e->deadline == MONO_NEVER);
+	       (e->state == ENTRY_FETCHING && e->deadline == MONO_NEVER);
 }
 
 bool entry_awaits_lease(const struct entry *e)
@@ -220,7 +223,8 @@ static void leave_active(struct coord *c, struct coord_service *s, struct entry 
 	struct entry *first = NULL;
 	for (struct link *l = s->parked.next; l != &s->parked; l = l->next) {
 		struct entry *p = LIST_OF(struct entry, peers, l);
-		if (p->stream->len == e->stream->len && memcmp(p->stream->bytes, e->stream->bytes, e->stream->len) == 0 &&
+		if (p->stream->len == e->stream->len &&
+			memcmp(p->stream->bytes, e->stream->bytes, e->stream->len) == 0 &&
 			(!first || entry_id_cmp(p->id, first->id) < 0))
 			first = p;
 	}
@@ -277,8 +281,9 @@ static void count_end(struct coord *c, struct coord_service *s, struct entry *e)
 		break;
 	case FINISH_DEAD:
 		s->m.c[M_DEAD_MAX_RETRIES + e->dead_reason]++;
-		effects_say(c->out, SAY_NOTICE, "service=%s stream=%s id=%llu-%llu dead letter retry=%u", s->rules->name,
-			e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms, (unsigned long long)e->id.seq, e->retry);
+		effects_say(c->out, SAY_NOTICE, "service=%s stream=%s id=%llu-%llu dead letter retry=%u",
+			s->rules->name, e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms,
+			(unsigned long long)e->id.seq, e->retry);
 		break;
 	case FINISH_NONE:
 	case FINISH_DONE:
@@ -289,8 +294,11 @@ static void count_end(struct coord *c, struct coord_service *s, struct entry *e)
 
 static void on_finished(struct coord *c, struct entry *e, const struct msg *m)
 {
-	static const enum gone_outcome outcomes[] = {[FINISH_NONE] = GONE_LOST, [FINISH_DONE] = GONE_DONE,
-		[FINISH_REQUEUE] = GONE_REQUEUED, [FINISH_DEAD] = GONE_DEAD, [FINISH_ACK] = GONE_LOST};
+	static const enum gone_outcome outcomes[] = {[FINISH_NONE] = GONE_LOST,
+		[FINISH_DONE] = GONE_DONE,
+		[FINISH_REQUEUE] = GONE_REQUEUED,
+		[FINISH_DEAD] = GONE_DEAD,
+		[FINISH_ACK] = GONE_LOST};
 	struct coord_service *s = coord_service(c, e->svc);
 	bool first_did = m->result == OP_GONE && m->resent && !e->is_lost && e->good_until > c->now;
 	bool ok = m->result == OP_DONE || first_did || (m->result == OP_DELETED && e->finish != FINISH_DONE);
@@ -389,9 +397,10 @@ static void fill_assign(struct coord_service *s, struct entry *e, struct member 
 {
 	char all[SESSION_LEASE_CAP + 64 + 40];
 	int n_lease = session_lease_format(all, e->id, s->rules->hash);
-	int n_id = snprintf(all + n_lease, 64, "%llu-%llu", (unsigned long long)e->id.ms, (unsigned long long)e->id.seq);
-	int n_token = snprintf(all + n_lease + n_id, 40, "%013llu%06llu", (unsigned long long)e->id.ms,
-		(unsigned long long)e->id.seq);
+	int n_id =
+		snprintf(all + n_lease, 64, "%llu-%llu", (unsigned long long)e->id.ms, (unsigned long long)e->id.seq);
+	int n_token = snprintf(
+		all + n_lease + n_id, 40, "%013llu%06llu", (unsigned long long)e->id.ms, (unsigned long long)e->id.seq);
 	struct text *t = text_new(all, (size_t)(n_lease + n_id + n_token));
 	ef->hold = t;
 	ef->hold2 = e->info; /* moves: the payload is freed once its frame is written */
@@ -470,8 +479,11 @@ void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono
 
 void entry_stopped(struct coord *c, struct entry *e)
 {
-	static const enum requeue_why whys[REVOKE_N] = {[REVOKE_LOST] = WHY_LOST, [REVOKE_DRAIN] = WHY_DRAIN,
-		[REVOKE_TIMEOUT] = WHY_TIMEOUT, [REVOKE_OPERATOR] = WHY_OPERATOR, [REVOKE_SHUTDOWN] = WHY_DRAIN};
+	static const enum requeue_why whys[REVOKE_N] = {[REVOKE_LOST] = WHY_LOST,
+		[REVOKE_DRAIN] = WHY_DRAIN,
+		[REVOKE_TIMEOUT] = WHY_TIMEOUT,
+		[REVOKE_OPERATOR] = WHY_OPERATOR,
+		[REVOKE_SHUTDOWN] = WHY_DRAIN};
 	enum requeue_why why = WHY_RELEASE;
 	bool counted = false;
 	if (e->is_lost) {
@@ -533,7 +545,7 @@ void entry_on_due(struct coord *c, struct entry *e)
 		entry_drop_lease(c, e, MSG_LEASE_FORGET);
 		entry_lease_lost(c, e, LOST_EXPIRED);
 	} else if (e->state == ENTRY_ASSIGNED && c->rules.progress_timeout_ms &&
-		e->heard + c->rules.progress_timeout_ms <= c->now) {
+		   e->heard + c->rules.progress_timeout_ms <= c->now) {
 		entry_revoke(c, e, REVOKE_TIMEOUT, 5000);
 	}
 	e = ledger_by_handle(&c->ledger, handle);
@@ -544,4 +556,3 @@ void entry_on_due(struct coord *c, struct entry *e)
 	if (e)
 		entry_arm(c, e);
 }
-

@@ -41,7 +41,8 @@ bool member_take_services(struct coord *c, struct member *m, const struct frame 
 		uint16_t pos = SERVICE_NONE;
 		for (uint16_t k = 0; k < c->n_positions; k++) {
 			const struct service_rules *r = c->services[k].rules;
-			if (r && strlen(r->name) == f->services[i].len && memcmp(r->name, f->services[i].p, f->services[i].len) == 0)
+			if (r && strlen(r->name) == f->services[i].len &&
+				memcmp(r->name, f->services[i].p, f->services[i].len) == 0)
 				pos = k;
 		}
 		if (pos == SERVICE_NONE)
@@ -49,24 +50,26 @@ bool member_take_services(struct coord *c, struct member *m, const struct frame 
 		m->seat.n_wanted = (uint16_t)(m->seat.n_wanted + !m->seat.wanted[pos]);
 		m->seat.wanted[pos] = true;
 		if (n < sizeof text)
-			n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", n ? "," : "", c->services[pos].rules->name);
+			n += (size_t)snprintf(
+				text + n, sizeof text - n, "%s%s", n ? "," : "", c->services[pos].rules->name);
 	}
 	m->services_text = mem_dup(text, strlen(text));
 	return !f->has_services || f->n_services > 0;
 }
 
-static struct member *by_key(struct coord *c, const struct member *not, const char *key)
+static struct member *by_key(struct coord *c, const struct member * not, const char *key)
 {
 	for (struct link *l = c->members.next; l != &c->members; l = l->next) {
 		struct member *m = LIST_OF(struct member, all, l);
-		if (m != not && (m->s.state == SESSION_READY || m->s.state == SESSION_DETACHED) && strcmp(m->s.key, key) == 0 &&
-			m->s.uid == not->s.uid)
+		if (m != not &&(m->s.state == SESSION_READY || m->s.state == SESSION_DETACHED) &&
+			strcmp(m->s.key, key) == 0 && m->s.uid == not ->s.uid)
 			return m;
 	}
 	return NULL;
 }
 
-struct entry *member_entry_of_lease(struct coord *c, struct slice lease, struct entry_id *id, struct coord_service **svc)
+struct entry *member_entry_of_lease(
+	struct coord *c, struct slice lease, struct entry_id *id, struct coord_service **svc)
 {
 	uint64_t hash;
 	*svc = NULL;
@@ -79,7 +82,8 @@ struct entry *member_entry_of_lease(struct coord *c, struct slice lease, struct 
 }
 
 /* One lease of a hello's list: kept (true) or gone with an outcome. */
-bool member_resume_one(struct coord *c, struct member *m, struct member *old, struct slice lease, enum gone_outcome *gone)
+bool member_resume_one(
+	struct coord *c, struct member *m, struct member *old, struct slice lease, enum gone_outcome *gone)
 {
 	struct entry_id id;
 	struct coord_service *s;
@@ -174,8 +178,8 @@ void member_welcome(struct coord *c, struct member *m)
 	ef->frame.n_gone = n_gone;
 	if (old)
 		replace_old(c, old);
-	effects_say(c->out, SAY_INFO, "worker=%s pid=%d connected credits=%u resumed=%zu gone=%zu", m->s.name, (int)m->s.pid,
-		m->seat.credits, n_resumed, n_gone);
+	effects_say(c->out, SAY_INFO, "worker=%s pid=%d connected credits=%u resumed=%zu gone=%zu", m->s.name,
+		(int)m->s.pid, m->seat.credits, n_resumed, n_gone);
 	placement_join(&c->place, &m->seat);
 	member_arm(c, m);
 	member_mark_all(c);
@@ -232,4 +236,3 @@ void member_hello(struct coord *c, struct member *m, const struct frame *f)
 	m->s.deadline = c->now + c->shortest_ttl;
 	member_arm(c, m);
 }
-

@@ -16,8 +16,10 @@ void entry_start_known(struct coord *c, struct entry *e)
 static void start_held(struct coord *c, struct entry *e, const struct msg *m)
 {
 	e->was_told = true; /* we cannot know: a worker of the former process may have it */
-	if (m->flag) /* what the former process told last ends before a lock that it renewed a moment ago does */
-		entry_move(c, e, ENTRY_LIMBO, c->now + mono_max(c->rules.resume_grace_ms, coord_service(c, e->svc)->rules->ttl_ms - TELL_MARGIN_MS));
+	if (m->flag)        /* what the former process told last ends before a lock that it renewed a moment ago does */
+		entry_move(c, e, ENTRY_LIMBO,
+			c->now + mono_max(c->rules.resume_grace_ms,
+					 coord_service(c, e->svc)->rules->ttl_ms - TELL_MARGIN_MS));
 	else /* the lock was missing: no worker may still hold it in time */
 		entry_requeue(c, e, WHY_UNRESUMED, false);
 	entry_start_known(c, e);
@@ -87,8 +89,9 @@ void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why)
 	entry_start_known(c, e);
 	if (e->was_told) {
 		s->m.c[M_LOST_EXPIRED + why]++;
-		effects_say(c->out, SAY_NOTICE, "service=%s stream=%s id=%llu-%llu lease lost reason=%s", s->rules->name,
-			e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms, (unsigned long long)e->id.seq, names[why]);
+		effects_say(c->out, SAY_NOTICE, "service=%s stream=%s id=%llu-%llu lease lost reason=%s",
+			s->rules->name, e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms,
+			(unsigned long long)e->id.seq, names[why]);
 	}
 	switch ((enum entry_state)e->state) {
 	case ENTRY_LOCKING:

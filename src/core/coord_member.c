@@ -111,8 +111,8 @@ static void ended(struct coord *c, struct member *m, enum metric_process why)
 void member_fatal(struct coord *c, struct member *m, enum frame_error error, const char *msg)
 {
 	effects_say(c->out, error == FERR_SILENT || error == FERR_SLOW_READER ? SAY_WARN : SAY_INFO,
-		"worker=%s session=%llu pid=%d closed: %s", m->s.name[0] ? m->s.name : "?", (unsigned long long)m->s.id, (int)m->s.pid,
-		msg);
+		"worker=%s session=%llu pid=%d closed: %s", m->s.name[0] ? m->s.name : "?", (unsigned long long)m->s.id,
+		(int)m->s.pid, msg);
 	say_error(c, m, error, (struct slice){0}, msg);
 	effects_add(c->out, EFF_CLOSE)->session = m->s.id;
 	ended(c, m, MP_DISC_ERROR);
@@ -178,9 +178,11 @@ void member_finish(struct coord *c, struct entry *e, bool accepted, enum gone_ou
 	if (!m)
 		return;
 	struct coord_service *s = coord_service(c, e->svc);
-	struct session_outcome o = {.id = e->id, .svc = e->svc, .outcome = (uint8_t)(accepted ? outcome : GONE_LOST), .ok_for = e->ok_for};
+	struct session_outcome o = {
+		.id = e->id, .svc = e->svc, .outcome = (uint8_t)(accepted ? outcome : GONE_LOST), .ok_for = e->ok_for};
 	session_remember(&m->s, m->seat.credits, o);
-	static const int hists[] = {[OK_FOR_DONE] = H_DURATION_DONE, [OK_FOR_FAIL] = H_DURATION_FAIL, [OK_FOR_RELEASE] = H_DURATION_OTHER};
+	static const int hists[] = {
+		[OK_FOR_DONE] = H_DURATION_DONE, [OK_FOR_FAIL] = H_DURATION_FAIL, [OK_FOR_RELEASE] = H_DURATION_OTHER};
 	hist_add(&s->m.h[hists[e->ok_for]], (double)(c->now - e->heard) / 1000.0);
 	if (!e->wants_reply || m->s.state != SESSION_READY)
 		return;

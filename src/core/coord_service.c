@@ -120,7 +120,7 @@ static void grant(struct coord *c, struct coord_service *s)
 		return;
 	if (ps->is_reading) { /* credits may have gone meanwhile: take the grant back */
 		bool stop = c->place.is_draining || ps->is_paused || !ps->is_on ||
-			ps->claims > placement_free(&c->place, pos);
+			    ps->claims > placement_free(&c->place, pos);
 		if (stop && ps->granted && s->granted) {
 			struct msg *m = coord_send(c, s->reader_shard, MSG_CREDITS);
 			m->svc = s->svc;
@@ -182,4 +182,3 @@ void coord_pump(struct coord *c)
 			break;
 	}
 }
-

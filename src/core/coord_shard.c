@@ -69,7 +69,8 @@ static void reader_to(struct coord *c, struct coord_service *s, uint16_t shard, 
 		m->rules = service_rules_ref(s->rules);
 	}
 	struct placement_service *ps = &c->place.service[coord_pos(c, s)];
-	ps->claims -= ps->granted; /* an unanswered read of the old reader brings nothing any more; audits find the rest */
+	ps->claims -=
+		ps->granted; /* an unanswered read of the old reader brings nothing any more; audits find the rest */
 	ps->granted = 0;
 	ps->is_reading = false;
 	s->reader_shard = shard;
@@ -100,7 +101,6 @@ static void topology_changed(struct coord *c)
 	coord_route_readers(c);
 	entry_reroute(c);
 }
-
 
 /* An ASK led to a node that no map names and nobody answers at: it is given up, what was asked there comes back. */
 static void leave_lost_shards(struct coord *c)
@@ -143,7 +143,8 @@ void coord_on_topology(struct coord *c, const struct coord_event *ev)
 	for (uint16_t i = 0; is_first && i < c->n_positions; i++)
 		if (c->services[i].rules)
 			coord_fit_to_topology(c, c->services[i].rules);
-	effects_say(c->out, SAY_NOTICE, "topology %s masters=%u", c->topo.is_cluster ? "cluster" : "standalone", n_masters);
+	effects_say(
+		c->out, SAY_NOTICE, "topology %s masters=%u", c->topo.is_cluster ? "cluster" : "standalone", n_masters);
 	topology_changed(c);
 }
 
@@ -288,4 +289,3 @@ void coord_spread_expired(struct coord *c, const struct msg *m)
 		copy->id = m->id;
 	}
 }
-
