@@ -96,7 +96,7 @@ static const char *const texts[SCRIPT_N] = {
 					   "local h = redis.pcall('HGET', KEYS[2], ARGV[4])\n"
 					   "if type(h) == 'table' then return h end\n"
 					   "if h == ARGV[2] then return 1 end\n"
-					   "if h and alive(h) then return 2 end\n"
+					   "if h and alive(h) then return later(h, ARGV[2]) and 3 or 2 end\n"
 					   "h = redis.pcall('HSET', KEYS[2], ARGV[4], ARGV[2])\n"
 					   "if type(h) == 'table' then return h end\n"
 					   "return 1\n",

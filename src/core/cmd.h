@@ -42,7 +42,7 @@ enum cmd_kind {
 	CMD_READ_OWN, /* XREADGROUP after .id, .count   -> ENTRIES (own pending with their fields; deleted ones marked) */
 	CMD_HEARTBEAT, /* XREADGROUP past the end        -> ENTRIES (none) */
 	CMD_FETCH,     /* XRANGE .id .id                 -> ENTRIES (one or none) */
-	CMD_TAKE, /* script; .stream .id            -> INT 1 taken, 2 parked (the stream's entry is pending, or requeued and not read yet), 0 gone */
+	CMD_TAKE, /* script; .stream .id            -> INT 1 taken, 2 parked (the stream's entry is pending, or requeued and not read yet), 3 parked behind a younger entry (that was requeued), 0 gone */
 	CMD_DONE, /* script; .stream .id            -> INT 1 done, 0 not ours any more (also: pending for another consumer) */
 	CMD_REQUEUE, /* script; .stream .id .retry .consumer .min_idle_ms -> ID the new id | NIL gone | INT 0 not as expected (other consumer, not idle) | INT 2 entry deleted: acked */
 	CMD_DEAD, /* script, same slot: like REQUEUE, but to the dead letters; .reason .error .now_ms -> INT 1 | 0 gone or not as expected | 2 entry deleted: acked */

@@ -328,6 +328,9 @@ static void on_taken(struct coord *c, struct entry *e, const struct msg *m)
 		entry_move(c, e, ENTRY_READY, c->now + READY_WAIT_MS);
 		list_push(&s->ready, &e->peers);
 		coord_mark(c, s);
+	} else if (m->result == OP_PARKED && m->n == 3) {
+		/* the one before it was requeued and has a higher token by now: this one gets a higher one still */
+		entry_requeue(c, e, WHY_RELEASE, false);
 	} else if (m->result == OP_PARKED) {
 		struct entry *running = map_get(&s->active, e->stream->bytes, e->stream->len);
 		if (running)

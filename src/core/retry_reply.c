@@ -85,7 +85,7 @@ static void on_plain(struct retry *r, struct shard_ctx *c, struct op *op, struct
 static void on_take(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
 {
 	int64_t n = reply->kind == REPLY_INT ? reply->integer : 0;
-	retry_finish(r, c, op, n == 1 ? OP_DONE : n == 2 ? OP_PARKED : OP_GONE, reply);
+	retry_finish(r, c, op, n == 1 ? OP_DONE : n == 2 || n == 3 ? OP_PARKED : OP_GONE, reply);
 }
 
 static void on_done(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)

@@ -63,7 +63,7 @@ enum entry_source { SOURCE_NEW, SOURCE_OWN /* own pending at start */, SOURCE_FE
 
 enum op_result {     /* what an operation came to */
 	OP_DONE,     /* done, taken, requeued (.id), dead-lettered, acked, … */
-	OP_PARKED,   /* take: the stream is running */
+	OP_PARKED,   /* take: the stream is running; .n = 3: a younger entry of it, that was requeued */
 	OP_GONE,     /* not pending any more: somebody else did it */
 	OP_NOT_OURS, /* requeue, dead: pending for another consumer, or not idle */
 	OP_DELETED,  /* the entry's data was deleted: acknowledged */

@@ -199,7 +199,7 @@ void model_take(struct model_redis *m, const struct cmd *c, const struct command
 		return;
 	const struct model_reg_row *row = model_registry_get(r, c->stream);
 	if (row && is_alive(s, row->id))
-		out->integer = 2;
+		out->integer = entry_id_cmp(row->id, c->id) > 0 ? 3 : 2;
 	else if (!is_refused(m, c, out))
 		model_registry_set(r, c->stream, c->id);
 }

@@ -195,6 +195,14 @@ Test(script, take_parks_a_second_entry_until_the_first_has_ended)
 	cr_expect_str_eq(registry("a"), id_text(second));
 }
 
+Test(script, take_tells_a_second_entry_when_the_first_has_overtaken_it)
+{
+	const struct entry_id first = given("other", "a"), second = given("me", "a");
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = first, .consumer = S("other")), 1);
+	cr_expect_eq(EXEC(.kind = CMD_REQUEUE, .stream = S("a"), .id = first, .consumer = S("other")).kind, REPLY_ID);
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 3);
+}
+
 Test(script, take_without_serialize_knows_no_second)
 {
 	names.serialize = false;
@@ -365,10 +373,10 @@ Test(script, requeue_keeps_the_streams_turn)
 	const struct entry_id new = REQUEUED(.stream = S("a"), .id = first, .retry = 1);
 	cr_expect_str_eq(registry("a"), id_text(new));
 	cr_expect_eq(
-		NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 2); /* in the stream, nobody has read it */
+		NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 3); /* in the stream, nobody has read it */
 	EXEC(.kind = CMD_READ, .count = 1);
 	entry_batch_free(reply.entries);
-	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 2);
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 3);
 	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = new), 1);
 	const struct entry_id newer = REQUEUED(.stream = S("a"), .id = second, .retry = 0);
 	cr_expect_str_eq(registry("a"), id_text(new));

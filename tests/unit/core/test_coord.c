@@ -391,6 +391,21 @@ Test(coord, a_pending_entry_without_data_is_acknowledged, .init = story_ready, .
 	cr_assert_eq(W.c->ledger.n, 0);
 }
 
+/* ---- a second entry of a stream ---- */
+
+Test(coord, a_second_entry_that_was_overtaken_gets_a_younger_id, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 2);
+	story_assigned(7, "s");
+	story_read(0, 8, "s");
+	uint64_t b = W.last_handle;
+	story_lease(b, LEASE_IS_HELD, 11000, false);
+	story_clear();
+	story_from_shard((struct msg){.kind = MSG_OP_RESULT, .handle = b, .op = CMD_TAKE, .result = OP_PARKED, .n = 3});
+	expect_story("[ 1000] s requeue 8-0 retry=0\n"
+		     "[ 1000] s credits 0:1\n");
+}
+
 /* ---- the end ---- */
 
 Test(coord, a_drain_gives_back_what_is_not_worked_on, .init = story_ready, .fini = story_down)
