@@ -172,3 +172,43 @@ void coord_on_ctl_result(struct coord *c, const struct msg *m);
 void coord_drain(struct coord *c, bool stop_after);
 void coord_undrain(struct coord *c);
 #define COORD_CTL_HANDLE (1ull << 63) /* | request: operations of the control door */
+
+/* shared by the files of coord_entry */
+struct placement_service *entry_claims_of(struct coord *c, const struct coord_service *s);
+void entry_claim(struct coord *c, struct coord_service *s, struct entry *e);
+void entry_unclaim(struct coord *c, struct coord_service *s, struct entry *e);
+void entry_move(struct coord *c, struct entry *e, enum entry_state to, mono_ms deadline);
+void entry_wait_for_route(struct coord *c);
+void entry_send_lease(struct coord *c, struct entry *e, uint16_t shard, bool asking);
+void entry_drop_lease(struct coord *c, struct entry *e, enum msg_kind kind);
+void entry_send_op(struct coord *c, struct entry *e);
+bool entry_awaits_lease(const struct entry *e);
+void entry_drop(struct coord *c, struct entry *e);
+void entry_release_and_drop(struct coord *c, struct entry *e);
+struct entry *entry_enter(struct coord *c, struct coord_service *s, struct entry_id id, enum entry_state state);
+void entry_enter_one(struct coord *c, struct coord_service *s, struct entry_in *in, bool is_start);
+void entry_start_known(struct coord *c, struct entry *e);
+void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why);
+
+/* shared by the files of coord */
+void coord_on_topology(struct coord *c, const struct coord_event *ev);
+void coord_on_topology_failed(struct coord *c, struct slice why);
+void coord_on_moved(struct coord *c, const struct msg *m);
+void coord_on_conn(struct coord *c, const struct msg *m);
+bool coord_is_news(struct coord *c, int64_t seq);
+void coord_on_empty(struct coord *c, const struct msg *m);
+void coord_on_stopped(struct coord *c, const struct msg *m);
+void coord_relay(struct coord *c, const struct msg *m);
+void coord_on_group_lost(struct coord *c, const struct msg *m);
+void coord_spread_expired(struct coord *c, const struct msg *m);
+void coord_fit_to_topology(const struct coord *c, struct service_rules *r);
+void coord_on_services(struct coord *c, const struct coord_event *ev);
+void coord_sweep_services(struct coord *c);
+void coord_pump(struct coord *c);
+
+/* shared by the files of coord_member */
+void member_give_all_back(struct coord *c, struct member *m, enum requeue_why why, bool counted);
+void member_fatal(struct coord *c, struct member *m, enum frame_error error, const char *msg);
+struct entry *member_entry_of_lease(struct coord *c, struct slice lease, struct entry_id *id, struct coord_service **svc);
+void member_welcome(struct coord *c, struct member *m);
+void member_hello(struct coord *c, struct member *m, const struct frame *f);

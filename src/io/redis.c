@@ -192,6 +192,7 @@ static void on_handle_closed(uv_handle_t *h)
 	if (--c->n_handles > 0)
 		return;
 	command_bury(c, false);
+	command_free_spare(c);
 	heap_fini(&c->deadlines);
 	redis_tls_unref(c->tls);
 	mem_free(c->username);
@@ -285,6 +286,7 @@ struct redis_conn *redis_open(uv_loop_t *loop, const struct redis_opts *opts, co
 	rng_seed(&c->rng, seed);
 	list_init(&c->pending);
 	list_init(&c->dead);
+	list_init(&c->spare);
 	heap_init(&c->deadlines);
 	/* These cannot fail: they only fill the structure. */
 	uv_timer_init(loop, &c->timer);

@@ -2,13 +2,14 @@
  * Pushes stand anywhere between and never answer anything, except that the confirmations of a (P)SUBSCRIBE answer it.
  * Failure: a reply nobody waits for, or bytes that are no RESP, end the connection. */
 #include <assert.h>
-#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
 #include "base/buf.h"
 #include "base/mem.h"
 #include "io/redis_priv.h"
+
+enum { SPARE_COMMANDS = 2048 };
 
 static const char *const subscribe_names[] = {
 	"subscribe", "psubscribe", "ssubscribe", "unsubscribe", "punsubscribe", "sunsubscribe"};
@@ -29,27 +30,53 @@ static bool is_subscription(const char *word)
 
 /* ---- out */
 
-struct cmd *command_new(enum cmd_kind kind, uint64_t tag, int argc, const char **argv, const size_t *argvlen)
+struct cmd *command_new(
+	struct redis_conn *c, enum cmd_kind kind, uint64_t tag, int argc, const char **argv, const size_t *argvlen)
 {
 	assert(argc > 0);
-	struct cmd *cmd = mem_alloc(sizeof(*cmd));
-	cmd->kind = kind;
-	cmd->tag = tag;
-	cmd->sent_at = mono_now();
-	snprintf(cmd->name, sizeof(cmd->name), "%.*s", (int)(argvlen[0] < 19 ? argvlen[0] : 19), argv[0]);
-	if (is_subscription(cmd->name))
+	struct link *spare = list_pop(&c->spare);
+	struct cmd *cmd = spare ? LIST_OF(struct cmd, link, spare) : mem_alloc(sizeof(*cmd));
+	c->n_spare -= spare != NULL;
+	*cmd = (struct cmd){.kind = kind, .tag = tag, .sent_at = (mono_ms)uv_now(c->loop)};
+	memcpy(cmd->name, argv[0], argvlen[0] < sizeof(cmd->name) ? argvlen[0] : sizeof(cmd->name) - 1);
+	if (argvlen[0] >= sizeof("subscribe") - 1 && is_subscription(cmd->name))
 		cmd->n_confirms = argc > 1 ? argc - 1 : 1;
 	list_init(&cmd->link);
 	return cmd;
+}
+
+static void command_free(struct redis_conn *c, struct cmd *cmd)
+{
+	if (c->n_spare == SPARE_COMMANDS) {
+		mem_free(cmd);
+		return;
+	}
+	c->n_spare++;
+	list_push_front(&c->spare, &cmd->link);
+}
+
+void command_free_spare(struct redis_conn *c)
+{
+	for (struct link *l; (l = list_pop(&c->spare));)
+		mem_free(LIST_OF(struct cmd, link, l));
+	c->n_spare = 0;
+}
+
+/* "*3\r\n", "$5\r\n" */
+static void put_header(struct buf *out, const char *kind, size_t n)
+{
+	buf_add(out, kind, 1);
+	buf_u64(out, n);
+	buf_add(out, "\r\n", 2);
 }
 
 void command_send(
 	struct redis_conn *c, struct cmd *cmd, int argc, const char **argv, const size_t *argvlen, mono_ms deadline)
 {
 	struct buf *out = wire_out(c->wire);
-	buf_printf(out, "*%d\r\n", argc);
+	put_header(out, "*", (size_t)argc);
 	for (int i = 0; i < argc; i++) {
-		buf_printf(out, "$%zu\r\n", argvlen[i]);
+		put_header(out, "$", argvlen[i]);
 		buf_add(out, argv[i], argvlen[i]);
 		buf_add(out, "\r\n", 2);
 	}
@@ -67,13 +94,13 @@ void command_own(struct redis_conn *c, enum cmd_kind kind, mono_ms deadline, con
 		assert(n < 16);
 		len[n] = strlen(words[n]);
 	}
-	command_send(c, command_new(kind, 0, n, words, len), n, words, len, deadline);
+	command_send(c, command_new(c, kind, 0, n, words, len), n, words, len, deadline);
 }
 
 void redis_send(
 	struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline)
 {
-	struct cmd *cmd = command_new(CMD_USER, tag, argc, argv, argvlen);
+	struct cmd *cmd = command_new(c, CMD_USER, tag, argc, argv, argvlen);
 	if (c->state == CONN_UP)
 		command_send(c, cmd, argc, argv, argvlen, deadline);
 	else
@@ -116,7 +143,7 @@ void command_bury(struct redis_conn *c, bool tell)
 		c->n_dead--;
 		uint64_t tag = cmd->tag;
 		bool is_users = cmd->kind == CMD_USER;
-		mem_free(cmd);
+		command_free(c, cmd);
 		if (tell && is_users)
 			c->on_reply(c->arg, tag, NULL); /* may close silently: then the rest is gone */
 	}
@@ -138,7 +165,7 @@ static void answer_head(struct redis_conn *c, const redisReply *r)
 	c->n_looks = 0;
 	uint64_t tag = cmd->tag;
 	enum cmd_kind kind = cmd->kind;
-	mem_free(cmd);
+	command_free(c, cmd);
 	if (kind == CMD_USER)
 		c->on_reply(c->arg, tag, r);
 	else if (kind != CMD_ASKING) /* when ASKING is refused, the command behind it says so */

@@ -12,6 +12,8 @@
 #include "io/redis_addr.h"
 #include "io/redis_priv.h"
 
+enum { READER_KEEP_BYTES = 256 * 1024 };
+
 /* ---- reading answers */
 
 static bool is_error(const redisReply *r)
@@ -177,6 +179,7 @@ void handshake_start(struct redis_conn *c)
 		conn_fail(c, ERR_MEMORY, "out of memory");
 		return;
 	}
+	c->reader->maxbuf = READER_KEEP_BYTES; /* its default frees and allocates at each full read */
 	if (c->opts.max_reply_elements)
 		c->reader->maxelements = (long long)c->opts.max_reply_elements;
 	send_hello(c);

@@ -9,7 +9,7 @@
 
 #include "base/mem.h"
 
-enum { BATCH = 128, STAGES = 5, TTL_MS = 10000, RENEW_CHUNK = 250, RENEW_CHUNKS = 4, PAGE = 1000 };
+enum { BATCH = 128, STAGES = 5, LANES = 2, TTL_MS = 10000, RENEW_CHUNK = 250, RENEW_CHUNKS = 4, PAGE = 1000 };
 
 static const char me[] = "floor", other[] = "other";
 static const char value[] = "redis-consumer-floor/0000000000000001";
@@ -149,29 +149,53 @@ static void load_scripts(struct rig *r, const char *node)
 
 static const enum cmd_kind stages[STAGES] = {CMD_READ, CMD_LOCK, CMD_TAKE, CMD_DONE, CMD_UNLOCK};
 
-/* Round by round every batch moves one stage on; the stages of five batches are in flight together. */
+/* Round by round every batch of a lane moves one stage on. Two lanes take turns, so that Redis has work while we read. */
+struct lane {
+	struct batch ring[STAGES];
+	uint32_t round;
+	bool is_reading;
+};
+
+static void lane_send(struct rig *r, struct lane *l, bool reads)
+{
+	for (uint32_t s = STAGES - 1; s > 0; s--)
+		append_batch(r, stages[s], &l->ring[(l->round + STAGES - s) % STAGES]);
+	l->is_reading = reads;
+	if (reads)
+		append_read(r, CMD_READ, (struct entry_id){0}, BATCH, me);
+	flush_all(r);
+}
+
+/* Returns how many entries ended their journey. */
+static uint32_t lane_collect(struct rig *r, struct lane *l, uint32_t *n_read)
+{
+	for (uint32_t s = STAGES - 1; s > 0; s--)
+		read_batch(r, stages[s], &l->ring[(l->round + STAGES - s) % STAGES]);
+	uint32_t n_done = l->ring[(l->round + 1) % STAGES].n;
+	l->ring[l->round % STAGES].n = 0;
+	if (l->is_reading)
+		*n_read += get_entries(r, &l->ring[l->round % STAGES]);
+	l->round++;
+	return n_done;
+}
+
 struct floor_cost floor_journey(struct rig *r, uint32_t n)
 {
 	load_scripts(r, me);
-	struct batch *ring = mem_array(STAGES, sizeof *ring);
+	struct lane *lanes = mem_array(LANES, sizeof *lanes);
 	uint32_t n_read = 0, n_done = 0;
 	begin(r);
-	for (uint32_t round = 0; n_done < n; round++) {
-		for (uint32_t s = STAGES - 1; s > 0; s--)
-			append_batch(r, stages[s], &ring[(round - s) % STAGES]);
-		if (n_read < n)
-			append_read(r, CMD_READ, (struct entry_id){0}, BATCH, me);
-		flush_all(r);
-		for (uint32_t s = STAGES - 1; s > 0; s--)
-			read_batch(r, stages[s], &ring[(round - s) % STAGES]);
-		n_done += ring[(round - STAGES + 1) % STAGES].n;
-		struct batch *next = &ring[round % STAGES];
-		next->n = 0;
-		if (n_read < n)
-			n_read += get_entries(r, next);
+	for (int k = 0; k < LANES; k++)
+		lane_send(r, &lanes[k], true);
+	for (int k = 0; n_done < n; k = (k + 1) % LANES) {
+		n_done += lane_collect(r, &lanes[k], &n_read);
+		lane_send(r, &lanes[k], n_read < n);
 	}
 	struct floor_cost c = cost(r);
-	mem_free(ring);
+	for (int k = 0; k < LANES; k++) /* what was sent after the last one: its read, and nothing else */
+		if (lanes[k].is_reading)
+			freeReplyObject(rig_reply(r->link[rig_master(r, r->names.lbs_slot)]));
+	mem_free(lanes);
 	return c;
 }
 
