@@ -228,7 +228,8 @@ void member_hello(struct coord *c, struct member *m, const struct frame *f)
 	m->resume = mem_array(f->n_resume + 1, sizeof(struct text *));
 	for (size_t i = 0; i < f->n_resume; i++)
 		m->resume[m->n_resume++] = text_new(f->resume[i].p, f->resume[i].len);
-	if (m->n_resume == 0 || coord_knows_own(c)) {
+	/* a session of this very process need not wait */
+	if (m->n_resume == 0 || coord_knows_own(c) || (m->wanted_key[0] && by_key(c, m, m->wanted_key))) {
 		member_welcome(c, m);
 		return;
 	}

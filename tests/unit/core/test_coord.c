@@ -312,6 +312,17 @@ Test(coord, a_hello_waits_until_own_entries_are_known, .init = story_new, .fini 
 		     "[ 1000] w1 welcome until=10500 resumed=7-0\n");
 }
 
+Test(coord, a_session_of_this_process_does_not_wait_for_own_entries, .init = story_new, .fini = story_down)
+{
+	story_own(0, 9, "t"); /* its lock's master does not answer */
+	story_hello(1, 1);
+	story_assigned(7, "s");
+	story_event((struct coord_event){.kind = COORD_END, .session = 1});
+	story_clear();
+	story_back(2, 7);
+	expect_story("[ 1000] w2 welcome until=10500 resumed=7-0\n");
+}
+
 Test(coord, own_entries_that_nobody_comes_back_for, .init = story_new, .fini = story_down)
 {
 	story_clear();
