@@ -11,4 +11,4 @@ char *mem_dup(const char *bytes, size_t len);   /* copy with a closing NUL */
 char *mem_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void mem_free(void *p);             /* NULL is fine */
 void mem_wipe(void *p, size_t len); /* not optimised away */
-void mem_trim(void); /* gives freed memory back to the system: milliseconds, after a peak */
+void mem_trim(void);                /* gives freed memory back to the system: milliseconds, after a peak */

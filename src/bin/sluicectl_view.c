@@ -339,7 +339,8 @@ static void put_json_row(struct view *v, const char *line, size_t len)
 {
 	bool is_version = v->o->request.verb == CTL_VERB_VERSION;
 	if (is_version)
-		buf_printf(&v->out, "{\"version\":\"%s\",\"client\":\"%s\",\"daemon\":", SLUICE_VERSION, SLUICE_VERSION);
+		buf_printf(
+			&v->out, "{\"version\":\"%s\",\"client\":\"%s\",\"daemon\":", SLUICE_VERSION, SLUICE_VERSION);
 	buf_add(&v->out, line, len);
 	buf_str(&v->out, is_version ? "}\n" : "\n");
 }
@@ -362,7 +363,8 @@ bool view_row(void *arg, yyjson_val *row, const char *line, size_t len)
 static void finish_version(struct view *v)
 {
 	if (v->o->json)
-		buf_printf(&v->out, "{\"version\":\"%s\",\"client\":\"%s\",\"daemon\":null}\n", SLUICE_VERSION, SLUICE_VERSION);
+		buf_printf(&v->out, "{\"version\":\"%s\",\"client\":\"%s\",\"daemon\":null}\n", SLUICE_VERSION,
+			SLUICE_VERSION);
 	else
 		buf_printf(&v->out, "sluicectl %s\n", SLUICE_VERSION);
 }

@@ -98,7 +98,8 @@ static enum err_code check_command_room(struct config *c, size_t i, bool has_ren
 	return raw_fail(c->raw, &at, err, ERR_RANGE,
 		"renew_every + command_timeout must be below ttl - stop_margin in services[%zu]: %lldms + %lldms, "
 		"%lldms - %lldms",
-		i, (long long)s->lease.renew_every_ms, (long long)(has_timeout || s->lease.ttl_ms >= DEFAULTS_FIT_MS ? timeout : LEAST_COMMAND_MS),
+		i, (long long)s->lease.renew_every_ms,
+		(long long)(has_timeout || s->lease.ttl_ms >= DEFAULTS_FIT_MS ? timeout : LEAST_COMMAND_MS),
 		(long long)s->lease.ttl_ms, (long long)s->lease.stop_margin_ms);
 }
 

@@ -38,32 +38,32 @@ enum cmd_kind {
 	CMD_TOMB,      /* SET XX PX ttl_ms .value       -> OK | NIL  (door: CMD_LOCK with a recover: value) */
 	/* on the master of the service's load-balancer stream (LBS) */
 	CMD_GROUP_CREATE, /* XGROUP CREATE MKSTREAM at .value, absent = the service's group_start -> OK (BUSYGROUP counts as OK) */
-	CMD_READ,         /* XREADGROUP > .count .block_ms  -> ENTRIES (maybe none) */
-	CMD_READ_OWN,     /* XREADGROUP after .id, .count   -> ENTRIES (own pending with their fields; deleted ones marked) */
-	CMD_HEARTBEAT,    /* XREADGROUP past the end        -> ENTRIES (none) */
-	CMD_FETCH,        /* XRANGE .id .id                 -> ENTRIES (one or none) */
-	CMD_TAKE,         /* script; .stream .id            -> INT 1 taken, 2 parked (the stream's entry is pending, or requeued and not read yet), 0 gone */
-	CMD_DONE,         /* script; .stream .id            -> INT 1 done, 0 not ours any more (also: pending for another consumer) */
-	CMD_REQUEUE,      /* script; .stream .id .retry .consumer .min_idle_ms -> ID the new id | NIL gone | INT 0 not as expected (other consumer, not idle) | INT 2 entry deleted: acked */
-	CMD_DEAD,         /* script, same slot: like REQUEUE, but to the dead letters; .reason .error .now_ms -> INT 1 | 0 gone or not as expected | 2 entry deleted: acked */
-	CMD_DEAD_ADD,     /* other slot, on the DLQ's master: XADD of .fields and of what DEAD adds (.id .reason .error .now_ms) -> ID */
-	CMD_DEAD_READ,    /* XRANGE .id .id with all fields byte-exact (first half of a dead letter to another slot) -> ENTRIES with .fields (one or none) */
-	CMD_ACK_DEL,      /* XACK + XDEL (script) if pending, for .consumer when given; registry cleaned -> INT 1 | 0 */
-	CMD_PENDING,      /* XPENDING [IDLE min_idle_ms] .id + .count [.consumer] -> PENDING */
-	CMD_CONSUMERS,    /* XINFO CONSUMERS               -> CONSUMERS */
-	CMD_LENGTH,       /* XLEN LBS                      -> INT */
-	CMD_PENDING_SUM,  /* XPENDING summary              -> INT (count) */
-	CMD_DLQ_LENGTH,   /* XLEN DLQ                      -> INT */
-	CMD_ADD,          /* XADD LBS * lbs-input {"DataStreamName":.stream,"Info":.info} -> ID */
-	CMD_DLQ_RANGE,    /* XRANGE DLQ .id + COUNT .count  -> ENTRIES with .fields */
-	CMD_DLQ_DEL,      /* XDEL DLQ .id                  -> INT */
-	CMD_REPLAY,       /* XADD LBS of .fields            -> ID */
+	CMD_READ,     /* XREADGROUP > .count .block_ms  -> ENTRIES (maybe none) */
+	CMD_READ_OWN, /* XREADGROUP after .id, .count   -> ENTRIES (own pending with their fields; deleted ones marked) */
+	CMD_HEARTBEAT, /* XREADGROUP past the end        -> ENTRIES (none) */
+	CMD_FETCH,     /* XRANGE .id .id                 -> ENTRIES (one or none) */
+	CMD_TAKE, /* script; .stream .id            -> INT 1 taken, 2 parked (the stream's entry is pending, or requeued and not read yet), 0 gone */
+	CMD_DONE, /* script; .stream .id            -> INT 1 done, 0 not ours any more (also: pending for another consumer) */
+	CMD_REQUEUE, /* script; .stream .id .retry .consumer .min_idle_ms -> ID the new id | NIL gone | INT 0 not as expected (other consumer, not idle) | INT 2 entry deleted: acked */
+	CMD_DEAD, /* script, same slot: like REQUEUE, but to the dead letters; .reason .error .now_ms -> INT 1 | 0 gone or not as expected | 2 entry deleted: acked */
+	CMD_DEAD_ADD, /* other slot, on the DLQ's master: XADD of .fields and of what DEAD adds (.id .reason .error .now_ms) -> ID */
+	CMD_DEAD_READ, /* XRANGE .id .id with all fields byte-exact (first half of a dead letter to another slot) -> ENTRIES with .fields (one or none) */
+	CMD_ACK_DEL,   /* XACK + XDEL (script) if pending, for .consumer when given; registry cleaned -> INT 1 | 0 */
+	CMD_PENDING,   /* XPENDING [IDLE min_idle_ms] .id + .count [.consumer] -> PENDING */
+	CMD_CONSUMERS, /* XINFO CONSUMERS               -> CONSUMERS */
+	CMD_LENGTH,    /* XLEN LBS                      -> INT */
+	CMD_PENDING_SUM, /* XPENDING summary              -> INT (count) */
+	CMD_DLQ_LENGTH,  /* XLEN DLQ                      -> INT */
+	CMD_ADD,         /* XADD LBS * lbs-input {"DataStreamName":.stream,"Info":.info} -> ID */
+	CMD_DLQ_RANGE,   /* XRANGE DLQ .id + COUNT .count  -> ENTRIES with .fields */
+	CMD_DLQ_DEL,     /* XDEL DLQ .id                  -> INT */
+	CMD_REPLAY,      /* XADD LBS of .fields            -> ID */
 	/* on any node */
-	CMD_WAIT,     /* WAIT .count .block_ms     -> INT */
-	CMD_UNBLOCK,  /* CLIENT UNBLOCK .count      -> INT */
-	CMD_SLOTS,    /* CLUSTER SLOTS             -> SLOTS | ERROR kind RERR_NO_CLUSTER */
-	CMD_ROLE,     /* ROLE                      -> TEXT "master" | "slave" … */
-	CMD_RUN_ID,   /* INFO server               -> TEXT run_id */
+	CMD_WAIT,              /* WAIT .count .block_ms     -> INT */
+	CMD_UNBLOCK,           /* CLIENT UNBLOCK .count      -> INT */
+	CMD_SLOTS,             /* CLUSTER SLOTS             -> SLOTS | ERROR kind RERR_NO_CLUSTER */
+	CMD_ROLE,              /* ROLE                      -> TEXT "master" | "slave" … */
+	CMD_RUN_ID,            /* INFO server               -> TEXT run_id */
 	CMD_CONFIG_GET_EVENTS, /* CONFIG GET notify-keyspace-events -> TEXT flags */
 	CMD_CONFIG_SET_EVENTS, /* CONFIG SET … .value               -> OK */
 	CMD_PSUBSCRIBE,        /* lock pattern of .count = db: no reply comes, confirmations are pushes */
@@ -73,17 +73,18 @@ enum cmd_kind {
 
 struct cmd {
 	enum cmd_kind kind;
-	uint16_t svc;          /* service id; names come from the hallway's table */
-	bool asking;           /* send ASKING first */
-	bool use_eval;         /* the server does not know the script: send its text */
+	uint16_t svc;            /* service id; names come from the hallway's table */
+	bool asking;             /* send ASKING first */
+	bool use_eval;           /* the server does not know the script: send its text */
 	bool same_stream_serial; /* take, done, requeue, dead: registry in use */
 	struct slice stream;
 	struct entry_id id;
 	struct slice value, expect; /* lock values */
 	int64_t ttl_ms;
 	int64_t count, block_ms, min_idle_ms;
-	struct slice consumer; /* requeue, dead: who must have it pending; pending: filter; absent = our own consumer where one is needed */
-	int64_t retry;         /* requeue: the count to write */
+	struct slice
+		consumer; /* requeue, dead: who must have it pending; pending: filter; absent = our own consumer where one is needed */
+	int64_t retry; /* requeue: the count to write */
 	enum dead_reason reason;
 	struct slice error; /* dead: worker's reason, cut to 1 KiB by the codec */
 	int64_t now_ms;     /* dead: wall clock */
@@ -105,11 +106,11 @@ enum entry_problem { ENTRY_GOOD, ENTRY_NO_INPUT, ENTRY_BAD_JSON, ENTRY_NO_NAME, 
 struct entry_in { /* one entry as read */
 	struct entry_id id;
 	enum entry_problem problem;
-	bool bad_retry;      /* _retry_count was not 1–9 digits: counts as 0 */
+	bool bad_retry; /* _retry_count was not 1–9 digits: counts as 0 */
 	uint32_t retry;
-	uint16_t lock_slot;  /* cluster slot of its lock key */
-	struct text *stream; /* owned; NULL when problem */
-	struct text *info;   /* owned; raw JSON, "{}" when absent; NULL when problem */
+	uint16_t lock_slot;        /* cluster slot of its lock key */
+	struct text *stream;       /* owned; NULL when problem */
+	struct text *info;         /* owned; raw JSON, "{}" when absent; NULL when problem */
 	struct field_list *fields; /* owned; only for CMD_DEAD_READ and CMD_DLQ_RANGE */
 };
 
@@ -140,13 +141,25 @@ struct slot_range {
 	char node_id[48];
 };
 
-enum reply_kind { REPLY_NONE /* the connection ended first */, REPLY_ERROR, REPLY_OK, REPLY_NIL, REPLY_INT, REPLY_TEXT, REPLY_ID, REPLY_ENTRIES, REPLY_PENDING, REPLY_CONSUMERS, REPLY_SLOTS };
+enum reply_kind {
+	REPLY_NONE /* the connection ended first */,
+	REPLY_ERROR,
+	REPLY_OK,
+	REPLY_NIL,
+	REPLY_INT,
+	REPLY_TEXT,
+	REPLY_ID,
+	REPLY_ENTRIES,
+	REPLY_PENDING,
+	REPLY_CONSUMERS,
+	REPLY_SLOTS
+};
 
 enum reply_error {
-	RERR_RETRY,      /* LOADING BUSY TRYAGAIN NOREPLICAS OOM MISCONF maxclients: same node, backoff */
-	RERR_REFRESH,    /* READONLY MASTERDOWN CLUSTERDOWN UNBLOCKED: ask for the topology, then again */
-	RERR_MOVED,      /* .moved_slot, .text = host:port */
-	RERR_ASK,        /* same */
+	RERR_RETRY,   /* LOADING BUSY TRYAGAIN NOREPLICAS OOM MISCONF maxclients: same node, backoff */
+	RERR_REFRESH, /* READONLY MASTERDOWN CLUSTERDOWN UNBLOCKED: ask for the topology, then again */
+	RERR_MOVED,   /* .moved_slot, .text = host:port */
+	RERR_ASK,     /* same */
 	RERR_NOSCRIPT,
 	RERR_NOGROUP,    /* also a deleted stream */
 	RERR_NO_CLUSTER, /* cluster support disabled */
@@ -159,7 +172,8 @@ struct reply {
 	enum reply_error error;
 	uint16_t moved_slot;
 	int64_t integer;
-	struct slice text; /* TEXT; ERROR: the server's words; MOVED/ASK: host:port ("host" may be empty: the same host) */
+	struct slice
+		text; /* TEXT; ERROR: the server's words; MOVED/ASK: host:port ("host" may be empty: the same host) */
 	struct entry_id id;
 	struct entry_batch *entries; /* ENTRIES: owned by whoever handles the reply */
 	const struct pending_row *pending;

@@ -12,30 +12,40 @@ struct coord;
 
 enum coord_event_kind {
 	COORD_TICK,
-	COORD_SERVICES,        /* .services (.n references move): the whole table, at start and at reload */
-	COORD_LIMITS,          /* .rules: changed limits (reload) */
-	COORD_TOPOLOGY,        /* .slots .n: the answer of CLUSTER SLOTS; or .text = address of the one standalone server */
+	COORD_SERVICES, /* .services (.n references move): the whole table, at start and at reload */
+	COORD_LIMITS,   /* .rules: changed limits (reload) */
+	COORD_TOPOLOGY, /* .slots .n: the answer of CLUSTER SLOTS; or .text = address of the one standalone server */
 	COORD_TOPOLOGY_FAILED, /* .text why */
 	COORD_MSG,             /* .msg from a shard: what it owns is the step's */
-	COORD_ACCEPT,          /* .session connected; .pid .uid; .flag = may talk to us; .text = 32 random hex digits, its key */
-	COORD_ADOPT,           /* .session connected to our former process; .pid .uid; .text = its key; .frame = a hello with its name, credits, services and, as
+	COORD_ACCEPT, /* .session connected; .pid .uid; .flag = may talk to us; .text = 32 random hex digits, its key */
+	COORD_ADOPT, /* .session connected to our former process; .pid .uid; .text = its key; .frame = a hello with its name, credits, services and, as
 	                        * .resume, the leases it holds; .until = what it was told; .n = pings so far. Needs coord_knows_own. Refused: EFF_CLOSE */
-	COORD_FRAME,           /* .session .frame */
-	COORD_BAD_INPUT,       /* .session .error (bad_frame, too_big, slow_reader) .text */
-	COORD_END,             /* .session: its socket is closed */
-	COORD_PEER_DEAD,       /* .session: its process has ended */
-	COORD_CTL,             /* .ctl */
-	COORD_STOP             /* .flag = drain first, else hand over: answered by EFF_FATAL with n = 0, at most STOP_WAIT_MS later for a handover */
+	COORD_FRAME, /* .session .frame */
+	COORD_BAD_INPUT, /* .session .error (bad_frame, too_big, slow_reader) .text */
+	COORD_END,       /* .session: its socket is closed */
+	COORD_PEER_DEAD, /* .session: its process has ended */
+	COORD_CTL,       /* .ctl */
+	COORD_STOP /* .flag = drain first, else hand over: answered by EFF_FATAL with n = 0, at most STOP_WAIT_MS later for a handover */
 };
 
-enum coord_ctl_kind { CTL_PAUSE, CTL_RESUME, CTL_GIVE_BACK, CTL_REVOKE, CTL_ADD, CTL_DRAIN, CTL_UNDRAIN, CTL_REFRESH, CTL_SCAN };
+enum coord_ctl_kind {
+	CTL_PAUSE,
+	CTL_RESUME,
+	CTL_GIVE_BACK,
+	CTL_REVOKE,
+	CTL_ADD,
+	CTL_DRAIN,
+	CTL_UNDRAIN,
+	CTL_REFRESH,
+	CTL_SCAN
+};
 
 struct coord_ctl {
 	enum coord_ctl_kind kind;
-	uint32_t request;      /* EFF_CTL carries it: CTL_ADD, CTL_GIVE_BACK */
-	uint16_t svc;          /* SERVICE_NONE = all */
-	uint64_t handle;       /* give back: the entry */
-	uint64_t session;      /* revoke */
+	uint32_t request;          /* EFF_CTL carries it: CTL_ADD, CTL_GIVE_BACK */
+	uint16_t svc;              /* SERVICE_NONE = all */
+	uint64_t handle;           /* give back: the entry */
+	uint64_t session;          /* revoke */
 	struct slice stream, info; /* add */
 };
 

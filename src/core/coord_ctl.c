@@ -37,7 +37,7 @@ static void give_back(struct coord *c, struct entry *e, enum requeue_why why)
 	case ENTRY_READY:
 		entry_requeue(c, e, why, false);
 		break;
-	case ENTRY_BUSY: /* not ours to give: its owner has the lock */
+	case ENTRY_BUSY:  /* not ours to give: its owner has the lock */
 	case ENTRY_LIMBO: /* a worker may still hold it: its own deadline gives it back */
 	case ENTRY_FETCHING:
 	case ENTRY_REVOKING:

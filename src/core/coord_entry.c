@@ -3,23 +3,23 @@
 #include <stdio.h>
 #include <string.h>
 
-static struct placement_service *claims_of(struct coord *c, const struct coord_service *s)
+struct placement_service *entry_claims_of(struct coord *c, const struct coord_service *s)
 {
 	return &c->place.service[coord_pos(c, s)];
 }
 
 /* An entry that counts against the claims of its service, until it is assigned or leaves the way to it. */
-static void claim(struct coord *c, struct coord_service *s, struct entry *e)
+void entry_claim(struct coord *c, struct coord_service *s, struct entry *e)
 {
 	if (!e->uses_claim)
-		claims_of(c, s)->claims++;
+		entry_claims_of(c, s)->claims++;
 	e->uses_claim = true;
 }
 
-static void unclaim(struct coord *c, struct coord_service *s, struct entry *e)
+void entry_unclaim(struct coord *c, struct coord_service *s, struct entry *e)
 {
 	if (e->uses_claim)
-		claims_of(c, s)->claims--;
+		entry_claims_of(c, s)->claims--;
 	e->uses_claim = false;
 	coord_mark(c, s);
 }
@@ -50,13 +50,13 @@ void entry_arm(struct coord *c, struct entry *e)
 	ledger_arm(&c->ledger, e, at);
 }
 
-static void move(struct coord *c, struct entry *e, enum entry_state to, mono_ms deadline)
+void entry_move(struct coord *c, struct entry *e, enum entry_state to, mono_ms deadline)
 {
 	ledger_move(&c->ledger, e, to, c->now, deadline);
 	entry_arm(c, e);
 }
 
-static void wait_for_route(struct coord *c)
+void entry_wait_for_route(struct coord *c)
 {
 	c->reroute_at = mono_min(c->reroute_at, c->now + REROUTE_MS);
 }
@@ -68,11 +68,11 @@ static bool shard_is_on(const struct coord *c, uint16_t shard)
 	return shard != SHARD_NONE && shard < c->n_shards && c->shards[shard].is_on;
 }
 
-static void send_lease(struct coord *c, struct entry *e, uint16_t shard, bool asking)
+void entry_send_lease(struct coord *c, struct entry *e, uint16_t shard, bool asking)
 {
 	if (!shard_is_on(c, shard)) {
 		e->lease_shard = SHARD_NONE;
-		wait_for_route(c);
+		entry_wait_for_route(c);
 		return;
 	}
 	struct msg *m = coord_send(c, shard, MSG_LEASE_ACQUIRE);
@@ -88,7 +88,7 @@ static void send_lease(struct coord *c, struct entry *e, uint16_t shard, bool as
 	e->lease_asking = asking;
 }
 
-static void drop_lease(struct coord *c, struct entry *e, enum msg_kind kind)
+void entry_drop_lease(struct coord *c, struct entry *e, enum msg_kind kind)
 {
 	if (shard_is_on(c, e->lease_shard))
 		coord_send(c, e->lease_shard, kind)->handle = entry_handle(e);
@@ -97,8 +97,11 @@ static void drop_lease(struct coord *c, struct entry *e, enum msg_kind kind)
 
 static enum cmd_kind op_of(const struct entry *e)
 {
-	static const enum cmd_kind ops[] = {[FINISH_NONE] = CMD_TAKE, [FINISH_DONE] = CMD_DONE, [FINISH_REQUEUE] = CMD_REQUEUE,
-		[FINISH_DEAD] = CMD_DEAD, [FINISH_ACK] = CMD_ACK_DEL};
+	static const enum cmd_kind ops[] = {[FINISH_NONE] = CMD_TAKE,
+		[FINISH_DONE] = CMD_DONE,
+		[FINISH_REQUEUE] = CMD_REQUEUE,
+		[FINISH_DEAD] = CMD_DEAD,
+		[FINISH_ACK] = CMD_ACK_DEL};
 	return e->state == ENTRY_FETCHING ? CMD_FETCH : ops[e->finish];
 }
 
@@ -107,7 +110,7 @@ static void send_op_to(struct coord *c, struct entry *e, uint16_t shard, bool as
 {
 	if (!shard_is_on(c, shard)) {
 		e->op_shard = SHARD_NONE;
-		wait_for_route(c);
+		entry_wait_for_route(c);
 		return;
 	}
 	struct msg *m = coord_send(c, shard, MSG_OP);
@@ -128,7 +131,7 @@ static void send_op_to(struct coord *c, struct entry *e, uint16_t shard, bool as
 	e->op_asking = asking;
 }
 
-static void send_op(struct coord *c, struct entry *e)
+void entry_send_op(struct coord *c, struct entry *e)
 {
 	struct coord_service *s = coord_service(c, e->svc);
 	send_op_to(c, e, s->reader_shard, s->reader_asking);
@@ -137,10 +140,10 @@ static void send_op(struct coord *c, struct entry *e)
 static bool awaits_op(const struct entry *e)
 {
 	return e->state == ENTRY_TAKING || e->state == ENTRY_FINISHING || e->verify ||
-		(e->state == ENTRY_FETCHING && e->deadline == MONO_NEVER);
+	       (e->state == ENTRY_FETCHING && e->deadline == MONO_NEVER);
 }
 
-static bool awaits_lease(const struct entry *e)
+bool entry_awaits_lease(const struct entry *e)
 {
 	return e->state == ENTRY_LOCKING || (e->good_until && !e->is_lost && e->state != ENTRY_FINISHING);
 }
@@ -149,10 +152,10 @@ void entry_reroute(struct coord *c)
 {
 	uint32_t pos = 0;
 	for (struct entry *e; (e = ledger_next(&c->ledger, &pos));) {
-		if (awaits_lease(e) && e->lease_shard == SHARD_NONE)
-			send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
+		if (entry_awaits_lease(e) && e->lease_shard == SHARD_NONE)
+			entry_send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
 		if (awaits_op(e) && e->op_shard == SHARD_NONE)
-			send_op(c, e);
+			entry_send_op(c, e);
 	}
 }
 
@@ -168,119 +171,7 @@ void entry_shard_gone(struct coord *c, uint16_t shard)
 			e->op_resent = true;
 		}
 	}
-	wait_for_route(c);
-}
-
-/* ---- entering ---- */
-
-static struct entry *enter(struct coord *c, struct coord_service *s, struct entry_id id, enum entry_state state)
-{
-	claims_of(c, s)->owned++;
-	return ledger_add(&c->ledger, s->svc, id, state, c->now);
-}
-
-static size_t escaped(const struct text *t)
-{
-	size_t n = 0;
-	for (uint32_t i = 0; i < t->len; i++) {
-		unsigned char ch = (unsigned char)t->bytes[i];
-		n += ch < 0x20 ? 6 : (ch == '"' || ch == '\\') ? 2 : 1;
-	}
-	return n;
-}
-
-/* The line of its assign frame, rounded up a little. */
-static bool is_too_large(const struct coord *c, const struct coord_service *s, const struct entry_in *in)
-{
-	return in->info->len + escaped(in->stream) + strlen(s->rules->name) + 320 > c->rules.max_frame_bytes;
-}
-
-/* A record that never gets a lock: an unreadable entry, or one whose data was deleted. */
-static void enter_hopeless(struct coord *c, struct coord_service *s, const struct entry_in *in, enum dead_reason why)
-{
-	struct entry *e = enter(c, s, in->id, ENTRY_FINISHING);
-	e->retry = in->retry;
-	e->stream = text_ref(in->stream);
-	e->finish = in->problem == ENTRY_DELETED ? FINISH_ACK : FINISH_DEAD;
-	e->dead_reason = (uint8_t)why;
-	send_op(c, e);
-}
-
-static void enter_good(struct coord *c, struct coord_service *s, struct entry_in *in, struct entry *e, bool is_start)
-{
-	if (!e)
-		e = enter(c, s, in->id, ENTRY_LOCKING);
-	else
-		move(c, e, ENTRY_LOCKING, MONO_NEVER);
-	e->stream = in->stream;
-	e->info = in->info;
-	in->stream = in->info = NULL;
-	e->retry = in->retry;
-	e->lock_slot = in->lock_slot;
-	e->is_start = e->start_counted = is_start;
-	if (is_start)
-		c->n_start++;
-	else
-		claim(c, s, e);
-	if (c->is_draining && !is_start) /* read before we stopped reading */
-		entry_requeue(c, e, WHY_DRAIN, false);
-	else
-		send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
-}
-
-static void enter_one(struct coord *c, struct coord_service *s, struct entry_in *in, bool is_start)
-{
-	struct entry *e = ledger_get(&c->ledger, s->svc, in->id);
-	if (e && e->state != ENTRY_FETCHING)
-		return; /* held already: recognised by its id */
-	if (in->bad_retry)
-		effects_say(c->out, SAY_WARN, "service=%s id=%llu-%llu _retry_count is not a number of 1 to 9 digits: counts as 0",
-			s->rules->name, (unsigned long long)in->id.ms, (unsigned long long)in->id.seq);
-	bool bad = in->problem != ENTRY_GOOD;
-	if (bad || is_too_large(c, s, in)) {
-		if (e) {
-			claims_of(c, s)->owned--;
-			ledger_drop(&c->ledger, e);
-		}
-		enter_hopeless(c, s, in, bad ? DEAD_UNPARSEABLE : DEAD_TOO_LARGE);
-		return;
-	}
-	enter_good(c, s, in, e, is_start);
-}
-
-static void read_answered(struct coord *c, struct coord_service *s, const struct msg *m)
-{
-	struct placement_service *ps = claims_of(c, s);
-	if (m->from != s->reader_shard || !ps->is_reading)
-		return;
-	ps->claims -= ps->granted;
-	ps->was_full = m->batch && (int64_t)m->batch->n >= m->n && m->n > 0;
-	ps->granted = 0;
-	ps->is_reading = false;
-	s->granted = 0;
-	for (uint16_t i = 0; i < c->n_positions; i++) /* others may wait for these credits */
-		if (c->services[i].rules)
-			coord_mark(c, &c->services[i]);
-}
-
-void entry_on_batch(struct coord *c, const struct msg *m)
-{
-	struct coord_service *s = coord_service(c, m->svc);
-	if (!s)
-		return; /* removed meanwhile; the entries stay pending for whoever serves it again */
-	if (m->source == SOURCE_NEW) {
-		read_answered(c, s, m);
-		s->m.c[M_ENTRIES_READ] += m->batch ? m->batch->n : 0;
-	}
-	bool is_start = m->source == SOURCE_OWN && !s->own_done;
-	for (size_t i = 0; m->batch && i < m->batch->n; i++)
-		enter_one(c, s, &m->batch->v[i], is_start);
-	if (m->source == SOURCE_OWN && m->flag && !s->own_done) {
-		s->own_done = true;
-		if (!c->n_start)
-			member_try_held(c);
-	}
-	coord_mark(c, s);
+	entry_wait_for_route(c);
 }
 
 /* ---- leaving ---- */
@@ -293,32 +184,31 @@ static void leave_lists(struct coord *c, struct entry *e)
 }
 
 static void leave_active(struct coord *c, struct coord_service *s, struct entry *e);
-static void start_known(struct coord *c, struct entry *e);
 
-static void drop(struct coord *c, struct entry *e)
+void entry_drop(struct coord *c, struct entry *e)
 {
 	struct coord_service *s = coord_service(c, e->svc);
 	leave_lists(c, e);
 	leave_active(c, s, e);
-	unclaim(c, s, e);
-	start_known(c, e);
-	claims_of(c, s)->owned--;
+	entry_unclaim(c, s, e);
+	entry_start_known(c, e);
+	entry_claims_of(c, s)->owned--;
 	ledger_drop(&c->ledger, e);
 }
 
-static void release_and_drop(struct coord *c, struct entry *e)
+void entry_release_and_drop(struct coord *c, struct entry *e)
 {
-	drop_lease(c, e, MSG_LEASE_RELEASE);
-	drop(c, e);
+	entry_drop_lease(c, e, MSG_LEASE_RELEASE);
+	entry_drop(c, e);
 }
 
 static void retake(struct coord *c, struct entry *e)
 {
 	struct coord_service *s = coord_service(c, e->svc);
 	list_remove(&e->peers);
-	claim(c, s, e);
-	move(c, e, ENTRY_TAKING, MONO_NEVER);
-	send_op(c, e);
+	entry_claim(c, s, e);
+	entry_move(c, e, ENTRY_TAKING, MONO_NEVER);
+	entry_send_op(c, e);
 }
 
 /* Its stream is free: the oldest parked entry of the same name asks again. */
@@ -333,7 +223,8 @@ static void leave_active(struct coord *c, struct coord_service *s, struct entry 
 	struct entry *first = NULL;
 	for (struct link *l = s->parked.next; l != &s->parked; l = l->next) {
 		struct entry *p = LIST_OF(struct entry, peers, l);
-		if (p->stream->len == e->stream->len && memcmp(p->stream->bytes, e->stream->bytes, e->stream->len) == 0 &&
+		if (p->stream->len == e->stream->len &&
+			memcmp(p->stream->bytes, e->stream->bytes, e->stream->len) == 0 &&
 			(!first || entry_id_cmp(p->id, first->id) < 0))
 			first = p;
 	}
@@ -347,11 +238,11 @@ static void begin_finish(struct coord *c, struct entry *e, enum finish finish)
 	uint64_t owner = e->owner;
 	leave_lists(c, e);
 	e->owner = owner; /* for the answer */
-	unclaim(c, s, e);
+	entry_unclaim(c, s, e);
 	e->verify = e->op_resent = false;
 	e->finish = (uint8_t)finish;
-	move(c, e, ENTRY_FINISHING, MONO_NEVER);
-	send_op(c, e);
+	entry_move(c, e, ENTRY_FINISHING, MONO_NEVER);
+	entry_send_op(c, e);
 }
 
 void entry_done(struct coord *c, struct entry *e)
@@ -390,8 +281,9 @@ static void count_end(struct coord *c, struct coord_service *s, struct entry *e)
 		break;
 	case FINISH_DEAD:
 		s->m.c[M_DEAD_MAX_RETRIES + e->dead_reason]++;
-		effects_say(c->out, SAY_NOTICE, "service=%s stream=%s id=%llu-%llu dead letter retry=%u", s->rules->name,
-			e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms, (unsigned long long)e->id.seq, e->retry);
+		effects_say(c->out, SAY_NOTICE, "service=%s stream=%s id=%llu-%llu dead letter retry=%u",
+			s->rules->name, e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms,
+			(unsigned long long)e->id.seq, e->retry);
 		break;
 	case FINISH_NONE:
 	case FINISH_DONE:
@@ -402,8 +294,11 @@ static void count_end(struct coord *c, struct coord_service *s, struct entry *e)
 
 static void on_finished(struct coord *c, struct entry *e, const struct msg *m)
 {
-	static const enum gone_outcome outcomes[] = {[FINISH_NONE] = GONE_LOST, [FINISH_DONE] = GONE_DONE,
-		[FINISH_REQUEUE] = GONE_REQUEUED, [FINISH_DEAD] = GONE_DEAD, [FINISH_ACK] = GONE_LOST};
+	static const enum gone_outcome outcomes[] = {[FINISH_NONE] = GONE_LOST,
+		[FINISH_DONE] = GONE_DONE,
+		[FINISH_REQUEUE] = GONE_REQUEUED,
+		[FINISH_DEAD] = GONE_DEAD,
+		[FINISH_ACK] = GONE_LOST};
 	struct coord_service *s = coord_service(c, e->svc);
 	bool first_did = m->result == OP_GONE && m->resent && !e->is_lost && e->good_until > c->now;
 	bool ok = m->result == OP_DONE || first_did || (m->result == OP_DELETED && e->finish != FINISH_DONE);
@@ -413,177 +308,9 @@ static void on_finished(struct coord *c, struct entry *e, const struct msg *m)
 		member_finish(c, e, ok, outcomes[e->finish]);
 	e->owner = 0;
 	if (e->is_lost || e->lease_shard == SHARD_NONE)
-		drop(c, e);
+		entry_drop(c, e);
 	else
-		release_and_drop(c, e);
-}
-
-/* ---- leases ---- */
-
-/* A start-up entry whose lock was asked for: when the last one is known, workers that want to resume are answered. */
-static void start_known(struct coord *c, struct entry *e)
-{
-	if (!e->start_counted)
-		return;
-	e->start_counted = false;
-	if (--c->n_start == 0)
-		member_try_held(c);
-}
-
-static void start_held(struct coord *c, struct entry *e, const struct msg *m)
-{
-	e->was_told = true; /* we cannot know: a worker of the former process may have it */
-	if (m->flag) /* what the former process told last ends before a lock that it renewed a moment ago does */
-		move(c, e, ENTRY_LIMBO, c->now + mono_max(c->rules.resume_grace_ms, coord_service(c, e->svc)->rules->ttl_ms - TELL_MARGIN_MS));
-	else /* the lock was missing: no worker may still hold it in time */
-		entry_requeue(c, e, WHY_UNRESUMED, false);
-	start_known(c, e);
-}
-
-static void on_held(struct coord *c, struct entry *e, const struct msg *m)
-{
-	struct coord_service *s = coord_service(c, e->svc);
-	e->good_until = m->ms;
-	s->m.c[m->flag ? M_ACQUIRE_TAKEN_OVER : M_ACQUIRE_OK]++;
-	if (e->state != ENTRY_LOCKING)
-		return;
-	if (e->is_start) {
-		start_held(c, e, m);
-		return;
-	}
-	move(c, e, ENTRY_TAKING, MONO_NEVER);
-	send_op(c, e);
-}
-
-static void on_busy(struct coord *c, struct entry *e)
-{
-	struct coord_service *s = coord_service(c, e->svc);
-	s->m.c[M_ACQUIRE_BUSY]++;
-	e->lease_shard = SHARD_NONE;
-	e->good_until = 0;
-	if (e->state != ENTRY_LOCKING)
-		return;
-	unclaim(c, s, e);
-	move(c, e, ENTRY_BUSY, c->now + rng_jitter(&c->rng, s->rules->ttl_ms / 3, 10));
-	start_known(c, e);
-}
-
-static void revoke_lost(struct coord *c, struct coord_service *s, struct entry *e)
-{
-	mono_ms grace = mono_max(s->rules->stop_margin_ms - TELL_MARGIN_MS, 0);
-	struct member *w = coord_member(c, e->owner);
-	if (w) /* the others' fence is farther away now */
-		member_touch(c, w, e);
-	if (e->state == ENTRY_ASSIGNED) {
-		entry_revoke(c, e, REVOKE_LOST, grace);
-		return;
-	}
-	if (!w)
-		return;
-	e->revoke = REVOKE_LOST;
-	char lease[SESSION_LEASE_CAP];
-	int n = session_lease_format(lease, e->id, s->rules->hash);
-	struct effect *ef = member_frame(c, w, OUT_REVOKE);
-	ef->hold = text_new(lease, (size_t)n);
-	ef->frame.lease = (struct slice){ef->hold->bytes, (size_t)n};
-	ef->frame.reason = REVOKE_LOST;
-	ef->frame.grace_ms = grace;
-	c->m[MP_REVOKE_LOST]++;
-}
-
-static void lease_lost(struct coord *c, struct entry *e, enum lost_reason why)
-{
-	static const char *const names[LOST_N] = {"expired", "taken", "missing", "not_pending", "replaced"};
-	struct coord_service *s = coord_service(c, e->svc);
-	mono_ms was_good = e->good_until;
-	e->good_until = 0;
-	e->lease_shard = SHARD_NONE;
-	if (e->is_lost)
-		return;
-	e->is_lost = true;
-	start_known(c, e);
-	if (e->was_told) {
-		s->m.c[M_LOST_EXPIRED + why]++;
-		effects_say(c->out, SAY_NOTICE, "service=%s stream=%s id=%llu-%llu lease lost reason=%s", s->rules->name,
-			e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms, (unsigned long long)e->id.seq, names[why]);
-	}
-	switch ((enum entry_state)e->state) {
-	case ENTRY_LOCKING:
-	case ENTRY_TAKING:
-	case ENTRY_PARKED:
-	case ENTRY_READY:
-		entry_requeue(c, e, WHY_LOST, false);
-		break;
-	case ENTRY_ASSIGNED:
-	case ENTRY_REVOKING:
-		revoke_lost(c, s, e);
-		break;
-	case ENTRY_LIMBO: /* nobody can be told: what it was told last must have passed */
-		e->deadline = mono_max(was_good, c->now);
-		entry_arm(c, e);
-		break;
-	case ENTRY_FETCHING:
-	case ENTRY_BUSY:
-	case ENTRY_FINISHING:
-	case ENTRY_STATES:
-		break;
-	}
-}
-
-void entry_on_lease(struct coord *c, const struct msg *m)
-{
-	struct entry *e = ledger_by_handle(&c->ledger, m->handle);
-	if (!e || e->lease_shard != m->from)
-		return;
-	switch ((enum lease_result)m->result) {
-	case LEASE_IS_HELD:
-		on_held(c, e, m);
-		break;
-	case LEASE_IS_BUSY:
-		on_busy(c, e);
-		break;
-	case LEASE_IS_LOST:
-		lease_lost(c, e, (enum lost_reason)m->lost);
-		break;
-	case LEASE_IS_MOVED:
-		e->lease_shard = SHARD_NONE;
-		if (m->ms)
-			e->good_until = m->ms;
-		if (m->asking && m->text)
-			send_lease(c, e, coord_shard_at(c, m->text->bytes), true);
-		else if (m->text && topology_moved(&c->topo, m->slot, m->text->bytes))
-			coord_start_shards(c), coord_route_readers(c);
-		if (e->lease_shard == SHARD_NONE && awaits_lease(e)) {
-			uint16_t to = topology_shard(&c->topo, e->lock_slot);
-			if (to == m->from && !m->asking)
-				wait_for_route(c); /* the map is behind: a moment later */
-			else
-				send_lease(c, e, to, false);
-		}
-		coord_ask_topology(c, "moved");
-		break;
-	case LEASE_IS_RECREATED:
-		e->good_until = m->ms;
-		entry_arm(c, e);
-		if (e->state != ENTRY_FINISHING && e->state != ENTRY_TAKING && !e->verify) {
-			e->verify = true;
-			send_op(c, e);
-		}
-		break;
-	}
-}
-
-void entry_on_renewed(struct coord *c, const struct renewed *r)
-{
-	for (uint32_t i = 0; i < r->n; i++) {
-		struct entry *e = ledger_by_handle(&c->ledger, r->v[i].handle);
-		if (!e || e->is_lost || r->v[i].good_until <= e->good_until)
-			continue;
-		e->good_until = r->v[i].good_until;
-		struct member *m = e->owner ? coord_member(c, e->owner) : NULL;
-		if (m)
-			member_touch(c, m, e);
-	}
+		entry_release_and_drop(c, e);
 }
 
 /* ---- operations ---- */
@@ -598,18 +325,18 @@ static void on_taken(struct coord *c, struct entry *e, const struct msg *m)
 			map_put(&s->active, e->stream->bytes, e->stream->len, e);
 			e->in_active = true;
 		}
-		move(c, e, ENTRY_READY, c->now + READY_WAIT_MS);
+		entry_move(c, e, ENTRY_READY, c->now + READY_WAIT_MS);
 		list_push(&s->ready, &e->peers);
 		coord_mark(c, s);
 	} else if (m->result == OP_PARKED) {
 		struct entry *running = map_get(&s->active, e->stream->bytes, e->stream->len);
 		if (running)
 			running->has_followers = true;
-		unclaim(c, s, e);
-		move(c, e, ENTRY_PARKED, c->now + rng_jitter(&c->rng, PARKED_RETRY_MS, 10));
+		entry_unclaim(c, s, e);
+		entry_move(c, e, ENTRY_PARKED, c->now + rng_jitter(&c->rng, PARKED_RETRY_MS, 10));
 		list_push(&s->parked, &e->peers);
 	} else {
-		release_and_drop(c, e);
+		entry_release_and_drop(c, e);
 	}
 }
 
@@ -620,20 +347,20 @@ static void on_verified(struct coord *c, struct entry *e, const struct msg *m)
 		return;
 	if (e->state == ENTRY_PARKED && m->result == OP_PARKED)
 		return;
-	drop_lease(c, e, MSG_LEASE_RELEASE);
-	lease_lost(c, e, LOST_NOT_PENDING);
+	entry_drop_lease(c, e, MSG_LEASE_RELEASE);
+	entry_lease_lost(c, e, LOST_NOT_PENDING);
 }
 
 static void on_fetched(struct coord *c, struct entry *e, const struct msg *m)
 {
 	struct coord_service *s = coord_service(c, e->svc);
 	if (m->result == OP_DONE && m->batch && m->batch->n == 1) {
-		enter_one(c, s, &m->batch->v[0], false);
+		entry_enter_one(c, s, &m->batch->v[0], false);
 		return;
 	}
 	e->finish = FINISH_ACK; /* pending, but its data is gone */
-	move(c, e, ENTRY_FINISHING, MONO_NEVER);
-	send_op(c, e);
+	entry_move(c, e, ENTRY_FINISHING, MONO_NEVER);
+	entry_send_op(c, e);
 }
 
 void entry_on_op(struct coord *c, const struct msg *m)
@@ -650,7 +377,7 @@ void entry_on_op(struct coord *c, const struct msg *m)
 		if (to != SHARD_NONE)
 			send_op_to(c, e, to, true);
 		else
-			wait_for_route(c);
+			entry_wait_for_route(c);
 		coord_ask_topology(c, "moved");
 		return;
 	}
@@ -670,9 +397,10 @@ static void fill_assign(struct coord_service *s, struct entry *e, struct member 
 {
 	char all[SESSION_LEASE_CAP + 64 + 40];
 	int n_lease = session_lease_format(all, e->id, s->rules->hash);
-	int n_id = snprintf(all + n_lease, 64, "%llu-%llu", (unsigned long long)e->id.ms, (unsigned long long)e->id.seq);
-	int n_token = snprintf(all + n_lease + n_id, 40, "%013llu%06llu", (unsigned long long)e->id.ms,
-		(unsigned long long)e->id.seq);
+	int n_id =
+		snprintf(all + n_lease, 64, "%llu-%llu", (unsigned long long)e->id.ms, (unsigned long long)e->id.seq);
+	int n_token = snprintf(
+		all + n_lease + n_id, 40, "%013llu%06llu", (unsigned long long)e->id.ms, (unsigned long long)e->id.seq);
 	struct text *t = text_new(all, (size_t)(n_lease + n_id + n_token));
 	ef->hold = t;
 	ef->hold2 = e->info; /* moves: the payload is freed once its frame is written */
@@ -694,7 +422,7 @@ static void fill_assign(struct coord_service *s, struct entry *e, struct member 
 void entry_assign(struct coord *c, struct entry *e, struct member *w)
 {
 	struct coord_service *s = coord_service(c, e->svc);
-	unclaim(c, s, e);
+	entry_unclaim(c, s, e);
 	e->owner = w->s.id;
 	e->was_told = true;
 	e->heard = c->now;
@@ -702,7 +430,7 @@ void entry_assign(struct coord *c, struct entry *e, struct member *w)
 	struct effect *ef = member_frame(c, w, OUT_ASSIGN);
 	fill_assign(s, e, w, ef);
 	list_push(&w->entries, &e->peers);
-	move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
+	entry_move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
 	s->m.c[e->retry ? M_ASSIGN_RECOVERED : M_ASSIGN_NEW]++;
 	if (c->wall_ms > (int64_t)e->id.ms)
 		hist_add(&s->m.h[H_ASSIGN_LATENCY], (double)(c->wall_ms - (int64_t)e->id.ms) / 1000.0);
@@ -717,7 +445,7 @@ void entry_resume(struct coord *c, struct entry *e, struct member *w)
 	w->seat.in_use++;
 	list_push(&w->entries, &e->peers);
 	if (e->state == ENTRY_LIMBO)
-		move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
+		entry_move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
 	if (s->rules->serialize && !e->in_active && !map_get(&s->active, e->stream->bytes, e->stream->len)) {
 		map_put(&s->active, e->stream->bytes, e->stream->len, e);
 		e->in_active = true;
@@ -727,7 +455,7 @@ void entry_resume(struct coord *c, struct entry *e, struct member *w)
 
 void entry_limbo(struct coord *c, struct entry *e, mono_ms until)
 {
-	move(c, e, ENTRY_LIMBO, until);
+	entry_move(c, e, ENTRY_LIMBO, until);
 }
 
 void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono_ms grace_ms)
@@ -737,7 +465,7 @@ void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono
 	e->revoke = (uint8_t)why;
 	c->m[MP_REVOKE_LOST + why]++;
 	/* a little after the grace: the worker's own clock must have run out first */
-	move(c, e, ENTRY_REVOKING, c->now + grace_ms + TELL_MARGIN_MS);
+	entry_move(c, e, ENTRY_REVOKING, c->now + grace_ms + TELL_MARGIN_MS);
 	if (!w)
 		return;
 	char lease[SESSION_LEASE_CAP];
@@ -751,8 +479,11 @@ void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono
 
 void entry_stopped(struct coord *c, struct entry *e)
 {
-	static const enum requeue_why whys[REVOKE_N] = {[REVOKE_LOST] = WHY_LOST, [REVOKE_DRAIN] = WHY_DRAIN,
-		[REVOKE_TIMEOUT] = WHY_TIMEOUT, [REVOKE_OPERATOR] = WHY_OPERATOR, [REVOKE_SHUTDOWN] = WHY_DRAIN};
+	static const enum requeue_why whys[REVOKE_N] = {[REVOKE_LOST] = WHY_LOST,
+		[REVOKE_DRAIN] = WHY_DRAIN,
+		[REVOKE_TIMEOUT] = WHY_TIMEOUT,
+		[REVOKE_OPERATOR] = WHY_OPERATOR,
+		[REVOKE_SHUTDOWN] = WHY_DRAIN};
 	enum requeue_why why = WHY_RELEASE;
 	bool counted = false;
 	if (e->is_lost) {
@@ -772,12 +503,12 @@ static void state_deadline(struct coord *c, struct entry *e)
 	e->deadline = MONO_NEVER;
 	switch ((enum entry_state)e->state) {
 	case ENTRY_FETCHING:
-		send_op(c, e);
+		entry_send_op(c, e);
 		break;
 	case ENTRY_BUSY:
-		claim(c, s, e);
-		move(c, e, ENTRY_LOCKING, MONO_NEVER);
-		send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
+		entry_claim(c, s, e);
+		entry_move(c, e, ENTRY_LOCKING, MONO_NEVER);
+		entry_send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
 		break;
 	case ENTRY_PARKED:
 		retake(c, e);
@@ -811,10 +542,10 @@ void entry_on_due(struct coord *c, struct entry *e)
 	if (stop_at(c, e) <= c->now) {
 		struct coord_service *s = coord_service(c, e->svc);
 		s->m.c[c->now > e->good_until ? M_FENCE_LATE : M_FENCE_STOPPED] += e->was_told;
-		drop_lease(c, e, MSG_LEASE_FORGET);
-		lease_lost(c, e, LOST_EXPIRED);
+		entry_drop_lease(c, e, MSG_LEASE_FORGET);
+		entry_lease_lost(c, e, LOST_EXPIRED);
 	} else if (e->state == ENTRY_ASSIGNED && c->rules.progress_timeout_ms &&
-		e->heard + c->rules.progress_timeout_ms <= c->now) {
+		   e->heard + c->rules.progress_timeout_ms <= c->now) {
 		entry_revoke(c, e, REVOKE_TIMEOUT, 5000);
 	}
 	e = ledger_by_handle(&c->ledger, handle);
@@ -824,59 +555,4 @@ void entry_on_due(struct coord *c, struct entry *e)
 	}
 	if (e)
 		entry_arm(c, e);
-}
-
-/* ---- the audit ---- */
-
-static void audit_end(struct coord *c, struct coord_service *s, const struct msg *m)
-{
-	uint32_t pos = 0;
-	for (struct entry *e; (e = ledger_next(&c->ledger, &pos));) {
-		if (e->svc != s->svc || e->audit == (uint32_t)m->n || e->since >= m->ms || c->now < s->audit_hold)
-			continue;
-		switch ((enum entry_state)e->state) {
-		case ENTRY_BUSY:
-		case ENTRY_PARKED:
-		case ENTRY_READY:
-			release_and_drop(c, e);
-			break;
-		case ENTRY_FETCHING:
-			if (e->deadline != MONO_NEVER)
-				drop(c, e);
-			break;
-		case ENTRY_ASSIGNED:
-		case ENTRY_REVOKING:
-		case ENTRY_LIMBO:
-			if (e->is_lost)
-				break;
-			drop_lease(c, e, MSG_LEASE_RELEASE);
-			lease_lost(c, e, LOST_NOT_PENDING);
-			break;
-		case ENTRY_LOCKING:
-		case ENTRY_TAKING:
-		case ENTRY_FINISHING:
-		case ENTRY_STATES:
-			break;
-		}
-	}
-}
-
-void entry_on_own_ids(struct coord *c, const struct msg *m)
-{
-	struct coord_service *s = coord_service(c, m->svc);
-	if (!s || m->from != s->reader_shard)
-		return;
-	s->audit_pass = (uint32_t)m->n;
-	for (uint32_t i = 0; m->ids && i < m->ids->n; i++) {
-		struct entry *e = ledger_get(&c->ledger, s->svc, m->ids->v[i]);
-		if (!e && s->own_done) { /* new to me, unless its reading is about to be told */
-			e = enter(c, s, m->ids->v[i], ENTRY_FETCHING);
-			e->deadline = c->now + FETCH_AFTER_MS;
-			entry_arm(c, e);
-		}
-		if (e)
-			e->audit = (uint32_t)m->n;
-	}
-	if (m->flag)
-		audit_end(c, s, m);
 }

@@ -90,7 +90,7 @@ static void detach(struct coord *c, struct member *m)
 	member_mark_all(c);
 }
 
-static void give_all_back(struct coord *c, struct member *m, enum requeue_why why, bool counted)
+void member_give_all_back(struct coord *c, struct member *m, enum requeue_why why, bool counted)
 {
 	while (!list_empty(&m->entries)) {
 		struct entry *e = LIST_OF(struct entry, peers, m->entries.next);
@@ -108,11 +108,11 @@ static void ended(struct coord *c, struct member *m, enum metric_process why)
 		member_retire(c, m);
 }
 
-static void fatal(struct coord *c, struct member *m, enum frame_error error, const char *msg)
+void member_fatal(struct coord *c, struct member *m, enum frame_error error, const char *msg)
 {
 	effects_say(c->out, error == FERR_SILENT || error == FERR_SLOW_READER ? SAY_WARN : SAY_INFO,
-		"worker=%s session=%llu pid=%d closed: %s", m->s.name[0] ? m->s.name : "?", (unsigned long long)m->s.id, (int)m->s.pid,
-		msg);
+		"worker=%s session=%llu pid=%d closed: %s", m->s.name[0] ? m->s.name : "?", (unsigned long long)m->s.id,
+		(int)m->s.pid, msg);
 	say_error(c, m, error, (struct slice){0}, msg);
 	effects_add(c->out, EFF_CLOSE)->session = m->s.id;
 	ended(c, m, MP_DISC_ERROR);
@@ -128,254 +128,22 @@ void member_on_dead(struct coord *c, struct member *m)
 	c->m[MP_DISC_DIED]++;
 	if (!list_empty(&m->entries))
 		effects_say(c->out, SAY_NOTICE, "worker=%s pid=%d died: its streams go back", m->s.name, (int)m->s.pid);
-	give_all_back(c, m, WHY_WORKER_DIED, true);
+	member_give_all_back(c, m, WHY_WORKER_DIED, true);
 	member_retire(c, m);
 }
 
 void member_on_bad_input(struct coord *c, struct member *m, enum frame_error error, const char *text)
 {
 	if (m->s.state != SESSION_DETACHED)
-		fatal(c, m, error, text);
+		member_fatal(c, m, error, text);
 }
 
 static void bye(struct coord *c, struct member *m)
 {
-	give_all_back(c, m, WHY_BYE, false);
+	member_give_all_back(c, m, WHY_BYE, false);
 	effects_add(c->out, EFF_CLOSE)->session = m->s.id;
 	c->m[MP_DISC_BYE]++;
 	member_retire(c, m);
-}
-
-/* ---- arrival ---- */
-
-struct member *member_new(struct coord *c, const struct coord_event *ev)
-{
-	struct member *m = mem_alloc(sizeof *m);
-	session_init(&m->s, ev->session, ev->now);
-	m->s.pid = ev->pid;
-	m->s.uid = ev->uid;
-	snprintf(m->s.key, sizeof m->s.key, "%.*s", (int)ev->text.len, ev->text.p ? ev->text.p : "");
-	seat_init(&m->seat, ev->session);
-	list_init(&m->entries);
-	list_init(&m->dirty);
-	list_push(&c->members, &m->all);
-	map_put(&c->by_session, &m->s.id, sizeof m->s.id, m);
-	c->n_members++;
-	m->is_connected = true;
-	return m;
-}
-
-void member_on_accept(struct coord *c, const struct coord_event *ev)
-{
-	struct member *m = member_new(c, ev);
-	m->s.deadline = ev->now + c->rules.hello_timeout_ms;
-	member_arm(c, m);
-	if (!ev->flag)
-		fatal(c, m, FERR_UNAUTHORIZED, "this user may not be a worker here");
-	else if (c->n_members > c->rules.max_sessions)
-		fatal(c, m, FERR_TOO_MANY_SESSIONS, "too many sessions");
-}
-
-bool member_take_services(struct coord *c, struct member *m, const struct frame *f)
-{
-	m->seat.all_services = !f->has_services;
-	char text[512];
-	size_t n = 0;
-	text[0] = '\0';
-	for (size_t i = 0; i < f->n_services; i++) {
-		uint16_t pos = SERVICE_NONE;
-		for (uint16_t k = 0; k < c->n_positions; k++) {
-			const struct service_rules *r = c->services[k].rules;
-			if (r && strlen(r->name) == f->services[i].len && memcmp(r->name, f->services[i].p, f->services[i].len) == 0)
-				pos = k;
-		}
-		if (pos == SERVICE_NONE)
-			return false;
-		m->seat.n_wanted = (uint16_t)(m->seat.n_wanted + !m->seat.wanted[pos]);
-		m->seat.wanted[pos] = true;
-		if (n < sizeof text)
-			n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", n ? "," : "", c->services[pos].rules->name);
-	}
-	m->services_text = mem_dup(text, strlen(text));
-	return !f->has_services || f->n_services > 0;
-}
-
-static struct member *by_key(struct coord *c, const struct member *not, const char *key)
-{
-	for (struct link *l = c->members.next; l != &c->members; l = l->next) {
-		struct member *m = LIST_OF(struct member, all, l);
-		if (m != not && (m->s.state == SESSION_READY || m->s.state == SESSION_DETACHED) && strcmp(m->s.key, key) == 0 &&
-			m->s.uid == not->s.uid)
-			return m;
-	}
-	return NULL;
-}
-
-static struct entry *entry_of_lease(struct coord *c, struct slice lease, struct entry_id *id, struct coord_service **svc)
-{
-	uint64_t hash;
-	*svc = NULL;
-	if (!session_lease_parse(lease, id, &hash))
-		return NULL;
-	for (uint16_t i = 0; i < c->n_positions; i++)
-		if (c->services[i].rules && c->services[i].rules->hash == hash)
-			*svc = &c->services[i];
-	return *svc ? ledger_get(&c->ledger, (*svc)->svc, *id) : NULL;
-}
-
-/* One lease of a hello's list: kept (true) or gone with an outcome. */
-bool member_resume_one(struct coord *c, struct member *m, struct member *old, struct slice lease, enum gone_outcome *gone)
-{
-	struct entry_id id;
-	struct coord_service *s;
-	struct entry *e = entry_of_lease(c, lease, &id, &s);
-	*gone = GONE_LOST;
-	uint64_t old_id = old ? old->s.id : 0;
-	if (e && !e->is_lost && e->owner == m->s.id)
-		return true; /* named twice */
-	if (e && !e->is_lost && e->state == ENTRY_LIMBO && e->owner == old_id) {
-		entry_resume(c, e, m);
-		return true;
-	}
-	if (e && !e->is_lost && old && e->owner == old_id && entry_is_worked(e)) {
-		entry_resume(c, e, m);
-		return true;
-	}
-	if (e && old && e->owner == old_id && e->state == ENTRY_FINISHING && e->wants_reply) {
-		e->owner = m->s.id; /* its own result is under way: answered when Redis has confirmed it */
-		return true;
-	}
-	const struct session_outcome *o = s ? session_recall(&m->s, s->svc, id) : NULL;
-	if (o)
-		*gone = (enum gone_outcome)o->outcome;
-	return false;
-}
-
-/* The new connection takes the old session's place: its key, its outcomes; what it does not name it does not have. */
-static void inherit(struct member *m, struct member *old)
-{
-	struct session_outcome *o = m->s.outcomes;
-	m->s.outcomes = old->s.outcomes;
-	m->s.n_outcomes = old->s.n_outcomes;
-	m->s.next_outcome = old->s.next_outcome;
-	old->s.outcomes = o;
-	memcpy(m->s.key, old->s.key, sizeof m->s.key);
-	m->s.told_until = old->s.told_until;
-	for (uint32_t i = 0; i < m->s.n_outcomes; i++)
-		m->s.outcomes[i].is_zombie = false; /* what it still has it names now */
-}
-
-static void replace_old(struct coord *c, struct member *old)
-{
-	bool was_connected = old->is_connected;
-	give_all_back(c, old, WHY_RELEASE, false);
-	if (was_connected)
-		effects_add(c->out, EFF_CLOSE)->session = old->s.id;
-	member_retire(c, old);
-}
-
-static void fill_welcome(struct coord *c, struct member *m, struct out_frame *f)
-{
-	static const char server[] = "sluiced";
-	f->server = (struct slice){server, sizeof server - 1};
-	f->node = (struct slice){c->rules.node, strlen(c->rules.node)};
-	f->session = (struct slice){m->s.key, SESSION_KEY};
-	f->lease_ms = c->shortest_ttl;
-	f->ping_ms = coord_ping_ms(c);
-	f->resume_ms = c->rules.resume_grace_ms;
-	f->max_frame = c->rules.max_frame_bytes;
-	m->s.told_until = member_until(c, m);
-	f->until_ms = m->s.told_until;
-}
-
-static void welcome(struct coord *c, struct member *m)
-{
-	struct member *old = m->wanted_key[0] ? by_key(c, m, m->wanted_key) : NULL;
-	if (old)
-		inherit(m, old);
-	size_t room = m->n_resume * (sizeof(struct slice) + sizeof(struct gone));
-	struct text *lists = mem_alloc(sizeof *lists + room + 1);
-	atomic_init(&lists->refs, 1);
-	struct slice *resumed = (struct slice *)(void *)lists->bytes;
-	struct gone *gone = (struct gone *)(void *)(resumed + m->n_resume);
-	size_t n_resumed = 0, n_gone = 0;
-	for (size_t i = 0; i < m->n_resume; i++) {
-		struct slice lease = {m->resume[i]->bytes, m->resume[i]->len};
-		enum gone_outcome outcome;
-		if (member_resume_one(c, m, old, lease, &outcome))
-			resumed[n_resumed++] = lease;
-		else
-			gone[n_gone++] = (struct gone){lease, outcome};
-	}
-	m->s.state = SESSION_READY;
-	m->s.deadline = MONO_NEVER;
-	m->s.last_ping = c->now;
-	struct effect *ef = member_frame(c, m, OUT_WELCOME);
-	ef->hold = lists;
-	fill_welcome(c, m, &ef->frame);
-	ef->frame.resumed = resumed;
-	ef->frame.n_resumed = n_resumed;
-	ef->frame.gone = gone;
-	ef->frame.n_gone = n_gone;
-	if (old)
-		replace_old(c, old);
-	effects_say(c->out, SAY_INFO, "worker=%s pid=%d connected credits=%u resumed=%zu gone=%zu", m->s.name, (int)m->s.pid,
-		m->seat.credits, n_resumed, n_gone);
-	placement_join(&c->place, &m->seat);
-	member_arm(c, m);
-	member_mark_all(c);
-	if (c->is_draining)
-		member_frame(c, m, OUT_DRAIN)->frame.grace_ms = c->drain_end == MONO_NEVER ? 0 : c->drain_end - c->now;
-}
-
-bool coord_knows_own(const struct coord *c)
-{
-	if (c->n_start || !c->topo.is_known)
-		return false;
-	for (uint16_t i = 0; i < c->n_positions; i++)
-		if (c->services[i].rules && !c->services[i].own_done && !c->services[i].is_going)
-			return false;
-	return true;
-}
-
-void member_try_held(struct coord *c)
-{
-	if (!coord_knows_own(c))
-		return;
-	for (struct link *l = c->members.next, *next; l != &c->members; l = next) {
-		next = l->next;
-		struct member *m = LIST_OF(struct member, all, l);
-		if (m->s.state == SESSION_HELD)
-			welcome(c, m);
-	}
-}
-
-static void hello(struct coord *c, struct member *m, const struct frame *f)
-{
-	const char *why;
-	enum frame_error error = session_check_hello(f, &why);
-	if (error != FERR_N) {
-		fatal(c, m, error, why);
-		return;
-	}
-	if (!member_take_services(c, m, f)) {
-		fatal(c, m, FERR_BAD_HELLO, "services: an unknown service, or none");
-		return;
-	}
-	snprintf(m->s.name, sizeof m->s.name, "%.*s", (int)(f->name.len < 127 ? f->name.len : 127), f->name.p);
-	m->seat.credits = (uint32_t)f->credits;
-	if (f->session.p && f->session.len == SESSION_KEY)
-		memcpy(m->wanted_key, f->session.p, SESSION_KEY);
-	m->resume = mem_array(f->n_resume + 1, sizeof(struct text *));
-	for (size_t i = 0; i < f->n_resume; i++)
-		m->resume[m->n_resume++] = text_new(f->resume[i].p, f->resume[i].len);
-	if (m->n_resume == 0 || coord_knows_own(c)) {
-		welcome(c, m);
-		return;
-	}
-	m->s.state = SESSION_HELD; /* until it is known what a former process left to us */
-	m->s.deadline = c->now + c->shortest_ttl;
-	member_arm(c, m);
 }
 
 /* ---- results ---- */
@@ -410,9 +178,11 @@ void member_finish(struct coord *c, struct entry *e, bool accepted, enum gone_ou
 	if (!m)
 		return;
 	struct coord_service *s = coord_service(c, e->svc);
-	struct session_outcome o = {.id = e->id, .svc = e->svc, .outcome = (uint8_t)(accepted ? outcome : GONE_LOST), .ok_for = e->ok_for};
+	struct session_outcome o = {
+		.id = e->id, .svc = e->svc, .outcome = (uint8_t)(accepted ? outcome : GONE_LOST), .ok_for = e->ok_for};
 	session_remember(&m->s, m->seat.credits, o);
-	static const int hists[] = {[OK_FOR_DONE] = H_DURATION_DONE, [OK_FOR_FAIL] = H_DURATION_FAIL, [OK_FOR_RELEASE] = H_DURATION_OTHER};
+	static const int hists[] = {
+		[OK_FOR_DONE] = H_DURATION_DONE, [OK_FOR_FAIL] = H_DURATION_FAIL, [OK_FOR_RELEASE] = H_DURATION_OTHER};
 	hist_add(&s->m.h[hists[e->ok_for]], (double)(c->now - e->heard) / 1000.0);
 	if (!e->wants_reply || m->s.state != SESSION_READY)
 		return;
@@ -488,7 +258,7 @@ static void on_result(struct coord *c, struct member *m, const struct frame *f)
 {
 	struct entry_id id;
 	struct coord_service *s;
-	struct entry *e = entry_of_lease(c, f->lease, &id, &s);
+	struct entry *e = member_entry_of_lease(c, f->lease, &id, &s);
 	if (e && e->owner == m->s.id && entry_is_worked(e))
 		result(c, m, e, f);
 	else if (e && e->owner == m->s.id && e->state == ENTRY_FINISHING)
@@ -501,7 +271,7 @@ static void on_progress(struct coord *c, struct member *m, const struct frame *f
 {
 	struct entry_id id;
 	struct coord_service *s;
-	struct entry *e = entry_of_lease(c, f->lease, &id, &s);
+	struct entry *e = member_entry_of_lease(c, f->lease, &id, &s);
 	if (!e || e->owner != m->s.id || !entry_is_worked(e)) {
 		say_error(c, m, FERR_UNKNOWN_LEASE, f->lease, "no such lease in this session");
 		return;
@@ -531,7 +301,7 @@ static void on_ready_frame(struct coord *c, struct member *m, const struct frame
 	}
 	switch (f->kind) {
 	case FRAME_HELLO:
-		fatal(c, m, FERR_BAD_HELLO, "hello comes once");
+		member_fatal(c, m, FERR_BAD_HELLO, "hello comes once");
 		break;
 	case FRAME_CREDITS:
 		on_credits(c, m, f);
@@ -568,7 +338,7 @@ void member_on_frame(struct coord *c, struct member *m, const struct frame *f)
 {
 	m->s.last_heard = c->now;
 	if (m->s.state == SESSION_NEW)
-		hello(c, m, f);
+		member_hello(c, m, f);
 	else if (m->s.state == SESSION_HELD && f->kind == FRAME_BYE)
 		bye(c, m);
 	else if (m->s.state == SESSION_READY)
@@ -635,14 +405,14 @@ void member_on_due(struct coord *c, struct member *m)
 {
 	switch (m->s.state) {
 	case SESSION_NEW:
-		fatal(c, m, FERR_HELLO_TIMEOUT, "no hello in time");
+		member_fatal(c, m, FERR_HELLO_TIMEOUT, "no hello in time");
 		return;
 	case SESSION_HELD: /* what a former process left is not known in time: its leases ran out */
-		welcome(c, m);
+		member_welcome(c, m);
 		return;
 	case SESSION_READY:
 		if (session_is_silent(&m->s, coord_ping_ms(c), c->now)) {
-			fatal(c, m, FERR_SILENT, "no answer to pings");
+			member_fatal(c, m, FERR_SILENT, "no answer to pings");
 			return;
 		}
 		if (m->s.last_ping + coord_ping_ms(c) <= c->now)

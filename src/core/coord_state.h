@@ -16,6 +16,7 @@ enum {
 	PARKED_RETRY_MS = 1000,
 	STOP_WAIT_MS = 500,
 	UNLOCK_WAIT_MS = 200,
+	LOST_SHARD_MS = 1000,
 	DRAIN_OVER_MS = 5000,
 	STALL_MS = 500,
 	ANNOUNCED_MS = 60000
@@ -25,17 +26,17 @@ struct coord_service {
 	struct service_rules *rules; /* NULL: position unused */
 	uint16_t svc, reader_shard;
 	bool reader_asking;
-	bool own_done;        /* own pending entries of a former process are known */
-	bool is_dirty;        /* something to assign or to grant */
-	struct link turn;     /* in coord.turns: who is granted next */
-	uint32_t regrant;     /* entries to read beyond free credits, once */
-	bool is_going;        /* removed by a reload: no reads, what runs ends */
+	bool own_done;    /* own pending entries of a former process are known */
+	bool is_dirty;    /* something to assign or to grant */
+	struct link turn; /* in coord.turns: who is granted next */
+	uint32_t regrant; /* entries to read beyond free credits, once */
+	bool is_going;    /* removed by a reload: no reads, what runs ends */
 	struct link ready, parked;
-	struct map active;    /* stream -> entry taken (serialize) */
+	struct map active; /* stream -> entry taken (serialize) */
 	uint32_t audit_pass;
-	uint32_t granted;     /* what the outstanding grant allows */
+	uint32_t granted; /* what the outstanding grant allows */
 	bool grant_is_short;
-	mono_ms audit_hold;   /* no "not pending" verdicts before (the group was made again) */
+	mono_ms audit_hold; /* no "not pending" verdicts before (the group was made again) */
 	struct metrics_service m;
 };
 
@@ -45,15 +46,15 @@ struct coord_shard {
 	bool is_leaving;  /* has no slots any more: stops when empty */
 	bool is_stopping; /* asked to stop */
 	mono_ms since;
-	char why[200];   /* last reason for being down */
+	char why[200]; /* last reason for being down */
 };
 
 struct member { /* a worker */
 	struct session s;
 	struct seat seat;
 	struct link all, entries, dirty;
-	bool is_gone;      /* freed at the end of the turn */
-	bool is_connected; /* counts in n_members */
+	bool is_gone;        /* freed at the end of the turn */
+	bool is_connected;   /* counts in n_members */
 	char *services_text; /* "a,b" or "" = all */
 	/* a hello that waits until own entries are known, and what its welcome names */
 	struct text **resume;
@@ -73,20 +74,20 @@ struct coord {
 	uint16_t n_shards;
 	struct link members, gone; /* all; those that end with this turn */
 	struct map by_session;
-	struct link dirty;    /* members whose until_ms moved */
-	struct link turns;    /* services, the one that was granted longest ago first */
-	bool is_dirty;        /* some service is */
+	struct link dirty; /* members whose until_ms moved */
+	struct link turns; /* services, the one that was granted longest ago first */
+	bool is_dirty;     /* some service is */
 	struct heap session_timers;
-	uint32_t n_members;   /* connected */
-	uint32_t n_start;     /* entries of a former process whose locks are being asked for */
-	mono_ms stop_at; /* a handover waits for confirmations until then */
+	uint32_t n_members; /* connected */
+	uint32_t n_start;   /* entries of a former process whose locks are being asked for */
+	mono_ms stop_at;    /* a handover waits for confirmations until then */
 	mono_ms reroute_at, topo_next, topo_asked, started_at;
 	mono_ms drain_end, drain_over; /* workers are told to stop; the process ends whatever is left */
 	bool topo_pending, topo_failed_said;
 	struct {
 		int64_t seq;
 		mono_ms until; /* 0 = none */
-	} announced[8]; /* slot moves the topology was asked for */
+	} announced[8];        /* slot moves the topology was asked for */
 	uint32_t n_announced;
 	bool had_shards; /* a shard that starts now takes slots over from another master */
 	bool is_draining, stop_after_drain, is_stopping;
@@ -132,7 +133,7 @@ void entry_stopped(struct coord *c, struct entry *e); /* the worker has stopped 
 void entry_limbo(struct coord *c, struct entry *e, mono_ms until);
 void entry_arm(struct coord *c, struct entry *e);
 bool entry_is_late(struct coord *c, const struct entry *e); /* its work would have to stop by now */
-bool entry_is_worked(const struct entry *e); /* ASSIGNED or REVOKING */
+bool entry_is_worked(const struct entry *e);                /* ASSIGNED or REVOKING */
 
 /* coord_member.c: workers */
 void member_on_accept(struct coord *c, const struct coord_event *ev);
@@ -155,9 +156,11 @@ void member_after_stall(struct coord *c); /* nobody was silent: we did not liste
 void member_free(struct coord *c, struct member *m);
 
 struct member *member_new(struct coord *c, const struct coord_event *ev); /* connected, counted, state NEW */
-void member_retire(struct coord *c, struct member *m); /* gone at the end of the turn */
-bool member_take_services(struct coord *c, struct member *m, const struct frame *f); /* false: an unknown one, or none */
-bool member_resume_one(struct coord *c, struct member *m, struct member *old, struct slice lease, enum gone_outcome *gone);
+void member_retire(struct coord *c, struct member *m);                    /* gone at the end of the turn */
+bool member_take_services(
+	struct coord *c, struct member *m, const struct frame *f); /* false: an unknown one, or none */
+bool member_resume_one(
+	struct coord *c, struct member *m, struct member *old, struct slice lease, enum gone_outcome *gone);
 void member_mark_all(struct coord *c); /* every service */
 
 /* coord_adopt.c: a session that lives through a restart of the daemon */
@@ -171,3 +174,44 @@ void coord_on_ctl_result(struct coord *c, const struct msg *m);
 void coord_drain(struct coord *c, bool stop_after);
 void coord_undrain(struct coord *c);
 #define COORD_CTL_HANDLE (1ull << 63) /* | request: operations of the control door */
+
+/* shared by the files of coord_entry */
+struct placement_service *entry_claims_of(struct coord *c, const struct coord_service *s);
+void entry_claim(struct coord *c, struct coord_service *s, struct entry *e);
+void entry_unclaim(struct coord *c, struct coord_service *s, struct entry *e);
+void entry_move(struct coord *c, struct entry *e, enum entry_state to, mono_ms deadline);
+void entry_wait_for_route(struct coord *c);
+void entry_send_lease(struct coord *c, struct entry *e, uint16_t shard, bool asking);
+void entry_drop_lease(struct coord *c, struct entry *e, enum msg_kind kind);
+void entry_send_op(struct coord *c, struct entry *e);
+bool entry_awaits_lease(const struct entry *e);
+void entry_drop(struct coord *c, struct entry *e);
+void entry_release_and_drop(struct coord *c, struct entry *e);
+struct entry *entry_enter(struct coord *c, struct coord_service *s, struct entry_id id, enum entry_state state);
+void entry_enter_one(struct coord *c, struct coord_service *s, struct entry_in *in, bool is_start);
+void entry_start_known(struct coord *c, struct entry *e);
+void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why);
+
+/* shared by the files of coord */
+void coord_on_topology(struct coord *c, const struct coord_event *ev);
+void coord_on_topology_failed(struct coord *c, struct slice why);
+void coord_on_moved(struct coord *c, const struct msg *m);
+void coord_on_conn(struct coord *c, const struct msg *m);
+bool coord_is_news(struct coord *c, int64_t seq);
+void coord_on_empty(struct coord *c, const struct msg *m);
+void coord_on_stopped(struct coord *c, const struct msg *m);
+void coord_relay(struct coord *c, const struct msg *m);
+void coord_on_group_lost(struct coord *c, const struct msg *m);
+void coord_spread_expired(struct coord *c, const struct msg *m);
+void coord_fit_to_topology(const struct coord *c, struct service_rules *r);
+void coord_on_services(struct coord *c, const struct coord_event *ev);
+void coord_sweep_services(struct coord *c);
+void coord_pump(struct coord *c);
+
+/* shared by the files of coord_member */
+void member_give_all_back(struct coord *c, struct member *m, enum requeue_why why, bool counted);
+void member_fatal(struct coord *c, struct member *m, enum frame_error error, const char *msg);
+struct entry *member_entry_of_lease(
+	struct coord *c, struct slice lease, struct entry_id *id, struct coord_service **svc);
+void member_welcome(struct coord *c, struct member *m);
+void member_hello(struct coord *c, struct member *m, const struct frame *f);

@@ -79,7 +79,8 @@ static void denied(struct keyspace *k, struct shard_ctx *c, struct slice why)
 	if (c->rules->events_required) {
 		if (!k->is_denied_said)
 			effects_say(c->out, SAY_ERROR,
-				"shard=%u keyspace events cannot be switched on, and redis.keyspace_events is require: %.*s",
+				"shard=%u keyspace events cannot be switched on, and redis.keyspace_events is require: "
+				"%.*s",
 				c->index, (int)(why.len < 300 ? why.len : 300), why.p ? why.p : "");
 		k->is_denied_said = true;
 		k->state = KEYSPACE_REFUSED;

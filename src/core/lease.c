@@ -12,7 +12,8 @@ enum { JITTER_PCT = 10 };
 static struct lease *find(const struct leases *ls, uint64_t handle)
 {
 	uint32_t i = (uint32_t)handle;
-	struct lease *l = i < ls->n_by_handle && ls->by_handle[i] ? shard_pool_at(&ls->pool, ls->by_handle[i] - 1) : NULL;
+	struct lease *l =
+		i < ls->n_by_handle && ls->by_handle[i] ? shard_pool_at(&ls->pool, ls->by_handle[i] - 1) : NULL;
 	return l && l->handle == handle ? l : NULL;
 }
 

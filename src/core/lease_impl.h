@@ -29,7 +29,7 @@ enum lease_state {
 struct lease { /* 100,000 of them: keep it near 100 bytes */
 	struct heap_node timer;
 	struct link ready; /* in a queue of what may be sent; else alone */
-	uint64_t handle; /* 0: not in use */
+	uint64_t handle;   /* 0: not in use */
 	struct entry_id id;
 	struct text *stream;
 	mono_ms good_until; /* 0 = never held; releasing: when to give up */

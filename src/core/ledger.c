@@ -25,8 +25,8 @@ static const uint16_t allowed[ENTRY_STATES] = {
 
 const char *entry_state_name(enum entry_state s)
 {
-	static const char *const names[ENTRY_STATES] = {"fetching", "locking", "busy", "taking", "parked", "ready", "assigned",
-		"revoking", "limbo", "finishing"};
+	static const char *const names[ENTRY_STATES] = {"fetching", "locking", "busy", "taking", "parked", "ready",
+		"assigned", "revoking", "limbo", "finishing"};
 	return names[s];
 }
 

@@ -35,7 +35,17 @@ enum finish { FINISH_NONE, FINISH_DONE, FINISH_REQUEUE, FINISH_DEAD, FINISH_ACK 
 
 /* Why an entry goes back; the order is that of the M_REQUEUE_* metrics. */
 enum requeue_why {
-	WHY_FAIL, WHY_RELEASE, WHY_WORKER_DIED, WHY_OWNER_DIED, WHY_BYE, WHY_DRAIN, WHY_LOST, WHY_OPERATOR, WHY_TIMEOUT, WHY_UNRESUMED, WHY_NO_CREDIT
+	WHY_FAIL,
+	WHY_RELEASE,
+	WHY_WORKER_DIED,
+	WHY_OWNER_DIED,
+	WHY_BYE,
+	WHY_DRAIN,
+	WHY_LOST,
+	WHY_OPERATOR,
+	WHY_TIMEOUT,
+	WHY_UNRESUMED,
+	WHY_NO_CREDIT
 };
 
 struct entry {
@@ -49,15 +59,15 @@ struct entry {
 	mono_ms deadline;           /* of this state */
 	mono_ms heard;              /* assigned: last sign of progress */
 	uint64_t owner;             /* session id, 0 = none */
-	uint32_t idx, gen; /* gen 0: not in use */
+	uint32_t idx, gen;          /* gen 0: not in use */
 	uint32_t retry, audit;
 	uint16_t svc, lock_slot;
 	uint16_t lease_shard; /* SHARD_NONE: no shard has a lease record of it */
 	uint16_t op_shard;    /* where TAKING or FINISHING waits for an answer; SHARD_NONE: not sent yet */
 	uint8_t state, finish, why, ok_for, dead_reason;
-	uint8_t revoke;       /* enum revoke_reason, REVOKING */
-	bool is_lost : 1;     /* the lease is: no result of a worker is accepted */
-	bool was_told : 1;    /* a worker may know of it: it changes hands only through the LBS */
+	uint8_t revoke;         /* enum revoke_reason, REVOKING */
+	bool is_lost : 1;       /* the lease is: no result of a worker is accepted */
+	bool was_told : 1;      /* a worker may know of it: it changes hands only through the LBS */
 	bool is_start : 1;      /* own pending at start-up */
 	bool start_counted : 1; /* counts in coord.n_start: its lock is being asked for */
 	bool lease_asking : 1, op_asking : 1;
@@ -65,8 +75,8 @@ struct entry {
 	bool verify : 1;      /* assigned: a take is under way to verify it */
 	bool wants_reply : 1; /* finishing: the session waits for ok */
 	bool has_followers : 1;
-	bool in_active : 1;   /* is in the service's map of running streams */
-	bool uses_claim : 1;  /* counts against its service's credit claims */
+	bool in_active : 1;  /* is in the service's map of running streams */
+	bool uses_claim : 1; /* counts against its service's credit claims */
 };
 
 struct ledger {
@@ -94,6 +104,6 @@ static inline uint64_t entry_handle(const struct entry *e)
 void ledger_move(struct ledger *l, struct entry *e, enum entry_state to, mono_ms now, mono_ms deadline);
 /* Sets the timer to the earlier of its state's deadline and `stop_at` (MONO_NEVER = none). */
 void ledger_arm(struct ledger *l, struct entry *e, mono_ms stop_at);
-struct entry *ledger_due(struct ledger *l, mono_ms now); /* NULL: none; its timer is off afterwards */
+struct entry *ledger_due(struct ledger *l, mono_ms now);          /* NULL: none; its timer is off afterwards */
 struct entry *ledger_next(const struct ledger *l, uint32_t *pos); /* iteration by index; *pos starts at 0 */
 const char *entry_state_name(enum entry_state s);

@@ -69,42 +69,59 @@
 	X(MR_RECONNECT_REFUSED, "sluice_redis_reconnects_total", "reason=\"refused\"", "")                             \
 	X(MR_RECONNECT_TIMEOUT, "sluice_redis_reconnects_total", "reason=\"timeout\"", "")
 
-#define METRIC_HANDOFF_COUNTERS(X) /* no label redis; summed over the shards */ \
-	X(MH_MOVING_ACTED, "sluice_maintenance_notifications_total", "kind=\"moving\",result=\"acted\"", "Maintenance notifications") \
-	X(MH_MOVING_DUPLICATE, "sluice_maintenance_notifications_total", "kind=\"moving\",result=\"duplicate\"", "") \
-	X(MH_MOVING_STALE, "sluice_maintenance_notifications_total", "kind=\"moving\",result=\"stale\"", "") \
-	X(MH_MOVING_MALFORMED, "sluice_maintenance_notifications_total", "kind=\"moving\",result=\"malformed\"", "") \
-	X(MH_MIGRATING_ACTED, "sluice_maintenance_notifications_total", "kind=\"migrating\",result=\"acted\"", "") \
-	X(MH_MIGRATING_DUPLICATE, "sluice_maintenance_notifications_total", "kind=\"migrating\",result=\"duplicate\"", "") \
-	X(MH_MIGRATING_STALE, "sluice_maintenance_notifications_total", "kind=\"migrating\",result=\"stale\"", "") \
-	X(MH_MIGRATING_MALFORMED, "sluice_maintenance_notifications_total", "kind=\"migrating\",result=\"malformed\"", "") \
-	X(MH_MIGRATED_ACTED, "sluice_maintenance_notifications_total", "kind=\"migrated\",result=\"acted\"", "") \
-	X(MH_MIGRATED_DUPLICATE, "sluice_maintenance_notifications_total", "kind=\"migrated\",result=\"duplicate\"", "") \
-	X(MH_MIGRATED_STALE, "sluice_maintenance_notifications_total", "kind=\"migrated\",result=\"stale\"", "") \
-	X(MH_MIGRATED_MALFORMED, "sluice_maintenance_notifications_total", "kind=\"migrated\",result=\"malformed\"", "") \
-	X(MH_FAILING_OVER_ACTED, "sluice_maintenance_notifications_total", "kind=\"failing_over\",result=\"acted\"", "") \
-	X(MH_FAILING_OVER_DUPLICATE, "sluice_maintenance_notifications_total", "kind=\"failing_over\",result=\"duplicate\"", "") \
-	X(MH_FAILING_OVER_STALE, "sluice_maintenance_notifications_total", "kind=\"failing_over\",result=\"stale\"", "") \
-	X(MH_FAILING_OVER_MALFORMED, "sluice_maintenance_notifications_total", "kind=\"failing_over\",result=\"malformed\"", "") \
+#define METRIC_HANDOFF_COUNTERS(X) /* no label redis; summed over the shards */                                        \
+	X(MH_MOVING_ACTED, "sluice_maintenance_notifications_total", "kind=\"moving\",result=\"acted\"",               \
+		"Maintenance notifications")                                                                           \
+	X(MH_MOVING_DUPLICATE, "sluice_maintenance_notifications_total", "kind=\"moving\",result=\"duplicate\"", "")   \
+	X(MH_MOVING_STALE, "sluice_maintenance_notifications_total", "kind=\"moving\",result=\"stale\"", "")           \
+	X(MH_MOVING_MALFORMED, "sluice_maintenance_notifications_total", "kind=\"moving\",result=\"malformed\"", "")   \
+	X(MH_MIGRATING_ACTED, "sluice_maintenance_notifications_total", "kind=\"migrating\",result=\"acted\"", "")     \
+	X(MH_MIGRATING_DUPLICATE, "sluice_maintenance_notifications_total", "kind=\"migrating\",result=\"duplicate\"", \
+		"")                                                                                                    \
+	X(MH_MIGRATING_STALE, "sluice_maintenance_notifications_total", "kind=\"migrating\",result=\"stale\"", "")     \
+	X(MH_MIGRATING_MALFORMED, "sluice_maintenance_notifications_total", "kind=\"migrating\",result=\"malformed\"", \
+		"")                                                                                                    \
+	X(MH_MIGRATED_ACTED, "sluice_maintenance_notifications_total", "kind=\"migrated\",result=\"acted\"", "")       \
+	X(MH_MIGRATED_DUPLICATE, "sluice_maintenance_notifications_total", "kind=\"migrated\",result=\"duplicate\"",   \
+		"")                                                                                                    \
+	X(MH_MIGRATED_STALE, "sluice_maintenance_notifications_total", "kind=\"migrated\",result=\"stale\"", "")       \
+	X(MH_MIGRATED_MALFORMED, "sluice_maintenance_notifications_total", "kind=\"migrated\",result=\"malformed\"",   \
+		"")                                                                                                    \
+	X(MH_FAILING_OVER_ACTED, "sluice_maintenance_notifications_total", "kind=\"failing_over\",result=\"acted\"",   \
+		"")                                                                                                    \
+	X(MH_FAILING_OVER_DUPLICATE, "sluice_maintenance_notifications_total",                                         \
+		"kind=\"failing_over\",result=\"duplicate\"", "")                                                      \
+	X(MH_FAILING_OVER_STALE, "sluice_maintenance_notifications_total", "kind=\"failing_over\",result=\"stale\"",   \
+		"")                                                                                                    \
+	X(MH_FAILING_OVER_MALFORMED, "sluice_maintenance_notifications_total",                                         \
+		"kind=\"failing_over\",result=\"malformed\"", "")                                                      \
 	X(MH_FAILED_OVER_ACTED, "sluice_maintenance_notifications_total", "kind=\"failed_over\",result=\"acted\"", "") \
-	X(MH_FAILED_OVER_DUPLICATE, "sluice_maintenance_notifications_total", "kind=\"failed_over\",result=\"duplicate\"", "") \
+	X(MH_FAILED_OVER_DUPLICATE, "sluice_maintenance_notifications_total",                                          \
+		"kind=\"failed_over\",result=\"duplicate\"", "")                                                       \
 	X(MH_FAILED_OVER_STALE, "sluice_maintenance_notifications_total", "kind=\"failed_over\",result=\"stale\"", "") \
-	X(MH_FAILED_OVER_MALFORMED, "sluice_maintenance_notifications_total", "kind=\"failed_over\",result=\"malformed\"", "") \
-	X(MH_SMIGRATING_ACTED, "sluice_maintenance_notifications_total", "kind=\"smigrating\",result=\"acted\"", "") \
-	X(MH_SMIGRATING_DUPLICATE, "sluice_maintenance_notifications_total", "kind=\"smigrating\",result=\"duplicate\"", "") \
-	X(MH_SMIGRATING_STALE, "sluice_maintenance_notifications_total", "kind=\"smigrating\",result=\"stale\"", "") \
-	X(MH_SMIGRATING_MALFORMED, "sluice_maintenance_notifications_total", "kind=\"smigrating\",result=\"malformed\"", "") \
-	X(MH_SMIGRATED_ACTED, "sluice_maintenance_notifications_total", "kind=\"smigrated\",result=\"acted\"", "") \
-	X(MH_SMIGRATED_DUPLICATE, "sluice_maintenance_notifications_total", "kind=\"smigrated\",result=\"duplicate\"", "") \
-	X(MH_SMIGRATED_STALE, "sluice_maintenance_notifications_total", "kind=\"smigrated\",result=\"stale\"", "") \
-	X(MH_SMIGRATED_MALFORMED, "sluice_maintenance_notifications_total", "kind=\"smigrated\",result=\"malformed\"", "") \
-	X(MH_HANDOFF_OK, "sluice_handoffs_total", "result=\"ok\"", "Announced moves: one each, whatever the number of connections") \
-	X(MH_HANDOFF_FAILED, "sluice_handoffs_total", "result=\"failed\"", "") \
-	X(MH_HANDOFF_FALLBACK, "sluice_handoffs_total", "result=\"fallback\"", "") \
+	X(MH_FAILED_OVER_MALFORMED, "sluice_maintenance_notifications_total",                                          \
+		"kind=\"failed_over\",result=\"malformed\"", "")                                                       \
+	X(MH_SMIGRATING_ACTED, "sluice_maintenance_notifications_total", "kind=\"smigrating\",result=\"acted\"", "")   \
+	X(MH_SMIGRATING_DUPLICATE, "sluice_maintenance_notifications_total",                                           \
+		"kind=\"smigrating\",result=\"duplicate\"", "")                                                        \
+	X(MH_SMIGRATING_STALE, "sluice_maintenance_notifications_total", "kind=\"smigrating\",result=\"stale\"", "")   \
+	X(MH_SMIGRATING_MALFORMED, "sluice_maintenance_notifications_total",                                           \
+		"kind=\"smigrating\",result=\"malformed\"", "")                                                        \
+	X(MH_SMIGRATED_ACTED, "sluice_maintenance_notifications_total", "kind=\"smigrated\",result=\"acted\"", "")     \
+	X(MH_SMIGRATED_DUPLICATE, "sluice_maintenance_notifications_total", "kind=\"smigrated\",result=\"duplicate\"", \
+		"")                                                                                                    \
+	X(MH_SMIGRATED_STALE, "sluice_maintenance_notifications_total", "kind=\"smigrated\",result=\"stale\"", "")     \
+	X(MH_SMIGRATED_MALFORMED, "sluice_maintenance_notifications_total", "kind=\"smigrated\",result=\"malformed\"", \
+		"")                                                                                                    \
+	X(MH_HANDOFF_OK, "sluice_handoffs_total", "result=\"ok\"",                                                     \
+		"Announced moves: one each, whatever the number of connections")                                       \
+	X(MH_HANDOFF_FAILED, "sluice_handoffs_total", "result=\"failed\"", "")                                         \
+	X(MH_HANDOFF_FALLBACK, "sluice_handoffs_total", "result=\"fallback\"", "")                                     \
 	X(MH_HANDOFF_SUPERSEDED, "sluice_handoffs_total", "result=\"superseded\"", "")
 
 #define METRIC_PROCESS_COUNTERS(X)                                                                                     \
-	X(MP_TOPO_PERIODIC_OK, "sluice_topology_refresh_total", "reason=\"periodic\",result=\"ok\"", "Topology look-ups") \
+	X(MP_TOPO_PERIODIC_OK, "sluice_topology_refresh_total", "reason=\"periodic\",result=\"ok\"",                   \
+		"Topology look-ups")                                                                                   \
 	X(MP_TOPO_PERIODIC_ERROR, "sluice_topology_refresh_total", "reason=\"periodic\",result=\"error\"", "")         \
 	X(MP_TOPO_MOVED_OK, "sluice_topology_refresh_total", "reason=\"moved\",result=\"ok\"", "")                     \
 	X(MP_TOPO_MOVED_ERROR, "sluice_topology_refresh_total", "reason=\"moved\",result=\"error\"", "")               \

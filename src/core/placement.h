@@ -7,7 +7,7 @@
 #include "core/rules.h"
 #include <stdbool.h>
 
-struct seat { /* one session's credits */
+struct seat {             /* one session's credits */
 	struct link ring; /* in placement.seats while it may get work */
 	uint64_t session;
 	uint32_t credits, in_use;
@@ -19,13 +19,13 @@ struct seat { /* one session's credits */
 struct placement_service { /* by position; a position is reused, a service id is not */
 	bool is_on;
 	uint16_t svc;
-	uint32_t claims;   /* granted to the reader or read, not assigned yet */
-	uint32_t granted;  /* part of claims: asked for by a read that has not answered */
-	uint32_t owned;    /* entries this daemon holds, for max_streams */
+	uint32_t claims;  /* granted to the reader or read, not assigned yet */
+	uint32_t granted; /* part of claims: asked for by a read that has not answered */
+	uint32_t owned;   /* entries this daemon holds, for max_streams */
 	uint32_t max_streams, read_batch;
-	bool is_reading;   /* a grant is outstanding */
+	bool is_reading; /* a grant is outstanding */
 	bool is_paused;
-	bool was_full;     /* the last read brought all it asked for */
+	bool was_full; /* the last read brought all it asked for */
 };
 
 struct placement {

@@ -216,7 +216,8 @@ static void send(struct retry *r, struct shard_ctx *c, struct op *op)
 			cmd->consumer = slice_str(c->rules->consumer);
 	}
 	bool is_own = op->whom == OP_FOR_COORD && (op->command == CMD_REQUEUE || op->command == CMD_DEAD);
-	if ((is_own || op->command == CMD_ACK_DEL) && !cmd->consumer.p) /* what somebody else has claimed meanwhile is left to it */
+	if ((is_own || op->command == CMD_ACK_DEL) &&
+		!cmd->consumer.p) /* what somebody else has claimed meanwhile is left to it */
 		cmd->consumer = slice_str(c->rules->consumer);
 	op->in_flight = true;
 	op->at = c->now;

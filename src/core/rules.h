@@ -38,10 +38,10 @@ static inline void service_rules_unref(struct service_rules *r)
 		mem_free(r);
 }
 
-struct shard_rules { /* fixed for a shard's life but for timeouts */
-	char consumer[300];    /* redis-consumer-<node> */
-	char lock_value[340];  /* <consumer>/<incarnation> */
-	uint64_t incarnation;  /* rises with each start; also the text after the slash, in hex */
+struct shard_rules {          /* fixed for a shard's life but for timeouts */
+	char consumer[300];   /* redis-consumer-<node> */
+	char lock_value[340]; /* <consumer>/<incarnation> */
+	uint64_t incarnation; /* rises with each start; also the text after the slash, in hex */
 	mono_ms command_timeout_ms;
 	bool events_on, events_required, events_merge; /* redis.keyspace_events */
 	int db;

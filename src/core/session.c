@@ -5,7 +5,11 @@
 
 void session_init(struct session *s, uint64_t id, mono_ms now)
 {
-	*s = (struct session){.id = id, .state = SESSION_NEW, .connected_at = now, .last_heard = now, .last_ping = now,
+	*s = (struct session){.id = id,
+		.state = SESSION_NEW,
+		.connected_at = now,
+		.last_heard = now,
+		.last_ping = now,
 		.deadline = MONO_NEVER};
 }
 
@@ -76,8 +80,8 @@ struct session_outcome *session_recall(const struct session *s, uint16_t svc, st
 
 int session_lease_format(char out[SESSION_LEASE_CAP], struct entry_id id, uint64_t service_hash)
 {
-	return snprintf(out, SESSION_LEASE_CAP, "%llu-%llu.%016llx", (unsigned long long)id.ms, (unsigned long long)id.seq,
-		(unsigned long long)service_hash);
+	return snprintf(out, SESSION_LEASE_CAP, "%llu-%llu.%016llx", (unsigned long long)id.ms,
+		(unsigned long long)id.seq, (unsigned long long)service_hash);
 }
 
 static bool parse_u64(const char **p, const char *end, unsigned base, uint64_t *out)

@@ -33,7 +33,7 @@ struct session {
 	mono_ms connected_at, last_heard, last_ping, deadline;
 	mono_ms told_until; /* the latest until_ms it was told; 0 = none */
 	int64_t n_pings;
-	bool is_leaving; /* drain was announced */
+	bool is_leaving;                  /* drain was announced */
 	struct session_outcome *outcomes; /* ring */
 	uint32_t n_outcomes, next_outcome;
 };

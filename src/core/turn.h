@@ -15,35 +15,35 @@
 
 enum msg_kind {
 	/* coordinator -> shard */
-	MSG_SLOTS,         /* .bits (owned by the receiver, mem_free; NULL = none): the slots this shard's master serves. Leases and operations on other slots (unless .asking) are given back: MSG_LEASE moved, MSG_OP_RESULT moved.
+	MSG_SLOTS, /* .bits (owned by the receiver, mem_free; NULL = none): the slots this shard's master serves. Leases and operations on other slots (unless .asking) are given back: MSG_LEASE moved, MSG_OP_RESULT moved.
 	                    * .flag = another master served some of them until now (failover, slot move): a missing lock proves nothing for a while. Slots added by a later MSG_SLOTS count as that by themselves. */
-	MSG_SERVICE,       /* .rules (a reference moves): new or changed service. .flag = this shard reads its LBS. .asking. */
-	MSG_SERVICE_GONE,  /* .svc: stop reading, forget it (leases of it stay until released) */
-	MSG_CREDITS,       /* .svc, .n entries that may be read from now on (replaces what was not used; 0 = none: a blocked read is unblocked), .ms = longest BLOCK */
+	MSG_SERVICE, /* .rules (a reference moves): new or changed service. .flag = this shard reads its LBS. .asking. */
+	MSG_SERVICE_GONE, /* .svc: stop reading, forget it (leases of it stay until released) */
+	MSG_CREDITS, /* .svc, .n entries that may be read from now on (replaces what was not used; 0 = none: a blocked read is unblocked), .ms = longest BLOCK */
 	MSG_LEASE_ACQUIRE, /* .handle .svc .id .stream(ref moves) .slot .asking; .ms = 0: lock it; > 0: it is held and good until .ms: go on renewing. .flag = start-up: an own lock of any incarnation is taken over. */
 	MSG_LEASE_RELEASE, /* .handle: delete the lock if it is ours, forget the lease. No answer. */
 	MSG_LEASE_FORGET,  /* .handle: forget without touching Redis. No answer. */
 	MSG_LEASE_RENEW,   /* .handle: renew now */
-	MSG_OP,            /* .op on .svc: one operation, repeated until Redis has answered; answer MSG_OP_RESULT. .text = error (dead) or info (add); .n = count (dlq range), .fields (replay); .resent: it was sent before, elsewhere (moved) */
-	MSG_LOCK_CALL,     /* both ways. Shard .from asks the shard that serves .slot: .op = CMD_PROBE, CMD_LOCK, CMD_TOMB, CMD_UNLOCK on the lock of .stream + .id (.text = value, .n = TTL in ms), or CMD_DEAD_ADD (.fields, .text = error, .reason, .id). Answer: MSG_LOCK_ANSWER with the same .from and .tag, through the coordinator */
-	MSG_EXPIRED,       /* both ways. The lock of .stream + .id expired: from the shard that saw it, by the coordinator to every shard that reads a service */
-	MSG_SCAN,          /* .svc: reconcile now */
-	MSG_HURRY,         /* renew everything now, scan later (maintenance announced, reconnect) */
-	MSG_STOP,          /* forget all, no Redis traffic; answer MSG_STOPPED */
+	MSG_OP, /* .op on .svc: one operation, repeated until Redis has answered; answer MSG_OP_RESULT. .text = error (dead) or info (add); .n = count (dlq range), .fields (replay); .resent: it was sent before, elsewhere (moved) */
+	MSG_LOCK_CALL, /* both ways. Shard .from asks the shard that serves .slot: .op = CMD_PROBE, CMD_LOCK, CMD_TOMB, CMD_UNLOCK on the lock of .stream + .id (.text = value, .n = TTL in ms), or CMD_DEAD_ADD (.fields, .text = error, .reason, .id). Answer: MSG_LOCK_ANSWER with the same .from and .tag, through the coordinator */
+	MSG_EXPIRED, /* both ways. The lock of .stream + .id expired: from the shard that saw it, by the coordinator to every shard that reads a service */
+	MSG_SCAN,    /* .svc: reconcile now */
+	MSG_HURRY,   /* renew everything now, scan later (maintenance announced, reconnect) */
+	MSG_STOP,    /* forget all, no Redis traffic; answer MSG_STOPPED */
 
 	/* shard -> coordinator */
-	MSG_CONN,         /* .conn up or down (.flag), .svc for readers, .text (owned) why */
-	MSG_LEASE,        /* .handle .lease result; .ms = good until */
-	MSG_RENEWED,      /* .renewed (owned, mem_free): leases whose good_until moved */
-	MSG_ENTRIES,      /* .svc .batch (owned), .source; .n = entries that were asked for (credits used up by this read); .flag = last page of an own-pending pass */
-	MSG_OWN_IDS,      /* .svc .ids (owned, mem_free): one page of the audit; .flag = last page; .ms = when the pass began; .n = pass number (all pages of a pass started after the previous pass ended) */
-	MSG_OP_RESULT,    /* .handle .op .result; .id = new id (requeue, add, replay; 0-0 = not known after a lost reply); fetch and dlq range: .batch when OP_DONE, fetch of a deleted entry: OP_GONE */
-	MSG_LOCK_ANSWER,  /* both ways; to shard .from. .tag .op .result: OP_DONE (probe: .n = PTTL's answer), OP_GONE (refused: somebody else's), OP_FAILED, OP_MOVED (.text). .flag = a missing lock proves nothing there until .ms */
-	MSG_MOVED,        /* .slot .text (owned, "host:port"): the topology changed */
-	MSG_REFRESH,      /* .text (owned) why: ask for the topology soon. .flag = announced by every connection: once for this number .n */
-	MSG_REPLACED,     /* .text (owned): another process with our node id has taken a lock over: we must end */
-	MSG_GROUP_LOST,   /* .svc: the group was gone and is made again; .flag = done */
-	MSG_EMPTY,        /* after MSG_SLOTS with none: nothing is left here */
+	MSG_CONN,    /* .conn up or down (.flag), .svc for readers, .text (owned) why */
+	MSG_LEASE,   /* .handle .lease result; .ms = good until */
+	MSG_RENEWED, /* .renewed (owned, mem_free): leases whose good_until moved */
+	MSG_ENTRIES, /* .svc .batch (owned), .source; .n = entries that were asked for (credits used up by this read); .flag = last page of an own-pending pass */
+	MSG_OWN_IDS, /* .svc .ids (owned, mem_free): one page of the audit; .flag = last page; .ms = when the pass began; .n = pass number (all pages of a pass started after the previous pass ended) */
+	MSG_OP_RESULT, /* .handle .op .result; .id = new id (requeue, add, replay; 0-0 = not known after a lost reply); fetch and dlq range: .batch when OP_DONE, fetch of a deleted entry: OP_GONE */
+	MSG_LOCK_ANSWER, /* both ways; to shard .from. .tag .op .result: OP_DONE (probe: .n = PTTL's answer), OP_GONE (refused: somebody else's), OP_FAILED, OP_MOVED (.text). .flag = a missing lock proves nothing there until .ms */
+	MSG_MOVED,       /* .slot .text (owned, "host:port"): the topology changed */
+	MSG_REFRESH, /* .text (owned) why: ask for the topology soon. .flag = announced by every connection: once for this number .n */
+	MSG_REPLACED,   /* .text (owned): another process with our node id has taken a lock over: we must end */
+	MSG_GROUP_LOST, /* .svc: the group was gone and is made again; .flag = done */
+	MSG_EMPTY,      /* after MSG_SLOTS with none: nothing is left here */
 	MSG_STOPPED,
 	MSG_N
 };
@@ -51,24 +51,24 @@ enum msg_kind {
 enum conn_role { CONN_COMMAND, CONN_READER, CONN_SUBSCRIBER, CONN_ROLES };
 
 enum lease_result {
-	LEASE_IS_HELD,     /* acquired; .flag = it was ours already (an older incarnation's, or a reply was lost) */
-	LEASE_IS_BUSY,     /* somebody else holds it */
-	LEASE_IS_LOST,     /* .lost says why; the shard has forgotten it */
-	LEASE_IS_MOVED,    /* not here: .text host:port or NULL, .asking; .ms = good until (0 = was never held); the shard has forgotten it */
+	LEASE_IS_HELD, /* acquired; .flag = it was ours already (an older incarnation's, or a reply was lost) */
+	LEASE_IS_BUSY, /* somebody else holds it */
+	LEASE_IS_LOST, /* .lost says why; the shard has forgotten it */
+	LEASE_IS_MOVED, /* not here: .text host:port or NULL, .asking; .ms = good until (0 = was never held); the shard has forgotten it */
 	LEASE_IS_RECREATED /* was missing, is held again: verify that the entry is still pending for us */
 };
 enum lost_reason { LOST_EXPIRED, LOST_TAKEN, LOST_MISSING, LOST_NOT_PENDING, LOST_REPLACED, LOST_N };
 
 enum entry_source { SOURCE_NEW, SOURCE_OWN /* own pending at start */, SOURCE_FETCH };
 
-enum op_result { /* what an operation came to */
-	OP_DONE,       /* done, taken, requeued (.id), dead-lettered, acked, … */
-	OP_PARKED,     /* take: the stream is running */
-	OP_GONE,       /* not pending any more: somebody else did it */
-	OP_NOT_OURS,   /* requeue, dead: pending for another consumer, or not idle */
-	OP_DELETED,    /* the entry's data was deleted: acknowledged */
-	OP_MOVED,      /* not here: .text host:port or NULL, .asking: send it to the right shard */
-	OP_FAILED      /* the server refuses for good: .text the server's words */
+enum op_result {     /* what an operation came to */
+	OP_DONE,     /* done, taken, requeued (.id), dead-lettered, acked, … */
+	OP_PARKED,   /* take: the stream is running */
+	OP_GONE,     /* not pending any more: somebody else did it */
+	OP_NOT_OURS, /* requeue, dead: pending for another consumer, or not idle */
+	OP_DELETED,  /* the entry's data was deleted: acknowledged */
+	OP_MOVED,    /* not here: .text host:port or NULL, .asking: send it to the right shard */
+	OP_FAILED    /* the server refuses for good: .text the server's words */
 };
 
 struct renewed {
@@ -93,17 +93,18 @@ struct msg {
 	uint8_t source; /* enum entry_source */
 	uint8_t reason; /* enum dead_reason */
 	bool flag, asking;
-	bool resent;  /* OP_RESULT: it was sent more than once (a reply may have been lost) */
+	bool resent; /* OP_RESULT: it was sent more than once (a reply may have been lost) */
 	uint16_t svc, slot;
-	uint16_t from; /* shard: sender (shard -> coordinator), or whom the answer is for */
+	uint16_t from;  /* shard: sender (shard -> coordinator), or whom the answer is for */
 	uint32_t retry; /* requeue: count to write */
 	uint64_t handle, tag;
 	int64_t n;
 	mono_ms ms;
 	struct entry_id id;
-	struct text *stream; /* MSG_OP, MSG_LEASE_ACQUIRE, MSG_LOCK_CALL, MSG_EXPIRED: a reference moves with the message */
+	struct text
+		*stream; /* MSG_OP, MSG_LEASE_ACQUIRE, MSG_LOCK_CALL, MSG_EXPIRED: a reference moves with the message */
 	struct field_list *fields; /* MSG_OP replay, MSG_LOCK_CALL dead-add: owned by the receiver */
-	union { /* owned by the receiver */
+	union {                    /* owned by the receiver */
 		struct text *text; /* also: error of a dead letter, value of a lock call */
 		uint8_t *bits;
 		struct service_rules *rules;
@@ -153,8 +154,8 @@ struct shard_event {
 
 enum effect_kind {
 	/* shard */
-	EFF_REDIS,        /* .cmd over .role (.svc for readers) with .tag; .timeout_ms (0 = command timeout; a blocking read: block + command timeout) */
-	EFF_MSG,          /* .msg to the coordinator (shard) or to shard .to (coordinator) */
+	EFF_REDIS, /* .cmd over .role (.svc for readers) with .tag; .timeout_ms (0 = command timeout; a blocking read: block + command timeout) */
+	EFF_MSG,   /* .msg to the coordinator (shard) or to shard .to (coordinator) */
 	EFF_READER_OPEN,  /* .svc: a blocking connection of its own */
 	EFF_READER_CLOSE, /* .svc */
 	/* coordinator */
@@ -178,8 +179,8 @@ struct effect {
 	int64_t n, timeout_ms;
 	struct text *text; /* owned */
 	union {
-		struct cmd cmd;  /* slices point to records that live until the effects have been performed */
-		struct msg msg;  /* moves */
+		struct cmd cmd;         /* slices point to records that live until the effects have been performed */
+		struct msg msg;         /* moves */
 		struct out_frame frame; /* slices likewise; .hold owns what they point to where needed */
 	};
 	struct text *hold, *hold2; /* owned; released after performing */

@@ -97,7 +97,7 @@ void redis_retry(struct redis_conn *c); /* a waiting reconnect happens now; on o
 /* New credentials (copied): used from the next handshake on; when up, AUTH is sent now and a refusal closes (a RESP2 subscriber cannot: it keeps
  * the old ones until it reconnects). */
 void redis_set_auth(struct redis_conn *c, const char *username, const char *password);
-void redis_set_tls(struct redis_conn *c, struct redis_tls *tls); /* from the next attempt on */
+void redis_set_tls(struct redis_conn *c, struct redis_tls *tls);   /* from the next attempt on */
 void redis_set_connect_timeout(struct redis_conn *c, mono_ms ms);  /* likewise */
 void redis_set_maint(struct redis_conn *c, enum redis_maint mode); /* likewise */
 /* Commands waiting, and an attempt to connect, get time at least until then (relaxed window); never shortens. */

@@ -118,7 +118,8 @@ const char *handshake_endpoint_type(const struct redis_conn *c);
 void handshake_reauth(struct redis_conn *c); /* AUTH on a connection that is up */
 
 /* redis_command.c */
-struct cmd *command_new(struct redis_conn *c, enum cmd_kind kind, uint64_t tag, int argc, const char **argv, const size_t *argvlen);
+struct cmd *command_new(
+	struct redis_conn *c, enum cmd_kind kind, uint64_t tag, int argc, const char **argv, const size_t *argvlen);
 /* Takes cmd; needs a wire. */
 void command_send(
 	struct redis_conn *c, struct cmd *cmd, int argc, const char **argv, const size_t *argvlen, mono_ms deadline);
@@ -127,5 +128,5 @@ void command_own(struct redis_conn *c, enum cmd_kind kind, mono_ms deadline, con
 void command_bytes(void *conn, const char *bytes, size_t len); /* wire_events.on_bytes */
 void command_kill_all(struct redis_conn *c);                   /* pending -> dead */
 void command_free_spare(struct redis_conn *c);
-void command_bury(struct redis_conn *c, bool tell);            /* those dead now get their NULL */
-void command_kill(struct redis_conn *c, struct cmd *cmd);      /* one that was never sent -> dead */
+void command_bury(struct redis_conn *c, bool tell);       /* those dead now get their NULL */
+void command_kill(struct redis_conn *c, struct cmd *cmd); /* one that was never sent -> dead */

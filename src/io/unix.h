@@ -43,6 +43,6 @@ void unix_write(struct unix_conn *c, const char *bytes,
 size_t unix_write_pending(const struct unix_conn *c); /* bytes not yet taken by the kernel */
 /* Appends what the kernel has not taken, for somebody who goes on with the descriptor; unix_close(c, false) is to follow at once. */
 void unix_unwritten(const struct unix_conn *c, struct buf *out);
-void unix_close(struct unix_conn *c, bool flush);     /* flush: what was written goes out first, at most 1 s */
+void unix_close(struct unix_conn *c, bool flush);  /* flush: what was written goes out first, at most 1 s */
 void unix_pause(struct unix_conn *c, bool paused); /* stop or go on reading; the peer's end is not seen while paused */
 int unix_conn_fd(const struct unix_conn *c);

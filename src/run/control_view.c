@@ -325,7 +325,8 @@ static void node_row(struct control_req *q, uint16_t i, const char *slots)
 	const struct snapshot *snap = q->d->snapshots[i];
 	struct ctl_connection conns[SNAPSHOT_CONNS + CONN_ROLES];
 	size_t n = 0;
-	conns[n++] = connection(CONN_COMMAND, s->is_up[CONN_COMMAND], said_of(snap, CONN_COMMAND)); /* fresher than the snapshot */
+	conns[n++] = connection(
+		CONN_COMMAND, s->is_up[CONN_COMMAND], said_of(snap, CONN_COMMAND)); /* fresher than the snapshot */
 	if (q->d->config->redis.keyspace_events != CONFIG_KEYSPACE_OFF)
 		conns[n++] = connection(CONN_SUBSCRIBER, s->is_up[CONN_SUBSCRIBER], said_of(snap, CONN_SUBSCRIBER));
 	for (size_t k = 0; snap && k < snap->n_conns && k < SNAPSHOT_CONNS; k++)

@@ -17,7 +17,10 @@ enum { MAIL_LIMIT = 1 << 20, PASSED_MAX = 8192, TRIM_ENTRIES = 4096 };
 
 static void shard_start(struct daemon *d, const struct effect *ef)
 {
-	struct shard_run_opts o = {.index = ef->to, .addr = ef->text->bytes, .rules = d->shard_rules, .node = d->config->node.id,
+	struct shard_run_opts o = {.index = ef->to,
+		.addr = ef->text->bytes,
+		.rules = d->shard_rules,
+		.node = d->config->node.id,
 		.to_coord = d->mail};
 	o.rules.seed += ef->to;
 	setup_redis(d->config, d->password, d->tls, o.rules.consumer, &o.redis);
@@ -57,8 +60,11 @@ static void end(struct daemon *d, int code)
 
 static void say(const struct effect *ef)
 {
-	static const enum log_level levels[] = {[SAY_ERROR] = LOG_ERROR, [SAY_WARN] = LOG_WARN, [SAY_NOTICE] = LOG_NOTICE,
-		[SAY_INFO] = LOG_INFO, [SAY_DEBUG] = LOG_DEBUG};
+	static const enum log_level levels[] = {[SAY_ERROR] = LOG_ERROR,
+		[SAY_WARN] = LOG_WARN,
+		[SAY_NOTICE] = LOG_NOTICE,
+		[SAY_INFO] = LOG_INFO,
+		[SAY_DEBUG] = LOG_DEBUG};
 	log_line(levels[ef->level], "%s", ef->text ? ef->text->bytes : "");
 }
 
@@ -93,7 +99,8 @@ static void perform(struct daemon *d, struct effect *ef)
 		break;
 	case EFF_CTL:
 		if (d->control)
-			control_door_result(d->control, (uint32_t)ef->n, (enum op_result)ef->tag, ef->msg.id, ef->text ? ef->text->bytes : "");
+			control_door_result(d->control, (uint32_t)ef->n, (enum op_result)ef->tag, ef->msg.id,
+				ef->text ? ef->text->bytes : "");
 		break;
 	case EFF_SAY:
 		say(ef);
@@ -139,9 +146,11 @@ bool daemon_ready(struct daemon *d, struct buf *reasons)
 		if (!s->is_on || s->is_leaving)
 			continue;
 		if (!s->is_up[CONN_COMMAND])
-			buf_printf(r, "redis %s: %s\n", c->topo.nodes[i].addr, s->why[0] ? s->why : "not connected yet");
+			buf_printf(
+				r, "redis %s: %s\n", c->topo.nodes[i].addr, s->why[0] ? s->why : "not connected yet");
 		else if (d->config->redis.keyspace_events == CONFIG_KEYSPACE_REQUIRE && !s->is_up[CONN_SUBSCRIBER])
-			buf_printf(r, "redis %s: no keyspace events: %s\n", c->topo.nodes[i].addr, s->why[0] ? s->why : "not subscribed yet");
+			buf_printf(r, "redis %s: no keyspace events: %s\n", c->topo.nodes[i].addr,
+				s->why[0] ? s->why : "not subscribed yet");
 		else
 			continue;
 		ready = false;
@@ -266,7 +275,8 @@ static void stop(struct daemon *d)
 	notify_send("STOPPING=1");
 	if (drain) {
 		char text[80];
-		snprintf(text, sizeof text, "EXTEND_TIMEOUT_USEC=%lld", (long long)(d->config->shutdown.drain_timeout_ms + 10000) * 1000);
+		snprintf(text, sizeof text, "EXTEND_TIMEOUT_USEC=%lld",
+			(long long)(d->config->shutdown.drain_timeout_ms + 10000) * 1000);
 		notify_send(text);
 	}
 	struct coord_event ev = {.kind = COORD_STOP, .flag = drain};
@@ -276,7 +286,8 @@ static void stop(struct daemon *d)
 static void reload_row(void *arg, const char *path, const char *before, const char *after, const char *class)
 {
 	(void)arg;
-	log_line(LOG_NOTICE, "reload: %s: %s -> %s (%s)", path, before ? before : "none", after ? after : "none", class);
+	log_line(
+		LOG_NOTICE, "reload: %s: %s -> %s (%s)", path, before ? before : "none", after ? after : "none", class);
 }
 
 static void on_signal(void *arg, int signo)
@@ -343,7 +354,8 @@ static enum err_code open_doors(struct daemon *d, struct err *err)
 			log_line(LOG_WARN, "descriptor %s from the service manager is not known: ignored", fds[i].name);
 	}
 	mem_free(fds);
-	enum err_code code = worker_door_open(loop_uv(d->loop), d->config, worker_fd, on_worker_event, d, &d->workers, err);
+	enum err_code code =
+		worker_door_open(loop_uv(d->loop), d->config, worker_fd, on_worker_event, d, &d->workers, err);
 	if (!code)
 		code = control_door_open(d, control_fd, &d->control, err);
 	if (!code && d->config->metrics.listen[0])
@@ -356,7 +368,8 @@ static void give_services(struct daemon *d)
 	size_t n = d->config->n_services;
 	struct service_rules **rules = mem_array(n, sizeof(struct service_rules *));
 	for (size_t i = 0; i < n; i++)
-		rules[i] = setup_service(&d->config->services[i], d->config, setup_service_id(&d->ids, d->config->services[i].name));
+		rules[i] = setup_service(
+			&d->config->services[i], d->config, setup_service_id(&d->ids, d->config->services[i].name));
 	struct coord_event ev = {.kind = COORD_SERVICES, .services = rules, .n = n};
 	daemon_step(d, &ev);
 	mem_free(rules);
@@ -384,7 +397,8 @@ static enum err_code open_all(struct daemon *d, struct err *err)
 		return code;
 	struct redis_opts o;
 	setup_redis(d->config, d->password, d->tls, d->shard_rules.consumer, &o);
-	static const struct topo_events events = {.on_slots = on_slots, .on_standalone = on_standalone, .on_failed = on_topo_failed};
+	static const struct topo_events events = {
+		.on_slots = on_slots, .on_standalone = on_standalone, .on_failed = on_topo_failed};
 	d->topo = topo_client_open(loop_uv(d->loop), d->config, &o, &events, d);
 	return ERR_OK;
 }
@@ -433,8 +447,8 @@ int coord_run_main(const char *config_path, struct config *c)
 		log_line(LOG_ERROR, "%s", err.text);
 		d->exit_code = exit_of(code);
 	} else {
-		log_line(LOG_NOTICE, "sluiced " SLUICE_VERSION " node=%s services=%zu workers=%s control=%s", c->node.id, c->n_services,
-			c->workers.socket, c->control.socket);
+		log_line(LOG_NOTICE, "sluiced " SLUICE_VERSION " node=%s services=%zu workers=%s control=%s",
+			c->node.id, c->n_services, c->workers.socket, c->control.socket);
 		give_services(d);
 		loop_run(d->loop);
 		if (d->is_stopping && d->exit_code == 0 && d->config->shutdown.mode == CONFIG_SHUTDOWN_HANDOVER)

@@ -73,5 +73,6 @@ int metrics_http(void *arg, const char *path, struct buf *body, const char **con
 enum err_code control_door_open(struct daemon *d, int fd, struct control_door **out, struct err *err);
 void control_door_close(struct control_door *c);
 /* An operation that a control request waits for has ended (EFF_CTL). */
-void control_door_result(struct control_door *c, uint32_t request, enum op_result result, struct entry_id id, const char *text);
+void control_door_result(
+	struct control_door *c, uint32_t request, enum op_result result, struct entry_id id, const char *text);
 void control_door_tick(struct control_door *c, mono_ms now); /* once a second and after drains: waiting requests */

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+static const char *const roles[CONN_ROLES] = {"command", "reader", "subscriber"};
+
 /* ---- lanes ---- */
 
 struct lane *lane_first(struct lanes *ls)
@@ -106,13 +108,19 @@ static void count_down(struct lanes *ls, const struct err *why, bool was_up)
 
 static void say_down(const struct lanes *ls, const struct lane *l, const struct err *why, bool was_up)
 {
-	static const char *const roles[CONN_ROLES] = {"command", "reader", "subscriber"};
 	if (was_up)
 		log_line(LOG_WARN, "shard=%u redis=%s conn=%s lost: %s", ls->o.index, ls->addr, roles[l->role],
 			why->text);
 	else if (l->role == CONN_COMMAND)
 		log_line(LOG_WARN, "shard=%u redis=%s cannot connect: %s; trying again", ls->o.index, ls->addr,
 			why->text);
+}
+
+void lane_say_lost(const struct lane *l, size_t n)
+{
+	if (n > 0)
+		log_line(LOG_WARN, "shard=%u redis=%s conn=%s was left and ended with commands unanswered n=%zu",
+			l->ls->o.index, l->ls->addr, roles[l->role], n);
 }
 
 static void forget(struct lane_conn **list, struct lane_conn *lc)
@@ -143,6 +151,7 @@ static void on_down(void *arg, struct redis_conn *c, const struct err *why, bool
 		l->next = NULL;
 	else
 		forget(&l->old, lc);
+	lane_say_lost(l, is_next ? 0 : lc->n_lost);
 	lane_conn_close(lc);
 	if (is_next)
 		lane_event(l, HANDOFF_NEW_DOWN, (struct slice){why->text, strlen(why->text)});
@@ -231,6 +240,8 @@ static void on_reply(void *arg, uint64_t index, const redisReply *r)
 	struct lane_conn *lc = arg;
 	struct lanes *ls = lc->ls;
 	struct flight f = flight_end(ls, index);
+	bool is_left = lc->lane && lc != lc->lane->cur && lc != lc->lane->next;
+	lc->n_lost += is_left && !r && !f.is_own;
 	lc->n_open--;
 	if (r)
 		fault_answer((uint32_t)index);

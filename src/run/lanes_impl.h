@@ -7,6 +7,7 @@ struct lane_conn { /* one connection; the callbacks' argument */
 	struct lane *lane; /* NULL: closed, waits for its last NULL replies */
 	struct redis_conn *conn;
 	size_t n_open;          /* replies to come */
+	size_t n_lost;          /* commands without an answer, after it was left */
 	bool is_done;           /* closed, no callback comes any more */
 	struct lane_conn *next; /* of .old, or of .closing */
 };
@@ -58,6 +59,7 @@ struct lane *lane_after(struct lanes *ls, const struct lane *l);
 struct lane_conn *lane_dial(struct lane *l, const struct redis_opts *o);
 /* Ends a connection: what waits on it gets NULL in a later round. */
 void lane_conn_close(struct lane_conn *lc);
+void lane_say_lost(const struct lane *l, size_t n); /* commands that a connection left behind */
 void lane_conn_send(struct lane_conn *lc, const struct cmd *cmd, struct flight f, mono_ms deadline);
 mono_ms lane_timeout(const struct lanes *ls, const struct lane *l, mono_ms now); /* relaxed or not */
 

@@ -70,6 +70,7 @@ static void close_old(struct lane *l)
 		struct lane_conn *lc = l->old;
 		l->old = lc->next;
 		lc->next = NULL;
+		lane_say_lost(l, l->role == CONN_SUBSCRIBER ? 0 : lc->n_lost + lc->n_open);
 		lane_conn_close(lc);
 	}
 	/* What the old one was given and nobody read is found by an audit now. */

@@ -233,7 +233,8 @@ static void handoff_counters(struct page *p)
 	for (uint16_t k = 0; k < p->d->n_shards; k++)
 		if (addr_of(p, k))
 			hist_merge(&duration, &p->d->snapshots[k]->handoff.m.duration);
-	metrics_head(p->out, "sluice_handoff_duration_seconds", "histogram", "Notification until the new connection serves, each connection");
+	metrics_head(p->out, "sluice_handoff_duration_seconds", "histogram",
+		"Notification until the new connection serves, each connection");
 	metrics_hist(p->out, "sluice_handoff_duration_seconds", "", "", "", &duration);
 }
 
@@ -243,7 +244,8 @@ static void maintenance(struct page *p)
 		const char *name, *help;
 		size_t field;
 	} gauges[] = {
-		{"sluice_relaxed_connections", "Connections with relaxed timeouts", offsetof(struct snapshot_handoff, n_relaxed)},
+		{"sluice_relaxed_connections", "Connections with relaxed timeouts",
+			offsetof(struct snapshot_handoff, n_relaxed)},
 		{"sluice_handoff_queue", "Handoffs that wait for a place", offsetof(struct snapshot_handoff, n_queued)},
 		{"sluice_handoffs_active", "Connections that are moving", offsetof(struct snapshot_handoff, n_active)},
 	};
@@ -262,8 +264,8 @@ static void maintenance(struct page *p)
 	metrics_head(p->out, "sluice_circuit_breaker_open", "gauge", "Addresses to which no connection is tried");
 	for (uint16_t k = 0; k < p->d->n_shards; k++)
 		if (addr_of(p, k))
-			metrics_u64(
-				p->out, "sluice_circuit_breaker_open", "redis", addr_of(p, k), "", p->d->snapshots[k]->handoff.n_breakers_open);
+			metrics_u64(p->out, "sluice_circuit_breaker_open", "redis", addr_of(p, k), "",
+				p->d->snapshots[k]->handoff.n_breakers_open);
 }
 
 static void lag(struct page *p)

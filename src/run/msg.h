@@ -7,9 +7,9 @@
 #include "io/redis.h"
 
 enum run_msg_kind {
-	RUN_CORE,     /* .core: what it owns moves to the receiver */
-	RUN_QUIT,     /* coordinator -> shard: close everything, end the thread */
-	RUN_AUTH,     /* coordinator -> shard: .username .password (owned; wiped and freed by the receiver) for all connections */
+	RUN_CORE, /* .core: what it owns moves to the receiver */
+	RUN_QUIT, /* coordinator -> shard: close everything, end the thread */
+	RUN_AUTH, /* coordinator -> shard: .username .password (owned; wiped and freed by the receiver) for all connections */
 	RUN_TLS,      /* coordinator -> shard: .tls (a reference moves) */
 	RUN_TIMEOUTS, /* coordinator -> shard: .command_timeout_ms */
 	RUN_MAINT,    /* coordinator -> shard: .maint: rules at once, the mode from the next connections on */
@@ -23,9 +23,9 @@ struct snapshot_conn {
 	bool is_up;
 	uint16_t svc; /* readers */
 	bool is_relaxed;
-	uint8_t handoff; /* enum handoff_state */
-	uint8_t maint;   /* enum redis_maint_state */
-	uint8_t n_old;   /* connections that were left and not closed yet */
+	uint8_t handoff;                /* enum handoff_state */
+	uint8_t maint;                  /* enum redis_maint_state */
+	uint8_t n_old;                  /* connections that were left and not closed yet */
 	char endpoint[HANDOFF_ADDRESS]; /* dialled */
 };
 /* "idle" "relaxed" "handing-off" "draining" (lanes_move.c) */
@@ -33,7 +33,7 @@ const char *snapshot_conn_word(const struct snapshot_conn *c);
 
 struct snapshot_handoff {
 	uint32_t n_active, n_queued, n_relaxed, n_breakers_open;
-	uint8_t breaker; /* enum breaker_state: the worst */
+	uint8_t breaker;                        /* enum breaker_state: the worst */
 	char breaker_endpoint[HANDOFF_ADDRESS]; /* of it; "" = all closed */
 	struct metrics_handoff m;
 };

@@ -87,7 +87,8 @@ void setup_coord(const struct config *c, uint64_t incarnation, struct coord_rule
 
 void setup_shard(const struct config *c, uint64_t incarnation, struct shard_rules *out)
 {
-	*out = (struct shard_rules){.incarnation = incarnation, .command_timeout_ms = c->redis.command_timeout_ms, .db = (int)c->redis.db};
+	*out = (struct shard_rules){
+		.incarnation = incarnation, .command_timeout_ms = c->redis.command_timeout_ms, .db = (int)c->redis.db};
 	for (size_t i = 0; i < c->n_services; i++)
 		out->command_timeout_ms = mono_min(out->command_timeout_ms, c->services[i].command_timeout_ms);
 	out->events_on = c->redis.keyspace_events != CONFIG_KEYSPACE_OFF;
@@ -115,11 +116,13 @@ void setup_handoff(const struct config *c, struct handoff_rules *out)
 enum redis_maint setup_maint(const struct config *c)
 {
 	static const enum redis_maint maint[] = {[CONFIG_MAINTENANCE_DISABLED] = REDIS_MAINT_OFF,
-		[CONFIG_MAINTENANCE_ENABLED] = REDIS_MAINT_REQUIRED, [CONFIG_MAINTENANCE_AUTO] = REDIS_MAINT_AUTO};
+		[CONFIG_MAINTENANCE_ENABLED] = REDIS_MAINT_REQUIRED,
+		[CONFIG_MAINTENANCE_AUTO] = REDIS_MAINT_AUTO};
 	return maint[c->maintenance.mode];
 }
 
-void setup_redis(const struct config *c, const char *password, struct redis_tls *tls, const char *client_name, struct redis_opts *out)
+void setup_redis(const struct config *c, const char *password, struct redis_tls *tls, const char *client_name,
+	struct redis_opts *out)
 {
 	*out = (struct redis_opts){.tls = tls,
 		.username = c->redis.username,
@@ -141,7 +144,9 @@ enum err_code setup_tls(const struct config *c, struct redis_tls **out, struct e
 	*out = NULL;
 	if (!c->redis.tls.enabled)
 		return ERR_OK;
-	struct redis_tls_files files = {.ca_file = c->redis.tls.ca_file, .cert_file = c->redis.tls.cert_file,
-		.key_file = c->redis.tls.key_file, .server_name = c->redis.tls.server_name};
+	struct redis_tls_files files = {.ca_file = c->redis.tls.ca_file,
+		.cert_file = c->redis.tls.cert_file,
+		.key_file = c->redis.tls.key_file,
+		.server_name = c->redis.tls.server_name};
 	return redis_tls_new(&files, out, err);
 }

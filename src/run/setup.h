@@ -21,7 +21,8 @@ void setup_shard(const struct config *c, uint64_t incarnation, struct shard_rule
 void setup_handoff(const struct config *c, struct handoff_rules *out);
 enum redis_maint setup_maint(const struct config *c);
 /* Strings in out point into c and password; tls is only copied. */
-void setup_redis(const struct config *c, const char *password, struct redis_tls *tls, const char *client_name, struct redis_opts *out);
+void setup_redis(const struct config *c, const char *password, struct redis_tls *tls, const char *client_name,
+	struct redis_opts *out);
 /* ERR_OK with *out = NULL when TLS is off. */
 enum err_code setup_tls(const struct config *c, struct redis_tls **out, struct err *err);
 uint64_t setup_incarnation(void);

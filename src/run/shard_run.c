@@ -92,15 +92,19 @@ static void answer_unsent(struct shard_run *s)
 	while (s->n_unsent) {
 		struct unsent u = s->unsent[--s->n_unsent];
 		struct reply none = {.kind = REPLY_NONE};
-		struct shard_event ev = {.kind = SHARD_REPLY, .role = u.role, .svc = u.svc, .tag = u.tag, .reply = &none};
+		struct shard_event ev = {
+			.kind = SHARD_REPLY, .role = u.role, .svc = u.svc, .tag = u.tag, .reply = &none};
 		step(s, &ev);
 	}
 }
 
 static void say(const struct effect *ef)
 {
-	static const enum log_level levels[] = {[SAY_ERROR] = LOG_ERROR, [SAY_WARN] = LOG_WARN, [SAY_NOTICE] = LOG_NOTICE,
-		[SAY_INFO] = LOG_INFO, [SAY_DEBUG] = LOG_DEBUG};
+	static const enum log_level levels[] = {[SAY_ERROR] = LOG_ERROR,
+		[SAY_WARN] = LOG_WARN,
+		[SAY_NOTICE] = LOG_NOTICE,
+		[SAY_INFO] = LOG_INFO,
+		[SAY_DEBUG] = LOG_DEBUG};
 	log_line(levels[ef->level], "%s", ef->text ? ef->text->bytes : "");
 }
 
@@ -259,12 +263,13 @@ static void send_snapshot(struct shard_run *s, mono_ms now)
 	sn->lag = s->lag;
 	lanes_snapshot(s->lanes, sn);
 	for (size_t i = 0; i < SERVICES_MAX; i++) {
-		const struct metrics_service *m = s->names[i].used ? shard_service_metrics(s->core, s->names[i].svc) : NULL;
+		const struct metrics_service *m =
+			s->names[i].used ? shard_service_metrics(s->core, s->names[i].svc) : NULL;
 		if (!m)
 			continue;
 		struct shard_lengths len = shard_lengths(s->core, s->names[i].svc);
-		sn->services[sn->n_services++] = (struct snapshot_service){.svc = s->names[i].svc, .lbs = len.lbs, .pending = len.pending,
-			.dlq = len.dlq, .m = *m};
+		sn->services[sn->n_services++] = (struct snapshot_service){
+			.svc = s->names[i].svc, .lbs = len.lbs, .pending = len.pending, .dlq = len.dlq, .m = *m};
 	}
 	struct run_msg rm = {.kind = RUN_SNAPSHOT, .shard = s->index, .snapshot = sn};
 	if (!mailbox_send(s->to_coord, &rm, false))

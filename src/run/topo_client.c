@@ -67,7 +67,8 @@ static void ask_role(struct topo_client *t)
 	struct command_self self = {.consumer = "", .node = ""};
 	command_encode(t->argv, &c, NULL, &self);
 	fault_point("send", "role");
-	redis_send(t->conn, CMD_ROLE, command_argc(t->argv), command_args(t->argv), command_lens(t->argv), mono_now() + t->timeout_ms);
+	redis_send(t->conn, CMD_ROLE, command_argc(t->argv), command_args(t->argv), command_lens(t->argv),
+		mono_now() + t->timeout_ms);
 }
 
 static void standalone(struct topo_client *t)
@@ -87,7 +88,8 @@ static void learn(struct topo_client *t, const struct slot_range *ranges, size_t
 	t->n_addrs = t->n_configured;
 	for (size_t i = 0; i < n && t->n_addrs < TOPO_ADDRS_MAX; i++) {
 		char addr[300];
-		snprintf(addr, sizeof addr, strchr(ranges[i].host, ':') ? "[%s]:%u" : "%s:%u", ranges[i].host, (unsigned)ranges[i].port);
+		snprintf(addr, sizeof addr, strchr(ranges[i].host, ':') ? "[%s]:%u" : "%s:%u", ranges[i].host,
+			(unsigned)ranges[i].port);
 		bool known = false;
 		for (size_t k = 0; k < t->n_addrs && !known; k++)
 			known = strcmp(t->addrs[k], addr) == 0;
@@ -137,7 +139,7 @@ static void on_reply(void *arg, uint64_t tag, const redisReply *raw)
 		r.text = (struct slice){"no slot is assigned", 19};
 		refused(t, &r, "CLUSTER SLOTS");
 	} else if (tag == CMD_SLOTS && r.kind == REPLY_ERROR && t->mode == CONFIG_TOPOLOGY_AUTO &&
-		(r.error == RERR_NO_CLUSTER || r.error == RERR_OPERATOR)) {
+		   (r.error == RERR_NO_CLUSTER || r.error == RERR_OPERATOR)) {
 		ask_role(t);
 	} else if (tag == CMD_ROLE && r.kind == REPLY_TEXT && r.text.len == 6 && memcmp(r.text.p, "master", 6) == 0) {
 		standalone(t);
@@ -195,7 +197,8 @@ static void on_push(void *arg, struct redis_conn *c, const redisReply *reply)
 		uv_timer_start(&t->move, on_move, n.endpoint[0] ? 0 : half, 0);
 }
 
-struct topo_client *topo_client_open(uv_loop_t *loop, const struct config *c, const struct redis_opts *opts, const struct topo_events *ev, void *arg)
+struct topo_client *topo_client_open(
+	uv_loop_t *loop, const struct config *c, const struct redis_opts *opts, const struct topo_events *ev, void *arg)
 {
 	static const struct redis_events events = {.on_up = on_up, .on_down = on_down, .on_push = on_push};
 	struct topo_client *t = mem_alloc(sizeof *t);

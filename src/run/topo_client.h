@@ -16,7 +16,8 @@ struct topo_events {
 	void (*on_failed)(void *arg, const struct err *why);
 };
 
-struct topo_client *topo_client_open(uv_loop_t *loop, const struct config *c, const struct redis_opts *opts, const struct topo_events *ev, void *arg);
+struct topo_client *topo_client_open(uv_loop_t *loop, const struct config *c, const struct redis_opts *opts,
+	const struct topo_events *ev, void *arg);
 void topo_client_ask(struct topo_client *t); /* one answer by one of the callbacks, in a later round */
 void topo_client_set_auth(struct topo_client *t, const char *username, const char *password);
 void topo_client_set_tls(struct topo_client *t, struct redis_tls *tls);

@@ -142,14 +142,19 @@ static void on_accept(void *arg, struct unix_conn *c, const struct unix_peer *pe
 	char key[33];
 	rng_secure(r, sizeof r);
 	snprintf(key, sizeof key, "%016llx%016llx", (unsigned long long)r[0], (unsigned long long)r[1]);
-	struct coord_event ev = {.kind = COORD_ACCEPT, .session = w->id, .pid = peer->pid, .uid = peer->uid,
-		.flag = is_allowed(d, peer->uid), .text = {key, 32}};
+	struct coord_event ev = {.kind = COORD_ACCEPT,
+		.session = w->id,
+		.pid = peer->pid,
+		.uid = peer->uid,
+		.flag = is_allowed(d, peer->uid),
+		.text = {key, 32}};
 	tell(d, &ev);
 }
 
 static void bad_input(struct worker_door *d, uint64_t session, enum frame_error error, const char *text)
 {
-	struct coord_event ev = {.kind = COORD_BAD_INPUT, .session = session, .error = error, .text = {text, strlen(text)}};
+	struct coord_event ev = {
+		.kind = COORD_BAD_INPUT, .session = session, .error = error, .text = {text, strlen(text)}};
 	tell(d, &ev);
 }
 
@@ -242,10 +247,25 @@ enum err_code worker_door_adopt(struct worker_door *d, int fd, const struct stat
 	if (r->input.len)
 		frame_splitter_feed(&w->splitter, r->input.p, r->input.len);
 	unix_write(c, r->output.p, r->output.len);
-	struct frame f = {.kind = FRAME_HELLO, .v = 1, .credits = r->credits, .name = r->name, .has_services = r->has_services,
-		.services = r->services, .n_services = r->n_services, .session = r->key, .resume = r->leases, .n_resume = r->n_leases};
-	struct coord_event ev = {.kind = COORD_ADOPT, .session = w->id, .pid = w->pid, .uid = r->uid, .flag = is_allowed(d, r->uid),
-		.text = r->key, .frame = &f, .until = r->told_until, .n = (size_t)r->n_pings};
+	struct frame f = {.kind = FRAME_HELLO,
+		.v = 1,
+		.credits = r->credits,
+		.name = r->name,
+		.has_services = r->has_services,
+		.services = r->services,
+		.n_services = r->n_services,
+		.session = r->key,
+		.resume = r->leases,
+		.n_resume = r->n_leases};
+	struct coord_event ev = {.kind = COORD_ADOPT,
+		.session = w->id,
+		.pid = w->pid,
+		.uid = r->uid,
+		.flag = is_allowed(d, r->uid),
+		.text = r->key,
+		.frame = &f,
+		.until = r->told_until,
+		.n = (size_t)r->n_pings};
 	tell(d, &ev);
 	return ERR_OK;
 }
@@ -312,8 +332,8 @@ void worker_door_limits(struct worker_door *d, const struct config *c)
 		memcpy(d->uids, c->workers.allow_uids.items, d->n_uids * sizeof *d->uids);
 }
 
-enum err_code worker_door_open(uv_loop_t *loop, const struct config *c, int fd, worker_event_fn *fn, void *arg, struct worker_door **out,
-	struct err *err)
+enum err_code worker_door_open(uv_loop_t *loop, const struct config *c, int fd, worker_event_fn *fn, void *arg,
+	struct worker_door **out, struct err *err)
 {
 	struct worker_door *d = mem_alloc(sizeof *d);
 	d->loop = loop;
@@ -326,7 +346,8 @@ enum err_code worker_door_open(uv_loop_t *loop, const struct config *c, int fd, 
 	rng_secure(&seed, sizeof seed);
 	map_init(&d->conns, same_id, seed);
 	worker_door_limits(d, c);
-	enum err_code code = unix_listen(loop, c->workers.socket, fd, (mode_t)c->workers.mode, c->workers.group, &events, d, &d->listener, err);
+	enum err_code code = unix_listen(
+		loop, c->workers.socket, fd, (mode_t)c->workers.mode, c->workers.group, &events, d, &d->listener, err);
 	if (code) {
 		worker_door_close(d);
 		return code;

@@ -13,8 +13,8 @@ struct worker_door;
 typedef void worker_event_fn(void *arg, struct coord_event *ev);
 
 /* fd >= 0: a listening socket from the service manager. */
-enum err_code worker_door_open(uv_loop_t *loop, const struct config *c, int fd, worker_event_fn *fn, void *arg, struct worker_door **out,
-	struct err *err);
+enum err_code worker_door_open(uv_loop_t *loop, const struct config *c, int fd, worker_event_fn *fn, void *arg,
+	struct worker_door **out, struct err *err);
 void worker_door_limits(struct worker_door *d, const struct config *c); /* after a reload */
 void worker_door_send(struct worker_door *d, uint64_t session, const struct out_frame *f);
 /* After a turn's effects: tells the coordinator of sessions that do not read. */

@@ -1,9 +1,9 @@
 /* test_planted - tests of the test: bugs planted by translating what passes through the world must be found each time.
- * One seed shows a bug now and then; any hundred of seeds must show it. */
+ * One seed shows a bug now and then; any block of seeds must show it. */
 #include "sim/world_run.h"
 #include <criterion/criterion.h>
 
-enum { BLOCKS = 5, BLOCK = 150 };
+enum { BLOCKS = 5, BLOCK = 400 };
 
 static void must_be_found(enum world_bug bug)
 {

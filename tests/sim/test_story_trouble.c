@@ -211,7 +211,6 @@ Test(story, a_slot_moves_and_its_lease_with_it, .init = three_masters, .fini = s
 	server_move_slot(&W, e->lock_slot, &W.servers[(W.owner[e->lock_slot] + 1) % 3], 5000);
 	story_for(10000);
 	expect_story("[  2020] slot 10893 moves from redis 1 to 2\n"
-		     "[  4605] d0 shard=1 slot=10893 ask=10.0.0.3:6379\n"
 		     "[ 10539] w0 done 1520-0\n"
 		     "[ 10540] d0.s0 done s1 1520-0\n"
 		     "[ 10549] w0 < ok 1520-0 for=done outcome=done\n"

@@ -201,7 +201,8 @@ struct world {
 	struct world_opts o;
 	mono_ms now;
 	uint64_t order;
-	uint32_t n_events;
+	uint32_t n_events; /* in this second */
+	mono_ms second;
 	struct heap events;
 	struct rng rng, faults;
 	struct server servers[WORLD_SERVERS];

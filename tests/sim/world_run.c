@@ -132,7 +132,7 @@ static void show(struct world *w)
 {
 	for (uint16_t i = 0; i < w->o.n_services; i++)
 		show_rest(w, i);
-	size_t from = w->trace.len > 6000000 ? w->trace.len - 6000000 : 0;
+	size_t from = w->trace.len > 600000 ? w->trace.len - 600000 : 0;
 	if (w->trace.data)
 		fputs(w->trace.data + from, stderr);
 	fprintf(stderr, "seed %llu: %s\n", (unsigned long long)w->o.seed, w->failed ? w->why : "fine");

@@ -33,7 +33,7 @@ class Sweep:
         self.points = [p for p in known if re.search(points, p) and p not in BY_CHANCE]
         self.cluster = t.cluster()
         self.single = None
-        if any(p.endswith((".wait", ".config_set_events")) for p in self.points):
+        if any(p.endswith(".wait") for p in self.points):
             self.single = t.redis()
             t.redis(args=["--replicaof", self.single.host, str(self.single.port)])
         self.lock_time, self.lock_keys = {}, {}
@@ -88,7 +88,8 @@ def pause(seconds):
 class Scenario:
     def __init__(self, sweep, i, point):
         self.sweep, self.t, self.i, self.point, self.what = sweep, sweep.t, i, point, point.split(".", 1)[1]
-        self.svc, self.redis = f"f{i}", sweep.single if self.is_for("wait", "config_set_events") else sweep.cluster
+        self.svc = f"f{i}"
+        self.redis = sweep.single if self.is_for("wait") else sweep.t.redis() if self.is_for("config_set_events") else sweep.cluster
         self.db, self.lbs, self.group = self.redis.db, f"{self.svc}-input", f"{self.svc}-group"
         self.far_dlq = self.is_for("dead_add", "dead_read")
         self.dlq = f"{self.svc}-input-dlq" if self.far_dlq else f"{{{self.lbs}}}-dlq"  # another slot, or the same
@@ -289,8 +290,6 @@ class Scenario:
         for _ in self.drive():
             if self.is_hit():
                 break
-            if self.is_for("config_set_events"):  # it finds flags to be set, whatever the other daemon does
-                self.db.cmd("CONFIG", "SET", "notify-keyspace-events", "")
             yield
         yield from until(self.is_hit, 15, "the point is passed")
         assert f"fault point {self.point} passed" in self.armed.log, f"it ended by itself: {self.armed.proc.poll()}"

@@ -147,9 +147,31 @@ def test_ten_moves_under_load(t):
     wait_metric(t, d, 10, 5, "sluice_handoffs_total", result="ok")
     assert metric(d, "sluice_handoffs_total") == 10
     assert metric(d, "sluice_maintenance_notifications_total", kind="moving", result="acted") == 10
-    for word in ("lost", "revoke", "cannot"):
+    for word in ("lost", "revoke", "cannot", "unanswered"):
         assert word not in d.log, [x for x in d.log.splitlines() if word in x][:5]
     assert d.log.count(" done: moved=") == 10
+
+
+@limit(60)
+@rows("S: no event is lost and none doubled when the old side delivers late, or the new side subscribes late")
+def test_slow_sides(t):
+    r, g, d, _ = setup(t)
+    load = Stream(r, entries=0)
+    for n, (old_lag, new_lag) in enumerate([({"down": 200}, {}), ({}, {"up": 700})]):
+        old, new = g[n % 2], g[(n + 1) % 2]
+        old.ask("lag", ms=old_lag)
+        new.ask("lag", ms=new_lag)
+        time.sleep(0.5)
+        old.push(moving(n, 5, new.endpoint))
+        t.wait(lambda: all_there(new) and not all_there(old), 10)
+        time.sleep(1)
+    load.stop()
+    time.sleep(0.3)
+    load.touch(0, load.n_events // 50, 50)
+    time.sleep(2.5)
+    n = metric(d, "sluice_keyspace_events_total", result="ok")
+    assert n == load.n_events, f"{n} events of {load.n_events}"
+    assert metric(d, "sluice_redis_reconnects_total") == 0
 
 
 @limit(60)

@@ -158,13 +158,15 @@ class Gate:
     def __init__(self, name, host, port, upstream, mode="normal", cert=None, key=None, rewrite=()):
         self.name, self.host, self.port, self.upstream, self.mode = name, host, port, upstream, mode
         self.rewrite, self.conns, self.tasks, self.counts, self.replay = list(rewrite), [], {}, {}, ""
-        self.server, self.stalled_until = None, 0
+        self.server, self.stalled_until, self.lag = None, 0, {}
         self.ssl = None
         if cert:
             self.ssl = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self.ssl.load_cert_chain(cert, key)
 
-    async def stall(self, _way):
+    async def stall(self, way):
+        if self.lag.get(way):
+            await asyncio.sleep(self.lag[way] / 1000)
         while (left := self.stalled_until - now_ms()) > 0:
             await asyncio.sleep(left / 1000)
 
@@ -217,6 +219,8 @@ async def serve():
             g.replay = q["data"]
         elif op == "stall":
             g.stalled_until = now_ms() + q["ms"]
+        elif op == "lag":
+            g.lag = q["ms"]
         elif op == "close":
             g.close()
         elif op == "refuse":

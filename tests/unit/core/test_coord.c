@@ -471,3 +471,22 @@ Test(coord, a_reader_that_followed_an_ask_comes_home_when_the_slot_stays, .init 
 	cr_assert_eq(s->reader_shard, 0, "it asks there for ever");
 	cr_assert_not(s->reader_asking);
 }
+
+Test(coord, a_node_behind_an_ask_that_dies_is_given_up, .init = story_begin, .fini = story_down)
+{
+	struct slot_range r[] = {{.from = 0, .to = 16383, .port = 1, .host = "a"}};
+	story_services(1, 100);
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = r, .n = 1});
+	const struct coord_service *s = &W.c->services[0];
+	story_from_shard(
+		(struct msg){.kind = MSG_MOVED, .from = 0, .slot = 5, .asking = true, .text = text_new("b:1", 3)});
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = r, .n = 1});
+	cr_assert_eq(s->reader_shard, 1, "it has had no time to connect");
+	W.now += 1500;
+	story_from_shard((struct msg){.kind = MSG_CONN, .from = 1, .conn = CONN_COMMAND});
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = r, .n = 1});
+	cr_assert_eq(s->reader_shard, 0, "it waits there for ever");
+	story_from_shard((struct msg){.kind = MSG_EMPTY, .from = 1});
+	story_from_shard((struct msg){.kind = MSG_STOPPED, .from = 1});
+	cr_assert_not(W.c->shards[1].is_on);
+}

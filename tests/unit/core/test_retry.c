@@ -66,10 +66,11 @@ Test(retry, requeue_tells_the_new_id, .init = story_up, .fini = story_down)
 	story_int(CMD_REQUEUE, 0);
 	op(CMD_REQUEUE);
 	story_int(CMD_REQUEUE, 2);
-	expect_story("[ 1000] requeue s1 7-0 consumer=redis-consumer-me retry=2 idle=0\n[ 1000] > op requeue done 8-0\n"
-		     "[ 1000] requeue s1 7-0 consumer=redis-consumer-me retry=2 idle=0\n[ 1000] > op requeue gone\n"
-		     "[ 1000] requeue s1 7-0 consumer=redis-consumer-me retry=2 idle=0\n[ 1000] > op requeue not_ours\n"
-		     "[ 1000] requeue s1 7-0 consumer=redis-consumer-me retry=2 idle=0\n[ 1000] > op requeue deleted\n");
+	expect_story(
+		"[ 1000] requeue s1 7-0 consumer=redis-consumer-me retry=2 idle=0\n[ 1000] > op requeue done 8-0\n"
+		"[ 1000] requeue s1 7-0 consumer=redis-consumer-me retry=2 idle=0\n[ 1000] > op requeue gone\n"
+		"[ 1000] requeue s1 7-0 consumer=redis-consumer-me retry=2 idle=0\n[ 1000] > op requeue not_ours\n"
+		"[ 1000] requeue s1 7-0 consumer=redis-consumer-me retry=2 idle=0\n[ 1000] > op requeue deleted\n");
 }
 
 Test(retry, dead_letter_in_the_same_slot_is_one_script, .init = story_up, .fini = story_down)
