@@ -100,7 +100,12 @@ static void simple(struct bench *b, const struct options *o, const char *id, con
 {
 	if (!is_wanted(o, id))
 		return;
-	struct report_case *c = report_case(&b->report, id, title);
+	char scaled[100];
+	if (b->scale == 1)
+		snprintf(scaled, sizeof scaled, "%s", title);
+	else
+		snprintf(scaled, sizeof scaled, "%s; numbers x %g", title, b->scale);
+	struct report_case *c = report_case(&b->report, id, scaled);
 	for (int i = 0; i < repeats; i++)
 		run(b, c);
 	finish(b, c);
