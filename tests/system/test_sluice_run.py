@@ -279,7 +279,8 @@ def test_commands_inherit_no_descriptors_and_plain_signals(w):
     w.daemon.receive("done")
     fds = w.read("fds")
     assert "socket:" not in fds and "signalfd" not in fds and fds.count("->") == 4, fds  # 3 is ls's directory
-    assert [int(line.split()[1], 16) for line in w.read("signals").splitlines()] == [0, 0], w.read("signals")
+    # 32 and 33 are libc's own, nobody else can set them
+    assert [int(line.split()[1], 16) & ~(3 << 31) for line in w.read("signals").splitlines()] == [0, 0], w.read("signals")
 
 
 def test_what_a_command_leaves_behind_ends_with_it(w):
