@@ -101,6 +101,9 @@ def run_one(test, root, scale, log_dir):
             text += f"--- {os.path.basename(path)}\n{tail(path, 60)}"
         for path in sorted(glob.glob(f"{dir}/*/log")):
             text += f"--- {path[len(dir) + 1:]}\n{tail(path, 15)}"
+    else:
+        with open(out, errors="replace") as f:  # measured figures
+            text = "".join(x for x in f if x.startswith("= "))
     if log_dir:
         shutil.copytree(dir, os.path.join(log_dir, name), dirs_exist_ok=True, ignore_dangling_symlinks=True,
                         ignore=lambda d, names: [n for n in names if n.endswith("sock") or n.endswith(".aof") or n.endswith(".rdb")])
@@ -147,7 +150,7 @@ def main():
                 name, ok, secs, text = j.result()
                 for row in rows.get(name, ()) if ok else ():
                     print(f"| {row}")
-                print(f"ok {name} ({secs:.1f})" if ok else f"{text}FAILED {name} ({secs:.1f})", flush=True)
+                print(f"{text}ok {name} ({secs:.1f})" if ok else f"{text}FAILED {name} ({secs:.1f})", flush=True)
                 if not ok:
                     failed.append(name)
         again, failed = ([] if o.no_second_try else failed), (failed if o.no_second_try else [])
