@@ -68,6 +68,8 @@ def told(journal):
             until = f["until_ms"]
         if t == "assign" and r["d"] == "in":
             end(f["lease"], ms, "again")
+            if f.get("until_ms", ms) < ms:  # read after its fence (the worker was stopped): it never begins
+                continue
             open_[f["lease"]] = {"service": f["service"], "stream": f["stream"], "id": f["id"], "lease": f["lease"],
                                  "w": r["w"], "start": ms, "limit": None, "token": f.get("token")}
         elif r["d"] == "out" and t in ENDS + ("dead",):
