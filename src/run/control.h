@@ -87,6 +87,8 @@ struct view_match {
 };
 void view_match_init(struct view_match *m, const char *text, uint16_t svc);
 bool view_matches(const struct view_match *m, const struct entry *e);
+/* What the request names, in the service it names; false: no such service, the request is answered. */
+bool control_match(struct control_req *q, struct view_match *m);
 /* The lock's key; caller frees. */
 char *view_lock_key(const struct entry *e);
 mono_ms view_down_ms(const struct control_door *door, uint16_t shard, mono_ms now); /* -1 = it is up */

@@ -143,15 +143,9 @@ static bool give_back(struct control_req *q, uint64_t handle)
 
 void control_give_back(struct control_req *q)
 {
-	uint16_t svc = SERVICE_NONE;
-	if (q->r.service) {
-		const struct coord_service *s = control_service(q, q->r.service);
-		if (!s)
-			return;
-		svc = s->svc;
-	}
 	struct view_match m;
-	view_match_init(&m, q->r.stream, svc);
+	if (!control_match(q, &m))
+		return;
 	const struct ledger *l = &q->d->core->ledger;
 	uint64_t *handles = NULL;
 	size_t n = 0, n_done = 0;

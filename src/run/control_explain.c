@@ -247,15 +247,9 @@ static void explain_entry(struct control_req *q, const struct entry *e)
 
 void control_explain(struct control_req *q)
 {
-	uint16_t svc = SERVICE_NONE;
-	if (q->r.service) {
-		const struct coord_service *s = control_service(q, q->r.service);
-		if (!s)
-			return;
-		svc = s->svc;
-	}
 	struct view_match m;
-	view_match_init(&m, q->r.stream, svc);
+	if (!control_match(q, &m))
+		return;
 	size_t n = 0;
 	for (int pass = 0; pass < 2; pass++) { /* what runs first */
 		uint32_t pos = 0;

@@ -229,17 +229,24 @@ static void show_entry(struct control_req *q, const struct entry *e)
 	mem_free(lock);
 }
 
-void control_show(struct control_req *q)
+bool control_match(struct control_req *q, struct view_match *m)
 {
 	uint16_t svc = SERVICE_NONE;
 	if (q->r.service) {
 		const struct coord_service *s = control_service(q, q->r.service);
 		if (!s)
-			return;
+			return false;
 		svc = s->svc;
 	}
+	view_match_init(m, q->r.stream, svc);
+	return true;
+}
+
+void control_show(struct control_req *q)
+{
 	struct view_match m;
-	view_match_init(&m, q->r.stream, svc);
+	if (!control_match(q, &m))
+		return;
 	uint32_t pos = 0;
 	size_t n = 0;
 	for (const struct entry *e; (e = ledger_next(&q->d->core->ledger, &pos));) {
