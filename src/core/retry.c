@@ -97,8 +97,7 @@ void retry_next(struct retry *r, struct op *op, enum cmd_kind command)
 static uint16_t slot_of(const struct shard_ctx *c, const struct op *op)
 {
 	const struct service_rules *r = ctx_service(c, op->svc)->rules;
-	bool is_dlq = op->kind == CMD_DLQ_RANGE || op->kind == CMD_DLQ_DEL || op->kind == CMD_DEAD_ADD;
-	return is_dlq ? r->dlq_slot : r->lbs_slot;
+	return op->kind == CMD_DEAD_ADD ? r->dlq_slot : r->lbs_slot;
 }
 
 static enum cmd_kind first_command(const struct shard_ctx *c, const struct op *op)

@@ -174,15 +174,12 @@ static void on_lock(struct retry *r, struct shard_ctx *c, struct op *op, struct 
 		retry_finish(r, c, op, op->command == CMD_LOCK || is_mine ? OP_DONE : OP_GONE, NULL);
 }
 
-static void on_entries(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
+static void on_fetch(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
 {
-	bool is_empty = !reply->entries || reply->entries->n == 0;
-	if (is_empty && op->kind == CMD_FETCH) {
+	if (!reply->entries || reply->entries->n == 0) {
 		retry_finish(r, c, op, OP_GONE, reply);
 		return;
 	}
-	if (!reply->entries)
-		reply->entries = mem_alloc(sizeof *reply->entries);
 	bool is_taken = op->whom == OP_FOR_COORD;
 	retry_finish(r, c, op, OP_DONE, reply);
 	if (is_taken)
@@ -195,8 +192,7 @@ static answer_fn *const answers[CMD_N] = {
 	[CMD_REQUEUE] = on_requeue,
 	[CMD_DEAD] = on_dead,
 	[CMD_ACK_DEL] = on_ack_del,
-	[CMD_FETCH] = on_entries,
-	[CMD_DLQ_RANGE] = on_entries,
+	[CMD_FETCH] = on_fetch,
 	[CMD_LOCK] = on_lock,
 };
 
@@ -211,12 +207,6 @@ static void again(struct retry *r, struct shard_ctx *c, struct op *op, mono_ms f
 	op->at = c->now + ctx_backoff(c, op->tries, first, cap);
 	op->tries = (uint8_t)(op->tries < 100 ? op->tries + 1 : op->tries);
 	retry_set_timer(r, op);
-}
-
-/* An operator waits for these: what the server says is the answer. */
-static bool is_by_hand(enum cmd_kind kind)
-{
-	return kind == CMD_ADD || kind == CMD_DLQ_RANGE || kind == CMD_DLQ_DEL || kind == CMD_REPLAY;
 }
 
 /* A WAIT speaks of its own connection only: what was done before is asked again over the new one. */
@@ -282,7 +272,7 @@ void retry_reply(struct retry *r, struct shard_ctx *c, uint64_t tag, const struc
 		again(r, c, op, AGAIN_MS, AGAIN_MAX_MS);
 		break;
 	case VERDICT_REFUSED:
-		if (is_by_hand((enum cmd_kind)op->kind))
+		if (op->kind == CMD_ADD) /* an operator waits: what the server says is the answer */
 			retry_finish(r, c, op, OP_FAILED, &reply);
 		else
 			again(r, c, op, REFUSED_MS, REFUSED_MAX_MS);

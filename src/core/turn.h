@@ -24,7 +24,7 @@ enum msg_kind {
 	MSG_LEASE_RELEASE, /* .handle: delete the lock if it is ours, forget the lease. No answer. */
 	MSG_LEASE_FORGET,  /* .handle: forget without touching Redis. No answer. */
 	MSG_LEASE_RENEW,   /* .handle: renew now */
-	MSG_OP, /* .op on .svc: one operation, repeated until Redis has answered; answer MSG_OP_RESULT. .text = error (dead) or info (add); .n = count (dlq range), .fields (replay); .resent: it was sent before, elsewhere (moved) */
+	MSG_OP, /* .op on .svc: one operation, repeated until Redis has answered; answer MSG_OP_RESULT. .text = error (dead) or info (add); .resent: it was sent before, elsewhere (moved) */
 	MSG_LOCK_CALL, /* both ways. Shard .from asks the shard that serves .slot: .op = CMD_PROBE, CMD_LOCK, CMD_TOMB, CMD_UNLOCK on the lock of .stream + .id (.text = value, .n = TTL in ms), or CMD_DEAD_ADD (.fields, .text = error, .reason, .id). Answer: MSG_LOCK_ANSWER with the same .from and .tag, through the coordinator */
 	MSG_EXPIRED, /* both ways. The lock of .stream + .id expired: from the shard that saw it, by the coordinator to every shard that reads a service */
 	MSG_SCAN,    /* .svc: reconcile now */
@@ -37,7 +37,7 @@ enum msg_kind {
 	MSG_RENEWED, /* .renewed (owned, mem_free): leases whose good_until moved */
 	MSG_ENTRIES, /* .svc .batch (owned), .source; .n = entries that were asked for (credits used up by this read); .flag = last page of an own-pending pass */
 	MSG_OWN_IDS, /* .svc .ids (owned, mem_free): one page of the audit; .flag = last page; .ms = when the pass began; .n = pass number (all pages of a pass started after the previous pass ended) */
-	MSG_OP_RESULT, /* .handle .op .result; .id = new id (requeue, add, replay; 0-0 = not known after a lost reply); fetch and dlq range: .batch when OP_DONE, fetch of a deleted entry: OP_GONE */
+	MSG_OP_RESULT, /* .handle .op .result; .id = new id (requeue, add; 0-0 = not known after a lost reply); fetch: .batch when OP_DONE, fetch of a deleted entry: OP_GONE */
 	MSG_LOCK_ANSWER, /* both ways; to shard .from. .tag .op .result: OP_DONE (probe: .n = PTTL's answer), OP_GONE (refused: somebody else's), OP_FAILED, OP_MOVED (.text). .flag = a missing lock proves nothing there until .ms */
 	MSG_MOVED,       /* .slot .text (owned, "host:port"): the topology changed */
 	MSG_REFRESH, /* .text (owned) why: ask for the topology soon. .flag = announced by every connection: once for this number .n */
@@ -103,7 +103,7 @@ struct msg {
 	struct entry_id id;
 	struct text
 		*stream; /* MSG_OP, MSG_LEASE_ACQUIRE, MSG_LOCK_CALL, MSG_EXPIRED: a reference moves with the message */
-	struct field_list *fields; /* MSG_OP replay, MSG_LOCK_CALL dead-add: owned by the receiver */
+	struct field_list *fields; /* MSG_LOCK_CALL dead-add: owned by the receiver */
 	union {                    /* owned by the receiver */
 		struct text *text; /* also: error of a dead letter, value of a lock call */
 		uint8_t *bits;
@@ -116,7 +116,7 @@ struct msg {
 /* Whether a MSG_OP_RESULT carries .batch (else .text or nothing). */
 static inline bool msg_has_batch(const struct msg *m)
 {
-	return m->kind == MSG_OP_RESULT && m->result == OP_DONE && (m->op == CMD_FETCH || m->op == CMD_DLQ_RANGE);
+	return m->kind == MSG_OP_RESULT && m->result == OP_DONE && m->op == CMD_FETCH;
 }
 /* Frees everything a message owns (a message that could not be delivered, or a shutdown). */
 void msg_fini(struct msg *m);

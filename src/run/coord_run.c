@@ -58,16 +58,6 @@ static void end(struct daemon *d, int code)
 	d->is_ending = true;
 }
 
-static void say(const struct effect *ef)
-{
-	static const enum log_level levels[] = {[SAY_ERROR] = LOG_ERROR,
-		[SAY_WARN] = LOG_WARN,
-		[SAY_NOTICE] = LOG_NOTICE,
-		[SAY_INFO] = LOG_INFO,
-		[SAY_DEBUG] = LOG_DEBUG};
-	log_line(levels[ef->level], "%s", ef->text ? ef->text->bytes : "");
-}
-
 static void perform(struct daemon *d, struct effect *ef)
 {
 	switch (ef->kind) {
@@ -103,7 +93,7 @@ static void perform(struct daemon *d, struct effect *ef)
 				ef->text ? ef->text->bytes : "");
 		break;
 	case EFF_SAY:
-		say(ef);
+		run_say(ef);
 		break;
 	case EFF_REDIS:
 	case EFF_READER_OPEN:

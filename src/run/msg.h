@@ -1,6 +1,7 @@
 /* msg - every message between threads, and who owns what in it.
  * RUN_CORE carries a message of core/turn.h; the others are the hallway's own. Fixed size, copied by value. */
 #pragma once
+#include "base/log.h"
 #include "core/handoff.h"
 #include "core/metric.h"
 #include "core/turn.h"
@@ -15,6 +16,17 @@ enum run_msg_kind {
 	RUN_MAINT,    /* coordinator -> shard: .maint: rules at once, the mode from the next connections on */
 	RUN_SNAPSHOT  /* shard -> coordinator, once a second: .snapshot (owned, mem_free) */
 };
+
+/* What a step says, as a log line. Any thread. */
+static inline void run_say(const struct effect *ef)
+{
+	static const enum log_level levels[] = {[SAY_ERROR] = LOG_ERROR,
+		[SAY_WARN] = LOG_WARN,
+		[SAY_NOTICE] = LOG_NOTICE,
+		[SAY_INFO] = LOG_INFO,
+		[SAY_DEBUG] = LOG_DEBUG};
+	log_line(levels[ef->level], "%s", ef->text ? ef->text->bytes : "");
+}
 
 enum { SNAPSHOT_CONNS = 40 };
 

@@ -98,16 +98,6 @@ static void answer_unsent(struct shard_run *s)
 	}
 }
 
-static void say(const struct effect *ef)
-{
-	static const enum log_level levels[] = {[SAY_ERROR] = LOG_ERROR,
-		[SAY_WARN] = LOG_WARN,
-		[SAY_NOTICE] = LOG_NOTICE,
-		[SAY_INFO] = LOG_INFO,
-		[SAY_DEBUG] = LOG_DEBUG};
-	log_line(levels[ef->level], "%s", ef->text ? ef->text->bytes : "");
-}
-
 static void to_coord(void *arg, const struct msg *m)
 {
 	struct shard_run *s = arg;
@@ -136,7 +126,7 @@ static void perform(struct shard_run *s, struct effect *ef, mono_ms now)
 		lanes_close_reader(s->lanes, ef->svc);
 		break;
 	case EFF_SAY:
-		say(ef);
+		run_say(ef);
 		break;
 	case EFF_SHARD_START:
 	case EFF_SHARD_STOP:
