@@ -10,7 +10,7 @@ MAN_FILES    := $(wildcard man/*.[1-8])
 AGAIN        = +@$(MAKE) --no-print-directory $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 
 # ---- everything
-.PHONY: check unit sim thread oom asan system fuzz fuzz-short bench chaos coverage
+.PHONY: check unit sim thread oom asan system fuzz fuzz-short fuzz-planted planted bench chaos coverage
 check:
 	@scripts/setup check
 	+@JOBS=$(JOBS) MAKE='$(MAKE)' scripts/check
@@ -41,6 +41,14 @@ fuzz-bins: $(FUZZ_BIN)
 fuzz-short:
 	$(AGAIN) V=fuzz fuzz-bins
 	@scripts/run-fuzz $(FUZZ_SECONDS) $(patsubst %.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+fuzz-planted:
+	$(AGAIN) V=fuzz fuzz-bins
+	+@MAKE='$(MAKE)' scripts/fuzz-planted 30 $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+# one target with a broken copy of one source, see scripts/fuzz-planted; the object goes before the library that has it whole
+planted: $(B)/libsluice.a
+	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c $(PLANTED) -o $(PLANTED:.c=.o)
+	$(CC) $(LDFLAGS_$(V)) $(LDFLAGS) -o $(B)/planted/$(TARGET)/fuzz_$(TARGET) $(B)/tests/fuzz/fuzz_$(TARGET).o $(PLANTED:.c=.o) \
+		$(B)/libtests.a $(B)/libsluice.a $(ALL_LIBS) -fsanitize=fuzzer
 fuzz:
 	+@$(MAKE) --no-print-directory fuzz-short FUZZ_SECONDS=$(SECONDS)
 bench-bins: $(B)/bench
@@ -129,6 +137,7 @@ help:
 	@echo "make asan        unit, sim, smoke under AddressSanitizer and UBSan"
 	@echo "make system      real processes and a real redis-server"
 	@echo "make fuzz-short  each fuzz target FUZZ_SECONDS=$(FUZZ_SECONDS)   make fuzz SECONDS=$(SECONDS)"
+	@echo "make fuzz-planted  does each fuzz target find a bug that is planted for it?"
 	@echo "make chaos       SEED= SECONDS=           make coverage"
 	@echo "make bench       BENCH=\"a c\" some cases; BENCH_ARGS=\"-r 5 -s 60\" repeats, seconds"
 	@echo "make lint format format-check check-includes check-core-symbols check-headers check-units"
