@@ -28,11 +28,12 @@ PKGS      := hiredis_ssl hiredis yyjson libuv yaml-0.1 libcyaml libssl libcrypto
 
 WARN      := -Wall -Wextra -Wconversion -Wshadow -Wswitch-enum -Wstrict-prototypes -Wmissing-prototypes -Werror
 CPPFLAGS  += -Isrc -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"'
-CFLAGS_release := -O2 -g -fPIE -fstack-protector-strong -fstack-clash-protection -D_FORTIFY_SOURCE=2
-ifneq ($(filter x86_64 i%86,$(shell uname -m)),)
-CFLAGS_release += -fcf-protection
-endif
-LDFLAGS_release := -pie -Wl,-z,relro,-z,now
+# What hardens, where the compiler and the libc have it; scripts/check-hardening looks at the result.
+takes      = $(shell $(CC) -O2 -Werror $(1) -include stdio.h -x c -c -o /dev/null /dev/null >/dev/null 2>&1 && echo '$(1)')
+FORTIFY   := $(or $(call takes,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+HARDEN    := $(call takes,-fstack-clash-protection) $(call takes,-fcf-protection) $(call takes,-mbranch-protection=standard)
+CFLAGS_release := -O2 -g -fPIE -fstack-protector-strong $(HARDEN) $(FORTIFY) -ffile-prefix-map=$(CURDIR)=.
+LDFLAGS_release := -pie -Wl,-z,relro,-z,now,-z,noexecstack
 CFLAGS_debug   := -O0 -g3
 CFLAGS_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 LDFLAGS_asan   := -fsanitize=address,undefined
@@ -70,6 +71,7 @@ SIM_SRC   := $(wildcard tests/sim/test_*.c)
 SIM_BIN   := $(SIM_SRC:%.c=$(B)/%)
 SIM_OBJ   := $(patsubst %.c,$(B)/%.o,$(filter-out $(SIM_SRC),$(wildcard tests/sim/*.c)))
 THREAD_BIN := $(patsubst %.c,$(B)/%,$(wildcard tests/thread/*.c))
+OOM_BIN   := $(B)/tests/oom/oom_paths
 FUZZ_BIN  := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/bench/*.c))
 bin_obj    = $(patsubst %.c,$(B)/%.o,$(wildcard src/bin/$(1)*.c))
@@ -99,7 +101,7 @@ $(B)/tests/%.o: CPPFLAGS += -Itests
 $(B)/libsluice.a: $(LIB_OBJ)
 	@mkdir -p $(@D)
 	@rm -f $@
-	@ar rcs $@ $^
+	@ar rcsD $@ $^
 
 $(B)/sluiced: $(call bin_obj,sluiced) $(B)/libsluice.a
 $(B)/sluicectl: $(call bin_obj,sluicectl) $(B)/libsluice.a
@@ -112,12 +114,13 @@ $(PROGRAMS:%=$(B)/%):
 $(B)/libtests.a: $(TLIB_OBJ)
 	@mkdir -p $(@D)
 	@rm -f $@
-	@ar rcs $@ $^
+	@ar rcsD $@ $^
 
 $(UNIT_BIN) $(SIM_BIN): TEST_LIBS := -lcriterion
 $(FUZZ_BIN): TEST_LIBS := -fsanitize=fuzzer
 $(SIM_BIN): $(SIM_OBJ)
-$(UNIT_BIN) $(SIM_BIN) $(THREAD_BIN) $(FUZZ_BIN): $(B)/tests/%: $(B)/tests/%.o $(B)/libtests.a $(B)/libsluice.a
+$(OOM_BIN): $(B)/tests/oom/failing_malloc.o
+$(UNIT_BIN) $(SIM_BIN) $(THREAD_BIN) $(OOM_BIN) $(FUZZ_BIN): $(B)/tests/%: $(B)/tests/%.o $(B)/libtests.a $(B)/libsluice.a
 	@echo "  LD $(V) $@"
 	@$(CC) $(LDFLAGS_$(V)) $(LDFLAGS) -o $@ $(filter %.o,$^) $(B)/libtests.a $(B)/libsluice.a $(ALL_LIBS) $(TEST_LIBS)
 

@@ -4,13 +4,13 @@ SEED         ?=
 FUZZ_SECONDS ?= 10
 SMOKE        ?= main_job
 C_FILES      := $(wildcard src/*/*.[ch] tests/lib/*.[ch] tests/unit/*/*.[ch] tests/sim/*.[ch] tests/io/*.[ch] \
-	tests/thread/*.[ch] tests/fuzz/*.[ch] tests/bench/*.[ch])
+	tests/thread/*.[ch] tests/oom/*.[ch] tests/fuzz/*.[ch] tests/bench/*.[ch])
 SH_FILES     := $(shell grep -lE '^\#!/bin/(ba)?sh' scripts/* .ci/* 2>/dev/null)
 MAN_FILES    := $(wildcard man/*.[1-8])
 AGAIN        = +@$(MAKE) --no-print-directory $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 
 # ---- everything
-.PHONY: check unit sim thread asan system fuzz fuzz-short bench chaos coverage
+.PHONY: check unit sim thread oom asan system fuzz fuzz-short fuzz-planted planted bench chaos coverage
 check:
 	@scripts/setup check
 	+@JOBS=$(JOBS) MAKE='$(MAKE)' scripts/check
@@ -26,6 +26,9 @@ thread-bins: $(THREAD_BIN)
 thread:
 	$(AGAIN) V=tsan thread-bins
 	@scripts/run-mains thread $(patsubst %.c,build/tsan/%,$(wildcard tests/thread/*.c))
+oom-bins: $(OOM_BIN)
+oom: oom-bins
+	@scripts/run-mains oom $(OOM_BIN)
 asan:
 	$(AGAIN) V=asan unit-bins sim-bins programs
 	+@$(MAKE) --no-print-directory V=asan unit sim
@@ -38,6 +41,14 @@ fuzz-bins: $(FUZZ_BIN)
 fuzz-short:
 	$(AGAIN) V=fuzz fuzz-bins
 	@scripts/run-fuzz $(FUZZ_SECONDS) $(patsubst %.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+fuzz-planted:
+	$(AGAIN) V=fuzz fuzz-bins
+	+@MAKE='$(MAKE)' scripts/fuzz-planted 30 $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+# one target with a broken copy of one source, see scripts/fuzz-planted; the object goes before the library that has it whole
+planted: $(B)/libsluice.a
+	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c $(PLANTED) -o $(PLANTED:.c=.o)
+	$(CC) $(LDFLAGS_$(V)) $(LDFLAGS) -o $(B)/planted/$(TARGET)/fuzz_$(TARGET) $(B)/tests/fuzz/fuzz_$(TARGET).o $(PLANTED:.c=.o) \
+		$(B)/libtests.a $(B)/libsluice.a $(ALL_LIBS) -fsanitize=fuzzer
 fuzz:
 	+@$(MAKE) --no-print-directory fuzz-short FUZZ_SECONDS=$(SECONDS)
 bench-bins: $(B)/bench
@@ -51,10 +62,10 @@ coverage:
 	$(AGAIN) V=cov unit-bins sim-bins
 	+@$(MAKE) --no-print-directory V=cov unit sim
 	@scripts/coverage build/cov
-.PHONY: unit-bins sim-bins thread-bins fuzz-bins bench-bins
+.PHONY: unit-bins sim-bins thread-bins oom-bins fuzz-bins bench-bins
 
 # ---- checks of the text itself
-.PHONY: check-includes check-core-symbols check-headers check-units lint format format-check
+.PHONY: check-hardening reproducible check-includes check-core-symbols check-headers check-units lint format format-check
 check-includes:
 	@scripts/check-includes --self-test
 	@scripts/check-includes .
@@ -66,6 +77,9 @@ $(B)/headers/%.ok: % $(HEADERS)
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(filter-out -MMD -MP,$(ALL_CFLAGS)) -fsyntax-only -include $< -x c /dev/null
 	@touch $@
+check-hardening: all
+	@scripts/check-hardening --self-test $(PROGRAMS:%=build/release/%)
+	@echo "hardening: fine"
 check-units:
 	@scripts/check-units
 lint:
@@ -119,9 +133,11 @@ help:
 	@echo "make [V=release|debug|asan|tsan|fault|cov]  build sluiced, sluicectl, sluice-run into build/"
 	@echo "make check       everything below that checks, in order; last line: N passed, N failed"
 	@echo "make unit sim    Criterion tests          make thread     ThreadSanitizer"
+	@echo "make oom         each allocation on the ways in is refused once (SLUICE_TEST_OOM=all: no strides)"
 	@echo "make asan        unit, sim, smoke under AddressSanitizer and UBSan"
 	@echo "make system      real processes and a real redis-server"
 	@echo "make fuzz-short  each fuzz target FUZZ_SECONDS=$(FUZZ_SECONDS)   make fuzz SECONDS=$(SECONDS)"
+	@echo "make fuzz-planted  does each fuzz target find a bug that is planted for it?"
 	@echo "make chaos       SEED= SECONDS=           make coverage"
 	@echo "make bench       BENCH=\"a c\" some cases; BENCH_ARGS=\"-r 5 -s 60\" repeats, seconds"
 	@echo "make lint format format-check check-includes check-core-symbols check-headers check-units"

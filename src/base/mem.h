@@ -1,9 +1,11 @@
 /* mem - allocation that either succeeds or ends the process with one line (exit 71).
- * For our own small records. Sizes that come from outside are checked by the caller first.
+ * For our own records and, by json_alc and io/memory, for those of the libraries: no caller meets want of memory halfway.
+ * Sizes that come from outside are checked by the caller first.
  * Any thread. */
 #pragma once
 #include <stddef.h>
 
+_Noreturn void mem_exhausted(void);             /* the end, for memory that a library could not get */
 void *mem_alloc(size_t size);                   /* zeroed */
 void *mem_array(size_t n, size_t size);         /* zeroed, overflow checked */
 void *mem_grow(void *p, size_t n, size_t size); /* realloc, overflow checked, new part not zeroed */

@@ -4,9 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <yyjson.h>
-
 #include "base/mem.h"
+#include "codec/json.h"
 
 enum { EXIT_UNAVAILABLE = 69, EXIT_NOPERM = 77, EXIT_CONFIG = 78 };
 
@@ -175,11 +174,11 @@ static void on_assign(struct runner *r, yyjson_val *root)
 	}
 	lower_until(r, spec.until_ms);
 	yyjson_val *info = yyjson_obj_get(root, "info");
-	char *text = info ? yyjson_val_write(info, YYJSON_WRITE_NOFLAG, &spec.info_len) : NULL;
+	char *text = info ? yyjson_val_write_opts(info, YYJSON_WRITE_NOFLAG, &json_alc, &spec.info_len, NULL) : NULL;
 	spec.info = text ? text : "null";
 	spec.info_len = text ? spec.info_len : strlen("null");
 	work_new(r, &spec);
-	free(text);
+	mem_free(text);
 }
 
 static void on_ok(struct runner *r, yyjson_val *root)
@@ -258,7 +257,7 @@ static void on_err(struct runner *r, yyjson_val *root)
 
 bool frames_act(struct runner *r, char *line, size_t len)
 {
-	yyjson_doc *doc = yyjson_read(line, len, YYJSON_READ_NUMBER_AS_RAW);
+	yyjson_doc *doc = yyjson_read_opts(line, len, YYJSON_READ_NUMBER_AS_RAW, &json_alc, NULL);
 	yyjson_val *root = yyjson_doc_get_root(doc);
 	const char *t = str(root, "t");
 	bool is_up = r->conn.state == CONN_UP, is_frame = *t != '\0';

@@ -5,12 +5,12 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "codec/ctl.h"
+#include "codec/json.h"
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <yyjson.h>
 
 enum { EXIT_NO = 1, EXIT_USAGE = 64, EXIT_UNREACHABLE = 69, EXIT_DENIED = 77 };
 

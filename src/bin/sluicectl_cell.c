@@ -182,9 +182,9 @@ static void put_links(struct buf *b, yyjson_val *list)
 
 static void put_json(struct buf *b, yyjson_val *v)
 {
-	char *s = yyjson_val_write(v, 0, NULL);
+	char *s = yyjson_val_write_opts(v, 0, &json_alc, NULL, NULL);
 	cell_clean(b, s ? s : "?");
-	free(s);
+	mem_free(s);
 }
 
 static void put_lower(struct buf *b, const char *title)

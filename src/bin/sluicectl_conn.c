@@ -121,7 +121,8 @@ static bool take_line(
 	const struct options *o, const char *line, size_t len, row_fn *fn, void *arg, int *code, struct err *err)
 {
 	bool is_last = false;
-	yyjson_doc *doc = yyjson_read(line, len, YYJSON_READ_BIGNUM_AS_RAW);
+	yyjson_doc *doc = /* without the in-situ flag the bytes are only read */
+		yyjson_read_opts((char *)(uintptr_t)line, len, YYJSON_READ_BIGNUM_AS_RAW, &json_alc, NULL);
 	yyjson_val *root = yyjson_doc_get_root(doc);
 	if (!yyjson_is_obj(root)) {
 		err_set(err, ERR_PROTO, "%s: the answer is not sluiced's control protocol", o->socket);

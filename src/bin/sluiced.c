@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "config/config.h"
+#include "io/memory.h"
 #include "run/coord_run.h"
 #include "run/fault.h"
 
@@ -129,6 +130,7 @@ int main(int argc, char **argv)
 	const char *path = "/etc/sluiced.yaml";
 	enum action action = ACTION_RUN;
 	int status;
+	memory_for_libraries();
 	if (fault_start(argc, argv, &status))
 		return status;
 	status = parse(argc, argv, &path, &action);

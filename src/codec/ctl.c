@@ -1,11 +1,9 @@
 #include "codec/ctl.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-#include <yyjson.h>
-
 #include "base/mem.h"
+#include "codec/json.h"
 
 #define AT(member) offsetof(struct ctl_request, member)
 #define BIT(arg) (1u << (arg))
@@ -298,13 +296,13 @@ bool ctl_duration_parse(const char *s, int64_t *ms)
 	return false;
 }
 
-/* Any JSON value, numbers kept as they are written, on one line. Caller frees with free(). */
+/* Any JSON value, numbers kept as they are written, on one line. Caller frees. */
 static char *rewrite_json(const char *text, size_t len, size_t *out_len, yyjson_read_err *why)
 {
-	yyjson_doc *doc = yyjson_read_opts((char *)text, len, YYJSON_READ_NUMBER_AS_RAW, NULL, why);
+	yyjson_doc *doc = yyjson_read_opts((char *)text, len, YYJSON_READ_NUMBER_AS_RAW, &json_alc, why);
 	if (!doc)
 		return NULL;
-	char *s = yyjson_write(doc, 0, out_len);
+	char *s = yyjson_write_opts(doc, 0, &json_alc, out_len, NULL);
 	yyjson_doc_free(doc);
 	return s;
 }
@@ -312,14 +310,14 @@ static char *rewrite_json(const char *text, size_t len, size_t *out_len, yyjson_
 static enum err_code set_json(
 	struct ctl_request *r, enum ctl_arg arg, const char *label, const char *text, struct err *err)
 {
-	yyjson_read_err why = {.msg = "out of memory"};
+	yyjson_read_err why = {.msg = "cannot be written"};
 	size_t len;
 	char *s = rewrite_json(text, strlen(text), &len, &why);
 	if (!s)
 		return err_set(err, ERR_INVALID, "%s: %s is not JSON: %s at byte %zu", verbs[r->verb].name, label,
 			why.msg, why.pos);
 	enum err_code code = store_text(r, arg, label, s, len, err);
-	free(s);
+	mem_free(s);
 	return code;
 }
 
@@ -380,11 +378,11 @@ enum err_code ctl_request_check(const struct ctl_request *r, struct err *err)
 static enum err_code set_wire_json(struct ctl_request *r, enum ctl_arg arg, yyjson_val *val, struct err *err)
 {
 	size_t len;
-	char *s = yyjson_val_write(val, 0, &len);
+	char *s = yyjson_val_write_opts(val, 0, &json_alc, &len, NULL);
 	if (!s)
-		return err_set(err, ERR_MEMORY, "%s: out of memory", verbs[r->verb].name);
+		return err_set(err, ERR_INVALID, "%s: %s cannot be written", verbs[r->verb].name, args[arg].name);
 	enum err_code code = store_text(r, arg, args[arg].name, s, len, err);
-	free(s);
+	mem_free(s);
 	return code;
 }
 
@@ -478,7 +476,7 @@ enum err_code ctl_decode(const char *line, size_t len, struct ctl_request *out, 
 	if (len > CTL_REQUEST_MAX)
 		return err_set(err, ERR_RANGE, "the request is longer than %d bytes", CTL_REQUEST_MAX);
 	yyjson_read_err why;
-	yyjson_doc *doc = yyjson_read_opts((char *)line, len, YYJSON_READ_NUMBER_AS_RAW, NULL, &why);
+	yyjson_doc *doc = yyjson_read_opts((char *)line, len, YYJSON_READ_NUMBER_AS_RAW, &json_alc, &why);
 	if (!doc)
 		return err_set(err, ERR_INVALID, "the request is not JSON: %s at byte %zu", why.msg, why.pos);
 	yyjson_val *verb_name, *arg_obj;

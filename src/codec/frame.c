@@ -2,9 +2,8 @@
 
 #include <string.h>
 
-#include <yyjson.h>
-
 #include "base/mem.h"
+#include "codec/json.h"
 
 enum {
 	POOL_BYTES = 16384, /* most frames are parsed in here; longer ones on the heap */
@@ -95,7 +94,7 @@ static enum err_code parse(struct frame_decoder *d, const char *line, size_t len
 			 yyjson_alc_pool_init(&alc, d->pool, sizeof(d->pool));
 	yyjson_read_err why;
 	/* The parser takes a mutable string only for in-situ parsing, which we do not ask for. */
-	d->doc = yyjson_read_opts((char *)(uintptr_t)line, len, READ_FLAGS, is_pooled ? &alc : NULL, &why);
+	d->doc = yyjson_read_opts((char *)(uintptr_t)line, len, READ_FLAGS, is_pooled ? &alc : &json_alc, &why);
 	if (!d->doc)
 		return err_set(err, ERR_INVALID, "not JSON: %s at byte %zu", why.msg, why.pos);
 	if (!yyjson_is_obj(yyjson_doc_get_root(d->doc)))

@@ -3,32 +3,9 @@
 
 #include <string.h>
 
-#include <yyjson.h>
-
 #include "base/mem.h"
 #include "codec/command.h"
-
-static void *json_malloc(void *ctx, size_t size)
-{
-	(void)ctx;
-	return mem_grow(NULL, size, 1);
-}
-
-static void *json_realloc(void *ctx, void *p, size_t old_size, size_t size)
-{
-	(void)ctx;
-	(void)old_size;
-	return mem_grow(p, size, 1);
-}
-
-static void json_free(void *ctx, void *p)
-{
-	(void)ctx;
-	mem_free(p);
-}
-
-/* A document that does not fit into memory ends the process; it is not bad JSON. */
-static const yyjson_alc json_alc = {.malloc = json_malloc, .realloc = json_realloc, .free = json_free};
+#include "codec/json.h"
 
 /* The object's last values, as encoding/json of Go reads duplicate keys; names match exactly. */
 static void find_values(yyjson_val *root, yyjson_val **name, yyjson_val **info)

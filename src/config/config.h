@@ -128,8 +128,7 @@ struct config {
 
 /* Reads path and the process's SLUICED_ variables. Success: *out is the caller's, config_free ends it. Failure: *out is
  * untouched and err is one line, "file:line:column: key.path: problem" or "environment: NAME: key.path: problem".
- * ERR_NOT_FOUND, ERR_DENIED, ERR_IO: the file; ERR_INVALID, ERR_RANGE: what is in it; ERR_MEMORY: over 1 MiB (or no
- * memory). */
+ * ERR_NOT_FOUND, ERR_DENIED, ERR_IO: the file; ERR_INVALID, ERR_RANGE: what is in it; ERR_MEMORY: over 1 MiB. */
 enum err_code config_load(const char *path, struct config **out, struct err *err);
 /* The same from memory. name stands for the file in messages; env is like environ, or NULL for none. */
 enum err_code config_load_bytes(

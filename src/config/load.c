@@ -312,7 +312,7 @@ static enum err_code on_event(struct pass *p, const yaml_event_t *e)
 static enum err_code syntax_error(struct pass *p, const yaml_parser_t *parser)
 {
 	if (parser->error == YAML_MEMORY_ERROR)
-		return err_set(p->err, ERR_MEMORY, "%s: out of memory", p->raw->name);
+		mem_exhausted();
 	p->mark = parser->problem_mark;
 	return fail_at(p, "yaml", ERR_INVALID, parser->problem ? parser->problem : "syntax error");
 }
@@ -323,10 +323,8 @@ static enum err_code first_pass(struct raw *raw, const char *bytes, size_t len, 
 	*p = (struct pass){.raw = raw, .err = err};
 	yaml_parser_t parser;
 	enum err_code rc = ERR_OK;
-	if (!yaml_parser_initialize(&parser)) {
-		mem_free(p);
-		return err_set(err, ERR_MEMORY, "%s: out of memory", raw->name);
-	}
+	if (!yaml_parser_initialize(&parser)) /* it fails for nothing else */
+		mem_exhausted();
 	yaml_parser_set_input_string(&parser, (const unsigned char *)bytes, len);
 	for (bool at_end = false; rc == ERR_OK && !at_end;) {
 		yaml_event_t e;
@@ -530,17 +528,32 @@ static bool take_all(struct raw *raw, const struct schema *s, const struct slot 
 	return agree;
 }
 
+static void *cyaml_memory(void *ctx, void *p, size_t size)
+{
+	(void)ctx;
+	if (size > 0)
+		return mem_grow(p, size, 1);
+	mem_free(p);
+	return NULL;
+}
+
+/* The first pass has found the syntax good: what libyaml still lacks is memory. */
+static bool is_memory_error(cyaml_err_t got)
+{
+	return got == CYAML_ERR_OOM || got == CYAML_ERR_LIBYAML_PARSER_INIT || got == CYAML_ERR_LIBYAML_PARSER;
+}
+
 static enum err_code second_pass(struct raw *raw, const char *bytes, size_t len, struct err *err)
 {
-	static const cyaml_config_t cfg = {.mem_fn = cyaml_mem, .flags = CYAML_CFG_NO_ALIAS};
+	static const cyaml_config_t cfg = {.mem_fn = cyaml_memory, .flags = CYAML_CFG_NO_ALIAS};
 	struct schema s;
 	schema_init(&s);
 	void *root = NULL;
 	enum err_code rc = ERR_OK;
 	cyaml_err_t got = cyaml_load_data((const uint8_t *)bytes, len, &cfg, &s.document, &root, NULL);
-	if (got == CYAML_ERR_OOM)
-		rc = err_set(err, ERR_MEMORY, "%s: out of memory", raw->name);
-	else if (got != CYAML_OK)
+	if (is_memory_error(got))
+		mem_exhausted();
+	if (got != CYAML_OK)
 		rc = err_set(err, ERR_INVALID, "%s:1:1: yaml: %s", raw->name, cyaml_strerror(got));
 	else if (!root || !take_all(raw, &s, root))
 		rc = err_set(err, ERR_INVALID, "%s:1:1: yaml: cannot be read consistently", raw->name);

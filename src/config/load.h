@@ -5,5 +5,5 @@
 #pragma once
 #include "config/raw.h"
 
-/* Fills raw. ERR_INVALID, ERR_RANGE, ERR_MEMORY with the whole line. */
+/* Fills raw. ERR_INVALID, ERR_RANGE with the whole line. */
 enum err_code load_yaml(struct raw *raw, const char *bytes, size_t len, struct err *err);

@@ -5,13 +5,14 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 
@@ -32,6 +33,8 @@ static const char *queue_text(void)
 {
 	unsigned long e = ERR_get_error();
 	const char *text = e ? ERR_reason_error_string(e) : NULL;
+	if (e && ERR_SYSTEM_ERROR(e) && ERR_GET_REASON(e) == ENOMEM)
+		mem_exhausted(); /* libc had none for a file */
 	if (!text && e && ERR_SYSTEM_ERROR(e))
 		text = strerror(ERR_GET_REASON(e));
 	return text ? text : "unknown reason";
@@ -39,9 +42,9 @@ static const char *queue_text(void)
 
 static enum err_code check_readable(const char *what, const char *path, struct err *err)
 {
-	FILE *f = fopen(path, "re");
-	if (f) {
-		fclose(f);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		close(fd);
 		return ERR_OK;
 	}
 	enum err_code code = errno == EACCES || errno == EPERM ? ERR_DENIED : ERR_NOT_FOUND;
@@ -195,7 +198,7 @@ void tls_feed(struct tls_session *s, const char *bytes, size_t len)
 	while (len > 0) {
 		int n = BIO_write(s->in, bytes, (int)(len < INT_MAX ? len : INT_MAX));
 		if (n <= 0)
-			return; /* out of memory: the session will miss bytes and fail its integrity check */
+			return; /* never: a memory BIO takes all. The session would miss bytes and fail its integrity check */
 		bytes += n;
 		len -= (size_t)n;
 	}
