@@ -101,6 +101,17 @@ static void req_free(struct control_req *q)
 	mem_free(q);
 }
 
+void control_go_on(struct control_req *q)
+{
+	if (!q->is_ended) {
+		q->wake_at = MONO_NEVER;
+		mono_ms at = q->step(q, loop_now(q->d->loop));
+		q->wake_at = mono_min(q->wake_at, at);
+		control_flush(q);
+	}
+	arm(q->door, q->is_ended ? 0 : q->wake_at);
+}
+
 static void on_pump(uv_timer_t *t)
 {
 	struct control_door *c = t->data;
