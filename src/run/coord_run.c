@@ -328,12 +328,13 @@ static int exit_of(enum err_code code)
 		return 78;
 	case ERR_OK:
 		return 0;
+	case ERR_TIMEOUT: /* nothing waits, or talks, before the loop runs */
+	case ERR_PROTO:
+		return 70;
 	case ERR_NOT_FOUND: /* the directory of a socket */
 	case ERR_BUSY:
-	case ERR_TIMEOUT:
 	case ERR_IO:
 	case ERR_MEMORY:
-	case ERR_PROTO:
 		break;
 	}
 	return 71;
