@@ -262,7 +262,8 @@ static void on_end(void *arg, struct unix_conn *conn, int pidfd)
 
 enum err_code control_door_open(struct daemon *d, int fd, struct control_door **out, struct err *err)
 {
-	static const struct unix_events events = {.on_accept = on_accept, .on_data = on_data, .on_end = on_end};
+	static const struct unix_events events = {
+		.on_accept = on_accept, .on_data = on_data, .on_end = on_end, .spare_fds = 24};
 	struct control_door *c = mem_alloc(sizeof *c);
 	c->d = d;
 	c->pump_at = MONO_NEVER;

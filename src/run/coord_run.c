@@ -139,7 +139,7 @@ bool daemon_ready(struct daemon *d, struct buf *reasons)
 	buf_init(&none);
 	struct buf *r = reasons ? reasons : &none;
 	if (!c->topo.is_known) {
-		buf_printf(r, "redis: %s\n", d->topo_why[0] ? d->topo_why : "not connected yet");
+		buf_printf(r, "%s\n", d->topo_why[0] ? d->topo_why : "redis: not connected yet");
 		ready = false;
 	}
 	for (uint16_t i = 0; i < c->n_shards; i++) {
@@ -194,7 +194,7 @@ static void on_topo_failed(void *arg, const struct err *why)
 	struct daemon *d = arg;
 	snprintf(d->topo_why, sizeof d->topo_why, "%s", why->text);
 	if (d->config->redis.fail_fast && !d->core->topo.is_known) {
-		log_line(LOG_ERROR, "redis: %s (redis.fail_fast)", why->text);
+		log_line(LOG_ERROR, "%s (redis.fail_fast)", why->text);
 		end(d, 69);
 		loop_stop(d->loop);
 		return;
