@@ -18,7 +18,7 @@
 
 /* Happy path: format, take a token, write one line of at most LINE_MAX_BYTES (a pipe takes those whole).
  * Failures: stderr full → wait WAIT_MS once a second, otherwise drop at once; closed, disk full, broken
- * pipe → drop. A dropped line is counted, never retried. A line that went out in part is ended by a
+ * pipe → drop. A dropped line is counted, never retried; the count is said before the next line that goes out. A line that went out in part is ended by a
  * newline before the next one. */
 enum {
 	LINE_MAX_BYTES = 4096,
@@ -35,7 +35,7 @@ static struct {
 	enum log_format format;
 	mono_ms refilled_at, summary_at, no_wait_before;
 	int64_t millitokens;
-	unsigned long long n_suppressed;
+	unsigned long long n_suppressed, n_untold; /* by the rate limit; dropped since the last line that went out */
 	bool is_started, is_mid_line;
 } L = {.lock = PTHREAD_MUTEX_INITIALIZER, .format = LOG_TEXT};
 
@@ -174,7 +174,7 @@ static bool write_all(const char *at, size_t len)
 }
 
 /* Neither a broken pipe nor a file at its size limit may end a program that has not ignored their signals. */
-static void emit(const char *line, size_t len)
+static bool emit(const char *line, size_t len)
 {
 	sigset_t ours, before, pending;
 	sigemptyset(&ours);
@@ -191,6 +191,7 @@ static void emit(const char *line, size_t len)
 			continue;
 	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return is_ok;
 }
 
 static void add_time(struct buf *out)
@@ -228,7 +229,7 @@ static void add_line(struct buf *out, enum log_level level, const char *text, si
 	buf_add(out, "\n", 1);
 }
 
-static void put_line(enum log_level level, const char *text)
+static bool put_line(enum log_level level, const char *text)
 {
 	struct buf out;
 	buf_init(&out);
@@ -239,8 +240,9 @@ static void put_line(enum log_level level, const char *text)
 		buf_clear(&out);
 		add_line(&out, level, text, len);
 	}
-	emit(out.data, out.len);
+	bool is_ok = emit(out.data, out.len);
 	buf_fini(&out);
+	return is_ok;
 }
 
 /* ---- the rate limit, with L.lock held */
@@ -278,6 +280,17 @@ static void put_summary(mono_ms now)
 	L.n_suppressed = 0;
 	L.summary_at = now + SUMMARY_EVERY_MS;
 	put_line(LOG_WARN, text);
+}
+
+static void put_fact(enum log_level level, const char *text)
+{
+	char lost[64];
+	snprintf(lost, sizeof(lost), "log lines lost n=%llu: they could not be written", L.n_untold);
+	bool is_ok = !L.n_untold || put_line(LOG_WARN, lost);
+	if (is_ok)
+		L.n_untold = 0;
+	if (!is_ok || !put_line(level, text))
+		L.n_untold++;
 }
 
 /* ---- one line */
@@ -330,7 +343,7 @@ void log_line(enum log_level level, const char *fmt, ...)
 	bool is_out = take_token(level);
 	if (is_out) {
 		put_summary(now);
-		put_line(level, text);
+		put_fact(level, text);
 	}
 	pthread_mutex_unlock(&L.lock);
 	tell_tap(level, text);

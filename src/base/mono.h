@@ -8,6 +8,7 @@ typedef int64_t mono_ms;
 #define MONO_NEVER INT64_MAX
 
 mono_ms mono_now(void);     /* CLOCK_MONOTONIC */
+int64_t mono_now_us(void);  /* the same in microseconds, for the service manager */
 int64_t mono_wall_ms(void); /* CLOCK_REALTIME, Unix ms */
 
 static inline mono_ms mono_min(mono_ms a, mono_ms b)

@@ -34,8 +34,7 @@ static const struct column worker_columns[] = {{"NAME", "name", FORMAT_TEXT}, {"
 
 static const struct column node_columns[] = {{"REDIS", "redis", FORMAT_TEXT}, {"ROLE", "role", FORMAT_TEXT},
 	{"SLOTS", "slots", FORMAT_TEXT}, {"STATE", "state", FORMAT_STATE}, {"BREAKER", "breaker", FORMAT_STATE},
-	{"LAG", "lag_ms", FORMAT_AGE}, {"RUN ID", "run_id", FORMAT_TEXT}, {"CONNECTIONS", "connections", FORMAT_LINKS},
-	{0}};
+	{"LAG", "lag_ms", FORMAT_AGE}, {"CONNECTIONS", "connections", FORMAT_LINKS}, {0}};
 
 static const struct column dlq_columns[] = {{"ID", "id", FORMAT_TEXT}, {"STREAM", "stream", FORMAT_TEXT},
 	{"REASON", "reason", FORMAT_TEXT}, {"AGE", "age_ms", FORMAT_AGE}, {"RETRY", "retry", FORMAT_NUMBER},
@@ -51,9 +50,7 @@ static const struct column topology_columns[] = {{"REDIS", "redis", FORMAT_TEXT}
 	{"SLOTS", "slots", FORMAT_TEXT}, {"CHANGE", "change", FORMAT_TEXT}, {0}};
 
 static const struct column scan_columns[] = {{"SERVICE", "service", FORMAT_TEXT}, {"REDIS", "redis", FORMAT_TEXT},
-	{"RESULT", "result", FORMAT_STATE}, {"PENDING", "pending", FORMAT_NUMBER}, {"ALIVE", "alive", FORMAT_NUMBER},
-	{"REQUEUED", "requeued", FORMAT_NUMBER}, {"DEAD LETTERS", "dead_letters", FORMAT_NUMBER},
-	{"TOOK", "took_ms", FORMAT_AGE}, {"ERROR", "error", FORMAT_TEXT}, {0}};
+	{"RESULT", "result", FORMAT_STATE}, {"ERROR", "error", FORMAT_TEXT}, {0}};
 
 static const struct column service_row_columns[] = {
 	{"SERVICE", "service", FORMAT_TEXT}, {"PAUSED", "paused", FORMAT_YES}, {0}};

@@ -13,7 +13,7 @@
 #include "run/coord_run.h"
 #include "run/fault.h"
 
-enum { EXIT_USAGE = 64, EXIT_OS = 71 };
+enum { EXIT_USAGE = 64, EXIT_OS = 71, OWN_FDS = 96, FDS_A_WORKER = 2 /* its connection, its process */ };
 enum action { ACTION_RUN, ACTION_CHECK, ACTION_DUMP, ACTION_DEFAULTS, ACTION_VERSION, ACTION_HELP };
 
 static const char help[] = "usage: sluiced [-c FILE] [--check | --dump-config]\n"
@@ -93,10 +93,10 @@ static void raise_descriptors(unsigned max_sessions)
 		if (setrlimit(RLIMIT_NOFILE, &l) != 0)
 			l.rlim_cur = soft;
 	}
-	/* a connection, its process, and what the daemon needs itself */
-	if (l.rlim_cur < (rlim_t)max_sessions + 64)
-		log_line(LOG_WARN, "descriptors limit=%llu is too low for workers.max_sessions=%u",
-			(unsigned long long)l.rlim_cur, max_sessions);
+	rlim_t fit = l.rlim_cur > OWN_FDS ? (l.rlim_cur - OWN_FDS) / FDS_A_WORKER : 0;
+	if (fit < max_sessions)
+		log_line(LOG_WARN, "descriptors limit=%llu is enough for workers=%llu, workers.max_sessions=%u",
+			(unsigned long long)l.rlim_cur, (unsigned long long)fit, max_sessions);
 }
 
 static int with_config(const char *path, enum action action)

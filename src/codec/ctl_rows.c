@@ -82,7 +82,7 @@ static const struct field connection_fields[] = {
 
 static const struct field node_fields[] = {F(ctl_node, redis), F(ctl_node, role), F(ctl_node, slots),
 	F(ctl_node, state), ROWS(ctl_node, connections, ctl_connection, connection_fields), F(ctl_node, breaker),
-	F(ctl_node, run_id), F(ctl_node, lag_ms), END};
+	F(ctl_node, lag_ms), END};
 
 static const struct field service_row_fields[] = {F(ctl_service_row, service), F(ctl_service_row, paused), END};
 
@@ -90,17 +90,15 @@ static const struct field drain_fields[] = {
 	F(ctl_drain, draining), F(ctl_drain, owned), F(ctl_drain, workers), F(ctl_drain, elapsed_ms), END};
 
 static const struct field stream_action_fields[] = {F(ctl_stream_action, service), F(ctl_stream_action, stream),
-	F(ctl_stream_action, id), F(ctl_stream_action, result), F(ctl_stream_action, new_id),
-	F(ctl_stream_action, error), END};
+	F(ctl_stream_action, id), F(ctl_stream_action, result), F(ctl_stream_action, error), END};
 
 static const struct field revoke_fields[] = {
 	F(ctl_revoke, worker), F(ctl_revoke, session), F(ctl_revoke, streams), END};
 
 static const struct field added_fields[] = {F(ctl_added, service), F(ctl_added, stream), F(ctl_added, id), END};
 
-static const struct field scan_fields[] = {F(ctl_scan, service), F(ctl_scan, redis), F(ctl_scan, result),
-	F(ctl_scan, pending), F(ctl_scan, alive), F(ctl_scan, requeued), F(ctl_scan, dead_letters),
-	F(ctl_scan, took_ms), F(ctl_scan, error), END};
+static const struct field scan_fields[] = {
+	F(ctl_scan, service), F(ctl_scan, redis), F(ctl_scan, result), F(ctl_scan, error), END};
 
 static const struct field topology_fields[] = {
 	F(ctl_topology, redis), F(ctl_topology, role), F(ctl_topology, slots), F(ctl_topology, change), END};

@@ -119,8 +119,7 @@ struct ctl_node {
 	const struct ctl_connection *connections;
 	size_t n_connections;
 	const char *breaker; /* closed, open, half_open */
-	const char *run_id;
-	int64_t lag_ms; /* of the shard's event loop, the last second's worst */
+	int64_t lag_ms;      /* of the shard's event loop, the last second's worst */
 };
 
 /* pause, resume */
@@ -139,7 +138,6 @@ struct ctl_drain {
 struct ctl_stream_action {
 	const char *service, *stream, *id;
 	const char *result; /* revoking (the worker was told, it goes back when it stopped), requeued, gone, error */
-	const char *new_id; /* when it is back already */
 	const char *error;
 };
 
@@ -157,8 +155,7 @@ struct ctl_added {
 /* scan */
 struct ctl_scan {
 	const char *service, *redis;
-	const char *result; /* done, started, running (one was under way), error */
-	int64_t pending, alive, requeued, dead_letters, took_ms;
+	const char *result; /* started, error */
 	const char *error;
 };
 

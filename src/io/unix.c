@@ -1,7 +1,8 @@
 /* Happy path: uv_listen -> accept -> credentials and pidfd -> on_accept; bytes in go to on_data; unix_write collects,
  * and an idle handle writes everything once per round of the loop. Failure: end of file or a read error -> on_end,
  * once. A write error (the peer is gone) does not end the connection at once: what the peer sent before is read first;
- * a peer that only refuses to read is ended after a second. A connection that is closed with bytes waiting stays in the
+ * a peer that only refuses to read is ended after a second. No descriptors left: a new connection is closed at once, which
+ * is said every SAY_FULL_MS at most. A connection that is closed with bytes waiting stays in the
  * background for at most a second, then it is cut. */
 #include "io/unix.h"
 
@@ -10,19 +11,22 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/log.h"
 #include "base/mem.h"
+#include "base/mono.h"
 #include "io/unix_bind.h"
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
 #endif
 
-enum { BACKLOG = 4096, FLUSH_MS = 1000, READ_BYTES = 64 * 1024, KEEP_BYTES = 64 * 1024 };
+enum { BACKLOG = 4096, FLUSH_MS = 1000, READ_BYTES = 64 * 1024, KEEP_BYTES = 64 * 1024, SAY_FULL_MS = 10000 };
 
 struct unix_listener {
 	uv_pipe_t pipe;
@@ -30,6 +34,8 @@ struct unix_listener {
 	void *arg;
 	char *path;
 	struct unix_file file;
+	unsigned n_closed; /* for want of descriptors, not said yet */
+	mono_ms said_full_at;
 };
 
 struct unix_conn {
@@ -295,13 +301,30 @@ static void identify(struct unix_conn *c, struct unix_peer *peer)
 	}
 }
 
+/* The lowest free descriptor is the next one, so its number tells how many are in use. */
+static bool is_one_too_many(struct unix_listener *l, int fd)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || (rlim_t)fd + (rlim_t)l->ev->spare_fds < limit.rlim_cur)
+		return false;
+	mono_ms now = mono_now();
+	l->n_closed++;
+	if (!l->said_full_at || now - l->said_full_at >= SAY_FULL_MS) {
+		log_line(LOG_ERROR, "socket=%s no descriptors left for new connections: closed n=%u limit=%llu",
+			l->path, l->n_closed, (unsigned long long)limit.rlim_cur);
+		l->said_full_at = now;
+		l->n_closed = 0;
+	}
+	return true;
+}
+
 static void on_connection(uv_stream_t *server, int status)
 {
 	struct unix_listener *l = server->data;
 	if (status < 0)
 		return;
 	struct unix_conn *c = conn_new(server->loop, l->ev, l->arg);
-	if (uv_accept(server, (uv_stream_t *)&c->pipe) < 0) {
+	if (uv_accept(server, (uv_stream_t *)&c->pipe) < 0 || is_one_too_many(l, unix_conn_fd(c))) {
 		detach(c, false);
 		return;
 	}

@@ -24,6 +24,8 @@ struct unix_events {
 	/* The peer closed or failed; the connection is gone after this call (what was written before still goes out when the peer only
 	 * closed its sending half). peer_pidfd: a pidfd of the peer opened at accept, now the callee's to close; -1 = unknown. Not called after unix_close. */
 	void (*on_end)(void *arg, struct unix_conn *c, int peer_pidfd);
+	/* Descriptors that new connections leave for others; one too many is closed again, and the log says so. */
+	int spare_fds;
 };
 
 /* fd >= 0: a listening socket passed by the service manager, path only for messages. mode: e.g. 0660. group: "" = leave.

@@ -43,6 +43,8 @@ void control_flush(struct control_req *q);
 void control_end(struct control_req *q, int exit, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* The step runs in a later round. */
 void control_wake(struct control_req *q);
+/* The step runs now: after an answer of control_redis, which does not come from inside a step. */
+void control_go_on(struct control_req *q);
 void control_job(struct control_req *q, control_step_fn *step, void *job, void (*job_free)(void *job));
 /* True while the client has too much unread: a step comes back later. */
 bool control_is_full(const struct control_req *q);

@@ -291,13 +291,7 @@ void control_scan(struct control_req *q)
 		return;
 	const struct coord *c = q->d->core;
 	bool can = s->reader_shard != SHARD_NONE && c->shards[s->reader_shard].is_up[CONN_COMMAND];
-	struct ctl_scan row = {.service = s->rules->name,
-		.result = can ? "started" : "error",
-		.pending = -1,
-		.alive = -1,
-		.requeued = -1,
-		.dead_letters = -1,
-		.took_ms = -1};
+	struct ctl_scan row = {.service = s->rules->name, .result = can ? "started" : "error"};
 	row.redis = s->reader_shard != SHARD_NONE ? c->topo.nodes[s->reader_shard].addr : NULL;
 	row.error = can ? NULL : "Redis is not reachable";
 	if (can)

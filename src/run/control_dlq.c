@@ -331,7 +331,7 @@ static void on_answer(struct dlq_job *j, const struct control_redis *from, struc
 	}
 	if (r->kind == REPLY_ENTRIES)
 		entry_batch_free(r->entries);
-	control_wake(j->q);
+	control_go_on(j->q);
 }
 
 static void on_dlq(void *arg, struct reply *r, const redisReply *raw)

@@ -346,7 +346,7 @@ static void on_answer(void *arg, struct reply *r, const redisReply *raw)
 	} else if (!on_permission(j, r->kind == REPLY_OK ? raw : NULL)) {
 		next_master(j);
 	}
-	control_wake(j->q);
+	control_go_on(j->q);
 }
 
 static mono_ms doctor_step(struct control_req *q, mono_ms now)

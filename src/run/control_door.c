@@ -101,6 +101,17 @@ static void req_free(struct control_req *q)
 	mem_free(q);
 }
 
+void control_go_on(struct control_req *q)
+{
+	if (!q->is_ended) {
+		q->wake_at = MONO_NEVER;
+		mono_ms at = q->step(q, loop_now(q->d->loop));
+		q->wake_at = mono_min(q->wake_at, at);
+		control_flush(q);
+	}
+	arm(q->door, q->is_ended ? 0 : q->wake_at);
+}
+
 static void on_pump(uv_timer_t *t)
 {
 	struct control_door *c = t->data;
@@ -251,7 +262,8 @@ static void on_end(void *arg, struct unix_conn *conn, int pidfd)
 
 enum err_code control_door_open(struct daemon *d, int fd, struct control_door **out, struct err *err)
 {
-	static const struct unix_events events = {.on_accept = on_accept, .on_data = on_data, .on_end = on_end};
+	static const struct unix_events events = {
+		.on_accept = on_accept, .on_data = on_data, .on_end = on_end, .spare_fds = 24};
 	struct control_door *c = mem_alloc(sizeof *c);
 	c->d = d;
 	c->pump_at = MONO_NEVER;

@@ -1,7 +1,8 @@
 /* explain for what this daemon does not hold: service by service, the load-balancer stream, then the dead letters.
  *
- * Happy path: pages of the stream until the entry is there -> XPENDING tells its owner -> the lock tells whether it lives.
- * Failure: Redis does not answer: exit 1 with its words. It gives up after SEEK_MAX entries of a stream. */
+ * Happy path, first pass: where the group stands -> pages of what is not read yet -> what the registry calls running. Second
+ * pass, when no service had it there: pages of what somebody has. Found: XPENDING tells its owner, the lock whether it lives.
+ * Failure: Redis does not answer: exit 1 with its words. It gives up after SEEK_MAX entries of a stream, and says so. */
 #include <stdio.h>
 #include <string.h>
 
@@ -9,7 +10,7 @@
 #include "run/control_redis.h"
 
 enum { SEEK_PAGE = 500, SEEK_MAX = 50000 };
-enum seek_stage { SEEK_LBS, SEEK_PENDING, SEEK_LOCK, SEEK_DLQ };
+enum seek_stage { SEEK_GROUP, SEEK_UNREAD, SEEK_ACTIVE, SEEK_NAMED, SEEK_LBS, SEEK_PENDING, SEEK_LOCK, SEEK_DLQ };
 
 struct seek {
 	struct control_req *q;
@@ -19,7 +20,8 @@ struct seek {
 	enum seek_stage stage;
 	struct command_names lbs,
 		dlq; /* lbs: the load-balancer stream in the place of the dead letters, to page through it */
-	bool has_names, is_waiting;
+	bool has_names, is_waiting, is_cut, is_second_pass; /* cut: there was more than we look through */
+	struct entry_id *unread; /* by service: the first that nobody has read; 0-0 = not known */
 	struct control_redis *conn;
 	struct entry_id from, id;
 	struct text *stream;
@@ -49,6 +51,7 @@ static void job_free(void *job)
 	struct seek *j = job;
 	drop_service(j);
 	mem_free(j->svcs);
+	mem_free(j->unread);
 	mem_free(j);
 }
 
@@ -61,7 +64,10 @@ static void next_service(struct seek *j)
 {
 	drop_service(j);
 	j->at++;
-	j->stage = SEEK_LBS;
+	if (j->at < j->n_svcs || j->is_second_pass || j->n_found)
+		return;
+	j->is_second_pass = true;
+	j->at = 0;
 }
 
 /* ---- what was found */
@@ -158,6 +164,14 @@ static bool connect_to(struct seek *j, uint16_t slot)
 	return j->conn != NULL;
 }
 
+static void ask_words(struct seek *j, uint16_t slot, const char *const *words)
+{
+	if (!connect_to(j, slot))
+		return;
+	j->is_waiting = true;
+	control_redis_words(j->conn, words);
+}
+
 static void ask(struct seek *j, uint16_t slot, const struct cmd *c, const struct command_names *names)
 {
 	if (!connect_to(j, slot))
@@ -168,9 +182,30 @@ static void ask(struct seek *j, uint16_t slot, const struct cmd *c, const struct
 
 static void begin_stream(struct seek *j, enum seek_stage stage)
 {
+	static const struct entry_id first = {0, 0};
 	j->stage = stage;
-	j->from = j->want.by_id ? j->want.id : (struct entry_id){0, 0};
+	j->from = stage == SEEK_UNREAD ? j->unread[j->at] : j->want.by_id ? j->want.id : first;
 	j->n_seen = 0;
+}
+
+static void begin_service(struct seek *j, const struct service_rules *r)
+{
+	command_names_init(&j->dlq, r->name, r->dlq, r->serialize, 0, r->group_start);
+	command_names_init(&j->lbs, r->name, j->dlq.lbs, r->serialize, 0, r->group_start);
+	j->has_names = true;
+	begin_stream(j, j->is_second_pass ? SEEK_LBS : SEEK_GROUP);
+}
+
+static void not_found(struct seek *j)
+{
+	if (j->n_found)
+		control_end(j->q, 0, NULL);
+	else if (j->is_cut)
+		control_end(j->q, 1,
+			"%s is not among the first %d entries of each stream; its entry's id finds it further back",
+			j->q->r.stream, SEEK_MAX);
+	else
+		control_end(j->q, 1, "%s is not known here, in Redis or among the dead letters", j->q->r.stream);
 }
 
 static mono_ms seek_step(struct control_req *q, mono_ms now)
@@ -181,23 +216,26 @@ static mono_ms seek_step(struct control_req *q, mono_ms now)
 		return MONO_NEVER;
 	const struct coord_service *s = j->at < j->n_svcs ? service(j) : NULL;
 	if (j->at == j->n_svcs) {
-		control_end(q, j->n_found ? 0 : 1,
-			j->n_found ? NULL : "%s is not known here, in Redis or among the dead letters", q->r.stream);
+		not_found(j);
 		return MONO_NEVER;
 	}
 	if (!s) { /* removed meanwhile */
 		next_service(j);
 		return 0;
 	}
-	if (!j->has_names) {
-		const struct service_rules *r = s->rules;
-		command_names_init(&j->dlq, r->name, r->dlq, r->serialize, 0, r->group_start);
-		command_names_init(&j->lbs, r->name, j->dlq.lbs, r->serialize, 0, r->group_start);
-		j->has_names = true;
-		begin_stream(j, SEEK_LBS);
-	}
-	struct cmd page = {.kind = CMD_DLQ_RANGE, .id = j->from, .count = j->want.by_id ? 1 : SEEK_PAGE};
+	if (!j->has_names)
+		begin_service(j, s->rules);
+	bool is_one = j->want.by_id || j->stage == SEEK_NAMED;
+	struct cmd page = {.kind = CMD_DLQ_RANGE, .id = j->from, .count = is_one ? 1 : SEEK_PAGE};
 	switch (j->stage) {
+	case SEEK_GROUP:
+		ask_words(j, s->rules->lbs_slot, (const char *const[]){"XINFO", "GROUPS", j->lbs.lbs, NULL});
+		break;
+	case SEEK_ACTIVE:
+		ask_words(j, s->rules->lbs_slot, (const char *const[]){"HGET", j->lbs.registry, j->q->r.stream, NULL});
+		break;
+	case SEEK_UNREAD:
+	case SEEK_NAMED:
 	case SEEK_LBS:
 		ask(j, s->rules->lbs_slot, &page, &j->lbs);
 		break;
@@ -225,6 +263,67 @@ static bool is_wanted(const struct seek *j, const struct entry_in *e)
 	return e->stream && e->stream->len == j->want.len && memcmp(e->stream->bytes, j->want.stream, j->want.len) == 0;
 }
 
+static bool is_text(const redisReply *r, const char *text)
+{
+	return r->type == REDIS_REPLY_STRING && r->len == strlen(text) && memcmp(r->str, text, r->len) == 0;
+}
+
+/* The last id that was given to the group; NULL: there is no such group. */
+static const redisReply *last_delivered(const struct seek *j, const redisReply *groups)
+{
+	for (size_t i = 0; groups && i < groups->elements; i++) {
+		const redisReply *g = groups->element[i], *last = NULL;
+		bool is_ours = false;
+		for (size_t k = 0; k + 1 < g->elements; k += 2) {
+			if (is_text(g->element[k], "name"))
+				is_ours = is_text(g->element[k + 1], j->lbs.group);
+			else if (is_text(g->element[k], "last-delivered-id"))
+				last = g->element[k + 1];
+		}
+		if (is_ours)
+			return last;
+	}
+	return NULL;
+}
+
+static void on_group(struct seek *j, const redisReply *groups)
+{
+	const redisReply *last = last_delivered(j, groups);
+	struct entry_id id;
+	if (last && last->type == REDIS_REPLY_STRING && command_id_parse(last->str, last->len, &id)) {
+		j->unread[j->at] = entry_id_next(id);
+		begin_stream(j, SEEK_UNREAD);
+	} else {
+		next_service(j);
+	}
+}
+
+static void on_active(struct seek *j, const redisReply *id)
+{
+	if (id && id->type == REDIS_REPLY_STRING && command_id_parse(id->str, id->len, &j->from))
+		j->stage = SEEK_NAMED;
+	else
+		next_service(j);
+}
+
+/* The page did not have it. */
+static void after_page(struct seek *j, const struct entry_batch *b)
+{
+	const struct entry_id end = b->n ? b->v[b->n - 1].id : (struct entry_id){0, 0};
+	bool is_seen = j->stage == SEEK_LBS && j->unread[j->at].ms && entry_id_cmp(end, j->unread[j->at]) >= 0;
+	bool is_full = !j->want.by_id && j->stage != SEEK_NAMED && b->n == SEEK_PAGE && !is_seen;
+	j->n_seen += b->n;
+	j->is_cut = j->is_cut || (is_full && j->n_seen >= SEEK_MAX);
+	if (is_full && j->n_seen < SEEK_MAX)
+		j->from = entry_id_next(end);
+	else if (j->stage == SEEK_UNREAD)
+		j->stage = SEEK_ACTIVE;
+	else if (j->stage == SEEK_LBS)
+		begin_stream(j, SEEK_DLQ);
+	else
+		next_service(j);
+}
+
 static void on_page(struct seek *j, struct entry_batch *b)
 {
 	for (size_t i = 0; i < b->n; i++) {
@@ -241,13 +340,7 @@ static void on_page(struct seek *j, struct entry_batch *b)
 			j->stage = SEEK_PENDING;
 		return;
 	}
-	j->n_seen += b->n;
-	if (!j->want.by_id && b->n == SEEK_PAGE && j->n_seen < SEEK_MAX)
-		j->from = entry_id_next(b->v[b->n - 1].id);
-	else if (j->stage == SEEK_LBS)
-		begin_stream(j, SEEK_DLQ);
-	else
-		next_service(j);
+	after_page(j, b);
 }
 
 static void on_pending(struct seek *j, const struct reply *r)
@@ -269,10 +362,13 @@ static void on_pending(struct seek *j, const struct reply *r)
 static void on_answer(void *arg, struct reply *r, const redisReply *raw)
 {
 	struct seek *j = arg;
-	(void)raw;
 	j->is_waiting = false;
 	bool no_group = r->kind == REPLY_ERROR && r->error == RERR_NOGROUP;
-	if (r->kind == REPLY_ENTRIES)
+	if (j->stage == SEEK_GROUP && r->kind != REPLY_NONE)
+		on_group(j, r->kind == REPLY_OK ? raw : NULL);
+	else if (j->stage == SEEK_ACTIVE && r->kind != REPLY_NONE)
+		on_active(j, r->kind == REPLY_OK ? raw : NULL);
+	else if (r->kind == REPLY_ENTRIES)
 		on_page(j, r->entries);
 	else if (j->stage == SEEK_PENDING && r->kind == REPLY_PENDING)
 		on_pending(j, r);
@@ -284,7 +380,7 @@ static void on_answer(void *arg, struct reply *r, const redisReply *raw)
 		control_end(j->q, 1, "%s", control_redis_why(j->conn));
 	if (r->kind == REPLY_ENTRIES)
 		entry_batch_free(r->entries);
-	control_wake(j->q);
+	control_go_on(j->q);
 }
 
 void control_seek(struct control_req *q)
@@ -293,7 +389,9 @@ void control_seek(struct control_req *q)
 	struct seek *j = mem_alloc(sizeof *j);
 	j->q = q;
 	j->svcs = mem_array((size_t)c->n_positions + 1, sizeof *j->svcs);
+	j->unread = mem_array((size_t)c->n_positions + 1, sizeof *j->unread);
 	view_match_init(&j->want, q->r.stream, SERVICE_NONE);
+	j->is_second_pass = j->want.by_id; /* that is quick */
 	for (uint16_t i = 0; i < c->n_positions; i++) {
 		const struct coord_service *s = &c->services[i];
 		if (s->rules && !s->is_going && (!q->r.service || strcmp(s->rules->name, q->r.service) == 0))

@@ -18,10 +18,13 @@ static struct ctl_status_redis *redis_rows(struct control_req *q, const struct b
 		if (!s->is_on)
 			continue;
 		bool up = s->is_up[CONN_COMMAND];
+		const struct snapshot *snap = q->d->snapshots[i];
 		rows[(*n)++] = (struct ctl_status_redis){.redis = c->topo.nodes[i].addr,
-			.state = up          ? "connected"
-				 : s->why[0] ? "down"
-					     : "connecting",
+			.state = up && snap && snap->handoff.n_relaxed ? "relaxed"
+				 : up                                  ? "connected"
+				 : s->why[0]                           ? "down"
+								       : "connecting",
+			.breaker_open = snap && snap->handoff.breaker == BREAKER_OPEN,
 			.slots = slots[i].len ? slots[i].data : NULL,
 			.down_ms = view_down_ms(q->door, i, loop_now(q->d->loop)),
 			.error = !up && s->why[0] ? s->why : NULL};

@@ -10,8 +10,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { MAIL_LIMIT = 1 << 20, PASSED_MAX = 8192, TRIM_ENTRIES = 4096 };
+enum { MAIL_LIMIT = 1 << 20, PASSED_MAX = 8192, TRIM_ENTRIES = 4096, EXIT_INTERNAL = 70, JOIN_WAIT_MS = 5000 };
 
 /* ---- effects ---- */
 
@@ -128,7 +129,7 @@ bool daemon_ready(struct daemon *d, struct buf *reasons)
 	buf_init(&none);
 	struct buf *r = reasons ? reasons : &none;
 	if (!c->topo.is_known) {
-		buf_printf(r, "redis: %s\n", d->topo_why[0] ? d->topo_why : "not connected yet");
+		buf_printf(r, "%s\n", d->topo_why[0] ? d->topo_why : "redis: not connected yet");
 		ready = false;
 	}
 	for (uint16_t i = 0; i < c->n_shards; i++) {
@@ -183,7 +184,7 @@ static void on_topo_failed(void *arg, const struct err *why)
 	struct daemon *d = arg;
 	snprintf(d->topo_why, sizeof d->topo_why, "%s", why->text);
 	if (d->config->redis.fail_fast && !d->core->topo.is_known) {
-		log_line(LOG_ERROR, "redis: %s (redis.fail_fast)", why->text);
+		log_line(LOG_ERROR, "%s (redis.fail_fast)", why->text);
 		end(d, 69);
 		loop_stop(d->loop);
 		return;
@@ -318,12 +319,13 @@ static int exit_of(enum err_code code)
 		return 78;
 	case ERR_OK:
 		return 0;
+	case ERR_TIMEOUT: /* nothing waits, or talks, before the loop runs */
+	case ERR_PROTO:
+		return EXIT_INTERNAL;
 	case ERR_NOT_FOUND: /* the directory of a socket */
 	case ERR_BUSY:
-	case ERR_TIMEOUT:
 	case ERR_IO:
 	case ERR_MEMORY:
-	case ERR_PROTO:
 		break;
 	}
 	return 71;
@@ -393,11 +395,30 @@ static enum err_code open_all(struct daemon *d, struct err *err)
 	return ERR_OK;
 }
 
+/* Nobody can end a thread that does not run its loop: the process goes without it. Locks run out, workers come back. */
+static void stop_shards(struct daemon *d)
+{
+	bool is_stuck = false;
+	for (uint16_t i = 0; i < d->n_shards; i++) {
+		if (d->shards[i] && !shard_run_stop_within(d->shards[i], is_stuck ? 0 : JOIN_WAIT_MS)) {
+			log_line(LOG_ERROR, "shard=%u loop stuck: not waiting for it", i);
+			is_stuck = true;
+		}
+		d->shards[i] = NULL;
+		mem_free(d->snapshots[i]);
+		d->snapshots[i] = NULL;
+	}
+	if (!is_stuck)
+		return;
+	control_door_close(d->control); /* their sockets go */
+	worker_door_close(d->workers);
+	_exit(EXIT_INTERNAL);
+}
+
 static void close_all(struct daemon *d)
 {
 	d->is_closing = true;
-	for (uint16_t i = 0; i < d->n_shards; i++)
-		shard_stop(d, i);
+	stop_shards(d);
 	control_door_close(d->control);
 	state_store_free(d->store);
 	worker_door_close(d->workers);

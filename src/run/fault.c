@@ -101,9 +101,13 @@ static int list(void)
 
 /* ---- the one that is armed */
 
+enum action { ACTION_KILL, ACTION_STOP, ACTION_HANG, ACTION_N };
+static const char *const action_names[ACTION_N] = {"kill", "stop", "hang"};
+
 struct armed {
 	char name[NAME_CAP];
-	int n, signal;
+	int n;
+	enum action action;
 	bool is_known;
 };
 
@@ -118,6 +122,15 @@ static void match(void *arg, const char *kind, const char *name)
 		a->is_known = true;
 }
 
+/* ACTION_N: there is none of that name. */
+static enum action action_of(const char *name)
+{
+	enum action a = ACTION_KILL;
+	while (*name && a < ACTION_N && strcmp(name, action_names[a]) != 0)
+		a++;
+	return a;
+}
+
 static int arm(void)
 {
 	const char *text = getenv("SLUICE_FAULT");
@@ -126,18 +139,15 @@ static int arm(void)
 	size_t n = strcspn(text, ":");
 	snprintf(armed.name, sizeof armed.name, "%.*s", (int)n, text);
 	armed.n = 1;
-	armed.signal = SIGKILL;
 	const char *rest = text + n + (text[n] == ':');
 	if (*rest >= '1' && *rest <= '9') {
 		char *end;
 		armed.n = (int)strtol(rest, &end, 10);
 		rest = end + (*end == ':');
 	}
-	if (strcmp(rest, "stop") == 0)
-		armed.signal = SIGSTOP;
-	bool is_action = !*rest || armed.signal == SIGSTOP || strcmp(rest, "kill") == 0;
+	armed.action = action_of(rest);
 	each(match, &armed);
-	if (armed.is_known && is_action)
+	if (armed.is_known && armed.action < ACTION_N)
 		return 0;
 	fprintf(stderr, "sluiced: SLUICE_FAULT=%s: no such point or action; see --list-faults\n", text);
 	return EXIT_USAGE;
@@ -157,9 +167,10 @@ void fault_point(const char *kind, const char *name)
 		return;
 	if (atomic_fetch_add(&n_passed, 1) + 1 != armed.n)
 		return;
-	fprintf(stderr, "fault point %s passed %d times: %s\n", armed.name, armed.n,
-		armed.signal == SIGKILL ? "kill" : "stop");
-	kill(getpid(), armed.signal);
+	fprintf(stderr, "fault point %s passed %d times: %s\n", armed.name, armed.n, action_names[armed.action]);
+	while (armed.action == ACTION_HANG)
+		pause();
+	kill(getpid(), armed.action == ACTION_KILL ? SIGKILL : SIGSTOP);
 }
 
 /* ---- names */

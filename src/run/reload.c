@@ -182,7 +182,7 @@ static void apply(struct daemon *d, struct fresh *f, bool new_auth)
 static void say_reloading(void)
 {
 	char text[96];
-	snprintf(text, sizeof text, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)mono_now() * 1000);
+	snprintf(text, sizeof text, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)mono_now_us());
 	notify_send(text);
 }
 

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 enum { MAILBOX_LIMIT = 1 << 20, SNAPSHOT_EVERY_MS = 1000 };
 
@@ -382,6 +383,18 @@ void shard_run_stop(struct shard_run *s)
 	shard_run_send(s, &m);
 	pthread_join(s->thread, NULL);
 	free_all(s);
+}
+
+bool shard_run_stop_within(struct shard_run *s, mono_ms wait_ms)
+{
+	struct run_msg m = {.kind = RUN_QUIT};
+	mono_ms end = mono_now() + wait_ms;
+	struct timespec at = {.tv_sec = end / 1000, .tv_nsec = end % 1000 * 1000000};
+	shard_run_send(s, &m);
+	if (pthread_clockjoin_np(s->thread, NULL, CLOCK_MONOTONIC, &at) != 0)
+		return false;
+	free_all(s);
+	return true;
 }
 
 mono_ms shard_run_last_round(const struct shard_run *s)

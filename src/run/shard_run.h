@@ -26,5 +26,7 @@ enum err_code shard_run_start(const struct shard_run_opts *opts, struct shard_ru
 void shard_run_send(struct shard_run *s, const struct run_msg *m); /* what m owns moves */
 /* Ends the thread, waits for it and frees s. Locks stay. */
 void shard_run_stop(struct shard_run *s);
+/* The same, but waits no longer than that; false: its loop is stuck, s is still the thread's and the process has to end. */
+bool shard_run_stop_within(struct shard_run *s, mono_ms wait_ms);
 /* For the watchdog: when its loop last completed a round (any thread). */
 mono_ms shard_run_last_round(const struct shard_run *s);

@@ -209,7 +209,9 @@ static void on_end(void *arg, struct unix_conn *c, int pidfd)
 		watch_process(d, session, pidfd);
 }
 
-static const struct unix_events events = {.on_accept = on_accept, .on_data = on_data, .on_end = on_end};
+/* What is spared is for Redis, for operators and for the processes of connections already here. */
+static const struct unix_events events = {
+	.on_accept = on_accept, .on_data = on_data, .on_end = on_end, .spare_fds = 64};
 
 /* ---- from process to process ---- */
 

@@ -193,7 +193,7 @@ def test_other_views():
                "o:1 (orders 1-0): parked, it does not run, owner redis-consumer-a\n"
                "  because o:1 already runs as 0-9\n  next  it starts when 0-9 is done\n")
     node = {"redis": "h:1", "role": "master", "slots": "0-99", "state": "connected", "breaker": "closed",
-            "run_id": "abc", "lag_ms": 1,
+            "lag_ms": 1,
             "connections": [{"role": "command", "state": "ready", "handoff": "idle", "relaxed": False},
                             {"role": "reader", "state": "ready", "handoff": "draining", "relaxed": True}]}
     with Daemon([node]) as d:

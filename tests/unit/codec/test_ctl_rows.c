@@ -101,11 +101,11 @@ Test(ctl_rows, every_row_is_one_json_object_on_one_line, .init = up, .fini = dow
 	ctl_encode_worker(&B, &(struct ctl_worker){.name = nasty, .services = {&nasty, 1}});
 	ctl_encode_node(&B, &(struct ctl_node){.redis = nasty, .connections = &link, .n_connections = 1});
 	ctl_encode_service_row(&B, &(struct ctl_service_row){.service = nasty});
-	ctl_encode_drain(&B, &(struct ctl_drain){.owned = 3});
+	ctl_encode_drain(&B, &(struct ctl_drain){.owned = 3, .elapsed_ms = INT64_MAX});
 	ctl_encode_stream_action(&B, &(struct ctl_stream_action){.stream = nasty});
 	ctl_encode_revoke(&B, &(struct ctl_revoke){.worker = nasty});
 	ctl_encode_added(&B, &(struct ctl_added){.stream = nasty});
-	ctl_encode_scan(&B, &(struct ctl_scan){.service = nasty, .took_ms = INT64_MAX});
+	ctl_encode_scan(&B, &(struct ctl_scan){.service = nasty});
 	ctl_encode_topology(&B, &(struct ctl_topology){.redis = nasty});
 	ctl_encode_dlq_action(&B, &(struct ctl_dlq_action){.stream = nasty});
 	ctl_encode_reload(&B, &(struct ctl_reload){.problem = nasty});

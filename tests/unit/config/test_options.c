@@ -128,3 +128,29 @@ Test(manual, has_every_setting_with_type_default_range_and_class, .init = up)
 	}
 	mem_free(manual);
 }
+
+/* How the manual names it: whole, or by its last word where it speaks of several at once. */
+static bool is_named(const struct option *o, const char *name, size_t len, bool *is_whole)
+{
+	const char *dot = strrchr(o->path, '.'), *last = dot ? dot + 1 : o->path;
+	*is_whole = strlen(o->path) == len && memcmp(o->path, name, len) == 0;
+	return *is_whole || (strlen(last) == len && memcmp(last, name, len) == 0);
+}
+
+Test(manual, has_no_setting_that_does_not_exist, .init = up)
+{
+	static const char item[] = "\n.It Ic ";
+	char *manual = read_manual();
+	int n_whole = 0;
+	for (char *at = manual; (at = strstr(at, item));) {
+		at += strlen(item);
+		size_t len = strcspn(at, "\n");
+		bool is_known = false, is_whole = false;
+		for (enum option_id id = 0; id < N_OPTIONS && !is_whole; id++)
+			is_known = is_named(&options[id], at, len, &is_whole) || is_known;
+		cr_expect(is_known, "%.*s is no setting", (int)len, at);
+		n_whole += is_whole;
+	}
+	cr_expect_eq(n_whole, N_OPTIONS);
+	mem_free(manual);
+}

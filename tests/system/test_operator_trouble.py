@@ -1,0 +1,216 @@
+"""What goes wrong around a daemon: no Redis, sockets taken, no permission, no descriptors, a full disk. One clear line each,
+no crash, nothing lost, and it recovers by itself."""
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import tempfile
+
+from lib import checks
+from lib.case import limit
+from lib.checks import Added
+from lib.daemon import program
+from lib.worker import connect
+
+issue = 5
+
+
+def of_level(d, *levels):
+    """The log's lines of those levels, without time and level."""
+    return [m[2] for m in re.finditer(r"^\S+ (\w+) (.*)$", d.log, re.M) if m[1] in levels]
+
+
+def http(path, what):
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(10)
+    s.connect(path)
+    s.sendall(f"GET {what} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    data = b""
+    while x := s.recv(65536):
+        data += x
+    s.close()
+    head, _, body = data.decode().partition("\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+@limit(60)
+def test_started_with_redis_down(t):
+    r = t.redis(start=False)
+    d = t.daemon(r, ready=False, cfg={"metrics": {"listen": f"unix:{t.path('m')}"}, "log": {"level": "info"}})
+    t.wait(lambda: d.ctl("status").returncode == 0 and of_level(d, "warn", "error"), what="it says so")
+    code, body = http(t.path("m"), "/readyz")
+    assert code == 503 and r.path in body and "no such file" in body and body.count("redis") == 1 + r.path.count("redis"), body
+    assert http(t.path("m"), "/livez")[0] == 200
+    p = d.ctl("status", "--ready")
+    assert p.returncode == 1 and len(p.stderr.splitlines()) == 1 and r.path in p.stderr, p
+    s, = d.json("status")
+    assert s["ready"] is False and r.path in s["reasons"][0], s
+    assert "not ready" in d.ctl("status").stdout
+    w = t.worker(d, credits=1, work=0)
+    w.wait("welcome")
+    p = d.ctl("add", "orders", "x")
+    assert p.returncode == 1 and p.stderr.strip() == "sluicectl: Redis is not reachable", p
+    bad = of_level(d, "warn", "error")
+    assert len(bad) == 1 and r.path in bad[0] and "trying again" in bad[0], bad
+    r.start()
+    d.wait_ready()
+    Added(r.db).one("orders", "s")
+    w.wait("ok")
+    assert http(t.path("m"), "/readyz")[0] == 200
+    t.wait(lambda: "ready" in of_level(d, "notice"), what="it says that it is ready")
+    assert of_level(d, "warn", "error") == bad, "nothing more to say"
+
+
+@limit(60)
+def test_socket_path_taken(t):
+    """By a daemon that lives: refused. By what a dead one left: taken. By anything else: refused, and left alone."""
+    r = t.redis()
+    a = t.daemon(r)
+    held = t.worker(a, credits=1)
+    Added(r.db).one("orders", "s")
+    held.wait("assign")
+    for key, sock in (("workers", a.worker_sock), ("control", a.control_sock)):
+        b = t.daemon(r, start=False, cfg={key: {"socket": sock}})
+        b.start(ready=False)
+        assert b.wait(15) == 71
+        line, = b.log.splitlines()
+        assert line.endswith(f" error {sock}: another process listens there"), line
+        left = [p for p in (b.worker_sock, b.control_sock) if os.path.exists(p)]
+        assert not left, "what it had opened already is gone"
+    assert a.ctl("status", "--ready").returncode == 0 and not held.frames("closed", d="ev")
+    a.kill()
+    assert os.path.exists(a.worker_sock)
+    a.start()
+    a.stop()
+    for make, what in ((lambda p: open(p, "w").close(), "a file"), (os.mkdir, "a directory"), (lambda p: os.symlink("/nowhere", p), "a link")):
+        make(a.worker_sock)
+        before = len(a.log)
+        a.start(ready=False)
+        assert a.wait(15) in (71, 77), what
+        line, = a.log[before:].splitlines()
+        assert "w.sock: exists and is not a socket" in line, line
+        assert os.path.lexists(a.worker_sock), what
+        (os.rmdir if what == "a directory" else os.unlink)(a.worker_sock)
+
+
+@limit(60)
+def test_no_permission(t):
+    """As a user who may not write into the socket's directory, or read the password."""
+    r = t.redis()
+    d = t.daemon(r, start=False)
+    pw = t.path("pw")
+    for what, cfg, word in (("socket directory", {"workers": {"socket": "/proc/w.sock"}}, "/proc/w.sock: "),
+                            ("password", {"redis": {"password": {"file": pw}}}, pw)):
+        with open(pw, "w") as f:
+            f.write("secret")
+        os.chmod(pw, 0)
+        prefix = []
+        if os.getuid() == 0:
+            base = tempfile.mkdtemp(dir="/tmp")  # open to others, unlike the test's own
+            t.ending(lambda base=base: shutil.rmtree(base))
+            os.chmod(base, 0o755)
+            own = os.path.join(base, "nobody")
+            os.mkdir(own)
+            os.chown(own, 65534, 65534)
+            shutil.copy(program("sluiced"), base)
+            shutil.copy(pw, os.path.join(base, "pw"))
+            os.chmod(os.path.join(base, "pw"), 0o600)
+            cfg = {"workers": {"socket": f"{base}/w.sock"}} if "workers" in cfg else {"redis": {"password": {"file": f"{base}/pw"}}}
+            word = f"{base}/"
+            d.cfg["workers"]["socket"], d.cfg["control"]["socket"] = f"{own}/w.sock", f"{own}/c.sock"
+            prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", f"{base}/sluiced"]
+        saved = dict(d.cfg)
+        d.write(**cfg)
+        conf = d.conf
+        if prefix:
+            conf = os.path.join(base, "sluiced.yaml")
+            shutil.copy(d.conf, conf)
+        p = t.run([*(prefix or [program("sluiced")]), "-c", conf], timeout=20)
+        d.cfg = saved
+        lines = p.stderr.splitlines()
+        assert p.returncode == 77 and len(lines) == 1 and word in lines[0], (what, p)
+        assert "ermission denied" in lines[0] or "Operation not permitted" in lines[0], lines
+        assert "secret" not in p.stderr
+
+
+N_WORKERS = int(os.environ.get("SLUICE_TEST_WORKERS", 2000))
+
+
+@limit(90)
+def test_two_thousand_workers_and_1024_descriptors(t):
+    r = t.redis()
+    d = t.daemon(r, start=False, cfg={"workers": {"max_sessions": 4096}, "log": {"level": "info"}})
+    d.prefix = ["prlimit", "--nofile=1024:1024"]
+    d.start()
+    said = [x for x in of_level(d, "warn") if "descriptors" in x]
+    assert len(said) == 1 and "limit=1024" in said[0] and "max_sessions=4096" in said[0], said
+    w = t.worker(d, credits=50)
+    add = Added(r.db)
+    add.many("orders", [f"s{i}" for i in range(50)])
+    w.wait("assign", 50)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, N_WORKERS + 500) if hard != resource.RLIM_INFINITY else N_WORKERS + 500, hard))
+    many = [connect(d.worker_sock) for _ in range(N_WORKERS)]
+    t.wait(lambda: any("no descriptors left" in x for x in of_level(d, "error")), what="one clear line")
+    assert d.json("status")[0]["ready"] is True, "an operator still gets in"
+    r.db.cmd("CLIENT", "KILL", "TYPE", "normal")  # descriptors for Redis are spared
+    t.wait(lambda: d.ctl("status", "--ready").returncode == 0, 20, "connected again")
+    for s in many:
+        s.close()
+    errors = of_level(d, "error")
+    assert all("no descriptors left" in x and "limit=1024" in x for x in errors) and len(errors) <= 4, errors
+    late = t.worker(d, credits=1, work=0, reconnect=True)
+    late.wait("welcome", timeout=30)
+    assert not w.frames("closed", d="ev") and not w.frames("revoke"), "who was here already noticed nothing"
+    for a in w.frames("assign"):
+        w.finish(a)
+    w.wait("ok", 50, timeout=20)
+    w.send({"t": "credits", "n": 0})
+    add.one("orders", "more")
+    late.wait("ok", timeout=20)
+    checks.wait_clean(r.db)
+    checks.all_good(add.sure, [w.journal, late.journal])
+
+
+@limit(60)
+def test_disk_full_for_the_log(t):
+    """The log on a disk of its own that is full: work goes on; there is room again: the log says what it lost."""
+    if os.getuid() != 0 or t.run(["unshare", "-m", "true"]).returncode != 0:
+        print("= not root: no disk of one's own to fill; tests/unit/base/test_log.c has /dev/full")
+        return
+    r = t.redis()
+    d = t.daemon(r, start=False, cfg={"log": {"level": "info"}})
+    disk = t.path("disk")
+    os.mkdir(disk)
+    script = f"mount -t tmpfs -o size=128k tmpfs {disk} && exec \"$@\" 2>>{disk}/log"
+    d.prefix = ["unshare", "-m", "sh", "-c", script, "sh"]
+    d.start()
+    inside = f"/proc/{d.proc.pid}/root{disk}"
+
+    def log():
+        with open(f"{inside}/log", errors="replace") as f:
+            return f.read()
+    t.wait(lambda: " notice ready" in log(), what="the first lines")
+    fill = os.open(f"{inside}/fill", os.O_WRONLY | os.O_CREAT)
+    try:
+        while True:
+            os.write(fill, b"x" * 4096)
+    except OSError:
+        os.close(fill)
+    while os.statvfs(inside).f_bavail:  # the last page of the log's own
+        d.signal(signal.SIGUSR1)
+        d.ctl_ok("status")
+    for _ in range(30):
+        d.signal(signal.SIGUSR1)
+        d.ctl_ok("status")
+    w = t.worker(d, credits=5, work=0)
+    Added(r.db).many("orders", ["a", "b", "c"])
+    w.wait("ok", 3)
+    os.unlink(f"{inside}/fill")
+    before = len(log())
+    d.signal(signal.SIGUSR1)
+    t.wait(lambda: re.search(r"warn log lines lost n=\d+", log()[before:]), what="it says what it lost")
+    assert "dump version=" in log()[before:] and d.stop() == 0
+    checks.wait_clean(r.db)
