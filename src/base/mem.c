@@ -14,7 +14,7 @@
 enum { EXIT_OS = 71 };
 
 /* Neither stdio nor the log: both may need the memory that is not there. */
-static _Noreturn void die(void)
+_Noreturn void mem_die(void)
 {
 	static const char line[] = "<3>out of memory\n";
 	if (write(STDERR_FILENO, line, sizeof(line) - 1) < 0) {
@@ -27,7 +27,7 @@ static size_t checked_size(size_t n, size_t size)
 {
 	size_t total;
 	if (__builtin_mul_overflow(n, size, &total) || total > PTRDIFF_MAX)
-		die();
+		mem_die();
 	return total ? total : 1;
 }
 
@@ -40,7 +40,7 @@ void *mem_array(size_t n, size_t size)
 {
 	void *p = calloc(1, checked_size(n, size));
 	if (!p)
-		die();
+		mem_die();
 	return p;
 }
 
@@ -48,7 +48,7 @@ void *mem_grow(void *p, size_t n, size_t size)
 {
 	void *grown = realloc(p, checked_size(n, size));
 	if (!grown)
-		die();
+		mem_die();
 	return grown;
 }
 
@@ -56,7 +56,7 @@ char *mem_dup(const char *bytes, size_t len)
 {
 	size_t size;
 	if (__builtin_add_overflow(len, 1, &size))
-		die();
+		mem_die();
 	char *copy = mem_grow(NULL, size, 1);
 	if (len)
 		memcpy(copy, bytes, len);
@@ -70,7 +70,7 @@ char *mem_printf(const char *fmt, ...)
 	va_start(ap, fmt);
 	char *text;
 	if (vasprintf(&text, fmt, ap) < 0)
-		die();
+		mem_die();
 	va_end(ap);
 	return text;
 }
