@@ -14,6 +14,7 @@ mandir    ?= $(prefix)/share/man
 unitdir   ?= $(prefix)/lib/systemd/system
 sysusersdir ?= $(prefix)/lib/sysusers.d
 completiondir ?= $(prefix)/share/bash-completion/completions
+datadir   ?= $(prefix)/share/sluiced
 
 # Paths below are relative to this directory, so that its own path may hold anything.
 space := $(subst ,, )

@@ -114,12 +114,14 @@ install: all
 			>'$D$(unitdir)'/$${u##*/} && chmod 644 '$D$(unitdir)'/$${u##*/} || exit 1; done
 	install -m 644 systemd/sluiced.sysusers '$D$(sysusersdir)/sluiced.conf'
 	test -e '$D$(sysconfdir)/sluiced.yaml' || install -m 644 etc/sluiced.yaml '$D$(sysconfdir)/sluiced.yaml'
+	install -d '$D$(datadir)'
+	install -m 644 etc/sluiced.acl '$D$(datadir)/sluiced.acl'
 	@if [ -e etc/sluicectl.bash ]; then install -d '$D$(completiondir)' && \
 		install -m 644 etc/sluicectl.bash '$D$(completiondir)/sluicectl'; fi
 
 uninstall: # the configuration stays
 	rm -f '$D$(sbindir)/sluiced' '$D$(bindir)/sluicectl' '$D$(bindir)/sluice-run' '$D$(sysusersdir)/sluiced.conf' \
-		'$D$(completiondir)/sluicectl'
+		'$D$(completiondir)/sluicectl' '$D$(datadir)/sluiced.acl'
 	@for m in $(MAN_FILES); do rm -f "$D$(mandir)/man$${m##*.}/$${m##*/}"; done
 	@for u in systemd/*.service systemd/*.socket; do rm -f '$D$(unitdir)'/$${u##*/}; done
 

@@ -38,6 +38,18 @@ static void reserve(struct buf *b, size_t len)
 	b->cap = cap;
 }
 
+void buf_reserve_wiping(struct buf *b, size_t len)
+{
+	if (b->len + len < b->cap)
+		return;
+	struct buf moved = {0};
+	reserve(&moved, b->len + len);
+	buf_add(&moved, b->data, b->len);
+	mem_wipe(b->data, b->cap);
+	buf_fini(b);
+	*b = moved;
+}
+
 void buf_add(struct buf *b, const void *bytes, size_t len)
 {
 	reserve(b, len);

@@ -14,6 +14,8 @@ void buf_add(struct buf *b, const void *bytes, size_t len);
 void buf_str(struct buf *b, const char *s);
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void buf_u64(struct buf *b, uint64_t v);
+/* Room for len more bytes: adding them moves nothing. What moves now leaves nothing behind. */
+void buf_reserve_wiping(struct buf *b, size_t len);
 void buf_consume(struct buf *b, size_t n); /* drops the first n bytes */
 void buf_clear(struct buf *b);             /* keeps the memory */
 char *buf_take(struct buf *b); /* the string (never NULL), caller frees with mem_free; b is empty afterwards */

@@ -142,9 +142,10 @@ void config_dump(const struct config *c, struct buf *out);
 /* Appends every setting with its default, range, reload class and help. Loads once a service has a name. */
 void config_print_defaults(struct buf *out);
 
-/* The Redis password: *out is NULL when none is configured, else mem_free's (mem_wipe it before).
- * Reads the file, credential or variable each time. ERR_NOT_FOUND, ERR_DENIED, ERR_IO, ERR_INVALID. */
-enum err_code config_password(const struct config *c, char **out, struct err *err);
+/* The Redis password: *out is NULL when none is configured, else secret_keep's (secret_drop it).
+ * Reads the file or credential each time; a variable once: its value is wiped from the environment and remembered.
+ * One thread. ERR_NOT_FOUND, ERR_DENIED, ERR_IO, ERR_INVALID. */
+enum err_code config_password(const struct config *c, const char **out, struct err *err);
 
 struct config_change {
 	char *path;           /* "log.level", "services[orders].lease.ttl", "services[orders]" for a whole one */

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/mem.h"
+#include "base/secret.h"
 
 enum { MAX_PASSWORD_BYTES = 65536 };
 
@@ -53,7 +54,7 @@ static size_t without_newline(const char *s, size_t len)
 	return len > 1 && s[len - 2] == '\r' ? len - 2 : len - 1;
 }
 
-static enum err_code from_file(const char *path, const char *key, char **out, struct err *err)
+static enum err_code from_file(const char *path, const char *key, const char **out, struct err *err)
 {
 	char secret[MAX_PASSWORD_BYTES + 3]; /* no struct buf: growing would leave copies behind */
 	size_t len = 0;
@@ -66,12 +67,12 @@ static enum err_code from_file(const char *path, const char *key, char **out, st
 	else if (problem)
 		rc = err_set(err, ERR_INVALID, "redis.password.%s: %.300s: %s", key, path, problem);
 	else
-		*out = mem_dup(secret, len);
+		*out = secret_keep(secret, len);
 	mem_wipe(secret, sizeof secret);
 	return rc;
 }
 
-static enum err_code from_credential(const char *name, char **out, struct err *err)
+static enum err_code from_credential(const char *name, const char **out, struct err *err)
 {
 	const char *directory = getenv("CREDENTIALS_DIRECTORY");
 	if (!directory || !*directory)
@@ -82,18 +83,50 @@ static enum err_code from_credential(const char *name, char **out, struct err *e
 	return rc;
 }
 
-static enum err_code from_env(const char *name, char **out, struct err *err)
+/* Variables that were read: /proc/PID/environ, core files and children show them no more. Until the process ends. */
+static struct taken {
+	struct taken *next;
+	const char *secret;
+	char name[];
+} * all_taken;
+
+static struct taken *taken_as(const char *name)
 {
-	const char *value = getenv(name);
+	struct taken *t = all_taken;
+	while (t && strcmp(t->name, name) != 0)
+		t = t->next;
+	return t;
+}
+
+static const char *take(const char *name, char *value)
+{
+	struct taken *t = taken_as(name);
+	if (!t) {
+		t = mem_alloc(sizeof *t + strlen(name) + 1);
+		strcpy(t->name, name);
+		t->next = all_taken;
+		all_taken = t;
+	}
+	secret_drop(t->secret);
+	t->secret = secret_keep(value, strlen(value));
+	mem_wipe(value, strlen(value));
+	return t->secret;
+}
+
+static enum err_code from_env(const char *name, const char **out, struct err *err)
+{
+	char *value = getenv(name);
+	const struct taken *t = taken_as(name);
 	if (!value)
 		return err_set(err, ERR_NOT_FOUND, "redis.password.env: the variable %s is not set", name);
-	if (!*value)
+	if (!*value && !t)
 		return err_set(err, ERR_INVALID, "redis.password.env: the variable %s is empty", name);
-	*out = mem_dup(value, strlen(value));
+	const char *secret = *value ? take(name, value) : t->secret;
+	*out = secret_keep(secret, strlen(secret));
 	return ERR_OK;
 }
 
-enum err_code config_password(const struct config *c, char **out, struct err *err)
+enum err_code config_password(const struct config *c, const char **out, struct err *err)
 {
 	const struct config_secret *p = &c->redis.password;
 	if (*p->file)

@@ -130,7 +130,8 @@ void coord_on_topology(struct coord *c, const struct coord_event *ev)
 		snprintf(addr, sizeof addr, "%.*s", (int)ev->text.len, ev->text.p);
 		changed = topology_set_standalone(&c->topo, addr);
 	}
-	c->topo_pending = c->topo_failed_said = false;
+	c->topo_pending = false;
+	memset(c->topo_said, 0, sizeof c->topo_said);
 	c->topo_next = c->now + c->rules.topology_refresh_ms;
 	c->m[MP_TOPO_OTHER_OK]++;
 	if (!changed) {
@@ -148,14 +149,38 @@ void coord_on_topology(struct coord *c, const struct coord_event *ev)
 	topology_changed(c);
 }
 
+/* Without digits: times and counts in it do not make it another. */
+static uint64_t reason_hash(struct slice why)
+{
+	uint64_t h = 14695981039346656037u;
+	for (size_t i = 0; i < why.len; i++)
+		if (why.p[i] < '0' || why.p[i] > '9')
+			h = (h ^ (unsigned char)why.p[i]) * 1099511628211u;
+	return h | 1;
+}
+
+/* True once for each of the first few reasons: a refused password must not hide behind "connection refused". */
+static bool is_new_reason(struct coord *c, struct slice why)
+{
+	const uint64_t h = reason_hash(why);
+	for (size_t i = 0; i < TOPO_REASONS; i++) {
+		if (c->topo_said[i] == h)
+			return false;
+		if (c->topo_said[i])
+			continue;
+		c->topo_said[i] = h;
+		return true;
+	}
+	return false;
+}
+
 void coord_on_topology_failed(struct coord *c, struct slice why)
 {
 	c->topo_pending = false;
 	c->topo_next = c->now + 500;
 	c->m[MP_TOPO_OTHER_ERROR]++;
-	if (!c->topo_failed_said)
+	if (is_new_reason(c, why))
 		effects_say(c->out, SAY_WARN, "topology not known: %.*s; trying again", (int)why.len, why.p);
-	c->topo_failed_said = true;
 }
 
 /* ASK: the slot is on its way, this key is there already. Its reader follows; the map stays. */

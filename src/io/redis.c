@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/secret.h"
 #include "io/redis_addr.h"
 #include "io/redis_priv.h"
 
@@ -196,8 +197,7 @@ static void on_handle_closed(uv_handle_t *h)
 	heap_fini(&c->deadlines);
 	redis_tls_unref(c->tls);
 	mem_free(c->username);
-	mem_wipe(c->password, strlen(c->password));
-	mem_free(c->password);
+	secret_drop(c->password);
 	mem_free(c->client_name);
 	mem_free(c->maint_type);
 	mem_free(c);
@@ -253,6 +253,11 @@ static char *copy(const char *s)
 	return mem_printf("%s", s ? s : "");
 }
 
+static const char *keep(const char *secret)
+{
+	return secret_keep(secret ? secret : "", secret ? strlen(secret) : 0);
+}
+
 static void set_addr(struct redis_conn *c, const struct redis_addr *addr)
 {
 	c->addr = *addr;
@@ -271,7 +276,7 @@ struct redis_conn *redis_open(uv_loop_t *loop, const struct redis_opts *opts, co
 	set_addr(c, &opts->addr);
 	c->tls = redis_tls_ref(opts->tls);
 	c->username = copy(opts->username);
-	c->password = copy(opts->password);
+	c->password = keep(opts->password);
 	c->client_name = copy(opts->client_name);
 	c->maint_type = copy(opts->maint_endpoint_type && strcmp(opts->maint_endpoint_type, "auto") != 0
 				     ? opts->maint_endpoint_type
@@ -341,11 +346,11 @@ void redis_retry(struct redis_conn *c)
 
 void redis_set_auth(struct redis_conn *c, const char *username, const char *password)
 {
+	const char *old = c->password;
+	c->password = keep(password);
+	secret_drop(old);
 	mem_free(c->username);
-	mem_wipe(c->password, strlen(c->password));
-	mem_free(c->password);
 	c->username = copy(username);
-	c->password = copy(password);
 	if (c->state == CONN_UP)
 		handshake_reauth(c);
 	else if (c->state == CONN_GREETING)

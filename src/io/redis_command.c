@@ -70,10 +70,21 @@ static void put_header(struct buf *out, const char *kind, size_t n)
 	buf_add(out, "\r\n", 2);
 }
 
+/* At most. */
+static size_t wire_size(int argc, const size_t *argvlen)
+{
+	enum { HEADER = 24 };
+	size_t n = HEADER;
+	for (int i = 0; i < argc; i++)
+		n += HEADER + argvlen[i] + 2;
+	return n;
+}
+
 void command_send(
 	struct redis_conn *c, struct cmd *cmd, int argc, const char **argv, const size_t *argvlen, mono_ms deadline)
 {
-	struct buf *out = wire_out(c->wire);
+	bool is_secret = cmd->kind == CMD_HELLO || cmd->kind == CMD_AUTH || cmd->kind == CMD_REAUTH;
+	struct buf *out = wire_out(c->wire, wire_size(argc, argvlen), is_secret);
 	put_header(out, "*", (size_t)argc);
 	for (int i = 0; i < argc; i++) {
 		put_header(out, "$", argvlen[i]);

@@ -26,6 +26,14 @@ static bool starts_with(const char *text, const char *start)
 	return strncasecmp(text, start, strlen(start)) == 0;
 }
 
+/* The server's words up to where it quotes ours, which may be a password: "unknown command 'AUTH', with args beginning with: …". */
+static int words_len(const char *words)
+{
+	const char *quoted = strstr(words, ", with args");
+	size_t n = quoted ? (size_t)(quoted - words) : strlen(words);
+	return (int)(n < READER_KEEP_BYTES ? n : READER_KEEP_BYTES);
+}
+
 static bool is_auth_error(const char *words)
 {
 	return starts_with(words, "WRONGPASS") || starts_with(words, "NOAUTH") || starts_with(words, "NOPERM") ||
@@ -37,9 +45,9 @@ static void refused(struct redis_conn *c, const char *what, const redisReply *r)
 	if (!is_error(r))
 		conn_fail(c, ERR_PROTO, "%s got an answer that makes no sense", what);
 	else if (is_auth_error(r->str))
-		conn_fail(c, ERR_DENIED, "authentication refused: %s", r->str);
+		conn_fail(c, ERR_DENIED, "authentication refused: %.*s", words_len(r->str), r->str);
 	else
-		conn_fail(c, ERR_IO, "%s refused: %s", what, r->str);
+		conn_fail(c, ERR_IO, "%s refused: %.*s", what, words_len(r->str), r->str);
 }
 
 /* The integer under a key of HELLO's answer (a map, flat in hiredis), or -1. */
@@ -191,7 +199,7 @@ static void fall_back(struct redis_conn *c, const char *words)
 	c->resp = 2;
 	if (c->opts.maint != REDIS_MAINT_OFF) {
 		char text[128];
-		snprintf(text, sizeof(text), "no RESP3: %s", words);
+		snprintf(text, sizeof(text), "no RESP3: %.*s", words_len(words), words);
 		if (!maint_refused(c, text))
 			return;
 	}
@@ -275,7 +283,7 @@ void handshake_reply(struct redis_conn *c, enum cmd_kind kind, const redisReply 
 		break;
 	case CMD_REAUTH:
 		if (is_error(r))
-			conn_fail(c, ERR_DENIED, "the new credentials are refused: %s", r->str);
+			conn_fail(c, ERR_DENIED, "the new credentials are refused: %.*s", words_len(r->str), r->str);
 		break;
 	case CMD_PING: /* any answer is a sign of life */
 	case CMD_ASKING:

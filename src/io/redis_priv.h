@@ -62,7 +62,8 @@ struct redis_conn {
 	struct redis_addr addr; /* dialled; opts.addr = configured */
 	char endpoint[300];     /* addr as text */
 	struct redis_tls *tls;
-	char *username, *password, *client_name, *maint_type;
+	char *username, *client_name, *maint_type;
+	const char *password; /* secret_keep's */
 	struct redis_events ev;
 	redis_reply_fn *on_reply;
 	void *arg;

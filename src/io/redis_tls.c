@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
+#include <time.h>
 
 #include "base/mem.h"
 
@@ -24,7 +25,9 @@ struct redis_tls {
 
 struct tls_session {
 	SSL *ssl;
-	BIO *in, *out; /* the SSL's */
+	BIO *in, *out;  /* the SSL's */
+	char name[256]; /* that the certificate must carry */
+	char day[16];   /* where the refused certificate's time begins or ends: 2026-11-22 */
 };
 
 /* ---- material */
@@ -38,6 +41,84 @@ static const char *queue_text(void)
 	if (!text && e && ERR_SYSTEM_ERROR(e))
 		text = strerror(ERR_GET_REASON(e));
 	return text ? text : "unknown reason";
+}
+
+/* ---- why not, in the words of an operator */
+
+static void put_day(char out[16], const ASN1_TIME *t)
+{
+	struct tm tm;
+	if (t && ASN1_TIME_to_tm(t, &tm) == 1)
+		strftime(out, 16, "%Y-%m-%d", &tm);
+}
+
+/* Changes nothing: remembers of a refused certificate what is gone when the handshake has failed. */
+static int on_verify(int is_good, X509_STORE_CTX *x)
+{
+	SSL *ssl = X509_STORE_CTX_get_ex_data(x, SSL_get_ex_data_X509_STORE_CTX_idx());
+	struct tls_session *s = ssl ? SSL_get_app_data(ssl) : NULL;
+	const X509 *cert = X509_STORE_CTX_get_current_cert(x);
+	if (is_good || !s || !cert)
+		return is_good;
+	if (X509_STORE_CTX_get_error(x) == X509_V_ERR_CERT_HAS_EXPIRED)
+		put_day(s->day, X509_get0_notAfter(cert));
+	else if (X509_STORE_CTX_get_error(x) == X509_V_ERR_CERT_NOT_YET_VALID)
+		put_day(s->day, X509_get0_notBefore(cert));
+	return is_good;
+}
+
+static void certificate_refused(const struct tls_session *s, const char *when, long verify, struct err *err)
+{
+	const char *why = X509_verify_cert_error_string(verify), *hint = "", *word = "";
+	switch (verify) {
+	case X509_V_ERR_HOSTNAME_MISMATCH:
+	case X509_V_ERR_IP_ADDRESS_MISMATCH:
+		hint = ": it is not for ";
+		word = s->name;
+		break;
+	case X509_V_ERR_CERT_HAS_EXPIRED:
+		hint = " on ";
+		word = s->day;
+		break;
+	case X509_V_ERR_CERT_NOT_YET_VALID:
+		hint = " before ";
+		word = s->day;
+		break;
+	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
+	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+	case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+	case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+	case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+	case X509_V_ERR_CERT_UNTRUSTED:
+		hint = ": unknown authority, see redis.tls.ca_file";
+		break;
+	default:
+		break;
+	}
+	err_set(err, ERR_DENIED, "%s: the server's certificate is not accepted: %s%s%s", when, why, hint, word);
+}
+
+/* What the reason in OpenSSL's queue means here; "" when its words say it. */
+static const char *alert_hint(unsigned long e)
+{
+	if (ERR_GET_LIB(e) != ERR_LIB_SSL)
+		return "";
+	switch (ERR_GET_REASON(e)) {
+	case SSL_R_TLSV1_ALERT_PROTOCOL_VERSION:
+	case SSL_R_UNSUPPORTED_PROTOCOL:
+		return ": TLS 1.2 or newer is needed";
+	case SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED:
+		return ": the server wants a client certificate, see redis.tls.cert_file";
+	case SSL_R_TLSV1_ALERT_UNKNOWN_CA:
+	case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE:
+	case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
+	case SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED:
+	case SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN:
+	case SSL_R_SSLV3_ALERT_UNSUPPORTED_CERTIFICATE:
+		return ": the server does not accept our certificate, see redis.tls.cert_file";
+	default:
+		return "";
+	}
 }
 
 static enum err_code check_readable(const char *what, const char *path, struct err *err)
@@ -109,7 +190,7 @@ enum err_code redis_tls_new(const struct redis_tls_files *given, struct redis_tl
 		return err_set(err, ERR_MEMORY, "tls: %s", queue_text());
 	SSL_CTX_set_default_passwd_cb(ctx, no_passphrase);
 	SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
-	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, on_verify);
 	SSL_CTX_set_mode(
 		ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
 	enum err_code code = load_ca(ctx, f.ca_file, err);
@@ -176,6 +257,8 @@ enum err_code tls_session_new(struct redis_tls *tls, const char *name, struct tl
 		return err_set(err, ERR_MEMORY, "TLS: %s", queue_text());
 	}
 	SSL_set_bio(s->ssl, s->in, s->out);
+	SSL_set_app_data(s->ssl, s);
+	snprintf(s->name, sizeof(s->name), "%s", name);
 	SSL_set_connect_state(s->ssl);
 	if (!expect_name(s->ssl, name)) {
 		tls_session_free(s);
@@ -228,11 +311,11 @@ static int outcome(struct tls_session *s, int rc, const char *when, struct err *
 		break;
 	}
 	long verify = SSL_get_verify_result(s->ssl);
+	unsigned long e = ERR_peek_error();
 	if (verify != X509_V_OK)
-		err_set(err, ERR_DENIED, "%s: the server's certificate is not accepted: %s", when,
-			X509_verify_cert_error_string(verify));
+		certificate_refused(s, when, verify, err);
 	else
-		err_set(err, ERR_PROTO, "%s: %s", when, queue_text());
+		err_set(err, ERR_PROTO, "%s: %s%s", when, queue_text(), alert_hint(e));
 	ERR_clear_error();
 	return -1;
 }

@@ -26,12 +26,13 @@ struct wire {
 	void *arg;
 	struct tls_session *tls;
 	bool is_tcp, is_secure, is_sending, is_closed;
-	bool is_connecting, is_gone; /* the handle is closed; the connect request's callback may be due still */
-	struct buf out;              /* plain, not flushed */
-	size_t out_pos;              /* of it, already encrypted */
-	struct buf sending;          /* given to libuv */
-	int failed;                  /* uv error of a write, told at the end of the stream */
-	struct err why;              /* or a TLS error of a write */
+	bool has_secret, is_sending_secret; /* in out, in sending: wiped when they are emptied */
+	bool is_connecting, is_gone;        /* the handle is closed; the connect request's callback may be due still */
+	struct buf out;                     /* plain, not flushed */
+	size_t out_pos;                     /* of it, already encrypted */
+	struct buf sending;                 /* given to libuv */
+	int failed;                         /* uv error of a write, told at the end of the stream */
+	struct err why;                     /* or a TLS error of a write */
 };
 
 /* libuv asks for a buffer and delivers it before it does anything else, so one a thread is enough. */
@@ -57,11 +58,19 @@ static void fail_uv(struct wire *w, int status)
 
 /* ---- writing */
 
+static void empty(struct buf *b, bool *has_secret)
+{
+	if (*has_secret)
+		mem_wipe(b->data, b->cap);
+	*has_secret = false;
+	buf_clear(b);
+}
+
 static void on_written(uv_write_t *req, int status)
 {
 	struct wire *w = req->data;
 	w->is_sending = false;
-	buf_clear(&w->sending);
+	empty(&w->sending, &w->is_sending_secret);
 	if (w->is_closed)
 		return;
 	if (status < 0)
@@ -77,12 +86,12 @@ static bool send_some(struct wire *w)
 	int n = uv_try_write(&w->h.stream, &b, 1);
 	if (n < 0 && n != UV_EAGAIN) {
 		w->failed = n;
-		buf_clear(&w->sending);
+		empty(&w->sending, &w->is_sending_secret);
 		return false;
 	}
 	size_t done = n > 0 ? (size_t)n : 0;
 	if (done == w->sending.len) {
-		buf_clear(&w->sending);
+		empty(&w->sending, &w->is_sending_secret);
 		return true;
 	}
 	b = uv_buf_init(w->sending.data + done, (unsigned)(w->sending.len - done));
@@ -102,6 +111,8 @@ static void flush_plain(struct wire *w)
 	struct buf spare = w->sending;
 	w->sending = w->out;
 	w->out = spare;
+	w->is_sending_secret = w->has_secret;
+	w->has_secret = false;
 	send_some(w);
 }
 
@@ -121,7 +132,7 @@ static void flush_tls(struct wire *w)
 			tls_take(w->tls, &w->sending);
 		}
 		if (left == 0 && w->out_pos) {
-			buf_clear(&w->out);
+			empty(&w->out, &w->has_secret);
 			w->out_pos = 0;
 		}
 		tls_take(w->tls, &w->sending);
@@ -142,8 +153,11 @@ void wire_flush(struct wire *w)
 	 * deadlines end it. */
 }
 
-struct buf *wire_out(struct wire *w)
+struct buf *wire_out(struct wire *w, size_t len, bool is_secret)
 {
+	w->has_secret = w->has_secret || is_secret;
+	if (w->has_secret)
+		buf_reserve_wiping(&w->out, len);
 	return &w->out;
 }
 
@@ -218,7 +232,8 @@ static void maybe_free(struct wire *w)
 	if (!w->is_gone || w->is_connecting)
 		return;
 	tls_session_free(w->tls);
-	mem_wipe(w->out.data, w->out.len); /* may hold a password */
+	empty(&w->out, &w->has_secret);
+	empty(&w->sending, &w->is_sending_secret);
 	buf_fini(&w->out);
 	buf_fini(&w->sending);
 	mem_free(w);

@@ -24,7 +24,8 @@ int wire_open(uv_loop_t *loop, const struct sockaddr *addr, const char *path, co
 	struct wire **out);
 /* Starts TLS; name is verified. The result is on_secure or on_end, in a later round, unless setting up fails (err). */
 enum err_code wire_secure(struct wire *w, struct redis_tls *tls, const char *name, struct err *err);
-struct buf *wire_out(struct wire *w); /* append plain bytes here, then wire_flush */
+/* Append at most len plain bytes to it, then wire_flush. Where a secret was among them, no copy stays behind. */
+struct buf *wire_out(struct wire *w, size_t len, bool is_secret);
 /* Gives the kernel what it takes. An error is kept and told by on_end in a later round. */
 void wire_flush(struct wire *w);
 size_t wire_pending(const struct wire *w); /* bytes the kernel has not taken yet */

@@ -1,6 +1,6 @@
 /* doctor: preflight of each master over a connection of its own, question by question.
  *
- * Happy path: for each master: INFO -> CONFIG -> ACL -> rows. Then what the daemon itself knows: slots, readiness.
+ * Happy path: for each master: INFO -> CONFIG -> rights -> rows. Then what the daemon itself knows: slots, readiness.
  * Failure: a question that is not permitted gives a skipped or warn row; an unreachable master one fail row. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +8,7 @@
 
 #include "run/control.h"
 #include "run/control_redis.h"
+#include "run/control_rights.h"
 
 struct doctor;
 typedef void question_fn(struct doctor *j, const redisReply *raw); /* raw NULL: refused, words in why */
@@ -25,9 +26,7 @@ struct doctor {
 	size_t question;
 	struct control_redis *conn;
 	bool is_asking, has_failed;
-	size_t acl_at;
-	bool acl_denied;
-	char keys[4][300];
+	struct control_rights rights;
 };
 
 /* ---- rows and texts */
@@ -224,73 +223,23 @@ static const struct question questions[] = {
 };
 enum { N_QUESTIONS = sizeof questions / sizeof questions[0] };
 
-/* ---- permissions: one ACL DRYRUN per command; %0 lbs, %1 lock, %2 registry, %3 dead letters */
-
-static const char *const permissions[][9] = {
-	{"XREADGROUP", "GROUP", "g", "c", "COUNT", "STREAMS", "%0", ">"},
-	{"XADD", "%0", "*", "f", "v"},
-	{"XADD", "%3", "*", "f", "v"},
-	{"XRANGE", "%0", "-", "+"},
-	{"XRANGE", "%3", "-", "+"},
-	{"XACK", "%0", "g", "0-1"},
-	{"XDEL", "%0", "0-1"},
-	{"XDEL", "%3", "0-1"},
-	{"XPENDING", "%0", "g"},
-	{"XLEN", "%0"},
-	{"XINFO", "CONSUMERS", "%0", "g"},
-	{"XGROUP", "CREATE", "%0", "g", "0", "MKSTREAM"},
-	{"SET", "%1", "v", "NX", "PX", "1000"},
-	{"GET", "%1"},
-	{"GETEX", "%1", "PX", "1000"},
-	{"PTTL", "%1"},
-	{"DEL", "%1"},
-	{"HGET", "%2", "f"},
-	{"HSET", "%2", "f", "v"},
-	{"HDEL", "%2", "f"},
-	{"EVALSHA", "x", "1", "%0"},
-	{"EVAL", "return 1", "1", "%1"},
-	{"CLIENT", "UNBLOCK", "1"},
-	{"CLIENT", "ID"},
-};
-enum { N_PERMISSIONS = sizeof permissions / sizeof permissions[0] };
-
-static void set_keys(struct doctor *j)
-{
-	const struct config_service *s = &j->q->d->config->services[0];
-	struct command_names n;
-	command_names_init(&n, s->name, s->dead_letter.stream, true, 0, s->group_start);
-	snprintf(j->keys[0], sizeof j->keys[0], "%s", n.lbs);
-	snprintf(j->keys[1], sizeof j->keys[1], "doctor" COMMAND_LOCK_SEP "0-1");
-	snprintf(j->keys[2], sizeof j->keys[2], "%s", n.registry);
-	snprintf(j->keys[3], sizeof j->keys[3], "%s", n.dlq);
-	command_names_fini(&n);
-}
-
-static void ask_permission(struct doctor *j)
-{
-	const char *user = j->q->d->config->redis.username;
-	const char *words[13] = {"ACL", "DRYRUN", user[0] ? user : "default"};
-	const char *const *p = permissions[j->acl_at];
-	for (size_t i = 0; i < 9 && p[i]; i++)
-		words[3 + i] = p[i][0] == '%' ? j->keys[p[i][1] - '0'] : p[i];
-	control_redis_words(j->conn, words);
-}
+/* ---- permissions */
 
 /* True when there is more to ask. */
-static bool on_permission(struct doctor *j, const redisReply *raw)
+static bool on_permission(struct doctor *j, const struct reply *r, const redisReply *raw)
 {
-	if (!raw && j->acl_at == 0) {
-		say(j, "permissions", "skipped", control_redis_why(j->conn), NULL);
-		return false;
+	const char *error = r->kind == REPLY_ERROR ? control_redis_why(j->conn) : NULL;
+	const char *missing = control_rights_answer(&j->rights, error, !error && raw ? raw->str : NULL);
+	char found[640], advice[960];
+	if (missing) {
+		snprintf(found, sizeof found, "missing: %s", missing);
+		snprintf(advice, sizeof advice, "ACL SETUSER %s '%s', see sluiced(8)", j->rights.user, missing);
+		say(j, "permissions", "fail", found, advice);
 	}
-	if (raw && raw->str && strcmp(raw->str, "OK") != 0) {
-		j->acl_denied = true;
-		say(j, "permissions", "fail", raw->str, "give the user what sluiced needs, see sluiced(8)");
-	}
-	if (++j->acl_at < N_PERMISSIONS)
+	if (control_rights_next(&j->rights, j->q->d->config))
 		return true;
-	if (!j->acl_denied)
-		say(j, "permissions", "ok", "all commands and keys", NULL);
+	if (!j->rights.n_missing)
+		say(j, "permissions", "ok", "all commands, keys and the channel", NULL);
 	return false;
 }
 
@@ -329,8 +278,8 @@ static void next_master(struct doctor *j)
 	control_redis_close(j->conn);
 	j->conn = NULL;
 	j->at++;
-	j->question = j->acl_at = 0;
-	j->acl_denied = false;
+	j->question = 0;
+	control_rights_init(&j->rights, j->q->d->config);
 }
 
 static void on_answer(void *arg, struct reply *r, const redisReply *raw)
@@ -343,7 +292,7 @@ static void on_answer(void *arg, struct reply *r, const redisReply *raw)
 		next_master(j);
 	} else if (j->question < N_QUESTIONS) {
 		questions[j->question++].fn(j, r->kind == REPLY_OK ? raw : NULL);
-	} else if (!on_permission(j, r->kind == REPLY_OK ? raw : NULL)) {
+	} else if (!on_permission(j, r, raw)) {
 		next_master(j);
 	}
 	control_go_on(j->q);
@@ -371,7 +320,7 @@ static mono_ms doctor_step(struct control_req *q, mono_ms now)
 	if (j->question < N_QUESTIONS)
 		control_redis_words(j->conn, questions[j->question].words);
 	else
-		ask_permission(j);
+		control_redis_words(j->conn, control_rights_next(&j->rights, j->q->d->config));
 	return MONO_NEVER;
 }
 
@@ -387,6 +336,6 @@ void control_doctor(struct control_req *q)
 			snprintf(j->addrs[j->n_addrs++], sizeof *j->addrs, "%s", c->topo.nodes[i].addr);
 	for (size_t i = 0; !c->topo.is_known && i < configured->n; i++)
 		snprintf(j->addrs[j->n_addrs++], sizeof *j->addrs, "%s", configured->items[i]);
-	set_keys(j);
+	control_rights_init(&j->rights, q->d->config);
 	control_job(q, doctor_step, j, job_free);
 }

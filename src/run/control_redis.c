@@ -1,7 +1,9 @@
 #include "run/control_redis.h"
 
+#include "codec/rights.h"
 #include "run/fault.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -56,6 +58,7 @@ static void transmit(struct control_redis *c)
 	int n = 0;
 	for (; n < WORDS_MAX && c->words[n]; n++)
 		lens[n] = strlen(c->words[n]);
+	assert(rights_have(c->words, lens, (size_t)n)); /* nothing is sent that the user might not be allowed to */
 	redis_send(c->conn, ++c->number, n, c->words, lens, deadline);
 }
 

@@ -1,5 +1,6 @@
 #include "run/coord_run.h"
 #include "base/log.h"
+#include "base/secret.h"
 #include "core/turn.h"
 #include "io/notify.h"
 #include "run/daemon.h"
@@ -438,9 +439,7 @@ static void close_all(struct daemon *d)
 	coord_free(d->core);
 	effects_fini(&d->effects);
 	redis_tls_unref(d->tls);
-	if (d->password)
-		mem_wipe(d->password, strlen(d->password));
-	mem_free(d->password);
+	secret_drop(d->password);
 	setup_ids_fini(&d->ids);
 	config_free(d->config);
 }

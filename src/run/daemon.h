@@ -19,7 +19,7 @@ struct state_store;
 struct daemon {
 	const char *config_path;
 	struct config *config;
-	char *password; /* NULL = none; wiped when replaced */
+	const char *password; /* NULL = none; secret_keep's */
 	struct redis_tls *tls;
 	uint64_t incarnation;
 	struct setup_ids ids;

@@ -10,7 +10,7 @@
 enum run_msg_kind {
 	RUN_CORE, /* .core: what it owns moves to the receiver */
 	RUN_QUIT, /* coordinator -> shard: close everything, end the thread */
-	RUN_AUTH, /* coordinator -> shard: .username .password (owned; wiped and freed by the receiver) for all connections */
+	RUN_AUTH, /* coordinator -> shard: .username (owned) .password (secret_keep's) for all connections; the receiver ends both */
 	RUN_TLS,      /* coordinator -> shard: .tls (a reference moves) */
 	RUN_TIMEOUTS, /* coordinator -> shard: .command_timeout_ms */
 	RUN_MAINT,    /* coordinator -> shard: .maint: rules at once, the mode from the next connections on */
@@ -74,7 +74,8 @@ struct run_msg {
 	union {
 		struct msg core;
 		struct {
-			char *username, *password;
+			char *username;
+			const char *password;
 		};
 		struct redis_tls *tls;
 		mono_ms command_timeout_ms;

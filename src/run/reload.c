@@ -7,24 +7,18 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/secret.h"
 #include "config/options.h"
 #include "io/notify.h"
 #include "run/daemon.h"
 
 struct fresh { /* all that was prepared; ours until it is applied */
 	struct config *config;
-	char *password;
+	const char *password;
 	struct redis_tls *tls;
 	struct http *http;
 	bool http_changed;
 };
-
-static void wipe(char *secret)
-{
-	if (secret)
-		mem_wipe(secret, strlen(secret));
-	mem_free(secret);
-}
 
 static size_t size_of(enum option_type type)
 {
@@ -95,7 +89,7 @@ static void fresh_fini(struct fresh *f)
 	if (f->http)
 		http_close(f->http);
 	redis_tls_unref(f->tls);
-	wipe(f->password);
+	secret_drop(f->password);
 	config_free(f->config);
 }
 
@@ -109,7 +103,7 @@ static void to_shards(struct daemon *d, enum run_msg_kind kind)
 		struct run_msg m = {.kind = kind};
 		if (kind == RUN_AUTH) {
 			m.username = mem_dup(d->config->redis.username, strlen(d->config->redis.username));
-			m.password = mem_dup(d->password ? d->password : "", d->password ? strlen(d->password) : 0);
+			m.password = secret_keep(d->password ? d->password : "", d->password ? strlen(d->password) : 0);
 		} else if (kind == RUN_TLS) {
 			m.tls = redis_tls_ref(d->tls);
 		} else if (kind == RUN_MAINT) {
@@ -156,7 +150,7 @@ static void apply(struct daemon *d, struct fresh *f, bool new_auth)
 {
 	struct config *old = d->config;
 	d->config = f->config;
-	wipe(d->password);
+	secret_drop(d->password);
 	d->password = f->password;
 	redis_tls_unref(d->tls);
 	d->tls = f->tls;

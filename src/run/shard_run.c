@@ -1,5 +1,6 @@
 #include "run/shard_run.h"
 #include "base/log.h"
+#include "base/secret.h"
 #include "codec/command.h"
 #include "core/shard.h"
 #include "io/loop.h"
@@ -32,7 +33,8 @@ struct shard_run {
 	struct shard *core;
 	struct effects effects;
 	struct redis_opts redis;
-	char *username, *password, *node, *maint_type;
+	char *username, *node, *maint_type;
+	const char *password; /* secret_keep's */
 	struct lanes *lanes;
 	struct shard_rules rules;
 	struct command_self self;
@@ -170,9 +172,7 @@ static void on_turn(void *arg, struct shard_event *ev)
 static void set_auth(struct shard_run *s, struct run_msg *m)
 {
 	mem_free(s->username);
-	if (s->password)
-		mem_wipe(s->password, strlen(s->password));
-	mem_free(s->password);
+	secret_drop(s->password);
 	s->username = m->username;
 	s->password = m->password;
 	s->redis.username = s->username;
@@ -308,9 +308,7 @@ static void free_all(struct shard_run *s)
 	mem_free(s->unsent);
 	mem_free(s->maint_type);
 	mem_free(s->username);
-	if (s->password)
-		mem_wipe(s->password, strlen(s->password));
-	mem_free(s->password);
+	secret_drop(s->password);
 	mem_free(s->node);
 	redis_tls_unref(s->redis.tls);
 	mem_free(s);
@@ -346,7 +344,7 @@ enum err_code shard_run_start(const struct shard_run_opts *o, struct shard_run *
 	s->redis = o->redis;
 	s->redis.addr = addr;
 	s->username = mem_dup(o->redis.username, strlen(o->redis.username));
-	s->password = mem_dup(o->redis.password, strlen(o->redis.password));
+	s->password = secret_keep(o->redis.password, strlen(o->redis.password));
 	s->node = mem_dup(o->node, strlen(o->node));
 	s->maint_type = mem_printf("%s", o->redis.maint_endpoint_type ? o->redis.maint_endpoint_type : "");
 	s->redis.username = s->username;

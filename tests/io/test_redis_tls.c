@@ -1,9 +1,14 @@
 /* TLS: the certificate and its name are verified, failures are sentences, large values do not stall. */
 #include <criterion/criterion.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include "base/mem.h"
+#include "lib/real_redis.h"
 #include "lib/redis_rig.h"
 #include "lib/test_certs.h"
 
@@ -138,6 +143,52 @@ TLS_TEST(large_values_do_not_stall)
 		redis_send(R.c, i, 2, argv, len, mono_now() + 8000);
 	cr_assert(rig_until(&R, "reply 99 (120000 bytes)"));
 	cr_assert(rig_count(&R, "(120000 bytes)") == 99);
+}
+
+static uint16_t free_port(void)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(a);
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	cr_assert(fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0 &&
+		  getsockname(fd, (struct sockaddr *)&a, &len) == 0);
+	close(fd);
+	return ntohs(a.sin_port);
+}
+
+/* 64 values of a mebibyte in one go, with small questions between them whose answers come while the values go out. */
+TLS_TEST(sixty_four_mebibytes_of_pipelined_writes_reach_a_real_server)
+{
+	char port[8];
+	R.opts.addr = (struct redis_addr){.host = "127.0.0.1", .port = free_port()};
+	snprintf(port, sizeof(port), "%u", R.opts.addr.port);
+	struct real_redis *server =
+		real_redis_start((const char *const[]){"--tls-port", port, "--tls-cert-file", certs.server,
+			"--tls-key-file", certs.key, "--tls-ca-cert-file", certs.ca, "--tls-auth-clients", "no", NULL});
+	struct err err;
+	cr_assert(redis_tls_new(&(struct redis_tls_files){.ca_file = certs.ca}, &tls, &err) == ERR_OK);
+	R.opts.tls = tls;
+	rig_open(&R);
+	cr_assert(rig_until(&R, "up\n"));
+	enum { VALUE = 1 << 20, VALUES = 64 };
+	char *value = mem_alloc(VALUE);
+	for (size_t i = 0; i < VALUE; i++)
+		value[i] = (char)(i * 2654435761u >> 16); /* must not be the same as its neighbour */
+	for (uint64_t i = 0; i < VALUES; i++) {
+		char key[16];
+		snprintf(key, sizeof(key), "k%u", (unsigned)i);
+		redis_send(R.c, 0, 3, (const char *[]){"SET", key, value},
+			(size_t[]){3, strlen(key), VALUE - (size_t)i}, mono_now() + 60000);
+		rig_send(&R, 1, "ECHO small", 60000);
+	}
+	mem_free(value);
+	for (int i = 0; i < 60 && rig_count(&R, "reply 1 small") < VALUES; i++)
+		rig_run_for(&R, 500);
+	cr_assert_eq(rig_count(&R, "reply 0 +OK"), VALUES);
+	cr_assert_eq(rig_count(&R, "reply 1 small"), VALUES);
+	rig_send(&R, 2, "STRLEN k63", 5000);
+	cr_assert(rig_until(&R, "reply 2 :1048513"), "%.200s", R.story.data);
+	real_redis_stop(server);
 }
 
 TLS_TEST(close_at_every_step)

@@ -3,7 +3,8 @@
 
   run.py [--build DIR] [--only PATTERN] [--issues 2,3] [--list] [--jobs N] [--log-dir DIR] [--scale X]
 
-Needs sluiced, sluicectl, sluice-run in DIR (or $SLUICE_BUILD; default build/) and redis-server. A test fails when it raises, runs
+Needs sluiced, sluicectl, sluice-run in DIR (or $SLUICE_BUILD; default build/) and redis-server. With $SLUICE_TEST_ACL=1 daemons log in
+as the Redis user of etc/sluiced.acl (lib/acl.py). A test fails when it raises, runs
 out of time, or leaves a sanitizer report. Exit status 0 = all passed, 1 = some failed, 2 = nothing selected."""
 import argparse
 import concurrent.futures
@@ -50,8 +51,11 @@ def child(name, dir):
         os.execve(sys.executable, [sys.executable, f, os.path.dirname(program("sluiced"))], env)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("out of time"))
     t, rc = Case(dir), 0
+    if getattr(f, "no_acl", None):
+        os.environ.pop("SLUICE_TEST_ACL", None)
     try:
         f(t)
+        t.nothing_denied()
     except BaseException:
         traceback.print_exc()
         rc = 1

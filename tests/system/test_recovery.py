@@ -3,7 +3,7 @@ import os
 import time
 
 from lib import checks
-from lib.case import limit
+from lib.case import limit, no_acl
 from lib.checks import Added
 from lib.redis import SEP, entries
 from lib.worker import now_ms
@@ -70,6 +70,7 @@ def test_killed_on_three_masters(t):
 
 
 @limit(120)
+@no_acl("looks at flags that nobody set")
 def test_killed_without_events_and_probes(t):
     r = t.redis()
     service = {"recovery": {"probe": False, "interval": "2s"}}
@@ -289,6 +290,7 @@ def test_paused_go_consumer_finds_the_door_closed(t):
 # ---- other users of the server
 
 @limit(120)
+@no_acl("the daemon needs CONFIG")
 def test_keyspace_flags_are_merged(t):
     r = t.redis()
     r.db.cmd("CONFIG", "SET", "notify-keyspace-events", "Elg")
@@ -300,6 +302,7 @@ def test_keyspace_flags_are_merged(t):
 
 
 @limit(120)
+@no_acl("the daemon needs CONFIG")
 def test_keyspace_flags_on_every_master_and_on_new_ones(t):
     c = t.cluster(replicas=1)
     t.daemon(c)
@@ -313,6 +316,7 @@ def test_keyspace_flags_on_every_master_and_on_new_ones(t):
 
 
 @limit(60)
+@no_acl("looks at flags that nobody set")
 def test_keyspace_events_off_and_require(t):
     r = t.redis()
     t.daemon(r, cfg={"redis": {"keyspace_events": "off"}})

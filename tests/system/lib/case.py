@@ -3,7 +3,7 @@ import os
 import subprocess
 import sys
 
-from lib import daemon, gofleet, servers, worker
+from lib import acl, daemon, gofleet, servers, worker
 from lib.servers import wait_until  # noqa: F401  (tests use t.wait)
 
 
@@ -17,6 +17,14 @@ def limit(seconds):
 def issue(n):
     def mark(f):
         f.issue = n
+        return f
+    return mark
+
+
+def no_acl(why):
+    """This test cannot run with the user of etc/sluiced.acl: `why`. With $SLUICE_TEST_ACL it runs as without."""
+    def mark(f):
+        f.no_acl = why
         return f
     return mark
 
@@ -70,6 +78,11 @@ class Case:
         kw.setdefault("stdout", subprocess.PIPE)
         kw.setdefault("stderr", subprocess.PIPE)
         return subprocess.run(argv, timeout=timeout, text=True, stdin=subprocess.DEVNULL, **kw)
+
+    def nothing_denied(self):
+        """No command, key or channel was denied to the daemons' Redis user."""
+        found = [x for s in acl.SERVERS if s.is_running() for x in acl.denied(s)]
+        assert not found, f"denied to the user of etc/sluiced.acl: {found}"
 
     def wait(self, *a, **kw):
         return wait_until(*a, **kw)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 
+from lib import acl
 from lib.servers import Process, spawn, wait_until
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
@@ -66,7 +67,12 @@ class Daemon(Process):
         if getattr(redis, "password", None):
             self.cfg["redis"]["password"] = {"env": "TEST_REDIS_PASSWORD"}
             self.env["TEST_REDIS_PASSWORD"] = redis.password
+        elif acl.SERVERS:
+            self.cfg["redis"].update(username=acl.USER, password={"env": "TEST_REDIS_PASSWORD"})
+            self.env.setdefault("TEST_REDIS_PASSWORD", acl.PASSWORD)
         merge(self.cfg, copy.deepcopy(cfg or {}))
+        if acl.SERVERS and self.cfg["redis"].get("keyspace_events") == "require":
+            self.cfg["redis"]["keyspace_events"] = "merge"  # the same connections; require needs CONFIG
         self.write()
         self.consumer = f"redis-consumer-{node or name}"
 
@@ -77,6 +83,7 @@ class Daemon(Process):
         merge(self.cfg, cfg)
         with open(self.conf, "w") as f:
             f.write(yaml(self.cfg))
+        acl.grant(self.cfg)
 
     def start(self, ready=True):
         self.proc = spawn([*self.prefix, program("sluiced"), "-c", self.conf, *self.args], self.log_path, env=self.env, cwd=self.dir)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 
+from lib import acl
 from lib.redis import N_SLOTS, ClusterClient, Redis, RedisError, slot_of
 
 SERVER = os.environ.get("REDIS_SERVER", "redis-server")
@@ -91,6 +92,11 @@ class Server(Process):
             self.argv += ["--requirepass", password]
         self.argv += list(args)
         self.is_cluster = cluster
+        self.has_acl = acl.is_on() and not password and "--user" not in args  # a password: the test is about the default user
+        if self.has_acl:
+            acl.SERVERS.append(self)
+            if "--notify-keyspace-events" not in args:
+                self.argv += ["--notify-keyspace-events", "Kx"]
         self.db = Redis(self.path, password)
         self.tcp = (self.host, self.port)
 
@@ -103,7 +109,7 @@ class Server(Process):
         return [self.endpoint]
 
     def launch(self):
-        self.proc = spawn(self.argv, os.path.join(self.dir, "log"))
+        self.proc = spawn(self.argv + (["--user", *acl.user()] if self.has_acl else []), os.path.join(self.dir, "log"))
         return self
 
     def start(self):

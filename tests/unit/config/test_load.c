@@ -1,3 +1,4 @@
+#include "base/secret.h"
 #include "helper.h"
 #include "config/options.h"
 #include <stdio.h>
@@ -245,12 +246,12 @@ static struct config *with_password(const char *kind, const char *value)
 
 static void expect_password(struct config *c, const char *want)
 {
-	char *got = NULL;
+	const char *got = NULL;
 	struct err err = {0};
 	enum err_code rc = config_password(c, &got, &err);
 	cr_expect(rc == ERR_OK, "%s", err.text);
 	cr_expect(want ? got && strcmp(got, want) == 0 : !got);
-	mem_free(got);
+	secret_drop(got);
 	config_free(c);
 }
 
@@ -267,11 +268,15 @@ Test(password, comes_from_a_file_a_credential_or_a_variable, .init = up_files, .
 	expect_password(with_password("credential", "redis"), "from systemd");
 	setenv("SLUICE_TEST_PW", "from env", 1);
 	expect_password(with_password("env", "SLUICE_TEST_PW"), "from env");
+	cr_expect_str_empty(getenv("SLUICE_TEST_PW"), "wiped");
+	expect_password(with_password("env", "SLUICE_TEST_PW"), "from env"); /* remembered for reloads */
+	setenv("SLUICE_TEST_PW", "another", 1);
+	expect_password(with_password("env", "SLUICE_TEST_PW"), "another");
 }
 
 static void expect_no_password(struct config *c, enum err_code code, const char *problem)
 {
-	char *got = (char *)-1;
+	const char *got = (char *)-1;
 	struct err err = {0};
 	cr_expect(config_password(c, &got, &err) == code, "%s", err.text);
 	cr_expect(got == (char *)-1);
@@ -287,5 +292,7 @@ Test(password, that_cannot_be_had_is_an_error, .init = up_files, .fini = down_fi
 	expect_no_password(with_password("file", write_file("p", "a\0b", 3)), ERR_INVALID, "contains a NUL byte");
 	unsetenv("CREDENTIALS_DIRECTORY");
 	expect_no_password(with_password("credential", "x"), ERR_NOT_FOUND, "$CREDENTIALS_DIRECTORY is not set");
+	setenv("SLUICE_TEST_EMPTY", "", 1);
+	expect_no_password(with_password("env", "SLUICE_TEST_EMPTY"), ERR_INVALID, "is empty");
 	expect_no_password(with_password("env", "SLUICE_TEST_NONE"), ERR_NOT_FOUND, "SLUICE_TEST_NONE is not set");
 }

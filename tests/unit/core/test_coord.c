@@ -516,3 +516,31 @@ Test(coord, a_node_behind_an_ask_that_dies_is_given_up, .init = story_begin, .fi
 	story_from_shard((struct msg){.kind = MSG_STOPPED, .from = 1});
 	cr_assert_not(W.c->shards[1].is_on);
 }
+
+/* Lines that a failed look at the topology costs. */
+static size_t lines_for(const char *why)
+{
+	struct coord_event ev = {.kind = COORD_TOPOLOGY_FAILED, .now = W.now, .text = {why, strlen(why)}};
+	size_t n = 0;
+	coord_step(W.c, &ev, &W.out);
+	for (size_t i = 0; i < W.out.n; i++)
+		n += W.out.v[i].kind == EFF_SAY;
+	effects_clear(&W.out);
+	return n;
+}
+
+Test(coord, each_reason_why_redis_is_not_there_is_said_once, .init = story_begin, .fini = story_down)
+{
+	struct slot_range r[] = {{.from = 0, .to = 16383, .port = 1, .host = "a"}};
+	story_services(1, 100);
+	cr_expect_eq(lines_for("connection refused"), 1);
+	cr_expect_eq(lines_for("connection refused"), 0);
+	cr_expect_eq(lines_for("WRONGPASS"), 1, "it hides behind the first");
+	cr_expect_eq(lines_for("connection refused"), 0);
+	cr_expect_eq(lines_for("no answer for 3001 ms"), 1);
+	cr_expect_eq(lines_for("no answer for 3007 ms"), 0);
+	cr_expect_eq(lines_for("a fourth"), 1);
+	cr_expect_eq(lines_for("a fifth"), 0, "no end of them");
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = r, .n = 1});
+	cr_expect_eq(lines_for("connection refused"), 1, "it was there meanwhile");
+}

@@ -1,0 +1,165 @@
+"""The Redis password: where it comes from, and where it is not: arguments, environment, logs, dumps, core files, memory but once."""
+import os
+import secrets
+import signal
+import subprocess
+
+from lib import acl
+from lib.case import limit, no_acl
+from lib.checks import Added
+from lib.daemon import program
+from lib.servers import wait_until
+
+issue = 7
+SOURCES = ("file", "credential", "env")
+
+
+def new_password():
+    return "pw-" + secrets.token_hex(16)
+
+
+def places(pid, secret):
+    """[(mapping, flags of it)] for each time the secret, or a piece of it, stands in the memory of the process."""
+    flags, name = {}, None
+    with open(f"/proc/{pid}/smaps") as f:
+        for line in f:
+            if line.startswith("VmFlags:"):
+                flags[name] = line.split()[1:]
+            elif line[0] in "0123456789abcdef":
+                name = line.strip()
+    out, piece = [], secret[8:24].encode()
+    with open(f"/proc/{pid}/mem", "rb", 0) as mem:
+        for name, fl in flags.items():
+            a, b = (int(x, 16) for x in name.split()[0].split("-"))
+            if "rd" not in fl or "[vv" in name:
+                continue
+            mem.seek(a)
+            try:
+                data = mem.read(b - a)
+            except OSError:
+                continue
+            out += [(name, fl)] * data.count(piece)
+    return out
+
+
+def one_place(t, d, secret):
+    """Once, where core files leave it out: what the connections need to log in again."""
+    found = []
+
+    def once():
+        found[:] = places(d.proc.pid, secret)
+        return len(found) == 1
+    try:
+        t.wait(once, 5)
+    except AssertionError:
+        raise AssertionError(f"the password stands {len(found)} times in memory: {[x[0] for x in found]}") from None
+    assert "dd" in found[0][1], found
+
+
+def put(path, secret):
+    with open(path, "w") as f:
+        f.write(secret + "\n")
+    os.chmod(path, 0o600)
+
+
+def with_source(t, redis, kind, secret, cfg=None, **kw):
+    """A daemon that has the password from a source of this kind."""
+    d = t.daemon(redis, start=False, cfg=cfg, **kw)
+    d.env.pop("TEST_REDIS_PASSWORD", None)
+    d.env["LD_BIND_NOW"] = "1"  # as the release build is linked; a lazy look-up saves registers on the stack
+    if kind == "env":
+        d.env["PW_FOR_REDIS"] = secret
+    elif kind == "credential":
+        os.makedirs(t.path("creds"), exist_ok=True)
+        put(t.path("creds/redis-pw"), secret)
+        d.env["CREDENTIALS_DIRECTORY"] = t.path("creds")
+    else:
+        put(t.path("pw"), secret)
+    d.cfg["redis"]["password"] = {kind: {"file": t.path("pw"), "credential": "redis-pw", "env": "PW_FOR_REDIS"}[kind]}
+    d.write()
+    return d
+
+
+def output_of(d):
+    """Everything the daemon and sluicectl show, at level debug."""
+    seen = [d.log]
+    for args in (["status"], ["ls"], ["workers"], ["nodes"], ["doctor"], ["topology", "refresh"], ["events"], ["metrics"], ["version"],
+                 ["reload"], ["dlq", "ls", "orders"], ["explain", "s"]):
+        for json in ([], ["--json"]):
+            p = d.ctl(*json, *args)
+            seen.append(p.stdout + p.stderr)
+    for args in (["--check"], ["--dump-config"]):
+        p = subprocess.run([program("sluiced"), "-c", d.conf, *args], text=True, env=d.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert p.returncode == 0, p.stdout
+        seen.append(p.stdout)
+    before = len(d.log)
+    d.signal(signal.SIGUSR1)
+    wait_until(lambda: len(d.log) > before, 10, "the dump")
+    return seen + [d.log[before:]]
+
+
+@limit(90)
+def test_password_is_nowhere_but_in_one_place(t):
+    """From each source; after work, cut connections, a reload, and a change of the password."""
+    for kind in SOURCES:
+        secret = new_password()
+        r = t.redis(password=secret)
+        d = with_source(t, r, kind, secret).start()
+        w = t.worker(d, credits=5, work=0)
+        Added(r.db).many("orders", [f"s{i}" for i in range(20)])
+        w.wait("ok", 20)
+        one_place(t, d, secret)
+        r.db.pipe([("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"), ("CLIENT", "KILL", "TYPE", "pubsub")])
+        Added(r.db).one("orders", "after")
+        w.wait("ok", 21, timeout=20)
+        for text in output_of(d):
+            assert secret not in text, f"{kind}: {next(x for x in text.splitlines() if secret in x)}"
+        one_place(t, d, secret)
+        with open(f"/proc/{d.proc.pid}/cmdline") as f:
+            assert secret not in f.read()
+        with open(f"/proc/{d.proc.pid}/environ") as f:
+            env = f.read()
+            assert "PATH=" in env and secret not in env
+        if kind != "env":
+            change(t, r, d, w, kind, secret)
+        assert d.stop() == 0 and secret not in d.log
+
+
+def change(t, r, d, w, kind, old):
+    new = new_password()
+    r.db.cmd("CONFIG", "SET", "requirepass", new)
+    r.db.password = r.password = new
+    put(t.path("pw" if kind == "file" else "creds/redis-pw"), new)
+    d.ctl_ok("reload")
+    Added(r.db).one("orders", "new")
+    w.wait("ok", 22)
+    one_place(t, d, new)
+    t.wait(lambda: not places(d.proc.pid, old), 5, "the old password is wiped")
+    assert new not in d.log
+
+
+@limit(60)
+def test_password_in_a_cluster(t):
+    """Four threads and a dozen connections share the one copy."""
+    acl.switch_on()
+    secret, c = acl.PASSWORD, t.cluster()
+    d = with_source(t, c, "file", secret).start()
+    w = t.worker(d, credits=50, work=0)
+    Added(c.db).many("orders", [f"s{i}" for i in range(100)])
+    w.wait("ok", 100)
+    one_place(t, d, secret)
+    assert secret not in d.log
+
+
+@limit(60)
+@no_acl("about the default user's password")
+def test_server_that_quotes_the_password(t):
+    """An unknown command is answered with its arguments: without HELLO, and without AUTH too."""
+    for renamed, says in ((["HELLO"], None), (["HELLO", "AUTH"], "AUTH refused: ERR unknown command")):
+        secret = new_password()
+        r = t.redis(start=False, args=["--requirepass", secret, *[x for n in renamed for x in ("--rename-command", n, f"{n}-x")]])
+        r.launch()
+        d = with_source(t, r, "file", secret)
+        d.start(ready=says is None)
+        d.wait_log(says or "no RESP3: ERR unknown command")
+        assert secret not in d.log, [x for x in d.log.splitlines() if secret in x]
