@@ -239,6 +239,11 @@ void topo_client_set_tls(struct topo_client *t, struct redis_tls *tls)
 	redis_set_tls(t->conn, tls);
 }
 
+void topo_client_set_maint(struct topo_client *t, enum redis_maint mode, const char *endpoint_type)
+{
+	redis_set_maint(t->conn, mode, endpoint_type);
+}
+
 static void on_timer_closed(uv_handle_t *h)
 {
 	mem_free(h->data);
