@@ -130,8 +130,8 @@ void coord_on_topology(struct coord *c, const struct coord_event *ev)
 		snprintf(addr, sizeof addr, "%.*s", (int)ev->text.len, ev->text.p);
 		changed = topology_set_standalone(&c->topo, addr);
 	}
-	c->topo_pending = c->topo_failed_said = false;
-	c->topo_next = c->now + c->rules.topology_refresh_ms;
+	c->topo_next = c->now + (c->topo_again ? TOPO_APART_MS : c->rules.topology_refresh_ms);
+	c->topo_pending = c->topo_again = c->topo_failed_said = false;
 	c->m[MP_TOPO_OTHER_OK]++;
 	if (!changed) {
 		leave_lost_shards(c);
@@ -150,7 +150,7 @@ void coord_on_topology(struct coord *c, const struct coord_event *ev)
 
 void coord_on_topology_failed(struct coord *c, struct slice why)
 {
-	c->topo_pending = false;
+	c->topo_pending = c->topo_again = false;
 	c->topo_next = c->now + 500;
 	c->m[MP_TOPO_OTHER_ERROR]++;
 	if (!c->topo_failed_said)

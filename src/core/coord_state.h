@@ -19,6 +19,7 @@ enum {
 	LOST_SHARD_MS = 1000,
 	DRAIN_OVER_MS = 5000,
 	STALL_MS = 500,
+	TOPO_APART_MS = 100,
 	ANNOUNCED_MS = 60000
 };
 
@@ -83,7 +84,7 @@ struct coord {
 	mono_ms stop_at;    /* a handover waits for confirmations until then */
 	mono_ms reroute_at, topo_next, topo_asked, started_at;
 	mono_ms drain_end, drain_over; /* workers are told to stop; the process ends whatever is left */
-	bool topo_pending, topo_failed_said;
+	bool topo_pending, topo_again, topo_failed_said;
 	struct {
 		int64_t seq;
 		mono_ms until; /* 0 = none */
