@@ -86,8 +86,9 @@ void coord_mark(struct coord *c, struct coord_service *s)
 
 void coord_ask_topology(struct coord *c, const char *why)
 {
-	if (c->topo_pending || (c->topo.is_known && c->now - c->topo_asked < 100)) {
-		c->topo_next = mono_min(c->topo_next, c->now + 100);
+	if (c->topo_pending || (c->topo.is_known && c->now - c->topo_asked < TOPO_APART_MS)) {
+		c->topo_again = c->topo_pending; /* the answer may have left before what we were told of now */
+		c->topo_next = mono_min(c->topo_next, c->now + TOPO_APART_MS);
 		return;
 	}
 	c->topo_pending = true;

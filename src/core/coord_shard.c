@@ -130,9 +130,9 @@ void coord_on_topology(struct coord *c, const struct coord_event *ev)
 		snprintf(addr, sizeof addr, "%.*s", (int)ev->text.len, ev->text.p);
 		changed = topology_set_standalone(&c->topo, addr);
 	}
-	c->topo_pending = false;
+	c->topo_next = c->now + (c->topo_again ? TOPO_APART_MS : c->rules.topology_refresh_ms);
+	c->topo_pending = c->topo_again = false;
 	memset(c->topo_said, 0, sizeof c->topo_said);
-	c->topo_next = c->now + c->rules.topology_refresh_ms;
 	c->m[MP_TOPO_OTHER_OK]++;
 	if (!changed) {
 		leave_lost_shards(c);
@@ -176,7 +176,7 @@ static bool is_new_reason(struct coord *c, struct slice why)
 
 void coord_on_topology_failed(struct coord *c, struct slice why)
 {
-	c->topo_pending = false;
+	c->topo_pending = c->topo_again = false;
 	c->topo_next = c->now + 500;
 	c->m[MP_TOPO_OTHER_ERROR]++;
 	if (is_new_reason(c, why))

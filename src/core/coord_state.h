@@ -19,6 +19,7 @@ enum {
 	LOST_SHARD_MS = 1000,
 	DRAIN_OVER_MS = 5000,
 	STALL_MS = 500,
+	TOPO_APART_MS = 100,
 	ANNOUNCED_MS = 60000,
 	TOPO_REASONS = 4
 };
@@ -84,7 +85,7 @@ struct coord {
 	mono_ms stop_at;    /* a handover waits for confirmations until then */
 	mono_ms reroute_at, topo_next, topo_asked, started_at;
 	mono_ms drain_end, drain_over; /* workers are told to stop; the process ends whatever is left */
-	bool topo_pending;
+	bool topo_pending, topo_again;
 	uint64_t topo_said[TOPO_REASONS]; /* hashes of the reasons told since it was last known; 0 = free */
 	struct {
 		int64_t seq;

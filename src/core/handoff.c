@@ -449,6 +449,11 @@ static void dial(struct handoff *h, struct lane *l)
 		return;
 	}
 	if (!breaker_allows(h, op->to)) {
+		if (breaker_is_trying(h, op->to) && h->now + RETRY_MS < op->until) {
+			l->at = h->now + RETRY_MS;
+			move(l, HANDOFF_WAITING);
+			return;
+		}
 		give_up(h, l, op, "its circuit breaker is open");
 		return;
 	}

@@ -48,7 +48,8 @@ struct lane {
 struct breaker {
 	char endpoint[HANDOFF_ADDRESS];
 	uint8_t state;
-	unsigned n_failures, n_trials;
+	unsigned n_failures;       /* in a row */
+	unsigned n_trials, n_good; /* half-open: attempts, and those that succeeded */
 	mono_ms opened_at, used_at;
 };
 
@@ -95,6 +96,7 @@ void op_ended(struct handoff *h, struct lane *l, enum op_end how); /* a lane's p
 mono_ms op_tick(struct handoff *h);                                /* says what came of those that have ended */
 /* endpoint "" = the configured address, which has no breaker */
 bool breaker_allows(struct handoff *h, const char *endpoint);
+bool breaker_is_trying(struct handoff *h, const char *endpoint); /* half-open: the trials under way decide */
 void breaker_trial(struct handoff *h, const char *endpoint);
 void breaker_result(struct handoff *h, const char *endpoint, bool is_good);
 /* Where a lane's next connection goes. */

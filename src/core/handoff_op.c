@@ -112,7 +112,8 @@ static bool may_dial(const struct handoff *h, mono_ms now, const char *endpoint)
 			continue;
 		if (b->state == BREAKER_OPEN)
 			return now >= b->opened_at + h->rules.breaker_reset_ms;
-		return b->state == BREAKER_CLOSED || b->n_trials < h->rules.breaker_half_open;
+		return b->state == BREAKER_CLOSED || b->n_trials < h->rules.breaker_half_open ||
+		       now >= b->used_at + h->rules.breaker_reset_ms; /* of some trials nothing was heard again */
 	}
 	return true;
 }
@@ -171,15 +172,22 @@ bool breaker_allows(struct handoff *h, const char *endpoint)
 	return !endpoint[0] || may_dial(h, h->now, endpoint);
 }
 
+bool breaker_is_trying(struct handoff *h, const char *endpoint)
+{
+	return endpoint[0] && breaker_at(h, endpoint)->state == BREAKER_HALF_OPEN;
+}
+
 void breaker_trial(struct handoff *h, const char *endpoint)
 {
 	if (!endpoint[0])
 		return;
 	struct breaker *b = breaker_at(h, endpoint);
 	b->used_at = h->now;
+	if (b->state == BREAKER_HALF_OPEN && b->n_trials >= h->rules.breaker_half_open)
+		b->n_trials = b->n_good;
 	if (b->state == BREAKER_OPEN) {
 		b->state = BREAKER_HALF_OPEN;
-		b->n_trials = 0;
+		b->n_trials = b->n_good = 0;
 		handoff_say(h, SAY_INFO, "circuit breaker of %s half-open", endpoint);
 	}
 	b->n_trials += b->state == BREAKER_HALF_OPEN;
@@ -191,6 +199,8 @@ void breaker_result(struct handoff *h, const char *endpoint, bool is_good)
 		return;
 	struct breaker *b = breaker_at(h, endpoint);
 	b->used_at = h->now;
+	if (is_good && b->state == BREAKER_HALF_OPEN && ++b->n_good < h->rules.breaker_half_open)
+		return;
 	if (is_good) {
 		if (b->state != BREAKER_CLOSED)
 			handoff_say(h, SAY_NOTICE, "circuit breaker of %s closed", endpoint);

@@ -20,7 +20,7 @@ void relax_note(struct handoff *h, struct lane *l, const struct note *n)
 	struct pair *p = &l->pairs[pair_of(n->kind)];
 	switch (n->kind) {
 	case NOTE_MOVING:
-		l->moving_until = mono_max(l->moving_until, mono_min(cap, h->now + n->seconds * 1000));
+		l->moving_until = mono_max(l->moving_until, mono_min(cap, h->now + mono_max(n->seconds, 1) * 1000));
 		break;
 	case NOTE_MIGRATING:
 	case NOTE_FAILING_OVER:

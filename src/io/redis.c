@@ -107,6 +107,12 @@ static bool conn_look_again(struct redis_conn *c)
 	return true;
 }
 
+static mono_ms ping_timeout(const struct redis_conn *c, mono_ms now)
+{
+	return c->relaxed_until > now ? mono_max(c->opts.connect_timeout_ms, c->relaxed_ms)
+				      : c->opts.connect_timeout_ms;
+}
+
 static void expired(struct redis_conn *c, mono_ms now)
 {
 	if (c->state == CONN_WAITING) {
@@ -121,7 +127,7 @@ static void expired(struct redis_conn *c, mono_ms now)
 	}
 	if (c->state == CONN_UP && heap_deadline(&c->deadlines) > now) {
 		c->n_looks = 0;
-		command_own(c, CMD_PING, now + c->opts.connect_timeout_ms, (const char *[]){"PING", NULL});
+		command_own(c, CMD_PING, now + ping_timeout(c, now), (const char *[]){"PING", NULL});
 		return;
 	}
 	const struct cmd *head = list_empty(&c->pending) ? NULL : LIST_OF(struct cmd, link, c->pending.next);
@@ -258,6 +264,11 @@ static const char *keep(const char *secret)
 	return secret_keep(secret ? secret : "", secret ? strlen(secret) : 0);
 }
 
+static char *copy_maint_type(const char *type)
+{
+	return copy(type && strcmp(type, "auto") != 0 ? type : "");
+}
+
 static void set_addr(struct redis_conn *c, const struct redis_addr *addr)
 {
 	c->addr = *addr;
@@ -278,9 +289,7 @@ struct redis_conn *redis_open(uv_loop_t *loop, const struct redis_opts *opts, co
 	c->username = copy(opts->username);
 	c->password = keep(opts->password);
 	c->client_name = copy(opts->client_name);
-	c->maint_type = copy(opts->maint_endpoint_type && strcmp(opts->maint_endpoint_type, "auto") != 0
-				     ? opts->maint_endpoint_type
-				     : "");
+	c->maint_type = copy_maint_type(opts->maint_endpoint_type);
 	c->ev = *ev;
 	c->on_reply = on_reply;
 	c->arg = arg;
@@ -369,13 +378,23 @@ void redis_set_connect_timeout(struct redis_conn *c, mono_ms ms)
 	c->opts.connect_timeout_ms = ms;
 }
 
-void redis_set_maint(struct redis_conn *c, enum redis_maint mode)
+void redis_set_maint(struct redis_conn *c, enum redis_maint mode, const char *endpoint_type)
 {
 	c->opts.maint = mode;
+	if (!endpoint_type)
+		return;
+	mem_free(c->maint_type);
+	c->maint_type = copy_maint_type(endpoint_type);
 }
 
-void redis_extend_deadlines(struct redis_conn *c, mono_ms at_least_until)
+void redis_relax(struct redis_conn *c, mono_ms until, mono_ms timeout_ms)
 {
+	mono_ms now = mono_now(), at_least_until = now + timeout_ms;
+	bool was_relaxed = c->relaxed_until > now;
+	c->relaxed_until = until;
+	c->relaxed_ms = timeout_ms;
+	if (was_relaxed || until <= now)
+		return;
 	for (struct link *l = c->pending.next; l != &c->pending; l = l->next) {
 		struct cmd *cmd = LIST_OF(struct cmd, link, l);
 		if (cmd->deadline.pos && cmd->deadline.at < at_least_until)

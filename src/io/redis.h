@@ -97,8 +97,10 @@ void redis_retry(struct redis_conn *c); /* a waiting reconnect happens now; on o
 /* New credentials (copied): used from the next handshake on; when up, AUTH is sent now and a refusal closes (a RESP2 subscriber cannot: it keeps
  * the old ones until it reconnects). */
 void redis_set_auth(struct redis_conn *c, const char *username, const char *password);
-void redis_set_tls(struct redis_conn *c, struct redis_tls *tls);   /* from the next attempt on */
-void redis_set_connect_timeout(struct redis_conn *c, mono_ms ms);  /* likewise */
-void redis_set_maint(struct redis_conn *c, enum redis_maint mode); /* likewise */
-/* Commands waiting, and an attempt to connect, get time at least until then (relaxed window); never shortens. */
-void redis_extend_deadlines(struct redis_conn *c, mono_ms at_least_until);
+void redis_set_tls(struct redis_conn *c, struct redis_tls *tls);  /* from the next attempt on */
+void redis_set_connect_timeout(struct redis_conn *c, mono_ms ms); /* likewise */
+/* Likewise; endpoint_type as in the options (copied), NULL = as it is. */
+void redis_set_maint(struct redis_conn *c, enum redis_maint mode, const char *endpoint_type);
+/* A relaxed window: what waits for an answer, an attempt to connect, and every PING until `until` get at least
+ * timeout_ms; nothing is ever shortened. Commands to come have their own deadlines. until 0 ends it. */
+void redis_relax(struct redis_conn *c, mono_ms until, mono_ms timeout_ms);

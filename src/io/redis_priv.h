@@ -80,6 +80,7 @@ struct redis_conn {
 	int resp;
 	int64_t client_id;
 	enum redis_maint_state maint;
+	mono_ms relaxed_until, relaxed_ms;
 	bool auth_changed; /* while greeting */
 
 	/* commands */

@@ -264,7 +264,7 @@ static void on_reply(void *arg, uint64_t index, const redisReply *r)
 
 /* ---- opening and closing ---- */
 
-struct lane_conn *lane_dial(struct lane *l, const struct redis_opts *o)
+struct lane_conn *lane_dial(struct lane *l, const struct redis_opts *o, const char *addr)
 {
 	static const struct redis_events events = {.on_up = on_up, .on_down = on_down, .on_push = on_push};
 	struct lanes *ls = l->ls;
@@ -272,6 +272,9 @@ struct lane_conn *lane_dial(struct lane *l, const struct redis_opts *o)
 	lc->ls = ls;
 	lc->lane = l;
 	lc->conn = redis_open(loop_uv(ls->o.loop), o, &events, on_reply, lc);
+	struct redis_addr to;
+	if (addr[0] && strcmp(addr, ls->addr) != 0 && redis_addr_parse(addr, &to, NULL) == ERR_OK)
+		redis_redial(lc->conn, &to, "");
 	return lc;
 }
 
@@ -298,12 +301,9 @@ static void open_lane(struct lane *l)
 	o.is_subscriber = l->role == CONN_SUBSCRIBER;
 	char addr[HANDOFF_ADDRESS];
 	handoff_address(ls->handoff, mono_now(), "", addr);
-	struct err err;
-	if (strcmp(addr, ls->addr) != 0)
-		(void)redis_addr_parse(addr, &o.addr, &err); /* cannot fail: it came from push_endpoint */
 	struct handoff_event ev = {
 		.kind = HANDOFF_OPEN, .now = mono_now(), .lane = l->id, .role = l->role, .text = {addr, strlen(addr)}};
-	l->cur = lane_dial(l, &o);
+	l->cur = lane_dial(l, &o, addr);
 	lanes_event(ls, &ev);
 }
 
@@ -395,6 +395,7 @@ bool lanes_send(struct lanes *ls, const struct effect *ef, mono_ms now)
 	/* .timeout_ms is what the command itself may take and the time-out */
 	mono_ms own = ef->timeout_ms ? ef->timeout_ms - ls->o.command_timeout_ms : 0;
 	mono_ms deadline = now + mono_max(ef->timeout_ms, own + lane_timeout(ls, l, now));
+	l->own_ms = own;
 	if (ef->cmd.kind == CMD_PSUBSCRIBE) {
 		l->has_sub = true;
 		l->sub = ef->cmd;
@@ -431,7 +432,7 @@ static void set_tls(struct redis_conn *c, const void *arg)
 static void set_maint(struct redis_conn *c, const void *arg)
 {
 	const struct redis_opts *o = arg;
-	redis_set_maint(c, o->maint);
+	redis_set_maint(c, o->maint, o->maint_endpoint_type);
 }
 
 void lanes_set_auth(struct lanes *ls, const char *username, const char *password)
@@ -452,12 +453,17 @@ void lanes_set_timeout(struct lanes *ls, mono_ms command_timeout_ms)
 	ls->o.command_timeout_ms = command_timeout_ms;
 }
 
-void lanes_set_maintenance(struct lanes *ls, const struct handoff_rules *rules, enum redis_maint mode)
+void lanes_set_maintenance(
+	struct lanes *ls, const struct handoff_rules *rules, enum redis_maint mode, const char *endpoint_type)
 {
+	/* A connection that has moved keeps what "auto" came to at the configured address. */
+	bool is_same = strcmp(ls->o.redis.maint_endpoint_type, endpoint_type) == 0;
+	struct redis_opts o = {.maint = mode, .maint_endpoint_type = is_same ? NULL : endpoint_type};
 	ls->o.rules = *rules;
 	ls->o.redis.maint = mode;
+	ls->o.redis.maint_endpoint_type = endpoint_type;
 	handoff_set_rules(ls->handoff, rules);
-	each_conn(ls, set_maint, &ls->o.redis);
+	each_conn(ls, set_maint, &o);
 }
 
 /* ---- life ---- */

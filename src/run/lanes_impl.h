@@ -22,6 +22,7 @@ struct lane {
 	struct cmd sub;
 	bool has_switched; /* the core is to be told */
 	mono_ms relaxed_until;
+	mono_ms own_ms;    /* what its last command may take by itself (BLOCK) */
 	struct lane *more; /* readers */
 };
 
@@ -56,7 +57,8 @@ struct lanes {
 struct lane *lane_by_id(struct lanes *ls, uint32_t id); /* NULL: gone */
 struct lane *lane_first(struct lanes *ls);
 struct lane *lane_after(struct lanes *ls, const struct lane *l);
-struct lane_conn *lane_dial(struct lane *l, const struct redis_opts *o);
+/* o->addr is the configured address, from which "auto" endpoint types derive; addr ("" = that one) is dialled. */
+struct lane_conn *lane_dial(struct lane *l, const struct redis_opts *o, const char *addr);
 /* Ends a connection: what waits on it gets NULL in a later round. */
 void lane_conn_close(struct lane_conn *lc);
 void lane_say_lost(const struct lane *l, size_t n); /* commands that a connection left behind */

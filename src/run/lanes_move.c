@@ -38,13 +38,10 @@ bool lanes_is_repeated(struct lanes *ls, struct slice stream, struct entry_id id
 static void dial(struct lanes *ls, struct lane *l, const struct handoff_effect *ef)
 {
 	struct redis_opts o = ls->o.redis;
-	struct err err;
-	if (ef->address[0] && redis_addr_parse(ef->address, &o.addr, &err) != ERR_OK)
-		log_line(LOG_ERROR, "shard=%u handoff to %s: %s", ls->o.index, ef->address, err.text);
 	o.is_subscriber = l->role == CONN_SUBSCRIBER;
 	o.maint_endpoint_type = redis_endpoint_type(l->cur->conn); /* of the configured address, not of the new one */
 	o.connect_timeout_ms = mono_max(o.connect_timeout_ms, ls->o.rules.relaxed_timeout_ms);
-	l->next = lane_dial(l, &o);
+	l->next = lane_dial(l, &o, ef->address);
 }
 
 static void drop_new(struct lane *l)
@@ -103,10 +100,8 @@ static void target(struct lane *l, const struct handoff_effect *ef)
 
 static void relax(struct lanes *ls, struct lane *l, mono_ms until, mono_ms now)
 {
-	bool was_relaxed = l->relaxed_until > now;
 	l->relaxed_until = until;
-	if (!was_relaxed && until > now)
-		redis_extend_deadlines(l->cur->conn, now + lane_timeout(ls, l, now));
+	redis_relax(l->cur->conn, until, l->own_ms + lane_timeout(ls, l, now));
 }
 
 static void hurry(struct lanes *ls)

@@ -13,7 +13,7 @@ enum run_msg_kind {
 	RUN_AUTH, /* coordinator -> shard: .username (owned) .password (secret_keep's) for all connections; the receiver ends both */
 	RUN_TLS,      /* coordinator -> shard: .tls (a reference moves) */
 	RUN_TIMEOUTS, /* coordinator -> shard: .command_timeout_ms */
-	RUN_MAINT,    /* coordinator -> shard: .maint: rules at once, the mode from the next connections on */
+	RUN_MAINT,    /* coordinator -> shard: .maint: rules at once, mode and type from the next connections on */
 	RUN_SNAPSHOT  /* shard -> coordinator, once a second: .snapshot (owned, mem_free) */
 };
 
@@ -82,6 +82,7 @@ struct run_msg {
 		struct {
 			struct handoff_rules rules;
 			enum redis_maint mode;
+			char endpoint_type[16];
 		} maint;
 		struct snapshot *snapshot;
 	};

@@ -109,6 +109,8 @@ static void to_shards(struct daemon *d, enum run_msg_kind kind)
 		} else if (kind == RUN_MAINT) {
 			setup_handoff(d->config, &m.maint.rules);
 			m.maint.mode = setup_maint(d->config);
+			snprintf(m.maint.endpoint_type, sizeof m.maint.endpoint_type, "%s",
+				d->config->maintenance.endpoint_type);
 		} else {
 			m.command_timeout_ms = d->shard_rules.command_timeout_ms;
 		}
@@ -143,6 +145,7 @@ static void apply_limits(struct daemon *d)
 	if (slower)
 		to_shards(d, RUN_TIMEOUTS);
 	to_shards(d, RUN_MAINT);
+	topo_client_set_maint(d->topo, setup_maint(d->config), d->config->maintenance.endpoint_type);
 }
 
 /* Takes what f prepared; the old things end. */

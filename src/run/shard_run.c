@@ -187,6 +187,15 @@ static void set_tls(struct shard_run *s, struct redis_tls *tls)
 	s->redis.tls = tls;
 }
 
+static void set_maintenance(struct shard_run *s, const struct run_msg *m)
+{
+	char *old = s->maint_type;
+	s->maint_type = mem_printf("%s", m->maint.endpoint_type);
+	s->redis.maint_endpoint_type = s->maint_type;
+	lanes_set_maintenance(s->lanes, &m->maint.rules, m->maint.mode, s->maint_type);
+	mem_free(old);
+}
+
 static void quit(struct shard_run *s)
 {
 	s->is_quitting = true;
@@ -232,7 +241,7 @@ static void on_mail(void *arg, const void *msg)
 		lanes_set_timeout(s->lanes, m.command_timeout_ms);
 		break;
 	case RUN_MAINT:
-		lanes_set_maintenance(s->lanes, &m.maint.rules, m.maint.mode);
+		set_maintenance(s, &m);
 		break;
 	case RUN_SNAPSHOT:
 		break;

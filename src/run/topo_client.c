@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { TOPO_ADDRS_MAX = 128, MOVE_AGAIN_MS = 100 };
+enum { TOPO_ADDRS_MAX = 128, MOVE_AGAIN_MS = 100, WINDOW_MAX_S = 300 };
 
 struct topo_client {
 	struct topo_events ev;
@@ -28,6 +28,7 @@ struct topo_client {
 	struct redis_addr move_to;
 	bool is_moving, is_away; /* dialling anew; dialled where a notification said */
 	int64_t moved_seq;
+	mono_ms moved_until; /* of its window */
 };
 
 static void next_endpoint(struct topo_client *t, const struct err *why)
@@ -189,10 +190,14 @@ static void on_push(void *arg, struct redis_conn *c, const redisReply *reply)
 	struct topo_client *t = arg;
 	struct note n;
 	(void)c;
-	if (push_decode(reply, &n, NULL) != PUSH_IS_NOTE || n.kind != NOTE_MOVING || n.seq == t->moved_seq)
+	if (push_decode(reply, &n, NULL) != PUSH_IS_NOTE || n.kind != NOTE_MOVING)
+		return;
+	mono_ms now = mono_now(), window = mono_max(mono_min(n.seconds, WINDOW_MAX_S), 1) * 1000;
+	if (now < t->moved_until && n.seq <= t->moved_seq)
 		return;
 	t->moved_seq = n.seq;
-	uint64_t half = n.seconds > 1 ? (uint64_t)mono_min(n.seconds, 300) * 500 : 0;
+	t->moved_until = now + window;
+	uint64_t half = window > 1000 ? (uint64_t)window / 2 : 0;
 	if (redis_addr_parse(n.endpoint[0] ? n.endpoint : t->addrs[t->at], &t->move_to, NULL) == ERR_OK)
 		uv_timer_start(&t->move, on_move, n.endpoint[0] ? 0 : half, 0);
 }
@@ -212,7 +217,6 @@ struct topo_client *topo_client_open(
 	t->n_configured = t->n_addrs;
 	t->argv = command_argv_new();
 	t->decoder = reply_decoder_new();
-	t->moved_seq = -1;
 	uv_timer_init(loop, &t->move);
 	t->move.data = t;
 	struct redis_opts o = *opts;
@@ -237,6 +241,11 @@ void topo_client_set_auth(struct topo_client *t, const char *username, const cha
 void topo_client_set_tls(struct topo_client *t, struct redis_tls *tls)
 {
 	redis_set_tls(t->conn, tls);
+}
+
+void topo_client_set_maint(struct topo_client *t, enum redis_maint mode, const char *endpoint_type)
+{
+	redis_set_maint(t->conn, mode, endpoint_type);
 }
 
 static void on_timer_closed(uv_handle_t *h)

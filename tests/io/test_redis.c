@@ -248,10 +248,24 @@ IO_TEST(relaxed_deadlines_are_never_shorter)
 	cr_assert(rig_until(&R, "up\n"));
 	rig_send(&R, 1, "ECHO a", 100);
 	rig_send(&R, 2, "ECHO b", 0);
-	redis_extend_deadlines(R.c, mono_now() + 2000);
-	redis_extend_deadlines(R.c, mono_now() + 1);
+	redis_relax(R.c, mono_now() + 5000, 2000);
+	redis_relax(R.c, mono_now() + 5000, 1);
 	cr_assert(rig_until(&R, "reply 1"));
 	expect_story("up\nreply 1 a\n");
+}
+
+IO_TEST(a_ping_in_a_relaxed_window_waits_as_long)
+{
+	rig_serve(&R, SCRIPTS("hello\nexpect PING\nwait 900\nsend +PONG\\r\\n"));
+	R.opts.connect_timeout_ms = 300; /* what a PING gets otherwise */
+	R.opts.ping_idle_ms = 20;
+	rig_open(&R);
+	cr_assert(rig_until(&R, "up\n"));
+	redis_relax(R.c, mono_now() + 5000, 4000);
+	rig_run_for(&R, 1200);
+	expect_story("up\n");
+	redis_relax(R.c, 0, 0);
+	cr_assert(redis_is_up(R.c));
 }
 
 static void stall(struct rig *r, const char *line)

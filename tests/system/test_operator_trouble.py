@@ -142,7 +142,7 @@ N_WORKERS = int(os.environ.get("SLUICE_TEST_WORKERS", 2000))
 def test_two_thousand_workers_and_1024_descriptors(t):
     r = t.redis()
     d = t.daemon(r, start=False, cfg={"workers": {"max_sessions": 4096}, "log": {"level": "info"}})
-    d.prefix = ["prlimit", "--nofile=1024:1024"]
+    d.wrap = ["prlimit", "--nofile=1024:1024"]
     d.start()
     said = [x for x in of_level(d, "warn") if "descriptors" in x]
     assert len(said) == 1 and "limit=1024" in said[0] and "max_sessions=4096" in said[0], said
@@ -185,7 +185,7 @@ def test_disk_full_for_the_log(t):
     disk = t.path("disk")
     os.mkdir(disk)
     script = f"mount -t tmpfs -o size=128k tmpfs {disk} && exec \"$@\" 2>>{disk}/log"
-    d.prefix = ["unshare", "-m", "sh", "-c", script, "sh"]
+    d.wrap = ["unshare", "-m", "sh", "-c", script, "sh"]
     d.start()
     inside = f"/proc/{d.proc.pid}/root{disk}"
 

@@ -50,14 +50,14 @@ def yaml(v, pad=""):
 
 class Daemon(Process):
     """`redis` is a Server, a Cluster or a list of endpoints. `service` is merged into every service, `cfg` into the
-    whole configuration (lists replace)."""
+    whole configuration (lists replace). `wrap`: argv before the program."""
 
-    def __init__(self, dir, name, redis, services=("orders",), T=10, service=None, cfg=None, node=None, env=None, args=()):
+    def __init__(self, dir, name, redis, services=("orders",), T=10, service=None, cfg=None, node=None, env=None, args=(), wrap=()):
         self.dir, self.name, self.redis, self.T = os.path.join(dir, name), name, redis, T
         os.makedirs(self.dir, exist_ok=True)
         self.conf, self.log_path = self.path("sluiced.yaml"), self.path("log")
         self.worker_sock, self.control_sock = self.path("w.sock"), self.path("c.sock")
-        self.env, self.args, self.prefix = dict(os.environ, **(env or {})), list(args), []  # prefix: a command that starts it
+        self.env, self.args, self.wrap = dict(os.environ, **(env or {})), list(args), list(wrap)  # wrap: a command that starts it
         s, r, w = timing(T)
         endpoints = redis if isinstance(redis, list) else redis.endpoints
         self.cfg = {"node": {"id": node or name}, "redis": {"endpoints": endpoints, **r},
@@ -86,7 +86,7 @@ class Daemon(Process):
         acl.grant(self.cfg)
 
     def start(self, ready=True):
-        self.proc = spawn([*self.prefix, program("sluiced"), "-c", self.conf, *self.args], self.log_path, env=self.env, cwd=self.dir)
+        self.proc = spawn([*self.wrap, program("sluiced"), "-c", self.conf, *self.args], self.log_path, env=self.env, cwd=self.dir)
         if ready:
             self.wait_ready()
         return self

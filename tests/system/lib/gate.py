@@ -1,5 +1,5 @@
 """A RESP gate in front of a real redis-server: answers the opt-in to maintenance notifications, injects pushes between
-replies, refuses, hangs, stalls, closes, speaks TLS. One process hosts any number of gates (asyncio); class Gates drives it
+replies, refuses, hangs, stalls, loses answers, fails commands, closes, speaks TLS. One process hosts any number of gates (asyncio); class Gates drives it
 over stdin and stdout, one JSON object a line. Times are CLOCK_MONOTONIC ms."""
 import asyncio
 import json
@@ -80,7 +80,10 @@ class Conn:
             return b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
         if name == b"HELLO" and mode == "loading":
             return b"-LOADING Redis is loading the dataset in memory\r\n"
-        if mode == "hang":
+        if self.gate.fail.get(name.decode(), 0) > 0:
+            self.gate.fail[name.decode()] -= 1
+            return b"-LOADING Redis is loading the dataset in memory\r\n"
+        if mode == "hang" or (mode == "mute" and second == b"MAINT_NOTIFICATIONS"):
             return ""
         if name == b"CLIENT" and second == b"MAINT_NOTIFICATIONS" and mode != "nosupport":
             i["opted"] = words[4].decode()
@@ -122,6 +125,9 @@ class Conn:
                 if kind == "cluster" or one.startswith((b"-MOVED", b"-ASK")):
                     for a, b in self.gate.rewrite:
                         one = one.replace(a.encode(), b.encode())
+                if self.gate.swallow and b"lbs-input" in one and "reader" in self.info["roles"]:
+                    self.gate.swallow -= 1
+                    one = b""
                 self.client.write(one)
                 self.answer()
                 at = end
@@ -158,11 +164,12 @@ class Gate:
     def __init__(self, name, host, port, upstream, mode="normal", cert=None, key=None, rewrite=()):
         self.name, self.host, self.port, self.upstream, self.mode = name, host, port, upstream, mode
         self.rewrite, self.conns, self.tasks, self.counts, self.replay = list(rewrite), [], {}, {}, ""
-        self.server, self.stalled_until, self.lag = None, 0, {}
+        self.server, self.stalled_until, self.lag, self.fail, self.swallow, self.names = None, 0, {}, {}, 0, []
         self.ssl = None
         if cert:
             self.ssl = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self.ssl.load_cert_chain(cert, key)
+            self.ssl.sni_callback = lambda _ssl, name, _context: self.names.append(name)
 
     async def stall(self, way):
         if self.lag.get(way):
@@ -212,7 +219,7 @@ async def serve():
         elif op == "push":
             a = {"n": g.push(q["data"])}
         elif op == "stats":
-            a = {"conns": [c.info for c in g.conns], "counts": g.counts}
+            a = {"conns": [c.info for c in g.conns], "counts": g.counts, "names": g.names}
         elif op == "mode":
             g.mode = q["mode"]
         elif op == "replay":
@@ -221,6 +228,10 @@ async def serve():
             g.stalled_until = now_ms() + q["ms"]
         elif op == "lag":
             g.lag = q["ms"]
+        elif op == "fail":
+            g.fail[q["command"]] = q["n"]
+        elif op == "swallow":
+            g.swallow = q["n"]
         elif op == "close":
             g.close()
         elif op == "refuse":
@@ -285,9 +296,9 @@ class Gates:
         assert line, "the gates' process ended: see gate.log"
         return json.loads(line)
 
-    def gate(self, server, port=None, listen=True, **more):
+    def gate(self, server, port=None, listen=True, host=None, **more):
         self.n += 1
-        h = Handle(self, f"g{self.n}", self.host, port or servers.free_port())
+        h = Handle(self, f"g{self.n}", host or self.host, port or servers.free_port())
         if listen:
             h.ask("listen", host=h.host, port=h.port, up=list(server.tcp), more=more)
         return h

@@ -16,9 +16,10 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 _next_port = [7000]
 
 
-def loopback():
+def loopback(other=0):
+    """This process's; other: 0 or 64, a second one."""
     pid = os.getpid()
-    return f"127.{16 + (pid >> 16 & 63)}.{pid >> 8 & 255}.{pid & 255}"
+    return f"127.{16 + other + (pid >> 16 & 63)}.{pid >> 8 & 255}.{pid & 255}"
 
 
 def free_port():

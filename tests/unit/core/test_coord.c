@@ -498,6 +498,38 @@ Test(coord, a_reader_that_followed_an_ask_comes_home_when_the_slot_stays, .init 
 	cr_assert_not(s->reader_asking);
 }
 
+static void slots_moved(int64_t seq)
+{
+	story_from_shard((struct msg){.kind = MSG_REFRESH, .flag = true, .n = seq, .text = text_new("moved", 5)});
+}
+
+Test(coord, slots_that_move_are_asked_for_once, .init = story_begin, .fini = story_down)
+{
+	struct coord_event answer = {.kind = COORD_TOPOLOGY, .text = {"a:1", 3}};
+	story_services(1, 100);
+	story_event(answer);
+	story_until(W.now + 200);
+	slots_moved(18);
+	cr_assert(W.c->topo_pending);
+	story_event(answer);
+	for (int i = 0; i < 8; i++) /* the other connections heard it too */
+		slots_moved(18);
+	story_until(W.now + 1000);
+	cr_assert_not(W.c->topo_pending);
+	slots_moved(19);
+	slots_moved(20); /* the answer that is on its way may not know it */
+	story_event(answer);
+	cr_assert_not(W.c->topo_pending);
+	story_until(W.now + 200);
+	cr_assert(W.c->topo_pending, "the second move was forgotten");
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY_FAILED, .text = {"no", 2}});
+	story_until(W.now + 600);
+	cr_assert(W.c->topo_pending, "a failed question is not asked again");
+	story_event(answer);
+	story_until(W.now + 1000);
+	cr_assert_not(W.c->topo_pending);
+}
+
 Test(coord, a_node_behind_an_ask_that_dies_is_given_up, .init = story_begin, .fini = story_down)
 {
 	struct slot_range r[] = {{.from = 0, .to = 16383, .port = 1, .host = "a"}};

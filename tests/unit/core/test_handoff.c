@@ -251,6 +251,62 @@ Test(handoff, breaker)
 	cr_assert_eq(handoff_breaker(W.h, NULL), BREAKER_CLOSED);
 }
 
+/* The breaker of b:2 is open after two failures of C, at 2 s; 5 s later the first attempt half-opens it. */
+static void open_breaker(unsigned half_open)
+{
+	struct handoff_rules r = rules;
+	r.breaker_failures = 2;
+	r.breaker_reset_ms = 5000;
+	r.breaker_half_open = half_open;
+	start(&r);
+	note(C, NOTE_MOVING, 7, 30, "b:2");
+	run_to(1000);
+	event(HANDOFF_NEW_DOWN, C, "refused");
+	run_to(2000);
+	event(HANDOFF_NEW_DOWN, C, "refused");
+	cr_assert_eq(handoff_breaker(W.h, NULL), BREAKER_OPEN);
+	run_to(7500);
+	forget();
+}
+
+Test(handoff, breaker_needs_several_good_ones)
+{
+	row("Circuit breaker: half_open successes in a row close it; who finds all trials under way waits for them");
+	open_breaker(2);
+	moving_all(8, 30, "b:2");
+	run_to(8600);
+	cr_assert_eq(W.n[HANDOFF_DIAL], 2);
+	event(HANDOFF_NEW_UP, B, NULL);
+	cr_assert_eq(handoff_breaker(W.h, NULL), BREAKER_HALF_OPEN);
+	bool is_c = told("dial C");
+	event(HANDOFF_NEW_UP, is_c ? C : S, NULL);
+	event(HANDOFF_JOINED, S, NULL);
+	cr_assert_eq(handoff_breaker(W.h, NULL), BREAKER_CLOSED);
+	run_to(8800);
+	cr_assert_eq(W.n[HANDOFF_DIAL], 3);
+	open_breaker(2);
+	moving_all(8, 30, "b:2");
+	run_to(8600);
+	event(HANDOFF_NEW_UP, B, NULL);
+	event(HANDOFF_NEW_DOWN, told("dial C") ? C : S, "refused");
+	cr_assert_eq(handoff_breaker(W.h, NULL), BREAKER_OPEN);
+}
+
+Test(handoff, breaker_forgets_lost_trials)
+{
+	row("Circuit breaker: a trial of which nothing is heard again does not keep the endpoint shut");
+	open_breaker(1);
+	note(B, NOTE_MOVING, 8, 30, "b:2");
+	run_to(7800);
+	EXPECT("dial B");
+	event(HANDOFF_CLOSED, B, NULL); /* its service is gone */
+	note(C, NOTE_MOVING, 8, 30, "b:2");
+	run_to(12000);
+	EXPECT_NOT("dial C");
+	run_to(13000);
+	EXPECT("dial C");
+}
+
 Test(handoff, old_one_ends_first)
 {
 	row("The old one ends before the new one is ready: reconnects go to the new endpoint in the window, after it "

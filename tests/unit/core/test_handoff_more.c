@@ -37,6 +37,8 @@ Test(handoff, migrated_does_not_end_moving)
 	cr_assert(handoff_is_relaxed(W.h, C));
 	event(HANDOFF_DOWN, C, "closed");
 	cr_assert(!handoff_is_relaxed(W.h, C));
+	note(B, NOTE_MOVING, 3, 0, "b:2");
+	EXPECT("relax B 1000"); /* "now" has a window too */
 }
 
 Test(handoff, replayed_completions)

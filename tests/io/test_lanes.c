@@ -1,0 +1,272 @@
+/* A shard's connections against scripted servers: announcements at every byte of what a server says, on the way that they
+ * take in the daemon: io/redis -> codec/push -> core/handoff -> run/lanes. */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "lib/lanes_rig.h"
+#include "lib/resp_server.h"
+
+#define SCRIPTS(...) ((const char *const[]){__VA_ARGS__, NULL})
+#define OPT_IN "hello\nexpect CLIENT MAINT_NOTIFICATIONS\n"
+#define OPTED_IN OPT_IN "send +OK\\r\\n\n"
+
+static struct lanes_rig R;
+static struct resp_server *OLD, *NEW;
+
+static void row(const char *behaviour)
+{
+	printf("| lanes | %s\n", behaviour);
+}
+
+static void up(void)
+{
+	alarm(120);
+}
+
+static void end(void)
+{
+	lanes_rig_fini(&R);
+	resp_server_stop(OLD);
+	resp_server_stop(NEW);
+}
+
+/* The server that the others name: it must be there before their scripts are written. */
+static void begin_new(const char *const *new)
+{
+	NEW = resp_server_start(new, NULL);
+}
+
+static void begin_old(const char *const *old)
+{
+	OLD = resp_server_start(old, NULL);
+	lanes_rig_init(&R, resp_server_port(OLD));
+	lanes_rig_start(&R);
+}
+
+static void add_escaped(struct buf *out, const char *bytes, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		buf_printf(out, "\\x%02x", (unsigned char)bytes[i]);
+}
+
+/* A line of a script that says `bytes` in two segments, cut at `cut`. */
+static void add_in_two(struct buf *out, const char *bytes, size_t cut)
+{
+	buf_str(out, "send ");
+	add_escaped(out, bytes, cut);
+	buf_str(out, "\nwait 2\nsend ");
+	add_escaped(out, bytes + cut, strlen(bytes) - cut);
+	buf_str(out, "\n");
+}
+
+static void add_moving(struct buf *out, int seq, int seconds)
+{
+	char to[40];
+	snprintf(to, sizeof to, "127.0.0.1:%u", resp_server_port(NEW));
+	buf_printf(out, ">4\r\n$6\r\nMOVING\r\n:%d\r\n:%d\r\n$%zu\r\n%s\r\n", seq, seconds, strlen(to), to);
+}
+
+static const char *text_of(struct buf *b)
+{
+	buf_add(b, "", 1);
+	b->len--;
+	return b->data;
+}
+
+static bool is_relaxed(void)
+{
+	struct snapshot *sn = mem_alloc(sizeof *sn);
+	lanes_snapshot(R.lanes, sn);
+	bool is = sn->conns[0].is_relaxed;
+	mem_free(sn);
+	return is;
+}
+
+/* Answers of the old server once the new one serves: heard by the new one only. */
+static void expect_served_by_the_new_one(size_t cut)
+{
+	lanes_rig_send(&R, CONN_COMMAND, CMD_UNBLOCK, 90);
+	cr_assert(lanes_rig_until(&R, "reply 90", 1), "cut at %zu", cut);
+	cr_assert(
+		strstr(resp_server_heard(NEW, 0), "CLIENT UNBLOCK"), "cut at %zu: %s", cut, resp_server_heard(NEW, 0));
+	cr_assert_eq(lanes_rig_count(&R, "down"), 0, "cut at %zu:\n%s", cut, R.story.data);
+}
+
+Test(lanes, moving_before_ok_at_every_byte, .init = up)
+{
+	row("MOVING before the opt-in's +OK, cut at every byte: acted upon when the connection is up");
+	for (size_t cut = 1, len = 2; cut < len; cut++) {
+		struct buf said, script;
+		buf_init(&said);
+		buf_init(&script);
+		begin_new(SCRIPTS(OPTED_IN));
+		add_moving(&said, 3, 0);
+		buf_str(&said, "+OK\r\n");
+		len = said.len;
+		buf_str(&script, OPT_IN);
+		add_in_two(&script, text_of(&said), cut);
+		begin_old(SCRIPTS(text_of(&script)));
+		lanes_open(R.lanes, CONN_COMMAND, SERVICE_NONE);
+		cr_assert(lanes_rig_until(&R, "up command", 2), "cut at %zu", cut);
+		cr_assert_eq(lanes_rig_count(&R, "hurry"), 1);
+		expect_served_by_the_new_one(cut);
+		cr_assert_null(strstr(resp_server_heard(OLD, 0), "UNBLOCK"));
+		end();
+		buf_fini(&said);
+		buf_fini(&script);
+	}
+}
+
+Test(lanes, moving_between_handshake_replies, .init = up)
+{
+	row("MOVING between the replies of the handshake, in one segment with them: no reply is taken for another");
+	struct buf said, script;
+	buf_init(&said);
+	buf_init(&script);
+	begin_new(SCRIPTS(OPTED_IN));
+	add_moving(&said, 3, 0);
+	buf_str(&said, "%3\r\n$6\r\nserver\r\n$5\r\nredis\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:7\r\n");
+	add_moving(&said, 3, 0);
+	buf_str(&script, "expect HELLO\nsend ");
+	add_escaped(&script, said.data, said.len);
+	buf_str(&script, "\nexpect CLIENT MAINT_NOTIFICATIONS\nsend +OK\\r\\n\n");
+	begin_old(SCRIPTS(text_of(&script)));
+	lanes_open(R.lanes, CONN_COMMAND, SERVICE_NONE);
+	cr_assert(lanes_rig_until(&R, "up command", 2));
+	cr_assert_eq(lanes_rig_count(&R, "hurry"), 1);
+	expect_served_by_the_new_one(0);
+	end();
+	buf_fini(&said);
+	buf_fini(&script);
+}
+
+Test(lanes, pushes_inside_a_pipeline_at_every_byte, .init = up)
+{
+	row("Pushes between the replies of a pipeline, cut at every byte: the replies stay in step, what was in flight "
+	    "finishes on the old connection");
+	for (size_t cut = 1, len = 2; cut < len; cut++) {
+		struct buf said, script;
+		buf_init(&said);
+		buf_init(&script);
+		begin_new(SCRIPTS(OPTED_IN));
+		buf_str(&said, ":1\r\n>4\r\n$9\r\nMIGRATING\r\n:2\r\n:2\r\n$6\r\n[\"27\"]\r\n:2\r\n");
+		add_moving(&said, 3, 0);
+		buf_str(&said, ">1\r\n+NEVER_HEARD\r\n:3\r\n>3\r\n$8\r\nMIGRATED\r\n:4\r\n$6\r\n[\"27\"]\r\n:4\r\n");
+		len = said.len;
+		buf_str(&script, OPTED_IN "expect CLIENT\nexpect CLIENT\nexpect CLIENT\nexpect CLIENT\n");
+		add_in_two(&script, text_of(&said), cut);
+		begin_old(SCRIPTS(text_of(&script)));
+		lanes_open(R.lanes, CONN_COMMAND, SERVICE_NONE);
+		cr_assert(lanes_rig_until(&R, "up command\n", 1));
+		for (uint64_t i = 1; i <= 4; i++)
+			lanes_rig_send(&R, CONN_COMMAND, CMD_UNBLOCK, i);
+		cr_assert(lanes_rig_until(&R, "reply 4", 1), "cut at %zu", cut);
+		cr_assert(lanes_rig_until(&R, "up command", 2), "cut at %zu", cut);
+		for (int i = 1; i <= 4; i++) {
+			char line[40];
+			snprintf(line, sizeof line, "reply %d :%d\n", i, i);
+			cr_assert_eq(lanes_rig_count(&R, line), 1, "cut at %zu: no %sin\n%s", cut, line, R.story.data);
+		}
+		cr_assert_eq(lanes_rig_count(&R, "hurry"), 2, "cut at %zu:\n%s", cut, R.story.data);
+		cr_assert(is_relaxed(), "cut at %zu", cut); /* by MOVING, or after it */
+		expect_served_by_the_new_one(cut);
+		end();
+		buf_fini(&said);
+		buf_fini(&script);
+	}
+}
+
+#define EVENT(stream)                                                                                                  \
+	">4\\r\\n$8\\r\\npmessage\\r\\n$1\\r\\n*\\r\\n+__keyspace@0__:" stream                                         \
+	"<MUTEX_KEY_SEP>1-1\\r\\n$7\\r\\nexpired\\r\\n"
+#define SUBSCRIBED ">3\\r\\n$10\\r\\npsubscribe\\r\\n$1\\r\\n*\\r\\n:1\\r\\n"
+
+Test(lanes, subscriber_hears_both, .init = up)
+{
+	row("S: events of the old connection until the new subscription is confirmed, and of both after it: each once");
+	struct buf said, script;
+	buf_init(&said);
+	buf_init(&script);
+	begin_new(SCRIPTS(OPTED_IN "expect PSUBSCRIBE\nwait 200\nsend " SUBSCRIBED EVENT("e2") EVENT("e3") "\n"));
+	add_moving(&said, 3, 0);
+	buf_str(&script, OPTED_IN "expect PSUBSCRIBE\nsend " SUBSCRIBED EVENT("e1") "\ntrickle ");
+	add_escaped(&script, said.data, said.len);
+	buf_str(&script, "\nwait 100\nsend " EVENT("e2") "\nwait 200\ntrickle " EVENT("e3") "\n");
+	begin_old(SCRIPTS(text_of(&script)));
+	lanes_open(R.lanes, CONN_SUBSCRIBER, SERVICE_NONE);
+	cr_assert(lanes_rig_until(&R, "up subscriber\n", 1));
+	lanes_rig_send(&R, CONN_SUBSCRIBER, CMD_PSUBSCRIBE, 1);
+	cr_assert(lanes_rig_until(&R, "expired e3", 1));
+	lanes_rig_run_for(&R, 1000);
+	for (int i = 1; i <= 3; i++) {
+		char line[40];
+		snprintf(line, sizeof line, "expired e%d\n", i);
+		cr_assert_eq(lanes_rig_count(&R, line), 1, "%s", R.story.data);
+	}
+	cr_assert_eq(lanes_rig_count(&R, "down"), 0);
+	end();
+	buf_fini(&said);
+	buf_fini(&script);
+}
+
+#define ENTRY                                                                                                          \
+	"%1\\r\\n$12\\r\\norders-input\\r\\n*1\\r\\n*2\\r\\n$3\\r\\n1-1\\r\\n*2\\r\\n$9\\r\\nlbs-input\\r\\n$2\\r\\n{" \
+	"}\\r\\n"
+
+Test(lanes, a_read_on_the_old_connection_ends_there, .init = up)
+{
+	row("B: the blocked read of the old connection is ended with CLIENT UNBLOCK, its answer is kept, new reads go "
+	    "to "
+	    "the new one");
+	struct buf said, script;
+	buf_init(&said);
+	buf_init(&script);
+	begin_new(SCRIPTS(OPTED_IN));
+	add_moving(&said, 3, 0);
+	buf_str(&script, OPTED_IN "expect XREADGROUP\ntrickle ");
+	add_escaped(&script, said.data, said.len);
+	buf_str(&script, "\nwait 300\nsend " ENTRY "\n");
+	begin_old(SCRIPTS(OPTED_IN "expect CLIENT UNBLOCK 7\nsend :1\\r\\n\n", text_of(&script)));
+	lanes_open(R.lanes, CONN_COMMAND, SERVICE_NONE);
+	cr_assert(lanes_rig_until(&R, "up command\n", 1));
+	lanes_open(R.lanes, CONN_READER, 0);
+	cr_assert(lanes_rig_until(&R, "up reader\n", 1));
+	lanes_rig_send(&R, CONN_READER, CMD_READ, 1);
+	cr_assert(lanes_rig_until(&R, "hurry\nup reader\n", 1));
+	lanes_rig_send(&R, CONN_READER, CMD_READ, 2);
+	cr_assert(lanes_rig_until(&R, "reply 1 [1]\n", 1));
+	cr_assert(lanes_rig_until(&R, "reply 2 ", 1));
+	cr_assert(strstr(resp_server_heard(OLD, 0), "CLIENT UNBLOCK 7"), "%s", resp_server_heard(OLD, 0));
+	cr_assert(strstr(resp_server_heard(NEW, 0), "XREADGROUP"), "%s", resp_server_heard(NEW, 0));
+	cr_assert_eq(lanes_rig_count(&R, "down"), 0);
+	end();
+	buf_fini(&said);
+	buf_fini(&script);
+}
+
+Test(lanes, the_type_asked_for_is_the_configured_addresses, .init = up)
+{
+	row("Endpoint type after a move: of the configured address; another one is asked for after a reload");
+	struct buf said, script;
+	buf_init(&said);
+	buf_init(&script);
+	begin_new(SCRIPTS(OPTED_IN "expect CLIENT UNBLOCK\nclose"));
+	add_moving(&said, 3, 0);
+	buf_str(&script, OPTED_IN "send ");
+	add_escaped(&script, said.data, said.len);
+	begin_old(SCRIPTS(text_of(&script), OPTED_IN));
+	lanes_open(R.lanes, CONN_COMMAND, SERVICE_NONE);
+	cr_assert(lanes_rig_until(&R, "up command", 2));
+	cr_assert(
+		strstr(resp_server_heard(NEW, 0), "moving-endpoint-type internal-ip"), "%s", resp_server_heard(NEW, 0));
+	lanes_rig_run_for(&R, 1100); /* the window is over: the configured address is next */
+	lanes_set_maintenance(R.lanes, &R.opts.rules, REDIS_MAINT_AUTO, "external-fqdn");
+	lanes_rig_send(&R, CONN_COMMAND, CMD_UNBLOCK, 1);
+	cr_assert(lanes_rig_until(&R, "reply 1 NULL\ndown command\nup command\n", 1));
+	cr_assert(strstr(resp_server_heard(OLD, 1), "moving-endpoint-type external-fqdn"), "%s",
+		resp_server_heard(OLD, 1));
+	end();
+	buf_fini(&said);
+	buf_fini(&script);
+}
