@@ -56,7 +56,7 @@ class Daemon(Process):
         os.makedirs(self.dir, exist_ok=True)
         self.conf, self.log_path = self.path("sluiced.yaml"), self.path("log")
         self.worker_sock, self.control_sock = self.path("w.sock"), self.path("c.sock")
-        self.env, self.args = dict(os.environ, **(env or {})), list(args)
+        self.env, self.args, self.binary = dict(os.environ, **(env or {})), list(args), None
         s, r, w = timing(T)
         endpoints = redis if isinstance(redis, list) else redis.endpoints
         self.cfg = {"node": {"id": node or name}, "redis": {"endpoints": endpoints, **r},
@@ -79,7 +79,7 @@ class Daemon(Process):
             f.write(yaml(self.cfg))
 
     def start(self, ready=True):
-        self.proc = spawn([program("sluiced"), "-c", self.conf, *self.args], self.log_path, env=self.env, cwd=self.dir)
+        self.proc = spawn([self.binary or program("sluiced"), "-c", self.conf, *self.args], self.log_path, env=self.env, cwd=self.dir)
         if ready:
             self.wait_ready()
         return self
@@ -120,6 +120,10 @@ class Daemon(Process):
 
     def restart(self, ready=True):
         self.kill()
+        return self.start(ready)
+
+    def handover(self, ready=True):
+        assert self.stop() == 0
         return self.start(ready)
 
 
