@@ -94,8 +94,8 @@ const char *redis_endpoint_type(const struct redis_conn *c);
 /* Drops the connection (pending NULL, on_down) and dials anew, without backoff; another address when addr is not NULL. */
 void redis_redial(struct redis_conn *c, const struct redis_addr *addr, const char *why);
 void redis_retry(struct redis_conn *c); /* a waiting reconnect happens now; on one that is not waiting: nothing */
-/* New credentials (copied): used from the next handshake on; when up, AUTH is sent now and a refusal closes (a RESP2 subscriber cannot: it keeps
- * the old ones until it reconnects). */
+/* New credentials (copied): used from the next handshake on; when up, AUTH is sent now. A refusal is said and costs nothing: the connection goes
+ * on as who it was, which is what the server does, too (a RESP2 subscriber cannot ask: it does the same). */
 void redis_set_auth(struct redis_conn *c, const char *username, const char *password);
 void redis_set_tls(struct redis_conn *c, struct redis_tls *tls);   /* from the next attempt on */
 void redis_set_connect_timeout(struct redis_conn *c, mono_ms ms);  /* likewise */

@@ -99,6 +99,20 @@ Test(redis_real, a_wrong_password_then_the_right_one, .init = up_with_password, 
 	cr_assert(rig_until(&R, "reply 1 on\n"));
 }
 
+Test(redis_real, new_credentials_wait_behind_a_blocking_read, .init = up_with_password, .fini = down)
+{
+	R.opts.password = "right";
+	R.opts.connect_timeout_ms = 200;
+	rig_open(&R);
+	cr_assert(rig_until(&R, "up\n"));
+	rig_send(&R, 1, "XREAD BLOCK 600 STREAMS s $", 3000);
+	redis_set_auth(R.c, "", "wrong");
+	redis_set_auth(R.c, "", "right");
+	rig_send(&R, 2, "ECHO on", 3000);
+	cr_assert(rig_until(&R, "reply 2"));
+	cr_assert_str_eq(R.story.data, "up\nreply 1 nil\nreply 2 on\n");
+}
+
 Test(redis_real, a_server_that_pauses_is_noticed_and_used_again, .init = up, .fini = down)
 {
 	rig_open(&R);
