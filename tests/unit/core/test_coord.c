@@ -221,6 +221,36 @@ Test(coord, leases_renewed_after_a_reload_have_the_new_margin, .init = story_rea
 	cr_assert(strstr(W.text.data, "[52000] w1 revoke 7-0 lost grace=11500\n"), "%s", W.text.data);
 }
 
+static void limits(mono_ms ping_ms)
+{
+	W.rules.ping_ms = ping_ms;
+	story_event((struct coord_event){.kind = COORD_LIMITS, .rules = &W.rules});
+}
+
+Test(coord, a_reload_makes_pings_more_frequent_and_finds_nobody_silent, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 0);
+	W.now = 4000; /* silent for longer than three new pings */
+	story_clear();
+	limits(500);
+	story_until(5000);
+	expect_story("[ 4000] w1 ping until=13500\n"
+		     "[ 4500] w1 ping until=14000\n"
+		     "[ 5000] w1 ping until=14500\n");
+	story_until(6000);
+	cr_assert(strstr(W.text.data, "[ 5501] w1 err silent"), "%s", W.text.data);
+}
+
+Test(coord, a_reload_makes_no_ping_rarer_than_was_told, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 0);
+	story_clear();
+	limits(9000);
+	story_until(8000);
+	expect_story("[ 4333] w1 ping until=13833\n"
+		     "[ 7666] w1 ping until=17166\n");
+}
+
 Test(coord, a_zombie_keeps_its_credit_until_it_speaks, .init = story_ready, .fini = story_down)
 {
 	story_hello(1, 1);
