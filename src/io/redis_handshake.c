@@ -295,5 +295,5 @@ void handshake_reauth(struct redis_conn *c)
 		const struct cmd *last = LIST_OF(struct cmd, link, c->pending.prev);
 		since = mono_max(since, last->deadline.pos ? last->deadline.at : 0);
 	}
-	send_auth(c, CMD_REAUTH, since + c->opts.connect_timeout_ms);
+	send_auth(c, CMD_REAUTH, since + c->opts.times.connect_ms);
 }

@@ -428,10 +428,22 @@ static void set_tls(struct redis_conn *c, const void *arg)
 	redis_set_tls(c, o->tls);
 }
 
+static void set_times(struct redis_conn *c, const void *arg)
+{
+	const struct redis_opts *o = arg;
+	redis_set_times(c, &o->times);
+}
+
 static void set_maint(struct redis_conn *c, const void *arg)
 {
 	const struct redis_opts *o = arg;
-	redis_set_maint(c, o->maint);
+	redis_set_maint(c, o->maint, NULL);
+}
+
+static void set_endpoint_type(struct redis_conn *c, const void *arg)
+{
+	const struct redis_opts *o = arg;
+	redis_set_maint(c, o->maint, o->maint_endpoint_type);
 }
 
 void lanes_set_auth(struct lanes *ls, const char *username, const char *password)
@@ -447,17 +459,23 @@ void lanes_set_tls(struct lanes *ls, struct redis_tls *tls)
 	each_conn(ls, set_tls, &ls->o.redis);
 }
 
-void lanes_set_timeout(struct lanes *ls, mono_ms command_timeout_ms)
+void lanes_set_times(struct lanes *ls, mono_ms command_timeout_ms, const struct redis_times *times)
 {
 	ls->o.command_timeout_ms = command_timeout_ms;
+	ls->o.redis.times = *times;
+	each_conn(ls, set_times, &ls->o.redis);
 }
 
-void lanes_set_maintenance(struct lanes *ls, const struct handoff_rules *rules, enum redis_maint mode)
+void lanes_set_maintenance(
+	struct lanes *ls, const struct handoff_rules *rules, enum redis_maint mode, const char *endpoint_type)
 {
+	bool is_other_type = strcmp(ls->o.redis.maint_endpoint_type, endpoint_type) != 0;
 	ls->o.rules = *rules;
 	ls->o.redis.maint = mode;
+	ls->o.redis.maint_endpoint_type = endpoint_type;
 	handoff_set_rules(ls->handoff, rules);
-	each_conn(ls, set_maint, &ls->o.redis);
+	/* unchanged: one that has moved keeps the type it was given */
+	each_conn(ls, is_other_type ? set_endpoint_type : set_maint, &ls->o.redis);
 }
 
 /* ---- life ---- */

@@ -43,7 +43,7 @@ static void dial(struct lanes *ls, struct lane *l, const struct handoff_effect *
 		log_line(LOG_ERROR, "shard=%u handoff to %s: %s", ls->o.index, ef->address, err.text);
 	o.is_subscriber = l->role == CONN_SUBSCRIBER;
 	o.maint_endpoint_type = redis_endpoint_type(l->cur->conn); /* of the configured address, not of the new one */
-	o.connect_timeout_ms = mono_max(o.connect_timeout_ms, ls->o.rules.relaxed_timeout_ms);
+	o.times.connect_ms = mono_max(o.times.connect_ms, ls->o.rules.relaxed_timeout_ms);
 	l->next = lane_dial(l, &o);
 }
 
@@ -61,7 +61,7 @@ static void switch_over(struct lanes *ls, struct lane *l)
 	l->cur = l->next;
 	l->next = NULL;
 	l->has_switched = true;
-	redis_set_connect_timeout(l->cur->conn, ls->o.redis.connect_timeout_ms);
+	redis_set_times(l->cur->conn, &ls->o.redis.times);
 }
 
 static void close_old(struct lane *l)

@@ -10,10 +10,10 @@ enum run_msg_kind {
 	RUN_CORE, /* .core: what it owns moves to the receiver */
 	RUN_QUIT, /* coordinator -> shard: close everything, end the thread */
 	RUN_AUTH, /* coordinator -> shard: .username .password (owned; wiped and freed by the receiver) for all connections */
-	RUN_TLS,      /* coordinator -> shard: .tls (a reference moves) */
-	RUN_TIMEOUTS, /* coordinator -> shard: .command_timeout_ms */
-	RUN_MAINT,    /* coordinator -> shard: .maint: rules at once, the mode from the next connections on */
-	RUN_SNAPSHOT  /* shard -> coordinator, once a second: .snapshot (owned, mem_free) */
+	RUN_TLS,     /* coordinator -> shard: .tls (a reference moves) */
+	RUN_TIMES,   /* coordinator -> shard: .times */
+	RUN_MAINT,   /* coordinator -> shard: .maint: rules at once, the rest from the next connections on */
+	RUN_SNAPSHOT /* shard -> coordinator, once a second: .snapshot (owned, mem_free) */
 };
 
 enum { SNAPSHOT_CONNS = 40 };
@@ -65,10 +65,14 @@ struct run_msg {
 			char *username, *password;
 		};
 		struct redis_tls *tls;
-		mono_ms command_timeout_ms;
+		struct {
+			mono_ms command_timeout_ms;
+			struct redis_times redis;
+		} times;
 		struct {
 			struct handoff_rules rules;
 			enum redis_maint mode;
+			char endpoint_type[16];
 		} maint;
 		struct snapshot *snapshot;
 	};

@@ -196,6 +196,14 @@ static void set_tls(struct shard_run *s, struct redis_tls *tls)
 	s->redis.tls = tls;
 }
 
+static void set_maintenance(struct shard_run *s, const struct run_msg *m)
+{
+	char *old = s->maint_type;
+	s->maint_type = mem_dup(m->maint.endpoint_type, strlen(m->maint.endpoint_type));
+	lanes_set_maintenance(s->lanes, &m->maint.rules, m->maint.mode, s->maint_type);
+	mem_free(old);
+}
+
 static void quit(struct shard_run *s)
 {
 	s->is_quitting = true;
@@ -236,12 +244,12 @@ static void on_mail(void *arg, const void *msg)
 	case RUN_TLS:
 		set_tls(s, m.tls);
 		break;
-	case RUN_TIMEOUTS:
-		s->rules.command_timeout_ms = m.command_timeout_ms;
-		lanes_set_timeout(s->lanes, m.command_timeout_ms);
+	case RUN_TIMES:
+		s->rules.command_timeout_ms = m.times.command_timeout_ms;
+		lanes_set_times(s->lanes, m.times.command_timeout_ms, &m.times.redis);
 		break;
 	case RUN_MAINT:
-		lanes_set_maintenance(s->lanes, &m.maint.rules, m.maint.mode);
+		set_maintenance(s, &m);
 		break;
 	case RUN_SNAPSHOT:
 		break;

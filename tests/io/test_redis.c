@@ -278,8 +278,8 @@ IO_TEST(after_a_stall_the_socket_is_read_before_a_deadline_counts)
 IO_TEST(an_idle_connection_is_pinged_and_a_dead_one_noticed)
 {
 	rig_serve(&R, SCRIPTS("hello\nexpect PING\nsend +PONG\\r\\n\nexpect PING\nmute", "serve"));
-	R.opts.ping_idle_ms = 30;
-	R.opts.connect_timeout_ms = 100;
+	R.opts.times.ping_idle_ms = 30;
+	R.opts.times.connect_ms = 100;
 	rig_open(&R);
 	cr_assert(rig_until(&R, "waiting)\nup\n"));
 	cr_assert(strstr(R.story.data, "no answer to PING"), "%s", R.story.data);
@@ -307,12 +307,24 @@ IO_TEST(nobody_listens_and_backoff_grows)
 	rig_serve(&R, SCRIPTS("serve"));
 	resp_server_stop(R.server);
 	R.server = NULL;
-	R.opts.backoff_initial_ms = 40;
-	R.opts.backoff_max_ms = 100;
+	R.opts.times.backoff_initial_ms = 40;
+	R.opts.times.backoff_max_ms = 100;
 	rig_open(&R);
 	rig_run_for(&R, 500);
 	int n = rig_count(&R, "cannot connect: connection refused");
 	cr_assert(n >= 4 && n <= 12, "%d attempts", n);
+}
+
+IO_TEST(new_times_cut_a_long_pause_and_count_from_the_next_attempt)
+{
+	rig_serve(&R, SCRIPTS("close", "deaf"));
+	R.opts.times =
+		(struct redis_times){.connect_ms = 600000, .backoff_initial_ms = 600000, .backoff_max_ms = 600000};
+	rig_open(&R);
+	cr_assert(rig_until(&R, "down"));
+	redis_set_times(R.c, &(struct redis_times){.connect_ms = 50, .backoff_initial_ms = 10, .backoff_max_ms = 20});
+	cr_assert(rig_until(&R, "no answer to HELLO for "));
+	cr_assert(rig_until(&R, "waiting)\ndown: "), "and again: %s", R.story.data);
 }
 
 IO_TEST(stays_down_until_retry_when_asked)
@@ -349,7 +361,7 @@ IO_TEST(redial_moves_to_another_address)
 IO_TEST(a_silent_server_ends_by_the_connect_timeout)
 {
 	rig_serve(&R, SCRIPTS("mute", "serve"));
-	R.opts.connect_timeout_ms = 100;
+	R.opts.times.connect_ms = 100;
 	rig_open(&R);
 	cr_assert(rig_until(&R, "up\n"));
 	cr_assert(strstr(R.story.data, "no answer to HELLO"), "%s", R.story.data);

@@ -57,7 +57,7 @@ Test(redis_real, greets_and_works, .init = up, .fini = down)
 Test(redis_real, subscribes, .init = up, .fini = down)
 {
 	R.opts.is_subscriber = true;
-	R.opts.ping_idle_ms = 20;
+	R.opts.times.ping_idle_ms = 20;
 	rig_open(&R);
 	cr_assert(rig_until(&R, "up\n"));
 	rig_send(&R, 1, "CONFIG SET notify-keyspace-events Kx", 2000);
@@ -75,8 +75,8 @@ Test(redis_real, subscribes, .init = up, .fini = down)
 
 Test(redis_real, a_blocking_read_waits_without_pings, .init = up, .fini = down)
 {
-	R.opts.ping_idle_ms = 20;
-	R.opts.connect_timeout_ms = 200; /* a PING behind the read would be late */
+	R.opts.times.ping_idle_ms = 20;
+	R.opts.times.connect_ms = 200; /* a PING behind the read would be late */
 	rig_open(&R);
 	cr_assert(rig_until(&R, "up\n"));
 	rig_send(&R, 1, "XREAD BLOCK 500 STREAMS s $", 3000);
@@ -102,7 +102,7 @@ Test(redis_real, a_wrong_password_then_the_right_one, .init = up_with_password, 
 Test(redis_real, new_credentials_wait_behind_a_blocking_read, .init = up_with_password, .fini = down)
 {
 	R.opts.password = "right";
-	R.opts.connect_timeout_ms = 200;
+	R.opts.times.connect_ms = 200;
 	rig_open(&R);
 	cr_assert(rig_until(&R, "up\n"));
 	rig_send(&R, 1, "XREAD BLOCK 600 STREAMS s $", 3000);
