@@ -92,10 +92,17 @@ endif
 deps-check:
 	@pkg-config --exists $(PKGS) 'hiredis >= 1.2.0' 'yyjson >= 0.10' 2>/dev/null || scripts/setup build
 
+define compile
+@mkdir -p $(@D)
+@echo "  CC $(V) $<"
+@$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c $< -o $@
+endef
+define link
+@echo "  LD $(V) $@"
+@$(CC) $(LDFLAGS_$(V)) $(LDFLAGS) -o $@ $^ $(ALL_LIBS)
+endef
 $(B)/%.o: %.c
-	@mkdir -p $(@D)
-	@echo "  CC $(V) $<"
-	@$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c $< -o $@
+	$(compile)
 
 $(B)/tests/%.o: CPPFLAGS += -Itests
 
@@ -108,8 +115,7 @@ $(B)/sluiced: $(call bin_obj,sluiced) $(B)/libsluice.a
 $(B)/sluicectl: $(call bin_obj,sluicectl) $(B)/libsluice.a
 $(B)/sluice-run: $(call bin_obj,sluice_run) $(B)/libsluice.a
 $(PROGRAMS:%=$(B)/%):
-	@echo "  LD $(V) $@"
-	@$(CC) $(LDFLAGS_$(V)) $(LDFLAGS) -o $@ $^ $(ALL_LIBS)
+	$(link)
 
 # ---- tests
 $(B)/libtests.a: $(TLIB_OBJ)

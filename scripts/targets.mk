@@ -36,7 +36,22 @@ asan:
 system: all
 	@scripts/check-no-faults --self-test $(B)
 	$(AGAIN) V=fault programs
+	$(AGAIN) other-version
 	@scripts/run-system system build
+# The daemon once more with another version, for tests of upgrades: what names the version is compiled anew, the rest linked.
+O := $(B)/other-version
+O_SRC := $(shell grep -l SLUICE_VERSION $(LIB_SRC) src/bin/sluiced*.c)
+O_OBJ := $(O_SRC:%.c=$(O)/%.o)
+.PHONY: other-version
+other-version: $(O)/sluiced
+ifeq ($(V),release)
+	@ln -sfn release/other-version build/other-version
+endif
+$(O_OBJ): VERSION := $(VERSION)+other
+$(O)/%.o: %.c
+	$(compile)
+$(O)/sluiced: $(O_OBJ) $(filter-out $(O_SRC:%.c=$(B)/%.o),$(call bin_obj,sluiced)) $(B)/libsluice.a
+	$(link)
 fuzz-bins: $(FUZZ_BIN)
 fuzz-short:
 	$(AGAIN) V=fuzz fuzz-bins
@@ -137,7 +152,7 @@ help:
 	@echo "make unit sim    Criterion tests          make thread     ThreadSanitizer"
 	@echo "make oom         each allocation on the ways in is refused once (SLUICE_TEST_OOM=all: no strides)"
 	@echo "make asan        unit, sim, smoke under AddressSanitizer and UBSan"
-	@echo "make system      real processes and a real redis-server"
+	@echo "make system      real processes and a real redis-server; other-version: the daemon they upgrade to"
 	@echo "make fuzz-short  each fuzz target FUZZ_SECONDS=$(FUZZ_SECONDS)   make fuzz SECONDS=$(SECONDS)"
 	@echo "make fuzz-planted  does each fuzz target find a bug that is planted for it?"
 	@echo "make chaos       SEED= SECONDS=           make coverage"

@@ -81,7 +81,7 @@ struct option {
 	G(REDIS_RECONNECT_MAX, "redis.reconnect.max", DURATION, redis.reconnect.max_ms, "5s", MS(1), MIN(10), NULL,    \
 		NULL, LIVE, "longest such pause")                                                                      \
 	G(REDIS_KEYSPACE_EVENTS, "redis.keyspace_events", ENUM, redis.keyspace_events, "merge", 0, 0,                  \
-		"merge|require|off", NULL, LIVE,                                                                       \
+		"merge|require|off", NULL, RESTART,                                                                    \
 		"expiry events: switch on where missing, insist on them, or do without")                               \
 	G(REDIS_TOPOLOGY_REFRESH, "redis.topology_refresh", DURATION, redis.topology_refresh_ms, "30s", MS(100),       \
 		HOUR(24), NULL, NULL, LIVE, "how often the topology is asked for anew")                                \

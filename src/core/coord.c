@@ -227,6 +227,7 @@ static void handle(struct coord *c, const struct coord_event *ev)
 		break;
 	case COORD_LIMITS:
 		c->rules = *ev->rules;
+		member_after_limits(c);
 		break;
 	case COORD_TOPOLOGY:
 		coord_on_topology(c, ev);

@@ -34,7 +34,7 @@ static mono_ms stop_at(struct coord *c, const struct entry *e)
 	if (!e->good_until || e->is_lost || e->state == ENTRY_FINISHING) /* then nobody works on it */
 		return MONO_NEVER;
 	struct coord_service *s = coord_service(c, e->svc);
-	return e->good_until - s->rules->stop_margin_ms;
+	return e->good_until - service_stop_margin(s->rules, e->good_until);
 }
 
 bool entry_is_late(struct coord *c, const struct entry *e)

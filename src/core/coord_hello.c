@@ -140,7 +140,7 @@ static void fill_welcome(struct coord *c, struct member *m, struct out_frame *f)
 	f->node = (struct slice){c->rules.node, strlen(c->rules.node)};
 	f->session = (struct slice){m->s.key, SESSION_KEY};
 	f->lease_ms = c->shortest_ttl;
-	f->ping_ms = coord_ping_ms(c);
+	f->ping_ms = m->s.told_ping_ms = coord_ping_ms(c);
 	f->resume_ms = c->rules.resume_grace_ms;
 	f->max_frame = c->rules.max_frame_bytes;
 	m->s.told_until = member_until(c, m);

@@ -53,9 +53,9 @@ static void on_busy(struct coord *c, struct entry *e)
 	entry_start_known(c, e);
 }
 
-static void revoke_lost(struct coord *c, struct coord_service *s, struct entry *e)
+static void revoke_lost(struct coord *c, struct coord_service *s, struct entry *e, mono_ms was_good)
 {
-	mono_ms grace = mono_max(s->rules->stop_margin_ms - TELL_MARGIN_MS, 0);
+	mono_ms grace = mono_max(service_stop_margin(s->rules, was_good) - TELL_MARGIN_MS, 0);
 	struct member *w = coord_member(c, e->owner);
 	if (w) /* the others' fence is farther away now */
 		member_touch(c, w, e);
@@ -102,7 +102,7 @@ void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why)
 		break;
 	case ENTRY_ASSIGNED:
 	case ENTRY_REVOKING:
-		revoke_lost(c, s, e);
+		revoke_lost(c, s, e, was_good);
 		break;
 	case ENTRY_LIMBO: /* nobody can be told: what it was told last must have passed */
 		e->deadline = mono_max(was_good, c->now);

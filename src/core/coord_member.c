@@ -11,9 +11,15 @@ struct effect *member_frame(struct coord *c, const struct member *m, enum out_ki
 	return ef;
 }
 
+/* Never less often than it was told. */
+static mono_ms ping_ms(const struct coord *c, const struct member *m)
+{
+	return m->s.told_ping_ms ? mono_min(m->s.told_ping_ms, coord_ping_ms(c)) : coord_ping_ms(c);
+}
+
 void member_arm(struct coord *c, struct member *m)
 {
-	heap_set(&c->session_timers, &m->s.timer, session_deadline(&m->s, coord_ping_ms(c)));
+	heap_set(&c->session_timers, &m->s.timer, session_deadline(&m->s, ping_ms(c, m)));
 }
 
 void member_free(struct coord *c, struct member *m)
@@ -401,6 +407,16 @@ void member_after_stall(struct coord *c)
 	}
 }
 
+void member_after_limits(struct coord *c)
+{
+	member_after_stall(c); /* nobody was to speak as often as it may have to now */
+	for (struct link *l = c->members.next; l != &c->members; l = l->next) {
+		struct member *m = LIST_OF(struct member, all, l);
+		if (!m->is_gone)
+			member_arm(c, m);
+	}
+}
+
 void member_on_due(struct coord *c, struct member *m)
 {
 	switch (m->s.state) {
@@ -411,11 +427,11 @@ void member_on_due(struct coord *c, struct member *m)
 		member_welcome(c, m);
 		return;
 	case SESSION_READY:
-		if (session_is_silent(&m->s, coord_ping_ms(c), c->now)) {
+		if (session_is_silent(&m->s, ping_ms(c, m), c->now)) {
 			member_fatal(c, m, FERR_SILENT, "no answer to pings");
 			return;
 		}
-		if (m->s.last_ping + coord_ping_ms(c) <= c->now)
+		if (m->s.last_ping + ping_ms(c, m) <= c->now)
 			ping(c, m, member_until(c, m));
 		member_arm(c, m);
 		return;

@@ -38,6 +38,14 @@ void coord_fit_to_topology(const struct coord *c, struct service_rules *r)
 		r->dlq_same_slot = true;
 }
 
+/* Rules replace others: leases that those confirmed, here or on a shard that has not heard yet, end by their margin. */
+static void keep_old_margin(const struct coord *c, struct service_rules *r, const struct service_rules *old)
+{
+	mono_ms margin = service_stop_margin(old, c->now);
+	r->old_margin_ms = mono_min(r->stop_margin_ms, mono_min(margin, old->stop_margin_ms));
+	r->old_until = mono_max(old->old_until, c->now + 2 * old->ttl_ms);
+}
+
 static void service_set(struct coord *c, struct service_rules *r)
 {
 	coord_fit_to_topology(c, r);
@@ -58,6 +66,7 @@ static void service_set(struct coord *c, struct service_rules *r)
 		if (c->place.n_services < c->n_positions)
 			c->place.n_services = c->n_positions;
 	} else {
+		keep_old_margin(c, r, s->rules);
 		service_rules_unref(s->rules);
 	}
 	s->rules = r;

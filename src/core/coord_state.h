@@ -156,6 +156,7 @@ void member_revoke_all(struct coord *c, struct member *m);
 mono_ms member_until(const struct coord *c, const struct member *m);
 struct effect *member_frame(struct coord *c, const struct member *m, enum out_kind kind);
 void member_after_stall(struct coord *c); /* nobody was silent: we did not listen */
+void member_after_limits(struct coord *c);
 void member_free(struct coord *c, struct member *m);
 
 struct member *member_new(struct coord *c, const struct coord_event *ev); /* connected, counted, state NEW */

@@ -109,7 +109,7 @@ static bool is_held(const struct lease *l)
 
 static mono_ms fence_of(const struct shard_ctx *c, const struct lease *l)
 {
-	return l->good_until - lease_rules_of(c, l)->stop_margin_ms;
+	return l->good_until - service_stop_margin(lease_rules_of(c, l), l->good_until);
 }
 
 void lease_set_timer(struct leases *ls, struct shard_ctx *c, struct lease *l)

@@ -18,6 +18,8 @@ struct service_rules {
 	uint32_t read_batch, max_streams, max_retries, wait_replicas, scan_page;
 	unsigned jitter_pct;
 	mono_ms ttl_ms, renew_ms, stop_margin_ms;
+	mono_ms old_margin_ms,
+		old_until; /* a lease that is good until before old_until keeps the margin of former rules */
 	mono_ms scan_interval_ms, min_idle_ms;
 	uint64_t hash;       /* of the name: part of lease strings */
 	int64_t dlq_max_len; /* 0 = unbounded */
@@ -36,6 +38,12 @@ static inline void service_rules_unref(struct service_rules *r)
 {
 	if (r && atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) == 1)
 		mem_free(r);
+}
+
+/* How long before the end of a lease its work stops. A larger margin must not reach back: it could begin in the past. */
+static inline mono_ms service_stop_margin(const struct service_rules *r, mono_ms good_until)
+{
+	return good_until < r->old_until ? r->old_margin_ms : r->stop_margin_ms;
 }
 
 struct shard_rules {          /* fixed for a shard's life but for timeouts */

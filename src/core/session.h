@@ -31,7 +31,8 @@ struct session {
 	pid_t pid;
 	uid_t uid;
 	mono_ms connected_at, last_heard, last_ping, deadline;
-	mono_ms told_until; /* the latest until_ms it was told; 0 = none */
+	mono_ms told_until;   /* the latest until_ms it was told; 0 = none */
+	mono_ms told_ping_ms; /* how often it expects a ping */
 	int64_t n_pings;
 	bool is_leaving;                  /* drain was announced */
 	struct session_outcome *outcomes; /* ring */

@@ -46,9 +46,9 @@ void conn_move(struct redis_conn *c, enum conn_state to)
 static mono_ms ping_at(const struct redis_conn *c)
 {
 	/* Something in flight has its own deadline; a blocking read would hold up our PING. */
-	if (c->opts.ping_idle_ms <= 0 || c->n_in_flight > 0)
+	if (c->opts.times.ping_idle_ms <= 0 || c->n_in_flight > 0)
 		return MONO_NEVER;
-	return c->heard_at + c->opts.ping_idle_ms;
+	return c->heard_at + c->opts.times.ping_idle_ms;
 }
 
 static mono_ms next_deadline(const struct redis_conn *c)
@@ -109,8 +109,7 @@ static bool conn_look_again(struct redis_conn *c)
 
 static mono_ms ping_timeout(const struct redis_conn *c, mono_ms now)
 {
-	return c->relaxed_until > now ? mono_max(c->opts.connect_timeout_ms, c->relaxed_ms)
-				      : c->opts.connect_timeout_ms;
+	return c->relaxed_until > now ? mono_max(c->opts.times.connect_ms, c->relaxed_ms) : c->opts.times.connect_ms;
 }
 
 static void expired(struct redis_conn *c, mono_ms now)
@@ -133,16 +132,16 @@ static void expired(struct redis_conn *c, mono_ms now)
 	const struct cmd *head = list_empty(&c->pending) ? NULL : LIST_OF(struct cmd, link, c->pending.next);
 	if (c->state == CONN_RESOLVING)
 		conn_fail(c, ERR_TIMEOUT, "resolving the name took longer than %lld ms",
-			(long long)c->opts.connect_timeout_ms);
+			(long long)c->opts.times.connect_ms);
 	else if (c->state == CONN_CONNECTING)
-		conn_fail(c, ERR_TIMEOUT, "no connection within %lld ms", (long long)c->opts.connect_timeout_ms);
+		conn_fail(c, ERR_TIMEOUT, "no connection within %lld ms", (long long)c->opts.times.connect_ms);
 	else if (c->state == CONN_SECURING)
-		conn_fail(c, ERR_TIMEOUT, "TLS handshake: no answer within %lld ms",
-			(long long)c->opts.connect_timeout_ms);
+		conn_fail(
+			c, ERR_TIMEOUT, "TLS handshake: no answer within %lld ms", (long long)c->opts.times.connect_ms);
 	else
 		conn_fail(c, ERR_TIMEOUT, "no answer to %s for %lld ms (%zu waiting)",
 			head ? head->name : "the handshake",
-			(long long)(head ? now - head->sent_at : c->opts.connect_timeout_ms), c->n_in_flight);
+			(long long)(head ? now - head->sent_at : c->opts.times.connect_ms), c->n_in_flight);
 }
 
 /* ---- the end of an attempt or a connection */
@@ -178,14 +177,14 @@ static void tell_down(struct redis_conn *c)
 {
 	mono_ms now = mono_now();
 	if (c->was_up && now - c->up_at >= STABLE_MS)
-		c->backoff = c->opts.backoff_initial_ms;
+		c->backoff = c->opts.times.backoff_initial_ms;
 	mono_ms wait = c->backoff / 2 + (mono_ms)rng_below(&c->rng, (uint64_t)(c->backoff - c->backoff / 2) + 1);
 	if (c->is_redial)
 		c->retry_at = now;
 	else
 		c->retry_at = c->opts.stay_down ? MONO_NEVER : now + wait;
 	if (!c->is_redial)
-		c->backoff = mono_min(2 * c->backoff, c->opts.backoff_max_ms);
+		c->backoff = mono_min(2 * c->backoff, c->opts.times.backoff_max_ms);
 	c->is_redial = false;
 	conn_move(c, CONN_WAITING);
 	struct err why = c->down; /* the callback may redial and so write it again */
@@ -275,15 +274,22 @@ static void set_addr(struct redis_conn *c, const struct redis_addr *addr)
 	redis_addr_format(addr, c->endpoint, sizeof(c->endpoint));
 }
 
+static void take_times(struct redis_conn *c, const struct redis_times *times)
+{
+	struct redis_times *t = &c->opts.times;
+	*t = *times;
+	t->backoff_initial_ms = mono_max(t->backoff_initial_ms, 1);
+	t->backoff_max_ms = mono_max(t->backoff_max_ms, t->backoff_initial_ms);
+}
+
 struct redis_conn *redis_open(uv_loop_t *loop, const struct redis_opts *opts, const struct redis_events *ev,
 	redis_reply_fn *on_reply, void *arg)
 {
 	struct redis_conn *c = mem_alloc(sizeof(*c));
 	c->loop = loop;
 	c->opts = *opts;
-	c->opts.backoff_initial_ms = mono_max(c->opts.backoff_initial_ms, 1);
-	c->opts.backoff_max_ms = mono_max(c->opts.backoff_max_ms, c->opts.backoff_initial_ms);
-	c->backoff = c->opts.backoff_initial_ms;
+	take_times(c, &opts->times);
+	c->backoff = c->opts.times.backoff_initial_ms;
 	set_addr(c, &opts->addr);
 	c->tls = redis_tls_ref(opts->tls);
 	c->username = copy(opts->username);
@@ -373,9 +379,15 @@ void redis_set_tls(struct redis_conn *c, struct redis_tls *tls)
 	redis_tls_unref(old);
 }
 
-void redis_set_connect_timeout(struct redis_conn *c, mono_ms ms)
+void redis_set_times(struct redis_conn *c, const struct redis_times *times)
 {
-	c->opts.connect_timeout_ms = ms;
+	take_times(c, times);
+	mono_ms longest = c->opts.times.backoff_max_ms;
+	c->backoff = mono_max(mono_min(c->backoff, longest), c->opts.times.backoff_initial_ms);
+	if (c->state == CONN_WAITING && !c->opts.stay_down)
+		c->retry_at = mono_min(c->retry_at, mono_now() + longest);
+	if (c->state != CONN_CLOSED)
+		conn_rearm(c);
 }
 
 void redis_set_maint(struct redis_conn *c, enum redis_maint mode, const char *endpoint_type)

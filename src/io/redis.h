@@ -26,6 +26,7 @@ struct redis_tls_files {
 };
 /* ERR_INVALID / ERR_NOT_FOUND / ERR_DENIED with a sentence naming the file. */
 enum err_code redis_tls_new(const struct redis_tls_files *files, struct redis_tls **out, struct err *err);
+bool redis_tls_same_files(const struct redis_tls *a, const struct redis_tls *b); /* by what was in them */
 struct redis_tls *redis_tls_ref(struct redis_tls *t);
 void redis_tls_unref(struct redis_tls *t); /* NULL is fine */
 
@@ -43,14 +44,18 @@ enum redis_maint { REDIS_MAINT_OFF, REDIS_MAINT_AUTO, REDIS_MAINT_REQUIRED };
 /* What became of it on the present connection. */
 enum redis_maint_state { REDIS_MAINT_UNASKED, REDIS_MAINT_ON, REDIS_MAINT_REFUSED };
 
+struct redis_times {
+	mono_ms connect_ms; /* for resolve + connect + TLS + whole handshake */
+	mono_ms backoff_initial_ms, backoff_max_ms;
+	mono_ms ping_idle_ms; /* PING when nothing was received for that long; 0 = off */
+};
+
 struct redis_opts {
 	struct redis_addr addr;
 	struct redis_tls *tls;                         /* NULL = plain; referenced by the connection */
 	const char *username, *password, *client_name; /* copied; "" = none */
 	int db;                                        /* SELECT when > 0 */
-	mono_ms connect_timeout_ms;                    /* for resolve + connect + TLS + whole handshake */
-	mono_ms backoff_initial_ms, backoff_max_ms;
-	mono_ms ping_idle_ms; /* PING when nothing was received for that long; 0 = off */
+	struct redis_times times;
 	enum redis_maint maint;
 	const char *maint_endpoint_type; /* "internal-ip" …; "auto" = derived from addr and peer */
 	size_t max_reply_elements;       /* hiredis maxelements */
@@ -94,11 +99,12 @@ const char *redis_endpoint_type(const struct redis_conn *c);
 /* Drops the connection (pending NULL, on_down) and dials anew, without backoff; another address when addr is not NULL. */
 void redis_redial(struct redis_conn *c, const struct redis_addr *addr, const char *why);
 void redis_retry(struct redis_conn *c); /* a waiting reconnect happens now; on one that is not waiting: nothing */
-/* New credentials (copied): used from the next handshake on; when up, AUTH is sent now and a refusal closes (a RESP2 subscriber cannot: it keeps
- * the old ones until it reconnects). */
+/* New credentials (copied): used from the next handshake on; when up, AUTH is sent now. A refusal is said and costs nothing: the connection goes
+ * on as who it was, which is what the server does, too (a RESP2 subscriber cannot ask: it does the same). */
 void redis_set_auth(struct redis_conn *c, const char *username, const char *password);
-void redis_set_tls(struct redis_conn *c, struct redis_tls *tls);  /* from the next attempt on */
-void redis_set_connect_timeout(struct redis_conn *c, mono_ms ms); /* likewise */
+void redis_set_tls(struct redis_conn *c, struct redis_tls *tls); /* from the next attempt on */
+/* From now on; an attempt under way keeps its deadline, a pause before the next is cut to the longest one. */
+void redis_set_times(struct redis_conn *c, const struct redis_times *times);
 /* Likewise; endpoint_type as in the options (copied), NULL = as it is. */
 void redis_set_maint(struct redis_conn *c, enum redis_maint mode, const char *endpoint_type);
 /* A relaxed window: what waits for an answer, an attempt to connect, and every PING until `until` get at least

@@ -157,7 +157,7 @@ static void resolve(struct redis_conn *c)
 
 void dial_start(struct redis_conn *c)
 {
-	c->attempt_deadline = mono_now() + c->opts.connect_timeout_ms;
+	c->attempt_deadline = mono_now() + c->opts.times.connect_ms;
 	c->step_deadline = c->attempt_deadline;
 	c->resp = 3;
 	c->client_id = -1;

@@ -283,7 +283,9 @@ void handshake_reply(struct redis_conn *c, enum cmd_kind kind, const redisReply 
 		break;
 	case CMD_REAUTH:
 		if (is_error(r))
-			conn_fail(c, ERR_DENIED, "the new credentials are refused: %.*s", words_len(r->str), r->str);
+			log_line(LOG_WARN,
+				"redis=%s refuses the new credentials, the connection goes on with the old: %.*s",
+				c->endpoint, words_len(r->str), r->str);
 		break;
 	case CMD_PING: /* any answer is a sign of life */
 	case CMD_ASKING:
@@ -296,5 +298,10 @@ void handshake_reauth(struct redis_conn *c)
 {
 	if ((!*c->password && !*c->username) || (c->resp == 2 && c->opts.is_subscriber))
 		return;
-	send_auth(c, CMD_REAUTH, mono_now() + c->opts.connect_timeout_ms);
+	mono_ms since = mono_now();
+	if (!list_empty(&c->pending)) { /* its answer comes after theirs, and a read may block for long */
+		const struct cmd *last = LIST_OF(struct cmd, link, c->pending.prev);
+		since = mono_max(since, last->deadline.pos ? last->deadline.at : 0);
+	}
+	send_auth(c, CMD_REAUTH, since + c->opts.times.connect_ms);
 }

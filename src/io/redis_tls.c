@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <openssl/err.h>
+#include <openssl/evp.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <stdatomic.h>
@@ -21,6 +22,7 @@ struct redis_tls {
 	atomic_int n_refs;
 	SSL_CTX *ctx;
 	char *server_name;
+	unsigned char digest[32]; /* of the files' contents */
 };
 
 struct tls_session {
@@ -121,15 +123,21 @@ static const char *alert_hint(unsigned long e)
 	}
 }
 
-static enum err_code check_readable(const char *what, const char *path, struct err *err)
+/* Adds its contents to md: an unreadable file gets its own sentence, and a changed one is known as such. */
+static enum err_code look_at(const char *what, const char *path, EVP_MD_CTX *md, struct err *err)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		close(fd);
-		return ERR_OK;
+	if (fd < 0) {
+		enum err_code code = errno == EACCES || errno == EPERM ? ERR_DENIED : ERR_NOT_FOUND;
+		return err_set(err, code, "%s %s: %s", what, path, strerror(errno));
 	}
-	enum err_code code = errno == EACCES || errno == EPERM ? ERR_DENIED : ERR_NOT_FOUND;
-	return err_set(err, code, "%s %s: %s", what, path, strerror(errno));
+	char bytes[4096];
+	EVP_DigestUpdate(md, what, strlen(what) + 1);
+	for (ssize_t n; (n = read(fd, bytes, sizeof bytes)) > 0;)
+		EVP_DigestUpdate(md, bytes, (size_t)n);
+	mem_wipe(bytes, sizeof bytes);
+	close(fd);
+	return ERR_OK;
 }
 
 /* A key with a passphrase is refused, never asked for on the terminal. */
@@ -142,14 +150,14 @@ static int no_passphrase(char *out, int cap, int is_writing, void *arg)
 	return 0;
 }
 
-static enum err_code load_ca(SSL_CTX *ctx, const char *file, struct err *err)
+static enum err_code load_ca(SSL_CTX *ctx, const char *file, EVP_MD_CTX *md, struct err *err)
 {
 	if (!*file) {
 		if (SSL_CTX_set_default_verify_paths(ctx) == 1)
 			return ERR_OK;
 		return err_set(err, ERR_INVALID, "tls: the system's certificates cannot be loaded: %s", queue_text());
 	}
-	enum err_code code = check_readable("tls.ca_file", file, err);
+	enum err_code code = look_at("tls.ca_file", file, md, err);
 	if (code)
 		return code;
 	if (SSL_CTX_load_verify_locations(ctx, file, NULL) != 1)
@@ -157,16 +165,16 @@ static enum err_code load_ca(SSL_CTX *ctx, const char *file, struct err *err)
 	return ERR_OK;
 }
 
-static enum err_code load_own(SSL_CTX *ctx, const struct redis_tls_files *f, struct err *err)
+static enum err_code load_own(SSL_CTX *ctx, const struct redis_tls_files *f, EVP_MD_CTX *md, struct err *err)
 {
 	if (!*f->cert_file && !*f->key_file)
 		return ERR_OK;
 	if (!*f->cert_file || !*f->key_file)
 		return err_set(err, ERR_INVALID, "tls: cert_file and key_file belong together, only %s is set",
 			*f->cert_file ? "cert_file" : "key_file");
-	enum err_code code = check_readable("tls.cert_file", f->cert_file, err);
+	enum err_code code = look_at("tls.cert_file", f->cert_file, md, err);
 	if (!code)
-		code = check_readable("tls.key_file", f->key_file, err);
+		code = look_at("tls.key_file", f->key_file, md, err);
 	if (code)
 		return code;
 	if (SSL_CTX_use_certificate_chain_file(ctx, f->cert_file) != 1)
@@ -186,17 +194,24 @@ enum err_code redis_tls_new(const struct redis_tls_files *given, struct redis_tl
 	f.key_file = f.key_file ? f.key_file : "";
 	ERR_clear_error();
 	SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
-	if (!ctx)
+	EVP_MD_CTX *md = EVP_MD_CTX_new();
+	if (!ctx || !md || EVP_DigestInit_ex(md, EVP_sha256(), NULL) != 1) {
+		SSL_CTX_free(ctx);
+		EVP_MD_CTX_free(md);
 		return err_set(err, ERR_MEMORY, "tls: %s", queue_text());
+	}
 	SSL_CTX_set_default_passwd_cb(ctx, no_passphrase);
 	SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
 	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, on_verify);
 	SSL_CTX_set_mode(
 		ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
-	enum err_code code = load_ca(ctx, f.ca_file, err);
+	enum err_code code = load_ca(ctx, f.ca_file, md, err);
 	if (!code)
-		code = load_own(ctx, &f, err);
+		code = load_own(ctx, &f, md, err);
 	ERR_clear_error();
+	unsigned char digest[32] = {0};
+	EVP_DigestFinal_ex(md, digest, NULL);
+	EVP_MD_CTX_free(md);
 	if (code) {
 		SSL_CTX_free(ctx);
 		return code;
@@ -204,9 +219,15 @@ enum err_code redis_tls_new(const struct redis_tls_files *given, struct redis_tl
 	struct redis_tls *t = mem_alloc(sizeof(*t));
 	atomic_init(&t->n_refs, 1);
 	t->ctx = ctx;
+	memcpy(t->digest, digest, sizeof t->digest);
 	t->server_name = mem_printf("%s", f.server_name ? f.server_name : "");
 	*out = t;
 	return ERR_OK;
+}
+
+bool redis_tls_same_files(const struct redis_tls *a, const struct redis_tls *b)
+{
+	return memcmp(a->digest, b->digest, sizeof a->digest) == 0;
 }
 
 struct redis_tls *redis_tls_ref(struct redis_tls *t)

@@ -429,6 +429,12 @@ static void set_tls(struct redis_conn *c, const void *arg)
 	redis_set_tls(c, o->tls);
 }
 
+static void set_times(struct redis_conn *c, const void *arg)
+{
+	const struct redis_opts *o = arg;
+	redis_set_times(c, &o->times);
+}
+
 static void set_maint(struct redis_conn *c, const void *arg)
 {
 	const struct redis_opts *o = arg;
@@ -448,9 +454,11 @@ void lanes_set_tls(struct lanes *ls, struct redis_tls *tls)
 	each_conn(ls, set_tls, &ls->o.redis);
 }
 
-void lanes_set_timeout(struct lanes *ls, mono_ms command_timeout_ms)
+void lanes_set_times(struct lanes *ls, mono_ms command_timeout_ms, const struct redis_times *times)
 {
 	ls->o.command_timeout_ms = command_timeout_ms;
+	ls->o.redis.times = *times;
+	each_conn(ls, set_times, &ls->o.redis);
 }
 
 void lanes_set_maintenance(

@@ -44,7 +44,7 @@ void lanes_quit(struct lanes *ls); /* closes everything, no callback after it */
 
 void lanes_set_auth(struct lanes *ls, const char *username, const char *password);
 void lanes_set_tls(struct lanes *ls, struct redis_tls *tls); /* the owner keeps its reference */
-void lanes_set_timeout(struct lanes *ls, mono_ms command_timeout_ms);
+void lanes_set_times(struct lanes *ls, mono_ms command_timeout_ms, const struct redis_times *times);
 /* Rules at once; mode and endpoint type (kept, not copied) from the next connection on. */
 void lanes_set_maintenance(
 	struct lanes *ls, const struct handoff_rules *rules, enum redis_maint mode, const char *endpoint_type);

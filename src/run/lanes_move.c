@@ -40,7 +40,7 @@ static void dial(struct lanes *ls, struct lane *l, const struct handoff_effect *
 	struct redis_opts o = ls->o.redis;
 	o.is_subscriber = l->role == CONN_SUBSCRIBER;
 	o.maint_endpoint_type = redis_endpoint_type(l->cur->conn); /* of the configured address, not of the new one */
-	o.connect_timeout_ms = mono_max(o.connect_timeout_ms, ls->o.rules.relaxed_timeout_ms);
+	o.times.connect_ms = mono_max(o.times.connect_ms, ls->o.rules.relaxed_timeout_ms);
 	l->next = lane_dial(l, &o, ef->address);
 }
 
@@ -58,7 +58,7 @@ static void switch_over(struct lanes *ls, struct lane *l)
 	l->cur = l->next;
 	l->next = NULL;
 	l->has_switched = true;
-	redis_set_connect_timeout(l->cur->conn, ls->o.redis.connect_timeout_ms);
+	redis_set_times(l->cur->conn, &ls->o.redis.times);
 }
 
 static void close_old(struct lane *l)

@@ -11,10 +11,10 @@ enum run_msg_kind {
 	RUN_CORE, /* .core: what it owns moves to the receiver */
 	RUN_QUIT, /* coordinator -> shard: close everything, end the thread */
 	RUN_AUTH, /* coordinator -> shard: .username (owned) .password (secret_keep's) for all connections; the receiver ends both */
-	RUN_TLS,      /* coordinator -> shard: .tls (a reference moves) */
-	RUN_TIMEOUTS, /* coordinator -> shard: .command_timeout_ms */
-	RUN_MAINT,    /* coordinator -> shard: .maint: rules at once, mode and type from the next connections on */
-	RUN_SNAPSHOT  /* shard -> coordinator, once a second: .snapshot (owned, mem_free) */
+	RUN_TLS,     /* coordinator -> shard: .tls (a reference moves) */
+	RUN_TIMES,   /* coordinator -> shard: .times */
+	RUN_MAINT,   /* coordinator -> shard: .maint: rules at once, mode and type from the next connections on */
+	RUN_SNAPSHOT /* shard -> coordinator, once a second: .snapshot (owned, mem_free) */
 };
 
 /* What a step says, as a log line. Any thread. */
@@ -78,7 +78,10 @@ struct run_msg {
 			const char *password;
 		};
 		struct redis_tls *tls;
-		mono_ms command_timeout_ms;
+		struct {
+			mono_ms command_timeout_ms;
+			struct redis_times redis;
+		} times;
 		struct {
 			struct handoff_rules rules;
 			enum redis_maint mode;

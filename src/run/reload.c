@@ -95,24 +95,25 @@ static void fresh_fini(struct fresh *f)
 
 /* ---- apply */
 
-static void to_shards(struct daemon *d, enum run_msg_kind kind)
+/* opts: those of new connections. */
+static void to_shards(struct daemon *d, enum run_msg_kind kind, const struct redis_opts *opts)
 {
 	for (uint16_t i = 0; i < d->n_shards; i++) {
 		if (!d->shards[i])
 			continue;
 		struct run_msg m = {.kind = kind};
 		if (kind == RUN_AUTH) {
-			m.username = mem_dup(d->config->redis.username, strlen(d->config->redis.username));
-			m.password = secret_keep(d->password ? d->password : "", d->password ? strlen(d->password) : 0);
+			m.username = mem_dup(opts->username, strlen(opts->username));
+			m.password = secret_keep(opts->password, strlen(opts->password));
 		} else if (kind == RUN_TLS) {
 			m.tls = redis_tls_ref(d->tls);
 		} else if (kind == RUN_MAINT) {
 			setup_handoff(d->config, &m.maint.rules);
-			m.maint.mode = setup_maint(d->config);
-			snprintf(m.maint.endpoint_type, sizeof m.maint.endpoint_type, "%s",
-				d->config->maintenance.endpoint_type);
+			m.maint.mode = opts->maint;
+			snprintf(m.maint.endpoint_type, sizeof m.maint.endpoint_type, "%s", opts->maint_endpoint_type);
 		} else {
-			m.command_timeout_ms = d->shard_rules.command_timeout_ms;
+			m.times.command_timeout_ms = d->shard_rules.command_timeout_ms;
+			m.times.redis = opts->times;
 		}
 		shard_run_send(d->shards[i], &m);
 	}
@@ -136,16 +137,28 @@ static void apply_limits(struct daemon *d)
 	struct coord_event ev = {.kind = COORD_LIMITS, .rules = &rules};
 	daemon_step(d, &ev);
 	worker_door_limits(d->workers, d->config);
-	log_set_level(d->config->log.level);
+	log_open(d->config->log.level, d->config->log.format);
 	struct shard_rules shard;
 	setup_shard(d->config, d->incarnation, &shard);
-	bool slower = shard.command_timeout_ms != d->shard_rules.command_timeout_ms;
 	shard.seed = d->shard_rules.seed;
 	d->shard_rules = shard;
-	if (slower)
-		to_shards(d, RUN_TIMEOUTS);
-	to_shards(d, RUN_MAINT);
-	topo_client_set_maint(d->topo, setup_maint(d->config), d->config->maintenance.endpoint_type);
+}
+
+static void apply_redis(struct daemon *d, bool new_auth)
+{
+	struct redis_opts o;
+	setup_redis(d->config, d->password, d->tls, d->shard_rules.consumer, &o);
+	if (d->tls) {
+		to_shards(d, RUN_TLS, &o);
+		topo_client_set_tls(d->topo, d->tls);
+	}
+	if (new_auth) {
+		to_shards(d, RUN_AUTH, &o);
+		topo_client_set_auth(d->topo, o.username, o.password);
+	}
+	to_shards(d, RUN_TIMES, &o);
+	to_shards(d, RUN_MAINT, &o);
+	topo_client_set_rules(d->topo, d->config, &o);
 }
 
 /* Takes what f prepared; the old things end. */
@@ -163,15 +176,8 @@ static void apply(struct daemon *d, struct fresh *f, bool new_auth)
 		d->http = f->http;
 	}
 	*f = (struct fresh){0};
-	if (d->tls) {
-		to_shards(d, RUN_TLS);
-		topo_client_set_tls(d->topo, d->tls);
-	}
-	if (new_auth) {
-		to_shards(d, RUN_AUTH);
-		topo_client_set_auth(d->topo, d->config->redis.username, d->password ? d->password : "");
-	}
 	apply_limits(d);
+	apply_redis(d, new_auth);
 	apply_services(d);
 	config_free(old);
 }
@@ -198,6 +204,7 @@ static enum err_code reload(struct daemon *d, reload_row_fn *fn, void *arg, stru
 		goto out;
 	}
 	bool new_secret = !same_text(d->password, f.password);
+	bool new_files = d->tls && f.tls && !redis_tls_same_files(d->tls, f.tls);
 	bool new_auth = new_secret || strcmp(d->config->redis.username, f.config->redis.username) != 0;
 	apply(d, &f, new_auth);
 	for (size_t i = 0; i < n; i++)
@@ -205,7 +212,9 @@ static enum err_code reload(struct daemon *d, reload_row_fn *fn, void *arg, stru
 			changes[i].needs_restart ? "needs restart" : "applied");
 	if (new_secret)
 		fn(arg, "redis.password", "***", "***", "applied");
-	log_line(LOG_NOTICE, "reloaded file=%s changes=%zu", d->config_path, n + new_secret);
+	if (new_files)
+		fn(arg, "redis.tls", "old files", "new files", "applied");
+	log_line(LOG_NOTICE, "reloaded file=%s changes=%zu", d->config_path, n + new_secret + new_files);
 out:
 	config_changes_free(changes, n);
 	fresh_fini(&f);

@@ -113,7 +113,7 @@ void setup_handoff(const struct config *c, struct handoff_rules *out)
 		.breaker_reset_ms = c->maintenance.circuit_breaker.reset_ms};
 }
 
-enum redis_maint setup_maint(const struct config *c)
+static enum redis_maint maint_of(const struct config *c)
 {
 	static const enum redis_maint maint[] = {[CONFIG_MAINTENANCE_DISABLED] = REDIS_MAINT_OFF,
 		[CONFIG_MAINTENANCE_ENABLED] = REDIS_MAINT_REQUIRED,
@@ -129,11 +129,11 @@ void setup_redis(const struct config *c, const char *password, struct redis_tls 
 		.password = password ? password : "",
 		.client_name = client_name,
 		.db = (int)c->redis.db,
-		.connect_timeout_ms = c->redis.connect_timeout_ms,
-		.backoff_initial_ms = c->redis.reconnect.initial_ms,
-		.backoff_max_ms = c->redis.reconnect.max_ms,
-		.ping_idle_ms = c->redis.command_timeout_ms,
-		.maint = setup_maint(c),
+		.times = {.connect_ms = c->redis.connect_timeout_ms,
+			.backoff_initial_ms = c->redis.reconnect.initial_ms,
+			.backoff_max_ms = c->redis.reconnect.max_ms,
+			.ping_idle_ms = c->redis.command_timeout_ms},
+		.maint = maint_of(c),
 		.maint_endpoint_type = c->maintenance.endpoint_type,
 		.max_reply_elements = 1u << 20,
 		.max_obuf_bytes = 4u << 20};

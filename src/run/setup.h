@@ -19,7 +19,6 @@ struct service_rules *setup_service(const struct config_service *s, const struct
 void setup_coord(const struct config *c, uint64_t incarnation, struct coord_rules *out);
 void setup_shard(const struct config *c, uint64_t incarnation, struct shard_rules *out);
 void setup_handoff(const struct config *c, struct handoff_rules *out);
-enum redis_maint setup_maint(const struct config *c);
 /* Strings in out point into c and password; tls is only copied. */
 void setup_redis(const struct config *c, const char *password, struct redis_tls *tls, const char *client_name,
 	struct redis_opts *out);

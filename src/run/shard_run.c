@@ -236,9 +236,9 @@ static void on_mail(void *arg, const void *msg)
 	case RUN_TLS:
 		set_tls(s, m.tls);
 		break;
-	case RUN_TIMEOUTS:
-		s->rules.command_timeout_ms = m.command_timeout_ms;
-		lanes_set_timeout(s->lanes, m.command_timeout_ms);
+	case RUN_TIMES:
+		s->rules.command_timeout_ms = m.times.command_timeout_ms;
+		lanes_set_times(s->lanes, m.times.command_timeout_ms, &m.times.redis);
 		break;
 	case RUN_MAINT:
 		set_maintenance(s, &m);

@@ -243,9 +243,11 @@ void topo_client_set_tls(struct topo_client *t, struct redis_tls *tls)
 	redis_set_tls(t->conn, tls);
 }
 
-void topo_client_set_maint(struct topo_client *t, enum redis_maint mode, const char *endpoint_type)
+void topo_client_set_rules(struct topo_client *t, const struct config *c, const struct redis_opts *opts)
 {
-	redis_set_maint(t->conn, mode, endpoint_type);
+	t->timeout_ms = c->redis.command_timeout_ms;
+	redis_set_times(t->conn, &opts->times);
+	redis_set_maint(t->conn, opts->maint, opts->maint_endpoint_type);
 }
 
 static void on_timer_closed(uv_handle_t *h)

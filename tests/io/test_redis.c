@@ -292,8 +292,8 @@ IO_TEST(after_a_stall_the_socket_is_read_before_a_deadline_counts)
 IO_TEST(an_idle_connection_is_pinged_and_a_dead_one_noticed)
 {
 	rig_serve(&R, SCRIPTS("hello\nexpect PING\nsend +PONG\\r\\n\nexpect PING\nmute", "serve"));
-	R.opts.ping_idle_ms = 30;
-	R.opts.connect_timeout_ms = 100;
+	R.opts.times.ping_idle_ms = 30;
+	R.opts.times.connect_ms = 100;
 	rig_open(&R);
 	cr_assert(rig_until(&R, "waiting)\nup\n"));
 	cr_assert(strstr(R.story.data, "no answer to PING"), "%s", R.story.data);
@@ -321,12 +321,24 @@ IO_TEST(nobody_listens_and_backoff_grows)
 	rig_serve(&R, SCRIPTS("serve"));
 	resp_server_stop(R.server);
 	R.server = NULL;
-	R.opts.backoff_initial_ms = 40;
-	R.opts.backoff_max_ms = 100;
+	R.opts.times.backoff_initial_ms = 40;
+	R.opts.times.backoff_max_ms = 100;
 	rig_open(&R);
 	rig_run_for(&R, 500);
 	int n = rig_count(&R, "cannot connect: connection refused");
 	cr_assert(n >= 4 && n <= 12, "%d attempts", n);
+}
+
+IO_TEST(new_times_cut_a_long_pause_and_count_from_the_next_attempt)
+{
+	rig_serve(&R, SCRIPTS("close", "deaf"));
+	R.opts.times =
+		(struct redis_times){.connect_ms = 600000, .backoff_initial_ms = 600000, .backoff_max_ms = 600000};
+	rig_open(&R);
+	cr_assert(rig_until(&R, "down"));
+	redis_set_times(R.c, &(struct redis_times){.connect_ms = 50, .backoff_initial_ms = 10, .backoff_max_ms = 20});
+	cr_assert(rig_until(&R, "no answer to HELLO for "));
+	cr_assert(rig_until(&R, "waiting)\ndown: "), "and again: %s", R.story.data);
 }
 
 IO_TEST(stays_down_until_retry_when_asked)
@@ -363,7 +375,7 @@ IO_TEST(redial_moves_to_another_address)
 IO_TEST(a_silent_server_ends_by_the_connect_timeout)
 {
 	rig_serve(&R, SCRIPTS("mute", "serve"));
-	R.opts.connect_timeout_ms = 100;
+	R.opts.times.connect_ms = 100;
 	rig_open(&R);
 	cr_assert(rig_until(&R, "up\n"));
 	cr_assert(strstr(R.story.data, "no answer to HELLO"), "%s", R.story.data);
@@ -424,19 +436,23 @@ IO_TEST(a_large_value_goes_through_both_ways)
 	cr_assert(rig_count(&R, "(100000 bytes)") == 50);
 }
 
-IO_TEST(new_credentials_are_used_at_once_and_a_refusal_closes)
+IO_TEST(new_credentials_are_used_at_once_and_a_refusal_costs_nothing)
 {
-	rig_serve(
-		&R, SCRIPTS("hello\nexpect AUTH ann one\nsend +OK\\r\\n\nexpect AUTH ann two\nsend -WRONGPASS no\\r\\n",
-			    "serve"));
+	rig_serve(&R,
+		SCRIPTS("hello\nexpect AUTH ann one\nsend +OK\\r\\n\nexpect AUTH ann two\nsend -WRONGPASS no\\r\\n\n"
+			"expect ECHO a\nsend +a\\r\\n\nclose",
+			"serve"));
 	R.opts.username = "ann";
 	R.opts.password = "zero";
 	rig_open(&R);
 	cr_assert(rig_until(&R, "up\n"));
 	redis_set_auth(R.c, "ann", "one");
 	redis_set_auth(R.c, "ann", "two");
-	cr_assert(rig_until(&R, "WRONGPASS no\nup\n"));
-	cr_assert(strcmp(resp_server_heard(R.server, 1), "HELLO 3 AUTH ann two") == 0);
+	rig_send(&R, 1, "ECHO a", 2000);
+	cr_assert(rig_until(&R, "reply 1 +a\n"));
+	cr_assert(strcmp(R.story.data, "up\nreply 1 +a\n") == 0, "%s", R.story.data);
+	cr_assert(rig_until(&R, "connection\nup\n"));
+	cr_assert(strcmp(resp_server_heard(R.server, 1), "HELLO 3 AUTH ann two") == 0, "the next one uses them");
 }
 
 IO_TEST(asking_goes_before_the_command)

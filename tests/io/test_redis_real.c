@@ -57,7 +57,7 @@ Test(redis_real, greets_and_works, .init = up, .fini = down)
 Test(redis_real, subscribes, .init = up, .fini = down)
 {
 	R.opts.is_subscriber = true;
-	R.opts.ping_idle_ms = 20;
+	R.opts.times.ping_idle_ms = 20;
 	rig_open(&R);
 	cr_assert(rig_until(&R, "up\n"));
 	rig_send(&R, 1, "CONFIG SET notify-keyspace-events Kx", 2000);
@@ -75,8 +75,8 @@ Test(redis_real, subscribes, .init = up, .fini = down)
 
 Test(redis_real, a_blocking_read_waits_without_pings, .init = up, .fini = down)
 {
-	R.opts.ping_idle_ms = 20;
-	R.opts.connect_timeout_ms = 200; /* a PING behind the read would be late */
+	R.opts.times.ping_idle_ms = 20;
+	R.opts.times.connect_ms = 200; /* a PING behind the read would be late */
 	rig_open(&R);
 	cr_assert(rig_until(&R, "up\n"));
 	rig_send(&R, 1, "XREAD BLOCK 500 STREAMS s $", 3000);
@@ -97,6 +97,20 @@ Test(redis_real, a_wrong_password_then_the_right_one, .init = up_with_password, 
 	redis_set_auth(R.c, "default", "right");
 	rig_send(&R, 1, "ECHO on", 2000);
 	cr_assert(rig_until(&R, "reply 1 on\n"));
+}
+
+Test(redis_real, new_credentials_wait_behind_a_blocking_read, .init = up_with_password, .fini = down)
+{
+	R.opts.password = "right";
+	R.opts.times.connect_ms = 200;
+	rig_open(&R);
+	cr_assert(rig_until(&R, "up\n"));
+	rig_send(&R, 1, "XREAD BLOCK 600 STREAMS s $", 3000);
+	redis_set_auth(R.c, "", "wrong");
+	redis_set_auth(R.c, "", "right");
+	rig_send(&R, 2, "ECHO on", 3000);
+	cr_assert(rig_until(&R, "reply 2"));
+	cr_assert_str_eq(R.story.data, "up\nreply 1 nil\nreply 2 on\n");
 }
 
 Test(redis_real, a_server_that_pauses_is_noticed_and_used_again, .init = up, .fini = down)

@@ -103,6 +103,21 @@ TLS_TEST(a_client_certificate_is_shown)
 	cr_assert(rig_until(&R, "up\n"));
 }
 
+TLS_TEST(changed_files_are_known_by_what_is_in_them)
+{
+	const struct redis_tls_files files = {.ca_file = certs.ca, .cert_file = certs.client, .key_file = certs.key};
+	struct redis_tls *again, *other;
+	struct err err;
+	cr_assert(redis_tls_new(&files, &tls, &err) == ERR_OK, "%s", err.text);
+	cr_assert(redis_tls_new(&files, &again, &err) == ERR_OK, "%s", err.text);
+	cr_expect(redis_tls_same_files(tls, again));
+	cr_assert(rename(certs.server, certs.client) == 0); /* another one by the same name */
+	cr_assert(redis_tls_new(&files, &other, &err) == ERR_OK, "%s", err.text);
+	cr_expect(!redis_tls_same_files(tls, other));
+	redis_tls_unref(again);
+	redis_tls_unref(other);
+}
+
 TLS_TEST(a_plain_server_is_recognised)
 {
 	R.server = resp_server_start(SCRIPTS("send -ERR what\\r\\n\nwait 200"), NULL);
@@ -119,7 +134,7 @@ TLS_TEST(a_server_that_never_answers_ends_by_the_connect_timeout)
 {
 	R.server = resp_server_start(SCRIPTS("deaf"), NULL);
 	R.opts.addr = (struct redis_addr){.host = "127.0.0.1", .port = resp_server_port(R.server)};
-	R.opts.connect_timeout_ms = 100;
+	R.opts.times.connect_ms = 100;
 	struct err err;
 	cr_assert(redis_tls_new(&(struct redis_tls_files){.ca_file = certs.ca}, &tls, &err) == ERR_OK);
 	R.opts.tls = tls;

@@ -1,178 +1,26 @@
 """A restart under a service manager that keeps descriptors: workers notice nothing at all."""
-import array
 import fcntl
 import os
-import select
 import signal
 import socket
 import subprocess
-import sys
-import threading
 import time
 
 from lib import checks
 from lib.case import limit
 from lib.checks import Added
-from lib.daemon import Daemon, program
-from lib.servers import spawn, wait_until
+from lib.daemon import program
+from lib.fleet import finish, hold, unnoticed
+from lib.manager import HIGH, Manager, Unit
 from lib.worker import Raw
 
 issue = 5
-HIGH = 600  # our copies of what is passed on: above what a program opens
-PASS = """import os, sys
-for i, fd in enumerate(map(int, sys.argv[1].split(","))):
-    os.dup2(fd, 3 + i)
-    os.close(fd)
-os.environ["LISTEN_PID"] = str(os.getpid())
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-
-
-class Manager:
-    """NOTIFY_SOCKET, the descriptor store and the socket units of systemd, as far as sluiced uses them."""
-
-    def __init__(self, t, name="manager.sock"):
-        self.path, self.lines, self.store, self.lock = t.path(name), [], {}, threading.Lock()
-        self.is_deaf = False  # forgets what it is given
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.sock.bind(self.path)
-        self.listening = {}
-        t.ending(self.close)
-        threading.Thread(target=self.loop, daemon=True).start()
-
-    def listen(self, name, path):
-        s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        s.bind(path)
-        s.listen(128)
-        self.listening[name] = s
-
-    def loop(self):
-        while True:
-            try:
-                data, anc, _, _ = self.sock.recvmsg(65536, socket.CMSG_SPACE(4 * 16))
-            except OSError:
-                return
-            fds = array.array("i")
-            for _, _, d in anc:
-                fds.frombytes(d[:len(d) - len(d) % 4])
-            self.handle(dict(x.split("=", 1) for x in data.decode().splitlines()), list(fds))
-
-    def handle(self, said, fds):
-        with self.lock:
-            self.lines += [f"{k}={v}" for k, v in said.items()]
-            name = said.get("FDNAME")
-            if "FDSTORE" in said and not self.is_deaf:
-                self.store.setdefault(name, []).extend(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH) for fd in fds)
-            if "FDSTOREREMOVE" in said:
-                for fd in self.store.pop(name, []):
-                    os.close(fd)
-        for fd in fds:
-            os.close(fd)
-
-    def poll(self):
-        """A stored socket whose peer has gone is forgotten."""
-        with self.lock:
-            for name, fds in list(self.store.items()):
-                p = select.poll()
-                p.register(fds[0], 0)
-                if name != "state" and p.poll(0):
-                    os.close(self.store.pop(name)[0])
-
-    def passed(self):
-        with self.lock:
-            return [(n, s.fileno()) for n, s in self.listening.items()] + [(n, fd) for n, fds in self.store.items() for fd in fds]
-
-    def close(self):
-        self.sock.close()
-        for s in self.listening.values():
-            s.close()
-
-
-class Unit(Daemon):
-    """sluiced as a unit of `manager`."""
-
-    def __init__(self, t, redis, manager, binary=None, **kw):
-        super().__init__(t.dir, t.name("d"), redis, **kw)
-        t.ending(self.kill)
-        self.manager, self.binary = manager, binary or program("sluiced")
-        self.env["NOTIFY_SOCKET"] = manager.path
-        for name, path in (("worker", self.worker_sock), ("control", self.control_sock)):
-            manager.listen(name, path)
-        self.start()
-
-    def start(self, ready=True):
-        self.manager.poll()
-        high = [(n, fcntl.fcntl(fd, fcntl.F_DUPFD, HIGH)) for n, fd in self.manager.passed()]
-        env = dict(self.env, LISTEN_FDS=str(len(high)), LISTEN_FDNAMES=":".join(n for n, _ in high))
-        argv = [sys.executable, "-ISc", PASS, ",".join(str(fd) for _, fd in high), self.binary, "-c", self.conf]
-        self.proc = spawn(argv, self.log_path, env=env, cwd=self.dir, pass_fds=[fd for _, fd in high])
-        for _, fd in high:
-            os.close(fd)
-        if ready:
-            self.wait_ready()
-        return self
-
-    def restart(self, ready=True):
-        assert self.stop() == 0
-        return self.start(ready)
 
 
 def unit(t, **kw):
     m = Manager(t)
     r = t.redis()
     return r, m, Unit(t, r, m, **kw)
-
-
-def hold(t, d, n_workers, per, **kw):
-    ws = [t.worker(d, credits=per, reconnect=True, **kw) for _ in range(n_workers)]
-    add = Added(d.redis.db)
-    add.many("orders", [f"s{i}" for i in range(n_workers * per)])
-    for w in ws:
-        w.wait("assign", per, timeout=30)
-    return ws, add
-
-
-def unnoticed(ws):
-    for w in ws:
-        assert not w.frames("closed", d="ev") and len(w.frames("open", d="ev")) == 1, f"{w.name} saw its connection close"
-        assert len(w.frames("welcome")) == 1 and not w.frames("revoke") and not w.frames("fence", d="ev") and not w.frames("err")
-
-
-def finish(t, d, ws, add):
-    for w in ws:
-        for a in list(w.held.values()):
-            w.finish(a)
-    checks.wait_clean(d.redis.db, timeout=30)
-    for w in ws:
-        t.wait(lambda: not w.unacked, 10, f"every done of {w.name} is answered")
-    checks.all_good(add.sure, [w.journal for w in ws])
-    assert set(checks.finished([w.journal for w in ws]).values()) == {1}
-
-
-@limit(120)
-def test_ten_restarts_that_nobody_notices(t):
-    r, m, d = unit(t)
-    n_workers, per = int(os.environ.get("SLUICE_TEST_WORKERS", 40)), 10
-    ws, add = hold(t, d, n_workers, per)
-    pids = set()
-    for _ in range(10):
-        begin = time.monotonic()
-        pids.add(d.proc.pid)
-        assert d.stop() == 0
-        assert time.monotonic() - begin < 1.5
-        assert len(m.store) == n_workers + 1, f"{len(m.store)} descriptors are stored"
-        d.start()
-        t.wait(lambda: not m.store, 5, "the store is empty again: everything was adopted")
-        t.wait(lambda: time.monotonic() > begin + 1, 2)
-    assert len(pids) == 10
-    seen = [len(w.frames("ping")) for w in ws]
-    for w, n in zip(ws, seen):
-        w.wait("ping", n + 1, timeout=10)
-    unnoticed(ws)
-    rows = d.json("workers")
-    assert len(rows) == n_workers and {row["name"] for row in rows} == {w.name for w in ws}
-    finish(t, d, ws, add)
-    unnoticed(ws)
 
 
 @limit(120)
@@ -184,7 +32,7 @@ def test_work_goes_on_while_it_restarts(t):
     for n in range(6):
         add.many("orders", [f"s{n}.{i}" for i in range(150)])
         t.wait(lambda: len(checks.finished([w.journal for w in ws])) > n * 100, 30, "some are done")
-        d.restart()
+        d.handover()
     checks.wait_clean(r.db, timeout=30)
     checks.all_good(add.sure, [w.journal for w in ws])
     # a result that was on its way to Redis ends its connection, and the worker asks again: never a second run
@@ -204,7 +52,7 @@ def test_half_a_line_and_unread_output(t):
     t.wait(lambda: checks.pending(r.db, "orders") == 200, 15, "all are given out")
     w.sock.sendall(b'{"t":"ping","n"')
     time.sleep(0.2)  # read by the daemon, which waits for the rest of the line
-    d.restart()
+    d.handover()
     w.sock.sendall(b':7}\n')
     got, pong = set(), None
     while len(got) < 200 or not pong:
@@ -367,12 +215,12 @@ def test_no_store_no_harm(t):
     r, m, d = unit(t)
     ws, add = hold(t, d, 3, 2)
     m.is_deaf = True
-    d.restart()
+    d.handover()
     for w in ws:
         w.wait("welcome", 2)
     m.is_deaf = False
     d.env["FDSTORE"] = "0"
-    d.restart()  # its connections live on, for the last time
+    d.handover()  # its connections live on, for the last time
     assert d.stop() == 0 and not m.store
     d.env["FDSTORE"] = "3"
     d.start()

@@ -5,18 +5,10 @@ import time
 from lib import checks
 from lib.case import limit
 from lib.checks import Added
+from lib.fleet import finish, hold
 from lib.redis import entries
 
 issue = 5
-
-
-def fleet(t, d, n_workers, per, **kw):
-    ws = [t.worker(d, credits=per, reconnect=True, **kw) for _ in range(n_workers)]
-    add = Added(d.redis.db)
-    add.many("orders", [f"s{i}" for i in range(n_workers * per)])
-    for w in ws:
-        w.wait("assign", per, timeout=30)
-    return ws, add
 
 
 def assert_untouched(ws, per, n_restarts):
@@ -28,20 +20,11 @@ def assert_untouched(ws, per, n_restarts):
         assert len(w.frames("assign")) == per and not w.frames("revoke") and not w.frames("fence", d="ev")
 
 
-def finish_all(t, redis, ws, add):
-    for w in ws:
-        for a in list(w.held.values()):
-            w.finish(a)
-    checks.wait_clean(redis.db, timeout=30)
-    checks.all_good(add.sure, [w.journal for w in ws])
-    assert set(checks.finished([w.journal for w in ws]).values()) == {1}
-
-
 @limit(120)
 def test_handover_exits_within_a_second_and_the_next_process_resumes(t):
     r = t.redis()
     d = t.daemon(r)
-    ws, add = fleet(t, d, 10, 5)
+    ws, add = hold(t, d, 10, 5)
     for n in range(1, 4):
         start = time.monotonic()
         assert d.stop() == 0
@@ -49,18 +32,18 @@ def test_handover_exits_within_a_second_and_the_next_process_resumes(t):
         assert checks.pending(r.db, "orders") == 50 and len(checks.locks(r.db)) == 50
         d.start()
         assert_untouched(ws, 5, n)
-    finish_all(t, r, ws, add)
+    finish(t, d, ws, add)
 
 
 @limit(180)
 def test_killed_and_started_ten_times(t):
     c = t.cluster()
     d = t.daemon(c)
-    ws, add = fleet(t, d, 20, 10)
+    ws, add = hold(t, d, 20, 10)
     for n in range(1, 11):
         d.restart()
         assert_untouched(ws, 10, n)
-    finish_all(t, c, ws, add)
+    finish(t, d, ws, add)
 
 
 @limit(120)

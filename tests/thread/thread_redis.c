@@ -62,9 +62,7 @@ static void *run(void *arg)
 	struct worker *w = arg;
 	struct redis_opts opts = {.addr = {.host = "localhost", .port = port},
 		.tls = tls,
-		.connect_timeout_ms = 30000,
-		.backoff_initial_ms = 10,
-		.backoff_max_ms = 100,
+		.times = {.connect_ms = 30000, .backoff_initial_ms = 10, .backoff_max_ms = 100},
 		.maint = REDIS_MAINT_AUTO};
 	struct redis_events ev = {.on_up = on_up, .on_down = on_down};
 	w->loop = loop_new("worker", on_deadline, w);

@@ -1,6 +1,8 @@
-"""A throw-away certificate authority for one test, by the openssl program."""
+"""A throw-away certificate authority for one test, by the openssl program, and Redis behind TLS."""
 import os
 import subprocess
+
+from lib.servers import free_port
 
 CONFIG = """[ca]
 default_ca = x
@@ -61,3 +63,12 @@ class Authority:
         openssl("req", "-x509", "-new", "-key", base + ".key", "-days", "2", "-subj", f"/CN=c{self.n}",
                 "-addext", f"subjectAltName={san}", "-out", base + ".crt")
         return base + ".crt", base + ".key"
+
+
+def tls_redis(t, ca, pair, *args):
+    """A real server with TLS at an address of its own: (server, "host:port")."""
+    port = free_port()
+    crt, key = pair
+    r = t.redis(args=["--tls-port", str(port), "--tls-cert-file", crt, "--tls-key-file", key, "--tls-ca-cert-file", ca.crt,
+                      "--tls-auth-clients", "no", *args])
+    return r, f"{r.host}:{port}"

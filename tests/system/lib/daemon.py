@@ -58,6 +58,7 @@ class Daemon(Process):
         self.conf, self.log_path = self.path("sluiced.yaml"), self.path("log")
         self.worker_sock, self.control_sock = self.path("w.sock"), self.path("c.sock")
         self.env, self.args, self.wrap = dict(os.environ, **(env or {})), list(args), list(wrap)  # wrap: a command that starts it
+        self.binary = None
         s, r, w = timing(T)
         endpoints = redis if isinstance(redis, list) else redis.endpoints
         self.cfg = {"node": {"id": node or name}, "redis": {"endpoints": endpoints, **r},
@@ -86,7 +87,7 @@ class Daemon(Process):
         acl.grant(self.cfg)
 
     def start(self, ready=True):
-        self.proc = spawn([*self.wrap, program("sluiced"), "-c", self.conf, *self.args], self.log_path, env=self.env, cwd=self.dir)
+        self.proc = spawn([*self.wrap, self.binary or program("sluiced"), "-c", self.conf, *self.args], self.log_path, env=self.env, cwd=self.dir)
         if ready:
             self.wait_ready()
         return self
@@ -127,6 +128,10 @@ class Daemon(Process):
 
     def restart(self, ready=True):
         self.kill()
+        return self.start(ready)
+
+    def handover(self, ready=True):
+        assert self.stop() == 0
         return self.start(ready)
 
 

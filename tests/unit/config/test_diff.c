@@ -29,13 +29,15 @@ Test(diff, the_same_settings_written_otherwise_are_no_change, .init = up)
 Test(diff, tells_what_applies_live_and_what_needs_a_restart, .init = up)
 {
 	expect_diff(ORDERS,
-		ORDERS "node: {id: n2}\nredis: {db: 1, endpoints: ['h:1'], username: u}\nworkers: {socket: /w, "
+		ORDERS "node: {id: n2}\nredis: {db: 1, endpoints: ['h:1'], username: u, keyspace_events: "
+		       "off}\nworkers: {socket: /w, "
 		       "allow_uids: [5]}\n"
 		       "maintenance: {mode: disabled}\nmetrics: {listen: '127.0.0.1:1'}\nlog: {level: debug}\n",
 		"node.id \"n1\" -> \"n2\" restart\n"
 		"redis.endpoints [\"127.0.0.1:6379\"] -> [\"h:1\"] restart\n"
 		"redis.db 0 -> 1 restart\n"
 		"redis.username \"\" -> \"u\" live\n"
+		"redis.keyspace_events merge -> off restart\n"
 		"workers.socket \"/run/sluiced/worker.sock\" -> \"/w\" restart\n"
 		"workers.allow_uids [] -> [5] live\n"
 		"maintenance.mode auto -> disabled live\n"

@@ -256,7 +256,7 @@ UNUSED static void story_back(uint64_t session, uint64_t id)
 
 /* ---- life ---- */
 
-UNUSED static void story_services(uint16_t n, uint32_t max_streams)
+UNUSED static void story_services_of(uint16_t n, uint32_t max_streams, mono_ms ttl_ms)
 {
 	struct service_rules *v[2];
 	for (uint16_t i = 0; i < n; i++) {
@@ -268,13 +268,18 @@ UNUSED static void story_services(uint16_t n, uint32_t max_streams)
 		v[i]->read_batch = 128;
 		v[i]->max_streams = max_streams;
 		v[i]->max_retries = 1;
-		v[i]->ttl_ms = 10000;
-		v[i]->renew_ms = 3333;
-		v[i]->stop_margin_ms = 2000;
+		v[i]->ttl_ms = ttl_ms;
+		v[i]->renew_ms = ttl_ms / 3;
+		v[i]->stop_margin_ms = ttl_ms / 5;
 		v[i]->hash = 77u + i;
 		snprintf(v[i]->name, sizeof v[i]->name, i ? "mail" : "orders");
 	}
 	story_event((struct coord_event){.kind = COORD_SERVICES, .services = v, .n = n});
+}
+
+UNUSED static void story_services(uint16_t n, uint32_t max_streams)
+{
+	story_services_of(n, max_streams, 10000);
 }
 
 static void story_begin(void)

@@ -179,6 +179,78 @@ Test(coord, stop_work_comes_in_time_and_a_late_done_is_refused, .init = story_re
 		     "[ 9100] s credits 0:1\n");
 }
 
+static void renewed(uint64_t handle, mono_ms until)
+{
+	struct renewed *r = mem_alloc(sizeof *r + sizeof r->v[0]);
+	r->n = 1;
+	r->v[0].handle = handle;
+	r->v[0].good_until = until;
+	story_from_shard((struct msg){.kind = MSG_RENEWED, .renewed = r});
+}
+
+Test(coord, longer_leases_after_a_reload_stop_no_work, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	story_assigned(7, "s"); /* good until 11000 */
+	W.now = 2000;
+	story_services_of(1, 100, 60000);
+	W.now = 3000;
+	story_services_of(1, 100, 90000); /* margin 18000: before the lease began */
+	story_clear();
+	story_until(8999);
+	cr_assert_null(strstr(W.text.data, "revoke"), "%s", W.text.data);
+	story_until(9000);
+	cr_assert(strstr(W.text.data, "[ 9000] w1 revoke 7-0 lost grace=1500\n"), "%s", W.text.data);
+}
+
+Test(coord, leases_renewed_after_a_reload_have_the_new_margin, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	W.now = 2000;
+	story_services_of(1, 100, 60000);
+	W.now = 4000;
+	renewed(h, 64000);
+	for (mono_ms t = 10000; t <= 50000; t += 5000) {
+		story_until(t);
+		story_up(1, (struct frame){.kind = FRAME_PONG});
+	}
+	story_until(51999);
+	cr_assert_null(strstr(W.text.data, "revoke"), "%s", W.text.data);
+	story_until(52000);
+	cr_assert(strstr(W.text.data, "[52000] w1 revoke 7-0 lost grace=11500\n"), "%s", W.text.data);
+}
+
+static void limits(mono_ms ping_ms)
+{
+	W.rules.ping_ms = ping_ms;
+	story_event((struct coord_event){.kind = COORD_LIMITS, .rules = &W.rules});
+}
+
+Test(coord, a_reload_makes_pings_more_frequent_and_finds_nobody_silent, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 0);
+	W.now = 4000; /* silent for longer than three new pings */
+	story_clear();
+	limits(500);
+	story_until(5000);
+	expect_story("[ 4000] w1 ping until=13500\n"
+		     "[ 4500] w1 ping until=14000\n"
+		     "[ 5000] w1 ping until=14500\n");
+	story_until(6000);
+	cr_assert(strstr(W.text.data, "[ 5501] w1 err silent"), "%s", W.text.data);
+}
+
+Test(coord, a_reload_makes_no_ping_rarer_than_was_told, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 0);
+	story_clear();
+	limits(9000);
+	story_until(8000);
+	expect_story("[ 4333] w1 ping until=13833\n"
+		     "[ 7666] w1 ping until=17166\n");
+}
+
 Test(coord, a_zombie_keeps_its_credit_until_it_speaks, .init = story_ready, .fini = story_down)
 {
 	story_hello(1, 1);

@@ -69,6 +69,24 @@ Test(lease, stops_work_before_the_key_can_expire, .init = story_up, .fini = stor
 	expect_story("");
 }
 
+Test(lease, keeps_the_margin_it_was_confirmed_with, .init = story_up, .fini = story_down)
+{
+	hold(1); /* until 11000 */
+	W.now = 2000;
+	struct service_rules *r = story_rules();
+	r->ttl_ms = 60000;
+	r->stop_margin_ms = 12000;
+	r->old_margin_ms = 2000;
+	r->old_until = 22000;
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = r});
+	story_until(4800);
+	cr_assert(story_waits(CMD_RENEW));
+	story_until(8999);
+	cr_assert_null(strstr(W.text.data, "lost"), "%s", W.text.data);
+	story_until(9000);
+	cr_assert(strstr(W.text.data, "[ 9000] > lease 1 lost expired until=11000\n"), "%s", W.text.data);
+}
+
 Test(lease, a_late_turn_stops_work_before_anything_else, .init = story_up, .fini = story_down)
 {
 	hold(1);
