@@ -257,8 +257,8 @@ IO_TEST(relaxed_deadlines_are_never_shorter)
 IO_TEST(a_ping_in_a_relaxed_window_waits_as_long)
 {
 	rig_serve(&R, SCRIPTS("hello\nexpect PING\nwait 900\nsend +PONG\\r\\n"));
-	R.opts.connect_timeout_ms = 300; /* what a PING gets otherwise */
-	R.opts.ping_idle_ms = 20;
+	R.opts.times.connect_ms = 300; /* what a PING gets otherwise */
+	R.opts.times.ping_idle_ms = 20;
 	rig_open(&R);
 	cr_assert(rig_until(&R, "up\n"));
 	redis_relax(R.c, mono_now() + 5000, 4000);
