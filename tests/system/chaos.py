@@ -20,6 +20,7 @@ from lib import checks  # noqa: E402
 from lib.case import Case  # noqa: E402
 from lib.load import Load  # noqa: E402
 from lib.redis import SEP, N_SLOTS, RedisError, slot_of  # noqa: E402
+from lib.servers import wait_until  # noqa: E402
 
 T = 6
 SERVICES = ("orders", "bills")
@@ -112,8 +113,18 @@ class Chaos:
 
     def kill_master(self):
         if m := self.healthy():
+            replica = self.c.replica_of(m)
             m.kill()
-            self.down(m, self.rnd.uniform(2.5, 6), m.start, "kill -9 master")
+            self.down(m, self.rnd.uniform(2.5, 6), lambda: self.start_after_failover(m, replica), "kill -9 master")
+
+    def start_after_failover(self, m, replica):
+        """A master that comes back with its old file before its replica has taken over is Redis losing data, not sluiced."""
+        try:
+            wait_until(lambda: replica and self.c.role(replica) == "master", 30, f"{m.name} is replaced")
+        except (AssertionError, OSError, RedisError) as e:
+            self.say(f"  {e}: what was written since its file is lost")
+            self.counts["master restarted with old data"] += 1
+        m.start()
 
     def pause_master(self):
         if m := self.healthy():
