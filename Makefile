@@ -41,7 +41,7 @@ LDFLAGS_asan   := -fsanitize=address,undefined
 CFLAGS_tsan    := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 LDFLAGS_tsan   := -fsanitize=thread
 CFLAGS_fault   := -O1 -g -DSLUICE_FAULT_POINTS
-CFLAGS_cov     := -O0 -g --coverage
+CFLAGS_cov     := -O0 -g --coverage -fprofile-update=atomic
 LDFLAGS_cov    := --coverage
 CFLAGS_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 LDFLAGS_fuzz   := -fsanitize=address,undefined

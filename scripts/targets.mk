@@ -3,6 +3,10 @@ SECONDS      ?= 600
 SEED         ?=
 FUZZ_SECONDS ?= 10
 SMOKE        ?= main_job
+# system tests that go along most of run/ and bin/
+COVERAGE     ?= main_job ctl service config sluice_run sluicectl_cli worker_protocol redis_trouble handoff restart dlq
+VALGRIND     ?= main_job.whole_job main_job.sluice_run main_job.second_entry restart.handover service.reload_good \
+	worker_protocol.fail worker_protocol.resume worker_protocol.garbage ctl.dlq_and_scan
 C_FILES      := $(wildcard src/*/*.[ch] tests/lib/*.[ch] tests/unit/*/*.[ch] tests/sim/*.[ch] tests/io/*.[ch] \
 	tests/thread/*.[ch] tests/oom/*.[ch] tests/fuzz/*.[ch] tests/bench/*.[ch])
 SH_FILES     := $(shell grep -lE '^\#!/bin/(ba)?sh' scripts/* .ci/* 2>/dev/null)
@@ -10,7 +14,7 @@ MAN_FILES    := $(wildcard man/*.[1-8])
 AGAIN        = +@$(MAKE) --no-print-directory $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 
 # ---- everything
-.PHONY: check unit sim thread oom asan system fuzz fuzz-short fuzz-planted planted bench chaos coverage
+.PHONY: check unit sim thread oom asan valgrind system fuzz fuzz-short fuzz-planted planted bench chaos coverage
 check:
 	@scripts/setup check
 	+@JOBS=$(JOBS) MAKE='$(MAKE)' scripts/check
@@ -52,6 +56,9 @@ $(O)/%.o: %.c
 	$(compile)
 $(O)/sluiced: $(O_OBJ) $(filter-out $(O_SRC:%.c=$(B)/%.o),$(call bin_obj,sluiced)) $(B)/libsluice.a
 	$(link)
+valgrind:
+	$(AGAIN) V=debug programs
+	@scripts/run-valgrind build/debug $(VALGRIND)
 fuzz-bins: $(FUZZ_BIN)
 fuzz-short:
 	$(AGAIN) V=fuzz fuzz-bins
@@ -74,8 +81,10 @@ chaos: all
 	@test -e tests/system/chaos.py || { echo "chaos: tests/system/chaos.py is not there"; exit 1; }
 	python3 tests/system/chaos.py --build build --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 coverage:
-	$(AGAIN) V=cov unit-bins sim-bins
-	+@$(MAKE) --no-print-directory V=cov unit sim
+	$(AGAIN) V=cov programs unit-bins sim-bins
+	@find build/cov -name '*.gcda' -delete
+	+@SIM_SEEDS=2000 $(MAKE) --no-print-directory V=cov unit sim
+	@SLUICE_TEST_END=stop scripts/run-system coverage-system build/cov $(COVERAGE:%=--only '%')
 	@scripts/coverage build/cov
 .PHONY: unit-bins sim-bins thread-bins oom-bins fuzz-bins bench-bins
 
@@ -155,7 +164,9 @@ help:
 	@echo "make system      real processes and a real redis-server; other-version: the daemon they upgrade to"
 	@echo "make fuzz-short  each fuzz target FUZZ_SECONDS=$(FUZZ_SECONDS)   make fuzz SECONDS=$(SECONDS)"
 	@echo "make fuzz-planted  does each fuzz target find a bug that is planted for it?"
-	@echo "make chaos       SEED= SECONDS=           make coverage"
+	@echo "make chaos       SEED= SECONDS="
+	@echo "make coverage    lines run by unit, sim and some system tests; fails below core 90 %, all 80 %"
+	@echo "make valgrind    a few system tests under valgrind"
 	@echo "make bench       BENCH=\"a c\" some cases; BENCH_ARGS=\"-r 5 -s 60\" repeats, seconds"
 	@echo "make lint format format-check check-includes check-core-symbols check-headers check-units"
 	@echo "make demo        a small fleet to look at"

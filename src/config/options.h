@@ -199,8 +199,8 @@ enum option_id { OPTIONS(OPTION_ID, OPTION_ID) N_OPTIONS };
 
 enum {
 	N_SERVICE_OPTIONS = OPT_SERVICE_DEAD_LETTER_MAX_LEN - OPT_SERVICE_NAME + 1,
-	OPTION_MAX_SERVICES = 1024,
-	OPTION_MAX_PATH = 64 /* longest path, with room */
+	OPTION_MAX_SERVICES = 256, /* as many as the core has places, see run/reload.c */
+	OPTION_MAX_PATH = 64       /* longest path, with room */
 };
 
 extern const struct option options[N_OPTIONS];

@@ -58,7 +58,8 @@ struct redis_opts {
 	struct redis_times times;
 	enum redis_maint maint;
 	const char *maint_endpoint_type; /* "internal-ip" …; "auto" = derived from addr and peer */
-	size_t max_reply_elements;       /* hiredis maxelements */
+	size_t max_reply_elements;       /* of one array; all arrays of a reply: 16 times as many */
+	size_t max_reply_bytes;          /* of one reply or push, 0 = any */
 	size_t max_obuf_bytes;           /* redis_conn_is_full beyond it */
 	bool is_subscriber;              /* only (P)SUBSCRIBE is sent on it; messages go to on_push */
 	bool stay_down;                  /* do not reconnect by itself: after on_down it waits for redis_conn_retry */

@@ -9,7 +9,7 @@
 #include "base/mem.h"
 #include "io/redis_priv.h"
 
-enum { SPARE_COMMANDS = 2048 };
+enum { SPARE_COMMANDS = 2048, READER_KEEP_BYTES = 256 * 1024, REPLY_ARRAYS = 16 };
 
 static const char *const subscribe_names[] = {
 	"subscribe", "psubscribe", "ssubscribe", "unsubscribe", "punsubscribe", "sunsubscribe"};
@@ -226,6 +226,44 @@ static void take_reply(struct redis_conn *c, const redisReply *r)
 		conn_fail(c, ERR_PROTO, "the server sent a reply that nobody asked for");
 }
 
+/* Each array may be as long as allowed, but not each of its elements again: a few bytes would ask for any amount. */
+static void *create_array(const redisReadTask *task, size_t elements)
+{
+	struct redis_conn *c = task->privdata;
+	if (!task->parent)
+		c->n_elements = 0;
+	c->n_elements += elements;
+	if (c->opts.max_reply_elements && c->n_elements / REPLY_ARRAYS > c->opts.max_reply_elements) {
+		c->refused = "a reply has too many elements";
+		return NULL;
+	}
+	return c->library_fns->createArray(task, elements);
+}
+
+redisReader *command_reader_new(struct redis_conn *c)
+{
+	redisReader *r = redisReaderCreate(); /* its memory is ours: never NULL */
+	r->maxbuf = READER_KEEP_BYTES;        /* its default frees and allocates at each full read */
+	if (c->opts.max_reply_elements)
+		r->maxelements = (long long)c->opts.max_reply_elements;
+	c->library_fns = r->fn;
+	c->reader_fns = *r->fn;
+	c->reader_fns.createArray = create_array;
+	r->fn = &c->reader_fns;
+	r->privdata = c;
+	c->n_bytes = 0;
+	c->refused = NULL;
+	return r;
+}
+
+static bool is_too_long(struct redis_conn *c)
+{
+	if (!c->opts.max_reply_bytes || c->n_bytes <= c->opts.max_reply_bytes)
+		return false;
+	conn_fail(c, ERR_PROTO, "a reply is longer than %zu bytes", c->opts.max_reply_bytes);
+	return true;
+}
+
 void command_bytes(void *arg, const char *bytes, size_t len)
 {
 	struct redis_conn *c = arg;
@@ -235,15 +273,19 @@ void command_bytes(void *arg, const char *bytes, size_t len)
 	if (!reader)
 		return;
 	redisReaderFeed(reader, bytes, len);
+	c->n_bytes += len;
 	c->is_parsing = true;
 	while (c->reader == reader) {
 		void *reply = NULL;
 		if (redisReaderGetReply(reader, &reply) != REDIS_OK) {
-			conn_fail(c, ERR_PROTO, "not the Redis protocol: %s", reader->errstr);
+			conn_fail(c, ERR_PROTO, "not the Redis protocol: %s", c->refused ? c->refused : reader->errstr);
 			break;
 		}
-		if (!reply)
+		if (!reply) {
+			is_too_long(c);
 			break;
+		}
+		c->n_bytes = reader->len - reader->pos; /* those of the next */
 		take_reply(c, reply);
 		freeReplyObject(reply);
 	}

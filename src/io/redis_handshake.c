@@ -12,8 +12,6 @@
 #include "io/redis_addr.h"
 #include "io/redis_priv.h"
 
-enum { READER_KEEP_BYTES = 256 * 1024 };
-
 /* ---- reading answers */
 
 static bool is_error(const redisReply *r)
@@ -182,14 +180,7 @@ static void after_auth(struct redis_conn *c)
 void handshake_start(struct redis_conn *c)
 {
 	conn_move(c, CONN_GREETING);
-	c->reader = redisReaderCreate();
-	if (!c->reader) {
-		conn_fail(c, ERR_MEMORY, "out of memory");
-		return;
-	}
-	c->reader->maxbuf = READER_KEEP_BYTES; /* its default frees and allocates at each full read */
-	if (c->opts.max_reply_elements)
-		c->reader->maxelements = (long long)c->opts.max_reply_elements;
+	c->reader = command_reader_new(c);
 	send_hello(c);
 }
 

@@ -76,6 +76,10 @@ struct redis_conn {
 	int n_addrs, i_addr, last_error;
 	struct wire *wire;
 	redisReader *reader;
+	redisReplyObjectFunctions *library_fns;
+	redisReplyObjectFunctions reader_fns; /* the library's, but ours for arrays */
+	size_t n_elements, n_bytes;           /* of the reply that is under way */
+	const char *refused;                  /* why it was not taken */
 	bool is_parsing;
 	int resp;
 	int64_t client_id;
@@ -127,6 +131,7 @@ void command_send(
 	struct redis_conn *c, struct cmd *cmd, int argc, const char **argv, const size_t *argvlen, mono_ms deadline);
 /* Our own command, words up to NULL. */
 void command_own(struct redis_conn *c, enum cmd_kind kind, mono_ms deadline, const char **words);
+redisReader *command_reader_new(struct redis_conn *c);         /* for a new connection */
 void command_bytes(void *conn, const char *bytes, size_t len); /* wire_events.on_bytes */
 void command_kill_all(struct redis_conn *c);                   /* pending -> dead */
 void command_free_spare(struct redis_conn *c);

@@ -68,13 +68,36 @@ static bool same_text(const char *a, const char *b)
 	return strcmp(a ? a : "", b ? b : "") == 0;
 }
 
+_Static_assert((int)OPTION_MAX_SERVICES == (int)SERVICES_MAX, "what may be configured, the core has places for");
+
+static bool is_named(const struct config *c, const char *name)
+{
+	for (size_t i = 0; i < c->n_services; i++)
+		if (strcmp(c->services[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+/* A service that is left out keeps its place until its last stream has ended. */
+static enum err_code check_places(const struct daemon *d, const struct config *c, struct err *err)
+{
+	size_t n = c->n_services;
+	for (uint16_t i = 0; i < d->core->n_positions; i++) {
+		const struct service_rules *r = d->core->services[i].rules;
+		n += r && !is_named(c, r->name);
+	}
+	if (n <= SERVICES_MAX)
+		return ERR_OK;
+	return err_set(err, ERR_RANGE, "%s: services: %zu with those that are still to end, at most %d: take out first",
+		d->config_path, n, SERVICES_MAX);
+}
+
 /* Everything that can fail. f->config holds the running values of what needs a restart. */
 static enum err_code prepare(struct daemon *d, struct fresh *f, struct err *err)
 {
-	if (f->config->n_services > SERVICES_MAX)
-		return err_set(err, ERR_RANGE, "%s: services: %zu, at most %d", d->config_path, f->config->n_services,
-			SERVICES_MAX);
-	enum err_code code = config_password(f->config, &f->password, err);
+	enum err_code code = check_places(d, f->config, err);
+	if (!code)
+		code = config_password(f->config, &f->password, err);
 	if (!code)
 		code = setup_tls(f->config, &f->tls, err);
 	const char *listen = f->config->metrics.listen;

@@ -136,6 +136,7 @@ void setup_redis(const struct config *c, const char *password, struct redis_tls 
 		.maint = maint_of(c),
 		.maint_endpoint_type = c->maintenance.endpoint_type,
 		.max_reply_elements = 1u << 20,
+		.max_reply_bytes = 1u << 30,
 		.max_obuf_bytes = 4u << 20};
 }
 

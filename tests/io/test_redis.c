@@ -402,6 +402,49 @@ IO_TEST(garbage_ends_the_connection_not_the_process)
 	cr_assert(strstr(R.story.data, "a reply that nobody asked for"), "%s", R.story.data);
 }
 
+IO_TEST(a_reply_is_limited_in_elements_of_an_array_and_of_all_its_arrays)
+{
+	char nested[256] = "hello\nexpect GET\nsend ";
+	for (int i = 0; i < 20; i++) /* each line asks for memory for four */
+		strcat(nested, "*4\\r\\n");
+	rig_serve(&R, SCRIPTS("hello\nexpect GET\nsend *2\\r\\n*4\\r\\n:1\\r\\n:2\\r\\n:3\\r\\n:4\\r\\n*0\\r\\n\n"
+			      "expect GET\nsend *5\\r\\n",
+			      nested));
+	R.opts.max_reply_elements = 4;
+	rig_open(&R);
+	cr_assert(rig_until(&R, "up\n"));
+	rig_send(&R, 1, "GET a", 2000);
+	cr_assert(rig_until(&R, "reply 1 [2]"));
+	rig_send(&R, 2, "GET b", 2000);
+	cr_assert(rig_until(&R, "down"));
+	cr_assert(strstr(R.story.data, "Multi-bulk length out of range"), "%s", R.story.data);
+	while (!redis_is_up(R.c))
+		rig_run_for(&R, 5);
+	rig_send(&R, 3, "GET c", 2000);
+	cr_assert(rig_until(&R, "reply 3 NULL"));
+	cr_assert(strstr(R.story.data, "a reply has too many elements"), "%s", R.story.data);
+}
+
+IO_TEST(a_reply_is_limited_in_bytes)
+{
+	rig_serve(&R, SCRIPTS("hello\nexpect GET\nsend "
+			      "*3\\r\\n$40\\r\\n0123456789012345678901234567890123456789\\r\\n\nwait 20\n"
+			      "send $40\\r\\n0123456789012345678901234567890123456789\\r\\n\nmute",
+			      "serve"));
+	R.opts.max_reply_bytes = 90; /* more than the answer to HELLO */
+	rig_open(&R);
+	cr_assert(rig_until(&R, "up\n"));
+	rig_send(&R, 0, "GET a", 2000);
+	cr_assert(rig_until(&R, "down"));
+	cr_assert(strstr(R.story.data, "a reply is longer than 90 bytes"), "%s", R.story.data);
+	while (!redis_is_up(R.c))
+		rig_run_for(&R, 5);
+	for (uint64_t i = 1; i <= 20; i++) /* together they may be longer */
+		rig_send(&R, i, "ECHO 0123456789", 2000);
+	cr_assert(rig_until(&R, "reply 20 0123456789"));
+	cr_assert(rig_count(&R, "down") == 1, "%s", R.story.data);
+}
+
 IO_TEST(a_deaf_server_makes_it_full)
 {
 	rig_serve(&R, SCRIPTS("hello\nwait 100\ndeaf"));

@@ -56,7 +56,7 @@ class Case:
 
     def daemon(self, redis, name=None, start=True, ready=True, **kw):
         d = daemon.Daemon(self.dir, name or self.name("d"), redis, **kw)
-        self.ending(d.kill)
+        self.ending(d.end)
         return d.start(ready) if start else d
 
     def worker(self, d, name=None, **kw):

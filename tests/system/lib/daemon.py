@@ -126,6 +126,18 @@ class Daemon(Process):
         self.signal(sig)
         return self.wait(timeout)
 
+    def end(self):
+        """The test is over. SLUICE_TEST_END=stop: not by SIGKILL, so that leaks are looked for and coverage is written."""
+        if os.environ.get("SLUICE_TEST_END") == "stop" and self.is_running():
+            self.cont()
+            for wait in (5, 20):  # the second asks to end at once
+                try:
+                    self.stop(timeout=wait)
+                    break
+                except subprocess.TimeoutExpired:
+                    pass
+        self.kill()
+
     def restart(self, ready=True):
         self.kill()
         return self.start(ready)
