@@ -8,13 +8,19 @@ CC         = gcc
 CLANG     ?= clang
 prefix    ?= /usr/local
 sysconfdir ?= /etc
-bindir    ?= $(prefix)/bin
-sbindir   ?= $(prefix)/sbin
-mandir    ?= $(prefix)/share/man
+exec_prefix ?= $(prefix)
+bindir    ?= $(exec_prefix)/bin
+sbindir   ?= $(exec_prefix)/sbin
+datarootdir ?= $(prefix)/share
+mandir    ?= $(datarootdir)/man
+docdir    ?= $(datarootdir)/doc/sluiced
 unitdir   ?= $(prefix)/lib/systemd/system
 sysusersdir ?= $(prefix)/lib/sysusers.d
-completiondir ?= $(prefix)/share/bash-completion/completions
-datadir   ?= $(prefix)/share/sluiced
+pkgdatadir ?= $(datarootdir)/sluiced
+completiondir ?= $(datarootdir)/bash-completion/completions
+INSTALL   ?= install
+INSTALL_PROGRAM ?= $(INSTALL)
+INSTALL_DATA ?= $(INSTALL) -m 644
 
 # Paths below are relative to this directory, so that its own path may hold anything.
 space := $(subst ,, )

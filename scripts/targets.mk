@@ -9,7 +9,7 @@ VALGRIND     ?= main_job.whole_job main_job.sluice_run main_job.second_entry res
 	worker_protocol.fail worker_protocol.resume worker_protocol.garbage ctl.dlq_and_scan
 C_FILES      := $(wildcard src/*/*.[ch] tests/lib/*.[ch] tests/unit/*/*.[ch] tests/sim/*.[ch] tests/io/*.[ch] \
 	tests/thread/*.[ch] tests/oom/*.[ch] tests/fuzz/*.[ch] tests/bench/*.[ch])
-SH_FILES     := $(shell grep -lE '^\#!/bin/(ba)?sh' scripts/* .ci/* 2>/dev/null)
+SH_FILES     := $(shell grep -lE '^\#!/bin/(ba)?sh' scripts/* scripts/deb/* .ci/* 2>/dev/null)
 MAN_FILES    := $(wildcard man/*.[1-8])
 AGAIN        = +@$(MAKE) --no-print-directory $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 
@@ -89,7 +89,8 @@ coverage:
 .PHONY: unit-bins sim-bins thread-bins oom-bins fuzz-bins bench-bins
 
 # ---- checks of the text itself
-.PHONY: check-hardening reproducible check-includes check-core-symbols check-headers check-units lint format format-check
+.PHONY: check-hardening reproducible check-includes check-core-symbols check-headers check-units check-install check-deb lint
+.PHONY: format format-check
 check-includes:
 	@scripts/check-includes --self-test
 	@scripts/check-includes .
@@ -106,6 +107,10 @@ check-hardening: all
 	@echo "hardening: fine"
 check-units:
 	@scripts/check-units
+check-install: all
+	@MAKE='$(MAKE)' scripts/check-install
+check-deb: all
+	@MAKE='$(MAKE)' scripts/check-deb '$(VERSION)'
 lint:
 	@cppcheck --quiet --enable=warning,performance,portability --std=c11 --inline-suppr --error-exitcode=1 \
 		--suppress=missingIncludeSystem -Isrc -D_GNU_SOURCE -DSLUICE_VERSION='"x"' \
@@ -119,7 +124,7 @@ format-check:
 	@clang-format --dry-run -Werror $(C_FILES)
 
 # ---- use
-.PHONY: demo install uninstall deb clean help
+.PHONY: demo install install-strip installdirs uninstall deb clean help
 demo:
 	@test -e scripts/demo || { echo "demo: scripts/demo is not there"; exit 1; }
 	@scripts/setup demo
@@ -127,25 +132,32 @@ demo:
 	@scripts/demo
 
 D = $(DESTDIR)
-install: all
-	install -d '$D$(bindir)' '$D$(sbindir)' '$D$(unitdir)' '$D$(sysusersdir)' '$D$(sysconfdir)'
+DOC_FILES = README.md etc/prometheus-alerts.yml etc/grafana-dashboard.json $(wildcard etc/examples/*)
+install-strip:
+	+@$(MAKE) --no-print-directory INSTALL_PROGRAM='$(INSTALL_PROGRAM) -s' install
+installdirs:
+	@$(INSTALL) -d '$D$(bindir)' '$D$(sbindir)' '$D$(unitdir)' '$D$(sysusersdir)' '$D$(sysconfdir)' '$D$(docdir)' \
+		'$D$(completiondir)' '$D$(pkgdatadir)' $(foreach s,$(sort $(subst .,,$(suffix $(MAN_FILES)))),'$D$(mandir)/man$s')
+install: all installdirs
 	@for p in $(PROGRAMS); do case $$p in sluiced) d='$(sbindir)';; *) d='$(bindir)';; esac; \
-		echo "install $$d/$$p"; install -m 755 $(B)/$$p "$D$$d/$$p" || exit 1; done
-	@for m in $(MAN_FILES); do s=$${m##*.}; \
-		install -d "$D$(mandir)/man$$s" && install -m 644 $$m "$D$(mandir)/man$$s/" || exit 1; done
+		echo "install $$d/$$p"; $(INSTALL_PROGRAM) -m 755 $(B)/$$p "$D$$d/$$p" || exit 1; done
+	@for m in $(MAN_FILES); do $(INSTALL_DATA) $$m "$D$(mandir)/man$${m##*.}/" || exit 1; done
 	@for u in systemd/*.service systemd/*.socket; do \
 		sed 's|@sbindir@|$(sbindir)|g; s|@bindir@|$(bindir)|g; s|@sysconfdir@|$(sysconfdir)|g' $$u \
 			>'$D$(unitdir)'/$${u##*/} && chmod 644 '$D$(unitdir)'/$${u##*/} || exit 1; done
-	install -m 644 systemd/sluiced.sysusers '$D$(sysusersdir)/sluiced.conf'
-	test -e '$D$(sysconfdir)/sluiced.yaml' || install -m 644 etc/sluiced.yaml '$D$(sysconfdir)/sluiced.yaml'
-	install -d '$D$(datadir)'
-	install -m 644 etc/sluiced.acl '$D$(datadir)/sluiced.acl'
-	@if [ -e etc/sluicectl.bash ]; then install -d '$D$(completiondir)' && \
-		install -m 644 etc/sluicectl.bash '$D$(completiondir)/sluicectl'; fi
+	$(INSTALL_DATA) systemd/sluiced.sysusers '$D$(sysusersdir)/sluiced.conf'
+	$(INSTALL_DATA) etc/sluicectl.bash '$D$(completiondir)/sluicectl'
+	$(INSTALL_DATA) etc/sluiced.acl '$D$(pkgdatadir)/'
+	$(INSTALL_DATA) $(DOC_FILES) '$D$(docdir)/'
+	test -e '$D$(sysconfdir)/sluiced.yaml' || $(INSTALL_DATA) etc/sluiced.yaml '$D$(sysconfdir)/sluiced.yaml'
+	@if [ -z '$D' ] && [ -d /run/systemd/system ]; then \
+		echo "next: systemd-sysusers && systemctl daemon-reload, then $(sysconfdir)/sluiced.yaml"; fi
 
-uninstall: # the configuration stays
+uninstall: # the configuration and the user stay
 	rm -f '$D$(sbindir)/sluiced' '$D$(bindir)/sluicectl' '$D$(bindir)/sluice-run' '$D$(sysusersdir)/sluiced.conf' \
-		'$D$(completiondir)/sluicectl' '$D$(datadir)/sluiced.acl'
+		'$D$(completiondir)/sluicectl' '$D$(pkgdatadir)/sluiced.acl'
+	rm -f $(patsubst %,'$D$(docdir)/%',$(notdir $(DOC_FILES)))
+	-rmdir '$D$(docdir)' '$D$(pkgdatadir)' 2>/dev/null
 	@for m in $(MAN_FILES); do rm -f "$D$(mandir)/man$${m##*.}/$${m##*/}"; done
 	@for u in systemd/*.service systemd/*.socket; do rm -f '$D$(unitdir)'/$${u##*/}; done
 
@@ -169,6 +181,7 @@ help:
 	@echo "make valgrind    a few system tests under valgrind"
 	@echo "make bench       BENCH=\"a c\" some cases; BENCH_ARGS=\"-r 5 -s 60\" repeats, seconds"
 	@echo "make lint format format-check check-includes check-core-symbols check-headers check-units"
+	@echo "make check-install check-deb   installing into a staging root; the package in an overlay of / (root only)"
 	@echo "make demo        a small fleet to look at"
 	@echo "make install     prefix=$(prefix) sysconfdir=$(sysconfdir) DESTDIR=    make uninstall   make deb"
 	@echo "make clean       removes build/ but not what setup fetched"

@@ -24,12 +24,14 @@ static bool starts_with(const char *text, const char *start)
 	return strncasecmp(text, start, strlen(start)) == 0;
 }
 
+enum { WORDS_MAX = 1024 };
+
 /* The server's words up to where it quotes ours, which may be a password: "unknown command 'AUTH', with args beginning with: …". */
 static int words_len(const char *words)
 {
 	const char *quoted = strstr(words, ", with args");
 	size_t n = quoted ? (size_t)(quoted - words) : strlen(words);
-	return (int)(n < READER_KEEP_BYTES ? n : READER_KEEP_BYTES);
+	return (int)(n < WORDS_MAX ? n : WORDS_MAX);
 }
 
 static bool is_auth_error(const char *words)
