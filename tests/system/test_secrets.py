@@ -1,12 +1,13 @@
 """The Redis password: where it comes from, and where it is not: arguments, environment, logs, dumps, core files, memory but once."""
 import os
+import resource
 import secrets
 import signal
 import subprocess
 
 from lib import acl, servers
 from lib.case import limit, no_acl
-from lib.certs import Authority
+from lib.certs import Authority, tls_redis
 from lib.checks import Added
 from lib.daemon import program
 
@@ -154,12 +155,11 @@ def test_password_in_a_cluster(t):
 @limit(60)
 def test_password_over_tls(t):
     """Nor does a copy stay in OpenSSL's buffers; the key of the client certificate is another matter."""
-    ca, secret, port = Authority(t.path("ca")), new_password(), servers.free_port()
+    ca, secret = Authority(t.path("ca")), new_password()
     crt, key = ca.issue(f"IP:{servers.loopback()}")
-    r = t.redis(password=secret, args=["--tls-port", str(port), "--tls-cert-file", crt, "--tls-key-file", key, "--tls-ca-cert-file",
-                                       ca.crt, "--tls-auth-clients", "no"])
+    r, at = tls_redis(t, ca, (crt, key), password=secret)
     d = with_source(t, r, "file", secret)
-    d.cfg["redis"]["endpoints"] = [f"{r.host}:{port}"]
+    d.cfg["redis"]["endpoints"] = [at]
     d.write(redis={"tls": {"enabled": True, "ca_file": ca.crt}})
     d.start()
     w = t.worker(d, credits=5, work=0)
@@ -167,6 +167,36 @@ def test_password_over_tls(t):
     w.wait("ok", 20)
     one_place(t, d, secret)
     change(t, r, d, w, "file", secret, n_ok=21)
+
+
+def crash(d):
+    """SIGABRT with core files allowed: the core file, None when there was none."""
+    resource.prlimit(d.proc.pid, resource.RLIMIT_CORE, (resource.RLIM_INFINITY,) * 2)
+    d.signal(signal.SIGABRT)
+    is_dumped = os.waitid(os.P_PID, d.proc.pid, os.WEXITED | os.WNOWAIT).si_code == os.CLD_DUMPED
+    d.wait()
+    if not is_dumped:
+        return None
+    with open(d.path(next(x for x in os.listdir(d.dir) if x.startswith("core"))), "rb") as f:
+        return f.read()
+
+
+@limit(60)
+def test_core_files(t):
+    """A core file has the names of the keys, not the password; with the key of a client certificate there is no core file."""
+    with open("/proc/sys/kernel/core_pattern") as f:
+        if f.read().strip() != "core":
+            print("= skipped: core files do not go to the working directory here")
+            return
+    ca, secret = Authority(t.path("ca")), new_password()
+    crt, key = ca.issue(f"IP:{servers.loopback()}")
+    r, at = tls_redis(t, ca, (crt, key), password=secret)
+    core = crash(with_source(t, r, "file", secret).start())
+    assert core and b"orders-input" in core and secret.encode() not in core and secret[8:24].encode() not in core
+    d = with_source(t, r, "env", secret)
+    d.cfg["redis"]["endpoints"] = [at]
+    d.write(redis={"tls": {"enabled": True, "ca_file": ca.crt, "cert_file": crt, "key_file": key}})
+    assert crash(d.start()) is None
 
 
 @limit(60)

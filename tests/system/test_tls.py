@@ -6,21 +6,12 @@ import threading
 import time
 
 from lib.case import limit
-from lib.certs import Authority
+from lib.certs import Authority, tls_redis
 from lib.checks import Added
-from lib.servers import free_port, loopback
+from lib.servers import loopback
 
 issue = 7
 TIMEOUT_S = 3
-
-
-def tls_redis(t, ca, pair, *args):
-    """A real server with TLS at an address of its own: (server, "host:port")."""
-    port = free_port()
-    crt, key = pair
-    r = t.redis(args=["--tls-port", str(port), "--tls-cert-file", crt, "--tls-key-file", key, "--tls-ca-cert-file", ca.crt,
-                      "--tls-auth-clients", "no", *args])
-    return r, f"{r.host}:{port}"
 
 
 def dial(t, endpoint, ca_file, ready=True, **tls):

@@ -2,6 +2,8 @@
 import os
 import subprocess
 
+from lib import servers
+
 CONFIG = """[ca]
 default_ca = x
 [x]
@@ -61,3 +63,11 @@ class Authority:
         openssl("req", "-x509", "-new", "-key", base + ".key", "-days", "2", "-subj", f"/CN=c{self.n}",
                 "-addext", f"subjectAltName={san}", "-out", base + ".crt")
         return base + ".crt", base + ".key"
+
+
+def tls_redis(t, ca, pair, *args, **kw):
+    """A real redis-server that also listens with this certificate and key: (server, "host:port" of the TLS port)."""
+    port, (crt, key) = servers.free_port(), pair
+    r = t.redis(args=["--tls-port", str(port), "--tls-cert-file", crt, "--tls-key-file", key, "--tls-ca-cert-file", ca.crt,
+                      "--tls-auth-clients", "no", *args], **kw)
+    return r, f"{r.host}:{port}"
