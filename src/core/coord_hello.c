@@ -25,9 +25,11 @@ void member_on_accept(struct coord *c, const struct coord_event *ev)
 	struct member *m = member_new(c, ev);
 	m->s.deadline = ev->now + c->rules.hello_timeout_ms;
 	member_arm(c, m);
-	if (!ev->flag)
-		member_fatal(c, m, FERR_UNAUTHORIZED, "this user may not be a worker here");
-	else if (c->n_members > c->rules.max_sessions)
+	if (!ev->flag) {
+		char why[80];
+		snprintf(why, sizeof why, "user id %u may not be a worker here, see workers.allow_uids", ev->uid);
+		member_fatal(c, m, FERR_UNAUTHORIZED, why);
+	} else if (c->n_members > c->rules.max_sessions)
 		member_fatal(c, m, FERR_TOO_MANY_SESSIONS, "too many sessions");
 }
 

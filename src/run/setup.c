@@ -4,6 +4,7 @@
 #include "codec/command.h"
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 uint16_t setup_service_id(struct setup_ids *ids, const char *name)
 {
@@ -149,5 +150,9 @@ enum err_code setup_tls(const struct config *c, struct redis_tls **out, struct e
 		.cert_file = c->redis.tls.cert_file,
 		.key_file = c->redis.tls.key_file,
 		.server_name = c->redis.tls.server_name};
-	return redis_tls_new(&files, out, err);
+	enum err_code code = redis_tls_new(&files, out, err);
+	if (!code && files.key_file[0])
+		prctl(PR_SET_DUMPABLE, 0, 0, 0,
+			0); /* our private key is in OpenSSL's memory: no core files, no ptrace */
+	return code;
 }

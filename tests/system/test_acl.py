@@ -3,6 +3,8 @@ import hashlib
 import json
 import os
 
+import test_cluster_trouble
+import test_ctl
 import test_main_job
 import test_recovery
 from lib import acl
@@ -25,7 +27,38 @@ def as_the_user(f, *args):
 
 test_whole_job_standalone = as_the_user(test_main_job.whole_job, lambda t: t.redis(), 400)
 test_whole_job_cluster = as_the_user(test_main_job.whole_job, lambda t: t.cluster(), 300)
+test_dead_letters_in_a_cluster = as_the_user(test_ctl.test_dlq_and_explain_in_a_cluster)
+test_half_moved_slot = as_the_user(test_cluster_trouble.test_half_moved_slot_answers_ask)
 test_killed = as_the_user(test_recovery.kill_case, lambda t: t.redis(), 100)
+
+
+@limit(90)
+def test_another_database_with_a_replica(t):
+    """SELECT, WAIT, the other channel; retries and dead letters; renewals; a kill, a restart and what was held."""
+    acl.switch_on()
+    r = t.redis()
+    t.redis(args=["--replicaof", r.host, str(r.port)])
+    r.db.cmd("SELECT", 1)
+    T = 3
+    d = t.daemon(r, T=T, service={"wait_replicas": 1, "retry": {"max_retries": 1}}, cfg={"redis": {"db": 1}})
+    w = t.worker(d, credits=20, work=0, reconnect=True,
+                 result=lambda a: {"t": "fail" if a["stream"].startswith("bad") else "done", "lease": a["lease"]})
+    Added(r.db).many("orders", [f"good{i}" for i in range(20)] + [f"bad{i}" for i in range(5)])
+    w.wait("ok", 30)  # 5 of them requeued once
+    t.wait(lambda: len(d.json("dlq", "ls", "orders")) == 5, what="five dead letters")
+    d.ctl_ok("dlq", "replay", "orders", "--limit", "1")
+    d.ctl_ok("dlq", "purge", "orders", "--limit", "1")
+    holder = t.worker(d, name="holder", credits=1, reconnect=True)
+    w.send({"t": "credits", "n": 0})
+    Added(r.db).one("orders", "long")
+    a = holder.wait("assign")
+    holder.wait("ping", 4, timeout=4 * T)
+    d.restart()
+    holder.wait("welcome", 2, timeout=20)
+    holder.finish(a)
+    assert holder.wait("ok", timeout=20)["outcome"] == "done"
+    assert not holder.frames("revoke")
+    t.wait(lambda: "keyspace_subscriptions 1" in d.ctl_ok("metrics"), what="the channel of database 1")
 
 
 # ---- the file itself

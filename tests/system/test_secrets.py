@@ -1,14 +1,15 @@
 """The Redis password: where it comes from, and where it is not: arguments, environment, logs, dumps, core files, memory but once."""
 import os
+import resource
 import secrets
 import signal
 import subprocess
 
-from lib import acl
+from lib import acl, servers
 from lib.case import limit, no_acl
+from lib.certs import Authority, tls_redis
 from lib.checks import Added
 from lib.daemon import program
-from lib.servers import wait_until
 
 issue = 7
 SOURCES = ("file", "credential", "env")
@@ -94,7 +95,7 @@ def output_of(d):
         seen.append(p.stdout)
     before = len(d.log)
     d.signal(signal.SIGUSR1)
-    wait_until(lambda: len(d.log) > before, 10, "the dump")
+    servers.wait_until(lambda: len(d.log) > before, 10, "the dump")
     return seen + [d.log[before:]]
 
 
@@ -125,14 +126,14 @@ def test_password_is_nowhere_but_in_one_place(t):
         assert d.stop() == 0 and secret not in d.log
 
 
-def change(t, r, d, w, kind, old):
+def change(t, r, d, w, kind, old, n_ok=22):
     new = new_password()
     r.db.cmd("CONFIG", "SET", "requirepass", new)
     r.db.password = r.password = new
     put(t.path("pw" if kind == "file" else "creds/redis-pw"), new)
     d.ctl_ok("reload")
     Added(r.db).one("orders", "new")
-    w.wait("ok", 22)
+    w.wait("ok", n_ok)
     one_place(t, d, new)
     t.wait(lambda: not places(d.proc.pid, old), 5, "the old password is wiped")
     assert new not in d.log
@@ -149,6 +150,53 @@ def test_password_in_a_cluster(t):
     w.wait("ok", 100)
     one_place(t, d, secret)
     assert secret not in d.log
+
+
+@limit(60)
+def test_password_over_tls(t):
+    """Nor does a copy stay in OpenSSL's buffers; the key of the client certificate is another matter."""
+    ca, secret = Authority(t.path("ca")), new_password()
+    crt, key = ca.issue(f"IP:{servers.loopback()}")
+    r, at = tls_redis(t, ca, (crt, key), password=secret)
+    d = with_source(t, r, "file", secret)
+    d.cfg["redis"]["endpoints"] = [at]
+    d.write(redis={"tls": {"enabled": True, "ca_file": ca.crt}})
+    d.start()
+    w = t.worker(d, credits=5, work=0)
+    Added(r.db).many("orders", [f"s{i}" for i in range(20)])
+    w.wait("ok", 20)
+    one_place(t, d, secret)
+    change(t, r, d, w, "file", secret, n_ok=21)
+
+
+def crash(d):
+    """SIGABRT with core files allowed: the core file, None when there was none."""
+    resource.prlimit(d.proc.pid, resource.RLIMIT_CORE, (resource.RLIM_INFINITY,) * 2)
+    d.signal(signal.SIGABRT)
+    is_dumped = os.waitid(os.P_PID, d.proc.pid, os.WEXITED | os.WNOWAIT).si_code == os.CLD_DUMPED
+    d.wait()
+    if not is_dumped:
+        return None
+    with open(d.path(next(x for x in os.listdir(d.dir) if x.startswith("core"))), "rb") as f:
+        return f.read()
+
+
+@limit(60)
+def test_core_files(t):
+    """A core file has the names of the keys, not the password; with the key of a client certificate there is no core file."""
+    with open("/proc/sys/kernel/core_pattern") as f:
+        if f.read().strip() != "core":
+            print("= skipped: core files do not go to the working directory here")
+            return
+    ca, secret = Authority(t.path("ca")), new_password()
+    crt, key = ca.issue(f"IP:{servers.loopback()}")
+    r, at = tls_redis(t, ca, (crt, key), password=secret)
+    core = crash(with_source(t, r, "file", secret).start())
+    assert core and b"orders-input" in core and secret.encode() not in core and secret[8:24].encode() not in core
+    d = with_source(t, r, "env", secret)
+    d.cfg["redis"]["endpoints"] = [at]
+    d.write(redis={"tls": {"enabled": True, "ca_file": ca.crt, "cert_file": crt, "key_file": key}})
+    assert crash(d.start()) is None
 
 
 @limit(60)

@@ -2,7 +2,7 @@
 import os
 import subprocess
 
-from lib.servers import free_port
+from lib import servers
 
 CONFIG = """[ca]
 default_ca = x
@@ -65,10 +65,9 @@ class Authority:
         return base + ".crt", base + ".key"
 
 
-def tls_redis(t, ca, pair, *args):
-    """A real server with TLS at an address of its own: (server, "host:port")."""
-    port = free_port()
-    crt, key = pair
+def tls_redis(t, ca, pair, *args, **kw):
+    """A real redis-server that also listens with this certificate and key: (server, "host:port" of the TLS port)."""
+    port, (crt, key) = servers.free_port(), pair
     r = t.redis(args=["--tls-port", str(port), "--tls-cert-file", crt, "--tls-key-file", key, "--tls-ca-cert-file", ca.crt,
-                      "--tls-auth-clients", "no", *args])
+                      "--tls-auth-clients", "no", *args], **kw)
     return r, f"{r.host}:{port}"
