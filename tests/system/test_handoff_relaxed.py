@@ -68,6 +68,18 @@ def test_after_the_cap_time_outs_are_as_configured(t):
 
 
 @limit(60)
+def test_replacement_gets_relaxed_time(t):
+    """The new endpoint answers later than connect_timeout, sooner than relaxed_timeout."""
+    r, g, d, w = setup(t, cfg={"redis": {"connect_timeout": "500ms"}, "maintenance": {"max_handoff_retries": 1}})
+    g[1].ask("lag", ms={"up": 1200})
+    g[0].push(moving(1, 10, g[1].endpoint))
+    wait_metric(t, d, 1, 12, "sluice_handoffs_total", result="ok")
+    g[1].ask("lag", ms={})
+    t.wait(lambda: all_there(g[1]), 8)
+    assert metric(d, "sluice_redis_reconnects_total") == 0
+
+
+@limit(60)
 def test_leases_are_renewed_at_once(t):
     """On any announcement, all of them, without waiting for their turn."""
     r, g, d, w = setup(t, gates=1, credits=20, work=None)
@@ -158,6 +170,24 @@ def test_support_that_goes_away(t):
     assert not all_there(g[0]) and d.ctl("status", "--ready").returncode == 1
     g[0].ask("mode", mode="normal")
     t.wait(lambda: all_there(g[0]), 15)
+    Added(r.db).many("orders", ["x"])
+    w.wait("ok", 1)
+
+
+@limit(60)
+def test_support_that_comes(t):
+    """auto: a refusal costs one info line and nothing else; each new connection asks again."""
+    r = t.redis()
+    g = gate.Gates(t).gate(r, mode="nosupport")
+    d = t.daemon([g.endpoint], cfg={"redis": {"keyspace_events": "require"}})
+    w = t.worker(d, credits=5, work=0)
+    t.wait(lambda: all_there(g), 10)
+    assert d.log.count("no maintenance notifications, works without") == 1
+    assert {c["opted"] for c in g.conns()} == {None}
+    g.ask("mode", mode="normal")
+    g.ask("close")
+    t.wait(lambda: all_there(g), 10)
+    assert {c["opted"] for c in g.conns(open=True)} == {"internal-ip"}
     Added(r.db).many("orders", ["x"])
     w.wait("ok", 1)
 

@@ -97,6 +97,12 @@ def setup(t, cfg=None, gates=2, T=10, credits=50, work=0.01, certs=None, **kw):
     return r, g, d, w
 
 
+def reader_overlap(old, new):
+    """For how long two connections may have read the load-balancer stream, ms: the last readers of the two gates."""
+    a, b = [[c for c in g.conns() if "reader" in c["roles"]][-1] for g in (old, new)]
+    return a["closed"] - b["opened"]
+
+
 def connections(d):
     """{role: row of `sluicectl nodes`}"""
     return {c["role"]: c for n in d.json("nodes") for c in n["connections"]}

@@ -86,6 +86,27 @@ Test(handoff, reader_is_unblocked)
 	EXPECT_NOT("unblock B");
 }
 
+Test(handoff, reader_goes_before_the_command_connection)
+{
+	row("x");
+	moving_all(7, 1, "b:2"); /* no time for jitter */
+	EXPECT("dial B");
+	EXPECT("dial S");
+	EXPECT_NOT("dial C");
+	run_to(50);
+	event(HANDOFF_NEW_UP, B, NULL);
+	EXPECT("unblock B");
+	EXPECT_NOT("dial C");
+	event(HANDOFF_DRAINED, B, NULL);
+	EXPECT("[    50] dial C");
+	start(&rules);
+	moving_all(7, 1, "b:2"); /* a reader that takes its time does not hold C up */
+	run_to(199);
+	EXPECT_NOT("dial C");
+	run_to(200);
+	EXPECT("[   200] dial C");
+}
+
 Test(handoff, one_operation_for_all)
 {
 	row("Same seq on N connections: each moves once, one operation is counted; the same twice: ignored");
@@ -124,8 +145,11 @@ Test(handoff, null_endpoint)
 	cr_assert_eq(W.n[HANDOFF_DIAL], 0);
 	for (int64_t seconds = -1; seconds < 2; seconds++) {
 		start(&rules);
-		note(C, NOTE_MOVING, 7, seconds, NULL);
-		EXPECT("[     0] dial C configured");
+		moving_all(7, seconds, NULL);
+		EXPECT("[     0] dial B configured");
+		EXPECT("[     0] dial S configured");
+		run_to(200);
+		EXPECT("[   200] dial C configured");
 	}
 }
 
@@ -377,19 +401,23 @@ Test(handoff, cap_and_queue)
 	moving_all(7, 0, "b:2");
 	cr_assert_eq(W.n[HANDOFF_DIAL], 1);
 	cr_assert_eq(handoff_gauges(W.h).n_queued, 1);
-	run_to(1500);
-	event(HANDOFF_NEW_UP, C, NULL);
-	cr_assert_eq(W.n[HANDOFF_DIAL], 2);
+	run_to(1500); /* C finds the queue full */
 	event(HANDOFF_NEW_UP, S, NULL);
 	event(HANDOFF_JOINED, S, NULL);
+	cr_assert_eq(W.n[HANDOFF_DIAL], 2);
+	event(HANDOFF_NEW_UP, B, NULL);
 	run_to(5000);
+	cr_assert_eq(W.n[HANDOFF_DIAL], 2);
 	cr_assert_eq(count(MH_HANDOFF_FAILED), 1);
 	r.queue = 0;
 	start(&r);
 	moving_all(7, 0, "b:2");
-	event(HANDOFF_NEW_UP, C, NULL);
+	run_to(300);
+	cr_assert_eq(W.n[HANDOFF_DIAL], 1);
+	event(HANDOFF_NEW_UP, S, NULL);
+	event(HANDOFF_JOINED, S, NULL);
 	EXPECT("dial B");
-	EXPECT_NOT("dial S");
+	EXPECT_NOT("dial C");
 }
 
 Test(handoff, jitter_stays_small)
