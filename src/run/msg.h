@@ -16,8 +16,6 @@ enum run_msg_kind {
 	RUN_SNAPSHOT  /* shard -> coordinator, once a second: .snapshot (owned, mem_free) */
 };
 
-enum { SNAPSHOT_CONNS = 40 };
-
 struct snapshot_conn {
 	uint8_t role; /* enum conn_role */
 	bool is_up;
@@ -48,7 +46,7 @@ struct snapshot { /* of one shard, as of .at */
 	mono_ms at, lag_ms;
 	uint32_t n_leases;
 	size_t n_conns, n_in_flight;
-	struct snapshot_conn conns[SNAPSHOT_CONNS];
+	struct snapshot_conn *conns; /* in the same block, behind the services */
 	struct snapshot_handoff handoff;
 	struct metrics_redis redis;
 	struct hist lag;

@@ -77,8 +77,10 @@ static const char *text_of(struct buf *b)
 static bool is_relaxed(void)
 {
 	struct snapshot *sn = mem_alloc(sizeof *sn);
+	sn->conns = mem_array(lanes_count(R.lanes), sizeof *sn->conns);
 	lanes_snapshot(R.lanes, sn);
 	bool is = sn->conns[0].is_relaxed;
+	mem_free(sn->conns);
 	mem_free(sn);
 	return is;
 }

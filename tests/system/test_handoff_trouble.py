@@ -6,7 +6,7 @@ from lib import checks, gate, servers
 from lib.case import limit
 from lib.checks import Added
 from lib.daemon import merge
-from lib.gate import moving
+from lib.gate import moving, note
 from lib.maintenance import Stream, all_there, connections, make_certs, metric, reader_overlap, setup, tls, wait_metric, with_hosts
 
 issue = 4
@@ -236,6 +236,22 @@ def test_several_notifications(t):
         assert len(re.findall(f"handoff seq={seq} to .*", d.log)) == 1 and re.search(f"handoff seq={seq} to \\S+ {end}", d.log), \
             f"one line for the handoff {seq}: {re.findall('.*handoff seq=.*', d.log)}"
     assert "seq=8 " not in d.log
+
+
+@limit(60)
+def test_nodes_shows_every_connection(t):
+    """Fifty services: 52 connections, each with its state, all of them relaxed when that is announced."""
+    r = t.redis()
+    g = gate.Gates(t).gate(r)
+    d = t.daemon([g.endpoint], services=[f"s{i}" for i in range(50)], cfg={"redis": {"keyspace_events": "require"}})
+
+    def states():
+        return [c["handoff"] for n in d.json("nodes") for c in n["connections"] if c["state"] == "ready"]
+    t.wait(lambda: states() == ["idle"] * 52, 20, "52 idle connections")
+    g.push(note("MIGRATING", 1, 2, "[]"))
+    t.wait(lambda: states() == ["relaxed"] * 52 and metric(d, "sluice_relaxed_connections") == 52, 10, "52 relaxed ones")
+    g.push(note("MIGRATED", 2, "[]"))
+    t.wait(lambda: states() == ["idle"] * 52, 10, "idle again")
 
 
 @limit(60)
