@@ -85,11 +85,17 @@ def test_leases_are_renewed_at_once(t):
     r, g, d, w = setup(t, gates=1, credits=20, work=None)
     Added(r.db).many("orders", [f"s{i}" for i in range(20)])
     w.wait("assign", 20)
+
+    def settled():
+        """Renewals so far, none of them under way."""
+        while (n := g[0].count("GETEX")) != (time.sleep(0.4) or g[0].count("GETEX")):
+            pass
+        return n
     before = g[0].count("GETEX")
     t.wait(lambda: g[0].count("GETEX") >= before + 20, 8, "renewed in turn")
     for n, push in enumerate((note("MIGRATING", 1, 2, "[]"), note("FAILING_OVER", 2, 2, "[]"), note("SMIGRATING", 3, "1-5"),
                               moving(4, 20, None))):
-        before = g[0].count("GETEX")
+        before = settled()
         g[0].push(push)
         t.wait(lambda: g[0].count("GETEX") >= before + 20, 2, f"renewed at announcement {n}")
     assert not w.frames("revoke")

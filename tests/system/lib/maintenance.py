@@ -12,14 +12,6 @@ from lib.redis import SEP
 BLOCK_MS = 2000
 
 
-def rows(*texts):
-    """Rows of the table of behaviours that a passing run prints."""
-    def mark(f):
-        f.rows = texts
-        return f
-    return mark
-
-
 def metric(d, name, **labels):
     """The sum of a metric's samples with these labels."""
     total = 0.0
