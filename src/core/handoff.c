@@ -4,7 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-enum { RETRY_MS = 100, RETRY_MAX_MS = 2000, FORGET_NOTE_MS = 60000 };
+enum { RETRY_MS = 100, RETRY_MAX_MS = 2000, FORGET_NOTE_MS = 60000, READER_FIRST_MS = 200 };
 
 const char *note_name(enum note_kind kind)
 {
@@ -148,6 +148,7 @@ static void begin(struct handoff *h, struct lane *l, struct op *op)
 	mono_ms wait = l->role == CONN_READER ? (mono_ms)rng_below(&h->rng, (uint64_t)early + 1)
 					      : early + (mono_ms)rng_below(&h->rng, (uint64_t)(op->jitter - early) + 1);
 	l->at = mono_max(op->due, h->now) + wait;
+	l->latest = mono_max(op->due, h->now) + mono_max(op->jitter, READER_FIRST_MS);
 	move(l, HANDOFF_WAITING);
 }
 
@@ -463,6 +464,27 @@ static void dial(struct handoff *h, struct lane *l)
 	move(l, HANDOFF_DIALING);
 }
 
+/* A reader that has not come to its end with the operation of C: under way, or it has not heard yet. */
+static bool goes_before(const struct lane *reader, const struct lane *c)
+{
+	if (!reader->is_open || !reader->is_up || reader->role != CONN_READER)
+		return false;
+	if (reader->last_op == c->op)
+		return reader->op == c->op || reader->has_old;
+	return strcmp(reader->address, c->address) == 0;
+}
+
+/* When it may dial. A blocked read is ended through C, which waits a little for the readers. */
+static mono_ms turn_of(const struct handoff *h, const struct lane *l)
+{
+	if (l->role != CONN_COMMAND || l->n_tries > 0)
+		return l->at;
+	for (size_t i = 0; i < h->n_lanes; i++)
+		if (goes_before(&h->lanes[i], l))
+			return mono_max(l->at, l->latest);
+	return l->at;
+}
+
 /* The next one to dial: readers first, then who waits longest. */
 static struct lane *next_due(struct handoff *h)
 {
@@ -470,7 +492,7 @@ static struct lane *next_due(struct handoff *h)
 	for (size_t i = 0; i < h->n_lanes; i++) {
 		struct lane *l = &h->lanes[i];
 		bool is_waiting = l->state == HANDOFF_WAITING || l->state == HANDOFF_QUEUED;
-		if (!l->is_open || !l->is_up || !is_waiting || l->at > h->now)
+		if (!l->is_open || !l->is_up || !is_waiting || turn_of(h, l) > h->now)
 			continue;
 		bool is_reader = l->role == CONN_READER, best_is = best && best->role == CONN_READER;
 		if (!best || (is_reader && !best_is) || (is_reader == best_is && l->at < best->at))
@@ -483,7 +505,7 @@ static void queue(struct handoff *h, size_t n_queued)
 {
 	for (size_t i = 0; i < h->n_lanes; i++) {
 		struct lane *l = &h->lanes[i];
-		if (!l->is_open || !l->is_up || l->state != HANDOFF_WAITING || l->at > h->now)
+		if (!l->is_open || !l->is_up || l->state != HANDOFF_WAITING || turn_of(h, l) > h->now)
 			continue;
 		if (h->rules.queue == 0 || n_queued < h->rules.queue) {
 			move(l, HANDOFF_QUEUED);
@@ -510,13 +532,13 @@ static void admit(struct handoff *h)
 		queue(h, n_queued);
 }
 
-static mono_ms next_of(const struct lane *l)
+static mono_ms next_of(const struct handoff *h, const struct lane *l)
 {
 	mono_ms next = MONO_NEVER;
 	if (l->has_old)
 		next = mono_min(l->close_at, l->unblock_at);
 	if (is_dialing(l) || (l->state == HANDOFF_WAITING && l->is_up))
-		next = mono_min(next, l->at);
+		next = mono_min(next, is_dialing(l) ? l->at : turn_of(h, l));
 	return next;
 }
 
@@ -534,7 +556,7 @@ mono_ms handoff_step(struct handoff *h, const struct handoff_event *ev, struct h
 		if (h->lanes[i].is_open && h->lanes[i].unblock_at <= h->now && h->lanes[i].has_old)
 			lane_due(h, &h->lanes[i]);
 		if (h->lanes[i].is_open)
-			next = mono_min(next, next_of(&h->lanes[i]));
+			next = mono_min(next, next_of(h, &h->lanes[i]));
 	}
 	return next;
 }

@@ -34,8 +34,9 @@ struct lane {
 	uint32_t last_op;              /* the last one it took part in */
 	uint32_t given_up;             /* the op whose endpoint it does not try any more */
 	unsigned n_tries;
-	mono_ms at;    /* of the state: due, or deadline */
-	mono_ms began; /* this handoff */
+	mono_ms at;     /* of the state: due, or deadline */
+	mono_ms latest; /* C does not wait longer for readers */
+	mono_ms began;  /* this handoff */
 	mono_ms up_at;
 	bool has_old;     /* connections that were left and not closed yet */
 	mono_ms close_at; /* they: S closes them then; others at the latest */

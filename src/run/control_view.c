@@ -322,7 +322,7 @@ static struct ctl_connection connection(enum conn_role role, bool is_up, const s
 
 static const struct snapshot_conn *said_of(const struct snapshot *snap, enum conn_role role)
 {
-	for (size_t k = 0; snap && k < snap->n_conns && k < SNAPSHOT_CONNS; k++)
+	for (size_t k = 0; snap && k < snap->n_conns; k++)
 		if (snap->conns[k].role == role)
 			return &snap->conns[k];
 	return NULL;
@@ -333,13 +333,13 @@ static void node_row(struct control_req *q, uint16_t i, const char *slots)
 	const struct coord *c = q->d->core;
 	const struct coord_shard *s = &c->shards[i];
 	const struct snapshot *snap = q->d->snapshots[i];
-	struct ctl_connection conns[SNAPSHOT_CONNS + CONN_ROLES];
+	struct ctl_connection *conns = mem_array((snap ? snap->n_conns : 0) + CONN_ROLES, sizeof *conns);
 	size_t n = 0;
 	conns[n++] = connection(
 		CONN_COMMAND, s->is_up[CONN_COMMAND], said_of(snap, CONN_COMMAND)); /* fresher than the snapshot */
 	if (q->d->config->redis.keyspace_events != CONFIG_KEYSPACE_OFF)
 		conns[n++] = connection(CONN_SUBSCRIBER, s->is_up[CONN_SUBSCRIBER], said_of(snap, CONN_SUBSCRIBER));
-	for (size_t k = 0; snap && k < snap->n_conns && k < SNAPSHOT_CONNS; k++)
+	for (size_t k = 0; snap && k < snap->n_conns; k++)
 		if (snap->conns[k].role == CONN_READER)
 			conns[n++] = connection(CONN_READER, snap->conns[k].is_up, &snap->conns[k]);
 	struct ctl_node row = {.redis = c->topo.nodes[i].addr,
@@ -353,6 +353,7 @@ static void node_row(struct control_req *q, uint16_t i, const char *slots)
 		.breaker = snap ? breaker_state_name((enum breaker_state)snap->handoff.breaker) : "closed",
 		.lag_ms = snap ? snap->lag_ms : -1};
 	ctl_encode_node(&q->out, &row);
+	mem_free(conns);
 }
 
 void control_nodes(struct control_req *q)

@@ -49,5 +49,6 @@ void lanes_set_times(struct lanes *ls, mono_ms command_timeout_ms, const struct 
 void lanes_set_maintenance(
 	struct lanes *ls, const struct handoff_rules *rules, enum redis_maint mode, const char *endpoint_type);
 
-/* Fills in conns, n_in_flight, handoff; adds to .redis. */
+size_t lanes_count(const struct lanes *ls); /* rows of a snapshot, at most */
+/* Fills in conns (room for lanes_count), n_in_flight, handoff; adds to .redis. */
 void lanes_snapshot(const struct lanes *ls, struct snapshot *sn);

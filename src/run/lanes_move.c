@@ -250,7 +250,7 @@ mono_ms lanes_deadline(const struct lanes *ls)
 
 static void add_conn(const struct lanes *ls, struct snapshot *sn, const struct lane *l)
 {
-	if (!l->cur || sn->n_conns == SNAPSHOT_CONNS)
+	if (!l->cur)
 		return;
 	struct snapshot_conn *c = &sn->conns[sn->n_conns++];
 	*c = (struct snapshot_conn){.role = (uint8_t)l->role,
@@ -265,6 +265,14 @@ static void add_conn(const struct lanes *ls, struct snapshot *sn, const struct l
 		sn->n_in_flight += lc->n_open;
 	}
 	sn->n_in_flight += l->cur->n_open;
+}
+
+size_t lanes_count(const struct lanes *ls)
+{
+	size_t n = 2;
+	for (const struct lane *l = ls->readers; l; l = l->more)
+		n++;
+	return n;
 }
 
 void lanes_snapshot(const struct lanes *ls, struct snapshot *sn)

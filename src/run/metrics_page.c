@@ -201,7 +201,7 @@ static void connections(struct page *p)
 			continue;
 		uint64_t n[CONN_ROLES][2] = {{0}};
 		const struct snapshot *s = p->d->snapshots[k];
-		for (size_t i = 0; i < s->n_conns && i < SNAPSHOT_CONNS; i++)
+		for (size_t i = 0; i < s->n_conns; i++)
 			if (s->conns[i].role < CONN_ROLES)
 				n[s->conns[i].role][s->conns[i].is_up]++;
 		for (unsigned r = 0; r < CONN_ROLES; r++) {

@@ -28,8 +28,6 @@ static inline void run_say(const struct effect *ef)
 	log_line(levels[ef->level], "%s", ef->text ? ef->text->bytes : "");
 }
 
-enum { SNAPSHOT_CONNS = 40 };
-
 struct snapshot_conn {
 	uint8_t role; /* enum conn_role */
 	bool is_up;
@@ -60,7 +58,7 @@ struct snapshot { /* of one shard, as of .at */
 	mono_ms at, lag_ms;
 	uint32_t n_leases;
 	size_t n_conns, n_in_flight;
-	struct snapshot_conn conns[SNAPSHOT_CONNS];
+	struct snapshot_conn *conns; /* in the same block, behind the services */
 	struct snapshot_handoff handoff;
 	struct metrics_redis redis;
 	struct hist lag;

@@ -255,7 +255,10 @@ static void send_snapshot(struct shard_run *s, mono_ms now)
 	size_t n = 0;
 	for (size_t i = 0; i < SERVICES_MAX; i++)
 		n += s->names[i].used;
-	struct snapshot *sn = mem_alloc(sizeof *sn + n * sizeof sn->services[0]);
+	size_t n_conns = lanes_count(s->lanes);
+	struct snapshot *sn =
+		mem_alloc(sizeof *sn + n * sizeof sn->services[0] + n_conns * sizeof(struct snapshot_conn));
+	sn->conns = (struct snapshot_conn *)&sn->services[n];
 	sn->at = now;
 	sn->lag_ms = loop_lag_ms(s->loop);
 	sn->n_leases = shard_n_leases(s->core);

@@ -149,7 +149,6 @@ def main():
         return 2
     if o.log_dir:
         os.makedirs(o.log_dir, exist_ok=True)
-    rows = {n: [f"{n.split('.')[0]} | {x}" for x in getattr(f, "rows", ())] for n, f, _, _ in tests}  # a table of behaviours
     root, failed = tempfile.mkdtemp(prefix="sl"), []
     tests.sort(key=lambda t: -t[3])
     try:
@@ -157,8 +156,6 @@ def main():
             jobs = [pool.submit(run_one, t, root, o.scale, o.log_dir) for t in tests]
             for j in concurrent.futures.as_completed(jobs):
                 name, ok, secs, text = j.result()
-                for row in rows.get(name, ()) if ok else ():
-                    print(f"| {row}")
                 print(f"{text}ok {name} ({secs:.1f})" if ok else f"{text}FAILED {name} ({secs:.1f})", flush=True)
                 if not ok:
                     failed.append(name)

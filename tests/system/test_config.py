@@ -104,6 +104,30 @@ def test_wrong_configuration_at_start_too(t):
     assert r.returncode == 78 and len(r.stderr.splitlines()) == 1 and re.search(r":4:\d+: redis\.topology: ", r.stderr), r.stderr
 
 
+# maintenance: setting -> (first good, last good), (values beyond)
+LIMITS = {"relaxed_timeout": (("100ms", "10m"), ("99ms", "601s")), "relaxed_cap": (("100ms", "60m"), ("0", "61m")),
+          "post_handoff_relaxed": (("0", "60m"), ("-1s", "61m")), "handoff_timeout": (("100ms", "10m"), ("0", "601s")),
+          "max_handoff_retries": ((1, 10), (0, 11)), "max_concurrent_handoffs": ((1, 1000), (0, 1001)),
+          "handoff_queue": ((0, 100000), (-1, 100001)), "circuit_breaker.failures": ((1, 1000), (0, 1001)),
+          "circuit_breaker.reset": (("100ms", "60m"), ("0", "61m")), "circuit_breaker.half_open": ((1, 100), (0, 101)),
+          "mode": (("disabled", "enabled", "auto"), ("on", "")),
+          "endpoint_type": (("auto", "internal-ip", "internal-fqdn", "external-ip", "external-fqdn", "none"), ("internal", ""))}
+
+
+def test_limits_of_maintenance(t):
+    """Each setting takes its limits and refuses what lies beyond, in one line that names it."""
+    for key, (good, bad) in LIMITS.items():
+        for value in (*good, *bad):
+            cfg = {key: value} if "." not in key else {key.split(".")[0]: {key.split(".")[1]: value}}
+            r = sluiced(t, "-c", write(t, yaml({**GOOD, "maintenance": cfg})), "--check")
+            if value in good:
+                assert r.returncode == 0 and not r.stderr, f"{key}: {value}: {r.stderr}"
+            else:
+                assert r.returncode == 78 and len(r.stderr.splitlines()) == 1 and f"maintenance.{key}: " in r.stderr, f"{key}: {value}: {r.stderr}"
+    shown = sluiced(t, "--print-defaults").stdout.split("maintenance:")[1].split("\nmetrics:")[0]
+    assert all(key.split(".")[-1] + ":" in shown for key in LIMITS), shown
+
+
 def test_did_you_mean(t):
     for text, want in ((HEAD + "redis:\n  endpoint: [a:1]\n", "endpoints"), (HEAD + "redis:\n  topology: clutser\n", "cluster"),
                        (HEAD + "    leese: {ttl: 5s}\n", "lease"), ("servces:\n  - name: a\n", "services")):

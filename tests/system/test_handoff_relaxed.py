@@ -68,16 +68,34 @@ def test_after_the_cap_time_outs_are_as_configured(t):
 
 
 @limit(60)
+def test_replacement_gets_relaxed_time(t):
+    """The new endpoint answers later than connect_timeout, sooner than relaxed_timeout."""
+    r, g, d, w = setup(t, cfg={"redis": {"connect_timeout": "500ms"}, "maintenance": {"max_handoff_retries": 1}})
+    g[1].ask("lag", ms={"up": 1200})
+    g[0].push(moving(1, 10, g[1].endpoint))
+    wait_metric(t, d, 1, 12, "sluice_handoffs_total", result="ok")
+    g[1].ask("lag", ms={})
+    t.wait(lambda: all_there(g[1]), 8)
+    assert metric(d, "sluice_redis_reconnects_total") == 0
+
+
+@limit(60)
 def test_leases_are_renewed_at_once(t):
     """On any announcement, all of them, without waiting for their turn."""
     r, g, d, w = setup(t, gates=1, credits=20, work=None)
     Added(r.db).many("orders", [f"s{i}" for i in range(20)])
     w.wait("assign", 20)
+
+    def settled():
+        """Renewals so far, none of them under way."""
+        while (n := g[0].count("GETEX")) != (time.sleep(0.4) or g[0].count("GETEX")):
+            pass
+        return n
     before = g[0].count("GETEX")
     t.wait(lambda: g[0].count("GETEX") >= before + 20, 8, "renewed in turn")
     for n, push in enumerate((note("MIGRATING", 1, 2, "[]"), note("FAILING_OVER", 2, 2, "[]"), note("SMIGRATING", 3, "1-5"),
                               moving(4, 20, None))):
-        before = g[0].count("GETEX")
+        before = settled()
         g[0].push(push)
         t.wait(lambda: g[0].count("GETEX") >= before + 20, 2, f"renewed at announcement {n}")
     assert not w.frames("revoke")
@@ -159,6 +177,24 @@ def test_support_that_goes_away(t):
     assert not all_there(g[0]) and d.ctl("status", "--ready").returncode == 1
     g[0].ask("mode", mode="normal")
     t.wait(lambda: all_there(g[0]), 15)
+    Added(r.db).many("orders", ["x"])
+    w.wait("ok", 1)
+
+
+@limit(60)
+def test_support_that_comes(t):
+    """auto: a refusal costs one info line and nothing else; each new connection asks again."""
+    r = t.redis()
+    g = gate.Gates(t).gate(r, mode="nosupport")
+    d = t.daemon([g.endpoint], cfg={"redis": {"keyspace_events": "require"}})
+    w = t.worker(d, credits=5, work=0)
+    t.wait(lambda: all_there(g), 10)
+    assert d.log.count("no maintenance notifications, works without") == 1
+    assert {c["opted"] for c in g.conns()} == {None}
+    g.ask("mode", mode="normal")
+    g.ask("close")
+    t.wait(lambda: all_there(g), 10)
+    assert {c["opted"] for c in g.conns(open=True)} == {"internal-ip"}
     Added(r.db).many("orders", ["x"])
     w.wait("ok", 1)
 

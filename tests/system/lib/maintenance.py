@@ -12,14 +12,6 @@ from lib.redis import SEP
 BLOCK_MS = 2000
 
 
-def rows(*texts):
-    """Rows of the table of behaviours that a passing run prints."""
-    def mark(f):
-        f.rows = texts
-        return f
-    return mark
-
-
 def metric(d, name, **labels):
     """The sum of a metric's samples with these labels."""
     total = 0.0
@@ -95,6 +87,12 @@ def setup(t, cfg=None, gates=2, T=10, credits=50, work=0.01, certs=None, **kw):
     w = t.worker(d, credits=credits, work=work) if credits else None
     t.wait(lambda: all_there(g[0]), 10, "all connections at the first gate")
     return r, g, d, w
+
+
+def reader_overlap(old, new):
+    """For how long two connections may have read the load-balancer stream, ms: the last readers of the two gates."""
+    a, b = [[c for c in g.conns() if "reader" in c["roles"]][-1] for g in (old, new)]
+    return a["closed"] - b["opened"]
 
 
 def connections(d):

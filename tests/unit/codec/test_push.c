@@ -7,11 +7,6 @@
 
 static struct note note;
 
-static void row(const char *behaviour)
-{
-	printf("| push | %s\n", behaviour);
-}
-
 static enum push_class read_push(const char *bytes)
 {
 	redisReader *reader = redisReaderCreate();
@@ -36,7 +31,6 @@ static enum push_class read_push(const char *bytes)
 
 Test(push, as_captured)
 {
-	row("All seven, byte for byte as captured");
 	IS_NOTE(">4\r\n$6\r\nMOVING\r\n:0\r\n:15\r\n_\r\n", NOTE_MOVING, 0, 15, "");
 	IS_NOTE(">4\r\n$6\r\nMOVING\r\n:3\r\n:15\r\n$14\r\n10.0.0.1:12000\r\n", NOTE_MOVING, 3, 15, "10.0.0.1:12000");
 	IS_NOTE(">4\r\n$9\r\nMIGRATING\r\n:0\r\n:2\r\n$6\r\n[\"27\"]\r\n", NOTE_MIGRATING, 0, 2, "");
@@ -52,7 +46,6 @@ Test(push, as_captured)
 
 Test(push, leniently)
 {
-	row("Lenient: simple strings, any case, numbers as text, more or fewer elements, huge and negative seconds");
 	IS_NOTE(">4\r\n+moving\r\n$1\r\n7\r\n+15\r\n+h:1\r\n", NOTE_MOVING, 7, 15, "h:1");
 	IS_NOTE(">2\r\n+Migrating\r\n:5\r\n", NOTE_MIGRATING, 5, 0, "");
 	IS_NOTE(">3\r\n+MIGRATING\r\n:5\r\n$6\r\n[\"27\"]\r\n", NOTE_MIGRATING, 5, 0, "");
@@ -67,8 +60,6 @@ Test(push, leniently)
 
 Test(push, endpoints)
 {
-	row("Endpoints: null in every spelling, v4, names, v6 with and without brackets; what cannot be dialled is "
-	    "null");
 	static const struct {
 		const char *in, *out;
 	} rows[] = {{"h:1", "h:1"}, {"10.0.0.1:65535", "10.0.0.1:65535"},
@@ -95,7 +86,6 @@ Test(push, endpoints)
 
 Test(push, broken)
 {
-	row("Unknown and broken pushes are told from pubsub ones");
 	cr_assert_eq(read_push(">2\r\n+WHATEVER\r\n:1\r\n"), PUSH_IS_BROKEN);
 	cr_assert_eq(note.kind, NOTE_KINDS);
 	cr_assert_eq(read_push(">1\r\n+MOVING\r\n"), PUSH_IS_BROKEN);

@@ -1,6 +1,5 @@
 /* handoff_story - one shard's connections on a fake clock: lane 0 = command (C), 2 = subscriber (S), 3 = reader (B).
- * Each test is one row of the table of behaviours that the program prints. Everything static: each test program has its
- * own copy. */
+ * Everything static: each test program has its own copy. */
 #pragma once
 #include "core/handoff.h"
 
@@ -32,11 +31,6 @@ static const struct handoff_rules rules = {.relaxed_timeout_ms = 10000,
 	.breaker_failures = 5,
 	.breaker_half_open = 1,
 	.breaker_reset_ms = 60000};
-
-static UNUSED void row(const char *behaviour)
-{
-	printf("| handoff | %s\n", behaviour);
-}
 
 static const char *lane_name(uint32_t lane)
 {

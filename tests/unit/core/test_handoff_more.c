@@ -3,8 +3,6 @@
 
 Test(handoff, relaxed_windows)
 {
-	row("Relaxed: starts are counted, their ends undo them, an unmatched end does nothing, the cap ends what is "
-	    "never closed");
 	note(C, NOTE_MIGRATED, 1, 0, NULL);
 	cr_assert_eq(W.n[HANDOFF_RELAX], 0);
 	note(C, NOTE_MIGRATING, 2, 2, NULL);
@@ -30,7 +28,6 @@ Test(handoff, relaxed_windows)
 
 Test(handoff, migrated_does_not_end_moving)
 {
-	row("Relaxed: MIGRATED during MOVING does not end MOVING's window; a dead connection leaves nothing behind");
 	note(C, NOTE_MIGRATING, 1, 2, NULL);
 	note(C, NOTE_MOVING, 2, 30, NULL);
 	note(C, NOTE_MIGRATED, 3, 0, NULL);
@@ -43,7 +40,6 @@ Test(handoff, migrated_does_not_end_moving)
 
 Test(handoff, replayed_completions)
 {
-	row("Replayed completions on new connections change nothing");
 	for (uint32_t lane = 0; lane < 4; lane++) {
 		note(lane, NOTE_MIGRATED, 8, 0, NULL);
 		note(lane, NOTE_FAILED_OVER, 9, 0, NULL);
@@ -55,7 +51,6 @@ Test(handoff, replayed_completions)
 
 Test(handoff, slots_moved)
 {
-	row("SMIGRATED: one topology reload per seq, whatever the number of connections");
 	note(C, NOTE_SMIGRATING, 18, 0, NULL);
 	cr_assert(handoff_is_relaxed(W.h, C));
 	note(C, NOTE_SMIGRATED, 19, 0, NULL);
@@ -69,7 +64,6 @@ Test(handoff, slots_moved)
 
 Test(handoff, one_line_each)
 {
-	row("Seen from outside: one line per notification and per handoff, broken pushes once");
 	W.say = true;
 	moving_all(7, 15, "b:2");
 	run_to(1000);
@@ -89,7 +83,6 @@ Test(handoff, one_line_each)
 
 Test(handoff, huge_window)
 {
-	row("Seconds: huge is capped");
 	note(C, NOTE_MOVING, 7, INT64_MAX, "b:2");
 	run_to(400000);
 	char at[HANDOFF_ADDRESS];
@@ -100,7 +93,6 @@ Test(handoff, huge_window)
 
 Test(handoff, closed_in_the_middle)
 {
-	row("A connection that is closed in the middle (service gone, shutdown) leaves nothing");
 	moving_all(7, 15, "b:2");
 	run_to(1000);
 	event(HANDOFF_CLOSED, B, NULL);
@@ -197,7 +189,6 @@ static void random_turn(struct rng *r, struct model *m, bool calm)
 
 Test(handoff, anything_in_any_order)
 {
-	row("200 random rounds: never two replacements, no switch to one that is not up, everything ends idle");
 	for (uint64_t seed = 1; seed <= 200; seed++) {
 		struct rng r;
 		rng_seed(&r, seed);
