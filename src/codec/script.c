@@ -79,9 +79,11 @@ static const char *const texts[SCRIPT_N] = {
 	[SCRIPT_SWAP] = "local v = redis.pcall('GET', KEYS[1])\n"
 			"if type(v) == 'table' then return v end\n"
 			"if v ~= ARGV[1] then return 0 end\n"
-			"local s = redis.pcall('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])\n"
+			"local px, left = tonumber(ARGV[3]), redis.pcall('PTTL', KEYS[1])\n"
+			"if type(left) == 'number' and left > px then px = left end\n"
+			"local s = redis.pcall('SET', KEYS[1], ARGV[2], 'PX', px)\n"
 			"if s.err then return s end\n"
-			"return 1\n",
+			"return px\n",
 
 	[SCRIPT_UNLOCK] = "local v = redis.pcall('GET', KEYS[1])\n"
 			  "if type(v) == 'table' then return v end\n"

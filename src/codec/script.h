@@ -6,7 +6,7 @@
 #pragma once
 
 enum script {
-	SCRIPT_SWAP,   /* KEYS lock; ARGV expected, value, ttl_ms -> 1 | 0 */
+	SCRIPT_SWAP, /* KEYS lock; ARGV expected, value, ttl_ms -> ms it lasts now: never less than it would have | 0 */
 	SCRIPT_UNLOCK, /* KEYS lock; ARGV value -> 1 | 0 */
 	/* KEYS lbs [registry]; ARGV group, id, consumer ("" = anybody's), stream, … */
 	SCRIPT_TAKE,    /* -> 1 taken, 2 parked, 0 gone */

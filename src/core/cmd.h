@@ -31,7 +31,7 @@ enum cmd_kind {
 	/* on the lock's master: .stream + .id name the lock, .value is the lock value */
 	CMD_LOCK,      /* SET NX PX ttl_ms             -> OK | NIL (held) */
 	CMD_LOCK_GET,  /* GET                          -> TEXT | NIL */
-	CMD_LOCK_SWAP, /* .expect -> .value, PX ttl_ms  -> INT 1 | 0 (script) */
+	CMD_LOCK_SWAP, /* .expect -> .value, PX ttl_ms  -> INT ms it lasts now, never less than before | 0 (script) */
 	CMD_RENEW,     /* GETEX PX ttl_ms              -> TEXT (whoever holds it) | NIL */
 	CMD_UNLOCK,    /* delete if it is .value        -> INT 1 | 0 (DELIFEQ or script) */
 	CMD_PROBE,     /* PTTL                         -> INT ms left | -1 no TTL | -2 missing */

@@ -16,10 +16,10 @@ void entry_start_known(struct coord *c, struct entry *e)
 static void start_held(struct coord *c, struct entry *e, const struct msg *m)
 {
 	e->was_told = true; /* we cannot know: a worker of the former process may have it */
-	if (m->flag)        /* what the former process told last ends before a lock that it renewed a moment ago does */
+	mono_ms ttl_ms = coord_service(c, e->svc)->rules->ttl_ms;
+	if (m->flag) /* what the former process told last ends before its lock would have; its leases may have been longer */
 		entry_move(c, e, ENTRY_LIMBO,
-			c->now + mono_max(c->rules.resume_grace_ms,
-					 coord_service(c, e->svc)->rules->ttl_ms - TELL_MARGIN_MS));
+			c->now + mono_max(c->rules.resume_grace_ms, mono_max(ttl_ms, m->n) - TELL_MARGIN_MS));
 	else /* the lock was missing: no worker may still hold it in time */
 		entry_requeue(c, e, WHY_UNRESUMED, false);
 	entry_start_known(c, e);

@@ -245,7 +245,8 @@ void lease_send(struct leases *ls, struct shard_ctx *c, struct lease *l, struct 
 	ef->cmd.asking = l->asking;
 	ef->cmd.use_eval = l->use_eval;
 	ef->cmd.value = slice_str(c->rules->lock_value);
-	ef->cmd.ttl_ms = lease_rules_of(c, l)->ttl_ms;
+	ef->cmd.ttl_ms =
+		mono_max(lease_rules_of(c, l)->ttl_ms, l->good_until - c->now); /* workers know of good_until */
 	if (expect.p) {
 		ef->hold = text_new(expect.p, expect.len);
 		ef->cmd.expect = slice_of(ef->hold);

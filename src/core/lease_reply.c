@@ -51,11 +51,13 @@ static void replaced(struct leases *ls, struct shard_ctx *c, struct slice value)
 	ctx_msg(c, MSG_REPLACED)->text = text_new(line, n < (int)sizeof line ? (size_t)n : sizeof line - 1);
 }
 
-static void acquired(struct leases *ls, struct shard_ctx *c, struct lease *l, enum metric_service how)
+static struct msg *acquired(struct leases *ls, struct shard_ctx *c, struct lease *l, enum metric_service how)
 {
 	ctx_metrics(c, l->svc)->c[how]++;
 	lease_confirm(ls, c, l);
-	lease_report(ls, c, l, LEASE_IS_HELD)->flag = l->was_ours;
+	struct msg *m = lease_report(ls, c, l, LEASE_IS_HELD);
+	m->flag = l->was_ours;
+	return m;
 }
 
 static void busy(struct leases *ls, struct shard_ctx *c, struct lease *l)
@@ -188,10 +190,12 @@ static void answered(struct leases *ls, struct shard_ctx *c, struct lease *l, co
 		on_checked(ls, c, l, reply);
 		break;
 	case LEASE_SWAPPING:
-		if (reply->kind == REPLY_INT && reply->integer == 1)
-			acquired(ls, c, l, M_ACQUIRE_TAKEN_OVER);
-		else
+		if (reply->kind == REPLY_INT && reply->integer > 0) {
+			l->ttl_ms = (int32_t)mono_min(reply->integer, INT32_MAX);
+			acquired(ls, c, l, M_ACQUIRE_TAKEN_OVER)->n = l->ttl_ms;
+		} else {
 			ask(ls, c, l, LEASE_CHECKING, (struct slice){0});
+		}
 		break;
 	case LEASE_CONFIRMING:
 		on_confirmed(ls, c, l, reply);

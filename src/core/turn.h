@@ -33,7 +33,7 @@ enum msg_kind {
 
 	/* shard -> coordinator */
 	MSG_CONN,    /* .conn up or down (.flag), .svc for readers, .text (owned) why */
-	MSG_LEASE,   /* .handle .lease result; .ms = good until */
+	MSG_LEASE,   /* .handle .lease result; .ms = good until; .n = of one that was taken over: ms its lock lasts */
 	MSG_RENEWED, /* .renewed (owned, mem_free): leases whose good_until moved */
 	MSG_ENTRIES, /* .svc .batch (owned), .source; .n = entries that were asked for (credits used up by this read); .flag = last page of an own-pending pass */
 	MSG_OWN_IDS, /* .svc .ids (owned, mem_free): one page of the audit; .flag = last page; .ms = when the pass began; .n = pass number (all pages of a pass started after the previous pass ended) */

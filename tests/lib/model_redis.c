@@ -140,9 +140,9 @@ static void exec_swap(struct model_redis *m, const struct cmd *c, const struct c
 		model_error(c, oom_text, out);
 		return;
 	}
+	out->integer = mono_max(l->expiry.at - m->now, c->ttl_ms);
 	lock_set_value(l, c->value);
-	heap_set(&m->expiries, &l->expiry, m->now + c->ttl_ms);
-	out->integer = 1;
+	heap_set(&m->expiries, &l->expiry, m->now + out->integer);
 }
 
 static void exec_unlock(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,

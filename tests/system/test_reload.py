@@ -180,7 +180,9 @@ def test_limits_and_timings_hold_at_once(t):
     for ttl, low, high in (("4s", 0, 4000), ("20s", 10001, 20000)):
         d.cfg["services"][0]["lease"] = {"ttl": ttl}
         d.cfg["services"][0]["recovery"] = {"min_idle": "60s"}
+        before = r.db.cmd("PTTL", lock)
         assert "services[orders].lease.ttl" in reload_with(d)
+        assert r.db.cmd("PTTL", lock) > before - 2000, "workers know of the longer one"
         t.wait(lambda: low < r.db.cmd("PTTL", lock) <= high, 15, f"the lease lasts {ttl}")
     n = len(w.frames("ping"))
     reload_with(d, workers={"ping_every": "100ms", "max_sessions": 1})

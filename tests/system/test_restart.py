@@ -5,6 +5,7 @@ import time
 from lib import checks
 from lib.case import limit
 from lib.checks import Added
+from lib.daemon import timing
 from lib.fleet import finish, hold
 from lib.redis import entries
 
@@ -81,6 +82,28 @@ def test_what_nobody_resumes_is_given_out_anew(t):
     v.wait("ok", 5, timeout=30)
     checks.wait_clean(r.db)
     checks.none(checks.overlaps([w.journal, v.journal]) + checks.token_order([w.journal, v.journal]))
+
+
+@limit(120)
+def test_what_a_longer_lease_promised_is_kept(t):
+    """The next process has shorter leases; a worker that cannot come back still works until what the former one told it."""
+    r = t.redis()
+    d = t.daemon(r, T=9)
+    p = t.proc_worker(d, credits=1, work="hold")
+    add = Added(r.db)
+    add.one("orders", "s")
+    p.wait_for("assign")
+    p.pause()
+    assert d.stop() == 0
+    service, redis, workers = timing(3)
+    d.write(services=[{"name": "orders", **service}], redis=redis, workers=workers)
+    d.start()
+    v = t.worker(d, credits=1, work=0)
+    v.wait("ok", timeout=30)
+    p.cont()
+    t.wait(lambda: p.frames("fence", d="ev") or p.frames("welcome")[1:], 10, "it goes on")
+    checks.wait_clean(r.db)
+    checks.none(checks.overlaps([p.journal, v.journal]) + checks.token_order([p.journal, v.journal]))
 
 
 @limit(120)

@@ -154,7 +154,11 @@ Test(script, swap_compares_first)
 	cr_expect_eq(NUMBER(.kind = CMD_LOCK_SWAP, LOCK, .expect = S("me/1"), .value = S("me/2"), .ttl_ms = 9000), 0);
 	cr_expect_eq(NUMBER(.kind = CMD_LOCK_SWAP, LOCK, .expect = S(""), .value = S("me/2"), .ttl_ms = 9000), 0);
 	EXEC(.kind = CMD_LOCK, LOCK, .value = S("me/1"), .ttl_ms = 1000);
-	cr_expect_eq(NUMBER(.kind = CMD_LOCK_SWAP, LOCK, .expect = S("me/1"), .value = S("me/2"), .ttl_ms = 9000), 1);
+	cr_expect_eq(
+		NUMBER(.kind = CMD_LOCK_SWAP, LOCK, .expect = S("me/1"), .value = S("me/2"), .ttl_ms = 9000), 9000);
+	cr_expect_gt(NUMBER(.kind = CMD_PROBE, LOCK), 5000);
+	long long lasts = NUMBER(.kind = CMD_LOCK_SWAP, LOCK, .expect = S("me/2"), .value = S("me/2"), .ttl_ms = 1000);
+	cr_expect(lasts > 5000 && lasts <= 9000, "a lock is never shortened: %lld", lasts);
 	cr_expect_gt(NUMBER(.kind = CMD_PROBE, LOCK), 5000);
 	EXEC(.kind = CMD_RENEW, LOCK, .ttl_ms = 20000);
 	cr_expect(reply.kind == REPLY_TEXT && memcmp(reply.text.p, "me/2", 4) == 0);

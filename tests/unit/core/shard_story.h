@@ -111,6 +111,8 @@ static void story_msg_body(const struct msg *m)
 			buf_printf(&W.text, " %s", story_lost[m->lost]);
 		if (m->result != LEASE_IS_BUSY)
 			buf_printf(&W.text, " until=%lld", (long long)m->ms);
+		if (m->n)
+			buf_printf(&W.text, " lasts=%lld", (long long)m->n);
 		if (m->result == LEASE_IS_MOVED)
 			story_text(m->text);
 		break;

@@ -409,6 +409,22 @@ Test(coord, own_entries_that_nobody_comes_back_for, .init = story_new, .fini = s
 		     "[10500] s requeue 7-0 retry=0\n");
 }
 
+Test(coord, own_entries_of_a_process_with_longer_leases_wait_for_those, .init = story_new, .fini = story_down)
+{
+	story_own(0, 7, "s");
+	story_from_shard((struct msg){.kind = MSG_LEASE,
+		.handle = W.last_handle,
+		.result = LEASE_IS_HELD,
+		.ms = 30000,
+		.flag = true,
+		.n = 20000});
+	story_clear();
+	story_until(20499);
+	expect_story("");
+	story_until(20500); /* 500 ms before the former lock would have ended */
+	expect_story("[20500] s requeue 7-0 retry=0\n");
+}
+
 Test(coord, own_entries_whose_lock_was_missing_go_back, .init = story_new, .fini = story_down)
 {
 	story_clear();

@@ -87,6 +87,28 @@ Test(lease, keeps_the_margin_it_was_confirmed_with, .init = story_up, .fini = st
 	cr_assert(strstr(W.text.data, "[ 9000] > lease 1 lost expired until=11000\n"), "%s", W.text.data);
 }
 
+Test(lease, is_not_shortened_by_shorter_rules, .init = story_up, .fini = story_down)
+{
+	hold(1); /* until 11000: a worker may know of it */
+	W.now = 2000;
+	struct service_rules *r = story_rules();
+	r->ttl_ms = 3000;
+	r->renew_ms = 1000;
+	r->stop_margin_ms = r->old_margin_ms = 1000;
+	r->old_until = 22000;
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = r});
+	mono_ms until = 0;
+	for (int i = 0; i < 12; i++) {
+		for (int n = 0; n < 100 && !story_waits(CMD_RENEW); n++)
+			story_until(W.now + 50);
+		story_clear();
+		story_txt(CMD_RENEW, ME);
+		cr_assert_eq(sscanf(W.text.data, "[%*d] > renewed 1:%ld", &until), 1, "%s", W.text.data);
+		cr_assert(until >= 11000 && until - W.now >= 2900, "%s", W.text.data);
+	}
+	cr_assert(until > 11000 && until <= W.now + 3000, "%s", W.text.data);
+}
+
 Test(lease, a_late_turn_stops_work_before_anything_else, .init = story_up, .fini = story_down)
 {
 	hold(1);
@@ -161,9 +183,9 @@ Test(lease, an_older_process_of_ours_is_taken_over, .init = story_up, .fini = st
 	story_nil(CMD_LOCK);
 	story_clear();
 	story_txt(CMD_LOCK_GET, "redis-consumer-me/1f");
-	story_int(CMD_LOCK_SWAP, 1);
+	story_int(CMD_LOCK_SWAP, 25000);
 	expect_story("[ 1000] lock_swap s1 7-0 value=redis-consumer-me/20 expect=redis-consumer-me/1f\n"
-		     "[ 1000] > lease 1 held until=11000 +\n");
+		     "[ 1000] > lease 1 held until=26000 lasts=25000 +\n");
 	cr_assert_eq(count(M_ACQUIRE_TAKEN_OVER), 1);
 }
 
@@ -187,10 +209,10 @@ Test(lease, a_take_over_whose_script_is_unknown_is_sent_as_text, .init = story_u
 	story_clear();
 	story_error(CMD_LOCK_SWAP, RERR_NOSCRIPT, "NOSCRIPT");
 	story_txt(CMD_LOCK_GET, "redis-consumer-me/1f");
-	story_int(CMD_LOCK_SWAP, 1);
+	story_int(CMD_LOCK_SWAP, 10000);
 	expect_story("[ 1000] lock_get s1 7-0 eval\n"
 		     "[ 1000] lock_swap s1 7-0 value=redis-consumer-me/20 expect=redis-consumer-me/1f eval\n"
-		     "[ 1000] > lease 1 held until=11000 +\n");
+		     "[ 1000] > lease 1 held until=11000 lasts=10000 +\n");
 }
 
 Test(lease, a_newer_process_of_ours_replaces_us, .init = story_up, .fini = story_down)
