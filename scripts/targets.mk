@@ -89,8 +89,8 @@ coverage:
 .PHONY: unit-bins sim-bins thread-bins oom-bins fuzz-bins bench-bins
 
 # ---- checks of the text itself
-.PHONY: check-hardening reproducible check-includes check-core-symbols check-headers check-units check-install check-deb lint
-.PHONY: format format-check
+.PHONY: check-hardening reproducible check-includes check-core-symbols check-headers check-units check-install check-deb
+.PHONY: check-boot lint format format-check
 check-includes:
 	@scripts/check-includes --self-test
 	@scripts/check-includes .
@@ -110,7 +110,9 @@ check-units:
 check-install: all
 	@MAKE='$(MAKE)' scripts/check-install
 check-deb: all
-	@MAKE='$(MAKE)' scripts/check-deb '$(VERSION)'
+	@scripts/check-deb '$(VERSION)'
+check-boot: all
+	@scripts/check-boot '$(VERSION)'
 lint:
 	@cppcheck --quiet --enable=warning,performance,portability --std=c11 --inline-suppr --error-exitcode=1 \
 		--suppress=missingIncludeSystem -Isrc -D_GNU_SOURCE -DSLUICE_VERSION='"x"' \
@@ -181,7 +183,7 @@ help:
 	@echo "make valgrind    a few system tests under valgrind"
 	@echo "make bench       BENCH=\"a c\" some cases; BENCH_ARGS=\"-r 5 -s 60\" repeats, seconds"
 	@echo "make lint format format-check check-includes check-core-symbols check-headers check-units"
-	@echo "make check-install check-deb   installing into a staging root; the package in an overlay of / (root only)"
+	@echo "make check-install check-deb check-boot   a staging root; the package in an overlay of /, under a systemd (root only)"
 	@echo "make demo        a small fleet to look at"
 	@echo "make install     prefix=$(prefix) sysconfdir=$(sysconfdir) DESTDIR=    make uninstall   make deb"
 	@echo "make clean       removes build/ but not what setup fetched"

@@ -105,7 +105,9 @@ static int with_config(const char *path, enum action action)
 	struct err err;
 	enum err_code code = config_load(path, &c, &err);
 	if (code != ERR_OK) {
-		fprintf(stderr, "%s\n", err.text);
+		fprintf(stderr, "%s%s\n", err.text,
+			code == ERR_NOT_FOUND ? "; -c names another file, --print-defaults prints one to begin with"
+					      : "");
 		return config_exit_status(code);
 	}
 	if (action == ACTION_RUN) {

@@ -180,7 +180,9 @@ void coord_on_topology_failed(struct coord *c, struct slice why)
 	c->topo_next = c->now + 500;
 	c->m[MP_TOPO_OTHER_ERROR]++;
 	if (is_new_reason(c, why))
-		effects_say(c->out, SAY_WARN, "topology not known: %.*s; trying again", (int)why.len, why.p);
+		effects_say(c->out, SAY_WARN, "%s: %.*s; trying again",
+			c->topo.is_known ? "topology cannot be read, the last one stays" : "waiting for Redis",
+			(int)why.len, why.p);
 }
 
 /* ASK: the slot is on its way, this key is there already. Its reader follows; the map stays. */

@@ -44,6 +44,9 @@ static void refused(struct redis_conn *c, const char *what, const redisReply *r)
 {
 	if (!is_error(r))
 		conn_fail(c, ERR_PROTO, "%s got an answer that makes no sense", what);
+	else if (starts_with(r->str, "NOAUTH") && !*c->password)
+		conn_fail(c, ERR_DENIED,
+			"authentication refused: NOAUTH Redis wants a password, redis.password is not set");
 	else if (is_auth_error(r->str))
 		conn_fail(c, ERR_DENIED, "authentication refused: %.*s", words_len(r->str), r->str);
 	else
@@ -140,8 +143,11 @@ static bool maint_refused(struct redis_conn *c, const char *words)
 		conn_fail(c, ERR_IO, "maintenance notifications refused: %s", words);
 		return false;
 	}
-	if (is_news(c->endpoint))
-		log_line(LOG_INFO, "redis=%s has no maintenance notifications, works without: %s", c->endpoint, words);
+	if (is_news(c->endpoint)) { /* an unknown subcommand is what most servers say, and nothing to worry about */
+		bool is_plain = strstr(words, "nknown") != NULL;
+		log_line(LOG_INFO, "redis=%s has no maintenance notifications, works without%s%s", c->endpoint,
+			is_plain ? "" : ": ", is_plain ? "" : words);
+	}
 	return true;
 }
 

@@ -53,7 +53,7 @@ static enum err_code clear_stale(const char *path, const struct sockaddr_un *add
 	if (e == ENOENT)
 		return ERR_OK;
 	if (e != ECONNREFUSED && e != EACCES && e != EPERM)
-		return err_set(err, ERR_BUSY, "%s: another process listens there", path);
+		return err_set(err, ERR_BUSY, "%s: another process listens there: is sluiced running already?", path);
 	if (e != ECONNREFUSED)
 		return err_set(err, ERR_DENIED, "%s: cannot tell whether another process listens there: %s", path,
 			strerror(e));
@@ -80,7 +80,8 @@ enum err_code unix_bind(const char *path, mode_t mode, const char *group, int *o
 	if (fd < 0)
 		return err_set(err, ERR_IO, "%s: socket: %s", path, strerror(errno));
 	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0) {
-		rc = err_set(err, errno == EADDRINUSE ? ERR_BUSY : code_of(errno), "%s: %s", path, strerror(errno));
+		rc = err_set(err, errno == EADDRINUSE ? ERR_BUSY : code_of(errno), "%s: %s", path,
+			errno == ENOENT ? "its directory does not exist" : strerror(errno));
 		close(fd);
 		return rc;
 	}

@@ -91,7 +91,7 @@ Test(redis_real, a_wrong_password_then_the_right_one, .init = up_with_password, 
 	cr_assert(rig_until(&R, "down"));
 	cr_assert(strstr(R.story.data, "authentication refused: WRONGPASS "), "%s", R.story.data);
 	redis_set_auth(R.c, "", "");
-	cr_assert(rig_until(&R, "authentication refused: NOAUTH "));
+	cr_assert(rig_until(&R, "authentication refused: NOAUTH Redis wants a password, redis.password is not set"));
 	redis_set_auth(R.c, "", "right");
 	cr_assert(rig_until(&R, "up\n"));
 	redis_set_auth(R.c, "default", "right");

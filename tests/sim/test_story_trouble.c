@@ -25,7 +25,7 @@ Test(story, frozen_redis_the_worker_stops_before_the_key_can_expire, .init = sto
 		     "[  1530] d0.s0 take s1 1520-0\n"
 		     "[  1539] w0 < assign s1 1520-0 retry=0 until=11024\n"
 		     "[  2020] redis 0 stopped\n"
-		     "[  5206] d0 topology not known: nobody answers; trying again\n"
+		     "[  5206] d0 topology cannot be read, the last one stays: nobody answers; trying again\n"
 		     "[  9524] d0 service=orders stream=s1 id=1700000001520-0 lease lost reason=expired\n"
 		     "[  9524] w0 < revoke 1520-0 reason=lost grace=1500\n"
 		     "[ 10339] w0 revoked 1520-0\n");

@@ -142,7 +142,7 @@ def test_key_paths_are_whole(t):
 
 def test_missing_file_and_usage(t):
     r = sluiced(t, "-c", t.path("nowhere.yaml"), "--check")
-    assert r.returncode == 66 and len(r.stderr.splitlines()) == 1 and "nowhere.yaml" in r.stderr
+    assert r.returncode == 66 and len(r.stderr.splitlines()) == 1 and "nowhere.yaml" in r.stderr and "--print-defaults" in r.stderr
     assert sluiced(t, "-c", t.dir, "--check").returncode in (66, 78)
     for args in (["--nonsense"], ["-c"], ["extra"], ["--check=5"]):
         r = sluiced(t, *args)

@@ -206,6 +206,37 @@ def test_explain(t):
 test_explain.issue = 3
 
 
+def test_explain_of_what_this_daemon_does_not_hold(t):
+    """Another daemon's, with and without the registry's help; waiting; dead; by name and by id; the others of many services."""
+    for same_stream in ("serialize", "allow"):
+        r = t.redis()
+        d = t.daemon(r, services=("bills", "orders"), service={"same_stream": same_stream}, node="here")
+        other = t.daemon(r, services=("bills", "orders"), service={"same_stream": same_stream}, node="there")
+        w = t.worker(other, credits=521, services=["orders"])
+        add = Added(r.db)
+        first = add.many("orders", [f"many{i}" for i in range(520)] + ["theirs"])[-1]  # more than a page
+        w.wait("assign", 521, timeout=30)  # no credit is left: nothing more is read
+        waits = add.one("orders", "waits")
+        r.db.cmd("XADD", "orders-input-dlq", "*", "lbs-input", '{"DataStreamName":"died","Info":{}}', "_dlq_reason", "operator")
+        for name in ("theirs", first):
+            x, = d.json("explain", name)
+            assert x["state"] == "elsewhere" and x["running"] and x["owner"] == "redis-consumer-there" and x["service"] == "orders", x
+        for name in ("waits", waits):
+            x, = d.json("explain", name)
+            assert x["state"] == "waiting" and not x["running"] and x["id"] == waits and "no worker serves orders" in x["because"], x
+        x, = d.json("explain", "died")
+        assert x["state"] == "dead" and "dlq replay orders" in x["advice"], x
+        for name in ("nobody", "1-1"):
+            p = d.ctl("explain", name)
+            assert p.returncode == 1 and "not known here, in Redis or among the dead letters" in p.stderr, p
+        x, = d.json("explain", "theirs", "--service", "orders")
+        assert x["id"] == first and d.ctl("explain", "theirs", "--service", "bills").returncode == 1
+        d.kill(), other.kill()
+
+
+test_explain_of_what_this_daemon_does_not_hold.issue = 5
+
+
 def test_dlq_and_explain_in_a_cluster(t):
     """The dead letters, the stream and the locks live on different masters."""
     c = t.cluster()

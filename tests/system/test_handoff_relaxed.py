@@ -19,6 +19,7 @@ def test_relaxed_window_keeps_slow_commands(t):
     g[0].push(note("MIGRATING", 0, 2, '["27"]'))
     wait_metric(t, d, 3, 5, "sluice_relaxed_connections")
     assert "relaxed" in d.ctl_ok("--json", "nodes")
+    t.wait(lambda: d.json("status")[0]["redis"][0]["state"] == "relaxed", 5, "status tells it too")
     g[0].ask("stall", ms=4000)
     add = Added(r.db)
     add.many("orders", ["a", "b", "c"])

@@ -24,9 +24,12 @@ def trouble(t, mode, cfg=None, certs=None):
     add = Added(r.db)
     before = [c for c in g[0].conns(open=True) if c["roles"]]
     g[0].push(moving(1, 4, bad.endpoint))
+    was_open = False
     for n in range(20):
         add.many("orders", [f"a{n}-{i}" for i in range(5)])
+        was_open = was_open or d.json("status")[0]["redis"][0]["breaker_open"]
         time.sleep(0.2)
+    assert was_open, "status tells of the open breaker"
     w.wait("ok", 100, timeout=10)
     assert {c["id"] for c in before} <= {c["id"] for c in g[0].conns(open=True)}, "the old ones serve on"
     wait_metric(t, d, 1, 15, "sluice_handoffs_total", result="failed")

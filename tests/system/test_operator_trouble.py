@@ -53,7 +53,7 @@ def test_started_with_redis_down(t):
     p = d.ctl("add", "orders", "x")
     assert p.returncode == 1 and p.stderr.strip() == "sluicectl: Redis is not reachable", p
     bad = of_level(d, "warn", "error")
-    assert len(bad) == 1 and r.path in bad[0] and "trying again" in bad[0], bad
+    assert len(bad) == 1 and bad[0].startswith("waiting for Redis: redis unix:") and r.path in bad[0] and "trying again" in bad[0], bad
     r.start()
     d.wait_ready()
     Added(r.db).one("orders", "s")
@@ -76,7 +76,7 @@ def test_socket_path_taken(t):
         b.start(ready=False)
         assert b.wait(15) == 71
         line, = b.log.splitlines()
-        assert line.endswith(f" error {sock}: another process listens there"), line
+        assert line.endswith(f" error {sock}: another process listens there: is sluiced running already?"), line
         left = [p for p in (b.worker_sock, b.control_sock) if os.path.exists(p)]
         assert not left, "what it had opened already is gone"
     assert a.ctl("status", "--ready").returncode == 0 and not held.frames("closed", d="ev")
