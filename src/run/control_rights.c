@@ -52,26 +52,26 @@ static void set_key(struct control_rights *r, const struct config *c, size_t k)
 			which[(k - SERVICE_KEYS) % KEYS_PER_SERVICE]);
 }
 
-/* ---- the questions */
+/* ---- the questions: the keys, then the commands, of which the last subscribes */
 
 const char *const *control_rights_next(struct control_rights *r, const struct config *c)
 {
-	while (r->at < rights_n() && rights_at(r->at)->is_optional)
+	r->n_keys = SERVICE_KEYS + KEYS_PER_SERVICE * c->n_services;
+	while (r->at >= r->n_keys && r->at < r->n_keys + rights_n() && rights_at(r->at - r->n_keys)->is_optional)
 		r->at++;
-	const size_t n_keys = SERVICE_KEYS + KEYS_PER_SERVICE * c->n_services;
 	size_t n = 0;
-	if (r->at >= rights_n() + n_keys)
+	if (r->at >= r->n_keys + rights_n())
 		return NULL;
 	if (!r->is_trying) {
 		r->words[n++] = "ACL";
 		r->words[n++] = "DRYRUN";
 		r->words[n++] = r->user;
 	}
-	if (r->at < rights_n()) {
-		for (const char *const *w = rights_at(r->at)->trial; *w; w++)
+	if (r->at >= r->n_keys) {
+		for (const char *const *w = rights_at(r->at - r->n_keys)->trial; *w; w++)
 			r->words[n++] = word_of(r, c, *w);
 	} else {
-		set_key(r, c, r->at - rights_n());
+		set_key(r, c, r->at);
 		for (const char *const *w = right_key_trial; *w; w++)
 			r->words[n++] = *w;
 		r->words[n++] = r->key;
@@ -88,20 +88,24 @@ static bool is_about_command(const char *words)
 	return strstr(words, "permissions to run ") != NULL;
 }
 
-static void name_missing(struct control_rights *r, const char *denied)
+static void name_missing_key(struct control_rights *r, const char *denied)
 {
-	if (r->at < rights_n() && is_about_command(denied)) {
-		snprintf(r->missing, sizeof r->missing, "+%s", rights_at(r->at)->rule);
-	} else if (r->at < rights_n()) {
-		if (strcmp(rights_at(r->at)->rule, "psubscribe") == 0)
-			snprintf(r->missing, sizeof r->missing, "&%.60s", r->channel);
-	} else if (is_about_command(denied)) {
-		return; /* named already, and the keys cannot be known */
-	} else if (r->at - rights_n() == LOCK_KEY) {
+	if (is_about_command(denied))
+		return; /* will be named, and the keys cannot be known */
+	if (r->at == LOCK_KEY)
 		snprintf(r->missing, sizeof r->missing, "~*" COMMAND_LOCK_SEP "*");
-	} else {
+	else
 		snprintf(r->missing, sizeof r->missing, "~%.590s", r->key);
-	}
+}
+
+static void name_missing_rule(struct control_rights *r, const char *denied)
+{
+	const char *rule = rights_at(r->at - r->n_keys)->rule;
+	if (is_about_command(denied))
+		snprintf(r->missing, sizeof r->missing, "+%s", rule);
+	else if (strcmp(rule, "psubscribe") == 0)
+		snprintf(r->missing, sizeof r->missing, "&%.60s", r->channel);
+	/* else a key, named already */
 }
 
 const char *control_rights_answer(struct control_rights *r, const char *error, const char *text)
@@ -116,8 +120,10 @@ const char *control_rights_answer(struct control_rights *r, const char *error, c
 		denied = strstr(error, "NOPERM");
 	else if (!r->is_trying && text && strcmp(text, "OK") != 0)
 		denied = text;
-	if (denied)
-		name_missing(r, denied);
+	if (denied && r->at < r->n_keys)
+		name_missing_key(r, denied);
+	else if (denied)
+		name_missing_rule(r, denied);
 	r->at++;
 	r->n_missing += r->missing[0] != '\0';
 	return r->missing[0] ? r->missing : NULL;

@@ -1,12 +1,12 @@
-/* control_rights - the questions doctor asks one server about the rights of our Redis user: codec/rights, then each key of
- * each service. By ACL DRYRUN where that is allowed to us, else by sending the harmless calls themselves.
+/* control_rights - the questions doctor asks one server about the rights of our Redis user: each key of each service, then
+ * codec/rights. By ACL DRYRUN where that is allowed to us, else by sending the harmless calls themselves.
  * Pure; coordinator thread. next and answer alternate. */
 #pragma once
 #include "codec/rights.h"
 #include "config/config.h"
 
 struct control_rights {
-	size_t at, n_missing;
+	size_t at, n_keys, n_missing;
 	bool is_trying; /* not allowed to ask */
 	char user[300], key[600], channel[64], db[24];
 	const char *words[RIGHT_WORDS + 4];
