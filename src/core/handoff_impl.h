@@ -43,7 +43,7 @@ struct lane {
 	mono_ms unblock_at;
 	struct pair pairs[PAIRS];
 	mono_ms moving_until, post_until;
-	mono_ms relaxed_until; /* as told; 0 = not relaxed */
+	mono_ms relaxed_until; /* as told; 0 = not relaxed, -1 = nothing told yet */
 };
 
 struct breaker {

@@ -234,6 +234,28 @@ Test(lanes, a_read_on_the_old_connection_ends_there, .init = up)
 	buf_fini(&script);
 }
 
+Test(lanes, opened_in_the_window, .init = up)
+{
+	struct buf said, script;
+	buf_init(&said);
+	buf_init(&script);
+	begin_new(SCRIPTS(OPTED_IN));
+	add_moving(&said, 3, 5);
+	buf_str(&script, OPTED_IN "send ");
+	add_escaped(&script, said.data, said.len);
+	begin_old(SCRIPTS(text_of(&script), "serve"));
+	lanes_open(R.lanes, CONN_COMMAND, SERVICE_NONE);
+	cr_assert(lanes_rig_until(&R, "up command", 2));
+	lanes_open(R.lanes, CONN_READER, 0);
+	cr_assert(lanes_rig_until(&R, "up reader", 1));
+	cr_assert_eq(resp_server_n_conns(OLD), 1);
+	cr_assert(
+		strstr(resp_server_heard(NEW, 1), "moving-endpoint-type internal-ip"), "%s", resp_server_heard(NEW, 1));
+	end();
+	buf_fini(&said);
+	buf_fini(&script);
+}
+
 Test(lanes, the_type_asked_for_is_the_configured_addresses, .init = up)
 {
 	struct buf said, script;
