@@ -166,7 +166,8 @@ struct option {
 		maintenance.post_handoff_relaxed_ms, "20s", 0, HOUR(1), NULL, NULL, LIVE,                              \
 		"how long timeouts stay relaxed after a handoff")                                                      \
 	G(MAINTENANCE_HANDOFF_TIMEOUT, "maintenance.handoff_timeout", DURATION, maintenance.handoff_timeout_ms, "15s", \
-		MS(100), MIN(10), NULL, NULL, LIVE, "time for one handoff when the server names none")                 \
+		MS(100), MIN(10), NULL, NULL, LIVE,                                                                    \
+		"time to open the new connection, and for what is in flight on the old one")                           \
 	G(MAINTENANCE_MAX_HANDOFF_RETRIES, "maintenance.max_handoff_retries", INT, maintenance.max_handoff_retries,    \
 		"3", 1, 10, NULL, NULL, LIVE, "attempts to open the new connection")                                   \
 	G(MAINTENANCE_MAX_CONCURRENT_HANDOFFS, "maintenance.max_concurrent_handoffs", INT,                             \

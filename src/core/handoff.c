@@ -197,6 +197,7 @@ static void switch_over(struct handoff *h, struct lane *l)
 	op_ended(h, l, END_MOVED);
 	relax_moved(h, l);
 	l->is_up = l->has_old = true;
+	l->is_late = false;
 	l->up_at = h->now;
 	l->close_at = h->now + (l->role == CONN_SUBSCRIBER ? LINGER_MS : h->rules.timeout_ms);
 	l->unblock_at = l->role == CONN_READER ? h->now : MONO_NEVER;
@@ -417,9 +418,19 @@ static void on_event(struct handoff *h, const struct handoff_event *ev)
 
 /* ---- time ---- */
 
+/* After a stall of ours, events of the old subscription may lie in its socket: it gets one more moment to be read. */
+static bool is_unread(struct handoff *h, struct lane *l)
+{
+	if (l->role != CONN_SUBSCRIBER || l->is_late || h->now < l->close_at + LATE_MS)
+		return false;
+	l->is_late = true;
+	l->close_at = h->now + LATE_MS;
+	return true;
+}
+
 static void lane_due(struct handoff *h, struct lane *l)
 {
-	if (l->has_old && l->close_at <= h->now)
+	if (l->has_old && l->close_at <= h->now && !is_unread(h, l))
 		close_old(h, l);
 	if (l->has_old && l->unblock_at <= h->now) {
 		l->unblock_at = h->now + UNBLOCK_EVERY_MS;

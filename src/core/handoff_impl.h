@@ -3,7 +3,15 @@
 #include "base/rng.h"
 #include "core/handoff.h"
 
-enum { OPS = 8, BREAKERS = 16, SEEN_NOTES = 32, WINDOW_MAX_MS = 300000, LINGER_MS = 500, UNBLOCK_EVERY_MS = 250 };
+enum {
+	OPS = 8,
+	BREAKERS = 16,
+	SEEN_NOTES = 32,
+	WINDOW_MAX_MS = 300000,
+	LINGER_MS = 500,
+	LATE_MS = 50,
+	UNBLOCK_EVERY_MS = 250
+};
 
 /* One announcement (seq, endpoint), whatever the number of connections that heard it. */
 struct op {
@@ -39,11 +47,12 @@ struct lane {
 	mono_ms began;  /* this handoff */
 	mono_ms up_at;
 	bool has_old;     /* connections that were left and not closed yet */
+	bool is_late;     /* they have had more time, after a stall */
 	mono_ms close_at; /* they: S closes them then; others at the latest */
 	mono_ms unblock_at;
 	struct pair pairs[PAIRS];
 	mono_ms moving_until, post_until;
-	mono_ms relaxed_until; /* as told; 0 = not relaxed */
+	mono_ms relaxed_until; /* as told; 0 = not relaxed, -1 = nothing told yet */
 };
 
 struct breaker {

@@ -55,6 +55,7 @@ void relax_moved(struct handoff *h, struct lane *l)
 {
 	relax_clear(l);
 	l->post_until = h->now + h->rules.post_relaxed_ms;
+	l->relaxed_until = -1; /* another connection, which has been told nothing */
 }
 
 static mono_ms until_of(struct lane *l, mono_ms now)

@@ -89,6 +89,8 @@ static void on_up(void *arg, struct redis_conn *c)
 	if (!l)
 		return;
 	if (lc == l->cur) {
+		if (l->role == CONN_COMMAND)
+			lc->ls->said_down[0] = '\0';
 		lane_event(l, HANDOFF_UP, (struct slice){addr, strlen(addr)});
 		tell_core(l, true, NULL);
 		return;
@@ -106,14 +108,20 @@ static void count_down(struct lanes *ls, const struct err *why, bool was_up)
 	ls->counters[is_timeout ? MR_RECONNECT_TIMEOUT : was_up ? MR_RECONNECT_CLOSED : MR_RECONNECT_REFUSED]++;
 }
 
-static void say_down(const struct lanes *ls, const struct lane *l, const struct err *why, bool was_up)
+/* An attempt that fails for the reason that was said last is not said again. */
+static void say_down(struct lanes *ls, const struct lane *l, const struct err *why, bool was_up)
 {
-	if (was_up)
+	if (was_up) {
 		log_line(LOG_WARN, "shard=%u redis=%s conn=%s lost: %s", ls->o.index, ls->addr, roles[l->role],
 			why->text);
-	else if (l->role == CONN_COMMAND)
-		log_line(LOG_WARN, "shard=%u redis=%s cannot connect: %s; trying again", ls->o.index, ls->addr,
-			why->text);
+		return;
+	}
+	if (l->role != CONN_COMMAND)
+		return;
+	bool is_said = strcmp(ls->said_down, why->text) == 0;
+	snprintf(ls->said_down, sizeof ls->said_down, "%s", why->text);
+	log_line(is_said ? LOG_DEBUG : LOG_WARN, "shard=%u redis=%s cannot connect: %s; trying again", ls->o.index,
+		ls->addr, why->text);
 }
 
 void lane_say_lost(const struct lane *l, size_t n)

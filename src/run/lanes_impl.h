@@ -50,6 +50,7 @@ struct lanes {
 	mono_ms seen_until;
 	uint64_t counters[METRIC_REDIS_N];
 	struct hist command_time;
+	char said_down[512]; /* why C cannot connect; "" = it could */
 	bool is_quitting;
 };
 

@@ -90,27 +90,64 @@ static void expect_served_by_the_new_one(size_t cut)
 	cr_assert_eq(lanes_rig_count(&R, "down"), 0, "cut at %zu:\n%s", cut, R.story.data);
 }
 
+static struct buf script_of_old;
+
+/* MOVING before +OK in two segments; returns the length of both. */
+static size_t begin_moving_before_ok(size_t cut)
+{
+	struct buf said;
+	buf_init(&said);
+	begin_new(SCRIPTS(OPTED_IN));
+	add_moving(&said, 3, 0);
+	buf_str(&said, "+OK\r\n");
+	size_t len = said.len;
+	buf_clear(&script_of_old); /* the server before it is gone */
+	buf_str(&script_of_old, OPT_IN);
+	add_in_two(&script_of_old, text_of(&said), cut);
+	begin_old(SCRIPTS(text_of(&script_of_old)));
+	buf_fini(&said);
+	return len;
+}
+
 Test(lanes, moving_before_ok_at_every_byte, .init = up)
 {
 	for (size_t cut = 1, len = 2; cut < len; cut++) {
-		struct buf said, script;
-		buf_init(&said);
-		buf_init(&script);
-		begin_new(SCRIPTS(OPTED_IN));
-		add_moving(&said, 3, 0);
-		buf_str(&said, "+OK\r\n");
-		len = said.len;
-		buf_str(&script, OPT_IN);
-		add_in_two(&script, text_of(&said), cut);
-		begin_old(SCRIPTS(text_of(&script)));
+		len = begin_moving_before_ok(cut);
 		lanes_open(R.lanes, CONN_COMMAND, SERVICE_NONE);
 		cr_assert(lanes_rig_until(&R, "up command", 2), "cut at %zu", cut);
 		cr_assert_eq(lanes_rig_count(&R, "hurry"), 1);
 		expect_served_by_the_new_one(cut);
 		cr_assert_null(strstr(resp_server_heard(OLD, 0), "UNBLOCK"));
 		end();
-		buf_fini(&said);
-		buf_fini(&script);
+	}
+}
+
+Test(lanes, moving_before_ok_reader, .init = up)
+{
+	for (size_t cut = 1, len = 2; cut < len; cut += 7) {
+		len = begin_moving_before_ok(cut);
+		lanes_open(R.lanes, CONN_READER, 0);
+		cr_assert(lanes_rig_until(&R, "up reader", 2), "cut at %zu", cut);
+		lanes_rig_send(&R, CONN_READER, CMD_READ, 1);
+		cr_assert(lanes_rig_until(&R, "reply 1", 1));
+		cr_assert(strstr(resp_server_heard(NEW, 0), "XREADGROUP"), "%s", resp_server_heard(NEW, 0));
+		cr_assert_null(strstr(resp_server_heard(OLD, 0), "XREADGROUP"));
+		end();
+	}
+}
+
+Test(lanes, moving_before_ok_subscriber, .init = up)
+{
+	for (size_t cut = 1, len = 2; cut < len; cut += 7) {
+		len = begin_moving_before_ok(cut);
+		lanes_open(R.lanes, CONN_SUBSCRIBER, SERVICE_NONE);
+		cr_assert(lanes_rig_until(&R, "up subscriber", 1), "cut at %zu", cut);
+		lanes_rig_send(&R, CONN_SUBSCRIBER, CMD_PSUBSCRIBE, 1);
+		for (int i = 0; i < 100 && !strstr(resp_server_heard(NEW, 0), "PSUBSCRIBE"); i++)
+			lanes_rig_run_for(&R, 50);
+		cr_assert(strstr(resp_server_heard(NEW, 0), "PSUBSCRIBE"), "%s", resp_server_heard(NEW, 0));
+		cr_assert_eq(lanes_rig_count(&R, "down"), 0);
+		end();
 	}
 }
 
@@ -229,6 +266,28 @@ Test(lanes, a_read_on_the_old_connection_ends_there, .init = up)
 	cr_assert(strstr(resp_server_heard(OLD, 0), "CLIENT UNBLOCK 7"), "%s", resp_server_heard(OLD, 0));
 	cr_assert(strstr(resp_server_heard(NEW, 0), "XREADGROUP"), "%s", resp_server_heard(NEW, 0));
 	cr_assert_eq(lanes_rig_count(&R, "down"), 0);
+	end();
+	buf_fini(&said);
+	buf_fini(&script);
+}
+
+Test(lanes, opened_in_the_window, .init = up)
+{
+	struct buf said, script;
+	buf_init(&said);
+	buf_init(&script);
+	begin_new(SCRIPTS(OPTED_IN));
+	add_moving(&said, 3, 5);
+	buf_str(&script, OPTED_IN "send ");
+	add_escaped(&script, said.data, said.len);
+	begin_old(SCRIPTS(text_of(&script), "serve"));
+	lanes_open(R.lanes, CONN_COMMAND, SERVICE_NONE);
+	cr_assert(lanes_rig_until(&R, "up command", 2));
+	lanes_open(R.lanes, CONN_READER, 0);
+	cr_assert(lanes_rig_until(&R, "up reader", 1));
+	cr_assert_eq(resp_server_n_conns(OLD), 1);
+	cr_assert(
+		strstr(resp_server_heard(NEW, 1), "moving-endpoint-type internal-ip"), "%s", resp_server_heard(NEW, 1));
 	end();
 	buf_fini(&said);
 	buf_fini(&script);

@@ -129,6 +129,8 @@ def test_random_rounds(t):
             here.push(note("MIGRATED", seq, "[]") + note("FAILED_OVER", seq) + note("NEVER_HEARD", seq))
         elif what == 6:
             here.ask("close")
+        else:
+            here.ask("reset")
         time.sleep(rnd.uniform(0.05, 0.3))
     add = load.stop()
     checks.wait_clean(r.db, timeout=40)

@@ -1,10 +1,12 @@
 """A RESP gate in front of a real redis-server: answers the opt-in to maintenance notifications, injects pushes between
-replies, refuses, hangs, stalls, loses answers, fails commands, closes, speaks TLS. One process hosts any number of gates (asyncio); class Gates drives it
+replies, refuses, hangs, stalls, loses answers, fails commands, closes, resets, speaks TLS. One process hosts any number of gates (asyncio); class Gates drives it
 over stdin and stdout, one JSON object a line. Times are CLOCK_MONOTONIC ms."""
 import asyncio
 import json
 import os
+import socket
 import ssl
+import struct
 import subprocess
 import sys
 import time
@@ -198,6 +200,12 @@ class Gate:
             if c.info["closed"] is None:
                 self.tasks[c.id].cancel()
 
+    def reset(self):
+        for c in self.conns:
+            if c.info["closed"] is None:
+                c.client.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                c.client.transport.abort()
+
     async def refuse(self):
         if self.server:
             self.server.close()
@@ -234,6 +242,8 @@ async def serve():
             g.swallow = q["n"]
         elif op == "close":
             g.close()
+        elif op == "reset":
+            g.reset()
         elif op == "refuse":
             await g.refuse()
         a["ms"] = now_ms()

@@ -50,6 +50,20 @@ Test(handoff, subscriber_joins_first)
 	EXPECT("[  1700] close_old S");
 }
 
+Test(handoff, subscriber_reads_after_a_stall)
+{
+	note(S, NOTE_MOVING, 7, 15, "b:2");
+	run_to(1000);
+	event(HANDOFF_NEW_UP, S, NULL);
+	event(HANDOFF_JOINED, S, NULL);
+	W.now = 2500; /* nothing ran since */
+	step((struct handoff_event){.kind = HANDOFF_TICK, .lane = UINT32_MAX});
+	EXPECT_NOT("close_old");
+	W.now = 9000; /* once is enough */
+	step((struct handoff_event){.kind = HANDOFF_TICK, .lane = UINT32_MAX});
+	EXPECT("[  9000] close_old S");
+}
+
 Test(handoff, two_subscribers_one_event)
 {
 	struct handoff_seen *s = mem_alloc(sizeof *s);

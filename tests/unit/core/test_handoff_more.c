@@ -38,6 +38,18 @@ Test(handoff, migrated_does_not_end_moving)
 	EXPECT("relax B 1000"); /* "now" has a window too */
 }
 
+Test(handoff, the_new_connection_is_told_too)
+{
+	struct handoff_rules r = rules;
+	r.post_relaxed_ms = 14000;
+	start(&r);
+	note(C, NOTE_MOVING, 7, 15, "b:2");
+	run_to(1000);
+	EXPECT("[     0] relax C 15000");
+	event(HANDOFF_NEW_UP, C, NULL);
+	EXPECT("[  1000] relax C 15000"); /* the same time, but another connection */
+}
+
 Test(handoff, replayed_completions)
 {
 	for (uint32_t lane = 0; lane < 4; lane++) {
