@@ -151,7 +151,7 @@ static void apply_limits(struct daemon *d)
 	if (slower)
 		to_shards(d, RUN_TIMEOUTS);
 	to_shards(d, RUN_MAINT);
-	topo_client_set_maint(d->topo, setup_maint(d->config), d->config->maintenance.endpoint_type);
+	topo_client_set_maint(d->topo, d->config);
 }
 
 /* Takes what f prepared; the old things end. */
