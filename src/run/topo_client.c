@@ -6,6 +6,7 @@
 #include "codec/push.h"
 #include "codec/reply.h"
 #include "run/fault.h"
+#include "run/setup.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -18,8 +19,9 @@ struct topo_client {
 	struct command_argv *argv;
 	struct reply_decoder *decoder;
 	enum config_topology mode;
-	mono_ms timeout_ms;
-	char (*addrs)[300]; /* the configured ones first */
+	mono_ms timeout_ms, relaxed_timeout_ms, relaxed_cap_ms;
+	mono_ms relaxed_until; /* maintenance was announced on this connection */
+	char (*addrs)[300];    /* the configured ones first */
 	size_t n_addrs, n_configured, at, n_tried;
 	bool is_asking, is_sent;
 	struct err last;
@@ -49,6 +51,12 @@ static void next_endpoint(struct topo_client *t, const struct err *why)
 	t->is_away = false;
 }
 
+static mono_ms deadline_of(const struct topo_client *t)
+{
+	mono_ms now = mono_now();
+	return now + (now < t->relaxed_until ? mono_max(t->timeout_ms, t->relaxed_timeout_ms) : t->timeout_ms);
+}
+
 static void send_question(struct topo_client *t)
 {
 	if (!t->is_asking || t->is_sent || !redis_is_up(t->conn))
@@ -59,7 +67,7 @@ static void send_question(struct topo_client *t)
 	t->is_sent = true;
 	fault_point("send", command_name(c.kind));
 	redis_send(t->conn, (uint64_t)c.kind, command_argc(t->argv), command_args(t->argv), command_lens(t->argv),
-		mono_now() + t->timeout_ms);
+		deadline_of(t));
 }
 
 static void ask_role(struct topo_client *t)
@@ -68,8 +76,8 @@ static void ask_role(struct topo_client *t)
 	struct command_self self = {.consumer = "", .node = ""};
 	command_encode(t->argv, &c, NULL, &self);
 	fault_point("send", "role");
-	redis_send(t->conn, CMD_ROLE, command_argc(t->argv), command_args(t->argv), command_lens(t->argv),
-		mono_now() + t->timeout_ms);
+	redis_send(
+		t->conn, CMD_ROLE, command_argc(t->argv), command_args(t->argv), command_lens(t->argv), deadline_of(t));
 }
 
 static void standalone(struct topo_client *t)
@@ -160,11 +168,18 @@ static void on_up(void *arg, struct redis_conn *c)
 	send_question(arg);
 }
 
+static void relax(struct topo_client *t, mono_ms ms)
+{
+	t->relaxed_until = ms > 0 ? mono_now() + ms : 0;
+	redis_relax(t->conn, t->relaxed_until, mono_max(t->timeout_ms, t->relaxed_timeout_ms));
+}
+
 static void on_down(void *arg, struct redis_conn *c, const struct err *why, bool was_up)
 {
 	struct topo_client *t = arg;
 	(void)c;
 	(void)was_up;
+	relax(t, 0);
 	t->is_sent = false;
 	if (!t->is_moving)
 		next_endpoint(t, why);
@@ -185,21 +200,50 @@ static void on_move(uv_timer_t *timer)
 	redis_redial(t->conn, &t->move_to, "its endpoint moves");
 }
 
+static void on_moving(struct topo_client *t, const struct note *n)
+{
+	mono_ms now = mono_now(), window = mono_max(mono_min(n->seconds, WINDOW_MAX_S), 1) * 1000;
+	if (now < t->moved_until && n->seq <= t->moved_seq)
+		return;
+	t->moved_seq = n->seq;
+	t->moved_until = now + window;
+	relax(t, window);
+	uint64_t half = window > 1000 ? (uint64_t)window / 2 : 0;
+	if (redis_addr_parse(n->endpoint[0] ? n->endpoint : t->addrs[t->at], &t->move_to, NULL) == ERR_OK)
+		uv_timer_start(&t->move, on_move, n->endpoint[0] ? 0 : half, 0);
+}
+
 static void on_push(void *arg, struct redis_conn *c, const redisReply *reply)
 {
 	struct topo_client *t = arg;
 	struct note n;
 	(void)c;
-	if (push_decode(reply, &n, NULL) != PUSH_IS_NOTE || n.kind != NOTE_MOVING)
+	if (push_decode(reply, &n, NULL) != PUSH_IS_NOTE)
 		return;
-	mono_ms now = mono_now(), window = mono_max(mono_min(n.seconds, WINDOW_MAX_S), 1) * 1000;
-	if (now < t->moved_until && n.seq <= t->moved_seq)
-		return;
-	t->moved_seq = n.seq;
-	t->moved_until = now + window;
-	uint64_t half = window > 1000 ? (uint64_t)window / 2 : 0;
-	if (redis_addr_parse(n.endpoint[0] ? n.endpoint : t->addrs[t->at], &t->move_to, NULL) == ERR_OK)
-		uv_timer_start(&t->move, on_move, n.endpoint[0] ? 0 : half, 0);
+	switch (n.kind) {
+	case NOTE_MOVING:
+		on_moving(t, &n);
+		break;
+	case NOTE_MIGRATING:
+	case NOTE_FAILING_OVER:
+	case NOTE_SMIGRATING:
+		relax(t, t->relaxed_cap_ms);
+		break;
+	case NOTE_MIGRATED:
+	case NOTE_FAILED_OVER:
+	case NOTE_SMIGRATED:
+		if (mono_now() >= t->moved_until)
+			relax(t, 0);
+		break;
+	case NOTE_KINDS:
+		break;
+	}
+}
+
+static void take_maint(struct topo_client *t, const struct config *c)
+{
+	t->relaxed_timeout_ms = c->maintenance.relaxed_timeout_ms;
+	t->relaxed_cap_ms = c->maintenance.relaxed_cap_ms;
 }
 
 struct topo_client *topo_client_open(
@@ -211,6 +255,7 @@ struct topo_client *topo_client_open(
 	t->arg = arg;
 	t->mode = c->redis.topology;
 	t->timeout_ms = c->redis.command_timeout_ms;
+	take_maint(t, c);
 	t->addrs = mem_array(TOPO_ADDRS_MAX, sizeof *t->addrs);
 	for (size_t i = 0; i < c->redis.endpoints.n && i < TOPO_ADDRS_MAX; i++)
 		snprintf(t->addrs[t->n_addrs++], sizeof *t->addrs, "%s", c->redis.endpoints.items[i]);
@@ -245,6 +290,7 @@ void topo_client_set_tls(struct topo_client *t, struct redis_tls *tls)
 
 void topo_client_set_rules(struct topo_client *t, const struct config *c, const struct redis_opts *opts)
 {
+	take_maint(t, c);
 	t->timeout_ms = c->redis.command_timeout_ms;
 	redis_set_times(t->conn, &opts->times);
 	redis_set_maint(t->conn, opts->maint, opts->maint_endpoint_type);

@@ -21,6 +21,6 @@ struct topo_client *topo_client_open(uv_loop_t *loop, const struct config *c, co
 void topo_client_ask(struct topo_client *t); /* one answer by one of the callbacks, in a later round */
 void topo_client_set_auth(struct topo_client *t, const char *username, const char *password);
 void topo_client_set_tls(struct topo_client *t, struct redis_tls *tls);
-/* Times, maintenance mode and endpoint type of opts; from the next attempt on. */
+/* Times and maintenance: of both; mode and endpoint type from the next attempt on. */
 void topo_client_set_rules(struct topo_client *t, const struct config *c, const struct redis_opts *opts);
 void topo_client_close(struct topo_client *t);

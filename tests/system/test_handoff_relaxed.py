@@ -15,7 +15,8 @@ issue = 4
 @limit(60)
 def test_relaxed_window_keeps_slow_commands(t):
     """The server is slow for longer than the command time-out: announced, nothing is cut; unannounced, it is."""
-    r, g, d, w = setup(t, gates=1, cfg={"redis": {"command_timeout": "1s", "keyspace_events": "require"}})
+    r, g, d, w = setup(t, gates=1, cfg={"redis": {"command_timeout": "1s", "connect_timeout": "500ms"}})
+    ids = {c["id"] for c in g[0].conns(open=True)}
     g[0].push(note("MIGRATING", 0, 2, '["27"]'))
     wait_metric(t, d, 3, 5, "sluice_relaxed_connections")
     assert "relaxed" in d.ctl_ok("--json", "nodes")
@@ -25,6 +26,7 @@ def test_relaxed_window_keeps_slow_commands(t):
     add.many("orders", ["a", "b", "c"])
     w.wait("ok", 3, timeout=15)
     assert metric(d, "sluice_redis_reconnects_total") == 0 and not w.frames("revoke")
+    assert ids == {c["id"] for c in g[0].conns(open=True)}, "idle connections neither, nor the topology's"
     g[0].push(note("MIGRATED", 1, '["27"]'))
     t.wait(lambda: metric(d, "sluice_relaxed_connections") == 0, 5)
     g[0].push(note("MIGRATED", 1, '["27"]') + note("FAILED_OVER", 0, '["1"]'))  # replayed: nothing
