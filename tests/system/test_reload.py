@@ -13,7 +13,8 @@ from lib import checks
 from lib.case import limit
 from lib.certs import Authority, tls_redis
 from lib.checks import Added
-from lib.daemon import ROOT, program
+from lib.daemon import ROOT, program, timing
+from lib.fleet import finish, hold, unnoticed
 from lib.gate import Gates
 from lib.redis import scan
 from lib.servers import loopback
@@ -246,6 +247,30 @@ def test_endpoint_type_counts_from_the_next_connection(t):
     t.wait(lambda: len(g.conns(open=True)) == 4 and opted() == {"external-fqdn"}, 10, "the same with the new type")
 
 
+@limit(90)
+def test_reloads_under_load(t):
+    """Leases, limits, timings and another service change twice a second: nobody who works notices."""
+    r = t.redis()
+    d = t.daemon(r)
+    holders, add = hold(t, d, 4, 5)
+    ws = [t.worker(d, credits=5, work=0.05, reconnect=True) for _ in range(4)]
+    orders = d.cfg["services"][0]
+    T = [4, 30, 10, 60, 3, 5]
+    for n in range(18):
+        add.many("orders", [f"q{n}.{i}" for i in range(40)])
+        service, redis, workers = timing(T[n % len(T)])
+        d.cfg["services"] = [{**orders, **service, "max_streams": 40 + n}] + [{**orders, **service, "name": "bills"}] * (n % 2)
+        d.cfg["workers"] = {"socket": d.worker_sock, **workers, "ping_every": f"{500 + 100 * (n % 3)}ms"}
+        d.write(redis={"endpoints": r.endpoints, "command_timeout": "3s", **redis}, maintenance={"mode": "disabled" if n % 2 else "auto"})
+        assert "services[orders].lease.ttl" in reload(d)
+        time.sleep(0.5)
+    t.wait(lambda: len(checks.finished([w.journal for w in ws])) == 18 * 40, 30, "all short ones are done")
+    unnoticed(holders + ws)
+    finish(t, d, holders, Added(r.db))
+    checks.all_good(add.sure, [w.journal for w in holders + ws])
+    assert set(checks.finished([w.journal for w in holders + ws]).values()) == {1}
+
+
 # ---- credentials
 
 def put(path, text):
@@ -307,6 +332,22 @@ def test_missing_password_file_changes_nothing(t):
     assert t.path("pw") in reload(d, 78)
     works(w, Added(r.db), "a")
     assert set(before) <= set(clients(r))
+
+
+@limit(60)
+def test_wrong_password_at_start_is_mended_by_a_reload(t):
+    r = t.redis(password="one")
+    put(t.path("pw"), "wrong")
+    d = t.daemon(r, start=False)
+    d.cfg["redis"]["password"] = {"file": t.path("pw")}
+    d.write()
+    d.start(ready=False)
+    d.wait_log("authentication refused: WRONGPASS")
+    p = d.ctl("status", "--ready")
+    assert p.returncode == 1 and "WRONGPASS" in p.stdout + p.stderr
+    put(t.path("pw"), "one")
+    assert set(reload(d)) == {"redis.password"}
+    d.wait_ready()
 
 
 # ---- certificates

@@ -7,6 +7,7 @@ from lib.case import limit
 from lib.checks import Added
 from lib.daemon import timing
 from lib.fleet import finish, hold
+from lib.manager import Manager, Unit
 from lib.redis import entries
 
 issue = 5
@@ -65,6 +66,38 @@ def test_restart_while_work_is_finishing(t):
     checks.all_good(add.sure, [w.journal for w in ws])
     runs = checks.finished([w.journal for w in ws])
     assert not any(w.frames("revoke") for w in ws) and set(runs.values()) == {1}, [s for s, n in runs.items() if n > 1][:5]
+
+
+def handover_without_redis(t, d):
+    """Redis hangs, results are on their way: the process still ends in time, and each result counts once."""
+    r = d.redis
+    ws, add = hold(t, d, 4, 5)
+    r.pause()
+    for w in ws:
+        for a in list(w.held.values())[:2]:
+            w.finish(a)
+    time.sleep(0.2)
+    start = time.monotonic()
+    assert d.stop() == 0
+    assert time.monotonic() - start < 1.5
+    d.start(ready=False)
+    time.sleep(1)
+    r.cont()
+    d.wait_ready()
+    for w in ws:
+        w.wait("ok", 2, timeout=20)
+        assert not w.frames("revoke") and not w.frames("fence", d="ev") and len(w.held) == 3
+    finish(t, d, ws, add)
+
+
+@limit(120)
+def test_handover_while_redis_hangs(t):
+    handover_without_redis(t, t.daemon(t.redis()))
+
+
+@limit(120)
+def test_handover_while_redis_hangs_with_a_store(t):
+    handover_without_redis(t, Unit(t, t.redis(), Manager(t)))
 
 
 @limit(120)
