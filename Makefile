@@ -96,6 +96,12 @@ $(B)/%.o: %.c
 	@echo "  CC $(V) $<"
 	@$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c $< -o $@
 
+# only looked at: paths that use NULL, freed or leaked memory
+$(B)/analyzed/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "  ANALYZE $<"
+	@$(CC) $(CPPFLAGS) $(filter-out -O%,$(ALL_CFLAGS)) -O1 -fanalyzer -c $< -o $@
+
 $(B)/tests/%.o: CPPFLAGS += -Itests
 
 $(B)/libsluice.a: $(LIB_OBJ)

@@ -74,7 +74,7 @@ coverage:
 .PHONY: unit-bins sim-bins thread-bins oom-bins fuzz-bins bench-bins
 
 # ---- checks of the text itself
-.PHONY: check-hardening reproducible check-includes check-core-symbols check-headers check-units lint format format-check
+.PHONY: check-analyzer tidy check-hardening reproducible check-includes check-core-symbols check-headers check-units lint format format-check
 check-includes:
 	@scripts/check-includes --self-test
 	@scripts/check-includes .
@@ -86,6 +86,20 @@ $(B)/headers/%.ok: % $(HEADERS)
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(filter-out -MMD -MP,$(ALL_CFLAGS)) -fsyntax-only -include $< -x c /dev/null
 	@touch $@
+# A planted use after free must be seen, or the analyzer looks at nothing.
+check-analyzer: $(patsubst %.c,$(B)/analyzed/%.o,$(wildcard src/*/*.c))
+	@! echo 'void free(void *); int f(int *p); int f(int *p) { free(p); return *p; }' | \
+		$(CC) -O1 -fanalyzer -Werror -x c -c -o /dev/null - 2>/dev/null || \
+		{ echo "analyzer: a planted use after free is not seen"; exit 1; }
+	@echo "analyzer: fine"
+# builds four times
+reproducible: deps-check
+	@scripts/check-reproducible --self-test
+	@scripts/check-reproducible
+# minutes; .clang-tidy says which checks
+tidy:
+	@ls src/*/*.c | xargs -P $(JOBS) -I FILE clang-tidy --quiet FILE -- -std=c17 $(CPPFLAGS) $(PKG_CFLAGS) 2>/dev/null
+	@echo "tidy: fine"
 check-hardening: all
 	@scripts/check-hardening --self-test $(PROGRAMS:%=build/release/%)
 	@echo "hardening: fine"
@@ -151,7 +165,9 @@ help:
 	@echo "make coverage    lines run by unit, sim and some system tests; fails below core 90 %, all 80 %"
 	@echo "make valgrind    a few system tests under valgrind"
 	@echo "make bench       BENCH=\"a c\" some cases; BENCH_ARGS=\"-r 5 -s 60\" repeats, seconds"
-	@echo "make lint format format-check check-includes check-core-symbols check-headers check-units"
+	@echo "make lint format format-check check-includes check-core-symbols check-headers check-units check-hardening"
+	@echo "make check-analyzer gcc -fanalyzer              make tidy    clang-tidy, minutes"
+	@echo "make reproducible  the same bytes wherever and whenever they are built"
 	@echo "make demo        a small fleet to look at"
 	@echo "make install     prefix=$(prefix) sysconfdir=$(sysconfdir) DESTDIR=    make uninstall   make deb"
 	@echo "make clean       removes build/ but not what setup fetched"
