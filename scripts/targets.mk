@@ -4,7 +4,7 @@ SEED         ?=
 FUZZ_SECONDS ?= 10
 SMOKE        ?= main_job
 # system tests that go along most of run/ and bin/
-COVERAGE     ?= main_job ctl service config sluice_run sluicectl_cli worker_protocol redis_trouble handoff restart dlq
+COVERAGE     ?= main_job ctl service config sluice_run sluicectl_cli worker_protocol redis_trouble handoff restart dlq limits
 VALGRIND     ?= main_job.whole_job main_job.sluice_run main_job.second_entry restart.handover service.reload_good \
 	worker_protocol.fail worker_protocol.resume worker_protocol.garbage ctl.dlq_and_scan
 C_FILES      := $(wildcard src/*/*.[ch] tests/lib/*.[ch] tests/unit/*/*.[ch] tests/sim/*.[ch] tests/io/*.[ch] \
@@ -36,7 +36,7 @@ oom: oom-bins
 asan:
 	$(AGAIN) V=asan unit-bins sim-bins programs
 	+@$(MAKE) --no-print-directory V=asan unit sim
-	@scripts/run-system asan-system build/asan --only '$(SMOKE)'
+	@SLUICE_TEST_END=stop scripts/run-system asan-system build/asan --only '$(SMOKE)'
 system: all
 	@scripts/check-no-faults --self-test $(B)
 	$(AGAIN) V=fault programs
@@ -98,6 +98,7 @@ reproducible: deps-check
 	@scripts/check-reproducible
 # minutes; .clang-tidy says which checks
 tidy:
+	@command -v clang-tidy >/dev/null || { echo "clang-tidy is not installed"; exit 1; }
 	@ls src/*/*.c | xargs -P $(JOBS) -I FILE clang-tidy --quiet FILE -- -std=c17 $(CPPFLAGS) $(PKG_CFLAGS) 2>/dev/null
 	@echo "tidy: fine"
 check-hardening: all
