@@ -110,6 +110,12 @@ endef
 $(B)/%.o: %.c
 	$(compile)
 
+# only looked at: paths that use NULL, freed or leaked memory
+$(B)/analyzed/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "  ANALYZE $<"
+	@$(CC) $(CPPFLAGS) $(filter-out -O%,$(ALL_CFLAGS)) -O1 -fanalyzer -c $< -o $@
+
 $(B)/tests/%.o: CPPFLAGS += -Itests
 
 $(B)/libsluice.a: $(LIB_OBJ)

@@ -4,7 +4,7 @@ SEED         ?=
 FUZZ_SECONDS ?= 10
 SMOKE        ?= main_job
 # system tests that go along most of run/ and bin/
-COVERAGE     ?= main_job ctl service config sluice_run sluicectl_cli worker_protocol redis_trouble handoff restart dlq
+COVERAGE     ?= main_job ctl service config sluice_run sluicectl_cli worker_protocol redis_trouble handoff restart dlq limits
 VALGRIND     ?= main_job.whole_job main_job.sluice_run main_job.second_entry restart.handover service.reload_good \
 	worker_protocol.fail worker_protocol.resume worker_protocol.garbage ctl.dlq_and_scan
 C_FILES      := $(wildcard src/*/*.[ch] tests/lib/*.[ch] tests/unit/*/*.[ch] tests/sim/*.[ch] tests/io/*.[ch] \
@@ -36,7 +36,7 @@ oom: oom-bins
 asan:
 	$(AGAIN) V=asan unit-bins sim-bins programs
 	+@$(MAKE) --no-print-directory V=asan unit sim
-	@scripts/run-system asan-system build/asan --only '$(SMOKE)'
+	@SLUICE_TEST_END=stop scripts/run-system asan-system build/asan --only '$(SMOKE)'
 system: all
 	@scripts/check-no-faults --self-test $(B)
 	$(AGAIN) V=fault programs
@@ -89,8 +89,8 @@ coverage:
 .PHONY: unit-bins sim-bins thread-bins oom-bins fuzz-bins bench-bins
 
 # ---- checks of the text itself
-.PHONY: check-hardening reproducible check-includes check-core-symbols check-headers check-units check-install check-deb
-.PHONY: check-boot lint format format-check
+.PHONY: check-analyzer tidy check-hardening reproducible check-includes check-core-symbols check-headers check-units
+.PHONY: check-install check-deb check-boot lint format format-check
 check-includes:
 	@scripts/check-includes --self-test
 	@scripts/check-includes .
@@ -102,6 +102,21 @@ $(B)/headers/%.ok: % $(HEADERS)
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(filter-out -MMD -MP,$(ALL_CFLAGS)) -fsyntax-only -include $< -x c /dev/null
 	@touch $@
+# A planted use after free must be seen, or the analyzer looks at nothing.
+check-analyzer: $(patsubst %.c,$(B)/analyzed/%.o,$(wildcard src/*/*.c))
+	@! echo 'void free(void *); int f(int *p); int f(int *p) { free(p); return *p; }' | \
+		$(CC) -O1 -fanalyzer -Werror -x c -c -o /dev/null - 2>/dev/null || \
+		{ echo "analyzer: a planted use after free is not seen"; exit 1; }
+	@echo "analyzer: fine"
+# builds four times
+reproducible: deps-check
+	@scripts/check-reproducible --self-test
+	@scripts/check-reproducible
+# minutes; .clang-tidy says which checks
+tidy:
+	@command -v clang-tidy >/dev/null || { echo "clang-tidy is not installed"; exit 1; }
+	@ls src/*/*.c | xargs -P $(JOBS) -I FILE clang-tidy --quiet FILE -- -std=c17 $(CPPFLAGS) $(PKG_CFLAGS) 2>/dev/null
+	@echo "tidy: fine"
 check-hardening: all
 	@scripts/check-hardening --self-test $(PROGRAMS:%=build/release/%)
 	@echo "hardening: fine"
@@ -182,7 +197,9 @@ help:
 	@echo "make coverage    lines run by unit, sim and some system tests; fails below core 90 %, all 80 %"
 	@echo "make valgrind    a few system tests under valgrind"
 	@echo "make bench       BENCH=\"a c\" some cases; BENCH_ARGS=\"-r 5 -s 60\" repeats, seconds"
-	@echo "make lint format format-check check-includes check-core-symbols check-headers check-units"
+	@echo "make lint format format-check check-includes check-core-symbols check-headers check-units check-hardening"
+	@echo "make check-analyzer gcc -fanalyzer              make tidy    clang-tidy, minutes"
+	@echo "make reproducible  the same bytes wherever and whenever they are built"
 	@echo "make check-install check-deb check-boot   a staging root; the package in an overlay of /, under a systemd (root only)"
 	@echo "make demo        a small fleet to look at"
 	@echo "make install     prefix=$(prefix) sysconfdir=$(sysconfdir) DESTDIR=    make uninstall   make deb"

@@ -37,7 +37,7 @@ static struct slab_chunk *new_chunk(struct slab *s)
 		c = mem_alloc(sizeof *c + SLAB_CHUNK * s->item_bytes);
 	c->n_used = 0;
 	c->free = 0;
-	for (uint16_t i = 0; i < SLAB_CHUNK; i++)
+	for (int i = 0; i < SLAB_CHUNK; i++)
 		c->next[i] = i + 1 < SLAB_CHUNK ? (uint16_t)(i + 1) : NONE;
 	return c;
 }

@@ -258,7 +258,7 @@ void child_reason(const struct child *c, int status, char out[REASON_MAX + 1])
 	size_t len = has_line ? c->tail->line_len : c->tail->last_len;
 	if (!len)
 		return;
-	memcpy(out + n, ": ", 2);
+	memcpy(out + n, ": ", 2); /* NOLINT(bugprone-not-null-terminated-result): add_text ends it */
 	add_text(out, (size_t)n + 2, line, len);
 }
 

@@ -61,6 +61,8 @@ static _Noreturn void watch(int fd)
 static void rename_in_ps(char **argv)
 {
 	static const char name[] = "sluice-guard";
+	if (!argv[0])
+		return;
 	char *end = argv[0];
 	for (char **a = argv; *a && *a == end; a++)
 		end = *a + strlen(*a) + 1;

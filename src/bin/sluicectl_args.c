@@ -58,7 +58,7 @@ static enum err_code set_global(struct scan *s, struct options *o, enum global g
 		o->json = true;
 		break;
 	case GLOBAL_SOCKET:
-		if (!*value)
+		if (!value || !*value)
 			return err_set(err, ERR_INVALID, "--socket is empty");
 		o->socket = value;
 		break;

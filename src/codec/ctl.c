@@ -278,7 +278,7 @@ bool ctl_duration_parse(const char *s, int64_t *ms)
 	static const struct {
 		const char *name;
 		int64_t ms;
-	} units[] = {{"ms", 1}, {"s", 1000}, {"m", 60 * 1000}, {"h", 60 * 60 * 1000}, {"d", DAY_MS}};
+	} units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", DAY_MS}};
 	int64_t n;
 	const char *unit;
 	if (!parse_digits(s, &n, &unit))
@@ -486,8 +486,8 @@ enum err_code ctl_decode(const char *line, size_t len, struct ctl_request *out, 
 	if (code != ERR_OK)
 		goto out;
 	const char *name = yyjson_get_str(verb_name);
-	if (strlen(name) != yyjson_get_len(verb_name) || !ctl_verb_parse(name, &verb)) {
-		code = err_set(err, ERR_INVALID, "unknown verb \"%.64s\"", name);
+	if (!name || strlen(name) != yyjson_get_len(verb_name) || !ctl_verb_parse(name, &verb)) {
+		code = err_set(err, ERR_INVALID, "unknown verb \"%.64s\"", name ? name : "");
 		goto out;
 	}
 	ctl_request_init(&r, verb);

@@ -146,7 +146,7 @@ static void shas_init(void)
 	for (int s = 0; s < SCRIPT_N; s++) {
 		unsigned char d[SHA_DIGEST_LENGTH];
 		SHA1((const unsigned char *)texts[s], strlen(texts[s]), d);
-		for (int i = 0; i < SHA_DIGEST_LENGTH; i++)
+		for (size_t i = 0; i < SHA_DIGEST_LENGTH; i++)
 			snprintf(shas[s] + 2 * i, 3, "%02x", d[i]);
 	}
 }

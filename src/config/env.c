@@ -100,6 +100,7 @@ static enum err_code find_row(struct walk *w, enum option_id *id)
 		if (child.kind == OPTION_KIND_SERVICES)
 			rc = enter_service(w);
 		else if (child.kind == OPTION_KIND_MAP)
+			/* NOLINTNEXTLINE(clang-analyzer-security.insecureAPI.strcpy): a name of the table, shorter than room */
 			strcat(strcat(w->prefix, component), ".");
 		else
 			return *w->rest ? fail(w, "is a setting and has no keys; lists are written a,b") : ERR_OK;
@@ -144,7 +145,9 @@ enum err_code env_apply(struct raw *raw, char *const *env, struct err *err)
 {
 	for (; env && *env; env++) {
 		const char *name = *env, *equals = strchr(name, '=');
-		size_t len = equals ? (size_t)(equals - name) : 0;
+		if (!equals)
+			continue;
+		size_t len = (size_t)(equals - name);
 		if (strncmp(name, PREFIX, sizeof PREFIX - 1) != 0 || !memmem(name, len, "__", 2))
 			continue;
 		struct walk w = {.err = err};

@@ -59,7 +59,7 @@ struct option_child option_child(const char *prefix, const char *key, size_t len
 
 static char fold(char c)
 {
-	return c == '-' ? '_' : (char)tolower((unsigned char)c);
+	return (char)(c == '-' ? '_' : tolower((unsigned char)c));
 }
 
 static size_t min3(size_t a, size_t b, size_t c)

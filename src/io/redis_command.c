@@ -149,8 +149,9 @@ void command_kill_all(struct redis_conn *c)
 
 void command_bury(struct redis_conn *c, bool tell)
 {
-	for (size_t n = c->n_dead; n > 0 && c->n_dead > 0; n--) {
-		struct cmd *cmd = LIST_OF(struct cmd, link, list_pop(&c->dead));
+	struct link *l;
+	for (size_t n = c->n_dead; n > 0 && (l = list_pop(&c->dead)); n--) {
+		struct cmd *cmd = LIST_OF(struct cmd, link, l);
 		c->n_dead--;
 		uint64_t tag = cmd->tag;
 		bool is_users = cmd->kind == CMD_USER;
@@ -167,9 +168,9 @@ static struct cmd *head_of(const struct redis_conn *c)
 	return list_empty(&c->pending) ? NULL : LIST_OF(struct cmd, link, c->pending.next);
 }
 
-static void answer_head(struct redis_conn *c, const redisReply *r)
+/* cmd is the head of those pending. */
+static void answer(struct redis_conn *c, struct cmd *cmd, const redisReply *r)
 {
-	struct cmd *cmd = head_of(c);
 	list_remove(&cmd->link);
 	heap_remove(&c->deadlines, &cmd->deadline);
 	c->n_in_flight--;
@@ -199,7 +200,7 @@ static void take_push(struct redis_conn *c, const redisReply *r)
 	if (!head || head->n_confirms == 0 || strcasecmp(head->name, word) != 0)
 		return;
 	if (--head->n_confirms == 0)
-		answer_head(c, r);
+		answer(c, head, r);
 }
 
 /* RESP2 has no pushes: on a subscriber they are arrays. */
@@ -216,10 +217,11 @@ static bool is_push(const struct redis_conn *c, const redisReply *r)
 
 static void take_reply(struct redis_conn *c, const redisReply *r)
 {
+	struct cmd *head = head_of(c);
 	if (is_push(c, r))
 		take_push(c, r);
-	else if (head_of(c))
-		answer_head(c, r);
+	else if (head)
+		answer(c, head, r);
 	else if (r->type == REDIS_REPLY_ERROR) /* "max number of clients reached", before a word from us */
 		conn_fail(c, ERR_IO, "the server said: %s", r->str);
 	else
