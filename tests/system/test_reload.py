@@ -218,6 +218,22 @@ def test_log_and_metrics_change_at_once(t):
 
 
 @limit(60)
+def test_what_cannot_be_opened_rejects_the_whole_file(t):
+    """The file itself is good; a socket of it is not to be had: nothing of it is applied, by neither way of asking."""
+    r = t.redis()
+    d = t.daemon(r, cfg={"metrics": {"listen": f"unix:{t.path('m')}"}})
+    good = copy.deepcopy(d.cfg)
+    d.write(metrics={"listen": f"unix:{t.path('no/such/dir/m')}"}, services=[{"name": "bills"}], log={"level": "info"})
+    assert t.path("no/such/dir/m") in reload(d, 78)
+    d.signal(signal.SIGHUP)
+    d.wait_log("reload rejected, nothing changed: ")
+    assert os.path.exists(t.path("m")) and {x["service"] for x in d.json("status")[0]["services"]} == {"orders"}
+    d.cfg = good
+    d.write()
+    assert reload(d) == {}
+
+
+@limit(60)
 def test_reconnect_pauses_change_under_way(t):
     """Paused for hours, every connection comes back at once when the pauses are made short."""
     r = t.redis()
