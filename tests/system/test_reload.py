@@ -54,7 +54,7 @@ def manual():
         text = f.read()
     found = {}
     for path, entry in re.findall(r"^\.It Ic ([a-z_.\[\]]+)\n(.*?)(?=^\.It |^\.El)", text, re.M | re.S):
-        claim = re.search(r"^\.Pq (\S[^;]*); .*; (live|restart)$", entry, re.M)
+        claim = re.search(r"^\.Pq (\S[^;\n]*); .*; (live|restart)$", entry, re.M)
         if claim:
             found[path] = claim[1], claim[2]
     return found
