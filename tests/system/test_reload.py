@@ -54,7 +54,7 @@ def manual():
         text = f.read()
     found = {}
     for path, entry in re.findall(r"^\.It Ic ([a-z_.\[\]]+)\n(.*?)(?=^\.It |^\.El)", text, re.M | re.S):
-        claim = re.search(r"^\.Pq (\S[^;]*); .*; (live|restart)$", entry, re.M)
+        claim = re.search(r"^\.Pq (\S[^;\n]*); .*; (live|restart)$", entry, re.M)
         if claim:
             found[path] = claim[1], claim[2]
     return found
@@ -215,6 +215,22 @@ def test_log_and_metrics_change_at_once(t):
     t.worker(d, name="said").wait("welcome")
     d.wait_log("worker=said")
     assert "worker=unsaid" not in d.log
+
+
+@limit(60)
+def test_what_cannot_be_opened_rejects_the_whole_file(t):
+    """The file itself is good; a socket of it is not to be had: nothing of it is applied, by neither way of asking."""
+    r = t.redis()
+    d = t.daemon(r, cfg={"metrics": {"listen": f"unix:{t.path('m')}"}})
+    good = copy.deepcopy(d.cfg)
+    d.write(metrics={"listen": f"unix:{t.path('no/such/dir/m')}"}, services=[{"name": "bills"}], log={"level": "info"})
+    assert t.path("no/such/dir/m") in reload(d, 78)
+    d.signal(signal.SIGHUP)
+    d.wait_log("reload rejected, nothing changed: ")
+    assert os.path.exists(t.path("m")) and {x["service"] for x in d.json("status")[0]["services"]} == {"orders"}
+    d.cfg = good
+    d.write()
+    assert reload(d) == {}
 
 
 @limit(60)
