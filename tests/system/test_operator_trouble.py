@@ -52,6 +52,8 @@ def test_started_with_redis_down(t):
     w.wait("welcome")
     p = d.ctl("add", "orders", "x")
     assert p.returncode == 1 and p.stderr.strip() == "sluicectl: Redis is not reachable", p
+    p = d.ctl("nodes")
+    assert p.returncode == 1 and p.stderr.startswith("sluicectl: no master is known yet: redis unix:") and r.path in p.stderr, p
     bad = of_level(d, "warn", "error")
     assert len(bad) == 1 and bad[0].startswith("waiting for Redis: redis unix:") and r.path in bad[0] and "trying again" in bad[0], bad
     r.start()
@@ -61,6 +63,29 @@ def test_started_with_redis_down(t):
     assert http(t.path("m"), "/readyz")[0] == 200
     t.wait(lambda: "ready" in of_level(d, "notice"), what="it says that it is ready")
     assert of_level(d, "warn", "error") == bad, "nothing more to say"
+
+
+@limit(60)
+def test_redis_lost_is_said_and_not_again_and_again(t):
+    r = t.redis()
+    d = t.daemon(r, cfg={"log": {"level": "info"}, "redis": {"reconnect": {"initial": "20ms", "max": "50ms"}}})
+    w = t.worker(d, credits=1)
+    Added(r.db).one("orders", "s")
+    w.wait("assign")
+    for n in (1, 2):
+        r.kill()
+        t.wait(lambda: d.ctl("status", "--ready").returncode == 1, what="not ready")
+        t.wait(lambda: d.json("status")[0]["redis"][0]["down_ms"] > 1500, what="many attempts")
+        tried = [x for x in of_level(d, "warn") if x.startswith("shard=") and "trying again" in x]
+        assert 1 <= len(tried) / n <= 2 and "cannot connect: connection refused" in tried[-1], tried
+        assert not [x for x in d.log.splitlines() if x.count(r.path) > 1], "the address once a line"
+        s, = d.json("status")
+        assert s["reasons"] == [f"redis unix:{r.path}: cannot connect: connection refused"], s
+        if n == 1:
+            x, = d.json("explain", "s")
+            assert any("is not reachable: cannot connect" in b for b in x["because"]), x
+        r.start()
+        d.wait_ready()
 
 
 @limit(60)
