@@ -123,11 +123,11 @@ check-hardening: all
 check-units:
 	@scripts/check-units
 check-install: all
-	@MAKE='$(MAKE)' scripts/check-install
+	+@MAKE='$(MAKE)' scripts/check-install
 check-deb: all
-	@scripts/check-deb '$(VERSION)'
+	+@scripts/check-deb '$(VERSION)'
 check-boot: all
-	@scripts/check-boot '$(VERSION)'
+	+@scripts/check-boot '$(VERSION)'
 lint:
 	@cppcheck --quiet --enable=warning,performance,portability --std=c11 --inline-suppr --error-exitcode=1 \
 		--suppress=missingIncludeSystem -Isrc -D_GNU_SOURCE -DSLUICE_VERSION='"x"' \

@@ -19,7 +19,7 @@ static void start_shard(struct coord *c, uint16_t node)
 	struct coord_shard *s = &c->shards[node];
 	if (s->is_on || s->is_stopping) /* stopping: it starts again when it has stopped */
 		return;
-	*s = (struct coord_shard){.is_on = true, .since = c->now};
+	*s = (struct coord_shard){.is_on = true, .since = c->now, .down_since = c->now};
 	const char *addr = c->topo.nodes[node].addr;
 	struct effect *ef = effects_add(c->out, EFF_SHARD_START);
 	ef->to = node;
@@ -225,6 +225,8 @@ void coord_on_conn(struct coord *c, const struct msg *m)
 	if (m->from >= c->n_shards)
 		return;
 	struct coord_shard *s = &c->shards[m->from];
+	if (m->conn == CONN_COMMAND && s->is_up[m->conn] && !m->flag)
+		s->down_since = c->now;
 	s->is_up[m->conn] = m->flag;
 	if (m->flag)
 		return;

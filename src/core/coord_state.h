@@ -45,10 +45,10 @@ struct coord_service {
 struct coord_shard {
 	bool is_on;
 	bool is_up[CONN_ROLES];
-	bool is_leaving;  /* has no slots any more: stops when empty */
-	bool is_stopping; /* asked to stop */
-	mono_ms since;
-	char why[200]; /* last reason for being down */
+	bool is_leaving;           /* has no slots any more: stops when empty */
+	bool is_stopping;          /* asked to stop */
+	mono_ms since, down_since; /* started; its command connection is down: since when */
+	char why[200];             /* last reason for being down */
 };
 
 struct member { /* a worker */

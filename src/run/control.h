@@ -93,7 +93,6 @@ bool view_matches(const struct view_match *m, const struct entry *e);
 bool control_match(struct control_req *q, struct view_match *m);
 /* The lock's key; caller frees. */
 char *view_lock_key(const struct entry *e);
-mono_ms view_down_ms(const struct control_door *door, uint16_t shard, mono_ms now); /* -1 = it is up */
 
 /* ---- what the daemon said, control_events.c */
 struct control_events;

@@ -21,7 +21,6 @@ struct control_door {
 	mono_ms pump_at;
 	uint32_t last_number;
 	struct control_events *events;
-	mono_ms down_since[SHARDS_MAX]; /* 0 = up */
 	bool is_closing;
 };
 
@@ -316,26 +315,11 @@ void control_door_result(
 
 void control_door_tick(struct control_door *c, mono_ms now)
 {
-	const struct coord *core = c->d->core;
-	for (uint16_t i = 0; i < core->n_shards; i++) {
-		const struct coord_shard *s = &core->shards[i];
-		if (!s->is_on || s->is_up[CONN_COMMAND])
-			c->down_since[i] = 0;
-		else if (!c->down_since[i])
-			c->down_since[i] = now;
-	}
 	for (struct link *l = c->reqs.next; l != &c->reqs; l = l->next) {
 		struct control_req *q = LIST_OF(struct control_req, all, l);
 		if (!q->has_request && !q->is_ended && now - q->since > CONTROL_IDLE_MS)
 			control_end(q, 64, "no request within %d s", CONTROL_IDLE_MS / 1000);
 	}
-}
-
-mono_ms view_down_ms(const struct control_door *c, uint16_t shard, mono_ms now)
-{
-	if (!c || shard >= c->d->core->n_shards || c->d->core->shards[shard].is_up[CONN_COMMAND])
-		return -1;
-	return c->down_since[shard] ? now - c->down_since[shard] : 0;
 }
 
 struct control_events *control_door_events(struct control_door *c)

@@ -129,6 +129,16 @@ static void about_lease(struct facts *f, const struct entry *e, mono_ms now)
 		facts_add(f, "its lease ran out %lld ms ago", (long long)(now - e->good_until));
 }
 
+static void about_master(struct facts *f, const struct coord *c, const struct entry *e)
+{
+	uint16_t shard = c->topo.is_known ? topology_shard(&c->topo, e->lock_slot) : SHARD_NONE;
+	if (shard == SHARD_NONE || shard >= c->n_shards)
+		facts_add(f, "no master serves its lock's slot %u", e->lock_slot);
+	else if (!c->shards[shard].is_up[CONN_COMMAND])
+		facts_add(f, "the master of its lock, %s, is not reachable: %s", c->topo.nodes[shard].addr,
+			c->shards[shard].why);
+}
+
 static void why_parked(struct facts *f, const struct coord_service *s, const struct entry *e)
 {
 	const struct entry *first = e->stream ? map_get(&s->active, e->stream->bytes, e->stream->len) : NULL;
@@ -160,12 +170,7 @@ static void why_locking(struct facts *f, const struct coord *c, const struct ent
 		facts_add(f, "its lock is being acquired");
 		break;
 	}
-	uint16_t shard = c->topo.is_known ? topology_shard(&c->topo, e->lock_slot) : SHARD_NONE;
-	if (shard == SHARD_NONE || shard >= c->n_shards)
-		facts_add(f, "no master serves its lock's slot %u", e->lock_slot);
-	else if (!c->shards[shard].is_up[CONN_COMMAND])
-		facts_add(f, "the master of its lock, %s, is not reachable: %s", c->topo.nodes[shard].addr,
-			c->shards[shard].why);
+	about_master(f, c, e);
 }
 
 static void why_finishing(struct facts *f, const struct entry *e)
@@ -189,6 +194,7 @@ static void why(struct facts *f, struct daemon *d, const struct coord_service *s
 	case CTL_STATE_ASSIGNED:
 		about_worker(f, c, e, now);
 		about_lease(f, e, now);
+		about_master(f, c, e);
 		if (c->rules.progress_timeout_ms)
 			facts_next(f, "it is taken back when the worker is silent about it for %lld ms",
 				(long long)c->rules.progress_timeout_ms);

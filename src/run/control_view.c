@@ -26,7 +26,7 @@ static struct ctl_status_redis *redis_rows(struct control_req *q, const struct b
 								       : "connecting",
 			.breaker_open = snap && snap->handoff.breaker == BREAKER_OPEN,
 			.slots = slots[i].len ? slots[i].data : NULL,
-			.down_ms = view_down_ms(q->door, i, loop_now(q->d->loop)),
+			.down_ms = up ? -1 : mono_max(0, loop_now(q->d->loop) - s->down_since),
 			.error = !up && s->why[0] ? s->why : NULL};
 	}
 	return rows;
@@ -359,6 +359,11 @@ static void node_row(struct control_req *q, uint16_t i, const char *slots)
 void control_nodes(struct control_req *q)
 {
 	const struct coord *c = q->d->core;
+	if (!c->topo.is_known) {
+		const char *why = q->d->topo_why;
+		control_end(q, 1, "no master is known yet: %s", why[0] ? why : "not connected");
+		return;
+	}
 	struct buf *slots = view_slots(&c->topo);
 	for (uint16_t i = 0; i < c->n_shards; i++)
 		if (c->shards[i].is_on)

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { SAY_AGAIN_MS = 60000 };
+
 static const char *const roles[CONN_ROLES] = {"command", "reader", "subscriber"};
 
 /* ---- lanes ---- */
@@ -90,7 +92,7 @@ static void on_up(void *arg, struct redis_conn *c)
 		return;
 	if (lc == l->cur) {
 		if (l->role == CONN_COMMAND)
-			lc->ls->said_down[0] = '\0';
+			lc->ls->said[0] = '\0';
 		lane_event(l, HANDOFF_UP, (struct slice){addr, strlen(addr)});
 		tell_core(l, true, NULL);
 		return;
@@ -108,20 +110,33 @@ static void count_down(struct lanes *ls, const struct err *why, bool was_up)
 	ls->counters[is_timeout ? MR_RECONNECT_TIMEOUT : was_up ? MR_RECONNECT_CLOSED : MR_RECONNECT_REFUSED]++;
 }
 
-/* An attempt that fails for the reason that was said last is not said again. */
-static void say_down(struct lanes *ls, const struct lane *l, const struct err *why, bool was_up)
+/* Who reads it knows the address already; another one, dialled for a while, stays. */
+static const char *without_addr(const struct lanes *ls, const char *text)
 {
-	if (was_up) {
-		log_line(LOG_WARN, "shard=%u redis=%s conn=%s lost: %s", ls->o.index, ls->addr, roles[l->role],
-			why->text);
-		return;
-	}
-	if (l->role != CONN_COMMAND)
-		return;
-	bool is_said = strcmp(ls->said_down, why->text) == 0;
-	snprintf(ls->said_down, sizeof ls->said_down, "%s", why->text);
-	log_line(is_said ? LOG_DEBUG : LOG_WARN, "shard=%u redis=%s cannot connect: %s; trying again", ls->o.index,
-		ls->addr, why->text);
+	static const char word[] = "redis ";
+	size_t n = strlen(ls->addr);
+	bool is_ours = strncmp(text, word, sizeof word - 1) == 0 && strncmp(text + sizeof word - 1, ls->addr, n) == 0 &&
+		       strncmp(text + sizeof word - 1 + n, ": ", 2) == 0;
+	return is_ours ? text + sizeof word - 1 + n + 2 : text;
+}
+
+/* An attempt that failed as the one before is said once a minute. */
+static bool is_news(struct lanes *ls, const char *why)
+{
+	mono_ms now = mono_now();
+	if (strcmp(ls->said, why) == 0 && now - ls->said_at < SAY_AGAIN_MS)
+		return false;
+	snprintf(ls->said, sizeof ls->said, "%s", why);
+	ls->said_at = now;
+	return true;
+}
+
+static void say_down(struct lanes *ls, const struct lane *l, const char *why, bool was_up)
+{
+	if (was_up)
+		log_line(LOG_WARN, "shard=%u redis=%s conn=%s lost: %s", ls->o.index, ls->addr, roles[l->role], why);
+	else if (l->role == CONN_COMMAND && is_news(ls, why))
+		log_line(LOG_WARN, "shard=%u redis=%s %s; trying again", ls->o.index, ls->addr, why);
 }
 
 void lane_say_lost(const struct lane *l, size_t n)
@@ -147,11 +162,12 @@ static void on_down(void *arg, struct redis_conn *c, const struct err *why, bool
 	if (!l)
 		return;
 	if (lc == l->cur) {
+		const char *text = without_addr(lc->ls, why->text);
 		count_down(lc->ls, why, was_up);
-		say_down(lc->ls, l, why, was_up);
+		say_down(lc->ls, l, text, was_up);
 		l->has_sub = false;
 		lane_event(l, HANDOFF_DOWN, (struct slice){why->text, strlen(why->text)});
-		tell_core(l, false, why->text);
+		tell_core(l, false, text);
 		return;
 	}
 	bool is_next = lc == l->next;

@@ -50,7 +50,8 @@ struct lanes {
 	mono_ms seen_until;
 	uint64_t counters[METRIC_REDIS_N];
 	struct hist command_time;
-	char said_down[512]; /* why C cannot connect; "" = it could */
+	char said[512]; /* why no connection: the last reason in the log, and when; empty after one */
+	mono_ms said_at;
 	bool is_quitting;
 };
 

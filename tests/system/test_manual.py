@@ -3,6 +3,8 @@ takes from them too. Settings are held by tests/unit/config/test_options.c."""
 import json
 import os
 import re
+import shutil
+import subprocess
 
 from lib import manual
 from lib.case import limit
@@ -294,11 +296,14 @@ def everything(v, key):
 
 
 @limit(30)
-def test_promtool_reads_the_alerts(t):
+def test_promtool_reads_the_alerts_and_the_metrics(t):
     """Only when it is installed (Debian: prometheus)."""
-    import shutil
     if not shutil.which("promtool"):
-        print("= promtool is not installed: etc/prometheus-alerts.yml is not given to it")
+        print("= promtool is not installed: etc/prometheus-alerts.yml and /metrics are not given to it")
         return
     r = t.run(["promtool", "check", "rules", os.path.join(ROOT, "etc", "prometheus-alerts.yml")])
     assert r.returncode == 0, r.stdout + r.stderr
+    d = t.daemon(t.redis())
+    t.wait(lambda: "sluice_handoffs_total{" in d.ctl_ok("metrics"), 10, "a first snapshot")
+    r = subprocess.run(["promtool", "check", "metrics"], input=d.ctl_ok("metrics"), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert r.returncode == 0 and not r.stdout, r.stdout

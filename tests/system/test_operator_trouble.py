@@ -1,5 +1,6 @@
 """What goes wrong around a daemon: no Redis, sockets taken, no permission, no descriptors, a full disk. One clear line each,
 no crash, nothing lost, and it recovers by itself."""
+import copy
 import os
 import re
 import resource
@@ -11,7 +12,7 @@ import tempfile
 from lib import checks
 from lib.case import limit
 from lib.checks import Added
-from lib.daemon import program
+from lib.daemon import merge, program, yaml
 from lib.worker import connect
 
 issue = 5
@@ -52,6 +53,8 @@ def test_started_with_redis_down(t):
     w.wait("welcome")
     p = d.ctl("add", "orders", "x")
     assert p.returncode == 1 and p.stderr.strip() == "sluicectl: Redis is not reachable", p
+    p = d.ctl("nodes")
+    assert p.returncode == 1 and p.stderr.startswith("sluicectl: no master is known yet: redis unix:") and r.path in p.stderr, p
     bad = of_level(d, "warn", "error")
     assert len(bad) == 1 and bad[0].startswith("waiting for Redis: redis unix:") and r.path in bad[0] and "trying again" in bad[0], bad
     r.start()
@@ -61,6 +64,29 @@ def test_started_with_redis_down(t):
     assert http(t.path("m"), "/readyz")[0] == 200
     t.wait(lambda: "ready" in of_level(d, "notice"), what="it says that it is ready")
     assert of_level(d, "warn", "error") == bad, "nothing more to say"
+
+
+@limit(60)
+def test_redis_lost_is_said_and_not_again_and_again(t):
+    r = t.redis()
+    d = t.daemon(r, cfg={"log": {"level": "info"}, "redis": {"reconnect": {"initial": "20ms", "max": "50ms"}}})
+    w = t.worker(d, credits=1)
+    Added(r.db).one("orders", "s")
+    w.wait("assign")
+    for n in (1, 2):
+        r.kill()
+        t.wait(lambda: d.ctl("status", "--ready").returncode == 1, what="not ready")
+        t.wait(lambda: d.json("status")[0]["redis"][0]["down_ms"] > 1500, what="many attempts")
+        tried = [x for x in of_level(d, "warn") if x.startswith("shard=") and "trying again" in x]
+        assert 1 <= len(tried) / n <= 2 and "cannot connect: connection refused" in tried[-1], tried
+        assert not [x for x in d.log.splitlines() if x.count(r.path) > 1], "the address once a line"
+        s, = d.json("status")
+        assert s["reasons"] == [f"redis unix:{r.path}: cannot connect: connection refused"], s
+        if n == 1:
+            x, = d.json("explain", "s")
+            assert any("is not reachable: cannot connect" in b for b in x["because"]), x
+        r.start()
+        d.wait_ready()
 
 
 @limit(60)
@@ -97,42 +123,30 @@ def test_socket_path_taken(t):
 
 @limit(60)
 def test_no_permission(t):
-    """As a user who may not write into the socket's directory, or read the password."""
-    r = t.redis()
-    d = t.daemon(r, start=False)
-    pw = t.path("pw")
-    for what, cfg, word in (("socket directory", {"workers": {"socket": "/proc/w.sock"}}, "/proc/w.sock: "),
-                            ("password", {"redis": {"password": {"file": pw}}}, pw)):
-        with open(pw, "w") as f:
-            f.write("secret")
-        os.chmod(pw, 0)
-        prefix = []
-        if os.getuid() == 0:
-            base = tempfile.mkdtemp(dir="/tmp")  # open to others, unlike the test's own
-            t.ending(lambda base=base: shutil.rmtree(base))
-            os.chmod(base, 0o755)
-            own = os.path.join(base, "nobody")
-            os.mkdir(own)
-            os.chown(own, 65534, 65534)
-            shutil.copy(program("sluiced"), base)
-            shutil.copy(pw, os.path.join(base, "pw"))
-            os.chmod(os.path.join(base, "pw"), 0o600)
-            cfg = {"workers": {"socket": f"{base}/w.sock"}} if "workers" in cfg else {"redis": {"password": {"file": f"{base}/pw"}}}
-            word = f"{base}/"
-            d.cfg["workers"]["socket"], d.cfg["control"]["socket"] = f"{own}/w.sock", f"{own}/c.sock"
-            prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", f"{base}/sluiced"]
-        saved = dict(d.cfg)
-        d.write(**cfg)
-        conf = d.conf
-        if prefix:
-            conf = os.path.join(base, "sluiced.yaml")
-            shutil.copy(d.conf, conf)
-        p = t.run([*(prefix or [program("sluiced")]), "-c", conf], timeout=20)
-        d.cfg = saved
-        lines = p.stderr.splitlines()
-        assert p.returncode == 77 and len(lines) == 1 and word in lines[0], (what, p)
-        assert "ermission denied" in lines[0] or "Operation not permitted" in lines[0], lines
+    """As a user who may not write into a socket's directory, or read the password."""
+    base = tempfile.mkdtemp(dir="/tmp")  # open to others, unlike the test's own
+    t.ending(lambda: shutil.rmtree(base, ignore_errors=True))
+    own, pw = os.path.join(base, "own"), os.path.join(base, "pw")
+    os.mkdir(own)
+    with open(pw, "w") as f:
+        f.write("secret")
+    os.chmod(pw, 0)
+    argv = [shutil.copy(program("sluiced"), base)]
+    if os.getuid() == 0:
+        os.chown(own, 65534, 65534)
+        argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *argv]
+    good = {"services": [{"name": "orders"}], "redis": {"endpoints": ["127.0.0.1:1"]},
+            "workers": {"socket": f"{own}/w.sock"}, "control": {"socket": f"{own}/c.sock"}}
+    bad = {f"{base}/w.sock": {"workers": {"socket": f"{base}/w.sock"}}, pw: {"redis": {"password": {"file": pw}}}}
+    for n, cfg in enumerate(bad.values()):
+        with open(f"{base}/{n}.yaml", "w") as f:
+            f.write(yaml(merge(copy.deepcopy(good), cfg)))
+    os.chmod(base, 0o555)
+    for n, path in enumerate(bad):
+        p = t.run([*argv, "-c", f"{base}/{n}.yaml"], timeout=20)
+        assert p.returncode == 77 and len(p.stderr.splitlines()) == 1 and f"{path}: Permission denied" in p.stderr, p
         assert "secret" not in p.stderr
+    os.chmod(base, 0o755)
 
 
 N_WORKERS = int(os.environ.get("SLUICE_TEST_WORKERS", 2000))
