@@ -50,6 +50,7 @@ def test_overlap_ends_at_revoke_fence_and_death(_):
     finds(checks.overlaps([fence.done(900, lease="1-1").r, b]))
     assert not checks.overlaps([J("a").assign(0, "1-1", "s").dead(400, "ev").r, b])
     finds(checks.overlaps([J("a").assign(0, "1-1", "s").dead(501, "ev").r, b]))
+    assert not checks.overlaps([J("a").assign(401, "1-1", "s").dead(400, "ev").assign(900, "4-1", "t").r, b]), "read while it was killed"
     finds(checks.overlaps([J("a").assign(0, "1-1", "s").welcome(700, "in", gone=[]).r, b]))
 
 

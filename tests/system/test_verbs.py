@@ -161,6 +161,16 @@ def hold(t, r, d):
     t.wait(lambda: n_assigned() == N, 60, f"{N} leases are held", 0.3)
 
 
+def n_late(d):
+    """Turns of all event loops that came later than 100 ms."""
+    text = d.ctl_ok("metrics")
+    n = {word: sum(map(int, re.findall(rf'^sluice_event_loop_lag_seconds_{word} (\d+)$', text, re.M)))
+         for word in (r'count{loop="[^"]*"}', r'bucket{loop="[^"]*",le="0.1"}')}
+    total, in_time = n.values()
+    assert total, "the loops have turned"
+    return total - in_time
+
+
 @limit(300)
 def test_every_verb_answers_at_once_while_many_leases_are_held(t):
     r = t.redis()
@@ -168,7 +178,7 @@ def test_every_verb_answers_at_once_while_many_leases_are_held(t):
     hold(t, r, d)
     pinger = Raw(d.worker_sock).send({"t": "hello", "v": 1, "name": "pinger", "credits": 0})
     pinger.until("welcome")
-    late = []
+    late, late_before = [], n_late(d)
     once = {"add", "reload", "drain", "undrain", "release", "requeue", "revoke"}
     rows = [(v, a) for v, a in ARGUMENTS.items() if v != "revoke"] + [("explain", ["waits"]), ("revoke", ["W"])]
     Added(r.db).one("bills", "waits")
@@ -182,5 +192,6 @@ def test_every_verb_answers_at_once_while_many_leases_are_held(t):
             late.append((args, best.first))
         if best.pong > BOUND_MS:
             late.append((args, "pong", best.pong))
+    print(f"= {N} leases: turns later than 100 ms meanwhile: {n_late(d) - late_before}")
     assert not late, late
     assert d.is_running() and "lease lost" not in d.log

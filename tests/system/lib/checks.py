@@ -45,6 +45,16 @@ class Added:
         return ok
 
 
+def in_time(journal):
+    """By time. Who kills notes the time before: what the worker still wrote after that comes before its death all the same."""
+    dead_at, out = float("inf"), []
+    for r in reversed(journal):
+        if r["f"]["t"] == "dead":
+            dead_at = min(dead_at, r["ms"])
+        out.append({**r, "ms": min(r["ms"], dead_at)})
+    return sorted(reversed(out), key=lambda r: r["ms"])
+
+
 def told(journal):
     """The times in which a worker was told that it owns: {service, stream, id, lease, w, start, end, how}.
     A time ends when the worker ends the work, at the revoke's grace, at the session's last until_ms, or at its death."""
@@ -57,7 +67,7 @@ def told(journal):
                 ms, how = i["limit"], "grace"
             out.append({**i, "end": max(ms, i["start"]), "how": how})
     last = 0
-    for r in sorted(journal, key=lambda r: r["ms"]):
+    for r in in_time(journal):
         f, ms = r["f"], r["ms"]
         t = f["t"]
         last = ms
