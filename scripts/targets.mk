@@ -65,7 +65,7 @@ fuzz-short:
 	@scripts/run-fuzz $(FUZZ_SECONDS) $(patsubst %.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 fuzz-planted:
 	$(AGAIN) V=fuzz fuzz-bins
-	+@MAKE='$(MAKE)' scripts/fuzz-planted 30 $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+	+@MAKE='$(MAKE)' scripts/fuzz-planted 120 $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 # one target with a broken copy of one source, see scripts/fuzz-planted; the object goes before the library that has it whole
 planted: $(B)/libsluice.a
 	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c $(PLANTED) -o $(PLANTED:.c=.o)

@@ -102,8 +102,9 @@ static const char *take(const char *name, char *value)
 {
 	struct taken *t = taken_as(name);
 	if (!t) {
-		t = mem_alloc(sizeof *t + strlen(name) + 1);
-		strcpy(t->name, name);
+		size_t room = strlen(name) + 1;
+		t = mem_alloc(sizeof *t + room);
+		memcpy(t->name, name, room);
 		t->next = all_taken;
 		all_taken = t;
 	}
