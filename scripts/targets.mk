@@ -4,7 +4,7 @@ SEED         ?=
 FUZZ_SECONDS ?= 10
 SMOKE        ?= main_job
 # system tests that go along most of run/ and bin/
-COVERAGE     ?= main_job ctl service config sluice_run sluicectl_cli worker_protocol redis_trouble handoff restart dlq limits
+COVERAGE     ?= main_job ctl service config sluice_run sluicectl_cli worker_protocol redis_trouble handoff restart. dlq limits
 VALGRIND     ?= main_job.whole_job main_job.sluice_run main_job.second_entry restart.handover service.reload_good \
 	worker_protocol.fail worker_protocol.resume worker_protocol.garbage ctl.dlq_and_scan
 C_FILES      := $(wildcard src/*/*.[ch] tests/lib/*.[ch] tests/unit/*/*.[ch] tests/sim/*.[ch] tests/io/*.[ch] \
