@@ -144,7 +144,7 @@ static bool maint_refused(struct redis_conn *c, const char *words)
 		return false;
 	}
 	if (is_news(c->endpoint)) { /* an unknown subcommand is what most servers say, and nothing to worry about */
-		bool is_plain = strstr(words, "nknown") != NULL;
+		bool is_plain = strstr(words, "nknown") && !starts_with(words, "no RESP3");
 		log_line(LOG_INFO, "redis=%s has no maintenance notifications, works without%s%s", c->endpoint,
 			is_plain ? "" : ": ", is_plain ? "" : words);
 	}

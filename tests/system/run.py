@@ -133,6 +133,8 @@ def main():
     p.add_argument("--child", help=argparse.SUPPRESS)
     p.add_argument("--dir", help=argparse.SUPPRESS)
     o = p.parse_args()
+    for sig, how in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        signal.signal(sig, how)  # a job in the background ignores them, and what it starts does too
     if o.child:
         child(o.child, o.dir)
     if o.build:
