@@ -1,7 +1,7 @@
 /* explain for what this daemon does not hold: service by service, the load-balancer stream, then the dead letters.
  *
  * Happy path, first pass: where the group stands -> pages of what is not read yet -> what the registry calls running. Second
- * pass, when no service had it there: pages of what somebody has. Found: XPENDING tells its owner, the lock whether it lives.
+ * pass, when no service had it there: pages of what others have. Found: XPENDING tells its owner, the lock whether it lives.
  * Failure: Redis does not answer: exit 1 with its words. It gives up after SEEK_MAX entries of a stream, and says so. */
 #include <stdio.h>
 #include <string.h>
@@ -22,6 +22,7 @@ struct seek {
 		dlq; /* lbs: the load-balancer stream in the place of the dead letters, to page through it */
 	bool has_names, is_waiting, is_cut, is_second_pass; /* cut: there was more than we look through */
 	struct entry_id *unread; /* by service: the first that nobody has read; 0-0 = not known */
+	bool *all_ours;          /* by service: what has been read is held by this daemon, which did not have it */
 	struct control_redis *conn;
 	struct entry_id from, id;
 	struct text *stream;
@@ -52,6 +53,7 @@ static void job_free(void *job)
 	drop_service(j);
 	mem_free(j->svcs);
 	mem_free(j->unread);
+	mem_free(j->all_ours);
 	mem_free(j);
 }
 
@@ -193,7 +195,7 @@ static void begin_service(struct seek *j, const struct service_rules *r)
 	command_names_init(&j->dlq, r->name, r->dlq, r->serialize, 0, r->group_start);
 	command_names_init(&j->lbs, r->name, j->dlq.lbs, r->serialize, 0, r->group_start);
 	j->has_names = true;
-	begin_stream(j, j->is_second_pass ? SEEK_LBS : SEEK_GROUP);
+	begin_stream(j, !j->is_second_pass ? SEEK_GROUP : j->all_ours[j->at] ? SEEK_DLQ : SEEK_LBS);
 }
 
 static void not_found(struct seek *j)
@@ -268,28 +270,40 @@ static bool is_text(const redisReply *r, const char *text)
 	return r->type == REDIS_REPLY_STRING && r->len == strlen(text) && memcmp(r->str, text, r->len) == 0;
 }
 
-/* The last id that was given to the group; NULL: there is no such group. */
-static const redisReply *last_delivered(const struct seek *j, const redisReply *groups)
+static const redisReply *value_of(const redisReply *map, const char *key)
+{
+	for (size_t k = 0; k + 1 < map->elements; k += 2)
+		if (is_text(map->element[k], key))
+			return map->element[k + 1];
+	return NULL;
+}
+
+/* The group's row of XINFO GROUPS; NULL: there is none. */
+static const redisReply *our_group(const struct seek *j, const redisReply *groups)
 {
 	for (size_t i = 0; groups && i < groups->elements; i++) {
-		const redisReply *g = groups->element[i], *last = NULL;
-		bool is_ours = false;
-		for (size_t k = 0; k + 1 < g->elements; k += 2) {
-			if (is_text(g->element[k], "name"))
-				is_ours = is_text(g->element[k + 1], j->lbs.group);
-			else if (is_text(g->element[k], "last-delivered-id"))
-				last = g->element[k + 1];
-		}
-		if (is_ours)
-			return last;
+		const redisReply *name = value_of(groups->element[i], "name");
+		if (name && is_text(name, j->lbs.group))
+			return groups->element[i];
 	}
 	return NULL;
 }
 
+static bool is_all_ours(const struct seek *j, const redisReply *pending)
+{
+	const struct coord *c = j->q->d->core;
+	long long n = 0;
+	uint32_t pos = 0;
+	for (const struct entry *e; (e = ledger_next(&c->ledger, &pos));)
+		n += e->svc == j->svcs[j->at] && e->state != ENTRY_FINISHING;
+	return pending && pending->type == REDIS_REPLY_INTEGER && pending->integer <= n;
+}
+
 static void on_group(struct seek *j, const redisReply *groups)
 {
-	const redisReply *last = last_delivered(j, groups);
+	const redisReply *g = our_group(j, groups), *last = g ? value_of(g, "last-delivered-id") : NULL;
 	struct entry_id id;
+	j->all_ours[j->at] = g && is_all_ours(j, value_of(g, "pending"));
 	if (last && last->type == REDIS_REPLY_STRING && command_id_parse(last->str, last->len, &id)) {
 		j->unread[j->at] = entry_id_next(id);
 		begin_stream(j, SEEK_UNREAD);
@@ -390,6 +404,7 @@ void control_seek(struct control_req *q)
 	j->q = q;
 	j->svcs = mem_array((size_t)c->n_positions + 1, sizeof *j->svcs);
 	j->unread = mem_array((size_t)c->n_positions + 1, sizeof *j->unread);
+	j->all_ours = mem_array((size_t)c->n_positions + 1, sizeof *j->all_ours);
 	view_match_init(&j->want, q->r.stream, SERVICE_NONE);
 	j->is_second_pass = j->want.by_id; /* that is quick */
 	for (uint16_t i = 0; i < c->n_positions; i++) {
