@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <hiredis/hiredis.h>
 #include <stdio.h>
+#include <string.h>
 #include <strings.h>
 
 static bool is_text(const redisReply *r)
@@ -47,8 +48,11 @@ static bool read_number(const redisReply *r, int64_t *out)
 
 /* ---- endpoints ---- */
 
+/* Not "unix": with a port behind it, it is written like the path of a socket. */
 static bool is_name(const char *host, size_t len)
 {
+	if (len == 4 && memcmp(host, "unix", 4) == 0)
+		return false;
 	for (size_t i = 0; i < len; i++)
 		if (!isalnum((unsigned char)host[i]) && !strchr("-._", host[i]))
 			return false;

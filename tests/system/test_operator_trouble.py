@@ -10,7 +10,7 @@ import socket
 import tempfile
 
 from lib import checks
-from lib.case import limit
+from lib.case import limit, no_acl
 from lib.checks import Added
 from lib.daemon import merge, program, yaml
 from lib.worker import connect
@@ -37,6 +37,7 @@ def http(path, what):
 
 
 @limit(60)
+@no_acl("CONFIG denied is a warning of its own")
 def test_started_with_redis_down(t):
     r = t.redis(start=False)
     d = t.daemon(r, ready=False, cfg={"metrics": {"listen": f"unix:{t.path('m')}"}, "log": {"level": "info"}})

@@ -10,7 +10,7 @@ import subprocess
 import time
 
 from lib import checks
-from lib.case import limit
+from lib.case import limit, no_acl
 from lib.certs import Authority, tls_redis
 from lib.checks import Added
 from lib.daemon import ROOT, program, timing
@@ -86,6 +86,7 @@ def at(cfg, path):
 
 
 @limit(120)
+@no_acl("changes the user, too")
 def test_every_setting_answers_as_the_manual_says(t):
     with open(t.path("pw"), "w") as f:
         f.write("secret\n")
@@ -300,6 +301,7 @@ def n_auths(r):
 
 
 @limit(60)
+@no_acl("has a user of its own")
 def test_password_is_rotated_over_open_connections(t):
     """The server learns the new password, the daemon, the server forgets the old one: not one connection ends. A password
     that the server does not know costs nothing but a line."""

@@ -67,7 +67,8 @@ Test(push, endpoints)
 		{"2001:db8::7:6379", "[2001:db8::7]:6379"}, {"", ""}, {"null", ""}, {"?:6379", ""}, {":6379", ""},
 		{"host", ""}, {"host:", ""}, {"host:0", ""}, {"host:65536", ""}, {"host:-1", ""}, {"host:+1", ""},
 		{"host:12x", ""}, {"host:000001", ""}, {"a b:1", ""}, {"[::1]", ""}, {"[]:1", ""}, {"[x]:1", ""},
-		{"[::1:1", ""}, {"a:b:1", ""}, {"::1", ""}, {"h/x:1", ""}};
+		{"[::1:1", ""}, {"a:b:1", ""}, {"::1", ""}, {"h/x:1", ""}, {"unix:1", ""},
+		{"unix.example:1", "unix.example:1"}};
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
 		char out[HANDOFF_ADDRESS];
 		bool is = push_endpoint(rows[i].in, strlen(rows[i].in), out);
