@@ -6,13 +6,12 @@ import re
 import resource
 import shutil
 import signal
-import socket
 import tempfile
 
 from lib import checks
 from lib.case import limit, no_acl
 from lib.checks import Added
-from lib.daemon import merge, program, yaml
+from lib.daemon import http, merge, program, yaml
 from lib.worker import connect
 
 issue = 5
@@ -21,19 +20,6 @@ issue = 5
 def of_level(d, *levels):
     """The log's lines of those levels, without time and level."""
     return [m[2] for m in re.finditer(r"^\S+ (\w+) (.*)$", d.log, re.M) if m[1] in levels]
-
-
-def http(path, what):
-    s = socket.socket(socket.AF_UNIX)
-    s.settimeout(10)
-    s.connect(path)
-    s.sendall(f"GET {what} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-    data = b""
-    while x := s.recv(65536):
-        data += x
-    s.close()
-    head, _, body = data.decode().partition("\r\n\r\n")
-    return int(head.split()[1]), body
 
 
 @limit(60)

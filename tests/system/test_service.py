@@ -1,12 +1,12 @@
 """Under a service manager: notifications, reload, state dump, sockets."""
 import os
 import signal
-import socket
 import time
 
 from lib import checks
 from lib.case import limit
 from lib.checks import Added
+from lib.daemon import http
 from lib.notify import Notify
 
 issue = 5
@@ -192,17 +192,8 @@ def test_metrics_endpoint(t):
     Added(r.db).many("orders", ["a", "b"])
     w.wait("ok", 2)
 
-    def get(path):
-        s = socket.socket(socket.AF_UNIX)
-        s.settimeout(10)
-        s.connect(t.path("m.sock"))
-        s.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-        data = b""
-        while x := s.recv(65536):
-            data += x
-        s.close()
-        head, _, body = data.decode().partition("\r\n\r\n")
-        return int(head.split()[1]), body
+    def get(what):
+        return http(t.path("m.sock"), what)
     assert get("/livez")[0] == 200 and get("/readyz")[0] == 200 and get("/nope")[0] == 404
     rc, text = get("/metrics")
     assert rc == 200 and "sluice_build_info" in text

@@ -3,6 +3,7 @@ import copy
 import json
 import os
 import signal
+import socket
 import subprocess
 
 from lib import acl
@@ -46,6 +47,20 @@ def yaml(v, pad=""):
         else:
             out += f"{pad}{k}: {json.dumps(x, ensure_ascii=False)}\n"
     return out
+
+
+def http(path, what):
+    """(status, body) of a GET at the metrics' socket."""
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(10)
+    s.connect(path)
+    s.sendall(f"GET {what} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    data = b""
+    while x := s.recv(65536):
+        data += x
+    s.close()
+    head, _, body = data.decode().partition("\r\n\r\n")
+    return int(head.split()[1]), body
 
 
 class Daemon(Process):
