@@ -168,7 +168,10 @@ def work(t, r, d, f):
     try:
         wait_until(lambda: f.has_hit() or d.proc.poll() is not None or os.path.exists(d.worker_sock), 30, "it listens")
         if not f.has_hit():
-            w = t.worker(d, credits=50, work=0)
+            try:
+                w = t.worker(d, credits=50, work=0)
+            except OSError:  # it has ended by now
+                pass
         wait_until(step, 60, "an allocation was refused")
     finally:
         if w:
