@@ -206,16 +206,17 @@ class Chaos:
                     raise
 
     def give_out_slots(self):
-        """A slot whose move was cut off by a kill can be nobody's."""
-        for n in self.c.masters():
-            mine = {x for r in n.db.cmd("CLUSTER", "SLOTS") for x in range(r[0], r[1] + 1)}
-            for slot in sorted(set(range(N_SLOTS)) - mine)[:100]:
+        """A slot whose move was cut off by a kill can be nobody's, or for one master only."""
+        views = [(n, {x: r[2][2] for r in n.db.cmd("CLUSTER", "SLOTS") for x in range(r[0], r[1] + 1)}) for n in self.c.masters()]
+        known = {slot: owner for _, view in views for slot, owner in view.items()}
+        for n, view in views:
+            for slot in sorted(set(range(N_SLOTS)) - set(view))[:100]:
+                owner = known.setdefault(slot, n.id)
                 try:
-                    n.db.cmd("CLUSTER", "ADDSLOTS", slot)
-                    self.say(f"  slot {slot} was nobody's: {n.name}")
+                    n.db.cmd("CLUSTER", *(("ADDSLOTS", slot) if owner == n.id else ("SETSLOT", slot, "NODE", owner)))
+                    self.say(f"  slot {slot} was nobody's for {n.name}: {owner}")
                 except RedisError as e:
                     self.say(f"  slot {slot}: {e}")
-            break
 
     def fix_slots(self):
         """Ends half-done migrations, as an operator's `redis-cli --cluster fix` does."""
