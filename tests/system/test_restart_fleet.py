@@ -82,23 +82,24 @@ def test_upgrade_and_downgrade(t):
     assert os.path.exists(other), "make other-version"
     m = Manager(t)
     d = Unit(t, t.redis(), m)
-    ws, add = hold(t, d, 10, 5)
-    locks, first = Locks(t, d, 50), version(d)
-    for binary in (other, None, other, None):
+    ws, add = hold(t, d, N_WORKERS, PER)
+    locks, first = Locks(t, d, N_WORKERS * PER), version(d)
+    for binary in (other, None) * (N_RESTARTS // 2 + 1):
         d.binary = binary
         d.handover()
         assert (version(d) == first) == (binary is None)
         t.wait(lambda: not m.store, 10, "all were adopted")
-        kept(t, d, ws, 5)
+        kept(t, d, ws, PER)
     unnoticed(ws)
     m.is_deaf = True
-    for n, (binary, again) in enumerate(((other, d.handover), (None, d.handover), (other, d.restart), (None, d.restart)), 2):
+    ways = ((other, d.handover), (None, d.handover), (other, d.restart), (None, d.restart)) * (N_RESTARTS // 4 + 1)
+    for n, (binary, again) in enumerate(ways, 2):
         d.binary = binary
         again()
         assert (version(d) == first) == (binary is None)
         for w in ws:
             w.wait("welcome", n, timeout=20)
-        kept(t, d, ws, 5)
+        kept(t, d, ws, PER)
     locks.end()
     assert not locks.gone and locks.low_ms >= STOP_MARGIN_MS, (locks.gone, locks.low_ms)
     finish(t, d, ws, add)
