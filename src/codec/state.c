@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/fnv.h"
 #include "base/mem.h"
 
 /* magic[8] version:4 reserved:4 length:8 checksum:8, then the body; length and checksum are the body's */
@@ -9,13 +10,10 @@ enum { HEAD = 32, AT_VERSION = 8, AT_LENGTH = 16, AT_SUM = 24 };
 
 static const char magic[8] = {'s', 'l', 'u', 'i', 'c', 'e', 'd', '\n'};
 
-/* FNV-1a. Against accidents, not against forgers: the memory is sealed and only the service manager hands it on. */
+/* Against accidents, not against forgers: the memory is sealed and only the service manager hands it on. */
 uint64_t state_checksum(const char *bytes, size_t len)
 {
-	uint64_t h = 0xcbf29ce484222325u;
-	for (size_t i = 0; i < len; i++)
-		h = (h ^ (unsigned char)bytes[i]) * 0x100000001b3u;
-	return h;
+	return fnv(bytes, len);
 }
 
 /* ---- out ---- */

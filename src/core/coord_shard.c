@@ -1,4 +1,5 @@
 /* coord_shard - topology and shards: which start and stop, where readers go, what passes between them. */
+#include "base/fnv.h"
 #include "core/coord.h"
 #include "core/coord_state.h"
 #include <stdio.h>
@@ -152,10 +153,10 @@ void coord_on_topology(struct coord *c, const struct coord_event *ev)
 /* Without digits: times and counts in it do not make it another. */
 static uint64_t reason_hash(struct slice why)
 {
-	uint64_t h = 14695981039346656037u;
+	uint64_t h = FNV_START;
 	for (size_t i = 0; i < why.len; i++)
 		if (why.p[i] < '0' || why.p[i] > '9')
-			h = (h ^ (unsigned char)why.p[i]) * 1099511628211u;
+			h = fnv_byte(h, why.p[i]);
 	return h | 1;
 }
 

@@ -1,3 +1,4 @@
+#include "base/fnv.h"
 #include "core/reconcile.h"
 
 #include "core/reconcile_impl.h"
@@ -149,12 +150,9 @@ void reconcile_expired(struct reconcile *rc, struct shard_ctx *c, struct slice s
 
 /* ---- consumers ---- */
 
-static uint64_t name_hash(struct slice s) /* FNV-1a: the same in every daemon */
+static uint64_t name_hash(struct slice s) /* the same in every daemon */
 {
-	uint64_t h = 0xcbf29ce484222325u;
-	for (size_t i = 0; i < s.len; i++)
-		h = (h ^ (unsigned char)s.p[i]) * 0x100000001b3u;
-	return h;
+	return fnv(s.p, s.len);
 }
 
 static void add_live(struct recovery *v, uint64_t hash)

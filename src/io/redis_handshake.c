@@ -8,6 +8,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/fnv.h"
 #include "base/log.h"
 #include "io/redis_addr.h"
 #include "io/redis_priv.h"
@@ -129,9 +130,7 @@ static void send_maint(struct redis_conn *c)
 static bool is_news(const char *endpoint)
 {
 	static _Atomic uint64_t told[64];
-	uint64_t h = 0xcbf29ce484222325u;
-	for (const char *p = endpoint; *p; p++)
-		h = (h ^ (unsigned char)*p) * 0x100000001b3u;
+	uint64_t h = fnv(endpoint, strlen(endpoint));
 	return atomic_exchange_explicit(&told[h % 64], h, memory_order_relaxed) != h;
 }
 

@@ -13,8 +13,8 @@
 #include <openssl/x509v3.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <unistd.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 

@@ -1,4 +1,5 @@
 #include "run/setup.h"
+#include "base/fnv.h"
 #include "base/mono.h"
 #include "base/rng.h"
 #include "codec/command.h"
@@ -24,14 +25,6 @@ void setup_ids_fini(struct setup_ids *ids)
 	*ids = (struct setup_ids){0};
 }
 
-static uint64_t fnv(const char *s)
-{
-	uint64_t h = 14695981039346656037u;
-	for (; *s; s++)
-		h = (h ^ (unsigned char)*s) * 1099511628211u;
-	return h;
-}
-
 struct service_rules *setup_service(const struct config_service *s, const struct config *c, uint16_t svc)
 {
 	struct service_rules *r = mem_alloc(sizeof *r);
@@ -50,7 +43,7 @@ struct service_rules *setup_service(const struct config_service *s, const struct
 	r->stop_margin_ms = s->lease.stop_margin_ms;
 	r->scan_interval_ms = s->recovery.interval_ms;
 	r->min_idle_ms = s->recovery.min_idle_ms;
-	r->hash = fnv(s->name);
+	r->hash = fnv(s->name, strlen(s->name));
 	r->dlq_max_len = s->dead_letter.max_len;
 	snprintf(r->group_start, sizeof r->group_start, "%s", s->group_start);
 	snprintf(r->dlq, sizeof r->dlq, "%s", s->dead_letter.stream);
