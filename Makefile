@@ -78,6 +78,7 @@ SIM_SRC   := $(wildcard tests/sim/test_*.c)
 SIM_BIN   := $(SIM_SRC:%.c=$(B)/%)
 SIM_OBJ   := $(patsubst %.c,$(B)/%.o,$(filter-out $(SIM_SRC),$(wildcard tests/sim/*.c)))
 THREAD_BIN := $(patsubst %.c,$(B)/%,$(wildcard tests/thread/*.c))
+MODEL_BIN := $(B)/tests/unit/codec/test_model_against_real $(B)/tests/unit/codec/test_command_script
 OOM_BIN   := $(B)/tests/oom/oom_paths
 FUZZ_BIN  := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/bench/*.c))

@@ -14,7 +14,7 @@ MAN_FILES    := $(wildcard man/*.[1-8])
 AGAIN        = +@$(MAKE) --no-print-directory $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 
 # ---- everything
-.PHONY: check unit sim thread oom asan valgrind system fuzz fuzz-short fuzz-planted planted bench chaos coverage
+.PHONY: check unit sim thread oom asan valgrind system servers fuzz fuzz-short fuzz-planted planted bench chaos coverage
 check:
 	@scripts/setup check
 	+@JOBS=$(JOBS) MAKE='$(MAKE)' scripts/check
@@ -42,6 +42,15 @@ system: all
 	$(AGAIN) V=fault programs
 	$(AGAIN) other-version
 	@scripts/run-system system build
+# The same, and the model Redis, against other servers than the system's: minutes for each of SERVERS
+SERVERS  ?= forky:redis-server trixie:valkey-server forky:valkey-server
+ONLY     ?=
+servers: all unit-bins
+	@scripts/get-servers build/servers $(SERVERS)
+	$(AGAIN) V=fault programs
+	$(AGAIN) other-version
+	@scripts/on-servers build/servers $(SERVERS) -- scripts/run-criterion model $(MODEL_BIN)
+	@scripts/on-servers build/servers $(SERVERS) -- scripts/run-system servers build $(ONLY:%=--only '%')
 # The daemon once more with another version, for tests of upgrades: what names the version is compiled anew, the rest linked.
 O := $(B)/other-version
 O_SRC := $(shell grep -l SLUICE_VERSION $(LIB_SRC) src/bin/sluiced*.c)
@@ -72,7 +81,7 @@ planted: $(B)/libsluice.a
 	$(CC) $(LDFLAGS_$(V)) $(LDFLAGS) -o $(B)/planted/$(TARGET)/fuzz_$(TARGET) $(B)/tests/fuzz/fuzz_$(TARGET).o $(PLANTED:.c=.o) \
 		$(B)/libtests.a $(B)/libsluice.a $(ALL_LIBS) -fsanitize=fuzzer
 fuzz:
-	+@$(MAKE) --no-print-directory fuzz-short FUZZ_SECONDS=$(SECONDS)
+	+@$(MAKE) --no-print-directory fuzz-short FUZZ_SECONDS='$(if $(FUZZ_CPU),--cpu $(FUZZ_CPU),$(SECONDS))'
 bench-bins: $(B)/bench
 bench: all
 	$(AGAIN) bench-bins
@@ -191,7 +200,8 @@ help:
 	@echo "make oom         each allocation on the ways in is refused once (SLUICE_TEST_OOM=all: no strides)"
 	@echo "make asan        unit, sim, smoke under AddressSanitizer and UBSan"
 	@echo "make system      real processes and a real redis-server; other-version: the daemon they upgrade to"
-	@echo "make fuzz-short  each fuzz target FUZZ_SECONDS=$(FUZZ_SECONDS)   make fuzz SECONDS=$(SECONDS)"
+	@echo "make servers     the system tests on Redis 8 and Valkey too (fetched); SERVERS=\"SUITE:PACKAGE …\" ONLY=\"PATTERN …\""
+	@echo "make fuzz-short  each fuzz target FUZZ_SECONDS=$(FUZZ_SECONDS)   make fuzz SECONDS=$(SECONDS), or FUZZ_CPU= by processor time"
 	@echo "make fuzz-planted  does each fuzz target find a bug that is planted for it?"
 	@echo "make chaos       SEED= SECONDS="
 	@echo "make coverage    lines run by unit, sim and some system tests; fails below core 90 %, all 80 %"

@@ -3,8 +3,8 @@
 
   run.py [--build DIR] [--only PATTERN] [--issues 2,3] [--list] [--jobs N] [--log-dir DIR] [--scale X]
 
-Needs sluiced, sluicectl, sluice-run in DIR (or $SLUICE_BUILD; default build/) and redis-server. With $SLUICE_TEST_ACL=1 daemons log in
-as the Redis user of etc/sluiced.acl (lib/acl.py). A test fails when it raises, runs
+Needs sluiced, sluicectl, sluice-run in DIR (or $SLUICE_BUILD; default build/) and redis-server ($SLUICE_REDIS_SERVER: another
+program for it). With $SLUICE_TEST_ACL=1 daemons log in as the Redis user of etc/sluiced.acl (lib/acl.py). A test fails when it raises, runs
 out of time, or leaves a sanitizer report. Exit status 0 = all passed, 1 = some failed, 2 = nothing selected."""
 import argparse
 import concurrent.futures
@@ -79,6 +79,12 @@ def tail(path, n):
         return "".join(f.readlines()[-n:])
 
 
+def not_logs(dir, names):
+    """What a copy of a test's directory goes without: Redis' data, sockets and pipes."""
+    return [n for n in names if n.endswith((".aof", ".rdb"))
+            or not (os.path.isfile(p := os.path.join(dir, n)) or os.path.isdir(p))]
+
+
 def run_one(test, root, scale, log_dir):
     name, _, _, limit = test
     dir = tempfile.mkdtemp(prefix="t", dir=root)  # short: unix socket paths
@@ -114,8 +120,7 @@ def run_one(test, root, scale, log_dir):
         with open(out, errors="replace") as f:  # measured figures
             text = "".join(x for x in f if x.startswith("= "))
     if log_dir:
-        shutil.copytree(dir, os.path.join(log_dir, name), dirs_exist_ok=True, ignore_dangling_symlinks=True,
-                        ignore=lambda d, names: [n for n in names if n.endswith("sock") or n.endswith(".aof") or n.endswith(".rdb")])
+        shutil.copytree(dir, os.path.join(log_dir, name), dirs_exist_ok=True, ignore_dangling_symlinks=True, ignore=not_logs)
     shutil.rmtree(dir, ignore_errors=True)
     return name, not (rc or bad), time.monotonic() - start, text
 

@@ -11,7 +11,7 @@ import time
 from lib import acl
 from lib.redis import N_SLOTS, ClusterClient, Redis, RedisError, slot_of
 
-SERVER = os.environ.get("REDIS_SERVER", "redis-server")
+SERVER = os.environ.get("SLUICE_REDIS_SERVER") or "redis-server"
 LIBC = ctypes.CDLL(None, use_errno=True)
 _next_port = [7000]
 
