@@ -157,7 +157,7 @@ static void enc_renew(struct enc *e)
 
 static void enc_unlock(struct enc *e)
 {
-	if (e->self->has_delifeq)
+	if (e->c->use_delifeq)
 		put_str(e, "DELIFEQ");
 	else
 		put_script(e, SCRIPT_UNLOCK, 1);

@@ -22,7 +22,6 @@ struct command_self {
 	const char *consumer; /* redis-consumer-<node id> */
 	const char *node;
 	int db;
-	bool has_delifeq; /* probed */
 };
 
 struct command_argv; /* reusable argv builder with its own memory */

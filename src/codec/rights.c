@@ -18,7 +18,7 @@ static const struct right rights[] = {
 	{"getex", {"GETEX", RIGHT_LOCK}, false},
 	{"pttl", {"PTTL", RIGHT_LOCK}, false},
 	{"del", {"DEL", RIGHT_LOCK}, false},
-	{"delifeq", {NULL}, true}, /* no server that we ask is known to have it */
+	{"delifeq", {NULL}, true}, /* few servers have it; without, the script does the same */
 	/* the load-balancer stream and the dead letters */
 	{"xadd", {"XADD", RIGHT_LBS, "no-id", "f", "v"}, false},
 	{"xreadgroup", {"XREADGROUP", "GROUP", NOBODY, NOBODY, "COUNT", "1", "STREAMS", RIGHT_LBS, ">"}, false},

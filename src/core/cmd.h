@@ -76,6 +76,7 @@ struct cmd {
 	uint16_t svc;            /* service id; names come from the hallway's table */
 	bool asking;             /* send ASKING first */
 	bool use_eval;           /* the server does not know the script: send its text */
+	bool use_delifeq;        /* unlock: by that command, which not every server has */
 	bool same_stream_serial; /* take, done, requeue, dead: registry in use */
 	struct slice stream;
 	struct entry_id id;

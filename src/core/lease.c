@@ -159,6 +159,8 @@ void lease_forget(struct leases *ls, struct shard_ctx *c, struct lease *l)
 	heap_remove(&ls->timers, &l->timer);
 	list_remove(&l->ready);
 	unname(ls, l);
+	if (l->by_delifeq && ls->delifeq == DELIFEQ_ASKED)
+		ls->delifeq = DELIFEQ_UNASKED; /* nobody waits for the answer */
 	l->handle = 0;
 	ctx_retire(c, l->stream);
 	shard_pool_put(&ls->pool, l->index);
@@ -235,6 +237,16 @@ enum cmd_kind lease_command(const struct lease *l)
 	return CMD_UNLOCK;
 }
 
+static bool try_delifeq(struct leases *ls)
+{
+	if (ls->delifeq == DELIFEQ_THERE)
+		return true;
+	if (ls->delifeq != DELIFEQ_UNASKED)
+		return false;
+	ls->delifeq = DELIFEQ_ASKED;
+	return true;
+}
+
 /* expect: of a take-over only; copied. */
 void lease_send(struct leases *ls, struct shard_ctx *c, struct lease *l, struct slice expect)
 {
@@ -244,6 +256,7 @@ void lease_send(struct leases *ls, struct shard_ctx *c, struct lease *l, struct 
 	ef->cmd.id = l->id;
 	ef->cmd.asking = l->asking;
 	ef->cmd.use_eval = l->use_eval;
+	ef->cmd.use_delifeq = l->by_delifeq = l->state == LEASE_RELEASING && try_delifeq(ls);
 	ef->cmd.value = slice_str(c->rules->lock_value);
 	ef->cmd.ttl_ms =
 		mono_max(lease_rules_of(c, l)->ttl_ms, l->good_until - c->now); /* workers know of good_until */
@@ -292,6 +305,12 @@ void lease_hurry(struct leases *ls, struct shard_ctx *c)
 	uint32_t pos = 0;
 	for (struct lease *l; (l = next(ls, &pos));)
 		lease_queue(ls, c, l);
+}
+
+void lease_connected(struct leases *ls, struct shard_ctx *c)
+{
+	ls->delifeq = DELIFEQ_UNASKED; /* it may be another server */
+	lease_hurry(ls, c);
 }
 
 /* ---- messages ---- */

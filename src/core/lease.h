@@ -18,8 +18,10 @@ void lease_reply(struct leases *ls, struct shard_ctx *c, uint64_t tag, const str
 void lease_tick(struct leases *ls, struct shard_ctx *c);
 /* Sends what waits and may be sent, hands out confirmed renewals. Runs last in a step. Returns the next deadline. */
 mono_ms lease_settle(struct leases *ls, struct shard_ctx *c);
-/* Everything that waits or is held asks Redis now: the connection is up, or about to go. */
+/* Everything that waits or is held asks Redis now: the connection may be about to go. */
 void lease_hurry(struct leases *ls, struct shard_ctx *c);
+/* The connection for commands is up, perhaps to another server. Hurries too. */
+void lease_connected(struct leases *ls, struct shard_ctx *c);
 /* Gives back what is on slots that are not served here (c->slots), unless .asking. */
 void lease_slots(struct leases *ls, struct shard_ctx *c);
 /* The service's times have changed. */

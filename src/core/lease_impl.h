@@ -46,9 +46,13 @@ struct lease { /* 100,000 of them: keep it near 100 bytes */
 	bool was_ours : 1;    /* found with our value */
 	bool was_missing : 1; /* re-created: to be verified */
 	bool was_sent : 1;    /* Redis may have it */
+	bool by_delifeq : 1;  /* of the unlock in flight */
 };
 
 enum { LEASES_IN_FLIGHT = 1000, LEASES_PER_STEP = 250, RENEWED_CHUNK = 256, RENEWED_WAIT_MS = 10 };
+
+/* Does the server have DELIFEQ, and may we use it? One unlock asks by using it; the others go by script meanwhile. */
+enum delifeq { DELIFEQ_UNASKED, DELIFEQ_ASKED, DELIFEQ_THERE, DELIFEQ_NOT_THERE };
 
 struct leases {
 	struct shard_pool pool;
@@ -59,7 +63,8 @@ struct leases {
 	uint32_t n_in_flight, n_sent; /* in this step */
 	struct renewed *renewed;
 	mono_ms renewed_at;
-	bool is_replaced; /* MSG_REPLACED was sent */
+	enum delifeq delifeq; /* of the present connection */
+	bool is_replaced;     /* MSG_REPLACED was sent */
 };
 
 const struct service_rules *lease_rules_of(const struct shard_ctx *c, const struct lease *l);

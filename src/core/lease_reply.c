@@ -250,6 +250,18 @@ static void moved(struct leases *ls, struct shard_ctx *c, struct lease *l, const
 	lease_forget(ls, c, l);
 }
 
+/* What the answer to DELIFEQ tells of the server. True: go by script. */
+static bool is_delifeq_refused(struct leases *ls, const struct reply *reply)
+{
+	if (reply->kind == REPLY_INT)
+		ls->delifeq = DELIFEQ_THERE;
+	else if (reply->kind == REPLY_ERROR && reply->error == RERR_OPERATOR) /* unknown, or our user may not */
+		ls->delifeq = DELIFEQ_NOT_THERE;
+	else if (ls->delifeq == DELIFEQ_ASKED)
+		ls->delifeq = DELIFEQ_UNASKED;
+	return ls->delifeq == DELIFEQ_NOT_THERE;
+}
+
 void lease_reply(struct leases *ls, struct shard_ctx *c, uint64_t tag, const struct reply *reply)
 {
 	ls->n_in_flight--;
@@ -257,6 +269,10 @@ void lease_reply(struct leases *ls, struct shard_ctx *c, uint64_t tag, const str
 	if (!l || !l->in_flight)
 		return; /* too late: lost, released or moved meanwhile */
 	l->in_flight = false;
+	if (l->by_delifeq && is_delifeq_refused(ls, reply)) {
+		lease_send(ls, c, l, (struct slice){0});
+		return;
+	}
 	mono_ms sent = l->at;
 	switch (ctx_judge(c, "lease", lease_command(l), l->svc, reply)) {
 	case VERDICT_ANSWER:

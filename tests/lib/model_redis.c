@@ -245,7 +245,11 @@ void model_redis_exec(struct model_redis *m, const struct cmd *c, const struct c
 		model_error(c, m->fail_text, out);
 		return;
 	}
-	const uint32_t script = rows[c->kind].script ? 1u << rows[c->kind].script : 0;
+	if (c->use_delifeq && !m->has_delifeq) {
+		model_error(c, "ERR unknown command 'DELIFEQ'", out);
+		return;
+	}
+	const uint32_t script = rows[c->kind].script && !c->use_delifeq ? 1u << rows[c->kind].script : 0;
 	if (script) {
 		if (c->use_eval)
 			m->scripts |= script;
@@ -309,6 +313,7 @@ struct model_redis *model_redis_clone(const struct model_redis *from)
 	struct model_redis *m = model_redis_new();
 	m->offset = from->offset;
 	m->is_oom = from->is_oom;
+	m->has_delifeq = from->has_delifeq;
 	model_redis_set_run_id(m, from->run_id);
 	size_t pos = 0;
 	for (struct model_lock *l; (l = map_next(&from->locks, &pos));) {
@@ -333,6 +338,11 @@ struct model_redis *model_redis_clone(const struct model_redis *from)
 void model_redis_set_clock(struct model_redis *m, int64_t offset_ms)
 {
 	m->offset = offset_ms;
+}
+
+void model_redis_set_delifeq(struct model_redis *m, bool has_it)
+{
+	m->has_delifeq = has_it;
 }
 
 void model_redis_set_run_id(struct model_redis *m, const char *run_id)

@@ -35,7 +35,7 @@ struct model_redis {
 	size_t n_streams, n_registries;
 	char *run_id, *events;
 	uint32_t scripts; /* bits of enum script: loaded */
-	bool is_oom, has_next_id;
+	bool is_oom, has_next_id, has_delifeq;
 	struct entry_id next_id;
 	enum cmd_kind fail_kind;
 	int n_fail;

@@ -63,6 +63,8 @@ void server_start(struct world *w, struct server *s, struct model_redis *model)
 	char run_id[40];
 	snprintf(run_id, sizeof run_id, "run-%u-%u", s->index, ++s->n_lives);
 	s->model = model;
+	/* a server has it or not, and the next in its place need not be of the same version */
+	model_redis_set_delifeq(model, w->o.story || rng_below(&w->rng, 2));
 	s->is_alive = true;
 	s->is_paused = false;
 	model_redis_set_run_id(model, run_id);

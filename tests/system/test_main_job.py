@@ -3,11 +3,12 @@ import decimal
 import json
 import os
 import random
+import re
 
-from lib import checks
+from lib import acl, checks
 from lib.case import limit
 from lib.checks import Added
-from lib.redis import SEP, entries
+from lib.redis import SEP, RedisError, entries
 from lib.worker import Raw
 
 issue = 2
@@ -75,6 +76,25 @@ def test_decimals_and_big_integers_pass_unchanged(t):
     line = next(x for x in c.buf.split(b"\n") if b'"assign"' in x)
     exact = {"parse_float": decimal.Decimal}
     assert json.loads(line, **exact)["info"] == json.loads(info, **exact), line
+
+
+def test_locks_are_given_back_by_delifeq_where_the_server_has_it(t):
+    """Else, and where the user may not, by a script: after one question, whose refusal is no operator's matter."""
+    r = t.redis()
+    try:
+        has_it = r.db.cmd("DELIFEQ", "none", "x") == 0 and not acl.is_on()
+    except RedisError:
+        has_it = False
+    r.db.cmd("CONFIG", "RESETSTAT")
+    d = t.daemon(r)
+    t.worker(d, credits=1, work=0)
+    Added(r.db).many("orders", [f"s{i}" for i in range(20)])
+    checks.wait_clean(r.db)
+    stats = r.db.cmd("INFO", "commandstats")
+    asked = int((re.search(r"cmdstat_delifeq:calls=(\d+)", stats) or [0, 0])[1])
+    assert asked == (20 if has_it else 0), stats
+    assert ("cmdstat_del:" in stats) != has_it, stats
+    assert "DELIFEQ" not in d.log.upper(), d.log
 
 
 def test_group_is_created_and_keeps_others(t):

@@ -8,7 +8,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.a
 USER, PASSWORD = "sluiced", "acl-secret-5up3r-0123456789abcdef"
 SERVERS = []  # of this process, that have the user
 EXTRA = []  # rules for the keys of the services seen so far
-DENIED_KNOWN = {"config|get", "acl|dryrun"}  # asked for; sluiced goes on without
+DENIED_KNOWN = {"config|get", "acl|dryrun", "delifeq"}  # asked for; sluiced goes on without
 
 
 def switch_on():

@@ -68,8 +68,8 @@ Test(command, locks_are_plain_commands)
 	EXPECT_WIRE("EVALSHA swap 1 s:7<MUTEX_KEY_SEP>5-1 old new 10000", .kind = CMD_LOCK_SWAP, ENTRY,
 		.expect = S("old"), .value = S("new"), .ttl_ms = 10000);
 	EXPECT_WIRE("EVALSHA unlock 1 s:7<MUTEX_KEY_SEP>5-1 me/1", .kind = CMD_UNLOCK, ENTRY, .value = S("me/1"));
-	self.has_delifeq = true;
-	EXPECT_WIRE("DELIFEQ s:7<MUTEX_KEY_SEP>5-1 me/1", .kind = CMD_UNLOCK, ENTRY, .value = S("me/1"));
+	EXPECT_WIRE("DELIFEQ s:7<MUTEX_KEY_SEP>5-1 me/1", .kind = CMD_UNLOCK, ENTRY, .value = S("me/1"),
+		.use_delifeq = true);
 }
 
 Test(command, reads_never_block_for_ever)

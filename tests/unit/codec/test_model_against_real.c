@@ -239,6 +239,8 @@ static void random_command(struct pair *p)
 	};
 	if (c.kind == CMD_WAIT)
 		c.count = 0;
+	if (c.kind == CMD_UNLOCK)
+		c.use_delifeq = roll(p, 2);
 	if (c.kind == CMD_GROUP_CREATE)
 		c.value = slice_str(roll(p, 3) ? NULL : "$");
 	if (c.kind == CMD_READ_OWN || c.kind == CMD_PENDING || c.kind == CMD_DLQ_RANGE)
@@ -358,6 +360,7 @@ static void run(struct real_redis *real, uint64_t seed)
 	real_redis_command(real, "SCRIPT FLUSH");
 	real_redis_command(real, "CONFIG SET maxmemory 0");
 	real_redis_use_resp(real, seed % 2 ? 2 : 3);
+	model_redis_set_delifeq(p.model, real_redis_command(real, "DELIFEQ no-key v")->type == REDIS_REPLY_INTEGER);
 	command_names_init(&p.names, "orders", "", seed % 3 != 0, 0, "0");
 	both(&p, &(struct cmd){.kind = CMD_GROUP_CREATE}, &p.names, "me");
 	for (p.step = 0; p.step < N_STEPS; p.step++) {

@@ -29,7 +29,7 @@ static void use_words(const char *name, const char *sub)
 	cr_expect(use(words, lens, 2), "%s %s has no rule", name, sub);
 }
 
-static void use_commands(bool has_delifeq, bool use_eval)
+static void use_commands(bool use_delifeq, bool use_eval)
 {
 	static _Alignas(struct field_list) char room[sizeof(struct field_list) + sizeof(struct field)];
 	struct field_list *fields = (struct field_list *)room;
@@ -38,10 +38,11 @@ static void use_commands(bool has_delifeq, bool use_eval)
 	struct command_names names;
 	command_names_init(&names, "orders", "", true, 500, "0");
 	struct command_argv *args = command_argv_new();
-	struct command_self self = {.consumer = "c", .node = "n", .has_delifeq = has_delifeq};
+	struct command_self self = {.consumer = "c", .node = "n"};
 	for (int k = 0; k < CMD_N; k++) {
-		command_encode(args, &(struct cmd){.kind = (enum cmd_kind)k, .fields = fields, .use_eval = use_eval},
-			&names, &self);
+		const struct cmd c = {
+			.kind = (enum cmd_kind)k, .fields = fields, .use_eval = use_eval, .use_delifeq = use_delifeq};
+		command_encode(args, &c, &names, &self);
 		cr_expect(use(command_args(args), command_lens(args), (size_t)command_argc(args)), "%s has no rule",
 			command_name((enum cmd_kind)k));
 	}

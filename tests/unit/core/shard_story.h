@@ -93,6 +93,7 @@ static void story_cmd(const struct effect *ef)
 	if (c->kind == CMD_TOMB)
 		buf_printf(&W.text, " ttl=%lld", (long long)c->ttl_ms);
 	buf_str(&W.text, c->use_eval ? " eval" : "");
+	buf_str(&W.text, c->use_delifeq ? " delifeq" : "");
 	buf_str(&W.text, c->asking ? " asking\n" : "\n");
 }
 

@@ -560,6 +560,8 @@ Test(lease, released_is_unlocked_until_redis_has_answered, .init = story_up, .fi
 {
 	hold(1);
 	story_msg_in((struct msg){.kind = MSG_LEASE_RELEASE, .handle = 1});
+	expect_story("[ 1000] unlock s1 7-0 delifeq\n");
+	story_error(CMD_UNLOCK, RERR_OPERATOR, "ERR unknown command 'DELIFEQ'");
 	expect_story("[ 1000] unlock s1 7-0\n");
 	story_error(CMD_UNLOCK, RERR_NOSCRIPT, "NOSCRIPT");
 	expect_story("[ 1000] unlock s1 7-0 eval\n");
@@ -568,6 +570,60 @@ Test(lease, released_is_unlocked_until_redis_has_answered, .init = story_up, .fi
 	story_int(CMD_UNLOCK, 1);
 	cr_assert_eq(shard_n_leases(W.s), 0);
 	cr_assert_eq(count(M_RELEASE_OK), 1);
+}
+
+static void release(uint64_t handle, const char *story)
+{
+	story_clear();
+	story_msg_in((struct msg){.kind = MSG_LEASE_RELEASE, .handle = handle});
+	expect_story(story);
+}
+
+Test(lease, one_release_asks_whether_the_server_has_delifeq, .init = story_up, .fini = story_down)
+{
+	for (uint64_t handle = 1; handle <= 4; handle++)
+		hold(handle);
+	release(1, "[ 1000] unlock s1 7-0 delifeq\n");
+	release(2, "[ 1000] unlock s2 7-0\n");
+	story_int(CMD_UNLOCK, 1); /* the oldest: handle 1's */
+	release(3, "[ 1000] unlock s3 7-0 delifeq\n");
+	release(4, "[ 1000] unlock s4 7-0 delifeq\n");
+	for (int i = 0; i < 3; i++)
+		story_int(CMD_UNLOCK, 1);
+	cr_assert_eq(shard_n_leases(W.s), 0);
+	cr_assert_eq(count(M_RELEASE_OK), 4);
+}
+
+Test(lease, a_server_that_refuses_delifeq_is_not_asked_again, .init = story_up, .fini = story_down)
+{
+	for (uint64_t handle = 1; handle <= 4; handle++)
+		hold(handle);
+	release(1, "[ 1000] unlock s1 7-0 delifeq\n");
+	story_int(CMD_UNLOCK, 1);
+	release(2, "[ 1000] unlock s2 7-0 delifeq\n");
+	release(3, "[ 1000] unlock s3 7-0 delifeq\n");
+	story_clear(); /* another server behind the same connection */
+	story_error(CMD_UNLOCK, RERR_OPERATOR, "NOPERM this user has no permissions to run the 'delifeq' command");
+	expect_story("[ 1000] unlock s2 7-0\n");
+	story_error(CMD_UNLOCK, RERR_OPERATOR, "NOPERM this user has no permissions to run the 'delifeq' command");
+	expect_story("[ 1000] unlock s3 7-0\n");
+	release(4, "[ 1000] unlock s4 7-0\n");
+}
+
+Test(lease, delifeq_is_asked_for_on_each_connection_until_answered, .init = story_up, .fini = story_down)
+{
+	for (uint64_t handle = 1; handle <= 3; handle++)
+		hold(handle);
+	release(1, "[ 1000] unlock s1 7-0 delifeq\n");
+	story_error(CMD_UNLOCK, RERR_RETRY, "LOADING");
+	release(2, "[ 1000] unlock s2 7-0 delifeq\n"); /* no answer to the question */
+	story_error(CMD_UNLOCK, RERR_OPERATOR, "ERR unknown command 'DELIFEQ'");
+	release(3, "[ 1000] unlock s3 7-0\n");
+	story_cut();
+	story_clear();
+	story_conn(CONN_COMMAND, true);
+	cr_assert(strstr(W.text.data, "unlock s1 7-0 delifeq"), "%s", W.text.data);
+	cr_assert_null(strstr(W.text.data, "s2 7-0 delifeq"), "%s", W.text.data);
 }
 
 Test(lease, a_release_gives_up_when_the_lock_has_expired_by_itself, .init = story_up, .fini = story_down)
@@ -587,7 +643,7 @@ Test(lease, released_while_being_acquired_is_unlocked_after_the_lock, .init = st
 	acquire(1, 0, false);
 	story_clear();
 	story_msg_in((struct msg){.kind = MSG_LEASE_RELEASE, .handle = 1});
-	expect_story("[ 1000] unlock s1 7-0\n");
+	expect_story("[ 1000] unlock s1 7-0 delifeq\n");
 	story_ok(CMD_LOCK);
 	story_int(CMD_UNLOCK, 1);
 	expect_story("");
