@@ -388,6 +388,9 @@ while True:
 """
 
 
+FENCE_IN = 3000  # ms: a command has begun by then, on a busy machine too
+
+
 def expect_stopped_by(w, until_ms):
     wait_until(lambda: now_ms() > until_ms, "time to pass")
     beat = float(w.read("beat"))
@@ -399,7 +402,7 @@ def expect_stopped_by(w, until_ms):
 def test_fence(w):
     w.run(command=["python3", "-c", BEATS])
     w.daemon.greet()
-    until = w.daemon.assign(until_in=1500)
+    until = w.daemon.assign(until_in=FENCE_IN)
     w.wait_for("beat")
     expect_stopped_by(w, until)
     assert w.daemon.receive() == {"t": "revoked", "lease": "L1"}
@@ -409,7 +412,7 @@ def test_fence(w):
 def test_ping_moves_the_fence(w):
     w.run(command=["python3", "-c", BEATS])
     w.daemon.greet()
-    first = w.daemon.assign(until_in=900)
+    first = w.daemon.assign(until_in=FENCE_IN)
     w.wait_for("beat")
     until = first + 700
     w.daemon.send(t="ping", n=1, until_ms=until)
@@ -424,7 +427,7 @@ def test_an_earlier_fence_counts_for_all(w):
     w.daemon.greet()
     w.daemon.assign("A", until_in=60000)
     w.wait_for("beat")
-    until = w.daemon.assign("B", until_in=900)
+    until = w.daemon.assign("B", until_in=FENCE_IN)
     expect_stopped_by(w, until)
     assert {w.daemon.receive("revoked")["lease"], w.daemon.receive("revoked")["lease"]} == {"A", "B"}
 
@@ -432,7 +435,7 @@ def test_an_earlier_fence_counts_for_all(w):
 def test_fence_without_a_daemon(w):
     w.run(command=["python3", "-c", BEATS])
     w.daemon.greet()
-    until = w.daemon.assign(until_in=1200)
+    until = w.daemon.assign(until_in=FENCE_IN)
     w.wait_for("beat")
     w.daemon.hang_up(stop_listening=True)
     expect_stopped_by(w, until)
@@ -450,7 +453,7 @@ def test_fence_while_nobody_reads_our_stderr(w):
                    + BEATS], stderr=write_end)
     os.close(write_end)
     w.daemon.greet()
-    until = w.daemon.assign(until_in=1500)
+    until = w.daemon.assign(until_in=FENCE_IN)
     w.wait_for("beat")
     expect_stopped_by(w, until)
     w.daemon.receive("revoked")
