@@ -189,15 +189,15 @@ class Scenario:
 
     # ---- what makes it pass the point
     def drive(self):
-        if self.is_for("busy", "lock_get"):
-            ms = int(time.time() * 1000) + 1000
-            self.db.cmd("SET", f"{self.stream('busy')}{SEP}{ms}-7", "redis-consumer-other/1", "PX", 2500)
-            self.db.cmd(*self.add("busy", id=f"{ms}-7"))
         if self.is_for("expired"):
             self.db.cmd("SET", self.ghost_lock, "redis-consumer-ghost/1", "PX", 2000)
         w = yield from self.worker(self.armed, True)
         if not w:
             return
+        if self.is_for("busy", "lock_get"):  # with somebody to read it, before its lock ends
+            ms = int(time.time() * 1000) + 1000
+            self.db.cmd("SET", f"{self.stream('busy')}{SEP}{ms}-7", "redis-consumer-other/1", "PX", 2500)
+            self.db.cmd(*self.add("busy", id=f"{ms}-7"))
         yield from until(lambda: len(w.frames("assign")) >= 6 or self.is_hit(), 8, f"work for {w.name}")
         yield from pause(0.2)
         for a in list(w.held.values())[:1]:
