@@ -207,9 +207,16 @@ static void fall_back(struct redis_conn *c, const char *words)
 		after_auth(c);
 }
 
+/* NOAUTH, though the password was in it: the newest servers say so of any command that they do not know. */
+static bool has_no_hello(const struct redis_conn *c, const char *words)
+{
+	return starts_with(words, "ERR unknown command") || starts_with(words, "NOPROTO") ||
+	       (starts_with(words, "NOAUTH") && *c->password);
+}
+
 static void hello_reply(struct redis_conn *c, const redisReply *r)
 {
-	if (is_error(r) && (starts_with(r->str, "ERR unknown command") || starts_with(r->str, "NOPROTO"))) {
+	if (is_error(r) && has_no_hello(c, r->str)) {
 		fall_back(c, r->str);
 		return;
 	}

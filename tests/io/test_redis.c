@@ -96,6 +96,17 @@ IO_TEST(falls_back_to_resp2_on_noproto)
 	cr_assert(redis_resp(R.c) == 2);
 }
 
+IO_TEST(falls_back_to_resp2_when_an_unknown_hello_is_told_to_log_in_first)
+{
+	rig_serve(&R,
+		SCRIPTS("expect HELLO\nsend -NOAUTH Authentication required.\\r\\n\nexpect AUTH pw\nsend +OK\\r\\n\n"
+			"expect CLIENT ID\nsend :42\\r\\n"));
+	R.opts.password = "pw";
+	rig_open(&R);
+	cr_assert(rig_until(&R, "up"));
+	cr_assert(redis_resp(R.c) == 2);
+}
+
 IO_TEST(a_wrong_password_is_told_and_nothing_else_is_sent)
 {
 	rig_serve(&R, SCRIPTS("expect HELLO\nsend -WRONGPASS invalid username-password pair or user is "

@@ -203,11 +203,11 @@ def test_core_files(t):
 @no_acl("about the default user's password")
 def test_server_that_quotes_the_password(t):
     """An unknown command is answered with its arguments: without HELLO, and without AUTH too."""
-    for renamed, says in ((["HELLO"], None), (["HELLO", "AUTH"], "AUTH refused: ERR unknown command")):
+    for renamed, says in ((["HELLO"], None), (["HELLO", "AUTH"], "refused: ")):
         secret = new_password()
         r = t.redis(start=False, args=["--requirepass", secret, *[x for n in renamed for x in ("--rename-command", n, f"{n}-x")]])
         r.launch()
         d = with_source(t, r, "file", secret)
         d.start(ready=says is None)
-        d.wait_log(says or "no RESP3: ERR unknown command")
+        d.wait_log(says or "no RESP3: ")
         assert secret not in d.log, [x for x in d.log.splitlines() if secret in x]
