@@ -25,7 +25,7 @@ static void give_back(struct coord *c, struct entry *e, enum requeue_why why)
 {
 	switch ((enum entry_state)e->state) {
 	case ENTRY_ASSIGNED:
-		entry_revoke(c, e, REVOKE_OPERATOR, 5000);
+		entry_revoke(c, e, REVOKE_OPERATOR, REVOKE_GRACE_MS);
 		break;
 	case ENTRY_LOCKING:
 		if (e->is_start) /* a worker of the former process may hold it */

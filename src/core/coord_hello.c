@@ -149,6 +149,17 @@ static void fill_welcome(struct coord *c, struct member *m, struct out_frame *f)
 	f->until_ms = m->s.told_until;
 }
 
+/* The connection that was told to stop is gone, perhaps with the word unread: told again, with a grace of its own. */
+static void revoke_again(struct coord *c, struct member *m)
+{
+	for (struct link *l = m->entries.next; l != &m->entries; l = l->next) {
+		struct entry *e = LIST_OF(struct entry, peers, l);
+		if (e->is_revoked)
+			entry_revoke(c, e, (enum revoke_reason)e->revoke,
+				e->revoke == REVOKE_SHUTDOWN ? SHUTDOWN_GRACE_MS : REVOKE_GRACE_MS);
+	}
+}
+
 void member_welcome(struct coord *c, struct member *m)
 {
 	struct member *old = m->wanted_key[0] ? by_key(c, m, m->wanted_key) : NULL;
@@ -178,6 +189,7 @@ void member_welcome(struct coord *c, struct member *m)
 	ef->frame.n_resumed = n_resumed;
 	ef->frame.gone = gone;
 	ef->frame.n_gone = n_gone;
+	revoke_again(c, m);
 	if (old)
 		replace_old(c, old);
 	effects_say(c->out, SAY_INFO, "worker=%s pid=%d connected credits=%u resumed=%zu gone=%zu", m->s.name,

@@ -100,7 +100,7 @@ void member_give_all_back(struct coord *c, struct member *m, enum requeue_why wh
 {
 	while (!list_empty(&m->entries)) {
 		struct entry *e = LIST_OF(struct entry, peers, m->entries.next);
-		entry_requeue(c, e, e->is_lost ? WHY_LOST : why, counted && !e->is_lost);
+		entry_requeue(c, e, e->is_lost ? WHY_LOST : why, counted && entry_end_counts(e));
 	}
 	member_mark_all(c);
 }
@@ -461,6 +461,6 @@ void member_revoke_all(struct coord *c, struct member *m)
 		next = l->next;
 		struct entry *e = LIST_OF(struct entry, peers, l);
 		if (e->state == ENTRY_ASSIGNED)
-			entry_revoke(c, e, REVOKE_OPERATOR, 5000);
+			entry_revoke(c, e, REVOKE_OPERATOR, REVOKE_GRACE_MS);
 	}
 }

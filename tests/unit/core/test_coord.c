@@ -372,6 +372,53 @@ Test(coord, a_dead_worker_gives_back_at_once_and_counted, .init = story_ready, .
 	expect_story("[ 1000] s requeue 7-0 retry=1\n");
 }
 
+/* The entry is good until 11000, its worker is told to let go of it. */
+static uint64_t story_revoked(void)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	story_event((struct coord_event){
+		.kind = COORD_CTL, .ctl = &(struct coord_ctl){.kind = CTL_GIVE_BACK, .handle = h}});
+	return h;
+}
+
+Test(coord, a_revoke_is_told_again_to_the_connection_that_takes_over, .init = story_ready, .fini = story_down)
+{
+	story_revoked();
+	story_clear();
+	W.now = 2000;
+	story_back(2, 7);
+	story_says(2, FRAME_REVOKED, 7);
+	expect_story("[ 2000] w2 welcome until=10500 resumed=7-0\n"
+		     "[ 2000] w2 revoke 7-0 operator grace=5000\n"
+		     "[ 2000] w1 closed\n"
+		     "[ 2000] s requeue 7-0 retry=0\n"
+		     "[ 2000] s credits 0:1\n");
+}
+
+Test(coord, a_revoke_is_told_again_to_a_worker_that_comes_back, .init = story_ready, .fini = story_down)
+{
+	story_revoked();
+	story_event((struct coord_event){.kind = COORD_END, .session = 1});
+	story_clear();
+	W.now = 2000;
+	story_back(2, 7);
+	story_until(8000);
+	expect_story("[ 2000] w2 welcome until=10500 resumed=7-0\n"
+		     "[ 2000] w2 revoke 7-0 operator grace=5000\n"
+		     "[ 5333] w2 ping until=10500\n"
+		     "[ 7500] s requeue 7-0 retry=0\n");
+}
+
+Test(coord, a_worker_that_ends_by_a_revoke_is_not_counted, .init = story_ready, .fini = story_down)
+{
+	story_revoked();
+	story_clear();
+	story_event((struct coord_event){.kind = COORD_END, .session = 1});
+	story_event((struct coord_event){.kind = COORD_PEER_DEAD, .session = 1});
+	expect_story("[ 1000] s requeue 7-0 retry=0\n");
+}
+
 Test(coord, a_hello_waits_until_own_entries_are_known, .init = story_new, .fini = story_down)
 {
 	story_clear();
