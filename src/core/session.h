@@ -19,6 +19,7 @@ struct session_outcome { /* what became of a lease, for repeats and resumes */
 	uint8_t outcome; /* enum gone_outcome */
 	uint8_t ok_for;  /* enum ok_for */
 	bool used;
+	bool is_result; /* the worker's own: ok_for */
 	bool is_zombie; /* revoked, never answered: its credit is still in use */
 };
 

@@ -95,14 +95,66 @@ Test(coord, done_sent_again_gets_the_same_answer, .init = story_ready, .fini = s
 	uint64_t h = story_assigned(7, "s");
 	story_clear();
 	story_says(1, FRAME_DONE, 7);
-	story_says(1, FRAME_DONE, 7); /* before Redis has answered: one ok */
+	story_says(1, FRAME_DONE, 7); /* before Redis has answered */
 	story_op(h, CMD_DONE, OP_DONE, false);
 	story_says(1, FRAME_DONE, 7);
 	expect_story("[ 1000] s done 7-0 retry=0\n"
 		     "[ 1000] s credits 0:1\n"
 		     "[ 1000] w1 ok 7-0 for=0 done\n"
+		     "[ 1000] w1 ok 7-0 for=0 done\n"
 		     "[ 1000] s release 1\n"
 		     "[ 1000] w1 ok 7-0 for=0 done\n");
+}
+
+Test(coord, of_two_results_the_first_counts, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	story_clear();
+	story_says(1, FRAME_FAIL, 7);
+	story_says(1, FRAME_DONE, 7);
+	story_op(h, CMD_REQUEUE, OP_DONE, false);
+	story_says(1, FRAME_RELEASE, 7);
+	story_says(1, FRAME_FAIL, 7);
+	expect_story("[ 1000] s requeue 7-0 retry=1\n"
+		     "[ 1000] s credits 0:1\n"
+		     "[ 1000] w1 err not_owner 7-0\n"
+		     "[ 1000] w1 ok 7-0 for=1 requeued\n"
+		     "[ 1000] s release 1\n"
+		     "[ 1000] w1 err not_owner 7-0\n"
+		     "[ 1000] w1 ok 7-0 for=1 requeued\n");
+}
+
+Test(coord, a_result_after_revoked_is_refused, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	story_clear();
+	story_says(1, FRAME_REVOKED, 7);
+	story_says(1, FRAME_DONE, 7);
+	story_op(h, CMD_REQUEUE, OP_DONE, false);
+	story_says(1, FRAME_DONE, 7);
+	story_says(1, FRAME_REVOKED, 7);
+	expect_story("[ 1000] s requeue 7-0 retry=0\n"
+		     "[ 1000] s credits 0:1\n"
+		     "[ 1000] w1 err not_owner 7-0\n"
+		     "[ 1000] s release 1\n"
+		     "[ 1000] w1 err not_owner 7-0\n");
+}
+
+Test(coord, a_result_sent_again_after_coming_back_is_answered_once, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	story_says(1, FRAME_DONE, 7);
+	story_event((struct coord_event){.kind = COORD_END, .session = 1});
+	story_clear();
+	story_back(2, 7);
+	story_says(2, FRAME_DONE, 7);
+	story_op(h, CMD_DONE, OP_DONE, false);
+	expect_story("[ 1000] w2 welcome until=10500 resumed=7-0\n"
+		     "[ 1000] w2 ok 7-0 for=0 done\n"
+		     "[ 1000] s release 1\n");
 }
 
 Test(coord, a_result_of_another_session_is_not_taken, .init = story_ready, .fini = story_down)
