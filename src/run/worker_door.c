@@ -21,6 +21,8 @@ struct worker_conn {
 	struct frame_splitter splitter;
 	pid_t pid;
 	bool is_slow, is_told;
+	bool has_greeted, is_welcome; /* between the two it waits, and what it says meanwhile does too */
+	bool waits, is_freed;
 };
 
 struct watch { /* a process whose connection is gone */
@@ -44,7 +46,8 @@ struct worker_door {
 	size_t max_frame, write_buffer;
 	uint32_t *uids;
 	size_t n_uids;
-	size_t n_slow;
+	size_t n_slow, n_freed;
+	bool is_sweeping;
 };
 
 static bool same_id(const void *value, const void *key, size_t len)
@@ -173,13 +176,15 @@ static bool take_line(struct worker_door *d, uint64_t session, char *line, size_
 	return conn_of(d, session) != NULL;
 }
 
-static void on_data(void *arg, struct unix_conn *c, const char *bytes, size_t len)
+/* The lines that have come, up to a hello that is not answered yet. */
+static void take_lines(struct worker_door *d, struct worker_conn *w)
 {
-	struct worker_door *d = arg;
-	struct worker_conn *w = unix_data(c);
 	uint64_t session = w->id;
-	frame_splitter_feed(&w->splitter, bytes, len);
 	for (;;) {
+		w->waits = w->has_greeted && !w->is_welcome;
+		unix_pause(w->conn, w->waits);
+		if (w->waits)
+			return;
 		char *line;
 		size_t n;
 		enum err_code code;
@@ -191,9 +196,17 @@ static void on_data(void *arg, struct unix_conn *c, const char *bytes, size_t le
 			}
 			return;
 		}
+		w->has_greeted = true;
 		if (!take_line(d, session, line, n))
 			return;
 	}
+}
+
+static void on_data(void *arg, struct unix_conn *c, const char *bytes, size_t len)
+{
+	struct worker_conn *w = unix_data(c);
+	frame_splitter_feed(&w->splitter, bytes, len);
+	take_lines(arg, w);
 }
 
 static void on_end(void *arg, struct unix_conn *c, int pidfd)
@@ -246,6 +259,7 @@ enum err_code worker_door_adopt(struct worker_door *d, int fd, const struct stat
 	if (code)
 		return code;
 	struct worker_conn *w = enter(d, c, (pid_t)r->pid);
+	w->has_greeted = w->is_welcome = true;
 	if (r->input.len)
 		frame_splitter_feed(&w->splitter, r->input.p, r->input.len);
 	unix_write(c, r->output.p, r->output.len);
@@ -283,25 +297,55 @@ void worker_door_send(struct worker_door *d, uint64_t session, const struct out_
 	buf_clear(&d->out);
 	frame_encode(&d->out, f);
 	unix_write(w->conn, d->out.data, d->out.len);
+	w->is_welcome = w->is_welcome || f->kind == OUT_WELCOME;
+	if (w->waits && w->is_welcome && !w->is_freed) {
+		w->is_freed = true;
+		d->n_freed++;
+	}
 	if (!w->is_slow && unix_write_pending(w->conn) > d->write_buffer) {
 		w->is_slow = true;
 		d->n_slow++;
 	}
 }
 
+static void tell_slow(struct worker_door *d)
+{
+	d->n_slow--;
+	for (struct link *l = d->all.next; l != &d->all; l = l->next) {
+		struct worker_conn *w = LIST_OF(struct worker_conn, link, l);
+		if (!w->is_slow || w->is_told)
+			continue;
+		w->is_told = true;
+		bad_input(d, w->id, FERR_SLOW_READER, "it does not read what it is sent");
+		return; /* the list has changed */
+	}
+}
+
+static void go_on(struct worker_door *d)
+{
+	d->n_freed--;
+	for (struct link *l = d->all.next; l != &d->all; l = l->next) {
+		struct worker_conn *w = LIST_OF(struct worker_conn, link, l);
+		if (!w->is_freed)
+			continue;
+		w->is_freed = false;
+		take_lines(d, w);
+		return;
+	}
+}
+
+/* What is told here ends in another call of this: that one leaves all to the first. */
 void worker_door_sweep(struct worker_door *d)
 {
-	while (d->n_slow) {
-		d->n_slow--;
-		for (struct link *l = d->all.next; l != &d->all; l = l->next) {
-			struct worker_conn *w = LIST_OF(struct worker_conn, link, l);
-			if (!w->is_slow || w->is_told)
-				continue;
-			w->is_told = true;
-			bad_input(d, w->id, FERR_SLOW_READER, "it does not read what it is sent");
-			break; /* the list has changed */
-		}
-	}
+	if (d->is_sweeping)
+		return;
+	d->is_sweeping = true;
+	while (d->n_slow || d->n_freed)
+		if (d->n_slow)
+			tell_slow(d);
+		else
+			go_on(d);
+	d->is_sweeping = false;
 }
 
 void worker_door_drop(struct worker_door *d, uint64_t session)

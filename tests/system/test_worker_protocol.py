@@ -466,6 +466,40 @@ def test_drop_without_coming_back(t):
     checks.none(checks.overlaps([w.journal, v.journal]))
 
 
+def test_what_is_said_before_the_welcome_counts(t):
+    """A restarted daemon welcomes once it knows what it held; Redis takes its time. The worker does not wait to speak."""
+    r, d = setup(t)
+    c = Raw(d.worker_sock).send({**HELLO, "credits": 2})
+    session = c.until("welcome")["session"]
+    Added(r.db).many("orders", ["a", "b"])
+    a, b = (c.until("assign")["lease"] for _ in range(2))
+    r.pause()
+    d.kill()
+    c.close()
+    d.start(ready=False)
+    t.wait(lambda: os.path.exists(d.worker_sock), what="the socket")
+    c = t.wait(lambda: try_connect(d.worker_sock), what="somebody listens")
+    c.send({**HELLO, "credits": 0, "session": session, "resume": [a, b]})
+    c.send({"t": "ping", "n": 7}).send({"t": "done", "lease": a}).send({"t": "credits", "n": 2})
+    try:
+        assert c.frame(0.5) is None, "it is not welcome yet"
+    except TimeoutError:
+        pass
+    r.cont()
+    assert c.frame()["resumed"] == [a, b]
+    assert c.frame() == {"t": "pong", "n": 7}
+    assert c.until("ok")["lease"] == a
+    Added(r.db).one("orders", "c")
+    assert c.until("assign")["stream"] == "c"
+
+
+def try_connect(path):
+    try:
+        return Raw(path)
+    except OSError:
+        return None
+
+
 def test_wrong_session_resumes_nothing(t):
     r, d = setup(t)
     w = t.worker(d, credits=1)
