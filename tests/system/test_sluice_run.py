@@ -283,6 +283,21 @@ def test_commands_inherit_no_descriptors_and_plain_signals(w):
     assert [int(line.split()[1], 16) & ~(3 << 31) for line in w.read("signals").splitlines()] == [0, 0], w.read("signals")
 
 
+def test_started_with_signals_ignored_and_blocked(w):
+    """As some supervisors do. Without SIGCHLD no end of a command would be seen."""
+    def spoil():
+        for sig in (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM):
+            signal.signal(sig, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1])
+    w.run(shell="grep -E 'Sig(Blk|Ign)' /proc/self/status > signals; exit 3", preexec_fn=spoil)
+    w.daemon.greet()
+    w.daemon.assign()
+    assert w.daemon.receive("fail")["reason"] == "exit status 3"
+    w.daemon.ok("L1", "fail", "requeued")
+    assert [int(line.split()[1], 16) & ~(3 << 31) for line in w.read("signals").splitlines()] == [0, 0], w.read("signals")
+    w.stop()
+
+
 def test_what_a_command_leaves_behind_ends_with_it(w):
     w.run(shell="sleep 1000 & echo $! > pid")
     w.daemon.greet()
