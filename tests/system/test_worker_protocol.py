@@ -244,6 +244,29 @@ def test_slow_reader_is_cut_off_and_disturbs_nobody(t):
     checks.wait_clean(r.db, timeout=40)
 
 
+def test_much_at_once_is_not_slow_reading(t):
+    """More than write_buffer is assigned before the worker can have read anything of it."""
+    r, d = setup(t)
+    Added(r.db).many("orders", [f"s{i}" for i in range(20)], {"x": "y" * 900000})
+    w = t.worker(d, credits=20, work=0)
+    w.wait("ok", 20, timeout=40)
+    assert not w.frames("err") and len(w.frames("assign")) == 20
+
+
+def test_answers_nobody_reads(t):
+    """A worker that asks and asks and does not read is cut off, too."""
+    _, d = setup(t, cfg={"workers": {"write_buffer": "64KiB"}})
+    c = Raw(d.worker_sock).send(HELLO)
+    c.until("welcome")
+    c.sock.settimeout(20)
+    try:
+        while True:
+            c.sock.sendall(b'{"t":"ping","n":1}\n' * 1000)
+    except ConnectionError:
+        pass
+    d.wait_log("it does not read")
+
+
 def test_silent_worker(t):
     r, d = setup(t, cfg={"workers": {"ping_every": "200ms"}})
     w = t.worker(d, name="mute", credits=1)
