@@ -225,7 +225,7 @@ static void result(struct coord *c, struct member *m, struct entry *e, const str
 	case FRAME_FAIL:
 		e->ok_for = OK_FOR_FAIL;
 		text_unref(e->note);
-		e->note = f->reason.p ? text_new(f->reason.p, f->reason.len < 1024 ? f->reason.len : 1024) : NULL;
+		e->note = f->reason.p ? text_new(f->reason.p, session_cut(f->reason, 1024)) : NULL;
 		if (f->dead)
 			entry_bury(c, e, DEAD_REJECTED);
 		else
@@ -314,7 +314,7 @@ static void on_progress(struct coord *c, struct member *m, const struct frame *f
 	if (!f->note.p)
 		return;
 	text_unref(e->note);
-	e->note = text_new(f->note.p, f->note.len < 256 ? f->note.len : 256);
+	e->note = text_new(f->note.p, session_cut(f->note, 256));
 }
 
 static void on_credits(struct coord *c, struct member *m, const struct frame *f)
