@@ -224,6 +224,28 @@ void member_try_held(struct coord *c)
 	}
 }
 
+static bool same_text(const void *value, const void *key, size_t len)
+{
+	const struct text *t = value;
+	return t->len == len && memcmp(t->bytes, key, len) == 0;
+}
+
+/* Each lease once, however often it is named. */
+static void take_resume(struct coord *c, struct member *m, const struct frame *f)
+{
+	struct map named;
+	map_init(&named, same_text, rng_next(&c->rng));
+	m->resume = mem_array(f->n_resume + 1, sizeof(struct text *));
+	for (size_t i = 0; i < f->n_resume; i++) {
+		struct slice s = f->resume[i];
+		if (map_get(&named, s.p, s.len))
+			continue;
+		m->resume[m->n_resume] = text_new(s.p, s.len);
+		map_put(&named, s.p, s.len, m->resume[m->n_resume++]);
+	}
+	map_fini(&named);
+}
+
 void member_hello(struct coord *c, struct member *m, const struct frame *f)
 {
 	const char *why;
@@ -240,9 +262,7 @@ void member_hello(struct coord *c, struct member *m, const struct frame *f)
 	m->seat.credits = (uint32_t)f->credits;
 	if (f->session.p && f->session.len == SESSION_KEY)
 		memcpy(m->wanted_key, f->session.p, SESSION_KEY);
-	m->resume = mem_array(f->n_resume + 1, sizeof(struct text *));
-	for (size_t i = 0; i < f->n_resume; i++)
-		m->resume[m->n_resume++] = text_new(f->resume[i].p, f->resume[i].len);
+	take_resume(c, m, f);
 	/* a session of this very process need not wait */
 	if (m->n_resume == 0 || coord_knows_own(c) || (m->wanted_key[0] && by_key(c, m, m->wanted_key))) {
 		member_welcome(c, m);

@@ -403,6 +403,26 @@ Test(coord, a_worker_that_comes_back_names_what_it_has, .init = story_ready, .fi
 		     "[ 2000] s credits 0:1\n");
 }
 
+Test(coord, a_lease_named_twice_is_answered_once, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	story_assigned(7, "s");
+	story_clear();
+	char a[SESSION_LEASE_CAP], b[SESSION_LEASE_CAP];
+	struct slice had = story_text(7, a), never = story_text(8, b);
+	struct slice resume[] = {had, never, had, never};
+	story_accept(2);
+	story_up(2, (struct frame){.kind = FRAME_HELLO,
+			    .v = 1,
+			    .credits = 1,
+			    .name = {"w", 1},
+			    .session = {W.key, 32},
+			    .resume = resume,
+			    .n_resume = 4});
+	expect_story("[ 1000] w2 welcome until=10500 resumed=7-0 gone=8-0:lost\n"
+		     "[ 1000] w1 closed\n");
+}
+
 Test(coord, a_worker_that_does_not_come_back, .init = story_ready, .fini = story_down)
 {
 	story_hello(1, 1);
