@@ -199,7 +199,7 @@ void member_welcome(struct coord *c, struct member *m)
 	member_arm(c, m);
 	member_mark_all(c);
 	if (c->is_draining)
-		member_frame(c, m, OUT_DRAIN)->frame.grace_ms = c->drain_end == MONO_NEVER ? 0 : c->drain_end - c->now;
+		member_say_drain(c, m);
 }
 
 bool coord_knows_own(const struct coord *c)

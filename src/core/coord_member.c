@@ -474,12 +474,19 @@ void member_on_due(struct coord *c, struct member *m)
 	}
 }
 
-void member_say_drain(struct coord *c, mono_ms grace_ms)
+/* An operator's drain has no end; the setting's time is told then, too. */
+void member_say_drain(struct coord *c, const struct member *m)
+{
+	mono_ms left = c->drain_over == MONO_NEVER ? c->rules.drain_timeout_ms : 0;
+	member_frame(c, m, OUT_DRAIN)->frame.grace_ms = c->drain_end == MONO_NEVER ? left : c->drain_end - c->now;
+}
+
+void member_say_drain_to_all(struct coord *c)
 {
 	for (struct link *l = c->members.next; l != &c->members; l = l->next) {
 		struct member *m = LIST_OF(struct member, all, l);
 		if (m->s.state == SESSION_READY)
-			member_frame(c, m, OUT_DRAIN)->frame.grace_ms = grace_ms;
+			member_say_drain(c, m);
 	}
 }
 

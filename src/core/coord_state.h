@@ -154,7 +154,8 @@ void member_finish(struct coord *c, struct entry *e, bool accepted, enum gone_ou
 void member_send_until(struct coord *c, struct member *m);
 void member_touch(struct coord *c, struct member *m, struct entry *e); /* e is renewed: its until_ms may have moved */
 void member_arm(struct coord *c, struct member *m);
-void member_say_drain(struct coord *c, mono_ms grace_ms);
+void member_say_drain(struct coord *c, const struct member *m);
+void member_say_drain_to_all(struct coord *c);
 void member_revoke_all(struct coord *c, struct member *m);
 mono_ms member_until(const struct coord *c, const struct member *m);
 struct effect *member_frame(struct coord *c, const struct member *m, enum out_kind kind);

@@ -647,6 +647,18 @@ Test(coord, a_drain_gives_back_what_is_not_worked_on, .init = story_ready, .fini
 		     "[ 1200] ends with 0\n");
 }
 
+Test(coord, who_comes_during_a_drain_is_told_the_same, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	story_assigned(7, "s");
+	story_clear();
+	story_event((struct coord_event){.kind = COORD_CTL, .ctl = &(struct coord_ctl){.kind = CTL_DRAIN}});
+	story_hello(2, 1);
+	expect_story("[ 1000] w1 drain grace=60000\n"
+		     "[ 1000] w2 welcome until=10500\n"
+		     "[ 1000] w2 drain grace=60000\n");
+}
+
 Test(coord, a_drain_that_takes_too_long_revokes_and_ends, .init = story_begin, .fini = story_down)
 {
 	coord_free(W.c);
