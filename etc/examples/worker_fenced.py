@@ -15,7 +15,8 @@ LEAD = 0.3  # seconds before the fence at which work is told to stop
 async def do_work(job):
     """Your work. It is cancelled (asyncio.CancelledError) when it has to stop: do not catch that for longer than LEAD.
     Give job["token"] to whatever you write to, and let it refuse lower ones."""
-    await asyncio.sleep((job["info"] or {}).get("seconds", 1))
+    info = job["info"]  # any JSON value
+    await asyncio.sleep(info.get("seconds", 1) if isinstance(info, dict) else 1)
 
 
 class Lease:
@@ -93,6 +94,9 @@ class Worker:
                     self.tell(name, lease)
             else:  # somebody else may own it by now
                 self.forget(name)
+        if self.is_stopping:  # told to while we were not welcome yet
+            self.send(t="credits", n=0)
+            self.maybe_leave()
 
     def on_frame(self, frame, writer):
         t = frame["t"]
@@ -129,7 +133,8 @@ class Worker:
                 hello.update(session=self.session, resume=list(self.leases))
             writer.write(json.dumps(hello).encode() + b"\n")
             async for line in reader:
-                self.on_frame(json.loads(line), writer)
+                if line.endswith(b"\n"):  # else the daemon ended in the middle of it
+                    self.on_frame(json.loads(line), writer)
         finally:
             self.writer = None
             writer.close()

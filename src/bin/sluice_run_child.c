@@ -51,7 +51,8 @@ static void default_signals(void)
 {
 	sigset_t none;
 	sigemptyset(&none);
-	signal(SIGPIPE, SIG_DFL);
+	for (int sig = 1; sig < NSIG; sig++)
+		signal(sig, SIG_DFL); /* not all can be set: no matter */
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 

@@ -202,7 +202,7 @@ static void due(struct coord *c)
 		uint32_t pos = 0;
 		for (struct entry *e; (e = ledger_next(&c->ledger, &pos));)
 			if (e->state == ENTRY_ASSIGNED)
-				entry_revoke(c, e, REVOKE_SHUTDOWN, 2000);
+				entry_revoke(c, e, REVOKE_SHUTDOWN, SHUTDOWN_GRACE_MS);
 	}
 }
 

@@ -81,5 +81,5 @@ void member_on_adopt(struct coord *c, const struct coord_event *ev)
 	member_arm(c, m);
 	member_mark_all(c);
 	if (c->is_draining)
-		member_frame(c, m, OUT_DRAIN)->frame.grace_ms = c->drain_end == MONO_NEVER ? 0 : c->drain_end - c->now;
+		member_say_drain(c, m);
 }

@@ -25,7 +25,7 @@ static void give_back(struct coord *c, struct entry *e, enum requeue_why why)
 {
 	switch ((enum entry_state)e->state) {
 	case ENTRY_ASSIGNED:
-		entry_revoke(c, e, REVOKE_OPERATOR, 5000);
+		entry_revoke(c, e, REVOKE_OPERATOR, REVOKE_GRACE_MS);
 		break;
 	case ENTRY_LOCKING:
 		if (e->is_start) /* a worker of the former process may hold it */
@@ -77,13 +77,13 @@ void coord_on_ctl_result(struct coord *c, const struct msg *m)
 void coord_drain(struct coord *c, bool stop_after)
 {
 	c->stop_after_drain = c->stop_after_drain || stop_after;
+	if (stop_after)
+		c->drain_end = c->now + c->rules.drain_timeout_ms;
 	if (!c->is_draining) {
 		effects_say(c->out, SAY_NOTICE, "draining: no new work; held=%u", c->ledger.n);
 		c->is_draining = c->place.is_draining = true;
-		member_say_drain(c, c->rules.drain_timeout_ms);
+		member_say_drain_to_all(c);
 	}
-	if (stop_after)
-		c->drain_end = c->now + c->rules.drain_timeout_ms;
 	uint32_t pos = 0;
 	for (struct entry *e; (e = ledger_next(&c->ledger, &pos));)
 		if (e->state != ENTRY_ASSIGNED)

@@ -447,6 +447,8 @@ void entry_resume(struct coord *c, struct entry *e, struct member *w)
 	e->heard = c->now;
 	w->seat.in_use++;
 	list_push(&w->entries, &e->peers);
+	if (e->state == ENTRY_REVOKING)
+		entry_limbo(c, e, MONO_NEVER);
 	if (e->state == ENTRY_LIMBO)
 		entry_move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
 	if (s->rules->serialize && !e->in_active && !map_get(&s->active, e->stream->bytes, e->stream->len)) {
@@ -465,8 +467,9 @@ void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono
 {
 	struct coord_service *s = coord_service(c, e->svc);
 	struct member *w = coord_member(c, e->owner);
+	c->m[MP_REVOKE_LOST + why] += !e->is_revoked;
 	e->revoke = (uint8_t)why;
-	c->m[MP_REVOKE_LOST + why]++;
+	e->is_revoked = true;
 	/* a little after the grace: the worker's own clock must have run out first */
 	entry_move(c, e, ENTRY_REVOKING, c->now + grace_ms + TELL_MARGIN_MS);
 	if (!w)
@@ -480,6 +483,12 @@ void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono
 	ef->frame.grace_ms = grace_ms;
 }
 
+/* Unless it was to let go of it anyway. */
+bool entry_end_counts(const struct entry *e)
+{
+	return !e->is_lost && (!e->is_revoked || e->revoke == REVOKE_TIMEOUT);
+}
+
 void entry_stopped(struct coord *c, struct entry *e)
 {
 	static const enum requeue_why whys[REVOKE_N] = {[REVOKE_LOST] = WHY_LOST,
@@ -491,7 +500,7 @@ void entry_stopped(struct coord *c, struct entry *e)
 	bool counted = false;
 	if (e->is_lost) {
 		why = WHY_LOST;
-	} else if (e->state == ENTRY_REVOKING) {
+	} else if (e->is_revoked) {
 		why = whys[e->revoke];
 		counted = e->revoke == REVOKE_TIMEOUT;
 	}
@@ -526,7 +535,7 @@ static void state_deadline(struct coord *c, struct entry *e)
 		break;
 	case ENTRY_LIMBO:
 		if (e->owner && coord_member(c, e->owner))
-			entry_requeue(c, e, e->is_lost ? WHY_LOST : WHY_WORKER_DIED, !e->is_lost);
+			entry_requeue(c, e, e->is_lost ? WHY_LOST : WHY_WORKER_DIED, entry_end_counts(e));
 		else
 			entry_requeue(c, e, WHY_UNRESUMED, false);
 		break;
@@ -549,7 +558,7 @@ void entry_on_due(struct coord *c, struct entry *e)
 		entry_lease_lost(c, e, LOST_EXPIRED);
 	} else if (e->state == ENTRY_ASSIGNED && c->rules.progress_timeout_ms &&
 		   e->heard + c->rules.progress_timeout_ms <= c->now) {
-		entry_revoke(c, e, REVOKE_TIMEOUT, 5000);
+		entry_revoke(c, e, REVOKE_TIMEOUT, REVOKE_GRACE_MS);
 	}
 	e = ledger_by_handle(&c->ledger, handle);
 	if (e && e->deadline <= c->now) {

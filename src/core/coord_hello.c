@@ -104,6 +104,7 @@ bool member_resume_one(
 	}
 	if (e && old && e->owner == old_id && e->state == ENTRY_FINISHING && e->wants_reply) {
 		e->owner = m->s.id; /* its own result is under way: answered when Redis has confirmed it */
+		e->n_asked = 0;
 		return true;
 	}
 	const struct session_outcome *o = s ? session_recall(&m->s, s->svc, id) : NULL;
@@ -149,6 +150,17 @@ static void fill_welcome(struct coord *c, struct member *m, struct out_frame *f)
 	f->until_ms = m->s.told_until;
 }
 
+/* The connection that was told to stop is gone, perhaps with the word unread: told again, with a grace of its own. */
+static void revoke_again(struct coord *c, struct member *m)
+{
+	for (struct link *l = m->entries.next; l != &m->entries; l = l->next) {
+		struct entry *e = LIST_OF(struct entry, peers, l);
+		if (e->is_revoked)
+			entry_revoke(c, e, (enum revoke_reason)e->revoke,
+				e->revoke == REVOKE_SHUTDOWN ? SHUTDOWN_GRACE_MS : REVOKE_GRACE_MS);
+	}
+}
+
 void member_welcome(struct coord *c, struct member *m)
 {
 	struct member *old = m->wanted_key[0] ? by_key(c, m, m->wanted_key) : NULL;
@@ -178,6 +190,7 @@ void member_welcome(struct coord *c, struct member *m)
 	ef->frame.n_resumed = n_resumed;
 	ef->frame.gone = gone;
 	ef->frame.n_gone = n_gone;
+	revoke_again(c, m);
 	if (old)
 		replace_old(c, old);
 	effects_say(c->out, SAY_INFO, "worker=%s pid=%d connected credits=%u resumed=%zu gone=%zu", m->s.name,
@@ -186,7 +199,7 @@ void member_welcome(struct coord *c, struct member *m)
 	member_arm(c, m);
 	member_mark_all(c);
 	if (c->is_draining)
-		member_frame(c, m, OUT_DRAIN)->frame.grace_ms = c->drain_end == MONO_NEVER ? 0 : c->drain_end - c->now;
+		member_say_drain(c, m);
 }
 
 bool coord_knows_own(const struct coord *c)
@@ -211,6 +224,28 @@ void member_try_held(struct coord *c)
 	}
 }
 
+static bool same_text(const void *value, const void *key, size_t len)
+{
+	const struct text *t = value;
+	return t->len == len && memcmp(t->bytes, key, len) == 0;
+}
+
+/* Each lease once, however often it is named. */
+static void take_resume(struct coord *c, struct member *m, const struct frame *f)
+{
+	struct map named;
+	map_init(&named, same_text, rng_next(&c->rng));
+	m->resume = mem_array(f->n_resume + 1, sizeof(struct text *));
+	for (size_t i = 0; i < f->n_resume; i++) {
+		struct slice s = f->resume[i];
+		if (map_get(&named, s.p, s.len))
+			continue;
+		m->resume[m->n_resume] = text_new(s.p, s.len);
+		map_put(&named, s.p, s.len, m->resume[m->n_resume++]);
+	}
+	map_fini(&named);
+}
+
 void member_hello(struct coord *c, struct member *m, const struct frame *f)
 {
 	const char *why;
@@ -223,13 +258,11 @@ void member_hello(struct coord *c, struct member *m, const struct frame *f)
 		member_fatal(c, m, FERR_BAD_HELLO, "services: an unknown service, or none");
 		return;
 	}
-	snprintf(m->s.name, sizeof m->s.name, "%.*s", (int)(f->name.len < 127 ? f->name.len : 127), f->name.p);
+	snprintf(m->s.name, sizeof m->s.name, "%.*s", (int)session_cut(f->name, sizeof m->s.name - 1), f->name.p);
 	m->seat.credits = (uint32_t)f->credits;
 	if (f->session.p && f->session.len == SESSION_KEY)
 		memcpy(m->wanted_key, f->session.p, SESSION_KEY);
-	m->resume = mem_array(f->n_resume + 1, sizeof(struct text *));
-	for (size_t i = 0; i < f->n_resume; i++)
-		m->resume[m->n_resume++] = text_new(f->resume[i].p, f->resume[i].len);
+	take_resume(c, m, f);
 	/* a session of this very process need not wait */
 	if (m->n_resume == 0 || coord_knows_own(c) || (m->wanted_key[0] && by_key(c, m, m->wanted_key))) {
 		member_welcome(c, m);

@@ -66,6 +66,7 @@ static void revoke_lost(struct coord *c, struct coord_service *s, struct entry *
 	if (!w)
 		return;
 	e->revoke = REVOKE_LOST;
+	e->is_revoked = true;
 	char lease[SESSION_LEASE_CAP];
 	int n = session_lease_format(lease, e->id, s->rules->hash);
 	struct effect *ef = member_frame(c, w, OUT_REVOKE);

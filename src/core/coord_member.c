@@ -100,7 +100,7 @@ void member_give_all_back(struct coord *c, struct member *m, enum requeue_why wh
 {
 	while (!list_empty(&m->entries)) {
 		struct entry *e = LIST_OF(struct entry, peers, m->entries.next);
-		entry_requeue(c, e, e->is_lost ? WHY_LOST : why, counted && !e->is_lost);
+		entry_requeue(c, e, e->is_lost ? WHY_LOST : why, counted && entry_end_counts(e));
 	}
 	member_mark_all(c);
 }
@@ -154,6 +154,9 @@ static void bye(struct coord *c, struct member *m)
 
 /* ---- results ---- */
 
+static const char lease_was_lost[] = "the lease was lost: the result is not accepted";
+static const char ended_otherwise[] = "the lease has ended otherwise: the result is not accepted";
+
 void member_unseat(struct coord *c, struct entry *e, bool credit_back)
 {
 	struct member *m = coord_member(c, e->owner);
@@ -184,31 +187,36 @@ void member_finish(struct coord *c, struct entry *e, bool accepted, enum gone_ou
 	if (!m)
 		return;
 	struct coord_service *s = coord_service(c, e->svc);
-	struct session_outcome o = {
-		.id = e->id, .svc = e->svc, .outcome = (uint8_t)(accepted ? outcome : GONE_LOST), .ok_for = e->ok_for};
+	struct session_outcome o = {.id = e->id,
+		.svc = e->svc,
+		.outcome = (uint8_t)(accepted ? outcome : GONE_LOST),
+		.ok_for = e->ok_for,
+		.is_result = e->wants_reply};
 	session_remember(&m->s, m->seat.credits, o);
 	static const int hists[] = {
 		[OK_FOR_DONE] = H_DURATION_DONE, [OK_FOR_FAIL] = H_DURATION_FAIL, [OK_FOR_RELEASE] = H_DURATION_OTHER};
-	hist_add(&s->m.h[hists[e->ok_for]], (double)(c->now - e->heard) / 1000.0);
+	hist_add(&s->m.h[e->wants_reply ? hists[e->ok_for] : H_DURATION_OTHER], (double)(c->now - e->heard) / 1000.0);
 	if (!e->wants_reply || m->s.state != SESSION_READY)
 		return;
 	char text[SESSION_LEASE_CAP];
 	int n = session_lease_format(text, e->id, s->rules->hash);
 	struct slice lease = {text, (size_t)n};
-	if (accepted)
-		say_ok(c, m, lease, (enum ok_for)e->ok_for, outcome);
-	else
-		say_error(c, m, FERR_NOT_OWNER, lease, "the lease was lost: the result is not accepted");
+	for (int i = 0; i == 0 || i < e->n_asked; i++)
+		if (accepted)
+			say_ok(c, m, lease, (enum ok_for)e->ok_for, outcome);
+		else
+			say_error(c, m, FERR_NOT_OWNER, lease, lease_was_lost);
 }
 
 static void result(struct coord *c, struct member *m, struct entry *e, const struct frame *f)
 {
 	if (e->is_lost && f->kind != FRAME_REVOKED) {
-		say_error(c, m, FERR_NOT_OWNER, f->lease, "the lease was lost: the result is not accepted");
+		say_error(c, m, FERR_NOT_OWNER, f->lease, lease_was_lost);
 		entry_stopped(c, e);
 		return;
 	}
 	e->wants_reply = f->kind != FRAME_REVOKED;
+	e->n_asked = 1;
 	switch (f->kind) {
 	case FRAME_DONE:
 		e->ok_for = OK_FOR_DONE;
@@ -217,7 +225,7 @@ static void result(struct coord *c, struct member *m, struct entry *e, const str
 	case FRAME_FAIL:
 		e->ok_for = OK_FOR_FAIL;
 		text_unref(e->note);
-		e->note = f->reason.p ? text_new(f->reason.p, f->reason.len < 1024 ? f->reason.len : 1024) : NULL;
+		e->note = f->reason.p ? text_new(f->reason.p, session_cut(f->reason, 1024)) : NULL;
 		if (f->dead)
 			entry_bury(c, e, DEAD_REJECTED);
 		else
@@ -242,6 +250,24 @@ static void result(struct coord *c, struct member *m, struct entry *e, const str
 	}
 }
 
+static bool is_same_result(enum frame_kind kind, uint8_t ok_for)
+{
+	static const enum frame_kind kinds[] = {
+		[OK_FOR_DONE] = FRAME_DONE, [OK_FOR_FAIL] = FRAME_FAIL, [OK_FOR_RELEASE] = FRAME_RELEASE};
+	return kind == kinds[ok_for];
+}
+
+/* A result while an earlier one is on its way to Redis: the same gets the same answer, another one comes too late. */
+static void second_result(struct coord *c, struct member *m, struct entry *e, const struct frame *f)
+{
+	if (f->kind == FRAME_REVOKED)
+		return;
+	if (!e->wants_reply || !is_same_result(f->kind, e->ok_for))
+		say_error(c, m, FERR_NOT_OWNER, f->lease, ended_otherwise);
+	else if (e->n_asked < UINT8_MAX)
+		e->n_asked++;
+}
+
 /* A result for a lease that this session has no more. */
 static void late_result(struct coord *c, struct member *m, struct session_outcome *o, const struct frame *f)
 {
@@ -255,7 +281,9 @@ static void late_result(struct coord *c, struct member *m, struct session_outcom
 	if (!o)
 		say_error(c, m, FERR_UNKNOWN_LEASE, f->lease, "no such lease in this session");
 	else if (o->outcome == GONE_LOST)
-		say_error(c, m, FERR_NOT_OWNER, f->lease, "the lease was lost: the result is not accepted");
+		say_error(c, m, FERR_NOT_OWNER, f->lease, lease_was_lost);
+	else if (!o->is_result || !is_same_result(f->kind, o->ok_for))
+		say_error(c, m, FERR_NOT_OWNER, f->lease, ended_otherwise);
 	else
 		say_ok(c, m, f->lease, (enum ok_for)o->ok_for, (enum gone_outcome)o->outcome);
 }
@@ -268,7 +296,7 @@ static void on_result(struct coord *c, struct member *m, const struct frame *f)
 	if (e && e->owner == m->s.id && entry_is_worked(e))
 		result(c, m, e, f);
 	else if (e && e->owner == m->s.id && e->state == ENTRY_FINISHING)
-		e->wants_reply = e->wants_reply || f->kind != FRAME_REVOKED; /* sent again: one answer */
+		second_result(c, m, e, f);
 	else
 		late_result(c, m, s ? session_recall(&m->s, s->svc, id) : NULL, f);
 }
@@ -286,7 +314,7 @@ static void on_progress(struct coord *c, struct member *m, const struct frame *f
 	if (!f->note.p)
 		return;
 	text_unref(e->note);
-	e->note = text_new(f->note.p, f->note.len < 256 ? f->note.len : 256);
+	e->note = text_new(f->note.p, session_cut(f->note, 256));
 }
 
 static void on_credits(struct coord *c, struct member *m, const struct frame *f)
@@ -446,12 +474,19 @@ void member_on_due(struct coord *c, struct member *m)
 	}
 }
 
-void member_say_drain(struct coord *c, mono_ms grace_ms)
+/* An operator's drain has no end; the setting's time is told then, too. */
+void member_say_drain(struct coord *c, const struct member *m)
+{
+	mono_ms left = c->drain_over == MONO_NEVER ? c->rules.drain_timeout_ms : 0;
+	member_frame(c, m, OUT_DRAIN)->frame.grace_ms = c->drain_end == MONO_NEVER ? left : c->drain_end - c->now;
+}
+
+void member_say_drain_to_all(struct coord *c)
 {
 	for (struct link *l = c->members.next; l != &c->members; l = l->next) {
 		struct member *m = LIST_OF(struct member, all, l);
 		if (m->s.state == SESSION_READY)
-			member_frame(c, m, OUT_DRAIN)->frame.grace_ms = grace_ms;
+			member_say_drain(c, m);
 	}
 }
 
@@ -461,6 +496,6 @@ void member_revoke_all(struct coord *c, struct member *m)
 		next = l->next;
 		struct entry *e = LIST_OF(struct entry, peers, l);
 		if (e->state == ENTRY_ASSIGNED)
-			entry_revoke(c, e, REVOKE_OPERATOR, 5000);
+			entry_revoke(c, e, REVOKE_OPERATOR, REVOKE_GRACE_MS);
 	}
 }

@@ -12,6 +12,8 @@ enum {
 	TELL_MARGIN_MS = 500,
 	FETCH_AFTER_MS = 500,
 	READY_WAIT_MS = 2000,
+	REVOKE_GRACE_MS = 5000,
+	SHUTDOWN_GRACE_MS = 2000,
 	REROUTE_MS = 100,
 	PARKED_RETRY_MS = 1000,
 	STOP_WAIT_MS = 500,
@@ -133,6 +135,7 @@ void entry_done(struct coord *c, struct entry *e);
 void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool counted);
 void entry_bury(struct coord *c, struct entry *e, enum dead_reason why);
 void entry_stopped(struct coord *c, struct entry *e); /* the worker has stopped after a revoke, or by itself */
+bool entry_end_counts(const struct entry *e);         /* as a retry, when its worker ends */
 void entry_limbo(struct coord *c, struct entry *e, mono_ms until);
 void entry_arm(struct coord *c, struct entry *e);
 bool entry_is_late(struct coord *c, const struct entry *e); /* its work would have to stop by now */
@@ -151,7 +154,8 @@ void member_finish(struct coord *c, struct entry *e, bool accepted, enum gone_ou
 void member_send_until(struct coord *c, struct member *m);
 void member_touch(struct coord *c, struct member *m, struct entry *e); /* e is renewed: its until_ms may have moved */
 void member_arm(struct coord *c, struct member *m);
-void member_say_drain(struct coord *c, mono_ms grace_ms);
+void member_say_drain(struct coord *c, const struct member *m);
+void member_say_drain_to_all(struct coord *c);
 void member_revoke_all(struct coord *c, struct member *m);
 mono_ms member_until(const struct coord *c, const struct member *m);
 struct effect *member_frame(struct coord *c, const struct member *m, enum out_kind kind);

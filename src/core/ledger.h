@@ -65,8 +65,10 @@ struct entry {
 	uint16_t lease_shard; /* SHARD_NONE: no shard has a lease record of it */
 	uint16_t op_shard;    /* where TAKING or FINISHING waits for an answer; SHARD_NONE: not sent yet */
 	uint8_t state, finish, why, ok_for, dead_reason;
-	uint8_t revoke;         /* enum revoke_reason, REVOKING */
+	uint8_t n_asked;        /* finishing: how often its worker told its result on this connection */
+	uint8_t revoke;         /* enum revoke_reason, is_revoked */
 	bool is_lost : 1;       /* the lease is: no result of a worker is accepted */
+	bool is_revoked : 1;    /* its worker was told to stop; told again when it comes back on another connection */
 	bool was_told : 1;      /* a worker may know of it: it changes hands only through the LBS */
 	bool is_start : 1;      /* own pending at start-up */
 	bool start_counted : 1; /* counts in coord.n_start: its lock is being asked for */

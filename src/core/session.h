@@ -19,6 +19,7 @@ struct session_outcome { /* what became of a lease, for repeats and resumes */
 	uint8_t outcome; /* enum gone_outcome */
 	uint8_t ok_for;  /* enum ok_for */
 	bool used;
+	bool is_result; /* the worker's own: ok_for */
 	bool is_zombie; /* revoked, never answered: its credit is still in use */
 };
 
@@ -47,6 +48,8 @@ void session_fini(struct session *s);
 enum frame_error session_check_hello(const struct frame *f, const char **why);
 void session_remember(struct session *s, uint32_t credits, struct session_outcome o);
 struct session_outcome *session_recall(const struct session *s, uint16_t svc, struct entry_id id);
+/* Length of what is kept of a text of a frame: at most max bytes, whole characters. */
+size_t session_cut(struct slice text, size_t max);
 /* The lease string of an entry: "<ms>-<seq>.<hash of the service, 16 hex>". Returns its length. */
 int session_lease_format(char out[SESSION_LEASE_CAP], struct entry_id id, uint64_t service_hash);
 bool session_lease_parse(struct slice lease, struct entry_id *id, uint64_t *service_hash);

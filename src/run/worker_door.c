@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "base/mem.h"
+#include "base/mono.h"
 #include "base/rng.h"
 #include "codec/frame.h"
 #include "core/session.h"
@@ -14,6 +15,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+enum {
+	LOOK_MS = 100,        /* between two looks at who has too much unread */
+	STUCK_MS = 1000,      /* without taking anything: it does not read */
+	LOOKED_AWAY_MS = 2000 /* since the last look: it was us */
+};
+
 struct worker_conn {
 	uint64_t id;
 	struct link link;
@@ -21,6 +28,12 @@ struct worker_conn {
 	struct frame_splitter splitter;
 	pid_t pid;
 	bool is_slow, is_told;
+	bool is_over;   /* more than write_buffer is unread */
+	size_t n_given; /* of what is unread, at most: assigns, which its credits bound; they end it only when stuck */
+	size_t n_sent, n_taken; /* by us; by the kernel when it took something last */
+	mono_ms taken_at;
+	bool has_greeted, is_welcome; /* between the two it waits, and what it says meanwhile does too */
+	bool waits, is_freed;
 };
 
 struct watch { /* a process whose connection is gone */
@@ -44,7 +57,9 @@ struct worker_door {
 	size_t max_frame, write_buffer;
 	uint32_t *uids;
 	size_t n_uids;
-	size_t n_slow;
+	size_t n_slow, n_freed, n_over;
+	mono_ms looked_at;
+	bool is_sweeping;
 };
 
 static bool same_id(const void *value, const void *key, size_t len)
@@ -111,6 +126,7 @@ static void forget(struct worker_door *d, struct worker_conn *w)
 {
 	map_remove(&d->conns, &w->id, sizeof w->id);
 	list_remove(&w->link);
+	d->n_over -= w->is_over;
 	frame_splitter_fini(&w->splitter);
 	mem_free(w);
 }
@@ -173,13 +189,15 @@ static bool take_line(struct worker_door *d, uint64_t session, char *line, size_
 	return conn_of(d, session) != NULL;
 }
 
-static void on_data(void *arg, struct unix_conn *c, const char *bytes, size_t len)
+/* The lines that have come, up to a hello that is not answered yet. */
+static void take_lines(struct worker_door *d, struct worker_conn *w)
 {
-	struct worker_door *d = arg;
-	struct worker_conn *w = unix_data(c);
 	uint64_t session = w->id;
-	frame_splitter_feed(&w->splitter, bytes, len);
 	for (;;) {
+		w->waits = w->has_greeted && !w->is_welcome;
+		unix_pause(w->conn, w->waits);
+		if (w->waits)
+			return;
 		char *line;
 		size_t n;
 		enum err_code code;
@@ -191,9 +209,17 @@ static void on_data(void *arg, struct unix_conn *c, const char *bytes, size_t le
 			}
 			return;
 		}
+		w->has_greeted = true;
 		if (!take_line(d, session, line, n))
 			return;
 	}
+}
+
+static void on_data(void *arg, struct unix_conn *c, const char *bytes, size_t len)
+{
+	struct worker_conn *w = unix_data(c);
+	frame_splitter_feed(&w->splitter, bytes, len);
+	take_lines(arg, w);
 }
 
 static void on_end(void *arg, struct unix_conn *c, int pidfd)
@@ -246,9 +272,11 @@ enum err_code worker_door_adopt(struct worker_door *d, int fd, const struct stat
 	if (code)
 		return code;
 	struct worker_conn *w = enter(d, c, (pid_t)r->pid);
+	w->has_greeted = w->is_welcome = true;
 	if (r->input.len)
 		frame_splitter_feed(&w->splitter, r->input.p, r->input.len);
 	unix_write(c, r->output.p, r->output.len);
+	w->n_sent = r->output.len;
 	struct frame f = {.kind = FRAME_HELLO,
 		.v = 1,
 		.credits = r->credits,
@@ -274,6 +302,62 @@ enum err_code worker_door_adopt(struct worker_door *d, int fd, const struct stat
 
 /* ---- the coordinator's side ---- */
 
+static void found_slow(struct worker_door *d, struct worker_conn *w)
+{
+	d->n_slow += !w->is_slow;
+	w->is_slow = true;
+}
+
+static void set_over(struct worker_door *d, struct worker_conn *w, bool is_over)
+{
+	if (w->is_over == is_over)
+		return;
+	w->is_over = is_over;
+	w->n_taken = 0;
+	w->taken_at = mono_now();
+	d->n_over += is_over ? 1 : (size_t)-1;
+}
+
+/* After a write. A turn may assign more than write_buffer before the worker can have read anything of it. */
+static void limit_unread(struct worker_door *d, struct worker_conn *w, enum out_kind kind)
+{
+	size_t unread = unix_write_pending(w->conn);
+	size_t before = unread > d->out.len ? unread - d->out.len : 0;
+	w->n_given = w->n_given < before ? w->n_given : before;
+	if (kind == OUT_ASSIGN || kind == OUT_WELCOME)
+		w->n_given += d->out.len;
+	set_over(d, w, unread > d->write_buffer);
+	if (unread > d->write_buffer + w->n_given)
+		found_slow(d, w);
+}
+
+static void look_at(struct worker_door *d, struct worker_conn *w, mono_ms now)
+{
+	size_t unread = unix_write_pending(w->conn);
+	set_over(d, w, unread > d->write_buffer);
+	if (!w->is_over)
+		return;
+	if (w->n_sent - unread > w->n_taken || now - d->looked_at > LOOKED_AWAY_MS) {
+		w->n_taken = w->n_sent - unread;
+		w->taken_at = now;
+	} else if (now - w->taken_at >= STUCK_MS) {
+		found_slow(d, w);
+	}
+}
+
+static void look_for_stuck(struct worker_door *d)
+{
+	mono_ms now = mono_now();
+	if (!d->n_over || now - d->looked_at < LOOK_MS)
+		return;
+	for (struct link *l = d->all.next; l != &d->all; l = l->next) {
+		struct worker_conn *w = LIST_OF(struct worker_conn, link, l);
+		if (w->is_over)
+			look_at(d, w, now);
+	}
+	d->looked_at = now;
+}
+
 void worker_door_send(struct worker_door *d, uint64_t session, const struct out_frame *f)
 {
 	struct worker_conn *w = conn_of(d, session);
@@ -283,25 +367,54 @@ void worker_door_send(struct worker_door *d, uint64_t session, const struct out_
 	buf_clear(&d->out);
 	frame_encode(&d->out, f);
 	unix_write(w->conn, d->out.data, d->out.len);
-	if (!w->is_slow && unix_write_pending(w->conn) > d->write_buffer) {
-		w->is_slow = true;
-		d->n_slow++;
+	w->is_welcome = w->is_welcome || f->kind == OUT_WELCOME;
+	if (w->waits && w->is_welcome && !w->is_freed) {
+		w->is_freed = true;
+		d->n_freed++;
+	}
+	w->n_sent += d->out.len;
+	limit_unread(d, w, f->kind);
+}
+
+static void tell_slow(struct worker_door *d)
+{
+	d->n_slow--;
+	for (struct link *l = d->all.next; l != &d->all; l = l->next) {
+		struct worker_conn *w = LIST_OF(struct worker_conn, link, l);
+		if (!w->is_slow || w->is_told)
+			continue;
+		w->is_told = true;
+		bad_input(d, w->id, FERR_SLOW_READER, "it does not read what it is sent");
+		return; /* the list has changed */
 	}
 }
 
+static void go_on(struct worker_door *d)
+{
+	d->n_freed--;
+	for (struct link *l = d->all.next; l != &d->all; l = l->next) {
+		struct worker_conn *w = LIST_OF(struct worker_conn, link, l);
+		if (!w->is_freed)
+			continue;
+		w->is_freed = false;
+		take_lines(d, w);
+		return;
+	}
+}
+
+/* What is told here ends in another call of this: that one leaves all to the first. */
 void worker_door_sweep(struct worker_door *d)
 {
-	while (d->n_slow) {
-		d->n_slow--;
-		for (struct link *l = d->all.next; l != &d->all; l = l->next) {
-			struct worker_conn *w = LIST_OF(struct worker_conn, link, l);
-			if (!w->is_slow || w->is_told)
-				continue;
-			w->is_told = true;
-			bad_input(d, w->id, FERR_SLOW_READER, "it does not read what it is sent");
-			break; /* the list has changed */
-		}
-	}
+	if (d->is_sweeping)
+		return;
+	d->is_sweeping = true;
+	look_for_stuck(d);
+	while (d->n_slow || d->n_freed)
+		if (d->n_slow)
+			tell_slow(d);
+		else
+			go_on(d);
+	d->is_sweeping = false;
 }
 
 void worker_door_drop(struct worker_door *d, uint64_t session)

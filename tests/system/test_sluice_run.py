@@ -283,6 +283,21 @@ def test_commands_inherit_no_descriptors_and_plain_signals(w):
     assert [int(line.split()[1], 16) & ~(3 << 31) for line in w.read("signals").splitlines()] == [0, 0], w.read("signals")
 
 
+def test_started_with_signals_ignored_and_blocked(w):
+    """As some supervisors do. Without SIGCHLD no end of a command would be seen."""
+    def spoil():
+        for sig in (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM):
+            signal.signal(sig, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1])
+    w.run(shell="grep -E 'Sig(Blk|Ign)' /proc/self/status > signals; exit 3", preexec_fn=spoil)
+    w.daemon.greet()
+    w.daemon.assign()
+    assert w.daemon.receive("fail")["reason"] == "exit status 3"
+    w.daemon.ok("L1", "fail", "requeued")
+    assert [int(line.split()[1], 16) & ~(3 << 31) for line in w.read("signals").splitlines()] == [0, 0], w.read("signals")
+    w.stop()
+
+
 def test_what_a_command_leaves_behind_ends_with_it(w):
     w.run(shell="sleep 1000 & echo $! > pid")
     w.daemon.greet()
@@ -658,7 +673,7 @@ def example(name):
 def expect_plain_work(w):
     w.daemon.assign("A", info={"seconds": 0})
     w.daemon.assign("B", info={"seconds": 60, "more": [{"seconds": 0}]})
-    w.daemon.assign("C", info=None, stream='with "quotes"')
+    w.daemon.assign("C", info=5, stream='with "quotes" \u00e9')
     assert {w.daemon.receive("done")["lease"], w.daemon.receive("done")["lease"]} == {"A", "C"}
     w.daemon.ok("A")
     w.daemon.ok("C")
@@ -669,6 +684,8 @@ def expect_plain_work(w):
 def test_example_python(w):
     assert run_example(w, sys.executable, example("worker.py"), w.at("sock"))["credits"] == 4
     expect_plain_work(w)
+    w.daemon.assign("D", info={"seconds": "x"})
+    assert "TypeError" in w.daemon.receive("fail")["reason"]
     w.daemon.send(t="revoke", lease="B", reason="operator", grace_ms=1000)
     w.daemon.expect_end()
 
@@ -695,6 +712,7 @@ def test_example_fenced(w):
     w.daemon.assign("F", info={"seconds": "x"})
     assert "TypeError" in w.daemon.receive("fail")["reason"]
     w.daemon.assign("G", info={"seconds": 60})
+    w.daemon.conn.sendall(b'{"t":"assign","lease":"H","inf')  # killed in the middle of a frame
     w.daemon.hang_up()
     hello = w.daemon.greet(resumed=["E", "G"], gone=[{"lease": "F", "outcome": "requeued"}])
     assert hello["session"] == "s-1" and sorted(hello["resume"]) == ["E", "F", "G"], hello
@@ -705,6 +723,16 @@ def test_example_fenced(w):
     w.daemon.send(t="revoke", lease="G", reason="drain", grace_ms=1000)
     assert w.daemon.receive() == {"t": "revoked", "lease": "G"}
     assert w.daemon.receive() == {"t": "bye"}
+    assert w.exit_code() == 0, w.read("stderr")
+
+
+def test_example_fenced_stopped_before_its_welcome(w):
+    w.process = subprocess.Popen([sys.executable, example("worker_fenced.py"), w.at("sock")], stderr=open(w.at("stderr"), "wb"))
+    w.daemon.accept()
+    w.signal()
+    time.sleep(0.2)
+    w.daemon.welcome()
+    assert w.daemon.receive() == {"t": "credits", "n": 0} and w.daemon.receive() == {"t": "bye"}
     assert w.exit_code() == 0, w.read("stderr")
 
 

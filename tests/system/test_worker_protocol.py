@@ -244,6 +244,29 @@ def test_slow_reader_is_cut_off_and_disturbs_nobody(t):
     checks.wait_clean(r.db, timeout=40)
 
 
+def test_much_at_once_is_not_slow_reading(t):
+    """More than write_buffer is assigned before the worker can have read anything of it."""
+    r, d = setup(t)
+    Added(r.db).many("orders", [f"s{i}" for i in range(20)], {"x": "y" * 900000})
+    w = t.worker(d, credits=20, work=0)
+    w.wait("ok", 20, timeout=40)
+    assert not w.frames("err") and len(w.frames("assign")) == 20
+
+
+def test_answers_nobody_reads(t):
+    """A worker that asks and asks and does not read is cut off, too."""
+    _, d = setup(t, cfg={"workers": {"write_buffer": "64KiB"}})
+    c = Raw(d.worker_sock).send(HELLO)
+    c.until("welcome")
+    c.sock.settimeout(20)
+    try:
+        while True:
+            c.sock.sendall(b'{"t":"ping","n":1}\n' * 1000)
+    except ConnectionError:
+        pass
+    d.wait_log("it does not read")
+
+
 def test_silent_worker(t):
     r, d = setup(t, cfg={"workers": {"ping_every": "200ms"}})
     w = t.worker(d, name="mute", credits=1)
@@ -336,11 +359,11 @@ def test_fail_dead_is_rejected(t):
     w = t.worker(d, credits=1)
     id = Added(r.db).one("orders", "s", {"n": 2**66})
     a = w.wait("assign")
-    w.finish(a, "fail", dead=True, reason="bad input é " + "x" * 3000)
+    w.finish(a, "fail", dead=True, reason="bad input é " + "é" * 3000)
     assert w.wait("ok") == {"t": "ok", "lease": a["lease"], "for": "fail", "outcome": "dead"}
     checks.wait_clean(r.db, dlq=1)
     f, = checks.dead_letters(r.db)
-    assert f["_dlq_reason"] == "rejected" and f["_dlq_error"].startswith("bad input é") and len(f["_dlq_error"].encode()) <= 1024
+    assert f["_dlq_reason"] == "rejected" and f["_dlq_error"].startswith("bad input é") and len(f["_dlq_error"].encode()) == 1023  # whole characters
     assert f["_orig_id"] == id and f["_dlq_node"] == "n1" and json.loads(f["lbs-input"])["Info"] == {"n": 2**66}
 
 
@@ -464,6 +487,40 @@ def test_drop_without_coming_back(t):
     assert v.records("assign")[0]["ms"] - start > 1700
     checks.wait_clean(r.db)
     checks.none(checks.overlaps([w.journal, v.journal]))
+
+
+def test_what_is_said_before_the_welcome_counts(t):
+    """A restarted daemon welcomes once it knows what it held; Redis takes its time. The worker does not wait to speak."""
+    r, d = setup(t)
+    c = Raw(d.worker_sock).send({**HELLO, "credits": 2})
+    session = c.until("welcome")["session"]
+    Added(r.db).many("orders", ["a", "b"])
+    a, b = (c.until("assign")["lease"] for _ in range(2))
+    r.pause()
+    d.kill()
+    c.close()
+    d.start(ready=False)
+    t.wait(lambda: os.path.exists(d.worker_sock), what="the socket")
+    c = t.wait(lambda: try_connect(d.worker_sock), what="somebody listens")
+    c.send({**HELLO, "credits": 0, "session": session, "resume": [a, b]})
+    c.send({"t": "ping", "n": 7}).send({"t": "done", "lease": a}).send({"t": "credits", "n": 2})
+    try:
+        assert c.frame(0.5) is None, "it is not welcome yet"
+    except TimeoutError:
+        pass
+    r.cont()
+    assert c.frame()["resumed"] == [a, b]
+    assert c.frame() == {"t": "pong", "n": 7}
+    assert c.until("ok")["lease"] == a
+    Added(r.db).one("orders", "c")
+    assert c.until("assign")["stream"] == "c"
+
+
+def try_connect(path):
+    try:
+        return Raw(path)
+    except OSError:
+        return None
 
 
 def test_wrong_session_resumes_nothing(t):

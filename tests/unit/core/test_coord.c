@@ -95,14 +95,66 @@ Test(coord, done_sent_again_gets_the_same_answer, .init = story_ready, .fini = s
 	uint64_t h = story_assigned(7, "s");
 	story_clear();
 	story_says(1, FRAME_DONE, 7);
-	story_says(1, FRAME_DONE, 7); /* before Redis has answered: one ok */
+	story_says(1, FRAME_DONE, 7); /* before Redis has answered */
 	story_op(h, CMD_DONE, OP_DONE, false);
 	story_says(1, FRAME_DONE, 7);
 	expect_story("[ 1000] s done 7-0 retry=0\n"
 		     "[ 1000] s credits 0:1\n"
 		     "[ 1000] w1 ok 7-0 for=0 done\n"
+		     "[ 1000] w1 ok 7-0 for=0 done\n"
 		     "[ 1000] s release 1\n"
 		     "[ 1000] w1 ok 7-0 for=0 done\n");
+}
+
+Test(coord, of_two_results_the_first_counts, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	story_clear();
+	story_says(1, FRAME_FAIL, 7);
+	story_says(1, FRAME_DONE, 7);
+	story_op(h, CMD_REQUEUE, OP_DONE, false);
+	story_says(1, FRAME_RELEASE, 7);
+	story_says(1, FRAME_FAIL, 7);
+	expect_story("[ 1000] s requeue 7-0 retry=1\n"
+		     "[ 1000] s credits 0:1\n"
+		     "[ 1000] w1 err not_owner 7-0\n"
+		     "[ 1000] w1 ok 7-0 for=1 requeued\n"
+		     "[ 1000] s release 1\n"
+		     "[ 1000] w1 err not_owner 7-0\n"
+		     "[ 1000] w1 ok 7-0 for=1 requeued\n");
+}
+
+Test(coord, a_result_after_revoked_is_refused, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	story_clear();
+	story_says(1, FRAME_REVOKED, 7);
+	story_says(1, FRAME_DONE, 7);
+	story_op(h, CMD_REQUEUE, OP_DONE, false);
+	story_says(1, FRAME_DONE, 7);
+	story_says(1, FRAME_REVOKED, 7);
+	expect_story("[ 1000] s requeue 7-0 retry=0\n"
+		     "[ 1000] s credits 0:1\n"
+		     "[ 1000] w1 err not_owner 7-0\n"
+		     "[ 1000] s release 1\n"
+		     "[ 1000] w1 err not_owner 7-0\n");
+}
+
+Test(coord, a_result_sent_again_after_coming_back_is_answered_once, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	story_says(1, FRAME_DONE, 7);
+	story_event((struct coord_event){.kind = COORD_END, .session = 1});
+	story_clear();
+	story_back(2, 7);
+	story_says(2, FRAME_DONE, 7);
+	story_op(h, CMD_DONE, OP_DONE, false);
+	expect_story("[ 1000] w2 welcome until=10500 resumed=7-0\n"
+		     "[ 1000] w2 ok 7-0 for=0 done\n"
+		     "[ 1000] s release 1\n");
 }
 
 Test(coord, a_result_of_another_session_is_not_taken, .init = story_ready, .fini = story_down)
@@ -351,6 +403,26 @@ Test(coord, a_worker_that_comes_back_names_what_it_has, .init = story_ready, .fi
 		     "[ 2000] s credits 0:1\n");
 }
 
+Test(coord, a_lease_named_twice_is_answered_once, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	story_assigned(7, "s");
+	story_clear();
+	char a[SESSION_LEASE_CAP], b[SESSION_LEASE_CAP];
+	struct slice had = story_text(7, a), never = story_text(8, b);
+	struct slice resume[] = {had, never, had, never};
+	story_accept(2);
+	story_up(2, (struct frame){.kind = FRAME_HELLO,
+			    .v = 1,
+			    .credits = 1,
+			    .name = {"w", 1},
+			    .session = {W.key, 32},
+			    .resume = resume,
+			    .n_resume = 4});
+	expect_story("[ 1000] w2 welcome until=10500 resumed=7-0 gone=8-0:lost\n"
+		     "[ 1000] w1 closed\n");
+}
+
 Test(coord, a_worker_that_does_not_come_back, .init = story_ready, .fini = story_down)
 {
 	story_hello(1, 1);
@@ -370,6 +442,53 @@ Test(coord, a_dead_worker_gives_back_at_once_and_counted, .init = story_ready, .
 	story_event((struct coord_event){.kind = COORD_END, .session = 1});
 	story_event((struct coord_event){.kind = COORD_PEER_DEAD, .session = 1});
 	expect_story("[ 1000] s requeue 7-0 retry=1\n");
+}
+
+/* The entry is good until 11000, its worker is told to let go of it. */
+static uint64_t story_revoked(void)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	story_event((struct coord_event){
+		.kind = COORD_CTL, .ctl = &(struct coord_ctl){.kind = CTL_GIVE_BACK, .handle = h}});
+	return h;
+}
+
+Test(coord, a_revoke_is_told_again_to_the_connection_that_takes_over, .init = story_ready, .fini = story_down)
+{
+	story_revoked();
+	story_clear();
+	W.now = 2000;
+	story_back(2, 7);
+	story_says(2, FRAME_REVOKED, 7);
+	expect_story("[ 2000] w2 welcome until=10500 resumed=7-0\n"
+		     "[ 2000] w2 revoke 7-0 operator grace=5000\n"
+		     "[ 2000] w1 closed\n"
+		     "[ 2000] s requeue 7-0 retry=0\n"
+		     "[ 2000] s credits 0:1\n");
+}
+
+Test(coord, a_revoke_is_told_again_to_a_worker_that_comes_back, .init = story_ready, .fini = story_down)
+{
+	story_revoked();
+	story_event((struct coord_event){.kind = COORD_END, .session = 1});
+	story_clear();
+	W.now = 2000;
+	story_back(2, 7);
+	story_until(8000);
+	expect_story("[ 2000] w2 welcome until=10500 resumed=7-0\n"
+		     "[ 2000] w2 revoke 7-0 operator grace=5000\n"
+		     "[ 5333] w2 ping until=10500\n"
+		     "[ 7500] s requeue 7-0 retry=0\n");
+}
+
+Test(coord, a_worker_that_ends_by_a_revoke_is_not_counted, .init = story_ready, .fini = story_down)
+{
+	story_revoked();
+	story_clear();
+	story_event((struct coord_event){.kind = COORD_END, .session = 1});
+	story_event((struct coord_event){.kind = COORD_PEER_DEAD, .session = 1});
+	expect_story("[ 1000] s requeue 7-0 retry=0\n");
 }
 
 Test(coord, a_hello_waits_until_own_entries_are_known, .init = story_new, .fini = story_down)
@@ -526,6 +645,18 @@ Test(coord, a_drain_gives_back_what_is_not_worked_on, .init = story_ready, .fini
 		     "[ 1000] w1 ok 7-0 for=0 done\n"
 		     "[ 1000] s release 1\n"
 		     "[ 1200] ends with 0\n");
+}
+
+Test(coord, who_comes_during_a_drain_is_told_the_same, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	story_assigned(7, "s");
+	story_clear();
+	story_event((struct coord_event){.kind = COORD_CTL, .ctl = &(struct coord_ctl){.kind = CTL_DRAIN}});
+	story_hello(2, 1);
+	expect_story("[ 1000] w1 drain grace=60000\n"
+		     "[ 1000] w2 welcome until=10500\n"
+		     "[ 1000] w2 drain grace=60000\n");
 }
 
 Test(coord, a_drain_that_takes_too_long_revokes_and_ends, .init = story_begin, .fini = story_down)
