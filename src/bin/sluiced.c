@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include "base/fds.h"
 #include "base/log.h"
 #include "config/config.h"
 #include "io/memory.h"
@@ -111,6 +112,7 @@ static int with_config(const char *path, enum action action)
 		return config_exit_status(code);
 	}
 	if (action == ACTION_RUN) {
+		fds_open_standard();
 		log_open(c->log.level, c->log.format);
 		signal(SIGPIPE, SIG_IGN);
 		umask(0077);
