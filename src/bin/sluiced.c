@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "config/config.h"
 #include "io/memory.h"
+#include "io/signals.h"
 #include "run/coord_run.h"
 #include "run/fault.h"
 
@@ -142,6 +143,8 @@ int main(int argc, char **argv)
 		return status;
 	struct buf b;
 	buf_init(&b);
+	if (action == ACTION_RUN)
+		signals_hold();
 	switch (action) {
 	case ACTION_VERSION:
 		return out("sluiced " SLUICE_VERSION "\n");

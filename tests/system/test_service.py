@@ -1,6 +1,7 @@
 """Under a service manager: notifications, reload, state dump, sockets."""
 import os
 import signal
+import sys
 import time
 
 from lib import checks
@@ -129,6 +130,19 @@ def test_usr1_dumps_the_state(t):
     d.signal(signal.SIGUSR1)
     t.wait(lambda: "the-stream" in d.log[before:] and "alice" in d.log[before:], what="the dump")
     assert "in-the-info" not in d.log
+
+
+@limit(60)
+def test_signals_before_it_is_ready_wait(t):
+    """A HUP that is pending at its start, from a parent that blocks signals: a reload, not the end; and TERM stops it."""
+    r = t.redis()
+    d = t.daemon(r, start=False)
+    script = ("import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32)); "
+              "os.kill(os.getpid(), signal.SIGHUP); os.kill(os.getpid(), signal.SIGUSR1); os.execv(sys.argv[1], sys.argv[1:])")
+    d.wrap = [sys.executable, "-c", script]
+    d.start()
+    t.wait(lambda: "reloaded file=" in d.log and "dump version=" in d.log, what="both signals")
+    assert d.stop() == 0
 
 
 @limit(60)
