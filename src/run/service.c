@@ -156,7 +156,7 @@ static void dump_entries(struct daemon *d, mono_ms now)
 		char id[COMMAND_ID_CAP];
 		command_id_format(id, e->id);
 		log_line(LOG_NOTICE,
-			"dump service=%s stream=%s id=%s state=%s for_ms=%lld session=%llu retry=%u lease_left_ms=%lld",
+			"dump service=%s stream=%.200s id=%s state=%s for_ms=%lld session=%llu retry=%u lease_left_ms=%lld",
 			s ? s->rules->name : "?", e->stream ? e->stream->bytes : "?", id,
 			entry_state_name((enum entry_state)e->state), (long long)(now - e->since),
 			(unsigned long long)e->owner, e->retry, e->good_until ? (long long)(e->good_until - now) : 0);
