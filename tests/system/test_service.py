@@ -9,6 +9,7 @@ from lib.case import limit
 from lib.checks import Added
 from lib.daemon import http
 from lib.notify import Notify
+from lib.worker import connect
 
 issue = 5
 
@@ -130,6 +131,27 @@ def test_usr1_dumps_the_state(t):
     d.signal(signal.SIGUSR1)
     t.wait(lambda: "the-stream" in d.log[before:] and "alice" in d.log[before:], what="the dump")
     assert "in-the-info" not in d.log
+
+
+@limit(90)
+def test_usr1_dumps_all_of_it(t):
+    """However quiet the log is set and however much was written just before."""
+    r = t.redis()
+    d = t.daemon(r, cfg={"log": {"level": "error"}})
+    held = t.worker(d, credits=250)
+    Added(r.db).many("orders", [f"s{i}" for i in range(250)])
+    held.wait("assign", 250)
+    more = [connect(d.worker_sock) for _ in range(249)]
+    for i, s in enumerate(more):
+        s.sendall(b'{"t":"hello","v":1,"name":"w%d","credits":0}\n' % i)
+    t.wait(lambda: len(d.json("workers")) == 250, what="250 workers")
+    for n in (1, 2):
+        d.signal(signal.SIGUSR1)
+        t.wait(lambda: d.log.count("dump and 50 streams more") == n, what=f"dump {n} to its end")
+    assert d.log.count("dump session=") == 400 and d.log.count("dump service=orders stream=s") == 400
+    assert d.log.count("dump and 50 workers more") == 2 and "suppressed" not in d.log
+    for s in more:
+        s.close()
 
 
 @limit(60)
