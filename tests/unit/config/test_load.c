@@ -39,7 +39,7 @@ Test(load, reads_every_shape_of_value, .init = up)
 	struct config *c = load("node: {id: 'n-7.example:1'}\n"
 				"redis:\n"
 				"  topology: standalone\n"
-				"  endpoints:\n    - unix:/run/redis.sock\n    - '[::1]:6380'\n"
+				"  endpoints:\n    - unix:/run/redis@6379.sock\n    - '[::1]:6380'\n"
 				"  db: 3\n"
 				"  password: \"\"\n"
 				"  tls: {enabled: true, cert_file: /c, key_file: /k, server_name: r}\n"
@@ -52,6 +52,7 @@ Test(load, reads_every_shape_of_value, .init = up)
 				"metrics: {listen: 127.0.0.1:9438}\n"
 				"log: {level: debug, format: json}\n");
 	cr_expect_str_eq(c->node.id, "n-7.example:1");
+	cr_expect_str_eq(c->redis.endpoints.items[0], "unix:/run/redis@6379.sock");
 	cr_expect_str_eq(c->redis.endpoints.items[1], "[::1]:6380");
 	cr_expect(c->redis.db == 3 && c->redis.tls.enabled);
 	cr_expect_str_eq(c->services[0].group_start, "$");

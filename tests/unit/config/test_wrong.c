@@ -124,6 +124,8 @@ static const struct {
 		"t.yaml:2:21: redis.endpoints[0]: the path after unix: must be absolute"},
 	{ORDERS "redis: {endpoints: [\"redis://u:secret@h:1\"]}\n",
 		"t.yaml:2:21: redis.endpoints[0]: URLs are not supported; write host:port, [v6]:port or unix:/path"},
+	{ORDERS "redis: {endpoints: [\"unix://u:secret@/r\"]}\n",
+		"t.yaml:2:21: redis.endpoints[0]: URLs are not supported; write host:port, [v6]:port or unix:/path"},
 	{ORDERS "redis: {endpoints: [\"a b:1\"]}\n",
 		"t.yaml:2:21: redis.endpoints[0]: \"a b\" is not a host name or address"},
 	{ORDERS "redis: {endpoints: [\"\"]}\n", "t.yaml:2:21: redis.endpoints[0]: has no value"},
