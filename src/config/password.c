@@ -13,6 +13,8 @@ static enum err_code errno_code(int e)
 {
 	if (e == ENOENT || e == ENOTDIR)
 		return ERR_NOT_FOUND;
+	if (e == EISDIR || e == ELOOP || e == ENAMETOOLONG) /* no start again helps */
+		return ERR_INVALID;
 	return e == EACCES || e == EPERM ? ERR_DENIED : ERR_IO;
 }
 

@@ -289,6 +289,7 @@ Test(password, that_cannot_be_had_is_an_error, .init = up_files, .fini = down_fi
 {
 	expect_no_password(
 		with_password("file", "/nonexistent/p"), ERR_NOT_FOUND, "redis.password.file: /nonexistent/p: ");
+	expect_no_password(with_password("file", "/"), ERR_INVALID, "redis.password.file: /: Is a directory");
 	expect_no_password(with_password("file", write_file("p", "\n", 1)), ERR_INVALID, "is empty");
 	expect_no_password(with_password("file", write_file("p", "a\0b", 3)), ERR_INVALID, "contains a NUL byte");
 	unsetenv("CREDENTIALS_DIRECTORY");
