@@ -26,6 +26,8 @@ static const struct {
 	{"services:\n  - name: a\n    name: b\n", "t.yaml:3:5: services[0].name: duplicate key, first given in line 2"},
 	{ORDERS "log: {level: inf}\n", "t.yaml:2:14: log.level: \"inf\" is not one of error | warn | notice | info | "
 				       "debug (did you mean info?)"},
+	{ORDERS "log: {level: warning}\n", "t.yaml:2:14: log.level: \"warning\" is not one of error | warn | notice | "
+					   "info | debug (did you mean warn?)"},
 	{ORDERS "log: {format: xml}\n", "t.yaml:2:15: log.format: \"xml\" is not one of auto | journal | text | json"},
 	{ORDERS "log: debug\n", "t.yaml:2:6: log: expected a map of settings, got a single value"},
 	{ORDERS "log: [debug]\n", "t.yaml:2:6: log: expected a map of settings, got a list"},
