@@ -273,6 +273,10 @@ Test(password, comes_from_a_file_a_credential_or_a_variable, .init = up_files, .
 	expect_password(with_password("env", "SLUICE_TEST_PW"), "from env"); /* remembered for reloads */
 	setenv("SLUICE_TEST_PW", "another", 1);
 	expect_password(with_password("env", "SLUICE_TEST_PW"), "another");
+	setenv("SLUICE_TEST_PW", "of a cluster's secret\n", 1);
+	expect_password(with_password("env", "SLUICE_TEST_PW"), "of a cluster's secret");
+	cr_expect_str_empty(getenv("SLUICE_TEST_PW"), "wiped");
+	expect_password(with_password("env", "SLUICE_TEST_PW"), "of a cluster's secret");
 }
 
 static void expect_no_password(struct config *c, enum err_code code, const char *problem)
@@ -295,6 +299,8 @@ Test(password, that_cannot_be_had_is_an_error, .init = up_files, .fini = down_fi
 	unsetenv("CREDENTIALS_DIRECTORY");
 	expect_no_password(with_password("credential", "x"), ERR_NOT_FOUND, "$CREDENTIALS_DIRECTORY is not set");
 	setenv("SLUICE_TEST_EMPTY", "", 1);
+	expect_no_password(with_password("env", "SLUICE_TEST_EMPTY"), ERR_INVALID, "is empty");
+	setenv("SLUICE_TEST_EMPTY", "\n", 1);
 	expect_no_password(with_password("env", "SLUICE_TEST_EMPTY"), ERR_INVALID, "is empty");
 	expect_no_password(with_password("env", "SLUICE_TEST_NONE"), ERR_NOT_FOUND, "SLUICE_TEST_NONE is not set");
 }
