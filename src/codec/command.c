@@ -5,6 +5,7 @@
 
 #include "base/buf.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include "codec/script.h"
 
 struct command_argv {
@@ -278,15 +279,9 @@ static void enc_requeue(struct enc *e)
 	put_i64(e, e->c->retry);
 }
 
-/* At most COMMAND_ERROR_MAX bytes, not in the middle of a UTF-8 character. */
 static struct slice cut_error(struct slice s)
 {
-	if (!s.p || s.len <= COMMAND_ERROR_MAX)
-		return s;
-	size_t n = COMMAND_ERROR_MAX;
-	for (int i = 0; i < 3 && ((unsigned char)s.p[n] & 0xc0) == 0x80; i++)
-		n--;
-	return (struct slice){s.p, ((unsigned char)s.p[n] & 0xc0) == 0x80 ? COMMAND_ERROR_MAX : n};
+	return (struct slice){s.p, s.p ? text_fit(s.p, s.len, COMMAND_ERROR_MAX) : 0};
 }
 
 static void enc_dead(struct enc *e)
