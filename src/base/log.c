@@ -324,28 +324,40 @@ static void tell_tap(enum log_level level, const char *text)
 	is_in_tap = false;
 }
 
-void log_line(enum log_level level, const char *fmt, ...)
+static void put(enum log_level level, bool is_asked, const char *fmt, va_list ap)
 {
-	if (!log_is_on(level))
-		return;
 	int saved_errno = errno;
 	char text[TEXT_MAX_BYTES];
-	va_list ap;
-	va_start(ap, fmt);
 	int wanted = vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
 	if (wanted >= (int)sizeof(text))
 		cut(text, sizeof(text));
 	clean(text);
 	pthread_mutex_lock(&L.lock);
 	mono_ms now = mono_now();
 	refill(now);
-	bool is_out = take_token(level);
-	if (is_out) {
+	if (is_asked || take_token(level)) {
 		put_summary(now);
 		put_fact(level, text);
 	}
 	pthread_mutex_unlock(&L.lock);
 	tell_tap(level, text);
 	errno = saved_errno;
+}
+
+void log_line(enum log_level level, const char *fmt, ...)
+{
+	if (!log_is_on(level))
+		return;
+	va_list ap;
+	va_start(ap, fmt);
+	put(level, false, fmt, ap);
+	va_end(ap);
+}
+
+void log_asked(const char *fmt, ...)
+{
+	va_list ap;
+	va_start(ap, fmt);
+	put(LOG_NOTICE, true, fmt, ap);
+	va_end(ap);
 }

@@ -13,6 +13,8 @@ void log_open(enum log_level level, enum log_format format);
 void log_set_level(enum log_level level);
 bool log_is_on(enum log_level level);
 void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A line that an operator asked for: a notice, but neither log.level nor the rate limit leaves it out. */
+void log_asked(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 const char *log_level_name(enum log_level level); /* "error" "warn" "notice" "info" "debug" */
 bool log_level_parse(const char *name, enum log_level *out);
 bool log_format_parse(const char *name, enum log_format *out);

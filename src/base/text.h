@@ -22,6 +22,17 @@ static inline struct text *text_new(const char *bytes, size_t len)
 	return t;
 }
 
+/* How many of the len bytes of UTF-8 fit into max, not in the middle of a character. */
+static inline size_t text_fit(const char *bytes, size_t len, size_t max)
+{
+	if (len <= max)
+		return len;
+	size_t n = max;
+	for (int i = 0; i < 3 && n > 0 && ((unsigned char)bytes[n] & 0xc0) == 0x80; i++)
+		n--;
+	return ((unsigned char)bytes[n] & 0xc0) == 0x80 ? max : n; /* not UTF-8 */
+}
+
 static inline struct text *text_ref(struct text *t)
 {
 	if (t)

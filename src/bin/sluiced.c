@@ -7,9 +7,11 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include "base/fds.h"
 #include "base/log.h"
 #include "config/config.h"
 #include "io/memory.h"
+#include "io/signals.h"
 #include "run/coord_run.h"
 #include "run/fault.h"
 
@@ -111,6 +113,7 @@ static int with_config(const char *path, enum action action)
 		return config_exit_status(code);
 	}
 	if (action == ACTION_RUN) {
+		fds_open_standard();
 		log_open(c->log.level, c->log.format);
 		signal(SIGPIPE, SIG_IGN);
 		umask(0077);
@@ -140,6 +143,8 @@ int main(int argc, char **argv)
 		return status;
 	struct buf b;
 	buf_init(&b);
+	if (action == ACTION_RUN)
+		signals_hold();
 	switch (action) {
 	case ACTION_VERSION:
 		return out("sluiced " SLUICE_VERSION "\n");

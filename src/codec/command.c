@@ -5,6 +5,7 @@
 
 #include "base/buf.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include "codec/script.h"
 
 struct command_argv {
@@ -278,15 +279,9 @@ static void enc_requeue(struct enc *e)
 	put_i64(e, e->c->retry);
 }
 
-/* At most COMMAND_ERROR_MAX bytes, not in the middle of a UTF-8 character. */
 static struct slice cut_error(struct slice s)
 {
-	if (!s.p || s.len <= COMMAND_ERROR_MAX)
-		return s;
-	size_t n = COMMAND_ERROR_MAX;
-	for (int i = 0; i < 3 && ((unsigned char)s.p[n] & 0xc0) == 0x80; i++)
-		n--;
-	return (struct slice){s.p, ((unsigned char)s.p[n] & 0xc0) == 0x80 ? COMMAND_ERROR_MAX : n};
+	return (struct slice){s.p, s.p ? text_fit(s.p, s.len, COMMAND_ERROR_MAX) : 0};
 }
 
 static void enc_dead(struct enc *e)
@@ -294,7 +289,7 @@ static void enc_dead(struct enc *e)
 	put_lbs_script(e, SCRIPT_DEAD, e->c->consumer);
 	put_i64(e, e->c->min_idle_ms);
 	put_i64(e, e->names->dlq_max_len);
-	put_str(e, command_dead_reason(e->c->reason));
+	put_str(e, dead_reason_name(e->c->reason));
 	put_i64(e, e->c->now_ms);
 	put_str(e, e->self->node);
 	put_slice(e, cut_error(e->c->error));
@@ -332,7 +327,7 @@ static void enc_dead_add(struct enc *e)
 	put_str(e, "*");
 	put_fields(e, is_dead_field);
 	put_str(e, "_dlq_reason");
-	put_str(e, command_dead_reason(e->c->reason));
+	put_str(e, dead_reason_name(e->c->reason));
 	put_str(e, "_dlq_at");
 	put_i64(e, e->c->now_ms);
 	put_str(e, "_dlq_node");
@@ -542,16 +537,4 @@ void command_encode(
 const char *command_name(enum cmd_kind k)
 {
 	return rows[k].name;
-}
-
-const char *command_dead_reason(enum dead_reason r)
-{
-	static const char *const reasons[DEAD_N] = {
-		[DEAD_MAX_RETRIES] = "max_retries_exceeded",
-		[DEAD_UNPARSEABLE] = "unparseable",
-		[DEAD_TOO_LARGE] = "too_large",
-		[DEAD_REJECTED] = "rejected",
-		[DEAD_OPERATOR] = "operator",
-	};
-	return reasons[r];
 }

@@ -34,8 +34,7 @@ int command_argc(const struct command_argv *a);
 const char **command_args(const struct command_argv *a);
 const size_t *command_lens(const struct command_argv *a);
 
-const char *command_name(enum cmd_kind k);           /* "lock" "renew" "read" … for logs and metrics */
-const char *command_dead_reason(enum dead_reason r); /* "max_retries_exceeded" … */
+const char *command_name(enum cmd_kind k); /* "lock" "renew" "read" … for logs and metrics */
 /* Between a lock's stream and its entry id, literally. */
 #define COMMAND_LOCK_SEP "<MUTEX_KEY_SEP>"
 enum { COMMAND_ERROR_MAX = 1024 };                  /* bytes of a dead letter's _dlq_error */

@@ -63,7 +63,7 @@ static enum err_code check_host(const char *text, size_t n, bool is_listen, stru
 enum err_code endpoint_check(const char *text, bool is_listen, struct err *err)
 {
 	char shown[TEXT_SHOWN];
-	if (strchr(text, '@') || strstr(text, "://")) /* may carry a password: not shown */
+	if (strstr(text, "://") || (!endpoint_path(text) && strchr(text, '@'))) /* may carry a password: not shown */
 		return err_set(err, ERR_INVALID, "URLs are not supported; write host:port, [v6]:port or unix:/path");
 	if (endpoint_path(text))
 		return check_path(endpoint_path(text), err);

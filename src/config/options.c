@@ -152,8 +152,11 @@ const char *option_suggest_word(const char *words, const char *text, char out[st
 	struct best best = {.edits = OPTION_MAX_PATH};
 	const char *word;
 	size_t len;
-	while (next_word(&words, &word, &len))
+	while (next_word(&words, &word, &len)) {
 		consider(&best, word, len, text, strlen(text));
+		if (len >= 4 && strncmp(text, word, len) == 0)
+			best = (struct best){.word = word, .len = len}; /* warning: warn */
+	}
 	return best_word(&best, out);
 }
 

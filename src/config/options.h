@@ -61,7 +61,7 @@ struct option {
 	G(REDIS_PASSWORD_CREDENTIAL, "redis.password.credential", SECRET, redis.password.credential, "", 0, 255, NULL, \
 		NULL, LIVE, "name of a systemd credential: the file of that name in $CREDENTIALS_DIRECTORY")           \
 	G(REDIS_PASSWORD_ENV, "redis.password.env", SECRET, redis.password.env, "", 0, 255, NULL, NULL, LIVE,          \
-		"name of an environment variable with the password")                                                   \
+		"name of an environment variable with the password; one newline at its end is dropped")                \
 	G(REDIS_TLS_ENABLED, "redis.tls.enabled", BOOL, redis.tls.enabled, "false", 0, 1, NULL, NULL, RESTART,         \
 		"dial Redis over TLS; the server's name is always verified")                                           \
 	G(REDIS_TLS_CA_FILE, "redis.tls.ca_file", PATH, redis.tls.ca_file, "", 0, 4096, NULL, "the system's", LIVE,    \

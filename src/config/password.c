@@ -13,6 +13,8 @@ static enum err_code errno_code(int e)
 {
 	if (e == ENOENT || e == ENOTDIR)
 		return ERR_NOT_FOUND;
+	if (e == EISDIR || e == ELOOP || e == ENAMETOOLONG) /* no start again helps */
+		return ERR_INVALID;
 	return e == EACCES || e == EPERM ? ERR_DENIED : ERR_IO;
 }
 
@@ -109,7 +111,7 @@ static const char *take(const char *name, char *value)
 		all_taken = t;
 	}
 	secret_drop(t->secret);
-	t->secret = secret_keep(value, strlen(value));
+	t->secret = secret_keep(value, without_newline(value, strlen(value)));
 	mem_wipe(value, strlen(value));
 	return t->secret;
 }
@@ -120,7 +122,7 @@ static enum err_code from_env(const char *name, const char **out, struct err *er
 	const struct taken *t = taken_as(name);
 	if (!value)
 		return err_set(err, ERR_NOT_FOUND, "redis.password.env: the variable %s is not set", name);
-	if (!*value && !t)
+	if (*value ? without_newline(value, strlen(value)) == 0 : !t)
 		return err_set(err, ERR_INVALID, "redis.password.env: the variable %s is empty", name);
 	const char *secret = *value ? take(name, value) : t->secret;
 	*out = secret_keep(secret, strlen(secret));

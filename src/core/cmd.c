@@ -13,3 +13,15 @@ void entry_batch_free(struct entry_batch *b)
 	}
 	mem_free(b);
 }
+
+const char *dead_reason_name(enum dead_reason r)
+{
+	static const char *const reasons[DEAD_N] = {
+		[DEAD_MAX_RETRIES] = "max_retries_exceeded",
+		[DEAD_UNPARSEABLE] = "unparseable",
+		[DEAD_TOO_LARGE] = "too_large",
+		[DEAD_REJECTED] = "rejected",
+		[DEAD_OPERATOR] = "operator",
+	};
+	return reasons[r];
+}

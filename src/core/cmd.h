@@ -25,6 +25,7 @@ static inline struct entry_id entry_id_next(struct entry_id a)
 }
 
 enum dead_reason { DEAD_MAX_RETRIES, DEAD_UNPARSEABLE, DEAD_TOO_LARGE, DEAD_REJECTED, DEAD_OPERATOR, DEAD_N };
+const char *dead_reason_name(enum dead_reason r); /* "max_retries_exceeded" … */
 
 /* reply: what each command answers when all is well (else REPLY_ERROR or REPLY_NONE) */
 enum cmd_kind {

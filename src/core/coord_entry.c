@@ -281,9 +281,9 @@ static void count_end(struct coord *c, struct coord_service *s, struct entry *e)
 		break;
 	case FINISH_DEAD:
 		s->m.c[M_DEAD_MAX_RETRIES + e->dead_reason]++;
-		effects_say(c->out, SAY_NOTICE, "service=%s stream=%s id=%llu-%llu dead letter retry=%u",
+		effects_say(c->out, SAY_NOTICE, "service=%s stream=%.200s id=%llu-%llu dead letter reason=%s retry=%u",
 			s->rules->name, e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms,
-			(unsigned long long)e->id.seq, e->retry);
+			(unsigned long long)e->id.seq, dead_reason_name((enum dead_reason)e->dead_reason), e->retry);
 		break;
 	case FINISH_NONE:
 	case FINISH_DONE:

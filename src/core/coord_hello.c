@@ -258,7 +258,8 @@ void member_hello(struct coord *c, struct member *m, const struct frame *f)
 		member_fatal(c, m, FERR_BAD_HELLO, "services: an unknown service, or none");
 		return;
 	}
-	snprintf(m->s.name, sizeof m->s.name, "%.*s", (int)session_cut(f->name, sizeof m->s.name - 1), f->name.p);
+	snprintf(m->s.name, sizeof m->s.name, "%.*s", (int)text_fit(f->name.p, f->name.len, sizeof m->s.name - 1),
+		f->name.p);
 	m->seat.credits = (uint32_t)f->credits;
 	if (f->session.p && f->session.len == SESSION_KEY)
 		memcpy(m->wanted_key, f->session.p, SESSION_KEY);

@@ -90,7 +90,7 @@ void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why)
 	entry_start_known(c, e);
 	if (e->was_told) {
 		s->m.c[M_LOST_EXPIRED + why]++;
-		effects_say(c->out, SAY_NOTICE, "service=%s stream=%s id=%llu-%llu lease lost reason=%s",
+		effects_say(c->out, SAY_NOTICE, "service=%s stream=%.200s id=%llu-%llu lease lost reason=%s",
 			s->rules->name, e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms,
 			(unsigned long long)e->id.seq, names[why]);
 	}

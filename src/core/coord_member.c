@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { REASON_MAX = 1024, NOTE_MAX = 256 }; /* bytes that are kept of them */
+
 struct effect *member_frame(struct coord *c, const struct member *m, enum out_kind kind)
 {
 	struct effect *ef = effects_add(c->out, EFF_FRAME);
@@ -225,7 +227,7 @@ static void result(struct coord *c, struct member *m, struct entry *e, const str
 	case FRAME_FAIL:
 		e->ok_for = OK_FOR_FAIL;
 		text_unref(e->note);
-		e->note = f->reason.p ? text_new(f->reason.p, session_cut(f->reason, 1024)) : NULL;
+		e->note = f->reason.p ? text_new(f->reason.p, text_fit(f->reason.p, f->reason.len, REASON_MAX)) : NULL;
 		if (f->dead)
 			entry_bury(c, e, DEAD_REJECTED);
 		else
@@ -314,7 +316,7 @@ static void on_progress(struct coord *c, struct member *m, const struct frame *f
 	if (!f->note.p)
 		return;
 	text_unref(e->note);
-	e->note = text_new(f->note.p, session_cut(f->note, 256));
+	e->note = text_new(f->note.p, text_fit(f->note.p, f->note.len, NOTE_MAX));
 }
 
 static void on_credits(struct coord *c, struct member *m, const struct frame *f)

@@ -439,8 +439,8 @@ static void dead_lettered(struct reconcile *rc, struct shard_ctx *c, struct repa
 	effects_say(c->out, SAY_NOTICE,
 		"shard=%u service=%s stream=%.200s id=%llu-%llu dead letter reason=%s owner=%.200s", c->index,
 		recovery_rules(c, v)->name, r->stream ? r->stream->bytes : "", (unsigned long long)r->key.id.ms,
-		(unsigned long long)r->key.id.seq, r->is_unparseable ? "unparseable" : "max_retries_exceeded",
-		r->consumer->bytes);
+		(unsigned long long)r->key.id.seq,
+		dead_reason_name(r->is_unparseable ? DEAD_UNPARSEABLE : DEAD_MAX_RETRIES), r->consumer->bytes);
 	if (r->stream)
 		tomb(rc, c, r, "gone:dead");
 	left(rc, c, r, M_REC_DEAD);

@@ -78,14 +78,6 @@ struct session_outcome *session_recall(const struct session *s, uint16_t svc, st
 	return NULL;
 }
 
-size_t session_cut(struct slice text, size_t max)
-{
-	size_t n = text.len < max ? text.len : max;
-	while (n < text.len && n > 0 && ((unsigned char)text.p[n] & 0xc0) == 0x80)
-		n--;
-	return n;
-}
-
 int session_lease_format(char out[SESSION_LEASE_CAP], struct entry_id id, uint64_t service_hash)
 {
 	return snprintf(out, SESSION_LEASE_CAP, "%llu-%llu.%016llx", (unsigned long long)id.ms,

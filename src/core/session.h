@@ -48,8 +48,6 @@ void session_fini(struct session *s);
 enum frame_error session_check_hello(const struct frame *f, const char **why);
 void session_remember(struct session *s, uint32_t credits, struct session_outcome o);
 struct session_outcome *session_recall(const struct session *s, uint16_t svc, struct entry_id id);
-/* Length of what is kept of a text of a frame: at most max bytes, whole characters. */
-size_t session_cut(struct slice text, size_t max);
 /* The lease string of an entry: "<ms>-<seq>.<hash of the service, 16 hex>". Returns its length. */
 int session_lease_format(char out[SESSION_LEASE_CAP], struct entry_id id, uint64_t service_hash);
 bool session_lease_parse(struct slice lease, struct entry_id *id, uint64_t *service_hash);

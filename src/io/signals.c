@@ -2,6 +2,7 @@
 #include "io/signals.h"
 
 #include <signal.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 #include "base/log.h"
@@ -23,6 +24,21 @@ static void on_signal(uv_signal_t *h, int signo)
 	s->fn(s->arg, signo);
 }
 
+static void mask(int how, bool with_stop)
+{
+	sigset_t set;
+	sigemptyset(&set);
+	for (int i = 0; i < N_WANTED; i++)
+		if (with_stop || (wanted[i] != SIGTERM && wanted[i] != SIGINT))
+			sigaddset(&set, wanted[i]);
+	pthread_sigmask(how, &set, NULL);
+}
+
+void signals_hold(void)
+{
+	mask(SIG_BLOCK, false);
+}
+
 struct signals *signals_open(uv_loop_t *loop, signals_fn *fn, void *arg)
 {
 	struct signals *s = mem_alloc(sizeof(*s));
@@ -41,6 +57,7 @@ struct signals *signals_open(uv_loop_t *loop, signals_fn *fn, void *arg)
 		}
 		h->data = s;
 	}
+	mask(SIG_UNBLOCK, true);
 	return s;
 }
 

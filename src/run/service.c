@@ -105,9 +105,8 @@ static void dump_services(const struct daemon *d)
 		const struct coord_service *s = &c->services[i];
 		const struct placement_service *p = &c->place.service[i];
 		if (s->rules)
-			log_line(LOG_NOTICE,
-				"dump service=%s owned=%u claims=%u granted=%u free_credits=%u reader_shard=%d "
-				"paused=%d going=%d",
+			log_asked("dump service=%s owned=%u claims=%u granted=%u free_credits=%u reader_shard=%d "
+				  "paused=%d going=%d",
 				s->rules->name, p->owned, p->claims, p->granted, placement_free(&c->place, i),
 				s->reader_shard == SHARD_NONE ? -1 : s->reader_shard, p->is_paused, s->is_going);
 	}
@@ -120,9 +119,8 @@ static void dump_shards(const struct daemon *d, mono_ms now)
 		const struct coord_shard *s = &c->shards[i];
 		const struct snapshot *snap = d->snapshots[i];
 		if (s->is_on)
-			log_line(LOG_NOTICE,
-				"dump shard=%u redis=%s command=%d subscriber=%d leases=%u in_flight=%zu lag_ms=%lld "
-				"snapshot_age_ms=%lld%s%s",
+			log_asked("dump shard=%u redis=%s command=%d subscriber=%d leases=%u in_flight=%zu lag_ms=%lld "
+				  "snapshot_age_ms=%lld%s%s",
 				i, c->topo.nodes[i].addr, s->is_up[CONN_COMMAND], s->is_up[CONN_SUBSCRIBER],
 				snap ? snap->n_leases : 0, snap ? snap->n_in_flight : 0,
 				snap ? (long long)snap->lag_ms : -1, snap ? (long long)(now - snap->at) : -1,
@@ -138,13 +136,16 @@ static void dump_sessions(const struct daemon *d, mono_ms now)
 		[SESSION_DETACHED] = "detached"};
 	const struct coord *c = d->core;
 	size_t n = 0;
-	for (struct link *l = c->members.next; l != &c->members && n < DUMP_ENTRIES; l = l->next, n++) {
+	for (struct link *l = c->members.next; l != &c->members; l = l->next) {
 		const struct member *m = LIST_OF(struct member, all, l);
-		log_line(LOG_NOTICE,
-			"dump session=%llu worker=%s pid=%lld state=%s credits=%u in_use=%u connected_ms=%lld",
+		if (n++ >= DUMP_ENTRIES)
+			continue;
+		log_asked("dump session=%llu worker=%s pid=%lld state=%s credits=%u in_use=%u connected_ms=%lld",
 			(unsigned long long)m->s.id, m->s.name, (long long)m->s.pid, states[m->s.state],
 			m->seat.credits, m->seat.in_use, (long long)(now - m->s.connected_at));
 	}
+	if (n > DUMP_ENTRIES)
+		log_asked("dump and %zu workers more", n - DUMP_ENTRIES);
 }
 
 static void dump_entries(struct daemon *d, mono_ms now)
@@ -155,22 +156,21 @@ static void dump_entries(struct daemon *d, mono_ms now)
 		const struct coord_service *s = coord_service(c, e->svc);
 		char id[COMMAND_ID_CAP];
 		command_id_format(id, e->id);
-		log_line(LOG_NOTICE,
-			"dump service=%s stream=%s id=%s state=%s for_ms=%lld session=%llu retry=%u lease_left_ms=%lld",
+		log_asked("dump service=%s stream=%.200s id=%s state=%s for_ms=%lld session=%llu retry=%u "
+			  "lease_left_ms=%lld",
 			s ? s->rules->name : "?", e->stream ? e->stream->bytes : "?", id,
 			entry_state_name((enum entry_state)e->state), (long long)(now - e->since),
 			(unsigned long long)e->owner, e->retry, e->good_until ? (long long)(e->good_until - now) : 0);
 	}
 	if (c->ledger.n > n)
-		log_line(LOG_NOTICE, "dump and %u entries more", c->ledger.n - n);
+		log_asked("dump and %u streams more", c->ledger.n - n);
 }
 
 void service_dump(struct daemon *d)
 {
 	const struct coord *c = d->core;
 	mono_ms now = loop_now(d->loop);
-	log_line(LOG_NOTICE,
-		"dump version=%s node=%s uptime_ms=%lld entries=%u workers=%u draining=%d stopping=%d status=%s",
+	log_asked("dump version=%s node=%s uptime_ms=%lld entries=%u workers=%u draining=%d stopping=%d status=%s",
 		SLUICE_VERSION, d->config->node.id, (long long)(mono_now() - d->started_at), c->ledger.n, c->n_members,
 		c->is_draining, d->is_stopping, d->status);
 	dump_services(d);

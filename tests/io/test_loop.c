@@ -189,3 +189,26 @@ LOOP_TEST(signals_arrive_and_pipe_is_ignored)
 	kill(getpid(), SIGPIPE);
 	signals_close(s);
 }
+
+LOOP_TEST(signals_before_they_are_watched_wait)
+{
+	signals_hold();
+	kill(getpid(), SIGUSR1); /* would end us */
+	kill(getpid(), SIGHUP);
+	struct signals *s = signals_open(loop_uv(loop), on_signal, NULL);
+	run_for(5);
+	cr_assert_str_eq(story, "ssd");
+	signals_close(s);
+}
+
+LOOP_TEST(signals_blocked_by_whoever_started_us_arrive)
+{
+	sigset_t all;
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, NULL);
+	struct signals *s = signals_open(loop_uv(loop), on_signal, NULL);
+	kill(getpid(), SIGTERM);
+	run_for(5);
+	cr_assert(last_signal == SIGTERM);
+	signals_close(s);
+}

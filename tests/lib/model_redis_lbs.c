@@ -311,7 +311,7 @@ static struct entry_id add_dead(struct model_redis *m, const struct cmd *c, cons
 	struct slice error = c->error.p ? c->error : slice_str("");
 	if (error.len > COMMAND_ERROR_MAX)
 		error.len = COMMAND_ERROR_MAX;
-	f[n++] = (struct field){slice_str("_dlq_reason"), slice_str(command_dead_reason(c->reason))};
+	f[n++] = (struct field){slice_str("_dlq_reason"), slice_str(dead_reason_name(c->reason))};
 	f[n++] = (struct field){slice_str("_dlq_at"), slice_str(at)};
 	f[n++] = (struct field){slice_str("_dlq_node"), slice_str(me)};
 	f[n++] = (struct field){slice_str("_dlq_error"), error};

@@ -65,7 +65,8 @@ Test(story, a_failure_counts_and_the_fourth_is_a_dead_letter, .init = story_up, 
 		     "[  1897] w0 < assign s1 1882-0 retry=3 until=11386\n"
 		     "[  1997] w0 fail 1882-0\n"
 		     "[  1998] d0.s0 dead s1 1882-0\n"
-		     "[  2007] d0 service=orders stream=s1 id=1700000001882-0 dead letter retry=3\n"
+		     "[  2007] d0 service=orders stream=s1 id=1700000001882-0 dead letter reason=max_retries_exceeded "
+		     "retry=3\n"
 		     "[  2007] w0 < ok 1882-0 for=fail outcome=dead\n"
 		     "[  2008] d0.s0 unlock s1 1882-0\n");
 	cr_assert(world_settled(&W));

@@ -157,3 +157,23 @@ def test_secrets_and_info_are_not_in_the_log(t):
         w.close()
         d.kill()
         r.kill()
+
+
+@limit(60)
+def test_a_dead_letter_says_why(t):
+    """One line each, with the reason of _dlq_reason; a long name does not push it out."""
+    r = t.redis()
+    d = t.daemon(r, cfg={"log": {"level": "notice"}, "workers": {"max_frame": "16KiB"}}, service={"retry": {"max_retries": 0}})
+    w = t.worker(d, credits=9)
+    add = Added(r.db)
+    for stream, how in (("x" * 8000, {"dead": True}), ("worn", {})):
+        add.one("orders", stream)
+        w.finish(w.wait("assign", len(w.frames("assign")) + 1), "fail", reason="no luck", **how)
+    r.db.cmd("XADD", "orders-input", "*", "lbs-input", "{")
+    add.one("orders", "large", "x" * 20000)
+    want = ["max_retries_exceeded", "rejected", "too_large", "unparseable"]
+
+    def said():
+        return sorted(re.findall(r"notice service=orders stream=\S+ id=\S+ dead letter reason=(\w+) retry=\d+$", d.log, re.M))
+    t.wait(lambda: said() == want, what=f"{want}, said: {d.log[-500:]}")
+    assert sorted(dict(zip(f[::2], f[1::2]))["_dlq_reason"] for _, f in r.db.cmd("XRANGE", "orders-input-dlq", "-", "+")) == want

@@ -136,6 +136,23 @@ def test_no_permission(t):
     os.chmod(base, 0o755)
 
 
+@limit(60)
+def test_without_standard_descriptors(t):
+    """Closed by whoever started it: no socket or pipe of ours stands in their place and gets the log's lines."""
+    r = t.redis()
+    d = t.daemon(r, start=False)
+    d.wrap = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+    d.start()
+    assert [os.readlink(f"/proc/{d.proc.pid}/fd/{fd}") for fd in range(3)] == ["/dev/null"] * 3
+    w = t.worker(d, credits=1, work=0)
+    Added(r.db).one("orders", "s")
+    w.wait("ok")
+    d.signal(signal.SIGUSR1)
+    d.ctl_ok("reload")
+    assert d.ctl("status", "--ready").returncode == 0
+    assert d.stop() == 0
+
+
 N_WORKERS = int(os.environ.get("SLUICE_TEST_WORKERS", 2000))
 
 

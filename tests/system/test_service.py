@@ -1,6 +1,7 @@
 """Under a service manager: notifications, reload, state dump, sockets."""
 import os
 import signal
+import sys
 import time
 
 from lib import checks
@@ -8,6 +9,7 @@ from lib.case import limit
 from lib.checks import Added
 from lib.daemon import http
 from lib.notify import Notify
+from lib.worker import connect
 
 issue = 5
 
@@ -129,6 +131,40 @@ def test_usr1_dumps_the_state(t):
     d.signal(signal.SIGUSR1)
     t.wait(lambda: "the-stream" in d.log[before:] and "alice" in d.log[before:], what="the dump")
     assert "in-the-info" not in d.log
+
+
+@limit(90)
+def test_usr1_dumps_all_of_it(t):
+    """However quiet the log is set and however much was written just before."""
+    r = t.redis()
+    d = t.daemon(r, cfg={"log": {"level": "error"}})
+    held = t.worker(d, credits=250)
+    Added(r.db).many("orders", [f"s{i}" for i in range(250)])
+    held.wait("assign", 250)
+    more = [connect(d.worker_sock) for _ in range(249)]
+    for i, s in enumerate(more):
+        s.sendall(b'{"t":"hello","v":1,"name":"w%d","credits":0}\n' % i)
+    t.wait(lambda: len(d.json("workers")) == 250, what="250 workers")
+    for n in (1, 2):
+        d.signal(signal.SIGUSR1)
+        t.wait(lambda: d.log.count("dump and 50 streams more") == n, what=f"dump {n} to its end")
+    assert d.log.count("dump session=") == 400 and d.log.count("dump service=orders stream=s") == 400
+    assert d.log.count("dump and 50 workers more") == 2 and "suppressed" not in d.log
+    for s in more:
+        s.close()
+
+
+@limit(60)
+def test_signals_before_it_is_ready_wait(t):
+    """A HUP that is pending at its start, from a parent that blocks signals: a reload, not the end; and TERM stops it."""
+    r = t.redis()
+    d = t.daemon(r, start=False)
+    script = ("import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32)); "
+              "os.kill(os.getpid(), signal.SIGHUP); os.kill(os.getpid(), signal.SIGUSR1); os.execv(sys.argv[1], sys.argv[1:])")
+    d.wrap = [sys.executable, "-c", script]
+    d.start()
+    t.wait(lambda: "reloaded file=" in d.log and "dump version=" in d.log, what="both signals")
+    assert d.stop() == 0
 
 
 @limit(60)

@@ -367,6 +367,18 @@ def test_fail_dead_is_rejected(t):
     assert f["_orig_id"] == id and f["_dlq_node"] == "n1" and json.loads(f["lbs-input"])["Info"] == {"n": 2**66}
 
 
+def test_a_long_reason_is_cut_between_characters(t):
+    """_dlq_error is UTF-8 of at most 1 KiB: clients that decode replies must not stumble over it."""
+    r, d = setup(t)
+    w = t.worker(d, credits=1)
+    for n, reason in enumerate(("x" + "é" * 600, "x" * 1023 + "€", "€" * 341 + "x", "x" * 1021 + "😀")):
+        Added(r.db).one("orders", "s")
+        w.finish(w.wait("assign", n + 1), "fail", dead=True, reason=reason)
+        w.wait("ok", n + 1)
+        error = dict(zip((f := r.db.cmd("XREVRANGE", "orders-input-dlq", "+", "-", "COUNT", 1)[0][1])[::2], f[1::2]))["_dlq_error"]
+        assert reason.startswith(error) and 1020 < len(error.encode()) <= 1024, (n, error[-5:], len(error.encode()))
+
+
 def test_fails_past_max_retries_are_dead(t):
     r, d = setup(t, service={"retry": {"max_retries": 1}})
     w = t.worker(d, credits=1, work=0, result=lambda a: {"t": "fail", "lease": a["lease"], "reason": f"try {a['retry']}"})

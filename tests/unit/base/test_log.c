@@ -171,6 +171,18 @@ Test(log, a_flood_is_limited_but_errors_are_not, .init = up)
 	cr_assert(n_said >= 1 && n_left_out > 0 && n_left_out <= 1800, "%d %llu", n_said, n_left_out);
 }
 
+Test(log, what_was_asked_for_is_written_whatever_level_and_limit, .init = up)
+{
+	log_open(LOG_ERROR, LOG_JOURNAL);
+	for (int i = 0; i < 500; i++)
+		log_asked("state n=%d", i);
+	cr_assert_eq(n_lines(slurp()), 500);
+	log_open(LOG_INFO, LOG_JOURNAL);
+	log_line(LOG_INFO, "there is room left");
+	slurp();
+	cr_assert(strstr(out, "<5>state n=499\n<6>there is room left\n"), "%s", out + strlen(out) - 80);
+}
+
 struct seen {
 	int n;
 	enum log_level level;

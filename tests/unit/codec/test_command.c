@@ -171,7 +171,7 @@ Test(command, every_kind_has_a_name_and_arguments)
 		cr_expect_gt(command_argc(args), 0, "kind %d", k);
 	}
 	for (int r = 0; r < DEAD_N; r++)
-		cr_expect(command_dead_reason((enum dead_reason)r));
+		cr_expect(dead_reason_name((enum dead_reason)r));
 }
 
 Test(command, cuts_an_error_between_characters)

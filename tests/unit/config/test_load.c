@@ -39,7 +39,7 @@ Test(load, reads_every_shape_of_value, .init = up)
 	struct config *c = load("node: {id: 'n-7.example:1'}\n"
 				"redis:\n"
 				"  topology: standalone\n"
-				"  endpoints:\n    - unix:/run/redis.sock\n    - '[::1]:6380'\n"
+				"  endpoints:\n    - unix:/run/redis@6379.sock\n    - '[::1]:6380'\n"
 				"  db: 3\n"
 				"  password: \"\"\n"
 				"  tls: {enabled: true, cert_file: /c, key_file: /k, server_name: r}\n"
@@ -52,6 +52,7 @@ Test(load, reads_every_shape_of_value, .init = up)
 				"metrics: {listen: 127.0.0.1:9438}\n"
 				"log: {level: debug, format: json}\n");
 	cr_expect_str_eq(c->node.id, "n-7.example:1");
+	cr_expect_str_eq(c->redis.endpoints.items[0], "unix:/run/redis@6379.sock");
 	cr_expect_str_eq(c->redis.endpoints.items[1], "[::1]:6380");
 	cr_expect(c->redis.db == 3 && c->redis.tls.enabled);
 	cr_expect_str_eq(c->services[0].group_start, "$");
@@ -272,6 +273,10 @@ Test(password, comes_from_a_file_a_credential_or_a_variable, .init = up_files, .
 	expect_password(with_password("env", "SLUICE_TEST_PW"), "from env"); /* remembered for reloads */
 	setenv("SLUICE_TEST_PW", "another", 1);
 	expect_password(with_password("env", "SLUICE_TEST_PW"), "another");
+	setenv("SLUICE_TEST_PW", "of a cluster's secret\n", 1);
+	expect_password(with_password("env", "SLUICE_TEST_PW"), "of a cluster's secret");
+	cr_expect_str_empty(getenv("SLUICE_TEST_PW"), "wiped");
+	expect_password(with_password("env", "SLUICE_TEST_PW"), "of a cluster's secret");
 }
 
 static void expect_no_password(struct config *c, enum err_code code, const char *problem)
@@ -288,11 +293,14 @@ Test(password, that_cannot_be_had_is_an_error, .init = up_files, .fini = down_fi
 {
 	expect_no_password(
 		with_password("file", "/nonexistent/p"), ERR_NOT_FOUND, "redis.password.file: /nonexistent/p: ");
+	expect_no_password(with_password("file", "/"), ERR_INVALID, "redis.password.file: /: Is a directory");
 	expect_no_password(with_password("file", write_file("p", "\n", 1)), ERR_INVALID, "is empty");
 	expect_no_password(with_password("file", write_file("p", "a\0b", 3)), ERR_INVALID, "contains a NUL byte");
 	unsetenv("CREDENTIALS_DIRECTORY");
 	expect_no_password(with_password("credential", "x"), ERR_NOT_FOUND, "$CREDENTIALS_DIRECTORY is not set");
 	setenv("SLUICE_TEST_EMPTY", "", 1);
+	expect_no_password(with_password("env", "SLUICE_TEST_EMPTY"), ERR_INVALID, "is empty");
+	setenv("SLUICE_TEST_EMPTY", "\n", 1);
 	expect_no_password(with_password("env", "SLUICE_TEST_EMPTY"), ERR_INVALID, "is empty");
 	expect_no_password(with_password("env", "SLUICE_TEST_NONE"), ERR_NOT_FOUND, "SLUICE_TEST_NONE is not set");
 }

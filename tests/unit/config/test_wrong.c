@@ -26,6 +26,8 @@ static const struct {
 	{"services:\n  - name: a\n    name: b\n", "t.yaml:3:5: services[0].name: duplicate key, first given in line 2"},
 	{ORDERS "log: {level: inf}\n", "t.yaml:2:14: log.level: \"inf\" is not one of error | warn | notice | info | "
 				       "debug (did you mean info?)"},
+	{ORDERS "log: {level: warning}\n", "t.yaml:2:14: log.level: \"warning\" is not one of error | warn | notice | "
+					   "info | debug (did you mean warn?)"},
 	{ORDERS "log: {format: xml}\n", "t.yaml:2:15: log.format: \"xml\" is not one of auto | journal | text | json"},
 	{ORDERS "log: debug\n", "t.yaml:2:6: log: expected a map of settings, got a single value"},
 	{ORDERS "log: [debug]\n", "t.yaml:2:6: log: expected a map of settings, got a list"},
@@ -123,6 +125,8 @@ static const struct {
 	{ORDERS "redis: {endpoints: [\"unix:tmp/r\"]}\n",
 		"t.yaml:2:21: redis.endpoints[0]: the path after unix: must be absolute"},
 	{ORDERS "redis: {endpoints: [\"redis://u:secret@h:1\"]}\n",
+		"t.yaml:2:21: redis.endpoints[0]: URLs are not supported; write host:port, [v6]:port or unix:/path"},
+	{ORDERS "redis: {endpoints: [\"unix://u:secret@/r\"]}\n",
 		"t.yaml:2:21: redis.endpoints[0]: URLs are not supported; write host:port, [v6]:port or unix:/path"},
 	{ORDERS "redis: {endpoints: [\"a b:1\"]}\n",
 		"t.yaml:2:21: redis.endpoints[0]: \"a b\" is not a host name or address"},

@@ -35,14 +35,6 @@ Test(session, what_is_no_lease_is_refused)
 	cr_expect_not(session_lease_parse((struct slice){NULL, 0}, &id, &hash));
 }
 
-Test(session, texts_are_cut_between_characters)
-{
-	static const char long_one[] = "a\xc3\xa9\xf0\x9f\x98\x80z"; /* 1, 2, 4 and 1 bytes */
-	static const size_t kept[] = {0, 1, 1, 3, 3, 3, 3, 7, 8, 8};
-	for (size_t max = 0; max < sizeof kept / sizeof kept[0]; max++)
-		cr_assert_eq(session_cut(text(long_one), max), kept[max], "%zu", max);
-}
-
 Test(session, hello_errors)
 {
 	const char *why;
