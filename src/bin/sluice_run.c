@@ -2,24 +2,12 @@
  * users. */
 #include "bin/sluice_run.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-/* Whoever started us without 0, 1 or 2 must not see our sockets there. */
-static void open_standard_fds(void)
-{
-	int fd;
-	do
-		fd = open("/dev/null", O_RDWR);
-	while (fd >= 0 && fd <= STDERR_FILENO);
-	if (fd >= 0)
-		close(fd);
-}
+#include "base/stdfd.h"
 
 int main(int argc, char **argv)
 {
 	struct options opt;
-	open_standard_fds();
+	stdfd_open(O_RDWR); /* the command gets them */
 	cli_parse(&opt, argc, argv);
 	guard_start(argv);
 	say_open();

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "base/log.h"
+#include "base/stdfd.h"
 #include "config/config.h"
 #include "io/memory.h"
 #include "run/coord_run.h"
@@ -132,6 +133,7 @@ int main(int argc, char **argv)
 	const char *path = "/etc/sluiced.yaml";
 	enum action action = ACTION_RUN;
 	int status;
+	stdfd_open(O_RDONLY);
 	memory_for_libraries();
 	if (fault_start(argc, argv, &status))
 		return status;
