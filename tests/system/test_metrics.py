@@ -53,3 +53,35 @@ def test_what_happened_once_is_counted_once(t):
 
 
 @limit(150)
+def test_counters_stay_when_a_master_is_replaced(t):
+    """rate() and increase() take a counter that falls for one that began again: what is left would count once more."""
+    c = t.cluster(replicas=1)
+    d = t.daemon(c, T=6, cfg={"redis": {"topology_refresh": "1s"}})
+    w = t.worker(d, credits=50, work=0)
+    d.ctl_ok("add", "orders", "s", "--count", "300")
+    w.wait("ok", 300, timeout=30)
+    time.sleep(1.5)  # snapshots are a second old at most
+    last, fallen = metrics(d), []
+
+    def look():
+        nonlocal last
+        now = metrics(d)
+        fallen.extend((k, v, now.get(k)) for k, v in last.items()
+                      if re.search("_(total|count|bucket)$", k[0]) and "redis=" not in k[1] and "loop=" not in k[1] and now.get(k, 0) < v)
+        last = now
+    acquired = ("sluice_lease_acquire_total", 'service="orders",result="ok"')
+    assert last[acquired] == 300, last[acquired]
+    for m in c.masters():
+        c.failover(m)
+        c.wait_ok()
+        for _ in range(20):
+            look()
+            time.sleep(0.1)
+    t.wait(lambda: len(d.json("nodes")) == 3, 20, "three masters again")
+    look()
+    assert not fallen, fallen[:10]
+    d.ctl_ok("add", "orders", "t", "--count", "300")
+    w.wait("ok", 600, timeout=30)
+    t.wait(lambda: value(d, *acquired) >= 600, 10, "600 locks")
+    assert {k[1] for k in metrics(d) if k[0] == "sluice_circuit_breaker_open"} == {f'redis="{x["redis"]}"' for x in d.json("nodes")}
+    checks.wait_clean(c.db)
