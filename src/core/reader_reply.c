@@ -158,3 +158,16 @@ void reader_reply(struct readers *rs, struct shard_ctx *c, uint64_t tag, const s
 	entry_batch_free(reply.entries);
 	heap_set(&rs->timers, &r->timer, c->now);
 }
+
+void reader_lock_answer(struct readers *rs, struct shard_ctx *c, const struct msg *m)
+{
+	uint16_t svc = (uint16_t)(tag_index(m->tag) >> 8);
+	struct reader *r = svc < rs->n ? rs->v[svc] : NULL;
+	struct errand_state *s = r ? &r->errands[ERRAND_DLQ_LENGTH] : NULL;
+	if (!s || s->gen != tag_gen(m->tag))
+		return;
+	s->at = c->now + EVERY_MS;
+	if (m->result == OP_DONE)
+		ctx_service(c, svc)->lengths.dlq = m->n;
+	heap_set(&rs->timers, &r->timer, c->now);
+}

@@ -230,6 +230,8 @@ static void on_msg(struct shard *s, struct msg *m)
 	case MSG_LOCK_ANSWER:
 		if (tag_part(m->tag) == PART_RETRY)
 			retry_msg(s->retry, c, m);
+		else if (tag_part(m->tag) == PART_READER)
+			reader_lock_answer(s->readers, c, m);
 		else
 			reconcile_lock_answer(s->reconcile, c, m);
 		break;

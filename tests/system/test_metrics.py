@@ -5,6 +5,7 @@ import time
 from lib import checks
 from lib.case import limit
 from lib.checks import Added
+from lib.redis import slot_of
 
 issue = 5
 
@@ -50,6 +51,20 @@ def test_what_happened_once_is_counted_once(t):
     t.wait(lambda: of("sluice_lease_acquire_total").get("taken_over") == 3, 10, "the former process' locks")
     time.sleep(1.5)
     assert of("sluice_lease_acquire_total")["taken_over"] == 3
+
+
+def test_dead_letters_on_another_master_are_counted(t):
+    c = t.cluster()
+    assert c.master_of("orders-input") != c.master_of("orders-input-dlq"), (slot_of("orders-input"), slot_of("orders-input-dlq"))
+    d = t.daemon(c)
+    t.wait(lambda: value(d, "sluice_dlq_length") == 0, 10, "none yet")
+    w = t.worker(d, credits=9, work=0, result=lambda a: {"t": "fail", "lease": a["lease"], "dead": True})
+    d.ctl_ok("add", "orders", "s", "--count", "7")
+    w.wait("ok", 7)
+    t.wait(lambda: value(d, "sluice_dlq_length") == 7, 10, "seven dead letters")
+    assert status(d)["dlq_length"] == 7
+    d.ctl_ok("dlq", "purge", "orders", "--limit", "3")
+    t.wait(lambda: status(d)["dlq_length"] == 4, 10, "four are left")
 
 
 @limit(150)
