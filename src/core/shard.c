@@ -356,5 +356,5 @@ uint32_t shard_n_leases(const struct shard *s)
 struct shard_lengths shard_lengths(const struct shard *s, uint16_t svc)
 {
 	const struct shard_service *sv = ctx_service(&s->ctx, svc);
-	return sv ? sv->lengths : (struct shard_lengths){-1, -1, -1};
+	return sv ? sv->lengths : (struct shard_lengths){-1, -1, -1, -1};
 }

@@ -204,7 +204,7 @@ static void backlog(struct page *p)
 	gauge(p, "sluice_lbs_length", "Entries in the load-balancer stream", offsetof(struct view_service, lbs));
 	gauge(p, "sluice_lbs_pending", "Entries some consumer has", offsetof(struct view_service, pending));
 	gauge(p, "sluice_dlq_length", "Dead letters", offsetof(struct view_service, dlq));
-	age(p, "sluice_unassigned_oldest_age_seconds", "Age of the oldest entry held without a worker",
+	age(p, "sluice_unassigned_oldest_age_seconds", "Age of the oldest entry without a worker",
 		offsetof(struct view_service, oldest_unassigned_ms));
 	age(p, "sluice_owned_oldest_age_seconds", "Age of the oldest entry held here",
 		offsetof(struct view_service, oldest_ms));

@@ -23,6 +23,35 @@ def status(d, service="orders"):
     return next(x for x in d.json("status")[0]["services"] if x["service"] == service)
 
 
+def test_what_nobody_has_read_waits_too(t):
+    """Without a credit nothing is read: that is when users wait."""
+    r = t.redis()
+    d = t.daemon(r, services=("orders", "bills"))
+    age = "sluice_unassigned_oldest_age_seconds"
+    assert value(d, age) == 0 and status(d)["unassigned_oldest_age_ms"] is None
+    began = time.monotonic()
+    Added(r.db).many("orders", ["first", "second"])
+    t.wait(lambda: value(d, age) >= 2, 10, "the age of what waits")
+    assert value(d, age) <= time.monotonic() - began + 0.1 and value(d, age, 'service="bills"') == 0
+    assert 2000 <= status(d)["unassigned_oldest_age_ms"] < 20000 and status(d, "bills")["unassigned_oldest_age_ms"] is None
+    assert value(d, "sluice_owned_oldest_age_seconds") == 0
+    w = t.worker(d, credits=1)
+    first = w.wait("assign")
+    time.sleep(1.5)
+    assert value(d, age) >= 3, "the second waits still"
+    w.finish(first)
+    w.wait("assign", 2)
+    t.wait(lambda: value(d, age) == 0, 5, "nothing waits")
+    w.finish(w.frames("assign")[1])
+    w.wait("ok", 2)
+    d.ctl_ok("pause", "orders")
+    Added(r.db).one("orders", "third")
+    t.wait(lambda: value(d, age) >= 1, 10, "paused: it waits")
+    d.ctl_ok("resume", "orders")
+    assert w.wait("assign", 3)["stream"] == "third"
+    t.wait(lambda: value(d, age) == 0, 5, "nothing waits")
+
+
 def test_what_happened_once_is_counted_once(t):
     r = t.redis()
     d = t.daemon(r)

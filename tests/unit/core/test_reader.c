@@ -13,8 +13,8 @@ static void serve(bool reads)
 /* What recovery and the look-ups of lengths do beside is not part of these stories. */
 static void quiet(void)
 {
-	static const enum cmd_kind noise[] = {CMD_CONSUMERS, CMD_LENGTH, CMD_PENDING_SUM, CMD_DLQ_LENGTH, CMD_PENDING,
-		CMD_HEARTBEAT, CMD_RUN_ID, CMD_ROLE};
+	static const enum cmd_kind noise[] = {CMD_CONSUMERS, CMD_LENGTH, CMD_PENDING_SUM, CMD_UNREAD, CMD_DLQ_LENGTH,
+		CMD_PENDING, CMD_HEARTBEAT, CMD_RUN_ID, CMD_ROLE};
 	for (size_t i = 0; i < sizeof noise / sizeof noise[0]; i++)
 		W.hide[noise[i]] = true;
 	W.hide_msg[MSG_OWN_IDS] = W.hide_msg[MSG_CONN] = W.no_scan = true;
@@ -300,12 +300,17 @@ Test(reader, knows_the_lengths_once_a_second, .init = ready, .fini = story_down)
 	answer_all(CMD_LENGTH);
 	answer_all(CMD_PENDING_SUM);
 	answer_all(CMD_DLQ_LENGTH);
+	story_error(CMD_UNREAD, RERR_NOSCRIPT, "NOSCRIPT"); /* sent again with its text */
+	story_reply(CMD_UNREAD, (struct reply){.kind = REPLY_ID, .id = {700, 3}});
+	cr_assert_eq(W.n_cmds[CMD_UNREAD], 2);
 	struct shard_lengths l = shard_lengths(W.s, 1);
-	cr_assert(l.lbs == 5 && l.pending == 5 && l.dlq == 5);
+	cr_assert(l.lbs == 5 && l.pending == 5 && l.dlq == 5 && l.unread_ms == 700);
 	story_until(1999);
 	cr_assert_eq(W.n_cmds[CMD_LENGTH], 1);
 	story_until(2000);
 	cr_assert_eq(W.n_cmds[CMD_LENGTH], 2);
+	story_nil(CMD_UNREAD);
+	cr_assert_eq(shard_lengths(W.s, 1).unread_ms, -1);
 }
 
 static void dead_letters_elsewhere(enum op_result result, int64_t n)
