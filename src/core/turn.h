@@ -24,7 +24,7 @@ enum msg_kind {
 	MSG_LEASE_RELEASE, /* .handle: delete the lock if it is ours, forget the lease. No answer. */
 	MSG_LEASE_FORGET,  /* .handle: forget without touching Redis. No answer. */
 	MSG_LEASE_RENEW,   /* .handle: renew now */
-	MSG_OP, /* .op on .svc: one operation, repeated until Redis has answered; answer MSG_OP_RESULT. .text = error (dead) or info (add); .resent: it was sent before, elsewhere (moved) */
+	MSG_OP, /* .op on .svc: one operation, repeated until Redis has answered (an add is sent once, and waited for no longer than a command); answer MSG_OP_RESULT. .text = error (dead) or info (add); .resent: it was sent before, elsewhere (moved) */
 	MSG_LOCK_CALL, /* both ways. Shard .from asks the shard that serves .slot: .op = CMD_PROBE, CMD_LOCK, CMD_TOMB, CMD_UNLOCK on the lock of .stream + .id (.text = value, .n = TTL in ms), or CMD_DEAD_ADD (.fields, .text = error, .reason, .id), or CMD_DLQ_LENGTH of .svc. Answer: MSG_LOCK_ANSWER with the same .from and .tag, through the coordinator */
 	MSG_EXPIRED, /* both ways. The lock of .stream + .id expired: from the shard that saw it, by the coordinator to every shard that reads a service */
 	MSG_SCAN,    /* .svc: reconcile now */
