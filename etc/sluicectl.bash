@@ -10,10 +10,15 @@ _sluicectl_ask() # VERB KEY: the distinct values of KEY in the rows
 		grep -o "\"$2\":\"[^\"\\\\]*\"" | cut -d '"' -f 4 | sort -u
 }
 
-_sluicectl_complete() # WORDS...: set COMPREPLY; values with ':' need the part behind it only
+_sluicectl_complete() # VALUES, one a line: set COMPREPLY. Workers and streams choose their names: quoted, never expanded
 {
-	local IFS=$'\n'
-	COMPREPLY=($(compgen -W "$*" -- "$cur"))
+	local value quoted
+	COMPREPLY=()
+	while IFS= read -r value; do
+		printf -v quoted %q "$value"
+		[[ -n $value && ($value == "$cur"* || $quoted == "$cur"*) ]] && COMPREPLY+=("$quoted")
+	done <<<"$1"
+	# behind a ':' the shell replaces only what follows it
 	declare -F __ltrim_colon_completions >/dev/null && __ltrim_colon_completions "$cur"
 	return 0
 }

@@ -2,12 +2,12 @@
  * users. */
 #include "bin/sluice_run.h"
 
-#include "base/fds.h"
+#include "base/stdfd.h"
 
 int main(int argc, char **argv)
 {
 	struct options opt;
-	fds_open_standard();
+	stdfd_open(O_RDWR); /* the command gets them */
 	cli_parse(&opt, argc, argv);
 	guard_start(argv);
 	say_open();

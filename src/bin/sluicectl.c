@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/stdfd.h"
+
 static int say(const char *text, int code)
 {
 	struct buf b;
@@ -69,6 +71,7 @@ int main(int argc, char **argv)
 	struct err err = {0};
 	const char *topic;
 	int code = EXIT_USAGE;
+	stdfd_open(O_RDONLY);
 	signal(SIGPIPE, SIG_IGN);
 	cell_use_colour(wants_colour());
 	switch (args_parse(argc, argv, &o, &topic, &err)) {

@@ -7,8 +7,8 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-#include "base/fds.h"
 #include "base/log.h"
+#include "base/stdfd.h"
 #include "config/config.h"
 #include "io/memory.h"
 #include "io/signals.h"
@@ -113,7 +113,6 @@ static int with_config(const char *path, enum action action)
 		return config_exit_status(code);
 	}
 	if (action == ACTION_RUN) {
-		fds_open_standard();
 		log_open(c->log.level, c->log.format);
 		signal(SIGPIPE, SIG_IGN);
 		umask(0077);
@@ -135,6 +134,7 @@ int main(int argc, char **argv)
 	const char *path = "/etc/sluiced.yaml";
 	enum action action = ACTION_RUN;
 	int status;
+	stdfd_open(O_RDONLY);
 	memory_for_libraries();
 	if (fault_start(argc, argv, &status))
 		return status;

@@ -354,6 +354,13 @@ static void enc_pending(struct enc *e)
 		put_slice(e, e->c->consumer);
 }
 
+static void enc_unread(struct enc *e)
+{
+	put_script(e, SCRIPT_UNREAD, 1);
+	put_str(e, e->names->lbs);
+	put_str(e, e->names->group);
+}
+
 static void enc_pending_sum(struct enc *e)
 {
 	put_str(e, "XPENDING");
@@ -505,6 +512,7 @@ static const struct {
 	[CMD_CONSUMERS] = {"consumers", enc_consumers},
 	[CMD_LENGTH] = {"length", enc_length},
 	[CMD_PENDING_SUM] = {"pending_sum", enc_pending_sum},
+	[CMD_UNREAD] = {"unread", enc_unread},
 	[CMD_DLQ_LENGTH] = {"dlq_length", enc_length},
 	[CMD_ADD] = {"add", enc_add},
 	[CMD_DLQ_RANGE] = {"dlq_range", enc_dlq_range},

@@ -128,14 +128,15 @@ static bool decode_id(struct reply_decoder *d, const redisReply *r, struct reply
 	return true;
 }
 
+static bool decode_maybe_id(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	return r->type == REDIS_REPLY_NIL ? decode_text(d, r, out) : decode_id(d, r, out);
+}
+
 /* The new id, nil, or a number that says why not. */
 static bool decode_requeue(struct reply_decoder *d, const redisReply *r, struct reply *out)
 {
-	if (is_int(r))
-		return decode_int(d, r, out);
-	if (r->type == REDIS_REPLY_NIL)
-		return decode_text(d, r, out);
-	return decode_id(d, r, out);
+	return is_int(r) ? decode_int(d, r, out) : decode_maybe_id(d, r, out);
 }
 
 static bool decode_role(struct reply_decoder *d, const redisReply *r, struct reply *out)
@@ -388,6 +389,7 @@ static decode_fn *const rows[CMD_N] = {
 	[CMD_CONSUMERS] = decode_consumers,
 	[CMD_LENGTH] = decode_int,
 	[CMD_PENDING_SUM] = decode_pending_sum,
+	[CMD_UNREAD] = decode_maybe_id,
 	[CMD_DLQ_LENGTH] = decode_int,
 	[CMD_ADD] = decode_id,
 	[CMD_DLQ_RANGE] = decode_range_fields,

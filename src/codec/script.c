@@ -14,9 +14,24 @@
 	"  return p[1]\n"                                                                                              \
 	"end\n"
 
+/* delivered(): the last id that the group was given; nil: there is no such group. */
+#define LUA_DELIVERED                                                                                                  \
+	"local function delivered()\n"                                                                                 \
+	"  local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])\n"                                                   \
+	"  for _, g in ipairs(groups) do\n"                                                                            \
+	"    local name, last\n"                                                                                       \
+	"    for i = 1, #g, 2 do\n"                                                                                    \
+	"      if g[i] == 'name' then name = g[i + 1] end\n"                                                           \
+	"      if g[i] == 'last-delivered-id' then last = g[i + 1] end\n"                                              \
+	"    end\n"                                                                                                    \
+	"    if name == ARGV[1] then return last end\n"                                                                \
+	"  end\n"                                                                                                      \
+	"end\n"
+
 /* alive(id): it still counts for its stream: pending for somebody, or in the LBS and not delivered yet (it was
  * requeued). */
 #define LUA_ALIVE                                                                                                      \
+	LUA_DELIVERED                                                                                                  \
 	"local function later(a, b)\n"                                                                                 \
 	"  local am, as = string.match(a, '^(%d+)%-(%d+)$')\n"                                                         \
 	"  local bm, bs = string.match(b, '^(%d+)%-(%d+)$')\n"                                                         \
@@ -30,17 +45,8 @@
 	"  if p then return not p.err end\n"                                                                           \
 	"  local e = redis.pcall('XRANGE', KEYS[1], id, id)\n"                                                         \
 	"  if e.err or not e[1] then return false end\n"                                                               \
-	"  local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])\n"                                                   \
-	"  if groups.err then return false end\n"                                                                      \
-	"  for _, g in ipairs(groups) do\n"                                                                            \
-	"    local name, last\n"                                                                                       \
-	"    for i = 1, #g, 2 do\n"                                                                                    \
-	"      if g[i] == 'name' then name = g[i + 1] end\n"                                                           \
-	"      if g[i] == 'last-delivered-id' then last = g[i + 1] end\n"                                              \
-	"    end\n"                                                                                                    \
-	"    if name == ARGV[1] then return later(e[1][1], last) end\n"                                                \
-	"  end\n"                                                                                                      \
-	"  return false\n"                                                                                             \
+	"  local last = delivered()\n"                                                                                 \
+	"  return last ~= nil and later(e[1][1], last)\n"                                                              \
 	"end\n"
 
 /* registered(r): the registry r names this entry as its stream's. A registry of a wrong type is nobody's. */
@@ -136,6 +142,12 @@ static const char *const texts[SCRIPT_N] = {
 				"local new = redis.pcall('XADD', unpack(a))\n"
 				"if type(new) == 'table' then return new end\n"
 				"return finish(KEYS[3]) or 1\n",
+
+	[SCRIPT_UNREAD] = LUA_DELIVERED "local last = delivered()\n"
+					"if not last then return false end\n"
+					"local e = redis.pcall('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', 1)\n"
+					"if e.err then return e end\n"
+					"return e[1] and e[1][1] or false\n",
 };
 
 static char shas[SCRIPT_N][41];

@@ -13,6 +13,7 @@ enum script {
 	SCRIPT_DONE,    /* -> 1 | 0 */
 	SCRIPT_REQUEUE, /* …, min_idle_ms, retry -> new id | nil gone | 0 not as expected | 2 deleted */
 	SCRIPT_DEAD,    /* KEYS lbs dlq [registry]; …, min_idle_ms, max_len, reason, at, node, error -> 1 | 0 | 2 */
+	SCRIPT_UNREAD,  /* KEYS lbs; ARGV group -> id of the first entry that is not delivered yet | nil */
 	SCRIPT_N
 };
 

@@ -54,11 +54,12 @@ enum cmd_kind {
 	CMD_CONSUMERS, /* XINFO CONSUMERS               -> CONSUMERS */
 	CMD_LENGTH,    /* XLEN LBS                      -> INT */
 	CMD_PENDING_SUM, /* XPENDING summary              -> INT (count) */
-	CMD_DLQ_LENGTH,  /* XLEN DLQ                      -> INT */
-	CMD_ADD,         /* XADD LBS * lbs-input {"DataStreamName":.stream,"Info":.info} -> ID */
-	CMD_DLQ_RANGE,   /* XRANGE DLQ .id + COUNT .count  -> ENTRIES with .fields */
-	CMD_DLQ_DEL,     /* XDEL DLQ .id                  -> INT */
-	CMD_REPLAY,      /* XADD LBS of .fields            -> ID */
+	CMD_UNREAD, /* script                        -> ID of the first entry that nobody of the group has read | NIL */
+	CMD_DLQ_LENGTH, /* XLEN DLQ                      -> INT */
+	CMD_ADD,        /* XADD LBS * lbs-input {"DataStreamName":.stream,"Info":.info} -> ID */
+	CMD_DLQ_RANGE,  /* XRANGE DLQ .id + COUNT .count  -> ENTRIES with .fields */
+	CMD_DLQ_DEL,    /* XDEL DLQ .id                  -> INT */
+	CMD_REPLAY,     /* XADD LBS of .fields            -> ID */
 	/* on any node */
 	CMD_WAIT,              /* WAIT .count .block_ms     -> INT */
 	CMD_UNBLOCK,           /* CLIENT UNBLOCK .count      -> INT */

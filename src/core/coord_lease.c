@@ -27,9 +27,7 @@ static void start_held(struct coord *c, struct entry *e, const struct msg *m)
 
 static void on_held(struct coord *c, struct entry *e, const struct msg *m)
 {
-	struct coord_service *s = coord_service(c, e->svc);
 	e->good_until = m->ms;
-	s->m.c[m->flag ? M_ACQUIRE_TAKEN_OVER : M_ACQUIRE_OK]++;
 	if (e->state != ENTRY_LOCKING)
 		return;
 	if (e->is_start) {
@@ -43,7 +41,6 @@ static void on_held(struct coord *c, struct entry *e, const struct msg *m)
 static void on_busy(struct coord *c, struct entry *e)
 {
 	struct coord_service *s = coord_service(c, e->svc);
-	s->m.c[M_ACQUIRE_BUSY]++;
 	e->lease_shard = SHARD_NONE;
 	e->good_until = 0;
 	if (e->state != ENTRY_LOCKING)

@@ -95,7 +95,7 @@ static void close_reader(struct readers *rs, struct shard_ctx *c, struct reader 
 	effects_add(c->out, EFF_READER_CLOSE)->svc = r->svc;
 	heap_remove(&rs->timers, &r->timer);
 	rs->v[r->svc] = NULL;
-	ctx_service(c, r->svc)->lengths = (struct shard_lengths){-1, -1, -1};
+	ctx_service(c, r->svc)->lengths = (struct shard_lengths){-1, -1, -1, -1};
 	mem_free(r);
 }
 
@@ -204,10 +204,10 @@ static bool is_enabled(const struct shard_ctx *c, const struct reader *r, enum e
 	case ERRAND_HEARTBEAT:
 		return r->state == READER_OWN || r->state == READER_RUN;
 	case ERRAND_DLQ_LENGTH:
-		return r->state == READER_RUN && reader_rules(c, r)->dlq_same_slot;
 	case ERRAND_AUDIT:
 	case ERRAND_LENGTH:
 	case ERRAND_PENDING_SUM:
+	case ERRAND_UNREAD:
 		return r->state == READER_RUN;
 	case ERRAND_UNBLOCK:
 		return r->asked > 0 && r->client_id > 0;
@@ -260,22 +260,38 @@ static void fill(struct shard_ctx *c, struct reader *r, enum errand e, struct ef
 	case ERRAND_HEARTBEAT:
 	case ERRAND_LENGTH:
 	case ERRAND_PENDING_SUM:
+	case ERRAND_UNREAD:
 	case ERRAND_DLQ_LENGTH:
 	case ERRAND_N:
 		break;
 	}
 }
 
+/* The dead letters live in another slot: whoever serves it is asked. Not in flight: a call that gets lost is made again. */
+static void call_dlq_length(struct shard_ctx *c, struct reader *r)
+{
+	struct errand_state *s = &r->errands[ERRAND_DLQ_LENGTH];
+	struct msg *m = ctx_msg(c, MSG_LOCK_CALL);
+	s->gen = (s->gen + 1) & 0x0fffffff;
+	m->op = CMD_DLQ_LENGTH;
+	m->svc = r->svc;
+	m->slot = reader_rules(c, r)->dlq_slot;
+	m->tag = tag_of(PART_READER, s->gen, (uint32_t)r->svc << 8 | ERRAND_DLQ_LENGTH);
+	s->at = c->now + EVERY_MS + 2 * c->rules->command_timeout_ms;
+}
+
 static void send(struct shard_ctx *c, struct reader *r, enum errand e)
 {
 	static const enum cmd_kind kinds[ERRAND_N] = {CMD_GROUP_CREATE, CMD_READ_OWN, CMD_READ, CMD_HEARTBEAT,
-		CMD_PENDING, CMD_LENGTH, CMD_PENDING_SUM, CMD_DLQ_LENGTH, CMD_UNBLOCK};
+		CMD_PENDING, CMD_LENGTH, CMD_PENDING_SUM, CMD_UNREAD, CMD_DLQ_LENGTH, CMD_UNBLOCK};
 	struct errand_state *s = &r->errands[e];
 	s->gen = (s->gen + 1) & 0x0fffffff;
 	s->sent = c->now;
 	s->in_flight = true;
 	struct effect *ef = ctx_redis(c, tag_of(PART_READER, s->gen, (uint32_t)r->svc << 8 | e), kinds[e], r->svc);
 	ef->cmd.asking = ctx_service(c, r->svc)->asking && e != ERRAND_UNBLOCK;
+	ef->cmd.use_eval = s->use_eval;
+	s->use_eval = false;
 	fill(c, r, e, ef);
 }
 
@@ -286,9 +302,11 @@ static mono_ms settle_one(struct shard_ctx *c, struct reader *r)
 		struct errand_state *s = &r->errands[e];
 		if (s->in_flight || !is_enabled(c, r, (enum errand)e))
 			continue;
-		if (s->at <= c->now)
+		if (s->at <= c->now && e == ERRAND_DLQ_LENGTH && !reader_rules(c, r)->dlq_same_slot)
+			call_dlq_length(c, r);
+		else if (s->at <= c->now)
 			send(c, r, (enum errand)e);
-		else
+		if (!s->in_flight)
 			next = mono_min(next, s->at);
 	}
 	return next;

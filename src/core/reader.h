@@ -15,5 +15,7 @@ void reader_credits(struct readers *rs, struct shard_ctx *c, const struct msg *m
 void reader_conn(struct readers *rs, struct shard_ctx *c, uint16_t svc, bool is_up, int64_t client_id);
 void reader_command_up(struct readers *rs, struct shard_ctx *c);
 void reader_reply(struct readers *rs, struct shard_ctx *c, uint64_t tag, const struct reply *reply);
+/* From the master that has the dead letters: how many they are. */
+void reader_lock_answer(struct readers *rs, struct shard_ctx *c, const struct msg *m);
 /* Sends what is due. Returns the next deadline. */
 mono_ms reader_settle(struct readers *rs, struct shard_ctx *c);

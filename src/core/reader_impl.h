@@ -15,6 +15,7 @@ enum errand {
 	ERRAND_AUDIT,
 	ERRAND_LENGTH,
 	ERRAND_PENDING_SUM,
+	ERRAND_UNREAD,
 	ERRAND_DLQ_LENGTH,
 	ERRAND_UNBLOCK,
 	ERRAND_N
@@ -26,6 +27,7 @@ struct errand_state {
 	uint32_t gen;
 	uint8_t tries;
 	bool in_flight;
+	bool use_eval; /* the server does not know the script */
 };
 
 struct reader {

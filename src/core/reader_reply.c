@@ -82,6 +82,9 @@ static void answered(struct shard_ctx *c, struct reader *r, enum errand e, struc
 	case ERRAND_PENDING_SUM:
 		lengths->pending = reply->integer;
 		break;
+	case ERRAND_UNREAD:
+		lengths->unread_ms = reply->kind == REPLY_ID ? (int64_t)reply->id.ms : -1;
+		break;
 	case ERRAND_DLQ_LENGTH:
 		lengths->dlq = reply->integer;
 		break;
@@ -105,13 +108,16 @@ static void again(struct shard_ctx *c, struct reader *r, enum errand e, mono_ms 
 static void judged(struct readers *rs, struct shard_ctx *c, struct reader *r, enum errand e, struct reply *reply)
 {
 	static const enum cmd_kind kinds[ERRAND_N] = {CMD_GROUP_CREATE, CMD_READ_OWN, CMD_READ, CMD_HEARTBEAT,
-		CMD_PENDING, CMD_LENGTH, CMD_PENDING_SUM, CMD_DLQ_LENGTH, CMD_UNBLOCK};
+		CMD_PENDING, CMD_LENGTH, CMD_PENDING_SUM, CMD_UNREAD, CMD_DLQ_LENGTH, CMD_UNBLOCK};
 	switch (ctx_judge(c, "reader", kinds[e], r->svc, reply)) {
 	case VERDICT_ANSWER:
 		r->errands[e].tries = 0;
 		answered(c, r, e, reply);
 		break;
 	case VERDICT_EVAL:
+		r->errands[e].use_eval = true;
+		r->errands[e].at = c->now;
+		break;
 	case VERDICT_LOST:
 	case VERDICT_AGAIN:
 		again(c, r, e, AGAIN_MS, AGAIN_MAX_MS);
@@ -156,5 +162,18 @@ void reader_reply(struct readers *rs, struct shard_ctx *c, uint64_t tag, const s
 	}
 	judged(rs, c, r, e, &reply);
 	entry_batch_free(reply.entries);
+	heap_set(&rs->timers, &r->timer, c->now);
+}
+
+void reader_lock_answer(struct readers *rs, struct shard_ctx *c, const struct msg *m)
+{
+	uint16_t svc = (uint16_t)(tag_index(m->tag) >> 8);
+	struct reader *r = svc < rs->n ? rs->v[svc] : NULL;
+	struct errand_state *s = r ? &r->errands[ERRAND_DLQ_LENGTH] : NULL;
+	if (!s || s->gen != tag_gen(m->tag))
+		return;
+	s->at = c->now + EVERY_MS;
+	if (m->result == OP_DONE)
+		ctx_service(c, svc)->lengths.dlq = m->n;
 	heap_set(&rs->timers, &r->timer, c->now);
 }

@@ -159,7 +159,7 @@ static void begin(struct retry *r, struct shard_ctx *c, struct msg *m)
 	op->fields = m->fields;
 	m->stream = m->text = NULL;
 	m->fields = NULL;
-	if (is_call)
+	if (is_call || m->op == CMD_ADD) /* somebody waits, but not for ever */
 		op->not_after = c->now + c->rules->command_timeout_ms;
 	start(r, c, op, (enum cmd_kind)m->op);
 }

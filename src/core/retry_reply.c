@@ -265,7 +265,10 @@ void retry_reply(struct retry *r, struct shard_ctx *c, uint64_t tag, const struc
 		break;
 	case VERDICT_LOST:
 		op->resent = true;
-		again(r, c, op, AGAIN_MS, AGAIN_MAX_MS);
+		if (op->kind == CMD_ADD) /* it may be there already, and nothing tells: the operator decides */
+			retry_finish(r, c, op, OP_FAILED, NULL);
+		else
+			again(r, c, op, AGAIN_MS, AGAIN_MAX_MS);
 		break;
 	case VERDICT_AGAIN:
 	case VERDICT_NO_GROUP:

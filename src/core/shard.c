@@ -230,6 +230,8 @@ static void on_msg(struct shard *s, struct msg *m)
 	case MSG_LOCK_ANSWER:
 		if (tag_part(m->tag) == PART_RETRY)
 			retry_msg(s->retry, c, m);
+		else if (tag_part(m->tag) == PART_READER)
+			reader_lock_answer(s->readers, c, m);
 		else
 			reconcile_lock_answer(s->reconcile, c, m);
 		break;
@@ -354,5 +356,5 @@ uint32_t shard_n_leases(const struct shard *s)
 struct shard_lengths shard_lengths(const struct shard *s, uint16_t svc)
 {
 	const struct shard_service *sv = ctx_service(&s->ctx, svc);
-	return sv ? sv->lengths : (struct shard_lengths){-1, -1, -1};
+	return sv ? sv->lengths : (struct shard_lengths){-1, -1, -1, -1};
 }

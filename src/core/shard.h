@@ -17,8 +17,9 @@ mono_ms shard_step(struct shard *s, const struct shard_event *ev, struct effects
 const struct metrics_redis *shard_metrics(const struct shard *s);
 const struct metrics_service *shard_service_metrics(const struct shard *s, uint16_t svc); /* NULL: unknown here */
 uint32_t shard_n_leases(const struct shard *s);
-/* The result of the 1 Hz length look-ups of services read here; -1 = not known. */
+/* The result of the 1 Hz look-ups of services read here; -1 = not known. */
 struct shard_lengths {
 	int64_t lbs, pending, dlq;
+	int64_t unread_ms; /* since when the oldest entry that nobody has read is there, Unix time; -1 = none, too */
 };
 struct shard_lengths shard_lengths(const struct shard *s, uint16_t svc);

@@ -62,7 +62,7 @@ struct shard_service *ctx_service_put(struct shard_ctx *c, struct service_rules 
 	struct shard_service *s = c->services[svc];
 	if (!s) {
 		s = c->services[svc] = mem_alloc(sizeof *s);
-		s->lengths = (struct shard_lengths){-1, -1, -1};
+		s->lengths = (struct shard_lengths){-1, -1, -1, -1};
 	}
 	service_rules_unref(s->rules);
 	s->rules = rules;

@@ -24,8 +24,8 @@ enum msg_kind {
 	MSG_LEASE_RELEASE, /* .handle: delete the lock if it is ours, forget the lease. No answer. */
 	MSG_LEASE_FORGET,  /* .handle: forget without touching Redis. No answer. */
 	MSG_LEASE_RENEW,   /* .handle: renew now */
-	MSG_OP, /* .op on .svc: one operation, repeated until Redis has answered; answer MSG_OP_RESULT. .text = error (dead) or info (add); .resent: it was sent before, elsewhere (moved) */
-	MSG_LOCK_CALL, /* both ways. Shard .from asks the shard that serves .slot: .op = CMD_PROBE, CMD_LOCK, CMD_TOMB, CMD_UNLOCK on the lock of .stream + .id (.text = value, .n = TTL in ms), or CMD_DEAD_ADD (.fields, .text = error, .reason, .id). Answer: MSG_LOCK_ANSWER with the same .from and .tag, through the coordinator */
+	MSG_OP, /* .op on .svc: one operation, repeated until Redis has answered (an add is sent once, and waited for no longer than a command); answer MSG_OP_RESULT. .text = error (dead) or info (add); .resent: it was sent before, elsewhere (moved) */
+	MSG_LOCK_CALL, /* both ways. Shard .from asks the shard that serves .slot: .op = CMD_PROBE, CMD_LOCK, CMD_TOMB, CMD_UNLOCK on the lock of .stream + .id (.text = value, .n = TTL in ms), or CMD_DEAD_ADD (.fields, .text = error, .reason, .id), or CMD_DLQ_LENGTH of .svc. Answer: MSG_LOCK_ANSWER with the same .from and .tag, through the coordinator */
 	MSG_EXPIRED, /* both ways. The lock of .stream + .id expired: from the shard that saw it, by the coordinator to every shard that reads a service */
 	MSG_SCAN,    /* .svc: reconcile now */
 	MSG_HURRY,   /* renew everything now, scan later (maintenance announced, reconnect) */
@@ -38,7 +38,7 @@ enum msg_kind {
 	MSG_ENTRIES, /* .svc .batch (owned), .source; .n = entries that were asked for (credits used up by this read); .flag = last page of an own-pending pass */
 	MSG_OWN_IDS, /* .svc .ids (owned, mem_free): one page of the audit; .flag = last page; .ms = when the pass began; .n = pass number (all pages of a pass started after the previous pass ended) */
 	MSG_OP_RESULT, /* .handle .op .result; .id = new id (requeue, add; 0-0 = not known after a lost reply); fetch: .batch when OP_DONE, fetch of a deleted entry: OP_GONE */
-	MSG_LOCK_ANSWER, /* both ways; to shard .from. .tag .op .result: OP_DONE (probe: .n = PTTL's answer), OP_GONE (refused: somebody else's), OP_FAILED, OP_MOVED (.text). .flag = a missing lock proves nothing there until .ms */
+	MSG_LOCK_ANSWER, /* both ways; to shard .from. .tag .op .result: OP_DONE (probe: .n = PTTL's answer; dead letters: .n of them), OP_GONE (refused: somebody else's), OP_FAILED, OP_MOVED (.text). .flag = a missing lock proves nothing there until .ms */
 	MSG_MOVED,       /* .slot .text (owned, "host:port"): the topology changed */
 	MSG_REFRESH, /* .text (owned) why: ask for the topology soon. .flag = announced by every connection: once for this number .n */
 	MSG_REPLACED,   /* .text (owned): another process with our node id has taken a lock over: we must end */

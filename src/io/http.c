@@ -1,7 +1,8 @@
 /* Happy path: accept -> read until the blank line -> http_fn -> one response -> close.
- * Failure: too many connections, a request over 8 KiB, 5 s gone or anything but GET and HEAD: an error status where one
- * can still be sent, then close. Nothing here can hold up the loop: every connection has one timer and ends by it. Why
- * not libmicrohttpd: it brings threads, gnutls and a timer of its own for a hundred lines. */
+ * Failure: too many connections: the oldest that is not served goes. A request over 8 KiB, 5 s gone or anything but GET
+ * and HEAD: an error status where one can still be sent, then close. Nothing here can hold up the loop: every connection
+ * has one timer and ends by it. Why not libmicrohttpd: it brings threads, gnutls and a timer of its own for a hundred
+ * lines. */
 #include "io/http.h"
 
 #include <arpa/inet.h>
@@ -211,11 +212,27 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
 		answer(c);
 }
 
+/* Who has waited longest without being served goes, so that slow clients do not keep a probe out. */
+static void make_room(struct http *h)
+{
+	struct http_conn *oldest = LIST_OF(struct http_conn, link, h->conns.next);
+	for (struct link *l = h->conns.next; l != &h->conns; l = l->next) {
+		struct http_conn *c = LIST_OF(struct http_conn, link, l);
+		if (c->is_answered)
+			continue;
+		oldest = c;
+		break;
+	}
+	conn_close(oldest);
+}
+
 static void on_connection(uv_stream_t *server, int status)
 {
 	struct http *h = server->data;
 	if (status < 0)
 		return;
+	if (h->n_conns == MAX_CONNS)
+		make_room(h);
 	struct http_conn *c = mem_alloc(sizeof(*c));
 	c->h = h;
 	h->n_refs++;
@@ -230,8 +247,7 @@ static void on_connection(uv_stream_t *server, int status)
 	uv_timer_init(server->loop, &c->timer);
 	c->n_handles = 2;
 	c->stream.s.data = c->timer.data = c;
-	if (uv_accept(server, &c->stream.s) < 0 || h->n_conns > MAX_CONNS ||
-		uv_timer_start(&c->timer, on_timer, CONN_MS, 0) < 0 ||
+	if (uv_accept(server, &c->stream.s) < 0 || uv_timer_start(&c->timer, on_timer, CONN_MS, 0) < 0 ||
 		uv_read_start(&c->stream.s, on_alloc, on_read) < 0)
 		conn_close(c);
 }

@@ -53,6 +53,8 @@ uint32_t control_numbers(struct control_req *q, uint32_t n, control_result_fn *f
 void control_ctl(struct control_req *q, const struct coord_ctl *ctl);
 /* The service the request names, or NULL after ending the request with exit 1. */
 struct coord_service *control_service(struct control_req *q, const char *name);
+/* The same, also one that a reload removed and that still holds something: to look at that, and to give it back. */
+struct coord_service *control_service_held(struct control_req *q, const char *name);
 
 /* ---- verbs */
 typedef void control_verb_fn(struct control_req *q);

@@ -241,7 +241,9 @@ static void add_result(
 		mem_free(name);
 	} else if (!j->has_failed) {
 		j->has_failed = true;
-		snprintf(j->why, sizeof j->why, "%s", text && text[0] ? text : "Redis moved; try again");
+		const char *why = result == OP_MOVED ? "Redis moved; try again"
+						     : "no answer from Redis: it may have been added all the same";
+		snprintf(j->why, sizeof j->why, "%s", text && text[0] ? text : why);
 	}
 	control_wake(q);
 }

@@ -9,7 +9,7 @@
 #include "run/control.h"
 #include "run/control_redis.h"
 
-enum { DLQ_PAGE = 100 };
+enum { DLQ_PAGE_FIRST = 8, DLQ_PAGE = 100 };
 enum dlq_stage { DLQ_LAST, DLQ_READ, DLQ_LOOK, DLQ_ADD, DLQ_DELETE };
 
 struct dlq_job {
@@ -20,7 +20,7 @@ struct dlq_job {
 	enum dlq_stage stage;
 	bool is_waiting;
 	struct entry_batch *page;
-	size_t at;
+	size_t at, page_n; /* so many are asked for */
 	struct entry_id from, until, new_id;
 	int64_t n_done;
 	mono_ms started;
@@ -195,8 +195,7 @@ static void send_page(struct dlq_job *j)
 	entry_batch_free(j->page);
 	j->page = NULL;
 	j->is_read = false;
-	send_cmd(j, j->dlq, &(struct cmd){.kind = CMD_DLQ_RANGE, .id = j->from, .count = j->q->r.id ? 1 : DLQ_PAGE},
-		DLQ_READ);
+	send_cmd(j, j->dlq, &(struct cmd){.kind = CMD_DLQ_RANGE, .id = j->from, .count = (int64_t)j->page_n}, DLQ_READ);
 }
 
 /* ---- the walk */
@@ -271,7 +270,8 @@ static void take_page(struct dlq_job *j, struct reply *r)
 	r->entries = NULL;
 	j->at = 0;
 	j->is_read = true;
-	j->is_whole = j->page->n < (j->q->r.id ? 2 : DLQ_PAGE);
+	j->is_whole = j->q->r.id || j->page->n < j->page_n;
+	j->page_n = control_redis_page(j->page_n, DLQ_PAGE, j->page);
 	if (j->page->n)
 		j->from = entry_id_next(j->page->v[j->page->n - 1].id);
 	j->stage = DLQ_LOOK;
@@ -361,6 +361,7 @@ void control_dlq(struct control_req *q)
 	struct dlq_job *j = mem_alloc(sizeof *j);
 	j->q = q;
 	j->started = loop_now(q->d->loop);
+	j->page_n = q->r.id ? 1 : DLQ_PAGE_FIRST;
 	snprintf(j->service, sizeof j->service, "%s", rules->name);
 	command_names_init(
 		&j->names, rules->name, rules->dlq, rules->serialize, rules->dlq_max_len, rules->group_start);

@@ -151,16 +151,24 @@ void control_ctl(struct control_req *q, const struct coord_ctl *ctl)
 	daemon_step(q->d, &ev);
 }
 
-struct coord_service *control_service(struct control_req *q, const char *name)
+struct coord_service *control_service_held(struct control_req *q, const char *name)
 {
 	struct coord *core = q->d->core;
 	for (uint16_t i = 0; i < core->n_positions; i++) {
 		struct coord_service *s = &core->services[i];
-		if (s->rules && !s->is_going && strcmp(s->rules->name, name) == 0)
+		if (s->rules && strcmp(s->rules->name, name) == 0)
 			return s;
 	}
 	control_end(q, 1, "service %s is not configured", name);
 	return NULL;
+}
+
+struct coord_service *control_service(struct control_req *q, const char *name)
+{
+	struct coord_service *s = control_service_held(q, name);
+	if (s && s->is_going)
+		control_end(q, 1, "service %s is not configured any more", name);
+	return s && !s->is_going ? s : NULL;
 }
 
 void control_metrics(struct control_req *q)

@@ -9,7 +9,7 @@
 
 #include "base/mem.h"
 
-enum { WORDS_MAX = 16, WORDS_KIND = CMD_N };
+enum { WORDS_MAX = 16, WORDS_KIND = CMD_N, PAGE_BYTES = 1 << 20 };
 
 struct control_redis {
 	struct daemon *d;
@@ -183,6 +183,18 @@ void control_redis_words(struct control_redis *c, const char *const *words)
 	c->is_waiting = true;
 	c->is_sent = c->was_moved = false;
 	transmit(c);
+}
+
+size_t control_redis_page(size_t n, size_t most, const struct entry_batch *b)
+{
+	size_t bytes = 1, want;
+	for (size_t i = 0; i < b->n; i++)
+		for (size_t k = 0; b->v[i].fields && k < b->v[i].fields->n; k++)
+			bytes += b->v[i].fields->v[k].name.len + b->v[i].fields->v[k].value.len;
+	want = PAGE_BYTES * b->n / bytes;
+	want = want < 4 * n ? want : 4 * n;
+	want = want < most ? want : most;
+	return want ? want : 1;
 }
 
 const char *control_redis_why(const struct control_redis *c)

@@ -9,14 +9,14 @@
 #include "run/control_explain.h"
 #include "run/control_redis.h"
 
-enum { SEEK_PAGE = 500, SEEK_MAX = 50000 };
+enum { SEEK_PAGE_FIRST = 8, SEEK_PAGE = 500, SEEK_MAX = 50000 };
 enum seek_stage { SEEK_GROUP, SEEK_UNREAD, SEEK_ACTIVE, SEEK_NAMED, SEEK_LBS, SEEK_PENDING, SEEK_LOCK, SEEK_DLQ };
 
 struct seek {
 	struct control_req *q;
 	struct view_match want;
-	uint16_t *svcs; /* to look through */
-	size_t n_svcs, at, n_seen;
+	uint16_t *svcs;                    /* to look through */
+	size_t n_svcs, at, n_seen, page_n; /* page_n: so many are asked for */
 	enum seek_stage stage;
 	struct command_names lbs,
 		dlq; /* lbs: the load-balancer stream in the place of the dead letters, to page through it */
@@ -188,6 +188,7 @@ static void begin_stream(struct seek *j, enum seek_stage stage)
 	j->stage = stage;
 	j->from = stage == SEEK_UNREAD ? j->unread[j->at] : j->want.by_id ? j->want.id : first;
 	j->n_seen = 0;
+	j->page_n = SEEK_PAGE_FIRST;
 }
 
 static void begin_service(struct seek *j, const struct service_rules *r)
@@ -228,7 +229,7 @@ static mono_ms seek_step(struct control_req *q, mono_ms now)
 	if (!j->has_names)
 		begin_service(j, s->rules);
 	bool is_one = j->want.by_id || j->stage == SEEK_NAMED;
-	struct cmd page = {.kind = CMD_DLQ_RANGE, .id = j->from, .count = is_one ? 1 : SEEK_PAGE};
+	struct cmd page = {.kind = CMD_DLQ_RANGE, .id = j->from, .count = is_one ? 1 : (int64_t)j->page_n};
 	switch (j->stage) {
 	case SEEK_GROUP:
 		ask_words(j, s->rules->lbs_slot, (const char *const[]){"XINFO", "GROUPS", j->lbs.lbs, NULL});
@@ -325,9 +326,10 @@ static void after_page(struct seek *j, const struct entry_batch *b)
 {
 	const struct entry_id end = b->n ? b->v[b->n - 1].id : (struct entry_id){0, 0};
 	bool is_seen = j->stage == SEEK_LBS && j->unread[j->at].ms && entry_id_cmp(end, j->unread[j->at]) >= 0;
-	bool is_full = !j->want.by_id && j->stage != SEEK_NAMED && b->n == SEEK_PAGE && !is_seen;
+	bool is_full = !j->want.by_id && j->stage != SEEK_NAMED && b->n == j->page_n && !is_seen;
 	j->n_seen += b->n;
 	j->is_cut = j->is_cut || (is_full && j->n_seen >= SEEK_MAX);
+	j->page_n = control_redis_page(j->page_n, SEEK_PAGE, b);
 	if (is_full && j->n_seen < SEEK_MAX)
 		j->from = entry_id_next(end);
 	else if (j->stage == SEEK_UNREAD)

@@ -180,7 +180,7 @@ void control_ls(struct control_req *q)
 	const struct ledger *l = &q->d->core->ledger;
 	uint16_t svc = SERVICE_NONE;
 	if (q->r.service) {
-		const struct coord_service *s = control_service(q, q->r.service);
+		const struct coord_service *s = control_service_held(q, q->r.service);
 		if (!s)
 			return;
 		svc = s->svc;
@@ -236,7 +236,7 @@ bool control_match(struct control_req *q, struct view_match *m)
 {
 	uint16_t svc = SERVICE_NONE;
 	if (q->r.service) {
-		const struct coord_service *s = control_service(q, q->r.service);
+		const struct coord_service *s = control_service_held(q, q->r.service);
 		if (!s)
 			return false;
 		svc = s->svc;

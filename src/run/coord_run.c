@@ -28,6 +28,7 @@ static void shard_start(struct daemon *d, const struct effect *ef)
 	setup_redis(d->config, d->password, d->tls, o.rules.consumer, &o.redis);
 	setup_handoff(d->config, &o.handoff);
 	struct err err;
+	d->shard_since[ef->to] = mono_now();
 	if (shard_run_start(&o, &d->shards[ef->to], &err) != ERR_OK)
 		log_line(LOG_ERROR, "shard=%u redis=%s not started: %s", ef->to, ef->text->bytes, err.text);
 	if (ef->to >= d->n_shards)
@@ -40,8 +41,19 @@ static void shard_stop(struct daemon *d, uint16_t shard)
 		return;
 	shard_run_stop(d->shards[shard]);
 	d->shards[shard] = NULL;
+	metrics_keep(d, shard);
 	mem_free(d->snapshots[shard]);
 	d->snapshots[shard] = NULL;
+}
+
+static void take_snapshot(struct daemon *d, uint16_t shard, struct snapshot *s)
+{
+	struct snapshot *old = s; /* of a shard that has stopped: counted already */
+	if (d->shards[shard] && s->at >= d->shard_since[shard]) {
+		old = d->snapshots[shard];
+		d->snapshots[shard] = s;
+	}
+	mem_free(old);
 }
 
 static void to_shard(struct daemon *d, const struct effect *ef)
@@ -214,8 +226,7 @@ static void on_mail(void *arg, const void *msg)
 		struct coord_event ev = {.kind = COORD_MSG, .msg = &m->core};
 		daemon_step(d, &ev);
 	} else if (m->kind == RUN_SNAPSHOT) {
-		mem_free(d->snapshots[m->shard]);
-		d->snapshots[m->shard] = m->snapshot;
+		take_snapshot(d, m->shard, m->snapshot);
 	}
 }
 

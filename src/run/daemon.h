@@ -35,6 +35,8 @@ struct daemon {
 	struct http *http;
 	struct shard_run *shards[SHARDS_MAX];
 	struct snapshot *snapshots[SHARDS_MAX]; /* the last of each, or NULL */
+	mono_ms shard_since[SHARDS_MAX];        /* started */
+	struct metrics_handoff gone_handoffs;   /* of shards that have stopped */
 	uint16_t n_shards;
 	struct shard_rules shard_rules;
 	mono_ms started_at, next_second;
@@ -67,6 +69,8 @@ void service_dump(struct daemon *d); /* SIGUSR1: the state to the log */
 
 /* metrics_page.c */
 void metrics_page(struct daemon *d, struct buf *out);
+/* That shard has stopped: what it counted by service or in all is the coordinator's from now on. */
+void metrics_keep(struct daemon *d, uint16_t shard);
 int metrics_http(void *arg, const char *path, struct buf *body, const char **content_type);
 
 /* control_door.c */

@@ -56,6 +56,25 @@ static void add_service(struct metrics_service *into, const struct metrics_servi
 		hist_merge(&into->h[i], &from->h[i]);
 }
 
+static void add_handoffs(struct metrics_handoff *into, const struct metrics_handoff *from)
+{
+	for (int i = 0; i < METRIC_HANDOFF_N; i++)
+		into->c[i] += from->c[i];
+	hist_merge(&into->duration, &from->duration);
+}
+
+void metrics_keep(struct daemon *d, uint16_t shard)
+{
+	const struct snapshot *s = d->snapshots[shard];
+	for (size_t i = 0; s && i < s->n_services; i++) {
+		struct coord_service *svc = coord_service(d->core, s->services[i].svc);
+		if (svc)
+			add_service(&svc->m, &s->services[i].m);
+	}
+	if (s)
+		add_handoffs(&d->gone_handoffs, &s->handoff.m);
+}
+
 static struct metrics_service *sum_services(struct daemon *d)
 {
 	struct coord *c = d->core;
@@ -185,7 +204,7 @@ static void backlog(struct page *p)
 	gauge(p, "sluice_lbs_length", "Entries in the load-balancer stream", offsetof(struct view_service, lbs));
 	gauge(p, "sluice_lbs_pending", "Entries some consumer has", offsetof(struct view_service, pending));
 	gauge(p, "sluice_dlq_length", "Dead letters", offsetof(struct view_service, dlq));
-	age(p, "sluice_unassigned_oldest_age_seconds", "Age of the oldest entry held without a worker",
+	age(p, "sluice_unassigned_oldest_age_seconds", "Age of the oldest entry without a worker",
 		offsetof(struct view_service, oldest_unassigned_ms));
 	age(p, "sluice_owned_oldest_age_seconds", "Age of the oldest entry held here",
 		offsetof(struct view_service, oldest_ms));
@@ -222,20 +241,17 @@ static void connections(struct page *p)
 
 static void handoff_counters(struct page *p)
 {
-	struct hist duration = {0};
-	for (size_t r = 0; r < METRIC_HANDOFF_N; r++) {
-		uint64_t sum = 0;
-		for (uint16_t k = 0; k < p->d->n_shards; k++)
-			sum += addr_of(p, k) ? p->d->snapshots[k]->handoff.m.c[r] : 0;
-		head(p, &handoff_rows[r], "counter");
-		metrics_u64(p->out, handoff_rows[r].name, "", "", handoff_rows[r].label, sum);
-	}
+	struct metrics_handoff sum = p->d->gone_handoffs;
 	for (uint16_t k = 0; k < p->d->n_shards; k++)
 		if (addr_of(p, k))
-			hist_merge(&duration, &p->d->snapshots[k]->handoff.m.duration);
+			add_handoffs(&sum, &p->d->snapshots[k]->handoff.m);
+	for (size_t r = 0; r < METRIC_HANDOFF_N; r++) {
+		head(p, &handoff_rows[r], "counter");
+		metrics_u64(p->out, handoff_rows[r].name, "", "", handoff_rows[r].label, sum.c[r]);
+	}
 	metrics_head(p->out, "sluice_handoff_duration_seconds", "histogram",
 		"Notification until the new connection serves, each connection");
-	metrics_hist(p->out, "sluice_handoff_duration_seconds", "", "", "", &duration);
+	metrics_hist(p->out, "sluice_handoff_duration_seconds", "", "", "", &sum.duration);
 }
 
 static void maintenance(struct page *p)

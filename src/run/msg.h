@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "core/handoff.h"
 #include "core/metric.h"
+#include "core/shard.h"
 #include "core/turn.h"
 #include "io/redis.h"
 
@@ -50,7 +51,7 @@ struct snapshot_handoff {
 
 struct snapshot_service {
 	uint16_t svc;
-	int64_t lbs, pending, dlq; /* -1 = not known */
+	struct shard_lengths lengths;
 	struct metrics_service m;
 };
 

@@ -270,9 +270,8 @@ static void send_snapshot(struct shard_run *s, mono_ms now)
 			s->names[i].used ? shard_service_metrics(s->core, s->names[i].svc) : NULL;
 		if (!m)
 			continue;
-		struct shard_lengths len = shard_lengths(s->core, s->names[i].svc);
 		sn->services[sn->n_services++] = (struct snapshot_service){
-			.svc = s->names[i].svc, .lbs = len.lbs, .pending = len.pending, .dlq = len.dlq, .m = *m};
+			.svc = s->names[i].svc, .lengths = shard_lengths(s->core, s->names[i].svc), .m = *m};
 	}
 	struct run_msg rm = {.kind = RUN_SNAPSHOT, .shard = s->index, .snapshot = sn};
 	if (!mailbox_send(s->to_coord, &rm, false))

@@ -66,9 +66,12 @@ static void take_lengths(const struct daemon *d, const struct coord_service *s, 
 	for (size_t i = 0; snap && i < snap->n_services; i++) {
 		if (snap->services[i].svc != s->svc)
 			continue;
-		v->lbs = snap->services[i].lbs;
-		v->pending = snap->services[i].pending;
-		v->dlq = snap->services[i].dlq;
+		const struct shard_lengths *len = &snap->services[i].lengths;
+		v->lbs = len->lbs;
+		v->pending = len->pending;
+		v->dlq = len->dlq;
+		if (len->unread_ms >= 0)
+			v->oldest_unassigned_ms = (uint64_t)len->unread_ms;
 	}
 }
 

@@ -220,6 +220,7 @@ static const struct {
 	[CMD_CONSUMERS] = {model_consumers_cmd, 0},
 	[CMD_LENGTH] = {model_length, 0},
 	[CMD_PENDING_SUM] = {model_pending_sum, 0},
+	[CMD_UNREAD] = {model_unread, 1 + SCRIPT_UNREAD},
 	[CMD_DLQ_LENGTH] = {model_length, 0},
 	[CMD_ADD] = {model_add_cmd, 0},
 	[CMD_DLQ_RANGE] = {model_dlq_range, 0},

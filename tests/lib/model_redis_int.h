@@ -55,7 +55,7 @@ typedef void model_exec_fn(struct model_redis *m, const struct cmd *c, const str
 /* model_redis_lbs: everything on the load-balancer stream and the dead letters */
 model_exec_fn model_group_create_cmd, model_read, model_read_own, model_heartbeat, model_fetch, model_take, model_done,
 	model_requeue, model_dead, model_dead_add, model_pending_cmd, model_consumers_cmd, model_length,
-	model_pending_sum, model_add_cmd, model_dlq_range, model_dlq_del, model_replay;
+	model_pending_sum, model_unread, model_add_cmd, model_dlq_range, model_dlq_del, model_replay;
 
 struct model_stream *model_stream_of(struct model_redis *m, const char *key, bool create); /* NULL: no such key */
 struct model_registry *model_registry_of(struct model_redis *m, const char *key);          /* made when missing */

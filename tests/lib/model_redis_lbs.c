@@ -410,6 +410,19 @@ void model_pending_sum(struct model_redis *m, const struct cmd *c, const struct 
 		model_int(out, (int64_t)s->n_pel);
 }
 
+void model_unread(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	(void)c;
+	(void)me;
+	const struct model_stream *s = model_stream_of(m, names->lbs, false);
+	const bool has_group = s && s->group && strcmp(s->group, names->group) == 0;
+	const size_t first = has_group ? model_stream_find(s, entry_id_next(s->delivered)) : 0;
+	*out = (struct reply){.kind = REPLY_NIL};
+	if (has_group && first < s->n)
+		*out = (struct reply){.kind = REPLY_ID, .id = s->v[first].id};
+}
+
 void model_dlq_range(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
 	struct reply *out)
 {

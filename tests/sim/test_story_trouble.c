@@ -25,7 +25,7 @@ Test(story, frozen_redis_the_worker_stops_before_the_key_can_expire, .init = sto
 		     "[  1530] d0.s0 take s1 1520-0\n"
 		     "[  1539] w0 < assign s1 1520-0 retry=0 until=11024\n"
 		     "[  2020] redis 0 stopped\n"
-		     "[  5206] d0 topology cannot be read, the last one stays: nobody answers; trying again\n"
+		     "[  5027] d0 topology cannot be read, the last one stays: nobody answers; trying again\n"
 		     "[  9524] d0 service=orders stream=s1 id=1700000001520-0 lease lost reason=expired\n"
 		     "[  9524] w0 < revoke 1520-0 reason=lost grace=1500\n"
 		     "[ 10339] w0 revoked 1520-0\n");
@@ -33,14 +33,14 @@ Test(story, frozen_redis_the_worker_stops_before_the_key_can_expire, .init = sto
 	k->work_min = k->work_max = 200;
 	story_for(3000);
 	expect_story("[ 22020] redis 0 goes on\n"
-		     "[ 22428] d0.s0 requeue s1 1520-0 retry=0\n"
-		     "[ 22438] d0.s0 lock s1 22434-0\n"
-		     "[ 22444] d0.s0 take s1 22434-0\n"
-		     "[ 22449] w0 < assign s1 22434-0 retry=0 until=31938\n"
-		     "[ 22649] w0 done 22434-0\n"
-		     "[ 22650] d0.s0 done s1 22434-0\n"
-		     "[ 22659] w0 < ok 22434-0 for=done outcome=done\n"
-		     "[ 22660] d0.s0 unlock s1 22434-0\n");
+		     "[ 22345] d0.s0 requeue s1 1520-0 retry=0\n"
+		     "[ 22355] d0.s0 lock s1 22351-0\n"
+		     "[ 22361] d0.s0 take s1 22351-0\n"
+		     "[ 22366] w0 < assign s1 22351-0 retry=0 until=31855\n"
+		     "[ 22566] w0 done 22351-0\n"
+		     "[ 22567] d0.s0 done s1 22351-0\n"
+		     "[ 22576] w0 < ok 22351-0 for=done outcome=done\n"
+		     "[ 22577] d0.s0 unlock s1 22351-0\n");
 	cr_assert(world_settled(&W));
 }
 
@@ -227,7 +227,7 @@ Test(story, a_deleted_group_is_made_again_and_held_entries_are_recognised, .init
 	model_redis_destroy_group(W.servers[0].model, &W.names[0]);
 	server_served(&W, &W.servers[0]);
 	story_for(6000);
-	expect_story("[  2205] d0.s0 group_create\n"
+	expect_story("[  2226] d0.s0 group_create\n"
 		     "[  5539] w0 done 1520-0\n"
 		     "[  5540] d0.s0 done s1 1520-0\n"
 		     "[  5549] w0 < ok 1520-0 for=done outcome=done\n"
@@ -252,8 +252,8 @@ Test(story, an_older_process_of_the_same_node_ends_when_it_sees_a_newer_one, .in
 		     "[  2026] d1.s0 group_create\n"
 		     "[  2036] d1.s0 lock s1 1520-0\n"
 		     "[  2044] d1.s0 lock_swap s1 1520-0\n"
-		     "[  4605] d0 ends with 78: another process with our node id is running\n"
-		     "[  4605] d0 is gone\n");
+		     "[  4505] d0 ends with 78: another process with our node id is running\n"
+		     "[  4505] d0 is gone\n");
 	cr_assert(!W.daemons[0].is_alive);
 	cr_assert(W.daemons[1].is_alive);
 }
@@ -274,5 +274,5 @@ Test(story, what_a_go_consumer_has_claimed_meanwhile_is_left_to_it, .init = stor
 	cr_assert_str_eq(model_redis_pending(W.servers[0].model, &W.names[0], 0, W.now).consumer, "redis-consumer-go");
 	cr_assert_eq(model_redis_n_entries(W.servers[0].model, &W.names[0]), 1);
 	expect_story("[ 22020] redis 0 goes on\n"
-		     "[ 22428] d0.s0 requeue s1 1520-0 retry=0\n");
+		     "[ 22345] d0.s0 requeue s1 1520-0 retry=0\n");
 }

@@ -87,6 +87,19 @@ def test_add(t):
     assert r.db.cmd("XLEN", "orders-input") == 0
 
 
+def test_add_while_redis_hangs(t):
+    """It is answered before sluicectl gives up, and not repeated: the first one may be in Redis already."""
+    r, d = setup(t)
+    r.pause()
+    p = d.ctl("add", "orders", "s")
+    assert p.returncode == 1 and "may have been added" in p.stderr, p
+    r.cont()
+    t.wait(lambda: d.ctl("status", "--ready").returncode == 0, 20, "Redis again")
+    w = t.worker(d, credits=9)
+    time.sleep(1)
+    assert len(w.frames("assign")) <= 1 and r.db.cmd("XLEN", "orders-input") <= 1
+
+
 def test_pause_and_resume(t):
     r, d = setup(t)
     w = t.worker(d, credits=10, work=0)

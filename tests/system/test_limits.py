@@ -1,4 +1,6 @@
 """What happens at each limit of sluiced(8), LIMITS, that no other test goes to."""
+import json
+import re
 import socket
 
 from lib import checks
@@ -131,3 +133,23 @@ def test_reply_of_a_server_that_sends_too_much(t):
     c.close()
     server.close()
     assert d.ctl("version").returncode == 0 and d.stop() == 0
+
+
+def test_large_dead_letters_are_looked_at_a_few_at_a_time(t):
+    """All that waits for the control socket runs on the coordinator's loop: a page of large entries must not hold it up."""
+    r = t.redis()
+    d = t.daemon(r)
+
+    def peak():
+        with open(f"/proc/{d.proc.pid}/status") as f:
+            return int(re.search(r"VmHWM:\s+(\d+) kB", f.read())[1]) // 1024
+    before, n = peak(), 48
+    for i in range(n):
+        large = json.dumps({"DataStreamName": f"s{i}", "Info": "x" * (2 << 20)})
+        r.db.cmd("XADD", "orders-input-dlq", "*", "lbs-input", large, "_dlq_reason", "too_large")
+    assert [x["stream"] for x in d.json("dlq", "ls", "orders")] == [f"s{i}" for i in range(n)]
+    x, = d.json("explain", "s40")
+    assert x["state"] == "dead"
+    assert len(d.json("dlq", "purge", "orders", "--limit", "40")) == 40
+    assert r.db.cmd("XLEN", "orders-input-dlq") == n - 40
+    assert peak() - before < 80, f"{before} MiB before, {peak()} MiB after"

@@ -117,6 +117,24 @@ def test_completion_knows_what_the_program_does(t):
         assert all(w in text for w in line.split("\\n")), (option, line)
 
 
+def test_completion_only_quotes_what_workers_and_streams_are_called(t):
+    r = t.redis()
+    d = t.daemon(r)
+    trap = t.path("trap")
+    names = [f"$(touch {trap})", f"`touch {trap}`", "two words", "a*", "plain:1"]
+    w = [t.worker(d, name=n, credits=1) for n in names]
+    Added(r.db).many("orders", names)
+    for x in w:
+        x.wait("assign")
+    for line in (["revoke"], ["release"], ["ls", "--stream"]):
+        words_typed = " ".join(["sluicectl", "--socket", d.control_sock, *line])
+        script = f"source {ROOT}/etc/sluicectl.bash; COMP_WORDS=({words_typed} ''); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); " \
+                 "_sluicectl; eval \"printf '<%s>\\n' ${COMPREPLY[*]}\""  # as the shell does when the line is entered
+        out = t.run(["bash", "-c", script], cwd=t.dir, env=dict(os.environ, PATH=f"{program('')}:{os.environ['PATH']}")).stdout.splitlines()
+        assert not os.path.exists(trap), f"{line}: a name was run as a command"
+        assert {x[1:-1] for x in out} == set(names), (line, out)
+
+
 # ---- defaults
 
 def test_defaults_of_the_command_lines(t):

@@ -77,6 +77,21 @@ def test_redis_lost_is_said_and_not_again_and_again(t):
 
 
 @limit(60)
+def test_closed_standard_descriptors(t):
+    """As a script may start it: no connection is taken for where the log goes."""
+    r = t.redis()
+    d = t.daemon(r, start=False, wrap=["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"])
+    d.start()
+    w = t.worker(d, credits=1, work=0)
+    Added(r.db).one("orders", "s")
+    w.wait("ok")
+    assert {fd: os.readlink(f"/proc/{d.proc.pid}/fd/{fd}") for fd in range(3)} == dict.fromkeys(range(3), "/dev/null")
+    assert d.stop() == 0
+    p = t.run(["sh", "-c", f"{program('sluiced')} --help >&-"])
+    assert p.returncode == 71 and "cannot write the output" in p.stderr, p
+
+
+@limit(60)
 def test_socket_path_taken(t):
     """By a daemon that lives: refused. By what a dead one left: taken. By anything else: refused, and left alone."""
     r = t.redis()

@@ -154,6 +154,9 @@ def test_services_come_and_go(t):
     assert rows["services[orders]"]["to"] is None and rows["services[bills]"]["from"] is None
     add.many("bills", ["b1"])
     assert w.wait("assign", 2)["service"] == "bills"
+    for verb in (["ls"], ["show", "o1"], ["explain", "o1"]):  # what is left of it is found by its name
+        assert [x["stream"] for x in d.json(*verb, "--service", "orders")] == ["o1"]
+    assert d.ctl("add", "orders", "x").returncode == 1 and d.ctl("pause", "orders").returncode == 1
     add.one("orders", "o2")
     w.finish(w.frames("assign")[0])
     w.wait("ok")

@@ -373,6 +373,17 @@ def test_a_closed_pipe_ends_it_quietly():
         assert "cannot write the output" in r.stderr, r.stderr
 
 
+def test_closed_standard_descriptors():
+    """The socket must not become 1 or 2: what is printed would go to the daemon."""
+    with Daemon([STREAM]) as d:
+        ls = [CTL, "--socket", d.path, "ls"]
+        for argv, close in ((ls, [1]), (ls, [0, 1]), ([CTL, "--help"], [1])):
+            r = subprocess.run(argv, stderr=subprocess.PIPE, text=True, timeout=20, preexec_fn=lambda: [os.close(fd) for fd in close])
+            expect((r.returncode, r.stderr), (1, "sluicectl: cannot write the output: Bad file descriptor\n"))
+        r = subprocess.run(ls, stdout=subprocess.PIPE, text=True, timeout=20, preexec_fn=lambda: [os.close(fd) for fd in (0, 2)])
+        expect((r.returncode, len(r.stdout.splitlines())), (0, 2))
+
+
 def test_follow_shows_each_event_at_once_and_ends_with_its_reader():
     def quiet(conn, _):
         send(conn, {"at_ms": 1700000000123, "level": "warn", "text": "shard=1 lag"})

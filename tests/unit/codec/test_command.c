@@ -38,7 +38,8 @@ static const char *wire(const struct cmd *c)
 		const char *a = command_args(args)[i];
 		size_t len = command_lens(args)[i];
 		for (int s = 0; s < SCRIPT_N; s++) {
-			static const char *const script[] = {"swap", "unlock", "take", "done", "requeue", "dead"};
+			static const char *const script[] = {
+				"swap", "unlock", "take", "done", "requeue", "dead", "unread"};
 			if ((len == 40 && memcmp(a, script_sha((enum script)s), 40) == 0) ||
 				(len == strlen(script_text((enum script)s)) &&
 					memcmp(a, script_text((enum script)s), len) == 0)) {
@@ -96,6 +97,7 @@ Test(command, looks_at_the_load_balancer_stream)
 	EXPECT_WIRE("XPENDING orders-input orders-group", .kind = CMD_PENDING_SUM);
 	EXPECT_WIRE("XINFO CONSUMERS orders-input orders-group", .kind = CMD_CONSUMERS);
 	EXPECT_WIRE("XLEN orders-input", .kind = CMD_LENGTH);
+	EXPECT_WIRE("EVALSHA unread 1 orders-input orders-group", .kind = CMD_UNREAD);
 	EXPECT_WIRE("XLEN orders-input-dlq", .kind = CMD_DLQ_LENGTH);
 }
 

@@ -467,6 +467,23 @@ Test(script, dead_letters_are_trimmed_roughly)
 	cr_expect_geq(NUMBER(.kind = CMD_DLQ_LENGTH), 10);
 }
 
+/* ---- what nobody has read */
+
+Test(script, unread_is_the_first_that_the_group_was_not_given)
+{
+	cr_expect_eq(EXEC(.kind = CMD_UNREAD).kind, REPLY_NIL, "no stream");
+	given("me", "a");
+	cr_expect_eq(EXEC(.kind = CMD_UNREAD).kind, REPLY_NIL, "all are given out");
+	const struct entry_id second = EXEC(.kind = CMD_ADD, .stream = S("b")).id;
+	EXEC(.kind = CMD_ADD, .stream = S("c"));
+	EXEC(.kind = CMD_UNREAD);
+	cr_expect(reply.kind == REPLY_ID && entry_id_cmp(reply.id, second) == 0);
+	real_redis_command(redis, "XGROUP DESTROY %s %s", names.lbs, names.group);
+	cr_expect_eq(EXEC(.kind = CMD_UNREAD).kind, REPLY_NIL, "no group");
+	real_redis_command(redis, "SET %s text", names.lbs);
+	cr_expect_eq(EXEC(.kind = CMD_UNREAD).kind, REPLY_NIL, "not a stream: XLEN tells of it");
+}
+
 /* ---- what may be refused changes nothing */
 
 static void expect_untouched(struct entry_id id)

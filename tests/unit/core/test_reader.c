@@ -1,5 +1,10 @@
 #include "shard_story.h"
 
+static void serve_by(struct service_rules *r)
+{
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = r, .flag = true});
+}
+
 static void serve(bool reads)
 {
 	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = story_rules(), .flag = reads});
@@ -8,8 +13,8 @@ static void serve(bool reads)
 /* What recovery and the look-ups of lengths do beside is not part of these stories. */
 static void quiet(void)
 {
-	static const enum cmd_kind noise[] = {CMD_CONSUMERS, CMD_LENGTH, CMD_PENDING_SUM, CMD_DLQ_LENGTH, CMD_PENDING,
-		CMD_HEARTBEAT, CMD_RUN_ID, CMD_ROLE};
+	static const enum cmd_kind noise[] = {CMD_CONSUMERS, CMD_LENGTH, CMD_PENDING_SUM, CMD_UNREAD, CMD_DLQ_LENGTH,
+		CMD_PENDING, CMD_HEARTBEAT, CMD_RUN_ID, CMD_ROLE};
 	for (size_t i = 0; i < sizeof noise / sizeof noise[0]; i++)
 		W.hide[noise[i]] = true;
 	W.hide_msg[MSG_OWN_IDS] = W.hide_msg[MSG_CONN] = W.no_scan = true;
@@ -295,12 +300,56 @@ Test(reader, knows_the_lengths_once_a_second, .init = ready, .fini = story_down)
 	answer_all(CMD_LENGTH);
 	answer_all(CMD_PENDING_SUM);
 	answer_all(CMD_DLQ_LENGTH);
+	story_error(CMD_UNREAD, RERR_NOSCRIPT, "NOSCRIPT"); /* sent again with its text */
+	story_reply(CMD_UNREAD, (struct reply){.kind = REPLY_ID, .id = {700, 3}});
+	cr_assert_eq(W.n_cmds[CMD_UNREAD], 2);
 	struct shard_lengths l = shard_lengths(W.s, 1);
-	cr_assert(l.lbs == 5 && l.pending == 5 && l.dlq == 5);
+	cr_assert(l.lbs == 5 && l.pending == 5 && l.dlq == 5 && l.unread_ms == 700);
 	story_until(1999);
 	cr_assert_eq(W.n_cmds[CMD_LENGTH], 1);
 	story_until(2000);
 	cr_assert_eq(W.n_cmds[CMD_LENGTH], 2);
+	story_nil(CMD_UNREAD);
+	cr_assert_eq(shard_lengths(W.s, 1).unread_ms, -1);
+}
+
+static void dead_letters_elsewhere(enum op_result result, int64_t n)
+{
+	story_msg_in((struct msg){.kind = MSG_LOCK_ANSWER,
+		.tag = W.last_call.tag,
+		.op = CMD_DLQ_LENGTH,
+		.svc = 1,
+		.result = (uint8_t)result,
+		.n = n});
+}
+
+Test(reader, asks_where_the_dead_letters_are_how_many_they_are, .init = begin, .fini = story_down)
+{
+	struct service_rules *r = story_rules();
+	r->dlq_same_slot = false;
+	r->dlq_slot = 77;
+	serve_by(r);
+	story_ok(CMD_GROUP_CREATE);
+	story_entries(CMD_READ_OWN, 1, 0);
+	cr_assert(W.n_cmds[CMD_DLQ_LENGTH] == 0 && W.last_call.op == CMD_DLQ_LENGTH && W.last_call.slot == 77);
+	cr_assert_eq(shard_lengths(W.s, 1).dlq, -1);
+	story_clear();
+	struct msg first = W.last_call;
+	dead_letters_elsewhere(OP_DONE, 7);
+	cr_assert_eq(shard_lengths(W.s, 1).dlq, 7);
+	story_until(1999);
+	expect_story("");
+	story_until(2000);
+	expect_story("[ 2000] > call dlq_length 0-0\n");
+	dead_letters_elsewhere(OP_MOVED, 0); /* that master is asked later */
+	cr_assert_eq(shard_lengths(W.s, 1).dlq, 7);
+	story_until(3000);
+	expect_story("[ 3000] > call dlq_length 0-0\n");
+	story_until(3000 + 1000 + 2 * 3000); /* nobody answered */
+	expect_story("[10000] > call dlq_length 0-0\n");
+	W.last_call = first;
+	dead_letters_elsewhere(OP_DONE, 9); /* too late */
+	cr_assert_eq(shard_lengths(W.s, 1).dlq, 7);
 }
 
 /* The audit asks for our own consumer; recovery for all or for others. */

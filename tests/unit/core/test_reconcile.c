@@ -6,8 +6,8 @@ static const char OTHER[] = "redis-consumer-other";
 
 static void quiet(void)
 {
-	static const enum cmd_kind noise[] = {CMD_LENGTH, CMD_PENDING_SUM, CMD_DLQ_LENGTH, CMD_HEARTBEAT, CMD_RUN_ID,
-		CMD_ROLE, CMD_GROUP_CREATE, CMD_READ_OWN, CMD_CONSUMERS};
+	static const enum cmd_kind noise[] = {CMD_LENGTH, CMD_PENDING_SUM, CMD_UNREAD, CMD_DLQ_LENGTH, CMD_HEARTBEAT,
+		CMD_RUN_ID, CMD_ROLE, CMD_GROUP_CREATE, CMD_READ_OWN, CMD_CONSUMERS};
 	for (size_t i = 0; i < sizeof noise / sizeof noise[0]; i++)
 		W.hide[noise[i]] = true;
 	W.hide_msg[MSG_OWN_IDS] = W.hide_msg[MSG_CONN] = W.hide_msg[MSG_ENTRIES] = true;

@@ -175,6 +175,22 @@ Test(retry, an_operators_command_gets_the_servers_words, .init = story_up, .fini
 	cr_assert(strstr(W.text.data, "> op add failed \"WRONGTYPE\"\n"), "%s", W.text.data);
 }
 
+Test(retry, an_add_is_neither_repeated_nor_waited_for_without_end, .init = story_up, .fini = story_down)
+{
+	struct msg add = {.kind = MSG_OP, .op = CMD_ADD, .handle = 1, .svc = 1};
+	add.stream = text_new("s1", 2);
+	story_msg_in(add);
+	story_cut(); /* it may be there: a second one would run twice */
+	cr_assert(strstr(W.text.data, "> op add failed resent\n"), "%s", W.text.data);
+	add.stream = text_new("s2", 2);
+	story_msg_in(add);
+	story_clear();
+	story_until(W.now + 2999);
+	cr_assert_null(W.text.data ? strstr(W.text.data, "add") : NULL);
+	story_until(W.now + 1);
+	cr_assert(strstr(W.text.data, "> op add failed\n"), "%s", W.text.data);
+}
+
 Test(retry, an_unknown_script_is_sent_as_text, .init = story_up, .fini = story_down)
 {
 	op(CMD_TAKE);
