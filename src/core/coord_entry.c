@@ -398,12 +398,11 @@ void entry_on_op(struct coord *c, const struct msg *m)
 
 static void fill_assign(struct coord_service *s, struct entry *e, struct member *w, struct effect *ef)
 {
-	char all[SESSION_LEASE_CAP + 64 + 40];
+	char all[SESSION_LEASE_CAP + 64 + SESSION_TOKEN_CAP];
 	int n_lease = session_lease_format(all, e->id, s->rules->hash);
 	int n_id =
 		snprintf(all + n_lease, 64, "%llu-%llu", (unsigned long long)e->id.ms, (unsigned long long)e->id.seq);
-	int n_token = snprintf(
-		all + n_lease + n_id, 40, "%013llu%06llu", (unsigned long long)e->id.ms, (unsigned long long)e->id.seq);
+	int n_token = session_token_format(all + n_lease + n_id, e->id);
 	struct text *t = text_new(all, (size_t)(n_lease + n_id + n_token));
 	ef->hold = t;
 	ef->hold2 = e->info; /* moves: the payload is freed once its frame is written */

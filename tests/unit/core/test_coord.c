@@ -89,6 +89,18 @@ Test(coord, credits_out_of_range_and_unknown_frames_change_nothing, .init = stor
 		     "[ 1000] w1 err unknown_lease 99-0\n");
 }
 
+Test(coord, a_token_keeps_its_width, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	struct entry_batch *b = story_batch(7, "s");
+	b->v[0].id = (struct entry_id){1700000000123, 1000007}; /* the server's clock stands still */
+	story_from_shard((struct msg){.kind = MSG_ENTRIES, .svc = 0, .source = SOURCE_NEW, .n = 1, .batch = b});
+	story_lease(W.last_handle, LEASE_IS_HELD, 11000, false);
+	story_clear();
+	story_op(W.last_handle, CMD_TAKE, OP_DONE, false);
+	expect_story("[ 1000] w1 assign 1700000000123-1000007 s token=1700000000124000007 retry=0 until=10500\n");
+}
+
 Test(coord, done_sent_again_gets_the_same_answer, .init = story_ready, .fini = story_down)
 {
 	story_hello(1, 1);
