@@ -460,23 +460,27 @@ void entry_limbo(struct coord *c, struct entry *e, mono_ms until)
 	entry_move(c, e, ENTRY_LIMBO, until);
 }
 
+/* Why: e->revoke. */
+void entry_tell_revoke(struct coord *c, const struct entry *e, const struct member *w, mono_ms grace_ms)
+{
+	char lease[SESSION_LEASE_CAP];
+	int n = session_lease_format(lease, e->id, coord_service(c, e->svc)->rules->hash);
+	struct effect *ef = member_frame(c, w, OUT_REVOKE);
+	ef->hold = text_new(lease, (size_t)n);
+	ef->frame.lease = (struct slice){ef->hold->bytes, (size_t)n};
+	ef->frame.reason = (enum revoke_reason)e->revoke;
+	ef->frame.grace_ms = grace_ms;
+}
+
 void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono_ms grace_ms)
 {
-	struct coord_service *s = coord_service(c, e->svc);
 	struct member *w = coord_member(c, e->owner);
 	e->revoke = (uint8_t)why;
 	c->m[MP_REVOKE_LOST + why]++;
 	/* a little after the grace: the worker's own clock must have run out first */
 	entry_move(c, e, ENTRY_REVOKING, c->now + grace_ms + TELL_MARGIN_MS);
-	if (!w)
-		return;
-	char lease[SESSION_LEASE_CAP];
-	int n = session_lease_format(lease, e->id, s->rules->hash);
-	struct effect *ef = member_frame(c, w, OUT_REVOKE);
-	ef->hold = text_new(lease, (size_t)n);
-	ef->frame.lease = (struct slice){ef->hold->bytes, (size_t)n};
-	ef->frame.reason = why;
-	ef->frame.grace_ms = grace_ms;
+	if (w)
+		entry_tell_revoke(c, e, w, grace_ms);
 }
 
 void entry_stopped(struct coord *c, struct entry *e)

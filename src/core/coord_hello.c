@@ -135,6 +135,16 @@ static void replace_old(struct coord *c, struct member *old)
 	member_retire(c, old);
 }
 
+/* It may not have seen it on its old connection. */
+static void revoke_again(struct coord *c, struct member *m)
+{
+	for (struct link *l = m->entries.next; l != &m->entries; l = l->next) {
+		struct entry *e = LIST_OF(struct entry, peers, l);
+		if (e->state == ENTRY_REVOKING)
+			entry_tell_revoke(c, e, m, mono_max(e->deadline - TELL_MARGIN_MS - c->now, 0));
+	}
+}
+
 static void fill_welcome(struct coord *c, struct member *m, struct out_frame *f)
 {
 	static const char server[] = "sluiced";
@@ -178,6 +188,7 @@ void member_welcome(struct coord *c, struct member *m)
 	ef->frame.n_resumed = n_resumed;
 	ef->frame.gone = gone;
 	ef->frame.n_gone = n_gone;
+	revoke_again(c, m);
 	if (old)
 		replace_old(c, old);
 	effects_say(c->out, SAY_INFO, "worker=%s pid=%d connected credits=%u resumed=%zu gone=%zu", m->s.name,

@@ -66,13 +66,7 @@ static void revoke_lost(struct coord *c, struct coord_service *s, struct entry *
 	if (!w)
 		return;
 	e->revoke = REVOKE_LOST;
-	char lease[SESSION_LEASE_CAP];
-	int n = session_lease_format(lease, e->id, s->rules->hash);
-	struct effect *ef = member_frame(c, w, OUT_REVOKE);
-	ef->hold = text_new(lease, (size_t)n);
-	ef->frame.lease = (struct slice){ef->hold->bytes, (size_t)n};
-	ef->frame.reason = REVOKE_LOST;
-	ef->frame.grace_ms = grace;
+	entry_tell_revoke(c, e, w, grace);
 	c->m[MP_REVOKE_LOST]++;
 }
 

@@ -129,6 +129,7 @@ void entry_shard_gone(struct coord *c, uint16_t shard);
 void entry_assign(struct coord *c, struct entry *e, struct member *m);
 void entry_resume(struct coord *c, struct entry *e, struct member *m);
 void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono_ms grace_ms);
+void entry_tell_revoke(struct coord *c, const struct entry *e, const struct member *w, mono_ms grace_ms);
 void entry_done(struct coord *c, struct entry *e);
 void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool counted);
 void entry_bury(struct coord *c, struct entry *e, enum dead_reason why);

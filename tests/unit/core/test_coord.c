@@ -470,6 +470,21 @@ Test(coord, an_assigned_entry_that_is_not_pending_is_revoked, .init = story_read
 		     "[ 3000] w1 revoke 7-0 lost grace=1500\n");
 }
 
+Test(coord, a_worker_that_comes_back_before_its_old_connection_ended_is_told_to_stop_again, .init = story_ready,
+	.fini = story_down)
+{
+	story_hello(1, 1);
+	story_assigned(7, "s");
+	struct coord_ctl ctl = {.kind = CTL_REVOKE, .session = 1};
+	story_event((struct coord_event){.kind = COORD_CTL, .ctl = &ctl});
+	story_clear();
+	W.now = 2000;
+	story_back(2, 7);
+	expect_story("[ 2000] w2 welcome until=10500 resumed=7-0\n"
+		     "[ 2000] w2 revoke 7-0 operator grace=4000\n"
+		     "[ 2000] w1 closed\n");
+}
+
 Test(coord, a_pending_entry_nobody_knows_is_fetched, .init = story_ready, .fini = story_down)
 {
 	story_clear();
