@@ -350,8 +350,7 @@ static void on_verified(struct coord *c, struct entry *e, const struct msg *m)
 		return;
 	if (e->state == ENTRY_PARKED && m->result == OP_PARKED)
 		return;
-	entry_drop_lease(c, e, MSG_LEASE_RELEASE);
-	entry_lease_lost(c, e, LOST_NOT_PENDING);
+	entry_not_pending(c, e);
 }
 
 static void on_fetched(struct coord *c, struct entry *e, const struct msg *m)

@@ -117,6 +117,14 @@ void entry_on_lease(struct coord *c, const struct msg *m)
 		return;
 	switch ((enum lease_result)m->result) {
 	case LEASE_IS_HELD:
+/* Somebody else may have it pending by now, and waits for its lock: that is left to expire while a worker still stops. */
+void entry_not_pending(struct coord *c, struct entry *e)
+{
+	bool is_worked = entry_is_worked(e) || e->state == ENTRY_LIMBO;
+	entry_drop_lease(c, e, is_worked ? MSG_LEASE_FORGET : MSG_LEASE_RELEASE);
+	entry_lease_lost(c, e, LOST_NOT_PENDING);
+}
+
 		on_held(c, e, m);
 		break;
 	case LEASE_IS_BUSY:
@@ -189,8 +197,7 @@ static void audit_end(struct coord *c, struct coord_service *s, const struct msg
 		case ENTRY_LIMBO:
 			if (e->is_lost)
 				break;
-			entry_drop_lease(c, e, MSG_LEASE_RELEASE);
-			entry_lease_lost(c, e, LOST_NOT_PENDING);
+			entry_not_pending(c, e);
 			break;
 		case ENTRY_LOCKING:
 		case ENTRY_TAKING:

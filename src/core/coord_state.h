@@ -196,6 +196,7 @@ struct entry *entry_enter(struct coord *c, struct coord_service *s, struct entry
 void entry_enter_one(struct coord *c, struct coord_service *s, struct entry_in *in, bool is_start);
 void entry_start_known(struct coord *c, struct entry *e);
 void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why);
+void entry_not_pending(struct coord *c, struct entry *e);
 
 /* shared by the files of coord */
 void coord_on_topology(struct coord *c, const struct coord_event *ev);

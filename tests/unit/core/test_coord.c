@@ -466,8 +466,21 @@ Test(coord, an_assigned_entry_that_is_not_pending_is_revoked, .init = story_read
 	expect_story("");
 	W.now = 3000;
 	own_ids(0, 2);
-	expect_story("[ 3000] s release 1\n"
+	expect_story("[ 3000] s forget 1\n" /* the lock keeps others away until the worker has stopped */
 		     "[ 3000] w1 revoke 7-0 lost grace=1500\n");
+}
+
+Test(coord, a_lock_made_again_for_an_entry_that_is_not_pending_is_left_to_expire, .init = story_ready,
+	.fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	story_clear();
+	story_lease(h, LEASE_IS_RECREATED, 11000, true);
+	story_op(h, CMD_TAKE, OP_GONE, false);
+	expect_story("[ 1000] s take 7-0 retry=0\n"
+		     "[ 1000] s forget 1\n"
+		     "[ 1000] w1 revoke 7-0 lost grace=1500\n");
 }
 
 Test(coord, a_worker_that_comes_back_before_its_old_connection_ended_is_told_to_stop_again, .init = story_ready,
