@@ -85,6 +85,9 @@ static void read_answered(struct coord *c, struct coord_service *s, const struct
 	if (m->from != s->reader_shard || !ps->is_reading)
 		return;
 	ps->claims -= ps->granted;
+	if (s->is_regrant && !ps->was_full)
+		s->regrant = 0;
+	s->is_regrant = false;
 	ps->was_full = m->batch && (int64_t)m->batch->n >= m->n && m->n > 0;
 	ps->granted = 0;
 	ps->is_reading = false;

@@ -138,10 +138,13 @@ static void grant(struct coord *c, struct coord_service *s)
 		return;
 	}
 	bool contended;
-	uint32_t n = placement_grant(&c->place, pos, &contended), extra = s->regrant;
+	uint32_t n = placement_grant(&c->place, pos, &contended);
+	uint32_t room = ps->read_batch > n ? ps->read_batch - n : 0; /* a read brings no more */
+	uint32_t extra = s->regrant < room ? s->regrant : room;
 	if (!n && !extra)
 		return;
-	s->regrant = 0;
+	s->regrant -= extra;
+	s->is_regrant = extra > 0;
 	ps->is_reading = true;
 	ps->granted = n;
 	ps->claims += n;

@@ -31,7 +31,8 @@ struct coord_service {
 	bool own_done;    /* own pending entries of a former process are known */
 	bool is_dirty;    /* something to assign or to grant */
 	struct link turn; /* in coord.turns: who is granted next */
-	uint32_t regrant; /* entries to read beyond free credits, once */
+	uint32_t regrant; /* entries to read beyond free credits, once, in as many reads as it takes */
+	bool is_regrant;  /* the outstanding grant is of those */
 	bool is_going;    /* removed by a reload: no reads, what runs ends */
 	struct link ready, parked;
 	struct map active; /* stream -> entry taken (serialize) */

@@ -483,6 +483,36 @@ Test(coord, a_lock_made_again_for_an_entry_that_is_not_pending_is_left_to_expire
 		     "[ 1000] w1 revoke 7-0 lost grace=1500\n");
 }
 
+static void held_again(uint64_t first, size_t n)
+{
+	struct entry_batch *b = mem_alloc(sizeof *b + n * sizeof b->v[0]);
+	b->n = n;
+	for (size_t i = 0; i < n; i++) {
+		b->v[i] = (struct entry_in){.id = {first + i, 0}, .lock_slot = 9};
+		b->v[i].stream = text_new("s", 1);
+		b->v[i].info = text_new("{}", 2);
+	}
+	story_from_shard(
+		(struct msg){.kind = MSG_ENTRIES, .svc = 0, .source = SOURCE_NEW, .n = (int64_t)n, .batch = b});
+}
+
+Test(coord, all_that_is_held_is_read_again_when_the_group_was_gone, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 200);
+	for (uint64_t id = 1; id <= 200; id++) {
+		char stream[20];
+		snprintf(stream, sizeof stream, "s%llu", (unsigned long long)id);
+		story_assigned(id, stream);
+	}
+	story_clear();
+	story_from_shard((struct msg){.kind = MSG_GROUP_LOST});
+	story_from_shard((struct msg){.kind = MSG_GROUP_LOST, .flag = true});
+	held_again(1, 128);
+	held_again(129, 72);
+	expect_story("[ 1000] s credits 0:128\n"
+		     "[ 1000] s credits 0:72\n");
+}
+
 Test(coord, a_worker_that_comes_back_before_its_old_connection_ended_is_told_to_stop_again, .init = story_ready,
 	.fini = story_down)
 {
