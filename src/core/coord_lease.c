@@ -13,10 +13,13 @@ void entry_start_known(struct coord *c, struct entry *e)
 		member_try_held(c);
 }
 
+/* It may have been another process of ours that held it: one before this one, or, by a wrong configuration, beside it. */
 static void start_held(struct coord *c, struct entry *e, const struct msg *m)
 {
 	e->was_told = true; /* we cannot know: a worker of the former process may have it */
-	mono_ms ttl_ms = coord_service(c, e->svc)->rules->ttl_ms;
+	struct coord_service *s = coord_service(c, e->svc);
+	mono_ms ttl_ms = s->rules->ttl_ms;
+	entry_unclaim(c, s, e);
 	if (m->flag) /* what the former process told last ends before its lock would have; its leases may have been longer */
 		entry_move(c, e, ENTRY_LIMBO,
 			c->now + mono_max(c->rules.resume_grace_ms, mono_max(ttl_ms, m->n) - TELL_MARGIN_MS));
@@ -32,7 +35,7 @@ static void on_held(struct coord *c, struct entry *e, const struct msg *m)
 	s->m.c[m->flag ? M_ACQUIRE_TAKEN_OVER : M_ACQUIRE_OK]++;
 	if (e->state != ENTRY_LOCKING)
 		return;
-	if (e->is_start) {
+	if (e->is_start || m->n > 0) {
 		start_held(c, e, m);
 		return;
 	}

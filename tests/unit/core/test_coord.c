@@ -575,6 +575,25 @@ Test(coord, a_second_entry_that_was_overtaken_gets_a_younger_id, .init = story_r
 		     "[ 1000] s credits 0:1\n");
 }
 
+Test(coord, an_entry_of_another_process_of_ours_waits_until_its_worker_has_stopped, .init = story_ready,
+	.fini = story_down)
+{
+	story_hello(1, 1);
+	story_read(0, 7, "s");
+	story_clear();
+	story_from_shard((struct msg){.kind = MSG_LEASE,
+		.handle = W.last_handle,
+		.result = LEASE_IS_HELD,
+		.ms = 21000,
+		.flag = true,
+		.n = 10000});
+	story_until(10499);
+	story_clear();
+	W.c->next_turn = W.now; /* not a stall */
+	story_until(10500);
+	expect_story("[10500] s requeue 7-0 retry=0\n");
+}
+
 /* ---- the end ---- */
 
 Test(coord, a_drain_gives_back_what_is_not_worked_on, .init = story_ready, .fini = story_down)
