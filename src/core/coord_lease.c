@@ -39,6 +39,10 @@ static void on_held(struct coord *c, struct entry *e, const struct msg *m)
 		start_held(c, e, m);
 		return;
 	}
+	if (c->is_draining) { /* read before we stopped reading, and nobody else's */
+		entry_requeue(c, e, WHY_DRAIN, false);
+		return;
+	}
 	entry_move(c, e, ENTRY_TAKING, MONO_NEVER);
 	entry_send_op(c, e);
 }
@@ -113,13 +117,6 @@ void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why)
 	}
 }
 
-void entry_on_lease(struct coord *c, const struct msg *m)
-{
-	struct entry *e = ledger_by_handle(&c->ledger, m->handle);
-	if (!e || e->lease_shard != m->from)
-		return;
-	switch ((enum lease_result)m->result) {
-	case LEASE_IS_HELD:
 /* Somebody else may have it pending by now, and waits for its lock: that is left to expire while a worker still stops. */
 void entry_not_pending(struct coord *c, struct entry *e)
 {
@@ -128,6 +125,13 @@ void entry_not_pending(struct coord *c, struct entry *e)
 	entry_lease_lost(c, e, LOST_NOT_PENDING);
 }
 
+void entry_on_lease(struct coord *c, const struct msg *m)
+{
+	struct entry *e = ledger_by_handle(&c->ledger, m->handle);
+	if (!e || e->lease_shard != m->from)
+		return;
+	switch ((enum lease_result)m->result) {
+	case LEASE_IS_HELD:
 		on_held(c, e, m);
 		break;
 	case LEASE_IS_BUSY:

@@ -596,12 +596,34 @@ Test(coord, an_entry_of_another_process_of_ours_waits_until_its_worker_has_stopp
 
 /* ---- the end ---- */
 
+Test(coord, an_entry_just_read_is_locked_before_a_drain_gives_it_back, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 2);
+	story_read(0, 7, "s");
+	uint64_t a = W.last_handle;
+	story_clear();
+	story_event((struct coord_event){.kind = COORD_STOP, .flag = true});
+	story_read(0, 8, "t");
+	uint64_t b = W.last_handle;
+	story_lease(a, LEASE_IS_BUSY, 0, false);
+	story_lease(b, LEASE_IS_HELD, 11000, false);
+	story_op(b, CMD_REQUEUE, OP_DONE, false);
+	story_until(1200);
+	expect_story("[ 1000] w1 drain grace=60000\n"
+		     "[ 1000] s credits 0:0\n"
+		     "[ 1000] s acquire 2\n"
+		     "[ 1000] s requeue 8-0 retry=0\n"
+		     "[ 1000] s release 2\n"
+		     "[ 1200] ends with 0\n");
+}
+
 Test(coord, a_drain_gives_back_what_is_not_worked_on, .init = story_ready, .fini = story_down)
 {
 	story_hello(1, 2);
 	uint64_t a = story_assigned(7, "s");
 	story_read(0, 8, "t");
 	uint64_t b = W.last_handle;
+	story_lease(b, LEASE_IS_HELD, 11000, false);
 	story_clear();
 	story_event((struct coord_event){.kind = COORD_STOP, .flag = true});
 	story_op(b, CMD_REQUEUE, OP_DONE, false);
