@@ -48,13 +48,16 @@ uint32_t item_of_lease(struct world *w, struct slice lease)
 
 /* ---- P1 ---- */
 
-static bool is_pending(struct world *w, uint16_t svc, struct entry_id id)
+/* consumer NULL: for anybody */
+static bool is_pending(struct world *w, uint16_t svc, struct entry_id id, const char *consumer)
 {
 	struct server *s = server_of_service(w, svc);
 	size_t n = model_redis_n_pending(s->model, &w->names[svc]);
-	for (size_t i = 0; i < n; i++)
-		if (entry_id_cmp(model_redis_pending(s->model, &w->names[svc], i, w->now).id, id) == 0)
-			return true;
+	for (size_t i = 0; i < n; i++) {
+		struct model_pending p = model_redis_pending(s->model, &w->names[svc], i, w->now);
+		if (entry_id_cmp(p.id, id) == 0)
+			return !consumer || strcmp(p.consumer, consumer) == 0;
+	}
 	return false;
 }
 
@@ -76,7 +79,8 @@ static bool is_in_stream(struct world *w, uint16_t svc, uint32_t item)
 	size_t n = model_redis_n_entries(s->model, &w->names[svc]);
 	struct entry_id delivered = model_redis_last_delivered(s->model, &w->names[svc]);
 	for (size_t i = 0; i < n; i++)
-		if (item_of(&v[i]) == item && (entry_id_cmp(v[i].id, delivered) > 0 || is_pending(w, svc, v[i].id)))
+		if (item_of(&v[i]) == item &&
+			(entry_id_cmp(v[i].id, delivered) > 0 || is_pending(w, svc, v[i].id, NULL)))
 			return true;
 	return false;
 }
@@ -84,7 +88,7 @@ static bool is_in_stream(struct world *w, uint16_t svc, uint32_t item)
 static void check_item(struct world *w, uint32_t i, const char *when)
 {
 	const struct item *it = &w->items[i];
-	if (it->is_done || is_in_stream(w, it->svc, i) || is_dead_letter(w, it->svc, i))
+	if (it->is_done || it->is_deleted || is_in_stream(w, it->svc, i) || is_dead_letter(w, it->svc, i))
 		return;
 	world_fail(w, "P1: item %u (%s %s) is lost after %s", i, w->rules[it->svc].name, it->stream, when);
 }
@@ -100,11 +104,11 @@ void check_executed(struct world *w, struct server *s, const struct cmd *c, cons
 	uint32_t item)
 {
 	(void)s;
-	(void)consumer;
 	if (c->kind == CMD_UNLOCK) {
 		bool is_door =
 			c->value.len > 8 && memcmp(c->value.p, "recover:", 8) == 0; /* opened again by who closed it */
-		if (r->kind == REPLY_INT && r->integer == 1 && !is_door && !w->has_lost && is_pending(w, c->svc, c->id))
+		if (r->kind == REPLY_INT && r->integer == 1 && !is_door && !w->has_lost && !w->has_regrouped &&
+			is_pending(w, c->svc, c->id, consumer))
 			world_fail(w, "P2: the lock of %.*s %llu-%llu is deleted while the entry is pending",
 				(int)c->stream.len, c->stream.p, (unsigned long long)c->id.ms,
 				(unsigned long long)c->id.seq);
@@ -137,10 +141,13 @@ static void check_overlap(struct world *w, struct worker *k, struct hold *h, str
 	bool is_same = h2->item == h->item;
 	if (!is_same && (!w->o.serialize || strcmp(h2->stream, h->stream) != 0 || w->has_lost))
 		return;
-	if (is_same && h2->token >= h->token && !w->has_lost)
+	if (!is_same && (w->items[h->item].is_deleted || w->items[h2->item].is_deleted))
+		return; /* nobody knows any more what stream it was of */
+	if (is_same && h2->token >= h->token + w->has_regrouped && !w->has_lost)
 		world_fail(w, "P2: the token of item %u does not rise", h->item);
 	if (h2->is_excused || k2->is_paused ||
-		(!k2->keeps_fence && (k2->daemon->is_paused || k2->daemon->excused_at >= h2->sent)))
+		(!k2->keeps_fence && (k2->daemon->is_paused || (k2->daemon->stalled & 1u << THREAD_COORD) ||
+					     k2->daemon->excused_at >= h2->sent)))
 		return;
 	world_fail(w, "P2: w%u was told of %s (item %u) while w%u works on it (item %u since %lld, until %lld)",
 		k->index, h->stream, h->item, k2->index, h2->item, (long long)h2->since, (long long)h2->until);
@@ -169,7 +176,7 @@ void check_assign(struct world *w, struct worker *k, struct hold *h)
 	check_credits(w, k);
 	if (h->is_excused) /* it lay in the socket of a stopped worker: the token is there for that */
 		return;
-	if (h->token <= it->last_token && !w->has_lost)
+	if (h->token + w->has_regrouped <= it->last_token && !w->has_lost)
 		world_fail(w, "P2: item %u is assigned with token %llu after %llu", h->item,
 			(unsigned long long)h->token, (unsigned long long)it->last_token);
 	it->last_token = h->token;

@@ -25,6 +25,8 @@ static void mail_free(struct world *w, struct event *ev)
 	mem_free(m);
 }
 
+static void mail_to_shard(struct world *w, struct event *ev);
+
 static struct mail *mail_new(struct daemon *d, uint16_t shard, event_fn *run, const struct msg *msg)
 {
 	struct mail *m = mem_alloc(sizeof *m);
@@ -32,6 +34,7 @@ static struct mail *mail_new(struct daemon *d, uint16_t shard, event_fn *run, co
 	m->daemon = d;
 	m->shard = shard;
 	m->msg = *msg;
+	m->ev.thread = run == mail_to_shard ? (uint16_t)(THREAD_SHARDS + shard) : THREAD_COORD;
 	return m;
 }
 
@@ -151,7 +154,8 @@ static void shard_start(struct world *w, struct daemon *d, uint16_t index, const
 	effects_init(&s->effects);
 	list_init(&s->readers);
 	list_init(&s->unsent);
-	s->tick = (struct event){.run = shard_tick, .daemon = d, .gen = d->gen};
+	s->tick = (struct event){
+		.run = shard_tick, .daemon = d, .gen = d->gen, .thread = (uint16_t)(THREAD_SHARDS + index)};
 	list_init(&s->tick.held);
 	d->shards[index] = s;
 	lane_open(w, &s->command, s, CONN_COMMAND, SERVICE_NONE);
@@ -307,6 +311,7 @@ void daemon_start(struct world *w, struct daemon *d)
 	d->gen++;
 	d->is_alive = true;
 	d->is_paused = d->wants_exit = false;
+	d->stalled = 0;
 	d->exit_code = -1;
 	d->incarnation = (uint64_t)wall(w) << 16 | (rng_next(&w->rng) & 0xffff);
 	struct coord_rules rules;
@@ -353,6 +358,7 @@ void daemon_kill(struct world *w, struct daemon *d)
 	}
 	forget_held(w, &d->held);
 	forget_held(w, &d->held_late);
+	forget_held(w, &d->stuck);
 	d->gen++;
 	coord_free(d->core);
 	d->core = NULL;
@@ -364,7 +370,7 @@ static void let_go(struct world *w, struct daemon *d, struct link *list)
 {
 	uint32_t gen = d->gen;
 	for (struct link *l; gen == d->gen && (l = list_pop(list));)
-		LIST_OF(struct event, held, l)->run(w, LIST_OF(struct event, held, l));
+		event_happens(w, LIST_OF(struct event, held, l));
 }
 
 void daemon_pause(struct world *w, struct daemon *d, bool paused)
@@ -380,9 +386,41 @@ void daemon_pause(struct world *w, struct daemon *d, bool paused)
 	let_go(w, d, &d->held_late);
 }
 
+/* What waited for the thread: all of it, timers of connections last. */
+static void unstick(struct world *w, struct daemon *d, uint16_t thread)
+{
+	struct link now, late, rest;
+	list_init(&now);
+	list_init(&late);
+	list_init(&rest);
+	for (struct link *l; (l = list_pop(&d->stuck));) {
+		const struct event *ev = LIST_OF(struct event, held, l);
+		list_push(ev->thread != thread ? &rest : ev->is_late ? &late : &now, l);
+	}
+	for (struct link *l; (l = list_pop(&rest));)
+		list_push(&d->stuck, l);
+	let_go(w, d, &now);
+	let_go(w, d, &late);
+	forget_held(w, &now); /* it has ended meanwhile */
+	forget_held(w, &late);
+}
+
+void daemon_stall(struct world *w, struct daemon *d, uint16_t thread, bool stalled)
+{
+	if (!d->is_alive || (d->stalled >> thread & 1) == stalled)
+		return;
+	world_tell(w, "d%u thread %u %s", d->index, thread, stalled ? "stalls" : "goes on");
+	d->stalled ^= 1u << thread;
+	if (stalled)
+		return;
+	if (thread == THREAD_COORD)
+		d->excused_at = w->now;
+	unstick(w, d, thread);
+}
+
 void daemon_stop(struct world *w, struct daemon *d, bool drain)
 {
-	if (!d->is_alive || d->is_paused)
+	if (!d->is_alive || d->is_paused || (d->stalled & 1u << THREAD_COORD))
 		return;
 	world_tell(w, "d%u is told to %s", d->index, drain ? "drain" : "hand over");
 	struct coord_event ev = {.kind = COORD_STOP, .flag = drain};

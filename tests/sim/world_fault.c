@@ -12,6 +12,8 @@ struct fault {
 	struct worker *worker;
 	mono_ms until; /* of the whole storm */
 	unsigned way;
+	uint16_t thread; /* of the daemon, that stalls */
+	bool is_stall;
 };
 
 static void fault_free(struct world *w, struct event *ev)
@@ -35,7 +37,9 @@ static void heal_one(struct world *w, struct event *ev)
 		model_redis_fail(f->server->model, CMD_N, 0, NULL);
 		model_redis_set_oom(f->server->model, false);
 	}
-	if (f->daemon && f->daemon->is_alive)
+	if (f->is_stall)
+		daemon_stall(w, f->daemon, f->thread, false);
+	else if (f->daemon && f->daemon->is_alive)
 		daemon_pause(w, f->daemon, false);
 	else if (f->daemon && !(w->has_gone && f->daemon->index == 0))
 		daemon_start(w, f->daemon);
@@ -136,14 +140,37 @@ static void fault_redis(struct world *w)
 	}
 }
 
+static void fault_stream(struct world *w)
+{
+	uint16_t svc = (uint16_t)rng_below(&w->faults, w->o.n_services);
+	if (rng_below(&w->faults, 3) == 0)
+		server_destroy_group(w, svc);
+	else
+		server_delete_entry(w, svc, (uint32_t)rng_below(&w->faults, 3));
+}
+
 /* ---- processes ---- */
+
+static void fault_thread(struct world *w, struct daemon *d)
+{
+	struct fault *f = fault_new(heal_one);
+	f->daemon = d;
+	f->is_stall = true;
+	f->thread = (uint16_t)rng_below(&w->faults, THREAD_SHARDS + w->o.n_masters);
+	daemon_stall(w, d, f->thread, true);
+	event_at(w, &f->ev, w->now + span(w, 2 * w->o.ttl_ms));
+}
 
 static void fault_daemon(struct world *w)
 {
 	struct daemon *d = &w->daemons[rng_below(&w->faults, w->o.n_daemons)];
-	unsigned way = (unsigned)rng_below(&w->faults, 4);
+	unsigned way = (unsigned)rng_below(&w->faults, 6);
 	if (!d->is_alive || d->is_paused)
 		return;
+	if (way >= 4) {
+		fault_thread(w, d);
+		return;
+	}
 	if (way == 0)
 		daemon_kill(w, d);
 	else if (way == 1)
@@ -204,7 +231,7 @@ static void next_fault(struct world *w, struct event *ev)
 		mem_free(f);
 		return;
 	}
-	switch (rng_below(&w->faults, 5)) {
+	switch (rng_below(&w->faults, 6)) {
 	case 0:
 	case 1:
 		fault_redis(w);
@@ -214,6 +241,9 @@ static void next_fault(struct world *w, struct event *ev)
 		break;
 	case 3:
 		fault_conn(w);
+		break;
+	case 4:
+		fault_stream(w);
 		break;
 	default:
 		fault_worker(w);
@@ -239,6 +269,9 @@ void faults_heal(struct world *w)
 	}
 	for (unsigned i = 0; i < w->o.n_daemons; i++)
 		daemon_pause(w, &w->daemons[i], false);
+	for (unsigned i = 0; i < w->o.n_daemons; i++)
+		for (uint16_t t = 0; t < THREAD_SHARDS + WORLD_SERVERS; t++)
+			daemon_stall(w, &w->daemons[i], t, false);
 	for (unsigned i = 0; i < w->n_workers; i++) {
 		worker_pause(w, &w->workers[i], false);
 		worker_start(w, &w->workers[i]);

@@ -115,7 +115,8 @@ static void reply_at(struct world *w, struct flight *f, const struct reply *r, m
 	a->ev = (struct event){.run = arrive,
 		.drop = answer_free,
 		.daemon = c->lane->shard->daemon,
-		.gen = c->lane->shard->daemon->gen};
+		.gen = c->lane->shard->daemon->gen,
+		.thread = (uint16_t)(THREAD_SHARDS + c->lane->shard->index)};
 	a->chan = c;
 	a->no = f->no;
 	a->kind = f->cmd.kind;
