@@ -1,6 +1,7 @@
 /* lease_impl - what lease.c and lease_reply.c share. */
 #pragma once
 #include "base/list.h"
+#include "base/map.h"
 #include "core/lease.h"
 #include "core/shard_pool.h"
 
@@ -48,12 +49,20 @@ struct lease { /* 100,000 of them: keep it near 100 bytes */
 	bool was_sent : 1;    /* Redis may have it */
 };
 
-enum { LEASES_IN_FLIGHT = 1000, LEASES_PER_STEP = 250, RENEWED_CHUNK = 256, RENEWED_WAIT_MS = 10 };
+enum {
+	LEASES_IN_FLIGHT = 1000,
+	LEASES_PER_STEP = 250,
+	RENEWED_CHUNK = 256,
+	RENEWED_WAIT_MS = 10,
+	RELEASE_WAIT_MS = 20 /* acquired again: looks whether its release is over */
+};
 
 struct leases {
 	struct shard_pool pool;
 	uint32_t *by_handle; /* pool index + 1, by the handle's low half; not while releasing */
 	uint32_t n_by_handle;
+	struct map
+		releasing; /* by entry id and stream: a second try would delete the lock that was acquired meanwhile */
 	struct heap timers;
 	struct link urgent, calm;     /* renewals first */
 	uint32_t n_in_flight, n_sent; /* in this step */
