@@ -20,7 +20,9 @@ enum {
 	WORLD_SERVICES = 3,
 	WORLD_WORKERS = 12,
 	WORLD_HOLDS = 16,
-	WORLD_ITEMS = 64
+	WORLD_ITEMS = 64,
+	WORLD_GOS = 2,
+	WORLD_GO_HOLDS = 3
 };
 
 /* Bugs planted by translating what passes through the world, for the tests of the test. */
@@ -28,7 +30,7 @@ enum world_bug { BUG_NONE, BUG_LOCK_UNCHECKED, BUG_ACK_FIRST, BUG_RENEW_FROM_REP
 
 struct world_opts {
 	uint64_t seed;
-	unsigned n_daemons, n_masters, n_services;
+	unsigned n_daemons, n_masters, n_services, n_gos;
 	bool is_cluster, serialize, events;
 	mono_ms ttl_ms;
 	mono_ms lag_min_ms, lag_max_ms; /* of every message, command and reply */
@@ -189,6 +191,25 @@ struct worker {
 	bool wants_bye;
 };
 
+/* ---- Go consumers ---- */
+
+struct go_hold {
+	bool used, is_acked, was_pending;
+	struct entry_id id;
+	char stream[24];
+	uint32_t item;
+	mono_ms done_at, extend_at;
+};
+
+struct go {
+	bool is_alive;
+	uint16_t svc;
+	char name[40];
+	struct event tick;
+	struct go_hold holds[WORLD_GO_HOLDS];
+	mono_ms paused_until;
+};
+
 /* ---- what was added ---- */
 
 struct item {
@@ -223,6 +244,7 @@ struct world {
 	struct daemon daemons[WORLD_DAEMONS];
 	struct worker workers[WORLD_WORKERS];
 	unsigned n_workers;
+	struct go gos[WORLD_GOS];
 	struct item items[WORLD_ITEMS];
 	uint32_t n_items;
 	bool is_calm;       /* no more faults: delays are short */
@@ -307,8 +329,17 @@ void worker_set_credits(struct world *w, struct worker *k, uint32_t n);
 void worker_bye(struct world *w, struct worker *k);
 void worker_daemon_gone(struct world *w, struct daemon *d);
 
+/* ---- Go consumers: world_go.c ---- */
+void go_start(struct world *w, unsigned index, uint16_t svc);
+void gos_look(struct world *w); /* there may be something to read: now and then they are the first */
+void go_kill(struct world *w, struct go *g);
+void go_pause(struct world *w, struct go *g, mono_ms ms);
+bool go_is_finishing(const struct world *w, uint32_t item); /* between its XACK and its XDEL */
+void check_go_robbed(struct world *w, uint32_t item, const char *by);
+
 /* ---- checks: world_check.c ---- */
 void check_assign(struct world *w, struct worker *k, struct hold *h);
+void check_go_begins(struct world *w, const struct go *g, const struct go_hold *h);
 void check_until(struct world *w, struct daemon *d, uint64_t session, mono_ms until);
 void check_executed(struct world *w, struct server *s, const struct cmd *c, const struct reply *r, const char *consumer,
 	uint32_t item);

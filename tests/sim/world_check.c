@@ -88,7 +88,8 @@ static bool is_in_stream(struct world *w, uint16_t svc, uint32_t item)
 static void check_item(struct world *w, uint32_t i, const char *when)
 {
 	const struct item *it = &w->items[i];
-	if (it->is_done || it->is_deleted || is_in_stream(w, it->svc, i) || is_dead_letter(w, it->svc, i))
+	if (it->is_done || it->is_deleted || go_is_finishing(w, i) || is_in_stream(w, it->svc, i) ||
+		is_dead_letter(w, it->svc, i))
 		return;
 	world_fail(w, "P1: item %u (%s %s) is lost after %s", i, w->rules[it->svc].name, it->stream, when);
 }
@@ -121,6 +122,9 @@ void check_executed(struct world *w, struct server *s, const struct cmd *c, cons
 			world_fail(w, "P5: item %u counts as done, but no worker said so", item);
 		w->items[item].is_done = true;
 	}
+	if ((c->kind == CMD_REQUEUE || c->kind == CMD_DEAD || c->kind == CMD_ACK_DEL) &&
+		(r->kind == REPLY_ID || (r->kind == REPLY_INT && r->integer == 1)))
+		check_go_robbed(w, item, command_name(c->kind));
 	if (w->o.bug != BUG_ACK_FIRST || c->kind != CMD_REQUEUE)
 		check_item(w, item, command_name(c->kind));
 }
@@ -134,6 +138,14 @@ static bool is_at_work(const struct world *w, const struct worker *k, const stru
 	return !k->keeps_fence || w->now < h->until;
 }
 
+/* Stopped itself, or without a fence and its daemon was stopped: it could not know. */
+static bool is_excused(const struct worker *k, const struct hold *h)
+{
+	const struct daemon *d = k->daemon;
+	return h->is_excused || k->is_paused ||
+	       (!k->keeps_fence && (d->is_paused || (d->stalled & 1u << THREAD_COORD) || d->excused_at >= h->sent));
+}
+
 static void check_overlap(struct world *w, struct worker *k, struct hold *h, struct worker *k2, struct hold *h2)
 {
 	if (h2 == h || !is_at_work(w, k2, h2) || h2->svc != h->svc)
@@ -145,9 +157,7 @@ static void check_overlap(struct world *w, struct worker *k, struct hold *h, str
 		return; /* nobody knows any more what stream it was of */
 	if (is_same && h2->token >= h->token + w->has_regrouped && !w->has_lost)
 		world_fail(w, "P2: the token of item %u does not rise", h->item);
-	if (h2->is_excused || k2->is_paused ||
-		(!k2->keeps_fence && (k2->daemon->is_paused || (k2->daemon->stalled & 1u << THREAD_COORD) ||
-					     k2->daemon->excused_at >= h2->sent)))
+	if (is_excused(k2, h2))
 		return;
 	world_fail(w, "P2: w%u was told of %s (item %u) while w%u works on it (item %u since %lld, until %lld)",
 		k->index, h->stream, h->item, k2->index, h2->item, (long long)h2->since, (long long)h2->until);
@@ -181,11 +191,26 @@ void check_assign(struct world *w, struct worker *k, struct hold *h)
 			(unsigned long long)h->token, (unsigned long long)it->last_token);
 	it->last_token = h->token;
 	it->last_assigned = w->now;
-	if (it->is_done && !w->has_lost)
+	if (it->is_done && !it->is_deleted && !w->has_lost)
 		world_fail(w, "item %u is assigned after it was done", h->item);
 	for (unsigned i = 0; i < w->n_workers; i++)
 		for (unsigned j = 0; w->workers[i].is_alive && j < WORLD_HOLDS; j++)
 			check_overlap(w, k, h, &w->workers[i], &w->workers[i].holds[j]);
+	check_go_robbed(w, h->item, "an assign");
+}
+
+/* A Go consumer knows neither registry nor token: only the very item counts. */
+void check_go_begins(struct world *w, const struct go *g, const struct go_hold *h)
+{
+	for (unsigned i = 0; i < w->n_workers; i++)
+		for (unsigned j = 0; w->workers[i].is_alive && j < WORLD_HOLDS; j++) {
+			struct worker *k = &w->workers[i];
+			struct hold *h2 = &k->holds[j];
+			if (!is_at_work(w, k, h2) || h2->item != h->item || is_excused(k, h2))
+				continue;
+			world_fail(w, "P2: %s begins with item %u while w%u works on it (since %lld, until %lld)",
+				g->name, h->item, k->index, (long long)h2->since, (long long)h2->until);
+		}
 }
 
 /* The worker is told that all its leases are good until then: their locks must last as long. */

@@ -399,6 +399,13 @@ static void unstick(struct world *w, struct daemon *d, uint16_t thread)
 	}
 	for (struct link *l; (l = list_pop(&rest));)
 		list_push(&d->stuck, l);
+	if (d->is_paused) { /* before what came since */
+		while (!list_empty(&now)) {
+			struct link *last = now.prev;
+			list_remove(last);
+			list_push_front(&d->held, last);
+		}
+	}
 	let_go(w, d, &now);
 	let_go(w, d, &late);
 	forget_held(w, &now); /* it has ended meanwhile */

@@ -222,6 +222,17 @@ static void fault_worker(struct world *w)
 	event_at(w, &f->ev, w->now + span(w, 2 * w->o.ttl_ms));
 }
 
+static void fault_go(struct world *w)
+{
+	struct go *g = &w->gos[rng_below(&w->faults, WORLD_GOS)];
+	if (!g->is_alive || w->now < g->paused_until)
+		return;
+	if (rng_below(&w->faults, 4) == 0)
+		go_kill(w, g);
+	else
+		go_pause(w, g, span(w, 2 * w->o.ttl_ms));
+}
+
 /* ---- the storm ---- */
 
 static void next_fault(struct world *w, struct event *ev)
@@ -247,6 +258,8 @@ static void next_fault(struct world *w, struct event *ev)
 		break;
 	default:
 		fault_worker(w);
+		if (w->o.n_gos)
+			fault_go(w);
 		break;
 	}
 	event_at(w, ev, w->now + world_between(&w->faults, 0, GAP_MS));
@@ -267,6 +280,8 @@ void faults_heal(struct world *w)
 		model_redis_fail(w->servers[i].model, CMD_N, 0, NULL);
 		model_redis_set_oom(w->servers[i].model, false);
 	}
+	for (unsigned i = 0; i < WORLD_GOS; i++) /* what they leave must be recovered */
+		go_kill(w, &w->gos[i]);
 	for (unsigned i = 0; i < w->o.n_daemons; i++)
 		daemon_pause(w, &w->daemons[i], false);
 	for (unsigned i = 0; i < w->o.n_daemons; i++)

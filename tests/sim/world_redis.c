@@ -341,6 +341,7 @@ void server_served(struct world *w, struct server *s)
 {
 	if (!s->is_alive || s->is_paused)
 		return;
+	gos_look(w);
 	for (struct link *l = w->chans.next; l != &w->chans; l = l->next) {
 		struct chan *c = LIST_OF(struct chan, all, l);
 		if (c->server == s && c->blocked)
