@@ -90,6 +90,7 @@ void coord_on_services(struct coord *c, const struct coord_event *ev)
 			continue;
 		s->is_going = true;
 		c->place.service[i].is_on = false;
+		coord_end_grant(c, s);
 		service_to_shards(c, s);
 	}
 	c->shortest_ttl = MONO_NEVER;
@@ -120,6 +121,14 @@ void coord_sweep_services(struct coord *c)
 }
 
 /* ---- credits ---- */
+
+void coord_end_grant(struct coord *c, struct coord_service *s)
+{
+	struct placement_service *ps = &c->place.service[coord_pos(c, s)];
+	ps->claims -= ps->granted;
+	ps->granted = s->granted = 0;
+	ps->is_reading = false;
+}
 
 static void grant(struct coord *c, struct coord_service *s)
 {

@@ -214,6 +214,8 @@ void coord_fit_to_topology(const struct coord *c, struct service_rules *r);
 void coord_on_services(struct coord *c, const struct coord_event *ev);
 void coord_sweep_services(struct coord *c);
 void coord_pump(struct coord *c);
+/* Its reader goes: an unanswered read of it brings nothing any more; audits find the rest. */
+void coord_end_grant(struct coord *c, struct coord_service *s);
 
 /* shared by the files of coord_member */
 void member_give_all_back(struct coord *c, struct member *m, enum requeue_why why, bool counted);

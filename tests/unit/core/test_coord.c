@@ -239,6 +239,22 @@ static void limits(mono_ms ping_ms)
 	story_event((struct coord_event){.kind = COORD_LIMITS, .rules = &W.rules});
 }
 
+Test(coord, a_service_taken_out_and_put_back_while_a_stream_runs_is_read_again, .init = story_begin, .fini = story_down)
+{
+	story_services(2, 100);
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .text = {"a:1", 3}});
+	story_own(0, 0, "");
+	story_own(1, 0, "");
+	story_hello(1, 4);
+	story_read(1, 7, "s");
+	story_lease(W.last_handle, LEASE_IS_HELD, W.now + 10000, false);
+	story_op(W.last_handle, CMD_TAKE, OP_DONE, false);
+	story_clear();
+	story_services(1, 100); /* its reader is closed, with what it was granted */
+	story_services(2, 100);
+	cr_assert(strstr(W.text.data, "s credits 1:1\n"), "%s", W.text.data);
+}
+
 Test(coord, a_reload_makes_pings_more_frequent_and_finds_nobody_silent, .init = story_ready, .fini = story_down)
 {
 	story_hello(1, 0);
