@@ -146,6 +146,8 @@ struct daemon {
 	struct wshard *shards[WORLD_SERVERS];
 	struct shard_rules shard_rules;
 	struct link held, held_late;
+	mono_ms ttl_ms;   /* of its services, by the last reload */
+	uint16_t without; /* 1 + the service that it does not serve; 0 = serves all */
 	uint32_t stalled; /* bits of threads that get no processor */
 	struct link stuck;
 	uint64_t last_session;
@@ -307,6 +309,7 @@ void daemon_start(struct world *w, struct daemon *d);
 void daemon_kill(struct world *w, struct daemon *d);
 void daemon_pause(struct world *w, struct daemon *d, bool paused);
 void daemon_stall(struct world *w, struct daemon *d, uint16_t thread, bool stalled); /* one thread of it */
+void daemon_reload(struct world *w, struct daemon *d, mono_ms ttl_ms, uint16_t without);
 void daemon_stop(struct world *w, struct daemon *d, bool drain);
 void daemon_step(struct world *w, struct daemon *d, struct coord_event *ev);
 void wshard_step(struct world *w, struct wshard *s, struct shard_event *ev);

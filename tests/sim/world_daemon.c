@@ -306,12 +306,42 @@ static void set_rules(struct world *w, struct daemon *d, struct coord_rules *c)
 	snprintf(c->node, sizeof c->node, "%s", d->node);
 }
 
+static void configure(struct world *w, struct daemon *d)
+{
+	struct service_rules *services[WORLD_SERVICES];
+	unsigned n = 0;
+	for (unsigned i = 0; i < w->o.n_services; i++) {
+		if (i + 1 == d->without)
+			continue;
+		struct service_rules *r = services[n++] = mem_alloc(sizeof *r);
+		memcpy(r, &w->rules[i], sizeof *r);
+		atomic_init(&r->refs, 1);
+		r->ttl_ms = d->ttl_ms;
+		r->renew_ms = d->ttl_ms / 3;
+		r->stop_margin_ms = mono_max(d->ttl_ms / 5, 1000);
+	}
+	struct coord_event ev = {.kind = COORD_SERVICES, .services = services, .n = n};
+	daemon_step(w, d, &ev);
+}
+
+void daemon_reload(struct world *w, struct daemon *d, mono_ms ttl_ms, uint16_t without)
+{
+	if (!d->is_alive || d->is_paused || (d->stalled & 1u << THREAD_COORD))
+		return;
+	world_tell(w, "d%u reloads ttl=%lld without=%d", d->index, (long long)ttl_ms, (int)without - 1);
+	d->ttl_ms = ttl_ms;
+	d->without = without;
+	configure(w, d);
+}
+
 void daemon_start(struct world *w, struct daemon *d)
 {
 	d->gen++;
 	d->is_alive = true;
 	d->is_paused = d->wants_exit = false;
 	d->stalled = 0;
+	d->ttl_ms = w->o.ttl_ms;
+	d->without = 0;
 	d->exit_code = -1;
 	d->incarnation = (uint64_t)wall(w) << 16 | (rng_next(&w->rng) & 0xffff);
 	struct coord_rules rules;
@@ -323,14 +353,7 @@ void daemon_start(struct world *w, struct daemon *d)
 	list_init(&d->tick.held);
 	list_init(&d->topo.held);
 	world_tell(w, "d%u starts", d->index);
-	struct service_rules *services[WORLD_SERVICES];
-	for (unsigned i = 0; i < w->o.n_services; i++) {
-		services[i] = mem_alloc(sizeof **services);
-		memcpy(services[i], &w->rules[i], sizeof **services);
-		atomic_init(&services[i]->refs, 1);
-	}
-	struct coord_event ev = {.kind = COORD_SERVICES, .services = services, .n = w->o.n_services};
-	daemon_step(w, d, &ev);
+	configure(w, d);
 }
 
 static void forget_held(struct world *w, struct link *list)

@@ -13,7 +13,7 @@ struct fault {
 	mono_ms until; /* of the whole storm */
 	unsigned way;
 	uint16_t thread; /* of the daemon, that stalls */
-	bool is_stall;
+	bool is_stall, is_reload;
 };
 
 static void fault_free(struct world *w, struct event *ev)
@@ -39,6 +39,8 @@ static void heal_one(struct world *w, struct event *ev)
 	}
 	if (f->is_stall)
 		daemon_stall(w, f->daemon, f->thread, false);
+	else if (f->is_reload)
+		daemon_reload(w, f->daemon, w->o.ttl_ms, 0);
 	else if (f->daemon && f->daemon->is_alive)
 		daemon_pause(w, f->daemon, false);
 	else if (f->daemon && !(w->has_gone && f->daemon->index == 0))
@@ -161,14 +163,27 @@ static void fault_thread(struct world *w, struct daemon *d)
 	event_at(w, &f->ev, w->now + span(w, 2 * w->o.ttl_ms));
 }
 
+/* Its leases become twice as long for a while, or one of its services is taken out. */
+static void fault_reload(struct world *w, struct daemon *d)
+{
+	struct fault *f = fault_new(heal_one);
+	f->daemon = d;
+	f->is_reload = true;
+	if (w->o.n_services == 1 || rng_below(&w->faults, 2)) /* one is always left */
+		daemon_reload(w, d, 2 * w->o.ttl_ms, 0);
+	else
+		daemon_reload(w, d, w->o.ttl_ms, (uint16_t)(1 + rng_below(&w->faults, w->o.n_services)));
+	event_at(w, &f->ev, w->now + span(w, 2 * w->o.ttl_ms));
+}
+
 static void fault_daemon(struct world *w)
 {
 	struct daemon *d = &w->daemons[rng_below(&w->faults, w->o.n_daemons)];
-	unsigned way = (unsigned)rng_below(&w->faults, 6);
+	unsigned way = (unsigned)rng_below(&w->faults, 8);
 	if (!d->is_alive || d->is_paused)
 		return;
 	if (way >= 4) {
-		fault_thread(w, d);
+		(way < 6 ? fault_thread : fault_reload)(w, d);
 		return;
 	}
 	if (way == 0)
@@ -287,6 +302,8 @@ void faults_heal(struct world *w)
 	for (unsigned i = 0; i < w->o.n_daemons; i++)
 		for (uint16_t t = 0; t < THREAD_SHARDS + WORLD_SERVERS; t++)
 			daemon_stall(w, &w->daemons[i], t, false);
+	for (unsigned i = 0; i < w->o.n_daemons; i++)
+		daemon_reload(w, &w->daemons[i], w->o.ttl_ms, 0);
 	for (unsigned i = 0; i < w->n_workers; i++) {
 		worker_pause(w, &w->workers[i], false);
 		worker_start(w, &w->workers[i]);
