@@ -168,10 +168,12 @@ void server_fail_over(struct world *w, struct server *s)
 
 /* ---- what operators and producers do ---- */
 
+/* Once in a run: a second time, a requeue of one daemon that waits for the first repair may meet an entry that the other has
+ * got in between, under the same id. */
 void server_destroy_group(struct world *w, uint16_t svc)
 {
 	struct server *s = server_of_service(w, svc);
-	if (!s->is_alive || s->is_paused)
+	if (!s->is_alive || s->is_paused || w->has_regrouped)
 		return;
 	world_tell(w, "the group of %s is deleted", w->rules[svc].name);
 	w->has_regrouped = true;
