@@ -41,10 +41,9 @@ enum { COMMAND_ERROR_MAX = 1024 };                  /* bytes of a dead letter's 
 uint16_t command_slot(const char *key, size_t len); /* CRC16 with hash tags */
 bool command_has_tag(const char *key, size_t len);  /* a hash tag that is not empty */
 uint16_t command_lock_slot(const char *stream, size_t len, struct entry_id id);
-/* Text forms. id: "<ms>-<seq>". token: 19 digits. Both return the length. */
-enum { COMMAND_ID_CAP = 44, COMMAND_TOKEN_CAP = 32 };
+/* An id's text: "<ms>-<seq>". Returns its length. */
+enum { COMMAND_ID_CAP = 44 };
 int command_id_format(char out[COMMAND_ID_CAP], struct entry_id id);
 bool command_id_parse(const char *s, size_t len, struct entry_id *out);
-int command_token_format(char out[COMMAND_TOKEN_CAP], struct entry_id id);
 /* `<stream><MUTEX_KEY_SEP><id>` -> its parts; false when it is no lock key. For keyspace events (channel prefix already cut off). */
 bool command_lock_parse(const char *key, size_t len, struct slice *stream, struct entry_id *id);

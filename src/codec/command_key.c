@@ -95,15 +95,6 @@ bool command_id_parse(const char *s, size_t len, struct entry_id *out)
 	return true;
 }
 
-int command_token_format(char out[COMMAND_TOKEN_CAP], struct entry_id id)
-{
-	const unsigned __int128 most = (unsigned __int128)10000000000000000000ULL - 1; /* 19 digits */
-	unsigned __int128 token = (unsigned __int128)id.ms * 1000000 + id.seq;
-	if (token > most)
-		token = most;
-	return snprintf(out, COMMAND_TOKEN_CAP, "%019" PRIu64, (uint64_t)token);
-}
-
 bool command_lock_parse(const char *key, size_t len, struct slice *stream, struct entry_id *id)
 {
 	/* The last separator counts: a stream's name may hold one. An id is short, so the search is too. */

@@ -86,7 +86,8 @@ void coord_drain(struct coord *c, bool stop_after)
 	}
 	uint32_t pos = 0;
 	for (struct entry *e; (e = ledger_next(&c->ledger, &pos));)
-		if (e->state != ENTRY_ASSIGNED)
+		if (e->state != ENTRY_ASSIGNED &&
+			e->state != ENTRY_LOCKING) /* given back when it is known to be ours */
 			give_back(c, e, WHY_DRAIN);
 	for (uint16_t i = 0; i < c->n_positions; i++)
 		if (c->services[i].rules)

@@ -52,10 +52,7 @@ static void enter_good(struct coord *c, struct coord_service *s, struct entry_in
 		c->n_start++;
 	else
 		entry_claim(c, s, e);
-	if (c->is_draining && !is_start) /* read before we stopped reading */
-		entry_requeue(c, e, WHY_DRAIN, false);
-	else
-		entry_send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
+	entry_send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
 }
 
 void entry_enter_one(struct coord *c, struct coord_service *s, struct entry_in *in, bool is_start)
@@ -88,6 +85,9 @@ static void read_answered(struct coord *c, struct coord_service *s, const struct
 	ps->was_full = m->batch && (int64_t)m->batch->n >= m->n && m->n > 0;
 	ps->granted = 0;
 	ps->is_reading = false;
+	if (s->is_regrant && !ps->was_full)
+		s->regrant = 0;
+	s->is_regrant = false;
 	s->granted = 0;
 	for (uint16_t i = 0; i < c->n_positions; i++) /* others may wait for these credits */
 		if (c->services[i].rules)

@@ -350,8 +350,7 @@ static void on_verified(struct coord *c, struct entry *e, const struct msg *m)
 		return;
 	if (e->state == ENTRY_PARKED && m->result == OP_PARKED)
 		return;
-	entry_drop_lease(c, e, MSG_LEASE_RELEASE);
-	entry_lease_lost(c, e, LOST_NOT_PENDING);
+	entry_not_pending(c, e);
 }
 
 static void on_fetched(struct coord *c, struct entry *e, const struct msg *m)
@@ -398,12 +397,11 @@ void entry_on_op(struct coord *c, const struct msg *m)
 
 static void fill_assign(struct coord_service *s, struct entry *e, struct member *w, struct effect *ef)
 {
-	char all[SESSION_LEASE_CAP + 64 + 40];
+	char all[SESSION_LEASE_CAP + 64 + SESSION_TOKEN_CAP];
 	int n_lease = session_lease_format(all, e->id, s->rules->hash);
 	int n_id =
 		snprintf(all + n_lease, 64, "%llu-%llu", (unsigned long long)e->id.ms, (unsigned long long)e->id.seq);
-	int n_token = snprintf(
-		all + n_lease + n_id, 40, "%013llu%06llu", (unsigned long long)e->id.ms, (unsigned long long)e->id.seq);
+	int n_token = session_token_format(all + n_lease + n_id, e->id);
 	struct text *t = text_new(all, (size_t)(n_lease + n_id + n_token));
 	ef->hold = t;
 	ef->hold2 = e->info; /* moves: the payload is freed once its frame is written */
@@ -447,8 +445,6 @@ void entry_resume(struct coord *c, struct entry *e, struct member *w)
 	e->heard = c->now;
 	w->seat.in_use++;
 	list_push(&w->entries, &e->peers);
-	if (e->state == ENTRY_REVOKING)
-		entry_limbo(c, e, MONO_NEVER);
 	if (e->state == ENTRY_LIMBO)
 		entry_move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
 	if (s->rules->serialize && !e->in_active && !map_get(&s->active, e->stream->bytes, e->stream->len)) {
@@ -463,24 +459,28 @@ void entry_limbo(struct coord *c, struct entry *e, mono_ms until)
 	entry_move(c, e, ENTRY_LIMBO, until);
 }
 
+/* Why: e->revoke. */
+void entry_tell_revoke(struct coord *c, const struct entry *e, const struct member *w, mono_ms grace_ms)
+{
+	char lease[SESSION_LEASE_CAP];
+	int n = session_lease_format(lease, e->id, coord_service(c, e->svc)->rules->hash);
+	struct effect *ef = member_frame(c, w, OUT_REVOKE);
+	ef->hold = text_new(lease, (size_t)n);
+	ef->frame.lease = (struct slice){ef->hold->bytes, (size_t)n};
+	ef->frame.reason = (enum revoke_reason)e->revoke;
+	ef->frame.grace_ms = grace_ms;
+}
+
 void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono_ms grace_ms)
 {
-	struct coord_service *s = coord_service(c, e->svc);
 	struct member *w = coord_member(c, e->owner);
 	c->m[MP_REVOKE_LOST + why] += !e->is_revoked;
 	e->revoke = (uint8_t)why;
 	e->is_revoked = true;
 	/* a little after the grace: the worker's own clock must have run out first */
 	entry_move(c, e, ENTRY_REVOKING, c->now + grace_ms + TELL_MARGIN_MS);
-	if (!w)
-		return;
-	char lease[SESSION_LEASE_CAP];
-	int n = session_lease_format(lease, e->id, s->rules->hash);
-	struct effect *ef = member_frame(c, w, OUT_REVOKE);
-	ef->hold = text_new(lease, (size_t)n);
-	ef->frame.lease = (struct slice){ef->hold->bytes, (size_t)n};
-	ef->frame.reason = why;
-	ef->frame.grace_ms = grace_ms;
+	if (w)
+		entry_tell_revoke(c, e, w, grace_ms);
 }
 
 /* Unless it was to let go of it anyway. */

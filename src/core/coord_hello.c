@@ -150,12 +150,14 @@ static void fill_welcome(struct coord *c, struct member *m, struct out_frame *f)
 	f->until_ms = m->s.told_until;
 }
 
-/* The connection that was told to stop is gone, perhaps with the word unread: told again, with a grace of its own. */
+/* The connection that was told to stop is gone, perhaps with the word unread: told again, with what is left of the grace. */
 static void revoke_again(struct coord *c, struct member *m)
 {
 	for (struct link *l = m->entries.next; l != &m->entries; l = l->next) {
 		struct entry *e = LIST_OF(struct entry, peers, l);
-		if (e->is_revoked)
+		if (e->state == ENTRY_REVOKING)
+			entry_tell_revoke(c, e, m, mono_max(e->deadline - TELL_MARGIN_MS - c->now, 0));
+		else if (e->is_revoked) /* it was away: a grace of its own */
 			entry_revoke(c, e, (enum revoke_reason)e->revoke,
 				e->revoke == REVOKE_SHUTDOWN ? SHUTDOWN_GRACE_MS : REVOKE_GRACE_MS);
 	}

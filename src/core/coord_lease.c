@@ -13,10 +13,13 @@ void entry_start_known(struct coord *c, struct entry *e)
 		member_try_held(c);
 }
 
+/* It may have been another process of ours that held it: one before this one, or, by a wrong configuration, beside it. */
 static void start_held(struct coord *c, struct entry *e, const struct msg *m)
 {
 	e->was_told = true; /* we cannot know: a worker of the former process may have it */
-	mono_ms ttl_ms = coord_service(c, e->svc)->rules->ttl_ms;
+	struct coord_service *s = coord_service(c, e->svc);
+	mono_ms ttl_ms = s->rules->ttl_ms;
+	entry_unclaim(c, s, e);
 	if (m->flag) /* what the former process told last ends before its lock would have; its leases may have been longer */
 		entry_move(c, e, ENTRY_LIMBO,
 			c->now + mono_max(c->rules.resume_grace_ms, mono_max(ttl_ms, m->n) - TELL_MARGIN_MS));
@@ -30,8 +33,12 @@ static void on_held(struct coord *c, struct entry *e, const struct msg *m)
 	e->good_until = m->ms;
 	if (e->state != ENTRY_LOCKING)
 		return;
-	if (e->is_start) {
+	if (e->is_start || m->n > 0) {
 		start_held(c, e, m);
+		return;
+	}
+	if (c->is_draining) { /* read before we stopped reading, and nobody else's */
+		entry_requeue(c, e, WHY_DRAIN, false);
 		return;
 	}
 	entry_move(c, e, ENTRY_TAKING, MONO_NEVER);
@@ -64,13 +71,7 @@ static void revoke_lost(struct coord *c, struct coord_service *s, struct entry *
 		return;
 	e->revoke = REVOKE_LOST;
 	e->is_revoked = true;
-	char lease[SESSION_LEASE_CAP];
-	int n = session_lease_format(lease, e->id, s->rules->hash);
-	struct effect *ef = member_frame(c, w, OUT_REVOKE);
-	ef->hold = text_new(lease, (size_t)n);
-	ef->frame.lease = (struct slice){ef->hold->bytes, (size_t)n};
-	ef->frame.reason = REVOKE_LOST;
-	ef->frame.grace_ms = grace;
+	entry_tell_revoke(c, e, w, grace);
 	c->m[MP_REVOKE_LOST]++;
 }
 
@@ -112,6 +113,14 @@ void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why)
 	case ENTRY_STATES:
 		break;
 	}
+}
+
+/* Somebody else may have it pending by now, and waits for its lock: that is left to expire while a worker still stops. */
+void entry_not_pending(struct coord *c, struct entry *e)
+{
+	bool is_worked = entry_is_worked(e) || e->state == ENTRY_LIMBO;
+	entry_drop_lease(c, e, is_worked ? MSG_LEASE_FORGET : MSG_LEASE_RELEASE);
+	entry_lease_lost(c, e, LOST_NOT_PENDING);
 }
 
 void entry_on_lease(struct coord *c, const struct msg *m)
@@ -193,8 +202,7 @@ static void audit_end(struct coord *c, struct coord_service *s, const struct msg
 		case ENTRY_LIMBO:
 			if (e->is_lost)
 				break;
-			entry_drop_lease(c, e, MSG_LEASE_RELEASE);
-			entry_lease_lost(c, e, LOST_NOT_PENDING);
+			entry_not_pending(c, e);
 			break;
 		case ENTRY_LOCKING:
 		case ENTRY_TAKING:

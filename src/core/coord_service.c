@@ -90,6 +90,7 @@ void coord_on_services(struct coord *c, const struct coord_event *ev)
 			continue;
 		s->is_going = true;
 		c->place.service[i].is_on = false;
+		coord_end_grant(c, s);
 		service_to_shards(c, s);
 	}
 	c->shortest_ttl = MONO_NEVER;
@@ -121,6 +122,14 @@ void coord_sweep_services(struct coord *c)
 
 /* ---- credits ---- */
 
+void coord_end_grant(struct coord *c, struct coord_service *s)
+{
+	struct placement_service *ps = &c->place.service[coord_pos(c, s)];
+	ps->claims -= ps->granted;
+	ps->granted = s->granted = 0;
+	ps->is_reading = false;
+}
+
 static void grant(struct coord *c, struct coord_service *s)
 {
 	uint16_t pos = coord_pos(c, s);
@@ -138,10 +147,13 @@ static void grant(struct coord *c, struct coord_service *s)
 		return;
 	}
 	bool contended;
-	uint32_t n = placement_grant(&c->place, pos, &contended), extra = s->regrant;
+	uint32_t n = placement_grant(&c->place, pos, &contended);
+	uint32_t room = ps->read_batch > n ? ps->read_batch - n : 0; /* a read brings no more */
+	uint32_t extra = s->regrant < room ? s->regrant : room;
 	if (!n && !extra)
 		return;
-	s->regrant = 0;
+	s->regrant -= extra;
+	s->is_regrant = extra > 0;
 	ps->is_reading = true;
 	ps->granted = n;
 	ps->claims += n;

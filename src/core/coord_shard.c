@@ -69,11 +69,7 @@ static void reader_to(struct coord *c, struct coord_service *s, uint16_t shard, 
 		m->svc = s->svc;
 		m->rules = service_rules_ref(s->rules);
 	}
-	struct placement_service *ps = &c->place.service[coord_pos(c, s)];
-	ps->claims -=
-		ps->granted; /* an unanswered read of the old reader brings nothing any more; audits find the rest */
-	ps->granted = 0;
-	ps->is_reading = false;
+	coord_end_grant(c, s);
 	s->reader_shard = shard;
 	s->reader_asking = asking;
 	if (shard == SHARD_NONE)

@@ -33,7 +33,8 @@ struct coord_service {
 	bool own_done;    /* own pending entries of a former process are known */
 	bool is_dirty;    /* something to assign or to grant */
 	struct link turn; /* in coord.turns: who is granted next */
-	uint32_t regrant; /* entries to read beyond free credits, once */
+	uint32_t regrant; /* entries to read beyond free credits, once, in as many reads as it takes */
+	bool is_regrant;  /* the outstanding grant is of those */
 	bool is_going;    /* removed by a reload: no reads, what runs ends */
 	struct link ready, parked;
 	struct map active; /* stream -> entry taken (serialize) */
@@ -131,6 +132,7 @@ void entry_shard_gone(struct coord *c, uint16_t shard);
 void entry_assign(struct coord *c, struct entry *e, struct member *m);
 void entry_resume(struct coord *c, struct entry *e, struct member *m);
 void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono_ms grace_ms);
+void entry_tell_revoke(struct coord *c, const struct entry *e, const struct member *w, mono_ms grace_ms);
 void entry_done(struct coord *c, struct entry *e);
 void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool counted);
 void entry_bury(struct coord *c, struct entry *e, enum dead_reason why);
@@ -199,6 +201,7 @@ struct entry *entry_enter(struct coord *c, struct coord_service *s, struct entry
 void entry_enter_one(struct coord *c, struct coord_service *s, struct entry_in *in, bool is_start);
 void entry_start_known(struct coord *c, struct entry *e);
 void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why);
+void entry_not_pending(struct coord *c, struct entry *e);
 
 /* shared by the files of coord */
 void coord_on_topology(struct coord *c, const struct coord_event *ev);
@@ -215,6 +218,8 @@ void coord_fit_to_topology(const struct coord *c, struct service_rules *r);
 void coord_on_services(struct coord *c, const struct coord_event *ev);
 void coord_sweep_services(struct coord *c);
 void coord_pump(struct coord *c);
+/* Its reader goes: an unanswered read of it brings nothing any more; audits find the rest. */
+void coord_end_grant(struct coord *c, struct coord_service *s);
 
 /* shared by the files of coord_member */
 void member_give_all_back(struct coord *c, struct member *m, enum requeue_why why, bool counted);

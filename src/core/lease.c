@@ -47,9 +47,31 @@ static struct lease *next(const struct leases *ls, uint32_t *pos)
 	return NULL;
 }
 
-struct leases *leases_new(void)
+/* ---- those that are being released, by their lock's name */
+
+struct lock_name {
+	struct entry_id id; /* what is hashed */
+	const struct text *stream;
+};
+
+static bool is_named(const void *value, const void *key, size_t len)
+{
+	const struct lease *l = value;
+	const struct lock_name *n = key;
+	return len == sizeof n->id && entry_id_cmp(l->id, n->id) == 0 &&
+	       slice_eq(slice_of(l->stream), slice_of(n->stream));
+}
+
+static struct lease *releasing(const struct leases *ls, const struct lease *l)
+{
+	struct lock_name n = {l->id, l->stream};
+	return ls->releasing.n ? map_get(&ls->releasing, &n, sizeof n.id) : NULL;
+}
+
+struct leases *leases_new(uint64_t seed)
 {
 	struct leases *ls = mem_alloc(sizeof *ls);
+	map_init(&ls->releasing, is_named, seed);
 	shard_pool_init(&ls->pool, sizeof(struct lease));
 	heap_init(&ls->timers);
 	list_init(&ls->urgent);
@@ -65,6 +87,7 @@ void leases_free(struct leases *ls)
 	for (struct lease *l; (l = next(ls, &pos));)
 		text_unref(l->stream);
 	mem_free(ls->renewed);
+	map_fini(&ls->releasing);
 	heap_fini(&ls->timers);
 	mem_free(ls->by_handle);
 	shard_pool_fini(&ls->pool);
@@ -128,6 +151,11 @@ void lease_queue(struct leases *ls, struct shard_ctx *c, struct lease *l)
 {
 	if (l->in_flight || !list_empty(&l->ready))
 		return;
+	if (l->state == LEASE_ACQUIRING && releasing(ls, l)) {
+		l->at = c->now + RELEASE_WAIT_MS;
+		lease_set_timer(ls, c, l);
+		return;
+	}
 	if (l->state == LEASE_HELD)
 		lease_move(l, LEASE_RENEWING);
 	bool is_near = is_held(l) && fence_of(c, l) - c->now < lease_rules_of(c, l)->ttl_ms / 4;
@@ -156,6 +184,9 @@ void lease_confirm(struct leases *ls, struct shard_ctx *c, struct lease *l)
 
 void lease_forget(struct leases *ls, struct shard_ctx *c, struct lease *l)
 {
+	struct lock_name n = {l->id, l->stream};
+	if (l->state == LEASE_RELEASING && releasing(ls, l) == l)
+		map_remove(&ls->releasing, &n, sizeof n.id);
 	heap_remove(&ls->timers, &l->timer);
 	list_remove(&l->ready);
 	unname(ls, l);
@@ -367,6 +398,8 @@ static void release(struct leases *ls, struct shard_ctx *c, struct lease *l)
 	lease_move(l, LEASE_RELEASING);
 	unname(ls, l);
 	l->use_eval = false;
+	struct lock_name n = {l->id, l->stream};
+	map_put(&ls->releasing, &n, sizeof n.id, l);
 	lease_queue(ls, c, l);
 }
 

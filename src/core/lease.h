@@ -8,7 +8,7 @@
 
 struct leases;
 
-struct leases *leases_new(void);
+struct leases *leases_new(uint64_t seed);
 void leases_free(struct leases *ls);
 
 /* MSG_LEASE_ACQUIRE, _RELEASE, _FORGET, _RENEW. What m owns is taken. */

@@ -1,6 +1,7 @@
 /* lease_impl - what lease.c and lease_reply.c share. */
 #pragma once
 #include "base/list.h"
+#include "base/map.h"
 #include "core/lease.h"
 #include "core/shard_pool.h"
 
@@ -49,7 +50,13 @@ struct lease { /* 100,000 of them: keep it near 100 bytes */
 	bool by_delifeq : 1;  /* of the unlock in flight */
 };
 
-enum { LEASES_IN_FLIGHT = 1000, LEASES_PER_STEP = 250, RENEWED_CHUNK = 256, RENEWED_WAIT_MS = 10 };
+enum {
+	LEASES_IN_FLIGHT = 1000,
+	LEASES_PER_STEP = 250,
+	RENEWED_CHUNK = 256,
+	RENEWED_WAIT_MS = 10,
+	RELEASE_WAIT_MS = 20 /* acquired again: looks whether its release is over */
+};
 
 /* Does the server have DELIFEQ, and may we use it? One unlock asks by using it; the others go by script meanwhile. */
 enum delifeq { DELIFEQ_UNASKED, DELIFEQ_ASKED, DELIFEQ_THERE, DELIFEQ_NOT_THERE };
@@ -58,6 +65,8 @@ struct leases {
 	struct shard_pool pool;
 	uint32_t *by_handle; /* pool index + 1, by the handle's low half; not while releasing */
 	uint32_t n_by_handle;
+	struct map
+		releasing; /* by entry id and stream: a second try would delete the lock that was acquired meanwhile */
 	struct heap timers;
 	struct link urgent, calm;     /* renewals first */
 	uint32_t n_in_flight, n_sent; /* in this step */

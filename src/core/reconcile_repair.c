@@ -308,9 +308,24 @@ static void on_unreadable(struct reconcile *rc, struct shard_ctx *c, struct repa
 	ctx_ask(c, &ask);
 }
 
+static bool is_suspect(const struct reconcile *rc, const struct repair *r)
+{
+	const struct stranger *s = recovery_stranger(recovery_of(rc, r), slice_of(r->consumer));
+	return s && s->is_suspect;
+}
+
+static bool is_seen(const struct reconcile *rc, const struct repair *r)
+{
+	return recovery_stranger(recovery_of(rc, r), slice_of(r->consumer)) && !is_suspect(rc, r);
+}
+
 static void on_fetched(struct reconcile *rc, struct shard_ctx *c, struct repair *r, struct reply *reply)
 {
 	struct entry_in *e = reply->entries && reply->entries->n > 0 ? &reply->entries->v[0] : NULL;
+	if (!e && is_seen(rc, r)) { /* deleted, maybe trimmed while it is worked on: its owner puts it away */
+		left(rc, c, r, M_REC_ALIVE);
+		return;
+	}
 	if (!e) { /* deleted */
 		move(rc, r, REPAIR_ACKING);
 		struct op_ask ask = op_of(rc, c, r, CMD_ACK_DEL);
@@ -347,12 +362,6 @@ void repair_reply(struct reconcile *rc, struct shard_ctx *c, uint64_t t, struct 
 	} else {
 		try_again(rc, c, r);
 	}
-}
-
-static bool is_suspect(const struct reconcile *rc, const struct repair *r)
-{
-	const struct stranger *s = recovery_stranger(recovery_of(rc, r), slice_of(r->consumer));
-	return s && s->is_suspect;
 }
 
 /* The lock is there. Its deadline tells when to look again, while its owner is not seen. */

@@ -219,6 +219,7 @@ static void send(struct retry *r, struct shard_ctx *c, struct op *op)
 		!cmd->consumer.p) /* what somebody else has claimed meanwhile is left to it */
 		cmd->consumer = slice_str(c->rules->consumer);
 	op->in_flight = true;
+	op->conn = r->conn;
 	op->at = c->now;
 	r->n_in_flight++;
 	retry_set_timer(r, op);
@@ -238,6 +239,24 @@ void retry_call_dead_add(struct retry *r, struct shard_ctx *c, struct op *op)
 	m->tag = tag_of(PART_RETRY, shard_pool_renew(&r->pool, op->index), op->index);
 	op->is_calling = true;
 	op->at = c->now + 2 * c->rules->command_timeout_ms; /* no answer: the coordinator has lost it; read it again */
+	retry_set_timer(r, op);
+}
+
+static void back_to_done(struct retry *r, struct op *op)
+{
+	op->resent = true;
+	retry_next(r, op, CMD_DONE);
+}
+
+/* A WAIT speaks of its own connection only: what was done over another is asked again over this one. */
+void retry_wait(struct retry *r, struct op *op)
+{
+	if (op->conn != r->conn) {
+		back_to_done(r, op);
+		return;
+	}
+	op->command = CMD_WAIT;
+	list_push(&r->waiting, &op->queue);
 	retry_set_timer(r, op);
 }
 
@@ -293,15 +312,6 @@ void retry_tick(struct retry *r, struct shard_ctx *c)
 	}
 }
 
-static void back_to_done(struct retry *r, struct link *list)
-{
-	for (struct link *l; (l = list_pop(list));) {
-		struct op *op = LIST_OF(struct op, queue, l);
-		op->resent = true;
-		retry_next(r, op, CMD_DONE);
-	}
-}
-
 static void hurry_one(struct retry *r, struct shard_ctx *c, struct op *op)
 {
 	(void)c;
@@ -309,13 +319,16 @@ static void hurry_one(struct retry *r, struct shard_ctx *c, struct op *op)
 		retry_queue(r, op);
 }
 
-/* A WAIT speaks of its own connection only: with a new one what was done is asked again. */
+/* Also a handoff: what is on its way is still answered over the old connection. */
 void retry_conn(struct retry *r, struct shard_ctx *c, bool is_up)
 {
-	if (is_up)
+	if (is_up) {
 		each(r, c, hurry_one);
-	else
-		back_to_done(r, &r->waiting);
+		return;
+	}
+	r->conn++;
+	for (struct link *l; (l = list_pop(&r->waiting));)
+		back_to_done(r, LIST_OF(struct op, queue, l));
 }
 
 static void slots_one(struct retry *r, struct shard_ctx *c, struct op *op)

@@ -29,6 +29,7 @@ struct op {
 	bool is_calling : 1; /* waits for its DEAD_ADD elsewhere */
 	uint16_t svc, slot, from;
 	uint32_t retry;
+	uint32_t conn; /* of the connection it was sent over last */
 	uint64_t handle, tag;
 	struct entry_id id;
 	struct text *stream, *text, *consumer;
@@ -45,6 +46,7 @@ struct retry {
 	struct link waiting, covered; /* for a WAIT; by the one in flight */
 	bool is_wait_in_flight;
 	uint32_t wait_gen;
+	uint32_t conn; /* counts connections */
 	mono_ms wait_at;
 	uint8_t wait_tries;
 	uint32_t n_in_flight;
@@ -55,6 +57,7 @@ enum { WAIT_INDEX = 0xffffffff };
 void retry_set_timer(struct retry *r, struct op *op);
 void retry_queue(struct retry *r, struct op *op);                       /* may be sent now */
 void retry_next(struct retry *r, struct op *op, enum cmd_kind command); /* goes on with another command */
+void retry_wait(struct retry *r, struct op *op);                        /* done: now for the replicas */
 void retry_finish(
 	struct retry *r, struct shard_ctx *c, struct op *op, enum op_result result, const struct reply *reply);
 void retry_call_dead_add(struct retry *r, struct shard_ctx *c, struct op *op);

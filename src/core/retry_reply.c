@@ -99,9 +99,7 @@ static void on_done(struct retry *r, struct shard_ctx *c, struct op *op, struct 
 		retry_finish(r, c, op, OP_DONE, reply);
 		return;
 	}
-	op->command = CMD_WAIT;
-	list_push(&r->waiting, &op->queue);
-	retry_set_timer(r, op);
+	retry_wait(r, op);
 }
 
 static void on_requeue(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
@@ -237,7 +235,7 @@ static void wait_answered(struct retry *r, struct shard_ctx *c, const struct rep
 			retry_finish(r, c, op, OP_DONE, NULL);
 		} else {
 			is_short = true;
-			list_push(&r->waiting, &op->queue);
+			retry_wait(r, op);
 		}
 	}
 	r->wait_tries = is_short ? (uint8_t)(r->wait_tries < 100 ? r->wait_tries + 1 : 100) : 0;

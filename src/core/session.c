@@ -84,6 +84,15 @@ int session_lease_format(char out[SESSION_LEASE_CAP], struct entry_id id, uint64
 		(unsigned long long)id.seq, (unsigned long long)service_hash);
 }
 
+int session_token_format(char out[SESSION_TOKEN_CAP], struct entry_id id)
+{
+	const unsigned __int128 most = (unsigned __int128)10000000000000000000ULL - 1; /* 19 digits */
+	unsigned __int128 token = (unsigned __int128)id.ms * 1000000 + id.seq;
+	if (token > most)
+		token = most;
+	return snprintf(out, SESSION_TOKEN_CAP, "%019llu", (unsigned long long)token);
+}
+
 static bool parse_u64(const char **p, const char *end, unsigned base, uint64_t *out)
 {
 	uint64_t v = 0;

@@ -28,7 +28,7 @@ struct shard *shard_new(const struct shard_rules *rules, uint16_t index)
 	s->rules = *rules;
 	ctx_init(&s->ctx, &s->rules, index);
 	rng_next(&s->ctx.rng); /* was a hash seed: the stories of tests/sim keep their times */
-	s->leases = leases_new();
+	s->leases = leases_new(s->rules.seed);
 	s->retry = retry_new();
 	s->readers = readers_new();
 	s->reconcile = reconcile_new(rng_next(&s->ctx.rng));

@@ -109,7 +109,7 @@ void control_status(struct control_req *q)
 /* ---- ls, show */
 
 struct stream_texts { /* what a row points to */
-	char id[COMMAND_ID_CAP], token[COMMAND_TOKEN_CAP], lease[SESSION_LEASE_CAP];
+	char id[COMMAND_ID_CAP], token[SESSION_TOKEN_CAP], lease[SESSION_LEASE_CAP];
 };
 
 static void stream_row(struct control_req *q, const struct entry *e, struct stream_texts *t, struct ctl_stream *row)
@@ -119,7 +119,7 @@ static void stream_row(struct control_req *q, const struct entry *e, struct stre
 	const struct member *m = e->owner ? coord_member(c, e->owner) : NULL;
 	mono_ms now = loop_now(q->d->loop);
 	command_id_format(t->id, e->id);
-	command_token_format(t->token, e->id);
+	session_token_format(t->token, e->id);
 	session_lease_format(t->lease, e->id, s ? s->rules->hash : 0);
 	*row = (struct ctl_stream){.service = s ? s->rules->name : "",
 		.stream = e->stream ? e->stream->bytes : NULL,

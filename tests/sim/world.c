@@ -63,9 +63,12 @@ static bool hold_back(struct event *ev)
 {
 	struct daemon *d = ev->daemon;
 	struct worker *k = ev->worker;
-	if (!(d && d->is_paused) && !(k && k->is_paused))
+	bool is_stuck = d && !d->is_paused && (d->stalled >> ev->thread & 1);
+	if (!is_stuck && !(d && d->is_paused) && !(k && k->is_paused))
 		return false;
 	struct link *list = d ? (ev->is_late ? &d->held_late : &d->held) : ev->is_late ? &k->held_late : &k->held;
+	if (is_stuck)
+		list = &d->stuck;
 	if (!ev->held.next)
 		list_init(&ev->held);
 	list_push(list, &ev->held);
@@ -77,7 +80,7 @@ static bool is_stale(const struct event *ev)
 	return (ev->daemon && ev->gen != ev->daemon->gen) || (ev->worker && ev->gen != ev->worker->gen);
 }
 
-static void happen(struct world *w, struct event *ev)
+void event_happens(struct world *w, struct event *ev)
 {
 	if (is_stale(ev)) {
 		drop(w, ev);
@@ -94,7 +97,7 @@ void world_until(struct world *w, mono_ms t)
 	while (!w->failed && (top = heap_top(&w->events)) && (top->at >> 24) <= t) {
 		w->now = mono_max(w->now, top->at >> 24);
 		heap_remove(&w->events, top);
-		happen(w, HEAP_OF(struct event, node, top));
+		event_happens(w, HEAP_OF(struct event, node, top));
 		if (w->now / 1000 != w->second)
 			w->n_events = 0;
 		w->second = w->now / 1000;
@@ -220,9 +223,12 @@ void world_init(struct world *w, const struct world_opts *o)
 		d->index = i;
 		list_init(&d->held);
 		list_init(&d->held_late);
+		list_init(&d->stuck);
 		snprintf(d->node, sizeof d->node, "n%u", i);
 		daemon_start(w, d);
 	}
+	for (unsigned i = 0; i < o->n_gos; i++)
+		go_start(w, i, (uint16_t)(i % o->n_services));
 }
 
 static void free_held(struct world *w, struct link *list)
@@ -245,7 +251,10 @@ void world_fini(struct world *w)
 			daemon_kill(w, &w->daemons[i]);
 		free_held(w, &w->daemons[i].held);
 		free_held(w, &w->daemons[i].held_late);
+		free_held(w, &w->daemons[i].stuck);
 	}
+	for (unsigned i = 0; i < WORLD_GOS; i++)
+		event_cancel(w, &w->gos[i].tick);
 	for (struct heap_node *n; (n = heap_top(&w->events));) {
 		heap_remove(&w->events, n);
 		drop(w, HEAP_OF(struct event, node, n));
@@ -284,13 +293,25 @@ uint32_t world_add(struct world *w, uint16_t svc, const char *stream)
 	return i;
 }
 
+/* What a Go consumer's XDEL left when a failover lost it is for nobody to find. */
+static bool has_entries(struct world *w, struct server *s, uint16_t svc)
+{
+	size_t n = model_redis_n_entries(s->model, &w->names[svc]);
+	const struct model_entry *v = model_redis_entries(s->model, &w->names[svc]);
+	for (size_t i = 0; i < n; i++) {
+		uint32_t item = item_of_entry(w, svc, v[i].id);
+		if (!w->o.n_gos || item >= w->n_items || !w->items[item].is_done)
+			return true;
+	}
+	return false;
+}
+
 static bool is_empty(struct world *w)
 {
 	for (uint16_t svc = 0; svc < w->o.n_services; svc++) {
 		struct server *s = server_of_service(w, svc);
-		if (model_redis_n_entries(s->model, &w->names[svc]) ||
-			model_redis_n_pending(s->model, &w->names[svc]) ||
-			model_redis_n_registered(s->model, &w->names[svc]))
+		if (has_entries(w, s, svc) || model_redis_n_pending(s->model, &w->names[svc]) ||
+			(!w->has_deleted && !w->o.n_gos && model_redis_n_registered(s->model, &w->names[svc])))
 			return false;
 	}
 	return true;

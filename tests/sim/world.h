@@ -20,7 +20,9 @@ enum {
 	WORLD_SERVICES = 3,
 	WORLD_WORKERS = 12,
 	WORLD_HOLDS = 16,
-	WORLD_ITEMS = 64
+	WORLD_ITEMS = 64,
+	WORLD_GOS = 2,
+	WORLD_GO_HOLDS = 3
 };
 
 /* Bugs planted by translating what passes through the world, for the tests of the test. */
@@ -28,7 +30,7 @@ enum world_bug { BUG_NONE, BUG_LOCK_UNCHECKED, BUG_ACK_FIRST, BUG_RENEW_FROM_REP
 
 struct world_opts {
 	uint64_t seed;
-	unsigned n_daemons, n_masters, n_services;
+	unsigned n_daemons, n_masters, n_services, n_gos;
 	bool is_cluster, serialize, events;
 	mono_ms ttl_ms;
 	mono_ms lag_min_ms, lag_max_ms; /* of every message, command and reply */
@@ -52,8 +54,11 @@ struct event {
 	struct daemon *daemon; /* NULL, or whose process must live for it to happen */
 	struct worker *worker;
 	uint32_t gen;
-	bool is_late; /* after a pause: behind everything else that waited */
+	uint16_t thread; /* of the daemon: THREAD_COORD, or that of a shard */
+	bool is_late;    /* after a pause: behind everything else that waited */
 };
+
+enum { THREAD_COORD, THREAD_SHARDS }; /* the first shard's, the others' follow */
 
 struct order { /* keeps what goes one way in order */
 	mono_ms last;
@@ -141,6 +146,10 @@ struct daemon {
 	struct wshard *shards[WORLD_SERVERS];
 	struct shard_rules shard_rules;
 	struct link held, held_late;
+	mono_ms ttl_ms;   /* of its services, by the last reload */
+	uint16_t without; /* 1 + the service that it does not serve; 0 = serves all */
+	uint32_t stalled; /* bits of threads that get no processor */
+	struct link stuck;
 	uint64_t last_session;
 	int exit_code; /* of an EFF_FATAL; -1 = none yet */
 	bool wants_exit;
@@ -184,14 +193,34 @@ struct worker {
 	bool wants_bye;
 };
 
+/* ---- Go consumers ---- */
+
+struct go_hold {
+	bool used, is_acked, was_pending;
+	struct entry_id id;
+	char stream[24];
+	uint32_t item;
+	mono_ms done_at, extend_at;
+};
+
+struct go {
+	bool is_alive;
+	uint16_t svc;
+	char name[40];
+	struct event tick;
+	struct go_hold holds[WORLD_GO_HOLDS];
+	mono_ms paused_until;
+};
+
 /* ---- what was added ---- */
 
 struct item {
 	uint16_t svc;
 	char stream[24];
 	mono_ms added;
-	bool is_done;  /* DONE was answered with 1 */
-	bool was_said; /* some worker sent done for it */
+	bool is_done;    /* DONE was answered with 1 */
+	bool is_deleted; /* somebody has taken its data out of the stream */
+	bool was_said;   /* some worker sent done for it */
 	uint32_t n_assigned, n_ok;
 	uint64_t last_token;
 	mono_ms last_assigned;
@@ -217,13 +246,16 @@ struct world {
 	struct daemon daemons[WORLD_DAEMONS];
 	struct worker workers[WORLD_WORKERS];
 	unsigned n_workers;
+	struct go gos[WORLD_GOS];
 	struct item items[WORLD_ITEMS];
 	uint32_t n_items;
-	bool is_calm;     /* no more faults: delays are short */
-	bool has_gone;    /* daemon 0 has gone for good */
-	bool has_lost;    /* a failover has lost writes in this run */
-	mono_ms moved_at; /* last time something beyond the margins was done to Redis */
-	struct {          /* leases that were assigned, for what is said of them later */
+	bool is_calm;       /* no more faults: delays are short */
+	bool has_gone;      /* daemon 0 has gone for good */
+	bool has_lost;      /* a failover has lost writes in this run */
+	bool has_deleted;   /* somebody has deleted entries: what the registry says of them may stay */
+	bool has_regrouped; /* the group was deleted: the same entries are delivered again, with the same tokens */
+	mono_ms moved_at;   /* last time something beyond the margins was done to Redis */
+	struct {            /* leases that were assigned, for what is said of them later */
 		char lease[80];
 		uint32_t item;
 	} known[256];
@@ -249,7 +281,8 @@ uint32_t world_add(struct world *w, uint16_t svc, const char *stream);
 void event_at(struct world *w, struct event *ev, mono_ms at);
 void event_in_order(struct world *w, struct event *ev, mono_ms at, struct order *o);
 void event_cancel(struct world *w, struct event *ev);
-mono_ms world_lag(struct world *w); /* how long the next thing takes on its way */
+void event_happens(struct world *w, struct event *ev); /* now, or when who it is for goes on */
+mono_ms world_lag(struct world *w);                    /* how long the next thing takes on its way */
 bool world_chance(struct world *w, unsigned per_mille);
 mono_ms world_between(struct rng *r, mono_ms from, mono_ms to);
 
@@ -261,6 +294,8 @@ struct server *server_of_service(struct world *w, uint16_t svc);
 void server_pause(struct world *w, struct server *s, bool paused);
 void server_restart(struct world *w, struct server *s); /* loses what the replica does not know */
 void server_fail_over(struct world *w, struct server *s);
+void server_destroy_group(struct world *w, uint16_t svc);
+void server_delete_entry(struct world *w, uint16_t svc, uint32_t n); /* the data of the n-th pending one */
 void server_move_slot(struct world *w, uint16_t slot, struct server *to, mono_ms asking_ms);
 void server_served(struct world *w, struct server *s); /* entries may have come: blocked readers look */
 struct chan *chan_open(struct world *w, struct server *s, struct lane *l);
@@ -273,6 +308,8 @@ void chans_free(struct world *w);
 void daemon_start(struct world *w, struct daemon *d);
 void daemon_kill(struct world *w, struct daemon *d);
 void daemon_pause(struct world *w, struct daemon *d, bool paused);
+void daemon_stall(struct world *w, struct daemon *d, uint16_t thread, bool stalled); /* one thread of it */
+void daemon_reload(struct world *w, struct daemon *d, mono_ms ttl_ms, uint16_t without);
 void daemon_stop(struct world *w, struct daemon *d, bool drain);
 void daemon_step(struct world *w, struct daemon *d, struct coord_event *ev);
 void wshard_step(struct world *w, struct wshard *s, struct shard_event *ev);
@@ -295,8 +332,17 @@ void worker_set_credits(struct world *w, struct worker *k, uint32_t n);
 void worker_bye(struct world *w, struct worker *k);
 void worker_daemon_gone(struct world *w, struct daemon *d);
 
+/* ---- Go consumers: world_go.c ---- */
+void go_start(struct world *w, unsigned index, uint16_t svc);
+void gos_look(struct world *w); /* there may be something to read: now and then they are the first */
+void go_kill(struct world *w, struct go *g);
+void go_pause(struct world *w, struct go *g, mono_ms ms);
+bool go_is_finishing(const struct world *w, uint32_t item); /* between its XACK and its XDEL */
+void check_go_robbed(struct world *w, uint32_t item, const char *by);
+
 /* ---- checks: world_check.c ---- */
 void check_assign(struct world *w, struct worker *k, struct hold *h);
+void check_go_begins(struct world *w, const struct go *g, const struct go_hold *h);
 void check_until(struct world *w, struct daemon *d, uint64_t session, mono_ms until);
 void check_executed(struct world *w, struct server *s, const struct cmd *c, const struct reply *r, const char *consumer,
 	uint32_t item);

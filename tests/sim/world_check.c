@@ -48,13 +48,16 @@ uint32_t item_of_lease(struct world *w, struct slice lease)
 
 /* ---- P1 ---- */
 
-static bool is_pending(struct world *w, uint16_t svc, struct entry_id id)
+/* consumer NULL: for anybody */
+static bool is_pending(struct world *w, uint16_t svc, struct entry_id id, const char *consumer)
 {
 	struct server *s = server_of_service(w, svc);
 	size_t n = model_redis_n_pending(s->model, &w->names[svc]);
-	for (size_t i = 0; i < n; i++)
-		if (entry_id_cmp(model_redis_pending(s->model, &w->names[svc], i, w->now).id, id) == 0)
-			return true;
+	for (size_t i = 0; i < n; i++) {
+		struct model_pending p = model_redis_pending(s->model, &w->names[svc], i, w->now);
+		if (entry_id_cmp(p.id, id) == 0)
+			return !consumer || strcmp(p.consumer, consumer) == 0;
+	}
 	return false;
 }
 
@@ -76,7 +79,8 @@ static bool is_in_stream(struct world *w, uint16_t svc, uint32_t item)
 	size_t n = model_redis_n_entries(s->model, &w->names[svc]);
 	struct entry_id delivered = model_redis_last_delivered(s->model, &w->names[svc]);
 	for (size_t i = 0; i < n; i++)
-		if (item_of(&v[i]) == item && (entry_id_cmp(v[i].id, delivered) > 0 || is_pending(w, svc, v[i].id)))
+		if (item_of(&v[i]) == item &&
+			(entry_id_cmp(v[i].id, delivered) > 0 || is_pending(w, svc, v[i].id, NULL)))
 			return true;
 	return false;
 }
@@ -84,7 +88,8 @@ static bool is_in_stream(struct world *w, uint16_t svc, uint32_t item)
 static void check_item(struct world *w, uint32_t i, const char *when)
 {
 	const struct item *it = &w->items[i];
-	if (it->is_done || is_in_stream(w, it->svc, i) || is_dead_letter(w, it->svc, i))
+	if (it->is_done || it->is_deleted || go_is_finishing(w, i) || is_in_stream(w, it->svc, i) ||
+		is_dead_letter(w, it->svc, i))
 		return;
 	world_fail(w, "P1: item %u (%s %s) is lost after %s", i, w->rules[it->svc].name, it->stream, when);
 }
@@ -100,11 +105,11 @@ void check_executed(struct world *w, struct server *s, const struct cmd *c, cons
 	uint32_t item)
 {
 	(void)s;
-	(void)consumer;
 	if (c->kind == CMD_UNLOCK) {
 		bool is_door =
 			c->value.len > 8 && memcmp(c->value.p, "recover:", 8) == 0; /* opened again by who closed it */
-		if (r->kind == REPLY_INT && r->integer == 1 && !is_door && !w->has_lost && is_pending(w, c->svc, c->id))
+		if (r->kind == REPLY_INT && r->integer == 1 && !is_door && !w->has_lost && !w->has_regrouped &&
+			is_pending(w, c->svc, c->id, consumer))
 			world_fail(w, "P2: the lock of %.*s %llu-%llu is deleted while the entry is pending",
 				(int)c->stream.len, c->stream.p, (unsigned long long)c->id.ms,
 				(unsigned long long)c->id.seq);
@@ -117,6 +122,9 @@ void check_executed(struct world *w, struct server *s, const struct cmd *c, cons
 			world_fail(w, "P5: item %u counts as done, but no worker said so", item);
 		w->items[item].is_done = true;
 	}
+	if ((c->kind == CMD_REQUEUE || c->kind == CMD_DEAD || c->kind == CMD_ACK_DEL) &&
+		(r->kind == REPLY_ID || (r->kind == REPLY_INT && r->integer == 1)))
+		check_go_robbed(w, item, command_name(c->kind));
 	if (w->o.bug != BUG_ACK_FIRST || c->kind != CMD_REQUEUE)
 		check_item(w, item, command_name(c->kind));
 }
@@ -130,6 +138,14 @@ static bool is_at_work(const struct world *w, const struct worker *k, const stru
 	return !k->keeps_fence || w->now < h->until;
 }
 
+/* Stopped itself, or without a fence and its daemon was stopped: it could not know. */
+static bool is_excused(const struct worker *k, const struct hold *h)
+{
+	const struct daemon *d = k->daemon;
+	return h->is_excused || k->is_paused ||
+	       (!k->keeps_fence && (d->is_paused || (d->stalled & 1u << THREAD_COORD) || d->excused_at >= h->sent));
+}
+
 static void check_overlap(struct world *w, struct worker *k, struct hold *h, struct worker *k2, struct hold *h2)
 {
 	if (h2 == h || !is_at_work(w, k2, h2) || h2->svc != h->svc)
@@ -137,10 +153,11 @@ static void check_overlap(struct world *w, struct worker *k, struct hold *h, str
 	bool is_same = h2->item == h->item;
 	if (!is_same && (!w->o.serialize || strcmp(h2->stream, h->stream) != 0 || w->has_lost))
 		return;
-	if (is_same && h2->token >= h->token && !w->has_lost)
+	if (!is_same && (w->items[h->item].is_deleted || w->items[h2->item].is_deleted))
+		return; /* nobody knows any more what stream it was of */
+	if (is_same && h2->token >= h->token + w->has_regrouped && !w->has_lost)
 		world_fail(w, "P2: the token of item %u does not rise", h->item);
-	if (h2->is_excused || k2->is_paused ||
-		(!k2->keeps_fence && (k2->daemon->is_paused || k2->daemon->excused_at >= h2->sent)))
+	if (is_excused(k2, h2))
 		return;
 	world_fail(w, "P2: w%u was told of %s (item %u) while w%u works on it (item %u since %lld, until %lld)",
 		k->index, h->stream, h->item, k2->index, h2->item, (long long)h2->since, (long long)h2->until);
@@ -169,16 +186,31 @@ void check_assign(struct world *w, struct worker *k, struct hold *h)
 	check_credits(w, k);
 	if (h->is_excused) /* it lay in the socket of a stopped worker: the token is there for that */
 		return;
-	if (h->token <= it->last_token && !w->has_lost)
+	if (h->token + w->has_regrouped <= it->last_token && !w->has_lost)
 		world_fail(w, "P2: item %u is assigned with token %llu after %llu", h->item,
 			(unsigned long long)h->token, (unsigned long long)it->last_token);
 	it->last_token = h->token;
 	it->last_assigned = w->now;
-	if (it->is_done && !w->has_lost)
+	if (it->is_done && !it->is_deleted && !w->has_lost)
 		world_fail(w, "item %u is assigned after it was done", h->item);
 	for (unsigned i = 0; i < w->n_workers; i++)
 		for (unsigned j = 0; w->workers[i].is_alive && j < WORLD_HOLDS; j++)
 			check_overlap(w, k, h, &w->workers[i], &w->workers[i].holds[j]);
+	check_go_robbed(w, h->item, "an assign");
+}
+
+/* A Go consumer knows neither registry nor token: only the very item counts. */
+void check_go_begins(struct world *w, const struct go *g, const struct go_hold *h)
+{
+	for (unsigned i = 0; i < w->n_workers; i++)
+		for (unsigned j = 0; w->workers[i].is_alive && j < WORLD_HOLDS; j++) {
+			struct worker *k = &w->workers[i];
+			struct hold *h2 = &k->holds[j];
+			if (!is_at_work(w, k, h2) || h2->item != h->item || is_excused(k, h2))
+				continue;
+			world_fail(w, "P2: %s begins with item %u while w%u works on it (since %lld, until %lld)",
+				g->name, h->item, k->index, (long long)h2->since, (long long)h2->until);
+		}
 }
 
 /* The worker is told that all its leases are good until then: their locks must last as long. */

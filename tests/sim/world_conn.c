@@ -111,7 +111,8 @@ static void lane_event(struct world *w, struct lane *l, struct event *ev, event_
 {
 	struct daemon *d = l->shard->daemon;
 	(void)w;
-	*ev = (struct event){.run = run, .daemon = d, .gen = d->gen};
+	*ev = (struct event){
+		.run = run, .daemon = d, .gen = d->gen, .thread = (uint16_t)(THREAD_SHARDS + l->shard->index)};
 	list_init(&ev->held);
 }
 

@@ -25,6 +25,8 @@ static void mail_free(struct world *w, struct event *ev)
 	mem_free(m);
 }
 
+static void mail_to_shard(struct world *w, struct event *ev);
+
 static struct mail *mail_new(struct daemon *d, uint16_t shard, event_fn *run, const struct msg *msg)
 {
 	struct mail *m = mem_alloc(sizeof *m);
@@ -32,6 +34,7 @@ static struct mail *mail_new(struct daemon *d, uint16_t shard, event_fn *run, co
 	m->daemon = d;
 	m->shard = shard;
 	m->msg = *msg;
+	m->ev.thread = run == mail_to_shard ? (uint16_t)(THREAD_SHARDS + shard) : THREAD_COORD;
 	return m;
 }
 
@@ -151,7 +154,8 @@ static void shard_start(struct world *w, struct daemon *d, uint16_t index, const
 	effects_init(&s->effects);
 	list_init(&s->readers);
 	list_init(&s->unsent);
-	s->tick = (struct event){.run = shard_tick, .daemon = d, .gen = d->gen};
+	s->tick = (struct event){
+		.run = shard_tick, .daemon = d, .gen = d->gen, .thread = (uint16_t)(THREAD_SHARDS + index)};
 	list_init(&s->tick.held);
 	d->shards[index] = s;
 	lane_open(w, &s->command, s, CONN_COMMAND, SERVICE_NONE);
@@ -302,11 +306,42 @@ static void set_rules(struct world *w, struct daemon *d, struct coord_rules *c)
 	snprintf(c->node, sizeof c->node, "%s", d->node);
 }
 
+static void configure(struct world *w, struct daemon *d)
+{
+	struct service_rules *services[WORLD_SERVICES];
+	unsigned n = 0;
+	for (unsigned i = 0; i < w->o.n_services; i++) {
+		if (i + 1 == d->without)
+			continue;
+		struct service_rules *r = services[n++] = mem_alloc(sizeof *r);
+		memcpy(r, &w->rules[i], sizeof *r);
+		atomic_init(&r->refs, 1);
+		r->ttl_ms = d->ttl_ms;
+		r->renew_ms = d->ttl_ms / 3;
+		r->stop_margin_ms = mono_max(d->ttl_ms / 5, 1000);
+	}
+	struct coord_event ev = {.kind = COORD_SERVICES, .services = services, .n = n};
+	daemon_step(w, d, &ev);
+}
+
+void daemon_reload(struct world *w, struct daemon *d, mono_ms ttl_ms, uint16_t without)
+{
+	if (!d->is_alive || d->is_paused || (d->stalled & 1u << THREAD_COORD))
+		return;
+	world_tell(w, "d%u reloads ttl=%lld without=%d", d->index, (long long)ttl_ms, (int)without - 1);
+	d->ttl_ms = ttl_ms;
+	d->without = without;
+	configure(w, d);
+}
+
 void daemon_start(struct world *w, struct daemon *d)
 {
 	d->gen++;
 	d->is_alive = true;
 	d->is_paused = d->wants_exit = false;
+	d->stalled = 0;
+	d->ttl_ms = w->o.ttl_ms;
+	d->without = 0;
 	d->exit_code = -1;
 	d->incarnation = (uint64_t)wall(w) << 16 | (rng_next(&w->rng) & 0xffff);
 	struct coord_rules rules;
@@ -318,14 +353,7 @@ void daemon_start(struct world *w, struct daemon *d)
 	list_init(&d->tick.held);
 	list_init(&d->topo.held);
 	world_tell(w, "d%u starts", d->index);
-	struct service_rules *services[WORLD_SERVICES];
-	for (unsigned i = 0; i < w->o.n_services; i++) {
-		services[i] = mem_alloc(sizeof **services);
-		memcpy(services[i], &w->rules[i], sizeof **services);
-		atomic_init(&services[i]->refs, 1);
-	}
-	struct coord_event ev = {.kind = COORD_SERVICES, .services = services, .n = w->o.n_services};
-	daemon_step(w, d, &ev);
+	configure(w, d);
 }
 
 static void forget_held(struct world *w, struct link *list)
@@ -353,6 +381,7 @@ void daemon_kill(struct world *w, struct daemon *d)
 	}
 	forget_held(w, &d->held);
 	forget_held(w, &d->held_late);
+	forget_held(w, &d->stuck);
 	d->gen++;
 	coord_free(d->core);
 	d->core = NULL;
@@ -364,7 +393,7 @@ static void let_go(struct world *w, struct daemon *d, struct link *list)
 {
 	uint32_t gen = d->gen;
 	for (struct link *l; gen == d->gen && (l = list_pop(list));)
-		LIST_OF(struct event, held, l)->run(w, LIST_OF(struct event, held, l));
+		event_happens(w, LIST_OF(struct event, held, l));
 }
 
 void daemon_pause(struct world *w, struct daemon *d, bool paused)
@@ -380,9 +409,48 @@ void daemon_pause(struct world *w, struct daemon *d, bool paused)
 	let_go(w, d, &d->held_late);
 }
 
+/* What waited for the thread: all of it, timers of connections last. */
+static void unstick(struct world *w, struct daemon *d, uint16_t thread)
+{
+	struct link now, late, rest;
+	list_init(&now);
+	list_init(&late);
+	list_init(&rest);
+	for (struct link *l; (l = list_pop(&d->stuck));) {
+		const struct event *ev = LIST_OF(struct event, held, l);
+		list_push(ev->thread != thread ? &rest : ev->is_late ? &late : &now, l);
+	}
+	for (struct link *l; (l = list_pop(&rest));)
+		list_push(&d->stuck, l);
+	if (d->is_paused) { /* before what came since */
+		while (!list_empty(&now)) {
+			struct link *last = now.prev;
+			list_remove(last);
+			list_push_front(&d->held, last);
+		}
+	}
+	let_go(w, d, &now);
+	let_go(w, d, &late);
+	forget_held(w, &now); /* it has ended meanwhile */
+	forget_held(w, &late);
+}
+
+void daemon_stall(struct world *w, struct daemon *d, uint16_t thread, bool stalled)
+{
+	if (!d->is_alive || (d->stalled >> thread & 1) == stalled)
+		return;
+	world_tell(w, "d%u thread %u %s", d->index, thread, stalled ? "stalls" : "goes on");
+	d->stalled ^= 1u << thread;
+	if (stalled)
+		return;
+	if (thread == THREAD_COORD)
+		d->excused_at = w->now;
+	unstick(w, d, thread);
+}
+
 void daemon_stop(struct world *w, struct daemon *d, bool drain)
 {
-	if (!d->is_alive || d->is_paused)
+	if (!d->is_alive || d->is_paused || (d->stalled & 1u << THREAD_COORD))
 		return;
 	world_tell(w, "d%u is told to %s", d->index, drain ? "drain" : "hand over");
 	struct coord_event ev = {.kind = COORD_STOP, .flag = drain};

@@ -12,6 +12,8 @@ struct fault {
 	struct worker *worker;
 	mono_ms until; /* of the whole storm */
 	unsigned way;
+	uint16_t thread; /* of the daemon, that stalls */
+	bool is_stall, is_reload;
 };
 
 static void fault_free(struct world *w, struct event *ev)
@@ -35,7 +37,11 @@ static void heal_one(struct world *w, struct event *ev)
 		model_redis_fail(f->server->model, CMD_N, 0, NULL);
 		model_redis_set_oom(f->server->model, false);
 	}
-	if (f->daemon && f->daemon->is_alive)
+	if (f->is_stall)
+		daemon_stall(w, f->daemon, f->thread, false);
+	else if (f->is_reload)
+		daemon_reload(w, f->daemon, w->o.ttl_ms, 0);
+	else if (f->daemon && f->daemon->is_alive)
 		daemon_pause(w, f->daemon, false);
 	else if (f->daemon && !(w->has_gone && f->daemon->index == 0))
 		daemon_start(w, f->daemon);
@@ -136,14 +142,50 @@ static void fault_redis(struct world *w)
 	}
 }
 
+static void fault_stream(struct world *w)
+{
+	uint16_t svc = (uint16_t)rng_below(&w->faults, w->o.n_services);
+	if (rng_below(&w->faults, 3) == 0)
+		server_destroy_group(w, svc);
+	else
+		server_delete_entry(w, svc, (uint32_t)rng_below(&w->faults, 3));
+}
+
 /* ---- processes ---- */
+
+static void fault_thread(struct world *w, struct daemon *d)
+{
+	struct fault *f = fault_new(heal_one);
+	f->daemon = d;
+	f->is_stall = true;
+	f->thread = (uint16_t)rng_below(&w->faults, THREAD_SHARDS + w->o.n_masters);
+	daemon_stall(w, d, f->thread, true);
+	event_at(w, &f->ev, w->now + span(w, 2 * w->o.ttl_ms));
+}
+
+/* Its leases become twice as long for a while, or one of its services is taken out. */
+static void fault_reload(struct world *w, struct daemon *d)
+{
+	struct fault *f = fault_new(heal_one);
+	f->daemon = d;
+	f->is_reload = true;
+	if (w->o.n_services == 1 || rng_below(&w->faults, 2)) /* one is always left */
+		daemon_reload(w, d, 2 * w->o.ttl_ms, 0);
+	else
+		daemon_reload(w, d, w->o.ttl_ms, (uint16_t)(1 + rng_below(&w->faults, w->o.n_services)));
+	event_at(w, &f->ev, w->now + span(w, 2 * w->o.ttl_ms));
+}
 
 static void fault_daemon(struct world *w)
 {
 	struct daemon *d = &w->daemons[rng_below(&w->faults, w->o.n_daemons)];
-	unsigned way = (unsigned)rng_below(&w->faults, 4);
+	unsigned way = (unsigned)rng_below(&w->faults, 8);
 	if (!d->is_alive || d->is_paused)
 		return;
+	if (way >= 4) {
+		(way < 6 ? fault_thread : fault_reload)(w, d);
+		return;
+	}
 	if (way == 0)
 		daemon_kill(w, d);
 	else if (way == 1)
@@ -195,6 +237,17 @@ static void fault_worker(struct world *w)
 	event_at(w, &f->ev, w->now + span(w, 2 * w->o.ttl_ms));
 }
 
+static void fault_go(struct world *w)
+{
+	struct go *g = &w->gos[rng_below(&w->faults, WORLD_GOS)];
+	if (!g->is_alive || w->now < g->paused_until)
+		return;
+	if (rng_below(&w->faults, 4) == 0)
+		go_kill(w, g);
+	else
+		go_pause(w, g, span(w, 2 * w->o.ttl_ms));
+}
+
 /* ---- the storm ---- */
 
 static void next_fault(struct world *w, struct event *ev)
@@ -204,7 +257,7 @@ static void next_fault(struct world *w, struct event *ev)
 		mem_free(f);
 		return;
 	}
-	switch (rng_below(&w->faults, 5)) {
+	switch (rng_below(&w->faults, 6)) {
 	case 0:
 	case 1:
 		fault_redis(w);
@@ -215,8 +268,13 @@ static void next_fault(struct world *w, struct event *ev)
 	case 3:
 		fault_conn(w);
 		break;
+	case 4:
+		fault_stream(w);
+		break;
 	default:
 		fault_worker(w);
+		if (w->o.n_gos)
+			fault_go(w);
 		break;
 	}
 	event_at(w, ev, w->now + world_between(&w->faults, 0, GAP_MS));
@@ -237,8 +295,15 @@ void faults_heal(struct world *w)
 		model_redis_fail(w->servers[i].model, CMD_N, 0, NULL);
 		model_redis_set_oom(w->servers[i].model, false);
 	}
+	for (unsigned i = 0; i < WORLD_GOS; i++) /* what they leave must be recovered */
+		go_kill(w, &w->gos[i]);
 	for (unsigned i = 0; i < w->o.n_daemons; i++)
 		daemon_pause(w, &w->daemons[i], false);
+	for (unsigned i = 0; i < w->o.n_daemons; i++)
+		for (uint16_t t = 0; t < THREAD_SHARDS + WORLD_SERVERS; t++)
+			daemon_stall(w, &w->daemons[i], t, false);
+	for (unsigned i = 0; i < w->o.n_daemons; i++)
+		daemon_reload(w, &w->daemons[i], w->o.ttl_ms, 0);
 	for (unsigned i = 0; i < w->n_workers; i++) {
 		worker_pause(w, &w->workers[i], false);
 		worker_start(w, &w->workers[i]);

@@ -115,7 +115,8 @@ static void reply_at(struct world *w, struct flight *f, const struct reply *r, m
 	a->ev = (struct event){.run = arrive,
 		.drop = answer_free,
 		.daemon = c->lane->shard->daemon,
-		.gen = c->lane->shard->daemon->gen};
+		.gen = c->lane->shard->daemon->gen,
+		.thread = (uint16_t)(THREAD_SHARDS + c->lane->shard->index)};
 	a->chan = c;
 	a->no = f->no;
 	a->kind = f->cmd.kind;
@@ -340,6 +341,7 @@ void server_served(struct world *w, struct server *s)
 {
 	if (!s->is_alive || s->is_paused)
 		return;
+	gos_look(w);
 	for (struct link *l = w->chans.next; l != &w->chans; l = l->next) {
 		struct chan *c = LIST_OF(struct chan, all, l);
 		if (c->server == s && c->blocked)
@@ -365,7 +367,7 @@ static void take_flight(struct world *w, struct event *ev)
 {
 	struct flight *f = HEAP_OF(struct flight, ev, ev);
 	struct chan *c = f->chan;
-	if (!c->server->is_alive) {
+	if (!c->server->is_alive || (!c->lane && w->has_regrouped)) {
 		flight_free(w, ev);
 		return;
 	}
@@ -385,11 +387,12 @@ void chan_send(struct world *w, struct chan *c, const struct cmd *cmd, uint64_t 
 	event_in_order(w, &f->ev, w->now + world_lag(w), &c->requests);
 }
 
-/* What has arrived at the server is executed yet, or not: a reset may throw it away. */
+/* What has arrived at the server is executed yet, or not: a reset may throw it away. Once the group was deleted it always
+ * does: an entry that comes again under its id cannot be told from the one that a late requeue or done was meant for. */
 void chan_leave(struct world *w, struct chan *c)
 {
 	c->lane = NULL;
-	bool is_lost = rng_below(&w->rng, 2) == 0;
+	bool is_lost = rng_below(&w->rng, 2) == 0 || w->has_regrouped;
 	if (c->blocked) { /* the server sees that a blocked client has gone */
 		event_cancel(w, &c->unblock);
 		flight_free(w, &c->blocked->ev);

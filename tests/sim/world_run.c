@@ -43,6 +43,7 @@ static struct world_opts make_up(uint64_t seed, enum world_size size, enum world
 	o.slow_per_mille = (unsigned)rng_below(&r, 30);
 	o.slow_max_ms = 300;
 	o.max_retries = 1 + (uint32_t)rng_below(&r, 4);
+	o.n_gos = rng_below(&r, 3) ? 0 : 1 + (unsigned)rng_below(&r, WORLD_GOS);
 	return o;
 }
 

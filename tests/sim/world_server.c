@@ -49,7 +49,11 @@ static void on_expired(void *arg, struct slice stream, struct entry_id id)
 			continue;
 		struct push *p = mem_alloc(sizeof *p + stream.len);
 		struct daemon *d = c->lane->shard->daemon;
-		p->ev = (struct event){.run = push_arrives, .drop = push_free, .daemon = d, .gen = d->gen};
+		p->ev = (struct event){.run = push_arrives,
+			.drop = push_free,
+			.daemon = d,
+			.gen = d->gen,
+			.thread = (uint16_t)(THREAD_SHARDS + c->lane->shard->index)};
 		p->chan = c;
 		p->id = id;
 		p->len = stream.len;
@@ -162,6 +166,38 @@ void server_fail_over(struct world *w, struct server *s)
 		w->ask_to = to->index;
 	s->is_alive = false;
 	reset_clients(w, s);
+}
+
+/* ---- what operators and producers do ---- */
+
+/* Once in a run: a second time, a requeue of one daemon that waits for the first repair may meet an entry that the other has
+ * got in between, under the same id. */
+void server_destroy_group(struct world *w, uint16_t svc)
+{
+	struct server *s = server_of_service(w, svc);
+	if (!s->is_alive || s->is_paused || w->has_regrouped)
+		return;
+	world_tell(w, "the group of %s is deleted", w->rules[svc].name);
+	w->has_regrouped = true;
+	w->moved_at = w->now;
+	model_redis_destroy_group(s->model, &w->names[svc]);
+	server_served(w, s);
+}
+
+void server_delete_entry(struct world *w, uint16_t svc, uint32_t n)
+{
+	struct server *s = server_of_service(w, svc);
+	if (!s->is_alive || s->is_paused || n >= model_redis_n_pending(s->model, &w->names[svc]))
+		return;
+	struct entry_id id = model_redis_pending(s->model, &w->names[svc], n, w->now).id;
+	uint32_t item = item_of_entry(w, svc, id);
+	if (item >= w->n_items)
+		return;
+	world_tell(w, "entry %llu-%llu is deleted", (unsigned long long)id.ms % 100000000, (unsigned long long)id.seq);
+	w->has_deleted = w->items[item].is_deleted = true;
+	model_redis_xdel(s->model, &w->names[svc], id);
+	if (s->replica)
+		model_redis_xdel(s->replica, &w->names[svc], id);
 }
 
 /* ---- slots ---- */

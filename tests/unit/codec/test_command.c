@@ -260,20 +260,6 @@ Test(command, ids_are_exact)
 		cr_expect_not(parses(bad[i]), "%s", bad[i]);
 }
 
-static const char *token(uint64_t ms, uint64_t seq)
-{
-	static char text[COMMAND_TOKEN_CAP];
-	cr_expect_eq(command_token_format(text, (struct entry_id){ms, seq}), 19);
-	return text;
-}
-
-Test(command, tokens_have_nineteen_digits_and_rise)
-{
-	cr_expect_str_eq(token(1700000000123, 7), "1700000000123000007");
-	cr_expect_str_eq(token(5, 0), "0000000000005000000");
-	cr_expect_str_eq(token(UINT64_MAX, UINT64_MAX), "9999999999999999999");
-}
-
 static bool lock_is(const char *key, const char *stream, uint64_t ms, uint64_t seq)
 {
 	struct slice s;

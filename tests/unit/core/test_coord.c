@@ -89,6 +89,18 @@ Test(coord, credits_out_of_range_and_unknown_frames_change_nothing, .init = stor
 		     "[ 1000] w1 err unknown_lease 99-0\n");
 }
 
+Test(coord, a_token_keeps_its_width, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	struct entry_batch *b = story_batch(7, "s");
+	b->v[0].id = (struct entry_id){1700000000123, 1000007}; /* the server's clock stands still */
+	story_from_shard((struct msg){.kind = MSG_ENTRIES, .svc = 0, .source = SOURCE_NEW, .n = 1, .batch = b});
+	story_lease(W.last_handle, LEASE_IS_HELD, 11000, false);
+	story_clear();
+	story_op(W.last_handle, CMD_TAKE, OP_DONE, false);
+	expect_story("[ 1000] w1 assign 1700000000123-1000007 s token=1700000000124000007 retry=0 until=10500\n");
+}
+
 Test(coord, done_sent_again_gets_the_same_answer, .init = story_ready, .fini = story_down)
 {
 	story_hello(1, 1);
@@ -279,6 +291,22 @@ static void limits(mono_ms ping_ms)
 	story_event((struct coord_event){.kind = COORD_LIMITS, .rules = &W.rules});
 }
 
+Test(coord, a_service_taken_out_and_put_back_while_a_stream_runs_is_read_again, .init = story_begin, .fini = story_down)
+{
+	story_services(2, 100);
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .text = {"a:1", 3}});
+	story_own(0, 0, "");
+	story_own(1, 0, "");
+	story_hello(1, 4);
+	story_read(1, 7, "s");
+	story_lease(W.last_handle, LEASE_IS_HELD, W.now + 10000, false);
+	story_op(W.last_handle, CMD_TAKE, OP_DONE, false);
+	story_clear();
+	story_services(1, 100); /* its reader is closed, with what it was granted */
+	story_services(2, 100);
+	cr_assert(strstr(W.text.data, "s credits 1:1\n"), "%s", W.text.data);
+}
+
 Test(coord, a_reload_makes_pings_more_frequent_and_finds_nobody_silent, .init = story_ready, .fini = story_down)
 {
 	story_hello(1, 0);
@@ -462,7 +490,7 @@ Test(coord, a_revoke_is_told_again_to_the_connection_that_takes_over, .init = st
 	story_back(2, 7);
 	story_says(2, FRAME_REVOKED, 7);
 	expect_story("[ 2000] w2 welcome until=10500 resumed=7-0\n"
-		     "[ 2000] w2 revoke 7-0 operator grace=5000\n"
+		     "[ 2000] w2 revoke 7-0 operator grace=4000\n"
 		     "[ 2000] w1 closed\n"
 		     "[ 2000] s requeue 7-0 retry=0\n"
 		     "[ 2000] s credits 0:1\n");
@@ -573,8 +601,66 @@ Test(coord, an_assigned_entry_that_is_not_pending_is_revoked, .init = story_read
 	expect_story("");
 	W.now = 3000;
 	own_ids(0, 2);
-	expect_story("[ 3000] s release 1\n"
+	expect_story("[ 3000] s forget 1\n" /* the lock keeps others away until the worker has stopped */
 		     "[ 3000] w1 revoke 7-0 lost grace=1500\n");
+}
+
+Test(coord, a_lock_made_again_for_an_entry_that_is_not_pending_is_left_to_expire, .init = story_ready,
+	.fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	story_clear();
+	story_lease(h, LEASE_IS_RECREATED, 11000, true);
+	story_op(h, CMD_TAKE, OP_GONE, false);
+	expect_story("[ 1000] s take 7-0 retry=0\n"
+		     "[ 1000] s forget 1\n"
+		     "[ 1000] w1 revoke 7-0 lost grace=1500\n");
+}
+
+static void held_again(uint64_t first, size_t n)
+{
+	struct entry_batch *b = mem_alloc(sizeof *b + n * sizeof b->v[0]);
+	b->n = n;
+	for (size_t i = 0; i < n; i++) {
+		b->v[i] = (struct entry_in){.id = {first + i, 0}, .lock_slot = 9};
+		b->v[i].stream = text_new("s", 1);
+		b->v[i].info = text_new("{}", 2);
+	}
+	story_from_shard(
+		(struct msg){.kind = MSG_ENTRIES, .svc = 0, .source = SOURCE_NEW, .n = (int64_t)n, .batch = b});
+}
+
+Test(coord, all_that_is_held_is_read_again_when_the_group_was_gone, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 200);
+	for (uint64_t id = 1; id <= 200; id++) {
+		char stream[20];
+		snprintf(stream, sizeof stream, "s%llu", (unsigned long long)id);
+		story_assigned(id, stream);
+	}
+	story_clear();
+	story_from_shard((struct msg){.kind = MSG_GROUP_LOST});
+	story_from_shard((struct msg){.kind = MSG_GROUP_LOST, .flag = true});
+	held_again(1, 128);
+	held_again(129, 72);
+	expect_story("[ 1000] s credits 0:128\n"
+		     "[ 1000] s credits 0:72\n");
+}
+
+Test(coord, a_worker_that_comes_back_before_its_old_connection_ended_is_told_to_stop_again, .init = story_ready,
+	.fini = story_down)
+{
+	story_hello(1, 1);
+	story_assigned(7, "s");
+	struct coord_ctl ctl = {.kind = CTL_REVOKE, .session = 1};
+	story_event((struct coord_event){.kind = COORD_CTL, .ctl = &ctl});
+	story_clear();
+	W.now = 2000;
+	story_back(2, 7);
+	expect_story("[ 2000] w2 welcome until=10500 resumed=7-0\n"
+		     "[ 2000] w2 revoke 7-0 operator grace=4000\n"
+		     "[ 2000] w1 closed\n");
 }
 
 Test(coord, a_pending_entry_nobody_knows_is_fetched, .init = story_ready, .fini = story_down)
@@ -624,7 +710,47 @@ Test(coord, a_second_entry_that_was_overtaken_gets_a_younger_id, .init = story_r
 		     "[ 1000] s credits 0:1\n");
 }
 
+Test(coord, an_entry_of_another_process_of_ours_waits_until_its_worker_has_stopped, .init = story_ready,
+	.fini = story_down)
+{
+	story_hello(1, 1);
+	story_read(0, 7, "s");
+	story_clear();
+	story_from_shard((struct msg){.kind = MSG_LEASE,
+		.handle = W.last_handle,
+		.result = LEASE_IS_HELD,
+		.ms = 21000,
+		.flag = true,
+		.n = 10000});
+	story_until(10499);
+	story_clear();
+	W.c->next_turn = W.now; /* not a stall */
+	story_until(10500);
+	expect_story("[10500] s requeue 7-0 retry=0\n");
+}
+
 /* ---- the end ---- */
+
+Test(coord, an_entry_just_read_is_locked_before_a_drain_gives_it_back, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 2);
+	story_read(0, 7, "s");
+	uint64_t a = W.last_handle;
+	story_clear();
+	story_event((struct coord_event){.kind = COORD_STOP, .flag = true});
+	story_read(0, 8, "t");
+	uint64_t b = W.last_handle;
+	story_lease(a, LEASE_IS_BUSY, 0, false);
+	story_lease(b, LEASE_IS_HELD, 11000, false);
+	story_op(b, CMD_REQUEUE, OP_DONE, false);
+	story_until(1200);
+	expect_story("[ 1000] w1 drain grace=60000\n"
+		     "[ 1000] s credits 0:0\n"
+		     "[ 1000] s acquire 2\n"
+		     "[ 1000] s requeue 8-0 retry=0\n"
+		     "[ 1000] s release 2\n"
+		     "[ 1200] ends with 0\n");
+}
 
 Test(coord, a_drain_gives_back_what_is_not_worked_on, .init = story_ready, .fini = story_down)
 {
@@ -632,6 +758,7 @@ Test(coord, a_drain_gives_back_what_is_not_worked_on, .init = story_ready, .fini
 	uint64_t a = story_assigned(7, "s");
 	story_read(0, 8, "t");
 	uint64_t b = W.last_handle;
+	story_lease(b, LEASE_IS_HELD, 11000, false);
 	story_clear();
 	story_event((struct coord_event){.kind = COORD_STOP, .flag = true});
 	story_op(b, CMD_REQUEUE, OP_DONE, false);

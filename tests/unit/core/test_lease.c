@@ -626,6 +626,23 @@ Test(lease, delifeq_is_asked_for_on_each_connection_until_answered, .init = stor
 	cr_assert_null(strstr(W.text.data, "s2 7-0 delifeq"), "%s", W.text.data);
 }
 
+Test(lease, is_acquired_again_only_when_its_release_is_over, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_msg_in((struct msg){.kind = MSG_LEASE_RELEASE, .handle = 1});
+	story_msg_in((struct msg){
+		.kind = MSG_LEASE_ACQUIRE, .handle = 2, .svc = 1, .slot = 9, .id = ID7, .stream = text_new("s1", 2)});
+	acquire(3, 0, false); /* another stream's */
+	expect_story("[ 1000] unlock s1 7-0 delifeq\n"
+		     "[ 1000] lock s3 7-0 value=redis-consumer-me/20\n");
+	story_error(CMD_UNLOCK, RERR_RETRY, "LOADING");
+	story_until(1100); /* sent again: it would delete the new lock, too */
+	expect_story("[ 1046] unlock s1 7-0 delifeq\n");
+	story_int(CMD_UNLOCK, 1);
+	story_until(1120);
+	expect_story("[ 1120] lock s1 7-0 value=redis-consumer-me/20\n");
+}
+
 Test(lease, a_release_gives_up_when_the_lock_has_expired_by_itself, .init = story_up, .fini = story_down)
 {
 	hold(1);

@@ -485,6 +485,19 @@ Test(scan, an_alive_owner_is_not_watched, .init = scanning, .fini = story_down)
 	expect_story("");
 }
 
+Test(scan, deleted_data_of_a_consumer_that_lives_is_left_to_it, .init = scanning, .fini = story_down)
+{
+	consumers(1, 100); /* its stream runs, however long ago a producer trimmed the entry */
+	until_scan();
+	story_pending(CMD_PENDING, 7, 1, OTHER, 40000);
+	W.no_scan = true;
+	story_until(W.now + 200); /* it may be the other one's turn */
+	story_clear();
+	story_entries(CMD_FETCH, 7, 0);
+	expect_story("");
+	cr_assert_eq(count(M_REC_ALIVE), 1);
+}
+
 Test(scan, a_missing_lock_of_a_consumer_that_lives_is_recovered, .init = scanning, .fini = story_down)
 {
 	until_scan();

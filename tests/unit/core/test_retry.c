@@ -297,6 +297,25 @@ Test(retry, what_waits_between_two_waits_is_asked_again_too, .init = story_up, .
 	cr_assert_not(story_waits(CMD_WAIT));
 }
 
+Test(retry, what_an_old_connection_has_done_is_asked_again_before_a_wait_on_the_new, .init = story_up,
+	.fini = story_down)
+{
+	with_replicas(1);
+	op(CMD_DONE);
+	story_conn(CONN_COMMAND, true); /* a handoff: the answer comes over the old one */
+	story_clear();
+	story_int(CMD_DONE, 1);
+	expect_story("[ 1000] done s1 7-0\n");
+	story_int(CMD_DONE, 0);
+	expect_story("[ 1000] wait 1\n");
+	story_conn(CONN_COMMAND, true);
+	story_clear();
+	story_int(CMD_WAIT, 0); /* of the old one, too few */
+	story_until(W.now + 200);
+	cr_assert(story_waits(CMD_DONE));
+	cr_assert_not(story_waits(CMD_WAIT));
+}
+
 /* ---- dead letters to another slot ---- */
 
 static void other_slot(void)

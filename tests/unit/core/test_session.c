@@ -24,6 +24,21 @@ Test(session, lease_strings_go_there_and_back)
 	cr_assert_eq(id.seq, UINT64_MAX);
 }
 
+static const char *token(uint64_t ms, uint64_t seq)
+{
+	static char out[SESSION_TOKEN_CAP];
+	cr_expect_eq(session_token_format(out, (struct entry_id){ms, seq}), 19);
+	return out;
+}
+
+Test(session, tokens_have_nineteen_digits_and_rise)
+{
+	cr_expect_str_eq(token(1700000000123, 7), "1700000000123000007");
+	cr_expect_str_eq(token(1700000000123, 1000007), "1700000000124000007"); /* a clock that stands still */
+	cr_expect_str_eq(token(5, 0), "0000000000005000000");
+	cr_expect_str_eq(token(UINT64_MAX, UINT64_MAX), "9999999999999999999");
+}
+
 Test(session, what_is_no_lease_is_refused)
 {
 	static const char *const bad[] = {"", "1", "1-", "-1.a", "1-2", "1-2.", "1-2.xyz", "1-2.a ", "1.2-a",
