@@ -321,7 +321,7 @@ def test_ping_and_unknown_frames(w):
 
 
 def test_200_at_once(w):
-    w.run("-n", "200", shell="echo $$ > pid-$SLUICE_LEASE; while [ ! -e go ]; do sleep 0.2; done")
+    w.run("-n", "200", shell="echo $$ > pid-$SLUICE_LEASE; while [ ! -e go ]; do sleep 2; done")
     w.daemon.greet()
     for i in range(200):
         w.daemon.assign(f"L{i}")
