@@ -17,7 +17,7 @@ import time
 import traceback
 
 PROGRAM = os.path.join(os.environ.get("SLUICE_BUILD", "build"), "sluice-run")
-PATIENCE = 10.0  # how long anything may take before it counts as never
+PATIENCE = 30.0  # how long anything may take, on a busy machine too, before it counts as never
 
 
 def now_ms():
