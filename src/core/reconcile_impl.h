@@ -8,8 +8,8 @@
 enum {
 	RECOVERY_BUSY = 1000,
 	RECOVERY_WATCHED =
-		10000, /* found alive, looked at again at their deadline; more are found again by a later walk */
-	RECOVERY_WAITING = 20000, /* with those that wait for their turn: no more pages until fewer */
+		100000, /* found alive, looked at again at their deadline (some 250 bytes each); more are found again by a later walk */
+	RECOVERY_WAITING = 120000, /* with those that wait for their turn: no more pages until fewer */
 	WALK_PAGE = 500,
 	RANK_MS = 200,
 	AFTER_MS = 5, /* past a lock's deadline */

@@ -676,6 +676,24 @@ Test(recovery, a_thousand_at_once_when_many_deadlines_come_together, .init = beg
 	cr_assert_eq(count(M_REC_ALIVE), 5000);
 }
 
+Test(recovery, fifty_thousand_locks_of_one_owner_are_watched, .init = begin, .fini = story_down)
+{
+	W.mute = true;
+	consumers(50000, 12000);
+	for (uint64_t first = 1; first < 50000; first += 500) {
+		story_pending(CMD_PENDING, first, 500, OTHER, 11000);
+		while (story_waits(CMD_FETCH))
+			story_entries(CMD_FETCH, 1, 1);
+		while (W.n_calls)
+			answer(CMD_PROBE, OP_DONE, 3000);
+	}
+	story_until(4005);
+	for (int i = 0; i < 50000; i++)
+		answer(CMD_PROBE, OP_DONE, 3000);
+	cr_assert_eq(count(M_PROBE_ALIVE), 100000);
+	cr_assert_eq(count(M_REC_ALIVE), 50000);
+}
+
 Test(recovery, a_second_suspect_does_not_wait_for_the_first, .init = begin, .fini = story_down)
 {
 	suspect(1);
