@@ -338,9 +338,9 @@ void lease_hurry(struct leases *ls, struct shard_ctx *c)
 		lease_queue(ls, c, l);
 }
 
-void lease_connected(struct leases *ls, struct shard_ctx *c)
+void lease_connected(struct leases *ls, struct shard_ctx *c, bool is_valkey)
 {
-	ls->delifeq = DELIFEQ_UNASKED; /* it may be another server */
+	ls->delifeq = is_valkey ? DELIFEQ_UNASKED : DELIFEQ_NOT_THERE;
 	lease_hurry(ls, c);
 }
 

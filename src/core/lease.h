@@ -21,7 +21,7 @@ mono_ms lease_settle(struct leases *ls, struct shard_ctx *c);
 /* Everything that waits or is held asks Redis now: the connection may be about to go. */
 void lease_hurry(struct leases *ls, struct shard_ctx *c);
 /* The connection for commands is up, perhaps to another server. Hurries too. */
-void lease_connected(struct leases *ls, struct shard_ctx *c);
+void lease_connected(struct leases *ls, struct shard_ctx *c, bool is_valkey);
 /* Gives back what is on slots that are not served here (c->slots), unless .asking. */
 void lease_slots(struct leases *ls, struct shard_ctx *c);
 /* The service's times have changed. */

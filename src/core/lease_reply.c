@@ -250,12 +250,12 @@ static void moved(struct leases *ls, struct shard_ctx *c, struct lease *l, const
 	lease_forget(ls, c, l);
 }
 
-/* What the answer to DELIFEQ tells of the server. True: go by script. */
+/* What the answer to DELIFEQ tells of the server: it may be unknown, or our user may not. True: go by script. */
 static bool is_delifeq_refused(struct leases *ls, const struct reply *reply)
 {
 	if (reply->kind == REPLY_INT)
 		ls->delifeq = DELIFEQ_THERE;
-	else if (reply->kind == REPLY_ERROR && reply->error == RERR_OPERATOR) /* unknown, or our user may not */
+	else if (reply->kind == REPLY_ERROR && (reply->error == RERR_OPERATOR || reply->error == RERR_BAD))
 		ls->delifeq = DELIFEQ_NOT_THERE;
 	else if (ls->delifeq == DELIFEQ_ASKED)
 		ls->delifeq = DELIFEQ_UNASKED;

@@ -105,7 +105,7 @@ static void on_conn(struct shard *s, const struct shard_event *ev)
 	if (!ev->up)
 		return;
 	ask_role(s);
-	lease_connected(s->leases, c);
+	lease_connected(s->leases, c, ev->is_valkey);
 	reader_command_up(s->readers, c);
 	reconcile_command_up(s->reconcile, c);
 	keyspace_command_up(&s->keyspace, c);

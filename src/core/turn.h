@@ -129,7 +129,7 @@ enum say_level { SAY_ERROR, SAY_WARN, SAY_NOTICE, SAY_INFO, SAY_DEBUG };
 
 enum shard_event_kind {
 	SHARD_TICK,    /* a deadline is due */
-	SHARD_CONN,    /* .role (.svc) is .up; .text why when down */
+	SHARD_CONN,    /* .role (.svc) is .up: .client_id, .is_valkey; or down: .text why */
 	SHARD_REPLY,   /* .tag .reply (entries in it are owned by the step) */
 	SHARD_EXPIRED, /* keyspace event: lock of (.stream, .id) expired */
 	SHARD_PUSHED,  /* subscription confirmed */
@@ -142,7 +142,7 @@ struct shard_event {
 	int64_t wall_ms;
 	enum conn_role role;
 	uint16_t svc;
-	bool up;
+	bool up, is_valkey; /* is_valkey: by its own word; those have commands that Redis has not */
 	int64_t client_id;
 	struct slice text;
 	uint64_t tag;

@@ -442,6 +442,11 @@ int64_t redis_client_id(const struct redis_conn *c)
 	return c->client_id;
 }
 
+bool redis_is_valkey(const struct redis_conn *c)
+{
+	return c->is_valkey;
+}
+
 enum redis_maint_state redis_maint(const struct redis_conn *c)
 {
 	return c->maint;

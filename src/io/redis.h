@@ -92,6 +92,7 @@ bool redis_is_full(const struct redis_conn *c); /* output buffer over max_obuf_b
 size_t redis_n_in_flight(const struct redis_conn *c);
 int redis_resp(const struct redis_conn *c);          /* 3 or 2 */
 int64_t redis_client_id(const struct redis_conn *c); /* from CLIENT ID, -1 unknown */
+bool redis_is_valkey(const struct redis_conn *c);    /* HELLO says so */
 const struct redis_addr *redis_addr_of(const struct redis_conn *c);
 enum redis_maint_state redis_maint(const struct redis_conn *c);
 /* The moving-endpoint-type it asks for: opts.maint_endpoint_type, or what "auto" came to. For the replacement of a moved connection, whose own

@@ -54,15 +54,19 @@ static void refused(struct redis_conn *c, const char *what, const redisReply *r)
 		conn_fail(c, ERR_IO, "%s refused: %.*s", what, words_len(r->str), r->str);
 }
 
-/* The integer under a key of HELLO's answer (a map, flat in hiredis), or -1. */
+/* What stands under a key of HELLO's answer (a map, flat in hiredis), or NULL. */
+static const redisReply *hello_value(const redisReply *r, const char *key)
+{
+	for (size_t i = 0; i + 1 < r->elements; i += 2)
+		if (r->element[i]->str && strcmp(r->element[i]->str, key) == 0)
+			return r->element[i + 1];
+	return NULL;
+}
+
 static long long hello_number(const redisReply *r, const char *key)
 {
-	for (size_t i = 0; i + 1 < r->elements; i += 2) {
-		const redisReply *k = r->element[i], *v = r->element[i + 1];
-		if (k->str && strcmp(k->str, key) == 0 && v->type == REDIS_REPLY_INTEGER)
-			return v->integer;
-	}
-	return -1;
+	const redisReply *v = hello_value(r, key);
+	return v && v->type == REDIS_REPLY_INTEGER ? v->integer : -1;
 }
 
 /* ---- sending */
@@ -226,6 +230,8 @@ static void hello_reply(struct redis_conn *c, const redisReply *r)
 	}
 	c->resp = hello_number(r, "proto") == 2 || r->type == REDIS_REPLY_ARRAY ? 2 : 3;
 	c->client_id = hello_number(r, "id");
+	const redisReply *server = hello_value(r, "server");
+	c->is_valkey = server && server->str && strcasecmp(server->str, "valkey") == 0;
 	if (c->resp == 2 && c->opts.maint != REDIS_MAINT_OFF &&
 		!maint_refused(c, "no RESP3: HELLO 3 was answered in RESP2"))
 		return;

@@ -83,6 +83,7 @@ struct redis_conn {
 	bool is_parsing;
 	int resp;
 	int64_t client_id;
+	bool is_valkey;
 	enum redis_maint_state maint;
 	mono_ms relaxed_until, relaxed_ms;
 	bool auth_changed; /* while greeting */

@@ -75,10 +75,12 @@ static void tell_core(struct lane *l, bool up, const char *why)
 {
 	struct lanes *ls = l->ls;
 	struct shard_event ev = {.kind = SHARD_CONN, .role = l->role, .svc = l->svc, .up = up, .client_id = -1};
-	if (up)
+	if (up) {
 		ev.client_id = redis_client_id(l->cur->conn);
-	else
+		ev.is_valkey = redis_is_valkey(l->cur->conn);
+	} else {
 		ev.text = (struct slice){why, strlen(why)};
+	}
 	ls->o.step(ls->o.arg, &ev);
 }
 

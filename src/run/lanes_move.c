@@ -188,7 +188,8 @@ static void tell_switched(struct lanes *ls)
 			.role = l->role,
 			.svc = l->svc,
 			.up = true,
-			.client_id = redis_client_id(l->cur->conn)};
+			.client_id = redis_client_id(l->cur->conn),
+			.is_valkey = redis_is_valkey(l->cur->conn)};
 		ls->o.step(ls->o.arg, &ev);
 	}
 }

@@ -49,6 +49,7 @@ IO_TEST(greets_then_answers_in_order)
 	cr_assert(rig_until(&R, "up"));
 	cr_assert(redis_is_up(R.c));
 	cr_assert(redis_resp(R.c) == 3);
+	cr_assert(!redis_is_valkey(R.c));
 	cr_assert(redis_client_id(R.c) == 7);
 	cr_assert(redis_maint(R.c) == REDIS_MAINT_REFUSED);
 	rig_send(&R, 1, "ECHO one", 2000);
@@ -71,6 +72,17 @@ IO_TEST(an_error_reply_is_an_answer)
 	rig_send(&R, 2, "ECHO on", 2000);
 	cr_assert(rig_until(&R, "reply 2"));
 	expect_story("up\nreply 1 -WRONGTYPE no\nreply 2 on\n");
+}
+
+IO_TEST(knows_a_valkey_by_its_word)
+{
+	rig_serve(&R,
+		SCRIPTS("expect HELLO\nsend %3\\r\\n$6\\r\\nserver\\r\\n$6\\r\\nvalkey\\r\\n$5\\r\\nproto\\r\\n:3\\r\\n"
+			"$2\\r\\nid\\r\\n:7\\r\\n"));
+	rig_open(&R);
+	cr_assert(rig_until(&R, "up"));
+	cr_assert(redis_is_valkey(R.c));
+	cr_assert(redis_client_id(R.c) == 7);
 }
 
 IO_TEST(falls_back_to_resp2_when_hello_is_unknown)

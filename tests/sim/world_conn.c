@@ -27,6 +27,7 @@ static void tell_conn(struct world *w, struct lane *l, bool up, const char *why)
 		.role = l->role,
 		.svc = l->svc,
 		.up = up,
+		.is_valkey = up, /* whether it has its commands is another matter: model_redis_set_delifeq */
 		.client_id = up ? l->chan->client_id : -1,
 		.text = {why, why ? strlen(why) : 0}};
 	wshard_step(w, l->shard, &ev);

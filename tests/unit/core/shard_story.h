@@ -244,8 +244,8 @@ UNUSED static void story_msg_in(struct msg m)
 
 UNUSED static void story_conn(enum conn_role role, bool up)
 {
-	story_event(
-		(struct shard_event){.kind = SHARD_CONN, .role = role, .svc = 1, .up = up, .client_id = up ? 33 : -1});
+	story_event((struct shard_event){
+		.kind = SHARD_CONN, .role = role, .svc = 1, .up = up, .is_valkey = up, .client_id = up ? 33 : -1});
 }
 
 /* The oldest waiting command of this kind; it does not wait any more. */

@@ -594,6 +594,13 @@ Test(lease, one_release_asks_whether_the_server_has_delifeq, .init = story_up, .
 	cr_assert_eq(count(M_RELEASE_OK), 4);
 }
 
+Test(lease, a_redis_is_not_asked_for_delifeq, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_event((struct shard_event){.kind = SHARD_CONN, .role = CONN_COMMAND, .up = true, .client_id = 34});
+	release(1, "[ 1000] unlock s1 7-0\n");
+}
+
 Test(lease, a_server_that_refuses_delifeq_is_not_asked_again, .init = story_up, .fini = story_down)
 {
 	for (uint64_t handle = 1; handle <= 4; handle++)
