@@ -178,6 +178,8 @@ static void answer(struct redis_conn *c, struct cmd *cmd, const redisReply *r)
 	uint64_t tag = cmd->tag;
 	enum cmd_kind kind = cmd->kind;
 	command_free(c, cmd);
+	if (c->reauth_by > 0 && c->state == CONN_UP)
+		handshake_reauth(c); /* before the callback sends more */
 	if (kind == CMD_USER)
 		c->on_reply(c->arg, tag, r);
 	else if (kind != CMD_ASKING) /* when ASKING is refused, the command behind it says so */

@@ -163,6 +163,7 @@ void dial_start(struct redis_conn *c)
 	c->client_id = -1;
 	c->maint = REDIS_MAINT_UNASKED;
 	c->auth_changed = false;
+	c->reauth_by = 0;
 	c->last_error = 0;
 	c->n_addrs = 0;
 	if (c->addr.port == 0) {

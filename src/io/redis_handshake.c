@@ -305,11 +305,25 @@ void handshake_reply(struct redis_conn *c, enum cmd_kind kind, const redisReply 
 	}
 }
 
+static bool is_user_waiting(const struct redis_conn *c)
+{
+	for (const struct link *l = c->pending.next; l != &c->pending; l = l->next)
+		if (LIST_OF(struct cmd, link, l)->kind == CMD_USER)
+			return true;
+	return false;
+}
+
 void handshake_reauth(struct redis_conn *c)
 {
 	if ((!*c->password && !*c->username) || (c->resp == 2 && c->opts.is_subscriber))
 		return;
-	mono_ms since = mono_now();
+	mono_ms now = mono_now();
+	if (c->reauth_by == 0)
+		c->reauth_by = now + c->opts.times.connect_ms;
+	if (is_user_waiting(c) && now < c->reauth_by)
+		return; /* asked again when it is answered */
+	c->reauth_by = 0;
+	mono_ms since = now;
 	if (!list_empty(&c->pending)) { /* its answer comes after theirs, and a read may block for long */
 		const struct cmd *last = LIST_OF(struct cmd, link, c->pending.prev);
 		since = mono_max(since, last->deadline.pos ? last->deadline.at : 0);

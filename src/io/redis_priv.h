@@ -87,6 +87,7 @@ struct redis_conn {
 	enum redis_maint_state maint;
 	mono_ms relaxed_until, relaxed_ms;
 	bool auth_changed; /* while greeting */
+	mono_ms reauth_by; /* AUTH waits until nothing is waited for; 0 = it does not */
 
 	/* commands */
 	struct link pending; /* in the order of their replies */
@@ -122,7 +123,9 @@ void dial_forget_lookup(struct redis_conn *c); /* its result is not wanted any m
 void handshake_start(struct redis_conn *c);
 void handshake_reply(struct redis_conn *c, enum cmd_kind kind, const redisReply *r);
 const char *handshake_endpoint_type(const struct redis_conn *c);
-void handshake_reauth(struct redis_conn *c); /* AUTH on a connection that is up */
+/* AUTH on a connection that is up: now if nothing is waited for, else when that is so, for connect_ms at most. Redis 8.0 does not
+ * answer an AUTH that it refuses after a command that has blocked: every reply after it would belong to another command. */
+void handshake_reauth(struct redis_conn *c);
 
 /* redis_command.c */
 struct cmd *command_new(

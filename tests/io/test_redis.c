@@ -521,6 +521,21 @@ IO_TEST(new_credentials_are_used_at_once_and_a_refusal_costs_nothing)
 	cr_assert(strcmp(resp_server_heard(R.server, 1), "HELLO 3 AUTH ann two") == 0, "the next one uses them");
 }
 
+IO_TEST(new_credentials_wait_for_what_may_block)
+{
+	rig_serve(&R, SCRIPTS("hello\nexpect ECHO a\nsend +a\\r\\n\nexpect AUTH two\nsend -WRONGPASS no\\r\\n\nexpect "
+			      "ECHO b\n"
+			      "send +b\\r\\n"));
+	R.opts.password = "one";
+	rig_open(&R);
+	cr_assert(rig_until(&R, "up\n"));
+	rig_send(&R, 1, "ECHO a", 2000);
+	redis_set_auth(R.c, "", "two");
+	cr_assert(rig_until(&R, "reply 1 +a\n"));
+	rig_send(&R, 2, "ECHO b", 2000);
+	cr_assert(rig_until(&R, "reply 2 +b\n"));
+}
+
 IO_TEST(asking_goes_before_the_command)
 {
 	rig_serve(&R, SCRIPTS("serve"));
