@@ -6,6 +6,7 @@ import socket
 from lib import checks
 from lib.case import limit
 from lib.checks import Added
+from lib.daemon import program
 from lib.redis import entries
 from lib.servers import free_port, loopback
 from lib.worker import Raw
@@ -147,9 +148,9 @@ def test_large_dead_letters_are_looked_at_a_few_at_a_time(t):
     for i in range(n):
         large = json.dumps({"DataStreamName": f"s{i}", "Info": "x" * (2 << 20)})
         r.db.cmd("XADD", "orders-input-dlq", "*", "lbs-input", large, "_dlq_reason", "too_large")
-    assert [x["stream"] for x in d.json("dlq", "ls", "orders")] == [f"s{i}" for i in range(n)]
-    x, = d.json("explain", "s40")
+    assert [x["stream"] for x in d.json("--timeout", "30s", "dlq", "ls", "orders")] == [f"s{i}" for i in range(n)]
+    x, = d.json("--timeout", "30s", "explain", "s40")  # a sanitizer takes its time
     assert x["state"] == "dead"
-    assert len(d.json("dlq", "purge", "orders", "--limit", "40")) == 40
+    assert len(d.json("--timeout", "30s", "dlq", "purge", "orders", "--limit", "40")) == 40
     assert r.db.cmd("XLEN", "orders-input-dlq") == n - 40
-    assert peak() - before < 80, f"{before} MiB before, {peak()} MiB after"
+    assert "asan" in program("sluiced") or peak() - before < 80, f"{before} MiB before, {peak()} MiB after"
