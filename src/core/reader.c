@@ -27,6 +27,23 @@ const struct service_rules *reader_rules(const struct shard_ctx *c, const struct
 	return ctx_service(c, r->svc)->rules;
 }
 
+enum cmd_kind reader_command(enum errand e)
+{
+	static const enum cmd_kind kinds[ERRAND_N] = {
+		[ERRAND_GROUP] = CMD_GROUP_CREATE,
+		[ERRAND_OWN] = CMD_READ_OWN,
+		[ERRAND_READ] = CMD_READ,
+		[ERRAND_HEARTBEAT] = CMD_HEARTBEAT,
+		[ERRAND_AUDIT] = CMD_PENDING,
+		[ERRAND_LENGTH] = CMD_LENGTH,
+		[ERRAND_PENDING_SUM] = CMD_PENDING_SUM,
+		[ERRAND_UNREAD] = CMD_UNREAD,
+		[ERRAND_DLQ_LENGTH] = CMD_DLQ_LENGTH,
+		[ERRAND_UNBLOCK] = CMD_UNBLOCK,
+	};
+	return kinds[e];
+}
+
 static struct reader *find(const struct readers *rs, uint16_t svc)
 {
 	return svc < rs->n ? rs->v[svc] : NULL;
@@ -282,13 +299,12 @@ static void call_dlq_length(struct shard_ctx *c, struct reader *r)
 
 static void send(struct shard_ctx *c, struct reader *r, enum errand e)
 {
-	static const enum cmd_kind kinds[ERRAND_N] = {CMD_GROUP_CREATE, CMD_READ_OWN, CMD_READ, CMD_HEARTBEAT,
-		CMD_PENDING, CMD_LENGTH, CMD_PENDING_SUM, CMD_UNREAD, CMD_DLQ_LENGTH, CMD_UNBLOCK};
 	struct errand_state *s = &r->errands[e];
 	s->gen = (s->gen + 1) & 0x0fffffff;
 	s->sent = c->now;
 	s->in_flight = true;
-	struct effect *ef = ctx_redis(c, tag_of(PART_READER, s->gen, (uint32_t)r->svc << 8 | e), kinds[e], r->svc);
+	struct effect *ef =
+		ctx_redis(c, tag_of(PART_READER, s->gen, (uint32_t)r->svc << 8 | e), reader_command(e), r->svc);
 	ef->cmd.asking = ctx_service(c, r->svc)->asking && e != ERRAND_UNBLOCK;
 	ef->cmd.use_eval = s->use_eval;
 	s->use_eval = false;

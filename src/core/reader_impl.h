@@ -56,6 +56,7 @@ struct readers {
 };
 
 const struct service_rules *reader_rules(const struct shard_ctx *c, const struct reader *r);
+enum cmd_kind reader_command(enum errand e); /* what it asks Redis */
 void reader_move(struct reader *r, struct shard_ctx *c, enum reader_state to);
 void reader_group_lost(struct readers *rs, struct shard_ctx *c, struct reader *r);
 /* Ends a grant: what was read, maybe nothing. The batch moves. */

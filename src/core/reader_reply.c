@@ -107,9 +107,7 @@ static void again(struct shard_ctx *c, struct reader *r, enum errand e, mono_ms 
 
 static void judged(struct readers *rs, struct shard_ctx *c, struct reader *r, enum errand e, struct reply *reply)
 {
-	static const enum cmd_kind kinds[ERRAND_N] = {CMD_GROUP_CREATE, CMD_READ_OWN, CMD_READ, CMD_HEARTBEAT,
-		CMD_PENDING, CMD_LENGTH, CMD_PENDING_SUM, CMD_UNREAD, CMD_DLQ_LENGTH, CMD_UNBLOCK};
-	switch (ctx_judge(c, "reader", kinds[e], r->svc, reply)) {
+	switch (ctx_judge(c, "reader", reader_command(e), r->svc, reply)) {
 	case VERDICT_ANSWER:
 		r->errands[e].tries = 0;
 		answered(c, r, e, reply);

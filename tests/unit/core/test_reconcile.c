@@ -655,17 +655,23 @@ Test(recovery, ten_thousand_entries_are_back_within_a_second, .init = begin, .fi
 	cr_log_info("10000 recoveries: %.0f ms of CPU here, %d rounds", ms, n_rounds);
 }
 
-Test(recovery, a_thousand_at_once_when_many_deadlines_come_together, .init = begin, .fini = story_down)
+/* A suspect's entries 1 … n; each lock lasts another 3 s. */
+static void found_alive(uint64_t n)
 {
 	W.mute = true;
-	consumers(5000, 12000);
-	for (uint64_t first = 1; first < 5000; first += 500) {
+	consumers(n, 12000);
+	for (uint64_t first = 1; first < n; first += 500) {
 		story_pending(CMD_PENDING, first, 500, OTHER, 11000);
 		while (story_waits(CMD_FETCH))
 			story_entries(CMD_FETCH, 1, 1);
 		while (W.n_calls)
 			answer(CMD_PROBE, OP_DONE, 3000);
 	}
+}
+
+Test(recovery, a_thousand_at_once_when_many_deadlines_come_together, .init = begin, .fini = story_down)
+{
+	found_alive(5000);
 	story_until(4004);
 	cr_assert_eq(W.n_calls, 0);
 	story_until(4005);
@@ -678,15 +684,7 @@ Test(recovery, a_thousand_at_once_when_many_deadlines_come_together, .init = beg
 
 Test(recovery, fifty_thousand_locks_of_one_owner_are_watched, .init = begin, .fini = story_down)
 {
-	W.mute = true;
-	consumers(50000, 12000);
-	for (uint64_t first = 1; first < 50000; first += 500) {
-		story_pending(CMD_PENDING, first, 500, OTHER, 11000);
-		while (story_waits(CMD_FETCH))
-			story_entries(CMD_FETCH, 1, 1);
-		while (W.n_calls)
-			answer(CMD_PROBE, OP_DONE, 3000);
-	}
+	found_alive(50000);
 	story_until(4005);
 	for (int i = 0; i < 50000; i++)
 		answer(CMD_PROBE, OP_DONE, 3000);
