@@ -163,7 +163,8 @@ install-strip:
 	+@$(MAKE) --no-print-directory INSTALL_PROGRAM='$(INSTALL_PROGRAM) -s' install
 installdirs:
 	@$(INSTALL) -d '$D$(bindir)' '$D$(sbindir)' '$D$(unitdir)' '$D$(sysusersdir)' '$D$(sysconfdir)' '$D$(docdir)' \
-		'$D$(completiondir)' '$D$(pkgdatadir)' $(foreach s,$(sort $(subst .,,$(suffix $(MAN_FILES)))),'$D$(mandir)/man$s')
+		'$D$(completiondir)' '$D$(zshcompletiondir)' '$D$(fishcompletiondir)' '$D$(pkgdatadir)' \
+		$(foreach s,$(sort $(subst .,,$(suffix $(MAN_FILES)))),'$D$(mandir)/man$s')
 install: all installdirs
 	@for p in $(PROGRAMS); do case $$p in sluiced) d='$(sbindir)';; *) d='$(bindir)';; esac; \
 		echo "install $$d/$$p"; $(INSTALL_PROGRAM) -m 755 $(B)/$$p "$D$$d/$$p" || exit 1; done
@@ -172,7 +173,9 @@ install: all installdirs
 		sed 's|@sbindir@|$(sbindir)|g; s|@bindir@|$(bindir)|g; s|@sysconfdir@|$(sysconfdir)|g' $$u \
 			>'$D$(unitdir)'/$${u##*/} && chmod 644 '$D$(unitdir)'/$${u##*/} || exit 1; done
 	$(INSTALL_DATA) systemd/sluiced.sysusers '$D$(sysusersdir)/sluiced.conf'
-	$(INSTALL_DATA) etc/sluicectl.bash '$D$(completiondir)/sluicectl'
+	$(INSTALL_DATA) etc/completion/sluicectl.bash '$D$(completiondir)/sluicectl'
+	$(INSTALL_DATA) etc/completion/_sluicectl '$D$(zshcompletiondir)/'
+	$(INSTALL_DATA) etc/completion/sluicectl.fish '$D$(fishcompletiondir)/'
 	$(INSTALL_DATA) etc/sluiced.acl '$D$(pkgdatadir)/'
 	$(INSTALL_DATA) $(DOC_FILES) '$D$(docdir)/'
 	test -e '$D$(sysconfdir)/sluiced.yaml' || $(INSTALL_DATA) etc/sluiced.yaml '$D$(sysconfdir)/sluiced.yaml'
@@ -181,7 +184,8 @@ install: all installdirs
 
 uninstall: # the configuration and the user stay
 	rm -f '$D$(sbindir)/sluiced' '$D$(bindir)/sluicectl' '$D$(bindir)/sluice-run' '$D$(sysusersdir)/sluiced.conf' \
-		'$D$(completiondir)/sluicectl' '$D$(pkgdatadir)/sluiced.acl'
+		'$D$(completiondir)/sluicectl' '$D$(zshcompletiondir)/_sluicectl' '$D$(fishcompletiondir)/sluicectl.fish' \
+		'$D$(pkgdatadir)/sluiced.acl'
 	rm -f $(patsubst %,'$D$(docdir)/%',$(notdir $(DOC_FILES)))
 	-rmdir '$D$(docdir)' '$D$(pkgdatadir)' 2>/dev/null
 	@for m in $(MAN_FILES); do rm -f "$D$(mandir)/man$${m##*.}/$${m##*/}"; done

@@ -1,5 +1,5 @@
 """The manual pages against the programs, both ways: options, defaults, exit codes, metrics, error codes, states, reasons; what etc/
-takes from them too. Settings are held by tests/unit/config/test_options.c."""
+takes from them too (completions: test_completion.py). Settings are held by tests/unit/config/test_options.c."""
 import json
 import os
 import re
@@ -96,43 +96,6 @@ def test_verbs_and_their_options(t):
         assert mine == options, f"{verb}: only the program has {sorted(mine - options)}, only the page has {sorted(options - mine)}"
     same("options of every verb", every, page_options("sluicectl.1"))
     same("synopsis", every, synopsis_options("sluicectl.1"))
-
-
-def test_completion_knows_what_the_program_does(t):
-    with open(os.path.join(ROOT, "etc", "sluicectl.bash")) as f:
-        bash = f.read()
-    text = re.search(r'local verbs="([^"]*)"', bash)[1].split()
-    same("verbs in the completion", {v.split()[0] for v in manual.verbs(t)} | {"help"}, text)
-
-    def completed(*line):
-        script = f"source {ROOT}/etc/sluicectl.bash; COMP_WORDS=(sluicectl {' '.join(line)} --); COMP_CWORD={len(line) + 1}; " \
-                 "_sluicectl; printf '%s\\n' \"${COMPREPLY[@]}\""
-        return set(t.run(["bash", "-c", script]).stdout.split())
-    for verb in manual.verbs(t):
-        _, mine, every = ctl_help(t, verb)
-        same(f"options of {verb} in the completion", mine | every, completed(*verb.split()))
-    for option, title in (("--state", "Looking"), ("--reason", "Steering")):
-        line = re.search(rf"{option}\) _sluicectl_complete \$'([^']*)'", bash)[1]
-        text = " ".join(section("sluicectl.1", title))
-        assert all(w in text for w in line.split("\\n")), (option, line)
-
-
-def test_completion_only_quotes_what_workers_and_streams_are_called(t):
-    r = t.redis()
-    d = t.daemon(r)
-    trap = t.path("trap")
-    names = [f"$(touch {trap})", f"`touch {trap}`", "two words", "a*", "plain:1"]
-    w = [t.worker(d, name=n, credits=1) for n in names]
-    Added(r.db).many("orders", names)
-    for x in w:
-        x.wait("assign")
-    for line in (["revoke"], ["release"], ["ls", "--stream"]):
-        words_typed = " ".join(["sluicectl", "--socket", d.control_sock, *line])
-        script = f"source {ROOT}/etc/sluicectl.bash; COMP_WORDS=({words_typed} ''); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); " \
-                 "_sluicectl; eval \"printf '<%s>\\n' ${COMPREPLY[*]}\""  # as the shell does when the line is entered
-        out = t.run(["bash", "-c", script], cwd=t.dir, env=dict(os.environ, PATH=f"{program('')}:{os.environ['PATH']}")).stdout.splitlines()
-        assert not os.path.exists(trap), f"{line}: a name was run as a command"
-        assert {x[1:-1] for x in out} == set(names), (line, out)
 
 
 # ---- defaults

@@ -55,7 +55,7 @@ def verbs(t):
     out = set()
     for line in text.split("\n\n")[1].splitlines():
         left = re.split(r" {2,}", line.strip())[0]
-        out.add(" ".join(w for w in left.split() if re.fullmatch(r"[a-z]+", w)))
+        out.add(" ".join(w for w in left.split() if re.fullmatch(r"[a-z][a-z-]*", w)))
     return out
 
 
