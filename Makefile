@@ -66,11 +66,12 @@ PKG_LIBS   := $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null)
 ALL_CFLAGS = -std=c17 $(WARN) $(CFLAGS_$(V)) $(CFLAGS) $(PKG_CFLAGS) -MMD -MP -pthread
 ALL_LIBS   = $(PKG_LIBS) -pthread -lm
 
-HEADERS   := $(wildcard src/*/*.h)
-LIB_SRC   := $(filter-out src/bin/%,$(wildcard src/*/*.c))
+HEADERS   := $(sort $(shell find src -name '*.h'))
+SRC       := $(sort $(shell find src -name '*.c'))
+LIB_SRC   := $(filter-out src/bin/%,$(SRC))
 LIB_OBJ   := $(LIB_SRC:%.c=$(B)/%.o)
-PROGRAMS  := $(if $(wildcard src/bin/sluiced.c),sluiced) $(if $(wildcard src/bin/sluicectl.c),sluicectl) \
-	$(if $(wildcard src/bin/sluice_run.c),sluice-run)
+PROGRAMS  := $(if $(wildcard src/bin/sluiced/main.c),sluiced) $(if $(wildcard src/bin/sluicectl/main.c),sluicectl) \
+	$(if $(wildcard src/bin/sluice_run/main.c),sluice-run)
 
 TLIB_SRC  := $(wildcard tests/lib/*.c)
 TLIB_OBJ  := $(TLIB_SRC:%.c=$(B)/%.o)
@@ -84,7 +85,7 @@ MODEL_BIN := $(B)/tests/unit/codec/test_model_against_real $(B)/tests/unit/codec
 OOM_BIN   := $(B)/tests/oom/oom_paths
 FUZZ_BIN  := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/bench/*.c))
-bin_obj    = $(patsubst %.c,$(B)/%.o,$(wildcard src/bin/$(1)*.c))
+bin_obj    = $(patsubst %.c,$(B)/%.o,$(wildcard src/bin/$(1)/*.c))
 
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -124,7 +125,7 @@ $(B)/tests/%.o: CPPFLAGS += -Itests
 $(B)/libsluice.a: $(LIB_OBJ)
 	@mkdir -p $(@D)
 	@rm -f $@
-	@ar rcsD $@ $^
+	@ar qcsD $@ $^
 
 $(B)/sluiced: $(call bin_obj,sluiced) $(B)/libsluice.a
 $(B)/sluicectl: $(call bin_obj,sluicectl) $(B)/libsluice.a
@@ -136,7 +137,7 @@ $(PROGRAMS:%=$(B)/%):
 $(B)/libtests.a: $(TLIB_OBJ)
 	@mkdir -p $(@D)
 	@rm -f $@
-	@ar rcsD $@ $^
+	@ar qcsD $@ $^
 
 $(UNIT_BIN) $(SIM_BIN): TEST_LIBS := -lcriterion
 $(FUZZ_BIN): TEST_LIBS := -fsanitize=fuzzer

@@ -7,7 +7,7 @@ SMOKE        ?= main_job
 COVERAGE     ?= main_job ctl service config sluice_run sluicectl_cli worker_protocol redis_trouble handoff restart. dlq limits
 VALGRIND     ?= main_job.whole_job main_job.sluice_run main_job.second_entry restart.handover service.reload_good \
 	worker_protocol.fail worker_protocol.resume worker_protocol.garbage ctl.dlq_and_scan
-C_FILES      := $(wildcard src/*/*.[ch] tests/lib/*.[ch] tests/unit/*/*.[ch] tests/sim/*.[ch] tests/io/*.[ch] \
+C_FILES      := $(SRC) $(HEADERS) $(wildcard tests/lib/*.[ch] tests/unit/*/*.[ch] tests/sim/*.[ch] tests/io/*.[ch] \
 	tests/thread/*.[ch] tests/oom/*.[ch] tests/fuzz/*.[ch] tests/bench/*.[ch])
 SH_FILES     := $(shell grep -lE '^\#!/bin/(ba)?sh' scripts/* scripts/deb/* .ci/* 2>/dev/null)
 MAN_FILES    := $(wildcard man/*.[1-8])
@@ -53,7 +53,7 @@ servers: all unit-bins
 	@scripts/on-servers build/servers $(SERVERS) -- scripts/run-system servers build $(ONLY:%=--only '%')
 # The daemon once more with another version, for tests of upgrades: what names the version is compiled anew, the rest linked.
 O := $(B)/other-version
-O_SRC := $(shell grep -l SLUICE_VERSION $(LIB_SRC) src/bin/sluiced*.c)
+O_SRC := $(shell grep -l SLUICE_VERSION $(LIB_SRC) src/bin/sluiced/*.c)
 O_OBJ := $(O_SRC:%.c=$(O)/%.o)
 .PHONY: other-version
 other-version: $(O)/sluiced
@@ -112,7 +112,7 @@ $(B)/headers/%.ok: % $(HEADERS)
 	@$(CC) $(CPPFLAGS) $(filter-out -MMD -MP,$(ALL_CFLAGS)) -fsyntax-only -include $< -x c /dev/null
 	@touch $@
 # A planted use after free must be seen, or the analyzer looks at nothing.
-check-analyzer: $(patsubst %.c,$(B)/analyzed/%.o,$(wildcard src/*/*.c))
+check-analyzer: $(SRC:%.c=$(B)/analyzed/%.o)
 	@! echo 'void free(void *); int f(int *p); int f(int *p) { free(p); return *p; }' | \
 		$(CC) -O1 -fanalyzer -Werror -x c -c -o /dev/null - 2>/dev/null || \
 		{ echo "analyzer: a planted use after free is not seen"; exit 1; }
@@ -124,7 +124,7 @@ reproducible: deps-check
 # minutes; .clang-tidy says which checks
 tidy:
 	@command -v clang-tidy >/dev/null || { echo "clang-tidy is not installed"; exit 1; }
-	@ls src/*/*.c | xargs -P $(JOBS) -I FILE clang-tidy --quiet FILE -- -std=c17 $(CPPFLAGS) $(PKG_CFLAGS) 2>/dev/null
+	@echo $(SRC) | xargs -n 1 | xargs -P $(JOBS) -I FILE clang-tidy --quiet FILE -- -std=c17 $(CPPFLAGS) $(PKG_CFLAGS) 2>/dev/null
 	@echo "tidy: fine"
 check-hardening: all
 	@scripts/check-hardening --self-test $(PROGRAMS:%=build/release/%)

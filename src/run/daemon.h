@@ -2,16 +2,16 @@
  * metrics_page, reload, service. Owner: the coordinator's thread. */
 #pragma once
 #include "config/config.h"
-#include "core/coord_state.h"
+#include "core/coord/coord_p.h"
 #include "io/http.h"
 #include "io/loop.h"
 #include "io/mailbox.h"
 #include "io/signals.h"
 #include "run/msg.h"
-#include "run/setup.h"
-#include "run/shard_run.h"
-#include "run/topo_client.h"
-#include "run/worker_door.h"
+#include "run/rules_from_config.h"
+#include "run/shard_thread.h"
+#include "run/topology_client.h"
+#include "run/worker_socket.h"
 
 struct control_door;
 struct state_store;

@@ -2,11 +2,11 @@
  * RUN_CORE carries a message of core/turn.h; the others are the hallway's own. Fixed size, copied by value. */
 #pragma once
 #include "base/log.h"
-#include "core/handoff.h"
+#include "core/handoff/handoff.h"
 #include "core/metric.h"
-#include "core/shard.h"
+#include "core/shard/shard.h"
 #include "core/turn.h"
-#include "io/redis.h"
+#include "io/redis/conn.h"
 
 enum run_msg_kind {
 	RUN_CORE, /* .core: what it owns moves to the receiver */

@@ -1,7 +1,7 @@
 /* Any bytes: what the library accepts as a reply becomes a notification whose endpoint can be dialled, or none. */
 #include "codec/push.h"
 #include "codec/reply.h"
-#include "io/redis.h"
+#include "io/redis/conn.h"
 
 #include <stdlib.h>
 

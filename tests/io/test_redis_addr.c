@@ -2,7 +2,7 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-#include "io/redis_addr.h"
+#include "io/redis/addr.h"
 
 Test(redis_addr, reads_and_writes_the_three_forms)
 {

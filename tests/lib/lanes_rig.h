@@ -3,7 +3,7 @@
  * "refresh SEQ". ROLE: command, reader, subscriber. */
 #pragma once
 #include "base/buf.h"
-#include "run/lanes.h"
+#include "run/role_conn.h"
 
 struct lanes_rig {
 	struct loop *loop;

@@ -3,7 +3,7 @@
 #pragma once
 #include "base/buf.h"
 #include "io/loop.h"
-#include "io/redis.h"
+#include "io/redis/conn.h"
 #include "lib/resp_server.h"
 
 struct rig {

@@ -19,11 +19,11 @@
 #include "config/config.h"
 #include "io/loop.h"
 #include "io/memory.h"
-#include "io/redis_tls.h"
+#include "io/redis/tls.h"
 #include "io/unix.h"
 #include "lib/test_certs.h"
 #include "oom/failing_malloc.h"
-#include "run/setup.h"
+#include "run/rules_from_config.h"
 
 #define LINE "<3>out of memory\n"
 

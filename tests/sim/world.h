@@ -9,9 +9,9 @@
 #include "base/heap.h"
 #include "base/list.h"
 #include "base/rng.h"
-#include "core/coord.h"
-#include "core/coord_state.h"
-#include "core/shard.h"
+#include "core/coord/coord.h"
+#include "core/coord/coord_p.h"
+#include "core/shard/shard.h"
 #include "lib/model_redis.h"
 
 enum {

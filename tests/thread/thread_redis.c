@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "io/loop.h"
-#include "io/redis.h"
+#include "io/redis/conn.h"
 #include "lib/resp_server.h"
 #include "lib/test_certs.h"
 

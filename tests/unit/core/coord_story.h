@@ -2,7 +2,7 @@
  * the shard come out as lines. Everything static: each test program has its own copy. */
 #pragma once
 #include "base/buf.h"
-#include "core/coord_state.h"
+#include "core/coord/coord_p.h"
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* handoff_story - one shard's connections on a fake clock: lane 0 = command (C), 2 = subscriber (S), 3 = reader (B).
  * Everything static: each test program has its own copy. */
 #pragma once
-#include "core/handoff.h"
+#include "core/handoff/handoff.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

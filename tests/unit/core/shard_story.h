@@ -3,7 +3,7 @@
 #pragma once
 #include "base/buf.h"
 #include "base/rng.h"
-#include "core/shard.h"
+#include "core/shard/shard.h"
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <unistd.h>

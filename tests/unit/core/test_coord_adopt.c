@@ -1,5 +1,5 @@
 /* A session goes on in the next process: what its worker holds was left pending for us, and the worker hears nothing but pings. */
-#include "core/coord_state.h"
+#include "core/coord/coord_p.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

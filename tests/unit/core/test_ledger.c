@@ -1,4 +1,4 @@
-#include "core/ledger.h"
+#include "core/coord/ledger.h"
 #include <criterion/criterion.h>
 
 static struct ledger L;

@@ -1,4 +1,4 @@
-#include "core/placement.h"
+#include "core/coord/credits.h"
 #include <criterion/criterion.h>
 
 static struct placement P;

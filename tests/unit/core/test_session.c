@@ -1,4 +1,4 @@
-#include "core/session.h"
+#include "core/coord/session.h"
 #include <criterion/criterion.h>
 #include <string.h>
 

@@ -1,5 +1,5 @@
 #include "base/mem.h"
-#include "core/topology.h"
+#include "core/coord/topology.h"
 #include <criterion/criterion.h>
 #include <stdio.h>
 

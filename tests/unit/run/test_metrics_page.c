@@ -1,4 +1,4 @@
-#include "run/metrics_page.h"
+#include "run/metrics/page.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

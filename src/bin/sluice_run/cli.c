@@ -1,0 +1,110 @@
+#include "bin/sluice_run/sluice_run.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+
+enum { EXIT_USAGE = 64 };
+
+static const char DEFAULT_SOCKET[] = "/run/sluiced/worker.sock";
+
+static const char USAGE[] = "usage: sluice-run [-s SOCKET] [-n CREDITS] [--service NAME]... [--kill-after DUR]\n"
+			    "                  [--name NAME] -- COMMAND [ARG...]\n";
+
+static const char HELP[] =
+	"\n"
+	"Runs COMMAND once for every stream that sluiced assigns.\n"
+	"\n"
+	"  -s, --socket SOCKET    sluiced's worker socket (/run/sluiced/worker.sock)\n"
+	"  -n, --credits CREDITS  streams worked on at once, 1 to 10000 (1)\n"
+	"      --service NAME     only this service; may be given more than once (all)\n"
+	"      --kill-after DUR   SIGKILL this long after SIGTERM, if the daemon's grace is not shorter\n"
+	"      --name NAME        our name in sluicectl (COMMAND:PID)\n"
+	"      --help, --version\n"
+	"\n"
+	"COMMAND gets the stream's Info as JSON on stdin and SLUICE_SERVICE, SLUICE_STREAM,\n"
+	"SLUICE_ID, SLUICE_TOKEN, SLUICE_RETRY and SLUICE_LEASE in its environment. It exits\n"
+	"0: done; 75: give back, not counted; 65: failed, never again; anything else: failed,\n"
+	"again later. See sluice-run(1).\n";
+
+static _Noreturn void usage_error(const char *what, const char *value)
+{
+	fprintf(stderr, "sluice-run: %s%s%s\n%s", what, value ? ": " : "", value ? value : "", USAGE);
+	exit(EXIT_USAGE);
+}
+
+/* 500ms, 10s, 5m, 1h; up to a day. */
+static mono_ms parse_duration(const char *text)
+{
+	static const struct {
+		const char *unit;
+		mono_ms ms;
+	} units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}};
+	const mono_ms day = 86400000;
+	char *unit;
+	errno = 0;
+	long long n = strtoll(text, &unit, 10);
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+		if (text[0] >= '0' && text[0] <= '9' && !errno && strcmp(unit, units[i].unit) == 0 &&
+			n <= day / units[i].ms)
+			return n * units[i].ms;
+	usage_error("--kill-after wants a duration like 500ms, 10s or 5m, at most 24h", text);
+}
+
+static int parse_credits(const char *text)
+{
+	char *end;
+	errno = 0;
+	long n = strtol(text, &end, 10);
+	if (text[0] < '0' || text[0] > '9' || *end || errno || n < 1 || n > FRAME_CREDITS_MAX)
+		usage_error("-n wants a number of streams, 1 to 10000", text);
+	return (int)n;
+}
+
+static void check(struct options *opt)
+{
+	if (!opt->command[0])
+		usage_error("no COMMAND", NULL);
+	if (!opt->socket[0] || strlen(opt->socket) >= sizeof(((struct sockaddr_un *)0)->sun_path))
+		usage_error("a socket's path has 1 to 107 bytes", opt->socket);
+	if (!opt->name[0]) {
+		const char *slash = strrchr(opt->command[0], '/');
+		snprintf(opt->name, sizeof(opt->name), "%.100s:%d", slash ? slash + 1 : opt->command[0], (int)getpid());
+	}
+}
+
+void cli_parse(struct options *opt, int argc, char **argv)
+{
+	static const struct option longs[] = {{"socket", required_argument, NULL, 's'},
+		{"credits", required_argument, NULL, 'n'}, {"service", required_argument, NULL, 'S'},
+		{"kill-after", required_argument, NULL, 'k'}, {"name", required_argument, NULL, 'N'},
+		{"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'V'}, {0}};
+	*opt = (struct options){.socket = DEFAULT_SOCKET, .credits = 1, .kill_after = MONO_NEVER};
+	opt->services = mem_array((size_t)argc, sizeof(*opt->services));
+	opterr = 0;
+	for (int c; (c = getopt_long(argc, argv, "+:s:n:", longs, NULL)) != -1;) {
+		if (c == 's')
+			opt->socket = optarg;
+		else if (c == 'n')
+			opt->credits = parse_credits(optarg);
+		else if (c == 'S')
+			opt->services[opt->n_services++] = optarg;
+		else if (c == 'k')
+			opt->kill_after = parse_duration(optarg);
+		else if (c == 'N')
+			snprintf(opt->name, sizeof(opt->name), "%s", optarg);
+		else if (c == 'h' || c == 'V') {
+			printf("%s%s", c == 'h' ? USAGE : "sluice-run " SLUICE_VERSION "\n", c == 'h' ? HELP : "");
+			exit(fflush(stdout) ? EXIT_FAILURE : EXIT_SUCCESS);
+		} else
+			usage_error(c == ':' ? "option needs a value" : "unknown option", argv[optind - 1]);
+	}
+	opt->command = argv + optind;
+	check(opt);
+}

@@ -1,0 +1,266 @@
+/* The loop: one poll(2) over the signals, the connection, our stderr and the stderr of every command; due deadlines
+ * first. It ends when a stop was asked for and everything was told (0), when the daemon refuses us, or at the second
+ * stop. */
+#include "bin/sluice_run/sluice_run.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+
+enum { EXIT_NOT_TOLD = 69, EXIT_OSERR = 71, EXIT_BY_SIGNAL = 128, LEASE_MS_UNKNOWN = 10000, BYE_MS = 1000 };
+
+struct polled {
+	struct pollfd *fds;
+	struct work **owners; /* same index; NULL for the first ones */
+	size_t n, cap;
+};
+
+static bool lease_equal(const void *value, const void *key, size_t len)
+{
+	const struct work *w = value;
+	return strlen(w->lease) == len && memcmp(w->lease, key, len) == 0;
+}
+
+static bool pid_equal(const void *value, const void *key, size_t len)
+{
+	const struct work *w = value;
+	return memcmp(&w->child.pid, key, len) == 0;
+}
+
+void runner_init(struct runner *r, const struct options *opt)
+{
+	*r = (struct runner){.opt = opt, .now = mono_now(), .lease_ms = LEASE_MS_UNKNOWN, .until_ms = MONO_NEVER};
+	r->conn = (struct conn){.state = CONN_DOWN, .fd = -1, .backoff = 100, .retry_at = r->now};
+	map_init(&r->by_lease, lease_equal, (uint64_t)r->now);
+	map_init(&r->by_pid, pid_equal, (uint64_t)r->now + 1);
+	heap_init(&r->turns);
+	buf_init(&r->conn.out);
+}
+
+void runner_fini(struct runner *r)
+{
+	size_t pos = 0;
+	for (struct work *w; (w = map_next(&r->by_lease, &pos));)
+		work_free(r, w);
+	if (r->conn.fd >= 0) {
+		close(r->conn.fd);
+		frame_splitter_fini(&r->conn.in);
+	}
+	buf_fini(&r->conn.out);
+	mem_free(r->conn.session);
+	map_fini(&r->by_lease);
+	map_fini(&r->by_pid);
+	heap_fini(&r->turns);
+	mem_free(r->opt->services);
+}
+
+/* ---- signals */
+
+static int open_signals(void)
+{
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	/* Whoever started us may have them ignored: then no end of a command would ever be seen. */
+	signal(SIGCHLD, SIG_DFL);
+	signal(SIGTERM, SIG_DFL);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static void collect_ended(struct runner *r)
+{
+	for (;;) {
+		siginfo_t ended = {0};
+		/* Left as zombies here: their numbers name the groups until child_reap is done with them. */
+		if (waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) != 0 || ended.si_pid == 0)
+			return;
+		struct work *w = work_of_pid(r, ended.si_pid);
+		if (w)
+			work_ended(r, w);
+		else
+			waitpid(ended.si_pid, NULL, 0); /* somebody exec'ed us with children */
+	}
+}
+
+static void kill_all(struct runner *r)
+{
+	size_t pos = 0;
+	for (struct work *w; (w = map_next(&r->by_lease, &pos));)
+		if (w->child.pid && w->state != WORK_KILLED)
+			child_signal(&w->child, SIGKILL);
+	pos = 0;
+	for (struct work *w; (w = map_next(&r->by_lease, &pos));)
+		if (w->child.pid) {
+			w->answer = ANSWER_REVOKED;
+			siginfo_t ended = {0};
+			while (waitid(P_PID, (id_t)w->child.pid, &ended, WEXITED | WNOWAIT) != 0 && errno == EINTR)
+				continue;
+			work_ended(r, w);
+		}
+}
+
+static void stop_asked(struct runner *r, int sig)
+{
+	r->n_stops++;
+	if (r->n_stops == 1) {
+		say("%s: no new work, finishing %zu", strsignal(sig), r->n_processes);
+		conn_send(r, "{\"t\":\"credits\",\"n\":0}\n");
+		return;
+	}
+	say("%s again: killing %zu", strsignal(sig), r->n_processes);
+	r->exit_code = EXIT_BY_SIGNAL + sig;
+	r->is_over = true;
+}
+
+static void read_signals(struct runner *r, int fd)
+{
+	struct signalfd_siginfo info;
+	while (read(fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+		if (info.ssi_signo == SIGCHLD)
+			collect_ended(r);
+		else
+			stop_asked(r, (int)info.ssi_signo);
+	}
+}
+
+/* ---- one round */
+
+static void add_fd(struct polled *p, int fd, short events, struct work *owner)
+{
+	if (p->n == p->cap) {
+		p->cap = p->cap ? 2 * p->cap : 64;
+		p->fds = mem_grow(p->fds, p->cap, sizeof(*p->fds));
+		p->owners = mem_grow(p->owners, p->cap, sizeof(struct work *));
+	}
+	p->fds[p->n] = (struct pollfd){.fd = fd, .events = events};
+	p->owners[p->n++] = owner;
+}
+
+enum { AT_SIGNALS, AT_CONN, AT_STDERR, AT_FIRST_CHILD };
+
+static void list_fds(struct runner *r, struct polled *p, int signals)
+{
+	p->n = 0;
+	add_fd(p, signals, POLLIN, NULL);
+	add_fd(p, r->conn.fd, (short)(r->conn.out.len ? POLLIN | POLLOUT : POLLIN), NULL);
+	add_fd(p, say_pending() ? say_fd() : -1, POLLOUT, NULL);
+	if (say_pending() > SAY_BUSY_BYTES)
+		return;
+	size_t pos = 0;
+	for (struct work *w; (w = map_next(&r->by_pid, &pos));)
+		if (w->child.err_fd >= 0)
+			add_fd(p, w->child.err_fd, POLLIN, w);
+}
+
+static int wait_ms(const struct runner *r)
+{
+	mono_ms at = heap_deadline(&r->turns);
+	if (r->conn.has_lines)
+		return 0;
+	if (r->conn.state == CONN_DOWN)
+		at = mono_min(at, r->conn.retry_at);
+	mono_ms left = at == MONO_NEVER ? 60000 : at - mono_now();
+	return left < 0 ? 0 : left > 60000 ? 60000 : (int)left;
+}
+
+static void run_turns(struct runner *r)
+{
+	while (heap_deadline(&r->turns) <= r->now)
+		work_turn(r, HEAP_OF(struct work, turn, heap_top(&r->turns)));
+}
+
+static void round_of(struct runner *r, struct polled *p, int signals)
+{
+	list_fds(r, p, signals);
+	int n = poll(p->fds, p->n, wait_ms(r));
+	r->now = mono_now();
+	run_turns(r); /* the fence before anything else, and before new words of the daemon after a stall */
+	if (n < 0)
+		return;
+	/* Stderr before the ends of processes: those close the descriptors that are listed. */
+	for (size_t i = AT_FIRST_CHILD; i < p->n; i++)
+		if (p->fds[i].revents)
+			child_read_stderr(&p->owners[i]->child, false);
+	if (p->fds[AT_SIGNALS].revents)
+		read_signals(r, signals);
+	bool is_readable = p->fds[AT_CONN].revents & (POLLIN | POLLHUP | POLLERR) && r->conn.fd == p->fds[AT_CONN].fd;
+	if (is_readable || r->conn.has_lines)
+		conn_readable(r);
+	if (p->fds[AT_STDERR].revents)
+		say_flush();
+}
+
+/* ---- the end */
+
+static bool is_done(struct runner *r)
+{
+	size_t pos = 0;
+	if (r->is_over)
+		return true;
+	if (!r->n_stops)
+		return false;
+	if (!map_next(&r->by_lease, &pos))
+		return true;
+	if (r->conn.state == CONN_UP)
+		return false;
+	/* Only answers are left, nobody takes them, and by their fences they are worth nothing any more. */
+	pos = 0;
+	for (struct work *w; (w = map_next(&r->by_lease, &pos));)
+		if (w->state != WORK_SAYS || w->fence_kill > r->now)
+			return false;
+	say("sluiced is away: results not delivered");
+	r->exit_code = EXIT_NOT_TOLD;
+	return true;
+}
+
+/* What came meanwhile is read before the close: unread bytes would make it a reset. */
+static void say_bye(struct runner *r)
+{
+	char unread[4096];
+	conn_send(r, "{\"t\":\"bye\"}\n");
+	mono_ms end = mono_now() + BYE_MS;
+	for (mono_ms left; r->conn.state != CONN_DOWN && (left = end - mono_now()) > 0;) {
+		conn_flush(r);
+		while (read(r->conn.fd, unread, sizeof(unread)) > 0)
+			continue;
+		if (!r->conn.out.len)
+			return;
+		struct pollfd p = {.fd = r->conn.fd, .events = POLLOUT};
+		if (poll(&p, 1, (int)left) == 1 && p.revents & (POLLERR | POLLHUP))
+			return;
+	}
+}
+
+int runner_loop(struct runner *r)
+{
+	struct polled p = {0};
+	int signals = open_signals();
+	if (signals < 0) {
+		say("signalfd: %s", strerror(errno));
+		return EXIT_OSERR;
+	}
+	for (;;) {
+		conn_turn(r);
+		conn_flush(r);
+		if (is_done(r))
+			break;
+		round_of(r, &p, signals);
+	}
+	kill_all(r);
+	say_bye(r);
+	close(signals);
+	mem_free(p.fds);
+	mem_free(p.owners);
+	return r->exit_code;
+}

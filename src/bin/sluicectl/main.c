@@ -1,0 +1,97 @@
+/* sluicectl - asks the daemon over its control socket and prints the answer.
+ * Happy path: command line -> one request -> rows -> exit code of the final line. Each failure is one line on stderr.
+ */
+#include "bin/sluicectl/sluicectl.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/stdfd.h"
+
+static int say(const char *text, int code)
+{
+	struct buf b;
+	buf_init(&b);
+	buf_str(&b, "sluicectl: ");
+	cell_clean(&b, text);
+	fprintf(stderr, "%s\n", b.data);
+	buf_fini(&b);
+	return code;
+}
+
+static bool wants_colour(void)
+{
+	const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
+	return isatty(STDOUT_FILENO) && !(no_color && *no_color) && term && strcmp(term, "dumb") != 0;
+}
+
+static int print_help(const char *topic)
+{
+	struct buf b;
+	buf_init(&b);
+	args_help(&b, topic);
+	out_flush(&b);
+	buf_fini(&b);
+	return out_failed() ? EXIT_NO : 0;
+}
+
+static int print_version(void)
+{
+	struct buf b;
+	buf_init(&b);
+	buf_str(&b, "sluicectl " SLUICE_VERSION "\n");
+	out_flush(&b);
+	buf_fini(&b);
+	return out_failed() ? EXIT_NO : 0;
+}
+
+static int run(const struct options *o)
+{
+	struct err err = {0};
+	int code;
+	if (o->is_top) {
+		code = top_run(o, &err);
+	} else {
+		struct view *v = view_new(o);
+		bool is_stream = o->request.follow || o->request.wait;
+		code = conn_ask(o, &o->request, is_stream, view_row, v, &err);
+		view_finish(v, code);
+		view_free(v);
+	}
+	if (err.text[0])
+		say(err.text, code);
+	return code == 0 && out_failed() ? EXIT_NO : code;
+}
+
+int main(int argc, char **argv)
+{
+	struct options o;
+	struct err err = {0};
+	const char *topic;
+	int code = EXIT_USAGE;
+	stdfd_open(O_RDONLY);
+	signal(SIGPIPE, SIG_IGN);
+	cell_use_colour(wants_colour());
+	switch (args_parse(argc, argv, &o, &topic, &err)) {
+	case ARGS_RUN:
+		code = run(&o);
+		break;
+	case ARGS_HELP:
+		code = print_help(topic);
+		break;
+	case ARGS_VERSION:
+		code = print_version();
+		break;
+	case ARGS_BAD:
+		say(err.text, code);
+		if (topic)
+			fprintf(stderr, "try: sluicectl help %s\n", topic);
+		else
+			fprintf(stderr, "try: sluicectl --help\n");
+		break;
+	}
+	ctl_request_fini(&o.request);
+	return code;
+}

@@ -1,0 +1,383 @@
+/* What each verb's rows look like to a person. Lists become one aligned table; rows that come over time are printed
+ * as they come; with --json every row is printed as it came. */
+#include "bin/sluicectl/sluicectl.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/mem.h"
+
+const struct column view_stream_columns[] = {{"SERVICE", "service", FORMAT_TEXT}, {"STREAM", "stream", FORMAT_TEXT},
+	{"ID", "id", FORMAT_TEXT}, {"STATE", "state", FORMAT_STATE}, {"WORKER", "worker", FORMAT_TEXT},
+	{"RETRY", "retry", FORMAT_NUMBER}, {"AGE", "age_ms", FORMAT_AGE}, {"ASSIGNED", "assigned_ms", FORMAT_AGE},
+	{"FENCE", "until_ms", FORMAT_LEFT}, {"NOTE", "note", FORMAT_TEXT}, {0}};
+
+static const struct column service_columns[] = {{"SERVICE", "service", FORMAT_TEXT}, {"PAUSED", "paused", FORMAT_YES},
+	{"OWNED", "owned", FORMAT_SUM}, {"READY", "owned.ready", FORMAT_NUMBER},
+	{"ASSIGNED", "owned.assigned", FORMAT_NUMBER}, {"PARKED", "owned.parked", FORMAT_NUMBER},
+	{"LIMBO", "owned.limbo", FORMAT_NUMBER}, {"REVOKING", "owned.revoking", FORMAT_NUMBER},
+	{"IN USE", "credits_in_use", FORMAT_NUMBER}, {"CREDITS", "credits", FORMAT_NUMBER},
+	{"WORKERS", "workers", FORMAT_NUMBER}, {"LBS", "lbs_length", FORMAT_NUMBER},
+	{"PENDING", "lbs_pending", FORMAT_NUMBER}, {"OLDEST WAITING", "unassigned_oldest_age_ms", FORMAT_AGE},
+	{"OLDEST OWNED", "owned_oldest_age_ms", FORMAT_AGE}, {"DLQ", "dlq_length", FORMAT_NUMBER}, {0}};
+
+static const struct column redis_columns[] = {{"REDIS", "redis", FORMAT_TEXT}, {"STATE", "state", FORMAT_STATE},
+	{"SLOTS", "slots", FORMAT_TEXT}, {"BREAKER", "breaker_open", FORMAT_YES}, {"DOWN FOR", "down_ms", FORMAT_AGE},
+	{"ERROR", "error", FORMAT_TEXT}, {0}};
+
+static const struct column worker_columns[] = {{"NAME", "name", FORMAT_TEXT}, {"SESSION", "session", FORMAT_TEXT},
+	{"PID", "pid", FORMAT_NUMBER}, {"UID", "uid", FORMAT_NUMBER}, {"IN USE", "in_use", FORMAT_NUMBER},
+	{"CREDITS", "credits", FORMAT_NUMBER}, {"STATE", "state", FORMAT_STATE},
+	{"CONNECTED", "connected_ms", FORMAT_AGE}, {"FENCE", "until_ms", FORMAT_LEFT},
+	{"SERVICES", "services", FORMAT_LIST}, {0}};
+
+static const struct column node_columns[] = {{"REDIS", "redis", FORMAT_TEXT}, {"ROLE", "role", FORMAT_TEXT},
+	{"SLOTS", "slots", FORMAT_TEXT}, {"STATE", "state", FORMAT_STATE}, {"BREAKER", "breaker", FORMAT_STATE},
+	{"LAG", "lag_ms", FORMAT_AGE}, {"CONNECTIONS", "connections", FORMAT_LINKS}, {0}};
+
+static const struct column dlq_columns[] = {{"ID", "id", FORMAT_TEXT}, {"STREAM", "stream", FORMAT_TEXT},
+	{"REASON", "reason", FORMAT_TEXT}, {"AGE", "age_ms", FORMAT_AGE}, {"RETRY", "retry", FORMAT_NUMBER},
+	{"NODE", "node", FORMAT_TEXT}, {"ERROR", "error", FORMAT_TEXT}, {0}};
+
+static const struct column reload_columns[] = {{"RESULT", "result", FORMAT_STATE}, {"SETTING", "setting", FORMAT_TEXT},
+	{"FROM", "from", FORMAT_TEXT}, {"TO", "to", FORMAT_TEXT}, {"PROBLEM", "problem", FORMAT_TEXT}, {0}};
+
+static const struct column doctor_columns[] = {{"RESULT", "result", FORMAT_STATE}, {"CHECK", "check", FORMAT_TEXT},
+	{"REDIS", "redis", FORMAT_TEXT}, {"FOUND", "found", FORMAT_TEXT}, {"ADVICE", "advice", FORMAT_TEXT}, {0}};
+
+static const struct column topology_columns[] = {{"REDIS", "redis", FORMAT_TEXT}, {"ROLE", "role", FORMAT_TEXT},
+	{"SLOTS", "slots", FORMAT_TEXT}, {"CHANGE", "change", FORMAT_TEXT}, {0}};
+
+static const struct column scan_columns[] = {{"SERVICE", "service", FORMAT_TEXT}, {"REDIS", "redis", FORMAT_TEXT},
+	{"RESULT", "result", FORMAT_STATE}, {"ERROR", "error", FORMAT_TEXT}, {0}};
+
+static const struct column service_row_columns[] = {
+	{"SERVICE", "service", FORMAT_TEXT}, {"PAUSED", "paused", FORMAT_YES}, {0}};
+
+static const struct column revoke_columns[] = {{"WORKER", "worker", FORMAT_TEXT}, {"SESSION", "session", FORMAT_TEXT},
+	{"STREAMS", "streams", FORMAT_NUMBER}, {0}};
+
+static const struct column show_block[] = {{"service", "service", FORMAT_TEXT}, {"stream", "stream", FORMAT_TEXT},
+	{"id", "id", FORMAT_TEXT}, {"state", "state", FORMAT_STATE}, {"age", "age_ms", FORMAT_AGE},
+	{"retry", "retry", FORMAT_NUMBER}, {"worker", "worker", FORMAT_TEXT}, {"session", "session", FORMAT_TEXT},
+	{"assigned for", "assigned_ms", FORMAT_AGE}, {"note", "note", FORMAT_TEXT},
+	{"last progress", "progress_ms", FORMAT_AGE}, {"fence in", "until_ms", FORMAT_LEFT},
+	{"lease", "lease", FORMAT_TEXT}, {"token", "token", FORMAT_TEXT}, {"lease left", "lease_left_ms", FORMAT_AGE},
+	{"renewed before", "renewed_ms", FORMAT_AGE}, {"lock", "lock", FORMAT_TEXT},
+	{"lock value", "lock_value", FORMAT_TEXT}, {"lock on", "lock_redis", FORMAT_TEXT}, {"lbs", "lbs", FORMAT_TEXT},
+	{"lbs on", "lbs_redis", FORMAT_TEXT}, {"info", "info", FORMAT_JSON}, {0}};
+
+static const struct column dlq_block[] = {{"service", "service", FORMAT_TEXT}, {"id", "id", FORMAT_TEXT},
+	{"stream", "stream", FORMAT_TEXT}, {"reason", "reason", FORMAT_TEXT}, {"at", "at_ms", FORMAT_WHEN},
+	{"age", "age_ms", FORMAT_AGE}, {"retry", "retry", FORMAT_NUMBER}, {"node", "node", FORMAT_TEXT},
+	{"error", "error", FORMAT_TEXT}, {"original id", "orig_id", FORMAT_TEXT}, {"info", "info", FORMAT_JSON},
+	{"fields", "fields", FORMAT_JSON}, {0}};
+
+struct view {
+	const struct options *o;
+	struct buf out;
+	struct table table;
+	size_t n_rows;
+};
+
+static const struct column *columns_of(enum ctl_verb verb)
+{
+	static const struct column *const columns[CTL_VERB_N] = {
+		[CTL_VERB_LS] = view_stream_columns,
+		[CTL_VERB_WORKERS] = worker_columns,
+		[CTL_VERB_NODES] = node_columns,
+		[CTL_VERB_PAUSE] = service_row_columns,
+		[CTL_VERB_RESUME] = service_row_columns,
+		[CTL_VERB_REVOKE] = revoke_columns,
+		[CTL_VERB_SCAN] = scan_columns,
+		[CTL_VERB_TOPOLOGY_REFRESH] = topology_columns,
+		[CTL_VERB_DLQ_LS] = dlq_columns,
+		[CTL_VERB_RELOAD] = reload_columns,
+		[CTL_VERB_DOCTOR] = doctor_columns,
+	};
+	return columns[verb];
+}
+
+static bool output_failed;
+
+bool out_flush(struct buf *b)
+{
+	bool ok = b->len == 0 || fwrite(b->data, 1, b->len, stdout) == b->len;
+	ok = fflush(stdout) == 0 && ok;
+	buf_clear(b);
+	if (!ok && errno != EPIPE && !output_failed) {
+		output_failed = true;
+		fprintf(stderr, "sluicectl: cannot write the output: %s\n", strerror(errno));
+	}
+	return ok;
+}
+
+bool out_failed(void)
+{
+	return output_failed;
+}
+
+struct view *view_new(const struct options *o)
+{
+	struct view *v = mem_alloc(sizeof(*v));
+	const struct column *columns = columns_of(o->request.verb);
+	v->o = o;
+	buf_init(&v->out);
+	if (columns)
+		table_init(&v->table, columns);
+	return v;
+}
+
+void view_free(struct view *v)
+{
+	if (!v)
+		return;
+	if (v->table.columns)
+		table_fini(&v->table);
+	buf_fini(&v->out);
+	mem_free(v);
+}
+
+static void put_inner_table(struct buf *b, yyjson_val *list, const struct column *columns, bool headers)
+{
+	struct table t;
+	size_t i, n;
+	yyjson_val *row;
+	if (yyjson_arr_size(list) == 0)
+		return;
+	buf_str(b, "\n");
+	table_init(&t, columns);
+	yyjson_arr_foreach(list, i, n, row)
+	{
+		table_add(&t, row);
+	}
+	table_put(b, &t, headers);
+	table_fini(&t);
+}
+
+void view_put_status(struct buf *b, yyjson_val *row, bool headers)
+{
+	bool is_ready = yyjson_is_true(cell_value(row, "ready"));
+	size_t i, n;
+	yyjson_val *reason;
+	buf_str(b, "sluiced ");
+	cell_clean(b, cell_string(row, "version"));
+	buf_str(b, " on ");
+	cell_clean(b, cell_string(row, "node"));
+	buf_str(b, ": ");
+	cell_painted(b, is_ready ? "\x1b[32m" : "\x1b[31m", is_ready ? "ready" : "not ready");
+	if (yyjson_is_true(cell_value(row, "draining")))
+		cell_painted(b, "\x1b[33m", ", draining");
+	buf_str(b, ", up ");
+	cell_age(b, cell_number(row, "uptime_ms"));
+	buf_printf(b, ", %lld workers, pid %lld\n", (long long)cell_number(row, "workers"),
+		(long long)cell_number(row, "pid"));
+	yyjson_arr_foreach(cell_value(row, "reasons"), i, n, reason)
+	{
+		buf_str(b, "  ");
+		cell_painted(b, "\x1b[33m", yyjson_is_str(reason) ? yyjson_get_str(reason) : "?");
+		buf_str(b, "\n");
+	}
+	put_inner_table(b, cell_value(row, "redis"), redis_columns, headers);
+	put_inner_table(b, cell_value(row, "services"), service_columns, headers);
+}
+
+static void put_ready(struct buf *b, yyjson_val *row)
+{
+	bool is_ready = yyjson_is_true(cell_value(row, "ready"));
+	size_t i, n;
+	yyjson_val *reason;
+	cell_painted(b, is_ready ? "\x1b[32m" : "\x1b[31m", is_ready ? "ready" : "not ready");
+	yyjson_arr_foreach(cell_value(row, "reasons"), i, n, reason)
+	{
+		buf_str(b, i ? "; " : ": ");
+		cell_clean(b, yyjson_is_str(reason) ? yyjson_get_str(reason) : "?");
+	}
+	buf_str(b, "\n");
+}
+
+static void put_explain(struct buf *b, yyjson_val *row)
+{
+	size_t i, n;
+	yyjson_val *fact;
+	cell_clean(b, cell_string(row, "stream"));
+	buf_str(b, " (");
+	cell_clean(b, cell_string(row, "service"));
+	buf_str(b, " ");
+	cell_clean(b, cell_string(row, "id"));
+	buf_str(b, "): ");
+	cell_painted(b, cell_colour_of(cell_string(row, "state")), cell_string(row, "state"));
+	buf_str(b, yyjson_is_true(cell_value(row, "running")) ? ", it runs" : ", it does not run");
+	if (yyjson_is_str(cell_value(row, "owner"))) {
+		buf_str(b, ", owner ");
+		cell_clean(b, cell_string(row, "owner"));
+	}
+	buf_str(b, "\n");
+	yyjson_arr_foreach(cell_value(row, "because"), i, n, fact)
+	{
+		buf_str(b, "  because ");
+		cell_clean(b, yyjson_is_str(fact) ? yyjson_get_str(fact) : "?");
+		buf_str(b, "\n");
+	}
+	static const struct column rest[] = {{"  next", "next", FORMAT_TEXT}, {"  do", "advice", FORMAT_TEXT}, {0}};
+	table_block(b, rest, row);
+}
+
+/* One line for something done to an entry: "requeued orders:7 1700-0 -> 1701-0". */
+static void put_action(struct buf *b, yyjson_val *row)
+{
+	const char *result = cell_string(row, "result"), *error = cell_string(row, "error");
+	cell_painted(b, cell_colour_of(result), result);
+	buf_str(b, " ");
+	cell_clean(b, cell_string(row, "stream"));
+	buf_str(b, " ");
+	cell_clean(b, cell_string(row, "id"));
+	if (yyjson_is_str(cell_value(row, "new_id"))) {
+		buf_str(b, " -> ");
+		cell_clean(b, cell_string(row, "new_id"));
+	}
+	if (strcmp(error, "-") != 0) {
+		buf_str(b, ": ");
+		cell_clean(b, error);
+	}
+	buf_str(b, "\n");
+}
+
+static void put_drain(struct buf *b, yyjson_val *row)
+{
+	buf_printf(b, "%s: %lld streams owned, %lld workers, for ",
+		yyjson_is_true(cell_value(row, "draining")) ? "draining" : "not draining",
+		(long long)cell_number(row, "owned"), (long long)cell_number(row, "workers"));
+	cell_age(b, cell_number(row, "elapsed_ms"));
+	buf_str(b, "\n");
+}
+
+static void put_event(struct buf *b, yyjson_val *row)
+{
+	int64_t at_ms = cell_number(row, "at_ms");
+	time_t t = (time_t)(at_ms / 1000);
+	struct tm tm;
+	char at[16] = "-";
+	char level[16];
+	if (at_ms >= 0 && localtime_r(&t, &tm))
+		strftime(at, sizeof(at), "%H:%M:%S", &tm);
+	snprintf(level, sizeof(level), "%-6.12s", cell_string(row, "level"));
+	buf_printf(b, "%s.%03d ", at, (int)(at_ms >= 0 ? at_ms % 1000 : 0));
+	cell_painted(b, cell_colour_of(cell_string(row, "level")), level);
+	buf_str(b, " ");
+	cell_clean(b, cell_string(row, "text"));
+	buf_str(b, "\n");
+}
+
+static void put_added(struct buf *b, yyjson_val *row)
+{
+	buf_str(b, "added ");
+	cell_clean(b, cell_string(row, "stream"));
+	buf_str(b, " ");
+	cell_clean(b, cell_string(row, "id"));
+	buf_str(b, "\n");
+}
+
+static void put_version(struct buf *b, yyjson_val *row)
+{
+	buf_printf(b, "sluicectl %s\nsluiced ", SLUICE_VERSION);
+	cell_clean(b, cell_string(row, "version"));
+	buf_str(b, " on ");
+	cell_clean(b, cell_string(row, "node"));
+	buf_printf(b, ", pid %lld, control protocol %lld, worker protocol %lld\n", (long long)cell_number(row, "pid"),
+		(long long)cell_number(row, "control"), (long long)cell_number(row, "worker"));
+}
+
+/* Verbs without a table: prints one row. */
+static void put_row(struct view *v, yyjson_val *row)
+{
+	switch ((int)v->o->request.verb) {
+	case CTL_VERB_STATUS:
+		if (v->o->request.ready)
+			put_ready(&v->out, row);
+		else
+			view_put_status(&v->out, row, !v->o->no_headers);
+		break;
+	case CTL_VERB_SHOW:
+	case CTL_VERB_DLQ_SHOW:
+		if (v->n_rows > 1)
+			buf_str(&v->out, "\n");
+		table_block(&v->out, v->o->request.verb == CTL_VERB_SHOW ? show_block : dlq_block, row);
+		break;
+	case CTL_VERB_EXPLAIN:
+		put_explain(&v->out, row);
+		break;
+	case CTL_VERB_DRAIN:
+	case CTL_VERB_UNDRAIN:
+		put_drain(&v->out, row);
+		break;
+	case CTL_VERB_RELEASE:
+	case CTL_VERB_REQUEUE:
+	case CTL_VERB_DLQ_REPLAY:
+	case CTL_VERB_DLQ_PURGE:
+		put_action(&v->out, row);
+		break;
+	case CTL_VERB_ADD:
+		put_added(&v->out, row);
+		break;
+	case CTL_VERB_METRICS:
+		buf_str(&v->out, cell_string(row, "text"));
+		break;
+	case CTL_VERB_EVENTS:
+		put_event(&v->out, row);
+		break;
+	default: /* CTL_VERB_VERSION; the others have tables */
+		put_version(&v->out, row);
+	}
+}
+
+static void put_json_row(struct view *v, const char *line, size_t len)
+{
+	bool is_version = v->o->request.verb == CTL_VERB_VERSION;
+	if (is_version)
+		buf_printf(
+			&v->out, "{\"version\":\"%s\",\"client\":\"%s\",\"daemon\":", SLUICE_VERSION, SLUICE_VERSION);
+	buf_add(&v->out, line, len);
+	buf_str(&v->out, is_version ? "}\n" : "\n");
+}
+
+bool view_row(void *arg, yyjson_val *row, const char *line, size_t len)
+{
+	struct view *v = arg;
+	v->n_rows++;
+	if (v->o->json) {
+		put_json_row(v, line, len);
+	} else if (v->table.columns) {
+		table_add(&v->table, row);
+		return true;
+	} else {
+		put_row(v, row);
+	}
+	return out_flush(&v->out);
+}
+
+static void finish_version(struct view *v)
+{
+	if (v->o->json)
+		buf_printf(&v->out, "{\"version\":\"%s\",\"client\":\"%s\",\"daemon\":null}\n", SLUICE_VERSION,
+			SLUICE_VERSION);
+	else
+		buf_printf(&v->out, "sluicectl %s\n", SLUICE_VERSION);
+}
+
+void view_finish(struct view *v, int exit_code)
+{
+	if (v->n_rows == 0 && v->o->request.verb == CTL_VERB_VERSION)
+		finish_version(v);
+	else if (v->o->json)
+		return;
+	else if (v->table.columns && v->n_rows > 0)
+		table_put(&v->out, &v->table, !v->o->no_headers);
+	else if (v->table.columns && exit_code == 0 && !v->o->no_headers)
+		table_put(&v->out, &v->table, true); /* an empty list still says what it would list */
+	else if (exit_code == 0 &&
+		 (v->o->request.verb == CTL_VERB_DLQ_REPLAY || v->o->request.verb == CTL_VERB_DLQ_PURGE))
+		buf_printf(&v->out, "%zu dead letters\n", v->n_rows);
+	out_flush(&v->out);
+}

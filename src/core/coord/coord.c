@@ -1,0 +1,321 @@
+#include "core/coord/coord.h"
+#include "core/coord/coord_p.h"
+#include <stdio.h>
+#include <string.h>
+
+static bool same_session(const void *value, const void *key, size_t len)
+{
+	const struct member *m = value;
+	return len == sizeof m->s.id && memcmp(&m->s.id, key, len) == 0;
+}
+
+struct coord *coord_new(const struct coord_rules *rules)
+{
+	struct coord *c = mem_alloc(sizeof *c);
+	c->rules = *rules;
+	rng_seed(&c->rng, rules->seed);
+	ledger_init(&c->ledger, rng_next(&c->rng));
+	topology_init(&c->topo);
+	placement_init(&c->place);
+	list_init(&c->members);
+	map_init(&c->by_session, same_session, rng_next(&c->rng));
+	list_init(&c->dirty);
+	list_init(&c->turns);
+	list_init(&c->gone);
+	heap_init(&c->session_timers);
+	c->reroute_at = c->drain_end = c->drain_over = c->stop_at = MONO_NEVER;
+	c->next_turn = MONO_NEVER - STALL_MS;
+	c->shortest_ttl = 10000;
+	c->started_at = -1;
+	return c;
+}
+
+void coord_free(struct coord *c)
+{
+	if (!c)
+		return;
+	while (!list_empty(&c->members))
+		member_free(c, LIST_OF(struct member, all, c->members.next));
+	map_fini(&c->by_session);
+	ledger_fini(&c->ledger);
+	for (uint16_t i = 0; i < c->n_positions; i++) {
+		if (!c->services[i].rules)
+			continue;
+		map_fini(&c->services[i].active);
+		service_rules_unref(c->services[i].rules);
+	}
+	topology_fini(&c->topo);
+	heap_fini(&c->session_timers);
+	mem_free(c->shards);
+	mem_free(c);
+}
+
+struct coord_service *coord_service(struct coord *c, uint16_t svc)
+{
+	for (uint16_t i = 0; i < c->n_positions; i++)
+		if (c->services[i].rules && c->services[i].svc == svc)
+			return &c->services[i];
+	return NULL;
+}
+
+uint16_t coord_pos(const struct coord *c, const struct coord_service *s)
+{
+	return (uint16_t)(s - c->services);
+}
+
+mono_ms coord_ping_ms(const struct coord *c)
+{
+	return c->rules.ping_ms ? c->rules.ping_ms : c->shortest_ttl / 3;
+}
+
+struct member *coord_member(struct coord *c, uint64_t session)
+{
+	struct member *m = map_get(&c->by_session, &session, sizeof session);
+	return m && !m->is_gone ? m : NULL;
+}
+
+struct msg *coord_send(struct coord *c, uint16_t shard, enum msg_kind kind)
+{
+	return effects_msg(c->out, kind, shard);
+}
+
+void coord_mark(struct coord *c, struct coord_service *s)
+{
+	s->is_dirty = c->is_dirty = true;
+}
+
+void coord_ask_topology(struct coord *c, const char *why)
+{
+	if (c->topo_pending || (c->topo.is_known && c->now - c->topo_asked < TOPO_APART_MS)) {
+		c->topo_again = c->topo_pending; /* the answer may have left before what we were told of now */
+		c->topo_next = mono_min(c->topo_next, c->now + TOPO_APART_MS);
+		return;
+	}
+	c->topo_pending = true;
+	c->topo_asked = c->now;
+	effects_add(c->out, EFF_TOPOLOGY)->text = text_new(why, strlen(why));
+}
+
+/* ---- the turn ---- */
+
+static void on_msg(struct coord *c, const struct msg *m)
+{
+	switch ((enum msg_kind)m->kind) {
+	case MSG_CONN:
+		coord_on_conn(c, m);
+		text_unref(m->text);
+		break;
+	case MSG_LEASE:
+		entry_on_lease(c, m);
+		text_unref(m->text);
+		break;
+	case MSG_RENEWED:
+		entry_on_renewed(c, m->renewed);
+		mem_free(m->renewed);
+		break;
+	case MSG_ENTRIES:
+		entry_on_batch(c, m);
+		entry_batch_free(m->batch);
+		break;
+	case MSG_OWN_IDS:
+		entry_on_own_ids(c, m);
+		mem_free(m->ids);
+		break;
+	case MSG_OP_RESULT:
+		if (m->handle & COORD_CTL_HANDLE)
+			coord_on_ctl_result(c, m);
+		else
+			entry_on_op(c, m);
+		if (msg_has_batch(m))
+			entry_batch_free(m->batch);
+		else
+			text_unref(m->text);
+		break;
+	case MSG_MOVED:
+		coord_on_moved(c, m);
+		text_unref(m->text);
+		break;
+	case MSG_REFRESH:
+		if (!m->flag || coord_is_news(c, m->n))
+			coord_ask_topology(c, m->text ? m->text->bytes : "asked");
+		text_unref(m->text);
+		break;
+	case MSG_REPLACED: {
+		struct effect *ef = effects_add(c->out, EFF_FATAL);
+		ef->n = 78;
+		ef->text = m->text;
+		break;
+	}
+	case MSG_GROUP_LOST:
+		coord_on_group_lost(c, m);
+		break;
+	case MSG_LOCK_CALL:
+	case MSG_LOCK_ANSWER:
+		coord_relay(c, m);
+		break;
+	case MSG_EXPIRED:
+		coord_spread_expired(c, m);
+		text_unref(m->stream);
+		break;
+	case MSG_EMPTY:
+		coord_on_empty(c, m);
+		break;
+	case MSG_STOPPED:
+		coord_on_stopped(c, m);
+		break;
+	case MSG_SLOTS:
+	case MSG_SERVICE:
+	case MSG_SERVICE_GONE:
+	case MSG_CREDITS:
+	case MSG_LEASE_ACQUIRE:
+	case MSG_LEASE_RELEASE:
+	case MSG_LEASE_FORGET:
+	case MSG_LEASE_RENEW:
+	case MSG_OP:
+	case MSG_SCAN:
+	case MSG_HURRY:
+	case MSG_STOP:
+	case MSG_N:
+		break;
+	}
+}
+
+static void due(struct coord *c)
+{
+	for (struct entry *e; (e = ledger_due(&c->ledger, c->now));)
+		entry_on_due(c, e);
+	for (struct heap_node *n; (n = heap_top(&c->session_timers)) && n->at <= c->now;) {
+		heap_remove(&c->session_timers, n);
+		member_on_due(c, LIST_OF(struct member, s, LIST_OF(struct session, timer, n)));
+	}
+	if (c->reroute_at <= c->now) {
+		c->reroute_at = MONO_NEVER;
+		entry_reroute(c);
+	}
+	if (c->topo_next <= c->now && !c->topo_pending) {
+		c->topo_next = c->now + c->rules.topology_refresh_ms;
+		coord_ask_topology(c, "periodic");
+	}
+	if (c->drain_end <= c->now) {
+		c->drain_end = MONO_NEVER;
+		c->drain_over = c->now + DRAIN_OVER_MS;
+		uint32_t pos = 0;
+		for (struct entry *e; (e = ledger_next(&c->ledger, &pos));)
+			if (e->state == ENTRY_ASSIGNED)
+				entry_revoke(c, e, REVOKE_SHUTDOWN, SHUTDOWN_GRACE_MS);
+	}
+}
+
+/* Reads nothing more, tells nobody to stop, leaves every lock; results that are on their way to Redis may arrive. */
+static void hand_over(struct coord *c)
+{
+	c->place.is_draining = true;
+	c->stop_at = c->now + STOP_WAIT_MS;
+	for (uint16_t i = 0; i < c->n_positions; i++)
+		if (c->services[i].rules)
+			coord_mark(c, &c->services[i]);
+}
+
+static void handle(struct coord *c, const struct coord_event *ev)
+{
+	struct member *m = ev->session ? coord_member(c, ev->session) : NULL;
+	switch (ev->kind) {
+	case COORD_TICK:
+		break;
+	case COORD_SERVICES:
+		coord_on_services(c, ev);
+		break;
+	case COORD_LIMITS:
+		c->rules = *ev->rules;
+		member_after_limits(c);
+		break;
+	case COORD_TOPOLOGY:
+		coord_on_topology(c, ev);
+		break;
+	case COORD_TOPOLOGY_FAILED:
+		coord_on_topology_failed(c, ev->text);
+		break;
+	case COORD_MSG:
+		on_msg(c, ev->msg);
+		break;
+	case COORD_ACCEPT:
+		member_on_accept(c, ev);
+		break;
+	case COORD_ADOPT:
+		member_on_adopt(c, ev);
+		break;
+	case COORD_FRAME:
+		if (m)
+			member_on_frame(c, m, ev->frame);
+		break;
+	case COORD_BAD_INPUT:
+		if (m)
+			member_on_bad_input(c, m, ev->error, ev->text.p ? ev->text.p : "");
+		break;
+	case COORD_END:
+		if (m)
+			member_on_end(c, m);
+		break;
+	case COORD_PEER_DEAD:
+		if (m)
+			member_on_dead(c, m);
+		break;
+	case COORD_CTL:
+		coord_on_ctl(c, ev->ctl);
+		break;
+	case COORD_STOP:
+		c->is_stopping = true;
+		if (ev->flag)
+			coord_drain(c, true);
+		else
+			hand_over(c);
+		break;
+	}
+}
+
+static void finish_turn(struct coord *c)
+{
+	coord_pump(c);
+	while (!list_empty(&c->dirty)) {
+		struct member *m = LIST_OF(struct member, dirty, list_pop(&c->dirty));
+		member_send_until(c, m);
+	}
+	coord_sweep_services(c);
+	while (!list_empty(&c->gone))
+		member_free(c, LIST_OF(struct member, all, c->gone.next));
+	if (c->stop_at != MONO_NEVER &&
+		(c->stop_at <= c->now || (!c->is_draining && c->ledger.n_state[ENTRY_FINISHING] == 0))) {
+		c->stop_at = MONO_NEVER;
+		effects_add(c->out, EFF_FATAL);
+	}
+	/* what is busy is not ours to give; what Redis does not take in time stays for the next process */
+	if (c->stop_after_drain && (c->ledger.n == c->ledger.n_state[ENTRY_BUSY] || c->drain_over <= c->now)) {
+		c->stop_after_drain = false;
+		c->drain_over = MONO_NEVER;
+		c->stop_at = c->now + UNLOCK_WAIT_MS; /* the last locks are being deleted */
+	}
+}
+
+mono_ms coord_step(struct coord *c, const struct coord_event *ev, struct effects *out)
+{
+	c->now = ev->now;
+	c->wall_ms = ev->wall_ms;
+	c->out = out;
+	if (c->started_at < 0) {
+		c->started_at = ev->now;
+		c->topo_next = ev->now;
+	}
+	if (ev->now > c->next_turn + STALL_MS)
+		member_after_stall(c);
+	due(c);
+	handle(c, ev);
+	finish_turn(c);
+	mono_ms at = mono_min(heap_deadline(&c->ledger.timers), heap_deadline(&c->session_timers));
+	at = mono_min(at, mono_min(c->reroute_at, mono_min(c->drain_end, c->stop_at)));
+	at = mono_min(at, c->drain_over);
+	if (!c->topo_pending)
+		at = mono_min(at, c->topo_next);
+	c->next_turn = at < MONO_NEVER - STALL_MS ? at : MONO_NEVER - STALL_MS;
+	c->out = NULL;
+	return at;
+}

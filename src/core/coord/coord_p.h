@@ -1,0 +1,230 @@
+/* coord_state - the coordinator's state, for the files of core/coord_*.c, and read-only for the views of run/ (control
+ * socket, metrics), which live on the same thread. Owner: the coordinator's thread. */
+#pragma once
+#include "base/rng.h"
+#include "core/coord/coord.h"
+#include "core/coord/ledger.h"
+#include "core/coord/credits.h"
+#include "core/coord/session.h"
+#include "core/coord/topology.h"
+
+enum {
+	TELL_MARGIN_MS = 500,
+	FETCH_AFTER_MS = 500,
+	READY_WAIT_MS = 2000,
+	REVOKE_GRACE_MS = 5000,
+	SHUTDOWN_GRACE_MS = 2000,
+	REROUTE_MS = 100,
+	PARKED_RETRY_MS = 1000,
+	STOP_WAIT_MS = 500,
+	UNLOCK_WAIT_MS = 200,
+	LOST_SHARD_MS = 1000,
+	DRAIN_OVER_MS = 5000,
+	STALL_MS = 500,
+	TOPO_APART_MS = 100,
+	ANNOUNCED_MS = 60000,
+	TOPO_REASONS = 4
+};
+
+struct coord_service {
+	struct service_rules *rules; /* NULL: position unused */
+	uint16_t svc, reader_shard;
+	bool reader_asking;
+	bool own_done;    /* own pending entries of a former process are known */
+	bool is_dirty;    /* something to assign or to grant */
+	struct link turn; /* in coord.turns: who is granted next */
+	uint32_t regrant; /* entries to read beyond free credits, once, in as many reads as it takes */
+	bool is_regrant;  /* the outstanding grant is of those */
+	bool is_going;    /* removed by a reload: no reads, what runs ends */
+	struct link ready, parked;
+	struct map active; /* stream -> entry taken (serialize) */
+	uint32_t audit_pass;
+	uint32_t granted; /* what the outstanding grant allows */
+	bool grant_is_short;
+	mono_ms audit_hold; /* no "not pending" verdicts before (the group was made again) */
+	struct metrics_service m;
+};
+
+struct coord_shard {
+	bool is_on;
+	bool is_up[CONN_ROLES];
+	bool is_leaving;           /* has no slots any more: stops when empty */
+	bool is_stopping;          /* asked to stop */
+	mono_ms since, down_since; /* started; its command connection is down: since when */
+	char why[200];             /* last reason for being down */
+};
+
+struct member { /* a worker */
+	struct session s;
+	struct seat seat;
+	struct link all, entries, dirty;
+	bool is_gone;        /* freed at the end of the turn */
+	bool is_connected;   /* counts in n_members */
+	char *services_text; /* "a,b" or "" = all */
+	/* a hello that waits until own entries are known, and what its welcome names */
+	struct text **resume;
+	size_t n_resume;
+	char wanted_key[SESSION_KEY + 1];
+};
+
+struct coord {
+	struct coord_rules rules;
+	struct rng rng;
+	struct ledger ledger;
+	struct topology topo;
+	struct placement place;
+	struct coord_service services[SERVICES_MAX]; /* by position */
+	uint16_t n_positions;
+	struct coord_shard *shards; /* by topology node */
+	uint16_t n_shards;
+	struct link members, gone; /* all; those that end with this turn */
+	struct map by_session;
+	struct link dirty; /* members whose until_ms moved */
+	struct link turns; /* services, the one that was granted longest ago first */
+	bool is_dirty;     /* some service is */
+	struct heap session_timers;
+	uint32_t n_members; /* connected */
+	uint32_t n_start;   /* entries of a former process whose locks are being asked for */
+	mono_ms stop_at;    /* a handover waits for confirmations until then */
+	mono_ms reroute_at, topo_next, topo_asked, started_at;
+	mono_ms drain_end, drain_over; /* workers are told to stop; the process ends whatever is left */
+	bool topo_pending, topo_again;
+	uint64_t topo_said[TOPO_REASONS]; /* hashes of the reasons told since it was last known; 0 = free */
+	struct {
+		int64_t seq;
+		mono_ms until; /* 0 = none */
+	} announced[8];        /* slot moves the topology was asked for */
+	uint32_t n_announced;
+	bool had_shards; /* a shard that starts now takes slots over from another master */
+	bool is_draining, stop_after_drain, is_stopping;
+	struct metrics_redis redis_m;
+	uint64_t m[METRIC_PROCESS_N];
+	uint64_t worker_errors[FERR_N];
+	mono_ms shortest_ttl;
+	/* the turn */
+	mono_ms now;
+	mono_ms next_turn; /* what the last step returned: much later = we were stopped */
+	int64_t wall_ms;
+	struct effects *out;
+};
+
+/* coord.c */
+struct coord_service *coord_service(struct coord *c, uint16_t svc); /* NULL: unknown */
+uint16_t coord_pos(const struct coord *c, const struct coord_service *s);
+mono_ms coord_ping_ms(const struct coord *c);
+struct member *coord_member(struct coord *c, uint64_t session);
+struct msg *coord_send(struct coord *c, uint16_t shard, enum msg_kind kind);
+void coord_ask_topology(struct coord *c, const char *why);
+uint16_t coord_shard_at(struct coord *c, const char *addr); /* the shard of an address, started when needed */
+void coord_start_shards(struct coord *c);
+void coord_route_readers(struct coord *c);
+void coord_mark(struct coord *c, struct coord_service *s); /* assign and grant at the end of the turn */
+
+/* coord_entry.c: the journey */
+void entry_on_batch(struct coord *c, const struct msg *m);
+void entry_on_lease(struct coord *c, const struct msg *m);
+void entry_on_renewed(struct coord *c, const struct renewed *r);
+void entry_on_op(struct coord *c, const struct msg *m);
+void entry_on_own_ids(struct coord *c, const struct msg *m);
+void entry_on_due(struct coord *c, struct entry *e);
+void entry_reroute(struct coord *c); /* sends what waited for a shard */
+void entry_shard_gone(struct coord *c, uint16_t shard);
+void entry_assign(struct coord *c, struct entry *e, struct member *m);
+void entry_resume(struct coord *c, struct entry *e, struct member *m);
+void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono_ms grace_ms);
+void entry_tell_revoke(struct coord *c, const struct entry *e, const struct member *w, mono_ms grace_ms);
+void entry_done(struct coord *c, struct entry *e);
+void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool counted);
+void entry_bury(struct coord *c, struct entry *e, enum dead_reason why);
+void entry_stopped(struct coord *c, struct entry *e); /* the worker has stopped after a revoke, or by itself */
+bool entry_end_counts(const struct entry *e);         /* as a retry, when its worker ends */
+void entry_limbo(struct coord *c, struct entry *e, mono_ms until);
+void entry_arm(struct coord *c, struct entry *e);
+bool entry_is_late(struct coord *c, const struct entry *e); /* its work would have to stop by now */
+bool entry_is_worked(const struct entry *e);                /* ASSIGNED or REVOKING */
+
+/* coord_member.c: workers */
+void member_on_accept(struct coord *c, const struct coord_event *ev);
+void member_on_frame(struct coord *c, struct member *m, const struct frame *f);
+void member_on_bad_input(struct coord *c, struct member *m, enum frame_error error, const char *text);
+void member_on_end(struct coord *c, struct member *m);
+void member_on_dead(struct coord *c, struct member *m);
+void member_on_due(struct coord *c, struct member *m);
+void member_try_held(struct coord *c); /* hellos that waited for own entries */
+void member_unseat(struct coord *c, struct entry *e, bool credit_back);
+void member_finish(struct coord *c, struct entry *e, bool accepted, enum gone_outcome outcome); /* answers the worker */
+void member_send_until(struct coord *c, struct member *m);
+void member_touch(struct coord *c, struct member *m, struct entry *e); /* e is renewed: its until_ms may have moved */
+void member_arm(struct coord *c, struct member *m);
+void member_say_drain(struct coord *c, const struct member *m);
+void member_say_drain_to_all(struct coord *c);
+void member_revoke_all(struct coord *c, struct member *m);
+mono_ms member_until(const struct coord *c, const struct member *m);
+struct effect *member_frame(struct coord *c, const struct member *m, enum out_kind kind);
+void member_after_stall(struct coord *c); /* nobody was silent: we did not listen */
+void member_after_limits(struct coord *c);
+void member_free(struct coord *c, struct member *m);
+
+struct member *member_new(struct coord *c, const struct coord_event *ev); /* connected, counted, state NEW */
+void member_retire(struct coord *c, struct member *m);                    /* gone at the end of the turn */
+bool member_take_services(
+	struct coord *c, struct member *m, const struct frame *f); /* false: an unknown one, or none */
+bool member_resume_one(
+	struct coord *c, struct member *m, struct member *old, struct slice lease, enum gone_outcome *gone);
+void member_mark_all(struct coord *c); /* every service */
+
+/* coord_adopt.c: a session that lives through a restart of the daemon */
+void member_on_adopt(struct coord *c, const struct coord_event *ev);
+/* May its connection be handed to the next process as it is? Not when it waits for an answer that only this process knows of. */
+bool member_can_go_on(const struct coord *c, const struct member *m);
+
+/* coord_ctl.c */
+void coord_on_ctl(struct coord *c, const struct coord_ctl *ctl);
+void coord_on_ctl_result(struct coord *c, const struct msg *m);
+void coord_drain(struct coord *c, bool stop_after);
+void coord_undrain(struct coord *c);
+#define COORD_CTL_HANDLE (1ull << 63) /* | request: operations of the control door */
+
+/* shared by the files of coord_entry */
+struct placement_service *entry_claims_of(struct coord *c, const struct coord_service *s);
+void entry_claim(struct coord *c, struct coord_service *s, struct entry *e);
+void entry_unclaim(struct coord *c, struct coord_service *s, struct entry *e);
+void entry_move(struct coord *c, struct entry *e, enum entry_state to, mono_ms deadline);
+void entry_wait_for_route(struct coord *c);
+void entry_send_lease(struct coord *c, struct entry *e, uint16_t shard, bool asking);
+void entry_drop_lease(struct coord *c, struct entry *e, enum msg_kind kind);
+void entry_send_op(struct coord *c, struct entry *e);
+bool entry_awaits_lease(const struct entry *e);
+void entry_drop(struct coord *c, struct entry *e);
+void entry_release_and_drop(struct coord *c, struct entry *e);
+struct entry *entry_enter(struct coord *c, struct coord_service *s, struct entry_id id, enum entry_state state);
+void entry_enter_one(struct coord *c, struct coord_service *s, struct entry_in *in, bool is_start);
+void entry_start_known(struct coord *c, struct entry *e);
+void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why);
+void entry_not_pending(struct coord *c, struct entry *e);
+
+/* shared by the files of coord */
+void coord_on_topology(struct coord *c, const struct coord_event *ev);
+void coord_on_topology_failed(struct coord *c, struct slice why);
+void coord_on_moved(struct coord *c, const struct msg *m);
+void coord_on_conn(struct coord *c, const struct msg *m);
+bool coord_is_news(struct coord *c, int64_t seq);
+void coord_on_empty(struct coord *c, const struct msg *m);
+void coord_on_stopped(struct coord *c, const struct msg *m);
+void coord_relay(struct coord *c, const struct msg *m);
+void coord_on_group_lost(struct coord *c, const struct msg *m);
+void coord_spread_expired(struct coord *c, const struct msg *m);
+void coord_fit_to_topology(const struct coord *c, struct service_rules *r);
+void coord_on_services(struct coord *c, const struct coord_event *ev);
+void coord_sweep_services(struct coord *c);
+void coord_pump(struct coord *c);
+/* Its reader goes: an unanswered read of it brings nothing any more; audits find the rest. */
+void coord_end_grant(struct coord *c, struct coord_service *s);
+
+/* shared by the files of coord_member */
+void member_give_all_back(struct coord *c, struct member *m, enum requeue_why why, bool counted);
+void member_fatal(struct coord *c, struct member *m, enum frame_error error, const char *msg);
+struct entry *member_entry_of_lease(
+	struct coord *c, struct slice lease, struct entry_id *id, struct coord_service **svc);
+void member_welcome(struct coord *c, struct member *m);
+void member_hello(struct coord *c, struct member *m, const struct frame *f);

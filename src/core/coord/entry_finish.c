@@ -1,0 +1,570 @@
+/* coord_entry - an entry's journey through the coordinator: locked, taken, assigned, finished, given back. */
+#include "core/coord/coord_p.h"
+#include <stdio.h>
+#include <string.h>
+
+struct placement_service *entry_claims_of(struct coord *c, const struct coord_service *s)
+{
+	return &c->place.service[coord_pos(c, s)];
+}
+
+/* An entry that counts against the claims of its service, until it is assigned or leaves the way to it. */
+void entry_claim(struct coord *c, struct coord_service *s, struct entry *e)
+{
+	if (!e->uses_claim)
+		entry_claims_of(c, s)->claims++;
+	e->uses_claim = true;
+}
+
+void entry_unclaim(struct coord *c, struct coord_service *s, struct entry *e)
+{
+	if (e->uses_claim)
+		entry_claims_of(c, s)->claims--;
+	e->uses_claim = false;
+	coord_mark(c, s);
+}
+
+bool entry_is_worked(const struct entry *e)
+{
+	return e->state == ENTRY_ASSIGNED || e->state == ENTRY_REVOKING;
+}
+
+static mono_ms stop_at(struct coord *c, const struct entry *e)
+{
+	if (!e->good_until || e->is_lost || e->state == ENTRY_FINISHING) /* then nobody works on it */
+		return MONO_NEVER;
+	struct coord_service *s = coord_service(c, e->svc);
+	return e->good_until - service_stop_margin(s->rules, e->good_until);
+}
+
+bool entry_is_late(struct coord *c, const struct entry *e)
+{
+	return stop_at(c, e) <= c->now;
+}
+
+void entry_arm(struct coord *c, struct entry *e)
+{
+	mono_ms at = stop_at(c, e);
+	if (e->state == ENTRY_ASSIGNED && c->rules.progress_timeout_ms)
+		at = mono_min(at, e->heard + c->rules.progress_timeout_ms);
+	ledger_arm(&c->ledger, e, at);
+}
+
+void entry_move(struct coord *c, struct entry *e, enum entry_state to, mono_ms deadline)
+{
+	ledger_move(&c->ledger, e, to, c->now, deadline);
+	entry_arm(c, e);
+}
+
+void entry_wait_for_route(struct coord *c)
+{
+	c->reroute_at = mono_min(c->reroute_at, c->now + REROUTE_MS);
+}
+
+/* ---- what goes to shards ---- */
+
+static bool shard_is_on(const struct coord *c, uint16_t shard)
+{
+	return shard != SHARD_NONE && shard < c->n_shards && c->shards[shard].is_on;
+}
+
+void entry_send_lease(struct coord *c, struct entry *e, uint16_t shard, bool asking)
+{
+	if (!shard_is_on(c, shard)) {
+		e->lease_shard = SHARD_NONE;
+		entry_wait_for_route(c);
+		return;
+	}
+	struct msg *m = coord_send(c, shard, MSG_LEASE_ACQUIRE);
+	m->handle = entry_handle(e);
+	m->svc = e->svc;
+	m->id = e->id;
+	m->slot = e->lock_slot;
+	m->stream = text_ref(e->stream);
+	m->ms = e->good_until;
+	m->flag = e->is_start;
+	m->asking = asking;
+	e->lease_shard = shard;
+	e->lease_asking = asking;
+}
+
+void entry_drop_lease(struct coord *c, struct entry *e, enum msg_kind kind)
+{
+	if (shard_is_on(c, e->lease_shard))
+		coord_send(c, e->lease_shard, kind)->handle = entry_handle(e);
+	e->lease_shard = SHARD_NONE;
+}
+
+static enum cmd_kind op_of(const struct entry *e)
+{
+	static const enum cmd_kind ops[] = {[FINISH_NONE] = CMD_TAKE,
+		[FINISH_DONE] = CMD_DONE,
+		[FINISH_REQUEUE] = CMD_REQUEUE,
+		[FINISH_DEAD] = CMD_DEAD,
+		[FINISH_ACK] = CMD_ACK_DEL};
+	return e->state == ENTRY_FETCHING ? CMD_FETCH : ops[e->finish];
+}
+
+/* Sends the operation that the entry's state asks for to the shard of its load-balancer stream. */
+static void send_op_to(struct coord *c, struct entry *e, uint16_t shard, bool asking)
+{
+	if (!shard_is_on(c, shard)) {
+		e->op_shard = SHARD_NONE;
+		entry_wait_for_route(c);
+		return;
+	}
+	struct msg *m = coord_send(c, shard, MSG_OP);
+	m->op = (uint8_t)op_of(e);
+	m->handle = entry_handle(e);
+	m->svc = e->svc;
+	m->id = e->id;
+	m->stream = text_ref(e->stream);
+	m->retry = e->retry;
+	m->asking = asking;
+	m->resent = e->op_resent;
+	m->reason = e->dead_reason;
+	struct coord_service *s = coord_service(c, e->svc);
+	m->slot = s->rules->lbs_slot;
+	if (m->op == CMD_DEAD && e->note)
+		m->text = text_ref(e->note);
+	e->op_shard = shard;
+	e->op_asking = asking;
+}
+
+void entry_send_op(struct coord *c, struct entry *e)
+{
+	struct coord_service *s = coord_service(c, e->svc);
+	send_op_to(c, e, s->reader_shard, s->reader_asking);
+}
+
+static bool awaits_op(const struct entry *e)
+{
+	return e->state == ENTRY_TAKING || e->state == ENTRY_FINISHING || e->verify ||
+	       (e->state == ENTRY_FETCHING && e->deadline == MONO_NEVER);
+}
+
+bool entry_awaits_lease(const struct entry *e)
+{
+	return e->state == ENTRY_LOCKING || (e->good_until && !e->is_lost && e->state != ENTRY_FINISHING);
+}
+
+void entry_reroute(struct coord *c)
+{
+	uint32_t pos = 0;
+	for (struct entry *e; (e = ledger_next(&c->ledger, &pos));) {
+		if (entry_awaits_lease(e) && e->lease_shard == SHARD_NONE)
+			entry_send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
+		if (awaits_op(e) && e->op_shard == SHARD_NONE)
+			entry_send_op(c, e);
+	}
+}
+
+/* A shard has stopped: what it was asked may or may not have been done; another one is asked. */
+void entry_shard_gone(struct coord *c, uint16_t shard)
+{
+	uint32_t pos = 0;
+	for (struct entry *e; (e = ledger_next(&c->ledger, &pos));) {
+		if (e->lease_shard == shard)
+			e->lease_shard = SHARD_NONE;
+		if (e->op_shard == shard) {
+			e->op_shard = SHARD_NONE;
+			e->op_resent = true;
+		}
+	}
+	entry_wait_for_route(c);
+}
+
+/* ---- leaving ---- */
+
+static void leave_lists(struct coord *c, struct entry *e)
+{
+	if (e->owner)
+		member_unseat(c, e, true);
+	list_remove(&e->peers);
+}
+
+static void leave_active(struct coord *c, struct coord_service *s, struct entry *e);
+
+void entry_drop(struct coord *c, struct entry *e)
+{
+	struct coord_service *s = coord_service(c, e->svc);
+	leave_lists(c, e);
+	leave_active(c, s, e);
+	entry_unclaim(c, s, e);
+	entry_start_known(c, e);
+	entry_claims_of(c, s)->owned--;
+	ledger_drop(&c->ledger, e);
+}
+
+void entry_release_and_drop(struct coord *c, struct entry *e)
+{
+	entry_drop_lease(c, e, MSG_LEASE_RELEASE);
+	entry_drop(c, e);
+}
+
+static void retake(struct coord *c, struct entry *e)
+{
+	struct coord_service *s = coord_service(c, e->svc);
+	list_remove(&e->peers);
+	entry_claim(c, s, e);
+	entry_move(c, e, ENTRY_TAKING, MONO_NEVER);
+	entry_send_op(c, e);
+}
+
+/* Its stream is free: the oldest parked entry of the same name asks again. */
+static void leave_active(struct coord *c, struct coord_service *s, struct entry *e)
+{
+	if (!e->in_active)
+		return;
+	map_remove(&s->active, e->stream->bytes, e->stream->len);
+	e->in_active = false;
+	if (!e->has_followers)
+		return;
+	struct entry *first = NULL;
+	for (struct link *l = s->parked.next; l != &s->parked; l = l->next) {
+		struct entry *p = LIST_OF(struct entry, peers, l);
+		if (p->stream->len == e->stream->len &&
+			memcmp(p->stream->bytes, e->stream->bytes, e->stream->len) == 0 &&
+			(!first || entry_id_cmp(p->id, first->id) < 0))
+			first = p;
+	}
+	if (first)
+		retake(c, first);
+}
+
+static void begin_finish(struct coord *c, struct entry *e, enum finish finish)
+{
+	struct coord_service *s = coord_service(c, e->svc);
+	uint64_t owner = e->owner;
+	leave_lists(c, e);
+	e->owner = owner; /* for the answer */
+	entry_unclaim(c, s, e);
+	e->verify = e->op_resent = false;
+	e->finish = (uint8_t)finish;
+	entry_move(c, e, ENTRY_FINISHING, MONO_NEVER);
+	entry_send_op(c, e);
+}
+
+void entry_done(struct coord *c, struct entry *e)
+{
+	begin_finish(c, e, FINISH_DONE);
+}
+
+void entry_bury(struct coord *c, struct entry *e, enum dead_reason why)
+{
+	e->dead_reason = (uint8_t)why;
+	begin_finish(c, e, FINISH_DEAD);
+}
+
+void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool counted)
+{
+	struct coord_service *s = coord_service(c, e->svc);
+	e->why = (uint8_t)why;
+	if (counted && e->retry + 1 > s->rules->max_retries) {
+		e->dead_reason = DEAD_MAX_RETRIES;
+		begin_finish(c, e, FINISH_DEAD);
+		return;
+	}
+	if (counted)
+		e->retry++;
+	begin_finish(c, e, FINISH_REQUEUE);
+}
+
+static void count_end(struct coord *c, struct coord_service *s, struct entry *e)
+{
+	double took = (double)(c->now - e->since) / 1000.0;
+	switch ((enum finish)e->finish) {
+	case FINISH_REQUEUE:
+		s->m.c[M_REQUEUE_FAIL + e->why]++;
+		if (e->why == WHY_WORKER_DIED)
+			hist_add(&s->m.h[H_REC_WORKER], took);
+		break;
+	case FINISH_DEAD:
+		s->m.c[M_DEAD_MAX_RETRIES + e->dead_reason]++;
+		effects_say(c->out, SAY_NOTICE, "service=%s stream=%.200s id=%llu-%llu dead letter reason=%s retry=%u",
+			s->rules->name, e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms,
+			(unsigned long long)e->id.seq, dead_reason_name((enum dead_reason)e->dead_reason), e->retry);
+		break;
+	case FINISH_NONE:
+	case FINISH_DONE:
+	case FINISH_ACK:
+		break;
+	}
+}
+
+static void on_finished(struct coord *c, struct entry *e, const struct msg *m)
+{
+	static const enum gone_outcome outcomes[] = {[FINISH_NONE] = GONE_LOST,
+		[FINISH_DONE] = GONE_DONE,
+		[FINISH_REQUEUE] = GONE_REQUEUED,
+		[FINISH_DEAD] = GONE_DEAD,
+		[FINISH_ACK] = GONE_LOST};
+	struct coord_service *s = coord_service(c, e->svc);
+	bool first_did = m->result == OP_GONE && m->resent && !e->is_lost && e->good_until > c->now;
+	bool ok = m->result == OP_DONE || first_did || (m->result == OP_DELETED && e->finish != FINISH_DONE);
+	if (ok)
+		count_end(c, s, e);
+	if (e->owner)
+		member_finish(c, e, ok, outcomes[e->finish]);
+	e->owner = 0;
+	if (e->is_lost || e->lease_shard == SHARD_NONE)
+		entry_drop(c, e);
+	else
+		entry_release_and_drop(c, e);
+}
+
+/* ---- operations ---- */
+
+static void on_taken(struct coord *c, struct entry *e, const struct msg *m)
+{
+	struct coord_service *s = coord_service(c, e->svc);
+	if (c->is_draining && (m->result == OP_DONE || m->result == OP_PARKED)) {
+		entry_requeue(c, e, WHY_DRAIN, false);
+	} else if (m->result == OP_DONE) {
+		if (s->rules->serialize && !map_get(&s->active, e->stream->bytes, e->stream->len)) {
+			map_put(&s->active, e->stream->bytes, e->stream->len, e);
+			e->in_active = true;
+		}
+		entry_move(c, e, ENTRY_READY, c->now + READY_WAIT_MS);
+		list_push(&s->ready, &e->peers);
+		coord_mark(c, s);
+	} else if (m->result == OP_PARKED && m->n == 3) {
+		/* the one before it was requeued and has a higher token by now: this one gets a higher one still */
+		entry_requeue(c, e, WHY_RELEASE, false);
+	} else if (m->result == OP_PARKED) {
+		struct entry *running = map_get(&s->active, e->stream->bytes, e->stream->len);
+		if (running)
+			running->has_followers = true;
+		entry_unclaim(c, s, e);
+		entry_move(c, e, ENTRY_PARKED, c->now + rng_jitter(&c->rng, PARKED_RETRY_MS, 10));
+		list_push(&s->parked, &e->peers);
+	} else {
+		entry_release_and_drop(c, e);
+	}
+}
+
+static void on_verified(struct coord *c, struct entry *e, const struct msg *m)
+{
+	e->verify = false;
+	if (m->result == OP_DONE || e->is_lost)
+		return;
+	if (e->state == ENTRY_PARKED && m->result == OP_PARKED)
+		return;
+	entry_not_pending(c, e);
+}
+
+static void on_fetched(struct coord *c, struct entry *e, const struct msg *m)
+{
+	struct coord_service *s = coord_service(c, e->svc);
+	if (m->result == OP_DONE && m->batch && m->batch->n == 1) {
+		entry_enter_one(c, s, &m->batch->v[0], false);
+		return;
+	}
+	e->finish = FINISH_ACK; /* pending, but its data is gone */
+	entry_move(c, e, ENTRY_FINISHING, MONO_NEVER);
+	entry_send_op(c, e);
+}
+
+void entry_on_op(struct coord *c, const struct msg *m)
+{
+	struct entry *e = ledger_by_handle(&c->ledger, m->handle);
+	if (!e || (enum cmd_kind)m->op != (e->verify ? CMD_TAKE : op_of(e)) || e->op_shard != m->from)
+		return;
+	e->op_shard = SHARD_NONE;
+	if (m->result == OP_MOVED) {
+		e->op_resent = m->resent;
+		uint16_t to = SHARD_NONE;
+		if (m->asking && m->text)
+			to = coord_shard_at(c, m->text->bytes);
+		if (to != SHARD_NONE)
+			send_op_to(c, e, to, true);
+		else
+			entry_wait_for_route(c);
+		coord_ask_topology(c, "moved");
+		return;
+	}
+	if (e->verify)
+		on_verified(c, e, m);
+	else if (e->state == ENTRY_FETCHING)
+		on_fetched(c, e, m);
+	else if (e->state == ENTRY_TAKING)
+		on_taken(c, e, m);
+	else if (e->state == ENTRY_FINISHING)
+		on_finished(c, e, m);
+}
+
+/* ---- workers ---- */
+
+static void fill_assign(struct coord_service *s, struct entry *e, struct member *w, struct effect *ef)
+{
+	char all[SESSION_LEASE_CAP + 64 + SESSION_TOKEN_CAP];
+	int n_lease = session_lease_format(all, e->id, s->rules->hash);
+	int n_id =
+		snprintf(all + n_lease, 64, "%llu-%llu", (unsigned long long)e->id.ms, (unsigned long long)e->id.seq);
+	int n_token = session_token_format(all + n_lease + n_id, e->id);
+	struct text *t = text_new(all, (size_t)(n_lease + n_id + n_token));
+	ef->hold = t;
+	ef->hold2 = e->info; /* moves: the payload is freed once its frame is written */
+	e->info = NULL;
+	struct out_frame *f = &ef->frame;
+	f->lease = (struct slice){t->bytes, (size_t)n_lease};
+	f->id = (struct slice){t->bytes + n_lease, (size_t)n_id};
+	f->token = (struct slice){t->bytes + n_lease + n_id, (size_t)n_token};
+	f->service = (struct slice){s->rules->name, strlen(s->rules->name)};
+	f->stream = (struct slice){e->stream->bytes, e->stream->len};
+	f->retry = e->retry;
+	f->info = (struct slice){ef->hold2->bytes, ef->hold2->len};
+	/* what it was told last is a lower bound for what it holds: no need to look at each */
+	mono_ms until = e->good_until - TELL_MARGIN_MS;
+	f->until_ms = list_empty(&w->entries) ? until : mono_min(w->s.told_until, until);
+	w->s.told_until = f->until_ms;
+}
+
+void entry_assign(struct coord *c, struct entry *e, struct member *w)
+{
+	struct coord_service *s = coord_service(c, e->svc);
+	entry_unclaim(c, s, e);
+	e->owner = w->s.id;
+	e->was_told = true;
+	e->heard = c->now;
+	w->seat.in_use++;
+	struct effect *ef = member_frame(c, w, OUT_ASSIGN);
+	fill_assign(s, e, w, ef);
+	list_push(&w->entries, &e->peers);
+	entry_move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
+	s->m.c[e->retry ? M_ASSIGN_RECOVERED : M_ASSIGN_NEW]++;
+	if (c->wall_ms > (int64_t)e->id.ms)
+		hist_add(&s->m.h[H_ASSIGN_LATENCY], (double)(c->wall_ms - (int64_t)e->id.ms) / 1000.0);
+}
+
+void entry_resume(struct coord *c, struct entry *e, struct member *w)
+{
+	struct coord_service *s = coord_service(c, e->svc);
+	list_remove(&e->peers);
+	e->owner = w->s.id;
+	e->heard = c->now;
+	w->seat.in_use++;
+	list_push(&w->entries, &e->peers);
+	if (e->state == ENTRY_LIMBO)
+		entry_move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
+	if (s->rules->serialize && !e->in_active && !map_get(&s->active, e->stream->bytes, e->stream->len)) {
+		map_put(&s->active, e->stream->bytes, e->stream->len, e);
+		e->in_active = true;
+	}
+	s->m.c[M_ASSIGN_RESUMED]++;
+}
+
+void entry_limbo(struct coord *c, struct entry *e, mono_ms until)
+{
+	entry_move(c, e, ENTRY_LIMBO, until);
+}
+
+/* Why: e->revoke. */
+void entry_tell_revoke(struct coord *c, const struct entry *e, const struct member *w, mono_ms grace_ms)
+{
+	char lease[SESSION_LEASE_CAP];
+	int n = session_lease_format(lease, e->id, coord_service(c, e->svc)->rules->hash);
+	struct effect *ef = member_frame(c, w, OUT_REVOKE);
+	ef->hold = text_new(lease, (size_t)n);
+	ef->frame.lease = (struct slice){ef->hold->bytes, (size_t)n};
+	ef->frame.reason = (enum revoke_reason)e->revoke;
+	ef->frame.grace_ms = grace_ms;
+}
+
+void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono_ms grace_ms)
+{
+	struct member *w = coord_member(c, e->owner);
+	c->m[MP_REVOKE_LOST + why] += !e->is_revoked;
+	e->revoke = (uint8_t)why;
+	e->is_revoked = true;
+	/* a little after the grace: the worker's own clock must have run out first */
+	entry_move(c, e, ENTRY_REVOKING, c->now + grace_ms + TELL_MARGIN_MS);
+	if (w)
+		entry_tell_revoke(c, e, w, grace_ms);
+}
+
+/* Unless it was to let go of it anyway. */
+bool entry_end_counts(const struct entry *e)
+{
+	return !e->is_lost && (!e->is_revoked || e->revoke == REVOKE_TIMEOUT);
+}
+
+void entry_stopped(struct coord *c, struct entry *e)
+{
+	static const enum requeue_why whys[REVOKE_N] = {[REVOKE_LOST] = WHY_LOST,
+		[REVOKE_DRAIN] = WHY_DRAIN,
+		[REVOKE_TIMEOUT] = WHY_TIMEOUT,
+		[REVOKE_OPERATOR] = WHY_OPERATOR,
+		[REVOKE_SHUTDOWN] = WHY_DRAIN};
+	enum requeue_why why = WHY_RELEASE;
+	bool counted = false;
+	if (e->is_lost) {
+		why = WHY_LOST;
+	} else if (e->is_revoked) {
+		why = whys[e->revoke];
+		counted = e->revoke == REVOKE_TIMEOUT;
+	}
+	entry_requeue(c, e, why, counted);
+}
+
+/* ---- time ---- */
+
+static void state_deadline(struct coord *c, struct entry *e)
+{
+	struct coord_service *s = coord_service(c, e->svc);
+	e->deadline = MONO_NEVER;
+	switch ((enum entry_state)e->state) {
+	case ENTRY_FETCHING:
+		entry_send_op(c, e);
+		break;
+	case ENTRY_BUSY:
+		entry_claim(c, s, e);
+		entry_move(c, e, ENTRY_LOCKING, MONO_NEVER);
+		entry_send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
+		break;
+	case ENTRY_PARKED:
+		retake(c, e);
+		break;
+	case ENTRY_READY:
+		entry_requeue(c, e, WHY_NO_CREDIT, false);
+		break;
+	case ENTRY_REVOKING: /* it was told and did not answer: its credit stays used until it does */
+		member_unseat(c, e, false);
+		e->owner = 0;
+		entry_stopped(c, e);
+		break;
+	case ENTRY_LIMBO:
+		if (e->owner && coord_member(c, e->owner))
+			entry_requeue(c, e, e->is_lost ? WHY_LOST : WHY_WORKER_DIED, entry_end_counts(e));
+		else
+			entry_requeue(c, e, WHY_UNRESUMED, false);
+		break;
+	case ENTRY_LOCKING:
+	case ENTRY_TAKING:
+	case ENTRY_ASSIGNED:
+	case ENTRY_FINISHING:
+	case ENTRY_STATES:
+		break;
+	}
+}
+
+void entry_on_due(struct coord *c, struct entry *e)
+{
+	uint64_t handle = entry_handle(e);
+	if (stop_at(c, e) <= c->now) {
+		struct coord_service *s = coord_service(c, e->svc);
+		s->m.c[c->now > e->good_until ? M_FENCE_LATE : M_FENCE_STOPPED] += e->was_told;
+		entry_drop_lease(c, e, MSG_LEASE_FORGET);
+		entry_lease_lost(c, e, LOST_EXPIRED);
+	} else if (e->state == ENTRY_ASSIGNED && c->rules.progress_timeout_ms &&
+		   e->heard + c->rules.progress_timeout_ms <= c->now) {
+		entry_revoke(c, e, REVOKE_TIMEOUT, REVOKE_GRACE_MS);
+	}
+	e = ledger_by_handle(&c->ledger, handle);
+	if (e && e->deadline <= c->now) {
+		state_deadline(c, e);
+		e = ledger_by_handle(&c->ledger, handle);
+	}
+	if (e)
+		entry_arm(c, e);
+}

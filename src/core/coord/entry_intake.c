@@ -1,0 +1,115 @@
+/* coord_enter - how an entry comes into the ledger: read, found pending, unreadable. */
+#include "core/coord/coord_p.h"
+#include <stdio.h>
+#include <string.h>
+
+struct entry *entry_enter(struct coord *c, struct coord_service *s, struct entry_id id, enum entry_state state)
+{
+	entry_claims_of(c, s)->owned++;
+	return ledger_add(&c->ledger, s->svc, id, state, c->now);
+}
+
+static size_t escaped(const struct text *t)
+{
+	size_t n = 0;
+	for (uint32_t i = 0; i < t->len; i++) {
+		unsigned char ch = (unsigned char)t->bytes[i];
+		n += ch < 0x20 ? 6 : (ch == '"' || ch == '\\') ? 2 : 1;
+	}
+	return n;
+}
+
+/* The line of its assign frame, rounded up a little. */
+static bool is_too_large(const struct coord *c, const struct coord_service *s, const struct entry_in *in)
+{
+	return in->info->len + escaped(in->stream) + strlen(s->rules->name) + 320 > c->rules.max_frame_bytes;
+}
+
+/* A record that never gets a lock: an unreadable entry, or one whose data was deleted. */
+static void enter_hopeless(struct coord *c, struct coord_service *s, const struct entry_in *in, enum dead_reason why)
+{
+	struct entry *e = entry_enter(c, s, in->id, ENTRY_FINISHING);
+	e->retry = in->retry;
+	e->stream = text_ref(in->stream);
+	e->finish = in->problem == ENTRY_DELETED ? FINISH_ACK : FINISH_DEAD;
+	e->dead_reason = (uint8_t)why;
+	entry_send_op(c, e);
+}
+
+static void enter_good(struct coord *c, struct coord_service *s, struct entry_in *in, struct entry *e, bool is_start)
+{
+	if (!e)
+		e = entry_enter(c, s, in->id, ENTRY_LOCKING);
+	else
+		entry_move(c, e, ENTRY_LOCKING, MONO_NEVER);
+	e->stream = in->stream;
+	e->info = in->info;
+	in->stream = in->info = NULL;
+	e->retry = in->retry;
+	e->lock_slot = in->lock_slot;
+	e->is_start = e->start_counted = is_start;
+	if (is_start)
+		c->n_start++;
+	else
+		entry_claim(c, s, e);
+	entry_send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
+}
+
+void entry_enter_one(struct coord *c, struct coord_service *s, struct entry_in *in, bool is_start)
+{
+	struct entry *e = ledger_get(&c->ledger, s->svc, in->id);
+	if (e && e->state != ENTRY_FETCHING)
+		return; /* held already: recognised by its id */
+	if (in->bad_retry)
+		effects_say(c->out, SAY_WARN,
+			"service=%s id=%llu-%llu _retry_count is not a number of 1 to 9 digits: counts as 0",
+			s->rules->name, (unsigned long long)in->id.ms, (unsigned long long)in->id.seq);
+	bool bad = in->problem != ENTRY_GOOD;
+	if (bad || is_too_large(c, s, in)) {
+		if (e) {
+			entry_claims_of(c, s)->owned--;
+			ledger_drop(&c->ledger, e);
+		}
+		enter_hopeless(c, s, in, bad ? DEAD_UNPARSEABLE : DEAD_TOO_LARGE);
+		return;
+	}
+	enter_good(c, s, in, e, is_start);
+}
+
+static void read_answered(struct coord *c, struct coord_service *s, const struct msg *m)
+{
+	struct placement_service *ps = entry_claims_of(c, s);
+	if (m->from != s->reader_shard || !ps->is_reading)
+		return;
+	ps->claims -= ps->granted;
+	ps->was_full = m->batch && (int64_t)m->batch->n >= m->n && m->n > 0;
+	ps->granted = 0;
+	ps->is_reading = false;
+	if (s->is_regrant && !ps->was_full)
+		s->regrant = 0;
+	s->is_regrant = false;
+	s->granted = 0;
+	for (uint16_t i = 0; i < c->n_positions; i++) /* others may wait for these credits */
+		if (c->services[i].rules)
+			coord_mark(c, &c->services[i]);
+}
+
+void entry_on_batch(struct coord *c, const struct msg *m)
+{
+	struct coord_service *s = coord_service(c, m->svc);
+	if (!s)
+		return; /* removed meanwhile; the entries stay pending for whoever serves it again */
+	if (m->source == SOURCE_NEW) {
+		read_answered(c, s, m);
+		s->m.c[M_ENTRIES_READ] += m->batch ? m->batch->n : 0;
+	}
+	bool is_start = m->source == SOURCE_OWN && !s->own_done;
+	for (size_t i = 0; m->batch && i < m->batch->n; i++)
+		entry_enter_one(c, s, &m->batch->v[i], is_start);
+	if (m->source == SOURCE_OWN && m->flag && !s->own_done) {
+		s->own_done = true;
+		if (!c->n_start)
+			member_try_held(c);
+	}
+	coord_mark(c, s);
+}

@@ -1,0 +1,234 @@
+/* coord_lease - what shards say of leases, and the audit: held, lost, moved, not pending any more. */
+#include "core/coord/coord_p.h"
+#include <stdio.h>
+#include <string.h>
+
+/* A start-up entry whose lock was asked for: when the last one is known, workers that want to resume are answered. */
+void entry_start_known(struct coord *c, struct entry *e)
+{
+	if (!e->start_counted)
+		return;
+	e->start_counted = false;
+	if (--c->n_start == 0)
+		member_try_held(c);
+}
+
+/* It may have been another process of ours that held it: one before this one, or, by a wrong configuration, beside it. */
+static void start_held(struct coord *c, struct entry *e, const struct msg *m)
+{
+	e->was_told = true; /* we cannot know: a worker of the former process may have it */
+	struct coord_service *s = coord_service(c, e->svc);
+	mono_ms ttl_ms = s->rules->ttl_ms;
+	entry_unclaim(c, s, e);
+	if (m->flag) /* what the former process told last ends before its lock would have; its leases may have been longer */
+		entry_move(c, e, ENTRY_LIMBO,
+			c->now + mono_max(c->rules.resume_grace_ms, mono_max(ttl_ms, m->n) - TELL_MARGIN_MS));
+	else /* the lock was missing: no worker may still hold it in time */
+		entry_requeue(c, e, WHY_UNRESUMED, false);
+	entry_start_known(c, e);
+}
+
+static void on_held(struct coord *c, struct entry *e, const struct msg *m)
+{
+	e->good_until = m->ms;
+	if (e->state != ENTRY_LOCKING)
+		return;
+	if (e->is_start || m->n > 0) {
+		start_held(c, e, m);
+		return;
+	}
+	if (c->is_draining) { /* read before we stopped reading, and nobody else's */
+		entry_requeue(c, e, WHY_DRAIN, false);
+		return;
+	}
+	entry_move(c, e, ENTRY_TAKING, MONO_NEVER);
+	entry_send_op(c, e);
+}
+
+static void on_busy(struct coord *c, struct entry *e)
+{
+	struct coord_service *s = coord_service(c, e->svc);
+	e->lease_shard = SHARD_NONE;
+	e->good_until = 0;
+	if (e->state != ENTRY_LOCKING)
+		return;
+	entry_unclaim(c, s, e);
+	entry_move(c, e, ENTRY_BUSY, c->now + rng_jitter(&c->rng, s->rules->ttl_ms / 3, 10));
+	entry_start_known(c, e);
+}
+
+static void revoke_lost(struct coord *c, struct coord_service *s, struct entry *e, mono_ms was_good)
+{
+	mono_ms grace = mono_max(service_stop_margin(s->rules, was_good) - TELL_MARGIN_MS, 0);
+	struct member *w = coord_member(c, e->owner);
+	if (w) /* the others' fence is farther away now */
+		member_touch(c, w, e);
+	if (e->state == ENTRY_ASSIGNED) {
+		entry_revoke(c, e, REVOKE_LOST, grace);
+		return;
+	}
+	if (!w)
+		return;
+	e->revoke = REVOKE_LOST;
+	e->is_revoked = true;
+	entry_tell_revoke(c, e, w, grace);
+	c->m[MP_REVOKE_LOST]++;
+}
+
+void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why)
+{
+	static const char *const names[LOST_N] = {"expired", "taken", "missing", "not_pending", "replaced"};
+	struct coord_service *s = coord_service(c, e->svc);
+	mono_ms was_good = e->good_until;
+	e->good_until = 0;
+	e->lease_shard = SHARD_NONE;
+	if (e->is_lost)
+		return;
+	e->is_lost = true;
+	entry_start_known(c, e);
+	if (e->was_told) {
+		s->m.c[M_LOST_EXPIRED + why]++;
+		effects_say(c->out, SAY_NOTICE, "service=%s stream=%.200s id=%llu-%llu lease lost reason=%s",
+			s->rules->name, e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms,
+			(unsigned long long)e->id.seq, names[why]);
+	}
+	switch ((enum entry_state)e->state) {
+	case ENTRY_LOCKING:
+	case ENTRY_TAKING:
+	case ENTRY_PARKED:
+	case ENTRY_READY:
+		entry_requeue(c, e, WHY_LOST, false);
+		break;
+	case ENTRY_ASSIGNED:
+	case ENTRY_REVOKING:
+		revoke_lost(c, s, e, was_good);
+		break;
+	case ENTRY_LIMBO: /* nobody can be told: what it was told last must have passed */
+		e->deadline = mono_max(was_good, c->now);
+		entry_arm(c, e);
+		break;
+	case ENTRY_FETCHING:
+	case ENTRY_BUSY:
+	case ENTRY_FINISHING:
+	case ENTRY_STATES:
+		break;
+	}
+}
+
+/* Somebody else may have it pending by now, and waits for its lock: that is left to expire while a worker still stops. */
+void entry_not_pending(struct coord *c, struct entry *e)
+{
+	bool is_worked = entry_is_worked(e) || e->state == ENTRY_LIMBO;
+	entry_drop_lease(c, e, is_worked ? MSG_LEASE_FORGET : MSG_LEASE_RELEASE);
+	entry_lease_lost(c, e, LOST_NOT_PENDING);
+}
+
+void entry_on_lease(struct coord *c, const struct msg *m)
+{
+	struct entry *e = ledger_by_handle(&c->ledger, m->handle);
+	if (!e || e->lease_shard != m->from)
+		return;
+	switch ((enum lease_result)m->result) {
+	case LEASE_IS_HELD:
+		on_held(c, e, m);
+		break;
+	case LEASE_IS_BUSY:
+		on_busy(c, e);
+		break;
+	case LEASE_IS_LOST:
+		entry_lease_lost(c, e, (enum lost_reason)m->lost);
+		break;
+	case LEASE_IS_MOVED:
+		e->lease_shard = SHARD_NONE;
+		if (m->ms)
+			e->good_until = m->ms;
+		if (m->asking && m->text)
+			entry_send_lease(c, e, coord_shard_at(c, m->text->bytes), true);
+		else if (m->text && topology_moved(&c->topo, m->slot, m->text->bytes))
+			coord_start_shards(c), coord_route_readers(c);
+		if (e->lease_shard == SHARD_NONE && entry_awaits_lease(e)) {
+			uint16_t to = topology_shard(&c->topo, e->lock_slot);
+			if (to == m->from && !m->asking)
+				entry_wait_for_route(c); /* the map is behind: a moment later */
+			else
+				entry_send_lease(c, e, to, false);
+		}
+		coord_ask_topology(c, "moved");
+		break;
+	case LEASE_IS_RECREATED:
+		e->good_until = m->ms;
+		entry_arm(c, e);
+		if (e->state != ENTRY_FINISHING && e->state != ENTRY_TAKING && !e->verify) {
+			e->verify = true;
+			entry_send_op(c, e);
+		}
+		break;
+	}
+}
+
+void entry_on_renewed(struct coord *c, const struct renewed *r)
+{
+	for (uint32_t i = 0; i < r->n; i++) {
+		struct entry *e = ledger_by_handle(&c->ledger, r->v[i].handle);
+		if (!e || e->is_lost || r->v[i].good_until <= e->good_until)
+			continue;
+		e->good_until = r->v[i].good_until;
+		struct member *m = e->owner ? coord_member(c, e->owner) : NULL;
+		if (m)
+			member_touch(c, m, e);
+	}
+}
+
+/* ---- the audit ---- */
+
+static void audit_end(struct coord *c, struct coord_service *s, const struct msg *m)
+{
+	uint32_t pos = 0;
+	for (struct entry *e; (e = ledger_next(&c->ledger, &pos));) {
+		if (e->svc != s->svc || e->audit == (uint32_t)m->n || e->since >= m->ms || c->now < s->audit_hold)
+			continue;
+		switch ((enum entry_state)e->state) {
+		case ENTRY_BUSY:
+		case ENTRY_PARKED:
+		case ENTRY_READY:
+			entry_release_and_drop(c, e);
+			break;
+		case ENTRY_FETCHING:
+			if (e->deadline != MONO_NEVER)
+				entry_drop(c, e);
+			break;
+		case ENTRY_ASSIGNED:
+		case ENTRY_REVOKING:
+		case ENTRY_LIMBO:
+			if (e->is_lost)
+				break;
+			entry_not_pending(c, e);
+			break;
+		case ENTRY_LOCKING:
+		case ENTRY_TAKING:
+		case ENTRY_FINISHING:
+		case ENTRY_STATES:
+			break;
+		}
+	}
+}
+
+void entry_on_own_ids(struct coord *c, const struct msg *m)
+{
+	struct coord_service *s = coord_service(c, m->svc);
+	if (!s || m->from != s->reader_shard)
+		return;
+	s->audit_pass = (uint32_t)m->n;
+	for (uint32_t i = 0; m->ids && i < m->ids->n; i++) {
+		struct entry *e = ledger_get(&c->ledger, s->svc, m->ids->v[i]);
+		if (!e && s->own_done) { /* new to me, unless its reading is about to be told */
+			e = entry_enter(c, s, m->ids->v[i], ENTRY_FETCHING);
+			e->deadline = c->now + FETCH_AFTER_MS;
+			entry_arm(c, e);
+		}
+		if (e)
+			e->audit = (uint32_t)m->n;
+	}
+	if (m->flag)
+		audit_end(c, s, m);
+}

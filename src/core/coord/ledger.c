@@ -1,0 +1,159 @@
+#include "core/coord/ledger.h"
+#include <assert.h>
+#include <string.h>
+
+struct id_key {
+	uint64_t ms, seq;
+	uint16_t svc;
+};
+
+#define BIT(s) (1u << (s))
+
+/* From each state: where it may go. */
+static const uint16_t allowed[ENTRY_STATES] = {
+	[ENTRY_FETCHING] = BIT(ENTRY_LOCKING) | BIT(ENTRY_FINISHING),
+	[ENTRY_LOCKING] = BIT(ENTRY_BUSY) | BIT(ENTRY_TAKING) | BIT(ENTRY_LIMBO) | BIT(ENTRY_FINISHING),
+	[ENTRY_BUSY] = BIT(ENTRY_LOCKING) | BIT(ENTRY_FINISHING),
+	[ENTRY_TAKING] = BIT(ENTRY_PARKED) | BIT(ENTRY_READY) | BIT(ENTRY_FINISHING),
+	[ENTRY_PARKED] = BIT(ENTRY_TAKING) | BIT(ENTRY_FINISHING),
+	[ENTRY_READY] = BIT(ENTRY_ASSIGNED) | BIT(ENTRY_FINISHING),
+	[ENTRY_ASSIGNED] = BIT(ENTRY_REVOKING) | BIT(ENTRY_LIMBO) | BIT(ENTRY_FINISHING),
+	[ENTRY_REVOKING] = BIT(ENTRY_LIMBO) | BIT(ENTRY_FINISHING),
+	[ENTRY_LIMBO] = BIT(ENTRY_ASSIGNED) | BIT(ENTRY_FINISHING),
+	[ENTRY_FINISHING] = 0,
+};
+
+const char *entry_state_name(enum entry_state s)
+{
+	static const char *const names[ENTRY_STATES] = {"fetching", "locking", "busy", "taking", "parked", "ready",
+		"assigned", "revoking", "limbo", "finishing"};
+	return names[s];
+}
+
+static struct id_key key_of(uint16_t svc, struct entry_id id)
+{
+	struct id_key k;
+	memset(&k, 0, sizeof k); /* padding is hashed too */
+	k.ms = id.ms;
+	k.seq = id.seq;
+	k.svc = svc;
+	return k;
+}
+
+static bool same_id(const void *value, const void *key, size_t len)
+{
+	const struct entry *e = value;
+	struct id_key k = key_of(e->svc, e->id);
+	return len == sizeof k && memcmp(&k, key, len) == 0;
+}
+
+void ledger_init(struct ledger *l, uint64_t seed)
+{
+	*l = (struct ledger){0};
+	map_init(&l->by_id, same_id, seed);
+	heap_init(&l->timers);
+	slab_init(&l->entries, sizeof(struct entry));
+	uint32_t unused;
+	slab_get(&l->entries, &unused);
+}
+
+void ledger_fini(struct ledger *l)
+{
+	uint32_t pos = 0;
+	for (struct entry *e; (e = ledger_next(l, &pos));) {
+		list_remove(&e->peers);
+		ledger_drop(l, e);
+	}
+	map_fini(&l->by_id);
+	heap_fini(&l->timers);
+	slab_fini(&l->entries);
+}
+
+struct entry *ledger_add(struct ledger *l, uint16_t svc, struct entry_id id, enum entry_state state, mono_ms now)
+{
+	uint32_t idx;
+	struct entry *e = slab_get(&l->entries, &idx);
+	list_init(&e->peers);
+	e->svc = svc;
+	e->id = id;
+	e->state = (uint8_t)state;
+	e->since = e->heard = now;
+	e->deadline = MONO_NEVER;
+	e->lease_shard = e->op_shard = SHARD_NONE;
+	e->idx = idx;
+	l->generation = (l->generation + 1) & 0x7fffffff; /* handles with the top bit are the control door's */
+	l->generation += l->generation == 0;
+	e->gen = l->generation;
+	l->n++;
+	l->n_state[state]++;
+	struct id_key k = key_of(svc, id);
+	void *old = map_put(&l->by_id, &k, sizeof k, e);
+	assert(!old);
+	(void)old;
+	return e;
+}
+
+void ledger_drop(struct ledger *l, struct entry *e)
+{
+	assert(list_empty(&e->peers));
+	heap_remove(&l->timers, &e->timer);
+	struct id_key k = key_of(e->svc, e->id);
+	map_remove(&l->by_id, &k, sizeof k);
+	l->n--;
+	l->n_state[e->state]--;
+	text_unref(e->stream);
+	text_unref(e->info);
+	text_unref(e->note);
+	e->gen = 0;
+	slab_put(&l->entries, e->idx);
+}
+
+struct entry *ledger_get(const struct ledger *l, uint16_t svc, struct entry_id id)
+{
+	struct id_key k = key_of(svc, id);
+	return map_get(&l->by_id, &k, sizeof k);
+}
+
+struct entry *ledger_by_handle(const struct ledger *l, uint64_t handle)
+{
+	struct entry *e = handle ? slab_at(&l->entries, (uint32_t)handle) : NULL;
+	return e && e->gen && entry_handle(e) == handle ? e : NULL;
+}
+
+void ledger_move(struct ledger *l, struct entry *e, enum entry_state to, mono_ms now, mono_ms deadline)
+{
+	assert(allowed[e->state] & BIT(to));
+	l->n_state[e->state]--;
+	l->n_state[to]++;
+	e->state = (uint8_t)to;
+	e->since = now;
+	e->deadline = deadline;
+}
+
+void ledger_arm(struct ledger *l, struct entry *e, mono_ms stop_at)
+{
+	mono_ms at = mono_min(e->deadline, stop_at);
+	if (e->timer.pos && e->timer.at <= at && at != MONO_NEVER)
+		return; /* fires early, looks again: cheaper than moving it at each renewal */
+	heap_set(&l->timers, &e->timer, at);
+}
+
+struct entry *ledger_due(struct ledger *l, mono_ms now)
+{
+	struct heap_node *n = heap_top(&l->timers);
+	if (!n || n->at > now)
+		return NULL;
+	struct entry *e = HEAP_OF(struct entry, timer, n);
+	heap_remove(&l->timers, n);
+	return e;
+}
+
+struct entry *ledger_next(const struct ledger *l, uint32_t *pos)
+{
+	for (uint32_t end = slab_end(&l->entries); *pos < end;) {
+		struct entry *e = slab_at(&l->entries, (*pos)++);
+		if (e && e->gen)
+			return e;
+	}
+	return NULL;
+}

@@ -1,0 +1,147 @@
+/* coord_ctl - what an operator asks for: pause, drain, give back, add. */
+#include "core/coord/coord_p.h"
+
+static void answer(struct coord *c, uint32_t request, enum op_result result, struct text *text)
+{
+	struct effect *ef = effects_add(c->out, EFF_CTL);
+	ef->n = request;
+	ef->tag = (uint64_t)result;
+	ef->text = text;
+}
+
+static void pause(struct coord *c, uint16_t svc, bool paused)
+{
+	for (uint16_t i = 0; i < c->n_positions; i++) {
+		struct coord_service *s = &c->services[i];
+		if (!s->rules || (svc != SERVICE_NONE && s->svc != svc))
+			continue;
+		c->place.service[i].is_paused = paused;
+		effects_say(c->out, SAY_NOTICE, "service=%s %s", s->rules->name, paused ? "paused" : "resumed");
+		coord_mark(c, s);
+	}
+}
+
+static void give_back(struct coord *c, struct entry *e, enum requeue_why why)
+{
+	switch ((enum entry_state)e->state) {
+	case ENTRY_ASSIGNED:
+		entry_revoke(c, e, REVOKE_OPERATOR, REVOKE_GRACE_MS);
+		break;
+	case ENTRY_LOCKING:
+		if (e->is_start) /* a worker of the former process may hold it */
+			break;
+		entry_requeue(c, e, why, false);
+		break;
+	case ENTRY_TAKING:
+	case ENTRY_PARKED:
+	case ENTRY_READY:
+		entry_requeue(c, e, why, false);
+		break;
+	case ENTRY_BUSY:  /* not ours to give: its owner has the lock */
+	case ENTRY_LIMBO: /* a worker may still hold it: its own deadline gives it back */
+	case ENTRY_FETCHING:
+	case ENTRY_REVOKING:
+	case ENTRY_FINISHING:
+	case ENTRY_STATES:
+		break;
+	}
+}
+
+static void add(struct coord *c, const struct coord_ctl *ctl)
+{
+	struct coord_service *s = coord_service(c, ctl->svc);
+	uint16_t shard = s ? s->reader_shard : SHARD_NONE;
+	if (shard == SHARD_NONE || !c->shards[shard].is_on || !c->shards[shard].is_up[CONN_COMMAND]) {
+		static const char why[] = "Redis is not reachable";
+		answer(c, ctl->request, OP_FAILED, text_new(why, sizeof why - 1));
+		return;
+	}
+	struct msg *m = coord_send(c, shard, MSG_OP);
+	m->op = CMD_ADD;
+	m->handle = COORD_CTL_HANDLE | ctl->request;
+	m->svc = s->svc;
+	m->slot = s->rules->lbs_slot;
+	m->stream = text_new(ctl->stream.p, ctl->stream.len);
+	m->text = ctl->info.p ? text_new(ctl->info.p, ctl->info.len) : NULL;
+}
+
+void coord_on_ctl_result(struct coord *c, const struct msg *m)
+{
+	struct effect *ef = effects_add(c->out, EFF_CTL);
+	ef->n = (int64_t)(m->handle & 0xffffffff);
+	ef->tag = m->result;
+	ef->msg.id = m->id;
+	ef->text = m->op == CMD_FETCH ? NULL : text_ref(m->text);
+}
+
+void coord_drain(struct coord *c, bool stop_after)
+{
+	c->stop_after_drain = c->stop_after_drain || stop_after;
+	if (stop_after)
+		c->drain_end = c->now + c->rules.drain_timeout_ms;
+	if (!c->is_draining) {
+		effects_say(c->out, SAY_NOTICE, "draining: no new work; held=%u", c->ledger.n);
+		c->is_draining = c->place.is_draining = true;
+		member_say_drain_to_all(c);
+	}
+	uint32_t pos = 0;
+	for (struct entry *e; (e = ledger_next(&c->ledger, &pos));)
+		if (e->state != ENTRY_ASSIGNED &&
+			e->state != ENTRY_LOCKING) /* given back when it is known to be ours */
+			give_back(c, e, WHY_DRAIN);
+	for (uint16_t i = 0; i < c->n_positions; i++)
+		if (c->services[i].rules)
+			coord_mark(c, &c->services[i]);
+}
+
+void coord_undrain(struct coord *c)
+{
+	if (c->stop_after_drain)
+		return; /* on its way out */
+	c->is_draining = c->place.is_draining = false;
+	c->drain_end = MONO_NEVER;
+	effects_say(c->out, SAY_NOTICE, "drain ended: reading again");
+	for (uint16_t i = 0; i < c->n_positions; i++)
+		if (c->services[i].rules)
+			coord_mark(c, &c->services[i]);
+}
+
+void coord_on_ctl(struct coord *c, const struct coord_ctl *ctl)
+{
+	struct entry *e;
+	struct member *m;
+	struct coord_service *s;
+	switch (ctl->kind) {
+	case CTL_PAUSE:
+	case CTL_RESUME:
+		pause(c, ctl->svc, ctl->kind == CTL_PAUSE);
+		break;
+	case CTL_GIVE_BACK:
+		e = ledger_by_handle(&c->ledger, ctl->handle);
+		if (e)
+			give_back(c, e, WHY_OPERATOR);
+		break;
+	case CTL_REVOKE:
+		m = coord_member(c, ctl->session);
+		if (m)
+			member_revoke_all(c, m);
+		break;
+	case CTL_ADD:
+		add(c, ctl);
+		break;
+	case CTL_DRAIN:
+		coord_drain(c, false);
+		break;
+	case CTL_UNDRAIN:
+		coord_undrain(c);
+		break;
+	case CTL_REFRESH:
+		coord_ask_topology(c, "operator");
+		break;
+	case CTL_SCAN:
+		s = coord_service(c, ctl->svc);
+		if (s && s->reader_shard != SHARD_NONE)
+			coord_send(c, s->reader_shard, MSG_SCAN)->svc = s->svc;
+		break;
+	}
+}

@@ -1,0 +1,205 @@
+/* coord_service - services of the configuration, and the credits they may read with. */
+#include "core/coord/coord.h"
+#include "core/coord/coord_p.h"
+#include <stdio.h>
+#include <string.h>
+
+static bool same_stream(const void *value, const void *key, size_t len)
+{
+	const struct entry *e = value;
+	return e->stream->len == len && memcmp(e->stream->bytes, key, len) == 0;
+}
+
+static uint16_t free_position(struct coord *c)
+{
+	for (uint16_t i = 0; i < c->n_positions; i++)
+		if (!c->services[i].rules)
+			return i;
+	return c->n_positions < SERVICES_MAX ? c->n_positions++ : SERVICE_NONE;
+}
+
+static void service_to_shards(struct coord *c, struct coord_service *s)
+{
+	for (uint16_t i = 0; i < c->n_shards; i++) {
+		if (!c->shards[i].is_on)
+			continue;
+		struct msg *m = coord_send(c, i, MSG_SERVICE);
+		m->svc = s->svc;
+		m->rules = service_rules_ref(s->rules);
+		m->flag = i == s->reader_shard && !s->is_going;
+		m->asking = m->flag && s->reader_asking;
+	}
+}
+
+/* On one server every key shares a slot: dead letters go by one script. r is ours alone until shards hear of it. */
+void coord_fit_to_topology(const struct coord *c, struct service_rules *r)
+{
+	if (c->topo.is_known && !c->topo.is_cluster)
+		r->dlq_same_slot = true;
+}
+
+/* Rules replace others: leases that those confirmed, here or on a shard that has not heard yet, end by their margin. */
+static void keep_old_margin(const struct coord *c, struct service_rules *r, const struct service_rules *old)
+{
+	mono_ms margin = service_stop_margin(old, c->now);
+	r->old_margin_ms = mono_min(r->stop_margin_ms, mono_min(margin, old->stop_margin_ms));
+	r->old_until = mono_max(old->old_until, c->now + 2 * old->ttl_ms);
+}
+
+static void service_set(struct coord *c, struct service_rules *r)
+{
+	coord_fit_to_topology(c, r);
+	struct coord_service *s = coord_service(c, r->svc);
+	if (!s) {
+		uint16_t pos = free_position(c);
+		if (pos == SERVICE_NONE) {
+			service_rules_unref(r);
+			return;
+		}
+		s = &c->services[pos];
+		*s = (struct coord_service){.svc = r->svc, .reader_shard = SHARD_NONE};
+		list_push(&c->turns, &s->turn);
+		list_init(&s->ready);
+		list_init(&s->parked);
+		map_init(&s->active, same_stream, rng_next(&c->rng));
+		c->place.service[pos] = (struct placement_service){.is_on = true, .svc = r->svc};
+		if (c->place.n_services < c->n_positions)
+			c->place.n_services = c->n_positions;
+	} else {
+		keep_old_margin(c, r, s->rules);
+		service_rules_unref(s->rules);
+	}
+	s->rules = r;
+	s->is_going = false;
+	struct placement_service *ps = &c->place.service[coord_pos(c, s)];
+	ps->is_on = true;
+	ps->max_streams = r->max_streams;
+	ps->read_batch = r->read_batch;
+	service_to_shards(c, s);
+	coord_mark(c, s);
+}
+
+void coord_on_services(struct coord *c, const struct coord_event *ev)
+{
+	for (uint16_t i = 0; i < c->n_positions; i++) {
+		struct coord_service *s = &c->services[i];
+		bool kept = !s->rules;
+		for (size_t k = 0; k < ev->n && !kept; k++)
+			kept = ev->services[k]->svc == s->svc;
+		if (kept)
+			continue;
+		s->is_going = true;
+		c->place.service[i].is_on = false;
+		coord_end_grant(c, s);
+		service_to_shards(c, s);
+	}
+	c->shortest_ttl = MONO_NEVER;
+	for (size_t k = 0; k < ev->n; k++) {
+		c->shortest_ttl = mono_min(c->shortest_ttl, ev->services[k]->ttl_ms);
+		service_set(c, ev->services[k]);
+	}
+	if (c->topo.is_known)
+		coord_route_readers(c);
+}
+
+/* A removed service whose last entry has gone. */
+void coord_sweep_services(struct coord *c)
+{
+	for (uint16_t i = 0; i < c->n_positions; i++) {
+		struct coord_service *s = &c->services[i];
+		if (!s->rules || !s->is_going || c->place.service[i].owned)
+			continue;
+		for (uint16_t k = 0; k < c->n_shards; k++)
+			if (c->shards[k].is_on)
+				coord_send(c, k, MSG_SERVICE_GONE)->svc = s->svc;
+		effects_say(c->out, SAY_NOTICE, "service=%s removed", s->rules->name);
+		map_fini(&s->active);
+		list_remove(&s->turn);
+		service_rules_unref(s->rules);
+		*s = (struct coord_service){.rules = NULL};
+	}
+}
+
+/* ---- credits ---- */
+
+void coord_end_grant(struct coord *c, struct coord_service *s)
+{
+	struct placement_service *ps = &c->place.service[coord_pos(c, s)];
+	ps->claims -= ps->granted;
+	ps->granted = s->granted = 0;
+	ps->is_reading = false;
+}
+
+static void grant(struct coord *c, struct coord_service *s)
+{
+	uint16_t pos = coord_pos(c, s);
+	struct placement_service *ps = &c->place.service[pos];
+	if (s->reader_shard == SHARD_NONE || !c->shards[s->reader_shard].is_on || !s->own_done)
+		return;
+	if (ps->is_reading) { /* credits may have gone meanwhile: take the grant back */
+		bool stop = c->place.is_draining || ps->is_paused || !ps->is_on ||
+			    ps->claims > placement_free(&c->place, pos);
+		if (stop && ps->granted && s->granted) {
+			struct msg *m = coord_send(c, s->reader_shard, MSG_CREDITS);
+			m->svc = s->svc;
+			s->granted = 0;
+		}
+		return;
+	}
+	bool contended;
+	uint32_t n = placement_grant(&c->place, pos, &contended);
+	uint32_t room = ps->read_batch > n ? ps->read_batch - n : 0; /* a read brings no more */
+	uint32_t extra = s->regrant < room ? s->regrant : room;
+	if (!n && !extra)
+		return;
+	s->regrant -= extra;
+	s->is_regrant = extra > 0;
+	ps->is_reading = true;
+	ps->granted = n;
+	ps->claims += n;
+	s->granted = n;
+	list_remove(&s->turn); /* the others first next time */
+	list_push(&c->turns, &s->turn);
+	struct msg *m = coord_send(c, s->reader_shard, MSG_CREDITS);
+	m->svc = s->svc;
+	m->n = n + extra;
+	m->ms = contended ? 50 : 2000;
+}
+
+static void assign_ready(struct coord *c, struct coord_service *s)
+{
+	uint16_t pos = coord_pos(c, s);
+	while (!list_empty(&s->ready) && !c->place.is_draining) {
+		struct seat *seat = placement_choose(&c->place, pos);
+		if (!seat)
+			return;
+		struct entry *e = LIST_OF(struct entry, peers, list_pop(&s->ready));
+		if (entry_is_late(c, e)) { /* we were stopped on its way: nobody starts on it now */
+			entry_on_due(c, e);
+			continue;
+		}
+		entry_assign(c, e, LIST_OF(struct member, seat, seat));
+	}
+}
+
+void coord_pump(struct coord *c)
+{
+	if (!c->is_dirty)
+		return;
+	c->is_dirty = false;
+	for (uint16_t i = 0; i < c->n_positions; i++)
+		if (c->services[i].rules && c->services[i].is_dirty)
+			assign_ready(c, &c->services[i]);
+	/* those that were granted longest ago first, so that few credits go round */
+	struct link *end = c->turns.prev, *next;
+	for (struct link *l = c->turns.next; l != &c->turns; l = next) {
+		next = l->next;
+		struct coord_service *s = LIST_OF(struct coord_service, turn, l);
+		bool is_last = l == end;
+		if (s->is_dirty)
+			grant(c, s);
+		s->is_dirty = false;
+		if (is_last)
+			break;
+	}
+}

@@ -1,0 +1,133 @@
+#include "core/coord/session.h"
+#include "base/mem.h"
+#include <stdio.h>
+#include <string.h>
+
+void session_init(struct session *s, uint64_t id, mono_ms now)
+{
+	*s = (struct session){.id = id,
+		.state = SESSION_NEW,
+		.connected_at = now,
+		.last_heard = now,
+		.last_ping = now,
+		.deadline = MONO_NEVER};
+}
+
+void session_fini(struct session *s)
+{
+	mem_free(s->outcomes);
+	s->outcomes = NULL;
+}
+
+enum frame_error session_check_hello(const struct frame *f, const char **why)
+{
+	*why = "";
+	if (f->kind != FRAME_HELLO) {
+		*why = "the first frame must be hello";
+		return FERR_BAD_FRAME;
+	}
+	if (f->v != 1 && (f->v != -1 || f->problem == FRAME_PROBLEM_NONE)) {
+		*why = "this daemon speaks version 1";
+		return FERR_BAD_VERSION;
+	}
+	if (f->problem == FRAME_PROBLEM_LIMIT) {
+		*why = "credits must be 0..10000";
+		return FERR_BAD_HELLO;
+	}
+	if (f->problem != FRAME_PROBLEM_NONE) {
+		*why = f->bad_field ? f->bad_field : "a field is missing or of the wrong type";
+		return FERR_BAD_HELLO;
+	}
+	if (f->name.len == 0) {
+		*why = "name: must not be empty";
+		return FERR_BAD_HELLO;
+	}
+	return FERR_N;
+}
+
+/* The ring grows up to twice the credits, so that everything in work may be asked for again. */
+static void ring_fit(struct session *s, uint32_t credits)
+{
+	uint32_t want = credits * 2 > SESSION_OUTCOMES_MIN ? credits * 2 : SESSION_OUTCOMES_MIN;
+	if (s->n_outcomes >= want)
+		return;
+	s->outcomes = mem_grow(s->outcomes, want, sizeof *s->outcomes);
+	memset(s->outcomes + s->n_outcomes, 0, (want - s->n_outcomes) * sizeof *s->outcomes);
+	s->next_outcome = s->n_outcomes;
+	s->n_outcomes = want;
+}
+
+void session_remember(struct session *s, uint32_t credits, struct session_outcome o)
+{
+	if (s->next_outcome >= s->n_outcomes)
+		s->next_outcome = 0;
+	if (s->n_outcomes == 0 || s->outcomes[s->next_outcome].used)
+		ring_fit(s, credits);
+	o.used = true;
+	s->outcomes[s->next_outcome++] = o;
+}
+
+struct session_outcome *session_recall(const struct session *s, uint16_t svc, struct entry_id id)
+{
+	for (uint32_t k = 0; k < s->n_outcomes; k++) { /* newest first */
+		uint32_t i = (s->next_outcome + s->n_outcomes - 1 - k) % s->n_outcomes;
+		struct session_outcome *o = &s->outcomes[i];
+		if (o->used && o->svc == svc && entry_id_cmp(o->id, id) == 0)
+			return o;
+	}
+	return NULL;
+}
+
+int session_lease_format(char out[SESSION_LEASE_CAP], struct entry_id id, uint64_t service_hash)
+{
+	return snprintf(out, SESSION_LEASE_CAP, "%llu-%llu.%016llx", (unsigned long long)id.ms,
+		(unsigned long long)id.seq, (unsigned long long)service_hash);
+}
+
+int session_token_format(char out[SESSION_TOKEN_CAP], struct entry_id id)
+{
+	const unsigned __int128 most = (unsigned __int128)10000000000000000000ULL - 1; /* 19 digits */
+	unsigned __int128 token = (unsigned __int128)id.ms * 1000000 + id.seq;
+	if (token > most)
+		token = most;
+	return snprintf(out, SESSION_TOKEN_CAP, "%019llu", (unsigned long long)token);
+}
+
+static bool parse_u64(const char **p, const char *end, unsigned base, uint64_t *out)
+{
+	uint64_t v = 0;
+	const char *start = *p;
+	for (; *p < end; (*p)++) {
+		unsigned d;
+		if (**p >= '0' && **p <= '9')
+			d = (unsigned)(**p - '0');
+		else if (base == 16 && **p >= 'a' && **p <= 'f')
+			d = (unsigned)(**p - 'a' + 10);
+		else
+			break;
+		if (v > (UINT64_MAX - d) / base)
+			return false;
+		v = v * base + d;
+	}
+	*out = v;
+	return *p > start;
+}
+
+bool session_lease_parse(struct slice lease, struct entry_id *id, uint64_t *service_hash)
+{
+	if (!lease.p)
+		return false;
+	const char *p = lease.p, *end = lease.p + lease.len;
+	if (!parse_u64(&p, end, 10, &id->ms) || p == end || *p++ != '-')
+		return false;
+	if (!parse_u64(&p, end, 10, &id->seq) || p == end || *p++ != '.')
+		return false;
+	return parse_u64(&p, end, 16, service_hash) && p == end;
+}
+
+mono_ms session_deadline(const struct session *s, mono_ms ping_ms)
+{
+	if (s->state != SESSION_READY)
+		return s->deadline;
+	return mono_min(s->deadline, mono_min(s->last_ping + ping_ms, s->last_heard + 3 * ping_ms + 1));
+}

@@ -1,0 +1,85 @@
+/* coord_adopt - a session that lives through a restart of the daemon, because the service manager kept its connection. The
+ * worker notices nothing; what it holds was found among our own pending entries and waits in LIMBO, as for one that resumes. */
+#include "core/coord/coord_p.h"
+#include <stdio.h>
+#include <string.h>
+
+bool member_can_go_on(const struct coord *c, const struct member *m)
+{
+	if (m->s.state != SESSION_READY || !m->is_connected || m->is_gone || c->is_draining)
+		return false;
+	uint32_t n = 0;
+	for (const struct link *l = m->entries.next; l != &m->entries; l = l->next, n++) {
+		const struct entry *e = LIST_OF(const struct entry, peers, l);
+		if (e->state != ENTRY_ASSIGNED || e->is_lost)
+			return false;
+	}
+	if (n != m->seat.in_use) /* it was told to stop something and has not answered */
+		return false;
+	uint32_t pos = 0;
+	for (const struct entry *e; c->ledger.n_state[ENTRY_FINISHING] && (e = ledger_next(&c->ledger, &pos));)
+		if (e->state == ENTRY_FINISHING && e->owner == m->s.id)
+			return false;
+	return true;
+}
+
+/* It works on something that is not ours any more. Its credit comes back with its answer. */
+static void tell_lost(struct coord *c, struct member *m, struct slice lease)
+{
+	struct session_outcome o = {.outcome = GONE_LOST, .is_zombie = true, .svc = SERVICE_NONE};
+	uint64_t hash;
+	if (lease.len > FRAME_LEASE_MAX || !session_lease_parse(lease, &o.id, &hash))
+		return;
+	for (uint16_t i = 0; i < c->n_positions; i++)
+		if (c->services[i].rules && c->services[i].rules->hash == hash)
+			o.svc = c->services[i].svc;
+	if (o.svc != SERVICE_NONE) {
+		session_remember(&m->s, m->seat.credits, o);
+		m->seat.in_use++;
+	}
+	struct effect *ef = member_frame(c, m, OUT_REVOKE);
+	ef->hold = text_new(lease.p, lease.len);
+	ef->frame.lease = (struct slice){ef->hold->bytes, ef->hold->len};
+	ef->frame.reason = REVOKE_LOST;
+	c->m[MP_REVOKE_LOST]++;
+}
+
+/* Its fence has passed: it may have stopped what it held, and says so when it comes again. */
+static bool is_too_late(const struct coord *c, const struct coord_event *ev)
+{
+	return ev->frame->n_resume > 0 && ev->until <= c->now;
+}
+
+void member_on_adopt(struct coord *c, const struct coord_event *ev)
+{
+	const struct frame *f = ev->frame;
+	struct member *m = member_new(c, ev);
+	if (!coord_knows_own(c) || !ev->flag || is_too_late(c, ev) || !member_take_services(c, m, f)) {
+		effects_add(c->out, EFF_CLOSE)->session = m->s.id;
+		member_retire(c, m);
+		return;
+	}
+	snprintf(m->s.name, sizeof m->s.name, "%.*s", (int)(f->name.len < 127 ? f->name.len : 127),
+		f->name.p ? f->name.p : "");
+	m->seat.credits = (uint32_t)f->credits;
+	m->s.told_until = ev->until;
+	m->s.n_pings = (int64_t)ev->n;
+	m->s.state = SESSION_READY;
+	m->s.deadline = MONO_NEVER;
+	m->s.last_ping = c->now - coord_ping_ms(c); /* told of its leases at once */
+	size_t n_kept = 0;
+	for (size_t i = 0; i < f->n_resume; i++) {
+		enum gone_outcome gone;
+		if (member_resume_one(c, m, NULL, f->resume[i], &gone))
+			n_kept++;
+		else
+			tell_lost(c, m, f->resume[i]);
+	}
+	effects_say(c->out, SAY_INFO, "worker=%s pid=%d goes on credits=%u held=%zu lost=%zu", m->s.name, (int)m->s.pid,
+		m->seat.credits, n_kept, f->n_resume - n_kept);
+	placement_join(&c->place, &m->seat);
+	member_arm(c, m);
+	member_mark_all(c);
+	if (c->is_draining)
+		member_say_drain(c, m);
+}

@@ -1,0 +1,277 @@
+/* coord_hello - a worker arrives: accepted, greeted, given back what it held. */
+#include "core/coord/coord_p.h"
+#include <stdio.h>
+#include <string.h>
+
+struct member *member_new(struct coord *c, const struct coord_event *ev)
+{
+	struct member *m = mem_alloc(sizeof *m);
+	session_init(&m->s, ev->session, ev->now);
+	m->s.pid = ev->pid;
+	m->s.uid = ev->uid;
+	snprintf(m->s.key, sizeof m->s.key, "%.*s", (int)ev->text.len, ev->text.p ? ev->text.p : "");
+	seat_init(&m->seat, ev->session);
+	list_init(&m->entries);
+	list_init(&m->dirty);
+	list_push(&c->members, &m->all);
+	map_put(&c->by_session, &m->s.id, sizeof m->s.id, m);
+	c->n_members++;
+	m->is_connected = true;
+	return m;
+}
+
+void member_on_accept(struct coord *c, const struct coord_event *ev)
+{
+	struct member *m = member_new(c, ev);
+	m->s.deadline = ev->now + c->rules.hello_timeout_ms;
+	member_arm(c, m);
+	if (!ev->flag) {
+		char why[80];
+		snprintf(why, sizeof why, "user id %u may not be a worker here, see workers.allow_uids", ev->uid);
+		member_fatal(c, m, FERR_UNAUTHORIZED, why);
+	} else if (c->n_members > c->rules.max_sessions)
+		member_fatal(c, m, FERR_TOO_MANY_SESSIONS, "too many sessions");
+}
+
+bool member_take_services(struct coord *c, struct member *m, const struct frame *f)
+{
+	m->seat.all_services = !f->has_services;
+	char text[512];
+	size_t n = 0;
+	text[0] = '\0';
+	for (size_t i = 0; i < f->n_services; i++) {
+		uint16_t pos = SERVICE_NONE;
+		for (uint16_t k = 0; k < c->n_positions; k++) {
+			const struct service_rules *r = c->services[k].rules;
+			if (r && strlen(r->name) == f->services[i].len &&
+				memcmp(r->name, f->services[i].p, f->services[i].len) == 0)
+				pos = k;
+		}
+		if (pos == SERVICE_NONE)
+			return false;
+		m->seat.n_wanted = (uint16_t)(m->seat.n_wanted + !m->seat.wanted[pos]);
+		m->seat.wanted[pos] = true;
+		if (n < sizeof text)
+			n += (size_t)snprintf(
+				text + n, sizeof text - n, "%s%s", n ? "," : "", c->services[pos].rules->name);
+	}
+	m->services_text = mem_dup(text, strlen(text));
+	return !f->has_services || f->n_services > 0;
+}
+
+static struct member *by_key(struct coord *c, const struct member * not, const char *key)
+{
+	for (struct link *l = c->members.next; l != &c->members; l = l->next) {
+		struct member *m = LIST_OF(struct member, all, l);
+		if (m != not &&(m->s.state == SESSION_READY || m->s.state == SESSION_DETACHED) &&
+			strcmp(m->s.key, key) == 0 && m->s.uid == not ->s.uid)
+			return m;
+	}
+	return NULL;
+}
+
+struct entry *member_entry_of_lease(
+	struct coord *c, struct slice lease, struct entry_id *id, struct coord_service **svc)
+{
+	uint64_t hash;
+	*svc = NULL;
+	if (!session_lease_parse(lease, id, &hash))
+		return NULL;
+	for (uint16_t i = 0; i < c->n_positions; i++)
+		if (c->services[i].rules && c->services[i].rules->hash == hash)
+			*svc = &c->services[i];
+	return *svc ? ledger_get(&c->ledger, (*svc)->svc, *id) : NULL;
+}
+
+/* One lease of a hello's list: kept (true) or gone with an outcome. */
+bool member_resume_one(
+	struct coord *c, struct member *m, struct member *old, struct slice lease, enum gone_outcome *gone)
+{
+	struct entry_id id;
+	struct coord_service *s;
+	struct entry *e = member_entry_of_lease(c, lease, &id, &s);
+	*gone = GONE_LOST;
+	uint64_t old_id = old ? old->s.id : 0;
+	if (e && !e->is_lost && e->owner == m->s.id)
+		return true; /* named twice */
+	if (e && !e->is_lost && e->state == ENTRY_LIMBO && e->owner == old_id) {
+		entry_resume(c, e, m);
+		return true;
+	}
+	if (e && !e->is_lost && old && e->owner == old_id && entry_is_worked(e)) {
+		entry_resume(c, e, m);
+		return true;
+	}
+	if (e && old && e->owner == old_id && e->state == ENTRY_FINISHING && e->wants_reply) {
+		e->owner = m->s.id; /* its own result is under way: answered when Redis has confirmed it */
+		e->n_asked = 0;
+		return true;
+	}
+	const struct session_outcome *o = s ? session_recall(&m->s, s->svc, id) : NULL;
+	if (o)
+		*gone = (enum gone_outcome)o->outcome;
+	return false;
+}
+
+/* The new connection takes the old session's place: its key, its outcomes; what it does not name it does not have. */
+static void inherit(struct member *m, struct member *old)
+{
+	struct session_outcome *o = m->s.outcomes;
+	m->s.outcomes = old->s.outcomes;
+	m->s.n_outcomes = old->s.n_outcomes;
+	m->s.next_outcome = old->s.next_outcome;
+	old->s.outcomes = o;
+	memcpy(m->s.key, old->s.key, sizeof m->s.key);
+	m->s.told_until = old->s.told_until;
+	for (uint32_t i = 0; i < m->s.n_outcomes; i++)
+		m->s.outcomes[i].is_zombie = false; /* what it still has it names now */
+}
+
+static void replace_old(struct coord *c, struct member *old)
+{
+	bool was_connected = old->is_connected;
+	member_give_all_back(c, old, WHY_RELEASE, false);
+	if (was_connected)
+		effects_add(c->out, EFF_CLOSE)->session = old->s.id;
+	member_retire(c, old);
+}
+
+static void fill_welcome(struct coord *c, struct member *m, struct out_frame *f)
+{
+	static const char server[] = "sluiced";
+	f->server = (struct slice){server, sizeof server - 1};
+	f->node = (struct slice){c->rules.node, strlen(c->rules.node)};
+	f->session = (struct slice){m->s.key, SESSION_KEY};
+	f->lease_ms = c->shortest_ttl;
+	f->ping_ms = m->s.told_ping_ms = coord_ping_ms(c);
+	f->resume_ms = c->rules.resume_grace_ms;
+	f->max_frame = c->rules.max_frame_bytes;
+	m->s.told_until = member_until(c, m);
+	f->until_ms = m->s.told_until;
+}
+
+/* The connection that was told to stop is gone, perhaps with the word unread: told again, with what is left of the grace. */
+static void revoke_again(struct coord *c, struct member *m)
+{
+	for (struct link *l = m->entries.next; l != &m->entries; l = l->next) {
+		struct entry *e = LIST_OF(struct entry, peers, l);
+		if (e->state == ENTRY_REVOKING)
+			entry_tell_revoke(c, e, m, mono_max(e->deadline - TELL_MARGIN_MS - c->now, 0));
+		else if (e->is_revoked) /* it was away: a grace of its own */
+			entry_revoke(c, e, (enum revoke_reason)e->revoke,
+				e->revoke == REVOKE_SHUTDOWN ? SHUTDOWN_GRACE_MS : REVOKE_GRACE_MS);
+	}
+}
+
+void member_welcome(struct coord *c, struct member *m)
+{
+	struct member *old = m->wanted_key[0] ? by_key(c, m, m->wanted_key) : NULL;
+	if (old)
+		inherit(m, old);
+	size_t room = m->n_resume * (sizeof(struct slice) + sizeof(struct gone));
+	struct text *lists = mem_alloc(sizeof *lists + room + 1);
+	atomic_init(&lists->refs, 1);
+	struct slice *resumed = (struct slice *)(void *)lists->bytes;
+	struct gone *gone = (struct gone *)(void *)(resumed + m->n_resume);
+	size_t n_resumed = 0, n_gone = 0;
+	for (size_t i = 0; i < m->n_resume; i++) {
+		struct slice lease = {m->resume[i]->bytes, m->resume[i]->len};
+		enum gone_outcome outcome;
+		if (member_resume_one(c, m, old, lease, &outcome))
+			resumed[n_resumed++] = lease;
+		else
+			gone[n_gone++] = (struct gone){lease, outcome};
+	}
+	m->s.state = SESSION_READY;
+	m->s.deadline = MONO_NEVER;
+	m->s.last_ping = c->now;
+	struct effect *ef = member_frame(c, m, OUT_WELCOME);
+	ef->hold = lists;
+	fill_welcome(c, m, &ef->frame);
+	ef->frame.resumed = resumed;
+	ef->frame.n_resumed = n_resumed;
+	ef->frame.gone = gone;
+	ef->frame.n_gone = n_gone;
+	revoke_again(c, m);
+	if (old)
+		replace_old(c, old);
+	effects_say(c->out, SAY_INFO, "worker=%s pid=%d connected credits=%u resumed=%zu gone=%zu", m->s.name,
+		(int)m->s.pid, m->seat.credits, n_resumed, n_gone);
+	placement_join(&c->place, &m->seat);
+	member_arm(c, m);
+	member_mark_all(c);
+	if (c->is_draining)
+		member_say_drain(c, m);
+}
+
+bool coord_knows_own(const struct coord *c)
+{
+	if (c->n_start || !c->topo.is_known)
+		return false;
+	for (uint16_t i = 0; i < c->n_positions; i++)
+		if (c->services[i].rules && !c->services[i].own_done && !c->services[i].is_going)
+			return false;
+	return true;
+}
+
+void member_try_held(struct coord *c)
+{
+	if (!coord_knows_own(c))
+		return;
+	for (struct link *l = c->members.next, *next; l != &c->members; l = next) {
+		next = l->next;
+		struct member *m = LIST_OF(struct member, all, l);
+		if (m->s.state == SESSION_HELD)
+			member_welcome(c, m);
+	}
+}
+
+static bool same_text(const void *value, const void *key, size_t len)
+{
+	const struct text *t = value;
+	return t->len == len && memcmp(t->bytes, key, len) == 0;
+}
+
+/* Each lease once, however often it is named. */
+static void take_resume(struct coord *c, struct member *m, const struct frame *f)
+{
+	struct map named;
+	map_init(&named, same_text, rng_next(&c->rng));
+	m->resume = mem_array(f->n_resume + 1, sizeof(struct text *));
+	for (size_t i = 0; i < f->n_resume; i++) {
+		struct slice s = f->resume[i];
+		if (map_get(&named, s.p, s.len))
+			continue;
+		m->resume[m->n_resume] = text_new(s.p, s.len);
+		map_put(&named, s.p, s.len, m->resume[m->n_resume++]);
+	}
+	map_fini(&named);
+}
+
+void member_hello(struct coord *c, struct member *m, const struct frame *f)
+{
+	const char *why;
+	enum frame_error error = session_check_hello(f, &why);
+	if (error != FERR_N) {
+		member_fatal(c, m, error, why);
+		return;
+	}
+	if (!member_take_services(c, m, f)) {
+		member_fatal(c, m, FERR_BAD_HELLO, "services: an unknown service, or none");
+		return;
+	}
+	snprintf(m->s.name, sizeof m->s.name, "%.*s", (int)text_fit(f->name.p, f->name.len, sizeof m->s.name - 1),
+		f->name.p);
+	m->seat.credits = (uint32_t)f->credits;
+	if (f->session.p && f->session.len == SESSION_KEY)
+		memcpy(m->wanted_key, f->session.p, SESSION_KEY);
+	take_resume(c, m, f);
+	/* a session of this very process need not wait */
+	if (m->n_resume == 0 || coord_knows_own(c) || (m->wanted_key[0] && by_key(c, m, m->wanted_key))) {
+		member_welcome(c, m);
+		return;
+	}
+	m->s.state = SESSION_HELD; /* until it is known what a former process left to us */
+	m->s.deadline = c->now + c->shortest_ttl;
+	member_arm(c, m);
+}

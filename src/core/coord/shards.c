@@ -1,0 +1,317 @@
+/* coord_shard - topology and shards: which start and stop, where readers go, what passes between them. */
+#include "base/fnv.h"
+#include "core/coord/coord.h"
+#include "core/coord/coord_p.h"
+#include <stdio.h>
+#include <string.h>
+
+static void grow_shards(struct coord *c)
+{
+	if (c->n_shards >= c->topo.n_nodes)
+		return;
+	c->shards = mem_grow(c->shards, c->topo.n_nodes, sizeof *c->shards);
+	memset(c->shards + c->n_shards, 0, (size_t)(c->topo.n_nodes - c->n_shards) * sizeof *c->shards);
+	c->n_shards = c->topo.n_nodes;
+}
+
+static void start_shard(struct coord *c, uint16_t node)
+{
+	grow_shards(c);
+	struct coord_shard *s = &c->shards[node];
+	if (s->is_on || s->is_stopping) /* stopping: it starts again when it has stopped */
+		return;
+	*s = (struct coord_shard){.is_on = true, .since = c->now, .down_since = c->now};
+	const char *addr = c->topo.nodes[node].addr;
+	struct effect *ef = effects_add(c->out, EFF_SHARD_START);
+	ef->to = node;
+	ef->text = text_new(addr, strlen(addr));
+	effects_say(c->out, SAY_NOTICE, "shard=%u redis=%s started", node, addr);
+	for (uint16_t i = 0; i < c->n_positions; i++) {
+		if (!c->services[i].rules)
+			continue;
+		struct msg *m = coord_send(c, node, MSG_SERVICE);
+		m->svc = c->services[i].svc;
+		m->rules = service_rules_ref(c->services[i].rules);
+	}
+}
+
+uint16_t coord_shard_at(struct coord *c, const char *addr)
+{
+	uint16_t node = topology_node_of(&c->topo, addr, true);
+	if (node != SHARD_NONE)
+		start_shard(c, node);
+	return node;
+}
+
+void coord_start_shards(struct coord *c)
+{
+	grow_shards(c);
+	for (uint16_t i = 0; i < c->topo.n_nodes; i++) {
+		struct coord_shard *s = &c->shards[i];
+		bool master = c->topo.nodes[i].is_master, is_new = !s->is_on;
+		if (master)
+			start_shard(c, i);
+		if (!s->is_on)
+			continue;
+		s->is_leaving = !master;
+		struct msg *m = coord_send(c, i, MSG_SLOTS);
+		m->bits = topology_bits(&c->topo, i);
+		m->flag = is_new && c->had_shards;
+	}
+}
+
+static void reader_to(struct coord *c, struct coord_service *s, uint16_t shard, bool asking)
+{
+	if (s->reader_shard == shard && s->reader_asking == asking)
+		return;
+	if (s->reader_shard != SHARD_NONE && s->reader_shard != shard && c->shards[s->reader_shard].is_on) {
+		struct msg *m = coord_send(c, s->reader_shard, MSG_SERVICE);
+		m->svc = s->svc;
+		m->rules = service_rules_ref(s->rules);
+	}
+	coord_end_grant(c, s);
+	s->reader_shard = shard;
+	s->reader_asking = asking;
+	if (shard == SHARD_NONE)
+		return;
+	struct msg *m = coord_send(c, shard, MSG_SERVICE);
+	m->svc = s->svc;
+	m->rules = service_rules_ref(s->rules);
+	m->flag = !s->is_going;
+	m->asking = asking;
+	coord_mark(c, s);
+}
+
+void coord_route_readers(struct coord *c)
+{
+	for (uint16_t i = 0; i < c->n_positions; i++) {
+		struct coord_service *s = &c->services[i];
+		if (s->rules)
+			reader_to(c, s, topology_shard(&c->topo, s->rules->lbs_slot), false);
+	}
+}
+
+static void topology_changed(struct coord *c)
+{
+	coord_start_shards(c);
+	c->had_shards = true;
+	coord_route_readers(c);
+	entry_reroute(c);
+}
+
+/* An ASK led to a node that no map names and nobody answers at: it is given up, what was asked there comes back. */
+static void leave_lost_shards(struct coord *c)
+{
+	for (uint16_t i = 0; i < c->n_shards; i++) {
+		struct coord_shard *sh = &c->shards[i];
+		bool is_new = c->now - sh->since < LOST_SHARD_MS;
+		if (!sh->is_on || sh->is_leaving || c->topo.nodes[i].is_master || sh->is_up[CONN_COMMAND] || is_new)
+			continue;
+		for (uint16_t k = 0; k < c->n_positions; k++) {
+			struct coord_service *s = &c->services[k];
+			if (s->rules && s->reader_shard == i)
+				reader_to(c, s, topology_shard(&c->topo, s->rules->lbs_slot), false);
+		}
+		sh->is_leaving = true;
+		coord_send(c, i, MSG_SLOTS); /* none */
+	}
+}
+
+void coord_on_topology(struct coord *c, const struct coord_event *ev)
+{
+	bool changed, is_first = !c->topo.is_known;
+	if (ev->slots) {
+		changed = topology_set_slots(&c->topo, ev->slots, ev->n);
+	} else {
+		char addr[TOPOLOGY_ADDR];
+		snprintf(addr, sizeof addr, "%.*s", (int)ev->text.len, ev->text.p);
+		changed = topology_set_standalone(&c->topo, addr);
+	}
+	c->topo_next = c->now + (c->topo_again ? TOPO_APART_MS : c->rules.topology_refresh_ms);
+	c->topo_pending = c->topo_again = false;
+	memset(c->topo_said, 0, sizeof c->topo_said);
+	c->m[MP_TOPO_OTHER_OK]++;
+	if (!changed) {
+		leave_lost_shards(c);
+		return;
+	}
+	uint32_t n_masters = 0;
+	for (uint16_t i = 0; i < c->topo.n_nodes; i++)
+		n_masters += c->topo.nodes[i].is_master;
+	for (uint16_t i = 0; is_first && i < c->n_positions; i++)
+		if (c->services[i].rules)
+			coord_fit_to_topology(c, c->services[i].rules);
+	effects_say(
+		c->out, SAY_NOTICE, "topology %s masters=%u", c->topo.is_cluster ? "cluster" : "standalone", n_masters);
+	topology_changed(c);
+}
+
+/* Without digits: times and counts in it do not make it another. */
+static uint64_t reason_hash(struct slice why)
+{
+	uint64_t h = FNV_START;
+	for (size_t i = 0; i < why.len; i++)
+		if (why.p[i] < '0' || why.p[i] > '9')
+			h = fnv_byte(h, why.p[i]);
+	return h | 1;
+}
+
+/* True once for each of the first few reasons: a refused password must not hide behind "connection refused". */
+static bool is_new_reason(struct coord *c, struct slice why)
+{
+	const uint64_t h = reason_hash(why);
+	for (size_t i = 0; i < TOPO_REASONS; i++) {
+		if (c->topo_said[i] == h)
+			return false;
+		if (c->topo_said[i])
+			continue;
+		c->topo_said[i] = h;
+		return true;
+	}
+	return false;
+}
+
+void coord_on_topology_failed(struct coord *c, struct slice why)
+{
+	c->topo_pending = c->topo_again = false;
+	c->topo_next = c->now + 500;
+	c->m[MP_TOPO_OTHER_ERROR]++;
+	if (is_new_reason(c, why))
+		effects_say(c->out, SAY_WARN, "%s: %.*s; trying again",
+			c->topo.is_known ? "topology cannot be read, the last one stays" : "waiting for Redis",
+			(int)why.len, why.p);
+}
+
+/* ASK: the slot is on its way, this key is there already. Its reader follows; the map stays. */
+static void on_ask(struct coord *c, const struct msg *m)
+{
+	uint16_t there = coord_shard_at(c, m->text->bytes);
+	for (uint16_t i = 0; there != SHARD_NONE && i < c->n_positions; i++)
+		if (c->services[i].rules && c->services[i].rules->lbs_slot == m->slot)
+			reader_to(c, &c->services[i], there, true);
+}
+
+/* The map had it right: a reader that had followed an ASK is not wanted there any more (the slot went back). */
+static void go_home(struct coord *c, const struct msg *m)
+{
+	for (uint16_t i = 0; i < c->n_positions; i++) {
+		struct coord_service *s = &c->services[i];
+		if (s->rules && s->rules->lbs_slot == m->slot && s->reader_asking && s->reader_shard == m->from)
+			reader_to(c, s, topology_shard(&c->topo, m->slot), false);
+	}
+}
+
+void coord_on_moved(struct coord *c, const struct msg *m)
+{
+	if (m->asking && m->text && m->text->len) {
+		on_ask(c, m);
+		coord_ask_topology(c, "ask");
+		return;
+	}
+	if (m->text && m->text->len && topology_moved(&c->topo, m->slot, m->text->bytes)) {
+		c->m[MP_TOPO_MOVED_OK]++;
+		topology_changed(c);
+	} else {
+		go_home(c, m);
+	}
+	coord_ask_topology(c, "moved");
+}
+
+void coord_on_conn(struct coord *c, const struct msg *m)
+{
+	if (m->from >= c->n_shards)
+		return;
+	struct coord_shard *s = &c->shards[m->from];
+	if (m->conn == CONN_COMMAND && s->is_up[m->conn] && !m->flag)
+		s->down_since = c->now;
+	s->is_up[m->conn] = m->flag;
+	if (m->flag)
+		return;
+	if (m->text)
+		snprintf(s->why, sizeof s->why, "%s", m->text->bytes);
+	if (m->conn == CONN_COMMAND)
+		coord_ask_topology(c, "connection lost");
+}
+
+/* Every connection of every shard hears of a slot move. */
+bool coord_is_news(struct coord *c, int64_t seq)
+{
+	size_t n = sizeof c->announced / sizeof c->announced[0];
+	for (size_t i = 0; i < n; i++)
+		if (c->announced[i].until > c->now && c->announced[i].seq == seq)
+			return false;
+	c->announced[c->n_announced % n].seq = seq;
+	c->announced[c->n_announced++ % n].until = c->now + ANNOUNCED_MS;
+	return true;
+}
+
+/* Nothing is left in a shard without slots. What was sent to it meanwhile comes back before MSG_STOPPED does. */
+void coord_on_empty(struct coord *c, const struct msg *m)
+{
+	struct coord_shard *s = m->from < c->n_shards ? &c->shards[m->from] : NULL;
+	if (!s || !s->is_on || !s->is_leaving)
+		return;
+	coord_send(c, m->from, MSG_STOP);
+	s->is_on = false;
+	s->is_stopping = true;
+}
+
+void coord_on_stopped(struct coord *c, const struct msg *m)
+{
+	struct coord_shard *s = m->from < c->n_shards ? &c->shards[m->from] : NULL;
+	if (!s || !s->is_stopping)
+		return;
+	s->is_stopping = false;
+	effects_add(c->out, EFF_SHARD_STOP)->to = m->from;
+	entry_shard_gone(c, m->from);
+	effects_say(c->out, SAY_NOTICE, "shard=%u redis=%s stopped", m->from, c->topo.nodes[m->from].addr);
+	if (c->topo.nodes[m->from].is_master)
+		topology_changed(c);
+}
+
+/* A shard's recovery asks for an operation on a lock elsewhere, or is answered. */
+void coord_relay(struct coord *c, const struct msg *m)
+{
+	/* .from is the asker's number, in the call and in the answer */
+	uint16_t to = m->kind == MSG_LOCK_CALL ? topology_shard(&c->topo, m->slot) : m->from;
+	struct msg copy = *m;
+	if (to != SHARD_NONE && to < c->n_shards && c->shards[to].is_on) {
+		*coord_send(c, to, m->kind) = copy;
+		return;
+	}
+	if (m->kind == MSG_LOCK_CALL && m->from < c->n_shards && c->shards[m->from].is_on) {
+		struct msg *a = coord_send(c, m->from, MSG_LOCK_ANSWER);
+		a->from = m->from;
+		a->tag = m->tag;
+		a->op = m->op;
+		a->result = OP_FAILED;
+	}
+	msg_fini(&copy);
+}
+
+/* The group is made again at the stream's beginning: what is held will be delivered once more and recognised by its id,
+ * so it is read beyond the free credits, and nothing is called "not pending" until that has happened. */
+void coord_on_group_lost(struct coord *c, const struct msg *m)
+{
+	struct coord_service *s = coord_service(c, m->svc);
+	if (!s)
+		return;
+	s->audit_hold = c->now + s->rules->ttl_ms / 2;
+	s->regrant = m->flag ? c->place.service[coord_pos(c, s)].owned : 0;
+	coord_mark(c, s);
+}
+
+/* A lock expired somewhere: whoever reads a service may know its entry. */
+void coord_spread_expired(struct coord *c, const struct msg *m)
+{
+	for (uint16_t i = 0; i < c->n_shards; i++) {
+		bool reads = false;
+		for (uint16_t k = 0; k < c->n_positions && !reads; k++)
+			reads = c->services[k].rules && c->services[k].reader_shard == i;
+		if (!reads || !c->shards[i].is_on)
+			continue;
+		struct msg *copy = coord_send(c, i, MSG_EXPIRED);
+		copy->stream = text_ref(m->stream);
+		copy->id = m->id;
+	}
+}

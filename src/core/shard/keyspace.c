@@ -1,0 +1,173 @@
+#include "core/shard/keyspace.h"
+
+enum { AGAIN_MS = 200, AGAIN_MAX_MS = 5000, CONFIRM_MS = 5000 };
+
+void keyspace_init(struct keyspace *k)
+{
+	*k = (struct keyspace){.at = MONO_NEVER};
+}
+
+static void tell(struct shard_ctx *c, bool is_up, struct slice why)
+{
+	struct msg *m = ctx_msg(c, MSG_CONN);
+	m->conn = CONN_SUBSCRIBER;
+	m->flag = is_up;
+	if (why.p)
+		m->text = text_new(why.p, why.len);
+}
+
+static void ask(struct keyspace *k, struct shard_ctx *c)
+{
+	k->state = KEYSPACE_ASKING;
+	k->in_flight = false;
+	k->gen++;
+	k->at = c->now;
+}
+
+void keyspace_conn(struct keyspace *k, struct shard_ctx *c, bool is_up, struct slice why)
+{
+	if (!c->rules->events_on)
+		return;
+	k->tries = 0;
+	if (is_up) {
+		ask(k, c);
+		return;
+	}
+	k->state = KEYSPACE_DOWN;
+	k->in_flight = false;
+	k->gen++;
+	k->at = MONO_NEVER;
+	tell(c, false, why);
+}
+
+/* The command connection is new: the server may be, too; flags are not kept over its restart. */
+void keyspace_command_up(struct keyspace *k, struct shard_ctx *c)
+{
+	if (k->state != KEYSPACE_DOWN)
+		ask(k, c);
+}
+
+void keyspace_pushed(struct keyspace *k, struct shard_ctx *c)
+{
+	if (k->state != KEYSPACE_SUBSCRIBING)
+		return;
+	k->state = KEYSPACE_READY;
+	k->at = MONO_NEVER;
+	k->tries = 0;
+	c->metrics.c[MR_SETUP_OK]++;
+	tell(c, true, (struct slice){0});
+}
+
+static uint64_t tag(const struct keyspace *k)
+{
+	return tag_of(PART_KEYSPACE, k->gen & 0x0fffffff, 0);
+}
+
+static void subscribe(struct keyspace *k, struct shard_ctx *c)
+{
+	struct effect *ef = ctx_redis(c, tag_of(PART_KEYSPACE, k->gen & 0x0fffffff, 1), CMD_PSUBSCRIBE, SERVICE_NONE);
+	ef->role = CONN_SUBSCRIBER;
+	ef->cmd.count = c->rules->db;
+	k->state = KEYSPACE_SUBSCRIBING;
+	k->at = c->now + CONFIRM_MS;
+}
+
+/* The flags are not to be had. */
+static void denied(struct keyspace *k, struct shard_ctx *c, struct slice why)
+{
+	c->metrics.c[MR_SETUP_DENIED]++;
+	if (c->rules->events_required) {
+		if (!k->is_denied_said)
+			effects_say(c->out, SAY_ERROR,
+				"shard=%u keyspace events cannot be switched on, and redis.keyspace_events is require: "
+				"%.*s",
+				c->index, (int)(why.len < 300 ? why.len : 300), why.p ? why.p : "");
+		k->is_denied_said = true;
+		k->state = KEYSPACE_REFUSED;
+		k->at = c->now + ctx_backoff(c, k->tries++, AGAIN_MS, AGAIN_MAX_MS);
+		tell(c, false, why);
+		return;
+	}
+	if (!k->is_denied_said)
+		effects_say(c->out, SAY_WARN,
+			"shard=%u keyspace events cannot be switched on, going on with what is set: %.*s", c->index,
+			(int)(why.len < 300 ? why.len : 300), why.p ? why.p : "");
+	k->is_denied_said = true;
+	subscribe(k, c);
+}
+
+static bool has_flags(struct slice flags, bool *has_k, bool *has_x)
+{
+	*has_k = *has_x = false;
+	for (size_t i = 0; i < flags.len; i++) {
+		*has_k |= flags.p[i] == 'K';
+		*has_x |= flags.p[i] == 'x' || flags.p[i] == 'A';
+	}
+	return *has_k && *has_x;
+}
+
+static void on_flags(struct keyspace *k, struct shard_ctx *c, struct slice flags)
+{
+	bool has_k, has_x;
+	if (has_flags(flags, &has_k, &has_x)) {
+		subscribe(k, c);
+		return;
+	}
+	if (!c->rules->events_merge) {
+		denied(k, c, slice_str("notify-keyspace-events lacks K and x"));
+		return;
+	}
+	char merged[64];
+	size_t n = flags.len < sizeof merged - 2 ? flags.len : 0;
+	if (n)
+		memcpy(merged, flags.p, n);
+	if (!has_k)
+		merged[n++] = 'K';
+	if (!has_x)
+		merged[n++] = 'x';
+	struct effect *ef = ctx_redis(c, tag(k), CMD_CONFIG_SET_EVENTS, SERVICE_NONE);
+	ef->hold = text_new(merged, n);
+	ef->cmd.value = slice_of(ef->hold);
+	k->state = KEYSPACE_SETTING;
+	k->in_flight = true;
+	k->at = MONO_NEVER;
+}
+
+static void again(struct keyspace *k, struct shard_ctx *c)
+{
+	k->state = KEYSPACE_ASKING;
+	k->at = c->now + ctx_backoff(c, k->tries, AGAIN_MS, AGAIN_MAX_MS);
+	k->tries = (uint8_t)(k->tries < 100 ? k->tries + 1 : k->tries);
+}
+
+void keyspace_reply(struct keyspace *k, struct shard_ctx *c, uint64_t t, const struct reply *reply)
+{
+	if (t != tag(k) || !k->in_flight)
+		return;
+	k->in_flight = false;
+	if (reply->kind == REPLY_NONE) {
+		again(k, c);
+	} else if (reply->kind == REPLY_ERROR && (reply->error == RERR_RETRY || reply->error == RERR_REFRESH)) {
+		c->metrics.c[MR_SETUP_ERROR]++;
+		again(k, c);
+	} else if (reply->kind == REPLY_ERROR) {
+		denied(k, c, reply->text);
+	} else if (k->state == KEYSPACE_SETTING) {
+		subscribe(k, c);
+	} else {
+		on_flags(k, c, reply->text);
+	}
+}
+
+mono_ms keyspace_settle(struct keyspace *k, struct shard_ctx *c)
+{
+	if (k->at > c->now || k->in_flight)
+		return k->at;
+	if (!c->is_up || k->state == KEYSPACE_DOWN)
+		return MONO_NEVER;
+	ask(k, c); /* also: a confirmation that never came */
+	ctx_redis(c, tag(k), CMD_CONFIG_GET_EVENTS, SERVICE_NONE);
+	k->in_flight = true;
+	k->at = MONO_NEVER;
+	return MONO_NEVER;
+}

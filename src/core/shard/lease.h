@@ -1,0 +1,30 @@
+/* lease - the locks this shard holds: acquires, renews, stops work in time, releases.
+ * Pure. Owner: the shard thread; used by core/shard. Times: monotonic ms.
+ * Promises: a lease is good until sent + T of the last renewal that Redis confirmed, `sent` being the step that sent
+ * it. LEASE_IS_LOST comes at good_until - stop_margin, once, if steps happen at the returned deadlines; nothing extends
+ * that. */
+#pragma once
+#include "core/shard/shard_p.h"
+
+struct leases;
+
+struct leases *leases_new(uint64_t seed);
+void leases_free(struct leases *ls);
+
+/* MSG_LEASE_ACQUIRE, _RELEASE, _FORGET, _RENEW. What m owns is taken. */
+void lease_msg(struct leases *ls, struct shard_ctx *c, struct msg *m);
+void lease_reply(struct leases *ls, struct shard_ctx *c, uint64_t tag, const struct reply *reply);
+/* Deadlines that are due at c->now. Runs before the step's event. */
+void lease_tick(struct leases *ls, struct shard_ctx *c);
+/* Sends what waits and may be sent, hands out confirmed renewals. Runs last in a step. Returns the next deadline. */
+mono_ms lease_settle(struct leases *ls, struct shard_ctx *c);
+/* Everything that waits or is held asks Redis now: the connection may be about to go. */
+void lease_hurry(struct leases *ls, struct shard_ctx *c);
+/* The connection for commands is up, perhaps to another server. Hurries too. */
+void lease_connected(struct leases *ls, struct shard_ctx *c, bool is_valkey);
+/* Gives back what is on slots that are not served here (c->slots), unless .asking. */
+void lease_slots(struct leases *ls, struct shard_ctx *c);
+/* The service's times have changed. */
+void lease_rules(struct leases *ls, struct shard_ctx *c, uint16_t svc);
+void lease_forget_all(struct leases *ls, struct shard_ctx *c);
+uint32_t lease_count(const struct leases *ls);

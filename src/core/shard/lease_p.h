@@ -1,0 +1,91 @@
+/* lease_impl - what lease.c and lease_reply.c share. */
+#pragma once
+#include "base/list.h"
+#include "base/map.h"
+#include "core/shard/lease.h"
+#include "core/shard/pool.h"
+
+/*            ACQUIRE            .ms > 0: adopt
+ *               |                  |
+ *   (NIL) +-> ACQUIRING ---OK---> HELD <---mine--- RENEWING --NIL--> RECREATING --OK--> HELD (recreated)
+ *         |     | NIL    +--1-->   |  ---due--->     |  ^              | NIL   ^
+ *         +-- CHECKING -> SWAPPING |                 |  +---- mine - RECHECKING -NIL
+ *               | mine             |               other value          | other value
+ *             CONFIRMING --mine--> +                 +---> LOST <-------+
+ *   RELEASE: from everywhere -> RELEASING -> (forgotten).  At good_until - stop_margin: every state of the right half
+ * -> LOST. */
+enum lease_state {
+	LEASE_ACQUIRING,  /* SET NX */
+	LEASE_CHECKING,   /* refused: whose is it? */
+	LEASE_SWAPPING,   /* an older process of ours: taking over */
+	LEASE_CONFIRMING, /* our own value: renewing it tells until when */
+	LEASE_HELD,       /* nothing to do until the next renewal */
+	LEASE_RENEWING,
+	LEASE_RECREATING, /* was missing before its deadline: SET NX */
+	LEASE_RECHECKING, /* refused: whose is it? */
+	LEASE_RELEASING,
+	LEASE_STATES
+};
+
+struct lease { /* 100,000 of them: keep it near 100 bytes */
+	struct heap_node timer;
+	struct link ready; /* in a queue of what may be sent; else alone */
+	uint64_t handle;   /* 0: not in use */
+	struct entry_id id;
+	struct text *stream;
+	mono_ms good_until; /* 0 = never held; releasing: when to give up */
+	mono_ms at;         /* in flight: when it was sent; else when to act */
+	uint32_t index;
+	int32_t ttl_ms; /* of the command in flight */
+	uint16_t svc, slot;
+	uint8_t state;
+	uint8_t tries;
+	bool in_flight : 1;
+	bool asking : 1;
+	bool is_startup : 1;
+	bool use_eval : 1;
+	bool was_ours : 1;    /* found with our value */
+	bool was_missing : 1; /* re-created: to be verified */
+	bool was_sent : 1;    /* Redis may have it */
+	bool by_delifeq : 1;  /* of the unlock in flight */
+};
+
+enum {
+	LEASES_IN_FLIGHT = 1000,
+	LEASES_PER_STEP = 250,
+	RENEWED_CHUNK = 256,
+	RENEWED_WAIT_MS = 10,
+	RELEASE_WAIT_MS = 20 /* acquired again: looks whether its release is over */
+};
+
+/* Does the server have DELIFEQ, and may we use it? A Valkey is asked: one unlock uses it, the others go by script meanwhile. */
+enum delifeq { DELIFEQ_UNASKED, DELIFEQ_ASKED, DELIFEQ_THERE, DELIFEQ_NOT_THERE };
+
+struct leases {
+	struct shard_pool pool;
+	uint32_t *by_handle; /* pool index + 1, by the handle's low half; not while releasing */
+	uint32_t n_by_handle;
+	struct map
+		releasing; /* by entry id and stream: a second try would delete the lock that was acquired meanwhile */
+	struct heap timers;
+	struct link urgent, calm;     /* renewals first */
+	uint32_t n_in_flight, n_sent; /* in this step */
+	struct renewed *renewed;
+	mono_ms renewed_at;
+	enum delifeq delifeq; /* of the present connection */
+	bool is_replaced;     /* MSG_REPLACED was sent */
+};
+
+const struct service_rules *lease_rules_of(const struct shard_ctx *c, const struct lease *l);
+void lease_forget(struct leases *ls, struct shard_ctx *c, struct lease *l);
+void lease_lose(struct leases *ls, struct shard_ctx *c, struct lease *l, enum lost_reason reason);
+void lease_send(struct leases *ls, struct shard_ctx *c, struct lease *l, struct slice expect);
+enum cmd_kind lease_command(const struct lease *l); /* what its state asks Redis */
+void lease_move(struct lease *l, enum lease_state to);
+void lease_set_timer(struct leases *ls, struct shard_ctx *c, struct lease *l);
+/* Puts the lease into the queue of what may be sent. */
+void lease_queue(struct leases *ls, struct shard_ctx *c, struct lease *l);
+void lease_flush_renewed(struct leases *ls, struct shard_ctx *c);
+/* The lease is good until sent + ttl; schedules its next renewal. */
+void lease_confirm(struct leases *ls, struct shard_ctx *c, struct lease *l);
+struct msg *lease_report(struct leases *ls, struct shard_ctx *c, const struct lease *l, enum lease_result r);

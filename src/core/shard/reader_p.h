@@ -1,0 +1,64 @@
+/* reader_impl - what reader.c and reader_reply.c share. */
+#pragma once
+#include "core/shard/reader.h"
+
+/*   GROUP (XGROUP CREATE) -> OWN (own pending entries, page by page) -> RUN
+ *     ^  NOGROUP in any state         MOVED/ASK in any state -> AWAY -> GROUP (told anew, or after a while) */
+enum reader_state { READER_GROUP, READER_OWN, READER_RUN, READER_AWAY, READER_STATES };
+
+/* What a reader has on its way: at most one command of each. */
+enum errand {
+	ERRAND_GROUP,
+	ERRAND_OWN,
+	ERRAND_READ,
+	ERRAND_HEARTBEAT,
+	ERRAND_AUDIT,
+	ERRAND_LENGTH,
+	ERRAND_PENDING_SUM,
+	ERRAND_UNREAD,
+	ERRAND_DLQ_LENGTH,
+	ERRAND_UNBLOCK,
+	ERRAND_N
+};
+
+struct errand_state {
+	mono_ms at; /* when it is due, unless in flight */
+	mono_ms sent;
+	uint32_t gen;
+	uint8_t tries;
+	bool in_flight;
+	bool use_eval; /* the server does not know the script */
+};
+
+struct reader {
+	struct heap_node timer;
+	uint16_t svc;
+	uint8_t state;
+	bool is_conn_up;
+	bool was_lost; /* the group was gone: made again from the beginning */
+	bool is_again; /* own pending entries have been read once: after a repair straight to RUN */
+	int64_t client_id;
+	int64_t credits, asked; /* of the grant not used yet; of the read in flight */
+	mono_ms block_cap_ms;
+	struct entry_id own_after; /* own pending pass */
+	struct entry_id audit_from;
+	mono_ms audit_began;
+	int64_t audit_pass;
+	struct errand_state errands[ERRAND_N];
+};
+
+enum { OWN_PAGE = 128, AUDIT_PAGE = 1000, BLOCK_MAX_MS = 2000, EVERY_MS = 1000, AWAY_MS = 2000 };
+
+struct readers {
+	struct heap timers;
+	struct reader **v; /* by svc */
+	size_t n;
+};
+
+const struct service_rules *reader_rules(const struct shard_ctx *c, const struct reader *r);
+enum cmd_kind reader_command(enum errand e); /* what it asks Redis */
+void reader_move(struct reader *r, struct shard_ctx *c, enum reader_state to);
+void reader_group_lost(struct readers *rs, struct shard_ctx *c, struct reader *r);
+/* Ends a grant: what was read, maybe nothing. The batch moves. */
+struct msg *reader_entries(
+	struct shard_ctx *c, uint16_t svc, enum entry_source source, struct entry_batch *b, int64_t n_asked);

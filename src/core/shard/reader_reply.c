@@ -1,0 +1,177 @@
+#include "core/shard/reader_p.h"
+
+enum { AGAIN_MS = 100, AGAIN_MAX_MS = 1000, REFUSED_MS = 500, REFUSED_MAX_MS = 5000 };
+
+static void group_made(struct shard_ctx *c, struct reader *r)
+{
+	if (r->was_lost) {
+		struct msg *m = ctx_msg(c, MSG_GROUP_LOST);
+		m->svc = r->svc;
+		m->flag = true;
+		effects_say(c->out, SAY_WARN, "shard=%u service=%s the consumer group is made again", c->index,
+			reader_rules(c, r)->name);
+	}
+	r->was_lost = false;
+	if (r->state == READER_AWAY)
+		reader_move(r, c, READER_GROUP);
+	reader_move(r, c, r->is_again ? READER_RUN : READER_OWN);
+}
+
+static void on_own(struct shard_ctx *c, struct reader *r, struct reply *reply)
+{
+	struct entry_batch *b = reply->entries;
+	bool is_last = !b || b->n < OWN_PAGE;
+	if (b && b->n > 0)
+		r->own_after = b->v[b->n - 1].id;
+	reply->entries = NULL;
+	reader_entries(c, r->svc, SOURCE_OWN, b, 0)->flag = is_last;
+	r->errands[ERRAND_OWN].at = c->now;
+	if (is_last)
+		reader_move(r, c, READER_RUN);
+}
+
+/* One page of our own pending ids. A pass that breaks off is not ended: the next one begins anew with a new number. */
+static void on_audit(struct shard_ctx *c, struct reader *r, const struct reply *reply)
+{
+	struct errand_state *s = &r->errands[ERRAND_AUDIT];
+	bool is_last = reply->n < AUDIT_PAGE;
+	struct msg *m = ctx_msg(c, MSG_OWN_IDS);
+	m->svc = r->svc;
+	m->n = r->audit_pass;
+	m->ms = r->audit_began;
+	m->flag = is_last;
+	m->ids = mem_alloc(sizeof *m->ids + reply->n * sizeof m->ids->v[0]);
+	m->ids->n = (uint32_t)reply->n;
+	for (size_t i = 0; i < reply->n; i++)
+		m->ids->v[i] = reply->pending[i].id;
+	if (!is_last) {
+		r->audit_from = entry_id_next(reply->pending[reply->n - 1].id);
+		s->at = c->now;
+		return;
+	}
+	r->audit_from = (struct entry_id){0};
+	s->at = mono_max(c->now, r->audit_began + mono_max(EVERY_MS, 10 * (c->now - r->audit_began)));
+}
+
+static void answered(struct shard_ctx *c, struct reader *r, enum errand e, struct reply *reply)
+{
+	struct errand_state *s = &r->errands[e];
+	struct shard_lengths *lengths = &ctx_service(c, r->svc)->lengths;
+	s->at = c->now + EVERY_MS;
+	switch (e) {
+	case ERRAND_GROUP:
+		if (r->state == READER_GROUP || r->state == READER_AWAY)
+			group_made(c, r);
+		break;
+	case ERRAND_OWN:
+		if (r->state == READER_OWN)
+			on_own(c, r, reply);
+		break;
+	case ERRAND_READ:
+		s->at = c->now;
+		break;
+	case ERRAND_HEARTBEAT:
+		s->at = s->sent + reader_rules(c, r)->ttl_ms / 3;
+		break;
+	case ERRAND_AUDIT:
+		on_audit(c, r, reply);
+		break;
+	case ERRAND_LENGTH:
+		lengths->lbs = reply->integer;
+		break;
+	case ERRAND_PENDING_SUM:
+		lengths->pending = reply->integer;
+		break;
+	case ERRAND_UNREAD:
+		lengths->unread_ms = reply->kind == REPLY_ID ? (int64_t)reply->id.ms : -1;
+		break;
+	case ERRAND_DLQ_LENGTH:
+		lengths->dlq = reply->integer;
+		break;
+	case ERRAND_UNBLOCK:
+		s->at = MONO_NEVER;
+		break;
+	case ERRAND_N:
+		break;
+	}
+}
+
+static void again(struct shard_ctx *c, struct reader *r, enum errand e, mono_ms first, mono_ms cap)
+{
+	struct errand_state *s = &r->errands[e];
+	s->at = e == ERRAND_UNBLOCK ? MONO_NEVER : c->now + ctx_backoff(c, s->tries, first, cap);
+	s->tries = (uint8_t)(s->tries < 100 ? s->tries + 1 : s->tries);
+	if (e == ERRAND_AUDIT)
+		r->audit_from = (struct entry_id){0};
+}
+
+static void judged(struct readers *rs, struct shard_ctx *c, struct reader *r, enum errand e, struct reply *reply)
+{
+	switch (ctx_judge(c, "reader", reader_command(e), r->svc, reply)) {
+	case VERDICT_ANSWER:
+		r->errands[e].tries = 0;
+		answered(c, r, e, reply);
+		break;
+	case VERDICT_EVAL:
+		r->errands[e].use_eval = true;
+		r->errands[e].at = c->now;
+		break;
+	case VERDICT_LOST:
+	case VERDICT_AGAIN:
+		again(c, r, e, AGAIN_MS, AGAIN_MAX_MS);
+		break;
+	case VERDICT_REFUSED:
+		again(c, r, e, REFUSED_MS, REFUSED_MAX_MS);
+		break;
+	case VERDICT_MOVED:
+		again(c, r, e, REFUSED_MS, REFUSED_MAX_MS);
+		if (e != ERRAND_DLQ_LENGTH)
+			reader_move(r, c, READER_AWAY);
+		break;
+	case VERDICT_NO_GROUP:
+		again(c, r, e, AGAIN_MS, AGAIN_MAX_MS);
+		reader_group_lost(rs, c, r);
+		break;
+	}
+}
+
+void reader_reply(struct readers *rs, struct shard_ctx *c, uint64_t tag, const struct reply *given)
+{
+	struct reply reply = *given;
+	uint16_t svc = (uint16_t)(tag_index(tag) >> 8);
+	enum errand e = (enum errand)(tag_index(tag) & 0xff);
+	struct reader *r = svc < rs->n ? rs->v[svc] : NULL;
+	struct errand_state *s = r ? &r->errands[e] : NULL;
+	if (!s || !s->in_flight || s->gen != tag_gen(tag)) {
+		if (e == ERRAND_READ && reply.entries) /* of a reader closed meanwhile: they are pending for us */
+			reader_entries(c, svc, SOURCE_NEW, reply.entries, 0);
+		else
+			entry_batch_free(reply.entries);
+		return;
+	}
+	s->in_flight = false;
+	if (e == ERRAND_READ) { /* whatever came of it, the grant has ended */
+		reader_entries(c, svc, SOURCE_NEW, reply.entries, r->asked);
+		reply.entries = NULL;
+		r->asked = r->credits = 0;
+		r->errands[ERRAND_UNBLOCK].at = MONO_NEVER;
+	} else {
+		hist_add(&c->metrics.h[HR_COMMAND], (double)(c->now - s->sent) / 1000);
+	}
+	judged(rs, c, r, e, &reply);
+	entry_batch_free(reply.entries);
+	heap_set(&rs->timers, &r->timer, c->now);
+}
+
+void reader_lock_answer(struct readers *rs, struct shard_ctx *c, const struct msg *m)
+{
+	uint16_t svc = (uint16_t)(tag_index(m->tag) >> 8);
+	struct reader *r = svc < rs->n ? rs->v[svc] : NULL;
+	struct errand_state *s = r ? &r->errands[ERRAND_DLQ_LENGTH] : NULL;
+	if (!s || s->gen != tag_gen(m->tag))
+		return;
+	s->at = c->now + EVERY_MS;
+	if (m->result == OP_DONE)
+		ctx_service(c, svc)->lengths.dlq = m->n;
+	heap_set(&rs->timers, &r->timer, c->now);
+}

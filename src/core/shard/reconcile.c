@@ -1,0 +1,401 @@
+#include "base/fnv.h"
+#include "core/shard/reconcile.h"
+
+#include "core/shard/reconcile_p.h"
+
+#include <stdio.h>
+
+enum { AGAIN_MS = 200, AGAIN_MAX_MS = 5000, START_SPREAD_MS = 5000, POSTPONE_MS = 10000 };
+
+/* ---- life ---- */
+
+static bool is_repair(const void *value, const void *key, size_t len)
+{
+	const struct repair *r = value;
+	return len == sizeof r->key && memcmp(&r->key, key, len) == 0;
+}
+
+static bool is_stranger(const void *value, const void *key, size_t len)
+{
+	const struct stranger *s = value;
+	return s->name->len == len && memcmp(s->name->bytes, key, len) == 0;
+}
+
+struct reconcile *reconcile_new(uint64_t seed)
+{
+	struct reconcile *rc = mem_alloc(sizeof *rc);
+	rc->seed = seed;
+	shard_pool_init(&rc->pool, sizeof(struct repair));
+	map_init(&rc->repairs, is_repair, seed);
+	heap_init(&rc->timers);
+	heap_init(&rc->services);
+	return rc;
+}
+
+static void recovery_free(struct recovery *v)
+{
+	if (!v)
+		return;
+	size_t pos = 0;
+	for (struct stranger *s; (s = map_next(&v->strangers, &pos));) {
+		text_unref(s->name);
+		mem_free(s);
+	}
+	map_fini(&v->strangers);
+	text_unref(v->walking);
+	mem_free(v->live);
+	mem_free(v);
+}
+
+void reconcile_free(struct reconcile *rc)
+{
+	if (!rc)
+		return;
+	size_t pos = 0;
+	for (struct repair *r; (r = map_next(&rc->repairs, &pos));) {
+		text_unref(r->consumer);
+		text_unref(r->stream);
+	}
+	for (size_t i = 0; i < rc->n; i++)
+		recovery_free(rc->v[i]);
+	mem_free(rc->v);
+	map_fini(&rc->repairs);
+	heap_fini(&rc->timers);
+	heap_fini(&rc->services);
+	shard_pool_fini(&rc->pool);
+	mem_free(rc);
+}
+
+const struct service_rules *recovery_rules(const struct shard_ctx *c, const struct recovery *v)
+{
+	return ctx_service(c, v->svc)->rules;
+}
+
+static struct recovery *find(const struct reconcile *rc, uint16_t svc)
+{
+	return svc < rc->n ? rc->v[svc] : NULL;
+}
+
+static void wake(struct reconcile *rc, struct shard_ctx *c, struct recovery *v)
+{
+	heap_set(&rc->services, &v->timer, c->now);
+}
+
+static struct recovery *begin(struct reconcile *rc, struct shard_ctx *c, uint16_t svc)
+{
+	if (svc >= rc->n) {
+		rc->v = mem_grow(rc->v, (size_t)svc + 1, sizeof(struct recovery *));
+		while (rc->n <= svc)
+			rc->v[rc->n++] = NULL;
+	}
+	struct recovery *v = rc->v[svc] = mem_alloc(sizeof *v);
+	v->svc = svc;
+	map_init(&v->strangers, is_stranger, rc->seed);
+	list_init(&v->ready);
+	v->consumers.is_on = v->scan.is_on = true;
+	v->consumers.at = c->now;
+	v->consumers.gen = v->walk.gen = v->scan.gen = (uint32_t)rng_next(&c->rng);
+	mono_ms spread = mono_min(recovery_rules(c, v)->scan_interval_ms, START_SPREAD_MS);
+	v->scan.at = c->now + (mono_ms)rng_below(&c->rng, (uint64_t)spread + 1);
+	return v;
+}
+
+void reconcile_service(struct reconcile *rc, struct shard_ctx *c, uint16_t svc)
+{
+	struct recovery *v = find(rc, svc);
+	if (ctx_service(c, svc)->is_read) {
+		if (!v)
+			v = begin(rc, c, svc);
+		wake(rc, c, v);
+		return;
+	}
+	if (!v)
+		return;
+	repair_forget_all(rc, c, svc);
+	heap_remove(&rc->services, &v->timer);
+	rc->v[svc] = NULL;
+	recovery_free(v);
+}
+
+void reconcile_command_up(struct reconcile *rc, struct shard_ctx *c)
+{
+	for (size_t i = 0; i < rc->n; i++)
+		if (rc->v[i])
+			wake(rc, c, rc->v[i]);
+}
+
+void reconcile_scan(struct reconcile *rc, struct shard_ctx *c, uint16_t svc)
+{
+	struct recovery *v = find(rc, svc);
+	if (!v)
+		return;
+	v->scan.at = v->consumers.at = v->walk.at = c->now;
+	wake(rc, c, v);
+}
+
+void reconcile_postpone(struct reconcile *rc, struct shard_ctx *c)
+{
+	for (size_t i = 0; i < rc->n; i++)
+		if (rc->v[i] && rc->v[i]->scan.from.ms == 0)
+			rc->v[i]->scan.at = mono_max(rc->v[i]->scan.at, c->now + POSTPONE_MS);
+}
+
+void reconcile_expired(struct reconcile *rc, struct shard_ctx *c, struct slice stream, struct entry_id id)
+{
+	(void)stream; /* the entry's id says it all */
+	for (size_t i = 0; i < rc->n; i++)
+		if (rc->v[i])
+			repair_expired(rc, c, rc->v[i], id);
+}
+
+/* ---- consumers ---- */
+
+static uint64_t name_hash(struct slice s) /* the same in every daemon */
+{
+	return fnv(s.p, s.len);
+}
+
+static void add_live(struct recovery *v, uint64_t hash)
+{
+	if (v->n_live == v->live_cap) {
+		v->live_cap = v->live_cap ? v->live_cap * 2 : 16;
+		v->live = mem_grow(v->live, v->live_cap, sizeof *v->live);
+	}
+	v->live[v->n_live++] = hash;
+}
+
+struct stranger *recovery_stranger(const struct recovery *v, struct slice name)
+{
+	return map_get(&v->strangers, name.p, name.len);
+}
+
+static void note_consumer(struct shard_ctx *c, struct recovery *v, const struct consumer_row *row)
+{
+	const struct service_rules *rules = recovery_rules(c, v);
+	struct stranger *s = recovery_stranger(v, row->name);
+	if (!s) {
+		s = mem_alloc(sizeof *s);
+		s->name = text_new(row->name.p, row->name.len);
+		map_put(&v->strangers, s->name->bytes, s->name->len, s);
+	}
+	s->round = v->round;
+	s->seen_at = c->now - row->idle_ms;
+	bool is_suspect = row->n_pending > 0 && row->idle_ms >= rules->ttl_ms;
+	if (is_suspect && !s->is_suspect && rules->probe)
+		effects_say(c->out, SAY_INFO,
+			"shard=%u service=%s consumer=%.200s not seen idle_ms=%lld pending=%llu: looking at its locks",
+			c->index, rules->name, s->name->bytes, (long long)row->idle_ms,
+			(unsigned long long)row->n_pending);
+	s->is_suspect = is_suspect;
+}
+
+static void drop_absent(struct shard_ctx *c, struct recovery *v)
+{
+	size_t pos = 0;
+	for (struct stranger *s; (s = map_next(&v->strangers, &pos));) {
+		if (s->round == v->round)
+			continue;
+		map_remove(&v->strangers, s->name->bytes, s->name->len);
+		ctx_retire(c, s->name);
+		mem_free(s);
+	}
+}
+
+/* A walk through the entries of a suspect that has not been walked through lately. */
+static void start_walk(struct shard_ctx *c, struct recovery *v)
+{
+	if (v->walk.is_on || !recovery_rules(c, v)->probe)
+		return;
+	size_t pos = 0;
+	for (struct stranger *s; (s = map_next(&v->strangers, &pos));) {
+		if (!s->is_suspect || s->walk_at > c->now)
+			continue;
+		v->walking = text_ref(s->name);
+		v->walk.is_on = true;
+		v->walk.began = c->now;
+		v->walk.from = (struct entry_id){0};
+		return;
+	}
+}
+
+static void end_walk(struct shard_ctx *c, struct recovery *v)
+{
+	struct stranger *s = recovery_stranger(v, slice_of(v->walking));
+	if (s)
+		s->walk_at = v->walk.began + mono_max(EVERY_MS, 10 * (c->now - v->walk.began)) - 1;
+	ctx_retire(c, v->walking);
+	v->walking = NULL;
+	v->walk.is_on = false;
+}
+
+static void on_consumers(struct shard_ctx *c, struct recovery *v, const struct reply *reply)
+{
+	struct slice me = slice_str(c->rules->consumer);
+	mono_ms ttl = recovery_rules(c, v)->ttl_ms;
+	mono_ms next = v->consumers.sent + EVERY_MS;
+	v->round++;
+	v->n_live = 0;
+	add_live(v, name_hash(me));
+	for (size_t i = 0; i < reply->n; i++) {
+		const struct consumer_row *row = &reply->consumers[i];
+		if (slice_eq(row->name, me))
+			continue;
+		note_consumer(c, v, row);
+		if (row->idle_ms >= ttl)
+			continue;
+		add_live(v, name_hash(row->name));
+		if (row->n_pending > 0) /* if it is not seen again, then just in time */
+			next = mono_min(next, c->now + ttl - row->idle_ms);
+	}
+	drop_absent(c, v);
+	v->consumers.at = mono_max(next, c->now + 1);
+	start_walk(c, v);
+}
+
+/* ---- pages ---- */
+
+static void found_rows(struct reconcile *rc, struct shard_ctx *c, struct recovery *v, const struct reply *reply,
+	enum repair_source source)
+{
+	for (size_t i = 0; i < reply->n; i++)
+		if (!slice_eq(reply->pending[i].consumer, slice_str(c->rules->consumer)))
+			repair_found(rc, c, v, &reply->pending[i], source);
+}
+
+static void on_walk(struct reconcile *rc, struct shard_ctx *c, struct recovery *v, const struct reply *reply)
+{
+	struct page *p = &v->walk;
+	found_rows(rc, c, v, reply, BY_PROBE);
+	if (reply->n == WALK_PAGE) {
+		p->from = entry_id_next(reply->pending[reply->n - 1].id);
+		return;
+	}
+	end_walk(c, v);
+	start_walk(c, v);
+}
+
+static void scan_ended(struct shard_ctx *c, struct recovery *v, bool is_ok)
+{
+	const struct service_rules *rules = recovery_rules(c, v);
+	struct metrics_service *m = ctx_metrics(c, v->svc);
+	struct page *p = &v->scan;
+	enum metric_service full = is_ok ? M_SCAN_FULL_OK : M_SCAN_FULL_ERROR;
+	enum metric_service first = is_ok ? M_SCAN_START_OK : M_SCAN_START_ERROR;
+	m->c[v->was_scanned ? full : first]++;
+	p->from = (struct entry_id){0};
+	if (!is_ok)
+		return;
+	hist_add(&m->h[H_SCAN], (double)(c->now - p->began) / 1000);
+	v->was_scanned = true;
+	p->at = c->now + rng_jitter(&c->rng, rules->scan_interval_ms, rules->jitter_pct);
+}
+
+static void on_scan(struct reconcile *rc, struct shard_ctx *c, struct recovery *v, const struct reply *reply)
+{
+	found_rows(rc, c, v, reply, BY_SCAN);
+	if (reply->n == recovery_rules(c, v)->scan_page)
+		v->scan.from = entry_id_next(reply->pending[reply->n - 1].id);
+	else
+		scan_ended(c, v, true);
+}
+
+static void page_failed(struct shard_ctx *c, struct recovery *v, struct page *p)
+{
+	if (p == &v->walk) {
+		end_walk(c, v); /* a later look at the consumers begins another */
+	} else if (p == &v->scan) {
+		scan_ended(c, v, false);
+	}
+	p->at = c->now + ctx_backoff(c, p->tries, AGAIN_MS, AGAIN_MAX_MS);
+	p->tries = (uint8_t)(p->tries < 100 ? p->tries + 1 : p->tries);
+}
+
+static void page_reply(struct reconcile *rc, struct shard_ctx *c, uint64_t tag, const struct reply *reply)
+{
+	enum page_kind k = (enum page_kind)(tag_index(tag) & 3);
+	struct recovery *v = find(rc, (uint16_t)(tag_index(tag) >> 2));
+	if (!v)
+		return;
+	struct page *p = k == PAGE_CONSUMERS ? &v->consumers : k == PAGE_WALK ? &v->walk : &v->scan;
+	if (!p->in_flight || tag_gen(tag) != p->gen)
+		return;
+	p->in_flight = false;
+	wake(rc, c, v);
+	hist_add(&c->metrics.h[HR_COMMAND], (double)(c->now - p->sent) / 1000);
+	enum cmd_kind kind = k == PAGE_CONSUMERS ? CMD_CONSUMERS : CMD_PENDING;
+	if (ctx_judge(c, "recovery", kind, v->svc, reply) != VERDICT_ANSWER) {
+		page_failed(c, v, p);
+		return;
+	}
+	p->tries = 0;
+	if (k == PAGE_CONSUMERS)
+		on_consumers(c, v, reply);
+	else if (k == PAGE_WALK)
+		on_walk(rc, c, v, reply);
+	else
+		on_scan(rc, c, v, reply);
+}
+
+void reconcile_reply(struct reconcile *rc, struct shard_ctx *c, uint64_t tag, const struct reply *given)
+{
+	struct reply reply = *given;
+	if (tag_index(tag) & 0x80000000u)
+		page_reply(rc, c, tag, &reply);
+	else
+		repair_reply(rc, c, tag, &reply);
+	entry_batch_free(reply.entries);
+}
+
+/* ---- sending ---- */
+
+static struct cmd *send_page(struct shard_ctx *c, struct recovery *v, struct page *p, enum page_kind k)
+{
+	p->gen = (p->gen + 1) & 0x0fffffff;
+	p->sent = c->now;
+	p->in_flight = true;
+	enum cmd_kind kind = k == PAGE_CONSUMERS ? CMD_CONSUMERS : CMD_PENDING;
+	struct effect *ef = ctx_redis(c, tag_of(PART_RECONCILE, p->gen, page_index(v->svc, k)), kind, v->svc);
+	ef->cmd.asking = ctx_service(c, v->svc)->asking;
+	ef->cmd.id = p->from;
+	return &ef->cmd;
+}
+
+/* Pages wait for room: what was found is worked off first. */
+static bool has_room(const struct recovery *v)
+{
+	return v->n_busy + v->n_queued < RECOVERY_BUSY && v->n_waiting < RECOVERY_WAITING;
+}
+
+static mono_ms settle_one(struct reconcile *rc, struct shard_ctx *c, struct recovery *v)
+{
+	repair_start_ready(rc, c, v);
+	if (!c->is_up)
+		return MONO_NEVER; /* woken when it is */
+	if (!v->consumers.in_flight && v->consumers.at <= c->now)
+		send_page(c, v, &v->consumers, PAGE_CONSUMERS);
+	if (v->walk.is_on && !v->walk.in_flight && has_room(v)) {
+		struct cmd *cmd = send_page(c, v, &v->walk, PAGE_WALK);
+		cmd->count = WALK_PAGE;
+		cmd->consumer = slice_of(v->walking);
+	}
+	if (!v->scan.in_flight && v->scan.at <= c->now && has_room(v)) {
+		if (v->scan.from.ms == 0 && v->scan.from.seq == 0)
+			v->scan.began = c->now;
+		struct cmd *cmd = send_page(c, v, &v->scan, PAGE_SCAN);
+		cmd->count = recovery_rules(c, v)->scan_page;
+		cmd->min_idle_ms = recovery_rules(c, v)->min_idle_ms;
+	}
+	mono_ms next = v->consumers.in_flight ? MONO_NEVER : v->consumers.at;
+	if (!v->scan.in_flight && v->scan.at > c->now)
+		next = mono_min(next, v->scan.at);
+	return next;
+}
+
+mono_ms reconcile_settle(struct reconcile *rc, struct shard_ctx *c)
+{
+	repair_tick(rc, c);
+	struct heap_node *top;
+	while ((top = heap_top(&rc->services)) && top->at <= c->now)
+		heap_set(&rc->services, top, settle_one(rc, c, HEAP_OF(struct recovery, timer, top)));
+	return mono_min(heap_deadline(&rc->timers), heap_deadline(&rc->services));
+}

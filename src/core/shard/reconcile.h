@@ -1,0 +1,23 @@
+/* reconcile - recovers strangers' entries: suspects, probes, the door, requeue or dead letter (SEMANTICS "Recovering").
+ * Pure. Owner: the shard thread; used by core/shard, for services whose load-balancer stream is read here.
+ * Promises: never touches entries of our own consumer; never requeues an entry whose lock was there when it was looked
+ * at, nor one whose door is not closed any more; at most RECOVERY_BUSY entries of a service are worked on at once. */
+#pragma once
+#include "core/shard/shard_p.h"
+
+struct reconcile;
+
+struct reconcile *reconcile_new(uint64_t seed);
+void reconcile_free(struct reconcile *rc);
+/* The service's rules or its place have changed: begins, ends, goes on. */
+void reconcile_service(struct reconcile *rc, struct shard_ctx *c, uint16_t svc);
+void reconcile_command_up(struct reconcile *rc, struct shard_ctx *c);
+void reconcile_scan(struct reconcile *rc, struct shard_ctx *c, uint16_t svc); /* now */
+void reconcile_postpone(struct reconcile *rc, struct shard_ctx *c);           /* scans, for a while */
+/* A lock of some service expired. */
+void reconcile_expired(struct reconcile *rc, struct shard_ctx *c, struct slice stream, struct entry_id id);
+void reconcile_reply(struct reconcile *rc, struct shard_ctx *c, uint64_t tag, const struct reply *reply);
+void reconcile_lock_answer(struct reconcile *rc, struct shard_ctx *c, const struct msg *m);
+void reconcile_op_answer(struct reconcile *rc, struct shard_ctx *c, const struct op_answer *a);
+/* Sends what is due. Returns the next deadline. */
+mono_ms reconcile_settle(struct reconcile *rc, struct shard_ctx *c);

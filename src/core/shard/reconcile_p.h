@@ -1,0 +1,120 @@
+/* reconcile_impl - what reconcile.c and reconcile_repair.c share. */
+#pragma once
+#include "base/list.h"
+#include "base/map.h"
+#include "core/shard/reconcile.h"
+#include "core/shard/pool.h"
+
+enum {
+	RECOVERY_BUSY = 1000,
+	RECOVERY_WATCHED =
+		100000, /* found alive, looked at again at their deadline (some 250 bytes each); more are found again by a later walk */
+	RECOVERY_WAITING = 120000, /* with those that wait for their turn: no more pages until fewer */
+	WALK_PAGE = 500,
+	RANK_MS = 200,
+	AFTER_MS = 5, /* past a lock's deadline */
+	EVERY_MS = 1000
+};
+
+/*  (found) -> WAITING (rank) -> READY -> FETCHING -> PROBING --missing--> CLOSING --OK--> REQUEUEING | DEAD -> (tomb)
+ *   event: CHECKING -^   ^                  | deleted    | alive, suspect     | refused      | not as expected: door
+ * opened |                  v            |                    v              v |               ACKING          | (left)
+ * (left)
+ *                        +-------------------------------+  until its deadline, hold-off, backoff */
+enum repair_state {
+	REPAIR_WAITING,
+	REPAIR_READY,
+	REPAIR_CHECKING,
+	REPAIR_FETCHING,
+	REPAIR_PROBING,
+	REPAIR_CLOSING,
+	REPAIR_REQUEUEING,
+	REPAIR_DEAD,
+	REPAIR_ACKING,
+	REPAIR_STATES
+};
+
+enum repair_source { BY_PROBE, BY_EVENT, BY_SCAN };
+
+struct repair_key {
+	uint64_t svc;
+	struct entry_id id;
+};
+
+struct repair {
+	struct heap_node timer;
+	struct link queue; /* of its service's ready ones */
+	struct repair_key key;
+	struct text *consumer, *stream;
+	uint32_t index, retry;
+	uint16_t slot; /* of its lock */
+	uint8_t state, source, tries;
+	bool is_unparseable;
+	int64_t idle_ms; /* when it was found; it only grows, or the entry was touched */
+	mono_ms found_at;
+	mono_ms seen_at;  /* last sign of the owner */
+	mono_ms asked_at; /* the command or call under way */
+	mono_ms alive_at; /* when its lock was last seen; < 0 never */
+	mono_ms door_at;  /* when the door was closed */
+};
+
+struct stranger { /* another consumer of the group */
+	struct text *name;
+	mono_ms seen_at;
+	mono_ms walk_at; /* its entries are walked through again from here on */
+	uint64_t round;
+	bool is_suspect; /* has entries and has not been seen for T */
+};
+
+struct page { /* a walk through pending entries: one page at a time */
+	struct entry_id from;
+	mono_ms began, sent, at;
+	uint32_t gen;
+	bool is_on, in_flight;
+	uint8_t tries;
+};
+
+struct recovery { /* of one service */
+	struct heap_node timer;
+	uint16_t svc;
+	struct map strangers;
+	uint64_t round;
+	uint64_t *live; /* hashes of the names of live consumers, ours too */
+	size_t n_live, live_cap;
+	struct page consumers, walk, scan;
+	struct text *walking; /* the suspect whose entries are walked through */
+	bool was_scanned;     /* the first pass is over */
+	struct link ready;
+	uint32_t n_busy;   /* states after READY */
+	uint32_t n_queued; /* READY */
+	uint32_t n_waiting;
+};
+
+struct reconcile {
+	struct shard_pool pool;
+	struct map repairs; /* by key */
+	struct heap timers; /* of repairs */
+	struct heap services;
+	struct recovery **v; /* by svc */
+	size_t n;
+	uint64_t seed;
+	char door[360]; /* recover:<lock value> */
+};
+
+/* Tag indices: repairs use bit 31 clear; the three walks of a service set it. */
+enum page_kind { PAGE_CONSUMERS, PAGE_WALK, PAGE_SCAN };
+static inline uint32_t page_index(uint16_t svc, enum page_kind k)
+{
+	return 0x80000000u | (uint32_t)svc << 2 | (uint32_t)k;
+}
+
+const struct service_rules *recovery_rules(const struct shard_ctx *c, const struct recovery *v);
+struct stranger *recovery_stranger(const struct recovery *v, struct slice name);
+/* A pending entry of a stranger: begins its repair unless there is one. */
+void repair_found(struct reconcile *rc, struct shard_ctx *c, struct recovery *v, const struct pending_row *row,
+	enum repair_source source);
+void repair_expired(struct reconcile *rc, struct shard_ctx *c, struct recovery *v, struct entry_id id);
+void repair_reply(struct reconcile *rc, struct shard_ctx *c, uint64_t tag, struct reply *reply);
+void repair_tick(struct reconcile *rc, struct shard_ctx *c);
+void repair_start_ready(struct reconcile *rc, struct shard_ctx *c, struct recovery *v);
+void repair_forget_all(struct reconcile *rc, struct shard_ctx *c, uint16_t svc);

@@ -1,0 +1,513 @@
+/* One stranger's entry on its way back: see the drawing in reconcile_impl.h. */
+#include "core/shard/reconcile_p.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+enum { AGAIN_MS = 200, AGAIN_MAX_MS = 5000, TRIES = 12, WATCH_MAX_MS = 60000 };
+
+static struct recovery *recovery_of(const struct reconcile *rc, const struct repair *r)
+{
+	return rc->v[r->key.svc];
+}
+
+static const uint16_t allowed[REPAIR_STATES] = {
+	[REPAIR_WAITING] = 1 << REPAIR_READY,
+	[REPAIR_READY] = 1 << REPAIR_FETCHING | 1 << REPAIR_PROBING,
+	[REPAIR_CHECKING] = 1 << REPAIR_WAITING | 1 << REPAIR_READY,
+	[REPAIR_FETCHING] = 1 << REPAIR_PROBING | 1 << REPAIR_ACKING | 1 << REPAIR_DEAD | 1 << REPAIR_WAITING,
+	[REPAIR_PROBING] = 1 << REPAIR_CLOSING | 1 << REPAIR_WAITING,
+	[REPAIR_CLOSING] = 1 << REPAIR_REQUEUEING | 1 << REPAIR_DEAD | 1 << REPAIR_WAITING,
+	[REPAIR_REQUEUEING] = 0,
+	[REPAIR_DEAD] = 0,
+	[REPAIR_ACKING] = 0,
+};
+
+static uint32_t *counter_of(struct recovery *v, const struct repair *r)
+{
+	return r->state == REPAIR_WAITING ? &v->n_waiting : r->state == REPAIR_READY ? &v->n_queued : &v->n_busy;
+}
+
+static void move(struct reconcile *rc, struct repair *r, enum repair_state to)
+{
+	assert(allowed[r->state] & 1 << to);
+	struct recovery *v = recovery_of(rc, r);
+	--*counter_of(v, r);
+	r->state = (uint8_t)to;
+	++*counter_of(v, r);
+	list_remove(&r->queue);
+	if (to == REPAIR_READY)
+		list_push(&v->ready, &r->queue);
+	heap_set(&rc->timers, &r->timer, MONO_NEVER);
+}
+
+static void forget(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+{
+	struct recovery *v = recovery_of(rc, r);
+	--*counter_of(v, r);
+	list_remove(&r->queue);
+	heap_remove(&rc->timers, &r->timer);
+	map_remove(&rc->repairs, &r->key, sizeof r->key);
+	ctx_retire(c, r->consumer);
+	ctx_retire(c, r->stream);
+	shard_pool_put(&rc->pool, r->index);
+	if (c)
+		heap_set(&rc->services, &v->timer, c->now);
+}
+
+static void left(struct reconcile *rc, struct shard_ctx *c, struct repair *r, enum metric_service why)
+{
+	ctx_metrics(c, (uint16_t)r->key.svc)->c[why]++;
+	forget(rc, c, r);
+}
+
+void repair_forget_all(struct reconcile *rc, struct shard_ctx *c, uint16_t svc)
+{
+	size_t pos = 0;
+	for (struct repair *r; (r = map_next(&rc->repairs, &pos));)
+		if (r->key.svc == svc)
+			forget(rc, c, r);
+}
+
+/* ---- found ---- */
+
+static uint64_t mix(uint64_t x)
+{
+	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+	x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+	return x ^ x >> 31;
+}
+
+/* Rendezvous: how many live consumers come before us for this entry. live[0] is ours. */
+static unsigned rank_of(const struct recovery *v, struct entry_id id)
+{
+	uint64_t e = mix(id.ms * 0x9e3779b97f4a7c15u + id.seq);
+	unsigned rank = 0;
+	uint64_t mine = v->n_live ? mix(v->live[0] ^ e) : 0;
+	for (size_t i = 1; i < v->n_live; i++)
+		rank += mix(v->live[i] ^ e) > mine;
+	return rank;
+}
+
+static struct repair *repair_new(
+	struct reconcile *rc, struct shard_ctx *c, struct recovery *v, struct entry_id id, enum repair_state state)
+{
+	uint32_t index;
+	struct repair *r = shard_pool_get(&rc->pool, &index);
+	r->index = index;
+	r->key = (struct repair_key){v->svc, id};
+	r->state = (uint8_t)state;
+	r->alive_at = -1;
+	r->found_at = c->now;
+	list_init(&r->queue);
+	map_put(&rc->repairs, &r->key, sizeof r->key, r);
+	++*counter_of(v, r);
+	if (state == REPAIR_READY)
+		list_push(&v->ready, &r->queue);
+	return r;
+}
+
+static void wait_until(struct reconcile *rc, struct repair *r, mono_ms at)
+{
+	if (r->state != REPAIR_WAITING)
+		move(rc, r, REPAIR_WAITING);
+	heap_set(&rc->timers, &r->timer, at);
+}
+
+/* Notes whose it is, and lets those go first whose turn it is. */
+static void take_up(
+	struct reconcile *rc, struct shard_ctx *c, struct recovery *v, struct repair *r, const struct pending_row *row)
+{
+	const struct stranger *s = recovery_stranger(v, row->consumer);
+	r->consumer = s ? text_ref(s->name) : text_new(row->consumer.p, row->consumer.len);
+	r->idle_ms = row->idle_ms;
+	r->seen_at = c->now - row->idle_ms;
+	if (s && s->seen_at > r->seen_at)
+		r->seen_at = s->seen_at;
+	if (r->source == BY_EVENT)
+		r->seen_at = mono_max(r->seen_at, c->now - recovery_rules(c, v)->ttl_ms);
+	unsigned rank = rank_of(v, r->key.id);
+	if (rank > 0)
+		wait_until(rc, r, c->now + (mono_ms)rank * RANK_MS);
+	else if (r->state != REPAIR_READY)
+		move(rc, r, REPAIR_READY);
+	heap_set(&rc->services, &v->timer, c->now);
+}
+
+void repair_found(struct reconcile *rc, struct shard_ctx *c, struct recovery *v, const struct pending_row *row,
+	enum repair_source source)
+{
+	struct repair_key key = {v->svc, row->id};
+	if (map_get(&rc->repairs, &key, sizeof key))
+		return;
+	struct repair *r = repair_new(rc, c, v, row->id, REPAIR_WAITING);
+	r->source = (uint8_t)source;
+	take_up(rc, c, v, r, row);
+}
+
+static uint64_t tag(struct reconcile *rc, const struct repair *r)
+{
+	return tag_of(PART_RECONCILE, shard_pool_renew(&rc->pool, r->index), r->index);
+}
+
+/* An expired lock: is its entry pending for a stranger here? */
+void repair_expired(struct reconcile *rc, struct shard_ctx *c, struct recovery *v, struct entry_id id)
+{
+	struct repair_key key = {v->svc, id};
+	struct repair *r = map_get(&rc->repairs, &key, sizeof key);
+	if (r) { /* looked at already; seen to expire is more than missing */
+		r->source = BY_EVENT;
+		if (r->state == REPAIR_WAITING && r->stream)
+			heap_set(&rc->timers, &r->timer, c->now);
+		return;
+	}
+	if (!c->is_up || v->n_busy + v->n_queued >= RECOVERY_BUSY) {
+		c->metrics.c[MR_EVENTS_DROPPED]++;
+		return;
+	}
+	r = repair_new(rc, c, v, id, REPAIR_CHECKING);
+	r->source = BY_EVENT;
+	r->asked_at = c->now;
+	struct effect *ef = ctx_redis(c, tag(rc, r), CMD_PENDING, v->svc);
+	ef->cmd.id = id;
+	ef->cmd.count = 1;
+	ef->cmd.asking = ctx_service(c, v->svc)->asking;
+}
+
+/* ---- commands, calls, operations ---- */
+
+static void fetch(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+{
+	move(rc, r, REPAIR_FETCHING);
+	r->asked_at = c->now;
+	struct effect *ef = ctx_redis(c, tag(rc, r), CMD_FETCH, (uint16_t)r->key.svc);
+	ef->cmd.id = r->key.id;
+	ef->cmd.asking = ctx_service(c, (uint16_t)r->key.svc)->asking;
+}
+
+/* To the shard of the lock. */
+static struct msg *call(struct reconcile *rc, struct shard_ctx *c, struct repair *r, enum cmd_kind op)
+{
+	struct msg *m = ctx_msg(c, MSG_LOCK_CALL);
+	m->op = (uint8_t)op;
+	m->svc = (uint16_t)r->key.svc;
+	m->slot = r->slot;
+	m->id = r->key.id;
+	m->stream = text_ref(r->stream);
+	m->tag = tag(rc, r);
+	r->asked_at = c->now;
+	heap_set(&rc->timers, &r->timer, c->now + 3 * c->rules->command_timeout_ms);
+	return m;
+}
+
+static struct text *door_value(const struct shard_ctx *c)
+{
+	char value[400];
+	int n = snprintf(value, sizeof value, "recover:%s", c->rules->lock_value);
+	return text_new(value, (size_t)n);
+}
+
+static void probe(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+{
+	move(rc, r, REPAIR_PROBING);
+	call(rc, c, r, CMD_PROBE);
+}
+
+static void close_door(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+{
+	move(rc, r, REPAIR_CLOSING);
+	r->door_at = c->now;
+	struct msg *m = call(rc, c, r, CMD_LOCK);
+	m->text = door_value(c);
+	m->n = recovery_rules(c, recovery_of(rc, r))->ttl_ms;
+}
+
+/* Nobody waits for the answers of these two. */
+static void open_door(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+{
+	if (r->stream)
+		call(rc, c, r, CMD_UNLOCK)->text = door_value(c);
+}
+
+static void tomb(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const char *what)
+{
+	struct msg *m = call(rc, c, r, CMD_TOMB);
+	m->text = text_new(what, strlen(what));
+	m->n = 4 * recovery_rules(c, recovery_of(rc, r))->ttl_ms;
+}
+
+static struct op_ask op_of(struct reconcile *rc, struct shard_ctx *c, struct repair *r, enum cmd_kind kind)
+{
+	uint16_t svc = (uint16_t)r->key.svc;
+	return (struct op_ask){
+		.kind = kind,
+		.svc = svc,
+		.asking = ctx_service(c, svc)->asking,
+		.id = r->key.id,
+		.stream = text_ref(r->stream),
+		.consumer = text_ref(r->consumer),
+		.min_idle_ms = r->idle_ms,
+		.not_after = c->now + 2 * c->rules->command_timeout_ms,
+		.tag = tag(rc, r),
+	};
+}
+
+/* The door holds for T from its sending; a requeue sent later than this might be executed after that. */
+static mono_ms door_end(const struct reconcile *rc, const struct shard_ctx *c, const struct repair *r)
+{
+	return r->door_at + recovery_rules(c, recovery_of(rc, r))->ttl_ms - c->rules->command_timeout_ms;
+}
+
+static void give_back(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+{
+	bool is_dead = r->retry + 1 > recovery_rules(c, recovery_of(rc, r))->max_retries;
+	move(rc, r, is_dead ? REPAIR_DEAD : REPAIR_REQUEUEING);
+	struct op_ask ask = op_of(rc, c, r, is_dead ? CMD_DEAD : CMD_REQUEUE);
+	ask.not_after = door_end(rc, c, r);
+	ask.retry = is_dead ? r->retry : r->retry + 1;
+	ask.reason = DEAD_MAX_RETRIES;
+	if (is_dead)
+		ask.error = text_new("owner died", strlen("owner died"));
+	ctx_ask(c, &ask);
+}
+
+/* ---- answers ---- */
+
+static void try_again(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+{
+	if (r->tries++ >= TRIES) {
+		left(rc, c, r, M_REC_ERROR);
+		return;
+	}
+	wait_until(rc, r, c->now + ctx_backoff(c, r->tries, AGAIN_MS, AGAIN_MAX_MS));
+	heap_set(&rc->services, &recovery_of(rc, r)->timer, c->now);
+}
+
+static void on_checked(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const struct reply *reply)
+{
+	bool is_it = reply->n > 0 && entry_id_cmp(reply->pending[0].id, r->key.id) == 0;
+	if (!is_it || slice_eq(reply->pending[0].consumer, slice_str(c->rules->consumer)))
+		forget(rc, c, r);
+	else
+		take_up(rc, c, recovery_of(rc, r), r, &reply->pending[0]);
+}
+
+/* Nobody can work on it: no lock, no door. Its owner has had min_idle to put it away. */
+static void on_unreadable(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+{
+	int64_t min_idle = recovery_rules(c, recovery_of(rc, r))->min_idle_ms;
+	if (r->idle_ms + (c->now - r->found_at) < min_idle) {
+		forget(rc, c, r); /* the scan finds it when it is old enough */
+		return;
+	}
+	r->is_unparseable = true;
+	move(rc, r, REPAIR_DEAD);
+	struct op_ask ask = op_of(rc, c, r, CMD_DEAD);
+	ask.min_idle_ms = min_idle;
+	ask.reason = DEAD_UNPARSEABLE;
+	ctx_ask(c, &ask);
+}
+
+static bool is_suspect(const struct reconcile *rc, const struct repair *r)
+{
+	const struct stranger *s = recovery_stranger(recovery_of(rc, r), slice_of(r->consumer));
+	return s && s->is_suspect;
+}
+
+static bool is_seen(const struct reconcile *rc, const struct repair *r)
+{
+	return recovery_stranger(recovery_of(rc, r), slice_of(r->consumer)) && !is_suspect(rc, r);
+}
+
+static void on_fetched(struct reconcile *rc, struct shard_ctx *c, struct repair *r, struct reply *reply)
+{
+	struct entry_in *e = reply->entries && reply->entries->n > 0 ? &reply->entries->v[0] : NULL;
+	if (!e && is_seen(rc, r)) { /* deleted, maybe trimmed while it is worked on: its owner puts it away */
+		left(rc, c, r, M_REC_ALIVE);
+		return;
+	}
+	if (!e) { /* deleted */
+		move(rc, r, REPAIR_ACKING);
+		struct op_ask ask = op_of(rc, c, r, CMD_ACK_DEL);
+		ctx_ask(c, &ask);
+		return;
+	}
+	if (e->problem != ENTRY_GOOD) {
+		on_unreadable(rc, c, r);
+		return;
+	}
+	r->stream = e->stream;
+	e->stream = NULL;
+	r->retry = e->retry;
+	r->slot = e->lock_slot;
+	r->tries = 0;
+	probe(rc, c, r);
+}
+
+void repair_reply(struct reconcile *rc, struct shard_ctx *c, uint64_t t, struct reply *reply)
+{
+	struct repair *r = shard_pool_find(&rc->pool, tag_gen(t), tag_index(t));
+	if (!r)
+		return;
+	hist_add(&c->metrics.h[HR_COMMAND], (double)(c->now - r->asked_at) / 1000);
+	enum cmd_kind kind = r->state == REPAIR_CHECKING ? CMD_PENDING : CMD_FETCH;
+	enum verdict v = ctx_judge(c, "recovery", kind, (uint16_t)r->key.svc, reply);
+	if (r->state == REPAIR_CHECKING) {
+		if (v == VERDICT_ANSWER)
+			on_checked(rc, c, r, reply);
+		else
+			forget(rc, c, r);
+	} else if (v == VERDICT_ANSWER) {
+		on_fetched(rc, c, r, reply);
+	} else {
+		try_again(rc, c, r);
+	}
+}
+
+/* The lock is there. Its deadline tells when to look again, while its owner is not seen. */
+static void on_alive(struct reconcile *rc, struct shard_ctx *c, struct repair *r, int64_t left_ms)
+{
+	struct recovery *v = recovery_of(rc, r);
+	ctx_metrics(c, v->svc)->c[M_PROBE_ALIVE]++;
+	if (r->alive_at < 0)
+		ctx_metrics(c, v->svc)->c[M_REC_ALIVE]++;
+	r->alive_at = r->asked_at;
+	if (!is_suspect(rc, r) || !recovery_rules(c, v)->probe || v->n_waiting >= RECOVERY_WATCHED) {
+		forget(rc, c, r);
+		return;
+	}
+	mono_ms wait = left_ms < 0 ? recovery_rules(c, v)->ttl_ms : left_ms + AFTER_MS;
+	wait_until(rc, r, c->now + mono_min(wait, WATCH_MAX_MS));
+	heap_set(&rc->services, &v->timer, c->now);
+}
+
+/* Missing proves something when this master did not just take over, or when it was seen to expire on it. */
+static void on_missing(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const struct msg *m)
+{
+	const struct service_rules *rules = recovery_rules(c, recovery_of(rc, r));
+	ctx_metrics(c, rules->svc)->c[M_PROBE_MISSING]++;
+	mono_ms changed_at = m->ms - rules->ttl_ms - rules->ttl_ms / 3;
+	bool is_observed = r->source == BY_EVENT || (r->alive_at >= 0 && r->alive_at > changed_at);
+	if (m->flag && !is_observed && m->ms > c->now) {
+		wait_until(rc, r, m->ms + AFTER_MS);
+		heap_set(&rc->services, &recovery_of(rc, r)->timer, c->now);
+		return;
+	}
+	close_door(rc, c, r);
+}
+
+static void on_probed(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const struct msg *m)
+{
+	if (m->result != OP_DONE) {
+		ctx_metrics(c, (uint16_t)r->key.svc)->c[M_PROBE_ERROR]++;
+		try_again(rc, c, r);
+	} else if (m->n >= -1) {
+		on_alive(rc, c, r, m->n);
+	} else {
+		on_missing(rc, c, r, m);
+	}
+}
+
+static void on_closed(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const struct msg *m)
+{
+	if (m->result == OP_GONE)
+		left(rc, c, r, M_REC_LOST_RACE); /* the owner is back, or another daemon came first */
+	else if (m->result != OP_DONE || c->now >= door_end(rc, c, r))
+		try_again(rc, c, r);
+	else
+		give_back(rc, c, r);
+}
+
+void reconcile_lock_answer(struct reconcile *rc, struct shard_ctx *c, const struct msg *m)
+{
+	struct repair *r = shard_pool_find(&rc->pool, tag_gen(m->tag), tag_index(m->tag));
+	if (!r)
+		return;
+	if (r->state == REPAIR_PROBING)
+		on_probed(rc, c, r, m);
+	else if (r->state == REPAIR_CLOSING)
+		on_closed(rc, c, r, m);
+}
+
+static void requeued(struct reconcile *rc, struct shard_ctx *c, struct repair *r, struct entry_id id)
+{
+	static const enum metric_service_hist hists[] = {H_REC_PROBE, H_REC_EVENT, H_REC_SCAN};
+	struct metrics_service *m = ctx_metrics(c, (uint16_t)r->key.svc);
+	m->c[M_REQUEUE_OWNER_DIED]++;
+	hist_add(&m->h[hists[r->source]], (double)(c->now - r->seen_at) / 1000);
+	char what[64];
+	snprintf(what, sizeof what, "gone:%llu-%llu", (unsigned long long)id.ms, (unsigned long long)id.seq);
+	tomb(rc, c, r, what);
+	left(rc, c, r, M_REC_REQUEUED);
+}
+
+static void dead_lettered(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+{
+	struct recovery *v = recovery_of(rc, r);
+	ctx_metrics(c, v->svc)->c[r->is_unparseable ? M_DEAD_UNPARSEABLE : M_DEAD_MAX_RETRIES]++;
+	effects_say(c->out, SAY_NOTICE,
+		"shard=%u service=%s stream=%.200s id=%llu-%llu dead letter reason=%s owner=%.200s", c->index,
+		recovery_rules(c, v)->name, r->stream ? r->stream->bytes : "", (unsigned long long)r->key.id.ms,
+		(unsigned long long)r->key.id.seq,
+		dead_reason_name(r->is_unparseable ? DEAD_UNPARSEABLE : DEAD_MAX_RETRIES), r->consumer->bytes);
+	if (r->stream)
+		tomb(rc, c, r, "gone:dead");
+	left(rc, c, r, M_REC_DEAD);
+}
+
+void reconcile_op_answer(struct reconcile *rc, struct shard_ctx *c, const struct op_answer *a)
+{
+	struct repair *r = shard_pool_find(&rc->pool, tag_gen(a->tag), tag_index(a->tag));
+	if (!r)
+		return;
+	if (a->result == OP_FAILED ||
+		a->result == OP_MOVED) { /* not known whether it was executed: the door stays closed */
+		left(rc, c, r, M_REC_ERROR);
+	} else if (r->state == REPAIR_ACKING) {
+		left(rc, c, r, a->result == OP_DONE ? M_REC_GONE : M_REC_LOST_RACE);
+	} else if (a->result == OP_DONE && r->state == REPAIR_DEAD) {
+		dead_lettered(rc, c, r);
+	} else if (a->result == OP_DONE) {
+		requeued(rc, c, r, a->id);
+	} else {
+		open_door(rc, c, r);
+		left(rc, c, r, a->result == OP_DELETED ? M_REC_GONE : M_REC_LOST_RACE);
+	}
+}
+
+/* ---- times ---- */
+
+void repair_start_ready(struct reconcile *rc, struct shard_ctx *c, struct recovery *v)
+{
+	while (c->is_up && v->n_busy < RECOVERY_BUSY && !list_empty(&v->ready)) {
+		struct repair *r = LIST_OF(struct repair, queue, v->ready.next);
+		if (r->stream)
+			probe(rc, c, r);
+		else
+			fetch(rc, c, r);
+	}
+}
+
+static void due(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+{
+	if (r->state != REPAIR_WAITING) { /* a call that was never answered */
+		if (r->state == REPAIR_PROBING)
+			ctx_metrics(c, (uint16_t)r->key.svc)->c[M_PROBE_ERROR]++;
+		try_again(rc, c, r);
+		return;
+	}
+	struct recovery *v = recovery_of(rc, r);
+	if (r->source == BY_PROBE && !is_suspect(rc, r)) {
+		forget(rc, c, r); /* its owner has been seen again */
+		return;
+	}
+	move(rc, r, REPAIR_READY);
+	heap_set(&rc->services, &v->timer, c->now);
+}
+
+void repair_tick(struct reconcile *rc, struct shard_ctx *c)
+{
+	struct heap_node *top;
+	while ((top = heap_top(&rc->timers)) && top->at <= c->now)
+		due(rc, c, HEAP_OF(struct repair, timer, top));
+}

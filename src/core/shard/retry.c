@@ -1,0 +1,362 @@
+#include "core/shard/retry.h"
+
+#include "core/shard/retry_p.h"
+
+#include <string.h>
+
+enum { WAIT_BLOCK_MS = 200 };
+
+struct retry *retry_new(void)
+{
+	struct retry *r = mem_alloc(sizeof *r);
+	shard_pool_init(&r->pool, sizeof(struct op));
+	heap_init(&r->timers);
+	list_init(&r->ready);
+	list_init(&r->waiting);
+	list_init(&r->covered);
+	return r;
+}
+
+static void drop(struct op *op)
+{
+	text_unref(op->stream);
+	text_unref(op->text);
+	text_unref(op->consumer);
+	mem_free(op->fields);
+}
+
+/* Every operation: calls fn, which may finish it. */
+static void each(struct retry *r, struct shard_ctx *c, void (*fn)(struct retry *, struct shard_ctx *, struct op *))
+{
+	for (uint32_t i = 0; i < shard_pool_end(&r->pool); i++) {
+		struct op *op = shard_pool_at(&r->pool, i);
+		if (op && op->is_live)
+			fn(r, c, op);
+	}
+}
+
+static void drop_one(struct retry *r, struct shard_ctx *c, struct op *op)
+{
+	(void)c;
+	drop(op);
+	heap_remove(&r->timers, &op->timer);
+	list_remove(&op->queue);
+	op->is_live = false;
+	shard_pool_put(&r->pool, op->index);
+}
+
+void retry_free(struct retry *r)
+{
+	if (!r)
+		return;
+	each(r, NULL, drop_one);
+	heap_fini(&r->timers);
+	shard_pool_fini(&r->pool);
+	mem_free(r);
+}
+
+void retry_forget_all(struct retry *r, struct shard_ctx *c)
+{
+	each(r, c, drop_one);
+}
+
+uint32_t retry_count(const struct retry *r)
+{
+	return shard_pool_count(&r->pool);
+}
+
+/* ---- times and queues ---- */
+
+void retry_set_timer(struct retry *r, struct op *op)
+{
+	/* what a part asked for is waited for once sent; a lock call never longer than that */
+	mono_ms at = op->in_flight && op->whom == OP_FOR_PART ? MONO_NEVER : op->not_after;
+	if (!op->in_flight && list_empty(&op->queue))
+		at = mono_min(at, op->at);
+	heap_set(&r->timers, &op->timer, at);
+}
+
+void retry_queue(struct retry *r, struct op *op)
+{
+	list_remove(&op->queue);
+	list_push(&r->ready, &op->queue);
+	retry_set_timer(r, op);
+}
+
+void retry_next(struct retry *r, struct op *op, enum cmd_kind command)
+{
+	op->command = (uint8_t)command;
+	op->tries = 0;
+	op->use_eval = false;
+	op->is_calling = false;
+	retry_queue(r, op);
+}
+
+/* ---- beginning ---- */
+
+static uint16_t slot_of(const struct shard_ctx *c, const struct op *op)
+{
+	const struct service_rules *r = ctx_service(c, op->svc)->rules;
+	return op->kind == CMD_DEAD_ADD ? r->dlq_slot : r->lbs_slot;
+}
+
+static enum cmd_kind first_command(const struct shard_ctx *c, const struct op *op)
+{
+	if (op->kind == CMD_DEAD && !ctx_service(c, op->svc)->rules->dlq_same_slot)
+		return CMD_PENDING;
+	return (enum cmd_kind)op->kind;
+}
+
+static struct op *op_new(struct retry *r, const struct shard_ctx *c, enum op_for whom)
+{
+	uint32_t index;
+	struct op *op = shard_pool_get(&r->pool, &index);
+	op->index = index;
+	op->is_live = true;
+	op->whom = (uint8_t)whom;
+	op->at = c->now;
+	op->not_after = MONO_NEVER;
+	list_init(&op->queue);
+	return op;
+}
+
+/* Starts it, or gives it back at once when it cannot run here. */
+static void start(struct retry *r, struct shard_ctx *c, struct op *op, enum cmd_kind kind)
+{
+	op->kind = (uint8_t)kind;
+	op->command = (uint8_t)kind;
+	if (!ctx_service(c, op->svc)) {
+		retry_finish(r, c, op, OP_FAILED, NULL);
+		return;
+	}
+	if (op->whom != OP_FOR_CALL)
+		op->slot = slot_of(c, op);
+	if (!op->asking && !ctx_serves(c, op->slot)) {
+		retry_finish(r, c, op, OP_MOVED, NULL);
+		return;
+	}
+	op->command = (uint8_t)first_command(c, op);
+	retry_queue(r, op);
+}
+
+static void begin(struct retry *r, struct shard_ctx *c, struct msg *m)
+{
+	bool is_call = m->kind == MSG_LOCK_CALL;
+	struct op *op = op_new(r, c, is_call ? OP_FOR_CALL : OP_FOR_COORD);
+	op->svc = m->svc;
+	op->slot = m->slot;
+	op->from = m->from;
+	op->handle = m->handle;
+	op->tag = m->tag;
+	op->id = m->id;
+	op->retry = m->retry;
+	op->reason = m->reason;
+	op->n = m->n;
+	op->asking = m->asking;
+	op->resent = m->resent;
+	op->stream = m->stream;
+	op->text = m->text;
+	op->fields = m->fields;
+	m->stream = m->text = NULL;
+	m->fields = NULL;
+	if (is_call || m->op == CMD_ADD) /* somebody waits, but not for ever */
+		op->not_after = c->now + c->rules->command_timeout_ms;
+	start(r, c, op, (enum cmd_kind)m->op);
+}
+
+void retry_ask(struct retry *r, struct shard_ctx *c, struct op_ask *ask)
+{
+	struct op *op = op_new(r, c, OP_FOR_PART);
+	op->svc = ask->svc;
+	op->tag = ask->tag;
+	op->id = ask->id;
+	op->retry = ask->retry;
+	op->reason = (uint8_t)ask->reason;
+	op->asking = ask->asking;
+	op->stream = ask->stream;
+	op->text = ask->error;
+	op->consumer = ask->consumer;
+	op->min_idle_ms = ask->min_idle_ms;
+	op->not_after = ask->not_after;
+	start(r, c, op, ask->kind);
+}
+
+/* ---- sending ---- */
+
+static void send(struct retry *r, struct shard_ctx *c, struct op *op)
+{
+	const struct service_rules *rules = ctx_service(c, op->svc)->rules;
+	uint32_t gen = shard_pool_renew(&r->pool, op->index);
+	struct effect *ef = ctx_redis(c, tag_of(PART_RETRY, gen, op->index), (enum cmd_kind)op->command, op->svc);
+	struct cmd *cmd = &ef->cmd;
+	cmd->stream = slice_of(op->stream);
+	cmd->id = op->id;
+	cmd->asking = op->asking;
+	cmd->use_eval = op->use_eval;
+	cmd->same_stream_serial = rules->serialize;
+	cmd->retry = op->retry;
+	cmd->reason = (enum dead_reason)op->reason;
+	cmd->consumer = slice_of(op->consumer);
+	cmd->min_idle_ms = op->min_idle_ms;
+	cmd->now_ms = c->wall_ms;
+	cmd->fields = op->fields;
+	cmd->ttl_ms = op->n > 0 ? op->n : rules->ttl_ms;
+	cmd->count = op->n;
+	if (op->whom == OP_FOR_CALL && op->kind != CMD_DEAD_ADD)
+		cmd->value = slice_of(op->text);
+	else if (op->kind == CMD_ADD)
+		cmd->info = slice_of(op->text);
+	else
+		cmd->error = slice_of(op->text);
+	if (op->command == CMD_PENDING) { /* of this very entry, whatever its idle time */
+		cmd->count = 1;
+		cmd->min_idle_ms = 0;
+		if (!cmd->consumer.p)
+			cmd->consumer = slice_str(c->rules->consumer);
+	}
+	bool is_own = op->whom == OP_FOR_COORD && (op->command == CMD_REQUEUE || op->command == CMD_DEAD);
+	if ((is_own || op->command == CMD_ACK_DEL) &&
+		!cmd->consumer.p) /* what somebody else has claimed meanwhile is left to it */
+		cmd->consumer = slice_str(c->rules->consumer);
+	op->in_flight = true;
+	op->conn = r->conn;
+	op->at = c->now;
+	r->n_in_flight++;
+	retry_set_timer(r, op);
+}
+
+void retry_call_dead_add(struct retry *r, struct shard_ctx *c, struct op *op)
+{
+	struct msg *m = ctx_msg(c, MSG_LOCK_CALL);
+	m->op = CMD_DEAD_ADD;
+	m->svc = op->svc;
+	m->slot = ctx_service(c, op->svc)->rules->dlq_slot;
+	m->id = op->id;
+	m->reason = op->reason;
+	m->text = text_ref(op->text);
+	m->fields = op->fields;
+	op->fields = NULL;
+	m->tag = tag_of(PART_RETRY, shard_pool_renew(&r->pool, op->index), op->index);
+	op->is_calling = true;
+	op->at = c->now + 2 * c->rules->command_timeout_ms; /* no answer: the coordinator has lost it; read it again */
+	retry_set_timer(r, op);
+}
+
+static void back_to_done(struct retry *r, struct op *op)
+{
+	op->resent = true;
+	retry_next(r, op, CMD_DONE);
+}
+
+/* A WAIT speaks of its own connection only: what was done over another is asked again over this one. */
+void retry_wait(struct retry *r, struct op *op)
+{
+	if (op->conn != r->conn) {
+		back_to_done(r, op);
+		return;
+	}
+	op->command = CMD_WAIT;
+	list_push(&r->waiting, &op->queue);
+	retry_set_timer(r, op);
+}
+
+/* One WAIT for all operations that were done before it: it blocks the connection, so it is short. */
+static void send_wait(struct retry *r, struct shard_ctx *c)
+{
+	if (r->is_wait_in_flight || list_empty(&r->waiting) || !c->is_up || c->now < r->wait_at)
+		return;
+	uint32_t replicas = 0;
+	for (struct link *l; (l = list_pop(&r->waiting));) {
+		const struct op *op = LIST_OF(struct op, queue, l);
+		uint32_t want = ctx_service(c, op->svc)->rules->wait_replicas;
+		replicas = want > replicas ? want : replicas;
+		list_push(&r->covered, l);
+	}
+	struct effect *ef = ctx_redis(c, tag_of(PART_RETRY, ++r->wait_gen, WAIT_INDEX), CMD_WAIT, SERVICE_NONE);
+	ef->cmd.count = replicas;
+	ef->cmd.block_ms = mono_min(c->rules->command_timeout_ms / 2, WAIT_BLOCK_MS);
+	r->is_wait_in_flight = true;
+	r->n_in_flight++;
+}
+
+mono_ms retry_settle(struct retry *r, struct shard_ctx *c)
+{
+	while (c->is_up && r->n_in_flight < RETRY_IN_FLIGHT) {
+		struct link *l = list_pop(&r->ready);
+		if (!l)
+			break;
+		struct op *op = LIST_OF(struct op, queue, l);
+		if (c->now < op->not_after)
+			send(r, c, op);
+		else
+			retry_set_timer(r, op); /* fails with the next tick */
+	}
+	send_wait(r, c);
+	mono_ms wait = !r->is_wait_in_flight && c->is_up && !list_empty(&r->waiting) ? r->wait_at : MONO_NEVER;
+	return mono_min(wait, heap_deadline(&r->timers));
+}
+
+/* ---- times, connections, slots ---- */
+
+void retry_tick(struct retry *r, struct shard_ctx *c)
+{
+	struct heap_node *top;
+	while ((top = heap_top(&r->timers)) && top->at <= c->now) {
+		struct op *op = HEAP_OF(struct op, timer, top);
+		if (c->now >= op->not_after)
+			retry_finish(r, c, op, OP_FAILED, NULL);
+		else if (op->is_calling)
+			retry_next(r, op, CMD_PENDING);
+		else
+			retry_queue(r, op);
+	}
+}
+
+static void hurry_one(struct retry *r, struct shard_ctx *c, struct op *op)
+{
+	(void)c;
+	if (!op->in_flight && !op->is_calling && list_empty(&op->queue))
+		retry_queue(r, op);
+}
+
+/* Also a handoff: what is on its way is still answered over the old connection. */
+void retry_conn(struct retry *r, struct shard_ctx *c, bool is_up)
+{
+	if (is_up) {
+		each(r, c, hurry_one);
+		return;
+	}
+	r->conn++;
+	for (struct link *l; (l = list_pop(&r->waiting));)
+		back_to_done(r, LIST_OF(struct op, queue, l));
+}
+
+static void slots_one(struct retry *r, struct shard_ctx *c, struct op *op)
+{
+	if (ctx_serves(c, op->slot))
+		op->asking = false;
+	else if (!op->asking)
+		retry_finish(r, c, op, OP_MOVED, NULL);
+}
+
+void retry_slots(struct retry *r, struct shard_ctx *c)
+{
+	each(r, c, slots_one);
+}
+
+void retry_msg(struct retry *r, struct shard_ctx *c, struct msg *m)
+{
+	if (m->kind != MSG_LOCK_ANSWER) {
+		begin(r, c, m);
+		return;
+	}
+	struct op *op = shard_pool_find(&r->pool, tag_gen(m->tag), tag_index(m->tag));
+	if (!op || !op->is_calling)
+		return;
+	if (m->result == OP_DONE) {
+		retry_next(r, op, CMD_ACK_DEL);
+		return;
+	}
+	op->at = c->now + ctx_backoff(c, op->tries++, 200, 5000);
+	retry_set_timer(r, op);
+}

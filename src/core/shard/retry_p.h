@@ -1,0 +1,63 @@
+/* retry_impl - what retry.c and retry_reply.c share. */
+#pragma once
+#include "base/list.h"
+#include "core/shard/retry.h"
+#include "core/shard/pool.h"
+
+enum op_for { OP_FOR_COORD, OP_FOR_CALL /* recovery in another shard */, OP_FOR_PART /* a part of this shard */ };
+
+/* An operation goes through one or several commands:
+ *   done:            DONE [-> WAIT, shared with others]
+ *   dead, same slot: DEAD.  Other slot: PENDING (still ours?) -> DEAD_READ -> lock call DEAD_ADD, elsewhere -> ACK_DEL
+ *   lock call LOCK:  LOCK -> LOCK_GET (refused: by our own earlier try?) -> RENEW
+ *   all others:      one command */
+struct op {
+	struct heap_node timer;
+	struct link queue; /* ready to be sent, or in one of the WAIT lists; else alone */
+	uint32_t index;
+	uint8_t kind;    /* what was asked (enum cmd_kind) */
+	uint8_t command; /* what is sent now */
+	uint8_t whom;    /* enum op_for */
+	uint8_t reason, tries;
+	bool is_live : 1;
+	bool in_flight : 1;
+	bool asking : 1;
+	bool use_eval : 1;
+	bool resent : 1;
+	bool is_done : 1;    /* DONE was answered with 1; WAIT is left */
+	bool is_deleted : 1; /* dead: the entry's data is gone */
+	bool is_calling : 1; /* waits for its DEAD_ADD elsewhere */
+	uint16_t svc, slot, from;
+	uint32_t retry;
+	uint32_t conn; /* of the connection it was sent over last */
+	uint64_t handle, tag;
+	struct entry_id id;
+	struct text *stream, *text, *consumer;
+	struct field_list *fields;
+	int64_t n, min_idle_ms;
+	mono_ms at;        /* in flight: sent; else: when to act */
+	mono_ms not_after; /* answered OP_FAILED from here on */
+};
+
+struct retry {
+	struct shard_pool pool;
+	struct heap timers;
+	struct link ready;
+	struct link waiting, covered; /* for a WAIT; by the one in flight */
+	bool is_wait_in_flight;
+	uint32_t wait_gen;
+	uint32_t conn; /* counts connections */
+	mono_ms wait_at;
+	uint8_t wait_tries;
+	uint32_t n_in_flight;
+};
+
+enum { WAIT_INDEX = 0xffffffff };
+
+void retry_set_timer(struct retry *r, struct op *op);
+void retry_queue(struct retry *r, struct op *op);                       /* may be sent now */
+void retry_next(struct retry *r, struct op *op, enum cmd_kind command); /* goes on with another command */
+void retry_wait(struct retry *r, struct op *op);                        /* done: now for the replicas */
+void retry_finish(
+	struct retry *r, struct shard_ctx *c, struct op *op, enum op_result result, const struct reply *reply);
+void retry_call_dead_add(struct retry *r, struct shard_ctx *c, struct op *op);

@@ -1,0 +1,290 @@
+#include "core/shard/retry_p.h"
+
+#include <string.h>
+
+enum { AGAIN_MS = 50, AGAIN_MAX_MS = 1000, REFUSED_MS = 200, REFUSED_MAX_MS = 5000 };
+
+static void tell_coord(struct shard_ctx *c, struct op *op, enum op_result result, const struct reply *reply)
+{
+	struct msg *m = ctx_msg(c, MSG_OP_RESULT);
+	m->handle = op->handle;
+	m->tag = op->tag;
+	m->op = op->kind;
+	m->svc = op->svc;
+	m->slot = op->slot;
+	m->result = (uint8_t)result;
+	m->resent = op->resent;
+	if (!reply)
+		return;
+	m->n = reply->integer;
+	m->id = reply->id;
+	m->asking = reply->kind == REPLY_ERROR && reply->error == RERR_ASK;
+	if (msg_has_batch(m))
+		m->batch = reply->entries;
+	else if (reply->kind == REPLY_ERROR)
+		m->text = text_new(reply->text.p, reply->text.len);
+}
+
+static void tell_caller(struct shard_ctx *c, const struct op *op, enum op_result result, const struct reply *reply)
+{
+	const struct shard_service *s = ctx_service(c, op->svc);
+	mono_ms hold_off = s ? ctx_hold_off(c, s->rules) : 0;
+	struct msg *m = ctx_msg(c, MSG_LOCK_ANSWER);
+	m->from = op->from;
+	m->tag = op->tag;
+	m->op = op->kind;
+	m->svc = op->svc;
+	m->slot = op->slot;
+	m->result = (uint8_t)result;
+	m->flag = hold_off > 0;
+	m->ms = hold_off;
+	if (!reply)
+		return;
+	m->n = reply->integer;
+	m->asking = reply->kind == REPLY_ERROR && reply->error == RERR_ASK;
+	if (reply->kind == REPLY_ERROR)
+		m->text = text_new(reply->text.p, reply->text.len);
+}
+
+/* Answers and forgets. Entries in reply move when the answer takes them (fetch, dlq range). */
+void retry_finish(struct retry *r, struct shard_ctx *c, struct op *op, enum op_result result, const struct reply *reply)
+{
+	switch ((enum op_for)op->whom) {
+	case OP_FOR_COORD:
+		tell_coord(c, op, result, reply);
+		break;
+	case OP_FOR_CALL:
+		tell_caller(c, op, result, reply);
+		break;
+	case OP_FOR_PART:
+		ctx_answer(c, &(struct op_answer){.tag = op->tag,
+				      .kind = (enum cmd_kind)op->kind,
+				      .result = result,
+				      .id = reply ? reply->id : (struct entry_id){0}});
+		break;
+	}
+	heap_remove(&r->timers, &op->timer);
+	list_remove(&op->queue);
+	ctx_retire(c, op->stream);
+	ctx_retire(c, op->text);
+	ctx_retire(c, op->consumer);
+	mem_free(op->fields);
+	op->is_live = false;
+	shard_pool_put(&r->pool, op->index);
+}
+
+/* ---- what an answer means ---- */
+
+typedef void answer_fn(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply);
+
+static void on_plain(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
+{
+	retry_finish(r, c, op, OP_DONE, reply);
+}
+
+static void on_take(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
+{
+	int64_t n = reply->kind == REPLY_INT ? reply->integer : 0;
+	retry_finish(r, c, op, n == 1 ? OP_DONE : n == 2 || n == 3 ? OP_PARKED : OP_GONE, reply);
+}
+
+static void on_done(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
+{
+	if (reply->integer != 1 && !op->is_done) {
+		retry_finish(r, c, op, OP_GONE, reply);
+		return;
+	}
+	op->is_done = true;
+	if (ctx_service(c, op->svc)->rules->wait_replicas == 0) {
+		retry_finish(r, c, op, OP_DONE, reply);
+		return;
+	}
+	retry_wait(r, op);
+}
+
+static void on_requeue(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
+{
+	enum op_result result = OP_GONE;
+	if (reply->kind == REPLY_ID)
+		result = OP_DONE;
+	else if (reply->kind == REPLY_INT)
+		result = reply->integer == 2 ? OP_DELETED : OP_NOT_OURS;
+	else if (op->resent) /* gone after a lost reply: the first one did it */
+		result = OP_DONE;
+	retry_finish(r, c, op, result, reply);
+}
+
+/* A dead letter to another slot, step by step; each may find that the entry is not ours any more. */
+static void on_dead_pending(struct retry *r, struct shard_ctx *c, struct op *op, const struct reply *reply)
+{
+	bool is_it = reply->n > 0 && entry_id_cmp(reply->pending[0].id, op->id) == 0;
+	if (!is_it)
+		retry_finish(r, c, op, op->resent ? OP_DONE : OP_GONE, NULL);
+	else if (reply->pending[0].idle_ms < op->min_idle_ms)
+		retry_finish(r, c, op, OP_NOT_OURS, NULL);
+	else
+		retry_next(r, op, CMD_DEAD_READ);
+}
+
+static void on_dead_read(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
+{
+	struct entry_batch *b = reply->entries;
+	if (!b || b->n == 0) {
+		op->is_deleted = true;
+		retry_next(r, op, CMD_ACK_DEL);
+		return;
+	}
+	mem_free(op->fields);
+	op->fields = b->v[0].fields;
+	b->v[0].fields = NULL;
+	retry_call_dead_add(r, c, op);
+}
+
+static void on_ack_del(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
+{
+	bool is_acked = reply->integer == 1 || op->resent;
+	retry_finish(r, c, op, !is_acked ? OP_GONE : op->is_deleted ? OP_DELETED : OP_DONE, NULL);
+}
+
+static void on_dead(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
+{
+	if (op->command == CMD_PENDING)
+		on_dead_pending(r, c, op, reply);
+	else if (op->command == CMD_DEAD_READ)
+		on_dead_read(r, c, op, reply);
+	else if (op->command == CMD_ACK_DEL)
+		on_ack_del(r, c, op, reply);
+	else if (reply->integer == 1 || reply->integer == 2)
+		retry_finish(r, c, op, reply->integer == 1 ? OP_DONE : OP_DELETED, reply);
+	else
+		retry_finish(r, c, op, op->resent ? OP_DONE : OP_GONE, reply);
+}
+
+/* SET NX was refused: it may be our own earlier value, then it is made to last. */
+static void on_lock(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
+{
+	bool is_mine = reply->kind == REPLY_TEXT && slice_eq(reply->text, slice_of(op->text));
+	if (op->command == CMD_LOCK && reply->kind != REPLY_OK)
+		retry_next(r, op, CMD_LOCK_GET);
+	else if (op->command == CMD_LOCK_GET && is_mine)
+		retry_next(r, op, CMD_RENEW);
+	else
+		retry_finish(r, c, op, op->command == CMD_LOCK || is_mine ? OP_DONE : OP_GONE, NULL);
+}
+
+static void on_fetch(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
+{
+	if (!reply->entries || reply->entries->n == 0) {
+		retry_finish(r, c, op, OP_GONE, reply);
+		return;
+	}
+	bool is_taken = op->whom == OP_FOR_COORD;
+	retry_finish(r, c, op, OP_DONE, reply);
+	if (is_taken)
+		reply->entries = NULL;
+}
+
+static answer_fn *const answers[CMD_N] = {
+	[CMD_TAKE] = on_take,
+	[CMD_DONE] = on_done,
+	[CMD_REQUEUE] = on_requeue,
+	[CMD_DEAD] = on_dead,
+	[CMD_ACK_DEL] = on_ack_del,
+	[CMD_FETCH] = on_fetch,
+	[CMD_LOCK] = on_lock,
+};
+
+static void answered(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
+{
+	answer_fn *fn = answers[op->kind];
+	(fn ? fn : on_plain)(r, c, op, reply);
+}
+
+static void again(struct retry *r, struct shard_ctx *c, struct op *op, mono_ms first, mono_ms cap)
+{
+	op->at = c->now + ctx_backoff(c, op->tries, first, cap);
+	op->tries = (uint8_t)(op->tries < 100 ? op->tries + 1 : op->tries);
+	retry_set_timer(r, op);
+}
+
+/* A WAIT speaks of its own connection only: what was done before is asked again over the new one. */
+static void wait_lost(struct retry *r, struct shard_ctx *c)
+{
+	struct link *l;
+	while ((l = list_pop(&r->covered)) || (l = list_pop(&r->waiting))) {
+		struct op *op = LIST_OF(struct op, queue, l);
+		op->resent = true;
+		op->command = CMD_DONE;
+		again(r, c, op, AGAIN_MS, AGAIN_MAX_MS);
+	}
+}
+
+static void wait_answered(struct retry *r, struct shard_ctx *c, const struct reply *reply)
+{
+	r->is_wait_in_flight = false;
+	enum verdict v = ctx_judge(c, "wait", CMD_WAIT, SERVICE_NONE, reply);
+	if (v == VERDICT_LOST) {
+		wait_lost(r, c);
+		return;
+	}
+	int64_t n = v == VERDICT_ANSWER ? reply->integer : -1;
+	bool is_short = false;
+	for (struct link *l; (l = list_pop(&r->covered));) {
+		struct op *op = LIST_OF(struct op, queue, l);
+		if (n >= ctx_service(c, op->svc)->rules->wait_replicas) {
+			retry_finish(r, c, op, OP_DONE, NULL);
+		} else {
+			is_short = true;
+			retry_wait(r, op);
+		}
+	}
+	r->wait_tries = is_short ? (uint8_t)(r->wait_tries < 100 ? r->wait_tries + 1 : 100) : 0;
+	r->wait_at = is_short ? c->now + ctx_backoff(c, r->wait_tries, AGAIN_MS, AGAIN_MAX_MS) : c->now;
+}
+
+void retry_reply(struct retry *r, struct shard_ctx *c, uint64_t tag, const struct reply *given)
+{
+	struct reply reply = *given;
+	r->n_in_flight--;
+	struct op *op = NULL;
+	if (tag_index(tag) != WAIT_INDEX)
+		op = shard_pool_find(&r->pool, tag_gen(tag), tag_index(tag));
+	else if (tag_gen(tag) == (r->wait_gen & 0x0fffffff) && r->is_wait_in_flight)
+		wait_answered(r, c, &reply);
+	if (!op || !op->in_flight) {
+		entry_batch_free(reply.entries);
+		return;
+	}
+	op->in_flight = false;
+	hist_add(&c->metrics.h[HR_COMMAND], (double)(c->now - op->at) / 1000);
+	switch (ctx_judge(c, "operation", (enum cmd_kind)op->command, op->svc, &reply)) {
+	case VERDICT_ANSWER:
+		answered(r, c, op, &reply);
+		break;
+	case VERDICT_LOST:
+		op->resent = true;
+		if (op->kind == CMD_ADD) /* it may be there already, and nothing tells: the operator decides */
+			retry_finish(r, c, op, OP_FAILED, NULL);
+		else
+			again(r, c, op, AGAIN_MS, AGAIN_MAX_MS);
+		break;
+	case VERDICT_AGAIN:
+	case VERDICT_NO_GROUP:
+		again(r, c, op, AGAIN_MS, AGAIN_MAX_MS);
+		break;
+	case VERDICT_REFUSED:
+		if (op->kind == CMD_ADD) /* an operator waits: what the server says is the answer */
+			retry_finish(r, c, op, OP_FAILED, &reply);
+		else
+			again(r, c, op, REFUSED_MS, REFUSED_MAX_MS);
+		break;
+	case VERDICT_EVAL:
+		op->use_eval = true;
+		retry_queue(r, op);
+		break;
+	case VERDICT_MOVED:
+		retry_finish(r, c, op, OP_MOVED, &reply);
+		break;
+	}
+	entry_batch_free(reply.entries);
+}

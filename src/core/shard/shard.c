@@ -1,0 +1,360 @@
+#include "core/shard/shard.h"
+
+#include "core/shard/keyspace.h"
+#include "core/shard/lease.h"
+#include "core/shard/reader.h"
+#include "core/shard/reconcile.h"
+#include "core/shard/retry.h"
+#include "core/shard/shard_p.h"
+
+struct shard {
+	struct shard_rules rules;
+	struct shard_ctx ctx;
+	struct leases *leases;
+	struct retry *retry;
+	struct readers *readers;
+	struct reconcile *reconcile;
+	struct keyspace keyspace;
+	uint32_t role_gen;
+	char run_id[64]; /* of the server last seen; "" = none yet */
+	bool is_stopped;
+};
+
+enum { ROLE_RUN_ID, ROLE_ROLE };
+
+struct shard *shard_new(const struct shard_rules *rules, uint16_t index)
+{
+	struct shard *s = mem_alloc(sizeof *s);
+	s->rules = *rules;
+	ctx_init(&s->ctx, &s->rules, index);
+	rng_next(&s->ctx.rng); /* was a hash seed: the stories of tests/sim keep their times */
+	s->leases = leases_new(s->rules.seed);
+	s->retry = retry_new();
+	s->readers = readers_new();
+	s->reconcile = reconcile_new(rng_next(&s->ctx.rng));
+	keyspace_init(&s->keyspace);
+	return s;
+}
+
+void shard_free(struct shard *s)
+{
+	if (!s)
+		return;
+	leases_free(s->leases);
+	retry_free(s->retry);
+	readers_free(s->readers);
+	reconcile_free(s->reconcile);
+	ctx_fini(&s->ctx);
+	mem_free(s);
+}
+
+/* ---- who is there: a master that is another one than before has maybe lost locks ---- */
+
+static void ask_role(struct shard *s)
+{
+	s->role_gen++;
+	ctx_redis(&s->ctx, tag_of(PART_ROLE, s->role_gen, ROLE_RUN_ID), CMD_RUN_ID, SERVICE_NONE);
+	ctx_redis(&s->ctx, tag_of(PART_ROLE, s->role_gen, ROLE_ROLE), CMD_ROLE, SERVICE_NONE);
+}
+
+static void role_reply(struct shard *s, uint64_t tag, const struct reply *reply)
+{
+	struct shard_ctx *c = &s->ctx;
+	if (tag_gen(tag) != (s->role_gen & 0x0fffffff) || reply->kind != REPLY_TEXT)
+		return;
+	if (tag_index(tag) == ROLE_ROLE) {
+		if (!slice_eq(reply->text, slice_str("master")))
+			ctx_refresh(c, slice_str("connected to a server that is not a master"));
+		return;
+	}
+	size_t n = reply->text.len < sizeof s->run_id ? reply->text.len : sizeof s->run_id - 1;
+	bool is_known = s->run_id[0] != '\0';
+	bool is_same = strlen(s->run_id) == n && memcmp(s->run_id, reply->text.p, n) == 0;
+	memcpy(s->run_id, reply->text.p, n);
+	s->run_id[n] = '\0';
+	if (!is_known || is_same)
+		return;
+	c->changed_at = c->now;
+	effects_say(c->out, SAY_NOTICE,
+		"shard=%u another server, or a new start of it: missing locks prove nothing for a while", c->index);
+}
+
+/* ---- events ---- */
+
+static void on_conn(struct shard *s, const struct shard_event *ev)
+{
+	struct shard_ctx *c = &s->ctx;
+	if (ev->role == CONN_SUBSCRIBER) {
+		keyspace_conn(&s->keyspace, c, ev->up, ev->text);
+		return; /* reported when the subscription stands */
+	}
+	struct msg *m = ctx_msg(c, MSG_CONN);
+	m->conn = (uint8_t)ev->role;
+	m->svc = ev->role == CONN_READER ? ev->svc : SERVICE_NONE;
+	m->flag = ev->up;
+	if (ev->text.p)
+		m->text = text_new(ev->text.p, ev->text.len);
+	if (ev->role == CONN_READER) {
+		reader_conn(s->readers, c, ev->svc, ev->up, ev->client_id);
+		return;
+	}
+	if (ev->up && c->is_up)
+		retry_conn(s->retry, c, false); /* a handoff: a WAIT speaks of its own connection only */
+	c->is_up = ev->up;
+	retry_conn(s->retry, c, ev->up);
+	if (!ev->up)
+		return;
+	ask_role(s);
+	lease_connected(s->leases, c, ev->is_valkey);
+	reader_command_up(s->readers, c);
+	reconcile_command_up(s->reconcile, c);
+	keyspace_command_up(&s->keyspace, c);
+}
+
+static void on_reply(struct shard *s, uint64_t tag, const struct reply *reply)
+{
+	switch (tag_part(tag)) {
+	case PART_LEASE:
+		lease_reply(s->leases, &s->ctx, tag, reply);
+		entry_batch_free(reply->entries);
+		break;
+	case PART_RETRY:
+		retry_reply(s->retry, &s->ctx, tag, reply);
+		break;
+	case PART_READER:
+		reader_reply(s->readers, &s->ctx, tag, reply);
+		break;
+	case PART_KEYSPACE:
+		keyspace_reply(&s->keyspace, &s->ctx, tag, reply);
+		entry_batch_free(reply->entries);
+		break;
+	case PART_ROLE:
+		role_reply(s, tag, reply);
+		entry_batch_free(reply->entries);
+		break;
+	case PART_RECONCILE:
+		reconcile_reply(s->reconcile, &s->ctx, tag, reply);
+		break;
+	case PART_NONE:
+		entry_batch_free(reply->entries);
+		break;
+	}
+}
+
+/* Slots that come from another master later on: it may not have had every lock. */
+static bool gains(const struct shard_ctx *c, const uint8_t *bits)
+{
+	if (!c->has_slots || !bits)
+		return false;
+	for (size_t i = 0; i < SLOTS / 8; i++)
+		if (bits[i] & ~(c->slots ? c->slots[i] : 0))
+			return true;
+	return false;
+}
+
+static void on_slots(struct shard *s, struct msg *m)
+{
+	struct shard_ctx *c = &s->ctx;
+	if (m->flag || gains(c, m->bits))
+		c->changed_at = c->now;
+	mem_free(c->slots);
+	c->slots = m->bits;
+	m->bits = NULL;
+	c->has_slots = true;
+	lease_slots(s->leases, c);
+	retry_slots(s->retry, c);
+	if (!c->slots)
+		ctx_msg(c, MSG_EMPTY);
+}
+
+static void on_service(struct shard *s, struct msg *m)
+{
+	struct shard_ctx *c = &s->ctx;
+	uint16_t svc = m->rules->svc;
+	bool is_known = ctx_service(c, svc) != NULL;
+	struct shard_service *sv = ctx_service_put(c, m->rules);
+	m->rules = NULL;
+	sv->is_read = m->flag;
+	sv->asking = m->asking;
+	if (is_known)
+		lease_rules(s->leases, c, svc);
+	reader_service(s->readers, c, svc);
+	reconcile_service(s->reconcile, c, svc);
+}
+
+static void on_service_gone(struct shard *s, uint16_t svc)
+{
+	struct shard_service *sv = ctx_service(&s->ctx, svc);
+	if (!sv)
+		return;
+	sv->is_read = false;
+	sv->is_gone = true;
+	reader_service(s->readers, &s->ctx, svc);
+	reconcile_service(s->reconcile, &s->ctx, svc);
+}
+
+static void on_stop(struct shard *s)
+{
+	lease_forget_all(s->leases, &s->ctx);
+	retry_forget_all(s->retry, &s->ctx);
+	s->is_stopped = true;
+	ctx_msg(&s->ctx, MSG_STOPPED);
+}
+
+static void on_msg(struct shard *s, struct msg *m)
+{
+	struct shard_ctx *c = &s->ctx;
+	switch (m->kind) { /* what only shards send does not come here */
+	case MSG_SLOTS:
+		on_slots(s, m);
+		break;
+	case MSG_SERVICE:
+		on_service(s, m);
+		break;
+	case MSG_SERVICE_GONE:
+		on_service_gone(s, m->svc);
+		break;
+	case MSG_CREDITS:
+		reader_credits(s->readers, c, m);
+		break;
+	case MSG_LEASE_ACQUIRE:
+	case MSG_LEASE_RELEASE:
+	case MSG_LEASE_FORGET:
+	case MSG_LEASE_RENEW:
+		lease_msg(s->leases, c, m);
+		break;
+	case MSG_OP:
+	case MSG_LOCK_CALL:
+		retry_msg(s->retry, c, m);
+		break;
+	case MSG_LOCK_ANSWER:
+		if (tag_part(m->tag) == PART_RETRY)
+			retry_msg(s->retry, c, m);
+		else if (tag_part(m->tag) == PART_READER)
+			reader_lock_answer(s->readers, c, m);
+		else
+			reconcile_lock_answer(s->reconcile, c, m);
+		break;
+	case MSG_EXPIRED:
+		reconcile_expired(s->reconcile, c, slice_of(m->stream), m->id);
+		break;
+	case MSG_SCAN:
+		reconcile_scan(s->reconcile, c, m->svc);
+		break;
+	case MSG_HURRY:
+		lease_hurry(s->leases, c);
+		reconcile_postpone(s->reconcile, c);
+		break;
+	case MSG_STOP:
+		on_stop(s);
+		break;
+	}
+	msg_fini(m);
+}
+
+static void on_expired(struct shard *s, const struct shard_event *ev)
+{
+	struct msg *m = ctx_msg(&s->ctx, MSG_EXPIRED);
+	m->stream = text_new(ev->stream.p, ev->stream.len);
+	m->id = ev->id;
+	s->ctx.metrics.c[MR_EVENTS_OK]++;
+}
+
+static void on_event(struct shard *s, const struct shard_event *ev)
+{
+	switch (ev->kind) {
+	case SHARD_TICK:
+		break;
+	case SHARD_CONN:
+		on_conn(s, ev);
+		break;
+	case SHARD_REPLY:
+		on_reply(s, ev->tag, ev->reply);
+		break;
+	case SHARD_EXPIRED:
+		on_expired(s, ev);
+		break;
+	case SHARD_PUSHED:
+		keyspace_pushed(&s->keyspace, &s->ctx);
+		break;
+	case SHARD_MSG: {
+		struct msg m = *ev->msg;
+		on_msg(s, &m);
+		break;
+	}
+	}
+}
+
+static void drop_event(const struct shard_event *ev)
+{
+	if (ev->kind == SHARD_REPLY) {
+		entry_batch_free(ev->reply->entries);
+	} else if (ev->kind == SHARD_MSG) {
+		struct msg m = *ev->msg;
+		msg_fini(&m);
+	}
+}
+
+/* What parts ask of each other, until nothing is left. */
+static void exchange(struct shard *s)
+{
+	struct shard_ctx *c = &s->ctx;
+	while (c->n_asks || c->n_answers) {
+		for (size_t i = 0; i < c->n_asks; i++)
+			retry_ask(s->retry, c, &c->asks[i]);
+		c->n_asks = 0;
+		for (size_t i = 0; i < c->n_answers; i++) {
+			struct op_answer a = c->answers[i];
+			reconcile_op_answer(s->reconcile, c, &a);
+		}
+		c->n_answers = 0;
+	}
+}
+
+mono_ms shard_step(struct shard *s, const struct shard_event *ev, struct effects *out)
+{
+	struct shard_ctx *c = &s->ctx;
+	ctx_begin(c, ev->now, ev->wall_ms, out);
+	if (s->is_stopped) {
+		drop_event(ev);
+		return MONO_NEVER;
+	}
+	lease_tick(s->leases, c);
+	retry_tick(s->retry, c);
+	on_event(s, ev);
+	if (s->is_stopped)
+		return MONO_NEVER;
+	mono_ms next;
+	do {
+		exchange(s);
+		next = reconcile_settle(s->reconcile, c);
+	} while (c->n_asks || c->n_answers);
+	next = mono_min(next, lease_settle(s->leases, c));
+	next = mono_min(next, retry_settle(s->retry, c));
+	next = mono_min(next, reader_settle(s->readers, c));
+	return mono_min(next, keyspace_settle(&s->keyspace, c));
+}
+
+/* ---- seen from outside ---- */
+
+const struct metrics_redis *shard_metrics(const struct shard *s)
+{
+	return &s->ctx.metrics;
+}
+
+const struct metrics_service *shard_service_metrics(const struct shard *s, uint16_t svc)
+{
+	const struct shard_service *sv = ctx_service(&s->ctx, svc);
+	return sv && !sv->is_gone ? &sv->metrics : NULL;
+}
+
+uint32_t shard_n_leases(const struct shard *s)
+{
+	return lease_count(s->leases);
+}
+
+struct shard_lengths shard_lengths(const struct shard *s, uint16_t svc)
+{
+	const struct shard_service *sv = ctx_service(&s->ctx, svc);
+	return sv ? sv->lengths : (struct shard_lengths){-1, -1, -1, -1};
+}

@@ -1,0 +1,213 @@
+#include "core/shard/shard_p.h"
+
+enum { REFRESH_EVERY_MS = 1000, SAY_EVERY_MS = 60000 };
+
+void ctx_init(struct shard_ctx *c, const struct shard_rules *rules, uint16_t index)
+{
+	*c = (struct shard_ctx){.rules = rules, .index = index, .changed_at = -1};
+	c->refresh_said_at = c->moved_said_at = -SAY_EVERY_MS;
+	for (int i = 0; i < CMD_N; i++)
+		c->refused_said_at[i] = -SAY_EVERY_MS;
+	rng_seed(&c->rng, rules->seed + index);
+}
+
+static void release_retired(struct shard_ctx *c)
+{
+	for (size_t i = 0; i < c->n_retired; i++)
+		text_unref(c->retired[i]);
+	c->n_retired = 0;
+}
+
+void ctx_fini(struct shard_ctx *c)
+{
+	release_retired(c);
+	for (size_t i = 0; i < c->n_asks; i++) {
+		text_unref(c->asks[i].stream);
+		text_unref(c->asks[i].consumer);
+		text_unref(c->asks[i].error);
+	}
+	for (size_t i = 0; i < c->n_services; i++)
+		if (c->services[i]) {
+			service_rules_unref(c->services[i]->rules);
+			mem_free(c->services[i]);
+		}
+	mem_free(c->services);
+	mem_free(c->asks);
+	mem_free(c->answers);
+	mem_free(c->retired);
+	mem_free(c->slots);
+}
+
+void ctx_begin(struct shard_ctx *c, mono_ms now, int64_t wall_ms, struct effects *out)
+{
+	release_retired(c);
+	c->now = now;
+	c->wall_ms = wall_ms;
+	c->out = out;
+}
+
+struct shard_service *ctx_service(const struct shard_ctx *c, uint16_t svc)
+{
+	return svc < c->n_services ? c->services[svc] : NULL;
+}
+
+struct shard_service *ctx_service_put(struct shard_ctx *c, struct service_rules *rules)
+{
+	uint16_t svc = rules->svc;
+	if (svc >= c->n_services) {
+		c->services = mem_grow(c->services, (size_t)svc + 1, sizeof *c->services);
+		while (c->n_services <= svc)
+			c->services[c->n_services++] = NULL;
+	}
+	struct shard_service *s = c->services[svc];
+	if (!s) {
+		s = c->services[svc] = mem_alloc(sizeof *s);
+		s->lengths = (struct shard_lengths){-1, -1, -1, -1};
+	}
+	service_rules_unref(s->rules);
+	s->rules = rules;
+	s->is_gone = false;
+	return s;
+}
+
+struct metrics_service *ctx_metrics(struct shard_ctx *c, uint16_t svc)
+{
+	struct shard_service *s = ctx_service(c, svc);
+	return s ? &s->metrics : &c->nowhere;
+}
+
+bool ctx_serves(const struct shard_ctx *c, uint16_t slot)
+{
+	if (!c->has_slots)
+		return true;
+	return c->slots && (c->slots[slot / 8] >> (slot % 8) & 1);
+}
+
+mono_ms ctx_hold_off(const struct shard_ctx *c, const struct service_rules *r)
+{
+	if (c->changed_at < 0)
+		return 0;
+	mono_ms end = c->changed_at + r->ttl_ms + r->ttl_ms / 3;
+	return c->now < end ? end : 0;
+}
+
+struct effect *ctx_redis(struct shard_ctx *c, uint64_t tag, enum cmd_kind kind, uint16_t svc)
+{
+	struct effect *ef = effects_add(c->out, EFF_REDIS);
+	ef->role = CONN_COMMAND;
+	ef->svc = svc;
+	ef->tag = tag;
+	ef->cmd.kind = kind;
+	ef->cmd.svc = svc;
+	return ef;
+}
+
+struct msg *ctx_msg(struct shard_ctx *c, enum msg_kind kind)
+{
+	struct msg *m = effects_msg(c->out, kind, SHARD_NONE);
+	m->from = c->index;
+	return m;
+}
+
+void ctx_retire(struct shard_ctx *c, struct text *t)
+{
+	if (!t)
+		return;
+	if (c->n_retired == c->retired_cap) {
+		c->retired_cap = c->retired_cap ? c->retired_cap * 2 : 64;
+		c->retired = mem_grow(c->retired, c->retired_cap, sizeof *c->retired);
+	}
+	c->retired[c->n_retired++] = t;
+}
+
+void ctx_refresh(struct shard_ctx *c, struct slice why)
+{
+	if (c->now < c->refresh_said_at + REFRESH_EVERY_MS)
+		return;
+	c->refresh_said_at = c->now;
+	ctx_msg(c, MSG_REFRESH)->text = text_new(why.p, why.len);
+}
+
+/* One line a minute for each kind of command. */
+static void say_refused(
+	struct shard_ctx *c, const char *what, enum cmd_kind kind, uint16_t svc, const struct reply *reply)
+{
+	if (c->now < c->refused_said_at[kind] + SAY_EVERY_MS)
+		return;
+	c->refused_said_at[kind] = c->now;
+	const struct shard_service *s = ctx_service(c, svc);
+	bool is_strange = reply->error == RERR_BAD;
+	effects_say(c->out, SAY_ERROR, "shard=%u%s%s %s: redis %s: %.*s", c->index, s ? " service=" : "",
+		s ? s->rules->name : "", what, is_strange ? "answered what was not expected" : "refuses",
+		(int)(reply->text.len < 300 ? reply->text.len : 300), reply->text.p ? reply->text.p : "");
+}
+
+static void tell_moved(struct shard_ctx *c, const struct reply *reply)
+{
+	if (reply->moved_slot == c->moved_slot && c->now < c->moved_said_at + REFRESH_EVERY_MS)
+		return;
+	c->moved_slot = reply->moved_slot;
+	c->moved_said_at = c->now;
+	struct msg *m = ctx_msg(c, MSG_MOVED);
+	m->slot = reply->moved_slot;
+	m->asking = reply->error == RERR_ASK;
+	m->text = text_new(reply->text.p, reply->text.len);
+}
+
+enum verdict ctx_judge(
+	struct shard_ctx *c, const char *what, enum cmd_kind kind, uint16_t svc, const struct reply *reply)
+{
+	if (reply->kind == REPLY_NONE)
+		return VERDICT_LOST;
+	if (reply->kind != REPLY_ERROR)
+		return VERDICT_ANSWER;
+	switch (reply->error) {
+	case RERR_RETRY:
+		return VERDICT_AGAIN;
+	case RERR_REFRESH:
+		ctx_refresh(c, reply->text);
+		return VERDICT_AGAIN;
+	case RERR_MOVED:
+	case RERR_ASK:
+		tell_moved(c, reply);
+		return VERDICT_MOVED;
+	case RERR_NOSCRIPT:
+		return VERDICT_EVAL;
+	case RERR_NOGROUP: {
+		struct shard_service *s = ctx_service(c, svc);
+		if (s)
+			c->is_group_lost = s->is_group_lost = true;
+		return VERDICT_NO_GROUP;
+	}
+	case RERR_NO_CLUSTER:
+	case RERR_OPERATOR:
+	case RERR_BAD:
+		break;
+	}
+	say_refused(c, what, kind, svc, reply);
+	return VERDICT_REFUSED;
+}
+
+mono_ms ctx_backoff(struct shard_ctx *c, unsigned tries, mono_ms first, mono_ms cap)
+{
+	mono_ms wait = tries < 16 ? mono_min(first << tries, cap) : cap;
+	return rng_jitter(&c->rng, wait, 25);
+}
+
+void ctx_ask(struct shard_ctx *c, const struct op_ask *ask)
+{
+	if (c->n_asks == c->asks_cap) {
+		c->asks_cap = c->asks_cap ? c->asks_cap * 2 : 64;
+		c->asks = mem_grow(c->asks, c->asks_cap, sizeof *c->asks);
+	}
+	c->asks[c->n_asks++] = *ask;
+}
+
+void ctx_answer(struct shard_ctx *c, const struct op_answer *answer)
+{
+	if (c->n_answers == c->answers_cap) {
+		c->answers_cap = c->answers_cap ? c->answers_cap * 2 : 64;
+		c->answers = mem_grow(c->answers, c->answers_cap, sizeof *c->answers);
+	}
+	c->answers[c->n_answers++] = *answer;
+}

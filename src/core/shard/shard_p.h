@@ -1,0 +1,140 @@
+/* shard_ctx - what the parts of one shard share: the step's time and effects, connections, slots, services, and the
+ * judgement of Redis' refusals. The parts (lease, retry, reader, reconcile, keyspace) do not know each other: what one
+ * asks of another goes through the small queues here, which core/shard empties. Pure. Owner: the shard thread. */
+#pragma once
+#include "base/heap.h"
+#include "base/rng.h"
+#include "core/metric.h"
+#include "core/shard/shard.h"
+#include "core/turn.h"
+
+enum shard_part { PART_NONE, PART_LEASE, PART_RETRY, PART_READER, PART_RECONCILE, PART_KEYSPACE, PART_ROLE };
+
+/* Tags: part 4 bits, generation 28, index 32. */
+static inline uint64_t tag_of(enum shard_part part, uint32_t gen, uint32_t index)
+{
+	return (uint64_t)part << 60 | (uint64_t)(gen & 0x0fffffff) << 32 | index;
+}
+static inline enum shard_part tag_part(uint64_t tag)
+{
+	return (enum shard_part)(tag >> 60);
+}
+static inline uint32_t tag_gen(uint64_t tag)
+{
+	return (uint32_t)(tag >> 32) & 0x0fffffff;
+}
+static inline uint32_t tag_index(uint64_t tag)
+{
+	return (uint32_t)tag;
+}
+
+struct shard_service {
+	struct service_rules *rules; /* a reference */
+	bool is_read;                /* its load-balancer stream lives here and is read here */
+	bool asking;
+	bool is_gone;       /* forgotten by the coordinator; leases may be left */
+	bool is_group_lost; /* some part met NOGROUP: the reader repairs */
+	struct shard_lengths lengths;
+	struct metrics_service metrics;
+};
+
+/* One operation that a part asks of core/retry, and what it came to. */
+struct op_ask {
+	enum cmd_kind kind;
+	enum dead_reason reason;
+	uint16_t svc;
+	bool asking;
+	uint32_t retry;
+	struct entry_id id;
+	struct text *stream, *consumer, *error; /* references move */
+	int64_t min_idle_ms;
+	mono_ms not_after; /* not sent again from here on: OP_FAILED; MONO_NEVER = repeated for ever */
+	uint64_t tag;
+};
+struct op_answer {
+	uint64_t tag;
+	enum cmd_kind kind;
+	enum op_result result;
+	struct entry_id id;
+};
+
+struct shard_ctx {
+	const struct shard_rules *rules;
+	uint16_t index;
+	mono_ms now;
+	int64_t wall_ms;
+	struct effects *out;
+	struct rng rng;
+	bool is_up, is_subscriber_up;    /* the command connection, the subscriber */
+	uint8_t *slots;                  /* bit map; NULL: none, or not told yet */
+	bool has_slots;                  /* told */
+	bool is_group_lost;              /* of some service: see there */
+	mono_ms changed_at;              /* when this master was last seen to be another one; < 0 = never */
+	struct shard_service **services; /* by svc */
+	size_t n_services;
+	struct metrics_redis metrics;
+	struct metrics_service nowhere; /* counts of services nobody knows */
+	struct op_ask *asks;
+	size_t n_asks, asks_cap;
+	struct op_answer *answers;
+	size_t n_answers, answers_cap;
+	struct text **retired; /* released at the next step: effects may point to them */
+	size_t n_retired, retired_cap;
+	mono_ms refresh_said_at, moved_said_at;
+	uint16_t moved_slot;
+	mono_ms refused_said_at[CMD_N];
+};
+
+void ctx_init(struct shard_ctx *c, const struct shard_rules *rules, uint16_t index);
+void ctx_fini(struct shard_ctx *c);
+/* A step begins: effects of the last one have been performed. */
+void ctx_begin(struct shard_ctx *c, mono_ms now, int64_t wall_ms, struct effects *out);
+
+struct shard_service *ctx_service(const struct shard_ctx *c, uint16_t svc); /* NULL: unknown */
+/* Adds or replaces; the reference moves. */
+struct shard_service *ctx_service_put(struct shard_ctx *c, struct service_rules *rules);
+struct metrics_service *ctx_metrics(struct shard_ctx *c, uint16_t svc); /* never NULL */
+bool ctx_serves(const struct shard_ctx *c, uint16_t slot);
+/* T + T/3 after this master was seen to be another one a missing lock proves nothing. Returns when that ends; 0 =
+ * proves. */
+mono_ms ctx_hold_off(const struct shard_ctx *c, const struct service_rules *r);
+
+/* A command over the command connection (change .role for another); fill in the rest. Valid until the next effect. */
+struct effect *ctx_redis(struct shard_ctx *c, uint64_t tag, enum cmd_kind kind, uint16_t svc);
+struct msg *ctx_msg(struct shard_ctx *c, enum msg_kind kind); /* to the coordinator, .from filled in */
+/* Drops a reference once the effects of this step have been performed. NULL is fine. */
+void ctx_retire(struct shard_ctx *c, struct text *t);
+
+/* What a reply means for whoever waits for it. */
+enum verdict {
+	VERDICT_ANSWER,  /* it is an answer */
+	VERDICT_LOST,    /* the connection ended first: it may have been executed */
+	VERDICT_AGAIN,   /* not now: again after a short backoff */
+	VERDICT_REFUSED, /* an operator must act: again after a long backoff. Has been said. */
+	VERDICT_EVAL,    /* again with the script's text */
+	VERDICT_MOVED,   /* not here; the coordinator has been told. reply->text, reply->error == RERR_ASK */
+	VERDICT_NO_GROUP
+};
+/* what: "lease", "reader", … for the log line. */
+enum verdict ctx_judge(
+	struct shard_ctx *c, const char *what, enum cmd_kind kind, uint16_t svc, const struct reply *reply);
+/* When to try again: first × 2^tries up to cap, ± 25 %. */
+mono_ms ctx_backoff(struct shard_ctx *c, unsigned tries, mono_ms first, mono_ms cap);
+void ctx_refresh(struct shard_ctx *c, struct slice why); /* MSG_REFRESH, at most one a second */
+
+/* Queues between parts; core/shard empties them within the step. */
+void ctx_ask(struct shard_ctx *c, const struct op_ask *ask);
+void ctx_answer(struct shard_ctx *c, const struct op_answer *answer);
+
+static inline struct slice slice_of(const struct text *t)
+{
+	return t ? (struct slice){t->bytes, t->len} : (struct slice){0};
+}
+static inline struct slice slice_str(const char *s)
+{
+	return (struct slice){s, strlen(s)};
+}
+static inline bool slice_eq(struct slice a, struct slice b)
+{
+	return a.len == b.len && (a.len == 0 || memcmp(a.p, b.p, a.len) == 0);
+}

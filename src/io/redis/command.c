@@ -1,0 +1,301 @@
+/* Happy path: a command is appended to the wire and to the list of those pending; replies come in the same order.
+ * Pushes stand anywhere between and never answer anything, except that the confirmations of a (P)SUBSCRIBE answer it.
+ * Failure: a reply nobody waits for, or bytes that are no RESP, end the connection. */
+#include <assert.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/buf.h"
+#include "base/mem.h"
+#include "io/redis/conn_p.h"
+
+enum { SPARE_COMMANDS = 2048, READER_KEEP_BYTES = 256 * 1024, REPLY_ARRAYS = 16 };
+
+static const char *const subscribe_names[] = {
+	"subscribe", "psubscribe", "ssubscribe", "unsubscribe", "punsubscribe", "sunsubscribe"};
+static const char *const message_names[] = {"message", "pmessage", "smessage"};
+
+static bool is_one_of(const char *word, const char *const *names, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (strcasecmp(word, names[i]) == 0)
+			return true;
+	return false;
+}
+
+static bool is_subscription(const char *word)
+{
+	return is_one_of(word, subscribe_names, sizeof(subscribe_names) / sizeof(subscribe_names[0]));
+}
+
+/* ---- out */
+
+struct cmd *command_new(
+	struct redis_conn *c, enum cmd_kind kind, uint64_t tag, int argc, const char **argv, const size_t *argvlen)
+{
+	assert(argc > 0);
+	struct link *spare = list_pop(&c->spare);
+	struct cmd *cmd = spare ? LIST_OF(struct cmd, link, spare) : mem_alloc(sizeof(*cmd));
+	c->n_spare -= spare != NULL;
+	*cmd = (struct cmd){.kind = kind, .tag = tag, .sent_at = (mono_ms)uv_now(c->loop)};
+	memcpy(cmd->name, argv[0], argvlen[0] < sizeof(cmd->name) ? argvlen[0] : sizeof(cmd->name) - 1);
+	if (argvlen[0] >= sizeof("subscribe") - 1 && is_subscription(cmd->name))
+		cmd->n_confirms = argc > 1 ? argc - 1 : 1;
+	list_init(&cmd->link);
+	return cmd;
+}
+
+static void command_free(struct redis_conn *c, struct cmd *cmd)
+{
+	if (c->n_spare == SPARE_COMMANDS) {
+		mem_free(cmd);
+		return;
+	}
+	c->n_spare++;
+	list_push_front(&c->spare, &cmd->link);
+}
+
+void command_free_spare(struct redis_conn *c)
+{
+	for (struct link *l; (l = list_pop(&c->spare));)
+		mem_free(LIST_OF(struct cmd, link, l));
+	c->n_spare = 0;
+}
+
+/* "*3\r\n", "$5\r\n" */
+static void put_header(struct buf *out, const char *kind, size_t n)
+{
+	buf_add(out, kind, 1);
+	buf_u64(out, n);
+	buf_add(out, "\r\n", 2);
+}
+
+/* At most. */
+static size_t wire_size(int argc, const size_t *argvlen)
+{
+	enum { HEADER = 24 };
+	size_t n = HEADER;
+	for (int i = 0; i < argc; i++)
+		n += HEADER + argvlen[i] + 2;
+	return n;
+}
+
+void command_send(
+	struct redis_conn *c, struct cmd *cmd, int argc, const char **argv, const size_t *argvlen, mono_ms deadline)
+{
+	bool is_secret = cmd->kind == CMD_HELLO || cmd->kind == CMD_AUTH || cmd->kind == CMD_REAUTH;
+	struct buf *out = wire_out(c->wire, wire_size(argc, argvlen), is_secret);
+	put_header(out, "*", (size_t)argc);
+	for (int i = 0; i < argc; i++) {
+		put_header(out, "$", argvlen[i]);
+		buf_add(out, argv[i], argvlen[i]);
+		buf_add(out, "\r\n", 2);
+	}
+	list_push(&c->pending, &cmd->link);
+	c->n_in_flight++;
+	heap_set(&c->deadlines, &cmd->deadline, deadline);
+	conn_kick(c); /* flushes, and sets the timer */
+}
+
+void command_own(struct redis_conn *c, enum cmd_kind kind, mono_ms deadline, const char **words)
+{
+	size_t len[16];
+	int n = 0;
+	for (; words[n]; n++) {
+		assert(n < 16);
+		len[n] = strlen(words[n]);
+	}
+	command_send(c, command_new(c, kind, 0, n, words, len), n, words, len, deadline);
+}
+
+void redis_send(
+	struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline)
+{
+	struct cmd *cmd = command_new(c, CMD_USER, tag, argc, argv, argvlen);
+	if (c->state == CONN_UP)
+		command_send(c, cmd, argc, argv, argvlen, deadline);
+	else
+		command_kill(c, cmd);
+}
+
+void redis_send_asking(
+	struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline)
+{
+	if (c->state == CONN_UP)
+		command_own(c, CMD_ASKING, deadline, (const char *[]){"ASKING", NULL});
+	redis_send(c, tag, argc, argv, argvlen, deadline);
+}
+
+/* ---- the dead */
+
+void command_kill(struct redis_conn *c, struct cmd *cmd)
+{
+	list_push(&c->dead, &cmd->link);
+	c->n_dead++;
+	conn_kick(c);
+}
+
+void command_kill_all(struct redis_conn *c)
+{
+	struct link *l;
+	while ((l = list_pop(&c->pending))) {
+		struct cmd *cmd = LIST_OF(struct cmd, link, l);
+		heap_remove(&c->deadlines, &cmd->deadline);
+		list_push(&c->dead, l);
+		c->n_dead++;
+	}
+	c->n_in_flight = 0;
+}
+
+void command_bury(struct redis_conn *c, bool tell)
+{
+	struct link *l;
+	for (size_t n = c->n_dead; n > 0 && (l = list_pop(&c->dead)); n--) {
+		struct cmd *cmd = LIST_OF(struct cmd, link, l);
+		c->n_dead--;
+		uint64_t tag = cmd->tag;
+		bool is_users = cmd->kind == CMD_USER;
+		command_free(c, cmd);
+		if (tell && is_users)
+			c->on_reply(c->arg, tag, NULL); /* may close silently: then the rest is gone */
+	}
+}
+
+/* ---- in */
+
+static struct cmd *head_of(const struct redis_conn *c)
+{
+	return list_empty(&c->pending) ? NULL : LIST_OF(struct cmd, link, c->pending.next);
+}
+
+/* cmd is the head of those pending. */
+static void answer(struct redis_conn *c, struct cmd *cmd, const redisReply *r)
+{
+	list_remove(&cmd->link);
+	heap_remove(&c->deadlines, &cmd->deadline);
+	c->n_in_flight--;
+	c->n_looks = 0;
+	uint64_t tag = cmd->tag;
+	enum cmd_kind kind = cmd->kind;
+	command_free(c, cmd);
+	if (c->reauth_by > 0 && c->state == CONN_UP)
+		handshake_reauth(c); /* before the callback sends more */
+	if (kind == CMD_USER)
+		c->on_reply(c->arg, tag, r);
+	else if (kind != CMD_ASKING) /* when ASKING is refused, the command behind it says so */
+		handshake_reply(c, kind, r);
+}
+
+static const char *first_word(const redisReply *r)
+{
+	if (r->elements == 0 || !r->element[0] || !r->element[0]->str)
+		return "";
+	return r->element[0]->str;
+}
+
+static void take_push(struct redis_conn *c, const redisReply *r)
+{
+	const char *word = first_word(r);
+	if (c->ev.on_push)
+		c->ev.on_push(c->arg, c, r);
+	struct cmd *head = c->reader ? head_of(c) : NULL; /* the callback may have closed */
+	if (!head || head->n_confirms == 0 || strcasecmp(head->name, word) != 0)
+		return;
+	if (--head->n_confirms == 0)
+		answer(c, head, r);
+}
+
+/* RESP2 has no pushes: on a subscriber they are arrays. */
+static bool is_push(const struct redis_conn *c, const redisReply *r)
+{
+	if (r->type == REDIS_REPLY_PUSH)
+		return true;
+	if (!c->opts.is_subscriber || c->resp != 2 || r->type != REDIS_REPLY_ARRAY || r->elements < 3)
+		return false;
+	const char *word = first_word(r);
+	return is_subscription(word) ||
+	       is_one_of(word, message_names, sizeof(message_names) / sizeof(message_names[0]));
+}
+
+static void take_reply(struct redis_conn *c, const redisReply *r)
+{
+	struct cmd *head = head_of(c);
+	if (is_push(c, r))
+		take_push(c, r);
+	else if (head)
+		answer(c, head, r);
+	else if (r->type == REDIS_REPLY_ERROR) /* "max number of clients reached", before a word from us */
+		conn_fail(c, ERR_IO, "the server said: %s", r->str);
+	else
+		conn_fail(c, ERR_PROTO, "the server sent a reply that nobody asked for");
+}
+
+/* Each array may be as long as allowed, but not each of its elements again: a few bytes would ask for any amount. */
+static void *create_array(const redisReadTask *task, size_t elements)
+{
+	struct redis_conn *c = task->privdata;
+	if (!task->parent)
+		c->n_elements = 0;
+	c->n_elements += elements;
+	if (c->opts.max_reply_elements && c->n_elements / REPLY_ARRAYS > c->opts.max_reply_elements) {
+		c->refused = "a reply has too many elements";
+		return NULL;
+	}
+	return c->library_fns->createArray(task, elements);
+}
+
+redisReader *command_reader_new(struct redis_conn *c)
+{
+	redisReader *r = redisReaderCreate(); /* its memory is ours: never NULL */
+	r->maxbuf = READER_KEEP_BYTES;        /* its default frees and allocates at each full read */
+	if (c->opts.max_reply_elements)
+		r->maxelements = (long long)c->opts.max_reply_elements;
+	c->library_fns = r->fn;
+	c->reader_fns = *r->fn;
+	c->reader_fns.createArray = create_array;
+	r->fn = &c->reader_fns;
+	r->privdata = c;
+	c->n_bytes = 0;
+	c->refused = NULL;
+	return r;
+}
+
+static bool is_too_long(struct redis_conn *c)
+{
+	if (!c->opts.max_reply_bytes || c->n_bytes <= c->opts.max_reply_bytes)
+		return false;
+	conn_fail(c, ERR_PROTO, "a reply is longer than %zu bytes", c->opts.max_reply_bytes);
+	return true;
+}
+
+void command_bytes(void *arg, const char *bytes, size_t len)
+{
+	struct redis_conn *c = arg;
+	redisReader *reader = c->reader;
+	c->heard_at = mono_now();
+	c->has_heard = true;
+	if (!reader)
+		return;
+	redisReaderFeed(reader, bytes, len);
+	c->n_bytes += len;
+	c->is_parsing = true;
+	while (c->reader == reader) {
+		void *reply = NULL;
+		if (redisReaderGetReply(reader, &reply) != REDIS_OK) {
+			conn_fail(c, ERR_PROTO, "not the Redis protocol: %s", c->refused ? c->refused : reader->errstr);
+			break;
+		}
+		if (!reply) {
+			is_too_long(c);
+			break;
+		}
+		c->n_bytes = reader->len - reader->pos; /* those of the next */
+		take_reply(c, reply);
+		freeReplyObject(reply);
+	}
+	c->is_parsing = false;
+	if (c->reader != reader)
+		redisReaderFree(reader);
+	else
+		conn_rearm(c);
+}

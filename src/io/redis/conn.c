@@ -1,0 +1,463 @@
+/* The life of one connection: open, dial again after a failure, close.
+ *
+ * Happy path: redis_open -> the timer fires at once -> dial -> connect -> [TLS] -> handshake -> on_up.
+ * Failure: whatever fails calls conn_fail: the wire is closed, what is pending becomes dead, and the idle handle tells
+ * the owner at the end of the round: the NULL replies in order, then on_down. Then WAITING, with a jittered backoff
+ * that doubles until it has been up for a second. One timer serves every deadline. A deadline that is found past is not
+ * believed at once: after a stall of our own process the answer may lie in the socket, so the loop reads first
+ * (conn_look_again). */
+#include "io/redis/conn.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/secret.h"
+#include "io/redis/addr.h"
+#include "io/redis/conn_p.h"
+
+enum { STABLE_MS = 1000, MAX_LOOKS = 8 };
+
+/* ---- states */
+
+#define TO(state) (1u << (state))
+static const unsigned allowed[CONN_N_STATES] = {
+	[CONN_WAITING] = TO(CONN_RESOLVING) | TO(CONN_CONNECTING) | TO(CONN_DROPPED) | TO(CONN_CLOSED),
+	[CONN_RESOLVING] = TO(CONN_CONNECTING) | TO(CONN_DROPPED) | TO(CONN_CLOSED),
+	[CONN_CONNECTING] = TO(CONN_SECURING) | TO(CONN_GREETING) | TO(CONN_DROPPED) | TO(CONN_CLOSED),
+	[CONN_SECURING] = TO(CONN_GREETING) | TO(CONN_DROPPED) | TO(CONN_CLOSED),
+	[CONN_GREETING] = TO(CONN_UP) | TO(CONN_DROPPED) | TO(CONN_CLOSED),
+	[CONN_UP] = TO(CONN_DROPPED) | TO(CONN_CLOSED),
+	[CONN_DROPPED] = TO(CONN_WAITING) | TO(CONN_CLOSED),
+	[CONN_CLOSED] = 0,
+};
+
+void conn_move(struct redis_conn *c, enum conn_state to)
+{
+	assert(allowed[c->state] & TO(to));
+	c->state = to;
+	c->n_looks = 0;
+}
+
+/* ---- deadlines */
+
+static mono_ms ping_at(const struct redis_conn *c)
+{
+	/* Something in flight has its own deadline; a blocking read would hold up our PING. */
+	if (c->opts.times.ping_idle_ms <= 0 || c->n_in_flight > 0)
+		return MONO_NEVER;
+	return c->heard_at + c->opts.times.ping_idle_ms;
+}
+
+static mono_ms next_deadline(const struct redis_conn *c)
+{
+	switch (c->state) {
+	case CONN_WAITING:
+		return c->retry_at;
+	case CONN_CONNECTING:
+		return mono_min(c->attempt_deadline, c->step_deadline);
+	case CONN_RESOLVING:
+	case CONN_SECURING:
+	case CONN_GREETING:
+		return c->attempt_deadline;
+	case CONN_UP:
+		return mono_min(heap_deadline(&c->deadlines), ping_at(c));
+	case CONN_DROPPED:
+	case CONN_CLOSED:
+		break;
+	}
+	return MONO_NEVER;
+}
+
+static void expired(struct redis_conn *c, mono_ms now);
+
+static void on_timer(uv_timer_t *t)
+{
+	struct redis_conn *c = t->data;
+	mono_ms now = mono_now();
+	if (now >= next_deadline(c))
+		expired(c, now);
+	conn_rearm(c);
+}
+
+void conn_rearm(struct redis_conn *c)
+{
+	mono_ms at = next_deadline(c);
+	if (at == MONO_NEVER) {
+		uv_timer_stop(&c->timer);
+		return;
+	}
+	mono_ms now = (mono_ms)uv_now(c->loop); /* what libuv adds the time-out to */
+	if (at > now)
+		c->n_looks = 0;
+	/* At least 1 ms: libuv runs a timer of 0 again before it looks at any socket. */
+	uv_timer_start(&c->timer, on_timer, at > now ? (uint64_t)(at - now) : 1, 0);
+}
+
+/* True when the loop should read before the deadline counts: once, and again while bytes keep coming, but not for ever.
+ */
+static bool conn_look_again(struct redis_conn *c)
+{
+	if (c->n_looks > 0 && (!c->has_heard || c->n_looks >= MAX_LOOKS))
+		return false;
+	c->n_looks++;
+	c->has_heard = false;
+	return true;
+}
+
+static mono_ms ping_timeout(const struct redis_conn *c, mono_ms now)
+{
+	return c->relaxed_until > now ? mono_max(c->opts.times.connect_ms, c->relaxed_ms) : c->opts.times.connect_ms;
+}
+
+static void expired(struct redis_conn *c, mono_ms now)
+{
+	if (c->state == CONN_WAITING) {
+		dial_start(c);
+		return;
+	}
+	if (conn_look_again(c))
+		return;
+	if (c->state == CONN_CONNECTING && now < c->attempt_deadline) {
+		dial_step_expired(c);
+		return;
+	}
+	if (c->state == CONN_UP && heap_deadline(&c->deadlines) > now) {
+		c->n_looks = 0;
+		command_own(c, CMD_PING, now + ping_timeout(c, now), (const char *[]){"PING", NULL});
+		return;
+	}
+	const struct cmd *head = list_empty(&c->pending) ? NULL : LIST_OF(struct cmd, link, c->pending.next);
+	if (c->state == CONN_RESOLVING)
+		conn_fail(c, ERR_TIMEOUT, "resolving the name took longer than %lld ms",
+			(long long)c->opts.times.connect_ms);
+	else if (c->state == CONN_CONNECTING)
+		conn_fail(c, ERR_TIMEOUT, "no connection within %lld ms", (long long)c->opts.times.connect_ms);
+	else if (c->state == CONN_SECURING)
+		conn_fail(
+			c, ERR_TIMEOUT, "TLS handshake: no answer within %lld ms", (long long)c->opts.times.connect_ms);
+	else
+		conn_fail(c, ERR_TIMEOUT, "no answer to %s for %lld ms (%zu waiting)",
+			head ? head->name : "the handshake",
+			(long long)(head ? now - head->sent_at : c->opts.times.connect_ms), c->n_in_flight);
+}
+
+/* ---- the end of an attempt or a connection */
+
+static void let_go(struct redis_conn *c)
+{
+	wire_close(c->wire);
+	c->wire = NULL;
+	if (!c->is_parsing && c->reader)
+		redisReaderFree(c->reader);
+	c->reader = NULL; /* while parsing, the parser's loop frees it */
+	c->n_addrs = 0;
+	command_kill_all(c);
+}
+
+void conn_fail(struct redis_conn *c, enum err_code code, const char *fmt, ...)
+{
+	if (c->state == CONN_DROPPED || c->state == CONN_CLOSED)
+		return;
+	char text[400];
+	va_list ap;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	err_set(&c->down, code, "redis %s: %s", c->endpoint, text);
+	c->was_up = c->state == CONN_UP;
+	conn_move(c, CONN_DROPPED);
+	let_go(c);
+	conn_kick(c);
+}
+
+static void tell_down(struct redis_conn *c)
+{
+	mono_ms now = mono_now();
+	if (c->was_up && now - c->up_at >= STABLE_MS)
+		c->backoff = c->opts.times.backoff_initial_ms;
+	mono_ms wait = c->backoff / 2 + (mono_ms)rng_below(&c->rng, (uint64_t)(c->backoff - c->backoff / 2) + 1);
+	if (c->is_redial)
+		c->retry_at = now;
+	else
+		c->retry_at = c->opts.stay_down ? MONO_NEVER : now + wait;
+	if (!c->is_redial)
+		c->backoff = mono_min(2 * c->backoff, c->opts.times.backoff_max_ms);
+	c->is_redial = false;
+	conn_move(c, CONN_WAITING);
+	struct err why = c->down; /* the callback may redial and so write it again */
+	if (c->ev.on_down)
+		c->ev.on_down(c->arg, c, &why, c->was_up);
+}
+
+static void on_handle_closed(uv_handle_t *h)
+{
+	struct redis_conn *c = h->data;
+	if (--c->n_handles > 0)
+		return;
+	command_bury(c, false);
+	command_free_spare(c);
+	heap_fini(&c->deadlines);
+	redis_tls_unref(c->tls);
+	mem_free(c->username);
+	secret_drop(c->password);
+	mem_free(c->client_name);
+	mem_free(c->maint_type);
+	mem_free(c);
+}
+
+static void close_handles(struct redis_conn *c)
+{
+	if (uv_is_closing((uv_handle_t *)&c->idle))
+		return;
+	uv_close((uv_handle_t *)&c->timer, on_handle_closed);
+	uv_close((uv_handle_t *)&c->idle, on_handle_closed);
+}
+
+static void on_idle(uv_idle_t *i)
+{
+	struct redis_conn *c = i->data;
+	uv_idle_stop(i);
+	if (c->wire)
+		wire_flush(c->wire);
+	command_bury(c, true);
+	if (c->n_dead > 0) /* sent by the callbacks just now: next round */
+		conn_kick(c);
+	else if (c->state == CONN_DROPPED)
+		tell_down(c);
+	else if (c->state == CONN_CLOSED)
+		close_handles(c);
+	if (c->state != CONN_CLOSED)
+		conn_rearm(c);
+}
+
+void conn_kick(struct redis_conn *c)
+{
+	if (!uv_is_closing((uv_handle_t *)&c->idle))
+		uv_idle_start(&c->idle, on_idle);
+}
+
+void conn_up(struct redis_conn *c)
+{
+	conn_move(c, CONN_UP);
+	c->up_at = c->heard_at = mono_now();
+	if (c->auth_changed)
+		handshake_reauth(c);
+	c->auth_changed = false;
+	conn_kick(c);
+	if (c->ev.on_up)
+		c->ev.on_up(c->arg, c);
+}
+
+/* ---- the owner's calls */
+
+static char *copy(const char *s)
+{
+	return mem_printf("%s", s ? s : "");
+}
+
+static const char *keep(const char *secret)
+{
+	return secret_keep(secret ? secret : "", secret ? strlen(secret) : 0);
+}
+
+static char *copy_maint_type(const char *type)
+{
+	return copy(type && strcmp(type, "auto") != 0 ? type : "");
+}
+
+static void set_addr(struct redis_conn *c, const struct redis_addr *addr)
+{
+	c->addr = *addr;
+	redis_addr_format(addr, c->endpoint, sizeof(c->endpoint));
+}
+
+static void take_times(struct redis_conn *c, const struct redis_times *times)
+{
+	struct redis_times *t = &c->opts.times;
+	*t = *times;
+	t->backoff_initial_ms = mono_max(t->backoff_initial_ms, 1);
+	t->backoff_max_ms = mono_max(t->backoff_max_ms, t->backoff_initial_ms);
+}
+
+struct redis_conn *redis_open(uv_loop_t *loop, const struct redis_opts *opts, const struct redis_events *ev,
+	redis_reply_fn *on_reply, void *arg)
+{
+	struct redis_conn *c = mem_alloc(sizeof(*c));
+	c->loop = loop;
+	c->opts = *opts;
+	take_times(c, &opts->times);
+	c->backoff = c->opts.times.backoff_initial_ms;
+	set_addr(c, &opts->addr);
+	c->tls = redis_tls_ref(opts->tls);
+	c->username = copy(opts->username);
+	c->password = keep(opts->password);
+	c->client_name = copy(opts->client_name);
+	c->maint_type = copy_maint_type(opts->maint_endpoint_type);
+	c->ev = *ev;
+	c->on_reply = on_reply;
+	c->arg = arg;
+	c->resp = 3;
+	c->client_id = -1;
+	uint64_t seed;
+	rng_secure(&seed, sizeof(seed));
+	rng_seed(&c->rng, seed);
+	list_init(&c->pending);
+	list_init(&c->dead);
+	list_init(&c->spare);
+	heap_init(&c->deadlines);
+	/* These cannot fail: they only fill the structure. */
+	uv_timer_init(loop, &c->timer);
+	uv_idle_init(loop, &c->idle);
+	c->timer.data = c->idle.data = c;
+	c->n_handles = 2;
+	c->retry_at = mono_now();
+	conn_rearm(c);
+	return c;
+}
+
+void redis_close(struct redis_conn *c, bool silent)
+{
+	if (!c || c->state == CONN_CLOSED)
+		return;
+	conn_move(c, CONN_CLOSED);
+	dial_forget_lookup(c);
+	let_go(c);
+	uv_timer_stop(&c->timer);
+	if (silent) {
+		command_bury(c, false);
+		close_handles(c);
+	} else {
+		conn_kick(c);
+	}
+}
+
+void redis_redial(struct redis_conn *c, const struct redis_addr *addr, const char *why)
+{
+	if (c->state == CONN_CLOSED)
+		return;
+	if (c->state == CONN_WAITING) {
+		c->retry_at = mono_now();
+	} else {
+		c->is_redial = true;
+		conn_fail(c, ERR_IO, "%s", why);
+	}
+	if (addr)
+		set_addr(c, addr);
+	conn_rearm(c);
+}
+
+void redis_retry(struct redis_conn *c)
+{
+	if (c->state == CONN_DROPPED)
+		c->is_redial = true;
+	if (c->state != CONN_WAITING)
+		return;
+	c->retry_at = mono_now();
+	conn_rearm(c);
+}
+
+void redis_set_auth(struct redis_conn *c, const char *username, const char *password)
+{
+	const char *old = c->password;
+	c->password = keep(password);
+	secret_drop(old);
+	mem_free(c->username);
+	c->username = copy(username);
+	if (c->state == CONN_UP)
+		handshake_reauth(c);
+	else if (c->state == CONN_GREETING)
+		c->auth_changed = true;
+}
+
+void redis_set_tls(struct redis_conn *c, struct redis_tls *tls)
+{
+	struct redis_tls *old = c->tls;
+	c->tls = redis_tls_ref(tls);
+	redis_tls_unref(old);
+}
+
+void redis_set_times(struct redis_conn *c, const struct redis_times *times)
+{
+	take_times(c, times);
+	mono_ms longest = c->opts.times.backoff_max_ms;
+	c->backoff = mono_max(mono_min(c->backoff, longest), c->opts.times.backoff_initial_ms);
+	if (c->state == CONN_WAITING && !c->opts.stay_down)
+		c->retry_at = mono_min(c->retry_at, mono_now() + longest);
+	if (c->state != CONN_CLOSED)
+		conn_rearm(c);
+}
+
+void redis_set_maint(struct redis_conn *c, enum redis_maint mode, const char *endpoint_type)
+{
+	c->opts.maint = mode;
+	if (!endpoint_type)
+		return;
+	mem_free(c->maint_type);
+	c->maint_type = copy_maint_type(endpoint_type);
+}
+
+void redis_relax(struct redis_conn *c, mono_ms until, mono_ms timeout_ms)
+{
+	mono_ms now = mono_now(), at_least_until = now + timeout_ms;
+	bool was_relaxed = c->relaxed_until > now;
+	c->relaxed_until = until;
+	c->relaxed_ms = timeout_ms;
+	if (was_relaxed || until <= now)
+		return;
+	for (struct link *l = c->pending.next; l != &c->pending; l = l->next) {
+		struct cmd *cmd = LIST_OF(struct cmd, link, l);
+		if (cmd->deadline.pos && cmd->deadline.at < at_least_until)
+			heap_set(&c->deadlines, &cmd->deadline, at_least_until);
+	}
+	c->attempt_deadline = mono_max(c->attempt_deadline, at_least_until);
+	if (c->state != CONN_CLOSED)
+		conn_rearm(c);
+}
+
+bool redis_is_up(const struct redis_conn *c)
+{
+	return c->state == CONN_UP;
+}
+
+bool redis_is_full(const struct redis_conn *c)
+{
+	return c->wire && c->opts.max_obuf_bytes && wire_pending(c->wire) > c->opts.max_obuf_bytes;
+}
+
+size_t redis_n_in_flight(const struct redis_conn *c)
+{
+	return c->n_in_flight;
+}
+
+int redis_resp(const struct redis_conn *c)
+{
+	return c->resp;
+}
+
+int64_t redis_client_id(const struct redis_conn *c)
+{
+	return c->client_id;
+}
+
+bool redis_is_valkey(const struct redis_conn *c)
+{
+	return c->is_valkey;
+}
+
+enum redis_maint_state redis_maint(const struct redis_conn *c)
+{
+	return c->maint;
+}
+
+const char *redis_endpoint_type(const struct redis_conn *c)
+{
+	return handshake_endpoint_type(c);
+}
+
+const struct redis_addr *redis_addr_of(const struct redis_conn *c)
+{
+	return &c->addr;
+}

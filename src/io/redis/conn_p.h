@@ -1,0 +1,143 @@
+/* io/redis_priv - the record of one connection, shared by redis.c (life), redis_dial.c (resolve, connect), redis_handshake.c and
+ * redis_command.c (commands, replies, deadlines). Nobody else includes it.
+ *
+ *   WAITING -> RESOLVING -> CONNECTING -> SECURING -> GREETING -> UP
+ *      ^                                                          |
+ *      +---- DROPPED <--- any failure of the five to the right ---+        any -> CLOSED
+ */
+#pragma once
+#include "base/heap.h"
+#include "base/list.h"
+#include "base/rng.h"
+#include "io/redis/conn.h"
+#include "io/redis/wire.h"
+
+enum conn_state {
+	CONN_WAITING,    /* for retry_at; MONO_NEVER = for redis_retry */
+	CONN_RESOLVING,  /* for the look-up, until attempt_deadline */
+	CONN_CONNECTING, /* for one address, until step_deadline */
+	CONN_SECURING,   /* for TLS, until attempt_deadline */
+	CONN_GREETING,   /* for an answer of the handshake, until attempt_deadline */
+	CONN_UP,
+	CONN_DROPPED, /* for the idle handle, which tells the owner */
+	CONN_CLOSED   /* for the idle handle, which tells the last NULLs, and for the handles to close */
+};
+
+enum { CONN_MAX_ADDRS = 8, CONN_N_STATES = CONN_CLOSED + 1 };
+
+enum cmd_kind {
+	CMD_USER,
+	CMD_ASKING,
+	CMD_PING,
+	CMD_REAUTH,
+	CMD_HELLO,
+	CMD_AUTH,
+	CMD_SETNAME,
+	CMD_SELECT,
+	CMD_MAINT,
+	CMD_ID
+};
+
+struct cmd {
+	struct link link;
+	struct heap_node deadline;
+	uint64_t tag;
+	mono_ms sent_at;
+	enum cmd_kind kind;
+	int n_confirms; /* of a (P)SUBSCRIBE: pushes until it is done; 0 = an ordinary command */
+	char name[20];
+};
+
+struct lookup; /* one uv_getaddrinfo; outlives the connection when it hangs */
+
+struct redis_conn {
+	uv_loop_t *loop;
+	uv_timer_t timer;
+	uv_idle_t idle; /* the end of a round: flush, NULL replies, on_down */
+	int n_handles;
+	struct rng rng;
+
+	/* what was asked for */
+	struct redis_opts opts; /* its pointers are not used after redis_open */
+	struct redis_addr addr; /* dialled; opts.addr = configured */
+	char endpoint[300];     /* addr as text */
+	struct redis_tls *tls;
+	char *username, *client_name, *maint_type;
+	const char *password; /* secret_keep's */
+	struct redis_events ev;
+	redis_reply_fn *on_reply;
+	void *arg;
+
+	/* the attempt, or the connection */
+	enum conn_state state;
+	mono_ms attempt_deadline, step_deadline, retry_at, up_at, heard_at, backoff;
+	struct lookup *lookup;
+	struct sockaddr_storage addrs[CONN_MAX_ADDRS];
+	int n_addrs, i_addr, last_error;
+	struct wire *wire;
+	redisReader *reader;
+	redisReplyObjectFunctions *library_fns;
+	redisReplyObjectFunctions reader_fns; /* the library's, but ours for arrays */
+	size_t n_elements, n_bytes;           /* of the reply that is under way */
+	const char *refused;                  /* why it was not taken */
+	bool is_parsing;
+	int resp;
+	int64_t client_id;
+	bool is_valkey;
+	enum redis_maint_state maint;
+	mono_ms relaxed_until, relaxed_ms;
+	bool auth_changed; /* while greeting */
+	mono_ms reauth_by; /* AUTH waits until nothing is waited for; 0 = it does not */
+
+	/* commands */
+	struct link pending; /* in the order of their replies */
+	struct heap deadlines;
+	size_t n_in_flight;
+	struct link dead; /* to be answered with NULL */
+	size_t n_dead;
+	struct link spare; /* memory of commands that were answered, for the next ones */
+	size_t n_spare;
+
+	/* the end of it */
+	struct err down;
+	bool was_up, is_redial;
+
+	int n_looks; /* second looks at the socket before a deadline counts */
+	bool has_heard;
+};
+
+/* redis.c */
+void conn_move(struct redis_conn *c, enum conn_state to);
+void conn_kick(struct redis_conn *c);  /* the idle handle runs at the end of this round */
+void conn_rearm(struct redis_conn *c); /* the timer, after any change of a deadline */
+/* Ends the attempt or the connection: the sentence gets the endpoint in front. Does nothing when it has ended already. */
+void conn_fail(struct redis_conn *c, enum err_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void conn_up(struct redis_conn *c);
+
+/* redis_dial.c */
+void dial_start(struct redis_conn *c);
+void dial_step_expired(struct redis_conn *c);
+void dial_forget_lookup(struct redis_conn *c); /* its result is not wanted any more */
+
+/* redis_handshake.c */
+void handshake_start(struct redis_conn *c);
+void handshake_reply(struct redis_conn *c, enum cmd_kind kind, const redisReply *r);
+const char *handshake_endpoint_type(const struct redis_conn *c);
+/* AUTH on a connection that is up: now if nothing is waited for, else when that is so, for connect_ms at most. Redis 8.0 does not
+ * answer an AUTH that it refuses after a command that has blocked: every reply after it would belong to another command. */
+void handshake_reauth(struct redis_conn *c);
+
+/* redis_command.c */
+struct cmd *command_new(
+	struct redis_conn *c, enum cmd_kind kind, uint64_t tag, int argc, const char **argv, const size_t *argvlen);
+/* Takes cmd; needs a wire. */
+void command_send(
+	struct redis_conn *c, struct cmd *cmd, int argc, const char **argv, const size_t *argvlen, mono_ms deadline);
+/* Our own command, words up to NULL. */
+void command_own(struct redis_conn *c, enum cmd_kind kind, mono_ms deadline, const char **words);
+redisReader *command_reader_new(struct redis_conn *c);         /* for a new connection */
+void command_bytes(void *conn, const char *bytes, size_t len); /* wire_events.on_bytes */
+void command_kill_all(struct redis_conn *c);                   /* pending -> dead */
+void command_free_spare(struct redis_conn *c);
+void command_bury(struct redis_conn *c, bool tell);       /* those dead now get their NULL */
+void command_kill(struct redis_conn *c, struct cmd *cmd); /* one that was never sent -> dead */

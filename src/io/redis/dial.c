@@ -1,0 +1,180 @@
+/* Happy path: numeric or unix address -> connect; a name -> uv_getaddrinfo -> each address in turn, with its share of
+ * the time left. Failure: the last address's error, after all were tried. A look-up that hangs in the resolver is kept
+ * and used by the next attempt, so that a connection never occupies more than one of libuv's look-up threads; one for
+ * another name is left to itself. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "io/redis/addr.h"
+#include "io/redis/conn_p.h"
+
+enum { MIN_STEP_MS = 200 };
+
+struct lookup {
+	uv_getaddrinfo_t req;
+	struct redis_conn *c; /* NULL = nobody waits any more */
+	char host[256];
+};
+
+static void try_next(struct redis_conn *c);
+
+/* ---- what the wire tells */
+
+static void on_connect(void *arg, int status)
+{
+	struct redis_conn *c = arg;
+	if (status < 0) {
+		c->last_error = status;
+		wire_close(c->wire);
+		c->wire = NULL;
+		try_next(c);
+		conn_rearm(c);
+		return;
+	}
+	if (!c->tls) {
+		handshake_start(c);
+		conn_rearm(c);
+		return;
+	}
+	conn_move(c, CONN_SECURING);
+	struct err err;
+	if (wire_secure(c->wire, c->tls, c->addr.port ? c->addr.host : "", &err))
+		conn_fail(c, err.code, "%s", err.text);
+	conn_rearm(c);
+}
+
+static void on_secure(void *arg)
+{
+	handshake_start(arg);
+	conn_rearm(arg);
+}
+
+static void on_end(void *arg, const struct err *why)
+{
+	conn_fail(arg, why->code, "%s", why->text);
+}
+
+static const struct wire_events wire_events = {
+	.on_connect = on_connect, .on_secure = on_secure, .on_bytes = command_bytes, .on_end = on_end};
+
+/* ---- addresses */
+
+static void try_next(struct redis_conn *c)
+{
+	while (c->i_addr < c->n_addrs) {
+		mono_ms now = mono_now();
+		int n_left = c->n_addrs - c->i_addr;
+		const struct sockaddr *addr = (const struct sockaddr *)&c->addrs[c->i_addr++];
+		c->step_deadline = now + mono_max((c->attempt_deadline - now) / n_left, MIN_STEP_MS);
+		c->last_error = wire_open(c->loop, addr, NULL, &wire_events, c, &c->wire);
+		if (c->last_error == 0)
+			return;
+	}
+	if (c->n_addrs > 1)
+		conn_fail(c, ERR_IO, "cannot connect: %s (the last of %d addresses)", uv_strerror(c->last_error),
+			c->n_addrs);
+	else
+		conn_fail(c, ERR_IO, "cannot connect: %s", uv_strerror(c->last_error));
+}
+
+static void start_connecting(struct redis_conn *c)
+{
+	conn_move(c, CONN_CONNECTING);
+	c->i_addr = 0;
+	try_next(c);
+}
+
+void dial_step_expired(struct redis_conn *c)
+{
+	c->last_error = UV_ETIMEDOUT;
+	wire_close(c->wire);
+	c->wire = NULL;
+	c->n_looks = 0;
+	try_next(c);
+}
+
+/* ---- names */
+
+static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
+{
+	struct lookup *l = req->data;
+	struct redis_conn *c = l->c;
+	mem_free(l);
+	if (c)
+		c->lookup = NULL;
+	if (!c || c->state != CONN_RESOLVING) {
+		uv_freeaddrinfo(res);
+		return;
+	}
+	c->n_addrs = 0;
+	for (const struct addrinfo *a = res; status == 0 && a && c->n_addrs < CONN_MAX_ADDRS; a = a->ai_next) {
+		if (a->ai_family != AF_INET && a->ai_family != AF_INET6)
+			continue;
+		memcpy(&c->addrs[c->n_addrs++], a->ai_addr, a->ai_addrlen);
+	}
+	uv_freeaddrinfo(res);
+	if (status < 0)
+		conn_fail(c, ERR_NOT_FOUND, "cannot resolve the name: %s", uv_strerror(status));
+	else if (c->n_addrs == 0)
+		conn_fail(c, ERR_NOT_FOUND, "the name has no address");
+	else
+		start_connecting(c);
+	conn_rearm(c);
+}
+
+void dial_forget_lookup(struct redis_conn *c)
+{
+	if (!c->lookup)
+		return;
+	c->lookup->c = NULL;
+	uv_cancel((uv_req_t *)&c->lookup
+			  ->req); /* works when no thread has taken it yet; on_resolved comes in both cases */
+	c->lookup = NULL;
+}
+
+static void resolve(struct redis_conn *c)
+{
+	conn_move(c, CONN_RESOLVING);
+	if (c->lookup && strcmp(c->lookup->host, c->addr.host) == 0)
+		return;
+	dial_forget_lookup(c);
+	struct lookup *l = mem_alloc(sizeof(*l));
+	l->c = c;
+	l->req.data = l;
+	snprintf(l->host, sizeof(l->host), "%s", c->addr.host);
+	char port[8];
+	snprintf(port, sizeof(port), "%u", c->addr.port);
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_family = AF_UNSPEC, .ai_flags = AI_NUMERICSERV};
+	int rc = uv_getaddrinfo(c->loop, &l->req, on_resolved, l->host, port, &hints);
+	if (rc < 0) {
+		mem_free(l);
+		conn_fail(c, ERR_NOT_FOUND, "cannot resolve the name: %s", uv_strerror(rc));
+		return;
+	}
+	c->lookup = l;
+}
+
+void dial_start(struct redis_conn *c)
+{
+	c->attempt_deadline = mono_now() + c->opts.times.connect_ms;
+	c->step_deadline = c->attempt_deadline;
+	c->resp = 3;
+	c->client_id = -1;
+	c->maint = REDIS_MAINT_UNASKED;
+	c->auth_changed = false;
+	c->reauth_by = 0;
+	c->last_error = 0;
+	c->n_addrs = 0;
+	if (c->addr.port == 0) {
+		conn_move(c, CONN_CONNECTING);
+		int rc = wire_open(c->loop, NULL, c->addr.host, &wire_events, c, &c->wire);
+		if (rc < 0)
+			conn_fail(c, ERR_IO, "cannot connect: %s", uv_strerror(rc));
+	} else if (redis_addr_numeric(&c->addr, &c->addrs[0])) {
+		c->n_addrs = 1;
+		start_connecting(c);
+	} else {
+		resolve(c);
+	}
+}

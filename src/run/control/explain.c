@@ -1,0 +1,273 @@
+#include "run/control/explain.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- texts */
+
+static char *format(const char *fmt, va_list ap)
+{
+	char text[600];
+	vsnprintf(text, sizeof text, fmt, ap);
+	return mem_dup(text, strlen(text));
+}
+
+void facts_add(struct facts *f, const char *fmt, ...)
+{
+	va_list ap;
+	if (f->n == sizeof f->because / sizeof f->because[0])
+		return;
+	va_start(ap, fmt);
+	f->because[f->n++] = format(fmt, ap);
+	va_end(ap);
+}
+
+void facts_next(struct facts *f, const char *fmt, ...)
+{
+	va_list ap;
+	mem_free(f->next);
+	va_start(ap, fmt);
+	f->next = format(fmt, ap);
+	va_end(ap);
+}
+
+void facts_advice(struct facts *f, const char *fmt, ...)
+{
+	va_list ap;
+	mem_free(f->advice);
+	va_start(ap, fmt);
+	f->advice = format(fmt, ap);
+	va_end(ap);
+}
+
+void facts_fini(struct facts *f)
+{
+	for (size_t i = 0; i < f->n; i++)
+		mem_free(f->because[i]);
+	mem_free(f->next);
+	mem_free(f->advice);
+	*f = (struct facts){0};
+}
+
+void facts_encode(struct control_req *q, const struct facts *f, struct ctl_explain *row)
+{
+	row->because = (struct ctl_texts){.v = (const char *const *)f->because, .n = f->n};
+	row->next = f->next;
+	row->advice = f->advice;
+	ctl_encode_explain(&q->out, row);
+}
+
+void facts_age(char out[static 24], mono_ms ms)
+{
+	ms = mono_max(ms, 0);
+	if (ms < 1000)
+		snprintf(out, 24, "%d ms", (int)ms);
+	else if (ms < 120000)
+		snprintf(out, 24, "%d s", (int)(ms / 1000));
+	else if (ms < 7200000)
+		snprintf(out, 24, "%d min", (int)(ms / 60000));
+	else
+		snprintf(out, 24, "%lld h", (long long)(ms / 3600000));
+}
+
+/* ---- the service as a whole */
+
+void facts_service(struct facts *f, struct daemon *d, const struct coord_service *s)
+{
+	const struct coord *c = d->core;
+	uint16_t pos = coord_pos(c, s);
+	const struct placement_service *p = &c->place.service[pos];
+	struct view_service *v = view_services(d);
+	const char *name = s->rules->name;
+	if (c->is_draining) {
+		facts_add(f, "the daemon is draining");
+		facts_advice(f, "sluicectl undrain");
+	} else if (p->is_paused) {
+		facts_add(f, "service %s is paused", name);
+		facts_advice(f, "sluicectl resume %s", name);
+	} else if (s->reader_shard == SHARD_NONE || !c->shards[s->reader_shard].is_up[CONN_COMMAND]) {
+		facts_add(f, "the Redis master of %s-input is not reachable: %s", name,
+			s->reader_shard != SHARD_NONE ? c->shards[s->reader_shard].why : "no topology");
+		facts_advice(f, "sluicectl nodes, sluicectl doctor");
+	} else if (!s->own_done) {
+		facts_add(f, "the daemon still looks at the entries of its former process");
+	} else if (v[pos].workers == 0) {
+		facts_add(f, "no worker serves %s", name);
+		facts_advice(f, "start a worker for %s", name);
+	} else if (p->owned >= p->max_streams) {
+		facts_add(f, "this daemon holds max_streams=%u streams of %s", p->max_streams, name);
+		facts_advice(f, "raise services[].max_streams, or start another daemon");
+	} else if (placement_free(&c->place, pos) == 0) {
+		facts_add(f, "waiting for credits: %lld workers of %s have %lld streams in work and no credit is free",
+			(long long)v[pos].workers, name, (long long)v[pos].in_use);
+		facts_advice(f, "start more workers, or raise their credits");
+	} else {
+		facts_add(f, "%u credits of %s are free", placement_free(&c->place, pos), name);
+	}
+	mem_free(v);
+}
+
+/* ---- an entry we hold */
+
+static void about_worker(struct facts *f, const struct coord *c, const struct entry *e, mono_ms now)
+{
+	const struct member *m = e->owner ? coord_member((struct coord *)(uintptr_t)c, e->owner) : NULL;
+	char age[24];
+	facts_age(age, now - e->since);
+	if (m)
+		facts_add(f, "worker %s (session %llu, pid %lld) has it for %s", m->s.name, (unsigned long long)m->s.id,
+			(long long)m->s.pid, age);
+}
+
+static void about_lease(struct facts *f, const struct entry *e, mono_ms now)
+{
+	if (e->good_until > now)
+		facts_add(f, "its lease is held here and good for another %lld ms unless renewed",
+			(long long)(e->good_until - now));
+	else if (e->good_until)
+		facts_add(f, "its lease ran out %lld ms ago", (long long)(now - e->good_until));
+}
+
+static void about_master(struct facts *f, const struct coord *c, const struct entry *e)
+{
+	uint16_t shard = c->topo.is_known ? topology_shard(&c->topo, e->lock_slot) : SHARD_NONE;
+	if (shard == SHARD_NONE || shard >= c->n_shards)
+		facts_add(f, "no master serves its lock's slot %u", e->lock_slot);
+	else if (!c->shards[shard].is_up[CONN_COMMAND])
+		facts_add(f, "the master of its lock, %s, is not reachable: %s", c->topo.nodes[shard].addr,
+			c->shards[shard].why);
+}
+
+static void why_parked(struct facts *f, const struct coord_service *s, const struct entry *e)
+{
+	const struct entry *first = e->stream ? map_get(&s->active, e->stream->bytes, e->stream->len) : NULL;
+	if (first && first != e) {
+		char id[COMMAND_ID_CAP];
+		command_id_format(id, first->id);
+		facts_add(f, "parked behind entry %s of the same stream, which is %s here", id,
+			ctl_state_name(view_state(first)));
+	} else {
+		facts_add(f, "parked: another daemon runs an entry of the same stream");
+	}
+	facts_next(f, "it is taken when that entry has ended");
+}
+
+static void why_locking(struct facts *f, const struct coord *c, const struct entry *e, mono_ms now)
+{
+	switch ((int)e->state) {
+	case ENTRY_FETCHING:
+		facts_add(f, "it is pending for this daemon and is being read again");
+		break;
+	case ENTRY_BUSY:
+		facts_add(f, "somebody else holds its lock");
+		facts_next(f, "the lock is tried again in %lld ms", (long long)mono_max(0, e->deadline - now));
+		break;
+	case ENTRY_TAKING:
+		facts_add(f, "it is locked here; Redis is being asked whether the stream is free");
+		break;
+	default:
+		facts_add(f, "its lock is being acquired");
+		break;
+	}
+	about_master(f, c, e);
+}
+
+static void why_finishing(struct facts *f, const struct entry *e)
+{
+	static const char *const what[] = {[FINISH_NONE] = "its outcome",
+		[FINISH_DONE] = "done",
+		[FINISH_REQUEUE] = "its way back to the stream",
+		[FINISH_DEAD] = "the dead letter",
+		[FINISH_ACK] = "its removal"};
+	facts_add(f, "the work has ended; %s waits for Redis' confirmation",
+		e->finish <= FINISH_ACK ? what[e->finish] : what[0]);
+}
+
+static void why(struct facts *f, struct daemon *d, const struct coord_service *s, const struct entry *e)
+{
+	const struct coord *c = d->core;
+	mono_ms now = loop_now(d->loop);
+	char age[24];
+	facts_age(age, now - e->since);
+	switch (view_state(e)) {
+	case CTL_STATE_ASSIGNED:
+		about_worker(f, c, e, now);
+		about_lease(f, e, now);
+		about_master(f, c, e);
+		if (c->rules.progress_timeout_ms)
+			facts_next(f, "it is taken back when the worker is silent about it for %lld ms",
+				(long long)c->rules.progress_timeout_ms);
+		break;
+	case CTL_STATE_REVOKING:
+		facts_add(f, "its worker was told to stop %s ago", age);
+		about_worker(f, c, e, now);
+		facts_next(f, "it goes back when the worker has stopped, in %lld ms at the latest",
+			(long long)mono_max(0, e->deadline - now));
+		break;
+	case CTL_STATE_LOST:
+		facts_add(f, "the lease was lost %s ago; its worker has not said yet that it stopped", age);
+		facts_next(f, "whoever owns it now runs it");
+		break;
+	case CTL_STATE_PARKED:
+		why_parked(f, s, e);
+		break;
+	case CTL_STATE_READY:
+		facts_service(f, d, s);
+		facts_next(f, "it is assigned when a credit is free");
+		break;
+	case CTL_STATE_LIMBO:
+		facts_add(f, "the connection of its worker dropped %s ago, the worker may come back", age);
+		facts_next(f, "it is given out anew in %lld ms", (long long)mono_max(0, e->deadline - now));
+		break;
+	case CTL_STATE_LOCKING:
+		why_locking(f, c, e, now);
+		break;
+	case CTL_STATE_FINISHING:
+	case CTL_STATE_N:
+		why_finishing(f, e);
+		break;
+	}
+}
+
+static void explain_entry(struct control_req *q, const struct entry *e)
+{
+	struct daemon *d = q->d;
+	const struct coord_service *s = coord_service(d->core, e->svc);
+	if (!s)
+		return;
+	char id[COMMAND_ID_CAP];
+	command_id_format(id, e->id);
+	enum ctl_state state = view_state(e);
+	struct facts f = {0};
+	why(&f, d, s, e);
+	struct ctl_explain row = {.service = s->rules->name,
+		.stream = e->stream ? e->stream->bytes : q->r.stream,
+		.id = id,
+		.state = ctl_state_name(state),
+		.running = state == CTL_STATE_ASSIGNED};
+	row.owner = e->good_until || state == CTL_STATE_ASSIGNED ? d->shard_rules.consumer : NULL;
+	facts_encode(q, &f, &row);
+	facts_fini(&f);
+}
+
+void control_explain(struct control_req *q)
+{
+	struct view_match m;
+	if (!control_match(q, &m))
+		return;
+	size_t n = 0;
+	for (int pass = 0; pass < 2; pass++) { /* what runs first */
+		uint32_t pos = 0;
+		for (const struct entry *e; (e = ledger_next(&q->d->core->ledger, &pos));) {
+			if (!view_matches(&m, e) || (e->state == ENTRY_ASSIGNED) != (pass == 0))
+				continue;
+			explain_entry(q, e);
+			n++;
+		}
+	}
+	if (n)
+		control_end(q, 0, NULL);
+	else
+		control_seek(q);
+}

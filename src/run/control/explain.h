@@ -1,0 +1,21 @@
+/* control_explain - one clear line why an entry that this daemon holds runs or does not; control_seek.c looks in Redis for
+ * what it does not hold. Coordinator thread. */
+#pragma once
+#include "run/control/control.h"
+
+struct facts { /* texts of one explanation; each belongs to it */
+	char *because[8], *next, *advice;
+	size_t n;
+};
+void facts_add(struct facts *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void facts_next(struct facts *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void facts_advice(struct facts *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void facts_fini(struct facts *f);
+/* Why this daemon does not take more of the service: paused, draining, nobody serves it, no credit, Redis. */
+void facts_service(struct facts *f, struct daemon *d, const struct coord_service *s);
+void facts_encode(struct control_req *q, const struct facts *f, struct ctl_explain *row);
+/* "850 ms", "12 s", "3 min", "5 h" */
+void facts_age(char out[static 24], mono_ms ms);
+
+/* Not held here: asks Redis, ends the request. */
+void control_seek(struct control_req *q);

@@ -1,0 +1,412 @@
+/* The verbs that steer: pause, resume, drain, undrain, release, requeue, revoke, add, scan, topology refresh, reload. */
+#include "run/control/control.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- pause, resume */
+
+static void set_paused(struct control_req *q, enum coord_ctl_kind kind)
+{
+	uint16_t svc = SERVICE_NONE;
+	if (q->r.service) {
+		const struct coord_service *s = control_service(q, q->r.service);
+		if (!s)
+			return;
+		svc = s->svc;
+	}
+	control_ctl(q, &(struct coord_ctl){.kind = kind, .svc = svc});
+	const struct coord *c = q->d->core;
+	for (uint16_t i = 0; i < c->n_positions; i++) {
+		const struct coord_service *s = &c->services[i];
+		if (!s->rules || s->is_going || (svc != SERVICE_NONE && s->svc != svc))
+			continue;
+		struct ctl_service_row row = {.service = s->rules->name, .paused = c->place.service[i].is_paused};
+		ctl_encode_service_row(&q->out, &row);
+	}
+	control_end(q, 0, NULL);
+}
+
+void control_pause(struct control_req *q)
+{
+	set_paused(q, CTL_PAUSE);
+}
+
+void control_resume(struct control_req *q)
+{
+	set_paused(q, CTL_RESUME);
+}
+
+/* ---- drain */
+
+static void drain_row(struct control_req *q, mono_ms now)
+{
+	const struct coord *c = q->d->core;
+	struct ctl_drain row = {.draining = c->is_draining,
+		.owned = c->ledger.n,
+		.workers = c->n_members,
+		.elapsed_ms = now - q->since};
+	ctl_encode_drain(&q->out, &row);
+}
+
+static mono_ms drain_step(struct control_req *q, mono_ms now)
+{
+	const struct coord *c = q->d->core;
+	mono_ms *next_row = q->job;
+	bool done = c->ledger.n == 0;
+	if (done || !c->is_draining || now >= *next_row) {
+		drain_row(q, now);
+		*next_row = now + 1000;
+	}
+	if (done)
+		control_end(q, 0, NULL);
+	else if (!c->is_draining)
+		control_end(q, 1, "the drain was ended by somebody else, %u still owned", c->ledger.n);
+	return now + 50;
+}
+
+void control_drain(struct control_req *q)
+{
+	q->since = loop_now(q->d->loop);
+	control_ctl(q, &(struct coord_ctl){.kind = CTL_DRAIN, .svc = SERVICE_NONE});
+	if (q->r.wait) {
+		control_job(q, drain_step, mem_alloc(sizeof(mono_ms)), mem_free);
+		return;
+	}
+	drain_row(q, q->since);
+	control_end(q, 0, NULL);
+}
+
+void control_undrain(struct control_req *q)
+{
+	control_ctl(q, &(struct coord_ctl){.kind = CTL_UNDRAIN, .svc = SERVICE_NONE});
+	drain_row(q, q->since = loop_now(q->d->loop));
+	if (q->d->core->is_draining)
+		control_end(q, 1, "the daemon is stopping: the drain goes on");
+	else
+		control_end(q, 0, NULL);
+}
+
+/* ---- release, requeue */
+
+static const char *refusal(const struct entry *e)
+{
+	switch ((enum entry_state)e->state) {
+	case ENTRY_BUSY:
+		return "somebody else holds its lock";
+	case ENTRY_LIMBO:
+		return "its worker's connection dropped and may come back; it goes back by itself when not";
+	case ENTRY_FETCHING:
+		return "it is being read";
+	case ENTRY_LOCKING:
+	case ENTRY_TAKING:
+	case ENTRY_PARKED:
+	case ENTRY_READY:
+	case ENTRY_ASSIGNED:
+	case ENTRY_REVOKING:
+	case ENTRY_FINISHING:
+	case ENTRY_STATES:
+		break;
+	}
+	return "its state does not allow it";
+}
+
+/* Returns whether it goes back. */
+static bool give_back(struct control_req *q, uint64_t handle)
+{
+	struct coord *c = q->d->core;
+	const struct entry *e = ledger_by_handle(&c->ledger, handle);
+	const struct coord_service *s = e ? coord_service(c, e->svc) : NULL;
+	if (!s)
+		return false;
+	char id[COMMAND_ID_CAP];
+	command_id_format(id, e->id);
+	struct text *stream = e->stream ? text_ref(e->stream) : text_new("", 0);
+	struct ctl_stream_action row = {
+		.service = s->rules->name, .stream = stream->bytes, .id = id, .result = "requeued"};
+	bool was_ending = e->state == ENTRY_FINISHING;
+	control_ctl(q, &(struct coord_ctl){.kind = CTL_GIVE_BACK, .svc = e->svc, .handle = handle});
+	e = ledger_by_handle(&c->ledger, handle);
+	if (was_ending) {
+		row.result = "gone";
+		row.error = "its outcome is known already";
+	} else if (e && e->state == ENTRY_REVOKING) {
+		row.result = "revoking";
+	} else if (e && e->state != ENTRY_FINISHING) {
+		row.result = "error";
+		row.error = refusal(e);
+	}
+	ctl_encode_stream_action(&q->out, &row);
+	text_unref(stream);
+	return !row.error;
+}
+
+void control_give_back(struct control_req *q)
+{
+	struct view_match m;
+	if (!control_match(q, &m))
+		return;
+	const struct ledger *l = &q->d->core->ledger;
+	uint64_t *handles = NULL;
+	size_t n = 0, n_done = 0;
+	uint32_t pos = 0;
+	for (const struct entry *e; (e = ledger_next(l, &pos));) {
+		if (!view_matches(&m, e))
+			continue;
+		if ((n & (n - 1)) == 0)
+			handles = mem_grow(handles, n ? 2 * n : 1, sizeof *handles);
+		handles[n++] = entry_handle(e);
+	}
+	for (size_t i = 0; i < n; i++)
+		n_done += give_back(q, handles[i]);
+	mem_free(handles);
+	if (n_done)
+		control_end(q, 0, NULL);
+	else if (n)
+		control_end(q, 1, "%s cannot be given back now", q->r.stream);
+	else
+		control_end(q, 1, "%s is not held by this daemon", q->r.stream);
+}
+
+/* ---- revoke */
+
+static bool is_meant(const struct member *m, const char *worker)
+{
+	char number[24];
+	snprintf(number, sizeof number, "%llu", (unsigned long long)m->s.id);
+	return strcmp(m->s.name, worker) == 0 || strcmp(number, worker) == 0;
+}
+
+void control_revoke(struct control_req *q)
+{
+	struct coord *c = q->d->core;
+	uint64_t *ids = mem_array(c->by_session.n + 1, sizeof *ids);
+	size_t n = 0;
+	for (struct link *l = c->members.next; l != &c->members; l = l->next) {
+		const struct member *m = LIST_OF(struct member, all, l);
+		if (!m->is_gone && m->s.state != SESSION_NEW && is_meant(m, q->r.worker))
+			ids[n++] = m->s.id;
+	}
+	for (size_t i = 0; i < n; i++) {
+		const struct member *m = coord_member(c, ids[i]);
+		if (!m)
+			continue;
+		int64_t streams = 0;
+		for (const struct link *l = m->entries.next; l != &m->entries; l = l->next)
+			streams += LIST_OF(struct entry, peers, l)->state == ENTRY_ASSIGNED;
+		char session[24];
+		snprintf(session, sizeof session, "%llu", (unsigned long long)ids[i]);
+		struct ctl_revoke row = {.worker = m->s.name, .session = session, .streams = streams};
+		ctl_encode_revoke(&q->out, &row);
+		control_ctl(q, &(struct coord_ctl){.kind = CTL_REVOKE, .svc = SERVICE_NONE, .session = ids[i]});
+	}
+	mem_free(ids);
+	if (n)
+		control_end(q, 0, NULL);
+	else
+		control_end(q, 1, "no worker is called %s", q->r.worker);
+}
+
+/* ---- add */
+
+enum { ADD_WINDOW = 256 };
+
+struct add_job {
+	uint16_t svc;
+	uint32_t n, n_sent, n_answered;
+	bool has_failed;
+	char why[400];
+};
+
+static void add_name(const struct control_req *q, uint32_t index, char *out, size_t cap)
+{
+	if (q->r.count > 1)
+		snprintf(out, cap, "%s-%u", q->r.stream, index + 1);
+	else
+		snprintf(out, cap, "%s", q->r.stream);
+}
+
+static void add_result(
+	struct control_req *q, uint32_t index, enum op_result result, struct entry_id id, const char *text)
+{
+	struct add_job *j = q->job;
+	j->n_answered++;
+	if (result == OP_DONE) {
+		size_t cap = strlen(q->r.stream) + 16;
+		char id_text[COMMAND_ID_CAP], *name = mem_alloc(cap);
+		add_name(q, index, name, cap);
+		command_id_format(id_text, id);
+		struct ctl_added row = {.service = q->r.service, .stream = name, .id = id_text};
+		ctl_encode_added(&q->out, &row);
+		mem_free(name);
+	} else if (!j->has_failed) {
+		j->has_failed = true;
+		const char *why = result == OP_MOVED ? "Redis moved; try again"
+						     : "no answer from Redis: it may have been added all the same";
+		snprintf(j->why, sizeof j->why, "%s", text && text[0] ? text : why);
+	}
+	control_wake(q);
+}
+
+static mono_ms add_step(struct control_req *q, mono_ms now)
+{
+	struct add_job *j = q->job;
+	size_t cap = strlen(q->r.stream) + 16;
+	char *name = mem_alloc(cap);
+	while (!j->has_failed && j->n_sent < j->n && j->n_sent - j->n_answered < ADD_WINDOW && !control_is_full(q)) {
+		add_name(q, j->n_sent, name, cap);
+		struct coord_ctl ctl = {.kind = CTL_ADD,
+			.svc = j->svc,
+			.request = q->first + j->n_sent,
+			.stream = {name, strlen(name)}};
+		if (q->r.info)
+			ctl.info = (struct slice){q->r.info, strlen(q->r.info)};
+		j->n_sent++;
+		control_ctl(q, &ctl);
+	}
+	mem_free(name);
+	if (j->has_failed && j->n_answered == j->n_sent)
+		control_end(q, 1, "%s", j->why);
+	else if (j->n_answered == j->n)
+		control_end(q, 0, NULL);
+	return control_is_full(q) ? now + 5 : MONO_NEVER;
+}
+
+void control_add(struct control_req *q)
+{
+	const struct coord_service *s = control_service(q, q->r.service);
+	if (!s)
+		return;
+	struct add_job *j = mem_alloc(sizeof *j);
+	j->svc = s->svc;
+	j->n = (uint32_t)q->r.count;
+	control_numbers(q, j->n, add_result);
+	control_job(q, add_step, j, mem_free);
+}
+
+/* ---- scan */
+
+void control_scan(struct control_req *q)
+{
+	const struct coord_service *s = control_service(q, q->r.service);
+	if (!s)
+		return;
+	const struct coord *c = q->d->core;
+	bool can = s->reader_shard != SHARD_NONE && c->shards[s->reader_shard].is_up[CONN_COMMAND];
+	struct ctl_scan row = {.service = s->rules->name, .result = can ? "started" : "error"};
+	row.redis = s->reader_shard != SHARD_NONE ? c->topo.nodes[s->reader_shard].addr : NULL;
+	row.error = can ? NULL : "Redis is not reachable";
+	if (can)
+		control_ctl(q, &(struct coord_ctl){.kind = CTL_SCAN, .svc = s->svc});
+	ctl_encode_scan(&q->out, &row);
+	control_end(q, can ? 0 : 1, can ? NULL : "%s", row.error);
+}
+
+/* ---- topology refresh */
+
+struct refresh_job {
+	mono_ms asked, give_up;
+	uint64_t n_failed;
+	bool is_started;
+	uint16_t n;
+	bool *was_master;
+	struct buf *slots;
+};
+
+static void refresh_free(void *job)
+{
+	struct refresh_job *j = job;
+	view_slots_free(j->slots, j->n);
+	mem_free(j->was_master);
+	mem_free(j);
+}
+
+static void refresh_rows(struct control_req *q)
+{
+	const struct refresh_job *j = q->job;
+	const struct topology *t = &q->d->core->topo;
+	struct buf *slots = view_slots(t);
+	for (uint16_t i = 0; i < t->n_nodes; i++) {
+		bool was = i < j->n && j->was_master[i], is = t->nodes[i].is_master;
+		if (!was && !is)
+			continue;
+		const char *before = i < j->n && j->slots[i].len ? j->slots[i].data : "";
+		const char *after = slots[i].len ? slots[i].data : "";
+		struct ctl_topology row = {.redis = t->nodes[i].addr,
+			.role = is ? "master" : "leaving",
+			.slots = after[0] ? after : NULL,
+			.change = !was                         ? "new"
+				  : !is                        ? "gone"
+				  : strcmp(before, after) == 0 ? "same"
+							       : "moved"};
+		ctl_encode_topology(&q->out, &row);
+	}
+	view_slots_free(slots, t->n_nodes);
+}
+
+static mono_ms refresh_step(struct control_req *q, mono_ms now)
+{
+	struct refresh_job *j = q->job;
+	const struct coord *c = q->d->core;
+	if (!j->is_started) { /* a look-up that was under way before counts only when it began after us */
+		control_ctl(q, &(struct coord_ctl){.kind = CTL_REFRESH, .svc = SERVICE_NONE});
+		j->is_started = true;
+	}
+	if (c->topo_asked <= j->asked || c->topo_pending) {
+		if (now >= j->give_up)
+			control_end(
+				q, 1, "no answer from Redis: %s", q->d->topo_why[0] ? q->d->topo_why : "still asking");
+		return now + 5;
+	}
+	if (c->m[MP_TOPO_OTHER_ERROR] + c->m[MP_TOPO_PERIODIC_ERROR] + c->m[MP_TOPO_MOVED_ERROR] != j->n_failed) {
+		control_end(q, 1, "%s", q->d->topo_why);
+		return now;
+	}
+	refresh_rows(q);
+	control_end(q, 0, NULL);
+	return now;
+}
+
+void control_refresh(struct control_req *q)
+{
+	const struct coord *c = q->d->core;
+	struct refresh_job *j = mem_alloc(sizeof *j);
+	j->asked = c->topo_pending ? c->topo_asked - 1 : c->topo_asked;
+	j->give_up = loop_now(q->d->loop) + 4000;
+	j->n_failed = c->m[MP_TOPO_OTHER_ERROR] + c->m[MP_TOPO_PERIODIC_ERROR] + c->m[MP_TOPO_MOVED_ERROR];
+	j->n = c->topo.n_nodes;
+	j->was_master = mem_array((size_t)j->n + 1, sizeof *j->was_master);
+	for (uint16_t i = 0; i < j->n; i++)
+		j->was_master[i] = c->topo.nodes[i].is_master;
+	j->slots = view_slots(&c->topo);
+	control_job(q, refresh_step, j, refresh_free);
+}
+
+/* ---- reload */
+
+static void reload_row(void *arg, const char *path, const char *before, const char *after, const char *class)
+{
+	struct control_req *q = arg;
+	struct ctl_reload row = {.setting = path,
+		.result = strcmp(class, "needs restart") == 0 ? "needs_restart" : class,
+		.from = before,
+		.to = after};
+	ctl_encode_reload(&q->out, &row);
+}
+
+void control_reload(struct control_req *q)
+{
+	struct err err;
+	size_t before = q->out.len;
+	if (daemon_reload(q->d, reload_row, q, &err) != ERR_OK) {
+		struct ctl_reload row = {.result = "rejected", .problem = err.text};
+		ctl_encode_reload(&q->out, &row);
+		control_end(q, 78, "%s", err.text);
+		return;
+	}
+	if (q->out.len == before) {
+		struct ctl_reload row = {.result = "unchanged"};
+		ctl_encode_reload(&q->out, &row);
+	}
+	control_end(q, 0, NULL);
+}

@@ -1,0 +1,208 @@
+#include "run/control/redis.h"
+
+#include "codec/rights.h"
+#include "run/fault.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+enum { WORDS_MAX = 16, WORDS_KIND = CMD_N, PAGE_BYTES = 1 << 20 };
+
+struct control_redis {
+	struct daemon *d;
+	struct redis_conn *conn;
+	control_redis_fn *fn;
+	void *arg;
+	struct command_argv *argv;
+	struct reply_decoder *decoder;
+	char addr[300], why[600];
+	mono_ms timeout_ms;
+	/* the one command */
+	const char *words[WORDS_MAX];
+	unsigned kind;
+	bool is_waiting, is_sent, was_moved;
+	uint64_t number; /* answers of an earlier connection are not ours any more */
+};
+
+static void answer(struct control_redis *c, struct reply *r, const redisReply *raw)
+{
+	c->is_waiting = c->is_sent = false;
+	c->fn(c->arg, r, raw);
+}
+
+static void fail(struct control_redis *c, const char *why)
+{
+	snprintf(c->why, sizeof c->why, "%s", why); /* io/redis names the address */
+	if (!c->is_waiting)
+		return;
+	struct reply none = {.kind = REPLY_NONE};
+	answer(c, &none, NULL);
+}
+
+static void transmit(struct control_redis *c)
+{
+	if (!c->is_waiting || c->is_sent || !redis_is_up(c->conn))
+		return;
+	c->is_sent = true;
+	mono_ms deadline = mono_now() + c->timeout_ms;
+	if (c->kind != WORDS_KIND) {
+		fault_point("send", command_name((enum cmd_kind)c->kind));
+		redis_send(c->conn, ++c->number, command_argc(c->argv), command_args(c->argv), command_lens(c->argv),
+			deadline);
+		return;
+	}
+	size_t lens[WORDS_MAX];
+	int n = 0;
+	for (; n < WORDS_MAX && c->words[n]; n++)
+		lens[n] = strlen(c->words[n]);
+	assert(rights_have(c->words, lens, (size_t)n)); /* nothing is sent that the user might not be allowed to */
+	redis_send(c->conn, ++c->number, n, c->words, lens, deadline);
+}
+
+/* True when the command goes to another master now. */
+static bool follow(struct control_redis *c, const struct reply *r)
+{
+	struct redis_addr to;
+	char addr[300];
+	snprintf(addr, sizeof addr, "%.*s", (int)r->text.len, r->text.p ? r->text.p : "");
+	if (r->kind != REPLY_ERROR || r->error != RERR_MOVED || c->was_moved ||
+		redis_addr_parse(addr, &to, NULL) != ERR_OK)
+		return false;
+	c->was_moved = true;
+	c->is_sent = false;
+	memcpy(c->addr, addr, sizeof addr);
+	redis_redial(c->conn, &to, "moved");
+	return true;
+}
+
+static void on_reply(void *arg, uint64_t number, const redisReply *raw)
+{
+	struct control_redis *c = arg;
+	struct reply r = {.kind = REPLY_NONE};
+	if (!c->is_sent || number != c->number || !raw)
+		return; /* on_down tells */
+	if (c->kind != WORDS_KIND) {
+		fault_point("answer", command_name((enum cmd_kind)c->kind));
+		reply_decode(c->decoder, (enum cmd_kind)c->kind, raw, &r);
+	} else if (raw->type == REDIS_REPLY_ERROR) {
+		r = (struct reply){.kind = REPLY_ERROR, .error = RERR_OPERATOR, .text = {raw->str, raw->len}};
+	} else {
+		r.kind = REPLY_OK;
+	}
+	if (follow(c, &r))
+		return;
+	if (r.kind == REPLY_ERROR)
+		snprintf(c->why, sizeof c->why, "redis %s: %.*s", c->addr, (int)r.text.len,
+			r.text.p ? r.text.p : "unexpected answer");
+	answer(c, &r, raw);
+}
+
+static void on_up(void *arg, struct redis_conn *conn)
+{
+	(void)conn;
+	transmit(arg);
+}
+
+static void on_down(void *arg, struct redis_conn *conn, const struct err *why, bool was_up)
+{
+	struct control_redis *c = arg;
+	(void)conn;
+	if (was_up && c->is_waiting && c->was_moved && !c->is_sent)
+		return; /* our own redial */
+	fail(c, why->text);
+}
+
+static void on_push(void *arg, struct redis_conn *conn, const redisReply *reply)
+{
+	(void)arg;
+	(void)conn;
+	(void)reply;
+}
+
+enum err_code control_redis_open(struct daemon *d, const char *addr, control_redis_fn *fn, void *arg,
+	struct control_redis **out, struct err *err)
+{
+	static const struct redis_events events = {.on_up = on_up, .on_down = on_down, .on_push = on_push};
+	struct redis_opts o;
+	setup_redis(d->config, d->password, d->tls, "sluiced-control", &o);
+	enum err_code code = redis_addr_parse(addr, &o.addr, err);
+	if (code)
+		return code;
+	o.maint = REDIS_MAINT_OFF;
+	struct control_redis *c = mem_alloc(sizeof *c);
+	c->d = d;
+	c->fn = fn;
+	c->arg = arg;
+	c->timeout_ms = d->config->redis.command_timeout_ms;
+	snprintf(c->addr, sizeof c->addr, "%s", addr);
+	c->argv = command_argv_new();
+	c->decoder = reply_decoder_new();
+	c->conn = redis_open(loop_uv(d->loop), &o, &events, on_reply, c);
+	*out = c;
+	return ERR_OK;
+}
+
+static void free_later(void *arg)
+{
+	struct control_redis *c = arg;
+	command_argv_free(c->argv);
+	reply_decoder_free(c->decoder);
+	mem_free(c);
+}
+
+void control_redis_close(struct control_redis *c)
+{
+	if (!c)
+		return;
+	redis_close(c->conn, true);
+	loop_defer(c->d->loop, free_later, c); /* we may be inside a callback of it */
+}
+
+void control_redis_send(struct control_redis *c, const struct cmd *cmd, const struct command_names *names)
+{
+	struct command_self self = {.consumer = c->d->shard_rules.consumer,
+		.node = c->d->config->node.id,
+		.db = (int)c->d->config->redis.db};
+	command_encode(c->argv, cmd, names, &self);
+	c->kind = (unsigned)cmd->kind;
+	c->is_waiting = true;
+	c->is_sent = c->was_moved = false;
+	transmit(c);
+}
+
+void control_redis_words(struct control_redis *c, const char *const *words)
+{
+	size_t n = 0;
+	for (; n + 1 < WORDS_MAX && words[n]; n++)
+		c->words[n] = words[n];
+	c->words[n] = NULL;
+	c->kind = WORDS_KIND;
+	c->is_waiting = true;
+	c->is_sent = c->was_moved = false;
+	transmit(c);
+}
+
+size_t control_redis_page(size_t n, size_t most, const struct entry_batch *b)
+{
+	size_t bytes = 1, want;
+	for (size_t i = 0; i < b->n; i++)
+		for (size_t k = 0; b->v[i].fields && k < b->v[i].fields->n; k++)
+			bytes += b->v[i].fields->v[k].name.len + b->v[i].fields->v[k].value.len;
+	want = PAGE_BYTES * b->n / bytes;
+	want = want < 4 * n ? want : 4 * n;
+	want = want < most ? want : most;
+	return want ? want : 1;
+}
+
+const char *control_redis_why(const struct control_redis *c)
+{
+	return c->why;
+}
+
+const char *control_redis_addr(const struct control_redis *c)
+{
+	return c->addr;
+}

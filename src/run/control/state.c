@@ -1,0 +1,155 @@
+/* view - what control verbs and metrics read from the core, computed in one pass. Coordinator thread; changes nothing. */
+#include "run/control/control.h"
+
+#include <string.h>
+
+enum ctl_state view_state(const struct entry *e)
+{
+	switch ((enum entry_state)e->state) {
+	case ENTRY_FETCHING:
+	case ENTRY_LOCKING:
+	case ENTRY_BUSY:
+	case ENTRY_TAKING:
+		return CTL_STATE_LOCKING;
+	case ENTRY_PARKED:
+		return CTL_STATE_PARKED;
+	case ENTRY_READY:
+		return CTL_STATE_READY;
+	case ENTRY_ASSIGNED:
+		return e->is_lost ? CTL_STATE_LOST : CTL_STATE_ASSIGNED;
+	case ENTRY_REVOKING:
+		return e->is_lost ? CTL_STATE_LOST : CTL_STATE_REVOKING;
+	case ENTRY_LIMBO:
+		return CTL_STATE_LIMBO;
+	case ENTRY_FINISHING:
+	case ENTRY_STATES:
+		break;
+	}
+	return CTL_STATE_FINISHING;
+}
+
+static bool has_no_worker(enum ctl_state s)
+{
+	return s == CTL_STATE_LOCKING || s == CTL_STATE_PARKED || s == CTL_STATE_READY;
+}
+
+static void count_entry(struct view_service *v, const struct entry *e)
+{
+	enum ctl_state state = view_state(e);
+	v->n[state]++;
+	v->in_use += e->state == ENTRY_ASSIGNED || e->state == ENTRY_REVOKING;
+	if (e->id.ms < v->oldest_ms)
+		v->oldest_ms = e->id.ms;
+	if (has_no_worker(state) && e->id.ms < v->oldest_unassigned_ms)
+		v->oldest_unassigned_ms = e->id.ms;
+}
+
+static void count_members(const struct coord *c, struct view_service *v)
+{
+	for (struct link *l = c->members.next; l != &c->members; l = l->next) {
+		const struct member *m = LIST_OF(struct member, all, l);
+		if (m->is_gone || m->s.state != SESSION_READY)
+			continue;
+		for (uint16_t i = 0; i < c->n_positions; i++) {
+			if (!m->seat.all_services && !m->seat.wanted[i])
+				continue;
+			v[i].credits += m->seat.credits;
+			v[i].workers++;
+		}
+	}
+}
+
+static void take_lengths(const struct daemon *d, const struct coord_service *s, struct view_service *v)
+{
+	v->lbs = v->pending = v->dlq = -1;
+	const struct snapshot *snap = s->reader_shard < SHARDS_MAX ? d->snapshots[s->reader_shard] : NULL;
+	for (size_t i = 0; snap && i < snap->n_services; i++) {
+		if (snap->services[i].svc != s->svc)
+			continue;
+		const struct shard_lengths *len = &snap->services[i].lengths;
+		v->lbs = len->lbs;
+		v->pending = len->pending;
+		v->dlq = len->dlq;
+		if (len->unread_ms >= 0)
+			v->oldest_unassigned_ms = (uint64_t)len->unread_ms;
+	}
+}
+
+struct view_service *view_services(struct daemon *d)
+{
+	struct coord *c = d->core;
+	struct view_service *v = mem_array((size_t)c->n_positions + 1, sizeof *v);
+	uint16_t *pos_of = mem_array((size_t)UINT16_MAX + 1, sizeof *pos_of);
+	memset(pos_of, 0xff, ((size_t)UINT16_MAX + 1) * sizeof *pos_of);
+	for (uint16_t i = 0; i < c->n_positions; i++) {
+		v[i].oldest_ms = v[i].oldest_unassigned_ms = UINT64_MAX;
+		if (!c->services[i].rules)
+			continue;
+		pos_of[c->services[i].svc] = i;
+		take_lengths(d, &c->services[i], &v[i]);
+	}
+	uint32_t pos = 0;
+	for (const struct entry *e; (e = ledger_next(&c->ledger, &pos));)
+		if (pos_of[e->svc] < c->n_positions)
+			count_entry(&v[pos_of[e->svc]], e);
+	mem_free(pos_of);
+	count_members(c, v);
+	return v;
+}
+
+struct buf *view_slots(const struct topology *t)
+{
+	struct buf *v = mem_array((size_t)t->n_nodes + 1, sizeof *v);
+	for (uint16_t from = 0; t->is_known && t->is_cluster && from < SLOTS;) {
+		uint16_t node = t->slot_node[from], to = from;
+		while (to + 1 < SLOTS && t->slot_node[to + 1] == node)
+			to++;
+		if (node < t->n_nodes && to > from)
+			buf_printf(&v[node], "%s%u-%u", v[node].len ? " " : "", from, to);
+		else if (node < t->n_nodes)
+			buf_printf(&v[node], "%s%u", v[node].len ? " " : "", from);
+		from = (uint16_t)(to + 1);
+	}
+	return v;
+}
+
+void view_slots_free(struct buf *v, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		buf_fini(&v[i]);
+	mem_free(v);
+}
+
+const char *view_addr(const struct daemon *d, uint16_t slot)
+{
+	const struct topology *t = &d->core->topo;
+	uint16_t node = t->is_known ? topology_shard(t, slot) : SHARD_NONE;
+	return node < t->n_nodes ? t->nodes[node].addr : NULL;
+}
+
+int64_t view_age_ms(int64_t wall_ms, struct entry_id id)
+{
+	return id.ms <= (uint64_t)wall_ms ? wall_ms - (int64_t)id.ms : 0;
+}
+
+void view_match_init(struct view_match *m, const char *text, uint16_t svc)
+{
+	*m = (struct view_match){.stream = text, .len = strlen(text), .svc = svc};
+	m->by_id = ctl_is_entry_id(text) && command_id_parse(text, m->len, &m->id);
+}
+
+bool view_matches(const struct view_match *m, const struct entry *e)
+{
+	if (m->svc != SERVICE_NONE && m->svc != e->svc)
+		return false;
+	if (m->by_id && entry_id_cmp(m->id, e->id) == 0)
+		return true;
+	return e->stream && e->stream->len == m->len && memcmp(e->stream->bytes, m->stream, m->len) == 0;
+}
+
+char *view_lock_key(const struct entry *e)
+{
+	char id[COMMAND_ID_CAP];
+	command_id_format(id, e->id);
+	return mem_printf("%s" COMMAND_LOCK_SEP "%s", e->stream ? e->stream->bytes : "", id);
+}

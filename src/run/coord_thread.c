@@ -1,0 +1,483 @@
+#include "run/coord_thread.h"
+#include "base/log.h"
+#include "base/secret.h"
+#include "core/turn.h"
+#include "io/notify.h"
+#include "run/daemon.h"
+#include "run/fault.h"
+#include "run/readiness.h"
+#include "run/state_store.h"
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MAIL_LIMIT = 1 << 20, PASSED_MAX = 8192, TRIM_ENTRIES = 4096, EXIT_INTERNAL = 70, JOIN_WAIT_MS = 5000 };
+
+/* ---- effects ---- */
+
+static void shard_start(struct daemon *d, const struct effect *ef)
+{
+	struct shard_run_opts o = {.index = ef->to,
+		.addr = ef->text->bytes,
+		.rules = d->shard_rules,
+		.node = d->config->node.id,
+		.to_coord = d->mail};
+	o.rules.seed += ef->to;
+	setup_redis(d->config, d->password, d->tls, o.rules.consumer, &o.redis);
+	setup_handoff(d->config, &o.handoff);
+	struct err err;
+	d->shard_since[ef->to] = mono_now();
+	if (shard_run_start(&o, &d->shards[ef->to], &err) != ERR_OK)
+		log_line(LOG_ERROR, "shard=%u redis=%s not started: %s", ef->to, ef->text->bytes, err.text);
+	if (ef->to >= d->n_shards)
+		d->n_shards = (uint16_t)(ef->to + 1);
+}
+
+static void shard_stop(struct daemon *d, uint16_t shard)
+{
+	if (shard >= SHARDS_MAX || !d->shards[shard])
+		return;
+	shard_run_stop(d->shards[shard]);
+	d->shards[shard] = NULL;
+	metrics_keep(d, shard);
+	mem_free(d->snapshots[shard]);
+	d->snapshots[shard] = NULL;
+}
+
+static void take_snapshot(struct daemon *d, uint16_t shard, struct snapshot *s)
+{
+	struct snapshot *old = s; /* of a shard that has stopped: counted already */
+	if (d->shards[shard] && s->at >= d->shard_since[shard]) {
+		old = d->snapshots[shard];
+		d->snapshots[shard] = s;
+	}
+	mem_free(old);
+}
+
+static void to_shard(struct daemon *d, const struct effect *ef)
+{
+	struct run_msg m = {.kind = RUN_CORE, .core = ef->msg};
+	fault_post(&m.core);
+	if (d->shards[ef->to])
+		shard_run_send(d->shards[ef->to], &m);
+	else
+		msg_fini(&m.core);
+}
+
+static void end(struct daemon *d, int code)
+{
+	d->exit_code = code;
+	d->is_ending = true;
+}
+
+static void perform(struct daemon *d, struct effect *ef)
+{
+	switch (ef->kind) {
+	case EFF_MSG:
+		to_shard(d, ef);
+		ef->msg = (struct msg){.kind = MSG_N};
+		break;
+	case EFF_SHARD_START:
+		shard_start(d, ef);
+		break;
+	case EFF_SHARD_STOP:
+		shard_stop(d, ef->to);
+		break;
+	case EFF_FRAME:
+		if (d->workers)
+			worker_door_send(d->workers, ef->session, &ef->frame);
+		break;
+	case EFF_CLOSE:
+		if (d->workers)
+			worker_door_drop(d->workers, ef->session);
+		break;
+	case EFF_TOPOLOGY:
+		topo_client_ask(d->topo);
+		break;
+	case EFF_FATAL:
+		if (ef->n)
+			log_line(LOG_ERROR, "%s", ef->text ? ef->text->bytes : "internal error");
+		end(d, (int)ef->n);
+		break;
+	case EFF_CTL:
+		if (d->control)
+			control_door_result(d->control, (uint32_t)ef->n, (enum op_result)ef->tag, ef->msg.id,
+				ef->text ? ef->text->bytes : "");
+		break;
+	case EFF_SAY:
+		run_say(ef);
+		break;
+	case EFF_REDIS:
+	case EFF_READER_OPEN:
+	case EFF_READER_CLOSE:
+		break;
+	}
+}
+
+void daemon_step(struct daemon *d, struct coord_event *ev)
+{
+	ev->now = mono_now(); /* not the round's: the process may have been stopped within it */
+	ev->wall_ms = mono_wall_ms();
+	d->core_deadline = coord_step(d->core, ev, &d->effects);
+	for (size_t i = 0; i < d->effects.n; i++)
+		perform(d, &d->effects.v[i]);
+	effects_clear(&d->effects);
+	if (d->workers)
+		worker_door_sweep(d->workers);
+	state_store_try(d);
+	loop_wake_at(d->loop, mono_min(d->core_deadline, d->next_second));
+	if (d->is_ending)
+		loop_stop(d->loop);
+}
+
+/* ---- readiness ---- */
+
+bool daemon_ready(struct daemon *d, struct buf *reasons)
+{
+	const struct coord *c = d->core;
+	bool ready = true;
+	struct buf none;
+	buf_init(&none);
+	struct buf *r = reasons ? reasons : &none;
+	if (!c->topo.is_known) {
+		buf_printf(r, "%s\n", d->topo_why[0] ? d->topo_why : "redis: not connected yet");
+		ready = false;
+	}
+	for (uint16_t i = 0; i < c->n_shards; i++) {
+		const struct coord_shard *s = &c->shards[i];
+		if (!s->is_on || s->is_leaving)
+			continue;
+		if (!s->is_up[CONN_COMMAND])
+			buf_printf(
+				r, "redis %s: %s\n", c->topo.nodes[i].addr, s->why[0] ? s->why : "not connected yet");
+		else if (d->config->redis.keyspace_events == CONFIG_KEYSPACE_REQUIRE && !s->is_up[CONN_SUBSCRIBER])
+			buf_printf(r, "redis %s: no keyspace events: %s\n", c->topo.nodes[i].addr,
+				s->why[0] ? s->why : "not subscribed yet");
+		else
+			continue;
+		ready = false;
+	}
+	for (uint16_t i = 0; ready && i < c->n_positions; i++) {
+		if (c->services[i].rules && !c->services[i].own_done && !c->services[i].is_going) {
+			buf_printf(r, "service %s: pending entries not read yet\n", c->services[i].rules->name);
+			ready = false;
+		}
+	}
+	if (d->is_stopping) {
+		buf_printf(r, "stopping\n");
+		ready = false;
+	}
+	buf_fini(&none);
+	return ready;
+}
+
+/* ---- events ---- */
+
+static void on_worker_event(void *arg, struct coord_event *ev)
+{
+	daemon_step(arg, ev);
+}
+
+static void on_slots(void *arg, const struct slot_range *ranges, size_t n)
+{
+	struct coord_event ev = {.kind = COORD_TOPOLOGY, .slots = ranges, .n = n};
+	daemon_step(arg, &ev);
+}
+
+static void on_standalone(void *arg, const char *addr)
+{
+	struct coord_event ev = {.kind = COORD_TOPOLOGY, .text = {addr, strlen(addr)}};
+	daemon_step(arg, &ev);
+}
+
+static void on_topo_failed(void *arg, const struct err *why)
+{
+	struct daemon *d = arg;
+	snprintf(d->topo_why, sizeof d->topo_why, "%s", why->text);
+	if (d->config->redis.fail_fast && !d->core->topo.is_known) {
+		log_line(LOG_ERROR, "%s (redis.fail_fast)", why->text);
+		end(d, 69);
+		loop_stop(d->loop);
+		return;
+	}
+	struct coord_event ev = {.kind = COORD_TOPOLOGY_FAILED, .text = {why->text, strlen(why->text)}};
+	daemon_step(d, &ev);
+}
+
+static void forget_mail(const struct run_msg *m)
+{
+	struct msg late = m->core;
+	if (m->kind == RUN_CORE)
+		msg_fini(&late);
+	else if (m->kind == RUN_SNAPSHOT)
+		mem_free(m->snapshot);
+}
+
+static void on_mail(void *arg, const void *msg)
+{
+	struct daemon *d = arg;
+	const struct run_msg *m = msg;
+	if (d->is_closing) {
+		forget_mail(m);
+	} else if (m->kind == RUN_CORE) {
+		fault_mail(&m->core);
+		struct coord_event ev = {.kind = COORD_MSG, .msg = &m->core};
+		daemon_step(d, &ev);
+	} else if (m->kind == RUN_SNAPSHOT) {
+		take_snapshot(d, m->shard, m->snapshot);
+	}
+}
+
+/* Freed memory goes back to the system when half of many entries have gone; a second later, when shards have followed. */
+static void give_back(struct daemon *d)
+{
+	uint32_t n = d->core->ledger.n;
+	if (n > d->peak_entries)
+		d->peak_entries = n;
+	bool is_due = d->peak_entries >= TRIM_ENTRIES && n <= d->peak_entries / 2;
+	if (is_due && d->trim_due) {
+		mem_trim();
+		d->peak_entries = n;
+		is_due = false;
+	}
+	d->trim_due = is_due;
+}
+
+static void second(struct daemon *d, mono_ms now)
+{
+	give_back(d);
+	d->next_second = now + service_period_ms();
+	service_tick(d);
+	if (d->control)
+		control_door_tick(d->control, now);
+}
+
+static void on_deadline(void *arg, mono_ms now)
+{
+	struct daemon *d = arg;
+	hist_add(&d->lag, (double)loop_lag_ms(d->loop) / 1000.0);
+	if (now >= d->next_second)
+		second(d, now);
+	struct coord_event ev = {.kind = COORD_TICK};
+	daemon_step(d, &ev);
+}
+
+static void stop(struct daemon *d)
+{
+	bool drain = d->config->shutdown.mode == CONFIG_SHUTDOWN_DRAIN;
+	if (d->is_stopping) {
+		log_line(LOG_NOTICE, "second signal: ending at once; leases run out by themselves");
+		end(d, 0);
+		loop_stop(d->loop);
+		return;
+	}
+	d->is_stopping = true;
+	log_line(LOG_NOTICE, drain ? "stopping: draining" : "stopping: leases stay for the next process");
+	notify_send("STOPPING=1");
+	if (drain) {
+		char text[80];
+		snprintf(text, sizeof text, "EXTEND_TIMEOUT_USEC=%lld",
+			(long long)(d->config->shutdown.drain_timeout_ms + 10000) * 1000);
+		notify_send(text);
+	}
+	struct coord_event ev = {.kind = COORD_STOP, .flag = drain};
+	daemon_step(d, &ev);
+}
+
+static void reload_row(void *arg, const char *path, const char *before, const char *after, const char *class)
+{
+	(void)arg;
+	log_line(
+		LOG_NOTICE, "reload: %s: %s -> %s (%s)", path, before ? before : "none", after ? after : "none", class);
+}
+
+static void on_signal(void *arg, int signo)
+{
+	struct daemon *d = arg;
+	struct err err;
+	struct coord_ctl ctl = {.kind = d->core->is_draining ? CTL_UNDRAIN : CTL_DRAIN};
+	struct coord_event ev = {.kind = COORD_CTL, .ctl = &ctl};
+	switch (signo) {
+	case SIGTERM:
+	case SIGINT:
+		stop(d);
+		break;
+	case SIGHUP:
+		if (daemon_reload(d, reload_row, NULL, &err) != ERR_OK)
+			log_line(LOG_ERROR, "reload rejected, nothing changed: %s", err.text);
+		break;
+	case SIGUSR1:
+		service_dump(d);
+		break;
+	case SIGUSR2:
+		daemon_step(d, &ev);
+		break;
+	default:
+		break;
+	}
+}
+
+/* ---- start and end ---- */
+
+static int exit_of(enum err_code code)
+{
+	switch (code) {
+	case ERR_DENIED:
+		return 77;
+	case ERR_INVALID:
+	case ERR_RANGE:
+		return 78;
+	case ERR_OK:
+		return 0;
+	case ERR_TIMEOUT: /* nothing waits, or talks, before the loop runs */
+	case ERR_PROTO:
+		return EXIT_INTERNAL;
+	case ERR_NOT_FOUND: /* the directory of a socket */
+	case ERR_BUSY:
+	case ERR_IO:
+	case ERR_MEMORY:
+		break;
+	}
+	return 71;
+}
+
+static enum err_code open_doors(struct daemon *d, struct err *err)
+{
+	struct notify_fd *fds = mem_array(PASSED_MAX, sizeof *fds);
+	size_t n = notify_take_fds(fds, PASSED_MAX);
+	state_store_take(d, fds, n);
+	int worker_fd = -1, control_fd = -1;
+	for (size_t i = 0; i < n; i++) {
+		if (strcmp(fds[i].name, "worker") == 0)
+			worker_fd = fds[i].fd;
+		else if (strcmp(fds[i].name, "control") == 0)
+			control_fd = fds[i].fd;
+		else if (fds[i].fd >= 0)
+			log_line(LOG_WARN, "descriptor %s from the service manager is not known: ignored", fds[i].name);
+	}
+	mem_free(fds);
+	enum err_code code =
+		worker_door_open(loop_uv(d->loop), d->config, worker_fd, on_worker_event, d, &d->workers, err);
+	if (!code)
+		code = control_door_open(d, control_fd, &d->control, err);
+	if (!code && d->config->metrics.listen[0])
+		code = http_open(loop_uv(d->loop), d->config->metrics.listen, metrics_http, d, &d->http, err);
+	return code && code != ERR_DENIED ? ERR_IO : code; /* the configuration is fine, the system is not: 71 */
+}
+
+static void give_services(struct daemon *d)
+{
+	size_t n = d->config->n_services;
+	struct service_rules **rules = mem_array(n, sizeof(struct service_rules *));
+	for (size_t i = 0; i < n; i++)
+		rules[i] = setup_service(
+			&d->config->services[i], d->config, setup_service_id(&d->ids, d->config->services[i].name));
+	struct coord_event ev = {.kind = COORD_SERVICES, .services = rules, .n = n};
+	daemon_step(d, &ev);
+	mem_free(rules);
+}
+
+static enum err_code open_all(struct daemon *d, struct err *err)
+{
+	enum err_code code = config_password(d->config, &d->password, err);
+	if (!code)
+		code = setup_tls(d->config, &d->tls, err);
+	if (code == ERR_NOT_FOUND)
+		code = ERR_INVALID; /* the configuration names a file that is not there */
+	if (code)
+		return code;
+	setup_shard(d->config, d->incarnation, &d->shard_rules);
+	struct coord_rules rules;
+	setup_coord(d->config, d->incarnation, &rules);
+	d->loop = loop_new("coordinator", on_deadline, d);
+	d->mail = mailbox_open(loop_uv(d->loop), sizeof(struct run_msg), MAIL_LIMIT, on_mail, NULL, d);
+	d->signals = signals_open(loop_uv(d->loop), on_signal, d);
+	d->core = coord_new(&rules);
+	effects_init(&d->effects);
+	code = open_doors(d, err);
+	if (code)
+		return code;
+	struct redis_opts o;
+	setup_redis(d->config, d->password, d->tls, d->shard_rules.consumer, &o);
+	static const struct topo_events events = {
+		.on_slots = on_slots, .on_standalone = on_standalone, .on_failed = on_topo_failed};
+	d->topo = topo_client_open(loop_uv(d->loop), d->config, &o, &events, d);
+	return ERR_OK;
+}
+
+/* Nobody can end a thread that does not run its loop: the process goes without it. Locks run out, workers come back. */
+static void stop_shards(struct daemon *d)
+{
+	bool is_stuck = false;
+	for (uint16_t i = 0; i < d->n_shards; i++) {
+		if (d->shards[i] && !shard_run_stop_within(d->shards[i], is_stuck ? 0 : JOIN_WAIT_MS)) {
+			log_line(LOG_ERROR, "shard=%u loop stuck: not waiting for it", i);
+			is_stuck = true;
+		}
+		d->shards[i] = NULL;
+		mem_free(d->snapshots[i]);
+		d->snapshots[i] = NULL;
+	}
+	if (!is_stuck)
+		return;
+	control_door_close(d->control); /* their sockets go */
+	worker_door_close(d->workers);
+	_exit(EXIT_INTERNAL);
+}
+
+static void close_all(struct daemon *d)
+{
+	d->is_closing = true;
+	stop_shards(d);
+	control_door_close(d->control);
+	state_store_free(d->store);
+	worker_door_close(d->workers);
+	d->workers = NULL;
+	if (d->http)
+		http_close(d->http);
+	topo_client_close(d->topo);
+	if (d->signals)
+		signals_close(d->signals);
+	if (d->mail) {
+		mailbox_refuse(d->mail);
+		mailbox_drain(d->mail);
+		mailbox_close(d->mail);
+	}
+	if (d->loop)
+		loop_free(d->loop);
+	coord_free(d->core);
+	effects_fini(&d->effects);
+	redis_tls_unref(d->tls);
+	secret_drop(d->password);
+	setup_ids_fini(&d->ids);
+	config_free(d->config);
+}
+
+int coord_run_main(const char *config_path, struct config *c)
+{
+	struct daemon *d = mem_alloc(sizeof *d);
+	d->config_path = config_path;
+	d->config = c;
+	d->incarnation = setup_incarnation();
+	d->started_at = mono_now();
+	struct err err;
+	enum err_code code = open_all(d, &err);
+	if (code) {
+		log_line(LOG_ERROR, "%s", err.text);
+		d->exit_code = exit_of(code);
+	} else {
+		log_line(LOG_NOTICE, "sluiced " SLUICE_VERSION " node=%s services=%zu workers=%s control=%s",
+			c->node.id, c->n_services, c->workers.socket, c->control.socket);
+		give_services(d);
+		loop_run(d->loop);
+		if (d->is_stopping && d->exit_code == 0 && d->config->shutdown.mode == CONFIG_SHUTDOWN_HANDOVER)
+			state_store_save(d);
+		log_line(LOG_NOTICE, "stopped");
+	}
+	int exit_code = d->exit_code;
+	close_all(d);
+	mem_free(d);
+	return exit_code;
+}

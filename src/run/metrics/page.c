@@ -1,0 +1,334 @@
+/* The page of sluice-metrics(7): counters of the coordinator and the shards' last snapshots added up, gauges from the ledger.
+ * Coordinator thread. Rows of one name stand together, as the format asks. */
+#include "run/metrics/page.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "codec/frame.h"
+#include "run/control/control.h"
+
+struct row {
+	const char *name, *label, *help;
+};
+
+#define ROW(id, name, label, help) {name, label, help},
+static const struct row service_rows[] = {METRIC_SERVICE_COUNTERS(ROW)};
+static const struct row redis_rows[] = {METRIC_REDIS_COUNTERS(ROW)};
+static const struct row handoff_rows[] = {METRIC_HANDOFF_COUNTERS(ROW)};
+static const struct row process_rows[] = {METRIC_PROCESS_COUNTERS(ROW)};
+static const struct row service_hists[] = {METRIC_SERVICE_HISTS(ROW)};
+static const struct row redis_hists[] = {METRIC_REDIS_HISTS(ROW)};
+
+struct page {
+	struct daemon *d;
+	struct buf *out;
+	struct metrics_service *sums; /* by position */
+	struct view_service *views;
+	const char *last; /* name whose HELP was written */
+};
+
+static bool is_served(const struct page *p, uint16_t i)
+{
+	return p->d->core->services[i].rules != NULL;
+}
+
+static const char *service_name(const struct page *p, uint16_t i)
+{
+	return p->d->core->services[i].rules->name;
+}
+
+static void head(struct page *p, const struct row *r, const char *type)
+{
+	if (p->last && strcmp(p->last, r->name) == 0)
+		return;
+	p->last = r->name;
+	metrics_head(p->out, r->name, type, r->help);
+}
+
+/* ---- sums */
+
+static void add_service(struct metrics_service *into, const struct metrics_service *from)
+{
+	for (int i = 0; i < METRIC_SERVICE_N; i++)
+		into->c[i] += from->c[i];
+	for (int i = 0; i < METRIC_SERVICE_HIST_N; i++)
+		hist_merge(&into->h[i], &from->h[i]);
+}
+
+static void add_handoffs(struct metrics_handoff *into, const struct metrics_handoff *from)
+{
+	for (int i = 0; i < METRIC_HANDOFF_N; i++)
+		into->c[i] += from->c[i];
+	hist_merge(&into->duration, &from->duration);
+}
+
+void metrics_keep(struct daemon *d, uint16_t shard)
+{
+	const struct snapshot *s = d->snapshots[shard];
+	for (size_t i = 0; s && i < s->n_services; i++) {
+		struct coord_service *svc = coord_service(d->core, s->services[i].svc);
+		if (svc)
+			add_service(&svc->m, &s->services[i].m);
+	}
+	if (s)
+		add_handoffs(&d->gone_handoffs, &s->handoff.m);
+}
+
+static struct metrics_service *sum_services(struct daemon *d)
+{
+	struct coord *c = d->core;
+	struct metrics_service *sums = mem_array((size_t)c->n_positions + 1, sizeof *sums);
+	for (uint16_t i = 0; i < c->n_positions; i++)
+		if (c->services[i].rules)
+			sums[i] = c->services[i].m;
+	for (uint16_t k = 0; k < d->n_shards; k++) {
+		const struct snapshot *s = d->snapshots[k];
+		for (size_t i = 0; s && i < s->n_services; i++) {
+			const struct coord_service *svc = coord_service(c, s->services[i].svc);
+			if (svc)
+				add_service(&sums[coord_pos(c, svc)], &s->services[i].m);
+		}
+	}
+	return sums;
+}
+
+/* ---- tables */
+
+static void services(struct page *p)
+{
+	const uint16_t n = p->d->core->n_positions;
+	for (size_t r = 0; r < METRIC_SERVICE_N; r++) {
+		head(p, &service_rows[r], "counter");
+		for (uint16_t i = 0; i < n; i++)
+			if (is_served(p, i))
+				metrics_u64(p->out, service_rows[r].name, "service", service_name(p, i),
+					service_rows[r].label, p->sums[i].c[r]);
+	}
+	for (size_t r = 0; r < METRIC_SERVICE_HIST_N; r++) {
+		head(p, &service_hists[r], "histogram");
+		for (uint16_t i = 0; i < n; i++)
+			if (is_served(p, i))
+				metrics_hist(p->out, service_hists[r].name, "service", service_name(p, i),
+					service_hists[r].label, &p->sums[i].h[r]);
+	}
+}
+
+static const char *addr_of(const struct page *p, uint16_t shard)
+{
+	const struct coord *c = p->d->core;
+	return shard < c->n_shards && p->d->snapshots[shard] ? c->topo.nodes[shard].addr : NULL;
+}
+
+static void redis(struct page *p)
+{
+	struct daemon *d = p->d;
+	for (size_t r = 0; r < METRIC_REDIS_N; r++) {
+		head(p, &redis_rows[r], "counter");
+		for (uint16_t k = 0; k < d->n_shards; k++)
+			if (addr_of(p, k))
+				metrics_u64(p->out, redis_rows[r].name, "redis", addr_of(p, k), redis_rows[r].label,
+					d->snapshots[k]->redis.c[r]);
+	}
+	for (size_t r = 0; r < METRIC_REDIS_HIST_N; r++) {
+		head(p, &redis_hists[r], "histogram");
+		for (uint16_t k = 0; k < d->n_shards; k++)
+			if (addr_of(p, k))
+				metrics_hist(p->out, redis_hists[r].name, "redis", addr_of(p, k), redis_hists[r].label,
+					&d->snapshots[k]->redis.h[r]);
+	}
+}
+
+static void process(struct page *p)
+{
+	const struct coord *c = p->d->core;
+	for (size_t r = 0; r < METRIC_PROCESS_N; r++) {
+		head(p, &process_rows[r], "counter");
+		metrics_u64(p->out, process_rows[r].name, "", "", process_rows[r].label, c->m[r]);
+	}
+	metrics_head(p->out, "sluice_worker_errors_total", "counter", "Error frames sent to workers");
+	for (unsigned i = 0; i < FERR_N; i++)
+		metrics_u64(p->out, "sluice_worker_errors_total", "code", frame_error_name((enum frame_error)i), "",
+			c->worker_errors[i]);
+}
+
+/* ---- gauges */
+
+static void owned(struct page *p)
+{
+	metrics_head(p->out, "sluice_streams_owned", "gauge", "Streams this daemon holds, by state");
+	for (uint16_t i = 0; i < p->d->core->n_positions; i++) {
+		for (unsigned s = 0; is_served(p, i) && s < CTL_STATE_N; s++) {
+			char state[48];
+			snprintf(state, sizeof state, "state=\"%s\"", ctl_state_name((enum ctl_state)s));
+			metrics_u64(p->out, "sluice_streams_owned", "service", service_name(p, i), state,
+				(uint64_t)p->views[i].n[s]);
+		}
+	}
+}
+
+/* One gauge per service; values below 0 are not known and left out. */
+static void gauge(struct page *p, const char *name, const char *help, size_t field)
+{
+	metrics_head(p->out, name, "gauge", help);
+	for (uint16_t i = 0; i < p->d->core->n_positions; i++) {
+		int64_t v;
+		memcpy(&v, (const char *)&p->views[i] + field, sizeof v);
+		if (is_served(p, i) && v >= 0)
+			metrics_u64(p->out, name, "service", service_name(p, i), "", (uint64_t)v);
+	}
+}
+
+static void age(struct page *p, const char *name, const char *help, size_t field)
+{
+	int64_t wall_ms = mono_wall_ms();
+	metrics_head(p->out, name, "gauge", help);
+	for (uint16_t i = 0; i < p->d->core->n_positions; i++) {
+		uint64_t ms;
+		memcpy(&ms, (const char *)&p->views[i] + field, sizeof ms);
+		if (is_served(p, i))
+			metrics_seconds(p->out, name, "service", service_name(p, i),
+				ms == UINT64_MAX ? 0
+						 : (double)view_age_ms(wall_ms, (struct entry_id){.ms = ms}) / 1000.0);
+	}
+}
+
+static void backlog(struct page *p)
+{
+	owned(p);
+	gauge(p, "sluice_credits", "Streams the connected workers would take at once",
+		offsetof(struct view_service, credits));
+	gauge(p, "sluice_credits_in_use", "How many of them they have", offsetof(struct view_service, in_use));
+	metrics_head(p->out, "sluice_workers", "gauge", "Connected workers");
+	metrics_u64(p->out, "sluice_workers", "", "", "", p->d->core->n_members);
+	gauge(p, "sluice_lbs_length", "Entries in the load-balancer stream", offsetof(struct view_service, lbs));
+	gauge(p, "sluice_lbs_pending", "Entries some consumer has", offsetof(struct view_service, pending));
+	gauge(p, "sluice_dlq_length", "Dead letters", offsetof(struct view_service, dlq));
+	age(p, "sluice_unassigned_oldest_age_seconds", "Age of the oldest entry without a worker",
+		offsetof(struct view_service, oldest_unassigned_ms));
+	age(p, "sluice_owned_oldest_age_seconds", "Age of the oldest entry held here",
+		offsetof(struct view_service, oldest_ms));
+}
+
+static void connections(struct page *p)
+{
+	static const char *const roles[CONN_ROLES] = {
+		[CONN_COMMAND] = "command", [CONN_READER] = "reader", [CONN_SUBSCRIBER] = "subscriber"};
+	metrics_head(p->out, "sluice_redis_connections", "gauge", "Connections to Redis, by role and state");
+	for (uint16_t k = 0; k < p->d->n_shards; k++) {
+		if (!addr_of(p, k))
+			continue;
+		uint64_t n[CONN_ROLES][2] = {{0}};
+		const struct snapshot *s = p->d->snapshots[k];
+		for (size_t i = 0; i < s->n_conns; i++)
+			if (s->conns[i].role < CONN_ROLES)
+				n[s->conns[i].role][s->conns[i].is_up]++;
+		for (unsigned r = 0; r < CONN_ROLES; r++) {
+			for (unsigned up = 0; up < 2; up++) {
+				char more[64];
+				snprintf(more, sizeof more, "role=\"%s\",state=\"%s\"", roles[r],
+					up ? "ready" : "connecting");
+				metrics_u64(p->out, "sluice_redis_connections", "redis", addr_of(p, k), more, n[r][up]);
+			}
+		}
+	}
+	uint64_t n_subscribed = 0;
+	for (uint16_t i = 0; i < p->d->core->n_shards; i++)
+		n_subscribed += p->d->core->shards[i].is_on && p->d->core->shards[i].is_up[CONN_SUBSCRIBER];
+	metrics_head(p->out, "sluice_keyspace_subscriptions", "gauge", "Masters whose expiry events arrive");
+	metrics_u64(p->out, "sluice_keyspace_subscriptions", "", "", "", n_subscribed);
+}
+
+static void handoff_counters(struct page *p)
+{
+	struct metrics_handoff sum = p->d->gone_handoffs;
+	for (uint16_t k = 0; k < p->d->n_shards; k++)
+		if (addr_of(p, k))
+			add_handoffs(&sum, &p->d->snapshots[k]->handoff.m);
+	for (size_t r = 0; r < METRIC_HANDOFF_N; r++) {
+		head(p, &handoff_rows[r], "counter");
+		metrics_u64(p->out, handoff_rows[r].name, "", "", handoff_rows[r].label, sum.c[r]);
+	}
+	metrics_head(p->out, "sluice_handoff_duration_seconds", "histogram",
+		"Notification until the new connection serves, each connection");
+	metrics_hist(p->out, "sluice_handoff_duration_seconds", "", "", "", &sum.duration);
+}
+
+static void maintenance(struct page *p)
+{
+	static const struct {
+		const char *name, *help;
+		size_t field;
+	} gauges[] = {
+		{"sluice_relaxed_connections", "Connections with relaxed timeouts",
+			offsetof(struct snapshot_handoff, n_relaxed)},
+		{"sluice_handoff_queue", "Handoffs that wait for a place", offsetof(struct snapshot_handoff, n_queued)},
+		{"sluice_handoffs_active", "Connections that are moving", offsetof(struct snapshot_handoff, n_active)},
+	};
+	handoff_counters(p);
+	for (size_t i = 0; i < sizeof gauges / sizeof gauges[0]; i++) {
+		uint64_t sum = 0;
+		for (uint16_t k = 0; k < p->d->n_shards; k++) {
+			uint32_t n = 0;
+			if (addr_of(p, k))
+				memcpy(&n, (const char *)&p->d->snapshots[k]->handoff + gauges[i].field, sizeof n);
+			sum += n;
+		}
+		metrics_head(p->out, gauges[i].name, "gauge", gauges[i].help);
+		metrics_u64(p->out, gauges[i].name, "", "", "", sum);
+	}
+	metrics_head(p->out, "sluice_circuit_breaker_open", "gauge", "Addresses to which no connection is tried");
+	for (uint16_t k = 0; k < p->d->n_shards; k++)
+		if (addr_of(p, k))
+			metrics_u64(p->out, "sluice_circuit_breaker_open", "redis", addr_of(p, k), "",
+				p->d->snapshots[k]->handoff.n_breakers_open);
+}
+
+static void lag(struct page *p)
+{
+	metrics_head(p->out, "sluice_event_loop_lag_seconds", "histogram", "How late turns come");
+	metrics_hist(p->out, "sluice_event_loop_lag_seconds", "loop", "coordinator", "", &p->d->lag);
+	for (uint16_t k = 0; k < p->d->n_shards; k++)
+		if (addr_of(p, k))
+			metrics_hist(p->out, "sluice_event_loop_lag_seconds", "loop", addr_of(p, k), "",
+				&p->d->snapshots[k]->lag);
+}
+
+void metrics_page(struct daemon *d, struct buf *out)
+{
+	struct page p = {.d = d, .out = out, .sums = sum_services(d), .views = view_services(d)};
+	metrics_head(out, "sluice_build_info", "gauge", "Always 1; the version is a label");
+	metrics_u64(out, "sluice_build_info", "version", SLUICE_VERSION, "", 1);
+	backlog(&p);
+	services(&p);
+	connections(&p);
+	redis(&p);
+	process(&p);
+	maintenance(&p);
+	lag(&p);
+	mem_free(p.sums);
+	mem_free(p.views);
+}
+
+int metrics_http(void *arg, const char *path, struct buf *body, const char **content_type)
+{
+	struct daemon *d = arg;
+	*content_type = "text/plain; charset=utf-8";
+	if (strcmp(path, "/metrics") == 0) {
+		*content_type = "text/plain; version=0.0.4; charset=utf-8";
+		metrics_page(d, body);
+		return 200;
+	}
+	if (strcmp(path, "/livez") == 0) {
+		buf_str(body, d->is_stuck ? "a loop is stuck\n" : "ok\n");
+		return d->is_stuck ? 503 : 200;
+	}
+	if (strcmp(path, "/readyz") == 0) {
+		if (!daemon_ready(d, body))
+			return 503;
+		buf_str(body, "ready\n");
+		return 200;
+	}
+	buf_str(body, "not found: /metrics /livez /readyz\n");
+	return 404;
+}

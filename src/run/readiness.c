@@ -1,0 +1,180 @@
+/* service - readiness, status, watchdog and state dump.
+ *
+ * Happy path: READY=1 with the first tick (the sockets listen, the loop runs), STATUS= whenever its text changes, WATCHDOG=1 in
+ * each period in which every loop made progress.
+ * Failure: a loop that is stuck stops the watchdog's food, said once; the manager does the rest. */
+#include "run/readiness.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "codec/command.h"
+#include "io/notify.h"
+#include "run/daemon.h"
+
+enum {
+	LOOPS_IDLE_MS = 2500,
+	LOOPS_STUCK_MS = 10000,
+	DUMP_ENTRIES = 200
+}; /* an idle loop still makes a round a second */
+
+mono_ms service_period_ms(void)
+{
+	mono_ms half = notify_watchdog_ms();
+	return half > 0 ? mono_max(mono_min(half, 1000), 10) : 1000;
+}
+
+/* ---- status */
+
+static void say_status(struct daemon *d)
+{
+	const struct coord *c = d->core;
+	const uint32_t *n = c->ledger.n_state;
+	struct buf why;
+	buf_init(&why);
+	char text[sizeof d->status];
+	bool ready = daemon_ready(d, &why);
+	const char *end = why.len ? strchr(why.data, '\n') : NULL;
+	if (ready)
+		snprintf(text, sizeof text, "%s: %u streams held, %u in work, %u waiting; %u workers",
+			c->is_draining ? "draining" : "ready", c->ledger.n, n[ENTRY_ASSIGNED] + n[ENTRY_REVOKING],
+			n[ENTRY_READY] + n[ENTRY_PARKED], c->n_members);
+	else
+		snprintf(text, sizeof text, "not ready: %.*s; %u streams held, %u workers",
+			end ? (int)mono_min(end - why.data, 200) : 0, why.len ? why.data : "", c->ledger.n,
+			c->n_members);
+	buf_fini(&why);
+	d->was_ready = d->is_ready;
+	d->is_ready = ready;
+	if (strcmp(text, d->status) == 0)
+		return;
+	memcpy(d->status, text, sizeof text);
+	notify_status("%s", text);
+}
+
+static void say_readiness(const struct daemon *d)
+{
+	if (d->is_ready && !d->was_ready)
+		log_line(LOG_NOTICE, "ready");
+	else if (!d->is_ready && d->was_ready && !d->is_stopping)
+		log_line(LOG_WARN, "%s", d->status);
+}
+
+/* ---- watchdog */
+
+static bool loops_run(struct daemon *d, mono_ms now, mono_ms limit)
+{
+	for (uint16_t i = 0; i < d->n_shards; i++) {
+		mono_ms since = d->shards[i] ? now - shard_run_last_round(d->shards[i]) : 0;
+		if (since <= limit)
+			continue;
+		if (!d->is_stuck)
+			log_line(LOG_ERROR, "shard=%u loop stuck for_ms=%lld", i, (long long)since);
+		return false;
+	}
+	return true;
+}
+
+static void feed_watchdog(struct daemon *d)
+{
+	mono_ms half = notify_watchdog_ms();
+	bool fine = loops_run(d, mono_now(), half > 0 ? mono_max(half, LOOPS_IDLE_MS) : LOOPS_STUCK_MS);
+	d->is_stuck = !fine;
+	if (fine && half > 0)
+		notify_send("WATCHDOG=1");
+}
+
+void service_tick(struct daemon *d)
+{
+	feed_watchdog(d);
+	say_status(d);
+	say_readiness(d);
+	if (d->ready_told || d->is_stopping)
+		return;
+	d->ready_told = true;
+	notify_send("READY=1");
+}
+
+/* ---- dump */
+
+static void dump_services(const struct daemon *d)
+{
+	const struct coord *c = d->core;
+	for (uint16_t i = 0; i < c->n_positions; i++) {
+		const struct coord_service *s = &c->services[i];
+		const struct placement_service *p = &c->place.service[i];
+		if (s->rules)
+			log_asked("dump service=%s owned=%u claims=%u granted=%u free_credits=%u reader_shard=%d "
+				  "paused=%d going=%d",
+				s->rules->name, p->owned, p->claims, p->granted, placement_free(&c->place, i),
+				s->reader_shard == SHARD_NONE ? -1 : s->reader_shard, p->is_paused, s->is_going);
+	}
+}
+
+static void dump_shards(const struct daemon *d, mono_ms now)
+{
+	const struct coord *c = d->core;
+	for (uint16_t i = 0; i < c->n_shards; i++) {
+		const struct coord_shard *s = &c->shards[i];
+		const struct snapshot *snap = d->snapshots[i];
+		if (s->is_on)
+			log_asked("dump shard=%u redis=%s command=%d subscriber=%d leases=%u in_flight=%zu lag_ms=%lld "
+				  "snapshot_age_ms=%lld%s%s",
+				i, c->topo.nodes[i].addr, s->is_up[CONN_COMMAND], s->is_up[CONN_SUBSCRIBER],
+				snap ? snap->n_leases : 0, snap ? snap->n_in_flight : 0,
+				snap ? (long long)snap->lag_ms : -1, snap ? (long long)(now - snap->at) : -1,
+				s->is_up[CONN_COMMAND] ? "" : " why=", s->is_up[CONN_COMMAND] ? "" : s->why);
+	}
+}
+
+static void dump_sessions(const struct daemon *d, mono_ms now)
+{
+	static const char *const states[] = {[SESSION_NEW] = "new",
+		[SESSION_HELD] = "held",
+		[SESSION_READY] = "ready",
+		[SESSION_DETACHED] = "detached"};
+	const struct coord *c = d->core;
+	size_t n = 0;
+	for (struct link *l = c->members.next; l != &c->members; l = l->next) {
+		const struct member *m = LIST_OF(struct member, all, l);
+		if (n++ >= DUMP_ENTRIES)
+			continue;
+		log_asked("dump session=%llu worker=%s pid=%lld state=%s credits=%u in_use=%u connected_ms=%lld",
+			(unsigned long long)m->s.id, m->s.name, (long long)m->s.pid, states[m->s.state],
+			m->seat.credits, m->seat.in_use, (long long)(now - m->s.connected_at));
+	}
+	if (n > DUMP_ENTRIES)
+		log_asked("dump and %zu workers more", n - DUMP_ENTRIES);
+}
+
+static void dump_entries(struct daemon *d, mono_ms now)
+{
+	struct coord *c = d->core;
+	uint32_t pos = 0, n = 0;
+	for (const struct entry *e; n < DUMP_ENTRIES && (e = ledger_next(&c->ledger, &pos)); n++) {
+		const struct coord_service *s = coord_service(c, e->svc);
+		char id[COMMAND_ID_CAP];
+		command_id_format(id, e->id);
+		log_asked("dump service=%s stream=%.200s id=%s state=%s for_ms=%lld session=%llu retry=%u "
+			  "lease_left_ms=%lld",
+			s ? s->rules->name : "?", e->stream ? e->stream->bytes : "?", id,
+			entry_state_name((enum entry_state)e->state), (long long)(now - e->since),
+			(unsigned long long)e->owner, e->retry, e->good_until ? (long long)(e->good_until - now) : 0);
+	}
+	if (c->ledger.n > n)
+		log_asked("dump and %u streams more", c->ledger.n - n);
+}
+
+void service_dump(struct daemon *d)
+{
+	const struct coord *c = d->core;
+	mono_ms now = loop_now(d->loop);
+	log_asked("dump version=%s node=%s uptime_ms=%lld entries=%u workers=%u draining=%d stopping=%d status=%s",
+		SLUICE_VERSION, d->config->node.id, (long long)(mono_now() - d->started_at), c->ledger.n, c->n_members,
+		c->is_draining, d->is_stopping, d->status);
+	dump_services(d);
+	dump_shards(d, now);
+	dump_sessions(d, now);
+	dump_entries(d, now);
+}

@@ -1,0 +1,151 @@
+#include "run/rules_from_config.h"
+#include "base/fnv.h"
+#include "base/mono.h"
+#include "base/rng.h"
+#include "codec/command.h"
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+uint16_t setup_service_id(struct setup_ids *ids, const char *name)
+{
+	for (uint16_t i = 0; i < ids->n; i++)
+		if (strcmp(ids->names[i], name) == 0)
+			return i;
+	ids->names = mem_grow(ids->names, (size_t)ids->n + 1, sizeof *ids->names);
+	ids->names[ids->n] = mem_dup(name, strlen(name));
+	return ids->n++;
+}
+
+void setup_ids_fini(struct setup_ids *ids)
+{
+	for (uint16_t i = 0; i < ids->n; i++)
+		mem_free(ids->names[i]);
+	mem_free(ids->names);
+	*ids = (struct setup_ids){0};
+}
+
+struct service_rules *setup_service(const struct config_service *s, const struct config *c, uint16_t svc)
+{
+	struct service_rules *r = mem_alloc(sizeof *r);
+	atomic_init(&r->refs, 1);
+	r->svc = svc;
+	r->serialize = s->same_stream == CONFIG_SAME_STREAM_SERIALIZE;
+	r->probe = s->recovery.probe;
+	r->read_batch = s->read_batch;
+	r->max_streams = s->max_streams;
+	r->max_retries = s->retry.max_retries;
+	r->wait_replicas = s->wait_replicas;
+	r->scan_page = s->recovery.page;
+	r->jitter_pct = s->recovery.jitter_pct;
+	r->ttl_ms = s->lease.ttl_ms;
+	r->renew_ms = s->lease.renew_every_ms;
+	r->stop_margin_ms = s->lease.stop_margin_ms;
+	r->scan_interval_ms = s->recovery.interval_ms;
+	r->min_idle_ms = s->recovery.min_idle_ms;
+	r->hash = fnv(s->name, strlen(s->name));
+	r->dlq_max_len = s->dead_letter.max_len;
+	snprintf(r->group_start, sizeof r->group_start, "%s", s->group_start);
+	snprintf(r->dlq, sizeof r->dlq, "%s", s->dead_letter.stream);
+	snprintf(r->name, sizeof r->name, "%s", s->name);
+	struct command_names names;
+	command_names_init(&names, r->name, r->dlq, r->serialize, r->dlq_max_len, r->group_start);
+	r->lbs_slot = names.lbs_slot;
+	r->dlq_slot = names.dlq_slot;
+	r->dlq_same_slot = names.dlq_same_slot || (c->redis.topology == CONFIG_TOPOLOGY_STANDALONE);
+	command_names_fini(&names);
+	return r;
+}
+
+uint64_t setup_incarnation(void)
+{
+	uint16_t low;
+	rng_secure(&low, sizeof low);
+	return (uint64_t)mono_wall_ms() << 16 | low;
+}
+
+void setup_coord(const struct config *c, uint64_t incarnation, struct coord_rules *out)
+{
+	*out = (struct coord_rules){.max_sessions = c->workers.max_sessions,
+		.max_frame_bytes = (uint32_t)c->workers.max_frame_bytes,
+		.hello_timeout_ms = c->workers.hello_timeout_ms,
+		.ping_ms = c->workers.ping_every_ms,
+		.resume_grace_ms = c->workers.resume_grace_ms,
+		.progress_timeout_ms = c->workers.progress_timeout_ms,
+		.topology_refresh_ms = c->redis.topology_refresh_ms,
+		.drain_timeout_ms = c->shutdown.drain_timeout_ms,
+		.incarnation = incarnation};
+	snprintf(out->node, sizeof out->node, "%s", c->node.id);
+	rng_secure(&out->seed, sizeof out->seed);
+}
+
+void setup_shard(const struct config *c, uint64_t incarnation, struct shard_rules *out)
+{
+	*out = (struct shard_rules){
+		.incarnation = incarnation, .command_timeout_ms = c->redis.command_timeout_ms, .db = (int)c->redis.db};
+	for (size_t i = 0; i < c->n_services; i++)
+		out->command_timeout_ms = mono_min(out->command_timeout_ms, c->services[i].command_timeout_ms);
+	out->events_on = c->redis.keyspace_events != CONFIG_KEYSPACE_OFF;
+	out->events_required = c->redis.keyspace_events == CONFIG_KEYSPACE_REQUIRE;
+	out->events_merge = out->events_on;
+	snprintf(out->consumer, sizeof out->consumer, "redis-consumer-%s", c->node.id);
+	snprintf(out->lock_value, sizeof out->lock_value, "%s/%016llx", out->consumer, (unsigned long long)incarnation);
+	rng_secure(&out->seed, sizeof out->seed);
+}
+
+void setup_handoff(const struct config *c, struct handoff_rules *out)
+{
+	*out = (struct handoff_rules){.relaxed_timeout_ms = c->maintenance.relaxed_timeout_ms,
+		.relaxed_cap_ms = c->maintenance.relaxed_cap_ms,
+		.post_relaxed_ms = c->maintenance.post_handoff_relaxed_ms,
+		.timeout_ms = c->maintenance.handoff_timeout_ms,
+		.max_retries = c->maintenance.max_handoff_retries,
+		.max_concurrent = c->maintenance.max_concurrent_handoffs,
+		.queue = c->maintenance.handoff_queue,
+		.breaker_failures = c->maintenance.circuit_breaker.failures,
+		.breaker_half_open = c->maintenance.circuit_breaker.half_open,
+		.breaker_reset_ms = c->maintenance.circuit_breaker.reset_ms};
+}
+
+static enum redis_maint maint_of(const struct config *c)
+{
+	static const enum redis_maint maint[] = {[CONFIG_MAINTENANCE_DISABLED] = REDIS_MAINT_OFF,
+		[CONFIG_MAINTENANCE_ENABLED] = REDIS_MAINT_REQUIRED,
+		[CONFIG_MAINTENANCE_AUTO] = REDIS_MAINT_AUTO};
+	return maint[c->maintenance.mode];
+}
+
+void setup_redis(const struct config *c, const char *password, struct redis_tls *tls, const char *client_name,
+	struct redis_opts *out)
+{
+	*out = (struct redis_opts){.tls = tls,
+		.username = c->redis.username,
+		.password = password ? password : "",
+		.client_name = client_name,
+		.db = (int)c->redis.db,
+		.times = {.connect_ms = c->redis.connect_timeout_ms,
+			.backoff_initial_ms = c->redis.reconnect.initial_ms,
+			.backoff_max_ms = c->redis.reconnect.max_ms,
+			.ping_idle_ms = c->redis.command_timeout_ms},
+		.maint = maint_of(c),
+		.maint_endpoint_type = c->maintenance.endpoint_type,
+		.max_reply_elements = 1u << 20,
+		.max_reply_bytes = 1u << 30,
+		.max_obuf_bytes = 4u << 20};
+}
+
+enum err_code setup_tls(const struct config *c, struct redis_tls **out, struct err *err)
+{
+	*out = NULL;
+	if (!c->redis.tls.enabled)
+		return ERR_OK;
+	struct redis_tls_files files = {.ca_file = c->redis.tls.ca_file,
+		.cert_file = c->redis.tls.cert_file,
+		.key_file = c->redis.tls.key_file,
+		.server_name = c->redis.tls.server_name};
+	enum err_code code = redis_tls_new(&files, out, err);
+	if (!code && files.key_file[0])
+		prctl(PR_SET_DUMPABLE, 0, 0, 0,
+			0); /* our private key is in OpenSSL's memory: no core files, no ptrace */
+	return code;
+}

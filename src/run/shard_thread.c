@@ -1,0 +1,412 @@
+#include "run/shard_thread.h"
+#include "base/log.h"
+#include "base/secret.h"
+#include "codec/command.h"
+#include "core/shard/shard.h"
+#include "io/loop.h"
+#include "run/role_conn.h"
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+enum { MAILBOX_LIMIT = 1 << 20, SNAPSHOT_EVERY_MS = 1000 };
+
+struct unsent { /* a command without a connection */
+	uint64_t tag;
+	uint16_t svc;
+	enum conn_role role;
+};
+
+struct name_slot {
+	uint16_t svc;
+	bool used;
+	struct command_names names;
+};
+
+struct shard_run {
+	uint16_t index;
+	char addr[300];
+	pthread_t thread;
+	struct loop *loop;
+	struct mailbox *in, *to_coord;
+	struct shard *core;
+	struct effects effects;
+	struct redis_opts redis;
+	char *username, *node, *maint_type;
+	const char *password; /* secret_keep's */
+	struct lanes *lanes;
+	struct shard_rules rules;
+	struct command_self self;
+	struct command_argv *argv;
+	struct name_slot names[SERVICES_MAX];
+	struct unsent *unsent;
+	size_t n_unsent;
+	mono_ms core_deadline, next_snapshot;
+	struct hist lag;
+	bool is_quitting;
+};
+
+static void step(struct shard_run *s, struct shard_event *ev);
+
+/* ---- names ---- */
+
+static const struct command_names *names_of(void *arg, uint16_t svc)
+{
+	const struct shard_run *s = arg;
+	for (size_t i = 0; i < SERVICES_MAX; i++)
+		if (s->names[i].used && s->names[i].svc == svc)
+			return &s->names[i].names;
+	return NULL;
+}
+
+static void names_set(struct shard_run *s, const struct service_rules *r)
+{
+	struct name_slot *slot = NULL;
+	for (size_t i = 0; i < SERVICES_MAX; i++) {
+		struct name_slot *n = &s->names[i];
+		if (n->used && n->svc == r->svc) {
+			command_names_fini(&n->names);
+			slot = n;
+			break;
+		}
+		if (!n->used && !slot)
+			slot = n;
+	}
+	if (!slot)
+		return;
+	slot->used = true;
+	slot->svc = r->svc;
+	command_names_init(&slot->names, r->name, r->dlq, r->serialize, r->dlq_max_len, r->group_start);
+	slot->names.dlq_same_slot = r->dlq_same_slot;
+}
+
+/* ---- effects ---- */
+
+/* A command without a connection gets its "no answer" after the turn. */
+static void no_connection(struct shard_run *s, const struct effect *ef)
+{
+	s->unsent = mem_grow(s->unsent, s->n_unsent + 1, sizeof *s->unsent);
+	s->unsent[s->n_unsent++] = (struct unsent){.tag = ef->tag, .svc = ef->cmd.svc, .role = ef->role};
+}
+
+static void answer_unsent(struct shard_run *s)
+{
+	while (s->n_unsent) {
+		struct unsent u = s->unsent[--s->n_unsent];
+		struct reply none = {.kind = REPLY_NONE};
+		struct shard_event ev = {
+			.kind = SHARD_REPLY, .role = u.role, .svc = u.svc, .tag = u.tag, .reply = &none};
+		step(s, &ev);
+	}
+}
+
+static void to_coord(void *arg, const struct msg *m)
+{
+	struct shard_run *s = arg;
+	struct run_msg rm = {.kind = RUN_CORE, .shard = s->index, .core = *m};
+	if (m->kind != MSG_LOCK_CALL && m->kind != MSG_LOCK_ANSWER)
+		rm.core.from = s->index;
+	if (!mailbox_send(s->to_coord, &rm, true))
+		msg_fini(&rm.core);
+}
+
+static void perform(struct shard_run *s, struct effect *ef, mono_ms now)
+{
+	switch (ef->kind) {
+	case EFF_REDIS:
+		if (!lanes_send(s->lanes, ef, now))
+			no_connection(s, ef);
+		break;
+	case EFF_MSG:
+		to_coord(s, &ef->msg);
+		ef->msg = (struct msg){.kind = MSG_N};
+		break;
+	case EFF_READER_OPEN:
+		lanes_open(s->lanes, CONN_READER, ef->svc);
+		break;
+	case EFF_READER_CLOSE:
+		lanes_close_reader(s->lanes, ef->svc);
+		break;
+	case EFF_SAY:
+		run_say(ef);
+		break;
+	case EFF_SHARD_START:
+	case EFF_SHARD_STOP:
+	case EFF_FRAME:
+	case EFF_CLOSE:
+	case EFF_TOPOLOGY:
+	case EFF_FATAL:
+	case EFF_CTL:
+		break;
+	}
+}
+
+static void wake(void *arg)
+{
+	struct shard_run *s = arg;
+	loop_wake_at(s->loop, mono_min(lanes_deadline(s->lanes), mono_min(s->core_deadline, s->next_snapshot)));
+}
+
+/* One turn: the pure step, then its effects. */
+static void step(struct shard_run *s, struct shard_event *ev)
+{
+	ev->now = mono_now(); /* not the round's: the process may have been stopped within it */
+	ev->wall_ms = mono_wall_ms();
+	s->core_deadline = shard_step(s->core, ev, &s->effects);
+	for (size_t i = 0; i < s->effects.n; i++)
+		perform(s, &s->effects.v[i], ev->now);
+	effects_clear(&s->effects);
+	if (s->n_unsent)
+		answer_unsent(s);
+	wake(s);
+}
+
+static void on_turn(void *arg, struct shard_event *ev)
+{
+	step(arg, ev);
+}
+
+/* ---- mailbox ---- */
+
+static void set_auth(struct shard_run *s, struct run_msg *m)
+{
+	mem_free(s->username);
+	secret_drop(s->password);
+	s->username = m->username;
+	s->password = m->password;
+	s->redis.username = s->username;
+	s->redis.password = s->password;
+	lanes_set_auth(s->lanes, s->username, s->password);
+}
+
+static void set_tls(struct shard_run *s, struct redis_tls *tls)
+{
+	lanes_set_tls(s->lanes, tls);
+	redis_tls_unref(s->redis.tls);
+	s->redis.tls = tls;
+}
+
+static void set_maintenance(struct shard_run *s, const struct run_msg *m)
+{
+	char *old = s->maint_type;
+	s->maint_type = mem_printf("%s", m->maint.endpoint_type);
+	s->redis.maint_endpoint_type = s->maint_type;
+	lanes_set_maintenance(s->lanes, &m->maint.rules, m->maint.mode, s->maint_type);
+	mem_free(old);
+}
+
+static void quit(struct shard_run *s)
+{
+	s->is_quitting = true;
+	mailbox_refuse(s->in);
+	mailbox_drain(s->in);
+	lanes_quit(s->lanes);
+	mailbox_close(s->in);
+	loop_stop(s->loop);
+}
+
+static void on_core(struct shard_run *s, const struct msg *m)
+{
+	if (m->kind == MSG_SERVICE)
+		names_set(s, m->rules);
+	struct shard_event ev = {.kind = SHARD_MSG, .msg = m};
+	step(s, &ev);
+}
+
+static void on_mail(void *arg, const void *msg)
+{
+	struct shard_run *s = arg;
+	struct run_msg m = *(const struct run_msg *)msg;
+	if (s->is_quitting) {
+		if (m.kind == RUN_CORE)
+			msg_fini(&m.core);
+		return;
+	}
+	switch (m.kind) {
+	case RUN_CORE:
+		on_core(s, &m.core);
+		break;
+	case RUN_QUIT:
+		quit(s);
+		break;
+	case RUN_AUTH:
+		set_auth(s, &m);
+		break;
+	case RUN_TLS:
+		set_tls(s, m.tls);
+		break;
+	case RUN_TIMES:
+		s->rules.command_timeout_ms = m.times.command_timeout_ms;
+		lanes_set_times(s->lanes, m.times.command_timeout_ms, &m.times.redis);
+		break;
+	case RUN_MAINT:
+		set_maintenance(s, &m);
+		break;
+	case RUN_SNAPSHOT:
+		break;
+	}
+}
+
+/* ---- snapshots ---- */
+
+static void send_snapshot(struct shard_run *s, mono_ms now)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < SERVICES_MAX; i++)
+		n += s->names[i].used;
+	size_t n_conns = lanes_count(s->lanes);
+	struct snapshot *sn =
+		mem_alloc(sizeof *sn + n * sizeof sn->services[0] + n_conns * sizeof(struct snapshot_conn));
+	sn->conns = (struct snapshot_conn *)&sn->services[n];
+	sn->at = now;
+	sn->lag_ms = loop_lag_ms(s->loop);
+	sn->n_leases = shard_n_leases(s->core);
+	sn->redis = *shard_metrics(s->core);
+	sn->lag = s->lag;
+	lanes_snapshot(s->lanes, sn);
+	for (size_t i = 0; i < SERVICES_MAX; i++) {
+		const struct metrics_service *m =
+			s->names[i].used ? shard_service_metrics(s->core, s->names[i].svc) : NULL;
+		if (!m)
+			continue;
+		sn->services[sn->n_services++] = (struct snapshot_service){
+			.svc = s->names[i].svc, .lengths = shard_lengths(s->core, s->names[i].svc), .m = *m};
+	}
+	struct run_msg rm = {.kind = RUN_SNAPSHOT, .shard = s->index, .snapshot = sn};
+	if (!mailbox_send(s->to_coord, &rm, false))
+		mem_free(sn);
+}
+
+static void on_deadline(void *arg, mono_ms now)
+{
+	struct shard_run *s = arg;
+	if (s->is_quitting)
+		return;
+	hist_add(&s->lag, (double)loop_lag_ms(s->loop) / 1000.0);
+	if (now >= s->next_snapshot) {
+		s->next_snapshot = now + SNAPSHOT_EVERY_MS;
+		send_snapshot(s, now);
+	}
+	lanes_tick(s->lanes, now);
+	struct shard_event ev = {.kind = SHARD_TICK};
+	step(s, &ev);
+}
+
+/* ---- life ---- */
+
+static void *thread_main(void *arg)
+{
+	struct shard_run *s = arg;
+	lanes_open(s->lanes, CONN_COMMAND, SERVICE_NONE);
+	if (s->rules.events_on)
+		lanes_open(s->lanes, CONN_SUBSCRIBER, SERVICE_NONE);
+	loop_wake_at(s->loop, 0);
+	loop_run(s->loop);
+	loop_free(s->loop);
+	return NULL;
+}
+
+static void free_all(struct shard_run *s)
+{
+	lanes_free(s->lanes);
+	shard_free(s->core);
+	effects_fini(&s->effects);
+	for (size_t i = 0; i < SERVICES_MAX; i++)
+		if (s->names[i].used)
+			command_names_fini(&s->names[i].names);
+	command_argv_free(s->argv);
+	mem_free(s->unsent);
+	mem_free(s->maint_type);
+	mem_free(s->username);
+	secret_drop(s->password);
+	mem_free(s->node);
+	redis_tls_unref(s->redis.tls);
+	mem_free(s);
+}
+
+static struct lanes *new_lanes(struct shard_run *s, const struct handoff_rules *rules)
+{
+	struct lanes_opts o = {.index = s->index,
+		.loop = s->loop,
+		.redis = s->redis,
+		.rules = *rules,
+		.command_timeout_ms = s->rules.command_timeout_ms,
+		.argv = s->argv,
+		.self = &s->self,
+		.names_of = names_of,
+		.step = on_turn,
+		.to_coord = to_coord,
+		.on_deadline = wake,
+		.arg = s};
+	return lanes_new(&o);
+}
+
+enum err_code shard_run_start(const struct shard_run_opts *o, struct shard_run **out, struct err *err)
+{
+	struct redis_addr addr;
+	enum err_code code = redis_addr_parse(o->addr, &addr, err);
+	if (code)
+		return code;
+	struct shard_run *s = mem_alloc(sizeof *s);
+	s->index = o->index;
+	snprintf(s->addr, sizeof s->addr, "%s", o->addr);
+	s->rules = o->rules;
+	s->redis = o->redis;
+	s->redis.addr = addr;
+	s->username = mem_dup(o->redis.username, strlen(o->redis.username));
+	s->password = secret_keep(o->redis.password, strlen(o->redis.password));
+	s->node = mem_dup(o->node, strlen(o->node));
+	s->maint_type = mem_printf("%s", o->redis.maint_endpoint_type ? o->redis.maint_endpoint_type : "");
+	s->redis.username = s->username;
+	s->redis.password = s->password;
+	s->redis.maint_endpoint_type = s->maint_type; /* the configuration it came from ends with a reload */
+	s->redis.client_name = s->rules.consumer;
+	s->redis.tls = o->redis.tls ? redis_tls_ref(o->redis.tls) : NULL;
+	s->to_coord = o->to_coord;
+	s->self = (struct command_self){.consumer = s->rules.consumer, .node = s->node, .db = s->rules.db};
+	s->argv = command_argv_new();
+	s->loop = loop_new("shard", on_deadline, s);
+	s->in = mailbox_open(loop_uv(s->loop), sizeof(struct run_msg), MAILBOX_LIMIT, on_mail, NULL, s);
+	s->core = shard_new(&s->rules, s->index);
+	effects_init(&s->effects);
+	s->lanes = new_lanes(s, &o->handoff);
+	if (pthread_create(&s->thread, NULL, thread_main, s) != 0) {
+		free_all(s);
+		return err_set(err, ERR_IO, "no thread for shard %u", o->index);
+	}
+	*out = s;
+	return ERR_OK;
+}
+
+void shard_run_send(struct shard_run *s, const struct run_msg *m)
+{
+	struct run_msg copy = *m;
+	if (!mailbox_send(s->in, m, true) && m->kind == RUN_CORE)
+		msg_fini(&copy.core);
+}
+
+void shard_run_stop(struct shard_run *s)
+{
+	struct run_msg m = {.kind = RUN_QUIT};
+	shard_run_send(s, &m);
+	pthread_join(s->thread, NULL);
+	free_all(s);
+}
+
+bool shard_run_stop_within(struct shard_run *s, mono_ms wait_ms)
+{
+	struct run_msg m = {.kind = RUN_QUIT};
+	mono_ms end = mono_now() + wait_ms;
+	struct timespec at = {.tv_sec = end / 1000, .tv_nsec = end % 1000 * 1000000};
+	shard_run_send(s, &m);
+	if (pthread_clockjoin_np(s->thread, NULL, CLOCK_MONOTONIC, &at) != 0)
+		return false;
+	free_all(s);
+	return true;
+}
+
+mono_ms shard_run_last_round(const struct shard_run *s)
+{
+	return loop_last_round(s->loop);
+}

@@ -1,0 +1,313 @@
+#include "run/topology_client.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/mono.h"
+#include "codec/command.h"
+#include "codec/push.h"
+#include "codec/reply.h"
+#include "run/fault.h"
+#include "run/rules_from_config.h"
+#include <stdio.h>
+#include <string.h>
+
+enum { TOPO_ADDRS_MAX = 128, MOVE_AGAIN_MS = 100, WINDOW_MAX_S = 300 };
+
+struct topo_client {
+	struct topo_events ev;
+	void *arg;
+	struct redis_conn *conn;
+	struct command_argv *argv;
+	struct reply_decoder *decoder;
+	enum config_topology mode;
+	mono_ms timeout_ms, relaxed_timeout_ms, relaxed_cap_ms;
+	mono_ms relaxed_until; /* maintenance was announced on this connection */
+	char (*addrs)[300];    /* the configured ones first */
+	size_t n_addrs, n_configured, at, n_tried;
+	bool is_asking, is_sent;
+	struct err last;
+	/* maintenance: no question is lost by a new connection, so this one simply dials anew between two of them */
+	uv_timer_t move;
+	struct redis_addr move_to;
+	bool is_moving, is_away; /* dialling anew; dialled where a notification said */
+	int64_t moved_seq;
+	mono_ms moved_until; /* of its window */
+};
+
+static void next_endpoint(struct topo_client *t, const struct err *why)
+{
+	t->last = *why;
+	t->is_sent = false;
+	if (++t->n_tried >= t->n_addrs) {
+		t->n_tried = 0;
+		if (t->is_asking) {
+			t->is_asking = false;
+			t->ev.on_failed(t->arg, &t->last);
+		}
+	}
+	t->at = (t->at + 1) % t->n_addrs;
+	struct redis_addr a;
+	if ((t->n_addrs > 1 || t->is_away) && redis_addr_parse(t->addrs[t->at], &a, NULL) == ERR_OK)
+		redis_redial(t->conn, &a, "next endpoint");
+	t->is_away = false;
+}
+
+static mono_ms deadline_of(const struct topo_client *t)
+{
+	mono_ms now = mono_now();
+	return now + (now < t->relaxed_until ? mono_max(t->timeout_ms, t->relaxed_timeout_ms) : t->timeout_ms);
+}
+
+static void send_question(struct topo_client *t)
+{
+	if (!t->is_asking || t->is_sent || !redis_is_up(t->conn))
+		return;
+	struct cmd c = {.kind = t->mode == CONFIG_TOPOLOGY_STANDALONE ? CMD_ROLE : CMD_SLOTS};
+	struct command_self self = {.consumer = "", .node = ""};
+	command_encode(t->argv, &c, NULL, &self);
+	t->is_sent = true;
+	fault_point("send", command_name(c.kind));
+	redis_send(t->conn, (uint64_t)c.kind, command_argc(t->argv), command_args(t->argv), command_lens(t->argv),
+		deadline_of(t));
+}
+
+static void ask_role(struct topo_client *t)
+{
+	struct cmd c = {.kind = CMD_ROLE};
+	struct command_self self = {.consumer = "", .node = ""};
+	command_encode(t->argv, &c, NULL, &self);
+	fault_point("send", "role");
+	redis_send(
+		t->conn, CMD_ROLE, command_argc(t->argv), command_args(t->argv), command_lens(t->argv), deadline_of(t));
+}
+
+static void standalone(struct topo_client *t)
+{
+	char addr[300];
+	struct redis_addr a = *redis_addr_of(t->conn);
+	if (t->is_away) /* the shard is called by the configured address */
+		(void)redis_addr_parse(t->addrs[t->at], &a, NULL);
+	redis_addr_format(&a, addr, sizeof addr);
+	t->is_asking = t->is_sent = false;
+	t->n_tried = 0;
+	t->ev.on_standalone(t->arg, addr);
+}
+
+static void learn(struct topo_client *t, const struct slot_range *ranges, size_t n)
+{
+	t->n_addrs = t->n_configured;
+	for (size_t i = 0; i < n && t->n_addrs < TOPO_ADDRS_MAX; i++) {
+		char addr[300];
+		snprintf(addr, sizeof addr, strchr(ranges[i].host, ':') ? "[%s]:%u" : "%s:%u", ranges[i].host,
+			(unsigned)ranges[i].port);
+		bool known = false;
+		for (size_t k = 0; k < t->n_addrs && !known; k++)
+			known = strcmp(t->addrs[k], addr) == 0;
+		if (!known)
+			memcpy(t->addrs[t->n_addrs++], addr, sizeof addr);
+	}
+	if (t->at >= t->n_addrs)
+		t->at = 0;
+}
+
+static void slots(struct topo_client *t, const struct reply *r)
+{
+	struct slot_range *copy = mem_array(r->n + 1, sizeof *copy);
+	if (r->n)
+		memcpy(copy, r->slots, r->n * sizeof *copy);
+	for (size_t i = 0; i < r->n; i++)
+		if (!copy[i].host[0])
+			snprintf(copy[i].host, sizeof copy[i].host, "%s", redis_addr_of(t->conn)->host);
+	learn(t, copy, r->n);
+	t->is_asking = t->is_sent = false;
+	t->n_tried = 0;
+	t->ev.on_slots(t->arg, copy, r->n);
+	mem_free(copy);
+}
+
+static void refused(struct topo_client *t, const struct reply *r, const char *what)
+{
+	char addr[300];
+	redis_addr_format(redis_addr_of(t->conn), addr, sizeof addr);
+	struct err e;
+	err_set(&e, ERR_IO, "redis=%s %s: %.*s", addr, what, (int)r->text.len, r->text.p ? r->text.p : "");
+	next_endpoint(t, &e);
+}
+
+static void on_reply(void *arg, uint64_t tag, const redisReply *raw)
+{
+	struct topo_client *t = arg;
+	struct reply r;
+	if (raw)
+		fault_point("answer", command_name((enum cmd_kind)tag));
+	reply_decode(t->decoder, (enum cmd_kind)tag, raw, &r);
+	if (!t->is_asking || r.kind == REPLY_NONE) /* on_down goes on */
+		return;
+	if (tag == CMD_SLOTS && r.kind == REPLY_SLOTS && r.n > 0) {
+		slots(t, &r);
+	} else if (tag == CMD_SLOTS && r.kind == REPLY_SLOTS) {
+		r.text = (struct slice){"no slot is assigned", 19};
+		refused(t, &r, "CLUSTER SLOTS");
+	} else if (tag == CMD_SLOTS && r.kind == REPLY_ERROR && t->mode == CONFIG_TOPOLOGY_AUTO &&
+		   (r.error == RERR_NO_CLUSTER || r.error == RERR_OPERATOR)) {
+		ask_role(t);
+	} else if (tag == CMD_ROLE && r.kind == REPLY_TEXT && r.text.len == 6 && memcmp(r.text.p, "master", 6) == 0) {
+		standalone(t);
+	} else if (tag == CMD_ROLE && r.kind == REPLY_TEXT) {
+		refused(t, &r, "is no master");
+	} else if (tag == CMD_ROLE && r.kind == REPLY_ERROR && r.error == RERR_OPERATOR) {
+		standalone(t); /* ROLE is not allowed to us: believe the configuration */
+	} else {
+		refused(t, &r, "topology");
+	}
+	entry_batch_free(r.kind == REPLY_ENTRIES ? r.entries : NULL);
+}
+
+static void on_up(void *arg, struct redis_conn *c)
+{
+	(void)c;
+	send_question(arg);
+}
+
+static void relax(struct topo_client *t, mono_ms ms)
+{
+	t->relaxed_until = ms > 0 ? mono_now() + ms : 0;
+	redis_relax(t->conn, t->relaxed_until, mono_max(t->timeout_ms, t->relaxed_timeout_ms));
+}
+
+static void on_down(void *arg, struct redis_conn *c, const struct err *why, bool was_up)
+{
+	struct topo_client *t = arg;
+	(void)c;
+	(void)was_up;
+	relax(t, 0);
+	t->is_sent = false;
+	if (!t->is_moving)
+		next_endpoint(t, why);
+	t->is_moving = false;
+}
+
+static void on_move(uv_timer_t *timer)
+{
+	struct topo_client *t = timer->data;
+	if (t->is_asking) {
+		uv_timer_start(timer, on_move, MOVE_AGAIN_MS, 0);
+		return;
+	}
+	char addr[300];
+	redis_addr_format(&t->move_to, addr, sizeof addr);
+	t->is_away = strcmp(addr, t->addrs[t->at]) != 0;
+	t->is_moving = redis_is_up(t->conn);
+	redis_redial(t->conn, &t->move_to, "its endpoint moves");
+}
+
+static void on_moving(struct topo_client *t, const struct note *n)
+{
+	mono_ms now = mono_now(), window = mono_max(mono_min(n->seconds, WINDOW_MAX_S), 1) * 1000;
+	if (now < t->moved_until && n->seq <= t->moved_seq)
+		return;
+	t->moved_seq = n->seq;
+	t->moved_until = now + window;
+	relax(t, window);
+	uint64_t half = window > 1000 ? (uint64_t)window / 2 : 0;
+	if (redis_addr_parse(n->endpoint[0] ? n->endpoint : t->addrs[t->at], &t->move_to, NULL) == ERR_OK)
+		uv_timer_start(&t->move, on_move, n->endpoint[0] ? 0 : half, 0);
+}
+
+static void on_push(void *arg, struct redis_conn *c, const redisReply *reply)
+{
+	struct topo_client *t = arg;
+	struct note n;
+	(void)c;
+	if (push_decode(reply, &n, NULL) != PUSH_IS_NOTE)
+		return;
+	switch (n.kind) {
+	case NOTE_MOVING:
+		on_moving(t, &n);
+		break;
+	case NOTE_MIGRATING:
+	case NOTE_FAILING_OVER:
+	case NOTE_SMIGRATING:
+		relax(t, t->relaxed_cap_ms);
+		break;
+	case NOTE_MIGRATED:
+	case NOTE_FAILED_OVER:
+	case NOTE_SMIGRATED:
+		if (mono_now() >= t->moved_until)
+			relax(t, 0);
+		break;
+	case NOTE_KINDS:
+		break;
+	}
+}
+
+static void take_maint(struct topo_client *t, const struct config *c)
+{
+	t->relaxed_timeout_ms = c->maintenance.relaxed_timeout_ms;
+	t->relaxed_cap_ms = c->maintenance.relaxed_cap_ms;
+}
+
+struct topo_client *topo_client_open(
+	uv_loop_t *loop, const struct config *c, const struct redis_opts *opts, const struct topo_events *ev, void *arg)
+{
+	static const struct redis_events events = {.on_up = on_up, .on_down = on_down, .on_push = on_push};
+	struct topo_client *t = mem_alloc(sizeof *t);
+	t->ev = *ev;
+	t->arg = arg;
+	t->mode = c->redis.topology;
+	t->timeout_ms = c->redis.command_timeout_ms;
+	take_maint(t, c);
+	t->addrs = mem_array(TOPO_ADDRS_MAX, sizeof *t->addrs);
+	for (size_t i = 0; i < c->redis.endpoints.n && i < TOPO_ADDRS_MAX; i++)
+		snprintf(t->addrs[t->n_addrs++], sizeof *t->addrs, "%s", c->redis.endpoints.items[i]);
+	t->n_configured = t->n_addrs;
+	t->argv = command_argv_new();
+	t->decoder = reply_decoder_new();
+	uv_timer_init(loop, &t->move);
+	t->move.data = t;
+	struct redis_opts o = *opts;
+	struct err err;
+	if (redis_addr_parse(t->addrs[0], &o.addr, &err) != ERR_OK)
+		log_line(LOG_ERROR, "redis.endpoints: %s", err.text);
+	t->conn = redis_open(loop, &o, &events, on_reply, t);
+	return t;
+}
+
+void topo_client_ask(struct topo_client *t)
+{
+	t->is_asking = true;
+	send_question(t);
+}
+
+void topo_client_set_auth(struct topo_client *t, const char *username, const char *password)
+{
+	redis_set_auth(t->conn, username, password);
+}
+
+void topo_client_set_tls(struct topo_client *t, struct redis_tls *tls)
+{
+	redis_set_tls(t->conn, tls);
+}
+
+void topo_client_set_rules(struct topo_client *t, const struct config *c, const struct redis_opts *opts)
+{
+	take_maint(t, c);
+	t->timeout_ms = c->redis.command_timeout_ms;
+	redis_set_times(t->conn, &opts->times);
+	redis_set_maint(t->conn, opts->maint, opts->maint_endpoint_type);
+}
+
+static void on_timer_closed(uv_handle_t *h)
+{
+	mem_free(h->data);
+}
+
+void topo_client_close(struct topo_client *t)
+{
+	if (!t)
+		return;
+	redis_close(t->conn, true);
+	command_argv_free(t->argv);
+	reply_decoder_free(t->decoder);
+	mem_free(t->addrs);
+	uv_close((uv_handle_t *)&t->move, on_timer_closed);
+}
