@@ -121,7 +121,7 @@ static bool is_tail(unsigned char c)
 }
 
 /* Bytes of the UTF-8 character at s, 0 when there is none (overlong, surrogate, past U+10FFFF, cut off). */
-static size_t utf8_len(const unsigned char *s, size_t len)
+static size_t buf_utf8_len(const unsigned char *s, size_t len)
 {
 	if (s[0] < 0x80)
 		return 1;
@@ -168,7 +168,7 @@ void buf_json_str(struct buf *b, const char *s, size_t len)
 	size_t i = 0;
 	while (i < len) {
 		unsigned char c = (unsigned char)s[i];
-		size_t n = utf8_len((const unsigned char *)s + i, len - i);
+		size_t n = buf_utf8_len((const unsigned char *)s + i, len - i);
 		if (n && c >= ' ' && c != '"' && c != '\\') {
 			plain += n;
 			i += n;

@@ -6,7 +6,7 @@
 enum { TEXT_BYTES = sizeof(((struct err *)NULL)->text) };
 
 /* Copies text, without control characters; a cut never leaves half a UTF-8 character. */
-static void store(struct err *err, const char *text)
+static void err_store(struct err *err, const char *text)
 {
 	size_t len = strlen(text);
 	if (len >= TEXT_BYTES) {
@@ -29,7 +29,7 @@ enum err_code err_set(struct err *err, enum err_code code, const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	err->code = code;
-	store(err, text);
+	err_store(err, text);
 	return code;
 }
 
@@ -44,6 +44,6 @@ enum err_code err_prefix(struct err *err, const char *fmt, ...)
 	vsnprintf(prefix, sizeof(prefix), fmt, ap);
 	va_end(ap);
 	snprintf(text, sizeof(text), "%s: %s", prefix, err->text);
-	store(err, text);
+	err_store(err, text);
 	return err->code;
 }

@@ -15,7 +15,7 @@ void heap_fini(struct heap *h)
 	*h = (struct heap){0};
 }
 
-static void place(struct heap *h, struct heap_node *node, uint32_t i)
+static void heap_place(struct heap *h, struct heap_node *node, uint32_t i)
 {
 	h->nodes[i] = node;
 	node->pos = i + 1;
@@ -24,10 +24,10 @@ static void place(struct heap *h, struct heap_node *node, uint32_t i)
 static void sift_up(struct heap *h, struct heap_node *node, uint32_t i)
 {
 	while (i > 0 && node->at < h->nodes[(i - 1) / 2]->at) {
-		place(h, h->nodes[(i - 1) / 2], i);
+		heap_place(h, h->nodes[(i - 1) / 2], i);
 		i = (i - 1) / 2;
 	}
-	place(h, node, i);
+	heap_place(h, node, i);
 }
 
 static void sift_down(struct heap *h, struct heap_node *node, uint32_t i)
@@ -40,10 +40,10 @@ static void sift_down(struct heap *h, struct heap_node *node, uint32_t i)
 			child++;
 		if (node->at <= h->nodes[child]->at)
 			break;
-		place(h, h->nodes[child], i);
+		heap_place(h, h->nodes[child], i);
 		i = child;
 	}
-	place(h, node, i);
+	heap_place(h, node, i);
 }
 
 static void resize(struct heap *h, uint32_t cap)

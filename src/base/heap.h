@@ -16,7 +16,7 @@ struct heap {
 	uint32_t n, cap;
 };
 
-#define HEAP_OF(type, member, node) ((type *)((char *)(node)-offsetof(type, member)))
+#define HEAP_OF(type, worker, node) ((type *)((char *)(node)-offsetof(type, worker)))
 
 void heap_init(struct heap *h);
 void heap_fini(struct heap *h);

@@ -8,7 +8,7 @@ struct link {
 	struct link *next, *prev;
 };
 
-#define LIST_OF(type, member, l) ((type *)((char *)(l)-offsetof(type, member)))
+#define LIST_OF(type, worker, l) ((type *)((char *)(l)-offsetof(type, worker)))
 
 static inline void list_init(struct link *l)
 {

@@ -143,7 +143,7 @@ static bool wait_writable(void)
 }
 
 /* A socket is asked not to wait; a pipe that poll calls writable takes PIPE_BUF bytes without waiting. */
-static ssize_t write_some(const char *at, size_t len)
+static ssize_t log_write_some(const char *at, size_t len)
 {
 	ssize_t n = send(STDERR_FILENO, at, len, MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (n < 0 && errno == ENOTSOCK)
@@ -151,13 +151,13 @@ static ssize_t write_some(const char *at, size_t len)
 	return n;
 }
 
-static bool write_all(const char *at, size_t len)
+static bool log_write_all(const char *at, size_t len)
 {
 	size_t done = 0;
 	while (done < len) {
 		if (!wait_writable())
 			break;
-		ssize_t n = write_some(at + done, len - done);
+		ssize_t n = log_write_some(at + done, len - done);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == EAGAIN && mono_now() >= L.no_wait_before) {
@@ -182,8 +182,8 @@ static bool emit(const char *line, size_t len)
 	sigaddset(&ours, SIGXFSZ);
 	sigpending(&pending);
 	pthread_sigmask(SIG_BLOCK, &ours, &before);
-	bool is_ok = !L.is_mid_line || write_all("\n", 1);
-	is_ok = is_ok && write_all(line, len);
+	bool is_ok = !L.is_mid_line || log_write_all("\n", 1);
+	is_ok = is_ok && log_write_all(line, len);
 	if (!is_ok)
 		atomic_fetch_add(&n_dropped, 1);
 	if (!is_ok && !sigismember(&pending, SIGPIPE) && !sigismember(&pending, SIGXFSZ)) {
@@ -324,7 +324,7 @@ static void tell_tap(enum log_level level, const char *text)
 	is_in_tap = false;
 }
 
-static void put(enum log_level level, bool is_asked, const char *fmt, va_list ap)
+static void log_put(enum log_level level, bool is_asked, const char *fmt, va_list ap)
 {
 	int saved_errno = errno;
 	char text[TEXT_MAX_BYTES];
@@ -350,7 +350,7 @@ void log_line(enum log_level level, const char *fmt, ...)
 		return;
 	va_list ap;
 	va_start(ap, fmt);
-	put(level, false, fmt, ap);
+	log_put(level, false, fmt, ap);
 	va_end(ap);
 }
 
@@ -358,6 +358,6 @@ void log_asked(const char *fmt, ...)
 {
 	va_list ap;
 	va_start(ap, fmt);
-	put(LOG_NOTICE, true, fmt, ap);
+	log_put(LOG_NOTICE, true, fmt, ap);
 	va_end(ap);
 }

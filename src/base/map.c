@@ -16,7 +16,7 @@ enum { MIN_CAP = 8 };
 
 static char tombstone;
 
-static uint64_t rotl(uint64_t x, unsigned k)
+static uint64_t map_rotl(uint64_t x, unsigned k)
 {
 	return (x << k) | (x >> (64 - k));
 }
@@ -24,18 +24,18 @@ static uint64_t rotl(uint64_t x, unsigned k)
 static void sip_round(uint64_t v[4])
 {
 	v[0] += v[1];
-	v[1] = rotl(v[1], 13) ^ v[0];
-	v[0] = rotl(v[0], 32);
+	v[1] = map_rotl(v[1], 13) ^ v[0];
+	v[0] = map_rotl(v[0], 32);
 	v[2] += v[3];
-	v[3] = rotl(v[3], 16) ^ v[2];
+	v[3] = map_rotl(v[3], 16) ^ v[2];
 	v[0] += v[3];
-	v[3] = rotl(v[3], 21) ^ v[0];
+	v[3] = map_rotl(v[3], 21) ^ v[0];
 	v[2] += v[1];
-	v[1] = rotl(v[1], 17) ^ v[2];
-	v[2] = rotl(v[2], 32);
+	v[1] = map_rotl(v[1], 17) ^ v[2];
+	v[2] = map_rotl(v[2], 32);
 }
 
-static uint64_t hash_of(uint64_t seed, const void *key, size_t len) /* SipHash-1-3 */
+static uint64_t map_hash_of(uint64_t seed, const void *key, size_t len) /* SipHash-1-3 */
 {
 	const unsigned char *at = key;
 	uint64_t k1 = seed * 0x9E3779B97F4A7C15u ^ 0xD1B54A32D192ED03u;
@@ -76,7 +76,7 @@ static bool is_live(const struct map_slot *s)
 	return s->value && s->value != &tombstone;
 }
 
-static struct map_slot *find(const struct map *m, uint64_t hash, const void *key, size_t len)
+static struct map_slot *map_find(const struct map *m, uint64_t hash, const void *key, size_t len)
 {
 	if (!m->cap)
 		return NULL;
@@ -93,7 +93,7 @@ void *map_get(const struct map *m, const void *key, size_t len)
 {
 	if (!m->n)
 		return NULL;
-	struct map_slot *s = find(m, hash_of(m->seed, key, len), key, len);
+	struct map_slot *s = map_find(m, map_hash_of(m->seed, key, len), key, len);
 	return s ? s->value : NULL;
 }
 
@@ -120,7 +120,7 @@ static void rehash(struct map *m, size_t cap)
 }
 
 /* Room for one more: at most 3/4 of the slots used, at least 1/8 filled when the map is not small. */
-static void make_room(struct map *m)
+static void map_make_room(struct map *m)
 {
 	bool is_full = (m->n_used + 1) * 4 > m->cap * 3;
 	bool is_sparse = m->cap > MIN_CAP && m->n * 8 < m->cap;
@@ -135,14 +135,14 @@ static void make_room(struct map *m)
 void *map_put(struct map *m, const void *key, size_t len, void *value)
 {
 	assert(value);
-	uint64_t hash = hash_of(m->seed, key, len);
-	struct map_slot *s = find(m, hash, key, len);
+	uint64_t hash = map_hash_of(m->seed, key, len);
+	struct map_slot *s = map_find(m, hash, key, len);
 	if (s) {
 		void *before = s->value;
 		s->value = value;
 		return before;
 	}
-	make_room(m);
+	map_make_room(m);
 	insert_new(m, hash, value);
 	return NULL;
 }
@@ -161,7 +161,7 @@ static void drop_tombstones(struct map *m, size_t i)
 
 void *map_remove(struct map *m, const void *key, size_t len)
 {
-	struct map_slot *s = find(m, hash_of(m->seed, key, len), key, len);
+	struct map_slot *s = map_find(m, map_hash_of(m->seed, key, len), key, len);
 	if (!s)
 		return NULL;
 	void *value = s->value;

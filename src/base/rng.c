@@ -17,7 +17,7 @@ static uint64_t splitmix(uint64_t *state)
 	return z ^ (z >> 31);
 }
 
-static uint64_t rotl(uint64_t x, unsigned k)
+static uint64_t rng_rotl(uint64_t x, unsigned k)
 {
 	return (x << k) | (x >> (64 - k));
 }
@@ -31,10 +31,10 @@ void rng_seed(struct rng *r, uint64_t seed)
 uint64_t rng_next(struct rng *r) /* xoroshiro128++ */
 {
 	uint64_t a = r->s[0], b = r->s[1];
-	uint64_t out = rotl(a + b, 17) + a;
+	uint64_t out = rng_rotl(a + b, 17) + a;
 	b ^= a;
-	r->s[0] = rotl(a, 49) ^ b ^ (b << 21);
-	r->s[1] = rotl(b, 28);
+	r->s[0] = rng_rotl(a, 49) ^ b ^ (b << 21);
+	r->s[1] = rng_rotl(b, 28);
 	return out;
 }
 

@@ -67,7 +67,7 @@ static void put_end(struct command_argv *a, size_t from)
 	a->lens[a->n++] = a->bytes.len - from;
 }
 
-static void put(struct enc *e, const char *p, size_t len)
+static void command_put(struct enc *e, const char *p, size_t len)
 {
 	const size_t from = e->a->bytes.len;
 	if (len)
@@ -77,12 +77,12 @@ static void put(struct enc *e, const char *p, size_t len)
 
 static void put_str(struct enc *e, const char *s)
 {
-	put(e, s, strlen(s));
+	command_put(e, s, strlen(s));
 }
 
-static void put_slice(struct enc *e, struct slice s)
+static void command_put_slice(struct enc *e, struct slice s)
 {
-	put(e, s.p, s.p ? s.len : 0);
+	command_put(e, s.p, s.p ? s.len : 0);
 }
 
 static void put_i64(struct enc *e, int64_t v)
@@ -98,7 +98,7 @@ static void put_id(struct enc *e, struct entry_id id)
 {
 	char text[COMMAND_ID_CAP];
 	const int n = command_id_format(text, id);
-	put(e, text, (size_t)n);
+	command_put(e, text, (size_t)n);
 }
 
 static void put_lock(struct enc *e)
@@ -127,8 +127,8 @@ static void enc_lock(struct enc *e)
 {
 	put_str(e, "SET");
 	put_lock(e);
-	put_slice(e, e->c->value);
-	put_str(e, e->c->kind == CMD_TOMB ? "XX" : "NX");
+	command_put_slice(e, e->c->value);
+	put_str(e, e->c->kind == CMD_TOMBSTONE ? "XX" : "NX");
 	put_str(e, "PX");
 	put_i64(e, e->c->ttl_ms);
 }
@@ -143,8 +143,8 @@ static void enc_lock_swap(struct enc *e)
 {
 	put_script(e, SCRIPT_SWAP, 1);
 	put_lock(e);
-	put_slice(e, e->c->expect);
-	put_slice(e, e->c->value);
+	command_put_slice(e, e->c->expect);
+	command_put_slice(e, e->c->value);
 	put_i64(e, e->c->ttl_ms);
 }
 
@@ -163,7 +163,7 @@ static void enc_unlock(struct enc *e)
 	else
 		put_script(e, SCRIPT_UNLOCK, 1);
 	put_lock(e);
-	put_slice(e, e->c->value);
+	command_put_slice(e, e->c->value);
 }
 
 static void enc_probe(struct enc *e)
@@ -181,7 +181,7 @@ static void enc_group_create(struct enc *e)
 	put_str(e, e->names->lbs);
 	put_str(e, e->names->group);
 	if (e->c->value.p)
-		put_slice(e, e->c->value);
+		command_put_slice(e, e->c->value);
 	else
 		put_str(e, e->names->group_start);
 	put_str(e, "MKSTREAM");
@@ -246,8 +246,8 @@ static void put_lbs_script(struct enc *e, enum script s, struct slice consumer)
 		put_str(e, e->names->registry);
 	put_str(e, e->names->group);
 	put_id(e, e->c->id);
-	put_slice(e, consumer);
-	put_slice(e, e->c->stream);
+	command_put_slice(e, consumer);
+	command_put_slice(e, e->c->stream);
 }
 
 static struct slice own_consumer(const struct enc *e)
@@ -292,17 +292,17 @@ static void enc_dead(struct enc *e)
 	put_str(e, dead_reason_name(e->c->reason));
 	put_i64(e, e->c->now_ms);
 	put_str(e, e->self->node);
-	put_slice(e, cut_error(e->c->error));
+	command_put_slice(e, cut_error(e->c->error));
 }
 
-static void put_fields(struct enc *e, bool (*skip)(struct slice name))
+static void command_put_fields(struct enc *e, bool (*skip)(struct slice name))
 {
 	const struct field_list *l = e->c->fields;
 	for (size_t i = 0; l && i < l->n; i++) {
 		if (skip && skip(l->v[i].name))
 			continue;
-		put_slice(e, l->v[i].name);
-		put_slice(e, l->v[i].value);
+		command_put_slice(e, l->v[i].name);
+		command_put_slice(e, l->v[i].value);
 	}
 }
 
@@ -325,7 +325,7 @@ static void enc_dead_add(struct enc *e)
 		put_i64(e, e->names->dlq_max_len);
 	}
 	put_str(e, "*");
-	put_fields(e, is_dead_field);
+	command_put_fields(e, is_dead_field);
 	put_str(e, "_dlq_reason");
 	put_str(e, dead_reason_name(e->c->reason));
 	put_str(e, "_dlq_at");
@@ -333,7 +333,7 @@ static void enc_dead_add(struct enc *e)
 	put_str(e, "_dlq_node");
 	put_str(e, e->self->node);
 	put_str(e, "_dlq_error");
-	put_slice(e, cut_error(e->c->error));
+	command_put_slice(e, cut_error(e->c->error));
 	put_str(e, "_orig_id");
 	put_id(e, e->c->id);
 }
@@ -351,7 +351,7 @@ static void enc_pending(struct enc *e)
 	put_str(e, "+");
 	put_i64(e, e->c->count);
 	if (e->c->consumer.p)
-		put_slice(e, e->c->consumer);
+		command_put_slice(e, e->c->consumer);
 }
 
 static void enc_unread(struct enc *e)
@@ -406,7 +406,7 @@ static void enc_replay(struct enc *e)
 	put_str(e, "XADD");
 	put_str(e, e->names->lbs);
 	put_str(e, "*");
-	put_fields(e, NULL);
+	command_put_fields(e, NULL);
 }
 
 static void enc_dlq_range(struct enc *e)
@@ -466,7 +466,7 @@ static void enc_events(struct enc *e)
 	put_str(e, set ? "SET" : "GET");
 	put_str(e, "notify-keyspace-events");
 	if (set)
-		put_slice(e, e->c->value);
+		command_put_slice(e, e->c->value);
 }
 
 static void enc_psubscribe(struct enc *e)
@@ -495,7 +495,7 @@ static const struct {
 	[CMD_RENEW] = {"renew", enc_renew},
 	[CMD_UNLOCK] = {"unlock", enc_unlock},
 	[CMD_PROBE] = {"probe", enc_probe},
-	[CMD_TOMB] = {"tomb", enc_lock},
+	[CMD_TOMBSTONE] = {"tomb", enc_lock},
 	[CMD_GROUP_CREATE] = {"group_create", enc_group_create},
 	[CMD_READ] = {"read", enc_read},
 	[CMD_READ_OWN] = {"read_own", enc_read_own},

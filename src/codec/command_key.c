@@ -67,7 +67,7 @@ int command_id_format(char out[COMMAND_ID_CAP], struct entry_id id)
 }
 
 /* All of s as a decimal without leading zeros. */
-static bool parse_u64(const char *s, size_t len, uint64_t *out)
+static bool key_parse_u64(const char *s, size_t len, uint64_t *out)
 {
 	if (len == 0 || len > 20 || (len > 1 && s[0] == '0'))
 		return false;
@@ -88,8 +88,8 @@ bool command_id_parse(const char *s, size_t len, struct entry_id *out)
 {
 	const char *dash = len ? memchr(s, '-', len) : NULL;
 	struct entry_id id;
-	if (!dash || !parse_u64(s, (size_t)(dash - s), &id.ms) ||
-		!parse_u64(dash + 1, len - (size_t)(dash - s) - 1, &id.seq))
+	if (!dash || !key_parse_u64(s, (size_t)(dash - s), &id.ms) ||
+		!key_parse_u64(dash + 1, len - (size_t)(dash - s) - 1, &id.seq))
 		return false;
 	*out = id;
 	return true;

@@ -5,7 +5,7 @@
 #include "base/mem.h"
 #include "codec/json.h"
 
-#define AT(member) offsetof(struct ctl_request, member)
+#define AT(worker) offsetof(struct ctl_request, worker)
 #define BIT(arg) (1u << (arg))
 
 enum { DAY_MS = 24 * 60 * 60 * 1000 };
@@ -140,12 +140,12 @@ void ctl_request_init(struct ctl_request *r, enum ctl_verb verb)
 	*r = (struct ctl_request){.verb = verb, .state = CTL_STATE_N, .count = 1};
 }
 
-static void *field_of(const struct ctl_request *r, enum ctl_arg arg)
+static void *ctl_field_of(const struct ctl_request *r, enum ctl_arg arg)
 {
 	return (char *)r + args[arg].at;
 }
 
-static bool is_text(enum ctl_type type)
+static bool ctl_is_text(enum ctl_type type)
 {
 	return type == CTL_TYPE_TEXT || type == CTL_TYPE_ID || type == CTL_TYPE_JSON;
 }
@@ -153,8 +153,8 @@ static bool is_text(enum ctl_type type)
 void ctl_request_fini(struct ctl_request *r)
 {
 	for (unsigned i = 0; i < CTL_ARG_N; i++) {
-		char **text = field_of(r, (enum ctl_arg)i);
-		if (is_text(args[i].type)) {
+		char **text = ctl_field_of(r, (enum ctl_arg)i);
+		if (ctl_is_text(args[i].type)) {
 			mem_free(*text);
 			*text = NULL;
 		}
@@ -162,7 +162,7 @@ void ctl_request_fini(struct ctl_request *r)
 	r->given = 0;
 }
 
-static bool is_allowed(const struct ctl_verb_info *verb, enum ctl_arg arg)
+static bool ctl_is_allowed(const struct ctl_verb_info *verb, enum ctl_arg arg)
 {
 	for (unsigned i = 0; i < verb->n_positional; i++) {
 		if (verb->positional[i] == arg)
@@ -186,7 +186,7 @@ static const char *arg_label(const struct ctl_request *r, enum ctl_arg arg, bool
 
 static enum err_code claim(struct ctl_request *r, enum ctl_arg arg, const char *label, struct err *err)
 {
-	if (!is_allowed(&verbs[r->verb], arg))
+	if (!ctl_is_allowed(&verbs[r->verb], arg))
 		return err_set(err, ERR_INVALID, "%s does not take %s", verbs[r->verb].name, label);
 	if (ctl_has(r, arg))
 		return err_set(err, ERR_INVALID, "%s: %s is given twice", verbs[r->verb].name, label);
@@ -235,21 +235,21 @@ static enum err_code store_text(
 				"not \"%.64s\"",
 				verb, label, s);
 	} else {
-		char **text = field_of(r, arg);
+		char **text = ctl_field_of(r, arg);
 		*text = mem_dup(s, len);
 	}
 	r->given |= BIT(arg);
 	return ERR_OK;
 }
 
-static enum err_code store_number(
+static enum err_code ctl_store_number(
 	struct ctl_request *r, enum ctl_arg arg, const char *label, int64_t v, struct err *err)
 {
 	const struct ctl_arg_info *info = &args[arg];
 	if (v < info->min || v > info->max)
 		return err_set(err, ERR_RANGE, "%s: %s must be between %lld and %lld", verbs[r->verb].name, label,
 			(long long)info->min, (long long)info->max);
-	int64_t *number = field_of(r, arg);
+	int64_t *number = ctl_field_of(r, arg);
 	*number = v;
 	r->given |= BIT(arg);
 	return ERR_OK;
@@ -257,7 +257,7 @@ static enum err_code store_number(
 
 static void store_flag(struct ctl_request *r, enum ctl_arg arg, bool v)
 {
-	bool *flag = field_of(r, arg);
+	bool *flag = ctl_field_of(r, arg);
 	*flag = v;
 	r->given |= BIT(arg);
 }
@@ -340,17 +340,17 @@ enum err_code ctl_request_set(struct ctl_request *r, enum ctl_arg arg, const cha
 			return err_set(err, ERR_INVALID,
 				"%s: %s must be a duration like 500ms, 10s, 5m, 2h or 1d, not \"%.64s\"", verb, label,
 				text);
-		return store_number(r, arg, label, v, err);
+		return ctl_store_number(r, arg, label, v, err);
 	case CTL_TYPE_NUMBER:
 		if (!parse_digits(text, &v, &rest) || *rest)
 			return err_set(
 				err, ERR_INVALID, "%s: %s must be a whole number, not \"%.64s\"", verb, label, text);
-		return store_number(r, arg, label, v, err);
+		return ctl_store_number(r, arg, label, v, err);
 	case CTL_TYPE_RATE:
 		if (!parse_digits(text, &v, &rest) || (*rest && strcmp(rest, "/s") != 0))
 			return err_set(
 				err, ERR_INVALID, "%s: %s must be a rate like 100/s, not \"%.64s\"", verb, label, text);
-		return store_number(r, arg, label, v, err);
+		return ctl_store_number(r, arg, label, v, err);
 	case CTL_TYPE_FLAG:
 		store_flag(r, arg, true);
 	}
@@ -407,7 +407,7 @@ static enum err_code set_wire(struct ctl_request *r, enum ctl_arg arg, yyjson_va
 	case CTL_TYPE_RATE:
 		if (!yyjson_is_raw(val) || !parse_digits(yyjson_get_raw(val), &v, &rest) || *rest)
 			return err_set(err, ERR_INVALID, "%s: %s must be a whole number", verb, label);
-		return store_number(r, arg, label, v, err);
+		return ctl_store_number(r, arg, label, v, err);
 	case CTL_TYPE_FLAG:
 		if (!yyjson_is_bool(val))
 			return err_set(err, ERR_INVALID, "%s: %s must be true or false", verb, label);
@@ -505,7 +505,7 @@ out:
 
 static void put_arg(struct buf *b, const struct ctl_request *r, enum ctl_arg arg)
 {
-	const void *p = field_of(r, arg);
+	const void *p = ctl_field_of(r, arg);
 	switch (args[arg].type) {
 	case CTL_TYPE_TEXT:
 	case CTL_TYPE_ID: {

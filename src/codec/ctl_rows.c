@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-/* A row is a table of fields; the kind follows from the member's C type, so table and struct cannot disagree. */
+/* A row is a table of fields; the kind follows from the worker's C type, so table and struct cannot disagree. */
 enum kind {
 	KIND_TEXT,
 	KIND_NUMBER,
@@ -24,22 +24,22 @@ struct field {
 	const struct field *sub;
 };
 
-#define KIND_OF(type, member)                                                                                          \
-	_Generic(((type *)0)->member, const char *: KIND_TEXT, int64_t: KIND_NUMBER, bool: KIND_BOOL,                  \
+#define KIND_OF(type, worker)                                                                                          \
+	_Generic(((type *)0)->worker, const char *: KIND_TEXT, int64_t: KIND_NUMBER, bool: KIND_BOOL,                  \
 		struct ctl_texts: KIND_TEXTS, struct ctl_json: KIND_JSON, enum ctl_state: KIND_STATE,                  \
 		struct ctl_owned: KIND_OWNED)
-#define F(type, member)                                                                                                \
+#define F(type, worker)                                                                                                \
 	{                                                                                                              \
-#member, KIND_OF(struct type, member), offsetof(struct type, member), 0, 0, NULL                       \
+#worker, KIND_OF(struct type, worker), offsetof(struct type, worker), 0, 0, NULL                       \
 	}
-#define ROWS(type, member, element, table)                                                                             \
+#define ROWS(type, worker, element, table)                                                                             \
 	{                                                                                                              \
-#member, KIND_ROWS, offsetof(struct type, member), offsetof(struct type, n_##member),                  \
+#worker, KIND_ROWS, offsetof(struct type, worker), offsetof(struct type, n_##worker),                  \
 			sizeof(struct element), table                                                                  \
 	}
-#define EMBEDDED(type, member, table)                                                                                  \
+#define EMBEDDED(type, worker, table)                                                                                  \
 	{                                                                                                              \
-#member, KIND_EMBEDDED, offsetof(struct type, member), 0, 0, table                                     \
+#worker, KIND_EMBEDDED, offsetof(struct type, worker), 0, 0, table                                     \
 	}
 #define END                                                                                                            \
 	{                                                                                                              \
@@ -180,7 +180,7 @@ static void put_rows(struct buf *b, const struct field *f, const char *row)
 	buf_str(b, "]");
 }
 
-static void put_value(struct buf *b, const struct field *f, const char *row)
+static void ctl_rows_put_value(struct buf *b, const struct field *f, const char *row)
 {
 	const void *p = row + f->at;
 	switch (f->kind) {
@@ -215,11 +215,11 @@ static void put_value(struct buf *b, const struct field *f, const char *row)
 	}
 }
 
-static void put_fields(struct buf *b, const struct field *f, const char *row, bool *is_first)
+static void ctl_rows_put_fields(struct buf *b, const struct field *f, const char *row, bool *is_first)
 {
 	for (; f->key; f++) {
 		if (f->kind == KIND_EMBEDDED) { /* one level: a table of plain fields */
-			put_fields(b, f->sub, row + f->at, is_first);
+			ctl_rows_put_fields(b, f->sub, row + f->at, is_first);
 			continue;
 		}
 		if (!*is_first)
@@ -228,7 +228,7 @@ static void put_fields(struct buf *b, const struct field *f, const char *row, bo
 		buf_str(b, "\"");
 		buf_str(b, f->key);
 		buf_str(b, "\":");
-		put_value(b, f, row);
+		ctl_rows_put_value(b, f, row);
 	}
 }
 
@@ -236,11 +236,11 @@ static void put_object(struct buf *b, const struct field *f, const void *row)
 {
 	bool is_first = true;
 	buf_str(b, "{");
-	put_fields(b, f, row, &is_first);
+	ctl_rows_put_fields(b, f, row, &is_first);
 	buf_str(b, "}");
 }
 
-static void put_row(struct buf *b, const struct field *f, const void *row)
+static void ctl_rows_put_row(struct buf *b, const struct field *f, const void *row)
 {
 	put_object(b, f, row);
 	buf_str(b, "\n");
@@ -248,109 +248,109 @@ static void put_row(struct buf *b, const struct field *f, const void *row)
 
 void ctl_encode_status(struct buf *b, const struct ctl_status *row)
 {
-	put_row(b, status_fields, row);
+	ctl_rows_put_row(b, status_fields, row);
 }
 
 void ctl_encode_stream(struct buf *b, const struct ctl_stream *row)
 {
-	put_row(b, stream_fields, row);
+	ctl_rows_put_row(b, stream_fields, row);
 }
 
 void ctl_encode_show(struct buf *b, const struct ctl_show *row)
 {
-	put_row(b, show_fields, row);
+	ctl_rows_put_row(b, show_fields, row);
 }
 
 void ctl_encode_explain(struct buf *b, const struct ctl_explain *row)
 {
-	put_row(b, explain_fields, row);
+	ctl_rows_put_row(b, explain_fields, row);
 }
 
 void ctl_encode_worker(struct buf *b, const struct ctl_worker *row)
 {
-	put_row(b, worker_fields, row);
+	ctl_rows_put_row(b, worker_fields, row);
 }
 
 void ctl_encode_node(struct buf *b, const struct ctl_node *row)
 {
-	put_row(b, node_fields, row);
+	ctl_rows_put_row(b, node_fields, row);
 }
 
 void ctl_encode_service_row(struct buf *b, const struct ctl_service_row *row)
 {
-	put_row(b, service_row_fields, row);
+	ctl_rows_put_row(b, service_row_fields, row);
 }
 
 void ctl_encode_drain(struct buf *b, const struct ctl_drain *row)
 {
-	put_row(b, drain_fields, row);
+	ctl_rows_put_row(b, drain_fields, row);
 }
 
 void ctl_encode_stream_action(struct buf *b, const struct ctl_stream_action *row)
 {
-	put_row(b, stream_action_fields, row);
+	ctl_rows_put_row(b, stream_action_fields, row);
 }
 
 void ctl_encode_revoke(struct buf *b, const struct ctl_revoke *row)
 {
-	put_row(b, revoke_fields, row);
+	ctl_rows_put_row(b, revoke_fields, row);
 }
 
 void ctl_encode_added(struct buf *b, const struct ctl_added *row)
 {
-	put_row(b, added_fields, row);
+	ctl_rows_put_row(b, added_fields, row);
 }
 
 void ctl_encode_scan(struct buf *b, const struct ctl_scan *row)
 {
-	put_row(b, scan_fields, row);
+	ctl_rows_put_row(b, scan_fields, row);
 }
 
 void ctl_encode_topology(struct buf *b, const struct ctl_topology *row)
 {
-	put_row(b, topology_fields, row);
+	ctl_rows_put_row(b, topology_fields, row);
 }
 
 void ctl_encode_dlq_short(struct buf *b, const struct ctl_dlq_entry *row)
 {
-	put_row(b, dlq_short_fields, row);
+	ctl_rows_put_row(b, dlq_short_fields, row);
 }
 
 void ctl_encode_dlq_entry(struct buf *b, const struct ctl_dlq_entry *row)
 {
 	bool is_first = true;
 	buf_str(b, "{");
-	put_fields(b, dlq_short_fields, (const char *)row, &is_first);
-	put_fields(b, dlq_whole_fields, (const char *)row, &is_first);
+	ctl_rows_put_fields(b, dlq_short_fields, (const char *)row, &is_first);
+	ctl_rows_put_fields(b, dlq_whole_fields, (const char *)row, &is_first);
 	buf_str(b, "}\n");
 }
 
 void ctl_encode_dlq_action(struct buf *b, const struct ctl_dlq_action *row)
 {
-	put_row(b, dlq_action_fields, row);
+	ctl_rows_put_row(b, dlq_action_fields, row);
 }
 
 void ctl_encode_reload(struct buf *b, const struct ctl_reload *row)
 {
-	put_row(b, reload_fields, row);
+	ctl_rows_put_row(b, reload_fields, row);
 }
 
 void ctl_encode_doctor(struct buf *b, const struct ctl_doctor *row)
 {
-	put_row(b, doctor_fields, row);
+	ctl_rows_put_row(b, doctor_fields, row);
 }
 
 void ctl_encode_metrics(struct buf *b, const struct ctl_metrics *row)
 {
-	put_row(b, metrics_fields, row);
+	ctl_rows_put_row(b, metrics_fields, row);
 }
 
 void ctl_encode_event(struct buf *b, const struct ctl_event *row)
 {
-	put_row(b, event_fields, row);
+	ctl_rows_put_row(b, event_fields, row);
 }
 
 void ctl_encode_version(struct buf *b, const struct ctl_version *row)
 {
-	put_row(b, version_fields, row);
+	ctl_rows_put_row(b, version_fields, row);
 }

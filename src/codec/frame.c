@@ -41,7 +41,7 @@ struct frame_decoder *frame_decoder_new(void)
 	return mem_alloc(sizeof(struct frame_decoder));
 }
 
-static void reset(struct frame_decoder *d)
+static void frame_reset(struct frame_decoder *d)
 {
 	yyjson_doc_free(d->doc);
 	d->doc = NULL;
@@ -56,7 +56,7 @@ void frame_decoder_free(struct frame_decoder *d)
 {
 	if (!d)
 		return;
-	reset(d);
+	frame_reset(d);
 	mem_free(d->slices);
 	mem_free(d);
 }
@@ -84,9 +84,9 @@ static bool nests_too_deep(const char *p, size_t len)
 	return false;
 }
 
-static enum err_code parse(struct frame_decoder *d, const char *line, size_t len, struct err *err)
+static enum err_code frame_parse(struct frame_decoder *d, const char *line, size_t len, struct err *err)
 {
-	reset(d);
+	frame_reset(d);
 	if (nests_too_deep(line, len))
 		return err_set(err, ERR_INVALID, "nested more than %d deep", FRAME_DEPTH_MAX);
 	yyjson_alc alc;
@@ -102,13 +102,13 @@ static enum err_code parse(struct frame_decoder *d, const char *line, size_t len
 	return ERR_OK;
 }
 
-static struct slice slice_of(yyjson_val *v)
+static struct slice frame_slice_of(yyjson_val *v)
 {
 	return (struct slice){.p = yyjson_get_str(v), .len = yyjson_get_len(v)};
 }
 
 /* The first problem is the one that is told. */
-static void refuse(struct frame *f, enum frame_problem problem, const char *text)
+static void frame_refuse(struct frame *f, enum frame_problem problem, const char *text)
 {
 	if (f->problem != FRAME_PROBLEM_NONE)
 		return;
@@ -142,11 +142,11 @@ static void read_credits(struct frame *f, yyjson_val *root, const struct field *
 	bool is_uint64 = yyjson_is_uint(v) && yyjson_get_uint(v) > INT64_MAX;
 	int64_t n = -1;
 	if (!v)
-		refuse(f, FRAME_PROBLEM_FIELD, field->missing);
+		frame_refuse(f, FRAME_PROBLEM_FIELD, field->missing);
 	else if (!get_int(v, &n) && !is_uint64 && !is_huge(v))
-		refuse(f, FRAME_PROBLEM_FIELD, field->wrong);
+		frame_refuse(f, FRAME_PROBLEM_FIELD, field->wrong);
 	else if (n < 0 || n > FRAME_CREDITS_MAX)
-		refuse(f, FRAME_PROBLEM_LIMIT, "credits: must be 0 to 10000");
+		frame_refuse(f, FRAME_PROBLEM_LIMIT, "credits: must be 0 to 10000");
 	else
 		f->credits = n;
 }
@@ -157,18 +157,18 @@ static void read_string(struct frame *f, yyjson_val *root, const struct field *f
 	if (!v)
 		return;
 	if (yyjson_is_str(v))
-		*out = slice_of(v);
+		*out = frame_slice_of(v);
 	else
-		refuse(f, FRAME_PROBLEM_FIELD, field->wrong);
+		frame_refuse(f, FRAME_PROBLEM_FIELD, field->wrong);
 }
 
 static void read_lease(struct frame *f, yyjson_val *root)
 {
 	yyjson_val *v = yyjson_obj_get(root, F_LEASE.name);
 	if (is_lease(v))
-		f->lease = slice_of(v);
+		f->lease = frame_slice_of(v);
 	else
-		refuse(f, FRAME_PROBLEM_FIELD, v ? F_LEASE.wrong : F_LEASE.missing);
+		frame_refuse(f, FRAME_PROBLEM_FIELD, v ? F_LEASE.wrong : F_LEASE.missing);
 }
 
 /* Returns how many strings went to out, which has room for all of them. */
@@ -177,14 +177,14 @@ static size_t read_strings(struct frame *f, yyjson_val *array, const struct fiel
 	size_t i, n;
 	yyjson_val *v;
 	if (array && !yyjson_is_arr(array))
-		refuse(f, FRAME_PROBLEM_FIELD, field->wrong);
+		frame_refuse(f, FRAME_PROBLEM_FIELD, field->wrong);
 	yyjson_arr_foreach(array, i, n, v)
 	{
 		if (!yyjson_is_str(v) || (field == &F_RESUME && !is_lease(v))) {
-			refuse(f, FRAME_PROBLEM_FIELD, field->wrong);
+			frame_refuse(f, FRAME_PROBLEM_FIELD, field->wrong);
 			return 0;
 		}
-		out[i] = slice_of(v);
+		out[i] = frame_slice_of(v);
 	}
 	return yyjson_arr_size(array);
 }
@@ -193,11 +193,11 @@ static void read_hello(struct frame_decoder *d, struct frame *f, yyjson_val *roo
 {
 	yyjson_val *v = yyjson_obj_get(root, F_V.name);
 	if (!get_int(v, &f->v))
-		refuse(f, FRAME_PROBLEM_FIELD, v ? F_V.wrong : F_V.missing);
+		frame_refuse(f, FRAME_PROBLEM_FIELD, v ? F_V.wrong : F_V.missing);
 	if (yyjson_obj_get(root, F_NAME.name))
 		read_string(f, root, &F_NAME, &f->name);
 	else
-		refuse(f, FRAME_PROBLEM_FIELD, F_NAME.missing);
+		frame_refuse(f, FRAME_PROBLEM_FIELD, F_NAME.missing);
 	read_credits(f, root, &F_CREDITS);
 	read_string(f, root, &F_SESSION, &f->session);
 	yyjson_val *services = yyjson_obj_get(root, F_SERVICES.name);
@@ -221,18 +221,18 @@ static void read_n(struct frame *f, yyjson_val *root)
 		return;
 	f->has_n = get_int(v, &f->n);
 	if (!f->has_n)
-		refuse(f, FRAME_PROBLEM_FIELD, F_N.wrong);
+		frame_refuse(f, FRAME_PROBLEM_FIELD, F_N.wrong);
 }
 
 static void read_dead(struct frame *f, yyjson_val *root)
 {
 	yyjson_val *v = yyjson_obj_get(root, F_DEAD.name);
 	if (v && !yyjson_is_bool(v))
-		refuse(f, FRAME_PROBLEM_FIELD, F_DEAD.wrong);
+		frame_refuse(f, FRAME_PROBLEM_FIELD, F_DEAD.wrong);
 	f->dead = yyjson_get_bool(v);
 }
 
-static enum frame_kind kind_of(struct slice type)
+static enum frame_kind frame_kind_of(struct slice type)
 {
 	static const char *const names[FRAME_UNKNOWN] = {
 		[FRAME_HELLO] = "hello",
@@ -288,14 +288,14 @@ static void read_fields(struct frame_decoder *d, struct frame *f, yyjson_val *ro
 
 enum err_code frame_decode(struct frame_decoder *d, const char *line, size_t len, struct frame *out, struct err *err)
 {
-	enum err_code rc = parse(d, line, len, err);
+	enum err_code rc = frame_parse(d, line, len, err);
 	if (rc)
 		return rc;
 	yyjson_val *root = yyjson_doc_get_root(d->doc);
 	yyjson_val *type = yyjson_obj_get(root, "t");
 	if (!yyjson_is_str(type))
 		return err_set(err, ERR_INVALID, type ? "`t` is not a string" : "no `t`");
-	*out = (struct frame){.kind = kind_of(slice_of(type)), .type = slice_of(type), .v = -1};
+	*out = (struct frame){.kind = frame_kind_of(frame_slice_of(type)), .type = frame_slice_of(type), .v = -1};
 	read_fields(d, out, root);
 	return ERR_OK;
 }

@@ -7,13 +7,13 @@
 #include <string.h>
 #include <strings.h>
 
-static bool is_text(const redisReply *r)
+static bool push_is_text(const redisReply *r)
 {
 	return r && (r->type == REDIS_REPLY_STRING || r->type == REDIS_REPLY_STATUS || r->type == REDIS_REPLY_VERB) &&
 	       r->str;
 }
 
-static bool equals(const redisReply *r, const char *word)
+static bool push_equals(const redisReply *r, const char *word)
 {
 	return r->len == strlen(word) && strncasecmp(r->str, word, r->len) == 0;
 }
@@ -35,7 +35,7 @@ static bool read_text_number(const char *s, size_t len, int64_t *out)
 	return true;
 }
 
-static bool read_number(const redisReply *r, int64_t *out)
+static bool push_read_number(const redisReply *r, int64_t *out)
 {
 	if (!r)
 		return false;
@@ -43,7 +43,7 @@ static bool read_number(const redisReply *r, int64_t *out)
 		*out = r->integer;
 		return true;
 	}
-	return is_text(r) && read_text_number(r->str, r->len, out);
+	return push_is_text(r) && read_text_number(r->str, r->len, out);
 }
 
 /* ---- endpoints ---- */
@@ -98,7 +98,7 @@ static bool is_pubsub(const redisReply *name)
 	static const char *const names[] = {"message", "pmessage", "smessage", "subscribe", "psubscribe", "ssubscribe",
 		"unsubscribe", "punsubscribe", "sunsubscribe", "invalidate", "monitor"};
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-		if (equals(name, names[i]))
+		if (push_equals(name, names[i]))
 			return true;
 	return false;
 }
@@ -114,7 +114,7 @@ enum push_class push_decode(const struct redisReply *r, struct note *out, struct
 	if (name)
 		*name = (struct slice){"", 0};
 	if (!r || (r->type != REDIS_REPLY_PUSH && r->type != REDIS_REPLY_ARRAY) || r->elements == 0 ||
-		!is_text(r->element[0]))
+		!push_is_text(r->element[0]))
 		return PUSH_IS_BROKEN;
 	const redisReply *first = r->element[0];
 	if (name)
@@ -122,16 +122,16 @@ enum push_class push_decode(const struct redisReply *r, struct note *out, struct
 	if (is_pubsub(first))
 		return PUSH_IS_PUBSUB;
 	int kind = 0;
-	while (kind < NOTE_KINDS && !equals(first, note_name((enum note_kind)kind)))
+	while (kind < NOTE_KINDS && !push_equals(first, note_name((enum note_kind)kind)))
 		kind++;
 	out->kind = (enum note_kind)kind;
-	if (kind == NOTE_KINDS || r->elements < 2 || !read_number(r->element[1], &out->seq) || out->seq < 0)
+	if (kind == NOTE_KINDS || r->elements < 2 || !push_read_number(r->element[1], &out->seq) || out->seq < 0)
 		return PUSH_IS_BROKEN;
 	if (has_time(out->kind) && r->elements > 2)
-		(void)read_number(r->element[2], &out->seconds); /* MIGRATING may have its shards here */
+		(void)push_read_number(r->element[2], &out->seconds); /* MIGRATING may have its shards here */
 	if (out->seconds < 0)
 		out->seconds = 0;
-	if (out->kind == NOTE_MOVING && r->elements > 3 && is_text(r->element[3]))
+	if (out->kind == NOTE_MOVING && r->elements > 3 && push_is_text(r->element[3]))
 		(void)push_endpoint(r->element[3]->str, r->element[3]->len, out->endpoint);
 	return PUSH_IS_NOTE;
 }

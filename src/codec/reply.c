@@ -41,7 +41,7 @@ void reply_decoder_free(struct reply_decoder *d)
 
 /* ---- parts */
 
-static bool is_text(const redisReply *r)
+static bool reply_is_text(const redisReply *r)
 {
 	return r && (r->type == REDIS_REPLY_STRING || r->type == REDIS_REPLY_STATUS || r->type == REDIS_REPLY_VERB);
 }
@@ -56,24 +56,24 @@ static bool is_int(const redisReply *r)
 	return r && r->type == REDIS_REPLY_INTEGER;
 }
 
-static struct slice slice_of(const redisReply *r)
+static struct slice reply_slice_of(const redisReply *r)
 {
 	return (struct slice){r->str, r->len};
 }
 
-static bool equals(const redisReply *r, const char *s)
+static bool reply_equals(const redisReply *r, const char *s)
 {
-	return is_text(r) && r->len == strlen(s) && memcmp(r->str, s, r->len) == 0;
+	return reply_is_text(r) && r->len == strlen(s) && memcmp(r->str, s, r->len) == 0;
 }
 
 static bool starts(const redisReply *r, const char *s)
 {
-	return is_text(r) && r->len >= strlen(s) && memcmp(r->str, s, strlen(s)) == 0;
+	return reply_is_text(r) && r->len >= strlen(s) && memcmp(r->str, s, strlen(s)) == 0;
 }
 
 static bool id_of(const redisReply *r, struct entry_id *id)
 {
-	return is_text(r) && command_id_parse(r->str, r->len, id);
+	return reply_is_text(r) && command_id_parse(r->str, r->len, id);
 }
 
 /* ---- single values */
@@ -111,8 +111,8 @@ static bool decode_text(struct reply_decoder *d, const redisReply *r, struct rep
 	(void)d;
 	if (r->type == REDIS_REPLY_NIL)
 		*out = (struct reply){.kind = REPLY_NIL};
-	else if (is_text(r))
-		*out = (struct reply){.kind = REPLY_TEXT, .text = slice_of(r)};
+	else if (reply_is_text(r))
+		*out = (struct reply){.kind = REPLY_TEXT, .text = reply_slice_of(r)};
 	else
 		return false;
 	return true;
@@ -141,7 +141,7 @@ static bool decode_requeue(struct reply_decoder *d, const redisReply *r, struct 
 
 static bool decode_role(struct reply_decoder *d, const redisReply *r, struct reply *out)
 {
-	return is_list(r) && r->elements > 0 && is_text(r->element[0]) && decode_text(d, r->element[0], out);
+	return is_list(r) && r->elements > 0 && reply_is_text(r->element[0]) && decode_text(d, r->element[0], out);
 }
 
 static bool decode_config(struct reply_decoder *d, const redisReply *r, struct reply *out)
@@ -152,14 +152,14 @@ static bool decode_config(struct reply_decoder *d, const redisReply *r, struct r
 		*out = (struct reply){.kind = REPLY_NIL};
 		return true;
 	}
-	return r->elements >= 2 && is_text(r->element[1]) && decode_text(d, r->element[1], out);
+	return r->elements >= 2 && reply_is_text(r->element[1]) && decode_text(d, r->element[1], out);
 }
 
 static bool decode_run_id(struct reply_decoder *d, const redisReply *r, struct reply *out)
 {
 	(void)d;
 	static const char key[] = "\nrun_id:";
-	const char *at = is_text(r) ? memmem(r->str, r->len, key, sizeof key - 1) : NULL;
+	const char *at = reply_is_text(r) ? memmem(r->str, r->len, key, sizeof key - 1) : NULL;
 	if (!at)
 		return false;
 	at += sizeof key - 1;
@@ -198,14 +198,14 @@ static bool decode_entry(struct reply_decoder *d, const redisReply *r, bool with
 	}
 	for (size_t i = 0; i < n; i++) {
 		const redisReply *name = list->element[2 * i], *value = list->element[2 * i + 1];
-		if (!is_text(name) || !is_text(value))
+		if (!reply_is_text(name) || !reply_is_text(value))
 			return false;
-		if (equals(name, "lbs-input"))
-			input = slice_of(value);
-		else if (equals(name, "_retry_count"))
-			retry = slice_of(value);
+		if (reply_equals(name, "lbs-input"))
+			input = reply_slice_of(value);
+		else if (reply_equals(name, "_retry_count"))
+			retry = reply_slice_of(value);
 		if (with_fields)
-			d->fields[i] = (struct field){.name = slice_of(name), .value = slice_of(value)};
+			d->fields[i] = (struct field){.name = reply_slice_of(name), .value = reply_slice_of(value)};
 	}
 	reply_read_input(e, input, retry);
 	if (with_fields)
@@ -266,10 +266,10 @@ static bool decode_pending(struct reply_decoder *d, const redisReply *r, struct 
 		const redisReply *row = r->element[i];
 		struct pending_row *p = &d->pending[i];
 		if (!is_list(row) || row->elements < 4 || !id_of(row->element[0], &p->id) ||
-			!is_text(row->element[1]) || !is_int(row->element[2]) || !is_int(row->element[3]) ||
+			!reply_is_text(row->element[1]) || !is_int(row->element[2]) || !is_int(row->element[3]) ||
 			row->element[3]->integer < 0)
 			return false;
-		p->consumer = slice_of(row->element[1]);
+		p->consumer = reply_slice_of(row->element[1]);
 		p->idle_ms = row->element[2]->integer;
 		p->deliveries = (uint64_t)row->element[3]->integer;
 	}
@@ -285,13 +285,13 @@ static bool decode_consumer(const redisReply *r, struct consumer_row *row)
 	bool has_name = false, has_pending = false, has_idle = false;
 	for (size_t i = 0; i + 1 < r->elements; i += 2) {
 		const redisReply *key = r->element[i], *value = r->element[i + 1];
-		if (equals(key, "name") && is_text(value)) {
-			row->name = slice_of(value);
+		if (reply_equals(key, "name") && reply_is_text(value)) {
+			row->name = reply_slice_of(value);
 			has_name = true;
-		} else if (equals(key, "pending") && is_int(value) && value->integer >= 0) {
+		} else if (reply_equals(key, "pending") && is_int(value) && value->integer >= 0) {
 			row->n_pending = (uint64_t)value->integer;
 			has_pending = true;
-		} else if (equals(key, "idle") && is_int(value)) {
+		} else if (reply_equals(key, "idle") && is_int(value)) {
 			row->idle_ms = value->integer;
 			has_idle = true;
 		}
@@ -319,7 +319,7 @@ static const redisReply *metadata_ip(const redisReply *node)
 {
 	const redisReply *meta = node->elements > 3 ? node->element[3] : NULL;
 	for (size_t i = 0; is_list(meta) && i + 1 < meta->elements; i += 2)
-		if (equals(meta->element[i], "ip") && is_text(meta->element[i + 1]))
+		if (reply_equals(meta->element[i], "ip") && reply_is_text(meta->element[i + 1]))
 			return meta->element[i + 1];
 	return NULL;
 }
@@ -335,15 +335,15 @@ static bool decode_slot_range(const redisReply *r, struct slot_range *s)
 		return false;
 	const long long port = node->element[1]->integer;
 	const redisReply *host = node->element[0], *id = node->elements > 2 ? node->element[2] : NULL;
-	if (equals(host, "?"))
+	if (reply_equals(host, "?"))
 		host = metadata_ip(node);
-	if (port < 1 || port > 65535 || (is_text(host) && host->len >= sizeof s->host) ||
-		(is_text(id) && id->len >= sizeof s->node_id))
+	if (port < 1 || port > 65535 || (reply_is_text(host) && host->len >= sizeof s->host) ||
+		(reply_is_text(id) && id->len >= sizeof s->node_id))
 		return false;
 	*s = (struct slot_range){.from = (uint16_t)from, .to = (uint16_t)to, .port = (uint16_t)port};
-	if (is_text(host))
+	if (reply_is_text(host))
 		memcpy(s->host, host->str, host->len);
-	if (is_text(id))
+	if (reply_is_text(id))
 		memcpy(s->node_id, id->str, id->len);
 	return true;
 }
@@ -372,7 +372,7 @@ static decode_fn *const rows[CMD_N] = {
 	[CMD_RENEW] = decode_text,
 	[CMD_UNLOCK] = decode_int,
 	[CMD_PROBE] = decode_int,
-	[CMD_TOMB] = decode_ok,
+	[CMD_TOMBSTONE] = decode_ok,
 	[CMD_GROUP_CREATE] = decode_ok,
 	[CMD_READ] = decode_read,
 	[CMD_READ_OWN] = decode_read,
@@ -412,7 +412,7 @@ void reply_decode(struct reply_decoder *d, enum cmd_kind kind, const struct redi
 	if (!r)
 		return;
 	if (r->type == REDIS_REPLY_ERROR)
-		reply_set_error(kind, slice_of(r), out);
+		reply_set_error(kind, reply_slice_of(r), out);
 	else if (!rows[kind](d, r, out))
 		*out = (struct reply){
 			.kind = REPLY_ERROR,
@@ -440,16 +440,16 @@ void reply_decode_push(const struct redisReply *r, struct push *out)
 {
 	*out = (struct push){.kind = PUSH_OTHER};
 	if (!r || (r->type != REDIS_REPLY_PUSH && r->type != REDIS_REPLY_ARRAY) || r->elements == 0 ||
-		!is_text(r->element[0]))
+		!reply_is_text(r->element[0]))
 		return;
-	out->name = slice_of(r->element[0]);
-	if (equals(r->element[0], "subscribe") || equals(r->element[0], "psubscribe")) {
+	out->name = reply_slice_of(r->element[0]);
+	if (reply_equals(r->element[0], "subscribe") || reply_equals(r->element[0], "psubscribe")) {
 		out->kind = PUSH_SUBSCRIBED;
 		return;
 	}
-	const size_t n = equals(r->element[0], "message") ? 3 : equals(r->element[0], "pmessage") ? 4 : 0;
+	const size_t n = reply_equals(r->element[0], "message") ? 3 : reply_equals(r->element[0], "pmessage") ? 4 : 0;
 	struct slice key;
-	if (n == 0 || r->elements < n || !equals(r->element[n - 1], "expired") ||
+	if (n == 0 || r->elements < n || !reply_equals(r->element[n - 1], "expired") ||
 		!keyspace_key(r->element[n - 2], &key))
 		return;
 	if (command_lock_parse(key.p, key.len, &out->stream, &out->id))

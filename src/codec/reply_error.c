@@ -25,7 +25,7 @@ static const struct {
 	{"ERR This instance has cluster support disabled", RERR_NO_CLUSTER},
 };
 
-static bool starts_with(struct slice text, const char *start)
+static bool reply_error_starts_with(struct slice text, const char *start)
 {
 	const size_t len = strlen(start);
 	if (text.len < len || memcmp(text.p, start, len) != 0)
@@ -56,14 +56,14 @@ static bool parse_moved(struct slice text, struct reply *out)
 /* XINFO names a missing key without NOGROUP. */
 static bool is_no_key(enum cmd_kind kind, struct slice text)
 {
-	return kind == CMD_CONSUMERS && starts_with(text, "ERR no such key");
+	return kind == CMD_CONSUMERS && reply_error_starts_with(text, "ERR no such key");
 }
 
 void reply_set_error(enum cmd_kind kind, struct slice text, struct reply *out)
 {
 	if (!text.p)
 		text = (struct slice){"", 0};
-	if (kind == CMD_GROUP_CREATE && starts_with(text, "BUSYGROUP")) {
+	if (kind == CMD_GROUP_CREATE && reply_error_starts_with(text, "BUSYGROUP")) {
 		*out = (struct reply){.kind = REPLY_OK};
 		return;
 	}
@@ -71,7 +71,7 @@ void reply_set_error(enum cmd_kind kind, struct slice text, struct reply *out)
 	if (is_no_key(kind, text))
 		out->error = RERR_NOGROUP;
 	for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
-		if (starts_with(text, table[i].start)) {
+		if (reply_error_starts_with(text, table[i].start)) {
 			out->error = table[i].error;
 			break;
 		}

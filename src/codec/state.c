@@ -18,7 +18,7 @@ uint64_t state_checksum(const char *bytes, size_t len)
 
 /* ---- out ---- */
 
-static void put(struct buf *b, uint64_t v, unsigned n_bytes)
+static void state_put(struct buf *b, uint64_t v, unsigned n_bytes)
 {
 	char bytes[8];
 	for (unsigned i = 0; i < n_bytes; i++)
@@ -26,50 +26,50 @@ static void put(struct buf *b, uint64_t v, unsigned n_bytes)
 	buf_add(b, bytes, n_bytes);
 }
 
-static void put_slice(struct buf *b, struct slice s)
+static void state_put_slice(struct buf *b, struct slice s)
 {
-	put(b, s.len, 4);
+	state_put(b, s.len, 4);
 	buf_add(b, s.p ? s.p : "", s.len);
 }
 
-static void put_list(struct buf *b, const struct slice *v, size_t n)
+static void state_put_list(struct buf *b, const struct slice *v, size_t n)
 {
-	put(b, n, 4);
+	state_put(b, n, 4);
 	for (size_t i = 0; i < n; i++)
-		put_slice(b, v[i]);
+		state_put_slice(b, v[i]);
 }
 
 static void put_conn(struct buf *b, const struct state_conn *c)
 {
-	put(b, c->number, 4);
-	put(b, (uint64_t)c->pid, 8);
-	put(b, c->uid, 4);
-	put(b, c->credits, 4);
-	put(b, c->has_services, 1);
-	put_slice(b, c->key);
-	put_slice(b, c->name);
-	put(b, (uint64_t)c->told_until, 8);
-	put(b, (uint64_t)c->n_pings, 8);
-	put_slice(b, c->input);
-	put_slice(b, c->output);
-	put_list(b, c->services, c->n_services);
-	put_list(b, c->leases, c->n_leases);
+	state_put(b, c->number, 4);
+	state_put(b, (uint64_t)c->pid, 8);
+	state_put(b, c->uid, 4);
+	state_put(b, c->credits, 4);
+	state_put(b, c->has_services, 1);
+	state_put_slice(b, c->key);
+	state_put_slice(b, c->name);
+	state_put(b, (uint64_t)c->told_until, 8);
+	state_put(b, (uint64_t)c->n_pings, 8);
+	state_put_slice(b, c->input);
+	state_put_slice(b, c->output);
+	state_put_list(b, c->services, c->n_services);
+	state_put_list(b, c->leases, c->n_leases);
 }
 
 void state_encode(struct buf *out, const struct state *s)
 {
 	struct buf body;
 	buf_init(&body);
-	put(&body, (uint64_t)s->saved_at, 8);
-	put_slice(&body, s->node);
-	put(&body, s->n_conns, 4);
+	state_put(&body, (uint64_t)s->saved_at, 8);
+	state_put_slice(&body, s->node);
+	state_put(&body, s->n_conns, 4);
 	for (size_t i = 0; i < s->n_conns; i++)
 		put_conn(&body, &s->conns[i]);
 	buf_add(out, magic, sizeof magic);
-	put(out, STATE_VERSION, 4);
-	put(out, 0, 4);
-	put(out, body.len, 8);
-	put(out, state_checksum(body.data, body.len), 8);
+	state_put(out, STATE_VERSION, 4);
+	state_put(out, 0, 4);
+	state_put(out, body.len, 8);
+	state_put(out, state_checksum(body.data, body.len), 8);
 	buf_add(out, body.data, body.len);
 	buf_fini(&body);
 }
@@ -82,7 +82,7 @@ struct reader { /* of the body; is_bad stays set */
 	bool is_bad;
 };
 
-static const char *take(struct reader *r, size_t n)
+static const char *state_take(struct reader *r, size_t n)
 {
 	if (n > r->left) {
 		r->is_bad = true;
@@ -95,9 +95,9 @@ static const char *take(struct reader *r, size_t n)
 	return p;
 }
 
-static uint64_t get(struct reader *r, unsigned n_bytes)
+static uint64_t state_get(struct reader *r, unsigned n_bytes)
 {
-	const char *p = take(r, n_bytes);
+	const char *p = state_take(r, n_bytes);
 	uint64_t v = 0;
 	for (unsigned i = 0; p && i < n_bytes; i++)
 		v |= (uint64_t)(unsigned char)p[i] << (8 * i);
@@ -106,8 +106,8 @@ static uint64_t get(struct reader *r, unsigned n_bytes)
 
 static struct slice get_slice(struct reader *r)
 {
-	size_t len = (size_t)get(r, 4);
-	const char *p = take(r, len);
+	size_t len = (size_t)state_get(r, 4);
+	const char *p = state_take(r, len);
 	return p ? (struct slice){p, len} : (struct slice){NULL, 0};
 }
 
@@ -119,7 +119,7 @@ struct lists {
 
 static size_t get_list(struct reader *r, struct lists *l)
 {
-	size_t n = (size_t)get(r, 4);
+	size_t n = (size_t)state_get(r, 4);
 	if (n > r->left / 4) { /* each has a length of four bytes */
 		r->is_bad = true;
 		return 0;
@@ -136,17 +136,17 @@ static size_t get_list(struct reader *r, struct lists *l)
 static void get_conn(struct reader *r, struct state_conn *c, struct lists *l)
 {
 	*c = (struct state_conn){0};
-	c->number = (uint32_t)get(r, 4);
-	c->pid = (int64_t)get(r, 8);
-	c->uid = (uint32_t)get(r, 4);
-	c->credits = (uint32_t)get(r, 4);
-	uint64_t flag = get(r, 1);
+	c->number = (uint32_t)state_get(r, 4);
+	c->pid = (int64_t)state_get(r, 8);
+	c->uid = (uint32_t)state_get(r, 4);
+	c->credits = (uint32_t)state_get(r, 4);
+	uint64_t flag = state_get(r, 1);
 	r->is_bad = r->is_bad || flag > 1;
 	c->has_services = flag;
 	c->key = get_slice(r);
 	c->name = get_slice(r);
-	c->told_until = (mono_ms)get(r, 8);
-	c->n_pings = (int64_t)get(r, 8);
+	c->told_until = (mono_ms)state_get(r, 8);
+	c->n_pings = (int64_t)state_get(r, 8);
 	c->input = get_slice(r);
 	c->output = get_slice(r);
 	c->n_services = get_list(r, l);
@@ -159,11 +159,11 @@ static enum err_code check_head(const char *bytes, size_t len, struct err *err)
 	if (len < HEAD || memcmp(bytes, magic, sizeof magic) != 0)
 		return err_set(err, ERR_INVALID, "it is no state of sluiced");
 	struct reader r = {bytes + AT_VERSION, HEAD - AT_VERSION, false};
-	uint64_t version = get(&r, 4);
+	uint64_t version = state_get(&r, 4);
 	if (version != STATE_VERSION)
 		return err_set(
 			err, ERR_RANGE, "it has version %llu, this is %d", (unsigned long long)version, STATE_VERSION);
-	uint64_t reserved = get(&r, 4), length = get(&r, 8), sum = get(&r, 8);
+	uint64_t reserved = state_get(&r, 4), length = state_get(&r, 8), sum = state_get(&r, 8);
 	if (reserved || length != len - HEAD)
 		return err_set(
 			err, ERR_INVALID, "it has %zu bytes instead of %llu", len - HEAD, (unsigned long long)length);
@@ -178,10 +178,10 @@ enum err_code state_decode(const char *bytes, size_t len, struct state *out, str
 	if (code)
 		return code;
 	struct reader r = {bytes + HEAD, len - HEAD, false};
-	struct state s = {.saved_at = (mono_ms)get(&r, 8)};
+	struct state s = {.saved_at = (mono_ms)state_get(&r, 8)};
 	struct lists lists = {.v = mem_array(1, sizeof(struct slice)), .cap = 1};
 	s.node = get_slice(&r);
-	s.n_conns = (size_t)get(&r, 4);
+	s.n_conns = (size_t)state_get(&r, 4);
 	if (s.n_conns > STATE_CONNS_MAX)
 		r.is_bad = true;
 	else

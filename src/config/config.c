@@ -17,7 +17,7 @@ extern char **environ;
 
 /* ---- raw settings to a config */
 
-static void *base_of(struct config *c, enum option_id id, size_t service)
+static void *config_base_of(struct config *c, enum option_id id, size_t service)
 {
 	return option_is_service(id) ? (void *)&c->services[service] : (void *)c;
 }
@@ -30,10 +30,10 @@ static enum err_code store_list(struct config *c, struct place at, const struct 
 	return rc ? raw_blame(c->raw, &at, err) : ERR_OK;
 }
 
-static enum err_code store(struct config *c, struct place at, struct err *err)
+static enum err_code config_store(struct config *c, struct place at, struct err *err)
 {
 	const struct raw_value *v = raw_value_const(c->raw, at.id, at.service);
-	void *base = base_of(c, at.id, at.service);
+	void *base = config_base_of(c, at.id, at.service);
 	if (v->from.kind == ORIGIN_DEFAULT)
 		value_store_default(&options[at.id], base);
 	else if (option_is_list(at.id))
@@ -49,7 +49,7 @@ static enum err_code store_all(struct config *c, struct err *err)
 	for (enum option_id id = 0; rc == ERR_OK && id < N_OPTIONS; id++) {
 		size_t n = option_is_service(id) ? c->n_services : 1;
 		for (size_t i = 0; rc == ERR_OK && i < n; i++)
-			rc = store(c, (struct place){.id = id, .service = i, .item = RAW_WHOLE}, err);
+			rc = config_store(c, (struct place){.id = id, .service = i, .item = RAW_WHOLE}, err);
 	}
 	return rc;
 }
@@ -78,7 +78,7 @@ void config_free(struct config *c)
 	for (enum option_id id = 0; id < N_OPTIONS; id++) {
 		size_t n = option_is_service(id) ? c->n_services : 1;
 		for (size_t i = 0; i < n; i++)
-			value_release(&options[id], base_of(c, id, i));
+			value_release(&options[id], config_base_of(c, id, i));
 	}
 	mem_free(c->services);
 	raw_free(c->raw);
@@ -107,7 +107,7 @@ enum err_code config_load_bytes(
 	return rc;
 }
 
-static enum err_code errno_code(int e)
+static enum err_code config_errno_code(int e)
 {
 	if (e == ENOENT || e == ENOTDIR)
 		return ERR_NOT_FOUND;
@@ -122,7 +122,7 @@ static enum err_code read_file(const char *path, size_t limit, struct buf *out, 
 	char chunk[4096];
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0)
-		return err_set(err, errno_code(errno), "%.300s: %s", path, strerror(errno));
+		return err_set(err, config_errno_code(errno), "%.300s: %s", path, strerror(errno));
 	if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode))
 		rc = err_set(err, ERR_INVALID, "%.300s: is a directory", path);
 	while (rc == ERR_OK) {
@@ -132,7 +132,7 @@ static enum err_code read_file(const char *path, size_t limit, struct buf *out, 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			rc = err_set(err, errno_code(errno), "%.300s: %s", path, strerror(errno));
+			rc = err_set(err, config_errno_code(errno), "%.300s: %s", path, strerror(errno));
 		else if (out->len + (size_t)n > limit)
 			rc = err_set(err, ERR_MEMORY, "%.300s: larger than %zu bytes", path, limit);
 		else

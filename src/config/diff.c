@@ -10,7 +10,7 @@ struct changes {
 };
 
 /* Takes all three texts over. */
-static void add(struct changes *list, char *path, char *before, char *after, bool needs_restart)
+static void diff_add(struct changes *list, char *path, char *before, char *after, bool needs_restart)
 {
 	if (list->n == list->cap) {
 		list->cap = list->cap ? list->cap * 2 : 16;
@@ -39,10 +39,10 @@ static void compare(struct changes *list, const struct option *o, const void *a,
 	}
 	char *path = service ? mem_printf("services[%s]%s", service, o->path + strlen("services[]"))
 			     : mem_dup(o->path, strlen(o->path));
-	add(list, path, before, after, o->class == OPTION_RESTART);
+	diff_add(list, path, before, after, o->class == OPTION_RESTART);
 }
 
-static const struct config_service *find(const struct config *c, const char *name)
+static const struct config_service *diff_find(const struct config *c, const char *name)
 {
 	for (size_t i = 0; i < c->n_services; i++) {
 		if (strcmp(c->services[i].name, name) == 0)
@@ -60,16 +60,18 @@ static void compare_service(struct changes *list, const struct config_service *a
 static void compare_services(struct changes *list, const struct config *before, const struct config *after)
 {
 	for (size_t i = 0; i < before->n_services; i++) {
-		const struct config_service *a = &before->services[i], *b = find(after, a->name);
+		const struct config_service *a = &before->services[i], *b = diff_find(after, a->name);
 		if (b)
 			compare_service(list, a, b);
 		else
-			add(list, mem_printf("services[%s]", a->name), mem_dup(a->name, strlen(a->name)), NULL, false);
+			diff_add(list, mem_printf("services[%s]", a->name), mem_dup(a->name, strlen(a->name)), NULL,
+				false);
 	}
 	for (size_t i = 0; i < after->n_services; i++) {
 		const struct config_service *b = &after->services[i];
-		if (!find(before, b->name))
-			add(list, mem_printf("services[%s]", b->name), NULL, mem_dup(b->name, strlen(b->name)), false);
+		if (!diff_find(before, b->name))
+			diff_add(list, mem_printf("services[%s]", b->name), NULL, mem_dup(b->name, strlen(b->name)),
+				false);
 	}
 }
 

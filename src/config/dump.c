@@ -54,7 +54,7 @@ static void write_key(struct writer *w, enum option_id id)
 
 /* ---- effective values */
 
-static const void *base_of(const struct config *c, enum option_id id, size_t service)
+static const void *dump_base_of(const struct config *c, enum option_id id, size_t service)
 {
 	return option_is_service(id) ? (const void *)&c->services[service] : (const void *)c;
 }
@@ -65,7 +65,7 @@ static bool is_derived(const struct config *c, enum option_id id, size_t service
 	const struct option *o = &options[id];
 	const struct raw_value *v = raw_value_const(c->raw, id, service);
 	const char *written = v->text ? v->text : o->initial;
-	const void *field = value_field_const(o, base_of(c, id, service));
+	const void *field = value_field_const(o, dump_base_of(c, id, service));
 	if (o->type == OPTION_STRING)
 		return !*written && **(char *const *)field;
 	if (o->type != OPTION_DURATION)
@@ -109,7 +109,7 @@ static void dump_row(struct writer *w, enum option_id id, size_t service)
 	if (is_yielding(c, id))
 		buf_str(w->out, "# ");
 	write_key(w, id);
-	value_format(&options[id], base_of(c, id, service), w->out);
+	value_format(&options[id], dump_base_of(c, id, service), w->out);
 	write_origin(w, id, service);
 	if (is_yielding(c, id))
 		buf_str(w->out, ", less for services with short leases");

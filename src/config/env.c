@@ -29,7 +29,7 @@ const char *env_get(char *const *env, const char *name)
 	return NULL;
 }
 
-static enum err_code fail(const struct walk *w, const char *problem)
+static enum err_code env_fail(const struct walk *w, const char *problem)
 {
 	char shown[TEXT_SHOWN];
 	text_show(w->name, strlen(w->name), shown);
@@ -57,16 +57,16 @@ static void show(struct walk *w, const char *component)
 }
 
 /* `start` is where the unknown component stands in name. */
-static enum err_code fail_unknown(const struct walk *w, const char *component, const char *start)
+static enum err_code env_fail_unknown(const struct walk *w, const char *component, const char *start)
 {
 	char near[OPTION_MAX_PATH], problem[MAX_NAME + 2 * OPTION_MAX_PATH];
 	if (!option_suggest(w->prefix, component, strlen(component), near))
-		return fail(w, "unknown key");
+		return env_fail(w, "unknown key");
 	for (char *p = near; *p; p++)
 		*p = (char)toupper((unsigned char)*p);
 	snprintf(problem, sizeof problem, "unknown key (did you mean %.*s%s%s?)", (int)(start - w->name), w->name, near,
 		start + strlen(component));
-	return fail(w, problem);
+	return env_fail(w, problem);
 }
 
 static enum err_code enter_service(struct walk *w)
@@ -75,10 +75,10 @@ static enum err_code enter_service(struct walk *w)
 	next_component(w, number);
 	size_t n = strlen(number);
 	if (n == 0 || n > 4 || strspn(number, "0123456789") != n || (n > 1 && number[0] == '0'))
-		return fail(w, "needs the number of a service, like SLUICED_SERVICES__0__NAME");
+		return env_fail(w, "needs the number of a service, like SLUICED_SERVICES__0__NAME");
 	w->service = strtoul(number, NULL, 10);
 	if (w->service >= OPTION_MAX_SERVICES)
-		return fail(w, "too many services");
+		return env_fail(w, "too many services");
 	snprintf(w->shown, sizeof w->shown, "services[%zu]", w->service);
 	strcpy(w->prefix, "services[].");
 	return ERR_OK;
@@ -96,18 +96,18 @@ static enum err_code find_row(struct walk *w, enum option_id *id)
 		*id = child.first;
 		enum err_code rc = ERR_OK;
 		if (child.kind == OPTION_KIND_NONE)
-			return fail_unknown(w, component, start);
+			return env_fail_unknown(w, component, start);
 		if (child.kind == OPTION_KIND_SERVICES)
 			rc = enter_service(w);
 		else if (child.kind == OPTION_KIND_MAP)
 			/* NOLINTNEXTLINE(clang-analyzer-security.insecureAPI.strcpy): a name of the table, shorter than room */
 			strcat(strcat(w->prefix, component), ".");
 		else
-			return *w->rest ? fail(w, "is a setting and has no keys; lists are written a,b") : ERR_OK;
+			return *w->rest ? env_fail(w, "is a setting and has no keys; lists are written a,b") : ERR_OK;
 		if (rc != ERR_OK)
 			return rc;
 	}
-	return fail(w, "is a map; name one of its keys");
+	return env_fail(w, "is a map; name one of its keys");
 }
 
 /* A password set here takes the place of the file's, whatever its kind. */
@@ -119,14 +119,14 @@ static void clear_password(struct raw *raw, bool also_env)
 	}
 }
 
-static enum err_code apply(struct raw *raw, struct walk *w, const char *value)
+static enum err_code env_apply_one(struct raw *raw, struct walk *w, const char *value)
 {
 	enum option_id id = N_OPTIONS;
 	if (strcmp(w->name, "SLUICED_REDIS__PASSWORD") == 0) {
 		strcpy(w->shown, "redis.password");
 		if (*value)
-			return fail(w, "a password does not belong here; set SLUICED_REDIS__PASSWORD__FILE, "
-				       "__CREDENTIAL or __ENV");
+			return env_fail(w, "a password does not belong here; set SLUICED_REDIS__PASSWORD__FILE, "
+					   "__CREDENTIAL or __ENV");
 		clear_password(raw, true);
 		return ERR_OK;
 	}
@@ -155,9 +155,9 @@ enum err_code env_apply(struct raw *raw, char *const *env, struct err *err)
 		w.rest = w.name + sizeof PREFIX - 1;
 		if (len >= MAX_NAME) {
 			strcpy(w.shown, "?");
-			return fail(&w, "unknown key");
+			return env_fail(&w, "unknown key");
 		}
-		enum err_code rc = apply(raw, &w, equals + 1);
+		enum err_code rc = env_apply_one(raw, &w, equals + 1);
 		if (rc != ERR_OK)
 			return rc;
 	}

@@ -82,7 +82,7 @@ static enum err_code fail_next(struct pass *p, const char *problem)
 	return fail_at(p, path, ERR_INVALID, problem);
 }
 
-static enum err_code fail_unknown(struct pass *p, const char *key, size_t len)
+static enum err_code load_fail_unknown(struct pass *p, const char *key, size_t len)
 {
 	char path[MAX_SHOWN_PATH], shown[TEXT_SHOWN], meant[OPTION_MAX_PATH], problem[OPTION_MAX_PATH + 64];
 	text_show(key, len, shown);
@@ -100,7 +100,7 @@ static enum err_code on_key(struct pass *p, struct frame *f, const yaml_event_t 
 	const char *key = (const char *)e->data.scalar.value;
 	struct option_child child = option_child(p->prefix, key, e->data.scalar.length);
 	if (child.kind == OPTION_KIND_NONE)
-		return fail_unknown(p, key, e->data.scalar.length);
+		return load_fail_unknown(p, key, e->data.scalar.length);
 	f->child = child;
 	if (f->key_line[child.first]) {
 		char problem[64];
@@ -125,7 +125,7 @@ static bool is_null_word(const yaml_event_t *e)
 	       (strcmp(s, "~") == 0 || strcmp(s, "null") == 0 || strcmp(s, "Null") == 0 || strcmp(s, "NULL") == 0);
 }
 
-static struct raw_value *value_of(struct pass *p, enum option_id id)
+static struct raw_value *load_value_of(struct pass *p, enum option_id id)
 {
 	return raw_value(p->raw, id, option_is_service(id) ? p->raw->n_services - 1 : 0);
 }
@@ -136,7 +136,7 @@ static enum err_code on_map_scalar(struct pass *p, struct option_child child, co
 	if (is_null_word(e))
 		return fail_next(p, "null is no value here; leave the key out for its default");
 	if (child.kind == OPTION_KIND_VALUE)
-		value_of(p, child.first)->from = here(p);
+		load_value_of(p, child.first)->from = here(p);
 	else if (child.kind == OPTION_KIND_SERVICES)
 		p->raw->services_from = here(p);
 	if (child.kind == OPTION_KIND_VALUE || e->data.scalar.length == 0)
@@ -279,7 +279,7 @@ static enum err_code on_value(struct pass *p, const yaml_event_t *e)
 	return rc;
 }
 
-static enum err_code on_event(struct pass *p, const yaml_event_t *e)
+static enum err_code load_on_event(struct pass *p, const yaml_event_t *e)
 {
 	switch (e->type) {
 	case YAML_DOCUMENT_START_EVENT:
@@ -333,7 +333,7 @@ static enum err_code first_pass(struct raw *raw, const char *bytes, size_t len, 
 			break;
 		}
 		p->mark = e.start_mark;
-		rc = on_event(p, &e);
+		rc = load_on_event(p, &e);
 		at_end = e.type == YAML_STREAM_END_EVENT;
 		yaml_event_delete(&e);
 	}

@@ -34,7 +34,7 @@ static size_t component(const char *path)
 	return strcspn(path, ".[");
 }
 
-static enum option_kind kind_of(enum option_id id, const char *rest)
+static enum option_kind options_kind_of(enum option_id id, const char *rest)
 {
 	size_t n = component(rest);
 	if (rest[n] == '[')
@@ -52,7 +52,7 @@ struct option_child option_child(const char *prefix, const char *key, size_t len
 		if (strncmp(path, prefix, skip) != 0)
 			continue;
 		if (component(path + skip) == len && memcmp(path + skip, key, len) == 0)
-			return (struct option_child){.kind = kind_of(id, path + skip), .first = id};
+			return (struct option_child){.kind = options_kind_of(id, path + skip), .first = id};
 	}
 	return (struct option_child){.kind = OPTION_KIND_NONE, .first = N_OPTIONS};
 }
@@ -62,14 +62,14 @@ static char fold(char c)
 	return (char)(c == '-' ? '_' : tolower((unsigned char)c));
 }
 
-static size_t min3(size_t a, size_t b, size_t c)
+static size_t options_min3(size_t a, size_t b, size_t c)
 {
 	size_t m = a < b ? a : b;
 	return m < c ? m : c;
 }
 
 /* Edits (insert, drop, replace, swap of neighbours) between two short words, case and - _ ignored. */
-static size_t distance(const char *a, size_t n_a, const char *b, size_t n_b)
+static size_t options_distance(const char *a, size_t n_a, const char *b, size_t n_b)
 {
 	size_t d[3][OPTION_MAX_PATH + 1];
 	if (n_a > OPTION_MAX_PATH || n_b > OPTION_MAX_PATH)
@@ -81,7 +81,7 @@ static size_t distance(const char *a, size_t n_a, const char *b, size_t n_b)
 		row[0] = i;
 		for (size_t j = 1; j <= n_b; j++) {
 			size_t differs = fold(a[i - 1]) != fold(b[j - 1]);
-			row[j] = min3(above[j] + 1, row[j - 1] + 1, above[j - 1] + differs);
+			row[j] = options_min3(above[j] + 1, row[j - 1] + 1, above[j - 1] + differs);
 			if (i > 1 && j > 1 && fold(a[i - 1]) == fold(b[j - 2]) && fold(a[i - 2]) == fold(b[j - 1]) &&
 				d[(i + 1) % 3][j - 2] + 1 < row[j])
 				row[j] = d[(i + 1) % 3][j - 2] + 1;
@@ -98,7 +98,7 @@ struct best {
 /* Keeps the nearest word seen so far; far-fetched ones do not count. */
 static void consider(struct best *best, const char *word, size_t n_word, const char *text, size_t n_text)
 {
-	size_t edits = distance(text, n_text, word, n_word);
+	size_t edits = options_distance(text, n_text, word, n_word);
 	size_t limit = n_word <= 3 ? 1 : n_word <= 6 ? 2 : 3;
 	if (edits <= limit && edits < n_word && edits < best->edits)
 		*best = (struct best){.word = word, .len = n_word, .edits = edits};

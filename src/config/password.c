@@ -9,7 +9,7 @@
 
 enum { MAX_PASSWORD_BYTES = 65536 };
 
-static enum err_code errno_code(int e)
+static enum err_code password_errno_code(int e)
 {
 	if (e == ENOENT || e == ENOTDIR)
 		return ERR_NOT_FOUND;
@@ -65,7 +65,8 @@ static enum err_code from_file(const char *path, const char *key, const char **o
 	len = without_newline(secret, len);
 	const char *problem = problem_of(secret, len);
 	if (failed)
-		rc = err_set(err, errno_code(failed), "redis.password.%s: %.300s: %s", key, path, strerror(failed));
+		rc = err_set(
+			err, password_errno_code(failed), "redis.password.%s: %.300s: %s", key, path, strerror(failed));
 	else if (problem)
 		rc = err_set(err, ERR_INVALID, "redis.password.%s: %.300s: %s", key, path, problem);
 	else
@@ -100,7 +101,7 @@ static struct taken *taken_as(const char *name)
 	return t;
 }
 
-static const char *take(const char *name, char *value)
+static const char *password_take(const char *name, char *value)
 {
 	struct taken *t = taken_as(name);
 	if (!t) {
@@ -124,7 +125,7 @@ static enum err_code from_env(const char *name, const char **out, struct err *er
 		return err_set(err, ERR_NOT_FOUND, "redis.password.env: the variable %s is not set", name);
 	if (*value ? without_newline(value, strlen(value)) == 0 : !t)
 		return err_set(err, ERR_INVALID, "redis.password.env: the variable %s is empty", name);
-	const char *secret = *value ? take(name, value) : t->secret;
+	const char *secret = *value ? password_take(name, value) : t->secret;
 	*out = secret_keep(secret, strlen(secret));
 	return ERR_OK;
 }

@@ -23,7 +23,7 @@ static const struct unit DURATIONS[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"
 static const struct unit SIZES[] = {{"", 1}, {"KiB", KIB(1)}, {"MiB", MIB(1)}, {"GiB", MIB(1024)}, {NULL, 0}};
 
 /* Reads -?(0|[1-9][0-9]*) and returns what follows, NULL when there is no such number. Too big: INT64_MAX. */
-static const char *read_number(const char *text, int64_t *out)
+static const char *value_read_number(const char *text, int64_t *out)
 {
 	bool is_negative = text[0] == '-';
 	const char *digits = text + is_negative;
@@ -59,7 +59,7 @@ static int64_t scale(int64_t n, int64_t factor)
 	return out;
 }
 
-static enum err_code fail(struct err *err, const char *text, const char *problem)
+static enum err_code value_fail(struct err *err, const char *text, const char *problem)
 {
 	char shown[TEXT_SHOWN];
 	if (!*text)
@@ -74,17 +74,17 @@ static enum err_code fail_meant(struct err *err, const char *text, const char *p
 		(long long)n, unit);
 }
 
-static enum err_code parse_duration(const char *text, int64_t *out, struct err *err)
+static enum err_code value_parse_duration(const char *text, int64_t *out, struct err *err)
 {
 	int64_t n;
-	const char *rest = read_number(text, &n);
+	const char *rest = value_read_number(text, &n);
 	const struct unit *unit = rest ? find_unit(DURATIONS, rest) : NULL;
 	if (rest && !*rest && n == 0)
 		unit = &DURATIONS[0];
 	if (rest && !*rest && !unit)
 		return fail_meant(err, text, "has no unit; a duration ends in ms, s, m or h", n, "s");
 	if (!unit)
-		return fail(err, text, "is not a duration; write a whole number and ms, s, m or h");
+		return value_fail(err, text, "is not a duration; write a whole number and ms, s, m or h");
 	*out = scale(n, unit->factor);
 	return ERR_OK;
 }
@@ -102,31 +102,31 @@ static enum err_code parse_size(const char *text, int64_t *out, struct err *err)
 {
 	static const char PROBLEM[] = "is not a size; write a whole number and KiB, MiB, GiB or nothing";
 	int64_t n;
-	const char *rest = read_number(text, &n);
+	const char *rest = value_read_number(text, &n);
 	const struct unit *unit = rest ? find_unit(SIZES, rest) : NULL;
 	if (rest && !unit && meant_size(rest))
 		return fail_meant(err, text, PROBLEM, n, meant_size(rest));
 	if (!unit)
-		return fail(err, text, PROBLEM);
+		return value_fail(err, text, PROBLEM);
 	*out = scale(n, unit->factor);
 	return ERR_OK;
 }
 
 static enum err_code parse_percent(const char *text, int64_t *out, struct err *err)
 {
-	const char *rest = read_number(text, out);
+	const char *rest = value_read_number(text, out);
 	if (rest && !*rest)
 		return fail_meant(err, text, "has no percent sign", *out, "%");
 	if (!rest || strcmp(rest, "%") != 0)
-		return fail(err, text, "is not a percentage; write a whole number and %");
+		return value_fail(err, text, "is not a percentage; write a whole number and %");
 	return ERR_OK;
 }
 
 static enum err_code parse_int(const char *text, int64_t *out, struct err *err)
 {
-	const char *rest = read_number(text, out);
+	const char *rest = value_read_number(text, out);
 	if (!rest || *rest)
-		return fail(err, text, "is not a whole number");
+		return value_fail(err, text, "is not a whole number");
 	return ERR_OK;
 }
 
@@ -139,18 +139,18 @@ static enum err_code parse_bool(const char *text, int64_t *out, struct err *err)
 		return ERR_OK;
 	for (size_t i = 0; i < sizeof yes / sizeof *yes; i++) {
 		if (strcmp(text, yes[i]) == 0)
-			return fail(err, text, "is not true or false (did you mean true?)");
+			return value_fail(err, text, "is not true or false (did you mean true?)");
 		if (strcmp(text, no[i]) == 0)
-			return fail(err, text, "is not true or false (did you mean false?)");
+			return value_fail(err, text, "is not true or false (did you mean false?)");
 	}
-	return fail(err, text, "is not true or false");
+	return value_fail(err, text, "is not true or false");
 }
 
 static enum err_code parse_mode(const char *text, int64_t *out, struct err *err)
 {
 	size_t n = strlen(text);
 	if (n < 3 || n > 4 || strspn(text, "01234567") != n)
-		return fail(err, text, "is not a file mode; write octal digits like \"0660\"");
+		return value_fail(err, text, "is not a file mode; write octal digits like \"0660\"");
 	*out = strtol(text, NULL, 8);
 	return ERR_OK;
 }
@@ -177,7 +177,7 @@ static enum err_code parse_number(const struct option *o, const char *text, int6
 	case OPTION_BOOL:
 		return parse_bool(text, out, err);
 	case OPTION_DURATION:
-		return parse_duration(text, out, err);
+		return value_parse_duration(text, out, err);
 	case OPTION_SIZE:
 		return parse_size(text, out, err);
 	case OPTION_PERCENT:
@@ -211,7 +211,7 @@ static enum err_code check_range(const struct option *o, int64_t n, const char *
 	return ERR_RANGE;
 }
 
-static enum err_code store_number(const struct option *o, const char *text, void *base, struct err *err)
+static enum err_code value_store_number(const struct option *o, const char *text, void *base, struct err *err)
 {
 	int64_t n = 0;
 	enum err_code rc = parse_number(o, text, &n, err);
@@ -243,7 +243,7 @@ static enum err_code check_string(const struct option *o, const char *text, stru
 	if (len == 0)
 		return err_set(err, ERR_INVALID, "must not be empty");
 	if (o->type == OPTION_PATH && text[0] != '/')
-		return fail(err, text, "is not an absolute path");
+		return value_fail(err, text, "is not an absolute path");
 	if (len < o->lo || len > o->hi)
 		return err_set(err, ERR_RANGE, "is %lld bytes long, allowed are %lld..%lld", (long long)len,
 			(long long)o->lo, (long long)o->hi);
@@ -268,17 +268,17 @@ static bool is_string(enum option_type type)
 
 enum err_code value_store(const struct option *o, const char *text, void *base, struct err *err)
 {
-	return is_string(o->type) ? store_string(o, text, base, err) : store_number(o, text, base, err);
+	return is_string(o->type) ? store_string(o, text, base, err) : value_store_number(o, text, base, err);
 }
 
 static enum err_code parse_uid(const char *text, uint32_t *out, struct err *err)
 {
 	int64_t n = 0;
-	const char *rest = read_number(text, &n);
+	const char *rest = value_read_number(text, &n);
 	if (!rest || *rest)
-		return fail(err, text, "is not a user id; write its number");
+		return value_fail(err, text, "is not a user id; write its number");
 	if (n < 0 || n >= UINT32_MAX) /* (uid_t)-1 is nobody's */
-		return fail(err, text, "is out of range 0..4294967294");
+		return value_fail(err, text, "is out of range 0..4294967294");
 	*out = (uint32_t)n;
 	return ERR_OK;
 }

@@ -36,7 +36,7 @@ enum cmd_kind {
 	CMD_RENEW,     /* GETEX PX ttl_ms              -> TEXT (whoever holds it) | NIL */
 	CMD_UNLOCK,    /* delete if it is .value        -> INT 1 | 0 (DELIFEQ or script) */
 	CMD_PROBE,     /* PTTL                         -> INT ms left | -1 no TTL | -2 missing */
-	CMD_TOMB,      /* SET XX PX ttl_ms .value       -> OK | NIL  (door: CMD_LOCK with a recover: value) */
+	CMD_TOMBSTONE, /* SET XX PX ttl_ms .value       -> OK | NIL  (door: CMD_LOCK with a recover: value) */
 	/* on the master of the service's load-balancer stream (LBS) */
 	CMD_GROUP_CREATE, /* XGROUP CREATE MKSTREAM at .value, absent = the service's group_start -> OK (BUSYGROUP counts as OK) */
 	CMD_READ,     /* XREADGROUP > .count .block_ms  -> ENTRIES (maybe none) */
@@ -75,7 +75,7 @@ enum cmd_kind {
 
 struct cmd {
 	enum cmd_kind kind;
-	uint16_t svc;            /* service id; names come from the hallway's table */
+	uint16_t svc;            /* service id; names come from the runtime's table */
 	bool asking;             /* send ASKING first */
 	bool use_eval;           /* the server does not know the script: send its text */
 	bool use_delifeq;        /* unlock: by that command, which not every server has */

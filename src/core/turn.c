@@ -43,7 +43,7 @@ void msg_fini(struct msg *m)
 	case MSG_LEASE_FORGET:
 	case MSG_LEASE_RENEW:
 	case MSG_SCAN:
-	case MSG_HURRY:
+	case MSG_RENEW_ALL:
 	case MSG_STOP:
 	case MSG_CONN:
 	case MSG_LEASE:
@@ -94,7 +94,7 @@ struct msg *effects_msg(struct effects *e, enum msg_kind kind, uint16_t to)
 	return &ef->msg;
 }
 
-void effects_say(struct effects *e, enum say_level level, const char *fmt, ...)
+void effects_log(struct effects *e, enum log_level level, const char *fmt, ...)
 {
 	char line[512];
 	va_list ap;
@@ -102,7 +102,7 @@ void effects_say(struct effects *e, enum say_level level, const char *fmt, ...)
 	int n = vsnprintf(line, sizeof line, fmt, ap);
 	va_end(ap);
 	size_t len = n < 0 ? 0 : (size_t)n < sizeof line ? (size_t)n : sizeof line - 1;
-	struct effect *ef = effects_add(e, EFF_SAY);
+	struct effect *ef = effects_add(e, EFF_LOG);
 	ef->level = level;
 	ef->text = text_new(line, len);
 }

@@ -1,13 +1,14 @@
 /* turn - every event that goes into a step and every effect that comes out, as tagged unions.
- * One pure step per thread (core/shard, core/coord); the hallway (run/) performs the effects after the step returned.
+ * One pure step per thread (core/shard, core/coord); the runtime (run/) performs the effects after the step returned.
  *
  * A *handle* names an entry held by the coordinator: generation << 32 | index. Shards only carry it around.
  * A *tag* names a command in flight inside one shard.
  *
  * Who decides what: the coordinator owns the one record of each entry (core/ledger) and routes by slot, because only it
  * knows the topology. Shards own locks and their renewal (core/lease), the reading of load-balancer streams (core/reader),
- * the execution and repetition of single operations (core/retry) and the recovery of strangers' entries (core/reconcile). */
+ * the execution and repetition of single operations (core/retry) and the recovery of peers' entries (core/reconcile). */
 #pragma once
+#include "base/log.h" /* enum log_level only: core itself writes no line */
 #include "core/cmd.h"
 #include "core/rules.h"
 
@@ -25,11 +26,11 @@ enum msg_kind {
 	MSG_LEASE_FORGET,  /* .handle: forget without touching Redis. No answer. */
 	MSG_LEASE_RENEW,   /* .handle: renew now */
 	MSG_OP, /* .op on .svc: one operation, repeated until Redis has answered (an add is sent once, and waited for no longer than a command); answer MSG_OP_RESULT. .text = error (dead) or info (add); .resent: it was sent before, elsewhere (moved) */
-	MSG_LOCK_CALL, /* both ways. Shard .from asks the shard that serves .slot: .op = CMD_PROBE, CMD_LOCK, CMD_TOMB, CMD_UNLOCK on the lock of .stream + .id (.text = value, .n = TTL in ms), or CMD_DEAD_ADD (.fields, .text = error, .reason, .id), or CMD_DLQ_LENGTH of .svc. Answer: MSG_LOCK_ANSWER with the same .from and .tag, through the coordinator */
+	MSG_LOCK_CALL, /* both ways. Shard .from asks the shard that serves .slot: .op = CMD_PROBE, CMD_LOCK, CMD_TOMBSTONE, CMD_UNLOCK on the lock of .stream + .id (.text = value, .n = TTL in ms), or CMD_DEAD_ADD (.fields, .text = error, .reason, .id), or CMD_DLQ_LENGTH of .svc. Answer: MSG_LOCK_ANSWER with the same .from and .tag, through the coordinator */
 	MSG_EXPIRED, /* both ways. The lock of .stream + .id expired: from the shard that saw it, by the coordinator to every shard that reads a service */
 	MSG_SCAN,    /* .svc: reconcile now */
-	MSG_HURRY,   /* renew everything now, scan later (maintenance announced, reconnect) */
-	MSG_STOP,    /* forget all, no Redis traffic; answer MSG_STOPPED */
+	MSG_RENEW_ALL, /* renew everything now, scan later (maintenance announced, reconnect) */
+	MSG_STOP,      /* forget all, no Redis traffic; answer MSG_STOPPED */
 
 	/* shard -> coordinator */
 	MSG_CONN,    /* .conn up or down (.flag), .svc for readers, .text (owned) why */
@@ -121,10 +122,6 @@ static inline bool msg_has_batch(const struct msg *m)
 /* Frees everything a message owns (a message that could not be delivered, or a shutdown). */
 void msg_fini(struct msg *m);
 
-/* ---- what a step says ---- */
-
-enum say_level { SAY_ERROR, SAY_WARN, SAY_NOTICE, SAY_INFO, SAY_DEBUG };
-
 /* ---- shard ---- */
 
 enum shard_event_kind {
@@ -167,12 +164,12 @@ enum effect_kind {
 	EFF_FATAL,       /* end the process: .text; .n = exit code */
 	EFF_CTL,         /* control request .n is answered: .result, .id, .text */
 	/* both */
-	EFF_SAY /* .level .text (owned) */
+	EFF_LOG /* .level .text (owned) */
 };
 
 struct effect {
 	enum effect_kind kind;
-	enum say_level level;
+	enum log_level level;
 	enum conn_role role;
 	uint16_t svc, to;
 	uint64_t tag, session;
@@ -195,7 +192,7 @@ void effects_fini(struct effects *e);
 /* A zeroed effect at the end. Valid until the next call. */
 struct effect *effects_add(struct effects *e, enum effect_kind kind);
 struct msg *effects_msg(struct effects *e, enum msg_kind kind, uint16_t to);
-void effects_say(struct effects *e, enum say_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void effects_log(struct effects *e, enum log_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Frees what the effects own and empties the list (after performing, or without). */
 void effects_clear(struct effects *e);
 void effect_fini(struct effect *ef);

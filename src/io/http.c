@@ -81,7 +81,7 @@ static void conn_close(struct http_conn *c)
 	uv_close((uv_handle_t *)&c->timer, on_conn_closed);
 }
 
-static void on_timer(uv_timer_t *t)
+static void http_on_timer(uv_timer_t *t)
 {
 	conn_close(t->data);
 }
@@ -92,7 +92,7 @@ static void on_shutdown(uv_shutdown_t *req, int status)
 	mem_free(req);
 }
 
-static void on_written(uv_write_t *req, int status)
+static void http_on_written(uv_write_t *req, int status)
 {
 	struct http_conn *c = req->data;
 	if (status < 0) {
@@ -139,11 +139,11 @@ static void respond(struct http_conn *c, int status, const char *type, const str
 		buf_add(&c->out, body->data, body->len);
 	c->req.data = c;
 	uv_buf_t b = uv_buf_init(c->out.data, (unsigned)c->out.len);
-	if (uv_write(&c->req, &c->stream.s, &b, 1, on_written) < 0)
+	if (uv_write(&c->req, &c->stream.s, &b, 1, http_on_written) < 0)
 		conn_close(c);
 }
 
-static void refuse(struct http_conn *c, int status)
+static void http_refuse(struct http_conn *c, int status)
 {
 	struct buf body;
 	buf_init(&body);
@@ -153,7 +153,7 @@ static void refuse(struct http_conn *c, int status)
 }
 
 /* c->in holds a whole request head, NUL-terminated. */
-static void answer(struct http_conn *c)
+static void http_answer(struct http_conn *c)
 {
 	char *line_end = strpbrk(c->in.data, "\r\n");
 	*line_end = '\0';
@@ -161,7 +161,7 @@ static void answer(struct http_conn *c)
 	char *path = strchr(method, ' ');
 	char *version = path ? strchr(path + 1, ' ') : NULL;
 	if (!path || !version || path[1] != '/' || strncmp(version + 1, "HTTP/1.", 7) != 0) {
-		refuse(c, 400);
+		http_refuse(c, 400);
 		return;
 	}
 	*path++ = '\0';
@@ -169,7 +169,7 @@ static void answer(struct http_conn *c)
 	path[strcspn(path, "?#")] = '\0';
 	bool is_head = strcmp(method, "HEAD") == 0;
 	if (!is_head && strcmp(method, "GET") != 0) {
-		refuse(c, 405);
+		http_refuse(c, 405);
 		return;
 	}
 	struct buf body;
@@ -185,14 +185,14 @@ static bool is_head_complete(const struct buf *in)
 	return strstr(in->data, "\r\n\r\n") || strstr(in->data, "\n\n");
 }
 
-static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *out)
+static void http_on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *out)
 {
 	(void)h;
 	(void)suggested;
 	*out = uv_buf_init(read_buffer, sizeof(read_buffer));
 }
 
-static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
+static void http_on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
 {
 	struct http_conn *c = s->data;
 	if (n < 0) {
@@ -205,15 +205,15 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
 		return; /* read and dropped until the client closes */
 	buf_add(&c->in, b->base, (size_t)n);
 	if (memchr(b->base, '\0', (size_t)n))
-		refuse(c, 400);
+		http_refuse(c, 400);
 	else if (c->in.len > MAX_REQUEST)
-		refuse(c, 431);
+		http_refuse(c, 431);
 	else if (is_head_complete(&c->in))
-		answer(c);
+		http_answer(c);
 }
 
 /* Who has waited longest without being served goes, so that slow clients do not keep a probe out. */
-static void make_room(struct http *h)
+static void http_make_room(struct http *h)
 {
 	struct http_conn *oldest = LIST_OF(struct http_conn, link, h->conns.next);
 	for (struct link *l = h->conns.next; l != &h->conns; l = l->next) {
@@ -226,13 +226,13 @@ static void make_room(struct http *h)
 	conn_close(oldest);
 }
 
-static void on_connection(uv_stream_t *server, int status)
+static void http_on_connection(uv_stream_t *server, int status)
 {
 	struct http *h = server->data;
 	if (status < 0)
 		return;
 	if (h->n_conns == MAX_CONNS)
-		make_room(h);
+		http_make_room(h);
 	struct http_conn *c = mem_alloc(sizeof(*c));
 	c->h = h;
 	h->n_refs++;
@@ -247,8 +247,8 @@ static void on_connection(uv_stream_t *server, int status)
 	uv_timer_init(server->loop, &c->timer);
 	c->n_handles = 2;
 	c->stream.s.data = c->timer.data = c;
-	if (uv_accept(server, &c->stream.s) < 0 || uv_timer_start(&c->timer, on_timer, CONN_MS, 0) < 0 ||
-		uv_read_start(&c->stream.s, on_alloc, on_read) < 0)
+	if (uv_accept(server, &c->stream.s) < 0 || uv_timer_start(&c->timer, http_on_timer, CONN_MS, 0) < 0 ||
+		uv_read_start(&c->stream.s, http_on_alloc, http_on_read) < 0)
 		conn_close(c);
 }
 
@@ -284,7 +284,7 @@ static enum err_code open_inet(uv_loop_t *loop, struct http *h, const char *list
 		return code;
 	int rc = uv_tcp_bind(&h->listener.tcp, (struct sockaddr *)&addr, 0);
 	if (rc == 0)
-		rc = uv_listen(&h->listener.s, BACKLOG, on_connection);
+		rc = uv_listen(&h->listener.s, BACKLOG, http_on_connection);
 	if (rc < 0) {
 		code = rc == UV_EADDRINUSE ? ERR_BUSY : rc == UV_EACCES ? ERR_DENIED : ERR_IO;
 		return err_set(err, code, "%s: cannot listen: %s", listen_at, uv_strerror(rc));
@@ -305,7 +305,7 @@ static enum err_code open_unix(uv_loop_t *loop, struct http *h, const char *path
 	if (rc < 0)
 		close(fd);
 	else
-		rc = uv_listen(&h->listener.s, BACKLOG, on_connection);
+		rc = uv_listen(&h->listener.s, BACKLOG, http_on_connection);
 	if (rc < 0) {
 		unix_unlink_if(h->path, h->file);
 		return err_set(err, ERR_IO, "%s: cannot listen: %s", path, uv_strerror(rc));
@@ -332,7 +332,7 @@ enum err_code http_open(
 	return ERR_OK;
 }
 
-static void on_listener_closed(uv_handle_t *handle)
+static void http_on_listener_closed(uv_handle_t *handle)
 {
 	http_unref(handle->data);
 }
@@ -346,5 +346,5 @@ void http_close(struct http *h)
 		unix_unlink_if(h->path, h->file);
 	while (!list_empty(&h->conns))
 		conn_close(LIST_OF(struct http_conn, link, h->conns.next));
-	uv_close((uv_handle_t *)&h->listener, on_listener_closed);
+	uv_close((uv_handle_t *)&h->listener, http_on_listener_closed);
 }

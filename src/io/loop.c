@@ -46,7 +46,7 @@ static void must(int rc, const char *what)
 	exit(71);
 }
 
-static void on_timer(uv_timer_t *t)
+static void loop_on_timer(uv_timer_t *t)
 {
 	struct loop *l = t->data;
 	mono_ms now = mono_now();
@@ -73,7 +73,7 @@ static void on_check(uv_check_t *c)
 	atomic_store_explicit(&l->last_round, (int64_t)uv_now(&l->uv), memory_order_relaxed);
 }
 
-static void on_idle(uv_idle_t *i)
+static void loop_on_idle(uv_idle_t *i)
 {
 	struct loop *l = i->data;
 	size_t n = l->n_deferred; /* what is added meanwhile waits for the next round */
@@ -118,7 +118,7 @@ void loop_free(struct loop *l)
 	if (!l)
 		return;
 	while (l->n_deferred)
-		on_idle(&l->idle);
+		loop_on_idle(&l->idle);
 	uv_close((uv_handle_t *)&l->heartbeat, NULL);
 	uv_close((uv_handle_t *)&l->check, NULL);
 	uv_close((uv_handle_t *)&l->idle, NULL);
@@ -158,7 +158,7 @@ void loop_wake_at(struct loop *l, mono_ms at)
 	mono_ms wait = at > now ? at - now : 0;
 	if (l->is_in_deadline)
 		wait = mono_max(wait, 1); /* libuv would run it again at once and never look at a socket */
-	must(uv_timer_start(&l->timer, on_timer, (uint64_t)wait, 0), "uv_timer_start");
+	must(uv_timer_start(&l->timer, loop_on_timer, (uint64_t)wait, 0), "uv_timer_start");
 }
 
 mono_ms loop_now(struct loop *l)
@@ -183,7 +183,7 @@ void loop_defer(struct loop *l, void (*fn)(void *arg), void *arg)
 		l->deferred = mem_grow(l->deferred, l->cap_deferred, sizeof(*l->deferred));
 	}
 	l->deferred[l->n_deferred++] = (struct deferred){fn, arg};
-	must(uv_idle_start(&l->idle, on_idle), "uv_idle_start");
+	must(uv_idle_start(&l->idle, loop_on_idle), "uv_idle_start");
 }
 
 mono_ms loop_lag_ms(const struct loop *l)

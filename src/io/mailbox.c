@@ -116,7 +116,7 @@ void mailbox_drain(struct mailbox *m)
 		;
 }
 
-static void on_closed(uv_handle_t *h)
+static void mailbox_on_closed(uv_handle_t *h)
 {
 	struct mailbox *m = h->data;
 	pthread_mutex_destroy(&m->lock);
@@ -132,7 +132,7 @@ void mailbox_close(struct mailbox *m)
 	assert(!m->is_closed);
 	mailbox_refuse(m);
 	m->is_closed = true;
-	uv_close((uv_handle_t *)&m->async, on_closed);
+	uv_close((uv_handle_t *)&m->async, mailbox_on_closed);
 }
 
 size_t mailbox_length(struct mailbox *m)

@@ -9,7 +9,7 @@
 
 #include "base/mem.h"
 
-static void *get(size_t size)
+static void *memory_get(size_t size)
 {
 	return mem_grow(NULL, size, 1);
 }
@@ -22,7 +22,7 @@ static void *get_more(void *p, size_t size)
 	return NULL;
 }
 
-static char *copy(const char *s)
+static char *memory_copy(const char *s)
 {
 	return mem_dup(s, strlen(s));
 }
@@ -31,7 +31,7 @@ static void *ssl_get(size_t size, const char *file, int line)
 {
 	(void)file;
 	(void)line;
-	return get(size);
+	return memory_get(size);
 }
 
 static void *ssl_get_more(void *p, size_t size, const char *file, int line)
@@ -50,9 +50,12 @@ static void ssl_free(void *p, const char *file, int line)
 
 void memory_for_libraries(void)
 {
-	static hiredisAllocFuncs hiredis = {
-		.mallocFn = get, .callocFn = mem_array, .reallocFn = get_more, .strdupFn = copy, .freeFn = mem_free};
-	uv_replace_allocator(get, get_more, mem_array, mem_free);
+	static hiredisAllocFuncs hiredis = {.mallocFn = memory_get,
+		.callocFn = mem_array,
+		.reallocFn = get_more,
+		.strdupFn = memory_copy,
+		.freeFn = mem_free};
+	uv_replace_allocator(memory_get, get_more, mem_array, mem_free);
 	hiredisSetAllocators(&hiredis);
 	CRYPTO_set_mem_functions(ssl_get, ssl_get_more, ssl_free);
 }

@@ -36,7 +36,7 @@ static bool address(struct sockaddr_un *out, socklen_t *len)
 }
 
 /* Waits for room when wait_ms > 0. Returns whether it was sent. */
-static bool transmit(const char *state, int fd, mono_ms wait_ms)
+static bool notify_transmit(const char *state, int fd, mono_ms wait_ms)
 {
 	struct sockaddr_un to;
 	socklen_t to_len;
@@ -79,7 +79,7 @@ bool notify_is_on(void)
 
 void notify_send(const char *state)
 {
-	transmit(state, -1, 0);
+	notify_transmit(state, -1, 0);
 }
 
 void notify_status(const char *fmt, ...)
@@ -93,7 +93,7 @@ void notify_status(const char *fmt, ...)
 	for (char *p = text; *p; p++)
 		if (*p == '\n') /* a newline would start another assignment */
 			*p = ' ';
-	transmit(text, -1, 0);
+	notify_transmit(text, -1, 0);
 }
 
 /* A number from the environment, or -1. */
@@ -130,14 +130,14 @@ bool notify_store(const char *name, int fd)
 {
 	char text[256];
 	snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=%s", name);
-	return transmit(text, fd, STORE_WAIT_MS);
+	return notify_transmit(text, fd, STORE_WAIT_MS);
 }
 
 bool notify_unstore(const char *name)
 {
 	char text[256];
 	snprintf(text, sizeof(text), "FDSTOREREMOVE=1\nFDNAME=%s", name);
-	return transmit(text, -1, STORE_WAIT_MS);
+	return notify_transmit(text, -1, STORE_WAIT_MS);
 }
 
 /* The manager closes the descriptor it gets when it comes to it. */
@@ -146,7 +146,7 @@ bool notify_barrier(mono_ms wait_ms)
 	int ends[2];
 	if (pipe2(ends, O_CLOEXEC) != 0)
 		return false;
-	bool ok = transmit("BARRIER=1", ends[1], STORE_WAIT_MS);
+	bool ok = notify_transmit("BARRIER=1", ends[1], STORE_WAIT_MS);
 	close(ends[1]);
 	struct pollfd p = {.fd = ends[0], .events = 0};
 	mono_ms end = mono_now() + wait_ms;

@@ -18,7 +18,7 @@ struct signals {
 	void *arg;
 };
 
-static void on_signal(uv_signal_t *h, int signo)
+static void signals_on_signal(uv_signal_t *h, int signo)
 {
 	struct signals *s = h->data;
 	s->fn(s->arg, signo);
@@ -50,7 +50,7 @@ struct signals *signals_open(uv_loop_t *loop, signals_fn *fn, void *arg)
 		h->data = s;
 		int rc = uv_signal_init(loop, h);
 		if (rc == 0)
-			rc = uv_signal_start(h, on_signal, wanted[s->n_open]);
+			rc = uv_signal_start(h, signals_on_signal, wanted[s->n_open]);
 		if (rc) {
 			log_line(LOG_ERROR, "signals: cannot watch signal %d: %s", wanted[s->n_open], uv_strerror(rc));
 			exit(71);
@@ -61,7 +61,7 @@ struct signals *signals_open(uv_loop_t *loop, signals_fn *fn, void *arg)
 	return s;
 }
 
-static void on_closed(uv_handle_t *h)
+static void signals_on_closed(uv_handle_t *h)
 {
 	struct signals *s = h->data;
 	if (--s->n_open == 0)
@@ -73,5 +73,5 @@ void signals_close(struct signals *s)
 	if (!s)
 		return;
 	for (int i = 0; i < N_WANTED; i++)
-		uv_close((uv_handle_t *)&s->handle[i], on_closed);
+		uv_close((uv_handle_t *)&s->handle[i], signals_on_closed);
 }

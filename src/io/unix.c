@@ -61,7 +61,7 @@ static _Thread_local char read_buffer[READ_BYTES];
 
 /* ---- life */
 
-static void on_handle_closed(uv_handle_t *h)
+static void unix_on_handle_closed(uv_handle_t *h)
 {
 	struct unix_conn *c = h->data;
 	if (--c->n_handles > 0)
@@ -79,9 +79,9 @@ static void destroy(struct unix_conn *c)
 	if (c->pidfd >= 0)
 		close(c->pidfd);
 	c->pidfd = -1;
-	uv_close((uv_handle_t *)&c->pipe, on_handle_closed);
-	uv_close((uv_handle_t *)&c->idle, on_handle_closed);
-	uv_close((uv_handle_t *)&c->timer, on_handle_closed);
+	uv_close((uv_handle_t *)&c->pipe, unix_on_handle_closed);
+	uv_close((uv_handle_t *)&c->idle, unix_on_handle_closed);
+	uv_close((uv_handle_t *)&c->timer, unix_on_handle_closed);
 }
 
 static bool has_output(const struct unix_conn *c)
@@ -90,7 +90,7 @@ static bool has_output(const struct unix_conn *c)
 }
 
 /* Nobody owns the connection any more: goes away now, or when what was written is out. */
-static void detach(struct unix_conn *c, bool flush)
+static void unix_detach(struct unix_conn *c, bool flush)
 {
 	c->is_detached = true;
 	uv_read_stop((uv_stream_t *)&c->pipe);
@@ -98,14 +98,14 @@ static void detach(struct unix_conn *c, bool flush)
 		destroy(c);
 }
 
-static void end(struct unix_conn *c);
+static void unix_end(struct unix_conn *c);
 
-static void on_timer(uv_timer_t *t)
+static void unix_on_timer(uv_timer_t *t)
 {
-	end(t->data);
+	unix_end(t->data);
 }
 
-static void end(struct unix_conn *c)
+static void unix_end(struct unix_conn *c)
 {
 	if (c->is_detached) {
 		destroy(c);
@@ -116,14 +116,14 @@ static void end(struct unix_conn *c)
 	c->is_detached = true; /* on_end may not touch it any more */
 	c->ev->on_end(c->arg, c, pidfd);
 	c->data = NULL;
-	detach(c, true);
+	unix_detach(c, true);
 	if (!c->is_closing) /* half-closed by the peer: the answer may still be wanted */
-		uv_timer_start(&c->timer, on_timer, FLUSH_MS, 0);
+		uv_timer_start(&c->timer, unix_on_timer, FLUSH_MS, 0);
 }
 
 /* ---- writing */
 
-static void write_some(struct unix_conn *c);
+static void unix_write_some(struct unix_conn *c);
 
 static void write_failed(struct unix_conn *c)
 {
@@ -132,11 +132,11 @@ static void write_failed(struct unix_conn *c)
 	if (c->is_detached)
 		destroy(c);
 	else
-		uv_timer_start(&c->timer, on_timer, FLUSH_MS, 0);
+		uv_timer_start(&c->timer, unix_on_timer, FLUSH_MS, 0);
 }
 
 /* Empties b; a burst's memory is given back. */
-static void reset(struct buf *b)
+static void unix_reset(struct buf *b)
 {
 	if (b->cap > KEEP_BYTES)
 		buf_fini(b);
@@ -144,25 +144,25 @@ static void reset(struct buf *b)
 		buf_clear(b);
 }
 
-static void on_written(uv_write_t *req, int status)
+static void unix_on_written(uv_write_t *req, int status)
 {
 	struct unix_conn *c = req->data;
 	c->is_sending = false;
 	c->sending_left = 0;
-	reset(&c->sending);
+	unix_reset(&c->sending);
 	if (c->is_closing)
 		return;
 	if (status < 0) {
 		write_failed(c);
 		return;
 	}
-	write_some(c);
+	unix_write_some(c);
 	if (c->is_detached && !has_output(c))
 		destroy(c);
 }
 
 /* One system call for all that was queued in this round; what the kernel does not take becomes a request. */
-static void write_some(struct unix_conn *c)
+static void unix_write_some(struct unix_conn *c)
 {
 	if (c->is_sending || c->is_write_dead || c->out.len == 0)
 		return;
@@ -174,7 +174,7 @@ static void write_some(struct unix_conn *c)
 	}
 	size_t done = n > 0 ? (size_t)n : 0;
 	if (done == c->out.len) {
-		reset(&c->out);
+		unix_reset(&c->out);
 		return;
 	}
 	struct buf spare = c->sending;
@@ -183,18 +183,18 @@ static void write_some(struct unix_conn *c)
 	c->sending_left = c->sending.len - done;
 	b = uv_buf_init(c->sending.data + done, (unsigned)c->sending_left);
 	c->req.data = c;
-	int rc = uv_write(&c->req, (uv_stream_t *)&c->pipe, &b, 1, on_written);
+	int rc = uv_write(&c->req, (uv_stream_t *)&c->pipe, &b, 1, unix_on_written);
 	if (rc < 0)
 		write_failed(c);
 	else
 		c->is_sending = true;
 }
 
-static void on_idle(uv_idle_t *i)
+static void unix_on_idle(uv_idle_t *i)
 {
 	struct unix_conn *c = i->data;
 	uv_idle_stop(i);
-	write_some(c);
+	unix_write_some(c);
 	if (c->is_detached && !has_output(c))
 		destroy(c);
 }
@@ -204,7 +204,7 @@ void unix_write(struct unix_conn *c, const char *bytes, size_t len)
 	if (c->is_write_dead || c->is_detached || len == 0)
 		return;
 	buf_add(&c->out, bytes, len);
-	uv_idle_start(&c->idle, on_idle);
+	uv_idle_start(&c->idle, unix_on_idle);
 }
 
 size_t unix_write_pending(const struct unix_conn *c)
@@ -228,21 +228,21 @@ void unix_close(struct unix_conn *c, bool flush)
 {
 	if (c->is_detached)
 		return;
-	detach(c, flush);
+	unix_detach(c, flush);
 	if (!c->is_closing)
-		uv_timer_start(&c->timer, on_timer, FLUSH_MS, 0);
+		uv_timer_start(&c->timer, unix_on_timer, FLUSH_MS, 0);
 }
 
 /* ---- reading */
 
-static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *out)
+static void unix_on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *out)
 {
 	(void)suggested;
 	(void)h;
 	*out = uv_buf_init(read_buffer, READ_BYTES);
 }
 
-static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
+static void unix_on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
 {
 	struct unix_conn *c = s->data;
 	if (c->is_detached)
@@ -250,7 +250,7 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
 	if (n > 0)
 		c->ev->on_data(c->arg, c, b->base, (size_t)n);
 	else if (n < 0)
-		end(c);
+		unix_end(c);
 }
 
 void unix_pause(struct unix_conn *c, bool paused)
@@ -261,7 +261,7 @@ void unix_pause(struct unix_conn *c, bool paused)
 	if (paused)
 		uv_read_stop((uv_stream_t *)&c->pipe);
 	else
-		uv_read_start((uv_stream_t *)&c->pipe, on_alloc, on_read);
+		uv_read_start((uv_stream_t *)&c->pipe, unix_on_alloc, unix_on_read);
 }
 
 /* ---- new connections */
@@ -318,21 +318,21 @@ static bool is_one_too_many(struct unix_listener *l, int fd)
 	return true;
 }
 
-static void on_connection(uv_stream_t *server, int status)
+static void unix_on_connection(uv_stream_t *server, int status)
 {
 	struct unix_listener *l = server->data;
 	if (status < 0)
 		return;
 	struct unix_conn *c = conn_new(server->loop, l->ev, l->arg);
 	if (uv_accept(server, (uv_stream_t *)&c->pipe) < 0 || is_one_too_many(l, unix_conn_fd(c))) {
-		detach(c, false);
+		unix_detach(c, false);
 		return;
 	}
 	struct unix_peer peer;
 	identify(c, &peer);
-	int rc = uv_read_start((uv_stream_t *)&c->pipe, on_alloc, on_read);
+	int rc = uv_read_start((uv_stream_t *)&c->pipe, unix_on_alloc, unix_on_read);
 	if (rc < 0) {
-		detach(c, false);
+		unix_detach(c, false);
 		return;
 	}
 	c->ev->on_accept(c->arg, c, &peer);
@@ -351,10 +351,10 @@ enum err_code unix_adopt(
 		struct unix_peer peer;
 		fcntl(fd, F_SETFD, FD_CLOEXEC);
 		identify(c, &peer);
-		rc = uv_read_start((uv_stream_t *)&c->pipe, on_alloc, on_read);
+		rc = uv_read_start((uv_stream_t *)&c->pipe, unix_on_alloc, unix_on_read);
 	}
 	if (rc < 0) {
-		detach(c, false);
+		unix_detach(c, false);
 		return err_set(err, ERR_INVALID, "descriptor %d cannot be adopted: %s", fd, uv_strerror(rc));
 	}
 	*out = c;
@@ -363,7 +363,7 @@ enum err_code unix_adopt(
 
 /* ---- listening */
 
-static void on_listener_closed(uv_handle_t *h)
+static void unix_on_listener_closed(uv_handle_t *h)
 {
 	struct unix_listener *l = h->data;
 	mem_free(l->path);
@@ -399,7 +399,7 @@ enum err_code unix_listen(uv_loop_t *loop, const char *path, int fd, mode_t mode
 	if (rc < 0)
 		close(fd);
 	else
-		rc = uv_listen((uv_stream_t *)&l->pipe, BACKLOG, on_connection);
+		rc = uv_listen((uv_stream_t *)&l->pipe, BACKLOG, unix_on_connection);
 	if (rc < 0) {
 		code = err_set(err, ERR_IO, "%s: cannot listen: %s", path, uv_strerror(rc));
 		unix_unlisten(l, !is_passed);
@@ -415,7 +415,7 @@ void unix_unlisten(struct unix_listener *l, bool unlink_path)
 		return;
 	if (unlink_path)
 		unix_unlink_if(l->path, l->file);
-	uv_close((uv_handle_t *)&l->pipe, on_listener_closed);
+	uv_close((uv_handle_t *)&l->pipe, unix_on_listener_closed);
 }
 
 int unix_listener_fd(const struct unix_listener *l)

@@ -19,17 +19,17 @@ enum { MAIL_LIMIT = 1 << 20, PASSED_MAX = 8192, TRIM_ENTRIES = 4096, EXIT_INTERN
 
 static void shard_start(struct daemon *d, const struct effect *ef)
 {
-	struct shard_run_opts o = {.index = ef->to,
+	struct shard_thread_opts o = {.index = ef->to,
 		.addr = ef->text->bytes,
 		.rules = d->shard_rules,
 		.node = d->config->node.id,
 		.to_coord = d->mail};
 	o.rules.seed += ef->to;
-	setup_redis(d->config, d->password, d->tls, o.rules.consumer, &o.redis);
-	setup_handoff(d->config, &o.handoff);
+	rules_of_redis(d->config, d->password, d->tls, o.rules.consumer, &o.redis);
+	rules_of_handoff(d->config, &o.handoff);
 	struct err err;
 	d->shard_since[ef->to] = mono_now();
-	if (shard_run_start(&o, &d->shards[ef->to], &err) != ERR_OK)
+	if (shard_thread_start(&o, &d->shards[ef->to], &err) != ERR_OK)
 		log_line(LOG_ERROR, "shard=%u redis=%s not started: %s", ef->to, ef->text->bytes, err.text);
 	if (ef->to >= d->n_shards)
 		d->n_shards = (uint16_t)(ef->to + 1);
@@ -39,7 +39,7 @@ static void shard_stop(struct daemon *d, uint16_t shard)
 {
 	if (shard >= SHARDS_MAX || !d->shards[shard])
 		return;
-	shard_run_stop(d->shards[shard]);
+	shard_thread_stop(d->shards[shard]);
 	d->shards[shard] = NULL;
 	metrics_keep(d, shard);
 	mem_free(d->snapshots[shard]);
@@ -61,18 +61,18 @@ static void to_shard(struct daemon *d, const struct effect *ef)
 	struct run_msg m = {.kind = RUN_CORE, .core = ef->msg};
 	fault_post(&m.core);
 	if (d->shards[ef->to])
-		shard_run_send(d->shards[ef->to], &m);
+		shard_thread_send(d->shards[ef->to], &m);
 	else
 		msg_fini(&m.core);
 }
 
-static void end(struct daemon *d, int code)
+static void coord_thread_end(struct daemon *d, int code)
 {
 	d->exit_code = code;
 	d->is_ending = true;
 }
 
-static void perform(struct daemon *d, struct effect *ef)
+static void coord_thread_perform(struct daemon *d, struct effect *ef)
 {
 	switch (ef->kind) {
 	case EFF_MSG:
@@ -87,26 +87,26 @@ static void perform(struct daemon *d, struct effect *ef)
 		break;
 	case EFF_FRAME:
 		if (d->workers)
-			worker_door_send(d->workers, ef->session, &ef->frame);
+			worker_socket_send(d->workers, ef->session, &ef->frame);
 		break;
 	case EFF_CLOSE:
 		if (d->workers)
-			worker_door_drop(d->workers, ef->session);
+			worker_socket_drop(d->workers, ef->session);
 		break;
 	case EFF_TOPOLOGY:
-		topo_client_ask(d->topo);
+		topology_client_ask(d->topo);
 		break;
 	case EFF_FATAL:
 		if (ef->n)
 			log_line(LOG_ERROR, "%s", ef->text ? ef->text->bytes : "internal error");
-		end(d, (int)ef->n);
+		coord_thread_end(d, (int)ef->n);
 		break;
 	case EFF_CTL:
 		if (d->control)
-			control_door_result(d->control, (uint32_t)ef->n, (enum op_result)ef->tag, ef->msg.id,
+			control_socket_result(d->control, (uint32_t)ef->n, (enum op_result)ef->tag, ef->msg.id,
 				ef->text ? ef->text->bytes : "");
 		break;
-	case EFF_SAY:
+	case EFF_LOG:
 		run_say(ef);
 		break;
 	case EFF_REDIS:
@@ -122,10 +122,10 @@ void daemon_step(struct daemon *d, struct coord_event *ev)
 	ev->wall_ms = mono_wall_ms();
 	d->core_deadline = coord_step(d->core, ev, &d->effects);
 	for (size_t i = 0; i < d->effects.n; i++)
-		perform(d, &d->effects.v[i]);
+		coord_thread_perform(d, &d->effects.v[i]);
 	effects_clear(&d->effects);
 	if (d->workers)
-		worker_door_sweep(d->workers);
+		worker_socket_sweep(d->workers);
 	state_store_try(d);
 	loop_wake_at(d->loop, mono_min(d->core_deadline, d->next_second));
 	if (d->is_ending)
@@ -180,7 +180,7 @@ static void on_worker_event(void *arg, struct coord_event *ev)
 	daemon_step(arg, ev);
 }
 
-static void on_slots(void *arg, const struct slot_range *ranges, size_t n)
+static void coord_thread_on_slots(void *arg, const struct slot_range *ranges, size_t n)
 {
 	struct coord_event ev = {.kind = COORD_TOPOLOGY, .slots = ranges, .n = n};
 	daemon_step(arg, &ev);
@@ -198,7 +198,7 @@ static void on_topo_failed(void *arg, const struct err *why)
 	snprintf(d->topo_why, sizeof d->topo_why, "%s", why->text);
 	if (d->config->redis.fail_fast && !d->core->topo.is_known) {
 		log_line(LOG_ERROR, "%s (redis.fail_fast)", why->text);
-		end(d, 69);
+		coord_thread_end(d, 69);
 		loop_stop(d->loop);
 		return;
 	}
@@ -215,7 +215,7 @@ static void forget_mail(const struct run_msg *m)
 		mem_free(m->snapshot);
 }
 
-static void on_mail(void *arg, const void *msg)
+static void coord_thread_on_mail(void *arg, const void *msg)
 {
 	struct daemon *d = arg;
 	const struct run_msg *m = msg;
@@ -231,7 +231,7 @@ static void on_mail(void *arg, const void *msg)
 }
 
 /* Freed memory goes back to the system when half of many entries have gone; a second later, when shards have followed. */
-static void give_back(struct daemon *d)
+static void coord_thread_give_back(struct daemon *d)
 {
 	uint32_t n = d->core->ledger.n;
 	if (n > d->peak_entries)
@@ -247,14 +247,14 @@ static void give_back(struct daemon *d)
 
 static void second(struct daemon *d, mono_ms now)
 {
-	give_back(d);
+	coord_thread_give_back(d);
 	d->next_second = now + service_period_ms();
 	service_tick(d);
 	if (d->control)
-		control_door_tick(d->control, now);
+		control_socket_tick(d->control, now);
 }
 
-static void on_deadline(void *arg, mono_ms now)
+static void coord_thread_on_deadline(void *arg, mono_ms now)
 {
 	struct daemon *d = arg;
 	hist_add(&d->lag, (double)loop_lag_ms(d->loop) / 1000.0);
@@ -264,12 +264,12 @@ static void on_deadline(void *arg, mono_ms now)
 	daemon_step(d, &ev);
 }
 
-static void stop(struct daemon *d)
+static void coord_thread_stop(struct daemon *d)
 {
 	bool drain = d->config->shutdown.mode == CONFIG_SHUTDOWN_DRAIN;
 	if (d->is_stopping) {
 		log_line(LOG_NOTICE, "second signal: ending at once; leases run out by themselves");
-		end(d, 0);
+		coord_thread_end(d, 0);
 		loop_stop(d->loop);
 		return;
 	}
@@ -286,14 +286,15 @@ static void stop(struct daemon *d)
 	daemon_step(d, &ev);
 }
 
-static void reload_row(void *arg, const char *path, const char *before, const char *after, const char *class)
+static void coord_thread_reload_row(
+	void *arg, const char *path, const char *before, const char *after, const char *class)
 {
 	(void)arg;
 	log_line(
 		LOG_NOTICE, "reload: %s: %s -> %s (%s)", path, before ? before : "none", after ? after : "none", class);
 }
 
-static void on_signal(void *arg, int signo)
+static void coord_thread_on_signal(void *arg, int signo)
 {
 	struct daemon *d = arg;
 	struct err err;
@@ -302,10 +303,10 @@ static void on_signal(void *arg, int signo)
 	switch (signo) {
 	case SIGTERM:
 	case SIGINT:
-		stop(d);
+		coord_thread_stop(d);
 		break;
 	case SIGHUP:
-		if (daemon_reload(d, reload_row, NULL, &err) != ERR_OK)
+		if (daemon_reload(d, coord_thread_reload_row, NULL, &err) != ERR_OK)
 			log_line(LOG_ERROR, "reload rejected, nothing changed: %s", err.text);
 		break;
 	case SIGUSR1:
@@ -343,7 +344,7 @@ static int exit_of(enum err_code code)
 	return 71;
 }
 
-static enum err_code open_doors(struct daemon *d, struct err *err)
+static enum err_code open_guards(struct daemon *d, struct err *err)
 {
 	struct notify_fd *fds = mem_array(PASSED_MAX, sizeof *fds);
 	size_t n = notify_take_fds(fds, PASSED_MAX);
@@ -359,9 +360,9 @@ static enum err_code open_doors(struct daemon *d, struct err *err)
 	}
 	mem_free(fds);
 	enum err_code code =
-		worker_door_open(loop_uv(d->loop), d->config, worker_fd, on_worker_event, d, &d->workers, err);
+		worker_socket_open(loop_uv(d->loop), d->config, worker_fd, on_worker_event, d, &d->workers, err);
 	if (!code)
-		code = control_door_open(d, control_fd, &d->control, err);
+		code = control_socket_open(d, control_fd, &d->control, err);
 	if (!code && d->config->metrics.listen[0])
 		code = http_open(loop_uv(d->loop), d->config->metrics.listen, metrics_http, d, &d->http, err);
 	return code && code != ERR_DENIED ? ERR_IO : code; /* the configuration is fine, the system is not: 71 */
@@ -372,8 +373,8 @@ static void give_services(struct daemon *d)
 	size_t n = d->config->n_services;
 	struct service_rules **rules = mem_array(n, sizeof(struct service_rules *));
 	for (size_t i = 0; i < n; i++)
-		rules[i] = setup_service(
-			&d->config->services[i], d->config, setup_service_id(&d->ids, d->config->services[i].name));
+		rules[i] = rules_of_service(
+			&d->config->services[i], d->config, rules_service_id(&d->ids, d->config->services[i].name));
 	struct coord_event ev = {.kind = COORD_SERVICES, .services = rules, .n = n};
 	daemon_step(d, &ev);
 	mem_free(rules);
@@ -383,27 +384,27 @@ static enum err_code open_all(struct daemon *d, struct err *err)
 {
 	enum err_code code = config_password(d->config, &d->password, err);
 	if (!code)
-		code = setup_tls(d->config, &d->tls, err);
+		code = rules_of_tls(d->config, &d->tls, err);
 	if (code == ERR_NOT_FOUND)
 		code = ERR_INVALID; /* the configuration names a file that is not there */
 	if (code)
 		return code;
-	setup_shard(d->config, d->incarnation, &d->shard_rules);
+	rules_of_shard(d->config, d->incarnation, &d->shard_rules);
 	struct coord_rules rules;
-	setup_coord(d->config, d->incarnation, &rules);
-	d->loop = loop_new("coordinator", on_deadline, d);
-	d->mail = mailbox_open(loop_uv(d->loop), sizeof(struct run_msg), MAIL_LIMIT, on_mail, NULL, d);
-	d->signals = signals_open(loop_uv(d->loop), on_signal, d);
+	rules_of_coord(d->config, d->incarnation, &rules);
+	d->loop = loop_new("coordinator", coord_thread_on_deadline, d);
+	d->mail = mailbox_open(loop_uv(d->loop), sizeof(struct run_msg), MAIL_LIMIT, coord_thread_on_mail, NULL, d);
+	d->signals = signals_open(loop_uv(d->loop), coord_thread_on_signal, d);
 	d->core = coord_new(&rules);
 	effects_init(&d->effects);
-	code = open_doors(d, err);
+	code = open_guards(d, err);
 	if (code)
 		return code;
 	struct redis_opts o;
-	setup_redis(d->config, d->password, d->tls, d->shard_rules.consumer, &o);
+	rules_of_redis(d->config, d->password, d->tls, d->shard_rules.consumer, &o);
 	static const struct topo_events events = {
-		.on_slots = on_slots, .on_standalone = on_standalone, .on_failed = on_topo_failed};
-	d->topo = topo_client_open(loop_uv(d->loop), d->config, &o, &events, d);
+		.on_slots = coord_thread_on_slots, .on_standalone = on_standalone, .on_failed = on_topo_failed};
+	d->topo = topology_client_open(loop_uv(d->loop), d->config, &o, &events, d);
 	return ERR_OK;
 }
 
@@ -412,7 +413,7 @@ static void stop_shards(struct daemon *d)
 {
 	bool is_stuck = false;
 	for (uint16_t i = 0; i < d->n_shards; i++) {
-		if (d->shards[i] && !shard_run_stop_within(d->shards[i], is_stuck ? 0 : JOIN_WAIT_MS)) {
+		if (d->shards[i] && !shard_thread_stop_within(d->shards[i], is_stuck ? 0 : JOIN_WAIT_MS)) {
 			log_line(LOG_ERROR, "shard=%u loop stuck: not waiting for it", i);
 			is_stuck = true;
 		}
@@ -422,8 +423,8 @@ static void stop_shards(struct daemon *d)
 	}
 	if (!is_stuck)
 		return;
-	control_door_close(d->control); /* their sockets go */
-	worker_door_close(d->workers);
+	control_socket_close(d->control); /* their sockets go */
+	worker_socket_close(d->workers);
 	_exit(EXIT_INTERNAL);
 }
 
@@ -431,13 +432,13 @@ static void close_all(struct daemon *d)
 {
 	d->is_closing = true;
 	stop_shards(d);
-	control_door_close(d->control);
+	control_socket_close(d->control);
 	state_store_free(d->store);
-	worker_door_close(d->workers);
+	worker_socket_close(d->workers);
 	d->workers = NULL;
 	if (d->http)
 		http_close(d->http);
-	topo_client_close(d->topo);
+	topology_client_close(d->topo);
 	if (d->signals)
 		signals_close(d->signals);
 	if (d->mail) {
@@ -451,16 +452,16 @@ static void close_all(struct daemon *d)
 	effects_fini(&d->effects);
 	redis_tls_unref(d->tls);
 	secret_drop(d->password);
-	setup_ids_fini(&d->ids);
+	rules_ids_fini(&d->ids);
 	config_free(d->config);
 }
 
-int coord_run_main(const char *config_path, struct config *c)
+int coord_thread_main(const char *config_path, struct config *c)
 {
 	struct daemon *d = mem_alloc(sizeof *d);
 	d->config_path = config_path;
 	d->config = c;
-	d->incarnation = setup_incarnation();
+	d->incarnation = rules_incarnation();
 	d->started_at = mono_now();
 	struct err err;
 	enum err_code code = open_all(d, &err);

@@ -1,4 +1,4 @@
-/* coord_run - the coordinator's thread (main): owns the loop, the core, the doors and the shards' threads.
+/* coord_thread - the coordinator's thread (main): owns the loop, the core, the doors and the shards' threads.
  *
  * Happy path: topology -> shards start -> workers come -> entries flow; signals, the control socket and the service
  *   manager are served beside it. Every event becomes one coord_step, every effect is performed after it.
@@ -11,4 +11,4 @@
 struct daemon; /* what the doors may look at: daemon.h */
 
 /* Runs until told to stop. Takes c. Returns the exit status. */
-int coord_run_main(const char *config_path, struct config *c);
+int coord_thread_main(const char *config_path, struct config *c);

@@ -1,4 +1,4 @@
-/* daemon - the coordinator thread's own state, for the files of run/ that live on it: coord_run, control_door,
+/* daemon - the coordinator thread's own state, for the files of run/ that live on it: coord_thread, control_socket,
  * metrics_page, reload, service. Owner: the coordinator's thread. */
 #pragma once
 #include "config/config.h"
@@ -13,7 +13,7 @@
 #include "run/topology_client.h"
 #include "run/worker_socket.h"
 
-struct control_door;
+struct control_socket;
 struct state_store;
 
 struct daemon {
@@ -22,18 +22,18 @@ struct daemon {
 	const char *password; /* NULL = none; secret_keep's */
 	struct redis_tls *tls;
 	uint64_t incarnation;
-	struct setup_ids ids;
+	struct rules_ids ids;
 	struct loop *loop;
 	struct mailbox *mail; /* from shards */
 	struct signals *signals;
 	struct coord *core;
 	struct effects effects;
-	struct topo_client *topo;
-	struct worker_door *workers;
-	struct control_door *control;
+	struct topology_client *topo;
+	struct worker_socket *workers;
+	struct control_socket *control;
 	struct state_store *store; /* connections of the former process that are not adopted yet, or NULL */
 	struct http *http;
-	struct shard_run *shards[SHARDS_MAX];
+	struct shard_thread *shards[SHARDS_MAX];
 	struct snapshot *snapshots[SHARDS_MAX]; /* the last of each, or NULL */
 	mono_ms shard_since[SHARDS_MAX];        /* started */
 	struct metrics_handoff gone_handoffs;   /* of shards that have stopped */
@@ -53,7 +53,7 @@ struct daemon {
 	char status[300];
 };
 
-/* coord_run.c: one turn: fills now and wall_ms, steps, performs. Never called from inside performing. */
+/* coord_thread.c: one turn: fills now and wall_ms, steps, performs. Never called from inside performing. */
 void daemon_step(struct daemon *d, struct coord_event *ev);
 /* Everything up and readable? Appends reasons ("redis 10.0.0.1:6379: connection refused\n") when not. reasons may be NULL. */
 bool daemon_ready(struct daemon *d, struct buf *reasons);
@@ -73,10 +73,10 @@ void metrics_page(struct daemon *d, struct buf *out);
 void metrics_keep(struct daemon *d, uint16_t shard);
 int metrics_http(void *arg, const char *path, struct buf *body, const char **content_type);
 
-/* control_door.c */
-enum err_code control_door_open(struct daemon *d, int fd, struct control_door **out, struct err *err);
-void control_door_close(struct control_door *c);
+/* control_socket.c */
+enum err_code control_socket_open(struct daemon *d, int fd, struct control_socket **out, struct err *err);
+void control_socket_close(struct control_socket *c);
 /* An operation that a control request waits for has ended (EFF_CTL). */
-void control_door_result(
-	struct control_door *c, uint32_t request, enum op_result result, struct entry_id id, const char *text);
-void control_door_tick(struct control_door *c, mono_ms now); /* once a second and after drains: waiting requests */
+void control_socket_result(
+	struct control_socket *c, uint32_t request, enum op_result result, struct entry_id id, const char *text);
+void control_socket_tick(struct control_socket *c, mono_ms now); /* once a second and after drains: waiting requests */

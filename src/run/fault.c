@@ -11,8 +11,8 @@
 
 enum { NAME_CAP = 64, EXIT_USAGE = 64 };
 
-/* What recovery does to strangers' locks and entries has names of its own. */
-enum variant { VARIANT_DOOR = CMD_N, VARIANT_UNDOOR, VARIANT_REQUEUE, VARIANT_DEAD, VARIANT_ACK, VARIANT_N };
+/* What recovery does to peers' locks and entries has names of its own. */
+enum variant { VARIANT_GUARD = CMD_N, VARIANT_UNGUARD, VARIANT_REQUEUE, VARIANT_DEAD, VARIANT_ACK, VARIANT_N };
 
 static const char *const variants[] = {"door", "undoor", "recover_requeue", "recover_dead", "recover_ack"};
 static const char *const plain_messages[MSG_N] = {[MSG_SLOTS] = "slots",
@@ -70,7 +70,7 @@ static const char *command_word(unsigned k)
 
 typedef void point_fn(void *arg, const char *kind, const char *name);
 
-static void each(point_fn *fn, void *arg)
+static void fault_each(point_fn *fn, void *arg)
 {
 	for (unsigned k = 0; k < VARIANT_N; k++) {
 		if (k == CMD_PING) /* nobody sends it */
@@ -95,7 +95,7 @@ static void print(void *arg, const char *kind, const char *name)
 
 static int list(void)
 {
-	each(print, stdout);
+	fault_each(print, stdout);
 	return fflush(stdout) == 0 ? 0 : EXIT_USAGE;
 }
 
@@ -131,7 +131,7 @@ static enum action action_of(const char *name)
 	return a;
 }
 
-static int arm(void)
+static int fault_arm(void)
 {
 	const char *text = getenv("SLUICE_FAULT");
 	if (!text || !*text)
@@ -146,7 +146,7 @@ static int arm(void)
 		rest = end + (*end == ':');
 	}
 	armed.action = action_of(rest);
-	each(match, &armed);
+	fault_each(match, &armed);
 	if (armed.is_known && armed.action < ACTION_N)
 		return 0;
 	fprintf(stderr, "sluiced: SLUICE_FAULT=%s: no such point or action; see --list-faults\n", text);
@@ -156,7 +156,7 @@ static int arm(void)
 bool fault_start(int argc, char **argv, int *status)
 {
 	bool is_list = argc == 2 && strcmp(argv[1], "--list-faults") == 0;
-	*status = is_list ? list() : arm();
+	*status = is_list ? list() : fault_arm();
 	return is_list || *status;
 }
 
@@ -175,46 +175,46 @@ void fault_point(const char *kind, const char *name)
 
 /* ---- names */
 
-static unsigned kind_of(const struct cmd *c, const struct command_self *self)
+static unsigned fault_kind_of(const struct cmd *c, const struct command_self *self)
 {
 	static const char recovery[] = "recover:";
 	bool is_recovery = c->value.p && c->value.len >= sizeof recovery - 1 &&
 			   memcmp(c->value.p, recovery, sizeof recovery - 1) == 0;
-	bool is_stranger = c->consumer.p && (c->consumer.len != strlen(self->consumer) ||
-						    memcmp(c->consumer.p, self->consumer, c->consumer.len) != 0);
+	bool is_peer = c->consumer.p && (c->consumer.len != strlen(self->consumer) ||
+						memcmp(c->consumer.p, self->consumer, c->consumer.len) != 0);
 	if (c->kind == CMD_LOCK && is_recovery)
-		return VARIANT_DOOR;
+		return VARIANT_GUARD;
 	if (c->kind == CMD_UNLOCK && is_recovery)
-		return VARIANT_UNDOOR;
-	if (c->kind == CMD_REQUEUE && is_stranger)
+		return VARIANT_UNGUARD;
+	if (c->kind == CMD_REQUEUE && is_peer)
 		return VARIANT_REQUEUE;
-	if (c->kind == CMD_DEAD && is_stranger)
+	if (c->kind == CMD_DEAD && is_peer)
 		return VARIANT_DEAD;
-	if (c->kind == CMD_ACK_DEL && is_stranger)
+	if (c->kind == CMD_ACK_DEL && is_peer)
 		return VARIANT_ACK;
 	return (unsigned)c->kind;
 }
 
-static _Thread_local unsigned char *flights;
-static _Thread_local size_t n_flights;
+static _Thread_local unsigned char *inflights;
+static _Thread_local size_t n_inflights;
 
-void fault_send(uint32_t flight, const struct cmd *c, const struct command_self *self)
+void fault_send(uint32_t inflight, const struct cmd *c, const struct command_self *self)
 {
-	if (flight >= n_flights) { /* lives as long as its thread; never freed */
-		size_t n = (size_t)flight * 2 + 64;
-		unsigned char *p = realloc(flights, n);
+	if (inflight >= n_inflights) { /* lives as long as its thread; never freed */
+		size_t n = (size_t)inflight * 2 + 64;
+		unsigned char *p = realloc(inflights, n);
 		if (!p)
 			abort();
-		flights = p;
-		n_flights = n;
+		inflights = p;
+		n_inflights = n;
 	}
-	flights[flight] = (unsigned char)kind_of(c, self);
-	fault_point("send", command_word(flights[flight]));
+	inflights[inflight] = (unsigned char)fault_kind_of(c, self);
+	fault_point("send", command_word(inflights[inflight]));
 }
 
-void fault_answer(uint32_t flight)
+void fault_answer(uint32_t inflight)
 {
-	fault_point("answer", command_word(flights[flight]));
+	fault_point("answer", command_word(inflights[inflight]));
 }
 
 static const char *message_name(const struct msg *m, char out[NAME_CAP])

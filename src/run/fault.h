@@ -6,7 +6,7 @@
  * ends the process at start. Any thread.
  *
  *   send.<command>    a command is about to be given to its connection; commands are those of command_name(), and door, undoor:
- *                     recovery's own lock and its removal; recover_requeue, recover_dead, recover_ack: of a stranger's entry
+ *                     recovery's own lock and its removal; recover_requeue, recover_dead, recover_ack: of a peer's entry
  *   answer.<command>  Redis has done it, and nobody here has seen the answer yet
  *   post.<message>    the coordinator is about to tell a shard; operations as op_<command>
  *   mail.<message>    a shard's message has reached the coordinator and is not handled yet
@@ -18,8 +18,8 @@
 
 #ifdef SLUICE_FAULT_POINTS
 void fault_point(const char *kind, const char *name);
-void fault_send(uint32_t flight, const struct cmd *c, const struct command_self *self);
-void fault_answer(uint32_t flight); /* of a command on this thread */
+void fault_send(uint32_t inflight, const struct cmd *c, const struct command_self *self);
+void fault_answer(uint32_t inflight); /* of a command on this thread */
 void fault_post(const struct msg *m);
 void fault_mail(const struct msg *m);
 void fault_read(const struct frame *f);
@@ -39,15 +39,15 @@ static inline void fault_point(const char *kind, const char *name)
 	(void)kind;
 	(void)name;
 }
-static inline void fault_send(uint32_t flight, const struct cmd *c, const struct command_self *self)
+static inline void fault_send(uint32_t inflight, const struct cmd *c, const struct command_self *self)
 {
-	(void)flight;
+	(void)inflight;
 	(void)c;
 	(void)self;
 }
-static inline void fault_answer(uint32_t flight)
+static inline void fault_answer(uint32_t inflight)
 {
-	(void)flight;
+	(void)inflight;
 }
 static inline void fault_post(const struct msg *m)
 {

@@ -1,5 +1,5 @@
 /* msg - every message between threads, and who owns what in it.
- * RUN_CORE carries a message of core/turn.h; the others are the hallway's own. Fixed size, copied by value. */
+ * RUN_CORE carries a message of core/turn.h; the others are the runtime's own. Fixed size, copied by value. */
 #pragma once
 #include "base/log.h"
 #include "core/handoff/handoff.h"
@@ -21,11 +21,11 @@ enum run_msg_kind {
 /* What a step says, as a log line. Any thread. */
 static inline void run_say(const struct effect *ef)
 {
-	static const enum log_level levels[] = {[SAY_ERROR] = LOG_ERROR,
-		[SAY_WARN] = LOG_WARN,
-		[SAY_NOTICE] = LOG_NOTICE,
-		[SAY_INFO] = LOG_INFO,
-		[SAY_DEBUG] = LOG_DEBUG};
+	static const enum log_level levels[] = {[LOG_ERROR] = LOG_ERROR,
+		[LOG_WARN] = LOG_WARN,
+		[LOG_NOTICE] = LOG_NOTICE,
+		[LOG_INFO] = LOG_INFO,
+		[LOG_DEBUG] = LOG_DEBUG};
 	log_line(levels[ef->level], "%s", ef->text ? ef->text->bytes : "");
 }
 
@@ -39,7 +39,7 @@ struct snapshot_conn {
 	uint8_t n_old;                  /* connections that were left and not closed yet */
 	char endpoint[HANDOFF_ADDRESS]; /* dialled */
 };
-/* "idle" "relaxed" "handing-off" "draining" (lanes_move.c) */
+/* "idle" "relaxed" "handing-off" "draining" (role_conns_move.c) */
 const char *snapshot_conn_word(const struct snapshot_conn *c);
 
 struct snapshot_handoff {

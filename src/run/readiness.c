@@ -39,11 +39,11 @@ static void say_status(struct daemon *d)
 	if (ready)
 		snprintf(text, sizeof text, "%s: %u streams held, %u in work, %u waiting; %u workers",
 			c->is_draining ? "draining" : "ready", c->ledger.n, n[ENTRY_ASSIGNED] + n[ENTRY_REVOKING],
-			n[ENTRY_READY] + n[ENTRY_PARKED], c->n_members);
+			n[ENTRY_READY] + n[ENTRY_PARKED], c->n_workers);
 	else
 		snprintf(text, sizeof text, "not ready: %.*s; %u streams held, %u workers",
 			end ? (int)mono_min(end - why.data, 200) : 0, why.len ? why.data : "", c->ledger.n,
-			c->n_members);
+			c->n_workers);
 	buf_fini(&why);
 	d->was_ready = d->is_ready;
 	d->is_ready = ready;
@@ -66,7 +66,7 @@ static void say_readiness(const struct daemon *d)
 static bool loops_run(struct daemon *d, mono_ms now, mono_ms limit)
 {
 	for (uint16_t i = 0; i < d->n_shards; i++) {
-		mono_ms since = d->shards[i] ? now - shard_run_last_round(d->shards[i]) : 0;
+		mono_ms since = d->shards[i] ? now - shard_thread_last_round(d->shards[i]) : 0;
 		if (since <= limit)
 			continue;
 		if (!d->is_stuck)
@@ -103,11 +103,11 @@ static void dump_services(const struct daemon *d)
 	const struct coord *c = d->core;
 	for (uint16_t i = 0; i < c->n_positions; i++) {
 		const struct coord_service *s = &c->services[i];
-		const struct placement_service *p = &c->place.service[i];
+		const struct credits_service *p = &c->place.service[i];
 		if (s->rules)
 			log_asked("dump service=%s owned=%u claims=%u granted=%u free_credits=%u reader_shard=%d "
 				  "paused=%d going=%d",
-				s->rules->name, p->owned, p->claims, p->granted, placement_free(&c->place, i),
+				s->rules->name, p->owned, p->reserved, p->granted, credits_free(&c->place, i),
 				s->reader_shard == SHARD_NONE ? -1 : s->reader_shard, p->is_paused, s->is_going);
 	}
 }
@@ -136,13 +136,13 @@ static void dump_sessions(const struct daemon *d, mono_ms now)
 		[SESSION_DETACHED] = "detached"};
 	const struct coord *c = d->core;
 	size_t n = 0;
-	for (struct link *l = c->members.next; l != &c->members; l = l->next) {
-		const struct member *m = LIST_OF(struct member, all, l);
+	for (struct link *l = c->workers.next; l != &c->workers; l = l->next) {
+		const struct worker *m = LIST_OF(struct worker, all, l);
 		if (n++ >= DUMP_ENTRIES)
 			continue;
 		log_asked("dump session=%llu worker=%s pid=%lld state=%s credits=%u in_use=%u connected_ms=%lld",
 			(unsigned long long)m->s.id, m->s.name, (long long)m->s.pid, states[m->s.state],
-			m->seat.credits, m->seat.in_use, (long long)(now - m->s.connected_at));
+			m->credit_holder.credits, m->credit_holder.in_use, (long long)(now - m->s.connected_at));
 	}
 	if (n > DUMP_ENTRIES)
 		log_asked("dump and %zu workers more", n - DUMP_ENTRIES);
@@ -171,7 +171,7 @@ void service_dump(struct daemon *d)
 	const struct coord *c = d->core;
 	mono_ms now = loop_now(d->loop);
 	log_asked("dump version=%s node=%s uptime_ms=%lld entries=%u workers=%u draining=%d stopping=%d status=%s",
-		SLUICE_VERSION, d->config->node.id, (long long)(mono_now() - d->started_at), c->ledger.n, c->n_members,
+		SLUICE_VERSION, d->config->node.id, (long long)(mono_now() - d->started_at), c->ledger.n, c->n_workers,
 		c->is_draining, d->is_stopping, d->status);
 	dump_services(d);
 	dump_shards(d, now);

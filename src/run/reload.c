@@ -63,14 +63,14 @@ static void swap_restart_values(struct config *a, struct config *b)
 	}
 }
 
-static bool same_text(const char *a, const char *b)
+static bool reload_same_text(const char *a, const char *b)
 {
 	return strcmp(a ? a : "", b ? b : "") == 0;
 }
 
 _Static_assert((int)OPTION_MAX_SERVICES == (int)SERVICES_MAX, "what may be configured, the core has places for");
 
-static bool is_named(const struct config *c, const char *name)
+static bool reload_is_named(const struct config *c, const char *name)
 {
 	for (size_t i = 0; i < c->n_services; i++)
 		if (strcmp(c->services[i].name, name) == 0)
@@ -84,7 +84,7 @@ static enum err_code check_places(const struct daemon *d, const struct config *c
 	size_t n = c->n_services;
 	for (uint16_t i = 0; i < d->core->n_positions; i++) {
 		const struct service_rules *r = d->core->services[i].rules;
-		n += r && !is_named(c, r->name);
+		n += r && !reload_is_named(c, r->name);
 	}
 	if (n <= SERVICES_MAX)
 		return ERR_OK;
@@ -99,7 +99,7 @@ static enum err_code prepare(struct daemon *d, struct fresh *f, struct err *err)
 	if (!code)
 		code = config_password(f->config, &f->password, err);
 	if (!code)
-		code = setup_tls(f->config, &f->tls, err);
+		code = rules_of_tls(f->config, &f->tls, err);
 	const char *listen = f->config->metrics.listen;
 	f->http_changed = strcmp(d->config->metrics.listen, listen) != 0;
 	if (!code && f->http_changed && listen[0])
@@ -131,14 +131,14 @@ static void to_shards(struct daemon *d, enum run_msg_kind kind, const struct red
 		} else if (kind == RUN_TLS) {
 			m.tls = redis_tls_ref(d->tls);
 		} else if (kind == RUN_MAINT) {
-			setup_handoff(d->config, &m.maint.rules);
+			rules_of_handoff(d->config, &m.maint.rules);
 			m.maint.mode = opts->maint;
 			snprintf(m.maint.endpoint_type, sizeof m.maint.endpoint_type, "%s", opts->maint_endpoint_type);
 		} else {
 			m.times.command_timeout_ms = d->shard_rules.command_timeout_ms;
 			m.times.redis = opts->times;
 		}
-		shard_run_send(d->shards[i], &m);
+		shard_thread_send(d->shards[i], &m);
 	}
 }
 
@@ -147,7 +147,7 @@ static void apply_services(struct daemon *d)
 	const struct config *c = d->config;
 	struct service_rules **rules = mem_array(c->n_services, sizeof(struct service_rules *));
 	for (size_t i = 0; i < c->n_services; i++)
-		rules[i] = setup_service(&c->services[i], c, setup_service_id(&d->ids, c->services[i].name));
+		rules[i] = rules_of_service(&c->services[i], c, rules_service_id(&d->ids, c->services[i].name));
 	struct coord_event ev = {.kind = COORD_SERVICES, .services = rules, .n = c->n_services};
 	daemon_step(d, &ev);
 	mem_free(rules);
@@ -156,13 +156,13 @@ static void apply_services(struct daemon *d)
 static void apply_limits(struct daemon *d)
 {
 	struct coord_rules rules;
-	setup_coord(d->config, d->incarnation, &rules);
+	rules_of_coord(d->config, d->incarnation, &rules);
 	struct coord_event ev = {.kind = COORD_LIMITS, .rules = &rules};
 	daemon_step(d, &ev);
-	worker_door_limits(d->workers, d->config);
+	worker_socket_limits(d->workers, d->config);
 	log_open(d->config->log.level, d->config->log.format);
 	struct shard_rules shard;
-	setup_shard(d->config, d->incarnation, &shard);
+	rules_of_shard(d->config, d->incarnation, &shard);
 	shard.seed = d->shard_rules.seed;
 	d->shard_rules = shard;
 }
@@ -170,22 +170,22 @@ static void apply_limits(struct daemon *d)
 static void apply_redis(struct daemon *d, bool new_auth)
 {
 	struct redis_opts o;
-	setup_redis(d->config, d->password, d->tls, d->shard_rules.consumer, &o);
+	rules_of_redis(d->config, d->password, d->tls, d->shard_rules.consumer, &o);
 	if (d->tls) {
 		to_shards(d, RUN_TLS, &o);
-		topo_client_set_tls(d->topo, d->tls);
+		topology_client_set_tls(d->topo, d->tls);
 	}
 	if (new_auth) {
 		to_shards(d, RUN_AUTH, &o);
-		topo_client_set_auth(d->topo, o.username, o.password);
+		topology_client_set_auth(d->topo, o.username, o.password);
 	}
 	to_shards(d, RUN_TIMES, &o);
 	to_shards(d, RUN_MAINT, &o);
-	topo_client_set_rules(d->topo, d->config, &o);
+	topology_client_set_rules(d->topo, d->config, &o);
 }
 
 /* Takes what f prepared; the old things end. */
-static void apply(struct daemon *d, struct fresh *f, bool new_auth)
+static void reload_apply(struct daemon *d, struct fresh *f, bool new_auth)
 {
 	struct config *old = d->config;
 	d->config = f->config;
@@ -226,10 +226,10 @@ static enum err_code reload(struct daemon *d, reload_row_fn *fn, void *arg, stru
 		swap_restart_values(d->config, f.config);
 		goto out;
 	}
-	bool new_secret = !same_text(d->password, f.password);
+	bool new_secret = !reload_same_text(d->password, f.password);
 	bool new_files = d->tls && f.tls && !redis_tls_same_files(d->tls, f.tls);
 	bool new_auth = new_secret || strcmp(d->config->redis.username, f.config->redis.username) != 0;
-	apply(d, &f, new_auth);
+	reload_apply(d, &f, new_auth);
 	for (size_t i = 0; i < n; i++)
 		fn(arg, changes[i].path, changes[i].before, changes[i].after,
 			changes[i].needs_restart ? "needs restart" : "applied");

@@ -10,7 +10,7 @@ enum { REPEAT_MS = 5000 };
 
 /* ---- events that two subscribers deliver ---- */
 
-bool lanes_may_repeat(struct lanes *ls, mono_ms now)
+bool role_conns_may_repeat(struct role_conns *ls, mono_ms now)
 {
 	if (ls->subscriber.next || ls->subscriber.old)
 		ls->seen_until = now + REPEAT_MS;
@@ -21,9 +21,9 @@ bool lanes_may_repeat(struct lanes *ls, mono_ms now)
 	return ls->seen_until > now;
 }
 
-bool lanes_is_repeated(struct lanes *ls, struct slice stream, struct entry_id id)
+bool role_conns_is_repeated(struct role_conns *ls, struct slice stream, struct entry_id id)
 {
-	if (!lanes_may_repeat(ls, mono_now()))
+	if (!role_conns_may_repeat(ls, mono_now()))
 		return false;
 	if (!ls->seen)
 		ls->seen = mem_alloc(sizeof *ls->seen);
@@ -35,23 +35,23 @@ bool lanes_is_repeated(struct lanes *ls, struct slice stream, struct entry_id id
 
 /* ---- effects ---- */
 
-static void dial(struct lanes *ls, struct lane *l, const struct handoff_effect *ef)
+static void role_conn_move_dial(struct role_conns *ls, struct role_conn *l, const struct handoff_effect *ef)
 {
 	struct redis_opts o = ls->o.redis;
 	o.is_subscriber = l->role == CONN_SUBSCRIBER;
 	o.maint_endpoint_type = redis_endpoint_type(l->cur->conn); /* of the configured address, not of the new one */
 	o.times.connect_ms = mono_max(o.times.connect_ms, ls->o.rules.relaxed_timeout_ms);
-	l->next = lane_dial(l, &o, ef->address);
+	l->next = role_conn_dial(l, &o, ef->address);
 }
 
-static void drop_new(struct lane *l)
+static void drop_new(struct role_conn *l)
 {
 	if (l->next)
-		lane_conn_close(l->next);
+		role_link_close(l->next);
 	l->next = NULL;
 }
 
-static void switch_over(struct lanes *ls, struct lane *l)
+static void role_conn_switch_over(struct role_conns *ls, struct role_conn *l)
 {
 	l->cur->next = l->old;
 	l->old = l->cur;
@@ -61,36 +61,36 @@ static void switch_over(struct lanes *ls, struct lane *l)
 	redis_set_times(l->cur->conn, &ls->o.redis.times);
 }
 
-static void close_old(struct lane *l)
+static void role_conn_close_old(struct role_conn *l)
 {
 	while (l->old) {
-		struct lane_conn *lc = l->old;
+		struct role_link *lc = l->old;
 		l->old = lc->next;
 		lc->next = NULL;
-		lane_say_lost(l, l->role == CONN_SUBSCRIBER ? 0 : lc->n_lost + lc->n_open);
-		lane_conn_close(lc);
+		role_conn_say_lost(l, l->role == CONN_SUBSCRIBER ? 0 : lc->n_lost + lc->n_open);
+		role_link_close(lc);
 	}
 	/* What the old one was given and nobody read is found by an audit now. */
 	l->has_switched |= l->role == CONN_READER;
 }
 
 /* Through the command connection, while it leads to where the reader was. */
-static void unblock(struct lanes *ls, const struct lane *l, mono_ms now)
+static void unblock(struct role_conns *ls, const struct role_conn *l, mono_ms now)
 {
-	struct lane_conn *c = ls->command.cur;
-	for (const struct lane_conn *lc = l->old; lc && c; lc = lc->next) {
+	struct role_link *c = ls->command.cur;
+	for (const struct role_link *lc = l->old; lc && c; lc = lc->next) {
 		int64_t id = redis_client_id(lc->conn);
 		const struct redis_addr *a = redis_addr_of(c->conn), *b = redis_addr_of(lc->conn);
 		if (lc->n_open == 0 || id <= 0 || !redis_is_up(c->conn) || a->port != b->port ||
 			strcmp(a->host, b->host) != 0)
 			continue;
 		struct cmd cmd = {.kind = CMD_UNBLOCK, .svc = SERVICE_NONE, .count = id};
-		lane_conn_send(c, &cmd, (struct flight){.kind = CMD_UNBLOCK, .is_own = true},
-			now + lane_timeout(ls, &ls->command, now));
+		role_link_send(c, &cmd, (struct inflight){.kind = CMD_UNBLOCK, .is_own = true},
+			now + role_conn_timeout(ls, &ls->command, now));
 	}
 }
 
-static void target(struct lane *l, const struct handoff_effect *ef)
+static void target(struct role_conn *l, const struct handoff_effect *ef)
 {
 	struct redis_addr addr;
 	struct err err;
@@ -98,87 +98,77 @@ static void target(struct lane *l, const struct handoff_effect *ef)
 		redis_redial(l->cur->conn, &addr, "its endpoint has moved");
 }
 
-static void relax(struct lanes *ls, struct lane *l, mono_ms until, mono_ms now)
+static void role_conn_relax(struct role_conns *ls, struct role_conn *l, mono_ms until, mono_ms now)
 {
 	l->relaxed_until = until;
-	redis_relax(l->cur->conn, until, l->own_ms + lane_timeout(ls, l, now));
+	redis_relax(l->cur->conn, until, l->own_ms + role_conn_timeout(ls, l, now));
 }
 
-static void hurry(struct lanes *ls)
+static void renew_all(struct role_conns *ls)
 {
-	struct msg m = {.kind = MSG_HURRY};
+	struct msg m = {.kind = MSG_RENEW_ALL};
 	struct shard_event ev = {.kind = SHARD_MSG, .msg = &m};
 	ls->o.step(ls->o.arg, &ev);
 }
 
-static void refresh(struct lanes *ls, int64_t seq)
+static void refresh(struct role_conns *ls, int64_t seq)
 {
 	static const char why[] = "maintenance: slots have moved";
 	struct msg m = {.kind = MSG_REFRESH, .flag = true, .n = seq, .text = text_new(why, sizeof why - 1)};
 	ls->o.to_coord(ls->o.arg, &m);
 }
 
-static void say(const struct handoff_effect *ef)
-{
-	static const enum log_level levels[] = {[SAY_ERROR] = LOG_ERROR,
-		[SAY_WARN] = LOG_WARN,
-		[SAY_NOTICE] = LOG_NOTICE,
-		[SAY_INFO] = LOG_INFO,
-		[SAY_DEBUG] = LOG_DEBUG};
-	log_line(levels[ef->level], "%s", ef->text->bytes);
-}
-
-static void perform_for(struct lanes *ls, struct lane *l, const struct handoff_effect *ef, mono_ms now)
+static void perform_for(struct role_conns *ls, struct role_conn *l, const struct handoff_effect *ef, mono_ms now)
 {
 	switch (ef->kind) {
 	case HANDOFF_DIAL:
-		dial(ls, l, ef);
+		role_conn_move_dial(ls, l, ef);
 		break;
 	case HANDOFF_DROP_NEW:
 		drop_new(l);
 		break;
 	case HANDOFF_SWITCH:
-		switch_over(ls, l);
+		role_conn_switch_over(ls, l);
 		break;
 	case HANDOFF_UNBLOCK:
 		unblock(ls, l, now);
 		break;
 	case HANDOFF_CLOSE_OLD:
-		close_old(l);
+		role_conn_close_old(l);
 		break;
 	case HANDOFF_TARGET:
 		target(l, ef);
 		break;
 	case HANDOFF_RELAX:
-		relax(ls, l, ef->until, now);
+		role_conn_relax(ls, l, ef->until, now);
 		break;
-	case HANDOFF_HURRY:
+	case HANDOFF_RENEW_ALL:
 	case HANDOFF_REFRESH:
-	case HANDOFF_SAY:
+	case HANDOFF_LOG:
 		break;
 	}
 }
 
-static void perform(struct lanes *ls, const struct handoff_effect *ef, mono_ms now)
+static void role_conn_perform(struct role_conns *ls, const struct handoff_effect *ef, mono_ms now)
 {
-	if (ef->kind == HANDOFF_SAY) {
-		say(ef);
-	} else if (ef->kind == HANDOFF_HURRY) {
-		hurry(ls);
+	if (ef->kind == HANDOFF_LOG) {
+		log_line(ef->level, "%s", ef->text->bytes);
+	} else if (ef->kind == HANDOFF_RENEW_ALL) {
+		renew_all(ls);
 	} else if (ef->kind == HANDOFF_REFRESH) {
 		refresh(ls, ef->seq);
 	} else {
-		struct lane *l = lane_by_id(ls, ef->lane);
+		struct role_conn *l = role_conn_by_id(ls, ef->conn);
 		if (l)
 			perform_for(ls, l, ef, now);
 	}
 }
 
 /* The core learns that its connection leads elsewhere: it looks who is there, renews, sets flags, audits. */
-static void tell_switched(struct lanes *ls)
+static void tell_switched(struct role_conns *ls)
 {
-	for (struct lane *l = lane_first(ls), *more; l; l = more) {
-		more = lane_after(ls, l); /* the turn may close a reader */
+	for (struct role_conn *l = role_conn_first(ls), *more; l; l = more) {
+		more = role_conn_after(ls, l); /* the turn may close a reader */
 		if (!l->has_switched || !l->cur)
 			continue;
 		l->has_switched = false;
@@ -194,14 +184,14 @@ static void tell_switched(struct lanes *ls)
 	}
 }
 
-static void check_all_drained(struct lanes *ls)
+static void check_all_drained(struct role_conns *ls)
 {
-	for (struct lane *l = lane_first(ls); l; l = lane_after(ls, l))
+	for (struct role_conn *l = role_conn_first(ls); l; l = role_conn_after(ls, l))
 		if (l->cur && l->old)
-			lane_check_drained(l);
+			role_conn_check_drained(l);
 }
 
-void lanes_event(struct lanes *ls, struct handoff_event *ev)
+void role_conns_event(struct role_conns *ls, struct handoff_event *ev)
 {
 	if (ls->is_quitting)
 		return;
@@ -209,7 +199,7 @@ void lanes_event(struct lanes *ls, struct handoff_event *ev)
 	ls->deadline = handoff_step(ls->handoff, ev, &effects);
 	bool has_switched = false;
 	for (size_t i = 0; i < effects.n; i++) {
-		perform(ls, &effects.v[i], ev->now);
+		role_conn_perform(ls, &effects.v[i], ev->now);
 		has_switched |= effects.v[i].kind == HANDOFF_SWITCH;
 	}
 	handoff_effects_fini(&effects);
@@ -219,37 +209,37 @@ void lanes_event(struct lanes *ls, struct handoff_event *ev)
 	ls->o.on_deadline(ls->o.arg);
 }
 
-void lane_event(struct lane *l, enum handoff_event_kind kind, struct slice text)
+void role_conn_event(struct role_conn *l, enum handoff_event_kind kind, struct slice text)
 {
-	struct handoff_event ev = {.kind = kind, .now = mono_now(), .lane = l->id, .role = l->role, .text = text};
-	lanes_event(l->ls, &ev);
+	struct handoff_event ev = {.kind = kind, .now = mono_now(), .conn = l->id, .role = l->role, .text = text};
+	role_conns_event(l->ls, &ev);
 }
 
-void lane_check_drained(struct lane *l)
+void role_conn_check_drained(struct role_conn *l)
 {
-	for (const struct lane_conn *lc = l->old; lc; lc = lc->next)
+	for (const struct role_link *lc = l->old; lc; lc = lc->next)
 		if (lc->n_open > 0)
 			return;
-	lane_event(l, HANDOFF_DRAINED, (struct slice){0});
+	role_conn_event(l, HANDOFF_DRAINED, (struct slice){0});
 }
 
-void lanes_tick(struct lanes *ls, mono_ms now)
+void role_conns_tick(struct role_conns *ls, mono_ms now)
 {
-	(void)lanes_may_repeat(ls, now);
+	(void)role_conns_may_repeat(ls, now);
 	if (now < ls->deadline)
 		return;
-	struct handoff_event ev = {.kind = HANDOFF_TICK, .now = now, .lane = UINT32_MAX};
-	lanes_event(ls, &ev);
+	struct handoff_event ev = {.kind = HANDOFF_TICK, .now = now, .conn = UINT32_MAX};
+	role_conns_event(ls, &ev);
 }
 
-mono_ms lanes_deadline(const struct lanes *ls)
+mono_ms role_conns_deadline(const struct role_conns *ls)
 {
 	return ls->deadline;
 }
 
 /* ---- seen from outside ---- */
 
-static void add_conn(const struct lanes *ls, struct snapshot *sn, const struct lane *l)
+static void add_conn(const struct role_conns *ls, struct snapshot *sn, const struct role_conn *l)
 {
 	if (!l->cur)
 		return;
@@ -261,26 +251,26 @@ static void add_conn(const struct lanes *ls, struct snapshot *sn, const struct l
 		.handoff = (uint8_t)handoff_state(ls->handoff, l->id),
 		.maint = (uint8_t)redis_maint(l->cur->conn)};
 	redis_addr_format(redis_addr_of(l->cur->conn), c->endpoint, sizeof c->endpoint);
-	for (const struct lane_conn *lc = l->old; lc; lc = lc->next) {
+	for (const struct role_link *lc = l->old; lc; lc = lc->next) {
 		c->n_old++;
 		sn->n_in_flight += lc->n_open;
 	}
 	sn->n_in_flight += l->cur->n_open;
 }
 
-size_t lanes_count(const struct lanes *ls)
+size_t role_conns_count(const struct role_conns *ls)
 {
 	size_t n = 2;
-	for (const struct lane *l = ls->readers; l; l = l->more)
+	for (const struct role_conn *l = ls->readers; l; l = l->more)
 		n++;
 	return n;
 }
 
-void lanes_snapshot(const struct lanes *ls, struct snapshot *sn)
+void role_conns_snapshot(const struct role_conns *ls, struct snapshot *sn)
 {
 	add_conn(ls, sn, &ls->command);
 	add_conn(ls, sn, &ls->subscriber);
-	for (const struct lane *l = ls->readers; l; l = l->more)
+	for (const struct role_conn *l = ls->readers; l; l = l->more)
 		add_conn(ls, sn, l);
 	const char *endpoint;
 	struct handoff_gauges g = handoff_gauges(ls->handoff);

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 
-uint16_t setup_service_id(struct setup_ids *ids, const char *name)
+uint16_t rules_service_id(struct rules_ids *ids, const char *name)
 {
 	for (uint16_t i = 0; i < ids->n; i++)
 		if (strcmp(ids->names[i], name) == 0)
@@ -17,15 +17,15 @@ uint16_t setup_service_id(struct setup_ids *ids, const char *name)
 	return ids->n++;
 }
 
-void setup_ids_fini(struct setup_ids *ids)
+void rules_ids_fini(struct rules_ids *ids)
 {
 	for (uint16_t i = 0; i < ids->n; i++)
 		mem_free(ids->names[i]);
 	mem_free(ids->names);
-	*ids = (struct setup_ids){0};
+	*ids = (struct rules_ids){0};
 }
 
-struct service_rules *setup_service(const struct config_service *s, const struct config *c, uint16_t svc)
+struct service_rules *rules_of_service(const struct config_service *s, const struct config *c, uint16_t svc)
 {
 	struct service_rules *r = mem_alloc(sizeof *r);
 	atomic_init(&r->refs, 1);
@@ -57,14 +57,14 @@ struct service_rules *setup_service(const struct config_service *s, const struct
 	return r;
 }
 
-uint64_t setup_incarnation(void)
+uint64_t rules_incarnation(void)
 {
 	uint16_t low;
 	rng_secure(&low, sizeof low);
 	return (uint64_t)mono_wall_ms() << 16 | low;
 }
 
-void setup_coord(const struct config *c, uint64_t incarnation, struct coord_rules *out)
+void rules_of_coord(const struct config *c, uint64_t incarnation, struct coord_rules *out)
 {
 	*out = (struct coord_rules){.max_sessions = c->workers.max_sessions,
 		.max_frame_bytes = (uint32_t)c->workers.max_frame_bytes,
@@ -79,7 +79,7 @@ void setup_coord(const struct config *c, uint64_t incarnation, struct coord_rule
 	rng_secure(&out->seed, sizeof out->seed);
 }
 
-void setup_shard(const struct config *c, uint64_t incarnation, struct shard_rules *out)
+void rules_of_shard(const struct config *c, uint64_t incarnation, struct shard_rules *out)
 {
 	*out = (struct shard_rules){
 		.incarnation = incarnation, .command_timeout_ms = c->redis.command_timeout_ms, .db = (int)c->redis.db};
@@ -93,7 +93,7 @@ void setup_shard(const struct config *c, uint64_t incarnation, struct shard_rule
 	rng_secure(&out->seed, sizeof out->seed);
 }
 
-void setup_handoff(const struct config *c, struct handoff_rules *out)
+void rules_of_handoff(const struct config *c, struct handoff_rules *out)
 {
 	*out = (struct handoff_rules){.relaxed_timeout_ms = c->maintenance.relaxed_timeout_ms,
 		.relaxed_cap_ms = c->maintenance.relaxed_cap_ms,
@@ -115,7 +115,7 @@ static enum redis_maint maint_of(const struct config *c)
 	return maint[c->maintenance.mode];
 }
 
-void setup_redis(const struct config *c, const char *password, struct redis_tls *tls, const char *client_name,
+void rules_of_redis(const struct config *c, const char *password, struct redis_tls *tls, const char *client_name,
 	struct redis_opts *out)
 {
 	*out = (struct redis_opts){.tls = tls,
@@ -134,7 +134,7 @@ void setup_redis(const struct config *c, const char *password, struct redis_tls 
 		.max_obuf_bytes = 4u << 20};
 }
 
-enum err_code setup_tls(const struct config *c, struct redis_tls **out, struct err *err)
+enum err_code rules_of_tls(const struct config *c, struct redis_tls **out, struct err *err)
 {
 	*out = NULL;
 	if (!c->redis.tls.enabled)

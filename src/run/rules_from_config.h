@@ -7,21 +7,21 @@
 #include "io/redis/conn.h"
 
 /* Service ids: stable per name while the process lives. */
-struct setup_ids {
+struct rules_ids {
 	char **names;
 	uint16_t n;
 };
-uint16_t setup_service_id(struct setup_ids *ids, const char *name);
-void setup_ids_fini(struct setup_ids *ids);
+uint16_t rules_service_id(struct rules_ids *ids, const char *name);
+void rules_ids_fini(struct rules_ids *ids);
 
 /* A new reference, the caller's. */
-struct service_rules *setup_service(const struct config_service *s, const struct config *c, uint16_t svc);
-void setup_coord(const struct config *c, uint64_t incarnation, struct coord_rules *out);
-void setup_shard(const struct config *c, uint64_t incarnation, struct shard_rules *out);
-void setup_handoff(const struct config *c, struct handoff_rules *out);
+struct service_rules *rules_of_service(const struct config_service *s, const struct config *c, uint16_t svc);
+void rules_of_coord(const struct config *c, uint64_t incarnation, struct coord_rules *out);
+void rules_of_shard(const struct config *c, uint64_t incarnation, struct shard_rules *out);
+void rules_of_handoff(const struct config *c, struct handoff_rules *out);
 /* Strings in out point into c and password; tls is only copied. */
-void setup_redis(const struct config *c, const char *password, struct redis_tls *tls, const char *client_name,
+void rules_of_redis(const struct config *c, const char *password, struct redis_tls *tls, const char *client_name,
 	struct redis_opts *out);
 /* ERR_OK with *out = NULL when TLS is off. */
-enum err_code setup_tls(const struct config *c, struct redis_tls **out, struct err *err);
-uint64_t setup_incarnation(void);
+enum err_code rules_of_tls(const struct config *c, struct redis_tls **out, struct err *err);
+uint64_t rules_incarnation(void);

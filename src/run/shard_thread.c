@@ -24,7 +24,7 @@ struct name_slot {
 	struct command_names names;
 };
 
-struct shard_run {
+struct shard_thread {
 	uint16_t index;
 	char addr[300];
 	pthread_t thread;
@@ -35,7 +35,7 @@ struct shard_run {
 	struct redis_opts redis;
 	char *username, *node, *maint_type;
 	const char *password; /* secret_keep's */
-	struct lanes *lanes;
+	struct role_conns *role_conns;
 	struct shard_rules rules;
 	struct command_self self;
 	struct command_argv *argv;
@@ -47,20 +47,20 @@ struct shard_run {
 	bool is_quitting;
 };
 
-static void step(struct shard_run *s, struct shard_event *ev);
+static void step(struct shard_thread *s, struct shard_event *ev);
 
 /* ---- names ---- */
 
 static const struct command_names *names_of(void *arg, uint16_t svc)
 {
-	const struct shard_run *s = arg;
+	const struct shard_thread *s = arg;
 	for (size_t i = 0; i < SERVICES_MAX; i++)
 		if (s->names[i].used && s->names[i].svc == svc)
 			return &s->names[i].names;
 	return NULL;
 }
 
-static void names_set(struct shard_run *s, const struct service_rules *r)
+static void names_set(struct shard_thread *s, const struct service_rules *r)
 {
 	struct name_slot *slot = NULL;
 	for (size_t i = 0; i < SERVICES_MAX; i++) {
@@ -84,13 +84,13 @@ static void names_set(struct shard_run *s, const struct service_rules *r)
 /* ---- effects ---- */
 
 /* A command without a connection gets its "no answer" after the turn. */
-static void no_connection(struct shard_run *s, const struct effect *ef)
+static void no_connection(struct shard_thread *s, const struct effect *ef)
 {
 	s->unsent = mem_grow(s->unsent, s->n_unsent + 1, sizeof *s->unsent);
 	s->unsent[s->n_unsent++] = (struct unsent){.tag = ef->tag, .svc = ef->cmd.svc, .role = ef->role};
 }
 
-static void answer_unsent(struct shard_run *s)
+static void answer_unsent(struct shard_thread *s)
 {
 	while (s->n_unsent) {
 		struct unsent u = s->unsent[--s->n_unsent];
@@ -103,7 +103,7 @@ static void answer_unsent(struct shard_run *s)
 
 static void to_coord(void *arg, const struct msg *m)
 {
-	struct shard_run *s = arg;
+	struct shard_thread *s = arg;
 	struct run_msg rm = {.kind = RUN_CORE, .shard = s->index, .core = *m};
 	if (m->kind != MSG_LOCK_CALL && m->kind != MSG_LOCK_ANSWER)
 		rm.core.from = s->index;
@@ -111,11 +111,11 @@ static void to_coord(void *arg, const struct msg *m)
 		msg_fini(&rm.core);
 }
 
-static void perform(struct shard_run *s, struct effect *ef, mono_ms now)
+static void shard_thread_perform(struct shard_thread *s, struct effect *ef, mono_ms now)
 {
 	switch (ef->kind) {
 	case EFF_REDIS:
-		if (!lanes_send(s->lanes, ef, now))
+		if (!role_conns_send(s->role_conns, ef, now))
 			no_connection(s, ef);
 		break;
 	case EFF_MSG:
@@ -123,12 +123,12 @@ static void perform(struct shard_run *s, struct effect *ef, mono_ms now)
 		ef->msg = (struct msg){.kind = MSG_N};
 		break;
 	case EFF_READER_OPEN:
-		lanes_open(s->lanes, CONN_READER, ef->svc);
+		role_conns_open(s->role_conns, CONN_READER, ef->svc);
 		break;
 	case EFF_READER_CLOSE:
-		lanes_close_reader(s->lanes, ef->svc);
+		role_conns_close_reader(s->role_conns, ef->svc);
 		break;
-	case EFF_SAY:
+	case EFF_LOG:
 		run_say(ef);
 		break;
 	case EFF_SHARD_START:
@@ -142,24 +142,25 @@ static void perform(struct shard_run *s, struct effect *ef, mono_ms now)
 	}
 }
 
-static void wake(void *arg)
+static void shard_thread_wake(void *arg)
 {
-	struct shard_run *s = arg;
-	loop_wake_at(s->loop, mono_min(lanes_deadline(s->lanes), mono_min(s->core_deadline, s->next_snapshot)));
+	struct shard_thread *s = arg;
+	loop_wake_at(
+		s->loop, mono_min(role_conns_deadline(s->role_conns), mono_min(s->core_deadline, s->next_snapshot)));
 }
 
 /* One turn: the pure step, then its effects. */
-static void step(struct shard_run *s, struct shard_event *ev)
+static void step(struct shard_thread *s, struct shard_event *ev)
 {
 	ev->now = mono_now(); /* not the round's: the process may have been stopped within it */
 	ev->wall_ms = mono_wall_ms();
 	s->core_deadline = shard_step(s->core, ev, &s->effects);
 	for (size_t i = 0; i < s->effects.n; i++)
-		perform(s, &s->effects.v[i], ev->now);
+		shard_thread_perform(s, &s->effects.v[i], ev->now);
 	effects_clear(&s->effects);
 	if (s->n_unsent)
 		answer_unsent(s);
-	wake(s);
+	shard_thread_wake(s);
 }
 
 static void on_turn(void *arg, struct shard_event *ev)
@@ -169,7 +170,7 @@ static void on_turn(void *arg, struct shard_event *ev)
 
 /* ---- mailbox ---- */
 
-static void set_auth(struct shard_run *s, struct run_msg *m)
+static void shard_thread_set_auth(struct shard_thread *s, struct run_msg *m)
 {
 	mem_free(s->username);
 	secret_drop(s->password);
@@ -177,36 +178,36 @@ static void set_auth(struct shard_run *s, struct run_msg *m)
 	s->password = m->password;
 	s->redis.username = s->username;
 	s->redis.password = s->password;
-	lanes_set_auth(s->lanes, s->username, s->password);
+	role_conns_set_auth(s->role_conns, s->username, s->password);
 }
 
-static void set_tls(struct shard_run *s, struct redis_tls *tls)
+static void shard_thread_set_tls(struct shard_thread *s, struct redis_tls *tls)
 {
-	lanes_set_tls(s->lanes, tls);
+	role_conns_set_tls(s->role_conns, tls);
 	redis_tls_unref(s->redis.tls);
 	s->redis.tls = tls;
 }
 
-static void set_maintenance(struct shard_run *s, const struct run_msg *m)
+static void set_maintenance(struct shard_thread *s, const struct run_msg *m)
 {
 	char *old = s->maint_type;
 	s->maint_type = mem_printf("%s", m->maint.endpoint_type);
 	s->redis.maint_endpoint_type = s->maint_type;
-	lanes_set_maintenance(s->lanes, &m->maint.rules, m->maint.mode, s->maint_type);
+	role_conns_set_maintenance(s->role_conns, &m->maint.rules, m->maint.mode, s->maint_type);
 	mem_free(old);
 }
 
-static void quit(struct shard_run *s)
+static void quit(struct shard_thread *s)
 {
 	s->is_quitting = true;
 	mailbox_refuse(s->in);
 	mailbox_drain(s->in);
-	lanes_quit(s->lanes);
+	role_conns_quit(s->role_conns);
 	mailbox_close(s->in);
 	loop_stop(s->loop);
 }
 
-static void on_core(struct shard_run *s, const struct msg *m)
+static void on_core(struct shard_thread *s, const struct msg *m)
 {
 	if (m->kind == MSG_SERVICE)
 		names_set(s, m->rules);
@@ -214,9 +215,9 @@ static void on_core(struct shard_run *s, const struct msg *m)
 	step(s, &ev);
 }
 
-static void on_mail(void *arg, const void *msg)
+static void shard_thread_on_mail(void *arg, const void *msg)
 {
-	struct shard_run *s = arg;
+	struct shard_thread *s = arg;
 	struct run_msg m = *(const struct run_msg *)msg;
 	if (s->is_quitting) {
 		if (m.kind == RUN_CORE)
@@ -231,14 +232,14 @@ static void on_mail(void *arg, const void *msg)
 		quit(s);
 		break;
 	case RUN_AUTH:
-		set_auth(s, &m);
+		shard_thread_set_auth(s, &m);
 		break;
 	case RUN_TLS:
-		set_tls(s, m.tls);
+		shard_thread_set_tls(s, m.tls);
 		break;
 	case RUN_TIMES:
 		s->rules.command_timeout_ms = m.times.command_timeout_ms;
-		lanes_set_times(s->lanes, m.times.command_timeout_ms, &m.times.redis);
+		role_conns_set_times(s->role_conns, m.times.command_timeout_ms, &m.times.redis);
 		break;
 	case RUN_MAINT:
 		set_maintenance(s, &m);
@@ -250,12 +251,12 @@ static void on_mail(void *arg, const void *msg)
 
 /* ---- snapshots ---- */
 
-static void send_snapshot(struct shard_run *s, mono_ms now)
+static void send_snapshot(struct shard_thread *s, mono_ms now)
 {
 	size_t n = 0;
 	for (size_t i = 0; i < SERVICES_MAX; i++)
 		n += s->names[i].used;
-	size_t n_conns = lanes_count(s->lanes);
+	size_t n_conns = role_conns_count(s->role_conns);
 	struct snapshot *sn =
 		mem_alloc(sizeof *sn + n * sizeof sn->services[0] + n_conns * sizeof(struct snapshot_conn));
 	sn->conns = (struct snapshot_conn *)&sn->services[n];
@@ -264,7 +265,7 @@ static void send_snapshot(struct shard_run *s, mono_ms now)
 	sn->n_leases = shard_n_leases(s->core);
 	sn->redis = *shard_metrics(s->core);
 	sn->lag = s->lag;
-	lanes_snapshot(s->lanes, sn);
+	role_conns_snapshot(s->role_conns, sn);
 	for (size_t i = 0; i < SERVICES_MAX; i++) {
 		const struct metrics_service *m =
 			s->names[i].used ? shard_service_metrics(s->core, s->names[i].svc) : NULL;
@@ -278,9 +279,9 @@ static void send_snapshot(struct shard_run *s, mono_ms now)
 		mem_free(sn);
 }
 
-static void on_deadline(void *arg, mono_ms now)
+static void shard_thread_on_deadline(void *arg, mono_ms now)
 {
-	struct shard_run *s = arg;
+	struct shard_thread *s = arg;
 	if (s->is_quitting)
 		return;
 	hist_add(&s->lag, (double)loop_lag_ms(s->loop) / 1000.0);
@@ -288,7 +289,7 @@ static void on_deadline(void *arg, mono_ms now)
 		s->next_snapshot = now + SNAPSHOT_EVERY_MS;
 		send_snapshot(s, now);
 	}
-	lanes_tick(s->lanes, now);
+	role_conns_tick(s->role_conns, now);
 	struct shard_event ev = {.kind = SHARD_TICK};
 	step(s, &ev);
 }
@@ -297,19 +298,19 @@ static void on_deadline(void *arg, mono_ms now)
 
 static void *thread_main(void *arg)
 {
-	struct shard_run *s = arg;
-	lanes_open(s->lanes, CONN_COMMAND, SERVICE_NONE);
+	struct shard_thread *s = arg;
+	role_conns_open(s->role_conns, CONN_COMMAND, SERVICE_NONE);
 	if (s->rules.events_on)
-		lanes_open(s->lanes, CONN_SUBSCRIBER, SERVICE_NONE);
+		role_conns_open(s->role_conns, CONN_SUBSCRIBER, SERVICE_NONE);
 	loop_wake_at(s->loop, 0);
 	loop_run(s->loop);
 	loop_free(s->loop);
 	return NULL;
 }
 
-static void free_all(struct shard_run *s)
+static void free_all(struct shard_thread *s)
 {
-	lanes_free(s->lanes);
+	role_conns_free(s->role_conns);
 	shard_free(s->core);
 	effects_fini(&s->effects);
 	for (size_t i = 0; i < SERVICES_MAX; i++)
@@ -325,9 +326,9 @@ static void free_all(struct shard_run *s)
 	mem_free(s);
 }
 
-static struct lanes *new_lanes(struct shard_run *s, const struct handoff_rules *rules)
+static struct role_conns *new_role_conns(struct shard_thread *s, const struct handoff_rules *rules)
 {
-	struct lanes_opts o = {.index = s->index,
+	struct role_conns_opts o = {.index = s->index,
 		.loop = s->loop,
 		.redis = s->redis,
 		.rules = *rules,
@@ -337,18 +338,18 @@ static struct lanes *new_lanes(struct shard_run *s, const struct handoff_rules *
 		.names_of = names_of,
 		.step = on_turn,
 		.to_coord = to_coord,
-		.on_deadline = wake,
+		.on_deadline = shard_thread_wake,
 		.arg = s};
-	return lanes_new(&o);
+	return role_conns_new(&o);
 }
 
-enum err_code shard_run_start(const struct shard_run_opts *o, struct shard_run **out, struct err *err)
+enum err_code shard_thread_start(const struct shard_thread_opts *o, struct shard_thread **out, struct err *err)
 {
 	struct redis_addr addr;
 	enum err_code code = redis_addr_parse(o->addr, &addr, err);
 	if (code)
 		return code;
-	struct shard_run *s = mem_alloc(sizeof *s);
+	struct shard_thread *s = mem_alloc(sizeof *s);
 	s->index = o->index;
 	snprintf(s->addr, sizeof s->addr, "%s", o->addr);
 	s->rules = o->rules;
@@ -366,11 +367,11 @@ enum err_code shard_run_start(const struct shard_run_opts *o, struct shard_run *
 	s->to_coord = o->to_coord;
 	s->self = (struct command_self){.consumer = s->rules.consumer, .node = s->node, .db = s->rules.db};
 	s->argv = command_argv_new();
-	s->loop = loop_new("shard", on_deadline, s);
-	s->in = mailbox_open(loop_uv(s->loop), sizeof(struct run_msg), MAILBOX_LIMIT, on_mail, NULL, s);
+	s->loop = loop_new("shard", shard_thread_on_deadline, s);
+	s->in = mailbox_open(loop_uv(s->loop), sizeof(struct run_msg), MAILBOX_LIMIT, shard_thread_on_mail, NULL, s);
 	s->core = shard_new(&s->rules, s->index);
 	effects_init(&s->effects);
-	s->lanes = new_lanes(s, &o->handoff);
+	s->role_conns = new_role_conns(s, &o->handoff);
 	if (pthread_create(&s->thread, NULL, thread_main, s) != 0) {
 		free_all(s);
 		return err_set(err, ERR_IO, "no thread for shard %u", o->index);
@@ -379,34 +380,34 @@ enum err_code shard_run_start(const struct shard_run_opts *o, struct shard_run *
 	return ERR_OK;
 }
 
-void shard_run_send(struct shard_run *s, const struct run_msg *m)
+void shard_thread_send(struct shard_thread *s, const struct run_msg *m)
 {
 	struct run_msg copy = *m;
 	if (!mailbox_send(s->in, m, true) && m->kind == RUN_CORE)
 		msg_fini(&copy.core);
 }
 
-void shard_run_stop(struct shard_run *s)
+void shard_thread_stop(struct shard_thread *s)
 {
 	struct run_msg m = {.kind = RUN_QUIT};
-	shard_run_send(s, &m);
+	shard_thread_send(s, &m);
 	pthread_join(s->thread, NULL);
 	free_all(s);
 }
 
-bool shard_run_stop_within(struct shard_run *s, mono_ms wait_ms)
+bool shard_thread_stop_within(struct shard_thread *s, mono_ms wait_ms)
 {
 	struct run_msg m = {.kind = RUN_QUIT};
 	mono_ms end = mono_now() + wait_ms;
 	struct timespec at = {.tv_sec = end / 1000, .tv_nsec = end % 1000 * 1000000};
-	shard_run_send(s, &m);
+	shard_thread_send(s, &m);
 	if (pthread_clockjoin_np(s->thread, NULL, CLOCK_MONOTONIC, &at) != 0)
 		return false;
 	free_all(s);
 	return true;
 }
 
-mono_ms shard_run_last_round(const struct shard_run *s)
+mono_ms shard_thread_last_round(const struct shard_thread *s)
 {
 	return loop_last_round(s->loop);
 }

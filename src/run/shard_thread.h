@@ -1,4 +1,4 @@
-/* shard_run - a shard's thread: owns its loop, its connections and its core, and performs the core's effects.
+/* shard_thread - a shard's thread: owns its loop, its connections and its core, and performs the core's effects.
  * Started, stopped and freed by the coordinator's thread.
  *
  * Happy path: mailbox -> shard_step -> effects: commands (codec/command -> io/redis), messages to the coordinator;
@@ -9,9 +9,9 @@
 #include "io/redis/conn.h"
 #include "run/msg.h"
 
-struct shard_run;
+struct shard_thread;
 
-struct shard_run_opts {
+struct shard_thread_opts {
 	uint16_t index;
 	const char *addr; /* copied */
 	struct shard_rules rules;
@@ -22,11 +22,11 @@ struct shard_run_opts {
 };
 
 /* ERR_INVALID: the address; ERR_IO: no thread. */
-enum err_code shard_run_start(const struct shard_run_opts *opts, struct shard_run **out, struct err *err);
-void shard_run_send(struct shard_run *s, const struct run_msg *m); /* what m owns moves */
+enum err_code shard_thread_start(const struct shard_thread_opts *opts, struct shard_thread **out, struct err *err);
+void shard_thread_send(struct shard_thread *s, const struct run_msg *m); /* what m owns moves */
 /* Ends the thread, waits for it and frees s. Locks stay. */
-void shard_run_stop(struct shard_run *s);
+void shard_thread_stop(struct shard_thread *s);
 /* The same, but waits no longer than that; false: its loop is stuck, s is still the thread's and the process has to end. */
-bool shard_run_stop_within(struct shard_run *s, mono_ms wait_ms);
+bool shard_thread_stop_within(struct shard_thread *s, mono_ms wait_ms);
 /* For the watchdog: when its loop last completed a round (any thread). */
-mono_ms shard_run_last_round(const struct shard_run *s);
+mono_ms shard_thread_last_round(const struct shard_thread *s);

@@ -71,7 +71,7 @@ static enum err_code load(struct state_store *s, int fd, const char *node, struc
 }
 
 /* Nothing of it is wanted any more, neither here nor in the manager. */
-static void drop(struct state_store *s)
+static void state_store_drop(struct state_store *s)
 {
 	for (size_t i = 0; i < s->n_conns; i++)
 		notify_unstore(s->conns[i].name);
@@ -106,7 +106,7 @@ void state_store_take(struct daemon *d, struct notify_fd *fds, size_t n)
 	if (s->has_state || s->n_conns)
 		log_line(LOG_WARN, "stored state dropped, connections=%zu closed: %s", s->n_conns,
 			s->has_state ? err.text : "there is none");
-	drop(s);
+	state_store_drop(s);
 }
 
 void state_store_free(struct state_store *s)
@@ -139,7 +139,7 @@ static int fd_of(struct state_store *s, uint32_t number)
 	return -1;
 }
 
-static void adopt(struct daemon *d, struct state_store *s)
+static void state_store_adopt(struct daemon *d, struct state_store *s)
 {
 	size_t n = 0;
 	for (size_t i = 0; i < s->state.n_conns; i++) {
@@ -148,7 +148,7 @@ static void adopt(struct daemon *d, struct state_store *s)
 		int fd = fd_of(s, r->number);
 		if (fd < 0)
 			continue; /* the worker has gone meanwhile: the manager forgot it */
-		if (worker_door_adopt(d->workers, fd, r, &err) == ERR_OK) {
+		if (worker_socket_adopt(d->workers, fd, r, &err) == ERR_OK) {
 			n++;
 			continue;
 		}
@@ -169,12 +169,12 @@ void state_store_try(struct daemon *d)
 		return;
 	d->store = NULL; /* adopting makes turns of its own */
 	if (coord_knows_own(d->core))
-		adopt(d, s);
+		state_store_adopt(d, s);
 	else
 		log_line(LOG_WARN,
 			"stored state dropped, connections=%zu closed: Redis was not reached while their leases ran",
 			s->n_conns);
-	drop(s);
+	state_store_drop(s);
 }
 
 /* ---- saving ---- */
@@ -184,11 +184,11 @@ struct saving {
 	char (*lease_texts)[SESSION_LEASE_CAP];
 };
 
-static void add_leases(struct coord *c, struct member *m, struct state_conn *r, struct saving *v)
+static void add_leases(struct coord *c, struct worker *m, struct state_conn *r, struct saving *v)
 {
-	v->lease_texts = mem_array(m->seat.in_use + 1, sizeof *v->lease_texts);
-	r->leases = mem_array(m->seat.in_use + 1, sizeof *r->leases);
-	for (struct link *l = m->entries.next; l != &m->entries && r->n_leases < m->seat.in_use; l = l->next) {
+	v->lease_texts = mem_array(m->credit_holder.in_use + 1, sizeof *v->lease_texts);
+	r->leases = mem_array(m->credit_holder.in_use + 1, sizeof *r->leases);
+	for (struct link *l = m->entries.next; l != &m->entries && r->n_leases < m->credit_holder.in_use; l = l->next) {
 		const struct entry *e = LIST_OF(struct entry, peers, l);
 		char *text = v->lease_texts[r->n_leases];
 		int n = session_lease_format(text, e->id, coord_service(c, e->svc)->rules->hash);
@@ -196,23 +196,23 @@ static void add_leases(struct coord *c, struct member *m, struct state_conn *r, 
 	}
 }
 
-static void add_services(const struct coord *c, const struct member *m, struct state_conn *r)
+static void add_services(const struct coord *c, const struct worker *m, struct state_conn *r)
 {
-	r->has_services = !m->seat.all_services;
-	r->services = mem_array((size_t)m->seat.n_wanted + 1, sizeof *r->services);
+	r->has_services = !m->credit_holder.all_services;
+	r->services = mem_array((size_t)m->credit_holder.n_wanted + 1, sizeof *r->services);
 	for (uint16_t i = 0; r->has_services && i < c->n_positions; i++) {
 		const struct service_rules *s = c->services[i].rules;
-		if (s && m->seat.wanted[i] && r->n_services < m->seat.n_wanted)
+		if (s && m->credit_holder.wanted[i] && r->n_services < m->credit_holder.n_wanted)
 			r->services[r->n_services++] = (struct slice){s->name, strlen(s->name)};
 	}
 }
 
 /* False: it was closed, and the manager takes no more. */
-static bool save_one(struct daemon *d, struct member *m, struct state_conn *r, struct saving *v)
+static bool save_one(struct daemon *d, struct worker *m, struct state_conn *r, struct saving *v)
 {
 	char name[64];
 	snprintf(name, sizeof name, CONN_PREFIX "%u", r->number);
-	int fd = worker_door_let_go(d->workers, m->s.id, &v->input, &v->output);
+	int fd = worker_socket_let_go(d->workers, m->s.id, &v->input, &v->output);
 	if (fd < 0)
 		return false;
 	bool ok = notify_store(name, fd);
@@ -223,7 +223,7 @@ static bool save_one(struct daemon *d, struct member *m, struct state_conn *r, s
 	r->name = (struct slice){m->s.name, strlen(m->s.name)};
 	r->pid = m->s.pid;
 	r->uid = m->s.uid;
-	r->credits = m->seat.credits;
+	r->credits = m->credit_holder.credits;
 	r->told_until = m->s.told_until;
 	r->n_pings = m->s.n_pings;
 	r->input = (struct slice){v->input.data, v->input.len};
@@ -275,14 +275,14 @@ void state_store_save(struct daemon *d)
 	if (!d->workers || d->store || max < 2) /* a store that was not adopted is still with the manager */
 		return;
 	max = max - 1 < STATE_CONNS_MAX ? max - 1 : STATE_CONNS_MAX;
-	max = max < c->n_members ? max : c->n_members;
+	max = max < c->n_workers ? max : c->n_workers;
 	struct state_conn *conns = mem_array(max + 1, sizeof *conns);
 	struct saving *v = mem_array(max + 1, sizeof *v);
 	size_t n = 0;
 	bool ok = true;
-	for (struct link *l = c->members.next; ok && l != &c->members && n < max; l = l->next) {
-		struct member *m = LIST_OF(struct member, all, l);
-		if (!member_can_go_on(c, m))
+	for (struct link *l = c->workers.next; ok && l != &c->workers && n < max; l = l->next) {
+		struct worker *m = LIST_OF(struct worker, all, l);
+		if (!worker_can_go_on(c, m))
 			continue;
 		conns[n].number = (uint32_t)n + 1;
 		ok = save_one(d, m, &conns[n], &v[n]);

@@ -12,7 +12,7 @@
 
 enum { TOPO_ADDRS_MAX = 128, MOVE_AGAIN_MS = 100, WINDOW_MAX_S = 300 };
 
-struct topo_client {
+struct topology_client {
 	struct topo_events ev;
 	void *arg;
 	struct redis_conn *conn;
@@ -33,7 +33,7 @@ struct topo_client {
 	mono_ms moved_until; /* of its window */
 };
 
-static void next_endpoint(struct topo_client *t, const struct err *why)
+static void next_endpoint(struct topology_client *t, const struct err *why)
 {
 	t->last = *why;
 	t->is_sent = false;
@@ -51,13 +51,13 @@ static void next_endpoint(struct topo_client *t, const struct err *why)
 	t->is_away = false;
 }
 
-static mono_ms deadline_of(const struct topo_client *t)
+static mono_ms deadline_of(const struct topology_client *t)
 {
 	mono_ms now = mono_now();
 	return now + (now < t->relaxed_until ? mono_max(t->timeout_ms, t->relaxed_timeout_ms) : t->timeout_ms);
 }
 
-static void send_question(struct topo_client *t)
+static void send_question(struct topology_client *t)
 {
 	if (!t->is_asking || t->is_sent || !redis_is_up(t->conn))
 		return;
@@ -70,7 +70,7 @@ static void send_question(struct topo_client *t)
 		deadline_of(t));
 }
 
-static void ask_role(struct topo_client *t)
+static void topology_client_ask_role(struct topology_client *t)
 {
 	struct cmd c = {.kind = CMD_ROLE};
 	struct command_self self = {.consumer = "", .node = ""};
@@ -80,7 +80,7 @@ static void ask_role(struct topo_client *t)
 		t->conn, CMD_ROLE, command_argc(t->argv), command_args(t->argv), command_lens(t->argv), deadline_of(t));
 }
 
-static void standalone(struct topo_client *t)
+static void standalone(struct topology_client *t)
 {
 	char addr[300];
 	struct redis_addr a = *redis_addr_of(t->conn);
@@ -92,7 +92,7 @@ static void standalone(struct topo_client *t)
 	t->ev.on_standalone(t->arg, addr);
 }
 
-static void learn(struct topo_client *t, const struct slot_range *ranges, size_t n)
+static void learn(struct topology_client *t, const struct slot_range *ranges, size_t n)
 {
 	t->n_addrs = t->n_configured;
 	for (size_t i = 0; i < n && t->n_addrs < TOPO_ADDRS_MAX; i++) {
@@ -109,7 +109,7 @@ static void learn(struct topo_client *t, const struct slot_range *ranges, size_t
 		t->at = 0;
 }
 
-static void slots(struct topo_client *t, const struct reply *r)
+static void slots(struct topology_client *t, const struct reply *r)
 {
 	struct slot_range *copy = mem_array(r->n + 1, sizeof *copy);
 	if (r->n)
@@ -124,7 +124,7 @@ static void slots(struct topo_client *t, const struct reply *r)
 	mem_free(copy);
 }
 
-static void refused(struct topo_client *t, const struct reply *r, const char *what)
+static void topology_client_refused(struct topology_client *t, const struct reply *r, const char *what)
 {
 	char addr[300];
 	redis_addr_format(redis_addr_of(t->conn), addr, sizeof addr);
@@ -133,9 +133,9 @@ static void refused(struct topo_client *t, const struct reply *r, const char *wh
 	next_endpoint(t, &e);
 }
 
-static void on_reply(void *arg, uint64_t tag, const redisReply *raw)
+static void topology_client_on_reply(void *arg, uint64_t tag, const redisReply *raw)
 {
-	struct topo_client *t = arg;
+	struct topology_client *t = arg;
 	struct reply r;
 	if (raw)
 		fault_point("answer", command_name((enum cmd_kind)tag));
@@ -146,40 +146,40 @@ static void on_reply(void *arg, uint64_t tag, const redisReply *raw)
 		slots(t, &r);
 	} else if (tag == CMD_SLOTS && r.kind == REPLY_SLOTS) {
 		r.text = (struct slice){"no slot is assigned", 19};
-		refused(t, &r, "CLUSTER SLOTS");
+		topology_client_refused(t, &r, "CLUSTER SLOTS");
 	} else if (tag == CMD_SLOTS && r.kind == REPLY_ERROR && t->mode == CONFIG_TOPOLOGY_AUTO &&
 		   (r.error == RERR_NO_CLUSTER || r.error == RERR_OPERATOR)) {
-		ask_role(t);
+		topology_client_ask_role(t);
 	} else if (tag == CMD_ROLE && r.kind == REPLY_TEXT && r.text.len == 6 && memcmp(r.text.p, "master", 6) == 0) {
 		standalone(t);
 	} else if (tag == CMD_ROLE && r.kind == REPLY_TEXT) {
-		refused(t, &r, "is no master");
+		topology_client_refused(t, &r, "is no master");
 	} else if (tag == CMD_ROLE && r.kind == REPLY_ERROR && r.error == RERR_OPERATOR) {
 		standalone(t); /* ROLE is not allowed to us: believe the configuration */
 	} else {
-		refused(t, &r, "topology");
+		topology_client_refused(t, &r, "topology");
 	}
 	entry_batch_free(r.kind == REPLY_ENTRIES ? r.entries : NULL);
 }
 
-static void on_up(void *arg, struct redis_conn *c)
+static void topology_client_on_up(void *arg, struct redis_conn *c)
 {
 	(void)c;
 	send_question(arg);
 }
 
-static void relax(struct topo_client *t, mono_ms ms)
+static void topology_client_relax(struct topology_client *t, mono_ms ms)
 {
 	t->relaxed_until = ms > 0 ? mono_now() + ms : 0;
 	redis_relax(t->conn, t->relaxed_until, mono_max(t->timeout_ms, t->relaxed_timeout_ms));
 }
 
-static void on_down(void *arg, struct redis_conn *c, const struct err *why, bool was_up)
+static void topology_client_on_down(void *arg, struct redis_conn *c, const struct err *why, bool was_up)
 {
-	struct topo_client *t = arg;
+	struct topology_client *t = arg;
 	(void)c;
 	(void)was_up;
-	relax(t, 0);
+	topology_client_relax(t, 0);
 	t->is_sent = false;
 	if (!t->is_moving)
 		next_endpoint(t, why);
@@ -188,7 +188,7 @@ static void on_down(void *arg, struct redis_conn *c, const struct err *why, bool
 
 static void on_move(uv_timer_t *timer)
 {
-	struct topo_client *t = timer->data;
+	struct topology_client *t = timer->data;
 	if (t->is_asking) {
 		uv_timer_start(timer, on_move, MOVE_AGAIN_MS, 0);
 		return;
@@ -200,57 +200,58 @@ static void on_move(uv_timer_t *timer)
 	redis_redial(t->conn, &t->move_to, "its endpoint moves");
 }
 
-static void on_moving(struct topo_client *t, const struct note *n)
+static void topology_client_on_moving(struct topology_client *t, const struct note *n)
 {
 	mono_ms now = mono_now(), window = mono_max(mono_min(n->seconds, WINDOW_MAX_S), 1) * 1000;
 	if (now < t->moved_until && n->seq <= t->moved_seq)
 		return;
 	t->moved_seq = n->seq;
 	t->moved_until = now + window;
-	relax(t, window);
+	topology_client_relax(t, window);
 	uint64_t half = window > 1000 ? (uint64_t)window / 2 : 0;
 	if (redis_addr_parse(n->endpoint[0] ? n->endpoint : t->addrs[t->at], &t->move_to, NULL) == ERR_OK)
 		uv_timer_start(&t->move, on_move, n->endpoint[0] ? 0 : half, 0);
 }
 
-static void on_push(void *arg, struct redis_conn *c, const redisReply *reply)
+static void topology_client_on_push(void *arg, struct redis_conn *c, const redisReply *reply)
 {
-	struct topo_client *t = arg;
+	struct topology_client *t = arg;
 	struct note n;
 	(void)c;
 	if (push_decode(reply, &n, NULL) != PUSH_IS_NOTE)
 		return;
 	switch (n.kind) {
 	case NOTE_MOVING:
-		on_moving(t, &n);
+		topology_client_on_moving(t, &n);
 		break;
 	case NOTE_MIGRATING:
 	case NOTE_FAILING_OVER:
 	case NOTE_SMIGRATING:
-		relax(t, t->relaxed_cap_ms);
+		topology_client_relax(t, t->relaxed_cap_ms);
 		break;
 	case NOTE_MIGRATED:
 	case NOTE_FAILED_OVER:
 	case NOTE_SMIGRATED:
 		if (mono_now() >= t->moved_until)
-			relax(t, 0);
+			topology_client_relax(t, 0);
 		break;
 	case NOTE_KINDS:
 		break;
 	}
 }
 
-static void take_maint(struct topo_client *t, const struct config *c)
+static void take_maint(struct topology_client *t, const struct config *c)
 {
 	t->relaxed_timeout_ms = c->maintenance.relaxed_timeout_ms;
 	t->relaxed_cap_ms = c->maintenance.relaxed_cap_ms;
 }
 
-struct topo_client *topo_client_open(
+struct topology_client *topology_client_open(
 	uv_loop_t *loop, const struct config *c, const struct redis_opts *opts, const struct topo_events *ev, void *arg)
 {
-	static const struct redis_events events = {.on_up = on_up, .on_down = on_down, .on_push = on_push};
-	struct topo_client *t = mem_alloc(sizeof *t);
+	static const struct redis_events events = {
+		.on_up = topology_client_on_up, .on_down = topology_client_on_down, .on_push = topology_client_on_push};
+	struct topology_client *t = mem_alloc(sizeof *t);
 	t->ev = *ev;
 	t->arg = arg;
 	t->mode = c->redis.topology;
@@ -268,27 +269,27 @@ struct topo_client *topo_client_open(
 	struct err err;
 	if (redis_addr_parse(t->addrs[0], &o.addr, &err) != ERR_OK)
 		log_line(LOG_ERROR, "redis.endpoints: %s", err.text);
-	t->conn = redis_open(loop, &o, &events, on_reply, t);
+	t->conn = redis_open(loop, &o, &events, topology_client_on_reply, t);
 	return t;
 }
 
-void topo_client_ask(struct topo_client *t)
+void topology_client_ask(struct topology_client *t)
 {
 	t->is_asking = true;
 	send_question(t);
 }
 
-void topo_client_set_auth(struct topo_client *t, const char *username, const char *password)
+void topology_client_set_auth(struct topology_client *t, const char *username, const char *password)
 {
 	redis_set_auth(t->conn, username, password);
 }
 
-void topo_client_set_tls(struct topo_client *t, struct redis_tls *tls)
+void topology_client_set_tls(struct topology_client *t, struct redis_tls *tls)
 {
 	redis_set_tls(t->conn, tls);
 }
 
-void topo_client_set_rules(struct topo_client *t, const struct config *c, const struct redis_opts *opts)
+void topology_client_set_rules(struct topology_client *t, const struct config *c, const struct redis_opts *opts)
 {
 	take_maint(t, c);
 	t->timeout_ms = c->redis.command_timeout_ms;
@@ -301,7 +302,7 @@ static void on_timer_closed(uv_handle_t *h)
 	mem_free(h->data);
 }
 
-void topo_client_close(struct topo_client *t)
+void topology_client_close(struct topology_client *t)
 {
 	if (!t)
 		return;

@@ -38,13 +38,13 @@ struct worker_conn {
 
 struct watch { /* a process whose connection is gone */
 	uv_poll_t poll;
-	struct worker_door *door;
+	struct worker_socket *door;
 	struct link link;
 	uint64_t session;
 	int fd;
 };
 
-struct worker_door {
+struct worker_socket {
 	uv_loop_t *loop;
 	worker_event_fn *fn;
 	void *arg;
@@ -62,18 +62,18 @@ struct worker_door {
 	bool is_sweeping;
 };
 
-static bool same_id(const void *value, const void *key, size_t len)
+static bool worker_socket_same_id(const void *value, const void *key, size_t len)
 {
 	const struct worker_conn *w = value;
 	return len == sizeof w->id && memcmp(&w->id, key, len) == 0;
 }
 
-static struct worker_conn *conn_of(const struct worker_door *d, uint64_t session)
+static struct worker_conn *conn_of(const struct worker_socket *d, uint64_t session)
 {
 	return map_get(&d->conns, &session, sizeof session);
 }
 
-static void tell(struct worker_door *d, struct coord_event *ev)
+static void worker_socket_tell(struct worker_socket *d, struct coord_event *ev)
 {
 	d->fn(d->arg, ev);
 }
@@ -100,13 +100,13 @@ static void on_exit_seen(uv_poll_t *p, int status, int events)
 	(void)status;
 	(void)events;
 	struct coord_event ev = {.kind = COORD_PEER_DEAD, .session = w->session};
-	struct worker_door *d = w->door;
+	struct worker_socket *d = w->door;
 	watch_end(w);
-	tell(d, &ev);
+	worker_socket_tell(d, &ev);
 }
 
 /* Takes fd. A process that is dead already is told of in the next round. */
-static void watch_process(struct worker_door *d, uint64_t session, int fd)
+static void watch_process(struct worker_socket *d, uint64_t session, int fd)
 {
 	struct watch *w = mem_alloc(sizeof *w);
 	*w = (struct watch){.door = d, .session = session, .fd = fd};
@@ -122,7 +122,7 @@ static void watch_process(struct worker_door *d, uint64_t session, int fd)
 
 /* ---- connections ---- */
 
-static void forget(struct worker_door *d, struct worker_conn *w)
+static void worker_socket_forget(struct worker_socket *d, struct worker_conn *w)
 {
 	map_remove(&d->conns, &w->id, sizeof w->id);
 	list_remove(&w->link);
@@ -131,7 +131,7 @@ static void forget(struct worker_door *d, struct worker_conn *w)
 	mem_free(w);
 }
 
-static bool is_allowed(const struct worker_door *d, uid_t uid)
+static bool worker_socket_is_allowed(const struct worker_socket *d, uid_t uid)
 {
 	for (size_t i = 0; i < d->n_uids; i++)
 		if (d->uids[i] == uid)
@@ -139,7 +139,7 @@ static bool is_allowed(const struct worker_door *d, uid_t uid)
 	return d->n_uids == 0;
 }
 
-static struct worker_conn *enter(struct worker_door *d, struct unix_conn *c, pid_t pid)
+static struct worker_conn *enter(struct worker_socket *d, struct unix_conn *c, pid_t pid)
 {
 	struct worker_conn *w = mem_alloc(sizeof *w);
 	*w = (struct worker_conn){.id = ++d->last_id, .conn = c, .pid = pid};
@@ -150,9 +150,9 @@ static struct worker_conn *enter(struct worker_door *d, struct unix_conn *c, pid
 	return w;
 }
 
-static void on_accept(void *arg, struct unix_conn *c, const struct unix_peer *peer)
+static void worker_socket_on_accept(void *arg, struct unix_conn *c, const struct unix_peer *peer)
 {
-	struct worker_door *d = arg;
+	struct worker_socket *d = arg;
 	struct worker_conn *w = enter(d, c, peer->pid);
 	uint64_t r[2];
 	char key[33];
@@ -162,20 +162,20 @@ static void on_accept(void *arg, struct unix_conn *c, const struct unix_peer *pe
 		.session = w->id,
 		.pid = peer->pid,
 		.uid = peer->uid,
-		.flag = is_allowed(d, peer->uid),
+		.flag = worker_socket_is_allowed(d, peer->uid),
 		.text = {key, 32}};
-	tell(d, &ev);
+	worker_socket_tell(d, &ev);
 }
 
-static void bad_input(struct worker_door *d, uint64_t session, enum frame_error error, const char *text)
+static void bad_input(struct worker_socket *d, uint64_t session, enum frame_error error, const char *text)
 {
 	struct coord_event ev = {
 		.kind = COORD_BAD_INPUT, .session = session, .error = error, .text = {text, strlen(text)}};
-	tell(d, &ev);
+	worker_socket_tell(d, &ev);
 }
 
 /* One line; false when the session is over. */
-static bool take_line(struct worker_door *d, uint64_t session, char *line, size_t len)
+static bool worker_socket_take_line(struct worker_socket *d, uint64_t session, char *line, size_t len)
 {
 	struct frame f;
 	struct err err;
@@ -184,13 +184,13 @@ static bool take_line(struct worker_door *d, uint64_t session, char *line, size_
 	} else {
 		fault_read(&f);
 		struct coord_event ev = {.kind = COORD_FRAME, .session = session, .frame = &f};
-		tell(d, &ev);
+		worker_socket_tell(d, &ev);
 	}
 	return conn_of(d, session) != NULL;
 }
 
 /* The lines that have come, up to a hello that is not answered yet. */
-static void take_lines(struct worker_door *d, struct worker_conn *w)
+static void take_lines(struct worker_socket *d, struct worker_conn *w)
 {
 	uint64_t session = w->id;
 	for (;;) {
@@ -210,38 +210,40 @@ static void take_lines(struct worker_door *d, struct worker_conn *w)
 			return;
 		}
 		w->has_greeted = true;
-		if (!take_line(d, session, line, n))
+		if (!worker_socket_take_line(d, session, line, n))
 			return;
 	}
 }
 
-static void on_data(void *arg, struct unix_conn *c, const char *bytes, size_t len)
+static void worker_socket_on_data(void *arg, struct unix_conn *c, const char *bytes, size_t len)
 {
 	struct worker_conn *w = unix_data(c);
 	frame_splitter_feed(&w->splitter, bytes, len);
 	take_lines(arg, w);
 }
 
-static void on_end(void *arg, struct unix_conn *c, int pidfd)
+static void worker_socket_on_end(void *arg, struct unix_conn *c, int pidfd)
 {
-	struct worker_door *d = arg;
+	struct worker_socket *d = arg;
 	struct worker_conn *w = unix_data(c);
 	uint64_t session = w->id;
 	fault_point("read", "end");
-	forget(d, w);
+	worker_socket_forget(d, w);
 	struct coord_event ev = {.kind = COORD_END, .session = session};
-	tell(d, &ev);
+	worker_socket_tell(d, &ev);
 	if (pidfd >= 0)
 		watch_process(d, session, pidfd);
 }
 
 /* What is spared is for Redis, for operators and for the processes of connections already here. */
-static const struct unix_events events = {
-	.on_accept = on_accept, .on_data = on_data, .on_end = on_end, .spare_fds = 64};
+static const struct unix_events events = {.on_accept = worker_socket_on_accept,
+	.on_data = worker_socket_on_data,
+	.on_end = worker_socket_on_end,
+	.spare_fds = 64};
 
 /* ---- from process to process ---- */
 
-int worker_door_let_go(struct worker_door *d, uint64_t session, struct buf *input, struct buf *output)
+int worker_socket_let_go(struct worker_socket *d, uint64_t session, struct buf *input, struct buf *output)
 {
 	struct worker_conn *w = conn_of(d, session);
 	int fd = w ? fcntl(unix_conn_fd(w->conn), F_DUPFD_CLOEXEC, 0) : -1;
@@ -252,7 +254,7 @@ int worker_door_let_go(struct worker_door *d, uint64_t session, struct buf *inpu
 		buf_add(input, s->pending.data + s->start, s->pending.len - s->start);
 	unix_unwritten(w->conn, output);
 	unix_close(w->conn, false);
-	forget(d, w);
+	worker_socket_forget(d, w);
 	return fd;
 }
 
@@ -263,7 +265,7 @@ static bool is_its(int fd, const struct state_conn *r)
 	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 && cred.pid == r->pid && cred.uid == r->uid;
 }
 
-enum err_code worker_door_adopt(struct worker_door *d, int fd, const struct state_conn *r, struct err *err)
+enum err_code worker_socket_adopt(struct worker_socket *d, int fd, const struct state_conn *r, struct err *err)
 {
 	struct unix_conn *c;
 	if (r->key.len != SESSION_KEY || !is_its(fd, r))
@@ -291,24 +293,24 @@ enum err_code worker_door_adopt(struct worker_door *d, int fd, const struct stat
 		.session = w->id,
 		.pid = w->pid,
 		.uid = r->uid,
-		.flag = is_allowed(d, r->uid),
+		.flag = worker_socket_is_allowed(d, r->uid),
 		.text = r->key,
 		.frame = &f,
 		.until = r->told_until,
 		.n = (size_t)r->n_pings};
-	tell(d, &ev);
+	worker_socket_tell(d, &ev);
 	return ERR_OK;
 }
 
 /* ---- the coordinator's side ---- */
 
-static void found_slow(struct worker_door *d, struct worker_conn *w)
+static void found_slow(struct worker_socket *d, struct worker_conn *w)
 {
 	d->n_slow += !w->is_slow;
 	w->is_slow = true;
 }
 
-static void set_over(struct worker_door *d, struct worker_conn *w, bool is_over)
+static void set_over(struct worker_socket *d, struct worker_conn *w, bool is_over)
 {
 	if (w->is_over == is_over)
 		return;
@@ -319,7 +321,7 @@ static void set_over(struct worker_door *d, struct worker_conn *w, bool is_over)
 }
 
 /* After a write. A turn may assign more than write_buffer before the worker can have read anything of it. */
-static void limit_unread(struct worker_door *d, struct worker_conn *w, enum out_kind kind)
+static void limit_unread(struct worker_socket *d, struct worker_conn *w, enum out_kind kind)
 {
 	size_t unread = unix_write_pending(w->conn);
 	size_t before = unread > d->out.len ? unread - d->out.len : 0;
@@ -331,7 +333,7 @@ static void limit_unread(struct worker_door *d, struct worker_conn *w, enum out_
 		found_slow(d, w);
 }
 
-static void look_at(struct worker_door *d, struct worker_conn *w, mono_ms now)
+static void worker_socket_look_at(struct worker_socket *d, struct worker_conn *w, mono_ms now)
 {
 	size_t unread = unix_write_pending(w->conn);
 	set_over(d, w, unread > d->write_buffer);
@@ -345,7 +347,7 @@ static void look_at(struct worker_door *d, struct worker_conn *w, mono_ms now)
 	}
 }
 
-static void look_for_stuck(struct worker_door *d)
+static void look_for_stuck(struct worker_socket *d)
 {
 	mono_ms now = mono_now();
 	if (!d->n_over || now - d->looked_at < LOOK_MS)
@@ -353,12 +355,12 @@ static void look_for_stuck(struct worker_door *d)
 	for (struct link *l = d->all.next; l != &d->all; l = l->next) {
 		struct worker_conn *w = LIST_OF(struct worker_conn, link, l);
 		if (w->is_over)
-			look_at(d, w, now);
+			worker_socket_look_at(d, w, now);
 	}
 	d->looked_at = now;
 }
 
-void worker_door_send(struct worker_door *d, uint64_t session, const struct out_frame *f)
+void worker_socket_send(struct worker_socket *d, uint64_t session, const struct out_frame *f)
 {
 	struct worker_conn *w = conn_of(d, session);
 	if (!w)
@@ -376,7 +378,7 @@ void worker_door_send(struct worker_door *d, uint64_t session, const struct out_
 	limit_unread(d, w, f->kind);
 }
 
-static void tell_slow(struct worker_door *d)
+static void tell_slow(struct worker_socket *d)
 {
 	d->n_slow--;
 	for (struct link *l = d->all.next; l != &d->all; l = l->next) {
@@ -389,7 +391,7 @@ static void tell_slow(struct worker_door *d)
 	}
 }
 
-static void go_on(struct worker_door *d)
+static void go_on(struct worker_socket *d)
 {
 	d->n_freed--;
 	for (struct link *l = d->all.next; l != &d->all; l = l->next) {
@@ -403,7 +405,7 @@ static void go_on(struct worker_door *d)
 }
 
 /* What is told here ends in another call of this: that one leaves all to the first. */
-void worker_door_sweep(struct worker_door *d)
+void worker_socket_sweep(struct worker_socket *d)
 {
 	if (d->is_sweeping)
 		return;
@@ -417,26 +419,26 @@ void worker_door_sweep(struct worker_door *d)
 	d->is_sweeping = false;
 }
 
-void worker_door_drop(struct worker_door *d, uint64_t session)
+void worker_socket_drop(struct worker_socket *d, uint64_t session)
 {
 	struct worker_conn *w = conn_of(d, session);
 	if (!w)
 		return;
 	pid_t pid = w->pid;
 	unix_close(w->conn, true);
-	forget(d, w);
+	worker_socket_forget(d, w);
 	int fd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
 	if (fd >= 0)
 		watch_process(d, session, fd);
 }
 
-size_t worker_door_pending(const struct worker_door *d, uint64_t session)
+size_t worker_socket_pending(const struct worker_socket *d, uint64_t session)
 {
 	const struct worker_conn *w = conn_of(d, session);
 	return w ? unix_write_pending(w->conn) : 0;
 }
 
-void worker_door_limits(struct worker_door *d, const struct config *c)
+void worker_socket_limits(struct worker_socket *d, const struct config *c)
 {
 	d->max_frame = c->workers.max_frame_bytes;
 	d->write_buffer = c->workers.write_buffer_bytes;
@@ -447,10 +449,10 @@ void worker_door_limits(struct worker_door *d, const struct config *c)
 		memcpy(d->uids, c->workers.allow_uids.items, d->n_uids * sizeof *d->uids);
 }
 
-enum err_code worker_door_open(uv_loop_t *loop, const struct config *c, int fd, worker_event_fn *fn, void *arg,
-	struct worker_door **out, struct err *err)
+enum err_code worker_socket_open(uv_loop_t *loop, const struct config *c, int fd, worker_event_fn *fn, void *arg,
+	struct worker_socket **out, struct err *err)
 {
-	struct worker_door *d = mem_alloc(sizeof *d);
+	struct worker_socket *d = mem_alloc(sizeof *d);
 	d->loop = loop;
 	d->fn = fn;
 	d->arg = arg;
@@ -459,19 +461,19 @@ enum err_code worker_door_open(uv_loop_t *loop, const struct config *c, int fd, 
 	list_init(&d->watches);
 	uint64_t seed;
 	rng_secure(&seed, sizeof seed);
-	map_init(&d->conns, same_id, seed);
-	worker_door_limits(d, c);
+	map_init(&d->conns, worker_socket_same_id, seed);
+	worker_socket_limits(d, c);
 	enum err_code code = unix_listen(
 		loop, c->workers.socket, fd, (mode_t)c->workers.mode, c->workers.group, &events, d, &d->listener, err);
 	if (code) {
-		worker_door_close(d);
+		worker_socket_close(d);
 		return code;
 	}
 	*out = d;
 	return ERR_OK;
 }
 
-void worker_door_close(struct worker_door *d)
+void worker_socket_close(struct worker_socket *d)
 {
 	if (!d)
 		return;
@@ -480,7 +482,7 @@ void worker_door_close(struct worker_door *d)
 	for (struct link *l; (l = list_pop(&d->all));) {
 		struct worker_conn *w = LIST_OF(struct worker_conn, link, l);
 		unix_close(w->conn, true);
-		forget(d, w);
+		worker_socket_forget(d, w);
 	}
 	while (!list_empty(&d->watches))
 		watch_end(LIST_OF(struct watch, link, d->watches.next));

@@ -9,7 +9,7 @@
 
 #include "base/mem.h"
 
-enum { BATCH = 128, STAGES = 5, LANES = 2, TTL_MS = 10000, RENEW_CHUNK = 250, RENEW_CHUNKS = 4, PAGE = 1000 };
+enum { BATCH = 128, STAGES = 5, ROLE_CONNS = 2, TTL_MS = 10000, RENEW_CHUNK = 250, RENEW_CHUNKS = 4, PAGE = 1000 };
 
 static const char me[] = "floor", other[] = "other";
 static const char value[] = "redis-consumer-floor/0000000000000001";
@@ -149,14 +149,14 @@ static void load_scripts(struct rig *r, const char *node)
 
 static const enum cmd_kind stages[STAGES] = {CMD_READ, CMD_LOCK, CMD_TAKE, CMD_DONE, CMD_UNLOCK};
 
-/* Round by round every batch of a lane moves one stage on. Two lanes take turns, so that Redis has work while we read. */
-struct lane {
+/* Round by round every batch of a connection moves one stage on. Two connections take turns, so that Redis has work while we read. */
+struct role_conn {
 	struct batch ring[STAGES];
 	uint32_t round;
 	bool is_reading;
 };
 
-static void lane_send(struct rig *r, struct lane *l, bool reads)
+static void role_conn_send(struct rig *r, struct role_conn *l, bool reads)
 {
 	for (uint32_t s = STAGES - 1; s > 0; s--)
 		append_batch(r, stages[s], &l->ring[(l->round + STAGES - s) % STAGES]);
@@ -167,7 +167,7 @@ static void lane_send(struct rig *r, struct lane *l, bool reads)
 }
 
 /* Returns how many entries ended their journey. */
-static uint32_t lane_collect(struct rig *r, struct lane *l, uint32_t *n_read)
+static uint32_t role_conn_collect(struct rig *r, struct role_conn *l, uint32_t *n_read)
 {
 	for (uint32_t s = STAGES - 1; s > 0; s--)
 		read_batch(r, stages[s], &l->ring[(l->round + STAGES - s) % STAGES]);
@@ -182,20 +182,20 @@ static uint32_t lane_collect(struct rig *r, struct lane *l, uint32_t *n_read)
 struct floor_cost floor_journey(struct rig *r, uint32_t n)
 {
 	load_scripts(r, me);
-	struct lane *lanes = mem_array(LANES, sizeof *lanes);
+	struct role_conn *role_conns = mem_array(ROLE_CONNS, sizeof *role_conns);
 	uint32_t n_read = 0, n_done = 0;
 	begin(r);
-	for (int k = 0; k < LANES; k++)
-		lane_send(r, &lanes[k], true);
-	for (int k = 0; n_done < n; k = (k + 1) % LANES) {
-		n_done += lane_collect(r, &lanes[k], &n_read);
-		lane_send(r, &lanes[k], n_read < n);
+	for (int k = 0; k < ROLE_CONNS; k++)
+		role_conn_send(r, &role_conns[k], true);
+	for (int k = 0; n_done < n; k = (k + 1) % ROLE_CONNS) {
+		n_done += role_conn_collect(r, &role_conns[k], &n_read);
+		role_conn_send(r, &role_conns[k], n_read < n);
 	}
 	struct floor_cost c = cost(r);
-	for (int k = 0; k < LANES; k++) /* what was sent after the last one: its read, and nothing else */
-		if (lanes[k].is_reading)
+	for (int k = 0; k < ROLE_CONNS; k++) /* what was sent after the last one: its read, and nothing else */
+		if (role_conns[k].is_reading)
 			freeReplyObject(rig_reply(r->link[rig_master(r, r->names.lbs_slot)]));
-	mem_free(lanes);
+	mem_free(role_conns);
 	return c;
 }
 

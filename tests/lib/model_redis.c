@@ -107,7 +107,7 @@ static void exec_set(struct model_redis *m, const struct cmd *c, const struct co
 	}
 	struct model_lock *l = lock_get(m, c);
 	*out = (struct reply){.kind = REPLY_NIL};
-	if ((l != NULL) != (c->kind == CMD_TOMB))
+	if ((l != NULL) != (c->kind == CMD_TOMBSTONE))
 		return;
 	if (!l)
 		l = lock_add(m, c->stream, c->id);
@@ -203,7 +203,7 @@ static const struct {
 	[CMD_RENEW] = {exec_get, 0},
 	[CMD_UNLOCK] = {exec_unlock, 1 + SCRIPT_UNLOCK},
 	[CMD_PROBE] = {exec_probe, 0},
-	[CMD_TOMB] = {exec_set, 0},
+	[CMD_TOMBSTONE] = {exec_set, 0},
 	[CMD_GROUP_CREATE] = {model_group_create_cmd, 0},
 	[CMD_READ] = {model_read, 0},
 	[CMD_READ_OWN] = {model_read_own, 0},

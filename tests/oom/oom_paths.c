@@ -191,11 +191,11 @@ static bool setup(void)
 	struct config *c = loaded(&err);
 	if (!c)
 		return false;
-	struct setup_ids ids = {0};
-	struct service_rules *rules = setup_service(&c->services[0], c, setup_service_id(&ids, "orders"));
+	struct rules_ids ids = {0};
+	struct service_rules *rules = rules_of_service(&c->services[0], c, rules_service_id(&ids, "orders"));
 	bool ok = rules->ttl_ms == 10000 && ids.n == 1;
 	service_rules_unref(rules);
-	setup_ids_fini(&ids);
+	rules_ids_fini(&ids);
 	config_free(c);
 	return ok;
 }

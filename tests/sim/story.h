@@ -30,9 +30,9 @@ __attribute__((unused)) static void story_up(void)
 	story_with((struct world_opts){.n_daemons = 1});
 }
 
-__attribute__((unused)) static struct worker *story_worker(struct daemon *d, uint32_t credits, mono_ms work)
+__attribute__((unused)) static struct sim_worker *story_worker(struct daemon *d, uint32_t credits, mono_ms work)
 {
-	struct worker *k = world_worker(&W, d, credits);
+	struct sim_worker *k = world_worker(&W, d, credits);
 	k->work_min = k->work_max = work;
 	world_until(&W, W.now + 20);
 	return k;

@@ -32,7 +32,7 @@ Test(story, an_entry_is_locked_taken_worked_on_and_done, .init = story_up, .fini
 
 Test(story, a_failure_counts_and_the_fourth_is_a_dead_letter, .init = story_up, .fini = story_down)
 {
-	struct worker *k = story_worker(&W.daemons[0], 1, 100);
+	struct sim_worker *k = story_worker(&W.daemons[0], 1, 100);
 	k->fail_pct = 100;
 	W.rules[0].max_retries = 3;
 	story_clear();
@@ -74,7 +74,7 @@ Test(story, a_failure_counts_and_the_fourth_is_a_dead_letter, .init = story_up, 
 
 Test(story, a_release_is_not_counted, .init = story_up, .fini = story_down)
 {
-	struct worker *k = story_worker(&W.daemons[0], 1, 100);
+	struct sim_worker *k = story_worker(&W.daemons[0], 1, 100);
 	k->release_pct = 100;
 	story_clear();
 	world_add(&W, 0, "s1");
@@ -135,7 +135,7 @@ Test(story, a_second_entry_of_a_running_stream_waits_its_turn, .init = story_up,
 
 Test(story, a_worker_dies_and_its_stream_goes_back_at_once, .init = story_up, .fini = story_down)
 {
-	struct worker *k = story_worker(&W.daemons[0], 1, 5000);
+	struct sim_worker *k = story_worker(&W.daemons[0], 1, 5000);
 	story_worker(&W.daemons[0], 0, 300);
 	story_clear();
 	world_add(&W, 0, "s1");
@@ -164,7 +164,7 @@ Test(story, a_worker_dies_and_its_stream_goes_back_at_once, .init = story_up, .f
 
 Test(story, a_worker_comes_back_and_keeps_its_stream, .init = story_up, .fini = story_down)
 {
-	struct worker *k = story_worker(&W.daemons[0], 1, 2000);
+	struct sim_worker *k = story_worker(&W.daemons[0], 1, 2000);
 	story_clear();
 	world_add(&W, 0, "s1");
 	story_for(500);
@@ -187,7 +187,7 @@ Test(story, a_worker_comes_back_and_keeps_its_stream, .init = story_up, .fini = 
 
 Test(story, a_worker_says_bye_and_nothing_is_counted, .init = story_up, .fini = story_down)
 {
-	struct worker *k = story_worker(&W.daemons[0], 1, 5000);
+	struct sim_worker *k = story_worker(&W.daemons[0], 1, 5000);
 	story_clear();
 	world_add(&W, 0, "s1");
 	story_for(500);

@@ -13,7 +13,7 @@ static void two_daemons(void)
 
 Test(story, frozen_redis_the_worker_stops_before_the_key_can_expire, .init = story_up, .fini = story_down)
 {
-	struct worker *k = story_worker(&W.daemons[0], 1, 60000);
+	struct sim_worker *k = story_worker(&W.daemons[0], 1, 60000);
 	k->keeps_fence = false;
 	story_clear();
 	world_add(&W, 0, "s1");
@@ -46,7 +46,7 @@ Test(story, frozen_redis_the_worker_stops_before_the_key_can_expire, .init = sto
 
 Test(story, frozen_daemon_the_worker_keeps_its_fence, .init = story_up, .fini = story_down)
 {
-	struct worker *k = story_worker(&W.daemons[0], 1, 60000);
+	struct sim_worker *k = story_worker(&W.daemons[0], 1, 60000);
 	story_clear();
 	world_add(&W, 0, "s1");
 	story_for(500);

@@ -62,7 +62,7 @@ static void drop(struct world *w, struct event *ev)
 static bool hold_back(struct event *ev)
 {
 	struct daemon *d = ev->daemon;
-	struct worker *k = ev->worker;
+	struct sim_worker *k = ev->worker;
 	bool is_stuck = d && !d->is_paused && (d->stalled >> ev->thread & 1);
 	if (!is_stuck && !(d && d->is_paused) && !(k && k->is_paused))
 		return false;
@@ -240,7 +240,7 @@ static void free_held(struct world *w, struct link *list)
 void world_fini(struct world *w)
 {
 	for (unsigned i = 0; i < w->n_workers; i++) {
-		struct worker *k = &w->workers[i];
+		struct sim_worker *k = &w->workers[i];
 		event_cancel(w, &k->tick);
 		event_cancel(w, &k->dial);
 		free_held(w, &k->held);

@@ -1,5 +1,5 @@
 /* world - daemons, masters and workers in one process on one clock, driven by one seed.
- * The daemons are the real core/coord and core/shard; the world performs their effects as run/coord_run and run/shard_run
+ * The daemons are the real core/coord and core/shard; the world performs their effects as run/coord_thread and run/shard_thread
  * do, over connections and mailboxes that delay, and break, as it likes. Redis is lib/model_redis, one per master.
  * Everything that happens is an event in one heap: time << 24 | order, so a run is the same every time.
  *
@@ -52,7 +52,7 @@ struct event {
 	event_fn *run;    /* frees it, when it is of its own */
 	event_fn *drop;   /* instead of run, when it cannot happen any more; NULL: part of something longer-lived */
 	struct daemon *daemon; /* NULL, or whose process must live for it to happen */
-	struct worker *worker;
+	struct sim_worker *worker;
 	uint32_t gen;
 	uint16_t thread; /* of the daemon: THREAD_COORD, or that of a shard */
 	bool is_late;    /* after a pause: behind everything else that waited */
@@ -76,7 +76,7 @@ struct server {
 	uint32_t n_lives;
 };
 
-struct flight { /* a command on its way to a server, or waiting there */
+struct inflight { /* a command on its way to a server, or waiting there */
 	struct event ev;
 	struct link queue;
 	struct chan *chan;
@@ -90,9 +90,9 @@ struct flight { /* a command on its way to a server, or waiting there */
 struct chan { /* one TCP connection */
 	struct link all;
 	struct server *server;
-	struct lane *lane; /* NULL: the client is gone */
-	struct link queue; /* flights that have arrived */
-	struct flight *blocked;
+	struct role_conn *rconn; /* NULL: the client is gone */
+	struct link queue;       /* flights that have arrived */
+	struct inflight *blocked;
 	struct event unblock;
 	struct order requests, replies;
 	int64_t client_id;
@@ -107,7 +107,7 @@ struct wait { /* a command that waits for its answer */
 	mono_ms deadline;
 };
 
-struct lane {             /* one connection of a shard, reopened for ever */
+struct role_conn {        /* one connection of a shard, reopened for ever */
 	struct link link; /* readers */
 	struct wshard *shard;
 	enum conn_role role;
@@ -129,7 +129,7 @@ struct wshard {
 	struct effects effects;
 	struct event tick;
 	struct order to_shard, to_coord;
-	struct lane command, subscriber;
+	struct role_conn command, subscriber;
 	struct link readers;
 	struct link unsent;
 };
@@ -173,7 +173,7 @@ struct hold { /* a lease a worker believes in */
 	bool is_excused;
 };
 
-struct worker {
+struct sim_worker {
 	unsigned index;
 	uint32_t gen;
 	bool is_alive, is_paused;
@@ -244,7 +244,7 @@ struct world {
 	uint64_t last_no;
 	int64_t last_client;
 	struct daemon daemons[WORLD_DAEMONS];
-	struct worker workers[WORLD_WORKERS];
+	struct sim_worker workers[WORLD_WORKERS];
 	unsigned n_workers;
 	struct go gos[WORLD_GOS];
 	struct item items[WORLD_ITEMS];
@@ -298,7 +298,7 @@ void server_destroy_group(struct world *w, uint16_t svc);
 void server_delete_entry(struct world *w, uint16_t svc, uint32_t n); /* the data of the n-th pending one */
 void server_move_slot(struct world *w, uint16_t slot, struct server *to, mono_ms asking_ms);
 void server_served(struct world *w, struct server *s); /* entries may have come: blocked readers look */
-struct chan *chan_open(struct world *w, struct server *s, struct lane *l);
+struct chan *chan_open(struct world *w, struct server *s, struct role_conn *l);
 void chan_send(struct world *w, struct chan *c, const struct cmd *cmd, uint64_t no);
 void chan_leave(struct world *w, struct chan *c); /* the client closes; what it sent may still be executed */
 void chan_serve(struct world *w, struct chan *c);
@@ -314,22 +314,22 @@ void daemon_stop(struct world *w, struct daemon *d, bool drain);
 void daemon_step(struct world *w, struct daemon *d, struct coord_event *ev);
 void wshard_step(struct world *w, struct wshard *s, struct shard_event *ev);
 void wshard_free(struct world *w, struct wshard *s);
-void lane_open(struct world *w, struct lane *l, struct wshard *s, enum conn_role role, uint16_t svc);
-void lane_close(struct world *w, struct lane *l);
-void lane_break(struct world *w, struct lane *l, const char *why);
-void lane_send(struct world *w, struct lane *l, const struct effect *ef);
-void lane_answer(struct world *w, struct lane *l, uint64_t no, const struct reply *r);
+void role_conn_open(struct world *w, struct role_conn *l, struct wshard *s, enum conn_role role, uint16_t svc);
+void role_conn_close(struct world *w, struct role_conn *l);
+void role_conn_break(struct world *w, struct role_conn *l, const char *why);
+void role_conn_send(struct world *w, struct role_conn *l, const struct effect *ef);
+void role_conn_answer(struct world *w, struct role_conn *l, uint64_t no, const struct reply *r);
 
 /* ---- workers: world_worker.c ---- */
-struct worker *world_worker(struct world *w, struct daemon *d, uint32_t credits);
+struct sim_worker *world_worker(struct world *w, struct daemon *d, uint32_t credits);
 void worker_take(struct world *w, struct daemon *d, uint64_t session, const struct out_frame *f);
 void worker_cut(struct world *w, struct daemon *d, uint64_t session); /* the daemon closes the socket */
-void worker_kill(struct world *w, struct worker *k);
-void worker_start(struct world *w, struct worker *k);
-void worker_disconnect(struct world *w, struct worker *k);
-void worker_pause(struct world *w, struct worker *k, bool paused);
-void worker_set_credits(struct world *w, struct worker *k, uint32_t n);
-void worker_bye(struct world *w, struct worker *k);
+void worker_kill(struct world *w, struct sim_worker *k);
+void worker_start(struct world *w, struct sim_worker *k);
+void worker_disconnect(struct world *w, struct sim_worker *k);
+void worker_pause(struct world *w, struct sim_worker *k, bool paused);
+void worker_set_credits(struct world *w, struct sim_worker *k, uint32_t n);
+void worker_bye(struct world *w, struct sim_worker *k);
 void worker_daemon_gone(struct world *w, struct daemon *d);
 
 /* ---- Go consumers: world_go.c ---- */
@@ -341,7 +341,7 @@ bool go_is_finishing(const struct world *w, uint32_t item); /* between its XACK 
 void check_go_robbed(struct world *w, uint32_t item, const char *by);
 
 /* ---- checks: world_check.c ---- */
-void check_assign(struct world *w, struct worker *k, struct hold *h);
+void check_assign(struct world *w, struct sim_worker *k, struct hold *h);
 void check_go_begins(struct world *w, const struct go *g, const struct go_hold *h);
 void check_until(struct world *w, struct daemon *d, uint64_t session, mono_ms until);
 void check_executed(struct world *w, struct server *s, const struct cmd *c, const struct reply *r, const char *consumer,
@@ -352,11 +352,11 @@ uint32_t item_of_info(struct slice info);
 uint32_t item_of_lease(struct world *w, struct slice lease);
 
 /* ---- lines: world_trace.c ---- */
-void trace_cmd(struct world *w, const struct lane *l, const struct cmd *c);
-void trace_reply(struct world *w, const struct lane *l, enum cmd_kind kind, const struct reply *r);
+void trace_cmd(struct world *w, const struct role_conn *l, const struct cmd *c);
+void trace_reply(struct world *w, const struct role_conn *l, enum cmd_kind kind, const struct reply *r);
 void trace_msg(struct world *w, const struct daemon *d, uint16_t shard, bool is_up, const struct msg *m);
 const char *trace_lease(const char *lease, char out[40]);
-void trace_out(struct world *w, const struct worker *k, const struct out_frame *f);
+void trace_out(struct world *w, const struct sim_worker *k, const struct out_frame *f);
 
 /* ---- faults: world_fault.c ---- */
 void faults_begin(struct world *w, mono_ms until);

@@ -106,9 +106,9 @@ void check_executed(struct world *w, struct server *s, const struct cmd *c, cons
 {
 	(void)s;
 	if (c->kind == CMD_UNLOCK) {
-		bool is_door =
+		bool is_guard =
 			c->value.len > 8 && memcmp(c->value.p, "recover:", 8) == 0; /* opened again by who closed it */
-		if (r->kind == REPLY_INT && r->integer == 1 && !is_door && !w->has_lost && !w->has_regrouped &&
+		if (r->kind == REPLY_INT && r->integer == 1 && !is_guard && !w->has_lost && !w->has_regrouped &&
 			is_pending(w, c->svc, c->id, consumer))
 			world_fail(w, "P2: the lock of %.*s %llu-%llu is deleted while the entry is pending",
 				(int)c->stream.len, c->stream.p, (unsigned long long)c->id.ms,
@@ -131,7 +131,7 @@ void check_executed(struct world *w, struct server *s, const struct cmd *c, cons
 
 /* ---- P2 ---- */
 
-static bool is_at_work(const struct world *w, const struct worker *k, const struct hold *h)
+static bool is_at_work(const struct world *w, const struct sim_worker *k, const struct hold *h)
 {
 	if (!h->used || !h->was_working || w->now >= h->stop_at)
 		return false;
@@ -139,14 +139,14 @@ static bool is_at_work(const struct world *w, const struct worker *k, const stru
 }
 
 /* Stopped itself, or without a fence and its daemon was stopped: it could not know. */
-static bool is_excused(const struct worker *k, const struct hold *h)
+static bool is_excused(const struct sim_worker *k, const struct hold *h)
 {
 	const struct daemon *d = k->daemon;
 	return h->is_excused || k->is_paused ||
 	       (!k->keeps_fence && (d->is_paused || (d->stalled & 1u << THREAD_COORD) || d->excused_at >= h->sent));
 }
 
-static void check_overlap(struct world *w, struct worker *k, struct hold *h, struct worker *k2, struct hold *h2)
+static void check_overlap(struct world *w, struct sim_worker *k, struct hold *h, struct sim_worker *k2, struct hold *h2)
 {
 	if (h2 == h || !is_at_work(w, k2, h2) || h2->svc != h->svc)
 		return;
@@ -163,7 +163,7 @@ static void check_overlap(struct world *w, struct worker *k, struct hold *h, str
 		k->index, h->stream, h->item, k2->index, h2->item, (long long)h2->since, (long long)h2->until);
 }
 
-static void check_credits(struct world *w, struct worker *k)
+static void check_credits(struct world *w, struct sim_worker *k)
 {
 	uint32_t n = 0;
 	for (unsigned i = 0; i < WORLD_HOLDS; i++)
@@ -172,7 +172,7 @@ static void check_credits(struct world *w, struct worker *k)
 		world_fail(w, "w%u has %u streams but %u credits", k->index, n, k->most_credits);
 }
 
-void check_assign(struct world *w, struct worker *k, struct hold *h)
+void check_assign(struct world *w, struct sim_worker *k, struct hold *h)
 {
 	uint32_t slot = w->n_known++ % 256;
 	snprintf(w->known[slot].lease, sizeof w->known[slot].lease, "%s", h->lease);
@@ -204,7 +204,7 @@ void check_go_begins(struct world *w, const struct go *g, const struct go_hold *
 {
 	for (unsigned i = 0; i < w->n_workers; i++)
 		for (unsigned j = 0; w->workers[i].is_alive && j < WORLD_HOLDS; j++) {
-			struct worker *k = &w->workers[i];
+			struct sim_worker *k = &w->workers[i];
 			struct hold *h2 = &k->holds[j];
 			if (!is_at_work(w, k, h2) || h2->item != h->item || is_excused(k, h2))
 				continue;

@@ -11,7 +11,7 @@ static void wait_free(struct wait *t)
 	mem_free(t);
 }
 
-static void rearm(struct world *w, struct lane *l)
+static void rearm(struct world *w, struct role_conn *l)
 {
 	mono_ms at = MONO_NEVER;
 	for (struct link *k = l->waits.next; k != &l->waits; k = k->next)
@@ -21,7 +21,7 @@ static void rearm(struct world *w, struct lane *l)
 
 /* ---- down ---- */
 
-static void tell_conn(struct world *w, struct lane *l, bool up, const char *why)
+static void tell_conn(struct world *w, struct role_conn *l, bool up, const char *why)
 {
 	struct shard_event ev = {.kind = SHARD_CONN,
 		.role = l->role,
@@ -33,7 +33,7 @@ static void tell_conn(struct world *w, struct lane *l, bool up, const char *why)
 	wshard_step(w, l->shard, &ev);
 }
 
-static void dial_later(struct world *w, struct lane *l)
+static void dial_later(struct world *w, struct role_conn *l)
 {
 	mono_ms wait = world_between(&w->rng, l->backoff / 2, l->backoff);
 	l->backoff = mono_min(2 * l->backoff, BACKOFF_MAX);
@@ -43,7 +43,7 @@ static void dial_later(struct world *w, struct lane *l)
 /* In a later round: the answers that will not come, then the news. */
 static void bury(struct world *w, struct event *ev)
 {
-	struct lane *l = HEAP_OF(struct lane, bury, ev);
+	struct role_conn *l = HEAP_OF(struct role_conn, bury, ev);
 	struct wshard *s = l->shard;
 	uint32_t gen = s->daemon->gen;
 	size_t n = 0;
@@ -70,7 +70,7 @@ static void bury(struct world *w, struct event *ev)
 	}
 }
 
-void lane_break(struct world *w, struct lane *l, const char *why)
+void role_conn_break(struct world *w, struct role_conn *l, const char *why)
 {
 	if (!l->is_up)
 		return;
@@ -88,14 +88,14 @@ void lane_break(struct world *w, struct lane *l, const char *why)
 
 static void timed_out(struct world *w, struct event *ev)
 {
-	lane_break(w, HEAP_OF(struct lane, timeout, ev), "a command timed out");
+	role_conn_break(w, HEAP_OF(struct role_conn, timeout, ev), "a command timed out");
 }
 
 /* ---- up ---- */
 
 static void dial(struct world *w, struct event *ev)
 {
-	struct lane *l = HEAP_OF(struct lane, dial, ev);
+	struct role_conn *l = HEAP_OF(struct role_conn, dial, ev);
 	struct server *s = l->shard->server;
 	if (!s->is_alive || s->is_paused) {
 		dial_later(w, l);
@@ -108,7 +108,7 @@ static void dial(struct world *w, struct event *ev)
 	tell_conn(w, l, true, NULL);
 }
 
-static void lane_event(struct world *w, struct lane *l, struct event *ev, event_fn *run)
+static void role_conn_event(struct world *w, struct role_conn *l, struct event *ev, event_fn *run)
 {
 	struct daemon *d = l->shard->daemon;
 	(void)w;
@@ -117,20 +117,20 @@ static void lane_event(struct world *w, struct lane *l, struct event *ev, event_
 	list_init(&ev->held);
 }
 
-void lane_open(struct world *w, struct lane *l, struct wshard *s, enum conn_role role, uint16_t svc)
+void role_conn_open(struct world *w, struct role_conn *l, struct wshard *s, enum conn_role role, uint16_t svc)
 {
-	*l = (struct lane){.shard = s, .role = role, .svc = svc, .backoff = BACKOFF_MIN};
+	*l = (struct role_conn){.shard = s, .role = role, .svc = svc, .backoff = BACKOFF_MIN};
 	list_init(&l->link);
 	list_init(&l->waits);
 	list_init(&l->dead);
-	lane_event(w, l, &l->dial, dial);
-	lane_event(w, l, &l->bury, bury);
-	lane_event(w, l, &l->timeout, timed_out);
+	role_conn_event(w, l, &l->dial, dial);
+	role_conn_event(w, l, &l->bury, bury);
+	role_conn_event(w, l, &l->timeout, timed_out);
 	l->timeout.is_late = true;
 	event_at(w, &l->dial, w->now + world_lag(w));
 }
 
-void lane_close(struct world *w, struct lane *l)
+void role_conn_close(struct world *w, struct role_conn *l)
 {
 	event_cancel(w, &l->dial);
 	event_cancel(w, &l->bury);
@@ -147,7 +147,7 @@ void lane_close(struct world *w, struct lane *l)
 
 /* ---- commands ---- */
 
-void lane_send(struct world *w, struct lane *l, const struct effect *ef)
+void role_conn_send(struct world *w, struct role_conn *l, const struct effect *ef)
 {
 	struct daemon *d = l->shard->daemon;
 	trace_cmd(w, l, &ef->cmd);
@@ -169,7 +169,7 @@ void lane_send(struct world *w, struct lane *l, const struct effect *ef)
 	rearm(w, l);
 }
 
-void lane_answer(struct world *w, struct lane *l, uint64_t no, const struct reply *r)
+void role_conn_answer(struct world *w, struct role_conn *l, uint64_t no, const struct reply *r)
 {
 	struct wait *t = list_empty(&l->waits) ? NULL : LIST_OF(struct wait, link, l->waits.next);
 	if (!t || t->no != no) {

@@ -1,4 +1,4 @@
-/* world_daemon - one daemon's threads: performs effects as run/shard_run and run/coord_run do. */
+/* world_daemon - one daemon's threads: performs effects as run/shard_thread and run/coord_thread do. */
 #include "sim/world.h"
 #include <stdio.h>
 #include <string.h>
@@ -72,23 +72,23 @@ static void to_coord(struct world *w, struct wshard *s, const struct msg *msg)
 	event_in_order(w, &m->ev, w->now + world_lag(w) / 2, &s->to_coord);
 }
 
-static struct lane *reader_of(struct wshard *s, uint16_t svc)
+static struct role_conn *reader_of(struct wshard *s, uint16_t svc)
 {
 	for (struct link *l = s->readers.next; l != &s->readers; l = l->next)
-		if (LIST_OF(struct lane, link, l)->svc == svc)
-			return LIST_OF(struct lane, link, l);
+		if (LIST_OF(struct role_conn, link, l)->svc == svc)
+			return LIST_OF(struct role_conn, link, l);
 	return NULL;
 }
 
 static void send_command(struct world *w, struct wshard *s, const struct effect *ef)
 {
-	struct lane *l = &s->command;
+	struct role_conn *l = &s->command;
 	if (ef->role == CONN_SUBSCRIBER)
 		l = &s->subscriber;
 	else if (ef->role == CONN_READER)
 		l = reader_of(s, ef->svc);
 	if (l && l->shard) {
-		lane_send(w, l, ef);
+		role_conn_send(w, l, ef);
 		return;
 	}
 	struct unsent *u = mem_alloc(sizeof *u);
@@ -104,15 +104,15 @@ static void perform_shard(struct world *w, struct wshard *s, struct effect *ef)
 		to_coord(w, s, &ef->msg);
 		ef->msg = (struct msg){.kind = MSG_N};
 	} else if (ef->kind == EFF_READER_OPEN && !reader_of(s, ef->svc)) {
-		struct lane *l = mem_alloc(sizeof *l);
-		lane_open(w, l, s, CONN_READER, ef->svc);
+		struct role_conn *l = mem_alloc(sizeof *l);
+		role_conn_open(w, l, s, CONN_READER, ef->svc);
 		list_push(&s->readers, &l->link);
 	} else if (ef->kind == EFF_READER_CLOSE && reader_of(s, ef->svc)) {
-		struct lane *l = reader_of(s, ef->svc);
-		lane_close(w, l);
+		struct role_conn *l = reader_of(s, ef->svc);
+		role_conn_close(w, l);
 		list_remove(&l->link);
 		mem_free(l);
-	} else if (ef->kind == EFF_SAY) {
+	} else if (ef->kind == EFF_LOG) {
 		say(w, s->daemon, s->index, ef);
 	}
 }
@@ -158,21 +158,21 @@ static void shard_start(struct world *w, struct daemon *d, uint16_t index, const
 		.run = shard_tick, .daemon = d, .gen = d->gen, .thread = (uint16_t)(THREAD_SHARDS + index)};
 	list_init(&s->tick.held);
 	d->shards[index] = s;
-	lane_open(w, &s->command, s, CONN_COMMAND, SERVICE_NONE);
+	role_conn_open(w, &s->command, s, CONN_COMMAND, SERVICE_NONE);
 	if (rules.events_on)
-		lane_open(w, &s->subscriber, s, CONN_SUBSCRIBER, SERVICE_NONE);
+		role_conn_open(w, &s->subscriber, s, CONN_SUBSCRIBER, SERVICE_NONE);
 	event_at(w, &s->tick, w->now);
 }
 
 void wshard_free(struct world *w, struct wshard *s)
 {
 	event_cancel(w, &s->tick);
-	lane_close(w, &s->command);
+	role_conn_close(w, &s->command);
 	if (s->subscriber.shard)
-		lane_close(w, &s->subscriber);
+		role_conn_close(w, &s->subscriber);
 	for (struct link *l; (l = list_pop(&s->readers));) {
-		lane_close(w, LIST_OF(struct lane, link, l));
-		mem_free(LIST_OF(struct lane, link, l));
+		role_conn_close(w, LIST_OF(struct role_conn, link, l));
+		mem_free(LIST_OF(struct role_conn, link, l));
 	}
 	shard_free(s->core);
 	effects_fini(&s->effects);
@@ -258,7 +258,7 @@ static void perform_coord(struct world *w, struct daemon *d, struct effect *ef)
 			(int)strcspn(why, ":"), why);
 		d->wants_exit = true;
 		d->exit_code = (int)ef->n;
-	} else if (ef->kind == EFF_SAY) {
+	} else if (ef->kind == EFF_LOG) {
 		say(w, d, -1, ef);
 	}
 }

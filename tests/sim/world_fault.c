@@ -9,7 +9,7 @@ struct fault {
 	event_fn *heal;
 	struct server *server;
 	struct daemon *daemon;
-	struct worker *worker;
+	struct sim_worker *worker;
 	mono_ms until; /* of the whole storm */
 	unsigned way;
 	uint16_t thread; /* of the daemon, that stalls */
@@ -205,16 +205,16 @@ static void fault_conn(struct world *w)
 		if (!s)
 			continue;
 		if (rng_below(&w->faults, 2))
-			lane_break(w, &s->command, "reset");
+			role_conn_break(w, &s->command, "reset");
 		for (struct link *l = s->readers.next; l != &s->readers; l = l->next)
 			if (rng_below(&w->faults, 2))
-				lane_break(w, LIST_OF(struct lane, link, l), "reset");
+				role_conn_break(w, LIST_OF(struct role_conn, link, l), "reset");
 	}
 }
 
 static void fault_worker(struct world *w)
 {
-	struct worker *k = &w->workers[rng_below(&w->faults, w->n_workers)];
+	struct sim_worker *k = &w->workers[rng_below(&w->faults, w->n_workers)];
 	unsigned way = (unsigned)rng_below(&w->faults, 6);
 	if (!k->is_alive || k->is_paused)
 		return;

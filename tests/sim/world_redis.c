@@ -27,7 +27,7 @@ static void keep(char **at, struct slice *s)
 	*at += s->len;
 }
 
-static void copy_cmd(struct flight *f, const struct cmd *c)
+static void copy_cmd(struct inflight *f, const struct cmd *c)
 {
 	f->cmd = *c;
 	struct slice *slices[] = {
@@ -43,9 +43,9 @@ static void copy_cmd(struct flight *f, const struct cmd *c)
 		f->cmd.fields = reply_copy_fields(c->fields->v, c->fields->n);
 }
 
-static void flight_free(struct world *w, struct event *ev)
+static void inflight_free(struct world *w, struct event *ev)
 {
-	struct flight *f = HEAP_OF(struct flight, ev, ev);
+	struct inflight *f = HEAP_OF(struct inflight, ev, ev);
 	(void)w;
 	mem_free((void *)(uintptr_t)f->cmd.fields);
 	mem_free(f->text);
@@ -91,7 +91,7 @@ static void answer_free(struct world *w, struct event *ev)
 static void arrive(struct world *w, struct event *ev)
 {
 	struct answer *a = HEAP_OF(struct answer, ev, ev);
-	struct lane *l = a->chan->lane;
+	struct role_conn *l = a->chan->rconn;
 	if (!l || !l->is_up || l->chan != a->chan) {
 		answer_free(w, ev);
 		return;
@@ -100,23 +100,23 @@ static void arrive(struct world *w, struct event *ev)
 		a->reply.kind = REPLY_OK;
 	struct reply r = a->reply;
 	a->reply.entries = NULL; /* moves */
-	lane_answer(w, l, a->no, &r);
+	role_conn_answer(w, l, a->no, &r);
 	answer_free(w, ev);
 }
 
-static void reply_at(struct world *w, struct flight *f, const struct reply *r, mono_ms at)
+static void reply_at(struct world *w, struct inflight *f, const struct reply *r, mono_ms at)
 {
 	struct chan *c = f->chan;
-	if (!c->lane) {
+	if (!c->rconn) {
 		entry_batch_free(r->entries);
 		return;
 	}
 	struct answer *a = mem_alloc(sizeof *a);
 	a->ev = (struct event){.run = arrive,
 		.drop = answer_free,
-		.daemon = c->lane->shard->daemon,
-		.gen = c->lane->shard->daemon->gen,
-		.thread = (uint16_t)(THREAD_SHARDS + c->lane->shard->index)};
+		.daemon = c->rconn->shard->daemon,
+		.gen = c->rconn->shard->daemon->gen,
+		.thread = (uint16_t)(THREAD_SHARDS + c->rconn->shard->index)};
 	a->chan = c;
 	a->no = f->no;
 	a->kind = f->cmd.kind;
@@ -126,7 +126,7 @@ static void reply_at(struct world *w, struct flight *f, const struct reply *r, m
 	event_in_order(w, &a->ev, at, &c->replies);
 }
 
-static void reply_text(struct world *w, struct flight *f, const char *text, mono_ms at)
+static void reply_text(struct world *w, struct inflight *f, const char *text, mono_ms at)
 {
 	struct reply r;
 	reply_set_error(f->cmd.kind, (struct slice){text, strlen(text)}, &r);
@@ -138,7 +138,7 @@ static void reply_text(struct world *w, struct flight *f, const char *text, mono
 /* The slot a command's key is in; SHARD_NONE: it has none. */
 static uint16_t slot_of(const struct world *w, const struct cmd *c)
 {
-	if (c->kind <= CMD_TOMB)
+	if (c->kind <= CMD_TOMBSTONE)
 		return command_lock_slot(c->stream.p, c->stream.len, c->id);
 	if (c->kind >= CMD_WAIT)
 		return SHARD_NONE;
@@ -203,10 +203,10 @@ static void run_later_add(struct world *w, struct event *ev)
 }
 
 /* XACK + XDEL now, XADD in a command of its own a little later: lost when the daemon dies between. */
-static bool acked_first(struct world *w, struct flight *f, const char *consumer, struct reply *out)
+static bool acked_first(struct world *w, struct inflight *f, const char *consumer, struct reply *out)
 {
 	struct server *s = f->chan->server;
-	if (w->o.bug != BUG_ACK_FIRST || f->cmd.kind != CMD_REQUEUE || !f->chan->lane)
+	if (w->o.bug != BUG_ACK_FIRST || f->cmd.kind != CMD_REQUEUE || !f->chan->rconn)
 		return false;
 	struct cmd read = {.kind = CMD_DEAD_READ, .svc = f->cmd.svc, .id = f->cmd.id};
 	model_redis_exec(s->model, &read, &w->names[read.svc], consumer, w->now, out);
@@ -218,7 +218,7 @@ static bool acked_first(struct world *w, struct flight *f, const char *consumer,
 	model_redis_exec(s->model, &ack, &w->names[ack.svc], consumer, w->now, out);
 	if (out->kind == REPLY_INT && out->integer == 1 && b && b->n) {
 		struct later_add *a = mem_alloc(sizeof *a);
-		struct daemon *d = f->chan->lane->shard->daemon;
+		struct daemon *d = f->chan->rconn->shard->daemon;
 		a->ev = (struct event){.run = run_later_add, .drop = later_add_free, .daemon = d, .gen = d->gen};
 		a->server = s;
 		a->svc = f->cmd.svc;
@@ -233,7 +233,7 @@ static bool acked_first(struct world *w, struct flight *f, const char *consumer,
 	return true;
 }
 
-static void execute(struct world *w, struct flight *f, struct reply *r)
+static void execute(struct world *w, struct inflight *f, struct reply *r)
 {
 	struct chan *c = f->chan;
 	struct server *s = c->server;
@@ -250,7 +250,7 @@ static void execute(struct world *w, struct flight *f, struct reply *r)
 		server_served(w, s);
 }
 
-static mono_ms reply_lag(struct world *w, const struct flight *f)
+static mono_ms reply_lag(struct world *w, const struct inflight *f)
 {
 	mono_ms lag = world_lag(w);
 	bool is_lease = f->cmd.kind == CMD_RENEW || f->cmd.kind == CMD_LOCK;
@@ -262,11 +262,11 @@ static mono_ms reply_lag(struct world *w, const struct flight *f)
 static void block_over(struct world *w, struct event *ev)
 {
 	struct chan *c = HEAP_OF(struct chan, unblock, ev);
-	struct flight *f = c->blocked;
+	struct inflight *f = c->blocked;
 	c->blocked = NULL;
 	struct reply r = {.kind = REPLY_ENTRIES, .entries = mem_alloc(sizeof(struct entry_batch))};
 	reply_at(w, f, &r, w->now + world_lag(w));
-	flight_free(w, &f->ev);
+	inflight_free(w, &f->ev);
 	chan_serve(w, c);
 }
 
@@ -279,14 +279,14 @@ static void unblock_client(struct world *w, int64_t client)
 	}
 }
 
-static bool must_block(struct world *w, struct flight *f)
+static bool must_block(struct world *w, struct inflight *f)
 {
 	return f->cmd.kind == CMD_READ && f->cmd.block_ms > 0 &&
 	       !model_redis_has_new(f->chan->server->model, &w->names[f->cmd.svc]);
 }
 
 /* One command; true: it is answered. */
-static bool serve_one(struct world *w, struct flight *f)
+static bool serve_one(struct world *w, struct inflight *f)
 {
 	struct chan *c = f->chan;
 	char moved[80];
@@ -319,16 +319,16 @@ static bool serve_one(struct world *w, struct flight *f)
 void chan_serve(struct world *w, struct chan *c)
 {
 	while (c->server->is_alive && !c->server->is_paused && !c->blocked && !list_empty(&c->queue)) {
-		struct flight *f = LIST_OF(struct flight, queue, list_pop(&c->queue));
+		struct inflight *f = LIST_OF(struct inflight, queue, list_pop(&c->queue));
 		if (serve_one(w, f))
-			flight_free(w, &f->ev);
+			inflight_free(w, &f->ev);
 	}
 }
 
 /* A blocked read looks again. */
 static void look_again(struct world *w, struct chan *c)
 {
-	struct flight *f = c->blocked;
+	struct inflight *f = c->blocked;
 	if (must_block(w, f))
 		return;
 	c->blocked = NULL;
@@ -351,24 +351,24 @@ void server_served(struct world *w, struct server *s)
 
 /* ---- connections ---- */
 
-struct chan *chan_open(struct world *w, struct server *s, struct lane *l)
+struct chan *chan_open(struct world *w, struct server *s, struct role_conn *l)
 {
 	struct chan *c = mem_alloc(sizeof *c);
 	list_push(&w->chans, &c->all);
 	list_init(&c->queue);
 	c->server = s;
-	c->lane = l;
+	c->rconn = l;
 	c->client_id = ++w->last_client;
 	c->unblock = (struct event){.run = block_over};
 	return c;
 }
 
-static void take_flight(struct world *w, struct event *ev)
+static void take_inflight(struct world *w, struct event *ev)
 {
-	struct flight *f = HEAP_OF(struct flight, ev, ev);
+	struct inflight *f = HEAP_OF(struct inflight, ev, ev);
 	struct chan *c = f->chan;
-	if (!c->server->is_alive || (!c->lane && w->has_regrouped)) {
-		flight_free(w, ev);
+	if (!c->server->is_alive || (!c->rconn && w->has_regrouped)) {
+		inflight_free(w, ev);
 		return;
 	}
 	list_push(&c->queue, &f->queue);
@@ -377,8 +377,8 @@ static void take_flight(struct world *w, struct event *ev)
 
 void chan_send(struct world *w, struct chan *c, const struct cmd *cmd, uint64_t no)
 {
-	struct flight *f = mem_alloc(sizeof *f);
-	f->ev = (struct event){.run = take_flight, .drop = flight_free};
+	struct inflight *f = mem_alloc(sizeof *f);
+	f->ev = (struct event){.run = take_inflight, .drop = inflight_free};
 	list_init(&f->queue);
 	f->chan = c;
 	f->no = no;
@@ -391,16 +391,16 @@ void chan_send(struct world *w, struct chan *c, const struct cmd *cmd, uint64_t 
  * does: an entry that comes again under its id cannot be told from the one that a late requeue or done was meant for. */
 void chan_leave(struct world *w, struct chan *c)
 {
-	c->lane = NULL;
+	c->rconn = NULL;
 	bool is_lost = rng_below(&w->rng, 2) == 0 || w->has_regrouped;
 	if (c->blocked) { /* the server sees that a blocked client has gone */
 		event_cancel(w, &c->unblock);
-		flight_free(w, &c->blocked->ev);
+		inflight_free(w, &c->blocked->ev);
 		c->blocked = NULL;
 		is_lost = true;
 	}
 	while (is_lost && !list_empty(&c->queue))
-		flight_free(w, &LIST_OF(struct flight, queue, list_pop(&c->queue))->ev);
+		inflight_free(w, &LIST_OF(struct inflight, queue, list_pop(&c->queue))->ev);
 }
 
 void chans_free(struct world *w)
@@ -408,9 +408,9 @@ void chans_free(struct world *w)
 	for (struct link *l; (l = list_pop(&w->chans));) {
 		struct chan *c = LIST_OF(struct chan, all, l);
 		while (!list_empty(&c->queue))
-			flight_free(w, &LIST_OF(struct flight, queue, list_pop(&c->queue))->ev);
+			inflight_free(w, &LIST_OF(struct inflight, queue, list_pop(&c->queue))->ev);
 		if (c->blocked)
-			flight_free(w, &c->blocked->ev);
+			inflight_free(w, &c->blocked->ev);
 		mem_free(c);
 	}
 }

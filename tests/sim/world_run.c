@@ -51,7 +51,7 @@ static void add_workers(struct world *w, struct rng *r)
 {
 	unsigned n = 1 + w->o.n_daemons + (unsigned)rng_below(r, 2);
 	for (unsigned i = 0; i < n; i++) {
-		struct worker *k = world_worker(w, &w->daemons[i % w->o.n_daemons], 1 + (uint32_t)rng_below(r, 4));
+		struct sim_worker *k = world_worker(w, &w->daemons[i % w->o.n_daemons], 1 + (uint32_t)rng_below(r, 4));
 		k->keeps_fence = rng_below(r, 3) != 0;
 		k->work_max = 200 + (mono_ms)rng_below(r, 2) * (mono_ms)rng_below(r, (uint64_t)(2 * w->o.ttl_ms));
 		k->fail_pct = (unsigned)rng_below(r, 20);

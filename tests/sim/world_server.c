@@ -21,7 +21,7 @@ static void push_free(struct world *w, struct event *ev)
 static void push_arrives(struct world *w, struct event *ev)
 {
 	struct push *p = HEAP_OF(struct push, ev, ev);
-	struct lane *l = p->chan->lane;
+	struct role_conn *l = p->chan->rconn;
 	if (l && l->is_up && l->chan == p->chan) {
 		struct shard_event se = {.kind = SHARD_EXPIRED,
 			.role = l->role,
@@ -45,15 +45,15 @@ static void on_expired(void *arg, struct slice stream, struct entry_id id)
 	struct world *w = a->w;
 	for (struct link *l = w->chans.next; l != &w->chans; l = l->next) {
 		struct chan *c = LIST_OF(struct chan, all, l);
-		if (c->server != a->s || !c->is_subscribed || !c->lane)
+		if (c->server != a->s || !c->is_subscribed || !c->rconn)
 			continue;
 		struct push *p = mem_alloc(sizeof *p + stream.len);
-		struct daemon *d = c->lane->shard->daemon;
+		struct daemon *d = c->rconn->shard->daemon;
 		p->ev = (struct event){.run = push_arrives,
 			.drop = push_free,
 			.daemon = d,
 			.gen = d->gen,
-			.thread = (uint16_t)(THREAD_SHARDS + c->lane->shard->index)};
+			.thread = (uint16_t)(THREAD_SHARDS + c->rconn->shard->index)};
 		p->chan = c;
 		p->id = id;
 		p->len = stream.len;
@@ -104,8 +104,8 @@ static void reset_clients(struct world *w, struct server *s)
 {
 	for (struct link *l = w->chans.next; l != &w->chans; l = l->next) {
 		struct chan *c = LIST_OF(struct chan, all, l);
-		if (c->server == s && c->lane)
-			lane_break(w, c->lane, "connection reset by peer");
+		if (c->server == s && c->rconn)
+			role_conn_break(w, c->rconn, "connection reset by peer");
 	}
 }
 

@@ -13,7 +13,7 @@ static const char *const msg_names[MSG_N] = {"slots", "service", "service_gone",
 static bool is_told(enum cmd_kind k)
 {
 	return k == CMD_LOCK || k == CMD_LOCK_SWAP || k == CMD_UNLOCK || k == CMD_TAKE || k == CMD_DONE ||
-	       k == CMD_REQUEUE || k == CMD_DEAD || k == CMD_ACK_DEL || k == CMD_DEAD_ADD || k == CMD_TOMB ||
+	       k == CMD_REQUEUE || k == CMD_DEAD || k == CMD_ACK_DEL || k == CMD_DEAD_ADD || k == CMD_TOMBSTONE ||
 	       k == CMD_GROUP_CREATE;
 }
 
@@ -27,7 +27,7 @@ const char *trace_lease(const char *lease, char out[40])
 	return out;
 }
 
-void trace_cmd(struct world *w, const struct lane *l, const struct cmd *c)
+void trace_cmd(struct world *w, const struct role_conn *l, const struct cmd *c)
 {
 	w->n_cmds[c->kind]++;
 	bool tell = w->o.story && is_told(c->kind) && !c->use_eval;
@@ -50,7 +50,7 @@ void trace_cmd(struct world *w, const struct lane *l, const struct cmd *c)
 	world_tell(w, "%s%s", what, c->asking ? " asking" : "");
 }
 
-void trace_reply(struct world *w, const struct lane *l, enum cmd_kind kind, const struct reply *r)
+void trace_reply(struct world *w, const struct role_conn *l, enum cmd_kind kind, const struct reply *r)
 {
 	static const char *const kinds[] = {
 		"none", "error", "ok", "nil", "int", "text", "id", "entries", "pending", "consumers", "slots"};
@@ -72,7 +72,7 @@ void trace_msg(struct world *w, const struct daemon *d, uint16_t shard, bool is_
 		(long long)m->n, m->flag ? " +" : "", m->asking ? " asking" : "", m->resent ? " resent" : "");
 }
 
-void trace_out(struct world *w, const struct worker *k, const struct out_frame *f)
+void trace_out(struct world *w, const struct sim_worker *k, const struct out_frame *f)
 {
 	static const char *const reasons[REVOKE_N] = {"lost", "drain", "timeout", "operator", "shutdown"};
 	static const char *const outcomes[] = {"done", "requeued", "dead", "lost"};

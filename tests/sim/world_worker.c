@@ -17,7 +17,7 @@ struct up { /* a frame to the daemon */
 
 struct down { /* a frame to the worker */
 	struct event ev;
-	struct worker *worker;
+	struct sim_worker *worker;
 	uint64_t session;
 	struct out_frame f;
 	char lease[80], stream[24], key[40], token[24];
@@ -30,7 +30,7 @@ struct down { /* a frame to the worker */
 	bool is_cut;
 };
 
-static void plan(struct world *w, struct worker *k);
+static void plan(struct world *w, struct sim_worker *k);
 
 /* ---- to the daemon ---- */
 
@@ -52,7 +52,7 @@ static void up_arrives(struct world *w, struct event *ev)
 	mem_free(u);
 }
 
-static struct up *up_new(struct worker *k, enum coord_event_kind kind)
+static struct up *up_new(struct sim_worker *k, enum coord_event_kind kind)
 {
 	struct up *u = mem_alloc(sizeof *u);
 	u->ev = (struct event){.run = up_arrives, .drop = up_free, .daemon = k->daemon, .gen = k->daemon_gen};
@@ -63,12 +63,12 @@ static struct up *up_new(struct worker *k, enum coord_event_kind kind)
 	return u;
 }
 
-static void up_send(struct world *w, struct worker *k, struct up *u)
+static void up_send(struct world *w, struct sim_worker *k, struct up *u)
 {
 	event_in_order(w, &u->ev, w->now + world_lag(w) / 4, &k->up);
 }
 
-static void send_frame(struct world *w, struct worker *k, enum frame_kind kind, const char *lease, bool dead)
+static void send_frame(struct world *w, struct sim_worker *k, enum frame_kind kind, const char *lease, bool dead)
 {
 	struct up *u = up_new(k, COORD_FRAME);
 	u->f = (struct frame){.kind = kind, .dead = dead, .credits = k->credits};
@@ -90,7 +90,7 @@ static void send_frame(struct world *w, struct worker *k, enum frame_kind kind, 
 	up_send(w, k, u);
 }
 
-static void send_hello(struct world *w, struct worker *k)
+static void send_hello(struct world *w, struct sim_worker *k)
 {
 	struct up *u = up_new(k, COORD_FRAME);
 	u->f = (struct frame){.kind = FRAME_HELLO, .v = 1, .credits = k->credits, .name = {"w", 1}};
@@ -113,7 +113,7 @@ static void send_hello(struct world *w, struct worker *k)
 
 /* ---- leases ---- */
 
-static struct hold *find(struct worker *k, const char *lease)
+static struct hold *find(struct sim_worker *k, const char *lease)
 {
 	for (unsigned i = 0; i < WORLD_HOLDS; i++)
 		if (k->holds[i].used && strcmp(k->holds[i].lease, lease) == 0)
@@ -122,7 +122,7 @@ static struct hold *find(struct worker *k, const char *lease)
 }
 
 /* The work itself ends; what it came to may still have to be told. */
-static void stop_working(struct world *w, struct worker *k, struct hold *h, enum frame_kind result)
+static void stop_working(struct world *w, struct sim_worker *k, struct hold *h, enum frame_kind result)
 {
 	h->was_working = false;
 	h->result = result;
@@ -134,7 +134,7 @@ static void stop_working(struct world *w, struct worker *k, struct hold *h, enum
 	h->used = false;
 }
 
-static void hold_due(struct world *w, struct worker *k, struct hold *h)
+static void hold_due(struct world *w, struct sim_worker *k, struct hold *h)
 {
 	if (!h->was_working)
 		return;
@@ -150,14 +150,14 @@ static void hold_due(struct world *w, struct worker *k, struct hold *h)
 
 static void worker_tick(struct world *w, struct event *ev)
 {
-	struct worker *k = HEAP_OF(struct worker, tick, ev);
+	struct sim_worker *k = HEAP_OF(struct sim_worker, tick, ev);
 	for (unsigned i = 0; i < WORLD_HOLDS; i++)
 		if (k->holds[i].used)
 			hold_due(w, k, &k->holds[i]);
 	plan(w, k);
 }
 
-static void plan(struct world *w, struct worker *k)
+static void plan(struct world *w, struct sim_worker *k)
 {
 	mono_ms at = MONO_NEVER;
 	for (unsigned i = 0; i < WORLD_HOLDS; i++) {
@@ -173,7 +173,7 @@ static void plan(struct world *w, struct worker *k)
 
 /* ---- frames that come ---- */
 
-static void on_assign(struct world *w, struct worker *k, const struct down *d)
+static void on_assign(struct world *w, struct sim_worker *k, const struct down *d)
 {
 	struct hold *h = NULL;
 	for (unsigned i = 0; i < WORLD_HOLDS && !h; i++)
@@ -207,7 +207,7 @@ static void on_assign(struct world *w, struct worker *k, const struct down *d)
 	check_assign(w, k, h);
 }
 
-static void on_welcome(struct world *w, struct worker *k, const struct down *d)
+static void on_welcome(struct world *w, struct sim_worker *k, const struct down *d)
 {
 	k->is_welcome = true;
 	snprintf(k->key, sizeof k->key, "%s", d->key);
@@ -235,7 +235,7 @@ static void on_welcome(struct world *w, struct worker *k, const struct down *d)
 			world_fail(w, "w%u lease %s is in neither list of the welcome", k->index, k->holds[i].lease);
 }
 
-static void on_revoke(struct world *w, struct worker *k, const struct down *d)
+static void on_revoke(struct world *w, struct sim_worker *k, const struct down *d)
 {
 	struct hold *h = find(k, d->lease);
 	if (!h || !h->was_working)
@@ -244,7 +244,7 @@ static void on_revoke(struct world *w, struct worker *k, const struct down *d)
 	h->stop_at = mono_min(h->stop_at, at);
 }
 
-static void take(struct world *w, struct worker *k, const struct down *d)
+static void take(struct world *w, struct sim_worker *k, const struct down *d)
 {
 	switch (d->f.kind) {
 	case OUT_WELCOME:
@@ -272,7 +272,7 @@ static void take(struct world *w, struct worker *k, const struct down *d)
 	}
 }
 
-static void worker_reconnect(struct world *w, struct worker *k);
+static void worker_reconnect(struct world *w, struct sim_worker *k);
 
 static void down_free(struct world *w, struct event *ev)
 {
@@ -287,7 +287,7 @@ static void down_free(struct world *w, struct event *ev)
 static void down_arrives(struct world *w, struct event *ev)
 {
 	struct down *d = HEAP_OF(struct down, ev, ev);
-	struct worker *k = d->worker;
+	struct sim_worker *k = d->worker;
 	if (k->session == d->session && k->is_alive) {
 		if (d->is_cut) {
 			worker_reconnect(w, k);
@@ -323,17 +323,17 @@ static void copy_lists(struct down *d, const struct out_frame *f)
 	}
 }
 
-static struct worker *worker_of(struct world *w, const struct daemon *d, uint64_t session)
+static struct sim_worker *worker_of(struct world *w, const struct daemon *d, uint64_t session)
 {
 	for (unsigned i = 0; i < w->n_workers; i++) {
-		struct worker *k = &w->workers[i];
+		struct sim_worker *k = &w->workers[i];
 		if (k->is_alive && k->daemon == d && k->session == session && k->daemon_gen == d->gen)
 			return k;
 	}
 	return NULL;
 }
 
-static struct down *down_new(struct worker *k, uint64_t session, mono_ms sent)
+static struct down *down_new(struct sim_worker *k, uint64_t session, mono_ms sent)
 {
 	struct down *d = mem_alloc(sizeof *d);
 	d->ev = (struct event){.run = down_arrives, .drop = down_free, .worker = k, .gen = k->gen};
@@ -346,7 +346,7 @@ static struct down *down_new(struct worker *k, uint64_t session, mono_ms sent)
 
 void worker_take(struct world *w, struct daemon *from, uint64_t session, const struct out_frame *f)
 {
-	struct worker *k = worker_of(w, from, session);
+	struct sim_worker *k = worker_of(w, from, session);
 	if (!k)
 		return;
 	if (f->kind == OUT_WELCOME || f->kind == OUT_PING)
@@ -377,7 +377,7 @@ void worker_take(struct world *w, struct daemon *from, uint64_t session, const s
 
 static void worker_dial(struct world *w, struct event *ev)
 {
-	struct worker *k = HEAP_OF(struct worker, dial, ev);
+	struct sim_worker *k = HEAP_OF(struct sim_worker, dial, ev);
 	struct daemon *d = k->daemon;
 	if (!d->is_alive) {
 		event_at(w, ev, w->now + world_between(&w->rng, 100, 500));
@@ -393,7 +393,7 @@ static void worker_dial(struct world *w, struct event *ev)
 	send_hello(w, k);
 }
 
-static void worker_reconnect(struct world *w, struct worker *k)
+static void worker_reconnect(struct world *w, struct sim_worker *k)
 {
 	k->session = 0;
 	k->is_welcome = false;
@@ -402,7 +402,7 @@ static void worker_reconnect(struct world *w, struct worker *k)
 
 void worker_cut(struct world *w, struct daemon *from, uint64_t session)
 {
-	struct worker *k = worker_of(w, from, session);
+	struct sim_worker *k = worker_of(w, from, session);
 	if (!k)
 		return;
 	world_tell(w, "d%u closes w%u", from->index, k->index);
@@ -412,7 +412,7 @@ void worker_cut(struct world *w, struct daemon *from, uint64_t session)
 }
 
 /* The daemon sees the socket end; with it, or a little later, the process. */
-static void socket_ends(struct world *w, struct worker *k, bool died)
+static void socket_ends(struct world *w, struct sim_worker *k, bool died)
 {
 	if (!k->session)
 		return;
@@ -423,7 +423,7 @@ static void socket_ends(struct world *w, struct worker *k, bool died)
 	}
 }
 
-void worker_disconnect(struct world *w, struct worker *k)
+void worker_disconnect(struct world *w, struct sim_worker *k)
 {
 	if (!k->is_alive || !k->session || k->is_paused)
 		return;
@@ -435,7 +435,7 @@ void worker_disconnect(struct world *w, struct worker *k)
 void worker_daemon_gone(struct world *w, struct daemon *d)
 {
 	for (unsigned i = 0; i < w->n_workers; i++) {
-		struct worker *k = &w->workers[i];
+		struct sim_worker *k = &w->workers[i];
 		if (!k->is_alive || k->daemon != d)
 			continue;
 		for (unsigned h = 0; h < WORLD_HOLDS; h++)
@@ -450,10 +450,10 @@ void worker_daemon_gone(struct world *w, struct daemon *d)
 
 /* ---- life ---- */
 
-struct worker *world_worker(struct world *w, struct daemon *d, uint32_t credits)
+struct sim_worker *world_worker(struct world *w, struct daemon *d, uint32_t credits)
 {
-	struct worker *k = &w->workers[w->n_workers];
-	*k = (struct worker){.index = w->n_workers++,
+	struct sim_worker *k = &w->workers[w->n_workers];
+	*k = (struct sim_worker){.index = w->n_workers++,
 		.daemon = d,
 		.credits = credits,
 		.most_credits = credits,
@@ -466,7 +466,7 @@ struct worker *world_worker(struct world *w, struct daemon *d, uint32_t credits)
 	return k;
 }
 
-void worker_start(struct world *w, struct worker *k)
+void worker_start(struct world *w, struct sim_worker *k)
 {
 	if (k->is_alive)
 		return;
@@ -492,7 +492,7 @@ static void forget_held(struct world *w, struct link *list)
 	}
 }
 
-void worker_kill(struct world *w, struct worker *k)
+void worker_kill(struct world *w, struct sim_worker *k)
 {
 	if (!k->is_alive)
 		return;
@@ -508,7 +508,7 @@ void worker_kill(struct world *w, struct worker *k)
 	memset(k->holds, 0, sizeof k->holds);
 }
 
-void worker_pause(struct world *w, struct worker *k, bool paused)
+void worker_pause(struct world *w, struct sim_worker *k, bool paused)
 {
 	if (!k->is_alive || k->is_paused == paused)
 		return;
@@ -529,7 +529,7 @@ void worker_pause(struct world *w, struct worker *k, bool paused)
 		LIST_OF(struct event, held, l)->run(w, LIST_OF(struct event, held, l));
 }
 
-void worker_set_credits(struct world *w, struct worker *k, uint32_t n)
+void worker_set_credits(struct world *w, struct sim_worker *k, uint32_t n)
 {
 	k->credits = n;
 	k->most_credits = n > k->most_credits ? n : k->most_credits;
@@ -537,7 +537,7 @@ void worker_set_credits(struct world *w, struct worker *k, uint32_t n)
 		send_frame(w, k, FRAME_CREDITS, NULL, false);
 }
 
-void worker_bye(struct world *w, struct worker *k)
+void worker_bye(struct world *w, struct sim_worker *k)
 {
 	if (!k->is_alive || !k->is_welcome || k->is_paused)
 		return;

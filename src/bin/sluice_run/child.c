@@ -76,7 +76,7 @@ static _Noreturn void become_command(char **command, const struct child_env *env
 	_exit(why == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN);
 }
 
-static bool write_all(int fd, const char *bytes, size_t len)
+static bool child_write_all(int fd, const char *bytes, size_t len)
 {
 	while (len) {
 		ssize_t n = write(fd, bytes, len);
@@ -94,7 +94,7 @@ static int open_info(const char *info, size_t len)
 	int fd = memfd_create("sluice-info", MFD_CLOEXEC);
 	if (fd < 0)
 		return -1;
-	if (write_all(fd, info, len) && write_all(fd, "\n", 1) && lseek(fd, 0, SEEK_SET) == 0)
+	if (child_write_all(fd, info, len) && child_write_all(fd, "\n", 1) && lseek(fd, 0, SEEK_SET) == 0)
 		return fd;
 	int why = errno;
 	close(fd);
@@ -210,7 +210,7 @@ int child_reap(struct child *c)
 }
 
 /* Length of the UTF-8 sequence at p, 0 when it is none; end: no byte is read from there on. */
-static size_t utf8_len(const unsigned char *p, const unsigned char *end)
+static size_t child_utf8_len(const unsigned char *p, const unsigned char *end)
 {
 	size_t n = *p < 0x80 ? 1 : *p < 0xc2 ? 0 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : *p < 0xf5 ? 4 : 0;
 	if ((size_t)(end - p) < n)
@@ -229,7 +229,7 @@ static void add_text(char *out, size_t at, const char *line, size_t len)
 {
 	const unsigned char *p = (const unsigned char *)line, *end = p + len;
 	while (p < end) {
-		size_t n = utf8_len(p, end);
+		size_t n = child_utf8_len(p, end);
 		if (at + (n ? n : 1) > REASON_MAX)
 			break;
 		if (n == 0)

@@ -40,7 +40,7 @@ static _Noreturn void usage_error(const char *what, const char *value)
 }
 
 /* 500ms, 10s, 5m, 1h; up to a day. */
-static mono_ms parse_duration(const char *text)
+static mono_ms cli_parse_duration(const char *text)
 {
 	static const struct {
 		const char *unit;
@@ -96,7 +96,7 @@ void cli_parse(struct options *opt, int argc, char **argv)
 		else if (c == 'S')
 			opt->services[opt->n_services++] = optarg;
 		else if (c == 'k')
-			opt->kill_after = parse_duration(optarg);
+			opt->kill_after = cli_parse_duration(optarg);
 		else if (c == 'N')
 			snprintf(opt->name, sizeof(opt->name), "%s", optarg);
 		else if (c == 'h' || c == 'V') {

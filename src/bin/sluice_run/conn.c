@@ -49,7 +49,7 @@ void conn_drop(struct runner *r)
 	back_off(c, r->now);
 }
 
-static int connect_to(const char *path)
+static int conn_connect_to(const char *path)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -69,10 +69,10 @@ void conn_turn(struct runner *r)
 	struct conn *c = &r->conn;
 	if (c->state != CONN_DOWN || r->now < c->retry_at)
 		return;
-	c->fd = connect_to(r->opt->socket);
+	c->fd = conn_connect_to(r->opt->socket);
 	if (c->fd < 0) {
 		if (c->said_errno != errno)
-			say("cannot connect to %s: %s; trying again", r->opt->socket, strerror(errno));
+			run_log("cannot connect to %s: %s; trying again", r->opt->socket, strerror(errno));
 		c->said_errno = errno;
 		back_off(c, r->now);
 		return;
@@ -89,14 +89,14 @@ void conn_send(struct runner *r, const char *frame)
 		return;
 	buf_str(&c->out, frame);
 	if (c->out.len > OUT_MAX_BYTES) {
-		say("sluiced does not read what we tell it; connecting again");
+		run_log("sluiced does not read what we tell it; connecting again");
 		conn_drop(r);
 	}
 }
 
-static void ended(struct runner *r, int why)
+static void conn_ended(struct runner *r, int why)
 {
-	say("connection to sluiced lost%s%s; trying again", why ? ": " : "", why ? strerror(why) : "");
+	run_log("connection to sluiced lost%s%s; trying again", why ? ": " : "", why ? strerror(why) : "");
 	conn_drop(r);
 }
 
@@ -127,7 +127,7 @@ static void act_on_lines(struct runner *r)
 	c->has_lines = false;
 	while (c->state != CONN_DOWN && !r->is_over && frame_splitter_next(&c->in, &line, &len, &code)) {
 		if (!frames_act(r, line, len)) {
-			say("this is not the worker protocol: %.80s", line);
+			run_log("this is not the worker protocol: %.80s", line);
 			conn_drop(r);
 			return;
 		}
@@ -136,7 +136,7 @@ static void act_on_lines(struct runner *r)
 			return;
 	}
 	if (c->state != CONN_DOWN && code) {
-		say("a frame of sluiced is too long");
+		run_log("a frame of sluiced is too long");
 		conn_drop(r);
 	}
 }
@@ -153,7 +153,7 @@ void conn_readable(struct runner *r)
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) {
-		ended(r, n < 0 ? errno : 0);
+		conn_ended(r, n < 0 ? errno : 0);
 		return;
 	}
 	frame_splitter_feed(&c->in, bytes, (size_t)n);

@@ -68,7 +68,7 @@ void frames_hello(struct runner *r)
 static void forget_result(struct runner *r, struct work *w, const char *outcome)
 {
 	if (strcmp(outcome, "lost") == 0)
-		say("stream %s: its result came too late, somebody else owns it", w->stream);
+		run_log("stream %s: its result came too late, somebody else owns it", w->stream);
 	work_abandon(r, w);
 }
 
@@ -85,7 +85,7 @@ static void on_gone(struct runner *r, yyjson_val *list)
 			forget_result(r, w, str(v, "outcome"));
 			continue;
 		}
-		say("stream %s is not ours any more (%s), killing it", w->stream, str(v, "outcome"));
+		run_log("stream %s is not ours any more (%s), killing it", w->stream, str(v, "outcome"));
 		work_abandon(r, w);
 	}
 }
@@ -117,7 +117,7 @@ static void on_welcome(struct runner *r, yyjson_val *root)
 	c->state = CONN_UP;
 	c->backoff = 0;
 	c->said_errno = 0;
-	say("connected to %s", r->opt->socket);
+	run_log("connected to %s", r->opt->socket);
 	on_gone(r, yyjson_obj_get(root, "gone"));
 	r->until_ms = until(root);
 	on_resumed(r, yyjson_obj_get(root, "resumed"), r->until_ms);
@@ -128,7 +128,7 @@ static void on_welcome(struct runner *r, yyjson_val *root)
 		if (w->state == WORK_SAYS) {
 			work_tell(r, w);
 		} else if (!is_resumed && w->answer != ANSWER_NONE) {
-			say("stream %s was not resumed, killing it", w->stream);
+			run_log("stream %s was not resumed, killing it", w->stream);
 			work_abandon(r, w);
 		}
 	}
@@ -198,7 +198,7 @@ static void on_revoke(struct runner *r, yyjson_val *root)
 		return;
 	}
 	if (w->state != WORK_SAYS)
-		say("stream %s revoked: %s, %lld ms", w->stream, str(root, "reason"), (long long)grace_ms);
+		run_log("stream %s revoked: %s, %lld ms", w->stream, str(root, "reason"), (long long)grace_ms);
 	work_revoke(r, w, grace_ms < 0 ? 0 : grace_ms);
 }
 
@@ -224,12 +224,12 @@ static void on_fatal(struct runner *r, const char *code, const char *msg)
 	} hopeless[] = {{"bad_version", EXIT_UNAVAILABLE}, {"unauthorized", EXIT_NOPERM}, {"bad_hello", EXIT_CONFIG}};
 	for (size_t i = 0; i < sizeof(hopeless) / sizeof(hopeless[0]); i++)
 		if (strcmp(code, hopeless[i].code) == 0) {
-			say("sluiced refuses us: %s: %s", code, msg);
+			run_log("sluiced refuses us: %s: %s", code, msg);
 			r->exit_code = hopeless[i].exit_code;
 			r->is_over = true;
 			return;
 		}
-	say("sluiced ended the session: %s: %s; connecting again", code, msg);
+	run_log("sluiced ended the session: %s: %s; connecting again", code, msg);
 	conn_drop(r);
 }
 
@@ -244,11 +244,11 @@ static void on_err(struct runner *r, yyjson_val *root)
 	if (strcmp(code, "not_owner") == 0 || strcmp(code, "unknown_lease") == 0) {
 		if (!w)
 			return; /* it was told to us as gone already */
-		say("stream %s: %s: %s", w->stream, code, msg);
+		run_log("stream %s: %s: %s", w->stream, code, msg);
 		work_abandon(r, w);
 		return;
 	}
-	say("sluiced says %s: %s", code, msg);
+	run_log("sluiced says %s: %s", code, msg);
 	if (w && w->state == WORK_SAYS) {
 		w->say_at = r->now + 1000;
 		heap_set(&r->turns, &w->turn, w->say_at);
@@ -274,7 +274,7 @@ bool frames_act(struct runner *r, char *line, size_t len)
 	else if (is_up && strcmp(t, "revoke") == 0)
 		on_revoke(r, root);
 	else if (is_up && strcmp(t, "drain") == 0)
-		say("sluiced drains: no new work will come");
+		run_log("sluiced drains: no new work will come");
 	yyjson_doc_free(doc);
 	return is_frame;
 }

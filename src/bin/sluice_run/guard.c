@@ -109,7 +109,7 @@ void guard_start(char **argv)
 	fcntl(pipe_fd, F_SETFL, O_NONBLOCK); /* a guard that hangs must not hang us */
 }
 
-static void tell(pid_t record)
+static void guard_tell(pid_t record)
 {
 	if (pipe_fd < 0)
 		return;
@@ -121,10 +121,10 @@ static void tell(pid_t record)
 
 void guard_add(pid_t group)
 {
-	tell(group);
+	guard_tell(group);
 }
 
 void guard_remove(pid_t group)
 {
-	tell(-group);
+	guard_tell(-group);
 }

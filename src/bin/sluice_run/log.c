@@ -34,7 +34,7 @@ void say_open(void)
 	}
 }
 
-static ssize_t write_some(const char *bytes, size_t len)
+static ssize_t run_log_write_some(const char *bytes, size_t len)
 {
 	if (out.is_socket)
 		return send(out.fd, bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -54,7 +54,7 @@ void say_flush(void)
 {
 	size_t done = 0;
 	while (done < out.pending.len) {
-		ssize_t n = write_some(out.pending.data + done, out.pending.len - done);
+		ssize_t n = run_log_write_some(out.pending.data + done, out.pending.len - done);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno != EAGAIN)
@@ -73,7 +73,7 @@ void say_bytes(const char *bytes, size_t len)
 	say_flush();
 }
 
-void say(const char *fmt, ...)
+void run_log(const char *fmt, ...)
 {
 	char line[1024] = "sluice-run: ";
 	size_t at = strlen(line);

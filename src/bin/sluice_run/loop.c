@@ -114,11 +114,11 @@ static void stop_asked(struct runner *r, int sig)
 {
 	r->n_stops++;
 	if (r->n_stops == 1) {
-		say("%s: no new work, finishing %zu", strsignal(sig), r->n_processes);
+		run_log("%s: no new work, finishing %zu", strsignal(sig), r->n_processes);
 		conn_send(r, "{\"t\":\"credits\",\"n\":0}\n");
 		return;
 	}
-	say("%s again: killing %zu", strsignal(sig), r->n_processes);
+	run_log("%s again: killing %zu", strsignal(sig), r->n_processes);
 	r->exit_code = EXIT_BY_SIGNAL + sig;
 	r->is_over = true;
 }
@@ -219,7 +219,7 @@ static bool is_done(struct runner *r)
 	for (struct work *w; (w = map_next(&r->by_lease, &pos));)
 		if (w->state != WORK_SAYS || w->fence_kill > r->now)
 			return false;
-	say("sluiced is away: results not delivered");
+	run_log("sluiced is away: results not delivered");
 	r->exit_code = EXIT_NOT_TOLD;
 	return true;
 }
@@ -247,7 +247,7 @@ int runner_loop(struct runner *r)
 	struct polled p = {0};
 	int signals = open_signals();
 	if (signals < 0) {
-		say("signalfd: %s", strerror(errno));
+		run_log("signalfd: %s", strerror(errno));
 		return EXIT_OSERR;
 	}
 	for (;;) {

@@ -39,8 +39,8 @@ void cli_parse(struct options *opt, int argc, char **argv);
 /* ---- our stderr */
 enum { SAY_BUSY_BYTES = 256 * 1024, SAY_MAX_BYTES = 4 * 1024 * 1024 };
 void say_open(void);
-void say(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* one line, "sluice-run: " before it */
-void say_bytes(const char *bytes, size_t len);                        /* as they are; dropped over SAY_MAX_BYTES */
+void run_log(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* one line, "sluice-run: " before it */
+void say_bytes(const char *bytes, size_t len);                            /* as they are; dropped over SAY_MAX_BYTES */
 int say_fd(void);
 size_t say_pending(void);
 void say_flush(void);

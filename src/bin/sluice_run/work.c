@@ -45,7 +45,7 @@ static void schedule(struct runner *r, struct work *w)
 	heap_set(&r->turns, &w->turn, at);
 }
 
-static void move(struct runner *r, struct work *w, enum work_state to)
+static void work_move(struct runner *r, struct work *w, enum work_state to)
 {
 	static const bool allowed[5][5] = {
 		[WORK_STARTS] = {[WORK_RUNS] = true, [WORK_SAYS] = true},
@@ -112,7 +112,7 @@ static char *new_result(const struct work *w, int status)
 	if (code == EXIT_RELEASE)
 		return new_frame("release", w, NULL, false);
 	child_reason(&w->child, status, reason);
-	say("stream %s failed: %s", w->stream, reason);
+	run_log("stream %s failed: %s", w->stream, reason);
 	return new_frame("fail", w, reason, code == EXIT_DEAD);
 }
 
@@ -128,23 +128,23 @@ void work_tell(struct runner *r, struct work *w)
 }
 
 /* Owns frame. */
-static void answer(struct runner *r, struct work *w, char *frame, bool waits_for_ok)
+static void work_answer_one(struct runner *r, struct work *w, char *frame, bool waits_for_ok)
 {
 	w->frame = frame;
 	w->waits_for_ok = waits_for_ok;
 	w->say_at = MONO_NEVER;
-	move(r, w, WORK_SAYS);
+	work_move(r, w, WORK_SAYS);
 	work_tell(r, w);
 }
 
 static void answer_revoked(struct runner *r, struct work *w)
 {
-	answer(r, w, new_frame("revoked", w, NULL, false), false);
+	work_answer_one(r, w, new_frame("revoked", w, NULL, false), false);
 }
 
 /* ---- beginning and end of the process */
 
-static void start(struct runner *r, struct work *w)
+static void work_start(struct runner *r, struct work *w)
 {
 	struct child_env env = {.service = w->service,
 		.stream = w->stream,
@@ -155,9 +155,9 @@ static void start(struct runner *r, struct work *w)
 	if (!child_start(&w->child, r->opt->command, &env, w->info, w->info_len)) {
 		w->n_tries++;
 		if (w->n_tries == 1)
-			say("stream %s: cannot start a process: %s", w->stream, strerror(errno));
+			run_log("stream %s: cannot start a process: %s", w->stream, strerror(errno));
 		if (w->n_tries >= START_TRIES) {
-			answer(r, w, new_frame("release", w, NULL, false), true);
+			work_answer_one(r, w, new_frame("release", w, NULL, false), true);
 			return;
 		}
 		w->start_at = r->now + START_PAUSE_MS;
@@ -168,7 +168,7 @@ static void start(struct runner *r, struct work *w)
 	w->info = NULL;
 	r->n_processes++;
 	map_put(&r->by_pid, &w->child.pid, sizeof(w->child.pid), w);
-	move(r, w, WORK_RUNS);
+	work_move(r, w, WORK_RUNS);
 }
 
 void work_new(struct runner *r, const struct work_spec *spec)
@@ -199,7 +199,7 @@ void work_ended(struct runner *r, struct work *w)
 	int status = child_reap(&w->child);
 	switch (w->answer) {
 	case ANSWER_RESULT:
-		answer(r, w, new_result(w, status), true);
+		work_answer_one(r, w, new_result(w, status), true);
 		break;
 	case ANSWER_REVOKED:
 		answer_revoked(r, w);
@@ -215,11 +215,11 @@ void work_ended(struct runner *r, struct work *w)
 static void kill_now(struct runner *r, struct work *w)
 {
 	child_signal(&w->child, SIGKILL);
-	move(r, w, WORK_KILLED);
+	work_move(r, w, WORK_KILLED);
 }
 
 /* SIGTERM, and SIGKILL at kill_at at the latest. */
-static void stop(struct runner *r, struct work *w, mono_ms kill_at)
+static void work_stop(struct runner *r, struct work *w, mono_ms kill_at)
 {
 	if (r->opt->kill_after != MONO_NEVER)
 		kill_at = mono_min(kill_at, r->now + r->opt->kill_after);
@@ -229,17 +229,17 @@ static void stop(struct runner *r, struct work *w, mono_ms kill_at)
 		return;
 	}
 	child_signal(&w->child, SIGTERM);
-	move(r, w, WORK_ENDS);
+	work_move(r, w, WORK_ENDS);
 }
 
 static void stop_at_fence(struct runner *r, struct work *w)
 {
-	say("stream %s: not renewed in time, stopping it", w->stream);
+	run_log("stream %s: not renewed in time, stopping it", w->stream);
 	w->answer = ANSWER_REVOKED;
 	if (w->state == WORK_STARTS)
 		answer_revoked(r, w);
 	else
-		stop(r, w, w->fence_kill);
+		work_stop(r, w, w->fence_kill);
 }
 
 /* A tenth of the lease is kept for stopping, and no more than a quarter of what is left when the daemon's word is
@@ -266,7 +266,7 @@ void work_revoke(struct runner *r, struct work *w, mono_ms grace_ms)
 		break;
 	case WORK_RUNS:
 		w->answer = ANSWER_REVOKED;
-		stop(r, w, kill_at);
+		work_stop(r, w, kill_at);
 		break;
 	case WORK_ENDS:
 		w->kill_at = mono_min(w->kill_at, kill_at);
@@ -294,7 +294,7 @@ void work_turn(struct runner *r, struct work *w)
 		if (w->fence_term <= r->now)
 			stop_at_fence(r, w);
 		else
-			start(r, w);
+			work_start(r, w);
 		break;
 	case WORK_RUNS:
 		stop_at_fence(r, w);

@@ -130,14 +130,14 @@ static enum err_code scan_words(struct scan *s, struct options *o, int argc, cha
 	return ERR_OK;
 }
 
-static unsigned min3(unsigned a, unsigned b, unsigned c)
+static unsigned args_min3(unsigned a, unsigned b, unsigned c)
 {
 	a = a < b ? a : b;
 	return a < c ? a : c;
 }
 
 /* Levenshtein, for words up to 31 bytes; longer ones are far away. */
-static unsigned distance(const char *a, const char *b)
+static unsigned args_distance(const char *a, const char *b)
 {
 	unsigned row[32];
 	size_t la = strlen(a), lb = strlen(b);
@@ -149,7 +149,7 @@ static unsigned distance(const char *a, const char *b)
 		unsigned diagonal = row[0];
 		row[0] = i;
 		for (unsigned j = 1; j <= lb; j++) {
-			unsigned here = min3(row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1]));
+			unsigned here = args_min3(row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1]));
 			diagonal = row[j];
 			row[j] = here;
 		}
@@ -163,7 +163,7 @@ static enum err_code say_unknown_verb(const char *given, struct err *err)
 	unsigned least = 3;
 	for (unsigned i = 0; i < CTL_VERB_N; i++) {
 		const char *name = ctl_verb_info((enum ctl_verb)i)->name;
-		unsigned d = distance(given, name);
+		unsigned d = args_distance(given, name);
 		if (d < least) {
 			least = d;
 			best = name;

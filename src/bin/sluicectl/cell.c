@@ -132,7 +132,7 @@ static void put_when(struct buf *b, int64_t at_ms)
 	buf_str(b, s);
 }
 
-static void put_list(struct buf *b, yyjson_val *list)
+static void cell_put_list(struct buf *b, yyjson_val *list)
 {
 	size_t i, n;
 	yyjson_val *v;
@@ -195,7 +195,7 @@ static void put_lower(struct buf *b, const char *title)
 	}
 }
 
-static void put_value(struct buf *b, const struct column *c, yyjson_val *row)
+static void cell_put_value(struct buf *b, const struct column *c, yyjson_val *row)
 {
 	yyjson_val *v = cell_value(row, c->key);
 	size_t before = b->len;
@@ -222,7 +222,7 @@ static void put_value(struct buf *b, const struct column *c, yyjson_val *row)
 			put_lower(b, c->title);
 		break;
 	case FORMAT_LIST:
-		put_list(b, v);
+		cell_put_list(b, v);
 		break;
 	case FORMAT_WHEN:
 		put_when(b, cell_number(row, c->key));
@@ -277,7 +277,7 @@ void table_add(struct table *t, yyjson_val *row)
 		struct cell *cell = &t->cells[t->n_rows * t->n_columns + i];
 		struct buf b;
 		buf_init(&b);
-		put_value(&b, &t->columns[i], row);
+		cell_put_value(&b, &t->columns[i], row);
 		cell->text = buf_take(&b);
 		cell->width = width_of(cell->text);
 		cell->colour = t->columns[i].format == FORMAT_STATE ? cell_colour_of(cell->text) : NULL;
@@ -327,7 +327,7 @@ void table_block(struct buf *b, const struct column *columns, yyjson_val *row)
 	buf_init(&value);
 	for (const struct column *c = columns; c->title; c++) {
 		buf_clear(&value);
-		put_value(&value, c, row);
+		cell_put_value(&value, c, row);
 		if (strcmp(value.data, "-") == 0)
 			continue;
 		buf_printf(b, "%-*s  ", (int)width, c->title);

@@ -35,7 +35,7 @@ static int say_connect_error(const char *path, int e, struct err *err)
 }
 
 /* Returns 0 and the descriptor, or an exit code. */
-static int dial(const struct options *o, int *out, struct err *err)
+static int ctl_conn_dial(const struct options *o, int *out, struct err *err)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	if (strlen(o->socket) >= sizeof(addr.sun_path)) {
@@ -117,7 +117,7 @@ static int receive(
 }
 
 /* One line of the reply. True: that was the last one, *code is the exit code. */
-static bool take_line(
+static bool ctl_conn_take_line(
 	const struct options *o, const char *line, size_t len, row_fn *fn, void *arg, int *code, struct err *err)
 {
 	bool is_last = false;
@@ -158,7 +158,7 @@ static int read_reply(int fd, const struct options *o, bool watch_stdout, row_fn
 		char *lf = in.len > scanned ? memchr(in.data + scanned, '\n', in.len - scanned) : NULL;
 		if (lf) {
 			size_t len = (size_t)(lf - in.data);
-			bool is_last = take_line(o, in.data, len, fn, arg, &code, err);
+			bool is_last = ctl_conn_take_line(o, in.data, len, fn, arg, &code, err);
 			buf_consume(&in, len + 1);
 			scanned = 0;
 			if (is_last)
@@ -184,7 +184,7 @@ int conn_ask(
 	if (ctl_encode(&line, r, err) != ERR_OK)
 		code = EXIT_USAGE;
 	if (code == 0)
-		code = dial(o, &fd, err);
+		code = ctl_conn_dial(o, &fd, err);
 	if (code == 0)
 		code = send_all(fd, &line, o, err);
 	if (code == 0)

@@ -10,7 +10,7 @@
 
 #include "base/stdfd.h"
 
-static int say(const char *text, int code)
+static int sluicectl_say(const char *text, int code)
 {
 	struct buf b;
 	buf_init(&b);
@@ -61,7 +61,7 @@ static int run(const struct options *o)
 		view_free(v);
 	}
 	if (err.text[0])
-		say(err.text, code);
+		sluicectl_say(err.text, code);
 	return code == 0 && out_failed() ? EXIT_NO : code;
 }
 
@@ -85,7 +85,7 @@ int main(int argc, char **argv)
 		code = print_version();
 		break;
 	case ARGS_BAD:
-		say(err.text, code);
+		sluicectl_say(err.text, code);
 		if (topic)
 			fprintf(stderr, "try: sluicectl help %s\n", topic);
 		else

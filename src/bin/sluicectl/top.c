@@ -32,7 +32,7 @@ struct top {
 	struct screen screen;
 };
 
-static void on_signal(int sig)
+static void top_on_signal(int sig)
 {
 	if (sig == SIGWINCH) {
 		resized = 1;
@@ -67,7 +67,7 @@ enum { N_TOP_SIGNALS = sizeof(top_signals) / sizeof(top_signals[0]) };
 
 static void catch_signals(void)
 {
-	struct sigaction sa = {.sa_handler = on_signal}; /* no SA_RESTART: waits end */
+	struct sigaction sa = {.sa_handler = top_on_signal}; /* no SA_RESTART: waits end */
 	for (unsigned i = 0; i < N_TOP_SIGNALS; i++)
 		sigaction(top_signals[i], &sa, NULL);
 }
@@ -141,7 +141,7 @@ static bool keep_stream(void *arg, yyjson_val *row, const char *line, size_t len
 	return t->streams.n_rows < ROWS_MAX;
 }
 
-static int fetch(struct top *t, struct err *err)
+static int top_fetch(struct top *t, struct err *err)
 {
 	struct ctl_request ls;
 	int code = conn_ask(t->o, &t->o->request, false, keep_status, t, err);
@@ -238,7 +238,7 @@ static void loop(struct top *t, struct err *err)
 			suspend();
 		*err = (struct err){0};
 		if (!quit && !stop_wanted)
-			fetch(t, err);
+			top_fetch(t, err);
 	}
 }
 
@@ -254,7 +254,7 @@ int top_run(const struct options *o, struct err *err)
 	mine.stop = &stop_wanted;
 	buf_init(&t.head);
 	table_init(&t.streams, view_stream_columns);
-	code = fetch(&t, err);
+	code = top_fetch(&t, err);
 	if (code == 0) {
 		catch_signals();
 		terminal_enter();

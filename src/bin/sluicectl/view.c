@@ -290,7 +290,7 @@ static void put_version(struct buf *b, yyjson_val *row)
 }
 
 /* Verbs without a table: prints one row. */
-static void put_row(struct view *v, yyjson_val *row)
+static void ctl_view_put_row(struct view *v, yyjson_val *row)
 {
 	switch ((int)v->o->request.verb) {
 	case CTL_VERB_STATUS:
@@ -352,7 +352,7 @@ bool view_row(void *arg, yyjson_val *row, const char *line, size_t len)
 		table_add(&v->table, row);
 		return true;
 	} else {
-		put_row(v, row);
+		ctl_view_put_row(v, row);
 	}
 	return out_flush(&v->out);
 }

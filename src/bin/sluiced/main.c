@@ -1,4 +1,4 @@
-/* sluiced - the daemon's command line: options, configuration, log, limits; then run/coord_run does the rest. */
+/* sluiced - the daemon's command line: options, configuration, log, limits; then run/coord_thread does the rest. */
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
@@ -62,7 +62,7 @@ static int usage(char **argv, int c)
 	return EXIT_USAGE;
 }
 
-static int parse(int argc, char **argv, const char **path, enum action *action)
+static int sluiced_parse(int argc, char **argv, const char **path, enum action *action)
 {
 	static const struct option options[] = {{"config", required_argument, NULL, 'c'},
 		{"check", no_argument, NULL, 256 + ACTION_CHECK}, {"dump-config", no_argument, NULL, 256 + ACTION_DUMP},
@@ -117,7 +117,7 @@ static int with_config(const char *path, enum action action)
 		signal(SIGPIPE, SIG_IGN);
 		umask(0077);
 		raise_descriptors(c->workers.max_sessions);
-		return coord_run_main(path, c);
+		return coord_thread_main(path, c);
 	}
 	struct buf b;
 	buf_init(&b);
@@ -138,7 +138,7 @@ int main(int argc, char **argv)
 	memory_for_libraries();
 	if (fault_start(argc, argv, &status))
 		return status;
-	status = parse(argc, argv, &path, &action);
+	status = sluiced_parse(argc, argv, &path, &action);
 	if (status)
 		return status;
 	struct buf b;

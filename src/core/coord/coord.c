@@ -5,7 +5,7 @@
 
 static bool same_session(const void *value, const void *key, size_t len)
 {
-	const struct member *m = value;
+	const struct worker *m = value;
 	return len == sizeof m->s.id && memcmp(&m->s.id, key, len) == 0;
 }
 
@@ -16,8 +16,8 @@ struct coord *coord_new(const struct coord_rules *rules)
 	rng_seed(&c->rng, rules->seed);
 	ledger_init(&c->ledger, rng_next(&c->rng));
 	topology_init(&c->topo);
-	placement_init(&c->place);
-	list_init(&c->members);
+	credits_init(&c->place);
+	list_init(&c->workers);
 	map_init(&c->by_session, same_session, rng_next(&c->rng));
 	list_init(&c->dirty);
 	list_init(&c->turns);
@@ -34,8 +34,8 @@ void coord_free(struct coord *c)
 {
 	if (!c)
 		return;
-	while (!list_empty(&c->members))
-		member_free(c, LIST_OF(struct member, all, c->members.next));
+	while (!list_empty(&c->workers))
+		worker_free(c, LIST_OF(struct worker, all, c->workers.next));
 	map_fini(&c->by_session);
 	ledger_fini(&c->ledger);
 	for (uint16_t i = 0; i < c->n_positions; i++) {
@@ -68,9 +68,9 @@ mono_ms coord_ping_ms(const struct coord *c)
 	return c->rules.ping_ms ? c->rules.ping_ms : c->shortest_ttl / 3;
 }
 
-struct member *coord_member(struct coord *c, uint64_t session)
+struct worker *coord_worker(struct coord *c, uint64_t session)
 {
-	struct member *m = map_get(&c->by_session, &session, sizeof session);
+	struct worker *m = map_get(&c->by_session, &session, sizeof session);
 	return m && !m->is_gone ? m : NULL;
 }
 
@@ -98,7 +98,7 @@ void coord_ask_topology(struct coord *c, const char *why)
 
 /* ---- the turn ---- */
 
-static void on_msg(struct coord *c, const struct msg *m)
+static void coord_on_msg(struct coord *c, const struct msg *m)
 {
 	switch ((enum msg_kind)m->kind) {
 	case MSG_CONN:
@@ -173,20 +173,20 @@ static void on_msg(struct coord *c, const struct msg *m)
 	case MSG_LEASE_RENEW:
 	case MSG_OP:
 	case MSG_SCAN:
-	case MSG_HURRY:
+	case MSG_RENEW_ALL:
 	case MSG_STOP:
 	case MSG_N:
 		break;
 	}
 }
 
-static void due(struct coord *c)
+static void coord_due(struct coord *c)
 {
 	for (struct entry *e; (e = ledger_due(&c->ledger, c->now));)
 		entry_on_due(c, e);
 	for (struct heap_node *n; (n = heap_top(&c->session_timers)) && n->at <= c->now;) {
 		heap_remove(&c->session_timers, n);
-		member_on_due(c, LIST_OF(struct member, s, LIST_OF(struct session, timer, n)));
+		worker_on_due(c, LIST_OF(struct worker, s, LIST_OF(struct session, timer, n)));
 	}
 	if (c->reroute_at <= c->now) {
 		c->reroute_at = MONO_NEVER;
@@ -218,7 +218,7 @@ static void hand_over(struct coord *c)
 
 static void handle(struct coord *c, const struct coord_event *ev)
 {
-	struct member *m = ev->session ? coord_member(c, ev->session) : NULL;
+	struct worker *m = ev->session ? coord_worker(c, ev->session) : NULL;
 	switch (ev->kind) {
 	case COORD_TICK:
 		break;
@@ -227,7 +227,7 @@ static void handle(struct coord *c, const struct coord_event *ev)
 		break;
 	case COORD_LIMITS:
 		c->rules = *ev->rules;
-		member_after_limits(c);
+		worker_after_limits(c);
 		break;
 	case COORD_TOPOLOGY:
 		coord_on_topology(c, ev);
@@ -236,29 +236,29 @@ static void handle(struct coord *c, const struct coord_event *ev)
 		coord_on_topology_failed(c, ev->text);
 		break;
 	case COORD_MSG:
-		on_msg(c, ev->msg);
+		coord_on_msg(c, ev->msg);
 		break;
 	case COORD_ACCEPT:
-		member_on_accept(c, ev);
+		worker_on_accept(c, ev);
 		break;
 	case COORD_ADOPT:
-		member_on_adopt(c, ev);
+		worker_on_adopt(c, ev);
 		break;
 	case COORD_FRAME:
 		if (m)
-			member_on_frame(c, m, ev->frame);
+			worker_on_frame(c, m, ev->frame);
 		break;
 	case COORD_BAD_INPUT:
 		if (m)
-			member_on_bad_input(c, m, ev->error, ev->text.p ? ev->text.p : "");
+			worker_on_bad_input(c, m, ev->error, ev->text.p ? ev->text.p : "");
 		break;
 	case COORD_END:
 		if (m)
-			member_on_end(c, m);
+			worker_on_end(c, m);
 		break;
 	case COORD_PEER_DEAD:
 		if (m)
-			member_on_dead(c, m);
+			worker_on_dead(c, m);
 		break;
 	case COORD_CTL:
 		coord_on_ctl(c, ev->ctl);
@@ -277,12 +277,12 @@ static void finish_turn(struct coord *c)
 {
 	coord_pump(c);
 	while (!list_empty(&c->dirty)) {
-		struct member *m = LIST_OF(struct member, dirty, list_pop(&c->dirty));
-		member_send_until(c, m);
+		struct worker *m = LIST_OF(struct worker, dirty, list_pop(&c->dirty));
+		worker_send_until(c, m);
 	}
 	coord_sweep_services(c);
 	while (!list_empty(&c->gone))
-		member_free(c, LIST_OF(struct member, all, c->gone.next));
+		worker_free(c, LIST_OF(struct worker, all, c->gone.next));
 	if (c->stop_at != MONO_NEVER &&
 		(c->stop_at <= c->now || (!c->is_draining && c->ledger.n_state[ENTRY_FINISHING] == 0))) {
 		c->stop_at = MONO_NEVER;
@@ -306,8 +306,8 @@ mono_ms coord_step(struct coord *c, const struct coord_event *ev, struct effects
 		c->topo_next = ev->now;
 	}
 	if (ev->now > c->next_turn + STALL_MS)
-		member_after_stall(c);
-	due(c);
+		worker_after_stall(c);
+	coord_due(c);
 	handle(c, ev);
 	finish_turn(c);
 	mono_ms at = mono_min(heap_deadline(&c->ledger.timers), heap_deadline(&c->session_timers));

@@ -54,12 +54,12 @@ struct coord_shard {
 	char why[200];             /* last reason for being down */
 };
 
-struct member { /* a worker */
+struct worker { /* a worker */
 	struct session s;
-	struct seat seat;
+	struct credit_holder credit_holder;
 	struct link all, entries, dirty;
 	bool is_gone;        /* freed at the end of the turn */
-	bool is_connected;   /* counts in n_members */
+	bool is_connected;   /* counts in n_workers */
 	char *services_text; /* "a,b" or "" = all */
 	/* a hello that waits until own entries are known, and what its welcome names */
 	struct text **resume;
@@ -72,18 +72,18 @@ struct coord {
 	struct rng rng;
 	struct ledger ledger;
 	struct topology topo;
-	struct placement place;
+	struct credits place;
 	struct coord_service services[SERVICES_MAX]; /* by position */
 	uint16_t n_positions;
 	struct coord_shard *shards; /* by topology node */
 	uint16_t n_shards;
-	struct link members, gone; /* all; those that end with this turn */
+	struct link workers, gone; /* all; those that end with this turn */
 	struct map by_session;
-	struct link dirty; /* members whose until_ms moved */
+	struct link dirty; /* workers whose until_ms moved */
 	struct link turns; /* services, the one that was granted longest ago first */
 	bool is_dirty;     /* some service is */
 	struct heap session_timers;
-	uint32_t n_members; /* connected */
+	uint32_t n_workers; /* connected */
 	uint32_t n_start;   /* entries of a former process whose locks are being asked for */
 	mono_ms stop_at;    /* a handover waits for confirmations until then */
 	mono_ms reroute_at, topo_next, topo_asked, started_at;
@@ -112,7 +112,7 @@ struct coord {
 struct coord_service *coord_service(struct coord *c, uint16_t svc); /* NULL: unknown */
 uint16_t coord_pos(const struct coord *c, const struct coord_service *s);
 mono_ms coord_ping_ms(const struct coord *c);
-struct member *coord_member(struct coord *c, uint64_t session);
+struct worker *coord_worker(struct coord *c, uint64_t session);
 struct msg *coord_send(struct coord *c, uint16_t shard, enum msg_kind kind);
 void coord_ask_topology(struct coord *c, const char *why);
 uint16_t coord_shard_at(struct coord *c, const char *addr); /* the shard of an address, started when needed */
@@ -129,13 +129,13 @@ void entry_on_own_ids(struct coord *c, const struct msg *m);
 void entry_on_due(struct coord *c, struct entry *e);
 void entry_reroute(struct coord *c); /* sends what waited for a shard */
 void entry_shard_gone(struct coord *c, uint16_t shard);
-void entry_assign(struct coord *c, struct entry *e, struct member *m);
-void entry_resume(struct coord *c, struct entry *e, struct member *m);
+void entry_assign(struct coord *c, struct entry *e, struct worker *m);
+void entry_resume(struct coord *c, struct entry *e, struct worker *m);
 void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono_ms grace_ms);
-void entry_tell_revoke(struct coord *c, const struct entry *e, const struct member *w, mono_ms grace_ms);
+void entry_tell_revoke(struct coord *c, const struct entry *e, const struct worker *w, mono_ms grace_ms);
 void entry_done(struct coord *c, struct entry *e);
 void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool counted);
-void entry_bury(struct coord *c, struct entry *e, enum dead_reason why);
+void entry_dead_letter(struct coord *c, struct entry *e, enum dead_reason why);
 void entry_stopped(struct coord *c, struct entry *e); /* the worker has stopped after a revoke, or by itself */
 bool entry_end_counts(const struct entry *e);         /* as a retry, when its worker ends */
 void entry_limbo(struct coord *c, struct entry *e, mono_ms until);
@@ -143,40 +143,40 @@ void entry_arm(struct coord *c, struct entry *e);
 bool entry_is_late(struct coord *c, const struct entry *e); /* its work would have to stop by now */
 bool entry_is_worked(const struct entry *e);                /* ASSIGNED or REVOKING */
 
-/* coord_member.c: workers */
-void member_on_accept(struct coord *c, const struct coord_event *ev);
-void member_on_frame(struct coord *c, struct member *m, const struct frame *f);
-void member_on_bad_input(struct coord *c, struct member *m, enum frame_error error, const char *text);
-void member_on_end(struct coord *c, struct member *m);
-void member_on_dead(struct coord *c, struct member *m);
-void member_on_due(struct coord *c, struct member *m);
-void member_try_held(struct coord *c); /* hellos that waited for own entries */
-void member_unseat(struct coord *c, struct entry *e, bool credit_back);
-void member_finish(struct coord *c, struct entry *e, bool accepted, enum gone_outcome outcome); /* answers the worker */
-void member_send_until(struct coord *c, struct member *m);
-void member_touch(struct coord *c, struct member *m, struct entry *e); /* e is renewed: its until_ms may have moved */
-void member_arm(struct coord *c, struct member *m);
-void member_say_drain(struct coord *c, const struct member *m);
-void member_say_drain_to_all(struct coord *c);
-void member_revoke_all(struct coord *c, struct member *m);
-mono_ms member_until(const struct coord *c, const struct member *m);
-struct effect *member_frame(struct coord *c, const struct member *m, enum out_kind kind);
-void member_after_stall(struct coord *c); /* nobody was silent: we did not listen */
-void member_after_limits(struct coord *c);
-void member_free(struct coord *c, struct member *m);
+/* coord_worker.c: workers */
+void worker_on_accept(struct coord *c, const struct coord_event *ev);
+void worker_on_frame(struct coord *c, struct worker *m, const struct frame *f);
+void worker_on_bad_input(struct coord *c, struct worker *m, enum frame_error error, const char *text);
+void worker_on_end(struct coord *c, struct worker *m);
+void worker_on_dead(struct coord *c, struct worker *m);
+void worker_on_due(struct coord *c, struct worker *m);
+void worker_try_held(struct coord *c); /* hellos that waited for own entries */
+void worker_free_credit(struct coord *c, struct entry *e, bool credit_back);
+void worker_finish(struct coord *c, struct entry *e, bool accepted, enum gone_outcome outcome); /* answers the worker */
+void worker_send_until(struct coord *c, struct worker *m);
+void worker_touch(struct coord *c, struct worker *m, struct entry *e); /* e is renewed: its until_ms may have moved */
+void worker_arm(struct coord *c, struct worker *m);
+void worker_say_drain(struct coord *c, const struct worker *m);
+void worker_say_drain_to_all(struct coord *c);
+void worker_revoke_all(struct coord *c, struct worker *m);
+mono_ms worker_until(const struct coord *c, const struct worker *m);
+struct effect *worker_frame(struct coord *c, const struct worker *m, enum out_kind kind);
+void worker_after_stall(struct coord *c); /* nobody was silent: we did not listen */
+void worker_after_limits(struct coord *c);
+void worker_free(struct coord *c, struct worker *m);
 
-struct member *member_new(struct coord *c, const struct coord_event *ev); /* connected, counted, state NEW */
-void member_retire(struct coord *c, struct member *m);                    /* gone at the end of the turn */
-bool member_take_services(
-	struct coord *c, struct member *m, const struct frame *f); /* false: an unknown one, or none */
-bool member_resume_one(
-	struct coord *c, struct member *m, struct member *old, struct slice lease, enum gone_outcome *gone);
-void member_mark_all(struct coord *c); /* every service */
+struct worker *worker_new(struct coord *c, const struct coord_event *ev); /* connected, counted, state NEW */
+void worker_retire(struct coord *c, struct worker *m);                    /* gone at the end of the turn */
+bool worker_take_services(
+	struct coord *c, struct worker *m, const struct frame *f); /* false: an unknown one, or none */
+bool worker_resume_one(
+	struct coord *c, struct worker *m, struct worker *old, struct slice lease, enum gone_outcome *gone);
+void worker_mark_all(struct coord *c); /* every service */
 
 /* coord_adopt.c: a session that lives through a restart of the daemon */
-void member_on_adopt(struct coord *c, const struct coord_event *ev);
+void worker_on_adopt(struct coord *c, const struct coord_event *ev);
 /* May its connection be handed to the next process as it is? Not when it waits for an answer that only this process knows of. */
-bool member_can_go_on(const struct coord *c, const struct member *m);
+bool worker_can_go_on(const struct coord *c, const struct worker *m);
 
 /* coord_ctl.c */
 void coord_on_ctl(struct coord *c, const struct coord_ctl *ctl);
@@ -186,9 +186,9 @@ void coord_undrain(struct coord *c);
 #define COORD_CTL_HANDLE (1ull << 63) /* | request: operations of the control door */
 
 /* shared by the files of coord_entry */
-struct placement_service *entry_claims_of(struct coord *c, const struct coord_service *s);
-void entry_claim(struct coord *c, struct coord_service *s, struct entry *e);
-void entry_unclaim(struct coord *c, struct coord_service *s, struct entry *e);
+struct credits_service *entry_reserved_of(struct coord *c, const struct coord_service *s);
+void entry_reserve(struct coord *c, struct coord_service *s, struct entry *e);
+void entry_unreserve(struct coord *c, struct coord_service *s, struct entry *e);
 void entry_move(struct coord *c, struct entry *e, enum entry_state to, mono_ms deadline);
 void entry_wait_for_route(struct coord *c);
 void entry_send_lease(struct coord *c, struct entry *e, uint16_t shard, bool asking);
@@ -221,10 +221,10 @@ void coord_pump(struct coord *c);
 /* Its reader goes: an unanswered read of it brings nothing any more; audits find the rest. */
 void coord_end_grant(struct coord *c, struct coord_service *s);
 
-/* shared by the files of coord_member */
-void member_give_all_back(struct coord *c, struct member *m, enum requeue_why why, bool counted);
-void member_fatal(struct coord *c, struct member *m, enum frame_error error, const char *msg);
-struct entry *member_entry_of_lease(
+/* shared by the files of coord_worker */
+void worker_give_all_back(struct coord *c, struct worker *m, enum requeue_why why, bool counted);
+void worker_fatal(struct coord *c, struct worker *m, enum frame_error error, const char *msg);
+struct entry *worker_entry_of_lease(
 	struct coord *c, struct slice lease, struct entry_id *id, struct coord_service **svc);
-void member_welcome(struct coord *c, struct member *m);
-void member_hello(struct coord *c, struct member *m, const struct frame *f);
+void worker_welcome(struct coord *c, struct worker *m);
+void worker_hello(struct coord *c, struct worker *m, const struct frame *f);

@@ -1,52 +1,52 @@
 #include "core/coord/credits.h"
 #include <string.h>
 
-void placement_init(struct placement *p)
+void credits_init(struct credits *p)
 {
 	memset(p, 0, sizeof *p);
-	list_init(&p->seats);
+	list_init(&p->holders);
 }
 
-void seat_init(struct seat *s, uint64_t session)
+void credit_holder_init(struct credit_holder *s, uint64_t session)
 {
 	memset(s, 0, sizeof *s);
 	list_init(&s->ring);
 	s->session = session;
 }
 
-void placement_join(struct placement *p, struct seat *s)
+void credits_join(struct credits *p, struct credit_holder *s)
 {
 	if (list_empty(&s->ring))
-		list_push(&p->seats, &s->ring);
+		list_push(&p->holders, &s->ring);
 }
 
-void placement_leave(struct seat *s)
+void credits_leave(struct credit_holder *s)
 {
 	list_remove(&s->ring);
 }
 
-static bool takes(const struct seat *s, uint16_t pos)
+static bool takes(const struct credit_holder *s, uint16_t pos)
 {
 	return s->all_services || s->wanted[pos];
 }
 
-uint32_t placement_free(const struct placement *p, uint16_t pos)
+uint32_t credits_free(const struct credits *p, uint16_t pos)
 {
 	uint32_t n = 0;
-	for (struct link *l = p->seats.next; l != &p->seats; l = l->next) {
-		const struct seat *s = LIST_OF(struct seat, ring, l);
+	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
+		const struct credit_holder *s = LIST_OF(struct credit_holder, ring, l);
 		if (takes(s, pos))
-			n += seat_free(s);
+			n += credit_holder_free(s);
 	}
 	return n;
 }
 
-struct seat *placement_choose(struct placement *p, uint16_t pos)
+struct credit_holder *credits_choose(struct credits *p, uint16_t pos)
 {
-	struct seat *best = NULL;
-	for (struct link *l = p->seats.next; l != &p->seats; l = l->next) {
-		struct seat *s = LIST_OF(struct seat, ring, l);
-		if (!takes(s, pos) || !seat_free(s))
+	struct credit_holder *best = NULL;
+	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
+		struct credit_holder *s = LIST_OF(struct credit_holder, ring, l);
+		if (!takes(s, pos) || !credit_holder_free(s))
 			continue;
 		if (!s->all_services && s->n_wanted == 1) {
 			best = s;
@@ -60,45 +60,45 @@ struct seat *placement_choose(struct placement *p, uint16_t pos)
 	}
 	if (best) { /* to the end of the ring */
 		list_remove(&best->ring);
-		list_push(&p->seats, &best->ring);
+		list_push(&p->holders, &best->ring);
 	}
 	return best;
 }
 
-/* Free credits of everybody, and claims of everybody. */
-static void totals(const struct placement *p, uint32_t *free_all, uint32_t *claims)
+/* Free credits of everybody, and reservations of everybody. */
+static void totals(const struct credits *p, uint32_t *free_all, uint32_t *reserved)
 {
-	*free_all = *claims = 0;
-	for (struct link *l = p->seats.next; l != &p->seats; l = l->next)
-		*free_all += seat_free(LIST_OF(struct seat, ring, l));
+	*free_all = *reserved = 0;
+	for (struct link *l = p->holders.next; l != &p->holders; l = l->next)
+		*free_all += credit_holder_free(LIST_OF(struct credit_holder, ring, l));
 	for (uint16_t i = 0; i < p->n_services; i++)
 		if (p->service[i].is_on)
-			*claims += p->service[i].claims;
+			*reserved += p->service[i].reserved;
 }
 
-static bool wants(const struct placement *p, uint16_t i)
+static bool credits_wants(const struct credits *p, uint16_t i)
 {
-	const struct placement_service *s = &p->service[i];
+	const struct credits_service *s = &p->service[i];
 	return s->is_on && !s->is_paused && s->owned < s->max_streams;
 }
 
-uint32_t placement_grant(struct placement *p, uint16_t pos, bool *contended)
+uint32_t credits_grant(struct credits *p, uint16_t pos, bool *contended)
 {
-	struct placement_service *s = &p->service[pos];
+	struct credits_service *s = &p->service[pos];
 	*contended = false;
-	if (p->is_draining || !wants(p, pos) || s->is_reading)
+	if (p->is_draining || !credits_wants(p, pos) || s->is_reading)
 		return 0;
-	uint32_t mine = placement_free(p, pos), free_all, claims, n_services = 0, n_waiting = 0;
-	totals(p, &free_all, &claims);
+	uint32_t mine = credits_free(p, pos), free_all, reserved, n_services = 0, n_waiting = 0;
+	totals(p, &free_all, &reserved);
 	for (uint16_t i = 0; i < p->n_services; i++) {
-		if (!wants(p, i) || placement_free(p, i) == 0)
+		if (!credits_wants(p, i) || credits_free(p, i) == 0)
 			continue;
 		n_services++;
 		if (i != pos && !p->service[i].is_reading)
 			n_waiting++;
 	}
-	uint32_t room = mine > s->claims ? mine - s->claims : 0;
-	uint32_t left = free_all > claims ? free_all - claims : 0;
+	uint32_t room = mine > s->reserved ? mine - s->reserved : 0;
+	uint32_t left = free_all > reserved ? free_all - reserved : 0;
 	uint32_t n = room < left ? room : left;
 	*contended = n_services > 1 && mine < 2 * n_services;
 	if (n > n_waiting && s->was_full)

@@ -3,23 +3,23 @@
 #include <stdio.h>
 #include <string.h>
 
-struct placement_service *entry_claims_of(struct coord *c, const struct coord_service *s)
+struct credits_service *entry_reserved_of(struct coord *c, const struct coord_service *s)
 {
 	return &c->place.service[coord_pos(c, s)];
 }
 
-/* An entry that counts against the claims of its service, until it is assigned or leaves the way to it. */
-void entry_claim(struct coord *c, struct coord_service *s, struct entry *e)
+/* An entry that counts against the reservations of its service, until it is assigned or leaves the way to it. */
+void entry_reserve(struct coord *c, struct coord_service *s, struct entry *e)
 {
 	if (!e->uses_claim)
-		entry_claims_of(c, s)->claims++;
+		entry_reserved_of(c, s)->reserved++;
 	e->uses_claim = true;
 }
 
-void entry_unclaim(struct coord *c, struct coord_service *s, struct entry *e)
+void entry_unreserve(struct coord *c, struct coord_service *s, struct entry *e)
 {
 	if (e->uses_claim)
-		entry_claims_of(c, s)->claims--;
+		entry_reserved_of(c, s)->reserved--;
 	e->uses_claim = false;
 	coord_mark(c, s);
 }
@@ -95,7 +95,7 @@ void entry_drop_lease(struct coord *c, struct entry *e, enum msg_kind kind)
 	e->lease_shard = SHARD_NONE;
 }
 
-static enum cmd_kind op_of(const struct entry *e)
+static enum cmd_kind entry_op_of(const struct entry *e)
 {
 	static const enum cmd_kind ops[] = {[FINISH_NONE] = CMD_TAKE,
 		[FINISH_DONE] = CMD_DONE,
@@ -114,7 +114,7 @@ static void send_op_to(struct coord *c, struct entry *e, uint16_t shard, bool as
 		return;
 	}
 	struct msg *m = coord_send(c, shard, MSG_OP);
-	m->op = (uint8_t)op_of(e);
+	m->op = (uint8_t)entry_op_of(e);
 	m->handle = entry_handle(e);
 	m->svc = e->svc;
 	m->id = e->id;
@@ -179,7 +179,7 @@ void entry_shard_gone(struct coord *c, uint16_t shard)
 static void leave_lists(struct coord *c, struct entry *e)
 {
 	if (e->owner)
-		member_unseat(c, e, true);
+		worker_free_credit(c, e, true);
 	list_remove(&e->peers);
 }
 
@@ -190,9 +190,9 @@ void entry_drop(struct coord *c, struct entry *e)
 	struct coord_service *s = coord_service(c, e->svc);
 	leave_lists(c, e);
 	leave_active(c, s, e);
-	entry_unclaim(c, s, e);
+	entry_unreserve(c, s, e);
 	entry_start_known(c, e);
-	entry_claims_of(c, s)->owned--;
+	entry_reserved_of(c, s)->owned--;
 	ledger_drop(&c->ledger, e);
 }
 
@@ -206,7 +206,7 @@ static void retake(struct coord *c, struct entry *e)
 {
 	struct coord_service *s = coord_service(c, e->svc);
 	list_remove(&e->peers);
-	entry_claim(c, s, e);
+	entry_reserve(c, s, e);
 	entry_move(c, e, ENTRY_TAKING, MONO_NEVER);
 	entry_send_op(c, e);
 }
@@ -238,7 +238,7 @@ static void begin_finish(struct coord *c, struct entry *e, enum finish finish)
 	uint64_t owner = e->owner;
 	leave_lists(c, e);
 	e->owner = owner; /* for the answer */
-	entry_unclaim(c, s, e);
+	entry_unreserve(c, s, e);
 	e->verify = e->op_resent = false;
 	e->finish = (uint8_t)finish;
 	entry_move(c, e, ENTRY_FINISHING, MONO_NEVER);
@@ -250,7 +250,7 @@ void entry_done(struct coord *c, struct entry *e)
 	begin_finish(c, e, FINISH_DONE);
 }
 
-void entry_bury(struct coord *c, struct entry *e, enum dead_reason why)
+void entry_dead_letter(struct coord *c, struct entry *e, enum dead_reason why)
 {
 	e->dead_reason = (uint8_t)why;
 	begin_finish(c, e, FINISH_DEAD);
@@ -281,7 +281,7 @@ static void count_end(struct coord *c, struct coord_service *s, struct entry *e)
 		break;
 	case FINISH_DEAD:
 		s->m.c[M_DEAD_MAX_RETRIES + e->dead_reason]++;
-		effects_say(c->out, SAY_NOTICE, "service=%s stream=%.200s id=%llu-%llu dead letter reason=%s retry=%u",
+		effects_log(c->out, LOG_NOTICE, "service=%s stream=%.200s id=%llu-%llu dead letter reason=%s retry=%u",
 			s->rules->name, e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms,
 			(unsigned long long)e->id.seq, dead_reason_name((enum dead_reason)e->dead_reason), e->retry);
 		break;
@@ -305,7 +305,7 @@ static void on_finished(struct coord *c, struct entry *e, const struct msg *m)
 	if (ok)
 		count_end(c, s, e);
 	if (e->owner)
-		member_finish(c, e, ok, outcomes[e->finish]);
+		worker_finish(c, e, ok, outcomes[e->finish]);
 	e->owner = 0;
 	if (e->is_lost || e->lease_shard == SHARD_NONE)
 		entry_drop(c, e);
@@ -335,7 +335,7 @@ static void on_taken(struct coord *c, struct entry *e, const struct msg *m)
 		struct entry *running = map_get(&s->active, e->stream->bytes, e->stream->len);
 		if (running)
 			running->has_followers = true;
-		entry_unclaim(c, s, e);
+		entry_unreserve(c, s, e);
 		entry_move(c, e, ENTRY_PARKED, c->now + rng_jitter(&c->rng, PARKED_RETRY_MS, 10));
 		list_push(&s->parked, &e->peers);
 	} else {
@@ -353,7 +353,7 @@ static void on_verified(struct coord *c, struct entry *e, const struct msg *m)
 	entry_not_pending(c, e);
 }
 
-static void on_fetched(struct coord *c, struct entry *e, const struct msg *m)
+static void entry_on_fetched(struct coord *c, struct entry *e, const struct msg *m)
 {
 	struct coord_service *s = coord_service(c, e->svc);
 	if (m->result == OP_DONE && m->batch && m->batch->n == 1) {
@@ -368,7 +368,7 @@ static void on_fetched(struct coord *c, struct entry *e, const struct msg *m)
 void entry_on_op(struct coord *c, const struct msg *m)
 {
 	struct entry *e = ledger_by_handle(&c->ledger, m->handle);
-	if (!e || (enum cmd_kind)m->op != (e->verify ? CMD_TAKE : op_of(e)) || e->op_shard != m->from)
+	if (!e || (enum cmd_kind)m->op != (e->verify ? CMD_TAKE : entry_op_of(e)) || e->op_shard != m->from)
 		return;
 	e->op_shard = SHARD_NONE;
 	if (m->result == OP_MOVED) {
@@ -386,7 +386,7 @@ void entry_on_op(struct coord *c, const struct msg *m)
 	if (e->verify)
 		on_verified(c, e, m);
 	else if (e->state == ENTRY_FETCHING)
-		on_fetched(c, e, m);
+		entry_on_fetched(c, e, m);
 	else if (e->state == ENTRY_TAKING)
 		on_taken(c, e, m);
 	else if (e->state == ENTRY_FINISHING)
@@ -395,7 +395,7 @@ void entry_on_op(struct coord *c, const struct msg *m)
 
 /* ---- workers ---- */
 
-static void fill_assign(struct coord_service *s, struct entry *e, struct member *w, struct effect *ef)
+static void fill_assign(struct coord_service *s, struct entry *e, struct worker *w, struct effect *ef)
 {
 	char all[SESSION_LEASE_CAP + 64 + SESSION_TOKEN_CAP];
 	int n_lease = session_lease_format(all, e->id, s->rules->hash);
@@ -420,15 +420,15 @@ static void fill_assign(struct coord_service *s, struct entry *e, struct member 
 	w->s.told_until = f->until_ms;
 }
 
-void entry_assign(struct coord *c, struct entry *e, struct member *w)
+void entry_assign(struct coord *c, struct entry *e, struct worker *w)
 {
 	struct coord_service *s = coord_service(c, e->svc);
-	entry_unclaim(c, s, e);
+	entry_unreserve(c, s, e);
 	e->owner = w->s.id;
 	e->was_told = true;
 	e->heard = c->now;
-	w->seat.in_use++;
-	struct effect *ef = member_frame(c, w, OUT_ASSIGN);
+	w->credit_holder.in_use++;
+	struct effect *ef = worker_frame(c, w, OUT_ASSIGN);
 	fill_assign(s, e, w, ef);
 	list_push(&w->entries, &e->peers);
 	entry_move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
@@ -437,13 +437,13 @@ void entry_assign(struct coord *c, struct entry *e, struct member *w)
 		hist_add(&s->m.h[H_ASSIGN_LATENCY], (double)(c->wall_ms - (int64_t)e->id.ms) / 1000.0);
 }
 
-void entry_resume(struct coord *c, struct entry *e, struct member *w)
+void entry_resume(struct coord *c, struct entry *e, struct worker *w)
 {
 	struct coord_service *s = coord_service(c, e->svc);
 	list_remove(&e->peers);
 	e->owner = w->s.id;
 	e->heard = c->now;
-	w->seat.in_use++;
+	w->credit_holder.in_use++;
 	list_push(&w->entries, &e->peers);
 	if (e->state == ENTRY_LIMBO)
 		entry_move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
@@ -460,11 +460,11 @@ void entry_limbo(struct coord *c, struct entry *e, mono_ms until)
 }
 
 /* Why: e->revoke. */
-void entry_tell_revoke(struct coord *c, const struct entry *e, const struct member *w, mono_ms grace_ms)
+void entry_tell_revoke(struct coord *c, const struct entry *e, const struct worker *w, mono_ms grace_ms)
 {
 	char lease[SESSION_LEASE_CAP];
 	int n = session_lease_format(lease, e->id, coord_service(c, e->svc)->rules->hash);
-	struct effect *ef = member_frame(c, w, OUT_REVOKE);
+	struct effect *ef = worker_frame(c, w, OUT_REVOKE);
 	ef->hold = text_new(lease, (size_t)n);
 	ef->frame.lease = (struct slice){ef->hold->bytes, (size_t)n};
 	ef->frame.reason = (enum revoke_reason)e->revoke;
@@ -473,7 +473,7 @@ void entry_tell_revoke(struct coord *c, const struct entry *e, const struct memb
 
 void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono_ms grace_ms)
 {
-	struct member *w = coord_member(c, e->owner);
+	struct worker *w = coord_worker(c, e->owner);
 	c->m[MP_REVOKE_LOST + why] += !e->is_revoked;
 	e->revoke = (uint8_t)why;
 	e->is_revoked = true;
@@ -518,7 +518,7 @@ static void state_deadline(struct coord *c, struct entry *e)
 		entry_send_op(c, e);
 		break;
 	case ENTRY_BUSY:
-		entry_claim(c, s, e);
+		entry_reserve(c, s, e);
 		entry_move(c, e, ENTRY_LOCKING, MONO_NEVER);
 		entry_send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
 		break;
@@ -529,12 +529,12 @@ static void state_deadline(struct coord *c, struct entry *e)
 		entry_requeue(c, e, WHY_NO_CREDIT, false);
 		break;
 	case ENTRY_REVOKING: /* it was told and did not answer: its credit stays used until it does */
-		member_unseat(c, e, false);
+		worker_free_credit(c, e, false);
 		e->owner = 0;
 		entry_stopped(c, e);
 		break;
 	case ENTRY_LIMBO:
-		if (e->owner && coord_member(c, e->owner))
+		if (e->owner && coord_worker(c, e->owner))
 			entry_requeue(c, e, e->is_lost ? WHY_LOST : WHY_WORKER_DIED, entry_end_counts(e));
 		else
 			entry_requeue(c, e, WHY_UNRESUMED, false);

@@ -5,7 +5,7 @@
 
 struct entry *entry_enter(struct coord *c, struct coord_service *s, struct entry_id id, enum entry_state state)
 {
-	entry_claims_of(c, s)->owned++;
+	entry_reserved_of(c, s)->owned++;
 	return ledger_add(&c->ledger, s->svc, id, state, c->now);
 }
 
@@ -51,7 +51,7 @@ static void enter_good(struct coord *c, struct coord_service *s, struct entry_in
 	if (is_start)
 		c->n_start++;
 	else
-		entry_claim(c, s, e);
+		entry_reserve(c, s, e);
 	entry_send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
 }
 
@@ -61,13 +61,13 @@ void entry_enter_one(struct coord *c, struct coord_service *s, struct entry_in *
 	if (e && e->state != ENTRY_FETCHING)
 		return; /* held already: recognised by its id */
 	if (in->bad_retry)
-		effects_say(c->out, SAY_WARN,
+		effects_log(c->out, LOG_WARN,
 			"service=%s id=%llu-%llu _retry_count is not a number of 1 to 9 digits: counts as 0",
 			s->rules->name, (unsigned long long)in->id.ms, (unsigned long long)in->id.seq);
 	bool bad = in->problem != ENTRY_GOOD;
 	if (bad || is_too_large(c, s, in)) {
 		if (e) {
-			entry_claims_of(c, s)->owned--;
+			entry_reserved_of(c, s)->owned--;
 			ledger_drop(&c->ledger, e);
 		}
 		enter_hopeless(c, s, in, bad ? DEAD_UNPARSEABLE : DEAD_TOO_LARGE);
@@ -78,10 +78,10 @@ void entry_enter_one(struct coord *c, struct coord_service *s, struct entry_in *
 
 static void read_answered(struct coord *c, struct coord_service *s, const struct msg *m)
 {
-	struct placement_service *ps = entry_claims_of(c, s);
+	struct credits_service *ps = entry_reserved_of(c, s);
 	if (m->from != s->reader_shard || !ps->is_reading)
 		return;
-	ps->claims -= ps->granted;
+	ps->reserved -= ps->granted;
 	ps->was_full = m->batch && (int64_t)m->batch->n >= m->n && m->n > 0;
 	ps->granted = 0;
 	ps->is_reading = false;
@@ -109,7 +109,7 @@ void entry_on_batch(struct coord *c, const struct msg *m)
 	if (m->source == SOURCE_OWN && m->flag && !s->own_done) {
 		s->own_done = true;
 		if (!c->n_start)
-			member_try_held(c);
+			worker_try_held(c);
 	}
 	coord_mark(c, s);
 }

@@ -10,7 +10,7 @@ void entry_start_known(struct coord *c, struct entry *e)
 		return;
 	e->start_counted = false;
 	if (--c->n_start == 0)
-		member_try_held(c);
+		worker_try_held(c);
 }
 
 /* It may have been another process of ours that held it: one before this one, or, by a wrong configuration, beside it. */
@@ -19,7 +19,7 @@ static void start_held(struct coord *c, struct entry *e, const struct msg *m)
 	e->was_told = true; /* we cannot know: a worker of the former process may have it */
 	struct coord_service *s = coord_service(c, e->svc);
 	mono_ms ttl_ms = s->rules->ttl_ms;
-	entry_unclaim(c, s, e);
+	entry_unreserve(c, s, e);
 	if (m->flag) /* what the former process told last ends before its lock would have; its leases may have been longer */
 		entry_move(c, e, ENTRY_LIMBO,
 			c->now + mono_max(c->rules.resume_grace_ms, mono_max(ttl_ms, m->n) - TELL_MARGIN_MS));
@@ -52,7 +52,7 @@ static void on_busy(struct coord *c, struct entry *e)
 	e->good_until = 0;
 	if (e->state != ENTRY_LOCKING)
 		return;
-	entry_unclaim(c, s, e);
+	entry_unreserve(c, s, e);
 	entry_move(c, e, ENTRY_BUSY, c->now + rng_jitter(&c->rng, s->rules->ttl_ms / 3, 10));
 	entry_start_known(c, e);
 }
@@ -60,9 +60,9 @@ static void on_busy(struct coord *c, struct entry *e)
 static void revoke_lost(struct coord *c, struct coord_service *s, struct entry *e, mono_ms was_good)
 {
 	mono_ms grace = mono_max(service_stop_margin(s->rules, was_good) - TELL_MARGIN_MS, 0);
-	struct member *w = coord_member(c, e->owner);
+	struct worker *w = coord_worker(c, e->owner);
 	if (w) /* the others' fence is farther away now */
-		member_touch(c, w, e);
+		worker_touch(c, w, e);
 	if (e->state == ENTRY_ASSIGNED) {
 		entry_revoke(c, e, REVOKE_LOST, grace);
 		return;
@@ -88,7 +88,7 @@ void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why)
 	entry_start_known(c, e);
 	if (e->was_told) {
 		s->m.c[M_LOST_EXPIRED + why]++;
-		effects_say(c->out, SAY_NOTICE, "service=%s stream=%.200s id=%llu-%llu lease lost reason=%s",
+		effects_log(c->out, LOG_NOTICE, "service=%s stream=%.200s id=%llu-%llu lease lost reason=%s",
 			s->rules->name, e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms,
 			(unsigned long long)e->id.seq, names[why]);
 	}
@@ -173,9 +173,9 @@ void entry_on_renewed(struct coord *c, const struct renewed *r)
 		if (!e || e->is_lost || r->v[i].good_until <= e->good_until)
 			continue;
 		e->good_until = r->v[i].good_until;
-		struct member *m = e->owner ? coord_member(c, e->owner) : NULL;
+		struct worker *m = e->owner ? coord_worker(c, e->owner) : NULL;
 		if (m)
-			member_touch(c, m, e);
+			worker_touch(c, m, e);
 	}
 }
 

@@ -40,7 +40,7 @@ static struct id_key key_of(uint16_t svc, struct entry_id id)
 	return k;
 }
 
-static bool same_id(const void *value, const void *key, size_t len)
+static bool ledger_same_id(const void *value, const void *key, size_t len)
 {
 	const struct entry *e = value;
 	struct id_key k = key_of(e->svc, e->id);
@@ -50,7 +50,7 @@ static bool same_id(const void *value, const void *key, size_t len)
 void ledger_init(struct ledger *l, uint64_t seed)
 {
 	*l = (struct ledger){0};
-	map_init(&l->by_id, same_id, seed);
+	map_init(&l->by_id, ledger_same_id, seed);
 	heap_init(&l->timers);
 	slab_init(&l->entries, sizeof(struct entry));
 	uint32_t unused;

@@ -78,7 +78,7 @@ struct entry {
 	bool wants_reply : 1; /* finishing: the session waits for ok */
 	bool has_followers : 1;
 	bool in_active : 1;  /* is in the service's map of running streams */
-	bool uses_claim : 1; /* counts against its service's credit claims */
+	bool uses_claim : 1; /* counts against its service's credit reservations */
 };
 
 struct ledger {

@@ -1,7 +1,7 @@
 /* coord_ctl - what an operator asks for: pause, drain, give back, add. */
 #include "core/coord/coord_p.h"
 
-static void answer(struct coord *c, uint32_t request, enum op_result result, struct text *text)
+static void operate_answer(struct coord *c, uint32_t request, enum op_result result, struct text *text)
 {
 	struct effect *ef = effects_add(c->out, EFF_CTL);
 	ef->n = request;
@@ -16,12 +16,12 @@ static void pause(struct coord *c, uint16_t svc, bool paused)
 		if (!s->rules || (svc != SERVICE_NONE && s->svc != svc))
 			continue;
 		c->place.service[i].is_paused = paused;
-		effects_say(c->out, SAY_NOTICE, "service=%s %s", s->rules->name, paused ? "paused" : "resumed");
+		effects_log(c->out, LOG_NOTICE, "service=%s %s", s->rules->name, paused ? "paused" : "resumed");
 		coord_mark(c, s);
 	}
 }
 
-static void give_back(struct coord *c, struct entry *e, enum requeue_why why)
+static void operate_give_back(struct coord *c, struct entry *e, enum requeue_why why)
 {
 	switch ((enum entry_state)e->state) {
 	case ENTRY_ASSIGNED:
@@ -47,13 +47,13 @@ static void give_back(struct coord *c, struct entry *e, enum requeue_why why)
 	}
 }
 
-static void add(struct coord *c, const struct coord_ctl *ctl)
+static void operate_add(struct coord *c, const struct coord_ctl *ctl)
 {
 	struct coord_service *s = coord_service(c, ctl->svc);
 	uint16_t shard = s ? s->reader_shard : SHARD_NONE;
 	if (shard == SHARD_NONE || !c->shards[shard].is_on || !c->shards[shard].is_up[CONN_COMMAND]) {
 		static const char why[] = "Redis is not reachable";
-		answer(c, ctl->request, OP_FAILED, text_new(why, sizeof why - 1));
+		operate_answer(c, ctl->request, OP_FAILED, text_new(why, sizeof why - 1));
 		return;
 	}
 	struct msg *m = coord_send(c, shard, MSG_OP);
@@ -80,15 +80,15 @@ void coord_drain(struct coord *c, bool stop_after)
 	if (stop_after)
 		c->drain_end = c->now + c->rules.drain_timeout_ms;
 	if (!c->is_draining) {
-		effects_say(c->out, SAY_NOTICE, "draining: no new work; held=%u", c->ledger.n);
+		effects_log(c->out, LOG_NOTICE, "draining: no new work; held=%u", c->ledger.n);
 		c->is_draining = c->place.is_draining = true;
-		member_say_drain_to_all(c);
+		worker_say_drain_to_all(c);
 	}
 	uint32_t pos = 0;
 	for (struct entry *e; (e = ledger_next(&c->ledger, &pos));)
 		if (e->state != ENTRY_ASSIGNED &&
 			e->state != ENTRY_LOCKING) /* given back when it is known to be ours */
-			give_back(c, e, WHY_DRAIN);
+			operate_give_back(c, e, WHY_DRAIN);
 	for (uint16_t i = 0; i < c->n_positions; i++)
 		if (c->services[i].rules)
 			coord_mark(c, &c->services[i]);
@@ -100,7 +100,7 @@ void coord_undrain(struct coord *c)
 		return; /* on its way out */
 	c->is_draining = c->place.is_draining = false;
 	c->drain_end = MONO_NEVER;
-	effects_say(c->out, SAY_NOTICE, "drain ended: reading again");
+	effects_log(c->out, LOG_NOTICE, "drain ended: reading again");
 	for (uint16_t i = 0; i < c->n_positions; i++)
 		if (c->services[i].rules)
 			coord_mark(c, &c->services[i]);
@@ -109,7 +109,7 @@ void coord_undrain(struct coord *c)
 void coord_on_ctl(struct coord *c, const struct coord_ctl *ctl)
 {
 	struct entry *e;
-	struct member *m;
+	struct worker *m;
 	struct coord_service *s;
 	switch (ctl->kind) {
 	case CTL_PAUSE:
@@ -119,15 +119,15 @@ void coord_on_ctl(struct coord *c, const struct coord_ctl *ctl)
 	case CTL_GIVE_BACK:
 		e = ledger_by_handle(&c->ledger, ctl->handle);
 		if (e)
-			give_back(c, e, WHY_OPERATOR);
+			operate_give_back(c, e, WHY_OPERATOR);
 		break;
 	case CTL_REVOKE:
-		m = coord_member(c, ctl->session);
+		m = coord_worker(c, ctl->session);
 		if (m)
-			member_revoke_all(c, m);
+			worker_revoke_all(c, m);
 		break;
 	case CTL_ADD:
-		add(c, ctl);
+		operate_add(c, ctl);
 		break;
 	case CTL_DRAIN:
 		coord_drain(c, false);

@@ -62,7 +62,7 @@ static void service_set(struct coord *c, struct service_rules *r)
 		list_init(&s->ready);
 		list_init(&s->parked);
 		map_init(&s->active, same_stream, rng_next(&c->rng));
-		c->place.service[pos] = (struct placement_service){.is_on = true, .svc = r->svc};
+		c->place.service[pos] = (struct credits_service){.is_on = true, .svc = r->svc};
 		if (c->place.n_services < c->n_positions)
 			c->place.n_services = c->n_positions;
 	} else {
@@ -71,7 +71,7 @@ static void service_set(struct coord *c, struct service_rules *r)
 	}
 	s->rules = r;
 	s->is_going = false;
-	struct placement_service *ps = &c->place.service[coord_pos(c, s)];
+	struct credits_service *ps = &c->place.service[coord_pos(c, s)];
 	ps->is_on = true;
 	ps->max_streams = r->max_streams;
 	ps->read_batch = r->read_batch;
@@ -112,7 +112,7 @@ void coord_sweep_services(struct coord *c)
 		for (uint16_t k = 0; k < c->n_shards; k++)
 			if (c->shards[k].is_on)
 				coord_send(c, k, MSG_SERVICE_GONE)->svc = s->svc;
-		effects_say(c->out, SAY_NOTICE, "service=%s removed", s->rules->name);
+		effects_log(c->out, LOG_NOTICE, "service=%s removed", s->rules->name);
 		map_fini(&s->active);
 		list_remove(&s->turn);
 		service_rules_unref(s->rules);
@@ -124,8 +124,8 @@ void coord_sweep_services(struct coord *c)
 
 void coord_end_grant(struct coord *c, struct coord_service *s)
 {
-	struct placement_service *ps = &c->place.service[coord_pos(c, s)];
-	ps->claims -= ps->granted;
+	struct credits_service *ps = &c->place.service[coord_pos(c, s)];
+	ps->reserved -= ps->granted;
 	ps->granted = s->granted = 0;
 	ps->is_reading = false;
 }
@@ -133,12 +133,12 @@ void coord_end_grant(struct coord *c, struct coord_service *s)
 static void grant(struct coord *c, struct coord_service *s)
 {
 	uint16_t pos = coord_pos(c, s);
-	struct placement_service *ps = &c->place.service[pos];
+	struct credits_service *ps = &c->place.service[pos];
 	if (s->reader_shard == SHARD_NONE || !c->shards[s->reader_shard].is_on || !s->own_done)
 		return;
 	if (ps->is_reading) { /* credits may have gone meanwhile: take the grant back */
 		bool stop = c->place.is_draining || ps->is_paused || !ps->is_on ||
-			    ps->claims > placement_free(&c->place, pos);
+			    ps->reserved > credits_free(&c->place, pos);
 		if (stop && ps->granted && s->granted) {
 			struct msg *m = coord_send(c, s->reader_shard, MSG_CREDITS);
 			m->svc = s->svc;
@@ -147,7 +147,7 @@ static void grant(struct coord *c, struct coord_service *s)
 		return;
 	}
 	bool contended;
-	uint32_t n = placement_grant(&c->place, pos, &contended);
+	uint32_t n = credits_grant(&c->place, pos, &contended);
 	uint32_t room = ps->read_batch > n ? ps->read_batch - n : 0; /* a read brings no more */
 	uint32_t extra = s->regrant < room ? s->regrant : room;
 	if (!n && !extra)
@@ -156,7 +156,7 @@ static void grant(struct coord *c, struct coord_service *s)
 	s->is_regrant = extra > 0;
 	ps->is_reading = true;
 	ps->granted = n;
-	ps->claims += n;
+	ps->reserved += n;
 	s->granted = n;
 	list_remove(&s->turn); /* the others first next time */
 	list_push(&c->turns, &s->turn);
@@ -170,15 +170,15 @@ static void assign_ready(struct coord *c, struct coord_service *s)
 {
 	uint16_t pos = coord_pos(c, s);
 	while (!list_empty(&s->ready) && !c->place.is_draining) {
-		struct seat *seat = placement_choose(&c->place, pos);
-		if (!seat)
+		struct credit_holder *credit_holder = credits_choose(&c->place, pos);
+		if (!credit_holder)
 			return;
 		struct entry *e = LIST_OF(struct entry, peers, list_pop(&s->ready));
 		if (entry_is_late(c, e)) { /* we were stopped on its way: nobody starts on it now */
 			entry_on_due(c, e);
 			continue;
 		}
-		entry_assign(c, e, LIST_OF(struct member, seat, seat));
+		entry_assign(c, e, LIST_OF(struct worker, credit_holder, credit_holder));
 	}
 }
 

@@ -93,7 +93,7 @@ int session_token_format(char out[SESSION_TOKEN_CAP], struct entry_id id)
 	return snprintf(out, SESSION_TOKEN_CAP, "%019llu", (unsigned long long)token);
 }
 
-static bool parse_u64(const char **p, const char *end, unsigned base, uint64_t *out)
+static bool session_parse_u64(const char **p, const char *end, unsigned base, uint64_t *out)
 {
 	uint64_t v = 0;
 	const char *start = *p;
@@ -118,11 +118,11 @@ bool session_lease_parse(struct slice lease, struct entry_id *id, uint64_t *serv
 	if (!lease.p)
 		return false;
 	const char *p = lease.p, *end = lease.p + lease.len;
-	if (!parse_u64(&p, end, 10, &id->ms) || p == end || *p++ != '-')
+	if (!session_parse_u64(&p, end, 10, &id->ms) || p == end || *p++ != '-')
 		return false;
-	if (!parse_u64(&p, end, 10, &id->seq) || p == end || *p++ != '.')
+	if (!session_parse_u64(&p, end, 10, &id->seq) || p == end || *p++ != '.')
 		return false;
-	return parse_u64(&p, end, 16, service_hash) && p == end;
+	return session_parse_u64(&p, end, 16, service_hash) && p == end;
 }
 
 mono_ms session_deadline(const struct session *s, mono_ms ping_ms)

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-bool member_can_go_on(const struct coord *c, const struct member *m)
+bool worker_can_go_on(const struct coord *c, const struct worker *m)
 {
 	if (m->s.state != SESSION_READY || !m->is_connected || m->is_gone || c->is_draining)
 		return false;
@@ -14,7 +14,7 @@ bool member_can_go_on(const struct coord *c, const struct member *m)
 		if (e->state != ENTRY_ASSIGNED || e->is_lost)
 			return false;
 	}
-	if (n != m->seat.in_use) /* it was told to stop something and has not answered */
+	if (n != m->credit_holder.in_use) /* it was told to stop something and has not answered */
 		return false;
 	uint32_t pos = 0;
 	for (const struct entry *e; c->ledger.n_state[ENTRY_FINISHING] && (e = ledger_next(&c->ledger, &pos));)
@@ -24,7 +24,7 @@ bool member_can_go_on(const struct coord *c, const struct member *m)
 }
 
 /* It works on something that is not ours any more. Its credit comes back with its answer. */
-static void tell_lost(struct coord *c, struct member *m, struct slice lease)
+static void tell_lost(struct coord *c, struct worker *m, struct slice lease)
 {
 	struct session_outcome o = {.outcome = GONE_LOST, .is_zombie = true, .svc = SERVICE_NONE};
 	uint64_t hash;
@@ -34,10 +34,10 @@ static void tell_lost(struct coord *c, struct member *m, struct slice lease)
 		if (c->services[i].rules && c->services[i].rules->hash == hash)
 			o.svc = c->services[i].svc;
 	if (o.svc != SERVICE_NONE) {
-		session_remember(&m->s, m->seat.credits, o);
-		m->seat.in_use++;
+		session_remember(&m->s, m->credit_holder.credits, o);
+		m->credit_holder.in_use++;
 	}
-	struct effect *ef = member_frame(c, m, OUT_REVOKE);
+	struct effect *ef = worker_frame(c, m, OUT_REVOKE);
 	ef->hold = text_new(lease.p, lease.len);
 	ef->frame.lease = (struct slice){ef->hold->bytes, ef->hold->len};
 	ef->frame.reason = REVOKE_LOST;
@@ -50,18 +50,18 @@ static bool is_too_late(const struct coord *c, const struct coord_event *ev)
 	return ev->frame->n_resume > 0 && ev->until <= c->now;
 }
 
-void member_on_adopt(struct coord *c, const struct coord_event *ev)
+void worker_on_adopt(struct coord *c, const struct coord_event *ev)
 {
 	const struct frame *f = ev->frame;
-	struct member *m = member_new(c, ev);
-	if (!coord_knows_own(c) || !ev->flag || is_too_late(c, ev) || !member_take_services(c, m, f)) {
+	struct worker *m = worker_new(c, ev);
+	if (!coord_knows_own(c) || !ev->flag || is_too_late(c, ev) || !worker_take_services(c, m, f)) {
 		effects_add(c->out, EFF_CLOSE)->session = m->s.id;
-		member_retire(c, m);
+		worker_retire(c, m);
 		return;
 	}
 	snprintf(m->s.name, sizeof m->s.name, "%.*s", (int)(f->name.len < 127 ? f->name.len : 127),
 		f->name.p ? f->name.p : "");
-	m->seat.credits = (uint32_t)f->credits;
+	m->credit_holder.credits = (uint32_t)f->credits;
 	m->s.told_until = ev->until;
 	m->s.n_pings = (int64_t)ev->n;
 	m->s.state = SESSION_READY;
@@ -70,16 +70,16 @@ void member_on_adopt(struct coord *c, const struct coord_event *ev)
 	size_t n_kept = 0;
 	for (size_t i = 0; i < f->n_resume; i++) {
 		enum gone_outcome gone;
-		if (member_resume_one(c, m, NULL, f->resume[i], &gone))
+		if (worker_resume_one(c, m, NULL, f->resume[i], &gone))
 			n_kept++;
 		else
 			tell_lost(c, m, f->resume[i]);
 	}
-	effects_say(c->out, SAY_INFO, "worker=%s pid=%d goes on credits=%u held=%zu lost=%zu", m->s.name, (int)m->s.pid,
-		m->seat.credits, n_kept, f->n_resume - n_kept);
-	placement_join(&c->place, &m->seat);
-	member_arm(c, m);
-	member_mark_all(c);
+	effects_log(c->out, LOG_INFO, "worker=%s pid=%d goes on credits=%u held=%zu lost=%zu", m->s.name, (int)m->s.pid,
+		m->credit_holder.credits, n_kept, f->n_resume - n_kept);
+	credits_join(&c->place, &m->credit_holder);
+	worker_arm(c, m);
+	worker_mark_all(c);
 	if (c->is_draining)
-		member_say_drain(c, m);
+		worker_say_drain(c, m);
 }

@@ -3,39 +3,39 @@
 #include <stdio.h>
 #include <string.h>
 
-struct member *member_new(struct coord *c, const struct coord_event *ev)
+struct worker *worker_new(struct coord *c, const struct coord_event *ev)
 {
-	struct member *m = mem_alloc(sizeof *m);
+	struct worker *m = mem_alloc(sizeof *m);
 	session_init(&m->s, ev->session, ev->now);
 	m->s.pid = ev->pid;
 	m->s.uid = ev->uid;
 	snprintf(m->s.key, sizeof m->s.key, "%.*s", (int)ev->text.len, ev->text.p ? ev->text.p : "");
-	seat_init(&m->seat, ev->session);
+	credit_holder_init(&m->credit_holder, ev->session);
 	list_init(&m->entries);
 	list_init(&m->dirty);
-	list_push(&c->members, &m->all);
+	list_push(&c->workers, &m->all);
 	map_put(&c->by_session, &m->s.id, sizeof m->s.id, m);
-	c->n_members++;
+	c->n_workers++;
 	m->is_connected = true;
 	return m;
 }
 
-void member_on_accept(struct coord *c, const struct coord_event *ev)
+void worker_on_accept(struct coord *c, const struct coord_event *ev)
 {
-	struct member *m = member_new(c, ev);
+	struct worker *m = worker_new(c, ev);
 	m->s.deadline = ev->now + c->rules.hello_timeout_ms;
-	member_arm(c, m);
+	worker_arm(c, m);
 	if (!ev->flag) {
 		char why[80];
 		snprintf(why, sizeof why, "user id %u may not be a worker here, see workers.allow_uids", ev->uid);
-		member_fatal(c, m, FERR_UNAUTHORIZED, why);
-	} else if (c->n_members > c->rules.max_sessions)
-		member_fatal(c, m, FERR_TOO_MANY_SESSIONS, "too many sessions");
+		worker_fatal(c, m, FERR_UNAUTHORIZED, why);
+	} else if (c->n_workers > c->rules.max_sessions)
+		worker_fatal(c, m, FERR_TOO_MANY_SESSIONS, "too many sessions");
 }
 
-bool member_take_services(struct coord *c, struct member *m, const struct frame *f)
+bool worker_take_services(struct coord *c, struct worker *m, const struct frame *f)
 {
-	m->seat.all_services = !f->has_services;
+	m->credit_holder.all_services = !f->has_services;
 	char text[512];
 	size_t n = 0;
 	text[0] = '\0';
@@ -49,8 +49,8 @@ bool member_take_services(struct coord *c, struct member *m, const struct frame 
 		}
 		if (pos == SERVICE_NONE)
 			return false;
-		m->seat.n_wanted = (uint16_t)(m->seat.n_wanted + !m->seat.wanted[pos]);
-		m->seat.wanted[pos] = true;
+		m->credit_holder.n_wanted = (uint16_t)(m->credit_holder.n_wanted + !m->credit_holder.wanted[pos]);
+		m->credit_holder.wanted[pos] = true;
 		if (n < sizeof text)
 			n += (size_t)snprintf(
 				text + n, sizeof text - n, "%s%s", n ? "," : "", c->services[pos].rules->name);
@@ -59,10 +59,10 @@ bool member_take_services(struct coord *c, struct member *m, const struct frame 
 	return !f->has_services || f->n_services > 0;
 }
 
-static struct member *by_key(struct coord *c, const struct member * not, const char *key)
+static struct worker *by_key(struct coord *c, const struct worker * not, const char *key)
 {
-	for (struct link *l = c->members.next; l != &c->members; l = l->next) {
-		struct member *m = LIST_OF(struct member, all, l);
+	for (struct link *l = c->workers.next; l != &c->workers; l = l->next) {
+		struct worker *m = LIST_OF(struct worker, all, l);
 		if (m != not &&(m->s.state == SESSION_READY || m->s.state == SESSION_DETACHED) &&
 			strcmp(m->s.key, key) == 0 && m->s.uid == not ->s.uid)
 			return m;
@@ -70,7 +70,7 @@ static struct member *by_key(struct coord *c, const struct member * not, const c
 	return NULL;
 }
 
-struct entry *member_entry_of_lease(
+struct entry *worker_entry_of_lease(
 	struct coord *c, struct slice lease, struct entry_id *id, struct coord_service **svc)
 {
 	uint64_t hash;
@@ -84,12 +84,12 @@ struct entry *member_entry_of_lease(
 }
 
 /* One lease of a hello's list: kept (true) or gone with an outcome. */
-bool member_resume_one(
-	struct coord *c, struct member *m, struct member *old, struct slice lease, enum gone_outcome *gone)
+bool worker_resume_one(
+	struct coord *c, struct worker *m, struct worker *old, struct slice lease, enum gone_outcome *gone)
 {
 	struct entry_id id;
 	struct coord_service *s;
-	struct entry *e = member_entry_of_lease(c, lease, &id, &s);
+	struct entry *e = worker_entry_of_lease(c, lease, &id, &s);
 	*gone = GONE_LOST;
 	uint64_t old_id = old ? old->s.id : 0;
 	if (e && !e->is_lost && e->owner == m->s.id)
@@ -114,7 +114,7 @@ bool member_resume_one(
 }
 
 /* The new connection takes the old session's place: its key, its outcomes; what it does not name it does not have. */
-static void inherit(struct member *m, struct member *old)
+static void inherit(struct worker *m, struct worker *old)
 {
 	struct session_outcome *o = m->s.outcomes;
 	m->s.outcomes = old->s.outcomes;
@@ -127,16 +127,16 @@ static void inherit(struct member *m, struct member *old)
 		m->s.outcomes[i].is_zombie = false; /* what it still has it names now */
 }
 
-static void replace_old(struct coord *c, struct member *old)
+static void replace_old(struct coord *c, struct worker *old)
 {
 	bool was_connected = old->is_connected;
-	member_give_all_back(c, old, WHY_RELEASE, false);
+	worker_give_all_back(c, old, WHY_RELEASE, false);
 	if (was_connected)
 		effects_add(c->out, EFF_CLOSE)->session = old->s.id;
-	member_retire(c, old);
+	worker_retire(c, old);
 }
 
-static void fill_welcome(struct coord *c, struct member *m, struct out_frame *f)
+static void fill_welcome(struct coord *c, struct worker *m, struct out_frame *f)
 {
 	static const char server[] = "sluiced";
 	f->server = (struct slice){server, sizeof server - 1};
@@ -146,12 +146,12 @@ static void fill_welcome(struct coord *c, struct member *m, struct out_frame *f)
 	f->ping_ms = m->s.told_ping_ms = coord_ping_ms(c);
 	f->resume_ms = c->rules.resume_grace_ms;
 	f->max_frame = c->rules.max_frame_bytes;
-	m->s.told_until = member_until(c, m);
+	m->s.told_until = worker_until(c, m);
 	f->until_ms = m->s.told_until;
 }
 
 /* The connection that was told to stop is gone, perhaps with the word unread: told again, with what is left of the grace. */
-static void revoke_again(struct coord *c, struct member *m)
+static void revoke_again(struct coord *c, struct worker *m)
 {
 	for (struct link *l = m->entries.next; l != &m->entries; l = l->next) {
 		struct entry *e = LIST_OF(struct entry, peers, l);
@@ -163,9 +163,9 @@ static void revoke_again(struct coord *c, struct member *m)
 	}
 }
 
-void member_welcome(struct coord *c, struct member *m)
+void worker_welcome(struct coord *c, struct worker *m)
 {
-	struct member *old = m->wanted_key[0] ? by_key(c, m, m->wanted_key) : NULL;
+	struct worker *old = m->wanted_key[0] ? by_key(c, m, m->wanted_key) : NULL;
 	if (old)
 		inherit(m, old);
 	size_t room = m->n_resume * (sizeof(struct slice) + sizeof(struct gone));
@@ -177,7 +177,7 @@ void member_welcome(struct coord *c, struct member *m)
 	for (size_t i = 0; i < m->n_resume; i++) {
 		struct slice lease = {m->resume[i]->bytes, m->resume[i]->len};
 		enum gone_outcome outcome;
-		if (member_resume_one(c, m, old, lease, &outcome))
+		if (worker_resume_one(c, m, old, lease, &outcome))
 			resumed[n_resumed++] = lease;
 		else
 			gone[n_gone++] = (struct gone){lease, outcome};
@@ -185,7 +185,7 @@ void member_welcome(struct coord *c, struct member *m)
 	m->s.state = SESSION_READY;
 	m->s.deadline = MONO_NEVER;
 	m->s.last_ping = c->now;
-	struct effect *ef = member_frame(c, m, OUT_WELCOME);
+	struct effect *ef = worker_frame(c, m, OUT_WELCOME);
 	ef->hold = lists;
 	fill_welcome(c, m, &ef->frame);
 	ef->frame.resumed = resumed;
@@ -195,13 +195,13 @@ void member_welcome(struct coord *c, struct member *m)
 	revoke_again(c, m);
 	if (old)
 		replace_old(c, old);
-	effects_say(c->out, SAY_INFO, "worker=%s pid=%d connected credits=%u resumed=%zu gone=%zu", m->s.name,
-		(int)m->s.pid, m->seat.credits, n_resumed, n_gone);
-	placement_join(&c->place, &m->seat);
-	member_arm(c, m);
-	member_mark_all(c);
+	effects_log(c->out, LOG_INFO, "worker=%s pid=%d connected credits=%u resumed=%zu gone=%zu", m->s.name,
+		(int)m->s.pid, m->credit_holder.credits, n_resumed, n_gone);
+	credits_join(&c->place, &m->credit_holder);
+	worker_arm(c, m);
+	worker_mark_all(c);
 	if (c->is_draining)
-		member_say_drain(c, m);
+		worker_say_drain(c, m);
 }
 
 bool coord_knows_own(const struct coord *c)
@@ -214,29 +214,29 @@ bool coord_knows_own(const struct coord *c)
 	return true;
 }
 
-void member_try_held(struct coord *c)
+void worker_try_held(struct coord *c)
 {
 	if (!coord_knows_own(c))
 		return;
-	for (struct link *l = c->members.next, *next; l != &c->members; l = next) {
+	for (struct link *l = c->workers.next, *next; l != &c->workers; l = next) {
 		next = l->next;
-		struct member *m = LIST_OF(struct member, all, l);
+		struct worker *m = LIST_OF(struct worker, all, l);
 		if (m->s.state == SESSION_HELD)
-			member_welcome(c, m);
+			worker_welcome(c, m);
 	}
 }
 
-static bool same_text(const void *value, const void *key, size_t len)
+static bool hello_same_text(const void *value, const void *key, size_t len)
 {
 	const struct text *t = value;
 	return t->len == len && memcmp(t->bytes, key, len) == 0;
 }
 
 /* Each lease once, however often it is named. */
-static void take_resume(struct coord *c, struct member *m, const struct frame *f)
+static void take_resume(struct coord *c, struct worker *m, const struct frame *f)
 {
 	struct map named;
-	map_init(&named, same_text, rng_next(&c->rng));
+	map_init(&named, hello_same_text, rng_next(&c->rng));
 	m->resume = mem_array(f->n_resume + 1, sizeof(struct text *));
 	for (size_t i = 0; i < f->n_resume; i++) {
 		struct slice s = f->resume[i];
@@ -248,30 +248,30 @@ static void take_resume(struct coord *c, struct member *m, const struct frame *f
 	map_fini(&named);
 }
 
-void member_hello(struct coord *c, struct member *m, const struct frame *f)
+void worker_hello(struct coord *c, struct worker *m, const struct frame *f)
 {
 	const char *why;
 	enum frame_error error = session_check_hello(f, &why);
 	if (error != FERR_N) {
-		member_fatal(c, m, error, why);
+		worker_fatal(c, m, error, why);
 		return;
 	}
-	if (!member_take_services(c, m, f)) {
-		member_fatal(c, m, FERR_BAD_HELLO, "services: an unknown service, or none");
+	if (!worker_take_services(c, m, f)) {
+		worker_fatal(c, m, FERR_BAD_HELLO, "services: an unknown service, or none");
 		return;
 	}
 	snprintf(m->s.name, sizeof m->s.name, "%.*s", (int)text_fit(f->name.p, f->name.len, sizeof m->s.name - 1),
 		f->name.p);
-	m->seat.credits = (uint32_t)f->credits;
+	m->credit_holder.credits = (uint32_t)f->credits;
 	if (f->session.p && f->session.len == SESSION_KEY)
 		memcpy(m->wanted_key, f->session.p, SESSION_KEY);
 	take_resume(c, m, f);
 	/* a session of this very process need not wait */
 	if (m->n_resume == 0 || coord_knows_own(c) || (m->wanted_key[0] && by_key(c, m, m->wanted_key))) {
-		member_welcome(c, m);
+		worker_welcome(c, m);
 		return;
 	}
 	m->s.state = SESSION_HELD; /* until it is known what a former process left to us */
 	m->s.deadline = c->now + c->shortest_ttl;
-	member_arm(c, m);
+	worker_arm(c, m);
 }

@@ -1,11 +1,11 @@
-/* coord_member - workers: hello and resume, results, pings and the fence, the end of a connection. */
+/* coord_worker - workers: hello and resume, results, pings and the fence, the end of a connection. */
 #include "core/coord/coord_p.h"
 #include <stdio.h>
 #include <string.h>
 
 enum { REASON_MAX = 1024, NOTE_MAX = 256 }; /* bytes that are kept of them */
 
-struct effect *member_frame(struct coord *c, const struct member *m, enum out_kind kind)
+struct effect *worker_frame(struct coord *c, const struct worker *m, enum out_kind kind)
 {
 	struct effect *ef = effects_add(c->out, EFF_FRAME);
 	ef->session = m->s.id;
@@ -14,20 +14,20 @@ struct effect *member_frame(struct coord *c, const struct member *m, enum out_ki
 }
 
 /* Never less often than it was told. */
-static mono_ms ping_ms(const struct coord *c, const struct member *m)
+static mono_ms ping_ms(const struct coord *c, const struct worker *m)
 {
 	return m->s.told_ping_ms ? mono_min(m->s.told_ping_ms, coord_ping_ms(c)) : coord_ping_ms(c);
 }
 
-void member_arm(struct coord *c, struct member *m)
+void worker_arm(struct coord *c, struct worker *m)
 {
 	heap_set(&c->session_timers, &m->s.timer, session_deadline(&m->s, ping_ms(c, m)));
 }
 
-void member_free(struct coord *c, struct member *m)
+void worker_free(struct coord *c, struct worker *m)
 {
 	heap_remove(&c->session_timers, &m->s.timer);
-	placement_leave(&m->seat);
+	credits_leave(&m->credit_holder);
 	list_remove(&m->dirty);
 	list_remove(&m->all);
 	map_remove(&c->by_session, &m->s.id, sizeof m->s.id);
@@ -41,16 +41,16 @@ void member_free(struct coord *c, struct member *m)
 	mem_free(m);
 }
 
-static void disconnect(struct coord *c, struct member *m)
+static void disconnect(struct coord *c, struct worker *m)
 {
 	if (m->is_connected)
-		c->n_members--;
+		c->n_workers--;
 	m->is_connected = false;
-	placement_leave(&m->seat);
+	credits_leave(&m->credit_holder);
 }
 
 /* Frees it at the end of the turn: effects of this turn may still name it. */
-void member_retire(struct coord *c, struct member *m)
+void worker_retire(struct coord *c, struct worker *m)
 {
 	disconnect(c, m);
 	m->is_gone = true;
@@ -60,16 +60,16 @@ void member_retire(struct coord *c, struct member *m)
 	list_push(&c->gone, &m->all);
 }
 
-void member_mark_all(struct coord *c)
+void worker_mark_all(struct coord *c)
 {
 	for (uint16_t i = 0; i < c->n_positions; i++)
 		if (c->services[i].rules)
 			coord_mark(c, &c->services[i]);
 }
 
-static void say_error(struct coord *c, struct member *m, enum frame_error error, struct slice lease, const char *msg)
+static void say_error(struct coord *c, struct worker *m, enum frame_error error, struct slice lease, const char *msg)
 {
-	struct effect *ef = member_frame(c, m, OUT_ERR);
+	struct effect *ef = worker_frame(c, m, OUT_ERR);
 	ef->frame.error = error;
 	ef->hold = text_new(msg, strlen(msg));
 	ef->frame.msg = (struct slice){ef->hold->bytes, ef->hold->len};
@@ -83,7 +83,7 @@ static void say_error(struct coord *c, struct member *m, enum frame_error error,
 /* ---- the end of a connection ---- */
 
 /* The worker is not connected any more, but its process lives: it may come back for a while. */
-static void detach(struct coord *c, struct member *m)
+static void worker_detach(struct coord *c, struct worker *m)
 {
 	disconnect(c, m);
 	m->s.state = SESSION_DETACHED;
@@ -94,64 +94,64 @@ static void detach(struct coord *c, struct member *m)
 		entry_limbo(c, e, mono_max(back, m->s.told_until + TELL_MARGIN_MS));
 	}
 	m->s.deadline = mono_max(back, m->s.told_until + 2 * TELL_MARGIN_MS);
-	member_arm(c, m);
-	member_mark_all(c);
+	worker_arm(c, m);
+	worker_mark_all(c);
 }
 
-void member_give_all_back(struct coord *c, struct member *m, enum requeue_why why, bool counted)
+void worker_give_all_back(struct coord *c, struct worker *m, enum requeue_why why, bool counted)
 {
 	while (!list_empty(&m->entries)) {
 		struct entry *e = LIST_OF(struct entry, peers, m->entries.next);
 		entry_requeue(c, e, e->is_lost ? WHY_LOST : why, counted && entry_end_counts(e));
 	}
-	member_mark_all(c);
+	worker_mark_all(c);
 }
 
-static void ended(struct coord *c, struct member *m, enum metric_process why)
+static void worker_ended(struct coord *c, struct worker *m, enum metric_process why)
 {
 	c->m[why]++;
 	if (m->s.state == SESSION_READY)
-		detach(c, m);
+		worker_detach(c, m);
 	else if (m->s.state != SESSION_DETACHED)
-		member_retire(c, m);
+		worker_retire(c, m);
 }
 
-void member_fatal(struct coord *c, struct member *m, enum frame_error error, const char *msg)
+void worker_fatal(struct coord *c, struct worker *m, enum frame_error error, const char *msg)
 {
-	effects_say(c->out, error == FERR_SILENT || error == FERR_SLOW_READER ? SAY_WARN : SAY_INFO,
+	effects_log(c->out, error == FERR_SILENT || error == FERR_SLOW_READER ? LOG_WARN : LOG_INFO,
 		"worker=%s session=%llu pid=%d closed: %s", m->s.name[0] ? m->s.name : "?", (unsigned long long)m->s.id,
 		(int)m->s.pid, msg);
 	say_error(c, m, error, (struct slice){0}, msg);
 	effects_add(c->out, EFF_CLOSE)->session = m->s.id;
-	ended(c, m, MP_DISC_ERROR);
+	worker_ended(c, m, MP_DISC_ERROR);
 }
 
-void member_on_end(struct coord *c, struct member *m)
+void worker_on_end(struct coord *c, struct worker *m)
 {
-	ended(c, m, MP_DISC_CLOSED);
+	worker_ended(c, m, MP_DISC_CLOSED);
 }
 
-void member_on_dead(struct coord *c, struct member *m)
+void worker_on_dead(struct coord *c, struct worker *m)
 {
 	c->m[MP_DISC_DIED]++;
 	if (!list_empty(&m->entries))
-		effects_say(c->out, SAY_NOTICE, "worker=%s pid=%d died: its streams go back", m->s.name, (int)m->s.pid);
-	member_give_all_back(c, m, WHY_WORKER_DIED, true);
-	member_retire(c, m);
+		effects_log(c->out, LOG_NOTICE, "worker=%s pid=%d died: its streams go back", m->s.name, (int)m->s.pid);
+	worker_give_all_back(c, m, WHY_WORKER_DIED, true);
+	worker_retire(c, m);
 }
 
-void member_on_bad_input(struct coord *c, struct member *m, enum frame_error error, const char *text)
+void worker_on_bad_input(struct coord *c, struct worker *m, enum frame_error error, const char *text)
 {
 	if (m->s.state != SESSION_DETACHED)
-		member_fatal(c, m, error, text);
+		worker_fatal(c, m, error, text);
 }
 
-static void bye(struct coord *c, struct member *m)
+static void bye(struct coord *c, struct worker *m)
 {
-	member_give_all_back(c, m, WHY_BYE, false);
+	worker_give_all_back(c, m, WHY_BYE, false);
 	effects_add(c->out, EFF_CLOSE)->session = m->s.id;
 	c->m[MP_DISC_BYE]++;
-	member_retire(c, m);
+	worker_retire(c, m);
 }
 
 /* ---- results ---- */
@@ -159,33 +159,33 @@ static void bye(struct coord *c, struct member *m)
 static const char lease_was_lost[] = "the lease was lost: the result is not accepted";
 static const char ended_otherwise[] = "the lease has ended otherwise: the result is not accepted";
 
-void member_unseat(struct coord *c, struct entry *e, bool credit_back)
+void worker_free_credit(struct coord *c, struct entry *e, bool credit_back)
 {
-	struct member *m = coord_member(c, e->owner);
+	struct worker *m = coord_worker(c, e->owner);
 	list_remove(&e->peers);
 	if (!m || e->state == ENTRY_FINISHING)
 		return;
 	if (credit_back) {
-		m->seat.in_use--;
-		member_mark_all(c);
+		m->credit_holder.in_use--;
+		worker_mark_all(c);
 	} else {
-		session_remember(&m->s, m->seat.credits,
+		session_remember(&m->s, m->credit_holder.credits,
 			(struct session_outcome){.id = e->id, .svc = e->svc, .outcome = GONE_LOST, .is_zombie = true});
 	}
 }
 
-static void say_ok(struct coord *c, struct member *m, struct slice lease, enum ok_for ok_for, enum gone_outcome outcome)
+static void say_ok(struct coord *c, struct worker *m, struct slice lease, enum ok_for ok_for, enum gone_outcome outcome)
 {
-	struct effect *ef = member_frame(c, m, OUT_OK);
+	struct effect *ef = worker_frame(c, m, OUT_OK);
 	ef->hold = text_new(lease.p, lease.len);
 	ef->frame.lease = (struct slice){ef->hold->bytes, ef->hold->len};
 	ef->frame.ok_for = ok_for;
 	ef->frame.outcome = outcome;
 }
 
-void member_finish(struct coord *c, struct entry *e, bool accepted, enum gone_outcome outcome)
+void worker_finish(struct coord *c, struct entry *e, bool accepted, enum gone_outcome outcome)
 {
-	struct member *m = coord_member(c, e->owner);
+	struct worker *m = coord_worker(c, e->owner);
 	if (!m)
 		return;
 	struct coord_service *s = coord_service(c, e->svc);
@@ -194,7 +194,7 @@ void member_finish(struct coord *c, struct entry *e, bool accepted, enum gone_ou
 		.outcome = (uint8_t)(accepted ? outcome : GONE_LOST),
 		.ok_for = e->ok_for,
 		.is_result = e->wants_reply};
-	session_remember(&m->s, m->seat.credits, o);
+	session_remember(&m->s, m->credit_holder.credits, o);
 	static const int hists[] = {
 		[OK_FOR_DONE] = H_DURATION_DONE, [OK_FOR_FAIL] = H_DURATION_FAIL, [OK_FOR_RELEASE] = H_DURATION_OTHER};
 	hist_add(&s->m.h[e->wants_reply ? hists[e->ok_for] : H_DURATION_OTHER], (double)(c->now - e->heard) / 1000.0);
@@ -210,7 +210,7 @@ void member_finish(struct coord *c, struct entry *e, bool accepted, enum gone_ou
 			say_error(c, m, FERR_NOT_OWNER, lease, lease_was_lost);
 }
 
-static void result(struct coord *c, struct member *m, struct entry *e, const struct frame *f)
+static void result(struct coord *c, struct worker *m, struct entry *e, const struct frame *f)
 {
 	if (e->is_lost && f->kind != FRAME_REVOKED) {
 		say_error(c, m, FERR_NOT_OWNER, f->lease, lease_was_lost);
@@ -229,7 +229,7 @@ static void result(struct coord *c, struct member *m, struct entry *e, const str
 		text_unref(e->note);
 		e->note = f->reason.p ? text_new(f->reason.p, text_fit(f->reason.p, f->reason.len, REASON_MAX)) : NULL;
 		if (f->dead)
-			entry_bury(c, e, DEAD_REJECTED);
+			entry_dead_letter(c, e, DEAD_REJECTED);
 		else
 			entry_requeue(c, e, WHY_FAIL, true);
 		break;
@@ -260,7 +260,7 @@ static bool is_same_result(enum frame_kind kind, uint8_t ok_for)
 }
 
 /* A result while an earlier one is on its way to Redis: the same gets the same answer, another one comes too late. */
-static void second_result(struct coord *c, struct member *m, struct entry *e, const struct frame *f)
+static void second_result(struct coord *c, struct worker *m, struct entry *e, const struct frame *f)
 {
 	if (f->kind == FRAME_REVOKED)
 		return;
@@ -271,12 +271,12 @@ static void second_result(struct coord *c, struct member *m, struct entry *e, co
 }
 
 /* A result for a lease that this session has no more. */
-static void late_result(struct coord *c, struct member *m, struct session_outcome *o, const struct frame *f)
+static void late_result(struct coord *c, struct worker *m, struct session_outcome *o, const struct frame *f)
 {
 	if (o && o->is_zombie) {
 		o->is_zombie = false;
-		m->seat.in_use--;
-		member_mark_all(c);
+		m->credit_holder.in_use--;
+		worker_mark_all(c);
 	}
 	if (f->kind == FRAME_REVOKED && o)
 		return;
@@ -290,11 +290,11 @@ static void late_result(struct coord *c, struct member *m, struct session_outcom
 		say_ok(c, m, f->lease, (enum ok_for)o->ok_for, (enum gone_outcome)o->outcome);
 }
 
-static void on_result(struct coord *c, struct member *m, const struct frame *f)
+static void on_result(struct coord *c, struct worker *m, const struct frame *f)
 {
 	struct entry_id id;
 	struct coord_service *s;
-	struct entry *e = member_entry_of_lease(c, f->lease, &id, &s);
+	struct entry *e = worker_entry_of_lease(c, f->lease, &id, &s);
 	if (e && e->owner == m->s.id && entry_is_worked(e))
 		result(c, m, e, f);
 	else if (e && e->owner == m->s.id && e->state == ENTRY_FINISHING)
@@ -303,11 +303,11 @@ static void on_result(struct coord *c, struct member *m, const struct frame *f)
 		late_result(c, m, s ? session_recall(&m->s, s->svc, id) : NULL, f);
 }
 
-static void on_progress(struct coord *c, struct member *m, const struct frame *f)
+static void on_progress(struct coord *c, struct worker *m, const struct frame *f)
 {
 	struct entry_id id;
 	struct coord_service *s;
-	struct entry *e = member_entry_of_lease(c, f->lease, &id, &s);
+	struct entry *e = worker_entry_of_lease(c, f->lease, &id, &s);
 	if (!e || e->owner != m->s.id || !entry_is_worked(e)) {
 		say_error(c, m, FERR_UNKNOWN_LEASE, f->lease, "no such lease in this session");
 		return;
@@ -319,17 +319,17 @@ static void on_progress(struct coord *c, struct member *m, const struct frame *f
 	e->note = text_new(f->note.p, text_fit(f->note.p, f->note.len, NOTE_MAX));
 }
 
-static void on_credits(struct coord *c, struct member *m, const struct frame *f)
+static void on_credits(struct coord *c, struct worker *m, const struct frame *f)
 {
 	if (f->problem == FRAME_PROBLEM_LIMIT) {
 		say_error(c, m, FERR_LIMIT, (struct slice){0}, "credits must be 0..10000; unchanged");
 		return;
 	}
-	m->seat.credits = (uint32_t)f->credits;
-	member_mark_all(c);
+	m->credit_holder.credits = (uint32_t)f->credits;
+	worker_mark_all(c);
 }
 
-static void on_ready_frame(struct coord *c, struct member *m, const struct frame *f)
+static void on_ready_frame(struct coord *c, struct worker *m, const struct frame *f)
 {
 	if (f->problem == FRAME_PROBLEM_FIELD) {
 		say_error(c, m, FERR_BAD_FIELD, f->lease, f->bad_field ? f->bad_field : "a field is wrong");
@@ -337,7 +337,7 @@ static void on_ready_frame(struct coord *c, struct member *m, const struct frame
 	}
 	switch (f->kind) {
 	case FRAME_HELLO:
-		member_fatal(c, m, FERR_BAD_HELLO, "hello comes once");
+		worker_fatal(c, m, FERR_BAD_HELLO, "hello comes once");
 		break;
 	case FRAME_CREDITS:
 		on_credits(c, m, f);
@@ -352,7 +352,7 @@ static void on_ready_frame(struct coord *c, struct member *m, const struct frame
 		on_progress(c, m, f);
 		break;
 	case FRAME_PING: {
-		struct effect *ef = member_frame(c, m, OUT_PONG);
+		struct effect *ef = worker_frame(c, m, OUT_PONG);
 		ef->frame.has_n = f->has_n;
 		ef->frame.n = f->n;
 		break;
@@ -370,11 +370,11 @@ static void on_ready_frame(struct coord *c, struct member *m, const struct frame
 	}
 }
 
-void member_on_frame(struct coord *c, struct member *m, const struct frame *f)
+void worker_on_frame(struct coord *c, struct worker *m, const struct frame *f)
 {
 	m->s.last_heard = c->now;
 	if (m->s.state == SESSION_NEW)
-		member_hello(c, m, f);
+		worker_hello(c, m, f);
 	else if (m->s.state == SESSION_HELD && f->kind == FRAME_BYE)
 		bye(c, m);
 	else if (m->s.state == SESSION_READY)
@@ -383,7 +383,7 @@ void member_on_frame(struct coord *c, struct member *m, const struct frame *f)
 
 /* ---- the fence ---- */
 
-mono_ms member_until(const struct coord *c, const struct member *m)
+mono_ms worker_until(const struct coord *c, const struct worker *m)
 {
 	mono_ms until = MONO_NEVER;
 	for (struct link *l = m->entries.next; l != &m->entries; l = l->next) {
@@ -394,19 +394,19 @@ mono_ms member_until(const struct coord *c, const struct member *m)
 	return (until == MONO_NEVER ? c->now + c->shortest_ttl : until) - TELL_MARGIN_MS;
 }
 
-static void ping(struct coord *c, struct member *m, mono_ms until)
+static void ping(struct coord *c, struct worker *m, mono_ms until)
 {
-	struct effect *ef = member_frame(c, m, OUT_PING);
+	struct effect *ef = worker_frame(c, m, OUT_PING);
 	ef->frame.has_n = true;
 	ef->frame.n = ++m->s.n_pings;
 	ef->frame.until_ms = until;
 	m->s.told_until = until;
 	m->s.last_ping = c->now;
-	member_arm(c, m);
+	worker_arm(c, m);
 }
 
 /* The list stays about in order of renewal, so that its head tells whether looking at all of them is worth it. */
-void member_touch(struct coord *c, struct member *m, struct entry *e)
+void worker_touch(struct coord *c, struct worker *m, struct entry *e)
 {
 	if (e->state == ENTRY_ASSIGNED) {
 		list_remove(&e->peers);
@@ -416,7 +416,7 @@ void member_touch(struct coord *c, struct member *m, struct entry *e)
 		list_push(&c->dirty, &m->dirty);
 }
 
-void member_send_until(struct coord *c, struct member *m)
+void worker_send_until(struct coord *c, struct worker *m)
 {
 	if (m->s.state != SESSION_READY || m->s.told_until - c->now > c->shortest_ttl * 7 / 10)
 		return; /* what it knows is good for long: the next ping tells */
@@ -424,75 +424,75 @@ void member_send_until(struct coord *c, struct member *m)
 	const struct entry *oldest = list_empty(&m->entries) ? NULL : LIST_OF(struct entry, peers, m->entries.next);
 	if (oldest && !oldest->is_lost && oldest->good_until && oldest->good_until - TELL_MARGIN_MS < worth)
 		return; /* the smallest is not larger */
-	mono_ms until = member_until(c, m);
+	mono_ms until = worker_until(c, m);
 	if (until >= worth)
 		ping(c, m, until);
 }
 
-void member_after_stall(struct coord *c)
+void worker_after_stall(struct coord *c)
 {
-	for (struct link *l = c->members.next; l != &c->members; l = l->next) {
-		struct member *m = LIST_OF(struct member, all, l);
+	for (struct link *l = c->workers.next; l != &c->workers; l = l->next) {
+		struct worker *m = LIST_OF(struct worker, all, l);
 		m->s.last_heard = c->now;
 	}
 }
 
-void member_after_limits(struct coord *c)
+void worker_after_limits(struct coord *c)
 {
-	member_after_stall(c); /* nobody was to speak as often as it may have to now */
-	for (struct link *l = c->members.next; l != &c->members; l = l->next) {
-		struct member *m = LIST_OF(struct member, all, l);
+	worker_after_stall(c); /* nobody was to speak as often as it may have to now */
+	for (struct link *l = c->workers.next; l != &c->workers; l = l->next) {
+		struct worker *m = LIST_OF(struct worker, all, l);
 		if (!m->is_gone)
-			member_arm(c, m);
+			worker_arm(c, m);
 	}
 }
 
-void member_on_due(struct coord *c, struct member *m)
+void worker_on_due(struct coord *c, struct worker *m)
 {
 	switch (m->s.state) {
 	case SESSION_NEW:
-		member_fatal(c, m, FERR_HELLO_TIMEOUT, "no hello in time");
+		worker_fatal(c, m, FERR_HELLO_TIMEOUT, "no hello in time");
 		return;
 	case SESSION_HELD: /* what a former process left is not known in time: its leases ran out */
-		member_welcome(c, m);
+		worker_welcome(c, m);
 		return;
 	case SESSION_READY:
 		if (session_is_silent(&m->s, ping_ms(c, m), c->now)) {
-			member_fatal(c, m, FERR_SILENT, "no answer to pings");
+			worker_fatal(c, m, FERR_SILENT, "no answer to pings");
 			return;
 		}
 		if (m->s.last_ping + ping_ms(c, m) <= c->now)
-			ping(c, m, member_until(c, m));
-		member_arm(c, m);
+			ping(c, m, worker_until(c, m));
+		worker_arm(c, m);
 		return;
 	case SESSION_DETACHED:
 		if (list_empty(&m->entries)) {
-			member_retire(c, m);
+			worker_retire(c, m);
 			return;
 		}
 		m->s.deadline = c->now + 500;
-		member_arm(c, m);
+		worker_arm(c, m);
 		return;
 	}
 }
 
 /* An operator's drain has no end; the setting's time is told then, too. */
-void member_say_drain(struct coord *c, const struct member *m)
+void worker_say_drain(struct coord *c, const struct worker *m)
 {
 	mono_ms left = c->drain_over == MONO_NEVER ? c->rules.drain_timeout_ms : 0;
-	member_frame(c, m, OUT_DRAIN)->frame.grace_ms = c->drain_end == MONO_NEVER ? left : c->drain_end - c->now;
+	worker_frame(c, m, OUT_DRAIN)->frame.grace_ms = c->drain_end == MONO_NEVER ? left : c->drain_end - c->now;
 }
 
-void member_say_drain_to_all(struct coord *c)
+void worker_say_drain_to_all(struct coord *c)
 {
-	for (struct link *l = c->members.next; l != &c->members; l = l->next) {
-		struct member *m = LIST_OF(struct member, all, l);
+	for (struct link *l = c->workers.next; l != &c->workers; l = l->next) {
+		struct worker *m = LIST_OF(struct worker, all, l);
 		if (m->s.state == SESSION_READY)
-			member_say_drain(c, m);
+			worker_say_drain(c, m);
 	}
 }
 
-void member_revoke_all(struct coord *c, struct member *m)
+void worker_revoke_all(struct coord *c, struct worker *m)
 {
 	for (struct link *l = m->entries.next, *next; l != &m->entries; l = next) {
 		next = l->next;

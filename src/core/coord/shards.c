@@ -25,7 +25,7 @@ static void start_shard(struct coord *c, uint16_t node)
 	struct effect *ef = effects_add(c->out, EFF_SHARD_START);
 	ef->to = node;
 	ef->text = text_new(addr, strlen(addr));
-	effects_say(c->out, SAY_NOTICE, "shard=%u redis=%s started", node, addr);
+	effects_log(c->out, LOG_NOTICE, "shard=%u redis=%s started", node, addr);
 	for (uint16_t i = 0; i < c->n_positions; i++) {
 		if (!c->services[i].rules)
 			continue;
@@ -141,8 +141,8 @@ void coord_on_topology(struct coord *c, const struct coord_event *ev)
 	for (uint16_t i = 0; is_first && i < c->n_positions; i++)
 		if (c->services[i].rules)
 			coord_fit_to_topology(c, c->services[i].rules);
-	effects_say(
-		c->out, SAY_NOTICE, "topology %s masters=%u", c->topo.is_cluster ? "cluster" : "standalone", n_masters);
+	effects_log(
+		c->out, LOG_NOTICE, "topology %s masters=%u", c->topo.is_cluster ? "cluster" : "standalone", n_masters);
 	topology_changed(c);
 }
 
@@ -177,7 +177,7 @@ void coord_on_topology_failed(struct coord *c, struct slice why)
 	c->topo_next = c->now + 500;
 	c->m[MP_TOPO_OTHER_ERROR]++;
 	if (is_new_reason(c, why))
-		effects_say(c->out, SAY_WARN, "%s: %.*s; trying again",
+		effects_log(c->out, LOG_WARN, "%s: %.*s; trying again",
 			c->topo.is_known ? "topology cannot be read, the last one stays" : "waiting for Redis",
 			(int)why.len, why.p);
 }
@@ -264,7 +264,7 @@ void coord_on_stopped(struct coord *c, const struct msg *m)
 	s->is_stopping = false;
 	effects_add(c->out, EFF_SHARD_STOP)->to = m->from;
 	entry_shard_gone(c, m->from);
-	effects_say(c->out, SAY_NOTICE, "shard=%u redis=%s stopped", m->from, c->topo.nodes[m->from].addr);
+	effects_log(c->out, LOG_NOTICE, "shard=%u redis=%s stopped", m->from, c->topo.nodes[m->from].addr);
 	if (c->topo.nodes[m->from].is_master)
 		topology_changed(c);
 }

@@ -29,7 +29,7 @@ uint16_t topology_node_of(struct topology *t, const char *addr, bool add)
 }
 
 /* Takes a new slot map over; counts slots per node. */
-static bool adopt(struct topology *t, const uint16_t *map)
+static bool topology_adopt(struct topology *t, const uint16_t *map)
 {
 	bool changed = memcmp(t->slot_node, map, SLOTS * sizeof *map) != 0 || !t->is_known;
 	memcpy(t->slot_node, map, SLOTS * sizeof *map);
@@ -51,7 +51,7 @@ bool topology_set_standalone(struct topology *t, const char *addr)
 	for (size_t s = 0; s < SLOTS; s++)
 		map[s] = node;
 	t->is_cluster = false;
-	bool changed = adopt(t, map);
+	bool changed = topology_adopt(t, map);
 	mem_free(map);
 	return changed;
 }
@@ -74,7 +74,7 @@ bool topology_set_slots(struct topology *t, const struct slot_range *ranges, siz
 			map[s] = node;
 	}
 	t->is_cluster = true;
-	bool changed = adopt(t, map);
+	bool changed = topology_adopt(t, map);
 	mem_free(map);
 	return changed;
 }

@@ -1,6 +1,6 @@
 #include "core/handoff/handoff.h"
 
-static uint64_t hash_of(struct slice stream, struct entry_id id)
+static uint64_t dedup_hash_of(struct slice stream, struct entry_id id)
 {
 	uint64_t h = 14695981039346656037u;
 	for (size_t i = 0; i < stream.len; i++)
@@ -12,7 +12,7 @@ static uint64_t hash_of(struct slice stream, struct entry_id id)
 }
 
 /* The place of h in the table, or the first free one. There is one: a table is never more than half full. */
-static uint64_t *place(uint64_t *table, uint64_t h)
+static uint64_t *dedup_place(uint64_t *table, uint64_t h)
 {
 	uint64_t i = h % HANDOFF_SEEN;
 	while (table[i] && table[i] != h)
@@ -22,9 +22,9 @@ static uint64_t *place(uint64_t *table, uint64_t h)
 
 bool handoff_seen_before(struct handoff_seen *s, struct slice stream, struct entry_id id)
 {
-	uint64_t h = hash_of(stream, id);
-	uint64_t *at = place(s->hash[s->young], h);
-	if (*at || *place(s->hash[!s->young], h))
+	uint64_t h = dedup_hash_of(stream, id);
+	uint64_t *at = dedup_place(s->hash[s->young], h);
+	if (*at || *dedup_place(s->hash[!s->young], h))
 		return true;
 	*at = h;
 	if (++s->n > HANDOFF_SEEN / 2) {

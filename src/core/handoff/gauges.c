@@ -5,28 +5,28 @@ void handoff_address(const struct handoff *h, mono_ms now, const char *from, cha
 	op_target(h, now, 0, from, out);
 }
 
-static const struct lane *lane_at(const struct handoff *h, uint32_t lane)
+static const struct handoff_conn *role_conn_at(const struct handoff *h, uint32_t conn)
 {
-	return lane < h->n_lanes && h->lanes[lane].is_open ? &h->lanes[lane] : NULL;
+	return conn < h->n_role_conns && h->conns[conn].is_open ? &h->conns[conn] : NULL;
 }
 
-enum handoff_state handoff_state(const struct handoff *h, uint32_t lane)
+enum handoff_state handoff_state(const struct handoff *h, uint32_t conn)
 {
-	const struct lane *l = lane_at(h, lane);
+	const struct handoff_conn *l = role_conn_at(h, conn);
 	return l ? (enum handoff_state)l->state : HANDOFF_IDLE;
 }
 
-bool handoff_is_relaxed(const struct handoff *h, uint32_t lane)
+bool handoff_is_relaxed(const struct handoff *h, uint32_t conn)
 {
-	const struct lane *l = lane_at(h, lane);
+	const struct handoff_conn *l = role_conn_at(h, conn);
 	return l && l->relaxed_until > 0;
 }
 
 struct handoff_gauges handoff_gauges(const struct handoff *h)
 {
 	struct handoff_gauges g = {0};
-	for (size_t i = 0; i < h->n_lanes; i++) {
-		const struct lane *l = &h->lanes[i];
+	for (size_t i = 0; i < h->n_role_conns; i++) {
+		const struct handoff_conn *l = &h->conns[i];
 		if (!l->is_open)
 			continue;
 		g.n_active += l->state >= HANDOFF_DIALING;

@@ -21,7 +21,7 @@ const char *handoff_state_name(enum handoff_state s)
 
 /* ---- effects ---- */
 
-struct handoff_effect *handoff_add(struct handoff *h, enum handoff_effect_kind kind, uint32_t lane)
+struct handoff_effect *handoff_add(struct handoff *h, enum handoff_effect_kind kind, uint32_t conn)
 {
 	struct handoff_effects *e = h->out;
 	if (e->n == e->cap) {
@@ -29,18 +29,18 @@ struct handoff_effect *handoff_add(struct handoff *h, enum handoff_effect_kind k
 		e->v = mem_grow(e->v, e->cap, sizeof *e->v);
 	}
 	struct handoff_effect *ef = &e->v[e->n++];
-	*ef = (struct handoff_effect){.kind = kind, .lane = lane};
+	*ef = (struct handoff_effect){.kind = kind, .conn = conn};
 	return ef;
 }
 
-static void add_to(struct handoff *h, enum handoff_effect_kind kind, uint32_t lane, const char *address, bool now)
+static void add_to(struct handoff *h, enum handoff_effect_kind kind, uint32_t conn, const char *address, bool now)
 {
-	struct handoff_effect *ef = handoff_add(h, kind, lane);
+	struct handoff_effect *ef = handoff_add(h, kind, conn);
 	snprintf(ef->address, sizeof ef->address, "%s", address);
 	ef->now = now;
 }
 
-void handoff_say(struct handoff *h, enum say_level level, const char *fmt, ...)
+void handoff_log(struct handoff *h, enum log_level level, const char *fmt, ...)
 {
 	char line[900];
 	size_t n = (size_t)snprintf(line, sizeof line, "%s redis=%s ", h->name, h->configured);
@@ -48,7 +48,7 @@ void handoff_say(struct handoff *h, enum say_level level, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(line + n, sizeof line - n, fmt, ap);
 	va_end(ap);
-	struct handoff_effect *ef = handoff_add(h, HANDOFF_SAY, 0);
+	struct handoff_effect *ef = handoff_add(h, HANDOFF_LOG, 0);
 	ef->level = level;
 	ef->text = text_new(line, strlen(line));
 }
@@ -83,7 +83,7 @@ void handoff_free(struct handoff *h)
 {
 	if (!h)
 		return;
-	mem_free(h->lanes);
+	mem_free(h->conns);
 	mem_free(h);
 }
 
@@ -92,14 +92,14 @@ void handoff_set_rules(struct handoff *h, const struct handoff_rules *rules)
 	h->rules = *rules;
 }
 
-static struct lane *lane_of(struct handoff *h, uint32_t lane)
+static struct handoff_conn *handoff_conn_of(struct handoff *h, uint32_t conn)
 {
-	return lane < h->n_lanes && h->lanes[lane].is_open ? &h->lanes[lane] : NULL;
+	return conn < h->n_role_conns && h->conns[conn].is_open ? &h->conns[conn] : NULL;
 }
 
-static uint32_t index_of(const struct handoff *h, const struct lane *l)
+static uint32_t index_of(const struct handoff *h, const struct handoff_conn *l)
 {
-	return (uint32_t)(l - h->lanes);
+	return (uint32_t)(l - h->conns);
 }
 
 /* ---- states ---- */
@@ -114,29 +114,29 @@ static const uint8_t allowed[HANDOFF_STATES] = {
 	[HANDOFF_DRAINING] = 1 << HANDOFF_IDLE | 1 << HANDOFF_WAITING | 1 << HANDOFF_DRAINING,
 };
 
-static void move(struct lane *l, enum handoff_state to)
+static void handoff_move(struct handoff_conn *l, enum handoff_state to)
 {
 	assert(allowed[l->state] & 1 << to);
 	l->state = (uint8_t)to;
 }
 
-static bool is_dialing(const struct lane *l)
+static bool is_dialing(const struct handoff_conn *l)
 {
 	return l->state == HANDOFF_DIALING || l->state == HANDOFF_JOINING;
 }
 
 /* Its part in the operation is over, or never was; what was left before may still drain. */
-static void leave(struct handoff *h, struct lane *l, enum op_end how)
+static void leave(struct handoff *h, struct handoff_conn *l, enum op_end how)
 {
 	if (is_dialing(l))
 		handoff_add(h, HANDOFF_DROP_NEW, index_of(h, l));
 	op_ended(h, l, how);
-	move(l, l->has_old ? HANDOFF_DRAINING : HANDOFF_IDLE);
+	handoff_move(l, l->has_old ? HANDOFF_DRAINING : HANDOFF_IDLE);
 }
 
 /* ---- an operation, for one connection ---- */
 
-static void begin(struct handoff *h, struct lane *l, struct op *op)
+static void handoff_begin(struct handoff *h, struct handoff_conn *l, struct op *op)
 {
 	op->n_open++;
 	op->is_said = false;
@@ -149,10 +149,10 @@ static void begin(struct handoff *h, struct lane *l, struct op *op)
 					      : early + (mono_ms)rng_below(&h->rng, (uint64_t)(op->jitter - early) + 1);
 	l->at = mono_max(op->due, h->now) + wait;
 	l->latest = mono_max(op->due, h->now) + mono_max(op->jitter, READER_FIRST_MS);
-	move(l, HANDOFF_WAITING);
+	handoff_move(l, HANDOFF_WAITING);
 }
 
-static void join(struct handoff *h, struct lane *l, struct op *op)
+static void join(struct handoff *h, struct handoff_conn *l, struct op *op)
 {
 	if (l->last_op == op->serial)
 		return; /* this connection heard it, or has moved for it already */
@@ -161,10 +161,10 @@ static void join(struct handoff *h, struct lane *l, struct op *op)
 		leave(h, l, END_SUPERSEDED);
 	bool is_there = op->to[0] ? strcmp(l->address, op->to) == 0 : l->is_up && l->up_at > op->due;
 	if (!is_there)
-		begin(h, l, op);
+		handoff_begin(h, l, op);
 }
 
-static void failed(struct handoff *h, struct lane *l, struct slice why)
+static void failed(struct handoff *h, struct handoff_conn *l, struct slice why)
 {
 	struct op *op = op_find(h, l->op);
 	if (!op)
@@ -177,14 +177,14 @@ static void failed(struct handoff *h, struct lane *l, struct slice why)
 	if (l->n_tries > h->rules.max_retries || h->now + wait >= op->until || !breaker_allows(h, op->to)) {
 		l->given_up = op->serial;
 		op_ended(h, l, END_FAILED);
-		move(l, l->has_old ? HANDOFF_DRAINING : HANDOFF_IDLE);
+		handoff_move(l, l->has_old ? HANDOFF_DRAINING : HANDOFF_IDLE);
 		return;
 	}
 	l->at = h->now + wait;
-	move(l, HANDOFF_WAITING);
+	handoff_move(l, HANDOFF_WAITING);
 }
 
-static void switch_over(struct handoff *h, struct lane *l)
+static void handoff_switch_over(struct handoff *h, struct handoff_conn *l)
 {
 	struct op *op = op_find(h, l->op);
 	uint32_t i = index_of(h, l);
@@ -201,17 +201,17 @@ static void switch_over(struct handoff *h, struct lane *l)
 	l->up_at = h->now;
 	l->close_at = h->now + (l->role == CONN_SUBSCRIBER ? LINGER_MS : h->rules.timeout_ms);
 	l->unblock_at = l->role == CONN_READER ? h->now : MONO_NEVER;
-	move(l, HANDOFF_DRAINING);
+	handoff_move(l, HANDOFF_DRAINING);
 }
 
-static void close_old(struct handoff *h, struct lane *l)
+static void handoff_close_old(struct handoff *h, struct handoff_conn *l)
 {
 	if (!l->has_old)
 		return;
 	l->has_old = false;
 	handoff_add(h, HANDOFF_CLOSE_OLD, index_of(h, l));
 	if (l->state == HANDOFF_DRAINING)
-		move(l, HANDOFF_IDLE);
+		handoff_move(l, HANDOFF_IDLE);
 }
 
 /* ---- notifications ---- */
@@ -241,29 +241,29 @@ static bool is_first(struct handoff *h, const struct note *n)
 	return true;
 }
 
-static void on_moving(struct handoff *h, struct lane *l, struct note *n)
+static void handoff_on_moving(struct handoff *h, struct handoff_conn *l, struct note *n)
 {
 	bool is_new;
 	n->seconds = n->seconds < 0 ? 0 : n->seconds > WINDOW_MAX_MS / 1000 ? WINDOW_MAX_MS / 1000 : n->seconds;
-	struct op *op = op_of(h, n, l->address, &is_new);
+	struct op *op = handoff_op_of(h, n, l->address, &is_new);
 	count_note(h, NOTE_MOVING, !op ? NOTE_STALE : is_new ? NOTE_ACTED : NOTE_DUPLICATE);
 	if (!op)
 		return;
 	if (is_new) {
-		handoff_say(h, SAY_NOTICE, "maintenance: MOVING seq=%lld seconds=%lld endpoint=%s", (long long)n->seq,
+		handoff_log(h, LOG_NOTICE, "maintenance: MOVING seq=%lld seconds=%lld endpoint=%s", (long long)n->seq,
 			(long long)n->seconds, n->endpoint[0] ? n->endpoint : "none: the configured address");
-		handoff_add(h, HANDOFF_HURRY, 0);
+		handoff_add(h, HANDOFF_RENEW_ALL, 0);
 	}
 	if (l->last_op != op->serial)
 		relax_note(h, l, n);
 	join(h, l, op);
 }
 
-static void on_note(struct handoff *h, struct lane *l, const struct note *given)
+static void on_note(struct handoff *h, struct handoff_conn *l, const struct note *given)
 {
 	struct note n = *given;
 	if (n.kind == NOTE_MOVING) {
-		on_moving(h, l, &n);
+		handoff_on_moving(h, l, &n);
 		return;
 	}
 	bool first = is_first(h, &n),
@@ -272,11 +272,11 @@ static void on_note(struct handoff *h, struct lane *l, const struct note *given)
 	relax_note(h, l, &n);
 	if (!first)
 		return;
-	handoff_say(h, has_effect ? SAY_NOTICE : SAY_DEBUG, "maintenance: %s seq=%lld%s", note_name(n.kind),
+	handoff_log(h, has_effect ? LOG_NOTICE : LOG_DEBUG, "maintenance: %s seq=%lld%s", note_name(n.kind),
 		(long long)n.seq,
 		has_effect ? is_start(n.kind) ? ": time-outs relaxed" : "" : " (nothing waits for it)");
 	if (is_start(n.kind))
-		handoff_add(h, HANDOFF_HURRY, 0);
+		handoff_add(h, HANDOFF_RENEW_ALL, 0);
 	if (n.kind == NOTE_SMIGRATED)
 		handoff_add(h, HANDOFF_REFRESH, 0)->seq = n.seq;
 }
@@ -288,7 +288,7 @@ static void on_broken(struct handoff *h, enum note_kind kind, struct slice name)
 	if (h->is_broken_said)
 		return;
 	h->is_broken_said = true;
-	handoff_say(h, SAY_WARN, "a push that is not understood is dropped, and later ones silently: %.*s",
+	handoff_log(h, LOG_WARN, "a push that is not understood is dropped, and later ones silently: %.*s",
 		(int)(name.len < 60 ? name.len : 60), name.p ? name.p : "");
 }
 
@@ -296,21 +296,21 @@ static void on_broken(struct handoff *h, enum note_kind kind, struct slice name)
 
 static void on_open(struct handoff *h, const struct handoff_event *ev)
 {
-	if (ev->lane >= h->n_lanes) {
-		h->lanes = mem_grow(h->lanes, ev->lane + 1, sizeof *h->lanes);
-		memset(h->lanes + h->n_lanes, 0, (ev->lane + 1 - h->n_lanes) * sizeof *h->lanes);
-		h->n_lanes = ev->lane + 1;
+	if (ev->conn >= h->n_role_conns) {
+		h->conns = mem_grow(h->conns, ev->conn + 1, sizeof *h->conns);
+		memset(h->conns + h->n_role_conns, 0, (ev->conn + 1 - h->n_role_conns) * sizeof *h->conns);
+		h->n_role_conns = ev->conn + 1;
 	}
-	struct lane *l = &h->lanes[ev->lane];
-	*l = (struct lane){.is_open = true, .role = ev->role, .unblock_at = MONO_NEVER};
+	struct handoff_conn *l = &h->conns[ev->conn];
+	*l = (struct handoff_conn){.is_open = true, .role = ev->role, .unblock_at = MONO_NEVER};
 	relax_clear(l);
 	snprintf(l->address, sizeof l->address, "%.*s", (int)ev->text.len, ev->text.p ? ev->text.p : "");
 }
 
-static void on_closed(struct handoff *h, struct lane *l)
+static void handoff_on_closed(struct handoff *h, struct handoff_conn *l)
 {
 	op_ended(h, l, END_LEFT);
-	*l = (struct lane){0};
+	*l = (struct handoff_conn){0};
 }
 
 static struct op *op_to(struct handoff *h, const char *address)
@@ -322,7 +322,7 @@ static struct op *op_to(struct handoff *h, const char *address)
 	return NULL;
 }
 
-static void on_up(struct handoff *h, struct lane *l, struct slice address)
+static void handoff_on_up(struct handoff *h, struct handoff_conn *l, struct slice address)
 {
 	l->is_up = true;
 	l->up_at = h->now;
@@ -336,7 +336,7 @@ static void on_up(struct handoff *h, struct lane *l, struct slice address)
 }
 
 /* The present connection ended, or an attempt to open it failed: where does the next one go? */
-static void on_down(struct handoff *h, struct lane *l)
+static void handoff_on_down(struct handoff *h, struct handoff_conn *l)
 {
 	bool was_up = l->is_up;
 	l->is_up = false;
@@ -359,19 +359,19 @@ static void on_down(struct handoff *h, struct lane *l)
 	snprintf(l->address, sizeof l->address, "%s", to);
 }
 
-static void on_new_up(struct handoff *h, struct lane *l, bool must_join)
+static void on_new_up(struct handoff *h, struct handoff_conn *l, bool must_join)
 {
 	if (l->state != HANDOFF_DIALING)
 		return;
 	if (must_join)
-		move(l, HANDOFF_JOINING);
+		handoff_move(l, HANDOFF_JOINING);
 	else
-		switch_over(h, l);
+		handoff_switch_over(h, l);
 }
 
-static void on_event(struct handoff *h, const struct handoff_event *ev)
+static void handoff_on_event(struct handoff *h, const struct handoff_event *ev)
 {
-	struct lane *l = lane_of(h, ev->lane);
+	struct handoff_conn *l = handoff_conn_of(h, ev->conn);
 	if (ev->kind == HANDOFF_OPEN)
 		on_open(h, ev);
 	else if (ev->kind == HANDOFF_BROKEN)
@@ -382,16 +382,16 @@ static void on_event(struct handoff *h, const struct handoff_event *ev)
 		return;
 	switch (ev->kind) {
 	case HANDOFF_CLOSED:
-		on_closed(h, l);
+		handoff_on_closed(h, l);
 		break;
 	case HANDOFF_NOTE:
 		on_note(h, l, ev->note);
 		break;
 	case HANDOFF_UP:
-		on_up(h, l, ev->text);
+		handoff_on_up(h, l, ev->text);
 		break;
 	case HANDOFF_DOWN:
-		on_down(h, l);
+		handoff_on_down(h, l);
 		break;
 	case HANDOFF_NEW_UP:
 		on_new_up(h, l, ev->flag);
@@ -402,11 +402,11 @@ static void on_event(struct handoff *h, const struct handoff_event *ev)
 		break;
 	case HANDOFF_JOINED:
 		if (l->state == HANDOFF_JOINING)
-			switch_over(h, l);
+			handoff_switch_over(h, l);
 		break;
 	case HANDOFF_DRAINED:
 		if (l->role != CONN_SUBSCRIBER)
-			close_old(h, l);
+			handoff_close_old(h, l);
 		break;
 	case HANDOFF_OPEN:
 	case HANDOFF_LATE:
@@ -419,7 +419,7 @@ static void on_event(struct handoff *h, const struct handoff_event *ev)
 /* ---- time ---- */
 
 /* After a stall of ours, events of the old subscription may lie in its socket: it gets one more moment to be read. */
-static bool is_unread(struct handoff *h, struct lane *l)
+static bool is_unread(struct handoff *h, struct handoff_conn *l)
 {
 	if (l->role != CONN_SUBSCRIBER || l->is_late || h->now < l->close_at + LATE_MS)
 		return false;
@@ -428,10 +428,10 @@ static bool is_unread(struct handoff *h, struct lane *l)
 	return true;
 }
 
-static void lane_due(struct handoff *h, struct lane *l)
+static void role_conn_due(struct handoff *h, struct handoff_conn *l)
 {
 	if (l->has_old && l->close_at <= h->now && !is_unread(h, l))
-		close_old(h, l);
+		handoff_close_old(h, l);
 	if (l->has_old && l->unblock_at <= h->now) {
 		l->unblock_at = h->now + UNBLOCK_EVERY_MS;
 		handoff_add(h, HANDOFF_UNBLOCK, index_of(h, l));
@@ -444,7 +444,7 @@ static void lane_due(struct handoff *h, struct lane *l)
 	}
 }
 
-static void give_up(struct handoff *h, struct lane *l, struct op *op, const char *why)
+static void give_up(struct handoff *h, struct handoff_conn *l, struct op *op, const char *why)
 {
 	if (op) {
 		snprintf(op->why, sizeof op->why, "%s", why);
@@ -453,7 +453,7 @@ static void give_up(struct handoff *h, struct lane *l, struct op *op, const char
 	leave(h, l, END_FAILED);
 }
 
-static void dial(struct handoff *h, struct lane *l)
+static void handoff_dial(struct handoff *h, struct handoff_conn *l)
 {
 	struct op *op = op_find(h, l->op);
 	if (!op) {
@@ -463,7 +463,7 @@ static void dial(struct handoff *h, struct lane *l)
 	if (!breaker_allows(h, op->to)) {
 		if (breaker_is_trying(h, op->to) && h->now + RETRY_MS < op->until) {
 			l->at = h->now + RETRY_MS;
-			move(l, HANDOFF_WAITING);
+			handoff_move(l, HANDOFF_WAITING);
 			return;
 		}
 		give_up(h, l, op, "its circuit breaker is open");
@@ -472,11 +472,11 @@ static void dial(struct handoff *h, struct lane *l)
 	breaker_trial(h, op->to);
 	add_to(h, HANDOFF_DIAL, index_of(h, l), op->to, true);
 	l->at = h->now + h->rules.timeout_ms;
-	move(l, HANDOFF_DIALING);
+	handoff_move(l, HANDOFF_DIALING);
 }
 
 /* A reader that has not come to its end with the operation of C: under way, or it has not heard yet. */
-static bool goes_before(const struct lane *reader, const struct lane *c)
+static bool goes_before(const struct handoff_conn *reader, const struct handoff_conn *c)
 {
 	if (!reader->is_open || !reader->is_up || reader->role != CONN_READER)
 		return false;
@@ -486,22 +486,22 @@ static bool goes_before(const struct lane *reader, const struct lane *c)
 }
 
 /* When it may dial. A blocked read is ended through C, which waits a little for the readers. */
-static mono_ms turn_of(const struct handoff *h, const struct lane *l)
+static mono_ms turn_of(const struct handoff *h, const struct handoff_conn *l)
 {
 	if (l->role != CONN_COMMAND || l->n_tries > 0)
 		return l->at;
-	for (size_t i = 0; i < h->n_lanes; i++)
-		if (goes_before(&h->lanes[i], l))
+	for (size_t i = 0; i < h->n_role_conns; i++)
+		if (goes_before(&h->conns[i], l))
 			return mono_max(l->at, l->latest);
 	return l->at;
 }
 
 /* The next one to dial: readers first, then who waits longest. */
-static struct lane *next_due(struct handoff *h)
+static struct handoff_conn *next_due(struct handoff *h)
 {
-	struct lane *best = NULL;
-	for (size_t i = 0; i < h->n_lanes; i++) {
-		struct lane *l = &h->lanes[i];
+	struct handoff_conn *best = NULL;
+	for (size_t i = 0; i < h->n_role_conns; i++) {
+		struct handoff_conn *l = &h->conns[i];
 		bool is_waiting = l->state == HANDOFF_WAITING || l->state == HANDOFF_QUEUED;
 		if (!l->is_open || !l->is_up || !is_waiting || turn_of(h, l) > h->now)
 			continue;
@@ -514,12 +514,12 @@ static struct lane *next_due(struct handoff *h)
 
 static void queue(struct handoff *h, size_t n_queued)
 {
-	for (size_t i = 0; i < h->n_lanes; i++) {
-		struct lane *l = &h->lanes[i];
+	for (size_t i = 0; i < h->n_role_conns; i++) {
+		struct handoff_conn *l = &h->conns[i];
 		if (!l->is_open || !l->is_up || l->state != HANDOFF_WAITING || turn_of(h, l) > h->now)
 			continue;
 		if (h->rules.queue == 0 || n_queued < h->rules.queue) {
-			move(l, HANDOFF_QUEUED);
+			handoff_move(l, HANDOFF_QUEUED);
 			n_queued++;
 			continue;
 		}
@@ -530,20 +530,20 @@ static void queue(struct handoff *h, size_t n_queued)
 static void admit(struct handoff *h)
 {
 	size_t n_dialing = 0, n_queued = 0;
-	for (size_t i = 0; i < h->n_lanes; i++)
-		n_dialing += h->lanes[i].is_open && is_dialing(&h->lanes[i]);
-	struct lane *l;
+	for (size_t i = 0; i < h->n_role_conns; i++)
+		n_dialing += h->conns[i].is_open && is_dialing(&h->conns[i]);
+	struct handoff_conn *l;
 	while (n_dialing < h->rules.max_concurrent && (l = next_due(h))) {
-		dial(h, l);
+		handoff_dial(h, l);
 		n_dialing += is_dialing(l);
 	}
-	for (size_t i = 0; i < h->n_lanes; i++)
-		n_queued += h->lanes[i].is_open && h->lanes[i].state == HANDOFF_QUEUED;
+	for (size_t i = 0; i < h->n_role_conns; i++)
+		n_queued += h->conns[i].is_open && h->conns[i].state == HANDOFF_QUEUED;
 	if (next_due(h))
 		queue(h, n_queued);
 }
 
-static mono_ms next_of(const struct handoff *h, const struct lane *l)
+static mono_ms next_of(const struct handoff *h, const struct handoff_conn *l)
 {
 	mono_ms next = MONO_NEVER;
 	if (l->has_old)
@@ -557,17 +557,17 @@ mono_ms handoff_step(struct handoff *h, const struct handoff_event *ev, struct h
 {
 	h->now = ev->now;
 	h->out = out;
-	for (size_t i = 0; i < h->n_lanes; i++)
-		if (h->lanes[i].is_open)
-			lane_due(h, &h->lanes[i]);
-	on_event(h, ev);
+	for (size_t i = 0; i < h->n_role_conns; i++)
+		if (h->conns[i].is_open)
+			role_conn_due(h, &h->conns[i]);
+	handoff_on_event(h, ev);
 	admit(h);
 	mono_ms next = mono_min(op_tick(h), relax_tick(h));
-	for (size_t i = 0; i < h->n_lanes; i++) {
-		if (h->lanes[i].is_open && h->lanes[i].unblock_at <= h->now && h->lanes[i].has_old)
-			lane_due(h, &h->lanes[i]);
-		if (h->lanes[i].is_open)
-			next = mono_min(next, next_of(h, &h->lanes[i]));
+	for (size_t i = 0; i < h->n_role_conns; i++) {
+		if (h->conns[i].is_open && h->conns[i].unblock_at <= h->now && h->conns[i].has_old)
+			role_conn_due(h, &h->conns[i]);
+		if (h->conns[i].is_open)
+			next = mono_min(next, next_of(h, &h->conns[i]));
 	}
 	return next;
 }

@@ -1,6 +1,6 @@
 /* handoff - moves the connections of one shard before maintenance cuts them: what a notification means for each
  * connection, when its replacement is dialled, when it takes over, when the old one is closed; relaxed time-outs; circuit
- * breakers. Pure. Owner: the shard thread; run/lanes feeds it and performs what it says. Times: monotonic ms.
+ * breakers. Pure. Owner: the shard thread; run/connections feeds it and performs what it says. Times: monotonic ms.
  * Promises: the old connection serves until its replacement is ready (make before break), or until it ends by itself; one
  * operation per (seq, endpoint); every waiting state has a deadline. Caps, queue and breakers count per shard. */
 #pragma once
@@ -37,7 +37,7 @@ struct handoff_rules { /* maintenance: of the configuration */
 	mono_ms breaker_reset_ms;
 };
 
-/* One machine per connection ("lane"):
+/* One machine per connection ("connection"):
  *
  *             +---------- failed, retries left ----------+
  *             v                                          |
@@ -59,24 +59,24 @@ enum handoff_state {
 const char *handoff_state_name(enum handoff_state s); /* "idle" "waiting" … */
 
 enum handoff_event_kind {
-	HANDOFF_OPEN,     /* .lane .role: a lane begins to connect; .out gets the address to dial ("" = configured) */
-	HANDOFF_CLOSED,   /* .lane: gone, with all its connections */
-	HANDOFF_NOTE,     /* .lane .note, on its present connection or on the replacement */
-	HANDOFF_LATE,     /* .lane .note, on a connection that was left */
-	HANDOFF_BROKEN,   /* .lane .text: a push nobody understands; .note->kind NOTE_KINDS = its name neither */
-	HANDOFF_UP,       /* .lane: the present connection is up, at .text */
-	HANDOFF_DOWN,     /* .lane: it ended, or its attempt failed */
-	HANDOFF_NEW_UP,   /* .lane: the replacement is up; .flag = it must subscribe first */
-	HANDOFF_NEW_DOWN, /* .lane: it failed; .text why */
-	HANDOFF_JOINED,   /* .lane: its subscription is confirmed */
-	HANDOFF_DRAINED,  /* .lane: nothing waits on connections that were left */
+	HANDOFF_OPEN, /* .connection .role: a connection begins to connect; .out gets the address to dial ("" = configured) */
+	HANDOFF_CLOSED,   /* .connection: gone, with all its connections */
+	HANDOFF_NOTE,     /* .connection .note, on its present connection or on the replacement */
+	HANDOFF_LATE,     /* .connection .note, on a connection that was left */
+	HANDOFF_BROKEN,   /* .connection .text: a push nobody understands; .note->kind NOTE_KINDS = its name neither */
+	HANDOFF_UP,       /* .connection: the present connection is up, at .text */
+	HANDOFF_DOWN,     /* .connection: it ended, or its attempt failed */
+	HANDOFF_NEW_UP,   /* .connection: the replacement is up; .flag = it must subscribe first */
+	HANDOFF_NEW_DOWN, /* .connection: it failed; .text why */
+	HANDOFF_JOINED,   /* .connection: its subscription is confirmed */
+	HANDOFF_DRAINED,  /* .connection: nothing waits on connections that were left */
 	HANDOFF_TICK
 };
 
 struct handoff_event {
 	enum handoff_event_kind kind;
 	mono_ms now;
-	uint32_t lane;
+	uint32_t conn;
 	enum conn_role role;
 	bool flag;
 	const struct note *note;
@@ -84,22 +84,22 @@ struct handoff_event {
 };
 
 enum handoff_effect_kind {
-	HANDOFF_DIAL,      /* .lane: open a replacement to .address ("" = configured, resolved anew) */
-	HANDOFF_DROP_NEW,  /* .lane: close the replacement, it will not be used */
-	HANDOFF_SWITCH,    /* .lane: the replacement is the connection from now on */
-	HANDOFF_UNBLOCK,   /* .lane: end the blocking read on the connection that was left */
-	HANDOFF_CLOSE_OLD, /* .lane: close what was left; what still waits there gets no answer */
-	HANDOFF_TARGET,    /* .lane: the next attempt dials .address ("" = configured); .now = at once */
-	HANDOFF_RELAX,     /* .lane: relaxed time-outs until .until; 0 = no longer */
-	HANDOFF_HURRY,     /* renew all leases now, scan later */
+	HANDOFF_DIAL,      /* .connection: open a replacement to .address ("" = configured, resolved anew) */
+	HANDOFF_DROP_NEW,  /* .connection: close the replacement, it will not be used */
+	HANDOFF_SWITCH,    /* .connection: the replacement is the connection from now on */
+	HANDOFF_UNBLOCK,   /* .connection: end the blocking read on the connection that was left */
+	HANDOFF_CLOSE_OLD, /* .connection: close what was left; what still waits there gets no answer */
+	HANDOFF_TARGET,    /* .connection: the next attempt dials .address ("" = configured); .now = at once */
+	HANDOFF_RELAX,     /* .connection: relaxed time-outs until .until; 0 = no longer */
+	HANDOFF_RENEW_ALL, /* renew all leases now, scan later */
 	HANDOFF_REFRESH,   /* slots have moved (.seq): ask for the topology once */
-	HANDOFF_SAY        /* .level .text */
+	HANDOFF_LOG        /* .level .text */
 };
 
 struct handoff_effect {
 	enum handoff_effect_kind kind;
-	enum say_level level;
-	uint32_t lane;
+	enum log_level level;
+	uint32_t conn;
 	bool now;
 	mono_ms until;
 	int64_t seq;
@@ -115,18 +115,18 @@ void handoff_effects_clear(struct handoff_effects *e);
 void handoff_effects_fini(struct handoff_effects *e);
 
 struct handoff;
-/* name: for log lines ("shard=0"); configured: host:port as the lanes dial it. Both are copied. */
+/* name: for log lines ("shard=0"); configured: host:port as the connections dial it. Both are copied. */
 struct handoff *handoff_new(const struct handoff_rules *rules, const char *name, const char *configured, uint64_t seed);
 void handoff_free(struct handoff *h);
 void handoff_set_rules(struct handoff *h, const struct handoff_rules *rules);
 /* Handles one event after everything that is due, appends effects, returns the next deadline. */
 mono_ms handoff_step(struct handoff *h, const struct handoff_event *ev, struct handoff_effects *out);
-/* Where a new connection of a lane at `from` ("" = configured) goes now; "" = the configured address. */
+/* Where a new connection of a connection at `from` ("" = configured) goes now; "" = the configured address. */
 void handoff_address(const struct handoff *h, mono_ms now, const char *from, char out[HANDOFF_ADDRESS]);
 
 /* ---- seen from outside ---- */
-enum handoff_state handoff_state(const struct handoff *h, uint32_t lane);
-bool handoff_is_relaxed(const struct handoff *h, uint32_t lane);
+enum handoff_state handoff_state(const struct handoff *h, uint32_t conn);
+bool handoff_is_relaxed(const struct handoff *h, uint32_t conn);
 struct handoff_gauges {
 	uint32_t n_active, n_queued, n_relaxed, n_breakers_open;
 };

@@ -20,7 +20,7 @@ struct op {
 	char from[HANDOFF_ADDRESS], to[HANDOFF_ADDRESS]; /* to "" = configured, resolved anew */
 	mono_ms began, until, due;
 	mono_ms jitter;
-	mono_ms ended; /* the last lane's part */
+	mono_ms ended; /* the last connection's part */
 	uint32_t n_open, n_moved, n_failed, n_cut;
 	bool is_said, is_superseded;
 	char why[160]; /* last failure */
@@ -33,7 +33,7 @@ struct pair { /* starts and their closing messages */
 	mono_ms cap_at;
 };
 
-struct lane {
+struct handoff_conn {
 	bool is_open, is_up;
 	uint8_t state;
 	enum conn_role role;
@@ -73,8 +73,8 @@ struct handoff {
 	struct handoff_rules rules;
 	char name[32], configured[HANDOFF_ADDRESS];
 	struct rng rng;
-	struct lane *lanes;
-	size_t n_lanes;
+	struct handoff_conn *conns;
+	size_t n_role_conns;
 	struct op ops[OPS];
 	uint32_t serial;
 	struct breaker breakers[BREAKERS];
@@ -88,13 +88,13 @@ struct handoff {
 	struct handoff_effects *out;
 };
 
-struct handoff_effect *handoff_add(struct handoff *h, enum handoff_effect_kind kind, uint32_t lane);
-void handoff_say(struct handoff *h, enum say_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+struct handoff_effect *handoff_add(struct handoff *h, enum handoff_effect_kind kind, uint32_t conn);
+void handoff_log(struct handoff *h, enum log_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* handoff_op.c */
 struct op *op_find(struct handoff *h, uint32_t serial);
 /* The operation of this MOVING on a connection at `from`: known, new, or NULL = an older one, to be left alone. */
-struct op *op_of(struct handoff *h, const struct note *n, const char *from, bool *is_new);
+struct op *handoff_op_of(struct handoff *h, const struct note *n, const char *from, bool *is_new);
 enum op_end {
 	END_MOVED,
 	END_FAILED,
@@ -102,19 +102,19 @@ enum op_end {
 	END_SUPERSEDED,
 	END_LEFT /* nothing came of it, nothing went wrong */
 };
-void op_ended(struct handoff *h, struct lane *l, enum op_end how); /* a lane's part in it */
-mono_ms op_tick(struct handoff *h);                                /* says what came of those that have ended */
+void op_ended(struct handoff *h, struct handoff_conn *l, enum op_end how); /* a connection's part in it */
+mono_ms op_tick(struct handoff *h);                                        /* says what came of those that have ended */
 /* endpoint "" = the configured address, which has no breaker */
 bool breaker_allows(struct handoff *h, const char *endpoint);
 bool breaker_is_trying(struct handoff *h, const char *endpoint); /* half-open: the trials under way decide */
 void breaker_trial(struct handoff *h, const char *endpoint);
 void breaker_result(struct handoff *h, const char *endpoint, bool is_good);
-/* Where a lane's next connection goes. */
+/* Where a connection's next connection goes. */
 void op_target(const struct handoff *h, mono_ms now, uint32_t given_up, const char *from, char out[HANDOFF_ADDRESS]);
 
 /* handoff_relax.c */
-bool relax_matches(const struct lane *l, enum note_kind k); /* a closing message that something waits for */
-void relax_note(struct handoff *h, struct lane *l, const struct note *n);
-void relax_moved(struct handoff *h, struct lane *l);
-void relax_clear(struct lane *l);
+bool relax_matches(const struct handoff_conn *l, enum note_kind k); /* a closing message that something waits for */
+void relax_note(struct handoff *h, struct handoff_conn *l, const struct note *n);
+void relax_moved(struct handoff *h, struct handoff_conn *l);
+void relax_clear(struct handoff_conn *l);
 mono_ms relax_tick(struct handoff *h); /* tells what has changed; the next end */

@@ -20,20 +20,20 @@ static void sum_up(struct handoff *h, struct op *op)
 	op->is_said = true;
 	if (op->n_failed > 0) {
 		h->metrics.c[MH_HANDOFF_FAILED]++;
-		handoff_say(h, SAY_WARN, "handoff seq=%lld to %s failed: moved=%u failed=%u: %s", (long long)op->seq,
+		handoff_log(h, LOG_WARN, "handoff seq=%lld to %s failed: moved=%u failed=%u: %s", (long long)op->seq,
 			to, op->n_moved, op->n_failed, op->why);
 	} else if (op->n_cut > 0) {
 		h->metrics.c[MH_HANDOFF_FALLBACK]++;
-		handoff_say(h, SAY_WARN,
+		handoff_log(h, LOG_WARN,
 			"handoff seq=%lld to %s: moved=%u reconnected=%u: the old connections ended first",
 			(long long)op->seq, to, op->n_moved, op->n_cut);
 	} else if (op->n_moved > 0) {
 		h->metrics.c[MH_HANDOFF_OK]++;
-		handoff_say(h, SAY_NOTICE, "handoff seq=%lld to %s done: moved=%u after_ms=%lld", (long long)op->seq,
+		handoff_log(h, LOG_NOTICE, "handoff seq=%lld to %s done: moved=%u after_ms=%lld", (long long)op->seq,
 			to, op->n_moved, (long long)(op->ended - op->began));
 	} else if (op->is_superseded) {
 		h->metrics.c[MH_HANDOFF_SUPERSEDED]++;
-		handoff_say(h, SAY_INFO, "handoff seq=%lld to %s superseded", (long long)op->seq, to);
+		handoff_log(h, LOG_INFO, "handoff seq=%lld to %s superseded", (long long)op->seq, to);
 	}
 }
 
@@ -52,7 +52,7 @@ mono_ms op_tick(struct handoff *h)
 	return next;
 }
 
-void op_ended(struct handoff *h, struct lane *l, enum op_end how)
+void op_ended(struct handoff *h, struct handoff_conn *l, enum op_end how)
 {
 	struct op *op = op_find(h, l->op);
 	l->op = 0;
@@ -87,7 +87,7 @@ static struct op *new_op(struct handoff *h, const struct note *n, const char *fr
 	return op;
 }
 
-struct op *op_of(struct handoff *h, const struct note *n, const char *from, bool *is_new)
+struct op *handoff_op_of(struct handoff *h, const struct note *n, const char *from, bool *is_new)
 {
 	*is_new = false;
 	for (int i = 0; i < OPS; i++) {
@@ -118,7 +118,7 @@ static bool may_dial(const struct handoff *h, mono_ms now, const char *endpoint)
 	return true;
 }
 
-static bool follow(const struct handoff *h, mono_ms now, uint32_t given_up, char at[HANDOFF_ADDRESS])
+static bool op_follow(const struct handoff *h, mono_ms now, uint32_t given_up, char at[HANDOFF_ADDRESS])
 {
 	bool has_moved = false;
 	uint32_t after = 0;
@@ -143,9 +143,9 @@ void op_target(const struct handoff *h, mono_ms now, uint32_t given_up, const ch
 {
 	char at[HANDOFF_ADDRESS];
 	snprintf(at, sizeof at, "%s", from[0] ? from : h->configured);
-	if (!follow(h, now, given_up, at)) {
+	if (!op_follow(h, now, given_up, at)) {
 		snprintf(at, sizeof at, "%s", h->configured);
-		follow(h, now, given_up, at);
+		op_follow(h, now, given_up, at);
 	}
 	snprintf(out, HANDOFF_ADDRESS, "%s", at);
 }
@@ -188,7 +188,7 @@ void breaker_trial(struct handoff *h, const char *endpoint)
 	if (b->state == BREAKER_OPEN) {
 		b->state = BREAKER_HALF_OPEN;
 		b->n_trials = b->n_good = 0;
-		handoff_say(h, SAY_INFO, "circuit breaker of %s half-open", endpoint);
+		handoff_log(h, LOG_INFO, "circuit breaker of %s half-open", endpoint);
 	}
 	b->n_trials += b->state == BREAKER_HALF_OPEN;
 }
@@ -203,7 +203,7 @@ void breaker_result(struct handoff *h, const char *endpoint, bool is_good)
 		return;
 	if (is_good) {
 		if (b->state != BREAKER_CLOSED)
-			handoff_say(h, SAY_NOTICE, "circuit breaker of %s closed", endpoint);
+			handoff_log(h, LOG_NOTICE, "circuit breaker of %s closed", endpoint);
 		b->state = BREAKER_CLOSED;
 		b->n_failures = b->n_trials = 0;
 		return;
@@ -214,7 +214,7 @@ void breaker_result(struct handoff *h, const char *endpoint, bool is_good)
 	b->state = BREAKER_OPEN;
 	b->opened_at = h->now;
 	b->n_trials = 0;
-	handoff_say(h, SAY_WARN, "circuit breaker of %s open failures=%u reset_ms=%lld", endpoint, b->n_failures,
+	handoff_log(h, LOG_WARN, "circuit breaker of %s open failures=%u reset_ms=%lld", endpoint, b->n_failures,
 		(long long)h->rules.breaker_reset_ms);
 }
 

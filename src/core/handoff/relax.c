@@ -9,12 +9,12 @@ static int pair_of(enum note_kind k)
 	return k == NOTE_FAILING_OVER || k == NOTE_FAILED_OVER ? PAIR_FAIL_OVER : PAIR_SMIGRATE;
 }
 
-bool relax_matches(const struct lane *l, enum note_kind k)
+bool relax_matches(const struct handoff_conn *l, enum note_kind k)
 {
 	return l->pairs[pair_of(k)].n > 0;
 }
 
-void relax_note(struct handoff *h, struct lane *l, const struct note *n)
+void relax_note(struct handoff *h, struct handoff_conn *l, const struct note *n)
 {
 	mono_ms cap = h->now + h->rules.relaxed_cap_ms;
 	struct pair *p = &l->pairs[pair_of(n->kind)];
@@ -44,21 +44,21 @@ void relax_note(struct handoff *h, struct lane *l, const struct note *n)
 	}
 }
 
-void relax_clear(struct lane *l)
+void relax_clear(struct handoff_conn *l)
 {
 	for (int i = 0; i < PAIRS; i++)
 		l->pairs[i] = (struct pair){.last_start = -1, .last_end = -1};
 	l->moving_until = l->post_until = 0;
 }
 
-void relax_moved(struct handoff *h, struct lane *l)
+void relax_moved(struct handoff *h, struct handoff_conn *l)
 {
 	relax_clear(l);
 	l->post_until = h->now + h->rules.post_relaxed_ms;
 	l->relaxed_until = -1; /* another connection, which has been told nothing */
 }
 
-static mono_ms until_of(struct lane *l, mono_ms now)
+static mono_ms until_of(struct handoff_conn *l, mono_ms now)
 {
 	mono_ms until = mono_max(l->moving_until, l->post_until);
 	for (int i = 0; i < PAIRS; i++) {
@@ -75,8 +75,8 @@ mono_ms relax_tick(struct handoff *h)
 {
 	mono_ms next = MONO_NEVER;
 	bool is_relaxed = false;
-	for (uint32_t i = 0; i < h->n_lanes; i++) {
-		struct lane *l = &h->lanes[i];
+	for (uint32_t i = 0; i < h->n_role_conns; i++) {
+		struct handoff_conn *l = &h->conns[i];
 		mono_ms until = l->is_open ? until_of(l, h->now) : 0;
 		if (until != l->relaxed_until) {
 			if (l->is_open)
@@ -92,7 +92,7 @@ mono_ms relax_tick(struct handoff *h)
 		}
 	}
 	if (h->was_relaxed && !is_relaxed)
-		handoff_say(h, SAY_INFO, "maintenance: time-outs as configured again");
+		handoff_log(h, LOG_INFO, "maintenance: time-outs as configured again");
 	h->was_relaxed = is_relaxed;
 	return next;
 }

@@ -7,7 +7,7 @@ void keyspace_init(struct keyspace *k)
 	*k = (struct keyspace){.at = MONO_NEVER};
 }
 
-static void tell(struct shard_ctx *c, bool is_up, struct slice why)
+static void keyspace_tell(struct shard_ctx *c, bool is_up, struct slice why)
 {
 	struct msg *m = ctx_msg(c, MSG_CONN);
 	m->conn = CONN_SUBSCRIBER;
@@ -16,7 +16,7 @@ static void tell(struct shard_ctx *c, bool is_up, struct slice why)
 		m->text = text_new(why.p, why.len);
 }
 
-static void ask(struct keyspace *k, struct shard_ctx *c)
+static void keyspace_ask(struct keyspace *k, struct shard_ctx *c)
 {
 	k->state = KEYSPACE_ASKING;
 	k->in_flight = false;
@@ -30,21 +30,21 @@ void keyspace_conn(struct keyspace *k, struct shard_ctx *c, bool is_up, struct s
 		return;
 	k->tries = 0;
 	if (is_up) {
-		ask(k, c);
+		keyspace_ask(k, c);
 		return;
 	}
 	k->state = KEYSPACE_DOWN;
 	k->in_flight = false;
 	k->gen++;
 	k->at = MONO_NEVER;
-	tell(c, false, why);
+	keyspace_tell(c, false, why);
 }
 
 /* The command connection is new: the server may be, too; flags are not kept over its restart. */
 void keyspace_command_up(struct keyspace *k, struct shard_ctx *c)
 {
 	if (k->state != KEYSPACE_DOWN)
-		ask(k, c);
+		keyspace_ask(k, c);
 }
 
 void keyspace_pushed(struct keyspace *k, struct shard_ctx *c)
@@ -55,10 +55,10 @@ void keyspace_pushed(struct keyspace *k, struct shard_ctx *c)
 	k->at = MONO_NEVER;
 	k->tries = 0;
 	c->metrics.c[MR_SETUP_OK]++;
-	tell(c, true, (struct slice){0});
+	keyspace_tell(c, true, (struct slice){0});
 }
 
-static uint64_t tag(const struct keyspace *k)
+static uint64_t keyspace_tag(const struct keyspace *k)
 {
 	return tag_of(PART_KEYSPACE, k->gen & 0x0fffffff, 0);
 }
@@ -78,18 +78,18 @@ static void denied(struct keyspace *k, struct shard_ctx *c, struct slice why)
 	c->metrics.c[MR_SETUP_DENIED]++;
 	if (c->rules->events_required) {
 		if (!k->is_denied_said)
-			effects_say(c->out, SAY_ERROR,
+			effects_log(c->out, LOG_ERROR,
 				"shard=%u keyspace events cannot be switched on, and redis.keyspace_events is require: "
 				"%.*s",
 				c->index, (int)(why.len < 300 ? why.len : 300), why.p ? why.p : "");
 		k->is_denied_said = true;
 		k->state = KEYSPACE_REFUSED;
 		k->at = c->now + ctx_backoff(c, k->tries++, AGAIN_MS, AGAIN_MAX_MS);
-		tell(c, false, why);
+		keyspace_tell(c, false, why);
 		return;
 	}
 	if (!k->is_denied_said)
-		effects_say(c->out, SAY_WARN,
+		effects_log(c->out, LOG_WARN,
 			"shard=%u keyspace events cannot be switched on, going on with what is set: %.*s", c->index,
 			(int)(why.len < 300 ? why.len : 300), why.p ? why.p : "");
 	k->is_denied_said = true;
@@ -125,7 +125,7 @@ static void on_flags(struct keyspace *k, struct shard_ctx *c, struct slice flags
 		merged[n++] = 'K';
 	if (!has_x)
 		merged[n++] = 'x';
-	struct effect *ef = ctx_redis(c, tag(k), CMD_CONFIG_SET_EVENTS, SERVICE_NONE);
+	struct effect *ef = ctx_redis(c, keyspace_tag(k), CMD_CONFIG_SET_EVENTS, SERVICE_NONE);
 	ef->hold = text_new(merged, n);
 	ef->cmd.value = slice_of(ef->hold);
 	k->state = KEYSPACE_SETTING;
@@ -133,7 +133,7 @@ static void on_flags(struct keyspace *k, struct shard_ctx *c, struct slice flags
 	k->at = MONO_NEVER;
 }
 
-static void again(struct keyspace *k, struct shard_ctx *c)
+static void keyspace_again(struct keyspace *k, struct shard_ctx *c)
 {
 	k->state = KEYSPACE_ASKING;
 	k->at = c->now + ctx_backoff(c, k->tries, AGAIN_MS, AGAIN_MAX_MS);
@@ -142,14 +142,14 @@ static void again(struct keyspace *k, struct shard_ctx *c)
 
 void keyspace_reply(struct keyspace *k, struct shard_ctx *c, uint64_t t, const struct reply *reply)
 {
-	if (t != tag(k) || !k->in_flight)
+	if (t != keyspace_tag(k) || !k->in_flight)
 		return;
 	k->in_flight = false;
 	if (reply->kind == REPLY_NONE) {
-		again(k, c);
+		keyspace_again(k, c);
 	} else if (reply->kind == REPLY_ERROR && (reply->error == RERR_RETRY || reply->error == RERR_REFRESH)) {
 		c->metrics.c[MR_SETUP_ERROR]++;
-		again(k, c);
+		keyspace_again(k, c);
 	} else if (reply->kind == REPLY_ERROR) {
 		denied(k, c, reply->text);
 	} else if (k->state == KEYSPACE_SETTING) {
@@ -159,14 +159,14 @@ void keyspace_reply(struct keyspace *k, struct shard_ctx *c, uint64_t t, const s
 	}
 }
 
-mono_ms keyspace_settle(struct keyspace *k, struct shard_ctx *c)
+mono_ms keyspace_flush(struct keyspace *k, struct shard_ctx *c)
 {
 	if (k->at > c->now || k->in_flight)
 		return k->at;
 	if (!c->is_up || k->state == KEYSPACE_DOWN)
 		return MONO_NEVER;
-	ask(k, c); /* also: a confirmation that never came */
-	ctx_redis(c, tag(k), CMD_CONFIG_GET_EVENTS, SERVICE_NONE);
+	keyspace_ask(k, c); /* also: a confirmation that never came */
+	ctx_redis(c, keyspace_tag(k), CMD_CONFIG_GET_EVENTS, SERVICE_NONE);
 	k->in_flight = true;
 	k->at = MONO_NEVER;
 	return MONO_NEVER;

@@ -29,4 +29,4 @@ void keyspace_conn(struct keyspace *k, struct shard_ctx *c, bool is_up, struct s
 void keyspace_command_up(struct keyspace *k, struct shard_ctx *c);
 void keyspace_pushed(struct keyspace *k, struct shard_ctx *c);
 void keyspace_reply(struct keyspace *k, struct shard_ctx *c, uint64_t tag, const struct reply *reply);
-mono_ms keyspace_settle(struct keyspace *k, struct shard_ctx *c);
+mono_ms keyspace_flush(struct keyspace *k, struct shard_ctx *c);

@@ -9,7 +9,7 @@ enum { JITTER_PCT = 10 };
 
 /* ---- by handle: its low half is a small index, its high half says whether it is still the same entry ---- */
 
-static struct lease *find(const struct leases *ls, uint64_t handle)
+static struct lease *lease_find(const struct leases *ls, uint64_t handle)
 {
 	uint32_t i = (uint32_t)handle;
 	struct lease *l =
@@ -32,7 +32,7 @@ static void name(struct leases *ls, const struct lease *l)
 /* From here on the coordinator may give the handle's index to another entry. */
 static void unname(struct leases *ls, const struct lease *l)
 {
-	if (find(ls, l->handle) == l)
+	if (lease_find(ls, l->handle) == l)
 		ls->by_handle[(uint32_t)l->handle] = 0;
 }
 
@@ -54,7 +54,7 @@ struct lock_name {
 	const struct text *stream;
 };
 
-static bool is_named(const void *value, const void *key, size_t len)
+static bool lease_is_named(const void *value, const void *key, size_t len)
 {
 	const struct lease *l = value;
 	const struct lock_name *n = key;
@@ -71,7 +71,7 @@ static struct lease *releasing(const struct leases *ls, const struct lease *l)
 struct leases *leases_new(uint64_t seed)
 {
 	struct leases *ls = mem_alloc(sizeof *ls);
-	map_init(&ls->releasing, is_named, seed);
+	map_init(&ls->releasing, lease_is_named, seed);
 	shard_pool_init(&ls->pool, sizeof(struct lease));
 	heap_init(&ls->timers);
 	list_init(&ls->urgent);
@@ -317,7 +317,7 @@ void lease_flush_renewed(struct leases *ls, struct shard_ctx *c)
 	ls->renewed = NULL;
 }
 
-mono_ms lease_settle(struct leases *ls, struct shard_ctx *c)
+mono_ms lease_flush(struct leases *ls, struct shard_ctx *c)
 {
 	while (may_send(ls, c) && ls->n_sent < LEASES_PER_STEP) {
 		struct link *first = list_empty(&ls->urgent) ? ls->calm.next : ls->urgent.next;
@@ -331,7 +331,7 @@ mono_ms lease_settle(struct leases *ls, struct shard_ctx *c)
 	return mono_min(flush, heap_deadline(&ls->timers));
 }
 
-void lease_hurry(struct leases *ls, struct shard_ctx *c)
+void lease_renew_all(struct leases *ls, struct shard_ctx *c)
 {
 	uint32_t pos = 0;
 	for (struct lease *l; (l = next(ls, &pos));)
@@ -341,14 +341,14 @@ void lease_hurry(struct leases *ls, struct shard_ctx *c)
 void lease_connected(struct leases *ls, struct shard_ctx *c, bool is_valkey)
 {
 	ls->delifeq = is_valkey ? DELIFEQ_UNASKED : DELIFEQ_NOT_THERE;
-	lease_hurry(ls, c);
+	lease_renew_all(ls, c);
 }
 
 /* ---- messages ---- */
 
 static void acquire(struct leases *ls, struct shard_ctx *c, struct msg *m)
 {
-	struct lease *old = find(ls, m->handle);
+	struct lease *old = lease_find(ls, m->handle);
 	if (old)
 		lease_forget(ls, c, old);
 	uint32_t index;
@@ -409,7 +409,7 @@ void lease_msg(struct leases *ls, struct shard_ctx *c, struct msg *m)
 		acquire(ls, c, m);
 		return;
 	}
-	struct lease *l = find(ls, m->handle);
+	struct lease *l = lease_find(ls, m->handle);
 	if (!l)
 		return;
 	if (m->kind == MSG_LEASE_RELEASE)

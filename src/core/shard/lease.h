@@ -17,9 +17,9 @@ void lease_reply(struct leases *ls, struct shard_ctx *c, uint64_t tag, const str
 /* Deadlines that are due at c->now. Runs before the step's event. */
 void lease_tick(struct leases *ls, struct shard_ctx *c);
 /* Sends what waits and may be sent, hands out confirmed renewals. Runs last in a step. Returns the next deadline. */
-mono_ms lease_settle(struct leases *ls, struct shard_ctx *c);
+mono_ms lease_flush(struct leases *ls, struct shard_ctx *c);
 /* Everything that waits or is held asks Redis now: the connection may be about to go. */
-void lease_hurry(struct leases *ls, struct shard_ctx *c);
+void lease_renew_all(struct leases *ls, struct shard_ctx *c);
 /* The connection for commands is up, perhaps to another server. Hurries too. */
 void lease_connected(struct leases *ls, struct shard_ctx *c, bool is_valkey);
 /* Gives back what is on slots that are not served here (c->slots), unless .asking. */

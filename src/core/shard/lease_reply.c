@@ -68,25 +68,26 @@ static void busy(struct leases *ls, struct shard_ctx *c, struct lease *l)
 }
 
 /* On to the next question, at once. */
-static void ask(struct leases *ls, struct shard_ctx *c, struct lease *l, enum lease_state next, struct slice expect)
+static void lease_ask(
+	struct leases *ls, struct shard_ctx *c, struct lease *l, enum lease_state next, struct slice expect)
 {
 	lease_move(l, next);
 	lease_send(ls, c, l, expect);
 }
 
-static void on_checked(struct leases *ls, struct shard_ctx *c, struct lease *l, const struct reply *reply)
+static void lease_on_checked(struct leases *ls, struct shard_ctx *c, struct lease *l, const struct reply *reply)
 {
 	const struct slice none = {0};
 	if (reply->kind != REPLY_TEXT) { /* expired meanwhile */
-		ask(ls, c, l, LEASE_ACQUIRING, none);
+		lease_ask(ls, c, l, LEASE_ACQUIRING, none);
 		return;
 	}
 	enum whose w = whose_value(c->rules, reply->text);
 	l->was_ours = w != WHOSE_OTHER;
 	if (w == WHOSE_MINE) {
-		ask(ls, c, l, LEASE_CONFIRMING, none);
+		lease_ask(ls, c, l, LEASE_CONFIRMING, none);
 	} else if (w == WHOSE_OLDER || (w == WHOSE_NEWER && l->is_startup)) {
-		ask(ls, c, l, LEASE_SWAPPING, reply->text);
+		lease_ask(ls, c, l, LEASE_SWAPPING, reply->text);
 	} else {
 		if (w == WHOSE_NEWER)
 			replaced(ls, c, reply->text);
@@ -138,7 +139,7 @@ static void on_renewed(struct leases *ls, struct shard_ctx *c, struct lease *l, 
 	if (reply->kind != REPLY_TEXT) { /* before the local deadline, else it would be lost already */
 		ctx_metrics(c, l->svc)->c[M_RENEW_MISSING]++;
 		l->was_missing = true;
-		ask(ls, c, l, LEASE_RECREATING, (struct slice){0});
+		lease_ask(ls, c, l, LEASE_RECREATING, (struct slice){0});
 	} else if (whose_value(c->rules, reply->text) == WHOSE_MINE) {
 		renewed(ls, c, l);
 	} else {
@@ -149,9 +150,9 @@ static void on_renewed(struct leases *ls, struct shard_ctx *c, struct lease *l, 
 static void on_rechecked(struct leases *ls, struct shard_ctx *c, struct lease *l, const struct reply *reply)
 {
 	if (reply->kind != REPLY_TEXT)
-		ask(ls, c, l, LEASE_RECREATING, (struct slice){0});
+		lease_ask(ls, c, l, LEASE_RECREATING, (struct slice){0});
 	else if (whose_value(c->rules, reply->text) == WHOSE_MINE)
-		ask(ls, c, l, LEASE_RENEWING, (struct slice){0});
+		lease_ask(ls, c, l, LEASE_RENEWING, (struct slice){0});
 	else
 		taken(ls, c, l, reply->text);
 }
@@ -159,7 +160,7 @@ static void on_rechecked(struct leases *ls, struct shard_ctx *c, struct lease *l
 static void on_recreated(struct leases *ls, struct shard_ctx *c, struct lease *l, const struct reply *reply)
 {
 	if (reply->kind != REPLY_OK) {
-		ask(ls, c, l, LEASE_RECHECKING, (struct slice){0});
+		lease_ask(ls, c, l, LEASE_RECHECKING, (struct slice){0});
 		return;
 	}
 	lease_confirm(ls, c, l);
@@ -170,31 +171,31 @@ static void on_recreated(struct leases *ls, struct shard_ctx *c, struct lease *l
 static void on_confirmed(struct leases *ls, struct shard_ctx *c, struct lease *l, const struct reply *reply)
 {
 	if (reply->kind != REPLY_TEXT)
-		ask(ls, c, l, LEASE_ACQUIRING, (struct slice){0});
+		lease_ask(ls, c, l, LEASE_ACQUIRING, (struct slice){0});
 	else if (whose_value(c->rules, reply->text) == WHOSE_MINE)
 		acquired(ls, c, l, M_ACQUIRE_OK);
 	else
-		ask(ls, c, l, LEASE_CHECKING, (struct slice){0});
+		lease_ask(ls, c, l, LEASE_CHECKING, (struct slice){0});
 }
 
-static void answered(struct leases *ls, struct shard_ctx *c, struct lease *l, const struct reply *reply)
+static void lease_answered(struct leases *ls, struct shard_ctx *c, struct lease *l, const struct reply *reply)
 {
 	switch ((enum lease_state)l->state) {
 	case LEASE_ACQUIRING:
 		if (reply->kind == REPLY_OK)
 			acquired(ls, c, l, M_ACQUIRE_OK);
 		else
-			ask(ls, c, l, LEASE_CHECKING, (struct slice){0});
+			lease_ask(ls, c, l, LEASE_CHECKING, (struct slice){0});
 		break;
 	case LEASE_CHECKING:
-		on_checked(ls, c, l, reply);
+		lease_on_checked(ls, c, l, reply);
 		break;
 	case LEASE_SWAPPING:
 		if (reply->kind == REPLY_INT && reply->integer > 0) {
 			l->ttl_ms = (int32_t)mono_min(reply->integer, INT32_MAX);
 			acquired(ls, c, l, M_ACQUIRE_TAKEN_OVER)->n = l->ttl_ms;
 		} else {
-			ask(ls, c, l, LEASE_CHECKING, (struct slice){0});
+			lease_ask(ls, c, l, LEASE_CHECKING, (struct slice){0});
 		}
 		break;
 	case LEASE_CONFIRMING:
@@ -229,7 +230,7 @@ static void count_error(struct shard_ctx *c, const struct lease *l)
 }
 
 /* Not answered: the same question after a while; a take-over looks again first. */
-static void again(struct leases *ls, struct shard_ctx *c, struct lease *l, mono_ms wait)
+static void lease_again(struct leases *ls, struct shard_ctx *c, struct lease *l, mono_ms wait)
 {
 	count_error(c, l);
 	uint8_t tries = l->tries;
@@ -279,15 +280,15 @@ void lease_reply(struct leases *ls, struct shard_ctx *c, uint64_t tag, const str
 		if (l->state != LEASE_RENEWING)
 			hist_add(&c->metrics.h[HR_COMMAND], (double)(c->now - sent) / 1000);
 		l->tries = 0;
-		answered(ls, c, l, reply);
+		lease_answered(ls, c, l, reply);
 		break;
 	case VERDICT_LOST:
 	case VERDICT_AGAIN:
-		again(ls, c, l, ctx_backoff(c, l->tries, AGAIN_MS, AGAIN_MAX_MS));
+		lease_again(ls, c, l, ctx_backoff(c, l->tries, AGAIN_MS, AGAIN_MAX_MS));
 		break;
 	case VERDICT_NO_GROUP:
 	case VERDICT_REFUSED:
-		again(ls, c, l, ctx_backoff(c, l->tries, REFUSED_MS, REFUSED_MAX_MS));
+		lease_again(ls, c, l, ctx_backoff(c, l->tries, REFUSED_MS, REFUSED_MAX_MS));
 		break;
 	case VERDICT_EVAL:
 		if (l->state == LEASE_SWAPPING)

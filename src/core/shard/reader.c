@@ -27,29 +27,29 @@ const struct service_rules *reader_rules(const struct shard_ctx *c, const struct
 	return ctx_service(c, r->svc)->rules;
 }
 
-enum cmd_kind reader_command(enum errand e)
+enum cmd_kind reader_command(enum reader_query e)
 {
-	static const enum cmd_kind kinds[ERRAND_N] = {
-		[ERRAND_GROUP] = CMD_GROUP_CREATE,
-		[ERRAND_OWN] = CMD_READ_OWN,
-		[ERRAND_READ] = CMD_READ,
-		[ERRAND_HEARTBEAT] = CMD_HEARTBEAT,
-		[ERRAND_AUDIT] = CMD_PENDING,
-		[ERRAND_LENGTH] = CMD_LENGTH,
-		[ERRAND_PENDING_SUM] = CMD_PENDING_SUM,
-		[ERRAND_UNREAD] = CMD_UNREAD,
-		[ERRAND_DLQ_LENGTH] = CMD_DLQ_LENGTH,
-		[ERRAND_UNBLOCK] = CMD_UNBLOCK,
+	static const enum cmd_kind kinds[READER_QUERY_N] = {
+		[READER_QUERY_GROUP] = CMD_GROUP_CREATE,
+		[READER_QUERY_OWN] = CMD_READ_OWN,
+		[READER_QUERY_READ] = CMD_READ,
+		[READER_QUERY_HEARTBEAT] = CMD_HEARTBEAT,
+		[READER_QUERY_AUDIT] = CMD_PENDING,
+		[READER_QUERY_LENGTH] = CMD_LENGTH,
+		[READER_QUERY_PENDING_SUM] = CMD_PENDING_SUM,
+		[READER_QUERY_UNREAD] = CMD_UNREAD,
+		[READER_QUERY_DLQ_LENGTH] = CMD_DLQ_LENGTH,
+		[READER_QUERY_UNBLOCK] = CMD_UNBLOCK,
 	};
 	return kinds[e];
 }
 
-static struct reader *find(const struct readers *rs, uint16_t svc)
+static struct reader *reader_find(const struct readers *rs, uint16_t svc)
 {
 	return svc < rs->n ? rs->v[svc] : NULL;
 }
 
-static void wake(struct readers *rs, struct shard_ctx *c, struct reader *r)
+static void reader_wake(struct readers *rs, struct shard_ctx *c, struct reader *r)
 {
 	heap_set(&rs->timers, &r->timer, c->now);
 }
@@ -69,19 +69,19 @@ void reader_move(struct reader *r, struct shard_ctx *c, enum reader_state to)
 	r->state = (uint8_t)to;
 	switch (to) {
 	case READER_GROUP:
-		r->errands[ERRAND_GROUP].at = c->now;
+		r->reader_queries[READER_QUERY_GROUP].at = c->now;
 		break;
 	case READER_OWN:
 		r->own_after = (struct entry_id){0};
-		r->errands[ERRAND_OWN].at = r->errands[ERRAND_HEARTBEAT].at = c->now;
+		r->reader_queries[READER_QUERY_OWN].at = r->reader_queries[READER_QUERY_HEARTBEAT].at = c->now;
 		break;
 	case READER_RUN:
 		r->is_again = true;
-		for (int e = ERRAND_READ; e < ERRAND_UNBLOCK; e++)
-			r->errands[e].at = mono_min(r->errands[e].at, c->now);
+		for (int e = READER_QUERY_READ; e < READER_QUERY_UNBLOCK; e++)
+			r->reader_queries[e].at = mono_min(r->reader_queries[e].at, c->now);
 		break;
 	case READER_AWAY:
-		r->errands[ERRAND_GROUP].at = c->now + AWAY_MS;
+		r->reader_queries[READER_QUERY_GROUP].at = c->now + AWAY_MS;
 		break;
 	case READER_STATES:
 		break;
@@ -98,11 +98,11 @@ static struct reader *open_reader(struct readers *rs, struct shard_ctx *c, uint1
 	struct reader *r = rs->v[svc] = mem_alloc(sizeof *r);
 	r->svc = svc;
 	r->client_id = -1;
-	for (int e = 0; e < ERRAND_N; e++) {
-		r->errands[e].at = c->now;
-		r->errands[e].gen = (uint32_t)rng_next(&c->rng); /* answers to a former reader are too late */
+	for (int e = 0; e < READER_QUERY_N; e++) {
+		r->reader_queries[e].at = c->now;
+		r->reader_queries[e].gen = (uint32_t)rng_next(&c->rng); /* answers to a former reader are too late */
 	}
-	r->errands[ERRAND_UNBLOCK].at = MONO_NEVER;
+	r->reader_queries[READER_QUERY_UNBLOCK].at = MONO_NEVER;
 	effects_add(c->out, EFF_READER_OPEN)->svc = svc;
 	return r;
 }
@@ -118,7 +118,7 @@ static void close_reader(struct readers *rs, struct shard_ctx *c, struct reader 
 
 void reader_service(struct readers *rs, struct shard_ctx *c, uint16_t svc)
 {
-	struct reader *r = find(rs, svc);
+	struct reader *r = reader_find(rs, svc);
 	if (!ctx_service(c, svc)->is_read) {
 		if (r)
 			close_reader(rs, c, r);
@@ -128,7 +128,7 @@ void reader_service(struct readers *rs, struct shard_ctx *c, uint16_t svc)
 		r = open_reader(rs, c, svc);
 	else if (r->state == READER_AWAY)
 		reader_move(r, c, READER_GROUP);
-	wake(rs, c, r);
+	reader_wake(rs, c, r);
 }
 
 struct msg *reader_entries(
@@ -145,7 +145,7 @@ struct msg *reader_entries(
 /* One grant at a time: what it brought is answered by one MSG_ENTRIES, then the next is awaited. */
 void reader_credits(struct readers *rs, struct shard_ctx *c, const struct msg *m)
 {
-	struct reader *r = find(rs, m->svc);
+	struct reader *r = reader_find(rs, m->svc);
 	if (!r) {
 		if (m->n > 0)
 			reader_entries(c, m->svc, SOURCE_NEW, NULL, m->n);
@@ -156,26 +156,26 @@ void reader_credits(struct readers *rs, struct shard_ctx *c, const struct msg *m
 		r->credits = m->n;
 	} else if (r->asked > 0) {
 		r->credits = 0;
-		r->errands[ERRAND_UNBLOCK].at = c->now;
+		r->reader_queries[READER_QUERY_UNBLOCK].at = c->now;
 	} else if (r->credits > 0) {
 		reader_entries(c, r->svc, SOURCE_NEW, NULL, r->credits);
 		r->credits = 0;
 	}
-	wake(rs, c, r);
+	reader_wake(rs, c, r);
 }
 
 void reader_conn(struct readers *rs, struct shard_ctx *c, uint16_t svc, bool is_up, int64_t client_id)
 {
-	struct reader *r = find(rs, svc);
+	struct reader *r = reader_find(rs, svc);
 	if (!r)
 		return;
 	r->is_conn_up = is_up;
 	r->client_id = is_up ? client_id : -1;
 	if (is_up) { /* a reply may have been lost with the old one: an audit finds what it delivered */
-		r->errands[ERRAND_READ].at = r->errands[ERRAND_AUDIT].at = c->now;
-		r->errands[ERRAND_READ].tries = 0;
+		r->reader_queries[READER_QUERY_READ].at = r->reader_queries[READER_QUERY_AUDIT].at = c->now;
+		r->reader_queries[READER_QUERY_READ].tries = 0;
 	}
-	wake(rs, c, r);
+	reader_wake(rs, c, r);
 }
 
 void reader_command_up(struct readers *rs, struct shard_ctx *c)
@@ -184,20 +184,20 @@ void reader_command_up(struct readers *rs, struct shard_ctx *c)
 		struct reader *r = rs->v[i];
 		if (!r)
 			continue;
-		for (int e = 0; e < ERRAND_UNBLOCK; e++)
-			if (e != ERRAND_GROUP || r->state != READER_AWAY)
-				r->errands[e].at = c->now;
-		wake(rs, c, r);
+		for (int e = 0; e < READER_QUERY_UNBLOCK; e++)
+			if (e != READER_QUERY_GROUP || r->state != READER_AWAY)
+				r->reader_queries[e].at = c->now;
+		reader_wake(rs, c, r);
 	}
 }
 
 void reader_group_lost(struct readers *rs, struct shard_ctx *c, struct reader *r)
 {
 	ctx_service(c, r->svc)->is_group_lost = false;
-	wake(rs, c, r);
+	reader_wake(rs, c, r);
 	if (r->was_lost || r->state == READER_GROUP)
 		return; /* being made already */
-	effects_say(c->out, SAY_WARN,
+	effects_log(c->out, LOG_WARN,
 		"shard=%u service=%s the consumer group is gone: making it again from the beginning", c->index,
 		reader_rules(c, r)->name);
 	ctx_msg(c, MSG_GROUP_LOST)->svc = r->svc;
@@ -207,28 +207,28 @@ void reader_group_lost(struct readers *rs, struct shard_ctx *c, struct reader *r
 
 /* ---- sending ---- */
 
-static bool is_enabled(const struct shard_ctx *c, const struct reader *r, enum errand e)
+static bool is_enabled(const struct shard_ctx *c, const struct reader *r, enum reader_query e)
 {
-	if (!c->is_up && e != ERRAND_READ)
+	if (!c->is_up && e != READER_QUERY_READ)
 		return false;
 	switch (e) {
-	case ERRAND_GROUP:
+	case READER_QUERY_GROUP:
 		return r->state == READER_GROUP || r->state == READER_AWAY;
-	case ERRAND_OWN:
+	case READER_QUERY_OWN:
 		return r->state == READER_OWN;
-	case ERRAND_READ:
+	case READER_QUERY_READ:
 		return r->state == READER_RUN && r->is_conn_up && r->credits > 0;
-	case ERRAND_HEARTBEAT:
+	case READER_QUERY_HEARTBEAT:
 		return r->state == READER_OWN || r->state == READER_RUN;
-	case ERRAND_DLQ_LENGTH:
-	case ERRAND_AUDIT:
-	case ERRAND_LENGTH:
-	case ERRAND_PENDING_SUM:
-	case ERRAND_UNREAD:
+	case READER_QUERY_DLQ_LENGTH:
+	case READER_QUERY_AUDIT:
+	case READER_QUERY_LENGTH:
+	case READER_QUERY_PENDING_SUM:
+	case READER_QUERY_UNREAD:
 		return r->state == READER_RUN;
-	case ERRAND_UNBLOCK:
+	case READER_QUERY_UNBLOCK:
 		return r->asked > 0 && r->client_id > 0;
-	case ERRAND_N:
+	case READER_QUERY_N:
 		break;
 	}
 	return false;
@@ -248,21 +248,21 @@ static void fill_read(struct shard_ctx *c, struct reader *r, struct effect *ef)
 	ef->cmd.block_ms = block;
 }
 
-static void fill(struct shard_ctx *c, struct reader *r, enum errand e, struct effect *ef)
+static void fill(struct shard_ctx *c, struct reader *r, enum reader_query e, struct effect *ef)
 {
 	switch (e) {
-	case ERRAND_GROUP:
+	case READER_QUERY_GROUP:
 		if (r->was_lost)
 			ef->cmd.value = slice_str("0");
 		break;
-	case ERRAND_OWN:
+	case READER_QUERY_OWN:
 		ef->cmd.id = r->own_after;
 		ef->cmd.count = OWN_PAGE;
 		break;
-	case ERRAND_READ:
+	case READER_QUERY_READ:
 		fill_read(c, r, ef);
 		break;
-	case ERRAND_AUDIT:
+	case READER_QUERY_AUDIT:
 		if (r->audit_from.ms == 0 && r->audit_from.seq == 0) {
 			r->audit_began = c->now;
 			r->audit_pass++;
@@ -271,15 +271,15 @@ static void fill(struct shard_ctx *c, struct reader *r, enum errand e, struct ef
 		ef->cmd.count = AUDIT_PAGE;
 		ef->cmd.consumer = slice_str(c->rules->consumer);
 		break;
-	case ERRAND_UNBLOCK:
+	case READER_QUERY_UNBLOCK:
 		ef->cmd.count = r->client_id;
 		break;
-	case ERRAND_HEARTBEAT:
-	case ERRAND_LENGTH:
-	case ERRAND_PENDING_SUM:
-	case ERRAND_UNREAD:
-	case ERRAND_DLQ_LENGTH:
-	case ERRAND_N:
+	case READER_QUERY_HEARTBEAT:
+	case READER_QUERY_LENGTH:
+	case READER_QUERY_PENDING_SUM:
+	case READER_QUERY_UNREAD:
+	case READER_QUERY_DLQ_LENGTH:
+	case READER_QUERY_N:
 		break;
 	}
 }
@@ -287,48 +287,48 @@ static void fill(struct shard_ctx *c, struct reader *r, enum errand e, struct ef
 /* The dead letters live in another slot: whoever serves it is asked. Not in flight: a call that gets lost is made again. */
 static void call_dlq_length(struct shard_ctx *c, struct reader *r)
 {
-	struct errand_state *s = &r->errands[ERRAND_DLQ_LENGTH];
+	struct reader_query_state *s = &r->reader_queries[READER_QUERY_DLQ_LENGTH];
 	struct msg *m = ctx_msg(c, MSG_LOCK_CALL);
 	s->gen = (s->gen + 1) & 0x0fffffff;
 	m->op = CMD_DLQ_LENGTH;
 	m->svc = r->svc;
 	m->slot = reader_rules(c, r)->dlq_slot;
-	m->tag = tag_of(PART_READER, s->gen, (uint32_t)r->svc << 8 | ERRAND_DLQ_LENGTH);
+	m->tag = tag_of(PART_READER, s->gen, (uint32_t)r->svc << 8 | READER_QUERY_DLQ_LENGTH);
 	s->at = c->now + EVERY_MS + 2 * c->rules->command_timeout_ms;
 }
 
-static void send(struct shard_ctx *c, struct reader *r, enum errand e)
+static void reader_send(struct shard_ctx *c, struct reader *r, enum reader_query e)
 {
-	struct errand_state *s = &r->errands[e];
+	struct reader_query_state *s = &r->reader_queries[e];
 	s->gen = (s->gen + 1) & 0x0fffffff;
 	s->sent = c->now;
 	s->in_flight = true;
 	struct effect *ef =
 		ctx_redis(c, tag_of(PART_READER, s->gen, (uint32_t)r->svc << 8 | e), reader_command(e), r->svc);
-	ef->cmd.asking = ctx_service(c, r->svc)->asking && e != ERRAND_UNBLOCK;
+	ef->cmd.asking = ctx_service(c, r->svc)->asking && e != READER_QUERY_UNBLOCK;
 	ef->cmd.use_eval = s->use_eval;
 	s->use_eval = false;
 	fill(c, r, e, ef);
 }
 
-static mono_ms settle_one(struct shard_ctx *c, struct reader *r)
+static mono_ms reader_flush_one(struct shard_ctx *c, struct reader *r)
 {
 	mono_ms next = MONO_NEVER;
-	for (int e = 0; e < ERRAND_N; e++) {
-		struct errand_state *s = &r->errands[e];
-		if (s->in_flight || !is_enabled(c, r, (enum errand)e))
+	for (int e = 0; e < READER_QUERY_N; e++) {
+		struct reader_query_state *s = &r->reader_queries[e];
+		if (s->in_flight || !is_enabled(c, r, (enum reader_query)e))
 			continue;
-		if (s->at <= c->now && e == ERRAND_DLQ_LENGTH && !reader_rules(c, r)->dlq_same_slot)
+		if (s->at <= c->now && e == READER_QUERY_DLQ_LENGTH && !reader_rules(c, r)->dlq_same_slot)
 			call_dlq_length(c, r);
 		else if (s->at <= c->now)
-			send(c, r, (enum errand)e);
+			reader_send(c, r, (enum reader_query)e);
 		if (!s->in_flight)
 			next = mono_min(next, s->at);
 	}
 	return next;
 }
 
-mono_ms reader_settle(struct readers *rs, struct shard_ctx *c)
+mono_ms reader_flush(struct readers *rs, struct shard_ctx *c)
 {
 	for (size_t i = 0; c->is_group_lost && i < rs->n; i++)
 		if (rs->v[i] && ctx_service(c, (uint16_t)i)->is_group_lost)
@@ -337,7 +337,7 @@ mono_ms reader_settle(struct readers *rs, struct shard_ctx *c)
 	struct heap_node *top;
 	while ((top = heap_top(&rs->timers)) && top->at <= c->now) {
 		struct reader *r = HEAP_OF(struct reader, timer, top);
-		heap_set(&rs->timers, top, settle_one(c, r));
+		heap_set(&rs->timers, top, reader_flush_one(c, r));
 	}
 	return heap_deadline(&rs->timers);
 }

@@ -18,4 +18,4 @@ void reader_reply(struct readers *rs, struct shard_ctx *c, uint64_t tag, const s
 /* From the master that has the dead letters: how many they are. */
 void reader_lock_answer(struct readers *rs, struct shard_ctx *c, const struct msg *m);
 /* Sends what is due. Returns the next deadline. */
-mono_ms reader_settle(struct readers *rs, struct shard_ctx *c);
+mono_ms reader_flush(struct readers *rs, struct shard_ctx *c);

@@ -7,21 +7,21 @@
 enum reader_state { READER_GROUP, READER_OWN, READER_RUN, READER_AWAY, READER_STATES };
 
 /* What a reader has on its way: at most one command of each. */
-enum errand {
-	ERRAND_GROUP,
-	ERRAND_OWN,
-	ERRAND_READ,
-	ERRAND_HEARTBEAT,
-	ERRAND_AUDIT,
-	ERRAND_LENGTH,
-	ERRAND_PENDING_SUM,
-	ERRAND_UNREAD,
-	ERRAND_DLQ_LENGTH,
-	ERRAND_UNBLOCK,
-	ERRAND_N
+enum reader_query {
+	READER_QUERY_GROUP,
+	READER_QUERY_OWN,
+	READER_QUERY_READ,
+	READER_QUERY_HEARTBEAT,
+	READER_QUERY_AUDIT,
+	READER_QUERY_LENGTH,
+	READER_QUERY_PENDING_SUM,
+	READER_QUERY_UNREAD,
+	READER_QUERY_DLQ_LENGTH,
+	READER_QUERY_UNBLOCK,
+	READER_QUERY_N
 };
 
-struct errand_state {
+struct reader_query_state {
 	mono_ms at; /* when it is due, unless in flight */
 	mono_ms sent;
 	uint32_t gen;
@@ -44,7 +44,7 @@ struct reader {
 	struct entry_id audit_from;
 	mono_ms audit_began;
 	int64_t audit_pass;
-	struct errand_state errands[ERRAND_N];
+	struct reader_query_state reader_queries[READER_QUERY_N];
 };
 
 enum { OWN_PAGE = 128, AUDIT_PAGE = 1000, BLOCK_MAX_MS = 2000, EVERY_MS = 1000, AWAY_MS = 2000 };
@@ -56,7 +56,7 @@ struct readers {
 };
 
 const struct service_rules *reader_rules(const struct shard_ctx *c, const struct reader *r);
-enum cmd_kind reader_command(enum errand e); /* what it asks Redis */
+enum cmd_kind reader_command(enum reader_query e); /* what it asks Redis */
 void reader_move(struct reader *r, struct shard_ctx *c, enum reader_state to);
 void reader_group_lost(struct readers *rs, struct shard_ctx *c, struct reader *r);
 /* Ends a grant: what was read, maybe nothing. The batch moves. */

@@ -8,7 +8,7 @@ static void group_made(struct shard_ctx *c, struct reader *r)
 		struct msg *m = ctx_msg(c, MSG_GROUP_LOST);
 		m->svc = r->svc;
 		m->flag = true;
-		effects_say(c->out, SAY_WARN, "shard=%u service=%s the consumer group is made again", c->index,
+		effects_log(c->out, LOG_WARN, "shard=%u service=%s the consumer group is made again", c->index,
 			reader_rules(c, r)->name);
 	}
 	r->was_lost = false;
@@ -25,7 +25,7 @@ static void on_own(struct shard_ctx *c, struct reader *r, struct reply *reply)
 		r->own_after = b->v[b->n - 1].id;
 	reply->entries = NULL;
 	reader_entries(c, r->svc, SOURCE_OWN, b, 0)->flag = is_last;
-	r->errands[ERRAND_OWN].at = c->now;
+	r->reader_queries[READER_QUERY_OWN].at = c->now;
 	if (is_last)
 		reader_move(r, c, READER_RUN);
 }
@@ -33,7 +33,7 @@ static void on_own(struct shard_ctx *c, struct reader *r, struct reply *reply)
 /* One page of our own pending ids. A pass that breaks off is not ended: the next one begins anew with a new number. */
 static void on_audit(struct shard_ctx *c, struct reader *r, const struct reply *reply)
 {
-	struct errand_state *s = &r->errands[ERRAND_AUDIT];
+	struct reader_query_state *s = &r->reader_queries[READER_QUERY_AUDIT];
 	bool is_last = reply->n < AUDIT_PAGE;
 	struct msg *m = ctx_msg(c, MSG_OWN_IDS);
 	m->svc = r->svc;
@@ -53,83 +53,83 @@ static void on_audit(struct shard_ctx *c, struct reader *r, const struct reply *
 	s->at = mono_max(c->now, r->audit_began + mono_max(EVERY_MS, 10 * (c->now - r->audit_began)));
 }
 
-static void answered(struct shard_ctx *c, struct reader *r, enum errand e, struct reply *reply)
+static void reader_answered(struct shard_ctx *c, struct reader *r, enum reader_query e, struct reply *reply)
 {
-	struct errand_state *s = &r->errands[e];
+	struct reader_query_state *s = &r->reader_queries[e];
 	struct shard_lengths *lengths = &ctx_service(c, r->svc)->lengths;
 	s->at = c->now + EVERY_MS;
 	switch (e) {
-	case ERRAND_GROUP:
+	case READER_QUERY_GROUP:
 		if (r->state == READER_GROUP || r->state == READER_AWAY)
 			group_made(c, r);
 		break;
-	case ERRAND_OWN:
+	case READER_QUERY_OWN:
 		if (r->state == READER_OWN)
 			on_own(c, r, reply);
 		break;
-	case ERRAND_READ:
+	case READER_QUERY_READ:
 		s->at = c->now;
 		break;
-	case ERRAND_HEARTBEAT:
+	case READER_QUERY_HEARTBEAT:
 		s->at = s->sent + reader_rules(c, r)->ttl_ms / 3;
 		break;
-	case ERRAND_AUDIT:
+	case READER_QUERY_AUDIT:
 		on_audit(c, r, reply);
 		break;
-	case ERRAND_LENGTH:
+	case READER_QUERY_LENGTH:
 		lengths->lbs = reply->integer;
 		break;
-	case ERRAND_PENDING_SUM:
+	case READER_QUERY_PENDING_SUM:
 		lengths->pending = reply->integer;
 		break;
-	case ERRAND_UNREAD:
+	case READER_QUERY_UNREAD:
 		lengths->unread_ms = reply->kind == REPLY_ID ? (int64_t)reply->id.ms : -1;
 		break;
-	case ERRAND_DLQ_LENGTH:
+	case READER_QUERY_DLQ_LENGTH:
 		lengths->dlq = reply->integer;
 		break;
-	case ERRAND_UNBLOCK:
+	case READER_QUERY_UNBLOCK:
 		s->at = MONO_NEVER;
 		break;
-	case ERRAND_N:
+	case READER_QUERY_N:
 		break;
 	}
 }
 
-static void again(struct shard_ctx *c, struct reader *r, enum errand e, mono_ms first, mono_ms cap)
+static void reader_again(struct shard_ctx *c, struct reader *r, enum reader_query e, mono_ms first, mono_ms cap)
 {
-	struct errand_state *s = &r->errands[e];
-	s->at = e == ERRAND_UNBLOCK ? MONO_NEVER : c->now + ctx_backoff(c, s->tries, first, cap);
+	struct reader_query_state *s = &r->reader_queries[e];
+	s->at = e == READER_QUERY_UNBLOCK ? MONO_NEVER : c->now + ctx_backoff(c, s->tries, first, cap);
 	s->tries = (uint8_t)(s->tries < 100 ? s->tries + 1 : s->tries);
-	if (e == ERRAND_AUDIT)
+	if (e == READER_QUERY_AUDIT)
 		r->audit_from = (struct entry_id){0};
 }
 
-static void judged(struct readers *rs, struct shard_ctx *c, struct reader *r, enum errand e, struct reply *reply)
+static void judged(struct readers *rs, struct shard_ctx *c, struct reader *r, enum reader_query e, struct reply *reply)
 {
 	switch (ctx_judge(c, "reader", reader_command(e), r->svc, reply)) {
 	case VERDICT_ANSWER:
-		r->errands[e].tries = 0;
-		answered(c, r, e, reply);
+		r->reader_queries[e].tries = 0;
+		reader_answered(c, r, e, reply);
 		break;
 	case VERDICT_EVAL:
-		r->errands[e].use_eval = true;
-		r->errands[e].at = c->now;
+		r->reader_queries[e].use_eval = true;
+		r->reader_queries[e].at = c->now;
 		break;
 	case VERDICT_LOST:
 	case VERDICT_AGAIN:
-		again(c, r, e, AGAIN_MS, AGAIN_MAX_MS);
+		reader_again(c, r, e, AGAIN_MS, AGAIN_MAX_MS);
 		break;
 	case VERDICT_REFUSED:
-		again(c, r, e, REFUSED_MS, REFUSED_MAX_MS);
+		reader_again(c, r, e, REFUSED_MS, REFUSED_MAX_MS);
 		break;
 	case VERDICT_MOVED:
-		again(c, r, e, REFUSED_MS, REFUSED_MAX_MS);
-		if (e != ERRAND_DLQ_LENGTH)
+		reader_again(c, r, e, REFUSED_MS, REFUSED_MAX_MS);
+		if (e != READER_QUERY_DLQ_LENGTH)
 			reader_move(r, c, READER_AWAY);
 		break;
 	case VERDICT_NO_GROUP:
-		again(c, r, e, AGAIN_MS, AGAIN_MAX_MS);
+		reader_again(c, r, e, AGAIN_MS, AGAIN_MAX_MS);
 		reader_group_lost(rs, c, r);
 		break;
 	}
@@ -139,22 +139,22 @@ void reader_reply(struct readers *rs, struct shard_ctx *c, uint64_t tag, const s
 {
 	struct reply reply = *given;
 	uint16_t svc = (uint16_t)(tag_index(tag) >> 8);
-	enum errand e = (enum errand)(tag_index(tag) & 0xff);
+	enum reader_query e = (enum reader_query)(tag_index(tag) & 0xff);
 	struct reader *r = svc < rs->n ? rs->v[svc] : NULL;
-	struct errand_state *s = r ? &r->errands[e] : NULL;
+	struct reader_query_state *s = r ? &r->reader_queries[e] : NULL;
 	if (!s || !s->in_flight || s->gen != tag_gen(tag)) {
-		if (e == ERRAND_READ && reply.entries) /* of a reader closed meanwhile: they are pending for us */
+		if (e == READER_QUERY_READ && reply.entries) /* of a reader closed meanwhile: they are pending for us */
 			reader_entries(c, svc, SOURCE_NEW, reply.entries, 0);
 		else
 			entry_batch_free(reply.entries);
 		return;
 	}
 	s->in_flight = false;
-	if (e == ERRAND_READ) { /* whatever came of it, the grant has ended */
+	if (e == READER_QUERY_READ) { /* whatever came of it, the grant has ended */
 		reader_entries(c, svc, SOURCE_NEW, reply.entries, r->asked);
 		reply.entries = NULL;
 		r->asked = r->credits = 0;
-		r->errands[ERRAND_UNBLOCK].at = MONO_NEVER;
+		r->reader_queries[READER_QUERY_UNBLOCK].at = MONO_NEVER;
 	} else {
 		hist_add(&c->metrics.h[HR_COMMAND], (double)(c->now - s->sent) / 1000);
 	}
@@ -167,7 +167,7 @@ void reader_lock_answer(struct readers *rs, struct shard_ctx *c, const struct ms
 {
 	uint16_t svc = (uint16_t)(tag_index(m->tag) >> 8);
 	struct reader *r = svc < rs->n ? rs->v[svc] : NULL;
-	struct errand_state *s = r ? &r->errands[ERRAND_DLQ_LENGTH] : NULL;
+	struct reader_query_state *s = r ? &r->reader_queries[READER_QUERY_DLQ_LENGTH] : NULL;
 	if (!s || s->gen != tag_gen(m->tag))
 		return;
 	s->at = c->now + EVERY_MS;

@@ -15,9 +15,9 @@ static bool is_repair(const void *value, const void *key, size_t len)
 	return len == sizeof r->key && memcmp(&r->key, key, len) == 0;
 }
 
-static bool is_stranger(const void *value, const void *key, size_t len)
+static bool is_peer(const void *value, const void *key, size_t len)
 {
-	const struct stranger *s = value;
+	const struct peer *s = value;
 	return s->name->len == len && memcmp(s->name->bytes, key, len) == 0;
 }
 
@@ -37,11 +37,11 @@ static void recovery_free(struct recovery *v)
 	if (!v)
 		return;
 	size_t pos = 0;
-	for (struct stranger *s; (s = map_next(&v->strangers, &pos));) {
+	for (struct peer *s; (s = map_next(&v->peers, &pos));) {
 		text_unref(s->name);
 		mem_free(s);
 	}
-	map_fini(&v->strangers);
+	map_fini(&v->peers);
 	text_unref(v->walking);
 	mem_free(v->live);
 	mem_free(v);
@@ -71,17 +71,17 @@ const struct service_rules *recovery_rules(const struct shard_ctx *c, const stru
 	return ctx_service(c, v->svc)->rules;
 }
 
-static struct recovery *find(const struct reconcile *rc, uint16_t svc)
+static struct recovery *reconcile_find(const struct reconcile *rc, uint16_t svc)
 {
 	return svc < rc->n ? rc->v[svc] : NULL;
 }
 
-static void wake(struct reconcile *rc, struct shard_ctx *c, struct recovery *v)
+static void reconcile_wake(struct reconcile *rc, struct shard_ctx *c, struct recovery *v)
 {
 	heap_set(&rc->services, &v->timer, c->now);
 }
 
-static struct recovery *begin(struct reconcile *rc, struct shard_ctx *c, uint16_t svc)
+static struct recovery *reconcile_begin(struct reconcile *rc, struct shard_ctx *c, uint16_t svc)
 {
 	if (svc >= rc->n) {
 		rc->v = mem_grow(rc->v, (size_t)svc + 1, sizeof(struct recovery *));
@@ -90,7 +90,7 @@ static struct recovery *begin(struct reconcile *rc, struct shard_ctx *c, uint16_
 	}
 	struct recovery *v = rc->v[svc] = mem_alloc(sizeof *v);
 	v->svc = svc;
-	map_init(&v->strangers, is_stranger, rc->seed);
+	map_init(&v->peers, is_peer, rc->seed);
 	list_init(&v->ready);
 	v->consumers.is_on = v->scan.is_on = true;
 	v->consumers.at = c->now;
@@ -102,11 +102,11 @@ static struct recovery *begin(struct reconcile *rc, struct shard_ctx *c, uint16_
 
 void reconcile_service(struct reconcile *rc, struct shard_ctx *c, uint16_t svc)
 {
-	struct recovery *v = find(rc, svc);
+	struct recovery *v = reconcile_find(rc, svc);
 	if (ctx_service(c, svc)->is_read) {
 		if (!v)
-			v = begin(rc, c, svc);
-		wake(rc, c, v);
+			v = reconcile_begin(rc, c, svc);
+		reconcile_wake(rc, c, v);
 		return;
 	}
 	if (!v)
@@ -121,16 +121,16 @@ void reconcile_command_up(struct reconcile *rc, struct shard_ctx *c)
 {
 	for (size_t i = 0; i < rc->n; i++)
 		if (rc->v[i])
-			wake(rc, c, rc->v[i]);
+			reconcile_wake(rc, c, rc->v[i]);
 }
 
 void reconcile_scan(struct reconcile *rc, struct shard_ctx *c, uint16_t svc)
 {
-	struct recovery *v = find(rc, svc);
+	struct recovery *v = reconcile_find(rc, svc);
 	if (!v)
 		return;
 	v->scan.at = v->consumers.at = v->walk.at = c->now;
-	wake(rc, c, v);
+	reconcile_wake(rc, c, v);
 }
 
 void reconcile_postpone(struct reconcile *rc, struct shard_ctx *c)
@@ -164,25 +164,25 @@ static void add_live(struct recovery *v, uint64_t hash)
 	v->live[v->n_live++] = hash;
 }
 
-struct stranger *recovery_stranger(const struct recovery *v, struct slice name)
+struct peer *recovery_peer(const struct recovery *v, struct slice name)
 {
-	return map_get(&v->strangers, name.p, name.len);
+	return map_get(&v->peers, name.p, name.len);
 }
 
 static void note_consumer(struct shard_ctx *c, struct recovery *v, const struct consumer_row *row)
 {
 	const struct service_rules *rules = recovery_rules(c, v);
-	struct stranger *s = recovery_stranger(v, row->name);
+	struct peer *s = recovery_peer(v, row->name);
 	if (!s) {
 		s = mem_alloc(sizeof *s);
 		s->name = text_new(row->name.p, row->name.len);
-		map_put(&v->strangers, s->name->bytes, s->name->len, s);
+		map_put(&v->peers, s->name->bytes, s->name->len, s);
 	}
 	s->round = v->round;
 	s->seen_at = c->now - row->idle_ms;
 	bool is_suspect = row->n_pending > 0 && row->idle_ms >= rules->ttl_ms;
 	if (is_suspect && !s->is_suspect && rules->probe)
-		effects_say(c->out, SAY_INFO,
+		effects_log(c->out, LOG_INFO,
 			"shard=%u service=%s consumer=%.200s not seen idle_ms=%lld pending=%llu: looking at its locks",
 			c->index, rules->name, s->name->bytes, (long long)row->idle_ms,
 			(unsigned long long)row->n_pending);
@@ -192,10 +192,10 @@ static void note_consumer(struct shard_ctx *c, struct recovery *v, const struct 
 static void drop_absent(struct shard_ctx *c, struct recovery *v)
 {
 	size_t pos = 0;
-	for (struct stranger *s; (s = map_next(&v->strangers, &pos));) {
+	for (struct peer *s; (s = map_next(&v->peers, &pos));) {
 		if (s->round == v->round)
 			continue;
-		map_remove(&v->strangers, s->name->bytes, s->name->len);
+		map_remove(&v->peers, s->name->bytes, s->name->len);
 		ctx_retire(c, s->name);
 		mem_free(s);
 	}
@@ -207,7 +207,7 @@ static void start_walk(struct shard_ctx *c, struct recovery *v)
 	if (v->walk.is_on || !recovery_rules(c, v)->probe)
 		return;
 	size_t pos = 0;
-	for (struct stranger *s; (s = map_next(&v->strangers, &pos));) {
+	for (struct peer *s; (s = map_next(&v->peers, &pos));) {
 		if (!s->is_suspect || s->walk_at > c->now)
 			continue;
 		v->walking = text_ref(s->name);
@@ -220,7 +220,7 @@ static void start_walk(struct shard_ctx *c, struct recovery *v)
 
 static void end_walk(struct shard_ctx *c, struct recovery *v)
 {
-	struct stranger *s = recovery_stranger(v, slice_of(v->walking));
+	struct peer *s = recovery_peer(v, slice_of(v->walking));
 	if (s)
 		s->walk_at = v->walk.began + mono_max(EVERY_MS, 10 * (c->now - v->walk.began)) - 1;
 	ctx_retire(c, v->walking);
@@ -313,14 +313,14 @@ static void page_failed(struct shard_ctx *c, struct recovery *v, struct page *p)
 static void page_reply(struct reconcile *rc, struct shard_ctx *c, uint64_t tag, const struct reply *reply)
 {
 	enum page_kind k = (enum page_kind)(tag_index(tag) & 3);
-	struct recovery *v = find(rc, (uint16_t)(tag_index(tag) >> 2));
+	struct recovery *v = reconcile_find(rc, (uint16_t)(tag_index(tag) >> 2));
 	if (!v)
 		return;
 	struct page *p = k == PAGE_CONSUMERS ? &v->consumers : k == PAGE_WALK ? &v->walk : &v->scan;
 	if (!p->in_flight || tag_gen(tag) != p->gen)
 		return;
 	p->in_flight = false;
-	wake(rc, c, v);
+	reconcile_wake(rc, c, v);
 	hist_add(&c->metrics.h[HR_COMMAND], (double)(c->now - p->sent) / 1000);
 	enum cmd_kind kind = k == PAGE_CONSUMERS ? CMD_CONSUMERS : CMD_PENDING;
 	if (ctx_judge(c, "recovery", kind, v->svc, reply) != VERDICT_ANSWER) {
@@ -348,7 +348,7 @@ void reconcile_reply(struct reconcile *rc, struct shard_ctx *c, uint64_t tag, co
 
 /* ---- sending ---- */
 
-static struct cmd *send_page(struct shard_ctx *c, struct recovery *v, struct page *p, enum page_kind k)
+static struct cmd *reconcile_send_page(struct shard_ctx *c, struct recovery *v, struct page *p, enum page_kind k)
 {
 	p->gen = (p->gen + 1) & 0x0fffffff;
 	p->sent = c->now;
@@ -366,22 +366,22 @@ static bool has_room(const struct recovery *v)
 	return v->n_busy + v->n_queued < RECOVERY_BUSY && v->n_waiting < RECOVERY_WAITING;
 }
 
-static mono_ms settle_one(struct reconcile *rc, struct shard_ctx *c, struct recovery *v)
+static mono_ms reconcile_flush_one(struct reconcile *rc, struct shard_ctx *c, struct recovery *v)
 {
 	repair_start_ready(rc, c, v);
 	if (!c->is_up)
 		return MONO_NEVER; /* woken when it is */
 	if (!v->consumers.in_flight && v->consumers.at <= c->now)
-		send_page(c, v, &v->consumers, PAGE_CONSUMERS);
+		reconcile_send_page(c, v, &v->consumers, PAGE_CONSUMERS);
 	if (v->walk.is_on && !v->walk.in_flight && has_room(v)) {
-		struct cmd *cmd = send_page(c, v, &v->walk, PAGE_WALK);
+		struct cmd *cmd = reconcile_send_page(c, v, &v->walk, PAGE_WALK);
 		cmd->count = WALK_PAGE;
 		cmd->consumer = slice_of(v->walking);
 	}
 	if (!v->scan.in_flight && v->scan.at <= c->now && has_room(v)) {
 		if (v->scan.from.ms == 0 && v->scan.from.seq == 0)
 			v->scan.began = c->now;
-		struct cmd *cmd = send_page(c, v, &v->scan, PAGE_SCAN);
+		struct cmd *cmd = reconcile_send_page(c, v, &v->scan, PAGE_SCAN);
 		cmd->count = recovery_rules(c, v)->scan_page;
 		cmd->min_idle_ms = recovery_rules(c, v)->min_idle_ms;
 	}
@@ -391,11 +391,11 @@ static mono_ms settle_one(struct reconcile *rc, struct shard_ctx *c, struct reco
 	return next;
 }
 
-mono_ms reconcile_settle(struct reconcile *rc, struct shard_ctx *c)
+mono_ms reconcile_flush(struct reconcile *rc, struct shard_ctx *c)
 {
 	repair_tick(rc, c);
 	struct heap_node *top;
 	while ((top = heap_top(&rc->services)) && top->at <= c->now)
-		heap_set(&rc->services, top, settle_one(rc, c, HEAP_OF(struct recovery, timer, top)));
+		heap_set(&rc->services, top, reconcile_flush_one(rc, c, HEAP_OF(struct recovery, timer, top)));
 	return mono_min(heap_deadline(&rc->timers), heap_deadline(&rc->services));
 }

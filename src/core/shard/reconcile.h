@@ -1,4 +1,4 @@
-/* reconcile - recovers strangers' entries: suspects, probes, the door, requeue or dead letter (SEMANTICS "Recovering").
+/* reconcile - recovers peers' entries: suspects, probes, the door, requeue or dead letter (SEMANTICS "Recovering").
  * Pure. Owner: the shard thread; used by core/shard, for services whose load-balancer stream is read here.
  * Promises: never touches entries of our own consumer; never requeues an entry whose lock was there when it was looked
  * at, nor one whose door is not closed any more; at most RECOVERY_BUSY entries of a service are worked on at once. */
@@ -20,4 +20,4 @@ void reconcile_reply(struct reconcile *rc, struct shard_ctx *c, uint64_t tag, co
 void reconcile_lock_answer(struct reconcile *rc, struct shard_ctx *c, const struct msg *m);
 void reconcile_op_answer(struct reconcile *rc, struct shard_ctx *c, const struct op_answer *a);
 /* Sends what is due. Returns the next deadline. */
-mono_ms reconcile_settle(struct reconcile *rc, struct shard_ctx *c);
+mono_ms reconcile_flush(struct reconcile *rc, struct shard_ctx *c);

@@ -16,7 +16,7 @@ enum {
 	EVERY_MS = 1000
 };
 
-/*  (found) -> WAITING (rank) -> READY -> FETCHING -> PROBING --missing--> CLOSING --OK--> REQUEUEING | DEAD -> (tomb)
+/*  (found) -> WAITING (rank) -> READY -> FETCHING -> PROBING --missing--> CLOSING --OK--> REQUEUEING | DEAD -> (tombstone)
  *   event: CHECKING -^   ^                  | deleted    | alive, suspect     | refused      | not as expected: door
  * opened |                  v            |                    v              v |               ACKING          | (left)
  * (left)
@@ -55,10 +55,10 @@ struct repair {
 	mono_ms seen_at;  /* last sign of the owner */
 	mono_ms asked_at; /* the command or call under way */
 	mono_ms alive_at; /* when its lock was last seen; < 0 never */
-	mono_ms door_at;  /* when the door was closed */
+	mono_ms guard_at; /* when the door was closed */
 };
 
-struct stranger { /* another consumer of the group */
+struct peer { /* another consumer of the group */
 	struct text *name;
 	mono_ms seen_at;
 	mono_ms walk_at; /* its entries are walked through again from here on */
@@ -77,7 +77,7 @@ struct page { /* a walk through pending entries: one page at a time */
 struct recovery { /* of one service */
 	struct heap_node timer;
 	uint16_t svc;
-	struct map strangers;
+	struct map peers;
 	uint64_t round;
 	uint64_t *live; /* hashes of the names of live consumers, ours too */
 	size_t n_live, live_cap;
@@ -109,8 +109,8 @@ static inline uint32_t page_index(uint16_t svc, enum page_kind k)
 }
 
 const struct service_rules *recovery_rules(const struct shard_ctx *c, const struct recovery *v);
-struct stranger *recovery_stranger(const struct recovery *v, struct slice name);
-/* A pending entry of a stranger: begins its repair unless there is one. */
+struct peer *recovery_peer(const struct recovery *v, struct slice name);
+/* A pending entry of a peer: begins its repair unless there is one. */
 void repair_found(struct reconcile *rc, struct shard_ctx *c, struct recovery *v, const struct pending_row *row,
 	enum repair_source source);
 void repair_expired(struct reconcile *rc, struct shard_ctx *c, struct recovery *v, struct entry_id id);

@@ -1,4 +1,4 @@
-/* One stranger's entry on its way back: see the drawing in reconcile_impl.h. */
+/* One peer's entry on its way back: see the drawing in reconcile_impl.h. */
 #include "core/shard/reconcile_p.h"
 
 #include <assert.h>
@@ -28,7 +28,7 @@ static uint32_t *counter_of(struct recovery *v, const struct repair *r)
 	return r->state == REPAIR_WAITING ? &v->n_waiting : r->state == REPAIR_READY ? &v->n_queued : &v->n_busy;
 }
 
-static void move(struct reconcile *rc, struct repair *r, enum repair_state to)
+static void repair_move(struct reconcile *rc, struct repair *r, enum repair_state to)
 {
 	assert(allowed[r->state] & 1 << to);
 	struct recovery *v = recovery_of(rc, r);
@@ -41,7 +41,7 @@ static void move(struct reconcile *rc, struct repair *r, enum repair_state to)
 	heap_set(&rc->timers, &r->timer, MONO_NEVER);
 }
 
-static void forget(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+static void repair_forget(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
 	struct recovery *v = recovery_of(rc, r);
 	--*counter_of(v, r);
@@ -58,7 +58,7 @@ static void forget(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 static void left(struct reconcile *rc, struct shard_ctx *c, struct repair *r, enum metric_service why)
 {
 	ctx_metrics(c, (uint16_t)r->key.svc)->c[why]++;
-	forget(rc, c, r);
+	repair_forget(rc, c, r);
 }
 
 void repair_forget_all(struct reconcile *rc, struct shard_ctx *c, uint16_t svc)
@@ -66,7 +66,7 @@ void repair_forget_all(struct reconcile *rc, struct shard_ctx *c, uint16_t svc)
 	size_t pos = 0;
 	for (struct repair *r; (r = map_next(&rc->repairs, &pos));)
 		if (r->key.svc == svc)
-			forget(rc, c, r);
+			repair_forget(rc, c, r);
 }
 
 /* ---- found ---- */
@@ -110,7 +110,7 @@ static struct repair *repair_new(
 static void wait_until(struct reconcile *rc, struct repair *r, mono_ms at)
 {
 	if (r->state != REPAIR_WAITING)
-		move(rc, r, REPAIR_WAITING);
+		repair_move(rc, r, REPAIR_WAITING);
 	heap_set(&rc->timers, &r->timer, at);
 }
 
@@ -118,7 +118,7 @@ static void wait_until(struct reconcile *rc, struct repair *r, mono_ms at)
 static void take_up(
 	struct reconcile *rc, struct shard_ctx *c, struct recovery *v, struct repair *r, const struct pending_row *row)
 {
-	const struct stranger *s = recovery_stranger(v, row->consumer);
+	const struct peer *s = recovery_peer(v, row->consumer);
 	r->consumer = s ? text_ref(s->name) : text_new(row->consumer.p, row->consumer.len);
 	r->idle_ms = row->idle_ms;
 	r->seen_at = c->now - row->idle_ms;
@@ -130,7 +130,7 @@ static void take_up(
 	if (rank > 0)
 		wait_until(rc, r, c->now + (mono_ms)rank * RANK_MS);
 	else if (r->state != REPAIR_READY)
-		move(rc, r, REPAIR_READY);
+		repair_move(rc, r, REPAIR_READY);
 	heap_set(&rc->services, &v->timer, c->now);
 }
 
@@ -145,12 +145,12 @@ void repair_found(struct reconcile *rc, struct shard_ctx *c, struct recovery *v,
 	take_up(rc, c, v, r, row);
 }
 
-static uint64_t tag(struct reconcile *rc, const struct repair *r)
+static uint64_t repair_tag(struct reconcile *rc, const struct repair *r)
 {
 	return tag_of(PART_RECONCILE, shard_pool_renew(&rc->pool, r->index), r->index);
 }
 
-/* An expired lock: is its entry pending for a stranger here? */
+/* An expired lock: is its entry pending for a peer here? */
 void repair_expired(struct reconcile *rc, struct shard_ctx *c, struct recovery *v, struct entry_id id)
 {
 	struct repair_key key = {v->svc, id};
@@ -168,7 +168,7 @@ void repair_expired(struct reconcile *rc, struct shard_ctx *c, struct recovery *
 	r = repair_new(rc, c, v, id, REPAIR_CHECKING);
 	r->source = BY_EVENT;
 	r->asked_at = c->now;
-	struct effect *ef = ctx_redis(c, tag(rc, r), CMD_PENDING, v->svc);
+	struct effect *ef = ctx_redis(c, repair_tag(rc, r), CMD_PENDING, v->svc);
 	ef->cmd.id = id;
 	ef->cmd.count = 1;
 	ef->cmd.asking = ctx_service(c, v->svc)->asking;
@@ -176,11 +176,11 @@ void repair_expired(struct reconcile *rc, struct shard_ctx *c, struct recovery *
 
 /* ---- commands, calls, operations ---- */
 
-static void fetch(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+static void repair_fetch(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
-	move(rc, r, REPAIR_FETCHING);
+	repair_move(rc, r, REPAIR_FETCHING);
 	r->asked_at = c->now;
-	struct effect *ef = ctx_redis(c, tag(rc, r), CMD_FETCH, (uint16_t)r->key.svc);
+	struct effect *ef = ctx_redis(c, repair_tag(rc, r), CMD_FETCH, (uint16_t)r->key.svc);
 	ef->cmd.id = r->key.id;
 	ef->cmd.asking = ctx_service(c, (uint16_t)r->key.svc)->asking;
 }
@@ -194,13 +194,13 @@ static struct msg *call(struct reconcile *rc, struct shard_ctx *c, struct repair
 	m->slot = r->slot;
 	m->id = r->key.id;
 	m->stream = text_ref(r->stream);
-	m->tag = tag(rc, r);
+	m->tag = repair_tag(rc, r);
 	r->asked_at = c->now;
 	heap_set(&rc->timers, &r->timer, c->now + 3 * c->rules->command_timeout_ms);
 	return m;
 }
 
-static struct text *door_value(const struct shard_ctx *c)
+static struct text *guard_value(const struct shard_ctx *c)
 {
 	char value[400];
 	int n = snprintf(value, sizeof value, "recover:%s", c->rules->lock_value);
@@ -209,34 +209,34 @@ static struct text *door_value(const struct shard_ctx *c)
 
 static void probe(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
-	move(rc, r, REPAIR_PROBING);
+	repair_move(rc, r, REPAIR_PROBING);
 	call(rc, c, r, CMD_PROBE);
 }
 
-static void close_door(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+static void close_guard(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
-	move(rc, r, REPAIR_CLOSING);
-	r->door_at = c->now;
+	repair_move(rc, r, REPAIR_CLOSING);
+	r->guard_at = c->now;
 	struct msg *m = call(rc, c, r, CMD_LOCK);
-	m->text = door_value(c);
+	m->text = guard_value(c);
 	m->n = recovery_rules(c, recovery_of(rc, r))->ttl_ms;
 }
 
 /* Nobody waits for the answers of these two. */
-static void open_door(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+static void open_guard(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
 	if (r->stream)
-		call(rc, c, r, CMD_UNLOCK)->text = door_value(c);
+		call(rc, c, r, CMD_UNLOCK)->text = guard_value(c);
 }
 
 static void tomb(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const char *what)
 {
-	struct msg *m = call(rc, c, r, CMD_TOMB);
+	struct msg *m = call(rc, c, r, CMD_TOMBSTONE);
 	m->text = text_new(what, strlen(what));
 	m->n = 4 * recovery_rules(c, recovery_of(rc, r))->ttl_ms;
 }
 
-static struct op_ask op_of(struct reconcile *rc, struct shard_ctx *c, struct repair *r, enum cmd_kind kind)
+static struct op_ask repair_op_of(struct reconcile *rc, struct shard_ctx *c, struct repair *r, enum cmd_kind kind)
 {
 	uint16_t svc = (uint16_t)r->key.svc;
 	return (struct op_ask){
@@ -248,22 +248,22 @@ static struct op_ask op_of(struct reconcile *rc, struct shard_ctx *c, struct rep
 		.consumer = text_ref(r->consumer),
 		.min_idle_ms = r->idle_ms,
 		.not_after = c->now + 2 * c->rules->command_timeout_ms,
-		.tag = tag(rc, r),
+		.tag = repair_tag(rc, r),
 	};
 }
 
 /* The door holds for T from its sending; a requeue sent later than this might be executed after that. */
-static mono_ms door_end(const struct reconcile *rc, const struct shard_ctx *c, const struct repair *r)
+static mono_ms guard_end(const struct reconcile *rc, const struct shard_ctx *c, const struct repair *r)
 {
-	return r->door_at + recovery_rules(c, recovery_of(rc, r))->ttl_ms - c->rules->command_timeout_ms;
+	return r->guard_at + recovery_rules(c, recovery_of(rc, r))->ttl_ms - c->rules->command_timeout_ms;
 }
 
-static void give_back(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+static void repair_give_back(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
 	bool is_dead = r->retry + 1 > recovery_rules(c, recovery_of(rc, r))->max_retries;
-	move(rc, r, is_dead ? REPAIR_DEAD : REPAIR_REQUEUEING);
-	struct op_ask ask = op_of(rc, c, r, is_dead ? CMD_DEAD : CMD_REQUEUE);
-	ask.not_after = door_end(rc, c, r);
+	repair_move(rc, r, is_dead ? REPAIR_DEAD : REPAIR_REQUEUEING);
+	struct op_ask ask = repair_op_of(rc, c, r, is_dead ? CMD_DEAD : CMD_REQUEUE);
+	ask.not_after = guard_end(rc, c, r);
 	ask.retry = is_dead ? r->retry : r->retry + 1;
 	ask.reason = DEAD_MAX_RETRIES;
 	if (is_dead)
@@ -283,11 +283,11 @@ static void try_again(struct reconcile *rc, struct shard_ctx *c, struct repair *
 	heap_set(&rc->services, &recovery_of(rc, r)->timer, c->now);
 }
 
-static void on_checked(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const struct reply *reply)
+static void repair_on_checked(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const struct reply *reply)
 {
 	bool is_it = reply->n > 0 && entry_id_cmp(reply->pending[0].id, r->key.id) == 0;
 	if (!is_it || slice_eq(reply->pending[0].consumer, slice_str(c->rules->consumer)))
-		forget(rc, c, r);
+		repair_forget(rc, c, r);
 	else
 		take_up(rc, c, recovery_of(rc, r), r, &reply->pending[0]);
 }
@@ -297,12 +297,12 @@ static void on_unreadable(struct reconcile *rc, struct shard_ctx *c, struct repa
 {
 	int64_t min_idle = recovery_rules(c, recovery_of(rc, r))->min_idle_ms;
 	if (r->idle_ms + (c->now - r->found_at) < min_idle) {
-		forget(rc, c, r); /* the scan finds it when it is old enough */
+		repair_forget(rc, c, r); /* the scan finds it when it is old enough */
 		return;
 	}
 	r->is_unparseable = true;
-	move(rc, r, REPAIR_DEAD);
-	struct op_ask ask = op_of(rc, c, r, CMD_DEAD);
+	repair_move(rc, r, REPAIR_DEAD);
+	struct op_ask ask = repair_op_of(rc, c, r, CMD_DEAD);
 	ask.min_idle_ms = min_idle;
 	ask.reason = DEAD_UNPARSEABLE;
 	ctx_ask(c, &ask);
@@ -310,16 +310,16 @@ static void on_unreadable(struct reconcile *rc, struct shard_ctx *c, struct repa
 
 static bool is_suspect(const struct reconcile *rc, const struct repair *r)
 {
-	const struct stranger *s = recovery_stranger(recovery_of(rc, r), slice_of(r->consumer));
+	const struct peer *s = recovery_peer(recovery_of(rc, r), slice_of(r->consumer));
 	return s && s->is_suspect;
 }
 
 static bool is_seen(const struct reconcile *rc, const struct repair *r)
 {
-	return recovery_stranger(recovery_of(rc, r), slice_of(r->consumer)) && !is_suspect(rc, r);
+	return recovery_peer(recovery_of(rc, r), slice_of(r->consumer)) && !is_suspect(rc, r);
 }
 
-static void on_fetched(struct reconcile *rc, struct shard_ctx *c, struct repair *r, struct reply *reply)
+static void repair_on_fetched(struct reconcile *rc, struct shard_ctx *c, struct repair *r, struct reply *reply)
 {
 	struct entry_in *e = reply->entries && reply->entries->n > 0 ? &reply->entries->v[0] : NULL;
 	if (!e && is_seen(rc, r)) { /* deleted, maybe trimmed while it is worked on: its owner puts it away */
@@ -327,8 +327,8 @@ static void on_fetched(struct reconcile *rc, struct shard_ctx *c, struct repair 
 		return;
 	}
 	if (!e) { /* deleted */
-		move(rc, r, REPAIR_ACKING);
-		struct op_ask ask = op_of(rc, c, r, CMD_ACK_DEL);
+		repair_move(rc, r, REPAIR_ACKING);
+		struct op_ask ask = repair_op_of(rc, c, r, CMD_ACK_DEL);
 		ctx_ask(c, &ask);
 		return;
 	}
@@ -354,11 +354,11 @@ void repair_reply(struct reconcile *rc, struct shard_ctx *c, uint64_t t, struct 
 	enum verdict v = ctx_judge(c, "recovery", kind, (uint16_t)r->key.svc, reply);
 	if (r->state == REPAIR_CHECKING) {
 		if (v == VERDICT_ANSWER)
-			on_checked(rc, c, r, reply);
+			repair_on_checked(rc, c, r, reply);
 		else
-			forget(rc, c, r);
+			repair_forget(rc, c, r);
 	} else if (v == VERDICT_ANSWER) {
-		on_fetched(rc, c, r, reply);
+		repair_on_fetched(rc, c, r, reply);
 	} else {
 		try_again(rc, c, r);
 	}
@@ -373,7 +373,7 @@ static void on_alive(struct reconcile *rc, struct shard_ctx *c, struct repair *r
 		ctx_metrics(c, v->svc)->c[M_REC_ALIVE]++;
 	r->alive_at = r->asked_at;
 	if (!is_suspect(rc, r) || !recovery_rules(c, v)->probe || v->n_waiting >= RECOVERY_WATCHED) {
-		forget(rc, c, r);
+		repair_forget(rc, c, r);
 		return;
 	}
 	mono_ms wait = left_ms < 0 ? recovery_rules(c, v)->ttl_ms : left_ms + AFTER_MS;
@@ -393,7 +393,7 @@ static void on_missing(struct reconcile *rc, struct shard_ctx *c, struct repair 
 		heap_set(&rc->services, &recovery_of(rc, r)->timer, c->now);
 		return;
 	}
-	close_door(rc, c, r);
+	close_guard(rc, c, r);
 }
 
 static void on_probed(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const struct msg *m)
@@ -408,14 +408,14 @@ static void on_probed(struct reconcile *rc, struct shard_ctx *c, struct repair *
 	}
 }
 
-static void on_closed(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const struct msg *m)
+static void repair_on_closed(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const struct msg *m)
 {
 	if (m->result == OP_GONE)
 		left(rc, c, r, M_REC_LOST_RACE); /* the owner is back, or another daemon came first */
-	else if (m->result != OP_DONE || c->now >= door_end(rc, c, r))
+	else if (m->result != OP_DONE || c->now >= guard_end(rc, c, r))
 		try_again(rc, c, r);
 	else
-		give_back(rc, c, r);
+		repair_give_back(rc, c, r);
 }
 
 void reconcile_lock_answer(struct reconcile *rc, struct shard_ctx *c, const struct msg *m)
@@ -426,7 +426,7 @@ void reconcile_lock_answer(struct reconcile *rc, struct shard_ctx *c, const stru
 	if (r->state == REPAIR_PROBING)
 		on_probed(rc, c, r, m);
 	else if (r->state == REPAIR_CLOSING)
-		on_closed(rc, c, r, m);
+		repair_on_closed(rc, c, r, m);
 }
 
 static void requeued(struct reconcile *rc, struct shard_ctx *c, struct repair *r, struct entry_id id)
@@ -445,7 +445,7 @@ static void dead_lettered(struct reconcile *rc, struct shard_ctx *c, struct repa
 {
 	struct recovery *v = recovery_of(rc, r);
 	ctx_metrics(c, v->svc)->c[r->is_unparseable ? M_DEAD_UNPARSEABLE : M_DEAD_MAX_RETRIES]++;
-	effects_say(c->out, SAY_NOTICE,
+	effects_log(c->out, LOG_NOTICE,
 		"shard=%u service=%s stream=%.200s id=%llu-%llu dead letter reason=%s owner=%.200s", c->index,
 		recovery_rules(c, v)->name, r->stream ? r->stream->bytes : "", (unsigned long long)r->key.id.ms,
 		(unsigned long long)r->key.id.seq,
@@ -470,7 +470,7 @@ void reconcile_op_answer(struct reconcile *rc, struct shard_ctx *c, const struct
 	} else if (a->result == OP_DONE) {
 		requeued(rc, c, r, a->id);
 	} else {
-		open_door(rc, c, r);
+		open_guard(rc, c, r);
 		left(rc, c, r, a->result == OP_DELETED ? M_REC_GONE : M_REC_LOST_RACE);
 	}
 }
@@ -484,11 +484,11 @@ void repair_start_ready(struct reconcile *rc, struct shard_ctx *c, struct recove
 		if (r->stream)
 			probe(rc, c, r);
 		else
-			fetch(rc, c, r);
+			repair_fetch(rc, c, r);
 	}
 }
 
-static void due(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+static void repair_due(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
 	if (r->state != REPAIR_WAITING) { /* a call that was never answered */
 		if (r->state == REPAIR_PROBING)
@@ -498,10 +498,10 @@ static void due(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 	}
 	struct recovery *v = recovery_of(rc, r);
 	if (r->source == BY_PROBE && !is_suspect(rc, r)) {
-		forget(rc, c, r); /* its owner has been seen again */
+		repair_forget(rc, c, r); /* its owner has been seen again */
 		return;
 	}
-	move(rc, r, REPAIR_READY);
+	repair_move(rc, r, REPAIR_READY);
 	heap_set(&rc->services, &v->timer, c->now);
 }
 
@@ -509,5 +509,5 @@ void repair_tick(struct reconcile *rc, struct shard_ctx *c)
 {
 	struct heap_node *top;
 	while ((top = heap_top(&rc->timers)) && top->at <= c->now)
-		due(rc, c, HEAP_OF(struct repair, timer, top));
+		repair_due(rc, c, HEAP_OF(struct repair, timer, top));
 }

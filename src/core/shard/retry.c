@@ -17,7 +17,7 @@ struct retry *retry_new(void)
 	return r;
 }
 
-static void drop(struct op *op)
+static void retry_drop(struct op *op)
 {
 	text_unref(op->stream);
 	text_unref(op->text);
@@ -26,7 +26,8 @@ static void drop(struct op *op)
 }
 
 /* Every operation: calls fn, which may finish it. */
-static void each(struct retry *r, struct shard_ctx *c, void (*fn)(struct retry *, struct shard_ctx *, struct op *))
+static void retry_each(
+	struct retry *r, struct shard_ctx *c, void (*fn)(struct retry *, struct shard_ctx *, struct op *))
 {
 	for (uint32_t i = 0; i < shard_pool_end(&r->pool); i++) {
 		struct op *op = shard_pool_at(&r->pool, i);
@@ -38,7 +39,7 @@ static void each(struct retry *r, struct shard_ctx *c, void (*fn)(struct retry *
 static void drop_one(struct retry *r, struct shard_ctx *c, struct op *op)
 {
 	(void)c;
-	drop(op);
+	retry_drop(op);
 	heap_remove(&r->timers, &op->timer);
 	list_remove(&op->queue);
 	op->is_live = false;
@@ -49,7 +50,7 @@ void retry_free(struct retry *r)
 {
 	if (!r)
 		return;
-	each(r, NULL, drop_one);
+	retry_each(r, NULL, drop_one);
 	heap_fini(&r->timers);
 	shard_pool_fini(&r->pool);
 	mem_free(r);
@@ -57,7 +58,7 @@ void retry_free(struct retry *r)
 
 void retry_forget_all(struct retry *r, struct shard_ctx *c)
 {
-	each(r, c, drop_one);
+	retry_each(r, c, drop_one);
 }
 
 uint32_t retry_count(const struct retry *r)
@@ -121,7 +122,7 @@ static struct op *op_new(struct retry *r, const struct shard_ctx *c, enum op_for
 }
 
 /* Starts it, or gives it back at once when it cannot run here. */
-static void start(struct retry *r, struct shard_ctx *c, struct op *op, enum cmd_kind kind)
+static void retry_start(struct retry *r, struct shard_ctx *c, struct op *op, enum cmd_kind kind)
 {
 	op->kind = (uint8_t)kind;
 	op->command = (uint8_t)kind;
@@ -139,7 +140,7 @@ static void start(struct retry *r, struct shard_ctx *c, struct op *op, enum cmd_
 	retry_queue(r, op);
 }
 
-static void begin(struct retry *r, struct shard_ctx *c, struct msg *m)
+static void retry_begin(struct retry *r, struct shard_ctx *c, struct msg *m)
 {
 	bool is_call = m->kind == MSG_LOCK_CALL;
 	struct op *op = op_new(r, c, is_call ? OP_FOR_CALL : OP_FOR_COORD);
@@ -161,7 +162,7 @@ static void begin(struct retry *r, struct shard_ctx *c, struct msg *m)
 	m->fields = NULL;
 	if (is_call || m->op == CMD_ADD) /* somebody waits, but not for ever */
 		op->not_after = c->now + c->rules->command_timeout_ms;
-	start(r, c, op, (enum cmd_kind)m->op);
+	retry_start(r, c, op, (enum cmd_kind)m->op);
 }
 
 void retry_ask(struct retry *r, struct shard_ctx *c, struct op_ask *ask)
@@ -178,12 +179,12 @@ void retry_ask(struct retry *r, struct shard_ctx *c, struct op_ask *ask)
 	op->consumer = ask->consumer;
 	op->min_idle_ms = ask->min_idle_ms;
 	op->not_after = ask->not_after;
-	start(r, c, op, ask->kind);
+	retry_start(r, c, op, ask->kind);
 }
 
 /* ---- sending ---- */
 
-static void send(struct retry *r, struct shard_ctx *c, struct op *op)
+static void retry_send(struct retry *r, struct shard_ctx *c, struct op *op)
 {
 	const struct service_rules *rules = ctx_service(c, op->svc)->rules;
 	uint32_t gen = shard_pool_renew(&r->pool, op->index);
@@ -279,7 +280,7 @@ static void send_wait(struct retry *r, struct shard_ctx *c)
 	r->n_in_flight++;
 }
 
-mono_ms retry_settle(struct retry *r, struct shard_ctx *c)
+mono_ms retry_flush(struct retry *r, struct shard_ctx *c)
 {
 	while (c->is_up && r->n_in_flight < RETRY_IN_FLIGHT) {
 		struct link *l = list_pop(&r->ready);
@@ -287,7 +288,7 @@ mono_ms retry_settle(struct retry *r, struct shard_ctx *c)
 			break;
 		struct op *op = LIST_OF(struct op, queue, l);
 		if (c->now < op->not_after)
-			send(r, c, op);
+			retry_send(r, c, op);
 		else
 			retry_set_timer(r, op); /* fails with the next tick */
 	}
@@ -312,7 +313,7 @@ void retry_tick(struct retry *r, struct shard_ctx *c)
 	}
 }
 
-static void hurry_one(struct retry *r, struct shard_ctx *c, struct op *op)
+static void renew_one_now(struct retry *r, struct shard_ctx *c, struct op *op)
 {
 	(void)c;
 	if (!op->in_flight && !op->is_calling && list_empty(&op->queue))
@@ -323,7 +324,7 @@ static void hurry_one(struct retry *r, struct shard_ctx *c, struct op *op)
 void retry_conn(struct retry *r, struct shard_ctx *c, bool is_up)
 {
 	if (is_up) {
-		each(r, c, hurry_one);
+		retry_each(r, c, renew_one_now);
 		return;
 	}
 	r->conn++;
@@ -341,13 +342,13 @@ static void slots_one(struct retry *r, struct shard_ctx *c, struct op *op)
 
 void retry_slots(struct retry *r, struct shard_ctx *c)
 {
-	each(r, c, slots_one);
+	retry_each(r, c, slots_one);
 }
 
 void retry_msg(struct retry *r, struct shard_ctx *c, struct msg *m)
 {
 	if (m->kind != MSG_LOCK_ANSWER) {
-		begin(r, c, m);
+		retry_begin(r, c, m);
 		return;
 	}
 	struct op *op = shard_pool_find(&r->pool, tag_gen(m->tag), tag_index(m->tag));

@@ -16,7 +16,7 @@ void retry_msg(struct retry *r, struct shard_ctx *c, struct msg *m);
 void retry_ask(struct retry *r, struct shard_ctx *c, struct op_ask *ask); /* answered by ctx_answer */
 void retry_reply(struct retry *r, struct shard_ctx *c, uint64_t tag, const struct reply *reply);
 void retry_tick(struct retry *r, struct shard_ctx *c);
-mono_ms retry_settle(struct retry *r, struct shard_ctx *c);
+mono_ms retry_flush(struct retry *r, struct shard_ctx *c);
 void retry_conn(struct retry *r, struct shard_ctx *c, bool is_up);
 void retry_slots(struct retry *r, struct shard_ctx *c);
 void retry_forget_all(struct retry *r, struct shard_ctx *c);

@@ -194,13 +194,13 @@ static answer_fn *const answers[CMD_N] = {
 	[CMD_LOCK] = on_lock,
 };
 
-static void answered(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
+static void retry_answered(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
 {
 	answer_fn *fn = answers[op->kind];
 	(fn ? fn : on_plain)(r, c, op, reply);
 }
 
-static void again(struct retry *r, struct shard_ctx *c, struct op *op, mono_ms first, mono_ms cap)
+static void retry_again(struct retry *r, struct shard_ctx *c, struct op *op, mono_ms first, mono_ms cap)
 {
 	op->at = c->now + ctx_backoff(c, op->tries, first, cap);
 	op->tries = (uint8_t)(op->tries < 100 ? op->tries + 1 : op->tries);
@@ -215,7 +215,7 @@ static void wait_lost(struct retry *r, struct shard_ctx *c)
 		struct op *op = LIST_OF(struct op, queue, l);
 		op->resent = true;
 		op->command = CMD_DONE;
-		again(r, c, op, AGAIN_MS, AGAIN_MAX_MS);
+		retry_again(r, c, op, AGAIN_MS, AGAIN_MAX_MS);
 	}
 }
 
@@ -259,24 +259,24 @@ void retry_reply(struct retry *r, struct shard_ctx *c, uint64_t tag, const struc
 	hist_add(&c->metrics.h[HR_COMMAND], (double)(c->now - op->at) / 1000);
 	switch (ctx_judge(c, "operation", (enum cmd_kind)op->command, op->svc, &reply)) {
 	case VERDICT_ANSWER:
-		answered(r, c, op, &reply);
+		retry_answered(r, c, op, &reply);
 		break;
 	case VERDICT_LOST:
 		op->resent = true;
 		if (op->kind == CMD_ADD) /* it may be there already, and nothing tells: the operator decides */
 			retry_finish(r, c, op, OP_FAILED, NULL);
 		else
-			again(r, c, op, AGAIN_MS, AGAIN_MAX_MS);
+			retry_again(r, c, op, AGAIN_MS, AGAIN_MAX_MS);
 		break;
 	case VERDICT_AGAIN:
 	case VERDICT_NO_GROUP:
-		again(r, c, op, AGAIN_MS, AGAIN_MAX_MS);
+		retry_again(r, c, op, AGAIN_MS, AGAIN_MAX_MS);
 		break;
 	case VERDICT_REFUSED:
 		if (op->kind == CMD_ADD) /* an operator waits: what the server says is the answer */
 			retry_finish(r, c, op, OP_FAILED, &reply);
 		else
-			again(r, c, op, REFUSED_MS, REFUSED_MAX_MS);
+			retry_again(r, c, op, REFUSED_MS, REFUSED_MAX_MS);
 		break;
 	case VERDICT_EVAL:
 		op->use_eval = true;

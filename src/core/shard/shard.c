@@ -50,7 +50,7 @@ void shard_free(struct shard *s)
 
 /* ---- who is there: a master that is another one than before has maybe lost locks ---- */
 
-static void ask_role(struct shard *s)
+static void shard_ask_role(struct shard *s)
 {
 	s->role_gen++;
 	ctx_redis(&s->ctx, tag_of(PART_ROLE, s->role_gen, ROLE_RUN_ID), CMD_RUN_ID, SERVICE_NONE);
@@ -75,7 +75,7 @@ static void role_reply(struct shard *s, uint64_t tag, const struct reply *reply)
 	if (!is_known || is_same)
 		return;
 	c->changed_at = c->now;
-	effects_say(c->out, SAY_NOTICE,
+	effects_log(c->out, LOG_NOTICE,
 		"shard=%u another server, or a new start of it: missing locks prove nothing for a while", c->index);
 }
 
@@ -104,14 +104,14 @@ static void on_conn(struct shard *s, const struct shard_event *ev)
 	retry_conn(s->retry, c, ev->up);
 	if (!ev->up)
 		return;
-	ask_role(s);
+	shard_ask_role(s);
 	lease_connected(s->leases, c, ev->is_valkey);
 	reader_command_up(s->readers, c);
 	reconcile_command_up(s->reconcile, c);
 	keyspace_command_up(&s->keyspace, c);
 }
 
-static void on_reply(struct shard *s, uint64_t tag, const struct reply *reply)
+static void shard_on_reply(struct shard *s, uint64_t tag, const struct reply *reply)
 {
 	switch (tag_part(tag)) {
 	case PART_LEASE:
@@ -152,7 +152,7 @@ static bool gains(const struct shard_ctx *c, const uint8_t *bits)
 	return false;
 }
 
-static void on_slots(struct shard *s, struct msg *m)
+static void shard_on_slots(struct shard *s, struct msg *m)
 {
 	struct shard_ctx *c = &s->ctx;
 	if (m->flag || gains(c, m->bits))
@@ -201,12 +201,12 @@ static void on_stop(struct shard *s)
 	ctx_msg(&s->ctx, MSG_STOPPED);
 }
 
-static void on_msg(struct shard *s, struct msg *m)
+static void shard_on_msg(struct shard *s, struct msg *m)
 {
 	struct shard_ctx *c = &s->ctx;
 	switch (m->kind) { /* what only shards send does not come here */
 	case MSG_SLOTS:
-		on_slots(s, m);
+		shard_on_slots(s, m);
 		break;
 	case MSG_SERVICE:
 		on_service(s, m);
@@ -241,8 +241,8 @@ static void on_msg(struct shard *s, struct msg *m)
 	case MSG_SCAN:
 		reconcile_scan(s->reconcile, c, m->svc);
 		break;
-	case MSG_HURRY:
-		lease_hurry(s->leases, c);
+	case MSG_RENEW_ALL:
+		lease_renew_all(s->leases, c);
 		reconcile_postpone(s->reconcile, c);
 		break;
 	case MSG_STOP:
@@ -252,7 +252,7 @@ static void on_msg(struct shard *s, struct msg *m)
 	msg_fini(m);
 }
 
-static void on_expired(struct shard *s, const struct shard_event *ev)
+static void shard_on_expired(struct shard *s, const struct shard_event *ev)
 {
 	struct msg *m = ctx_msg(&s->ctx, MSG_EXPIRED);
 	m->stream = text_new(ev->stream.p, ev->stream.len);
@@ -260,7 +260,7 @@ static void on_expired(struct shard *s, const struct shard_event *ev)
 	s->ctx.metrics.c[MR_EVENTS_OK]++;
 }
 
-static void on_event(struct shard *s, const struct shard_event *ev)
+static void shard_on_event(struct shard *s, const struct shard_event *ev)
 {
 	switch (ev->kind) {
 	case SHARD_TICK:
@@ -269,17 +269,17 @@ static void on_event(struct shard *s, const struct shard_event *ev)
 		on_conn(s, ev);
 		break;
 	case SHARD_REPLY:
-		on_reply(s, ev->tag, ev->reply);
+		shard_on_reply(s, ev->tag, ev->reply);
 		break;
 	case SHARD_EXPIRED:
-		on_expired(s, ev);
+		shard_on_expired(s, ev);
 		break;
 	case SHARD_PUSHED:
 		keyspace_pushed(&s->keyspace, &s->ctx);
 		break;
 	case SHARD_MSG: {
 		struct msg m = *ev->msg;
-		on_msg(s, &m);
+		shard_on_msg(s, &m);
 		break;
 	}
 	}
@@ -321,18 +321,18 @@ mono_ms shard_step(struct shard *s, const struct shard_event *ev, struct effects
 	}
 	lease_tick(s->leases, c);
 	retry_tick(s->retry, c);
-	on_event(s, ev);
+	shard_on_event(s, ev);
 	if (s->is_stopped)
 		return MONO_NEVER;
 	mono_ms next;
 	do {
 		exchange(s);
-		next = reconcile_settle(s->reconcile, c);
+		next = reconcile_flush(s->reconcile, c);
 	} while (c->n_asks || c->n_answers);
-	next = mono_min(next, lease_settle(s->leases, c));
-	next = mono_min(next, retry_settle(s->retry, c));
-	next = mono_min(next, reader_settle(s->readers, c));
-	return mono_min(next, keyspace_settle(&s->keyspace, c));
+	next = mono_min(next, lease_flush(s->leases, c));
+	next = mono_min(next, retry_flush(s->retry, c));
+	next = mono_min(next, reader_flush(s->readers, c));
+	return mono_min(next, keyspace_flush(&s->keyspace, c));
 }
 
 /* ---- seen from outside ---- */

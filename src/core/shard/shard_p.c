@@ -137,7 +137,7 @@ static void say_refused(
 	c->refused_said_at[kind] = c->now;
 	const struct shard_service *s = ctx_service(c, svc);
 	bool is_strange = reply->error == RERR_BAD;
-	effects_say(c->out, SAY_ERROR, "shard=%u%s%s %s: redis %s: %.*s", c->index, s ? " service=" : "",
+	effects_log(c->out, LOG_ERROR, "shard=%u%s%s %s: redis %s: %.*s", c->index, s ? " service=" : "",
 		s ? s->rules->name : "", what, is_strange ? "answered what was not expected" : "refuses",
 		(int)(reply->text.len < 300 ? reply->text.len : 300), reply->text.p ? reply->text.p : "");
 }

@@ -147,7 +147,7 @@ void command_kill_all(struct redis_conn *c)
 	c->n_in_flight = 0;
 }
 
-void command_bury(struct redis_conn *c, bool tell)
+void redis_fail_all_dead(struct redis_conn *c, bool tell)
 {
 	struct link *l;
 	for (size_t n = c->n_dead; n > 0 && (l = list_pop(&c->dead)); n--) {
@@ -169,7 +169,7 @@ static struct cmd *head_of(const struct redis_conn *c)
 }
 
 /* cmd is the head of those pending. */
-static void answer(struct redis_conn *c, struct cmd *cmd, const redisReply *r)
+static void redis_answer(struct redis_conn *c, struct cmd *cmd, const redisReply *r)
 {
 	list_remove(&cmd->link);
 	heap_remove(&c->deadlines, &cmd->deadline);
@@ -202,7 +202,7 @@ static void take_push(struct redis_conn *c, const redisReply *r)
 	if (!head || head->n_confirms == 0 || strcasecmp(head->name, word) != 0)
 		return;
 	if (--head->n_confirms == 0)
-		answer(c, head, r);
+		redis_answer(c, head, r);
 }
 
 /* RESP2 has no pushes: on a subscriber they are arrays. */
@@ -223,7 +223,7 @@ static void take_reply(struct redis_conn *c, const redisReply *r)
 	if (is_push(c, r))
 		take_push(c, r);
 	else if (head)
-		answer(c, head, r);
+		redis_answer(c, head, r);
 	else if (r->type == REDIS_REPLY_ERROR) /* "max number of clients reached", before a word from us */
 		conn_fail(c, ERR_IO, "the server said: %s", r->str);
 	else

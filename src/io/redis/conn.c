@@ -73,7 +73,7 @@ static mono_ms next_deadline(const struct redis_conn *c)
 
 static void expired(struct redis_conn *c, mono_ms now);
 
-static void on_timer(uv_timer_t *t)
+static void redis_on_timer(uv_timer_t *t)
 {
 	struct redis_conn *c = t->data;
 	mono_ms now = mono_now();
@@ -93,7 +93,7 @@ void conn_rearm(struct redis_conn *c)
 	if (at > now)
 		c->n_looks = 0;
 	/* At least 1 ms: libuv runs a timer of 0 again before it looks at any socket. */
-	uv_timer_start(&c->timer, on_timer, at > now ? (uint64_t)(at - now) : 1, 0);
+	uv_timer_start(&c->timer, redis_on_timer, at > now ? (uint64_t)(at - now) : 1, 0);
 }
 
 /* True when the loop should read before the deadline counts: once, and again while bytes keep coming, but not for ever.
@@ -192,12 +192,12 @@ static void tell_down(struct redis_conn *c)
 		c->ev.on_down(c->arg, c, &why, c->was_up);
 }
 
-static void on_handle_closed(uv_handle_t *h)
+static void redis_on_handle_closed(uv_handle_t *h)
 {
 	struct redis_conn *c = h->data;
 	if (--c->n_handles > 0)
 		return;
-	command_bury(c, false);
+	redis_fail_all_dead(c, false);
 	command_free_spare(c);
 	heap_fini(&c->deadlines);
 	redis_tls_unref(c->tls);
@@ -212,17 +212,17 @@ static void close_handles(struct redis_conn *c)
 {
 	if (uv_is_closing((uv_handle_t *)&c->idle))
 		return;
-	uv_close((uv_handle_t *)&c->timer, on_handle_closed);
-	uv_close((uv_handle_t *)&c->idle, on_handle_closed);
+	uv_close((uv_handle_t *)&c->timer, redis_on_handle_closed);
+	uv_close((uv_handle_t *)&c->idle, redis_on_handle_closed);
 }
 
-static void on_idle(uv_idle_t *i)
+static void redis_on_idle(uv_idle_t *i)
 {
 	struct redis_conn *c = i->data;
 	uv_idle_stop(i);
 	if (c->wire)
 		wire_flush(c->wire);
-	command_bury(c, true);
+	redis_fail_all_dead(c, true);
 	if (c->n_dead > 0) /* sent by the callbacks just now: next round */
 		conn_kick(c);
 	else if (c->state == CONN_DROPPED)
@@ -236,7 +236,7 @@ static void on_idle(uv_idle_t *i)
 void conn_kick(struct redis_conn *c)
 {
 	if (!uv_is_closing((uv_handle_t *)&c->idle))
-		uv_idle_start(&c->idle, on_idle);
+		uv_idle_start(&c->idle, redis_on_idle);
 }
 
 void conn_up(struct redis_conn *c)
@@ -253,7 +253,7 @@ void conn_up(struct redis_conn *c)
 
 /* ---- the owner's calls */
 
-static char *copy(const char *s)
+static char *redis_copy(const char *s)
 {
 	return mem_printf("%s", s ? s : "");
 }
@@ -265,7 +265,7 @@ static const char *keep(const char *secret)
 
 static char *copy_maint_type(const char *type)
 {
-	return copy(type && strcmp(type, "auto") != 0 ? type : "");
+	return redis_copy(type && strcmp(type, "auto") != 0 ? type : "");
 }
 
 static void set_addr(struct redis_conn *c, const struct redis_addr *addr)
@@ -292,9 +292,9 @@ struct redis_conn *redis_open(uv_loop_t *loop, const struct redis_opts *opts, co
 	c->backoff = c->opts.times.backoff_initial_ms;
 	set_addr(c, &opts->addr);
 	c->tls = redis_tls_ref(opts->tls);
-	c->username = copy(opts->username);
+	c->username = redis_copy(opts->username);
 	c->password = keep(opts->password);
-	c->client_name = copy(opts->client_name);
+	c->client_name = redis_copy(opts->client_name);
 	c->maint_type = copy_maint_type(opts->maint_endpoint_type);
 	c->ev = *ev;
 	c->on_reply = on_reply;
@@ -327,7 +327,7 @@ void redis_close(struct redis_conn *c, bool silent)
 	let_go(c);
 	uv_timer_stop(&c->timer);
 	if (silent) {
-		command_bury(c, false);
+		redis_fail_all_dead(c, false);
 		close_handles(c);
 	} else {
 		conn_kick(c);
@@ -365,7 +365,7 @@ void redis_set_auth(struct redis_conn *c, const char *username, const char *pass
 	c->password = keep(password);
 	secret_drop(old);
 	mem_free(c->username);
-	c->username = copy(username);
+	c->username = redis_copy(username);
 	if (c->state == CONN_UP)
 		handshake_reauth(c);
 	else if (c->state == CONN_GREETING)

@@ -139,5 +139,5 @@ redisReader *command_reader_new(struct redis_conn *c);         /* for a new conn
 void command_bytes(void *conn, const char *bytes, size_t len); /* wire_events.on_bytes */
 void command_kill_all(struct redis_conn *c);                   /* pending -> dead */
 void command_free_spare(struct redis_conn *c);
-void command_bury(struct redis_conn *c, bool tell);       /* those dead now get their NULL */
-void command_kill(struct redis_conn *c, struct cmd *cmd); /* one that was never sent -> dead */
+void redis_fail_all_dead(struct redis_conn *c, bool tell); /* those dead now get their NULL */
+void command_kill(struct redis_conn *c, struct cmd *cmd);  /* one that was never sent -> dead */

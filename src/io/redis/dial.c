@@ -50,13 +50,13 @@ static void on_secure(void *arg)
 	conn_rearm(arg);
 }
 
-static void on_end(void *arg, const struct err *why)
+static void dial_on_end(void *arg, const struct err *why)
 {
 	conn_fail(arg, why->code, "%s", why->text);
 }
 
 static const struct wire_events wire_events = {
-	.on_connect = on_connect, .on_secure = on_secure, .on_bytes = command_bytes, .on_end = on_end};
+	.on_connect = on_connect, .on_secure = on_secure, .on_bytes = command_bytes, .on_end = dial_on_end};
 
 /* ---- addresses */
 

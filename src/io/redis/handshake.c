@@ -20,7 +20,7 @@ static bool is_error(const redisReply *r)
 	return r->type == REDIS_REPLY_ERROR;
 }
 
-static bool starts_with(const char *text, const char *start)
+static bool handshake_starts_with(const char *text, const char *start)
 {
 	return strncasecmp(text, start, strlen(start)) == 0;
 }
@@ -37,15 +37,16 @@ static int words_len(const char *words)
 
 static bool is_auth_error(const char *words)
 {
-	return starts_with(words, "WRONGPASS") || starts_with(words, "NOAUTH") || starts_with(words, "NOPERM") ||
-	       strstr(words, "invalid password") || strstr(words, "without any password configured");
+	return handshake_starts_with(words, "WRONGPASS") || handshake_starts_with(words, "NOAUTH") ||
+	       handshake_starts_with(words, "NOPERM") || strstr(words, "invalid password") ||
+	       strstr(words, "without any password configured");
 }
 
-static void refused(struct redis_conn *c, const char *what, const redisReply *r)
+static void handshake_refused(struct redis_conn *c, const char *what, const redisReply *r)
 {
 	if (!is_error(r))
 		conn_fail(c, ERR_PROTO, "%s got an answer that makes no sense", what);
-	else if (starts_with(r->str, "NOAUTH") && !*c->password)
+	else if (handshake_starts_with(r->str, "NOAUTH") && !*c->password)
 		conn_fail(c, ERR_DENIED,
 			"authentication refused: NOAUTH Redis wants a password, redis.password is not set");
 	else if (is_auth_error(r->str))
@@ -131,7 +132,7 @@ static void send_maint(struct redis_conn *c)
 }
 
 /* True the first time for an endpoint, in the whole process. Two endpoints in one place only cost a repeated line. */
-static bool is_news(const char *endpoint)
+static bool handshake_is_news(const char *endpoint)
 {
 	static _Atomic uint64_t told[64];
 	uint64_t h = fnv(endpoint, strlen(endpoint));
@@ -146,8 +147,9 @@ static bool maint_refused(struct redis_conn *c, const char *words)
 		conn_fail(c, ERR_IO, "maintenance notifications refused: %s", words);
 		return false;
 	}
-	if (is_news(c->endpoint)) { /* an unknown subcommand is what most servers say, and nothing to worry about */
-		bool is_plain = strstr(words, "nknown") && !starts_with(words, "no RESP3");
+	if (handshake_is_news(
+		    c->endpoint)) { /* an unknown subcommand is what most servers say, and nothing to worry about */
+		bool is_plain = strstr(words, "nknown") && !handshake_starts_with(words, "no RESP3");
 		log_line(LOG_INFO, "redis=%s has no maintenance notifications, works without%s%s", c->endpoint,
 			is_plain ? "" : ": ", is_plain ? "" : words);
 	}
@@ -214,8 +216,8 @@ static void fall_back(struct redis_conn *c, const char *words)
 /* NOAUTH, though the password was in it: the newest servers say so of any command that they do not know. */
 static bool has_no_hello(const struct redis_conn *c, const char *words)
 {
-	return starts_with(words, "ERR unknown command") || starts_with(words, "NOPROTO") ||
-	       (starts_with(words, "NOAUTH") && *c->password);
+	return handshake_starts_with(words, "ERR unknown command") || handshake_starts_with(words, "NOPROTO") ||
+	       (handshake_starts_with(words, "NOAUTH") && *c->password);
 }
 
 static void hello_reply(struct redis_conn *c, const redisReply *r)
@@ -225,7 +227,7 @@ static void hello_reply(struct redis_conn *c, const redisReply *r)
 		return;
 	}
 	if (r->type != REDIS_REPLY_MAP && r->type != REDIS_REPLY_ARRAY) {
-		refused(c, "HELLO", r);
+		handshake_refused(c, "HELLO", r);
 		return;
 	}
 	c->resp = hello_number(r, "proto") == 2 || r->type == REDIS_REPLY_ARRAY ? 2 : 3;
@@ -243,8 +245,8 @@ static void maint_reply(struct redis_conn *c, const redisReply *r)
 	bool is_ok = (r->type == REDIS_REPLY_STATUS || r->type == REDIS_REPLY_STRING) && strcasecmp(r->str, "OK") == 0;
 	if (is_ok)
 		c->maint = REDIS_MAINT_ON;
-	else if (is_error(r) && starts_with(r->str, "NOAUTH"))
-		refused(c, "CLIENT MAINT_NOTIFICATIONS", r);
+	else if (is_error(r) && handshake_starts_with(r->str, "NOAUTH"))
+		handshake_refused(c, "CLIENT MAINT_NOTIFICATIONS", r);
 	else
 		maint_refused(c, r->str ? r->str : "an answer other than OK");
 	if (c->state == CONN_GREETING)
@@ -254,9 +256,9 @@ static void maint_reply(struct redis_conn *c, const redisReply *r)
 /* Nothing depends on a name or an id: only a missing authentication ends the attempt. */
 static bool is_tolerable(struct redis_conn *c, const char *what, const redisReply *r)
 {
-	if (!is_error(r) || !starts_with(r->str, "NOAUTH"))
+	if (!is_error(r) || !handshake_starts_with(r->str, "NOAUTH"))
 		return true;
-	refused(c, what, r);
+	handshake_refused(c, what, r);
 	return false;
 }
 
@@ -270,7 +272,7 @@ void handshake_reply(struct redis_conn *c, enum cmd_kind kind, const redisReply 
 		if (r->type == REDIS_REPLY_STATUS)
 			after_auth(c);
 		else
-			refused(c, "AUTH", r);
+			handshake_refused(c, "AUTH", r);
 		break;
 	case CMD_SETNAME:
 		if (is_tolerable(c, "CLIENT SETNAME", r))
@@ -280,7 +282,7 @@ void handshake_reply(struct redis_conn *c, enum cmd_kind kind, const redisReply 
 		if (r->type == REDIS_REPLY_STATUS)
 			after_select(c);
 		else
-			refused(c, "SELECT", r);
+			handshake_refused(c, "SELECT", r);
 		break;
 	case CMD_MAINT:
 		maint_reply(c, r);

@@ -124,7 +124,7 @@ static const char *alert_hint(unsigned long e)
 }
 
 /* Adds its contents to md: an unreadable file gets its own sentence, and a changed one is known as such. */
-static enum err_code look_at(const char *what, const char *path, EVP_MD_CTX *md, struct err *err)
+static enum err_code tls_look_at(const char *what, const char *path, EVP_MD_CTX *md, struct err *err)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0) {
@@ -157,7 +157,7 @@ static enum err_code load_ca(SSL_CTX *ctx, const char *file, EVP_MD_CTX *md, str
 			return ERR_OK;
 		return err_set(err, ERR_INVALID, "tls: the system's certificates cannot be loaded: %s", queue_text());
 	}
-	enum err_code code = look_at("tls.ca_file", file, md, err);
+	enum err_code code = tls_look_at("tls.ca_file", file, md, err);
 	if (code)
 		return code;
 	if (SSL_CTX_load_verify_locations(ctx, file, NULL) != 1)
@@ -172,9 +172,9 @@ static enum err_code load_own(SSL_CTX *ctx, const struct redis_tls_files *f, EVP
 	if (!*f->cert_file || !*f->key_file)
 		return err_set(err, ERR_INVALID, "tls: cert_file and key_file belong together, only %s is set",
 			*f->cert_file ? "cert_file" : "key_file");
-	enum err_code code = look_at("tls.cert_file", f->cert_file, md, err);
+	enum err_code code = tls_look_at("tls.cert_file", f->cert_file, md, err);
 	if (!code)
-		code = look_at("tls.key_file", f->key_file, md, err);
+		code = tls_look_at("tls.key_file", f->key_file, md, err);
 	if (code)
 		return code;
 	if (SSL_CTX_use_certificate_chain_file(ctx, f->cert_file) != 1)

@@ -39,7 +39,7 @@ struct wire {
 static _Thread_local char read_buffer[READ_BYTES];
 static _Thread_local char plain_buffer[READ_BYTES];
 
-static void fail(struct wire *w, const struct err *why)
+static void wire_fail(struct wire *w, const struct err *why)
 {
 	if (!w->is_closed)
 		w->ev->on_end(w->arg, why);
@@ -53,7 +53,7 @@ static void fail_uv(struct wire *w, int status)
 			w->tls && !w->is_secure ? " during the TLS handshake" : "");
 	else
 		err_set(&why, ERR_IO, "connection lost: %s", uv_strerror(status));
-	fail(w, &why);
+	wire_fail(w, &why);
 }
 
 /* ---- writing */
@@ -66,7 +66,7 @@ static void empty(struct buf *b, bool *has_secret)
 	buf_clear(b);
 }
 
-static void on_written(uv_write_t *req, int status)
+static void wire_on_written(uv_write_t *req, int status)
 {
 	struct wire *w = req->data;
 	w->is_sending = false;
@@ -96,7 +96,7 @@ static bool send_some(struct wire *w)
 	}
 	b = uv_buf_init(w->sending.data + done, (unsigned)(w->sending.len - done));
 	w->write.data = w;
-	int rc = uv_write(&w->write, &w->h.stream, &b, 1, on_written);
+	int rc = uv_write(&w->write, &w->h.stream, &b, 1, wire_on_written);
 	if (rc < 0)
 		w->failed = rc;
 	else
@@ -169,7 +169,7 @@ size_t wire_pending(const struct wire *w)
 
 /* ---- reading */
 
-static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *out)
+static void wire_on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *out)
 {
 	(void)h;
 	(void)suggested;
@@ -183,7 +183,7 @@ static bool go_on_securing(struct wire *w)
 	int rc = tls_handshake(w->tls, &why);
 	wire_flush(w); /* also the alert that says why we refuse */
 	if (rc < 0)
-		fail(w, &why);
+		wire_fail(w, &why);
 	if (rc <= 0)
 		return false;
 	w->is_secure = true;
@@ -204,19 +204,19 @@ static void read_tls(struct wire *w, const char *bytes, size_t len)
 			return;
 	}
 	if (n < 0) {
-		fail(w, &why);
+		wire_fail(w, &why);
 		return;
 	}
 	wire_flush(w); /* key updates; a write that waited for this read */
 }
 
-static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
+static void wire_on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
 {
 	struct wire *w = s->data;
 	if (w->is_closed || n == 0)
 		return;
 	if (n < 0 && w->why.code)
-		fail(w, &w->why);
+		wire_fail(w, &w->why);
 	else if (n < 0)
 		fail_uv(w, (int)n);
 	else if (w->tls)
@@ -239,7 +239,7 @@ static void maybe_free(struct wire *w)
 	mem_free(w);
 }
 
-static void on_closed(uv_handle_t *h)
+static void wire_on_closed(uv_handle_t *h)
 {
 	struct wire *w = h->data;
 	w->is_gone = true;
@@ -258,7 +258,7 @@ void wire_close(struct wire *w)
 			uv_try_write(&w->h.stream, &b, 1);
 	}
 	w->is_closed = true;
-	uv_close(&w->h.any, on_closed);
+	uv_close(&w->h.any, wire_on_closed);
 }
 
 static void on_connected(uv_connect_t *req, int status)
@@ -274,7 +274,7 @@ static void on_connected(uv_connect_t *req, int status)
 		uv_tcp_keepalive(&w->h.tcp, 1, KEEPALIVE_S);
 	}
 	if (status == 0)
-		status = uv_read_start(&w->h.stream, on_alloc, on_read);
+		status = uv_read_start(&w->h.stream, wire_on_alloc, wire_on_read);
 	w->ev->on_connect(w->arg, status);
 }
 

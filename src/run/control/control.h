@@ -23,7 +23,7 @@ typedef void control_result_fn(
 
 struct control_req {
 	struct link all;
-	struct control_door *door;
+	struct control_socket *door;
 	struct daemon *d;
 	struct unix_conn *conn; /* NULL: the client is gone, or it has its answer */
 	struct buf in, out;
@@ -62,7 +62,7 @@ control_verb_fn control_status, control_ls, control_show, control_workers, contr
 	control_version; /* control_view.c */
 control_verb_fn control_metrics, control_explain, control_events, control_doctor;
 control_verb_fn control_pause, control_resume, control_drain, control_undrain, control_give_back, control_revoke,
-	control_add, control_scan, control_refresh, control_reload; /* control_act.c */
+	control_add, control_scan, control_refresh, control_reload; /* control_operate.c */
 control_verb_fn control_dlq;
 
 /* ---- views of the core, control_view.c and view.c */
@@ -100,5 +100,5 @@ char *view_lock_key(const struct entry *e);
 struct control_events;
 struct control_events *control_events_open(struct daemon *d);
 void control_events_close(struct control_events *e);
-struct control_events *control_door_events(struct control_door *door);
+struct control_events *control_socket_events(struct control_socket *door);
 void control_events_forget(struct control_events *e, struct control_req *q);

@@ -27,7 +27,7 @@ struct dlq_job {
 	bool is_whole, is_read; /* the last page; a page is there */
 };
 
-static void job_free(void *job)
+static void dlq_job_free(void *job)
 {
 	struct dlq_job *j = job;
 	if (j->lbs != j->dlq)
@@ -40,7 +40,7 @@ static void job_free(void *job)
 
 /* ---- one dead letter */
 
-static struct slice field_of(const struct entry_in *e, const char *name)
+static struct slice dlq_field_of(const struct entry_in *e, const char *name)
 {
 	for (size_t i = 0; e->fields && i < e->fields->n; i++)
 		if (e->fields->v[i].name.len == strlen(name) && memcmp(e->fields->v[i].name.p, name, strlen(name)) == 0)
@@ -48,7 +48,7 @@ static struct slice field_of(const struct entry_in *e, const char *name)
 	return (struct slice){NULL, 0};
 }
 
-static bool equals(struct slice s, const char *text)
+static bool dlq_equals(struct slice s, const char *text)
 {
 	return s.p && s.len == strlen(text) && memcmp(s.p, text, s.len) == 0;
 }
@@ -68,17 +68,17 @@ static int64_t number_of(struct slice s)
 
 static int64_t died_at(const struct entry_in *e)
 {
-	int64_t at = number_of(field_of(e, "_dlq_at"));
+	int64_t at = number_of(dlq_field_of(e, "_dlq_at"));
 	return at >= 0 ? at : (int64_t)e->id.ms;
 }
 
-static bool wants(const struct ctl_request *r, const struct entry_in *e)
+static bool dlq_wants(const struct ctl_request *r, const struct entry_in *e)
 {
 	char id[COMMAND_ID_CAP];
 	command_id_format(id, e->id);
 	if (r->id && strcmp(r->id, id) != 0)
 		return false;
-	if (r->reason && !equals(field_of(e, "_dlq_reason"), r->reason))
+	if (r->reason && !dlq_equals(dlq_field_of(e, "_dlq_reason"), r->reason))
 		return false;
 	if (r->stream && (!e->stream || strcmp(e->stream->bytes, r->stream) != 0))
 		return false;
@@ -109,8 +109,8 @@ static void letter_row(struct dlq_job *j, const struct entry_in *e)
 	struct control_req *q = j->q;
 	char id[COMMAND_ID_CAP];
 	command_id_format(id, e->id);
-	char *text[] = {string_of(field_of(e, "_dlq_reason")), string_of(field_of(e, "_dlq_node")),
-		string_of(field_of(e, "_dlq_error")), string_of(field_of(e, "_orig_id"))};
+	char *text[] = {string_of(dlq_field_of(e, "_dlq_reason")), string_of(dlq_field_of(e, "_dlq_node")),
+		string_of(dlq_field_of(e, "_dlq_error")), string_of(dlq_field_of(e, "_orig_id"))};
 	struct ctl_dlq_entry row = {.service = j->service,
 		.id = id,
 		.stream = e->stream ? e->stream->bytes : NULL,
@@ -166,7 +166,7 @@ static void send_delete(struct dlq_job *j)
 
 static bool is_ours(struct slice name)
 {
-	return (name.len >= 5 && memcmp(name.p, "_dlq_", 5) == 0) || equals(name, "_orig_id");
+	return (name.len >= 5 && memcmp(name.p, "_dlq_", 5) == 0) || dlq_equals(name, "_orig_id");
 }
 
 /* The entry as it was before it died, with a fresh count. False when nothing is left of it. */
@@ -179,7 +179,7 @@ static bool send_add(struct dlq_job *j)
 		if (is_ours(from->v[i].name))
 			continue;
 		l->v[l->n] = from->v[i];
-		if (equals(from->v[i].name, "_retry_count"))
+		if (dlq_equals(from->v[i].name, "_retry_count"))
 			l->v[l->n].value = (struct slice){"0", 1};
 		l->n++;
 	}
@@ -190,7 +190,7 @@ static bool send_add(struct dlq_job *j)
 	return any;
 }
 
-static void send_page(struct dlq_job *j)
+static void dlq_send_page(struct dlq_job *j)
 {
 	entry_batch_free(j->page);
 	j->page = NULL;
@@ -242,15 +242,15 @@ static mono_ms dlq_step(struct control_req *q, mono_ms now)
 		if (control_is_full(q))
 			return now + 5;
 		if (!j->is_read) {
-			send_page(j);
+			dlq_send_page(j);
 		} else if (j->at == j->page->n) {
 			if (j->is_whole)
 				finish(j);
 			else
-				send_page(j);
+				dlq_send_page(j);
 		} else if (entry_id_cmp(j->page->v[j->at].id, j->until) > 0) {
 			finish(j);
-		} else if (!wants(&q->r, &j->page->v[j->at])) {
+		} else if (!dlq_wants(&q->r, &j->page->v[j->at])) {
 			j->at++;
 		} else {
 			mono_ms due = q->r.rate_per_s ? j->started + j->n_done * 1000 / q->r.rate_per_s : now;
@@ -288,7 +288,7 @@ static void take_last(struct dlq_job *j, const redisReply *raw)
 	j->stage = DLQ_LOOK;
 }
 
-static void fail(struct dlq_job *j, const struct control_redis *from)
+static void dlq_fail(struct dlq_job *j, const struct control_redis *from)
 {
 	const char *why = control_redis_why(from);
 	if (j->stage == DLQ_ADD || j->stage == DLQ_DELETE) {
@@ -314,7 +314,7 @@ static void deleted(struct dlq_job *j, const struct reply *r)
 	done_one(j);
 }
 
-static void on_answer(struct dlq_job *j, const struct control_redis *from, struct reply *r, const redisReply *raw)
+static void dlq_on_answer(struct dlq_job *j, const struct control_redis *from, struct reply *r, const redisReply *raw)
 {
 	j->is_waiting = false;
 	if (j->stage == DLQ_LAST && r->kind == REPLY_OK) {
@@ -327,7 +327,7 @@ static void on_answer(struct dlq_job *j, const struct control_redis *from, struc
 	} else if (j->stage == DLQ_DELETE && r->kind == REPLY_INT) {
 		deleted(j, r);
 	} else {
-		fail(j, from);
+		dlq_fail(j, from);
 	}
 	if (r->kind == REPLY_ENTRIES)
 		entry_batch_free(r->entries);
@@ -337,13 +337,13 @@ static void on_answer(struct dlq_job *j, const struct control_redis *from, struc
 static void on_dlq(void *arg, struct reply *r, const redisReply *raw)
 {
 	struct dlq_job *j = arg;
-	on_answer(j, j->dlq, r, raw);
+	dlq_on_answer(j, j->dlq, r, raw);
 }
 
 static void on_lbs(void *arg, struct reply *r, const redisReply *raw)
 {
 	struct dlq_job *j = arg;
-	on_answer(j, j->lbs, r, raw);
+	dlq_on_answer(j, j->lbs, r, raw);
 }
 
 void control_dlq(struct control_req *q)
@@ -365,7 +365,7 @@ void control_dlq(struct control_req *q)
 	snprintf(j->service, sizeof j->service, "%s", rules->name);
 	command_names_init(
 		&j->names, rules->name, rules->dlq, rules->serialize, rules->dlq_max_len, rules->group_start);
-	control_job(q, dlq_step, j, job_free);
+	control_job(q, dlq_step, j, dlq_job_free);
 	struct err err;
 	enum err_code code = control_redis_open(q->d, dlq_addr, on_dlq, j, &j->dlq, &err);
 	if (!code && strcmp(dlq_addr, lbs_addr) != 0)

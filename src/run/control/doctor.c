@@ -31,7 +31,7 @@ struct doctor {
 
 /* ---- rows and texts */
 
-static void say(struct doctor *j, const char *check, const char *result, const char *found, const char *advice)
+static void doctor_say(struct doctor *j, const char *check, const char *result, const char *found, const char *advice)
 {
 	struct ctl_doctor row = {.check = check,
 		.redis = j->conn ? control_redis_addr(j->conn) : NULL,
@@ -69,47 +69,49 @@ static void on_server(struct doctor *j, const redisReply *raw)
 	char version[64] = "", found[128];
 	bool valkey = info_value(raw, "valkey_version", version, sizeof version);
 	if (!valkey && !info_value(raw, "redis_version", version, sizeof version)) {
-		say(j, "version", "skipped", raw ? "INFO names no version" : control_redis_why(j->conn), NULL);
+		doctor_say(j, "version", "skipped", raw ? "INFO names no version" : control_redis_why(j->conn), NULL);
 		return;
 	}
 	snprintf(found, sizeof found, "%s %s", valkey ? "Valkey" : "Redis", version);
 	char *end;
 	long major = strtol(version, &end, 10), minor = *end == '.' ? strtol(end + 1, NULL, 10) : 0;
 	bool old = !valkey && (major < 6 || (major == 6 && minor < 2));
-	say(j, "version", old ? "fail" : "ok", found, old ? "upgrade to Redis 6.2 or later, or to Valkey" : NULL);
+	doctor_say(
+		j, "version", old ? "fail" : "ok", found, old ? "upgrade to Redis 6.2 or later, or to Valkey" : NULL);
 }
 
 static void on_memory(struct doctor *j, const redisReply *raw)
 {
 	char policy[64] = "";
 	if (!info_value(raw, "maxmemory_policy", policy, sizeof policy)) {
-		say(j, "eviction", "skipped", raw ? "INFO names no policy" : control_redis_why(j->conn), NULL);
+		doctor_say(j, "eviction", "skipped", raw ? "INFO names no policy" : control_redis_why(j->conn), NULL);
 		return;
 	}
 	if (strncmp(policy, "allkeys-", 8) == 0)
-		say(j, "eviction", "fail", policy, "streams and locks may be evicted: set maxmemory-policy noeviction");
+		doctor_say(j, "eviction", "fail", policy,
+			"streams and locks may be evicted: set maxmemory-policy noeviction");
 	else if (strncmp(policy, "volatile-", 9) == 0)
-		say(j, "eviction", "warn", policy,
+		doctor_say(j, "eviction", "warn", policy,
 			"locks may be evicted, then leases are lost: set maxmemory-policy noeviction");
 	else
-		say(j, "eviction", "ok", policy, NULL);
+		doctor_say(j, "eviction", "ok", policy, NULL);
 }
 
 static void on_persistence(struct doctor *j, const redisReply *raw)
 {
 	char aof[8] = "", rdb[16] = "", write[16] = "ok";
 	if (!info_value(raw, "aof_enabled", aof, sizeof aof)) {
-		say(j, "persistence", "skipped", raw ? "INFO does not tell" : control_redis_why(j->conn), NULL);
+		doctor_say(j, "persistence", "skipped", raw ? "INFO does not tell" : control_redis_why(j->conn), NULL);
 		return;
 	}
 	info_value(raw, "rdb_last_bgsave_status", rdb, sizeof rdb);
 	info_value(raw, "aof_last_write_status", write, sizeof write);
 	if (strcmp(write, "ok") != 0 || strcmp(rdb, "err") == 0)
-		say(j, "persistence", "fail", "the last save failed", "look at the disk and the log of Redis");
+		doctor_say(j, "persistence", "fail", "the last save failed", "look at the disk and the log of Redis");
 	else if (strcmp(aof, "1") == 0)
-		say(j, "persistence", "ok", "append-only file", NULL);
+		doctor_say(j, "persistence", "ok", "append-only file", NULL);
 	else
-		say(j, "persistence", "warn", "no append-only file",
+		doctor_say(j, "persistence", "warn", "no append-only file",
 			"what was added since the last snapshot is lost when Redis crashes: set appendonly yes");
 }
 
@@ -117,7 +119,7 @@ static void on_replication(struct doctor *j, const redisReply *raw)
 {
 	char role[16] = "", replicas[16] = "", found[64];
 	if (!info_value(raw, "role", role, sizeof role)) {
-		say(j, "role", "skipped", raw ? "INFO does not tell" : control_redis_why(j->conn), NULL);
+		doctor_say(j, "role", "skipped", raw ? "INFO does not tell" : control_redis_why(j->conn), NULL);
 		return;
 	}
 	info_value(raw, "connected_slaves", replicas, sizeof replicas);
@@ -127,11 +129,11 @@ static void on_replication(struct doctor *j, const redisReply *raw)
 			wanted = j->q->d->config->services[i].wait_replicas;
 	snprintf(found, sizeof found, "%s, %s replicas", role, replicas[0] ? replicas : "0");
 	if (strcmp(role, "master") != 0)
-		say(j, "role", "fail", found, "the daemon must talk to masters: look at redis.endpoints");
+		doctor_say(j, "role", "fail", found, "the daemon must talk to masters: look at redis.endpoints");
 	else if (strtoul(replicas, NULL, 10) < wanted)
-		say(j, "role", "fail", found, "fewer replicas than wait_replicas asks for");
+		doctor_say(j, "role", "fail", found, "fewer replicas than wait_replicas asks for");
 	else
-		say(j, "role", "ok", found, NULL);
+		doctor_say(j, "role", "ok", found, NULL);
 }
 
 static void on_events(struct doctor *j, const redisReply *raw)
@@ -139,17 +141,17 @@ static void on_events(struct doctor *j, const redisReply *raw)
 	enum config_keyspace mode = j->q->d->config->redis.keyspace_events;
 	const char *flags = config_value(raw);
 	if (mode == CONFIG_KEYSPACE_OFF) {
-		say(j, "keyspace events", "skipped", "redis.keyspace_events is off", NULL);
+		doctor_say(j, "keyspace events", "skipped", "redis.keyspace_events is off", NULL);
 		return;
 	}
 	if (!flags) {
-		say(j, "keyspace events", mode == CONFIG_KEYSPACE_REQUIRE ? "fail" : "warn",
+		doctor_say(j, "keyspace events", mode == CONFIG_KEYSPACE_REQUIRE ? "fail" : "warn",
 			raw ? "not known" : control_redis_why(j->conn),
 			"allow CONFIG GET, or set notify-keyspace-events Kx on the server");
 		return;
 	}
 	bool good = strchr(flags, 'K') && (strchr(flags, 'x') || strchr(flags, 'A'));
-	say(j, "keyspace events",
+	doctor_say(j, "keyspace events",
 		good                              ? "ok"
 		: mode == CONFIG_KEYSPACE_REQUIRE ? "fail"
 						  : "warn",
@@ -162,8 +164,8 @@ static void on_node_timeout(struct doctor *j, const redisReply *raw)
 	const char *text = config_value(raw);
 	char found[160];
 	if (!text) {
-		say(j, "timing", "skipped", raw ? "cluster-node-timeout is not known" : control_redis_why(j->conn),
-			NULL);
+		doctor_say(j, "timing", "skipped",
+			raw ? "cluster-node-timeout is not known" : control_redis_why(j->conn), NULL);
 		return;
 	}
 	int64_t timeout_ms = strtoll(text, NULL, 10);
@@ -175,27 +177,28 @@ static void on_node_timeout(struct doctor *j, const redisReply *raw)
 	snprintf(found, sizeof found, "cluster-node-timeout %lld ms, shortest lease %lld ms (%.60s)",
 		(long long)timeout_ms, (long long)shortest->lease.ttl_ms, shortest->name);
 	if (shortest->lease.ttl_ms < 2 * timeout_ms + 2000)
-		say(j, "timing", "warn", found,
+		doctor_say(j, "timing", "warn", found,
 			"leases end during a failover: make ttl at least 2 x cluster-node-timeout + 2s");
 	else
-		say(j, "timing", "ok", found, NULL);
+		doctor_say(j, "timing", "ok", found, NULL);
 }
 
 static void on_cluster(struct doctor *j, const redisReply *raw)
 {
 	char state[32] = "";
 	if (!info_value(raw, "cluster_state", state, sizeof state))
-		say(j, "cluster", "skipped", raw ? "CLUSTER INFO does not tell" : control_redis_why(j->conn), NULL);
+		doctor_say(
+			j, "cluster", "skipped", raw ? "CLUSTER INFO does not tell" : control_redis_why(j->conn), NULL);
 	else if (strcmp(state, "ok") == 0)
-		say(j, "cluster", "ok", "cluster_state ok", NULL);
+		doctor_say(j, "cluster", "ok", "cluster_state ok", NULL);
 	else
-		say(j, "cluster", "fail", state, "see CLUSTER INFO: slots without a master are not served");
+		doctor_say(j, "cluster", "fail", state, "see CLUSTER INFO: slots without a master are not served");
 }
 
 static void on_time(struct doctor *j, const redisReply *raw)
 {
 	if (!raw || raw->elements < 2 || !raw->element[0]->str || !raw->element[1]->str) {
-		say(j, "clock", "skipped", raw ? "TIME does not tell" : control_redis_why(j->conn), NULL);
+		doctor_say(j, "clock", "skipped", raw ? "TIME does not tell" : control_redis_why(j->conn), NULL);
 		return;
 	}
 	int64_t theirs =
@@ -207,7 +210,7 @@ static void on_time(struct doctor *j, const redisReply *raw)
 	char found[80];
 	snprintf(found, sizeof found, "%lld ms from this host's", (long long)off);
 	bool far = off > margin || off < -margin;
-	say(j, "clock", far ? "warn" : "ok", found,
+	doctor_say(j, "clock", far ? "warn" : "ok", found,
 		far ? "keep the clocks of all servers within stop_margin: run NTP" : NULL);
 }
 
@@ -234,12 +237,12 @@ static bool on_permission(struct doctor *j, const struct reply *r, const redisRe
 	if (missing) {
 		snprintf(found, sizeof found, "missing: %s", missing);
 		snprintf(advice, sizeof advice, "ACL SETUSER %s '%s', see sluiced(8)", j->rights.user, missing);
-		say(j, "permissions", "fail", found, advice);
+		doctor_say(j, "permissions", "fail", found, advice);
 	}
 	if (control_rights_next(&j->rights, j->q->d->config))
 		return true;
 	if (!j->rights.n_missing)
-		say(j, "permissions", "ok", "all commands, keys and the channel", NULL);
+		doctor_say(j, "permissions", "ok", "all commands, keys and the channel", NULL);
 	return false;
 }
 
@@ -254,18 +257,19 @@ static void check_slots(struct doctor *j)
 		n_free += t->slot_node[i] == SHARD_NONE;
 	snprintf(found, sizeof found, "%u of %d slots without a master", n_free, SLOTS);
 	if (!t->is_known)
-		say(j, "slots", "fail", j->q->d->topo_why[0] ? j->q->d->topo_why : "the topology is not known yet",
+		doctor_say(j, "slots", "fail",
+			j->q->d->topo_why[0] ? j->q->d->topo_why : "the topology is not known yet",
 			"look at redis.endpoints");
 	else if (!t->is_cluster)
-		say(j, "slots", "ok", "standalone", NULL);
+		doctor_say(j, "slots", "ok", "standalone", NULL);
 	else
-		say(j, "slots", n_free ? "fail" : "ok", n_free ? found : "all slots are served",
+		doctor_say(j, "slots", n_free ? "fail" : "ok", n_free ? found : "all slots are served",
 			n_free ? "see CLUSTER SLOTS" : NULL);
 }
 
 /* ---- the walk */
 
-static void job_free(void *job)
+static void doctor_job_free(void *job)
 {
 	struct doctor *j = job;
 	control_redis_close(j->conn);
@@ -282,12 +286,12 @@ static void next_master(struct doctor *j)
 	control_rights_init(&j->rights, j->q->d->config);
 }
 
-static void on_answer(void *arg, struct reply *r, const redisReply *raw)
+static void doctor_on_answer(void *arg, struct reply *r, const redisReply *raw)
 {
 	struct doctor *j = arg;
 	j->is_asking = false;
 	if (r->kind == REPLY_NONE) {
-		say(j, "connection", "fail", control_redis_why(j->conn),
+		doctor_say(j, "connection", "fail", control_redis_why(j->conn),
 			"look at the network, redis.username and redis.password");
 		next_master(j);
 	} else if (j->question < N_QUESTIONS) {
@@ -309,8 +313,8 @@ static mono_ms doctor_step(struct control_req *q, mono_ms now)
 		control_end(q, j->has_failed, j->has_failed ? "%s" : NULL, "a check failed");
 		return MONO_NEVER;
 	}
-	if (!j->conn && control_redis_open(q->d, j->addrs[j->at], on_answer, j, &j->conn, &err) != ERR_OK) {
-		say(j, "connection", "fail", err.text, "look at redis.endpoints");
+	if (!j->conn && control_redis_open(q->d, j->addrs[j->at], doctor_on_answer, j, &j->conn, &err) != ERR_OK) {
+		doctor_say(j, "connection", "fail", err.text, "look at redis.endpoints");
 		next_master(j);
 		return now;
 	}
@@ -337,5 +341,5 @@ void control_doctor(struct control_req *q)
 	for (size_t i = 0; !c->topo.is_known && i < configured->n; i++)
 		snprintf(j->addrs[j->n_addrs++], sizeof *j->addrs, "%s", configured->items[i]);
 	control_rights_init(&j->rights, q->d->config);
-	control_job(q, doctor_step, j, job_free);
+	control_job(q, doctor_step, j, doctor_job_free);
 }

@@ -37,7 +37,7 @@ static void encode(struct control_req *q, const struct said *s)
 	ctl_encode_event(&q->out, &row);
 }
 
-static void on_mail(void *arg, const void *msg)
+static void events_on_mail(void *arg, const void *msg)
 {
 	struct control_events *e = arg;
 	const struct said *s = msg;
@@ -62,7 +62,7 @@ static void on_mail_end(void *arg)
 
 void control_events(struct control_req *q)
 {
-	struct control_events *e = control_door_events(q->door);
+	struct control_events *e = control_socket_events(q->door);
 	size_t from = e->n > EVENTS_KEPT ? e->n - EVENTS_KEPT : 0;
 	for (size_t i = from; i < e->n; i++)
 		encode(q, &e->ring[i % EVENTS_KEPT]);
@@ -86,7 +86,7 @@ struct control_events *control_events_open(struct daemon *d)
 {
 
 	struct control_events *e = mem_alloc(sizeof *e);
-	e->mail = mailbox_open(loop_uv(d->loop), sizeof(struct said), EVENTS_MAIL, on_mail, on_mail_end, e);
+	e->mail = mailbox_open(loop_uv(d->loop), sizeof(struct said), EVENTS_MAIL, events_on_mail, on_mail_end, e);
 	log_tap(on_line, e);
 	return e;
 }

@@ -77,7 +77,7 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 {
 	const struct coord *c = d->core;
 	uint16_t pos = coord_pos(c, s);
-	const struct placement_service *p = &c->place.service[pos];
+	const struct credits_service *p = &c->place.service[pos];
 	struct view_service *v = view_services(d);
 	const char *name = s->rules->name;
 	if (c->is_draining) {
@@ -98,12 +98,12 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 	} else if (p->owned >= p->max_streams) {
 		facts_add(f, "this daemon holds max_streams=%u streams of %s", p->max_streams, name);
 		facts_advice(f, "raise services[].max_streams, or start another daemon");
-	} else if (placement_free(&c->place, pos) == 0) {
+	} else if (credits_free(&c->place, pos) == 0) {
 		facts_add(f, "waiting for credits: %lld workers of %s have %lld streams in work and no credit is free",
 			(long long)v[pos].workers, name, (long long)v[pos].in_use);
 		facts_advice(f, "start more workers, or raise their credits");
 	} else {
-		facts_add(f, "%u credits of %s are free", placement_free(&c->place, pos), name);
+		facts_add(f, "%u credits of %s are free", credits_free(&c->place, pos), name);
 	}
 	mem_free(v);
 }
@@ -112,7 +112,7 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 
 static void about_worker(struct facts *f, const struct coord *c, const struct entry *e, mono_ms now)
 {
-	const struct member *m = e->owner ? coord_member((struct coord *)(uintptr_t)c, e->owner) : NULL;
+	const struct worker *m = e->owner ? coord_worker((struct coord *)(uintptr_t)c, e->owner) : NULL;
 	char age[24];
 	facts_age(age, now - e->since);
 	if (m)
@@ -269,5 +269,5 @@ void control_explain(struct control_req *q)
 	if (n)
 		control_end(q, 0, NULL);
 	else
-		control_seek(q);
+		control_explain_remote(q);
 }

@@ -1,4 +1,4 @@
-/* control_explain - one clear line why an entry that this daemon holds runs or does not; control_seek.c looks in Redis for
+/* control_explain - one clear line why an entry that this daemon holds runs or does not; control_explain_remote.c looks in Redis for
  * what it does not hold. Coordinator thread. */
 #pragma once
 #include "run/control/control.h"
@@ -18,4 +18,4 @@ void facts_encode(struct control_req *q, const struct facts *f, struct ctl_expla
 void facts_age(char out[static 24], mono_ms ms);
 
 /* Not held here: asks Redis, ends the request. */
-void control_seek(struct control_req *q);
+void control_explain_remote(struct control_req *q);

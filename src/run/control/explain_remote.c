@@ -47,7 +47,7 @@ static void drop_service(struct seek *j)
 	j->consumer = NULL;
 }
 
-static void job_free(void *job)
+static void remote_job_free(void *job)
 {
 	struct seek *j = job;
 	drop_service(j);
@@ -148,10 +148,10 @@ static void found_dead(struct seek *j, const struct entry_in *e)
 
 /* ---- questions */
 
-static void on_answer(void *arg, struct reply *r, const redisReply *raw);
+static void remote_on_answer(void *arg, struct reply *r, const redisReply *raw);
 
 /* A connection to the master of that slot; false: there is none, the request has ended. */
-static bool connect_to(struct seek *j, uint16_t slot)
+static bool remote_connect_to(struct seek *j, uint16_t slot)
 {
 	const char *addr = view_addr(j->q->d, slot);
 	struct err err;
@@ -161,22 +161,22 @@ static bool connect_to(struct seek *j, uint16_t slot)
 	j->conn = NULL;
 	if (!addr)
 		control_end(j->q, 1, "%s is not held by this daemon, and Redis is not reachable", j->q->r.stream);
-	else if (control_redis_open(j->q->d, addr, on_answer, j, &j->conn, &err) != ERR_OK)
+	else if (control_redis_open(j->q->d, addr, remote_on_answer, j, &j->conn, &err) != ERR_OK)
 		control_end(j->q, 1, "%s", err.text);
 	return j->conn != NULL;
 }
 
 static void ask_words(struct seek *j, uint16_t slot, const char *const *words)
 {
-	if (!connect_to(j, slot))
+	if (!remote_connect_to(j, slot))
 		return;
 	j->is_waiting = true;
 	control_redis_words(j->conn, words);
 }
 
-static void ask(struct seek *j, uint16_t slot, const struct cmd *c, const struct command_names *names)
+static void remote_ask(struct seek *j, uint16_t slot, const struct cmd *c, const struct command_names *names)
 {
-	if (!connect_to(j, slot))
+	if (!remote_connect_to(j, slot))
 		return;
 	j->is_waiting = true;
 	control_redis_send(j->conn, c, names);
@@ -240,18 +240,18 @@ static mono_ms seek_step(struct control_req *q, mono_ms now)
 	case SEEK_UNREAD:
 	case SEEK_NAMED:
 	case SEEK_LBS:
-		ask(j, s->rules->lbs_slot, &page, &j->lbs);
+		remote_ask(j, s->rules->lbs_slot, &page, &j->lbs);
 		break;
 	case SEEK_PENDING:
-		ask(j, s->rules->lbs_slot, &(struct cmd){.kind = CMD_PENDING, .id = j->id, .count = 1}, &j->lbs);
+		remote_ask(j, s->rules->lbs_slot, &(struct cmd){.kind = CMD_PENDING, .id = j->id, .count = 1}, &j->lbs);
 		break;
 	case SEEK_LOCK:
-		ask(j, j->lock_slot,
+		remote_ask(j, j->lock_slot,
 			&(struct cmd){.kind = CMD_LOCK_GET, .stream = {j->stream->bytes, j->stream->len}, .id = j->id},
 			&j->lbs);
 		break;
 	case SEEK_DLQ:
-		ask(j, s->rules->dlq_slot, &page, &j->dlq);
+		remote_ask(j, s->rules->dlq_slot, &page, &j->dlq);
 		break;
 	}
 	return MONO_NEVER;
@@ -266,15 +266,15 @@ static bool is_wanted(const struct seek *j, const struct entry_in *e)
 	return e->stream && e->stream->len == j->want.len && memcmp(e->stream->bytes, j->want.stream, j->want.len) == 0;
 }
 
-static bool is_text(const redisReply *r, const char *text)
+static bool remote_is_text(const redisReply *r, const char *text)
 {
 	return r->type == REDIS_REPLY_STRING && r->len == strlen(text) && memcmp(r->str, text, r->len) == 0;
 }
 
-static const redisReply *value_of(const redisReply *map, const char *key)
+static const redisReply *remote_value_of(const redisReply *map, const char *key)
 {
 	for (size_t k = 0; k + 1 < map->elements; k += 2)
-		if (is_text(map->element[k], key))
+		if (remote_is_text(map->element[k], key))
 			return map->element[k + 1];
 	return NULL;
 }
@@ -283,8 +283,8 @@ static const redisReply *value_of(const redisReply *map, const char *key)
 static const redisReply *our_group(const struct seek *j, const redisReply *groups)
 {
 	for (size_t i = 0; groups && i < groups->elements; i++) {
-		const redisReply *name = value_of(groups->element[i], "name");
-		if (name && is_text(name, j->lbs.group))
+		const redisReply *name = remote_value_of(groups->element[i], "name");
+		if (name && remote_is_text(name, j->lbs.group))
 			return groups->element[i];
 	}
 	return NULL;
@@ -302,9 +302,9 @@ static bool is_all_ours(const struct seek *j, const redisReply *pending)
 
 static void on_group(struct seek *j, const redisReply *groups)
 {
-	const redisReply *g = our_group(j, groups), *last = g ? value_of(g, "last-delivered-id") : NULL;
+	const redisReply *g = our_group(j, groups), *last = g ? remote_value_of(g, "last-delivered-id") : NULL;
 	struct entry_id id;
-	j->all_ours[j->at] = g && is_all_ours(j, value_of(g, "pending"));
+	j->all_ours[j->at] = g && is_all_ours(j, remote_value_of(g, "pending"));
 	if (last && last->type == REDIS_REPLY_STRING && command_id_parse(last->str, last->len, &id)) {
 		j->unread[j->at] = entry_id_next(id);
 		begin_stream(j, SEEK_UNREAD);
@@ -375,7 +375,7 @@ static void on_pending(struct seek *j, const struct reply *r)
 		found_elsewhere(j, &(struct reply){.kind = REPLY_NIL}); /* unreadable: it has no lock */
 }
 
-static void on_answer(void *arg, struct reply *r, const redisReply *raw)
+static void remote_on_answer(void *arg, struct reply *r, const redisReply *raw)
 {
 	struct seek *j = arg;
 	j->is_waiting = false;
@@ -399,7 +399,7 @@ static void on_answer(void *arg, struct reply *r, const redisReply *raw)
 	control_go_on(j->q);
 }
 
-void control_seek(struct control_req *q)
+void control_explain_remote(struct control_req *q)
 {
 	const struct coord *c = q->d->core;
 	struct seek *j = mem_alloc(sizeof *j);
@@ -414,5 +414,5 @@ void control_seek(struct control_req *q)
 		if (s->rules && !s->is_going && (!q->r.service || strcmp(s->rules->name, q->r.service) == 0))
 			j->svcs[j->n_svcs++] = s->svc;
 	}
-	control_job(q, seek_step, j, job_free);
+	control_job(q, seek_step, j, remote_job_free);
 }

@@ -44,7 +44,7 @@ static void drain_row(struct control_req *q, mono_ms now)
 	const struct coord *c = q->d->core;
 	struct ctl_drain row = {.draining = c->is_draining,
 		.owned = c->ledger.n,
-		.workers = c->n_members,
+		.workers = c->n_workers,
 		.elapsed_ms = now - q->since};
 	ctl_encode_drain(&q->out, &row);
 }
@@ -112,7 +112,7 @@ static const char *refusal(const struct entry *e)
 }
 
 /* Returns whether it goes back. */
-static bool give_back(struct control_req *q, uint64_t handle)
+static bool control_give_back_one(struct control_req *q, uint64_t handle)
 {
 	struct coord *c = q->d->core;
 	const struct entry *e = ledger_by_handle(&c->ledger, handle);
@@ -158,7 +158,7 @@ void control_give_back(struct control_req *q)
 		handles[n++] = entry_handle(e);
 	}
 	for (size_t i = 0; i < n; i++)
-		n_done += give_back(q, handles[i]);
+		n_done += control_give_back_one(q, handles[i]);
 	mem_free(handles);
 	if (n_done)
 		control_end(q, 0, NULL);
@@ -170,7 +170,7 @@ void control_give_back(struct control_req *q)
 
 /* ---- revoke */
 
-static bool is_meant(const struct member *m, const char *worker)
+static bool is_meant(const struct worker *m, const char *worker)
 {
 	char number[24];
 	snprintf(number, sizeof number, "%llu", (unsigned long long)m->s.id);
@@ -182,13 +182,13 @@ void control_revoke(struct control_req *q)
 	struct coord *c = q->d->core;
 	uint64_t *ids = mem_array(c->by_session.n + 1, sizeof *ids);
 	size_t n = 0;
-	for (struct link *l = c->members.next; l != &c->members; l = l->next) {
-		const struct member *m = LIST_OF(struct member, all, l);
+	for (struct link *l = c->workers.next; l != &c->workers; l = l->next) {
+		const struct worker *m = LIST_OF(struct worker, all, l);
 		if (!m->is_gone && m->s.state != SESSION_NEW && is_meant(m, q->r.worker))
 			ids[n++] = m->s.id;
 	}
 	for (size_t i = 0; i < n; i++) {
-		const struct member *m = coord_member(c, ids[i]);
+		const struct worker *m = coord_worker(c, ids[i]);
 		if (!m)
 			continue;
 		int64_t streams = 0;
@@ -384,7 +384,7 @@ void control_refresh(struct control_req *q)
 
 /* ---- reload */
 
-static void reload_row(void *arg, const char *path, const char *before, const char *after, const char *class)
+static void control_reload_row(void *arg, const char *path, const char *before, const char *after, const char *class)
 {
 	struct control_req *q = arg;
 	struct ctl_reload row = {.setting = path,
@@ -398,7 +398,7 @@ void control_reload(struct control_req *q)
 {
 	struct err err;
 	size_t before = q->out.len;
-	if (daemon_reload(q->d, reload_row, q, &err) != ERR_OK) {
+	if (daemon_reload(q->d, control_reload_row, q, &err) != ERR_OK) {
 		struct ctl_reload row = {.result = "rejected", .problem = err.text};
 		ctl_encode_reload(&q->out, &row);
 		control_end(q, 78, "%s", err.text);

@@ -27,22 +27,22 @@ struct control_redis {
 	uint64_t number; /* answers of an earlier connection are not ours any more */
 };
 
-static void answer(struct control_redis *c, struct reply *r, const redisReply *raw)
+static void control_redis_answer(struct control_redis *c, struct reply *r, const redisReply *raw)
 {
 	c->is_waiting = c->is_sent = false;
 	c->fn(c->arg, r, raw);
 }
 
-static void fail(struct control_redis *c, const char *why)
+static void control_redis_fail(struct control_redis *c, const char *why)
 {
 	snprintf(c->why, sizeof c->why, "%s", why); /* io/redis names the address */
 	if (!c->is_waiting)
 		return;
 	struct reply none = {.kind = REPLY_NONE};
-	answer(c, &none, NULL);
+	control_redis_answer(c, &none, NULL);
 }
 
-static void transmit(struct control_redis *c)
+static void control_redis_transmit(struct control_redis *c)
 {
 	if (!c->is_waiting || c->is_sent || !redis_is_up(c->conn))
 		return;
@@ -63,7 +63,7 @@ static void transmit(struct control_redis *c)
 }
 
 /* True when the command goes to another master now. */
-static bool follow(struct control_redis *c, const struct reply *r)
+static bool control_redis_follow(struct control_redis *c, const struct reply *r)
 {
 	struct redis_addr to;
 	char addr[300];
@@ -78,7 +78,7 @@ static bool follow(struct control_redis *c, const struct reply *r)
 	return true;
 }
 
-static void on_reply(void *arg, uint64_t number, const redisReply *raw)
+static void control_redis_on_reply(void *arg, uint64_t number, const redisReply *raw)
 {
 	struct control_redis *c = arg;
 	struct reply r = {.kind = REPLY_NONE};
@@ -92,30 +92,30 @@ static void on_reply(void *arg, uint64_t number, const redisReply *raw)
 	} else {
 		r.kind = REPLY_OK;
 	}
-	if (follow(c, &r))
+	if (control_redis_follow(c, &r))
 		return;
 	if (r.kind == REPLY_ERROR)
 		snprintf(c->why, sizeof c->why, "redis %s: %.*s", c->addr, (int)r.text.len,
 			r.text.p ? r.text.p : "unexpected answer");
-	answer(c, &r, raw);
+	control_redis_answer(c, &r, raw);
 }
 
-static void on_up(void *arg, struct redis_conn *conn)
+static void control_redis_on_up(void *arg, struct redis_conn *conn)
 {
 	(void)conn;
-	transmit(arg);
+	control_redis_transmit(arg);
 }
 
-static void on_down(void *arg, struct redis_conn *conn, const struct err *why, bool was_up)
+static void control_redis_on_down(void *arg, struct redis_conn *conn, const struct err *why, bool was_up)
 {
 	struct control_redis *c = arg;
 	(void)conn;
 	if (was_up && c->is_waiting && c->was_moved && !c->is_sent)
 		return; /* our own redial */
-	fail(c, why->text);
+	control_redis_fail(c, why->text);
 }
 
-static void on_push(void *arg, struct redis_conn *conn, const redisReply *reply)
+static void control_redis_on_push(void *arg, struct redis_conn *conn, const redisReply *reply)
 {
 	(void)arg;
 	(void)conn;
@@ -125,9 +125,10 @@ static void on_push(void *arg, struct redis_conn *conn, const redisReply *reply)
 enum err_code control_redis_open(struct daemon *d, const char *addr, control_redis_fn *fn, void *arg,
 	struct control_redis **out, struct err *err)
 {
-	static const struct redis_events events = {.on_up = on_up, .on_down = on_down, .on_push = on_push};
+	static const struct redis_events events = {
+		.on_up = control_redis_on_up, .on_down = control_redis_on_down, .on_push = control_redis_on_push};
 	struct redis_opts o;
-	setup_redis(d->config, d->password, d->tls, "sluiced-control", &o);
+	rules_of_redis(d->config, d->password, d->tls, "sluiced-control", &o);
 	enum err_code code = redis_addr_parse(addr, &o.addr, err);
 	if (code)
 		return code;
@@ -140,7 +141,7 @@ enum err_code control_redis_open(struct daemon *d, const char *addr, control_red
 	snprintf(c->addr, sizeof c->addr, "%s", addr);
 	c->argv = command_argv_new();
 	c->decoder = reply_decoder_new();
-	c->conn = redis_open(loop_uv(d->loop), &o, &events, on_reply, c);
+	c->conn = redis_open(loop_uv(d->loop), &o, &events, control_redis_on_reply, c);
 	*out = c;
 	return ERR_OK;
 }
@@ -170,7 +171,7 @@ void control_redis_send(struct control_redis *c, const struct cmd *cmd, const st
 	c->kind = (unsigned)cmd->kind;
 	c->is_waiting = true;
 	c->is_sent = c->was_moved = false;
-	transmit(c);
+	control_redis_transmit(c);
 }
 
 void control_redis_words(struct control_redis *c, const char *const *words)
@@ -182,7 +183,7 @@ void control_redis_words(struct control_redis *c, const char *const *words)
 	c->kind = WORDS_KIND;
 	c->is_waiting = true;
 	c->is_sent = c->was_moved = false;
-	transmit(c);
+	control_redis_transmit(c);
 }
 
 size_t control_redis_page(size_t n, size_t most, const struct entry_batch *b)

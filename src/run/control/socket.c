@@ -12,7 +12,7 @@
 
 #include "base/log.h"
 
-struct control_door {
+struct control_socket {
 	struct daemon *d;
 	struct unix_listener *listener;
 	struct link reqs;
@@ -26,7 +26,7 @@ struct control_door {
 
 static void on_pump(uv_timer_t *t);
 
-static void arm(struct control_door *c, mono_ms at)
+static void control_socket_arm(struct control_socket *c, mono_ms at)
 {
 	mono_ms now = loop_now(c->d->loop);
 	if (c->is_closing || at >= c->pump_at)
@@ -48,7 +48,7 @@ void control_flush(struct control_req *q)
 void control_wake(struct control_req *q)
 {
 	q->wake_at = 0;
-	arm(q->door, 0);
+	control_socket_arm(q->door, 0);
 }
 
 void control_end(struct control_req *q, int exit, const char *fmt, ...)
@@ -108,12 +108,12 @@ void control_go_on(struct control_req *q)
 		q->wake_at = mono_min(q->wake_at, at);
 		control_flush(q);
 	}
-	arm(q->door, q->is_ended ? 0 : q->wake_at);
+	control_socket_arm(q->door, q->is_ended ? 0 : q->wake_at);
 }
 
 static void on_pump(uv_timer_t *t)
 {
-	struct control_door *c = t->data;
+	struct control_socket *c = t->data;
 	mono_ms now = loop_now(c->d->loop), next = MONO_NEVER;
 	c->pump_at = MONO_NEVER;
 	for (struct link *l = c->reqs.next, *after; l != &c->reqs; l = after) {
@@ -130,12 +130,12 @@ static void on_pump(uv_timer_t *t)
 		else
 			next = mono_min(next, q->wake_at);
 	}
-	arm(c, next);
+	control_socket_arm(c, next);
 }
 
 uint32_t control_numbers(struct control_req *q, uint32_t n, control_result_fn *fn)
 {
-	struct control_door *c = q->door;
+	struct control_socket *c = q->door;
 	if (c->last_number > UINT32_MAX - n)
 		c->last_number = 0; /* who asked with those numbers has gone long ago */
 	q->first = c->last_number + 1;
@@ -217,9 +217,9 @@ static void run_verb(struct control_req *q)
 
 /* ---- the socket */
 
-static void on_accept(void *arg, struct unix_conn *conn, const struct unix_peer *peer)
+static void control_socket_on_accept(void *arg, struct unix_conn *conn, const struct unix_peer *peer)
 {
-	struct control_door *c = arg;
+	struct control_socket *c = arg;
 	(void)peer;
 	struct control_req *q = mem_alloc(sizeof *q);
 	q->door = c;
@@ -234,7 +234,7 @@ static void on_accept(void *arg, struct unix_conn *conn, const struct unix_peer 
 		control_end(q, 1, "too many control connections");
 }
 
-static void on_data(void *arg, struct unix_conn *conn, const char *bytes, size_t len)
+static void control_socket_on_data(void *arg, struct unix_conn *conn, const char *bytes, size_t len)
 {
 	struct control_req *q = unix_data(conn);
 	(void)arg;
@@ -254,7 +254,7 @@ static void on_data(void *arg, struct unix_conn *conn, const char *bytes, size_t
 		run_verb(q);
 }
 
-static void on_end(void *arg, struct unix_conn *conn, int pidfd)
+static void control_socket_on_end(void *arg, struct unix_conn *conn, int pidfd)
 {
 	struct control_req *q = unix_data(conn);
 	(void)arg;
@@ -267,11 +267,13 @@ static void on_end(void *arg, struct unix_conn *conn, int pidfd)
 
 /* ---- the door */
 
-enum err_code control_door_open(struct daemon *d, int fd, struct control_door **out, struct err *err)
+enum err_code control_socket_open(struct daemon *d, int fd, struct control_socket **out, struct err *err)
 {
-	static const struct unix_events events = {
-		.on_accept = on_accept, .on_data = on_data, .on_end = on_end, .spare_fds = 24};
-	struct control_door *c = mem_alloc(sizeof *c);
+	static const struct unix_events events = {.on_accept = control_socket_on_accept,
+		.on_data = control_socket_on_data,
+		.on_end = control_socket_on_end,
+		.spare_fds = 24};
+	struct control_socket *c = mem_alloc(sizeof *c);
 	c->d = d;
 	c->pump_at = MONO_NEVER;
 	list_init(&c->reqs);
@@ -289,12 +291,12 @@ enum err_code control_door_open(struct daemon *d, int fd, struct control_door **
 	return ERR_OK;
 }
 
-static void on_closed(uv_handle_t *h)
+static void control_socket_on_closed(uv_handle_t *h)
 {
 	mem_free(h->data);
 }
 
-void control_door_close(struct control_door *c)
+void control_socket_close(struct control_socket *c)
 {
 	if (!c)
 		return;
@@ -306,11 +308,11 @@ void control_door_close(struct control_door *c)
 	}
 	control_events_close(c->events);
 	unix_unlisten(c->listener, true);
-	uv_close((uv_handle_t *)&c->timer, on_closed);
+	uv_close((uv_handle_t *)&c->timer, control_socket_on_closed);
 }
 
-void control_door_result(
-	struct control_door *c, uint32_t request, enum op_result result, struct entry_id id, const char *text)
+void control_socket_result(
+	struct control_socket *c, uint32_t request, enum op_result result, struct entry_id id, const char *text)
 {
 	for (struct link *l = c->reqs.next; l != &c->reqs; l = l->next) {
 		struct control_req *q = LIST_OF(struct control_req, all, l);
@@ -321,7 +323,7 @@ void control_door_result(
 	}
 }
 
-void control_door_tick(struct control_door *c, mono_ms now)
+void control_socket_tick(struct control_socket *c, mono_ms now)
 {
 	for (struct link *l = c->reqs.next; l != &c->reqs; l = l->next) {
 		struct control_req *q = LIST_OF(struct control_req, all, l);
@@ -330,7 +332,7 @@ void control_door_tick(struct control_door *c, mono_ms now)
 	}
 }
 
-struct control_events *control_door_events(struct control_door *c)
+struct control_events *control_socket_events(struct control_socket *c)
 {
 	return c->events;
 }

@@ -44,16 +44,16 @@ static void count_entry(struct view_service *v, const struct entry *e)
 		v->oldest_unassigned_ms = e->id.ms;
 }
 
-static void count_members(const struct coord *c, struct view_service *v)
+static void count_workers(const struct coord *c, struct view_service *v)
 {
-	for (struct link *l = c->members.next; l != &c->members; l = l->next) {
-		const struct member *m = LIST_OF(struct member, all, l);
+	for (struct link *l = c->workers.next; l != &c->workers; l = l->next) {
+		const struct worker *m = LIST_OF(struct worker, all, l);
 		if (m->is_gone || m->s.state != SESSION_READY)
 			continue;
 		for (uint16_t i = 0; i < c->n_positions; i++) {
-			if (!m->seat.all_services && !m->seat.wanted[i])
+			if (!m->credit_holder.all_services && !m->credit_holder.wanted[i])
 				continue;
-			v[i].credits += m->seat.credits;
+			v[i].credits += m->credit_holder.credits;
 			v[i].workers++;
 		}
 	}
@@ -93,7 +93,7 @@ struct view_service *view_services(struct daemon *d)
 		if (pos_of[e->svc] < c->n_positions)
 			count_entry(&v[pos_of[e->svc]], e);
 	mem_free(pos_of);
-	count_members(c, v);
+	count_workers(c, v);
 	return v;
 }
 

@@ -92,7 +92,7 @@ void control_status(struct control_req *q)
 		.version = SLUICE_VERSION,
 		.pid = getpid(),
 		.uptime_ms = mono_now() - d->started_at,
-		.workers = c->n_members};
+		.workers = c->n_workers};
 	row.redis = redis_rows(q, slots, &row.n_redis);
 	row.services = service_rows(q, &row.n_services);
 	ctl_encode_status(&q->out, &row);
@@ -116,7 +116,7 @@ static void stream_row(struct control_req *q, const struct entry *e, struct stre
 {
 	struct coord *c = q->d->core;
 	const struct coord_service *s = coord_service(c, e->svc);
-	const struct member *m = e->owner ? coord_member(c, e->owner) : NULL;
+	const struct worker *m = e->owner ? coord_worker(c, e->owner) : NULL;
 	mono_ms now = loop_now(q->d->loop);
 	command_id_format(t->id, e->id);
 	session_token_format(t->token, e->id);
@@ -266,7 +266,7 @@ void control_show(struct control_req *q)
 
 /* ---- workers */
 
-static const char *member_state(const struct coord *c, const struct member *m)
+static const char *worker_state(const struct coord *c, const struct worker *m)
 {
 	if (m->s.state == SESSION_DETACHED)
 		return "limbo";
@@ -281,25 +281,25 @@ void control_workers(struct control_req *q)
 {
 	const struct coord *c = q->d->core;
 	mono_ms now = loop_now(q->d->loop);
-	for (struct link *l = c->members.next; l != &c->members; l = l->next) {
-		const struct member *m = LIST_OF(struct member, all, l);
+	for (struct link *l = c->workers.next; l != &c->workers; l = l->next) {
+		const struct worker *m = LIST_OF(struct worker, all, l);
 		if (m->is_gone || m->s.state == SESSION_NEW)
 			continue;
 		char session[24];
 		snprintf(session, sizeof session, "%llu", (unsigned long long)m->s.id);
 		const char *services[SERVICES_MAX];
 		size_t n = 0;
-		for (uint16_t i = 0; !m->seat.all_services && i < c->n_positions; i++)
-			if (m->seat.wanted[i] && c->services[i].rules)
+		for (uint16_t i = 0; !m->credit_holder.all_services && i < c->n_positions; i++)
+			if (m->credit_holder.wanted[i] && c->services[i].rules)
 				services[n++] = c->services[i].rules->name;
 		struct ctl_worker row = {.name = m->s.name,
 			.session = session,
 			.pid = m->s.pid,
 			.uid = (int64_t)m->s.uid,
-			.credits = m->seat.credits,
-			.in_use = m->seat.in_use,
+			.credits = m->credit_holder.credits,
+			.in_use = m->credit_holder.in_use,
 			.services = {.v = services, .n = n},
-			.state = member_state(c, m),
+			.state = worker_state(c, m),
 			.connected_ms = now - m->s.connected_at,
 			.until_ms = m->s.told_until ? m->s.told_until : -1};
 		ctl_encode_worker(&q->out, &row);

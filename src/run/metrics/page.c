@@ -200,7 +200,7 @@ static void backlog(struct page *p)
 		offsetof(struct view_service, credits));
 	gauge(p, "sluice_credits_in_use", "How many of them they have", offsetof(struct view_service, in_use));
 	metrics_head(p->out, "sluice_workers", "gauge", "Connected workers");
-	metrics_u64(p->out, "sluice_workers", "", "", "", p->d->core->n_members);
+	metrics_u64(p->out, "sluice_workers", "", "", "", p->d->core->n_workers);
 	gauge(p, "sluice_lbs_length", "Entries in the load-balancer stream", offsetof(struct view_service, lbs));
 	gauge(p, "sluice_lbs_pending", "Entries some consumer has", offsetof(struct view_service, pending));
 	gauge(p, "sluice_dlq_length", "Dead letters", offsetof(struct view_service, dlq));

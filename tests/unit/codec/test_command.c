@@ -64,8 +64,8 @@ Test(command, locks_are_plain_commands)
 	EXPECT_WIRE("GET s:7<MUTEX_KEY_SEP>5-1", .kind = CMD_LOCK_GET, ENTRY);
 	EXPECT_WIRE("GETEX s:7<MUTEX_KEY_SEP>5-1 PX 10000", .kind = CMD_RENEW, ENTRY, .ttl_ms = 10000);
 	EXPECT_WIRE("PTTL s:7<MUTEX_KEY_SEP>5-1", .kind = CMD_PROBE, ENTRY);
-	EXPECT_WIRE("SET s:7<MUTEX_KEY_SEP>5-1 gone:6-0 XX PX 40000", .kind = CMD_TOMB, ENTRY, .value = S("gone:6-0"),
-		.ttl_ms = 40000);
+	EXPECT_WIRE("SET s:7<MUTEX_KEY_SEP>5-1 gone:6-0 XX PX 40000", .kind = CMD_TOMBSTONE, ENTRY,
+		.value = S("gone:6-0"), .ttl_ms = 40000);
 	EXPECT_WIRE("EVALSHA swap 1 s:7<MUTEX_KEY_SEP>5-1 old new 10000", .kind = CMD_LOCK_SWAP, ENTRY,
 		.expect = S("old"), .value = S("new"), .ttl_ms = 10000);
 	EXPECT_WIRE("EVALSHA unlock 1 s:7<MUTEX_KEY_SEP>5-1 me/1", .kind = CMD_UNLOCK, ENTRY, .value = S("me/1"));

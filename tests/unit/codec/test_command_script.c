@@ -163,9 +163,9 @@ Test(script, swap_compares_first)
 	EXEC(.kind = CMD_RENEW, LOCK, .ttl_ms = 20000);
 	cr_expect(reply.kind == REPLY_TEXT && memcmp(reply.text.p, "me/2", 4) == 0);
 	cr_expect_gt(NUMBER(.kind = CMD_PROBE, LOCK), 15000);
-	cr_expect_eq(EXEC(.kind = CMD_TOMB, LOCK, .value = S("gone:1-0"), .ttl_ms = 9000).kind, REPLY_OK);
+	cr_expect_eq(EXEC(.kind = CMD_TOMBSTONE, LOCK, .value = S("gone:1-0"), .ttl_ms = 9000).kind, REPLY_OK);
 	NUMBER(.kind = CMD_UNLOCK, LOCK, .value = S("gone:1-0"));
-	cr_expect_eq(EXEC(.kind = CMD_TOMB, LOCK, .value = S("gone:1-0"), .ttl_ms = 9000).kind, REPLY_NIL);
+	cr_expect_eq(EXEC(.kind = CMD_TOMBSTONE, LOCK, .value = S("gone:1-0"), .ttl_ms = 9000).kind, REPLY_NIL);
 }
 
 Test(script, a_lock_of_a_wrong_type_is_an_error)

@@ -1,4 +1,4 @@
-/* handoff_story - one shard's connections on a fake clock: lane 0 = command (C), 2 = subscriber (S), 3 = reader (B).
+/* handoff_story - one shard's connections on a fake clock: connection 0 = command (C), 2 = subscriber (S), 3 = reader (B).
  * Everything static: each test program has its own copy. */
 #pragma once
 #include "core/handoff/handoff.h"
@@ -19,7 +19,7 @@ static struct {
 	struct buf text;
 	mono_ms now, next;
 	bool say;
-	size_t n[HANDOFF_SAY + 1];
+	size_t n[HANDOFF_LOG + 1];
 } W;
 
 static const struct handoff_rules rules = {.relaxed_timeout_ms = 10000,
@@ -32,9 +32,9 @@ static const struct handoff_rules rules = {.relaxed_timeout_ms = 10000,
 	.breaker_half_open = 1,
 	.breaker_reset_ms = 60000};
 
-static const char *lane_name(uint32_t lane)
+static const char *role_conn_name(uint32_t conn)
 {
-	return lane == C ? "C" : lane == S ? "S" : lane == B ? "B" : "?";
+	return conn == C ? "C" : conn == S ? "S" : conn == B ? "B" : "?";
 }
 
 static void write_effect(const struct handoff_effect *e)
@@ -42,21 +42,21 @@ static void write_effect(const struct handoff_effect *e)
 	static const char *const names[] = {
 		"dial", "drop_new", "switch", "unblock", "close_old", "target", "relax", "hurry", "refresh", "say"};
 	W.n[e->kind]++;
-	if (e->kind == HANDOFF_SAY && !W.say)
+	if (e->kind == HANDOFF_LOG && !W.say)
 		return;
 	buf_printf(&W.text, "[%6lld] %s", (long long)W.now, names[e->kind]);
-	if (e->kind == HANDOFF_SAY)
+	if (e->kind == HANDOFF_LOG)
 		buf_printf(&W.text, " %s\n", e->text->bytes);
-	else if (e->kind == HANDOFF_HURRY)
+	else if (e->kind == HANDOFF_RENEW_ALL)
 		buf_str(&W.text, "\n");
 	else if (e->kind == HANDOFF_REFRESH)
 		buf_printf(&W.text, " seq=%lld\n", (long long)e->seq);
 	else if (e->kind == HANDOFF_RELAX)
-		buf_printf(&W.text, " %s %lld\n", lane_name(e->lane), (long long)e->until);
+		buf_printf(&W.text, " %s %lld\n", role_conn_name(e->conn), (long long)e->until);
 	else if (e->kind == HANDOFF_DIAL || e->kind == HANDOFF_TARGET)
-		buf_printf(&W.text, " %s %s\n", lane_name(e->lane), e->address[0] ? e->address : "configured");
+		buf_printf(&W.text, " %s %s\n", role_conn_name(e->conn), e->address[0] ? e->address : "configured");
 	else
-		buf_printf(&W.text, " %s\n", lane_name(e->lane));
+		buf_printf(&W.text, " %s\n", role_conn_name(e->conn));
 }
 
 static void step(struct handoff_event ev)
@@ -68,24 +68,24 @@ static void step(struct handoff_event ev)
 	handoff_effects_clear(&W.out);
 }
 
-static UNUSED void event(enum handoff_event_kind kind, uint32_t lane, const char *text)
+static UNUSED void event(enum handoff_event_kind kind, uint32_t conn, const char *text)
 {
 	struct handoff_event ev = {.kind = kind,
-		.lane = lane,
-		.role = lane == B   ? CONN_READER
-			: lane == S ? CONN_SUBSCRIBER
+		.conn = conn,
+		.role = conn == B   ? CONN_READER
+			: conn == S ? CONN_SUBSCRIBER
 				    : CONN_COMMAND};
 	if (text)
 		ev.text = (struct slice){text, strlen(text)};
-	ev.flag = kind == HANDOFF_NEW_UP && lane == S;
+	ev.flag = kind == HANDOFF_NEW_UP && conn == S;
 	step(ev);
 }
 
-static UNUSED void note(uint32_t lane, enum note_kind kind, int64_t seq, int64_t seconds, const char *endpoint)
+static UNUSED void note(uint32_t conn, enum note_kind kind, int64_t seq, int64_t seconds, const char *endpoint)
 {
 	struct note n = {.kind = kind, .seq = seq, .seconds = seconds};
 	snprintf(n.endpoint, sizeof n.endpoint, "%s", endpoint ? endpoint : "");
-	step((struct handoff_event){.kind = HANDOFF_NOTE, .lane = lane, .note = &n});
+	step((struct handoff_event){.kind = HANDOFF_NOTE, .conn = conn, .note = &n});
 }
 
 /* Lets time pass, with a tick at every deadline. */
@@ -96,7 +96,7 @@ static UNUSED void run_to(mono_ms to)
 		cr_assert_lt(++turns, 10000, "the deadline does not move: %lld at %lld", (long long)W.next,
 			(long long)W.now);
 		W.now = W.next > W.now ? W.next : W.now;
-		step((struct handoff_event){.kind = HANDOFF_TICK, .lane = UINT32_MAX});
+		step((struct handoff_event){.kind = HANDOFF_TICK, .conn = UINT32_MAX});
 		if (W.next <= W.now)
 			cr_assert_lt(++turns, 9000);
 	}
@@ -125,10 +125,10 @@ static UNUSED void start(const struct handoff_rules *r)
 	handoff_free(W.h);
 	W.h = handoff_new(r, "shard=0", "a:1", 7);
 	W.now = 0;
-	const uint32_t lanes[] = {C, S, B};
+	const uint32_t conns[] = {C, S, B};
 	for (int i = 0; i < 3; i++) {
-		event(HANDOFF_OPEN, lanes[i], "a:1");
-		event(HANDOFF_UP, lanes[i], "a:1");
+		event(HANDOFF_OPEN, conns[i], "a:1");
+		event(HANDOFF_UP, conns[i], "a:1");
 	}
 	forget();
 }

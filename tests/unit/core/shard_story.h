@@ -76,7 +76,7 @@ static void story_cmd(const struct effect *ef)
 		buf_printf(&W.text, " %.*s", (int)c->stream.len, c->stream.p);
 	if (c->id.ms || c->id.seq)
 		buf_printf(&W.text, " %llu-%llu", (unsigned long long)c->id.ms, (unsigned long long)c->id.seq);
-	bool is_lock = c->kind == CMD_LOCK || c->kind == CMD_LOCK_SWAP || c->kind == CMD_TOMB ||
+	bool is_lock = c->kind == CMD_LOCK || c->kind == CMD_LOCK_SWAP || c->kind == CMD_TOMBSTONE ||
 		       c->kind == CMD_GROUP_CREATE || c->kind == CMD_CONFIG_SET_EVENTS;
 	if (is_lock)
 		story_slice("value", c->value);
@@ -90,7 +90,7 @@ static void story_cmd(const struct effect *ef)
 		buf_printf(&W.text, " idle=%lld", (long long)c->min_idle_ms);
 	if (c->kind == CMD_WAIT || c->kind == CMD_UNBLOCK)
 		buf_printf(&W.text, " %lld", (long long)c->count);
-	if (c->kind == CMD_TOMB)
+	if (c->kind == CMD_TOMBSTONE)
 		buf_printf(&W.text, " ttl=%lld", (long long)c->ttl_ms);
 	buf_str(&W.text, c->use_eval ? " eval" : "");
 	buf_str(&W.text, c->use_delifeq ? " delifeq" : "");
@@ -206,7 +206,7 @@ static void story_effects(void)
 			story_cmd(ef);
 		else if (ef->kind == EFF_MSG)
 			story_msg(&ef->msg);
-		else if (ef->kind == EFF_SAY && (W.say || ef->level == SAY_ERROR))
+		else if (ef->kind == EFF_LOG && (W.say || ef->level == LOG_ERROR))
 			buf_printf(&W.text, "[%5lld] say %s\n", (long long)W.now, ef->text->bytes);
 		else if (ef->kind == EFF_READER_OPEN || ef->kind == EFF_READER_CLOSE)
 			buf_printf(&W.text, "[%5lld] reader %s\n", (long long)W.now,

@@ -902,7 +902,7 @@ static size_t lines_for(const char *why)
 	size_t n = 0;
 	coord_step(W.c, &ev, &W.out);
 	for (size_t i = 0; i < W.out.n; i++)
-		n += W.out.v[i].kind == EFF_SAY;
+		n += W.out.v[i].kind == EFF_LOG;
 	effects_clear(&W.out);
 	return n;
 }

@@ -140,10 +140,10 @@ Test(coord_adopt, it_keeps_what_it_has_and_hears_a_ping, .init = up, .fini = dow
 	own(2, true);
 	cr_assert(coord_knows_own(c));
 	adopt(2, now + 5000, true);
-	const struct member *m = coord_member(c, SESSION);
-	cr_assert(m && m->s.state == SESSION_READY && m->seat.in_use == 2 && m->seat.credits == 3);
+	const struct worker *m = coord_worker(c, SESSION);
+	cr_assert(m && m->s.state == SESSION_READY && m->credit_holder.in_use == 2 && m->credit_holder.credits == 3);
 	cr_assert_eq(c->ledger.n_state[ENTRY_ASSIGNED], 2u);
-	cr_assert(member_can_go_on(c, m), "and may go on once more");
+	cr_assert(worker_can_go_on(c, m), "and may go on once more");
 	expect("");
 	step((struct coord_event){.kind = COORD_TICK});
 	expect("ping \n");
@@ -151,7 +151,7 @@ Test(coord_adopt, it_keeps_what_it_has_and_hears_a_ping, .init = up, .fini = dow
 	cr_assert_eq(m->s.told_until, now + T - 500);
 	frame((struct frame){.kind = FRAME_DONE, .lease = leases[0]});
 	expect("op\n");
-	cr_assert_not(member_can_go_on(c, m), "it waits for its ok");
+	cr_assert_not(worker_can_go_on(c, m), "it waits for its ok");
 }
 
 Test(coord_adopt, what_is_not_ours_any_more_is_revoked, .init = up, .fini = down)
@@ -159,13 +159,13 @@ Test(coord_adopt, what_is_not_ours_any_more_is_revoked, .init = up, .fini = down
 	own(1, true);
 	adopt(2, now + 5000, true);
 	expect("revoke 6-0.00000000000000ff\n");
-	const struct member *m = coord_member(c, SESSION);
-	cr_assert_eq(m->seat.in_use, 2u, "its credit comes back with its answer");
-	cr_assert_not(member_can_go_on(c, m));
+	const struct worker *m = coord_worker(c, SESSION);
+	cr_assert_eq(m->credit_holder.in_use, 2u, "its credit comes back with its answer");
+	cr_assert_not(worker_can_go_on(c, m));
 	frame((struct frame){.kind = FRAME_REVOKED, .lease = leases[1]});
-	cr_assert_eq(m->seat.in_use, 1u);
+	cr_assert_eq(m->credit_holder.in_use, 1u);
 	frame((struct frame){.kind = FRAME_DONE, .lease = leases[0]});
-	cr_assert_eq(m->seat.in_use, 0u);
+	cr_assert_eq(m->credit_holder.in_use, 0u);
 }
 
 Test(coord_adopt, a_lock_that_was_missing_is_no_lease, .init = up, .fini = down)
@@ -180,17 +180,17 @@ Test(coord_adopt, too_early_or_too_late_it_is_closed, .init = up, .fini = down)
 {
 	adopt(1, now + 5000, true);
 	expect("close\n");
-	cr_assert_null(coord_member(c, SESSION));
+	cr_assert_null(coord_worker(c, SESSION));
 	own(1, true);
 	adopt(1, now, true);
 	expect("close\n");
 	cr_assert_eq(c->ledger.n_state[ENTRY_LIMBO], 1u, "it may come back and say what it has");
 	adopt(0, now + 5000, false);
 	expect("close\n");
-	cr_assert_eq(c->n_members, 0u);
+	cr_assert_eq(c->n_workers, 0u);
 	adopt(0, now - 1, true);
 	expect("");
-	cr_assert_eq(c->n_members, 1u);
+	cr_assert_eq(c->n_workers, 1u);
 }
 
 Test(coord_adopt, garbage_for_a_lease_is_passed_over, .init = up, .fini = down)
@@ -202,5 +202,5 @@ Test(coord_adopt, garbage_for_a_lease_is_passed_over, .init = up, .fini = down)
 	leases[2] = (struct slice){"5-1.ee", 6}; /* of a service that is not there */
 	adopt(3, now + 5000, true);
 	expect("revoke 5-1.ee\n");
-	cr_assert_eq(coord_member(c, SESSION)->seat.in_use, 0u);
+	cr_assert_eq(coord_worker(c, SESSION)->credit_holder.in_use, 0u);
 }

@@ -57,10 +57,10 @@ Test(handoff, subscriber_reads_after_a_stall)
 	event(HANDOFF_NEW_UP, S, NULL);
 	event(HANDOFF_JOINED, S, NULL);
 	W.now = 2500; /* nothing ran since */
-	step((struct handoff_event){.kind = HANDOFF_TICK, .lane = UINT32_MAX});
+	step((struct handoff_event){.kind = HANDOFF_TICK, .conn = UINT32_MAX});
 	EXPECT_NOT("close_old");
 	W.now = 9000; /* once is enough */
-	step((struct handoff_event){.kind = HANDOFF_TICK, .lane = UINT32_MAX});
+	step((struct handoff_event){.kind = HANDOFF_TICK, .conn = UINT32_MAX});
 	EXPECT("[  9000] close_old S");
 }
 
@@ -122,7 +122,7 @@ Test(handoff, one_operation_for_all)
 	moving_all(7, 14, "b:2");
 	cr_assert_eq(W.n[HANDOFF_DIAL], 3);
 	cr_assert_eq(W.n[HANDOFF_DROP_NEW], 0);
-	cr_assert_eq(W.n[HANDOFF_HURRY], 1);
+	cr_assert_eq(W.n[HANDOFF_RENEW_ALL], 1);
 	event(HANDOFF_NEW_UP, C, NULL);
 	event(HANDOFF_NEW_UP, B, NULL);
 	event(HANDOFF_NEW_UP, S, NULL);
@@ -195,7 +195,7 @@ Test(handoff, lower_seq_after_the_window)
 Test(handoff, late_ones)
 {
 	struct note n = {.kind = NOTE_MOVING, .seq = 1, .seconds = 5, .endpoint = "z:9"};
-	step((struct handoff_event){.kind = HANDOFF_LATE, .lane = C, .note = &n});
+	step((struct handoff_event){.kind = HANDOFF_LATE, .conn = C, .note = &n});
 	run_to(3000);
 	cr_assert_eq(W.n[HANDOFF_DIAL], 0);
 	cr_assert_eq(count(MH_MOVING_STALE), 1);

@@ -15,7 +15,7 @@ Test(handoff, relaxed_windows)
 	note(C, NOTE_MIGRATED, 7, 0, NULL);
 	cr_assert(!handoff_is_relaxed(W.h, C));
 	EXPECT("relax C 0");
-	cr_assert_eq(W.n[HANDOFF_HURRY], 2);
+	cr_assert_eq(W.n[HANDOFF_RENEW_ALL], 2);
 	run_to(1000);
 	note(S, NOTE_FAILING_OVER, 9, 2, NULL);
 	run_to(60999);
@@ -52,12 +52,12 @@ Test(handoff, the_new_connection_is_told_too)
 
 Test(handoff, replayed_completions)
 {
-	for (uint32_t lane = 0; lane < 4; lane++) {
-		note(lane, NOTE_MIGRATED, 8, 0, NULL);
-		note(lane, NOTE_FAILED_OVER, 9, 0, NULL);
+	for (uint32_t conn = 0; conn < 4; conn++) {
+		note(conn, NOTE_MIGRATED, 8, 0, NULL);
+		note(conn, NOTE_FAILED_OVER, 9, 0, NULL);
 	}
 	run_to(100000);
-	for (int i = 0; i < HANDOFF_SAY; i++)
+	for (int i = 0; i < HANDOFF_LOG; i++)
 		cr_assert_eq(W.n[i], 0, "effect %d", i);
 }
 
@@ -86,11 +86,11 @@ Test(handoff, one_line_each)
 	run_to(2000);
 	EXPECT("say shard=0 redis=a:1 maintenance: MOVING seq=7 seconds=15 endpoint=b:2\n");
 	EXPECT("handoff seq=7 to b:2 done: moved=3");
-	cr_assert_eq(W.n[HANDOFF_SAY], 2);
+	cr_assert_eq(W.n[HANDOFF_LOG], 2);
 	struct note broken = {.kind = NOTE_KINDS};
 	for (int i = 0; i < 3; i++)
-		step((struct handoff_event){.kind = HANDOFF_BROKEN, .lane = C, .note = &broken, .text = {"WHAT", 4}});
-	cr_assert_eq(W.n[HANDOFF_SAY], 3);
+		step((struct handoff_event){.kind = HANDOFF_BROKEN, .conn = C, .note = &broken, .text = {"WHAT", 4}});
+	cr_assert_eq(W.n[HANDOFF_LOG], 3);
 }
 
 Test(handoff, huge_window)
@@ -119,7 +119,7 @@ Test(handoff, closed_in_the_middle)
 
 /* ---- anything in any order ---- */
 
-struct model { /* what run/lanes would have */
+struct model { /* what run/connections would have */
 	bool is_up, has_new, new_is_up;
 	int n_old;
 };
@@ -128,7 +128,7 @@ static void check_effects(struct model *m)
 {
 	for (size_t i = 0; i < W.out.n; i++) {
 		const struct handoff_effect *e = &W.out.v[i];
-		struct model *l = &m[e->lane];
+		struct model *l = &m[e->conn];
 		if (e->kind == HANDOFF_DIAL) {
 			cr_assert(!l->has_new && l->is_up);
 			l->has_new = true;
@@ -153,19 +153,19 @@ static void check_effects(struct model *m)
 static void random_turn(struct rng *r, struct model *m, bool calm)
 {
 	static const char *const ends[] = {"a:1", "b:2", "c:3", ""};
-	uint32_t lane = (uint32_t)rng_below(r, 4);
-	struct model *l = &m[lane];
+	uint32_t conn = (uint32_t)rng_below(r, 4);
+	struct model *l = &m[conn];
 	struct note n = {.kind = rng_below(r, 2) ? NOTE_MOVING : (enum note_kind)rng_below(r, NOTE_KINDS),
 		.seq = (int64_t)rng_below(r, 40),
 		.seconds = (int64_t)rng_below(r, 20)};
 	snprintf(n.endpoint, sizeof n.endpoint, "%s", ends[rng_below(r, 4)]);
-	struct handoff_event ev = {.kind = HANDOFF_TICK, .now = W.now, .lane = lane, .note = &n};
+	struct handoff_event ev = {.kind = HANDOFF_TICK, .now = W.now, .conn = conn, .note = &n};
 	switch (rng_below(r, calm ? 4 : 7)) {
 	case 0:
 		if (l->has_new && !l->new_is_up) {
 			l->new_is_up = true;
 			ev.kind = HANDOFF_NEW_UP;
-			ev.flag = lane == S;
+			ev.flag = conn == S;
 		}
 		break;
 	case 1:
@@ -211,8 +211,8 @@ Test(handoff, anything_in_any_order)
 		const enum conn_role roles[4] = {CONN_COMMAND, CONN_READER, CONN_SUBSCRIBER, CONN_READER};
 		for (uint32_t i = 0; i < 4; i++) {
 			step((struct handoff_event){
-				.kind = HANDOFF_OPEN, .lane = i, .role = roles[i], .text = {"a:1", 3}});
-			step((struct handoff_event){.kind = HANDOFF_UP, .lane = i, .text = {"a:1", 3}});
+				.kind = HANDOFF_OPEN, .conn = i, .role = roles[i], .text = {"a:1", 3}});
+			step((struct handoff_event){.kind = HANDOFF_UP, .conn = i, .text = {"a:1", 3}});
 			m[i].is_up = true;
 		}
 		for (int i = 0; i < 400; i++) {

@@ -328,14 +328,14 @@ Test(lease, is_renewed_at_once_after_a_reconnect, .init = story_up, .fini = stor
 	cr_assert(strstr(W.text.data, "[ 2500] renew s1 7-0\n"), "%s", W.text.data);
 }
 
-Test(lease, is_renewed_when_told_to_hurry, .init = story_up, .fini = story_down)
+Test(lease, is_renewed_when_told_to_renew_all, .init = story_up, .fini = story_down)
 {
 	hold(1);
 	hold(2);
 	W.now = 2000;
 	story_msg_in((struct msg){.kind = MSG_LEASE_RENEW, .handle = 2});
 	expect_story("[ 2000] renew s2 7-0\n");
-	story_msg_in((struct msg){.kind = MSG_HURRY});
+	story_msg_in((struct msg){.kind = MSG_RENEW_ALL});
 	expect_story("[ 2000] renew s1 7-0\n");
 }
 
@@ -434,7 +434,7 @@ Test(lease, that_we_are_replaced_is_told_once, .init = story_up, .fini = story_d
 {
 	hold(1);
 	hold(2);
-	story_msg_in((struct msg){.kind = MSG_HURRY});
+	story_msg_in((struct msg){.kind = MSG_RENEW_ALL});
 	story_txt(CMD_RENEW, "redis-consumer-me/21");
 	story_txt(CMD_RENEW, "redis-consumer-me/21");
 	cr_assert_eq(W.n_msgs[MSG_REPLACED], 1);
@@ -457,7 +457,7 @@ Test(lease, new_times_of_the_service_hold_at_once, .init = story_up, .fini = sto
 Test(lease, new_times_hold_for_a_renewal_that_is_on_its_way, .init = story_up, .fini = story_down)
 {
 	hold(1);
-	story_msg_in((struct msg){.kind = MSG_HURRY});
+	story_msg_in((struct msg){.kind = MSG_RENEW_ALL});
 	struct service_rules *r = story_rules();
 	r->stop_margin_ms = 5000;
 	r->ttl_ms = 20000;
@@ -475,7 +475,7 @@ Test(lease, new_times_hold_for_a_renewal_that_is_on_its_way, .init = story_up, .
 Test(lease, a_new_margin_holds_while_a_renewal_is_on_its_way, .init = story_up, .fini = story_down)
 {
 	hold(1);
-	story_msg_in((struct msg){.kind = MSG_HURRY});
+	story_msg_in((struct msg){.kind = MSG_RENEW_ALL});
 	struct service_rules *r = story_rules();
 	r->stop_margin_ms = 5000;
 	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = r});
@@ -518,7 +518,7 @@ Test(lease, not_more_than_a_thousand_commands_are_on_their_way, .init = story_up
 {
 	hold_many(3000);
 	W.now = 2000;
-	story_msg_in((struct msg){.kind = MSG_HURRY});
+	story_msg_in((struct msg){.kind = MSG_RENEW_ALL});
 	cr_assert_eq(W.n_cmds[CMD_RENEW], 250);
 	story_until(2000);
 	cr_assert_eq(W.n_cmds[CMD_RENEW], 1000);
@@ -534,7 +534,7 @@ Test(lease, confirmed_renewals_are_told_before_anything_about_a_lease, .init = s
 {
 	hold(1);
 	hold(2);
-	story_msg_in((struct msg){.kind = MSG_HURRY});
+	story_msg_in((struct msg){.kind = MSG_RENEW_ALL});
 	story_clear();
 	story_txt(CMD_RENEW, ME);
 	expect_story("");
@@ -547,7 +547,7 @@ Test(lease, confirmed_renewals_do_not_wait_for_a_slow_one, .init = story_up, .fi
 {
 	hold(1);
 	hold(2);
-	story_msg_in((struct msg){.kind = MSG_HURRY});
+	story_msg_in((struct msg){.kind = MSG_RENEW_ALL});
 	story_txt(CMD_RENEW, ME);
 	story_clear();
 	story_until(1020);

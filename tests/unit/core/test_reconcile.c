@@ -106,7 +106,7 @@ Test(recovery, a_dead_owners_entry_goes_back, .init = begin, .fini = story_down)
 	cr_assert_eq(count(M_REQUEUE_OWNER_DIED), 1);
 	cr_assert_eq(count(M_PROBE_MISSING), 1);
 	cr_assert_eq(shard_service_metrics(W.s, 1)->h[H_REC_PROBE].n, 1);
-	answer(CMD_TOMB, OP_DONE, 0);
+	answer(CMD_TOMBSTONE, OP_DONE, 0);
 	expect_story("");
 }
 
@@ -520,7 +520,7 @@ Test(scan, comes_when_told, .init = scanning, .fini = story_down)
 
 Test(scan, is_put_off_during_maintenance, .init = scanning, .fini = story_down)
 {
-	story_msg_in((struct msg){.kind = MSG_HURRY});
+	story_msg_in((struct msg){.kind = MSG_RENEW_ALL});
 	until_scan();
 	cr_assert_geq(W.now, 11000);
 }

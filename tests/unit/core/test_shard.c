@@ -300,9 +300,9 @@ static void random_msg(uint64_t x)
 {
 	static const uint8_t kinds[] = {MSG_LEASE_ACQUIRE, MSG_LEASE_ACQUIRE, MSG_LEASE_RELEASE, MSG_LEASE_FORGET,
 		MSG_LEASE_RENEW, MSG_OP, MSG_OP, MSG_OP, MSG_LOCK_CALL, MSG_LOCK_ANSWER, MSG_LOCK_ANSWER, MSG_CREDITS,
-		MSG_HURRY, MSG_SCAN, MSG_EXPIRED, MSG_SERVICE, MSG_SLOTS, MSG_SERVICE_GONE};
+		MSG_RENEW_ALL, MSG_SCAN, MSG_EXPIRED, MSG_SERVICE, MSG_SLOTS, MSG_SERVICE_GONE};
 	static const uint8_t ops[] = {CMD_TAKE, CMD_DONE, CMD_REQUEUE, CMD_DEAD, CMD_FETCH, CMD_ACK_DEL, CMD_ADD,
-		CMD_LOCK, CMD_PROBE, CMD_TOMB, CMD_UNLOCK, CMD_DEAD_ADD};
+		CMD_LOCK, CMD_PROBE, CMD_TOMBSTONE, CMD_UNLOCK, CMD_DEAD_ADD};
 	struct msg m = {
 		.kind = kinds[x % sizeof kinds], .op = ops[(x >> 8) % sizeof ops], .handle = x >> 16 & 31, .svc = 1};
 	m.slot = (uint16_t)(x >> 21 & 7);
@@ -329,7 +329,7 @@ static void random_msg(uint64_t x)
 		memset(m.bits, x >> 44 & 3 ? 0xff : 0xf3, SLOTS / 8);
 	}
 	if (m.kind == MSG_SERVICE_GONE && (x >> 46 & 7))
-		m.kind = MSG_HURRY;
+		m.kind = MSG_RENEW_ALL;
 	story_msg_in(m);
 }
 

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "lib/lanes_rig.h"
+#include "lib/role_conns_rig.h"
 #include "lib/resp_server.h"
 #include "lib/test_certs.h"
 
@@ -15,30 +15,30 @@ static struct redis_tls *tls;
 static struct resp_server *servers[2];
 static char scripts[2][300];
 
-static bool serves(struct lanes_rig *r)
+static bool serves(struct role_conns_rig *r)
 {
-	int n_ups = lanes_rig_count(r, "up command");
-	return lanes_rig_count(r, "NULL") == 0 && lanes_rig_count(r, "down") == 0 && n_ups > N_MOVES;
+	int n_ups = role_conns_rig_count(r, "up command");
+	return role_conns_rig_count(r, "NULL") == 0 && role_conns_rig_count(r, "down") == 0 && n_ups > N_MOVES;
 }
 
 static void *run(void *arg)
 {
-	struct lanes_rig r;
+	struct role_conns_rig r;
 	bool *is_good = arg;
-	lanes_rig_init(&r, resp_server_port(servers[0]));
+	role_conns_rig_init(&r, resp_server_port(servers[0]));
 	r.opts.redis.tls = tls;
-	lanes_rig_start(&r);
-	lanes_open(r.lanes, CONN_COMMAND, SERVICE_NONE);
-	*is_good = lanes_rig_until(&r, "up command", 1);
-	lanes_open(r.lanes, CONN_SUBSCRIBER, SERVICE_NONE);
+	role_conns_rig_start(&r);
+	role_conns_open(r.role_conns, CONN_COMMAND, SERVICE_NONE);
+	*is_good = role_conns_rig_until(&r, "up command", 1);
+	role_conns_open(r.role_conns, CONN_SUBSCRIBER, SERVICE_NONE);
 	for (uint64_t i = 1; i <= N_COMMANDS && *is_good; i++) {
 		char line[40];
 		snprintf(line, sizeof line, "reply %llu ", (unsigned long long)i);
-		lanes_rig_send(&r, CONN_COMMAND, CMD_UNBLOCK, i);
-		*is_good = lanes_rig_until(&r, line, 1);
+		role_conns_rig_send(&r, CONN_COMMAND, CMD_UNBLOCK, i);
+		*is_good = role_conns_rig_until(&r, line, 1);
 	}
-	*is_good = *is_good && lanes_rig_until(&r, "up command", N_MOVES + 1) && serves(&r);
-	lanes_rig_fini(&r);
+	*is_good = *is_good && role_conns_rig_until(&r, "up command", N_MOVES + 1) && serves(&r);
+	role_conns_rig_fini(&r);
 	return NULL;
 }
 

@@ -1,4 +1,4 @@
-#include "lib/lanes_rig.h"
+#include "lib/role_conns_rig.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -9,16 +9,16 @@ enum { UNTIL_MS = 10000, COMMAND_TIMEOUT_MS = 5000, BLOCK_MS = 5000 };
 
 static const char *const roles[CONN_ROLES] = {"command", "reader", "subscriber"};
 
-static void tell(struct lanes_rig *r, const char *line)
+static void tell(struct role_conns_rig *r, const char *line)
 {
 	buf_str(&r->story, line);
 	buf_add(&r->story, "\n", 2);
 	r->story.len--;
-	if (r->until && lanes_rig_count(r, r->until) >= r->n_until)
+	if (r->until && role_conns_rig_count(r, r->until) >= r->n_until)
 		loop_stop(r->loop);
 }
 
-static void tell_reply(struct lanes_rig *r, const struct shard_event *ev)
+static void tell_reply(struct role_conns_rig *r, const struct shard_event *ev)
 {
 	char line[80];
 	unsigned long long tag = ev->tag;
@@ -37,7 +37,7 @@ static void tell_reply(struct lanes_rig *r, const struct shard_event *ev)
 
 static void on_step(void *arg, struct shard_event *ev)
 {
-	struct lanes_rig *r = arg;
+	struct role_conns_rig *r = arg;
 	char line[300];
 	switch (ev->kind) {
 	case SHARD_CONN:
@@ -70,36 +70,36 @@ static void on_msg(void *arg, const struct msg *m)
 
 static const struct command_names *names_of(void *arg, uint16_t svc)
 {
-	struct lanes_rig *r = arg;
+	struct role_conns_rig *r = arg;
 	return svc == SERVICE_NONE ? NULL : &r->names;
 }
 
 static void wake(void *arg)
 {
-	struct lanes_rig *r = arg;
-	loop_wake_at(r->loop, mono_min(r->limit, r->lanes ? lanes_deadline(r->lanes) : MONO_NEVER));
+	struct role_conns_rig *r = arg;
+	loop_wake_at(r->loop, mono_min(r->limit, r->role_conns ? role_conns_deadline(r->role_conns) : MONO_NEVER));
 }
 
 static void on_deadline(void *arg, mono_ms now)
 {
-	struct lanes_rig *r = arg;
+	struct role_conns_rig *r = arg;
 	if (now >= r->limit) {
 		r->has_timed_out = true;
 		r->limit = MONO_NEVER;
 		loop_stop(r->loop);
 	}
-	lanes_tick(r->lanes, now);
+	role_conns_tick(r->role_conns, now);
 	wake(r);
 }
 
-void lanes_rig_init(struct lanes_rig *r, uint16_t port)
+void role_conns_rig_init(struct role_conns_rig *r, uint16_t port)
 {
-	*r = (struct lanes_rig){.self = {.consumer = "c", .node = "n"}, .limit = MONO_NEVER};
+	*r = (struct role_conns_rig){.self = {.consumer = "c", .node = "n"}, .limit = MONO_NEVER};
 	buf_init(&r->story);
 	buf_str(&r->story, "");
 	command_names_init(&r->names, "orders", "", false, 0, "0");
 	r->loop = loop_new("test", on_deadline, r);
-	r->opts = (struct lanes_opts){.loop = r->loop,
+	r->opts = (struct role_conns_opts){.loop = r->loop,
 		.redis = {.addr = {.host = "127.0.0.1", .port = port},
 			.username = "",
 			.password = "",
@@ -126,12 +126,12 @@ void lanes_rig_init(struct lanes_rig *r, uint16_t port)
 		.arg = r};
 }
 
-void lanes_rig_start(struct lanes_rig *r)
+void role_conns_rig_start(struct role_conns_rig *r)
 {
-	r->lanes = lanes_new(&r->opts);
+	r->role_conns = role_conns_new(&r->opts);
 }
 
-void lanes_rig_send(struct lanes_rig *r, enum conn_role role, enum cmd_kind kind, uint64_t tag)
+void role_conns_rig_send(struct role_conns_rig *r, enum conn_role role, enum cmd_kind kind, uint64_t tag)
 {
 	bool is_reader = role == CONN_READER;
 	struct effect ef = {.kind = EFF_REDIS,
@@ -140,13 +140,13 @@ void lanes_rig_send(struct lanes_rig *r, enum conn_role role, enum cmd_kind kind
 		.tag = tag,
 		.timeout_ms = COMMAND_TIMEOUT_MS + (is_reader ? BLOCK_MS : 0),
 		.cmd = {.kind = kind, .svc = is_reader ? 0 : SERVICE_NONE, .count = 1, .block_ms = BLOCK_MS}};
-	if (!lanes_send(r->lanes, &ef, mono_now()))
+	if (!role_conns_send(r->role_conns, &ef, mono_now()))
 		tell(r, "no such connection");
 }
 
-bool lanes_rig_until(struct lanes_rig *r, const char *text, int n)
+bool role_conns_rig_until(struct role_conns_rig *r, const char *text, int n)
 {
-	if (lanes_rig_count(r, text) >= n)
+	if (role_conns_rig_count(r, text) >= n)
 		return true;
 	r->until = text;
 	r->n_until = n;
@@ -161,7 +161,7 @@ bool lanes_rig_until(struct lanes_rig *r, const char *text, int n)
 	return !r->has_timed_out;
 }
 
-void lanes_rig_run_for(struct lanes_rig *r, mono_ms ms)
+void role_conns_rig_run_for(struct role_conns_rig *r, mono_ms ms)
 {
 	r->until = NULL;
 	r->limit = mono_now() + ms;
@@ -169,7 +169,7 @@ void lanes_rig_run_for(struct lanes_rig *r, mono_ms ms)
 	loop_run(r->loop);
 }
 
-int lanes_rig_count(const struct lanes_rig *r, const char *text)
+int role_conns_rig_count(const struct role_conns_rig *r, const char *text)
 {
 	int n = 0;
 	for (const char *p = r->story.data; (p = strstr(p, text)); p++)
@@ -177,11 +177,11 @@ int lanes_rig_count(const struct lanes_rig *r, const char *text)
 	return n;
 }
 
-void lanes_rig_fini(struct lanes_rig *r)
+void role_conns_rig_fini(struct role_conns_rig *r)
 {
-	lanes_quit(r->lanes);
+	role_conns_quit(r->role_conns);
 	loop_free(r->loop);
-	lanes_free(r->lanes);
+	role_conns_free(r->role_conns);
 	command_argv_free(r->opts.argv);
 	command_names_fini(&r->names);
 	buf_fini(&r->story);

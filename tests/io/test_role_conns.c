@@ -1,17 +1,17 @@
 /* A shard's connections against scripted servers: announcements at every byte of what a server says, on the way that they
- * take in the daemon: io/redis -> codec/push -> core/handoff -> run/lanes. */
+ * take in the daemon: io/redis -> codec/push -> core/handoff -> run/connections. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <unistd.h>
 
-#include "lib/lanes_rig.h"
+#include "lib/role_conns_rig.h"
 #include "lib/resp_server.h"
 
 #define SCRIPTS(...) ((const char *const[]){__VA_ARGS__, NULL})
 #define OPT_IN "hello\nexpect CLIENT MAINT_NOTIFICATIONS\n"
 #define OPTED_IN OPT_IN "send +OK\\r\\n\n"
 
-static struct lanes_rig R;
+static struct role_conns_rig R;
 static struct resp_server *OLD, *NEW;
 
 static void up(void)
@@ -21,7 +21,7 @@ static void up(void)
 
 static void end(void)
 {
-	lanes_rig_fini(&R);
+	role_conns_rig_fini(&R);
 	resp_server_stop(OLD);
 	resp_server_stop(NEW);
 }
@@ -35,8 +35,8 @@ static void begin_new(const char *const *new)
 static void begin_old(const char *const *old)
 {
 	OLD = resp_server_start(old, NULL);
-	lanes_rig_init(&R, resp_server_port(OLD));
-	lanes_rig_start(&R);
+	role_conns_rig_init(&R, resp_server_port(OLD));
+	role_conns_rig_start(&R);
 }
 
 static void add_escaped(struct buf *out, const char *bytes, size_t len)
@@ -72,8 +72,8 @@ static const char *text_of(struct buf *b)
 static bool is_relaxed(void)
 {
 	struct snapshot *sn = mem_alloc(sizeof *sn);
-	sn->conns = mem_array(lanes_count(R.lanes), sizeof *sn->conns);
-	lanes_snapshot(R.lanes, sn);
+	sn->conns = mem_array(role_conns_count(R.role_conns), sizeof *sn->conns);
+	role_conns_snapshot(R.role_conns, sn);
 	bool is = sn->conns[0].is_relaxed;
 	mem_free(sn->conns);
 	mem_free(sn);
@@ -83,11 +83,11 @@ static bool is_relaxed(void)
 /* Answers of the old server once the new one serves: heard by the new one only. */
 static void expect_served_by_the_new_one(size_t cut)
 {
-	lanes_rig_send(&R, CONN_COMMAND, CMD_UNBLOCK, 90);
-	cr_assert(lanes_rig_until(&R, "reply 90", 1), "cut at %zu", cut);
+	role_conns_rig_send(&R, CONN_COMMAND, CMD_UNBLOCK, 90);
+	cr_assert(role_conns_rig_until(&R, "reply 90", 1), "cut at %zu", cut);
 	cr_assert(
 		strstr(resp_server_heard(NEW, 0), "CLIENT UNBLOCK"), "cut at %zu: %s", cut, resp_server_heard(NEW, 0));
-	cr_assert_eq(lanes_rig_count(&R, "down"), 0, "cut at %zu:\n%s", cut, R.story.data);
+	cr_assert_eq(role_conns_rig_count(&R, "down"), 0, "cut at %zu:\n%s", cut, R.story.data);
 }
 
 static struct buf script_of_old;
@@ -109,49 +109,49 @@ static size_t begin_moving_before_ok(size_t cut)
 	return len;
 }
 
-Test(lanes, moving_before_ok_at_every_byte, .init = up)
+Test(role_conns, moving_before_ok_at_every_byte, .init = up)
 {
 	for (size_t cut = 1, len = 2; cut < len; cut++) {
 		len = begin_moving_before_ok(cut);
-		lanes_open(R.lanes, CONN_COMMAND, SERVICE_NONE);
-		cr_assert(lanes_rig_until(&R, "up command", 2), "cut at %zu", cut);
-		cr_assert_eq(lanes_rig_count(&R, "hurry"), 1);
+		role_conns_open(R.role_conns, CONN_COMMAND, SERVICE_NONE);
+		cr_assert(role_conns_rig_until(&R, "up command", 2), "cut at %zu", cut);
+		cr_assert_eq(role_conns_rig_count(&R, "hurry"), 1);
 		expect_served_by_the_new_one(cut);
 		cr_assert_null(strstr(resp_server_heard(OLD, 0), "UNBLOCK"));
 		end();
 	}
 }
 
-Test(lanes, moving_before_ok_reader, .init = up)
+Test(role_conns, moving_before_ok_reader, .init = up)
 {
 	for (size_t cut = 1, len = 2; cut < len; cut += 7) {
 		len = begin_moving_before_ok(cut);
-		lanes_open(R.lanes, CONN_READER, 0);
-		cr_assert(lanes_rig_until(&R, "up reader", 2), "cut at %zu", cut);
-		lanes_rig_send(&R, CONN_READER, CMD_READ, 1);
-		cr_assert(lanes_rig_until(&R, "reply 1", 1));
+		role_conns_open(R.role_conns, CONN_READER, 0);
+		cr_assert(role_conns_rig_until(&R, "up reader", 2), "cut at %zu", cut);
+		role_conns_rig_send(&R, CONN_READER, CMD_READ, 1);
+		cr_assert(role_conns_rig_until(&R, "reply 1", 1));
 		cr_assert(strstr(resp_server_heard(NEW, 0), "XREADGROUP"), "%s", resp_server_heard(NEW, 0));
 		cr_assert_null(strstr(resp_server_heard(OLD, 0), "XREADGROUP"));
 		end();
 	}
 }
 
-Test(lanes, moving_before_ok_subscriber, .init = up)
+Test(role_conns, moving_before_ok_subscriber, .init = up)
 {
 	for (size_t cut = 1, len = 2; cut < len; cut += 7) {
 		len = begin_moving_before_ok(cut);
-		lanes_open(R.lanes, CONN_SUBSCRIBER, SERVICE_NONE);
-		cr_assert(lanes_rig_until(&R, "up subscriber", 1), "cut at %zu", cut);
-		lanes_rig_send(&R, CONN_SUBSCRIBER, CMD_PSUBSCRIBE, 1);
+		role_conns_open(R.role_conns, CONN_SUBSCRIBER, SERVICE_NONE);
+		cr_assert(role_conns_rig_until(&R, "up subscriber", 1), "cut at %zu", cut);
+		role_conns_rig_send(&R, CONN_SUBSCRIBER, CMD_PSUBSCRIBE, 1);
 		for (int i = 0; i < 100 && !strstr(resp_server_heard(NEW, 0), "PSUBSCRIBE"); i++)
-			lanes_rig_run_for(&R, 50);
+			role_conns_rig_run_for(&R, 50);
 		cr_assert(strstr(resp_server_heard(NEW, 0), "PSUBSCRIBE"), "%s", resp_server_heard(NEW, 0));
-		cr_assert_eq(lanes_rig_count(&R, "down"), 0);
+		cr_assert_eq(role_conns_rig_count(&R, "down"), 0);
 		end();
 	}
 }
 
-Test(lanes, moving_between_handshake_replies, .init = up)
+Test(role_conns, moving_between_handshake_replies, .init = up)
 {
 	struct buf said, script;
 	buf_init(&said);
@@ -164,16 +164,16 @@ Test(lanes, moving_between_handshake_replies, .init = up)
 	add_escaped(&script, said.data, said.len);
 	buf_str(&script, "\nexpect CLIENT MAINT_NOTIFICATIONS\nsend +OK\\r\\n\n");
 	begin_old(SCRIPTS(text_of(&script)));
-	lanes_open(R.lanes, CONN_COMMAND, SERVICE_NONE);
-	cr_assert(lanes_rig_until(&R, "up command", 2));
-	cr_assert_eq(lanes_rig_count(&R, "hurry"), 1);
+	role_conns_open(R.role_conns, CONN_COMMAND, SERVICE_NONE);
+	cr_assert(role_conns_rig_until(&R, "up command", 2));
+	cr_assert_eq(role_conns_rig_count(&R, "hurry"), 1);
 	expect_served_by_the_new_one(0);
 	end();
 	buf_fini(&said);
 	buf_fini(&script);
 }
 
-Test(lanes, pushes_inside_a_pipeline_at_every_byte, .init = up)
+Test(role_conns, pushes_inside_a_pipeline_at_every_byte, .init = up)
 {
 	for (size_t cut = 1, len = 2; cut < len; cut++) {
 		struct buf said, script;
@@ -187,18 +187,19 @@ Test(lanes, pushes_inside_a_pipeline_at_every_byte, .init = up)
 		buf_str(&script, OPTED_IN "expect CLIENT\nexpect CLIENT\nexpect CLIENT\nexpect CLIENT\n");
 		add_in_two(&script, text_of(&said), cut);
 		begin_old(SCRIPTS(text_of(&script)));
-		lanes_open(R.lanes, CONN_COMMAND, SERVICE_NONE);
-		cr_assert(lanes_rig_until(&R, "up command\n", 1));
+		role_conns_open(R.role_conns, CONN_COMMAND, SERVICE_NONE);
+		cr_assert(role_conns_rig_until(&R, "up command\n", 1));
 		for (uint64_t i = 1; i <= 4; i++)
-			lanes_rig_send(&R, CONN_COMMAND, CMD_UNBLOCK, i);
-		cr_assert(lanes_rig_until(&R, "reply 4", 1), "cut at %zu", cut);
-		cr_assert(lanes_rig_until(&R, "up command", 2), "cut at %zu", cut);
+			role_conns_rig_send(&R, CONN_COMMAND, CMD_UNBLOCK, i);
+		cr_assert(role_conns_rig_until(&R, "reply 4", 1), "cut at %zu", cut);
+		cr_assert(role_conns_rig_until(&R, "up command", 2), "cut at %zu", cut);
 		for (int i = 1; i <= 4; i++) {
 			char line[40];
 			snprintf(line, sizeof line, "reply %d :%d\n", i, i);
-			cr_assert_eq(lanes_rig_count(&R, line), 1, "cut at %zu: no %sin\n%s", cut, line, R.story.data);
+			cr_assert_eq(
+				role_conns_rig_count(&R, line), 1, "cut at %zu: no %sin\n%s", cut, line, R.story.data);
 		}
-		cr_assert_eq(lanes_rig_count(&R, "hurry"), 2, "cut at %zu:\n%s", cut, R.story.data);
+		cr_assert_eq(role_conns_rig_count(&R, "hurry"), 2, "cut at %zu:\n%s", cut, R.story.data);
 		cr_assert(is_relaxed(), "cut at %zu", cut); /* by MOVING, or after it */
 		expect_served_by_the_new_one(cut);
 		end();
@@ -212,7 +213,7 @@ Test(lanes, pushes_inside_a_pipeline_at_every_byte, .init = up)
 	"<MUTEX_KEY_SEP>1-1\\r\\n$7\\r\\nexpired\\r\\n"
 #define SUBSCRIBED ">3\\r\\n$10\\r\\npsubscribe\\r\\n$1\\r\\n*\\r\\n:1\\r\\n"
 
-Test(lanes, subscriber_hears_both, .init = up)
+Test(role_conns, subscriber_hears_both, .init = up)
 {
 	struct buf said, script;
 	buf_init(&said);
@@ -223,17 +224,17 @@ Test(lanes, subscriber_hears_both, .init = up)
 	add_escaped(&script, said.data, said.len);
 	buf_str(&script, "\nwait 100\nsend " EVENT("e2") "\nwait 200\ntrickle " EVENT("e3") "\n");
 	begin_old(SCRIPTS(text_of(&script)));
-	lanes_open(R.lanes, CONN_SUBSCRIBER, SERVICE_NONE);
-	cr_assert(lanes_rig_until(&R, "up subscriber\n", 1));
-	lanes_rig_send(&R, CONN_SUBSCRIBER, CMD_PSUBSCRIBE, 1);
-	cr_assert(lanes_rig_until(&R, "expired e3", 1));
-	lanes_rig_run_for(&R, 1000);
+	role_conns_open(R.role_conns, CONN_SUBSCRIBER, SERVICE_NONE);
+	cr_assert(role_conns_rig_until(&R, "up subscriber\n", 1));
+	role_conns_rig_send(&R, CONN_SUBSCRIBER, CMD_PSUBSCRIBE, 1);
+	cr_assert(role_conns_rig_until(&R, "expired e3", 1));
+	role_conns_rig_run_for(&R, 1000);
 	for (int i = 1; i <= 3; i++) {
 		char line[40];
 		snprintf(line, sizeof line, "expired e%d\n", i);
-		cr_assert_eq(lanes_rig_count(&R, line), 1, "%s", R.story.data);
+		cr_assert_eq(role_conns_rig_count(&R, line), 1, "%s", R.story.data);
 	}
-	cr_assert_eq(lanes_rig_count(&R, "down"), 0);
+	cr_assert_eq(role_conns_rig_count(&R, "down"), 0);
 	end();
 	buf_fini(&said);
 	buf_fini(&script);
@@ -243,7 +244,7 @@ Test(lanes, subscriber_hears_both, .init = up)
 	"%1\\r\\n$12\\r\\norders-input\\r\\n*1\\r\\n*2\\r\\n$3\\r\\n1-1\\r\\n*2\\r\\n$9\\r\\nlbs-input\\r\\n$2\\r\\n{" \
 	"}\\r\\n"
 
-Test(lanes, a_read_on_the_old_connection_ends_there, .init = up)
+Test(role_conns, a_read_on_the_old_connection_ends_there, .init = up)
 {
 	struct buf said, script;
 	buf_init(&said);
@@ -254,24 +255,24 @@ Test(lanes, a_read_on_the_old_connection_ends_there, .init = up)
 	add_escaped(&script, said.data, said.len);
 	buf_str(&script, "\nwait 300\nsend " ENTRY "\n");
 	begin_old(SCRIPTS(OPTED_IN "expect CLIENT UNBLOCK 7\nsend :1\\r\\n\n", text_of(&script)));
-	lanes_open(R.lanes, CONN_COMMAND, SERVICE_NONE);
-	cr_assert(lanes_rig_until(&R, "up command\n", 1));
-	lanes_open(R.lanes, CONN_READER, 0);
-	cr_assert(lanes_rig_until(&R, "up reader\n", 1));
-	lanes_rig_send(&R, CONN_READER, CMD_READ, 1);
-	cr_assert(lanes_rig_until(&R, "hurry\nup reader\n", 1));
-	lanes_rig_send(&R, CONN_READER, CMD_READ, 2);
-	cr_assert(lanes_rig_until(&R, "reply 1 [1]\n", 1));
-	cr_assert(lanes_rig_until(&R, "reply 2 ", 1));
+	role_conns_open(R.role_conns, CONN_COMMAND, SERVICE_NONE);
+	cr_assert(role_conns_rig_until(&R, "up command\n", 1));
+	role_conns_open(R.role_conns, CONN_READER, 0);
+	cr_assert(role_conns_rig_until(&R, "up reader\n", 1));
+	role_conns_rig_send(&R, CONN_READER, CMD_READ, 1);
+	cr_assert(role_conns_rig_until(&R, "hurry\nup reader\n", 1));
+	role_conns_rig_send(&R, CONN_READER, CMD_READ, 2);
+	cr_assert(role_conns_rig_until(&R, "reply 1 [1]\n", 1));
+	cr_assert(role_conns_rig_until(&R, "reply 2 ", 1));
 	cr_assert(strstr(resp_server_heard(OLD, 0), "CLIENT UNBLOCK 7"), "%s", resp_server_heard(OLD, 0));
 	cr_assert(strstr(resp_server_heard(NEW, 0), "XREADGROUP"), "%s", resp_server_heard(NEW, 0));
-	cr_assert_eq(lanes_rig_count(&R, "down"), 0);
+	cr_assert_eq(role_conns_rig_count(&R, "down"), 0);
 	end();
 	buf_fini(&said);
 	buf_fini(&script);
 }
 
-Test(lanes, opened_in_the_window, .init = up)
+Test(role_conns, opened_in_the_window, .init = up)
 {
 	struct buf said, script;
 	buf_init(&said);
@@ -281,10 +282,10 @@ Test(lanes, opened_in_the_window, .init = up)
 	buf_str(&script, OPTED_IN "send ");
 	add_escaped(&script, said.data, said.len);
 	begin_old(SCRIPTS(text_of(&script), "serve"));
-	lanes_open(R.lanes, CONN_COMMAND, SERVICE_NONE);
-	cr_assert(lanes_rig_until(&R, "up command", 2));
-	lanes_open(R.lanes, CONN_READER, 0);
-	cr_assert(lanes_rig_until(&R, "up reader", 1));
+	role_conns_open(R.role_conns, CONN_COMMAND, SERVICE_NONE);
+	cr_assert(role_conns_rig_until(&R, "up command", 2));
+	role_conns_open(R.role_conns, CONN_READER, 0);
+	cr_assert(role_conns_rig_until(&R, "up reader", 1));
 	cr_assert_eq(resp_server_n_conns(OLD), 1);
 	cr_assert(
 		strstr(resp_server_heard(NEW, 1), "moving-endpoint-type internal-ip"), "%s", resp_server_heard(NEW, 1));
@@ -293,7 +294,7 @@ Test(lanes, opened_in_the_window, .init = up)
 	buf_fini(&script);
 }
 
-Test(lanes, the_type_asked_for_is_the_configured_addresses, .init = up)
+Test(role_conns, the_type_asked_for_is_the_configured_addresses, .init = up)
 {
 	struct buf said, script;
 	buf_init(&said);
@@ -303,14 +304,14 @@ Test(lanes, the_type_asked_for_is_the_configured_addresses, .init = up)
 	buf_str(&script, OPTED_IN "send ");
 	add_escaped(&script, said.data, said.len);
 	begin_old(SCRIPTS(text_of(&script), OPTED_IN));
-	lanes_open(R.lanes, CONN_COMMAND, SERVICE_NONE);
-	cr_assert(lanes_rig_until(&R, "up command", 2));
+	role_conns_open(R.role_conns, CONN_COMMAND, SERVICE_NONE);
+	cr_assert(role_conns_rig_until(&R, "up command", 2));
 	cr_assert(
 		strstr(resp_server_heard(NEW, 0), "moving-endpoint-type internal-ip"), "%s", resp_server_heard(NEW, 0));
-	lanes_rig_run_for(&R, 1100); /* the window is over: the configured address is next */
-	lanes_set_maintenance(R.lanes, &R.opts.rules, REDIS_MAINT_AUTO, "external-fqdn");
-	lanes_rig_send(&R, CONN_COMMAND, CMD_UNBLOCK, 1);
-	cr_assert(lanes_rig_until(&R, "reply 1 NULL\ndown command\nup command\n", 1));
+	role_conns_rig_run_for(&R, 1100); /* the window is over: the configured address is next */
+	role_conns_set_maintenance(R.role_conns, &R.opts.rules, REDIS_MAINT_AUTO, "external-fqdn");
+	role_conns_rig_send(&R, CONN_COMMAND, CMD_UNBLOCK, 1);
+	cr_assert(role_conns_rig_until(&R, "reply 1 NULL\ndown command\nup command\n", 1));
 	cr_assert(strstr(resp_server_heard(OLD, 1), "moving-endpoint-type external-fqdn"), "%s",
 		resp_server_heard(OLD, 1));
 	end();

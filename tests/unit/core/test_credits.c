@@ -1,0 +1,137 @@
+#include "core/coord/credits.h"
+#include <criterion/criterion.h>
+
+static struct credits P;
+static struct credit_holder S[4];
+
+static void begin(void)
+{
+	credits_init(&P);
+	P.n_services = 2;
+	for (int i = 0; i < 2; i++)
+		P.service[i] = (struct credits_service){
+			.is_on = true, .svc = (uint16_t)i, .max_streams = 100, .read_batch = 50};
+	for (uint64_t i = 0; i < 4; i++)
+		credit_holder_init(&S[i], i + 1);
+}
+
+/* want: -1 = all services */
+static void sit(int i, uint32_t credits, int want)
+{
+	S[i].credits = credits;
+	S[i].all_services = want < 0;
+	if (want >= 0) {
+		S[i].wanted[want] = true;
+		S[i].n_wanted = 1;
+	}
+	credits_join(&P, &S[i]);
+}
+
+static uint32_t grant(uint16_t pos)
+{
+	bool contended;
+	return credits_grant(&P, pos, &contended);
+}
+
+Test(credits, nobody_no_grant, .init = begin)
+{
+	cr_assert_eq(grant(0), 0);
+	cr_assert_null(credits_choose(&P, 0));
+	sit(0, 0, -1);
+	cr_assert_eq(grant(0), 0, "without credits entries stay unread");
+}
+
+Test(credits, never_grants_more_than_free_credits, .init = begin)
+{
+	P.n_services = 1;
+	sit(0, 5, -1);
+	sit(1, 3, -1);
+	S[1].in_use = 1;
+	cr_assert_eq(grant(0), 7);
+	P.service[0].reserved = 6; /* read, not assigned yet */
+	cr_assert_eq(grant(0), 1);
+	P.service[0].reserved = 9; /* credits went away meanwhile */
+	cr_assert_eq(grant(0), 0);
+}
+
+Test(credits, limits_of_the_service, .init = begin)
+{
+	P.n_services = 1;
+	sit(0, 1000, -1);
+	cr_assert_eq(grant(0), 50, "read_batch");
+	P.service[0].owned = 98;
+	cr_assert_eq(grant(0), 2, "max_streams");
+	P.service[0].owned = 120; /* lowered by a reload */
+	cr_assert_eq(grant(0), 0);
+	P.service[0].owned = 0;
+	P.service[0].is_paused = true;
+	cr_assert_eq(grant(0), 0);
+	P.service[0].is_paused = false;
+	P.service[0].is_reading = true;
+	cr_assert_eq(grant(0), 0, "one grant at a time");
+	P.service[0].is_reading = false;
+	P.is_draining = true;
+	cr_assert_eq(grant(0), 0);
+}
+
+Test(credits, services_that_compete_share_the_credits, .init = begin)
+{
+	sit(0, 4, -1);
+	bool contended;
+	uint32_t a = credits_grant(&P, 0, &contended);
+	P.service[0].reserved = a;
+	P.service[0].is_reading = true;
+	uint32_t b = credits_grant(&P, 1, &contended);
+	cr_assert(a > 0 && b > 0, "%u and %u", a, b);
+	cr_assert_leq(a + b, 4);
+}
+
+Test(credits, one_credit_for_two_services_goes_round, .init = begin)
+{
+	sit(0, 1, -1);
+	bool contended;
+	cr_assert_eq(credits_grant(&P, 0, &contended), 1);
+	cr_assert(contended, "so the read blocks shortly");
+	P.service[0].reserved = 1;
+	P.service[0].is_reading = true;
+	cr_assert_eq(credits_grant(&P, 1, &contended), 0);
+}
+
+Test(credits, a_full_service_leaves_one_credit_to_each_that_waits, .init = begin)
+{
+	sit(0, 10, -1);
+	P.service[0].was_full = true;
+	cr_assert_eq(grant(0), 9);
+}
+
+Test(credits, only_sessions_that_take_the_service, .init = begin)
+{
+	sit(0, 5, 1);
+	cr_assert_eq(credits_free(&P, 0), 0);
+	cr_assert_eq(credits_free(&P, 1), 5);
+	cr_assert_null(credits_choose(&P, 0));
+	cr_assert_eq(credits_choose(&P, 1), &S[0]);
+}
+
+Test(credits, round_robin_and_specialists_first, .init = begin)
+{
+	sit(0, 5, -1);
+	sit(1, 5, -1);
+	struct credit_holder *first = credits_choose(&P, 0), *second = credits_choose(&P, 0);
+	cr_assert_neq(first, second);
+	cr_assert_eq(credits_choose(&P, 0), first);
+	sit(2, 1, 0);
+	cr_assert_eq(credits_choose(&P, 0), &S[2], "who takes only this service gets it");
+	S[2].in_use = 1;
+	cr_assert_neq(credits_choose(&P, 0), &S[2]);
+}
+
+Test(credits, a_session_that_left_gets_nothing, .init = begin)
+{
+	sit(0, 5, -1);
+	credits_join(&P, &S[0]); /* twice is once */
+	cr_assert_eq(credits_free(&P, 0), 5);
+	credits_leave(&S[0]);
+	cr_assert_null(credits_choose(&P, 0));
+	credits_leave(&S[0]);
+}
