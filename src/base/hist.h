@@ -1,4 +1,5 @@
-/* hist - latency histogram with fixed buckets in seconds, for Prometheus. Not thread-safe; copied by value in snapshots. */
+/* hist - latency histogram with fixed buckets in seconds, for Prometheus. Not thread-safe; copied by value in
+ * snapshots. */
 #pragma once
 #include <stdint.h>
 

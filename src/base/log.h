@@ -1,6 +1,8 @@
 /* log - one line per fact, to stderr. Any thread; the only lock besides the mailboxes.
- * Formats: text (time, level, text), journal ("<N>text", sd-daemon priorities), json (one object per line), auto = journal when $JOURNAL_STREAM names our stderr, else text.
- * Rate limit: a burst of 200 lines, then 100 a second; what was left out is said as "suppressed n=N". error lines are never left out. Never blocks for long: a line that cannot be written is dropped and counted. */
+ * Formats: text (time, level, text), journal ("<N>text", sd-daemon priorities), json (one object per line), auto
+ * = journal when $JOURNAL_STREAM names our stderr, else text.
+ * Rate limit: a burst of 200 lines, then 100 a second; what was left out is said as "suppressed n=N". error lines
+ * are never left out. Never blocks for long: a line that cannot be written is dropped and counted. */
 #pragma once
 #include "base/err.h"
 #include <stdarg.h>
@@ -18,7 +20,8 @@ void log_asked(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 const char *log_level_name(enum log_level level); /* "error" "warn" "notice" "info" "debug" */
 bool log_level_parse(const char *name, enum log_level *out);
 bool log_format_parse(const char *name, enum log_format *out);
-/* Also hands each line (already formatted text, no newline) to fn, for `sluicectl events`. fn must be quick and thread-safe. NULL = off. */
+/* Also hands each line (already formatted text, no newline) to fn, for `sluicectl events`. fn must be quick and
+ * thread-safe. NULL = off. */
 typedef void log_tap_fn(void *arg, enum log_level level, const char *text);
 void log_tap(log_tap_fn *fn, void *arg);
 unsigned long long log_n_dropped(void);

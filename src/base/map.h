@@ -1,5 +1,6 @@
 /* map - hash map from bytes or from a 128-bit key to a pointer. The map owns no keys: they live in the value.
- * Not thread-safe. Open addressing, 16 bytes a slot; shrinks after removals. Keyed hash (seeded once per map), so hostile keys do not collide. */
+ * Not thread-safe. Open addressing, 16 bytes a slot; shrinks after removals. Keyed hash (seeded once per map), so
+ * hostile keys do not collide. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

@@ -4,7 +4,8 @@
 #include <unistd.h>
 
 /* Whoever started us without one of them must not find our sockets in its place: what we print would go there. flags:
- * O_RDONLY = writing to one that was closed is an error (EBADF), as if it still were; O_RDWR = it is as good as /dev/null. */
+ * O_RDONLY = writing to one that was closed is an error (EBADF), as if it still were; O_RDWR = it is as good as
+ * /dev/null. */
 static inline void stdfd_open(int flags)
 {
 	int fd;

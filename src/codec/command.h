@@ -45,5 +45,6 @@ uint16_t command_lock_slot(const char *stream, size_t len, struct entry_id id);
 enum { COMMAND_ID_CAP = 44 };
 int command_id_format(char out[COMMAND_ID_CAP], struct entry_id id);
 bool command_id_parse(const char *s, size_t len, struct entry_id *out);
-/* `<stream><MUTEX_KEY_SEP><id>` -> its parts; false when it is no lock key. For keyspace events (channel prefix already cut off). */
+/* `<stream><MUTEX_KEY_SEP><id>` -> its parts; false when it is no lock key. For keyspace events (channel prefix
+ * already cut off). */
 bool command_lock_parse(const char *key, size_t len, struct slice *stream, struct entry_id *id);

@@ -1,4 +1,5 @@
-/* codec/push - a RESP3 push -> a maintenance notification. Pure; any thread. Bytes from outside: every shape is survived.
+/* codec/push - a RESP3 push -> a maintenance notification. Pure; any thread. Bytes from outside: every shape is
+ * survived.
  * Lenient: names in any case, simple or bulk strings, integers as text, elements missing at the end or too many. */
 #pragma once
 #include "core/handoff/handoff.h"
@@ -13,5 +14,6 @@ enum push_class {
  * *name (may be NULL) points to the push's name. */
 enum push_class push_decode(const struct redisReply *r, struct note *out, struct slice *name);
 
-/* "host:port", "[v6]:port" or bare "v6:port" -> the form io/redis dials; false (and out "") when it cannot be dialled. */
+/* "host:port", "[v6]:port" or bare "v6:port" -> the form io/redis dials; false (and out "") when it cannot be
+ * dialled. */
 bool push_endpoint(const char *text, size_t len, char out[HANDOFF_ADDRESS]);

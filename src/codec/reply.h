@@ -1,4 +1,5 @@
-/* codec/reply - the library's reply -> struct reply. Pure; any thread. Bytes from outside: every shape is survived (RERR_BAD). */
+/* codec/reply - the library's reply -> struct reply. Pure; any thread. Bytes from outside: every shape is survived
+ * (RERR_BAD). */
 #pragma once
 #include "core/cmd.h"
 struct redisReply;

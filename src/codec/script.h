@@ -1,8 +1,10 @@
 /* script - the Lua that runs inside Redis: what must happen as one step on a lock or on the load-balancer stream (LBS).
- * Any thread. Redis 6.2 and later, Valkey; standalone and cluster: every key is in KEYS, all keys of one script share a slot.
+ * Any thread. Redis 6.2 and later, Valkey; standalone and cluster: every key is in KEYS, all keys of one script
+ * share a slot.
  *
  * Scripts do not roll back, so each first asks, then does the one thing that can be refused (XADD, or the first write),
- * and only then XACK and XDEL, which are never refused. Errors of the server come back as they are, with nothing changed. */
+ * and only then XACK and XDEL, which are never refused. Errors of the server come back as they are, with nothing
+ * changed. */
 #pragma once
 
 enum script {

@@ -1,5 +1,7 @@
-/* codec/state - what a daemon leaves to its next process beside the stored connections, and back: bytes <-> struct state.
- * Pure. Any thread. Fixed-width little-endian numbers behind a magic, a version, the length and a checksum: whatever is not
+/* codec/state - what a daemon leaves to its next process beside the stored connections, and back: bytes <-> struct
+ * state.
+ * Pure. Any thread. Fixed-width little-endian numbers behind a magic, a version, the length and a checksum:
+ * whatever is not
  * exactly what this version wrote is refused. What is held in Redis is not in it: the next process asks Redis. */
 #pragma once
 #include "base/buf.h"
@@ -32,7 +34,8 @@ struct state {
 
 /* Appends the whole image. At most STATE_CONNS_MAX connections. */
 void state_encode(struct buf *out, const struct state *s);
-/* ERR_OK: *out, whose slices point into bytes; ends with state_fini. ERR_INVALID, ERR_RANGE (another version): *out is untouched. */
+/* ERR_OK: *out, whose slices point into bytes; ends with state_fini. ERR_INVALID, ERR_RANGE (another version):
+ * *out is untouched. */
 enum err_code state_decode(const char *bytes, size_t len, struct state *out, struct err *err);
 void state_fini(struct state *s);
 uint64_t state_checksum(const char *bytes, size_t len);

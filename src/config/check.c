@@ -9,7 +9,8 @@
 #include "config/raw.h"
 #include "config/text.h"
 
-/* From this TTL on the defaults fit, so what was written must fit them; shorter leases get a shorter command timeout. */
+/* From this TTL on the defaults fit, so what was written must fit them; shorter leases get a shorter command
+ * timeout. */
 enum { DEFAULTS_FIT_MS = 7000 };
 enum { LEAST_COMMAND_MS = 100, MAX_NODE_ID = 128 };
 

@@ -100,7 +100,8 @@ static enum err_code find_row(struct walk *w, enum option_id *id)
 		if (child.kind == OPTION_KIND_SERVICES)
 			rc = enter_service(w);
 		else if (child.kind == OPTION_KIND_MAP)
-			/* NOLINTNEXTLINE(clang-analyzer-security.insecureAPI.strcpy): a name of the table, shorter than room */
+			/* NOLINTNEXTLINE(clang-analyzer-security.insecureAPI.strcpy): a name of the table, shorter
+			 * than room */
 			strcat(strcat(w->prefix, component), ".");
 		else
 			return *w->rest ? env_fail(w, "is a setting and has no keys; lists are written a,b") : ERR_OK;

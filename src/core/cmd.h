@@ -38,21 +38,34 @@ enum cmd_kind {
 	CMD_PROBE,     /* PTTL                         -> INT ms left | -1 no TTL | -2 missing */
 	CMD_TOMBSTONE, /* SET XX PX ttl_ms .value       -> OK | NIL  (door: CMD_LOCK with a recover: value) */
 	/* on the master of the service's load-balancer stream (LBS) */
-	CMD_GROUP_CREATE, /* XGROUP CREATE MKSTREAM at .value, absent = the service's group_start -> OK (BUSYGROUP counts as OK) */
-	CMD_READ,     /* XREADGROUP > .count .block_ms  -> ENTRIES (maybe none) */
-	CMD_READ_OWN, /* XREADGROUP after .id, .count   -> ENTRIES (own pending with their fields; deleted ones marked) */
+	/* XGROUP CREATE MKSTREAM at .value, absent = the service's group_start -> OK (BUSYGROUP counts as OK) */
+	CMD_GROUP_CREATE,
+	CMD_READ, /* XREADGROUP > .count .block_ms  -> ENTRIES (maybe none) */
+	/* XREADGROUP after .id, .count   -> ENTRIES (own pending with their fields; deleted ones marked) */
+	CMD_READ_OWN,
 	CMD_HEARTBEAT, /* XREADGROUP past the end        -> ENTRIES (none) */
 	CMD_FETCH,     /* XRANGE .id .id                 -> ENTRIES (one or none) */
-	CMD_TAKE, /* script; .stream .id            -> INT 1 taken, 2 parked (the stream's entry is pending, or requeued and not read yet), 3 parked behind a younger entry (that was requeued), 0 gone */
-	CMD_DONE, /* script; .stream .id            -> INT 1 done, 0 not ours any more (also: pending for another consumer) */
-	CMD_REQUEUE, /* script; .stream .id .retry .consumer .min_idle_ms -> ID the new id | NIL gone | INT 0 not as expected (other consumer, not idle) | INT 2 entry deleted: acked */
-	CMD_DEAD, /* script, same slot: like REQUEUE, but to the dead letters; .reason .error .now_ms -> INT 1 | 0 gone or not as expected | 2 entry deleted: acked */
-	CMD_DEAD_ADD, /* other slot, on the DLQ's master: XADD of .fields and of what DEAD adds (.id .reason .error .now_ms) -> ID */
-	CMD_DEAD_READ, /* XRANGE .id .id with all fields byte-exact (first half of a dead letter to another slot) -> ENTRIES with .fields (one or none) */
-	CMD_ACK_DEL,   /* XACK + XDEL (script) if pending, for .consumer when given; registry cleaned -> INT 1 | 0 */
-	CMD_PENDING,   /* XPENDING [IDLE min_idle_ms] .id + .count [.consumer] -> PENDING */
-	CMD_CONSUMERS, /* XINFO CONSUMERS               -> CONSUMERS */
-	CMD_LENGTH,    /* XLEN LBS                      -> INT */
+	/* script; .stream .id            -> INT 1 taken, 2 parked (the stream's entry is pending, or requeued and
+	 * not read yet), 3 parked behind a younger entry (that was requeued), 0 gone */
+	CMD_TAKE,
+	/* script; .stream .id            -> INT 1 done, 0 not ours any more (also: pending for another consumer) */
+	CMD_DONE,
+	/* script; .stream .id .retry .consumer .min_idle_ms -> ID the new id | NIL gone | INT 0 not as expected
+	 * (other consumer, not idle) | INT 2 entry deleted: acked */
+	CMD_REQUEUE,
+	/* script, same slot: like REQUEUE, but to the dead letters; .reason .error .now_ms -> INT 1 | 0 gone or
+	 * not as expected | 2 entry deleted: acked */
+	CMD_DEAD,
+	/* other slot, on the DLQ's master: XADD of .fields and of what DEAD adds (.id .reason .error .now_ms) ->
+	 * ID */
+	CMD_DEAD_ADD,
+	/* XRANGE .id .id with all fields byte-exact (first half of a dead letter to another slot) -> ENTRIES with
+	 * .fields (one or none) */
+	CMD_DEAD_READ,
+	CMD_ACK_DEL,     /* XACK + XDEL (script) if pending, for .consumer when given; registry cleaned -> INT 1 | 0 */
+	CMD_PENDING,     /* XPENDING [IDLE min_idle_ms] .id + .count [.consumer] -> PENDING */
+	CMD_CONSUMERS,   /* XINFO CONSUMERS               -> CONSUMERS */
+	CMD_LENGTH,      /* XLEN LBS                      -> INT */
 	CMD_PENDING_SUM, /* XPENDING summary              -> INT (count) */
 	CMD_UNREAD, /* script                        -> ID of the first entry that nobody of the group has read | NIL */
 	CMD_DLQ_LENGTH, /* XLEN DLQ                      -> INT */
@@ -86,7 +99,9 @@ struct cmd {
 	int64_t ttl_ms;
 	int64_t count, block_ms, min_idle_ms;
 	struct slice
-		consumer; /* requeue, dead: who must have it pending; pending: filter; absent = our own consumer where one is needed */
+		/* requeue, dead: who must have it pending; pending: filter; absent = our own consumer where one is
+		 * needed */
+		consumer;
 	int64_t retry; /* requeue: the count to write */
 	enum dead_reason reason;
 	struct slice error; /* dead: worker's reason, cut to 1 KiB by the codec */
@@ -117,7 +132,8 @@ struct entry_in { /* one entry as read */
 	struct field_list *fields; /* owned; only for CMD_DEAD_READ and CMD_DLQ_RANGE */
 };
 
-/* A read's entries: moves as one pointer from the codec to whoever keeps them. entry_batch_free drops what was not taken (set stolen pointers to NULL). */
+/* A read's entries: moves as one pointer from the codec to whoever keeps them. entry_batch_free drops what was not
+ * taken (set stolen pointers to NULL). */
 struct entry_batch {
 	size_t n;
 	struct entry_in v[];

@@ -40,7 +40,8 @@ static inline void service_rules_unref(struct service_rules *r)
 		mem_free(r);
 }
 
-/* How long before the end of a lease its work stops. A larger margin must not reach back: it could begin in the past. */
+/* How long before the end of a lease its work stops. A larger margin must not reach back: it could begin in the
+ * past. */
 static inline mono_ms service_stop_margin(const struct service_rules *r, mono_ms good_until)
 {
 	return good_until < r->old_until ? r->old_margin_ms : r->stop_margin_ms;

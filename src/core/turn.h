@@ -5,8 +5,10 @@
  * A *tag* names a command in flight inside one shard.
  *
  * Who decides what: the coordinator owns the one record of each entry (core/ledger) and routes by slot, because only it
- * knows the topology. Shards own locks and their renewal (core/lease), the reading of load-balancer streams (core/reader),
- * the execution and repetition of single operations (core/retry) and the recovery of peers' entries (core/reconcile). */
+ * knows the topology. Shards own locks and their renewal (core/lease), the reading of load-balancer streams
+ * (core/reader),
+ * the execution and repetition of single operations (core/retry) and the recovery of peers' entries
+ * (core/reconcile). */
 #pragma once
 #include "base/log.h" /* enum log_level only: core itself writes no line */
 #include "core/cmd.h"
@@ -16,19 +18,36 @@
 
 enum msg_kind {
 	/* coordinator -> shard */
-	MSG_SLOTS, /* .bits (owned by the receiver, mem_free; NULL = none): the slots this shard's master serves. Leases and operations on other slots (unless .asking) are given back: MSG_LEASE moved, MSG_OP_RESULT moved.
-	                    * .flag = another master served some of them until now (failover, slot move): a missing lock proves nothing for a while. Slots added by a later MSG_SLOTS count as that by themselves. */
-	MSG_SERVICE, /* .rules (a reference moves): new or changed service. .flag = this shard reads its LBS. .asking. */
+	/* .bits (owned by the receiver, mem_free; NULL = none): the slots this shard's master serves. Leases and
+	 * operations on other slots (unless .asking) are given back: MSG_LEASE moved, MSG_OP_RESULT moved.
+	 * .flag = another master served some of them until now (failover, slot move): a missing lock proves nothing
+	 * for a while. Slots added by a later MSG_SLOTS count as that by themselves. */
+	MSG_SLOTS,
+	/* .rules (a reference moves): new or changed service. .flag = this shard reads its LBS. .asking. */
+	MSG_SERVICE,
 	MSG_SERVICE_GONE, /* .svc: stop reading, forget it (leases of it stay until released) */
-	MSG_CREDITS, /* .svc, .n entries that may be read from now on (replaces what was not used; 0 = none: a blocked read is unblocked), .ms = longest BLOCK */
-	MSG_LEASE_ACQUIRE, /* .handle .svc .id .stream(ref moves) .slot .asking; .ms = 0: lock it; > 0: it is held and good until .ms: go on renewing. .flag = start-up: an own lock of any incarnation is taken over. */
+	/* .svc, .n entries that may be read from now on (replaces what was not used; 0 = none: a blocked read is
+	 * unblocked), .ms = longest BLOCK */
+	MSG_CREDITS,
+	/* .handle .svc .id .stream(ref moves) .slot .asking; .ms = 0: lock it; > 0: it is held and good until .ms:
+	 * go on renewing. .flag = start-up: an own lock of any incarnation is taken over. */
+	MSG_LEASE_ACQUIRE,
 	MSG_LEASE_RELEASE, /* .handle: delete the lock if it is ours, forget the lease. No answer. */
 	MSG_LEASE_FORGET,  /* .handle: forget without touching Redis. No answer. */
 	MSG_LEASE_RENEW,   /* .handle: renew now */
-	MSG_OP, /* .op on .svc: one operation, repeated until Redis has answered (an add is sent once, and waited for no longer than a command); answer MSG_OP_RESULT. .text = error (dead) or info (add); .resent: it was sent before, elsewhere (moved) */
-	MSG_LOCK_CALL, /* both ways. Shard .from asks the shard that serves .slot: .op = CMD_PROBE, CMD_LOCK, CMD_TOMBSTONE, CMD_UNLOCK on the lock of .stream + .id (.text = value, .n = TTL in ms), or CMD_DEAD_ADD (.fields, .text = error, .reason, .id), or CMD_DLQ_LENGTH of .svc. Answer: MSG_LOCK_ANSWER with the same .from and .tag, through the coordinator */
-	MSG_EXPIRED, /* both ways. The lock of .stream + .id expired: from the shard that saw it, by the coordinator to every shard that reads a service */
-	MSG_SCAN,    /* .svc: reconcile now */
+	/* .op on .svc: one operation, repeated until Redis has answered (an add is sent once, and waited for no
+	 * longer than a command); answer MSG_OP_RESULT. .text = error (dead) or info (add); .resent: it was sent
+	 * before, elsewhere (moved) */
+	MSG_OP,
+	/* both ways. Shard .from asks the shard that serves .slot: .op = CMD_PROBE, CMD_LOCK, CMD_TOMBSTONE,
+	 * CMD_UNLOCK on the lock of .stream + .id (.text = value, .n = TTL in ms), or CMD_DEAD_ADD (.fields, .text
+	 * = error, .reason, .id), or CMD_DLQ_LENGTH of .svc. Answer: MSG_LOCK_ANSWER with the same .from and .tag,
+	 * through the coordinator */
+	MSG_LOCK_CALL,
+	/* both ways. The lock of .stream + .id expired: from the shard that saw it, by the coordinator to every
+	 * shard that reads a service */
+	MSG_EXPIRED,
+	MSG_SCAN,      /* .svc: reconcile now */
 	MSG_RENEW_ALL, /* renew everything now, scan later (maintenance announced, reconnect) */
 	MSG_STOP,      /* forget all, no Redis traffic; answer MSG_STOPPED */
 
@@ -36,12 +55,23 @@ enum msg_kind {
 	MSG_CONN,    /* .conn up or down (.flag), .svc for readers, .text (owned) why */
 	MSG_LEASE,   /* .handle .lease result; .ms = good until; .n = of one that was taken over: ms its lock lasts */
 	MSG_RENEWED, /* .renewed (owned, mem_free): leases whose good_until moved */
-	MSG_ENTRIES, /* .svc .batch (owned), .source; .n = entries that were asked for (credits used up by this read); .flag = last page of an own-pending pass */
-	MSG_OWN_IDS, /* .svc .ids (owned, mem_free): one page of the audit; .flag = last page; .ms = when the pass began; .n = pass number (all pages of a pass started after the previous pass ended) */
-	MSG_OP_RESULT, /* .handle .op .result; .id = new id (requeue, add; 0-0 = not known after a lost reply); fetch: .batch when OP_DONE, fetch of a deleted entry: OP_GONE */
-	MSG_LOCK_ANSWER, /* both ways; to shard .from. .tag .op .result: OP_DONE (probe: .n = PTTL's answer; dead letters: .n of them), OP_GONE (refused: somebody else's), OP_FAILED, OP_MOVED (.text). .flag = a missing lock proves nothing there until .ms */
-	MSG_MOVED,       /* .slot .text (owned, "host:port"): the topology changed */
-	MSG_REFRESH, /* .text (owned) why: ask for the topology soon. .flag = announced by every connection: once for this number .n */
+	/* .svc .batch (owned), .source; .n = entries that were asked for (credits used up by this read); .flag =
+	 * last page of an own-pending pass */
+	MSG_ENTRIES,
+	/* .svc .ids (owned, mem_free): one page of the audit; .flag = last page; .ms = when the pass began; .n =
+	 * pass number (all pages of a pass started after the previous pass ended) */
+	MSG_OWN_IDS,
+	/* .handle .op .result; .id = new id (requeue, add; 0-0 = not known after a lost reply); fetch: .batch when
+	 * OP_DONE, fetch of a deleted entry: OP_GONE */
+	MSG_OP_RESULT,
+	/* both ways; to shard .from. .tag .op .result: OP_DONE (probe: .n = PTTL's answer; dead letters: .n of
+	 * them), OP_GONE (refused: somebody else's), OP_FAILED, OP_MOVED (.text). .flag = a missing lock proves
+	 * nothing there until .ms */
+	MSG_LOCK_ANSWER,
+	MSG_MOVED, /* .slot .text (owned, "host:port"): the topology changed */
+	/* .text (owned) why: ask for the topology soon. .flag = announced by every connection: once for this
+	 * number .n */
+	MSG_REFRESH,
 	MSG_REPLACED,   /* .text (owned): another process with our node id has taken a lock over: we must end */
 	MSG_GROUP_LOST, /* .svc: the group was gone and is made again; .flag = done */
 	MSG_EMPTY,      /* after MSG_SLOTS with none: nothing is left here */
@@ -55,7 +85,9 @@ enum lease_result {
 	LEASE_IS_HELD, /* acquired; .flag = it was ours already (an older incarnation's, or a reply was lost) */
 	LEASE_IS_BUSY, /* somebody else holds it */
 	LEASE_IS_LOST, /* .lost says why; the shard has forgotten it */
-	LEASE_IS_MOVED, /* not here: .text host:port or NULL, .asking; .ms = good until (0 = was never held); the shard has forgotten it */
+	/* not here: .text host:port or NULL, .asking; .ms = good until (0 = was never held); the shard has
+	 * forgotten it */
+	LEASE_IS_MOVED,
 	LEASE_IS_RECREATED /* was missing, is held again: verify that the entry is still pending for us */
 };
 enum lost_reason { LOST_EXPIRED, LOST_TAKEN, LOST_MISSING, LOST_NOT_PENDING, LOST_REPLACED, LOST_N };
@@ -151,8 +183,10 @@ struct shard_event {
 
 enum effect_kind {
 	/* shard */
-	EFF_REDIS, /* .cmd over .role (.svc for readers) with .tag; .timeout_ms (0 = command timeout; a blocking read: block + command timeout) */
-	EFF_MSG,   /* .msg to the coordinator (shard) or to shard .to (coordinator) */
+	/* .cmd over .role (.svc for readers) with .tag; .timeout_ms (0 = command timeout; a blocking read: block +
+	 * command timeout) */
+	EFF_REDIS,
+	EFF_MSG,          /* .msg to the coordinator (shard) or to shard .to (coordinator) */
 	EFF_READER_OPEN,  /* .svc: a blocking connection of its own */
 	EFF_READER_CLOSE, /* .svc */
 	/* coordinator */

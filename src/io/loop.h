@@ -19,6 +19,7 @@ void loop_run(struct loop *l);    /* until loop_stop */
 void loop_stop(struct loop *l);   /* owner thread only */
 /* Runs fn once at the end of the present round of callbacks (defers frees out of library callbacks). */
 void loop_defer(struct loop *l, void (*fn)(void *arg), void *arg);
-/* Milliseconds by which the last deadline was missed, and the time of the last completed round (for watchdogs; any thread may read the latter). */
+/* Milliseconds by which the last deadline was missed, and the time of the last completed round (for watchdogs; any
+ * thread may read the latter). */
 mono_ms loop_lag_ms(const struct loop *l);
 mono_ms loop_last_round(const struct loop *l);

@@ -1,4 +1,5 @@
-/* memory - libuv, hiredis and OpenSSL take their memory from base/mem, so that want of it ends the process with one line
+/* memory - libuv, hiredis and OpenSSL take their memory from base/mem, so that want of it ends the process with
+ * one line
  * wherever it is met. */
 #pragma once
 

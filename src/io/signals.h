@@ -4,7 +4,8 @@
 
 struct signals;
 typedef void signals_fn(void *arg, int signo);
-/* First thing in main: HUP, USR1 and USR2, which would end a process that does not watch them yet, wait for signals_open. */
+/* First thing in main: HUP, USR1 and USR2, which would end a process that does not watch them yet, wait for
+ * signals_open. */
 void signals_hold(void);
 /* Whatever mask we were started with, the five arrive from now on. */
 struct signals *signals_open(uv_loop_t *loop, signals_fn *fn, void *arg);

@@ -230,7 +230,8 @@ static void coord_thread_on_mail(void *arg, const void *msg)
 	}
 }
 
-/* Freed memory goes back to the system when half of many entries have gone; a second later, when shards have followed. */
+/* Freed memory goes back to the system when half of many entries have gone; a second later, when shards have
+ * followed. */
 static void coord_thread_give_back(struct daemon *d)
 {
 	uint32_t n = d->core->ledger.n;

@@ -2,7 +2,8 @@
  *
  * Happy path: topology -> shards start -> workers come -> entries flow; signals, the control socket and the service
  *   manager are served beside it. Every event becomes one coord_step, every effect is performed after it.
- * Failure: what cannot be opened at start is one error line and an exit status; later failures are the core's business. */
+ * Failure: what cannot be opened at start is one error line and an exit status; later failures are the core's
+ * business. */
 #pragma once
 #include "config/config.h"
 #include "core/coord/coord_p.h"

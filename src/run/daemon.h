@@ -55,10 +55,12 @@ struct daemon {
 
 /* coord_thread.c: one turn: fills now and wall_ms, steps, performs. Never called from inside performing. */
 void daemon_step(struct daemon *d, struct coord_event *ev);
-/* Everything up and readable? Appends reasons ("redis 10.0.0.1:6379: connection refused\n") when not. reasons may be NULL. */
+/* Everything up and readable? Appends reasons ("redis 10.0.0.1:6379: connection refused\n") when not. reasons may
+ * be NULL. */
 bool daemon_ready(struct daemon *d, struct buf *reasons);
 
-/* reload.c. Rows are for sluicectl reload: fn(arg, path, before, after, class) with class "applied", "needs restart", "rejected". */
+/* reload.c. Rows are for sluicectl reload: fn(arg, path, before, after, class) with class "applied", "needs
+ * restart", "rejected". */
 typedef void reload_row_fn(void *arg, const char *path, const char *before, const char *after, const char *class);
 /* Validates everything first. ERR_OK: applied what may be applied live; else nothing changed and err says why. */
 enum err_code daemon_reload(struct daemon *d, reload_row_fn *fn, void *arg, struct err *err);

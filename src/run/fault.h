@@ -1,12 +1,16 @@
 /* fault - places at which a test kills or stops the process: only in the build variant V=fault (-DSLUICE_FAULT_POINTS).
  * In every other build these are empty inline functions, and no name of a point is in the binary.
  *
- * SLUICE_FAULT=NAME[:N][:ACTION]: the Nth passage (default 1) of the point says so on stderr and does ACTION: kill (SIGKILL,
- * the default), stop (SIGSTOP), or hang: the thread that passes it never goes on, the others do. An unknown name or action
+ * SLUICE_FAULT=NAME[:N][:ACTION]: the Nth passage (default 1) of the point says so on stderr and does ACTION:
+ * kill (SIGKILL,
+ * the default), stop (SIGSTOP), or hang: the thread that passes it never goes on, the others do. An unknown name
+ * or action
  * ends the process at start. Any thread.
  *
- *   send.<command>    a command is about to be given to its connection; commands are those of command_name(), and door, undoor:
- *                     recovery's own lock and its removal; recover_requeue, recover_dead, recover_ack: of a peer's entry
+ *   send.<command>    a command is about to be given to its connection; commands are those of command_name(), and
+ * door, undoor:
+ *                     recovery's own lock and its removal; recover_requeue, recover_dead, recover_ack: of a
+ * peer's entry
  *   answer.<command>  Redis has done it, and nobody here has seen the answer yet
  *   post.<message>    the coordinator is about to tell a shard; operations as op_<command>
  *   mail.<message>    a shard's message has reached the coordinator and is not handled yet

@@ -11,7 +11,9 @@
 enum run_msg_kind {
 	RUN_CORE, /* .core: what it owns moves to the receiver */
 	RUN_QUIT, /* coordinator -> shard: close everything, end the thread */
-	RUN_AUTH, /* coordinator -> shard: .username (owned) .password (secret_keep's) for all connections; the receiver ends both */
+	/* coordinator -> shard: .username (owned) .password (secret_keep's) for all connections; the receiver ends
+	 * both */
+	RUN_AUTH,
 	RUN_TLS,     /* coordinator -> shard: .tls (a reference moves) */
 	RUN_TIMES,   /* coordinator -> shard: .times */
 	RUN_MAINT,   /* coordinator -> shard: .maint: rules at once, mode and type from the next connections on */

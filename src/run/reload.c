@@ -1,6 +1,7 @@
 /* reload - a new configuration file under a running daemon.
  *
- * Happy path: load and check -> password, certificates, listener -> what needs a restart keeps its running value -> apply.
+ * Happy path: load and check -> password, certificates, listener -> what needs a restart keeps its running value
+ * -> apply.
  * Failure: anything wrong before "apply": nothing changed, one sentence. */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,10 +1,15 @@
-/* connections - the connections of one shard: command (C), keyspace subscriber (S), one blocking reader (B) per service. A connection
- * is what a connection is for; while a maintenance handoff is under way it has two: the present one and its replacement,
+/* connections - the connections of one shard: command (C), keyspace subscriber (S), one blocking reader (B) per
+ * service. A connection
+ * is what a connection is for; while a maintenance handoff is under way it has two: the present one and its
+ * replacement,
  * then the new one and what was left. core/handoff decides, this performs. Owner: the shard's thread.
  *
- * Happy path: role_conns_open -> io/redis connects -> SHARD_CONN up -> role_conns_send -> replies as SHARD_REPLY, pushes as
- *   SHARD_EXPIRED or notifications -> a handoff changes the connection under the connection, the core sees no end of it.
- * Failure: the present connection ends: NULL replies, SHARD_CONN down, io/redis reopens it for ever, in the window of an
+ * Happy path: role_conns_open -> io/redis connects -> SHARD_CONN up -> role_conns_send -> replies as SHARD_REPLY,
+ * pushes as
+ *   SHARD_EXPIRED or notifications -> a handoff changes the connection under the connection, the core sees no end
+ * of it.
+ * Failure: the present connection ends: NULL replies, SHARD_CONN down, io/redis reopens it for ever, in the
+ * window of an
  *   announced move at the new address. A replacement that fails costs nothing: the present one serves. */
 #pragma once
 #include "codec/command.h"
@@ -23,7 +28,8 @@ struct role_conns_opts {
 	mono_ms command_timeout_ms;
 	struct command_argv *argv;
 	const struct command_self *self;
-	/* the owner: names of a service's keys; one turn of the core; a message to the coordinator (what it owns moves) */
+	/* the owner: names of a service's keys; one turn of the core; a message to the coordinator (what it owns
+	 * moves) */
 	const struct command_names *(*names_of)(void *arg, uint16_t svc);
 	void (*step)(void *arg, struct shard_event *ev);
 	void (*to_coord)(void *arg, const struct msg *m);

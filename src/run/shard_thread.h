@@ -26,7 +26,8 @@ enum err_code shard_thread_start(const struct shard_thread_opts *opts, struct sh
 void shard_thread_send(struct shard_thread *s, const struct run_msg *m); /* what m owns moves */
 /* Ends the thread, waits for it and frees s. Locks stay. */
 void shard_thread_stop(struct shard_thread *s);
-/* The same, but waits no longer than that; false: its loop is stuck, s is still the thread's and the process has to end. */
+/* The same, but waits no longer than that; false: its loop is stuck, s is still the thread's and the process has
+ * to end. */
 bool shard_thread_stop_within(struct shard_thread *s, mono_ms wait_ms);
 /* For the watchdog: when its loop last completed a round (any thread). */
 mono_ms shard_thread_last_round(const struct shard_thread *s);

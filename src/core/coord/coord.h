@@ -1,7 +1,8 @@
 /* coord - the daemon's centre as one pure step: composes topology, ledger, session and placement.
  * Pure. Owner: the coordinator's thread. Times: monotonic ms.
  * Promises: an entry is assigned only after it was locked and taken; a lock is released only after Redis confirmed the
- * outcome; a worker is told to stop at good_until - stop_margin at the latest; an entry a worker may know of changes hands
+ * outcome; a worker is told to stop at good_until - stop_margin at the latest; an entry a worker may know of
+ * changes hands
  * only through the load-balancer stream, so that its token rises. */
 #pragma once
 #include "core/metric.h"
@@ -18,14 +19,18 @@ enum coord_event_kind {
 	COORD_TOPOLOGY_FAILED, /* .text why */
 	COORD_MSG,             /* .msg from a shard: what it owns is the step's */
 	COORD_ACCEPT, /* .session connected; .pid .uid; .flag = may talk to us; .text = 32 random hex digits, its key */
-	COORD_ADOPT, /* .session connected to our former process; .pid .uid; .text = its key; .frame = a hello with its name, credits, services and, as
-	                        * .resume, the leases it holds; .until = what it was told; .n = pings so far. Needs coord_knows_own. Refused: EFF_CLOSE */
-	COORD_FRAME, /* .session .frame */
+	/* .session connected to our former process; .pid .uid; .text = its key; .frame = a hello with its name,
+	 * credits, services and, as .resume, the leases it holds; .until = what it was told; .n = pings so far.
+	 * Needs coord_knows_own. Refused: EFF_CLOSE */
+	COORD_ADOPT,
+	COORD_FRAME,     /* .session .frame */
 	COORD_BAD_INPUT, /* .session .error (bad_frame, too_big, slow_reader) .text */
 	COORD_END,       /* .session: its socket is closed */
 	COORD_PEER_DEAD, /* .session: its process has ended */
 	COORD_CTL,       /* .ctl */
-	COORD_STOP /* .flag = drain first, else hand over: answered by EFF_FATAL with n = 0, at most STOP_WAIT_MS later for a handover */
+	/* .flag = drain first, else hand over: answered by EFF_FATAL with n = 0, at most STOP_WAIT_MS later for a
+	 * handover */
+	COORD_STOP
 };
 
 enum coord_ctl_kind {

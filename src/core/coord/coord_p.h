@@ -1,4 +1,4 @@
-/* coord_state - the coordinator's state, for the files of core/coord_*.c, and read-only for the views of run/ (control
+/* coord_p - the coordinator's state, for the files of core/coord, and read-only for the views of run/ (control
  * socket, metrics), which live on the same thread. Owner: the coordinator's thread. */
 #pragma once
 #include "base/rng.h"
@@ -175,7 +175,8 @@ void worker_mark_all(struct coord *c); /* every service */
 
 /* coord_adopt.c: a session that lives through a restart of the daemon */
 void worker_on_adopt(struct coord *c, const struct coord_event *ev);
-/* May its connection be handed to the next process as it is? Not when it waits for an answer that only this process knows of. */
+/* May its connection be handed to the next process as it is? Not when it waits for an answer that only this
+ * process knows of. */
 bool worker_can_go_on(const struct coord *c, const struct worker *m);
 
 /* coord_ctl.c */

@@ -1,7 +1,9 @@
 /* placement - which session gets which stream, and how much may be read: credits.
  * Pure. Owner: the coordinator.
- * A *reservation* is an entry that was asked for or read and has no worker yet; reservations never exceed free credits when they are
- * granted, so what is read finds a worker. Credits that go away meanwhile leave an entry waiting for a moment (READY). */
+ * A *reservation* is an entry that was asked for or read and has no worker yet; reservations never exceed free
+ * credits when they are
+ * granted, so what is read finds a worker. Credits that go away meanwhile leave an entry waiting for a moment
+ * (READY). */
 #pragma once
 #include "base/list.h"
 #include "core/rules.h"
@@ -46,7 +48,9 @@ static inline uint32_t credit_holder_free(const struct credit_holder *s)
 }
 /* Free credits of sessions that take the service at position pos. */
 uint32_t credits_free(const struct credits *p, uint16_t pos);
-/* The credit holder that gets the next entry of the service, round robin, sessions with fewer services first; NULL = no free credit. */
+/* The credit holder that gets the next entry of the service, round robin, sessions with fewer services first; NULL
+ * = no free credit. */
 struct credit_holder *credits_choose(struct credits *p, uint16_t pos);
-/* How many entries the service at pos may read now; 0 = none. *contended: others want the same credits, so block shortly. */
+/* How many entries the service at pos may read now; 0 = none. *contended: others want the same credits, so block
+ * shortly. */
 uint32_t credits_grant(struct credits *p, uint16_t pos, bool *contended);

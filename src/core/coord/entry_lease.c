@@ -13,14 +13,16 @@ void entry_start_known(struct coord *c, struct entry *e)
 		worker_try_held(c);
 }
 
-/* It may have been another process of ours that held it: one before this one, or, by a wrong configuration, beside it. */
+/* It may have been another process of ours that held it: one before this one, or, by a wrong configuration, beside
+ * it. */
 static void start_held(struct coord *c, struct entry *e, const struct msg *m)
 {
 	e->was_told = true; /* we cannot know: a worker of the former process may have it */
 	struct coord_service *s = coord_service(c, e->svc);
 	mono_ms ttl_ms = s->rules->ttl_ms;
 	entry_unreserve(c, s, e);
-	if (m->flag) /* what the former process told last ends before its lock would have; its leases may have been longer */
+	/* what the former process told last ends before its lock would have; its leases may have been longer */
+	if (m->flag)
 		entry_move(c, e, ENTRY_LIMBO,
 			c->now + mono_max(c->rules.resume_grace_ms, mono_max(ttl_ms, m->n) - TELL_MARGIN_MS));
 	else /* the lock was missing: no worker may still hold it in time */
@@ -115,7 +117,8 @@ void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why)
 	}
 }
 
-/* Somebody else may have it pending by now, and waits for its lock: that is left to expire while a worker still stops. */
+/* Somebody else may have it pending by now, and waits for its lock: that is left to expire while a worker still
+ * stops. */
 void entry_not_pending(struct coord *c, struct entry *e)
 {
 	bool is_worked = entry_is_worked(e) || e->state == ENTRY_LIMBO;

@@ -1,4 +1,5 @@
-/* ledger - the coordinator's one record of every entry this daemon has to do with, from its reading to Redis' confirmation
+/* ledger - the coordinator's one record of every entry this daemon has to do with, from its reading to Redis'
+ * confirmation
  * of its outcome. Storage, states and look-up; the journey itself is in coord_entry.c.
  * Pure. Owner: the coordinator.
  *
@@ -8,7 +9,8 @@
  *                                         \    | LIMBO+------+
  *   FETCHING: pending for us, not known: to be read again     (any) -> FINISHING: requeue or dead letter
  *
- * Every state but READY, ASSIGNED and FINISHING has a deadline of its own; the lease's stop-work deadline runs beside them. */
+ * Every state but READY, ASSIGNED and FINISHING has a deadline of its own; the lease's stop-work deadline runs
+ * beside them. */
 #pragma once
 #include "base/heap.h"
 #include "base/list.h"

@@ -1,7 +1,8 @@
 /* session - one worker connection's protocol state: hello, liveness, what it was told, recent outcomes.
  * Pure. Owner: the coordinator. Times: monotonic ms.
  *
- *   NEW --hello--> HELD --own entries known--> READY --closed--> DETACHED --hello with session--> (moves to a new READY)
+ *   NEW --hello--> HELD --own entries known--> READY --closed--> DETACHED --hello with session--> (moves to a new
+ * READY)
  *    \______________________________________\____fatal, bye_____/___deadline______________________> (ended) */
 #pragma once
 #include "base/heap.h"

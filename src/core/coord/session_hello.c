@@ -150,7 +150,8 @@ static void fill_welcome(struct coord *c, struct worker *m, struct out_frame *f)
 	f->until_ms = m->s.told_until;
 }
 
-/* The connection that was told to stop is gone, perhaps with the word unread: told again, with what is left of the grace. */
+/* The connection that was told to stop is gone, perhaps with the word unread: told again, with what is left of the
+ * grace. */
 static void revoke_again(struct coord *c, struct worker *m)
 {
 	for (struct link *l = m->entries.next; l != &m->entries; l = l->next) {

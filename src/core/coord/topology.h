@@ -1,5 +1,6 @@
 /* topology - which master serves which slot, and which shards start or stop when that changes.
- * Pure. Owner: the coordinator. A shard number belongs to one address for the life of the process, so it can stand in messages. */
+ * Pure. Owner: the coordinator. A shard number belongs to one address for the life of the process, so it can
+ * stand in messages. */
 #pragma once
 #include "core/cmd.h"
 #include "core/rules.h"
@@ -24,7 +25,8 @@ void topology_init(struct topology *t);
 void topology_fini(struct topology *t);
 /* One standalone server serves all slots. Returns whether anything changed. */
 bool topology_set_standalone(struct topology *t, const char *addr);
-/* The answer of CLUSTER SLOTS; ranges with an empty host were filled in by the caller. Returns whether anything changed. */
+/* The answer of CLUSTER SLOTS; ranges with an empty host were filled in by the caller. Returns whether anything
+ * changed. */
 bool topology_set_slots(struct topology *t, const struct slot_range *ranges, size_t n);
 /* A MOVED redirection: this slot is there. Returns whether anything changed. */
 bool topology_moved(struct topology *t, uint16_t slot, const char *addr);

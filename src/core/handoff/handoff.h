@@ -1,7 +1,9 @@
 /* handoff - moves the connections of one shard before maintenance cuts them: what a notification means for each
- * connection, when its replacement is dialled, when it takes over, when the old one is closed; relaxed time-outs; circuit
+ * connection, when its replacement is dialled, when it takes over, when the old one is closed; relaxed time-outs;
+ * circuit
  * breakers. Pure. Owner: the shard thread; run/connections feeds it and performs what it says. Times: monotonic ms.
- * Promises: the old connection serves until its replacement is ready (make before break), or until it ends by itself; one
+ * Promises: the old connection serves until its replacement is ready (make before break), or until it ends by
+ * itself; one
  * operation per (seq, endpoint); every waiting state has a deadline. Caps, queue and breakers count per shard. */
 #pragma once
 #include "core/metric.h"
@@ -59,7 +61,8 @@ enum handoff_state {
 const char *handoff_state_name(enum handoff_state s); /* "idle" "waiting" … */
 
 enum handoff_event_kind {
-	HANDOFF_OPEN, /* .connection .role: a connection begins to connect; .out gets the address to dial ("" = configured) */
+	/* .connection .role: a connection begins to connect; .out gets the address to dial ("" = configured) */
+	HANDOFF_OPEN,
 	HANDOFF_CLOSED,   /* .connection: gone, with all its connections */
 	HANDOFF_NOTE,     /* .connection .note, on its present connection or on the replacement */
 	HANDOFF_LATE,     /* .connection .note, on a connection that was left */

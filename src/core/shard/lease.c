@@ -36,7 +36,8 @@ static void unname(struct leases *ls, const struct lease *l)
 		ls->by_handle[(uint32_t)l->handle] = 0;
 }
 
-/* The next one in use at *pos or after it; *pos moves behind it. NULL: no more. Survives the end of what it returned. */
+/* The next one in use at *pos or after it; *pos moves behind it. NULL: no more. Survives the end of what it
+ * returned. */
 static struct lease *next(const struct leases *ls, uint32_t *pos)
 {
 	for (uint32_t end = shard_pool_end(&ls->pool); *pos < end;) {

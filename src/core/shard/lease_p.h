@@ -58,7 +58,8 @@ enum {
 	RELEASE_WAIT_MS = 20 /* acquired again: looks whether its release is over */
 };
 
-/* Does the server have DELIFEQ, and may we use it? A Valkey is asked: one unlock uses it, the others go by script meanwhile. */
+/* Does the server have DELIFEQ, and may we use it? A Valkey is asked: one unlock uses it, the others go by script
+ * meanwhile. */
 enum delifeq { DELIFEQ_UNASKED, DELIFEQ_ASKED, DELIFEQ_THERE, DELIFEQ_NOT_THERE };
 
 struct leases {

@@ -284,7 +284,8 @@ static void fill(struct shard_ctx *c, struct reader *r, enum reader_query e, str
 	}
 }
 
-/* The dead letters live in another slot: whoever serves it is asked. Not in flight: a call that gets lost is made again. */
+/* The dead letters live in another slot: whoever serves it is asked. Not in flight: a call that gets lost is made
+ * again. */
 static void call_dlq_length(struct shard_ctx *c, struct reader *r)
 {
 	struct reader_query_state *s = &r->reader_queries[READER_QUERY_DLQ_LENGTH];

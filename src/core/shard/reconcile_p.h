@@ -8,7 +8,9 @@
 enum {
 	RECOVERY_BUSY = 1000,
 	RECOVERY_WATCHED =
-		100000, /* found alive, looked at again at their deadline (some 250 bytes each); more are found again by a later walk */
+		/* found alive, looked at again at their deadline (some 250 bytes each); more are found again by a
+		 * later walk */
+	100000,
 	RECOVERY_WAITING = 120000, /* with those that wait for their turn: no more pages until fewer */
 	WALK_PAGE = 500,
 	RANK_MS = 200,
@@ -16,7 +18,8 @@ enum {
 	EVERY_MS = 1000
 };
 
-/*  (found) -> WAITING (rank) -> READY -> FETCHING -> PROBING --missing--> CLOSING --OK--> REQUEUEING | DEAD -> (tombstone)
+/*  (found) -> WAITING (rank) -> READY -> FETCHING -> PROBING --missing--> CLOSING --OK--> REQUEUEING | DEAD ->
+ * (tombstone)
  *   event: CHECKING -^   ^                  | deleted    | alive, suspect     | refused      | not as expected: door
  * opened |                  v            |                    v              v |               ACKING          | (left)
  * (left)

@@ -1,9 +1,12 @@
-/* io/redis - one connection to one Redis endpoint that is reopened for ever. RESP3 (RESP2 where the server has none), plain, TLS or unix socket.
+/* io/redis - one connection to one Redis endpoint that is reopened for ever. RESP3 (RESP2 where the server has
+ * none), plain, TLS or unix socket.
  * hiredis parses the replies; the socket, TLS and the order of replies are ours on libuv (redis_wire.c says why).
  * Owner: one loop thread. No policy besides: resolve, connect, handshake, deadlines, reconnect with jittered backoff.
  *
- * Happy path: resolve (uv_getaddrinfo) -> connect -> [TLS] -> HELLO 3 [AUTH] SETNAME -> SELECT -> [CLIENT MAINT_NOTIFICATIONS …] -> [CLIENT ID] -> on_up -> commands, replies in order.
- * Failure: any handshake error or a command past its deadline closes the socket: every pending command gets its reply callback with NULL (in order), then on_down, then a reconnect after backoff.
+ * Happy path: resolve (uv_getaddrinfo) -> connect -> [TLS] -> HELLO 3 [AUTH] SETNAME -> SELECT -> [CLIENT
+ * MAINT_NOTIFICATIONS …] -> [CLIENT ID] -> on_up -> commands, replies in order.
+ * Failure: any handshake error or a command past its deadline closes the socket: every pending command gets its
+ * reply callback with NULL (in order), then on_down, then a reconnect after backoff.
  * Callbacks never run inside a call of the owner (replies to a send on a dead connection come in a later round). */
 #pragma once
 #include "base/err.h"
@@ -18,7 +21,8 @@
 
 struct redis_conn;
 
-/* TLS material shared by many connections; reference counted, replaced at reload. Thread-safe to reference (SSL_CTX up-ref). */
+/* TLS material shared by many connections; reference counted, replaced at reload. Thread-safe to reference
+ * (SSL_CTX up-ref). */
 struct redis_tls;
 struct redis_tls_files {
 	const char *ca_file, *cert_file, *key_file; /* "" = system CAs / no client certificate */
@@ -69,19 +73,23 @@ struct redis_events {
 	void (*on_up)(void *arg, struct redis_conn *c);
 	/* why: one clear sentence with the server's own words. was_up: false = this attempt never reached on_up. */
 	void (*on_down)(void *arg, struct redis_conn *c, const struct err *why, bool was_up);
-	/* Every RESP3 push incl. pubsub messages (RESP2 subscriptions are turned into the same array shape). reply is the library's: valid during the call. May come before on_up. */
+	/* Every RESP3 push incl. pubsub messages (RESP2 subscriptions are turned into the same array shape). reply
+	 * is the library's: valid during the call. May come before on_up. */
 	void (*on_push)(void *arg, struct redis_conn *c, const redisReply *reply);
 };
 /* Exactly once for each redis_send. reply NULL = the connection ended before an answer came. tag is the caller's.
- * An error reply is a reply, not a failure of the connection. A (P)SUBSCRIBE is answered when all its confirmations have come (each went to
+ * An error reply is a reply, not a failure of the connection. A (P)SUBSCRIBE is answered when all its
+ * confirmations have come (each went to
  * on_push before), with the last of them. */
 typedef void redis_reply_fn(void *arg, uint64_t tag, const redisReply *reply);
 
 struct redis_conn *redis_open(uv_loop_t *loop, const struct redis_opts *opts, const struct redis_events *ev,
 	redis_reply_fn *on_reply, void *arg);
-/* Ends it: pending commands get NULL in a later round, no on_down; memory is freed by itself. The pointer is dead for the caller, callbacks still name `arg` until all NULLs came unless `silent`. */
+/* Ends it: pending commands get NULL in a later round, no on_down; memory is freed by itself. The pointer is dead
+ * for the caller, callbacks still name `arg` until all NULLs came unless `silent`. */
 void redis_close(struct redis_conn *c, bool silent);
-/* Queues one command. deadline MONO_NEVER = none (blocking reads, subscriptions). Not up: the reply is NULL in a later round. argv is copied before the call returns. */
+/* Queues one command. deadline MONO_NEVER = none (blocking reads, subscriptions). Not up: the reply is NULL in a
+ * later round. argv is copied before the call returns. */
 void redis_send(
 	struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline);
 /* The same command after ASKING (both are sent back to back). */
@@ -95,13 +103,16 @@ int64_t redis_client_id(const struct redis_conn *c); /* from CLIENT ID, -1 unkno
 bool redis_is_valkey(const struct redis_conn *c);    /* HELLO says so */
 const struct redis_addr *redis_addr_of(const struct redis_conn *c);
 enum redis_maint_state redis_maint(const struct redis_conn *c);
-/* The moving-endpoint-type it asks for: opts.maint_endpoint_type, or what "auto" came to. For the replacement of a moved connection, whose own
+/* The moving-endpoint-type it asks for: opts.maint_endpoint_type, or what "auto" came to. For the replacement of a
+ * moved connection, whose own
  * address must not decide. Static or the connection's text. */
 const char *redis_endpoint_type(const struct redis_conn *c);
-/* Drops the connection (pending NULL, on_down) and dials anew, without backoff; another address when addr is not NULL. */
+/* Drops the connection (pending NULL, on_down) and dials anew, without backoff; another address when addr is not
+ * NULL. */
 void redis_redial(struct redis_conn *c, const struct redis_addr *addr, const char *why);
 void redis_retry(struct redis_conn *c); /* a waiting reconnect happens now; on one that is not waiting: nothing */
-/* New credentials (copied): used from the next handshake on; when up, AUTH is sent now. A refusal is said and costs nothing: the connection goes
+/* New credentials (copied): used from the next handshake on; when up, AUTH is sent now. A refusal is said and
+ * costs nothing: the connection goes
  * on as who it was, which is what the server does, too (a RESP2 subscriber cannot ask: it does the same). */
 void redis_set_auth(struct redis_conn *c, const char *username, const char *password);
 void redis_set_tls(struct redis_conn *c, struct redis_tls *tls); /* from the next attempt on */

@@ -1,4 +1,5 @@
-/* io/redis_priv - the record of one connection, shared by redis.c (life), redis_dial.c (resolve, connect), redis_handshake.c and
+/* io/redis_priv - the record of one connection, shared by redis.c (life), redis_dial.c (resolve, connect),
+ * redis_handshake.c and
  * redis_command.c (commands, replies, deadlines). Nobody else includes it.
  *
  *   WAITING -> RESOLVING -> CONNECTING -> SECURING -> GREETING -> UP
@@ -110,7 +111,8 @@ struct redis_conn {
 void conn_move(struct redis_conn *c, enum conn_state to);
 void conn_kick(struct redis_conn *c);  /* the idle handle runs at the end of this round */
 void conn_rearm(struct redis_conn *c); /* the timer, after any change of a deadline */
-/* Ends the attempt or the connection: the sentence gets the endpoint in front. Does nothing when it has ended already. */
+/* Ends the attempt or the connection: the sentence gets the endpoint in front. Does nothing when it has ended
+ * already. */
 void conn_fail(struct redis_conn *c, enum err_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void conn_up(struct redis_conn *c);
 
@@ -123,8 +125,10 @@ void dial_forget_lookup(struct redis_conn *c); /* its result is not wanted any m
 void handshake_start(struct redis_conn *c);
 void handshake_reply(struct redis_conn *c, enum cmd_kind kind, const redisReply *r);
 const char *handshake_endpoint_type(const struct redis_conn *c);
-/* AUTH on a connection that is up: now if nothing is waited for, else when that is so, for connect_ms at most. Redis 8.0 does not
- * answer an AUTH that it refuses after a command that has blocked: every reply after it would belong to another command. */
+/* AUTH on a connection that is up: now if nothing is waited for, else when that is so, for connect_ms at most.
+ * Redis 8.0 does not
+ * answer an AUTH that it refuses after a command that has blocked: every reply after it would belong to another
+ * command. */
 void handshake_reauth(struct redis_conn *c);
 
 /* redis_command.c */

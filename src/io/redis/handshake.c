@@ -27,7 +27,8 @@ static bool handshake_starts_with(const char *text, const char *start)
 
 enum { WORDS_MAX = 1024 };
 
-/* The server's words up to where it quotes ours, which may be a password: "unknown command 'AUTH', with args beginning with: …". */
+/* The server's words up to where it quotes ours, which may be a password: "unknown command 'AUTH', with args
+ * beginning with: …". */
 static int words_len(const char *words)
 {
 	const char *quoted = strstr(words, ", with args");

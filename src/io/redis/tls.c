@@ -1,6 +1,6 @@
 /* Happy path: redis_tls_new loads the files once; each connection makes a session of it, names the peer, and moves
  * bytes between two memory BIOs and OpenSSL. Failure: every one becomes one sentence: OpenSSL's verify result first
- * (expired, other name, self-signed …), else the first entry of its error queue, which is cleared before each call. */
+ * (expired, other name, self-signed …), else the first entry of its error queue, cleared before each call. */
 #include "io/redis/tls.h"
 
 #include <arpa/inet.h>
@@ -302,7 +302,8 @@ void tls_feed(struct tls_session *s, const char *bytes, size_t len)
 	while (len > 0) {
 		int n = BIO_write(s->in, bytes, (int)(len < INT_MAX ? len : INT_MAX));
 		if (n <= 0)
-			return; /* never: a memory BIO takes all. The session would miss bytes and fail its integrity check */
+			/* never: a memory BIO takes all. The session would miss bytes and fail its integrity check */
+			return;
 		bytes += n;
 		len -= (size_t)n;
 	}

@@ -1,7 +1,10 @@
-/* control - what the files of the control door share: one request, its life, and how a verb answers. Coordinator thread.
+/* control - what the files of the control door share: one request, its life, and how a verb answers. Coordinator
+ * thread.
  *
- * A verb is a function of control_verbs. It writes rows with control_row and ends with control_end, or it leaves a job: a
- * step that runs from the door's pump until it ends the request. Nothing is freed before the pump's next round, so a request
+ * A verb is a function of control_verbs. It writes rows with control_row and ends with control_end, or it leaves
+ * a job: a
+ * step that runs from the door's pump until it ends the request. Nothing is freed before the pump's next round,
+ * so a request
  * may be ended from anywhere.
  * Promise: a step writes a bounded amount and waits while the client does not read. */
 #pragma once
@@ -15,7 +18,8 @@
 enum { CONTROL_CONNS_MAX = 64, CONTROL_IDLE_MS = 10000, CONTROL_PENDING_MAX = 1 << 20, CONTROL_CHUNK = 1000 };
 
 struct control_req;
-/* Does a part of the work; returns when it wants to go on (MONO_NEVER: when something else wakes it by control_wake). */
+/* Does a part of the work; returns when it wants to go on (MONO_NEVER: when something else wakes it by
+ * control_wake). */
 typedef mono_ms control_step_fn(struct control_req *q, mono_ms now);
 /* An operation's end (EFF_CTL): runs inside performing, so it only remembers and calls control_wake. */
 typedef void control_result_fn(

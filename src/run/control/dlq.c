@@ -1,8 +1,10 @@
-/* dlq ls, show, replay, purge: pages of the dead letters up to the one that was the last when the request came, so that what
+/* dlq ls, show, replay, purge: pages of the dead letters up to the one that was the last when the request came, so
+ * that what
  * dies again meanwhile is not looked at twice.
  *
  * Happy path: last id -> pages -> each that matches: a row; or XADD to the load-balancer stream, then XDEL, then a row.
- * Failure: Redis does not answer: what is done is done and said; a dead letter is deleted only after its copy was added. */
+ * Failure: Redis does not answer: what is done is done and said; a dead letter is deleted only after its copy was
+ * added. */
 #include <stdio.h>
 #include <string.h>
 

@@ -1,4 +1,5 @@
-/* The verbs that steer: pause, resume, drain, undrain, release, requeue, revoke, add, scan, topology refresh, reload. */
+/* The verbs that steer: pause, resume, drain, undrain, release, requeue, revoke, add, scan, topology refresh,
+ * reload. */
 #include "run/control/control.h"
 
 #include <stdio.h>

@@ -1,7 +1,8 @@
 /* control_redis - one connection to one master for one control request: one command at a time. Coordinator thread.
  *
  * Happy path: control_redis_open -> control_redis_send -> the answer, once, in a later round.
- * Failure: not reachable, lost or too late: the answer is REPLY_NONE and control_redis_why says why. MOVED is followed once
+ * Failure: not reachable, lost or too late: the answer is REPLY_NONE and control_redis_why says why. MOVED is
+ * followed once
  * per command. Nothing is repeated otherwise. */
 #pragma once
 #include "codec/command.h"
@@ -21,7 +22,8 @@ void control_redis_close(struct control_redis *c); /* NULL is fine; no callback 
 void control_redis_send(struct control_redis *c, const struct cmd *cmd, const struct command_names *names);
 /* Words separated by NULL at the end; the answer has only raw, and r of kind REPLY_OK, REPLY_ERROR or REPLY_NONE. */
 void control_redis_words(struct control_redis *c, const char *const *words);
-/* How many entries to ask for next, most at most, after a page of n brought b: about 1 MiB of them, so that large ones hold up
+/* How many entries to ask for next, most at most, after a page of n brought b: about 1 MiB of them, so that large
+ * ones hold up
  * neither this loop nor Redis. */
 size_t control_redis_page(size_t n, size_t most, const struct entry_batch *b);
 const char *control_redis_why(const struct control_redis *c);

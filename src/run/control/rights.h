@@ -1,4 +1,5 @@
-/* control_rights - the questions doctor asks one server about the rights of our Redis user: each key of each service, then
+/* control_rights - the questions doctor asks one server about the rights of our Redis user: each key of each
+ * service, then
  * codec/rights. By ACL DRYRUN where that is allowed to us, else by sending the harmless calls themselves.
  * Pure; coordinator thread. next and answer alternate. */
 #pragma once

@@ -1,7 +1,8 @@
 /* The control socket: connections, requests, their ends.
  *
  * Happy path: accept -> bytes up to a newline -> ctl_decode -> the verb -> rows -> the final line -> close.
- * Failure: too many connections, a request that does not decode, silence: one final line, then close. A client that goes
+ * Failure: too many connections, a request that does not decode, silence: one final line, then close. A client
+ * that goes
  * away ends its request; what it asked the coordinator for is done all the same. */
 #include "run/control/control.h"
 

@@ -1,4 +1,5 @@
-/* view - what control verbs and metrics read from the core, computed in one pass. Coordinator thread; changes nothing. */
+/* view - what control verbs and metrics read from the core, computed in one pass. Coordinator thread; changes
+ * nothing. */
 #include "run/control/control.h"
 
 #include <string.h>
