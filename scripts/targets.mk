@@ -19,6 +19,16 @@ check:
 	@scripts/setup check
 	+@JOBS=$(JOBS) MAKE='$(MAKE)' scripts/check
 
+# One test, or those of a pattern, by name: T=lease/stops_work (a suite or suite/test of unit, simulation and adapters),
+# T=restart.handover (a system test), T='seed 4711' (one seed of the simulation).
+test: all unit-bins sim-bins
+	@scripts/run-test '$(B)' '$(T)' $(UNIT_BIN) $(SIM_BIN)
+# for clangd and its like
+compile-commands:
+	@scripts/compile-commands $(CC) $(CPPFLAGS) $(filter-out -MMD -MP,$(ALL_CFLAGS)) -- $(SRC) $(wildcard tests/*/*.c tests/unit/*/*.c) \
+		>build/compile_commands.json
+	@echo "build/compile_commands.json: $$(grep -c '"file"' build/compile_commands.json) files"
+
 # ---- tests; each prints "<group>: N passed, N failed"
 unit: unit-bins
 	@scripts/run-criterion unit $(UNIT_BIN)
@@ -98,11 +108,15 @@ coverage:
 .PHONY: unit-bins sim-bins thread-bins oom-bins fuzz-bins bench-bins
 
 # ---- checks of the text itself
+.PHONY: check-source compile-commands test
 .PHONY: check-analyzer tidy check-hardening reproducible check-includes check-core-symbols check-headers check-units
 .PHONY: check-install check-deb check-boot lint format format-check
 check-includes:
 	@scripts/check-includes --self-test
 	@scripts/check-includes .
+check-source:
+	@scripts/check-source --self-test
+	@scripts/check-source .
 check-core-symbols: $(LIB_OBJ)
 	@scripts/check-core-symbols --self-test
 	@scripts/check-core-symbols $(B)
@@ -200,6 +214,8 @@ clean: # what was downloaded stays; rm -rf build removes it too
 help:
 	@echo "make [V=release|debug|asan|tsan|fault|cov]  build sluiced, sluicectl, sluice-run into build/"
 	@echo "make check       everything below that checks, in order; last line: N passed, N failed"
+	@echo "make test T=NAME one test by name: lease/stops_work, restart.handover, 'seed 4711'"
+	@echo "make compile-commands  build/compile_commands.json for clangd"
 	@echo "make unit sim    Criterion tests          make thread     ThreadSanitizer"
 	@echo "make oom         each allocation on the ways in is refused once (SLUICE_TEST_OOM=all: no strides)"
 	@echo "make asan        unit, sim, smoke under AddressSanitizer and UBSan"
@@ -211,7 +227,7 @@ help:
 	@echo "make coverage    lines run by unit, sim and some system tests; fails below core 90 %, all 80 %"
 	@echo "make valgrind    a few system tests under valgrind"
 	@echo "make bench       BENCH=\"a c\" some cases; BENCH_ARGS=\"-r 5 -s 60\" repeats, seconds"
-	@echo "make lint format format-check check-includes check-core-symbols check-headers check-units check-hardening"
+	@echo "make lint format format-check check-source check-includes check-core-symbols check-headers check-units check-hardening"
 	@echo "make check-analyzer gcc -fanalyzer              make tidy    clang-tidy, minutes"
 	@echo "make reproducible  the same bytes wherever and whenever they are built"
 	@echo "make check-install check-deb check-boot   a staging root; the package in an overlay of /, under a systemd (root only)"
