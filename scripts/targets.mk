@@ -22,7 +22,7 @@ check:
 # One test, or those of a pattern, by name: T=lease/stops_work (a suite or suite/test of unit, simulation and adapters),
 # T=restart.handover (a system test), T='seed 4711' (one seed of the simulation).
 test: all unit-bins sim-bins
-	@scripts/run-test '$(B)' '$(T)' $(UNIT_BIN) $(SIM_BIN)
+	@scripts/run-test '$(T)' $(UNIT_BIN) $(SIM_BIN)
 # for clangd and its like
 compile-commands:
 	@scripts/compile-commands $(CC) $(CPPFLAGS) $(filter-out -MMD -MP,$(ALL_CFLAGS)) -- $(SRC) $(wildcard tests/*/*.c tests/unit/*/*.c) \
