@@ -110,7 +110,7 @@ coverage:
 # ---- checks of the text itself
 .PHONY: check-source compile-commands test
 .PHONY: check-analyzer tidy check-hardening reproducible check-includes check-core-symbols check-headers check-units
-.PHONY: check-install check-deb check-boot lint format format-check
+.PHONY: check-alerts check-install check-deb check-boot lint format format-check
 check-includes:
 	@scripts/check-includes --self-test
 	@scripts/check-includes .
@@ -145,6 +145,8 @@ check-hardening: all
 	@echo "hardening: fine"
 check-units:
 	@scripts/check-units
+check-alerts:
+	@scripts/check-alerts
 check-install: all
 	+@MAKE='$(MAKE)' scripts/check-install
 check-deb: all
@@ -228,6 +230,7 @@ help:
 	@echo "make valgrind    a few system tests under valgrind"
 	@echo "make bench       BENCH=\"a c\" some cases; BENCH_ARGS=\"-r 5 -s 60\" repeats, seconds"
 	@echo "make lint format format-check check-source check-includes check-core-symbols check-headers check-units check-hardening"
+	@echo "make check-alerts  each alert rule is seen firing and silent; promtool"
 	@echo "make check-analyzer gcc -fanalyzer              make tidy    clang-tidy, minutes"
 	@echo "make reproducible  the same bytes wherever and whenever they are built"
 	@echo "make check-install check-deb check-boot   a staging root; the package in an overlay of /, under a systemd (root only)"
