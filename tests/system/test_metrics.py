@@ -52,6 +52,19 @@ def test_what_nobody_has_read_waits_too(t):
     t.wait(lambda: value(d, age) == 0, 5, "nothing waits")
 
 
+def test_a_parked_entry_does_not_wait_for_a_worker(t):
+    r = t.redis()
+    d = t.daemon(r)
+    w = t.worker(d, credits=5)
+    Added(r.db).many("orders", ["same", "same"])
+    first = w.wait("assign")
+    t.wait(lambda: value(d, "sluice_streams_owned", 'service="orders",state="parked"') == 1, 10, "the second is parked")
+    held = t.wait(lambda: value(d, "sluice_owned_oldest_age_seconds") >= 1, 10, "its age")
+    assert held and value(d, "sluice_unassigned_oldest_age_seconds") == 0 and status(d)["unassigned_oldest_age_ms"] is None
+    w.finish(first)
+    assert w.wait("assign", 2)["stream"] == "same"
+
+
 def test_what_happened_once_is_counted_once(t):
     r = t.redis()
     d = t.daemon(r)

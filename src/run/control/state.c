@@ -29,9 +29,10 @@ enum ctl_state view_state(const struct entry *e)
 	return CTL_STATE_FINISHING;
 }
 
+/* A parked entry waits for its own stream, which has a worker or waits itself. */
 static bool has_no_worker(enum ctl_state s)
 {
-	return s == CTL_STATE_LOCKING || s == CTL_STATE_PARKED || s == CTL_STATE_READY;
+	return s == CTL_STATE_LOCKING || s == CTL_STATE_READY;
 }
 
 static void count_entry(struct view_service *v, const struct entry *e)
