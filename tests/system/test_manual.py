@@ -19,6 +19,12 @@ def source(*names):
     return "".join(open(os.path.join(ROOT, "src", n)).read() for n in names)
 
 
+def files(*folders):
+    """Of src/ and all below them."""
+    return [os.path.relpath(os.path.join(dir, n), os.path.join(ROOT, "src")) for f in folders
+            for dir, _, names in os.walk(os.path.join(ROOT, "src", f)) for n in sorted(names) if n.endswith((".c", ".h"))]
+
+
 def same(what, program_says, page_says):
     a, b = set(program_says), set(page_says)
     assert a, f"{what}: the program says nothing"
@@ -53,14 +59,14 @@ def synopsis_options(name):
 
 
 def test_options_of_the_daemon(t):
-    o = getopt_options("bin/sluiced.c", ":c:")
+    o = getopt_options("bin/sluiced/main.c", ":c:")
     same("sluiced --help", o, help_options(t, "sluiced"))
     same("sluiced(8)", o, page_options("sluiced.8"))
     same("sluiced(8) synopsis", o - {"--config"}, synopsis_options("sluiced.8"))
 
 
 def test_options_of_the_worker(t):
-    o = getopt_options("bin/sluice_run_cli.c", "+:s:n:")
+    o = getopt_options("bin/sluice_run/cli.c", "+:s:n:")
     same("sluice-run --help", o, help_options(t, "sluice-run"))
     same("sluice-run(1)", o, page_options("sluice-run.1") | {"--help", "--version"})
     same("sluice-run(1) synopsis", o - {"--socket", "--credits"}, synopsis_options("sluice-run.1"))
@@ -102,7 +108,7 @@ def test_verbs_and_their_options(t):
 
 def test_defaults_of_the_command_lines(t):
     """Read where the program keeps them."""
-    args, run, d = source("bin/sluicectl_args.c"), source("bin/sluice_run_cli.c"), source("bin/sluiced.c")
+    args, run, d = source("bin/sluicectl/args.c"), source("bin/sluice_run/cli.c"), source("bin/sluiced/main.c")
     ctl_sock = re.search(r'socket_default\[\] = "([^"]+)"', args)[1]
     ms = {k: int(v) // 1000 for k, v in re.findall(r"(TIMEOUT\w*)_MS = (\d+)", args)}
     run_sock, credits = re.search(r'DEFAULT_SOCKET\[\] = "([^"]+)"', run)[1], re.search(r"\.credits = (\d+)", run)[1]
@@ -146,15 +152,15 @@ def page_codes(name):
 def test_exit_codes(t):
     ctl = re.search(r"Exit: (.*)\.", t.run([program("sluicectl"), "--help"]).stdout)[1]
     same("sluicectl(1)", [x.split()[0] for x in ctl.split(", ")], page_codes("sluicectl.1"))
-    enum = re.search(r"enum \{([^}]*EXIT_[^}]*)\}", source("bin/sluicectl.h"))[1]
-    from_daemon = re.findall(r"control_end\(q, (\d+)", source(*(f"run/{n}" for n in os.listdir(os.path.join(ROOT, "src", "run")) if "control" in n)))
+    enum = re.search(r"enum \{([^}]*EXIT_[^}]*)\}", source("bin/sluicectl/sluicectl.h"))[1]
+    from_daemon = re.findall(r"control_end\(q, (\d+)", source(*files("run/control")))
     same("sluicectl's codes", {*re.findall(r"= (\d+)", enum), *from_daemon}, page_codes("sluicectl.1"))
-    daemon = ["bin/sluiced.c", *(f"{d}/{n}" for d in ("run", "config", "io", "base", "core") for n in os.listdir(os.path.join(ROOT, "src", d))
-                                if n.endswith((".c", ".h")) and not n.startswith(("control", "fault")))]
+    daemon = [n for n in files("bin/sluiced", "run", "config", "io", "base", "core")
+              if not n.startswith(("run/control/", "run/fault"))]
     found = {n for n in daemon for n in re.findall(r"(?:return |exit\(|EXIT_\w+ = |FATAL[^;]*?|fatal\([^;]*?|end\(d, |\? |: )(6[4-9]|7[0-8])\b",
                                                    source(n))}
     same("sluiced(8)", found | {"0"}, page_codes("sluiced.8"))
-    run = "".join(source(f"bin/{n}") for n in os.listdir(os.path.join(ROOT, "src", "bin")) if n.startswith("sluice_run"))
+    run = source(*files("bin/sluice_run"))
     mine = re.findall(r"(?:exit\(|EXIT_\w+ = |exit_code = |return )(6[4-9]|7[0-8])\b", run)
     command, own = "\n".join(section("sluice-run.1", "EXIT STATUS")).split("itself exits with")
     same("sluice-run(1), of the command", {"0", "65", "75"}, codes(command.splitlines()))

@@ -87,7 +87,7 @@ def test_what_happened_once_is_counted_once(t):
     assert of("sluice_requeues_total") == {"fail": 1, "release": 1}
     assert of("sluice_dead_letters_total") == {"rejected": 1}
     assert of("sluice_assignment_duration_seconds_count") == {"done": 1, "fail": 2, "other": 1}
-    assert value(d, "sluice_assign_latency_seconds_count") == 7
+    t.wait(lambda: value(d, "sluice_assign_latency_seconds_count") == 7, 10, "seven assigned")
     d.handover()
     w = t.worker(d, credits=6)  # another one: nobody resumes, so each is given out anew
     t.wait(lambda: of("sluice_lease_acquire_total").get("taken_over") == 3, 10, "the former process' locks")
