@@ -1,6 +1,7 @@
 #include "base/buf.h"
 
 #include "base/mem.h"
+#include "base/utf8.h"
 
 #include <assert.h>
 #include <stdarg.h>
@@ -115,35 +116,6 @@ char *buf_take(struct buf *b)
 	return data;
 }
 
-static bool is_tail(unsigned char c)
-{
-	return (c & 0xC0) == 0x80;
-}
-
-/* Bytes of the UTF-8 character at s, 0 when there is none (overlong, surrogate, past U+10FFFF, cut off). */
-static size_t buf_utf8_len(const unsigned char *s, size_t len)
-{
-	if (s[0] < 0x80)
-		return 1;
-	if (s[0] >= 0xC2 && s[0] <= 0xDF)
-		return len >= 2 && is_tail(s[1]) ? 2 : 0;
-	if ((s[0] & 0xF0) == 0xE0) {
-		if (len < 3 || !is_tail(s[1]) || !is_tail(s[2]))
-			return 0;
-		if ((s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xED && s[1] > 0x9F))
-			return 0;
-		return 3;
-	}
-	if (s[0] >= 0xF0 && s[0] <= 0xF4) {
-		if (len < 4 || !is_tail(s[1]) || !is_tail(s[2]) || !is_tail(s[3]))
-			return 0;
-		if ((s[0] == 0xF0 && s[1] < 0x90) || (s[0] == 0xF4 && s[1] > 0x8F))
-			return 0;
-		return 4;
-	}
-	return 0;
-}
-
 static void add_escape(struct buf *b, unsigned char c)
 {
 	static const char *const named[128] = {
@@ -168,7 +140,7 @@ void buf_json_str(struct buf *b, const char *s, size_t len)
 	size_t i = 0;
 	while (i < len) {
 		unsigned char c = (unsigned char)s[i];
-		size_t n = buf_utf8_len((const unsigned char *)s + i, len - i);
+		size_t n = utf8_len(s + i, len - i);
 		if (n && c >= ' ' && c != '"' && c != '\\') {
 			plain += n;
 			i += n;

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/duration.h"
 #include "base/mem.h"
 #include "codec/json.h"
 
@@ -273,29 +274,6 @@ static bool parse_digits(const char *s, int64_t *out, const char **rest)
 	return true;
 }
 
-bool ctl_duration_parse(const char *s, int64_t *ms)
-{
-	static const struct {
-		const char *name;
-		int64_t ms;
-	} units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", DAY_MS}};
-	int64_t n;
-	const char *unit;
-	if (!parse_digits(s, &n, &unit))
-		return false;
-	if (n == 0 && *unit == 0) { /* 0 needs no unit */
-		*ms = 0;
-		return true;
-	}
-	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
-		if (strcmp(unit, units[i].name) == 0 && n <= INT64_MAX / units[i].ms) {
-			*ms = n * units[i].ms;
-			return true;
-		}
-	}
-	return false;
-}
-
 /* Any JSON value, numbers kept as they are written, on one line. Caller frees. */
 static char *rewrite_json(const char *text, size_t len, size_t *out_len, yyjson_read_err *why)
 {
@@ -336,7 +314,7 @@ enum err_code ctl_request_set(struct ctl_request *r, enum ctl_arg arg, const cha
 	case CTL_TYPE_JSON:
 		return set_json(r, arg, label, text, err);
 	case CTL_TYPE_DURATION:
-		if (!ctl_duration_parse(text, &v))
+		if (!duration_parse(text, &v))
 			return err_set(err, ERR_INVALID,
 				"%s: %s must be a duration like 500ms, 10s, 5m, 2h or 1d, not \"%.64s\"", verb, label,
 				text);

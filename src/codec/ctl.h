@@ -141,8 +141,6 @@ const char *ctl_state_name(enum ctl_state state);
 bool ctl_state_parse(const char *name, enum ctl_state *out);
 /* digits-digits: an id of a stream entry, not a stream's name. */
 bool ctl_is_entry_id(const char *text);
-/* A duration as it is written on the command line: 500ms 10s 5m 2h 1d, or 0. */
-bool ctl_duration_parse(const char *s, int64_t *ms);
 static inline bool ctl_has(const struct ctl_request *r, enum ctl_arg arg)
 {
 	return r->given >> arg & 1u;

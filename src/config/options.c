@@ -1,6 +1,6 @@
 #include "config/options.h"
+#include "base/suggest.h"
 #include "config/value.h"
-#include <ctype.h>
 #include <string.h>
 
 #define ROW_G(id, path_, type_, field_, initial_, lo_, hi_, words_, zero_, class_, help_)                              \
@@ -57,39 +57,6 @@ struct option_child option_child(const char *prefix, const char *key, size_t len
 	return (struct option_child){.kind = OPTION_KIND_NONE, .first = N_OPTIONS};
 }
 
-static char fold(char c)
-{
-	return (char)(c == '-' ? '_' : tolower((unsigned char)c));
-}
-
-static size_t options_min3(size_t a, size_t b, size_t c)
-{
-	size_t m = a < b ? a : b;
-	return m < c ? m : c;
-}
-
-/* Edits (insert, drop, replace, swap of neighbours) between two short words, case and - _ ignored. */
-static size_t options_distance(const char *a, size_t n_a, const char *b, size_t n_b)
-{
-	size_t d[3][OPTION_MAX_PATH + 1];
-	if (n_a > OPTION_MAX_PATH || n_b > OPTION_MAX_PATH)
-		return OPTION_MAX_PATH;
-	for (size_t j = 0; j <= n_b; j++)
-		d[0][j] = j;
-	for (size_t i = 1; i <= n_a; i++) {
-		size_t *row = d[i % 3], *above = d[(i + 2) % 3];
-		row[0] = i;
-		for (size_t j = 1; j <= n_b; j++) {
-			size_t differs = fold(a[i - 1]) != fold(b[j - 1]);
-			row[j] = options_min3(above[j] + 1, row[j - 1] + 1, above[j - 1] + differs);
-			if (i > 1 && j > 1 && fold(a[i - 1]) == fold(b[j - 2]) && fold(a[i - 2]) == fold(b[j - 1]) &&
-				d[(i + 1) % 3][j - 2] + 1 < row[j])
-				row[j] = d[(i + 1) % 3][j - 2] + 1;
-		}
-	}
-	return d[n_a % 3][n_b];
-}
-
 struct best {
 	const char *word;
 	size_t len, edits;
@@ -98,9 +65,8 @@ struct best {
 /* Keeps the nearest word seen so far; far-fetched ones do not count. */
 static void consider(struct best *best, const char *word, size_t n_word, const char *text, size_t n_text)
 {
-	size_t edits = options_distance(text, n_text, word, n_word);
-	size_t limit = n_word <= 3 ? 1 : n_word <= 6 ? 2 : 3;
-	if (edits <= limit && edits < n_word && edits < best->edits)
+	size_t edits = suggest_distance(text, n_text, word, n_word);
+	if (suggest_is_near(edits, n_word) && edits < best->edits)
 		*best = (struct best){.word = word, .len = n_word, .edits = edits};
 }
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/utf8.h"
 
 enum { EXIT_CANNOT_RUN = 126, EXIT_NOT_FOUND = 127, READ_BYTES = 16384 };
 
@@ -209,32 +210,17 @@ int child_reap(struct child *c)
 	return status;
 }
 
-/* Length of the UTF-8 sequence at p, 0 when it is none; end: no byte is read from there on. */
-static size_t child_utf8_len(const unsigned char *p, const unsigned char *end)
-{
-	size_t n = *p < 0x80 ? 1 : *p < 0xc2 ? 0 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : *p < 0xf5 ? 4 : 0;
-	if ((size_t)(end - p) < n)
-		return 0;
-	for (size_t i = 1; i < n; i++)
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-	if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f) || (*p == 0xf0 && p[1] < 0x90) ||
-		(*p == 0xf4 && p[1] > 0x8f))
-		return 0;
-	return n;
-}
-
 /* Appends what is UTF-8 of the line, '?' for each byte that is not, no control characters, up to REASON_MAX. */
 static void add_text(char *out, size_t at, const char *line, size_t len)
 {
-	const unsigned char *p = (const unsigned char *)line, *end = p + len;
+	const char *p = line, *end = line + len;
 	while (p < end) {
-		size_t n = child_utf8_len(p, end);
+		size_t n = utf8_len(p, (size_t)(end - p));
 		if (at + (n ? n : 1) > REASON_MAX)
 			break;
 		if (n == 0)
 			out[at] = '?';
-		else if (*p < ' ' || *p == 0x7f)
+		else if ((unsigned char)*p < ' ' || *p == 0x7f)
 			out[at] = ' ';
 		else
 			memcpy(out + at, p, n);

@@ -8,6 +8,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/duration.h"
 #include "base/mem.h"
 
 enum { EXIT_USAGE = 64 };
@@ -42,19 +43,11 @@ static _Noreturn void usage_error(const char *what, const char *value)
 /* 500ms, 10s, 5m, 1h; up to a day. */
 static mono_ms cli_parse_duration(const char *text)
 {
-	static const struct {
-		const char *unit;
-		mono_ms ms;
-	} units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}};
 	const mono_ms day = 86400000;
-	char *unit;
-	errno = 0;
-	long long n = strtoll(text, &unit, 10);
-	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
-		if (text[0] >= '0' && text[0] <= '9' && !errno && strcmp(unit, units[i].unit) == 0 &&
-			n <= day / units[i].ms)
-			return n * units[i].ms;
-	usage_error("--kill-after wants a duration like 500ms, 10s or 5m, at most 24h", text);
+	int64_t ms;
+	if (!duration_parse(text, &ms) || ms > day)
+		usage_error("--kill-after wants a duration like 500ms, 10s or 5m, at most 24h", text);
+	return ms;
 }
 
 static int parse_credits(const char *text)

@@ -1,5 +1,7 @@
 /* The command line. Verbs, arguments and help come from codec/ctl's two tables; here are only the global options. */
 #include "bin/sluicectl/sluicectl.h"
+#include "base/duration.h"
+#include "base/suggest.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -63,7 +65,7 @@ static enum err_code set_global(struct scan *s, struct options *o, enum global g
 		o->socket = value;
 		break;
 	case GLOBAL_TIMEOUT:
-		if (!ctl_duration_parse(value, &o->timeout_ms) || o->timeout_ms <= 0)
+		if (!duration_parse(value, &o->timeout_ms) || o->timeout_ms <= 0)
 			return err_set(err, ERR_INVALID,
 				"--timeout must be a duration like 500ms or 10s, not \"%.64s\"", value);
 		break;
@@ -130,42 +132,15 @@ static enum err_code scan_words(struct scan *s, struct options *o, int argc, cha
 	return ERR_OK;
 }
 
-static unsigned args_min3(unsigned a, unsigned b, unsigned c)
-{
-	a = a < b ? a : b;
-	return a < c ? a : c;
-}
-
-/* Levenshtein, for words up to 31 bytes; longer ones are far away. */
-static unsigned args_distance(const char *a, const char *b)
-{
-	unsigned row[32];
-	size_t la = strlen(a), lb = strlen(b);
-	if (la > 31 || lb > 31)
-		return 99;
-	for (unsigned j = 0; j <= lb; j++)
-		row[j] = j;
-	for (unsigned i = 1; i <= la; i++) {
-		unsigned diagonal = row[0];
-		row[0] = i;
-		for (unsigned j = 1; j <= lb; j++) {
-			unsigned here = args_min3(row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1]));
-			diagonal = row[j];
-			row[j] = here;
-		}
-	}
-	return row[lb];
-}
-
 static enum err_code say_unknown_verb(const char *given, struct err *err)
 {
 	const char *best = NULL;
-	unsigned least = 3;
+	size_t least = SUGGEST_MAX;
 	for (unsigned i = 0; i < CTL_VERB_N; i++) {
 		const char *name = ctl_verb_info((enum ctl_verb)i)->name;
-		unsigned d = args_distance(given, name);
-		if (d < least) {
-			least = d;
+		size_t edits = suggest_distance(given, strlen(given), name, strlen(name));
+		if (suggest_is_near(edits, strlen(name)) && edits < least) {
+			least = edits;
 			best = name;
 		}
 	}

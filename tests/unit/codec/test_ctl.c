@@ -189,21 +189,6 @@ Test(ctl, command_line_text_becomes_typed, .init = up)
 	ctl_request_fini(&R);
 }
 
-Test(ctl, durations, .init = up)
-{
-	static const struct {
-		const char *text;
-		int64_t ms; /* -1 = refused */
-	} cases[] = {{"500ms", 500}, {"10s", 10000}, {"5m", 300000}, {"2h", 7200000}, {"1d", 86400000}, {"0", 0},
-		{"0s", 0}, {"10", -1}, {"", -1}, {"s", -1}, {"1 s", -1}, {"-1s", -1}, {"1.5s", -1}, {"1sx", -1},
-		{"999999999999999999d", -1}, {"9999999999999999999ms", -1}};
-	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		int64_t ms = -1;
-		cr_expect_eq(ctl_duration_parse(cases[i].text, &ms), cases[i].ms >= 0, "%s", cases[i].text);
-		cr_expect_eq(ms, cases[i].ms, "%s", cases[i].text);
-	}
-}
-
 Test(ctl, entry_ids, .init = up)
 {
 	cr_expect(ctl_is_entry_id("1700000000000-0") && ctl_is_entry_id("18446744073709551615-18446744073709551615"));
