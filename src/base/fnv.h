@@ -1,6 +1,5 @@
 /* fnv - FNV-1a, 64 bits: the same number for the same bytes in every process and version. Against accidents, not
- * against
- * whoever chooses the bytes (map has a keyed hash for those). Pure; any thread. */
+ * against whoever chooses the bytes (map has a keyed hash for those). Pure; any thread. */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>

@@ -19,8 +19,7 @@
 /* Happy path: format, take a token, write one line of at most LINE_MAX_BYTES (a pipe takes those whole).
  * Failures: stderr full → wait WAIT_MS once a second, otherwise drop at once; closed, disk full, broken
  * pipe → drop. A dropped line is counted, never retried; the count is said before the next line that goes out. A
- * line that
- * went out in part is ended by a newline before the next one. */
+ * line that went out in part is ended by a newline before the next one. */
 enum {
 	LINE_MAX_BYTES = 4096,
 	TEXT_MAX_BYTES = 3500,

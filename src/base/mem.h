@@ -1,8 +1,6 @@
 /* mem - allocation that either succeeds or ends the process with one line (exit 71).
  * For our own records and, by json_alc and io/memory, for those of the libraries: no caller meets want of memory
- * halfway.
- * Sizes that come from outside are checked by the caller first.
- * Any thread. */
+ * halfway. Sizes that come from outside are checked by the caller first. Any thread. */
 #pragma once
 #include <stddef.h>
 

@@ -1,6 +1,5 @@
 /* secret - the passwords of this process: one copy of each, however many connections hold it, in pages of its own
- * that core files
- * leave out, wiped when nobody holds it any more. Any thread. */
+ * that core files leave out, wiped when nobody holds it any more. Any thread. */
 #pragma once
 #include <stddef.h>
 

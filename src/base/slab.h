@@ -1,7 +1,6 @@
 /* slab - records of one size in chunks, named by a small index. Not thread-safe. Records never move; a chunk whose last
  * record was freed is given back (one is kept as a spare), and the lowest free record is handed out first, so
- * that memory
- * shrinks after a peak. Allocation never fails (mem_*). */
+ * that memory shrinks after a peak. Allocation never fails (mem_*). */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>

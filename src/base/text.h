@@ -1,6 +1,6 @@
 /* text - immutable, reference-counted bytes (a stream's name, an Info). May be shared between threads: nobody
- * writes after
- * text_new, the count is atomic. Every holder owns one reference; messages move or copy references as they say. */
+ * writes after text_new, the count is atomic. Every holder owns one reference; messages move or copy references as
+ * they say. */
 #pragma once
 #include "base/mem.h"
 #include <stdatomic.h>

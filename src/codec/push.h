@@ -1,6 +1,6 @@
 /* codec/push - a RESP3 push -> a maintenance notification. Pure; any thread. Bytes from outside: every shape is
- * survived.
- * Lenient: names in any case, simple or bulk strings, integers as text, elements missing at the end or too many. */
+ * survived. Lenient: names in any case, simple or bulk strings, integers as text, elements missing at the end or
+ * too many. */
 #pragma once
 #include "core/handoff/handoff.h"
 struct redisReply;

@@ -1,7 +1,6 @@
 /* rights - every command sluiced sends to Redis, with the rule an ACL user needs for it: the one list. doctor
- * walks it, and
- * tests/unit/codec/test_rights.c holds it to command.c, script.c and etc/sluiced.acl. Pure; any thread.
- * HELLO and AUTH are not here: Redis lets everybody send them. */
+ * walks it, and tests/unit/codec/test_rights.c holds it to command.c, script.c and etc/sluiced.acl. Pure; any
+ * thread. HELLO and AUTH are not here: Redis lets everybody send them. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,8 +17,8 @@ enum { RIGHT_WORDS = 10 };
 struct right {
 	const char *rule; /* "xinfo|groups": an ACL has it with + in front */
 	/* A call of it that changes nothing, whatever the keys hold: it asks, is wrong in what the command itself
-	 * checks, or
-	 * names a group, a field or a lock that nobody has. Empty when is_optional: sluiced works without. */
+	 * checks, or names a group, a field or a lock that nobody has. Empty when is_optional: sluiced works
+	 * without. */
 	const char *trial[RIGHT_WORDS];
 	bool is_optional;
 };

@@ -1,8 +1,7 @@
 /* codec/state - what a daemon leaves to its next process beside the stored connections, and back: bytes <-> struct
- * state.
- * Pure. Any thread. Fixed-width little-endian numbers behind a magic, a version, the length and a checksum:
- * whatever is not
- * exactly what this version wrote is refused. What is held in Redis is not in it: the next process asks Redis. */
+ * state. Pure. Any thread. Fixed-width little-endian numbers behind a magic, a version, the length and a checksum:
+ * whatever is not exactly what this version wrote is refused. What is held in Redis is not in it: the next process
+ * asks Redis. */
 #pragma once
 #include "base/buf.h"
 #include "base/err.h"

@@ -6,8 +6,7 @@
  *
  * Who decides what: the coordinator owns the one record of each entry (core/ledger) and routes by slot, because only it
  * knows the topology. Shards own locks and their renewal (core/lease), the reading of load-balancer streams
- * (core/reader),
- * the execution and repetition of single operations (core/retry) and the recovery of peers' entries
+ * (core/reader), the execution and repetition of single operations (core/retry) and the recovery of peers' entries
  * (core/reconcile). */
 #pragma once
 #include "base/log.h" /* enum log_level only: core itself writes no line */

@@ -1,9 +1,8 @@
 /* Happy path: accept -> read until the blank line -> http_fn -> one response -> close.
  * Failure: too many connections: the oldest that is not served goes. A request over 8 KiB, 5 s gone or anything but GET
  * and HEAD: an error status where one can still be sent, then close. Nothing here can hold up the loop: every
- * connection
- * has one timer and ends by it. Why not libmicrohttpd: it brings threads, gnutls and a timer of its own for a hundred
- * lines. */
+ * connection has one timer and ends by it. Why not libmicrohttpd: it brings threads, gnutls and a timer of its own
+ * for a hundred lines. */
 #include "io/http.h"
 
 #include <arpa/inet.h>

@@ -1,6 +1,6 @@
 /* io/http - the smallest HTTP/1.1 server that scrapers and probes need: GET and HEAD, one response, close. Over
- * uv, TCP or unix socket.
- * Coordinator thread. Limits: 64 connections, 8 KiB request, 5 s each; beyond it the connection is closed. */
+ * uv, TCP or unix socket. Coordinator thread. Limits: 64 connections, 8 KiB request, 5 s each; beyond it the
+ * connection is closed. */
 #pragma once
 #include "base/buf.h"
 #include "base/err.h"

@@ -1,7 +1,7 @@
 /* io/mailbox - bounded queue of fixed-size messages into one loop.
  * Any thread sends; the loop that opened it receives. Wakes only on empty -> non-empty; one round delivers only
- * what was queued at the wake.
- * Messages are copied by value; pointers in them change owner as the message type says. */
+ * what was queued at the wake. Messages are copied by value; pointers in them change owner as the message type
+ * says. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

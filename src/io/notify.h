@@ -1,7 +1,6 @@
 /* io/notify - the service manager: sd_notify datagrams, watchdog period, passed descriptors, descriptor store. No
- * library.
- * Coordinator thread. Without $NOTIFY_SOCKET everything is a no-op. Never blocks, but for notify_store and
- * notify_barrier, which wait as they say. */
+ * library. Coordinator thread. Without $NOTIFY_SOCKET everything is a no-op. Never blocks, but for notify_store
+ * and notify_barrier, which wait as they say. */
 #pragma once
 #include "base/mono.h"
 #include <stdbool.h>
@@ -15,8 +14,7 @@ mono_ms notify_watchdog_ms(void);
 /* How many descriptors the manager keeps for us: 0 = none; a manager that does not say may keep some. */
 size_t notify_store_max(void);
 /* Puts a descriptor into the manager's store under a name, or removes all of that name. False: not sent; both wait
- * for room in the
- * manager's queue, at most 200 ms. */
+ * for room in the manager's queue, at most 200 ms. */
 bool notify_store(const char *name, int fd);
 bool notify_unstore(const char *name);
 /* Waits until the manager has handled everything that was sent before. False: it did not in time. */

@@ -2,8 +2,7 @@
  * and an idle handle writes everything once per round of the loop. Failure: end of file or a read error -> on_end,
  * once. A write error (the peer is gone) does not end the connection at once: what the peer sent before is read first;
  * a peer that only refuses to read is ended after a second. No descriptors left: a new connection is closed at
- * once, which
- * is said every SAY_FULL_MS at most. A connection that is closed with bytes waiting stays in the
+ * once, which is said every SAY_FULL_MS at most. A connection that is closed with bytes waiting stays in the
  * background for at most a second, then it is cut. */
 #include "io/unix.h"
 

@@ -23,17 +23,15 @@ struct unix_events {
 	void (*on_accept)(void *arg, struct unix_conn *c, const struct unix_peer *peer); /* use unix_set_data */
 	void (*on_data)(void *arg, struct unix_conn *c, const char *bytes, size_t len);
 	/* The peer closed or failed; the connection is gone after this call (what was written before still goes
-	 * out when the peer only
-	 * closed its sending half). peer_pidfd: a pidfd of the peer opened at accept, now the callee's to close;
-	 * -1 = unknown. Not called after unix_close. */
+	 * out when the peer only closed its sending half). peer_pidfd: a pidfd of the peer opened at accept, now
+	 * the callee's to close; -1 = unknown. Not called after unix_close. */
 	void (*on_end)(void *arg, struct unix_conn *c, int peer_pidfd);
 	/* Descriptors that new connections leave for others; one too many is closed again, and the log says so. */
 	int spare_fds;
 };
 
 /* fd >= 0: a listening socket passed by the service manager, path only for messages. mode: e.g. 0660. group: "" =
- * leave.
- * ERR_BUSY, ERR_DENIED, ERR_RANGE (path over 107 bytes), ERR_NOT_FOUND (directory, group), ERR_IO. */
+ * leave. ERR_BUSY, ERR_DENIED, ERR_RANGE (path over 107 bytes), ERR_NOT_FOUND (directory, group), ERR_IO. */
 enum err_code unix_listen(uv_loop_t *loop, const char *path, int fd, mode_t mode, const char *group,
 	const struct unix_events *ev, void *arg, struct unix_listener **out, struct err *err);
 void unix_unlisten(struct unix_listener *l, bool unlink_path); /* connections stay */

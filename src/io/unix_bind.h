@@ -6,10 +6,8 @@
 #include <sys/types.h>
 
 /* socket, bind, chown, chmod; the caller listens. Nobody can connect before that, so the mode is exact from the
- * first moment.
- * A live listener at the path is ERR_BUSY, a stale socket is replaced. Other errors: ERR_RANGE (over 107 bytes),
- * ERR_NOT_FOUND (directory, group),
- * ERR_DENIED, ERR_INVALID (not a socket), ERR_IO. */
+ * first moment. A live listener at the path is ERR_BUSY, a stale socket is replaced. Other errors: ERR_RANGE (over
+ * 107 bytes), ERR_NOT_FOUND (directory, group), ERR_DENIED, ERR_INVALID (not a socket), ERR_IO. */
 enum err_code unix_bind(const char *path, mode_t mode, const char *group, int *fd, struct err *err);
 
 /* Which file it is, so that only our own is removed at the end. */

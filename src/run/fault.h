@@ -2,10 +2,8 @@
  * In every other build these are empty inline functions, and no name of a point is in the binary.
  *
  * SLUICE_FAULT=NAME[:N][:ACTION]: the Nth passage (default 1) of the point says so on stderr and does ACTION:
- * kill (SIGKILL,
- * the default), stop (SIGSTOP), or hang: the thread that passes it never goes on, the others do. An unknown name
- * or action
- * ends the process at start. Any thread.
+ * kill (SIGKILL, the default), stop (SIGSTOP), or hang: the thread that passes it never goes on, the others do. An
+ * unknown name or action ends the process at start. Any thread.
  *
  *   send.<command>    a command is about to be given to its connection; commands are those of command_name(), and
  * door, undoor:

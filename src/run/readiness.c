@@ -1,9 +1,8 @@
 /* service - readiness, status, watchdog and state dump.
  *
  * Happy path: READY=1 with the first tick (the sockets listen, the loop runs), STATUS= whenever its text changes,
- * WATCHDOG=1 in
- * each period in which every loop made progress.
- * Failure: a loop that is stuck stops the watchdog's food, said once; the manager does the rest. */
+ * WATCHDOG=1 in each period in which every loop made progress. Failure: a loop that is stuck stops the watchdog's
+ * food, said once; the manager does the rest. */
 #include "run/readiness.h"
 
 #include <stdio.h>

@@ -1,14 +1,12 @@
 /* connections - the connections of one shard: command (C), keyspace subscriber (S), one blocking reader (B) per
- * service. A connection
- * is what a connection is for; while a maintenance handoff is under way it has two: the present one and its
- * replacement,
- * then the new one and what was left. core/handoff decides, this performs. Owner: the shard's thread.
+ * service. A connection is what a connection is for; while a maintenance handoff is under way it has two: the present
+ * one and its replacement, then the new one and what was left. core/handoff decides, this performs. Owner: the
+ * shard's thread.
  *
  * Happy path: role_conns_open -> io/redis connects -> SHARD_CONN up -> role_conns_send -> replies as SHARD_REPLY,
  * pushes as
  *   SHARD_EXPIRED or notifications -> a handoff changes the connection under the connection, the core sees no end
- * of it.
- * Failure: the present connection ends: NULL replies, SHARD_CONN down, io/redis reopens it for ever, in the
+ * of it. Failure: the present connection ends: NULL replies, SHARD_CONN down, io/redis reopens it for ever, in the
  * window of an
  *   announced move at the new address. A replacement that fails costs nothing: the present one serves. */
 #pragma once

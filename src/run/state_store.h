@@ -1,13 +1,11 @@
 /* state_store - workers' connections outlive the process: the service manager keeps them, and what belongs to
- * them, from one
- * process to the next. Coordinator thread.
+ * them, from one process to the next. Coordinator thread.
  *
  * Happy path: handover -> each connection that can go on is stored as conn-<n>, then a sealed memory file as
  * `state`; the next
  *   process takes them with its listening sockets, waits until it knows its own pending entries, and goes on:
- * COORD_ADOPT.
- * Failure: what cannot be stored is closed and its worker reconnects, as without a manager. State that is
- * unknown, damaged, of
+ * COORD_ADOPT. Failure: what cannot be stored is closed and its worker reconnects, as without a manager. State that
+ * is unknown, damaged, of
  *   another node or too old is dropped with one line, its connections are closed. A process that dies before it
  * has adopted leaves
  *   everything to the next. */

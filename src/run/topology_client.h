@@ -1,6 +1,5 @@
 /* topology_client - asks Redis for the topology when the coordinator wants it: walks the configured endpoints and
- * the masters
- * it has learned of until one answers. Coordinator thread.
+ * the masters it has learned of until one answers. Coordinator thread.
  *
  * Happy path: connection up -> CLUSTER SLOTS (cluster, auto) or ROLE (standalone) -> on_slots or on_standalone.
  * Failure: an endpoint that does not answer is followed by the next; when all failed once: on_failed, asked again

@@ -24,8 +24,7 @@ void worker_socket_send(struct worker_socket *d, uint64_t session, const struct 
 void worker_socket_sweep(struct worker_socket *d);
 void worker_socket_drop(struct worker_socket *d, uint64_t session); /* EFF_CLOSE */
 /* Lets go of a connection without closing it for the worker: a descriptor of it, the caller's, and what was read
- * and not written.
- * -1: no such session, or no descriptor. */
+ * and not written. -1: no such session, or no descriptor. */
 int worker_socket_let_go(struct worker_socket *d, uint64_t session, struct buf *input, struct buf *output);
 /* Goes on with one that a former process let go: COORD_ADOPT. Takes fd when ERR_OK; ERR_INVALID: it is not that
  * connection. */

@@ -2,8 +2,7 @@
  * Pure. Owner: the coordinator's thread. Times: monotonic ms.
  * Promises: an entry is assigned only after it was locked and taken; a lock is released only after Redis confirmed the
  * outcome; a worker is told to stop at good_until - stop_margin at the latest; an entry a worker may know of
- * changes hands
- * only through the load-balancer stream, so that its token rises. */
+ * changes hands only through the load-balancer stream, so that its token rises. */
 #pragma once
 #include "core/metric.h"
 #include "core/turn.h"

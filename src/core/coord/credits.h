@@ -1,9 +1,8 @@
 /* placement - which session gets which stream, and how much may be read: credits.
  * Pure. Owner: the coordinator.
  * A *reservation* is an entry that was asked for or read and has no worker yet; reservations never exceed free
- * credits when they are
- * granted, so what is read finds a worker. Credits that go away meanwhile leave an entry waiting for a moment
- * (READY). */
+ * credits when they are granted, so what is read finds a worker. Credits that go away meanwhile leave an entry
+ * waiting for a moment (READY). */
 #pragma once
 #include "base/list.h"
 #include "core/rules.h"

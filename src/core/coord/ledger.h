@@ -1,7 +1,6 @@
 /* ledger - the coordinator's one record of every entry this daemon has to do with, from its reading to Redis'
- * confirmation
- * of its outcome. Storage, states and look-up; the journey itself is in coord_entry.c.
- * Pure. Owner: the coordinator.
+ * confirmation of its outcome. Storage, states and look-up; the journey itself is in coord_entry.c. Pure. Owner: the
+ * coordinator.
  *
  *   (read) -> LOCKING -> TAKING -> READY -> ASSIGNED -> FINISHING -> (gone)
  *               |  ^        |        ^  \      |   ^        ^

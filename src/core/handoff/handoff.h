@@ -1,10 +1,9 @@
 /* handoff - moves the connections of one shard before maintenance cuts them: what a notification means for each
  * connection, when its replacement is dialled, when it takes over, when the old one is closed; relaxed time-outs;
- * circuit
- * breakers. Pure. Owner: the shard thread; run/connections feeds it and performs what it says. Times: monotonic ms.
- * Promises: the old connection serves until its replacement is ready (make before break), or until it ends by
- * itself; one
- * operation per (seq, endpoint); every waiting state has a deadline. Caps, queue and breakers count per shard. */
+ * circuit breakers. Pure. Owner: the shard thread; run/connections feeds it and performs what it says. Times:
+ * monotonic ms. Promises: the old connection serves until its replacement is ready (make before break), or until
+ * it ends by itself; one operation per (seq, endpoint); every waiting state has a deadline. Caps, queue and
+ * breakers count per shard. */
 #pragma once
 #include "core/metric.h"
 #include "core/turn.h"

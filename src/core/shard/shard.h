@@ -1,8 +1,6 @@
 /* shard - one cluster master's part of the daemon as one pure step: composes lease, retry, reader, reconcile and
- * keyspace.
- * Pure. Owner: the shard's thread. Times: monotonic ms.
- * Promise: MSG_LEASE lost (expired) comes at good_until - stop_margin at the latest, if steps happen at the
- * returned deadlines. */
+ * keyspace. Pure. Owner: the shard's thread. Times: monotonic ms. Promise: MSG_LEASE lost (expired) comes at
+ * good_until - stop_margin at the latest, if steps happen at the returned deadlines. */
 #pragma once
 #include "core/metric.h"
 #include "core/turn.h"

@@ -1,7 +1,7 @@
 /* io/redis - one connection to one Redis endpoint that is reopened for ever. RESP3 (RESP2 where the server has
- * none), plain, TLS or unix socket.
- * hiredis parses the replies; the socket, TLS and the order of replies are ours on libuv (redis_wire.c says why).
- * Owner: one loop thread. No policy besides: resolve, connect, handshake, deadlines, reconnect with jittered backoff.
+ * none), plain, TLS or unix socket. hiredis parses the replies; the socket, TLS and the order of replies are ours on
+ * libuv (redis_wire.c says why). Owner: one loop thread. No policy besides: resolve, connect, handshake, deadlines,
+ * reconnect with jittered backoff.
  *
  * Happy path: resolve (uv_getaddrinfo) -> connect -> [TLS] -> HELLO 3 [AUTH] SETNAME -> SELECT -> [CLIENT
  * MAINT_NOTIFICATIONS …] -> [CLIENT ID] -> on_up -> commands, replies in order.
@@ -79,8 +79,7 @@ struct redis_events {
 };
 /* Exactly once for each redis_send. reply NULL = the connection ended before an answer came. tag is the caller's.
  * An error reply is a reply, not a failure of the connection. A (P)SUBSCRIBE is answered when all its
- * confirmations have come (each went to
- * on_push before), with the last of them. */
+ * confirmations have come (each went to on_push before), with the last of them. */
 typedef void redis_reply_fn(void *arg, uint64_t tag, const redisReply *reply);
 
 struct redis_conn *redis_open(uv_loop_t *loop, const struct redis_opts *opts, const struct redis_events *ev,
@@ -104,16 +103,15 @@ bool redis_is_valkey(const struct redis_conn *c);    /* HELLO says so */
 const struct redis_addr *redis_addr_of(const struct redis_conn *c);
 enum redis_maint_state redis_maint(const struct redis_conn *c);
 /* The moving-endpoint-type it asks for: opts.maint_endpoint_type, or what "auto" came to. For the replacement of a
- * moved connection, whose own
- * address must not decide. Static or the connection's text. */
+ * moved connection, whose own address must not decide. Static or the connection's text. */
 const char *redis_endpoint_type(const struct redis_conn *c);
 /* Drops the connection (pending NULL, on_down) and dials anew, without backoff; another address when addr is not
  * NULL. */
 void redis_redial(struct redis_conn *c, const struct redis_addr *addr, const char *why);
 void redis_retry(struct redis_conn *c); /* a waiting reconnect happens now; on one that is not waiting: nothing */
 /* New credentials (copied): used from the next handshake on; when up, AUTH is sent now. A refusal is said and
- * costs nothing: the connection goes
- * on as who it was, which is what the server does, too (a RESP2 subscriber cannot ask: it does the same). */
+ * costs nothing: the connection goes on as who it was, which is what the server does, too (a RESP2 subscriber
+ * cannot ask: it does the same). */
 void redis_set_auth(struct redis_conn *c, const char *username, const char *password);
 void redis_set_tls(struct redis_conn *c, struct redis_tls *tls); /* from the next attempt on */
 /* From now on; an attempt under way keeps its deadline, a pause before the next is cut to the longest one. */

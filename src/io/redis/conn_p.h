@@ -1,6 +1,5 @@
 /* io/redis_priv - the record of one connection, shared by redis.c (life), redis_dial.c (resolve, connect),
- * redis_handshake.c and
- * redis_command.c (commands, replies, deadlines). Nobody else includes it.
+ * redis_handshake.c and redis_command.c (commands, replies, deadlines). Nobody else includes it.
  *
  *   WAITING -> RESOLVING -> CONNECTING -> SECURING -> GREETING -> UP
  *      ^                                                          |
@@ -126,9 +125,8 @@ void handshake_start(struct redis_conn *c);
 void handshake_reply(struct redis_conn *c, enum cmd_kind kind, const redisReply *r);
 const char *handshake_endpoint_type(const struct redis_conn *c);
 /* AUTH on a connection that is up: now if nothing is waited for, else when that is so, for connect_ms at most.
- * Redis 8.0 does not
- * answer an AUTH that it refuses after a command that has blocked: every reply after it would belong to another
- * command. */
+ * Redis 8.0 does not answer an AUTH that it refuses after a command that has blocked: every reply after it would
+ * belong to another command. */
 void handshake_reauth(struct redis_conn *c);
 
 /* redis_command.c */

@@ -1,7 +1,7 @@
 /* io/redis_wire - the bytes of one connection attempt: one socket (TCP or unix), TLS on it when asked.
  * Inside io/redis only. Owner: the connection's loop thread. A wire is used once; wire_close frees it when the
- * loop has let go.
- * Promise: after wire_close no callback comes; callbacks never run inside a call of the owner except where said. */
+ * loop has let go. Promise: after wire_close no callback comes; callbacks never run inside a call of the owner
+ * except where said. */
 #pragma once
 #include "base/err.h"
 #include <stdbool.h>

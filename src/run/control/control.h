@@ -2,11 +2,9 @@
  * thread.
  *
  * A verb is a function of control_verbs. It writes rows with control_row and ends with control_end, or it leaves
- * a job: a
- * step that runs from the door's pump until it ends the request. Nothing is freed before the pump's next round,
- * so a request
- * may be ended from anywhere.
- * Promise: a step writes a bounded amount and waits while the client does not read. */
+ * a job: a step that runs from the door's pump until it ends the request. Nothing is freed before the pump's next
+ * round, so a request may be ended from anywhere. Promise: a step writes a bounded amount and waits while the
+ * client does not read. */
 #pragma once
 #include "base/buf.h"
 #include "base/list.h"

@@ -1,6 +1,5 @@
 /* dlq ls, show, replay, purge: pages of the dead letters up to the one that was the last when the request came, so
- * that what
- * dies again meanwhile is not looked at twice.
+ * that what dies again meanwhile is not looked at twice.
  *
  * Happy path: last id -> pages -> each that matches: a row; or XADD to the load-balancer stream, then XDEL, then a row.
  * Failure: Redis does not answer: what is done is done and said; a dead letter is deleted only after its copy was

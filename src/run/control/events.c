@@ -1,6 +1,6 @@
 /* events: what the daemon said. Lines come from any thread through a mailbox; the door keeps the last ones and
- * hands new ones to
- * who follows. Failure: a full mailbox drops lines; a follower that does not read is ended with one line. */
+ * hands new ones to who follows. Failure: a full mailbox drops lines; a follower that does not read is ended with
+ * one line. */
 #include "run/control/control.h"
 
 #include <string.h>

@@ -1,6 +1,5 @@
 /* control_explain - one clear line why an entry that this daemon holds runs or does not; control_explain_remote.c
- * looks in Redis for
- * what it does not hold. Coordinator thread. */
+ * looks in Redis for what it does not hold. Coordinator thread. */
 #pragma once
 #include "run/control/control.h"
 

@@ -1,11 +1,9 @@
 /* explain for what this daemon does not hold: service by service, the load-balancer stream, then the dead letters.
  *
  * Happy path, first pass: where the group stands -> pages of what is not read yet -> what the registry calls
- * running. Second
- * pass, when no service had it there: pages of what others have. Found: XPENDING tells its owner, the lock
- * whether it lives.
- * Failure: Redis does not answer: exit 1 with its words. It gives up after SEEK_MAX entries of a stream, and says
- * so. */
+ * running. Second pass, when no service had it there: pages of what others have. Found: XPENDING tells its owner,
+ * the lock whether it lives. Failure: Redis does not answer: exit 1 with its words. It gives up after SEEK_MAX
+ * entries of a stream, and says so. */
 #include <stdio.h>
 #include <string.h>
 

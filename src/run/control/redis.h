@@ -2,8 +2,7 @@
  *
  * Happy path: control_redis_open -> control_redis_send -> the answer, once, in a later round.
  * Failure: not reachable, lost or too late: the answer is REPLY_NONE and control_redis_why says why. MOVED is
- * followed once
- * per command. Nothing is repeated otherwise. */
+ * followed once per command. Nothing is repeated otherwise. */
 #pragma once
 #include "codec/command.h"
 #include "codec/reply.h"
@@ -23,8 +22,7 @@ void control_redis_send(struct control_redis *c, const struct cmd *cmd, const st
 /* Words separated by NULL at the end; the answer has only raw, and r of kind REPLY_OK, REPLY_ERROR or REPLY_NONE. */
 void control_redis_words(struct control_redis *c, const char *const *words);
 /* How many entries to ask for next, most at most, after a page of n brought b: about 1 MiB of them, so that large
- * ones hold up
- * neither this loop nor Redis. */
+ * ones hold up neither this loop nor Redis. */
 size_t control_redis_page(size_t n, size_t most, const struct entry_batch *b);
 const char *control_redis_why(const struct control_redis *c);
 const char *control_redis_addr(const struct control_redis *c);

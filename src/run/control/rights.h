@@ -1,7 +1,6 @@
 /* control_rights - the questions doctor asks one server about the rights of our Redis user: each key of each
- * service, then
- * codec/rights. By ACL DRYRUN where that is allowed to us, else by sending the harmless calls themselves.
- * Pure; coordinator thread. next and answer alternate. */
+ * service, then codec/rights. By ACL DRYRUN where that is allowed to us, else by sending the harmless calls
+ * themselves. Pure; coordinator thread. next and answer alternate. */
 #pragma once
 #include "codec/rights.h"
 #include "config/config.h"

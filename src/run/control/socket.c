@@ -2,8 +2,7 @@
  *
  * Happy path: accept -> bytes up to a newline -> ctl_decode -> the verb -> rows -> the final line -> close.
  * Failure: too many connections, a request that does not decode, silence: one final line, then close. A client
- * that goes
- * away ends its request; what it asked the coordinator for is done all the same. */
+ * that goes away ends its request; what it asked the coordinator for is done all the same. */
 #include "run/control/control.h"
 
 #include <stdarg.h>

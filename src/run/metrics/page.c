@@ -1,6 +1,5 @@
 /* The page of sluice-metrics(7): counters of the coordinator and the shards' last snapshots added up, gauges from
- * the ledger.
- * Coordinator thread. Rows of one name stand together, as the format asks. */
+ * the ledger. Coordinator thread. Rows of one name stand together, as the format asks. */
 #include "run/metrics/page.h"
 
 #include <stdio.h>
