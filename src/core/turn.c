@@ -55,12 +55,36 @@ void msg_fini(struct msg *m)
 	case MSG_EXPIRED:
 	case MSG_EMPTY:
 	case MSG_STOPPED:
+	case MSG_NOT_STARTED:
 	case MSG_N:
 		text_unref(m->text);
 		break;
 	}
 	m->fields = NULL;
 	m->text = NULL;
+}
+
+bool msg_answer_of_nobody(const struct msg *m, uint16_t to, struct msg *answer)
+{
+	*answer =
+		(struct msg){.from = to, .handle = m->handle, .svc = m->svc, .slot = m->slot, .id = m->id, .op = m->op};
+	if (m->kind == MSG_LEASE_ACQUIRE) {
+		answer->kind = MSG_LEASE;
+		answer->result = LEASE_IS_MOVED;
+		answer->ms = m->ms;
+	} else if (m->kind == MSG_OP) {
+		answer->kind = MSG_OP_RESULT;
+		answer->result = OP_MOVED;
+		answer->resent = m->resent;
+	} else if (m->kind == MSG_LOCK_CALL) {
+		answer->kind = MSG_LOCK_ANSWER;
+		answer->from = m->from; /* the asker */
+		answer->tag = m->tag;
+		answer->result = OP_FAILED;
+	} else {
+		return false;
+	}
+	return true;
 }
 
 void effects_init(struct effects *e)

@@ -75,6 +75,7 @@ enum msg_kind {
 	MSG_GROUP_LOST, /* .svc: the group was gone and is made again; .flag = done */
 	MSG_EMPTY,      /* after MSG_SLOTS with none: nothing is left here */
 	MSG_STOPPED,
+	MSG_NOT_STARTED, /* said in its place by whoever was to start it: .text (owned) why */
 	MSG_N
 };
 
@@ -152,6 +153,9 @@ static inline bool msg_has_batch(const struct msg *m)
 }
 /* Frees everything a message owns (a message that could not be delivered, or a shutdown). */
 void msg_fini(struct msg *m);
+/* What is said in the place of shard `to`, which does not run, to a message of the coordinator: not here, look again.
+ * *answer owns nothing; m stays the caller's. False: nobody waits for an answer to m. */
+bool msg_answer_of_nobody(const struct msg *m, uint16_t to, struct msg *answer);
 
 /* ---- shard ---- */
 

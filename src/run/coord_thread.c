@@ -17,6 +17,14 @@ enum { MAIL_LIMIT = 1 << 20, PASSED_MAX = 8192, TRIM_ENTRIES = 4096, EXIT_INTERN
 
 /* ---- effects ---- */
 
+/* In the place of a shard that does not run: it arrives in a turn to come, as if it came from there. */
+static void say_for_shard(struct daemon *d, const struct msg *m)
+{
+	struct run_msg rm = {.kind = RUN_CORE, .shard = m->from, .core = *m};
+	if (!mailbox_send(d->mail, &rm, true))
+		msg_fini(&rm.core);
+}
+
 static void shard_start(struct daemon *d, const struct effect *ef)
 {
 	struct shard_thread_opts o = {.index = ef->to,
@@ -30,7 +38,9 @@ static void shard_start(struct daemon *d, const struct effect *ef)
 	struct err err;
 	d->shard_since[ef->to] = mono_now();
 	if (shard_thread_start(&o, &d->shards[ef->to], &err) != ERR_OK)
-		log_line(LOG_ERROR, "shard=%u redis=%s not started: %s", ef->to, ef->text->bytes, err.text);
+		say_for_shard(d,
+			&(struct msg){
+				.kind = MSG_NOT_STARTED, .from = ef->to, .text = text_new(err.text, strlen(err.text))});
 	if (ef->to >= d->n_shards)
 		d->n_shards = (uint16_t)(ef->to + 1);
 }
@@ -60,10 +70,14 @@ static void to_shard(struct daemon *d, const struct effect *ef)
 {
 	struct run_msg m = {.kind = RUN_CORE, .core = ef->msg};
 	fault_post(&m.core);
-	if (d->shards[ef->to])
+	if (d->shards[ef->to]) {
 		shard_thread_send(d->shards[ef->to], &m);
-	else
-		msg_fini(&m.core);
+		return;
+	}
+	struct msg answer;
+	if (msg_answer_of_nobody(&m.core, ef->to, &answer))
+		say_for_shard(d, &answer);
+	msg_fini(&m.core);
 }
 
 static void coord_thread_end(struct daemon *d, int code)
@@ -147,7 +161,7 @@ bool daemon_ready(struct daemon *d, struct buf *reasons)
 	}
 	for (uint16_t i = 0; i < c->n_shards; i++) {
 		const struct coord_shard *s = &c->shards[i];
-		if (!s->is_on || s->is_leaving)
+		if (s->is_leaving || !(s->is_on || s->is_refused))
 			continue;
 		if (!s->is_up[CONN_COMMAND])
 			buf_printf(
@@ -157,6 +171,10 @@ bool daemon_ready(struct daemon *d, struct buf *reasons)
 				s->why[0] ? s->why : "not subscribed yet");
 		else
 			continue;
+		ready = false;
+	}
+	if (c->topo.n_left_out) {
+		buf_printf(r, "topology: more than %d masters, some are left out\n", SHARDS_MAX);
 		ready = false;
 	}
 	for (uint16_t i = 0; ready && i < c->n_positions; i++) {

@@ -5,10 +5,13 @@
 #include "core/shard/shard.h"
 #include "io/loop.h"
 #include "run/role_conn.h"
+#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { MAILBOX_LIMIT = 1 << 20, SNAPSHOT_EVERY_MS = 1000 };
 
@@ -343,10 +346,28 @@ static struct role_conns *new_role_conns(struct shard_thread *s, const struct ha
 	return role_conns_new(&o);
 }
 
+/* A loop cannot be made without descriptors: rather later than not at all. */
+static enum err_code find_descriptors(struct err *err)
+{
+	enum { WANTED = 12 }; /* of a loop, its mailbox and three connections */
+	int fds[WANTED], n = 0, rc = 0;
+	while (n < WANTED && !rc) {
+		fds[n] = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
+		rc = fds[n] < 0 && errno != EBADF ? errno : 0;
+		n += fds[n] >= 0 || !rc;
+	}
+	while (n-- > 0)
+		if (fds[n] >= 0)
+			close(fds[n]);
+	return rc ? err_set(err, ERR_IO, "no descriptors: %s", strerror(rc)) : ERR_OK;
+}
+
 enum err_code shard_thread_start(const struct shard_thread_opts *o, struct shard_thread **out, struct err *err)
 {
 	struct redis_addr addr;
 	enum err_code code = redis_addr_parse(o->addr, &addr, err);
+	if (!code)
+		code = find_descriptors(err);
 	if (code)
 		return code;
 	struct shard_thread *s = mem_alloc(sizeof *s);
@@ -372,9 +393,12 @@ enum err_code shard_thread_start(const struct shard_thread_opts *o, struct shard
 	s->core = shard_new(&s->rules, s->index);
 	effects_init(&s->effects);
 	s->role_conns = new_role_conns(s, &o->handoff);
-	if (pthread_create(&s->thread, NULL, thread_main, s) != 0) {
+	int rc = pthread_create(&s->thread, NULL, thread_main, s);
+	if (rc != 0) {
+		quit(s); /* here, in the place of its own thread */
+		loop_free(s->loop);
 		free_all(s);
-		return err_set(err, ERR_IO, "no thread for shard %u", o->index);
+		return err_set(err, ERR_IO, "no thread: %s", strerror(rc));
 	}
 	*out = s;
 	return ERR_OK;

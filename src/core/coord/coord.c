@@ -23,7 +23,7 @@ struct coord *coord_new(const struct coord_rules *rules)
 	list_init(&c->turns);
 	list_init(&c->gone);
 	heap_init(&c->session_timers);
-	c->reroute_at = c->drain_end = c->drain_over = c->stop_at = MONO_NEVER;
+	c->reroute_at = c->start_again = c->drain_end = c->drain_over = c->stop_at = MONO_NEVER;
 	c->next_turn = MONO_NEVER - STALL_MS;
 	c->shortest_ttl = 10000;
 	c->started_at = -1;
@@ -163,6 +163,10 @@ static void coord_on_msg(struct coord *c, const struct msg *m)
 	case MSG_STOPPED:
 		coord_on_stopped(c, m);
 		break;
+	case MSG_NOT_STARTED:
+		coord_on_not_started(c, m);
+		text_unref(m->text);
+		break;
 	case MSG_SLOTS:
 	case MSG_SERVICE:
 	case MSG_SERVICE_GONE:
@@ -191,6 +195,10 @@ static void coord_due(struct coord *c)
 	if (c->reroute_at <= c->now) {
 		c->reroute_at = MONO_NEVER;
 		entry_reroute(c);
+	}
+	if (c->start_again <= c->now) {
+		c->start_again = MONO_NEVER;
+		coord_reroute(c);
 	}
 	if (c->topo_next <= c->now && !c->topo_pending) {
 		c->topo_next = c->now + c->rules.topology_refresh_ms;
@@ -301,6 +309,7 @@ mono_ms coord_step(struct coord *c, const struct coord_event *ev, struct effects
 	c->now = ev->now;
 	c->wall_ms = ev->wall_ms;
 	c->out = out;
+	c->topo.now = c->now;
 	if (c->started_at < 0) {
 		c->started_at = ev->now;
 		c->topo_next = ev->now;
@@ -312,7 +321,7 @@ mono_ms coord_step(struct coord *c, const struct coord_event *ev, struct effects
 	finish_turn(c);
 	mono_ms at = mono_min(heap_deadline(&c->ledger.timers), heap_deadline(&c->session_timers));
 	at = mono_min(at, mono_min(c->reroute_at, mono_min(c->drain_end, c->stop_at)));
-	at = mono_min(at, c->drain_over);
+	at = mono_min(at, mono_min(c->drain_over, c->start_again));
 	if (!c->topo_pending)
 		at = mono_min(at, c->topo_next);
 	c->next_turn = at < MONO_NEVER - STALL_MS ? at : MONO_NEVER - STALL_MS;

@@ -19,6 +19,10 @@ enum {
 	STOP_WAIT_MS = 500,
 	UNLOCK_WAIT_MS = 200,
 	LOST_SHARD_MS = 1000,
+	START_AGAIN_MS = 100,
+	START_AGAIN_MAX_MS = 1000,
+	SAY_AGAIN_MS = 60000,
+	TOPO_FULL_MS = 1000,
 	DRAIN_OVER_MS = 5000,
 	STALL_MS = 500,
 	TOPO_APART_MS = 100,
@@ -48,8 +52,11 @@ struct coord_service {
 struct coord_shard {
 	bool is_on;
 	bool is_up[CONN_ROLES];
-	bool is_leaving;           /* has no slots any more: stops when empty */
-	bool is_stopping;          /* asked to stop */
+	bool is_leaving;  /* has no slots any more: stops when empty */
+	bool is_stopping; /* asked to stop */
+	bool is_refused;  /* it could not be started: tried again at start_at, n_tries so far, .why */
+	uint8_t n_tries;
+	mono_ms start_at, said_at; /* said_at: its last line about that; 0 = none */
 	mono_ms since, down_since; /* started; its command connection is down: since when */
 	char why[200];             /* last reason for being down */
 };
@@ -87,6 +94,8 @@ struct coord {
 	uint32_t n_start;   /* entries of a former process whose locks are being asked for */
 	mono_ms stop_at;    /* a handover waits for confirmations until then */
 	mono_ms reroute_at, topo_next, topo_asked, started_at;
+	mono_ms start_again;           /* shards that could not be started are tried then */
+	mono_ms left_out_said;         /* the last line about masters without a number; 0 = none */
 	mono_ms drain_end, drain_over; /* workers are told to stop; the process ends whatever is left */
 	bool topo_pending, topo_again;
 	uint64_t topo_said[TOPO_REASONS]; /* hashes of the reasons told since it was last known; 0 = free */
@@ -117,6 +126,9 @@ struct msg *coord_send(struct coord *c, uint16_t shard, enum msg_kind kind);
 void coord_ask_topology(struct coord *c, const char *why);
 uint16_t coord_shard_at(struct coord *c, const char *addr); /* the shard of an address, started when needed */
 void coord_start_shards(struct coord *c);
+void coord_reroute(struct coord *c); /* the map has changed, or a shard may start: all that follows */
+/* Where a redirection leads; false: its address cannot be dialled, only the topology helps. */
+bool coord_redirection(const struct coord *c, const struct msg *m, char addr[static TOPOLOGY_ADDR]);
 void coord_route_readers(struct coord *c);
 void coord_mark(struct coord *c, struct coord_service *s); /* assign and grant at the end of the turn */
 
@@ -128,7 +140,8 @@ void entry_on_op(struct coord *c, const struct msg *m);
 void entry_on_own_ids(struct coord *c, const struct msg *m);
 void entry_on_due(struct coord *c, struct entry *e);
 void entry_reroute(struct coord *c); /* sends what waited for a shard */
-void entry_shard_gone(struct coord *c, uint16_t shard);
+/* What was asked of a shard is asked anew; was_heard: it may have done it already. */
+void entry_shard_gone(struct coord *c, uint16_t shard, bool was_heard);
 void entry_assign(struct coord *c, struct entry *e, struct worker *m);
 void entry_resume(struct coord *c, struct entry *e, struct worker *m);
 void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono_ms grace_ms);
@@ -212,6 +225,7 @@ void coord_on_conn(struct coord *c, const struct msg *m);
 bool coord_is_news(struct coord *c, int64_t seq);
 void coord_on_empty(struct coord *c, const struct msg *m);
 void coord_on_stopped(struct coord *c, const struct msg *m);
+void coord_on_not_started(struct coord *c, const struct msg *m);
 void coord_relay(struct coord *c, const struct msg *m);
 void coord_on_group_lost(struct coord *c, const struct msg *m);
 void coord_spread_expired(struct coord *c, const struct msg *m);

@@ -160,7 +160,7 @@ void entry_reroute(struct coord *c)
 }
 
 /* A shard has stopped: what it was asked may or may not have been done; another one is asked. */
-void entry_shard_gone(struct coord *c, uint16_t shard)
+void entry_shard_gone(struct coord *c, uint16_t shard, bool was_heard)
 {
 	uint32_t pos = 0;
 	for (struct entry *e; (e = ledger_next(&c->ledger, &pos));) {
@@ -168,7 +168,7 @@ void entry_shard_gone(struct coord *c, uint16_t shard)
 			e->lease_shard = SHARD_NONE;
 		if (e->op_shard == shard) {
 			e->op_shard = SHARD_NONE;
-			e->op_resent = true;
+			e->op_resent = e->op_resent || was_heard;
 		}
 	}
 	entry_wait_for_route(c);
@@ -374,8 +374,9 @@ void entry_on_op(struct coord *c, const struct msg *m)
 	if (m->result == OP_MOVED) {
 		e->op_resent = m->resent;
 		uint16_t to = SHARD_NONE;
-		if (m->asking && m->text)
-			to = coord_shard_at(c, m->text->bytes);
+		char addr[TOPOLOGY_ADDR];
+		if (m->asking && coord_redirection(c, m, addr))
+			to = coord_shard_at(c, addr);
 		if (to != SHARD_NONE)
 			send_op_to(c, e, to, true);
 		else

@@ -126,6 +126,27 @@ void entry_not_pending(struct coord *c, struct entry *e)
 	entry_lease_lost(c, e, LOST_NOT_PENDING);
 }
 
+static void on_lease_moved(struct coord *c, struct entry *e, const struct msg *m)
+{
+	char addr[TOPOLOGY_ADDR];
+	bool is_known = coord_redirection(c, m, addr);
+	e->lease_shard = SHARD_NONE;
+	if (m->ms)
+		e->good_until = m->ms;
+	if (is_known && m->asking)
+		entry_send_lease(c, e, coord_shard_at(c, addr), true);
+	else if (is_known && topology_moved(&c->topo, m->slot, addr))
+		coord_start_shards(c), coord_route_readers(c);
+	if (e->lease_shard == SHARD_NONE && entry_awaits_lease(e)) {
+		uint16_t to = topology_shard(&c->topo, e->lock_slot);
+		if (to == m->from || m->asking)
+			entry_wait_for_route(c); /* the map is behind, or nobody is there yet: a moment later */
+		else
+			entry_send_lease(c, e, to, false);
+	}
+	coord_ask_topology(c, "moved");
+}
+
 void entry_on_lease(struct coord *c, const struct msg *m)
 {
 	struct entry *e = ledger_by_handle(&c->ledger, m->handle);
@@ -142,21 +163,7 @@ void entry_on_lease(struct coord *c, const struct msg *m)
 		entry_lease_lost(c, e, (enum lost_reason)m->lost);
 		break;
 	case LEASE_IS_MOVED:
-		e->lease_shard = SHARD_NONE;
-		if (m->ms)
-			e->good_until = m->ms;
-		if (m->asking && m->text)
-			entry_send_lease(c, e, coord_shard_at(c, m->text->bytes), true);
-		else if (m->text && topology_moved(&c->topo, m->slot, m->text->bytes))
-			coord_start_shards(c), coord_route_readers(c);
-		if (e->lease_shard == SHARD_NONE && entry_awaits_lease(e)) {
-			uint16_t to = topology_shard(&c->topo, e->lock_slot);
-			if (to == m->from && !m->asking)
-				entry_wait_for_route(c); /* the map is behind: a moment later */
-			else
-				entry_send_lease(c, e, to, false);
-		}
-		coord_ask_topology(c, "moved");
+		on_lease_moved(c, e, m);
 		break;
 	case LEASE_IS_RECREATED:
 		e->good_until = m->ms;

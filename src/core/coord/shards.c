@@ -18,14 +18,19 @@ static void start_shard(struct coord *c, uint16_t node)
 {
 	grow_shards(c);
 	struct coord_shard *s = &c->shards[node];
-	if (s->is_on || s->is_stopping) /* stopping: it starts again when it has stopped */
+	if (s->is_on || s->is_stopping || s->start_at > c->now) /* stopping: it starts again when it has stopped */
 		return;
-	*s = (struct coord_shard){.is_on = true, .since = c->now, .down_since = c->now};
+	const bool is_again = s->is_refused;
+	*s = (struct coord_shard){.is_on = true,
+		.since = c->now,
+		.down_since = is_again ? s->down_since : c->now,
+		.n_tries = is_again ? s->n_tries : 0,
+		.said_at = is_again ? s->said_at : 0};
 	const char *addr = c->topo.nodes[node].addr;
 	struct effect *ef = effects_add(c->out, EFF_SHARD_START);
 	ef->to = node;
 	ef->text = text_new(addr, strlen(addr));
-	effects_log(c->out, LOG_NOTICE, "shard=%u redis=%s started", node, addr);
+	effects_log(c->out, is_again ? LOG_DEBUG : LOG_NOTICE, "shard=%u redis=%s started", node, addr);
 	for (uint16_t i = 0; i < c->n_positions; i++) {
 		if (!c->services[i].rules)
 			continue;
@@ -33,6 +38,12 @@ static void start_shard(struct coord *c, uint16_t node)
 		m->svc = c->services[i].svc;
 		m->rules = service_rules_ref(c->services[i].rules);
 	}
+}
+
+static void give_number_back(struct coord *c, uint16_t node)
+{
+	c->shards[node] = (struct coord_shard){.is_on = false};
+	topology_free(&c->topo, node);
 }
 
 uint16_t coord_shard_at(struct coord *c, const char *addr)
@@ -51,6 +62,8 @@ void coord_start_shards(struct coord *c)
 		bool master = c->topo.nodes[i].is_master, is_new = !s->is_on;
 		if (master)
 			start_shard(c, i);
+		else if (!s->is_on && !s->is_stopping && !c->topo.nodes[i].is_free)
+			give_number_back(c, i); /* another row took its slots before it ran */
 		if (!s->is_on)
 			continue;
 		s->is_leaving = !master;
@@ -62,6 +75,8 @@ void coord_start_shards(struct coord *c)
 
 static void reader_to(struct coord *c, struct coord_service *s, uint16_t shard, bool asking)
 {
+	if (shard != SHARD_NONE && !c->shards[shard].is_on) /* it comes here again when that shard runs */
+		shard = SHARD_NONE;
 	if (s->reader_shard == shard && s->reader_asking == asking)
 		return;
 	if (s->reader_shard != SHARD_NONE && s->reader_shard != shard && c->shards[s->reader_shard].is_on) {
@@ -91,7 +106,7 @@ void coord_route_readers(struct coord *c)
 	}
 }
 
-static void topology_changed(struct coord *c)
+void coord_reroute(struct coord *c)
 {
 	coord_start_shards(c);
 	c->had_shards = true;
@@ -117,6 +132,23 @@ static void leave_lost_shards(struct coord *c)
 	}
 }
 
+/* More masters than numbers: those that have stopped leave theirs within half a minute, so it is asked again soon. */
+static void say_left_out(struct coord *c)
+{
+	if (!c->topo.n_left_out) {
+		c->left_out_said = 0;
+		return;
+	}
+	c->topo_next = mono_min(c->topo_next, c->now + TOPO_FULL_MS);
+	if (c->left_out_said && c->now < c->left_out_said + SAY_AGAIN_MS)
+		return;
+	c->left_out_said = c->now;
+	effects_log(c->out, LOG_ERROR,
+		"topology: %u rows of the slot map are left out: a daemon serves at most %d addresses of masters at a "
+		"time",
+		c->topo.n_left_out, SHARDS_MAX);
+}
+
 void coord_on_topology(struct coord *c, const struct coord_event *ev)
 {
 	bool changed, is_first = !c->topo.is_known;
@@ -131,6 +163,7 @@ void coord_on_topology(struct coord *c, const struct coord_event *ev)
 	c->topo_pending = c->topo_again = false;
 	memset(c->topo_said, 0, sizeof c->topo_said);
 	c->m[MP_TOPO_OTHER_OK]++;
+	say_left_out(c);
 	if (!changed) {
 		leave_lost_shards(c);
 		return;
@@ -143,7 +176,7 @@ void coord_on_topology(struct coord *c, const struct coord_event *ev)
 			coord_fit_to_topology(c, c->services[i].rules);
 	effects_log(
 		c->out, LOG_NOTICE, "topology %s masters=%u", c->topo.is_cluster ? "cluster" : "standalone", n_masters);
-	topology_changed(c);
+	coord_reroute(c);
 }
 
 /* Without digits: times and counts in it do not make it another. */
@@ -182,10 +215,15 @@ void coord_on_topology_failed(struct coord *c, struct slice why)
 			(int)why.len, why.p);
 }
 
-/* ASK: the slot is on its way, this key is there already. Its reader follows; the map stays. */
-static void on_ask(struct coord *c, const struct msg *m)
+bool coord_redirection(const struct coord *c, const struct msg *m, char addr[static TOPOLOGY_ADDR])
 {
-	uint16_t there = coord_shard_at(c, m->text->bytes);
+	return m->text && topology_complete(&c->topo, m->from, m->text->bytes, addr);
+}
+
+/* ASK: the slot is on its way, this key is there already. Its reader follows; the map stays. */
+static void on_ask(struct coord *c, const struct msg *m, const char *addr)
+{
+	uint16_t there = coord_shard_at(c, addr);
 	for (uint16_t i = 0; there != SHARD_NONE && i < c->n_positions; i++)
 		if (c->services[i].rules && c->services[i].rules->lbs_slot == m->slot)
 			reader_to(c, &c->services[i], there, true);
@@ -203,14 +241,17 @@ static void go_home(struct coord *c, const struct msg *m)
 
 void coord_on_moved(struct coord *c, const struct msg *m)
 {
-	if (m->asking && m->text && m->text->len) {
-		on_ask(c, m);
+	char addr[TOPOLOGY_ADDR];
+	bool is_known = coord_redirection(c, m, addr);
+	if (m->asking) {
+		if (is_known)
+			on_ask(c, m, addr);
 		coord_ask_topology(c, "ask");
 		return;
 	}
-	if (m->text && m->text->len && topology_moved(&c->topo, m->slot, m->text->bytes)) {
+	if (is_known && topology_moved(&c->topo, m->slot, addr)) {
 		c->m[MP_TOPO_MOVED_OK]++;
-		topology_changed(c);
+		coord_reroute(c);
 	} else {
 		go_home(c, m);
 	}
@@ -225,6 +266,11 @@ void coord_on_conn(struct coord *c, const struct msg *m)
 	if (m->conn == CONN_COMMAND && s->is_up[m->conn] && !m->flag)
 		s->down_since = c->now;
 	s->is_up[m->conn] = m->flag;
+	if (m->flag && m->conn == CONN_COMMAND && s->n_tries) {
+		effects_log(c->out, LOG_NOTICE, "shard=%u redis=%s started after %u attempts", m->from,
+			c->topo.nodes[m->from].addr, s->n_tries + 1u);
+		s->n_tries = 0;
+	}
 	if (m->flag)
 		return;
 	if (m->text)
@@ -263,10 +309,46 @@ void coord_on_stopped(struct coord *c, const struct msg *m)
 		return;
 	s->is_stopping = false;
 	effects_add(c->out, EFF_SHARD_STOP)->to = m->from;
-	entry_shard_gone(c, m->from);
+	entry_shard_gone(c, m->from, true);
 	effects_log(c->out, LOG_NOTICE, "shard=%u redis=%s stopped", m->from, c->topo.nodes[m->from].addr);
 	if (c->topo.nodes[m->from].is_master)
-		topology_changed(c);
+		coord_reroute(c);
+	else
+		give_number_back(c, m->from);
+}
+
+static void say_not_started(struct coord *c, uint16_t shard)
+{
+	struct coord_shard *s = &c->shards[shard];
+	if (s->said_at && c->now < s->said_at + SAY_AGAIN_MS)
+		return;
+	s->said_at = c->now;
+	effects_log(c->out, LOG_ERROR, "shard=%u redis=%s not started: %s; trying again", shard,
+		c->topo.nodes[shard].addr, s->why);
+}
+
+/* No thread, say. What it was asked is asked again when it runs, or of whoever serves the slot by then. */
+void coord_on_not_started(struct coord *c, const struct msg *m)
+{
+	struct coord_shard *s = m->from < c->n_shards ? &c->shards[m->from] : NULL;
+	if (!s || !s->is_on)
+		return;
+	s->is_on = s->is_leaving = false;
+	s->is_refused = true;
+	snprintf(s->why, sizeof s->why, "%s", m->text ? m->text->bytes : "not started");
+	say_not_started(c, m->from);
+	s->start_at =
+		c->now + mono_min((mono_ms)START_AGAIN_MS << (s->n_tries < 8 ? s->n_tries : 8), START_AGAIN_MAX_MS);
+	if (s->n_tries < UINT8_MAX)
+		s->n_tries++;
+	for (uint16_t i = 0; i < c->n_positions; i++)
+		if (c->services[i].rules && c->services[i].reader_shard == m->from)
+			reader_to(c, &c->services[i], SHARD_NONE, false);
+	entry_shard_gone(c, m->from, false);
+	if (c->topo.nodes[m->from].is_master)
+		c->start_again = mono_min(c->start_again, s->start_at);
+	else
+		give_number_back(c, m->from);
 }
 
 /* A shard's recovery asks for an operation on a lock elsewhere, or is answered. */

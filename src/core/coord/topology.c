@@ -1,4 +1,5 @@
 #include "core/coord/topology.h"
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -14,18 +15,79 @@ void topology_fini(struct topology *t)
 	mem_free(t->nodes);
 }
 
-uint16_t topology_node_of(struct topology *t, const char *addr, bool add)
+static bool is_port(const char *text)
+{
+	unsigned v = 0;
+	size_t n = strspn(text, "0123456789");
+	for (size_t i = 0; i < n && i < 5; i++)
+		v = 10 * v + (unsigned)(text[i] - '0');
+	return n > 0 && n <= 5 && !text[n] && v > 0 && v <= 65535;
+}
+
+bool topology_is_addr(const char *addr)
+{
+	enum { HOST_MAX = 255, PATH_MAX_BYTES = 107 };
+	if (strncmp(addr, "unix:", 5) == 0)
+		return addr[5] == '/' && strlen(addr + 5) <= PATH_MAX_BYTES;
+	bool is_v6 = addr[0] == '[';
+	const char *host = addr + is_v6;
+	size_t n = strcspn(host, is_v6 ? "]" : ":");
+	const char *port = host + n + is_v6;
+	if (n == 0 || n > HOST_MAX || !host[n] || *port != ':' || strcspn(host, " \t\r\n/,?") < n)
+		return false;
+	return is_port(port + 1);
+}
+
+bool topology_complete(const struct topology *t, uint16_t node, const char *text, char out[static TOPOLOGY_ADDR])
+{
+	int n;
+	if (text[0] == ':') {
+		if (node >= t->n_nodes || strncmp(t->nodes[node].addr, "unix:", 5) == 0)
+			return false;
+		const char *from = t->nodes[node].addr, *end = strrchr(from, ':');
+		n = snprintf(out, TOPOLOGY_ADDR, "%.*s%s", end ? (int)(end - from) : 0, from, text);
+	} else {
+		n = snprintf(out, TOPOLOGY_ADDR, "%s", text);
+	}
+	return n < TOPOLOGY_ADDR && topology_is_addr(out);
+}
+
+/* A number that nobody has any more, the lowest; else a new one. */
+static uint16_t new_number(struct topology *t)
 {
 	for (uint16_t i = 0; i < t->n_nodes; i++)
-		if (strcmp(t->nodes[i].addr, addr) == 0)
+		if (t->nodes[i].is_free && t->now >= t->nodes[i].free_since + TOPOLOGY_REUSE_MS)
 			return i;
-	if (!add || t->n_nodes == SHARDS_MAX)
+	if (t->n_nodes == SHARDS_MAX)
 		return SHARD_NONE;
 	t->nodes = mem_grow(t->nodes, (size_t)t->n_nodes + 1, sizeof *t->nodes);
-	struct topology_node *n = &t->nodes[t->n_nodes];
-	*n = (struct topology_node){.is_master = false};
-	snprintf(n->addr, sizeof n->addr, "%s", addr);
 	return t->n_nodes++;
+}
+
+uint16_t topology_node_of(struct topology *t, const char *addr, bool add)
+{
+	for (uint16_t i = 0; i < t->n_nodes; i++) {
+		if (strcmp(t->nodes[i].addr, addr) != 0)
+			continue;
+		if (add)
+			t->nodes[i].is_free = false;
+		return i;
+	}
+	if (!add || !topology_is_addr(addr))
+		return SHARD_NONE;
+	uint16_t node = new_number(t);
+	if (node == SHARD_NONE)
+		return SHARD_NONE;
+	t->nodes[node] = (struct topology_node){.is_master = false};
+	snprintf(t->nodes[node].addr, sizeof t->nodes[node].addr, "%s", addr);
+	return node;
+}
+
+void topology_free(struct topology *t, uint16_t node)
+{
+	assert(node < t->n_nodes && !t->nodes[node].is_master);
+	t->nodes[node].is_free = true;
+	t->nodes[node].free_since = t->now;
 }
 
 /* Takes a new slot map over; counts slots per node. */
@@ -66,10 +128,12 @@ bool topology_set_slots(struct topology *t, const struct slot_range *ranges, siz
 {
 	uint16_t *map = mem_array(SLOTS, sizeof *map);
 	memset(map, 0xff, SLOTS * sizeof *map);
+	t->n_left_out = 0;
 	for (size_t i = 0; i < n; i++) {
 		char addr[TOPOLOGY_ADDR];
 		range_addr(&ranges[i], addr, sizeof addr);
 		uint16_t node = topology_node_of(t, addr, true);
+		t->n_left_out += node == SHARD_NONE;
 		for (uint32_t s = ranges[i].from; s <= ranges[i].to && s < SLOTS; s++)
 			map[s] = node;
 	}

@@ -1,15 +1,17 @@
 /* topology - which master serves which slot, and which shards start or stop when that changes.
- * Pure. Owner: the coordinator. A shard number belongs to one address for the life of the process, so it can
- * stand in messages. */
+ * Pure. Owner: the coordinator. A shard number belongs to one address until its shard has stopped, so it can stand in
+ * messages; it is used again only when no message about the former one can be on its way any more. */
 #pragma once
 #include "core/cmd.h"
 #include "core/rules.h"
 
-enum { TOPOLOGY_ADDR = 280 };
+enum { TOPOLOGY_ADDR = 280, TOPOLOGY_REUSE_MS = 30000 };
 
 struct topology_node {
 	char addr[TOPOLOGY_ADDR]; /* "host:port", "[v6]:port", "unix:/path" */
 	bool is_master;           /* serves at least one slot now */
+	bool is_free;             /* nobody's: its shard has stopped, at free_since */
+	mono_ms free_since;
 	uint32_t n_slots;
 };
 
@@ -19,6 +21,8 @@ struct topology {
 	uint16_t n_nodes;
 	bool is_known;
 	bool is_cluster;
+	mono_ms now;         /* of the turn; the coordinator sets it */
+	uint32_t n_left_out; /* masters of the last map for which there was no number */
 };
 
 void topology_init(struct topology *t);
@@ -30,8 +34,16 @@ bool topology_set_standalone(struct topology *t, const char *addr);
 bool topology_set_slots(struct topology *t, const struct slot_range *ranges, size_t n);
 /* A MOVED redirection: this slot is there. Returns whether anything changed. */
 bool topology_moved(struct topology *t, uint16_t slot, const char *addr);
-/* The node's number; adds it (without slots) when `add`; SHARD_NONE when unknown or at the limit of SHARDS_MAX. */
+/* The node's number; adds it (without slots) when `add`; SHARD_NONE when unknown, at the limit of SHARDS_MAX, or when
+ * addr is no address (topology_is_addr). */
 uint16_t topology_node_of(struct topology *t, const char *addr, bool add);
+/* Its shard has stopped, or never ran, and it serves no slot: the number may be used for another address later on. */
+void topology_free(struct topology *t, uint16_t node);
+/* Can it be dialled? "host:port", "[v6]:port" or "unix:/path"; "?" is no host. */
+bool topology_is_addr(const char *addr);
+/* The address a redirection means that `node` has sent: one without a host (":7002") means the sender's. False: it
+ * cannot be dialled; out is undefined then. */
+bool topology_complete(const struct topology *t, uint16_t node, const char *text, char out[static TOPOLOGY_ADDR]);
 static inline uint16_t topology_shard(const struct topology *t, uint16_t slot)
 {
 	return t->slot_node[slot % SLOTS];

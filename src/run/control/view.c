@@ -15,7 +15,7 @@ static struct ctl_status_redis *redis_rows(struct control_req *q, const struct b
 	*n = 0;
 	for (uint16_t i = 0; i < c->n_shards; i++) {
 		const struct coord_shard *s = &c->shards[i];
-		if (!s->is_on)
+		if (!s->is_on && !s->is_refused)
 			continue;
 		bool up = s->is_up[CONN_COMMAND];
 		const struct snapshot *snap = q->d->snapshots[i];
@@ -366,7 +366,7 @@ void control_nodes(struct control_req *q)
 	}
 	struct buf *slots = view_slots(&c->topo);
 	for (uint16_t i = 0; i < c->n_shards; i++)
-		if (c->shards[i].is_on)
+		if (c->shards[i].is_on || c->shards[i].is_refused)
 			node_row(q, i, slots[i].len ? slots[i].data : NULL);
 	view_slots_free(slots, c->topo.n_nodes);
 	control_end(q, 0, NULL);

@@ -1,0 +1,168 @@
+"""Which map is true, and what a master that does not answer may stop: maps with odd rows, redirections without a host, nodes that
+are cut off, slots without a master, shards that cannot start, addresses that change."""
+import os
+import time
+
+from lib import servers
+from lib.case import limit, no_acl
+from lib.checks import Added
+from lib.redis import RedisError, slot_of
+from lib.servers import loopback
+
+issue = 12
+
+
+def lines(d, *words):
+    """Lines of the log with all the words."""
+    return [x for x in d.log.splitlines() if all(w in x for w in words)]
+
+
+def one_done(w, db, stream, timeout=15):
+    n = len(w.frames("ok"))
+    Added(db).one("orders", stream)
+    w.wait("ok", n + 1, timeout)
+
+
+def addresses(d):
+    return [x["redis"] for x in d.json("nodes")]
+
+
+# ---- redirections and rows without a host
+
+def half_moved(c, slot, src, dst):
+    dst.db.cmd("CLUSTER", "SETSLOT", slot, "IMPORTING", src.id)
+    src.db.cmd("CLUSTER", "SETSLOT", slot, "MIGRATING", dst.id)
+    while keys := src.db.cmd("CLUSTER", "GETKEYSINSLOT", slot, 10):
+        src.db.cmd("MIGRATE", dst.host, dst.port, "", 0, 5000, "KEYS", *keys)
+
+
+def unknown_endpoints(t, asking):
+    c = t.cluster(args=["--cluster-preferred-endpoint-type", "unknown-endpoint"])
+    d = t.daemon(c.endpoints[:1], T=3, cfg={"redis": {"topology_refresh": "60s"}}, service={"same_stream": "allow"} if asking else None)
+    w = t.worker(d, credits=4, work=0)
+    slot = slot_of("orders-input")
+    src, dst, other = c.nodes  # slots are spread in this order
+    one_done(w, src.db, "s1")
+    half_moved(c, slot, src, dst)
+    if asking:  # the entry is there already: only an ASK leads to it
+        n = len(w.frames("ok"))
+        dst.db.pipe([("ASKING",), ("XADD", "orders-input", "*", "lbs-input", '{"DataStreamName":"asked","Info":{}}')])
+        w.wait("ok", n + 1, 15)
+    for n in (dst, src, other):
+        n.db.cmd("CLUSTER", "SETSLOT", slot, "NODE", dst.id)
+    try:
+        src.db.cmd("XLEN", "orders-input")
+        raise AssertionError("no MOVED")
+    except RedisError as e:
+        assert str(e) == f"MOVED {slot} :{dst.port}", e
+    one_done(w, dst.db, "s2")
+    t.wait(lambda: sorted(addresses(d)) == sorted(n.endpoint for n in c.nodes), 20, "nodes shows masters only")
+    assert not lines(d, "not started"), d.log[-3000:]
+
+
+@limit(60)
+def test_moved_without_a_host_means_the_host_that_said_it(t):
+    unknown_endpoints(t, asking=False)
+
+
+@limit(60)
+def test_ask_without_a_host_means_the_host_that_said_it(t):
+    unknown_endpoints(t, asking=True)
+
+
+@limit(60)
+def test_a_question_mark_is_never_dialled(t):
+    """Hostnames preferred and not set: the host of every row is "?"."""
+    c = t.cluster(args=["--cluster-preferred-endpoint-type", "hostname"])
+    assert c.nodes[0].db.cmd("CLUSTER", "SLOTS")[0][2][0] == "?"
+    d = t.daemon(c.endpoints[:1], T=3, cfg={"redis": {"topology_refresh": "60s"}})
+    w = t.worker(d, credits=4, work=0)
+    one_done(w, c.nodes[0].db, "s1")
+    slot, (src, dst, other) = slot_of("orders-input"), c.nodes
+    half_moved(c, slot, src, dst)
+    for n in (dst, src, other):
+        n.db.cmd("CLUSTER", "SETSLOT", slot, "NODE", dst.id)
+    one_done(w, dst.db, "s2")
+    assert not lines(d, "?:"), d.log[-3000:]
+
+
+# ---- shards that come and go
+
+@limit(300)
+@no_acl("its own server")
+def test_600_addresses_in_one_life(t):
+    """One server at every address of 127/8 announces a new one 600 times: as many as nodes of a cloud in a year."""
+    a, b = (int(x) for x in loopback().split(".")[1:3])
+    s = servers.Server(t.dir, "n0", cluster=True)
+    s.argv[s.argv.index("--bind") + 1] = "0.0.0.0"
+    s.port = 20000 + os.getpid() % 10000
+    s.argv[s.argv.index("--port") + 1] = str(s.port)
+    s.argv += ["--cluster-enabled", "yes", "--cluster-announce-ip", f"127.{a}.{b}.1", "--cluster-port", str(s.port + 10000)]
+    t.ending(s.kill)
+    s.start()
+    s.db.cmd("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    t.wait(lambda: "cluster_state:ok" in s.db.cmd("CLUSTER", "INFO"), 20, "cluster ok")
+    d = t.daemon([f"{loopback()}:{s.port}"], T=3, cfg={"redis": {"topology_refresh": "60s"}, "log": {"level": "info"}})
+    w = t.worker(d, credits=4, work=0)
+    for i in range(600):
+        ip = f"127.{a + 1 + i // 250}.{b}.{1 + i % 250}"
+        s.db.cmd("CONFIG", "SET", "cluster-announce-ip", ip)
+
+        def is_seen():
+            d.ctl("topology", "refresh")
+            return f"{ip}:{s.port}" in addresses(d)
+        t.wait(is_seen, 20, f"address {i}: {ip}", 0.02)
+        if i % 50 == 49 or i > 510 and i % 10 == 0:
+            one_done(w, s.db, f"x{i}")
+            assert d.ctl("status", "--ready").returncode == 0 or d.wait_ready() is None
+    t.wait(lambda: len(addresses(d)) == 1, 20, "former addresses are gone")
+    with open(f"/proc/{d.proc.pid}/status") as f:
+        n = next(int(x.split()[1]) for x in f if x.startswith("Threads"))
+    assert n < 20, n
+    assert not lines(d, " error ")
+
+
+@limit(90)
+@no_acl("a user of the system of its own")
+def test_a_thread_that_is_refused_for_a_while(t):
+    """TasksMax is reached when a master fails over: the shard starts later, what was meant for it is not lost."""
+    uid = 54321 + os.getpid() % 5000
+    if os.getuid() != 0:
+        return print("skipped: needs root to run the daemon as another user")
+    as_other = ["setpriv", "--reuid", str(uid), "--clear-groups"]
+    for path in (os.path.dirname(t.dir), t.dir):
+        os.chmod(path, 0o711)
+    c = t.cluster(replicas=1)
+    os.makedirs(t.path("d9"))
+    os.chmod(t.path("d9"), 0o777)
+    d = t.daemon(c, name="d9", T=6, wrap=as_other, cfg={"redis": {"topology_refresh": "1s"}, "workers": {"mode": "0666"}}, start=False)
+    os.chmod(d.conf, 0o644)
+    d.start()
+    w = t.worker(d, credits=4)
+    Added(c.db).one("orders", "held")
+    w.wait("assign", 1)
+    pid = d.proc.pid
+
+    def limit_to(n):
+        assert t.run([*as_other, "prlimit", "--pid", str(pid), f"--nproc={n}:"]).returncode == 0
+    limit_to(len(os.listdir(f"/proc/{pid}/task")) - 1)  # that of the former master's shard will have gone
+    m = c.master_of("orders-input")
+    new = c.failover(m)
+    c.wait_ok()
+    d.wait_log("not started")
+    w.finish(next(iter(w.held.values())))  # its answer waits for the shard
+    p = d.ctl("status", "--ready")
+    assert p.returncode == 1 and f"{new.endpoint}: " in p.stderr and "thread" in p.stderr, p
+    t0 = time.monotonic()
+    t.wait(lambda: time.monotonic() > t0 + 3 and not w.frames("ok"), 10, "three seconds without a thread")
+    limit_to(len(os.listdir(f"/proc/{pid}/task")) + 50)
+    t0 = time.monotonic()
+    w.wait("ok", 1, 20)
+    took = time.monotonic() - t0
+    w.work = 0
+    Added(c.db).one("orders", "s2")
+    w.wait("assign", 2, 20)
+    assert took < 4, f"served {took:.1f} s after threads were to be had again"  # 2 s and a busy machine
+    assert len(lines(d, " error ")) <= 3, lines(d, " error ")
+    t.wait(lambda: d.ctl("status", "--ready").returncode == 0, 20, "ready")
+    assert sorted(addresses(d)) == sorted(x.endpoint for x in c.masters()), addresses(d)

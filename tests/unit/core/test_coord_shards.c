@@ -1,0 +1,155 @@
+/* Shards that come and go under the coordinator: what was meant for one is never lost with it. */
+#include "coord_story.h"
+
+static void topology_is(const char *addr)
+{
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .text = {addr, strlen(addr)}});
+}
+
+static void not_started(uint16_t shard, const char *why)
+{
+	story_from_shard((struct msg){.kind = MSG_NOT_STARTED, .from = shard, .text = text_new(why, strlen(why))});
+}
+
+static bool is_on(uint16_t shard)
+{
+	return W.c->shards[shard].is_on;
+}
+
+Test(coord_shards, one_that_cannot_start_is_tried_again_for_ever, .init = story_ready, .fini = story_down)
+{
+	static const mono_ms waits[] = {100, 200, 400, 800, 1000, 1000, 1000};
+	topology_is("b:1");
+	for (size_t i = 0; i < sizeof waits / sizeof waits[0]; i++) {
+		not_started(1, "no thread");
+		cr_assert_not(is_on(1));
+		cr_assert_str_eq(W.c->shards[1].why, "no thread");
+		mono_ms at = W.now + waits[i];
+		story_until(at - 1);
+		cr_assert_not(is_on(1), "%zu", i);
+		story_until(at);
+		cr_assert(is_on(1), "%zu", i);
+	}
+	story_from_shard((struct msg){.kind = MSG_CONN, .from = 1, .conn = CONN_COMMAND, .flag = true});
+	cr_assert_eq(W.c->shards[1].n_tries, 0, "the next trouble begins with a short wait");
+}
+
+Test(coord_shards, a_result_waits_for_one_that_cannot_start, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	topology_is("b:1");
+	story_from_shard((struct msg){.kind = MSG_LEASE, .handle = h, .result = LEASE_IS_MOVED, .ms = 11000});
+	not_started(1, "no thread");
+	story_clear();
+	story_says(1, FRAME_DONE, 7);
+	expect_story("");
+	story_until(1100);
+	expect_story("[ 1100] s done 7-0 retry=0\n"
+		     "[ 1100] s credits 0:1\n");
+	story_from_shard(
+		(struct msg){.kind = MSG_OP_RESULT, .from = 1, .handle = h, .op = CMD_DONE, .result = OP_DONE});
+	expect_story("[ 1100] w1 ok 7-0 for=0 done\n");
+}
+
+Test(coord_shards, a_lease_waits_for_one_that_cannot_start, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	topology_is("b:1");
+	not_started(1, "no thread");
+	story_clear();
+	story_from_shard((struct msg){.kind = MSG_LEASE, .handle = h, .result = LEASE_IS_MOVED, .ms = 11000});
+	expect_story("");
+	story_until(1100);
+	expect_story("[ 1100] s acquire 1\n");
+}
+
+Test(coord_shards, the_reader_goes_to_one_that_runs_only, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	topology_is("b:1");
+	not_started(1, "no thread");
+	cr_assert_eq(W.c->services[0].reader_shard, SHARD_NONE);
+	story_clear();
+	story_until(1100);
+	cr_assert_eq(W.c->services[0].reader_shard, 1);
+	expect_story("[ 1100] s credits 0:1\n");
+}
+
+Test(coord_shards, an_ask_to_one_that_cannot_start_leaves_nothing, .init = story_ready, .fini = story_down)
+{
+	struct msg m = {.kind = MSG_MOVED, .slot = 5, .asking = true, .text = text_new("b:1", 3)};
+	story_from_shard(m);
+	cr_assert(is_on(1));
+	not_started(1, "no thread");
+	cr_assert_not(is_on(1));
+	cr_assert(W.c->topo.nodes[1].is_free);
+	story_until(W.now + 5000);
+	cr_assert_not(is_on(1), "nothing asks for it");
+}
+
+Test(coord_shards, one_whose_slots_come_back_while_it_stops_reads_again, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	topology_is("b:1");
+	story_from_shard((struct msg){.kind = MSG_EMPTY, .from = 0});
+	topology_is("a:1"); /* shard 0 is stopping */
+	cr_assert_not(is_on(0));
+	story_from_shard((struct msg){.kind = MSG_STOPPED, .from = 0});
+	cr_assert(is_on(0));
+	cr_assert_eq(W.c->services[0].reader_shard, 0);
+	cr_assert_not(W.c->topo.nodes[0].is_free);
+	story_from_shard((struct msg){.kind = MSG_EMPTY, .from = 1});
+	story_from_shard((struct msg){.kind = MSG_STOPPED, .from = 1});
+	cr_assert(W.c->topo.nodes[1].is_free);
+}
+
+Test(coord_shards, a_redirection_that_leads_nowhere_asks_for_the_topology, .init = story_ready, .fini = story_down)
+{
+	static const char *const bad[] = {"", "?:7002", "nowhere"};
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		for (int asking = 0; asking < 2; asking++) {
+			W.now += 1000;
+			story_event((struct coord_event){.kind = COORD_TOPOLOGY, .text = {"a:1", 3}});
+			story_clear();
+			struct msg m = {.kind = MSG_LEASE,
+				.handle = h,
+				.slot = 9,
+				.result = LEASE_IS_MOVED,
+				.ms = W.now + 10000,
+				.asking = asking != 0,
+				.text = text_new(bad[i], strlen(bad[i]))};
+			story_from_shard(m);
+			expect_story("");
+			cr_assert(W.c->topo_pending, "%s", bad[i]);
+			m = (struct msg){.kind = MSG_MOVED,
+				.slot = 5,
+				.asking = asking != 0,
+				.text = text_new(bad[i], strlen(bad[i]))};
+			story_from_shard(m);
+			cr_assert_eq(W.c->topo.n_nodes, 1, "%s", bad[i]);
+			story_until(W.now + 100);
+			cr_assert(strstr(W.text.data, "s acquire 1\n"), "it is asked again a little later: %s",
+				W.text.data);
+		}
+	}
+}
+
+Test(coord_shards, nobody_answers_in_the_place_of_one_that_does_not_run)
+{
+	struct msg a, m = {.kind = MSG_LEASE_ACQUIRE, .handle = 7, .slot = 9, .ms = 5000};
+	cr_assert(msg_answer_of_nobody(&m, 3, &a));
+	cr_assert(a.kind == MSG_LEASE && a.result == LEASE_IS_MOVED && a.from == 3 && a.handle == 7 && a.ms == 5000 &&
+		  !a.text);
+	m = (struct msg){.kind = MSG_OP, .op = CMD_DONE, .handle = 7};
+	cr_assert(msg_answer_of_nobody(&m, 3, &a));
+	cr_assert(a.kind == MSG_OP_RESULT && a.result == OP_MOVED && a.op == CMD_DONE && a.handle == 7 && !a.resent);
+	m = (struct msg){.kind = MSG_LOCK_CALL, .op = CMD_PROBE, .from = 1, .tag = 12};
+	cr_assert(msg_answer_of_nobody(&m, 3, &a));
+	cr_assert(a.kind == MSG_LOCK_ANSWER && a.result == OP_FAILED && a.from == 1 && a.tag == 12);
+	m = (struct msg){.kind = MSG_CREDITS};
+	cr_assert_not(msg_answer_of_nobody(&m, 3, &a));
+}
