@@ -185,7 +185,7 @@ install: all installdirs
 	@for p in $(PROGRAMS); do case $$p in sluiced) d='$(sbindir)';; *) d='$(bindir)';; esac; \
 		echo "install $$d/$$p"; $(INSTALL_PROGRAM) -m 755 $(B)/$$p "$D$$d/$$p" || exit 1; done
 	@for m in $(MAN_FILES); do $(INSTALL_DATA) $$m "$D$(mandir)/man$${m##*.}/" || exit 1; done
-	@for u in systemd/*.service systemd/*.socket; do \
+	@for u in systemd/*.service systemd/*.socket systemd/*.target; do \
 		sed 's|@sbindir@|$(sbindir)|g; s|@bindir@|$(bindir)|g; s|@sysconfdir@|$(sysconfdir)|g' $$u \
 			>'$D$(unitdir)'/$${u##*/} && chmod 644 '$D$(unitdir)'/$${u##*/} || exit 1; done
 	$(INSTALL_DATA) systemd/sluiced.sysusers '$D$(sysusersdir)/sluiced.conf'
@@ -205,7 +205,7 @@ uninstall: # the configuration and the user stay
 	rm -f $(patsubst %,'$D$(docdir)/%',$(notdir $(DOC_FILES)))
 	-rmdir '$D$(docdir)' '$D$(pkgdatadir)' 2>/dev/null
 	@for m in $(MAN_FILES); do rm -f "$D$(mandir)/man$${m##*.}/$${m##*/}"; done
-	@for u in systemd/*.service systemd/*.socket; do rm -f '$D$(unitdir)'/$${u##*/}; done
+	@for u in systemd/*.service systemd/*.socket systemd/*.target; do rm -f '$D$(unitdir)'/$${u##*/}; done
 
 deb: all
 	@scripts/make-deb '$(VERSION)' build
