@@ -75,6 +75,11 @@ $(O)/%.o: %.c
 	$(compile)
 $(O)/sluiced: $(O_OBJ) $(filter-out $(O_SRC:%.c=$(B)/%.o),$(call bin_obj,sluiced)) $(B)/libsluice.a
 	$(link)
+# the clients of etc/clients, for the languages that are there; make clients: what the others need
+conformance:
+	@scripts/conformance $(LANGUAGES)
+clients:
+	@scripts/setup clients
 valgrind:
 	$(AGAIN) V=debug programs
 	@scripts/run-valgrind build/debug $(VALGRIND)
@@ -105,7 +110,7 @@ coverage:
 	+@SIM_SEEDS=2000 $(MAKE) --no-print-directory V=cov unit sim
 	@SLUICE_TEST_END=stop scripts/run-system coverage-system build/cov $(COVERAGE:%=--only '%')
 	@scripts/coverage build/cov
-.PHONY: unit-bins sim-bins thread-bins oom-bins fuzz-bins bench-bins
+.PHONY: conformance clients unit-bins sim-bins thread-bins oom-bins fuzz-bins bench-bins
 
 # ---- checks of the text itself
 .PHONY: check-source compile-commands test
@@ -225,6 +230,7 @@ help:
 	@echo "make servers     the system tests on Redis 8 and Valkey too (fetched); SERVERS=\"SUITE:PACKAGE …\" ONLY=\"PATTERN …\""
 	@echo "make fuzz-short  each fuzz target FUZZ_SECONDS=$(FUZZ_SECONDS)   make fuzz SECONDS=$(SECONDS), or FUZZ_CPU= by processor time"
 	@echo "make fuzz-planted  does each fuzz target find a bug that is planted for it?"
+	@echo "make conformance  etc/clients against tests/conformance, LANGUAGES=\"python node go java planted\"; make clients installs their tools"
 	@echo "make chaos       SEED= SECONDS="
 	@echo "make coverage    lines run by unit, sim and some system tests; fails below core 90 %, all 80 %"
 	@echo "make valgrind    a few system tests under valgrind"
