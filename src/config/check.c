@@ -40,8 +40,9 @@ enum err_code check_services(const struct raw *raw, struct err *err)
 {
 	if (raw->n_services == 0) {
 		bool is_there = raw->services_from.kind == ORIGIN_FILE;
-		return err_set(err, ERR_INVALID, "%s:%u:%u: services: at least one service is needed", raw->name,
-			is_there ? raw->services_from.line : 1, is_there ? raw->services_from.column : 1);
+		return err_set(err, ERR_INVALID, "%s:%u:%u: %s at least one service is needed", raw->name,
+			is_there ? raw->services_from.line : 1, is_there ? raw->services_from.column : 1,
+			raw->is_empty ? "yaml: the file is empty;" : "services:");
 	}
 	for (size_t i = 0; i < raw->n_services; i++) {
 		struct place at = in_service(OPT_SERVICE_NAME, i);

@@ -160,14 +160,24 @@ static enum err_code on_item(struct pass *p, enum option_id list)
 	return ERR_OK;
 }
 
+/* No error yet: the environment may name the services. */
+static void load_note_empty(struct pass *p, struct origin where)
+{
+	p->raw->is_empty = true;
+	p->raw->services_from = where;
+}
+
 static enum err_code on_scalar(struct pass *p, const yaml_event_t *e)
 {
 	struct frame *f = top(p);
 	if (memchr(e->data.scalar.value, 0, e->data.scalar.length))
 		return fail_next(p, "a NUL character is no part of a value");
+	if (!f && e->data.scalar.length == 0) {
+		load_note_empty(p, here(p));
+		return ERR_OK;
+	}
 	if (!f)
-		return fail_next(p, e->data.scalar.length ? "expected a map of settings"
-							  : "the file is empty; at least one service is needed");
+		return fail_next(p, "expected a map of settings");
 	if (f->kind == OPTION_KIND_SERVICES)
 		return fail_next(p, "expected a map of settings, got a single value (write - name: ...)");
 	return f->kind == OPTION_KIND_LIST ? on_item(p, f->list) : on_map_scalar(p, f->child, e);
@@ -288,10 +298,9 @@ static enum err_code load_on_event(struct pass *p, const yaml_event_t *e)
 		p->has_document = true;
 		return ERR_OK;
 	case YAML_STREAM_END_EVENT:
-		return p->has_document ? ERR_OK
-				       : err_set(p->err, ERR_INVALID,
-						 "%s:1:1: yaml: the file is empty; at least one service is needed",
-						 p->raw->name);
+		if (!p->has_document)
+			load_note_empty(p, (struct origin){.kind = ORIGIN_FILE, .line = 1, .column = 1});
+		return ERR_OK;
 	case YAML_MAPPING_END_EVENT:
 	case YAML_SEQUENCE_END_EVENT:
 		pop(p);
@@ -572,5 +581,5 @@ enum err_code load_yaml(struct raw *raw, const char *bytes, size_t len, struct e
 			bytes[bad] ? "bytes that are not UTF-8" : "a NUL byte");
 	}
 	enum err_code rc = first_pass(raw, bytes, len, err);
-	return rc ? rc : second_pass(raw, bytes, len, err);
+	return rc || raw->is_empty ? rc : second_pass(raw, bytes, len, err);
 }

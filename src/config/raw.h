@@ -30,6 +30,7 @@ struct raw {
 	struct raw_service **services;
 	size_t n_services;
 	struct origin services_from;
+	bool is_empty;              /* the file says nothing; the environment may say all */
 	struct origin node_id_from; /* DEFAULT = host name */
 };
 

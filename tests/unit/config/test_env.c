@@ -50,6 +50,19 @@ Test(env, the_next_number_adds_a_service, .init = up)
 	config_free(c);
 }
 
+Test(env, configures_alone_beside_an_empty_file, .init = up)
+{
+	static const char *const empty[] = {"", "# nothing\n", "---\n"};
+	for (size_t i = 0; i < 3; i++) {
+		struct config *c = load_env(empty[i],
+			(char *[]){"POD_NAME=n1", "SLUICED_SERVICES__0__NAME=orders", "SLUICED_REDIS__DB=2", NULL});
+		cr_assert(c->n_services == 1);
+		cr_expect_str_eq(c->services[0].name, "orders");
+		cr_expect(c->redis.db == 2);
+		config_free(c);
+	}
+}
+
 Test(env, other_variables_are_nobodys_business, .init = up)
 {
 	config_free(with("SLUICED_DEBUG=1"));
