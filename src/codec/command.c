@@ -480,6 +480,23 @@ static void enc_psubscribe(struct enc *e)
 	put_end(e->a, from);
 }
 
+static void enc_trial(struct enc *e)
+{
+	put_str(e, "SET");
+	char *key = command_trial_key(e->names->lbs);
+	put_str(e, key);
+	mem_free(key);
+	put_str(e, "trial");
+	put_str(e, "XX");
+	put_str(e, "PX");
+	put_str(e, "1000");
+}
+
+static void enc_time(struct enc *e)
+{
+	put_str(e, "TIME");
+}
+
 static void enc_ping(struct enc *e)
 {
 	put_str(e, "PING");
@@ -514,6 +531,7 @@ static const struct {
 	[CMD_PENDING_SUM] = {"pending_sum", enc_pending_sum},
 	[CMD_UNREAD] = {"unread", enc_unread},
 	[CMD_DLQ_LENGTH] = {"dlq_length", enc_length},
+	[CMD_TRIAL] = {"trial", enc_trial},
 	[CMD_ADD] = {"add", enc_add},
 	[CMD_DLQ_RANGE] = {"dlq_range", enc_dlq_range},
 	[CMD_DLQ_DEL] = {"dlq_del", enc_dlq_del},
@@ -523,6 +541,7 @@ static const struct {
 	[CMD_SLOTS] = {"slots", enc_slots},
 	[CMD_ROLE] = {"role", enc_role},
 	[CMD_RUN_ID] = {"run_id", enc_run_id},
+	[CMD_TIME] = {"time", enc_time},
 	[CMD_CONFIG_GET_EVENTS] = {"config_get_events", enc_events},
 	[CMD_CONFIG_SET_EVENTS] = {"config_set_events", enc_events},
 	[CMD_PSUBSCRIBE] = {"psubscribe", enc_psubscribe},

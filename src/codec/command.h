@@ -37,7 +37,10 @@ const size_t *command_lens(const struct command_argv *a);
 const char *command_name(enum cmd_kind k); /* "lock" "renew" "read" … for logs and metrics */
 /* Between a lock's stream and its entry id, literally. */
 #define COMMAND_LOCK_SEP "<MUTEX_KEY_SEP>"
-enum { COMMAND_ERROR_MAX = 1024 };                  /* bytes of a dead letter's _dlq_error */
+enum { COMMAND_ERROR_MAX = 1024 }; /* bytes of a dead letter's _dlq_error */
+/* The key of trial writes in the slot of `base`, a load-balancer stream: named like a lock of the stream sluiced-doctor, so
+ * that no rule of its own is needed, but no lock, for it has no id. Nobody ever keeps it. mem_free it. */
+char *command_trial_key(const char *base);
 uint16_t command_slot(const char *key, size_t len); /* CRC16 with hash tags */
 bool command_has_tag(const char *key, size_t len);  /* a hash tag that is not empty */
 uint16_t command_lock_slot(const char *stream, size_t len, struct entry_id id);

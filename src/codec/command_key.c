@@ -110,6 +110,13 @@ bool command_lock_parse(const char *key, size_t len, struct slice *stream, struc
 	return false;
 }
 
+char *command_trial_key(const char *base)
+{
+	const bool tagged = command_has_tag(base, strlen(base));
+	return mem_printf(
+		tagged ? "sluiced-doctor" COMMAND_LOCK_SEP "%s" : "sluiced-doctor" COMMAND_LOCK_SEP "{%s}", base);
+}
+
 void command_names_init(struct command_names *n, const char *service, const char *dlq, bool serialize,
 	int64_t dlq_max_len, const char *group_start)
 {

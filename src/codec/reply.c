@@ -363,6 +363,32 @@ static bool decode_slots(struct reply_decoder *d, const redisReply *r, struct re
 	return true;
 }
 
+/* Digits as text; -1: they are none. */
+static int64_t digits_of(const redisReply *r)
+{
+	int64_t v = 0;
+	if (!reply_is_text(r) || r->len == 0 || r->len > 18)
+		return -1;
+	for (size_t i = 0; i < r->len; i++) {
+		if (r->str[i] < '0' || r->str[i] > '9')
+			return -1;
+		v = v * 10 + (r->str[i] - '0');
+	}
+	return v;
+}
+
+static bool decode_time(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	(void)d;
+	if (!is_list(r) || r->elements != 2)
+		return false;
+	const int64_t s = digits_of(r->element[0]), us = digits_of(r->element[1]);
+	if (s < 0 || us < 0 || s > INT64_MAX / 1000 - 1000)
+		return false;
+	*out = (struct reply){.kind = REPLY_INT, .integer = s * 1000 + us / 1000};
+	return true;
+}
+
 /* ---- the table */
 
 static decode_fn *const rows[CMD_N] = {
@@ -391,6 +417,7 @@ static decode_fn *const rows[CMD_N] = {
 	[CMD_PENDING_SUM] = decode_pending_sum,
 	[CMD_UNREAD] = decode_maybe_id,
 	[CMD_DLQ_LENGTH] = decode_int,
+	[CMD_TRIAL] = decode_ok,
 	[CMD_ADD] = decode_id,
 	[CMD_DLQ_RANGE] = decode_range_fields,
 	[CMD_DLQ_DEL] = decode_int,
@@ -400,6 +427,7 @@ static decode_fn *const rows[CMD_N] = {
 	[CMD_SLOTS] = decode_slots,
 	[CMD_ROLE] = decode_role,
 	[CMD_RUN_ID] = decode_run_id,
+	[CMD_TIME] = decode_time,
 	[CMD_CONFIG_GET_EVENTS] = decode_config,
 	[CMD_CONFIG_SET_EVENTS] = decode_ok,
 	[CMD_PSUBSCRIBE] = decode_any,

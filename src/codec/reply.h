@@ -13,6 +13,8 @@ void reply_decode(struct reply_decoder *d, enum cmd_kind kind, const struct redi
 
 /* An error as the server words it -> *out (BUSYGROUP of a group create is OK). out->text points into text. */
 void reply_set_error(enum cmd_kind kind, struct slice text, struct reply *out);
+/* The refusal that a sentence of ours quotes, like "authentication refused: WRONGPASS …"; REFUSAL_NONE: none. */
+enum refusal reply_refusal_in(const char *words);
 
 enum { REPLY_STREAM_MAX = 64 * 1024 }; /* bytes of a DataStreamName; longer ones are no name */
 /* Reads the two fields of an entry that matter (p NULL = absent) into *e, whose id is set and whose rest is zero:

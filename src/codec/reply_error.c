@@ -6,23 +6,31 @@
 static const struct {
 	const char *start; /* a whole word unless it holds a space */
 	enum reply_error error;
+	enum refusal refusal;
 } table[] = {
-	{"LOADING", RERR_RETRY},
-	{"BUSY", RERR_RETRY},
-	{"TRYAGAIN", RERR_RETRY},
-	{"NOREPLICAS", RERR_RETRY},
-	{"OOM", RERR_RETRY},
-	{"MISCONF", RERR_RETRY},
-	{"ERR max number of clients", RERR_RETRY},
-	{"READONLY", RERR_REFRESH},
-	{"MASTERDOWN", RERR_REFRESH},
-	{"CLUSTERDOWN", RERR_REFRESH},
-	{"UNBLOCKED", RERR_REFRESH},
-	{"MOVED", RERR_MOVED},
-	{"ASK", RERR_ASK},
-	{"NOSCRIPT", RERR_NOSCRIPT},
-	{"NOGROUP", RERR_NOGROUP},
-	{"ERR This instance has cluster support disabled", RERR_NO_CLUSTER},
+	{"LOADING", RERR_RETRY, REFUSAL_LOADING},
+	{"BUSY", RERR_RETRY, REFUSAL_BUSY},
+	{"TRYAGAIN", RERR_RETRY, REFUSAL_NONE},
+	{"NOREPLICAS", RERR_RETRY, REFUSAL_NOREPLICAS},
+	{"OOM", RERR_RETRY, REFUSAL_OOM},
+	{"MISCONF", RERR_RETRY, REFUSAL_MISCONF},
+	{"ERR max number of clients", RERR_RETRY, REFUSAL_MAXCLIENTS},
+	{"READONLY", RERR_REFRESH, REFUSAL_READONLY},
+	{"MASTERDOWN", RERR_REFRESH, REFUSAL_MASTERDOWN},
+	{"CLUSTERDOWN", RERR_REFRESH, REFUSAL_CLUSTERDOWN},
+	{"UNBLOCKED", RERR_REFRESH, REFUSAL_NONE},
+	{"MOVED", RERR_MOVED, REFUSAL_NONE},
+	{"ASK", RERR_ASK, REFUSAL_NONE},
+	{"NOSCRIPT", RERR_NOSCRIPT, REFUSAL_NONE},
+	{"NOGROUP", RERR_NOGROUP, REFUSAL_NONE},
+	{"NOPERM", RERR_OPERATOR, REFUSAL_NOPERM},
+	{"NOAUTH", RERR_OPERATOR, REFUSAL_NOAUTH},
+	{"WRONGPASS", RERR_OPERATOR, REFUSAL_WRONGPASS},
+	{"WRONGTYPE", RERR_OPERATOR, REFUSAL_WRONGTYPE},
+	/* how Redis 7 and Valkey say NOPERM from inside a script */
+	{"ERR The user executing the script can't", RERR_OPERATOR, REFUSAL_NOPERM},
+	{"ERR ACL failure in script", RERR_OPERATOR, REFUSAL_NOPERM},
+	{"ERR This instance has cluster support disabled", RERR_NO_CLUSTER, REFUSAL_NONE},
 };
 
 static bool reply_error_starts_with(struct slice text, const char *start)
@@ -67,15 +75,30 @@ void reply_set_error(enum cmd_kind kind, struct slice text, struct reply *out)
 		*out = (struct reply){.kind = REPLY_OK};
 		return;
 	}
-	*out = (struct reply){.kind = REPLY_ERROR, .error = RERR_OPERATOR, .text = text};
-	if (is_no_key(kind, text))
+	*out = (struct reply){.kind = REPLY_ERROR, .error = RERR_OPERATOR, .refusal = REFUSAL_OTHER, .text = text};
+	if (is_no_key(kind, text)) {
 		out->error = RERR_NOGROUP;
+		out->refusal = REFUSAL_NONE;
+	}
 	for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
 		if (reply_error_starts_with(text, table[i].start)) {
 			out->error = table[i].error;
+			out->refusal = table[i].refusal;
 			break;
 		}
 	}
 	if ((out->error == RERR_MOVED || out->error == RERR_ASK) && !parse_moved(text, out))
 		out->error = RERR_BAD;
+}
+
+/* io/redis writes "authentication refused: WRONGPASS …": what follows a colon and a space is the server's. */
+enum refusal reply_refusal_in(const char *words)
+{
+	for (const char *p = words; p; p = strstr(p, ": "), p = p ? p + 2 : NULL) {
+		const struct slice rest = {p, strlen(p)};
+		for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+			if (table[i].refusal != REFUSAL_NONE && reply_error_starts_with(rest, table[i].start))
+				return table[i].refusal;
+	}
+	return REFUSAL_NONE;
 }

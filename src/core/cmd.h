@@ -69,16 +69,19 @@ enum cmd_kind {
 	CMD_PENDING_SUM, /* XPENDING summary              -> INT (count) */
 	CMD_UNREAD, /* script                        -> ID of the first entry that nobody of the group has read | NIL */
 	CMD_DLQ_LENGTH, /* XLEN DLQ                      -> INT */
-	CMD_ADD,        /* XADD LBS * lbs-input {"DataStreamName":.stream,"Info":.info} -> ID */
-	CMD_DLQ_RANGE,  /* XRANGE DLQ .id + COUNT .count  -> ENTRIES with .fields */
-	CMD_DLQ_DEL,    /* XDEL DLQ .id                  -> INT */
-	CMD_REPLAY,     /* XADD LBS of .fields            -> ID */
+	/* SET XX of a key that nobody makes, in the LBS' slot: writes nothing, is refused as a write is -> OK | NIL */
+	CMD_TRIAL,
+	CMD_ADD,       /* XADD LBS * lbs-input {"DataStreamName":.stream,"Info":.info} -> ID */
+	CMD_DLQ_RANGE, /* XRANGE DLQ .id + COUNT .count  -> ENTRIES with .fields */
+	CMD_DLQ_DEL,   /* XDEL DLQ .id                  -> INT */
+	CMD_REPLAY,    /* XADD LBS of .fields            -> ID */
 	/* on any node */
 	CMD_WAIT,              /* WAIT .count .block_ms     -> INT */
 	CMD_UNBLOCK,           /* CLIENT UNBLOCK .count      -> INT */
 	CMD_SLOTS,             /* CLUSTER SLOTS             -> SLOTS | ERROR kind RERR_NO_CLUSTER */
 	CMD_ROLE,              /* ROLE                      -> TEXT "master" | "slave" … */
 	CMD_RUN_ID,            /* INFO server               -> TEXT run_id */
+	CMD_TIME,              /* TIME                      -> INT Unix ms of the server */
 	CMD_CONFIG_GET_EVENTS, /* CONFIG GET notify-keyspace-events -> TEXT flags */
 	CMD_CONFIG_SET_EVENTS, /* CONFIG SET … .value               -> OK */
 	CMD_PSUBSCRIBE,        /* lock pattern of .count = db: no reply comes, confirmations are pushes */
@@ -186,9 +189,37 @@ enum reply_error {
 	RERR_BAD         /* an answer of a shape we do not know */
 };
 
+/* What a server refuses for, as sluice_redis_refused_total has it. A redirection or a script to send again is none. */
+enum refusal {
+	REFUSAL_NONE,
+	REFUSAL_OOM,
+	REFUSAL_MISCONF,
+	REFUSAL_NOREPLICAS,
+	REFUSAL_READONLY,
+	REFUSAL_NOPERM,
+	REFUSAL_NOAUTH,
+	REFUSAL_WRONGPASS,
+	REFUSAL_WRONGTYPE,
+	REFUSAL_LOADING,
+	REFUSAL_BUSY,
+	REFUSAL_MASTERDOWN,
+	REFUSAL_CLUSTERDOWN,
+	REFUSAL_MAXCLIENTS,
+	REFUSAL_OTHER, /* ERR … */
+	REFUSAL_N
+};
+
+/* What a master refuses for the moment. */
+struct shard_refused {
+	mono_ms since; /* refused for the first time since it was accepted; 0 = nothing is refused */
+	uint64_t n;
+	char words[200]; /* the server's */
+};
+
 struct reply {
 	enum reply_kind kind;
 	enum reply_error error;
+	enum refusal refusal; /* of an ERROR */
 	uint16_t moved_slot;
 	int64_t integer;
 	struct slice

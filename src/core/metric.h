@@ -67,7 +67,22 @@
 	X(MR_SETUP_ERROR, "sluice_keyspace_setup_total", "result=\"error\"", "")                                       \
 	X(MR_RECONNECT_CLOSED, "sluice_redis_reconnects_total", "reason=\"closed\"", "Connections that were lost")     \
 	X(MR_RECONNECT_REFUSED, "sluice_redis_reconnects_total", "reason=\"refused\"", "")                             \
-	X(MR_RECONNECT_TIMEOUT, "sluice_redis_reconnects_total", "reason=\"timeout\"", "")
+	X(MR_RECONNECT_TIMEOUT, "sluice_redis_reconnects_total", "reason=\"timeout\"", "")                             \
+	/* in the order of enum refusal */                                                                             \
+	X(MR_REFUSED_OOM, "sluice_redis_refused_total", "error=\"OOM\"", "Commands and logins that Redis refused")     \
+	X(MR_REFUSED_MISCONF, "sluice_redis_refused_total", "error=\"MISCONF\"", "")                                   \
+	X(MR_REFUSED_NOREPLICAS, "sluice_redis_refused_total", "error=\"NOREPLICAS\"", "")                             \
+	X(MR_REFUSED_READONLY, "sluice_redis_refused_total", "error=\"READONLY\"", "")                                 \
+	X(MR_REFUSED_NOPERM, "sluice_redis_refused_total", "error=\"NOPERM\"", "")                                     \
+	X(MR_REFUSED_NOAUTH, "sluice_redis_refused_total", "error=\"NOAUTH\"", "")                                     \
+	X(MR_REFUSED_WRONGPASS, "sluice_redis_refused_total", "error=\"WRONGPASS\"", "")                               \
+	X(MR_REFUSED_WRONGTYPE, "sluice_redis_refused_total", "error=\"WRONGTYPE\"", "")                               \
+	X(MR_REFUSED_LOADING, "sluice_redis_refused_total", "error=\"LOADING\"", "")                                   \
+	X(MR_REFUSED_BUSY, "sluice_redis_refused_total", "error=\"BUSY\"", "")                                         \
+	X(MR_REFUSED_MASTERDOWN, "sluice_redis_refused_total", "error=\"MASTERDOWN\"", "")                             \
+	X(MR_REFUSED_CLUSTERDOWN, "sluice_redis_refused_total", "error=\"CLUSTERDOWN\"", "")                           \
+	X(MR_REFUSED_MAXCLIENTS, "sluice_redis_refused_total", "error=\"MAXCLIENTS\"", "")                             \
+	X(MR_REFUSED_OTHER, "sluice_redis_refused_total", "error=\"ERR\"", "")
 
 #define METRIC_HANDOFF_COUNTERS(X) /* no label redis; summed over the shards */                                        \
 	X(MH_MOVING_ACTED, "sluice_maintenance_notifications_total", "kind=\"moving\",result=\"acted\"",               \

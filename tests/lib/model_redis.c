@@ -116,6 +116,17 @@ static void exec_set(struct model_redis *m, const struct cmd *c, const struct co
 	out->kind = REPLY_OK;
 }
 
+/* A write that finds nothing to write on. */
+static void exec_trial(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	(void)names;
+	(void)me;
+	*out = (struct reply){.kind = REPLY_NIL};
+	if (m->is_oom)
+		model_error(c, oom_text, out);
+}
+
 static void exec_get(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
 	struct reply *out)
 {
@@ -183,6 +194,8 @@ static void exec_node(struct model_redis *m, const struct cmd *c, const struct c
 		*out = (struct reply){.kind = REPLY_TEXT, .text = {"master", 6}};
 	else if (c->kind == CMD_RUN_ID)
 		*out = (struct reply){.kind = REPLY_TEXT, .text = {m->run_id, strlen(m->run_id)}};
+	else if (c->kind == CMD_TIME)
+		model_int(out, m->now);
 	else if (c->kind == CMD_CONFIG_GET_EVENTS)
 		*out = (struct reply){.kind = REPLY_TEXT, .text = {m->events, strlen(m->events)}};
 	else if (c->kind == CMD_CONFIG_SET_EVENTS) {
@@ -222,6 +235,7 @@ static const struct {
 	[CMD_PENDING_SUM] = {model_pending_sum, 0},
 	[CMD_UNREAD] = {model_unread, 1 + SCRIPT_UNREAD},
 	[CMD_DLQ_LENGTH] = {model_length, 0},
+	[CMD_TRIAL] = {exec_trial, 0},
 	[CMD_ADD] = {model_add_cmd, 0},
 	[CMD_DLQ_RANGE] = {model_dlq_range, 0},
 	[CMD_DLQ_DEL] = {model_dlq_del, 0},
@@ -231,6 +245,7 @@ static const struct {
 	[CMD_SLOTS] = {exec_node, 0},
 	[CMD_ROLE] = {exec_node, 0},
 	[CMD_RUN_ID] = {exec_node, 0},
+	[CMD_TIME] = {exec_node, 0},
 	[CMD_CONFIG_GET_EVENTS] = {exec_node, 0},
 	[CMD_CONFIG_SET_EVENTS] = {exec_node, 0},
 	[CMD_PSUBSCRIBE] = {exec_node, 0},

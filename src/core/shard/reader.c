@@ -40,6 +40,7 @@ enum cmd_kind reader_command(enum reader_query e)
 		[READER_QUERY_UNREAD] = CMD_UNREAD,
 		[READER_QUERY_DLQ_LENGTH] = CMD_DLQ_LENGTH,
 		[READER_QUERY_UNBLOCK] = CMD_UNBLOCK,
+		[READER_QUERY_TRIAL] = CMD_TRIAL,
 	};
 	return kinds[e];
 }
@@ -79,6 +80,7 @@ void reader_move(struct reader *r, struct shard_ctx *c, enum reader_state to)
 		r->is_again = true;
 		for (int e = READER_QUERY_READ; e < READER_QUERY_UNBLOCK; e++)
 			r->reader_queries[e].at = mono_min(r->reader_queries[e].at, c->now);
+		r->reader_queries[READER_QUERY_TRIAL].at = c->now + TRIAL_MS;
 		break;
 	case READER_AWAY:
 		r->reader_queries[READER_QUERY_GROUP].at = c->now + AWAY_MS;
@@ -98,11 +100,12 @@ static struct reader *open_reader(struct readers *rs, struct shard_ctx *c, uint1
 	struct reader *r = rs->v[svc] = mem_alloc(sizeof *r);
 	r->svc = svc;
 	r->client_id = -1;
-	for (int e = 0; e < READER_QUERY_N; e++) {
+	for (int e = 0; e < READER_QUERY_TRIAL; e++) {
 		r->reader_queries[e].at = c->now;
 		r->reader_queries[e].gen = (uint32_t)rng_next(&c->rng); /* answers to a former reader are too late */
 	}
 	r->reader_queries[READER_QUERY_UNBLOCK].at = MONO_NEVER;
+	r->reader_queries[READER_QUERY_TRIAL].gen = r->reader_queries[READER_QUERY_UNBLOCK].gen;
 	effects_add(c->out, EFF_READER_OPEN)->svc = svc;
 	return r;
 }
@@ -180,6 +183,7 @@ void reader_conn(struct readers *rs, struct shard_ctx *c, uint16_t svc, bool is_
 
 void reader_command_up(struct readers *rs, struct shard_ctx *c)
 {
+	c->trial_at = c->now + TRIAL_MS;
 	for (size_t i = 0; i < rs->n; i++) {
 		struct reader *r = rs->v[i];
 		if (!r)
@@ -187,6 +191,7 @@ void reader_command_up(struct readers *rs, struct shard_ctx *c)
 		for (int e = 0; e < READER_QUERY_UNBLOCK; e++)
 			if (e != READER_QUERY_GROUP || r->state != READER_AWAY)
 				r->reader_queries[e].at = c->now;
+		r->reader_queries[READER_QUERY_TRIAL].at = c->trial_at;
 		reader_wake(rs, c, r);
 	}
 }
@@ -225,6 +230,7 @@ static bool is_enabled(const struct shard_ctx *c, const struct reader *r, enum r
 	case READER_QUERY_LENGTH:
 	case READER_QUERY_PENDING_SUM:
 	case READER_QUERY_UNREAD:
+	case READER_QUERY_TRIAL:
 		return r->state == READER_RUN;
 	case READER_QUERY_UNBLOCK:
 		return r->asked > 0 && r->client_id > 0;
@@ -279,6 +285,7 @@ static void fill(struct shard_ctx *c, struct reader *r, enum reader_query e, str
 	case READER_QUERY_PENDING_SUM:
 	case READER_QUERY_UNREAD:
 	case READER_QUERY_DLQ_LENGTH:
+	case READER_QUERY_TRIAL:
 	case READER_QUERY_N:
 		break;
 	}
@@ -312,6 +319,17 @@ static void reader_send(struct shard_ctx *c, struct reader *r, enum reader_query
 	fill(c, r, e, ef);
 }
 
+/* False: another reader has asked, or will. While something is refused, once a second: to see when it is over. */
+static bool is_trials_turn(struct shard_ctx *c, struct reader_query_state *s)
+{
+	if (c->now < c->trial_at) {
+		s->at = c->trial_at;
+		return false;
+	}
+	c->trial_at = c->now + (c->refusals.n_kinds ? EVERY_MS : TRIAL_MS);
+	return true;
+}
+
 static mono_ms reader_flush_one(struct shard_ctx *c, struct reader *r)
 {
 	mono_ms next = MONO_NEVER;
@@ -321,7 +339,7 @@ static mono_ms reader_flush_one(struct shard_ctx *c, struct reader *r)
 			continue;
 		if (s->at <= c->now && e == READER_QUERY_DLQ_LENGTH && !reader_rules(c, r)->dlq_same_slot)
 			call_dlq_length(c, r);
-		else if (s->at <= c->now)
+		else if (s->at <= c->now && (e != READER_QUERY_TRIAL || is_trials_turn(c, s)))
 			reader_send(c, r, (enum reader_query)e);
 		if (!s->in_flight)
 			next = mono_min(next, s->at);

@@ -18,6 +18,7 @@ enum reader_query {
 	READER_QUERY_UNREAD,
 	READER_QUERY_DLQ_LENGTH,
 	READER_QUERY_UNBLOCK,
+	READER_QUERY_TRIAL, /* does the server take writes? One reader of the shard asks for all */
 	READER_QUERY_N
 };
 
@@ -47,7 +48,7 @@ struct reader {
 	struct reader_query_state reader_queries[READER_QUERY_N];
 };
 
-enum { OWN_PAGE = 128, AUDIT_PAGE = 1000, BLOCK_MAX_MS = 2000, EVERY_MS = 1000, AWAY_MS = 2000 };
+enum { OWN_PAGE = 128, AUDIT_PAGE = 1000, BLOCK_MAX_MS = 2000, EVERY_MS = 1000, AWAY_MS = 2000, TRIAL_MS = 5000 };
 
 struct readers {
 	struct heap timers;

@@ -91,6 +91,9 @@ static void reader_answered(struct shard_ctx *c, struct reader *r, enum reader_q
 	case READER_QUERY_UNBLOCK:
 		s->at = MONO_NEVER;
 		break;
+	case READER_QUERY_TRIAL:
+		s->at = c->trial_at;
+		break;
 	case READER_QUERY_N:
 		break;
 	}
@@ -99,10 +102,24 @@ static void reader_answered(struct shard_ctx *c, struct reader *r, enum reader_q
 static void reader_again(struct shard_ctx *c, struct reader *r, enum reader_query e, mono_ms first, mono_ms cap)
 {
 	struct reader_query_state *s = &r->reader_queries[e];
+	if (e == READER_QUERY_TRIAL) {
+		c->trial_at = mono_min(c->trial_at, c->now + EVERY_MS);
+		s->at = c->trial_at;
+		return;
+	}
 	s->at = e == READER_QUERY_UNBLOCK ? MONO_NEVER : c->now + ctx_backoff(c, s->tries, first, cap);
 	s->tries = (uint8_t)(s->tries < 100 ? s->tries + 1 : s->tries);
 	if (e == READER_QUERY_AUDIT)
 		r->audit_from = (struct entry_id){0};
+}
+
+/* The user may not write such a key: then there are no trials over this connection, and nobody is told. */
+static bool is_trial_forbidden(struct shard_ctx *c, enum reader_query e, const struct reply *reply)
+{
+	if (e != READER_QUERY_TRIAL || reply->kind != REPLY_ERROR || reply->refusal != REFUSAL_NOPERM)
+		return false;
+	c->trial_at = MONO_NEVER;
+	return true;
 }
 
 static void judged(struct readers *rs, struct shard_ctx *c, struct reader *r, enum reader_query e, struct reply *reply)
@@ -125,7 +142,7 @@ static void judged(struct readers *rs, struct shard_ctx *c, struct reader *r, en
 		break;
 	case VERDICT_MOVED:
 		reader_again(c, r, e, REFUSED_MS, REFUSED_MAX_MS);
-		if (e != READER_QUERY_DLQ_LENGTH)
+		if (e != READER_QUERY_DLQ_LENGTH && e != READER_QUERY_TRIAL)
 			reader_move(r, c, READER_AWAY);
 		break;
 	case VERDICT_NO_GROUP:
@@ -158,7 +175,10 @@ void reader_reply(struct readers *rs, struct shard_ctx *c, uint64_t tag, const s
 	} else {
 		hist_add(&c->metrics.h[HR_COMMAND], (double)(c->now - s->sent) / 1000);
 	}
-	judged(rs, c, r, e, &reply);
+	if (is_trial_forbidden(c, e, &reply))
+		s->at = MONO_NEVER;
+	else
+		judged(rs, c, r, e, &reply);
 	entry_batch_free(reply.entries);
 	heap_set(&rs->timers, &r->timer, c->now);
 }

@@ -270,10 +270,14 @@ void retry_reply(struct retry *r, struct shard_ctx *c, uint64_t tag, const struc
 		break;
 	case VERDICT_AGAIN:
 	case VERDICT_NO_GROUP:
-		retry_again(r, c, op, AGAIN_MS, AGAIN_MAX_MS);
+		if (op->kind == CMD_ADD && reply.refusal != REFUSAL_NONE && reply.refusal != REFUSAL_BUSY)
+			retry_finish(
+				r, c, op, OP_FAILED, &reply); /* an operator waits: the server's words are the answer */
+		else
+			retry_again(r, c, op, AGAIN_MS, AGAIN_MAX_MS);
 		break;
 	case VERDICT_REFUSED:
-		if (op->kind == CMD_ADD) /* an operator waits: what the server says is the answer */
+		if (op->kind == CMD_ADD)
 			retry_finish(r, c, op, OP_FAILED, &reply);
 		else
 			retry_again(r, c, op, REFUSED_MS, REFUSED_MAX_MS);

@@ -16,11 +16,14 @@ struct shard {
 	struct reconcile *reconcile;
 	struct keyspace keyspace;
 	uint32_t role_gen;
-	char run_id[64]; /* of the server last seen; "" = none yet */
-	bool is_stopped;
+	char run_id[64];            /* of the server last seen; "" = none yet */
+	mono_ms time_at, time_sent; /* the server's clock is asked for, and was */
+	int64_t clock_offset_ms;
+	bool has_offset, is_stopped;
 };
 
-enum { ROLE_RUN_ID, ROLE_ROLE };
+enum { ROLE_RUN_ID, ROLE_ROLE, ROLE_TIME };
+enum { CLOCK_EVERY_MS = 30000 };
 
 struct shard *shard_new(const struct shard_rules *rules, uint16_t index)
 {
@@ -57,10 +60,39 @@ static void shard_ask_role(struct shard *s)
 	ctx_redis(&s->ctx, tag_of(PART_ROLE, s->role_gen, ROLE_ROLE), CMD_ROLE, SERVICE_NONE);
 }
 
+static void ask_time(struct shard *s)
+{
+	ctx_redis(&s->ctx, tag_of(PART_ROLE, s->role_gen, ROLE_TIME), CMD_TIME, SERVICE_NONE);
+	s->time_sent = s->ctx.now;
+	s->time_at = s->ctx.now + CLOCK_EVERY_MS;
+}
+
+/* Their clock was read about half-way between the question and its answer. */
+static void time_reply(struct shard *s, const struct reply *reply)
+{
+	if (reply->kind != REPLY_INT)
+		return;
+	s->clock_offset_ms = reply->integer - (s->ctx.wall_ms - (s->ctx.now - s->time_sent) / 2);
+	s->has_offset = true;
+}
+
+static mono_ms time_settle(struct shard *s)
+{
+	if (!s->ctx.is_up)
+		return MONO_NEVER;
+	if (s->time_at <= s->ctx.now)
+		ask_time(s);
+	return s->time_at;
+}
+
 static void role_reply(struct shard *s, uint64_t tag, const struct reply *reply)
 {
 	struct shard_ctx *c = &s->ctx;
-	if (tag_gen(tag) != (s->role_gen & 0x0fffffff) || reply->kind != REPLY_TEXT)
+	if (tag_gen(tag) != (s->role_gen & 0x0fffffff))
+		return;
+	if (tag_index(tag) == ROLE_TIME)
+		time_reply(s, reply);
+	if (reply->kind != REPLY_TEXT)
 		return;
 	if (tag_index(tag) == ROLE_ROLE) {
 		if (!slice_eq(reply->text, slice_str("master")))
@@ -104,7 +136,9 @@ static void on_conn(struct shard *s, const struct shard_event *ev)
 	retry_conn(s->retry, c, ev->up);
 	if (!ev->up)
 		return;
+	refusals_forget(&c->refusals);
 	shard_ask_role(s);
+	s->time_at = c->now;
 	lease_connected(s->leases, c, ev->is_valkey);
 	reader_command_up(s->readers, c);
 	reconcile_command_up(s->reconcile, c);
@@ -332,6 +366,7 @@ mono_ms shard_step(struct shard *s, const struct shard_event *ev, struct effects
 	next = mono_min(next, lease_flush(s->leases, c));
 	next = mono_min(next, retry_flush(s->retry, c));
 	next = mono_min(next, reader_flush(s->readers, c));
+	next = mono_min(next, time_settle(s));
 	return mono_min(next, keyspace_flush(&s->keyspace, c));
 }
 
@@ -351,6 +386,18 @@ const struct metrics_service *shard_service_metrics(const struct shard *s, uint1
 uint32_t shard_n_leases(const struct shard *s)
 {
 	return lease_count(s->leases);
+}
+
+bool shard_refused(const struct shard *s, mono_ms now, struct shard_refused *out)
+{
+	return refusals_now(&s->ctx.refusals, now, out);
+}
+
+bool shard_clock_offset(const struct shard *s, int64_t *out_ms)
+{
+	if (s->has_offset)
+		*out_ms = s->clock_offset_ms;
+	return s->has_offset;
 }
 
 struct shard_lengths shard_lengths(const struct shard *s, uint16_t svc)

@@ -22,4 +22,8 @@ struct shard_lengths {
 	int64_t lbs, pending, dlq;
 	int64_t unread_ms; /* since when the oldest entry that nobody has read is there, Unix time; -1 = none, too */
 };
+/* False: nothing that work depends on. now: monotonic ms. */
+bool shard_refused(const struct shard *s, mono_ms now, struct shard_refused *out);
+/* The server's clock minus ours, ms, as measured last; false: not known yet. */
+bool shard_clock_offset(const struct shard *s, int64_t *out_ms);
 struct shard_lengths shard_lengths(const struct shard *s, uint16_t svc);

@@ -1,13 +1,11 @@
 #include "core/shard/shard_p.h"
 
-enum { REFRESH_EVERY_MS = 1000, SAY_EVERY_MS = 60000 };
+enum { REFRESH_EVERY_MS = 1000 };
 
 void ctx_init(struct shard_ctx *c, const struct shard_rules *rules, uint16_t index)
 {
 	*c = (struct shard_ctx){.rules = rules, .index = index, .changed_at = -1};
-	c->refresh_said_at = c->moved_said_at = -SAY_EVERY_MS;
-	for (int i = 0; i < CMD_N; i++)
-		c->refused_said_at[i] = -SAY_EVERY_MS;
+	c->refresh_said_at = c->moved_said_at = -REFRESH_EVERY_MS;
 	rng_seed(&c->rng, rules->seed + index);
 }
 
@@ -128,20 +126,6 @@ void ctx_refresh(struct shard_ctx *c, struct slice why)
 	ctx_msg(c, MSG_REFRESH)->text = text_new(why.p, why.len);
 }
 
-/* One line a minute for each kind of command. */
-static void say_refused(
-	struct shard_ctx *c, const char *what, enum cmd_kind kind, uint16_t svc, const struct reply *reply)
-{
-	if (c->now < c->refused_said_at[kind] + SAY_EVERY_MS)
-		return;
-	c->refused_said_at[kind] = c->now;
-	const struct shard_service *s = ctx_service(c, svc);
-	bool is_strange = reply->error == RERR_BAD;
-	effects_log(c->out, LOG_ERROR, "shard=%u%s%s %s: redis %s: %.*s", c->index, s ? " service=" : "",
-		s ? s->rules->name : "", what, is_strange ? "answered what was not expected" : "refuses",
-		(int)(reply->text.len < 300 ? reply->text.len : 300), reply->text.p ? reply->text.p : "");
-}
-
 static void tell_moved(struct shard_ctx *c, const struct reply *reply)
 {
 	if (reply->moved_slot == c->moved_slot && c->now < c->moved_said_at + REFRESH_EVERY_MS)
@@ -159,8 +143,12 @@ enum verdict ctx_judge(
 {
 	if (reply->kind == REPLY_NONE)
 		return VERDICT_LOST;
-	if (reply->kind != REPLY_ERROR)
+	if (reply->kind != REPLY_ERROR) {
+		refusals_accepted(&c->refusals, kind);
 		return VERDICT_ANSWER;
+	}
+	if (reply->refusal != REFUSAL_NONE)
+		refusals_add(c, what, kind, svc, reply);
 	switch (reply->error) {
 	case RERR_RETRY:
 		return VERDICT_AGAIN;
@@ -184,7 +172,8 @@ enum verdict ctx_judge(
 	case RERR_BAD:
 		break;
 	}
-	say_refused(c, what, kind, svc, reply);
+	if (reply->refusal == REFUSAL_NONE)
+		refusals_add(c, what, kind, svc, reply);
 	return VERDICT_REFUSED;
 }
 

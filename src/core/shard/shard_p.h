@@ -5,6 +5,7 @@
 #include "base/heap.h"
 #include "base/rng.h"
 #include "core/metric.h"
+#include "core/shard/refusals.h"
 #include "core/shard/shard.h"
 #include "core/turn.h"
 
@@ -82,7 +83,8 @@ struct shard_ctx {
 	size_t n_retired, retired_cap;
 	mono_ms refresh_said_at, moved_said_at;
 	uint16_t moved_slot;
-	mono_ms refused_said_at[CMD_N];
+	struct refusals refusals;
+	mono_ms trial_at; /* some reader tries a write */
 };
 
 void ctx_init(struct shard_ctx *c, const struct shard_rules *rules, uint16_t index);

@@ -159,6 +159,8 @@ Test(command, speaks_to_any_node)
 	EXPECT_WIRE("CLUSTER SLOTS", .kind = CMD_SLOTS);
 	EXPECT_WIRE("ROLE", .kind = CMD_ROLE);
 	EXPECT_WIRE("INFO server", .kind = CMD_RUN_ID);
+	EXPECT_WIRE("TIME", .kind = CMD_TIME);
+	EXPECT_WIRE("SET sluiced-doctor<MUTEX_KEY_SEP>{orders-input} trial XX PX 1000", .kind = CMD_TRIAL);
 	EXPECT_WIRE("CONFIG GET notify-keyspace-events", .kind = CMD_CONFIG_GET_EVENTS);
 	EXPECT_WIRE("CONFIG SET notify-keyspace-events Kx", .kind = CMD_CONFIG_SET_EVENTS, .value = S("Kx"));
 	EXPECT_WIRE("PSUBSCRIBE __keyspace@3__:*<MUTEX_KEY_SEP>*", .kind = CMD_PSUBSCRIBE, .count = 3);
@@ -279,4 +281,18 @@ Test(command, locks_parse_from_their_last_separator)
 		"s<MUTEX_KEY_SEP>x-1", "s<MUTEX_KEY_SE>5-1"};
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
 		cr_expect_not(command_lock_parse(bad[i], strlen(bad[i]), &s, &id), "%s", bad[i]);
+}
+
+Test(command, a_trial_write_goes_where_the_stream_is)
+{
+	static const char *const lbs[] = {"orders-input", "{shop}orders-input", "a{b}-input"};
+	for (size_t i = 0; i < sizeof lbs / sizeof lbs[0]; i++) {
+		char *key = command_trial_key(lbs[i]);
+		struct slice stream;
+		struct entry_id id;
+		cr_expect_eq(command_slot(key, strlen(key)), command_slot(lbs[i], strlen(lbs[i])), "%s", key);
+		cr_expect(
+			!command_lock_parse(key, strlen(key), &stream, &id), "%s is no lock: nobody recovers it", key);
+		mem_free(key);
+	}
 }

@@ -617,6 +617,9 @@ Test(script, resp3_says_the_same)
 	entry_batch_free(reply.entries);
 	EXEC(.kind = CMD_RUN_ID);
 	cr_expect(reply.kind == REPLY_TEXT && reply.text.len == 40);
+	EXEC(.kind = CMD_TIME);
+	cr_expect(reply.kind == REPLY_INT && reply.integer > 1700000000000);
+	cr_expect_eq(EXEC(.kind = CMD_TRIAL).kind, REPLY_NIL);
 	EXEC(.kind = CMD_ROLE);
 	cr_expect(reply.kind == REPLY_TEXT && memcmp(reply.text.p, "master", 6) == 0);
 	EXEC(.kind = CMD_SLOTS);

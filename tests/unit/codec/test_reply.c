@@ -437,3 +437,47 @@ Test(reply, other_pushes)
 	reply_decode_push(NULL, &p);
 	cr_expect_eq(p.kind, PUSH_OTHER);
 }
+
+Test(reply, the_clock_of_a_server)
+{
+	decode(CMD_TIME, "*2\r\n$10\r\n1700000000\r\n$6\r\n123999\r\n");
+	cr_expect(reply.kind == REPLY_INT && reply.integer == 1700000000123);
+	expect_bad(CMD_TIME, "*1\r\n$10\r\n1700000000\r\n");
+	expect_bad(CMD_TIME, "*2\r\n$2\r\n1x\r\n$1\r\n0\r\n");
+	expect_bad(CMD_TIME, "*2\r\n$18\r\n999999999999999999\r\n$1\r\n0\r\n");
+	expect_bad(CMD_TIME, ":1\r\n");
+}
+
+static enum refusal refusal_of(const char *text)
+{
+	reply_set_error(CMD_LOCK, (struct slice){text, strlen(text)}, &reply);
+	return reply.refusal;
+}
+
+Test(reply, refusals_have_the_name_that_the_metric_has)
+{
+	cr_expect_eq(refusal_of("OOM command not allowed when used memory > 'maxmemory'."), REFUSAL_OOM);
+	cr_expect_eq(refusal_of("MISCONF Redis is configured to save RDB snapshots"), REFUSAL_MISCONF);
+	cr_expect_eq(refusal_of("NOREPLICAS Not enough good replicas to write."), REFUSAL_NOREPLICAS);
+	cr_expect_eq(refusal_of("READONLY You can't write against a read only replica."), REFUSAL_READONLY);
+	cr_expect_eq(refusal_of("NOPERM User x has no permissions"), REFUSAL_NOPERM);
+	cr_expect_eq(refusal_of("ERR The user executing the script can't run this command"), REFUSAL_NOPERM);
+	cr_expect_eq(refusal_of("WRONGTYPE Operation against a key"), REFUSAL_WRONGTYPE);
+	cr_expect_eq(refusal_of("ERR max number of clients reached"), REFUSAL_MAXCLIENTS);
+	cr_expect_eq(refusal_of("ERR something new"), REFUSAL_OTHER);
+	cr_expect_eq(refusal_of("TRYAGAIN Multiple keys request"), REFUSAL_NONE);
+	cr_expect_eq(refusal_of("MOVED 1 a:1"), REFUSAL_NONE);
+	cr_expect_eq(refusal_of("NOSCRIPT No matching script."), REFUSAL_NONE);
+	cr_expect_eq(refusal_of("NOGROUP No such key"), REFUSAL_NONE);
+}
+
+Test(reply, a_refusal_is_found_in_our_own_sentence)
+{
+	cr_expect_eq(
+		reply_refusal_in("redis 10.0.0.1:6379: authentication refused: WRONGPASS invalid username-password"),
+		REFUSAL_WRONGPASS);
+	cr_expect_eq(reply_refusal_in("authentication refused: NOAUTH Redis wants a password"), REFUSAL_NOAUTH);
+	cr_expect_eq(reply_refusal_in("redis unix:/run/OOM: connection refused"), REFUSAL_NONE);
+	cr_expect_eq(reply_refusal_in("LOADING Redis is loading"), REFUSAL_LOADING);
+	cr_expect_eq(reply_refusal_in(""), REFUSAL_NONE);
+}

@@ -30,7 +30,8 @@ struct story {
 	bool no_scan, no_audit; /* not part of the story: never answered */
 	const char *consumer;   /* who we are; NULL = redis-consumer-me */
 	bool hide[CMD_N], hide_msg[MSG_N];
-	bool say; /* log lines too */
+	bool say;    /* log lines too */
+	bool trials; /* and what is asked of the server beside the work: its clock, whether it takes writes */
 	uint64_t n_msgs[MSG_N], n_cmds[CMD_N];
 	struct msg last_call; /* MSG_LOCK_CALL: plain fields only */
 	struct msg *calls;    /* all of them that wait for an answer */
@@ -44,9 +45,9 @@ static const struct entry_id ID7 = {7, 0};
 
 static const char *const story_cmds[CMD_N] = {"lock", "lock_get", "lock_swap", "renew", "unlock", "probe", "tomb",
 	"group_create", "read", "read_own", "heartbeat", "fetch", "take", "done", "requeue", "dead", "dead_add",
-	"dead_read", "ack_del", "pending", "consumers", "length", "pending_sum", "unread", "dlq_length", "add",
-	"dlq_range", "dlq_del", "replay", "wait", "unblock", "slots", "role", "run_id", "config_get", "config_set",
-	"psubscribe", "ping"};
+	"dead_read", "ack_del", "pending", "consumers", "length", "pending_sum", "unread", "dlq_length", "trial", "add",
+	"dlq_range", "dlq_del", "replay", "wait", "unblock", "slots", "role", "run_id", "time", "config_get",
+	"config_set", "psubscribe", "ping"};
 static const char *const story_results[] = {"done", "parked", "gone", "not_ours", "deleted", "moved", "failed"};
 static const char *const story_leases[] = {"held", "busy", "lost", "moved", "recreated"};
 static const char *const story_lost[] = {"expired", "taken", "missing", "not_pending", "replaced"};
@@ -67,6 +68,8 @@ static void story_cmd(const struct effect *ef)
 	if ((W.no_scan && c->kind == CMD_PENDING && !c->consumer.p) || (W.no_audit && is_audit))
 		return;
 	W.n_cmds[c->kind]++;
+	if ((c->kind == CMD_TIME || c->kind == CMD_TRIAL) && !W.trials)
+		return;
 	if (c->kind != CMD_PSUBSCRIBE)
 		W.sent[W.n_sent++] = (struct sent){c->kind, ef->tag, c->svc, c->id, c->asking, c->use_eval, c->count};
 	if (W.mute || W.hide[c->kind])
@@ -290,9 +293,27 @@ UNUSED static void story_txt(enum cmd_kind kind, const char *s)
 {
 	story_reply(kind, (struct reply){.kind = REPLY_TEXT, .text = {s, strlen(s)}});
 }
+/* As codec/reply_error does. */
+static enum refusal story_refusal(enum reply_error e, const char *s)
+{
+	static const struct {
+		const char *word;
+		enum refusal refusal;
+	} words[] = {{"OOM", REFUSAL_OOM}, {"MISCONF", REFUSAL_MISCONF}, {"READONLY", REFUSAL_READONLY},
+		{"NOREPLICAS", REFUSAL_NOREPLICAS}, {"NOPERM", REFUSAL_NOPERM}, {"WRONGTYPE", REFUSAL_WRONGTYPE},
+		{"LOADING", REFUSAL_LOADING}, {"BUSY ", REFUSAL_BUSY}, {"CLUSTERDOWN", REFUSAL_CLUSTERDOWN}};
+	for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+		if (strncmp(s, words[i].word, strlen(words[i].word)) == 0)
+			return words[i].refusal;
+	return e == RERR_OPERATOR ? REFUSAL_OTHER : REFUSAL_NONE;
+}
 UNUSED static void story_error(enum cmd_kind kind, enum reply_error e, const char *s)
 {
-	story_reply(kind, (struct reply){.kind = REPLY_ERROR, .error = e, .text = {s, strlen(s)}, .moved_slot = 5});
+	story_reply(kind, (struct reply){.kind = REPLY_ERROR,
+				  .error = e,
+				  .refusal = story_refusal(e, s),
+				  .text = {s, strlen(s)},
+				  .moved_slot = 5});
 }
 
 /* The connection dies: every waiting command (but reads, on their own connection) gets no answer, then it is down. */
@@ -327,7 +348,7 @@ UNUSED static void story_drop_waiting(enum cmd_kind kind)
 		story_take(kind);
 }
 
-static void story_expect(const char *want, const char *file, int line)
+UNUSED static void story_expect(const char *want, const char *file, int line)
 {
 	const char *got = W.text.data ? W.text.data : "";
 	cr_assert_str_eq(got, want, "%s:%d: the story is\n%s--- but should be\n%s", file, line, got, want);

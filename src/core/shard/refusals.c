@@ -1,0 +1,125 @@
+#include "core/shard/refusals.h"
+
+#include "core/shard/shard_p.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Whatever is repeated is repeated at least every 6.25 s: what was not refused for longer is not asked for any more. */
+enum { SAY_EVERY_MS = 60000, FORGOTTEN_MS = 15000 };
+
+/* One line for all kinds of commands where the server itself is the trouble; where one right or key is, one for each. */
+static struct refusals_log *log_of(struct refusals *r, enum refusal refusal, enum cmd_kind kind)
+{
+	bool is_of_kind = refusal == REFUSAL_NOPERM || refusal == REFUSAL_WRONGTYPE || refusal == REFUSAL_OTHER ||
+			  refusal == REFUSAL_NONE;
+	return &r->logs[is_of_kind ? (int)REFUSAL_N + (int)kind : (int)refusal];
+}
+
+/* A failover gives some of these for a moment; for the others somebody must act. */
+static enum log_level level_of(enum refusal refusal)
+{
+	switch (refusal) {
+	case REFUSAL_NOREPLICAS:
+	case REFUSAL_READONLY:
+	case REFUSAL_LOADING:
+	case REFUSAL_BUSY:
+	case REFUSAL_MASTERDOWN:
+	case REFUSAL_CLUSTERDOWN:
+		return LOG_WARN;
+	case REFUSAL_NONE:
+	case REFUSAL_OOM:
+	case REFUSAL_MISCONF:
+	case REFUSAL_NOPERM:
+	case REFUSAL_NOAUTH:
+	case REFUSAL_WRONGPASS:
+	case REFUSAL_WRONGTYPE:
+	case REFUSAL_MAXCLIENTS:
+	case REFUSAL_OTHER:
+	case REFUSAL_N:
+		break;
+	}
+	return LOG_ERROR;
+}
+
+static void say_refused(
+	struct shard_ctx *c, const char *what, enum cmd_kind kind, uint16_t svc, const struct reply *reply)
+{
+	struct refusals_log *l = log_of(&c->refusals, reply->refusal, kind);
+	l->n_unsaid++;
+	if (l->is_said && c->now < l->at + SAY_EVERY_MS)
+		return;
+	const struct shard_service *s = ctx_service(c, svc);
+	bool is_strange = reply->error == RERR_BAD;
+	effects_log(c->out, level_of(reply->refusal), "shard=%u%s%s %s: redis %s: %.*s n=%u", c->index,
+		s ? " service=" : "", s ? s->rules->name : "", what,
+		is_strange ? "answered what was not expected" : "refuses",
+		(int)(reply->text.len < 300 ? reply->text.len : 300), reply->text.p ? reply->text.p : "", l->n_unsaid);
+	l->is_said = true;
+	l->at = c->now;
+	l->n_unsaid = 0;
+}
+
+/* Work goes on without; and a key of a wrong type in the place of one lock is trouble for one stream only. */
+static bool is_needed(enum cmd_kind kind, enum refusal refusal)
+{
+	if (kind == CMD_ADD || kind == CMD_UNBLOCK ||
+		kind >= CMD_SLOTS) /* who adds is answered; the trial finds the rest */
+		return false;
+	bool is_lock = kind <= CMD_TOMBSTONE;
+	return !(is_lock && refusal == REFUSAL_WRONGTYPE);
+}
+
+void refusals_add(struct shard_ctx *c, const char *what, enum cmd_kind kind, uint16_t svc, const struct reply *reply)
+{
+	assert(kind < CMD_N && reply->refusal < REFUSAL_N);
+	say_refused(c, what, kind, svc, reply);
+	if (reply->refusal == REFUSAL_NONE)
+		return;
+	c->metrics.c[MR_REFUSED_OOM + (reply->refusal - REFUSAL_OOM)]++;
+	if (!is_needed(kind, reply->refusal))
+		return;
+	struct refusals_kind *k = &c->refusals.kinds[kind];
+	if (!k->since || c->now - k->last > FORGOTTEN_MS) {
+		c->refusals.n_kinds += !k->since;
+		k->since = mono_max(c->now, 1);
+		k->n = 0;
+	}
+	k->last = c->now;
+	k->n++;
+	k->refusal = reply->refusal;
+	snprintf(k->words, sizeof k->words, "%.*s", (int)reply->text.len, reply->text.p ? reply->text.p : "");
+}
+
+void refusals_accepted(struct refusals *r, enum cmd_kind kind)
+{
+	assert(kind < CMD_N);
+	if (!r->kinds[kind].since)
+		return;
+	r->kinds[kind].since = 0;
+	r->n_kinds--;
+}
+
+void refusals_forget(struct refusals *r)
+{
+	for (int i = 0; r->n_kinds && i < CMD_N; i++)
+		refusals_accepted(r, (enum cmd_kind)i);
+	assert(r->n_kinds == 0);
+}
+
+bool refusals_now(const struct refusals *r, mono_ms now, struct shard_refused *out)
+{
+	const struct refusals_kind *first = NULL;
+	for (int i = 0; r->n_kinds && i < CMD_N; i++) {
+		const struct refusals_kind *k = &r->kinds[i];
+		if (k->since && now - k->last <= FORGOTTEN_MS && (!first || k->since < first->since))
+			first = k;
+	}
+	*out = (struct shard_refused){0};
+	if (!first)
+		return false;
+	*out = (struct shard_refused){.since = first->since, .n = first->n};
+	snprintf(out->words, sizeof out->words, "%s", first->words);
+	return true;
+}
