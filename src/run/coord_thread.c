@@ -1,6 +1,7 @@
 #include "run/coord_thread.h"
 #include "base/log.h"
 #include "base/secret.h"
+#include "codec/reply.h"
 #include "core/turn.h"
 #include "io/notify.h"
 #include "run/daemon.h"
@@ -148,6 +149,13 @@ void daemon_step(struct daemon *d, struct coord_event *ev)
 
 /* ---- readiness ---- */
 
+/* A failover refuses for a moment, too. */
+static bool is_refused_for_long(const struct daemon *d, uint16_t shard)
+{
+	const struct shard_refused *r = view_refused(d, shard);
+	return r && mono_now() - r->since >= REFUSED_FOR_MS;
+}
+
 bool daemon_ready(struct daemon *d, struct buf *reasons)
 {
 	const struct coord *c = d->core;
@@ -169,6 +177,8 @@ bool daemon_ready(struct daemon *d, struct buf *reasons)
 		else if (d->config->redis.keyspace_events == CONFIG_KEYSPACE_REQUIRE && !s->is_up[CONN_SUBSCRIBER])
 			buf_printf(r, "redis %s: no keyspace events: %s\n", c->topo.nodes[i].addr,
 				s->why[0] ? s->why : "not subscribed yet");
+		else if (is_refused_for_long(d, i))
+			buf_printf(r, "redis %s refuses: %s\n", c->topo.nodes[i].addr, d->snapshots[i]->refused.words);
 		else
 			continue;
 		ready = false;
@@ -210,9 +220,21 @@ static void on_standalone(void *arg, const char *addr)
 	daemon_step(arg, &ev);
 }
 
+/* "redis 10.0.0.1:6379: authentication refused: WRONGPASS …": counted for the endpoint that is named. */
+static void count_topo_refusal(struct daemon *d, const char *why)
+{
+	enum refusal refusal = reply_refusal_in(why);
+	size_t at = 0;
+	for (size_t i = 0; i < d->config->redis.endpoints.n && i < DAEMON_ENDPOINTS; i++)
+		if (strstr(why, d->config->redis.endpoints.items[i]))
+			at = i;
+	d->topo_refused[at][refusal]++; /* [REFUSAL_NONE] is read by nobody */
+}
+
 static void on_topo_failed(void *arg, const struct err *why)
 {
 	struct daemon *d = arg;
+	count_topo_refusal(d, why->text);
 	snprintf(d->topo_why, sizeof d->topo_why, "%s", why->text);
 	if (d->config->redis.fail_fast && !d->core->topo.is_known) {
 		log_line(LOG_ERROR, "%s (redis.fail_fast)", why->text);
@@ -482,6 +504,7 @@ int coord_thread_main(const char *config_path, struct config *c)
 	d->config = c;
 	d->incarnation = rules_incarnation();
 	d->started_at = mono_now();
+	d->started_wall_ms = mono_wall_ms();
 	struct err err;
 	enum err_code code = open_all(d, &err);
 	if (code) {

@@ -16,6 +16,8 @@
 struct control_socket;
 struct state_store;
 
+enum { DAEMON_ENDPOINTS = 64, REFUSED_FOR_MS = 3000 /* then it is not ready */ };
+
 struct daemon {
 	const char *config_path;
 	struct config *config;
@@ -46,7 +48,10 @@ struct daemon {
 	struct hist lag;
 	bool is_ready, was_ready, is_stopping, is_draining;
 	bool topo_was_known;
-	char topo_why[512]; /* last failure */
+	char topo_why[512];                                 /* last failure */
+	uint64_t topo_refused[DAEMON_ENDPOINTS][REFUSAL_N]; /* by configured endpoint */
+	int64_t started_wall_ms;
+	bool is_reload_bad; /* the last one was rejected */
 	int exit_code;
 	bool is_ending, is_closing;
 	bool ready_told, is_stuck; /* service.c */
@@ -58,6 +63,9 @@ void daemon_step(struct daemon *d, struct coord_event *ev);
 /* Everything up and readable? Appends reasons ("redis 10.0.0.1:6379: connection refused\n") when not. reasons may
  * be NULL. */
 bool daemon_ready(struct daemon *d, struct buf *reasons);
+
+/* view.c: what the shard's master refuses for the moment, as told within the last seconds; NULL: nothing. */
+const struct shard_refused *view_refused(const struct daemon *d, uint16_t shard);
 
 /* reload.c. Rows are for sluicectl reload: fn(arg, path, before, after, class) with class "applied", "needs
  * restart", "rejected". */

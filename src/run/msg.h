@@ -64,6 +64,9 @@ struct snapshot { /* of one shard, as of .at */
 	struct snapshot_conn *conns; /* in the same block, behind the services */
 	struct snapshot_handoff handoff;
 	struct metrics_redis redis;
+	struct shard_refused refused;
+	bool has_clock;
+	int64_t clock_offset_ms; /* the server's minus ours */
 	struct hist lag;
 	size_t n_services;
 	struct snapshot_service services[];

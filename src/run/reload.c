@@ -251,6 +251,7 @@ enum err_code daemon_reload(struct daemon *d, reload_row_fn *fn, void *arg, stru
 		return err_set(err, ERR_BUSY, "the daemon is stopping");
 	say_reloading();
 	enum err_code code = reload(d, fn, arg, err);
+	d->is_reload_bad = code != ERR_OK;
 	notify_send("READY=1");
 	return code;
 }

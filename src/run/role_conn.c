@@ -109,6 +109,9 @@ static void role_conn_on_up(void *arg, struct redis_conn *c)
 static void count_down(struct role_conns *ls, const struct err *why, bool was_up)
 {
 	bool is_timeout = why->code == ERR_TIMEOUT;
+	enum refusal refusal = reply_refusal_in(why->text);
+	if (refusal != REFUSAL_NONE)
+		ls->counters[MR_REFUSED_OOM + (refusal - REFUSAL_OOM)]++;
 	ls->counters[is_timeout ? MR_RECONNECT_TIMEOUT : was_up ? MR_RECONNECT_CLOSED : MR_RECONNECT_REFUSED]++;
 }
 

@@ -47,6 +47,7 @@ struct shard_thread {
 	size_t n_unsent;
 	mono_ms core_deadline, next_snapshot;
 	struct hist lag;
+	bool is_refused; /* and the coordinator knows */
 	bool is_quitting;
 };
 
@@ -158,6 +159,9 @@ static void step(struct shard_thread *s, struct shard_event *ev)
 	ev->now = mono_now(); /* not the round's: the process may have been stopped within it */
 	ev->wall_ms = mono_wall_ms();
 	s->core_deadline = shard_step(s->core, ev, &s->effects);
+	struct shard_refused refused;
+	if (!s->is_refused && shard_refused(s->core, ev->now, &refused))
+		s->next_snapshot = mono_min(s->next_snapshot, ev->now); /* whoever asks why is to hear it */
 	for (size_t i = 0; i < s->effects.n; i++)
 		shard_thread_perform(s, &s->effects.v[i], ev->now);
 	effects_clear(&s->effects);
@@ -267,6 +271,8 @@ static void send_snapshot(struct shard_thread *s, mono_ms now)
 	sn->lag_ms = loop_lag_ms(s->loop);
 	sn->n_leases = shard_n_leases(s->core);
 	sn->redis = *shard_metrics(s->core);
+	s->is_refused = shard_refused(s->core, now, &sn->refused);
+	sn->has_clock = shard_clock_offset(s->core, &sn->clock_offset_ms);
 	sn->lag = s->lag;
 	role_conns_snapshot(s->role_conns, sn);
 	for (size_t i = 0; i < SERVICES_MAX; i++) {

@@ -1,6 +1,8 @@
 /* coord_ctl - what an operator asks for: pause, drain, give back, add. */
 #include "core/coord/coord_p.h"
 
+#include <stdio.h>
+
 static void operate_answer(struct coord *c, uint32_t request, enum op_result result, struct text *text)
 {
 	struct effect *ef = effects_add(c->out, EFF_CTL);
@@ -52,8 +54,11 @@ static void operate_add(struct coord *c, const struct coord_ctl *ctl)
 	struct coord_service *s = coord_service(c, ctl->svc);
 	uint16_t shard = s ? s->reader_shard : SHARD_NONE;
 	if (shard == SHARD_NONE || !c->shards[shard].is_on || !c->shards[shard].is_up[CONN_COMMAND]) {
-		static const char why[] = "Redis is not reachable";
-		operate_answer(c, ctl->request, OP_FAILED, text_new(why, sizeof why - 1));
+		char why[sizeof c->shards->why + 40];
+		bool has_why = shard != SHARD_NONE && c->shards[shard].why[0];
+		int n = snprintf(why, sizeof why, "Redis is not reachable%s%s", has_why ? ": " : "",
+			has_why ? c->shards[shard].why : "");
+		operate_answer(c, ctl->request, OP_FAILED, text_new(why, (size_t)n));
 		return;
 	}
 	struct msg *m = coord_send(c, shard, MSG_OP);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/reply.h"
 #include "run/control/control.h"
 #include "run/control/redis.h"
 #include "run/control/rights.h"
@@ -14,10 +15,12 @@ struct doctor;
 typedef void question_fn(struct doctor *j, const redisReply *raw); /* raw NULL: refused, words in why */
 
 struct question {
-	const char *words[6];
+	const char *words[6]; /* TRIAL_KEY stands for the key of the trial write */
 	question_fn *fn;
 	bool cluster_only;
 };
+
+static const char TRIAL_KEY[] = "%trial";
 
 struct doctor {
 	struct control_req *q;
@@ -26,6 +29,7 @@ struct doctor {
 	size_t question;
 	struct control_redis *conn;
 	bool is_asking, has_failed;
+	char *trial_key; /* in a slot of this master */
 	struct control_rights rights;
 };
 
@@ -214,6 +218,55 @@ static void on_time(struct doctor *j, const redisReply *raw)
 		far ? "keep the clocks of all servers within stop_margin: run NTP" : NULL);
 }
 
+static const char *write_advice(const char *words)
+{
+	static const char *const advice[REFUSAL_N] = {
+		[REFUSAL_OOM] = "no stream can be locked or added: raise maxmemory, or make room",
+		[REFUSAL_MISCONF] = "Redis cannot save and takes no writes: look at its disk and its log",
+		[REFUSAL_NOREPLICAS] = "fewer replicas than min-replicas-to-write: bring them back, or lower it",
+		[REFUSAL_READONLY] = "it is a replica: look at redis.endpoints, or wait for the failover",
+	};
+	const char *a = advice[reply_refusal_in(words)];
+	return a ? a : "look at the server: nothing can be given to workers meanwhile";
+}
+
+/* A real write to a key of our own, which is deleted at once and would expire by itself. */
+static void on_write(struct doctor *j, const redisReply *raw)
+{
+	const char *why = control_redis_why(j->conn);
+	bool is_elsewhere = !raw && (strstr(why, ": MOVED ") || strstr(why, ": ASK ")); /* slots not known, or moving */
+	if (is_elsewhere || (!raw && reply_refusal_in(why) == REFUSAL_NOPERM)) {
+		doctor_say(j, "write", "skipped", why, is_elsewhere ? NULL : "see permissions below");
+		return;
+	}
+	doctor_say(
+		j, "write", raw ? "ok" : "fail", raw ? "a trial write was taken" : why, raw ? NULL : write_advice(why));
+}
+
+static void on_unwrite(struct doctor *j, const redisReply *raw)
+{
+	(void)j; /* what could not be written needs no deletion */
+	(void)raw;
+}
+
+/* Where one of our load-balancer streams lives, in its slot; else in any slot of this master. */
+static char *make_trial_key(const struct doctor *j)
+{
+	const struct config *c = j->q->d->config;
+	const char *addr = j->addrs[j->at];
+	char base[300];
+	for (size_t i = 0; i < c->n_services + 20 * SLOTS; i++) {
+		if (i < c->n_services)
+			snprintf(base, sizeof base, "%s-input", c->services[i].name);
+		else
+			snprintf(base, sizeof base, "sluiced-%zu", i - c->n_services);
+		const char *there = view_addr(j->q->d, command_slot(base, strlen(base)));
+		if (!j->q->d->core->topo.is_cluster || (there && strcmp(there, addr) == 0))
+			break;
+	}
+	return command_trial_key(base);
+}
+
 static const struct question questions[] = {
 	{{"INFO", "server", NULL}, on_server, false},
 	{{"INFO", "memory", NULL}, on_memory, false},
@@ -221,6 +274,8 @@ static const struct question questions[] = {
 	{{"INFO", "replication", NULL}, on_replication, false},
 	{{"CONFIG", "GET", "notify-keyspace-events", NULL}, on_events, false},
 	{{"TIME", NULL}, on_time, false},
+	{{"SET", TRIAL_KEY, "trial", "PX", "1000", NULL}, on_write, false},
+	{{"DEL", TRIAL_KEY, NULL}, on_unwrite, false},
 	{{"CLUSTER", "INFO", NULL}, on_cluster, true},
 	{{"CONFIG", "GET", "cluster-node-timeout", NULL}, on_node_timeout, true},
 };
@@ -273,6 +328,7 @@ static void doctor_job_free(void *job)
 {
 	struct doctor *j = job;
 	control_redis_close(j->conn);
+	mem_free(j->trial_key);
 	mem_free(j->addrs);
 	mem_free(j);
 }
@@ -283,6 +339,8 @@ static void next_master(struct doctor *j)
 	j->conn = NULL;
 	j->at++;
 	j->question = 0;
+	mem_free(j->trial_key);
+	j->trial_key = NULL;
 	control_rights_init(&j->rights, j->q->d->config);
 }
 
@@ -300,6 +358,17 @@ static void doctor_on_answer(void *arg, struct reply *r, const redisReply *raw)
 		next_master(j);
 	}
 	control_go_on(j->q);
+}
+
+static void ask_question(struct doctor *j)
+{
+	const struct question *qu = &questions[j->question];
+	const char *words[sizeof qu->words / sizeof qu->words[0]];
+	if (!j->trial_key)
+		j->trial_key = make_trial_key(j);
+	for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+		words[i] = qu->words[i] && strcmp(qu->words[i], TRIAL_KEY) == 0 ? j->trial_key : qu->words[i];
+	control_redis_words(j->conn, words);
 }
 
 static mono_ms doctor_step(struct control_req *q, mono_ms now)
@@ -322,7 +391,7 @@ static mono_ms doctor_step(struct control_req *q, mono_ms now)
 		j->question++;
 	j->is_asking = true;
 	if (j->question < N_QUESTIONS)
-		control_redis_words(j->conn, questions[j->question].words);
+		ask_question(j);
 	else
 		control_redis_words(j->conn, control_rights_next(&j->rights, j->q->d->config));
 	return MONO_NEVER;

@@ -71,6 +71,20 @@ void facts_age(char out[static 24], mono_ms ms)
 		snprintf(out, 24, "%lld h", (long long)(ms / 3600000));
 }
 
+/* What the master refuses; false: nothing, or there is no master. */
+static bool facts_refused(struct facts *f, const struct daemon *d, uint16_t shard)
+{
+	const struct shard_refused *r = view_refused(d, shard);
+	if (!r || shard >= d->core->topo.n_nodes)
+		return false;
+	char age[24];
+	facts_age(age, mono_now() - r->since);
+	facts_add(f, "redis %s refuses, %llu times in %s: %s", d->core->topo.nodes[shard].addr,
+		(unsigned long long)r->n, age, r->words);
+	facts_advice(f, "sluicectl doctor");
+	return true;
+}
+
 /* ---- the service as a whole */
 
 void facts_service(struct facts *f, struct daemon *d, const struct coord_service *s)
@@ -90,6 +104,8 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 		facts_add(f, "the Redis master of %s-input is not reachable: %s", name,
 			s->reader_shard != SHARD_NONE ? c->shards[s->reader_shard].why : "no topology");
 		facts_advice(f, "sluicectl nodes, sluicectl doctor");
+	} else if (facts_refused(f, d, s->reader_shard)) {
+		facts_next(f, "it is tried again until Redis takes it");
 	} else if (!s->own_done) {
 		facts_add(f, "the daemon still looks at the entries of its former process");
 	} else if (v[pos].workers == 0) {
@@ -129,14 +145,17 @@ static void about_lease(struct facts *f, const struct entry *e, mono_ms now)
 		facts_add(f, "its lease ran out %lld ms ago", (long long)(now - e->good_until));
 }
 
-static void about_master(struct facts *f, const struct coord *c, const struct entry *e)
+static void about_master(struct facts *f, const struct daemon *d, const struct entry *e)
 {
+	const struct coord *c = d->core;
 	uint16_t shard = c->topo.is_known ? topology_shard(&c->topo, e->lock_slot) : SHARD_NONE;
 	if (shard == SHARD_NONE || shard >= c->n_shards)
 		facts_add(f, "no master serves its lock's slot %u", e->lock_slot);
 	else if (!c->shards[shard].is_up[CONN_COMMAND])
 		facts_add(f, "the master of its lock, %s, is not reachable: %s", c->topo.nodes[shard].addr,
 			c->shards[shard].why);
+	else
+		facts_refused(f, d, shard);
 }
 
 static void why_parked(struct facts *f, const struct coord_service *s, const struct entry *e)
@@ -153,7 +172,8 @@ static void why_parked(struct facts *f, const struct coord_service *s, const str
 	facts_next(f, "it is taken when that entry has ended");
 }
 
-static void why_locking(struct facts *f, const struct coord *c, const struct entry *e, mono_ms now)
+static void why_locking(
+	struct facts *f, const struct daemon *d, const struct coord_service *s, const struct entry *e, mono_ms now)
 {
 	switch ((int)e->state) {
 	case ENTRY_FETCHING:
@@ -165,15 +185,16 @@ static void why_locking(struct facts *f, const struct coord *c, const struct ent
 		break;
 	case ENTRY_TAKING:
 		facts_add(f, "it is locked here; Redis is being asked whether the stream is free");
+		facts_refused(f, d, s->reader_shard);
 		break;
 	default:
 		facts_add(f, "its lock is being acquired");
 		break;
 	}
-	about_master(f, c, e);
+	about_master(f, d, e);
 }
 
-static void why_finishing(struct facts *f, const struct entry *e)
+static void why_finishing(struct facts *f, const struct daemon *d, const struct coord_service *s, const struct entry *e)
 {
 	static const char *const what[] = {[FINISH_NONE] = "its outcome",
 		[FINISH_DONE] = "done",
@@ -182,6 +203,7 @@ static void why_finishing(struct facts *f, const struct entry *e)
 		[FINISH_ACK] = "its removal"};
 	facts_add(f, "the work has ended; %s waits for Redis' confirmation",
 		e->finish <= FINISH_ACK ? what[e->finish] : what[0]);
+	facts_refused(f, d, s->reader_shard);
 }
 
 static void why(struct facts *f, struct daemon *d, const struct coord_service *s, const struct entry *e)
@@ -194,7 +216,7 @@ static void why(struct facts *f, struct daemon *d, const struct coord_service *s
 	case CTL_STATE_ASSIGNED:
 		about_worker(f, c, e, now);
 		about_lease(f, e, now);
-		about_master(f, c, e);
+		about_master(f, d, e);
 		if (c->rules.progress_timeout_ms)
 			facts_next(f, "it is taken back when the worker is silent about it for %lld ms",
 				(long long)c->rules.progress_timeout_ms);
@@ -221,11 +243,11 @@ static void why(struct facts *f, struct daemon *d, const struct coord_service *s
 		facts_next(f, "it is given out anew in %lld ms", (long long)mono_max(0, e->deadline - now));
 		break;
 	case CTL_STATE_LOCKING:
-		why_locking(f, c, e, now);
+		why_locking(f, d, s, e, now);
 		break;
 	case CTL_STATE_FINISHING:
 	case CTL_STATE_N:
-		why_finishing(f, e);
+		why_finishing(f, d, s, e);
 		break;
 	}
 }

@@ -278,6 +278,11 @@ void control_add(struct control_req *q)
 	const struct coord_service *s = control_service(q, q->r.service);
 	if (!s)
 		return;
+	if (!q->d->core->topo.is_known) {
+		const char *why = q->d->topo_why;
+		control_end(q, 1, "Redis is not reachable: %s", why[0] ? why : "not connected yet");
+		return;
+	}
 	struct add_job *j = mem_alloc(sizeof *j);
 	j->svc = s->svc;
 	j->n = (uint32_t)q->r.count;

@@ -129,6 +129,12 @@ const char *view_addr(const struct daemon *d, uint16_t slot)
 	return node < t->n_nodes ? t->nodes[node].addr : NULL;
 }
 
+const struct shard_refused *view_refused(const struct daemon *d, uint16_t shard)
+{
+	const struct snapshot *s = shard < SHARDS_MAX ? d->snapshots[shard] : NULL;
+	return s && s->refused.since ? &s->refused : NULL;
+}
+
 int64_t view_age_ms(int64_t wall_ms, struct entry_id id)
 {
 	return id.ms <= (uint64_t)wall_ms ? wall_ms - (int64_t)id.ms : 0;

@@ -20,8 +20,16 @@ static const struct row process_rows[] = {METRIC_PROCESS_COUNTERS(ROW)};
 static const struct row service_hists[] = {METRIC_SERVICE_HISTS(ROW)};
 static const struct row redis_hists[] = {METRIC_REDIS_HISTS(ROW)};
 
+struct page_redis { /* what has the label redis */
+	const char *addr;
+	const struct snapshot *snap; /* never NULL */
+	const uint64_t *refused;     /* by the topology's connection, by enum refusal; NULL = none */
+};
+
 struct page {
 	struct daemon *d;
+	struct page_redis *redis;
+	size_t n_redis;
 	struct buf *out;
 	struct metrics_service *sums; /* by position */
 	struct view_service *views;
@@ -114,28 +122,60 @@ static void services(struct page *p)
 	}
 }
 
-static const char *addr_of(const struct page *p, uint16_t shard)
+/* A master of which nothing has been heard yet: every series is there all the same. */
+static const struct snapshot nothing_yet;
+
+static struct page_redis *find_redis(struct page *p, const char *addr)
 {
-	const struct coord *c = p->d->core;
-	return shard < c->n_shards && p->d->snapshots[shard] ? c->topo.nodes[shard].addr : NULL;
+	for (size_t i = 0; i < p->n_redis; i++)
+		if (strcmp(p->redis[i].addr, addr) == 0)
+			return &p->redis[i];
+	return NULL;
+}
+
+/* The masters; while none is known, the configured endpoints. */
+static void collect_redis(struct page *p)
+{
+	const struct daemon *d = p->d;
+	const struct coord *c = d->core;
+	const struct config_list none = {0}, *endpoints = d->config ? &d->config->redis.endpoints : &none;
+	p->redis = mem_array((size_t)c->n_shards + endpoints->n + 1, sizeof *p->redis);
+	for (uint16_t k = 0; k < c->n_shards && k < SHARDS_MAX; k++)
+		if (c->shards[k].is_on || d->snapshots[k])
+			p->redis[p->n_redis++] = (struct page_redis){.addr = c->topo.nodes[k].addr,
+				.snap = d->snapshots[k] ? d->snapshots[k] : &nothing_yet};
+	for (size_t i = 0; i < endpoints->n && i < DAEMON_ENDPOINTS; i++) {
+		struct page_redis *r = find_redis(p, endpoints->items[i]);
+		if (!r && !c->topo.is_known) {
+			r = &p->redis[p->n_redis++];
+			*r = (struct page_redis){.addr = endpoints->items[i], .snap = &nothing_yet};
+		}
+		if (r)
+			r->refused = d->topo_refused[i];
+	}
+}
+
+static uint64_t redis_count(const struct page_redis *r, size_t row)
+{
+	uint64_t n = r->snap->redis.c[row];
+	if (row >= MR_REFUSED_OOM && row <= MR_REFUSED_OTHER && r->refused)
+		n += r->refused[REFUSAL_OOM + (row - MR_REFUSED_OOM)];
+	return n;
 }
 
 static void redis(struct page *p)
 {
-	struct daemon *d = p->d;
 	for (size_t r = 0; r < METRIC_REDIS_N; r++) {
 		head(p, &redis_rows[r], "counter");
-		for (uint16_t k = 0; k < d->n_shards; k++)
-			if (addr_of(p, k))
-				metrics_u64(p->out, redis_rows[r].name, "redis", addr_of(p, k), redis_rows[r].label,
-					d->snapshots[k]->redis.c[r]);
+		for (size_t k = 0; k < p->n_redis; k++)
+			metrics_u64(p->out, redis_rows[r].name, "redis", p->redis[k].addr, redis_rows[r].label,
+				redis_count(&p->redis[k], r));
 	}
 	for (size_t r = 0; r < METRIC_REDIS_HIST_N; r++) {
 		head(p, &redis_hists[r], "histogram");
-		for (uint16_t k = 0; k < d->n_shards; k++)
-			if (addr_of(p, k))
-				metrics_hist(p->out, redis_hists[r].name, "redis", addr_of(p, k), redis_hists[r].label,
-					&d->snapshots[k]->redis.h[r]);
+		for (size_t k = 0; k < p->n_redis; k++)
+			metrics_hist(p->out, redis_hists[r].name, "redis", p->redis[k].addr, redis_hists[r].label,
+				&p->redis[k].snap->redis.h[r]);
 	}
 }
 
@@ -167,15 +207,15 @@ static void owned(struct page *p)
 	}
 }
 
-/* One gauge per service; values below 0 are not known and left out. */
+/* One gauge per service; what is not known yet is 0, so that a rule finds it: sluice_ready tells. */
 static void gauge(struct page *p, const char *name, const char *help, size_t field)
 {
 	metrics_head(p->out, name, "gauge", help);
 	for (uint16_t i = 0; i < p->d->core->n_positions; i++) {
 		int64_t v;
 		memcpy(&v, (const char *)&p->views[i] + field, sizeof v);
-		if (is_served(p, i) && v >= 0)
-			metrics_u64(p->out, name, "service", service_name(p, i), "", (uint64_t)v);
+		if (is_served(p, i))
+			metrics_u64(p->out, name, "service", service_name(p, i), "", v > 0 ? (uint64_t)v : 0);
 	}
 }
 
@@ -215,11 +255,9 @@ static void connections(struct page *p)
 	static const char *const roles[CONN_ROLES] = {
 		[CONN_COMMAND] = "command", [CONN_READER] = "reader", [CONN_SUBSCRIBER] = "subscriber"};
 	metrics_head(p->out, "sluice_redis_connections", "gauge", "Connections to Redis, by role and state");
-	for (uint16_t k = 0; k < p->d->n_shards; k++) {
-		if (!addr_of(p, k))
-			continue;
+	for (size_t k = 0; k < p->n_redis; k++) {
 		uint64_t n[CONN_ROLES][2] = {{0}};
-		const struct snapshot *s = p->d->snapshots[k];
+		const struct snapshot *s = p->redis[k].snap;
 		for (size_t i = 0; i < s->n_conns; i++)
 			if (s->conns[i].role < CONN_ROLES)
 				n[s->conns[i].role][s->conns[i].is_up]++;
@@ -228,7 +266,8 @@ static void connections(struct page *p)
 				char more[64];
 				snprintf(more, sizeof more, "role=\"%s\",state=\"%s\"", roles[r],
 					up ? "ready" : "connecting");
-				metrics_u64(p->out, "sluice_redis_connections", "redis", addr_of(p, k), more, n[r][up]);
+				metrics_u64(
+					p->out, "sluice_redis_connections", "redis", p->redis[k].addr, more, n[r][up]);
 			}
 		}
 	}
@@ -242,9 +281,8 @@ static void connections(struct page *p)
 static void handoff_counters(struct page *p)
 {
 	struct metrics_handoff sum = p->d->gone_handoffs;
-	for (uint16_t k = 0; k < p->d->n_shards; k++)
-		if (addr_of(p, k))
-			add_handoffs(&sum, &p->d->snapshots[k]->handoff.m);
+	for (size_t k = 0; k < p->n_redis; k++)
+		add_handoffs(&sum, &p->redis[k].snap->handoff.m);
 	for (size_t r = 0; r < METRIC_HANDOFF_N; r++) {
 		head(p, &handoff_rows[r], "counter");
 		metrics_u64(p->out, handoff_rows[r].name, "", "", handoff_rows[r].label, sum.c[r]);
@@ -268,30 +306,49 @@ static void maintenance(struct page *p)
 	handoff_counters(p);
 	for (size_t i = 0; i < sizeof gauges / sizeof gauges[0]; i++) {
 		uint64_t sum = 0;
-		for (uint16_t k = 0; k < p->d->n_shards; k++) {
-			uint32_t n = 0;
-			if (addr_of(p, k))
-				memcpy(&n, (const char *)&p->d->snapshots[k]->handoff + gauges[i].field, sizeof n);
+		for (size_t k = 0; k < p->n_redis; k++) {
+			uint32_t n;
+			memcpy(&n, (const char *)&p->redis[k].snap->handoff + gauges[i].field, sizeof n);
 			sum += n;
 		}
 		metrics_head(p->out, gauges[i].name, "gauge", gauges[i].help);
 		metrics_u64(p->out, gauges[i].name, "", "", "", sum);
 	}
 	metrics_head(p->out, "sluice_circuit_breaker_open", "gauge", "Addresses to which no connection is tried");
-	for (uint16_t k = 0; k < p->d->n_shards; k++)
-		if (addr_of(p, k))
-			metrics_u64(p->out, "sluice_circuit_breaker_open", "redis", addr_of(p, k), "",
-				p->d->snapshots[k]->handoff.n_breakers_open);
+	for (size_t k = 0; k < p->n_redis; k++)
+		metrics_u64(p->out, "sluice_circuit_breaker_open", "redis", p->redis[k].addr, "",
+			p->redis[k].snap->handoff.n_breakers_open);
 }
 
 static void lag(struct page *p)
 {
 	metrics_head(p->out, "sluice_event_loop_lag_seconds", "histogram", "How late turns come");
 	metrics_hist(p->out, "sluice_event_loop_lag_seconds", "loop", "coordinator", "", &p->d->lag);
-	for (uint16_t k = 0; k < p->d->n_shards; k++)
-		if (addr_of(p, k))
-			metrics_hist(p->out, "sluice_event_loop_lag_seconds", "loop", addr_of(p, k), "",
-				&p->d->snapshots[k]->lag);
+	for (size_t k = 0; k < p->n_redis; k++)
+		if (p->redis[k].snap != &nothing_yet)
+			metrics_hist(p->out, "sluice_event_loop_lag_seconds", "loop", p->redis[k].addr, "",
+				&p->redis[k].snap->lag);
+}
+
+/* The state that a rule asks for before it looks at anything else. */
+static void operation(struct page *p)
+{
+	struct daemon *d = p->d;
+	metrics_head(p->out, "sluice_ready", "gauge", "1 while the daemon is ready, as /readyz says");
+	metrics_u64(p->out, "sluice_ready", "", "", "", d->config && daemon_ready(d, NULL));
+	metrics_head(p->out, "sluice_draining", "gauge", "1 while no new work is taken, to leave");
+	metrics_u64(p->out, "sluice_draining", "", "", "", d->core->is_draining);
+	metrics_head(p->out, "sluice_paused", "gauge", "1 while an operator has paused the service here");
+	for (uint16_t i = 0; i < d->core->n_positions; i++)
+		if (is_served(p, i))
+			metrics_u64(p->out, "sluice_paused", "service", service_name(p, i), "",
+				d->core->place.service[i].is_paused);
+	metrics_head(p->out, "sluice_config_reload_success", "gauge", "0 when the last reload was rejected");
+	metrics_u64(p->out, "sluice_config_reload_success", "", "", "", !d->is_reload_bad);
+	metrics_head(p->out, "sluice_clock_offset_seconds", "gauge", "The server's clock minus this host's");
+	for (size_t k = 0; k < p->n_redis; k++)
+		metrics_seconds(p->out, "sluice_clock_offset_seconds", "redis", p->redis[k].addr,
+			(double)p->redis[k].snap->clock_offset_ms / 1000.0);
 }
 
 void metrics_page(struct daemon *d, struct buf *out)
@@ -299,6 +356,8 @@ void metrics_page(struct daemon *d, struct buf *out)
 	struct page p = {.d = d, .out = out, .sums = sum_services(d), .views = view_services(d)};
 	metrics_head(out, "sluice_build_info", "gauge", "Always 1; the version is a label");
 	metrics_u64(out, "sluice_build_info", "version", SLUICE_VERSION, "", 1);
+	collect_redis(&p);
+	operation(&p);
 	backlog(&p);
 	services(&p);
 	connections(&p);
@@ -306,6 +365,8 @@ void metrics_page(struct daemon *d, struct buf *out)
 	process(&p);
 	maintenance(&p);
 	lag(&p);
+	metrics_process(out, d->started_wall_ms);
+	mem_free(p.redis);
 	mem_free(p.sums);
 	mem_free(p.views);
 }

@@ -13,3 +13,5 @@ void metrics_seconds(struct buf *out, const char *name, const char *label, const
 /* All buckets, _sum and _count. */
 void metrics_hist(struct buf *out, const char *name, const char *label, const char *value, const char *more,
 	const struct hist *h);
+/* Appends the process_* metrics. started_wall_ms: Unix ms, the same in every call. */
+void metrics_process(struct buf *out, int64_t started_wall_ms);

@@ -57,7 +57,10 @@ Test(metrics_page, every_name_of_the_contract_is_there, .init = up, .fini = down
 		"sluice_assign_latency_seconds", "sluice_assignment_duration_seconds",
 		"sluice_lease_renew_duration_seconds", "sluice_lease_margin_seconds", "sluice_recovery_latency_seconds",
 		"sluice_recovery_scan_duration_seconds", "sluice_redis_command_duration_seconds",
-		"sluice_handoff_duration_seconds", "sluice_event_loop_lag_seconds"};
+		"sluice_handoff_duration_seconds", "sluice_event_loop_lag_seconds", "sluice_ready", "sluice_paused",
+		"sluice_draining", "sluice_config_reload_success", "sluice_clock_offset_seconds",
+		"sluice_redis_refused_total", "process_cpu_seconds_total", "process_resident_memory_bytes",
+		"process_virtual_memory_bytes", "process_open_fds", "process_max_fds", "process_start_time_seconds"};
 	metrics_page(&D, &page);
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
 		char type[96];
