@@ -1,0 +1,263 @@
+"""Redis refuses: OOM, MISCONF, NOREPLICAS, READONLY, a right that is missing, a wrong password. Told in the log, in status and /readyz,
+by explain, add and doctor, and counted; over when it is over."""
+import os
+import re
+import time
+
+from lib import checks
+from lib.case import limit, no_acl
+from lib.checks import Added
+from lib.daemon import http
+from lib.notify import Notify
+
+issue = 12
+
+
+def metrics(m):
+    """{name with labels as written: value} of a scrape."""
+    code, text = http(m, "/metrics")
+    assert code == 200
+    return {x.rsplit(" ", 1)[0]: float(x.rsplit(" ", 1)[1]) for x in text.splitlines() if x and x[0] != "#"}
+
+
+def refused(m, error):
+    return sum(v for k, v in metrics(m).items() if k.startswith("sluice_redis_refused_total{") and f'error="{error}"' in k)
+
+
+def is_not_ready(d, m, words):
+    r = d.ctl("status", "--ready")
+    code, body = http(m, "/readyz")
+    return r.returncode == 1 and words in r.stdout + r.stderr and code == 503 and words in body
+
+
+def one_refusal(t, r, error, refuse, allow, stream="waits", explained=True):
+    """`refuse` and `allow` change the server. Everything must name `error`, and be well again after `allow`."""
+    n = Notify(t.path("notify"))
+    m = t.path("m")
+    d = t.daemon(r, cfg={"metrics": {"listen": "unix:" + m}}, env={"NOTIFY_SOCKET": n.path})
+    assert metrics(m)["sluice_ready"] == 1 and refused(m, error) == 0
+    w = t.worker(d, credits=1)
+    add = Added(r.db)
+    add.many("orders", ["held", stream])
+    held = w.wait("assign")
+    refuse()
+    began = time.monotonic()
+    w.send({"t": "credits", "n": 2})
+    t.wait(lambda: is_not_ready(d, m, error), 15, "not ready, in words")
+    assert time.monotonic() - began < 12, "after a few seconds"
+    t.wait(lambda: any(x.startswith("STATUS=not ready: ") and error in x for x in n.lines()), 5, "STATUS has the words")
+    t.wait(lambda: metrics(m)["sluice_ready"] == 0, 5, "sluice_ready 0")
+    assert refused(m, error) > 0
+    if explained:
+        t.wait(lambda: error in d.ctl("explain", stream).stdout, 5, "the words in explain")
+    began = time.monotonic()
+    a = d.ctl("add", "orders", "more")
+    assert a.returncode == 1 and error in a.stderr and "no answer" not in a.stderr, (a.stdout, a.stderr)
+    assert time.monotonic() - began < 2, "at once"
+    doctor = d.ctl("doctor")
+    assert doctor.returncode == 1 and error in doctor.stdout, doctor.stdout + doctor.stderr
+    lines = [x for x in d.log.splitlines() if re.search(rf"refuses.*{error}", x)]
+    assert lines and re.search(r" n=\d+", lines[0]), d.log[-2000:]
+    assert len(lines) <= 4, "one line a minute for each kind of command:\n" + "\n".join(lines)
+    allow()
+    t.wait(lambda: d.ctl("status", "--ready").returncode == 0, 20, "ready again")
+    t.wait(lambda: metrics(m)["sluice_ready"] == 1 and http(m, "/readyz")[0] == 200, 5, "sluice_ready 1")
+    w.work = 0
+    for a in list(w.held.values()):
+        w.finish(a)
+    checks.wait_clean(r.db, timeout=40)
+    checks.all_good(add.sure, [w.journal])
+    return held
+
+
+def test_out_of_memory(t):
+    r = t.redis()
+    one_refusal(t, r, "OOM", lambda: r.db.cmd("CONFIG", "SET", "maxmemory", "1"), lambda: r.db.cmd("CONFIG", "SET", "maxmemory", "0"))
+
+
+def test_misconf(t):
+    """A snapshot that fails, with save points: Redis takes no writes."""
+    r = t.redis()
+    blocker = os.path.join(r.dir, "dump.rdb")
+
+    def saved(status):
+        r.db.cmd("BGSAVE")
+        t.wait(lambda: "rdb_bgsave_in_progress:0" in r.db.cmd("INFO", "persistence"), 10)
+        return f"rdb_last_bgsave_status:{status}" in r.db.cmd("INFO", "persistence")
+
+    def refuse():
+        os.mkdir(blocker)
+        r.db.cmd("CONFIG", "SET", "save", "3600 1")
+        t.wait(lambda: saved("err"), 15, "a snapshot that fails")
+
+    def allow():
+        os.rmdir(blocker)
+        t.wait(lambda: saved("ok"), 15, "a snapshot that works")
+    one_refusal(t, r, "MISCONF", refuse, allow)
+
+
+def test_noreplicas(t):
+    r = t.redis()
+    one_refusal(t, r, "NOREPLICAS", lambda: r.db.cmd("CONFIG", "SET", "min-replicas-to-write", "1"),
+                lambda: r.db.cmd("CONFIG", "SET", "min-replicas-to-write", "0"))
+
+
+def test_readonly(t):
+    """A replica, as after a failover that the endpoint did not follow."""
+    r = t.redis()
+    one_refusal(t, r, "READONLY", lambda: r.db.cmd("REPLICAOF", "127.0.0.1", "1"), lambda: r.db.cmd("REPLICAOF", "NO", "ONE"))
+
+
+@no_acl("the rights of the default user are changed")
+def test_a_right_is_missing(t):
+    r = t.redis()
+    one_refusal(t, r, "NOPERM", lambda: r.db.cmd("ACL", "SETUSER", "default", "-set", "-xadd"),
+                lambda: r.db.cmd("ACL", "SETUSER", "default", "+set", "+xadd"))
+
+
+def test_a_refusal_of_the_operators_add_alone_is_told_too(t):
+    """Nothing is being worked on: the daemon itself tries until Redis takes writes again."""
+    r = t.redis()
+    m = t.path("m")
+    d = t.daemon(r, cfg={"metrics": {"listen": "unix:" + m}})
+    r.db.cmd("CONFIG", "SET", "maxmemory", "1")
+    a = d.ctl("add", "orders", "s")
+    assert a.returncode == 1 and "OOM" in a.stderr
+    t.wait(lambda: is_not_ready(d, m, "OOM"), 15, "not ready")
+    time.sleep(12)
+    assert is_not_ready(d, m, "OOM"), "still: nothing has changed"
+    r.db.cmd("CONFIG", "SET", "maxmemory", "0")
+    t.wait(lambda: d.ctl("status", "--ready").returncode == 0, 15, "ready again")
+    assert not [k for k in r.db.cmd("KEYS", "*") if "doctor" in k], "its trial leaves nothing"
+
+
+def test_an_idle_daemon_finds_out_by_itself(t):
+    r = t.redis()
+    m = t.path("m")
+    d = t.daemon(r, cfg={"metrics": {"listen": "unix:" + m}})
+    r.db.cmd("CONFIG", "SET", "maxmemory", "1")
+    t.wait(lambda: is_not_ready(d, m, "OOM"), 25, "not ready without any work")
+    assert "OOM" in d.log
+
+
+@limit(120)
+def test_one_master_of_three_refuses(t):
+    """Named by address; doctor tries each master, also those that only hold locks."""
+    c = t.cluster()
+    m = t.path("m")
+    d = t.daemon(c, cfg={"metrics": {"listen": "unix:" + m}})
+    w = t.worker(d, credits=50)
+    victim = next(n for n in c.masters() if n is not c.master_of("orders-input"))
+    assert d.ctl("doctor").returncode == 0, d.ctl("doctor").stdout
+    victim.db.cmd("CONFIG", "SET", "maxmemory", "1")
+    Added(c.db).many("orders", [f"s{i}" for i in range(30)])
+    t.wait(lambda: is_not_ready(d, m, victim.endpoint) and is_not_ready(d, m, "OOM"), 15, "not ready: that master")
+    doctor = d.ctl("doctor")
+    assert doctor.returncode == 1
+    writes = [x for x in d.ctl("--json", "doctor").stdout.splitlines() if '"write"' in x]
+    assert len(writes) == 3 and sum('"fail"' in x for x in writes) == 1, writes
+    assert w.frames("assign"), "the other masters' streams run"
+    victim.db.cmd("CONFIG", "SET", "maxmemory", "0")
+    w.wait("assign", 30, timeout=30)
+    d.wait_ready()
+
+
+# ---- passwords
+
+EVERY = """sluice_build_info sluice_streams_owned sluice_credits sluice_credits_in_use sluice_workers sluice_lbs_length sluice_lbs_pending
+sluice_unassigned_oldest_age_seconds sluice_owned_oldest_age_seconds sluice_dlq_length sluice_keyspace_subscriptions
+sluice_redis_connections sluice_relaxed_connections sluice_handoff_queue sluice_handoffs_active sluice_circuit_breaker_open
+sluice_entries_read_total sluice_assignments_total sluice_lease_acquire_total sluice_lease_renew_total sluice_lease_release_total
+sluice_leases_lost_total sluice_self_fence_total sluice_recovery_scans_total sluice_recovery_entries_total sluice_recovery_probes_total
+sluice_requeues_total sluice_dead_letters_total sluice_keyspace_events_total sluice_keyspace_setup_total sluice_topology_refresh_total
+sluice_maintenance_notifications_total sluice_handoffs_total sluice_redis_reconnects_total sluice_worker_errors_total
+sluice_worker_disconnects_total sluice_worker_revokes_total sluice_assign_latency_seconds_count
+sluice_assignment_duration_seconds_count sluice_lease_renew_duration_seconds_count sluice_lease_margin_seconds_count
+sluice_recovery_latency_seconds_count sluice_recovery_scan_duration_seconds_count sluice_redis_command_duration_seconds_count
+sluice_handoff_duration_seconds_count sluice_event_loop_lag_seconds_count sluice_ready sluice_paused sluice_draining
+sluice_clock_offset_seconds sluice_config_reload_success sluice_redis_refused_total process_cpu_seconds_total
+process_resident_memory_bytes process_virtual_memory_bytes process_open_fds process_max_fds process_start_time_seconds""".split()
+
+
+def first_scrape(m):
+    """Every series of the contract is there, by a scrape."""
+    names = {k.split("{")[0] for k in metrics(m)}
+    missing = [n for n in EVERY if n not in names]
+    assert not missing, missing
+
+
+def test_every_series_is_there_without_redis(t):
+    r = t.redis(start=False)
+    m = t.path("m")
+    d = t.daemon(r, ready=False, cfg={"metrics": {"listen": "unix:" + m}})
+    t.wait(lambda: os.path.exists(m), 10)
+    first_scrape(m)
+    got = metrics(m)
+    assert got["sluice_ready"] == 0 and got['sluice_paused{service="orders"}'] == 0 and got["sluice_draining"] == 0
+    assert sum(v for k, v in got.items() if k.startswith("sluice_redis_connections{") and 'state="ready"' in k) == 0
+    assert any("sluice_redis_connections{" in k and 'role="command",state="ready"' in k for k in got), "SluicedRedisDown fires"
+    r.start()
+    d.wait_ready()
+    first_scrape(m)
+    t.wait(lambda: metrics(m)["sluice_ready"] == 1, 5, "ready")
+
+
+def test_wrong_password_at_start(t):
+    r = t.redis(password="right")
+    m = t.path("m")
+    d = t.daemon(r, start=False, cfg={"metrics": {"listen": "unix:" + m}})
+    d.env["TEST_REDIS_PASSWORD"] = "wrong"
+    d.start(ready=False)
+    d.wait_log("WRONGPASS")
+    first_scrape(m)
+    assert is_not_ready(d, m, "WRONGPASS") and metrics(m)["sluice_ready"] == 0
+    t.wait(lambda: refused(m, "WRONGPASS") > 0, 10, "counted")
+    a = d.ctl("add", "orders", "s")
+    assert a.returncode == 1 and "WRONGPASS" in a.stderr, a.stderr
+    doctor = d.ctl("doctor")
+    assert doctor.returncode == 1 and "WRONGPASS" in doctor.stdout
+    e = d.ctl("explain", "s")
+    assert e.returncode == 1 and "WRONGPASS" in e.stderr, e.stderr
+
+
+def test_password_changed_under_a_running_daemon(t):
+    r = t.redis(password="right")
+    m = t.path("m")
+    d = t.daemon(r, cfg={"metrics": {"listen": "unix:" + m}})
+    me = r.db.cmd("CLIENT", "ID")
+    r.db.cmd("CONFIG", "SET", "requirepass", "new")
+    for row in r.db.cmd("CLIENT", "LIST").splitlines():
+        id = int(dict(x.split("=", 1) for x in row.split())["id"])
+        if id != me:
+            r.db.pipe([("CLIENT", "KILL", "ID", id)])
+    t.wait(lambda: is_not_ready(d, m, "WRONGPASS"), 15, "not ready, in words")
+    t.wait(lambda: refused(m, "WRONGPASS") > 0 and metrics(m)["sluice_ready"] == 0, 10, "counted")
+    a = d.ctl("add", "orders", "s")
+    assert a.returncode == 1 and "WRONGPASS" in a.stderr, a.stderr
+    assert len([x for x in d.log.splitlines() if "WRONGPASS" in x]) <= 5
+    r.db.cmd("CONFIG", "SET", "requirepass", "right")
+    d.wait_ready()
+
+
+def test_gauges_of_the_operators_doing(t):
+    r = t.redis()
+    m = t.path("m")
+    d = t.daemon(r, services=("orders", "bills"), cfg={"metrics": {"listen": "unix:" + m}})
+    d.ctl_ok("pause", "bills")
+    got = metrics(m)
+    assert got['sluice_paused{service="bills"}'] == 1 and got['sluice_paused{service="orders"}'] == 0
+    assert got["sluice_draining"] == 0 and got["sluice_config_reload_success"] == 1
+    d.ctl_ok("drain")
+    assert metrics(m)["sluice_draining"] == 1
+    d.ctl_ok("undrain")
+    assert metrics(m)["sluice_draining"] == 0
+    t.wait(lambda: any(k.startswith("sluice_clock_offset_seconds{") and abs(v) < 1 for k, v in metrics(m).items()), 10, "one clock")
+    good = open(d.conf).read()
+    with open(d.conf, "w") as f:
+        f.write(good + "nonsense: 1\n")
+    assert d.ctl("reload").returncode == 78 and metrics(m)["sluice_config_reload_success"] == 0
+    with open(d.conf, "w") as f:
+        f.write(good)
+    d.ctl_ok("reload")
+    assert metrics(m)["sluice_config_reload_success"] == 1
+    assert got["process_open_fds"] > 5 and got["process_resident_memory_bytes"] > 1 << 20 and got["process_start_time_seconds"] > 1.7e9
