@@ -6,8 +6,9 @@ import time
 from lib import servers
 from lib.case import limit, no_acl
 from lib.checks import Added
-from lib.redis import RedisError, slot_of
-from lib.servers import loopback
+from lib.daemon import program
+from lib.redis import SEP, RedisError, slot_of
+from lib.servers import loopback, spawn
 
 issue = 12
 
@@ -166,3 +167,57 @@ def test_a_thread_that_is_refused_for_a_while(t):
     assert len(lines(d, " error ")) <= 3, lines(d, " error ")
     t.wait(lambda: d.ctl("status", "--ready").returncode == 0, 20, "ready")
     assert sorted(addresses(d)) == sorted(x.endpoint for x in c.masters()), addresses(d)
+
+
+# ---- a master that does not answer
+
+RUN = """import json, os, signal, sys, time
+out = os.environ["OUT"] + "/" + os.environ["SLUICE_STREAM"]
+def stop(*_):
+    open(out + ".stopped", "w").close()
+    sys.exit(75)
+signal.signal(signal.SIGTERM, stop)
+open(out + ".began", "a").close()
+time.sleep(600)
+"""
+
+
+def one_of_three_masters_dies(t, round):
+    c = servers.Cluster(t.path(f"c{round}"), node_timeout_ms=5000, args=["--cluster-require-full-coverage", "no"])
+    t.ending(c.kill)
+    c.start()
+    d = t.daemon(c, name=f"d{round}", T=10)
+    out, script = t.path(f"out{round}"), t.path("run.py")
+    os.makedirs(out)
+    with open(script, "w") as f:
+        f.write(RUN)
+    p = spawn([program("sluice-run"), "-s", d.worker_sock, "-n", "24", "--", "python3", script], t.path(f"run{round}.log"),
+              env=dict(os.environ, OUT=out))
+    t.ending(p.kill)
+    ids = {f"s{i}": Added(c.db).one("orders", f"s{i}") for i in range(24)}
+    t.wait(lambda: sum(x.endswith(".began") for x in os.listdir(out)) == 24, 30, "24 commands run")
+    lbs = c.master_of("orders-input")
+    dead = next(n for n in c.masters() if n is not lbs)
+    on_dead = set()
+    for s, i in ids.items():
+        if c.master_of(s + SEP + i) is dead:
+            on_dead.add(s)
+    assert on_dead and len(on_dead) < 24, on_dead
+    time.sleep((round * 0.37) % 3.3)  # the moment within the round of renewals
+    dead.kill()
+    stopped = lambda: {x.split(".")[0] for x in os.listdir(out) if x.endswith(".stopped")}  # noqa: E731
+    t.wait(lambda: on_dead <= stopped(), 20, "streams with their lock on the dead master stop")
+    end = time.monotonic() + 10  # more than T: nothing else stops
+    while time.monotonic() < end:
+        assert stopped() == on_dead, (stopped(), on_dead)
+        time.sleep(0.2)
+    p.kill()
+    p.wait()
+    d.kill()
+    c.kill()
+
+
+@limit(240)
+def test_one_of_three_masters_dies_the_others_streams_go_on(t):
+    for i in range(int(os.environ.get("ROUNDS", 3))):
+        one_of_three_masters_dies(t, i)

@@ -110,7 +110,7 @@ static void coord_on_msg(struct coord *c, const struct msg *m)
 		text_unref(m->text);
 		break;
 	case MSG_RENEWED:
-		entry_on_renewed(c, m->renewed);
+		entry_on_renewed(c, m->from, m->renewed);
 		mem_free(m->renewed);
 		break;
 	case MSG_ENTRIES:
@@ -304,6 +304,14 @@ static void finish_turn(struct coord *c)
 	}
 }
 
+/* Nobody was silent: we did not listen. */
+static void after_stall(struct coord *c)
+{
+	worker_after_stall(c);
+	for (uint16_t i = 0; i < c->n_shards; i++)
+		c->shards[i].heard_at = c->now;
+}
+
 mono_ms coord_step(struct coord *c, const struct coord_event *ev, struct effects *out)
 {
 	c->now = ev->now;
@@ -315,7 +323,7 @@ mono_ms coord_step(struct coord *c, const struct coord_event *ev, struct effects
 		c->topo_next = ev->now;
 	}
 	if (ev->now > c->next_turn + STALL_MS)
-		worker_after_stall(c);
+		after_stall(c);
 	coord_due(c);
 	handle(c, ev);
 	finish_turn(c);

@@ -57,6 +57,7 @@ struct coord_shard {
 	bool is_refused;  /* it could not be started: tried again at start_at, n_tries so far, .why */
 	uint8_t n_tries;
 	mono_ms start_at, said_at; /* said_at: its last line about that; 0 = none */
+	mono_ms heard_at;          /* a lease of it was confirmed: the last time */
 	mono_ms since, down_since; /* started; its command connection is down: since when */
 	char why[200];             /* last reason for being down */
 };
@@ -135,7 +136,7 @@ void coord_mark(struct coord *c, struct coord_service *s); /* assign and grant a
 /* coord_entry.c: the journey */
 void entry_on_batch(struct coord *c, const struct msg *m);
 void entry_on_lease(struct coord *c, const struct msg *m);
-void entry_on_renewed(struct coord *c, const struct renewed *r);
+void entry_on_renewed(struct coord *c, uint16_t shard, const struct renewed *r);
 void entry_on_op(struct coord *c, const struct msg *m);
 void entry_on_own_ids(struct coord *c, const struct msg *m);
 void entry_on_due(struct coord *c, struct entry *e);
@@ -153,6 +154,8 @@ void entry_stopped(struct coord *c, struct entry *e); /* the worker has stopped 
 bool entry_end_counts(const struct entry *e);         /* as a retry, when its worker ends */
 void entry_limbo(struct coord *c, struct entry *e, mono_ms until);
 void entry_arm(struct coord *c, struct entry *e);
+/* When its work has to stop; MONO_NEVER: nobody works on it, or it has stopped. */
+mono_ms entry_stop_at(struct coord *c, const struct entry *e);
 bool entry_is_late(struct coord *c, const struct entry *e); /* its work would have to stop by now */
 bool entry_is_worked(const struct entry *e);                /* ASSIGNED or REVOKING */
 
@@ -167,6 +170,7 @@ void worker_try_held(struct coord *c); /* hellos that waited for own entries */
 void worker_free_credit(struct coord *c, struct entry *e, bool credit_back);
 void worker_finish(struct coord *c, struct entry *e, bool accepted, enum gone_outcome outcome); /* answers the worker */
 void worker_send_until(struct coord *c, struct worker *m);
+void worker_send_later_fences(struct coord *c); /* now, to everyone whose leases are good for longer than it knows */
 void worker_touch(struct coord *c, struct worker *m, struct entry *e); /* e is renewed: its until_ms may have moved */
 void worker_arm(struct coord *c, struct worker *m);
 void worker_say_drain(struct coord *c, const struct worker *m);
@@ -174,7 +178,7 @@ void worker_say_drain_to_all(struct coord *c);
 void worker_revoke_all(struct coord *c, struct worker *m);
 mono_ms worker_until(const struct coord *c, const struct worker *m);
 struct effect *worker_frame(struct coord *c, const struct worker *m, enum out_kind kind);
-void worker_after_stall(struct coord *c); /* nobody was silent: we did not listen */
+void worker_after_stall(struct coord *c);
 void worker_after_limits(struct coord *c);
 void worker_free(struct coord *c, struct worker *m);
 
@@ -216,6 +220,9 @@ void entry_enter_one(struct coord *c, struct coord_service *s, struct entry_in *
 void entry_start_known(struct coord *c, struct entry *e);
 void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why);
 void entry_not_pending(struct coord *c, struct entry *e);
+/* Its stop-work time has come. When its master confirms nothing any more, all leases
+ * there end with it, so that no session's fence is held back by them one after the other. */
+void entry_fence(struct coord *c, struct entry *e);
 
 /* shared by the files of coord */
 void coord_on_topology(struct coord *c, const struct coord_event *ev);

@@ -29,7 +29,7 @@ bool entry_is_worked(const struct entry *e)
 	return e->state == ENTRY_ASSIGNED || e->state == ENTRY_REVOKING;
 }
 
-static mono_ms stop_at(struct coord *c, const struct entry *e)
+mono_ms entry_stop_at(struct coord *c, const struct entry *e)
 {
 	if (!e->good_until || e->is_lost || e->state == ENTRY_FINISHING) /* then nobody works on it */
 		return MONO_NEVER;
@@ -39,12 +39,12 @@ static mono_ms stop_at(struct coord *c, const struct entry *e)
 
 bool entry_is_late(struct coord *c, const struct entry *e)
 {
-	return stop_at(c, e) <= c->now;
+	return entry_stop_at(c, e) <= c->now;
 }
 
 void entry_arm(struct coord *c, struct entry *e)
 {
-	mono_ms at = stop_at(c, e);
+	mono_ms at = entry_stop_at(c, e);
 	if (e->state == ENTRY_ASSIGNED && c->rules.progress_timeout_ms)
 		at = mono_min(at, e->heard + c->rules.progress_timeout_ms);
 	ledger_arm(&c->ledger, e, at);
@@ -552,11 +552,8 @@ static void state_deadline(struct coord *c, struct entry *e)
 void entry_on_due(struct coord *c, struct entry *e)
 {
 	uint64_t handle = entry_handle(e);
-	if (stop_at(c, e) <= c->now) {
-		struct coord_service *s = coord_service(c, e->svc);
-		s->m.c[c->now > e->good_until ? M_FENCE_LATE : M_FENCE_STOPPED] += e->was_told;
-		entry_drop_lease(c, e, MSG_LEASE_FORGET);
-		entry_lease_lost(c, e, LOST_EXPIRED);
+	if (entry_stop_at(c, e) <= c->now) {
+		entry_fence(c, e);
 	} else if (e->state == ENTRY_ASSIGNED && c->rules.progress_timeout_ms &&
 		   e->heard + c->rules.progress_timeout_ms <= c->now) {
 		entry_revoke(c, e, REVOKE_TIMEOUT, REVOKE_GRACE_MS);

@@ -117,6 +117,67 @@ void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why)
 	}
 }
 
+/* ---- a master that does not answer ---- */
+
+static void heard_of(struct coord *c, uint16_t shard)
+{
+	if (shard < c->n_shards)
+		c->shards[shard].heard_at = c->now;
+}
+
+/* It answers when it has confirmed any lease since about the time in which each of them is renewed once. What is left
+ * of a lease at its stop-work time, when the master died just before its renewal, is the longest that can be asked for. */
+static bool is_mute(const struct coord *c, const struct service_rules *r, uint16_t shard)
+{
+	if (shard >= c->n_shards || !c->shards[shard].is_on)
+		return false;
+	mono_ms until_stop = r->ttl_ms - r->stop_margin_ms;
+	mono_ms longest = mono_min(until_stop / 2, until_stop - r->renew_ms * 11 / 10);
+	return c->now - c->shards[shard].heard_at >= mono_max(longest, 1);
+}
+
+static void fence_here(struct coord *c, struct entry *e)
+{
+	struct coord_service *s = coord_service(c, e->svc);
+	s->m.c[c->now > e->good_until ? M_FENCE_LATE : M_FENCE_STOPPED] += e->was_told;
+	entry_drop_lease(c, e, MSG_LEASE_FORGET);
+	entry_lease_lost(c, e, LOST_EXPIRED);
+}
+
+static void leases_end_together(struct coord *c, uint16_t shard)
+{
+	uint32_t pos = 0, n = 1;
+	for (struct entry *other; (other = ledger_next(&c->ledger, &pos));) {
+		if (other->lease_shard != shard || entry_stop_at(c, other) == MONO_NEVER)
+			continue;
+		fence_here(c, other);
+		n++;
+	}
+	if (n > 1)
+		effects_log(c->out, LOG_WARN, "shard=%u redis=%s does not answer: its %u leases end together", shard,
+			c->topo.nodes[shard].addr, n);
+	worker_send_later_fences(c);
+}
+
+void entry_fence(struct coord *c, struct entry *e)
+{
+	const uint16_t shard = e->lease_shard;
+	bool mute = is_mute(c, coord_service(c, e->svc)->rules, shard);
+	fence_here(c, e);
+	if (mute)
+		leases_end_together(c, shard);
+}
+
+/* The shard has fenced it, and counted that. */
+static void on_fenced(struct coord *c, struct entry *e, enum lost_reason why)
+{
+	const uint16_t shard = e->lease_shard;
+	bool mute = is_mute(c, coord_service(c, e->svc)->rules, shard);
+	entry_lease_lost(c, e, why);
+	if (mute)
+		leases_end_together(c, shard);
+}
+
 /* Somebody else may have it pending by now, and waits for its lock: that is left to expire while a worker still
  * stops. */
 void entry_not_pending(struct coord *c, struct entry *e)
@@ -152,6 +213,8 @@ void entry_on_lease(struct coord *c, const struct msg *m)
 	struct entry *e = ledger_by_handle(&c->ledger, m->handle);
 	if (!e || e->lease_shard != m->from)
 		return;
+	if (m->result == LEASE_IS_HELD || m->result == LEASE_IS_RECREATED)
+		heard_of(c, m->from);
 	switch ((enum lease_result)m->result) {
 	case LEASE_IS_HELD:
 		on_held(c, e, m);
@@ -160,7 +223,10 @@ void entry_on_lease(struct coord *c, const struct msg *m)
 		on_busy(c, e);
 		break;
 	case LEASE_IS_LOST:
-		entry_lease_lost(c, e, (enum lost_reason)m->lost);
+		if (m->lost == LOST_EXPIRED || m->lost == LOST_MISSING)
+			on_fenced(c, e, (enum lost_reason)m->lost);
+		else
+			entry_lease_lost(c, e, (enum lost_reason)m->lost);
 		break;
 	case LEASE_IS_MOVED:
 		on_lease_moved(c, e, m);
@@ -176,8 +242,9 @@ void entry_on_lease(struct coord *c, const struct msg *m)
 	}
 }
 
-void entry_on_renewed(struct coord *c, const struct renewed *r)
+void entry_on_renewed(struct coord *c, uint16_t shard, const struct renewed *r)
 {
+	heard_of(c, shard);
 	for (uint32_t i = 0; i < r->n; i++) {
 		struct entry *e = ledger_by_handle(&c->ledger, r->v[i].handle);
 		if (!e || e->is_lost || r->v[i].good_until <= e->good_until)

@@ -429,6 +429,18 @@ void worker_send_until(struct coord *c, struct worker *m)
 		ping(c, m, until);
 }
 
+void worker_send_later_fences(struct coord *c)
+{
+	for (struct link *l = c->workers.next; l != &c->workers; l = l->next) {
+		struct worker *m = LIST_OF(struct worker, all, l);
+		if (m->is_gone || m->s.state != SESSION_READY)
+			continue;
+		mono_ms until = worker_until(c, m);
+		if (until > m->s.told_until)
+			ping(c, m, until);
+	}
+}
+
 void worker_after_stall(struct coord *c)
 {
 	for (struct link *l = c->workers.next; l != &c->workers; l = l->next) {
