@@ -153,7 +153,7 @@ static void let_go(struct redis_conn *c)
 	if (!c->is_parsing && c->reader)
 		redisReaderFree(c->reader);
 	c->reader = NULL; /* while parsing, the parser's loop frees it */
-	c->n_addrs = 0;
+	dial_end(c);
 	command_kill_all(c);
 }
 
@@ -205,6 +205,7 @@ static void redis_on_handle_closed(uv_handle_t *h)
 	secret_drop(c->password);
 	mem_free(c->client_name);
 	mem_free(c->maint_type);
+	mem_free(c->addrs);
 	mem_free(c);
 }
 
@@ -272,6 +273,7 @@ static void set_addr(struct redis_conn *c, const struct redis_addr *addr)
 {
 	c->addr = *addr;
 	redis_addr_format(addr, c->endpoint, sizeof(c->endpoint));
+	c->first_addr = c->n_in_vain = 0;
 }
 
 static void take_times(struct redis_conn *c, const struct redis_times *times)

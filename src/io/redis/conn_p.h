@@ -23,7 +23,7 @@ enum conn_state {
 	CONN_CLOSED   /* for the idle handle, which tells the last NULLs, and for the handles to close */
 };
 
-enum { CONN_MAX_ADDRS = 8, CONN_N_STATES = CONN_CLOSED + 1 };
+enum { CONN_N_STATES = CONN_CLOSED + 1 };
 
 enum cmd_kind {
 	CMD_USER,
@@ -72,8 +72,10 @@ struct redis_conn {
 	enum conn_state state;
 	mono_ms attempt_deadline, step_deadline, retry_at, up_at, heard_at, backoff;
 	struct lookup *lookup;
-	struct sockaddr_storage addrs[CONN_MAX_ADDRS];
+	struct sockaddr_storage *addrs; /* all of the name */
 	int n_addrs, i_addr, last_error;
+	int first_addr; /* which of the resolver's list comes first: an attempt begins where the last one failed */
+	int n_in_vain;  /* attempts since it was up */
 	struct wire *wire;
 	redisReader *reader;
 	redisReplyObjectFunctions *library_fns;
@@ -119,6 +121,7 @@ void conn_up(struct redis_conn *c);
 void dial_start(struct redis_conn *c);
 void dial_step_expired(struct redis_conn *c);
 void dial_forget_lookup(struct redis_conn *c); /* its result is not wanted any more */
+void dial_end(struct redis_conn *c);           /* the attempt, or the connection, is over */
 
 /* redis_handshake.c */
 void handshake_start(struct redis_conn *c);

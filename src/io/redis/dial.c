@@ -9,8 +9,6 @@
 #include "io/redis/addr.h"
 #include "io/redis/conn_p.h"
 
-enum { MIN_STEP_MS = 200 };
-
 struct lookup {
 	uv_getaddrinfo_t req;
 	struct redis_conn *c; /* NULL = nobody waits any more */
@@ -60,13 +58,20 @@ static const struct wire_events wire_events = {
 
 /* ---- addresses */
 
+/* All addresses get their turn in the first attempt, however short; when that was in vain, fewer of them get more. */
+static mono_ms patience(const struct redis_conn *c)
+{
+	enum { STEP_MS = 25, DOUBLED_MAX = 5 };
+	return c->n_in_vain ? (mono_ms)STEP_MS << (c->n_in_vain < DOUBLED_MAX ? c->n_in_vain : DOUBLED_MAX) : 1;
+}
+
 static void try_next(struct redis_conn *c)
 {
 	while (c->i_addr < c->n_addrs) {
 		mono_ms now = mono_now();
 		int n_left = c->n_addrs - c->i_addr;
 		const struct sockaddr *addr = (const struct sockaddr *)&c->addrs[c->i_addr++];
-		c->step_deadline = now + mono_max((c->attempt_deadline - now) / n_left, MIN_STEP_MS);
+		c->step_deadline = now + mono_max((c->attempt_deadline - now) / n_left, patience(c));
 		c->last_error = wire_open(c->loop, addr, NULL, &wire_events, c, &c->wire);
 		if (c->last_error == 0)
 			return;
@@ -96,6 +101,27 @@ void dial_step_expired(struct redis_conn *c)
 
 /* ---- names */
 
+static bool is_inet(const struct addrinfo *a)
+{
+	return a->ai_family == AF_INET || a->ai_family == AF_INET6;
+}
+
+/* The resolver's list from first_addr on, then the ones before it. */
+static void take_addrs(struct redis_conn *c, const struct addrinfo *list)
+{
+	int n = 0, i = 0;
+	for (const struct addrinfo *a = list; a; a = a->ai_next)
+		n += is_inet(a);
+	c->n_addrs = n;
+	if (n == 0)
+		return;
+	c->first_addr %= n;
+	c->addrs = mem_grow(c->addrs, (size_t)n, sizeof *c->addrs);
+	for (const struct addrinfo *a = list; a; a = a->ai_next)
+		if (is_inet(a))
+			memcpy(&c->addrs[(i++ - c->first_addr + n) % n], a->ai_addr, a->ai_addrlen);
+}
+
 static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
 {
 	struct lookup *l = req->data;
@@ -107,12 +133,7 @@ static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
 		uv_freeaddrinfo(res);
 		return;
 	}
-	c->n_addrs = 0;
-	for (const struct addrinfo *a = res; status == 0 && a && c->n_addrs < CONN_MAX_ADDRS; a = a->ai_next) {
-		if (a->ai_family != AF_INET && a->ai_family != AF_INET6)
-			continue;
-		memcpy(&c->addrs[c->n_addrs++], a->ai_addr, a->ai_addrlen);
-	}
+	take_addrs(c, status == 0 ? res : NULL);
 	uv_freeaddrinfo(res);
 	if (status < 0)
 		conn_fail(c, ERR_NOT_FOUND, "cannot resolve the name: %s", uv_strerror(status));
@@ -166,6 +187,7 @@ void dial_start(struct redis_conn *c)
 	c->reauth_by = 0;
 	c->last_error = 0;
 	c->n_addrs = 0;
+	c->addrs = mem_grow(c->addrs, 1, sizeof *c->addrs);
 	if (c->addr.port == 0) {
 		conn_move(c, CONN_CONNECTING);
 		int rc = wire_open(c->loop, NULL, c->addr.host, &wire_events, c, &c->wire);
@@ -177,4 +199,13 @@ void dial_start(struct redis_conn *c)
 	} else {
 		resolve(c);
 	}
+}
+
+/* One that took the connection and then was silent is not the first again. */
+void dial_end(struct redis_conn *c)
+{
+	c->n_in_vain = c->was_up ? 0 : c->n_in_vain + 1;
+	if (c->n_addrs > 0)
+		c->first_addr = (c->first_addr + c->i_addr - c->was_up) % c->n_addrs;
+	c->n_addrs = c->i_addr = 0;
 }

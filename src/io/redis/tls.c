@@ -258,6 +258,14 @@ static bool expect_name(SSL *ssl, const char *name)
 	return SSL_set1_host(ssl, name) == 1 && SSL_set_tlsext_host_name(ssl, name) == 1;
 }
 
+/* "redis.example." is how a resolver is told that nothing is to be added; no certificate has the dot, nor may SNI. */
+static void without_root_dot(char *name)
+{
+	size_t n = strlen(name);
+	if (n > 1 && name[n - 1] == '.')
+		name[n - 1] = '\0';
+}
+
 enum err_code tls_session_new(struct redis_tls *tls, const char *name, struct tls_session **out, struct err *err)
 {
 	if (*tls->server_name)
@@ -280,8 +288,9 @@ enum err_code tls_session_new(struct redis_tls *tls, const char *name, struct tl
 	SSL_set_bio(s->ssl, s->in, s->out);
 	SSL_set_app_data(s->ssl, s);
 	snprintf(s->name, sizeof(s->name), "%s", name);
+	without_root_dot(s->name);
 	SSL_set_connect_state(s->ssl);
-	if (!expect_name(s->ssl, name)) {
+	if (!expect_name(s->ssl, s->name)) {
 		tls_session_free(s);
 		return err_set(err, ERR_INVALID, "TLS: %s is not a name that can be verified", name);
 	}
