@@ -1,50 +1,62 @@
-/* worker - a small worker for sluiced in plain C: one thread, one blocking socket, no library.
+/* worker - a worker for sluiced in plain C, no library: one loop, a process for each stream. Put your work into work().
  *
  *   cc -O2 -o worker worker.c && ./worker [-s SOCKET] [-n CREDITS] [-q]
  *
- * It "works" on a stream by waiting Info.seconds seconds (default 1) and says `done`. Up to CREDITS streams at once:
- * the socket's receive timeout is the tick of a loop that looks whose time has come. It answers pings, stops at
- * `revoke`, and stops by itself at the fence (until_ms). It does not reconnect: it ends, and its streams go back.
- * For that see worker_fenced.py, or use sluice-run. */
+ * Work may block: it runs in a process of its own, which is killed when its lease ends: at `revoke`, at the fence
+ * (until_ms), and when this process dies. When the daemon restarts, we connect again and keep what we hold. SIGTERM:
+ * no new work, finish what is held, leave; a second one: leave now, what is held goes back. */
 #include <errno.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { LINE_BYTES = 1 << 21, MAX_CREDITS = 10000, TICK_MS = 20, FENCE_LEAD_MS = 100 };
+enum {
+	LINE_BYTES = 1 << 21,
+	MAX_CREDITS = 10000,
+	TICK_MS = 100,
+	FENCE_LEAD_MS = 300,
+	PAUSE_MIN_MS = 100,
+	PAUSE_MAX_MS = 2000
+};
+enum { NAME_BYTES = 65 };
 
 struct lease {
-	char name[65]; /* "" = free */
-	char stream[128];
-	int64_t ends_at;
+	char name[NAME_BYTES]; /* "" = free */
+	pid_t pid;             /* its process, the leader of a group; 0 = it has ended */
+	int status;            /* of waitpid, once it has ended; -1 = it never began */
+	bool is_stopped;       /* by us, because the lease ends */
+	bool is_told;          /* how it ended, on this connection */
 };
 
 static struct lease leases[MAX_CREDITS];
+static int n_slots; /* as many as our credits when we began */
 static int n_credits = 4;
-static int sock;
-static int64_t until; /* the fence: the last one told holds for every lease of the session */
+static int n_stops; /* how often we were asked to end */
 static bool is_quiet;
+static int signals;   /* a signalfd */
+static int sock = -1; /* -1 = no connection */
+static bool is_welcome;
+static char session[NAME_BYTES];
+static int64_t until;     /* the fence: the last one told holds for every lease of the session */
+static size_t n_received; /* of the line that is not whole yet */
+static int64_t next_try, pause_ms = PAUSE_MIN_MS;
 
 static int64_t now_ms(void)
 {
 	struct timespec t;
 	clock_gettime(CLOCK_MONOTONIC, &t); /* the clock of until_ms */
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-static void send_frame(const char *type, const char *lease)
-{
-	char frame[256];
-	int n = snprintf(frame, sizeof(frame), "{\"t\":\"%s\",\"lease\":\"%s\"}\n", type, lease);
-	if (send(sock, frame, (size_t)n, MSG_NOSIGNAL) != n)
-		exit(EXIT_FAILURE);
 }
 
 /* ---- as much JSON as this worker needs */
@@ -92,138 +104,333 @@ static const char *value_of(const char *p, const char *key)
 	return "";
 }
 
-/* A string as it stands between its quotes; lease names and our own words have no escapes. */
-static void text_of(char *out, size_t size, const char *frame, const char *key)
+/* The string at v as it stands between its quotes (our own names have no escapes), "" for anything else. */
+static void copy_text(char *out, size_t size, const char *v)
 {
-	const char *v = value_of(frame, key);
 	size_t n = *v == '"' ? (size_t)(skip_value(v) - v) - 2 : 0;
 	n = n < size - 1 ? n : size - 1;
 	memcpy(out, v + (n > 0), n);
 	out[n] = '\0';
 }
 
-/* ---- leases */
+static void text_of(char *out, size_t size, const char *frame, const char *key)
+{
+	copy_text(out, size, value_of(frame, key));
+}
+
+/* ---- the work */
+
+/* Yours: it may block. 0 = done, anything else = to be tried again. The frame has stream, info, retry, token: hand the
+ * token on to what you write to, and let that refuse a lower one. */
+static int work(const char *frame)
+{
+	char stream[1024];
+	text_of(stream, sizeof(stream), frame, "stream");
+	if (!is_quiet)
+		dprintf(STDOUT_FILENO, "working on %s\n", stream);
+	const char *seconds = value_of(value_of(frame, "info"), "seconds");
+	usleep(*seconds ? (useconds_t)(atof(seconds) * 1e6) : 1000000);
+	return 0;
+}
+
+/* The process of one stream. */
+static void run(const char *frame, pid_t parent)
+{
+	sigset_t none;
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* it dies with its parent */
+	if (getppid() != parent)
+		_exit(EXIT_FAILURE);
+	setpgid(0, 0);
+	signal(SIGTERM, SIG_IGN); /* these are for the parent, also when everybody gets them */
+	signal(SIGINT, SIG_IGN);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	close(sock);
+	close(signals);
+	exit(work(frame));
+}
+
+static void begin(struct lease *l, const char *frame)
+{
+	pid_t parent = getpid();
+	*l = (struct lease){.pid = fork()};
+	if (l->pid == 0)
+		run(frame, parent);
+	if (l->pid < 0)
+		*l = (struct lease){.status = -1}; /* no process for it: it is given back */
+	else
+		setpgid(l->pid, l->pid); /* a group, with whatever it starts */
+	text_of(l->name, sizeof(l->name), frame, "lease");
+}
+
+static void stop(struct lease *l)
+{
+	if (!l->pid)
+		return;
+	l->is_stopped = true;
+	kill(-l->pid, SIGKILL);
+	kill(l->pid, SIGKILL);
+}
+
+/* Works that have ended. Until waitpid a leader stays a zombie, and its group ours. */
+static void on_children(void)
+{
+	siginfo_t who = {0};
+	while (waitid(P_ALL, 0, &who, WEXITED | WNOHANG | WNOWAIT) == 0 && who.si_pid) {
+		int status;
+		kill(-who.si_pid, SIGKILL); /* what it left running */
+		waitpid(who.si_pid, &status, 0);
+		for (int i = 0; i < n_slots; i++) {
+			if (leases[i].pid == who.si_pid) {
+				leases[i].pid = 0;
+				leases[i].status = status;
+			}
+		}
+		who = (siginfo_t){0};
+	}
+}
+
+static void forget(struct lease *l)
+{
+	if (l->pid) {
+		stop(l);
+		waitpid(l->pid, NULL, 0);
+	}
+	*l = (struct lease){0};
+}
+
+/* ---- the connection; while there is none the work goes on, to its end or its fence */
+
+static void lose(void)
+{
+	if (sock >= 0)
+		close(sock);
+	sock = -1;
+	n_received = 0;
+	is_welcome = false;
+	for (int i = 0; i < n_slots; i++)
+		leases[i].is_told = false;
+}
+
+static void send_all(const char *frame, size_t len)
+{
+	ssize_t n = 0;
+	for (; sock >= 0 && len; frame += n, len -= (size_t)n) {
+		n = send(sock, frame, len, MSG_NOSIGNAL);
+		if (n < 0) {
+			lose();
+			return;
+		}
+	}
+}
+
+/* Every frame we send, other than hello: {"t":TYPE,KEY:VALUE}. */
+static void send_frame(const char *type, const char *key, const char *value)
+{
+	char frame[256];
+	int n = snprintf(frame, sizeof(frame), "{\"t\":\"%s\",\"%s\":%s}\n", type, key, value);
+	send_all(frame, (size_t)n);
+}
+
+static void say_hello(void)
+{
+	char *frame;
+	size_t len;
+	FILE *f = open_memstream(&frame, &len);
+	if (!f)
+		exit(EXIT_FAILURE);
+	fprintf(f, "{\"t\":\"hello\",\"v\":1,\"name\":\"worker.c:%d\",\"credits\":%d", (int)getpid(), n_credits);
+	if (session[0]) {
+		const char *before = "";
+		fprintf(f, ",\"session\":\"%s\",\"resume\":[", session);
+		for (int i = 0; i < n_slots; i++) {
+			if (leases[i].name[0]) {
+				fprintf(f, "%s\"%s\"", before, leases[i].name);
+				before = ",";
+			}
+		}
+		fputc(']', f);
+	}
+	fputs("}\n", f);
+	fclose(f);
+	send_all(frame, len);
+	free(frame);
+}
+
+static void connect_to(const char *path)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
+	next_try = now_ms() + pause_ms;
+	pause_ms = 2 * pause_ms < PAUSE_MAX_MS ? 2 * pause_ms : PAUSE_MAX_MS;
+	sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (sock < 0 || connect(sock, (struct sockaddr *)&addr, sizeof(addr)) != 0)
+		lose();
+	else
+		say_hello();
+}
+
+/* ---- frames; those it does not know are ignored */
 
 static struct lease *find(const char *name)
 {
-	for (int i = 0; i < n_credits; i++)
+	for (int i = 0; i < n_slots; i++)
 		if (strcmp(leases[i].name, name) == 0)
 			return &leases[i];
 	return NULL;
 }
 
-static void on_assign(const char *frame)
+static bool is_in(const char *array, const char *name)
 {
-	struct lease *l = find(""); /* there is one: the daemon keeps to our credits */
-	if (!l)
-		return;
-	text_of(l->name, sizeof(l->name), frame, "lease");
-	text_of(l->stream, sizeof(l->stream), frame, "stream");
-	const char *seconds = value_of(value_of(frame, "info"), "seconds");
-	l->ends_at = now_ms() + (*seconds ? (int64_t)(atof(seconds) * 1000) : 1000);
-	until = atoll(value_of(frame, "until_ms"));
-	if (!is_quiet)
-		printf("working on %s\n", l->stream);
+	char item[NAME_BYTES];
+	while (*(array += strspn(array, "[, ")) == '"') {
+		copy_text(item, sizeof(item), array);
+		if (strcmp(item, name) == 0)
+			return true;
+		array = skip_value(array);
+	}
+	return false;
 }
 
-static void answer(struct lease *l, const char *type)
+static void on_welcome(const char *frame)
 {
-	send_frame(type, l->name);
-	if (!is_quiet)
-		printf("%s %s\n", type, l->stream);
-	l->name[0] = '\0';
-}
-
-static void on_ping(const char *frame)
-{
-	char pong[64];
-	int n = snprintf(pong, sizeof(pong), "{\"t\":\"pong\",\"n\":%lld}\n", atoll(value_of(frame, "n")));
-	if (send(sock, pong, (size_t)n, MSG_NOSIGNAL) != n)
+	int64_t daemons = atoll(value_of(frame, "now_ms"));
+	if (daemons && llabs(daemons - now_ms()) > atoll(value_of(frame, "lease_ms"))) {
+		fprintf(stderr, "worker: its clock is not ours, so fences mean nothing: we must share the daemon's "
+				"time namespace\n");
 		exit(EXIT_FAILURE);
-	until = atoll(value_of(frame, "until_ms"));
+	}
+	text_of(session, sizeof(session), frame, "session");
+	is_welcome = true;
+	pause_ms = PAUSE_MIN_MS;
+	for (int i = 0; i < n_slots; i++) /* what is not ours any more: somebody else may own it by now */
+		if (leases[i].name[0] && !is_in(value_of(frame, "resumed"), leases[i].name))
+			forget(&leases[i]);
 }
 
 static void on_frame(const char *frame)
 {
-	char type[16], lease[65];
+	char type[16], name[NAME_BYTES], number[24];
 	text_of(type, sizeof(type), frame, "t");
-	text_of(lease, sizeof(lease), frame, "lease");
-	if (strcmp(type, "assign") == 0) {
-		on_assign(frame);
+	text_of(name, sizeof(name), frame, "lease");
+	struct lease *l = name[0] ? find(name) : NULL;
+	int64_t told = atoll(value_of(frame, "until_ms"));
+	if (told > 0)
+		until = told;
+	if (strcmp(type, "welcome") == 0) {
+		on_welcome(frame);
+	} else if (strcmp(type, "assign") == 0) {
+		struct lease *slot = find(""); /* there is one: the daemon keeps to our credits */
+		if (slot)
+			begin(slot, frame);
 	} else if (strcmp(type, "ping") == 0) {
-		on_ping(frame);
-	} else if (strcmp(type, "revoke") == 0) {
-		struct lease *l = find(lease);
-		if (l && lease[0])
-			answer(l, "revoked");
+		snprintf(number, sizeof(number), "%lld", atoll(value_of(frame, "n")));
+		send_frame("pong", "n", number);
+	} else if (strcmp(type, "revoke") == 0 && l) {
+		stop(l);
+	} else if (strcmp(type, "ok") == 0 && l) {
+		forget(l);
 	} else if (strcmp(type, "err") == 0) {
 		fprintf(stderr, "worker: %s\n", frame);
-	}
-	/* ok: what we did is safe in Redis. welcome, drain: nothing to do for us. */
-}
-
-static void on_tick(int64_t now)
-{
-	for (int i = 0; i < n_credits; i++) {
-		struct lease *l = &leases[i];
-		if (!l->name[0])
-			continue;
-		if (now >= until - FENCE_LEAD_MS)
-			answer(l, "revoked");
-		else if (now >= l->ends_at)
-			answer(l, "done");
+		if (l)
+			forget(l);
 	}
 }
 
-/* ---- the socket */
-
-static void connect_to(const char *path)
-{
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	struct timeval tick = {.tv_usec = TICK_MS * 1000};
-	char hello[256];
-	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
-	sock = socket(AF_UNIX, SOCK_STREAM, 0);
-	if (sock < 0 || connect(sock, (struct sockaddr *)&addr, sizeof(addr)) != 0) {
-		perror(path);
-		exit(EXIT_FAILURE);
-	}
-	setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &tick, sizeof(tick));
-	int n = snprintf(hello, sizeof(hello), "{\"t\":\"hello\",\"v\":1,\"name\":\"worker.c:%d\",\"credits\":%d}\n",
-		(int)getpid(), n_credits);
-	if (send(sock, hello, (size_t)n, MSG_NOSIGNAL) != n)
-		exit(EXIT_FAILURE);
-}
-
-static void serve(void)
+static void receive(void)
 {
 	static char line[LINE_BYTES + 1];
-	size_t len = 0;
-	int64_t ticked = 0;
-	for (;;) {
-		ssize_t n = recv(sock, line + len, LINE_BYTES - len, 0);
-		if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
-			return;
-		len += n > 0 ? (size_t)n : 0;
-		line[len] = '\0';
-		char *at = line;
-		for (char *lf; (lf = memchr(at, '\n', len - (size_t)(at - line))); at = lf + 1) {
-			*lf = '\0';
-			on_frame(at);
-		}
-		len -= (size_t)(at - line);
-		memmove(line, at, len);
-		int64_t now = now_ms();
-		if (now - ticked >= TICK_MS) {
-			on_tick(now);
-			ticked = now;
-		}
+	ssize_t n = recv(sock, line + n_received, LINE_BYTES - n_received, 0);
+	if (n <= 0) {
+		lose();
+		return;
 	}
+	n_received += (size_t)n;
+	char *at = line, *end = line + n_received;
+	for (char *lf; (lf = memchr(at, '\n', (size_t)(end - at))); at = lf + 1) {
+		*lf = '\0';
+		on_frame(at);
+		if (sock < 0)
+			return;
+	}
+	n_received = (size_t)(end - at);
+	memmove(line, at, n_received);
+}
+
+/* ---- turns */
+
+/* How works ended: told again after a lost connection, until there is an `ok`. `revoked` gets none. */
+static void tell(struct lease *l)
+{
+	char what[160];
+	const char *type = l->is_stopped ? "revoked" : l->status < 0 ? "release" : l->status ? "fail" : "done";
+	int n = snprintf(what, sizeof(what), "\"%.64s\"", l->name);
+	if (strcmp(type, "fail") == 0 && WIFEXITED(l->status))
+		snprintf(what + n, sizeof(what) - (size_t)n, ",\"reason\":\"exit status %d\"", WEXITSTATUS(l->status));
+	else if (strcmp(type, "fail") == 0)
+		snprintf(
+			what + n, sizeof(what) - (size_t)n, ",\"reason\":\"killed by signal %d\"", WTERMSIG(l->status));
+	send_frame(type, "lease", what);
+	l->is_told = true;
+	if (l->is_stopped)
+		forget(l);
+}
+
+static void look_at_leases(int64_t now)
+{
+	for (int i = 0; i < n_slots; i++) {
+		struct lease *l = &leases[i];
+		if (now >= until - FENCE_LEAD_MS)
+			stop(l);
+		if (l->name[0] && !l->pid && is_welcome && !l->is_told)
+			tell(l);
+		if (n_stops && now > until && !is_welcome)
+			forget(l); /* nobody waits for it any more */
+	}
+}
+
+static void look_at_signals(void)
+{
+	struct signalfd_siginfo s;
+	while (read(signals, &s, sizeof(s)) == sizeof(s))
+		n_stops += s.ssi_signo != SIGCHLD;
+	on_children();
+	if (n_stops && n_credits && (is_welcome || sock < 0)) {
+		n_credits = 0;
+		if (is_welcome)
+			send_frame("credits", "n", "0");
+	}
+}
+
+static bool holds_something(void)
+{
+	for (int i = 0; i < n_slots; i++)
+		if (leases[i].name[0])
+			return true;
+	return false;
+}
+
+static void serve(const char *path)
+{
+	while (n_stops < 2 && (n_credits || holds_something())) {
+		if (sock < 0 && now_ms() >= next_try)
+			connect_to(path);
+		struct pollfd p[] = {{.fd = signals, .events = POLLIN}, {.fd = sock, .events = POLLIN}};
+		if (poll(p, 2, TICK_MS) > 0 && p[1].revents)
+			receive();
+		look_at_signals();
+		look_at_leases(now_ms());
+	}
+	for (int i = 0; i < n_slots; i++)
+		forget(&leases[i]);
+	if (is_welcome)
+		send_frame("bye", "v", "1");
 }
 
 int main(int argc, char **argv)
 {
-	const char *path = "/run/sluiced/worker.sock";
+	const char *path = getenv("SLUICED_WORKER");
+	path = path ? path : "/run/sluiced/worker.sock";
 	for (int c; (c = getopt(argc, argv, "s:n:q")) != -1;) {
 		if (c == 's')
 			path = optarg;
@@ -238,9 +445,14 @@ int main(int argc, char **argv)
 		fprintf(stderr, "worker: -n wants 1 to %d\n", MAX_CREDITS);
 		return 64;
 	}
-	setvbuf(stdout, NULL, _IOLBF, 0);
-	connect_to(path);
-	serve();
-	fprintf(stderr, "worker: the connection ended\n");
-	return EXIT_FAILURE;
+	n_slots = n_credits;
+	sigset_t mine;
+	sigemptyset(&mine);
+	sigaddset(&mine, SIGTERM);
+	sigaddset(&mine, SIGINT);
+	sigaddset(&mine, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &mine, NULL);
+	signals = signalfd(-1, &mine, SFD_NONBLOCK | SFD_CLOEXEC);
+	serve(path);
+	return EXIT_SUCCESS;
 }

@@ -677,8 +677,30 @@ def expect_plain_work(w):
     assert {w.daemon.receive("done")["lease"], w.daemon.receive("done")["lease"]} == {"A", "C"}
     w.daemon.ok("A")
     w.daemon.ok("C")
-    w.daemon.send(t="ping", n=12, until_ms=now_ms() + 60000)
+    w.daemon.conn.sendall(b'null\n{"t":"weather","lease":"B"}\n{"t":null}\n{"t":"drain","grace_ms":null}\n')  # not for it
+    w.daemon.send(t="ping", n=12, until_ms=now_ms() + 60000, more=None)
     assert w.daemon.receive() == {"t": "pong", "n": 12}
+
+
+def expect_deep(w, answer):
+    """One entry's Info that Python cannot read: the others are not touched."""
+    w.daemon.send(t="ping", n=1, until_ms=now_ms() + 60000)
+    assert w.daemon.receive() == {"t": "pong", "n": 1}
+    deep = "[" * 5000 + "]" * 5000
+    w.daemon.conn.sendall(f'{{"t":"assign","lease":"deep","service":"orders","stream":"s","id":"1-0","info":{deep}}}\n'.encode())
+    frame = w.daemon.receive(answer)
+    assert frame["lease"] == "deep"
+
+
+def expect_other_clock(w):
+    w.daemon.hang_up()
+    w.daemon.greet(now_ms=now_ms() - 1000000)
+    assert w.exit_code() == 1 and "time namespace" in w.read("stderr")
+
+
+def expect_fence(w):
+    until = w.daemon.assign("X", info={"seconds": 60}, until_in=1500)
+    assert w.daemon.receive() == {"t": "revoked", "lease": "X"} and now_ms() < until
 
 
 def test_example_python(w):
@@ -686,8 +708,12 @@ def test_example_python(w):
     expect_plain_work(w)
     w.daemon.assign("D", info={"seconds": "x"})
     assert "TypeError" in w.daemon.receive("fail")["reason"]
+    w.daemon.ok("D", "fail", "requeued")
     w.daemon.send(t="revoke", lease="B", reason="operator", grace_ms=1000)
-    w.daemon.expect_end()
+    assert w.daemon.receive() == {"t": "revoked", "lease": "B"}
+    expect_fence(w)
+    expect_deep(w, "fail")
+    expect_other_clock(w)
 
 
 def test_example_c(w):
@@ -696,8 +722,9 @@ def test_example_c(w):
     expect_plain_work(w)
     w.daemon.send(t="revoke", lease="B", reason="operator", grace_ms=1000)
     assert w.daemon.receive() == {"t": "revoked", "lease": "B"}
-    until = w.daemon.assign("D", info={"seconds": 60}, until_in=500)
-    assert w.daemon.receive() == {"t": "revoked", "lease": "D"} and now_ms() < until
+    expect_fence(w)
+    expect_deep(w, "done")
+    expect_other_clock(w)
 
 
 def test_example_fenced(w):
@@ -705,12 +732,12 @@ def test_example_fenced(w):
     expect_plain_work(w)
     w.daemon.send(t="revoke", lease="B", reason="operator", grace_ms=1000)
     assert w.daemon.receive() == {"t": "revoked", "lease": "B"}
-    until = w.daemon.assign("D", info={"seconds": 60}, until_in=600)
-    assert w.daemon.receive() == {"t": "revoked", "lease": "D"} and now_ms() < until
+    expect_fence(w)
     w.daemon.assign("E", info={"seconds": 0})
     w.daemon.receive("done")
     w.daemon.assign("F", info={"seconds": "x"})
     assert "TypeError" in w.daemon.receive("fail")["reason"]
+    expect_deep(w, "fail")
     w.daemon.assign("G", info={"seconds": 60})
     w.daemon.conn.sendall(b'{"t":"assign","lease":"H","inf')  # killed in the middle of a frame
     w.daemon.hang_up()
