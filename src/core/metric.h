@@ -26,6 +26,7 @@
 	X(M_LOST_MISSING, "sluice_leases_lost_total", "reason=\"missing\"", "")                                        \
 	X(M_LOST_NOT_PENDING, "sluice_leases_lost_total", "reason=\"not_pending\"", "")                                \
 	X(M_LOST_REPLACED, "sluice_leases_lost_total", "reason=\"replaced\"", "")                                      \
+	X(M_LOST_TRIMMED, "sluice_leases_lost_total", "reason=\"trimmed\"", "")                                        \
 	X(M_FENCE_STOPPED, "sluice_self_fence_total", "result=\"stopped\"", "Work stopped at the local deadline")      \
 	X(M_FENCE_LATE, "sluice_self_fence_total", "result=\"late\"", "")                                              \
 	X(M_SCAN_FULL_OK, "sluice_recovery_scans_total", "phase=\"scan\",result=\"ok\"", "Reconciliation passes")      \

@@ -46,6 +46,9 @@ struct coord_service {
 	uint32_t granted; /* what the outstanding grant allows */
 	bool grant_is_short;
 	mono_ms audit_hold; /* no "not pending" verdicts before (the group was made again) */
+	mono_ms trimmed_at; /* entries trimmed while held were told of; 0 = never */
+	uint32_t n_trimmed; /* since then */
+	bool is_id_told;    /* ids are no milliseconds: said */
 	struct metrics_service m;
 };
 

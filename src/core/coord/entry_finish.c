@@ -292,6 +292,26 @@ static void count_end(struct coord *c, struct coord_service *s, struct entry *e)
 	}
 }
 
+enum { TRIMMED_EVERY_MS = 60000 };
+
+/* Somebody trimmed the load-balancer stream (XTRIM, XADD MAXLEN) or deleted by hand what was pending: nothing is left to
+ * give back or to keep as a dead letter. One line a minute. */
+static void count_trimmed(struct coord *c, struct coord_service *s, const struct entry *e)
+{
+	s->m.c[M_LOST_TRIMMED] += e->was_told;
+	s->n_trimmed++;
+	if (s->trimmed_at && c->now < s->trimmed_at + TRIMMED_EVERY_MS)
+		return;
+	effects_log(c->out, LOG_WARN,
+		"service=%s stream=%.200s id=%llu-%llu lost: it was trimmed from %s-input while it was held n=%u; "
+		"nobody "
+		"may use XTRIM, XDEL or XADD MAXLEN on that stream",
+		s->rules->name, e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms,
+		(unsigned long long)e->id.seq, s->rules->name, s->n_trimmed);
+	s->trimmed_at = mono_max(c->now, 1);
+	s->n_trimmed = 0;
+}
+
 static void on_finished(struct coord *c, struct entry *e, const struct msg *m)
 {
 	static const enum gone_outcome outcomes[] = {[FINISH_NONE] = GONE_LOST,
@@ -301,11 +321,14 @@ static void on_finished(struct coord *c, struct entry *e, const struct msg *m)
 		[FINISH_ACK] = GONE_LOST};
 	struct coord_service *s = coord_service(c, e->svc);
 	bool first_did = m->result == OP_GONE && m->resent && !e->is_lost && e->good_until > c->now;
-	bool ok = m->result == OP_DONE || first_did || (m->result == OP_DELETED && e->finish != FINISH_DONE);
-	if (ok)
+	bool is_trimmed = m->result == OP_DELETED || (m->result == OP_DONE && e->finish == FINISH_ACK);
+	bool ok = m->result == OP_DONE || first_did || is_trimmed;
+	if (is_trimmed)
+		count_trimmed(c, s, e);
+	else if (ok)
 		count_end(c, s, e);
 	if (e->owner)
-		worker_finish(c, e, ok, outcomes[e->finish]);
+		worker_finish(c, e, ok, is_trimmed ? GONE_LOST : outcomes[e->finish]);
 	e->owner = 0;
 	if (e->is_lost || e->lease_shard == SHARD_NONE)
 		entry_drop(c, e);

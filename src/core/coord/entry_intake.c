@@ -36,6 +36,20 @@ static void enter_hopeless(struct coord *c, struct coord_service *s, const struc
 	entry_send_op(c, e);
 }
 
+/* A producer names ids of its own. Once for each service. */
+static void look_at_id(struct coord *c, struct coord_service *s, struct entry_id id)
+{
+	if (id.ms < SESSION_ID_US || s->is_id_told)
+		return;
+	s->is_id_told = true;
+	effects_log(c->out, LOG_WARN,
+		"service=%s id=%llu-%llu is no time in milliseconds: a producer names ids itself (XADD without *); "
+		"tokens are "
+		"made from it as %s, ages are wrong",
+		s->rules->name, (unsigned long long)id.ms, (unsigned long long)id.seq,
+		id.ms < SESSION_ID_NS ? "microseconds" : "nanoseconds");
+}
+
 static void enter_good(struct coord *c, struct coord_service *s, struct entry_in *in, struct entry *e, bool is_start)
 {
 	if (!e)
@@ -60,6 +74,7 @@ void entry_enter_one(struct coord *c, struct coord_service *s, struct entry_in *
 	struct entry *e = ledger_get(&c->ledger, s->svc, in->id);
 	if (e && e->state != ENTRY_FETCHING)
 		return; /* held already: recognised by its id */
+	look_at_id(c, s, in->id);
 	if (in->bad_retry)
 		effects_log(c->out, LOG_WARN,
 			"service=%s id=%llu-%llu _retry_count is not a number of 1 to 9 digits: counts as 0",

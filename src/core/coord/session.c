@@ -84,10 +84,13 @@ int session_lease_format(char out[SESSION_LEASE_CAP], struct entry_id id, uint64
 		(unsigned long long)id.seq, (unsigned long long)service_hash);
 }
 
+/* Ids are Unix milliseconds, unless a producer names its own: then micro- and nanoseconds are seen. All are brought to
+ * nanoseconds, so that tokens keep rising, from the year 1970 to 2262, whatever unit comes after which. */
 int session_token_format(char out[SESSION_TOKEN_CAP], struct entry_id id)
 {
 	const unsigned __int128 most = (unsigned __int128)10000000000000000000ULL - 1; /* 19 digits */
-	unsigned __int128 token = (unsigned __int128)id.ms * 1000000 + id.seq;
+	const uint64_t scale = id.ms < SESSION_ID_US ? 1000000 : id.ms < SESSION_ID_NS ? 1000 : 1;
+	unsigned __int128 token = (unsigned __int128)id.ms * scale + id.seq;
 	if (token > most)
 		token = most;
 	return snprintf(out, SESSION_TOKEN_CAP, "%019llu", (unsigned long long)token);

@@ -193,7 +193,7 @@ void worker_finish(struct coord *c, struct entry *e, bool accepted, enum gone_ou
 		.svc = e->svc,
 		.outcome = (uint8_t)(accepted ? outcome : GONE_LOST),
 		.ok_for = e->ok_for,
-		.is_result = e->wants_reply};
+		.is_result = e->wants_reply && accepted};
 	session_remember(&m->s, m->credit_holder.credits, o);
 	static const int hists[] = {
 		[OK_FOR_DONE] = H_DURATION_DONE, [OK_FOR_FAIL] = H_DURATION_FAIL, [OK_FOR_RELEASE] = H_DURATION_OTHER};
@@ -282,7 +282,7 @@ static void late_result(struct coord *c, struct worker *m, struct session_outcom
 		return;
 	if (!o)
 		say_error(c, m, FERR_UNKNOWN_LEASE, f->lease, "no such lease in this session");
-	else if (o->outcome == GONE_LOST)
+	else if (o->outcome == GONE_LOST && !(o->is_result && is_same_result(f->kind, o->ok_for)))
 		say_error(c, m, FERR_NOT_OWNER, f->lease, lease_was_lost);
 	else if (!o->is_result || !is_same_result(f->kind, o->ok_for))
 		say_error(c, m, FERR_NOT_OWNER, f->lease, ended_otherwise);

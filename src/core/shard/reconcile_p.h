@@ -91,6 +91,8 @@ struct recovery { /* of one service */
 	uint32_t n_busy;   /* states after READY */
 	uint32_t n_queued; /* READY */
 	uint32_t n_waiting;
+	mono_ms trimmed_at; /* entries whose data was gone were told of; 0 = never */
+	uint32_t n_trimmed; /* since then */
 };
 
 struct reconcile {

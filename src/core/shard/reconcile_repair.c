@@ -4,7 +4,7 @@
 #include <assert.h>
 #include <stdio.h>
 
-enum { AGAIN_MS = 200, AGAIN_MAX_MS = 5000, TRIES = 12, WATCH_MAX_MS = 60000 };
+enum { AGAIN_MS = 200, AGAIN_MAX_MS = 5000, TRIES = 12, WATCH_MAX_MS = 60000, TRIMMED_EVERY_MS = 60000 };
 
 static struct recovery *recovery_of(const struct reconcile *rc, const struct repair *r)
 {
@@ -455,6 +455,25 @@ static void dead_lettered(struct reconcile *rc, struct shard_ctx *c, struct repa
 	left(rc, c, r, M_REC_DEAD);
 }
 
+/* Pending for somebody, but no longer in the stream: trimmed, or deleted by hand. One line a minute. */
+static void recovered_nothing(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+{
+	struct recovery *v = recovery_of(rc, r);
+	v->n_trimmed++;
+	if (!v->trimmed_at || c->now >= v->trimmed_at + TRIMMED_EVERY_MS) {
+		effects_log(c->out, LOG_WARN,
+			"shard=%u service=%s id=%llu-%llu lost: it was pending for %.200s and is not in the stream any "
+			"more n=%u; "
+			"nobody may use XTRIM, XDEL or XADD MAXLEN on %s-input",
+			c->index, recovery_rules(c, v)->name, (unsigned long long)r->key.id.ms,
+			(unsigned long long)r->key.id.seq, r->consumer->bytes, v->n_trimmed,
+			recovery_rules(c, v)->name);
+		v->trimmed_at = mono_max(c->now, 1);
+		v->n_trimmed = 0;
+	}
+	left(rc, c, r, M_REC_GONE);
+}
+
 void reconcile_op_answer(struct reconcile *rc, struct shard_ctx *c, const struct op_answer *a)
 {
 	struct repair *r = shard_pool_find(&rc->pool, tag_gen(a->tag), tag_index(a->tag));
@@ -463,15 +482,20 @@ void reconcile_op_answer(struct reconcile *rc, struct shard_ctx *c, const struct
 	if (a->result == OP_FAILED ||
 		a->result == OP_MOVED) { /* not known whether it was executed: the door stays closed */
 		left(rc, c, r, M_REC_ERROR);
+	} else if (r->state == REPAIR_ACKING && a->result == OP_DONE) {
+		recovered_nothing(rc, c, r);
 	} else if (r->state == REPAIR_ACKING) {
-		left(rc, c, r, a->result == OP_DONE ? M_REC_GONE : M_REC_LOST_RACE);
+		left(rc, c, r, M_REC_LOST_RACE);
 	} else if (a->result == OP_DONE && r->state == REPAIR_DEAD) {
 		dead_lettered(rc, c, r);
 	} else if (a->result == OP_DONE) {
 		requeued(rc, c, r, a->id);
 	} else {
 		open_guard(rc, c, r);
-		left(rc, c, r, a->result == OP_DELETED ? M_REC_GONE : M_REC_LOST_RACE);
+		if (a->result == OP_DELETED)
+			recovered_nothing(rc, c, r);
+		else
+			left(rc, c, r, M_REC_LOST_RACE);
 	}
 }
 

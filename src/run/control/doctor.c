@@ -22,6 +22,9 @@ struct question {
 
 static const char TRIAL_KEY[] = "%trial";
 
+/* What is asked about each load-balancer stream that lives on the master. */
+enum doctor_stream { STREAM_GROUP, STREAM_OLDEST, STREAM_DATA, STREAM_STILL };
+
 struct doctor {
 	struct control_req *q;
 	char (*addrs)[300];
@@ -30,6 +33,11 @@ struct doctor {
 	struct control_redis *conn;
 	bool is_asking, has_failed;
 	char *trial_key; /* in a slot of this master */
+	size_t service;  /* whose stream is looked at */
+	enum doctor_stream stream;
+	struct command_names names; /* of it, while has_names */
+	bool has_names, has_seen_stream, is_trimmed;
+	char oldest[COMMAND_ID_CAP]; /* pending */
 	struct control_rights rights;
 };
 
@@ -281,6 +289,106 @@ static const struct question questions[] = {
 };
 enum { N_QUESTIONS = sizeof questions / sizeof questions[0] };
 
+/* ---- the load-balancer streams: nothing may be trimmed while it is held, and ids are times */
+
+static void end_stream(struct doctor *j)
+{
+	if (j->has_names)
+		command_names_fini(&j->names);
+	j->has_names = false;
+	j->stream = STREAM_GROUP;
+	j->service++;
+}
+
+/* The next one that lives here; false: none is left. */
+static bool find_stream(struct doctor *j)
+{
+	const struct config *c = j->q->d->config;
+	for (; !j->has_names && j->service < c->n_services; j->service++) {
+		const struct config_service *s = &c->services[j->service];
+		command_names_init(&j->names, s->name, s->dead_letter.stream, true, 0, s->group_start);
+		const char *there = view_addr(j->q->d, j->names.lbs_slot);
+		j->has_names = !j->q->d->core->topo.is_cluster || (there && strcmp(there, j->addrs[j->at]) == 0);
+		if (j->has_names)
+			break;
+		command_names_fini(&j->names);
+	}
+	if (!j->has_names && j->has_seen_stream && !j->is_trimmed)
+		doctor_say(j, "streams", "ok", "no entry was trimmed while it was held",
+			"never use XTRIM, XDEL or XADD MAXLEN on a load-balancer stream");
+	j->has_seen_stream = j->has_names;
+	return j->has_names;
+}
+
+static void ask_stream(struct doctor *j)
+{
+	const char *lbs = j->names.lbs, *group = j->names.group, *id = j->oldest;
+	const char *const words[][8] = {[STREAM_GROUP] = {"XINFO", "GROUPS", lbs},
+		[STREAM_OLDEST] = {"XPENDING", lbs, group},
+		[STREAM_DATA] = {"XRANGE", lbs, id, id},
+		[STREAM_STILL] = {"XPENDING", lbs, group, id, id, "1"}};
+	control_redis_words(j->conn, words[j->stream]);
+}
+
+static const char *text_of(const redisReply *r)
+{
+	return r && r->str ? r->str : "";
+}
+
+/* The last id that the group was given, of XINFO GROUPS. */
+static void on_groups(struct doctor *j, const redisReply *raw)
+{
+	char found[200];
+	for (size_t g = 0; g < raw->elements; g++) {
+		const redisReply *group = raw->element[g];
+		const char *name = "", *last = "";
+		for (size_t i = 0; i + 1 < group->elements; i += 2) {
+			if (strcmp(text_of(group->element[i]), "name") == 0)
+				name = text_of(group->element[i + 1]);
+			else if (strcmp(text_of(group->element[i]), "last-delivered-id") == 0)
+				last = text_of(group->element[i + 1]);
+		}
+		if (strcmp(name, j->names.group) != 0 || strtoull(last, NULL, 10) < SESSION_ID_US)
+			continue;
+		snprintf(found, sizeof found, "%.100s: id %.60s is no time in milliseconds", j->names.lbs, last);
+		doctor_say(j, "ids", "warn", found, "let Redis make the ids: XADD with *");
+	}
+}
+
+/* True: there is more to ask about this stream. */
+static bool on_stream(struct doctor *j, const redisReply *raw)
+{
+	char found[300];
+	if (!raw || raw->type == REDIS_REPLY_NIL)
+		return false; /* not there yet, or not permitted: a row of its own says so */
+	switch (j->stream) {
+	case STREAM_GROUP:
+		on_groups(j, raw);
+		break;
+	case STREAM_OLDEST:
+		if (raw->elements < 2 || raw->element[1]->type != REDIS_REPLY_STRING)
+			return false;
+		snprintf(j->oldest, sizeof j->oldest, "%s", text_of(raw->element[1]));
+		break;
+	case STREAM_DATA:
+		if (raw->elements > 0)
+			return false;
+		break;
+	case STREAM_STILL:
+		if (raw->elements == 0) /* finished meanwhile */
+			return false;
+		j->is_trimmed = true;
+		snprintf(found, sizeof found, "%.100s: entry %s is held and was trimmed from the stream", j->names.lbs,
+			j->oldest);
+		doctor_say(j, "streams", "fail", found,
+			"what is trimmed while it is held is lost: never use XTRIM, XDEL or XADD MAXLEN on that "
+			"stream");
+		return false;
+	}
+	j->stream++;
+	return true;
+}
+
 /* ---- permissions */
 
 /* True when there is more to ask. */
@@ -328,6 +436,8 @@ static void doctor_job_free(void *job)
 {
 	struct doctor *j = job;
 	control_redis_close(j->conn);
+	if (j->has_names)
+		command_names_fini(&j->names);
 	mem_free(j->trial_key);
 	mem_free(j->addrs);
 	mem_free(j);
@@ -337,8 +447,12 @@ static void next_master(struct doctor *j)
 {
 	control_redis_close(j->conn);
 	j->conn = NULL;
+	if (j->has_names)
+		end_stream(j);
+	j->has_seen_stream = j->is_trimmed = false;
 	j->at++;
 	j->question = 0;
+	j->service = 0;
 	mem_free(j->trial_key);
 	j->trial_key = NULL;
 	control_rights_init(&j->rights, j->q->d->config);
@@ -354,6 +468,9 @@ static void doctor_on_answer(void *arg, struct reply *r, const redisReply *raw)
 		next_master(j);
 	} else if (j->question < N_QUESTIONS) {
 		questions[j->question++].fn(j, r->kind == REPLY_OK ? raw : NULL);
+	} else if (j->has_names) {
+		if (!on_stream(j, r->kind == REPLY_OK ? raw : NULL))
+			end_stream(j);
 	} else if (!on_permission(j, r, raw)) {
 		next_master(j);
 	}
@@ -392,6 +509,8 @@ static mono_ms doctor_step(struct control_req *q, mono_ms now)
 	j->is_asking = true;
 	if (j->question < N_QUESTIONS)
 		ask_question(j);
+	else if (find_stream(j))
+		ask_stream(j);
 	else
 		control_redis_words(j->conn, control_rights_next(&j->rights, j->q->d->config));
 	return MONO_NEVER;

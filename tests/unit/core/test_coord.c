@@ -922,3 +922,46 @@ Test(coord, each_reason_why_redis_is_not_there_is_said_once, .init = story_begin
 	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = r, .n = 1});
 	cr_expect_eq(lines_for("connection refused"), 1, "it was there meanwhile");
 }
+
+/* ---- trimmed while held: nothing is left to give back */
+
+static void fail_of_a_trimmed_one(enum cmd_kind op, bool dead)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	char text[SESSION_LEASE_CAP];
+	story_up(1, (struct frame){.kind = FRAME_FAIL, .lease = story_text(7, text), .dead = dead});
+	story_clear();
+	story_op(h, op, OP_DELETED, false);
+	story_up(1, (struct frame){.kind = FRAME_FAIL, .lease = story_text(7, text), .dead = dead}); /* told again */
+	expect_story("[ 1000] w1 ok 7-0 for=1 lost\n"
+		     "[ 1000] s release 1\n"
+		     "[ 1000] w1 ok 7-0 for=1 lost\n");
+	const struct metrics_service *m = &W.c->services[0].m;
+	cr_expect_eq(m->c[M_LOST_TRIMMED], 1);
+	cr_expect_eq(m->c[M_REQUEUE_FAIL] + m->c[M_DEAD_REJECTED], 0, "it is counted as what it is");
+	story_says(1, FRAME_DONE, 7);
+	expect_story("[ 1000] w1 err not_owner 7-0\n");
+}
+
+Test(coord, what_was_trimmed_is_not_requeued, .init = story_ready, .fini = story_down)
+{
+	fail_of_a_trimmed_one(CMD_REQUEUE, false);
+}
+
+Test(coord, what_was_trimmed_is_no_dead_letter, .init = story_ready, .fini = story_down)
+{
+	fail_of_a_trimmed_one(CMD_DEAD, true);
+}
+
+Test(coord, done_of_what_was_trimmed_is_done, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	story_says(1, FRAME_DONE, 7);
+	story_clear();
+	story_op(h, CMD_DONE, OP_DONE, false);
+	expect_story("[ 1000] w1 ok 7-0 for=0 done\n"
+		     "[ 1000] s release 1\n");
+	cr_expect_eq(W.c->services[0].m.c[M_LOST_TRIMMED], 0);
+}

@@ -39,6 +39,24 @@ Test(session, tokens_have_nineteen_digits_and_rise)
 	cr_expect_str_eq(token(UINT64_MAX, UINT64_MAX), "9999999999999999999");
 }
 
+/* A producer that names ids itself, in micro- or nanoseconds: a requeue has the next sequence number, and a higher token. */
+Test(session, tokens_of_other_units_rise_too)
+{
+	cr_expect_str_eq(token(1700000000123456, 7), "1700000000123456007");
+	cr_expect_str_eq(token(1700000000123456789, 0), "1700000000123456789");
+	cr_expect_str_eq(token(1700000000123456789, 1), "1700000000123456790");
+	char before[SESSION_TOKEN_CAP];
+	static const struct entry_id rising[] = {{1700000000123, 0}, {1700000000123, 999}, {1700000001000, 0},
+		{1700000002000000, 0}, {1700000002000000, 1}, {1700000002000001, 0}, {1700000003000000000, 0},
+		{1700000003000000000, 1}, {1700000003000000000, 2}, {1700000003000005000, 0},
+		{9200000000000000000u, 5}};
+	strcpy(before, "");
+	for (size_t i = 0; i < sizeof rising / sizeof rising[0]; i++) {
+		cr_expect(strcmp(before, token(rising[i].ms, rising[i].seq)) < 0, "%zu: %s", i, before);
+		strcpy(before, token(rising[i].ms, rising[i].seq));
+	}
+}
+
 Test(session, what_is_no_lease_is_refused)
 {
 	static const char *const bad[] = {"", "1", "1-", "-1.a", "1-2", "1-2.", "1-2.xyz", "1-2.a ", "1.2-a",
