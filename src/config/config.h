@@ -36,7 +36,7 @@ struct config_service {
 	char *group_start; /* "0" or "$" */
 	enum config_same_stream same_stream;
 	unsigned wait_replicas; /* 0 = no WAIT */
-	unsigned max_streams, read_batch;
+	unsigned weight, max_streams, read_batch;
 	struct {
 		int64_t ttl_ms, renew_every_ms, stop_margin_ms; /* derived where the user left 0 */
 	} lease;

@@ -95,6 +95,8 @@ struct option {
 		NULL, LIVE, "a second entry that names a running stream: wait for the first, or run too")              \
 	S(SERVICE_WAIT_REPLICAS, "services[].wait_replicas", INT, wait_replicas, "0", 1, 100, NULL, "no waiting",      \
 		LIVE, "replicas that must have an outcome before the worker gets its ok")                              \
+	S(SERVICE_WEIGHT, "services[].weight", INT, weight, "1", 1, 100, NULL, NULL, LIVE,                             \
+		"share of free credits when several services want them, beside the others' weights")                   \
 	S(SERVICE_MAX_STREAMS, "services[].max_streams", INT, max_streams, "10000", 1, 1000000, NULL, NULL, LIVE,      \
 		"most streams this daemon holds at once")                                                              \
 	S(SERVICE_READ_BATCH, "services[].read_batch", INT, read_batch, "128", 1, 10000, NULL, NULL, LIVE,             \

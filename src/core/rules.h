@@ -15,6 +15,7 @@ struct service_rules {
 	bool dlq_same_slot;
 	bool serialize;
 	bool probe;
+	uint32_t weight; /* 1..100: its share of free credits when several services want them */
 	uint32_t read_batch, max_streams, max_retries, wait_replicas, scan_page;
 	unsigned jitter_pct;
 	mono_ms ttl_ms, renew_ms, stop_margin_ms;

@@ -32,6 +32,7 @@ struct service_rules *rules_of_service(const struct config_service *s, const str
 	r->svc = svc;
 	r->serialize = s->same_stream == CONFIG_SAME_STREAM_SERIALIZE;
 	r->probe = s->recovery.probe;
+	r->weight = s->weight;
 	r->read_batch = s->read_batch;
 	r->max_streams = s->max_streams;
 	r->max_retries = s->retry.max_retries;

@@ -36,7 +36,7 @@ struct coord_service {
 	bool reader_asking;
 	bool own_done;    /* own pending entries of a former process are known */
 	bool is_dirty;    /* something to assign or to grant */
-	struct link turn; /* in coord.turns: who is granted next */
+	struct link turn; /* in coord.turns: who is granted next, by its pass */
 	uint32_t regrant; /* entries to read beyond free credits, once, in as many reads as it takes */
 	bool is_regrant;  /* the outstanding grant is of those */
 	bool is_going;    /* removed by a reload: no reads, what runs ends */
@@ -91,7 +91,7 @@ struct coord {
 	struct link workers, gone; /* all; those that end with this turn */
 	struct map by_session;
 	struct link dirty; /* workers whose until_ms moved */
-	struct link turns; /* services, the one that was granted longest ago first */
+	struct link turns; /* services in order of their passes (credits.h) */
 	bool is_dirty;     /* some service is */
 	struct heap session_timers;
 	uint32_t n_workers; /* connected */
@@ -243,6 +243,8 @@ void coord_fit_to_topology(const struct coord *c, struct service_rules *r);
 void coord_on_services(struct coord *c, const struct coord_event *ev);
 void coord_sweep_services(struct coord *c);
 void coord_pump(struct coord *c);
+/* Its pass has changed: puts it where it belongs in coord.turns. */
+void coord_place_turn(struct coord *c, struct coord_service *s);
 /* Its reader goes: an unanswered read of it brings nothing any more; audits find the rest. */
 void coord_end_grant(struct coord *c, struct coord_service *s);
 

@@ -1,4 +1,5 @@
 #include "core/coord/credits.h"
+#include <assert.h>
 #include <string.h>
 
 void credits_init(struct credits *p)
@@ -82,18 +83,36 @@ static bool credits_wants(const struct credits *p, uint16_t i)
 	return s->is_on && !s->is_paused && s->owned < s->max_streams;
 }
 
+enum { PASS_PER_ENTRY = 1 << 20 /* divided by weights of 1 to 100 */ };
+
+void credits_granted(struct credits *p, uint16_t pos)
+{
+	struct credits_service *s = &p->service[pos];
+	s->pass = s->pass > p->pass ? s->pass : p->pass;
+	p->pass = s->pass;
+}
+
+void credits_read(struct credits *p, uint16_t pos, uint32_t n)
+{
+	struct credits_service *s = &p->service[pos];
+	assert(s->weight > 0);
+	s->pass += (uint64_t)n * PASS_PER_ENTRY / s->weight;
+}
+
 uint32_t credits_grant(struct credits *p, uint16_t pos, bool *contended)
 {
 	struct credits_service *s = &p->service[pos];
 	*contended = false;
 	if (p->is_draining || !credits_wants(p, pos) || s->is_reading)
 		return 0;
-	uint32_t mine = credits_free(p, pos), free_all, reserved, n_services = 0, n_waiting = 0;
+	uint32_t mine = credits_free(p, pos), free_all, reserved, n_services = 0, n_waiting = 0, weights = 0;
 	totals(p, &free_all, &reserved);
 	for (uint16_t i = 0; i < p->n_services; i++) {
 		if (!credits_wants(p, i) || credits_free(p, i) == 0)
 			continue;
 		n_services++;
+		if (i == pos || p->service[i].was_full) /* those with a backlog */
+			weights += p->service[i].weight;
 		if (i != pos && !p->service[i].is_reading)
 			n_waiting++;
 	}
@@ -101,10 +120,13 @@ uint32_t credits_grant(struct credits *p, uint16_t pos, bool *contended)
 	uint32_t left = free_all > reserved ? free_all - reserved : 0;
 	uint32_t n = room < left ? room : left;
 	*contended = n_services > 1 && mine < 2 * n_services;
-	if (n > n_waiting && s->was_full)
-		n -= n_waiting; /* one credit stays for each service that has none */
-	else if (n && n_services > 1 && !s->was_full)
+	if (n > n_waiting && s->was_full) {
+		uint32_t share = (uint32_t)((uint64_t)n * s->weight / weights), rest = n - n_waiting;
+		share = share ? share : 1;
+		n = share < rest ? share : rest; /* one credit stays for each service that has none */
+	} else if (n && n_services > 1 && !s->was_full) {
 		n = n / n_services ? n / n_services : 1;
+	}
 	uint32_t cap = s->max_streams - s->owned;
 	n = n < cap ? n : cap;
 	return n < s->read_batch ? n : s->read_batch;

@@ -24,6 +24,8 @@ struct credits_service { /* by position; a position is reused, a service id is n
 	uint32_t granted;  /* part of reservations: asked for by a read that has not answered */
 	uint32_t owned;    /* entries this daemon holds, for max_streams */
 	uint32_t max_streams, read_batch;
+	uint32_t weight; /* its share of free credits when several services want them, beside the others' */
+	uint64_t pass;   /* rises with what it reads, slower the more it weighs: the lowest is next */
 	bool is_reading; /* a grant is outstanding */
 	bool is_paused;
 	bool was_full; /* the last read brought all it asked for */
@@ -34,6 +36,7 @@ struct credits {
 	struct credits_service service[SERVICES_MAX];
 	uint16_t n_services; /* positions in use, with holes */
 	bool is_draining;
+	uint64_t pass; /* of the service that was granted last: who comes back from a pause starts from here */
 };
 
 void credits_init(struct credits *p);
@@ -50,6 +53,10 @@ uint32_t credits_free(const struct credits *p, uint16_t pos);
 /* The credit holder that gets the next entry of the service, round robin, sessions with fewer services first; NULL
  * = no free credit. */
 struct credit_holder *credits_choose(struct credits *p, uint16_t pos);
+/* The service at pos is granted now; it read n entries. Weights act in the long run, also where one credit comes free at a
+ * time. */
+void credits_granted(struct credits *p, uint16_t pos);
+void credits_read(struct credits *p, uint16_t pos, uint32_t n); /* see credits_granted */
 /* How many entries the service at pos may read now; 0 = none. *contended: others want the same credits, so block
  * shortly. */
 uint32_t credits_grant(struct credits *p, uint16_t pos, bool *contended);

@@ -100,6 +100,10 @@ static void read_answered(struct coord *c, struct coord_service *s, const struct
 	ps->was_full = m->batch && (int64_t)m->batch->n >= m->n && m->n > 0;
 	ps->granted = 0;
 	ps->is_reading = false;
+	if (m->batch) {
+		credits_read(&c->place, coord_pos(c, s), (uint32_t)m->batch->n);
+		coord_place_turn(c, s);
+	}
 	if (s->is_regrant && !ps->was_full)
 		s->regrant = 0;
 	s->is_regrant = false;

@@ -75,6 +75,7 @@ static void service_set(struct coord *c, struct service_rules *r)
 	ps->is_on = true;
 	ps->max_streams = r->max_streams;
 	ps->read_batch = r->read_batch;
+	ps->weight = r->weight;
 	service_to_shards(c, s);
 	coord_mark(c, s);
 }
@@ -130,6 +131,18 @@ void coord_end_grant(struct coord *c, struct coord_service *s)
 	ps->is_reading = false;
 }
 
+/* Keeps coord.turns in order of passes: behind its equals, so that services of one weight go round. */
+void coord_place_turn(struct coord *c, struct coord_service *s)
+{
+	uint64_t pass = c->place.service[coord_pos(c, s)].pass;
+	list_remove(&s->turn);
+	struct link *at = &c->turns;
+	while (at->prev != &c->turns &&
+		c->place.service[coord_pos(c, LIST_OF(struct coord_service, turn, at->prev))].pass > pass)
+		at = at->prev;
+	list_push(at, &s->turn);
+}
+
 static void grant(struct coord *c, struct coord_service *s)
 {
 	uint16_t pos = coord_pos(c, s);
@@ -158,8 +171,8 @@ static void grant(struct coord *c, struct coord_service *s)
 	ps->granted = n;
 	ps->reserved += n;
 	s->granted = n;
-	list_remove(&s->turn); /* the others first next time */
-	list_push(&c->turns, &s->turn);
+	credits_granted(&c->place, pos);
+	coord_place_turn(c, s);
 	struct msg *m = coord_send(c, s->reader_shard, MSG_CREDITS);
 	m->svc = s->svc;
 	m->n = n + extra;
@@ -190,7 +203,7 @@ void coord_pump(struct coord *c)
 	for (uint16_t i = 0; i < c->n_positions; i++)
 		if (c->services[i].rules && c->services[i].is_dirty)
 			assign_ready(c, &c->services[i]);
-	/* those that were granted longest ago first, so that few credits go round */
+	/* the lowest pass first, so that few credits go round, to each service by its weight */
 	struct link *end = c->turns.prev, *next;
 	for (struct link *l = c->turns.next; l != &c->turns; l = next) {
 		next = l->next;

@@ -265,6 +265,7 @@ UNUSED static void story_services_of(uint16_t n, uint32_t max_streams, mono_ms t
 		v[i]->svc = i;
 		v[i]->lbs_slot = v[i]->dlq_slot = 5;
 		v[i]->serialize = true;
+		v[i]->weight = 1;
 		v[i]->read_batch = 128;
 		v[i]->max_streams = max_streams;
 		v[i]->max_retries = 1;

@@ -10,7 +10,7 @@ static void begin(void)
 	P.n_services = 2;
 	for (int i = 0; i < 2; i++)
 		P.service[i] = (struct credits_service){
-			.is_on = true, .svc = (uint16_t)i, .max_streams = 100, .read_batch = 50};
+			.is_on = true, .svc = (uint16_t)i, .max_streams = 100, .read_batch = 50, .weight = 1};
 	for (uint64_t i = 0; i < 4; i++)
 		credit_holder_init(&S[i], i + 1);
 }
@@ -134,4 +134,42 @@ Test(credits, a_session_that_left_gets_nothing, .init = begin)
 	credits_leave(&S[0]);
 	cr_assert_null(credits_choose(&P, 0));
 	credits_leave(&S[0]);
+}
+
+Test(credits, two_backlogs_share_by_weight, .init = begin)
+{
+	sit(0, 40, -1);
+	P.service[0].weight = 3;
+	P.service[0].was_full = P.service[1].was_full = true;
+	cr_assert_eq(grant(0), 30);
+	P.service[0].reserved = 30;
+	P.service[0].is_reading = true;
+	cr_assert_eq(grant(1), 2, "of what is left: 10 credits, a quarter");
+	P.service[1].was_full = false;
+	P.service[0].is_reading = false;
+	P.service[0].reserved = 0;
+	cr_assert_eq(grant(0), 39, "who has no backlog wants one credit, to find out");
+}
+
+Test(credits, single_credits_go_round_by_weight, .init = begin)
+{
+	uint32_t n_read[2] = {0};
+	P.service[0].weight = 4;
+	for (int i = 0; i < 1000; i++) {
+		uint16_t next = P.service[0].pass <= P.service[1].pass ? 0 : 1;
+		credits_granted(&P, next);
+		credits_read(&P, next, 1);
+		n_read[next]++;
+	}
+	cr_assert_eq(n_read[0], 800);
+	cr_assert_eq(n_read[1], 200);
+}
+
+Test(credits, a_service_that_paused_has_saved_nothing_up, .init = begin)
+{
+	credits_granted(&P, 0);
+	credits_read(&P, 0, 1000);
+	credits_granted(&P, 0);
+	credits_granted(&P, 1);
+	cr_assert_eq(P.service[1].pass, P.service[0].pass);
 }
