@@ -362,7 +362,8 @@ static enum err_code resolve_node_id(struct config *c, char *const *env, struct 
 	char host[256] = "";
 	if (*c->node.id && !is_node_id(c->node.id))
 		return raw_fail(c->raw, &at, err, ERR_INVALID, "may have letters, digits and . _ : @ - only");
-	if (*c->node.id)
+	c->node.id_is_chosen = *c->node.id != '\0';
+	if (c->node.id_is_chosen)
 		return ERR_OK;
 	for (size_t i = 0; i < 2; i++) {
 		const char *id = env_get(env, variables[i]);

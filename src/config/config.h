@@ -14,7 +14,7 @@ enum config_topology { CONFIG_TOPOLOGY_AUTO, CONFIG_TOPOLOGY_STANDALONE, CONFIG_
 enum config_keyspace { CONFIG_KEYSPACE_MERGE, CONFIG_KEYSPACE_REQUIRE, CONFIG_KEYSPACE_OFF };
 enum config_same_stream { CONFIG_SAME_STREAM_SERIALIZE, CONFIG_SAME_STREAM_ALLOW };
 enum config_maintenance { CONFIG_MAINTENANCE_DISABLED, CONFIG_MAINTENANCE_ENABLED, CONFIG_MAINTENANCE_AUTO };
-enum config_shutdown { CONFIG_SHUTDOWN_HANDOVER, CONFIG_SHUTDOWN_DRAIN };
+enum config_shutdown { CONFIG_SHUTDOWN_AUTO, CONFIG_SHUTDOWN_HANDOVER, CONFIG_SHUTDOWN_DRAIN };
 
 struct config_list {
 	char **items;
@@ -61,7 +61,8 @@ struct config_service {
 
 struct config {
 	struct {
-		char *id; /* resolved: node.id, else $POD_NAME, else $POD_IP, else the host name */
+		char *id;          /* resolved: node.id, else $POD_NAME, else $POD_IP, else the host name */
+		bool id_is_chosen; /* node.id itself names it: the next process here will have the same */
 	} node;
 	struct {
 		enum config_topology topology;

@@ -187,8 +187,8 @@ struct option {
 		"successes in a row that close it again")                                                              \
 	G(METRICS_LISTEN, "metrics.listen", STRING, metrics.listen, "", 1, 255, NULL, "off", LIVE,                     \
 		"where /metrics, /livez and /readyz are served: 127.0.0.1:9438, [::1]:9438 or unix:/path")             \
-	G(SHUTDOWN_MODE, "shutdown.mode", ENUM, shutdown.mode, "handover", 0, 0, "handover|drain", NULL, LIVE,         \
-		"leave leases for the next process, or finish work and give the rest back")                            \
+	G(SHUTDOWN_MODE, "shutdown.mode", ENUM, shutdown.mode, "auto", 0, 0, "auto|handover|drain", NULL, LIVE,        \
+		"leave leases for the next process, or finish work and give the rest back; auto knows if one comes")   \
 	G(SHUTDOWN_DRAIN_TIMEOUT, "shutdown.drain_timeout", DURATION, shutdown.drain_timeout_ms, "60s", MS(100),       \
 		HOUR(24), NULL, NULL, LIVE, "longest drain")                                                           \
 	G(LOG_LEVEL, "log.level", ENUM, log.level, "info", 0, 0, "error|warn|notice|info|debug", NULL, LIVE,           \

@@ -305,9 +305,23 @@ static void coord_thread_on_deadline(void *arg, mono_ms now)
 	daemon_step(d, &ev);
 }
 
+/* Will a process of this node's name follow soon? A Deployment's pods get new names, and a name made of the host's may come
+ * back or not; what such a process left would wait for T and be taken for a death. */
+static bool will_have_a_successor(const struct daemon *d)
+{
+	switch (d->config->shutdown.mode) {
+	case CONFIG_SHUTDOWN_HANDOVER:
+		return true;
+	case CONFIG_SHUTDOWN_DRAIN:
+		return false;
+	case CONFIG_SHUTDOWN_AUTO:
+		break;
+	}
+	return d->config->node.id_is_chosen || notify_store_max() > 0;
+}
+
 static void coord_thread_stop(struct daemon *d)
 {
-	bool drain = d->config->shutdown.mode == CONFIG_SHUTDOWN_DRAIN;
 	if (d->is_stopping) {
 		log_line(LOG_NOTICE, "second signal: ending at once; leases run out by themselves");
 		coord_thread_end(d, 0);
@@ -315,6 +329,8 @@ static void coord_thread_stop(struct daemon *d)
 		return;
 	}
 	d->is_stopping = true;
+	d->is_handing_over = will_have_a_successor(d);
+	bool drain = !d->is_handing_over;
 	log_line(LOG_NOTICE, drain ? "stopping: draining" : "stopping: leases stay for the next process");
 	notify_send("STOPPING=1");
 	if (drain) {
@@ -515,7 +531,7 @@ int coord_thread_main(const char *config_path, struct config *c)
 			c->node.id, c->n_services, c->workers.socket, c->control.socket);
 		give_services(d);
 		loop_run(d->loop);
-		if (d->is_stopping && d->exit_code == 0 && d->config->shutdown.mode == CONFIG_SHUTDOWN_HANDOVER)
+		if (d->is_handing_over && d->exit_code == 0)
 			state_store_save(d);
 		log_line(LOG_NOTICE, "stopped");
 	}

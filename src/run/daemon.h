@@ -47,6 +47,7 @@ struct daemon {
 	bool trim_due;
 	struct hist lag;
 	bool is_ready, was_ready, is_stopping, is_draining;
+	bool is_handing_over; /* is_stopping: what is held stays for the next process */
 	bool topo_was_known;
 	char topo_why[512];                                 /* last failure */
 	uint64_t topo_refused[DAEMON_ENDPOINTS][REFUSAL_N]; /* by configured endpoint */

@@ -168,6 +168,7 @@ static void init_service(struct world *w, uint16_t svc)
 	*r = (struct service_rules){.svc = svc,
 		.serialize = w->o.serialize,
 		.probe = true,
+		.weight = 1,
 		.read_batch = 128,
 		.max_streams = 10000,
 		.max_retries = w->o.max_retries,

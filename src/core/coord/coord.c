@@ -219,6 +219,7 @@ static void hand_over(struct coord *c)
 {
 	c->place.is_draining = true;
 	c->stop_at = c->now + STOP_WAIT_MS;
+	c->listen_end = c->now + STOP_LISTEN_MS;
 	for (uint16_t i = 0; i < c->n_positions; i++)
 		if (c->services[i].rules)
 			coord_mark(c, &c->services[i]);
@@ -291,8 +292,8 @@ static void finish_turn(struct coord *c)
 	coord_sweep_services(c);
 	while (!list_empty(&c->gone))
 		worker_free(c, LIST_OF(struct worker, all, c->gone.next));
-	if (c->stop_at != MONO_NEVER &&
-		(c->stop_at <= c->now || (!c->is_draining && c->ledger.n_state[ENTRY_FINISHING] == 0))) {
+	if (c->stop_at != MONO_NEVER && (c->stop_at <= c->now || (!c->is_draining && c->listen_end <= c->now &&
+									 c->ledger.n_state[ENTRY_FINISHING] == 0))) {
 		c->stop_at = MONO_NEVER;
 		effects_add(c->out, EFF_FATAL);
 	}
@@ -330,6 +331,8 @@ mono_ms coord_step(struct coord *c, const struct coord_event *ev, struct effects
 	mono_ms at = mono_min(heap_deadline(&c->ledger.timers), heap_deadline(&c->session_timers));
 	at = mono_min(at, mono_min(c->reroute_at, mono_min(c->drain_end, c->stop_at)));
 	at = mono_min(at, mono_min(c->drain_over, c->start_again));
+	if (c->stop_at != MONO_NEVER && c->listen_end > c->now)
+		at = mono_min(at, c->listen_end);
 	if (!c->topo_pending)
 		at = mono_min(at, c->topo_next);
 	c->next_turn = at < MONO_NEVER - STALL_MS ? at : MONO_NEVER - STALL_MS;

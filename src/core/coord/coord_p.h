@@ -17,6 +17,7 @@ enum {
 	REROUTE_MS = 100,
 	PARKED_RETRY_MS = 1000,
 	STOP_WAIT_MS = 500,
+	STOP_LISTEN_MS = 50, /* results that workers have sent by now are read */
 	UNLOCK_WAIT_MS = 200,
 	LOST_SHARD_MS = 1000,
 	START_AGAIN_MS = 100,
@@ -97,6 +98,7 @@ struct coord {
 	uint32_t n_workers; /* connected */
 	uint32_t n_start;   /* entries of a former process whose locks are being asked for */
 	mono_ms stop_at;    /* a handover waits for confirmations until then */
+	mono_ms listen_end; /* and hears workers at least until then */
 	mono_ms reroute_at, topo_next, topo_asked, started_at;
 	mono_ms start_again;           /* shards that could not be started are tried then */
 	mono_ms left_out_said;         /* the last line about masters without a number; 0 = none */

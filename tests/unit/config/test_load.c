@@ -21,7 +21,7 @@ Test(load, a_name_is_enough_and_the_rest_is_the_documented_default, .init = up)
 	cr_expect(c->workers.resume_grace_ms == 5000 && c->workers.progress_timeout_ms == 0);
 	cr_expect(c->maintenance.mode == CONFIG_MAINTENANCE_AUTO && c->maintenance.max_handoff_retries == 3);
 	cr_expect(c->maintenance.circuit_breaker.failures == 5 && c->maintenance.circuit_breaker.reset_ms == 60000);
-	cr_expect(c->shutdown.mode == CONFIG_SHUTDOWN_HANDOVER && c->shutdown.drain_timeout_ms == 60000);
+	cr_expect(c->shutdown.mode == CONFIG_SHUTDOWN_AUTO && c->shutdown.drain_timeout_ms == 60000);
 	cr_expect(c->log.level == LOG_INFO && c->log.format == LOG_AUTO);
 	cr_expect_str_eq(c->metrics.listen, "");
 	cr_assert(c->n_services == 1);

@@ -807,13 +807,30 @@ Test(coord, a_drain_that_takes_too_long_revokes_and_ends, .init = story_begin, .
 		     "[ 7666] w1 ping until=17166\n");
 }
 
-Test(coord, a_handover_ends_at_once, .init = story_ready, .fini = story_down)
+Test(coord, a_handover_ends_when_workers_have_been_heard, .init = story_ready, .fini = story_down)
 {
 	story_hello(1, 1);
 	story_assigned(7, "s");
 	story_clear();
 	story_event((struct coord_event){.kind = COORD_STOP});
-	expect_story("[ 1000] ends with 0\n");
+	story_until(1050);
+	expect_story("[ 1050] ends with 0\n");
+}
+
+Test(coord, a_result_that_was_sent_before_a_handover_is_delivered, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	story_clear();
+	story_event((struct coord_event){.kind = COORD_STOP});
+	W.now = 1010;
+	story_says(1, FRAME_DONE, 7);
+	story_until(1100);
+	expect_story("[ 1010] s done 7-0 retry=0\n");
+	story_op(h, CMD_DONE, OP_DONE, false);
+	expect_story("[ 1100] w1 ok 7-0 for=0 done\n"
+		     "[ 1100] s release 1\n"
+		     "[ 1100] ends with 0\n");
 }
 
 Test(coord, a_finish_that_takes_longer_than_the_lease_does_not_spin, .init = story_ready, .fini = story_down)
