@@ -114,7 +114,7 @@ coverage:
 
 # ---- checks of the text itself
 .PHONY: check-source compile-commands test
-.PHONY: check-analyzer tidy check-hardening reproducible check-includes check-core-symbols check-headers check-units
+.PHONY: check-analyzer tidy check-hardening reproducible check-includes check-core-symbols check-headers check-units check-man
 .PHONY: check-alerts check-install check-deb check-boot lint format format-check
 check-includes:
 	@scripts/check-includes --self-test
@@ -158,12 +158,13 @@ check-deb: all
 	+@scripts/check-deb '$(VERSION)'
 check-boot: all
 	+@scripts/check-boot '$(VERSION)'
+check-man:
+	@scripts/check-man --self-test $(MAN_FILES)
 lint:
 	@cppcheck --quiet --enable=warning,performance,portability --std=c11 --inline-suppr --error-exitcode=1 \
 		--suppress=missingIncludeSystem -Isrc -D_GNU_SOURCE -DSLUICE_VERSION='"x"' \
 		-DHIREDIS_MAJOR=1 -DHIREDIS_MINOR=2 -DHIREDIS_PATCH=0 src
 	@shellcheck -S warning $(SH_FILES)
-	@for f in $(MAN_FILES); do mandoc -Tlint -W warning $$f || exit 1; done
 	@echo "lint: fine"
 format:
 	@clang-format -i $(C_FILES)
@@ -235,7 +236,7 @@ help:
 	@echo "make coverage    lines run by unit, sim and some system tests; fails below core 90 %, all 80 %"
 	@echo "make valgrind    a few system tests under valgrind"
 	@echo "make bench       BENCH=\"a c\" some cases; BENCH_ARGS=\"-r 5 -s 60\" repeats, seconds"
-	@echo "make lint format format-check check-source check-includes check-core-symbols check-headers check-units check-hardening"
+	@echo "make lint format format-check check-source check-includes check-core-symbols check-headers check-man check-units check-hardening"
 	@echo "make check-alerts  each alert rule is seen firing and silent; promtool"
 	@echo "make check-analyzer gcc -fanalyzer              make tidy    clang-tidy, minutes"
 	@echo "make reproducible  the same bytes wherever and whenever they are built"
