@@ -77,8 +77,9 @@ static const struct field worker_fields[] = {F(ctl_worker, name), F(ctl_worker, 
 	F(ctl_worker, uid), F(ctl_worker, credits), F(ctl_worker, in_use), F(ctl_worker, services),
 	F(ctl_worker, state), F(ctl_worker, connected_ms), F(ctl_worker, until_ms), END};
 
-static const struct field connection_fields[] = {
-	F(ctl_connection, role), F(ctl_connection, state), F(ctl_connection, handoff), F(ctl_connection, relaxed), END};
+static const struct field connection_fields[] = {F(ctl_connection, role), F(ctl_connection, state),
+	F(ctl_connection, handoff), F(ctl_connection, relaxed), F(ctl_connection, address), F(ctl_connection, peer),
+	F(ctl_connection, error), END};
 
 static const struct field node_fields[] = {F(ctl_node, redis), F(ctl_node, role), F(ctl_node, slots),
 	F(ctl_node, state), ROWS(ctl_node, connections, ctl_connection, connection_fields), F(ctl_node, breaker),

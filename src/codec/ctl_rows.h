@@ -112,6 +112,9 @@ struct ctl_connection {
 	const char *state;   /* connecting, handshake, ready, draining, down */
 	const char *handoff; /* idle, or the handoff's stage */
 	bool relaxed;
+	const char *address; /* that it leads to, or tries, now; NULL = not known yet */
+	const char *peer;    /* the number behind it; NULL = nobody answers */
+	const char *error;   /* why its last attempt to move or to come back failed, NULL = it did not */
 };
 
 struct ctl_node {

@@ -40,6 +40,8 @@ struct snapshot_conn {
 	uint8_t maint;                  /* enum redis_maint_state */
 	uint8_t n_old;                  /* connections that were left and not closed yet */
 	char endpoint[HANDOFF_ADDRESS]; /* dialled */
+	char peer[HANDOFF_PEER];        /* who answers there; "" = nobody */
+	char why[HANDOFF_WHY];          /* the last attempt to move or to come back failed; "" = it did not */
 };
 /* "idle" "relaxed" "handing-off" "draining" (role_conns_move.c) */
 const char *snapshot_conn_word(const struct snapshot_conn *c);

@@ -88,19 +88,24 @@ static void role_conn_on_up(void *arg, struct redis_conn *c)
 {
 	struct role_link *lc = arg;
 	struct role_conn *l = lc->rconn;
-	char addr[HANDOFF_ADDRESS];
+	char addr[HANDOFF_ADDRESS], peer[HANDOFF_PEER];
 	redis_addr_format(redis_addr_of(c), addr, sizeof addr);
+	redis_peer(c, peer, sizeof peer);
 	if (!l)
 		return;
+	struct handoff_event ev = {.now = mono_now(), .conn = l->id, .role = l->role, .peer = {peer, strlen(peer)}};
 	if (lc == l->cur) {
 		if (l->role == CONN_COMMAND)
 			lc->ls->said[0] = '\0';
-		role_conn_event(l, HANDOFF_UP, (struct slice){addr, strlen(addr)});
+		ev.kind = HANDOFF_UP;
+		ev.text = (struct slice){addr, strlen(addr)};
+		role_conns_event(lc->ls, &ev);
 		tell_core(l, true, NULL);
 		return;
 	}
 	bool must_join = l->role == CONN_SUBSCRIBER && l->has_sub;
-	struct handoff_event ev = {.kind = HANDOFF_NEW_UP, .now = mono_now(), .conn = l->id, .flag = must_join};
+	ev.kind = HANDOFF_NEW_UP;
+	ev.flag = must_join;
 	if (must_join)
 		role_link_send(lc, &l->sub, (struct inflight){.kind = CMD_PSUBSCRIBE}, MONO_NEVER);
 	role_conns_event(lc->ls, &ev);
@@ -163,7 +168,6 @@ static void role_conn_on_down(void *arg, struct redis_conn *c, const struct err 
 {
 	struct role_link *lc = arg;
 	struct role_conn *l = lc->rconn;
-	(void)c;
 	if (!l)
 		return;
 	if (lc == l->cur) {
@@ -181,6 +185,8 @@ static void role_conn_on_down(void *arg, struct redis_conn *c, const struct err 
 	else
 		role_conn_forget(&l->old, lc);
 	role_conn_say_lost(l, is_next ? 0 : lc->n_lost);
+	if (is_next && redis_ended_at_opt_in(c))
+		redis_addr_format(redis_addr_of(c), l->no_opt_in, sizeof l->no_opt_in);
 	role_link_close(lc);
 	if (is_next)
 		role_conn_event(l, HANDOFF_NEW_DOWN, (struct slice){why->text, strlen(why->text)});
@@ -191,7 +197,7 @@ static void role_conn_on_down(void *arg, struct redis_conn *c, const struct err 
 static void role_conn_on_expired(struct role_link *lc, const struct push *p)
 {
 	struct role_conns *ls = lc->ls;
-	if (role_conns_is_repeated(ls, p->stream, p->id))
+	if (role_conns_is_repeated(ls, p->stream, p->id, lc->side))
 		return;
 	struct shard_event ev = {
 		.kind = SHARD_EXPIRED, .role = CONN_SUBSCRIBER, .svc = SERVICE_NONE, .stream = p->stream, .id = p->id};
@@ -301,6 +307,7 @@ struct role_link *role_conn_dial(struct role_conn *l, const struct redis_opts *o
 	struct role_link *lc = mem_alloc(sizeof *lc);
 	lc->ls = ls;
 	lc->rconn = l;
+	lc->side = l->cur ? !l->cur->side : 0;
 	lc->conn = redis_open(loop_uv(ls->o.loop), o, &events, role_conn_on_reply, lc);
 	struct redis_addr to;
 	if (addr[0] && strcmp(addr, ls->addr) != 0 && redis_addr_parse(addr, &to, NULL) == ERR_OK)

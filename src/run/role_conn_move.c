@@ -21,13 +21,14 @@ bool role_conns_may_repeat(struct role_conns *ls, mono_ms now)
 	return ls->seen_until > now;
 }
 
-bool role_conns_is_repeated(struct role_conns *ls, struct slice stream, struct entry_id id)
+bool role_conns_is_repeated(struct role_conns *ls, struct slice stream, struct entry_id id, unsigned side)
 {
-	if (!role_conns_may_repeat(ls, mono_now()))
+	mono_ms now = mono_now();
+	if (!role_conns_may_repeat(ls, now))
 		return false;
 	if (!ls->seen)
 		ls->seen = mem_alloc(sizeof *ls->seen);
-	if (!handoff_seen_before(ls->seen, stream, id))
+	if (!handoff_seen_before(ls->seen, stream, id, side, now))
 		return false;
 	ls->counters[MR_EVENTS_DROPPED]++;
 	return true;
@@ -40,8 +41,10 @@ static void role_conn_move_dial(struct role_conns *ls, struct role_conn *l, cons
 	struct redis_opts o = ls->o.redis;
 	o.is_subscriber = l->role == CONN_SUBSCRIBER;
 	o.maint_endpoint_type = redis_endpoint_type(l->cur->conn); /* of the configured address, not of the new one */
-	o.times.connect_ms = mono_max(o.times.connect_ms, ls->o.rules.relaxed_timeout_ms);
+	o.times.connect_ms = mono_min(mono_max(o.times.connect_ms, ls->o.rules.relaxed_timeout_ms), ef->limit);
 	l->next = role_conn_dial(l, &o, ef->address);
+	if (strcmp(l->no_opt_in, ef->address[0] ? ef->address : ls->addr) == 0)
+		redis_skip_opt_in(l->next->conn);
 }
 
 static void drop_new(struct role_conn *l)
@@ -57,8 +60,12 @@ static void role_conn_switch_over(struct role_conns *ls, struct role_conn *l)
 	l->old = l->cur;
 	l->cur = l->next;
 	l->next = NULL;
+	l->no_opt_in[0] = '\0';
 	l->has_switched = true;
 	redis_set_times(l->cur->conn, &ls->o.redis.times);
+	struct redis_times quiet = ls->o.redis.times;
+	quiet.ping_idle_ms = 0; /* nothing is sent on what was left */
+	redis_set_times(l->old->conn, &quiet);
 }
 
 static void role_conn_close_old(struct role_conn *l)
@@ -95,7 +102,7 @@ static void target(struct role_conn *l, const struct handoff_effect *ef)
 	struct redis_addr addr;
 	struct err err;
 	if (redis_addr_parse(ef->address, &addr, &err) == ERR_OK)
-		redis_redial(l->cur->conn, &addr, "its endpoint has moved");
+		redis_dial_at(l->cur->conn, &addr, ef->until, ef->limit);
 }
 
 static void role_conn_relax(struct role_conns *ls, struct role_conn *l, mono_ms until, mono_ms now)
@@ -251,6 +258,8 @@ static void add_conn(const struct role_conns *ls, struct snapshot *sn, const str
 		.handoff = (uint8_t)handoff_state(ls->handoff, l->id),
 		.maint = (uint8_t)redis_maint(l->cur->conn)};
 	redis_addr_format(redis_addr_of(l->cur->conn), c->endpoint, sizeof c->endpoint);
+	redis_peer(l->cur->conn, c->peer, sizeof c->peer);
+	snprintf(c->why, sizeof c->why, "%s", handoff_reason(ls->handoff, l->id));
 	for (const struct role_link *lc = l->old; lc; lc = lc->next) {
 		c->n_old++;
 		sn->n_in_flight += lc->n_open;

@@ -9,6 +9,7 @@ struct role_link { /* one connection; the callbacks' argument */
 	size_t n_open;          /* replies to come */
 	size_t n_lost;          /* commands without an answer, after it was left */
 	bool is_done;           /* closed, no callback comes any more */
+	uint8_t side;           /* of a subscriber: its replacement has the other */
 	struct role_link *next; /* of .old, or of .closing */
 };
 
@@ -20,7 +21,8 @@ struct role_conn {
 	struct role_link *cur, *next, *old;
 	bool has_sub; /* S: the core has subscribed with .sub */
 	struct cmd sub;
-	bool has_switched; /* the core is to be told */
+	bool has_switched;               /* the core is to be told */
+	char no_opt_in[HANDOFF_ADDRESS]; /* where an attempt at a replacement ended at the opt-in; "" = nowhere */
 	mono_ms relaxed_until;
 	mono_ms own_ms;         /* what its last command may take by itself (BLOCK) */
 	struct role_conn *more; /* readers */
@@ -71,6 +73,6 @@ mono_ms role_conn_timeout(const struct role_conns *ls, const struct role_conn *l
 void role_conns_event(struct role_conns *ls, struct handoff_event *ev);
 void role_conn_event(struct role_conn *l, enum handoff_event_kind kind, struct slice text);
 void role_conn_check_drained(struct role_conn *l);
-/* True: a keyspace event that the other connection has delivered. */
-bool role_conns_is_repeated(struct role_conns *ls, struct slice stream, struct entry_id id);
+/* True: a keyspace event that the other connection has delivered; side: of the one that delivers it now. */
+bool role_conns_is_repeated(struct role_conns *ls, struct slice stream, struct entry_id id, unsigned side);
 bool role_conns_may_repeat(struct role_conns *ls, mono_ms now);

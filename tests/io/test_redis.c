@@ -335,7 +335,7 @@ IO_TEST(comes_back_after_the_server_closed)
 	rig_send(&R, 3, "GET a", 2000);
 	cr_assert(rig_until(&R, "reply 3 NULL\n"));
 	cr_assert(rig_until(&R, "down: "));
-	cr_assert(rig_until(&R, "connection\nup\n"));
+	cr_assert(rig_until(&R, "answered)\nup\n"));
 	cr_assert(resp_server_n_conns(R.server) == 4, "%d", resp_server_n_conns(R.server));
 }
 

@@ -69,7 +69,7 @@ def test_endpoint_that_loads(t):
 
 @limit(60)
 def test_endpoint_that_does_not_answer_the_opt_in(t):
-    trouble(t, "mute")
+    trouble(t, "mute", cfg={"maintenance": {"mode": "enabled"}})
 
 
 @limit(60)

@@ -158,8 +158,9 @@ static void put_sum(struct buf *b, yyjson_val *object)
 	buf_printf(b, "%lld", (long long)sum);
 }
 
-/* "command:ready reader:draining/switch~": a ~ marks relaxed timeouts, the part after / a handoff under way. */
-static void put_links(struct buf *b, yyjson_val *list)
+/* "command:ready reader:ready/draining~@10.0.0.2:6379": a ~ marks relaxed time-outs, the part after / a handoff under
+ * way, the part after @ where it leads when that is not the node's address; then why its last attempt failed. */
+static void put_links(struct buf *b, yyjson_val *list, const char *redis)
 {
 	size_t i, n;
 	yyjson_val *v;
@@ -177,6 +178,16 @@ static void put_links(struct buf *b, yyjson_val *list)
 		}
 		if (yyjson_is_true(yyjson_obj_get(v, "relaxed")))
 			buf_str(b, "~");
+		const char *address = cell_string(v, "address"), *error = cell_string(v, "error");
+		if (strcmp(address, "-") != 0 && strcmp(address, redis) != 0) {
+			buf_str(b, "@");
+			cell_clean(b, address);
+		}
+		if (strcmp(error, "-") != 0) {
+			buf_str(b, " (");
+			cell_clean(b, error);
+			buf_str(b, ")");
+		}
 	}
 }
 
@@ -228,7 +239,7 @@ static void cell_put_value(struct buf *b, const struct column *c, yyjson_val *ro
 		put_when(b, cell_number(row, c->key));
 		break;
 	case FORMAT_LINKS:
-		put_links(b, v);
+		put_links(b, v, cell_string(row, "redis"));
 		break;
 	case FORMAT_JSON:
 		if (v && !yyjson_is_null(v))

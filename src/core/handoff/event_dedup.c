@@ -1,5 +1,7 @@
 #include "core/handoff/handoff.h"
 
+#include <assert.h>
+
 static uint64_t dedup_hash_of(struct slice stream, struct entry_id id)
 {
 	uint64_t h = 14695981039346656037u;
@@ -12,25 +14,42 @@ static uint64_t dedup_hash_of(struct slice stream, struct entry_id id)
 }
 
 /* The place of h in the table, or the first free one. There is one: a table is never more than half full. */
-static uint64_t *dedup_place(uint64_t *table, uint64_t h)
+static struct seen_event *dedup_place(struct seen_event *table, uint64_t h)
 {
 	uint64_t i = h % HANDOFF_SEEN;
-	while (table[i] && table[i] != h)
+	while (table[i].hash && table[i].hash != h)
 		i = (i + 1) % HANDOFF_SEEN;
 	return &table[i];
 }
 
-bool handoff_seen_before(struct handoff_seen *s, struct slice stream, struct entry_id id)
+static struct seen_event *dedup_add(struct handoff_seen *s, uint64_t h)
 {
-	uint64_t h = dedup_hash_of(stream, id);
-	uint64_t *at = dedup_place(s->hash[s->young], h);
-	if (*at || *dedup_place(s->hash[!s->young], h))
-		return true;
-	*at = h;
 	if (++s->n > HANDOFF_SEEN / 2) {
 		s->young = !s->young;
-		s->n = 0;
-		memset(s->hash[s->young], 0, sizeof s->hash[0]);
+		s->n = 1;
+		memset(s->v[s->young], 0, sizeof s->v[0]);
 	}
+	struct seen_event *e = dedup_place(s->v[s->young], h);
+	*e = (struct seen_event){.hash = h};
+	return e;
+}
+
+bool handoff_seen_before(struct handoff_seen *s, struct slice stream, struct entry_id id, unsigned side, mono_ms now)
+{
+	assert(side < HANDOFF_SIDES);
+	uint64_t h = dedup_hash_of(stream, id);
+	struct seen_event *e = dedup_place(s->v[s->young], h);
+	if (!e->hash)
+		e = dedup_place(s->v[!s->young], h);
+	if (!e->hash)
+		e = dedup_add(s, h);
+	if ((uint32_t)now - e->at > HANDOFF_SEEN_MS)
+		memset(e->n, 0, sizeof e->n); /* what only one of them delivered then says nothing of now */
+	e->at = (uint32_t)now;
+	if (e->n[!side] > 0) {
+		e->n[!side]--;
+		return true;
+	}
+	e->n[side] = (uint8_t)(e->n[side] + (e->n[side] < UINT8_MAX));
 	return false;
 }

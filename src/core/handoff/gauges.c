@@ -1,8 +1,11 @@
 #include "core/handoff/handoff_p.h"
 
+#include <stdio.h>
+
 void handoff_address(const struct handoff *h, mono_ms now, const char *from, char out[HANDOFF_ADDRESS])
 {
-	op_target(h, now, 0, from, out);
+	if (op_target(h, now, from, out) && !breaker_allows(h, out, now))
+		snprintf(out, HANDOFF_ADDRESS, "%s", h->configured);
 }
 
 static const struct handoff_conn *role_conn_at(const struct handoff *h, uint32_t conn)
@@ -20,6 +23,12 @@ bool handoff_is_relaxed(const struct handoff *h, uint32_t conn)
 {
 	const struct handoff_conn *l = role_conn_at(h, conn);
 	return l && l->relaxed_until > 0;
+}
+
+const char *handoff_reason(const struct handoff *h, uint32_t conn)
+{
+	const struct handoff_conn *l = role_conn_at(h, conn);
+	return l ? l->why : "";
 }
 
 struct handoff_gauges handoff_gauges(const struct handoff *h)

@@ -1,9 +1,11 @@
-/* handoff - moves the connections of one shard before maintenance cuts them: what a notification means for each
- * connection, when its replacement is dialled, when it takes over, when the old one is closed; relaxed time-outs;
- * circuit breakers. Pure. Owner: the shard thread; run/connections feeds it and performs what it says. Times:
- * monotonic ms. Promises: the old connection serves until its replacement is ready (make before break), or until
- * it ends by itself; one operation per (seq, endpoint); every waiting state has a deadline. Caps, queue and
- * breakers count per shard. */
+/* handoff - moves connections before maintenance cuts them: what a notification means for each connection, when its
+ * replacement is dialled, when it takes over, when the old one is closed; relaxed time-outs; circuit breakers. Pure.
+ * Owner: the thread of the connections: a shard's (run/role_conn) or the coordinator's (run/topology_client), which
+ * feeds it and performs what it says. Times: monotonic ms.
+ * Promises: the old connection serves until its replacement is ready (make before break), or until it ends by itself;
+ * one operation per (seq, endpoint); attempts are spread over the announced window, none uses it up; when the old
+ * connection ends in the window, the announced and the configured address are tried in turn; every waiting state has a
+ * deadline. Caps, queue and breakers count per machine. */
 #pragma once
 #include "core/metric.h"
 #include "core/turn.h"
@@ -20,7 +22,7 @@ enum note_kind {
 	NOTE_KINDS
 };
 
-enum { HANDOFF_ADDRESS = 300 };
+enum { HANDOFF_ADDRESS = 300, HANDOFF_PEER = 64, HANDOFF_WHY = 200 };
 
 struct note { /* one notification, as codec/push reads it */
 	enum note_kind kind;
@@ -66,9 +68,9 @@ enum handoff_event_kind {
 	HANDOFF_NOTE,     /* .connection .note, on its present connection or on the replacement */
 	HANDOFF_LATE,     /* .connection .note, on a connection that was left */
 	HANDOFF_BROKEN,   /* .connection .text: a push nobody understands; .note->kind NOTE_KINDS = its name neither */
-	HANDOFF_UP,       /* .connection: the present connection is up, at .text */
-	HANDOFF_DOWN,     /* .connection: it ended, or its attempt failed */
-	HANDOFF_NEW_UP,   /* .connection: the replacement is up; .flag = it must subscribe first */
+	HANDOFF_UP,       /* .connection: the present connection is up, at .text, with .peer */
+	HANDOFF_DOWN,     /* .connection: it ended, or its attempt failed; .text why */
+	HANDOFF_NEW_UP,   /* .connection .peer: the replacement is up; .flag = it must subscribe first */
 	HANDOFF_NEW_DOWN, /* .connection: it failed; .text why */
 	HANDOFF_JOINED,   /* .connection: its subscription is confirmed */
 	HANDOFF_DRAINED,  /* .connection: nothing waits on connections that were left */
@@ -83,15 +85,19 @@ struct handoff_event {
 	bool flag;
 	const struct note *note;
 	struct slice text;
+	struct slice peer; /* "ip:port" of who answers; empty = not known */
 };
 
 enum handoff_effect_kind {
-	HANDOFF_DIAL,      /* .connection: open a replacement to .address ("" = configured, resolved anew) */
+	/* .connection: open a replacement to .address ("" = configured, resolved anew), which has .limit ms */
+	HANDOFF_DIAL,
 	HANDOFF_DROP_NEW,  /* .connection: close the replacement, it will not be used */
 	HANDOFF_SWITCH,    /* .connection: the replacement is the connection from now on */
 	HANDOFF_UNBLOCK,   /* .connection: end the blocking read on the connection that was left */
 	HANDOFF_CLOSE_OLD, /* .connection: close what was left; what still waits there gets no answer */
-	HANDOFF_TARGET,    /* .connection: the next attempt dials .address ("" = configured); .now = at once */
+	/* .connection: the next attempt dials .address at .until (in the past = at once) and has .limit ms, 0 = as
+	 * configured */
+	HANDOFF_TARGET,
 	HANDOFF_RELAX,     /* .connection: relaxed time-outs until .until; 0 = no longer */
 	HANDOFF_RENEW_ALL, /* renew all leases now, scan later */
 	HANDOFF_REFRESH,   /* slots have moved (.seq): ask for the topology once */
@@ -102,8 +108,7 @@ struct handoff_effect {
 	enum handoff_effect_kind kind;
 	enum log_level level;
 	uint32_t conn;
-	bool now;
-	mono_ms until;
+	mono_ms until, limit;
 	int64_t seq;
 	char address[HANDOFF_ADDRESS];
 	struct text *text; /* owned by the list */
@@ -123,12 +128,16 @@ void handoff_free(struct handoff *h);
 void handoff_set_rules(struct handoff *h, const struct handoff_rules *rules);
 /* Handles one event after everything that is due, appends effects, returns the next deadline. */
 mono_ms handoff_step(struct handoff *h, const struct handoff_event *ev, struct handoff_effects *out);
-/* Where a new connection of a connection at `from` ("" = configured) goes now; "" = the configured address. */
+/* The configured address is another one from now on (the topology's connection has several). Copied. */
+void handoff_set_configured(struct handoff *h, const char *configured);
+/* Where a connection that is opened now, and would go to `from` ("" = configured), goes. */
 void handoff_address(const struct handoff *h, mono_ms now, const char *from, char out[HANDOFF_ADDRESS]);
 
 /* ---- seen from outside ---- */
 enum handoff_state handoff_state(const struct handoff *h, uint32_t conn);
 bool handoff_is_relaxed(const struct handoff *h, uint32_t conn);
+/* Why its last attempt to move or to come back failed, in the server's words; "" = it did not. */
+const char *handoff_reason(const struct handoff *h, uint32_t conn);
 struct handoff_gauges {
 	uint32_t n_active, n_queued, n_relaxed, n_breakers_open;
 };
@@ -140,11 +149,16 @@ enum breaker_state handoff_breaker(const struct handoff *h, const char **endpoin
 const struct metrics_handoff *handoff_metrics(const struct handoff *h);
 
 /* ---- events that two connections deliver ---- */
-enum { HANDOFF_SEEN = 4096 };
-struct handoff_seen {                   /* zeroed at first */
-	uint64_t hash[2][HANDOFF_SEEN]; /* the younger half is .young; it changes when it is half full */
+enum { HANDOFF_SEEN = 4096, HANDOFF_SEEN_MS = 2000, HANDOFF_SIDES = 2 };
+struct handoff_seen { /* zeroed at first */
+	struct seen_event {
+		uint64_t hash;            /* 0 = free */
+		uint32_t at;              /* ms of the last one, cut */
+		uint8_t n[HANDOFF_SIDES]; /* how often each side has delivered it and the other not */
+	} v[2][HANDOFF_SEEN];             /* the younger half is .young; it changes when it is half full */
 	uint32_t n;
 	uint8_t young;
 };
-/* True when this was here before, not longer ago than HANDOFF_SEEN / 2 others. */
-bool handoff_seen_before(struct handoff_seen *s, struct slice stream, struct entry_id id);
+/* True when the other side has delivered this one already: each one that it was ahead is taken once. What was delivered
+ * longer than HANDOFF_SEEN_MS, or HANDOFF_SEEN / 2 others, ago is forgotten. */
+bool handoff_seen_before(struct handoff_seen *s, struct slice stream, struct entry_id id, unsigned side, mono_ms now);

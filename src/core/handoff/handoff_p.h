@@ -1,4 +1,4 @@
-/* handoff_impl - what the files of core/handoff share. */
+/* handoff_p - what the files of core/handoff share. */
 #pragma once
 #include "base/rng.h"
 #include "core/handoff/handoff.h"
@@ -10,7 +10,10 @@ enum {
 	WINDOW_MAX_MS = 300000,
 	LINGER_MS = 500,
 	LATE_MS = 50,
-	UNBLOCK_EVERY_MS = 250
+	UNBLOCK_EVERY_MS = 250,
+	WAIT_MS = 100,           /* until the trials of a breaker are looked at again */
+	ATTEMPT_APART_MS = 250,  /* never closer */
+	ATTEMPT_LEAST_MS = 1000, /* never less time for one */
 };
 
 /* One announcement (seq, endpoint), whatever the number of connections that heard it. */
@@ -18,12 +21,19 @@ struct op {
 	uint32_t serial; /* 0 = unused */
 	int64_t seq;
 	char from[HANDOFF_ADDRESS], to[HANDOFF_ADDRESS]; /* to "" = configured, resolved anew */
+	char from_peer[HANDOFF_PEER];                    /* who was there when it was announced */
 	mono_ms began, until, due;
-	mono_ms jitter;
-	mono_ms ended; /* the last connection's part */
+	mono_ms jitter, step; /* of the first attempt; from one attempt to the next */
+	mono_ms last;         /* an attempt that begins later may not end before the window does */
+	mono_ms ended;        /* the last connection's part */
+	mono_ms look_at;      /* is_same: when the name is looked at again */
 	uint32_t n_open, n_moved, n_failed, n_cut;
+	unsigned n_rounds; /* that have failed, of all its connections */
 	bool is_said, is_superseded;
-	char why[160]; /* last failure */
+	bool is_named;         /* it leads to a name, which may come to lead elsewhere */
+	bool is_same;          /* and led to where the connections are when it was last looked at */
+	bool is_let;           /* the circuit breaker has let it begin */
+	char why[HANDOFF_WHY]; /* last failure */
 };
 
 enum { PAIR_MIGRATE, PAIR_FAIL_OVER, PAIR_SMIGRATE, PAIRS };
@@ -38,13 +48,17 @@ struct handoff_conn {
 	uint8_t state;
 	enum conn_role role;
 	char address[HANDOFF_ADDRESS]; /* of the present connection */
+	char peer[HANDOFF_PEER];       /* who answers there; "" = not known */
+	char next_peer[HANDOFF_PEER];  /* of the replacement */
 	uint32_t op;                   /* in work: serial; 0 = none */
 	uint32_t last_op;              /* the last one it took part in */
-	uint32_t given_up;             /* the op whose endpoint it does not try any more */
-	unsigned n_tries;
-	mono_ms at;     /* of the state: due, or deadline */
-	mono_ms latest; /* C does not wait longer for readers */
-	mono_ms began;  /* this handoff */
+	unsigned n_tries;              /* attempts at the replacement that have failed */
+	unsigned n_back;               /* attempts to come back in the window, since it was up for a while */
+	char why[HANDOFF_WHY];         /* why its last attempt failed; "" = it did not */
+	mono_ms at;                    /* of the state: due, or deadline */
+	mono_ms next_at;               /* of the next attempt; MONO_NEVER = this is the last */
+	mono_ms latest;                /* C does not wait longer for readers */
+	mono_ms began;                 /* this handoff */
 	mono_ms up_at;
 	bool has_old;     /* connections that were left and not closed yet */
 	bool is_late;     /* they have had more time, after a stall */
@@ -61,6 +75,7 @@ struct breaker {
 	unsigned n_failures;       /* in a row */
 	unsigned n_trials, n_good; /* half-open: attempts, and those that succeeded */
 	mono_ms opened_at, used_at;
+	char why[HANDOFF_WHY]; /* the last failure */
 };
 
 struct seen_note {
@@ -85,16 +100,17 @@ struct handoff {
 	struct metrics_handoff metrics;
 	/* the turn */
 	mono_ms now;
+	uint32_t heard; /* the connection whose replacement has something to say: no deadline comes before it */
 	struct handoff_effects *out;
 };
 
 struct handoff_effect *handoff_add(struct handoff *h, enum handoff_effect_kind kind, uint32_t conn);
 void handoff_log(struct handoff *h, enum log_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* handoff_op.c */
-struct op *op_find(struct handoff *h, uint32_t serial);
-/* The operation of this MOVING on a connection at `from`: known, new, or NULL = an older one, to be left alone. */
-struct op *handoff_op_of(struct handoff *h, const struct note *n, const char *from, bool *is_new);
+/* handoff.c */
+void handoff_move(struct handoff_conn *l, enum handoff_state to);
+bool handoff_is_dialing(const struct handoff_conn *l); /* its replacement is under way */
+uint32_t handoff_index(const struct handoff *h, const struct handoff_conn *l);
 enum op_end {
 	END_MOVED,
 	END_FAILED,
@@ -102,17 +118,46 @@ enum op_end {
 	END_SUPERSEDED,
 	END_LEFT /* nothing came of it, nothing went wrong */
 };
+/* Its part in the operation is over, or never was; what was left before may still drain. */
+void handoff_leave(struct handoff *h, struct handoff_conn *l, enum op_end how);
+
+/* op.c */
+struct op *op_find(struct handoff *h, uint32_t serial);
+/* The operation of this MOVING on a connection l: known, new, or NULL = an older one, to be left alone. */
+struct op *handoff_op_of(struct handoff *h, const struct note *n, const struct handoff_conn *l, bool *is_new);
+/* The connection is where the operation leads, and younger than the announcement. */
+bool op_has(const struct op *op, const struct handoff_conn *l);
 void op_ended(struct handoff *h, struct handoff_conn *l, enum op_end how); /* a connection's part in it */
 mono_ms op_tick(struct handoff *h);                                        /* says what came of those that have ended */
-/* endpoint "" = the configured address, which has no breaker */
-bool breaker_allows(struct handoff *h, const char *endpoint);
-bool breaker_is_trying(struct handoff *h, const char *endpoint); /* half-open: the trials under way decide */
-void breaker_trial(struct handoff *h, const char *endpoint);
-void breaker_result(struct handoff *h, const char *endpoint, bool is_good);
-/* Where a connection's next connection goes. */
-void op_target(const struct handoff *h, mono_ms now, uint32_t given_up, const char *from, char out[HANDOFF_ADDRESS]);
+/* Where a connection's next connection goes; false: no announced move concerns it, out is the configured address. */
+bool op_target(const struct handoff *h, mono_ms now, const char *from, char out[HANDOFF_ADDRESS]);
 
-/* handoff_relax.c */
+/* attempt.c */
+void attempt_join(struct handoff *h, struct handoff_conn *l, struct op *op);  /* unless it has heard of it already */
+void attempt_begin(struct handoff *h, struct handoff_conn *l, struct op *op); /* dials now */
+void attempt_failed(struct handoff *h, struct handoff_conn *l, struct slice why);
+/* No more attempts. why "": the reason of the last failure stays. */
+void attempt_give_up(struct handoff *h, struct handoff_conn *l, const char *why);
+/* The replacement has reached the one we leave, and there is time to look again: it is dropped. */
+bool attempt_is_same(struct handoff *h, struct handoff_conn *l);
+/* The present connection ended, or an attempt to open it failed: the next one's address, when, and its time. */
+void attempt_come_back(struct handoff *h, struct handoff_conn *l, bool was_up);
+
+/* admit.c */
+void admit_due(struct handoff *h); /* dials what is due: readers first, as many at once as may be */
+/* When a waiting connection may dial. */
+mono_ms admit_at(struct handoff *h, const struct handoff_conn *l);
+
+/* breaker.c; endpoint "" = the configured address, which has no breaker. They count rounds of operations. */
+bool breaker_allows(const struct handoff *h, const char *endpoint, mono_ms now);
+bool breaker_is_trying(struct handoff *h, const char *endpoint);         /* half-open: the trials under way decide */
+mono_ms breaker_reset_at(const struct handoff *h, const char *endpoint); /* open: half-opens then; else MONO_NEVER */
+const char *breaker_why(struct handoff *h, const char *endpoint);        /* the last failure's words, maybe "" */
+void breaker_trial(struct handoff *h, const char *endpoint);
+void breaker_good(struct handoff *h, const char *endpoint);
+void breaker_bad(struct handoff *h, const char *endpoint, const char *why);
+
+/* relax.c */
 bool relax_matches(const struct handoff_conn *l, enum note_kind k); /* a closing message that something waits for */
 void relax_note(struct handoff *h, struct handoff_conn *l, const struct note *n);
 void relax_moved(struct handoff *h, struct handoff_conn *l);

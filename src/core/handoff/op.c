@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-enum { SUM_UP_MS = 1000 };
+enum { SUM_UP_MS = 1000, SHORTEST_MS = 1000, JITTER_PART = 20, JITTER_MAX_MS = 500 };
 
 /* ---- operations ---- */
 
@@ -66,7 +66,40 @@ void op_ended(struct handoff *h, struct handoff_conn *l, enum op_end how)
 	op->ended = h->now;
 }
 
-static struct op *new_op(struct handoff *h, const struct note *n, const char *from)
+/* A name, which may lead elsewhere at the next look-up; not a number, not a path. */
+static bool op_is_name(const char *address)
+{
+	const char *colon = strrchr(address, ':');
+	if (!colon || address[0] == '[' || strncmp(address, "unix:", 5) == 0)
+		return false;
+	size_t n = strspn(address, "0123456789.");
+	return address + n < colon;
+}
+
+static bool op_is_own(const struct op *op)
+{
+	return strcmp(op->to, op->from) == 0 || (op->from_peer[0] && strcmp(op->to, op->from_peer) == 0);
+}
+
+/* With null, and when it is our own number that is announced, it leads elsewhere only later: at half the time. A name
+ * is looked at all the while. */
+static void op_plan(struct handoff *h, struct op *op, mono_ms window)
+{
+	op->is_named = op_is_name(op->to[0] ? op->to : h->configured);
+	op->due = h->now;
+	op->until = h->now + mono_max(window, SHORTEST_MS);
+	if (window > SHORTEST_MS) {
+		bool is_later = !op->to[0] || (op_is_own(op) && !op->is_named);
+		op->due += is_later ? window / 2 : 0;
+		op->jitter = mono_min(window / JITTER_PART, JITTER_MAX_MS);
+	}
+	mono_ms left = op->until - op->due;
+	op->step = mono_max(left / (h->rules.max_retries + 1), ATTEMPT_APART_MS);
+	op->last = op->until - mono_min(left / 4, ATTEMPT_LEAST_MS);
+	op->last -= (mono_ms)rng_below(&h->rng, (uint64_t)op->jitter / 4 + 1);
+}
+
+static struct op *new_op(struct handoff *h, const struct note *n, const struct handoff_conn *l)
 {
 	struct op *op = &h->ops[0];
 	for (int i = 1; i < OPS && op->serial; i++)
@@ -75,19 +108,14 @@ static struct op *new_op(struct handoff *h, const struct note *n, const char *fr
 	if (op->serial && !op->is_said)
 		sum_up(h, op);
 	*op = (struct op){.serial = ++h->serial, .seq = n->seq, .began = h->now};
-	snprintf(op->from, sizeof op->from, "%s", from);
+	snprintf(op->from, sizeof op->from, "%s", l->address);
+	snprintf(op->from_peer, sizeof op->from_peer, "%s", l->peer);
 	snprintf(op->to, sizeof op->to, "%s", n->endpoint);
-	mono_ms window = n->seconds > 0 ? n->seconds * 1000 : 0;
-	op->until = h->now + mono_max(window, 1000);
-	op->due = h->now;
-	if (window > 1000) {
-		op->due += op->to[0] ? 0 : window / 2;
-		op->jitter = mono_min(window / 10, 1000);
-	}
+	op_plan(h, op, n->seconds > 0 ? n->seconds * 1000 : 0);
 	return op;
 }
 
-struct op *handoff_op_of(struct handoff *h, const struct note *n, const char *from, bool *is_new)
+struct op *handoff_op_of(struct handoff *h, const struct note *n, const struct handoff_conn *l, bool *is_new)
 {
 	*is_new = false;
 	for (int i = 0; i < OPS; i++) {
@@ -99,26 +127,22 @@ struct op *handoff_op_of(struct handoff *h, const struct note *n, const char *fr
 		if (h->ops[i].serial && h->ops[i].until > h->now && h->ops[i].seq > n->seq)
 			return NULL;
 	*is_new = true;
-	return new_op(h, n, from);
+	return new_op(h, n, l);
+}
+
+bool op_has(const struct op *op, const struct handoff_conn *l)
+{
+	if (!l->is_up || (op->to[0] && strcmp(l->address, op->to) != 0))
+		return false;
+	bool is_younger = l->up_at > (op->to[0] ? op->began : op->due);
+	bool is_same_peer = op->is_named && l->peer[0] && strcmp(l->peer, op->from_peer) == 0;
+	return is_younger && (!is_same_peer || l->up_at >= op->last);
 }
 
 /* ---- where to dial ---- */
 
-static bool may_dial(const struct handoff *h, mono_ms now, const char *endpoint)
-{
-	for (int i = 0; i < BREAKERS; i++) {
-		const struct breaker *b = &h->breakers[i];
-		if (strcmp(b->endpoint, endpoint) != 0 || !b->endpoint[0])
-			continue;
-		if (b->state == BREAKER_OPEN)
-			return now >= b->opened_at + h->rules.breaker_reset_ms;
-		return b->state == BREAKER_CLOSED || b->n_trials < h->rules.breaker_half_open ||
-		       now >= b->used_at + h->rules.breaker_reset_ms; /* of some trials nothing was heard again */
-	}
-	return true;
-}
-
-static bool op_follow(const struct handoff *h, mono_ms now, uint32_t given_up, char at[HANDOFF_ADDRESS])
+/* From `at` along the announced moves, in their order. */
+static bool op_follow(const struct handoff *h, mono_ms now, char at[HANDOFF_ADDRESS])
 {
 	bool has_moved = false;
 	uint32_t after = 0;
@@ -130,109 +154,18 @@ static bool op_follow(const struct handoff *h, mono_ms now, uint32_t given_up, c
 		if (!op)
 			return has_moved;
 		after = op->serial;
-		if (op->until <= now || op->serial == given_up || strcmp(op->from, at) != 0)
-			continue;
-		if (op->to[0] && !may_dial(h, now, op->to))
+		if (op->until <= now || strcmp(op->from, at) != 0)
 			continue;
 		snprintf(at, HANDOFF_ADDRESS, "%s", op->to[0] ? op->to : h->configured);
 		has_moved = true;
 	}
 }
 
-void op_target(const struct handoff *h, mono_ms now, uint32_t given_up, const char *from, char out[HANDOFF_ADDRESS])
+bool op_target(const struct handoff *h, mono_ms now, const char *from, char out[HANDOFF_ADDRESS])
 {
-	char at[HANDOFF_ADDRESS];
-	snprintf(at, sizeof at, "%s", from[0] ? from : h->configured);
-	if (!op_follow(h, now, given_up, at)) {
-		snprintf(at, sizeof at, "%s", h->configured);
-		op_follow(h, now, given_up, at);
-	}
-	snprintf(out, HANDOFF_ADDRESS, "%s", at);
-}
-
-/* ---- circuit breakers ---- */
-
-static struct breaker *breaker_at(struct handoff *h, const char *endpoint)
-{
-	struct breaker *oldest = &h->breakers[0];
-	for (int i = 0; i < BREAKERS; i++) {
-		struct breaker *b = &h->breakers[i];
-		if (b->endpoint[0] && strcmp(b->endpoint, endpoint) == 0)
-			return b;
-		if (b->used_at < oldest->used_at)
-			oldest = b;
-	}
-	*oldest = (struct breaker){0};
-	snprintf(oldest->endpoint, sizeof oldest->endpoint, "%s", endpoint);
-	return oldest;
-}
-
-bool breaker_allows(struct handoff *h, const char *endpoint)
-{
-	return !endpoint[0] || may_dial(h, h->now, endpoint);
-}
-
-bool breaker_is_trying(struct handoff *h, const char *endpoint)
-{
-	return endpoint[0] && breaker_at(h, endpoint)->state == BREAKER_HALF_OPEN;
-}
-
-void breaker_trial(struct handoff *h, const char *endpoint)
-{
-	if (!endpoint[0])
-		return;
-	struct breaker *b = breaker_at(h, endpoint);
-	b->used_at = h->now;
-	if (b->state == BREAKER_HALF_OPEN && b->n_trials >= h->rules.breaker_half_open)
-		b->n_trials = b->n_good;
-	if (b->state == BREAKER_OPEN) {
-		b->state = BREAKER_HALF_OPEN;
-		b->n_trials = b->n_good = 0;
-		handoff_log(h, LOG_INFO, "circuit breaker of %s half-open", endpoint);
-	}
-	b->n_trials += b->state == BREAKER_HALF_OPEN;
-}
-
-void breaker_result(struct handoff *h, const char *endpoint, bool is_good)
-{
-	if (!endpoint[0])
-		return;
-	struct breaker *b = breaker_at(h, endpoint);
-	b->used_at = h->now;
-	if (is_good && b->state == BREAKER_HALF_OPEN && ++b->n_good < h->rules.breaker_half_open)
-		return;
-	if (is_good) {
-		if (b->state != BREAKER_CLOSED)
-			handoff_log(h, LOG_NOTICE, "circuit breaker of %s closed", endpoint);
-		b->state = BREAKER_CLOSED;
-		b->n_failures = b->n_trials = 0;
-		return;
-	}
-	b->n_failures++;
-	if (b->state == BREAKER_OPEN || (b->state == BREAKER_CLOSED && b->n_failures < h->rules.breaker_failures))
-		return;
-	b->state = BREAKER_OPEN;
-	b->opened_at = h->now;
-	b->n_trials = 0;
-	handoff_log(h, LOG_WARN, "circuit breaker of %s open failures=%u reset_ms=%lld", endpoint, b->n_failures,
-		(long long)h->rules.breaker_reset_ms);
-}
-
-const char *breaker_state_name(enum breaker_state s)
-{
-	static const char *const names[] = {"closed", "open", "half_open"};
-	return names[s];
-}
-
-enum breaker_state handoff_breaker(const struct handoff *h, const char **endpoint)
-{
-	const struct breaker *worst = NULL;
-	for (int i = 0; i < BREAKERS; i++) {
-		const struct breaker *b = &h->breakers[i];
-		if (b->state == BREAKER_OPEN || (b->state == BREAKER_HALF_OPEN && !worst))
-			worst = b;
-	}
-	if (endpoint)
-		*endpoint = worst ? worst->endpoint : "";
-	return worst ? (enum breaker_state)worst->state : BREAKER_CLOSED;
+	snprintf(out, HANDOFF_ADDRESS, "%s", from[0] ? from : h->configured);
+	if (op_follow(h, now, out))
+		return true;
+	snprintf(out, HANDOFF_ADDRESS, "%s", h->configured);
+	return op_follow(h, now, out);
 }

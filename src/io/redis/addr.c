@@ -75,6 +75,23 @@ bool redis_addr_numeric(const struct redis_addr *a, struct sockaddr_storage *out
 	       uv_ip6_addr(a->host, a->port, (struct sockaddr_in6 *)out) == 0;
 }
 
+void redis_addr_text(const struct sockaddr_storage *a, char *out, size_t cap)
+{
+	char ip[INET6_ADDRSTRLEN] = "";
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)a;
+	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)a;
+	out[0] = '\0';
+	if (a->ss_family == AF_INET && inet_ntop(AF_INET, &v4->sin_addr, ip, sizeof(ip)))
+		snprintf(out, cap, "%s:%u", ip, ntohs(v4->sin_port));
+	if (a->ss_family != AF_INET6)
+		return;
+	bool is_mapped = IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr);
+	if (is_mapped && inet_ntop(AF_INET, v6->sin6_addr.s6_addr + 12, ip, sizeof(ip)))
+		snprintf(out, cap, "%s:%u", ip, ntohs(v6->sin6_port));
+	else if (inet_ntop(AF_INET6, &v6->sin6_addr, ip, sizeof(ip)))
+		snprintf(out, cap, "[%s]:%u", ip, ntohs(v6->sin6_port));
+}
+
 static bool is_private_v4(uint32_t ip)
 {
 	static const struct {

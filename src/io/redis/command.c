@@ -2,6 +2,7 @@
  * Pushes stand anywhere between and never answer anything, except that the confirmations of a (P)SUBSCRIBE answer it.
  * Failure: a reply nobody waits for, or bytes that are no RESP, end the connection. */
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -99,13 +100,16 @@ void command_send(
 
 void command_own(struct redis_conn *c, enum cmd_kind kind, mono_ms deadline, const char **words)
 {
-	size_t len[16];
+	size_t len[16] = {0};
 	int n = 0;
 	for (; words[n]; n++) {
 		assert(n < 16);
 		len[n] = strlen(words[n]);
 	}
-	command_send(c, command_new(c, kind, 0, n, words, len), n, words, len, deadline);
+	struct cmd *cmd = command_new(c, kind, 0, n, words, len);
+	if (n > 1 && strcmp(words[0], "CLIENT") == 0) /* as it is told in errors */
+		snprintf(cmd->name, sizeof(cmd->name), "CLIENT %s", words[1]);
+	command_send(c, cmd, n, words, len, deadline);
 }
 
 void redis_send(

@@ -131,17 +131,15 @@ static void expired(struct redis_conn *c, mono_ms now)
 	}
 	const struct cmd *head = list_empty(&c->pending) ? NULL : LIST_OF(struct cmd, link, c->pending.next);
 	if (c->state == CONN_RESOLVING)
-		conn_fail(c, ERR_TIMEOUT, "resolving the name took longer than %lld ms",
-			(long long)c->opts.times.connect_ms);
+		conn_fail(c, ERR_TIMEOUT, "resolving the name took longer than %lld ms", (long long)c->attempt_ms);
 	else if (c->state == CONN_CONNECTING)
-		conn_fail(c, ERR_TIMEOUT, "no connection within %lld ms", (long long)c->opts.times.connect_ms);
+		conn_fail(c, ERR_TIMEOUT, "no connection within %lld ms", (long long)c->attempt_ms);
 	else if (c->state == CONN_SECURING)
-		conn_fail(
-			c, ERR_TIMEOUT, "TLS handshake: no answer within %lld ms", (long long)c->opts.times.connect_ms);
+		conn_fail(c, ERR_TIMEOUT, "TLS handshake: no answer within %lld ms", (long long)c->attempt_ms);
 	else
 		conn_fail(c, ERR_TIMEOUT, "no answer to %s for %lld ms (%zu waiting)",
-			head ? head->name : "the handshake",
-			(long long)(head ? now - head->sent_at : c->opts.times.connect_ms), c->n_in_flight);
+			head ? head->name : "the handshake", (long long)(head ? now - head->sent_at : c->attempt_ms),
+			c->n_in_flight);
 }
 
 /* ---- the end of an attempt or a connection */
@@ -168,6 +166,8 @@ void conn_fail(struct redis_conn *c, enum err_code code, const char *fmt, ...)
 	va_end(ap);
 	err_set(&c->down, code, "redis %s: %s", c->endpoint, text);
 	c->was_up = c->state == CONN_UP;
+	if (c->state == CONN_GREETING)
+		handshake_ended(c);
 	conn_move(c, CONN_DROPPED);
 	let_go(c);
 	conn_kick(c);
@@ -244,6 +244,7 @@ void conn_up(struct redis_conn *c)
 {
 	conn_move(c, CONN_UP);
 	c->up_at = c->heard_at = mono_now();
+	memset(c->without_opt_in, 0, sizeof(c->without_opt_in)); /* asked again on the next one */
 	if (c->auth_changed)
 		handshake_reauth(c);
 	c->auth_changed = false;
@@ -348,6 +349,18 @@ void redis_redial(struct redis_conn *c, const struct redis_addr *addr, const cha
 	}
 	if (addr)
 		set_addr(c, addr);
+	conn_rearm(c);
+}
+
+void redis_dial_at(struct redis_conn *c, const struct redis_addr *addr, mono_ms at, mono_ms limit_ms)
+{
+	c->limit_ms = limit_ms;
+	if (c->state != CONN_WAITING) {
+		redis_redial(c, addr, "another address is to be tried");
+		return;
+	}
+	set_addr(c, addr);
+	c->retry_at = at;
 	conn_rearm(c);
 }
 
@@ -457,6 +470,14 @@ enum redis_maint_state redis_maint(const struct redis_conn *c)
 const char *redis_endpoint_type(const struct redis_conn *c)
 {
 	return handshake_endpoint_type(c);
+}
+
+void redis_peer(const struct redis_conn *c, char *out, size_t cap)
+{
+	struct sockaddr_storage peer;
+	out[0] = '\0';
+	if (c->wire && wire_peer(c->wire, &peer))
+		redis_addr_text(&peer, out, cap);
 }
 
 const struct redis_addr *redis_addr_of(const struct redis_conn *c)

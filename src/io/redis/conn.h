@@ -101,13 +101,22 @@ int redis_resp(const struct redis_conn *c);          /* 3 or 2 */
 int64_t redis_client_id(const struct redis_conn *c); /* from CLIENT ID, -1 unknown */
 bool redis_is_valkey(const struct redis_conn *c);    /* HELLO says so */
 const struct redis_addr *redis_addr_of(const struct redis_conn *c);
+/* "ip:port" ("[v6]:port") of who answers now; "" while nobody does, and for a unix socket. */
+void redis_peer(const struct redis_conn *c, char *out, size_t cap);
 enum redis_maint_state redis_maint(const struct redis_conn *c);
+/* Its last attempt ended at the opt-in: with REDIS_MAINT_AUTO the next one at this address does without. */
+bool redis_ended_at_opt_in(const struct redis_conn *c);
+/* REDIS_MAINT_AUTO: the next attempt at its present address does without the opt-in. */
+void redis_skip_opt_in(struct redis_conn *c);
 /* The moving-endpoint-type it asks for: opts.maint_endpoint_type, or what "auto" came to. For the replacement of a
  * moved connection, whose own address must not decide. Static or the connection's text. */
 const char *redis_endpoint_type(const struct redis_conn *c);
 /* Drops the connection (pending NULL, on_down) and dials anew, without backoff; another address when addr is not
  * NULL. */
 void redis_redial(struct redis_conn *c, const struct redis_addr *addr, const char *why);
+/* The next attempt of one that waits dials addr at `at` (in the past = at once) and has limit_ms (0 = connect_ms). On
+ * one that does not wait: redis_redial. */
+void redis_dial_at(struct redis_conn *c, const struct redis_addr *addr, mono_ms at, mono_ms limit_ms);
 void redis_retry(struct redis_conn *c); /* a waiting reconnect happens now; on one that is not waiting: nothing */
 /* New credentials (copied): used from the next handshake on; when up, AUTH is sent now. A refusal is said and
  * costs nothing: the connection goes on as who it was, which is what the server does, too (a RESP2 subscriber

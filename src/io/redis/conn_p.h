@@ -45,7 +45,7 @@ struct cmd {
 	mono_ms sent_at;
 	enum cmd_kind kind;
 	int n_confirms; /* of a (P)SUBSCRIBE: pushes until it is done; 0 = an ordinary command */
-	char name[20];
+	char name[32];
 };
 
 struct lookup; /* one uv_getaddrinfo; outlives the connection when it hangs */
@@ -71,6 +71,7 @@ struct redis_conn {
 	/* the attempt, or the connection */
 	enum conn_state state;
 	mono_ms attempt_deadline, step_deadline, retry_at, up_at, heard_at, backoff;
+	mono_ms limit_ms, attempt_ms; /* the next attempt's time, 0 = connect_ms; the present one's */
 	struct lookup *lookup;
 	struct sockaddr_storage *addrs; /* all of the name */
 	int n_addrs, i_addr, last_error;
@@ -87,6 +88,7 @@ struct redis_conn {
 	int64_t client_id;
 	bool is_valkey;
 	enum redis_maint_state maint;
+	uint64_t without_opt_in[2]; /* hashes of endpoints where an attempt ended at the opt-in; 0 = none */
 	mono_ms relaxed_until, relaxed_ms;
 	bool auth_changed; /* while greeting */
 	mono_ms reauth_by; /* AUTH waits until nothing is waited for; 0 = it does not */
@@ -127,6 +129,10 @@ void dial_end(struct redis_conn *c);           /* the attempt, or the connection
 void handshake_start(struct redis_conn *c);
 void handshake_reply(struct redis_conn *c, enum cmd_kind kind, const redisReply *r);
 const char *handshake_endpoint_type(const struct redis_conn *c);
+/* The command of the handshake that waits for its answer; NULL = none does. */
+const char *handshake_waits_for(const struct redis_conn *c);
+/* An attempt ends: at the opt-in, the next one at this endpoint goes without. */
+void handshake_ended(struct redis_conn *c);
 /* AUTH on a connection that is up: now if nothing is waited for, else when that is so, for connect_ms at most.
  * Redis 8.0 does not answer an AUTH that it refuses after a command that has blocked: every reply after it would
  * belong to another command. */

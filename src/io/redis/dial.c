@@ -50,7 +50,12 @@ static void on_secure(void *arg)
 
 static void dial_on_end(void *arg, const struct err *why)
 {
-	conn_fail(arg, why->code, "%s", why->text);
+	struct redis_conn *c = arg;
+	const char *command = c->state == CONN_GREETING ? handshake_waits_for(c) : NULL;
+	if (command)
+		conn_fail(c, why->code, "%s (%s was not answered)", why->text, command);
+	else
+		conn_fail(c, why->code, "%s", why->text);
 }
 
 static const struct wire_events wire_events = {
@@ -178,7 +183,9 @@ static void resolve(struct redis_conn *c)
 
 void dial_start(struct redis_conn *c)
 {
-	c->attempt_deadline = mono_now() + c->opts.times.connect_ms;
+	c->attempt_ms = c->limit_ms > 0 ? c->limit_ms : c->opts.times.connect_ms;
+	c->limit_ms = 0;
+	c->attempt_deadline = mono_now() + c->attempt_ms;
 	c->step_deadline = c->attempt_deadline;
 	c->resp = 3;
 	c->client_id = -1;

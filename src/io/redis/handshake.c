@@ -157,6 +157,44 @@ static bool maint_refused(struct redis_conn *c, const char *words)
 	return true;
 }
 
+static uint64_t opt_in_hash(const struct redis_conn *c)
+{
+	uint64_t h = fnv(c->endpoint, strlen(c->endpoint));
+	return h ? h : 1;
+}
+
+bool redis_ended_at_opt_in(const struct redis_conn *c)
+{
+	uint64_t h = opt_in_hash(c);
+	return c->without_opt_in[0] == h || c->without_opt_in[1] == h;
+}
+
+void redis_skip_opt_in(struct redis_conn *c)
+{
+	if (redis_ended_at_opt_in(c))
+		return;
+	c->without_opt_in[1] = c->without_opt_in[0];
+	c->without_opt_in[0] = opt_in_hash(c);
+}
+
+static const struct cmd *handshake_head(const struct redis_conn *c)
+{
+	return list_empty(&c->pending) ? NULL : LIST_OF(struct cmd, link, c->pending.next);
+}
+
+const char *handshake_waits_for(const struct redis_conn *c)
+{
+	const struct cmd *head = handshake_head(c);
+	return head ? head->name : NULL;
+}
+
+void handshake_ended(struct redis_conn *c)
+{
+	const struct cmd *head = handshake_head(c);
+	if (head && head->kind == CMD_MAINT && c->opts.maint == REDIS_MAINT_AUTO)
+		redis_skip_opt_in(c);
+}
+
 /* ---- the sequence */
 
 static void after_maint(struct redis_conn *c)
@@ -169,7 +207,10 @@ static void after_maint(struct redis_conn *c)
 
 static void after_select(struct redis_conn *c)
 {
-	if (c->resp == 3 && c->opts.maint != REDIS_MAINT_OFF)
+	bool is_wanted = c->resp == 3 && c->opts.maint != REDIS_MAINT_OFF;
+	if (is_wanted && c->opts.maint == REDIS_MAINT_AUTO && redis_ended_at_opt_in(c))
+		is_wanted = !maint_refused(c, "CLIENT MAINT_NOTIFICATIONS ended the attempt before this one");
+	if (is_wanted)
 		send_maint(c);
 	else
 		after_maint(c);

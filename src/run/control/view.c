@@ -317,7 +317,10 @@ static struct ctl_connection connection(enum conn_role role, bool is_up, const s
 	return (struct ctl_connection){.role = names[role],
 		.state = is_up ? "ready" : "connecting",
 		.handoff = snap ? snapshot_conn_word(snap) : "idle",
-		.relaxed = snap && snap->is_relaxed};
+		.relaxed = snap && snap->is_relaxed,
+		.address = snap && snap->endpoint[0] ? snap->endpoint : NULL,
+		.peer = snap && snap->peer[0] ? snap->peer : NULL,
+		.error = snap && snap->why[0] ? snap->why : NULL};
 }
 
 static const struct snapshot_conn *said_of(const struct snapshot *snap, enum conn_role role)

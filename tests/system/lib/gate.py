@@ -85,6 +85,9 @@ class Conn:
         if self.gate.fail.get(name.decode(), 0) > 0:
             self.gate.fail[name.decode()] -= 1
             return b"-LOADING Redis is loading the dataset in memory\r\n"
+        if mode == "closeoptin" and second == b"MAINT_NOTIFICATIONS":
+            self.client.close()
+            return ""
         if mode == "hang" or (mode == "mute" and second == b"MAINT_NOTIFICATIONS"):
             return ""
         if name == b"CLIENT" and second == b"MAINT_NOTIFICATIONS" and mode != "nosupport":
@@ -141,6 +144,11 @@ class Conn:
         task, ends, by = asyncio.current_task(), [], "client"
         self.gate.tasks[self.id] = task
         try:
+            if self.gate.mode == "rst":
+                self.client.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                await reader.read(1 << 16)
+                self.client.transport.abort()
+                return
             if self.gate.mode == "hang":
                 while await reader.read(1 << 16):
                     pass

@@ -54,7 +54,8 @@ static void write_effect(const struct handoff_effect *e)
 	else if (e->kind == HANDOFF_RELAX)
 		buf_printf(&W.text, " %s %lld\n", role_conn_name(e->conn), (long long)e->until);
 	else if (e->kind == HANDOFF_DIAL || e->kind == HANDOFF_TARGET)
-		buf_printf(&W.text, " %s %s\n", role_conn_name(e->conn), e->address[0] ? e->address : "configured");
+		buf_printf(&W.text, " %s %s limit=%lld at=%lld\n", role_conn_name(e->conn),
+			e->address[0] ? e->address : "configured", (long long)e->limit, (long long)e->until);
 	else
 		buf_printf(&W.text, " %s\n", role_conn_name(e->conn));
 }
@@ -79,6 +80,16 @@ static UNUSED void event(enum handoff_event_kind kind, uint32_t conn, const char
 		ev.text = (struct slice){text, strlen(text)};
 	ev.flag = kind == HANDOFF_NEW_UP && conn == S;
 	step(ev);
+}
+
+/* The present connection, or the replacement, is up with this one answering. */
+static UNUSED void up_at(enum handoff_event_kind kind, uint32_t conn, const char *address, const char *peer)
+{
+	step((struct handoff_event){.kind = kind,
+		.conn = conn,
+		.flag = kind == HANDOFF_NEW_UP && conn == S,
+		.text = {address, strlen(address)},
+		.peer = {peer, strlen(peer)}});
 }
 
 static UNUSED void note(uint32_t conn, enum note_kind kind, int64_t seq, int64_t seconds, const char *endpoint)
@@ -120,17 +131,22 @@ static UNUSED void forget(void)
 #define EXPECT(what) cr_assert(told(what), "no \"%s\" in:\n%.*s", what, (int)W.text.len, W.text.data)
 #define EXPECT_NOT(what) cr_assert(!told(what), "\"%s\" in:\n%.*s", what, (int)W.text.len, W.text.data)
 
-static UNUSED void start(const struct handoff_rules *r)
+static UNUSED void start_at(const struct handoff_rules *r, const char *configured, const char *peer)
 {
 	handoff_free(W.h);
-	W.h = handoff_new(r, "shard=0", "a:1", 7);
+	W.h = handoff_new(r, "shard=0", configured, 7);
 	W.now = 0;
 	const uint32_t conns[] = {C, S, B};
 	for (int i = 0; i < 3; i++) {
-		event(HANDOFF_OPEN, conns[i], "a:1");
-		event(HANDOFF_UP, conns[i], "a:1");
+		event(HANDOFF_OPEN, conns[i], configured);
+		up_at(HANDOFF_UP, conns[i], configured, peer);
 	}
 	forget();
+}
+
+static UNUSED void start(const struct handoff_rules *r)
+{
+	start_at(r, "a:1", "");
 }
 
 static UNUSED void up(void)
