@@ -111,8 +111,7 @@ static void unix_end(struct unix_conn *c)
 		destroy(c);
 		return;
 	}
-	int pidfd = c->pidfd;
-	c->pidfd = -1;
+	int pidfd = unix_take_pidfd(c);
 	c->is_detached = true; /* on_end may not touch it any more */
 	c->ev->on_end(c->arg, c, pidfd);
 	c->data = NULL;
@@ -253,6 +252,13 @@ static void unix_on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
 		unix_end(c);
 }
 
+int unix_take_pidfd(struct unix_conn *c)
+{
+	int pidfd = c->pidfd;
+	c->pidfd = -1;
+	return pidfd;
+}
+
 void unix_pause(struct unix_conn *c, bool paused)
 {
 	if (c->is_detached || c->is_paused == paused)
@@ -296,7 +302,10 @@ static void identify(struct unix_conn *c, struct unix_peer *peer)
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) == 0 && pidfd >= 0) {
 		fcntl(pidfd, F_SETFD, FD_CLOEXEC);
 		c->pidfd = pidfd;
-	} else if (cred.pid > 0) { /* before Linux 6.5; a peer that has already ended gives -1 */
+		return;
+	}
+	peer->is_unwatchable = errno == ENOPROTOOPT && cred.pid == 0;
+	if (cred.pid > 0) { /* before Linux 6.5; a peer that has already ended gives -1 */
 		c->pidfd = (int)syscall(SYS_pidfd_open, cred.pid, 0);
 	}
 }

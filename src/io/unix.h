@@ -17,6 +17,7 @@ struct unix_peer {
 	pid_t pid;
 	uid_t uid;
 	gid_t gid;
+	bool is_unwatchable; /* in another PID namespace, and the kernel has no SO_PEERPIDFD: no pidfd of it */
 };
 
 struct unix_events {
@@ -51,3 +52,5 @@ void unix_unwritten(const struct unix_conn *c, struct buf *out);
 void unix_close(struct unix_conn *c, bool flush);  /* flush: what was written goes out first, at most 1 s */
 void unix_pause(struct unix_conn *c, bool paused); /* stop or go on reading; the peer's end is not seen while paused */
 int unix_conn_fd(const struct unix_conn *c);
+/* The pidfd of the peer that was opened at accept, from now on the caller's to close; -1 = unknown, or taken. */
+int unix_take_pidfd(struct unix_conn *c);

@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 enum {
@@ -60,6 +59,7 @@ struct worker_socket {
 	size_t n_slow, n_freed, n_over;
 	mono_ms looked_at;
 	bool is_sweeping;
+	bool said_unwatchable;
 };
 
 static bool worker_socket_same_id(const void *value, const void *key, size_t len)
@@ -150,9 +150,20 @@ static struct worker_conn *enter(struct worker_socket *d, struct unix_conn *c, p
 	return w;
 }
 
+static void tell_unwatchable(struct worker_socket *d)
+{
+	if (d->said_unwatchable)
+		return;
+	d->said_unwatchable = true;
+	log_line(LOG_WARN, "a worker is in another PID namespace, and this kernel, older than Linux 6.5, does not tell "
+			   "when it ends: what such workers hold goes back resume_grace after their connection closed");
+}
+
 static void worker_socket_on_accept(void *arg, struct unix_conn *c, const struct unix_peer *peer)
 {
 	struct worker_socket *d = arg;
+	if (peer->is_unwatchable)
+		tell_unwatchable(d);
 	struct worker_conn *w = enter(d, c, peer->pid);
 	uint64_t r[2];
 	char key[33];
@@ -424,10 +435,9 @@ void worker_socket_drop(struct worker_socket *d, uint64_t session)
 	struct worker_conn *w = conn_of(d, session);
 	if (!w)
 		return;
-	pid_t pid = w->pid;
+	int fd = unix_take_pidfd(w->conn);
 	unix_close(w->conn, true);
 	worker_socket_forget(d, w);
-	int fd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
 	if (fd >= 0)
 		watch_process(d, session, fd);
 }

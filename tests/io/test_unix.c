@@ -220,6 +220,29 @@ UNIX_TEST(the_peer_is_known_and_its_pidfd_shows_its_end)
 	waitpid(child, NULL, 0);
 }
 
+UNIX_TEST(the_pidfd_that_was_taken_is_of_the_peer_of_the_accept)
+{
+	must_listen();
+	pid_t child = fork();
+	if (child == 0) {
+		dial();
+		pause();
+	}
+	run_for(50);
+	cr_assert(conn);
+	int pidfd = unix_take_pidfd(conn);
+	cr_assert(pidfd >= 0 && unix_take_pidfd(conn) == -1);
+	unix_close(conn, true);
+	conn = NULL;
+	run_for(50);
+	struct pollfd p = {.fd = pidfd, .events = POLLIN};
+	cr_assert(poll(&p, 1, 0) == 0, "it lives");
+	kill(child, SIGKILL);
+	cr_assert(poll(&p, 1, 1000) == 1 && n_ends == 0);
+	waitpid(child, NULL, 0);
+	close(pidfd);
+}
+
 UNIX_TEST(what_a_peer_sent_before_it_died_is_read_although_writes_fail)
 {
 	must_listen();

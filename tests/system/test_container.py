@@ -1,0 +1,231 @@
+"""The daemon as a container has it (etc/container, etc/kubernetes): the rootfs of scripts/make-rootfs, uid 65534, read-only, PID namespaces
+of their own for it and for its workers. Without root or namespaces nothing is tested, which is said."""
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+from lib import container
+from lib.case import limit, no_acl
+from lib.checks import Added
+from lib.daemon import ROOT, program
+from lib.servers import Process, spawn
+
+issue = 17
+NOBODY, WORKER, SHARED = 65534, 10001, 10002
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def containerfile():
+    """{instruction: its last argument}; JSON is parsed."""
+    with open(os.path.join(ROOT, "etc", "container", "Containerfile")) as f:
+        lines = re.findall(r"^([A-Z]+) (.*)$", f.read().replace("\\\n", " "), re.M)
+    return {k: json.loads(v[v.index("["):]) if "[" in v else v for k, v in lines}
+
+
+def rootfs(t):
+    """A new one; None where containers cannot be had."""
+    if not container.is_possible():
+        print("= not root, or no namespaces: containers are not tested")
+        return None
+    dir = t.path("rootfs")
+    subprocess.run([os.path.join(ROOT, "scripts", "make-rootfs"), os.path.dirname(os.path.realpath(program("sluiced"))), dir], check=True)
+    return dir
+
+
+class Pod:
+    """A daemon in its container, configured by its environment, and workers in theirs: they share a directory for the sockets, as an emptyDir
+    with an fsGroup is shared, the host, and nothing else."""
+
+    def __init__(self, t, root, redis, name, env=None, volume=None, preload=None, ids=f"{NOBODY}:{NOBODY}:{SHARED}"):
+        self.t, self.root, self.name = t, root, name
+        self.run = volume or t.path(f"{name}-run")
+        if not volume:
+            os.makedirs(self.run)
+            os.chown(self.run, 0, SHARED)
+            os.chmod(self.run, 0o2770)
+        for d in (os.path.dirname(t.dir), t.dir, os.path.dirname(redis.path)):
+            os.chmod(d, 0o711)
+        self.program = {}
+        for p in ("sluiced", "sluice-run"):  # where any user reaches them
+            self.program[p] = t.path(p)
+            if not os.path.exists(t.path(p)):
+                shutil.copy(program(p), t.path(p))
+        os.chmod(redis.path, 0o777)
+        self.env = {"POD_NAME": name, "SLUICED_SERVICES__0__NAME": "orders", "SLUICED_REDIS__ENDPOINTS": f"unix:{redis.path}",
+                    "SLUICED_LOG__LEVEL": "debug", **(env or {})}
+        if root == "/":
+            self.env.update(SLUICED_WORKERS__SOCKET=f"{self.run}/worker.sock", SLUICED_CONTROL__SOCKET=f"{self.run}/control.sock")
+        if preload:
+            self.env["LD_PRELOAD"] = preload
+        self.ids, self.volumes = ids, [f"{self.run}=/run/sluiced", os.path.dirname(redis.path)]
+        argv = containerfile()["ENTRYPOINT"] if root != "/" else [self.program["sluiced"], "-c", "/dev/null"]
+        self.daemon = self.start("daemon", root, ids, argv, self.env)
+        self.workers = []
+
+    def start(self, what, root, ids, argv, env):
+        p = Process()
+        p.log_path = self.t.path(f"{self.name}-{what}.log")
+        p.proc = spawn([*container.argv(root, ids, self.volumes if root != "/" else ()), *argv], p.log_path, env=dict(env, PATH=os.environ["PATH"]))
+        self.t.ending(p.kill)
+        return p
+
+    def ctl(self, *args):
+        return subprocess.run([program("sluicectl"), "--socket", f"{self.run}/control.sock", *args], text=True, capture_output=True)
+
+    def wait_ready(self):
+        def is_ready():
+            assert self.daemon.is_running(), open(self.daemon.log_path).read()[-2000:]
+            return self.ctl("status", "--ready").returncode == 0
+        self.t.wait(is_ready, 20, f"{self.name} ready")
+        return self
+
+    def exec(self, *argv):
+        """What an exec probe or hook does in the daemon's container."""
+        return subprocess.run([*container.argv(self.root, self.ids, self.volumes), *argv], text=True, capture_output=True)
+
+    def worker(self, command, options=(), env=None):
+        """sluice-run in another container: another PID namespace, another uid; the group of the volume is shared."""
+        w = self.start(f"worker{len(self.workers)}", "/", f"{WORKER}:{WORKER}:{SHARED}",
+                       [self.program["sluice-run"], "-s", f"{self.run}/worker.sock", *options, "--", *command], env or {})
+        self.workers.append(w)
+        return w
+
+    def log(self):
+        with open(self.daemon.log_path, errors="replace") as f:
+            return f.read()
+
+    def inner_pid(self):
+        return children(self.daemon.proc.pid)[0]
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as f:
+        return [int(x) for x in f.read().split()]
+
+
+@limit(60)
+@no_acl("the settings of a pod are its environment's")
+def test_started_by_its_environment_alone(t):
+    if not (root := rootfs(t)):
+        return
+    r = t.redis()
+    pod = Pod(t, root, r, "orders-0").wait_ready()
+    image = containerfile()
+    assert image["USER"] == f"{NOBODY}:{NOBODY}" and image["VOLUME"] == "/run/sluiced" and image["STOPSIGNAL"] == "SIGTERM"
+    assert pod.exec(*image["HEALTHCHECK"]).returncode == 0
+    status = open(f"/proc/{pod.inner_pid()}/status").read()
+    assert re.search(rf"^Uid:\t{NOBODY}\t{NOBODY}", status, re.M) and re.search(r"^CapEff:\t0+$", status, re.M), status
+    assert re.search(r"^NSpid:\t\d+\t1$", status, re.M), "PID 1 of its own namespace"
+    for line in open(f"/proc/{pod.inner_pid()}/mountinfo"):
+        where, how = line.split()[4:6]
+        assert how.startswith("ro") or where == "/proc" or where in ("/run/sluiced", os.path.dirname(r.path)), line
+    st = os.stat(f"{pod.run}/worker.sock")
+    assert st.st_uid == NOBODY and st.st_gid == SHARED and stat.S_IMODE(st.st_mode) == 0o660
+    pod.worker(["sh", "-c", "echo $(id -u) $$ $SLUICE_STREAM >&2"], ["-n", "4"])
+    Added(r.db).many("orders", [f"s{i}" for i in range(40)])
+    t.wait(lambda: r.db.cmd("XLEN", "orders-input") == 0, 20, "all done")
+    assert all(x["pid"] == 0 and x["uid"] == WORKER for x in map(json.loads, pod.ctl("--json", "workers").stdout.splitlines()))
+    assert "redis-consumer-orders-0" in str(r.db.cmd("XINFO", "CONSUMERS", "orders-input", "orders-group"))
+    pod.daemon.signal(signal.SIGTERM)
+    assert pod.daemon.wait(15) == 0
+    assert pod.exec(*image["HEALTHCHECK"]).returncode != 0
+    programs = sorted(f for f in os.listdir(root + "/usr/bin") + os.listdir(root + "/usr/sbin"))
+    assert programs == ["sluice-run", "sluicectl", "sluiced"] and not os.path.exists(root + "/bin"), "no shell"
+    assert not [f for _, _, files in os.walk(root + "/tmp") for f in files]
+
+
+@limit(60)
+@no_acl("the settings of a pod are its environment's")
+def test_a_worker_that_dies_in_another_pid_namespace_is_missed_at_once(t):
+    """Its connection ends and its pidfd says that it is dead: its stream does not wait for resume_grace."""
+    if not (root := rootfs(t)):
+        return
+    r = t.redis()
+    pod = Pod(t, root, r, "p").wait_ready()
+    w = pod.worker(["sleep", "1000"])
+    Added(r.db).one("orders", "s")
+    t.wait(lambda: '"assigned"' in pod.ctl("--json", "ls").stdout, 10, "assigned")
+    died_at = time.monotonic()
+    os.kill(children(w.proc.pid)[0], signal.SIGKILL)
+    t.wait(lambda: "died: its streams go back" in pod.log(), 10, "the daemon sees the death")
+    assert time.monotonic() - died_at < 4, "resume_grace is 5 s"
+    assert "older than Linux 6.5" not in pod.log()
+
+
+SHIM = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <sys/socket.h>
+int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
+{
+	int (*real)(int, int, int, void *, socklen_t *) = (int (*)(int, int, int, void *, socklen_t *))dlsym(RTLD_NEXT, "getsockopt");
+	if (level == SOL_SOCKET && name == 77) {
+		errno = ENOPROTOOPT;
+		return -1;
+	}
+	return real(fd, level, name, value, len);
+}
+"""
+
+
+@limit(60)
+@no_acl("the settings of a pod are its environment's")
+def test_a_kernel_without_peerpidfd_is_told_of_once(t):
+    """Then a dead worker in another PID namespace looks like one that may come back: resume_grace has to pass."""
+    if not container.is_possible() or "asan" in os.path.realpath(program("sluiced")):  # a sanitizer wants to be the first that is loaded
+        print("= not root, no namespaces, or a sanitizer: not tested")
+        return
+    with open(t.path("shim.c"), "w") as f:
+        f.write(SHIM)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", t.path("shim.so"), t.path("shim.c"), "-ldl"], check=True)
+    r = t.redis()
+    pod = Pod(t, "/", r, "p", preload=t.path("shim.so"), ids=f"0:0:{SHARED}").wait_ready()
+    w = [pod.worker(["sleep", "1000"]) for _ in range(3)]
+    t.wait(lambda: len(pod.ctl("--json", "workers").stdout.splitlines()) == 3, 10, "three workers")
+    assert pod.log().count("older than Linux 6.5") == 1
+    Added(r.db).one("orders", "s")
+    t.wait(lambda: '"assigned"' in pod.ctl("--json", "ls").stdout, 10, "assigned")
+    died_at = time.monotonic()
+    for x in w:
+        x.kill()
+    t.wait(lambda: '"limbo"' in pod.ctl("--json", "ls").stdout, 10, "it may come back")
+    t.wait(lambda: '"limbo"' not in pod.ctl("--json", "ls").stdout, 20, "it does not")
+    assert time.monotonic() - died_at > 4.5
+
+
+def wrappers(t, root):
+    """A build directory whose sluiced and sluicectl run in the rootfs as uid 65534, and whose sluice-run is in a PID namespace of its own
+    under another uid; each test's own directory is their volume."""
+    dir = t.path("programs")
+    os.makedirs(dir)
+    for d in (os.path.dirname(t.dir), t.dir):
+        os.chmod(d, 0o711)
+    shutil.copy(program("sluice-run"), t.path("sluice-run"))
+    for name, ids, path in (("sluiced", f"{NOBODY}:{NOBODY}", "/usr/sbin/sluiced"), ("sluicectl", f"{NOBODY}:{NOBODY}", "/usr/bin/sluicectl"),
+                            ("sluice-run", f"{WORKER}:{WORKER}:{NOBODY}", t.path("sluice-run"))):
+        inside = container.argv("/" if name == "sluice-run" else root, ids)
+        volumes = '"$TMPDIR"'
+        with open(os.path.join(dir, name), "w") as f:
+            f.write("#!/bin/sh\nchmod 711 \"${TMPDIR%/*}\"\nchmod -R a+rwX \"$TMPDIR\" 2>/dev/null\n"
+                    f"exec {' '.join(map(shlex.quote, inside[:-2]))} {volumes} -- {path} \"$@\"\n")
+        os.chmod(os.path.join(dir, name), 0o755)
+    return dir
+
+
+@limit(400)
+def test_the_whole_main_job_in_the_rootfs(t):
+    if not (root := rootfs(t)):
+        return
+    env = {k: v for k, v in os.environ.items() if k != "TMPDIR"}
+    r = subprocess.run([sys.executable, os.path.join(HERE, "run.py"), "--build", wrappers(t, root), "--only", "main_job.*"], text=True,
+                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env)
+    assert r.returncode == 0, r.stdout
+    print("= in the rootfs:", r.stdout.splitlines()[-1])
