@@ -271,8 +271,8 @@ def revoke_of_blocking_work(c):
     at = now_ms()
     s.send("revoke", lease=lease, reason="lost", grace_ms=1000)
     c.stops_by("s", at + 1000, "its grace")
-    if c.proc.poll() is None:
-        f = c.daemon.wait_frame("revoked", lease=lease)
+    c.wait(lambda: c.proc.poll() is not None or c.daemon.frames("revoked", lease=lease), what="revoked, or the end of the process")
+    for f in c.daemon.frames("revoked", lease=lease):
         assert f["ms"] < at + 1000 + SLACK_MS, f"revoked after {f['ms'] - at:.0f} ms"
     same("done", c.daemon.frames("done", lease=lease), [])
 

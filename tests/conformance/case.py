@@ -46,9 +46,11 @@ class Case:
 
     def exits(self, timeout=15):
         try:
-            return self.proc.wait(timeout)
+            status = self.proc.wait(timeout)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the client has not ended within {timeout} s") from None
+        self.wait(lambda: all(s.is_closed for s in self.daemon.sessions), 5, "its connection is closed")  # and all of it read
+        return status
 
     def lives(self):
         assert self.proc.poll() is None, f"the client has ended with status {self.proc.returncode}"

@@ -618,7 +618,7 @@ class Engine:
         at = [x.stop_by for x in self.stopping]
         if self.until and self.until != self.fenced:
             at.append(self.until - self.lead)
-        if not self.sock:
+        if not self.sock and not self.error:
             at.append(self.retry_at * 1000)
         if self.is_leaving and not self.is_welcome and self.until and not self.stopping:
             at.append(self.until)
@@ -636,16 +636,19 @@ class Engine:
                 x.stop_by = now + 1000  # a killed one is gone before that
                 log.warning("%s: the handler has not stopped in time", x.job.stream)
                 self.runners.kill(x)
-        if not self.sock and not self.is_over and time.monotonic() >= self.retry_at:
+        if not self.sock and not self.error and time.monotonic() >= self.retry_at:
             self.connect()
         if self.is_leaving and not self.is_welcome:
-            if not self.leases:
-                self.is_over = True
-            elif now >= self.until and not any(x.is_busy for x in self.leases.values()):
+            if self.leases and not self.error and now >= self.until and not any(x.is_busy for x in self.leases.values()):
                 self.give_up(Unconfirmed("unconfirmed", f"{len(self.leases)} results were not confirmed: the daemon is away"))
+            self.is_over = self.is_over or not self.leases
 
     def give_up(self, error):
-        self.error, self.is_over = error, True
+        """run() raises it as soon as no handler is at work any more."""
+        self.error, self.is_leaving = error, True
+        self.disconnect()
+        for x in list(self.leases.values()):
+            self.lose(x)
 
     def die(self, why):
         os.write(2, f"sluice: {why}: this process ends\n".encode(errors="replace"))
