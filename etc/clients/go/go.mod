@@ -1,0 +1,3 @@
+module github.com/sluiced/sluiced/etc/clients/go
+
+go 1.19
