@@ -308,6 +308,9 @@ static void shard_thread_on_deadline(void *arg, mono_ms now)
 static void *thread_main(void *arg)
 {
 	struct shard_thread *s = arg;
+	char name[16]; /* all that the kernel keeps */
+	snprintf(name, sizeof name, "shard-%u", s->index);
+	pthread_setname_np(pthread_self(), name);
 	role_conns_open(s->role_conns, CONN_COMMAND, SERVICE_NONE);
 	if (s->rules.events_on)
 		role_conns_open(s->role_conns, CONN_SUBSCRIBER, SERVICE_NONE);
