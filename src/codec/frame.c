@@ -84,6 +84,48 @@ static bool nests_too_deep(const char *p, size_t len)
 	return false;
 }
 
+/* ---- lone surrogates: some languages' strings have them, JSON's escapes can say them, UTF-8 cannot */
+
+enum { SURROGATE_NONE, SURROGATE_HIGH, SURROGATE_LOW };
+
+/* What "\uXXXX" at p is. */
+static int surrogate_at(const char *p, const char *end)
+{
+	if (end - p < 6 || p[0] != '\\' || p[1] != 'u' || (p[2] | 0x20) != 'd')
+		return SURROGATE_NONE;
+	for (int i = 3; i < 6; i++)
+		if (!strchr("0123456789abcdefABCDEF", p[i]) || !p[i])
+			return SURROGATE_NONE;
+	if (strchr("89abAB", p[3]))
+		return SURROGATE_HIGH;
+	return strchr("cdefCDEF", p[3]) ? SURROGATE_LOW : SURROGATE_NONE;
+}
+
+/* The first lone surrogate at p or after it, NULL = none. Outside of strings there is no backslash in JSON. */
+static const char *find_lone(const char *p, const char *end)
+{
+	while ((p = memchr(p, '\\', (size_t)(end - p)))) {
+		int what = surrogate_at(p, end);
+		bool is_pair = what == SURROGATE_HIGH && surrogate_at(p + 6, end) == SURROGATE_LOW;
+		if (what != SURROGATE_NONE && !is_pair)
+			return p;
+		p += is_pair ? 12 : end - p < 2 ? 1 : 2;
+	}
+	return NULL;
+}
+
+/* A copy with U+FFFD in the place of each; NULL: there is none. mem_free. */
+static char *mend_surrogates(const char *line, size_t len)
+{
+	const char *end = line + len, *lone = find_lone(line, end);
+	if (!lone)
+		return NULL;
+	char *copy = mem_dup(line, len);
+	for (; lone; lone = find_lone(lone + 6, end))
+		memcpy(copy + (lone - line), "\\ufffd", 6);
+	return copy;
+}
+
 static enum err_code frame_parse(struct frame_decoder *d, const char *line, size_t len, struct err *err)
 {
 	frame_reset(d);
@@ -93,8 +135,11 @@ static enum err_code frame_parse(struct frame_decoder *d, const char *line, size
 	bool is_pooled = yyjson_read_max_memory_usage(len, READ_FLAGS) <= sizeof(d->pool) &&
 			 yyjson_alc_pool_init(&alc, d->pool, sizeof(d->pool));
 	yyjson_read_err why;
+	char *mended = mend_surrogates(line, len);
 	/* The parser takes a mutable string only for in-situ parsing, which we do not ask for. */
-	d->doc = yyjson_read_opts((char *)(uintptr_t)line, len, READ_FLAGS, is_pooled ? &alc : &json_alc, &why);
+	d->doc = yyjson_read_opts(
+		mended ? mended : (char *)(uintptr_t)line, len, READ_FLAGS, is_pooled ? &alc : &json_alc, &why);
+	mem_free(mended);
 	if (!d->doc)
 		return err_set(err, ERR_INVALID, "not JSON: %s at byte %zu", why.msg, why.pos);
 	if (!yyjson_is_obj(yyjson_doc_get_root(d->doc)))
@@ -105,6 +150,13 @@ static enum err_code frame_parse(struct frame_decoder *d, const char *line, size
 static struct slice frame_slice_of(yyjson_val *v)
 {
 	return (struct slice){.p = yyjson_get_str(v), .len = yyjson_get_len(v)};
+}
+
+/* NULL when it is left out, or null, which counts as that. */
+static yyjson_val *value_at(yyjson_val *root, const char *name)
+{
+	yyjson_val *v = yyjson_obj_get(root, name);
+	return yyjson_is_null(v) ? NULL : v;
 }
 
 /* The first problem is the one that is told. */
@@ -151,9 +203,10 @@ static void read_credits(struct frame *f, yyjson_val *root, const struct field *
 		f->credits = n;
 }
 
+/* Of an optional field. */
 static void read_string(struct frame *f, yyjson_val *root, const struct field *field, struct slice *out)
 {
-	yyjson_val *v = yyjson_obj_get(root, field->name);
+	yyjson_val *v = value_at(root, field->name);
 	if (!v)
 		return;
 	if (yyjson_is_str(v))
@@ -194,14 +247,15 @@ static void read_hello(struct frame_decoder *d, struct frame *f, yyjson_val *roo
 	yyjson_val *v = yyjson_obj_get(root, F_V.name);
 	if (!get_int(v, &f->v))
 		frame_refuse(f, FRAME_PROBLEM_FIELD, v ? F_V.wrong : F_V.missing);
-	if (yyjson_obj_get(root, F_NAME.name))
-		read_string(f, root, &F_NAME, &f->name);
+	v = yyjson_obj_get(root, F_NAME.name);
+	if (yyjson_is_str(v))
+		f->name = frame_slice_of(v);
 	else
-		frame_refuse(f, FRAME_PROBLEM_FIELD, F_NAME.missing);
+		frame_refuse(f, FRAME_PROBLEM_FIELD, v ? F_NAME.wrong : F_NAME.missing);
 	read_credits(f, root, &F_CREDITS);
 	read_string(f, root, &F_SESSION, &f->session);
-	yyjson_val *services = yyjson_obj_get(root, F_SERVICES.name);
-	yyjson_val *resume = yyjson_obj_get(root, F_RESUME.name);
+	yyjson_val *services = value_at(root, F_SERVICES.name);
+	yyjson_val *resume = value_at(root, F_RESUME.name);
 	size_t need = yyjson_arr_size(services) + yyjson_arr_size(resume);
 	if (need > d->n_slices) {
 		d->slices = mem_grow(d->slices, need, sizeof(*d->slices));
@@ -216,7 +270,7 @@ static void read_hello(struct frame_decoder *d, struct frame *f, yyjson_val *roo
 
 static void read_n(struct frame *f, yyjson_val *root)
 {
-	yyjson_val *v = yyjson_obj_get(root, F_N.name);
+	yyjson_val *v = value_at(root, F_N.name);
 	if (!v)
 		return;
 	f->has_n = get_int(v, &f->n);
@@ -226,7 +280,7 @@ static void read_n(struct frame *f, yyjson_val *root)
 
 static void read_dead(struct frame *f, yyjson_val *root)
 {
-	yyjson_val *v = yyjson_obj_get(root, F_DEAD.name);
+	yyjson_val *v = value_at(root, F_DEAD.name);
 	if (v && !yyjson_is_bool(v))
 		frame_refuse(f, FRAME_PROBLEM_FIELD, F_DEAD.wrong);
 	f->dead = yyjson_get_bool(v);

@@ -217,7 +217,7 @@ Test(frame_decode, refuses_what_is_no_frame)
 {
 	static const char *const bad[] = {"", " ", "x", "[]", "\"t\"", "7", "null", "{}", "{\"t\":7}", "{\"t\":null}",
 		"{\"t\":\"bye\"", "{\"t\":\"bye\"}}", "{\"t\":\"bye\"} {}", "{\"t\":\"bye\",}", "{'t':'bye'}",
-		"{\"t\":\"b\xff\"}", "{\"t\":\"\xc0\xaf\"}", "{\"t\":\"\xed\xa0\x80\"}", "{\"t\":\"\\ud800\"}",
+		"{\"t\":\"b\xff\"}", "{\"t\":\"\xc0\xaf\"}", "{\"t\":\"\xed\xa0\x80\"}", "{\"t\":\"\\ud8\"}",
 		"{\"t\":\"b\x01\"}", "{\"t\":\"bye\",\"x\":NaN}", "\xef\xbb\xbf{\"t\":\"bye\"}",
 		"{\"t\":\"bye\"} // x"};
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -272,4 +272,51 @@ Test(frame_decode, a_long_frame_then_a_short_one)
 	expect_problem(
 		"{\"t\":\"hello\",\"v\":1,\"name\":\"w\",\"credits\":1,\"resume\":[\"a\"]}", FRAME_PROBLEM_NONE, NULL);
 	cr_assert(f.n_resume == 1 && is(f.resume[0], "a"));
+}
+
+Test(frame_decode, null_for_an_optional_field_is_left_out)
+{
+	expect_problem("{\"t\":\"hello\",\"v\":1,\"name\":\"w\",\"credits\":1,\"session\":null,\"services\":null,"
+		       "\"resume\":null}",
+		FRAME_PROBLEM_NONE, NULL);
+	cr_expect(!f.session.p && !f.has_services && f.n_services == 0 && f.n_resume == 0);
+	expect_problem("{\"t\":\"fail\",\"lease\":\"L\",\"reason\":null,\"dead\":null}", FRAME_PROBLEM_NONE, NULL);
+	cr_expect(!f.reason.p && !f.dead);
+	expect_problem("{\"t\":\"progress\",\"lease\":\"L\",\"note\":null}", FRAME_PROBLEM_NONE, NULL);
+	cr_expect(!f.note.p);
+	expect_problem("{\"t\":\"ping\",\"n\":null}", FRAME_PROBLEM_NONE, NULL);
+	cr_expect(!f.has_n);
+	expect_problem(
+		"{\"t\":\"done\",\"lease\":null}", FRAME_PROBLEM_FIELD, "lease: must be a string of 1 to 64 bytes");
+	expect_problem("{\"t\":\"credits\",\"n\":null}", FRAME_PROBLEM_FIELD, "n: must be an integer");
+}
+
+/* "s" as it comes, and what becomes of it in UTF-8. */
+Test(frame_decode, lone_surrogates_become_the_replacement_character)
+{
+	static const struct {
+		const char *s, *text;
+	} cases[] = {
+		{"\\ud800", "\xef\xbf\xbd"},
+		{"a\\uDFFFb", "a\xef\xbf\xbd"
+			      "b"},
+		{"\\ud83d\\ude00", "\xf0\x9f\x98\x80"}, /* a pair is none */
+		{"\\ud83d\\ud83d\\ude00", "\xef\xbf\xbd\xf0\x9f\x98\x80"},
+		{"\\ude00\\ud83d", "\xef\xbf\xbd\xef\xbf\xbd"},
+		{"\\\\ud800", "\\ud800"}, /* an escaped backslash, then text */
+		{"\\ud800\\u0041", "\xef\xbf\xbd"
+				   "A"},
+		{"\\ud800\\n", "\xef\xbf\xbd\n"},
+		{"\\ud7ff", "\xed\x9f\xbf"},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		char line[128];
+		snprintf(line, sizeof line, "{\"t\":\"fail\",\"lease\":\"L\",\"reason\":\"%s\"}", cases[i].s);
+		expect_problem(line, FRAME_PROBLEM_NONE, NULL);
+		cr_expect(is(f.reason, cases[i].text), "%s", cases[i].s);
+	}
+	expect_problem("{\"t\":\"hello\",\"v\":1,\"name\":\"\\udc00\",\"credits\":1}", FRAME_PROBLEM_NONE, NULL);
+	expect_problem("{\"t\":\"progress\",\"lease\":\"L\",\"note\":\"\\udc00\"}", FRAME_PROBLEM_NONE, NULL);
+	cr_expect_eq(decode("{\"t\":\"fail\",\"lease\":\"L\",\"reason\":\"\\ud8"), ERR_INVALID);
+	cr_expect_eq(decode("{\"t\":\"fail\",\"lease\":\"L\",\"reason\":\"\\"), ERR_INVALID);
 }
