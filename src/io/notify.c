@@ -1,5 +1,6 @@
-/* Happy path: one datagram to $NOTIFY_SOCKET per call. Failure: nobody listens, the queue is full, the path is wrong:
- * the datagram is dropped. The manager's own time limits are the safety net, so nothing is repeated and nothing blocks.
+/* Happy path: one datagram to $NOTIFY_SOCKET per call. Failure: the manager is busy and its queue is full (every unit of
+ * the system shares it), or nobody listens: what was to be said is kept, the last of each kind in the order it was said, and
+ * said again with the next call or notify_again. A watchdog's sign of life is worth nothing later: dropped. Nothing blocks.
  */
 #include "io/notify.h"
 
@@ -70,6 +71,43 @@ static bool notify_transmit(const char *state, int fd, mono_ms wait_ms)
 	return n >= 0;
 }
 
+/* ---- what could not be sent */
+
+enum { UNSENT_MAX = 6, UNSENT_BYTES = 600 };
+
+static char unsent[UNSENT_MAX][UNSENT_BYTES]; /* in the order it was said */
+static size_t n_unsent;
+
+static void forget_unsent(size_t i)
+{
+	memmove(unsent[i], unsent[i + 1], (--n_unsent - i) * sizeof(unsent[0]));
+}
+
+/* Both begin with the same word before the '='. */
+static bool is_of_kind(const char *a, const char *b)
+{
+	size_t n = strcspn(a, "=");
+	return strncmp(a, b, n + 1) == 0;
+}
+
+static void keep_unsent(const char *state)
+{
+	for (size_t i = 0; i < n_unsent; i++)
+		if (is_of_kind(unsent[i], state)) {
+			forget_unsent(i);
+			break;
+		}
+	if (n_unsent == UNSENT_MAX)
+		forget_unsent(0);
+	snprintf(unsent[n_unsent++], sizeof(unsent[0]), "%s", state);
+}
+
+void notify_again(void)
+{
+	while (n_unsent && notify_transmit(unsent[0], -1, 0))
+		forget_unsent(0);
+}
+
 bool notify_is_on(void)
 {
 	struct sockaddr_un to;
@@ -79,7 +117,11 @@ bool notify_is_on(void)
 
 void notify_send(const char *state)
 {
-	notify_transmit(state, -1, 0);
+	bool is_sign_of_life = strcmp(state, "WATCHDOG=1") == 0;
+	notify_again();
+	bool is_sent = (is_sign_of_life || n_unsent == 0) && notify_transmit(state, -1, 0);
+	if (!is_sent && !is_sign_of_life && notify_is_on())
+		keep_unsent(state);
 }
 
 void notify_status(const char *fmt, ...)
@@ -93,7 +135,7 @@ void notify_status(const char *fmt, ...)
 	for (char *p = text; *p; p++)
 		if (*p == '\n') /* a newline would start another assignment */
 			*p = ' ';
-	notify_transmit(text, -1, 0);
+	notify_send(text);
 }
 
 /* A number from the environment, or -1. */

@@ -7,7 +7,10 @@
 #include <stddef.h>
 
 bool notify_is_on(void);
-void notify_send(const char *state); /* "READY=1\nSTATUS=…" */
+/* "READY=1\nSTATUS=…": sent, or kept until it can be; at most 599 bytes. */
+void notify_send(const char *state);
+/* Sends what could not be sent before; once a second, and at the end. */
+void notify_again(void);
 void notify_status(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Half of $WATCHDOG_USEC when it is meant for us, else 0. */
 mono_ms notify_watchdog_ms(void);

@@ -533,6 +533,7 @@ int coord_thread_main(const char *config_path, struct config *c)
 		loop_run(d->loop);
 		if (d->is_handing_over && d->exit_code == 0)
 			state_store_save(d);
+		notify_again();
 		log_line(LOG_NOTICE, "stopped");
 	}
 	int exit_code = d->exit_code;

@@ -87,6 +87,7 @@ static void feed_watchdog(struct daemon *d)
 
 void service_tick(struct daemon *d)
 {
+	notify_again();
 	feed_watchdog(d);
 	say_status(d);
 	say_readiness(d);

@@ -123,6 +123,7 @@ static void *reads_the_barrier(void *arg)
 {
 	int got;
 	(void)arg;
+	poll(&(struct pollfd){.fd = manager, .events = POLLIN}, 1, 5000);
 	cr_assert_str_eq(receive(&got), "BARRIER=1");
 	poll(NULL, 0, 100);
 	close(got);
@@ -189,4 +190,57 @@ Test(notify, takes_the_passed_descriptors_once)
 		_exit(takes_passed_descriptors() ? 0 : 1);
 	int status;
 	cr_assert(waitpid(child, &status, 0) == child && status == 0);
+}
+
+/* Every unit of the system shares the manager's queue: another one fills it. Returns how many datagrams it took. */
+static int fill_queue(void)
+{
+	int s = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), n = 0;
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	strcpy(un.sun_path, name);
+	un.sun_path[0] = '\0';
+	socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(name));
+	while (sendto(s, "STATUS=noise", 12, 0, (struct sockaddr *)&un, len) == 12)
+		n++;
+	close(s);
+	return n;
+}
+
+Test(notify, what_could_not_be_sent_is_said_again_in_order)
+{
+	listen_at('@');
+	int n = fill_queue();
+	notify_send("RELOADING=1\nMONOTONIC_USEC=5");
+	notify_status("first");
+	notify_send("WATCHDOG=1");
+	notify_send("READY=1");
+	notify_status("second");
+	notify_send("STOPPING=1");
+	notify_again();
+	for (int i = 0; i < n; i++)
+		cr_assert_str_eq(receive(NULL), "STATUS=noise");
+	cr_assert_str_eq(receive(NULL), "", "nothing got through");
+	notify_again();
+	cr_expect_str_eq(receive(NULL), "RELOADING=1\nMONOTONIC_USEC=5");
+	cr_expect_str_eq(receive(NULL), "READY=1");
+	cr_expect_str_eq(receive(NULL), "STATUS=second", "the first one is not true any more");
+	cr_expect_str_eq(receive(NULL), "STOPPING=1");
+	cr_expect_str_eq(receive(NULL), "", "no watchdog's sign of life afterwards");
+	notify_again();
+	cr_expect_str_eq(receive(NULL), "");
+}
+
+Test(notify, a_later_word_waits_behind_what_was_not_sent)
+{
+	listen_at('@');
+	int n = fill_queue();
+	notify_send("READY=1");
+	cr_assert_str_eq(receive(NULL), "STATUS=noise");
+	notify_send("STOPPING=1"); /* room for one */
+	for (int i = 1; i < n; i++)
+		cr_assert_str_eq(receive(NULL), "STATUS=noise");
+	cr_expect_str_eq(receive(NULL), "READY=1");
+	notify_send("WATCHDOG=1");
+	cr_expect_str_eq(receive(NULL), "STOPPING=1");
+	cr_expect_str_eq(receive(NULL), "WATCHDOG=1");
 }
