@@ -127,6 +127,7 @@ static void encode_welcome(struct buf *b, const struct out_frame *f)
 	int_field(b, ",\"resume_ms\":", f->resume_ms);
 	int_field(b, ",\"max_frame\":", f->max_frame);
 	until_field(b, f->until_ms);
+	int_field(b, ",\"now_ms\":", f->now_ms);
 	buf_str(b, ",\"resumed\":[");
 	for (size_t i = 0; i < f->n_resumed; i++)
 		slice_field(b, i ? "," : "", f->resumed[i]);

@@ -95,6 +95,7 @@ struct out_frame { /* daemon -> worker */
 	/* welcome */
 	struct slice server, node, session;
 	int64_t lease_ms, ping_ms, resume_ms, max_frame;
+	mono_ms now_ms; /* our clock: the worker compares it with its own */
 	const struct slice *resumed;
 	size_t n_resumed;
 	const struct gone *gone;

@@ -116,6 +116,7 @@ static void expect_frame(yyjson_val *root, const struct out_frame *f)
 		expect_int(root, "resume_ms", f->resume_ms);
 		expect_int(root, "max_frame", f->max_frame);
 		expect_until(root, f->until_ms);
+		expect_int(root, "now_ms", f->now_ms);
 		expect_lists(root, f);
 		break;
 	case OUT_ASSIGN:
@@ -174,8 +175,8 @@ static void try_out(struct source *s)
 	f.error = take_u8(s) % FERR_N;
 	f.has_n = kind & 0x80;
 	f.info = kind & 0x40 ? (struct slice){"[1,\r\n2]", 7} : (struct slice){NULL, 0};
-	int64_t *const numbers[] = {
-		&f.until_ms, &f.lease_ms, &f.ping_ms, &f.resume_ms, &f.max_frame, &f.retry, &f.grace_ms, &f.n};
+	int64_t *const numbers[] = {&f.until_ms, &f.lease_ms, &f.ping_ms, &f.resume_ms, &f.max_frame, &f.now_ms,
+		&f.retry, &f.grace_ms, &f.n};
 	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
 		*numbers[i] = take_int(s);
 	struct slice *const texts[] = {

@@ -105,11 +105,30 @@ static void on_resumed(struct runner *r, yyjson_val *list, mono_ms until_ms)
 	}
 }
 
+/* Fences are times of the daemon's clock: in another time namespace they mean nothing, and work would be stopped at once
+ * or never. */
+static bool has_another_clock(struct runner *r, yyjson_val *root)
+{
+	mono_ms now = mono_now(), theirs = num(root, "now_ms", now), lease_ms = num(root, "lease_ms", r->lease_ms);
+	mono_ms off = theirs > now ? theirs - now : now - theirs;
+	if (off <= lease_ms)
+		return false;
+	run_log("sluiced's clock is %lld ms from ours: we do not share CLOCK_MONOTONIC with it (another time namespace "
+		"or host), so "
+		"nothing could be stopped in time; leaving",
+		(long long)(theirs - now));
+	r->exit_code = EXIT_CONFIG;
+	r->is_over = true;
+	return true;
+}
+
 /* Resumed ones go on, answers are told (again), the rest is killed: nobody vouches for it. */
 static void on_welcome(struct runner *r, yyjson_val *root)
 {
 	struct conn *c = &r->conn;
 	if (c->state == CONN_UP)
+		return;
+	if (has_another_clock(r, root))
 		return;
 	mem_free(c->session);
 	c->session = mem_dup(str(root, "session"), strlen(str(root, "session")));

@@ -148,6 +148,7 @@ static void fill_welcome(struct coord *c, struct worker *m, struct out_frame *f)
 	f->max_frame = c->rules.max_frame_bytes;
 	m->s.told_until = worker_until(c, m);
 	f->until_ms = m->s.told_until;
+	f->now_ms = c->now;
 }
 
 /* The connection that was told to stop is gone, perhaps with the word unread: told again, with what is left of the

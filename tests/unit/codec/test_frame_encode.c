@@ -47,10 +47,12 @@ Test(frame_encode, welcome)
 		.ping_ms = 3333,
 		.resume_ms = 5000,
 		.max_frame = 1048576,
-		.until_ms = 123456};
+		.until_ms = 123456,
+		.now_ms = 113456};
 	expect(&f, "{\"t\":\"welcome\",\"v\":1,\"server\":\"sluiced/"
 		   "0.1\",\"node\":\"n\\\"1\",\"session\":\"s\",\"lease_ms\":10000,"
-		   "\"ping_ms\":3333,\"resume_ms\":5000,\"max_frame\":1048576,\"until_ms\":123456,\"resumed\":[],"
+		   "\"ping_ms\":3333,\"resume_ms\":5000,\"max_frame\":1048576,\"until_ms\":123456,"
+		   "\"now_ms\":113456,\"resumed\":[],"
 		   "\"gone\":[]}\n");
 	f.resumed = resumed;
 	f.n_resumed = 2;
@@ -60,7 +62,8 @@ Test(frame_encode, welcome)
 	expect(&f,
 		"{\"t\":\"welcome\",\"v\":1,\"server\":\"sluiced/"
 		"0.1\",\"node\":\"n\\\"1\",\"session\":\"s\",\"lease_ms\":10000,"
-		"\"ping_ms\":3333,\"resume_ms\":5000,\"max_frame\":1048576,\"until_ms\":9007199254740991,\"resumed\":["
+		"\"ping_ms\":3333,\"resume_ms\":5000,\"max_frame\":1048576,\"until_ms\":9007199254740991,"
+		"\"now_ms\":113456,\"resumed\":["
 		"\"L1\","
 		"\"L2\"],\"gone\":[{\"lease\":\"G1\",\"outcome\":\"done\"},{\"lease\":\"G2\",\"outcome\":\"requeued\"},"
 		"{\"lease\":\"G3\",\"outcome\":\"dead\"},{\"lease\":\"G4\",\"outcome\":\"lost\"}]}\n");
