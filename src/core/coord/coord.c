@@ -84,13 +84,24 @@ void coord_mark(struct coord *c, struct coord_service *s)
 	s->is_dirty = c->is_dirty = true;
 }
 
+static enum topo_reason topo_reason_of(const struct coord *c, const char *why)
+{
+	if (strcmp(why, "moved") == 0 || strcmp(why, "ask") == 0)
+		return TOPO_MOVED;
+	return strcmp(why, "periodic") == 0 ? c->topo_next_reason : TOPO_OTHER;
+}
+
 void coord_ask_topology(struct coord *c, const char *why)
 {
+	enum topo_reason reason = topo_reason_of(c, why);
 	if (c->topo_pending || (c->topo.is_known && c->now - c->topo_asked < TOPO_APART_MS)) {
 		c->topo_again = c->topo_pending; /* the answer may have left before what we were told of now */
 		c->topo_next = mono_min(c->topo_next, c->now + TOPO_APART_MS);
+		c->topo_next_reason = reason;
 		return;
 	}
+	c->topo_reason = reason;
+	c->topo_next_reason = TOPO_PERIODIC;
 	c->topo_pending = true;
 	c->topo_asked = c->now;
 	effects_add(c->out, EFF_TOPOLOGY)->text = text_new(why, strlen(why));
@@ -322,6 +333,7 @@ mono_ms coord_step(struct coord *c, const struct coord_event *ev, struct effects
 	if (c->started_at < 0) {
 		c->started_at = ev->now;
 		c->topo_next = ev->now;
+		c->topo_next_reason = TOPO_OTHER;
 	}
 	if (ev->now > c->next_turn + STALL_MS)
 		after_stall(c);

@@ -31,6 +31,9 @@ enum {
 	TOPO_REASONS = 4
 };
 
+/* Why the topology is looked up, as sluice_topology_refresh_total has it. */
+enum topo_reason { TOPO_PERIODIC, TOPO_MOVED, TOPO_OTHER };
+
 struct coord_service {
 	struct service_rules *rules; /* NULL: position unused */
 	uint16_t svc, reader_shard;
@@ -104,6 +107,7 @@ struct coord {
 	mono_ms left_out_said;         /* the last line about masters without a number; 0 = none */
 	mono_ms drain_end, drain_over; /* workers are told to stop; the process ends whatever is left */
 	bool topo_pending, topo_again;
+	enum topo_reason topo_reason, topo_next_reason; /* of the look-up under way; of the one at topo_next */
 	uint64_t topo_said[TOPO_REASONS]; /* hashes of the reasons told since it was last known; 0 = free */
 	struct {
 		int64_t seq;

@@ -162,7 +162,7 @@ void coord_on_topology(struct coord *c, const struct coord_event *ev)
 	c->topo_next = c->now + (c->topo_again ? TOPO_APART_MS : c->rules.topology_refresh_ms);
 	c->topo_pending = c->topo_again = false;
 	memset(c->topo_said, 0, sizeof c->topo_said);
-	c->m[MP_TOPO_OTHER_OK]++;
+	c->m[MP_TOPO_PERIODIC_OK + 2 * c->topo_reason]++;
 	say_left_out(c);
 	if (!changed) {
 		leave_lost_shards(c);
@@ -208,7 +208,8 @@ void coord_on_topology_failed(struct coord *c, struct slice why)
 {
 	c->topo_pending = c->topo_again = false;
 	c->topo_next = c->now + 500;
-	c->m[MP_TOPO_OTHER_ERROR]++;
+	c->m[MP_TOPO_PERIODIC_ERROR + 2 * c->topo_reason]++;
+	c->topo_next_reason = c->topo_reason; /* the same look-up, tried again */
 	if (is_new_reason(c, why))
 		effects_log(c->out, LOG_WARN, "%s: %.*s; trying again",
 			c->topo.is_known ? "topology cannot be read, the last one stays" : "waiting for Redis",
@@ -250,7 +251,6 @@ void coord_on_moved(struct coord *c, const struct msg *m)
 		return;
 	}
 	if (is_known && topology_moved(&c->topo, m->slot, addr)) {
-		c->m[MP_TOPO_MOVED_OK]++;
 		coord_reroute(c);
 	} else {
 		go_home(c, m);
