@@ -418,10 +418,17 @@ static enum err_code open_guards(struct daemon *d, struct err *err)
 	mem_free(fds);
 	enum err_code code =
 		worker_socket_open(loop_uv(d->loop), d->config, worker_fd, on_worker_event, d, &d->workers, err);
-	if (!code)
+	const char *setting = "workers.socket";
+	if (!code) {
 		code = control_socket_open(d, control_fd, &d->control, err);
-	if (!code && d->config->metrics.listen[0])
+		setting = "control.socket";
+	}
+	if (!code && d->config->metrics.listen[0]) {
 		code = http_open(loop_uv(d->loop), d->config->metrics.listen, metrics_http, d, &d->http, err);
+		setting = "metrics.listen";
+	}
+	if (code && code != ERR_BUSY) /* where somebody listens already, the place is right */
+		err_prefix(err, "%s", setting);
 	return code && code != ERR_DENIED ? ERR_IO : code; /* the configuration is fine, the system is not: 71 */
 }
 

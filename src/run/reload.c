@@ -103,9 +103,10 @@ static enum err_code prepare(struct daemon *d, struct fresh *f, struct err *err)
 		code = rules_of_tls(f->config, &f->tls, err);
 	const char *listen = f->config->metrics.listen;
 	f->http_changed = strcmp(d->config->metrics.listen, listen) != 0;
-	if (!code && f->http_changed && listen[0])
-		code = http_open(loop_uv(d->loop), listen, metrics_http, d, &f->http, err);
-	return code;
+	if (code || !f->http_changed || !listen[0])
+		return code;
+	code = http_open(loop_uv(d->loop), listen, metrics_http, d, &f->http, err);
+	return code && code != ERR_BUSY ? err_prefix(err, "metrics.listen") : code;
 }
 
 static void fresh_fini(struct fresh *f)

@@ -2,10 +2,12 @@
 work that blocks. $SLUICE_EXAMPLES: other files in place of etc/examples."""
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 from lib import checks
@@ -245,3 +247,73 @@ def one(kind, must):
 
 
 globals().update({f"test_{kind}_{name}": one(kind, must) for kind in KINDS for name, must in MUST.items()})
+
+
+# ---- by hand
+
+def ordinary_user():
+    """Arguments for subprocess that make it nobody, where we are root and nobody can reach what we test."""
+    can = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "test", "-x", program("sluiced"), "-a", "-r", ROOT]
+    is_possible = os.geteuid() == 0 and subprocess.run(can, stderr=subprocess.DEVNULL).returncode == 0
+    return dict(user=65534, group=65534, extra_groups=[]) if is_possible else {}
+
+
+def test_by_hand_in_one_minute(t):
+    """README's five lines, typed by who is not root."""
+    with open(os.path.join(ROOT, "README.md")) as f:
+        block = re.search(r"By hand, in one minute.*?\n\n((?:    .*\n)+)", f.read())[1]
+    lines = [x[4:] for x in block.splitlines()]
+    assert len(lines) == 5, lines
+    tmp = tempfile.mkdtemp(prefix="hand", dir="/tmp")  # where others may go, other than to t.dir
+    t.ending(lambda: shutil.rmtree(tmp))
+    user = ordinary_user()
+    if user:
+        os.chown(tmp, user["user"], user["group"])
+    out = t.path("out")
+    env = dict(os.environ, TMPDIR=tmp, HOME=tmp, PATH=f"{program('')}:{os.environ['PATH']}")
+    with open(out, "wb") as f:
+        p = subprocess.Popen(["bash", "-c", "\n".join(lines)], stdin=subprocess.DEVNULL, stdout=f, stderr=f, env=env, cwd=ROOT,
+                             start_new_session=True, **user)
+    t.ending(lambda: (os.killpg(p.pid, signal.SIGKILL), p.wait()))
+
+    def text():
+        with open(out) as f:
+            return f.read()
+    t.wait(lambda: p.poll() is not None or 'orders:7: {"seconds":2}\n' in text(), PATIENCE, f"the work is done: {text()}")
+    assert p.poll() is None, text()
+    d = os.path.join(tmp, os.listdir(tmp)[0])
+    env.update(SLUICED_CONTROL=f"{d}/c")
+    ctl = t.run([program("sluicectl"), "status"], env=env)
+    assert ctl.returncode == 0, ctl.stderr
+
+
+def test_sockets_are_named_by_the_environment(t):
+    """The option counts first, then $SLUICED_CONTROL and $SLUICED_WORKER; one that is empty counts as not set."""
+    d = t.daemon(t.redis())
+    ctl, run = program("sluicectl"), program("sluice-run")
+
+    def status(*options, **env):
+        r = t.run([ctl, *options, "status", "--ready"], env=dict(os.environ, **env))
+        return r.returncode, r.stderr
+    assert status(SLUICED_CONTROL=d.control_sock)[0] == 0
+    assert status("--socket", d.control_sock, SLUICED_CONTROL="/no/such")[0] == 0
+    assert status(SLUICED_CONTROL="/no/such")[0] == 69 and "/no/such" in status(SLUICED_CONTROL="/no/such")[1]
+    assert "/run/sluiced/control.sock" in status(SLUICED_CONTROL="")[1]
+    for name, options, env in (("by-env", [], d.worker_sock), ("by-option", ["-s", d.worker_sock], "/no/such")):
+        with open(t.path("run.err"), "ab") as f:
+            p = subprocess.Popen([run, *options, "--name", name, "--", "true"], env=dict(os.environ, SLUICED_WORKER=env), stderr=f,
+                                 preexec_fn=die_with_parent)
+        t.wait(lambda: any(w["name"] == name for w in d.json("workers")), PATIENCE, f"{name} is there")
+        p.terminate()
+        assert p.wait(PATIENCE) == 0
+
+
+def test_places_that_cannot_be_listened_at_name_their_setting(t):
+    """Also for who runs it by hand and has no /run/sluiced."""
+    r = t.redis()
+    for setting, cfg in (("workers.socket", {"workers": {"socket": "/no/such/w"}}), ("control.socket", {"control": {"socket": "/no/such/c"}}),
+                         ("metrics.listen", {"metrics": {"listen": "unix:/no/such/m"}})):
+        d = t.daemon(r, cfg=cfg, start=False)
+        d.start(ready=False)
+        assert d.wait(PATIENCE) == 71
+        assert f"error {setting}: /no/such/{setting[0]}: its directory does not exist" in d.log, d.log

@@ -22,7 +22,7 @@ static const char HELP[] =
 	"\n"
 	"Runs COMMAND once for every stream that sluiced assigns.\n"
 	"\n"
-	"  -s, --socket SOCKET    sluiced's worker socket (/run/sluiced/worker.sock)\n"
+	"  -s, --socket SOCKET    sluiced's worker socket, else $SLUICED_WORKER (/run/sluiced/worker.sock)\n"
 	"  -n, --credits CREDITS  streams worked on at once, 1 to 10000 (1)\n"
 	"      --service NAME     only this service; may be given more than once (all)\n"
 	"      --kill-after DUR   SIGKILL this long after SIGTERM, if the daemon's grace is not shorter\n"
@@ -78,7 +78,9 @@ void cli_parse(struct options *opt, int argc, char **argv)
 		{"credits", required_argument, NULL, 'n'}, {"service", required_argument, NULL, 'S'},
 		{"kill-after", required_argument, NULL, 'k'}, {"name", required_argument, NULL, 'N'},
 		{"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'V'}, {0}};
-	*opt = (struct options){.socket = DEFAULT_SOCKET, .credits = 1, .kill_after = MONO_NEVER};
+	const char *socket = getenv("SLUICED_WORKER");
+	*opt = (struct options){
+		.socket = socket && *socket ? socket : DEFAULT_SOCKET, .credits = 1, .kill_after = MONO_NEVER};
 	opt->services = mem_array((size_t)argc, sizeof(*opt->services));
 	opterr = 0;
 	for (int c; (c = getopt_long(argc, argv, "+:s:n:", longs, NULL)) != -1;) {

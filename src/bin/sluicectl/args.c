@@ -16,7 +16,8 @@ static const struct {
 	const char *option, *value, *help;
 } globals[GLOBAL_N] = {
 	[GLOBAL_JSON] = {"--json", NULL, "one JSON object, or one per line for lists"},
-	[GLOBAL_SOCKET] = {"--socket", "PATH", "the daemon's control socket (default /run/sluiced/control.sock)"},
+	[GLOBAL_SOCKET] = {"--socket", "PATH",
+		"the control socket, else $SLUICED_CONTROL (default /run/sluiced/control.sock)"},
 	[GLOBAL_TIMEOUT] = {"--timeout", "DUR", "give up after so much silence (default 5s, doctor 30s)"},
 	[GLOBAL_NO_HEADERS] = {"--no-headers", NULL, "tables without their first line"},
 	[GLOBAL_HELP] = {"--help", NULL, "this text, or a verb's"},
@@ -200,7 +201,8 @@ enum args_result args_parse(int argc, char **argv, struct options *o, const char
 {
 	struct scan s = {.words = argv};
 	enum ctl_verb verb = CTL_VERB_STATUS;
-	*o = (struct options){.socket = socket_default, .timeout_ms = TIMEOUT_UNSET};
+	const char *socket = getenv("SLUICED_CONTROL");
+	*o = (struct options){.socket = socket && *socket ? socket : socket_default, .timeout_ms = TIMEOUT_UNSET};
 	*topic = NULL;
 	ctl_request_init(&o->request, verb);
 	if (scan_words(&s, o, argc, argv, err) != ERR_OK)

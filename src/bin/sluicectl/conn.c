@@ -18,7 +18,9 @@ enum { LINE_MAX_BYTES = 256 * 1024 * 1024 };
 static int say_connect_error(const char *path, int e, struct err *err)
 {
 	if (e == ENOENT) {
-		err_set(err, ERR_NOT_FOUND, "no socket at %s: is sluiced running, and is this its control.socket?",
+		err_set(err, ERR_NOT_FOUND,
+			"no socket at %s: is sluiced running, and is this its control.socket? (--socket, "
+			"$SLUICED_CONTROL)",
 			path);
 	} else if (e == ECONNREFUSED) {
 		err_set(err, ERR_IO, "%s: connection refused: nobody listens there, sluiced is not running", path);
