@@ -3,103 +3,9 @@
 
 #include <string.h>
 
-#include "base/buf.h"
-#include "base/mem.h"
 #include "base/text.h"
+#include "codec/command_p.h"
 #include "codec/script.h"
-
-struct command_argv {
-	struct buf bytes; /* all arguments, one after the other */
-	size_t *lens;
-	const char **args;
-	size_t n, cap;
-};
-
-struct enc {
-	struct command_argv *a;
-	const struct cmd *c;
-	const struct command_names *names;
-	const struct command_self *self;
-};
-
-/* ---- the arguments */
-
-struct command_argv *command_argv_new(void)
-{
-	struct command_argv *a = mem_alloc(sizeof *a);
-	buf_init(&a->bytes);
-	return a;
-}
-
-void command_argv_free(struct command_argv *a)
-{
-	if (!a)
-		return;
-	buf_fini(&a->bytes);
-	mem_free(a->lens);
-	mem_free(a->args);
-	mem_free(a);
-}
-
-int command_argc(const struct command_argv *a)
-{
-	return (int)a->n;
-}
-
-const char **command_args(const struct command_argv *a)
-{
-	return a->args;
-}
-
-const size_t *command_lens(const struct command_argv *a)
-{
-	return a->lens;
-}
-
-/* Ends the argument that began at byte `from`. */
-static void put_end(struct command_argv *a, size_t from)
-{
-	if (a->n == a->cap) {
-		a->cap = a->cap ? a->cap * 2 : 16;
-		a->lens = mem_grow(a->lens, a->cap, sizeof *a->lens);
-		a->args = mem_grow(a->args, a->cap, sizeof *a->args);
-	}
-	a->lens[a->n++] = a->bytes.len - from;
-}
-
-static void command_put(struct enc *e, const char *p, size_t len)
-{
-	const size_t from = e->a->bytes.len;
-	if (len)
-		buf_add(&e->a->bytes, p, len);
-	put_end(e->a, from);
-}
-
-static void put_str(struct enc *e, const char *s)
-{
-	command_put(e, s, strlen(s));
-}
-
-static void command_put_slice(struct enc *e, struct slice s)
-{
-	command_put(e, s.p, s.p ? s.len : 0);
-}
-
-static void put_i64(struct enc *e, int64_t v)
-{
-	const size_t from = e->a->bytes.len;
-	if (v < 0)
-		buf_add(&e->a->bytes, "-", 1);
-	buf_u64(&e->a->bytes, v < 0 ? 0 - (uint64_t)v : (uint64_t)v);
-	put_end(e->a, from);
-}
-
-static void put_id(struct enc *e, struct entry_id id)
-{
-	char text[COMMAND_ID_CAP];
-	const int n = command_id_format(text, id);
-	command_put(e, text, (size_t)n);
-}
 
 static void put_lock(struct enc *e)
 {
@@ -229,25 +135,35 @@ static void enc_fetch(struct enc *e)
 	put_id(e, e->c->id);
 }
 
-static bool uses_registry(const struct enc *e)
+/* What the scripts are told of same_stream; an entry without a name is nobody's second. */
+static const char *same_stream_word(const struct enc *e, bool has_stream)
 {
-	return (e->c->same_stream_serial || e->names->serialize) && e->c->stream.p;
+	static const char *const words[] = {
+		[SAME_STREAM_SERIALIZE] = "serialize", [SAME_STREAM_ALLOW] = "", [SAME_STREAM_COALESCE] = "coalesce"};
+	return has_stream ? words[e->names->same_stream] : "";
 }
 
-/* Keys and the arguments that all scripts on the LBS begin with. consumer absent = whoever has it. */
+/* Keys and the arguments that all scripts on the LBS begin with. consumer absent = whoever has it. Where nothing can
+ * wait the other keys are left out: while a slot moves, a script whose keys are not all in one place has to wait. */
 static void put_lbs_script(struct enc *e, enum script s, struct slice consumer)
 {
-	const bool dlq = s == SCRIPT_DEAD, registry = uses_registry(e);
-	put_script(e, s, 1 + dlq + registry);
+	const char *same_stream = same_stream_word(e, e->c->stream.p || e->c->kind >= CMD_DUE);
+	const bool dlq = s == SCRIPT_DEAD, waits = *same_stream || s == SCRIPT_LATER || e->c->kind >= CMD_DUE;
+	put_script(e, s, (waits ? 5 : 1) + dlq);
 	put_str(e, e->names->lbs);
+	if (waits) {
+		put_str(e, e->names->registry);
+		put_str(e, e->names->delayed);
+		put_str(e, e->names->delayed_data);
+		put_str(e, e->names->parked);
+	}
 	if (dlq)
 		put_str(e, e->names->dlq);
-	if (registry)
-		put_str(e, e->names->registry);
 	put_str(e, e->names->group);
 	put_id(e, e->c->id);
 	command_put_slice(e, consumer);
 	command_put_slice(e, e->c->stream);
+	put_str(e, same_stream);
 }
 
 static struct slice own_consumer(const struct enc *e)
@@ -265,11 +181,13 @@ static void enc_take(struct enc *e)
 static void enc_done(struct enc *e)
 {
 	put_lbs_script(e, SCRIPT_DONE, own_consumer(e));
+	put_str(e, e->c->is_heir ? e->self->consumer : "");
 }
 
 static void enc_ack_del(struct enc *e)
 {
 	put_lbs_script(e, SCRIPT_DONE, e->c->consumer);
+	put_str(e, "");
 }
 
 static void enc_requeue(struct enc *e)
@@ -279,9 +197,31 @@ static void enc_requeue(struct enc *e)
 	put_i64(e, e->c->retry);
 }
 
+static struct slice cut_text(struct slice s, size_t max)
+{
+	return (struct slice){s.p, s.p ? text_fit(s.p, s.len, max) : 0};
+}
+
 static struct slice cut_error(struct slice s)
 {
-	return (struct slice){s.p, s.p ? text_fit(s.p, s.len, COMMAND_ERROR_MAX) : 0};
+	return cut_text(s, COMMAND_ERROR_MAX);
+}
+
+static void enc_later(struct enc *e)
+{
+	put_lbs_script(e, SCRIPT_LATER, e->c->consumer);
+	put_i64(e, e->c->min_idle_ms);
+	put_i64(e, e->c->retry);
+	put_i64(e, e->c->delay_ms);
+	put_str(e, e->c->why ? e->c->why : "");
+	command_put_slice(e, cut_text(e->c->error, COMMAND_REASON_MAX));
+}
+
+static void enc_due(struct enc *e)
+{
+	put_lbs_script(e, SCRIPT_DUE, (struct slice){0});
+	put_i64(e, e->c->count);
+	put_i64(e, e->c->position);
 }
 
 static void enc_dead(struct enc *e)
@@ -382,11 +322,9 @@ static void enc_length(struct enc *e)
 	put_str(e, e->c->kind == CMD_LENGTH ? e->names->lbs : e->names->dlq);
 }
 
-static void enc_add(struct enc *e)
+/* The field of a new entry: its name and its value. */
+static void put_input(struct enc *e)
 {
-	put_str(e, "XADD");
-	put_str(e, e->names->lbs);
-	put_str(e, "*");
 	put_str(e, "lbs-input");
 	struct buf *b = &e->a->bytes;
 	const size_t from = b->len;
@@ -399,6 +337,14 @@ static void enc_add(struct enc *e)
 		buf_str(b, "{}");
 	buf_str(b, "}");
 	put_end(e->a, from);
+}
+
+static void enc_add(struct enc *e)
+{
+	put_str(e, "XADD");
+	put_str(e, e->names->lbs);
+	put_str(e, "*");
+	put_input(e);
 }
 
 static void enc_replay(struct enc *e)
@@ -424,6 +370,29 @@ static void enc_dlq_del(struct enc *e)
 	put_str(e, "XDEL");
 	put_str(e, e->names->dlq);
 	put_id(e, e->c->id);
+}
+
+static void enc_add_later(struct enc *e)
+{
+	put_lbs_script(e, SCRIPT_ADD_LATER, (struct slice){0});
+	if (e->c->at_ms) {
+		put_str(e, "");
+		put_i64(e, e->c->at_ms);
+	} else {
+		put_i64(e, e->c->delay_ms);
+		put_str(e, "");
+	}
+	put_str(e, e->c->why ? e->c->why : "");
+	if (e->c->fields)
+		command_put_fields(e, NULL);
+	else
+		put_input(e);
+}
+
+static void enc_delayed(struct enc *e)
+{
+	put_lbs_script(e, SCRIPT_DELAYED, (struct slice){0});
+	put_str(e, e->c->kind == CMD_DELAYED_NOW ? "now" : "drop");
 }
 
 /* ---- any node */
@@ -536,6 +505,11 @@ static const struct {
 	[CMD_DLQ_RANGE] = {"dlq_range", enc_dlq_range},
 	[CMD_DLQ_DEL] = {"dlq_del", enc_dlq_del},
 	[CMD_REPLAY] = {"replay", enc_replay},
+	[CMD_LATER] = {"later", enc_later},
+	[CMD_DUE] = {"due", enc_due},
+	[CMD_ADD_LATER] = {"add_later", enc_add_later},
+	[CMD_DELAYED_NOW] = {"delayed_now", enc_delayed},
+	[CMD_DELAYED_DROP] = {"delayed_drop", enc_delayed},
 	[CMD_WAIT] = {"wait", enc_wait},
 	[CMD_UNBLOCK] = {"unblock", enc_unblock},
 	[CMD_SLOTS] = {"slots", enc_slots},

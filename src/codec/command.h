@@ -2,18 +2,20 @@
  * Key names: INTERFACE 2. Scripts and their order: SEMANTICS (XADD first, then XACK). */
 #pragma once
 #include "core/cmd.h"
+#include "core/rules.h"
 
 /* The keys of one service. */
 struct command_names {
-	char *lbs, *group, *registry, *dlq; /* owned */
+	char *lbs, *group, *registry, *dlq;    /* owned */
+	char *delayed, *delayed_data, *parked; /* owned; in the LBS' slot, as the registry */
 	uint16_t lbs_slot, dlq_slot;
 	bool dlq_same_slot;
-	bool serialize;      /* same_stream: serialize (as cmd.same_stream_serial: either is enough) */
+	enum same_stream same_stream;
 	int64_t dlq_max_len; /* 0 = unbounded */
 	char *group_start;   /* "0" or "$" */
 };
 /* dlq "" = <service>-input-dlq. Slots are compared as a cluster does; on standalone the caller sets dlq_same_slot. */
-void command_names_init(struct command_names *n, const char *service, const char *dlq, bool serialize,
+void command_names_init(struct command_names *n, const char *service, const char *dlq, enum same_stream same_stream,
 	int64_t dlq_max_len, const char *group_start);
 void command_names_fini(struct command_names *n);
 
@@ -37,7 +39,8 @@ const size_t *command_lens(const struct command_argv *a);
 const char *command_name(enum cmd_kind k); /* "lock" "renew" "read" … for logs and metrics */
 /* Between a lock's stream and its entry id, literally. */
 #define COMMAND_LOCK_SEP "<MUTEX_KEY_SEP>"
-enum { COMMAND_ERROR_MAX = 1024 }; /* bytes of a dead letter's _dlq_error */
+/* Bytes of a dead letter's _dlq_error; of a reason while the entry waits. */
+enum { COMMAND_ERROR_MAX = 1024, COMMAND_REASON_MAX = 256 };
 /* The key of trial writes in the slot of `base`, a load-balancer stream: named like a lock of the stream sluiced-doctor, so
  * that no rule of its own is needed, but no lock, for it has no id. Nobody ever keeps it. mem_free it. */
 char *command_trial_key(const char *base);

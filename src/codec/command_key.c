@@ -117,7 +117,7 @@ char *command_trial_key(const char *base)
 		tagged ? "sluiced-doctor" COMMAND_LOCK_SEP "%s" : "sluiced-doctor" COMMAND_LOCK_SEP "{%s}", base);
 }
 
-void command_names_init(struct command_names *n, const char *service, const char *dlq, bool serialize,
+void command_names_init(struct command_names *n, const char *service, const char *dlq, enum same_stream same_stream,
 	int64_t dlq_max_len, const char *group_start)
 {
 	char *lbs = mem_printf("%s-input", service);
@@ -128,11 +128,14 @@ void command_names_init(struct command_names *n, const char *service, const char
 		.lbs = lbs,
 		.group = mem_printf("%s-group", service),
 		.registry = mem_printf(tagged ? "%s-active" : "{%s}-active", lbs),
+		.delayed = mem_printf(tagged ? "%s-delayed" : "{%s}-delayed", lbs),
+		.delayed_data = mem_printf(tagged ? "%s-delayed-data" : "{%s}-delayed-data", lbs),
+		.parked = mem_printf(tagged ? "%s-parked" : "{%s}-parked", lbs),
 		.dlq = dead,
 		.lbs_slot = lbs_slot,
 		.dlq_slot = dlq_slot,
 		.dlq_same_slot = lbs_slot == dlq_slot,
-		.serialize = serialize,
+		.same_stream = same_stream,
 		.dlq_max_len = dlq_max_len,
 		.group_start = mem_dup(group_start, strlen(group_start)),
 	};
@@ -143,6 +146,9 @@ void command_names_fini(struct command_names *n)
 	mem_free(n->lbs);
 	mem_free(n->group);
 	mem_free(n->registry);
+	mem_free(n->delayed);
+	mem_free(n->delayed_data);
+	mem_free(n->parked);
 	mem_free(n->dlq);
 	mem_free(n->group_start);
 	*n = (struct command_names){0};

@@ -34,6 +34,7 @@ static const struct field F_SESSION = {"session", "", "session: must be a string
 static const struct field F_RESUME = {"resume", "", "resume: must be an array of strings of 1 to 64 bytes"};
 static const struct field F_REASON = {"reason", "", "reason: must be a string"};
 static const struct field F_DEAD = {"dead", "", "dead: must be true or false"};
+static const struct field F_RETRY_MS = {"retry_ms", "", "retry_ms: must be an integer, 0 to 86400000"};
 static const struct field F_NOTE = {"note", "", "note: must be a string"};
 
 struct frame_decoder *frame_decoder_new(void)
@@ -286,6 +287,16 @@ static void read_dead(struct frame *f, yyjson_val *root)
 	f->dead = yyjson_get_bool(v);
 }
 
+static void read_retry_ms(struct frame *f, yyjson_val *root)
+{
+	yyjson_val *v = yyjson_obj_get(root, F_RETRY_MS.name);
+	if (!v || yyjson_is_null(v))
+		return;
+	f->has_retry_ms = get_int(v, &f->retry_ms) && f->retry_ms >= 0 && f->retry_ms <= FRAME_RETRY_MS_MAX;
+	if (!f->has_retry_ms)
+		frame_refuse(f, FRAME_PROBLEM_FIELD, F_RETRY_MS.wrong);
+}
+
 static enum frame_kind frame_kind_of(struct slice type)
 {
 	static const char *const names[FRAME_UNKNOWN] = {
@@ -319,13 +330,17 @@ static void read_fields(struct frame_decoder *d, struct frame *f, yyjson_val *ro
 		read_lease(f, root);
 		read_string(f, root, &F_REASON, &f->reason);
 		read_dead(f, root);
+		read_retry_ms(f, root);
 		break;
 	case FRAME_PROGRESS:
 		read_lease(f, root);
 		read_string(f, root, &F_NOTE, &f->note);
 		break;
-	case FRAME_DONE:
 	case FRAME_RELEASE:
+		read_lease(f, root);
+		read_retry_ms(f, root);
+		break;
+	case FRAME_DONE:
 	case FRAME_REVOKED:
 		read_lease(f, root);
 		break;

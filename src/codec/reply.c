@@ -139,6 +139,31 @@ static bool decode_requeue(struct reply_decoder *d, const redisReply *r, struct 
 	return is_int(r) ? decode_int(d, r, out) : decode_maybe_id(d, r, out);
 }
 
+static bool decode_counts(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	(void)d;
+	if (!is_list(r) || r->elements != DUE_COUNTS)
+		return false;
+	*out = (struct reply){.kind = REPLY_COUNTS};
+	for (size_t i = 0; i < DUE_COUNTS; i++) {
+		if (!is_int(r->element[i]))
+			return false;
+		out->counts[i] = r->element[i]->integer;
+	}
+	return true;
+}
+
+/* A number, or {1, how many were trimmed}: .n. */
+static bool decode_dead(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	if (is_int(r))
+		return decode_int(d, r, out);
+	if (!is_list(r) || r->elements != 2 || !is_int(r->element[1]) || !decode_int(d, r->element[0], out))
+		return false;
+	out->n = r->element[1]->integer > 0 ? (size_t)r->element[1]->integer : 0;
+	return true;
+}
+
 static bool decode_role(struct reply_decoder *d, const redisReply *r, struct reply *out)
 {
 	return is_list(r) && r->elements > 0 && reply_is_text(r->element[0]) && decode_text(d, r->element[0], out);
@@ -405,9 +430,9 @@ static decode_fn *const rows[CMD_N] = {
 	[CMD_HEARTBEAT] = decode_read,
 	[CMD_FETCH] = decode_range,
 	[CMD_TAKE] = decode_int,
-	[CMD_DONE] = decode_int,
+	[CMD_DONE] = decode_requeue,
 	[CMD_REQUEUE] = decode_requeue,
-	[CMD_DEAD] = decode_int,
+	[CMD_DEAD] = decode_dead,
 	[CMD_DEAD_ADD] = decode_id,
 	[CMD_DEAD_READ] = decode_range_fields,
 	[CMD_ACK_DEL] = decode_int,
@@ -422,6 +447,11 @@ static decode_fn *const rows[CMD_N] = {
 	[CMD_DLQ_RANGE] = decode_range_fields,
 	[CMD_DLQ_DEL] = decode_int,
 	[CMD_REPLAY] = decode_id,
+	[CMD_LATER] = decode_requeue,
+	[CMD_DUE] = decode_counts,
+	[CMD_ADD_LATER] = decode_id,
+	[CMD_DELAYED_NOW] = decode_requeue,
+	[CMD_DELAYED_DROP] = decode_int,
 	[CMD_WAIT] = decode_int,
 	[CMD_UNBLOCK] = decode_int,
 	[CMD_SLOTS] = decode_slots,

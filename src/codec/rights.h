@@ -11,6 +11,9 @@ enum { RIGHT_WORDS = 10 };
 #define RIGHT_LBS "%lbs"
 #define RIGHT_LOCK "%lock"
 #define RIGHT_REGISTRY "%registry"
+#define RIGHT_DELAYED "%delayed"
+#define RIGHT_DELAYED_DATA "%delayed-data"
+#define RIGHT_PARKED "%parked"
 #define RIGHT_CHANNEL "%channel"
 #define RIGHT_DB "%db"
 

@@ -6,80 +6,7 @@
 
 #include <openssl/sha.h>
 
-/* held(id): the row of the pending entries list (id, consumer, idle, deliveries), nil, or the server's error. */
-#define LUA_HELD                                                                                                       \
-	"local function held(id)\n"                                                                                    \
-	"  local p = redis.pcall('XPENDING', KEYS[1], ARGV[1], id, id, 1)\n"                                           \
-	"  if p.err then return p end\n"                                                                               \
-	"  return p[1]\n"                                                                                              \
-	"end\n"
-
-/* delivered(): the last id that the group was given; nil: there is no such group. */
-#define LUA_DELIVERED                                                                                                  \
-	"local function delivered()\n"                                                                                 \
-	"  local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])\n"                                                   \
-	"  for _, g in ipairs(groups) do\n"                                                                            \
-	"    local name, last\n"                                                                                       \
-	"    for i = 1, #g, 2 do\n"                                                                                    \
-	"      if g[i] == 'name' then name = g[i + 1] end\n"                                                           \
-	"      if g[i] == 'last-delivered-id' then last = g[i + 1] end\n"                                              \
-	"    end\n"                                                                                                    \
-	"    if name == ARGV[1] then return last end\n"                                                                \
-	"  end\n"                                                                                                      \
-	"end\n"
-
-/* alive(id): it still counts for its stream: pending for somebody, or in the LBS and not delivered yet (it was
- * requeued). */
-#define LUA_ALIVE                                                                                                      \
-	LUA_DELIVERED                                                                                                  \
-	"local function later(a, b)\n"                                                                                 \
-	"  local am, as = string.match(a, '^(%d+)%-(%d+)$')\n"                                                         \
-	"  local bm, bs = string.match(b, '^(%d+)%-(%d+)$')\n"                                                         \
-	"  if am == bm then am, bm = as, bs end\n"                                                                     \
-	"  if #am ~= #bm then return #am > #bm end\n"                                                                  \
-	"  return am > bm\n"                                                                                           \
-	"end\n"                                                                                                        \
-	"local function alive(id)\n"                                                                                   \
-	"  if not string.match(id, '^%d+%-%d+$') then return false end\n"                                              \
-	"  local p = held(id)\n"                                                                                       \
-	"  if p then return not p.err end\n"                                                                           \
-	"  local e = redis.pcall('XRANGE', KEYS[1], id, id)\n"                                                         \
-	"  if e.err or not e[1] then return false end\n"                                                               \
-	"  local last = delivered()\n"                                                                                 \
-	"  return last ~= nil and later(e[1][1], last)\n"                                                              \
-	"end\n"
-
-/* registered(r): the registry r names this entry as its stream's. A registry of a wrong type is nobody's. */
-#define LUA_REGISTERED                                                                                                 \
-	"local function registered(r)\n"                                                                               \
-	"  return r and redis.pcall('HGET', r, ARGV[4]) == ARGV[2]\n"                                                  \
-	"end\n"
-
-/* finish(r, new): the entry leaves the group and the stream; the registry forgets it or follows it to its new id.
- * Answers an error when the server refuses to write at all. */
-#define LUA_FINISH                                                                                                     \
-	"local function finish(r, new)\n"                                                                              \
-	"  local a = redis.pcall('XACK', KEYS[1], ARGV[1], ARGV[2])\n"                                                 \
-	"  if type(a) == 'table' then return a end\n"                                                                  \
-	"  redis.call('XDEL', KEYS[1], ARGV[2])\n"                                                                     \
-	"  if registered(r) then\n"                                                                                    \
-	"    if new then redis.pcall('HSET', r, ARGV[4], new) else redis.pcall('HDEL', r, ARGV[4]) end\n"              \
-	"  end\n"                                                                                                      \
-	"end\n"
-
-/* The checks and the reading that requeue and dead letter begin with. gone = the answer for an entry that is not
- * pending. Leaves the fields in f. Lua can hand 8,000 values to a call, no more. */
-#define LUA_READ(registry, gone)                                                                                       \
-	"local p = held(ARGV[2])\n"                                                                                    \
-	"if not p then return " gone " end\n"                                                                          \
-	"if p.err then return p end\n"                                                                                 \
-	"if ARGV[3] ~= '' and p[2] ~= ARGV[3] then return 0 end\n"                                                     \
-	"if p[3] < tonumber(ARGV[5]) then return 0 end\n"                                                              \
-	"local e = redis.pcall('XRANGE', KEYS[1], ARGV[2], ARGV[2])\n"                                                 \
-	"if e.err then return e end\n"                                                                                 \
-	"if not e[1] then return finish(" registry ") or 2 end\n"                                                      \
-	"local f = e[1][2]\n"                                                                                          \
-	"if #f > 7900 then return redis.error_reply('ERR the entry has more fields than a script can copy') end\n"
+#include "codec/script_lua.h"
 
 static const char *const texts[SCRIPT_N] = {
 	[SCRIPT_SWAP] = "local v = redis.pcall('GET', KEYS[1])\n"
@@ -96,52 +23,137 @@ static const char *const texts[SCRIPT_N] = {
 			  "if v ~= ARGV[1] then return 0 end\n"
 			  "return redis.pcall('DEL', KEYS[1])\n",
 
-	[SCRIPT_TAKE] = LUA_HELD LUA_ALIVE "local p = held(ARGV[2])\n"
-					   "if not p then return 0 end\n"
-					   "if p.err then return p end\n"
-					   "if p[2] ~= ARGV[3] then return 0 end\n"
-					   "if not KEYS[2] then return 1 end\n"
-					   "local h = redis.pcall('HGET', KEYS[2], ARGV[4])\n"
-					   "if type(h) == 'table' then return h end\n"
-					   "if h == ARGV[2] then return 1 end\n"
-					   "if h and alive(h) then return later(h, ARGV[2]) and 3 or 2 end\n"
-					   "h = redis.pcall('HSET', KEYS[2], ARGV[4], ARGV[2])\n"
-					   "if type(h) == 'table' then return h end\n"
-					   "return 1\n",
+	[SCRIPT_TAKE] =
+		LUA_HELD LUA_DELIVERED LUA_ALIVE "local p = held(ARGV[2])\n"
+						 "if not p then return 0 end\n"
+						 "if p.err then return p end\n"
+						 "if p[2] ~= ARGV[3] then return 0 end\n"
+						 "if ARGV[5] == '' then return 1 end\n"
+						 "local h = redis.pcall('HGET', KEYS[2], ARGV[4])\n"
+						 "if type(h) == 'table' then return h end\n"
+						 "if h == ARGV[2] then return 1 end\n"
+						 "if h and alive(h) then return later(h, ARGV[2]) and 3 or 2 end\n"
+						 "h = redis.pcall('HSET', KEYS[2], ARGV[4], ARGV[2])\n"
+						 "if type(h) == 'table' then return h end\n"
+						 "return 1\n",
 
-	[SCRIPT_DONE] = LUA_HELD LUA_ALIVE LUA_REGISTERED LUA_FINISH
+	[SCRIPT_DONE] = LUA_LBS LUA_FINISH
 	"local p = held(ARGV[2])\n"
 	"if p and p.err then return p end\n"
-	"if p and (ARGV[3] == '' or p[2] == ARGV[3]) then return finish(KEYS[2]) or 1 end\n"
-	"if not p and registered(KEYS[2]) and not alive(ARGV[2]) then redis.pcall('HDEL', KEYS[2], ARGV[4]) end\n"
+	"if p and (ARGV[3] == '' or p[2] == ARGV[3]) then return finish(nil, ARGV[6]) or 1 end\n"
+	"if not p and registered() and not alive(ARGV[2]) then advance(ARGV[4], '', '') end\n"
 	"return 0\n",
 
-	[SCRIPT_REQUEUE] = LUA_HELD LUA_REGISTERED LUA_FINISH LUA_READ("KEYS[2]",
-		"false") "local found = false\n"
-			 "for i = 1, #f, 2 do\n"
-			 "  if f[i] == '_retry_count' then f[i + 1] = ARGV[6] found = true end\n"
-			 "end\n"
-			 "if not found and ARGV[6] ~= '0' then f[#f + 1] = '_retry_count' f[#f + 1] = ARGV[6] end\n"
-			 "local new = redis.pcall('XADD', KEYS[1], '*', unpack(f))\n"
-			 "if type(new) == 'table' then return new end\n"
-			 "return finish(KEYS[2], new) or new\n",
+	[SCRIPT_REQUEUE] = LUA_LBS LUA_FINISH LUA_READ("false") "local new = add(counted(f, ARGV[7]))\n"
+								"if type(new) == 'table' then return new end\n"
+								"return finish(new) or new\n",
 
-	[SCRIPT_DEAD] = LUA_HELD LUA_REGISTERED LUA_FINISH LUA_READ(
-		"KEYS[3]", "0") "local own = {'_dlq_reason', ARGV[7], '_dlq_at', ARGV[8], '_dlq_node', ARGV[9], "
-				"'_dlq_error', ARGV[10],\n"
-				"  '_orig_id', ARGV[2]}\n"
-				"local is_own = {}\n"
-				"for i = 1, #own, 2 do is_own[own[i]] = true end\n"
-				"local a = {KEYS[2]}\n"
-				"if ARGV[6] ~= '0' then a = {KEYS[2], 'MAXLEN', '~', ARGV[6]} end\n"
-				"a[#a + 1] = '*'\n"
-				"for i = 1, #f, 2 do\n"
-				"  if not is_own[f[i]] then a[#a + 1] = f[i] a[#a + 1] = f[i + 1] end\n"
-				"end\n"
-				"for i = 1, #own do a[#a + 1] = own[i] end\n"
-				"local new = redis.pcall('XADD', unpack(a))\n"
-				"if type(new) == 'table' then return new end\n"
-				"return finish(KEYS[3]) or 1\n",
+	[SCRIPT_LATER] = LUA_LBS LUA_FINISH LUA_READ("false") LUA_CLOCK
+	"local v = {ARGV[4], ARGV[9], ARGV[10]}\n"
+	"f = counted(f, ARGV[7])\n"
+	"for i = 1, #f do v[i + 3] = f[i] end\n"
+	"local h = redis.pcall('HSET', KEYS[4], ARGV[2], pack(v))\n"
+	"if type(h) == 'table' then return h end\n"
+	"h = redis.pcall('ZADD', KEYS[3], clock() + tonumber(ARGV[8]), ARGV[2])\n"
+	"if type(h) == 'table' then\n"
+	"  redis.pcall('HDEL', KEYS[4], ARGV[2])\n"
+	"  return h\n"
+	"end\n"
+	"return finish(ARGV[2]) or 1\n",
+
+	[SCRIPT_DEAD] = LUA_LBS LUA_FINISH LUA_READ(
+		"0") "local own = {'_dlq_reason', ARGV[8], '_dlq_at', ARGV[9], '_dlq_node', ARGV[10], '_dlq_error', "
+		     "ARGV[11], '_orig_id', ARGV[2]}\n"
+		     "local is_own = {}\n"
+		     "for i = 1, #own, 2 do is_own[own[i]] = true end\n"
+		     "local a = {KEYS[#KEYS]}\n"
+		     "if ARGV[7] ~= '0' then a = {KEYS[#KEYS], 'MAXLEN', '~', ARGV[7]} end\n"
+		     "a[#a + 1] = '*'\n"
+		     "for i = 1, #f, 2 do\n"
+		     "  if not is_own[f[i]] then a[#a + 1] = f[i] a[#a + 1] = f[i + 1] end\n"
+		     "end\n"
+		     "for i = 1, #own do a[#a + 1] = own[i] end\n"
+		     "local before = redis.pcall('XLEN', KEYS[#KEYS])\n"
+		     "local new = redis.pcall('XADD', unpack(a))\n"
+		     "if type(new) == 'table' then return new end\n"
+		     "local trimmed = before + 1 - redis.call('XLEN', KEYS[#KEYS])\n"
+		     "local x = finish()\n"
+		     "if type(x) == 'table' then return x end\n"
+		     "return {1, trimmed}\n",
+
+	[SCRIPT_DUE] = LUA_LBS LUA_MOVE LUA_CLOCK
+	"local now, moved, woken = clock(), 0, 0\n"
+	"local due = redis.pcall('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, ARGV[6])\n"
+	"if due.err then return due end\n"
+	"for _, id in ipairs(due) do\n"
+	"  local new = move(id)\n"
+	"  if type(new) == 'table' then\n"
+	"    if moved == 0 then return new end\n"
+	"    break\n"
+	"  end\n"
+	"  moved = moved + 1\n"
+	"end\n"
+	"local at, n = tonumber(ARGV[7]), redis.pcall('ZCARD', KEYS[5])\n"
+	"if type(n) == 'table' then return n end\n"
+	"if at >= n then at = 0 end\n"
+	"for _ = 1, 50 do\n"
+	"  local m = redis.pcall('ZRANGE', KEYS[5], at, at)[1]\n"
+	"  if not m then break end\n"
+	"  local len = tonumber(string.match(m, '^(%d+):'))\n"
+	"  local stream = len and string.match(m, '^%d+:(.*)$'):sub(1, len)\n"
+	"  local p = stream and prefix(stream)\n"
+	"  local in_line = p and redis.pcall('ZLEXCOUNT', KEYS[5], '[' .. p, '(' .. p .. '~') or 0\n"
+	"  if in_line == 0 then\n"
+	"    redis.pcall('ZREM', KEYS[5], m)\n"
+	"  else\n"
+	"    local h = redis.pcall('HGET', KEYS[2], stream)\n"
+	"    if ARGV[5] == '' or not (type(h) == 'string' and alive(h)) then\n"
+	"      advance(stream, '', '')\n"
+	"      if ARGV[5] == '' then redis.pcall('HDEL', KEYS[2], stream) end\n"
+	"      woken = woken + 1\n"
+	"      in_line = redis.pcall('ZLEXCOUNT', KEYS[5], '[' .. p, '(' .. p .. '~')\n"
+	"    end\n"
+	"    at = at + in_line\n"
+	"  end\n"
+	"end\n"
+	"local next = redis.pcall('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')\n"
+	"local wait = next[2] and math.max(0, math.ceil(next[2]) - now) or -1\n"
+	"local delayed, parked = redis.pcall('ZCARD', KEYS[3]), redis.pcall('ZCARD', KEYS[5])\n"
+	"local held_by = redis.pcall('XPENDING', KEYS[1], ARGV[1])\n"
+	"local wanted, len = -1, redis.pcall('XLEN', KEYS[1])\n"
+	"if not held_by.err and type(len) == 'number' then\n"
+	"  wanted = math.max(0, len - held_by[1] - (ARGV[5] == 'coalesce' and 0 or parked))\n"
+	"  wanted = wanted + redis.pcall('ZCOUNT', KEYS[3], '-inf', now)\n"
+	"end\n"
+	"return {moved, wait, delayed, parked, at, woken, wanted}\n",
+
+	[SCRIPT_ADD_LATER] = LUA_PACK LUA_CLOCK
+	"local v, ms = {ARGV[4], ARGV[8], ''}, clock()\n"
+	"for i = 9, #ARGV do v[#v + 1] = ARGV[i] end\n"
+	"if #v > 7900 then return redis.error_reply('ERR the entry has more fields than a script can copy') end\n"
+	"local seq, id = 4294967296\n"
+	"repeat\n"
+	"  id = string.format('%.0f-%.0f', ms, seq)\n"
+	"  seq = seq + 1\n"
+	"until redis.pcall('HEXISTS', KEYS[4], id) ~= 1\n"
+	"local h = redis.pcall('HSET', KEYS[4], id, pack(v))\n"
+	"if type(h) == 'table' then return h end\n"
+	"h = redis.pcall('ZADD', KEYS[3], ARGV[7] ~= '' and ARGV[7] or ms + tonumber(ARGV[6]), id)\n"
+	"if type(h) == 'table' then\n"
+	"  redis.pcall('HDEL', KEYS[4], id)\n"
+	"  return h\n"
+	"end\n"
+	"return id\n",
+
+	[SCRIPT_DELAYED] = LUA_LBS LUA_MOVE
+	"if not redis.pcall('ZSCORE', KEYS[3], ARGV[2]) then return 0 end\n"
+	"if ARGV[6] == 'now' then return move(ARGV[2]) or 0 end\n"
+	"local d = redis.pcall('HGET', KEYS[4], ARGV[2])\n"
+	"local t = type(d) == 'string' and parts(d)\n"
+	"redis.pcall('ZREM', KEYS[3], ARGV[2])\n"
+	"redis.pcall('HDEL', KEYS[4], ARGV[2])\n"
+	"if t and t[1] and redis.pcall('HGET', KEYS[2], t[1]) == ARGV[2] then advance(t[1], '', '') end\n"
+	"return 1\n",
 
 	[SCRIPT_UNREAD] = LUA_DELIVERED "local last = delivered()\n"
 					"if not last then return false end\n"

@@ -10,12 +10,22 @@
 enum script {
 	SCRIPT_SWAP, /* KEYS lock; ARGV expected, value, ttl_ms -> ms it lasts now: never less than it would have | 0 */
 	SCRIPT_UNLOCK, /* KEYS lock; ARGV value -> 1 | 0 */
-	/* KEYS lbs [registry]; ARGV group, id, consumer ("" = anybody's), stream, … */
+	/* KEYS lbs, registry, delayed, delayed-data, parked; ARGV group, id, consumer ("" = anybody's), stream,
+	 * same_stream ("" = allow, "serialize", "coalesce"), …; with "" take, done, requeue and dead go without the
+	 * keys between the first and the last */
 	SCRIPT_TAKE,    /* -> 1 taken, 2 parked, 0 gone */
-	SCRIPT_DONE,    /* -> 1 | 0 */
+	SCRIPT_DONE,    /* …, heir ("" = nobody) -> 1 | 0 | id of the stream's next entry, pending for the heir now */
 	SCRIPT_REQUEUE, /* …, min_idle_ms, retry -> new id | nil gone | 0 not as expected | 2 deleted */
-	SCRIPT_DEAD,    /* KEYS lbs dlq [registry]; …, min_idle_ms, max_len, reason, at, node, error -> 1 | 0 | 2 */
-	SCRIPT_UNREAD,  /* KEYS lbs; ARGV group -> id of the first entry that is not delivered yet | nil */
+	/* …, min_idle_ms, retry, delay_ms, why, reason -> 1 | nil gone | 0 not as expected | 2 deleted */
+	SCRIPT_LATER,
+	/* KEYS … dlq; …, min_idle_ms, max_len, reason, at, node, error -> {1, dead letters trimmed} | 0 | 2 */
+	SCRIPT_DEAD,
+	/* …, limit, position -> {moved, ms until the next is due | -1, delayed, parked, next position, woken,
+	 * wanted} */
+	SCRIPT_DUE,
+	SCRIPT_ADD_LATER, /* …, delay_ms | "", at Unix ms | "", why, name, value, … -> id it waits under */
+	SCRIPT_DELAYED,   /* …, "now" | "drop" -> new id | 1 dropped | 0 not there */
+	SCRIPT_UNREAD,    /* KEYS lbs; ARGV group -> id of the first entry that is not delivered yet | nil */
 	SCRIPT_N
 };
 

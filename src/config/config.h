@@ -52,6 +52,9 @@ struct config_service {
 	} recovery;
 	struct {
 		unsigned max_retries;
+		int64_t initial_ms, max_ms; /* initial 0 = at once */
+		unsigned factor, jitter_pct;
+		int64_t release_delay_ms;
 	} retry;
 	struct {
 		char *stream;     /* never "": <name>-input-dlq when the user left it */

@@ -121,6 +121,16 @@ struct option {
 		"read the locks of suspects when they should have expired; off: recovery waits for events and scans")  \
 	S(SERVICE_RETRY_MAX_RETRIES, "services[].retry.max_retries", INT, retry.max_retries, "3", 0, 1000000, NULL,    \
 		NULL, LIVE, "counted retries of an entry before it becomes a dead letter")                             \
+	S(SERVICE_RETRY_INITIAL, "services[].retry.initial", DURATION, retry.initial_ms, "1s", 0, HOUR(24), NULL,      \
+		NULL, LIVE, "how long a failed entry waits before its first retry; 0: none waits")                     \
+	S(SERVICE_RETRY_FACTOR, "services[].retry.factor", INT, retry.factor, "8", 1, 100, NULL, NULL, LIVE,           \
+		"each further retry waits this many times as long")                                                    \
+	S(SERVICE_RETRY_MAX, "services[].retry.max", DURATION, retry.max_ms, "5m", 0, HOUR(24), NULL, NULL, LIVE,      \
+		"longest such wait, before jitter")                                                                    \
+	S(SERVICE_RETRY_JITTER, "services[].retry.jitter", PERCENT, retry.jitter_pct, "20%", 0, 100, NULL, NULL, LIVE, \
+		"up to this much is added to it, so that not all come back at once")                                   \
+	S(SERVICE_RETRY_RELEASE_DELAY, "services[].retry.release_delay", DURATION, retry.release_delay_ms, "1s", 0,    \
+		HOUR(24), NULL, NULL, LIVE, "how long an entry waits that its worker gave back; 0: at once")           \
 	S(SERVICE_DEAD_LETTER_STREAM, "services[].dead_letter.stream", STRING, dead_letter.stream, "", 1, 512, NULL,   \
 		"<name>-input-dlq", LIVE, "key of the dead letters")                                                   \
 	S(SERVICE_DEAD_LETTER_MAX_LEN, "services[].dead_letter.max_len", INT, dead_letter.max_len, "10000", 1,         \

@@ -75,6 +75,17 @@ enum cmd_kind {
 	CMD_DLQ_RANGE, /* XRANGE DLQ .id + COUNT .count  -> ENTRIES with .fields */
 	CMD_DLQ_DEL,   /* XDEL DLQ .id                  -> INT */
 	CMD_REPLAY,    /* XADD LBS of .fields            -> ID */
+	/* script: like REQUEUE, but back only after .delay_ms; .why .error (a worker's reason) stay with it -> INT 1 |
+	 * NIL gone | INT 0 not as expected | INT 2 entry deleted: acked */
+	CMD_LATER,
+	/* script: what is due goes back to the LBS, at most .count; .position: where to look on for streams that nobody
+	 * runs -> COUNTS, see enum due_count */
+	CMD_DUE,
+	/* script: .fields of .stream wait for .delay_ms, or until .at_ms by the server's clock (0 = use .delay_ms);
+	 * .why -> ID they wait under */
+	CMD_ADD_LATER,
+	CMD_DELAYED_NOW,  /* script: .id, which waits, goes back at once -> ID the new id | INT 0 it does not wait */
+	CMD_DELAYED_DROP, /* script: .id, which waits, is forgotten -> INT 1 | INT 0 it does not wait */
 	/* on any node */
 	CMD_WAIT,              /* WAIT .count .block_ms     -> INT */
 	CMD_UNBLOCK,           /* CLIENT UNBLOCK .count      -> INT */
@@ -91,11 +102,11 @@ enum cmd_kind {
 
 struct cmd {
 	enum cmd_kind kind;
-	uint16_t svc;            /* service id; names come from the runtime's table */
-	bool asking;             /* send ASKING first */
-	bool use_eval;           /* the server does not know the script: send its text */
-	bool use_delifeq;        /* unlock: by that command, which not every server has */
-	bool same_stream_serial; /* take, done, requeue, dead: registry in use */
+	uint16_t svc;     /* service id; names come from the runtime's table */
+	bool asking;      /* send ASKING first */
+	bool use_eval;    /* the server does not know the script: send its text */
+	bool use_delifeq; /* unlock: by that command, which not every server has */
+	bool is_heir;     /* done: the stream's next entry may be ours at once */
 	struct slice stream;
 	struct entry_id id;
 	struct slice value, expect; /* lock values */
@@ -105,12 +116,27 @@ struct cmd {
 		/* requeue, dead: who must have it pending; pending: filter; absent = our own consumer where one is
 		 * needed */
 		consumer;
-	int64_t retry; /* requeue: the count to write */
+	int64_t retry;           /* requeue, later: the count to write */
+	int64_t delay_ms, at_ms; /* later, add later */
+	const char *why;         /* later, add later: "fail", "release", "add", "replay" */
+	int64_t position;        /* due */
 	enum dead_reason reason;
 	struct slice error; /* dead: worker's reason, cut to 1 KiB by the codec */
 	int64_t now_ms;     /* dead: wall clock */
 	struct slice info;  /* add: raw JSON or absent */
 	const struct field_list *fields;
+};
+
+/* What CMD_DUE answers: reply.counts. */
+enum due_count {
+	DUE_MOVED,    /* went back to the LBS */
+	DUE_WAIT_MS,  /* until the next is due; -1 = none */
+	DUE_DELAYED,  /* wait for their time */
+	DUE_PARKED,   /* wait for a running stream */
+	DUE_POSITION, /* for the next time */
+	DUE_WOKEN,    /* streams that nobody ran any more and that go on */
+	DUE_WANTED,   /* not read by anybody yet, and due; -1 = not known */
+	DUE_COUNTS
 };
 
 /* All fields of an entry, byte-exact. One heap block, freed with mem_free. */
@@ -174,7 +200,8 @@ enum reply_kind {
 	REPLY_ENTRIES,
 	REPLY_PENDING,
 	REPLY_CONSUMERS,
-	REPLY_SLOTS
+	REPLY_SLOTS,
+	REPLY_COUNTS
 };
 
 enum reply_error {
@@ -229,5 +256,6 @@ struct reply {
 	const struct pending_row *pending;
 	const struct consumer_row *consumers;
 	const struct slot_range *slots;
-	size_t n; /* rows of pending, consumers, slots */
+	int64_t counts[DUE_COUNTS]; /* COUNTS */
+	size_t n;                   /* rows of pending, consumers, slots */
 };

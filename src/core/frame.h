@@ -11,7 +11,7 @@ struct slice {
 	size_t len;
 };
 
-enum { FRAME_LEASE_MAX = 64, FRAME_CREDITS_MAX = 10000, FRAME_DEPTH_MAX = 16 };
+enum { FRAME_LEASE_MAX = 64, FRAME_CREDITS_MAX = 10000, FRAME_DEPTH_MAX = 16, FRAME_RETRY_MS_MAX = 86400000 };
 
 enum frame_kind { /* worker -> daemon */
 	FRAME_HELLO,
@@ -52,6 +52,8 @@ struct frame {
 	struct slice lease;
 	struct slice reason; /* fail */
 	bool dead;           /* fail */
+	bool has_retry_ms;   /* fail, release */
+	int64_t retry_ms;    /* 0..FRAME_RETRY_MS_MAX */
 	struct slice note;   /* progress */
 	bool has_n;
 	int64_t n; /* ping, pong */

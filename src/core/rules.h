@@ -8,12 +8,23 @@
 
 enum { SERVICE_NONE = 0xffff, SHARD_NONE = 0xffff, SERVICES_MAX = 256, SHARDS_MAX = 512, SLOTS = 16384 };
 
+/* services[].same_stream, in the order of its words: a second entry that names a running stream */
+enum same_stream { SAME_STREAM_SERIALIZE, SAME_STREAM_ALLOW, SAME_STREAM_COALESCE };
+
+/* When an entry comes back: after a failure initial × factor^n, at most max, and up to jitter_pct more of it. */
+struct retry_rules {
+	mono_ms initial_ms, max_ms; /* initial 0 = at once */
+	uint32_t factor;
+	unsigned jitter_pct;
+	mono_ms release_delay_ms;
+};
+
 struct service_rules {
 	atomic_uint refs;
 	uint16_t svc; /* stable id, never reused while the process lives */
 	uint16_t lbs_slot, dlq_slot;
 	bool dlq_same_slot;
-	bool serialize;
+	enum same_stream same_stream;
 	bool probe;
 	uint32_t weight; /* 1..100: its share of free credits when several services want them */
 	uint32_t read_batch, max_streams, max_retries, wait_replicas, scan_page;
@@ -22,6 +33,7 @@ struct service_rules {
 	mono_ms old_margin_ms,
 		old_until; /* a lease that is good until before old_until keeps the margin of former rules */
 	mono_ms scan_interval_ms, min_idle_ms;
+	struct retry_rules retry;
 	uint64_t hash;       /* of the name: part of lease strings */
 	int64_t dlq_max_len; /* 0 = unbounded */
 	char group_start[4]; /* "0" or "$" */

@@ -30,12 +30,17 @@ struct service_rules *rules_of_service(const struct config_service *s, const str
 	struct service_rules *r = mem_alloc(sizeof *r);
 	atomic_init(&r->refs, 1);
 	r->svc = svc;
-	r->serialize = s->same_stream == CONFIG_SAME_STREAM_SERIALIZE;
+	r->same_stream = (enum same_stream)s->same_stream;
 	r->probe = s->recovery.probe;
 	r->weight = s->weight;
 	r->read_batch = s->read_batch;
 	r->max_streams = s->max_streams;
 	r->max_retries = s->retry.max_retries;
+	r->retry = (struct retry_rules){.initial_ms = s->retry.initial_ms,
+		.max_ms = s->retry.max_ms,
+		.factor = s->retry.factor,
+		.jitter_pct = s->retry.jitter_pct,
+		.release_delay_ms = s->retry.release_delay_ms};
 	r->wait_replicas = s->wait_replicas;
 	r->scan_page = s->recovery.page;
 	r->jitter_pct = s->recovery.jitter_pct;
@@ -50,7 +55,7 @@ struct service_rules *rules_of_service(const struct config_service *s, const str
 	snprintf(r->dlq, sizeof r->dlq, "%s", s->dead_letter.stream);
 	snprintf(r->name, sizeof r->name, "%s", s->name);
 	struct command_names names;
-	command_names_init(&names, r->name, r->dlq, r->serialize, r->dlq_max_len, r->group_start);
+	command_names_init(&names, r->name, r->dlq, r->same_stream, r->dlq_max_len, r->group_start);
 	r->lbs_slot = names.lbs_slot;
 	r->dlq_slot = names.dlq_slot;
 	r->dlq_same_slot = names.dlq_same_slot || (c->redis.topology == CONFIG_TOPOLOGY_STANDALONE);

@@ -81,7 +81,7 @@ static void names_set(struct shard_thread *s, const struct service_rules *r)
 		return;
 	slot->used = true;
 	slot->svc = r->svc;
-	command_names_init(&slot->names, r->name, r->dlq, r->serialize, r->dlq_max_len, r->group_start);
+	command_names_init(&slot->names, r->name, r->dlq, r->same_stream, r->dlq_max_len, r->group_start);
 	slot->names.dlq_same_slot = r->dlq_same_slot;
 }
 

@@ -240,6 +240,11 @@ static const struct {
 	[CMD_DLQ_RANGE] = {model_dlq_range, 0},
 	[CMD_DLQ_DEL] = {model_dlq_del, 0},
 	[CMD_REPLAY] = {model_replay, 0},
+	[CMD_LATER] = {model_later, 1 + SCRIPT_LATER},
+	[CMD_DUE] = {model_due, 1 + SCRIPT_DUE},
+	[CMD_ADD_LATER] = {model_add_later, 1 + SCRIPT_ADD_LATER},
+	[CMD_DELAYED_NOW] = {model_delayed_cmd, 1 + SCRIPT_DELAYED},
+	[CMD_DELAYED_DROP] = {model_delayed_cmd, 1 + SCRIPT_DELAYED},
 	[CMD_WAIT] = {exec_node, 0},
 	[CMD_UNBLOCK] = {exec_node, 0},
 	[CMD_SLOTS] = {exec_node, 0},
@@ -256,6 +261,7 @@ void model_redis_exec(struct model_redis *m, const struct cmd *c, const struct c
 	const char *consumer, mono_ms now, struct reply *out)
 {
 	m->now = now + m->offset;
+	m->is_dirty = false;
 	if (m->n_fail != 0 && (m->fail_kind == CMD_N || m->fail_kind == c->kind)) {
 		m->n_fail -= m->n_fail > 0;
 		model_error(c, m->fail_text, out);
@@ -312,6 +318,7 @@ void model_redis_free(struct model_redis *m)
 		mem_free(m->registries[i]->key);
 		mem_free(m->registries[i]);
 	}
+	model_waits_free(m);
 	mem_free(m->streams);
 	mem_free(m->registries);
 	mem_free(m->run_id);
@@ -340,6 +347,7 @@ struct model_redis *model_redis_clone(const struct model_redis *from)
 	}
 	for (size_t i = 0; i < from->n_streams; i++)
 		model_stream_copy(model_stream_of(m, from->streams[i]->key, true), from->streams[i]);
+	model_waits_copy(m, from);
 	for (size_t i = 0; i < from->n_registries; i++) {
 		struct model_registry *r = model_registry_of(m, from->registries[i]->key);
 		pos = 0;

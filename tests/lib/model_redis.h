@@ -50,8 +50,8 @@ struct entry_id model_redis_add(struct model_redis *m, const struct command_name
 	const char *info, uint32_t retry, mono_ms now);
 struct entry_id model_redis_add_fields(
 	struct model_redis *m, const struct command_names *names, const struct field *fields, size_t n, mono_ms now);
-void model_redis_next_id(
-	struct model_redis *m, struct entry_id id); /* the next XADD gets this id (tests against a real server) */
+void model_redis_next_id(struct model_redis *m,
+	struct entry_id id); /* the next XADD not ordered yet gets it (tests against a real server) */
 /* XCLAIM by somebody else (a Go consumer). False: not pending; a deleted entry stops being so, as in Redis 7. */
 bool model_redis_claim(struct model_redis *m, const struct command_names *names, struct entry_id id,
 	const char *consumer, mono_ms now);
@@ -89,6 +89,16 @@ size_t model_redis_n_pending(struct model_redis *m, const struct command_names *
 struct model_pending model_redis_pending(
 	struct model_redis *m, const struct command_names *names, size_t i, mono_ms now);
 struct entry_id model_redis_last_delivered(struct model_redis *m, const struct command_names *names);
+/* What waits for its time, in order of it. */
+size_t model_redis_n_delayed(struct model_redis *m, const struct command_names *names);
+struct model_entry model_redis_delayed(
+	struct model_redis *m, const struct command_names *names, size_t i, int64_t *due);
+void model_redis_set_due(struct model_redis *m, const struct command_names *names, struct entry_id id, int64_t due);
+/* What waits for a running entry of its stream. */
+size_t model_redis_n_parked(struct model_redis *m, const struct command_names *names);
+bool model_redis_is_parked(struct model_redis *m, const struct command_names *names, struct entry_id id);
+size_t model_redis_n_wishes(struct model_redis *m, const struct command_names *names);
+struct model_entry model_redis_wish(struct model_redis *m, const struct command_names *names, size_t i);
 bool model_redis_registered(
 	struct model_redis *m, const struct command_names *names, const char *stream, struct entry_id *id);
 size_t model_redis_n_registered(struct model_redis *m, const struct command_names *names);

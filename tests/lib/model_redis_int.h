@@ -32,11 +32,15 @@ struct model_redis {
 	struct heap expiries;
 	struct model_stream **streams;
 	struct model_registry **registries;
-	size_t n_streams, n_registries;
+	struct model_waits **waits; /* model_redis_later */
+	size_t n_streams, n_registries, n_waits;
 	char *run_id, *events;
 	uint32_t scripts; /* bits of enum script: loaded */
-	bool is_oom, has_next_id, has_delifeq;
-	struct entry_id next_id;
+	bool is_oom, has_delifeq;
+	bool is_dirty;            /* the script under way has written: nothing is refused any more */
+	struct entry_id next[64]; /* ids to give, in this order */
+	size_t n_next;
+	const char *heir; /* of the done under way */
 	enum cmd_kind fail_kind;
 	int n_fail;
 	char *fail_text;
@@ -56,16 +60,40 @@ typedef void model_exec_fn(struct model_redis *m, const struct cmd *c, const str
 model_exec_fn model_group_create_cmd, model_read, model_read_own, model_heartbeat, model_fetch, model_take, model_done,
 	model_requeue, model_dead, model_dead_add, model_pending_cmd, model_consumers_cmd, model_length,
 	model_pending_sum, model_unread, model_add_cmd, model_dlq_range, model_dlq_del, model_replay;
+/* model_redis_later: what waits */
+model_exec_fn model_later, model_due, model_add_later, model_delayed_cmd;
 
 struct model_stream *model_stream_of(struct model_redis *m, const char *key, bool create); /* NULL: no such key */
 struct model_registry *model_registry_of(struct model_redis *m, const char *key);          /* made when missing */
 struct model_reg_row *model_registry_get(const struct model_registry *r, struct slice stream);
 void model_registry_set(struct model_registry *r, struct slice stream, struct entry_id id);
 void model_registry_del(struct model_registry *r, struct slice stream);
-struct entry_id model_new_id(struct model_redis *m, const struct model_stream *s);
+struct entry_id model_new_id(struct model_redis *m, const struct model_stream *s); /* s NULL: only what was ordered */
+/* The stream with its group, or NULL and NOGROUP in *out. */
+struct model_stream *model_group_of(
+	struct model_redis *m, const struct cmd *c, const struct command_names *names, struct reply *out);
+/* The checks that requeue, later and dead letter begin with: the entry, or NULL and the answer in *out. */
+const struct model_entry *model_movable(struct model_redis *m, struct model_stream *s, const struct cmd *c,
+	const struct command_names *names, struct reply *out);
+/* The entry leaves group and stream; the registry follows it to its new id, or (NULL) what waits for its stream goes on.
+ * Returns true when that is the heir's now: *next. */
+bool model_finish(struct model_redis *m, struct model_stream *s, const struct cmd *c, const struct command_names *names,
+	const struct entry_id *new, struct entry_id *next);
+bool model_advance(struct model_redis *m, const struct command_names *names, struct slice stream, const char *heir,
+	struct entry_id than, struct entry_id *next);
+bool model_alive(struct model_redis *m, const struct command_names *names, struct entry_id id);
+bool model_is_delayed(struct model_redis *m, const struct command_names *names, struct entry_id id);
+struct field *model_fields_room(struct model_redis *m, size_t n);
+struct field_list *model_counted(
+	struct model_redis *m, const struct field_list *from, const char *count); /* caller frees */
+void model_input(struct buf *json, const struct cmd *c); /* the value of a new entry's lbs-input */
+void model_waits_free(struct model_redis *m);
+void model_waits_move(struct model_redis *from, struct model_redis *to, uint16_t slot);
+void model_waits_copy(struct model_redis *to, const struct model_redis *from);
 
 static inline void model_int(struct reply *out, int64_t v)
 {
 	*out = (struct reply){.kind = REPLY_INT, .integer = v};
 }
+void model_oom(const struct cmd *c, struct reply *out);
 void model_error(const struct cmd *c, const char *text, struct reply *out); /* text: static or m's */

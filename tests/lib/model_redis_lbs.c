@@ -11,7 +11,7 @@ static const char nogroup_text[] = "NOGROUP No such key or consumer group";
 static const char oom_text[] = "OOM command not allowed when used memory > 'maxmemory'.";
 
 /* The stream with its group, or NULL and NOGROUP in *out. */
-static struct model_stream *group_of(
+struct model_stream *model_group_of(
 	struct model_redis *m, const struct cmd *c, const struct command_names *names, struct reply *out)
 {
 	struct model_stream *s = model_stream_of(m, names->lbs, false);
@@ -21,11 +21,19 @@ static struct model_stream *group_of(
 	return NULL;
 }
 
-static bool is_refused(const struct model_redis *m, const struct cmd *c, struct reply *out)
+void model_oom(const struct cmd *c, struct reply *out)
 {
-	if (m->is_oom)
-		model_error(c, oom_text, out);
-	return m->is_oom;
+	model_error(c, oom_text, out);
+}
+
+static bool is_refused(struct model_redis *m, const struct cmd *c, struct reply *out)
+{
+	if (m->is_oom && !m->is_dirty) {
+		model_oom(c, out);
+		return true;
+	}
+	m->is_dirty = true;
+	return false;
 }
 
 static struct slice slice_str(const char *s)
@@ -85,7 +93,7 @@ static size_t limit(int64_t count, size_t most)
 void model_read(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
 	struct reply *out)
 {
-	struct model_stream *s = group_of(m, c, names, out);
+	struct model_stream *s = model_group_of(m, c, names, out);
 	if (!s)
 		return;
 	const size_t first = model_stream_find(s, entry_id_next(s->delivered));
@@ -107,7 +115,7 @@ void model_read(struct model_redis *m, const struct cmd *c, const struct command
 void model_read_own(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
 	struct reply *out)
 {
-	struct model_stream *s = group_of(m, c, names, out);
+	struct model_stream *s = model_group_of(m, c, names, out);
 	if (!s)
 		return;
 	const uint32_t consumer = model_group_consumer(s, me, strlen(me));
@@ -135,7 +143,7 @@ void model_read_own(struct model_redis *m, const struct cmd *c, const struct com
 void model_heartbeat(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
 	struct reply *out)
 {
-	struct model_stream *s = group_of(m, c, names, out);
+	struct model_stream *s = model_group_of(m, c, names, out);
 	if (!s)
 		return;
 	const uint32_t consumer = model_group_consumer(s, me, strlen(me));
@@ -158,18 +166,19 @@ void model_fetch(struct model_redis *m, const struct cmd *c, const struct comman
 
 /* ---- the scripts, as in codec/script */
 
-static struct model_registry *registry_for(
-	struct model_redis *m, const struct cmd *c, const struct command_names *names)
+static bool has_registry(const struct cmd *c, const struct command_names *names)
 {
-	if (!(c->same_stream_serial || names->serialize) || !c->stream.p)
-		return NULL;
-	return model_registry_of(m, names->registry);
+	return names->same_stream != SAME_STREAM_ALLOW && c->stream.p;
 }
 
-/* It still counts for its stream: pending, or in the LBS and not delivered yet. */
-static bool is_alive(const struct model_stream *s, struct entry_id id)
+/* It still counts for its stream: pending, waiting for its time, or in the LBS and not delivered yet. */
+bool model_alive(struct model_redis *m, const struct command_names *names, struct entry_id id)
 {
-	return model_pel_get(s, id) || (model_stream_get(s, id) && entry_id_cmp(id, s->delivered) > 0);
+	const struct model_stream *s = model_stream_of(m, names->lbs, false);
+	if (!s || !s->group)
+		return false;
+	return model_pel_get(s, id) || model_is_delayed(m, names, id) ||
+	       (model_stream_get(s, id) && entry_id_cmp(id, s->delivered) > 0);
 }
 
 static bool is_of(const struct model_stream *s, const struct model_pel_row *p, struct slice consumer)
@@ -177,69 +186,72 @@ static bool is_of(const struct model_stream *s, const struct model_pel_row *p, s
 	return slice_is(consumer, s->consumers[p->consumer].name);
 }
 
-static bool is_registered(const struct model_registry *r, const struct cmd *c)
+static bool is_registered(struct model_redis *m, const struct cmd *c, const struct command_names *names)
 {
-	const struct model_reg_row *row = r ? model_registry_get(r, c->stream) : NULL;
+	const struct model_reg_row *row =
+		has_registry(c, names) ? model_registry_get(model_registry_of(m, names->registry), c->stream) : NULL;
 	return row && entry_id_cmp(row->id, c->id) == 0;
 }
 
 void model_take(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
 	struct reply *out)
 {
-	const struct model_stream *s = group_of(m, c, names, out);
+	const struct model_stream *s = model_group_of(m, c, names, out);
 	if (!s)
 		return;
 	const struct model_pel_row *p = model_pel_get(s, c->id);
 	model_int(out, 0);
 	if (!p || !is_of(s, p, c->consumer.p ? c->consumer : slice_str(me)))
 		return;
-	struct model_registry *r = registry_for(m, c, names);
 	out->integer = 1;
-	if (!r || is_registered(r, c))
+	if (!has_registry(c, names) || is_registered(m, c, names))
 		return;
+	struct model_registry *r = model_registry_of(m, names->registry);
 	const struct model_reg_row *row = model_registry_get(r, c->stream);
-	if (row && is_alive(s, row->id))
+	if (row && model_alive(m, names, row->id))
 		out->integer = entry_id_cmp(row->id, c->id) > 0 ? 3 : 2;
 	else if (!is_refused(m, c, out))
 		model_registry_set(r, c->stream, c->id);
 }
 
-/* The entry leaves group and stream; the registry forgets it, or follows it to its new id. */
-static void finish(struct model_stream *s, const struct cmd *c, struct model_registry *r, const struct entry_id *new)
+bool model_finish(struct model_redis *m, struct model_stream *s, const struct cmd *c, const struct command_names *names,
+	const struct entry_id *new, struct entry_id *next)
 {
+	struct entry_id unused;
+	m->is_dirty = true;
 	model_pel_remove(s, c->id);
 	model_stream_delete(s, c->id);
-	if (!is_registered(r, c))
-		return;
-	if (new)
-		model_registry_set(r, c->stream, *new);
-	else
-		model_registry_del(r, c->stream);
+	if (!is_registered(m, c, names))
+		return false;
+	if (!new)
+		return model_advance(m, names, c->stream, next ? m->heir : NULL, c->id, next ? next : &unused);
+	model_registry_set(model_registry_of(m, names->registry), c->stream, *new);
+	return false;
 }
 
 void model_done(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
 	struct reply *out)
 {
-	struct model_stream *s = group_of(m, c, names, out);
+	struct model_stream *s = model_group_of(m, c, names, out);
 	if (!s)
 		return;
 	const struct model_pel_row *p = model_pel_get(s, c->id);
-	struct model_registry *r = registry_for(m, c, names);
 	const bool anybodys = c->kind == CMD_ACK_DEL && !c->consumer.p;
+	struct entry_id next = {0, 0};
+	m->heir = c->kind == CMD_DONE && c->is_heir ? me : NULL;
 	model_int(out, p && (anybodys || is_of(s, p, c->consumer.p ? c->consumer : slice_str(me))));
-	if (out->integer)
-		finish(s, c, r, NULL);
-	else if (!p && is_registered(r, c) && !is_alive(s, c->id))
-		model_registry_del(r, c->stream);
+	if (!out->integer && !p && is_registered(m, c, names) && !model_alive(m, names, c->id))
+		model_advance(m, names, c->stream, NULL, c->id, &next);
+	else if (out->integer && model_finish(m, s, c, names, NULL, &next))
+		*out = (struct reply){.kind = REPLY_ID, .id = next};
 }
 
-/* The checks that requeue and dead letter begin with: the entry, or NULL and the answer in *out. */
-static const struct model_entry *movable(
-	struct model_redis *m, struct model_stream *s, const struct cmd *c, struct model_registry *r, struct reply *out)
+const struct model_entry *model_movable(struct model_redis *m, struct model_stream *s, const struct cmd *c,
+	const struct command_names *names, struct reply *out)
 {
 	const struct model_pel_row *p = model_pel_get(s, c->id);
 	if (!p) {
-		*out = (struct reply){.kind = c->kind == CMD_REQUEUE ? REPLY_NIL : REPLY_INT};
+		*out = (struct reply){.kind = c->kind == CMD_DEAD ? REPLY_INT : REPLY_NIL};
 		return NULL;
 	}
 	model_int(out, 0);
@@ -247,13 +259,13 @@ static const struct model_entry *movable(
 		return NULL;
 	const struct model_entry *e = model_stream_get(s, c->id);
 	if (!e) {
-		finish(s, c, r, NULL);
+		model_finish(m, s, c, names, NULL, NULL);
 		model_int(out, 2);
 	}
 	return e;
 }
 
-static struct field *fields_room(struct model_redis *m, size_t n)
+struct field *model_fields_room(struct model_redis *m, size_t n)
 {
 	if (n > m->fields_cap) {
 		m->fields = mem_grow(m->fields, n, sizeof *m->fields);
@@ -266,28 +278,15 @@ void model_requeue(struct model_redis *m, const struct cmd *c, const struct comm
 	struct reply *out)
 {
 	(void)me;
-	struct model_stream *s = group_of(m, c, names, out);
-	struct model_registry *r = registry_for(m, c, names);
-	const struct model_entry *e = s ? movable(m, s, c, r, out) : NULL;
+	struct model_stream *s = model_group_of(m, c, names, out);
+	const struct model_entry *e = s ? model_movable(m, s, c, names, out) : NULL;
 	if (!e || is_refused(m, c, out))
 		return;
-	size_t n = e->fields->n;
-	struct field *f = fields_room(m, n + 1);
 	char count[24];
 	snprintf(count, sizeof count, "%lld", (long long)c->retry);
-	bool found = false;
-	for (size_t i = 0; i < n; i++) {
-		f[i] = e->fields->v[i];
-		if (slice_is(f[i].name, "_retry_count")) {
-			f[i].value = slice_str(count);
-			found = true;
-		}
-	}
-	if (!found && c->retry != 0)
-		f[n++] = (struct field){slice_str("_retry_count"), slice_str(count)};
 	const struct entry_id id = model_new_id(m, s);
-	model_stream_append(s, id, reply_copy_fields(f, n));
-	finish(s, c, r, &id);
+	model_stream_append(s, id, model_counted(m, e->fields, count));
+	model_finish(m, s, c, names, &id, NULL);
 	*out = (struct reply){.kind = REPLY_ID, .id = id};
 }
 
@@ -297,10 +296,11 @@ static bool is_dead_field(struct slice name)
 	       slice_is(name, "_dlq_error") || slice_is(name, "_orig_id");
 }
 
+/* *trimmed: how many older ones had to go for it. */
 static struct entry_id add_dead(struct model_redis *m, const struct cmd *c, const struct command_names *names,
-	const char *me, const struct field_list *from)
+	const char *me, const struct field_list *from, size_t *trimmed)
 {
-	struct field *f = fields_room(m, from->n + 5);
+	struct field *f = model_fields_room(m, from->n + 5);
 	size_t n = 0;
 	for (size_t i = 0; i < from->n; i++)
 		if (!is_dead_field(from->v[i].name))
@@ -319,29 +319,33 @@ static struct entry_id add_dead(struct model_redis *m, const struct cmd *c, cons
 	struct model_stream *dlq = model_stream_of(m, names->dlq, true);
 	const struct entry_id id = model_new_id(m, dlq);
 	model_stream_append(dlq, id, reply_copy_fields(f, n));
+	const size_t before = dlq->n;
 	if (names->dlq_max_len > 0)
 		model_stream_trim(dlq, (size_t)names->dlq_max_len);
+	*trimmed = before - dlq->n;
 	return id;
 }
 
 void model_dead(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
 	struct reply *out)
 {
-	struct model_stream *s = group_of(m, c, names, out);
-	struct model_registry *r = registry_for(m, c, names);
-	const struct model_entry *e = s ? movable(m, s, c, r, out) : NULL;
+	struct model_stream *s = model_group_of(m, c, names, out);
+	const struct model_entry *e = s ? model_movable(m, s, c, names, out) : NULL;
 	if (!e || is_refused(m, c, out))
 		return;
-	add_dead(m, c, names, me, e->fields);
-	finish(s, c, r, NULL);
+	size_t trimmed;
+	add_dead(m, c, names, me, e->fields, &trimmed);
+	model_finish(m, s, c, names, NULL, NULL);
 	model_int(out, 1);
+	out->n = trimmed;
 }
 
 void model_dead_add(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
 	struct reply *out)
 {
+	size_t trimmed;
 	if (!is_refused(m, c, out))
-		*out = (struct reply){.kind = REPLY_ID, .id = add_dead(m, c, names, me, c->fields)};
+		*out = (struct reply){.kind = REPLY_ID, .id = add_dead(m, c, names, me, c->fields, &trimmed)};
 }
 
 /* ---- looking */
@@ -350,7 +354,7 @@ void model_pending_cmd(struct model_redis *m, const struct cmd *c, const struct 
 	struct reply *out)
 {
 	(void)me;
-	const struct model_stream *s = group_of(m, c, names, out);
+	const struct model_stream *s = model_group_of(m, c, names, out);
 	if (!s)
 		return;
 	const size_t most = c->count > 0 ? limit(c->count, s->n_pel) : 0;
@@ -377,7 +381,7 @@ void model_consumers_cmd(struct model_redis *m, const struct cmd *c, const struc
 	struct reply *out)
 {
 	(void)me;
-	const struct model_stream *s = group_of(m, c, names, out);
+	const struct model_stream *s = model_group_of(m, c, names, out);
 	if (!s)
 		return;
 	if (s->n_consumers > m->consumers_cap) {
@@ -405,7 +409,7 @@ void model_pending_sum(struct model_redis *m, const struct cmd *c, const struct 
 	struct reply *out)
 {
 	(void)me;
-	const struct model_stream *s = group_of(m, c, names, out);
+	const struct model_stream *s = model_group_of(m, c, names, out);
 	if (s)
 		model_int(out, (int64_t)s->n_pel);
 }
@@ -448,6 +452,18 @@ void model_dlq_del(struct model_redis *m, const struct cmd *c, const struct comm
 	model_int(out, s && model_stream_delete(s, c->id));
 }
 
+void model_input(struct buf *json, const struct cmd *c)
+{
+	buf_str(json, "{\"DataStreamName\":");
+	buf_json_str(json, c->stream.p, c->stream.len);
+	buf_str(json, ",\"Info\":");
+	if (c->info.p)
+		buf_add(json, c->info.p, c->info.len);
+	else
+		buf_str(json, "{}");
+	buf_str(json, "}");
+}
+
 void model_add_cmd(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
 	struct reply *out)
 {
@@ -456,14 +472,7 @@ void model_add_cmd(struct model_redis *m, const struct cmd *c, const struct comm
 		return;
 	struct buf json;
 	buf_init(&json);
-	buf_str(&json, "{\"DataStreamName\":");
-	buf_json_str(&json, c->stream.p, c->stream.len);
-	buf_str(&json, ",\"Info\":");
-	if (c->info.p)
-		buf_add(&json, c->info.p, c->info.len);
-	else
-		buf_str(&json, "{}");
-	buf_str(&json, "}");
+	model_input(&json, c);
 	const struct field f = {slice_str("lbs-input"), {json.data, json.len}};
 	*out = (struct reply){.kind = REPLY_ID, .id = model_redis_add_fields(m, names, &f, 1, m->now - m->offset)};
 	buf_fini(&json);

@@ -67,11 +67,13 @@ void model_registry_del(struct model_registry *r, struct slice stream)
 
 struct entry_id model_new_id(struct model_redis *m, const struct model_stream *s)
 {
-	if (m->has_next_id) {
-		m->has_next_id = false;
-		assert(entry_id_cmp(m->next_id, s->last) > 0);
-		return m->next_id;
+	if (m->n_next) {
+		const struct entry_id id = m->next[0];
+		memmove(m->next, m->next + 1, --m->n_next * sizeof m->next[0]);
+		assert(!s || entry_id_cmp(id, s->last) > 0);
+		return id;
 	}
+	assert(s);
 	const struct entry_id now = {(uint64_t)m->now, 0};
 	return now.ms > s->last.ms ? now : entry_id_next(s->last);
 }
@@ -86,8 +88,8 @@ bool model_redis_has_new(struct model_redis *m, const struct command_names *name
 
 void model_redis_next_id(struct model_redis *m, struct entry_id id)
 {
-	m->next_id = id;
-	m->has_next_id = true;
+	assert(m->n_next < sizeof m->next / sizeof m->next[0]);
+	m->next[m->n_next++] = id;
 }
 
 struct entry_id model_redis_add_fields(

@@ -229,7 +229,7 @@ Test(story, a_deleted_group_is_made_again_and_held_entries_are_recognised, .init
 	model_redis_destroy_group(W.servers[0].model, &W.names[0]);
 	server_served(&W, &W.servers[0]);
 	story_for(6000);
-	expect_story("[  2226] d0.s0 group_create\n"
+	expect_story("[  2253] d0.s0 group_create\n"
 		     "[  5539] w0 done 1520-0\n"
 		     "[  5540] d0.s0 done s1 1520-0\n"
 		     "[  5549] w0 < ok 1520-0 for=done outcome=done\n"

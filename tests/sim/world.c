@@ -166,7 +166,7 @@ static void init_service(struct world *w, uint16_t svc)
 	struct service_rules *r = &w->rules[svc];
 	mono_ms ttl = w->o.ttl_ms;
 	*r = (struct service_rules){.svc = svc,
-		.serialize = w->o.serialize,
+		.same_stream = w->o.serialize ? SAME_STREAM_SERIALIZE : SAME_STREAM_ALLOW,
 		.probe = true,
 		.weight = 1,
 		.read_batch = 128,
@@ -179,11 +179,12 @@ static void init_service(struct world *w, uint16_t svc)
 		.stop_margin_ms = mono_max(ttl / 5, 1000),
 		.scan_interval_ms = 6 * ttl,
 		.min_idle_ms = 3 * ttl,
+		.retry = w->o.retry,
 		.hash = fnv(names[svc])};
 	atomic_init(&r->refs, 1);
 	snprintf(r->name, sizeof r->name, "%s", names[svc]);
 	snprintf(r->group_start, sizeof r->group_start, "0");
-	command_names_init(&w->names[svc], r->name, "", r->serialize, 0, "0");
+	command_names_init(&w->names[svc], r->name, "", r->same_stream, 0, "0");
 	r->lbs_slot = w->names[svc].lbs_slot;
 	r->dlq_slot = w->names[svc].dlq_slot;
 	r->dlq_same_slot = w->names[svc].dlq_same_slot = w->names[svc].dlq_same_slot || !w->o.is_cluster;
@@ -311,7 +312,8 @@ static bool is_empty(struct world *w)
 {
 	for (uint16_t svc = 0; svc < w->o.n_services; svc++) {
 		struct server *s = server_of_service(w, svc);
-		if (has_entries(w, s, svc) || model_redis_n_pending(s->model, &w->names[svc]) ||
+		if (has_entries(w, s, svc) || model_redis_n_delayed(s->model, &w->names[svc]) ||
+			model_redis_n_pending(s->model, &w->names[svc]) ||
 			(!w->has_deleted && !w->o.n_gos && model_redis_n_registered(s->model, &w->names[svc])))
 			return false;
 	}

@@ -37,6 +37,7 @@ struct world_opts {
 	unsigned slow_per_mille;        /* of them that take up to slow_max_ms */
 	mono_ms slow_max_ms;
 	uint32_t max_retries;
+	struct retry_rules retry; /* zeroed: nothing waits */
 	enum world_bug bug;
 	bool trace; /* lines are kept */
 	bool story; /* only lines a story tells */

@@ -85,11 +85,25 @@ static bool is_in_stream(struct world *w, uint16_t svc, uint32_t item)
 	return false;
 }
 
+/* Waits for its time. */
+static bool is_delayed(struct world *w, uint16_t svc, uint32_t item)
+{
+	struct server *s = server_of_service(w, svc);
+	size_t n = model_redis_n_delayed(s->model, &w->names[svc]);
+	for (size_t i = 0; i < n; i++) {
+		int64_t due;
+		const struct model_entry e = model_redis_delayed(s->model, &w->names[svc], i, &due);
+		if (item_of(&e) == item)
+			return true;
+	}
+	return false;
+}
+
 static void check_item(struct world *w, uint32_t i, const char *when)
 {
 	const struct item *it = &w->items[i];
 	if (it->is_done || it->is_deleted || go_is_finishing(w, i) || is_in_stream(w, it->svc, i) ||
-		is_dead_letter(w, it->svc, i))
+		is_delayed(w, it->svc, i) || is_dead_letter(w, it->svc, i))
 		return;
 	world_fail(w, "P1: item %u (%s %s) is lost after %s", i, w->rules[it->svc].name, it->stream, when);
 }
@@ -122,7 +136,7 @@ void check_executed(struct world *w, struct server *s, const struct cmd *c, cons
 			world_fail(w, "P5: item %u counts as done, but no worker said so", item);
 		w->items[item].is_done = true;
 	}
-	if ((c->kind == CMD_REQUEUE || c->kind == CMD_DEAD || c->kind == CMD_ACK_DEL) &&
+	if ((c->kind == CMD_REQUEUE || c->kind == CMD_LATER || c->kind == CMD_DEAD || c->kind == CMD_ACK_DEL) &&
 		(r->kind == REPLY_ID || (r->kind == REPLY_INT && r->integer == 1)))
 		check_go_robbed(w, item, command_name(c->kind));
 	if (w->o.bug != BUG_ACK_FIRST || c->kind != CMD_REQUEUE)

@@ -174,7 +174,8 @@ static bool redirected(struct world *w, const struct chan *c, const struct cmd *
 
 static bool touches_entry(enum cmd_kind k)
 {
-	return k == CMD_DONE || k == CMD_REQUEUE || k == CMD_DEAD || k == CMD_ACK_DEL || k == CMD_UNLOCK;
+	return k == CMD_DONE || k == CMD_REQUEUE || k == CMD_LATER || k == CMD_DEAD || k == CMD_ACK_DEL ||
+	       k == CMD_UNLOCK;
 }
 
 struct later_add { /* planted: the second half of a requeue that acknowledges first */
@@ -246,7 +247,9 @@ static void execute(struct world *w, struct inflight *f, struct reply *r)
 		model_redis_exec(s->model, &f->cmd, names, consumer, w->now, r);
 	if (touches_entry(f->cmd.kind))
 		check_executed(w, s, &f->cmd, r, consumer, item);
-	if (r->kind == REPLY_ID)
+	if (f->cmd.kind == CMD_DUE)
+		check_nothing_lost(w, "due");
+	if (r->kind == REPLY_ID || (r->kind == REPLY_COUNTS && r->counts[DUE_MOVED]))
 		server_served(w, s);
 }
 

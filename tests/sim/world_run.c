@@ -44,6 +44,12 @@ static struct world_opts make_up(uint64_t seed, enum world_size size, enum world
 	o.slow_max_ms = 300;
 	o.max_retries = 1 + (uint32_t)rng_below(&r, 4);
 	o.n_gos = rng_below(&r, 3) ? 0 : 1 + (unsigned)rng_below(&r, WORLD_GOS);
+	if (rng_below(&r, 4))
+		o.retry = (struct retry_rules){.initial_ms = (mono_ms)rng_below(&r, 1500),
+			.max_ms = 4000,
+			.factor = 1 + (uint32_t)rng_below(&r, 8),
+			.jitter_pct = 20,
+			.release_delay_ms = (mono_ms)rng_below(&r, 1500)};
 	return o;
 }
 

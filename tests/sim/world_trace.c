@@ -52,8 +52,8 @@ void trace_cmd(struct world *w, const struct role_conn *l, const struct cmd *c)
 
 void trace_reply(struct world *w, const struct role_conn *l, enum cmd_kind kind, const struct reply *r)
 {
-	static const char *const kinds[] = {
-		"none", "error", "ok", "nil", "int", "text", "id", "entries", "pending", "consumers", "slots"};
+	static const char *const kinds[] = {"none", "error", "ok", "nil", "int", "text", "id", "entries", "pending",
+		"consumers", "slots", "counts"};
 	if (!w->o.trace)
 		return;
 	world_say(w, "d%u.s%u   %s = %s %lld %.*s n=%zu", l->shard->daemon->index, l->shard->index, command_name(kind),

@@ -100,7 +100,10 @@ def each_right(t, *extra):
     d = t.daemon(r, services=["orders", "{shop}bills"], service={"dead_letter": {"stream": "graveyard"}})
     needed = [x for x in acl.file_rules() if x[0] in "+&" or "MUTEX_KEY_SEP" in x]
     assert len([x for x in needed if x[0] == "+"]) == len(set(needed)) - 2 > 30
-    needed += ["~orders-input", "~{orders-input}-active", "~{shop}bills-input", "~{shop}bills-input-active", "~graveyard"]
+    for lbs in ("orders-input", "{shop}bills-input"):
+        tagged = lbs if "{" in lbs else "{" + lbs + "}"
+        needed += ["~" + lbs, *(f"~{tagged}-{x}" for x in ("active", "delayed", "delayed-data", "parked"))]
+    needed += ["~graveyard"]
     head = [x for x in acl.file_rules() if x[0] not in "+~&"] + list(extra)
     assert doctor_with(r, d, head + needed) == (0, set())
     for x in needed:

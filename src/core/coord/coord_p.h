@@ -156,7 +156,11 @@ void entry_assign(struct coord *c, struct entry *e, struct worker *m);
 void entry_resume(struct coord *c, struct entry *e, struct worker *m);
 void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono_ms grace_ms);
 void entry_tell_revoke(struct coord *c, const struct entry *e, const struct worker *w, mono_ms grace_ms);
+/* Out of its session's, or its service's list; its credit is free. */
+void entry_leave_lists(struct coord *c, struct entry *e);
 void entry_done(struct coord *c, struct entry *e);
+/* The answer to its last operation. */
+void entry_on_finished(struct coord *c, struct entry *e, const struct msg *m);
 void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool counted);
 void entry_dead_letter(struct coord *c, struct entry *e, enum dead_reason why);
 void entry_stopped(struct coord *c, struct entry *e); /* the worker has stopped after a revoke, or by itself */

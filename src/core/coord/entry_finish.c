@@ -102,6 +102,8 @@ static enum cmd_kind entry_op_of(const struct entry *e)
 		[FINISH_REQUEUE] = CMD_REQUEUE,
 		[FINISH_DEAD] = CMD_DEAD,
 		[FINISH_ACK] = CMD_ACK_DEL};
+	if (e->finish == FINISH_REQUEUE && e->delay_ms > 0)
+		return CMD_LATER;
 	return e->state == ENTRY_FETCHING ? CMD_FETCH : ops[e->finish];
 }
 
@@ -125,8 +127,12 @@ static void send_op_to(struct coord *c, struct entry *e, uint16_t shard, bool as
 	m->reason = e->dead_reason;
 	struct coord_service *s = coord_service(c, e->svc);
 	m->slot = s->rules->lbs_slot;
-	if (m->op == CMD_DEAD && e->note)
+	if ((m->op == CMD_DEAD || m->op == CMD_LATER) && e->note)
 		m->text = text_ref(e->note);
+	if (m->op == CMD_LATER) {
+		m->ms = e->delay_ms;
+		m->flag = e->why == WHY_FAIL;
+	}
 	e->op_shard = shard;
 	e->op_asking = asking;
 }
@@ -176,7 +182,7 @@ void entry_shard_gone(struct coord *c, uint16_t shard, bool was_heard)
 
 /* ---- leaving ---- */
 
-static void leave_lists(struct coord *c, struct entry *e)
+void entry_leave_lists(struct coord *c, struct entry *e)
 {
 	if (e->owner)
 		worker_free_credit(c, e, true);
@@ -188,7 +194,7 @@ static void leave_active(struct coord *c, struct coord_service *s, struct entry 
 void entry_drop(struct coord *c, struct entry *e)
 {
 	struct coord_service *s = coord_service(c, e->svc);
-	leave_lists(c, e);
+	entry_leave_lists(c, e);
 	leave_active(c, s, e);
 	entry_unreserve(c, s, e);
 	entry_start_known(c, e);
@@ -232,110 +238,6 @@ static void leave_active(struct coord *c, struct coord_service *s, struct entry 
 		retake(c, first);
 }
 
-static void begin_finish(struct coord *c, struct entry *e, enum finish finish)
-{
-	struct coord_service *s = coord_service(c, e->svc);
-	uint64_t owner = e->owner;
-	leave_lists(c, e);
-	e->owner = owner; /* for the answer */
-	entry_unreserve(c, s, e);
-	e->verify = e->op_resent = false;
-	e->finish = (uint8_t)finish;
-	entry_move(c, e, ENTRY_FINISHING, MONO_NEVER);
-	entry_send_op(c, e);
-}
-
-void entry_done(struct coord *c, struct entry *e)
-{
-	begin_finish(c, e, FINISH_DONE);
-}
-
-void entry_dead_letter(struct coord *c, struct entry *e, enum dead_reason why)
-{
-	e->dead_reason = (uint8_t)why;
-	begin_finish(c, e, FINISH_DEAD);
-}
-
-void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool counted)
-{
-	struct coord_service *s = coord_service(c, e->svc);
-	e->why = (uint8_t)why;
-	if (counted && e->retry + 1 > s->rules->max_retries) {
-		e->dead_reason = DEAD_MAX_RETRIES;
-		begin_finish(c, e, FINISH_DEAD);
-		return;
-	}
-	if (counted)
-		e->retry++;
-	begin_finish(c, e, FINISH_REQUEUE);
-}
-
-static void count_end(struct coord *c, struct coord_service *s, struct entry *e)
-{
-	double took = (double)(c->now - e->since) / 1000.0;
-	switch ((enum finish)e->finish) {
-	case FINISH_REQUEUE:
-		s->m.c[M_REQUEUE_FAIL + e->why]++;
-		if (e->why == WHY_WORKER_DIED)
-			hist_add(&s->m.h[H_REC_WORKER], took);
-		break;
-	case FINISH_DEAD:
-		s->m.c[M_DEAD_MAX_RETRIES + e->dead_reason]++;
-		effects_log(c->out, LOG_NOTICE, "service=%s stream=%.200s id=%llu-%llu dead letter reason=%s retry=%u",
-			s->rules->name, e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms,
-			(unsigned long long)e->id.seq, dead_reason_name((enum dead_reason)e->dead_reason), e->retry);
-		break;
-	case FINISH_NONE:
-	case FINISH_DONE:
-	case FINISH_ACK:
-		break;
-	}
-}
-
-enum { TRIMMED_EVERY_MS = 60000 };
-
-/* Somebody trimmed the load-balancer stream (XTRIM, XADD MAXLEN) or deleted by hand what was pending: nothing is left to
- * give back or to keep as a dead letter. One line a minute. */
-static void count_trimmed(struct coord *c, struct coord_service *s, const struct entry *e)
-{
-	s->m.c[M_LOST_TRIMMED] += e->was_told;
-	s->n_trimmed++;
-	if (s->trimmed_at && c->now < s->trimmed_at + TRIMMED_EVERY_MS)
-		return;
-	effects_log(c->out, LOG_WARN,
-		"service=%s stream=%.200s id=%llu-%llu lost: it was trimmed from %s-input while it was held n=%u; "
-		"nobody "
-		"may use XTRIM, XDEL or XADD MAXLEN on that stream",
-		s->rules->name, e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms,
-		(unsigned long long)e->id.seq, s->rules->name, s->n_trimmed);
-	s->trimmed_at = mono_max(c->now, 1);
-	s->n_trimmed = 0;
-}
-
-static void on_finished(struct coord *c, struct entry *e, const struct msg *m)
-{
-	static const enum gone_outcome outcomes[] = {[FINISH_NONE] = GONE_LOST,
-		[FINISH_DONE] = GONE_DONE,
-		[FINISH_REQUEUE] = GONE_REQUEUED,
-		[FINISH_DEAD] = GONE_DEAD,
-		[FINISH_ACK] = GONE_LOST};
-	struct coord_service *s = coord_service(c, e->svc);
-	bool first_did = m->result == OP_GONE && m->resent && !e->is_lost && e->good_until > c->now;
-	bool is_trimmed = m->result == OP_DELETED || (m->result == OP_DONE && e->finish == FINISH_ACK);
-	bool ok = m->result == OP_DONE || first_did || is_trimmed;
-	if (is_trimmed)
-		count_trimmed(c, s, e);
-	else if (ok)
-		count_end(c, s, e);
-	if (e->owner)
-		worker_finish(c, e, ok, is_trimmed ? GONE_LOST : outcomes[e->finish]);
-	e->owner = 0;
-	if (e->is_lost || e->lease_shard == SHARD_NONE)
-		entry_drop(c, e);
-	else
-		entry_release_and_drop(c, e);
-}
-
 /* ---- operations ---- */
 
 static void on_taken(struct coord *c, struct entry *e, const struct msg *m)
@@ -344,7 +246,8 @@ static void on_taken(struct coord *c, struct entry *e, const struct msg *m)
 	if (c->is_draining && (m->result == OP_DONE || m->result == OP_PARKED)) {
 		entry_requeue(c, e, WHY_DRAIN, false);
 	} else if (m->result == OP_DONE) {
-		if (s->rules->serialize && !map_get(&s->active, e->stream->bytes, e->stream->len)) {
+		if (s->rules->same_stream != SAME_STREAM_ALLOW &&
+			!map_get(&s->active, e->stream->bytes, e->stream->len)) {
 			map_put(&s->active, e->stream->bytes, e->stream->len, e);
 			e->in_active = true;
 		}
@@ -353,7 +256,7 @@ static void on_taken(struct coord *c, struct entry *e, const struct msg *m)
 		coord_mark(c, s);
 	} else if (m->result == OP_PARKED && m->n == 3) {
 		/* the one before it was requeued and has a higher token by now: this one gets a higher one still */
-		entry_requeue(c, e, WHY_RELEASE, false);
+		entry_requeue(c, e, WHY_NO_CREDIT, false);
 	} else if (m->result == OP_PARKED) {
 		struct entry *running = map_get(&s->active, e->stream->bytes, e->stream->len);
 		if (running)
@@ -414,7 +317,7 @@ void entry_on_op(struct coord *c, const struct msg *m)
 	else if (e->state == ENTRY_TAKING)
 		on_taken(c, e, m);
 	else if (e->state == ENTRY_FINISHING)
-		on_finished(c, e, m);
+		entry_on_finished(c, e, m);
 }
 
 /* ---- workers ---- */
@@ -471,7 +374,8 @@ void entry_resume(struct coord *c, struct entry *e, struct worker *w)
 	list_push(&w->entries, &e->peers);
 	if (e->state == ENTRY_LIMBO)
 		entry_move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
-	if (s->rules->serialize && !e->in_active && !map_get(&s->active, e->stream->bytes, e->stream->len)) {
+	if (s->rules->same_stream != SAME_STREAM_ALLOW && !e->in_active &&
+		!map_get(&s->active, e->stream->bytes, e->stream->len)) {
 		map_put(&s->active, e->stream->bytes, e->stream->len, e);
 		e->in_active = true;
 	}

@@ -58,10 +58,11 @@ struct entry {
 	mono_ms good_until;         /* the lease's, 0 = not held */
 	mono_ms since;              /* this state */
 	mono_ms deadline;           /* of this state */
+	mono_ms delay_ms;           /* finishing by a requeue: so long until it is back in the LBS; 0 = at once */
 	mono_ms heard;              /* assigned: last sign of progress */
 	uint64_t owner;             /* session id, 0 = none */
 	uint32_t idx, gen;          /* gen 0: not in use */
-	uint32_t retry, audit;
+	uint32_t retry, audit, retry_ms;
 	uint16_t svc, lock_slot;
 	uint16_t lease_shard; /* SHARD_NONE: no shard has a lease record of it */
 	uint16_t op_shard;    /* where TAKING or FINISHING waits for an answer; SHARD_NONE: not sent yet */
@@ -78,8 +79,9 @@ struct entry {
 	bool verify : 1;      /* assigned: a take is under way to verify it */
 	bool wants_reply : 1; /* finishing: the session waits for ok */
 	bool has_followers : 1;
-	bool in_active : 1;  /* is in the service's map of running streams */
-	bool uses_claim : 1; /* counts against its service's credit reservations */
+	bool has_retry_ms : 1; /* its worker said when it is to come back: retry_ms */
+	bool in_active : 1;    /* is in the service's map of running streams */
+	bool uses_claim : 1;   /* counts against its service's credit reservations */
 };
 
 struct ledger {

@@ -218,6 +218,8 @@ static void result(struct coord *c, struct worker *m, struct entry *e, const str
 		return;
 	}
 	e->wants_reply = f->kind != FRAME_REVOKED;
+	e->has_retry_ms = f->has_retry_ms;
+	e->retry_ms = (uint32_t)f->retry_ms;
 	e->n_asked = 1;
 	switch (f->kind) {
 	case FRAME_DONE:

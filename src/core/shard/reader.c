@@ -39,6 +39,7 @@ enum cmd_kind reader_command(enum reader_query e)
 		[READER_QUERY_PENDING_SUM] = CMD_PENDING_SUM,
 		[READER_QUERY_UNREAD] = CMD_UNREAD,
 		[READER_QUERY_DLQ_LENGTH] = CMD_DLQ_LENGTH,
+		[READER_QUERY_DUE] = CMD_DUE,
 		[READER_QUERY_UNBLOCK] = CMD_UNBLOCK,
 		[READER_QUERY_TRIAL] = CMD_TRIAL,
 	};
@@ -115,7 +116,7 @@ static void close_reader(struct readers *rs, struct shard_ctx *c, struct reader 
 	effects_add(c->out, EFF_READER_CLOSE)->svc = r->svc;
 	heap_remove(&rs->timers, &r->timer);
 	rs->v[r->svc] = NULL;
-	ctx_service(c, r->svc)->lengths = (struct shard_lengths){-1, -1, -1, -1};
+	ctx_service(c, r->svc)->lengths = SHARD_LENGTHS_UNKNOWN;
 	mem_free(r);
 }
 
@@ -231,6 +232,7 @@ static bool is_enabled(const struct shard_ctx *c, const struct reader *r, enum r
 	case READER_QUERY_PENDING_SUM:
 	case READER_QUERY_UNREAD:
 	case READER_QUERY_TRIAL:
+	case READER_QUERY_DUE:
 		return r->state == READER_RUN;
 	case READER_QUERY_UNBLOCK:
 		return r->asked > 0 && r->client_id > 0;
@@ -276,6 +278,11 @@ static void fill(struct shard_ctx *c, struct reader *r, enum reader_query e, str
 		ef->cmd.id = r->audit_from;
 		ef->cmd.count = AUDIT_PAGE;
 		ef->cmd.consumer = slice_str(c->rules->consumer);
+		break;
+	case READER_QUERY_DUE:
+		ef->cmd.count = DUE_PAGE;
+		ef->cmd.position = r->due_position;
+		ctx_service(c, r->svc)->due_at = MONO_NEVER; /* its answer tells */
 		break;
 	case READER_QUERY_UNBLOCK:
 		ef->cmd.count = r->client_id;
@@ -347,8 +354,25 @@ static mono_ms reader_flush_one(struct shard_ctx *c, struct reader *r)
 	return next;
 }
 
+/* Somebody gave an entry back for later: looked at when it is due. */
+static void due_news(struct readers *rs, struct shard_ctx *c)
+{
+	for (size_t i = 0; c->is_due_news && i < rs->n; i++) {
+		struct reader *r = rs->v[i];
+		struct shard_service *s = ctx_service(c, (uint16_t)i);
+		if (!r || !s->is_due_news)
+			continue;
+		struct reader_query_state *q = &r->reader_queries[READER_QUERY_DUE];
+		q->at = mono_min(q->at, s->due_at);
+		s->is_due_news = false;
+		reader_wake(rs, c, r);
+	}
+	c->is_due_news = false;
+}
+
 mono_ms reader_flush(struct readers *rs, struct shard_ctx *c)
 {
+	due_news(rs, c);
 	for (size_t i = 0; c->is_group_lost && i < rs->n; i++)
 		if (rs->v[i] && ctx_service(c, (uint16_t)i)->is_group_lost)
 			reader_group_lost(rs, c, rs->v[i]);

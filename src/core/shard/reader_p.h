@@ -17,6 +17,7 @@ enum reader_query {
 	READER_QUERY_PENDING_SUM,
 	READER_QUERY_UNREAD,
 	READER_QUERY_DLQ_LENGTH,
+	READER_QUERY_DUE, /* what waits for its time, or for a stream that nobody runs any more */
 	READER_QUERY_UNBLOCK,
 	READER_QUERY_TRIAL, /* does the server take writes? One reader of the shard asks for all */
 	READER_QUERY_N
@@ -45,10 +46,21 @@ struct reader {
 	struct entry_id audit_from;
 	mono_ms audit_began;
 	int64_t audit_pass;
+	int64_t due_position;
 	struct reader_query_state reader_queries[READER_QUERY_N];
 };
 
-enum { OWN_PAGE = 128, AUDIT_PAGE = 1000, BLOCK_MAX_MS = 2000, EVERY_MS = 1000, AWAY_MS = 2000, TRIAL_MS = 5000 };
+enum {
+	OWN_PAGE = 128,
+	AUDIT_PAGE = 1000,
+	DUE_PAGE = 100,
+	DUE_RANK_MS = 50,
+	DUE_RANK_MAX_MS = 500,
+	BLOCK_MAX_MS = 2000,
+	EVERY_MS = 1000,
+	AWAY_MS = 2000,
+	TRIAL_MS = 5000
+};
 
 struct readers {
 	struct heap timers;

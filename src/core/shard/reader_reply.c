@@ -53,6 +53,28 @@ static void on_audit(struct shard_ctx *c, struct reader *r, const struct reply *
 	s->at = mono_max(c->now, r->audit_began + mono_max(EVERY_MS, 10 * (c->now - r->audit_began)));
 }
 
+/* Again when the next one is due, in the order of the daemons' ranks, and once a second all the same: another daemon
+ * may have given back something for earlier. A full page: at once. */
+static void on_due(struct shard_ctx *c, struct reader *r, const struct reply *reply)
+{
+	struct reader_query_state *s = &r->reader_queries[READER_QUERY_DUE];
+	struct shard_service *sv = ctx_service(c, r->svc);
+	const int64_t *n = reply->counts;
+	mono_ms rank = mono_min((mono_ms)sv->rank * DUE_RANK_MS, DUE_RANK_MAX_MS);
+	r->due_position = n[DUE_POSITION];
+	sv->lengths.delayed = n[DUE_DELAYED];
+	sv->lengths.wanted = n[DUE_WANTED];
+	sv->lengths.parked = n[DUE_PARKED];
+	if (n[DUE_WOKEN] > 0)
+		effects_log(c->out, LOG_NOTICE,
+			"shard=%u service=%s streams=%lld that nobody ran any more go on with what waited for them",
+			c->index, reader_rules(c, r)->name, (long long)n[DUE_WOKEN]);
+	s->at = c->now + (n[DUE_WAIT_MS] < 0 ? EVERY_MS : mono_min(n[DUE_WAIT_MS] + rank, EVERY_MS));
+	if (n[DUE_MOVED] >= DUE_PAGE)
+		s->at = c->now;
+	s->at = mono_min(s->at, mono_max(sv->due_at, c->now)); /* given back while it was asked */
+}
+
 static void reader_answered(struct shard_ctx *c, struct reader *r, enum reader_query e, struct reply *reply)
 {
 	struct reader_query_state *s = &r->reader_queries[e];
@@ -87,6 +109,9 @@ static void reader_answered(struct shard_ctx *c, struct reader *r, enum reader_q
 		break;
 	case READER_QUERY_DLQ_LENGTH:
 		lengths->dlq = reply->integer;
+		break;
+	case READER_QUERY_DUE:
+		on_due(c, r, reply);
 		break;
 	case READER_QUERY_UNBLOCK:
 		s->at = MONO_NEVER;

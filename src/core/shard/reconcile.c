@@ -228,6 +228,15 @@ static void end_walk(struct shard_ctx *c, struct recovery *v)
 	v->walk.is_on = false;
 }
 
+/* How many live consumers come before us where one of all is enough. live[0] is ours. */
+static unsigned rank_of_all(const struct recovery *v)
+{
+	unsigned rank = 0;
+	for (size_t i = 1; i < v->n_live; i++)
+		rank += v->live[i] > v->live[0];
+	return rank;
+}
+
 static void on_consumers(struct shard_ctx *c, struct recovery *v, const struct reply *reply)
 {
 	struct slice me = slice_str(c->rules->consumer);
@@ -247,6 +256,7 @@ static void on_consumers(struct shard_ctx *c, struct recovery *v, const struct r
 		if (row->n_pending > 0) /* if it is not seen again, then just in time */
 			next = mono_min(next, c->now + ttl - row->idle_ms);
 	}
+	ctx_service(c, v->svc)->rank = rank_of_all(v);
 	drop_absent(c, v);
 	v->consumers.at = mono_max(next, c->now + 1);
 	start_walk(c, v);

@@ -153,6 +153,8 @@ static void retry_begin(struct retry *r, struct shard_ctx *c, struct msg *m)
 	op->retry = m->retry;
 	op->reason = m->reason;
 	op->n = m->n;
+	op->delay_ms = m->ms;
+	op->is_fail = m->flag;
 	op->asking = m->asking;
 	op->resent = m->resent;
 	op->stream = m->stream;
@@ -160,7 +162,7 @@ static void retry_begin(struct retry *r, struct shard_ctx *c, struct msg *m)
 	op->fields = m->fields;
 	m->stream = m->text = NULL;
 	m->fields = NULL;
-	if (is_call || m->op == CMD_ADD) /* somebody waits, but not for ever */
+	if (is_call || retry_is_add((enum cmd_kind)m->op)) /* somebody waits, but not for ever */
 		op->not_after = c->now + c->rules->command_timeout_ms;
 	retry_start(r, c, op, (enum cmd_kind)m->op);
 }
@@ -194,7 +196,6 @@ static void retry_send(struct retry *r, struct shard_ctx *c, struct op *op)
 	cmd->id = op->id;
 	cmd->asking = op->asking;
 	cmd->use_eval = op->use_eval;
-	cmd->same_stream_serial = rules->serialize;
 	cmd->retry = op->retry;
 	cmd->reason = (enum dead_reason)op->reason;
 	cmd->consumer = slice_of(op->consumer);
@@ -203,9 +204,12 @@ static void retry_send(struct retry *r, struct shard_ctx *c, struct op *op)
 	cmd->fields = op->fields;
 	cmd->ttl_ms = op->n > 0 ? op->n : rules->ttl_ms;
 	cmd->count = op->n;
+	cmd->delay_ms = op->delay_ms;
+	cmd->why = op->kind == CMD_ADD_LATER ? "add" : op->is_fail ? "fail" : "release";
+	cmd->at_ms = op->kind == CMD_ADD_LATER ? op->n : 0;
 	if (op->whom == OP_FOR_CALL && op->kind != CMD_DEAD_ADD)
 		cmd->value = slice_of(op->text);
-	else if (op->kind == CMD_ADD)
+	else if (retry_is_add((enum cmd_kind)op->kind))
 		cmd->info = slice_of(op->text);
 	else
 		cmd->error = slice_of(op->text);
@@ -215,7 +219,8 @@ static void retry_send(struct retry *r, struct shard_ctx *c, struct op *op)
 		if (!cmd->consumer.p)
 			cmd->consumer = slice_str(c->rules->consumer);
 	}
-	bool is_own = op->whom == OP_FOR_COORD && (op->command == CMD_REQUEUE || op->command == CMD_DEAD);
+	bool is_own = op->whom == OP_FOR_COORD &&
+		      (op->command == CMD_REQUEUE || op->command == CMD_LATER || op->command == CMD_DEAD);
 	if ((is_own || op->command == CMD_ACK_DEL) &&
 		!cmd->consumer.p) /* what somebody else has claimed meanwhile is left to it */
 		cmd->consumer = slice_str(c->rules->consumer);

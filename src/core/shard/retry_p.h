@@ -26,6 +26,7 @@ struct op {
 	bool resent : 1;
 	bool is_done : 1;    /* DONE was answered with 1; WAIT is left */
 	bool is_deleted : 1; /* dead: the entry's data is gone */
+	bool is_fail : 1;    /* later: the worker failed; else it gave it back */
 	bool is_calling : 1; /* waits for its DEAD_ADD elsewhere */
 	uint16_t svc, slot, from;
 	uint32_t retry;
@@ -35,6 +36,7 @@ struct op {
 	struct text *stream, *text, *consumer;
 	struct field_list *fields;
 	int64_t n, min_idle_ms;
+	mono_ms delay_ms;  /* later, add later */
 	mono_ms at;        /* in flight: sent; else: when to act */
 	mono_ms not_after; /* answered OP_FAILED from here on */
 };
@@ -51,6 +53,12 @@ struct retry {
 	uint8_t wait_tries;
 	uint32_t n_in_flight;
 };
+
+/* Sent once: whether it was done cannot be asked. */
+static inline bool retry_is_add(enum cmd_kind k)
+{
+	return k == CMD_ADD || k == CMD_ADD_LATER;
+}
 
 enum { WAIT_INDEX = 0xffffffff };
 

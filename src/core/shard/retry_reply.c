@@ -114,6 +114,25 @@ static void on_requeue(struct retry *r, struct shard_ctx *c, struct op *op, stru
 	retry_finish(r, c, op, result, reply);
 }
 
+static void on_later(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
+{
+	enum op_result result = OP_NOT_OURS;
+	if (reply->kind != REPLY_INT) /* gone after a lost reply: the first one did it */
+		result = op->resent ? OP_DONE : OP_GONE;
+	else if (reply->integer)
+		result = reply->integer == 2 ? OP_DELETED : OP_DONE;
+	if (result == OP_DONE)
+		ctx_due_at(c, op->svc, c->now + op->delay_ms);
+	retry_finish(r, c, op, result, NULL);
+}
+
+static void on_add_later(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
+{
+	if (!op->n)
+		ctx_due_at(c, op->svc, c->now + op->delay_ms);
+	retry_finish(r, c, op, OP_DONE, reply);
+}
+
 /* A dead letter to another slot, step by step; each may find that the entry is not ours any more. */
 static void on_dead_pending(struct retry *r, struct shard_ctx *c, struct op *op, const struct reply *reply)
 {
@@ -188,6 +207,8 @@ static answer_fn *const answers[CMD_N] = {
 	[CMD_TAKE] = on_take,
 	[CMD_DONE] = on_done,
 	[CMD_REQUEUE] = on_requeue,
+	[CMD_LATER] = on_later,
+	[CMD_ADD_LATER] = on_add_later,
 	[CMD_DEAD] = on_dead,
 	[CMD_ACK_DEL] = on_ack_del,
 	[CMD_FETCH] = on_fetch,
@@ -263,21 +284,23 @@ void retry_reply(struct retry *r, struct shard_ctx *c, uint64_t tag, const struc
 		break;
 	case VERDICT_LOST:
 		op->resent = true;
-		if (op->kind == CMD_ADD) /* it may be there already, and nothing tells: the operator decides */
+		if (retry_is_add((enum cmd_kind)op
+					 ->kind)) /* it may be there already, and nothing tells: the operator decides */
 			retry_finish(r, c, op, OP_FAILED, NULL);
 		else
 			retry_again(r, c, op, AGAIN_MS, AGAIN_MAX_MS);
 		break;
 	case VERDICT_AGAIN:
 	case VERDICT_NO_GROUP:
-		if (op->kind == CMD_ADD && reply.refusal != REFUSAL_NONE && reply.refusal != REFUSAL_BUSY)
+		if (retry_is_add((enum cmd_kind)op->kind) && reply.refusal != REFUSAL_NONE &&
+			reply.refusal != REFUSAL_BUSY)
 			retry_finish(
 				r, c, op, OP_FAILED, &reply); /* an operator waits: the server's words are the answer */
 		else
 			retry_again(r, c, op, AGAIN_MS, AGAIN_MAX_MS);
 		break;
 	case VERDICT_REFUSED:
-		if (op->kind == CMD_ADD)
+		if (retry_is_add((enum cmd_kind)op->kind))
 			retry_finish(r, c, op, OP_FAILED, &reply);
 		else
 			retry_again(r, c, op, REFUSED_MS, REFUSED_MAX_MS);

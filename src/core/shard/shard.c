@@ -403,5 +403,5 @@ bool shard_clock_offset(const struct shard *s, int64_t *out_ms)
 struct shard_lengths shard_lengths(const struct shard *s, uint16_t svc)
 {
 	const struct shard_service *sv = ctx_service(&s->ctx, svc);
-	return sv ? sv->lengths : (struct shard_lengths){-1, -1, -1, -1};
+	return sv ? sv->lengths : SHARD_LENGTHS_UNKNOWN;
 }

@@ -20,10 +20,13 @@ uint32_t shard_n_leases(const struct shard *s);
 /* The result of the 1 Hz look-ups of services read here; -1 = not known. */
 struct shard_lengths {
 	int64_t lbs, pending, dlq;
+	int64_t wanted;          /* nobody has read them yet, or they are due: the same on every daemon */
+	int64_t delayed, parked; /* wait for their time; for a running entry of their stream */
 	int64_t unread_ms; /* since when the oldest entry that nobody has read is there, Unix time; -1 = none, too */
 };
 /* False: nothing that work depends on. now: monotonic ms. */
 bool shard_refused(const struct shard *s, mono_ms now, struct shard_refused *out);
 /* The server's clock minus ours, ms, as measured last; false: not known yet. */
 bool shard_clock_offset(const struct shard *s, int64_t *out_ms);
+#define SHARD_LENGTHS_UNKNOWN ((struct shard_lengths){-1, -1, -1, -1, -1, -1, -1})
 struct shard_lengths shard_lengths(const struct shard *s, uint16_t svc);

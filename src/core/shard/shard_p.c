@@ -60,7 +60,8 @@ struct shard_service *ctx_service_put(struct shard_ctx *c, struct service_rules 
 	struct shard_service *s = c->services[svc];
 	if (!s) {
 		s = c->services[svc] = mem_alloc(sizeof *s);
-		s->lengths = (struct shard_lengths){-1, -1, -1, -1};
+		s->lengths = SHARD_LENGTHS_UNKNOWN;
+		s->due_at = MONO_NEVER;
 	}
 	service_rules_unref(s->rules);
 	s->rules = rules;
@@ -72,6 +73,15 @@ struct metrics_service *ctx_metrics(struct shard_ctx *c, uint16_t svc)
 {
 	struct shard_service *s = ctx_service(c, svc);
 	return s ? &s->metrics : &c->nowhere;
+}
+
+void ctx_due_at(struct shard_ctx *c, uint16_t svc, mono_ms at)
+{
+	struct shard_service *s = ctx_service(c, svc);
+	if (!s || at >= s->due_at)
+		return;
+	s->due_at = at;
+	s->is_due_news = c->is_due_news = true;
 }
 
 bool ctx_serves(const struct shard_ctx *c, uint16_t slot)

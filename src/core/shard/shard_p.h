@@ -35,6 +35,9 @@ struct shard_service {
 	bool asking;
 	bool is_gone;       /* forgotten by the coordinator; leases may be left */
 	bool is_group_lost; /* some part met NOGROUP: the reader repairs */
+	bool is_due_news;   /* due_at has moved: the reader looks */
+	unsigned rank;      /* of this daemon among the live ones: the first does what all could do */
+	mono_ms due_at;     /* when the next delayed entry is due, as far as we know */
 	struct shard_lengths lengths;
 	struct metrics_service metrics;
 };
@@ -70,6 +73,7 @@ struct shard_ctx {
 	uint8_t *slots;                  /* bit map; NULL: none, or not told yet */
 	bool has_slots;                  /* told */
 	bool is_group_lost;              /* of some service: see there */
+	bool is_due_news;                /* likewise */
 	mono_ms changed_at;              /* when this master was last seen to be another one; < 0 = never */
 	struct shard_service **services; /* by svc */
 	size_t n_services;
@@ -96,6 +100,8 @@ struct shard_service *ctx_service(const struct shard_ctx *c, uint16_t svc); /* N
 /* Adds or replaces; the reference moves. */
 struct shard_service *ctx_service_put(struct shard_ctx *c, struct service_rules *rules);
 struct metrics_service *ctx_metrics(struct shard_ctx *c, uint16_t svc); /* never NULL */
+/* An entry of the service is due then: the reader sees to it. */
+void ctx_due_at(struct shard_ctx *c, uint16_t svc, mono_ms at);
 bool ctx_serves(const struct shard_ctx *c, uint16_t slot);
 /* T + T/3 after this master was seen to be another one a missing lock proves nothing. Returns when that ends; 0 =
  * proves. */

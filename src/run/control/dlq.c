@@ -365,7 +365,7 @@ void control_dlq(struct control_req *q)
 	j->page_n = q->r.id ? 1 : DLQ_PAGE_FIRST;
 	snprintf(j->service, sizeof j->service, "%s", rules->name);
 	command_names_init(
-		&j->names, rules->name, rules->dlq, rules->serialize, rules->dlq_max_len, rules->group_start);
+		&j->names, rules->name, rules->dlq, rules->same_stream, rules->dlq_max_len, rules->group_start);
 	control_job(q, dlq_step, j, dlq_job_free);
 	struct err err;
 	enum err_code code = control_redis_open(q->d, dlq_addr, on_dlq, j, &j->dlq, &err);

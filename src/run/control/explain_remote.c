@@ -195,8 +195,8 @@ static void begin_stream(struct seek *j, enum seek_stage stage)
 
 static void begin_service(struct seek *j, const struct service_rules *r)
 {
-	command_names_init(&j->dlq, r->name, r->dlq, r->serialize, 0, r->group_start);
-	command_names_init(&j->lbs, r->name, j->dlq.lbs, r->serialize, 0, r->group_start);
+	command_names_init(&j->dlq, r->name, r->dlq, r->same_stream, 0, r->group_start);
+	command_names_init(&j->lbs, r->name, j->dlq.lbs, r->same_stream, 0, r->group_start);
 	j->has_names = true;
 	begin_stream(j, !j->is_second_pass ? SEEK_GROUP : j->all_ours[j->at] ? SEEK_DLQ : SEEK_LBS);
 }

@@ -5,7 +5,7 @@
 
 #include "codec/command.h"
 
-enum { LOCK_KEY, SERVICE_KEYS, KEYS_PER_SERVICE = 3 };
+enum { LOCK_KEY, SERVICE_KEYS, KEYS_PER_SERVICE = 6 };
 
 void control_rights_init(struct control_rights *r, const struct config *c)
 {
@@ -20,10 +20,15 @@ void control_rights_init(struct control_rights *r, const struct config *c)
 static void set_service_key(struct control_rights *r, const struct config_service *s, const char *which)
 {
 	struct command_names n;
-	command_names_init(&n, s->name, s->dead_letter.stream, true, 0, s->group_start);
-	const char *key = strcmp(which, RIGHT_LBS) == 0        ? n.lbs
-			  : strcmp(which, RIGHT_REGISTRY) == 0 ? n.registry
-							       : n.dlq;
+	command_names_init(&n, s->name, s->dead_letter.stream, SAME_STREAM_SERIALIZE, 0, s->group_start);
+	const struct {
+		const char *which, *key;
+	} keys[] = {{RIGHT_LBS, n.lbs}, {RIGHT_REGISTRY, n.registry}, {RIGHT_DELAYED, n.delayed},
+		{RIGHT_DELAYED_DATA, n.delayed_data}, {RIGHT_PARKED, n.parked}};
+	const char *key = n.dlq;
+	for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+		if (strcmp(which, keys[i].which) == 0)
+			key = keys[i].key;
 	snprintf(r->key, sizeof r->key, "%s", key);
 	command_names_fini(&n);
 }
@@ -36,7 +41,7 @@ static const char *word_of(struct control_rights *r, const struct config *c, con
 		return r->db;
 	if (strcmp(word, RIGHT_LOCK) == 0)
 		return right_lock;
-	if (strcmp(word, RIGHT_LBS) != 0 && strcmp(word, RIGHT_REGISTRY) != 0)
+	if (word[0] != '%')
 		return word;
 	set_service_key(r, &c->services[0], word);
 	return r->key;
@@ -44,7 +49,8 @@ static const char *word_of(struct control_rights *r, const struct config *c, con
 
 static void set_key(struct control_rights *r, const struct config *c, size_t k)
 {
-	static const char *const which[KEYS_PER_SERVICE] = {RIGHT_LBS, RIGHT_REGISTRY, ""};
+	static const char *const which[KEYS_PER_SERVICE] = {
+		RIGHT_LBS, RIGHT_REGISTRY, RIGHT_DELAYED, RIGHT_DELAYED_DATA, RIGHT_PARKED, ""};
 	if (k == LOCK_KEY)
 		snprintf(r->key, sizeof r->key, "%s", right_lock);
 	else

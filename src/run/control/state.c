@@ -63,7 +63,7 @@ static void count_workers(const struct coord *c, struct view_service *v)
 
 static void take_lengths(const struct daemon *d, const struct coord_service *s, struct view_service *v)
 {
-	v->lbs = v->pending = v->dlq = -1;
+	v->lbs = v->pending = v->dlq = v->wanted = v->delayed = v->parked = -1;
 	const struct snapshot *snap = s->reader_shard < SHARDS_MAX ? d->snapshots[s->reader_shard] : NULL;
 	for (size_t i = 0; snap && i < snap->n_services; i++) {
 		if (snap->services[i].svc != s->svc)
@@ -72,6 +72,9 @@ static void take_lengths(const struct daemon *d, const struct coord_service *s, 
 		v->lbs = len->lbs;
 		v->pending = len->pending;
 		v->dlq = len->dlq;
+		v->wanted = len->wanted;
+		v->delayed = len->delayed;
+		v->parked = len->parked;
 		if (len->unread_ms >= 0)
 			v->oldest_unassigned_ms = (uint64_t)len->unread_ms;
 	}

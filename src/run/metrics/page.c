@@ -243,6 +243,11 @@ static void backlog(struct page *p)
 	metrics_u64(p->out, "sluice_workers", "", "", "", p->d->core->n_workers);
 	gauge(p, "sluice_lbs_length", "Entries in the load-balancer stream", offsetof(struct view_service, lbs));
 	gauge(p, "sluice_lbs_pending", "Entries some consumer has", offsetof(struct view_service, pending));
+	gauge(p, "sluice_streams_wanted", "Entries that a free worker could begin with now, whichever daemon it is at",
+		offsetof(struct view_service, wanted));
+	gauge(p, "sluice_streams_delayed", "Entries that wait for their time", offsetof(struct view_service, delayed));
+	gauge(p, "sluice_streams_parked", "Entries that wait until a running one of their stream has ended",
+		offsetof(struct view_service, parked));
 	gauge(p, "sluice_dlq_length", "Dead letters", offsetof(struct view_service, dlq));
 	age(p, "sluice_unassigned_oldest_age_seconds", "Age of the oldest entry without a worker",
 		offsetof(struct view_service, oldest_unassigned_ms));

@@ -17,6 +17,11 @@ def program(name):
     return os.path.join(os.path.abspath(build), name)
 
 
+# What goes back comes at once: most tests are not about waiting. Those that are say retry=DEFAULTS, or their own.
+AT_ONCE = {"initial": 0, "release_delay": 0}
+DEFAULTS = {"initial": "1s", "release_delay": "1s"}
+
+
 def ms(n):
     return f"{round(n)}ms"
 
@@ -77,7 +82,7 @@ class Daemon(Process):
         s, r, w = timing(T)
         endpoints = redis if isinstance(redis, list) else redis.endpoints
         self.cfg = {"node": {"id": node or name}, "redis": {"endpoints": endpoints, **r},
-                    "services": [merge(merge({"name": n}, copy.deepcopy(s)), copy.deepcopy(service or {})) for n in services],
+                    "services": [merge(merge({"name": n, "retry": dict(AT_ONCE)}, copy.deepcopy(s)), copy.deepcopy(service or {})) for n in services],
                     "workers": {"socket": self.worker_sock, **w}, "control": {"socket": self.control_sock},
                     "log": {"level": "debug", "format": "text"}}
         if getattr(redis, "password", None):

@@ -17,7 +17,7 @@ static char line[8192];
 
 static void up(void)
 {
-	command_names_init(&names, "orders", "", false, 500, "0");
+	command_names_init(&names, "orders", "", SAME_STREAM_SERIALIZE, 500, "0");
 	args = command_argv_new();
 }
 
@@ -38,8 +38,17 @@ static const char *wire(const struct cmd *c)
 		const char *a = command_args(args)[i];
 		size_t len = command_lens(args)[i];
 		for (int s = 0; s < SCRIPT_N; s++) {
-			static const char *const script[] = {
-				"swap", "unlock", "take", "done", "requeue", "dead", "unread"};
+			static const char *const script[SCRIPT_N] = {[SCRIPT_SWAP] = "swap",
+				[SCRIPT_UNLOCK] = "unlock",
+				[SCRIPT_TAKE] = "take",
+				[SCRIPT_DONE] = "done",
+				[SCRIPT_REQUEUE] = "requeue",
+				[SCRIPT_LATER] = "later",
+				[SCRIPT_DEAD] = "dead",
+				[SCRIPT_DUE] = "due",
+				[SCRIPT_ADD_LATER] = "add_later",
+				[SCRIPT_DELAYED] = "delayed",
+				[SCRIPT_UNREAD] = "unread"};
 			if ((len == 40 && memcmp(a, script_sha((enum script)s), 40) == 0) ||
 				(len == strlen(script_text((enum script)s)) &&
 					memcmp(a, script_text((enum script)s), len) == 0)) {
@@ -101,25 +110,6 @@ Test(command, looks_at_the_load_balancer_stream)
 	EXPECT_WIRE("XLEN orders-input-dlq", .kind = CMD_DLQ_LENGTH);
 }
 
-Test(command, scripts_declare_their_keys)
-{
-	EXPECT_WIRE("EVALSHA take 1 orders-input orders-group 5-1 redis-consumer-n1 s:7", .kind = CMD_TAKE, ENTRY);
-	EXPECT_WIRE("EVAL take 2 orders-input {orders-input}-active orders-group 5-1 redis-consumer-n1 s:7",
-		.kind = CMD_TAKE, ENTRY, .same_stream_serial = true, .use_eval = true);
-	names.serialize = true;
-	EXPECT_WIRE("EVALSHA done 2 orders-input {orders-input}-active orders-group 5-1 redis-consumer-n1 s:7",
-		.kind = CMD_DONE, ENTRY);
-	EXPECT_WIRE("EVALSHA done 2 orders-input {orders-input}-active orders-group 5-1 '' s:7", .kind = CMD_ACK_DEL,
-		ENTRY);
-	EXPECT_WIRE("EVALSHA requeue 2 orders-input {orders-input}-active orders-group 5-1 c2 s:7 30000 3",
-		.kind = CMD_REQUEUE, ENTRY, .consumer = S("c2"), .min_idle_ms = 30000, .retry = 3);
-	EXPECT_WIRE("EVALSHA dead 3 orders-input orders-input-dlq {orders-input}-active orders-group 5-1 '' s:7 0 500 "
-		    "rejected 1700 n1 no disk",
-		.kind = CMD_DEAD, ENTRY, .reason = DEAD_REJECTED, .now_ms = 1700, .error = S("no disk"));
-	EXPECT_WIRE("EVALSHA dead 2 orders-input orders-input-dlq orders-group 5-1 '' '' 0 500 unparseable 1700 n1 ''",
-		.kind = CMD_DEAD, .id = {5, 1}, .reason = DEAD_UNPARSEABLE, .now_ms = 1700);
-}
-
 static struct field_list *three_fields(void)
 {
 	static _Alignas(struct field_list) char room[sizeof(struct field_list) + 3 * sizeof(struct field)];
@@ -129,6 +119,52 @@ static struct field_list *three_fields(void)
 	l->v[1] = (struct field){S("_dlq_error"), S("older")};
 	l->v[2] = (struct field){S("_retry_count"), S("2")};
 	return l;
+}
+
+#define LBS_KEYS                                                                                                       \
+	"orders-input {orders-input}-active {orders-input}-delayed {orders-input}-delayed-data {orders-input}-parked"
+
+Test(command, scripts_declare_their_keys)
+{
+	EXPECT_WIRE("EVALSHA take 5 " LBS_KEYS " orders-group 5-1 redis-consumer-n1 s:7 serialize", .kind = CMD_TAKE,
+		ENTRY);
+	names.same_stream = SAME_STREAM_ALLOW;
+	EXPECT_WIRE("EVAL take 1 orders-input orders-group 5-1 redis-consumer-n1 s:7 ''", .kind = CMD_TAKE, ENTRY,
+		.use_eval = true);
+	names.same_stream = SAME_STREAM_COALESCE;
+	EXPECT_WIRE("EVALSHA done 5 " LBS_KEYS " orders-group 5-1 redis-consumer-n1 s:7 coalesce ''", .kind = CMD_DONE,
+		ENTRY);
+	names.same_stream = SAME_STREAM_SERIALIZE;
+	EXPECT_WIRE("EVALSHA done 5 " LBS_KEYS " orders-group 5-1 redis-consumer-n1 s:7 serialize redis-consumer-n1",
+		.kind = CMD_DONE, ENTRY, .is_heir = true);
+	EXPECT_WIRE("EVALSHA done 5 " LBS_KEYS " orders-group 5-1 '' s:7 serialize ''", .kind = CMD_ACK_DEL, ENTRY);
+	EXPECT_WIRE("EVALSHA requeue 5 " LBS_KEYS " orders-group 5-1 c2 s:7 serialize 30000 3", .kind = CMD_REQUEUE,
+		ENTRY, .consumer = S("c2"), .min_idle_ms = 30000, .retry = 3);
+	EXPECT_WIRE("EVALSHA dead 6 " LBS_KEYS " orders-input-dlq orders-group 5-1 '' s:7 serialize 0 500 rejected "
+		    "1700 n1 no disk",
+		.kind = CMD_DEAD, ENTRY, .reason = DEAD_REJECTED, .now_ms = 1700, .error = S("no disk"));
+	EXPECT_WIRE(
+		"EVALSHA dead 2 orders-input orders-input-dlq orders-group 5-1 '' '' '' 0 500 unparseable 1700 n1 ''",
+		.kind = CMD_DEAD, .id = {5, 1}, .reason = DEAD_UNPARSEABLE, .now_ms = 1700);
+}
+
+Test(command, what_waits)
+{
+	EXPECT_WIRE("EVALSHA later 5 " LBS_KEYS " orders-group 5-1 c2 s:7 serialize 0 2 8000 fail no disk",
+		.kind = CMD_LATER, ENTRY, .consumer = S("c2"), .retry = 2, .delay_ms = 8000, .why = "fail",
+		.error = S("no disk"));
+	EXPECT_WIRE("EVALSHA due 5 " LBS_KEYS " orders-group 0-0 '' '' serialize 100 7", .kind = CMD_DUE, .count = 100,
+		.position = 7);
+	EXPECT_WIRE("EVALSHA add_later 5 " LBS_KEYS " orders-group 0-0 '' s:7 serialize 5000 '' add lbs-input "
+		    "{\"DataStreamName\":\"s:7\",\"Info\":{}}",
+		.kind = CMD_ADD_LATER, .stream = S("s:7"), .delay_ms = 5000, .why = "add");
+	EXPECT_WIRE("EVALSHA add_later 5 " LBS_KEYS " orders-group 0-0 '' s:7 serialize '' 1700 replay lbs-input {} "
+		    "_dlq_error older _retry_count 2",
+		.kind = CMD_ADD_LATER, .stream = S("s:7"), .at_ms = 1700, .why = "replay", .fields = three_fields());
+	EXPECT_WIRE("EVALSHA delayed 5 " LBS_KEYS " orders-group 5-1 '' '' serialize now", .kind = CMD_DELAYED_NOW,
+		.id = {5, 1});
+	EXPECT_WIRE("EVALSHA delayed 5 " LBS_KEYS " orders-group 5-1 '' '' serialize drop", .kind = CMD_DELAYED_DROP,
+		.id = {5, 1});
 }
 
 Test(command, dead_letters_in_another_slot_look_the_same)

@@ -22,7 +22,7 @@ static void up(void)
 {
 	alarm(60);
 	redis = real_redis_start(NULL);
-	command_names_init(&names, "orders", "", true, 1000, "0");
+	command_names_init(&names, "orders", "", SAME_STREAM_SERIALIZE, 1000, "0");
 }
 
 static void down(void)
@@ -209,7 +209,7 @@ Test(script, take_tells_a_second_entry_when_the_first_has_overtaken_it)
 
 Test(script, take_without_serialize_knows_no_second)
 {
-	names.serialize = false;
+	names.same_stream = SAME_STREAM_ALLOW;
 	const struct entry_id first = given("me", "a"), second = given("me", "a");
 	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = first), 1);
 	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 1);

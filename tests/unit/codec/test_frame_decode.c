@@ -49,6 +49,27 @@ static void expect_problem(const char *line, enum frame_problem problem, const c
 		cr_assert_null(f.bad_field);
 }
 
+Test(frame_decode, reads_when_to_come_back)
+{
+	static const char *const kinds[] = {"fail", "release"};
+	static const char *const bad[] = {
+		"-1", "86400001", "1.0", "\"7\"", "true", "[]", "18446744073709551615", "99999999999999999999999999"};
+	char line[120];
+	for (size_t k = 0; k < 2; k++) {
+		snprintf(line, sizeof line, "{\"t\":\"%s\",\"lease\":\"L\",\"retry_ms\":86400000}", kinds[k]);
+		expect_problem(line, FRAME_PROBLEM_NONE, NULL);
+		cr_assert(f.has_retry_ms && f.retry_ms == 86400000);
+		snprintf(line, sizeof line, "{\"t\":\"%s\",\"lease\":\"L\",\"retry_ms\":null}", kinds[k]);
+		expect_problem(line, FRAME_PROBLEM_NONE, NULL);
+		cr_assert(!f.has_retry_ms);
+		for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+			snprintf(line, sizeof line, "{\"t\":\"%s\",\"lease\":\"L\",\"retry_ms\":%s}", kinds[k], bad[i]);
+			expect_problem(line, FRAME_PROBLEM_FIELD, "retry_ms: must be an integer, 0 to 86400000");
+		}
+	}
+	expect_problem("{\"t\":\"done\",\"lease\":\"L\",\"retry_ms\":-1}", FRAME_PROBLEM_NONE, NULL);
+}
+
 Test(frame_decode, reads_a_full_hello)
 {
 	expect_problem(

@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "base/rng.h"
+#include "codec/packed.h"
 #include "lib/model_redis.h"
 #include "lib/real_redis.h"
 
@@ -27,6 +28,8 @@ struct pair {
 	struct entry_id ids[N_IDS]; /* the last ones that were given */
 	unsigned n_ids;
 	bool is_oom;
+	struct packed packed;
+	int64_t position; /* of the last CMD_DUE */
 };
 
 static unsigned roll(struct pair *p, unsigned n)
@@ -115,6 +118,16 @@ static bool consumers_within(const struct reply *a, const struct reply *b)
 	return true;
 }
 
+static bool counts_equal(const struct reply *a, const struct reply *b)
+{
+	for (int i = 0; i < DUE_COUNTS; i++) {
+		bool is_time = i == DUE_WAIT_MS && a->counts[i] > 0;
+		if (is_time ? !is_near(a->counts[i], b->counts[i]) : a->counts[i] != b->counts[i])
+			return false;
+	}
+	return true;
+}
+
 static bool replies_equal(enum cmd_kind kind, const struct reply *a, const struct reply *b)
 {
 	if (a->kind != b->kind)
@@ -130,7 +143,7 @@ static bool replies_equal(enum cmd_kind kind, const struct reply *a, const struc
 	case REPLY_INT:
 		if (kind == CMD_PROBE || kind == CMD_LOCK_SWAP) /* times */
 			return a->integer > 0 ? is_near(a->integer, b->integer) : a->integer == b->integer;
-		return a->integer == b->integer;
+		return a->integer == b->integer && a->n == b->n;
 	case REPLY_TEXT:
 		return slices_equal(a->text, b->text);
 	case REPLY_ID:
@@ -141,6 +154,8 @@ static bool replies_equal(enum cmd_kind kind, const struct reply *a, const struc
 		return pending_equal(a, b);
 	case REPLY_CONSUMERS:
 		return consumers_within(a, b) && consumers_within(b, a);
+	case REPLY_COUNTS:
+		return counts_equal(a, b);
 	}
 	return false;
 }
@@ -161,16 +176,61 @@ static struct entry_id last_dead(struct pair *p)
 	return id;
 }
 
+static struct entry_id last_added(struct pair *p)
+{
+	struct entry_id id = {0, 0};
+	const redisReply *r = real_redis_command(p->real, "XINFO STREAM %s", p->names.lbs);
+	for (size_t i = 0; r->type != REDIS_REPLY_ERROR && i + 1 < r->elements; i += 2)
+		if (strcmp(r->element[i]->str, "last-generated-id") == 0)
+			command_id_parse(r->element[i + 1]->str, r->element[i + 1]->len, &id);
+	return id;
+}
+
+static bool may_add(enum cmd_kind k)
+{
+	return k == CMD_TAKE || k == CMD_DONE || k == CMD_REQUEUE || k == CMD_DEAD || k == CMD_ACK_DEL ||
+	       k == CMD_ADD || (k >= CMD_REPLAY && k < CMD_WAIT);
+}
+
+/* What the real command has added to the LBS since: the model gives the same ids. */
+static void order_ids(struct pair *p, struct entry_id since)
+{
+	char from[COMMAND_ID_CAP];
+	command_id_format(from, since);
+	const redisReply *r = real_redis_command(p->real, "XRANGE %s (%s +", p->names.lbs, from);
+	for (size_t i = 0; r->type == REDIS_REPLY_ARRAY && i < r->elements; i++) {
+		struct entry_id id;
+		command_id_parse(r->element[i]->element[0]->str, r->element[i]->element[0]->len, &id);
+		model_redis_next_id(p->model, id);
+	}
+}
+
+/* The model's due times are the real ones, so that both move the same. */
+static void same_due(struct pair *p, struct entry_id id)
+{
+	char text[COMMAND_ID_CAP];
+	command_id_format(text, id);
+	const redisReply *r = real_redis_command(p->real, "ZSCORE %s %s", p->names.delayed, text);
+	if (r->type == REDIS_REPLY_STRING || r->type == REDIS_REPLY_DOUBLE)
+		model_redis_set_due(p->model, &p->names, id,
+			r->type == REDIS_REPLY_DOUBLE ? (int64_t)r->dval : (int64_t)strtod(r->str, NULL));
+}
+
 static void both(struct pair *p, const struct cmd *c, const struct command_names *names, const char *consumer)
 {
 	const struct command_self self = {.consumer = consumer, .node = consumer};
 	struct reply real, model;
+	const struct entry_id since = last_added(p);
 	real_redis_exec(p->real, c, names, &self, &real);
-	if (real.kind == REPLY_ID)
+	if (real.kind == REPLY_ID && (c->kind == CMD_DEAD_ADD || c->kind == CMD_ADD_LATER))
 		model_redis_next_id(p->model, real.id);
 	else if (c->kind == CMD_DEAD && real.kind == REPLY_INT && real.integer == 1)
 		model_redis_next_id(p->model, last_dead(p));
+	if (may_add(c->kind)) /* what the reply points to is gone then */
+		order_ids(p, since);
 	model_redis_exec(p->model, c, names, consumer, now(p), &model);
+	if (c->kind == CMD_LATER || c->kind == CMD_ADD_LATER)
+		same_due(p, c->kind == CMD_LATER ? c->id : real.id);
 	if (real.kind == REPLY_ID && c->kind != CMD_DEAD_ADD)
 		remember(p, real.id);
 	cr_assert(replies_equal(c->kind, &real, &model),
@@ -178,6 +238,8 @@ static void both(struct pair *p, const struct cmd *c, const struct command_names
 		"%zu",
 		(unsigned long long)p->seed, p->step, command_name(c->kind), consumer, real.kind, real.error,
 		(long long)real.integer, real.n, model.kind, model.error, (long long)model.integer, model.n);
+	if (real.kind == REPLY_COUNTS)
+		p->position = real.counts[DUE_POSITION];
 	if (real.kind == REPLY_ENTRIES) {
 		entry_batch_free(real.entries);
 		entry_batch_free(model.entries);
@@ -217,7 +279,8 @@ static void random_command(struct pair *p)
 		CMD_PROBE, CMD_TOMBSTONE, CMD_GROUP_CREATE, CMD_READ, CMD_READ, CMD_READ, CMD_READ_OWN, CMD_HEARTBEAT,
 		CMD_FETCH, CMD_TAKE, CMD_TAKE, CMD_TAKE, CMD_DONE, CMD_DONE, CMD_REQUEUE, CMD_REQUEUE, CMD_REQUEUE,
 		CMD_DEAD, CMD_DEAD_ADD, CMD_DEAD_READ, CMD_ACK_DEL, CMD_PENDING, CMD_CONSUMERS, CMD_LENGTH,
-		CMD_PENDING_SUM, CMD_UNREAD, CMD_UNREAD, CMD_DLQ_LENGTH, CMD_ADD, CMD_ADD, CMD_ADD, CMD_ADD,
+		CMD_PENDING_SUM, CMD_UNREAD, CMD_UNREAD, CMD_DLQ_LENGTH, CMD_ADD, CMD_ADD, CMD_ADD, CMD_ADD, CMD_LATER,
+		CMD_LATER, CMD_LATER, CMD_DUE, CMD_DUE, CMD_DUE, CMD_ADD_LATER, CMD_DELAYED_NOW, CMD_DELAYED_DROP,
 		CMD_DLQ_RANGE, CMD_DLQ_DEL, CMD_REPLAY, CMD_WAIT, CMD_SLOTS, CMD_ROLE, CMD_PING, CMD_TRIAL};
 	struct cmd c = {
 		.kind = kinds[roll(p, sizeof kinds / sizeof kinds[0])],
@@ -236,7 +299,13 @@ static void random_command(struct pair *p)
 		.now_ms = 1700,
 		.info = slice_str(roll(p, 2) ? "{\"big\":123456789012345678901234567890}" : NULL),
 		.fields = some_fields(p),
+		.delay_ms = roll(p, 2) ? 0 : LONG_MS,
+		.why = "fail",
+		.is_heir = roll(p, 2),
+		.position = p->position,
 	};
+	if (c.kind == CMD_ADD_LATER && roll(p, 2))
+		c.fields = NULL;
 	if (c.kind == CMD_WAIT)
 		c.count = 0;
 	if (c.kind == CMD_UNLOCK)
@@ -330,8 +399,36 @@ static void somebody_else(struct pair *p)
 
 /* ---- everything there is */
 
+/* What waits: ids, times, and the fields byte for byte. */
+static void compare_waits(struct pair *p)
+{
+	const long long n = real_redis_command(p->real, "ZCARD %s", p->names.delayed)->integer;
+	cr_assert_eq((size_t)n, model_redis_n_delayed(p->model, &p->names), "seed %llu step %d: %lld wait",
+		(unsigned long long)p->seed, p->step, n);
+	cr_assert_eq(real_redis_command(p->real, "HLEN %s", p->names.delayed_data)->integer, n);
+	for (size_t i = 0; i < (size_t)n; i++) {
+		int64_t due;
+		const struct model_entry e = model_redis_delayed(p->model, &p->names, i, &due);
+		char id[COMMAND_ID_CAP];
+		command_id_format(id, e.id);
+		const redisReply *r = real_redis_command(p->real, "HGET %s %s", p->names.delayed_data, id);
+		cr_assert_eq(r->type, REDIS_REPLY_STRING, "seed %llu step %d: %s waits", (unsigned long long)p->seed,
+			p->step, id);
+		struct packed_entry got;
+		cr_assert(packed_decode(&p->packed, (struct slice){r->str, r->len}, &got));
+		cr_assert_eq(got.n, e.fields->n);
+		for (size_t k = 0; k < got.n; k++)
+			cr_assert(slices_equal(got.fields[k].name, e.fields->v[k].name) &&
+				  slices_equal(got.fields[k].value, e.fields->v[k].value));
+	}
+	cr_assert_eq((size_t)real_redis_command(p->real, "ZCARD %s", p->names.parked)->integer,
+		model_redis_n_parked(p->model, &p->names), "seed %llu step %d: parked", (unsigned long long)p->seed,
+		p->step);
+}
+
 static void compare_state(struct pair *p)
 {
+	compare_waits(p);
 	struct command_names whole = p->names;
 	both(p, &(struct cmd){.kind = CMD_DLQ_RANGE, .count = 100000}, &whole, "me");
 	whole.dlq = whole.lbs;
@@ -339,8 +436,9 @@ static void compare_state(struct pair *p)
 	both(p, &(struct cmd){.kind = CMD_PENDING, .count = 100000}, &p->names, "me");
 	both(p, &(struct cmd){.kind = CMD_CONSUMERS}, &p->names, "me");
 	const long long n = real_redis_command(p->real, "HLEN %s", p->names.registry)->integer;
-	cr_assert_eq((size_t)n, model_redis_n_registered(p->model, &p->names), "seed %llu step %d",
-		(unsigned long long)p->seed, p->step);
+	cr_assert_eq((size_t)n,
+		model_redis_n_registered(p->model, &p->names) + model_redis_n_wishes(p->model, &p->names),
+		"seed %llu step %d", (unsigned long long)p->seed, p->step);
 	for (size_t i = 0; i < 3; i++) {
 		const redisReply *r = real_redis_command(p->real, "HGET %s %s", p->names.registry, streams[i]);
 		struct entry_id real = {0, 0}, model = {0, 0};
@@ -361,7 +459,7 @@ static void run(struct real_redis *real, uint64_t seed)
 	real_redis_command(real, "CONFIG SET maxmemory 0");
 	real_redis_use_resp(real, seed % 2 ? 2 : 3);
 	model_redis_set_delifeq(p.model, real_redis_command(real, "DELIFEQ no-key v")->type == REDIS_REPLY_INTEGER);
-	command_names_init(&p.names, "orders", "", seed % 3 != 0, 0, "0");
+	command_names_init(&p.names, "orders", "", (enum same_stream)(seed % 3), 0, "0");
 	both(&p, &(struct cmd){.kind = CMD_GROUP_CREATE}, &p.names, "me");
 	for (p.step = 0; p.step < N_STEPS; p.step++) {
 		if (roll(&p, 8))
@@ -372,6 +470,7 @@ static void run(struct real_redis *real, uint64_t seed)
 			compare_state(&p);
 	}
 	command_names_fini(&p.names);
+	packed_fini(&p.packed);
 	model_redis_free(p.model);
 }
 
@@ -398,7 +497,7 @@ struct alone {
 static void alone_init(struct alone *a)
 {
 	*a = (struct alone){.m = model_redis_new()};
-	command_names_init(&a->names, "orders", "", true, 0, "0");
+	command_names_init(&a->names, "orders", "", SAME_STREAM_SERIALIZE, 0, "0");
 }
 
 static void alone_fini(struct alone *a)

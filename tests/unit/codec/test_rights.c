@@ -36,7 +36,7 @@ static void use_commands(bool use_delifeq, bool use_eval)
 	fields->n = 1;
 	fields->v[0] = (struct field){{"f", 1}, {"v", 1}};
 	struct command_names names;
-	command_names_init(&names, "orders", "", true, 500, "0");
+	command_names_init(&names, "orders", "", SAME_STREAM_SERIALIZE, 500, "0");
 	struct command_argv *args = command_argv_new();
 	struct command_self self = {.consumer = "c", .node = "n"};
 	for (int k = 0; k < CMD_N; k++) {
@@ -75,6 +75,8 @@ Test(rights, the_table_is_what_is_sent)
 		{"CLIENT", "MAINT_NOTIFICATIONS"},
 		/* sluicectl dlq */
 		{"XREVRANGE", ""},
+		/* sluicectl delayed, explain */
+		{"HMGET", ""},
 		/* doctor */
 		{"TIME", ""}, {"CLUSTER", "INFO"}, {"ACL", "DRYRUN"}};
 	for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
@@ -108,15 +110,15 @@ Test(rights, the_file_allows_exactly_these)
 	cr_expect(!fgets(line + strlen(line), 8, f), "one line");
 	fclose(f);
 	struct command_names names;
-	command_names_init(&names, "orders", "", true, 0, "0");
+	command_names_init(&names, "orders", "", SAME_STREAM_SERIALIZE, 0, "0");
 	char expected[8192] = "user sluiced on resetkeys resetchannels -@all";
 	size_t n = strlen(expected);
 	for (size_t i = 0; i < rights_n(); i++)
 		if (!rights_at(i)->is_optional)
 			n += (size_t)snprintf(expected + n, sizeof expected - n, " +%s", rights_at(i)->rule);
 	snprintf(expected + n, sizeof expected - n,
-		" ~%s ~%s ~%s ~*" COMMAND_LOCK_SEP "* &__keyspace@0__:*" COMMAND_LOCK_SEP "*\n", names.lbs,
-		names.registry, names.dlq);
+		" ~%s ~%s ~%s ~%s ~%s ~%s ~*" COMMAND_LOCK_SEP "* &__keyspace@0__:*" COMMAND_LOCK_SEP "*\n", names.lbs,
+		names.registry, names.delayed, names.delayed_data, names.parked, names.dlq);
 	cr_expect_str_eq(line, expected);
 	command_names_fini(&names);
 }

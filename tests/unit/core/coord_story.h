@@ -82,6 +82,7 @@ static void story_msg(const struct msg *m)
 	static const char *const ops[CMD_N] = {[CMD_TAKE] = "take",
 		[CMD_DONE] = "done",
 		[CMD_REQUEUE] = "requeue",
+		[CMD_LATER] = "later",
 		[CMD_DEAD] = "dead",
 		[CMD_ACK_DEL] = "ack",
 		[CMD_FETCH] = "fetch"};
@@ -96,9 +97,10 @@ static void story_msg(const struct msg *m)
 		W.last_handle = m->handle;
 	buf_printf(&W.text, "[%5lld] s ", (long long)W.now);
 	if (m->kind == MSG_OP)
-		buf_printf(&W.text, "%s %llu-%llu retry=%u%s", ops[m->op] ? ops[m->op] : "?",
-			(unsigned long long)m->id.ms, (unsigned long long)m->id.seq, m->retry,
-			m->resent ? " resent" : "");
+		buf_printf(&W.text,
+			m->op == CMD_LATER ? "%s %llu-%llu retry=%u%s delay=%lld" : "%s %llu-%llu retry=%u%s",
+			ops[m->op] ? ops[m->op] : "?", (unsigned long long)m->id.ms, (unsigned long long)m->id.seq,
+			m->retry, m->resent ? " resent" : "", (long long)m->ms);
 	else if (m->kind == MSG_CREDITS)
 		buf_printf(&W.text, "credits %u:%lld", m->svc, (long long)m->n);
 	else
@@ -256,6 +258,8 @@ UNUSED static void story_back(uint64_t session, uint64_t id)
 
 /* ---- life ---- */
 
+static struct retry_rules story_retry; /* zeroed: nothing waits */
+
 UNUSED static void story_services_of(uint16_t n, uint32_t max_streams, mono_ms ttl_ms)
 {
 	struct service_rules *v[2];
@@ -264,7 +268,6 @@ UNUSED static void story_services_of(uint16_t n, uint32_t max_streams, mono_ms t
 		atomic_init(&v[i]->refs, 1);
 		v[i]->svc = i;
 		v[i]->lbs_slot = v[i]->dlq_slot = 5;
-		v[i]->serialize = true;
 		v[i]->weight = 1;
 		v[i]->read_batch = 128;
 		v[i]->max_streams = max_streams;
@@ -273,6 +276,7 @@ UNUSED static void story_services_of(uint16_t n, uint32_t max_streams, mono_ms t
 		v[i]->renew_ms = ttl_ms / 3;
 		v[i]->stop_margin_ms = ttl_ms / 5;
 		v[i]->hash = 77u + i;
+		v[i]->retry = story_retry;
 		snprintf(v[i]->name, sizeof v[i]->name, i ? "mail" : "orders");
 	}
 	story_event((struct coord_event){.kind = COORD_SERVICES, .services = v, .n = n});

@@ -46,8 +46,8 @@ static const struct entry_id ID7 = {7, 0};
 static const char *const story_cmds[CMD_N] = {"lock", "lock_get", "lock_swap", "renew", "unlock", "probe", "tomb",
 	"group_create", "read", "read_own", "heartbeat", "fetch", "take", "done", "requeue", "dead", "dead_add",
 	"dead_read", "ack_del", "pending", "consumers", "length", "pending_sum", "unread", "dlq_length", "trial", "add",
-	"dlq_range", "dlq_del", "replay", "wait", "unblock", "slots", "role", "run_id", "time", "config_get",
-	"config_set", "psubscribe", "ping"};
+	"dlq_range", "dlq_del", "replay", "later", "due", "add_later", "delayed_now", "delayed_drop", "wait", "unblock",
+	"slots", "role", "run_id", "time", "config_get", "config_set", "psubscribe", "ping"};
 static const char *const story_results[] = {"done", "parked", "gone", "not_ours", "deleted", "moved", "failed"};
 static const char *const story_leases[] = {"held", "busy", "lost", "moved", "recreated"};
 static const char *const story_lost[] = {"expired", "taken", "missing", "not_pending", "replaced"};
@@ -87,6 +87,8 @@ static void story_cmd(const struct effect *ef)
 	story_slice("consumer", c->consumer);
 	if (c->kind == CMD_READ)
 		buf_printf(&W.text, " count=%lld block=%lld", (long long)c->count, (long long)c->block_ms);
+	if (c->kind == CMD_LATER)
+		buf_printf(&W.text, " delay=%lld why=%s", (long long)c->delay_ms, c->why);
 	if (c->kind == CMD_REQUEUE)
 		buf_printf(&W.text, " retry=%lld idle=%lld", (long long)c->retry, (long long)c->min_idle_ms);
 	if ((c->kind == CMD_PENDING || c->kind == CMD_DEAD) && c->min_idle_ms)
@@ -369,7 +371,6 @@ UNUSED static struct service_rules *story_rules(void)
 	r->lbs_slot = 5;
 	r->dlq_slot = 5;
 	r->dlq_same_slot = true;
-	r->serialize = true;
 	r->probe = true;
 	r->read_batch = 128;
 	r->max_retries = 3;

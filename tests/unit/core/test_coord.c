@@ -211,6 +211,69 @@ Test(coord, fail_counts_and_goes_to_the_dead_letters_above_the_limit, .init = st
 		     "[ 1000] s credits 0:1\n");
 }
 
+static void retry_ready(void)
+{
+	story_retry = (struct retry_rules){.initial_ms = 1000, .factor = 8, .max_ms = 20000, .release_delay_ms = 700};
+	story_ready();
+	story_hello(1, 1);
+}
+
+/* The entry of this id and retry count ends by this frame: how long it stays away. */
+static mono_ms delay_of(uint64_t id, uint32_t retry, enum frame_kind kind, int64_t retry_ms)
+{
+	char text[SESSION_LEASE_CAP];
+	uint64_t h = story_assigned(id, "s");
+	struct entry *e = ledger_by_handle(&W.c->ledger, h);
+	e->retry = retry;
+	coord_service(W.c, 0)->rules->max_retries = 9;
+	struct frame f = {
+		.kind = kind, .lease = story_text(id, text), .has_retry_ms = retry_ms >= 0, .retry_ms = retry_ms};
+	story_up(1, f);
+	mono_ms delay = e->delay_ms;
+	story_op(h, delay ? CMD_LATER : CMD_REQUEUE, OP_DONE, false);
+	return delay;
+}
+
+Test(coord, a_failed_entry_waits_longer_each_time, .init = retry_ready, .fini = story_down)
+{
+	static const mono_ms waits[] = {1000, 8000, 20000, 20000, 20000};
+	for (uint32_t n = 0; n < 5; n++)
+		cr_expect_eq(delay_of(10 + n, n, FRAME_FAIL, -1), waits[n], "retry %u", n);
+	cr_expect_eq(delay_of(20, 1, FRAME_RELEASE, -1), 700);
+	cr_expect_eq(delay_of(21, 1, FRAME_FAIL, 0), 0, "at once, as its worker says");
+	cr_expect_eq(delay_of(22, 1, FRAME_RELEASE, 86400000), 86400000);
+	cr_expect_eq(coord_service(W.c, 0)->m.c[M_DELAYED_FAIL], 5);
+	cr_expect_eq(coord_service(W.c, 0)->m.c[M_DELAYED_RELEASE], 2);
+}
+
+Test(coord, jitter_only_adds_to_a_wait, .init = retry_ready, .fini = story_down)
+{
+	coord_service(W.c, 0)->rules->retry.jitter_pct = 20;
+	mono_ms least = MONO_NEVER, most = 0;
+	for (uint64_t i = 0; i < 200; i++) {
+		mono_ms wait = delay_of(10 + i, 0, FRAME_FAIL, -1);
+		least = mono_min(least, wait);
+		most = mono_max(most, wait);
+	}
+	cr_expect(least >= 1000 && least < 1050, "%lld", (long long)least);
+	cr_expect(most <= 1200 && most > 1150, "%lld", (long long)most);
+}
+
+Test(coord, what_its_worker_was_asked_to_release_does_not_wait, .init = retry_ready, .fini = story_down)
+{
+	uint64_t h = story_assigned(7, "s");
+	struct coord_ctl ctl = {.kind = CTL_GIVE_BACK, .svc = 0, .handle = h};
+	story_event((struct coord_event){.kind = COORD_CTL, .ctl = &ctl});
+	story_clear();
+	story_says(1, FRAME_RELEASE, 7);
+	expect_story("[ 1000] s requeue 7-0 retry=0\n"
+		     "[ 1000] s credits 0:1\n");
+	h = story_assigned(8, "s");
+	story_clear();
+	story_event((struct coord_event){.kind = COORD_PEER_DEAD, .session = 1});
+	cr_expect_eq(ledger_by_handle(&W.c->ledger, h)->delay_ms, 0);
+}
+
 Test(coord, fail_dead_is_a_dead_letter_at_once, .init = story_ready, .fini = story_down)
 {
 	story_hello(1, 1);

@@ -55,7 +55,7 @@ static struct service_rules *service(void)
 {
 	struct service_rules *r = mem_alloc(sizeof *r);
 	*r = (struct service_rules){.svc = 1,
-		.serialize = true,
+		.same_stream = SAME_STREAM_SERIALIZE,
 		.read_batch = 10,
 		.max_streams = 10,
 		.ttl_ms = T,

@@ -14,7 +14,7 @@ static void serve(bool reads)
 static void quiet(void)
 {
 	static const enum cmd_kind noise[] = {CMD_CONSUMERS, CMD_LENGTH, CMD_PENDING_SUM, CMD_UNREAD, CMD_DLQ_LENGTH,
-		CMD_PENDING, CMD_HEARTBEAT, CMD_RUN_ID, CMD_ROLE};
+		CMD_PENDING, CMD_HEARTBEAT, CMD_RUN_ID, CMD_ROLE, CMD_DUE};
 	for (size_t i = 0; i < sizeof noise / sizeof noise[0]; i++)
 		W.hide[noise[i]] = true;
 	W.hide_msg[MSG_OWN_IDS] = W.hide_msg[MSG_CONN] = W.no_scan = true;
@@ -103,6 +103,44 @@ Test(reader, blocks_no_longer_than_a_third_of_t_or_than_told, .init = ready, .fi
 	story_clear();
 	credits(1);
 	expect_story("[ 1000] read count=1 block=1000\n");
+}
+
+static void due(int64_t moved, int64_t wait_ms)
+{
+	struct reply r = {
+		.kind = REPLY_COUNTS, .counts = {[DUE_MOVED] = moved, [DUE_WAIT_MS] = wait_ms, [DUE_DELAYED] = 7}};
+	story_reply(CMD_DUE, r);
+}
+
+Test(reader, looks_for_what_is_due_in_time_and_once_a_second, .init = ready, .fini = story_down)
+{
+	W.hide[CMD_DUE] = false;
+	story_clear();
+	due(0, -1);
+	story_until(1999);
+	expect_story("");
+	story_until(2000);
+	due(100, 0); /* a full page: more may be due */
+	due(3, 300);
+	story_until(2300);
+	due(1, 60000);
+	expect_story("[ 2000] due\n[ 2000] due\n[ 2300] due\n");
+	story_until(3300);
+	expect_story("[ 3300] due\n");
+	cr_expect_eq(shard_lengths(W.s, 1).delayed, 7);
+}
+
+Test(reader, what_it_gives_back_itself_is_looked_for_when_it_is_due, .init = ready, .fini = story_down)
+{
+	W.hide[CMD_DUE] = W.hide[CMD_LATER] = false;
+	W.hide[CMD_LATER] = W.hide_msg[MSG_OP_RESULT] = true;
+	due(0, -1);
+	story_until(1900);
+	story_clear();
+	story_msg_in((struct msg){.kind = MSG_OP, .op = CMD_LATER, .handle = 1, .svc = 1, .id = ID7, .ms = 50});
+	story_int(CMD_LATER, 1);
+	story_until(1950);
+	expect_story("[ 1950] due\n");
 }
 
 Test(reader, never_two_reads_at_once, .init = ready, .fini = story_down)

@@ -73,6 +73,40 @@ Test(retry, requeue_tells_the_new_id, .init = story_up, .fini = story_down)
 		"[ 1000] requeue s1 7-0 consumer=redis-consumer-me retry=2 idle=0\n[ 1000] > op requeue deleted\n");
 }
 
+static void later(bool resent)
+{
+	story_msg_in((struct msg){.kind = MSG_OP,
+		.op = CMD_LATER,
+		.handle = 1,
+		.svc = 1,
+		.id = ID7,
+		.retry = 2,
+		.ms = 8000,
+		.flag = true,
+		.resent = resent,
+		.stream = text_new("s1", 2),
+		.text = text_new("no luck", 7)});
+}
+
+Test(retry, later_is_done_gone_or_not_ours, .init = story_up, .fini = story_down)
+{
+	for (int i = 0; i <= 2; i++) {
+		later(false);
+		story_int(CMD_LATER, i);
+	}
+	later(false);
+	story_nil(CMD_LATER);
+	later(true); /* the first one did it */
+	story_nil(CMD_LATER);
+	expect_story(
+		"[ 1000] later s1 7-0 consumer=redis-consumer-me delay=8000 why=fail\n[ 1000] > op later not_ours\n"
+		"[ 1000] later s1 7-0 consumer=redis-consumer-me delay=8000 why=fail\n[ 1000] > op later done\n"
+		"[ 1000] later s1 7-0 consumer=redis-consumer-me delay=8000 why=fail\n[ 1000] > op later deleted\n"
+		"[ 1000] later s1 7-0 consumer=redis-consumer-me delay=8000 why=fail\n[ 1000] > op later gone\n"
+		"[ 1000] later s1 7-0 consumer=redis-consumer-me delay=8000 why=fail\n[ 1000] > op later done "
+		"resent\n");
+}
+
 Test(retry, dead_letter_in_the_same_slot_is_one_script, .init = story_up, .fini = story_down)
 {
 	for (int i = 0; i <= 2; i++) {

@@ -1,0 +1,66 @@
+/* command_p - what the files of codec/command share: the builder and what writes one argument. */
+#pragma once
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/mem.h"
+#include "codec/command.h"
+
+struct command_argv {
+	struct buf bytes; /* all arguments, one after the other */
+	size_t *lens;
+	const char **args;
+	size_t n, cap;
+};
+
+struct enc {
+	struct command_argv *a;
+	const struct cmd *c;
+	const struct command_names *names;
+	const struct command_self *self;
+};
+
+/* Ends the argument that began at byte `from`. */
+static inline void put_end(struct command_argv *a, size_t from)
+{
+	if (a->n == a->cap) {
+		a->cap = a->cap ? a->cap * 2 : 16;
+		a->lens = mem_grow(a->lens, a->cap, sizeof *a->lens);
+		a->args = mem_grow(a->args, a->cap, sizeof *a->args);
+	}
+	a->lens[a->n++] = a->bytes.len - from;
+}
+
+static inline void command_put(struct enc *e, const char *p, size_t len)
+{
+	const size_t from = e->a->bytes.len;
+	if (len)
+		buf_add(&e->a->bytes, p, len);
+	put_end(e->a, from);
+}
+
+static inline void put_str(struct enc *e, const char *s)
+{
+	command_put(e, s, strlen(s));
+}
+
+static inline void command_put_slice(struct enc *e, struct slice s)
+{
+	command_put(e, s.p, s.p ? s.len : 0);
+}
+
+static inline void put_i64(struct enc *e, int64_t v)
+{
+	const size_t from = e->a->bytes.len;
+	if (v < 0)
+		buf_add(&e->a->bytes, "-", 1);
+	buf_u64(&e->a->bytes, v < 0 ? 0 - (uint64_t)v : (uint64_t)v);
+	put_end(e->a, from);
+}
+
+static inline void put_id(struct enc *e, struct entry_id id)
+{
+	char text[COMMAND_ID_CAP];
+	const int n = command_id_format(text, id);
+	command_put(e, text, (size_t)n);
+}

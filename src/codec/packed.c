@@ -1,0 +1,46 @@
+#include "codec/packed.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+
+enum { DIGITS_MAX = 9 };
+
+/* The next text; false: there is none, or it is not one. */
+static bool packed_next(struct slice *rest, struct slice *out)
+{
+	size_t n = 0, at = 0;
+	while (at < rest->len && at <= DIGITS_MAX && rest->p[at] >= '0' && rest->p[at] <= '9')
+		n = n * 10 + (size_t)(rest->p[at++] - '0');
+	if (at == 0 || at > DIGITS_MAX || at == rest->len || rest->p[at] != ':' || rest->len - at - 1 < n)
+		return false;
+	*out = (struct slice){rest->p + at + 1, n};
+	*rest = (struct slice){rest->p + at + 1 + n, rest->len - at - 1 - n};
+	return true;
+}
+
+bool packed_decode(struct packed *p, struct slice value, struct packed_entry *out)
+{
+	struct packed_entry e = {.n = 0};
+	struct slice rest = value;
+	if (!packed_next(&rest, &e.stream) || !packed_next(&rest, &e.why) || !packed_next(&rest, &e.reason))
+		return false;
+	while (rest.len) {
+		if (e.n == p->cap) {
+			p->cap = p->cap ? 2 * p->cap : 16;
+			p->fields = mem_grow(p->fields, p->cap, sizeof *p->fields);
+		}
+		struct field *f = &p->fields[e.n++];
+		if (!packed_next(&rest, &f->name) || !packed_next(&rest, &f->value))
+			return false;
+	}
+	e.fields = p->fields;
+	*out = e;
+	return true;
+}
+
+void packed_fini(struct packed *p)
+{
+	mem_free(p->fields);
+	*p = (struct packed){0};
+}

@@ -1,0 +1,243 @@
+/* script_lua - the parts that the scripts of codec/script are made of. Each script is given
+ * KEYS lbs, registry, delayed, delayed-data, parked [, dlq]; ARGV group, id, consumer, stream, same_stream ("" =
+ * allow), and its own. */
+#pragma once
+
+/* held(id): the row of the pending entries list (id, consumer, idle, deliveries), nil, or the server's error. */
+#define LUA_HELD                                                                                                       \
+	"local function held(id)\n"                                                                                    \
+	"  local p = redis.pcall('XPENDING', KEYS[1], ARGV[1], id, id, 1)\n"                                           \
+	"  if p.err then return p end\n"                                                                               \
+	"  return p[1]\n"                                                                                              \
+	"end\n"
+
+/* delivered(): the last id that the group was given; nil: there is no such group. */
+#define LUA_DELIVERED                                                                                                  \
+	"local function delivered()\n"                                                                                 \
+	"  local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])\n"                                                   \
+	"  for _, g in ipairs(groups) do\n"                                                                            \
+	"    local name, last\n"                                                                                       \
+	"    for i = 1, #g, 2 do\n"                                                                                    \
+	"      if g[i] == 'name' then name = g[i + 1] end\n"                                                           \
+	"      if g[i] == 'last-delivered-id' then last = g[i + 1] end\n"                                              \
+	"    end\n"                                                                                                    \
+	"    if name == ARGV[1] then return last end\n"                                                                \
+	"  end\n"                                                                                                      \
+	"end\n"
+
+/* alive(id): it still counts for its stream: pending for somebody, waiting for its time, or in the LBS and not
+ * delivered yet (it was requeued). later(a, b): of two ids. */
+#define LUA_ALIVE                                                                                                      \
+	"local function later(a, b)\n"                                                                                 \
+	"  local am, as = string.match(a, '^(%d+)%-(%d+)$')\n"                                                         \
+	"  local bm, bs = string.match(b, '^(%d+)%-(%d+)$')\n"                                                         \
+	"  if am == bm then am, bm = as, bs end\n"                                                                     \
+	"  if #am ~= #bm then return #am > #bm end\n"                                                                  \
+	"  return am > bm\n"                                                                                           \
+	"end\n"                                                                                                        \
+	"local function alive(id)\n"                                                                                   \
+	"  if not string.match(id, '^%d+%-%d+$') then return false end\n"                                              \
+	"  local p = held(id)\n"                                                                                       \
+	"  if p then return not p.err end\n"                                                                           \
+	"  if type(redis.pcall('ZSCORE', KEYS[3], id)) == 'string' then return true end\n"                             \
+	"  local e = redis.pcall('XRANGE', KEYS[1], id, id)\n"                                                         \
+	"  if e.err or not e[1] then return false end\n"                                                               \
+	"  local last = delivered()\n"                                                                                 \
+	"  return last ~= nil and later(e[1][1], last)\n"                                                              \
+	"end\n"
+
+/* pack(t), parts(s): texts, each as <length>:<bytes>, one after the other, and back; nil when s is not that. */
+#define LUA_PACK                                                                                                       \
+	"local function pack(t)\n"                                                                                     \
+	"  local o = {}\n"                                                                                             \
+	"  for i = 1, #t do o[i] = #t[i] .. ':' .. t[i] end\n"                                                         \
+	"  return table.concat(o)\n"                                                                                   \
+	"end\n"                                                                                                        \
+	"local function parts(s)\n"                                                                                    \
+	"  local t, at = {}, 1\n"                                                                                      \
+	"  while at <= #s do\n"                                                                                        \
+	"    local colon = string.find(s, ':', at, true)\n"                                                            \
+	"    local n = colon and tonumber(string.sub(s, at, colon - 1))\n"                                             \
+	"    if not n or colon + n > #s then return nil end\n"                                                         \
+	"    t[#t + 1] = string.sub(s, colon + 1, colon + n)\n"                                                        \
+	"    at = colon + n + 1\n"                                                                                     \
+	"  end\n"                                                                                                      \
+	"  return t\n"                                                                                                 \
+	"end\n"
+
+/* add(f): XADD of these fields. Lua can hand 8,000 values to a call, no more. counted(f, n): with that retry
+ * count. */
+#define LUA_ADD                                                                                                        \
+	"local function add(f)\n"                                                                                      \
+	"  if #f > 7950 then return redis.error_reply('ERR the entry has more fields than a script can copy') end\n"   \
+	"  return redis.pcall('XADD', KEYS[1], '*', unpack(f))\n"                                                      \
+	"end\n"                                                                                                        \
+	"local function counted(f, n)\n"                                                                               \
+	"  local found = false\n"                                                                                      \
+	"  for i = 1, #f, 2 do\n"                                                                                      \
+	"    if f[i] == '_retry_count' then f[i + 1] = n found = true end\n"                                           \
+	"  end\n"                                                                                                      \
+	"  if not found and n ~= '0' then f[#f + 1] = '_retry_count' f[#f + 1] = n end\n"                              \
+	"  return f\n"                                                                                                 \
+	"end\n"
+
+/* What waits for a running stream. Serialize: the entry itself, still in the LBS but pending for nobody, as member
+ * "<length>:<stream>:<id, padded>" of KEYS[5]. Coalesce: one wish, its id and fields in the registry under
+ * wish_of(stream), and the member "<length>:<stream>:w". */
+#define LUA_WAITS                                                                                                      \
+	"local function prefix(stream)\n"                                                                              \
+	"  return #stream .. ':' .. stream .. ':'\n"                                                                   \
+	"end\n"                                                                                                        \
+	"local function member(stream, id)\n"                                                                          \
+	"  local ms, seq = string.match(id, '^(%d+)%-(%d+)$')\n"                                                       \
+	"  return prefix(stream) .. string.rep('0', 20 - #ms) .. ms .. '-' .. string.rep('0', 20 - #seq) .. seq\n"     \
+	"end\n"                                                                                                        \
+	"local function wish_of(stream)\n"                                                                             \
+	"  return '\\0wish:' .. stream\n"                                                                              \
+	"end\n"                                                                                                        \
+	"local function first(stream)\n"                                                                               \
+	"  local p = prefix(stream)\n"                                                                                 \
+	"  local m = redis.pcall('ZRANGEBYLEX', KEYS[5], '[' .. p, '(' .. p .. ':', 'LIMIT', 0, 1)\n"                  \
+	"  return m[1], m[1] and string.gsub(string.gsub(string.sub(m[1], #p + 1), '^0+(%d)', '%1'), '%-0+(%d)', "     \
+	"'-%1')\n"                                                                                                     \
+	"end\n"
+
+/* advance(stream, heir, than): nobody runs the stream any more, what waits for it goes on. Newer than `than` and
+ * given an heir: it is the heir's at once, its id is returned. Else it goes to the LBS' end; one that somebody has
+ * (the group was made again) is the stream's. What cannot be written now waits on. */
+#define LUA_ADVANCE                                                                                                    \
+	"local function advance(stream, heir, than)\n"                                                                 \
+	"  local w = redis.pcall('HGET', KEYS[2], wish_of(stream))\n"                                                  \
+	"  local t = type(w) == 'string' and parts(w)\n"                                                               \
+	"  if t then\n"                                                                                                \
+	"    table.remove(t, 1)\n"                                                                                     \
+	"    local new = add(counted(t, '0'))\n"                                                                       \
+	"    if type(new) == 'table' then\n"                                                                           \
+	"      redis.pcall('HDEL', KEYS[2], stream)\n"                                                                 \
+	"      return\n"                                                                                               \
+	"    end\n"                                                                                                    \
+	"    redis.pcall('HSET', KEYS[2], stream, new)\n"                                                              \
+	"    redis.pcall('HDEL', KEYS[2], wish_of(stream))\n"                                                          \
+	"    redis.pcall('ZREM', KEYS[5], prefix(stream) .. 'w')\n"                                                    \
+	"    return\n"                                                                                                 \
+	"  end\n"                                                                                                      \
+	"  for _ = 1, 100 do\n"                                                                                        \
+	"    local m, id = first(stream)\n"                                                                            \
+	"    local e = m and redis.pcall('XRANGE', KEYS[1], id, id)\n"                                                 \
+	"    if not m or e.err then break end\n"                                                                       \
+	"    local p = e[1] and held(id)\n"                                                                            \
+	"    if p and not p.err then\n"                                                                                \
+	"      redis.pcall('HSET', KEYS[2], stream, id)\n"                                                             \
+	"      redis.pcall('ZREM', KEYS[5], m)\n"                                                                      \
+	"      return\n"                                                                                               \
+	"    end\n"                                                                                                    \
+	"    if e[1] and heir ~= '' and later(id, than) then\n"                                                        \
+	"      local c = redis.pcall('XCLAIM', KEYS[1], ARGV[1], heir, 0, id, 'FORCE', 'JUSTID')\n"                    \
+	"      if not c.err and c[1] then\n"                                                                           \
+	"        redis.pcall('HSET', KEYS[2], stream, id)\n"                                                           \
+	"        redis.pcall('ZREM', KEYS[5], m)\n"                                                                    \
+	"        return id\n"                                                                                          \
+	"      end\n"                                                                                                  \
+	"    end\n"                                                                                                    \
+	"    if e[1] then\n"                                                                                           \
+	"      local new = add(e[1][2])\n"                                                                             \
+	"      if type(new) == 'table' then break end\n"                                                               \
+	"      redis.pcall('HSET', KEYS[2], stream, new)\n"                                                            \
+	"      redis.pcall('XDEL', KEYS[1], id)\n"                                                                     \
+	"      redis.pcall('ZREM', KEYS[5], m)\n"                                                                      \
+	"      return\n"                                                                                               \
+	"    end\n"                                                                                                    \
+	"    redis.pcall('ZREM', KEYS[5], m)\n"                                                                        \
+	"  end\n"                                                                                                      \
+	"  redis.pcall('HDEL', KEYS[2], stream)\n"                                                                     \
+	"end\n"
+
+/* registered(): the registry names this entry as its stream's; one of a wrong type is nobody's. finish(new, heir):
+ * the entry leaves the group and the stream; the registry follows it to its new id, or what waits for the stream
+ * goes on: returns its id when it is the heir's now, else nil; an error when the server refuses to write at all. */
+#define LUA_FINISH                                                                                                     \
+	"local function registered()\n"                                                                                \
+	"  return ARGV[5] ~= '' and redis.pcall('HGET', KEYS[2], ARGV[4]) == ARGV[2]\n"                                \
+	"end\n"                                                                                                        \
+	"local function finish(new, heir)\n"                                                                           \
+	"  local a = redis.pcall('XACK', KEYS[1], ARGV[1], ARGV[2])\n"                                                 \
+	"  if type(a) == 'table' then return a end\n"                                                                  \
+	"  redis.call('XDEL', KEYS[1], ARGV[2])\n"                                                                     \
+	"  if not registered() then return end\n"                                                                      \
+	"  if new then redis.pcall('HSET', KEYS[2], ARGV[4], new) else return advance(ARGV[4], heir or '', ARGV[2]) "  \
+	"end\n"                                                                                                        \
+	"end\n"
+
+/* The checks and the reading that requeue, later and dead letter begin with. gone: nil = the answer for an entry
+ * that is not pending. Leaves the fields in f. */
+#define LUA_READ(gone)                                                                                                 \
+	"local p = held(ARGV[2])\n"                                                                                    \
+	"if not p then return " gone " end\n"                                                                          \
+	"if p.err then return p end\n"                                                                                 \
+	"if ARGV[3] ~= '' and p[2] ~= ARGV[3] then return 0 end\n"                                                     \
+	"if p[3] < tonumber(ARGV[6]) then return 0 end\n"                                                              \
+	"local e = redis.pcall('XRANGE', KEYS[1], ARGV[2], ARGV[2])\n"                                                 \
+	"if e.err then return e end\n"                                                                                 \
+	"if not e[1] then\n"                                                                                           \
+	"  local a = finish()\n"                                                                                       \
+	"  return type(a) == 'table' and a or 2\n"                                                                     \
+	"end\n"                                                                                                        \
+	"local f = e[1][2]\n"                                                                                          \
+	"if #f > 7900 then return redis.error_reply('ERR the entry has more fields than a script can copy') end\n"
+
+/* park(stream, id): the entry waits for its stream, pending for nobody. merge(stream, id): its fields become the
+ * stream's wish, unless there is a newer one. Both answer an error with nothing changed. */
+#define LUA_PARK                                                                                                       \
+	"local function park(stream, id)\n"                                                                            \
+	"  local z = redis.pcall('ZADD', KEYS[5], 0, member(stream, id))\n"                                            \
+	"  if type(z) == 'table' then return z end\n"                                                                  \
+	"  redis.pcall('XACK', KEYS[1], ARGV[1], id)\n"                                                                \
+	"end\n"                                                                                                        \
+	"local function merge(stream, id, fields)\n"                                                                   \
+	"  local w = redis.pcall('HGET', KEYS[2], wish_of(stream))\n"                                                  \
+	"  local t = type(w) == 'string' and parts(w)\n"                                                               \
+	"  if not t or later(id, t[1]) then\n"                                                                         \
+	"    if #fields > 7900 then return redis.error_reply('ERR the entry has more fields than a script can copy') " \
+	"end\n"                                                                                                        \
+	"    local v = {id}\n"                                                                                         \
+	"    for i = 1, #fields do v[i + 1] = fields[i] end\n"                                                         \
+	"    local z = redis.pcall('ZADD', KEYS[5], 0, prefix(stream) .. 'w')\n"                                       \
+	"    if type(z) == 'table' then return z end\n"                                                                \
+	"    z = redis.pcall('HSET', KEYS[2], wish_of(stream), pack(v))\n"                                             \
+	"    if type(z) == 'table' then return z end\n"                                                                \
+	"  end\n"                                                                                                      \
+	"  redis.pcall('XACK', KEYS[1], ARGV[1], id)\n"                                                                \
+	"  redis.pcall('XDEL', KEYS[1], id)\n"                                                                         \
+	"end\n"
+
+/* move(id): what waited for its time goes back to the LBS: returns its new id; nil: it is not there; an error with
+ * nothing changed. */
+#define LUA_MOVE                                                                                                       \
+	"local function move(id)\n"                                                                                    \
+	"  local d = redis.pcall('HGET', KEYS[4], id)\n"                                                               \
+	"  if type(d) == 'table' then return d end\n"                                                                  \
+	"  local t = d and parts(d)\n"                                                                                 \
+	"  if not t or #t < 5 then\n"                                                                                  \
+	"    redis.pcall('ZREM', KEYS[3], id)\n"                                                                       \
+	"    return\n"                                                                                                 \
+	"  end\n"                                                                                                      \
+	"  local stream = t[1]\n"                                                                                      \
+	"  local new = add({unpack(t, 4)})\n"                                                                          \
+	"  if type(new) == 'table' then return new end\n"                                                              \
+	"  if ARGV[5] ~= '' and stream ~= '' and redis.pcall('HGET', KEYS[2], stream) == id then\n"                    \
+	"    redis.pcall('HSET', KEYS[2], stream, new)\n"                                                              \
+	"  end\n"                                                                                                      \
+	"  redis.pcall('ZREM', KEYS[3], id)\n"                                                                         \
+	"  redis.pcall('HDEL', KEYS[4], id)\n"                                                                         \
+	"  return new\n"                                                                                               \
+	"end\n"
+
+/* clock(): the server's, Unix ms. */
+#define LUA_CLOCK                                                                                                      \
+	"local function clock()\n"                                                                                     \
+	"  local t = redis.call('TIME')\n"                                                                             \
+	"  return t[1] * 1000 + math.floor(t[2] / 1000)\n"                                                             \
+	"end\n"
+
+/* What all scripts on the LBS share. */
+#define LUA_LBS LUA_HELD LUA_DELIVERED LUA_ALIVE LUA_PACK LUA_ADD LUA_WAITS LUA_ADVANCE

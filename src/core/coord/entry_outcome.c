@@ -1,0 +1,134 @@
+/* entry_outcome - how an entry's work ends: done, back to the stream at once or later, dead letter; and Redis' word. */
+#include "core/coord/coord_p.h"
+#include <stdio.h>
+#include <string.h>
+
+static void begin_finish(struct coord *c, struct entry *e, enum finish finish)
+{
+	struct coord_service *s = coord_service(c, e->svc);
+	uint64_t owner = e->owner;
+	entry_leave_lists(c, e);
+	e->owner = owner; /* for the answer */
+	entry_unreserve(c, s, e);
+	e->verify = e->op_resent = false;
+	e->finish = (uint8_t)finish;
+	entry_move(c, e, ENTRY_FINISHING, MONO_NEVER);
+	entry_send_op(c, e);
+}
+
+void entry_done(struct coord *c, struct entry *e)
+{
+	begin_finish(c, e, FINISH_DONE);
+}
+
+void entry_dead_letter(struct coord *c, struct entry *e, enum dead_reason why)
+{
+	e->dead_reason = (uint8_t)why;
+	begin_finish(c, e, FINISH_DEAD);
+}
+
+/* Until the nth retry after a failure; n from 0. */
+static mono_ms fail_delay(struct coord *c, const struct retry_rules *r, uint32_t n)
+{
+	mono_ms wait = mono_min(r->initial_ms, r->max_ms);
+	for (; n > 0 && wait > 0 && wait < r->max_ms && r->factor > 1; n--)
+		wait = wait > r->max_ms / (mono_ms)r->factor ? r->max_ms : wait * (mono_ms)r->factor;
+	mono_ms most = wait * (mono_ms)r->jitter_pct / 100; /* only ever more */
+	return most > 0 ? wait + (mono_ms)rng_below(&c->rng, (uint64_t)most + 1) : wait;
+}
+
+/* How long it stays away. What its worker asked for counts for the worker's own results only. */
+static mono_ms requeue_delay(
+	struct coord *c, const struct coord_service *s, const struct entry *e, enum requeue_why why)
+{
+	if (why != WHY_FAIL && why != WHY_RELEASE)
+		return 0;
+	if (e->has_retry_ms)
+		return e->retry_ms;
+	if (why == WHY_RELEASE && (e->is_revoked || c->is_draining)) /* it was asked to let go */
+		return 0;
+	return why == WHY_FAIL ? fail_delay(c, &s->rules->retry, e->retry) : s->rules->retry.release_delay_ms;
+}
+
+void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool counted)
+{
+	struct coord_service *s = coord_service(c, e->svc);
+	e->why = (uint8_t)why;
+	e->delay_ms = requeue_delay(c, s, e, why);
+	if (counted && e->retry + 1 > s->rules->max_retries) {
+		e->dead_reason = DEAD_MAX_RETRIES;
+		begin_finish(c, e, FINISH_DEAD);
+		return;
+	}
+	if (counted)
+		e->retry++;
+	begin_finish(c, e, FINISH_REQUEUE);
+}
+
+static void count_end(struct coord *c, struct coord_service *s, struct entry *e)
+{
+	double took = (double)(c->now - e->since) / 1000.0;
+	switch ((enum finish)e->finish) {
+	case FINISH_REQUEUE:
+		s->m.c[M_REQUEUE_FAIL + e->why]++;
+		if (e->delay_ms > 0)
+			s->m.c[e->why == WHY_FAIL ? M_DELAYED_FAIL : M_DELAYED_RELEASE]++;
+		if (e->why == WHY_WORKER_DIED)
+			hist_add(&s->m.h[H_REC_WORKER], took);
+		break;
+	case FINISH_DEAD:
+		s->m.c[M_DEAD_MAX_RETRIES + e->dead_reason]++;
+		effects_log(c->out, LOG_NOTICE, "service=%s stream=%.200s id=%llu-%llu dead letter reason=%s retry=%u",
+			s->rules->name, e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms,
+			(unsigned long long)e->id.seq, dead_reason_name((enum dead_reason)e->dead_reason), e->retry);
+		break;
+	case FINISH_NONE:
+	case FINISH_DONE:
+	case FINISH_ACK:
+		break;
+	}
+}
+
+enum { TRIMMED_EVERY_MS = 60000 };
+
+/* Somebody trimmed the load-balancer stream (XTRIM, XADD MAXLEN) or deleted by hand what was pending: nothing is left
+ * to give back or to keep as a dead letter. One line a minute. */
+static void count_trimmed(struct coord *c, struct coord_service *s, const struct entry *e)
+{
+	s->m.c[M_LOST_TRIMMED] += e->was_told;
+	s->n_trimmed++;
+	if (s->trimmed_at && c->now < s->trimmed_at + TRIMMED_EVERY_MS)
+		return;
+	effects_log(c->out, LOG_WARN,
+		"service=%s stream=%.200s id=%llu-%llu lost: it was trimmed from %s-input while it was held n=%u; "
+		"nobody "
+		"may use XTRIM, XDEL or XADD MAXLEN on that stream",
+		s->rules->name, e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms,
+		(unsigned long long)e->id.seq, s->rules->name, s->n_trimmed);
+	s->trimmed_at = mono_max(c->now, 1);
+	s->n_trimmed = 0;
+}
+
+void entry_on_finished(struct coord *c, struct entry *e, const struct msg *m)
+{
+	static const enum gone_outcome outcomes[] = {[FINISH_NONE] = GONE_LOST,
+		[FINISH_DONE] = GONE_DONE,
+		[FINISH_REQUEUE] = GONE_REQUEUED,
+		[FINISH_DEAD] = GONE_DEAD,
+		[FINISH_ACK] = GONE_LOST};
+	struct coord_service *s = coord_service(c, e->svc);
+	bool first_did = m->result == OP_GONE && m->resent && !e->is_lost && e->good_until > c->now;
+	bool is_trimmed = m->result == OP_DELETED || (m->result == OP_DONE && e->finish == FINISH_ACK);
+	bool ok = m->result == OP_DONE || first_did || is_trimmed;
+	if (is_trimmed)
+		count_trimmed(c, s, e);
+	else if (ok)
+		count_end(c, s, e);
+	if (e->owner)
+		worker_finish(c, e, ok, is_trimmed ? GONE_LOST : outcomes[e->finish]);
+	e->owner = 0;
+	if (e->is_lost || e->lease_shard == SHARD_NONE)
+		entry_drop(c, e);
+	else
+		entry_release_and_drop(c, e);
+}

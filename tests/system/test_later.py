@@ -1,0 +1,184 @@
+"""Coming back later: what failed or was given back waits for its time in Redis, and nothing of it is lost or early."""
+import json
+import time
+
+from lib import checks
+from lib.case import limit
+from lib.checks import Added
+from lib.daemon import DEFAULTS
+from lib.redis import entries
+from lib.worker import Raw
+
+issue = 14
+DELAYED, DATA = "{orders-input}-delayed", "{orders-input}-delayed-data"
+
+
+def now_ms(r):
+    s, us = r.db.cmd("TIME")
+    return int(s) * 1000 + int(us) // 1000
+
+
+def metric(d, name):
+    """The sum of a metric's rows, None when there is none."""
+    rows = [x.rsplit(" ", 1) for x in d.ctl_ok("metrics").splitlines() if x.split("{")[0].split(" ")[0] == name]
+    return sum(float(v) for _, v in rows) if rows else None
+
+
+def times(w, stream):
+    return [j["ms"] for j in w.journal if j["d"] == "in" and j["f"]["t"] == "assign" and j["f"]["stream"] == stream]
+
+
+@limit(60)
+def test_a_failed_entry_waits_longer_each_time(t):
+    r = t.redis()
+    d = t.daemon(r, service={"retry": {"initial": "300ms", "factor": 3, "jitter": "0%", "max": "2s"}})
+    w = t.worker(d, credits=2, work=0, result=lambda a: {"t": "fail", "lease": a["lease"], "reason": "no luck"})
+    Added(r.db).one("orders", "s")
+    t.wait(lambda: r.db.cmd("XLEN", "orders-input-dlq") == 1, 30, "the dead letter")
+    at = times(w, "s")
+    waits = [b - a for a, b in zip(at, at[1:])]
+    assert len(at) == 4 and [f["retry"] for f in w.frames("assign")] == [0, 1, 2, 3]
+    for got, want in zip(waits, (300, 900, 2000)):
+        assert want <= got < want + 1000, waits
+    assert metric(d, "sluice_retries_delayed_total") == 3 and metric(d, "sluice_streams_delayed") is not None
+    checks.wait_clean(r.db, dlq=1)
+
+
+@limit(60)
+def test_what_waits_is_kept_byte_exact(t):
+    r = t.redis()
+    d = t.daemon(r, service={"retry": {"initial": "1s"}})
+    w = t.worker(d, credits=1)
+    fields = ["lbs-input", '{"DataStreamName":"s","Info":{"n":123456789012345678901234567890}}', "x:\n", "a\x00b\r\n5:x", "", "", "_retry_count", "1"]
+    r.db.cmd("XADD", "orders-input", "*", *fields)
+    a = w.wait("assign")
+    w.finish(a, "fail", reason="because: 7\n")
+    assert w.wait("ok")["outcome"] == "requeued"
+    assert r.db.cmd("XLEN", "orders-input") == 0 and r.db.cmd("ZCARD", DELAYED) == 1
+    member, score = r.db.cmd("ZRANGE", DELAYED, 0, -1, "WITHSCORES")
+    assert member == a["id"] and 0 < float(score) - now_ms(r) <= 1000 * 8 * 1.2, score
+    assert r.db.cmd("HKEYS", DATA) == [a["id"]] and r.db.cmd("HGET", "{orders-input}-active", "s") == a["id"]
+    w.send({"t": "credits", "n": 0})
+    t.wait(lambda: r.db.cmd("XLEN", "orders-input") == 1, 15, "it is back")
+    fields[-1] = "2"
+    (new, got), = r.db.cmd("XRANGE", "orders-input", "-", "+")
+    assert got == fields and not r.db.cmd("EXISTS", DELAYED, DATA)
+    assert r.db.cmd("HGET", "{orders-input}-active", "s") == new
+
+
+@limit(60)
+def test_a_released_entry_waits_and_is_not_counted(t):
+    r = t.redis()
+    d = t.daemon(r, service={"retry": {"release_delay": "500ms"}})
+    w = t.worker(d, credits=2, work=0, result=lambda a: {"t": "release", "lease": a["lease"]})
+    Added(r.db).one("orders", "s")
+    w.wait("assign", 4, timeout=20)
+    at = times(w, "s")
+    assert all(500 <= b - a < 1500 for a, b in zip(at, at[1:])), at
+    assert {f["retry"] for f in w.frames("assign")} == {0}
+
+
+@limit(60)
+def test_retry_ms_is_the_workers_word(t):
+    r = t.redis()
+    d = t.daemon(r, service={"retry": DEFAULTS})
+    w = Raw(d.worker_sock).send({"t": "hello", "v": 1, "name": "w", "credits": 1})
+    for kind, word, most in (("fail", 0, 500), ("release", 0, 500), ("fail", 700, 1700), ("release", 400, 1400), ("release", None, 2000)):
+        s = f"{kind}-{word}"
+        Added(r.db).one("orders", s)
+        a = w.until("assign", stream=s)
+        start = time.monotonic()
+        w.send({"t": kind, "lease": a["lease"], "retry_ms": word})
+        w.until("ok", lease=a["lease"], outcome="requeued")
+        a = w.until("assign", stream=s)
+        took = 1000 * (time.monotonic() - start)
+        assert (1000 if word is None else word) <= took < most, (kind, word, took)
+        w.send({"t": "done", "lease": a["lease"]}).until("ok", lease=a["lease"])
+    Added(r.db).one("orders", "x")
+    a = w.until("assign", stream="x")
+    for bad in (-1, 86400001, 1.5, "7", True, 10**30, [1]):
+        for kind in ("fail", "release"):
+            w.send({"t": kind, "lease": a["lease"], "retry_ms": bad})
+            e = w.until("err")
+            assert e["code"] == "bad_field" and not e.get("fatal") and "retry_ms" in e["msg"] and e["lease"] == a["lease"], e
+    w.send({"t": "fail", "lease": a["lease"], "retry_ms": 86400000}).until("ok", lease=a["lease"], outcome="requeued")
+    assert float(r.db.cmd("ZRANGE", DELAYED, 0, 0, "WITHSCORES")[1]) > now_ms(r) + 86390000
+
+
+@limit(60)
+def test_worker_death_drain_and_operator_do_not_wait(t):
+    r = t.redis()
+    d = t.daemon(r, service={"retry": {"initial": "60s", "release_delay": "60s"}})
+    add = Added(r.db)
+    add.one("orders", "s")
+    p = t.proc_worker(d, credits=1, work="60")
+    t.wait(lambda: any(x["state"] == "assigned" for x in d.json("ls")), what="assigned")
+    p.kill()
+    w = t.worker(d, credits=1)
+    assert w.wait("assign", timeout=10)["retry"] == 1
+    d.ctl_ok("release", "s")
+    w.wait("revoke")
+    a = w.wait("assign", 2, timeout=10)
+    assert a["stream"] == "s"
+    w.send({"t": "bye"})
+    w2 = t.worker(d, credits=1)
+    w2.wait("assign", timeout=10)
+
+
+@limit(60)
+def test_another_daemon_brings_it_back_when_its_own_is_gone(t):
+    r = t.redis()
+    a, b = (t.daemon(r, name=x, T=3, service={"retry": {"initial": "2s", "jitter": "0%"}}) for x in "ab")
+    w = t.worker(a, credits=1, work=0, result=lambda x: {"t": "fail", "lease": x["lease"]})
+    Added(r.db).one("orders", "s")
+    w.wait("ok")
+    due = float(r.db.cmd("ZRANGE", DELAYED, 0, 0, "WITHSCORES")[1])
+    a.kill()
+    t.worker(b, credits=1)
+    t.wait(lambda: b.json("ls"), 10, "the other daemon has it")
+    (id, _), = entries(r.db, "orders-input")
+    assert due <= int(id.split("-")[0]) <= due + 1000, (due, id)
+
+
+@limit(60)
+def test_what_was_due_while_nobody_looked_comes_at_once(t):
+    r = t.redis()
+    d = t.daemon(r, service={"retry": {"initial": "300ms"}})
+    w = t.worker(d, credits=30, work=0, result=lambda x: {"t": "fail", "lease": x["lease"]})
+    Added(r.db).many("orders", [f"s{i}" for i in range(30)])
+    w.wait("ok", 30)
+    d.kill()
+    w.close()
+    time.sleep(0.5)
+    assert r.db.cmd("ZCARD", DELAYED) > 0
+    d.start()
+    w = t.worker(d, credits=30, work=0)
+    checks.wait_clean(r.db, timeout=20)
+    assert sorted(f["stream"] for f in w.frames("assign")) == sorted(f"s{i}" for i in range(30))
+
+
+@limit(120)
+def test_a_cluster_keeps_it_in_the_streams_slot(t):
+    c = t.cluster()
+    d = t.daemon(c, services=("orders", "{shop}"), service={"retry": {"initial": "200ms", "jitter": "0%"}})
+    w = t.worker(d, credits=50, work=0, result=lambda a: {"t": "done" if a["retry"] else "fail", "lease": a["lease"]})
+    add = Added(c.db)
+    add.many("orders", [f"s{i}" for i in range(50)])
+    add.many("{shop}", [f"s{i}" for i in range(50)])
+    checks.wait_clean(c.db, ("orders", "{shop}"), timeout=60)
+    assert len(w.frames("assign")) == 200
+    assert not c.db.cmd("EXISTS", DELAYED) and not c.db.cmd("EXISTS", "{shop}-input-delayed")
+
+
+@limit(150)
+def test_an_outage_of_workers_dead_letters_nothing(t):
+    """Default settings; a dependency of the workers is away for a while: everything is done in the end."""
+    r = t.redis()
+    d = t.daemon(r, service={"retry": DEFAULTS})
+    until = time.monotonic() + 20
+    w = t.worker(d, credits=100, work=0, result=lambda a: {"t": "fail" if time.monotonic() < until else "done", "lease": a["lease"]})
+    add = Added(r.db)
+    add.many("orders", [f"s{i}" for i in range(1000)])
+    checks.wait_clean(r.db, timeout=130)
+    assert r.db.cmd("XLEN", "orders-input-dlq") == 0
+    checks.all_good(add.sure, [w.journal])

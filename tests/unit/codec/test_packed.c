@@ -1,0 +1,39 @@
+#include "codec/packed.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+#include <unistd.h>
+
+#define S(text) ((struct slice){text, sizeof(text) - 1})
+
+static struct packed room;
+static struct packed_entry e;
+
+static bool is(struct slice s, struct slice want)
+{
+	return s.len == want.len && (s.len == 0 || memcmp(s.p, want.p, s.len) == 0);
+}
+
+Test(packed, reads_what_the_scripts_write)
+{
+	alarm(10);
+	cr_assert(packed_decode(&room, S("1:s4:fail7:no luck9:lbs-input2:{}3:\0:\n0:"), &e));
+	cr_expect(is(e.stream, S("s")) && is(e.why, S("fail")) && is(e.reason, S("no luck")));
+	cr_assert_eq(e.n, 2);
+	cr_expect(is(e.fields[0].name, S("lbs-input")) && is(e.fields[0].value, S("{}")));
+	cr_expect(is(e.fields[1].name, S("\0:\n")) && is(e.fields[1].value, S("")));
+	packed_fini(&room);
+}
+
+Test(packed, says_no_to_anything_else)
+{
+	alarm(10);
+	static const struct slice bad[] = {S(""), S("1"), S("1:"), S("1:s"), S("1:s4:fail"), S("1:s4:fail2:x"),
+		S("x:s0:0:"), S("-1:s0:0:"), S("1:s4:fail0:1:a"), S("1:s4:fail0:1:a1:"), S("1:s4:fail0:1:a1:bX"),
+		S(":0:0:"), S("9999999999:s0:0:"), S("4294967297:s0:0:")};
+	e.n = 77;
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+		cr_expect(!packed_decode(&room, bad[i], &e), "%zu", i);
+	cr_expect_eq(e.n, 77);
+	packed_fini(&room);
+}
