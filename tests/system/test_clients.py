@@ -1,0 +1,233 @@
+"""The clients of etc/clients against the real daemon: nothing lost, no overlap, whatever dies. What works are the workers of
+tests/conformance, whose handlers write a journal of their own."""
+import json
+import os
+import shutil
+import signal
+import time
+
+from lib import checks
+from lib.case import limit
+from lib.checks import Added
+from lib.daemon import ROOT
+from lib.redis import entries
+from lib.servers import Process, spawn
+
+issue = 18
+SUITE = os.path.join(ROOT, "tests", "conformance", "workers")
+TICK_MS = 30
+
+
+def have(*tools):
+    missing = [x for x in tools if not shutil.which(x)]
+    if missing:
+        print(f"= skipped: {', '.join(missing)} not here (make clients installs it)")
+    return not missing
+
+
+class Client(Process):
+    """A worker process of the conformance suite's contract."""
+
+    def __init__(self, t, d, argv, credits=4, **env):
+        self.dir, self.journal_path = t.path(t.name("client")), t.path(t.name("journal"))
+        open(self.journal_path, "w").close()
+        self.proc = spawn(argv, self.dir + ".log", cwd=t.dir, env=dict(
+            os.environ, SLUICED_WORKER=d.worker_sock, CONF_CREDITS=str(credits), CONF_JOURNAL=self.journal_path, **env))
+        t.ending(self.kill)
+
+    def rows(self, e=None, **match):
+        with open(self.journal_path, errors="replace") as f:
+            rows = [json.loads(line) for line in f if line.endswith("\n")]
+        return [r for r in rows if (e is None or r["e"] == e) and all(r.get(k) == v for k, v in match.items())]
+
+
+def overlaps(clients):
+    """Two handlers at work on one stream at a time; from the first line to the last one of each owner."""
+    owners, bad = {}, []
+    for c in clients:
+        for r in c.rows():
+            own = owners.setdefault((r["stream"], r["token"]), [r["ms"], r["ms"]])
+            own[0], own[1] = min(own[0], r["ms"]), max(own[1], r["ms"])
+    per = {}
+    for (stream, token), (a, b) in owners.items():
+        per.setdefault(stream, []).append((a, b, token))
+    for stream, times in per.items():
+        times.sort()
+        bad += [f"{stream}: {x[2]} until {x[1]:.0f}, {y[2]} from {y[0]:.0f}" for x, y in zip(times, times[1:]) if y[0] < x[1]]
+        bad += [f"{stream}: token {y[2]} after {x[2]}" for x, y in zip(times, times[1:]) if y[2] <= x[2]]
+    return bad
+
+
+def begun(clients, stream=None):
+    """stream -> how often a handler began on it."""
+    n = {}
+    for c in clients:
+        for r in c.rows("begin"):
+            n[r["stream"]] = n.get(r["stream"], 0) + 1
+    return n if stream is None else n.get(stream, 0)
+
+
+def finished(t, r, clients, names, dlq=0):
+    checks.wait_clean(r.db, timeout=60, dlq=dlq)
+    ended = {x["stream"] for c in clients for x in c.rows("end")}
+    checks.none(sorted(set(names) - ended))
+    checks.none(overlaps(clients))
+
+
+def wait_ticks(t, clients, n, timeout=30):
+    t.wait(lambda: len({r["stream"] for c in clients for r in c.rows("tick")}) >= n, timeout, f"{n} streams in work", 0.05)
+
+
+# ---- what happens; each with a Redis of its own
+
+def main_job(t, argv):
+    """Three daemons' worth of trouble is below; here all is well: each stream once."""
+    r = t.redis()
+    d = t.daemon(r)
+    clients = [Client(t, d, argv, 10) for _ in range(2)]
+    names = [f"s{i}" for i in range(300)]
+    Added(r.db).many("orders", names, lambda n: {"sleep": 0.02, "n": n})
+    finished(t, r, clients, names)
+    assert set(begun(clients).values()) == {1}, {k: v for k, v in begun(clients).items() if v > 1}
+    return clients, r
+
+
+def killed_daemon(t, argv):
+    """kill -9 of the daemon, three times: the work goes on, nothing begins twice."""
+    r = t.redis()
+    d = t.daemon(r)
+    clients = [Client(t, d, argv, 4) for _ in range(2)]
+    names = [f"s{i}" for i in range(24)]
+    Added(r.db).many("orders", names, {"sleep": 1.5})
+    wait_ticks(t, clients, 8)
+    for _ in range(3):
+        d.restart()
+        time.sleep(0.7)
+    finished(t, r, clients, names)
+    assert set(begun(clients).values()) == {1}, {k: v for k, v in begun(clients).items() if v > 1}
+
+
+def killed_worker(t, argv):
+    """kill -9 of a worker: another one takes what it had, after it had stopped."""
+    r = t.redis()
+    d = t.daemon(r)
+    clients = [Client(t, d, argv, 4) for _ in range(2)]
+    names = [f"s{i}" for i in range(8)]
+    Added(r.db).many("orders", names, {"block": 1.5} if "node" not in argv[0] else {"sleep": 1.5})
+    wait_ticks(t, clients, 8)
+    clients[0].kill()
+    clients.append(Client(t, d, argv, 4))
+    finished(t, r, clients, names)
+
+
+def four_deploys(t, argv):
+    """The old worker is told to leave while the new one begins, four times: no failure is counted, nothing is done twice."""
+    r = t.redis()
+    d = t.daemon(r)
+    names = [f"s{i}" for i in range(20)]
+    clients = [Client(t, d, argv, 4)]
+    Added(r.db).many("orders", names, {"sleep": 1})
+    for n in range(4):
+        t.wait(lambda: clients[-1].rows("tick"), 30, "the newest worker is at work", 0.05)
+        clients[-1].signal(signal.SIGTERM)
+        clients.append(Client(t, d, argv, 4))
+    for c in clients[:-1]:
+        assert c.wait(30) == 0
+    finished(t, r, clients, names)
+    assert set(begun(clients).values()) == {1} and not any(x["retry"] for c in clients for x in c.rows("begin"))
+
+
+def frozen_daemon(t, argv):
+    """A daemon is stopped for longer than its leases: its worker stops by the fence, another daemon's takes over."""
+    r = t.redis()
+    a, b = t.daemon(r, T=4), t.daemon(r, T=4)
+    one = Client(t, a, argv, 2)
+    names = ["s0", "s1"]
+    Added(r.db).many("orders", names, {"sleep": 8})
+    wait_ticks(t, [one], 2)
+    a.pause()
+    two = Client(t, b, argv, 2)
+    t.wait(lambda: begun([two]) == {"s0": 1, "s1": 1}, 30, "the other daemon's worker took over", 0.05)
+    a.cont()
+    finished(t, r, [one, two], names)
+
+
+def one_of_four_is_released(t, argv):
+    """sluicectl release of one stream: it comes again, its neighbours do not notice."""
+    r = t.redis()
+    d = t.daemon(r)
+    c = Client(t, d, argv, 4)
+    names = [f"s{i}" for i in range(4)]
+    Added(r.db).many("orders", names, {"sleep": 3})
+    wait_ticks(t, [c], 4)
+    d.ctl_ok("release", "s1")
+    finished(t, r, [c], names)
+    assert begun([c]) == {"s0": 1, "s1": 2, "s2": 1, "s3": 1}, begun([c])
+    assert not any(x["retry"] for x in c.rows("begin")) and c.is_running()
+
+
+def failures_count(t, argv):
+    """fail and dead reach Redis with their reason."""
+    r = t.redis()
+    d = t.daemon(r, service={"retry": {"max_retries": 1}})
+    c = Client(t, d, argv, 4)
+    Added(r.db).many("orders", ["bad"], {"raise": "it broke"})
+    Added(r.db).many("orders", ["never"], {"fail": "no such order", "dead": True})
+    t.wait(lambda: len(entries(r.db, "orders-input-dlq")) == 2, 30, "two dead letters")
+    dead = {f["lbs-input"]: f for _, f in entries(r.db, "orders-input-dlq")}
+    why = sorted((f["_dlq_reason"], f["_dlq_error"]) for f in dead.values())
+    assert why[0][0] == "max_retries_exceeded" and "it broke" in why[0][1] and why[1] == ("rejected", "no such order"), why
+    assert begun([c]) == {"bad": 2, "never": 1}
+
+
+def everything(t, argv):
+    for f in (main_job, killed_daemon, killed_worker, four_deploys, frozen_daemon, one_of_four_is_released, failures_count):
+        began = time.monotonic()
+        f(t, argv)
+        print(f"{f.__name__}: {time.monotonic() - began:.1f} s")
+        t.close()
+
+
+@limit(240)
+def test_python(t):
+    everything(t, ["python3", os.path.join(SUITE, "worker.py")])
+
+
+@limit(240)
+def test_python_threads(t):
+    os.environ["CLIENT_MODE"] = "threads"
+    everything(t, ["python3", os.path.join(SUITE, "worker.py")])
+
+
+@limit(240)
+def test_python_async(t):
+    os.environ["CLIENT_MODE"] = "async"
+    everything(t, ["python3", os.path.join(SUITE, "worker.py")])
+
+
+@limit(240)
+def test_node(t):
+    if have("node"):
+        everything(t, ["node", os.path.join(SUITE, "worker.mjs")])
+
+
+@limit(300)
+def test_go(t):
+    if not have("go"):
+        return
+    worker = t.path("go-worker")
+    env = dict(os.environ, GOFLAGS="-mod=mod", GOPROXY="off", GOTOOLCHAIN="local")
+    r = t.run(["go", "build", "-o", worker, "."], timeout=120, cwd=os.path.join(SUITE, "go"), env=env)
+    assert r.returncode == 0, r.stderr
+    everything(t, [worker])
+
+
+@limit(300)
+def test_java(t):
+    if not have("java", "javac"):
+        return
+    out = t.path("classes")
+    r = t.run(["javac", "-d", out, os.path.join(ROOT, "etc/clients/java/src/main/java/sluiced/Worker.java"), os.path.join(SUITE, "ConformanceWorker.java")],
+              timeout=120)
+    assert r.returncode == 0, r.stderr
+    everything(t, ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", out, "sluiced.ConformanceWorker"])
