@@ -137,3 +137,11 @@ def test_postgresql(t):
     assert not early.is_alive() or early.join(1) is None
     assert pg.psql("SELECT total FROM orders WHERE id = '7';").stdout.strip() == "12"
     assert "INSERT 0 0" in pg.psql(f"PREPARE f AS {fence};\nBEGIN;\nEXECUTE f('s', '{OLD}');\nROLLBACK;").stdout
+
+
+def test_the_manual_has_the_same(_t):
+    """sluice-worker(7) shows the two short ones."""
+    with open(os.path.join(ROOT, "man", "sluice-worker.7")) as f:
+        page = f.read().split(".Ss Fenced writes")[1].split("\n.Ss ")[0]
+    shown = [" ".join(x.split()) for x in re.findall(r"\.Bd -literal\n(.*?)\n\.Ed", page, re.S)]
+    assert shown == [" ".join(snippet(n).split()) for n in ("redis-record", "postgres-row")], shown
