@@ -101,6 +101,8 @@ bench-bins: $(B)/bench
 bench: all
 	$(AGAIN) bench-bins
 	@$(B)/bench -d $(B)/sluiced -o build/bench.json $(BENCH_ARGS) $(BENCH)
+bench-clients:
+	@tests/bench/clients/bench $(BENCH_ARGS)
 chaos: all
 	@test -e tests/system/chaos.py || { echo "chaos: tests/system/chaos.py is not there"; exit 1; }
 	python3 tests/system/chaos.py --build build --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
@@ -110,7 +112,7 @@ coverage:
 	+@SIM_SEEDS=2000 $(MAKE) --no-print-directory V=cov unit sim
 	@SLUICE_TEST_END=stop scripts/run-system coverage-system build/cov $(COVERAGE:%=--only '%')
 	@scripts/coverage build/cov
-.PHONY: conformance clients unit-bins sim-bins thread-bins oom-bins fuzz-bins bench-bins
+.PHONY: conformance clients bench-clients unit-bins sim-bins thread-bins oom-bins fuzz-bins bench-bins
 
 # ---- checks of the text itself
 .PHONY: check-source compile-commands test
@@ -236,6 +238,7 @@ help:
 	@echo "make coverage    lines run by unit, sim and some system tests; fails below core 90 %, all 80 %"
 	@echo "make valgrind    a few system tests under valgrind"
 	@echo "make bench       BENCH=\"a c\" some cases; BENCH_ARGS=\"-r 5 -s 60\" repeats, seconds"
+	@echo "make bench-clients  streams and entries a second through each client of etc/clients"
 	@echo "make lint format format-check check-source check-includes check-core-symbols check-headers check-man check-units check-hardening"
 	@echo "make check-alerts  each alert rule is seen firing and silent; promtool"
 	@echo "make check-analyzer gcc -fanalyzer              make tidy    clang-tidy, minutes"
