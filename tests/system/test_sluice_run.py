@@ -7,6 +7,7 @@ It needs neither sluiced nor Redis. run.py runs these tests too.
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -751,6 +752,57 @@ def test_example_fenced(w):
     assert w.daemon.receive() == {"t": "revoked", "lease": "G"}
     assert w.daemon.receive() == {"t": "bye"}
     assert w.exit_code() == 0, w.read("stderr")
+
+
+TIDY = """
+try:
+    open("t", "w").close()
+    time.sleep(60)
+except Stopped:
+    open("tidy", "w").close()
+    raise
+"""
+STUBBORN = """
+while True:
+    try:
+        open("s", "w").close()
+        time.sleep(60)
+    except Stopped:
+        open("asked", "w").close()
+"""
+
+
+def test_example_fenced_offers_more_than_done(w):
+    """Give back, reject, tell how far it is; be asked before it is killed; what it left running goes with it."""
+    with open(example("worker_fenced.py")) as f:
+        text, n = re.subn(r"(?m)^    time\.sleep\(info.*$", "    exec(info['do'], dict(globals(), job=job, progress=progress))", f.read())
+    assert n == 1
+    with open(w.at("worker.py"), "w") as f:
+        f.write(text)
+    run_example(w, sys.executable, w.at("worker.py"), w.at("sock"), "9")
+
+    def answer(do):
+        w.daemon.assign("A", info={"do": do})
+        frame = w.daemon.receive()
+        w.daemon.ok("A", frame["t"], "requeued")
+        return frame
+    assert answer("raise GiveBack") == {"t": "release", "lease": "A"}
+    assert answer("raise Reject('no')") == {"t": "fail", "lease": "A", "reason": "Reject: no", "dead": True}
+    assert answer("sys.exit(3)")["reason"] == "SystemExit: 3"
+    assert answer("os.kill(os.getpid(), 9)")["reason"] == "its process was killed"
+    assert answer("import subprocess; open('left', 'w').write(f\"{subprocess.Popen(['sleep', '1000']).pid}\\n\")")["t"] == "done"
+    wait_until(lambda: not is_alive(w.pid_in("left")), "the end of what it left running")
+    w.daemon.assign("P", info={"do": "progress('half'); time.sleep(60)"})
+    assert w.daemon.receive() == {"t": "progress", "lease": "P", "note": "half"}
+    w.daemon.assign("T", info={"do": TIDY})
+    w.daemon.assign("S", info={"do": STUBBORN})
+    wait_until(lambda: os.path.exists(w.at("t")) and os.path.exists(w.at("s")), "both have begun")
+    began = now_ms()
+    for lease in ("P", "T", "S"):
+        w.daemon.send(t="revoke", lease=lease, reason="operator", grace_ms=3000)
+    assert {w.daemon.receive("revoked")["lease"] for _ in "PT"} == {"P", "T"} and os.path.exists(w.at("tidy"))
+    assert w.daemon.receive() == {"t": "revoked", "lease": "S"} and os.path.exists(w.at("asked"))
+    assert 2000 < now_ms() - began
 
 
 def test_example_fenced_stopped_before_its_welcome(w):
