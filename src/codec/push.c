@@ -127,11 +127,13 @@ enum push_class push_decode(const struct redisReply *r, struct note *out, struct
 	out->kind = (enum note_kind)kind;
 	if (kind == NOTE_KINDS || r->elements < 2 || !push_read_number(r->element[1], &out->seq) || out->seq < 0)
 		return PUSH_IS_BROKEN;
-	if (has_time(out->kind) && r->elements > 2)
-		(void)push_read_number(r->element[2], &out->seconds); /* MIGRATING may have its shards here */
+	/* MIGRATING may have its shards here */
+	bool has_seconds = has_time(out->kind) && r->elements > 2 && push_read_number(r->element[2], &out->seconds);
 	if (out->seconds < 0)
 		out->seconds = 0;
 	if (out->kind == NOTE_MOVING && r->elements > 3 && push_is_text(r->element[3]))
 		(void)push_endpoint(r->element[3]->str, r->element[3]->len, out->endpoint);
+	if (out->kind == NOTE_MOVING && !has_seconds && !out->endpoint[0])
+		return PUSH_IS_BROKEN; /* it says neither where nor when */
 	return PUSH_IS_NOTE;
 }

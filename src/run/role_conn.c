@@ -233,6 +233,8 @@ static void role_conn_on_push(void *arg, struct redis_conn *c, const redisReply 
 		ev.kind = HANDOFF_BROKEN;
 		break;
 	case PUSH_IS_NOTE:
+		if (lc->ls->o.redis.maint == REDIS_MAINT_OFF)
+			return; /* nobody asked for it, or does no longer */
 		ev.kind = lc == l->cur || lc == l->next ? HANDOFF_NOTE : HANDOFF_LATE;
 		break;
 	}

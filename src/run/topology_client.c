@@ -24,6 +24,7 @@ struct topology_client {
 	char (*addrs)[300];    /* the configured ones first */
 	size_t n_addrs, n_configured, at, n_tried;
 	bool is_asking, is_sent;
+	bool is_deaf; /* maintenance.mode is disabled */
 	struct err last;
 	/* maintenance: no question is lost by a new connection, so this one simply dials anew between two of them */
 	uv_timer_t move;
@@ -218,7 +219,7 @@ static void topology_client_on_push(void *arg, struct redis_conn *c, const redis
 	struct topology_client *t = arg;
 	struct note n;
 	(void)c;
-	if (push_decode(reply, &n, NULL) != PUSH_IS_NOTE)
+	if (push_decode(reply, &n, NULL) != PUSH_IS_NOTE || t->is_deaf)
 		return;
 	switch (n.kind) {
 	case NOTE_MOVING:
@@ -244,6 +245,7 @@ static void take_maint(struct topology_client *t, const struct config *c)
 {
 	t->relaxed_timeout_ms = c->maintenance.relaxed_timeout_ms;
 	t->relaxed_cap_ms = c->maintenance.relaxed_cap_ms;
+	t->is_deaf = c->maintenance.mode == CONFIG_MAINTENANCE_DISABLED;
 }
 
 struct topology_client *topology_client_open(

@@ -91,6 +91,10 @@ Test(push, broken)
 	cr_assert_eq(note.kind, NOTE_KINDS);
 	cr_assert_eq(read_push(">1\r\n+MOVING\r\n"), PUSH_IS_BROKEN);
 	cr_assert_eq(note.kind, NOTE_MOVING);
+	cr_assert_eq(read_push(">2\r\n+MOVING\r\n:1\r\n"), PUSH_IS_BROKEN); /* neither where nor when */
+	cr_assert_eq(read_push(">4\r\n+MOVING\r\n:1\r\n_\r\n_\r\n"), PUSH_IS_BROKEN);
+	cr_assert_eq(read_push(">3\r\n+MOVING\r\n:1\r\n:9\r\n"), PUSH_IS_NOTE);
+	cr_assert_eq(read_push(">4\r\n+MOVING\r\n:1\r\n_\r\n+b:2\r\n"), PUSH_IS_NOTE);
 	cr_assert_eq(read_push(">2\r\n+MIGRATED\r\n+x\r\n"), PUSH_IS_BROKEN);
 	cr_assert_eq(read_push(">2\r\n+MIGRATED\r\n:-1\r\n"), PUSH_IS_BROKEN);
 	cr_assert_eq(read_push(">1\r\n:1\r\n"), PUSH_IS_BROKEN);
