@@ -63,9 +63,10 @@ static void role_conn_switch_over(struct role_conns *ls, struct role_conn *l)
 	l->no_opt_in[0] = '\0';
 	l->has_switched = true;
 	redis_set_times(l->cur->conn, &ls->o.redis.times);
-	struct redis_times quiet = ls->o.redis.times;
-	quiet.ping_idle_ms = 0; /* nothing is sent on what was left */
-	redis_set_times(l->old->conn, &quiet);
+	/* Where the old one is silent, its commands are asked again on the new one: leases cannot wait for relaxed
+	 * times. A blocking read and a subscription have their own ends. */
+	mono_ms last = l->role == CONN_COMMAND ? mono_now() + ls->o.command_timeout_ms : MONO_NEVER;
+	redis_leave(l->old->conn, last);
 }
 
 static void role_conn_close_old(struct role_conn *l)

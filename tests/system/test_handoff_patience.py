@@ -6,7 +6,7 @@ import time
 from lib import checks, gate, servers
 from lib.case import limit
 from lib.checks import Added
-from lib.gate import moving
+from lib.gate import moving, note
 from lib.maintenance import Stream, all_there, connections, metric, setup, wait_metric, with_hosts
 
 issue = 12
@@ -259,3 +259,46 @@ def test_proxy_that_ends_at_the_opt_in(t):
         Added(r.db).many("orders", ["x", "y"])
         w.wait("ok", 2)
         d.stop()
+
+
+@limit(60)
+def test_old_one_goes_silent(t):
+    """50 ms after MOVING the old endpoint says nothing any more and closes nothing: intake goes on within a second, what was
+    asked there is asked again, no work is stopped."""
+    r, g, d, w = setup(t, credits=100, work=0.3)
+    load = Stream(r, entries=50, events=0)
+    w.wait("assign", 50)
+    at = g[0].push(moving(1, 15, g[1].endpoint))
+    until(at, 50)
+    g[0].ask("stall", ms=30000)
+    silent = time.monotonic()
+    time.sleep(8)
+    add = load.stop()
+    times = [x["ms"] / 1000 for x in w.records("assign") if x["ms"] / 1000 >= silent - 0.1]
+    gaps = [(b - a, a - silent) for a, b in zip(times, times[1:])]
+    print(f"= the old one is silent: longest time without an assign {1e3 * max(gaps)[0]:.0f} ms, {1e3 * max(gaps)[1]:.0f} ms after")
+    assert max(gaps)[0] < 1, sorted(gaps)[-3:]
+    assert not w.frames("revoke")
+    checks.wait_clean(r.db, timeout=40)
+    checks.all_good(add.sure, [w.journal])
+
+
+@limit(60)
+def test_disabled_obeys_nothing(t):
+    """Whatever is pushed: no move, no relaxation, no line; also after a reload of a daemon that had asked."""
+    r, g, d, w = setup(t, cfg={"maintenance": {"mode": "disabled"}})
+    pushes = moving(1, 0, g[1].endpoint) + note("MIGRATING", 2, 1, "[]") + moving(3, 1, None)
+    for n in range(2):
+        ids = {c["id"] for c in g[0].conns(open=True)}
+        g[0].push(pushes)
+        time.sleep(2)
+        assert ids == {c["id"] for c in g[0].conns(open=True)} and not g[1].conns()
+        assert "maintenance: M" not in d.log and metric(d, "sluice_maintenance_notifications_total") == 0
+        if n == 0:
+            d.write(maintenance={"mode": "auto"})
+            d.ctl_ok("reload")
+            g[0].ask("close")
+            t.wait(lambda: all_there(g[0]), 10)
+            assert {c["opted"] for c in g[0].conns(open=True)} == {"internal-ip"}
+            d.write(maintenance={"mode": "disabled"})
+            d.ctl_ok("reload")

@@ -168,17 +168,36 @@ void reader_credits(struct readers *rs, struct shard_ctx *c, const struct msg *m
 	reader_wake(rs, c, r);
 }
 
+/* Another connection took over. The read that waits on the one that was left ends soon, or is never answered: reading
+ * goes on with its grant after a moment; a late answer is taken all the same. */
+static void reader_leave(struct shard_ctx *c, struct reader *r)
+{
+	struct reader_query_state *s = &r->reader_queries[READER_QUERY_READ];
+	if (!s->in_flight)
+		return;
+	r->left_gen = s->gen;
+	r->is_left = true;
+	s->in_flight = false;
+	s->at = c->now + LEFT_MS;
+	r->credits = r->asked;
+	r->asked = 0;
+	r->reader_queries[READER_QUERY_UNBLOCK].at = MONO_NEVER;
+}
+
 void reader_conn(struct readers *rs, struct shard_ctx *c, uint16_t svc, bool is_up, int64_t client_id)
 {
 	struct reader *r = reader_find(rs, svc);
 	if (!r)
 		return;
+	bool is_switch = is_up && r->is_conn_up && client_id != r->client_id;
 	r->is_conn_up = is_up;
 	r->client_id = is_up ? client_id : -1;
 	if (is_up) { /* a reply may have been lost with the old one: an audit finds what it delivered */
 		r->reader_queries[READER_QUERY_READ].at = r->reader_queries[READER_QUERY_AUDIT].at = c->now;
 		r->reader_queries[READER_QUERY_READ].tries = 0;
 	}
+	if (is_switch)
+		reader_leave(c, r);
 	reader_wake(rs, c, r);
 }
 
@@ -189,9 +208,15 @@ void reader_command_up(struct readers *rs, struct shard_ctx *c)
 		struct reader *r = rs->v[i];
 		if (!r)
 			continue;
-		for (int e = 0; e < READER_QUERY_UNBLOCK; e++)
-			if (e != READER_QUERY_GROUP || r->state != READER_AWAY)
+		for (int e = 0; e < READER_QUERY_UNBLOCK; e++) {
+			if (e != READER_QUERY_READ) /* asked again: the connection that was left may never answer */
+				r->reader_queries[e].in_flight = false;
+			bool is_for_later = (e == READER_QUERY_GROUP && r->state == READER_AWAY) ||
+					    (e == READER_QUERY_READ && r->is_left);
+			if (!is_for_later)
 				r->reader_queries[e].at = c->now;
+		}
+		r->audit_from = (struct entry_id){0};
 		r->reader_queries[READER_QUERY_TRIAL].at = c->trial_at;
 		reader_wake(rs, c, r);
 	}
@@ -250,6 +275,7 @@ static void fill_read(struct shard_ctx *c, struct reader *r, struct effect *ef)
 		block = mono_min(block, r->block_cap_ms);
 	r->asked = r->credits < rules->read_batch ? r->credits : rules->read_batch;
 	r->credits = 0;
+	r->is_left = false;
 	ef->role = CONN_READER;
 	ef->timeout_ms = block + c->rules->command_timeout_ms;
 	ef->cmd.count = r->asked;

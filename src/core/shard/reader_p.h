@@ -41,6 +41,8 @@ struct reader {
 	bool is_again; /* own pending entries have been read once: after a repair straight to RUN */
 	int64_t client_id;
 	int64_t credits, asked; /* of the grant not used yet; of the read in flight */
+	uint32_t left_gen;      /* of the read on a connection that was left */
+	bool is_left;           /* it may still be answered, and its grant has not been used again */
 	mono_ms block_cap_ms;
 	struct entry_id own_after; /* own pending pass */
 	struct entry_id audit_from;
@@ -59,7 +61,8 @@ enum {
 	BLOCK_MAX_MS = 2000,
 	EVERY_MS = 1000,
 	AWAY_MS = 2000,
-	TRIAL_MS = 5000
+	TRIAL_MS = 5000,
+	LEFT_MS = 100
 };
 
 struct readers {

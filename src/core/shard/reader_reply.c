@@ -177,6 +177,20 @@ static void judged(struct readers *rs, struct shard_ctx *c, struct reader *r, en
 	}
 }
 
+/* The read on the connection that was left, while none has begun on the new one: what it brought ends the grant. */
+static void reader_left_reply(struct readers *rs, struct shard_ctx *c, struct reader *r, struct reply *reply)
+{
+	r->is_left = false;
+	r->reader_queries[READER_QUERY_READ].at = c->now;
+	if (reply->entries && reply->entries->n > 0) {
+		reader_entries(c, r->svc, SOURCE_NEW, reply->entries, r->credits);
+		r->credits = 0;
+	} else {
+		entry_batch_free(reply->entries);
+	}
+	heap_set(&rs->timers, &r->timer, c->now);
+}
+
 void reader_reply(struct readers *rs, struct shard_ctx *c, uint64_t tag, const struct reply *given)
 {
 	struct reply reply = *given;
@@ -184,6 +198,10 @@ void reader_reply(struct readers *rs, struct shard_ctx *c, uint64_t tag, const s
 	enum reader_query e = (enum reader_query)(tag_index(tag) & 0xff);
 	struct reader *r = svc < rs->n ? rs->v[svc] : NULL;
 	struct reader_query_state *s = r ? &r->reader_queries[e] : NULL;
+	if (r && e == READER_QUERY_READ && r->is_left && tag_gen(tag) == r->left_gen) {
+		reader_left_reply(rs, c, r, &reply);
+		return;
+	}
 	if (!s || !s->in_flight || s->gen != tag_gen(tag)) {
 		if (e == READER_QUERY_READ && reply.entries) /* of a reader closed meanwhile: they are pending for us */
 			reader_entries(c, svc, SOURCE_NEW, reply.entries, 0);

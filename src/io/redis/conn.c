@@ -432,6 +432,18 @@ void redis_relax(struct redis_conn *c, mono_ms until, mono_ms timeout_ms)
 		conn_rearm(c);
 }
 
+void redis_leave(struct redis_conn *c, mono_ms at)
+{
+	c->opts.times.ping_idle_ms = 0;
+	for (struct link *l = c->pending.next; l != &c->pending; l = l->next) {
+		struct cmd *cmd = LIST_OF(struct cmd, link, l);
+		if (cmd->deadline.pos && cmd->deadline.at > at)
+			heap_set(&c->deadlines, &cmd->deadline, at);
+	}
+	if (c->state != CONN_CLOSED)
+		conn_rearm(c);
+}
+
 bool redis_is_up(const struct redis_conn *c)
 {
 	return c->state == CONN_UP;

@@ -198,6 +198,48 @@ Test(reader, a_lost_reply_ends_the_grant_and_an_audit_looks_for_it, .init = read
 	cr_assert_eq(W.n_cmds[CMD_PENDING], audits + 1);
 }
 
+/* A handoff: another connection is the reader's from now on, the read on the one that was left still waits. */
+static void switch_reader(void)
+{
+	story_event((struct shard_event){
+		.kind = SHARD_CONN, .role = CONN_READER, .svc = 1, .up = true, .is_valkey = true, .client_id = 44});
+}
+
+Test(reader, goes_on_reading_when_the_one_that_was_left_is_silent, .init = ready, .fini = story_down)
+{
+	credits(10);
+	story_clear();
+	switch_reader();
+	story_until(1099);
+	expect_story("");
+	story_until(1200);
+	expect_story("[ 1100] read count=10 block=2000\n");
+	story_entries(CMD_READ, 1, 2); /* the old one's answer, late: taken, and the grant goes on */
+	expect_story("[ 1200] > entries new n=2 asked=0\n");
+	story_entries(CMD_READ, 7, 1);
+	expect_story("[ 1200] > entries new n=1 asked=10\n");
+}
+
+Test(reader, the_answer_of_the_one_that_was_left_ends_the_grant, .init = ready, .fini = story_down)
+{
+	credits(10);
+	story_clear();
+	switch_reader();
+	story_entries(CMD_READ, 1, 2);
+	expect_story("[ 1000] > entries new n=2 asked=10\n");
+	credits(8);
+	expect_story("[ 1000] read count=8 block=2000\n");
+	switch_reader(); /* told once more: the same connection */
+	story_until(2000);
+	expect_story("");
+	story_event(
+		(struct shard_event){.kind = SHARD_CONN, .role = CONN_READER, .svc = 1, .up = true, .client_id = 55});
+	story_reply(CMD_READ, (struct reply){.kind = REPLY_NIL}); /* unblocked, or lost: the grant is there still */
+	expect_story("[ 2000] read count=8 block=2000\n");
+	credits(0);
+	expect_story("[ 2000] unblock 55\n");
+}
+
 Test(reader, a_read_that_fails_waits_before_the_next, .init = ready, .fini = story_down)
 {
 	credits(10);
