@@ -130,11 +130,10 @@ NAME_TEST(the_last_of_twelve_addresses_is_found_when_the_others_are_silent)
 	cr_assert_eq(rig_count(&R, "down"), 0, "within the connect timeout: %s", R.story.data);
 }
 
-NAME_TEST(an_address_that_takes_the_connection_and_is_silent_is_not_the_first_for_ever)
+/* Takes connections, says nothing. */
+static void list_mute(uint16_t port)
 {
-	R.opts.times.connect_ms = 300;
-	rig_serve(&R, (const char *const[]){"serve", NULL});
-	struct sockaddr_in sin = {.sin_family = AF_INET, .sin_port = htons(R.opts.addr.port)};
+	struct sockaddr_in sin = {.sin_family = AF_INET, .sin_port = htons(port)};
 	listed[n_listed] = other_addr();
 	inet_pton(AF_INET, listed[n_listed], &sin.sin_addr);
 	n_listed++;
@@ -142,10 +141,76 @@ NAME_TEST(an_address_that_takes_the_connection_and_is_silent_is_not_the_first_fo
 	cr_assert_eq(bind(fd, (struct sockaddr *)&sin, sizeof sin), 0);
 	cr_assert_eq(listen(fd, 16), 0);
 	silent[n_silent++] = fd;
+}
+
+NAME_TEST(an_address_that_takes_the_connection_and_is_silent_costs_a_moment)
+{
+	rig_serve(&R, (const char *const[]){"serve", "serve", NULL});
+	list_mute(R.opts.addr.port);
+	list_mute(R.opts.addr.port);
+	listed[n_listed++] = "127.0.0.1";
+	mono_ms began = mono_now();
+	dial_name("three.example");
+	cr_assert(rig_until(&R, "up\n"), "%s", R.story.data);
+	cr_assert_eq(rig_count(&R, "down"), 0, "%s", R.story.data);
+	cr_assert(mono_now() - began >= 500 && mono_now() - began < 1500, "%lld ms", (long long)(mono_now() - began));
+	char peer[64];
+	redis_peer(R.c, peer, sizeof peer);
+	cr_assert(strncmp(peer, "127.0.0.1:", 10) == 0, "%s", peer);
+	rig_send(&R, 1, "GET a", 2000);
+	cr_assert(rig_until(&R, "reply 1 "));
+	buf_clear(&R.story);
+	began = mono_now();
+	redis_redial(R.c, NULL, "again");
+	cr_assert(rig_until(&R, "\nup\n"), "%s", R.story.data);
+	cr_assert_lt(mono_now() - began, 250, "the one that served is the first again");
+}
+
+NAME_TEST(the_words_of_the_one_that_came_furthest)
+{
+	R.opts.times.connect_ms = 400;
+	rig_serve(&R, (const char *const[]){"expect HELLO\nsend -WRONGPASS no\\r\\n\nclose", NULL});
+	list_mute(R.opts.addr.port);
+	listed[n_listed++] = "127.0.0.1";
+	list_refused(1);
+	dial_name("three.example");
+	cr_assert(rig_until(&R, "down: "), "%s", R.story.data);
+	cr_assert(strstr(R.story.data, "127.0.0.1:"), "%s", R.story.data);
+	cr_assert(strstr(R.story.data, "WRONGPASS"), "%s", R.story.data);
+	cr_assert(strstr(R.story.data, "(the last of 3 addresses)"), "%s", R.story.data);
+}
+
+NAME_TEST(closed_while_several_are_tried)
+{
+	rig_serve(&R, (const char *const[]){"serve", NULL});
+	for (int i = 0; i < 20; i++)
+		list_mute(R.opts.addr.port);
+	R.opts.times.connect_ms = 1000;
+	dial_name("twenty.example");
+	cr_assert(rig_until(&R, "down: "), "%s",
+		R.story.data); /* more than are tried at once, in the time of one attempt */
+	cr_assert(
+		strstr(R.story.data, "no answer to HELLO for 1000 ms (the last of 20 addresses)"), "%s", R.story.data);
+	rig_run_for(&R, 100);
+}
+
+/* Pushes in the last segment of the handshake, and one that comes in two. */
+NAME_TEST(the_winners_bytes_are_all_read)
+{
+	R.opts.maint = REDIS_MAINT_AUTO;
+	R.opts.maint_endpoint_type = "none";
+	rig_serve(&R, (const char *const[]){"hello\nexpect CLIENT MAINT_NOTIFICATIONS\nsend "
+					    "+OK\\r\\n>2\\r\\n+x\\r\\n+one\\r\\n>2\\r\\n+x\nwait 50\n"
+					    "send \\r\\n+two\\r\\n\nserve",
+			      NULL});
+	list_refused(1);
 	listed[n_listed++] = "127.0.0.1";
 	dial_name("two.example");
-	cr_assert(rig_until(&R, "up\n"), "%s", R.story.data);
-	cr_assert_eq(rig_count(&R, "down"), 1, "%s", R.story.data);
+	cr_assert(rig_until(&R, "two"), "%s", R.story.data);
+	cr_assert(strstr(R.story.data, "one"), "%s", R.story.data);
+	cr_assert_eq(rig_count(&R, "up\n"), 1, "%s", R.story.data);
+	rig_send(&R, 1, "GET a", 2000);
+	cr_assert(rig_until(&R, "reply 1 "), "%s", R.story.data);
 }
 
 NAME_TEST(a_dot_at_the_end_is_no_part_of_the_name_to_verify)

@@ -302,3 +302,23 @@ def test_disabled_obeys_nothing(t):
             assert {c["opted"] for c in g[0].conns(open=True)} == {"internal-ip"}
             d.write(maintenance={"mode": "disabled"})
             d.ctl_ok("reload")
+
+
+@limit(60)
+def test_new_endpoint_with_two_addresses(t):
+    """The first one dead, or mute: moved within 5 s, by way of the other; the line says nothing of it."""
+    for mode in ("dead", "mute"):
+        s = named(t)
+        if not s:
+            return
+        r, a, b, d, w, lead = s
+        c = a.gates.gate(r, port=a.port, host=servers.loopback(128))
+        b.ask("refuse") if mode == "dead" else b.ask("mode", mode="hang")
+        at = a.push(moving(1, 5, f"redis.test:{a.port}"))
+        lead(b.host, c.host)
+        t.wait(lambda: all_there(c), 6, "at the address that answers")
+        moved = time.monotonic() * 1000 - at
+        print(f"= two addresses, the first {mode}: moved after {moved:.0f} ms of 5 s")
+        assert moved < 5000 and metric(d, "sluice_redis_reconnects_total") == 0
+        t.wait(lambda: {x["peer"] for x in connections(d).values()} == {c.endpoint}, 5, "nodes shows who answers")
+        d.stop()

@@ -39,6 +39,8 @@ void conn_move(struct redis_conn *c, enum conn_state to)
 	assert(allowed[c->state] & TO(to));
 	c->state = to;
 	c->n_looks = 0;
+	if (to >= CONN_RESOLVING && to <= CONN_UP)
+		c->reached = to;
 }
 
 /* ---- deadlines */
@@ -57,7 +59,9 @@ static mono_ms next_deadline(const struct redis_conn *c)
 	case CONN_WAITING:
 		return c->retry_at;
 	case CONN_CONNECTING:
-		return mono_min(c->attempt_deadline, c->step_deadline);
+		if (c->race && c->i_addr < c->n_addrs)
+			return mono_min(c->attempt_deadline, c->step_deadline);
+		return c->attempt_deadline;
 	case CONN_RESOLVING:
 	case CONN_SECURING:
 	case CONN_GREETING:
@@ -121,7 +125,12 @@ static void expired(struct redis_conn *c, mono_ms now)
 	if (conn_look_again(c))
 		return;
 	if (c->state == CONN_CONNECTING && now < c->attempt_deadline) {
-		dial_step_expired(c);
+		c->n_looks = 0;
+		race_next(c);
+		return;
+	}
+	if (c->race) {
+		race_expired(c);
 		return;
 	}
 	if (c->state == CONN_UP && heap_deadline(&c->deadlines) > now) {
@@ -151,6 +160,7 @@ static void let_go(struct redis_conn *c)
 	if (!c->is_parsing && c->reader)
 		redisReaderFree(c->reader);
 	c->reader = NULL; /* while parsing, the parser's loop frees it */
+	race_end(c);
 	dial_end(c);
 	command_kill_all(c);
 }
@@ -224,6 +234,7 @@ static void redis_on_idle(uv_idle_t *i)
 	if (c->wire)
 		wire_flush(c->wire);
 	redis_fail_all_dead(c, true);
+	race_adopt(c);
 	if (c->n_dead > 0) /* sent by the callbacks just now: next round */
 		conn_kick(c);
 	else if (c->state == CONN_DROPPED)
@@ -274,7 +285,7 @@ static void set_addr(struct redis_conn *c, const struct redis_addr *addr)
 {
 	c->addr = *addr;
 	redis_addr_format(addr, c->endpoint, sizeof(c->endpoint));
-	c->first_addr = c->n_in_vain = 0;
+	c->first_addr = 0;
 }
 
 static void take_times(struct redis_conn *c, const struct redis_times *times)
@@ -381,6 +392,7 @@ void redis_set_auth(struct redis_conn *c, const char *username, const char *pass
 	secret_drop(old);
 	mem_free(c->username);
 	c->username = redis_copy(username);
+	race_set_auth(c, username, password);
 	if (c->state == CONN_UP)
 		handshake_reauth(c);
 	else if (c->state == CONN_GREETING)

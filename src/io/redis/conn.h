@@ -3,7 +3,7 @@
  * libuv (redis_wire.c says why). Owner: one loop thread. No policy besides: resolve, connect, handshake, deadlines,
  * reconnect with jittered backoff.
  *
- * Happy path: resolve (uv_getaddrinfo) -> connect -> [TLS] -> HELLO 3 [AUTH] SETNAME -> SELECT -> [CLIENT
+ * Happy path: resolve (uv_getaddrinfo) -> connect (several addresses: a race) -> [TLS] -> HELLO 3 [AUTH] SETNAME -> SELECT -> [CLIENT
  * MAINT_NOTIFICATIONS …] -> [CLIENT ID] -> on_up -> commands, replies in order.
  * Failure: any handshake error or a command past its deadline closes the socket: every pending command gets its
  * reply callback with NULL (in order), then on_down, then a reconnect after backoff.

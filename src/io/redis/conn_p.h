@@ -48,6 +48,7 @@ struct cmd {
 	char name[32];
 };
 
+struct race;
 struct lookup; /* one uv_getaddrinfo; outlives the connection when it hangs */
 
 struct redis_conn {
@@ -74,9 +75,11 @@ struct redis_conn {
 	mono_ms limit_ms, attempt_ms; /* the next attempt's time, 0 = connect_ms; the present one's */
 	struct lookup *lookup;
 	struct sockaddr_storage *addrs; /* all of the name */
-	int n_addrs, i_addr, last_error;
-	int first_addr; /* which of the resolver's list comes first: an attempt begins where the last one failed */
-	int n_in_vain;  /* attempts since it was up */
+	int n_addrs, i_addr;
+	int first_addr;    /* which of the resolver's list comes first: an attempt begins where the last one failed */
+	struct race *race; /* several addresses are being tried; NULL = no */
+	struct redis_conn *racer_of; /* this one tries an address for another */
+	enum conn_state reached;     /* of the present attempt, or of the one that has ended */
 	struct wire *wire;
 	redisReader *reader;
 	redisReplyObjectFunctions *library_fns;
@@ -121,9 +124,16 @@ void conn_up(struct redis_conn *c);
 
 /* redis_dial.c */
 void dial_start(struct redis_conn *c);
-void dial_step_expired(struct redis_conn *c);
 void dial_forget_lookup(struct redis_conn *c); /* its result is not wanted any more */
-void dial_end(struct redis_conn *c);           /* the attempt, or the connection, is over */
+/* race.c: an attempt at a name with several addresses */
+void race_start(struct redis_conn *c);
+void race_next(struct redis_conn *c);    /* the next address's turn */
+void race_expired(struct redis_conn *c); /* the attempt's time is up */
+void race_adopt(struct redis_conn *c);   /* the end of a round: if one has won, its socket is ours */
+void race_end(struct redis_conn *c);     /* closes those that are left; no race: nothing */
+void race_set_auth(struct redis_conn *c, const char *username, const char *password);
+
+void dial_end(struct redis_conn *c); /* the attempt, or the connection, is over */
 
 /* redis_handshake.c */
 void handshake_start(struct redis_conn *c);

@@ -1,5 +1,5 @@
-/* Happy path: numeric or unix address -> connect; a name -> uv_getaddrinfo -> each address in turn, with its share of
- * the time left. Failure: the last address's error, after all were tried. A look-up that hangs in the resolver is kept
+/* Happy path: numeric or unix address -> connect; a name -> uv_getaddrinfo -> its address, or a race of all of them
+ * (race.c). Failure: one sentence. A look-up that hangs in the resolver is kept
  * and used by the next attempt, so that a connection never occupies more than one of libuv's look-up threads; one for
  * another name is left to itself. */
 #include <stdio.h>
@@ -15,19 +15,13 @@ struct lookup {
 	char host[256];
 };
 
-static void try_next(struct redis_conn *c);
-
 /* ---- what the wire tells */
 
 static void on_connect(void *arg, int status)
 {
 	struct redis_conn *c = arg;
 	if (status < 0) {
-		c->last_error = status;
-		wire_close(c->wire);
-		c->wire = NULL;
-		try_next(c);
-		conn_rearm(c);
+		conn_fail(c, ERR_IO, "cannot connect: %s", uv_strerror(status));
 		return;
 	}
 	if (!c->tls) {
@@ -63,45 +57,18 @@ static const struct wire_events wire_events = {
 
 /* ---- addresses */
 
-/* All addresses get their turn in the first attempt, however short; when that was in vain, fewer of them get more. */
-static mono_ms patience(const struct redis_conn *c)
-{
-	enum { STEP_MS = 25, DOUBLED_MAX = 5 };
-	return c->n_in_vain ? (mono_ms)STEP_MS << (c->n_in_vain < DOUBLED_MAX ? c->n_in_vain : DOUBLED_MAX) : 1;
-}
-
-static void try_next(struct redis_conn *c)
-{
-	while (c->i_addr < c->n_addrs) {
-		mono_ms now = mono_now();
-		int n_left = c->n_addrs - c->i_addr;
-		const struct sockaddr *addr = (const struct sockaddr *)&c->addrs[c->i_addr++];
-		c->step_deadline = now + mono_max((c->attempt_deadline - now) / n_left, patience(c));
-		c->last_error = wire_open(c->loop, addr, NULL, &wire_events, c, &c->wire);
-		if (c->last_error == 0)
-			return;
-	}
-	if (c->n_addrs > 1)
-		conn_fail(c, ERR_IO, "cannot connect: %s (the last of %d addresses)", uv_strerror(c->last_error),
-			c->n_addrs);
-	else
-		conn_fail(c, ERR_IO, "cannot connect: %s", uv_strerror(c->last_error));
-}
-
 static void start_connecting(struct redis_conn *c)
 {
 	conn_move(c, CONN_CONNECTING);
 	c->i_addr = 0;
-	try_next(c);
-}
-
-void dial_step_expired(struct redis_conn *c)
-{
-	c->last_error = UV_ETIMEDOUT;
-	wire_close(c->wire);
-	c->wire = NULL;
-	c->n_looks = 0;
-	try_next(c);
+	if (c->n_addrs > 1) {
+		race_start(c);
+		return;
+	}
+	c->i_addr = 1;
+	int rc = wire_open(c->loop, (const struct sockaddr *)&c->addrs[0], NULL, &wire_events, c, &c->wire);
+	if (rc < 0)
+		conn_fail(c, ERR_IO, "cannot connect: %s", uv_strerror(rc));
 }
 
 /* ---- names */
@@ -192,7 +159,6 @@ void dial_start(struct redis_conn *c)
 	c->maint = REDIS_MAINT_UNASKED;
 	c->auth_changed = false;
 	c->reauth_by = 0;
-	c->last_error = 0;
 	c->n_addrs = 0;
 	c->addrs = mem_grow(c->addrs, 1, sizeof *c->addrs);
 	if (c->addr.port == 0) {
@@ -200,6 +166,9 @@ void dial_start(struct redis_conn *c)
 		int rc = wire_open(c->loop, NULL, c->addr.host, &wire_events, c, &c->wire);
 		if (rc < 0)
 			conn_fail(c, ERR_IO, "cannot connect: %s", uv_strerror(rc));
+	} else if (c->racer_of) {
+		c->n_addrs = 1;
+		start_connecting(c);
 	} else if (redis_addr_numeric(&c->addr, &c->addrs[0])) {
 		c->n_addrs = 1;
 		start_connecting(c);
@@ -208,10 +177,9 @@ void dial_start(struct redis_conn *c)
 	}
 }
 
-/* One that took the connection and then was silent is not the first again. */
+/* The one that served is the first again, one that hung is not. */
 void dial_end(struct redis_conn *c)
 {
-	c->n_in_vain = c->was_up ? 0 : c->n_in_vain + 1;
 	if (c->n_addrs > 0)
 		c->first_addr = (c->first_addr + c->i_addr - c->was_up) % c->n_addrs;
 	c->n_addrs = c->i_addr = 0;

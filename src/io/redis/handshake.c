@@ -132,6 +132,12 @@ static void send_maint(struct redis_conn *c)
 			handshake_endpoint_type(c), NULL});
 }
 
+/* Whose connection it is: that of a name, when this one tries one of its addresses. */
+static const struct redis_conn *handshake_root(const struct redis_conn *c)
+{
+	return c->racer_of ? c->racer_of : c;
+}
+
 /* True the first time for an endpoint, in the whole process. Two endpoints in one place only cost a repeated line. */
 static bool handshake_is_news(const char *endpoint)
 {
@@ -149,24 +155,27 @@ static bool maint_refused(struct redis_conn *c, const char *words)
 		return false;
 	}
 	if (handshake_is_news(
-		    c->endpoint)) { /* an unknown subcommand is what most servers say, and nothing to worry about */
+		    handshake_root(c)
+			    ->endpoint)) { /* an unknown subcommand is what most servers say, and nothing to worry about */
 		bool is_plain = strstr(words, "nknown") && !handshake_starts_with(words, "no RESP3");
-		log_line(LOG_INFO, "redis=%s has no maintenance notifications, works without%s%s", c->endpoint,
-			is_plain ? "" : ": ", is_plain ? "" : words);
+		log_line(LOG_INFO, "redis=%s has no maintenance notifications, works without%s%s",
+			handshake_root(c)->endpoint, is_plain ? "" : ": ", is_plain ? "" : words);
 	}
 	return true;
 }
 
 static uint64_t opt_in_hash(const struct redis_conn *c)
 {
-	uint64_t h = fnv(c->endpoint, strlen(c->endpoint));
+	const char *endpoint = handshake_root(c)->endpoint;
+	uint64_t h = fnv(endpoint, strlen(endpoint));
 	return h ? h : 1;
 }
 
 bool redis_ended_at_opt_in(const struct redis_conn *c)
 {
 	uint64_t h = opt_in_hash(c);
-	return c->without_opt_in[0] == h || c->without_opt_in[1] == h;
+	const uint64_t *without = handshake_root(c)->without_opt_in;
+	return without[0] == h || without[1] == h;
 }
 
 void redis_skip_opt_in(struct redis_conn *c)
@@ -192,7 +201,7 @@ void handshake_ended(struct redis_conn *c)
 {
 	const struct cmd *head = handshake_head(c);
 	if (head && head->kind == CMD_MAINT && c->opts.maint == REDIS_MAINT_AUTO)
-		redis_skip_opt_in(c);
+		redis_skip_opt_in(c->racer_of ? c->racer_of : c);
 }
 
 /* ---- the sequence */

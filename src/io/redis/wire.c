@@ -315,6 +315,11 @@ enum err_code wire_secure(struct wire *w, struct redis_tls *tls, const char *nam
 	return ERR_OK;
 }
 
+void wire_set_owner(struct wire *w, void *arg)
+{
+	w->arg = arg;
+}
+
 bool wire_peer(const struct wire *w, struct sockaddr_storage *out)
 {
 	int len = sizeof(*out);

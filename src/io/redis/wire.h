@@ -29,6 +29,7 @@ enum err_code wire_secure(struct wire *w, struct redis_tls *tls, const char *nam
 struct buf *wire_out(struct wire *w, size_t len, bool is_secret);
 /* Gives the kernel what it takes. An error is kept and told by on_end in a later round. */
 void wire_flush(struct wire *w);
-size_t wire_pending(const struct wire *w); /* bytes the kernel has not taken yet */
+size_t wire_pending(const struct wire *w);      /* bytes the kernel has not taken yet */
+void wire_set_owner(struct wire *w, void *arg); /* the events' argument from now on */
 bool wire_peer(const struct wire *w, struct sockaddr_storage *out);
 void wire_close(struct wire *w); /* NULL is fine */

@@ -17,7 +17,7 @@ _next_port = [7000]
 
 
 def loopback(other=0):
-    """This process's; other: 0 or 64, a second one."""
+    """This process's; other: 0, 64 or 128, a second and a third one."""
     pid = os.getpid()
     return f"127.{16 + other + (pid >> 16 & 63)}.{pid >> 8 & 255}.{pid & 255}"
 
