@@ -261,6 +261,7 @@ redisReader *command_reader_new(struct redis_conn *c)
 	r->privdata = c;
 	c->n_bytes = 0;
 	c->refused = NULL;
+	c->attributes = (struct attributes){0};
 	return r;
 }
 
@@ -272,6 +273,13 @@ static bool is_too_long(struct redis_conn *c)
 	return true;
 }
 
+static void pass_to_reader(void *conn, const char *bytes, size_t len)
+{
+	struct redis_conn *c = conn;
+	redisReaderFeed(c->reader, bytes, len);
+	c->n_bytes += len;
+}
+
 void command_bytes(void *arg, const char *bytes, size_t len)
 {
 	struct redis_conn *c = arg;
@@ -280,8 +288,10 @@ void command_bytes(void *arg, const char *bytes, size_t len)
 	c->has_heard = true;
 	if (!reader)
 		return;
-	redisReaderFeed(reader, bytes, len);
-	c->n_bytes += len;
+	if (!attributes_feed(&c->attributes, bytes, len, pass_to_reader, c)) {
+		conn_fail(c, ERR_PROTO, "not the Redis protocol: an attribute that makes no sense");
+		return;
+	}
 	c->is_parsing = true;
 	while (c->reader == reader) {
 		void *reply = NULL;

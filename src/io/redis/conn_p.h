@@ -9,6 +9,7 @@
 #include "base/heap.h"
 #include "base/list.h"
 #include "base/rng.h"
+#include "io/redis/attributes.h"
 #include "io/redis/conn.h"
 #include "io/redis/wire.h"
 
@@ -82,6 +83,7 @@ struct redis_conn {
 	enum conn_state reached;     /* of the present attempt, or of the one that has ended */
 	struct wire *wire;
 	redisReader *reader;
+	struct attributes attributes;
 	redisReplyObjectFunctions *library_fns;
 	redisReplyObjectFunctions reader_fns; /* the library's, but ours for arrays */
 	size_t n_elements, n_bytes;           /* of the reply that is under way */

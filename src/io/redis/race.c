@@ -195,6 +195,7 @@ static void race_take(struct redis_conn *c, struct redis_conn *w)
 	c->wire = w->wire;
 	wire_set_owner(c->wire, c);
 	c->reader = w->reader;
+	c->attributes = w->attributes;
 	c->library_fns = w->library_fns;
 	c->reader_fns = w->reader_fns;
 	c->reader->fn = &c->reader_fns;
