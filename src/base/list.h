@@ -1,6 +1,7 @@
 /* list - intrusive doubly linked list. A head is a link that points to itself when empty.
  * Not thread-safe. A link is in one list at most; list_remove leaves it pointing to itself. */
 #pragma once
+#include <stdint.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -38,6 +39,14 @@ static inline void list_remove(struct link *l)
 	l->prev->next = l->next;
 	l->next->prev = l->prev;
 	list_init(l);
+}
+
+static inline uint32_t list_length(const struct link *head) /* walks through it */
+{
+	uint32_t n = 0;
+	for (const struct link *l = head->next; l != head; l = l->next)
+		n++;
+	return n;
 }
 
 static inline struct link *list_pop(struct link *head) /* the first, or NULL */

@@ -150,6 +150,10 @@ static void encode_assign(struct buf *b, const struct out_frame *f)
 	int_field(b, ",\"retry\":", f->retry);
 	buf_str(b, ",\"info\":");
 	add_info(b, f->info);
+	if (f->trace.p) {
+		buf_str(b, ",\"trace\":");
+		buf_add(b, f->trace.p, f->trace.len);
+	}
 	until_field(b, f->until_ms);
 }
 

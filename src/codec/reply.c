@@ -215,7 +215,7 @@ static bool decode_entry(struct reply_decoder *d, const redisReply *r, bool with
 	}
 	if (!is_list(list) || list->elements % 2 != 0)
 		return false;
-	struct slice input = {NULL, 0}, retry = {NULL, 0};
+	struct lbs_fields fields = {0};
 	const size_t n = list->elements / 2;
 	if (with_fields && n > d->n_fields) {
 		d->fields = mem_grow(d->fields, n, sizeof *d->fields);
@@ -225,14 +225,11 @@ static bool decode_entry(struct reply_decoder *d, const redisReply *r, bool with
 		const redisReply *name = list->element[2 * i], *value = list->element[2 * i + 1];
 		if (!reply_is_text(name) || !reply_is_text(value))
 			return false;
-		if (reply_equals(name, "lbs-input"))
-			input = reply_slice_of(value);
-		else if (reply_equals(name, "_retry_count"))
-			retry = reply_slice_of(value);
+		reply_lbs_field(&fields, reply_slice_of(name), reply_slice_of(value));
 		if (with_fields)
 			d->fields[i] = (struct field){.name = reply_slice_of(name), .value = reply_slice_of(value)};
 	}
-	reply_read_input(e, input, retry);
+	reply_read_input(e, &fields);
 	if (with_fields)
 		e->fields = reply_copy_fields(d->fields, n);
 	return true;

@@ -17,9 +17,15 @@ void reply_set_error(enum cmd_kind kind, struct slice text, struct reply *out);
 enum refusal reply_refusal_in(const char *words);
 
 enum { REPLY_STREAM_MAX = 64 * 1024 }; /* bytes of a DataStreamName; longer ones are no name */
-/* Reads the two fields of an entry that matter (p NULL = absent) into *e, whose id is set and whose rest is zero:
- * problem, stream, info, retry, bad_retry, lock_slot. Info comes out minified, its numbers as they stood. */
-void reply_read_input(struct entry_in *e, struct slice lbs_input, struct slice retry_count);
+enum { LBS_TRACE_N = 3, LBS_TRACE_MAX = 8192 /* bytes of one; a longer one is left out */ };
+struct lbs_fields { /* an entry's fields that matter; p NULL = absent. Begins as zeroes. */
+	struct slice input, retry, suspect, trace[LBS_TRACE_N];
+};
+/* Keeps a field if it matters; of two of one name the later. The slices stay the caller's. */
+void reply_lbs_field(struct lbs_fields *f, struct slice name, struct slice value);
+/* Reads them into *e, whose id is set and whose rest is zero: problem, stream, info, retry, bad_retry, is_suspect, trace,
+ * lock_slot. Info comes out minified, its numbers as they stood. */
+void reply_read_input(struct entry_in *e, const struct lbs_fields *f);
 /* Copies n fields into one block, for mem_free. */
 struct field_list *reply_copy_fields(const struct field *fields, size_t n);
 

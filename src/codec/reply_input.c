@@ -1,8 +1,10 @@
-/* reply_input - what an entry of the load-balancer stream says: the JSON in `lbs-input` and its `_retry_count`. */
+/* reply_input - what an entry of the load-balancer stream says: the JSON in `lbs-input`, its counters and marks, and the trace
+ * it belongs to. */
 #include "codec/reply.h"
 
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/mem.h"
 #include "codec/command.h"
 #include "codec/json.h"
@@ -78,11 +80,53 @@ static void read_retry(struct entry_in *e, struct slice s)
 	e->retry = e->bad_retry ? 0 : v;
 }
 
-void reply_read_input(struct entry_in *e, struct slice lbs_input, struct slice retry_count)
+/* W3C trace context, as producers' libraries write it. */
+static const char *const trace_names[LBS_TRACE_N] = {"traceparent", "tracestate", "baggage"};
+
+static bool is_word(struct slice s, const char *word)
 {
-	e->problem = lbs_input.p ? read_json(e, lbs_input) : ENTRY_NO_INPUT;
-	if (retry_count.p)
-		read_retry(e, retry_count);
+	return s.len == strlen(word) && memcmp(s.p, word, s.len) == 0;
+}
+
+void reply_lbs_field(struct lbs_fields *f, struct slice name, struct slice value)
+{
+	if (is_word(name, "lbs-input"))
+		f->input = value;
+	else if (is_word(name, "_retry_count"))
+		f->retry = value;
+	else if (is_word(name, "_suspect"))
+		f->suspect = value;
+	else
+		for (size_t i = 0; i < LBS_TRACE_N; i++)
+			if (is_word(name, trace_names[i]))
+				f->trace[i] = value;
+}
+
+static struct text *trace_of(const struct lbs_fields *f)
+{
+	struct buf b;
+	buf_init(&b);
+	for (size_t i = 0; i < LBS_TRACE_N; i++) {
+		if (!f->trace[i].p || !f->trace[i].len || f->trace[i].len > LBS_TRACE_MAX)
+			continue;
+		buf_printf(&b, "%s\"%s\":", b.len ? "," : "{", trace_names[i]);
+		buf_json_str(&b, f->trace[i].p, f->trace[i].len);
+	}
+	if (b.len)
+		buf_str(&b, "}");
+	struct text *t = b.len ? text_new(b.data, b.len) : NULL;
+	buf_fini(&b);
+	return t;
+}
+
+void reply_read_input(struct entry_in *e, const struct lbs_fields *f)
+{
+	e->problem = f->input.p ? read_json(e, f->input) : ENTRY_NO_INPUT;
+	if (f->retry.p)
+		read_retry(e, f->retry);
+	e->is_suspect = f->suspect.p && f->suspect.len > 0;
+	if (e->problem == ENTRY_GOOD)
+		e->trace = trace_of(f);
 }
 
 struct field_list *reply_copy_fields(const struct field *fields, size_t n)

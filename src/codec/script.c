@@ -44,13 +44,14 @@ static const char *const texts[SCRIPT_N] = {
 	"if not p and registered() and not alive(ARGV[2]) then advance(ARGV[4], '', '') end\n"
 	"return 0\n",
 
-	[SCRIPT_REQUEUE] = LUA_LBS LUA_FINISH LUA_READ("false") "local new = add(counted(f, ARGV[7]))\n"
-								"if type(new) == 'table' then return new end\n"
-								"return finish(new) or new\n",
+	[SCRIPT_REQUEUE] =
+		LUA_LBS LUA_FINISH LUA_READ("false") "local new = add(marked(counted(f, ARGV[7]), ARGV[8]))\n"
+						     "if type(new) == 'table' then return new end\n"
+						     "return finish(new) or new\n",
 
 	[SCRIPT_LATER] = LUA_LBS LUA_FINISH LUA_READ("false") LUA_CLOCK
 	"local v = {ARGV[4], ARGV[9], ARGV[10]}\n"
-	"f = counted(f, ARGV[7])\n"
+	"f = marked(counted(f, ARGV[7]), ARGV[11])\n"
 	"for i = 1, #f do v[i + 3] = f[i] end\n"
 	"local h = redis.pcall('HSET', KEYS[4], ARGV[2], pack(v))\n"
 	"if type(h) == 'table' then return h end\n"

@@ -66,7 +66,8 @@
 	"end\n"
 
 /* add(f): XADD of these fields. Lua can hand 8,000 values to a call, no more. counted(f, n): with that retry
- * count. */
+ * count. marked(f, s): says that a worker died with it (s = "1"), or not ("").
+ */
 #define LUA_ADD                                                                                                        \
 	"local function add(f)\n"                                                                                      \
 	"  if #f > 7950 then return redis.error_reply('ERR the entry has more fields than a script can copy') end\n"   \
@@ -79,6 +80,14 @@
 	"  end\n"                                                                                                      \
 	"  if not found and n ~= '0' then f[#f + 1] = '_retry_count' f[#f + 1] = n end\n"                              \
 	"  return f\n"                                                                                                 \
+	"end\n"                                                                                                        \
+	"local function marked(f, is_suspect)\n"                                                                       \
+	"  local o = {}\n"                                                                                             \
+	"  for i = 1, #f, 2 do\n"                                                                                      \
+	"    if f[i] ~= '_suspect' then o[#o + 1] = f[i] o[#o + 1] = f[i + 1] end\n"                                   \
+	"  end\n"                                                                                                      \
+	"  if is_suspect ~= '' then o[#o + 1] = '_suspect' o[#o + 1] = is_suspect end\n"                               \
+	"  return o\n"                                                                                                 \
 	"end\n"
 
 /* What waits for a running stream. Serialize: the entry itself, still in the LBS but pending for nobody, as member

@@ -9,6 +9,7 @@ void entry_batch_free(struct entry_batch *b)
 	for (size_t i = 0; i < b->n; i++) {
 		text_unref(b->v[i].stream);
 		text_unref(b->v[i].info);
+		text_unref(b->v[i].trace);
 		mem_free(b->v[i].fields);
 	}
 	mem_free(b);

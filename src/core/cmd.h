@@ -117,6 +117,7 @@ struct cmd {
 		 * needed */
 		consumer;
 	int64_t retry;           /* requeue, later: the count to write */
+	bool is_suspect;         /* requeue, later: a worker died with it */
 	int64_t delay_ms, at_ms; /* later, add later */
 	const char *why;         /* later, add later: "fail", "release", "add", "replay" */
 	int64_t position;        /* due */
@@ -153,11 +154,13 @@ enum entry_problem { ENTRY_GOOD, ENTRY_NO_INPUT, ENTRY_BAD_JSON, ENTRY_NO_NAME, 
 struct entry_in { /* one entry as read */
 	struct entry_id id;
 	enum entry_problem problem;
-	bool bad_retry; /* _retry_count was not 1–9 digits: counts as 0 */
+	bool is_suspect; /* _suspect: a worker died with it */
+	bool bad_retry;  /* _retry_count was not 1–9 digits: counts as 0 */
 	uint32_t retry;
 	uint16_t lock_slot;        /* cluster slot of its lock key */
 	struct text *stream;       /* owned; NULL when problem */
 	struct text *info;         /* owned; raw JSON, "{}" when absent; NULL when problem */
+	struct text *trace;        /* owned; a JSON object of its traceparent, tracestate, baggage; NULL = has none */
 	struct field_list *fields; /* owned; only for CMD_DEAD_READ and CMD_DLQ_RANGE */
 };
 

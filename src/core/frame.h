@@ -105,7 +105,8 @@ struct out_frame { /* daemon -> worker */
 	/* assign */
 	struct slice service, stream, id, token;
 	int64_t retry;
-	struct slice info; /* raw JSON text, written as it is */
+	struct slice info;  /* raw JSON text, written as it is */
+	struct slice trace; /* likewise; absent = none */
 	/* ok */
 	enum ok_for ok_for;
 	enum gone_outcome outcome;

@@ -136,7 +136,8 @@ void effect_fini(struct effect *ef)
 	text_unref(ef->text);
 	text_unref(ef->hold);
 	text_unref(ef->hold2);
-	ef->text = ef->hold = ef->hold2 = NULL;
+	text_unref(ef->hold3);
+	ef->text = ef->hold = ef->hold2 = ef->hold3 = NULL;
 	if (ef->kind == EFF_MSG)
 		msg_fini(&ef->msg);
 }

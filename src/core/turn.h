@@ -126,7 +126,8 @@ struct msg {
 	uint8_t source; /* enum entry_source */
 	uint8_t reason; /* enum dead_reason */
 	bool flag, asking;
-	bool resent; /* OP_RESULT: it was sent more than once (a reply may have been lost) */
+	bool is_suspect; /* MSG_OP requeue: the new entry says that a worker died with it */
+	bool resent;     /* OP_RESULT: it was sent more than once (a reply may have been lost) */
 	uint16_t svc, slot;
 	uint16_t from;  /* shard: sender (shard -> coordinator), or whom the answer is for */
 	uint32_t retry; /* requeue: count to write */
@@ -217,7 +218,7 @@ struct effect {
 		struct msg msg;         /* moves */
 		struct out_frame frame; /* slices likewise; .hold owns what they point to where needed */
 	};
-	struct text *hold, *hold2; /* owned; released after performing */
+	struct text *hold, *hold2, *hold3; /* owned; released after performing */
 };
 
 struct effects {

@@ -30,7 +30,8 @@ static void check_again(const struct entry_in *e)
 	buf_str(&json, "}");
 	demand(!memchr(json.data, '\n', json.len) && !memchr(json.data, '\0', json.len));
 	struct entry_in again = {.id = e->id};
-	reply_read_input(&again, (struct slice){json.data, json.len}, (struct slice){NULL, 0});
+	const struct lbs_fields fields = {.input = {json.data, json.len}};
+	reply_read_input(&again, &fields);
 	demand(again.problem == ENTRY_GOOD && texts_equal(again.stream, e->stream) && texts_equal(again.info, e->info));
 	demand(again.lock_slot == e->lock_slot);
 	text_unref(again.stream);
@@ -42,7 +43,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct entry_in e = {.id = {1700000000000, 3}};
 	const struct slice bytes = {(const char *)data, size};
-	reply_read_input(&e, bytes, bytes); /* the same bytes as a retry count */
+	/* the same bytes as a retry count, a mark and a trace */
+	const struct lbs_fields fields = {.input = bytes, .retry = bytes, .suspect = bytes, .trace = {bytes, bytes}};
+	reply_read_input(&e, &fields);
 	demand(e.retry <= 999999999 && !(e.bad_retry && e.retry));
 	demand(e.problem != ENTRY_NO_INPUT || !data);
 	if (e.problem == ENTRY_GOOD) {
@@ -51,5 +54,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	text_unref(e.stream);
 	text_unref(e.info);
+	demand(!e.trace || !memchr(e.trace->bytes, '\n', e.trace->len));
+	text_unref(e.trace);
 	return 0;
 }

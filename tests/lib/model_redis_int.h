@@ -84,8 +84,10 @@ bool model_advance(struct model_redis *m, const struct command_names *names, str
 bool model_alive(struct model_redis *m, const struct command_names *names, struct entry_id id);
 bool model_is_delayed(struct model_redis *m, const struct command_names *names, struct entry_id id);
 struct field *model_fields_room(struct model_redis *m, size_t n);
-struct field_list *model_counted(
-	struct model_redis *m, const struct field_list *from, const char *count); /* caller frees */
+struct field_list *model_counted(struct model_redis *m, const struct field_list *from, const char *count);
+/* The same, and whether a worker died with it. */
+struct field_list *model_marked(
+	struct model_redis *m, const struct field_list *from, const char *count, bool is_suspect); /* caller frees */
 void model_input(struct buf *json, const struct cmd *c); /* the value of a new entry's lbs-input */
 void model_waits_free(struct model_redis *m);
 void model_waits_move(struct model_redis *from, struct model_redis *to, uint16_t slot);

@@ -242,6 +242,22 @@ struct field_list *model_counted(struct model_redis *m, const struct field_list 
 	return reply_copy_fields(f, n);
 }
 
+struct field_list *model_marked(
+	struct model_redis *m, const struct field_list *from, const char *count, bool is_suspect)
+{
+	struct field_list *counted = model_counted(m, from, count);
+	struct field *f = model_fields_room(m, counted->n + 1);
+	size_t n = 0;
+	for (size_t i = 0; i < counted->n; i++)
+		if (counted->v[i].name.len != 8 || memcmp(counted->v[i].name.p, "_suspect", 8) != 0)
+			f[n++] = counted->v[i];
+	if (is_suspect)
+		f[n++] = (struct field){{"_suspect", 8}, {"1", 1}};
+	struct field_list *out = reply_copy_fields(f, n);
+	mem_free(counted);
+	return out;
+}
+
 static bool advance_wish(struct model_redis *m, const struct command_names *names, struct slice stream)
 {
 	struct model_waits *w = waits_of(m, names);
@@ -326,7 +342,7 @@ void model_later(struct model_redis *m, const struct cmd *c, const struct comman
 	struct model_delayed d = {.id = c->id,
 		.due = m->now + c->delay_ms,
 		.stream = slice_copy(c->stream),
-		.fields = model_counted(m, e->fields, count)};
+		.fields = model_marked(m, e->fields, count, c->is_suspect)};
 	snprintf(d.why, sizeof d.why, "%s", c->why ? c->why : "");
 	struct model_waits *w = waits_of(m, names);
 	struct model_delayed *old = delayed_get(w, c->id);

@@ -75,7 +75,10 @@ void model_group_create_cmd(struct model_redis *m, const struct cmd *c, const st
 static void read_entry(const struct model_entry *from, bool with_fields, struct entry_in *e)
 {
 	e->id = from->id;
-	reply_read_input(e, model_entry_field(from, "lbs-input"), model_entry_field(from, "_retry_count"));
+	struct lbs_fields fields = {0};
+	for (size_t i = 0; i < from->fields->n; i++)
+		reply_lbs_field(&fields, from->fields->v[i].name, from->fields->v[i].value);
+	reply_read_input(e, &fields);
 	if (with_fields)
 		e->fields = reply_copy_fields(from->fields->v, from->fields->n);
 }
@@ -285,7 +288,7 @@ void model_requeue(struct model_redis *m, const struct cmd *c, const struct comm
 	char count[24];
 	snprintf(count, sizeof count, "%lld", (long long)c->retry);
 	const struct entry_id id = model_new_id(m, s);
-	model_stream_append(s, id, model_counted(m, e->fields, count));
+	model_stream_append(s, id, model_marked(m, e->fields, count, c->is_suspect));
 	model_finish(m, s, c, names, &id, NULL);
 	*out = (struct reply){.kind = REPLY_ID, .id = id};
 }

@@ -93,10 +93,12 @@ static bool lbs(void)
 {
 	static const char json[] = "{\"DataStreamName\":\"orders:7\",\"Info\":{\"n\":[1, 2, {\"x\":\"y\"}]}}";
 	struct entry_in e = {.id = {1700000000000, 3}};
-	reply_read_input(&e, (struct slice){json, sizeof json - 1}, (struct slice){"2", 1});
+	const struct lbs_fields fields = {.input = {json, sizeof json - 1}, .retry = {"2", 1}, .trace = {{"p", 1}}};
+	reply_read_input(&e, &fields);
 	bool ok = e.problem == ENTRY_GOOD && e.retry == 2 && strcmp(e.info->bytes, "{\"n\":[1,2,{\"x\":\"y\"}]}") == 0;
 	text_unref(e.stream);
 	text_unref(e.info);
+	text_unref(e.trace);
 	return ok;
 }
 

@@ -209,13 +209,13 @@ def test_command_gets_environment_and_info(w):
     w.daemon.greet()
     w.daemon.conn.sendall(
         b'{"t":"assign","lease":"L1","service":"orders","stream":"orders:\\u00e9 7","id":"17-1","token":"0017","retry":3,'
-        b'"info":{"big":123456789012345678901234567890,"x":1.10,"y":1e400,"d":1,"d":2,"s":"a\\nb"},"until_ms":%d}\r\n'
+        b'"trace":{"traceparent":"00-ab","baggage":"k=v"},"info":{"big":123456789012345678901234567890,"x":1.10,"y":1e400,"d":1,"d":2,"s":"a\\nb"},"until_ms":%d}\r\n'
         % (now_ms() + 60000))
     assert w.daemon.receive() == {"t": "done", "lease": "L1"}
     w.daemon.ok()
     env = dict(line.split("=", 1) for line in w.read("env").splitlines() if "=" in line)
     expected = {"SLUICE_SERVICE": "orders", "SLUICE_STREAM": "orders:é 7", "SLUICE_ID": "17-1", "SLUICE_TOKEN": "0017",
-                "SLUICE_RETRY": "3", "SLUICE_LEASE": "L1"}
+                "SLUICE_RETRY": "3", "SLUICE_LEASE": "L1", "TRACEPARENT": "00-ab", "TRACESTATE": None, "BAGGAGE": "k=v"}
     assert {k: env.get(k) for k in expected} == expected, env
     info = w.read("info")
     assert info == '{"big":123456789012345678901234567890,"x":1.10,"y":1e400,"d":1,"d":2,"s":"a\\nb"}\n', info

@@ -402,18 +402,26 @@ def test_bye_gives_back_uncounted(t):
 
 
 def test_worker_killed_goes_back_at_once_counted(t):
+    goes_back_at_once(t, ["a"], "1")
+
+
+def test_worker_killed_with_several_goes_back_uncounted(t):
+    goes_back_at_once(t, ["a", "b", "c"], None)
+
+
+def goes_back_at_once(t, streams, retry):
     r, d = setup(t)
     w = t.proc_worker(d, credits=3, work="hold")
-    Added(r.db).many("orders", ["a", "b", "c"])
-    w.wait_for("assign", 3)
+    Added(r.db).many("orders", streams)
+    w.wait_for("assign", len(streams))
     start = time.monotonic()
     w.kill()
     t.wait(lambda: checks.pending(r.db, "orders") == 0, what="all back")
     assert time.monotonic() - start < 2.5, "at once, not after resume_grace"
-    assert [f["_retry_count"] for _, f in entries(r.db, "orders-input")] == ["1"] * 3
+    assert [f.get("_retry_count") for _, f in entries(r.db, "orders-input")] == [retry] * len(streams)
     v = t.worker(d, credits=3, work=0)
-    v.wait("ok", 3)
-    assert {a["retry"] for a in v.frames("assign")} == {1}
+    v.wait("ok", len(streams))
+    assert {a["retry"] for a in v.frames("assign")} == {int(retry or 0)}
     checks.wait_clean(r.db)
     checks.none(checks.overlaps([w.journal, v.journal]))
 

@@ -46,6 +46,12 @@ static void set_env(const struct child_env *env)
 	setenv("SLUICE_TOKEN", env->token, 1);
 	setenv("SLUICE_RETRY", retry, 1);
 	setenv("SLUICE_LEASE", env->lease, 1);
+	static const char *const names[TRACE_N] = {"TRACEPARENT", "TRACESTATE", "BAGGAGE"};
+	for (size_t i = 0; i < TRACE_N; i++)
+		if (env->trace[i]) /* what sluice-run itself was started with is not this stream's trace */
+			setenv(names[i], env->trace[i], 1);
+		else
+			unsetenv(names[i]);
 }
 
 static void default_signals(void)

@@ -192,6 +192,10 @@ static void on_assign(struct runner *r, yyjson_val *root)
 		return;
 	}
 	lower_until(r, spec.until_ms);
+	yyjson_val *trace = yyjson_obj_get(root, "trace");
+	static const char *const names[TRACE_N] = {"traceparent", "tracestate", "baggage"};
+	for (size_t i = 0; i < TRACE_N; i++)
+		spec.trace[i] = yyjson_get_str(yyjson_obj_get(trace, names[i]));
 	yyjson_val *info = yyjson_obj_get(root, "info");
 	char *text = info ? yyjson_val_write_opts(info, YYJSON_WRITE_NOFLAG, &json_alc, &spec.info_len, NULL) : NULL;
 	spec.info = text ? text : "null";

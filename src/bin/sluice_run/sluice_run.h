@@ -59,7 +59,9 @@ struct child {
 	int err_fd; /* -1 = closed */
 	struct tail *tail;
 };
+enum { TRACE_N = 3 }; /* traceparent, tracestate, baggage of the load-balancer stream's entry; NULL = it has none */
 struct child_env {
+	const char *const *trace;
 	const char *service, *stream, *id, *token, *lease;
 	int64_t retry;
 };
@@ -96,7 +98,7 @@ struct work {
 	struct heap_node turn; /* when work_turn has something to do */
 	enum work_state state;
 	enum work_answer answer;
-	char *lease, *service, *stream, *id, *token, *info;
+	char *lease, *service, *stream, *id, *token, *info, *trace[TRACE_N];
 	size_t info_len;
 	int64_t retry;
 	struct child child;
@@ -156,7 +158,7 @@ void frames_hello(struct runner *r);
 bool frames_act(struct runner *r, char *line, size_t len);
 
 struct work_spec {
-	const char *lease, *service, *stream, *id, *token, *info;
+	const char *lease, *service, *stream, *id, *token, *info, *trace[TRACE_N];
 	size_t info_len;
 	int64_t retry;
 	mono_ms until_ms;

@@ -83,6 +83,8 @@ void work_free(struct runner *r, struct work *w)
 	mem_free(w->id);
 	mem_free(w->token);
 	mem_free(w->info);
+	for (size_t i = 0; i < TRACE_N; i++)
+		mem_free(w->trace[i]);
 	mem_free(w->frame);
 	mem_free(w);
 }
@@ -151,7 +153,8 @@ static void work_start(struct runner *r, struct work *w)
 		.id = w->id,
 		.token = w->token,
 		.lease = w->lease,
-		.retry = w->retry};
+		.retry = w->retry,
+		.trace = (const char *const *)w->trace};
 	if (!child_start(&w->child, r->opt->command, &env, w->info, w->info_len)) {
 		w->n_tries++;
 		if (w->n_tries == 1)
@@ -187,6 +190,8 @@ void work_new(struct runner *r, const struct work_spec *spec)
 	w->id = mem_dup(spec->id, strlen(spec->id));
 	w->token = mem_dup(spec->token, strlen(spec->token));
 	w->info = mem_dup(spec->info, spec->info_len);
+	for (size_t i = 0; i < TRACE_N; i++)
+		w->trace[i] = spec->trace[i] ? mem_dup(spec->trace[i], strlen(spec->trace[i])) : NULL;
 	map_put(&r->by_lease, w->lease, strlen(w->lease), w);
 	work_set_until(r, w, spec->until_ms);
 	work_turn(r, w);

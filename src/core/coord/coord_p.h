@@ -16,6 +16,8 @@ enum {
 	SHUTDOWN_GRACE_MS = 2000,
 	REROUTE_MS = 100,
 	PARKED_RETRY_MS = 1000,
+	SUSPECT_ALONE_MS = 10000, /* worked on so long, it has not killed its worker */
+	SUSPECT_WAIT_MS = 30000,  /* then a worker is let run empty for it */
 	STOP_WAIT_MS = 500,
 	STOP_LISTEN_MS = 50, /* results that workers have sent by now are read */
 	UNLOCK_WAIT_MS = 200,
@@ -45,7 +47,8 @@ struct coord_service {
 	bool is_regrant;  /* the outstanding grant is of those */
 	bool is_going;    /* removed by a reload: no reads, what runs ends */
 	struct link ready, parked;
-	struct map active; /* stream -> entry taken (serialize) */
+	struct link suspects; /* READY ones that wait for a worker with nothing else to do */
+	struct map active;    /* stream -> entry taken (serialize) */
 	uint32_t audit_pass;
 	uint32_t granted; /* what the outstanding grant allows */
 	bool grant_is_short;
@@ -75,6 +78,7 @@ struct worker { /* a worker */
 	struct link all, entries, dirty;
 	bool is_gone;        /* freed at the end of the turn */
 	bool is_connected;   /* counts in n_workers */
+	uint32_t n_blamed;   /* DETACHED: entries that may be why its connection ended */
 	char *services_text; /* "a,b" or "" = all */
 	/* a hello that waits until own entries are known, and what its welcome names */
 	struct text **resume;
@@ -164,7 +168,11 @@ void entry_on_finished(struct coord *c, struct entry *e, const struct msg *m);
 void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool counted);
 void entry_dead_letter(struct coord *c, struct entry *e, enum dead_reason why);
 void entry_stopped(struct coord *c, struct entry *e); /* the worker has stopped after a revoke, or by itself */
-bool entry_end_counts(const struct entry *e);         /* as a retry, when its worker ends */
+/* Its worker has ended without a word, and n_blamed entries may be why: the only one is counted; of several nobody knows the
+ * culprit, so all go back uncounted, to be worked on alone. 0 = its end has another reason. */
+void entry_worker_ended(struct coord *c, struct entry *e, uint32_t n_blamed);
+bool entry_was_taken_back(const struct entry *e);           /* its lease is lost, or its worker was told to stop */
+void entry_clear_suspect(struct coord *c, struct entry *e); /* it is none any more; its worker takes others again */
 void entry_limbo(struct coord *c, struct entry *e, mono_ms until);
 void entry_arm(struct coord *c, struct entry *e);
 /* When its work has to stop; MONO_NEVER: nobody works on it, or it has stopped. */
@@ -259,7 +267,7 @@ void coord_place_turn(struct coord *c, struct coord_service *s);
 void coord_end_grant(struct coord *c, struct coord_service *s);
 
 /* shared by the files of coord_worker */
-void worker_give_all_back(struct coord *c, struct worker *m, enum requeue_why why, bool counted);
+void worker_give_all_back(struct coord *c, struct worker *m, enum requeue_why why); /* uncounted */
 void worker_fatal(struct coord *c, struct worker *m, enum frame_error error, const char *msg);
 struct entry *worker_entry_of_lease(
 	struct coord *c, struct slice lease, struct entry_id *id, struct coord_service **svc);

@@ -66,6 +66,59 @@ struct credit_holder *credits_choose(struct credits *p, uint16_t pos)
 	return best;
 }
 
+struct credit_holder *credits_choose_empty(struct credits *p, uint16_t pos)
+{
+	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
+		struct credit_holder *h = LIST_OF(struct credit_holder, ring, l);
+		if (!takes(h, pos) || !h->credits || h->in_use || h->is_alone ||
+			(h->emptying_for && h->emptying_for != pos + 1))
+			continue;
+		h->emptying_for = 0;
+		list_remove(&h->ring);
+		list_push(&p->holders, &h->ring);
+		return h;
+	}
+	return NULL;
+}
+
+bool credits_has_taker(const struct credits *p, uint16_t pos)
+{
+	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
+		const struct credit_holder *h = LIST_OF(struct credit_holder, ring, l);
+		if (takes(h, pos) && h->credits)
+			return true;
+	}
+	return false;
+}
+
+bool credits_run_one_empty(struct credits *p, uint16_t pos)
+{
+	struct credit_holder *least = NULL;
+	bool is_taken = false;
+	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
+		struct credit_holder *h = LIST_OF(struct credit_holder, ring, l);
+		if (!takes(h, pos) || !h->credits)
+			continue;
+		is_taken = true;
+		if (h->emptying_for == pos + 1)
+			return true;
+		if (!h->is_alone && !h->emptying_for && (!least || h->in_use < least->in_use))
+			least = h;
+	}
+	if (least)
+		least->emptying_for = (uint16_t)(pos + 1);
+	return is_taken;
+}
+
+void credits_stop_emptying(struct credits *p, uint16_t pos)
+{
+	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
+		struct credit_holder *h = LIST_OF(struct credit_holder, ring, l);
+		if (h->emptying_for == pos + 1)
+			h->emptying_for = 0;
+	}
+}
+
 /* Free credits of everybody, and reservations of everybody. */
 static void totals(const struct credits *p, uint32_t *free_all, uint32_t *reserved)
 {

@@ -12,6 +12,8 @@ struct credit_holder {    /* one session's credits */
 	struct link ring; /* in placement.credit holders while it may get work */
 	uint64_t session;
 	uint32_t credits, in_use;
+	bool is_alone;         /* holds a suspect: gets nothing else */
+	uint16_t emptying_for; /* position + 1 of the service for whose suspect it runs empty; 0 = none */
 	bool all_services;
 	bool wanted[SERVICES_MAX]; /* by position */
 	uint16_t n_wanted;
@@ -44,9 +46,10 @@ void credit_holder_init(struct credit_holder *s, uint64_t session);
 /* A credit holder takes part while its session is ready. */
 void credits_join(struct credits *p, struct credit_holder *s);
 void credits_leave(struct credit_holder *s);
+/* Streams that may be given to it now; 0 while it has a suspect, or runs empty for one. */
 static inline uint32_t credit_holder_free(const struct credit_holder *s)
 {
-	return s->credits > s->in_use ? s->credits - s->in_use : 0;
+	return s->credits > s->in_use && !s->is_alone && !s->emptying_for ? s->credits - s->in_use : 0;
 }
 /* Free credits of sessions that take the service at position pos. */
 uint32_t credits_free(const struct credits *p, uint16_t pos);
@@ -57,6 +60,16 @@ struct credit_holder *credits_choose(struct credits *p, uint16_t pos);
  * time. */
 void credits_granted(struct credits *p, uint16_t pos);
 void credits_read(struct credits *p, uint16_t pos, uint32_t n); /* see credits_granted */
+/* A suspect of the service at pos: who holds nothing and gets nothing else while it has this one, round robin; NULL = nobody
+ * is empty. The caller sets is_alone. */
+struct credit_holder *credits_choose_empty(struct credits *p, uint16_t pos);
+/* Whether anybody with credits takes the service at pos. */
+bool credits_has_taker(const struct credits *p, uint16_t pos);
+/* Nobody becomes empty by itself: the one with the least in work takes no more until it is. Does nothing when one runs empty
+ * already. False: nobody takes the service at all. */
+bool credits_run_one_empty(struct credits *p, uint16_t pos);
+/* No suspect of the service at pos waits any more: who ran empty for one works on. */
+void credits_stop_emptying(struct credits *p, uint16_t pos);
 /* How many entries the service at pos may read now; 0 = none. *contended: others want the same credits, so block
  * shortly. */
 uint32_t credits_grant(struct credits *p, uint16_t pos, bool *contended);

@@ -1,5 +1,6 @@
 /* coord_entry - an entry's journey through the coordinator: locked, taken, assigned, finished, given back. */
 #include "core/coord/coord_p.h"
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -47,6 +48,8 @@ void entry_arm(struct coord *c, struct entry *e)
 	mono_ms at = entry_stop_at(c, e);
 	if (e->state == ENTRY_ASSIGNED && c->rules.progress_timeout_ms)
 		at = mono_min(at, e->heard + c->rules.progress_timeout_ms);
+	if (e->state == ENTRY_ASSIGNED && e->is_suspect)
+		at = mono_min(at, e->since + SUSPECT_ALONE_MS);
 	ledger_arm(&c->ledger, e, at);
 }
 
@@ -124,6 +127,7 @@ static void send_op_to(struct coord *c, struct entry *e, uint16_t shard, bool as
 	m->retry = e->retry;
 	m->asking = asking;
 	m->resent = e->op_resent;
+	m->is_suspect = e->is_suspect;
 	m->reason = e->dead_reason;
 	struct coord_service *s = coord_service(c, e->svc);
 	m->slot = s->rules->lbs_slot;
@@ -252,7 +256,9 @@ static void on_taken(struct coord *c, struct entry *e, const struct msg *m)
 			e->in_active = true;
 		}
 		entry_move(c, e, ENTRY_READY, c->now + READY_WAIT_MS);
-		list_push(&s->ready, &e->peers);
+		if (e->is_suspect) /* it waits for a whole worker, not for a credit */
+			entry_unreserve(c, s, e);
+		list_push(e->is_suspect ? &s->suspects : &s->ready, &e->peers);
 		coord_mark(c, s);
 	} else if (m->result == OP_PARKED && m->n == 3) {
 		/* the one before it was requeued and has a higher token by now: this one gets a higher one still */
@@ -333,6 +339,8 @@ static void fill_assign(struct coord_service *s, struct entry *e, struct worker 
 	ef->hold = t;
 	ef->hold2 = e->info; /* moves: the payload is freed once its frame is written */
 	e->info = NULL;
+	ef->hold3 = e->trace;
+	e->trace = NULL;
 	struct out_frame *f = &ef->frame;
 	f->lease = (struct slice){t->bytes, (size_t)n_lease};
 	f->id = (struct slice){t->bytes + n_lease, (size_t)n_id};
@@ -341,6 +349,8 @@ static void fill_assign(struct coord_service *s, struct entry *e, struct worker 
 	f->stream = (struct slice){e->stream->bytes, e->stream->len};
 	f->retry = e->retry;
 	f->info = (struct slice){ef->hold2->bytes, ef->hold2->len};
+	if (ef->hold3)
+		f->trace = (struct slice){ef->hold3->bytes, ef->hold3->len};
 	/* what it was told last is a lower bound for what it holds: no need to look at each */
 	mono_ms until = e->good_until - TELL_MARGIN_MS;
 	f->until_ms = list_empty(&w->entries) ? until : mono_min(w->s.told_until, until);
@@ -371,6 +381,7 @@ void entry_resume(struct coord *c, struct entry *e, struct worker *w)
 	e->owner = w->s.id;
 	e->heard = c->now;
 	w->credit_holder.in_use++;
+	w->credit_holder.is_alone |= e->is_suspect;
 	list_push(&w->entries, &e->peers);
 	if (e->state == ENTRY_LIMBO)
 		entry_move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
@@ -411,10 +422,46 @@ void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono
 		entry_tell_revoke(c, e, w, grace_ms);
 }
 
-/* Unless it was to let go of it anyway. */
-bool entry_end_counts(const struct entry *e)
+/* Its worker was to let go of it anyway. */
+bool entry_was_taken_back(const struct entry *e)
 {
-	return !e->is_lost && (!e->is_revoked || e->revoke == REVOKE_TIMEOUT);
+	return e->is_lost || (e->is_revoked && e->revoke != REVOKE_TIMEOUT);
+}
+
+void entry_worker_ended(struct coord *c, struct entry *e, uint32_t n_blamed)
+{
+	static const char words[] = "worker died";
+	bool is_blamed = n_blamed > 0 && !entry_was_taken_back(e);
+	if (is_blamed) {
+		e->is_suspect = true;
+		text_unref(e->note);
+		e->note = text_new(words, sizeof words - 1);
+	}
+	entry_requeue(c, e, e->is_lost ? WHY_LOST : WHY_WORKER_DIED, is_blamed && n_blamed == 1);
+}
+
+void entry_clear_suspect(struct coord *c, struct entry *e)
+{
+	if (!e->is_suspect)
+		return;
+	struct worker *w = e->owner ? coord_worker(c, e->owner) : NULL;
+	if (w)
+		w->credit_holder.is_alone = false;
+	e->is_suspect = false;
+	worker_mark_all(c);
+}
+
+/* A suspect that waits for an empty worker. True: it goes on waiting. */
+static bool suspect_waits(struct coord *c, struct coord_service *s, struct entry *e)
+{
+	uint16_t pos = coord_pos(c, s);
+	if (c->now - e->since >= SUSPECT_WAIT_MS ? !credits_run_one_empty(&c->place, pos)
+						 : !credits_has_taker(&c->place, pos))
+		return false; /* nobody here works on this service: somebody else may */
+	e->deadline = c->now + READY_WAIT_MS;
+	entry_arm(c, e);
+	coord_mark(c, s);
+	return true;
 }
 
 void entry_stopped(struct coord *c, struct entry *e)
@@ -454,7 +501,8 @@ static void state_deadline(struct coord *c, struct entry *e)
 		retake(c, e);
 		break;
 	case ENTRY_READY:
-		entry_requeue(c, e, WHY_NO_CREDIT, false);
+		if (!e->is_suspect || !suspect_waits(c, s, e))
+			entry_requeue(c, e, WHY_NO_CREDIT, false);
 		break;
 	case ENTRY_REVOKING: /* it was told and did not answer: its credit stays used until it does */
 		worker_free_credit(c, e, false);
@@ -463,7 +511,7 @@ static void state_deadline(struct coord *c, struct entry *e)
 		break;
 	case ENTRY_LIMBO:
 		if (e->owner && coord_worker(c, e->owner))
-			entry_requeue(c, e, e->is_lost ? WHY_LOST : WHY_WORKER_DIED, entry_end_counts(e));
+			entry_worker_ended(c, e, coord_worker(c, e->owner)->n_blamed);
 		else
 			entry_requeue(c, e, WHY_UNRESUMED, false);
 		break;
@@ -484,6 +532,8 @@ void entry_on_due(struct coord *c, struct entry *e)
 	} else if (e->state == ENTRY_ASSIGNED && c->rules.progress_timeout_ms &&
 		   e->heard + c->rules.progress_timeout_ms <= c->now) {
 		entry_revoke(c, e, REVOKE_TIMEOUT, REVOKE_GRACE_MS);
+	} else if (e->state == ENTRY_ASSIGNED && e->is_suspect && e->since + SUSPECT_ALONE_MS <= c->now) {
+		entry_clear_suspect(c, e);
 	}
 	e = ledger_by_handle(&c->ledger, handle);
 	if (e && e->deadline <= c->now) {

@@ -22,7 +22,8 @@ static size_t escaped(const struct text *t)
 /* The line of its assign frame, rounded up a little. */
 static bool is_too_large(const struct coord *c, const struct coord_service *s, const struct entry_in *in)
 {
-	return in->info->len + escaped(in->stream) + strlen(s->rules->name) + 320 > c->rules.max_frame_bytes;
+	size_t trace = in->trace ? in->trace->len + 16 : 0;
+	return in->info->len + trace + escaped(in->stream) + strlen(s->rules->name) + 320 > c->rules.max_frame_bytes;
 }
 
 /* A record that never gets a lock: an unreadable entry, or one whose data was deleted. */
@@ -58,8 +59,10 @@ static void enter_good(struct coord *c, struct coord_service *s, struct entry_in
 		entry_move(c, e, ENTRY_LOCKING, MONO_NEVER);
 	e->stream = in->stream;
 	e->info = in->info;
-	in->stream = in->info = NULL;
+	e->trace = in->trace;
+	in->stream = in->info = in->trace = NULL;
 	e->retry = in->retry;
+	e->is_suspect = in->is_suspect;
 	e->lock_slot = in->lock_slot;
 	e->is_start = e->start_counted = is_start;
 	if (is_start)

@@ -103,6 +103,7 @@ void ledger_drop(struct ledger *l, struct entry *e)
 	l->n_state[e->state]--;
 	text_unref(e->stream);
 	text_unref(e->info);
+	text_unref(e->trace);
 	text_unref(e->note);
 	e->gen = 0;
 	slab_put(&l->entries, e->idx);

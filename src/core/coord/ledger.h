@@ -54,6 +54,7 @@ struct entry {
 	struct heap_node timer;
 	struct entry_id id;
 	struct text *stream, *info; /* info: until its assign frame is written */
+	struct text *trace;         /* the trace it belongs to, JSON; until its assign frame is written; NULL = none */
 	struct text *note;          /* progress note, or the reason of a failure */
 	mono_ms good_until;         /* the lease's, 0 = not held */
 	mono_ms since;              /* this state */
@@ -81,6 +82,7 @@ struct entry {
 	bool has_followers : 1;
 	bool has_retry_ms : 1; /* its worker said when it is to come back: retry_ms */
 	bool in_active : 1;    /* is in the service's map of running streams */
+	bool is_suspect : 1;   /* a worker died with it and others, or with it alone: it is worked on alone */
 	bool uses_claim : 1;   /* counts against its service's credit reservations */
 };
 

@@ -60,6 +60,7 @@ static void service_set(struct coord *c, struct service_rules *r)
 		*s = (struct coord_service){.svc = r->svc, .reader_shard = SHARD_NONE};
 		list_push(&c->turns, &s->turn);
 		list_init(&s->ready);
+		list_init(&s->suspects);
 		list_init(&s->parked);
 		map_init(&s->active, same_stream, rng_next(&c->rng));
 		c->place.service[pos] = (struct credits_service){.is_on = true, .svc = r->svc};
@@ -195,14 +196,34 @@ static void assign_ready(struct coord *c, struct coord_service *s)
 	}
 }
 
+static void assign_suspects(struct coord *c, struct coord_service *s)
+{
+	uint16_t pos = coord_pos(c, s);
+	while (!list_empty(&s->suspects) && !c->place.is_draining) {
+		struct credit_holder *h = credits_choose_empty(&c->place, pos);
+		if (!h)
+			return;
+		struct entry *e = LIST_OF(struct entry, peers, list_pop(&s->suspects));
+		if (entry_is_late(c, e)) {
+			entry_on_due(c, e);
+			continue;
+		}
+		h->is_alone = true;
+		entry_assign(c, e, LIST_OF(struct worker, credit_holder, h));
+	}
+	credits_stop_emptying(&c->place, pos);
+}
+
 void coord_pump(struct coord *c)
 {
 	if (!c->is_dirty)
 		return;
 	c->is_dirty = false;
 	for (uint16_t i = 0; i < c->n_positions; i++)
-		if (c->services[i].rules && c->services[i].is_dirty)
+		if (c->services[i].rules && c->services[i].is_dirty) {
+			assign_suspects(c, &c->services[i]); /* first: an empty worker must not get others */
 			assign_ready(c, &c->services[i]);
+		}
 	/* the lowest pass first, so that few credits go round, to each service by its weight */
 	struct link *end = c->turns.prev, *next;
 	for (struct link *l = c->turns.next; l != &c->turns; l = next) {

@@ -130,7 +130,7 @@ static void inherit(struct worker *m, struct worker *old)
 static void replace_old(struct coord *c, struct worker *old)
 {
 	bool was_connected = old->is_connected;
-	worker_give_all_back(c, old, WHY_RELEASE, false);
+	worker_give_all_back(c, old, WHY_RELEASE);
 	if (was_connected)
 		effects_add(c->out, EFF_CLOSE)->session = old->s.id;
 	worker_retire(c, old);

@@ -82,12 +82,25 @@ static void say_error(struct coord *c, struct worker *m, enum frame_error error,
 
 /* ---- the end of a connection ---- */
 
+/* How many of its entries may be why it ends. None when one was taken from it: simple workers end to stop one stream. */
+static uint32_t n_blamed(const struct worker *m)
+{
+	uint32_t n = 0;
+	for (const struct link *l = m->entries.next; l != &m->entries; l = l->next) {
+		if (entry_was_taken_back(LIST_OF(const struct entry, peers, l)))
+			return 0;
+		n++;
+	}
+	return n;
+}
+
 /* The worker is not connected any more, but its process lives: it may come back for a while. */
 static void worker_detach(struct coord *c, struct worker *m)
 {
 	disconnect(c, m);
 	m->s.state = SESSION_DETACHED;
 	mono_ms back = c->now + c->rules.resume_grace_ms;
+	m->n_blamed = n_blamed(m);
 	for (struct link *l = m->entries.next; l != &m->entries; l = l->next) {
 		struct entry *e = LIST_OF(struct entry, peers, l);
 		/* it cannot be told to stop: what it was told last must have run out first */
@@ -98,11 +111,11 @@ static void worker_detach(struct coord *c, struct worker *m)
 	worker_mark_all(c);
 }
 
-void worker_give_all_back(struct coord *c, struct worker *m, enum requeue_why why, bool counted)
+void worker_give_all_back(struct coord *c, struct worker *m, enum requeue_why why)
 {
 	while (!list_empty(&m->entries)) {
 		struct entry *e = LIST_OF(struct entry, peers, m->entries.next);
-		entry_requeue(c, e, e->is_lost ? WHY_LOST : why, counted && entry_end_counts(e));
+		entry_requeue(c, e, e->is_lost ? WHY_LOST : why, false);
 	}
 	worker_mark_all(c);
 }
@@ -136,7 +149,10 @@ void worker_on_dead(struct coord *c, struct worker *m)
 	c->m[MP_DISC_DIED]++;
 	if (!list_empty(&m->entries))
 		effects_log(c->out, LOG_NOTICE, "worker=%s pid=%d died: its streams go back", m->s.name, (int)m->s.pid);
-	worker_give_all_back(c, m, WHY_WORKER_DIED, true);
+	uint32_t n = m->s.state == SESSION_DETACHED ? m->n_blamed : n_blamed(m);
+	while (!list_empty(&m->entries))
+		entry_worker_ended(c, LIST_OF(struct entry, peers, m->entries.next), n);
+	worker_mark_all(c);
 	worker_retire(c, m);
 }
 
@@ -148,7 +164,7 @@ void worker_on_bad_input(struct coord *c, struct worker *m, enum frame_error err
 
 static void bye(struct coord *c, struct worker *m)
 {
-	worker_give_all_back(c, m, WHY_BYE, false);
+	worker_give_all_back(c, m, WHY_BYE);
 	effects_add(c->out, EFF_CLOSE)->session = m->s.id;
 	c->m[MP_DISC_BYE]++;
 	worker_retire(c, m);
@@ -165,6 +181,8 @@ void worker_free_credit(struct coord *c, struct entry *e, bool credit_back)
 	list_remove(&e->peers);
 	if (!m || e->state == ENTRY_FINISHING)
 		return;
+	if (e->is_suspect)
+		m->credit_holder.is_alone = false;
 	if (credit_back) {
 		m->credit_holder.in_use--;
 		worker_mark_all(c);
@@ -230,6 +248,7 @@ static void result(struct coord *c, struct worker *m, struct entry *e, const str
 		e->ok_for = OK_FOR_FAIL;
 		text_unref(e->note);
 		e->note = f->reason.p ? text_new(f->reason.p, text_fit(f->reason.p, f->reason.len, REASON_MAX)) : NULL;
+		entry_clear_suspect(c, e); /* its worker has outlived it */
 		if (f->dead)
 			entry_dead_letter(c, e, DEAD_REJECTED);
 		else

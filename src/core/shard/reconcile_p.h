@@ -53,6 +53,7 @@ struct repair {
 	uint16_t slot; /* of its lock */
 	uint8_t state, source, tries;
 	bool is_unparseable;
+	bool is_suspect; /* a worker died with it once: stays said */
 	int64_t idle_ms; /* when it was found; it only grows, or the entry was touched */
 	mono_ms found_at;
 	mono_ms seen_at;  /* last sign of the owner */

@@ -264,6 +264,7 @@ static void repair_give_back(struct reconcile *rc, struct shard_ctx *c, struct r
 	repair_move(rc, r, is_dead ? REPAIR_DEAD : REPAIR_REQUEUEING);
 	struct op_ask ask = repair_op_of(rc, c, r, is_dead ? CMD_DEAD : CMD_REQUEUE);
 	ask.not_after = guard_end(rc, c, r);
+	ask.is_suspect = r->is_suspect;
 	ask.retry = is_dead ? r->retry : r->retry + 1;
 	ask.reason = DEAD_MAX_RETRIES;
 	if (is_dead)
@@ -339,6 +340,7 @@ static void repair_on_fetched(struct reconcile *rc, struct shard_ctx *c, struct 
 	r->stream = e->stream;
 	e->stream = NULL;
 	r->retry = e->retry;
+	r->is_suspect = e->is_suspect;
 	r->slot = e->lock_slot;
 	r->tries = 0;
 	probe(rc, c, r);

@@ -151,6 +151,7 @@ static void retry_begin(struct retry *r, struct shard_ctx *c, struct msg *m)
 	op->tag = m->tag;
 	op->id = m->id;
 	op->retry = m->retry;
+	op->is_suspect = m->is_suspect;
 	op->reason = m->reason;
 	op->n = m->n;
 	op->delay_ms = m->ms;
@@ -174,6 +175,7 @@ void retry_ask(struct retry *r, struct shard_ctx *c, struct op_ask *ask)
 	op->tag = ask->tag;
 	op->id = ask->id;
 	op->retry = ask->retry;
+	op->is_suspect = ask->is_suspect;
 	op->reason = (uint8_t)ask->reason;
 	op->asking = ask->asking;
 	op->stream = ask->stream;
@@ -204,6 +206,7 @@ static void retry_send(struct retry *r, struct shard_ctx *c, struct op *op)
 	cmd->fields = op->fields;
 	cmd->ttl_ms = op->n > 0 ? op->n : rules->ttl_ms;
 	cmd->count = op->n;
+	cmd->is_suspect = op->is_suspect;
 	cmd->delay_ms = op->delay_ms;
 	cmd->why = op->kind == CMD_ADD_LATER ? "add" : op->is_fail ? "fail" : "release";
 	cmd->at_ms = op->kind == CMD_ADD_LATER ? op->n : 0;

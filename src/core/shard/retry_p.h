@@ -27,6 +27,7 @@ struct op {
 	bool is_done : 1;    /* DONE was answered with 1; WAIT is left */
 	bool is_deleted : 1; /* dead: the entry's data is gone */
 	bool is_fail : 1;    /* later: the worker failed; else it gave it back */
+	bool is_suspect : 1; /* requeue, later */
 	bool is_calling : 1; /* waits for its DEAD_ADD elsewhere */
 	uint16_t svc, slot, from;
 	uint32_t retry;

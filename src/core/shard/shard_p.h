@@ -47,7 +47,7 @@ struct op_ask {
 	enum cmd_kind kind;
 	enum dead_reason reason;
 	uint16_t svc;
-	bool asking;
+	bool asking, is_suspect;
 	uint32_t retry;
 	struct entry_id id;
 	struct text *stream, *consumer, *error; /* references move */

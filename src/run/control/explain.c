@@ -236,7 +236,15 @@ static void why(struct facts *f, struct daemon *d, const struct coord_service *s
 		break;
 	case CTL_STATE_READY:
 		facts_service(f, d, s);
-		facts_next(f, "it is assigned when a credit is free");
+		if (e->is_suspect) {
+			facts_add(f,
+				"a worker died with it and maybe because of it: it waits %s for a worker that holds "
+				"nothing else",
+				age);
+			facts_next(f, "after %d s a worker is let run empty for it", SUSPECT_WAIT_MS / 1000);
+		} else {
+			facts_next(f, "it is assigned when a credit is free");
+		}
 		break;
 	case CTL_STATE_LIMBO:
 		facts_add(f, "the connection of its worker dropped %s ago, the worker may come back", age);

@@ -138,8 +138,10 @@ Test(command, scripts_declare_their_keys)
 	EXPECT_WIRE("EVALSHA done 5 " LBS_KEYS " orders-group 5-1 redis-consumer-n1 s:7 serialize redis-consumer-n1",
 		.kind = CMD_DONE, ENTRY, .is_heir = true);
 	EXPECT_WIRE("EVALSHA done 5 " LBS_KEYS " orders-group 5-1 '' s:7 serialize ''", .kind = CMD_ACK_DEL, ENTRY);
-	EXPECT_WIRE("EVALSHA requeue 5 " LBS_KEYS " orders-group 5-1 c2 s:7 serialize 30000 3", .kind = CMD_REQUEUE,
+	EXPECT_WIRE("EVALSHA requeue 5 " LBS_KEYS " orders-group 5-1 c2 s:7 serialize 30000 3 ''", .kind = CMD_REQUEUE,
 		ENTRY, .consumer = S("c2"), .min_idle_ms = 30000, .retry = 3);
+	EXPECT_WIRE("EVALSHA requeue 5 " LBS_KEYS " orders-group 5-1 c2 s:7 serialize 0 3 1", .kind = CMD_REQUEUE,
+		ENTRY, .consumer = S("c2"), .retry = 3, .is_suspect = true);
 	EXPECT_WIRE("EVALSHA dead 6 " LBS_KEYS " orders-input-dlq orders-group 5-1 '' s:7 serialize 0 500 rejected "
 		    "1700 n1 no disk",
 		.kind = CMD_DEAD, ENTRY, .reason = DEAD_REJECTED, .now_ms = 1700, .error = S("no disk"));
@@ -150,7 +152,7 @@ Test(command, scripts_declare_their_keys)
 
 Test(command, what_waits)
 {
-	EXPECT_WIRE("EVALSHA later 5 " LBS_KEYS " orders-group 5-1 c2 s:7 serialize 0 2 8000 fail no disk",
+	EXPECT_WIRE("EVALSHA later 5 " LBS_KEYS " orders-group 5-1 c2 s:7 serialize 0 2 8000 fail no disk ''",
 		.kind = CMD_LATER, ENTRY, .consumer = S("c2"), .retry = 2, .delay_ms = 8000, .why = "fail",
 		.error = S("no disk"));
 	EXPECT_WIRE("EVALSHA due 5 " LBS_KEYS " orders-group 0-0 '' '' serialize 100 7", .kind = CMD_DUE, .count = 100,

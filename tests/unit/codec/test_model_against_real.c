@@ -302,6 +302,7 @@ static void random_command(struct pair *p)
 		.delay_ms = roll(p, 2) ? 0 : LONG_MS,
 		.why = "fail",
 		.is_heir = roll(p, 2),
+		.is_suspect = roll(p, 2),
 		.position = p->position,
 	};
 	if (c.kind == CMD_ADD_LATER && roll(p, 2))

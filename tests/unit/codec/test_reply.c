@@ -207,8 +207,10 @@ static enum entry_problem input(const char *json, size_t len, const char *retry)
 {
 	text_unref(entry.stream);
 	text_unref(entry.info);
+	text_unref(entry.trace);
 	entry = (struct entry_in){.id = {5, 1}};
-	reply_read_input(&entry, (struct slice){json, len}, (struct slice){retry, retry ? strlen(retry) : 0});
+	struct lbs_fields f = {.input = {json, len}, .retry = {retry, retry ? strlen(retry) : 0}};
+	reply_read_input(&entry, &f);
 	if (entry.problem != ENTRY_GOOD)
 		cr_expect(!entry.stream && !entry.info, "%s", json);
 	return entry.problem;
@@ -223,6 +225,42 @@ static void expect_info(const char *json, const char *info)
 static void input_down(void)
 {
 	input("", 0, NULL);
+}
+
+static void read_fields(const char *const fields[][2], size_t n)
+{
+	input("", 0, NULL);
+	struct lbs_fields f = {0};
+	reply_lbs_field(&f, (struct slice){"lbs-input", 9}, (struct slice){"{\"DataStreamName\":\"s\"}", 22});
+	for (size_t i = 0; i < n; i++)
+		reply_lbs_field(&f, (struct slice){fields[i][0], strlen(fields[i][0])},
+			(struct slice){fields[i][1], strlen(fields[i][1])});
+	reply_read_input(&entry, &f);
+	cr_assert_eq(entry.problem, ENTRY_GOOD);
+}
+
+Test(lbs_input, the_trace_it_belongs_to, .fini = input_down)
+{
+	read_fields(
+		(const char *const[][2]){{"tracestate", "a=\"1\""}, {"traceparent", "00-ab-cd-01"}, {"other", "x"}}, 3);
+	cr_expect(text_is(entry.trace, "{\"traceparent\":\"00-ab-cd-01\",\"tracestate\":\"a=\\\"1\\\"\"}"), "%s",
+		entry.trace->bytes);
+	read_fields((const char *const[][2]){{"baggage", "k=\xff"}}, 1);
+	cr_expect(text_is(entry.trace, "{\"baggage\":\"k=\xEF\xBF\xBD\"}"), "%s", entry.trace->bytes);
+	read_fields((const char *const[][2]){{"traceparent", ""}}, 1);
+	cr_expect_null(entry.trace);
+	static char endless[LBS_TRACE_MAX + 2];
+	memset(endless, 'x', sizeof endless - 1);
+	read_fields((const char *const[][2]){{"baggage", endless}, {"traceparent", "p"}}, 2);
+	cr_expect(text_is(entry.trace, "{\"traceparent\":\"p\"}"));
+}
+
+Test(lbs_input, whether_a_worker_died_with_it, .fini = input_down)
+{
+	read_fields((const char *const[][2]){{"_suspect", "1"}}, 1);
+	cr_expect(entry.is_suspect);
+	read_fields(NULL, 0);
+	cr_expect_not(entry.is_suspect);
 }
 
 Test(lbs_input, info_is_value_exact, .fini = input_down)

@@ -100,7 +100,11 @@ static void story_msg(const struct msg *m)
 		buf_printf(&W.text,
 			m->op == CMD_LATER ? "%s %llu-%llu retry=%u%s delay=%lld" : "%s %llu-%llu retry=%u%s",
 			ops[m->op] ? ops[m->op] : "?", (unsigned long long)m->id.ms, (unsigned long long)m->id.seq,
-			m->retry, m->resent ? " resent" : "", (long long)m->ms);
+			m->retry,
+			m->resent                                                       ? " resent"
+			: m->is_suspect && (m->op == CMD_REQUEUE || m->op == CMD_LATER) ? " suspect"
+											: "",
+			(long long)m->ms);
 	else if (m->kind == MSG_CREDITS)
 		buf_printf(&W.text, "credits %u:%lld", m->svc, (long long)m->n);
 	else
@@ -172,6 +176,14 @@ static struct entry_batch *story_batch(uint64_t id, const char *stream)
 	return b;
 }
 
+/* One that a worker has died with. */
+UNUSED static void story_read_suspect(uint64_t id, const char *stream)
+{
+	struct entry_batch *b = story_batch(id, stream);
+	b->v[0].is_suspect = true;
+	story_from_shard((struct msg){.kind = MSG_ENTRIES, .svc = 0, .source = SOURCE_NEW, .n = 1, .batch = b});
+}
+
 UNUSED static void story_read(uint16_t svc, uint64_t id, const char *stream)
 {
 	story_from_shard((struct msg){
@@ -200,6 +212,15 @@ UNUSED static void story_op(uint64_t handle, enum cmd_kind op, enum op_result r,
 UNUSED static uint64_t story_assigned(uint64_t id, const char *stream)
 {
 	story_read(0, id, stream);
+	uint64_t handle = W.last_handle;
+	story_lease(handle, LEASE_IS_HELD, W.now + 10000, false);
+	story_op(handle, CMD_TAKE, OP_DONE, false);
+	return handle;
+}
+
+UNUSED static uint64_t story_taken_suspect(uint64_t id, const char *stream)
+{
+	story_read_suspect(id, stream);
 	uint64_t handle = W.last_handle;
 	story_lease(handle, LEASE_IS_HELD, W.now + 10000, false);
 	story_op(handle, CMD_TAKE, OP_DONE, false);

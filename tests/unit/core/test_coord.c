@@ -532,7 +532,7 @@ Test(coord, a_dead_worker_gives_back_at_once_and_counted, .init = story_ready, .
 	story_clear();
 	story_event((struct coord_event){.kind = COORD_END, .session = 1});
 	story_event((struct coord_event){.kind = COORD_PEER_DEAD, .session = 1});
-	expect_story("[ 1000] s requeue 7-0 retry=1\n");
+	expect_story("[ 1000] s requeue 7-0 retry=1 suspect\n");
 }
 
 /* The entry is good until 11000, its worker is told to let go of it. */
