@@ -117,7 +117,7 @@ coverage:
 # ---- checks of the text itself
 .PHONY: check-source compile-commands test
 .PHONY: check-analyzer tidy check-hardening reproducible check-includes check-core-symbols check-headers check-units check-man
-.PHONY: check-alerts check-install check-deb check-boot lint format format-check
+.PHONY: check-alerts check-manifests check-install check-deb check-boot lint format format-check
 check-includes:
 	@scripts/check-includes --self-test
 	@scripts/check-includes .
@@ -154,6 +154,8 @@ check-units:
 	@scripts/check-units
 check-alerts:
 	@scripts/check-alerts
+check-manifests: all
+	@scripts/check-manifests build/release
 check-install: all
 	+@MAKE='$(MAKE)' scripts/check-install
 check-deb: all
@@ -241,6 +243,7 @@ help:
 	@echo "make bench-clients  streams and entries a second through each client of etc/clients"
 	@echo "make lint format format-check check-source check-includes check-core-symbols check-headers check-man check-units check-hardening"
 	@echo "make check-alerts  each alert rule is seen firing and silent; promtool"
+	@echo "make check-manifests  what etc/kubernetes and etc/compose say is true, and each setting is missed when it is gone"
 	@echo "make check-analyzer gcc -fanalyzer              make tidy    clang-tidy, minutes"
 	@echo "make reproducible  the same bytes wherever and whenever they are built"
 	@echo "make check-install check-deb check-boot   a staging root; the package in an overlay of /, under a systemd (root only)"
