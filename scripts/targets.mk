@@ -117,7 +117,7 @@ coverage:
 # ---- checks of the text itself
 .PHONY: check-source compile-commands test
 .PHONY: check-analyzer tidy check-hardening reproducible check-includes check-core-symbols check-headers check-units check-man
-.PHONY: check-alerts check-manifests check-install check-deb check-boot lint format format-check
+.PHONY: check-alerts check-manifests check-dist check-install check-deb check-boot lint format format-check
 check-includes:
 	@scripts/check-includes --self-test
 	@scripts/check-includes .
@@ -156,6 +156,8 @@ check-alerts:
 	@scripts/check-alerts
 check-manifests: all
 	@scripts/check-manifests build/release
+check-dist: all
+	+@MAKE='$(MAKE)' scripts/check-dist
 check-install: all
 	+@MAKE='$(MAKE)' scripts/check-install
 check-deb: all
@@ -176,7 +178,7 @@ format-check:
 	@clang-format --dry-run -Werror $(C_FILES)
 
 # ---- use
-.PHONY: demo install install-strip installdirs uninstall deb clean help
+.PHONY: dist demo install install-strip installdirs uninstall deb clean help
 demo:
 	@test -e scripts/demo || { echo "demo: scripts/demo is not there"; exit 1; }
 	@scripts/setup demo
@@ -217,6 +219,9 @@ uninstall: # the configuration and the user stay
 	@for m in $(MAN_FILES); do rm -f "$D$(mandir)/man$${m##*.}/$${m##*/}"; done
 	@for u in systemd/*.service systemd/*.socket systemd/*.target; do rm -f '$D$(unitdir)'/$${u##*/}; done
 
+dist:
+	@scripts/make-dist build
+
 deb: all
 	@scripts/make-deb '$(VERSION)' build
 
@@ -243,6 +248,7 @@ help:
 	@echo "make bench-clients  streams and entries a second through each client of etc/clients"
 	@echo "make lint format format-check check-source check-includes check-core-symbols check-headers check-man check-units check-hardening"
 	@echo "make check-alerts  each alert rule is seen firing and silent; promtool"
+	@echo "make dist        the committed source as a tarball, always the same bytes       make check-dist  names, versions, lists"
 	@echo "make check-manifests  what etc/kubernetes and etc/compose say is true, and each setting is missed when it is gone"
 	@echo "make check-analyzer gcc -fanalyzer              make tidy    clang-tidy, minutes"
 	@echo "make reproducible  the same bytes wherever and whenever they are built"

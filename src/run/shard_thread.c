@@ -428,13 +428,25 @@ void shard_thread_stop(struct shard_thread *s)
 	free_all(s);
 }
 
+/* Joins the thread when it ends within wait_ms. */
+static bool join_within(pthread_t thread, mono_ms wait_ms)
+{
+#ifdef __GLIBC__
+	mono_ms end = mono_now() + wait_ms;
+	struct timespec at = {.tv_sec = end / 1000, .tv_nsec = end % 1000 * 1000000};
+	return pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &at) == 0;
+#else /* musl can wait by the wall clock only */
+	mono_ms end = mono_wall_ms() + wait_ms;
+	struct timespec at = {.tv_sec = end / 1000, .tv_nsec = end % 1000 * 1000000};
+	return pthread_timedjoin_np(thread, NULL, &at) == 0;
+#endif
+}
+
 bool shard_thread_stop_within(struct shard_thread *s, mono_ms wait_ms)
 {
 	struct run_msg m = {.kind = RUN_QUIT};
-	mono_ms end = mono_now() + wait_ms;
-	struct timespec at = {.tv_sec = end / 1000, .tv_nsec = end % 1000 * 1000000};
 	shard_thread_send(s, &m);
-	if (pthread_clockjoin_np(s->thread, NULL, CLOCK_MONOTONIC, &at) != 0)
+	if (!join_within(s->thread, wait_ms))
 		return false;
 	free_all(s);
 	return true;

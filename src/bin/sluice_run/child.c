@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -72,7 +73,7 @@ static _Noreturn void become_command(char **command, const struct child_env *env
 	guard_add(getpid());
 	dup2(in, STDIN_FILENO);
 	dup2(err, STDERR_FILENO);
-	close_range(STDERR_FILENO + 1, ~0U, 0);
+	syscall(SYS_close_range, STDERR_FILENO + 1, ~0U, 0); /* musl has no function for it */
 	if (fd_limit.rlim_max)
 		setrlimit(RLIMIT_NOFILE, &fd_limit);
 	set_env(env);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -85,7 +86,7 @@ static _Noreturn void become_guard(int fd, char **argv)
 	for (int i = 0; i <= STDERR_FILENO; i++)
 		dup2(null, i);
 	dup2(fd, STDERR_FILENO + 1);
-	close_range(STDERR_FILENO + 2, ~0U, 0);
+	syscall(SYS_close_range, STDERR_FILENO + 2, ~0U, 0); /* musl has no function for it */
 	if (chdir("/") != 0)
 		_exit(1);
 	watch(STDERR_FILENO + 1);
