@@ -14,7 +14,7 @@ import time
 from lib import container
 from lib.case import limit, no_acl
 from lib.checks import Added
-from lib.daemon import ROOT, program
+from lib.daemon import ROOT, http, program
 from lib.servers import Process, spawn
 
 issue = 17
@@ -43,9 +43,9 @@ class Pod:
     """A daemon in its container, configured by its environment, and workers in theirs: they share a directory for the sockets, as an emptyDir
     with an fsGroup is shared, the host, and nothing else."""
 
-    def __init__(self, t, root, redis, name, env=None, volume=None, preload=None, ids=f"{NOBODY}:{NOBODY}:{SHARED}"):
-        self.t, self.root, self.name = t, root, name
-        self.run = volume or t.path(f"{name}-run")
+    def __init__(self, t, root, redis, name, env=None, volume=None, preload=None, ids=f"{NOBODY}:{NOBODY}:{SHARED}", ident=None):
+        self.t, self.root, self.name = t, root, ident or name
+        self.run = volume or t.path(f"{self.name}-run")
         if not volume:
             os.makedirs(self.run)
             os.chown(self.run, 0, SHARED)
@@ -229,3 +229,74 @@ def test_the_whole_main_job_in_the_rootfs(t):
                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env)
     assert r.returncode == 0, r.stdout
     print("= in the rootfs:", r.stdout.splitlines()[-1])
+
+
+def manifest():
+    """etc/kubernetes/statefulset.yaml: (environment of the sidecar, its preStop command, the worker's options, grace, probes' paths)"""
+    text = subprocess.run(["/usr/bin/python3", "-c", "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))",
+                           os.path.join(ROOT, "etc", "kubernetes", "statefulset.yaml")], check=True, text=True, stdout=subprocess.PIPE).stdout
+    pod = json.loads(text)["spec"]["template"]["spec"]
+    sidecar, worker = pod["initContainers"][0], pod["containers"][0]
+    command = worker["command"]
+    return ({e["name"]: e["value"] for e in sidecar["env"] if "value" in e}, sidecar["lifecycle"]["preStop"]["exec"]["command"],
+            command[1:command.index("--")], pod["terminationGracePeriodSeconds"],
+            {p: sidecar[p]["httpGet"]["path"] for p in ("startupProbe", "livenessProbe", "readinessProbe")})
+
+
+def terminate(pod, pre_stop, grace):
+    """As the kubelet ends a pod with a native sidecar: the sidecar's preStop and SIGTERM to the worker; when that has ended, SIGTERM to the
+    sidecar; SIGKILL to what is left at the end of the grace. False: something had to be killed."""
+    end = time.monotonic() + grace
+    assert pod.exec(*pre_stop).returncode == 0
+    well = True
+    for p in [*pod.workers, pod.daemon]:
+        p.signal(signal.SIGTERM)
+        try:
+            p.wait(max(0.1, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            p.kill()
+            well = False
+    return well
+
+
+@limit(240)
+@no_acl("the settings of a pod are its environment's")
+def test_ten_rolling_updates_with_the_manifests_settings(t):
+    """Each pod of two is replaced five times under load, one after the other: every stream is done exactly once, no retry is counted, nothing
+    waits for a lease to end."""
+    if not (root := rootfs(t)):
+        return
+    env, pre_stop, options, grace, probes = manifest()
+    r = t.redis()
+    for k in ("SLUICED_REDIS__ENDPOINTS", "SLUICED_REDIS__PASSWORD__FILE"):
+        env.pop(k)
+    env["SLUICED_METRICS__LISTEN"] = "unix:/run/sluiced/metrics.sock"
+    done = t.path("done")
+    open(done, "w").close()
+    os.chmod(done, 0o666)
+    command = ["sh", "-c", f'sleep 0.$(($$ % 10)); case $SLUICE_STREAM in long*) sleep 2;; esac; echo "$SLUICE_STREAM $SLUICE_RETRY" >>{done}']
+
+    def up(name, n):
+        pod = Pod(t, root, r, f"orders-worker-{name}", env, ident=f"{name}.{n}")
+        pod.worker(command, options)
+        t.wait(lambda: http(f"{pod.run}/metrics.sock", probes["startupProbe"])[0] == 200, 20, "started")
+        t.wait(lambda: http(f"{pod.run}/metrics.sock", probes["readinessProbe"])[0] == 200, 20, "ready")
+        assert http(f"{pod.run}/metrics.sock", probes["livenessProbe"])[0] == 200
+        return pod
+    pods, added, took = [up(i, 0) for i in range(2)], Added(r.db), []
+    n = 0
+    for update in range(10):
+        added.many("orders", [f"s{n + i}" for i in range(30)] + [f"long{update}.{i}" for i in range(2)])
+        n += 30
+        i = update % 2
+        t.wait(lambda: '"assigned"' in pods[i].ctl("--json", "ls").stdout, 20, "it works")
+        began = time.monotonic()
+        assert terminate(pods[i], pre_stop, grace), "ends by itself within the grace"
+        took.append(time.monotonic() - began)
+        pods[i] = up(i, update + 1)
+    t.wait(lambda: r.db.cmd("XLEN", "orders-input") == 0, 40, "all done")
+    lines = open(done).read().split("\n")[:-1]
+    assert len(lines) == len(set(lines)) == n + 20, (len(lines), n + 20)
+    assert all(x.endswith(" 0") for x in lines), "no retry is counted"
+    assert not r.db.cmd("EXISTS", "orders-input-dlq")
+    print(f"= ten rolling updates: {n + 20} streams done once each, no retry counted; a pod ended within {max(took):.1f} s")
