@@ -206,8 +206,17 @@ void entry_drop(struct coord *c, struct entry *e)
 	ledger_drop(&c->ledger, e);
 }
 
+/* A lock whose lease is between two shards is deleted by the one that serves its slot now. */
+static void find_lease(struct coord *c, struct entry *e)
+{
+	uint16_t to = topology_shard(&c->topo, e->lock_slot);
+	if (e->lease_shard == SHARD_NONE && !e->is_lost && e->good_until > c->now && shard_is_on(c, to))
+		entry_send_lease(c, e, to, false);
+}
+
 void entry_release_and_drop(struct coord *c, struct entry *e)
 {
+	find_lease(c, e);
 	entry_drop_lease(c, e, MSG_LEASE_RELEASE);
 	entry_drop(c, e);
 }

@@ -127,7 +127,7 @@ void entry_on_finished(struct coord *c, struct entry *e, const struct msg *m)
 	if (e->owner)
 		worker_finish(c, e, ok, is_trimmed ? GONE_LOST : outcomes[e->finish]);
 	e->owner = 0;
-	if (e->is_lost || e->lease_shard == SHARD_NONE)
+	if (e->is_lost)
 		entry_drop(c, e);
 	else
 		entry_release_and_drop(c, e);

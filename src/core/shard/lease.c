@@ -421,6 +421,26 @@ void lease_msg(struct leases *ls, struct shard_ctx *c, struct msg *m)
 		lease_queue(ls, c, l);
 }
 
+void lease_unlock_elsewhere(struct shard_ctx *c, const struct lease *l)
+{
+	struct msg *m = ctx_msg(c, MSG_LOCK_CALL);
+	m->op = CMD_UNLOCK;
+	m->svc = l->svc;
+	m->slot = l->slot;
+	m->id = l->id;
+	m->stream = text_ref(l->stream);
+	m->text = text_new(c->rules->lock_value, strlen(c->rules->lock_value));
+	m->tag = tag_of(PART_LEASE, 0, 0);
+}
+
+void lease_lock_answer(struct shard_ctx *c, const struct msg *m)
+{
+	if (m->result != OP_DONE)
+		ctx_metrics(c, m->svc)->c[M_RELEASE_ERROR]++; /* it expires by itself */
+	else
+		ctx_metrics(c, m->svc)->c[m->n == 1 ? M_RELEASE_OK : M_RELEASE_NOT_OURS]++;
+}
+
 void lease_slots(struct leases *ls, struct shard_ctx *c)
 {
 	uint32_t pos = 0;
@@ -431,7 +451,9 @@ void lease_slots(struct leases *ls, struct shard_ctx *c)
 		}
 		if (l->asking)
 			continue;
-		if (l->state != LEASE_RELEASING) /* a released lock over there expires by itself */
+		if (l->state == LEASE_RELEASING)
+			lease_unlock_elsewhere(c, l);
+		else
 			lease_report(ls, c, l, LEASE_IS_MOVED);
 		lease_forget(ls, c, l);
 	}

@@ -89,4 +89,7 @@ void lease_queue(struct leases *ls, struct shard_ctx *c, struct lease *l);
 void lease_flush_renewed(struct leases *ls, struct shard_ctx *c);
 /* The lease is good until sent + ttl; schedules its next renewal. */
 void lease_confirm(struct leases *ls, struct shard_ctx *c, struct lease *l);
+/* A released lock whose slot is elsewhere by now: whoever serves it there deletes it, if it is ours. The coordinator
+ * knows the way. */
+void lease_unlock_elsewhere(struct shard_ctx *c, const struct lease *l);
 struct msg *lease_report(struct leases *ls, struct shard_ctx *c, const struct lease *l, enum lease_result r);

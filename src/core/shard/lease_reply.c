@@ -243,7 +243,13 @@ static void lease_again(struct leases *ls, struct shard_ctx *c, struct lease *l,
 
 static void moved(struct leases *ls, struct shard_ctx *c, struct lease *l, const struct reply *reply)
 {
-	if (l->state != LEASE_RELEASING) {
+	if (l->state == LEASE_RELEASING && reply->error == RERR_ASK) { /* until the slot has moved as a whole */
+		lease_again(ls, c, l, ctx_backoff(c, l->tries, AGAIN_MS, AGAIN_MAX_MS));
+		return;
+	}
+	if (l->state == LEASE_RELEASING) {
+		lease_unlock_elsewhere(c, l);
+	} else {
 		struct msg *m = lease_report(ls, c, l, LEASE_IS_MOVED);
 		m->asking = reply->error == RERR_ASK;
 		m->text = text_new(reply->text.p, reply->text.len);

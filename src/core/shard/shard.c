@@ -266,6 +266,8 @@ static void shard_on_msg(struct shard *s, struct msg *m)
 			retry_msg(s->retry, c, m);
 		else if (tag_part(m->tag) == PART_READER)
 			reader_lock_answer(s->readers, c, m);
+		else if (tag_part(m->tag) == PART_LEASE)
+			lease_lock_answer(c, m);
 		else
 			reconcile_lock_answer(s->reconcile, c, m);
 		break;

@@ -49,7 +49,9 @@ Test(coord_shards, a_result_waits_for_one_that_cannot_start, .init = story_ready
 		     "[ 1100] s credits 0:1\n");
 	story_from_shard(
 		(struct msg){.kind = MSG_OP_RESULT, .from = 1, .handle = h, .op = CMD_DONE, .result = OP_DONE});
-	expect_story("[ 1100] w1 ok 7-0 for=0 done\n");
+	expect_story("[ 1100] w1 ok 7-0 for=0 done\n"
+		     "[ 1100] s acquire 1\n"
+		     "[ 1100] s release 1\n");
 }
 
 Test(coord_shards, a_lease_waits_for_one_that_cannot_start, .init = story_ready, .fini = story_down)
@@ -152,4 +154,19 @@ Test(coord_shards, nobody_answers_in_the_place_of_one_that_does_not_run)
 	cr_assert(a.kind == MSG_LOCK_ANSWER && a.result == OP_FAILED && a.from == 1 && a.tag == 12);
 	m = (struct msg){.kind = MSG_CREDITS};
 	cr_assert_not(msg_answer_of_nobody(&m, 3, &a));
+}
+
+Test(coord_shards, the_lock_of_a_lease_between_two_shards_is_deleted_where_its_slot_is, .init = story_ready,
+	.fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	story_says(1, FRAME_DONE, 7);
+	topology_is("b:1");
+	story_from_shard((struct msg){.kind = MSG_LEASE, .handle = h, .result = LEASE_IS_MOVED, .ms = 11000});
+	story_clear();
+	story_op(h, CMD_DONE, OP_DONE, false);
+	expect_story("[ 1000] w1 ok 7-0 for=0 done\n"
+		     "[ 1000] s acquire 1\n"
+		     "[ 1000] s release 1\n");
 }

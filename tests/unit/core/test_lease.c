@@ -769,3 +769,42 @@ Test(lease, stop_forgets_all_without_a_word_to_redis, .init = story_up, .fini = 
 	story_until(30000);
 	expect_story("");
 }
+
+Test(lease, an_unlock_follows_its_slot, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_msg_in((struct msg){.kind = MSG_LEASE_RELEASE, .handle = 1});
+	story_clear();
+	story_error(CMD_UNLOCK, RERR_MOVED, "10.0.0.2:7000");
+	expect_story("[ 1000] > moved slot=5 \"10.0.0.2:7000\"\n"
+		     "[ 1000] > call unlock 7-0 \"redis-consumer-me/20\"\n");
+	cr_assert_eq(shard_n_leases(W.s), 0);
+	struct msg answer = {.kind = MSG_LOCK_ANSWER, .svc = 1, .op = CMD_UNLOCK, .tag = W.last_call.tag, .n = 1};
+	cr_assert_eq(W.last_call.slot, 9);
+	story_msg_in(answer);
+	cr_assert_eq(count(M_RELEASE_OK), 1);
+	answer.result = OP_FAILED;
+	story_msg_in(answer);
+	cr_assert_eq(count(M_RELEASE_ERROR), 1);
+}
+
+Test(lease, an_unlock_on_its_way_when_the_slot_moves_goes_after_it, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_msg_in((struct msg){.kind = MSG_LEASE_RELEASE, .handle = 1});
+	story_cut(); /* the master is gone */
+	story_clear();
+	story_msg_in((struct msg){.kind = MSG_SLOTS, .bits = mem_alloc(SLOTS / 8)});
+	expect_story("[ 1000] > call unlock 7-0 \"redis-consumer-me/20\"\n");
+	cr_assert_eq(shard_n_leases(W.s), 0);
+}
+
+Test(lease, an_unlock_waits_while_its_slot_is_on_its_way, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_msg_in((struct msg){.kind = MSG_LEASE_RELEASE, .handle = 1});
+	story_error(CMD_UNLOCK, RERR_ASK, "10.0.0.2:7000");
+	story_clear();
+	story_until(1100);
+	cr_assert(strstr(W.text.data, "unlock s1 7-0"), "%s", W.text.data);
+}
