@@ -413,6 +413,12 @@ static void enc_unblock(struct enc *e)
 	put_i64(e, e->c->count);
 }
 
+static void enc_cluster_info(struct enc *e)
+{
+	put_str(e, "CLUSTER");
+	put_str(e, "INFO");
+}
+
 static void enc_slots(struct enc *e)
 {
 	put_str(e, "CLUSTER");
@@ -515,6 +521,7 @@ static const struct {
 	[CMD_WAIT] = {"wait", enc_wait},
 	[CMD_UNBLOCK] = {"unblock", enc_unblock},
 	[CMD_SLOTS] = {"slots", enc_slots},
+	[CMD_CLUSTER_INFO] = {"cluster_info", enc_cluster_info},
 	[CMD_ROLE] = {"role", enc_role},
 	[CMD_RUN_ID] = {"run_id", enc_run_id},
 	[CMD_TIME] = {"time", enc_time},

@@ -19,6 +19,7 @@ struct reply_decoder {
 	struct slot_range *slots;
 	struct field *fields;
 	size_t n_pending, n_consumers, n_slots, n_fields; /* room */
+	char odd_row[200];                                /* the first of the last slot map that was left out */
 };
 
 typedef bool decode_fn(struct reply_decoder *d, const redisReply *r, struct reply *out);
@@ -180,20 +181,36 @@ static bool decode_config(struct reply_decoder *d, const redisReply *r, struct r
 	return r->elements >= 2 && reply_is_text(r->element[1]) && decode_text(d, r->element[1], out);
 }
 
+/* The value of a "key:value" line, p NULL when there is none. */
+static struct slice info_value(const redisReply *r, const char *key)
+{
+	const size_t n = strlen(key);
+	const char *at = reply_is_text(r) ? r->str : NULL, *end = at ? at + r->len : NULL;
+	while (at && at < end) {
+		const char *line_end = memchr(at, '\n', (size_t)(end - at));
+		size_t len = (size_t)((line_end ? line_end : end) - at);
+		if (len > n && memcmp(at, key, n) == 0 && at[n] == ':')
+			return (struct slice){at + n + 1, len - n - 1 - (at[len - 1] == '\r')};
+		at = line_end ? line_end + 1 : NULL;
+	}
+	return (struct slice){NULL, 0};
+}
+
 static bool decode_run_id(struct reply_decoder *d, const redisReply *r, struct reply *out)
 {
 	(void)d;
-	static const char key[] = "\nrun_id:";
-	const char *at = reply_is_text(r) ? memmem(r->str, r->len, key, sizeof key - 1) : NULL;
-	if (!at)
-		return false;
-	at += sizeof key - 1;
-	const char *end = r->str + r->len;
-	const char *p = at;
-	while (p < end && *p != '\r' && *p != '\n')
-		p++;
-	*out = (struct reply){.kind = REPLY_TEXT, .text = {at, (size_t)(p - at)}};
-	return true;
+	*out = (struct reply){.kind = REPLY_TEXT, .text = info_value(r, "run_id")};
+	return out->text.p != NULL;
+}
+
+static bool decode_cluster_info(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	(void)d;
+	struct slice epoch = info_value(r, "cluster_current_epoch");
+	*out = (struct reply){.kind = REPLY_TEXT, .text = info_value(r, "cluster_state")};
+	for (size_t i = 0; i < epoch.len && i < 18 && epoch.p[i] >= '0' && epoch.p[i] <= '9'; i++)
+		out->integer = 10 * out->integer + (epoch.p[i] - '0');
+	return out->text.p != NULL;
 }
 
 static bool decode_pending_sum(struct reply_decoder *d, const redisReply *r, struct reply *out)
@@ -337,18 +354,30 @@ static bool decode_consumers(struct reply_decoder *d, const redisReply *r, struc
 }
 
 /* The address a node is known by without its preferred name: "ip" of its metadata. */
-static const redisReply *metadata_ip(const redisReply *node)
+static struct slice metadata_ip(const redisReply *node)
 {
 	const redisReply *meta = node->elements > 3 ? node->element[3] : NULL;
 	for (size_t i = 0; is_list(meta) && i + 1 < meta->elements; i += 2)
 		if (reply_equals(meta->element[i], "ip") && reply_is_text(meta->element[i + 1]))
-			return meta->element[i + 1];
-	return NULL;
+			return reply_slice_of(meta->element[i + 1]);
+	return (struct slice){NULL, 0};
 }
 
-/* [from, to, [host, port, id, …] of the master, replicas …]. Host nil or "": the one we are connected to. */
+static bool put_text(char *out, size_t cap, struct slice text)
+{
+	if (text.len >= cap)
+		return false;
+	if (text.len)
+		memcpy(out, text.p, text.len);
+	out[text.len] = '\0';
+	return true;
+}
+
+/* [from, to, [host, port, id, …] of the master, replicas …]. Host nil or "", port 0: those that were asked. "?" is what a
+ * node without the preferred kind of name is called: it is known by its address, or not at all. */
 static bool decode_slot_range(const redisReply *r, struct slot_range *s)
 {
+	*s = (struct slot_range){.from = 0};
 	if (!is_list(r) || r->elements < 3 || !is_int(r->element[0]) || !is_int(r->element[1]))
 		return false;
 	const long long from = r->element[0]->integer, to = r->element[1]->integer;
@@ -356,20 +385,38 @@ static bool decode_slot_range(const redisReply *r, struct slot_range *s)
 	if (from < 0 || to < from || to > 16383 || !is_list(node) || node->elements < 2 || !is_int(node->element[1]))
 		return false;
 	const long long port = node->element[1]->integer;
-	const redisReply *host = node->element[0], *id = node->elements > 2 ? node->element[2] : NULL;
-	if (reply_equals(host, "?"))
-		host = metadata_ip(node);
-	if (port < 1 || port > 65535 || (reply_is_text(host) && host->len >= sizeof s->host) ||
-		(reply_is_text(id) && id->len >= sizeof s->node_id))
+	const redisReply *id = node->elements > 2 ? node->element[2] : NULL;
+	struct slice ip = metadata_ip(node), none = {NULL, 0};
+	struct slice host = reply_is_text(node->element[0]) ? reply_slice_of(node->element[0]) : none;
+	if (reply_equals(node->element[0], "?"))
+		host = ip;
+	if (reply_equals(node->element[0], "?") && ip.len == 0)
 		return false;
-	*s = (struct slot_range){.from = (uint16_t)from, .to = (uint16_t)to, .port = (uint16_t)port};
-	if (reply_is_text(host))
-		memcpy(s->host, host->str, host->len);
-	if (reply_is_text(id))
-		memcpy(s->node_id, id->str, id->len);
-	return true;
+	s->from = (uint16_t)from;
+	s->to = (uint16_t)to;
+	s->port = (uint16_t)port;
+	return port >= 0 && port <= 65535 && put_text(s->host, sizeof s->host, host) &&
+	       put_text(s->alt, sizeof s->alt, ip) &&
+	       put_text(s->node_id, sizeof s->node_id, reply_is_text(id) ? reply_slice_of(id) : none);
 }
 
+/* What an odd row says of itself. */
+static void name_odd_row(struct reply_decoder *d, const redisReply *r)
+{
+	const bool has_slots = is_list(r) && r->elements > 2 && is_int(r->element[0]) && is_int(r->element[1]);
+	const redisReply *node = has_slots ? r->element[2] : NULL;
+	const bool has_node =
+		is_list(node) && node->elements > 1 && reply_is_text(node->element[0]) && is_int(node->element[1]);
+	int n = has_slots ? snprintf(d->odd_row, sizeof d->odd_row, "slots %lld-%lld", r->element[0]->integer,
+				    r->element[1]->integer)
+			  : snprintf(d->odd_row, sizeof d->odd_row, "a row of unknown shape");
+	if (has_node)
+		snprintf(d->odd_row + n, sizeof d->odd_row - (size_t)n, " at %.*s:%lld",
+			(int)(node->element[0]->len < 80 ? node->element[0]->len : 80), node->element[0]->str,
+			node->element[1]->integer);
+}
+
+/* One odd row does not spoil the others. */
 static bool decode_slots(struct reply_decoder *d, const redisReply *r, struct reply *out)
 {
 	if (!is_list(r))
@@ -378,10 +425,16 @@ static bool decode_slots(struct reply_decoder *d, const redisReply *r, struct re
 		d->slots = mem_grow(d->slots, r->elements, sizeof *d->slots);
 		d->n_slots = r->elements;
 	}
-	for (size_t i = 0; i < r->elements; i++)
-		if (!decode_slot_range(r->element[i], &d->slots[i]))
-			return false;
-	*out = (struct reply){.kind = REPLY_SLOTS, .slots = d->slots, .n = r->elements};
+	size_t n = 0, n_odd = 0;
+	for (size_t i = 0; i < r->elements; i++) {
+		if (decode_slot_range(r->element[i], &d->slots[n]))
+			n++;
+		else if (n_odd++ == 0)
+			name_odd_row(d, r->element[i]);
+	}
+	*out = (struct reply){.kind = REPLY_SLOTS, .slots = d->slots, .n = n, .integer = (int64_t)n_odd};
+	if (n_odd)
+		out->text = (struct slice){d->odd_row, strlen(d->odd_row)};
 	return true;
 }
 
@@ -452,6 +505,7 @@ static decode_fn *const rows[CMD_N] = {
 	[CMD_WAIT] = decode_int,
 	[CMD_UNBLOCK] = decode_int,
 	[CMD_SLOTS] = decode_slots,
+	[CMD_CLUSTER_INFO] = decode_cluster_info,
 	[CMD_ROLE] = decode_role,
 	[CMD_RUN_ID] = decode_run_id,
 	[CMD_TIME] = decode_time,

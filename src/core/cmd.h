@@ -87,9 +87,10 @@ enum cmd_kind {
 	CMD_DELAYED_NOW,  /* script: .id, which waits, goes back at once -> ID the new id | INT 0 it does not wait */
 	CMD_DELAYED_DROP, /* script: .id, which waits, is forgotten -> INT 1 | INT 0 it does not wait */
 	/* on any node */
-	CMD_WAIT,              /* WAIT .count .block_ms     -> INT */
-	CMD_UNBLOCK,           /* CLIENT UNBLOCK .count      -> INT */
-	CMD_SLOTS,             /* CLUSTER SLOTS             -> SLOTS | ERROR kind RERR_NO_CLUSTER */
+	CMD_WAIT,    /* WAIT .count .block_ms     -> INT */
+	CMD_UNBLOCK, /* CLIENT UNBLOCK .count      -> INT */
+	CMD_SLOTS, /* CLUSTER SLOTS -> SLOTS (.integer = rows left out, .text names the first) | ERROR RERR_NO_CLUSTER */
+	CMD_CLUSTER_INFO,      /* CLUSTER INFO              -> TEXT cluster_state, .integer = its epoch; likewise */
 	CMD_ROLE,              /* ROLE                      -> TEXT "master" | "slave" … */
 	CMD_RUN_ID,            /* INFO server               -> TEXT run_id */
 	CMD_TIME,              /* TIME                      -> INT Unix ms of the server */
@@ -187,8 +188,9 @@ struct consumer_row {
 
 struct slot_range {
 	uint16_t from, to;
-	uint16_t port;
-	char host[256]; /* "" = the host we are connected to */
+	uint16_t port;  /* 0 = the port that was asked */
+	char host[256]; /* "" = the host that was asked */
+	char alt[64];   /* the node's "ip" of its metadata, "" = none */
 	char node_id[48];
 };
 

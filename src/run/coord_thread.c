@@ -187,6 +187,13 @@ bool daemon_ready(struct daemon *d, struct buf *reasons)
 		buf_printf(r, "topology: more than %d masters, some are left out\n", SHARDS_MAX);
 		ready = false;
 	}
+	for (uint16_t i = 0; i < c->n_positions; i++) {
+		if (!coord_has_no_master(c, &c->services[i]))
+			continue;
+		buf_printf(r, "service %s: slot %u has no master\n", c->services[i].rules->name,
+			c->services[i].rules->lbs_slot);
+		ready = false;
+	}
 	for (uint16_t i = 0; ready && i < c->n_positions; i++) {
 		if (c->services[i].rules && !c->services[i].own_done && !c->services[i].is_going) {
 			buf_printf(r, "service %s: pending entries not read yet\n", c->services[i].rules->name);

@@ -7,6 +7,7 @@
 #include "codec/reply.h"
 #include "run/fault.h"
 #include "run/rules_from_config.h"
+#include "run/slot_rows.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -25,6 +26,7 @@ struct topology_client {
 	size_t n_addrs, n_configured, at, n_tried;
 	bool is_asking, is_sent;
 	bool is_deaf; /* maintenance.mode is disabled */
+	char odd_said[SLOT_ROW_ODD]; /* the row that was left out of the last map, as it was said */
 	struct err last;
 	/* maintenance: no question is lost by a new connection, so this one simply dials anew between two of them */
 	uv_timer_t move;
@@ -97,9 +99,8 @@ static void learn(struct topology_client *t, const struct slot_range *ranges, si
 {
 	t->n_addrs = t->n_configured;
 	for (size_t i = 0; i < n && t->n_addrs < TOPO_ADDRS_MAX; i++) {
-		char addr[300];
-		snprintf(addr, sizeof addr, strchr(ranges[i].host, ':') ? "[%s]:%u" : "%s:%u", ranges[i].host,
-			(unsigned)ranges[i].port);
+		char addr[SLOT_ROW_ADDR];
+		slot_row_addr(&ranges[i], addr);
 		bool known = false;
 		for (size_t k = 0; k < t->n_addrs && !known; k++)
 			known = strcmp(t->addrs[k], addr) == 0;
@@ -110,21 +111,6 @@ static void learn(struct topology_client *t, const struct slot_range *ranges, si
 		t->at = 0;
 }
 
-static void slots(struct topology_client *t, const struct reply *r)
-{
-	struct slot_range *copy = mem_array(r->n + 1, sizeof *copy);
-	if (r->n)
-		memcpy(copy, r->slots, r->n * sizeof *copy);
-	for (size_t i = 0; i < r->n; i++)
-		if (!copy[i].host[0])
-			snprintf(copy[i].host, sizeof copy[i].host, "%s", redis_addr_of(t->conn)->host);
-	learn(t, copy, r->n);
-	t->is_asking = t->is_sent = false;
-	t->n_tried = 0;
-	t->ev.on_slots(t->arg, copy, r->n);
-	mem_free(copy);
-}
-
 static void topology_client_refused(struct topology_client *t, const struct reply *r, const char *what)
 {
 	char addr[300];
@@ -132,6 +118,37 @@ static void topology_client_refused(struct topology_client *t, const struct repl
 	struct err e;
 	err_set(&e, ERR_IO, "redis=%s %s: %.*s", addr, what, (int)r->text.len, r->text.p ? r->text.p : "");
 	next_endpoint(t, &e);
+}
+
+/* Once, until it is another or there is none. */
+static void say_odd_row(struct topology_client *t, const char *odd)
+{
+	if (odd[0] && strcmp(odd, t->odd_said) != 0)
+		log_line(LOG_WARN, "redis=%s CLUSTER SLOTS: %s: cannot be used, the other rows are", t->addrs[t->at],
+			odd);
+	snprintf(t->odd_said, sizeof t->odd_said, "%s", odd);
+}
+
+static void slots(struct topology_client *t, const struct reply *r)
+{
+	struct slot_range *copy = mem_array(r->n + 1, sizeof *copy);
+	if (r->n)
+		memcpy(copy, r->slots, r->n * sizeof *copy);
+	char odd[SLOT_ROW_ODD];
+	size_t n = slot_rows_complete(copy, r->n, redis_addr_of(t->conn), odd);
+	if (r->integer)
+		snprintf(odd, sizeof odd, "%.*s", (int)r->text.len, r->text.p);
+	say_odd_row(t, odd);
+	if (n) {
+		learn(t, copy, n);
+		t->is_asking = t->is_sent = false;
+		t->n_tried = 0;
+		t->ev.on_slots(t->arg, copy, n);
+	} else {
+		struct reply none = {.text = {odd, strlen(odd)}};
+		topology_client_refused(t, &none, "CLUSTER SLOTS: no row can be used:");
+	}
+	mem_free(copy);
 }
 
 static void topology_client_on_reply(void *arg, uint64_t tag, const redisReply *raw)
@@ -145,6 +162,8 @@ static void topology_client_on_reply(void *arg, uint64_t tag, const redisReply *
 		return;
 	if (tag == CMD_SLOTS && r.kind == REPLY_SLOTS && r.n > 0) {
 		slots(t, &r);
+	} else if (tag == CMD_SLOTS && r.kind == REPLY_SLOTS && r.integer) {
+		topology_client_refused(t, &r, "CLUSTER SLOTS: no row can be used:");
 	} else if (tag == CMD_SLOTS && r.kind == REPLY_SLOTS) {
 		r.text = (struct slice){"no slot is assigned", 19};
 		topology_client_refused(t, &r, "CLUSTER SLOTS");

@@ -188,7 +188,7 @@ static void exec_node(struct model_redis *m, const struct cmd *c, const struct c
 		model_int(out, c->count);
 	else if (c->kind == CMD_UNBLOCK)
 		model_int(out, 1);
-	else if (c->kind == CMD_SLOTS)
+	else if (c->kind == CMD_SLOTS || c->kind == CMD_CLUSTER_INFO)
 		model_error(c, "ERR This instance has cluster support disabled", out);
 	else if (c->kind == CMD_ROLE)
 		*out = (struct reply){.kind = REPLY_TEXT, .text = {"master", 6}};
@@ -248,6 +248,7 @@ static const struct {
 	[CMD_WAIT] = {exec_node, 0},
 	[CMD_UNBLOCK] = {exec_node, 0},
 	[CMD_SLOTS] = {exec_node, 0},
+	[CMD_CLUSTER_INFO] = {exec_node, 0},
 	[CMD_ROLE] = {exec_node, 0},
 	[CMD_RUN_ID] = {exec_node, 0},
 	[CMD_TIME] = {exec_node, 0},

@@ -1,12 +1,14 @@
 """Which map is true, and what a master that does not answer may stop: maps with odd rows, redirections without a host, nodes that
 are cut off, slots without a master, shards that cannot start, addresses that change."""
 import os
+import threading
 import time
 
-from lib import servers
+from lib import checks, servers
 from lib.case import limit, no_acl
+from lib.certs import Authority
 from lib.checks import Added
-from lib.daemon import program
+from lib.daemon import http, program
 from lib.redis import SEP, RedisError, slot_of
 from lib.servers import loopback, spawn
 
@@ -72,6 +74,17 @@ def test_ask_without_a_host_means_the_host_that_said_it(t):
 
 
 @limit(60)
+@no_acl("the endpoint is a path")
+def test_a_path_is_no_host_of_a_row(t):
+    """A node of a cluster asked at its Unix socket: rows without a host do not get the path for one."""
+    c = t.cluster(args=["--cluster-preferred-endpoint-type", "unknown-endpoint"])
+    d = t.daemon([f"unix:{c.nodes[0].path}"], T=3)
+    w = t.worker(d, credits=4, work=0)
+    one_done(w, c.nodes[0].db, "s1")
+    assert sorted(addresses(d)) == sorted(n.endpoint for n in c.nodes), addresses(d)
+
+
+@limit(60)
 def test_a_question_mark_is_never_dialled(t):
     """Hostnames preferred and not set: the host of every row is "?"."""
     c = t.cluster(args=["--cluster-preferred-endpoint-type", "hostname"])
@@ -85,6 +98,62 @@ def test_a_question_mark_is_never_dialled(t):
         n.db.cmd("CLUSTER", "SETSLOT", slot, "NODE", dst.id)
     one_done(w, dst.db, "s2")
     assert not lines(d, "?:"), d.log[-3000:]
+
+
+@limit(60)
+@no_acl("TLS and a user of its own")
+def test_port_0_of_a_node_with_tls_only(t):
+    """tls-cluster is off, the plain port closed: 7.0 reports port 0. It is the port that was asked."""
+    host, ca = loopback(), Authority(t.path("ca"))
+    crt, key = ca.issue(f"IP:{host}")
+    s = servers.Server(t.dir, "n0", cluster=True)
+    t.ending(s.kill)
+    tls = servers.free_port()
+    s.argv[s.argv.index("--port") + 1] = "0"
+    s.argv += ["--cluster-enabled", "yes", "--cluster-port", str(servers.free_port() + 10000), "--tls-port", str(tls), "--tls-cert-file", crt,
+               "--tls-key-file", key, "--tls-ca-cert-file", ca.crt, "--tls-auth-clients", "no"]
+    s.start()
+    s.db.cmd("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    t.wait(lambda: "cluster_state:ok" in s.db.cmd("CLUSTER", "INFO"), 20, "cluster ok")
+    d = t.daemon([f"{host}:{tls}"], T=3, cfg={"redis": {"tls": {"enabled": True, "ca_file": ca.crt}}})
+    w = t.worker(d, credits=1, work=0)
+    one_done(w, s.db, "s1")
+    assert addresses(d) == [f"{host}:{tls}"]
+
+
+# ---- which map is true
+
+@limit(60)
+def test_slot_of_the_lbs_without_a_master(t):
+    c = t.cluster(args=["--cluster-require-full-coverage", "no"])
+    m = t.path("m")
+    d = t.daemon(c, T=3, cfg={"redis": {"topology_refresh": "500ms"}, "metrics": {"listen": f"unix:{m}"}})
+    w = t.worker(d, credits=4, work=0)
+    one_done(w, c.db, "s1")
+    slot = slot_of("orders-input")
+    for n in c.nodes:
+        try:
+            n.db.cmd("CLUSTER", "DELSLOTS", slot)
+        except RedisError:
+            pass  # not known there any more
+    words = f"service orders: slot {slot} has no master"
+    t.wait(lambda: words in d.ctl("status", "--ready").stderr, 20, "not ready")
+    status, body = http(m, "/readyz")
+    assert status == 503 and words in body, body
+    assert words in d.ctl("status").stdout
+    s, = d.json("status")
+    assert s["ready"] is False and words in s["reasons"], s
+    p = d.ctl("explain", "orders-nothing")
+    assert f"slot {slot}" in p.stdout + p.stderr, p
+    p = d.ctl("add", "orders", "x")
+    assert p.returncode == 1 and f"slot {slot} has no master" in p.stderr, p
+    assert len(lines(d, f"slot {slot} has no master")) == 1, d.log[-2000:]
+    c.nodes[0].db.cmd("CLUSTER", "ADDSLOTS", slot)
+    d.wait_ready()
+    t.wait(lambda: "cluster_state:ok" in c.nodes[0].db.cmd("CLUSTER", "INFO"), 20)
+    n = len(w.frames("ok"))
+    c.nodes[0].db.cmd("XADD", "orders-input", "*", "lbs-input", '{"DataStreamName":"s2","Info":{}}')
+    w.wait("ok", n + 1, 15)
 
 
 # ---- shards that come and go
@@ -167,6 +236,37 @@ def test_a_thread_that_is_refused_for_a_while(t):
     assert len(lines(d, " error ")) <= 3, lines(d, " error ")
     t.wait(lambda: d.ctl("status", "--ready").returncode == 0, 20, "ready")
     assert sorted(addresses(d)) == sorted(x.endpoint for x in c.masters()), addresses(d)
+
+
+# ---- unlocks
+
+@limit(120)
+def test_no_lock_of_a_finished_entry_outlives_a_failover(t):
+    """Work is finished while a master's replica takes over: each lock is deleted where its slot is now."""
+    c = t.cluster(replicas=1)
+    d = t.daemon(c, T=10, cfg={"redis": {"topology_refresh": "1s"}})
+    w = t.worker(d, credits=400)
+    added = Added(c.db)
+    added.many("orders", [f"s{i}" for i in range(300)])
+    w.wait("assign", 300, 30)
+    todo, failed = list(w.held.values()), []
+
+    def finish():
+        for a in todo:
+            w.finish(a)
+            time.sleep(0.004)
+    th = threading.Thread(target=finish)
+    th.start()
+    for m in c.masters()[:2]:
+        try:
+            c.failover(m)
+        except AssertionError as e:
+            failed.append(e)
+    th.join()
+    w.wait("ok", 300, 30)
+    c.wait_ok()
+    t.wait(lambda: not checks.locks(c.db), 3, "no lock is left", 0.1)
+    assert not failed, failed
 
 
 # ---- a master that does not answer

@@ -45,6 +45,7 @@ struct coord_service {
 	struct link turn; /* in coord.turns: who is granted next, by its pass */
 	uint32_t regrant; /* entries to read beyond free credits, once, in as many reads as it takes */
 	bool is_regrant;  /* the outstanding grant is of those */
+	bool is_uncovered; /* said: its slot has no master */
 	bool is_going;    /* removed by a reload: no reads, what runs ends */
 	struct link ready, parked;
 	struct link suspects; /* READY ones that wait for a worker with nothing else to do */
@@ -140,6 +141,8 @@ struct msg *coord_send(struct coord *c, uint16_t shard, enum msg_kind kind);
 void coord_ask_topology(struct coord *c, const char *why);
 uint16_t coord_shard_at(struct coord *c, const char *addr); /* the shard of an address, started when needed */
 void coord_start_shards(struct coord *c);
+/* Does nobody serve the slot of its load-balancer stream, by the map? */
+bool coord_has_no_master(const struct coord *c, const struct coord_service *s);
 void coord_reroute(struct coord *c); /* the map has changed, or a shard may start: all that follows */
 /* Where a redirection leads; false: its address cannot be dialled, only the topology helps. */
 bool coord_redirection(const struct coord *c, const struct msg *m, char addr[static TOPOLOGY_ADDR]);

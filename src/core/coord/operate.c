@@ -53,6 +53,13 @@ static void operate_add(struct coord *c, const struct coord_ctl *ctl)
 {
 	struct coord_service *s = coord_service(c, ctl->svc);
 	uint16_t shard = s ? s->reader_shard : SHARD_NONE;
+	if (s && coord_has_no_master(c, s)) {
+		char why[sizeof s->rules->name + 60];
+		int n = snprintf(
+			why, sizeof why, "service %s: slot %u has no master", s->rules->name, s->rules->lbs_slot);
+		operate_answer(c, ctl->request, OP_FAILED, text_new(why, (size_t)n));
+		return;
+	}
 	if (shard == SHARD_NONE || !c->shards[shard].is_on || !c->shards[shard].is_up[CONN_COMMAND]) {
 		char why[sizeof c->shards->why + 40];
 		bool has_why = shard != SHARD_NONE && c->shards[shard].why[0];
@@ -70,13 +77,29 @@ static void operate_add(struct coord *c, const struct coord_ctl *ctl)
 	m->text = ctl->info.p ? text_new(ctl->info.p, ctl->info.len) : NULL;
 }
 
+/* An address alone would tell nobody what has happened. */
+static struct text *why_moved(struct coord *c, const struct msg *m)
+{
+	const struct coord_service *s = coord_service(c, m->svc);
+	const char *from = m->from < c->topo.n_nodes ? c->topo.nodes[m->from].addr : "?";
+	const char *to = m->text && m->text->len ? m->text->bytes : NULL;
+	char why[sizeof s->rules->name + 2 * TOPOLOGY_ADDR + 100];
+	int n = snprintf(why, sizeof why,
+		"redis %.280s does not serve slot %u of %s-input%s%.280s; the topology is asked for", from, m->slot,
+		s ? s->rules->name : "?", to ? " any more: it says that it is at " : "", to ? to : "");
+	return text_new(why, n < (int)sizeof why ? (size_t)n : sizeof why - 1);
+}
+
 void coord_on_ctl_result(struct coord *c, const struct msg *m)
 {
 	struct effect *ef = effects_add(c->out, EFF_CTL);
 	ef->n = (int64_t)(m->handle & 0xffffffff);
 	ef->tag = m->result;
 	ef->msg.id = m->id;
-	ef->text = m->op == CMD_FETCH ? NULL : text_ref(m->text);
+	if (m->result == OP_MOVED)
+		ef->text = why_moved(c, m);
+	else
+		ef->text = m->op == CMD_FETCH ? NULL : text_ref(m->text);
 }
 
 void coord_drain(struct coord *c, bool stop_after)

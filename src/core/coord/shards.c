@@ -97,12 +97,34 @@ static void reader_to(struct coord *c, struct coord_service *s, uint16_t shard, 
 	coord_mark(c, s);
 }
 
+bool coord_has_no_master(const struct coord *c, const struct coord_service *s)
+{
+	return s->rules && !s->is_going && c->topo.is_known &&
+	       topology_shard(&c->topo, s->rules->lbs_slot) == SHARD_NONE;
+}
+
+static void say_coverage(struct coord *c, struct coord_service *s)
+{
+	bool is_uncovered = coord_has_no_master(c, s);
+	if (is_uncovered == s->is_uncovered)
+		return;
+	s->is_uncovered = is_uncovered;
+	if (is_uncovered)
+		effects_log(c->out, LOG_WARN, "service=%s slot %u has no master: nothing is read until it has",
+			s->rules->name, s->rules->lbs_slot);
+	else
+		effects_log(
+			c->out, LOG_NOTICE, "service=%s slot %u is served again", s->rules->name, s->rules->lbs_slot);
+}
+
 void coord_route_readers(struct coord *c)
 {
 	for (uint16_t i = 0; i < c->n_positions; i++) {
 		struct coord_service *s = &c->services[i];
-		if (s->rules)
-			reader_to(c, s, topology_shard(&c->topo, s->rules->lbs_slot), false);
+		if (!s->rules)
+			continue;
+		reader_to(c, s, topology_shard(&c->topo, s->rules->lbs_slot), false);
+		say_coverage(c, s);
 	}
 }
 

@@ -121,7 +121,10 @@ bool topology_set_standalone(struct topology *t, const char *addr)
 static void range_addr(const struct slot_range *r, char *out, size_t cap)
 {
 	bool v6 = strchr(r->host, ':') != NULL;
-	snprintf(out, cap, v6 ? "[%s]:%u" : "%s:%u", r->host, (unsigned)r->port);
+	if (r->port == 0)
+		snprintf(out, cap, "unix:%s", r->host);
+	else
+		snprintf(out, cap, v6 ? "[%s]:%u" : "%s:%u", r->host, (unsigned)r->port);
 }
 
 bool topology_set_slots(struct topology *t, const struct slot_range *ranges, size_t n)

@@ -100,6 +100,9 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 	} else if (p->is_paused) {
 		facts_add(f, "service %s is paused", name);
 		facts_advice(f, "sluicectl resume %s", name);
+	} else if (coord_has_no_master(c, s)) {
+		facts_add(f, "service %s: slot %u has no master, nothing is read", name, s->rules->lbs_slot);
+		facts_advice(f, "give the slot to a master (redis-cli --cluster fix); sluicectl doctor");
 	} else if (s->reader_shard == SHARD_NONE || !c->shards[s->reader_shard].is_up[CONN_COMMAND]) {
 		facts_add(f, "the Redis master of %s-input is not reachable: %s", name,
 			s->reader_shard != SHARD_NONE ? c->shards[s->reader_shard].why : "no topology");

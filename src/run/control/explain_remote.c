@@ -160,7 +160,10 @@ static bool remote_connect_to(struct seek *j, uint16_t slot)
 		return true;
 	control_redis_close(j->conn);
 	j->conn = NULL;
-	if (!addr)
+	if (!addr && j->q->d->core->topo.is_known)
+		control_end(j->q, 1, "%s is not held by this daemon, and slot %u has no master to ask", j->q->r.stream,
+			slot);
+	else if (!addr)
 		control_end(j->q, 1, "%s is not held by this daemon, and Redis is not reachable: %s", j->q->r.stream,
 			j->q->d->topo_why[0] ? j->q->d->topo_why : "no master serves its slot");
 	else if (control_redis_open(j->q->d, addr, remote_on_answer, j, &j->conn, &err) != ERR_OK)

@@ -195,6 +195,7 @@ Test(command, speaks_to_any_node)
 	EXPECT_WIRE("WAIT 1 500", .kind = CMD_WAIT, .count = 1, .block_ms = 500);
 	EXPECT_WIRE("CLIENT UNBLOCK 42", .kind = CMD_UNBLOCK, .count = 42);
 	EXPECT_WIRE("CLUSTER SLOTS", .kind = CMD_SLOTS);
+	EXPECT_WIRE("CLUSTER INFO", .kind = CMD_CLUSTER_INFO);
 	EXPECT_WIRE("ROLE", .kind = CMD_ROLE);
 	EXPECT_WIRE("INFO server", .kind = CMD_RUN_ID);
 	EXPECT_WIRE("TIME", .kind = CMD_TIME);

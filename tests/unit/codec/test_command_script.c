@@ -624,6 +624,8 @@ Test(script, resp3_says_the_same)
 	cr_expect(reply.kind == REPLY_TEXT && memcmp(reply.text.p, "master", 6) == 0);
 	EXEC(.kind = CMD_SLOTS);
 	cr_expect(reply.kind == REPLY_ERROR && reply.error == RERR_NO_CLUSTER);
+	EXEC(.kind = CMD_CLUSTER_INFO);
+	cr_expect(reply.kind == REPLY_ERROR && reply.error == RERR_NO_CLUSTER);
 	cr_expect_eq(EXEC(.kind = CMD_CONFIG_SET_EVENTS, .value = S("Kx")).kind, REPLY_OK);
 	EXEC(.kind = CMD_CONFIG_GET_EVENTS);
 	cr_expect(reply.kind == REPLY_TEXT && reply.text.len == 2);

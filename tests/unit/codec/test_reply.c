@@ -369,10 +369,47 @@ Test(reply, slots_name_masters)
 	cr_expect_str_eq(reply.slots[1].host, "");
 	decode(CMD_SLOTS, "*1\r\n*3\r\n:0\r\n:1\r\n*4\r\n$1\r\n?\r\n:1\r\n$1\r\ni\r\n*2\r\n$2\r\nip\r\n$3\r\n1.2\r\n");
 	cr_expect_str_eq(reply.slots[0].host, "1.2");
-	expect_bad(CMD_SLOTS, "*1\r\n*3\r\n:5\r\n:1\r\n*2\r\n$1\r\nh\r\n:1\r\n");
-	expect_bad(CMD_SLOTS, "*1\r\n*3\r\n:0\r\n:16384\r\n*2\r\n$1\r\nh\r\n:1\r\n");
-	expect_bad(CMD_SLOTS, "*1\r\n*3\r\n:0\r\n:1\r\n*2\r\n$1\r\nh\r\n:0\r\n");
-	expect_bad(CMD_SLOTS, "*1\r\n*2\r\n:0\r\n:1\r\n");
+	expect_bad(CMD_SLOTS, "$1\r\nx\r\n");
+}
+
+static void expect_odd(const char *row, const char *named)
+{
+	char text[300];
+	snprintf(text, sizeof text, "*2\r\n%s*3\r\n:0\r\n:9\r\n*2\r\n$1\r\nh\r\n:1\r\n", row);
+	decode(CMD_SLOTS, text);
+	cr_assert(reply.kind == REPLY_SLOTS && reply.n == 1, "%s", row);
+	cr_expect(reply.integer == 1 && slice_is(reply.text, named), "%.*s", (int)reply.text.len, reply.text.p);
+	cr_expect_str_eq(reply.slots[0].host, "h");
+}
+
+Test(reply, an_odd_row_is_named_and_the_others_are_used)
+{
+	expect_odd("*3\r\n:5\r\n:1\r\n*2\r\n$1\r\nx\r\n:1\r\n", "slots 5-1 at x:1");
+	expect_odd("*3\r\n:0\r\n:16384\r\n*2\r\n$1\r\nx\r\n:1\r\n", "slots 0-16384 at x:1");
+	expect_odd("*3\r\n:0\r\n:1\r\n*2\r\n$1\r\nx\r\n:70000\r\n", "slots 0-1 at x:70000");
+	expect_odd("*3\r\n:0\r\n:1\r\n*2\r\n$1\r\n?\r\n:7\r\n", "slots 0-1 at ?:7");
+	expect_odd("*3\r\n:0\r\n:1\r\n$1\r\nx\r\n", "slots 0-1");
+	expect_odd("*2\r\n:0\r\n:1\r\n", "a row of unknown shape");
+}
+
+Test(reply, a_row_may_mean_what_was_asked)
+{
+	decode(CMD_SLOTS, "*1\r\n*3\r\n:0\r\n:1\r\n*4\r\n$0\r\n\r\n:0\r\n$1\r\ni\r\n*2\r\n$2\r\nip\r\n$3\r\n1.2\r\n");
+	cr_assert(reply.kind == REPLY_SLOTS && reply.n == 1 && reply.integer == 0);
+	cr_expect_str_eq(reply.slots[0].host, "");
+	cr_expect_str_eq(reply.slots[0].alt, "1.2");
+	cr_expect_eq(reply.slots[0].port, 0);
+}
+
+Test(reply, what_a_node_says_of_its_cluster)
+{
+	decode(CMD_CLUSTER_INFO, "$51\r\ncluster_state:fail\r\ncluster_current_epoch:12\r\nx:1\r\n\r\n");
+	cr_assert(reply.kind == REPLY_TEXT && slice_is(reply.text, "fail") && reply.integer == 12);
+	decode(CMD_CLUSTER_INFO, "$16\r\ncluster_state:ok\r\n");
+	cr_assert(reply.kind == REPLY_TEXT && slice_is(reply.text, "ok") && reply.integer == 0);
+	expect_bad(CMD_CLUSTER_INFO, "$3\r\nabc\r\n");
+	decode(CMD_CLUSTER_INFO, "-ERR This instance has cluster support disabled\r\n");
+	cr_expect(reply.kind == REPLY_ERROR && reply.error == RERR_NO_CLUSTER);
 }
 
 /* ---- errors */

@@ -47,7 +47,7 @@ static const char *const story_cmds[CMD_N] = {"lock", "lock_get", "lock_swap", "
 	"group_create", "read", "read_own", "heartbeat", "fetch", "take", "done", "requeue", "dead", "dead_add",
 	"dead_read", "ack_del", "pending", "consumers", "length", "pending_sum", "unread", "dlq_length", "trial", "add",
 	"dlq_range", "dlq_del", "replay", "later", "due", "add_later", "delayed_now", "delayed_drop", "wait", "unblock",
-	"slots", "role", "run_id", "time", "config_get", "config_set", "psubscribe", "ping"};
+	"slots", "cluster_info", "role", "run_id", "time", "config_get", "config_set", "psubscribe", "ping"};
 static const char *const story_results[] = {"done", "parked", "gone", "not_ours", "deleted", "moved", "failed"};
 static const char *const story_leases[] = {"held", "busy", "lost", "moved", "recreated"};
 static const char *const story_lost[] = {"expired", "taken", "missing", "not_pending", "replaced"};

@@ -170,3 +170,15 @@ Test(coord_shards, the_lock_of_a_lease_between_two_shards_is_deleted_where_its_s
 		     "[ 1000] s acquire 1\n"
 		     "[ 1000] s release 1\n");
 }
+
+Test(coord_shards, a_service_whose_slot_has_no_master_says_so_once, .init = story_ready, .fini = story_down)
+{
+	struct slot_range with = {.from = 0, .to = 16383, .port = 1, .host = "a"};
+	struct slot_range without = {.from = 6, .to = 16383, .port = 1, .host = "a"};
+	for (int i = 0; i < 3; i++) {
+		story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = i == 2 ? &with : &without, .n = 1});
+		cr_assert_eq(coord_has_no_master(W.c, &W.c->services[0]), i < 2);
+		cr_assert_eq(W.c->services[0].is_uncovered, i < 2);
+		cr_assert_eq(W.c->services[0].reader_shard, i < 2 ? SHARD_NONE : 0);
+	}
+}
