@@ -200,6 +200,10 @@ bool daemon_ready(struct daemon *d, struct buf *reasons)
 			ready = false;
 		}
 	}
+	if (ready && c->topo_failed_at && mono_now() - c->topo_failed_at >= REFUSED_FOR_MS) {
+		buf_printf(r, "topology: %s\n", d->topo_why);
+		ready = false;
+	}
 	if (d->is_stopping) {
 		buf_printf(r, "stopping\n");
 		ready = false;
@@ -219,6 +223,12 @@ static void coord_thread_on_slots(void *arg, const struct slot_range *ranges, si
 {
 	struct coord_event ev = {.kind = COORD_TOPOLOGY, .slots = ranges, .n = n};
 	daemon_step(arg, &ev);
+}
+
+static void coord_thread_opts(void *arg, struct redis_opts *out)
+{
+	struct daemon *d = arg;
+	rules_of_redis(d->config, d->password, d->tls, d->shard_rules.consumer, out);
 }
 
 static void on_standalone(void *arg, const char *addr)
@@ -473,8 +483,10 @@ static enum err_code open_all(struct daemon *d, struct err *err)
 		return code;
 	struct redis_opts o;
 	rules_of_redis(d->config, d->password, d->tls, d->shard_rules.consumer, &o);
-	static const struct topo_events events = {
-		.on_slots = coord_thread_on_slots, .on_standalone = on_standalone, .on_failed = on_topo_failed};
+	static const struct topo_events events = {.on_slots = coord_thread_on_slots,
+		.on_standalone = on_standalone,
+		.on_failed = on_topo_failed,
+		.opts = coord_thread_opts};
 	d->topo = topology_client_open(loop_uv(d->loop), d->config, &o, &events, d);
 	return ERR_OK;
 }

@@ -5,13 +5,15 @@
 #include "codec/command.h"
 #include "codec/push.h"
 #include "codec/reply.h"
+#include "core/coord/slot_vote.h"
 #include "run/fault.h"
+#include "run/map_asker.h"
 #include "run/rules_from_config.h"
 #include "run/slot_rows.h"
 #include <stdio.h>
 #include <string.h>
 
-enum { TOPO_ADDRS_MAX = 128, MOVE_AGAIN_MS = 100, WINDOW_MAX_S = 300 };
+enum { TOPO_ADDRS_MAX = 128, MOVE_AGAIN_MS = 100, WINDOW_MAX_S = 300, CONFIRM_MS = 1000 };
 
 struct topology_client {
 	struct topo_events ev;
@@ -26,6 +28,20 @@ struct topology_client {
 	size_t n_addrs, n_configured, at, n_tried;
 	bool is_asking, is_sent;
 	bool is_deaf; /* maintenance.mode is disabled */
+	/* which map is true */
+	bool is_well, is_info_refused; /* by this answer to CLUSTER INFO; it is not allowed to us: said */
+	int64_t epoch, best_epoch;     /* of this answer, -1 = not told; the highest of a map in use */
+	size_t n_behind; /* answers of this round that were only too old, and the highest of their epochs */
+	int64_t behind_epoch;
+	char state[160]; /* cluster_state of this answer, or why it is not told */
+	uint64_t map_in_use;
+	bool is_voting;
+	struct slot_vote vote;
+	struct {
+		struct slot_range *rows;
+		size_t n;
+	} maps[SLOT_VOTES_MAX]; /* of the votes */
+	struct map_asker *asker;
 	char odd_said[SLOT_ROW_ODD]; /* the row that was left out of the last map, as it was said */
 	struct err last;
 	/* maintenance: no question is lost by a new connection, so this one simply dials anew between two of them */
@@ -41,8 +57,11 @@ static void next_endpoint(struct topology_client *t, const struct err *why)
 	t->last = *why;
 	t->is_sent = false;
 	if (++t->n_tried >= t->n_addrs) {
-		t->n_tried = 0;
-		if (t->is_asking) {
+		/* all of them are behind: it is another cluster than before */
+		t->best_epoch = t->n_behind == t->n_addrs ? t->behind_epoch : t->best_epoch;
+		t->n_tried = t->n_behind = 0;
+		t->behind_epoch = 0;
+		if (t->is_asking && !t->is_voting) {
 			t->is_asking = false;
 			t->ev.on_failed(t->arg, &t->last);
 		}
@@ -60,27 +79,27 @@ static mono_ms deadline_of(const struct topology_client *t)
 	return now + (now < t->relaxed_until ? mono_max(t->timeout_ms, t->relaxed_timeout_ms) : t->timeout_ms);
 }
 
-static void send_question(struct topology_client *t)
+static void topology_client_send(struct topology_client *t, enum cmd_kind kind)
 {
-	if (!t->is_asking || t->is_sent || !redis_is_up(t->conn))
-		return;
-	struct cmd c = {.kind = t->mode == CONFIG_TOPOLOGY_STANDALONE ? CMD_ROLE : CMD_SLOTS};
+	struct cmd c = {.kind = kind};
 	struct command_self self = {.consumer = "", .node = ""};
 	command_encode(t->argv, &c, NULL, &self);
-	t->is_sent = true;
-	fault_point("send", command_name(c.kind));
-	redis_send(t->conn, (uint64_t)c.kind, command_argc(t->argv), command_args(t->argv), command_lens(t->argv),
+	fault_point("send", command_name(kind));
+	redis_send(t->conn, (uint64_t)kind, command_argc(t->argv), command_args(t->argv), command_lens(t->argv),
 		deadline_of(t));
 }
 
-static void topology_client_ask_role(struct topology_client *t)
+static void send_question(struct topology_client *t)
 {
-	struct cmd c = {.kind = CMD_ROLE};
-	struct command_self self = {.consumer = "", .node = ""};
-	command_encode(t->argv, &c, NULL, &self);
-	fault_point("send", "role");
-	redis_send(
-		t->conn, CMD_ROLE, command_argc(t->argv), command_args(t->argv), command_lens(t->argv), deadline_of(t));
+	if (!t->is_asking || t->is_sent || t->is_voting || !redis_is_up(t->conn))
+		return;
+	t->is_sent = true;
+	if (t->mode == CONFIG_TOPOLOGY_STANDALONE) {
+		topology_client_send(t, CMD_ROLE);
+		return;
+	}
+	topology_client_send(t, CMD_CLUSTER_INFO);
+	topology_client_send(t, CMD_SLOTS);
 }
 
 static void standalone(struct topology_client *t)
@@ -129,8 +148,141 @@ static void say_odd_row(struct topology_client *t, const char *odd)
 	snprintf(t->odd_said, sizeof t->odd_said, "%s", odd);
 }
 
+/* ---- which map is true */
+
+static void forget_votes(struct topology_client *t)
+{
+	map_asker_stop(t->asker);
+	for (int i = 0; i < t->vote.n; i++)
+		mem_free(t->maps[i].rows);
+	t->vote.n = 0;
+	t->is_voting = false;
+}
+
+static void use_map(struct topology_client *t, const struct slot_range *rows, size_t n, uint64_t map, int64_t epoch)
+{
+	learn(t, rows, n);
+	t->map_in_use = map;
+	t->best_epoch = epoch > t->best_epoch ? epoch : t->best_epoch;
+	t->is_asking = t->is_sent = false;
+	t->n_tried = t->n_behind = 0;
+	t->ev.on_slots(t->arg, rows, n);
+}
+
+static void use_vote(struct topology_client *t, int i)
+{
+	struct slot_range *rows = t->maps[i].rows;
+	size_t n = t->maps[i].n;
+	uint64_t map = t->vote.v[i].map;
+	int64_t epoch = t->vote.v[i].epoch;
+	t->maps[i].rows = NULL;
+	forget_votes(t);
+	use_map(t, rows, n, map, epoch);
+	mem_free(rows);
+}
+
+static int vote_for(struct topology_client *t, const struct slot_range *rows, size_t n, int64_t epoch)
+{
+	struct slot_range *copy = mem_array(n, sizeof *copy);
+	memcpy(copy, rows, n * sizeof *copy);
+	t->maps[t->vote.n].rows = copy;
+	t->maps[t->vote.n].n = n;
+	return slot_vote_add(&t->vote, slot_map_of(rows, n), epoch);
+}
+
+static void topology_client_on_map(void *arg, const struct slot_range *rows, size_t n, int64_t epoch)
+{
+	struct topology_client *t = arg;
+	int true_one = vote_for(t, rows, n, epoch);
+	if (true_one == SLOT_VOTE_NONE)
+		map_asker_next(t->asker);
+	else
+		use_vote(t, true_one);
+}
+
+static void topology_client_on_asked(void *arg)
+{
+	struct topology_client *t = arg;
+	int true_one = slot_vote_end(&t->vote);
+	if (true_one != SLOT_VOTE_NONE) {
+		use_vote(t, true_one);
+		return;
+	}
+	struct err e;
+	err_set(&e, ERR_PROTO, "%d nodes of the cluster do not agree about its slots", t->vote.n);
+	forget_votes(t);
+	t->is_asking = t->is_sent = false;
+	t->ev.on_failed(t->arg, &e);
+}
+
+static void add_address(char (*list)[SLOT_ROW_ADDR], size_t *n, const char *addr, const char *but)
+{
+	bool is_there = *n == MAP_ASKER_MAX || strcmp(addr, but) == 0;
+	for (size_t i = 0; i < *n && !is_there; i++)
+		is_there = strcmp(list[i], addr) == 0;
+	if (!is_there)
+		snprintf(list[(*n)++], sizeof *list, "%s", addr);
+}
+
+/* Another map than the one in use: what do others say? Those it names first, then those that were known before. */
+static void consider(struct topology_client *t, const struct slot_range *rows, size_t n)
+{
+	char others[MAP_ASKER_MAX][SLOT_ROW_ADDR], addr[SLOT_ROW_ADDR], self[SLOT_ROW_ADDR];
+	size_t n_others = 0;
+	uint64_t map = slot_map_of(rows, n);
+	redis_addr_format(redis_addr_of(t->conn), self, sizeof self);
+	for (size_t i = 0; i < n; i++) {
+		slot_row_addr(&rows[i], addr);
+		add_address(others, &n_others, addr, self);
+	}
+	for (size_t i = 0; i < t->n_addrs; i++)
+		add_address(others, &n_others, t->addrs[i], self);
+	if (map == t->map_in_use || n_others == 0) {
+		use_map(t, rows, n, map, t->epoch);
+		return;
+	}
+	t->is_voting = true;
+	(void)vote_for(t, rows, n, t->epoch);
+	map_asker_start(t->asker, (const char(*)[SLOT_ROW_ADDR])others, n_others, CONFIRM_MS);
+}
+
+/* False: it was refused, and another endpoint is next. */
+static bool is_believable(struct topology_client *t)
+{
+	char why[160];
+	struct reply r = {.text = {why, 0}};
+	if (!t->is_well) {
+		r.text.len =
+			(size_t)snprintf(why, sizeof why, "cluster_state:%s, its slot map is not believed", t->state);
+		topology_client_refused(t, &r, "says");
+		return false;
+	}
+	if (t->epoch < 0 && !t->is_info_refused) {
+		t->is_info_refused = true;
+		log_line(LOG_WARN, "redis=%s CLUSTER INFO is refused, so every node's slot map is believed: %s",
+			t->addrs[t->at], t->state);
+	}
+	if (t->epoch >= 0 && t->epoch < t->best_epoch) {
+		t->n_behind++;
+		t->behind_epoch = t->epoch > t->behind_epoch ? t->epoch : t->behind_epoch;
+		r.text.len = (size_t)snprintf(why, sizeof why, "epoch %lld, the cluster was at %lld already",
+			(long long)t->epoch, (long long)t->best_epoch);
+		topology_client_refused(t, &r, "is behind:");
+		return false;
+	}
+	return true;
+}
+
+static void on_info(struct topology_client *t, const struct reply *r)
+{
+	t->is_well = map_asker_is_well(r, &t->epoch);
+	snprintf(t->state, sizeof t->state, "%.*s", (int)r->text.len, r->text.p ? r->text.p : "");
+}
+
 static void slots(struct topology_client *t, const struct reply *r)
 {
+	if (!is_believable(t))
+		return;
 	struct slot_range *copy = mem_array(r->n + 1, sizeof *copy);
 	if (r->n)
 		memcpy(copy, r->slots, r->n * sizeof *copy);
@@ -140,10 +292,7 @@ static void slots(struct topology_client *t, const struct reply *r)
 		snprintf(odd, sizeof odd, "%.*s", (int)r->text.len, r->text.p);
 	say_odd_row(t, odd);
 	if (n) {
-		learn(t, copy, n);
-		t->is_asking = t->is_sent = false;
-		t->n_tried = 0;
-		t->ev.on_slots(t->arg, copy, n);
+		consider(t, copy, n);
 	} else {
 		struct reply none = {.text = {odd, strlen(odd)}};
 		topology_client_refused(t, &none, "CLUSTER SLOTS: no row can be used:");
@@ -160,7 +309,9 @@ static void topology_client_on_reply(void *arg, uint64_t tag, const redisReply *
 	reply_decode(t->decoder, (enum cmd_kind)tag, raw, &r);
 	if (!t->is_asking || r.kind == REPLY_NONE) /* on_down goes on */
 		return;
-	if (tag == CMD_SLOTS && r.kind == REPLY_SLOTS && r.n > 0) {
+	if (tag == CMD_CLUSTER_INFO) {
+		on_info(t, &r);
+	} else if (tag == CMD_SLOTS && r.kind == REPLY_SLOTS && r.n > 0) {
 		slots(t, &r);
 	} else if (tag == CMD_SLOTS && r.kind == REPLY_SLOTS && r.integer) {
 		topology_client_refused(t, &r, "CLUSTER SLOTS: no row can be used:");
@@ -169,7 +320,7 @@ static void topology_client_on_reply(void *arg, uint64_t tag, const redisReply *
 		topology_client_refused(t, &r, "CLUSTER SLOTS");
 	} else if (tag == CMD_SLOTS && r.kind == REPLY_ERROR && t->mode == CONFIG_TOPOLOGY_AUTO &&
 		   (r.error == RERR_NO_CLUSTER || r.error == RERR_OPERATOR)) {
-		topology_client_ask_role(t);
+		topology_client_send(t, CMD_ROLE);
 	} else if (tag == CMD_ROLE && r.kind == REPLY_TEXT && r.text.len == 6 && memcmp(r.text.p, "master", 6) == 0) {
 		standalone(t);
 	} else if (tag == CMD_ROLE && r.kind == REPLY_TEXT) {
@@ -201,6 +352,7 @@ static void topology_client_on_down(void *arg, struct redis_conn *c, const struc
 	(void)was_up;
 	topology_client_relax(t, 0);
 	t->is_sent = false;
+	t->is_well = false;
 	if (!t->is_moving)
 		next_endpoint(t, why);
 	t->is_moving = false;
@@ -267,6 +419,12 @@ static void take_maint(struct topology_client *t, const struct config *c)
 	t->is_deaf = c->maintenance.mode == CONFIG_MAINTENANCE_DISABLED;
 }
 
+static void topology_client_opts(void *arg, struct redis_opts *out)
+{
+	struct topology_client *t = arg;
+	t->ev.opts(t->arg, out);
+}
+
 struct topology_client *topology_client_open(
 	uv_loop_t *loop, const struct config *c, const struct redis_opts *opts, const struct topo_events *ev, void *arg)
 {
@@ -284,6 +442,9 @@ struct topology_client *topology_client_open(
 	t->n_configured = t->n_addrs;
 	t->argv = command_argv_new();
 	t->decoder = reply_decoder_new();
+	static const struct map_asker_events asked = {
+		.on_map = topology_client_on_map, .on_end = topology_client_on_asked, .opts = topology_client_opts};
+	t->asker = map_asker_new(loop, &asked, t);
 	uv_timer_init(loop, &t->move);
 	t->move.data = t;
 	struct redis_opts o = *opts;
@@ -328,6 +489,8 @@ void topology_client_close(struct topology_client *t)
 	if (!t)
 		return;
 	redis_close(t->conn, true);
+	forget_votes(t);
+	map_asker_close(t->asker);
 	command_argv_free(t->argv);
 	reply_decoder_free(t->decoder);
 	mem_free(t->addrs);

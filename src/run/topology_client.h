@@ -1,9 +1,11 @@
 /* topology_client - asks Redis for the topology when the coordinator wants it: walks the configured endpoints and
  * the masters it has learned of until one answers. Coordinator thread.
  *
- * Happy path: connection up -> CLUSTER SLOTS (cluster, auto) or ROLE (standalone) -> on_slots or on_standalone.
- * Failure: an endpoint that does not answer is followed by the next; when all failed once: on_failed, asked again
- * later. */
+ * Happy path: connection up -> CLUSTER INFO and SLOTS (cluster, auto) or ROLE (standalone) -> on_slots or
+ *   on_standalone. A map that is not the one in use is believed when another node has the same (core/coord/slot_vote),
+ *   or none can be asked within a second.
+ * Failure: an endpoint that does not answer, whose cluster is not well or whose epoch is below the highest that was
+ *   seen, is followed by the next; when all failed once: on_failed, asked again later. */
 #pragma once
 #include "config/config.h"
 #include "core/cmd.h"
@@ -15,6 +17,7 @@ struct topo_events {
 	void (*on_slots)(void *arg, const struct slot_range *ranges, size_t n);
 	void (*on_standalone)(void *arg, const char *addr);
 	void (*on_failed)(void *arg, const struct err *why);
+	void (*opts)(void *arg, struct redis_opts *out); /* of a new connection, with the present credentials */
 };
 
 struct topology_client *topology_client_open(uv_loop_t *loop, const struct config *c, const struct redis_opts *opts,

@@ -5,6 +5,7 @@ import threading
 import time
 
 from lib import checks, servers
+from lib.bus import BusCluster
 from lib.case import limit, no_acl
 from lib.certs import Authority
 from lib.checks import Added
@@ -122,6 +123,78 @@ def test_port_0_of_a_node_with_tls_only(t):
 
 
 # ---- which map is true
+
+def bus_cluster(t, **kw):
+    c = BusCluster(t.path("c"), **kw)
+    t.ending(c.kill)
+    return c.start()
+
+
+def cut_off(t, c):
+    """nodes[0] says cluster_state:fail and keeps its old map, the others go on without it."""
+    c.cut()
+    t.wait(lambda: "cluster_state:fail" in c.nodes[0].db.cmd("CLUSTER", "INFO"), 20, "the node knows that it is cut off")
+    t.wait(lambda: "cluster_state:ok" in c.nodes[1].db.cmd("CLUSTER", "INFO") and
+           c.owners(c.nodes[0]) != c.owners(c.nodes[1]), 20, "its replica has taken over")
+
+
+@limit(90)
+def test_a_node_that_is_cut_off_is_not_believed(t):
+    c = bus_cluster(t, replicas=1)
+    cut_off(t, c)
+    m = t.path("m")
+    d = t.daemon(c.endpoints[:1], T=3, ready=False, cfg={"metrics": {"listen": f"unix:{m}"}})
+    t.wait(lambda: d.ctl("status").returncode == 0, 10)
+    d.wait_log("cluster_state:fail")
+    p = d.ctl("status", "--ready")
+    assert p.returncode == 1 and "cluster_state:fail" in p.stderr and c.nodes[0].endpoint in p.stderr, p
+    assert http(m, "/readyz")[0] == 503
+    p = d.ctl("add", "orders", "x")
+    assert p.returncode == 1 and "cluster_state:fail" in p.stderr, p
+    w = t.worker(d, credits=4, work=0)
+    c.join()
+    d.wait_ready(40)
+    one_done(w, c.client(), "s1")
+
+
+@limit(90)
+def test_another_node_is_asked_when_one_is_cut_off(t):
+    """The first endpoint is cut off while the daemon runs: no map flips, work goes on with the others."""
+    c = bus_cluster(t, replicas=1)
+    d = t.daemon(c.endpoints[:2], T=3, cfg={"redis": {"topology_refresh": "500ms"}})
+    w = t.worker(d, credits=4, work=0)
+    one_done(w, c.client(), "s0")
+    cut_off(t, c)
+    db = servers.ClusterClient([n.tcp for n in c.nodes[1:]])
+    t.ending(db.close)
+    for i in range(3):
+        one_done(w, db, f"s{i + 1}", 30)
+    at = len(lines(d, "topology cluster"))
+    new = next(n for n in c.nodes[1:] if c.owners(c.nodes[1]).get(n.id) and n not in c.nodes[:3])
+    t.wait(lambda: c.nodes[0].endpoint not in addresses(d) and new.endpoint in addresses(d), 20, "the new map is in use")
+    seen = len(lines(d, "topology cluster"))
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        assert c.nodes[0].endpoint not in addresses(d)
+        time.sleep(0.1)
+    assert len(lines(d, "topology cluster")) == seen, lines(d, "topology cluster")[at:]
+    d.wait_ready()
+
+
+@limit(60)
+def test_a_daemon_with_the_old_acl_file_goes_on(t):
+    """CLUSTER INFO is not allowed to it: one map is as good as another then, and that is said once."""
+    c = t.cluster()
+    for n in c.nodes:
+        n.db.cmd("ACL", "SETUSER", "old", "on", "nopass", "~*", "&*", "+@all", "-cluster|info")
+    d = t.daemon(c, T=3, cfg={"redis": {"username": "old", "password": {"env": "OLD_PASSWORD"}, "topology_refresh": "500ms"}}, env={"OLD_PASSWORD": "x"})
+    w = t.worker(d, credits=4, work=0)
+    one_done(w, c.db, "s1")
+    new = c.nodes[1]
+    c.move_slot(slot_of("orders-input"), new)
+    one_done(w, c.db, "s2")
+    assert len(lines(d, "CLUSTER INFO")) == 1, lines(d, "CLUSTER INFO")
+
 
 @limit(60)
 def test_slot_of_the_lbs_without_a_master(t):

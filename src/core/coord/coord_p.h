@@ -40,13 +40,13 @@ struct coord_service {
 	struct service_rules *rules; /* NULL: position unused */
 	uint16_t svc, reader_shard;
 	bool reader_asking;
-	bool own_done;    /* own pending entries of a former process are known */
-	bool is_dirty;    /* something to assign or to grant */
-	struct link turn; /* in coord.turns: who is granted next, by its pass */
-	uint32_t regrant; /* entries to read beyond free credits, once, in as many reads as it takes */
-	bool is_regrant;  /* the outstanding grant is of those */
+	bool own_done;     /* own pending entries of a former process are known */
+	bool is_dirty;     /* something to assign or to grant */
+	struct link turn;  /* in coord.turns: who is granted next, by its pass */
+	uint32_t regrant;  /* entries to read beyond free credits, once, in as many reads as it takes */
+	bool is_regrant;   /* the outstanding grant is of those */
 	bool is_uncovered; /* said: its slot has no master */
-	bool is_going;    /* removed by a reload: no reads, what runs ends */
+	bool is_going;     /* removed by a reload: no reads, what runs ends */
 	struct link ready, parked;
 	struct link suspects; /* READY ones that wait for a worker with nothing else to do */
 	struct map active;    /* stream -> entry taken (serialize) */
@@ -113,6 +113,7 @@ struct coord {
 	mono_ms drain_end, drain_over; /* workers are told to stop; the process ends whatever is left */
 	bool topo_pending, topo_again;
 	enum topo_reason topo_reason, topo_next_reason; /* of the look-up under way; of the one at topo_next */
+	mono_ms topo_failed_at; /* it cannot be read since then; 0 = it can */
 	uint64_t topo_said[TOPO_REASONS]; /* hashes of the reasons told since it was last known; 0 = free */
 	struct {
 		int64_t seq;

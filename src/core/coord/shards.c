@@ -183,6 +183,7 @@ void coord_on_topology(struct coord *c, const struct coord_event *ev)
 	}
 	c->topo_next = c->now + (c->topo_again ? TOPO_APART_MS : c->rules.topology_refresh_ms);
 	c->topo_pending = c->topo_again = false;
+	c->topo_failed_at = 0;
 	memset(c->topo_said, 0, sizeof c->topo_said);
 	c->m[MP_TOPO_PERIODIC_OK + 2 * c->topo_reason]++;
 	say_left_out(c);
@@ -232,6 +233,8 @@ void coord_on_topology_failed(struct coord *c, struct slice why)
 	c->topo_next = c->now + 500;
 	c->m[MP_TOPO_PERIODIC_ERROR + 2 * c->topo_reason]++;
 	c->topo_next_reason = c->topo_reason; /* the same look-up, tried again */
+	if (!c->topo_failed_at)
+		c->topo_failed_at = c->now;
 	if (is_new_reason(c, why))
 		effects_log(c->out, LOG_WARN, "%s: %.*s; trying again",
 			c->topo.is_known ? "topology cannot be read, the last one stays" : "waiting for Redis",
