@@ -225,6 +225,12 @@ static void coord_thread_on_slots(void *arg, const struct slot_range *ranges, si
 	daemon_step(arg, &ev);
 }
 
+static bool is_map_in_doubt(void *arg)
+{
+	const struct daemon *d = arg;
+	return d->core->topo.is_patched;
+}
+
 static void coord_thread_opts(void *arg, struct redis_opts *out)
 {
 	struct daemon *d = arg;
@@ -486,6 +492,7 @@ static enum err_code open_all(struct daemon *d, struct err *err)
 	static const struct topo_events events = {.on_slots = coord_thread_on_slots,
 		.on_standalone = on_standalone,
 		.on_failed = on_topo_failed,
+		.is_in_doubt = is_map_in_doubt,
 		.opts = coord_thread_opts};
 	d->topo = topology_client_open(loop_uv(d->loop), d->config, &o, &events, d);
 	return ERR_OK;

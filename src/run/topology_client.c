@@ -237,7 +237,8 @@ static void consider(struct topology_client *t, const struct slot_range *rows, s
 	}
 	for (size_t i = 0; i < t->n_addrs; i++)
 		add_address(others, &n_others, t->addrs[i], self);
-	if (map == t->map_in_use || n_others == 0) {
+	bool is_in_use = map == t->map_in_use && !t->ev.is_in_doubt(t->arg);
+	if (is_in_use || n_others == 0) {
 		use_map(t, rows, n, map, t->epoch);
 		return;
 	}

@@ -17,6 +17,8 @@ struct topo_events {
 	void (*on_slots)(void *arg, const struct slot_range *ranges, size_t n);
 	void (*on_standalone)(void *arg, const char *addr);
 	void (*on_failed)(void *arg, const struct err *why);
+	/* Has a redirection contradicted the map in use? Then even that one is asked for twice. */
+	bool (*is_in_doubt)(void *arg);
 	void (*opts)(void *arg, struct redis_opts *out); /* of a new connection, with the present credentials */
 };
 

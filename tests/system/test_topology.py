@@ -10,6 +10,7 @@ from lib.case import limit, no_acl
 from lib.certs import Authority
 from lib.checks import Added
 from lib.daemon import http, program
+from lib.liar import Liar
 from lib.redis import SEP, RedisError, slot_of
 from lib.servers import loopback, spawn
 
@@ -179,6 +180,25 @@ def test_another_node_is_asked_when_one_is_cut_off(t):
         time.sleep(0.1)
     assert len(lines(d, "topology cluster")) == seen, lines(d, "topology cluster")[at:]
     d.wait_ready()
+
+
+@limit(60)
+def test_one_node_with_an_old_map_is_outvoted(t):
+    """It is well by its own word, at the cluster's epoch, and the first that is asked."""
+    c = t.cluster()
+    liar = Liar(c.nodes[0])
+    t.ending(liar.close)
+    d = t.daemon([liar.endpoint, c.nodes[1].endpoint], T=3, cfg={"redis": {"topology_refresh": "300ms"}})
+    w = t.worker(d, credits=4, work=0)
+    one_done(w, c.db, "s0")
+    liar.stick_to(c.nodes[0].db.cmd("CLUSTER", "SLOTS"))
+    c.move_slot(slot_of("orders-input"), c.nodes[1])
+    for i in range(4):
+        n = liar.n_lies
+        one_done(w, c.nodes[1].db, f"s{i + 1}")
+        t.wait(lambda: liar.n_lies > n or d.ctl("topology", "refresh") is None, 10, "it lies again")
+    assert len(lines(d, "topology cluster")) <= 2, lines(d, "topology cluster")
+    assert not lines(d, "do not agree"), d.log[-2000:]
 
 
 @limit(60)

@@ -113,7 +113,7 @@ struct coord {
 	mono_ms drain_end, drain_over; /* workers are told to stop; the process ends whatever is left */
 	bool topo_pending, topo_again;
 	enum topo_reason topo_reason, topo_next_reason; /* of the look-up under way; of the one at topo_next */
-	mono_ms topo_failed_at; /* it cannot be read since then; 0 = it can */
+	mono_ms topo_failed_at;                         /* it cannot be read since then; 0 = it can */
 	uint64_t topo_said[TOPO_REASONS]; /* hashes of the reasons told since it was last known; 0 = free */
 	struct {
 		int64_t seq;

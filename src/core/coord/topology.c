@@ -103,6 +103,7 @@ static bool topology_adopt(struct topology *t, const uint16_t *map)
 	for (uint16_t i = 0; i < t->n_nodes; i++)
 		t->nodes[i].is_master = t->nodes[i].n_slots > 0;
 	t->is_known = true;
+	t->is_patched = false;
 	return changed;
 }
 
@@ -157,7 +158,7 @@ bool topology_moved(struct topology *t, uint16_t slot, const char *addr)
 	t->slot_node[slot] = node;
 	t->nodes[node].n_slots++;
 	t->nodes[node].is_master = true;
-	return true;
+	return t->is_patched = true;
 }
 
 uint8_t *topology_bits(const struct topology *t, uint16_t node)

@@ -21,6 +21,7 @@ struct topology {
 	uint16_t n_nodes;
 	bool is_known;
 	bool is_cluster;
+	bool is_patched;     /* by redirections, since the last whole map */
 	mono_ms now;         /* of the turn; the coordinator sets it */
 	uint32_t n_left_out; /* masters of the last map for which there was no number */
 };

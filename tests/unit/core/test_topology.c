@@ -60,6 +60,7 @@ Test(topology, moved_slots, .init = begin, .fini = end)
 	struct slot_range r[] = {range(0, 0, "a", 1), range(1, 16383, "b", 2)};
 	topology_set_slots(&T, r, 2);
 	cr_assert(topology_moved(&T, 0, "c:3"));
+	cr_assert(T.is_patched, "the next whole map has to agree");
 	cr_assert_not(topology_moved(&T, 0, "c:3"));
 	cr_assert_eq(topology_shard(&T, 0), 2);
 	cr_assert_not(T.nodes[0].is_master, "it has lost its last slot");
