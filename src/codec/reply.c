@@ -182,7 +182,7 @@ static bool decode_config(struct reply_decoder *d, const redisReply *r, struct r
 }
 
 /* The value of a "key:value" line, p NULL when there is none. */
-static struct slice info_value(const redisReply *r, const char *key)
+static struct slice reply_info_value(const redisReply *r, const char *key)
 {
 	const size_t n = strlen(key);
 	const char *at = reply_is_text(r) ? r->str : NULL, *end = at ? at + r->len : NULL;
@@ -199,15 +199,15 @@ static struct slice info_value(const redisReply *r, const char *key)
 static bool decode_run_id(struct reply_decoder *d, const redisReply *r, struct reply *out)
 {
 	(void)d;
-	*out = (struct reply){.kind = REPLY_TEXT, .text = info_value(r, "run_id")};
+	*out = (struct reply){.kind = REPLY_TEXT, .text = reply_info_value(r, "run_id")};
 	return out->text.p != NULL;
 }
 
 static bool decode_cluster_info(struct reply_decoder *d, const redisReply *r, struct reply *out)
 {
 	(void)d;
-	struct slice epoch = info_value(r, "cluster_current_epoch");
-	*out = (struct reply){.kind = REPLY_TEXT, .text = info_value(r, "cluster_state")};
+	struct slice epoch = reply_info_value(r, "cluster_current_epoch");
+	*out = (struct reply){.kind = REPLY_TEXT, .text = reply_info_value(r, "cluster_state")};
 	for (size_t i = 0; i < epoch.len && i < 18 && epoch.p[i] >= '0' && epoch.p[i] <= '9'; i++)
 		out->integer = 10 * out->integer + (epoch.p[i] - '0');
 	return out->text.p != NULL;
@@ -363,7 +363,7 @@ static struct slice metadata_ip(const redisReply *node)
 	return (struct slice){NULL, 0};
 }
 
-static bool put_text(char *out, size_t cap, struct slice text)
+static bool put_slot_text(char *out, size_t cap, struct slice text)
 {
 	if (text.len >= cap)
 		return false;
@@ -373,8 +373,8 @@ static bool put_text(char *out, size_t cap, struct slice text)
 	return true;
 }
 
-/* [from, to, [host, port, id, …] of the master, replicas …]. Host nil or "", port 0: those that were asked. "?" is what a
- * node without the preferred kind of name is called: it is known by its address, or not at all. */
+/* [from, to, [host, port, id, …] of the master, replicas …]. Host nil or "", port 0: those that were asked. "?" is
+ * what a node without the preferred kind of name is called: it is known by its address, or not at all. */
 static bool decode_slot_range(const redisReply *r, struct slot_range *s)
 {
 	*s = (struct slot_range){.from = 0};
@@ -395,9 +395,9 @@ static bool decode_slot_range(const redisReply *r, struct slot_range *s)
 	s->from = (uint16_t)from;
 	s->to = (uint16_t)to;
 	s->port = (uint16_t)port;
-	return port >= 0 && port <= 65535 && put_text(s->host, sizeof s->host, host) &&
-	       put_text(s->alt, sizeof s->alt, ip) &&
-	       put_text(s->node_id, sizeof s->node_id, reply_is_text(id) ? reply_slice_of(id) : none);
+	return port >= 0 && port <= 65535 && put_slot_text(s->host, sizeof s->host, host) &&
+	       put_slot_text(s->alt, sizeof s->alt, ip) &&
+	       put_slot_text(s->node_id, sizeof s->node_id, reply_is_text(id) ? reply_slice_of(id) : none);
 }
 
 /* What an odd row says of itself. */

@@ -12,7 +12,7 @@
 struct map_asker;
 
 struct map_asker_events {
-	/* rows are valid during the call and can be dialled; the owner answers with map_asker_next or map_asker_stop. */
+	/* rows are valid during the call and can be dialled; the owner answers with map_asker_next or _stop. */
 	void (*on_map)(void *arg, const struct slot_range *rows, size_t n, int64_t epoch);
 	void (*on_end)(void *arg);
 	/* Before each connection: how to make it, with the present credentials; its strings are copied then. */
@@ -27,5 +27,6 @@ void map_asker_stop(struct map_asker *a); /* no callback comes until it starts a
 void map_asker_close(struct map_asker *a);
 
 enum { MAP_ASKER_MAX = 15 };
-/* What CLUSTER INFO says: true, *epoch (-1 = not told) when the cluster is well by this node's word or it may not say. */
+/* What CLUSTER INFO says: true when the cluster is well by this node's word, or it may not say. *epoch: -1 = not
+ * told. */
 bool map_asker_is_well(const struct reply *info, int64_t *epoch);

@@ -225,7 +225,7 @@ static void add_address(char (*list)[SLOT_ROW_ADDR], size_t *n, const char *addr
 }
 
 /* Another map than the one in use: what do others say? Those it names first, then those that were known before. */
-static void consider(struct topology_client *t, const struct slot_range *rows, size_t n)
+static void weigh_map(struct topology_client *t, const struct slot_range *rows, size_t n)
 {
 	char others[MAP_ASKER_MAX][SLOT_ROW_ADDR], addr[SLOT_ROW_ADDR], self[SLOT_ROW_ADDR];
 	size_t n_others = 0;
@@ -293,7 +293,7 @@ static void slots(struct topology_client *t, const struct reply *r)
 		snprintf(odd, sizeof odd, "%.*s", (int)r->text.len, r->text.p);
 	say_odd_row(t, odd);
 	if (n) {
-		consider(t, copy, n);
+		weigh_map(t, copy, n);
 	} else {
 		struct reply none = {.text = {odd, strlen(odd)}};
 		topology_client_refused(t, &none, "CLUSTER SLOTS: no row can be used:");

@@ -126,7 +126,8 @@ static void heard_of(struct coord *c, uint16_t shard)
 }
 
 /* It answers when it has confirmed any lease since about the time in which each of them is renewed once. What is left
- * of a lease at its stop-work time, when the master died just before its renewal, is the longest that can be asked for. */
+ * of a lease at its stop-work time, when the master died just before its renewal, is the longest that can be asked
+ * for. */
 static bool is_mute(const struct coord *c, const struct service_rules *r, uint16_t shard)
 {
 	if (shard >= c->n_shards || !c->shards[shard].is_on)

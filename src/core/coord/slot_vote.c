@@ -7,14 +7,14 @@
 #include <assert.h>
 #include <string.h>
 
-static uint64_t add_text(uint64_t h, const char *text)
+static uint64_t vote_add_text(uint64_t h, const char *text)
 {
 	for (; *text; text++)
 		h = fnv_byte(h, *text);
 	return fnv_byte(h, '\n');
 }
 
-static uint64_t add_number(uint64_t h, unsigned n)
+static uint64_t vote_add_number(uint64_t h, unsigned n)
 {
 	return fnv_byte(fnv_byte(h, (char)(n & 0xff)), (char)(n >> 8));
 }
@@ -22,8 +22,8 @@ static uint64_t add_number(uint64_t h, unsigned n)
 static uint64_t master_of(const struct slot_range *r)
 {
 	if (r->node_id[0])
-		return add_text(FNV_START, r->node_id);
-	return add_number(add_text(FNV_START, r->host), r->port);
+		return vote_add_text(FNV_START, r->node_id);
+	return vote_add_number(vote_add_text(FNV_START, r->host), r->port);
 }
 
 uint64_t slot_map_of(const struct slot_range *rows, size_t n)
@@ -35,9 +35,9 @@ uint64_t slot_map_of(const struct slot_range *rows, size_t n)
 	for (unsigned s = 0; s < SLOTS; s++) {
 		if (s && owner[s] == owner[s - 1])
 			continue;
-		h = add_number(h, s);
+		h = vote_add_number(h, s);
 		for (int shift = 0; shift < 64; shift += 16)
-			h = add_number(h, (unsigned)(owner[s] >> shift & 0xffff));
+			h = vote_add_number(h, (unsigned)(owner[s] >> shift & 0xffff));
 	}
 	mem_free(owner);
 	return h;
