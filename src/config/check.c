@@ -221,8 +221,22 @@ static enum err_code check_each_service(struct config *c, struct err *err)
 
 /* ---- redis */
 
+static enum err_code check_sentinel(const struct config *c, struct err *err)
+{
+	struct place master = global(OPT_REDIS_SENTINEL_MASTER), endpoints = global(OPT_REDIS_ENDPOINTS);
+	if (!*c->redis.sentinel.master)
+		return raw_fail(c->raw, &master, err, ERR_INVALID,
+			"topology sentinel needs the name the Sentinels know the master by");
+	if (!raw_is_set(c->raw, OPT_REDIS_ENDPOINTS, 0))
+		return raw_fail(c->raw, &endpoints, err, ERR_INVALID,
+			"topology sentinel needs the addresses of the Sentinels, such as 10.0.0.1:26379");
+	return ERR_OK;
+}
+
 static enum err_code check_cluster(const struct config *c, struct err *err)
 {
+	if (c->redis.topology == CONFIG_TOPOLOGY_SENTINEL)
+		return check_sentinel(c, err);
 	if (c->redis.topology != CONFIG_TOPOLOGY_CLUSTER)
 		return ERR_OK;
 	struct place at = global(OPT_REDIS_DB);
@@ -248,11 +262,11 @@ static enum err_code check_tls(const struct config *c, struct err *err)
 	return ERR_OK;
 }
 
-static enum err_code check_password(const struct config *c, struct err *err)
+/* first: the row of its .file; those of .credential and .env stand behind it. */
+static enum err_code check_password(
+	const struct config *c, const struct config_secret *p, enum option_id first, struct err *err)
 {
-	const struct config_secret *p = &c->redis.password;
-	struct place file = global(OPT_REDIS_PASSWORD_FILE), credential = global(OPT_REDIS_PASSWORD_CREDENTIAL);
-	struct place env = global(OPT_REDIS_PASSWORD_ENV);
+	struct place file = global(first), credential = global(first + 1), env = global(first + 2);
 	if ((*p->file != 0) + (*p->credential != 0) + (*p->env != 0) > 1)
 		return raw_fail(c->raw, *p->env ? &env : &credential, err, ERR_INVALID,
 			"only one of file, credential and env can be given");
@@ -275,7 +289,9 @@ static enum err_code check_redis(const struct config *c, struct err *err)
 	enum err_code rc = check_cluster(c, err);
 	if (rc == ERR_OK)
 		rc = check_tls(c, err);
-	return rc ? rc : check_password(c, err);
+	if (rc == ERR_OK)
+		rc = check_password(c, &c->redis.password, OPT_REDIS_PASSWORD_FILE, err);
+	return rc ? rc : check_password(c, &c->redis.sentinel.password, OPT_REDIS_SENTINEL_PASSWORD_FILE, err);
 }
 
 /* ---- sockets */

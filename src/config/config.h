@@ -10,7 +10,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum config_topology { CONFIG_TOPOLOGY_AUTO, CONFIG_TOPOLOGY_STANDALONE, CONFIG_TOPOLOGY_CLUSTER };
+enum config_topology {
+	CONFIG_TOPOLOGY_AUTO,
+	CONFIG_TOPOLOGY_STANDALONE,
+	CONFIG_TOPOLOGY_CLUSTER,
+	CONFIG_TOPOLOGY_SENTINEL
+};
 enum config_keyspace { CONFIG_KEYSPACE_MERGE, CONFIG_KEYSPACE_REQUIRE, CONFIG_KEYSPACE_OFF };
 enum config_same_stream { CONFIG_SAME_STREAM_SERIALIZE, CONFIG_SAME_STREAM_ALLOW };
 enum config_maintenance { CONFIG_MAINTENANCE_DISABLED, CONFIG_MAINTENANCE_ENABLED, CONFIG_MAINTENANCE_AUTO };
@@ -69,6 +74,11 @@ struct config {
 	} node;
 	struct {
 		enum config_topology topology;
+		struct {
+			char *master;   /* the name the Sentinels know it by; not "" with CONFIG_TOPOLOGY_SENTINEL */
+			char *username; /* at the Sentinels; "" = none */
+			struct config_secret password;
+		} sentinel;
 		struct config_list endpoints; /* at least one: host:port, [v6]:port or unix:/path */
 		unsigned db;
 		char *username; /* "" = none */
@@ -150,6 +160,8 @@ void config_print_defaults(struct buf *out);
  * Reads the file or credential each time; a variable once: its value is wiped from the environment and remembered.
  * One thread. ERR_NOT_FOUND, ERR_DENIED, ERR_IO, ERR_INVALID. */
 enum err_code config_password(const struct config *c, const char **out, struct err *err);
+/* Likewise, at the Sentinels. */
+enum err_code config_sentinel_password(const struct config *c, const char **out, struct err *err);
 
 struct config_change {
 	char *path;           /* "log.level", "services[orders].lease.ttl", "services[orders]" for a whole one */

@@ -111,10 +111,11 @@ static enum err_code find_row(struct walk *w, enum option_id *id)
 	return env_fail(w, "is a map; name one of its keys");
 }
 
-/* A password set here takes the place of the file's, whatever its kind. */
-static void clear_password(struct raw *raw, bool also_env)
+/* A password set here takes the place of the file's, whatever its kind. first: the row of its .file, the other two
+ * stand behind it. */
+static void clear_password(struct raw *raw, enum option_id first, bool also_env)
 {
-	for (enum option_id id = OPT_REDIS_PASSWORD_FILE; id <= OPT_REDIS_PASSWORD_ENV; id++) {
+	for (enum option_id id = first; id <= first + 2; id++) {
 		if (also_env || raw->values[id].from.kind == ORIGIN_FILE)
 			raw_clear(&raw->values[id]);
 	}
@@ -128,7 +129,7 @@ static enum err_code env_apply_one(struct raw *raw, struct walk *w, const char *
 		if (*value)
 			return env_fail(w, "a password does not belong here; set SLUICED_REDIS__PASSWORD__FILE, "
 					   "__CREDENTIAL or __ENV");
-		clear_password(raw, true);
+		clear_password(raw, OPT_REDIS_PASSWORD_FILE, true);
 		return ERR_OK;
 	}
 	enum err_code rc = find_row(w, &id);
@@ -137,7 +138,9 @@ static enum err_code env_apply_one(struct raw *raw, struct walk *w, const char *
 	if (option_is_service(id))
 		raw_need_services(raw, w->service + 1, (struct origin){.kind = ORIGIN_ENV, .env = w->name});
 	if (options[id].type == OPTION_SECRET && *value)
-		clear_password(raw, false);
+		clear_password(raw,
+			id >= OPT_REDIS_PASSWORD_FILE ? OPT_REDIS_PASSWORD_FILE : OPT_REDIS_SENTINEL_PASSWORD_FILE,
+			false);
 	raw_set_env(raw_value(raw, id, w->service), id, w->name, value);
 	return ERR_OK;
 }

@@ -141,7 +141,7 @@ static enum err_code on_map_scalar(struct pass *p, struct option_child child, co
 		p->raw->services_from = here(p);
 	if (child.kind == OPTION_KIND_VALUE || e->data.scalar.length == 0)
 		return ERR_OK;
-	if (child.first == OPT_REDIS_PASSWORD_FILE)
+	if (child.first == OPT_REDIS_PASSWORD_FILE || child.first == OPT_REDIS_SENTINEL_PASSWORD_FILE)
 		return fail_next(
 			p, "a password does not belong here; write {file: PATH}, {credential: NAME} or {env: NAME}");
 	if (child.kind == OPTION_KIND_MAP)

@@ -49,8 +49,19 @@ struct option {
 #define OPTIONS(G, S)                                                                                                  \
 	G(NODE_ID, "node.id", STRING, node.id, "", 1, 128, NULL, "$POD_NAME, else $POD_IP, else the host name",        \
 		RESTART, "name of this daemon among the others; two daemons never share one")                          \
-	G(REDIS_TOPOLOGY, "redis.topology", ENUM, redis.topology, "auto", 0, 0, "auto|standalone|cluster", NULL,       \
-		RESTART, "what kind of Redis the endpoints are; auto asks")                                            \
+	G(REDIS_TOPOLOGY, "redis.topology", ENUM, redis.topology, "auto", 0, 0, "auto|standalone|cluster|sentinel",    \
+		NULL, RESTART, "what kind of Redis the endpoints are; auto asks")                                      \
+	G(REDIS_SENTINEL_MASTER, "redis.sentinel.master", STRING, redis.sentinel.master, "", 1, 128, NULL, "none",     \
+		RESTART, "the name the Sentinels know the master by; topology sentinel only")                          \
+	G(REDIS_SENTINEL_USERNAME, "redis.sentinel.username", STRING, redis.sentinel.username, "", 0, 256, NULL, NULL, \
+		RESTART, "ACL user at the Sentinels; empty is the default user")                                       \
+	G(REDIS_SENTINEL_PASSWORD_FILE, "redis.sentinel.password.file", SECRET, redis.sentinel.password.file, "", 0,   \
+		4096, NULL, NULL, RESTART, "file with the password at the Sentinels; read again for each connection")  \
+	G(REDIS_SENTINEL_PASSWORD_CREDENTIAL, "redis.sentinel.password.credential", SECRET,                            \
+		redis.sentinel.password.credential, "", 0, 255, NULL, NULL, RESTART,                                   \
+		"name of a systemd credential with it")                                                                \
+	G(REDIS_SENTINEL_PASSWORD_ENV, "redis.sentinel.password.env", SECRET, redis.sentinel.password.env, "", 0, 255, \
+		NULL, NULL, RESTART, "name of an environment variable with it")                                        \
 	G(REDIS_ENDPOINTS, "redis.endpoints", ENDPOINTS, redis.endpoints, "127.0.0.1:6379", 1, 64, NULL, NULL,         \
 		RESTART, "where to dial first: host:port, [v6]:port or unix:/path")                                    \
 	G(REDIS_DB, "redis.db", INT, redis.db, "0", 0, 65535, NULL, NULL, RESTART, "database number, standalone only") \

@@ -56,7 +56,8 @@ static size_t without_newline(const char *s, size_t len)
 	return len > 1 && s[len - 2] == '\r' ? len - 2 : len - 1;
 }
 
-static enum err_code from_file(const char *path, const char *key, const char **out, struct err *err)
+static enum err_code from_file(
+	const char *setting, const char *path, const char *key, const char **out, struct err *err)
 {
 	char secret[MAX_PASSWORD_BYTES + 3]; /* no struct buf: growing would leave copies behind */
 	size_t len = 0;
@@ -66,22 +67,22 @@ static enum err_code from_file(const char *path, const char *key, const char **o
 	const char *problem = problem_of(secret, len);
 	if (failed)
 		rc = err_set(
-			err, password_errno_code(failed), "redis.password.%s: %.300s: %s", key, path, strerror(failed));
+			err, password_errno_code(failed), "%s.%s: %.300s: %s", setting, key, path, strerror(failed));
 	else if (problem)
-		rc = err_set(err, ERR_INVALID, "redis.password.%s: %.300s: %s", key, path, problem);
+		rc = err_set(err, ERR_INVALID, "%s.%s: %.300s: %s", setting, key, path, problem);
 	else
 		*out = secret_keep(secret, len);
 	mem_wipe(secret, sizeof secret);
 	return rc;
 }
 
-static enum err_code from_credential(const char *name, const char **out, struct err *err)
+static enum err_code from_credential(const char *setting, const char *name, const char **out, struct err *err)
 {
 	const char *directory = getenv("CREDENTIALS_DIRECTORY");
 	if (!directory || !*directory)
-		return err_set(err, ERR_NOT_FOUND, "redis.password.credential: $CREDENTIALS_DIRECTORY is not set");
+		return err_set(err, ERR_NOT_FOUND, "%s.credential: $CREDENTIALS_DIRECTORY is not set", setting);
 	char *path = mem_printf("%s/%s", directory, name);
-	enum err_code rc = from_file(path, "credential", out, err);
+	enum err_code rc = from_file(setting, path, "credential", out, err);
 	mem_free(path);
 	return rc;
 }
@@ -117,28 +118,37 @@ static const char *password_take(const char *name, char *value)
 	return t->secret;
 }
 
-static enum err_code from_env(const char *name, const char **out, struct err *err)
+static enum err_code from_env(const char *setting, const char *name, const char **out, struct err *err)
 {
 	char *value = getenv(name);
 	const struct taken *t = taken_as(name);
 	if (!value)
-		return err_set(err, ERR_NOT_FOUND, "redis.password.env: the variable %s is not set", name);
+		return err_set(err, ERR_NOT_FOUND, "%s.env: the variable %s is not set", setting, name);
 	if (*value ? without_newline(value, strlen(value)) == 0 : !t)
-		return err_set(err, ERR_INVALID, "redis.password.env: the variable %s is empty", name);
+		return err_set(err, ERR_INVALID, "%s.env: the variable %s is empty", setting, name);
 	const char *secret = *value ? password_take(name, value) : t->secret;
 	*out = secret_keep(secret, strlen(secret));
 	return ERR_OK;
 }
 
-enum err_code config_password(const struct config *c, const char **out, struct err *err)
+static enum err_code read_secret(const char *setting, const struct config_secret *p, const char **out, struct err *err)
 {
-	const struct config_secret *p = &c->redis.password;
 	if (*p->file)
-		return from_file(p->file, "file", out, err);
+		return from_file(setting, p->file, "file", out, err);
 	if (*p->credential)
-		return from_credential(p->credential, out, err);
+		return from_credential(setting, p->credential, out, err);
 	if (*p->env)
-		return from_env(p->env, out, err);
+		return from_env(setting, p->env, out, err);
 	*out = NULL;
 	return ERR_OK;
+}
+
+enum err_code config_password(const struct config *c, const char **out, struct err *err)
+{
+	return read_secret("redis.password", &c->redis.password, out, err);
+}
+
+enum err_code config_sentinel_password(const struct config *c, const char **out, struct err *err)
+{
+	return read_secret("redis.sentinel.password", &c->redis.sentinel.password, out, err);
 }

@@ -237,6 +237,34 @@ static void coord_thread_opts(void *arg, struct redis_opts *out)
 	rules_of_redis(d->config, d->password, d->tls, d->shard_rules.consumer, out);
 }
 
+/* The password is read for each connection: what is in its file may have changed. */
+static void coord_thread_sentinel_opts(void *arg, struct redis_opts *out)
+{
+	struct daemon *d = arg;
+	const char *password;
+	struct err err;
+	coord_thread_opts(arg, out);
+	enum err_code code = config_sentinel_password(d->config, &password, &err);
+	if (code == ERR_OK) {
+		secret_drop(d->sentinel_password);
+		d->sentinel_password = password;
+	} else if (!d->sentinel_password_said) {
+		log_line(LOG_ERROR, "%s", err.text);
+	}
+	d->sentinel_password_said = code != ERR_OK;
+	out->username = d->config->redis.sentinel.username;
+	out->password = d->sentinel_password ? d->sentinel_password : "";
+	out->db = 0;
+	out->maint = REDIS_MAINT_OFF;
+}
+
+static void on_topo_hint(void *arg)
+{
+	struct coord_ctl ctl = {.kind = CTL_REFRESH};
+	struct coord_event ev = {.kind = COORD_CTL, .ctl = &ctl};
+	daemon_step(arg, &ev);
+}
+
 static void on_standalone(void *arg, const char *addr)
 {
 	struct coord_event ev = {.kind = COORD_TOPOLOGY, .text = {addr, strlen(addr)}};
@@ -493,7 +521,9 @@ static enum err_code open_all(struct daemon *d, struct err *err)
 		.on_standalone = on_standalone,
 		.on_failed = on_topo_failed,
 		.is_in_doubt = is_map_in_doubt,
-		.opts = coord_thread_opts};
+		.opts = coord_thread_opts,
+		.sentinel_opts = coord_thread_sentinel_opts,
+		.on_hint = on_topo_hint};
 	d->topo = topology_client_open(loop_uv(d->loop), d->config, &o, &events, d);
 	return ERR_OK;
 }
@@ -542,6 +572,7 @@ static void close_all(struct daemon *d)
 	effects_fini(&d->effects);
 	redis_tls_unref(d->tls);
 	secret_drop(d->password);
+	secret_drop(d->sentinel_password);
 	rules_ids_fini(&d->ids);
 	config_free(d->config);
 }

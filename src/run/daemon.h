@@ -31,6 +31,8 @@ struct daemon {
 	struct coord *core;
 	struct effects effects;
 	struct topology_client *topo;
+	const char *sentinel_password; /* NULL = none; secret_keep's */
+	bool sentinel_password_said;   /* that it cannot be read */
 	struct worker_socket *workers;
 	struct control_socket *control;
 	struct state_store *store; /* connections of the former process that are not adopted yet, or NULL */

@@ -58,7 +58,8 @@ struct service_rules *rules_of_service(const struct config_service *s, const str
 	command_names_init(&names, r->name, r->dlq, r->same_stream, r->dlq_max_len, r->group_start);
 	r->lbs_slot = names.lbs_slot;
 	r->dlq_slot = names.dlq_slot;
-	r->dlq_same_slot = names.dlq_same_slot || (c->redis.topology == CONFIG_TOPOLOGY_STANDALONE);
+	r->dlq_same_slot = names.dlq_same_slot || (c->redis.topology == CONFIG_TOPOLOGY_STANDALONE) ||
+			   c->redis.topology == CONFIG_TOPOLOGY_SENTINEL;
 	command_names_fini(&names);
 	return r;
 }

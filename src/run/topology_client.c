@@ -9,6 +9,7 @@
 #include "run/fault.h"
 #include "run/map_asker.h"
 #include "run/rules_from_config.h"
+#include "run/sentinel_client.h"
 #include "run/slot_rows.h"
 #include <stdio.h>
 #include <string.h>
@@ -16,6 +17,7 @@
 enum { TOPO_ADDRS_MAX = 128, MOVE_AGAIN_MS = 100, WINDOW_MAX_S = 300, CONFIRM_MS = 1000 };
 
 struct topology_client {
+	struct sentinel_client *sentinel; /* not NULL: it does all, nothing else is used */
 	struct topo_events ev;
 	void *arg;
 	struct redis_conn *conn;
@@ -432,6 +434,10 @@ struct topology_client *topology_client_open(
 	static const struct redis_events events = {
 		.on_up = topology_client_on_up, .on_down = topology_client_on_down, .on_push = topology_client_on_push};
 	struct topology_client *t = mem_alloc(sizeof *t);
+	if (c->redis.topology == CONFIG_TOPOLOGY_SENTINEL) {
+		t->sentinel = sentinel_client_open(loop, c, ev, arg);
+		return t;
+	}
 	t->ev = *ev;
 	t->arg = arg;
 	t->mode = c->redis.topology;
@@ -458,22 +464,30 @@ struct topology_client *topology_client_open(
 
 void topology_client_ask(struct topology_client *t)
 {
+	if (t->sentinel) {
+		sentinel_client_ask(t->sentinel);
+		return;
+	}
 	t->is_asking = true;
 	send_question(t);
 }
 
 void topology_client_set_auth(struct topology_client *t, const char *username, const char *password)
 {
-	redis_set_auth(t->conn, username, password);
+	if (t->conn)
+		redis_set_auth(t->conn, username, password);
 }
 
 void topology_client_set_tls(struct topology_client *t, struct redis_tls *tls)
 {
-	redis_set_tls(t->conn, tls);
+	if (t->conn)
+		redis_set_tls(t->conn, tls);
 }
 
 void topology_client_set_rules(struct topology_client *t, const struct config *c, const struct redis_opts *opts)
 {
+	if (!t->conn)
+		return;
 	take_maint(t, c);
 	t->timeout_ms = c->redis.command_timeout_ms;
 	redis_set_times(t->conn, &opts->times);
@@ -489,6 +503,11 @@ void topology_client_close(struct topology_client *t)
 {
 	if (!t)
 		return;
+	if (t->sentinel) {
+		sentinel_client_close(t->sentinel);
+		mem_free(t);
+		return;
+	}
 	redis_close(t->conn, true);
 	forget_votes(t);
 	map_asker_close(t->asker);

@@ -1,5 +1,6 @@
 /* topology_client - asks Redis for the topology when the coordinator wants it: walks the configured endpoints and
- * the masters it has learned of until one answers. Coordinator thread.
+ * the masters it has learned of until one answers. Coordinator thread. With topology sentinel run/sentinel_client asks
+ * in its place.
  *
  * Happy path: connection up -> CLUSTER INFO and SLOTS (cluster, auto) or ROLE (standalone) -> on_slots or
  *   on_standalone. A map that is not the one in use is believed when another node has the same (core/coord/slot_vote),
@@ -19,7 +20,10 @@ struct topo_events {
 	void (*on_failed)(void *arg, const struct err *why);
 	/* Has a redirection contradicted the map in use? Then even that one is asked for twice. */
 	bool (*is_in_doubt)(void *arg);
-	void (*opts)(void *arg, struct redis_opts *out); /* of a new connection, with the present credentials */
+	void (*opts)(void *arg, struct redis_opts *out);
+	void (*sentinel_opts)(void *arg, struct redis_opts *out); /* the same, of a connection to a Sentinel */
+	void (*on_hint)(void *arg);
+	/* something has changed: ask soon */ /* of a new connection, with the present credentials */
 };
 
 struct topology_client *topology_client_open(uv_loop_t *loop, const struct config *c, const struct redis_opts *opts,

@@ -3,10 +3,12 @@
 #include "codec/reply.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include <hiredis/hiredis.h>
 
 #include "codec/command.h"
+#include "codec/reply_sentinel.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -48,13 +50,25 @@ static void check(const struct reply *r)
 	for (size_t i = 0; r->kind == REPLY_CONSUMERS && i < r->n; i++)
 		touch(r->consumers[i].name);
 	for (size_t i = 0; r->kind == REPLY_SLOTS && i < r->n; i++)
-		demand(r->slots[i].from <= r->slots[i].to && r->slots[i].to < 16384 && r->slots[i].port > 0);
+		demand(r->slots[i].from <= r->slots[i].to && r->slots[i].to < 16384 &&
+			memchr(r->slots[i].host, '\0', sizeof r->slots[i].host) &&
+			memchr(r->slots[i].alt, '\0', sizeof r->slots[i].alt));
 	if (r->kind == REPLY_ERROR && (r->error == RERR_MOVED || r->error == RERR_ASK))
 		demand(r->moved_slot < 16384 && r->text.len > 0);
 	if (r->kind == REPLY_ENTRIES) {
 		check_entries(r->entries);
 		entry_batch_free(r->entries);
 	}
+}
+
+static void check_sentinel(const struct redisReply *r)
+{
+	char addr[SENTINEL_ADDR], peers[3][SENTINEL_ADDR];
+	if (sentinel_decode_addr(r, addr))
+		demand(strchr(addr, ':') != NULL);
+	demand(sentinel_decode_epoch(r) >= 0);
+	demand(sentinel_decode_peers(r, peers, 3) <= 3);
+	n_read += sentinel_is_switch(r, "m");
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -73,6 +87,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		reply_decode(d, (enum cmd_kind)(data[0] % CMD_N), raw, &r);
 		demand(r.kind != REPLY_NONE);
 		check(&r);
+		check_sentinel(raw);
 		struct push p;
 		reply_decode_push(raw, &p);
 		touch(p.name);

@@ -526,7 +526,8 @@ void control_doctor(struct control_req *q)
 	for (uint16_t i = 0; i < c->topo.n_nodes; i++)
 		if (c->topo.nodes[i].is_master)
 			snprintf(j->addrs[j->n_addrs++], sizeof *j->addrs, "%s", c->topo.nodes[i].addr);
-	for (size_t i = 0; !c->topo.is_known && i < configured->n; i++)
+	const bool are_servers = q->d->config->redis.topology != CONFIG_TOPOLOGY_SENTINEL;
+	for (size_t i = 0; are_servers && !c->topo.is_known && i < configured->n; i++)
 		snprintf(j->addrs[j->n_addrs++], sizeof *j->addrs, "%s", configured->items[i]);
 	control_rights_init(&j->rights, q->d->config);
 	control_job(q, doctor_step, j, doctor_job_free);

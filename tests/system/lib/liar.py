@@ -1,4 +1,4 @@
-"""A node of a cluster that tells an old slot map: a TCP front before a real one that answers CLUSTER SLOTS itself once told to."""
+"""A node of a cluster, or a Sentinel, that does not tell the truth: a TCP front before a real one that answers one command itself."""
 import socket
 import threading
 
@@ -17,8 +17,9 @@ def resp(v):
 
 
 class Liar:
-    def __init__(self, node):
+    def __init__(self, node, about=("CLUSTER", "SLOTS")):
         self.node, self.answer, self.n_lies = node, None, 0
+        self.about = [w.encode() for w in about]
         self.sock = socket.create_server((loopback(), 0), backlog=64)
         self.endpoint = "%s:%d" % self.sock.getsockname()
         threading.Thread(target=self.accept, daemon=True).start()
@@ -37,15 +38,16 @@ class Liar:
 
     def serve(self, c):
         """One command and its answer after the other: enough for a client that asks for the topology."""
-        u = socket.socket(socket.AF_UNIX)
+        is_unix = hasattr(self.node, "path")
+        u = socket.socket(socket.AF_UNIX if is_unix else socket.AF_INET)
         buf, back = bytearray(), bytearray()
         try:
-            u.connect(self.node.path)
+            u.connect(self.node.path if is_unix else (self.node.host, self.node.port))
             while data := c.recv(65536):
                 buf += data
                 while buf and (end := end_of(buf, 0)) >= 0:
                     words = words_of(buf, 0, end)
-                    if self.answer and [w.upper() for w in words[:2]] == [b"CLUSTER", b"SLOTS"]:
+                    if self.answer and [w.upper() for w in words[:2]] == self.about:
                         self.n_lies += 1
                         c.sendall(self.answer)
                     else:

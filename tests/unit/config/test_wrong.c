@@ -20,6 +20,16 @@ static const struct {
 	{"servces: []\n", "t.yaml:1:1: servces: unknown key (did you mean services?)"},
 	{ORDERS "redis:\n  topolgy: auto\n", "t.yaml:3:3: redis.topolgy: unknown key (did you mean topology?)"},
 	{ORDERS "logging: {}\n", "t.yaml:2:1: logging: unknown key"},
+	{ORDERS "redis: {topology: sentinel, endpoints: ['a:1']}\n",
+		"t.yaml:1:1: redis.sentinel.master: topology sentinel needs the name the Sentinels know the master by"},
+	{ORDERS "redis: {topology: sentinel, sentinel: {master: m}}\n",
+		"t.yaml:1:1: redis.endpoints: topology sentinel needs the addresses of the Sentinels, such as "
+		"10.0.0.1:26379"},
+	{ORDERS "redis: {sentinel: {password: x}}\n",
+		"t.yaml:2:30: redis.sentinel.password: a password does not belong here; write {file: PATH}, "
+		"{credential: NAME} or {env: NAME}"},
+	{ORDERS "redis: {sentinel: {password: {file: x}}}\n",
+		"t.yaml:2:37: redis.sentinel.password.file: is not an absolute path"},
 	{"services:\n  - name: a\n  - name: b\n    lease: {tll: 5s}\n",
 		"t.yaml:4:13: services[1].lease.tll: unknown key (did you mean ttl?)"},
 	{ORDERS "log: {level: info}\nlog: {level: debug}\n", "t.yaml:3:1: log: duplicate key, first given in line 2"},

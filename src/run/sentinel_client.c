@@ -1,0 +1,359 @@
+#include "run/sentinel_client.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/fnv.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "codec/reply_sentinel.h"
+#include "core/coord/slot_vote.h"
+
+enum { KNOWN_MAX = SLOT_VOTES_MAX, CANDIDATES_MAX = 4, EACH_MAX_MS = 1000 };
+enum question { ASK_ADDR, ASK_EPOCH, ASK_PEERS, ASK_ROLE, ASK_EVENTS };
+
+struct sentinel_client {
+	uv_loop_t *loop;
+	struct topo_events ev;
+	void *arg;
+	char *master;
+	mono_ms each_ms;                     /* for a connection, and for an answer */
+	char (*known)[SENTINEL_ADDR];        /* the configured ones first */
+	size_t n_known, n_configured, first; /* who is asked first: the last that answered */
+	/* one look-up */
+	bool is_asking;
+	size_t n_tried;
+	struct redis_conn *conn;
+	char dialled[SENTINEL_ADDR];
+	bool is_role; /* the connection is to a candidate, else to a Sentinel */
+	bool has_answered;
+	char addr[SENTINEL_ADDR]; /* what the Sentinel says */
+	int64_t epoch;
+	struct slot_vote vote;
+	char (*said)[SENTINEL_ADDR]; /* by vote */
+	char candidates[CANDIDATES_MAX][SENTINEL_ADDR];
+	size_t n_candidates, i_candidate;
+	struct err why;
+	char in_use[SENTINEL_ADDR];
+	struct redis_conn *events; /* for ever, to one Sentinel after the other */
+	size_t events_at;
+};
+
+static void try_sentinel(struct sentinel_client *s);
+static void try_candidate(struct sentinel_client *s);
+
+static void sentinel_hang_up(struct sentinel_client *s)
+{
+	if (s->conn)
+		redis_close(s->conn, true);
+	s->conn = NULL;
+}
+
+static void give_up(struct sentinel_client *s)
+{
+	sentinel_hang_up(s);
+	s->is_asking = false;
+	s->ev.on_failed(s->arg, &s->why);
+}
+
+/* ---- the candidates' own word */
+
+static void add_candidate(struct sentinel_client *s, const char *addr)
+{
+	for (size_t i = 0; i < s->n_candidates; i++)
+		if (strcmp(s->candidates[i], addr) == 0)
+			return;
+	if (addr[0] && s->n_candidates < CANDIDATES_MAX)
+		snprintf(s->candidates[s->n_candidates++], SENTINEL_ADDR, "%s", addr);
+}
+
+static int64_t highest_epoch(const struct slot_vote *v)
+{
+	int64_t top = 0;
+	for (int i = 0; i < v->n; i++)
+		top = v->v[i].epoch > top ? v->v[i].epoch : top;
+	return top;
+}
+
+/* The answer that a majority of the known Sentinels gives at the highest epoch, or SLOT_VOTE_NONE. */
+static int majority(const struct sentinel_client *s)
+{
+	const struct slot_vote *v = &s->vote;
+	const int64_t top = highest_epoch(v);
+	for (int i = 0; i < v->n; i++) {
+		size_t n = 0;
+		for (int k = 0; k < v->n; k++)
+			n += v->v[k].epoch == top && v->v[k].map == v->v[i].map;
+		if (v->v[i].epoch == top && n > s->n_known / 2)
+			return i;
+	}
+	return SLOT_VOTE_NONE;
+}
+
+static void decide(struct sentinel_client *s)
+{
+	const int64_t top = highest_epoch(&s->vote);
+	int winner = majority(s);
+	s->n_candidates = s->i_candidate = 0;
+	if (winner != SLOT_VOTE_NONE)
+		add_candidate(s, s->said[winner]);
+	else
+		add_candidate(s, s->in_use);
+	for (int i = 0; winner == SLOT_VOTE_NONE && i < s->vote.n; i++)
+		if (s->vote.v[i].epoch == top)
+			add_candidate(s, s->said[i]);
+	try_candidate(s);
+}
+
+static void sentinel_use(struct sentinel_client *s, const char *addr)
+{
+	sentinel_hang_up(s);
+	s->is_asking = false;
+	snprintf(s->in_use, sizeof s->in_use, "%s", addr);
+	s->ev.on_standalone(s->arg, s->in_use);
+}
+
+static void on_role(struct sentinel_client *s, const redisReply *r)
+{
+	char role[SENTINEL_ROLE];
+	sentinel_decode_role(r, role);
+	/* not allowed to us: the Sentinels' word has to do */
+	if (sentinel_error(r) || strcmp(role, "master") == 0) {
+		char addr[SENTINEL_ADDR];
+		snprintf(addr, sizeof addr, "%s", s->dialled);
+		sentinel_use(s, addr);
+		return;
+	}
+	err_set(&s->why, ERR_IO, "redis=%s is no master yet, its role is %s", s->dialled, role);
+	try_candidate(s);
+}
+
+/* ---- the Sentinels' */
+
+static void sentinel_learn(struct sentinel_client *s, const redisReply *r)
+{
+	char peers[KNOWN_MAX][SENTINEL_ADDR];
+	size_t n = sentinel_decode_peers(r, peers, KNOWN_MAX);
+	for (size_t i = 0; i < n && s->n_known < KNOWN_MAX; i++) {
+		bool is_there = false;
+		for (size_t k = 0; k < s->n_known && !is_there; k++)
+			is_there = strcmp(s->known[k], peers[i]) == 0;
+		if (!is_there)
+			memcpy(s->known[s->n_known++], peers[i], SENTINEL_ADDR);
+	}
+}
+
+/* The last of its answers has come. */
+static void sentinel_vote(struct sentinel_client *s)
+{
+	if (s->has_answered && s->vote.n < SLOT_VOTES_MAX) {
+		snprintf(s->said[s->vote.n], SENTINEL_ADDR, "%s", s->addr);
+		(void)slot_vote_add(&s->vote, fnv(s->addr, strlen(s->addr)), s->epoch);
+		if (s->vote.n == 1)
+			s->first = (s->first + s->n_tried - 1) % s->n_known;
+	}
+	if (majority(s) != SLOT_VOTE_NONE)
+		decide(s);
+	else
+		try_sentinel(s);
+}
+
+static void on_addr(struct sentinel_client *s, const redisReply *r)
+{
+	s->has_answered = sentinel_decode_addr(r, s->addr);
+	if (s->has_answered)
+		return;
+	if (sentinel_error(r))
+		err_set(&s->why, ERR_DENIED, "sentinel %s: %.200s", s->dialled, sentinel_error(r));
+	else
+		err_set(&s->why, ERR_NOT_FOUND, "sentinel %s knows no master named %.100s", s->dialled, s->master);
+}
+
+static void sentinel_on_reply(void *arg, uint64_t tag, const redisReply *r)
+{
+	struct sentinel_client *s = arg;
+	if (!r) /* on_down goes on */
+		return;
+	switch ((enum question)tag) {
+	case ASK_ADDR:
+		on_addr(s, r);
+		break;
+	case ASK_EPOCH:
+		s->epoch = sentinel_decode_epoch(r);
+		break;
+	case ASK_PEERS:
+		sentinel_learn(s, r);
+		sentinel_vote(s);
+		break;
+	case ASK_ROLE:
+		on_role(s, r);
+		break;
+	case ASK_EVENTS:
+		break;
+	}
+}
+
+static void sentinel_send(struct redis_conn *c, enum question tag, const char **words, mono_ms deadline)
+{
+	size_t lens[4];
+	int n = 0;
+	for (; words[n]; n++)
+		lens[n] = strlen(words[n]);
+	redis_send(c, tag, n, words, lens, deadline);
+}
+
+static void sentinel_on_up(void *arg, struct redis_conn *c)
+{
+	struct sentinel_client *s = arg;
+	mono_ms deadline = mono_now() + s->each_ms;
+	if (s->is_role) {
+		sentinel_send(c, ASK_ROLE, (const char *[]){"ROLE", NULL}, deadline);
+		return;
+	}
+	sentinel_send(c, ASK_ADDR, (const char *[]){"SENTINEL", "GET-MASTER-ADDR-BY-NAME", s->master, NULL}, deadline);
+	sentinel_send(c, ASK_EPOCH, (const char *[]){"SENTINEL", "MASTER", s->master, NULL}, deadline);
+	sentinel_send(c, ASK_PEERS, (const char *[]){"SENTINEL", "SENTINELS", s->master, NULL}, deadline);
+}
+
+static void sentinel_on_down(void *arg, struct redis_conn *c, const struct err *why, bool was_up)
+{
+	struct sentinel_client *s = arg;
+	(void)c;
+	(void)was_up;
+	s->why = *why;
+	if (s->is_role)
+		try_candidate(s);
+	else
+		try_sentinel(s);
+}
+
+static void sentinel_on_push(void *arg, struct redis_conn *c, const redisReply *reply)
+{
+	(void)arg;
+	(void)c;
+	(void)reply;
+}
+
+static bool sentinel_dial(struct sentinel_client *s, const char *addr, bool is_role)
+{
+	static const struct redis_events events = {
+		.on_up = sentinel_on_up, .on_down = sentinel_on_down, .on_push = sentinel_on_push};
+	struct redis_opts o;
+	sentinel_hang_up(s);
+	if (is_role)
+		s->ev.opts(s->arg, &o);
+	else
+		s->ev.sentinel_opts(s->arg, &o);
+	o.stay_down = true;
+	o.maint = REDIS_MAINT_OFF;
+	o.times.connect_ms = mono_min(o.times.connect_ms, s->each_ms);
+	if (redis_addr_parse(addr, &o.addr, &s->why) != ERR_OK)
+		return false;
+	s->is_role = is_role;
+	s->has_answered = false;
+	s->epoch = 0;
+	snprintf(s->dialled, sizeof s->dialled, "%s", addr);
+	s->conn = redis_open(s->loop, &o, &events, sentinel_on_reply, s);
+	return true;
+}
+
+static void try_sentinel(struct sentinel_client *s)
+{
+	while (s->n_tried < s->n_known && s->vote.n < SLOT_VOTES_MAX)
+		if (sentinel_dial(s, s->known[(s->first + s->n_tried++) % s->n_known], false))
+			return;
+	decide(s);
+}
+
+static void try_candidate(struct sentinel_client *s)
+{
+	while (s->i_candidate < s->n_candidates)
+		if (sentinel_dial(s, s->candidates[s->i_candidate++], true))
+			return;
+	give_up(s);
+}
+
+/* ---- events: a hint */
+
+static void events_on_up(void *arg, struct redis_conn *c)
+{
+	(void)arg;
+	sentinel_send(c, ASK_EVENTS, (const char *[]){"SUBSCRIBE", "+switch-master", NULL}, 0);
+}
+
+static void events_on_down(void *arg, struct redis_conn *c, const struct err *why, bool was_up)
+{
+	struct sentinel_client *s = arg;
+	struct redis_opts o;
+	struct redis_addr a;
+	(void)why;
+	(void)was_up;
+	s->ev.sentinel_opts(s->arg, &o);
+	redis_set_auth(c, o.username, o.password);
+	s->events_at = (s->events_at + 1) % s->n_known;
+	if (s->n_known > 1 && s->events_at && redis_addr_parse(s->known[s->events_at], &a, NULL) == ERR_OK)
+		redis_redial(c, &a, "next sentinel"); /* a pause after each round */
+}
+
+static void events_on_push(void *arg, struct redis_conn *c, const redisReply *reply)
+{
+	struct sentinel_client *s = arg;
+	(void)c;
+	if (sentinel_is_switch(reply, s->master))
+		s->ev.on_hint(s->arg);
+}
+
+static void events_open(struct sentinel_client *s)
+{
+	static const struct redis_events events = {
+		.on_up = events_on_up, .on_down = events_on_down, .on_push = events_on_push};
+	struct redis_opts o;
+	s->ev.sentinel_opts(s->arg, &o);
+	o.is_subscriber = true;
+	if (redis_addr_parse(s->known[0], &o.addr, NULL) == ERR_OK)
+		s->events = redis_open(s->loop, &o, &events, sentinel_on_reply, s);
+}
+
+/* ---- life */
+
+struct sentinel_client *sentinel_client_open(
+	uv_loop_t *loop, const struct config *c, const struct topo_events *ev, void *arg)
+{
+	struct sentinel_client *s = mem_alloc(sizeof *s);
+	s->loop = loop;
+	s->ev = *ev;
+	s->arg = arg;
+	s->master = mem_printf("%s", c->redis.sentinel.master);
+	s->each_ms = mono_min(mono_min(c->redis.connect_timeout_ms, c->redis.command_timeout_ms), EACH_MAX_MS);
+	s->known = mem_array(KNOWN_MAX, sizeof *s->known);
+	s->said = mem_array(SLOT_VOTES_MAX, sizeof *s->said);
+	for (size_t i = 0; i < c->redis.endpoints.n && s->n_known < KNOWN_MAX; i++)
+		snprintf(s->known[s->n_known++], SENTINEL_ADDR, "%s", c->redis.endpoints.items[i]);
+	s->n_configured = s->n_known;
+	events_open(s);
+	return s;
+}
+
+void sentinel_client_ask(struct sentinel_client *s)
+{
+	if (s->is_asking)
+		return;
+	s->is_asking = true;
+	s->n_tried = 0;
+	s->vote.n = 0;
+	err_set(&s->why, ERR_IO, "no sentinel answers");
+	try_sentinel(s);
+}
+
+void sentinel_client_close(struct sentinel_client *s)
+{
+	if (!s)
+		return;
+	sentinel_hang_up(s);
+	if (s->events)
+		redis_close(s->events, true);
+	mem_free(s->master);
+	mem_free(s->known);
+	mem_free(s->said);
+	mem_free(s);
+}

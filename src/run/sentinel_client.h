@@ -1,0 +1,16 @@
+/* sentinel_client - asks Sentinels which Redis is the master, and that one whether it is. Coordinator thread.
+ *
+ * Happy path: Sentinel after Sentinel -> address, epoch, other Sentinels -> a majority of those that are known agrees
+ *   at the highest epoch -> that address' ROLE says master -> on_standalone. +switch-master is a hint to ask again.
+ * Failure: without a majority the address in use is kept while its ROLE says master, else the one of the highest epoch
+ *   is tried, so a few Sentinels that answer suffice at the start. A master that is back from the dead says master,
+ *   too, but no majority says so. Nobody left: on_failed, asked again later. */
+#pragma once
+#include "run/topology_client.h"
+
+struct sentinel_client;
+
+struct sentinel_client *sentinel_client_open(
+	uv_loop_t *loop, const struct config *c, const struct topo_events *ev, void *arg);
+void sentinel_client_ask(struct sentinel_client *s); /* one answer by one of the callbacks, in a later round */
+void sentinel_client_close(struct sentinel_client *s);

@@ -1,0 +1,163 @@
+"""Behind Sentinel: the master is found, followed through failovers, and nothing else is taken for it."""
+import os
+import random
+import time
+
+from lib import checks
+from lib.case import limit, no_acl
+from lib.checks import Added
+from lib.liar import Liar
+from lib.load import Load
+from lib.sentinels import NAME, Watched
+
+issue = 17
+
+
+def behind(t, w, T=6, endpoints=None, **kw):
+    redis = {"topology": "sentinel", "sentinel": {"master": NAME}, "topology_refresh": "2s"}
+    return t.daemon(endpoints or w.endpoints, T=T, cfg={"redis": redis}, **kw)
+
+
+def one_done(worker, db, stream, timeout=15):
+    n = len(worker.frames("ok"))
+    Added(db).one("orders", stream)
+    worker.wait("ok", n + 1, timeout)
+
+
+def masters(d):
+    return [x["redis"] for x in d.json("nodes") if x["role"] == "master"]
+
+
+def tcp(n):
+    return f"{n.host}:{n.port}"
+
+
+@limit(120)
+@no_acl("Sentinels' own users")
+def test_the_master_is_found_and_followed(t):
+    """One Sentinel is configured, the others are learned; the first is dead when the master dies."""
+    s = Watched(t)
+    d = behind(t, s, endpoints=s.endpoints[:1])
+    w = t.worker(d, credits=8, work=0)
+    first = s.nodes[0]
+    one_done(w, first.db, "s0")
+    assert masters(d) == [tcp(first)], masters(d)
+    s.sentinels[0].kill()
+    first.kill()
+    new = s.other_master(first)
+    t0 = time.monotonic()
+    one_done(w, new.db, "s1", 20)
+    print(f"served {time.monotonic() - t0:.1f} s after the Sentinels agreed")
+    t.wait(lambda: masters(d) == [tcp(new)], 20, "nodes names the new one")
+    first.start()  # says that it is a master until the Sentinels have told it
+    for i in range(5):
+        one_done(w, new.db, f"t{i}")
+        time.sleep(0.3)
+    assert masters(d) == [tcp(new)], masters(d)
+
+
+@limit(120)
+@no_acl("Sentinels' own users")
+def test_nothing_is_lost_in_planned_failovers(t):
+    s = Watched(t)
+    d = behind(t, s)
+    w = t.worker(d, credits=50, work=0.02, reconnect=True)
+    sure, now = {}, s.nodes[0]
+    for round in range(2):
+        for i in range(40):
+            name = f"r{round}-{i}"
+            Added(now.db).one("orders", name)
+            sure[name] = {}
+        t.wait(lambda: now.db.cmd("WAIT", 2, 500) == 2, 30, "both replicas have it")
+        s.sentinels[0].db.cmd("SENTINEL", "FAILOVER", NAME)
+        now = s.other_master(now)
+        t.wait(lambda: now.db.cmd("XLEN", "orders-input") == 0, 30, "all done on the new master")
+    checks.none(checks.lost(sure, [w.journal]) + checks.overlaps([w.journal]))
+
+
+@limit(300)
+@no_acl("Sentinels' own users")
+def test_masters_killed_and_cut_off_under_load(t):
+    """Nothing that a replica had is lost, nobody is told of what somebody else owns."""
+    s = Watched(t)
+    ds = [behind(t, s, name=x, service={"retry": {"max_retries": 100}}) for x in "ab"]
+    ws = [t.worker(d, credits=60, reconnect=True, work=lambda a: random.uniform(0, 0.3)) for d in ds]
+    load = Load(s, rate=200)
+    t.ending(load.stop)
+
+    def progress(n, timeout=40):
+        goal = sum(len(w.frames("ok")) for w in ws) + n
+        t.wait(lambda: sum(len(w.frames("ok")) for w in ws) >= goal, timeout, f"{n} more done", 0.05)
+    progress(100)
+    now = s.nodes[0]
+    for i in range(int(os.environ.get("ROUNDS", 2))):
+        t0 = time.monotonic()
+        now.pause() if i % 2 else now.kill()
+        new = s.other_master(now)
+        t1 = time.monotonic()
+        progress(20)
+        print(f"{'paused' if i % 2 else 'killed'}: another master after {t1 - t0:.1f} s, served {time.monotonic() - t1:.1f} s later")
+        now.cont() if i % 2 else now.start()
+        t.wait(lambda: new.db.cmd("INFO", "replication").count("state=online") == 2, 40, "the old one is a replica", 0.1)
+        now = new
+        progress(100)
+    added = load.stop()
+    checks.wait_clean(s.client(), timeout=60)
+    journals = [w.journal for w in ws]
+    checks.none(checks.lost(added.sure, journals) + checks.overlaps(journals))
+    print(f"{len(added.sure)} added, {len(added.maybe)} maybe")
+
+
+@limit(120)
+@no_acl("Sentinels' own users")
+def test_sentinels_with_a_password_and_without_a_majority(t):
+    s = Watched(t, replicas=1, password="hush")
+    with open(t.path("pw"), "w") as f:
+        f.write("wrong\n")
+    d = t.daemon(s.endpoints, T=6, ready=False, cfg={"redis": {
+        "topology": "sentinel", "topology_refresh": "500ms", "sentinel": {"master": NAME, "password": {"file": t.path("pw")}}}})
+    d.wait_log("WRONGPASS")
+    p = d.ctl("status", "--ready")
+    assert p.returncode == 1 and "WRONGPASS" in p.stderr, p
+    with open(t.path("pw"), "w") as f:
+        f.write("hush\n")
+    d.wait_ready()  # the file is read again
+    w = t.worker(d, credits=8, work=0)
+    one_done(w, s.nodes[0].db, "s0")
+    for x in s.sentinels[:2]:
+        x.kill()
+    time.sleep(2)
+    one_done(w, s.nodes[0].db, "s1")  # what says that it is a master is kept
+    assert d.ctl("status", "--ready").returncode == 0, d.ctl("status", "--ready")
+    s.sentinels[2].kill()
+    time.sleep(2)
+    one_done(w, s.nodes[0].db, "s2")
+
+
+@limit(60)
+@no_acl("Sentinels' own users")
+def test_a_sentinel_that_lies_is_outvoted(t):
+    """The first that is asked names a server that says it is a master, too."""
+    s = Watched(t)
+    decoy = t.redis()
+    liar = Liar(s.sentinels[0], about=("SENTINEL", "GET-MASTER-ADDR-BY-NAME"))
+    t.ending(liar.close)
+    liar.stick_to([decoy.host, str(decoy.port)])
+    d = behind(t, s, endpoints=[liar.endpoint, *s.endpoints[1:]])
+    w = t.worker(d, credits=8, work=0)
+    one_done(w, s.nodes[0].db, "s0")
+    for _ in range(3):
+        n = liar.n_lies
+        d.ctl("topology", "refresh")
+        assert liar.n_lies > n
+        assert masters(d) == [tcp(s.nodes[0])], masters(d)
+    assert decoy.db.cmd("EXISTS", "orders-input") == 0
+
+
+@limit(60)
+@no_acl("Sentinels' own users")
+def test_a_master_that_no_sentinel_knows(t):
+    s = Watched(t, replicas=0, sentinels=1)
+    d = t.daemon(s.endpoints, T=6, ready=False, cfg={"redis": {"topology": "sentinel", "sentinel": {"master": "other"}}})
+    d.wait_log("knows no master named other")
+    assert "knows no master named other" in d.ctl("status", "--ready").stderr
