@@ -1,6 +1,7 @@
 #include "base/log.h"
 
 #include "base/buf.h"
+#include "base/log_fields.h"
 #include "base/mono.h"
 
 #include <errno.h>
@@ -213,6 +214,7 @@ static void add_line(struct buf *out, enum log_level level, const char *text, si
 		add_time(out);
 		buf_printf(out, "\",\"level\":\"%s\",\"msg\":", level_names[level]);
 		buf_json_str(out, text, len);
+		log_fields_json(out, text, len);
 		buf_add(out, "}", 1);
 		break;
 	case LOG_JOURNAL:

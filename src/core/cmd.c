@@ -26,3 +26,15 @@ const char *dead_reason_name(enum dead_reason r)
 	};
 	return reasons[r];
 }
+
+const char *entry_problem_text(enum entry_problem p)
+{
+	static const char *const texts[] = {
+		[ENTRY_GOOD] = NULL,
+		[ENTRY_NO_INPUT] = "there is no field lbs-input",
+		[ENTRY_BAD_JSON] = "lbs-input is not a JSON object that can be passed on",
+		[ENTRY_NO_NAME] = "lbs-input has no DataStreamName that is a text of 1 to 65536 bytes",
+		[ENTRY_DELETED] = "its data is gone",
+	};
+	return texts[p];
+}

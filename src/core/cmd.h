@@ -152,6 +152,9 @@ struct field_list {
 
 enum entry_problem { ENTRY_GOOD, ENTRY_NO_INPUT, ENTRY_BAD_JSON, ENTRY_NO_NAME, ENTRY_DELETED };
 
+/* Why nobody can work on it, for people; NULL when it is ENTRY_GOOD. */
+const char *entry_problem_text(enum entry_problem p);
+
 struct entry_in { /* one entry as read */
 	struct entry_id id;
 	enum entry_problem problem;

@@ -120,7 +120,7 @@ struct msg *effects_msg(struct effects *e, enum msg_kind kind, uint16_t to)
 
 void effects_log(struct effects *e, enum log_level level, const char *fmt, ...)
 {
-	char line[512];
+	char line[1200]; /* two long values, and what is said of them */
 	va_list ap;
 	va_start(ap, fmt);
 	int n = vsnprintf(line, sizeof line, fmt, ap);

@@ -28,7 +28,8 @@ Test(story, frozen_redis_the_worker_stops_before_the_key_can_expire, .init = sto
 		     "[  5027] d0 topology cannot be read, the last one stays: nobody answers; trying again\n"
 		     "[  9524] d0 service=orders stream=s1 id=1700000001520-0 lease lost reason=expired\n"
 		     "[  9524] w0 < revoke 1520-0 reason=lost grace=1500\n"
-		     "[ 10339] w0 revoked 1520-0\n");
+		     "[ 10339] w0 revoked 1520-0\n"
+		     "[ 10524] d0 service=orders leases lost n=1 expired=1\n");
 	server_pause(&W, &W.servers[0], false);
 	k->work_min = k->work_max = 200;
 	story_for(3000);
@@ -72,7 +73,8 @@ Test(story, frozen_daemon_the_worker_keeps_its_fence, .init = story_up, .fini = 
 		     "[ 17242] w0 done 17027-0\n"
 		     "[ 17243] d0.s0 done s1 17027-0\n"
 		     "[ 17252] w0 < ok 17027-0 for=done outcome=done\n"
-		     "[ 17253] d0.s0 unlock s1 17027-0\n");
+		     "[ 17253] d0.s0 unlock s1 17027-0\n"
+		     "[ 18020] d0 service=orders leases lost n=1 expired=1\n");
 	cr_assert(world_settled(&W));
 }
 

@@ -23,6 +23,7 @@ struct coord *coord_new(const struct coord_rules *rules)
 	list_init(&c->turns);
 	list_init(&c->gone);
 	heap_init(&c->session_timers);
+	c->lost_at = MONO_NEVER;
 	c->reroute_at = c->start_again = c->drain_end = c->drain_over = c->stop_at = MONO_NEVER;
 	c->next_turn = MONO_NEVER - STALL_MS;
 	c->shortest_ttl = 10000;
@@ -340,9 +341,11 @@ mono_ms coord_step(struct coord *c, const struct coord_event *ev, struct effects
 	coord_due(c);
 	handle(c, ev);
 	finish_turn(c);
+	entry_warn_lost(c);
 	mono_ms at = mono_min(heap_deadline(&c->ledger.timers), heap_deadline(&c->session_timers));
 	at = mono_min(at, mono_min(c->reroute_at, mono_min(c->drain_end, c->stop_at)));
 	at = mono_min(at, mono_min(c->drain_over, c->start_again));
+	at = mono_min(at, c->lost_at);
 	if (c->stop_at != MONO_NEVER && c->listen_end > c->now)
 		at = mono_min(at, c->listen_end);
 	if (!c->topo_pending)

@@ -53,10 +53,13 @@ struct coord_service {
 	uint32_t audit_pass;
 	uint32_t granted; /* what the outstanding grant allows */
 	bool grant_is_short;
-	mono_ms audit_hold; /* no "not pending" verdicts before (the group was made again) */
-	mono_ms trimmed_at; /* entries trimmed while held were told of; 0 = never */
-	uint32_t n_trimmed; /* since then */
-	bool is_id_told;    /* ids are no milliseconds: said */
+	mono_ms audit_hold;      /* no "not pending" verdicts before (the group was made again) */
+	mono_ms trimmed_at;      /* entries trimmed while held were told of; 0 = never */
+	uint32_t n_trimmed;      /* since then */
+	bool is_id_told;         /* ids are no milliseconds: said */
+	uint32_t n_lost[LOST_N]; /* leases since the last warning of them, by reason */
+	mono_ms lost_at;         /* the next warning; MONO_NEVER = nothing to warn of */
+	mono_ms lost_said;       /* the last one; 0 = none */
 	struct metrics_service m;
 };
 
@@ -107,6 +110,7 @@ struct coord {
 	uint32_t n_start;   /* entries of a former process whose locks are being asked for */
 	mono_ms stop_at;    /* a handover waits for confirmations until then */
 	mono_ms listen_end; /* and hears workers at least until then */
+	mono_ms lost_at;    /* the soonest of the services' */
 	mono_ms reroute_at, topo_next, topo_asked, started_at;
 	mono_ms start_again;           /* shards that could not be started are tried then */
 	mono_ms left_out_said;         /* the last line about masters without a number; 0 = none */
@@ -244,6 +248,8 @@ struct entry *entry_enter(struct coord *c, struct coord_service *s, struct entry
 void entry_enter_one(struct coord *c, struct coord_service *s, struct entry_in *in, bool is_start);
 void entry_start_known(struct coord *c, struct entry *e);
 void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why);
+/* The warning that is due for leases lost. */
+void entry_warn_lost(struct coord *c);
 void entry_not_pending(struct coord *c, struct entry *e);
 /* Its stop-work time has come. When its master confirms nothing any more, all leases
  * there end with it, so that no session's fence is held back by them one after the other. */

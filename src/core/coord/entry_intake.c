@@ -34,6 +34,12 @@ static void enter_hopeless(struct coord *c, struct coord_service *s, const struc
 	e->stream = text_ref(in->stream);
 	e->finish = in->problem == ENTRY_DELETED ? FINISH_ACK : FINISH_DEAD;
 	e->dead_reason = (uint8_t)why;
+	char error[120];
+	int n = why == DEAD_TOO_LARGE
+			? snprintf(error, sizeof error, "its assign would have more bytes than workers.max_frame, %lld",
+				  (long long)c->rules.max_frame_bytes)
+			: snprintf(error, sizeof error, "%s", entry_problem_text(in->problem));
+	e->note = text_new(error, (size_t)n); /* a dead letter's _dlq_error */
 	entry_send_op(c, e);
 }
 

@@ -1,5 +1,7 @@
 /* coord_lease - what shards say of leases, and the audit: held, lost, moved, not pending any more. */
 #include "core/coord/coord_p.h"
+
+#include "base/log_fields.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -77,9 +79,60 @@ static void revoke_lost(struct coord *c, struct coord_service *s, struct entry *
 	c->m[MP_REVOKE_LOST]++;
 }
 
+static const char *const lost_names[LOST_N] = {"expired", "taken", "missing", "not_pending", "replaced"};
+
+enum { LOST_TOGETHER_MS = 1000, LOST_EVERY_MS = 60000 };
+
+/* A line each at notice; and one warning for all that go within a second or, when it goes on, within a minute. */
+static void tell_lost(struct coord *c, struct coord_service *s, const struct entry *e, enum lost_reason why)
+{
+	char stream[FIELD_VALUE_CAP];
+	s->m.c[M_LOST_EXPIRED + why]++;
+	effects_log(c->out, LOG_NOTICE, "service=%s stream=%s id=%llu-%llu lease lost reason=%s", s->rules->name,
+		e->stream ? field_value(stream, e->stream->bytes, e->stream->len) : "?", (unsigned long long)e->id.ms,
+		(unsigned long long)e->id.seq, lost_names[why]);
+	s->n_lost[why]++;
+	if (s->lost_at != MONO_NEVER)
+		return;
+	s->lost_at = c->now + LOST_TOGETHER_MS;
+	if (s->lost_said)
+		s->lost_at = mono_max(s->lost_at, s->lost_said + LOST_EVERY_MS);
+	c->lost_at = mono_min(c->lost_at, s->lost_at);
+}
+
+static void warn_lost(struct coord *c, struct coord_service *s)
+{
+	char reasons[160] = "";
+	size_t at = 0;
+	uint32_t n = 0;
+	for (int i = 0; i < LOST_N; i++) {
+		if (s->n_lost[i])
+			at += (size_t)snprintf(
+				reasons + at, sizeof reasons - at, " %s=%u", lost_names[i], s->n_lost[i]);
+		n += s->n_lost[i];
+		s->n_lost[i] = 0;
+	}
+	effects_log(c->out, LOG_WARN, "service=%s leases lost n=%u%s", s->rules->name, n, reasons);
+	s->lost_said = mono_max(c->now, 1);
+	s->lost_at = MONO_NEVER;
+}
+
+void entry_warn_lost(struct coord *c)
+{
+	if (c->lost_at > c->now)
+		return;
+	c->lost_at = MONO_NEVER;
+	for (uint16_t i = 0; i < c->n_positions; i++) {
+		struct coord_service *s = &c->services[i];
+		if (s->rules && s->lost_at <= c->now)
+			warn_lost(c, s);
+		if (s->rules)
+			c->lost_at = mono_min(c->lost_at, s->lost_at);
+	}
+}
+
 void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why)
 {
-	static const char *const names[LOST_N] = {"expired", "taken", "missing", "not_pending", "replaced"};
 	struct coord_service *s = coord_service(c, e->svc);
 	mono_ms was_good = e->good_until;
 	e->good_until = 0;
@@ -88,12 +141,8 @@ void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why)
 		return;
 	e->is_lost = true;
 	entry_start_known(c, e);
-	if (e->was_told) {
-		s->m.c[M_LOST_EXPIRED + why]++;
-		effects_log(c->out, LOG_NOTICE, "service=%s stream=%.200s id=%llu-%llu lease lost reason=%s",
-			s->rules->name, e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms,
-			(unsigned long long)e->id.seq, names[why]);
-	}
+	if (e->was_told)
+		tell_lost(c, s, e, why);
 	switch ((enum entry_state)e->state) {
 	case ENTRY_LOCKING:
 	case ENTRY_TAKING:

@@ -1,5 +1,7 @@
 /* entry_outcome - how an entry's work ends: done, back to the stream at once or later, dead letter; and Redis' word. */
 #include "core/coord/coord_p.h"
+
+#include "base/log_fields.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -65,6 +67,22 @@ void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool 
 	begin_finish(c, e, FINISH_REQUEUE);
 }
 
+/* stream: as field_value writes it. */
+static const char *entry_shown(const struct entry *e, char out[static FIELD_VALUE_CAP])
+{
+	return e->stream ? field_value(out, e->stream->bytes, e->stream->len) : "?";
+}
+
+/* One line each: dead letters are for people. */
+static void say_dead(struct coord *c, const struct coord_service *s, const struct entry *e)
+{
+	char stream[FIELD_VALUE_CAP], error[FIELD_VALUE_CAP];
+	effects_log(c->out, LOG_NOTICE, "service=%s stream=%s id=%llu-%llu dead letter reason=%s retry=%u%s%s",
+		s->rules->name, entry_shown(e, stream), (unsigned long long)e->id.ms, (unsigned long long)e->id.seq,
+		dead_reason_name((enum dead_reason)e->dead_reason), e->retry, e->note ? " error=" : "",
+		e->note ? field_value(error, e->note->bytes, e->note->len) : "");
+}
+
 static void count_end(struct coord *c, struct coord_service *s, struct entry *e)
 {
 	double took = (double)(c->now - e->since) / 1000.0;
@@ -78,9 +96,7 @@ static void count_end(struct coord *c, struct coord_service *s, struct entry *e)
 		break;
 	case FINISH_DEAD:
 		s->m.c[M_DEAD_MAX_RETRIES + e->dead_reason]++;
-		effects_log(c->out, LOG_NOTICE, "service=%s stream=%.200s id=%llu-%llu dead letter reason=%s retry=%u",
-			s->rules->name, e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms,
-			(unsigned long long)e->id.seq, dead_reason_name((enum dead_reason)e->dead_reason), e->retry);
+		say_dead(c, s, e);
 		break;
 	case FINISH_NONE:
 	case FINISH_DONE:
@@ -99,12 +115,12 @@ static void count_trimmed(struct coord *c, struct coord_service *s, const struct
 	s->n_trimmed++;
 	if (s->trimmed_at && c->now < s->trimmed_at + TRIMMED_EVERY_MS)
 		return;
+	char stream[FIELD_VALUE_CAP];
 	effects_log(c->out, LOG_WARN,
-		"service=%s stream=%.200s id=%llu-%llu lost: it was trimmed from %s-input while it was held n=%u; "
-		"nobody "
-		"may use XTRIM, XDEL or XADD MAXLEN on that stream",
-		s->rules->name, e->stream ? e->stream->bytes : "?", (unsigned long long)e->id.ms,
-		(unsigned long long)e->id.seq, s->rules->name, s->n_trimmed);
+		"service=%s stream=%s id=%llu-%llu lost: it was trimmed from %s-input while it was held n=%u; "
+		"nobody may use XTRIM, XDEL or XADD MAXLEN on that stream",
+		s->rules->name, entry_shown(e, stream), (unsigned long long)e->id.ms, (unsigned long long)e->id.seq,
+		s->rules->name, s->n_trimmed);
 	s->trimmed_at = mono_max(c->now, 1);
 	s->n_trimmed = 0;
 }

@@ -59,6 +59,7 @@ static void service_set(struct coord *c, struct service_rules *r)
 		s = &c->services[pos];
 		*s = (struct coord_service){.svc = r->svc, .reader_shard = SHARD_NONE};
 		list_push(&c->turns, &s->turn);
+		s->lost_at = MONO_NEVER;
 		list_init(&s->ready);
 		list_init(&s->suspects);
 		list_init(&s->parked);

@@ -36,7 +36,6 @@ struct session {
 	mono_ms told_until;   /* the latest until_ms it was told; 0 = none */
 	mono_ms told_ping_ms; /* how often it expects a ping */
 	int64_t n_pings;
-	bool is_leaving;                  /* drain was announced */
 	struct session_outcome *outcomes; /* ring */
 	uint32_t n_outcomes, next_outcome;
 };

@@ -52,7 +52,7 @@ struct repair {
 	uint32_t index, retry;
 	uint16_t slot; /* of its lock */
 	uint8_t state, source, tries;
-	bool is_unparseable;
+	uint8_t problem; /* enum entry_problem: nobody can work on it */
 	bool is_suspect; /* a worker died with it once: stays said */
 	int64_t idle_ms; /* when it was found; it only grows, or the entry was touched */
 	mono_ms found_at;

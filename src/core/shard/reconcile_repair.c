@@ -1,6 +1,8 @@
 /* One peer's entry on its way back: see the drawing in reconcile_impl.h. */
 #include "core/shard/reconcile_p.h"
 
+#include "base/log_fields.h"
+
 #include <assert.h>
 #include <stdio.h>
 
@@ -294,18 +296,20 @@ static void repair_on_checked(struct reconcile *rc, struct shard_ctx *c, struct 
 }
 
 /* Nobody can work on it: no lock, no door. Its owner has had min_idle to put it away. */
-static void on_unreadable(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+static void on_unreadable(struct reconcile *rc, struct shard_ctx *c, struct repair *r, enum entry_problem problem)
 {
 	int64_t min_idle = recovery_rules(c, recovery_of(rc, r))->min_idle_ms;
 	if (r->idle_ms + (c->now - r->found_at) < min_idle) {
 		repair_forget(rc, c, r); /* the scan finds it when it is old enough */
 		return;
 	}
-	r->is_unparseable = true;
+	const char *why = entry_problem_text(problem);
+	r->problem = (uint8_t)problem;
 	repair_move(rc, r, REPAIR_DEAD);
 	struct op_ask ask = repair_op_of(rc, c, r, CMD_DEAD);
 	ask.min_idle_ms = min_idle;
 	ask.reason = DEAD_UNPARSEABLE;
+	ask.error = text_new(why, strlen(why));
 	ctx_ask(c, &ask);
 }
 
@@ -334,7 +338,7 @@ static void repair_on_fetched(struct reconcile *rc, struct shard_ctx *c, struct 
 		return;
 	}
 	if (e->problem != ENTRY_GOOD) {
-		on_unreadable(rc, c, r);
+		on_unreadable(rc, c, r, e->problem);
 		return;
 	}
 	r->stream = e->stream;
@@ -446,12 +450,15 @@ static void requeued(struct reconcile *rc, struct shard_ctx *c, struct repair *r
 static void dead_lettered(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
 	struct recovery *v = recovery_of(rc, r);
-	ctx_metrics(c, v->svc)->c[r->is_unparseable ? M_DEAD_UNPARSEABLE : M_DEAD_MAX_RETRIES]++;
+	ctx_metrics(c, v->svc)->c[r->problem ? M_DEAD_UNPARSEABLE : M_DEAD_MAX_RETRIES]++;
+	char stream[FIELD_VALUE_CAP], error[FIELD_VALUE_CAP];
+	const char *why = entry_problem_text((enum entry_problem)r->problem);
 	effects_log(c->out, LOG_NOTICE,
-		"shard=%u service=%s stream=%.200s id=%llu-%llu dead letter reason=%s owner=%.200s", c->index,
-		recovery_rules(c, v)->name, r->stream ? r->stream->bytes : "", (unsigned long long)r->key.id.ms,
-		(unsigned long long)r->key.id.seq,
-		dead_reason_name(r->is_unparseable ? DEAD_UNPARSEABLE : DEAD_MAX_RETRIES), r->consumer->bytes);
+		"shard=%u service=%s stream=%s id=%llu-%llu dead letter reason=%s retry=%u owner=%.200s%s%s", c->index,
+		recovery_rules(c, v)->name, r->stream ? field_value(stream, r->stream->bytes, r->stream->len) : "?",
+		(unsigned long long)r->key.id.ms, (unsigned long long)r->key.id.seq,
+		dead_reason_name(r->problem ? DEAD_UNPARSEABLE : DEAD_MAX_RETRIES), r->retry, r->consumer->bytes,
+		why ? " error=" : "", why ? field_value(error, why, strlen(why)) : "");
 	if (r->stream)
 		tomb(rc, c, r, "gone:dead");
 	left(rc, c, r, M_REC_DEAD);

@@ -272,8 +272,10 @@ static const char *worker_state(const struct coord *c, const struct worker *m)
 		return "limbo";
 	if (m->s.state != SESSION_READY)
 		return "connecting";
-	if (m->s.is_leaving)
-		return c->is_draining ? "draining" : "leaving";
+	if (c->is_draining)
+		return "draining"; /* every one was told so */
+	if (m->credit_holder.credits == 0 && m->credit_holder.in_use > 0)
+		return "leaving"; /* it finishes what it has and takes no more */
 	return "active";
 }
 

@@ -1045,3 +1045,45 @@ Test(coord, done_of_what_was_trimmed_is_done, .init = story_ready, .fini = story
 		     "[ 1000] s release 1\n");
 	cr_expect_eq(W.c->services[0].m.c[M_LOST_TRIMMED], 0);
 }
+
+/* ---- what the log says of many */
+
+static size_t n_warnings(const char *words)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < W.out.n; i++)
+		n += W.out.v[i].kind == EFF_LOG && W.out.v[i].level == LOG_WARN &&
+		     strstr(W.out.v[i].text->bytes, words);
+	return n;
+}
+
+static size_t warnings_until(mono_ms end, const char *words)
+{
+	size_t n = 0;
+	while (W.now < end) {
+		struct coord_event ev = {.kind = COORD_TICK, .now = W.now += 100};
+		coord_step(W.c, &ev, &W.out);
+		n += n_warnings(words);
+		effects_clear(&W.out);
+	}
+	return n;
+}
+
+Test(coord, many_lost_leases_are_one_warning_with_their_number, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 50);
+	uint64_t h[20];
+	for (uint64_t i = 0; i < 20; i++) {
+		char name[8];
+		snprintf(name, sizeof name, "s%d", (int)i);
+		h[i] = story_assigned(100 + i, name);
+	}
+	for (int i = 0; i < 12; i++)
+		story_from_shard(
+			(struct msg){.kind = MSG_LEASE, .handle = h[i], .result = LEASE_IS_LOST, .lost = LOST_TAKEN});
+	cr_expect_eq(warnings_until(W.now + 3000, "service=orders leases lost n=12 taken=12"), 1);
+	for (int i = 12; i < 15; i++)
+		story_from_shard(
+			(struct msg){.kind = MSG_LEASE, .handle = h[i], .result = LEASE_IS_LOST, .lost = LOST_MISSING});
+	cr_expect_eq(warnings_until(W.now + 2000, "leases lost"), 0, "once a minute");
+}

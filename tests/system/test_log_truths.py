@@ -1,0 +1,108 @@
+"""What an operator reads: why a dead letter is one, fields in JSON lines, one warning for many leases, what workers do."""
+import json
+import re
+import time
+
+from lib.case import limit
+from lib.checks import Added
+from lib.redis import entries, pairs
+
+issue = 12
+
+
+def dead_lines(d):
+    return [x for x in d.log.splitlines() if " dead letter reason=" in x]
+
+
+def test_the_workers_reason_is_in_the_line(t):
+    r = t.redis()
+    d = t.daemon(r, service={"retry": {"max_retries": 0}})
+    w = t.worker(d, credits=9)
+    add = Added(r.db)
+    add.one("orders", "a")
+    w.finish(w.wait("assign"), "fail", reason='bad card "4000" \u20ac', dead=True)
+    d.wait_log("dead letter reason=rejected")
+    add.one("orders", "b")
+    w.finish(w.wait("assign", 2), "fail", reason="exit status 3: no route to host")
+    d.wait_log("dead letter reason=max_retries_exceeded")
+    first, second = dead_lines(d)
+    assert first.endswith('retry=0 error="bad card \\"4000\\" \u20ac"'), first
+    assert second.endswith('retry=0 error="exit status 3: no route to host"'), second
+
+
+BAD = {"there is no field lbs-input": ["other", "x"], "not a JSON object": ["lbs-input", "{"],
+       "no DataStreamName": ["lbs-input", '{"Info":{}}']}
+
+
+def test_unparseable_says_why(t):
+    r = t.redis()
+    d = t.daemon(r)
+    t.worker(d, credits=9)
+    for fields in BAD.values():
+        r.db.cmd("XADD", "orders-input", "*", *fields)
+    t.wait(lambda: len(dead_lines(d)) == 3, 10)
+    for why, line, (_, f) in zip(BAD, dead_lines(d), entries(r.db, "orders-input-dlq")):
+        assert "reason=unparseable" in line and why in line, line
+        assert why in f["_dlq_error"], f
+    shown = d.ctl_ok("dlq", "show", "orders")
+    assert all(why in shown for why in BAD), shown
+
+
+@limit(60)
+def test_json_lines_have_fields(t):
+    r = t.redis()
+    d = t.daemon(r, cfg={"log": {"level": "info", "format": "json"}}, service={"retry": {"max_retries": 0}})
+    w = t.worker(d, name="w one", credits=9)
+    name = 'a b" level=error id=9'
+    Added(r.db).one("orders", name)
+    a = w.wait("assign")
+    w.finish(a, "fail", reason="no luck", dead=True)
+    d.wait_log("dead letter")
+    lines = [json.loads(x) for x in d.log.splitlines()]
+    dead, = [x for x in lines if "dead letter" in x["msg"]]
+    assert dead["level"] == "notice" and dead["service"] == "orders" and dead["stream"] == name and dead["id"] == a["id"], dead
+    assert dead["reason"] == "rejected" and dead["retry"] == 0 and dead["error"] == "no luck", dead
+    up, = [x for x in lines if "connected credits=" in x["msg"]]
+    assert up["credits"] == 9 and isinstance(up["pid"], int), up
+    start, = [x for x in lines if x["msg"].startswith("shard=0 redis=") and "started" in x["msg"]]
+    assert start["shard"] == 0 and start["redis"], start
+
+
+@limit(90)
+def test_many_lost_leases_are_one_warning(t):
+    r = t.redis()
+    d = t.daemon(r, T=3, cfg={"log": {"level": "warn"}})
+    w = t.worker(d, credits=500)
+    Added(r.db).many("orders", [f"s{i}" for i in range(500)])
+    w.wait("assign", 500, timeout=30)
+    r.pause()
+    w.wait("revoke", 500, timeout=20)
+    t.wait(lambda: "leases lost" in d.log, 5)
+    r.cont()
+    line, = [x for x in d.log.splitlines() if "leases lost" in x]
+    m = re.search(r" warn service=orders leases lost n=(\d+) expired=(\d+)$", line)
+    assert m and int(m[1]) == int(m[2]) == 500, line
+
+
+def test_workers_say_what_they_do(t):
+    r = t.redis()
+    d = t.daemon(r)
+    w = t.worker(d, name="busy", credits=2)
+    idle = t.worker(d, name="idle", credits=0)
+    idle.wait("welcome")
+
+    def states():
+        return {x["name"]: x["state"] for x in d.json("workers")}
+    Added(r.db).many("orders", ["a", "b"])
+    w.wait("assign", 2)
+    assert states() == {"busy": "active", "idle": "active"}
+    w.send({"t": "credits", "n": 0})
+    t.wait(lambda: states()["busy"] == "leaving", 5, "it takes no more and finishes what it has")
+    w.send({"t": "credits", "n": 2})
+    t.wait(lambda: states()["busy"] == "active", 5)
+    d.ctl_ok("drain")
+    assert states() == {"busy": "draining", "idle": "draining"}
+    d.ctl_ok("undrain")
+    assert states() == {"busy": "active", "idle": "active"}
+    w.sock.close()
+    t.wait(lambda: states().get("busy") == "limbo", 5, "its connection dropped, its process lives")
