@@ -39,8 +39,8 @@ struct lease {
 	bool is_told;          /* how it ended, on this connection */
 };
 
-static struct lease leases[MAX_CREDITS];
-static int n_slots; /* as many as our credits when we began */
+static struct lease *leases; /* more than our credits: one is free at `done`, but that is kept until `ok` */
+static int n_slots;
 static int n_credits = 4;
 static int n_stops; /* how often we were asked to end */
 static bool is_quiet;
@@ -280,6 +280,21 @@ static struct lease *find(const char *name)
 	return NULL;
 }
 
+/* The pointer is good until the next call. */
+static struct lease *free_slot(void)
+{
+	struct lease *l = find("");
+	if (l)
+		return l;
+	int more = n_slots ? n_slots : 16;
+	leases = realloc(leases, (size_t)(n_slots + more) * sizeof(*leases));
+	if (!leases)
+		exit(EXIT_FAILURE);
+	memset(leases + n_slots, 0, (size_t)more * sizeof(*leases));
+	n_slots += more;
+	return &leases[n_slots - more];
+}
+
 static bool is_in(const char *array, const char *name)
 {
 	char item[NAME_BYTES];
@@ -320,9 +335,7 @@ static void on_frame(const char *frame)
 	if (strcmp(type, "welcome") == 0) {
 		on_welcome(frame);
 	} else if (strcmp(type, "assign") == 0) {
-		struct lease *slot = find(""); /* there is one: the daemon keeps to our credits */
-		if (slot)
-			begin(slot, frame);
+		begin(free_slot(), frame);
 	} else if (strcmp(type, "ping") == 0) {
 		snprintf(number, sizeof(number), "%lld", atoll(value_of(frame, "n")));
 		send_frame("pong", "n", number);
@@ -445,7 +458,6 @@ int main(int argc, char **argv)
 		fprintf(stderr, "worker: -n wants 1 to %d\n", MAX_CREDITS);
 		return 64;
 	}
-	n_slots = n_credits;
 	sigset_t mine;
 	sigemptyset(&mine);
 	sigaddset(&mine, SIGTERM);

@@ -683,6 +683,16 @@ def expect_plain_work(w):
     assert w.daemon.receive() == {"t": "pong", "n": 12}
 
 
+def expect_credits_free_at_done(w, n):
+    """The next streams may come as soon as the daemon has `done`, long before its `ok`."""
+    for round in "abc":
+        for i in range(n):
+            w.daemon.assign(f"{round}{i}", info={"seconds": 0})
+        assert {w.daemon.receive("done")["lease"] for _ in range(n)} == {f"{round}{i}" for i in range(n)}
+    for lease in (f"{round}{i}" for round in "abc" for i in range(n)):
+        w.daemon.ok(lease)
+
+
 def expect_deep(w, answer):
     """One entry's Info that Python cannot read: the others are not touched."""
     w.daemon.send(t="ping", n=1, until_ms=now_ms() + 60000)
@@ -707,6 +717,7 @@ def expect_fence(w):
 def test_example_python(w):
     assert run_example(w, sys.executable, example("worker.py"), w.at("sock"))["credits"] == 4
     expect_plain_work(w)
+    expect_credits_free_at_done(w, 3)
     w.daemon.assign("D", info={"seconds": "x"})
     assert "TypeError" in w.daemon.receive("fail")["reason"]
     w.daemon.ok("D", "fail", "requeued")
@@ -721,6 +732,7 @@ def test_example_c(w):
     subprocess.run(["cc", "-std=c17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-o", w.at("worker"), example("worker.c")], check=True)
     assert run_example(w, w.at("worker"), "-s", w.at("sock"), "-n", "3")["credits"] == 3
     expect_plain_work(w)
+    expect_credits_free_at_done(w, 20)
     w.daemon.send(t="revoke", lease="B", reason="operator", grace_ms=1000)
     assert w.daemon.receive() == {"t": "revoked", "lease": "B"}
     expect_fence(w)
@@ -731,6 +743,7 @@ def test_example_c(w):
 def test_example_fenced(w):
     assert run_example(w, sys.executable, example("worker_fenced.py"), w.at("sock"), "3")["credits"] == 3
     expect_plain_work(w)
+    expect_credits_free_at_done(w, 20)
     w.daemon.send(t="revoke", lease="B", reason="operator", grace_ms=1000)
     assert w.daemon.receive() == {"t": "revoked", "lease": "B"}
     expect_fence(w)
