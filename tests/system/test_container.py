@@ -300,3 +300,43 @@ def test_ten_rolling_updates_with_the_manifests_settings(t):
     assert all(x.endswith(" 0") for x in lines), "no retry is counted"
     assert not r.db.cmd("EXISTS", "orders-input-dlq")
     print(f"= ten rolling updates: {n + 20} streams done once each, no retry counted; a pod ended within {max(took):.1f} s")
+
+
+@limit(60)
+@no_acl("the settings of a pod are its environment's")
+def test_what_the_sidecar_page_says_to_type(t):
+    """Its commands, with this test's Redis, folder and programs for those of the page."""
+    if not container.is_possible():
+        print("= not root, or no namespaces: src/doc/sidecar.md is not tried")
+        return
+    with open(os.path.join(ROOT, "src", "doc", "sidecar.md")) as f:
+        page = f.read()
+    block = re.search(r"<!-- tried by .*?-->\n```sh\n(.*?)```", page, re.S)[1]
+    build, r = os.path.dirname(os.path.realpath(program("sluiced"))), t.redis()
+    os.chmod(t.dir, 0o755)
+    os.chmod(os.path.dirname(t.dir), 0o755)
+    shutil.copy(program("sluice-run"), t.path("sluice-run"))
+    for a, b in (("make && ", ""), ("build/release", build), ("scripts/", f"{ROOT}/scripts/"), ("/tmp/sluiced-root", t.path("root")),
+                 ("127.0.0.1:6379", f"{r.host}:{r.port}"), ("build/sluicectl", program("sluicectl")), ("build/sluice-run", t.path("sluice-run"))):
+        assert a in block, a
+        block = block.replace(a, b)
+    out = open(t.path("out"), "w")
+    p = subprocess.Popen(["bash", "-euc", block + "sleep 60"], stdout=out, stderr=out, start_new_session=True)
+    try:
+        t.wait(lambda: "works on orders:7" in open(t.path("out")).read(), 30, "the work is done")
+        t.wait(lambda: r.db.cmd("XLEN", "orders-input") == 0, 10, "and acknowledged")
+    finally:
+        os.killpg(p.pid, signal.SIGKILL)
+        p.wait()
+        print(open(t.path("out")).read())
+
+
+def test_pages_of_the_sidecar_name_what_there_is(t):
+    with open(os.path.join(ROOT, "src", "doc", "sidecar.md")) as f:
+        page = f.read()
+    for path in set(re.findall(r"\betc/[a-z]+(?:/[\w.-]+)?", page)):
+        assert os.path.exists(os.path.join(ROOT, path)), path
+    for name in re.findall(r"`(autoscaling-\w+\.yaml)`", page):
+        assert os.path.exists(os.path.join(ROOT, "etc", "kubernetes", name)), name
+    image = re.findall(r"sluiced:(\d+\.\d+\.\d+)", page + open(os.path.join(ROOT, "etc", "kubernetes", "statefulset.yaml")).read())
+    assert len(set(image)) == 1, image
