@@ -387,7 +387,10 @@ def one_of_three_masters_dies(t, round):
     p = spawn([program("sluice-run"), "-s", d.worker_sock, "-n", "24", "--", "python3", script], t.path(f"run{round}.log"),
               env=dict(os.environ, OUT=out))
     t.ending(p.kill)
-    ids = {f"s{i}": Added(c.db).one("orders", f"s{i}") for i in range(24)}
+    ids = {}
+    for i in range(24):  # over a whole round of renewals, so that each lease has its own time
+        ids[f"s{i}"] = Added(c.db).one("orders", f"s{i}")
+        time.sleep(0.14)
     t.wait(lambda: sum(x.endswith(".began") for x in os.listdir(out)) == 24, 30, "24 commands run")
     lbs = c.master_of("orders-input")
     dead = next(n for n in c.masters() if n is not lbs)
