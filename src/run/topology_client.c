@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { TOPO_ADDRS_MAX = 128, MOVE_AGAIN_MS = 100, WINDOW_MAX_S = 300, CONFIRM_MS = 1000 };
+enum { TOPO_ADDRS_MAX = 128, MOVE_AGAIN_MS = 100, WINDOW_MAX_S = 300, CONFIRM_MS = 1000, BEHIND_MS = 30000 };
 
 struct topology_client {
 	struct sentinel_client *sentinel; /* not NULL: it does all, nothing else is used */
@@ -35,7 +35,8 @@ struct topology_client {
 	int64_t epoch, best_epoch;     /* of this answer, -1 = not told; the highest of a map in use */
 	size_t n_behind; /* answers of this round that were only too old, and the highest of their epochs */
 	int64_t behind_epoch;
-	char state[160]; /* cluster_state of this answer, or why it is not told */
+	mono_ms behind_since; /* the rounds before, too; 0 = no */
+	char state[160];      /* cluster_state of this answer, or why it is not told */
 	uint64_t map_in_use;
 	bool is_voting;
 	struct slot_vote vote;
@@ -54,15 +55,27 @@ struct topology_client {
 	mono_ms moved_until; /* of its window */
 };
 
+/* All of them are behind, or those that answer are for longer than a node can be cut off and well: it is another
+ * cluster than before. */
+static void end_of_round(struct topology_client *t)
+{
+	mono_ms now = mono_now();
+	if (t->n_behind == 0)
+		t->behind_since = 0;
+	else if (t->behind_since == 0)
+		t->behind_since = now;
+	if (t->n_behind == t->n_addrs || (t->n_behind && now - t->behind_since >= BEHIND_MS))
+		t->best_epoch = t->behind_epoch;
+	t->n_tried = t->n_behind = 0;
+	t->behind_epoch = 0;
+}
+
 static void next_endpoint(struct topology_client *t, const struct err *why)
 {
 	t->last = *why;
 	t->is_sent = false;
 	if (++t->n_tried >= t->n_addrs) {
-		/* all of them are behind: it is another cluster than before */
-		t->best_epoch = t->n_behind == t->n_addrs ? t->behind_epoch : t->best_epoch;
-		t->n_tried = t->n_behind = 0;
-		t->behind_epoch = 0;
+		end_of_round(t);
 		if (t->is_asking && !t->is_voting) {
 			t->is_asking = false;
 			t->ev.on_failed(t->arg, &t->last);
@@ -168,6 +181,7 @@ static void use_map(struct topology_client *t, const struct slot_range *rows, si
 	t->best_epoch = epoch > t->best_epoch ? epoch : t->best_epoch;
 	t->is_asking = t->is_sent = false;
 	t->n_tried = t->n_behind = 0;
+	t->behind_since = 0;
 	t->ev.on_slots(t->arg, rows, n);
 }
 

@@ -202,6 +202,29 @@ def test_one_node_with_an_old_map_is_outvoted(t):
 
 
 @limit(60)
+def test_a_cluster_made_anew_is_taken(t):
+    """Its epochs begin again, far below what was seen."""
+    c = t.cluster()
+    c.nodes[0].db.cmd("CLUSTER", "BUMPEPOCH")
+    d = t.daemon(c, T=3, cfg={"redis": {"topology_refresh": "500ms"}})
+    w = t.worker(d, credits=4, work=0)
+    one_done(w, c.db, "s1")
+    for n in c.nodes:
+        n.db.cmd("FLUSHALL")
+        n.db.cmd("CLUSTER", "RESET", "HARD")
+    for i, n in enumerate(c.nodes):  # the slots go round by one
+        n.id = n.db.cmd("CLUSTER", "MYID")
+        first = (i + 1) % 3 * 5461
+        n.db.cmd("CLUSTER", "ADDSLOTSRANGE", first, first + 5460 if first < 10922 else 16383)
+        n.db.cmd("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
+    for n in c.nodes[1:]:
+        c.nodes[0].db.cmd("CLUSTER", "MEET", n.host, n.port)
+    c.wait_ok()
+    one_done(w, servers.ClusterClient([n.tcp for n in c.nodes]), "s2", 40)
+    d.wait_ready()
+
+
+@limit(60)
 def test_a_daemon_with_the_old_acl_file_goes_on(t):
     """CLUSTER INFO is not allowed to it: one map is as good as another then, and that is said once."""
     c = t.cluster()
