@@ -30,6 +30,7 @@ struct sentinel_client {
 	char addr[SENTINEL_ADDR]; /* what the Sentinel says */
 	int64_t epoch;
 	struct slot_vote vote;
+	struct sentinel_state state; /* of the last look-up */
 	char (*said)[SENTINEL_ADDR]; /* by vote */
 	char candidates[CANDIDATES_MAX][SENTINEL_ADDR];
 	size_t n_candidates, i_candidate;
@@ -94,6 +95,8 @@ static void decide(struct sentinel_client *s)
 {
 	const int64_t top = highest_epoch(&s->vote);
 	int winner = majority(s);
+	s->state = (struct sentinel_state){
+		.n_known = s->n_known, .n_answered = (size_t)s->vote.n, .has_majority = winner != SLOT_VOTE_NONE};
 	s->n_candidates = s->i_candidate = 0;
 	if (winner != SLOT_VOTE_NONE)
 		add_candidate(s, s->said[winner]);
@@ -343,6 +346,11 @@ void sentinel_client_ask(struct sentinel_client *s)
 	s->vote.n = 0;
 	err_set(&s->why, ERR_IO, "no sentinel answers");
 	try_sentinel(s);
+}
+
+const struct sentinel_state *sentinel_client_state(const struct sentinel_client *s)
+{
+	return &s->state;
 }
 
 void sentinel_client_close(struct sentinel_client *s)

@@ -13,4 +13,6 @@ struct sentinel_client;
 struct sentinel_client *sentinel_client_open(
 	uv_loop_t *loop, const struct config *c, const struct topo_events *ev, void *arg);
 void sentinel_client_ask(struct sentinel_client *s); /* one answer by one of the callbacks, in a later round */
+/* Of the last look-up; the client's. */
+const struct sentinel_state *sentinel_client_state(const struct sentinel_client *s);
 void sentinel_client_close(struct sentinel_client *s);

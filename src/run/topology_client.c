@@ -486,6 +486,14 @@ void topology_client_ask(struct topology_client *t)
 	send_question(t);
 }
 
+bool topology_client_sentinels(const struct topology_client *t, struct sentinel_state *out)
+{
+	if (!t->sentinel)
+		return false;
+	*out = *sentinel_client_state(t->sentinel);
+	return true;
+}
+
 void topology_client_set_auth(struct topology_client *t, const char *username, const char *password)
 {
 	if (t->conn)

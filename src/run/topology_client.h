@@ -26,6 +26,12 @@ struct topo_events {
 	/* something has changed: ask soon */ /* of a new connection, with the present credentials */
 };
 
+/* How the last look-up behind Sentinel went. */
+struct sentinel_state {
+	size_t n_known, n_answered; /* it ends with the answer that makes a majority */
+	bool has_majority;          /* agrees about the master */
+};
+
 struct topology_client *topology_client_open(uv_loop_t *loop, const struct config *c, const struct redis_opts *opts,
 	const struct topo_events *ev, void *arg);
 void topology_client_ask(struct topology_client *t); /* one answer by one of the callbacks, in a later round */
@@ -33,4 +39,6 @@ void topology_client_set_auth(struct topology_client *t, const char *username, c
 void topology_client_set_tls(struct topology_client *t, struct redis_tls *tls);
 /* Times and maintenance: of both; mode and endpoint type from the next attempt on. */
 void topology_client_set_rules(struct topology_client *t, const struct config *c, const struct redis_opts *opts);
+/* False: not behind Sentinel. */
+bool topology_client_sentinels(const struct topology_client *t, struct sentinel_state *out);
 void topology_client_close(struct topology_client *t);

@@ -1,4 +1,5 @@
 """Behind Sentinel: the master is found, followed through failovers, and nothing else is taken for it."""
+import json
 import os
 import random
 import time
@@ -26,6 +27,13 @@ def one_done(worker, db, stream, timeout=15):
 
 def masters(d):
     return [x["redis"] for x in d.json("nodes") if x["role"] == "master"]
+
+
+def sentinel_word(d):
+    """What doctor says of them: (result, found)."""
+    rows = [json.loads(x) for x in d.ctl("--json", "doctor").stdout.splitlines() if x]
+    row, = [x for x in rows if x.get("check") == "sentinel"]
+    return row["result"], row["found"]
 
 
 def tcp(n):
@@ -124,13 +132,15 @@ def test_sentinels_with_a_password_and_without_a_majority(t):
     d.wait_ready()  # the file is read again
     w = t.worker(d, credits=8, work=0)
     one_done(w, s.nodes[0].db, "s0")
+    assert sentinel_word(d) == ("ok", "a majority of 3 known Sentinels agrees about the master"), sentinel_word(d)
     for x in s.sentinels[:2]:
         x.kill()
-    time.sleep(2)
+    t.wait(lambda: sentinel_word(d)[0] == "warn", 20, "doctor misses two")
+    assert sentinel_word(d)[1].startswith("1 of 3 known Sentinels answer"), sentinel_word(d)
     one_done(w, s.nodes[0].db, "s1")  # what says that it is a master is kept
     assert d.ctl("status", "--ready").returncode == 0, d.ctl("status", "--ready")
     s.sentinels[2].kill()
-    time.sleep(2)
+    t.wait(lambda: sentinel_word(d)[0] == "fail", 20, "doctor misses all")
     one_done(w, s.nodes[0].db, "s2")
 
 

@@ -411,6 +411,28 @@ static bool on_permission(struct doctor *j, const struct reply *r, const redisRe
 
 /* ---- the daemon's own view */
 
+static void check_sentinels(struct doctor *j)
+{
+	enum { ENOUGH = 3 };
+	struct sentinel_state st;
+	char found[200];
+	if (!topology_client_sentinels(j->q->d->topo, &st))
+		return;
+	if (st.n_answered == 0)
+		doctor_say(j, "sentinel", "fail", j->q->d->topo_why[0] ? j->q->d->topo_why : "no Sentinel answers",
+			"look at redis.endpoints, redis.sentinel and at the Sentinels");
+	else if (!st.has_majority) {
+		snprintf(found, sizeof found, "%zu of %zu known Sentinels answer, no majority agrees about the master",
+			st.n_answered, st.n_known);
+		doctor_say(
+			j, "sentinel", "warn", found, "what says that it is the master is kept: start the Sentinels");
+	} else {
+		snprintf(found, sizeof found, "a majority of %zu known Sentinels agrees about the master", st.n_known);
+		doctor_say(j, "sentinel", st.n_known < ENOUGH ? "warn" : "ok", found,
+			st.n_known < ENOUGH ? "three Sentinels survive the loss of one" : NULL);
+	}
+}
+
 static void check_slots(struct doctor *j)
 {
 	const struct topology *t = &j->q->d->core->topo;
@@ -496,6 +518,7 @@ static mono_ms doctor_step(struct control_req *q, mono_ms now)
 		return MONO_NEVER;
 	if (j->at == j->n_addrs) {
 		check_slots(j);
+		check_sentinels(j);
 		control_end(q, j->has_failed, j->has_failed ? "%s" : NULL, "a check failed");
 		return MONO_NEVER;
 	}
