@@ -528,6 +528,20 @@ def sigterm_without_a_connection(c):
 
 
 @behaviour
+def sigterm_may_give_back(c):
+    """Told to (on_term=release), it stops its work at SIGTERM, gives it back uncounted, and leaves."""
+    s = c.session(credits=4, on_term="release")
+    leases = [c.daemon.assign(s, f"s{i}", {"sleep": 30}) for i in range(2)]
+    for i in range(2):
+        c.wait_journal("tick", stream=f"s{i}")
+    c.term()
+    same("exit status", c.exits(), 0)
+    same("release", sorted(f["lease"] for f in c.daemon.frames("release")), leases)
+    same("the last frame", s.frames[-1]["t"], "bye")
+    same("other results", [f for f in s.frames if f["t"] in ("done", "fail", "revoked")], [])
+
+
+@behaviour
 def half_frames(c):
     """Frames come in pieces, several at once, with CR LF, with empty lines; half a frame before the end is none."""
     s = c.session()
@@ -736,7 +750,7 @@ def ids(r):
 @behaviour
 def entries_in_order(c):
     """hello says entries; each entry goes to the handler once, in order; the last is acknowledged."""
-    s = c.session(entries=True)
+    s = c.session(entries="each")
     same("entries in hello", s.hello.get("entries"), True)
     r = rows(20)
     f = feed(c, s, "s", r)
@@ -750,7 +764,7 @@ def entries_in_order(c):
 @behaviour
 def entries_have_all_fields(c):
     """Order and duplicates are kept; what is not UTF-8 comes as bytes; tries is told; an entry may have many fields."""
-    s = c.session(entries=True)
+    s = c.session(entries="each")
     f = [["a", "1"], ["b", {"bytes": "00ff80"}], ["a", "2"], ["", ""], ["ż🦀", "\n\""], ["do", "{}"]]
     lease = c.daemon.assign(s, "s", {}, entries={"pos": "0-0"})
     c.daemon.entries[lease] = type("F", (), {"on_ack": lambda self, s, f: c.daemon.results.update(acked=f["id"])})()
@@ -765,7 +779,7 @@ def entries_have_all_fields(c):
 @behaviour
 def entries_are_acked_after_the_work(c):
     """An ack covers what the handler has returned from, and nothing else; a slow entry does not keep the others' acks."""
-    s = c.session(entries=True)
+    s = c.session(entries="each")
     r = rows(9, {4: {"sleep": 1.2}})
     f = feed(c, s, "s", r)
     c.wait_journal("tick", stream="s", entry=r[4][0])
@@ -778,7 +792,7 @@ def entries_are_acked_after_the_work(c):
 @behaviour
 def entries_of_two_streams(c):
     """A slow stream does not hold another one up."""
-    s = c.session(entries=True)
+    s = c.session(entries="each")
     slow, quick = feed(c, s, "slow", rows(6, {0: {"sleep": 3}})), feed(c, s, "quick", rows(30))
     c.wait(lambda: quick.pos == 29, timeout=2.5, what="all of the quick stream")
     assert slow.pos == -1
@@ -789,7 +803,7 @@ def entries_of_two_streams(c):
 def nack_is_a_barrier(c):
     """A failed entry: nack with its id and reason; frames that come before the nack's ok are void; then it comes again, and what
     is behind it after it."""
-    s = c.session(entries=True)
+    s = c.session(entries="each")
     r = rows(12, {4: {"raise": "not now"}})
     f = feed(c, s, "s", r)
     n = c.daemon.wait_frame("nack")
@@ -808,7 +822,7 @@ def nack_is_a_barrier(c):
 @behaviour
 def nack_says_dead_and_when(c):
     """dead: it alone goes, the stream goes on. retry_ms is passed on."""
-    s = c.session(entries=True)
+    s = c.session(entries="each")
     r = rows(9, {2: {"fail": "never", "dead": True}, 5: {"fail": "later", "retry_ms": 300}})
     f = feed(c, s, "s", r)
     n = c.daemon.wait_frame("nack", id=r[5][0])
@@ -824,7 +838,7 @@ def nack_says_dead_and_when(c):
 @behaviour
 def nack_lost(c):
     """The connection is lost before the nack is answered: after the resume what comes is the continuation."""
-    s = c.session(entries=True)
+    s = c.session(entries="each")
     r = rows(8, {3: {"raise": "x"}})
     f = feed(c, s, "s", r)
     f.answer_nack = lambda *_: None
@@ -840,7 +854,7 @@ def nack_lost(c):
 def entries_again_are_skipped(c):
     """Acks are lost with the connection: after the resume they are told again, and entries that come again are not worked on
     again."""
-    s = c.session(entries=True)
+    s = c.session(entries="each")
     r = rows(12, {5: {"sleep": 1.2}})
     f = feed(c, s, "s", r)
     c.wait(lambda: f.pos >= 2, what="the first acks")
@@ -861,7 +875,7 @@ def entries_again_are_skipped(c):
 @behaviour
 def entries_finished_without_a_connection(c):
     """The whole frame is finished while there is no connection, and comes again as a whole."""
-    s = c.session(entries=True)
+    s = c.session(entries="each")
     r = rows(3, {2: {"sleep": 0.5}})
     f = feed(c, s, "s", r)
     f.confirms = False
@@ -877,7 +891,7 @@ def entries_finished_without_a_connection(c):
 @behaviour
 def revoke_in_entries_mode(c):
     """What is finished is acknowledged, then revoked is said; nothing begins after."""
-    s = c.session(entries=True)
+    s = c.session(entries="each")
     r = rows(12, {4: {"sleep": 20}})
     f = feed(c, s, "s", r)
     c.wait_journal("tick", stream="s", entry=r[4][0])
@@ -895,7 +909,7 @@ def revoke_in_entries_mode(c):
 @behaviour
 def fence_in_entries_mode(c):
     """Frozen daemon: entries stop by the fence too."""
-    s = c.session(entries=True)
+    s = c.session(entries="each")
     r = rows(12, {4: {"block": 20}})
     f = feed(c, s, "s", r)
     c.wait_journal("tick", stream="s", entry=r[4][0])
@@ -909,7 +923,7 @@ def fence_in_entries_mode(c):
 @behaviour
 def the_worker_ends_a_stream(c):
     """The handler has seen the last entry: it is acknowledged, then done; the credit is used again."""
-    s = c.session(credits=1, entries=True)
+    s = c.session(credits=1, entries="each")
     r = rows(4, {3: {"done": True}})
     f = feed(c, s, "s", r)
     c.daemon.wait_frame("done", lease=f.lease)
@@ -923,7 +937,7 @@ def the_worker_ends_a_stream(c):
 @behaviour
 def the_daemon_ends_a_stream(c):
     """ended: the lease is over, nothing is said about it; the next one is worked on; it is not resumed."""
-    s = c.session(credits=1, entries=True)
+    s = c.session(credits=1, entries="each")
     f = feed(c, s, "s", rows(3))
     c.wait(lambda: f.pos == 2, what="all acknowledged")
     c.daemon.held.pop(f.lease)
@@ -938,7 +952,7 @@ def the_daemon_ends_a_stream(c):
 @behaviour
 def sigterm_in_entries_mode(c):
     """The entry at hand is finished and acknowledged, the stream is given back uncounted, bye, exit 0."""
-    s = c.session(entries=True)
+    s = c.session(entries="each")
     r = rows(60, {i: {"sleep": 0.2} for i in range(60)})
     f, idle = feed(c, s, "s", r), feed(c, s, "idle", rows(2))
     c.wait(lambda: f.pos >= 1 and idle.pos == 1, what="some are acknowledged")
@@ -949,3 +963,43 @@ def sigterm_in_entries_mode(c):
     same("finished and acknowledged", got, ids(r[:f.pos + 1]))
     assert len(got) < 20, "it has not left after what was at hand"
     same("failures", c.daemon.frames("fail") + c.daemon.frames("nack") + c.daemon.frames("done"), [])
+
+
+@behaviour
+def batches_are_acked_as_a_whole(c):
+    """entries="batch": the handler gets what came together; all of it is acknowledged when it has returned, nothing before."""
+    s = c.session(entries="batch")
+    r = rows(12, {4: {"sleep": 0.8}})
+    f = feed(c, s, "s", r)
+    c.wait_journal("tick", stream="s", entry=r[4][0])
+    c.wait(lambda: f.pos == 2, what="the first batch")
+    quiet(0.3)
+    same("position", f.pos, 2)
+    c.wait(lambda: f.pos == 11, what="all acknowledged")
+    same("entries", seen(c, "s"), ids(r))
+
+
+@behaviour
+def batches_that_fail(c):
+    """An error in a batch is held against its first entry that is not finished: it comes again alone, and so the culprit is found."""
+    s = c.session(entries="batch")
+    r = rows(12, {4: {"raise": "x"}})
+    f = feed(c, s, "s", r)
+    c.wait(lambda: sum(n["id"] == r[4][0] for n in f.nacks) >= 2, what="the culprit is found")
+    r[4][1] = ["n", "4"]
+    c.wait(lambda: f.pos == 11, what="all acknowledged")
+    same("nacks of others", [n["id"] for n in f.nacks if n["id"] != r[4][0]], [r[3][0]])
+    same("finished", [x for x in seen(c, "s", "end") if x != r[3][0]], [x for x in ids(r) if x != r[3][0]])
+
+
+@behaviour
+def batches_are_given_up_at_revoke(c):
+    """A batch that is stopped in the middle is not acknowledged."""
+    s = c.session(entries="batch")
+    r = rows(6, {4: {"sleep": 20}})
+    f = feed(c, s, "s", r)
+    c.wait_journal("tick", stream="s", entry=r[4][0])
+    s.send("revoke", lease=f.lease, reason="operator", grace_ms=1000)
+    c.daemon.wait_frame("revoked", lease=f.lease)
+    same("position", f.pos, 2)
+    assert r[5][0] not in seen(c, "s")

@@ -20,21 +20,23 @@ class Case:
 
     # ---- the client
 
-    def start(self, credits=4, entries=False):
-        env = dict(os.environ, SLUICED_WORKER=self.daemon.path, CONF_CREDITS=str(credits), CONF_JOURNAL=self.journal_path)
-        env.pop("CONF_ENTRIES", None)
+    def start(self, credits=4, entries=None, on_term=None):
+        env = {k: v for k, v in os.environ.items() if not k.startswith("CONF_")}
+        env.update(SLUICED_WORKER=self.daemon.path, CONF_CREDITS=str(credits), CONF_JOURNAL=self.journal_path)
         if entries:
-            env["CONF_ENTRIES"] = "1"
+            env["CONF_ENTRIES"] = entries
+        if on_term:
+            env["CONF_ON_TERM"] = on_term
         with open(os.path.join(self.dir, "err"), "ab") as err:
             p = subprocess.Popen(["/bin/sh", "-c", "exec " + self.command], env=env, stdin=subprocess.DEVNULL, stdout=err, stderr=err,
                                  start_new_session=True)
         self.procs.append(p)
         return p
 
-    def session(self, credits=4, entries=False, timeout=30):
+    def session(self, credits=4, entries=None, on_term=None, timeout=30):
         """Starts a client, waits until it was welcome."""
         n = len(self.daemon.sessions)
-        self.start(credits, entries)
+        self.start(credits, entries, on_term)
         return self.daemon.wait_session(n + 1, timeout)
 
     @property

@@ -71,10 +71,18 @@ public class ConformanceWorker {
         act(e.get("do") == null ? Map.of() : (Map<?, ?>) Worker.Json.parse(e.get("do")), job, e.id);
     }
 
+    private static void workBatch(Worker.Job job, List<Worker.Entry> entries) throws Exception {
+        for (Worker.Entry e : entries) workEntry(job, e);
+    }
+
     public static void main(String[] args) throws Exception {
         journal = new FileOutputStream(System.getenv("CONF_JOURNAL"), true);
         int credits = Integer.parseInt(System.getenv("CONF_CREDITS"));
-        if (System.getenv("CONF_ENTRIES") != null) Worker.entries(null, ConformanceWorker::workEntry, credits).run();
-        else new Worker(null, ConformanceWorker::work, credits).run();
+        String entries = System.getenv().getOrDefault("CONF_ENTRIES", "");
+        Worker w = entries.equals("each") ? Worker.entries(null, ConformanceWorker::workEntry, credits)
+                : entries.equals("batch") ? Worker.batches(null, ConformanceWorker::workBatch, credits)
+                : new Worker(null, ConformanceWorker::work, credits);
+        if ("release".equals(System.getenv("CONF_ON_TERM"))) w.onTermRelease();
+        w.run();
     }
 }

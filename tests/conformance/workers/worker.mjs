@@ -35,9 +35,14 @@ async function workEntry(job, e) {
   await act(JSON.parse(e.get("do") ?? "{}"), job, { entry: e.id });
 }
 
-const isEntries = Boolean(process.env.CONF_ENTRIES);
+async function workBatch(job, entries) {
+  for (const e of entries) await workEntry(job, e);
+}
+
+const entries = process.env.CONF_ENTRIES;
+const handler = { each: workEntry, batch: workBatch }[entries] ?? work;
 try {
-  await new Worker(null, isEntries ? workEntry : work, Number(process.env.CONF_CREDITS), { entries: isEntries ? "each" : undefined }).run();
+  await new Worker(null, handler, Number(process.env.CONF_CREDITS), { entries, onTerm: process.env.CONF_ON_TERM ?? "finish" }).run();
 } catch (e) {
   console.error(`${e.code}: ${e.message}`);
   process.exit(1);

@@ -11,7 +11,7 @@ sys.path.insert(0, os.environ.get("SLUICE_CLIENT") or os.path.join(os.path.dirna
 from sluice import Fail, Release, SluiceError, Stopped, Worker  # noqa: E402
 
 JOURNAL = os.open(os.environ["CONF_JOURNAL"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-ENTRIES = "each" if os.environ.get("CONF_ENTRIES") else None
+ENTRIES = os.environ.get("CONF_ENTRIES")  # each or batch
 MODE = os.environ.get("CLIENT_MODE", "")
 
 
@@ -69,6 +69,16 @@ def work(job, entry=None):
     note("end", job, **e)
 
 
+def work_batch(job, entries):
+    for e in entries:
+        work(job, e)
+
+
+async def work_batch_async(job, entries):
+    for e in entries:
+        await work_async(job, e)
+
+
 async def work_async(job, entry=None):
     do, e = job.info if isinstance(job.info, dict) else {}, {}
     if entry is None:
@@ -86,7 +96,8 @@ async def work_async(job, entry=None):
 
 
 try:
-    Worker(None, work_async if MODE == "async" else work, credits=int(os.environ["CONF_CREDITS"]), entries=ENTRIES,
-           threads=MODE == "threads").run()
+    handlers = [work_async, work_batch_async] if MODE == "async" else [work, work_batch]
+    Worker(None, handlers[ENTRIES == "batch"], credits=int(os.environ["CONF_CREDITS"]), entries=ENTRIES, threads=MODE == "threads",
+           on_term=os.environ.get("CONF_ON_TERM", "finish")).run()
 except SluiceError as e:
     sys.exit(f"{e.code}: {e}")

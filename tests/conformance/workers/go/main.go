@@ -108,13 +108,26 @@ func workEntry(ctx context.Context, job *sluice.Job, e *sluice.Entry) error {
 	return act(do, ctx, job, map[string]any{"entry": e.ID})
 }
 
+func workBatch(ctx context.Context, job *sluice.Job, entries []sluice.Entry) error {
+	for i := range entries {
+		if err := workEntry(ctx, job, &entries[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func main() {
 	journal, _ = os.OpenFile(os.Getenv("CONF_JOURNAL"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	credits, _ := strconv.Atoi(os.Getenv("CONF_CREDITS"))
 	w := sluice.New("", work, credits)
-	if os.Getenv("CONF_ENTRIES") != "" {
+	switch os.Getenv("CONF_ENTRIES") {
+	case "each":
 		w = sluice.NewEntries("", workEntry, credits)
+	case "batch":
+		w = sluice.NewBatches("", workBatch, credits)
 	}
+	w.OnTermRelease = os.Getenv("CONF_ON_TERM") == "release"
 	if err := w.Run(); err != nil {
 		log.Fatal(fmt.Errorf("worker: %w", err))
 	}
