@@ -2,6 +2,7 @@
 tests/conformance, whose handlers write a journal of their own."""
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -15,7 +16,7 @@ from lib.servers import Process, spawn
 
 issue = 18
 SUITE = os.path.join(ROOT, "tests", "conformance", "workers")
-TICK_MS = 30
+CLIENTS = os.path.join(ROOT, "etc", "clients")
 
 
 def have(*tools):
@@ -23,6 +24,12 @@ def have(*tools):
     if missing:
         print(f"= skipped: {', '.join(missing)} not here (make clients installs it)")
     return not missing
+
+
+def build(t, argv, dir):
+    env = dict(os.environ, GOFLAGS="-mod=mod", GOPROXY="off", GOTOOLCHAIN="local")
+    r = t.run(argv, timeout=120, cwd=dir, env=env)
+    assert r.returncode == 0, r.stderr
 
 
 class Client(Process):
@@ -188,6 +195,55 @@ def everything(t, argv):
         t.close()
 
 
+# ---- README of each
+
+def shown(language):
+    """The first worker in a client's README."""
+    with open(os.path.join(CLIENTS, language, "README.md")) as f:
+        text = re.search(r"```\w+\n(.*?)```", f.read(), re.S)[1]
+    assert len([x for x in text.splitlines() if x.strip()]) <= 8, f"{language}: more than eight lines"
+    return text
+
+
+def as_shown(t, d, language):
+    """argv of that worker, copied beside its client as a user would."""
+    dir = t.path("mine-" + language)
+    text = shown(language).replace("/run/sluiced/worker.sock", d.worker_sock)
+    shutil.copytree(os.path.join(CLIENTS, language), dir)
+    name = {"python": "worker.py", "node": "worker.mjs", "go": "cmd/main.go", "java": "Main.java"}[language]
+    os.makedirs(os.path.dirname(os.path.join(dir, name)), exist_ok=True)
+    if language == "go":
+        text = 'package main\n\nimport (\n"context"\n"fmt"\n\nsluice "github.com/sluiced/sluiced/etc/clients/go"\n)\n' + text
+    with open(os.path.join(dir, name), "w") as f:
+        f.write(text)
+    if language == "go":
+        build(t, ["go", "build", "-o", "worker", "./cmd"], dir)
+        return [os.path.join(dir, "worker")]
+    if language == "java":
+        build(t, ["javac", "-d", ".", "Main.java", "src/main/java/sluiced/Worker.java"], dir)
+        return ["java", "-cp", dir, "Main"]
+    return [{"python": "python3"}.get(language, language), os.path.join(dir, name)]
+
+
+@limit(180)
+def test_the_worker_of_each_readme(t):
+    """It works, survives a restart of the daemon, and leaves with status 0."""
+    r = t.redis()
+    d = t.daemon(r)
+    for language, tools in {"python": ["python3"], "node": ["node"], "go": ["go"], "java": ["java", "javac"]}.items():
+        if not have(*tools):
+            continue
+        c = Client(t, d, as_shown(t, d, language))
+        for n in range(2):
+            Added(r.db).one("orders", f"{language}:{n}", {"a": [1, "ż"]})
+            checks.wait_clean(r.db, timeout=30)
+            with open(c.dir + ".log") as f:
+                assert f"{language}:{n}" in f.read()
+            d.restart()
+        c.signal(signal.SIGTERM)
+        assert c.wait(20) == 0, language
+
+
 @limit(240)
 def test_python(t):
     everything(t, ["python3", os.path.join(SUITE, "worker.py")])
@@ -216,9 +272,7 @@ def test_go(t):
     if not have("go"):
         return
     worker = t.path("go-worker")
-    env = dict(os.environ, GOFLAGS="-mod=mod", GOPROXY="off", GOTOOLCHAIN="local")
-    r = t.run(["go", "build", "-o", worker, "."], timeout=120, cwd=os.path.join(SUITE, "go"), env=env)
-    assert r.returncode == 0, r.stderr
+    build(t, ["go", "build", "-o", worker, "."], os.path.join(SUITE, "go"))
     everything(t, [worker])
 
 
@@ -227,7 +281,5 @@ def test_java(t):
     if not have("java", "javac"):
         return
     out = t.path("classes")
-    r = t.run(["javac", "-d", out, os.path.join(ROOT, "etc/clients/java/src/main/java/sluiced/Worker.java"), os.path.join(SUITE, "ConformanceWorker.java")],
-              timeout=120)
-    assert r.returncode == 0, r.stderr
+    build(t, ["javac", "-d", out, os.path.join(CLIENTS, "java/src/main/java/sluiced/Worker.java"), os.path.join(SUITE, "ConformanceWorker.java")], t.dir)
     everything(t, ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", out, "sluiced.ConformanceWorker"])

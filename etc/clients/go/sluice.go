@@ -6,7 +6,7 @@
 //		fmt.Println(job.Stream, string(job.Info), job.Token)
 //		return nil
 //	}
-//	err := sluice.New("/run/sluiced/worker.sock", work, 4).Run()
+//	func main() { sluice.New("/run/sluiced/worker.sock", work, 4).Main() }
 //
 // The handler returns nil: the stream is done. It returns an error, or panics: one retry is counted, with that as reason; *Fail and
 // *Release say more. SIGTERM and SIGINT: no new work, what is held is finished, then Run returns nil. A lost connection or a
@@ -400,6 +400,13 @@ func (w *Worker) Run() error {
 	e.disconnect()
 	close(e.done)
 	return e.err
+}
+
+// Main is Run for a program that does nothing else: it ends with status 1, and a line that says why, when Run fails.
+func (w *Worker) Main() {
+	if err := w.Run(); err != nil {
+		log.Fatal("sluice: ", err)
+	}
 }
 
 // post is how handlers reach the loop of Run.

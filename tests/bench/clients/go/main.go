@@ -3,7 +3,6 @@ package main
 
 import (
 	"context"
-	"log"
 	"os"
 	"strconv"
 
@@ -16,5 +15,5 @@ func main() {
 	if os.Getenv("BENCH_ENTRIES") != "" {
 		w = sluice.NewBatches("", func(context.Context, *sluice.Job, []sluice.Entry) error { return nil }, credits)
 	}
-	log.Println(w.Run())
+	w.Main()
 }

@@ -6,8 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"log"
 	"os"
 	"strconv"
 	"syscall"
@@ -128,7 +126,5 @@ func main() {
 		w = sluice.NewBatches("", workBatch, credits)
 	}
 	w.OnTermRelease = os.Getenv("CONF_ON_TERM") == "release"
-	if err := w.Run(); err != nil {
-		log.Fatal(fmt.Errorf("worker: %w", err))
-	}
+	w.Main()
 }
