@@ -459,6 +459,7 @@ def waits_for_a_daemon_that_is_not_there(c):
 def sigterm_when_idle(c):
     """bye, exit 0."""
     c.session()
+    c.daemon.wait_frame("pong")  # it has seen its welcome
     c.term()
     same("exit status", c.exits(), 0)
     same("bye", len(c.daemon.frames("bye")), 1)

@@ -39,11 +39,22 @@ def ends(do):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def seconds(do, job, e):
+def block(do, job, e):
+    """Work that will not hear of being stopped."""
+    end = time.monotonic() + do.get("block", 0)
+    while time.monotonic() < end:
+        try:
+            note("tick", job, **e)
+            time.sleep(min(0.03, max(0, end - time.monotonic())))
+        except Stopped:
+            pass
+
+
+def pauses(do, job, e):
     """Yields pauses; a tick before each."""
     for n in range(do.get("progress", 0)):
         job.progress(f"note {n}")
-    end = time.monotonic() + do.get("sleep", 0) + do.get("block", 0)
+    end = time.monotonic() + do.get("sleep", 0)
     while time.monotonic() < end:
         note("tick", job, **e)
         yield min(0.03, max(0, end - time.monotonic()))
@@ -57,12 +68,9 @@ def work(job, entry=None):
         e = {"entry": entry.id}
         note("entry", job, **e, tries=entry.tries, fields=plain(entry.fields))
         do = json.loads(entry.get("do") or "{}")
-    for s in seconds(do, job, e):
-        try:
-            time.sleep(s)
-        except Stopped:
-            if "block" not in do:  # work that will not hear of it
-                raise
+    for s in pauses(do, job, e):
+        time.sleep(s)
+    block(do, job, e)
     ends(do)
     if do.get("done"):
         job.finish()
@@ -87,8 +95,9 @@ async def work_async(job, entry=None):
         e = {"entry": entry.id}
         note("entry", job, **e, tries=entry.tries, fields=plain(entry.fields))
         do = json.loads(entry.get("do") or "{}")
-    for s in seconds(do, job, e):
-        time.sleep(s) if "block" in do else await asyncio.sleep(s)
+    for s in pauses(do, job, e):
+        await asyncio.sleep(s)
+    block(do, job, e)
     ends(do)
     if do.get("done"):
         job.finish()
