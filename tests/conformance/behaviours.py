@@ -78,6 +78,18 @@ def many_quick_streams(c):
 
 
 @behaviour
+def credits_are_free_before_the_ok(c):
+    """The daemon has a credit again when it has the result: the next streams come although no ok has come yet."""
+    s = c.session(credits=4)
+    c.daemon.answers = lambda f: False
+    for n in (4, 8, 12):
+        for i in range(4):
+            c.daemon.assign(s, f"s{n}-{i}")
+        c.daemon.wait_frame("done", n)
+    same("begun", len(c.journal("begin")), 12)
+
+
+@behaviour
 def failures_have_a_reason(c):
     """fail carries the reason; an exception is a failure and says what it was; the worker lives on."""
     s = c.session()
