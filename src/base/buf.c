@@ -116,6 +116,16 @@ char *buf_take(struct buf *b)
 	return data;
 }
 
+bool buf_is_utf8(const char *s, size_t len)
+{
+	for (size_t i = 0, n; i < len; i += n) {
+		n = utf8_len(s + i, len - i);
+		if (!n)
+			return false;
+	}
+	return true;
+}
+
 static void add_escape(struct buf *b, unsigned char c)
 {
 	static const char *const named[128] = {

@@ -1,5 +1,6 @@
 /* buf - growable byte buffer. Not thread-safe. Appending never fails (mem_*); a limit is the caller's. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,5 +20,7 @@ void buf_reserve_wiping(struct buf *b, size_t len);
 void buf_consume(struct buf *b, size_t n); /* drops the first n bytes */
 void buf_clear(struct buf *b);             /* keeps the memory */
 char *buf_take(struct buf *b); /* the string (never NULL), caller frees with mem_free; b is empty afterwards */
+/* Is all of s UTF-8? NUL bytes are. */
+bool buf_is_utf8(const char *s, size_t len);
 /* Appends s as a JSON string with quotes; bytes that are not UTF-8 become U+FFFD. */
 void buf_json_str(struct buf *b, const char *s, size_t len);

@@ -23,6 +23,15 @@ static inline struct text *text_new(const char *bytes, size_t len)
 	return t;
 }
 
+/* Room for len bytes, zeroed, to be filled in before anybody else has it. */
+static inline struct text *text_room(size_t len)
+{
+	struct text *t = mem_alloc(sizeof *t + len + 1);
+	atomic_init(&t->refs, 1);
+	t->len = (uint32_t)len;
+	return t;
+}
+
 /* How many of the len bytes of UTF-8 fit into max, not in the middle of a character. */
 static inline size_t text_fit(const char *bytes, size_t len, size_t max)
 {

@@ -397,6 +397,27 @@ static void enc_delayed(struct enc *e)
 	put_str(e, e->c->kind == CMD_DELAYED_NOW ? "now" : "drop");
 }
 
+/* ---- entries mode */
+
+void command_arg(struct command_argv *a, const char *p, size_t len)
+{
+	command_arg_joined(a, &(struct slice){p, len}, 1);
+}
+
+void command_arg_joined(struct command_argv *a, const struct slice *parts, size_t n)
+{
+	const size_t from = a->bytes.len;
+	for (size_t i = 0; i < n; i++)
+		if (parts[i].len)
+			buf_add(&a->bytes, parts[i].p, parts[i].len);
+	put_end(a, from);
+}
+
+static void enc_feed(struct enc *e)
+{
+	command_encode_feed(e->a, e->c, e->names, e->self);
+}
+
 /* ---- any node */
 
 static void enc_wait(struct enc *e)
@@ -518,6 +539,15 @@ static const struct {
 	[CMD_ADD_LATER] = {"add_later", enc_add_later},
 	[CMD_DELAYED_NOW] = {"delayed_now", enc_delayed},
 	[CMD_DELAYED_DROP] = {"delayed_drop", enc_delayed},
+	[CMD_FEED_OPEN] = {"feed_open", enc_feed},
+	[CMD_FEED_READ] = {"feed_read", enc_feed},
+	[CMD_FEED_ACK] = {"feed_ack", enc_feed},
+	[CMD_FEED_FAIL] = {"feed_fail", enc_feed},
+	[CMD_FEED_CLOSE] = {"feed_close", enc_feed},
+	[CMD_FEED_PICK] = {"feed_pick", enc_feed},
+	[CMD_FEED_DEAD_ADD] = {"feed_dead_add", enc_feed},
+	[CMD_TRACKING] = {"tracking", enc_feed},
+	[CMD_CACHING] = {"caching", enc_feed},
 	[CMD_WAIT] = {"wait", enc_wait},
 	[CMD_UNBLOCK] = {"unblock", enc_unblock},
 	[CMD_SLOTS] = {"slots", enc_slots},

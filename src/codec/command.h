@@ -1,6 +1,7 @@
 /* codec/command - struct cmd -> argv. All key names and server-side scripts live here. Pure; any thread.
  * Key names: INTERFACE 2. Scripts and their order: SEMANTICS (XADD first, then XACK). */
 #pragma once
+#include "codec/entry_id.h"
 #include "core/cmd.h"
 #include "core/rules.h"
 
@@ -13,10 +14,15 @@ struct command_names {
 	enum same_stream same_stream;
 	int64_t dlq_max_len; /* 0 = unbounded */
 	char *group_start;   /* "0" or "$" */
+	/* entries mode; NULL and 0 without */
+	char *entries_dlq;
+	int64_t entries_dlq_max_len;
 };
 /* dlq "" = <service>-input-dlq. Slots are compared as a cluster does; on standalone the caller sets dlq_same_slot. */
 void command_names_init(struct command_names *n, const char *service, const char *dlq, enum same_stream same_stream,
 	int64_t dlq_max_len, const char *group_start);
+/* The dead letters of entries; dlq "" = <service>-entries-dlq. After init. */
+void command_names_entries(struct command_names *n, const char *service, const char *dlq, int64_t dlq_max_len);
 void command_names_fini(struct command_names *n);
 
 /* Who we are: set once. */
@@ -46,11 +52,9 @@ enum { COMMAND_ERROR_MAX = 1024, COMMAND_REASON_MAX = 256 };
 char *command_trial_key(const char *base);
 uint16_t command_slot(const char *key, size_t len); /* CRC16 with hash tags */
 bool command_has_tag(const char *key, size_t len);  /* a hash tag that is not empty */
+/* The slot of a data stream's key. *has_no_position: in a cluster no key for its position lands there. */
+uint16_t command_entry_slots(const char *stream, size_t len, bool *has_no_position);
 uint16_t command_lock_slot(const char *stream, size_t len, struct entry_id id);
-/* An id's text: "<ms>-<seq>". Returns its length. */
-enum { COMMAND_ID_CAP = 44 };
-int command_id_format(char out[COMMAND_ID_CAP], struct entry_id id);
-bool command_id_parse(const char *s, size_t len, struct entry_id *out);
 /* `<stream><MUTEX_KEY_SEP><id>` -> its parts; false when it is no lock key. For keyspace events (channel prefix
  * already cut off). */
 bool command_lock_parse(const char *key, size_t len, struct slice *stream, struct entry_id *id);

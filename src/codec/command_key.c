@@ -141,6 +141,13 @@ void command_names_init(struct command_names *n, const char *service, const char
 	};
 }
 
+void command_names_entries(struct command_names *n, const char *service, const char *dlq, int64_t dlq_max_len)
+{
+	mem_free(n->entries_dlq);
+	n->entries_dlq = *dlq ? mem_dup(dlq, strlen(dlq)) : mem_printf("%s-entries-dlq", service);
+	n->entries_dlq_max_len = dlq_max_len;
+}
+
 void command_names_fini(struct command_names *n)
 {
 	mem_free(n->lbs);
@@ -151,5 +158,6 @@ void command_names_fini(struct command_names *n)
 	mem_free(n->parked);
 	mem_free(n->dlq);
 	mem_free(n->group_start);
+	mem_free(n->entries_dlq);
 	*n = (struct command_names){0};
 }

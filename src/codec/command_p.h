@@ -64,3 +64,11 @@ static inline void put_id(struct enc *e, struct entry_id id)
 	const int n = command_id_format(text, id);
 	command_put(e, text, (size_t)n);
 }
+
+/* Appends one argument; p may be NULL when len is 0. */
+void command_arg(struct command_argv *a, const char *p, size_t len);
+/* Appends one argument of parts. */
+void command_arg_joined(struct command_argv *a, const struct slice *parts, size_t n);
+/* The commands of entries mode. */
+void command_encode_feed(struct command_argv *a, const struct cmd *c, const struct command_names *names,
+	const struct command_self *self);

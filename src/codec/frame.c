@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "codec/entry_id.h"
 #include "codec/json.h"
 
 enum {
@@ -34,7 +35,9 @@ static const struct field F_SESSION = {"session", "", "session: must be a string
 static const struct field F_RESUME = {"resume", "", "resume: must be an array of strings of 1 to 64 bytes"};
 static const struct field F_REASON = {"reason", "", "reason: must be a string"};
 static const struct field F_DEAD = {"dead", "", "dead: must be true or false"};
+static const struct field F_ID = {"id", "id: missing", "id: must be an entry's id, like 17-0"};
 static const struct field F_RETRY_MS = {"retry_ms", "", "retry_ms: must be an integer, 0 to 86400000"};
+static const struct field F_ENTRIES = {"entries", "", "entries: must be true or false"};
 static const struct field F_NOTE = {"note", "", "note: must be a string"};
 
 struct frame_decoder *frame_decoder_new(void)
@@ -243,6 +246,14 @@ static size_t read_strings(struct frame *f, yyjson_val *array, const struct fiel
 	return yyjson_arr_size(array);
 }
 
+static void read_entries_flag(struct frame *f, yyjson_val *root)
+{
+	yyjson_val *v = yyjson_obj_get(root, F_ENTRIES.name);
+	if (v && !yyjson_is_null(v) && !yyjson_is_bool(v))
+		frame_refuse(f, FRAME_PROBLEM_FIELD, F_ENTRIES.wrong);
+	f->takes_entries = yyjson_get_bool(v);
+}
+
 static void read_hello(struct frame_decoder *d, struct frame *f, yyjson_val *root)
 {
 	yyjson_val *v = yyjson_obj_get(root, F_V.name);
@@ -255,6 +266,7 @@ static void read_hello(struct frame_decoder *d, struct frame *f, yyjson_val *roo
 		frame_refuse(f, FRAME_PROBLEM_FIELD, v ? F_NAME.wrong : F_NAME.missing);
 	read_credits(f, root, &F_CREDITS);
 	read_string(f, root, &F_SESSION, &f->session);
+	read_entries_flag(f, root);
 	yyjson_val *services = value_at(root, F_SERVICES.name);
 	yyjson_val *resume = value_at(root, F_RESUME.name);
 	size_t need = yyjson_arr_size(services) + yyjson_arr_size(resume);
@@ -287,6 +299,15 @@ static void read_dead(struct frame *f, yyjson_val *root)
 	f->dead = yyjson_get_bool(v);
 }
 
+static void read_entry_id(struct frame *f, yyjson_val *root)
+{
+	yyjson_val *v = yyjson_obj_get(root, F_ID.name);
+	if (!v)
+		frame_refuse(f, FRAME_PROBLEM_FIELD, F_ID.missing);
+	else if (!yyjson_is_str(v) || !command_id_parse(yyjson_get_str(v), yyjson_get_len(v), &f->entry))
+		frame_refuse(f, FRAME_PROBLEM_FIELD, F_ID.wrong);
+}
+
 static void read_retry_ms(struct frame *f, yyjson_val *root)
 {
 	yyjson_val *v = yyjson_obj_get(root, F_RETRY_MS.name);
@@ -306,6 +327,8 @@ static enum frame_kind frame_kind_of(struct slice type)
 		[FRAME_FAIL] = "fail",
 		[FRAME_RELEASE] = "release",
 		[FRAME_PROGRESS] = "progress",
+		[FRAME_ACK] = "ack",
+		[FRAME_NACK] = "nack",
 		[FRAME_REVOKED] = "revoked",
 		[FRAME_PING] = "ping",
 		[FRAME_PONG] = "pong",
@@ -331,6 +354,17 @@ static void read_fields(struct frame_decoder *d, struct frame *f, yyjson_val *ro
 		read_string(f, root, &F_REASON, &f->reason);
 		read_dead(f, root);
 		read_retry_ms(f, root);
+		break;
+	case FRAME_ACK:
+		read_lease(f, root);
+		read_entry_id(f, root);
+		break;
+	case FRAME_NACK:
+		read_lease(f, root);
+		read_entry_id(f, root);
+		read_string(f, root, &F_REASON, &f->reason);
+		read_retry_ms(f, root);
+		read_dead(f, root);
 		break;
 	case FRAME_PROGRESS:
 		read_lease(f, root);

@@ -27,8 +27,11 @@ static const struct {
 	[FERR_INTERNAL] = {"internal", false},
 };
 
-static const char *const outcomes[] = {
-	[GONE_DONE] = "done", [GONE_REQUEUED] = "requeued", [GONE_DEAD] = "dead", [GONE_LOST] = "lost"};
+static const char *const outcomes[] = {[GONE_DONE] = "done",
+	[GONE_REQUEUED] = "requeued",
+	[GONE_DEAD] = "dead",
+	[GONE_LOST] = "lost",
+	[GONE_WAITS] = "waits"};
 
 static const char *const revokes[REVOKE_N] = {
 	[REVOKE_LOST] = "lost",
@@ -38,7 +41,12 @@ static const char *const revokes[REVOKE_N] = {
 	[REVOKE_SHUTDOWN] = "shutdown",
 };
 
-static const char *const ok_fors[] = {[OK_FOR_DONE] = "done", [OK_FOR_FAIL] = "fail", [OK_FOR_RELEASE] = "release"};
+static const char *const ok_fors[] = {[OK_FOR_DONE] = "done",
+	[OK_FOR_FAIL] = "fail",
+	[OK_FOR_RELEASE] = "release",
+	[OK_FOR_ACK] = "ack",
+	[OK_FOR_NACK] = "nack",
+	[OK_FOR_ENDED] = "done"};
 
 const char *frame_error_name(enum frame_error e)
 {
@@ -140,6 +148,16 @@ static void encode_welcome(struct buf *b, const struct out_frame *f)
 	buf_add(b, "]", 1);
 }
 
+static void id_field(struct buf *b, const char *before, struct entry_id id)
+{
+	buf_str(b, before);
+	buf_add(b, "\"", 1);
+	buf_u64(b, id.ms);
+	buf_add(b, "-", 1);
+	buf_u64(b, id.seq);
+	buf_add(b, "\"", 1);
+}
+
 static void encode_assign(struct buf *b, const struct out_frame *f)
 {
 	slice_field(b, "{\"t\":\"assign\",\"lease\":", f->lease);
@@ -150,11 +168,21 @@ static void encode_assign(struct buf *b, const struct out_frame *f)
 	int_field(b, ",\"retry\":", f->retry);
 	buf_str(b, ",\"info\":");
 	add_info(b, f->info);
+	if (f->has_entries)
+		id_field(b, ",\"entries\":{\"pos\":", f->entry), buf_add(b, "}", 1);
 	if (f->trace.p) {
 		buf_str(b, ",\"trace\":");
 		buf_add(b, f->trace.p, f->trace.len);
 	}
 	until_field(b, f->until_ms);
+}
+
+static void encode_entries(struct buf *b, const struct out_frame *f)
+{
+	slice_field(b, "{\"t\":\"entries\",\"lease\":", f->lease);
+	buf_str(b, ",\"e\":[");
+	buf_add(b, f->info.p, f->info.len);
+	buf_str(b, f->more ? "],\"more\":true" : "],\"more\":false");
 }
 
 static void encode_err(struct buf *b, const struct out_frame *f)
@@ -171,7 +199,12 @@ static void encode_lease_frame(struct buf *b, const struct out_frame *f)
 	if (f->kind == OUT_OK) {
 		slice_field(b, "{\"t\":\"ok\",\"lease\":", f->lease);
 		name_field(b, ",\"for\":", ok_fors[f->ok_for]);
-		name_field(b, ",\"outcome\":", outcomes[f->outcome]);
+		if (f->ok_for == OK_FOR_ACK || f->ok_for == OK_FOR_NACK)
+			id_field(b, ",\"id\":", f->entry);
+		if (f->ok_for != OK_FOR_ACK)
+			name_field(b, ",\"outcome\":", outcomes[f->outcome]);
+		if (f->outcome == GONE_WAITS)
+			int_field(b, ",\"retry_ms\":", f->retry_ms);
 		return;
 	}
 	slice_field(b, "{\"t\":\"revoke\",\"lease\":", f->lease);
@@ -206,6 +239,13 @@ void frame_encode(struct buf *b, const struct out_frame *f)
 		break;
 	case OUT_ERR:
 		encode_err(b, f);
+		break;
+	case OUT_ENTRIES:
+		encode_entries(b, f);
+		break;
+	case OUT_ENDED:
+		slice_field(b, "{\"t\":\"ended\",\"lease\":", f->lease);
+		name_field(b, ",\"outcome\":", outcomes[f->outcome]);
 		break;
 	}
 	buf_add(b, "}\n", 2);

@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "codec/command.h"
+#include "codec/reply_feed.h"
 
 #if HIREDIS_MAJOR * 10000 + HIREDIS_MINOR * 100 < 10200
 #error "hiredis 1.2.0 or later is needed"
@@ -18,6 +19,7 @@ struct reply_decoder {
 	struct consumer_row *consumers;
 	struct slot_range *slots;
 	struct field *fields;
+	struct buf json;
 	size_t n_pending, n_consumers, n_slots, n_fields; /* room */
 	char odd_row[200];                                /* the first of the last slot map that was left out */
 };
@@ -37,6 +39,7 @@ void reply_decoder_free(struct reply_decoder *d)
 	mem_free(d->consumers);
 	mem_free(d->slots);
 	mem_free(d->fields);
+	buf_fini(&d->json);
 	mem_free(d);
 }
 
@@ -464,6 +467,19 @@ static bool decode_time(struct reply_decoder *d, const redisReply *r, struct rep
 	return true;
 }
 
+/* ---- entries mode */
+
+static bool decode_feed(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	return reply_decode_feed(&d->json, r, out);
+}
+
+static bool decode_position(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	(void)d;
+	return reply_decode_position(r, out);
+}
+
 /* ---- the table */
 
 static decode_fn *const rows[CMD_N] = {
@@ -502,6 +518,15 @@ static decode_fn *const rows[CMD_N] = {
 	[CMD_ADD_LATER] = decode_id,
 	[CMD_DELAYED_NOW] = decode_requeue,
 	[CMD_DELAYED_DROP] = decode_int,
+	[CMD_FEED_OPEN] = decode_position,
+	[CMD_FEED_READ] = decode_feed,
+	[CMD_FEED_ACK] = decode_int,
+	[CMD_FEED_FAIL] = decode_int,
+	[CMD_FEED_CLOSE] = decode_int,
+	[CMD_FEED_PICK] = decode_range_fields,
+	[CMD_FEED_DEAD_ADD] = decode_id,
+	[CMD_TRACKING] = decode_ok,
+	[CMD_CACHING] = decode_ok,
 	[CMD_WAIT] = decode_int,
 	[CMD_UNBLOCK] = decode_int,
 	[CMD_SLOTS] = decode_slots,
@@ -545,6 +570,18 @@ static bool keyspace_key(const redisReply *channel, struct slice *key)
 	return true;
 }
 
+bool reply_changed_key(const struct redisReply *r, size_t i, struct slice *key)
+{
+	const redisReply *keys = r->element[1];
+	*key = (struct slice){NULL, 0};
+	if (keys->type == REDIS_REPLY_NIL)
+		return i == 0;
+	if (!is_list(keys) || i >= keys->elements || !reply_is_text(keys->element[i]))
+		return false;
+	*key = reply_slice_of(keys->element[i]);
+	return true;
+}
+
 void reply_decode_push(const struct redisReply *r, struct push *out)
 {
 	*out = (struct push){.kind = PUSH_OTHER};
@@ -554,6 +591,10 @@ void reply_decode_push(const struct redisReply *r, struct push *out)
 	out->name = reply_slice_of(r->element[0]);
 	if (reply_equals(r->element[0], "subscribe") || reply_equals(r->element[0], "psubscribe")) {
 		out->kind = PUSH_SUBSCRIBED;
+		return;
+	}
+	if (reply_equals(r->element[0], "invalidate") && r->elements > 1) {
+		out->kind = PUSH_CHANGED;
 		return;
 	}
 	const size_t n = reply_equals(r->element[0], "message") ? 3 : reply_equals(r->element[0], "pmessage") ? 4 : 0;

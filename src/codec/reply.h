@@ -30,11 +30,13 @@ void reply_read_input(struct entry_in *e, const struct lbs_fields *f);
 struct field_list *reply_copy_fields(const struct field *fields, size_t n);
 
 /* A push: pubsub confirmation, keyspace event of a lock, or a maintenance notification (core/handoff, later). */
-enum push_kind { PUSH_OTHER, PUSH_SUBSCRIBED, PUSH_LOCK_EXPIRED };
+enum push_kind { PUSH_OTHER, PUSH_SUBSCRIBED, PUSH_LOCK_EXPIRED, PUSH_CHANGED /* reply_changed_key */ };
 struct push {
 	enum push_kind kind;
 	struct slice stream;
 	struct entry_id id;
 	struct slice name; /* first element */
 };
+/* The i-th key of a tracking push; false: no more. *key p NULL: every tracked key may have changed. */
+bool reply_changed_key(const struct redisReply *r, size_t i, struct slice *key);
 void reply_decode_push(const struct redisReply *r, struct push *out);

@@ -62,6 +62,7 @@ static enum entry_problem read_json(struct entry_in *e, struct slice json)
 		goto out;
 	e->stream = text_new(yyjson_get_str(name), yyjson_get_len(name));
 	e->lock_slot = command_lock_slot(e->stream->bytes, e->stream->len, e->id);
+	e->data_slot = command_entry_slots(e->stream->bytes, e->stream->len, &e->has_no_position);
 	problem = ENTRY_GOOD;
 out:
 	yyjson_doc_free(doc);

@@ -24,6 +24,7 @@ struct right {
 	 * without. */
 	const char *trial[RIGHT_WORDS];
 	bool is_optional;
+	bool is_entries; /* needed where a service is in entries mode */
 };
 
 size_t rights_n(void);

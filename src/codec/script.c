@@ -8,6 +8,22 @@
 
 #include "codec/script_lua.h"
 
+/* last_id(): the last id the stream has ever had, nil where there is no stream, or the server's error. */
+#define LUA_LAST_ID                                                                                                    \
+	"local function last_id()\n"                                                                                   \
+	"  local s = redis.pcall('XINFO', 'STREAM', KEYS[2])\n"                                                        \
+	"  if s.err then return not string.find(s.err, 'no such key', 1, true) and s or nil end\n"                     \
+	"  for i = 1, #s, 2 do\n"                                                                                      \
+	"    if s[i] == 'last-generated-id' then return s[i + 1] end\n"                                                \
+	"  end\n"                                                                                                      \
+	"end\n"
+
+/* owner(): the position as {token, pos, tries, run}. run: 1 = somebody has it open, 2 = and has acknowledged something;
+ * missing after a close. A run that did not close has died. */
+#define LUA_OWNER                                                                                                      \
+	"local h = redis.pcall('HMGET', KEYS[1], 'token', 'pos', 'tries', 'run')\n"                                    \
+	"if h.err then return h end\n"
+
 static const char *const texts[SCRIPT_N] = {
 	[SCRIPT_SWAP] = "local v = redis.pcall('GET', KEYS[1])\n"
 			"if type(v) == 'table' then return v end\n"
@@ -161,6 +177,61 @@ static const char *const texts[SCRIPT_N] = {
 					"local e = redis.pcall('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', 1)\n"
 					"if e.err then return e end\n"
 					"return e[1] and e[1][1] or false\n",
+
+	[SCRIPT_FEED_OPEN] = LUA_LATER LUA_LAST_ID LUA_OWNER
+	"local token, pos, tries, run, mine = h[1], h[2], tonumber(h[3] or '0') or 0, h[4], ARGV[1]\n"
+	"if token and (#token > #mine or (#token == #mine and token > mine)) then return false end\n"
+	"local last = last_id()\n"
+	"if type(last) == 'table' then return last end\n"
+	"local flags = 0\n"
+	"if not pos or not string.match(pos, '^%d+%-%d+$') then\n"
+	"  pos = ARGV[2] == '$' and last or '0-0'\n"
+	"elseif last and later(pos, last) then\n"
+	"  pos, tries, flags = '0-0', 0, 2\n"
+	"end\n"
+	"if token ~= mine and run then\n"
+	"  tries, flags = tries + 1, flags + 4 + (run == '2' and 1 or 0)\n"
+	"end\n"
+	"if token ~= mine or not run then run = '1' end\n"
+	"local w = redis.pcall('HSET', KEYS[1], 'token', mine, 'pos', pos, 'tries', tries, 'run', run)\n"
+	"if type(w) == 'table' then return w end\n"
+	"redis.call('PERSIST', KEYS[1])\n"
+	"return {pos, tries, flags}\n",
+
+	[SCRIPT_FEED_ACK] = LUA_LATER LUA_LAST_ID LUA_OWNER
+	"if h[1] ~= ARGV[1] then return -1 end\n"
+	"if h[2] and string.match(h[2], '^%d+%-%d+$') and not later(ARGV[2], h[2]) then return 0 end\n"
+	"if ARGV[5] == '1' then\n"
+	"  local last = last_id()\n"
+	"  if type(last) == 'table' then return last end\n"
+	"  if last and later(ARGV[2], last) then return -2 end\n"
+	"end\n"
+	"local w = redis.pcall('HSET', KEYS[1], 'pos', ARGV[2], 'tries', 0, 'at', ARGV[3], 'run', 2)\n"
+	"if type(w) == 'table' then return w end\n"
+	"if ARGV[4] ~= '' then redis.pcall('XTRIM', KEYS[2], 'MINID', '=', ARGV[4]) end\n"
+	"return 1\n",
+
+	[SCRIPT_FEED_FAIL] = LUA_OWNER "if h[1] ~= ARGV[1] then return -1 end\n"
+				       "return redis.pcall('HINCRBY', KEYS[1], 'tries', 1)\n",
+
+	[SCRIPT_FEED_CLOSE] = LUA_OWNER
+	"if h[1] ~= ARGV[1] then return 0 end\n"
+	"if ARGV[2] == 'delete' then\n"
+	"  local e = redis.pcall('XRANGE', KEYS[2], '(' .. h[2], '+', 'COUNT', 1)\n"
+	"  if not e.err and not e[1] then\n"
+	"    local d = redis.pcall('UNLINK', KEYS[2])\n"
+	"    if type(d) == 'table' then return d end\n"
+	"    redis.call('DEL', KEYS[1])\n"
+	"    return 2\n"
+	"  end\n"
+	"end\n"
+	"if ARGV[2] == 'death' then\n"
+	"  local w = redis.pcall('HINCRBY', KEYS[1], 'tries', 1)\n"
+	"  if type(w) == 'table' then return w end\n"
+	"end\n"
+	"redis.call('HDEL', KEYS[1], 'run')\n"
+	"if ARGV[2] == 'done' or ARGV[2] == 'delete' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end\n"
+	"return 1\n",
 };
 
 static char shas[SCRIPT_N][41];

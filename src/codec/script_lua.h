@@ -25,16 +25,20 @@
 	"  end\n"                                                                                                      \
 	"end\n"
 
-/* alive(id): it still counts for its stream: pending for somebody, waiting for its time, or in the LBS and not
- * delivered yet (it was requeued). later(a, b): of two ids. */
-#define LUA_ALIVE                                                                                                      \
+/* later(a, b): the id a is above b. Compared as text: Lua's numbers lose digits. */
+#define LUA_LATER                                                                                                      \
 	"local function later(a, b)\n"                                                                                 \
 	"  local am, as = string.match(a, '^(%d+)%-(%d+)$')\n"                                                         \
 	"  local bm, bs = string.match(b, '^(%d+)%-(%d+)$')\n"                                                         \
 	"  if am == bm then am, bm = as, bs end\n"                                                                     \
 	"  if #am ~= #bm then return #am > #bm end\n"                                                                  \
 	"  return am > bm\n"                                                                                           \
-	"end\n"                                                                                                        \
+	"end\n"
+
+/* alive(id): it still counts for its stream: pending for somebody, waiting for its time, or in the LBS and not
+ * delivered yet (it was requeued). */
+#define LUA_ALIVE                                                                                                      \
+	LUA_LATER                                                                                                      \
 	"local function alive(id)\n"                                                                                   \
 	"  if not string.match(id, '^%d+%-%d+$') then return false end\n"                                              \
 	"  local p = held(id)\n"                                                                                       \

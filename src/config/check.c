@@ -205,6 +205,32 @@ static enum err_code check_names(struct config *c, size_t i, struct err *err)
 	return ERR_OK;
 }
 
+/* Two owners of one stream name would fence each other. */
+static enum err_code check_entries(struct config *c, size_t i, struct err *err)
+{
+	struct config_service *s = &c->services[i];
+	struct place same = in_service(OPT_SERVICE_SAME_STREAM, i);
+	struct place dlq = in_service(OPT_SERVICE_ENTRIES_DEAD_LETTER_STREAM, i);
+	struct place initial = in_service(OPT_SERVICE_ENTRIES_RETRY_INITIAL, i);
+	if (!*s->entries.dead_letter.stream) {
+		mem_free(s->entries.dead_letter.stream);
+		s->entries.dead_letter.stream = mem_printf("%s-entries-dlq", s->name);
+	}
+	if (is_lbs(c, s->entries.dead_letter.stream))
+		return raw_fail(c->raw, &dlq, err, ERR_INVALID, "is the load-balancer stream of a service");
+	if (strcmp(s->entries.dead_letter.stream, s->dead_letter.stream) == 0)
+		return raw_fail(c->raw, &dlq, err, ERR_INVALID, "is the service's dead_letter.stream");
+	if (s->entries.enabled && s->same_stream == CONFIG_SAME_STREAM_ALLOW)
+		return raw_fail(c->raw, &same, err, ERR_INVALID,
+			"entries.enabled needs serialize or coalesce: two owners of one stream would fence each other");
+	if (s->entries.retry.initial_ms > s->entries.retry.max_ms) {
+		if (!raw_is_set(c->raw, initial.id, i))
+			initial.id = OPT_SERVICE_ENTRIES_RETRY_MAX;
+		return raw_fail(c->raw, &initial, err, ERR_RANGE, "retry.initial must not be above retry.max");
+	}
+	return ERR_OK;
+}
+
 static enum err_code check_each_service(struct config *c, struct err *err)
 {
 	for (size_t i = 0; i < c->n_services; i++) {
@@ -213,6 +239,8 @@ static enum err_code check_each_service(struct config *c, struct err *err)
 			rc = check_lease(c, i, err);
 		if (rc == ERR_OK)
 			rc = check_min_idle(c, i, err);
+		if (rc == ERR_OK)
+			rc = check_entries(c, i, err);
 		if (rc != ERR_OK)
 			return rc;
 	}

@@ -18,6 +18,8 @@ enum config_topology {
 };
 enum config_keyspace { CONFIG_KEYSPACE_MERGE, CONFIG_KEYSPACE_REQUIRE, CONFIG_KEYSPACE_OFF };
 enum config_same_stream { CONFIG_SAME_STREAM_SERIALIZE, CONFIG_SAME_STREAM_ALLOW };
+enum config_on_ack { CONFIG_ON_ACK_KEEP, CONFIG_ON_ACK_TRIM };
+enum config_on_done { CONFIG_ON_DONE_KEEP, CONFIG_ON_DONE_DELETE };
 enum config_maintenance { CONFIG_MAINTENANCE_DISABLED, CONFIG_MAINTENANCE_ENABLED, CONFIG_MAINTENANCE_AUTO };
 enum config_shutdown { CONFIG_SHUTDOWN_AUTO, CONFIG_SHUTDOWN_HANDOVER, CONFIG_SHUTDOWN_DRAIN };
 
@@ -65,6 +67,27 @@ struct config_service {
 		char *stream;     /* never "": <name>-input-dlq when the user left it */
 		unsigned max_len; /* 0 = unbounded */
 	} dead_letter;
+	struct {
+		bool enabled;
+		unsigned batch, window;
+		size_t batch_bytes;
+		char *start; /* "0" or "$" */
+		enum config_on_ack on_ack;
+		enum config_on_done on_done;
+		int64_t idle_release_ms; /* 0 = the worker ends it */
+		int64_t position_ttl_ms, poll_max_ms;
+		struct {
+			unsigned max_retries;
+			int64_t initial_ms;
+			unsigned factor;
+			int64_t max_ms;
+			unsigned jitter_pct;
+		} retry;
+		struct {
+			char *stream;     /* never "": <name>-entries-dlq when the user left it */
+			unsigned max_len; /* 0 = unbounded */
+		} dead_letter;
+	} entries;
 };
 
 struct config {

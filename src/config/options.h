@@ -146,6 +146,43 @@ struct option {
 		"<name>-input-dlq", LIVE, "key of the dead letters")                                                   \
 	S(SERVICE_DEAD_LETTER_MAX_LEN, "services[].dead_letter.max_len", INT, dead_letter.max_len, "10000", 1,         \
 		1000000000, NULL, "unbounded", LIVE, "about how many dead letters are kept")                           \
+	S(SERVICE_ENTRIES_ENABLED, "services[].entries.enabled", BOOL, entries.enabled, "false", 0, 1, NULL, NULL,     \
+		LIVE, "entries mode: read the data streams here and hand their entries to workers, in order")          \
+	S(SERVICE_ENTRIES_BATCH, "services[].entries.batch", INT, entries.batch, "100", 1, 10000, NULL, NULL, LIVE,    \
+		"most entries in one frame")                                                                           \
+	S(SERVICE_ENTRIES_BATCH_BYTES, "services[].entries.batch_bytes", SIZE, entries.batch_bytes, "256KiB", KIB(1),  \
+		MIB(64), NULL, NULL, LIVE, "most bytes of them, but for a single larger entry")                        \
+	S(SERVICE_ENTRIES_WINDOW, "services[].entries.window", INT, entries.window, "2", 1, 100, NULL, NULL, LIVE,     \
+		"frames of a stream that may wait for acknowledgement")                                                \
+	S(SERVICE_ENTRIES_START, "services[].entries.start", WORD, entries.start, "0", 0, 0, "0|$", NULL, LIVE,        \
+		"where a stream without a position starts: 0 its oldest entry, $ new ones only")                       \
+	S(SERVICE_ENTRIES_ON_ACK, "services[].entries.on_ack", ENUM, entries.on_ack, "keep", 0, 0, "keep|trim", NULL,  \
+		LIVE, "acknowledged entries: keep them, or trim the stream")                                           \
+	S(SERVICE_ENTRIES_ON_DONE, "services[].entries.on_done", ENUM, entries.on_done, "keep", 0, 0, "keep|delete",   \
+		NULL, LIVE, "a finished stream with nothing unread: keep it, or delete it and its position")           \
+	S(SERVICE_ENTRIES_IDLE_RELEASE, "services[].entries.idle_release", DURATION, entries.idle_release_ms, "0",     \
+		MS(10), HOUR(168), NULL, "the worker ends it", LIVE, "a stream empty for so long is finished")         \
+	S(SERVICE_ENTRIES_POSITION_TTL, "services[].entries.position_ttl", DURATION, entries.position_ttl_ms, "168h",  \
+		SEC(1), HOUR(8760), NULL, NULL, LIVE, "how long the position of a finished stream is kept")            \
+	S(SERVICE_ENTRIES_POLL_MAX, "services[].entries.poll_max", DURATION, entries.poll_max_ms, "5s", MS(5),         \
+		MIN(10), NULL, NULL, LIVE,                                                                             \
+		"longest pause between two polls of an empty stream; at most 250ms where the server pushes nothing")   \
+	S(SERVICE_ENTRIES_MAX_RETRIES, "services[].entries.retry.max_retries", INT, entries.retry.max_retries, "3", 0, \
+		1000000, NULL, NULL, LIVE, "retries of an entry before it becomes a dead letter")                      \
+	S(SERVICE_ENTRIES_RETRY_INITIAL, "services[].entries.retry.initial", DURATION, entries.retry.initial_ms, "1s", \
+		0, HOUR(24), NULL, NULL, LIVE, "pause before the first retry")                                         \
+	S(SERVICE_ENTRIES_RETRY_FACTOR, "services[].entries.retry.factor", INT, entries.retry.factor, "8", 1, 100,     \
+		NULL, NULL, LIVE, "each further pause is so many times longer")                                        \
+	S(SERVICE_ENTRIES_RETRY_MAX, "services[].entries.retry.max", DURATION, entries.retry.max_ms, "5m", 0,          \
+		HOUR(24), NULL, NULL, LIVE, "longest such pause")                                                      \
+	S(SERVICE_ENTRIES_RETRY_JITTER, "services[].entries.retry.jitter", PERCENT, entries.retry.jitter_pct, "20%",   \
+		0, 90, NULL, NULL, LIVE, "spread of those pauses")                                                     \
+	S(SERVICE_ENTRIES_DEAD_LETTER_STREAM, "services[].entries.dead_letter.stream", STRING,                         \
+		entries.dead_letter.stream, "", 1, 512, NULL, "<name>-entries-dlq", LIVE,                              \
+		"key of the entries' dead letters")                                                                    \
+	S(SERVICE_ENTRIES_DEAD_LETTER_MAX_LEN, "services[].entries.dead_letter.max_len", INT,                          \
+		entries.dead_letter.max_len, "100000", 1, 1000000000, NULL, "unbounded", LIVE,                         \
+		"about how many of them are kept")                                                                     \
 	G(WORKERS_SOCKET, "workers.socket", PATH, workers.socket, "/run/sluiced/worker.sock", 2, 107, NULL, NULL,      \
 		RESTART, "socket that workers connect to")                                                             \
 	G(WORKERS_MODE, "workers.mode", MODE, workers.mode, "0660", 0600, 0777, NULL, NULL, RESTART,                   \
@@ -222,7 +259,7 @@ enum option_id { OPTIONS(OPTION_ID, OPTION_ID) N_OPTIONS };
 #undef OPTION_ID
 
 enum {
-	N_SERVICE_OPTIONS = OPT_SERVICE_DEAD_LETTER_MAX_LEN - OPT_SERVICE_NAME + 1,
+	N_SERVICE_OPTIONS = OPT_SERVICE_ENTRIES_DEAD_LETTER_MAX_LEN - OPT_SERVICE_NAME + 1,
 	OPTION_MAX_SERVICES = 256, /* as many as the core has places, see run/reload.c */
 	OPTION_MAX_PATH = 64       /* longest path, with room */
 };
@@ -231,7 +268,7 @@ extern const struct option options[N_OPTIONS];
 
 static inline bool option_is_service(enum option_id id)
 {
-	return id >= OPT_SERVICE_NAME && id <= OPT_SERVICE_DEAD_LETTER_MAX_LEN;
+	return id >= OPT_SERVICE_NAME && id <= OPT_SERVICE_ENTRIES_DEAD_LETTER_MAX_LEN;
 }
 
 static inline bool option_is_list(enum option_id id)

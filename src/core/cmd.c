@@ -23,6 +23,8 @@ const char *dead_reason_name(enum dead_reason r)
 		[DEAD_TOO_LARGE] = "too_large",
 		[DEAD_REJECTED] = "rejected",
 		[DEAD_OPERATOR] = "operator",
+		[DEAD_WRONG_TYPE] = "wrong_type",
+		[DEAD_BAD_NAME] = "bad_name",
 	};
 	return reasons[r];
 }

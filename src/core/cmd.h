@@ -8,10 +8,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct entry_id {
-	uint64_t ms, seq;
-};
-
 static inline int entry_id_cmp(struct entry_id a, struct entry_id b)
 {
 	if (a.ms != b.ms)
@@ -24,7 +20,16 @@ static inline struct entry_id entry_id_next(struct entry_id a)
 	return a.seq == UINT64_MAX ? (struct entry_id){a.ms + 1, 0} : (struct entry_id){a.ms, a.seq + 1};
 }
 
-enum dead_reason { DEAD_MAX_RETRIES, DEAD_UNPARSEABLE, DEAD_TOO_LARGE, DEAD_REJECTED, DEAD_OPERATOR, DEAD_N };
+enum dead_reason {
+	DEAD_MAX_RETRIES,
+	DEAD_UNPARSEABLE,
+	DEAD_TOO_LARGE,
+	DEAD_REJECTED,
+	DEAD_OPERATOR,
+	DEAD_WRONG_TYPE, /* entries mode: the data stream is no stream */
+	DEAD_BAD_NAME,   /* entries mode: no name for its position key lands in its slot */
+	DEAD_N
+};
 const char *dead_reason_name(enum dead_reason r); /* "max_retries_exceeded" … */
 
 /* reply: what each command answers when all is well (else REPLY_ERROR or REPLY_NONE) */
@@ -86,7 +91,20 @@ enum cmd_kind {
 	CMD_ADD_LATER,
 	CMD_DELAYED_NOW,  /* script: .id, which waits, goes back at once -> ID the new id | INT 0 it does not wait */
 	CMD_DELAYED_DROP, /* script: .id, which waits, is forgotten -> INT 1 | INT 0 it does not wait */
+	/* entries mode, on the data stream's master: .stream names it and its position key; .token */
+	CMD_FEED_OPEN, /* script; .expect = where to start -> POSITION .id .integer = tries .flags | NIL: newer token */
+	CMD_FEED_READ, /* XRANGE behind .id, .count       -> FEED (maybe none) */
+	/* script; .id .now_ms .trim .check -> INT 1 | 0: was there already | -1: not our token | -2: .check, and the
+	 * stream has never had such an id */
+	CMD_FEED_ACK,
+	CMD_FEED_FAIL,  /* script                        -> INT tries | -1 */
+	CMD_FEED_CLOSE, /* script; .end .ttl_ms          -> INT 1 | 2: position and stream deleted | 0: not our token */
+	CMD_FEED_PICK,  /* XRANGE .id .id of the stream  -> ENTRIES with .fields (one or none) */
+	/* on the master of the entries' dead letters: XADD of .fields, .stream .id .reason .error .now_ms .retry -> ID */
+	CMD_FEED_DEAD_ADD,
 	/* on any node */
+	CMD_TRACKING,          /* CLIENT TRACKING ON OPTIN NOLOOP -> OK */
+	CMD_CACHING,           /* CLIENT CACHING YES: the next read is tracked -> OK */
 	CMD_WAIT,    /* WAIT .count .block_ms     -> INT */
 	CMD_UNBLOCK, /* CLIENT UNBLOCK .count      -> INT */
 	CMD_SLOTS,   /* CLUSTER SLOTS -> SLOTS (.integer = rows left out, .text: the first) | ERROR RERR_NO_CLUSTER */
@@ -99,6 +117,16 @@ enum cmd_kind {
 	CMD_PSUBSCRIBE,        /* lock pattern of .count = db: no reply comes, confirmations are pushes */
 	CMD_PING,              /* -> OK */
 	CMD_N
+};
+
+/* How a feed ends. */
+enum feed_end {
+	FEED_END_KEEP,   /* given back: the position stays */
+	FEED_END_DONE,   /* the position goes after .ttl_ms */
+	FEED_END_DEATH,  /* its worker died: the next entry's tries are counted */
+	FEED_END_DELETE, /* nothing is behind the position: both keys go, else as done */
+	FEED_END_FORGET, /* without Redis traffic */
+	FEED_ENDS
 };
 
 struct cmd {
@@ -127,6 +155,9 @@ struct cmd {
 	int64_t now_ms;     /* dead: wall clock */
 	struct slice info;  /* add: raw JSON or absent */
 	const struct field_list *fields;
+	struct entry_id token; /* feed: the load-balancer entry whose token is ours */
+	enum feed_end end;
+	bool trim, check; /* feed ack */
 };
 
 /* What CMD_DUE answers: reply.counts. */
@@ -162,6 +193,8 @@ struct entry_in { /* one entry as read */
 	bool bad_retry;  /* _retry_count was not 1–9 digits: counts as 0 */
 	uint32_t retry;
 	uint16_t lock_slot;        /* cluster slot of its lock key */
+	uint16_t data_slot;        /* of the data stream itself */
+	bool has_no_position;      /* in a cluster no position key of it lands in its slot */
 	struct text *stream;       /* owned; NULL when problem */
 	struct text *info;         /* owned; raw JSON, "{}" when absent; NULL when problem */
 	struct text *trace;        /* owned; a JSON object of its traceparent, tracestate, baggage; NULL = has none */
@@ -175,6 +208,19 @@ struct entry_batch {
 	struct entry_in v[];
 };
 void entry_batch_free(struct entry_batch *b);
+
+/* Entries of a data stream as read, each already as the JSON text of the worker protocol without its closing bracket:
+ * ["17-0",["name","value",…]. One heap block, freed with mem_free. */
+struct feed_batch {
+	uint32_t n;
+	struct {
+		struct entry_id id;
+		const char *json; /* in the block */
+		size_t len;
+	} v[];
+};
+
+enum { POSITION_PROGRESS = 1, POSITION_REMADE = 2, POSITION_DEATH = 4 }; /* reply.n of a POSITION */
 
 struct pending_row {
 	struct entry_id id;
@@ -209,7 +255,9 @@ enum reply_kind {
 	REPLY_PENDING,
 	REPLY_CONSUMERS,
 	REPLY_SLOTS,
-	REPLY_COUNTS
+	REPLY_COUNTS,
+	REPLY_POSITION,
+	REPLY_FEED
 };
 
 enum reply_error {
@@ -261,9 +309,10 @@ struct reply {
 		text; /* TEXT; ERROR: the server's words; MOVED/ASK: host:port ("host" may be empty: the same host) */
 	struct entry_id id;
 	struct entry_batch *entries; /* ENTRIES: owned by whoever handles the reply */
+	struct feed_batch *feed;     /* FEED: owned by whoever handles the reply */
 	const struct pending_row *pending;
 	const struct consumer_row *consumers;
 	const struct slot_range *slots;
 	int64_t counts[DUE_COUNTS]; /* COUNTS */
-	size_t n;                   /* rows of pending, consumers, slots */
+	size_t n;                   /* rows of pending, consumers, slots; POSITION: flags, POSITION_* */
 };

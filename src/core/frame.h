@@ -11,6 +11,10 @@ struct slice {
 	size_t len;
 };
 
+struct entry_id {
+	uint64_t ms, seq;
+};
+
 enum { FRAME_LEASE_MAX = 64, FRAME_CREDITS_MAX = 10000, FRAME_DEPTH_MAX = 16, FRAME_RETRY_MS_MAX = 86400000 };
 
 enum frame_kind { /* worker -> daemon */
@@ -20,6 +24,8 @@ enum frame_kind { /* worker -> daemon */
 	FRAME_FAIL,
 	FRAME_RELEASE,
 	FRAME_PROGRESS,
+	FRAME_ACK,
+	FRAME_NACK,
 	FRAME_REVOKED,
 	FRAME_PING,
 	FRAME_PONG,
@@ -50,16 +56,18 @@ struct frame {
 	struct slice *resume; /* hello */
 	size_t n_resume;
 	struct slice lease;
-	struct slice reason; /* fail */
-	bool dead;           /* fail */
-	bool has_retry_ms;   /* fail, release */
-	int64_t retry_ms;    /* 0..FRAME_RETRY_MS_MAX */
-	struct slice note;   /* progress */
+	struct slice reason;   /* fail, nack */
+	bool dead;             /* fail, nack */
+	bool has_retry_ms;     /* fail, release, nack */
+	int64_t retry_ms;      /* 0..FRAME_RETRY_MS_MAX */
+	struct entry_id entry; /* ack, nack */
+	bool takes_entries;    /* hello */
+	struct slice note;     /* progress */
 	bool has_n;
 	int64_t n; /* ping, pong */
 };
 
-enum gone_outcome { GONE_DONE, GONE_REQUEUED, GONE_DEAD, GONE_LOST };
+enum gone_outcome { GONE_DONE, GONE_REQUEUED, GONE_DEAD, GONE_LOST, GONE_WAITS /* nack */ };
 enum revoke_reason { REVOKE_LOST, REVOKE_DRAIN, REVOKE_TIMEOUT, REVOKE_OPERATOR, REVOKE_SHUTDOWN, REVOKE_N };
 
 /* `err` codes; the table of names and fatality is in codec/frame (frame_error_name, frame_error_fatal). */
@@ -82,8 +90,19 @@ enum frame_error {
 	FERR_N
 };
 
-enum out_kind { OUT_WELCOME, OUT_ASSIGN, OUT_OK, OUT_REVOKE, OUT_DRAIN, OUT_PING, OUT_PONG, OUT_ERR };
-enum ok_for { OK_FOR_DONE, OK_FOR_FAIL, OK_FOR_RELEASE };
+enum out_kind {
+	OUT_WELCOME,
+	OUT_ASSIGN,
+	OUT_OK,
+	OUT_REVOKE,
+	OUT_DRAIN,
+	OUT_PING,
+	OUT_PONG,
+	OUT_ERR,
+	OUT_ENTRIES,
+	OUT_ENDED
+};
+enum ok_for { OK_FOR_DONE, OK_FOR_FAIL, OK_FOR_RELEASE, OK_FOR_ACK, OK_FOR_NACK, OK_FOR_ENDED /* is an ended frame */ };
 
 struct gone {
 	struct slice lease;
@@ -105,8 +124,13 @@ struct out_frame { /* daemon -> worker */
 	/* assign */
 	struct slice service, stream, id, token;
 	int64_t retry;
-	struct slice info;  /* raw JSON text, written as it is */
+	struct slice info; /* raw JSON text, written as it is; entries: their texts, with commas */
 	struct slice trace; /* likewise; absent = none */
+	bool has_entries;  /* the lease is in entries mode: .entry is its position */
+	/* assign, ok for ack and nack */
+	struct entry_id entry;
+	int64_t retry_ms; /* nack that waits */
+	bool more;        /* entries */
 	/* ok */
 	enum ok_for ok_for;
 	enum gone_outcome outcome;

@@ -59,7 +59,22 @@
 	X(M_DEAD_UNPARSEABLE, "sluice_dead_letters_total", "reason=\"unparseable\"", "")                               \
 	X(M_DEAD_TOO_LARGE, "sluice_dead_letters_total", "reason=\"too_large\"", "")                                   \
 	X(M_DEAD_REJECTED, "sluice_dead_letters_total", "reason=\"rejected\"", "")                                     \
-	X(M_DEAD_OPERATOR, "sluice_dead_letters_total", "reason=\"operator\"", "")
+	X(M_DEAD_OPERATOR, "sluice_dead_letters_total", "reason=\"operator\"", "")                                     \
+	X(M_DEAD_WRONG_TYPE, "sluice_dead_letters_total", "reason=\"wrong_type\"", "")                                 \
+	X(M_DEAD_BAD_NAME, "sluice_dead_letters_total", "reason=\"bad_name\"", "")                                     \
+	X(M_FEED_DELIVERED, "sluice_entries_delivered_total", "", "Entries of data streams given to workers")          \
+	X(M_FEED_ACKED, "sluice_entries_acked_total", "", "Of those, acknowledged and confirmed by Redis")             \
+	X(M_FEED_NACK_FAILED, "sluice_entries_nacked_total", "reason=\"failed\"", "Entries a worker could not finish") \
+	X(M_FEED_NACK_DEAD, "sluice_entries_nacked_total", "reason=\"dead\"", "")                                      \
+	X(M_FEED_DEAD_MAX_RETRIES, "sluice_entries_dead_letters_total", "reason=\"max_retries_exceeded\"",             \
+		"Entries of data streams that became dead letters")                                                    \
+	X(M_FEED_DEAD_TOO_LARGE, "sluice_entries_dead_letters_total", "reason=\"too_large\"", "")                      \
+	X(M_FEED_DEAD_REJECTED, "sluice_entries_dead_letters_total", "reason=\"rejected\"", "")                        \
+	X(M_FEED_READ_ENTRIES, "sluice_feed_reads_total", "result=\"entries\"", "Reads of data streams")               \
+	X(M_FEED_READ_EMPTY, "sluice_feed_reads_total", "result=\"empty\"", "")                                        \
+	X(M_FEED_WAKE_PUSH, "sluice_feed_wakeups_total", "source=\"push\"", "What told of entries in an empty stream") \
+	X(M_FEED_WAKE_POLL, "sluice_feed_wakeups_total", "source=\"poll\"", "")                                        \
+	X(M_FEED_REFUSED, "sluice_ack_refused_total", "", "Positions that a newer owner has taken")
 
 #define METRIC_REDIS_COUNTERS(X) /* label redis="host:port" comes first */                                             \
 	X(MR_EVENTS_OK, "sluice_keyspace_events_total", "result=\"ok\"", "Keyspace events of locks")                   \
@@ -165,6 +180,8 @@
 	X(H_REC_EVENT, "sluice_recovery_latency_seconds", "source=\"event\"", "")                                      \
 	X(H_REC_SCAN, "sluice_recovery_latency_seconds", "source=\"scan\"", "")                                        \
 	X(H_REC_WORKER, "sluice_recovery_latency_seconds", "source=\"worker_exit\"", "")                               \
+	X(H_FEED_LATENCY, "sluice_entry_latency_seconds", "", "Added to a data stream until given to a worker")        \
+	X(H_FEED_ACK, "sluice_entry_ack_seconds", "", "Given to a worker until confirmed by Redis")                    \
 	X(H_SCAN, "sluice_recovery_scan_duration_seconds", "", "One reconciliation pass")
 
 #define METRIC_REDIS_HISTS(X)                                                                                          \

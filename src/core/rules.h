@@ -19,6 +19,21 @@ struct retry_rules {
 	mono_ms release_delay_ms;
 };
 
+struct entries_rules { /* entries mode */
+	bool is_on;
+	bool trim, delete_stream; /* on_ack: trim; on_done: delete */
+	uint32_t batch, window, max_retries;
+	uint32_t batch_bytes;
+	uint32_t entry_bytes; /* the JSON text of one entry may have, so that its frame fits */
+	mono_ms idle_release_ms /* 0 = the worker ends it */, position_ttl_ms, poll_max_ms;
+	mono_ms retry_initial_ms, retry_max_ms;
+	unsigned retry_factor, retry_jitter_pct;
+	int64_t dlq_max_len; /* 0 = unbounded */
+	uint16_t dlq_slot;
+	char start[4]; /* "0" or "$" */
+	char dlq[256]; /* "" = <name>-entries-dlq */
+};
+
 struct service_rules {
 	atomic_uint refs;
 	uint16_t svc; /* stable id, never reused while the process lives */
@@ -36,6 +51,7 @@ struct service_rules {
 	struct retry_rules retry;
 	uint64_t hash;       /* of the name: part of lease strings */
 	int64_t dlq_max_len; /* 0 = unbounded */
+	struct entries_rules entries;
 	char group_start[4]; /* "0" or "$" */
 	char dlq[256];       /* "" = <name>-input-dlq */
 	char name[136];

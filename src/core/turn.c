@@ -45,6 +45,13 @@ void msg_fini(struct msg *m)
 	case MSG_SCAN:
 	case MSG_RENEW_ALL:
 	case MSG_STOP:
+	case MSG_FEED_OPEN:
+	case MSG_FEED_START:
+	case MSG_FEED_HOLD:
+	case MSG_FEED_ACK:
+	case MSG_FEED_NACK:
+	case MSG_FEED_CLOSE:
+	case MSG_FEED:
 	case MSG_CONN:
 	case MSG_LEASE:
 	case MSG_LOCK_ANSWER:

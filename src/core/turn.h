@@ -48,7 +48,18 @@ enum msg_kind {
 	MSG_EXPIRED,
 	MSG_SCAN,      /* .svc: reconcile now */
 	MSG_RENEW_ALL, /* renew everything now, scan later (maintenance announced, reconnect) */
-	MSG_STOP,      /* forget all, no Redis traffic; answer MSG_STOPPED */
+	/* entries mode, to the shard of the data stream */
+	/* .handle .svc .id (the token) .stream (ref moves) .slot .asking: the position is ours from now on. .flag = a
+	 * worker may have entries of it that this process has not told */
+	MSG_FEED_OPEN,
+	/* .handle: tell entries, each message with .tag. .id not 0-0: what is up to there was told already, else
+	 * everything after the position comes (again) */
+	MSG_FEED_START,
+	MSG_FEED_HOLD,  /* .handle: tell nothing more */
+	MSG_FEED_ACK,   /* .handle .id */
+	MSG_FEED_NACK,  /* .handle .id .ms (-1 = by the rules) .flag = dead .text = reason */
+	MSG_FEED_CLOSE, /* .handle .op = enum feed_end. Answer FEED_IS_CLOSED, but for FORGET */
+	MSG_STOP,       /* forget all, no Redis traffic; answer MSG_STOPPED */
 
 	/* shard -> coordinator */
 	MSG_CONN,    /* .conn up or down (.flag), .svc for readers, .text (owned) why */
@@ -73,6 +84,7 @@ enum msg_kind {
 	MSG_REFRESH,
 	MSG_REPLACED,   /* .text (owned): another process with our node id has taken a lock over: we must end */
 	MSG_GROUP_LOST, /* .svc: the group was gone and is made again; .flag = done */
+	MSG_FEED,       /* .handle .result (enum feed_result) */
 	MSG_EMPTY,      /* after MSG_SLOTS with none: nothing is left here */
 	MSG_STOPPED,
 	MSG_NOT_STARTED, /* said in its place by whoever was to start it: .text (owned) why */
@@ -102,6 +114,21 @@ enum op_result {     /* what an operation came to */
 	OP_DELETED,  /* the entry's data was deleted: acknowledged */
 	OP_MOVED,    /* not here: .text host:port or NULL, .asking: send it to the right shard */
 	OP_FAILED    /* the server refuses for good: .text the server's words */
+};
+
+enum feed_result {
+	FEED_IS_OPEN,     /* .id = position, .n = tries of the entry behind it; .flag = the run before had progress */
+	FEED_HAS_ENTRIES, /* .text = their JSON texts, with commas; .n of them, .id the last; .flag = more; .tag */
+	FEED_HAS_ACKED,   /* .id: confirmed by Redis */
+	FEED_HAS_NACKED,  /* .id; .ms = comes again after that, .n = tries; .flag = it is a dead letter */
+	FEED_HAS_BURIED,  /* .id .reason: a dead letter that no worker asked for */
+	FEED_BAD_ACK,     /* .id: nobody was given that entry; .flag = it was a nack */
+	FEED_IS_IDLE,     /* empty for idle_release: nothing more is told */
+	FEED_IS_CLOSED,   /* forgotten, as all that follow */
+	FEED_IS_REFUSED,  /* a newer token has the position */
+	FEED_IS_REMADE,   /* the stream was made again with lower ids */
+	FEED_IS_WRONG_TYPE,
+	FEED_IS_MOVED /* .text host:port or NULL, .asking */
 };
 
 struct renewed {
@@ -165,6 +192,7 @@ enum shard_event_kind {
 	SHARD_CONN,    /* .role (.svc) is .up: .client_id, .is_valkey; or down: .text why */
 	SHARD_REPLY,   /* .tag .reply (entries in it are owned by the step) */
 	SHARD_EXPIRED, /* keyspace event: lock of (.stream, .id) expired */
+	SHARD_CHANGED, /* a tracking push: .stream has changed; NULL = every one may have */
 	SHARD_PUSHED,  /* subscription confirmed */
 	SHARD_MSG      /* .msg: what it owns is the step's */
 };
@@ -175,6 +203,7 @@ struct shard_event {
 	int64_t wall_ms;
 	enum conn_role role;
 	uint16_t svc;
+	bool has_pushes;    /* it speaks RESP3 */
 	bool up, is_valkey; /* is_valkey: by its own word; those have commands that Redis has not */
 	int64_t client_id;
 	struct slice text;

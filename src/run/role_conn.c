@@ -78,6 +78,7 @@ static void tell_core(struct role_conn *l, bool up, const char *why)
 	if (up) {
 		ev.client_id = redis_client_id(l->cur->conn);
 		ev.is_valkey = redis_is_valkey(l->cur->conn);
+		ev.has_pushes = redis_resp(l->cur->conn) == 3;
 	} else {
 		ev.text = (struct slice){why, strlen(why)};
 	}
@@ -204,12 +205,24 @@ static void role_conn_on_expired(struct role_link *lc, const struct push *p)
 	ls->o.step(ls->o.arg, &ev);
 }
 
+/* What a data stream's feed has read as empty has changed; a hint, over whichever connection it comes. */
+static void on_changed(struct role_link *lc, const redisReply *r)
+{
+	struct slice key;
+	for (size_t i = 0; reply_changed_key(r, i, &key); i++) {
+		struct shard_event ev = {.kind = SHARD_CHANGED, .svc = SERVICE_NONE, .stream = key};
+		lc->ls->o.step(lc->ls->o.arg, &ev);
+	}
+}
+
 static void on_pubsub(struct role_link *lc, const redisReply *r)
 {
 	struct push p;
 	reply_decode_push(r, &p);
 	if (p.kind == PUSH_LOCK_EXPIRED) {
 		role_conn_on_expired(lc, &p);
+	} else if (p.kind == PUSH_CHANGED) {
+		on_changed(lc, r);
 	} else if (p.kind == PUSH_SUBSCRIBED) {
 		struct shard_event ev = {.kind = SHARD_PUSHED, .role = CONN_SUBSCRIBER, .svc = SERVICE_NONE};
 		lc->ls->o.step(lc->ls->o.arg, &ev);

@@ -187,7 +187,8 @@ static void tell_switched(struct role_conns *ls)
 			.svc = l->svc,
 			.up = true,
 			.client_id = redis_client_id(l->cur->conn),
-			.is_valkey = redis_is_valkey(l->cur->conn)};
+			.is_valkey = redis_is_valkey(l->cur->conn),
+			.has_pushes = redis_resp(l->cur->conn) == 3};
 		ls->o.step(ls->o.arg, &ev);
 	}
 }

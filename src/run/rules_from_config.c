@@ -25,6 +25,33 @@ void rules_ids_fini(struct rules_ids *ids)
 	*ids = (struct rules_ids){0};
 }
 
+/* What a frame has beside its entries' texts. */
+enum { FRAME_ROOM = 256, FRAME_LEAST = 256 };
+
+static void fill_entries(const struct config_service *s, const struct config *c, struct entries_rules *e)
+{
+	size_t frame = c->workers.max_frame_bytes;
+	*e = (struct entries_rules){.is_on = s->entries.enabled,
+		.trim = s->entries.on_ack == CONFIG_ON_ACK_TRIM,
+		.delete_stream = s->entries.on_done == CONFIG_ON_DONE_DELETE,
+		.batch = s->entries.batch,
+		.window = s->entries.window,
+		.max_retries = s->entries.retry.max_retries,
+		.batch_bytes = (uint32_t)s->entries.batch_bytes,
+		.entry_bytes = (uint32_t)(frame > FRAME_ROOM + FRAME_LEAST ? frame - FRAME_ROOM : FRAME_LEAST),
+		.idle_release_ms = s->entries.idle_release_ms,
+		.position_ttl_ms = s->entries.position_ttl_ms,
+		.poll_max_ms = s->entries.poll_max_ms,
+		.retry_initial_ms = s->entries.retry.initial_ms,
+		.retry_max_ms = s->entries.retry.max_ms,
+		.retry_factor = s->entries.retry.factor,
+		.retry_jitter_pct = s->entries.retry.jitter_pct,
+		.dlq_max_len = s->entries.dead_letter.max_len,
+		.dlq_slot = command_slot(s->entries.dead_letter.stream, strlen(s->entries.dead_letter.stream))};
+	snprintf(e->start, sizeof e->start, "%s", s->entries.start);
+	snprintf(e->dlq, sizeof e->dlq, "%s", s->entries.dead_letter.stream);
+}
+
 struct service_rules *rules_of_service(const struct config_service *s, const struct config *c, uint16_t svc)
 {
 	struct service_rules *r = mem_alloc(sizeof *r);
@@ -51,6 +78,7 @@ struct service_rules *rules_of_service(const struct config_service *s, const str
 	r->min_idle_ms = s->recovery.min_idle_ms;
 	r->hash = fnv(s->name, strlen(s->name));
 	r->dlq_max_len = s->dead_letter.max_len;
+	fill_entries(s, c, &r->entries);
 	snprintf(r->group_start, sizeof r->group_start, "%s", s->group_start);
 	snprintf(r->dlq, sizeof r->dlq, "%s", s->dead_letter.stream);
 	snprintf(r->name, sizeof r->name, "%s", s->name);

@@ -82,6 +82,7 @@ static void names_set(struct shard_thread *s, const struct service_rules *r)
 	slot->used = true;
 	slot->svc = r->svc;
 	command_names_init(&slot->names, r->name, r->dlq, r->same_stream, r->dlq_max_len, r->group_start);
+	command_names_entries(&slot->names, r->name, r->entries.dlq, r->entries.dlq_max_len);
 	slot->names.dlq_same_slot = r->dlq_same_slot;
 }
 

@@ -337,7 +337,7 @@ static void limit_unread(struct worker_socket *d, struct worker_conn *w, enum ou
 	size_t unread = unix_write_pending(w->conn);
 	size_t before = unread > d->out.len ? unread - d->out.len : 0;
 	w->n_given = w->n_given < before ? w->n_given : before;
-	if (kind == OUT_ASSIGN || kind == OUT_WELCOME)
+	if (kind == OUT_ASSIGN || kind == OUT_WELCOME || kind == OUT_ENTRIES) /* the window bounds those */
 		w->n_given += d->out.len;
 	set_over(d, w, unread > d->write_buffer);
 	if (unread > d->write_buffer + w->n_given)

@@ -54,6 +54,10 @@ static void on_step(void *arg, struct shard_event *ev)
 	case SHARD_MSG:
 		tell(r, "hurry");
 		break;
+	case SHARD_CHANGED:
+		snprintf(line, sizeof line, "changed %.*s", (int)ev->stream.len, ev->stream.p ? ev->stream.p : "");
+		tell(r, line);
+		break;
 	case SHARD_PUSHED:
 	case SHARD_TICK:
 		break;

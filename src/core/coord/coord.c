@@ -129,6 +129,10 @@ static void coord_on_msg(struct coord *c, const struct msg *m)
 		entry_on_batch(c, m);
 		entry_batch_free(m->batch);
 		break;
+	case MSG_FEED:
+		entry_on_feed(c, m);
+		text_unref(m->text);
+		break;
 	case MSG_OWN_IDS:
 		entry_on_own_ids(c, m);
 		mem_free(m->ids);
@@ -187,6 +191,12 @@ static void coord_on_msg(struct coord *c, const struct msg *m)
 	case MSG_LEASE_RELEASE:
 	case MSG_LEASE_FORGET:
 	case MSG_LEASE_RENEW:
+	case MSG_FEED_OPEN:
+	case MSG_FEED_START:
+	case MSG_FEED_HOLD:
+	case MSG_FEED_ACK:
+	case MSG_FEED_NACK:
+	case MSG_FEED_CLOSE:
 	case MSG_OP:
 	case MSG_SCAN:
 	case MSG_RENEW_ALL:

@@ -189,6 +189,26 @@ bool entry_is_late(struct coord *c, const struct entry *e); /* its work would ha
 bool entry_is_worked(const struct entry *e);                /* ASSIGNED or REVOKING */
 
 /* coord_worker.c: workers */
+/* entry_feed.c: entries mode */
+void entry_feed_open(struct coord *c, struct entry *e);
+void entry_feed_start(struct coord *c, struct entry *e);  /* its worker gets entries, from the position on */
+void entry_feed_resume(struct coord *c, struct entry *e); /* it is back: what it has not acknowledged comes again */
+void entry_feed_hold(struct coord *c, struct entry *e);   /* nothing more is told */
+/* True: the outcome waits for FEED_IS_CLOSED, or until entry_feed_close_by. */
+bool entry_feed_close(struct coord *c, struct entry *e, enum feed_end end);
+mono_ms entry_feed_close_by(const struct coord *c);
+void entry_feed_delete(struct coord *c, struct entry *e); /* position and stream, when nothing is unread */
+void entry_feed_reroute(struct coord *c, struct entry *e);
+void entry_feed_shard_gone(struct entry *e, uint16_t shard);
+void entry_feed_drain(struct coord *c, struct entry *e, bool on);
+mono_ms entry_feed_waits_since(const struct entry *e); /* MONO_NEVER: the worker has nothing to acknowledge */
+/* An ack or nack of the worker that has it. */
+void entry_feed_word(struct coord *c, struct entry *e, const struct frame *f);
+void entry_on_feed(struct coord *c, const struct msg *m);
+void entry_ready(struct coord *c, struct entry *e); /* taken, open: waits for a credit */
+void entry_end(struct coord *c, struct entry *e); /* its stream was empty for idle_release: done, its worker is told */
+void worker_say_bad_entry(struct coord *c, struct worker *w, const struct entry *e);
+
 void worker_on_accept(struct coord *c, const struct coord_event *ev);
 void worker_on_frame(struct coord *c, struct worker *m, const struct frame *f);
 void worker_on_bad_input(struct coord *c, struct worker *m, enum frame_error error, const char *text);

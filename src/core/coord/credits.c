@@ -26,9 +26,9 @@ void credits_leave(struct credit_holder *s)
 	list_remove(&s->ring);
 }
 
-static bool takes(const struct credit_holder *s, uint16_t pos)
+static bool takes(const struct credits *p, const struct credit_holder *s, uint16_t pos)
 {
-	return s->all_services || s->wanted[pos];
+	return (s->all_services || s->wanted[pos]) && (s->takes_entries || !p->service[pos].is_entries);
 }
 
 uint32_t credits_free(const struct credits *p, uint16_t pos)
@@ -36,7 +36,7 @@ uint32_t credits_free(const struct credits *p, uint16_t pos)
 	uint32_t n = 0;
 	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
 		const struct credit_holder *s = LIST_OF(struct credit_holder, ring, l);
-		if (takes(s, pos))
+		if (takes(p, s, pos))
 			n += credit_holder_free(s);
 	}
 	return n;
@@ -47,7 +47,7 @@ struct credit_holder *credits_choose(struct credits *p, uint16_t pos)
 	struct credit_holder *best = NULL;
 	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
 		struct credit_holder *s = LIST_OF(struct credit_holder, ring, l);
-		if (!takes(s, pos) || !credit_holder_free(s))
+		if (!takes(p, s, pos) || !credit_holder_free(s))
 			continue;
 		if (!s->all_services && s->n_wanted == 1) {
 			best = s;

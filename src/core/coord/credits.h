@@ -15,12 +15,14 @@ struct credit_holder {    /* one session's credits */
 	bool is_alone;         /* holds a suspect: gets nothing else */
 	uint16_t emptying_for; /* position + 1 of the service for whose suspect it runs empty; 0 = none */
 	bool all_services;
+	bool takes_entries;        /* it knows entries mode: others get no stream of such a service */
 	bool wanted[SERVICES_MAX]; /* by position */
 	uint16_t n_wanted;
 };
 
 struct credits_service { /* by position; a position is reused, a service id is not */
 	bool is_on;
+	bool is_entries; /* entries mode */
 	uint16_t svc;
 	uint32_t reserved; /* granted to the reader or read, not assigned yet */
 	uint32_t granted;  /* part of reservations: asked for by a read that has not answered */

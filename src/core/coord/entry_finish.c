@@ -43,11 +43,19 @@ bool entry_is_late(struct coord *c, const struct entry *e)
 	return entry_stop_at(c, e) <= c->now;
 }
 
+/* Whoever has nothing to do has nothing to report either. */
+static mono_ms progress_deadline(const struct coord *c, const struct entry *e)
+{
+	mono_ms since = e->feed ? entry_feed_waits_since(e) : e->heard;
+	if (e->state != ENTRY_ASSIGNED || !c->rules.progress_timeout_ms || since == MONO_NEVER)
+		return MONO_NEVER;
+	return mono_max(since, e->heard) + c->rules.progress_timeout_ms;
+}
+
 void entry_arm(struct coord *c, struct entry *e)
 {
 	mono_ms at = entry_stop_at(c, e);
-	if (e->state == ENTRY_ASSIGNED && c->rules.progress_timeout_ms)
-		at = mono_min(at, e->heard + c->rules.progress_timeout_ms);
+	at = mono_min(at, progress_deadline(c, e));
 	if (e->state == ENTRY_ASSIGNED && e->is_suspect)
 		at = mono_min(at, e->since + SUSPECT_ALONE_MS);
 	ledger_arm(&c->ledger, e, at);
@@ -149,7 +157,9 @@ void entry_send_op(struct coord *c, struct entry *e)
 
 static bool awaits_op(const struct entry *e)
 {
-	return e->state == ENTRY_TAKING || e->state == ENTRY_FINISHING || e->verify ||
+	enum entry_feed_state feed = e->feed ? (enum entry_feed_state)e->feed->state : ENTRY_FEED_NONE;
+	return (e->state == ENTRY_TAKING && feed == ENTRY_FEED_NONE) ||
+	       (e->state == ENTRY_FINISHING && feed != ENTRY_FEED_CLOSING) || e->verify ||
 	       (e->state == ENTRY_FETCHING && e->deadline == MONO_NEVER);
 }
 
@@ -166,6 +176,7 @@ void entry_reroute(struct coord *c)
 			entry_send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
 		if (awaits_op(e) && e->op_shard == SHARD_NONE)
 			entry_send_op(c, e);
+		entry_feed_reroute(c, e);
 	}
 }
 
@@ -176,6 +187,7 @@ void entry_shard_gone(struct coord *c, uint16_t shard, bool was_heard)
 	for (struct entry *e; (e = ledger_next(&c->ledger, &pos));) {
 		if (e->lease_shard == shard)
 			e->lease_shard = SHARD_NONE;
+		entry_feed_shard_gone(e, shard);
 		if (e->op_shard == shard) {
 			e->op_shard = SHARD_NONE;
 			e->op_resent = e->op_resent || was_heard;
@@ -253,6 +265,16 @@ static void leave_active(struct coord *c, struct coord_service *s, struct entry 
 
 /* ---- operations ---- */
 
+void entry_ready(struct coord *c, struct entry *e)
+{
+	struct coord_service *s = coord_service(c, e->svc);
+	entry_move(c, e, ENTRY_READY, c->now + READY_WAIT_MS);
+	if (e->is_suspect) /* it waits for a whole worker, not for a credit */
+		entry_unreserve(c, s, e);
+	list_push(e->is_suspect ? &s->suspects : &s->ready, &e->peers);
+	coord_mark(c, s);
+}
+
 static void on_taken(struct coord *c, struct entry *e, const struct msg *m)
 {
 	struct coord_service *s = coord_service(c, e->svc);
@@ -264,11 +286,10 @@ static void on_taken(struct coord *c, struct entry *e, const struct msg *m)
 			map_put(&s->active, e->stream->bytes, e->stream->len, e);
 			e->in_active = true;
 		}
-		entry_move(c, e, ENTRY_READY, c->now + READY_WAIT_MS);
-		if (e->is_suspect) /* it waits for a whole worker, not for a credit */
-			entry_unreserve(c, s, e);
-		list_push(e->is_suspect ? &s->suspects : &s->ready, &e->peers);
-		coord_mark(c, s);
+		if (e->feed)
+			entry_feed_open(c, e);
+		else
+			entry_ready(c, e);
 	} else if (m->result == OP_PARKED && m->n == 3) {
 		/* the one before it was requeued and has a higher token by now: this one gets a higher one still */
 		entry_requeue(c, e, WHY_NO_CREDIT, false);
@@ -360,6 +381,9 @@ static void fill_assign(struct coord_service *s, struct entry *e, struct worker 
 	f->info = (struct slice){ef->hold2->bytes, ef->hold2->len};
 	if (ef->hold3)
 		f->trace = (struct slice){ef->hold3->bytes, ef->hold3->len};
+	f->has_entries = e->feed != NULL;
+	if (e->feed)
+		f->entry = e->feed->pos;
 	/* what it was told last is a lower bound for what it holds: no need to look at each */
 	mono_ms until = e->good_until - TELL_MARGIN_MS;
 	f->until_ms = list_empty(&w->entries) ? until : mono_min(w->s.told_until, until);
@@ -378,6 +402,8 @@ void entry_assign(struct coord *c, struct entry *e, struct worker *w)
 	fill_assign(s, e, w, ef);
 	list_push(&w->entries, &e->peers);
 	entry_move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
+	if (e->feed)
+		entry_feed_start(c, e);
 	s->m.c[e->retry ? M_ASSIGN_RECOVERED : M_ASSIGN_NEW]++;
 	if (c->wall_ms > (int64_t)e->id.ms)
 		hist_add(&s->m.h[H_ASSIGN_LATENCY], (double)(c->wall_ms - (int64_t)e->id.ms) / 1000.0);
@@ -399,11 +425,14 @@ void entry_resume(struct coord *c, struct entry *e, struct worker *w)
 		map_put(&s->active, e->stream->bytes, e->stream->len, e);
 		e->in_active = true;
 	}
+	if (e->feed && !e->is_revoked)
+		entry_feed_resume(c, e);
 	s->m.c[M_ASSIGN_RESUMED]++;
 }
 
 void entry_limbo(struct coord *c, struct entry *e, mono_ms until)
 {
+	entry_feed_hold(c, e);
 	entry_move(c, e, ENTRY_LIMBO, until);
 }
 
@@ -425,6 +454,7 @@ void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono
 	c->m[MP_REVOKE_LOST + why] += !e->is_revoked;
 	e->revoke = (uint8_t)why;
 	e->is_revoked = true;
+	entry_feed_hold(c, e);
 	/* a little after the grace: the worker's own clock must have run out first */
 	entry_move(c, e, ENTRY_REVOKING, c->now + grace_ms + TELL_MARGIN_MS);
 	if (w)
@@ -524,10 +554,13 @@ static void state_deadline(struct coord *c, struct entry *e)
 		else
 			entry_requeue(c, e, WHY_UNRESUMED, false);
 		break;
+	case ENTRY_FINISHING: /* its position was not closed in time: its token protects it */
+		entry_feed_close(c, e, FEED_END_FORGET);
+		entry_send_op(c, e);
+		break;
 	case ENTRY_LOCKING:
 	case ENTRY_TAKING:
 	case ENTRY_ASSIGNED:
-	case ENTRY_FINISHING:
 	case ENTRY_STATES:
 		break;
 	}
@@ -536,14 +569,12 @@ static void state_deadline(struct coord *c, struct entry *e)
 void entry_on_due(struct coord *c, struct entry *e)
 {
 	uint64_t handle = entry_handle(e);
-	if (entry_stop_at(c, e) <= c->now) {
+	if (entry_stop_at(c, e) <= c->now)
 		entry_fence(c, e);
-	} else if (e->state == ENTRY_ASSIGNED && c->rules.progress_timeout_ms &&
-		   e->heard + c->rules.progress_timeout_ms <= c->now) {
+	else if (progress_deadline(c, e) <= c->now)
 		entry_revoke(c, e, REVOKE_TIMEOUT, REVOKE_GRACE_MS);
-	} else if (e->state == ENTRY_ASSIGNED && e->is_suspect && e->since + SUSPECT_ALONE_MS <= c->now) {
+	else if (e->state == ENTRY_ASSIGNED && e->is_suspect && e->since + SUSPECT_ALONE_MS <= c->now)
 		entry_clear_suspect(c, e);
-	}
 	e = ledger_by_handle(&c->ledger, handle);
 	if (e && e->deadline <= c->now) {
 		state_deadline(c, e);

@@ -70,6 +70,11 @@ static void enter_good(struct coord *c, struct coord_service *s, struct entry_in
 	e->retry = in->retry;
 	e->is_suspect = in->is_suspect;
 	e->lock_slot = in->lock_slot;
+	if (s->rules->entries.is_on && !e->feed) {
+		e->feed = mem_alloc(sizeof *e->feed);
+		e->feed->slot = in->data_slot;
+		e->feed->shard = SHARD_NONE;
+	}
 	e->is_start = e->start_counted = is_start;
 	if (is_start)
 		c->n_start++;
@@ -89,12 +94,13 @@ void entry_enter_one(struct coord *c, struct coord_service *s, struct entry_in *
 			"service=%s id=%llu-%llu _retry_count is not a number of 1 to 9 digits: counts as 0",
 			s->rules->name, (unsigned long long)in->id.ms, (unsigned long long)in->id.seq);
 	bool bad = in->problem != ENTRY_GOOD;
-	if (bad || is_too_large(c, s, in)) {
+	bool bad_name = !bad && s->rules->entries.is_on && c->topo.is_cluster && in->has_no_position;
+	if (bad || bad_name || is_too_large(c, s, in)) {
 		if (e) {
 			entry_reserved_of(c, s)->owned--;
 			ledger_drop(&c->ledger, e);
 		}
-		enter_hopeless(c, s, in, bad ? DEAD_UNPARSEABLE : DEAD_TOO_LARGE);
+		enter_hopeless(c, s, in, bad ? DEAD_UNPARSEABLE : bad_name ? DEAD_BAD_NAME : DEAD_TOO_LARGE);
 		return;
 	}
 	enter_good(c, s, in, e, is_start);

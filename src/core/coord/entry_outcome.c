@@ -5,6 +5,13 @@
 #include <stdio.h>
 #include <string.h>
 
+static enum feed_end feed_end_of(const struct entry *e)
+{
+	if (e->finish == FINISH_DONE || e->finish == FINISH_DEAD)
+		return FEED_END_DONE;
+	return e->finish == FINISH_REQUEUE && e->why == WHY_WORKER_DIED ? FEED_END_DEATH : FEED_END_KEEP;
+}
+
 static void begin_finish(struct coord *c, struct entry *e, enum finish finish)
 {
 	struct coord_service *s = coord_service(c, e->svc);
@@ -14,8 +21,20 @@ static void begin_finish(struct coord *c, struct entry *e, enum finish finish)
 	entry_unreserve(c, s, e);
 	e->verify = e->op_resent = false;
 	e->finish = (uint8_t)finish;
+	if (entry_feed_close(c, e, feed_end_of(e))) { /* the position first: nobody else may open it before */
+		entry_move(c, e, ENTRY_FINISHING, entry_feed_close_by(c));
+		return;
+	}
 	entry_move(c, e, ENTRY_FINISHING, MONO_NEVER);
 	entry_send_op(c, e);
+}
+
+void entry_end(struct coord *c, struct entry *e)
+{
+	e->wants_reply = true;
+	e->n_asked = 1;
+	e->ok_for = OK_FOR_ENDED;
+	entry_done(c, e);
 }
 
 void entry_done(struct coord *c, struct entry *e)
@@ -57,6 +76,8 @@ void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool 
 	struct coord_service *s = coord_service(c, e->svc);
 	e->why = (uint8_t)why;
 	e->delay_ms = requeue_delay(c, s, e, why);
+	if (e->feed && e->feed->has_progress && why == WHY_WORKER_DIED)
+		counted = false; /* progress is no failure: the entry that it died on is counted */
 	if (counted && e->retry + 1 > s->rules->max_retries) {
 		e->dead_reason = DEAD_MAX_RETRIES;
 		begin_finish(c, e, FINISH_DEAD);
@@ -140,6 +161,8 @@ void entry_on_finished(struct coord *c, struct entry *e, const struct msg *m)
 		count_trimmed(c, s, e);
 	else if (ok)
 		count_end(c, s, e);
+	if (ok && e->feed && e->finish == FINISH_DONE && s->rules->entries.delete_stream)
+		entry_feed_delete(c, e);
 	if (e->owner)
 		worker_finish(c, e, ok, is_trimmed ? GONE_LOST : outcomes[e->finish]);
 	e->owner = 0;

@@ -104,6 +104,7 @@ void ledger_drop(struct ledger *l, struct entry *e)
 	text_unref(e->stream);
 	text_unref(e->info);
 	text_unref(e->trace);
+	mem_free(e->feed);
 	text_unref(e->note);
 	e->gen = 0;
 	slab_put(&l->entries, e->idx);

@@ -49,12 +49,29 @@ enum requeue_why {
 	WHY_NO_CREDIT
 };
 
+enum entry_feed_state { ENTRY_FEED_NONE, ENTRY_FEED_OPENING, ENTRY_FEED_OPEN, ENTRY_FEED_CLOSING };
+
+struct entry_feed {            /* entries mode: what the coordinator knows of the data stream's feed */
+	struct entry_id pos;   /* confirmed by Redis */
+	struct entry_id last;  /* told to the worker that has it */
+	struct entry_id asked; /* the highest it has acknowledged */
+	struct entry_id bad;   /* nacked, or waiting for its retry */
+	mono_ms blocked_until; /* 0 = is not */
+	mono_ms waits_since;   /* while something is told and not acknowledged: since when nothing was heard */
+	uint32_t epoch;        /* of the present worker's entries */
+	uint32_t tries;        /* of the entry behind pos */
+	uint16_t slot, shard;  /* of the data stream; SHARD_NONE: not sent yet */
+	uint8_t state;         /* enum entry_feed_state */
+	bool is_started, is_adopted, is_held /* draining */, is_nacked, has_progress;
+};
+
 struct entry {
 	struct link peers; /* in its session's, or its service's ready or parked list */
 	struct heap_node timer;
 	struct entry_id id;
 	struct text *stream, *info; /* info: until its assign frame is written */
 	struct text *trace;         /* the trace it belongs to, JSON; until its assign frame is written; NULL = none */
+	struct entry_feed *feed;    /* owned; NULL: not in entries mode */
 	struct text *note;          /* progress note, or the reason of a failure */
 	mono_ms good_until;         /* the lease's, 0 = not held */
 	mono_ms since;              /* this state */

@@ -113,10 +113,12 @@ void coord_drain(struct coord *c, bool stop_after)
 		worker_say_drain_to_all(c);
 	}
 	uint32_t pos = 0;
-	for (struct entry *e; (e = ledger_next(&c->ledger, &pos));)
-		if (e->state != ENTRY_ASSIGNED &&
+	for (struct entry *e; (e = ledger_next(&c->ledger, &pos));) {
+		entry_feed_drain(c, e, true);
+		if (e->state != ENTRY_ASSIGNED && e->state != ENTRY_REVOKING &&
 			e->state != ENTRY_LOCKING) /* given back when it is known to be ours */
 			operate_give_back(c, e, WHY_DRAIN);
+	}
 	for (uint16_t i = 0; i < c->n_positions; i++)
 		if (c->services[i].rules)
 			coord_mark(c, &c->services[i]);
@@ -129,6 +131,9 @@ void coord_undrain(struct coord *c)
 	c->is_draining = c->place.is_draining = false;
 	c->drain_end = MONO_NEVER;
 	effects_log(c->out, LOG_NOTICE, "drain ended: reading again");
+	uint32_t pos = 0;
+	for (struct entry *e; (e = ledger_next(&c->ledger, &pos));)
+		entry_feed_drain(c, e, false);
 	for (uint16_t i = 0; i < c->n_positions; i++)
 		if (c->services[i].rules)
 			coord_mark(c, &c->services[i]);

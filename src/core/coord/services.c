@@ -75,6 +75,7 @@ static void service_set(struct coord *c, struct service_rules *r)
 	s->is_going = false;
 	struct credits_service *ps = &c->place.service[coord_pos(c, s)];
 	ps->is_on = true;
+	ps->is_entries = r->entries.is_on;
 	ps->max_streams = r->max_streams;
 	ps->read_batch = r->read_batch;
 	ps->weight = r->weight;

@@ -7,6 +7,8 @@
 
 bool worker_can_go_on(const struct coord *c, const struct worker *m)
 {
+	if (m->credit_holder.takes_entries) /* what it was told and has not acknowledged comes again: it has to know */
+		return false;
 	if (m->s.state != SESSION_READY || !m->is_connected || m->is_gone || c->is_draining)
 		return false;
 	uint32_t n = 0;

@@ -265,6 +265,7 @@ void worker_hello(struct coord *c, struct worker *m, const struct frame *f)
 	snprintf(m->s.name, sizeof m->s.name, "%.*s", (int)text_fit(f->name.p, f->name.len, sizeof m->s.name - 1),
 		f->name.p);
 	m->credit_holder.credits = (uint32_t)f->credits;
+	m->credit_holder.takes_entries = f->takes_entries;
 	if (f->session.p && f->session.len == SESSION_KEY)
 		memcpy(m->wanted_key, f->session.p, SESSION_KEY);
 	take_resume(c, m, f);

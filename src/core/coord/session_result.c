@@ -201,6 +201,16 @@ static void say_ok(struct coord *c, struct worker *m, struct slice lease, enum o
 	ef->frame.outcome = outcome;
 }
 
+/* Its stream was empty for long enough: nobody asked, so it is told. */
+static void say_ended(struct coord *c, struct worker *m, struct slice lease, bool accepted)
+{
+	struct effect *ef = worker_frame(c, m, accepted ? OUT_ENDED : OUT_REVOKE);
+	ef->hold = text_new(lease.p, lease.len);
+	ef->frame.lease = (struct slice){ef->hold->bytes, ef->hold->len};
+	ef->frame.outcome = GONE_DONE;
+	ef->frame.reason = REVOKE_LOST;
+}
+
 void worker_finish(struct coord *c, struct entry *e, bool accepted, enum gone_outcome outcome)
 {
 	struct worker *m = coord_worker(c, e->owner);
@@ -213,8 +223,12 @@ void worker_finish(struct coord *c, struct entry *e, bool accepted, enum gone_ou
 		.ok_for = e->ok_for,
 		.is_result = e->wants_reply && accepted};
 	session_remember(&m->s, m->credit_holder.credits, o);
-	static const int hists[] = {
-		[OK_FOR_DONE] = H_DURATION_DONE, [OK_FOR_FAIL] = H_DURATION_FAIL, [OK_FOR_RELEASE] = H_DURATION_OTHER};
+	static const int hists[] = {[OK_FOR_DONE] = H_DURATION_DONE,
+		[OK_FOR_FAIL] = H_DURATION_FAIL,
+		[OK_FOR_RELEASE] = H_DURATION_OTHER,
+		[OK_FOR_ACK] = H_DURATION_OTHER,
+		[OK_FOR_NACK] = H_DURATION_OTHER,
+		[OK_FOR_ENDED] = H_DURATION_DONE};
 	hist_add(&s->m.h[e->wants_reply ? hists[e->ok_for] : H_DURATION_OTHER], (double)(c->now - e->heard) / 1000.0);
 	if (!e->wants_reply || m->s.state != SESSION_READY)
 		return;
@@ -222,7 +236,9 @@ void worker_finish(struct coord *c, struct entry *e, bool accepted, enum gone_ou
 	int n = session_lease_format(text, e->id, s->rules->hash);
 	struct slice lease = {text, (size_t)n};
 	for (int i = 0; i == 0 || i < e->n_asked; i++)
-		if (accepted)
+		if (e->ok_for == OK_FOR_ENDED)
+			say_ended(c, m, lease, accepted);
+		else if (accepted)
 			say_ok(c, m, lease, (enum ok_for)e->ok_for, outcome);
 		else
 			say_error(c, m, FERR_NOT_OWNER, lease, lease_was_lost);
@@ -264,6 +280,8 @@ static void result(struct coord *c, struct worker *m, struct entry *e, const str
 	case FRAME_HELLO:
 	case FRAME_CREDITS:
 	case FRAME_PROGRESS:
+	case FRAME_ACK:
+	case FRAME_NACK:
 	case FRAME_PING:
 	case FRAME_PONG:
 	case FRAME_BYE:
@@ -275,8 +293,12 @@ static void result(struct coord *c, struct worker *m, struct entry *e, const str
 
 static bool is_same_result(enum frame_kind kind, uint8_t ok_for)
 {
-	static const enum frame_kind kinds[] = {
-		[OK_FOR_DONE] = FRAME_DONE, [OK_FOR_FAIL] = FRAME_FAIL, [OK_FOR_RELEASE] = FRAME_RELEASE};
+	static const enum frame_kind kinds[] = {[OK_FOR_DONE] = FRAME_DONE,
+		[OK_FOR_FAIL] = FRAME_FAIL,
+		[OK_FOR_RELEASE] = FRAME_RELEASE,
+		[OK_FOR_ACK] = FRAME_ACK,
+		[OK_FOR_NACK] = FRAME_NACK,
+		[OK_FOR_ENDED] = FRAME_DONE};
 	return kind == kinds[ok_for];
 }
 
@@ -285,7 +307,9 @@ static void second_result(struct coord *c, struct worker *m, struct entry *e, co
 {
 	if (f->kind == FRAME_REVOKED)
 		return;
-	if (!e->wants_reply || !is_same_result(f->kind, e->ok_for))
+	if (e->ok_for == OK_FOR_ENDED && f->kind == FRAME_DONE) /* both at once: it is answered as ever */
+		e->ok_for = OK_FOR_DONE;
+	else if (!e->wants_reply || !is_same_result(f->kind, e->ok_for))
 		say_error(c, m, FERR_NOT_OWNER, f->lease, ended_otherwise);
 	else if (e->n_asked < UINT8_MAX)
 		e->n_asked++;
@@ -308,7 +332,8 @@ static void late_result(struct coord *c, struct worker *m, struct session_outcom
 	else if (!o->is_result || !is_same_result(f->kind, o->ok_for))
 		say_error(c, m, FERR_NOT_OWNER, f->lease, ended_otherwise);
 	else
-		say_ok(c, m, f->lease, (enum ok_for)o->ok_for, (enum gone_outcome)o->outcome);
+		say_ok(c, m, f->lease, o->ok_for == OK_FOR_ENDED ? OK_FOR_DONE : (enum ok_for)o->ok_for,
+			(enum gone_outcome)o->outcome);
 }
 
 static void on_result(struct coord *c, struct worker *m, const struct frame *f)
@@ -338,6 +363,33 @@ static void on_progress(struct coord *c, struct worker *m, const struct frame *f
 		return;
 	text_unref(e->note);
 	e->note = text_new(f->note.p, text_fit(f->note.p, f->note.len, NOTE_MAX));
+}
+
+void worker_say_bad_entry(struct coord *c, struct worker *w, const struct entry *e)
+{
+	char text[SESSION_LEASE_CAP];
+	int n = session_lease_format(text, e->id, coord_service(c, e->svc)->rules->hash);
+	say_error(c, w, FERR_BAD_FIELD, (struct slice){text, (size_t)n}, "id: no entry that waits for an answer");
+}
+
+static void on_ack_or_nack(struct coord *c, struct worker *m, const struct frame *f)
+{
+	struct entry_id id;
+	struct coord_service *s;
+	struct entry *e = worker_entry_of_lease(c, f->lease, &id, &s);
+	bool is_its = e && e->owner == m->s.id;
+	const struct session_outcome *o = is_its || !s ? NULL : session_recall(&m->s, s->svc, id);
+	if (is_its && e->state == ENTRY_FINISHING)
+		say_error(c, m, FERR_NOT_OWNER, f->lease, ended_otherwise);
+	else if (o || (is_its && e->is_lost))
+		say_error(c, m, FERR_NOT_OWNER, f->lease,
+			o && o->outcome != GONE_LOST ? ended_otherwise : lease_was_lost);
+	else if (!is_its || !entry_is_worked(e))
+		say_error(c, m, FERR_UNKNOWN_LEASE, f->lease, "no such lease in this session");
+	else if (!e->feed)
+		say_error(c, m, FERR_BAD_FIELD, f->lease, "lease: its service is not in entries mode");
+	else
+		entry_feed_word(c, e, f);
 }
 
 static void on_credits(struct coord *c, struct worker *m, const struct frame *f)
@@ -371,6 +423,10 @@ static void on_ready_frame(struct coord *c, struct worker *m, const struct frame
 		break;
 	case FRAME_PROGRESS:
 		on_progress(c, m, f);
+		break;
+	case FRAME_ACK:
+	case FRAME_NACK:
+		on_ack_or_nack(c, m, f);
 		break;
 	case FRAME_PING: {
 		struct effect *ef = worker_frame(c, m, OUT_PONG);

@@ -262,7 +262,9 @@ static mono_ms guard_end(const struct reconcile *rc, const struct shard_ctx *c, 
 
 static void repair_give_back(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
-	bool is_dead = r->retry + 1 > recovery_rules(c, recovery_of(rc, r))->max_retries;
+	const struct service_rules *rules = recovery_rules(c, recovery_of(rc, r));
+	/* entries mode: whoever opens the position knows whether it had progress, which is no failure */
+	bool is_dead = r->retry + 1 > rules->max_retries && !rules->entries.is_on;
 	repair_move(rc, r, is_dead ? REPAIR_DEAD : REPAIR_REQUEUEING);
 	struct op_ask ask = repair_op_of(rc, c, r, is_dead ? CMD_DEAD : CMD_REQUEUE);
 	ask.not_after = guard_end(rc, c, r);

@@ -98,6 +98,8 @@ void retry_next(struct retry *r, struct op *op, enum cmd_kind command)
 static uint16_t slot_of(const struct shard_ctx *c, const struct op *op)
 {
 	const struct service_rules *r = ctx_service(c, op->svc)->rules;
+	if (op->kind == CMD_FEED_CLOSE)
+		return op->slot;
 	return op->kind == CMD_DEAD_ADD ? r->dlq_slot : r->lbs_slot;
 }
 
@@ -210,7 +212,12 @@ static void retry_send(struct retry *r, struct shard_ctx *c, struct op *op)
 	cmd->delay_ms = op->delay_ms;
 	cmd->why = op->kind == CMD_ADD_LATER ? "add" : op->is_fail ? "fail" : "release";
 	cmd->at_ms = op->kind == CMD_ADD_LATER ? op->n : 0;
-	if (op->whom == OP_FOR_CALL && op->kind != CMD_DEAD_ADD)
+	if (op->kind == CMD_FEED_CLOSE) { /* a finished stream and its position go */
+		cmd->token = op->id;
+		cmd->end = FEED_END_DELETE;
+		cmd->ttl_ms = rules->entries.position_ttl_ms;
+	}
+	if (op->whom == OP_FOR_CALL && op->kind != CMD_DEAD_ADD && op->kind != CMD_FEED_DEAD_ADD)
 		cmd->value = slice_of(op->text);
 	else if (retry_is_add((enum cmd_kind)op->kind))
 		cmd->info = slice_of(op->text);

@@ -1,5 +1,6 @@
 #include "core/shard/shard.h"
 
+#include "core/shard/feed.h"
 #include "core/shard/keyspace.h"
 #include "core/shard/lease.h"
 #include "core/shard/reader.h"
@@ -15,6 +16,7 @@ struct shard {
 	struct readers *readers;
 	struct reconcile *reconcile;
 	struct keyspace keyspace;
+	struct feeds *feeds;
 	uint32_t role_gen;
 	char run_id[64];            /* of the server last seen; "" = none yet */
 	mono_ms time_at, time_sent; /* the server's clock is asked for, and was */
@@ -36,6 +38,7 @@ struct shard *shard_new(const struct shard_rules *rules, uint16_t index)
 	s->readers = readers_new();
 	s->reconcile = reconcile_new(rng_next(&s->ctx.rng));
 	keyspace_init(&s->keyspace);
+	s->feeds = feeds_new(s->rules.seed ^ 0x66656564);
 	return s;
 }
 
@@ -47,6 +50,7 @@ void shard_free(struct shard *s)
 	retry_free(s->retry);
 	readers_free(s->readers);
 	reconcile_free(s->reconcile);
+	feeds_free(s->feeds);
 	ctx_fini(&s->ctx);
 	mem_free(s);
 }
@@ -134,6 +138,7 @@ static void on_conn(struct shard *s, const struct shard_event *ev)
 		retry_conn(s->retry, c, false); /* a handoff: a WAIT speaks of its own connection only */
 	c->is_up = ev->up;
 	retry_conn(s->retry, c, ev->up);
+	feed_conn(s->feeds, c, ev->up, ev->has_pushes);
 	if (!ev->up)
 		return;
 	refusals_forget(&c->refusals);
@@ -166,6 +171,9 @@ static void shard_on_reply(struct shard *s, uint64_t tag, const struct reply *re
 		role_reply(s, tag, reply);
 		entry_batch_free(reply->entries);
 		break;
+	case PART_FEED:
+		feed_reply(s->feeds, &s->ctx, tag, reply);
+		break;
 	case PART_RECONCILE:
 		reconcile_reply(s->reconcile, &s->ctx, tag, reply);
 		break;
@@ -197,6 +205,7 @@ static void shard_on_slots(struct shard *s, struct msg *m)
 	c->has_slots = true;
 	lease_slots(s->leases, c);
 	retry_slots(s->retry, c);
+	feed_slots(s->feeds, c);
 	if (!c->slots)
 		ctx_msg(c, MSG_EMPTY);
 }
@@ -231,6 +240,7 @@ static void on_stop(struct shard *s)
 {
 	lease_forget_all(s->leases, &s->ctx);
 	retry_forget_all(s->retry, &s->ctx);
+	feed_forget_all(s->feeds, &s->ctx);
 	s->is_stopped = true;
 	ctx_msg(&s->ctx, MSG_STOPPED);
 }
@@ -257,6 +267,14 @@ static void shard_on_msg(struct shard *s, struct msg *m)
 	case MSG_LEASE_RENEW:
 		lease_msg(s->leases, c, m);
 		break;
+	case MSG_FEED_OPEN:
+	case MSG_FEED_START:
+	case MSG_FEED_HOLD:
+	case MSG_FEED_ACK:
+	case MSG_FEED_NACK:
+	case MSG_FEED_CLOSE:
+		feed_msg(s->feeds, c, m);
+		break;
 	case MSG_OP:
 	case MSG_LOCK_CALL:
 		retry_msg(s->retry, c, m);
@@ -268,6 +286,8 @@ static void shard_on_msg(struct shard *s, struct msg *m)
 			reader_lock_answer(s->readers, c, m);
 		else if (tag_part(m->tag) == PART_LEASE)
 			lease_lock_answer(c, m);
+		else if (tag_part(m->tag) == PART_FEED)
+			feed_lock_answer(s->feeds, c, m);
 		else
 			reconcile_lock_answer(s->reconcile, c, m);
 		break;
@@ -310,6 +330,9 @@ static void shard_on_event(struct shard *s, const struct shard_event *ev)
 	case SHARD_EXPIRED:
 		shard_on_expired(s, ev);
 		break;
+	case SHARD_CHANGED:
+		feed_invalidated(s->feeds, &s->ctx, ev->stream);
+		break;
 	case SHARD_PUSHED:
 		keyspace_pushed(&s->keyspace, &s->ctx);
 		break;
@@ -325,6 +348,7 @@ static void drop_event(const struct shard_event *ev)
 {
 	if (ev->kind == SHARD_REPLY) {
 		entry_batch_free(ev->reply->entries);
+		mem_free(ev->reply->feed);
 	} else if (ev->kind == SHARD_MSG) {
 		struct msg m = *ev->msg;
 		msg_fini(&m);
@@ -357,6 +381,7 @@ mono_ms shard_step(struct shard *s, const struct shard_event *ev, struct effects
 	}
 	lease_tick(s->leases, c);
 	retry_tick(s->retry, c);
+	feed_tick(s->feeds, c);
 	shard_on_event(s, ev);
 	if (s->is_stopped)
 		return MONO_NEVER;
@@ -369,6 +394,7 @@ mono_ms shard_step(struct shard *s, const struct shard_event *ev, struct effects
 	next = mono_min(next, retry_flush(s->retry, c));
 	next = mono_min(next, reader_flush(s->readers, c));
 	next = mono_min(next, time_settle(s));
+	next = mono_min(next, feed_flush(s->feeds, c));
 	return mono_min(next, keyspace_flush(&s->keyspace, c));
 }
 

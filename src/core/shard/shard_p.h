@@ -1,5 +1,5 @@
 /* shard_ctx - what the parts of one shard share: the step's time and effects, connections, slots, services, and the
- * judgement of Redis' refusals. The parts (lease, retry, reader, reconcile, keyspace) do not know each other: what one
+ * judgement of Redis' refusals. The parts (lease, retry, reader, reconcile, keyspace, feed) do not know each other: what one
  * asks of another goes through the small queues here, which core/shard empties. Pure. Owner: the shard thread. */
 #pragma once
 #include "base/heap.h"
@@ -9,7 +9,7 @@
 #include "core/shard/shard.h"
 #include "core/turn.h"
 
-enum shard_part { PART_NONE, PART_LEASE, PART_RETRY, PART_READER, PART_RECONCILE, PART_KEYSPACE, PART_ROLE };
+enum shard_part { PART_NONE, PART_LEASE, PART_RETRY, PART_READER, PART_RECONCILE, PART_KEYSPACE, PART_ROLE, PART_FEED };
 
 /* Tags: part 4 bits, generation 28, index 32. */
 static inline uint64_t tag_of(enum shard_part part, uint32_t gen, uint32_t index)

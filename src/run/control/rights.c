@@ -60,10 +60,18 @@ static void set_key(struct control_rights *r, const struct config *c, size_t k)
 
 /* ---- the questions: the keys, then the commands, of which the last subscribes */
 
+static bool is_skipped(const struct right *right, const struct config *c)
+{
+	bool has_entries = false;
+	for (size_t i = 0; i < c->n_services; i++)
+		has_entries = has_entries || c->services[i].entries.enabled;
+	return right->is_optional || (right->is_entries && !has_entries);
+}
+
 const char *const *control_rights_next(struct control_rights *r, const struct config *c)
 {
 	r->n_keys = SERVICE_KEYS + KEYS_PER_SERVICE * c->n_services;
-	while (r->at >= r->n_keys && r->at < r->n_keys + rights_n() && rights_at(r->at - r->n_keys)->is_optional)
+	while (r->at >= r->n_keys && r->at < r->n_keys + rights_n() && is_skipped(rights_at(r->at - r->n_keys), c))
 		r->at++;
 	size_t n = 0;
 	if (r->at >= r->n_keys + rights_n())

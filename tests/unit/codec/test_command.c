@@ -18,6 +18,7 @@ static char line[8192];
 static void up(void)
 {
 	command_names_init(&names, "orders", "", SAME_STREAM_SERIALIZE, 500, "0");
+	command_names_entries(&names, "orders", "", 500);
 	args = command_argv_new();
 }
 
@@ -48,7 +49,11 @@ static const char *wire(const struct cmd *c)
 				[SCRIPT_DUE] = "due",
 				[SCRIPT_ADD_LATER] = "add_later",
 				[SCRIPT_DELAYED] = "delayed",
-				[SCRIPT_UNREAD] = "unread"};
+				[SCRIPT_UNREAD] = "unread",
+				[SCRIPT_FEED_OPEN] = "feed_open",
+				[SCRIPT_FEED_ACK] = "feed_ack",
+				[SCRIPT_FEED_FAIL] = "feed_fail",
+				[SCRIPT_FEED_CLOSE] = "feed_close"};
 			if ((len == 40 && memcmp(a, script_sha((enum script)s), 40) == 0) ||
 				(len == strlen(script_text((enum script)s)) &&
 					memcmp(a, script_text((enum script)s), len) == 0)) {
@@ -210,7 +215,7 @@ Test(command, every_kind_has_a_name_and_arguments)
 {
 	for (int k = 0; k < CMD_N; k++) {
 		cr_assert(command_name((enum cmd_kind)k), "kind %d", k);
-		wire(&(struct cmd){.kind = (enum cmd_kind)k, .fields = three_fields()});
+		wire(&(struct cmd){.kind = (enum cmd_kind)k, .fields = three_fields(), .stream = {"s", 1}});
 		cr_expect_gt(command_argc(args), 0, "kind %d", k);
 	}
 	for (int r = 0; r < DEAD_N; r++)

@@ -159,12 +159,12 @@ Test(frame_decode, credits_have_limits)
 
 Test(frame_decode, a_lease_is_1_to_64_bytes)
 {
-	static const char *const types[] = {"done", "fail", "release", "progress", "revoked"};
+	static const char *const types[] = {"done", "fail", "release", "progress", "ack", "nack", "revoked"};
 	char line[256], lease[80];
 	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
 		memset(lease, 'x', sizeof(lease));
 		lease[64] = '\0';
-		snprintf(line, sizeof(line), "{\"t\":\"%s\",\"lease\":\"%s\"}", types[i], lease);
+		snprintf(line, sizeof(line), "{\"t\":\"%s\",\"lease\":\"%s\",\"id\":\"1-0\"}", types[i], lease);
 		expect_problem(line, FRAME_PROBLEM_NONE, NULL);
 		cr_assert(is(f.lease, lease));
 		cr_assert_eq(f.kind, FRAME_DONE + (enum frame_kind)i);

@@ -137,6 +137,8 @@ static bool replies_equal(enum cmd_kind kind, const struct reply *a, const struc
 	case REPLY_OK:
 	case REPLY_NIL:
 	case REPLY_SLOTS:
+	case REPLY_POSITION:
+	case REPLY_FEED:
 		return true;
 	case REPLY_ERROR:
 		return a->error == b->error;

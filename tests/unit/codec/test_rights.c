@@ -37,6 +37,7 @@ static void use_commands(bool use_delifeq, bool use_eval)
 	fields->v[0] = (struct field){{"f", 1}, {"v", 1}};
 	struct command_names names;
 	command_names_init(&names, "orders", "", SAME_STREAM_SERIALIZE, 500, "0");
+	command_names_entries(&names, "orders", "", 500);
 	struct command_argv *args = command_argv_new();
 	struct command_self self = {.consumer = "c", .node = "n"};
 	for (int k = 0; k < CMD_N; k++) {
@@ -117,8 +118,9 @@ Test(rights, the_file_allows_exactly_these)
 		if (!rights_at(i)->is_optional)
 			n += (size_t)snprintf(expected + n, sizeof expected - n, " +%s", rights_at(i)->rule);
 	snprintf(expected + n, sizeof expected - n,
-		" ~%s ~%s ~%s ~%s ~%s ~%s ~*" COMMAND_LOCK_SEP "* &__keyspace@0__:*" COMMAND_LOCK_SEP "*\n", names.lbs,
-		names.registry, names.delayed, names.delayed_data, names.parked, names.dlq);
+		" ~%s ~%s ~%s ~%s ~%s ~%s ~orders:* ~{orders:*}-sluice ~orders-entries-dlq "
+		"~*" COMMAND_LOCK_SEP "* &__keyspace@0__:*" COMMAND_LOCK_SEP "*\n",
+		names.lbs, names.registry, names.delayed, names.delayed_data, names.parked, names.dlq);
 	cr_expect_str_eq(line, expected);
 	command_names_fini(&names);
 }

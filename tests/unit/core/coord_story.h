@@ -20,7 +20,7 @@ static struct {
 	char key[33]; /* of the last welcome */
 } W;
 
-static const char *const story_outcomes[] = {"done", "requeued", "dead", "lost"};
+static const char *const story_outcomes[] = {"done", "requeued", "dead", "lost", "waits"};
 static const char *const story_reasons[] = {"lost", "drain", "timeout", "operator", "shutdown"};
 static const char *const story_errors[] = {"bad_frame", "too_big", "bad_version", "bad_hello", "unauthorized",
 	"hello_timeout", "slow_reader", "silent", "too_many_sessions", "limit", "unknown_type", "unknown_lease",
@@ -55,6 +55,9 @@ static void story_frame(const struct effect *ef)
 	case OUT_OK:
 		buf_printf(&W.text, "ok %.*s for=%d %s", story_id(f->lease), f->lease.p, f->ok_for,
 			story_outcomes[f->outcome]);
+		if (f->ok_for == OK_FOR_ACK || f->ok_for == OK_FOR_NACK)
+			buf_printf(&W.text, " %llu-%llu", (unsigned long long)f->entry.ms,
+				(unsigned long long)f->entry.seq);
 		break;
 	case OUT_REVOKE:
 		buf_printf(&W.text, "revoke %.*s %s grace=%lld", story_id(f->lease), f->lease.p,
@@ -72,6 +75,13 @@ static void story_frame(const struct effect *ef)
 	case OUT_ERR:
 		buf_printf(&W.text, "err %s %.*s", story_errors[f->error], story_id(f->lease),
 			f->lease.p ? f->lease.p : "");
+		break;
+	case OUT_ENTRIES:
+		buf_printf(&W.text, "entries %.*s [%.*s]%s", story_id(f->lease), f->lease.p, (int)f->info.len,
+			f->info.p, f->more ? " more" : "");
+		break;
+	case OUT_ENDED:
+		buf_printf(&W.text, "ended %.*s", story_id(f->lease), f->lease.p);
 		break;
 	}
 	buf_str(&W.text, "\n");

@@ -1,0 +1,195 @@
+/* command_feed - the commands of entries mode: data streams, their positions, the dead letters of their entries. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "codec/command_p.h"
+#include "codec/script.h"
+#include "core/coord/session.h"
+
+static void feed_put_str(struct command_argv *a, const char *s)
+{
+	command_arg(a, s, strlen(s));
+}
+
+static void feed_put_slice(struct command_argv *a, struct slice s)
+{
+	command_arg(a, s.p, s.p ? s.len : 0);
+}
+
+static void feed_put_i64(struct command_argv *a, int64_t v)
+{
+	char text[24];
+	const int n = snprintf(text, sizeof text, "%" PRId64, v);
+	command_arg(a, text, (size_t)n);
+}
+
+static void feed_put_id(struct command_argv *a, const char *before, struct entry_id id)
+{
+	char text[COMMAND_ID_CAP];
+	const int n = command_id_format(text, id);
+	const struct slice parts[] = {{before, strlen(before)}, {text, (size_t)n}};
+	command_arg_joined(a, parts, 2);
+}
+
+static void feed_put_token(struct command_argv *a, struct entry_id id)
+{
+	char text[SESSION_TOKEN_CAP];
+	const int n = session_token_format(text, id);
+	command_arg(a, text, (size_t)n);
+}
+
+static void feed_put_position(struct command_argv *a, struct slice stream)
+{
+	const bool has_tag = command_has_tag(stream.p, stream.len);
+	const struct slice parts[] = {{"{", !has_tag}, stream, {"}", !has_tag}, {"-sluice", 7}};
+	command_arg_joined(a, parts, 4);
+}
+
+/* The script, its keys (the stream's own last, when asked for), and the token. */
+static void feed_put_script(struct command_argv *a, const struct cmd *c, enum script s, bool with_stream)
+{
+	feed_put_str(a, c->use_eval ? "EVAL" : "EVALSHA");
+	feed_put_str(a, c->use_eval ? script_text(s) : script_sha(s));
+	feed_put_i64(a, 1 + with_stream);
+	feed_put_position(a, c->stream);
+	if (with_stream)
+		feed_put_slice(a, c->stream);
+	feed_put_token(a, c->token);
+}
+
+static void feed_put_ack(struct command_argv *a, const struct cmd *c)
+{
+	feed_put_script(a, c, SCRIPT_FEED_ACK, c->trim || c->check);
+	feed_put_id(a, "", c->id);
+	feed_put_i64(a, c->now_ms);
+	if (c->trim)
+		feed_put_id(a, "", entry_id_next(c->id));
+	else
+		feed_put_str(a, "");
+	feed_put_str(a, c->check ? "1" : "0");
+}
+
+static void feed_put_close(struct command_argv *a, const struct cmd *c)
+{
+	static const char *const ends[FEED_ENDS] = {[FEED_END_KEEP] = "keep",
+		[FEED_END_DONE] = "done",
+		[FEED_END_DEATH] = "death",
+		[FEED_END_DELETE] = "delete",
+		[FEED_END_FORGET] = "keep"};
+	feed_put_script(a, c, SCRIPT_FEED_CLOSE, c->end == FEED_END_DELETE);
+	feed_put_str(a, ends[c->end]);
+	feed_put_i64(a, c->ttl_ms);
+}
+
+static void feed_put_range(struct command_argv *a, const struct cmd *c)
+{
+	feed_put_str(a, "XRANGE");
+	feed_put_slice(a, c->stream);
+	if (c->kind == CMD_FEED_PICK) {
+		feed_put_id(a, "", c->id);
+		feed_put_id(a, "", c->id);
+		return;
+	}
+	feed_put_id(a, "(", c->id);
+	feed_put_str(a, "+");
+	feed_put_str(a, "COUNT");
+	feed_put_i64(a, c->count);
+}
+
+static bool is_feed_dead_field(struct slice name)
+{
+	static const char *const own[] = {
+		"_dlq_stream", "_orig_id", "_dlq_reason", "_dlq_error", "_dlq_at", "_dlq_node", "_tries"};
+	for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+		if (name.len == strlen(own[i]) && memcmp(name.p, own[i], name.len) == 0)
+			return true;
+	return false;
+}
+
+static void feed_put_dead_add(
+	struct command_argv *a, const struct cmd *c, const struct command_names *names, const struct command_self *self)
+{
+	feed_put_str(a, "XADD");
+	feed_put_str(a, names->entries_dlq);
+	if (names->entries_dlq_max_len > 0) {
+		feed_put_str(a, "MAXLEN");
+		feed_put_str(a, "~");
+		feed_put_i64(a, names->entries_dlq_max_len);
+	}
+	feed_put_str(a, "*");
+	for (size_t i = 0; c->fields && i < c->fields->n; i++) {
+		if (is_feed_dead_field(c->fields->v[i].name))
+			continue;
+		feed_put_slice(a, c->fields->v[i].name);
+		feed_put_slice(a, c->fields->v[i].value);
+	}
+	feed_put_str(a, "_dlq_stream");
+	feed_put_slice(a, c->stream);
+	feed_put_str(a, "_orig_id");
+	feed_put_id(a, "", c->id);
+	feed_put_str(a, "_dlq_reason");
+	feed_put_str(a, dead_reason_name(c->reason));
+	feed_put_str(a, "_dlq_error");
+	command_arg(a, c->error.p, c->error.p ? text_fit(c->error.p, c->error.len, COMMAND_ERROR_MAX) : 0);
+	feed_put_str(a, "_dlq_at");
+	feed_put_i64(a, c->now_ms);
+	feed_put_str(a, "_dlq_node");
+	feed_put_str(a, self->node);
+	feed_put_str(a, "_tries");
+	feed_put_i64(a, c->retry);
+}
+
+static void feed_put_words(struct command_argv *a, const char *const *words)
+{
+	for (; *words; words++)
+		feed_put_str(a, *words);
+}
+
+void command_encode_feed(
+	struct command_argv *a, const struct cmd *c, const struct command_names *names, const struct command_self *self)
+{
+	static const char *const tracking[] = {"CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP", NULL};
+	static const char *const caching[] = {"CLIENT", "CACHING", "YES", NULL};
+	switch ((int)c->kind) {
+	case CMD_FEED_OPEN:
+		feed_put_script(a, c, SCRIPT_FEED_OPEN, true);
+		feed_put_slice(a, c->expect);
+		break;
+	case CMD_FEED_READ:
+	case CMD_FEED_PICK:
+		feed_put_range(a, c);
+		break;
+	case CMD_FEED_ACK:
+		feed_put_ack(a, c);
+		break;
+	case CMD_FEED_FAIL:
+		feed_put_script(a, c, SCRIPT_FEED_FAIL, false);
+		break;
+	case CMD_FEED_CLOSE:
+		feed_put_close(a, c);
+		break;
+	case CMD_FEED_DEAD_ADD:
+		feed_put_dead_add(a, c, names, self);
+		break;
+	case CMD_TRACKING:
+		feed_put_words(a, tracking);
+		break;
+	case CMD_CACHING:
+		feed_put_words(a, caching);
+		break;
+	}
+}
+
+uint16_t command_entry_slots(const char *stream, size_t len, bool *has_no_position)
+{
+	const uint16_t slot = command_slot(stream, len);
+	if (command_has_tag(stream, len)) { /* the position key has the same tag */
+		*has_no_position = false;
+		return slot;
+	}
+	const char *close = memchr(stream, '}', len); /* {S}-sluice: the tag ends here */
+	*has_no_position = close == stream || (close && command_slot(stream, (size_t)(close - stream)) != slot);
+	return slot;
+}

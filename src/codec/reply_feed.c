@@ -1,0 +1,109 @@
+#include "codec/reply_feed.h"
+
+#include <string.h>
+
+#include <hiredis/hiredis.h>
+
+#include "base/mem.h"
+#include "codec/command.h"
+
+static bool is_string(const redisReply *r)
+{
+	return r && (r->type == REDIS_REPLY_STRING || r->type == REDIS_REPLY_STATUS || r->type == REDIS_REPLY_VERB);
+}
+
+static void add_base64(struct buf *b, const char *s, size_t len)
+{
+	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	const unsigned char *p = (const unsigned char *)s;
+	for (size_t i = 0; i < len; i += 3) {
+		const size_t left = len - i;
+		const uint32_t v =
+			(uint32_t)p[i] << 16 | (left > 1 ? (uint32_t)p[i + 1] << 8 : 0) | (left > 2 ? p[i + 2] : 0);
+		const char out[4] = {digits[v >> 18], digits[v >> 12 & 63], left > 1 ? digits[v >> 6 & 63] : '=',
+			left > 2 ? digits[v & 63] : '='};
+		buf_add(b, out, 4);
+	}
+}
+
+/* A name or a value: a string where it is UTF-8, else {"b64": "…"}. */
+static void add_value(struct buf *b, const redisReply *r)
+{
+	if (buf_is_utf8(r->str, r->len)) {
+		buf_json_str(b, r->str, r->len);
+		return;
+	}
+	buf_str(b, "{\"b64\":\"");
+	add_base64(b, r->str, r->len);
+	buf_str(b, "\"}");
+}
+
+/* ["17-0",["name","value",…] and the bracket is left to whoever knows its tries. */
+static bool add_feed_entry(struct buf *b, const redisReply *r, struct entry_id *id)
+{
+	if (r->type != REDIS_REPLY_ARRAY || r->elements != 2 || !is_string(r->element[0]) ||
+		!command_id_parse(r->element[0]->str, r->element[0]->len, id))
+		return false;
+	const redisReply *list = r->element[1];
+	if (list->type != REDIS_REPLY_ARRAY || list->elements % 2 != 0)
+		return false;
+	buf_add(b, "[\"", 2);
+	buf_add(b, r->element[0]->str, r->element[0]->len);
+	buf_add(b, "\",[", 3);
+	for (size_t i = 0; i < list->elements; i++) {
+		if (!is_string(list->element[i]))
+			return false;
+		if (i)
+			buf_add(b, ",", 1);
+		add_value(b, list->element[i]);
+	}
+	buf_add(b, "]", 1);
+	return true;
+}
+
+bool reply_decode_feed(struct buf *b, const struct redisReply *r, struct reply *out)
+{
+	if (r->type != REDIS_REPLY_ARRAY)
+		return false;
+	const size_t n = r->elements, head = sizeof(struct feed_batch) + n * sizeof(((struct feed_batch *)0)->v[0]);
+	struct feed_batch *f = mem_alloc(head);
+	buf_clear(b);
+	f->n = (uint32_t)n;
+	for (size_t i = 0; i < n; i++) {
+		const size_t from = b->len;
+		if (!add_feed_entry(b, r->element[i], &f->v[i].id)) {
+			mem_free(f);
+			return false;
+		}
+		f->v[i].len = b->len - from;
+	}
+	if (n) {
+		f = mem_grow(f, head + b->len, 1);
+		char *at = (char *)f + head;
+		memcpy(at, b->data, b->len);
+		for (size_t i = 0; i < n; i++) {
+			f->v[i].json = at;
+			at += f->v[i].len;
+		}
+	}
+	*out = (struct reply){.kind = REPLY_FEED, .feed = f};
+	return true;
+}
+
+bool reply_decode_position(const struct redisReply *r, struct reply *out)
+{
+	if (r->type == REDIS_REPLY_NIL) {
+		*out = (struct reply){.kind = REPLY_NIL};
+		return true;
+	}
+	struct entry_id id;
+	if (r->type != REDIS_REPLY_ARRAY || r->elements != 3 || !is_string(r->element[0]) ||
+		!command_id_parse(r->element[0]->str, r->element[0]->len, &id) ||
+		r->element[1]->type != REDIS_REPLY_INTEGER || r->element[2]->type != REDIS_REPLY_INTEGER)
+		return false;
+	const long long tries = r->element[1]->integer, flags = r->element[2]->integer;
+	if (tries < 0 || tries > INT32_MAX || flags < 0 || flags > 7)
+		return false;
+	*out = (struct reply){.kind = REPLY_POSITION, .id = id, .integer = tries, .n = (size_t)flags};
+	return true;
+}

@@ -1,0 +1,10 @@
+/* reply_feed - the answers that only entries mode asks for. Pure; any thread. */
+#pragma once
+#include "base/buf.h"
+#include "core/cmd.h"
+struct redisReply;
+
+/* XRANGE of a data stream -> FEED; *b is a scratch buffer, kept between calls. False: a shape we do not know. */
+bool reply_decode_feed(struct buf *b, const struct redisReply *r, struct reply *out);
+/* The open script's answer -> POSITION, or NIL: a newer token. False: a shape we do not know. */
+bool reply_decode_position(const struct redisReply *r, struct reply *out);

@@ -1,0 +1,467 @@
+/* entry_feed - entries mode in the coordinator: the feed of a stream that is held here, between its shard and its worker.
+ *
+ *   NONE --taken, resumed--> OPENING --opened--> OPEN --finish--> CLOSING --> NONE (then the outcome goes to Redis)
+ *                              ^  another master |
+ *                              +-----------------+
+ * What a worker was told last is kept here, so that a feed that goes on in another shard does not tell it again. */
+#include "core/coord/coord_p.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { FEED_CLOSE_WAIT_MS = 1500, FEED_REASON_MAX = 1024 };
+
+static bool is_id_newer(struct entry_id a, struct entry_id b)
+{
+	return entry_id_cmp(a, b) > 0;
+}
+
+static bool has_unacked(const struct entry_feed *f)
+{
+	return is_id_newer(f->last, f->pos);
+}
+
+/* ---- to the shard ---- */
+
+static struct msg *feed_send(struct coord *c, struct entry *e, enum msg_kind kind)
+{
+	struct msg *m = coord_send(c, e->feed->shard, kind);
+	m->handle = entry_handle(e);
+	m->svc = e->svc;
+	return m;
+}
+
+static void open_at(struct coord *c, struct entry *e, uint16_t shard, bool asking)
+{
+	struct entry_feed *f = e->feed;
+	f->state = ENTRY_FEED_OPENING;
+	if (shard == SHARD_NONE || shard >= c->n_shards || !c->shards[shard].is_on) {
+		f->shard = SHARD_NONE;
+		entry_wait_for_route(c);
+		return;
+	}
+	f->shard = shard;
+	struct msg *m = feed_send(c, e, MSG_FEED_OPEN);
+	m->id = e->id;
+	m->slot = f->slot;
+	m->stream = text_ref(e->stream);
+	m->asking = asking;
+	m->flag = f->is_adopted;
+}
+
+void entry_feed_open(struct coord *c, struct entry *e)
+{
+	open_at(c, e, topology_shard(&c->topo, e->feed->slot), false);
+}
+
+void entry_feed_reroute(struct coord *c, struct entry *e)
+{
+	if (e->feed && e->feed->state == ENTRY_FEED_OPENING && e->feed->shard == SHARD_NONE)
+		entry_feed_open(c, e);
+}
+
+void entry_feed_shard_gone(struct entry *e, uint16_t shard)
+{
+	struct entry_feed *f = e->feed;
+	if (!f || f->shard != shard)
+		return;
+	f->shard = SHARD_NONE;
+	f->is_adopted = true;
+	if (f->state == ENTRY_FEED_OPEN)
+		f->state = ENTRY_FEED_OPENING;
+}
+
+/* Its worker gets entries from here on; again: everything behind the position. */
+static void feed_go(struct coord *c, struct entry *e, bool again)
+{
+	struct entry_feed *f = e->feed;
+	if (again)
+		f->last = (struct entry_id){0};
+	f->is_started = true;
+	f->waits_since = c->now;
+	struct msg *m = feed_send(c, e, MSG_FEED_START);
+	m->tag = ++f->epoch;
+	m->id = f->last;
+}
+
+void entry_feed_start(struct coord *c, struct entry *e)
+{
+	if (e->feed->state == ENTRY_FEED_OPEN)
+		feed_go(c, e, true);
+}
+
+void entry_feed_resume(struct coord *c, struct entry *e)
+{
+	struct entry_feed *f = e->feed;
+	f->last = (struct entry_id){0};
+	f->is_adopted = true;
+	f->is_nacked = false;
+	if (f->state == ENTRY_FEED_OPEN)
+		feed_go(c, e, true);
+	else if (f->state == ENTRY_FEED_NONE)
+		entry_feed_open(c, e);
+}
+
+void entry_feed_hold(struct coord *c, struct entry *e)
+{
+	if (e->feed && e->feed->state == ENTRY_FEED_OPEN)
+		feed_send(c, e, MSG_FEED_HOLD);
+}
+
+bool entry_feed_close(struct coord *c, struct entry *e, enum feed_end end)
+{
+	struct entry_feed *f = e->feed;
+	if (!f || f->state == ENTRY_FEED_NONE)
+		return false;
+	if (f->shard == SHARD_NONE || !c->shards[f->shard].is_on) {
+		f->state = ENTRY_FEED_NONE;
+		return false;
+	}
+	feed_send(c, e, MSG_FEED_CLOSE)->op = (uint8_t)end;
+	f->state = end == FEED_END_FORGET ? ENTRY_FEED_NONE : ENTRY_FEED_CLOSING;
+	return f->state == ENTRY_FEED_CLOSING;
+}
+
+mono_ms entry_feed_close_by(const struct coord *c)
+{
+	return c->now + FEED_CLOSE_WAIT_MS;
+}
+
+/* After the outcome: nobody waits for it. */
+void entry_feed_delete(struct coord *c, struct entry *e)
+{
+	uint16_t shard = topology_shard(&c->topo, e->feed->slot);
+	if (shard == SHARD_NONE || !c->shards[shard].is_on)
+		return;
+	struct msg *m = coord_send(c, shard, MSG_OP);
+	m->op = CMD_FEED_CLOSE;
+	m->svc = e->svc;
+	m->slot = e->feed->slot;
+	m->id = e->id;
+	m->stream = text_ref(e->stream);
+}
+
+/* ---- to the worker ---- */
+
+static struct effect *feed_frame(struct coord *c, struct entry *e, const struct worker *w, enum out_kind kind)
+{
+	char lease[SESSION_LEASE_CAP];
+	int n = session_lease_format(lease, e->id, coord_service(c, e->svc)->rules->hash);
+	struct effect *ef = worker_frame(c, w, kind);
+	ef->hold = text_new(lease, (size_t)n);
+	ef->frame.lease = (struct slice){ef->hold->bytes, (size_t)n};
+	return ef;
+}
+
+static struct worker *feed_worker(struct coord *c, const struct entry *e)
+{
+	struct worker *w = e->owner ? coord_worker(c, e->owner) : NULL;
+	return w && w->s.state == SESSION_READY ? w : NULL;
+}
+
+static struct effect *say_feed_ok(struct coord *c, struct entry *e, enum ok_for ok_for, struct entry_id id)
+{
+	struct worker *w = feed_worker(c, e);
+	if (!w)
+		return NULL;
+	struct effect *ef = feed_frame(c, e, w, OUT_OK);
+	ef->frame.ok_for = ok_for;
+	ef->frame.entry = id;
+	return ef;
+}
+
+static void say_nacked(struct coord *c, struct entry *e, struct entry_id id, mono_ms retry_ms, bool is_dead)
+{
+	e->feed->is_nacked = false;
+	struct effect *ef = say_feed_ok(c, e, OK_FOR_NACK, id);
+	if (!ef)
+		return;
+	ef->frame.outcome = is_dead ? GONE_DEAD : GONE_WAITS;
+	ef->frame.retry_ms = retry_ms;
+}
+
+/* ---- from the shard ---- */
+
+static void feed_confirm(struct coord *c, struct entry *e, struct entry_id id)
+{
+	struct entry_feed *f = e->feed;
+	if (!is_id_newer(id, f->pos))
+		return;
+	f->pos = id;
+	f->tries = 0;
+	f->has_progress = true;
+	f->waits_since = e->heard = c->now;
+	if (is_id_newer(f->bad, id))
+		return;
+	f->bad = (struct entry_id){0};
+	f->blocked_until = 0;
+}
+
+/* Redis holds what its last owner did: what was counted against the entry although it had progress is taken back. */
+static void on_feed_open(struct coord *c, struct entry *e, const struct msg *m)
+{
+	struct coord_service *s = coord_service(c, e->svc);
+	struct entry_feed *f = e->feed;
+	f->state = ENTRY_FEED_OPEN;
+	f->pos = m->id;
+	f->tries = (uint32_t)m->n;
+	if (m->flag && e->retry)
+		e->retry--;
+	if (is_id_newer(f->asked, f->pos))
+		feed_send(c, e, MSG_FEED_ACK)->id = f->asked;
+	if (e->state == ENTRY_TAKING && e->retry > s->rules->max_retries)
+		entry_dead_letter(c, e, DEAD_MAX_RETRIES);
+	else if (e->state == ENTRY_TAKING)
+		entry_ready(c, e);
+	else if (e->state == ENTRY_ASSIGNED && !f->is_held)
+		feed_go(c, e, false);
+	if (f->is_nacked) /* on its way when the feed moved: it comes again at once */
+		say_nacked(c, e, f->bad, 0, false);
+}
+
+static void on_feed_entries(struct coord *c, struct entry *e, const struct msg *m)
+{
+	struct entry_feed *f = e->feed;
+	struct worker *w = feed_worker(c, e);
+	if (!w || e->state != ENTRY_ASSIGNED || m->tag != f->epoch || f->is_held)
+		return;
+	if (!has_unacked(f))
+		f->waits_since = c->now;
+	struct effect *ef = feed_frame(c, e, w, OUT_ENTRIES);
+	ef->hold2 = text_ref(m->text);
+	ef->frame.info = (struct slice){m->text->bytes, m->text->len};
+	ef->frame.more = m->flag;
+	f->last = m->id;
+	entry_arm(c, e);
+}
+
+static void on_feed_nacked(struct coord *c, struct entry *e, const struct msg *m)
+{
+	struct entry_feed *f = e->feed;
+	if (m->flag) {
+		feed_confirm(c, e, m->id);
+	} else {
+		f->tries = (uint32_t)m->n;
+		f->blocked_until = c->now + m->ms;
+		f->bad = m->id;
+	}
+	f->last = f->pos; /* what was told behind it is void */
+	say_nacked(c, e, m->id, m->ms, m->flag);
+}
+
+/* Its stream is not the one it was: the worker stops, the next run begins anew. */
+static void feed_broken(struct coord *c, struct entry *e, enum dead_reason dead)
+{
+	switch ((enum entry_state)e->state) {
+	case ENTRY_TAKING:
+	case ENTRY_READY:
+		if (dead == DEAD_N)
+			entry_requeue(c, e, WHY_LOST, false);
+		else
+			entry_dead_letter(c, e, dead);
+		break;
+	case ENTRY_ASSIGNED:
+		entry_revoke(c, e, REVOKE_LOST, REVOKE_GRACE_MS);
+		break;
+	case ENTRY_LIMBO: /* told when it comes back */
+		e->revoke = REVOKE_LOST;
+		e->is_revoked = true;
+		break;
+	case ENTRY_FINISHING:
+		entry_send_op(c, e);
+		break;
+	case ENTRY_REVOKING:
+	case ENTRY_FETCHING:
+	case ENTRY_LOCKING:
+	case ENTRY_BUSY:
+	case ENTRY_PARKED:
+	case ENTRY_STATES:
+		break;
+	}
+}
+
+/* Somebody with a higher token has the position: the stream is not ours, whatever our lock says. */
+static void feed_refused(struct coord *c, struct entry *e)
+{
+	if (e->state == ENTRY_TAKING || e->state == ENTRY_READY) {
+		entry_requeue(c, e, WHY_LOST, true); /* counted: two that take it from each other come to an end */
+	} else if (e->state == ENTRY_FINISHING) {
+		entry_send_op(c, e);
+	} else if (!e->is_lost) {
+		entry_drop_lease(c, e, MSG_LEASE_FORGET);
+		entry_lease_lost(c, e, LOST_TAKEN);
+	}
+}
+
+static void on_feed_moved(struct coord *c, struct entry *e, const struct msg *m)
+{
+	struct entry_feed *f = e->feed;
+	f->is_adopted = true;
+	if (e->state == ENTRY_FINISHING) {
+		entry_send_op(c, e);
+		return;
+	}
+	uint16_t to = SHARD_NONE;
+	if (m->asking && m->text && m->text->len)
+		to = coord_shard_at(c, m->text->bytes);
+	else if (topology_shard(&c->topo, f->slot) != m->from)
+		to = topology_shard(&c->topo, f->slot);
+	open_at(c, e, to, m->asking && to != SHARD_NONE);
+	coord_ask_topology(c, "moved");
+}
+
+static void feed_ended(struct coord *c, struct entry *e, const struct msg *m)
+{
+	e->feed->state = ENTRY_FEED_NONE;
+	switch ((enum feed_result)m->result) {
+	case FEED_IS_CLOSED:
+		if (e->state == ENTRY_FINISHING)
+			entry_send_op(c, e);
+		break;
+	case FEED_IS_REFUSED:
+		feed_refused(c, e);
+		break;
+	case FEED_IS_REMADE:
+		feed_broken(c, e, DEAD_N);
+		break;
+	case FEED_IS_WRONG_TYPE:
+		feed_broken(c, e, DEAD_WRONG_TYPE);
+		break;
+	case FEED_IS_MOVED:
+		on_feed_moved(c, e, m);
+		break;
+	case FEED_IS_OPEN:
+	case FEED_HAS_ENTRIES:
+	case FEED_HAS_ACKED:
+	case FEED_HAS_NACKED:
+	case FEED_HAS_BURIED:
+	case FEED_BAD_ACK:
+	case FEED_IS_IDLE:
+		break;
+	}
+}
+
+/* Drained: nothing is out, so its worker loses nothing by letting go. */
+static void feed_let_go(struct coord *c, struct entry *e)
+{
+	if (e->state == ENTRY_ASSIGNED && e->feed->is_held && !has_unacked(e->feed))
+		entry_revoke(c, e, REVOKE_DRAIN, REVOKE_GRACE_MS);
+}
+
+static void on_feed_told(struct coord *c, struct entry *e, const struct msg *m)
+{
+	struct worker *w = feed_worker(c, e);
+	switch ((enum feed_result)m->result) {
+	case FEED_IS_OPEN:
+		on_feed_open(c, e, m);
+		break;
+	case FEED_HAS_ENTRIES:
+		on_feed_entries(c, e, m);
+		break;
+	case FEED_HAS_ACKED:
+		feed_confirm(c, e, m->id);
+		say_feed_ok(c, e, OK_FOR_ACK, m->id);
+		feed_let_go(c, e);
+		break;
+	case FEED_HAS_NACKED:
+		on_feed_nacked(c, e, m);
+		feed_let_go(c, e);
+		break;
+	case FEED_HAS_BURIED:
+		feed_confirm(c, e, m->id);
+		break;
+	case FEED_BAD_ACK:
+		if (w)
+			worker_say_bad_entry(c, w, e);
+		break;
+	case FEED_IS_IDLE:
+		if (e->state == ENTRY_ASSIGNED)
+			entry_end(c, e);
+		break;
+	case FEED_IS_CLOSED:
+	case FEED_IS_REFUSED:
+	case FEED_IS_REMADE:
+	case FEED_IS_WRONG_TYPE:
+	case FEED_IS_MOVED:
+		break;
+	}
+}
+
+void entry_on_feed(struct coord *c, const struct msg *m)
+{
+	struct entry *e = ledger_by_handle(&c->ledger, m->handle);
+	if (!e || !e->feed || e->feed->shard != m->from || e->feed->state == ENTRY_FEED_NONE)
+		return;
+	if (m->result >= FEED_IS_CLOSED)
+		feed_ended(c, e, m);
+	else if (e->feed->state != ENTRY_FEED_CLOSING || m->result == FEED_HAS_ACKED)
+		on_feed_told(c, e, m);
+}
+
+/* ---- from the worker ---- */
+
+/* The id just below: what is before an entry whose predecessor is not known. */
+static struct entry_id id_before(struct entry_id id)
+{
+	if (id.seq > 0)
+		return (struct entry_id){id.ms, id.seq - 1};
+	return id.ms ? (struct entry_id){id.ms - 1, UINT64_MAX} : id;
+}
+
+static void take_nack(struct coord *c, struct entry *e, const struct frame *f)
+{
+	struct entry_feed *feed = e->feed;
+	feed->bad = f->entry;
+	text_unref(e->note);
+	e->note = f->reason.p ? text_new(f->reason.p, text_fit(f->reason.p, f->reason.len, FEED_REASON_MAX)) : NULL;
+	if (feed->state != ENTRY_FEED_OPEN) { /* on its way elsewhere: what is before it is finished, it comes again */
+		struct entry_id before = id_before(f->entry);
+		feed->asked = is_id_newer(before, feed->asked) ? before : feed->asked;
+		feed->last = (struct entry_id){0};
+		feed->is_nacked = true;
+		return;
+	}
+	struct msg *m = feed_send(c, e, MSG_FEED_NACK);
+	m->id = f->entry;
+	m->flag = f->dead;
+	m->ms = f->has_retry_ms ? f->retry_ms : -1;
+	m->text = text_ref(e->note);
+	feed->is_nacked = true;
+}
+
+void entry_feed_word(struct coord *c, struct entry *e, const struct frame *f)
+{
+	struct entry_feed *feed = e->feed;
+	e->heard = feed->waits_since = c->now;
+	if (f->kind == FRAME_NACK) {
+		take_nack(c, e, f);
+		return;
+	}
+	if (is_id_newer(f->entry, feed->asked))
+		feed->asked = f->entry;
+	if (feed->state == ENTRY_FEED_OPEN)
+		feed_send(c, e, MSG_FEED_ACK)->id = f->entry;
+}
+
+/* ---- drains, silence ---- */
+
+void entry_feed_drain(struct coord *c, struct entry *e, bool on)
+{
+	struct entry_feed *f = e->feed;
+	if (!f || e->state != ENTRY_ASSIGNED || f->is_held == on)
+		return;
+	f->is_held = on;
+	if (f->state != ENTRY_FEED_OPEN)
+		return;
+	if (on) {
+		feed_send(c, e, MSG_FEED_HOLD);
+		feed_let_go(c, e);
+	} else {
+		feed_go(c, e, false);
+	}
+}
+
+mono_ms entry_feed_waits_since(const struct entry *e)
+{
+	return has_unacked(e->feed) ? e->feed->waits_since : MONO_NEVER;
+}

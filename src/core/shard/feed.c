@@ -1,0 +1,506 @@
+#include "core/shard/feed.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "core/shard/feed_p.h"
+
+/* ---- by handle, by stream ---- */
+
+static struct feed *feed_find(const struct feeds *fs, uint64_t handle)
+{
+	uint32_t i = (uint32_t)handle;
+	struct feed *f =
+		i < fs->n_by_handle && fs->by_handle[i] ? shard_pool_at(&fs->pool, fs->by_handle[i] - 1) : NULL;
+	return f && f->handle == handle ? f : NULL;
+}
+
+static void feed_name(struct feeds *fs, const struct feed *f)
+{
+	uint32_t i = (uint32_t)f->handle;
+	if (i >= fs->n_by_handle) {
+		uint32_t n = i + 1 > 2 * fs->n_by_handle ? i + 1 : 2 * fs->n_by_handle;
+		fs->by_handle = mem_grow(fs->by_handle, n, sizeof *fs->by_handle);
+		memset(fs->by_handle + fs->n_by_handle, 0, (n - fs->n_by_handle) * sizeof *fs->by_handle);
+		fs->n_by_handle = n;
+	}
+	fs->by_handle[i] = f->index + 1;
+}
+
+static bool is_feed_of(const void *value, const void *key, size_t len)
+{
+	const struct feed *f = value;
+	return f->stream->len == len && memcmp(f->stream->bytes, key, len) == 0;
+}
+
+/* The next one in use at *pos or behind it; *pos moves on. Survives the end of what it returned. */
+static struct feed *feed_next_feed(const struct feeds *fs, uint32_t *pos)
+{
+	for (uint32_t end = shard_pool_end(&fs->pool); *pos < end;) {
+		struct feed *f = shard_pool_at(&fs->pool, (*pos)++);
+		if (f && f->handle)
+			return f;
+	}
+	return NULL;
+}
+
+struct feeds *feeds_new(uint64_t seed)
+{
+	struct feeds *fs = mem_alloc(sizeof *fs);
+	map_init(&fs->by_stream, is_feed_of, seed);
+	shard_pool_init(&fs->pool, sizeof(struct feed));
+	heap_init(&fs->timers);
+	list_init(&fs->scripts);
+	list_init(&fs->reads);
+	return fs;
+}
+
+static void feed_free_parts(struct feed *f)
+{
+	text_unref(f->reason);
+	mem_free(f->buf);
+	mem_free(f->sent);
+	mem_free(f->fields);
+}
+
+void feeds_free(struct feeds *fs)
+{
+	if (!fs)
+		return;
+	uint32_t pos = 0;
+	for (struct feed *f; (f = feed_next_feed(fs, &pos));) {
+		feed_free_parts(f);
+		text_unref(f->stream);
+	}
+	map_fini(&fs->by_stream);
+	heap_fini(&fs->timers);
+	mem_free(fs->by_handle);
+	shard_pool_fini(&fs->pool);
+	mem_free(fs);
+}
+
+const struct entries_rules *feed_rules(const struct shard_ctx *c, const struct feed *f)
+{
+	return &ctx_service(c, f->svc)->rules->entries; /* services are never forgotten */
+}
+
+/* ---- states ---- */
+
+static const uint8_t allowed_feed[FEED_STATES] = {
+	[FEED_OPENING] = 1 << FEED_RUNNING | 1 << FEED_CLOSING,
+	[FEED_RUNNING] = 1 << FEED_FAILING | 1 << FEED_BURYING | 1 << FEED_CLOSING,
+	[FEED_FAILING] = 1 << FEED_BLOCKED | 1 << FEED_BURYING | 1 << FEED_CLOSING | 1 << FEED_RUNNING,
+	[FEED_BLOCKED] = 1 << FEED_RUNNING | 1 << FEED_CLOSING,
+	[FEED_BURYING] = 1 << FEED_RUNNING | 1 << FEED_CLOSING,
+	[FEED_CLOSING] = 0,
+};
+
+void feed_move(struct shard_ctx *c, struct feed *f, enum feed_state to, const char *why)
+{
+	static const char *const names[FEED_STATES] = {
+		"opening", "running", "failing", "blocked", "burying", "closing"};
+	assert(allowed_feed[f->state] & 1 << to);
+	effects_log(c->out, LOG_DEBUG, "shard=%u stream=%.200s feed %s -> %s: %s", c->index, f->stream->bytes,
+		names[f->state], names[to], why);
+	f->state = (uint8_t)to;
+	f->at = c->now;
+	f->backoff = 0;
+}
+
+struct msg *feed_tell(struct shard_ctx *c, const struct feed *f, enum feed_result result)
+{
+	struct msg *m = ctx_msg(c, MSG_FEED);
+	m->handle = f->handle;
+	m->svc = f->svc;
+	m->slot = f->slot;
+	m->result = (uint8_t)result;
+	return m;
+}
+
+void feed_forget(struct feeds *fs, struct shard_ctx *c, struct feed *f)
+{
+	heap_remove(&fs->timers, &f->timer);
+	list_remove(&f->ready);
+	list_remove(&f->reads);
+	if (map_get(&fs->by_stream, f->stream->bytes, f->stream->len) == f)
+		map_remove(&fs->by_stream, f->stream->bytes, f->stream->len);
+	if (feed_find(fs, f->handle) == f)
+		fs->by_handle[(uint32_t)f->handle] = 0;
+	feed_free_parts(f);
+	ctx_retire(c, f->stream);
+	f->handle = 0;
+	shard_pool_put(&fs->pool, f->index);
+}
+
+struct msg *feed_lose(struct feeds *fs, struct shard_ctx *c, struct feed *f, enum feed_result result)
+{
+	feed_forget(fs, c, f);
+	struct msg *m = ctx_msg(c, MSG_FEED);
+	m->result = (uint8_t)result;
+	return m;
+}
+
+/* ---- what is due ---- */
+
+/* The script it has to send; CMD_N = none. */
+static enum cmd_kind feed_command(const struct feed *f)
+{
+	bool is_ack_due = feed_is_newer(f->ack, f->pos);
+	if (f->state == FEED_CLOSING)
+		return is_ack_due ? CMD_FEED_ACK : f->must_fail ? CMD_FEED_FAIL : CMD_FEED_CLOSE;
+	if (!f->is_open)
+		return CMD_FEED_OPEN;
+	if (is_ack_due)
+		return CMD_FEED_ACK;
+	if (f->must_fail)
+		return CMD_FEED_FAIL;
+	return f->state == FEED_BURYING && !f->is_calling && !f->fields ? CMD_FEED_PICK : CMD_N;
+}
+
+static bool feed_wants_read(const struct shard_ctx *c, const struct feed *f)
+{
+	return f->state == FEED_RUNNING && f->is_open && !f->is_held && !f->buf && !f->reading && feed_has_room(c, f);
+}
+
+/* The dead letters live in another slot: whoever serves it writes them. */
+static void feed_call_dead_add(struct feeds *fs, struct shard_ctx *c, struct feed *f)
+{
+	struct msg *m = ctx_msg(c, MSG_LOCK_CALL);
+	m->op = CMD_FEED_DEAD_ADD;
+	m->svc = f->svc;
+	m->slot = feed_rules(c, f)->dlq_slot;
+	m->tag = tag_of(PART_FEED, fs->pool.gens[f->index], f->index);
+	m->id = f->bad;
+	m->reason = f->dead_reason;
+	m->retry = f->tries + (f->dead_reason == DEAD_REJECTED);
+	m->stream = text_ref(f->stream);
+	m->text = text_ref(f->reason);
+	m->fields = f->fields;
+	f->fields = NULL;
+	f->is_calling = true;
+	f->until = c->now + 2 * c->rules->command_timeout_ms;
+}
+
+/* In the list when it is due now; returns when else it would be. */
+static mono_ms feed_queue_or_wait(struct link *list, struct link *l, bool is_wanted, mono_ms at, mono_ms now)
+{
+	if (is_wanted && at <= now) {
+		if (list_empty(l))
+			list_push(list, l);
+		return MONO_NEVER;
+	}
+	list_remove(l);
+	return is_wanted ? at : MONO_NEVER;
+}
+
+void feed_plan(struct feeds *fs, struct shard_ctx *c, struct feed *f)
+{
+	if (f->state == FEED_BURYING && f->fields && !f->is_calling && f->at <= c->now)
+		feed_call_dead_add(fs, c, f);
+	bool wants_script = !f->in_flight && feed_command(f) != CMD_N;
+	mono_ms at = feed_queue_or_wait(&fs->scripts, &f->ready, wants_script, f->at, c->now);
+	at = mono_min(at, feed_queue_or_wait(&fs->reads, &f->reads, feed_wants_read(c, f), f->read_at, c->now));
+	if (f->state == FEED_BLOCKED || (f->state == FEED_BURYING && f->is_calling))
+		at = mono_min(at, f->until);
+	else if (f->state == FEED_BURYING && f->fields)
+		at = mono_min(at, f->at);
+	heap_set(&fs->timers, &f->timer, at);
+}
+
+void feed_tick(struct feeds *fs, struct shard_ctx *c)
+{
+	struct heap_node *top;
+	while ((top = heap_top(&fs->timers)) && top->at <= c->now) {
+		struct feed *f = HEAP_OF(struct feed, timer, top);
+		if (f->state == FEED_BLOCKED && f->until <= c->now) {
+			feed_move(c, f, FEED_RUNNING, "its time has come");
+			f->read_at = c->now;
+		} else if (f->state == FEED_BURYING && f->is_calling && f->until <= c->now) {
+			f->is_calling = false;
+		}
+		feed_plan(fs, c, f);
+	}
+}
+
+mono_ms feed_poll_max(const struct feeds *fs, const struct shard_ctx *c, const struct feed *f)
+{
+	mono_ms max = feed_rules(c, f)->poll_max_ms;
+	return fs->tracking == TRACKING_ON ? max : mono_min(max, FEED_POLL_BLIND_MS);
+}
+
+/* ---- sending ---- */
+
+static void feed_fill_command(struct shard_ctx *c, struct feed *f, struct effect *ef)
+{
+	const struct entries_rules *r = feed_rules(c, f);
+	struct cmd *cmd = &ef->cmd;
+	switch ((int)cmd->kind) {
+	case CMD_FEED_OPEN:
+		cmd->expect = slice_str(r->start);
+		break;
+	case CMD_FEED_ACK:
+		cmd->id = f->acking = f->ack;
+		cmd->now_ms = c->wall_ms;
+		cmd->trim = r->trim;
+		cmd->check = feed_is_newer(f->ack, f->seen);
+		break;
+	case CMD_FEED_PICK:
+		cmd->id = f->bad;
+		break;
+	case CMD_FEED_CLOSE:
+		cmd->end = (enum feed_end)f->end;
+		cmd->ttl_ms = r->position_ttl_ms;
+		break;
+	}
+}
+
+static void feed_send_script(struct feeds *fs, struct shard_ctx *c, struct feed *f)
+{
+	f->command = (uint8_t)feed_command(f);
+	assert(f->command != CMD_N && !f->in_flight);
+	uint64_t tag = tag_of(PART_FEED, fs->pool.gens[f->index], f->index);
+	struct effect *ef = ctx_redis(c, tag, (enum cmd_kind)f->command, f->svc);
+	ef->cmd.stream = slice_of(f->stream);
+	ef->cmd.token = f->token;
+	ef->cmd.asking = f->asking;
+	ef->cmd.use_eval = f->use_eval;
+	feed_fill_command(c, f, ef);
+	f->in_flight = true;
+	f->use_eval = false;
+	f->at = c->now;
+	fs->n_in_flight++;
+	feed_plan(fs, c, f);
+}
+
+static void feed_send_read(struct feeds *fs, struct shard_ctx *c, struct feed *f)
+{
+	bool at_end = f->was_empty || f->at_end;
+	bool arm = fs->tracking == TRACKING_ON && !f->asking && at_end && (!f->is_armed || f->wait_ms >= FEED_REARM_MS);
+	if (arm)
+		ctx_redis(c, tag_of(PART_FEED, 0, FEED_CACHING_INDEX), CMD_CACHING, f->svc);
+	uint64_t tag = tag_of(PART_FEED, fs->pool.gens[f->index], f->index | FEED_READ_BIT);
+	struct effect *ef = ctx_redis(c, tag, CMD_FEED_READ, f->svc);
+	uint32_t batch = feed_rules(c, f)->batch;
+	f->asked = f->count < batch ? f->count : batch;
+	ef->cmd.stream = slice_of(f->stream);
+	ef->cmd.asking = f->asking;
+	ef->cmd.id = f->cursor;
+	ef->cmd.count = f->asked;
+	f->is_armed = f->is_armed || arm;
+	f->by_push = f->is_woken;
+	f->is_woken = false;
+	f->reading = true;
+	f->read_tag = f->read_gen;
+	f->read_sent = c->now;
+	fs->n_reading++;
+	feed_plan(fs, c, f);
+}
+
+static void feed_ask_tracking(struct feeds *fs, struct shard_ctx *c)
+{
+	if (fs->tracking != TRACKING_UNASKED || !c->is_up || shard_pool_count(&fs->pool) == 0)
+		return;
+	if (fs->has_pushes) {
+		ctx_redis(c, tag_of(PART_FEED, 0, FEED_TRACKING_INDEX), CMD_TRACKING, SERVICE_NONE);
+		fs->tracking = TRACKING_ASKED;
+	} else {
+		fs->tracking = TRACKING_REFUSED;
+		if (!fs->is_refusal_said)
+			effects_log(c->out, LOG_WARN,
+				"shard=%u no RESP3, so empty data streams are polled at least every %d ms", c->index,
+				FEED_POLL_BLIND_MS);
+		fs->is_refusal_said = true;
+	}
+}
+
+mono_ms feed_flush(struct feeds *fs, struct shard_ctx *c)
+{
+	feed_ask_tracking(fs, c);
+	uint32_t n = 0;
+	struct link *l;
+	while (c->is_up && n < FEED_PER_STEP && fs->n_in_flight < FEED_IN_FLIGHT && (l = list_pop(&fs->scripts))) {
+		feed_send_script(fs, c, LIST_OF(struct feed, ready, l));
+		n++;
+	}
+	bool is_full = n == FEED_PER_STEP;
+	n = 0;
+	while (c->is_up && n < FEED_PER_STEP && fs->n_reading < FEED_READS_IN_FLIGHT && (l = list_pop(&fs->reads))) {
+		feed_send_read(fs, c, LIST_OF(struct feed, reads, l));
+		n++;
+	}
+	return is_full && fs->n_in_flight < FEED_IN_FLIGHT ? c->now : heap_deadline(&fs->timers);
+}
+
+/* ---- connections, slots, pushes ---- */
+
+/* Another connection may be to another server: each open again says where it stands, and each stream is read once. */
+static void feed_reconnected(struct feeds *fs, struct shard_ctx *c, struct feed *f)
+{
+	f->is_open = f->is_armed = false;
+	f->at = f->read_at = c->now;
+	f->wait_ms = 0;
+	feed_plan(fs, c, f);
+}
+
+void feed_conn(struct feeds *fs, struct shard_ctx *c, bool is_up, bool has_pushes)
+{
+	fs->tracking = TRACKING_UNASKED;
+	fs->has_pushes = is_up && has_pushes;
+	uint32_t pos = 0;
+	for (struct feed *f; is_up && (f = feed_next_feed(fs, &pos));)
+		feed_reconnected(fs, c, f);
+}
+
+static void feed_moved_away(struct feeds *fs, struct shard_ctx *c, struct feed *f)
+{
+	uint64_t handle = f->handle;
+	feed_lose(fs, c, f, FEED_IS_MOVED)->handle = handle;
+}
+
+void feed_slots(struct feeds *fs, struct shard_ctx *c)
+{
+	uint32_t pos = 0;
+	for (struct feed *f; (f = feed_next_feed(fs, &pos));) {
+		if (ctx_serves(c, f->slot))
+			f->asking = false;
+		else if (!f->asking)
+			feed_moved_away(fs, c, f);
+	}
+}
+
+static void feed_wake(struct feeds *fs, struct shard_ctx *c, struct feed *f)
+{
+	f->is_armed = false;
+	f->is_woken = true;
+	f->read_at = c->now;
+	f->wait_ms = 0;
+	feed_plan(fs, c, f);
+}
+
+void feed_invalidated(struct feeds *fs, struct shard_ctx *c, struct slice name)
+{
+	if (name.p) {
+		struct feed *f = map_get(&fs->by_stream, name.p, name.len);
+		if (f)
+			feed_wake(fs, c, f);
+		return;
+	}
+	uint32_t pos = 0;
+	for (struct feed *f; (f = feed_next_feed(fs, &pos));)
+		feed_wake(fs, c, f);
+}
+
+/* ---- messages ---- */
+
+static void feed_begin(struct feeds *fs, struct shard_ctx *c, struct msg *m)
+{
+	struct feed *old = feed_find(fs, m->handle);
+	if (old)
+		feed_forget(fs, c, old);
+	uint32_t index;
+	struct feed *f = shard_pool_get(&fs->pool, &index);
+	f->index = index;
+	f->handle = m->handle;
+	f->svc = m->svc;
+	f->slot = m->slot;
+	f->token = m->id;
+	f->asking = m->asking;
+	f->is_adopted = m->flag;
+	f->is_held = true;
+	f->stream = m->stream;
+	m->stream = NULL;
+	f->at = f->read_at = c->now;
+	f->count = FEED_FIRST_COUNT;
+	list_init(&f->ready);
+	list_init(&f->reads);
+	feed_name(fs, f);
+	map_put(&fs->by_stream, f->stream->bytes, f->stream->len, f);
+	if (!ctx_service(c, f->svc) || (!f->asking && !ctx_serves(c, f->slot)))
+		feed_moved_away(fs, c, f);
+	else
+		feed_plan(fs, c, f);
+}
+
+static void feed_start(struct shard_ctx *c, struct feed *f, const struct msg *m)
+{
+	f->epoch = (uint32_t)m->tag;
+	f->is_held = false;
+	if (!feed_is_newer(m->id, f->pos)) {
+		feed_restart(c, f);
+		return;
+	}
+	feed_restart(c, f); /* told before, by another shard: as one frame */
+	f->sent = mem_grow(f->sent, 1, sizeof *f->sent);
+	f->sent[0] = (struct feed_sent){.id = m->id, .at = c->now, .ends = true};
+	f->sent_cap = f->n_sent = f->n_frames = 1;
+	f->cursor = f->top = feed_later(m->id, f->cursor);
+}
+
+static void feed_end_by(struct feeds *fs, struct shard_ctx *c, struct feed *f, enum feed_end end)
+{
+	if (end == FEED_END_FORGET) {
+		feed_forget(fs, c, f);
+		return;
+	}
+	if (f->state == FEED_CLOSING)
+		return;
+	feed_drop_read(c, f);
+	f->end = (uint8_t)end;
+	f->is_held = true;
+	feed_move(c, f, FEED_CLOSING, "asked to");
+	feed_plan(fs, c, f);
+}
+
+void feed_msg(struct feeds *fs, struct shard_ctx *c, struct msg *m)
+{
+	if (m->kind == MSG_FEED_OPEN) {
+		feed_begin(fs, c, m);
+		return;
+	}
+	struct feed *f = feed_find(fs, m->handle);
+	if (!f) {
+		if (m->kind == MSG_FEED_CLOSE && m->op != FEED_END_FORGET) {
+			struct msg *answer = ctx_msg(c, MSG_FEED);
+			answer->handle = m->handle;
+			answer->result = FEED_IS_CLOSED;
+		}
+		return;
+	}
+	if (m->kind == MSG_FEED_CLOSE) {
+		feed_end_by(fs, c, f, (enum feed_end)m->op);
+		return;
+	}
+	if (m->kind == MSG_FEED_START)
+		feed_start(c, f, m);
+	else if (m->kind == MSG_FEED_HOLD)
+		f->is_held = true;
+	else if (m->kind == MSG_FEED_ACK)
+		feed_take_ack(c, f, m->id);
+	else if (m->kind == MSG_FEED_NACK)
+		feed_take_nack(c, f, m);
+	feed_plan(fs, c, f);
+}
+
+void feed_forget_all(struct feeds *fs, struct shard_ctx *c)
+{
+	uint32_t pos = 0;
+	for (struct feed *f; (f = feed_next_feed(fs, &pos));)
+		feed_forget(fs, c, f);
+}
+
+struct feed *feed_of_tag(const struct feeds *fs, uint64_t tag)
+{
+	return shard_pool_find(&fs->pool, tag_gen(tag), tag_index(tag) & ~FEED_READ_BIT);
+}
+
+void feed_sums(const struct feeds *fs, uint16_t svc, int64_t *n_behind, int64_t *n_blocked)
+{
+	*n_behind = *n_blocked = 0;
+	uint32_t pos = 0;
+	for (const struct feed *f; (f = feed_next_feed(fs, &pos));) {
+		if (f->svc != svc)
+			continue;
+		*n_behind += f->n_sent + (f->buf ? f->buf->n - f->n_told : 0);
+		*n_blocked += f->state == FEED_BLOCKED || f->state == FEED_FAILING;
+	}
+}

@@ -1,0 +1,33 @@
+/* feed - reads the data streams of entries mode and keeps their positions: one feed per stream that is held here.
+ * Pure. Owner: the shard's thread. Times: monotonic ms.
+ * Promises: entries are told in stream order, at most `window` frames ahead of what Redis has confirmed; nothing past an
+ * entry that failed is told until it is acknowledged or a dead letter; a position moves only by a script that compares
+ * the token. Tracking pushes are hints: every open empty stream is polled. */
+#pragma once
+#include "core/shard/shard_p.h"
+
+struct feeds;
+
+/* seed: of the map by stream name. Never NULL; feeds_free ends it (NULL is fine). */
+struct feeds *feeds_new(uint64_t seed);
+void feeds_free(struct feeds *fs);
+/* MSG_FEED_OPEN, _START, _HOLD, _ACK, _NACK, _CLOSE. What it takes of m is NULL afterwards. */
+void feed_msg(struct feeds *fs, struct shard_ctx *c, struct msg *m);
+/* An answer with a tag of PART_FEED. Takes reply->feed and reply->entries. */
+void feed_reply(struct feeds *fs, struct shard_ctx *c, uint64_t tag, const struct reply *reply);
+/* MSG_LOCK_ANSWER to a dead letter that was written elsewhere. */
+void feed_lock_answer(struct feeds *fs, struct shard_ctx *c, const struct msg *m);
+/* The command connection is up (also: replaced by a handoff), or down. has_pushes: it speaks RESP3. */
+void feed_conn(struct feeds *fs, struct shard_ctx *c, bool is_up, bool has_pushes);
+/* Slots have changed: feeds of others are told as moved and forgotten. */
+void feed_slots(struct feeds *fs, struct shard_ctx *c);
+/* A tracking push: this stream has changed; name.p NULL = every stream may have. */
+void feed_invalidated(struct feeds *fs, struct shard_ctx *c, struct slice name);
+/* Handles what is due. Before the event of the step. */
+void feed_tick(struct feeds *fs, struct shard_ctx *c);
+/* Sends what may be sent; returns the next deadline. After the event. */
+mono_ms feed_flush(struct feeds *fs, struct shard_ctx *c);
+/* Without Redis traffic and without a word. */
+void feed_forget_all(struct feeds *fs, struct shard_ctx *c);
+/* Open feeds of a service: entries told or read and not confirmed, and feeds that wait for a retry. */
+void feed_sums(const struct feeds *fs, uint16_t svc, int64_t *n_behind, int64_t *n_blocked);

@@ -1,0 +1,150 @@
+/* feed_p - what feed.c (what is due, sending), feed_give.c (what is told) and feed_reply.c (answers) share. */
+#pragma once
+#include "base/list.h"
+#include "base/map.h"
+#include "core/shard/feed.h"
+#include "core/shard/pool.h"
+
+/*   OPEN -> OPENING --opened--> RUNNING --nack--> FAILING --tries left--> BLOCKED --time--> RUNNING
+ *                                 |  ^               | used up, dead
+ *                                 |  +---acked--- BURYING <--too large, used up by deaths-- RUNNING
+ *   every state --CLOSE--> CLOSING --> (gone)
+ *   every state: a newer token, made again, another type, another master -> told, gone
+ *
+ * At most one script and one read of a feed are on their way. What is sent next follows from its record alone
+ * (feed_command): after a lost connection the open again, then the acknowledgement that waits, then what the state asks
+ * for. A position is confirmed only by an answer of Redis. */
+enum feed_state {
+	FEED_OPENING,
+	FEED_RUNNING, /* reads and tells, unless is_held */
+	FEED_FAILING, /* an entry was nacked: what was before it is acknowledged, then its tries are counted */
+	FEED_BLOCKED, /* until .until, then the entry comes again, alone */
+	FEED_BURYING, /* read with its fields, written to the dead letters, then acknowledged */
+	FEED_CLOSING,
+	FEED_STATES
+};
+
+struct feed_sent { /* an entry that was told and is not confirmed */
+	struct entry_id id;
+	mono_ms at; /* told */
+	bool ends;  /* the last of its frame */
+};
+
+struct feed { /* 10,000 idle ones: keep it near 500 bytes */
+	struct heap_node timer;
+	struct link ready; /* in the queue of scripts */
+	struct link reads; /* in the queue of reads */
+	uint64_t handle;   /* 0: not in use */
+	struct text *stream, *reason;
+	struct entry_id token;     /* the load-balancer entry's id */
+	struct entry_id pos;       /* confirmed by Redis */
+	struct entry_id ack;       /* wanted; not above pos: nothing to send */
+	struct entry_id acking;    /* of the one in flight */
+	struct entry_id cursor;    /* read up to here: told, or in buf */
+	struct entry_id top;       /* the highest that was ever told under this lease */
+	struct entry_id seen;      /* the highest that this server has shown since the open */
+	struct entry_id bad;       /* failing, blocked, burying, and its next try: this entry */
+	struct feed_batch *buf;    /* read, not told yet, from n_told on */
+	struct feed_sent *sent;    /* from sent_from on */
+	struct field_list *fields; /* burying */
+	uint32_t n_sent, sent_from, sent_cap, n_frames, n_told;
+	uint32_t index, epoch, read_gen, read_tag; /* read_tag: of the read in flight */
+	uint32_t singles;                          /* so many are told one by one */
+	uint32_t tries;                            /* of the entry behind pos */
+	uint32_t asked, count;                     /* of the read in flight; of the next */
+	uint16_t svc, slot;
+	uint8_t state, command, end, dead_reason, backoff;
+	mono_ms at; /* when the next script may be sent */
+	mono_ms read_at, read_sent, wait_ms;
+	mono_ms until;       /* blocked; burying: when a call that got lost is made again */
+	mono_ms nack_ms;     /* asked for by the worker, -1 = by the rules */
+	mono_ms empty_since; /* 0: not empty */
+	mono_ms opened_at;
+	bool is_open : 1;    /* by the server of this connection */
+	bool was_open : 1;   /* told */
+	bool is_held : 1;    /* nothing is told */
+	bool is_adopted : 1; /* its worker may know entries that this process has not told */
+	bool in_flight : 1, reading : 1;
+	bool asking : 1, use_eval : 1;
+	bool is_armed : 1;   /* the server pushes when it changes */
+	bool is_woken : 1;   /* it has: to be read */
+	bool by_push : 1;    /* the read in flight is for that */
+	bool was_empty : 1;  /* the last read found nothing */
+	bool at_end : 1;     /* the last read found less than it asked for */
+	bool is_dead : 1;    /* nack: to the dead letters at once */
+	bool must_fail : 1;  /* the tries are to be counted */
+	bool fail_lost : 1;  /* they may have been: no answer came */
+	bool is_nacked : 1;  /* the worker waits for an answer to its nack */
+	bool is_calling : 1; /* burying: the dead letter is being written */
+};
+
+enum {
+	FEED_IN_FLIGHT = 1000,
+	FEED_READS_IN_FLIGHT = 128,
+	FEED_PER_STEP = 250,
+	FEED_POLL_MIN_MS = 5,
+	FEED_POLL_BLIND_MS = 250, /* at most, where no push comes */
+	FEED_REARM_MS = 1000,     /* polls from here on arm again: the server's table is bounded */
+	FEED_CHECK_MS = 30000,    /* an idle stream is looked at that often: was it made again? */
+	FEED_FIRST_COUNT = 16     /* of the first read; doubled while entries are small */
+};
+
+enum feed_tracking { TRACKING_UNASKED, TRACKING_ASKED, TRACKING_ON, TRACKING_REFUSED };
+
+struct feeds {
+	struct shard_pool pool;
+	uint32_t *by_handle; /* pool index + 1, by the handle's low half */
+	uint32_t n_by_handle;
+	struct map by_stream;
+	struct heap timers;
+	struct link scripts, reads;
+	uint32_t n_in_flight, n_reading;
+	enum feed_tracking tracking;
+	bool has_pushes, is_refusal_said;
+};
+
+/* Indexes of tags that are no feed's; reads have the bit. */
+enum { FEED_TRACKING_INDEX = 0x7fffffff, FEED_CACHING_INDEX = 0x7ffffffe };
+#define FEED_READ_BIT 0x80000000u
+
+static inline bool feed_is_newer(struct entry_id a, struct entry_id b)
+{
+	return entry_id_cmp(a, b) > 0;
+}
+static inline struct entry_id feed_later(struct entry_id a, struct entry_id b)
+{
+	return feed_is_newer(a, b) ? a : b;
+}
+
+/* feed.c */
+const struct entries_rules *feed_rules(const struct shard_ctx *c, const struct feed *f);
+/* The only way a state changes: asserts that the move is allowed. */
+void feed_move(struct shard_ctx *c, struct feed *f, enum feed_state to, const char *why);
+/* Puts it where it belongs now: a queue, a timer, or nowhere. After every change. */
+void feed_plan(struct feeds *fs, struct shard_ctx *c, struct feed *f);
+/* MSG_FEED of it to the coordinator; fill in the rest. */
+struct msg *feed_tell(struct shard_ctx *c, const struct feed *f, enum feed_result result);
+void feed_forget(struct feeds *fs, struct shard_ctx *c, struct feed *f);
+/* Told and forgotten. The message may be filled in. */
+struct msg *feed_lose(struct feeds *fs, struct shard_ctx *c, struct feed *f, enum feed_result result);
+/* The longest pause between two polls of an empty stream, ms. */
+mono_ms feed_poll_max(const struct feeds *fs, const struct shard_ctx *c, const struct feed *f);
+struct feed *feed_of_tag(const struct feeds *fs, uint64_t tag); /* NULL: it is gone */
+
+/* feed_give.c */
+/* May another frame be told? */
+bool feed_has_room(const struct shard_ctx *c, const struct feed *f);
+/* Tells what is read, as far as there is room. */
+void feed_give(struct shard_ctx *c, struct feed *f);
+/* Forgets what is read, and what a read under way will bring. */
+void feed_drop_read(struct shard_ctx *c, struct feed *f);
+/* Everything behind the position is told again. */
+void feed_restart(struct shard_ctx *c, struct feed *f);
+/* Redis has confirmed the position. */
+void feed_confirmed(struct shard_ctx *c, struct feed *f, struct entry_id pos);
+void feed_take_nack(struct shard_ctx *c, struct feed *f, struct msg *m);
+void feed_take_ack(struct shard_ctx *c, struct feed *f, struct entry_id id);
+/* The first entry behind the position becomes a dead letter. */
+void feed_bury(struct shard_ctx *c, struct feed *f, struct entry_id id, enum dead_reason why);
+/* Redis has counted: tries so far. */
+void feed_failed(struct shard_ctx *c, struct feed *f, uint32_t tries);

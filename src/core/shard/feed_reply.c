@@ -1,0 +1,395 @@
+/* feed_reply - what the answers of Redis mean for a feed. */
+#include <string.h>
+
+#include "core/shard/feed_p.h"
+
+enum { AGAIN_MS = 50, AGAIN_MAX_MS = 1000, REFUSED_MS = 200, REFUSED_MAX_MS = 5000 };
+
+/* Told and forgotten: the last thing that happens to it. */
+static void feed_is_gone(struct feeds *fs, struct shard_ctx *c, struct feed *f, enum feed_result result)
+{
+	uint64_t handle = f->handle;
+	if (f->state == FEED_CLOSING) /* that is all that is waited for */
+		result = FEED_IS_CLOSED;
+	feed_lose(fs, c, f, result)->handle = handle;
+}
+
+static void feed_is_refused(struct feeds *fs, struct shard_ctx *c, struct feed *f)
+{
+	ctx_metrics(c, f->svc)->c[M_FEED_REFUSED]++;
+	effects_log(c->out, LOG_NOTICE, "shard=%u stream=%.200s a newer owner has the position: not accepted", c->index,
+		f->stream->bytes);
+	feed_is_gone(fs, c, f, FEED_IS_REFUSED);
+}
+
+/* ---- open ---- */
+
+static void feed_say_remade(const struct shard_ctx *c, const struct feed *f)
+{
+	effects_log(c->out, LOG_WARN,
+		"shard=%u stream=%.200s was made again with lower ids: its position goes back to 0-0", c->index,
+		f->stream->bytes);
+}
+
+static void feed_first_open(struct shard_ctx *c, struct feed *f, const struct reply *reply)
+{
+	f->was_open = true;
+	f->pos = f->cursor = f->top = reply->id;
+	f->cursor = feed_later(f->cursor, f->ack);
+	f->tries = (uint32_t)reply->integer;
+	if (f->tries)
+		f->singles = feed_rules(c, f)->batch;
+	if (f->state == FEED_OPENING)
+		feed_move(c, f, FEED_RUNNING, "opened");
+	struct msg *m = feed_tell(c, f, FEED_IS_OPEN);
+	m->id = reply->id;
+	m->n = reply->integer;
+	m->flag = reply->n & POSITION_PROGRESS;
+}
+
+/* A failover has lost acknowledgements: what nobody waits to have confirmed is told again. */
+static void feed_went_back(struct shard_ctx *c, struct feed *f, const struct reply *reply)
+{
+	struct entry_id old = f->pos;
+	bool is_ack_due = feed_is_newer(f->ack, old);
+	f->pos = reply->id;
+	f->tries = (uint32_t)reply->integer;
+	if (f->state == FEED_BLOCKED)
+		feed_move(c, f, FEED_RUNNING, "the position went back");
+	if (f->state != FEED_RUNNING) {
+		f->ack = is_ack_due ? f->ack : old;
+		return;
+	}
+	f->ack = is_ack_due ? f->ack : f->pos;
+	feed_restart(c, f);
+}
+
+/* Opened again after a reconnect, or to see whether the stream is still the same. */
+static void feed_opened_again(struct shard_ctx *c, struct feed *f, const struct reply *reply)
+{
+	bool counted = f->must_fail && f->fail_lost && (uint32_t)reply->integer == f->tries + 1;
+	f->fail_lost = false;
+	if (feed_is_newer(f->pos, reply->id)) {
+		feed_went_back(c, f, reply);
+	} else if (feed_is_newer(reply->id, f->pos)) { /* the answer to an acknowledgement got lost */
+		feed_confirmed(c, f, reply->id);
+		f->tries = (uint32_t)reply->integer;
+	}
+	if (counted)
+		feed_failed(c, f, (uint32_t)reply->integer);
+}
+
+static void feed_on_open(struct feeds *fs, struct shard_ctx *c, struct feed *f, const struct reply *reply)
+{
+	if (reply->kind != REPLY_POSITION) {
+		feed_is_refused(fs, c, f);
+		return;
+	}
+	if (reply->n & POSITION_REMADE)
+		feed_say_remade(c, f);
+	if (reply->n & POSITION_REMADE && f->was_open) {
+		feed_is_gone(fs, c, f, FEED_IS_REMADE);
+		return;
+	}
+	f->is_open = true;
+	f->opened_at = c->now;
+	f->seen = reply->id;
+	if (f->was_open)
+		feed_opened_again(c, f, reply);
+	else
+		feed_first_open(c, f, reply);
+	feed_plan(fs, c, f);
+}
+
+/* ---- the other scripts ---- */
+
+/* The id that was to be acknowledged is not one of this stream's. */
+static void feed_never_had(struct shard_ctx *c, struct feed *f)
+{
+	feed_tell(c, f, FEED_BAD_ACK)->id = f->acking;
+	f->ack = f->pos;
+	f->must_fail = false;
+	if (f->state == FEED_FAILING)
+		feed_move(c, f, FEED_RUNNING, "what was before it is gone");
+	if (f->state == FEED_RUNNING)
+		feed_restart(c, f);
+}
+
+static void feed_on_ack(struct feeds *fs, struct shard_ctx *c, struct feed *f, const struct reply *reply)
+{
+	if (reply->integer == -1) {
+		feed_is_refused(fs, c, f);
+		return;
+	}
+	if (reply->integer == -2) { /* an id that this stream has never had */
+		feed_never_had(c, f);
+	} else {
+		feed_confirmed(c, f, f->acking);
+	}
+	feed_plan(fs, c, f);
+}
+
+static void feed_on_fail(struct feeds *fs, struct shard_ctx *c, struct feed *f, const struct reply *reply)
+{
+	if (reply->integer < 0) {
+		feed_is_refused(fs, c, f);
+		return;
+	}
+	feed_failed(c, f, (uint32_t)reply->integer);
+	feed_plan(fs, c, f);
+}
+
+static void feed_on_pick(struct feeds *fs, struct shard_ctx *c, struct feed *f, const struct reply *reply)
+{
+	struct entry_batch *b = reply->entries;
+	if (f->state == FEED_BURYING && b && b->n > 0) {
+		f->fields = b->v[0].fields;
+		b->v[0].fields = NULL;
+	} else if (f->state == FEED_BURYING) { /* deleted meanwhile: nothing to keep */
+		f->ack = feed_later(f->ack, f->bad);
+	}
+	feed_plan(fs, c, f);
+}
+
+static void feed_script_answered(struct feeds *fs, struct shard_ctx *c, struct feed *f, const struct reply *reply)
+{
+	f->backoff = 0;
+	f->at = c->now;
+	switch ((int)f->command) {
+	case CMD_FEED_OPEN:
+		feed_on_open(fs, c, f, reply);
+		break;
+	case CMD_FEED_ACK:
+		feed_on_ack(fs, c, f, reply);
+		break;
+	case CMD_FEED_FAIL:
+		feed_on_fail(fs, c, f, reply);
+		break;
+	case CMD_FEED_PICK:
+		feed_on_pick(fs, c, f, reply);
+		break;
+	case CMD_FEED_CLOSE:
+		feed_is_gone(fs, c, f, FEED_IS_CLOSED);
+		break;
+	}
+}
+
+/* ---- reads ---- */
+
+static void feed_adapt_count(const struct entries_rules *r, struct feed *f, const struct feed_batch *b)
+{
+	size_t bytes = 0;
+	for (uint32_t i = 0; i < b->n; i++)
+		bytes += b->v[i].len;
+	size_t fit = (size_t)r->batch_bytes * b->n / (bytes + 1) + 1;
+	f->count = f->count * 2 < r->batch ? f->count * 2 : r->batch;
+	f->count = f->count < fit ? f->count : (uint32_t)fit;
+}
+
+/* Empty for so long that its lease ends: said once. */
+static bool feed_is_idle(const struct entries_rules *r, const struct feed *f)
+{
+	return r->idle_release_ms && f->n_sent == 0 && !feed_is_newer(f->ack, f->pos) && !f->is_woken &&
+	       f->read_sent >= f->empty_since + r->idle_release_ms;
+}
+
+static void feed_found_nothing(struct feeds *fs, struct shard_ctx *c, struct feed *f)
+{
+	const struct entries_rules *r = feed_rules(c, f);
+	ctx_metrics(c, f->svc)->c[M_FEED_READ_EMPTY]++;
+	f->was_empty = true;
+	if (!f->empty_since)
+		f->empty_since = f->read_sent;
+	f->wait_ms = f->wait_ms ? mono_min(f->wait_ms * 2, feed_poll_max(fs, c, f)) : FEED_POLL_MIN_MS;
+	if (f->by_push || c->now - f->opened_at > FEED_CHECK_MS)
+		f->is_open = false; /* is it still the same stream? */
+	if (feed_is_idle(r, f)) {
+		f->is_held = true;
+		feed_tell(c, f, FEED_IS_IDLE);
+		return;
+	}
+	f->read_at = f->is_woken ? c->now : c->now + f->wait_ms;
+	if (r->idle_release_ms && f->n_sent == 0)
+		f->read_at = mono_min(f->read_at, mono_max(f->empty_since + r->idle_release_ms, c->now));
+	if (f->n_sent == 0) {
+		mem_free(f->sent);
+		f->sent = NULL;
+		f->sent_cap = f->sent_from = 0;
+	}
+}
+
+static void feed_found_some(struct shard_ctx *c, struct feed *f, struct feed_batch *b, uint32_t n_known)
+{
+	struct metrics_service *m = ctx_metrics(c, f->svc);
+	m->c[M_FEED_READ_ENTRIES]++;
+	if (f->was_empty)
+		m->c[f->by_push ? M_FEED_WAKE_PUSH : M_FEED_WAKE_POLL]++;
+	feed_adapt_count(feed_rules(c, f), f, b);
+	f->was_empty = false;
+	f->empty_since = f->wait_ms = 0;
+	f->buf = b;
+	f->n_told = n_known;
+	f->cursor = b->v[b->n - 1].id;
+	f->seen = feed_later(f->seen, f->cursor);
+	f->read_at = c->now;
+	feed_give(c, f);
+}
+
+static void feed_on_read(struct feeds *fs, struct shard_ctx *c, struct feed *f, const struct reply *reply)
+{
+	struct feed_batch *b = reply->feed;
+	uint32_t n_known = 0;
+	if (f->read_tag != f->read_gen || f->state != FEED_RUNNING) { /* sent before what has changed since */
+		mem_free(b);
+		feed_plan(fs, c, f);
+		return;
+	}
+	while (b && n_known < b->n && !feed_is_newer(b->v[n_known].id, f->cursor))
+		n_known++;
+	f->at_end = !b || b->n < f->asked;
+	if (b && n_known < b->n) {
+		feed_found_some(c, f, b, n_known);
+	} else {
+		mem_free(b);
+		feed_found_nothing(fs, c, f);
+	}
+	feed_plan(fs, c, f);
+}
+
+/* ---- every answer ---- */
+
+static void feed_try_again(
+	struct feeds *fs, struct shard_ctx *c, struct feed *f, bool is_read, mono_ms first, mono_ms cap)
+{
+	mono_ms at = c->now + ctx_backoff(c, f->backoff, first, cap);
+	f->backoff = (uint8_t)(f->backoff < 100 ? f->backoff + 1 : 100);
+	if (is_read)
+		f->read_at = at;
+	else
+		f->at = at;
+	feed_plan(fs, c, f);
+}
+
+/* It may have been done. */
+static void feed_answer_lost(struct feed *f, bool is_read)
+{
+	f->is_open = false;
+	if (is_read) /* too much at once, maybe */
+		f->count = f->count > 4 ? f->count / 4 : 1;
+	else if (f->command == CMD_FEED_FAIL)
+		f->fail_lost = true;
+}
+
+static bool feed_is_wrong_type(const struct reply *reply)
+{
+	static const char word[] = "WRONGTYPE";
+	return reply->kind == REPLY_ERROR && reply->text.len >= sizeof word - 1 &&
+	       memcmp(reply->text.p, word, sizeof word - 1) == 0;
+}
+
+static void feed_moved(struct feeds *fs, struct shard_ctx *c, struct feed *f, const struct reply *reply)
+{
+	uint64_t handle = f->handle;
+	uint16_t slot = f->slot;
+	if (f->state == FEED_CLOSING) {
+		feed_is_gone(fs, c, f, FEED_IS_CLOSED);
+		return;
+	}
+	struct msg *m = feed_lose(fs, c, f, FEED_IS_MOVED);
+	m->handle = handle;
+	m->slot = slot;
+	m->asking = reply->error == RERR_ASK;
+	m->text = text_new(reply->text.p, reply->text.len);
+}
+
+static void feed_answered(
+	struct feeds *fs, struct shard_ctx *c, struct feed *f, bool is_read, const struct reply *reply)
+{
+	enum cmd_kind kind = is_read ? CMD_FEED_READ : (enum cmd_kind)f->command;
+	if (feed_is_wrong_type(reply)) {
+		feed_is_gone(fs, c, f, FEED_IS_WRONG_TYPE);
+		return;
+	}
+	switch (ctx_judge(c, "feed", kind, f->svc, reply)) {
+	case VERDICT_ANSWER:
+		if (is_read)
+			feed_on_read(fs, c, f, reply);
+		else
+			feed_script_answered(fs, c, f, reply);
+		break;
+	case VERDICT_LOST:
+		feed_answer_lost(f, is_read);
+		feed_try_again(fs, c, f, is_read, AGAIN_MS, AGAIN_MAX_MS);
+		break;
+	case VERDICT_AGAIN:
+		feed_try_again(fs, c, f, is_read, AGAIN_MS, AGAIN_MAX_MS);
+		break;
+	case VERDICT_NO_GROUP:
+	case VERDICT_REFUSED:
+		feed_try_again(fs, c, f, is_read, REFUSED_MS, REFUSED_MAX_MS);
+		break;
+	case VERDICT_EVAL:
+		f->use_eval = true;
+		f->at = c->now;
+		feed_plan(fs, c, f);
+		break;
+	case VERDICT_MOVED:
+		feed_moved(fs, c, f, reply);
+		break;
+	}
+}
+
+/* Without it pushes do not come: polls do the same, more often. */
+static void feed_tracking_answered(struct feeds *fs, struct shard_ctx *c, bool is_on, const struct reply *reply)
+{
+	if (reply->kind == REPLY_NONE || fs->tracking != TRACKING_ASKED)
+		return;
+	bool is_error = reply->kind == REPLY_ERROR;
+	fs->tracking = is_on && !is_error ? TRACKING_ON : TRACKING_REFUSED;
+	if (!is_error || fs->is_refusal_said)
+		return;
+	fs->is_refusal_said = true;
+	effects_log(c->out, LOG_WARN,
+		"shard=%u CLIENT TRACKING refused, so empty data streams are polled at least every %d ms: %.*s",
+		c->index, FEED_POLL_BLIND_MS, (int)(reply->text.len < 200 ? reply->text.len : 200),
+		reply->text.p ? reply->text.p : "");
+}
+
+void feed_reply(struct feeds *fs, struct shard_ctx *c, uint64_t tag, const struct reply *reply)
+{
+	uint32_t index = tag_index(tag);
+	if (index == FEED_TRACKING_INDEX || index == FEED_CACHING_INDEX) {
+		if (index == FEED_TRACKING_INDEX)
+			feed_tracking_answered(fs, c, true, reply);
+		else if (reply->kind == REPLY_ERROR && fs->tracking == TRACKING_ON)
+			fs->tracking = TRACKING_UNASKED; /* it is not on any more */
+		return;
+	}
+	bool is_read = index & FEED_READ_BIT;
+	struct feed *f = feed_of_tag(fs, tag);
+	fs->n_reading -= is_read;
+	fs->n_in_flight -= !is_read;
+	if (!f) { /* forgotten meanwhile */
+		mem_free(reply->feed);
+	} else {
+		if (is_read)
+			f->reading = false;
+		else
+			f->in_flight = false;
+		feed_answered(fs, c, f, is_read, reply);
+	}
+	entry_batch_free(reply->entries);
+}
+
+void feed_lock_answer(struct feeds *fs, struct shard_ctx *c, const struct msg *m)
+{
+	struct feed *f = feed_of_tag(fs, m->tag);
+	if (!f || !f->is_calling)
+		return;
+	f->is_calling = false;
+	if (f->state == FEED_BURYING && m->result == OP_DONE)
+		f->ack = feed_later(f->ack, f->bad);
+	else
+		f->at = c->now + ctx_backoff(c, f->backoff++ % 16, AGAIN_MS, AGAIN_MAX_MS);
+	feed_plan(fs, c, f);
+}
