@@ -7,7 +7,7 @@
 #include "base/mem.h"
 #include "codec/command.h"
 
-static bool is_string(const redisReply *r)
+static bool is_feed_string(const redisReply *r)
 {
 	return r && (r->type == REDIS_REPLY_STRING || r->type == REDIS_REPLY_STATUS || r->type == REDIS_REPLY_VERB);
 }
@@ -41,7 +41,7 @@ static void add_value(struct buf *b, const redisReply *r)
 /* ["17-0",["name","value",…] and the bracket is left to whoever knows its tries. */
 static bool add_feed_entry(struct buf *b, const redisReply *r, struct entry_id *id)
 {
-	if (r->type != REDIS_REPLY_ARRAY || r->elements != 2 || !is_string(r->element[0]) ||
+	if (r->type != REDIS_REPLY_ARRAY || r->elements != 2 || !is_feed_string(r->element[0]) ||
 		!command_id_parse(r->element[0]->str, r->element[0]->len, id))
 		return false;
 	const redisReply *list = r->element[1];
@@ -51,7 +51,7 @@ static bool add_feed_entry(struct buf *b, const redisReply *r, struct entry_id *
 	buf_add(b, r->element[0]->str, r->element[0]->len);
 	buf_add(b, "\",[", 3);
 	for (size_t i = 0; i < list->elements; i++) {
-		if (!is_string(list->element[i]))
+		if (!is_feed_string(list->element[i]))
 			return false;
 		if (i)
 			buf_add(b, ",", 1);
@@ -97,7 +97,7 @@ bool reply_decode_position(const struct redisReply *r, struct reply *out)
 		return true;
 	}
 	struct entry_id id;
-	if (r->type != REDIS_REPLY_ARRAY || r->elements != 3 || !is_string(r->element[0]) ||
+	if (r->type != REDIS_REPLY_ARRAY || r->elements != 3 || !is_feed_string(r->element[0]) ||
 		!command_id_parse(r->element[0]->str, r->element[0]->len, &id) ||
 		r->element[1]->type != REDIS_REPLY_INTEGER || r->element[2]->type != REDIS_REPLY_INTEGER)
 		return false;

@@ -28,7 +28,8 @@ enum script {
 	SCRIPT_UNREAD,    /* KEYS lbs; ARGV group -> id of the first entry that is not delivered yet | nil */
 	/* KEYS position, stream; ARGV token, start -> {position, tries, flags} | nil: a newer token has it */
 	SCRIPT_FEED_OPEN,
-	/* KEYS position [stream]; ARGV token, id, at, minid to trim to or "", check 1 | 0 -> 1 | 0 | -1 | -2 (core/cmd.h) */
+	/* KEYS position [stream]; ARGV token, id, at, minid to trim to or "", check 1 | 0 -> 1 | 0 | -1 | -2: see
+	 * CMD_FEED_ACK */
 	SCRIPT_FEED_ACK,
 	SCRIPT_FEED_FAIL,  /* KEYS position; ARGV token -> tries | -1 */
 	SCRIPT_FEED_CLOSE, /* KEYS position [stream]; ARGV token, keep | done | death | delete, ttl_ms -> 1 | 2 | 0 */

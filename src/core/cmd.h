@@ -100,7 +100,8 @@ enum cmd_kind {
 	CMD_FEED_FAIL,  /* script                        -> INT tries | -1 */
 	CMD_FEED_CLOSE, /* script; .end .ttl_ms          -> INT 1 | 2: position and stream deleted | 0: not our token */
 	CMD_FEED_PICK,  /* XRANGE .id .id of the stream  -> ENTRIES with .fields (one or none) */
-	/* on the master of the entries' dead letters: XADD of .fields, .stream .id .reason .error .now_ms .retry -> ID */
+	/* on the master of the entries' dead letters: XADD of .fields, .stream .id .reason .error .now_ms .retry -> ID
+	 */
 	CMD_FEED_DEAD_ADD,
 	/* on any node */
 	CMD_TRACKING,          /* CLIENT TRACKING ON OPTIN NOLOOP -> OK */

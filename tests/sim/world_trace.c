@@ -75,8 +75,8 @@ void trace_msg(struct world *w, const struct daemon *d, uint16_t shard, bool is_
 void trace_out(struct world *w, const struct sim_worker *k, const struct out_frame *f)
 {
 	static const char *const reasons[REVOKE_N] = {"lost", "drain", "timeout", "operator", "shutdown"};
-	static const char *const outcomes[] = {"done", "requeued", "dead", "lost"};
-	static const char *const fors[] = {"done", "fail", "release"};
+	static const char *const outcomes[] = {"done", "requeued", "dead", "lost", "waits"};
+	static const char *const fors[] = {"done", "fail", "release", "ack", "nack", "ended"};
 	char id[40];
 	switch (f->kind) {
 	case OUT_WELCOME:
@@ -94,6 +94,9 @@ void trace_out(struct world *w, const struct sim_worker *k, const struct out_fra
 	case OUT_REVOKE:
 		world_tell(w, "w%u < revoke %s reason=%s grace=%lld", k->index, trace_lease(f->lease.p, id),
 			reasons[f->reason], (long long)f->grace_ms);
+		break;
+	case OUT_ENTRIES:
+	case OUT_ENDED: /* no service here is in entries mode */
 		break;
 	case OUT_DRAIN:
 		world_tell(w, "w%u < drain grace=%lld", k->index, (long long)f->grace_ms);

@@ -1,4 +1,4 @@
-/* entry_feed - entries mode in the coordinator: the feed of a stream that is held here, between its shard and its worker.
+/* entry_feed - entries mode in the coordinator: the feed of a stream held here, between its shard and its worker.
  *
  *   NONE --taken, resumed--> OPENING --opened--> OPEN --finish--> CLOSING --> NONE (then the outcome goes to Redis)
  *                              ^  another master |
