@@ -247,6 +247,9 @@ static void on_revoke(struct world *w, struct sim_worker *k, const struct down *
 static void take(struct world *w, struct sim_worker *k, const struct down *d)
 {
 	switch (d->f.kind) {
+	case OUT_ENTRIES:
+	case OUT_ENDED: /* no service here is in entries mode */
+		break;
 	case OUT_WELCOME:
 		on_welcome(w, k, d);
 		break;
