@@ -19,7 +19,7 @@
 #include "base/mem.h"
 #include "base/utf8.h"
 
-enum { EXIT_CANNOT_RUN = 126, EXIT_NOT_FOUND = 127, READ_BYTES = 16384 };
+enum { EXIT_CANNOT_RUN = 126, EXIT_NOT_FOUND = 127, READ_BYTES = 16384, ACK_FD = 3 };
 
 struct tail {
 	char line[REASON_MAX]; /* the one being written */
@@ -53,6 +53,10 @@ static void set_env(const struct child_env *env)
 			setenv(names[i], env->trace[i], 1);
 		else
 			unsetenv(names[i]);
+	if (env->is_feed)
+		setenv("SLUICE_ACK_FD", "3", 1);
+	for (char *const *e = env->more; e && *e; e++)
+		putenv(*e);
 }
 
 static void default_signals(void)
@@ -64,7 +68,8 @@ static void default_signals(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-static _Noreturn void become_command(char **command, const struct child_env *env, pid_t parent, int in, int err)
+static _Noreturn void become_command(
+	char **command, const struct child_env *env, pid_t parent, int in, int err, int ack)
 {
 	setpgid(0, 0);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -73,7 +78,12 @@ static _Noreturn void become_command(char **command, const struct child_env *env
 	guard_add(getpid());
 	dup2(in, STDIN_FILENO);
 	dup2(err, STDERR_FILENO);
-	syscall(SYS_close_range, STDERR_FILENO + 1, ~0U, 0); /* musl has no function for it */
+	if (ack >= 0) {
+		dup2(ack, ACK_FD);
+		fcntl(ACK_FD, F_SETFD, 0); /* when it was that number already */
+	}
+	/* musl has no function for it */
+	syscall(SYS_close_range, (ack >= 0 ? ACK_FD : STDERR_FILENO) + 1, ~0U, 0);
 	if (fd_limit.rlim_max)
 		setrlimit(RLIMIT_NOFILE, &fd_limit);
 	set_env(env);
@@ -110,30 +120,50 @@ static int open_info(const char *info, size_t len)
 	return -1;
 }
 
+struct ends { /* of its pipes: read from [0], written to [1]; -1 = none */
+	int in[2], err[2], ack[2];
+};
+
+static void close_one(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+static bool open_ends(struct ends *e, bool is_feed, const char *info, size_t info_len)
+{
+	if (is_feed)
+		return pipe2(e->in, O_CLOEXEC) == 0 && pipe2(e->ack, O_CLOEXEC) == 0 && pipe2(e->err, O_CLOEXEC) == 0;
+	e->in[0] = open_info(info, info_len);
+	return e->in[0] >= 0 && pipe2(e->err, O_CLOEXEC) == 0;
+}
+
 bool child_start(struct child *c, char **command, const struct child_env *env, const char *info, size_t info_len)
 {
-	int err[2] = {-1, -1};
+	struct ends e = {.in = {-1, -1}, .err = {-1, -1}, .ack = {-1, -1}};
 	pid_t parent = getpid();
 	pid_t pid = -1;
-	int in = open_info(info, info_len);
-	if (in >= 0 && pipe2(err, O_CLOEXEC) == 0)
+	if (open_ends(&e, env->is_feed, info, info_len))
 		pid = fork();
 	if (pid == 0)
-		become_command(command, env, parent, in, err[1]);
+		become_command(command, env, parent, e.in[0], e.err[1], e.ack[1]);
 	int why = errno;
-	if (in >= 0)
-		close(in);
-	if (err[1] >= 0)
-		close(err[1]);
+	close_one(e.in[0]);
+	close_one(e.err[1]);
+	close_one(e.ack[1]);
 	if (pid < 0) {
-		if (err[0] >= 0)
-			close(err[0]);
+		close_one(e.in[1]);
+		close_one(e.err[0]);
+		close_one(e.ack[0]);
 		errno = why;
 		return false;
 	}
 	setpgid(pid, pid); /* both sides do it: whoever is first, a signal to the group finds it */
-	fcntl(err[0], F_SETFL, O_NONBLOCK);
-	*c = (struct child){.pid = pid, .err_fd = err[0]};
+	*c = (struct child){.pid = pid, .err_fd = e.err[0], .in_fd = e.in[1], .ack_fd = e.ack[0]};
+	const int ours[] = {c->err_fd, c->in_fd, c->ack_fd};
+	for (size_t i = 0; i < 3; i++)
+		if (ours[i] >= 0)
+			fcntl(ours[i], F_SETFL, O_NONBLOCK);
 	return true;
 }
 
@@ -259,6 +289,9 @@ void child_reason(const struct child *c, int status, char out[REASON_MAX + 1])
 void child_fini(struct child *c)
 {
 	close_stderr(c);
+	close_one(c->in_fd);
+	close_one(c->ack_fd);
+	c->in_fd = c->ack_fd = -1;
 	mem_free(c->tail);
 	c->tail = NULL;
 }

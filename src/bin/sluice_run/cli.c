@@ -16,7 +16,8 @@ enum { EXIT_USAGE = 64 };
 static const char DEFAULT_SOCKET[] = "/run/sluiced/worker.sock";
 
 static const char USAGE[] = "usage: sluice-run [-s SOCKET] [-n CREDITS] [--service NAME]... [--kill-after DUR]\n"
-			    "                  [--name NAME] -- COMMAND [ARG...]\n";
+			    "                  [--name NAME] [--each|--batch|--feed] [--fields=object|env]\n"
+			    "                  -- COMMAND [ARG...]\n";
 
 static const char HELP[] =
 	"\n"
@@ -27,6 +28,11 @@ static const char HELP[] =
 	"      --service NAME     only this service; may be given more than once (all)\n"
 	"      --kill-after DUR   SIGKILL this long after SIGTERM, if the daemon's grace is not shorter\n"
 	"      --name NAME        our name in sluicectl (COMMAND:PID)\n"
+	"      --each             entries mode: COMMAND once per entry, in order, its JSON on stdin\n"
+	"      --batch            entries mode: once per batch, one JSON line per entry\n"
+	"      --feed             entries mode: once per stream; entries as lines on stdin, ids to\n"
+	"                         acknowledge, one a line, on descriptor 3 ($SLUICE_ACK_FD)\n"
+	"      --fields object|env  fields as an object, or as SLUICE_F_<NAME> too (--each)\n"
 	"      --help, --version\n"
 	"\n"
 	"COMMAND gets the stream's Info as JSON on stdin and SLUICE_SERVICE, SLUICE_STREAM,\n"
@@ -60,8 +66,26 @@ static int parse_credits(const char *text)
 	return (int)n;
 }
 
+static void set_mode(struct options *opt, enum mode mode)
+{
+	if (opt->mode != MODE_STREAM && opt->mode != mode)
+		usage_error("only one of --each, --batch and --feed", NULL);
+	opt->mode = mode;
+}
+
+static enum fields_as parse_fields(const char *text)
+{
+	if (strcmp(text, "object") != 0 && strcmp(text, "env") != 0)
+		usage_error("--fields wants object or env", text);
+	return strcmp(text, "env") == 0 ? FIELDS_ENV : FIELDS_OBJECT;
+}
+
 static void check(struct options *opt)
 {
+	if (opt->fields != FIELDS_PAIRS && opt->mode == MODE_STREAM)
+		usage_error("--fields needs --each, --batch or --feed", NULL);
+	if (opt->fields == FIELDS_ENV && opt->mode != MODE_EACH)
+		usage_error("--fields=env needs --each", NULL);
 	if (!opt->command[0])
 		usage_error("no COMMAND", NULL);
 	if (!opt->socket[0] || strlen(opt->socket) >= sizeof(((struct sockaddr_un *)0)->sun_path))
@@ -77,7 +101,9 @@ void cli_parse(struct options *opt, int argc, char **argv)
 	static const struct option longs[] = {{"socket", required_argument, NULL, 's'},
 		{"credits", required_argument, NULL, 'n'}, {"service", required_argument, NULL, 'S'},
 		{"kill-after", required_argument, NULL, 'k'}, {"name", required_argument, NULL, 'N'},
-		{"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'V'}, {0}};
+		{"each", no_argument, NULL, 'E'}, {"batch", no_argument, NULL, 'B'}, {"feed", no_argument, NULL, 'F'},
+		{"fields", required_argument, NULL, 'f'}, {"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'}, {0}};
 	const char *socket = getenv("SLUICED_WORKER");
 	*opt = (struct options){
 		.socket = socket && *socket ? socket : DEFAULT_SOCKET, .credits = 1, .kill_after = MONO_NEVER};
@@ -94,6 +120,10 @@ void cli_parse(struct options *opt, int argc, char **argv)
 			opt->kill_after = cli_parse_duration(optarg);
 		else if (c == 'N')
 			snprintf(opt->name, sizeof(opt->name), "%s", optarg);
+		else if (c == 'E' || c == 'B' || c == 'F')
+			set_mode(opt, c == 'E' ? MODE_EACH : c == 'B' ? MODE_BATCH : MODE_FEED);
+		else if (c == 'f')
+			opt->fields = parse_fields(optarg);
 		else if (c == 'h' || c == 'V') {
 			printf("%s%s", c == 'h' ? USAGE : "sluice-run " SLUICE_VERSION "\n", c == 'h' ? HELP : "");
 			exit(fflush(stdout) ? EXIT_FAILURE : EXIT_SUCCESS);

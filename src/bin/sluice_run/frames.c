@@ -47,6 +47,8 @@ void frames_hello(struct runner *r)
 		buf_json_str(&b, opt->services[i], strlen(opt->services[i]));
 	}
 	buf_str(&b, opt->n_services ? "]" : "");
+	if (opt->mode != MODE_STREAM)
+		buf_str(&b, ",\"entries\":true");
 	if (r->conn.session) {
 		buf_str(&b, ",\"session\":");
 		buf_json_str(&b, r->conn.session, strlen(r->conn.session));
@@ -101,6 +103,8 @@ static void on_resumed(struct runner *r, yyjson_val *list, mono_ms until_ms)
 		if (!w || w->answer == ANSWER_NONE)
 			continue;
 		w->is_seen = true;
+		if (w->entries)
+			entries_resumed(r, w);
 		work_set_until(r, w, until_ms);
 	}
 }
@@ -191,6 +195,12 @@ static void on_assign(struct runner *r, yyjson_val *root)
 		send_for_lease(r, "release", spec.lease);
 		return;
 	}
+	spec.pos = yyjson_get_str(yyjson_obj_get(yyjson_obj_get(root, "entries"), "pos"));
+	if (r->opt->mode != MODE_STREAM && !spec.pos) {
+		run_log("stream %s: service %s is not in entries mode, giving it back", spec.stream, spec.service);
+		send_for_lease(r, "release", spec.lease);
+		return;
+	}
 	lower_until(r, spec.until_ms);
 	yyjson_val *trace = yyjson_obj_get(root, "trace");
 	static const char *const names[TRACE_N] = {"traceparent", "tracestate", "baggage"};
@@ -207,8 +217,25 @@ static void on_assign(struct runner *r, yyjson_val *root)
 static void on_ok(struct runner *r, yyjson_val *root)
 {
 	struct work *w = work_find(r, str(root, "lease"));
-	if (w && w->state == WORK_SAYS)
+	const char *what = str(root, "for");
+	if (w && w->entries && strcmp(what, "nack") == 0)
+		entries_nacked(r, w);
+	else if (w && w->state == WORK_SAYS && strcmp(what, "ack") != 0)
 		work_free(r, w);
+}
+
+static void on_entries(struct runner *r, yyjson_val *root)
+{
+	struct work *w = work_find(r, str(root, "lease"));
+	if (w && w->entries)
+		entries_take(r, w, yyjson_obj_get(root, "e"));
+}
+
+static void on_ended(struct runner *r, yyjson_val *root)
+{
+	struct work *w = work_find(r, str(root, "lease"));
+	if (w)
+		work_over(r, w);
 }
 
 static void on_revoke(struct runner *r, yyjson_val *root)
@@ -294,6 +321,10 @@ bool frames_act(struct runner *r, char *line, size_t len)
 		on_assign(r, root);
 	else if (is_up && strcmp(t, "ok") == 0)
 		on_ok(r, root);
+	else if (is_up && strcmp(t, "entries") == 0)
+		on_entries(r, root);
+	else if (is_up && strcmp(t, "ended") == 0)
+		on_ended(r, root);
 	else if (is_up && strcmp(t, "revoke") == 0)
 		on_revoke(r, root);
 	else if (is_up && strcmp(t, "drain") == 0)

@@ -116,6 +116,7 @@ static void stop_asked(struct runner *r, int sig)
 	if (r->n_stops == 1) {
 		run_log("%s: no new work, finishing %zu", strsignal(sig), r->n_processes);
 		conn_send(r, "{\"t\":\"credits\",\"n\":0}\n");
+		work_stop_asked(r);
 		return;
 	}
 	run_log("%s again: killing %zu", strsignal(sig), r->n_processes);
@@ -161,6 +162,13 @@ static void list_fds(struct runner *r, struct polled *p, int signals)
 	for (struct work *w; (w = map_next(&r->by_pid, &pos));)
 		if (w->child.err_fd >= 0)
 			add_fd(p, w->child.err_fd, POLLIN, w);
+	pos = 0;
+	for (struct work *w; r->opt->mode == MODE_FEED && (w = map_next(&r->by_pid, &pos));) {
+		if (w->child.ack_fd >= 0)
+			add_fd(p, w->child.ack_fd, POLLIN, w);
+		if (entries_want_write(w))
+			add_fd(p, w->child.in_fd, POLLOUT, w);
+	}
 }
 
 static int wait_ms(const struct runner *r)
@@ -190,8 +198,11 @@ static void round_of(struct runner *r, struct polled *p, int signals)
 		return;
 	/* Stderr before the ends of processes: those close the descriptors that are listed. */
 	for (size_t i = AT_FIRST_CHILD; i < p->n; i++)
-		if (p->fds[i].revents)
+		if (p->fds[i].revents) {
 			child_read_stderr(&p->owners[i]->child, false);
+			if (p->owners[i]->entries)
+				entries_io(r, p->owners[i]);
+		}
 	if (p->fds[AT_SIGNALS].revents)
 		read_signals(r, signals);
 	bool is_readable = p->fds[AT_CONN].revents & (POLLIN | POLLHUP | POLLERR) && r->conn.fd == p->fds[AT_CONN].fd;

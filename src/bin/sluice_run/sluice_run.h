@@ -9,6 +9,7 @@
  *   sluice_run_frames.c  what each frame of the daemon does
  *   sluice_run_work.c    one lease: its command, its deadlines, its answer
  *   sluice_run_child.c   one process: start, its stderr, its end
+ *   entries.c            entries mode: a process per entry, batch or stream
  *   sluice_run_guard.c   a second process that kills what runs when we are killed
  *   sluice_run_say.c     our stderr, never waited for */
 #pragma once
@@ -24,6 +25,8 @@
 #include "codec/frame.h"
 
 /* ---- command line */
+enum mode { MODE_STREAM, MODE_EACH, MODE_BATCH, MODE_FEED };
+enum fields_as { FIELDS_PAIRS, FIELDS_OBJECT, FIELDS_ENV };
 struct options {
 	const char *socket;
 	char name[128];
@@ -32,6 +35,8 @@ struct options {
 	int credits;
 	mono_ms kill_after; /* MONO_NEVER = as long as the grace allows */
 	char **command;
+	enum mode mode;
+	enum fields_as fields;
 };
 /* Ends the process on --help, --version (0) and on a usage error (64). */
 void cli_parse(struct options *opt, int argc, char **argv);
@@ -55,14 +60,17 @@ void guard_remove(pid_t group);
 enum { REASON_MAX = 1024 };
 struct tail; /* the last line of its stderr */
 struct child {
-	pid_t pid;  /* 0 = none */
-	int err_fd; /* -1 = closed */
+	pid_t pid;         /* 0 = none */
+	int err_fd;        /* -1 = closed */
+	int in_fd, ack_fd; /* --feed: its stdin, its descriptor 3; -1 = closed, or none */
 	struct tail *tail;
 };
 enum { TRACE_N = 3 }; /* traceparent, tracestate, baggage of the load-balancer stream's entry; NULL = it has none */
 struct child_env {
 	const char *const *trace;
 	const char *service, *stream, *id, *token, *lease;
+	char *const *more; /* NAME=value, ends with NULL; NULL = none */
+	bool is_feed;      /* a pipe for stdin, another from its descriptor 3 */
 	int64_t retry;
 };
 void child_setup(void); /* once: descriptor limit */
@@ -81,13 +89,16 @@ void child_fini(struct child *c);
  *   STARTS --started--> RUNS --TERM sent--> ENDS --KILL sent--> KILLED
  *      |                  |                   |                   |
  *      +---- gave up -----+------- exit ------+-------------------+--> SAYS --told, or `ok`--> freed
+ *
+ * In entries mode a lease WAITS between processes; --each and --batch start one when entries have come.
  */
 enum work_state {
 	WORK_STARTS, /* could not be started yet: again at start_at */
 	WORK_RUNS,
 	WORK_ENDS,
 	WORK_KILLED,
-	WORK_SAYS /* no process; its answer is to be told, or told and waiting for `ok` */
+	WORK_WAITS, /* entries mode: no process, no entry */
+	WORK_SAYS   /* no process; its answer is to be told, or told and waiting for `ok` */
 };
 enum work_answer {
 	ANSWER_RESULT,
@@ -101,6 +112,8 @@ struct work {
 	char *lease, *service, *stream, *id, *token, *info, *trace[TRACE_N];
 	size_t info_len;
 	int64_t retry;
+	struct stream *entries; /* NULL: not in entries mode */
+	char **env;             /* of the entry that is given to the next process */
 	struct child child;
 	mono_ms start_at, kill_at;      /* STARTS; ENDS */
 	mono_ms until_ms;               /* as the daemon told it; MONO_NEVER = no fence */
@@ -159,6 +172,7 @@ bool frames_act(struct runner *r, char *line, size_t len);
 
 struct work_spec {
 	const char *lease, *service, *stream, *id, *token, *info, *trace[TRACE_N];
+	const char *pos; /* entries mode: the position; NULL = not */
 	size_t info_len;
 	int64_t retry;
 	mono_ms until_ms;
@@ -174,3 +188,23 @@ void work_abandon(struct runner *r, struct work *w);
 void work_ended(struct runner *r, struct work *w); /* its process is a zombie */
 void work_tell(struct runner *r, struct work *w);  /* SAYS: sends the answer */
 void work_free(struct runner *r, struct work *w);
+void work_next(struct runner *r, struct work *w); /* WAITS: starts on what has come, or gives back when we stop */
+void work_stop_asked(struct runner *r);           /* leases in entries mode, which would not end by themselves */
+void work_over(struct runner *r, struct work *w); /* the daemon has finished it: idle_release */
+
+/* ---- entries mode */
+struct yyjson_val;
+struct stream *entries_new(struct entry_id pos);
+void entries_free(struct stream *s);
+void entries_take(struct runner *r, struct work *w, struct yyjson_val *list); /* the e of an entries frame */
+void entries_nacked(struct runner *r, struct work *w);                        /* the daemon has answered our nack */
+void entries_resumed(struct runner *r, struct work *w);                       /* what is not acknowledged comes again */
+bool entries_have(const struct work *w);
+/* Moves what the next process gets on stdin, and variables (the caller's), out of what waits. */
+bool entries_give(struct runner *r, struct work *w, struct buf *input, char ***env);
+void entries_ended(
+	struct runner *r, struct work *w, int status); /* of its process: acknowledges, or says that it failed */
+void entries_io(struct runner *r, struct work *w);     /* --feed: what its pipes take and have */
+bool entries_want_write(const struct work *w);
+void entries_close(struct runner *r, struct work *w); /* --feed: its stdin ends after what was written */
+bool entries_is_closing(const struct work *w);

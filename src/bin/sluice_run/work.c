@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 
 #include "base/mem.h"
+#include "codec/entry_id.h"
 
 enum {
 	EXIT_DEAD = 65,
@@ -39,6 +40,9 @@ static void schedule(struct runner *r, struct work *w)
 	case WORK_SAYS:
 		at = w->say_at;
 		break;
+	case WORK_WAITS:
+		at = w->fence_term;
+		break;
 	case WORK_KILLED:
 		break;
 	}
@@ -47,9 +51,10 @@ static void schedule(struct runner *r, struct work *w)
 
 static void work_move(struct runner *r, struct work *w, enum work_state to)
 {
-	static const bool allowed[5][5] = {
+	static const bool allowed[6][6] = {
+		[WORK_WAITS] = {[WORK_STARTS] = true, [WORK_SAYS] = true},
 		[WORK_STARTS] = {[WORK_RUNS] = true, [WORK_SAYS] = true},
-		[WORK_RUNS] = {[WORK_ENDS] = true, [WORK_KILLED] = true, [WORK_SAYS] = true},
+		[WORK_RUNS] = {[WORK_WAITS] = true, [WORK_ENDS] = true, [WORK_KILLED] = true, [WORK_SAYS] = true},
 		[WORK_ENDS] = {[WORK_KILLED] = true, [WORK_SAYS] = true},
 		[WORK_KILLED] = {[WORK_SAYS] = true},
 	};
@@ -70,6 +75,14 @@ struct work *work_of_pid(const struct runner *r, pid_t pid)
 	return map_get(&r->by_pid, &pid, sizeof(pid));
 }
 
+static void free_env(struct work *w)
+{
+	for (char **e = w->env; e && *e; e++)
+		mem_free(*e);
+	mem_free(w->env);
+	w->env = NULL;
+}
+
 void work_free(struct runner *r, struct work *w)
 {
 	heap_remove(&r->turns, &w->turn);
@@ -86,6 +99,8 @@ void work_free(struct runner *r, struct work *w)
 	for (size_t i = 0; i < TRACE_N; i++)
 		mem_free(w->trace[i]);
 	mem_free(w->frame);
+	free_env(w);
+	entries_free(w->entries);
 	mem_free(w);
 }
 
@@ -153,6 +168,8 @@ static void work_start(struct runner *r, struct work *w)
 		.id = w->id,
 		.token = w->token,
 		.lease = w->lease,
+		.more = w->env,
+		.is_feed = w->entries && r->opt->mode == MODE_FEED,
 		.retry = w->retry,
 		.trace = (const char *const *)w->trace};
 	if (!child_start(&w->child, r->opt->command, &env, w->info, w->info_len)) {
@@ -169,9 +186,17 @@ static void work_start(struct runner *r, struct work *w)
 	}
 	mem_free(w->info);
 	w->info = NULL;
+	free_env(w);
 	r->n_processes++;
 	map_put(&r->by_pid, &w->child.pid, sizeof(w->child.pid), w);
 	work_move(r, w, WORK_RUNS);
+	if (w->entries && r->opt->mode == MODE_FEED)
+		entries_io(r, w);
+}
+
+static bool is_between(const struct work *w)
+{
+	return w->state == WORK_STARTS || w->state == WORK_WAITS;
 }
 
 void work_new(struct runner *r, const struct work_spec *spec)
@@ -180,7 +205,7 @@ void work_new(struct runner *r, const struct work_spec *spec)
 	*w = (struct work){.state = WORK_STARTS,
 		.info_len = spec->info_len,
 		.retry = spec->retry,
-		.child = {.err_fd = -1},
+		.child = {.err_fd = -1, .in_fd = -1, .ack_fd = -1},
 		.start_at = r->now,
 		.kill_at = MONO_NEVER,
 		.say_at = MONO_NEVER};
@@ -192,18 +217,90 @@ void work_new(struct runner *r, const struct work_spec *spec)
 	w->info = mem_dup(spec->info, spec->info_len);
 	for (size_t i = 0; i < TRACE_N; i++)
 		w->trace[i] = spec->trace[i] ? mem_dup(spec->trace[i], strlen(spec->trace[i])) : NULL;
+	struct entry_id pos;
+	if (spec->pos && command_id_parse(spec->pos, strlen(spec->pos), &pos)) {
+		w->entries = entries_new(pos);
+		w->state = r->opt->mode == MODE_FEED ? WORK_STARTS : WORK_WAITS;
+	}
 	map_put(&r->by_lease, w->lease, strlen(w->lease), w);
 	work_set_until(r, w, spec->until_ms);
+	if (w->state == WORK_STARTS)
+		work_turn(r, w);
+}
+
+void work_next(struct runner *r, struct work *w)
+{
+	if (w->state != WORK_WAITS)
+		return;
+	if (r->n_stops) {
+		work_answer_one(r, w, new_frame("release", w, NULL, false), true);
+		return;
+	}
+	if (!entries_have(w))
+		return;
+	struct buf input;
+	buf_init(&input);
+	entries_give(r, w, &input, &w->env);
+	mem_free(w->info);
+	w->info_len = input.len;
+	w->info = buf_take(&input);
+	w->n_tries = 0;
+	w->start_at = r->now;
+	work_move(r, w, WORK_STARTS);
 	work_turn(r, w);
+}
+
+void work_stop_asked(struct runner *r)
+{
+	size_t pos = 0;
+	for (struct work *w; (w = map_next(&r->by_lease, &pos));)
+		if (w->entries && w->state == WORK_WAITS)
+			work_next(r, w);
+		else if (w->entries && r->opt->mode == MODE_FEED && w->state == WORK_RUNS)
+			entries_close(r, w);
+}
+
+void work_over(struct runner *r, struct work *w)
+{
+	if (r->opt->mode == MODE_FEED &&
+		w->state == WORK_RUNS) { /* it has acknowledged all it got: it may end in peace */
+		w->answer = ANSWER_NONE;
+		entries_close(r, w);
+		return;
+	}
+	work_abandon(r, w);
+}
+
+/* A process per entry or batch: the lease goes on. */
+static bool goes_on(struct runner *r, struct work *w, int status)
+{
+	if (!w->entries || r->opt->mode == MODE_FEED)
+		return false;
+	entries_ended(r, w, status);
+	if (w->answer != ANSWER_RESULT || w->state != WORK_RUNS)
+		return false;
+	child_fini(&w->child);
+	work_move(r, w, WORK_WAITS);
+	work_next(r, w);
+	return true;
 }
 
 void work_ended(struct runner *r, struct work *w)
 {
+	if (w->entries)
+		entries_io(r, w); /* what it has acknowledged last */
 	map_remove(&r->by_pid, &w->child.pid, sizeof(w->child.pid));
 	r->n_processes--;
 	int status = child_reap(&w->child);
+	if (goes_on(r, w, status))
+		return;
 	switch (w->answer) {
 	case ANSWER_RESULT:
+		if (w->entries && entries_is_closing(w) && r->n_stops && WIFEXITED(status) &&
+			WEXITSTATUS(status) == 0) {
+			work_answer_one(r, w, new_frame("release", w, NULL, false), true); /* we told it to end */
+			break;
+		}
 		work_answer_one(r, w, new_result(w, status), true);
 		break;
 	case ANSWER_REVOKED:
@@ -241,7 +338,7 @@ static void stop_at_fence(struct runner *r, struct work *w)
 {
 	run_log("stream %s: not renewed in time, stopping it", w->stream);
 	w->answer = ANSWER_REVOKED;
-	if (w->state == WORK_STARTS)
+	if (is_between(w))
 		answer_revoked(r, w);
 	else
 		work_stop(r, w, w->fence_kill);
@@ -267,6 +364,7 @@ void work_revoke(struct runner *r, struct work *w, mono_ms grace_ms)
 	mono_ms kill_at = r->now + mono_max(grace_ms - GRACE_RESERVE_MS, grace_ms / 2);
 	switch (w->state) {
 	case WORK_STARTS:
+	case WORK_WAITS:
 		answer_revoked(r, w);
 		break;
 	case WORK_RUNS:
@@ -286,7 +384,7 @@ void work_revoke(struct runner *r, struct work *w, mono_ms grace_ms)
 void work_abandon(struct runner *r, struct work *w)
 {
 	w->answer = ANSWER_NONE;
-	if (w->state == WORK_STARTS || w->state == WORK_SAYS)
+	if (is_between(w) || w->state == WORK_SAYS)
 		work_free(r, w);
 	else if (w->state != WORK_KILLED)
 		kill_now(r, w);
@@ -302,6 +400,7 @@ void work_turn(struct runner *r, struct work *w)
 			work_start(r, w);
 		break;
 	case WORK_RUNS:
+	case WORK_WAITS:
 		stop_at_fence(r, w);
 		break;
 	case WORK_ENDS:

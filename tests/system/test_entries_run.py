@@ -1,0 +1,184 @@
+"""sluice-run in entries mode: a process per entry, per batch, per stream."""
+import base64
+import json
+import os
+import subprocess
+import time
+
+from lib.case import limit
+from lib.daemon import program
+from lib.entries import add, check_order, lbs, position, text
+from lib.servers import spawn
+
+issue = 16
+
+
+def entries(**kw):
+    return {"entries": {"enabled": True, **kw}}
+
+
+def run(t, d, *args, n=4):
+    name = t.name("run")
+    p = spawn([program("sluice-run"), "-s", d.worker_sock, "-n", str(n), *args], t.path(name + ".log"))
+
+    def end():
+        p.kill()
+        p.wait()
+    t.ending(end)
+    return p
+
+
+def lines(path):
+    if not os.path.exists(path):
+        return []
+    with open(path, "rb") as f:
+        return f.read().splitlines()
+
+
+@limit(60)
+def test_each_runs_one_process_per_entry_in_order(t):
+    r = t.redis()
+    d = t.daemon(r, service=entries(retry={"initial": "50ms", "factor": 1, "jitter": "0%"}))
+    out = t.path("out")
+    script = f'read -r line; echo "$SLUICE_STREAM $line" >> {out}; case "$line" in *bad*) echo no good >&2; exit 3;; *dead*) exit 65;; esac'
+    added = {f"orders:{k}": add(r.db, f"orders:{k}", 10) for k in range(3)}
+    bad = text(r.db.cmd("XADD", "orders:0", "*", "n", "bad"))
+    dead = text(r.db.cmd("XADD", "orders:0", "*", "n", "dead"))
+    after = add(r.db, "orders:0", 2, 90)
+    for k in added:
+        lbs(r.db, "orders", k)
+    run(t, d, "--each", "--", "sh", "-c", script)
+    t.wait(lambda: position(r.db, "orders:0").get("pos") == after[-1] and
+           all(position(r.db, k).get("pos") == added[k][-1] for k in ("orders:1", "orders:2")), 30, "all acknowledged")
+    seen = [x.decode().split(" ", 1) for x in lines(out)]
+    seen = [(k, json.loads(v)) for k, v in seen]
+    for k in added:
+        ids = added[k] + ([bad] * 4 + [dead] + after if k == "orders:0" else [])
+        assert [v["id"] for s, v in seen if s == k] == ids, (k, seen)
+    assert [v["tries"] for s, v in seen if s == "orders:0" and v["id"] == bad] == [0, 1, 2, 3]
+    assert seen[0][1]["fields"] == [["n", "0"]]
+    rows = [dict(zip(map(text, f[::2]), map(text, f[1::2]))) for _, f in r.db.cmd("XRANGE", "orders-entries-dlq", "-", "+")]
+    assert [(x["_orig_id"], x["_dlq_reason"]) for x in rows] == [(bad, "max_retries_exceeded"), (dead, "rejected")], rows
+    assert rows[0]["_dlq_error"] == "exit status 3: no good"
+
+
+@limit(60)
+def test_batch_acks_all_of_it(t):
+    r = t.redis()
+    d = t.daemon(r, service=entries(batch=7, retry={"initial": "50ms", "factor": 1}))
+    out = t.path("out")
+    ids = add(r.db, "orders:k", 30)
+    lbs(r.db, "orders", "orders:k")
+    run(t, d, "--batch", "--fields=object", "--", "sh", "-c", f"cat >> {out}")
+    t.wait(lambda: position(r.db, "orders:k").get("pos") == ids[-1], 20, "all acknowledged")
+    seen = [json.loads(x) for x in lines(out)]
+    assert [x["id"] for x in seen] == ids and seen[3]["fields"] == {"n": "3"}
+
+
+@limit(60)
+def test_feed_keeps_one_process_and_acks_by_descriptor(t):
+    r = t.redis()
+    d = t.daemon(r, T=3, service=entries())
+    out = t.path("out")
+    ids = add(r.db, "orders:k", 5)
+    lbs(r.db, "orders", "orders:k")
+    script = f'echo start $SLUICE_STREAM >> {out}; while read -r l; do echo "$l" >> {out}; ' \
+             'id=${l#*id\\":\\"}; echo "${id%%\\"*}" >&$SLUICE_ACK_FD; done; echo end >> ' + out
+    p = run(t, d, "--feed", "--", "sh", "-c", script)
+    t.wait(lambda: position(r.db, "orders:k").get("pos") == ids[-1], 20, "five acknowledged")
+    ids += add(r.db, "orders:k", 5, 5)
+    t.wait(lambda: position(r.db, "orders:k").get("pos") == ids[-1], 20, "ten acknowledged")
+    got = lines(out)
+    assert got[0] == b"start orders:k" and [json.loads(x)["id"] for x in got[1:]] == ids
+    p.terminate()  # its stdin ends, it ends, the stream goes back
+    assert p.wait(10) == 0
+    assert lines(out)[-1] == b"end"
+    t.wait(lambda: r.db.cmd("XLEN", "orders-input") == 1 or r.db.cmd("ZCARD", "{orders-input}-delayed") == 1, 10, "given back")
+
+
+@limit(60)
+def test_feed_that_exits_with_0_has_finished_its_stream(t):
+    r = t.redis()
+    d = t.daemon(r, service=entries())
+    ids = add(r.db, "orders:k", 5)
+    lbs(r.db, "orders", "orders:k")
+    run(t, d, "--feed", "--", "sh", "-c", 'read -r l; id=${l#*id\\":\\"}; echo "${id%%\\"*}" >&3')
+    t.wait(lambda: r.db.cmd("XLEN", "orders-input") == 0, 20, "done")
+    assert position(r.db, "orders:k")["pos"] == ids[0]
+
+
+@limit(90)
+def test_every_byte_arrives(t):
+    r = t.redis()
+    d = t.daemon(r, service=entries(batch_bytes="1MiB"), cfg={"workers": {"max_frame": "4MiB", "write_buffer": "16MiB"}})
+    out = t.path("out")
+    big = os.urandom(1 << 20)
+    cases = [[b"bin", bytes(range(256)), b"\xff\xfe", b"\x80"], [b"", b""], [b"a", b"1", b"a", b"2", b"a", b""],
+             [b"text", "ü€😀\"\\\n\x00".encode()], [b"big", big], [b"txt", b"x" * (1 << 20)],
+             [x for i in range(10000) for x in (b"f%d" % i, b"v%d" % i)]]
+    ids = [text(r.db.cmd("XADD", "orders:k", "*", *c)) for c in cases]
+    lbs(r.db, "orders", "orders:k")
+    run(t, d, "--each", "--", "sh", "-c", f"cat >> {out}")
+    t.wait(lambda: position(r.db, "orders:k").get("pos") == ids[-1], 40, "all acknowledged")
+
+    def raw(v):
+        return base64.b64decode(v["b64"]) if isinstance(v, dict) else v.encode()
+    got = [[raw(x) for pair in json.loads(line)["fields"] for x in pair] for line in lines(out)]
+    for want, have in zip(cases, got):
+        assert want == have, (want[:4], have[:4])
+    assert len(got) == len(cases)
+
+
+@limit(60)
+def test_fields_as_variables(t):
+    r = t.redis()
+    d = t.daemon(r, service=entries())
+    out = t.path("out")
+    id = text(r.db.cmd("XADD", "orders:k", "*", "order-id", "7 ü", "nul", "a\x00b", "Ok", "x=y"))
+    lbs(r.db, "orders", "orders:k")
+    run(t, d, "--each", "--fields=env", "--", "sh", "-c", f"env | grep ^SLUICE_F_ | sort > {out}")
+    t.wait(lambda: position(r.db, "orders:k").get("pos") == id, 20, "acknowledged")
+    assert lines(out) == ["SLUICE_F_OK=x=y".encode(), "SLUICE_F_ORDER_ID=7 ü".encode()], lines(out)
+
+
+@limit(60)
+def test_usage(t):
+    for args in (["--each", "--batch", "--", "true"], ["--fields=object", "--", "true"], ["--fields=x", "--each", "--", "true"],
+                 ["--batch", "--fields=env", "--", "true"]):
+        p = subprocess.run([program("sluice-run"), *args], capture_output=True)
+        assert p.returncode == 64, (args, p)
+
+
+@limit(120)
+def test_order_per_key_while_workers_and_the_daemon_are_killed(t):
+    r = t.redis()
+    d = t.daemon(r, T=3, service=entries(batch=10, retry={"initial": "50ms", "factor": 1}))
+    out = t.path("out")
+    added = {f"orders:{k}": [] for k in range(20)}
+    script = f'read -r line; sleep 0.01; echo "$SLUICE_STREAM $line" >> {out}'
+    runs = [run(t, d, "--each", "--", "sh", "-c", script, n=10) for _ in range(3)]
+    for k in added:
+        added[k] += add(r.db, k, 10)
+        lbs(r.db, "orders", k)
+    time.sleep(1)
+    runs[0].kill()
+    for k in added:
+        added[k] += add(r.db, k, 5, 10)
+    d.kill()
+    d.start()
+    runs[1].kill()
+    run(t, d, "--each", "--", "sh", "-c", script, n=20)
+    t.wait(lambda: all(position(r.db, k).get("pos") == ids[-1] for k, ids in added.items()), 60, "all acknowledged")
+    done = []
+    for x in lines(out):
+        stream, line = x.decode().split(" ", 1)
+        done.append((stream, json.loads(line)["id"]))
+    assert check_order(done, added) == 300
+    assert r.db.cmd("XLEN", "orders-entries-dlq") == 0
+    for k, ids in added.items():  # nothing is worked on before what is before it was finished once
+        top = None
+        for s, id in done:
+            if s == k:
+                i = ids.index(id)
+                assert top is None or i <= top + 1, (k, i, top)
+                top = i if top is None else max(top, i)
