@@ -1,0 +1,252 @@
+"""Entries mode when things move, die and freeze: clusters, slots, owners, the position's fence."""
+import json
+import time
+
+from lib import acl
+from lib.case import limit
+from lib.entries import EntryWorker, Hand, add, check_order, ident, lbs, position, text
+from lib.maintenance import metric
+from lib.redis import slot_of
+from test_entries_run import lines, run
+
+issue = 16
+
+
+def entries(**kw):
+    return {"entries": {"enabled": True, **kw}}
+
+
+def hand(t, d, **kw):
+    h = Hand(d.worker_sock, **kw)
+    t.ending(h.close)
+    return h
+
+
+@limit(180)
+def test_order_in_a_cluster_while_workers_and_daemons_are_killed(t):
+    c = t.cluster()
+    db = c.client()
+    ds = [t.daemon(c, T=3, service=entries(batch=10, retry={"initial": "50ms", "factor": 1})) for _ in range(2)]
+    out = t.path("out")
+    added = {f"orders:{k}": [] for k in range(30)}
+    script = f'read -r line; sleep 0.01; echo "$SLUICE_STREAM $line" >> {out}'
+    runs = [run(t, d, "--each", "--", "sh", "-c", script, n=15) for d in ds]
+    for k in added:
+        added[k] += add(db, k, 10)
+        lbs(db, "orders", k)
+    time.sleep(0.5)
+    runs[0].kill()
+    run(t, ds[0], "--each", "--", "sh", "-c", script, n=15)
+    time.sleep(0.3)
+    ds[1].kill()
+    for k in added:
+        added[k] += add(db, k, 5, 10)
+    ds[1].start()
+    t.wait(lambda: all(position(db, k).get("pos") == ids[-1] for k, ids in added.items()), 90, "all acknowledged")
+    done = [x.decode().split(" ", 1) for x in lines(out)]
+    done = [(s, json.loads(v)["id"]) for s, v in done]
+    assert check_order(done, added) == 450
+
+
+@limit(90)
+def test_names_without_a_position_key_are_dead_letters_in_a_cluster(t):
+    c = t.cluster()
+    db = c.client()
+    d = t.daemon(c, service=entries())
+    h = hand(t, d, credits=5)
+    for name in ("a}b", "}", "{}x"):
+        lbs(db, "orders", name)
+    t.wait(lambda: db.cmd("XLEN", "orders-input-dlq") == 3, 20, "dead letters")
+    for _, f in db.cmd("XRANGE", "orders-input-dlq", "-", "+"):
+        assert dict(zip(map(text, f[::2]), map(text, f[1::2])))["_dlq_reason"] == "bad_name"
+    for name in ("{tag}:1", "a{b", "plain"):
+        ids = add(db, name, 2)
+        lbs(db, "orders", name)
+        a = h.assign(stream=name)
+        assert [e[0] for e in h.ids(2, lease=a["lease"])] == ids
+        h.ack(a["lease"], ids[-1])
+        assert position(db, name)["pos"] == ids[-1]
+
+
+@limit(90)
+def test_a_standalone_server_takes_any_name(t):
+    r = t.redis()
+    d = t.daemon(r, service=entries())
+    h = hand(t, d, credits=5)
+    ids = add(r.db, "a}b", 2)
+    lbs(r.db, "orders", "a}b")
+    a = h.assign()
+    h.ids(2)
+    h.ack(a["lease"], ids[-1])
+    assert position(r.db, "a}b")["pos"] == ids[-1]
+
+
+@limit(120)
+def test_an_open_stream_follows_its_slot(t):
+    c = t.cluster()
+    db = c.client()
+    d = t.daemon(c, T=5, service=entries(poll_max="1s"))
+    h = hand(t, d)
+    lbs(db, "orders", "orders:k")
+    a = h.assign()  # armed while it does not exist
+    h.quiet("entries", 0.5)
+    home = c.master_of("orders:k")
+    away = next(n for n in c.masters() if n is not home)
+    c.move_slot(slot_of("orders:k"), away)
+    ids = add(db, "orders:k", 3)
+    assert [e[0] for e in h.ids(3, timeout=15)] == ids
+    c.move_slot(slot_of("orders:k"), home)  # with entries that are out
+    h.send(t="ack", lease=a["lease"], id=ids[1])
+    h.acked(a["lease"], ids[1])
+    more = add(db, "orders:k", 2, 3)
+    assert [e[0] for e in h.ids(2, timeout=15)] == more  # what is out does not come again
+    h.ack(a["lease"], more[-1])
+    assert position(db, "orders:k")["pos"] == more[-1]
+
+
+@limit(90)
+def test_a_failover_gives_out_again_from_the_position_that_is_left(t):
+    r = t.redis()
+    d = t.daemon(r, T=10, service=entries(batch=3))
+    ids = add(r.db, "orders:k", 9)
+    lbs(r.db, "orders", "orders:k")
+    h = hand(t, d)
+    a = h.assign()
+    h.ids(6)
+    h.ack(a["lease"], ids[2])
+    old = r.db.cmd("HGET", "{orders:k}-sluice", "pos")
+    h.ids(3)
+    h.ack(a["lease"], ids[5])
+    r.db.cmd("HSET", "{orders:k}-sluice", "pos", old)  # as a failover would leave it
+    r.db.cmd("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    got = []
+    while not got or ident(got[-1]) < ident(ids[8]):
+        got += [e[0] for e in h.until("entries")["e"]]
+        h.send(t="ack", lease=a["lease"], id=got[-1])
+    assert got == ids[3:], got
+
+
+@limit(90)
+def test_a_frozen_owner_moves_nothing(t):
+    r = t.redis()
+    ds = [t.daemon(r, T=3, service=entries()) for _ in range(2)]
+    ids = add(r.db, "orders:k", 5)
+    h = hand(t, ds[0])
+    lbs(r.db, "orders", "orders:k")
+    a = h.assign()
+    h.ids(5)
+    ds[0].pause()
+    h.send(t="ack", lease=a["lease"], id=ids[4])
+    g = hand(t, ds[1])
+    b = g.assign()
+    assert b["token"] > a["token"] and b["entries"]["pos"] == "0-0"
+    f = g.until("entries")
+    assert [e[0] for e in f["e"]] == ids[:1] and f["e"][0][2] == 1, f  # its owner died on it, as far as anybody knows
+    g.ack(b["lease"], ids[0])
+    ds[0].cont()
+    t.wait(lambda: "lease lost" in ds[0].log, 10, "the frozen one has noticed")
+    assert position(r.db, "orders:k")["pos"] == ids[0]
+    assert position(r.db, "orders:k")["token"] == b["token"]
+
+
+@limit(60)
+def test_a_position_taken_by_a_newer_owner_is_refused_inside_redis(t):
+    r = t.redis()
+    d = t.daemon(r, service=entries())
+    ids = add(r.db, "orders:k", 5)
+    lbs(r.db, "orders", "orders:k")
+    h = hand(t, d)
+    a = h.assign()
+    h.ids(5)
+    r.db.cmd("HSET", "{orders:k}-sluice", "token", "9" * 19)
+    h.send(t="ack", lease=a["lease"], id=ids[4])
+    assert h.until("revoke")["reason"] == "lost"
+    assert position(r.db, "orders:k")["pos"] == "0-0"
+    t.wait(lambda: metric(d, "sluice_ack_refused_total") == 1, 5, "it is counted")
+
+
+@limit(60)
+def test_one_bad_entry_among_a_thousand(t):
+    r = t.redis()
+    d = t.daemon(r, service=entries(retry={"initial": "100ms", "factor": 2, "jitter": "0%"}))
+    ids = add(r.db, "orders:k", 1000)
+    other = add(r.db, "orders:o", 100)
+    bad, tried = ids[500], []
+
+    def work(stream, id, fields, tries):
+        if id == bad and stream == "orders:k":
+            tried.append((time.monotonic(), tries))
+            return {"reason": "no good"}
+        return None
+    w = EntryWorker(d.worker_sock, "w", credits=2, work=work)
+    t.ending(w.close)
+    lbs(r.db, "orders", "orders:k")
+    lbs(r.db, "orders", "orders:o")
+    t.wait(lambda: position(r.db, "orders:k").get("pos") == ids[-1], 40, "the whole key")
+    assert [n for _, n in tried] == [0, 1, 2, 3]
+    gaps = [b[0] - a[0] for a, b in zip(tried, tried[1:])]
+    assert all(want <= gap < want + 1 for want, gap in zip((0.1, 0.2, 0.4), gaps)), gaps
+    check_order(w.done, {"orders:k": [x for x in ids if x != bad], "orders:o": other})
+    (_, f), = r.db.cmd("XRANGE", "orders-entries-dlq", "-", "+")
+    assert text(f[f.index(b"_orig_id") + 1] if b"_orig_id" in f else f[f.index("_orig_id") + 1]) == bad
+
+
+@limit(90)
+def test_an_entry_that_kills_its_worker_goes_alone(t):
+    r = t.redis()
+    d = t.daemon(r, T=3, service=entries(retry={"initial": "50ms", "factor": 1}))
+    ids = add(r.db, "orders:k", 20)
+    out = t.path("out")
+    lbs(r.db, "orders", "orders:k")
+    worker = t.path("w.py")
+    with open(worker, "w") as f:
+        f.write(f"""
+import json, os, socket, sys
+s = socket.socket(socket.AF_UNIX); s.connect({d.worker_sock!r})
+def send(**f): s.sendall(json.dumps(f).encode() + b"\\n")
+send(t="hello", v=1, name="w", credits=1, entries=True)
+for f in map(json.loads, s.makefile("rb")):
+    if f["t"] == "ping": send(t="pong", n=f["n"])
+    for e in f.get("e", []) if f["t"] == "entries" else []:
+        if e[0] == {ids[7]!r}: os.abort()
+        open({out!r}, "a").write(e[0] + "\\n")
+        if e[0] != {ids[6]!r}: send(t="ack", lease=f["lease"], id=e[0])
+        else: send(t="ack", lease=f["lease"], id=e[0])
+""")
+    from lib.servers import spawn
+    import sys
+    starts = 0
+    p = None
+    end = time.monotonic() + 60
+    while position(r.db, "orders:k").get("pos") != ids[-1]:
+        assert time.monotonic() < end
+        if p is None or p.poll() is not None:
+            starts += 1
+            p = spawn([sys.executable, worker], t.path("w.log"))
+            t.ending(p.kill)
+        time.sleep(0.02)
+    (_, f), = r.db.cmd("XRANGE", "orders-entries-dlq", "-", "+")
+    row = dict(zip(map(text, f[::2]), map(text, f[1::2])))
+    assert row["_orig_id"] == ids[7] and row["_dlq_reason"] == "max_retries_exceeded" and row["_tries"] == "4", row
+    assert r.db.cmd("XLEN", "orders-input-dlq") == 0 and starts >= 5
+    seen = [x.decode() for x in lines(out)]
+    assert sorted(set(seen), key=ident) == ids[:7] + ids[8:]
+
+
+@limit(60)
+def test_wakes_by_push_as_the_user_of_the_acl_file(t):
+    acl.switch_on()
+    r = t.redis()
+    d = t.daemon(r, service=entries(poll_max="10m"), cfg={"redis": {"keyspace_events": "off"}})
+    lbs(r.db, "orders", "orders:k")
+    h = hand(t, d)
+    a = h.assign()
+    h.quiet("entries", 2)
+    for _ in range(3):
+        ids = add(r.db, "orders:k", 1)
+        assert [e[0] for e in h.ids(1, timeout=1)] == ids
+        h.ack(a["lease"], ids[0])
+        h.quiet("entries", 0.5)
+    t.wait(lambda: metric(d, "sluice_feed_wakeups_total", source="push") >= 2, 5, "woken by pushes")
+    h.done(a["lease"])
+    t.nothing_denied()
