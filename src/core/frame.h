@@ -124,9 +124,9 @@ struct out_frame { /* daemon -> worker */
 	/* assign */
 	struct slice service, stream, id, token;
 	int64_t retry;
-	struct slice info; /* raw JSON text, written as it is; entries: their texts, with commas */
+	struct slice info;  /* raw JSON text, written as it is; entries: their texts, with commas */
 	struct slice trace; /* likewise; absent = none */
-	bool has_entries;  /* the lease is in entries mode: .entry is its position */
+	bool has_entries;   /* the lease is in entries mode: .entry is its position */
 	/* assign, ok for ack and nack */
 	struct entry_id entry;
 	int64_t retry_ms; /* nack that waits */

@@ -1,6 +1,6 @@
 /* Entries mode: one process per entry (--each), per batch (--batch) or per stream (--feed).
- * A lease waits (WORK_WAITS) for entries; what came is kept in order, one process works at a time. After a nack everything
- * is void until the daemon has answered it. After a reconnect entries come again: those that are finished, or being worked
+ * A lease waits (WORK_WAITS) for entries; what came is kept in order, one process works at a time. After a nack all is
+ * void until the daemon has answered it. After a reconnect entries come again: those that are finished, or being worked
  * on, are skipped by their ids, and what was finished is acknowledged again. */
 #include "bin/sluice_run/sluice_run.h"
 

@@ -70,7 +70,7 @@ struct credit_holder *credits_choose_empty(struct credits *p, uint16_t pos)
 {
 	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
 		struct credit_holder *h = LIST_OF(struct credit_holder, ring, l);
-		if (!takes(h, pos) || !h->credits || h->in_use || h->is_alone ||
+		if (!takes(p, h, pos) || !h->credits || h->in_use || h->is_alone ||
 			(h->emptying_for && h->emptying_for != pos + 1))
 			continue;
 		h->emptying_for = 0;
@@ -85,7 +85,7 @@ bool credits_has_taker(const struct credits *p, uint16_t pos)
 {
 	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
 		const struct credit_holder *h = LIST_OF(struct credit_holder, ring, l);
-		if (takes(h, pos) && h->credits)
+		if (takes(p, h, pos) && h->credits)
 			return true;
 	}
 	return false;
@@ -97,7 +97,7 @@ bool credits_run_one_empty(struct credits *p, uint16_t pos)
 	bool is_taken = false;
 	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
 		struct credit_holder *h = LIST_OF(struct credit_holder, ring, l);
-		if (!takes(h, pos) || !h->credits)
+		if (!takes(p, h, pos) || !h->credits)
 			continue;
 		is_taken = true;
 		if (h->emptying_for == pos + 1)

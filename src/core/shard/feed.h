@@ -1,8 +1,8 @@
 /* feed - reads the data streams of entries mode and keeps their positions: one feed per stream that is held here.
  * Pure. Owner: the shard's thread. Times: monotonic ms.
  * Promises: entries are told in stream order, at most `window` frames ahead of what Redis has confirmed; nothing past
- * an entry that failed is told until it is acknowledged or a dead letter; a position moves only by a script that compares
- * the token. Tracking pushes are hints: every open empty stream is polled. */
+ * an entry that failed is told until it is acknowledged or a dead letter; a position moves only by a script that
+ * compares the token. Tracking pushes are hints: every open empty stream is polled. */
 #pragma once
 #include "core/shard/shard_p.h"
 
