@@ -471,7 +471,7 @@ void entry_worker_ended(struct coord *c, struct entry *e, uint32_t n_blamed)
 {
 	static const char words[] = "worker died";
 	bool is_blamed = n_blamed > 0 && !entry_was_taken_back(e);
-	if (is_blamed) {
+	if (is_blamed && !e->feed) { /* entries mode counts the tries of the entry it died on */
 		e->is_suspect = true;
 		text_unref(e->note);
 		e->note = text_new(words, sizeof words - 1);

@@ -68,7 +68,7 @@ static void enter_good(struct coord *c, struct coord_service *s, struct entry_in
 	e->trace = in->trace;
 	in->stream = in->info = in->trace = NULL;
 	e->retry = in->retry;
-	e->is_suspect = in->is_suspect;
+	e->is_suspect = in->is_suspect && !s->rules->entries.is_on;
 	e->lock_slot = in->lock_slot;
 	if (s->rules->entries.is_on && !e->feed) {
 		e->feed = mem_alloc(sizeof *e->feed);
