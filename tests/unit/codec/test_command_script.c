@@ -630,3 +630,144 @@ Test(script, resp3_says_the_same)
 	EXEC(.kind = CMD_CONFIG_GET_EVENTS);
 	cr_expect(reply.kind == REPLY_TEXT && reply.text.len == 2);
 }
+
+/* ---- entries mode: the position and its fence */
+
+#define FEED(k, t, ...) .kind = CMD_FEED_##k, .stream = S("s"), .token = {t, 0}, __VA_ARGS__
+
+static void xadd(const char *id)
+{
+	cr_assert_eq(real_redis_command(redis, "XADD s %s n 1", id)->type, REDIS_REPLY_STRING);
+}
+
+static const char *position_field(const char *field)
+{
+	const redisReply *r = real_redis_command(redis, "HGET {s}-sluice %s", field);
+	return r->type == REDIS_REPLY_STRING ? r->str : "none";
+}
+
+static void expect_open(uint64_t token, uint64_t pos, int64_t tries, size_t flags)
+{
+	const struct reply r = EXEC(FEED(OPEN, token, .expect = S("0")));
+	cr_expect(r.kind == REPLY_POSITION && r.id.ms == pos && r.integer == tries && r.n == flags,
+		"kind %d, pos %llu, tries %lld, flags %zu", r.kind, (unsigned long long)r.id.ms, (long long)r.integer,
+		r.n);
+}
+
+Test(script, a_position_moves_forward_only_and_for_its_owner_only)
+{
+	xadd("5-0"), xadd("6-0"), xadd("7-0");
+	expect_open(100, 0, 0, 0);
+	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {6, 0}, .now_ms = 1700)), 1);
+	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {6, 0})), 0);
+	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {5, 0})), 0);
+	cr_expect_str_eq(position_field("pos"), "6-0");
+	cr_expect_str_eq(position_field("at"), "1700");
+	expect_open(101, 6, 1, POSITION_DEATH | POSITION_PROGRESS); /* the first one never closed */
+	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {7, 0})), -1);
+	cr_expect_eq(NUMBER(FEED(FAIL, 100)), -1);
+	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .end = FEED_END_DELETE, .ttl_ms = 1)), 0);
+	cr_expect_eq(EXEC(FEED(OPEN, 100, .expect = S("0"))).kind, REPLY_NIL);
+	cr_expect_str_eq(position_field("pos"), "6-0");
+	expect_open(101, 6, 1, 0); /* the same again: no death */
+}
+
+Test(script, tokens_are_compared_as_text)
+{
+	expect_open(9007199254740, 0, 0, 0); /* 9007199254740000000: beyond what a double holds exactly */
+	real_redis_command(redis, "HSET {s}-sluice token 9007199254740000001");
+	cr_expect_eq(NUMBER(FEED(ACK, 9007199254740, .id = {6, 0})), -1);
+	cr_expect_eq(EXEC(FEED(OPEN, 9007199254740, .expect = S("0"))).kind, REPLY_NIL);
+	expect_open(9007199254741, 0, 1, POSITION_DEATH);
+}
+
+Test(script, tries_are_counted_and_an_ack_ends_them)
+{
+	xadd("5-0");
+	expect_open(100, 0, 0, 0);
+	cr_expect_eq(NUMBER(FEED(FAIL, 100)), 1);
+	cr_expect_eq(NUMBER(FEED(FAIL, 100)), 2);
+	expect_open(100, 0, 2, 0);
+	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .end = FEED_END_DEATH)), 1);
+	expect_open(101, 0, 3, 0); /* counted once, by the close */
+	cr_expect_eq(NUMBER(FEED(ACK, 101, .id = {5, 0})), 1);
+	cr_expect_str_eq(position_field("tries"), "0");
+}
+
+Test(script, an_ack_of_an_id_the_stream_never_had_is_refused_when_asked_to)
+{
+	xadd("5-0");
+	expect_open(100, 0, 0, 0);
+	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {6, 0}, .check = true)), -2);
+	cr_expect_str_eq(position_field("pos"), "0-0");
+	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {5, 0}, .check = true)), 1);
+}
+
+Test(script, an_ack_trims_exactly_what_it_passes)
+{
+	xadd("5-0"), xadd("5-1"), xadd("6-0");
+	expect_open(100, 0, 0, 0);
+	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {5, 0}, .trim = true)), 1);
+	cr_expect_eq(n_of("XLEN", "s"), 2);
+}
+
+Test(script, a_stream_made_again_starts_at_0_0)
+{
+	xadd("5-0");
+	expect_open(100, 0, 0, 0);
+	NUMBER(FEED(ACK, 100, .id = {5, 0}));
+	real_redis_command(redis, "DEL s");
+	expect_open(100, 5, 0, 0); /* gone is not made again */
+	xadd("3-0");
+	expect_open(100, 0, 0, POSITION_REMADE);
+}
+
+Test(script, where_a_stream_without_position_starts)
+{
+	xadd("5-0");
+	const struct reply r = EXEC(FEED(OPEN, 100, .expect = S("$")));
+	cr_expect(r.kind == REPLY_POSITION && r.id.ms == 5);
+	real_redis_command(redis, "DEL s");
+	real_redis_command(redis, "DEL {s}-sluice");
+	cr_expect_eq(EXEC(FEED(OPEN, 100, .expect = S("$"))).id.ms, 0);
+}
+
+Test(script, close_keeps_lets_go_or_deletes_what_is_read)
+{
+	xadd("5-0"), xadd("6-0");
+	expect_open(100, 0, 0, 0);
+	NUMBER(FEED(ACK, 100, .id = {5, 0}));
+	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .end = FEED_END_KEEP)), 1);
+	cr_expect_eq(n_of("PTTL", "{s}-sluice"), -1);
+	expect_open(101, 5, 0, 0); /* a clean end is no death */
+	cr_expect_eq(NUMBER(FEED(CLOSE, 101, .end = FEED_END_DONE, .ttl_ms = 50000)), 1);
+	cr_expect_gt(n_of("PTTL", "{s}-sluice"), 40000);
+	expect_open(102, 5, 0, 0);
+	cr_expect_eq(n_of("PTTL", "{s}-sluice"), -1);
+	cr_expect_eq(NUMBER(FEED(CLOSE, 102, .end = FEED_END_DELETE, .ttl_ms = 50000)), 1); /* one is unread */
+	cr_expect_eq(n_of("EXISTS", "s"), 1);
+	NUMBER(FEED(ACK, 102, .id = {6, 0}));
+	cr_expect_eq(NUMBER(FEED(CLOSE, 102, .end = FEED_END_DELETE, .ttl_ms = 50000)), 2);
+	cr_expect_eq(n_of("EXISTS", "s") + n_of("EXISTS", "{s}-sluice"), 0);
+}
+
+Test(script, a_data_stream_of_another_type_says_so)
+{
+	real_redis_command(redis, "SET s x");
+	EXEC(FEED(OPEN, 100, .expect = S("0")));
+	cr_expect(reply.kind == REPLY_ERROR && strncmp(reply.text.p, "WRONGTYPE", 9) == 0);
+}
+
+Test(script, entries_are_read_byte_exact)
+{
+	real_redis_command(redis, "XADD s 5-0 %b %b a 1 a 2", "\xff\x00", (size_t)2, "", (size_t)0);
+	const struct reply r = EXEC(FEED(READ, 0, .count = 10));
+	cr_assert(r.kind == REPLY_FEED && r.feed->n == 1);
+	cr_expect_eq(r.feed->v[0].id.ms, 5);
+	cr_expect_arr_eq(
+		r.feed->v[0].json, "[\"5-0\",[{\"b64\":\"/wA=\"},\"\",\"a\",\"1\",\"a\",\"2\"]", r.feed->v[0].len);
+	mem_free(r.feed);
+	const struct reply none = EXEC(FEED(READ, 0, .id = {5, 0}, .count = 10));
+	cr_assert(none.kind == REPLY_FEED && none.feed->n == 0);
+	mem_free(none.feed);
+}

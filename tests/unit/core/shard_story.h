@@ -109,6 +109,21 @@ static void story_text(const struct text *t)
 		buf_printf(&W.text, " \"%.60s\"", t->bytes);
 }
 
+static void story_feed(const struct msg *m)
+{
+	static const char *const results[] = {"open", "entries", "acked", "nacked", "buried", "bad_ack", "idle",
+		"closed", "refused", "remade", "wrong_type", "moved"};
+	buf_printf(&W.text, "feed %s", results[m->result]);
+	if (m->id.ms)
+		buf_printf(&W.text, " %llu-%llu", (unsigned long long)m->id.ms, (unsigned long long)m->id.seq);
+	if (m->result == FEED_HAS_ENTRIES)
+		buf_printf(&W.text, " %s", m->text->bytes);
+	if (m->result == FEED_HAS_NACKED)
+		buf_printf(&W.text, " tries=%lld wait=%lld", (long long)m->n, (long long)m->ms);
+	if (m->result == FEED_IS_MOVED)
+		story_text(m->text);
+}
+
 static void story_msg_body(const struct msg *m)
 {
 	switch (m->kind) {
@@ -172,6 +187,9 @@ static void story_msg_body(const struct msg *m)
 		break;
 	case MSG_EXPIRED:
 		buf_printf(&W.text, "expired %s", m->stream->bytes);
+		break;
+	case MSG_FEED:
+		story_feed(m);
 		break;
 	case MSG_EMPTY:
 		buf_str(&W.text, "empty");
@@ -250,8 +268,13 @@ UNUSED static void story_msg_in(struct msg m)
 
 UNUSED static void story_conn(enum conn_role role, bool up)
 {
-	story_event((struct shard_event){
-		.kind = SHARD_CONN, .role = role, .svc = 1, .up = up, .is_valkey = up, .client_id = up ? 33 : -1});
+	story_event((struct shard_event){.kind = SHARD_CONN,
+		.role = role,
+		.svc = 1,
+		.up = up,
+		.is_valkey = up,
+		.has_pushes = up,
+		.client_id = up ? 33 : -1});
 }
 
 /* The oldest waiting command of this kind; it does not wait any more. */

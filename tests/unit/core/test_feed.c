@@ -1,0 +1,352 @@
+/* core/shard/feed: what is read, told, acknowledged and retried, and what the fence refuses. */
+#include "shard_story.h"
+
+#define H 0x100000007ull
+
+static struct service_rules *feed_rules_for(uint32_t batch, uint32_t window)
+{
+	struct service_rules *r = story_rules();
+	r->entries = (struct entries_rules){.is_on = true,
+		.batch = batch,
+		.window = window,
+		.max_retries = 3,
+		.batch_bytes = 100000,
+		.entry_bytes = 1000,
+		.poll_max_ms = 5000,
+		.position_ttl_ms = 60000,
+		.retry_initial_ms = 1000,
+		.retry_factor = 8,
+		.retry_max_ms = 300000,
+		.start = "0"};
+	return r;
+}
+
+static void open_feed(uint64_t handle)
+{
+	story_msg_in((struct msg){
+		.kind = MSG_FEED_OPEN, .svc = 1, .slot = 9, .handle = handle, .id = ID7, .stream = text_new("k", 1)});
+}
+
+static void answer_position(uint64_t ms, int64_t tries, size_t flags)
+{
+	story_reply(CMD_FEED_OPEN, (struct reply){.kind = REPLY_POSITION, .id = {ms, 0}, .integer = tries, .n = flags});
+}
+
+static void start(uint64_t epoch)
+{
+	story_msg_in((struct msg){.kind = MSG_FEED_START, .handle = H, .tag = epoch});
+}
+
+/* Entries first-0, first+1-0, … as a read finds them. */
+static void answer_read(uint64_t first, uint32_t n, size_t len)
+{
+	struct feed_batch *b = mem_alloc(sizeof *b + n * (sizeof b->v[0] + len + 24));
+	char *at = (char *)&b->v[n];
+	b->n = n;
+	for (uint32_t i = 0; i < n; i++) {
+		int head = sprintf(at, "[%llu", (unsigned long long)(first + i));
+		memset(at + head, ' ', len);
+		b->v[i].id = (struct entry_id){first + i, 0};
+		b->v[i].json = at;
+		b->v[i].len = (size_t)head + len;
+		at += b->v[i].len;
+	}
+	story_reply(CMD_FEED_READ, (struct reply){.kind = REPLY_FEED, .feed = b});
+}
+
+static void word(enum msg_kind kind, uint64_t ms)
+{
+	story_msg_in((struct msg){.kind = (uint8_t)kind, .handle = H, .id = {ms, 0}, .ms = -1});
+}
+
+static void ready_with(uint32_t batch, uint32_t window)
+{
+	story_up();
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = feed_rules_for(batch, window)});
+	W.hide[CMD_CONSUMERS] = W.hide[CMD_TRACKING] = true;
+	open_feed(H);
+	answer_position(10, 0, 0);
+	story_clear();
+}
+
+static void ready(void)
+{
+	ready_with(10, 2);
+}
+
+Test(feed, opens_tells_acknowledges_and_closes, .init = ready, .fini = story_down)
+{
+	start(1);
+	answer_read(11, 3, 0);
+	word(MSG_FEED_ACK, 12);
+	story_int(CMD_FEED_ACK, 1);
+	story_msg_in((struct msg){.kind = MSG_FEED_CLOSE, .handle = H, .op = FEED_END_DONE});
+	story_int(CMD_FEED_CLOSE, 1);
+	expect_story("[ 1000] feed_read k 10-0\n"
+		     "[ 1000] > feed entries 13-0 [11],[12],[13]\n"
+		     "[ 1000] feed_read k 13-0\n"
+		     "[ 1000] feed_ack k 12-0\n"
+		     "[ 1000] > feed acked 12-0\n"
+		     "[ 1000] feed_close k\n"
+		     "[ 1000] > feed closed\n");
+}
+
+Test(feed, at_most_window_frames_wait_for_redis, .fini = story_down)
+{
+	ready_with(2, 2);
+	start(1);
+	answer_read(11, 2, 0);
+	answer_read(13, 2, 0);
+	cr_assert(!story_waits(CMD_FEED_READ));
+	story_clear();
+	word(MSG_FEED_ACK, 12);
+	expect_story("[ 1000] feed_ack k 12-0\n"); /* the worker's word alone makes no room */
+	story_int(CMD_FEED_ACK, 1);
+	expect_story("[ 1000] > feed acked 12-0\n[ 1000] feed_read k 14-0\n");
+}
+
+Test(feed, a_failed_entry_comes_again_alone_and_what_was_behind_it_is_void, .init = ready, .fini = story_down)
+{
+	start(1);
+	answer_read(11, 5, 0);
+	story_drop_waiting(CMD_FEED_READ);
+	story_clear();
+	word(MSG_FEED_NACK, 13);
+	story_int(CMD_FEED_ACK, 1);
+	word(MSG_FEED_ACK, 14); /* of what is void */
+	story_int(CMD_FEED_FAIL, 1);
+	story_until(1999);
+	expect_story("[ 1000] feed_ack k 12-0\n"
+		     "[ 1000] > feed acked 12-0\n"
+		     "[ 1000] feed_fail k\n"
+		     "[ 1000] > feed bad_ack 14-0\n"
+		     "[ 1000] > feed nacked 13-0 tries=1 wait=1000\n");
+}
+
+Test(feed, a_read_from_before_a_nack_is_not_told, .init = ready, .fini = story_down)
+{
+	start(1);
+	answer_read(11, 10, 0); /* another read is on its way */
+	word(MSG_FEED_NACK, 11);
+	story_int(CMD_FEED_FAIL, 1);
+	story_clear();
+	answer_read(21, 3, 0);
+	expect_story("");
+	story_until(2000);
+	answer_read(11, 10, 0);
+	expect_story("[ 2000] feed_read k 10-0\n"
+		     "[ 2000] > feed entries 11-0 [11,1] +\n");
+	word(MSG_FEED_ACK, 11);
+	story_int(CMD_FEED_ACK, 1);
+	expect_story("[ 2000] feed_ack k 11-0\n"
+		     "[ 2000] > feed acked 11-0\n"
+		     "[ 2000] > feed entries 20-0 [12],[13],[14],[15],[16],[17],[18],[19],[20] +\n"
+		     "[ 2000] feed_read k 20-0\n");
+}
+
+Test(feed, tries_used_up_go_to_the_dead_letters_then_on, .init = ready, .fini = story_down)
+{
+	start(1);
+	answer_read(11, 2, 0);
+	story_drop_waiting(CMD_FEED_READ);
+	word(MSG_FEED_NACK, 11);
+	story_clear();
+	story_int(CMD_FEED_FAIL, 4);
+	struct entry_batch *b = mem_alloc(sizeof *b + sizeof b->v[0]);
+	b->n = 1;
+	b->v[0].fields = mem_alloc(sizeof *b->v[0].fields);
+	story_reply(CMD_FEED_PICK, (struct reply){.kind = REPLY_ENTRIES, .entries = b});
+	story_msg_in((struct msg){
+		.kind = MSG_LOCK_ANSWER, .op = CMD_FEED_DEAD_ADD, .tag = W.last_call.tag, .result = OP_DONE});
+	expect_story("[ 1000] feed_pick k 11-0\n"
+		     "[ 1000] > call feed_dead_add 11-0\n"
+		     "[ 1000] feed_ack k 11-0\n");
+	story_int(CMD_FEED_ACK, 1);
+	expect_story("[ 1000] > feed nacked 11-0 tries=4 wait=0 +\n");
+}
+
+Test(feed, a_newer_token_ends_it, .init = ready, .fini = story_down)
+{
+	start(1);
+	answer_read(11, 2, 0);
+	story_drop_waiting(CMD_FEED_READ);
+	story_clear();
+	word(MSG_FEED_ACK, 11);
+	story_int(CMD_FEED_ACK, -1);
+	expect_story("[ 1000] feed_ack k 11-0\n[ 1000] > feed refused\n");
+	word(MSG_FEED_ACK, 12);
+	expect_story("");
+}
+
+Test(feed, an_id_nobody_was_given_is_refused, .init = ready, .fini = story_down)
+{
+	start(1);
+	answer_read(11, 2, 0);
+	story_drop_waiting(CMD_FEED_READ);
+	story_clear();
+	word(MSG_FEED_ACK, 99);
+	word(MSG_FEED_NACK, 99);
+	word(MSG_FEED_ACK, 5);
+	expect_story("[ 1000] > feed bad_ack 99-0\n"
+		     "[ 1000] > feed bad_ack 99-0 +\n"
+		     "[ 1000] > feed acked 10-0\n");
+}
+
+Test(feed, an_empty_stream_is_polled_ever_more_slowly, .init = ready, .fini = story_down)
+{
+	start(1);
+	story_reply(CMD_TRACKING, (struct reply){.kind = REPLY_ERROR, .error = RERR_OPERATOR, .text = {"NOPERM", 6}});
+	story_clear();
+	mono_ms last = W.now, gaps[9];
+	for (int i = 0; i < 9; i++) {
+		answer_read(0, 0, 0);
+		story_until(W.next);
+		gaps[i] = W.now - last;
+		last = W.now;
+	}
+	static const mono_ms want[] = {5, 10, 20, 40, 80, 160, 250, 250, 250};
+	for (int i = 0; i < 9; i++)
+		cr_expect_eq(gaps[i], want[i], "%d: %lld", i, (long long)gaps[i]);
+}
+
+Test(feed, a_push_reads_at_once_and_what_was_empty_is_armed, .init = ready, .fini = story_down)
+{
+	start(1);
+	story_ok(CMD_TRACKING);
+	story_clear();
+	answer_read(0, 0, 0);
+	story_until(1005);
+	expect_story("[ 1005] caching\n[ 1005] feed_read k 10-0\n");
+	answer_read(0, 0, 0);
+	story_event((struct shard_event){.kind = SHARD_CHANGED, .stream = {"k", 1}});
+	expect_story("[ 1005] caching\n[ 1005] feed_read k 10-0\n");
+	answer_read(11, 1, 0);
+	expect_story("[ 1005] > feed entries 11-0 [11]\n[ 1005] feed_read k 11-0\n");
+	answer_read(0, 0, 0);
+	story_event((struct shard_event){.kind = SHARD_CHANGED}); /* FLUSHALL: every stream */
+	expect_story("[ 1005] caching\n[ 1005] feed_read k 11-0\n");
+	answer_read(0, 0, 0);
+	expect_story("[ 1005] feed_open k expect=0\n"); /* is it still the same? */
+	answer_position(0, 0, POSITION_REMADE);
+	expect_story("[ 1005] > feed remade\n");
+}
+
+Test(feed, after_a_reconnect_the_open_comes_first_and_nothing_is_told_twice, .init = ready, .fini = story_down)
+{
+	start(1);
+	answer_read(11, 3, 0);
+	word(MSG_FEED_ACK, 12);
+	W.hide_msg[MSG_CONN] = W.hide[CMD_RUN_ID] = W.hide[CMD_ROLE] = true;
+	story_cut();
+	story_clear();
+	W.now = 2000;
+	story_conn(CONN_COMMAND, true);
+	expect_story("[ 2000] feed_open k expect=0\n");
+	answer_position(12, 0, 0); /* the answer was lost, not the acknowledgement */
+	expect_story("[ 2000] > feed acked 12-0\n[ 2000] feed_read k 13-0\n");
+}
+
+Test(feed, a_position_that_went_back_is_told_from_there, .init = ready, .fini = story_down)
+{
+	start(1);
+	answer_read(11, 3, 0);
+	word(MSG_FEED_ACK, 13);
+	story_int(CMD_FEED_ACK, 1);
+	W.hide_msg[MSG_CONN] = W.hide[CMD_RUN_ID] = W.hide[CMD_ROLE] = true;
+	story_cut();
+	story_clear();
+	W.now = 2000;
+	story_conn(CONN_COMMAND, true);
+	answer_position(11, 0, 0);
+	answer_read(12, 2, 0);
+	expect_story("[ 2000] feed_open k expect=0\n"
+		     "[ 2000] feed_read k 11-0\n"
+		     "[ 2000] > feed entries 13-0 [12],[13] +\n"
+		     "[ 2000] feed_read k 13-0\n");
+}
+
+Test(feed, after_a_death_entries_come_one_by_one, .fini = story_down)
+{
+	story_up();
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = feed_rules_for(10, 2)});
+	W.hide[CMD_CONSUMERS] = W.hide[CMD_TRACKING] = true;
+	open_feed(H);
+	answer_position(10, 1, POSITION_DEATH | POSITION_PROGRESS);
+	start(1);
+	story_clear();
+	answer_read(11, 3, 0);
+	expect_story("[ 1000] > feed entries 11-0 [11,1] +\n");
+	word(MSG_FEED_ACK, 11);
+	story_int(CMD_FEED_ACK, 1);
+	expect_story("[ 1000] feed_ack k 11-0\n"
+		     "[ 1000] > feed acked 11-0\n"
+		     "[ 1000] > feed entries 12-0 [12] +\n");
+}
+
+Test(feed, what_has_died_too_often_is_not_told_again, .fini = story_down)
+{
+	story_up();
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = feed_rules_for(10, 2)});
+	W.hide[CMD_CONSUMERS] = W.hide[CMD_TRACKING] = true;
+	open_feed(H);
+	answer_position(10, 4, POSITION_DEATH);
+	start(1);
+	story_clear();
+	answer_read(11, 3, 0);
+	expect_story("[ 1000] feed_pick k 11-0\n");
+}
+
+Test(feed, an_entry_too_large_waits_for_its_turn_then_goes_to_the_dead_letters, .init = ready, .fini = story_down)
+{
+	start(1);
+	answer_read(11, 1, 0);
+	story_clear();
+	answer_read(12, 1, 2000);
+	expect_story("");
+	word(MSG_FEED_ACK, 11);
+	story_int(CMD_FEED_ACK, 1);
+	expect_story("[ 1000] feed_ack k 11-0\n"
+		     "[ 1000] > feed acked 11-0\n"
+		     "[ 1000] feed_pick k 12-0\n");
+}
+
+Test(feed, another_type_and_another_master_end_it, .init = ready, .fini = story_down)
+{
+	start(1);
+	story_clear();
+	story_error(CMD_FEED_READ, RERR_OPERATOR, "WRONGTYPE Operation against a key");
+	expect_story("[ 1000] > feed wrong_type\n");
+	open_feed(H);
+	story_error(CMD_FEED_OPEN, RERR_ASK, "10.0.0.1:7");
+	W.hide_msg[MSG_MOVED] = true;
+	cr_assert(strstr(W.text.data, "> feed moved \"10.0.0.1:7\" asking\n"), "%s", W.text.data);
+	story_clear();
+}
+
+Test(feed, the_same_stream_again_does_not_get_an_old_reads_entries, .init = ready, .fini = story_down)
+{
+	start(1);
+	story_msg_in((struct msg){.kind = MSG_FEED_CLOSE, .handle = H, .op = FEED_END_FORGET});
+	open_feed(H + 1);
+	story_clear();
+	answer_read(11, 3, 0);
+	expect_story("");
+}
+
+Test(feed, idle_is_said_once_after_a_last_look, .fini = story_down)
+{
+	story_up();
+	struct service_rules *r = feed_rules_for(10, 2);
+	r->entries.idle_release_ms = 200;
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = r});
+	W.hide[CMD_CONSUMERS] = W.hide[CMD_TRACKING] = W.hide[CMD_FEED_READ] = true;
+	open_feed(H);
+	answer_position(10, 0, 0);
+	start(1);
+	story_clear();
+	for (int i = 0; i < 20 && story_waits(CMD_FEED_READ); i++) {
+		answer_read(0, 0, 0);
+		story_until(mono_min(W.next, 3000));
+	}
+	expect_story("[ 1200] > feed idle\n");
+}
