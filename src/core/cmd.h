@@ -104,11 +104,11 @@ enum cmd_kind {
 	 */
 	CMD_FEED_DEAD_ADD,
 	/* on any node */
-	CMD_TRACKING,          /* CLIENT TRACKING ON OPTIN NOLOOP -> OK */
-	CMD_CACHING,           /* CLIENT CACHING YES: the next read is tracked -> OK */
-	CMD_WAIT,    /* WAIT .count .block_ms     -> INT */
-	CMD_UNBLOCK, /* CLIENT UNBLOCK .count      -> INT */
-	CMD_SLOTS,   /* CLUSTER SLOTS -> SLOTS (.integer = rows left out, .text: the first) | ERROR RERR_NO_CLUSTER */
+	CMD_TRACKING, /* CLIENT TRACKING ON OPTIN NOLOOP -> OK */
+	CMD_CACHING,  /* CLIENT CACHING YES: the next read is tracked -> OK */
+	CMD_WAIT,     /* WAIT .count .block_ms     -> INT */
+	CMD_UNBLOCK,  /* CLIENT UNBLOCK .count      -> INT */
+	CMD_SLOTS,    /* CLUSTER SLOTS -> SLOTS (.integer = rows left out, .text: the first) | ERROR RERR_NO_CLUSTER */
 	CMD_CLUSTER_INFO,      /* CLUSTER INFO              -> TEXT cluster_state, .integer = its epoch; likewise */
 	CMD_ROLE,              /* ROLE                      -> TEXT "master" | "slave" … */
 	CMD_RUN_ID,            /* INFO server               -> TEXT run_id */
