@@ -3,7 +3,6 @@
 #include "base/mem.h"
 #include "base/mono.h"
 #include "codec/command.h"
-#include "codec/push.h"
 #include "codec/reply.h"
 #include "core/coord/slot_vote.h"
 #include "run/fault.h"
@@ -11,25 +10,25 @@
 #include "run/rules_from_config.h"
 #include "run/sentinel_client.h"
 #include "run/slot_rows.h"
+#include "run/topology_move.h"
 #include <stdio.h>
 #include <string.h>
 
-enum { TOPO_ADDRS_MAX = 128, MOVE_AGAIN_MS = 100, WINDOW_MAX_S = 300, CONFIRM_MS = 1000, BEHIND_MS = 30000 };
+enum { TOPO_ADDRS_MAX = 128, CONFIRM_MS = 1000, BEHIND_MS = 30000 };
 
 struct topology_client {
 	struct sentinel_client *sentinel; /* not NULL: it does all, nothing else is used */
 	struct topo_events ev;
 	void *arg;
-	struct redis_conn *conn;
+	struct topology_move *move;
+	struct redis_conn *conn; /* its present one */
 	struct command_argv *argv;
 	struct reply_decoder *decoder;
 	enum config_topology mode;
-	mono_ms timeout_ms, relaxed_timeout_ms, relaxed_cap_ms;
-	mono_ms relaxed_until; /* maintenance was announced on this connection */
-	char (*addrs)[300];    /* the configured ones first */
+	mono_ms timeout_ms;
+	char (*addrs)[300]; /* the configured ones first */
 	size_t n_addrs, n_configured, at, n_tried;
 	bool is_asking, is_sent;
-	bool is_deaf; /* maintenance.mode is disabled */
 	/* which map is true */
 	bool is_well, is_info_refused; /* by this answer to CLUSTER INFO; it is not allowed to us: said */
 	int64_t epoch, best_epoch;     /* of this answer, -1 = not told; the highest of a map in use */
@@ -47,12 +46,6 @@ struct topology_client {
 	struct map_asker *asker;
 	char odd_said[SLOT_ROW_ODD]; /* the row that was left out of the last map, as it was said */
 	struct err last;
-	/* maintenance: no question is lost by a new connection, so this one simply dials anew between two of them */
-	uv_timer_t move;
-	struct redis_addr move_to;
-	bool is_moving, is_away; /* dialling anew; dialled where a notification said */
-	int64_t moved_seq;
-	mono_ms moved_until; /* of its window */
 };
 
 /* All of them are behind, or those that answer are for longer than a node can be cut off and well: it is another
@@ -82,16 +75,19 @@ static void next_endpoint(struct topology_client *t, const struct err *why)
 		}
 	}
 	t->at = (t->at + 1) % t->n_addrs;
-	struct redis_addr a;
-	if ((t->n_addrs > 1 || t->is_away) && redis_addr_parse(t->addrs[t->at], &a, NULL) == ERR_OK)
-		redis_redial(t->conn, &a, "next endpoint");
-	t->is_away = false;
+}
+
+/* This endpoint's answer is of no use. */
+static void leave_endpoint(struct topology_client *t, const struct err *why)
+{
+	next_endpoint(t, why);
+	if (t->n_addrs > 1)
+		topology_move_redial(t->move, t->addrs[t->at], "next endpoint");
 }
 
 static mono_ms deadline_of(const struct topology_client *t)
 {
-	mono_ms now = mono_now();
-	return now + (now < t->relaxed_until ? mono_max(t->timeout_ms, t->relaxed_timeout_ms) : t->timeout_ms);
+	return mono_now() + topology_move_timeout(t->move, t->timeout_ms);
 }
 
 static void topology_client_send(struct topology_client *t, enum cmd_kind kind)
@@ -120,10 +116,7 @@ static void send_question(struct topology_client *t)
 static void standalone(struct topology_client *t)
 {
 	char addr[300];
-	struct redis_addr a = *redis_addr_of(t->conn);
-	if (t->is_away) /* the shard is called by the configured address */
-		(void)redis_addr_parse(t->addrs[t->at], &a, NULL);
-	redis_addr_format(&a, addr, sizeof addr);
+	snprintf(addr, sizeof addr, "%s", t->addrs[t->at]); /* as configured, wherever it leads now */
 	t->is_asking = t->is_sent = false;
 	t->n_tried = 0;
 	t->ev.on_standalone(t->arg, addr);
@@ -151,7 +144,7 @@ static void topology_client_refused(struct topology_client *t, const struct repl
 	redis_addr_format(redis_addr_of(t->conn), addr, sizeof addr);
 	struct err e;
 	err_set(&e, ERR_IO, "redis=%s %s: %.*s", addr, what, (int)r->text.len, r->text.p ? r->text.p : "");
-	next_endpoint(t, &e);
+	leave_endpoint(t, &e);
 }
 
 /* Once, until it is another or there is none. */
@@ -350,90 +343,21 @@ static void topology_client_on_reply(void *arg, uint64_t tag, const redisReply *
 	entry_batch_free(r.kind == REPLY_ENTRIES ? r.entries : NULL);
 }
 
-static void topology_client_on_up(void *arg, struct redis_conn *c)
-{
-	(void)c;
-	send_question(arg);
-}
-
-static void topology_client_relax(struct topology_client *t, mono_ms ms)
-{
-	t->relaxed_until = ms > 0 ? mono_now() + ms : 0;
-	redis_relax(t->conn, t->relaxed_until, mono_max(t->timeout_ms, t->relaxed_timeout_ms));
-}
-
-static void topology_client_on_down(void *arg, struct redis_conn *c, const struct err *why, bool was_up)
+/* Also when another connection has taken over: what was asked on the one before is asked again. */
+static void topology_client_on_up(void *arg)
 {
 	struct topology_client *t = arg;
-	(void)c;
-	(void)was_up;
-	topology_client_relax(t, 0);
-	t->is_sent = false;
+	t->conn = topology_move_conn(t->move);
+	t->is_sent = t->is_well = false;
+	send_question(t);
+}
+
+static const char *topology_client_on_down(void *arg, const struct err *why)
+{
+	struct topology_client *t = arg;
 	t->is_well = false;
-	if (!t->is_moving)
-		next_endpoint(t, why);
-	t->is_moving = false;
-}
-
-static void on_move(uv_timer_t *timer)
-{
-	struct topology_client *t = timer->data;
-	if (t->is_asking) {
-		uv_timer_start(timer, on_move, MOVE_AGAIN_MS, 0);
-		return;
-	}
-	char addr[300];
-	redis_addr_format(&t->move_to, addr, sizeof addr);
-	t->is_away = strcmp(addr, t->addrs[t->at]) != 0;
-	t->is_moving = redis_is_up(t->conn);
-	redis_redial(t->conn, &t->move_to, "its endpoint moves");
-}
-
-static void topology_client_on_moving(struct topology_client *t, const struct note *n)
-{
-	mono_ms now = mono_now(), window = mono_max(mono_min(n->seconds, WINDOW_MAX_S), 1) * 1000;
-	if (now < t->moved_until && n->seq <= t->moved_seq)
-		return;
-	t->moved_seq = n->seq;
-	t->moved_until = now + window;
-	topology_client_relax(t, window);
-	uint64_t half = window > 1000 ? (uint64_t)window / 2 : 0;
-	if (redis_addr_parse(n->endpoint[0] ? n->endpoint : t->addrs[t->at], &t->move_to, NULL) == ERR_OK)
-		uv_timer_start(&t->move, on_move, n->endpoint[0] ? 0 : half, 0);
-}
-
-static void topology_client_on_push(void *arg, struct redis_conn *c, const redisReply *reply)
-{
-	struct topology_client *t = arg;
-	struct note n;
-	(void)c;
-	if (push_decode(reply, &n, NULL) != PUSH_IS_NOTE || t->is_deaf)
-		return;
-	switch (n.kind) {
-	case NOTE_MOVING:
-		topology_client_on_moving(t, &n);
-		break;
-	case NOTE_MIGRATING:
-	case NOTE_FAILING_OVER:
-	case NOTE_SMIGRATING:
-		topology_client_relax(t, t->relaxed_cap_ms);
-		break;
-	case NOTE_MIGRATED:
-	case NOTE_FAILED_OVER:
-	case NOTE_SMIGRATED:
-		if (mono_now() >= t->moved_until)
-			topology_client_relax(t, 0);
-		break;
-	case NOTE_KINDS:
-		break;
-	}
-}
-
-static void take_maint(struct topology_client *t, const struct config *c)
-{
-	t->relaxed_timeout_ms = c->maintenance.relaxed_timeout_ms;
-	t->relaxed_cap_ms = c->maintenance.relaxed_cap_ms;
-	t->is_deaf = c->maintenance.mode == CONFIG_MAINTENANCE_DISABLED;
+	next_endpoint(t, why);
+	return t->addrs[t->at];
 }
 
 static void topology_client_opts(void *arg, struct redis_opts *out)
@@ -445,8 +369,10 @@ static void topology_client_opts(void *arg, struct redis_opts *out)
 struct topology_client *topology_client_open(
 	uv_loop_t *loop, const struct config *c, const struct redis_opts *opts, const struct topo_events *ev, void *arg)
 {
-	static const struct redis_events events = {
-		.on_up = topology_client_on_up, .on_down = topology_client_on_down, .on_push = topology_client_on_push};
+	static const struct topology_move_events events = {.on_up = topology_client_on_up,
+		.on_down = topology_client_on_down,
+		.on_reply = topology_client_on_reply,
+		.opts = topology_client_opts};
 	struct topology_client *t = mem_alloc(sizeof *t);
 	if (c->redis.topology == CONFIG_TOPOLOGY_SENTINEL) {
 		t->sentinel = sentinel_client_open(loop, c, ev, arg);
@@ -456,7 +382,6 @@ struct topology_client *topology_client_open(
 	t->arg = arg;
 	t->mode = c->redis.topology;
 	t->timeout_ms = c->redis.command_timeout_ms;
-	take_maint(t, c);
 	t->addrs = mem_array(TOPO_ADDRS_MAX, sizeof *t->addrs);
 	for (size_t i = 0; i < c->redis.endpoints.n && i < TOPO_ADDRS_MAX; i++)
 		snprintf(t->addrs[t->n_addrs++], sizeof *t->addrs, "%s", c->redis.endpoints.items[i]);
@@ -466,13 +391,10 @@ struct topology_client *topology_client_open(
 	static const struct map_asker_events asked = {
 		.on_map = topology_client_on_map, .on_end = topology_client_on_asked, .opts = topology_client_opts};
 	t->asker = map_asker_new(loop, &asked, t);
-	uv_timer_init(loop, &t->move);
-	t->move.data = t;
-	struct redis_opts o = *opts;
-	struct err err;
-	if (redis_addr_parse(t->addrs[0], &o.addr, &err) != ERR_OK)
-		log_line(LOG_ERROR, "redis.endpoints: %s", err.text);
-	t->conn = redis_open(loop, &o, &events, topology_client_on_reply, t);
+	struct handoff_rules rules;
+	rules_of_handoff(c, &rules);
+	t->move = topology_move_open(loop, opts, t->addrs[0], &rules, &events, t);
+	t->conn = topology_move_conn(t->move);
 	return t;
 }
 
@@ -497,28 +419,23 @@ bool topology_client_sentinels(const struct topology_client *t, struct sentinel_
 void topology_client_set_auth(struct topology_client *t, const char *username, const char *password)
 {
 	if (t->conn)
-		redis_set_auth(t->conn, username, password);
+		topology_move_set_auth(t->move, username, password);
 }
 
 void topology_client_set_tls(struct topology_client *t, struct redis_tls *tls)
 {
 	if (t->conn)
-		redis_set_tls(t->conn, tls);
+		topology_move_set_tls(t->move, tls);
 }
 
 void topology_client_set_rules(struct topology_client *t, const struct config *c, const struct redis_opts *opts)
 {
 	if (!t->conn)
 		return;
-	take_maint(t, c);
+	struct handoff_rules rules;
+	rules_of_handoff(c, &rules);
 	t->timeout_ms = c->redis.command_timeout_ms;
-	redis_set_times(t->conn, &opts->times);
-	redis_set_maint(t->conn, opts->maint, opts->maint_endpoint_type);
-}
-
-static void on_timer_closed(uv_handle_t *h)
-{
-	mem_free(h->data);
+	topology_move_set_rules(t->move, &rules, t->timeout_ms, opts);
 }
 
 void topology_client_close(struct topology_client *t)
@@ -530,11 +447,11 @@ void topology_client_close(struct topology_client *t)
 		mem_free(t);
 		return;
 	}
-	redis_close(t->conn, true);
+	topology_move_close(t->move);
 	forget_votes(t);
 	map_asker_close(t->asker);
 	command_argv_free(t->argv);
 	reply_decoder_free(t->decoder);
 	mem_free(t->addrs);
-	uv_close((uv_handle_t *)&t->move, on_timer_closed);
+	mem_free(t);
 }
