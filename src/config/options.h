@@ -68,7 +68,8 @@ struct option {
 	G(REDIS_USERNAME, "redis.username", STRING, redis.username, "", 0, 256, NULL, NULL, LIVE,                      \
 		"ACL user; empty is the default user")                                                                 \
 	G(REDIS_PASSWORD_FILE, "redis.password.file", SECRET, redis.password.file, "", 0, 4096, NULL, NULL, LIVE,      \
-		"file with the password; one newline at its end is dropped; read again on reload")                     \
+		"file with the password; one newline at its end is dropped; read again on reload, "                    \
+		"and each second for the next connections")                                                            \
 	G(REDIS_PASSWORD_CREDENTIAL, "redis.password.credential", SECRET, redis.password.credential, "", 0, 255, NULL, \
 		NULL, LIVE, "name of a systemd credential: the file of that name in $CREDENTIALS_DIRECTORY")           \
 	G(REDIS_PASSWORD_ENV, "redis.password.env", SECRET, redis.password.env, "", 0, 255, NULL, NULL, LIVE,          \

@@ -4,6 +4,7 @@
 #include "codec/reply.h"
 #include "core/turn.h"
 #include "io/notify.h"
+#include "run/credentials.h"
 #include "run/daemon.h"
 #include "run/fault.h"
 #include "run/readiness.h"
@@ -525,6 +526,7 @@ static enum err_code open_all(struct daemon *d, struct err *err)
 		.sentinel_opts = coord_thread_sentinel_opts,
 		.on_hint = on_topo_hint};
 	d->topo = topology_client_open(loop_uv(d->loop), d->config, &o, &events, d);
+	d->credentials = credentials_open(d);
 	return ERR_OK;
 }
 
@@ -558,6 +560,7 @@ static void close_all(struct daemon *d)
 	d->workers = NULL;
 	if (d->http)
 		http_close(d->http);
+	credentials_close(d->credentials);
 	topology_client_close(d->topo);
 	if (d->signals)
 		signals_close(d->signals);

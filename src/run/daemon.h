@@ -14,6 +14,7 @@
 #include "run/worker_socket.h"
 
 struct control_socket;
+struct credentials;
 struct state_store;
 
 enum { DAEMON_ENDPOINTS = 64, REFUSED_FOR_MS = 3000 /* then it is not ready */ };
@@ -33,6 +34,7 @@ struct daemon {
 	struct topology_client *topo;
 	const char *sentinel_password; /* NULL = none; secret_keep's */
 	bool sentinel_password_said;   /* that it cannot be read */
+	struct credentials *credentials;
 	struct worker_socket *workers;
 	struct control_socket *control;
 	struct state_store *store; /* connections of the former process that are not adopted yet, or NULL */

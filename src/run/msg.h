@@ -82,6 +82,7 @@ struct run_msg {
 		struct {
 			char *username;
 			const char *password;
+			bool is_for_next; /* connections that are up stay who they are */
 		};
 		struct redis_tls *tls;
 		struct {

@@ -493,11 +493,17 @@ static void set_maint(struct redis_conn *c, const void *arg)
 	redis_set_maint(c, o->maint, o->maint_endpoint_type);
 }
 
-void role_conns_set_auth(struct role_conns *ls, const char *username, const char *password)
+static void role_conn_set_next_auth(struct redis_conn *c, const void *arg)
+{
+	const struct redis_opts *o = arg;
+	redis_set_next_auth(c, o->username, o->password);
+}
+
+void role_conns_set_auth(struct role_conns *ls, const char *username, const char *password, bool is_for_next)
 {
 	ls->o.redis.username = username;
 	ls->o.redis.password = password;
-	each_conn(ls, role_conn_set_auth, &ls->o.redis);
+	each_conn(ls, is_for_next ? role_conn_set_next_auth : role_conn_set_auth, &ls->o.redis);
 }
 
 void role_conns_set_tls(struct role_conns *ls, struct redis_tls *tls)

@@ -46,7 +46,8 @@ void role_conns_tick(struct role_conns *ls, mono_ms now);
 mono_ms role_conns_deadline(const struct role_conns *ls);
 void role_conns_quit(struct role_conns *ls); /* closes everything, no callback after it */
 
-void role_conns_set_auth(struct role_conns *ls, const char *username, const char *password);
+/* is_for_next: connections that are up stay who they are. */
+void role_conns_set_auth(struct role_conns *ls, const char *username, const char *password, bool is_for_next);
 void role_conns_set_tls(struct role_conns *ls, struct redis_tls *tls); /* the owner keeps its reference */
 void role_conns_set_times(struct role_conns *ls, mono_ms command_timeout_ms, const struct redis_times *times);
 /* Rules at once; mode and endpoint type (kept, not copied) from the next connection on. */

@@ -186,7 +186,7 @@ static void shard_thread_set_auth(struct shard_thread *s, struct run_msg *m)
 	s->password = m->password;
 	s->redis.username = s->username;
 	s->redis.password = s->password;
-	role_conns_set_auth(s->role_conns, s->username, s->password);
+	role_conns_set_auth(s->role_conns, s->username, s->password, m->is_for_next);
 }
 
 static void shard_thread_set_tls(struct shard_thread *s, struct redis_tls *tls)

@@ -283,6 +283,13 @@ void topology_move_set_auth(struct topology_move *m, const char *username, const
 		redis_set_auth(m->next, username, password);
 }
 
+void topology_move_set_next_auth(struct topology_move *m, const char *username, const char *password)
+{
+	redis_set_next_auth(m->conn, username, password);
+	if (m->next)
+		redis_set_next_auth(m->next, username, password);
+}
+
 void topology_move_set_tls(struct topology_move *m, struct redis_tls *tls)
 {
 	redis_set_tls(m->conn, tls);

@@ -31,4 +31,5 @@ mono_ms topology_move_timeout(const struct topology_move *m, mono_ms timeout_ms)
 void topology_move_set_rules(
 	struct topology_move *m, const struct handoff_rules *rules, mono_ms timeout_ms, const struct redis_opts *opts);
 void topology_move_set_auth(struct topology_move *m, const char *username, const char *password);
+void topology_move_set_next_auth(struct topology_move *m, const char *username, const char *password);
 void topology_move_set_tls(struct topology_move *m, struct redis_tls *tls);

@@ -1,5 +1,6 @@
 """Maintenance as real servers do it: the new endpoint accepts late, hangs, or is the one we are at; the old one ends early, or
 goes silent; nothing is lost and the reason is told."""
+import os
 import threading
 import time
 
@@ -322,3 +323,38 @@ def test_new_endpoint_with_two_addresses(t):
         assert moved < 5000 and metric(d, "sluice_redis_reconnects_total") == 0
         t.wait(lambda: {x["peer"] for x in connections(d).values()} == {c.endpoint}, 5, "nodes shows who answers")
         d.stop()
+
+
+@limit(60)
+def test_password_that_changed_on_disk(t):
+    """It is read again: for the next connections, for one that was refused, at the new endpoint; nobody reloads."""
+    r, path = t.redis(), t.path("password")
+    gs = gate.Gates(t)
+    g = [gs.gate(r), gs.gate(r)]
+
+    def write(word):
+        with open(path + ".new", "w") as f:
+            f.write(word + "\n")
+        os.rename(path + ".new", path)
+    write("one-key")
+    admin = r.client()
+    admin.cmd("ACL", "SETUSER", "worker", "on", ">one-key", "~*", "&*", "+@all")
+    d = t.daemon([g[0].endpoint], cfg={"redis": {"username": "worker", "password": {"file": path}, "keyspace_events": "require"}})
+    w = t.worker(d, credits=5, work=0)
+    t.wait(lambda: all_there(g[0]), 10)
+    before = {c["id"] for c in g[0].conns(open=True)}
+    admin.cmd("ACL", "SETUSER", "worker", ">two-key", "<one-key")
+    g[0].push(moving(1, 15, g[1].endpoint))
+    t.wait(lambda: any("WRONGPASS" in (c["error"] or "") for c in connections(d).values()), 5, "refused at the new endpoint")
+    assert before == {c["id"] for c in g[0].conns(open=True)}, "the old ones stay who they are"
+    write("two-key")
+    t.wait(lambda: all_there(g[1]), 10, "moved with the new password")
+    assert "redis.password has changed" in d.log and "two-key" not in d.log
+    admin.cmd("ACL", "SETUSER", "worker", ">three-key", "<two-key")
+    g[1].ask("close")
+    d.wait_log("WRONGPASS")
+    time.sleep(2)
+    write("three-key")
+    t.wait(lambda: all_there(g[0]) or all_there(g[1]), 3, "back within a second or two")
+    Added(r.client()).many("orders", ["x", "y"])
+    w.wait("ok", 2)

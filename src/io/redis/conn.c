@@ -385,18 +385,30 @@ void redis_retry(struct redis_conn *c)
 	conn_rearm(c);
 }
 
-void redis_set_auth(struct redis_conn *c, const char *username, const char *password)
+static void take_auth(struct redis_conn *c, const char *username, const char *password)
 {
 	const char *old = c->password;
 	c->password = keep(password);
 	secret_drop(old);
 	mem_free(c->username);
 	c->username = redis_copy(username);
+}
+
+void redis_set_auth(struct redis_conn *c, const char *username, const char *password)
+{
+	take_auth(c, username, password);
 	race_set_auth(c, username, password);
 	if (c->state == CONN_UP)
 		handshake_reauth(c);
 	else if (c->state == CONN_GREETING)
 		c->auth_changed = true;
+}
+
+void redis_set_next_auth(struct redis_conn *c, const char *username, const char *password)
+{
+	take_auth(c, username, password);
+	if (c->state == CONN_WAITING && c->down.code == ERR_DENIED)
+		redis_retry(c);
 }
 
 void redis_set_tls(struct redis_conn *c, struct redis_tls *tls)

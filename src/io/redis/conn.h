@@ -124,6 +124,8 @@ void redis_retry(struct redis_conn *c); /* a waiting reconnect happens now; on o
  * costs nothing: the connection goes on as who it was, which is what the server does, too (a RESP2 subscriber
  * cannot ask: it does the same). */
 void redis_set_auth(struct redis_conn *c, const char *username, const char *password);
+/* Likewise, but one that is up stays who it is; one whose last attempt was refused for them tries again at once. */
+void redis_set_next_auth(struct redis_conn *c, const char *username, const char *password);
 void redis_set_tls(struct redis_conn *c, struct redis_tls *tls); /* from the next attempt on */
 /* From now on; an attempt under way keeps its deadline, a pause before the next is cut to the longest one. */
 void redis_set_times(struct redis_conn *c, const struct redis_times *times);
