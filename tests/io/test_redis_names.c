@@ -199,10 +199,11 @@ NAME_TEST(the_winners_bytes_are_all_read)
 {
 	R.opts.maint = REDIS_MAINT_AUTO;
 	R.opts.maint_endpoint_type = "none";
-	rig_serve(&R, (const char *const[]){"hello\nexpect CLIENT MAINT_NOTIFICATIONS\nsend "
-					    "+OK\\r\\n>2\\r\\n+x\\r\\n+one\\r\\n>2\\r\\n+x\nwait 50\n"
-					    "send \\r\\n+two\\r\\n\nserve",
-			      NULL});
+	rig_serve(&R,
+		(const char *const[]){"hello\nexpect CLIENT MAINT_NOTIFICATIONS\nsend "
+				      "+OK\\r\\n>2\\r\\n+x\\r\\n+one\\r\\n>2\\r\\n+x\nwait 50\n"
+				      "send \\r\\n+two\\r\\n\nexpect GET\nsend *2\\r\\n*1\\r\\n:1\\r\\n:2\\r\\n\nserve",
+			NULL});
 	list_refused(1);
 	listed[n_listed++] = "127.0.0.1";
 	dial_name("two.example");
@@ -211,6 +212,18 @@ NAME_TEST(the_winners_bytes_are_all_read)
 	cr_assert_eq(rig_count(&R, "up\n"), 1, "%s", R.story.data);
 	rig_send(&R, 1, "GET a", 2000);
 	cr_assert(rig_until(&R, "reply 1 "), "%s", R.story.data);
+}
+
+NAME_TEST(an_array_is_the_first_the_winner_reads)
+{
+	rig_serve(&R, (const char *const[]){"hello\nexpect GET\nsend *2\\r\\n*1\\r\\n:1\\r\\n:2\\r\\n\nserve", NULL});
+	list_refused(1);
+	listed[n_listed++] = "127.0.0.1";
+	dial_name("two.example");
+	cr_assert(rig_until(&R, "up\n"), "%s", R.story.data);
+	rig_run_for(&R, 50); /* what has lost is freed */
+	rig_send(&R, 1, "GET a", 2000);
+	cr_assert(rig_until(&R, "reply 1 [2]"), "%s", R.story.data);
 }
 
 NAME_TEST(a_dot_at_the_end_is_no_part_of_the_name_to_verify)

@@ -200,6 +200,8 @@ static void race_take(struct redis_conn *c, struct redis_conn *w)
 	c->reader_fns = w->reader_fns;
 	c->reader->fn = &c->reader_fns;
 	c->reader->privdata = c;
+	for (int i = 0; i < c->reader->tasks; i++) /* each has a copy, and one is begun before its bytes are there */
+		c->reader->task[i]->privdata = c;
 	c->n_elements = w->n_elements;
 	c->n_bytes = w->n_bytes;
 	c->refused = w->refused;
