@@ -97,7 +97,7 @@ static void role_conn_on_up(void *arg, struct redis_conn *c)
 	struct handoff_event ev = {.now = mono_now(), .conn = l->id, .role = l->role, .peer = {peer, strlen(peer)}};
 	if (lc == l->cur) {
 		if (l->role == CONN_COMMAND)
-			lc->ls->said[0] = '\0';
+			memset(lc->ls->said, 0, sizeof lc->ls->said);
 		ev.kind = HANDOFF_UP;
 		ev.text = (struct slice){addr, strlen(addr)};
 		role_conns_event(lc->ls, &ev);
@@ -135,10 +135,13 @@ static const char *without_addr(const struct role_conns *ls, const char *text)
 static bool role_conn_is_news(struct role_conns *ls, const char *why)
 {
 	mono_ms now = mono_now();
-	if (strcmp(ls->said, why) == 0 && now - ls->said_at < SAY_AGAIN_MS)
+	struct role_conns_said *s = &ls->said[0], *other = &ls->said[1];
+	if (strcmp(s->why, why) != 0 && (strcmp(other->why, why) == 0 || other->at < s->at))
+		s = other;
+	if (strcmp(s->why, why) == 0 && now - s->at < SAY_AGAIN_MS)
 		return false;
-	snprintf(ls->said, sizeof ls->said, "%s", why);
-	ls->said_at = now;
+	snprintf(s->why, sizeof s->why, "%s", why);
+	s->at = now;
 	return true;
 }
 

@@ -52,8 +52,12 @@ struct role_conns {
 	mono_ms seen_until;
 	uint64_t counters[METRIC_REDIS_N];
 	struct hist command_time;
-	char said[512]; /* why no connection: the last reason in the log, and when; empty after one */
-	mono_ms said_at;
+	/* why no connection: the last reasons in the log, and when; empty after one. Two, as two addresses may be tried
+	 * in turn */
+	struct role_conns_said {
+		char why[512];
+		mono_ms at;
+	} said[2];
 	bool is_quitting;
 };
 

@@ -8,7 +8,7 @@ from lib import checks, gate, servers
 from lib.case import limit
 from lib.checks import Added
 from lib.gate import moving, note
-from lib.maintenance import Stream, all_there, connections, metric, setup, wait_metric, with_hosts
+from lib.maintenance import Stream, all_there, connections, metric, roles, setup, wait_metric, with_hosts
 
 issue = 12
 
@@ -355,6 +355,7 @@ def test_password_that_changed_on_disk(t):
     d.wait_log("WRONGPASS")
     time.sleep(2)
     write("three-key")
-    t.wait(lambda: all_there(g[0]) or all_there(g[1]), 3, "back within a second or two")
+    t.wait(lambda: {"command", "reader", "subscriber"} <= set(roles(g[0].conns(open=True) + g[1].conns(open=True))), 4,
+           "back within a second or two")
     Added(r.client()).many("orders", ["x", "y"])
     w.wait("ok", 2)
