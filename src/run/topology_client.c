@@ -424,7 +424,8 @@ void topology_client_set_auth(struct topology_client *t, const char *username, c
 
 void topology_client_set_next_auth(struct topology_client *t, const char *username, const char *password)
 {
-	topology_move_set_next_auth(t->move, username, password);
+	if (t->move)
+		topology_move_set_next_auth(t->move, username, password);
 }
 
 void topology_client_set_tls(struct topology_client *t, struct redis_tls *tls)
