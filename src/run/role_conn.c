@@ -107,6 +107,8 @@ static void role_conn_on_up(void *arg, struct redis_conn *c)
 	bool must_join = l->role == CONN_SUBSCRIBER && l->has_sub;
 	ev.kind = HANDOFF_NEW_UP;
 	ev.flag = must_join;
+	if (l->role == CONN_SUBSCRIBER)
+		role_conns_begin_repeats(lc->ls);
 	if (must_join)
 		role_link_send(lc, &l->sub, (struct inflight){.kind = CMD_PSUBSCRIBE}, MONO_NEVER);
 	role_conns_event(lc->ls, &ev);

@@ -12,13 +12,21 @@ enum { REPEAT_MS = 5000 };
 
 bool role_conns_may_repeat(struct role_conns *ls, mono_ms now)
 {
-	if (ls->subscriber.next || ls->subscriber.old)
+	const struct role_link *next = ls->subscriber.next;
+	if ((next && redis_is_up(next->conn)) || ls->subscriber.old)
 		ls->seen_until = now + REPEAT_MS;
 	else if (now >= ls->seen_until && ls->seen) {
 		mem_free(ls->seen);
 		ls->seen = NULL;
 	}
 	return ls->seen_until > now;
+}
+
+/* What the old one alone delivered before says nothing of what both deliver from now on. */
+void role_conns_begin_repeats(struct role_conns *ls)
+{
+	if (ls->seen)
+		memset(ls->seen, 0, sizeof *ls->seen);
 }
 
 bool role_conns_is_repeated(struct role_conns *ls, struct slice stream, struct entry_id id, unsigned side)

@@ -80,3 +80,4 @@ void role_conn_check_drained(struct role_conn *l);
 /* True: a keyspace event that the other connection has delivered; side: of the one that delivers it now. */
 bool role_conns_is_repeated(struct role_conns *ls, struct slice stream, struct entry_id id, unsigned side);
 bool role_conns_may_repeat(struct role_conns *ls, mono_ms now);
+void role_conns_begin_repeats(struct role_conns *ls); /* a second subscriber is about to subscribe */

@@ -8,7 +8,7 @@ from lib import checks, gate, servers
 from lib.case import limit
 from lib.checks import Added
 from lib.gate import moving, note
-from lib.maintenance import Stream, all_there, connections, metric, roles, setup, wait_metric, with_hosts
+from lib.maintenance import SEP, Stream, all_there, connections, metric, roles, setup, wait_metric, with_hosts
 
 issue = 12
 
@@ -359,3 +359,23 @@ def test_password_that_changed_on_disk(t):
            "back within a second or two")
     Added(r.client()).many("orders", ["x", "y"])
     w.wait("ok", 2)
+
+
+@limit(60)
+def test_the_same_lock_expires_again_and_again(t):
+    """Also while two subscribers overlap, each time is one event: none is taken for the other's, none counts twice."""
+    r, g, d, w = setup(t, credits=1)
+    db, n = r.client(), 0
+    began = time.monotonic()
+    while time.monotonic() - began < 5:
+        if n == 20:
+            g[0].push(moving(1, 5, g[1].endpoint))
+        db.cmd("SET", f"again{SEP}1-1", "v", "PX", 10)
+        time.sleep(0.02)
+        db.cmd("EXISTS", f"again{SEP}1-1")
+        n += 1
+    assert all_there(g[1])
+    t.wait(lambda: metric(d, "sluice_keyspace_events_total", result="ok") >= n, 5, f"{n} events")
+    time.sleep(1.2)
+    got, dropped = (metric(d, "sluice_keyspace_events_total", result=x) for x in ("ok", "dropped"))
+    assert got == n and dropped > 0, f"{got} events of {n}, {dropped} of them twice"
