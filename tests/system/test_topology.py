@@ -1,6 +1,7 @@
 """Which map is true, and what a master that does not answer may stop: maps with odd rows, redirections without a host, nodes that
 are cut off, slots without a master, shards that cannot start, addresses that change."""
 import os
+import resource
 import threading
 import time
 
@@ -13,6 +14,7 @@ from lib.daemon import http, program
 from lib.liar import Liar
 from lib.redis import SEP, RedisError, slot_of
 from lib.servers import loopback, spawn
+from lib.worker import connect
 
 issue = 12
 
@@ -352,6 +354,35 @@ def test_a_thread_that_is_refused_for_a_while(t):
     assert len(lines(d, " error ")) <= 3, lines(d, " error ")
     t.wait(lambda: d.ctl("status", "--ready").returncode == 0, 20, "ready")
     assert sorted(addresses(d)) == sorted(x.endpoint for x in c.masters()), addresses(d)
+
+
+@limit(90)
+def test_descriptors_that_run_out_when_a_shard_is_to_start(t):
+    """No loop can be made: the shard starts later, the process lives."""
+    c = t.cluster(replicas=1)
+    d = t.daemon(c, T=6, cfg={"redis": {"topology_refresh": "1s"}})
+    w = t.worker(d, credits=4)
+    Added(c.db).one("orders", "held")
+    w.wait("assign", 1)
+    pid = d.proc.pid
+    hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
+
+    def room(n):
+        """At most n descriptors above the highest that is open."""
+        top = max(int(x) for x in os.listdir(f"/proc/{pid}/fd"))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (top + 1 + n, hard))
+    taken = [connect(d.worker_sock) for _ in range(20)]  # the gaps below it are filled
+    t.wait(lambda: len(os.listdir(f"/proc/{pid}/fd")) > 20, 10)
+    room(1)
+    new = c.failover(c.master_of("orders-input"))
+    d.wait_log("not started", 20)
+    assert any("no descriptors" in x for x in lines(d, "not started")), lines(d, "not started")
+    for x in taken:
+        x.close()
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
+    w.finish(next(iter(w.held.values())))
+    w.wait("ok", 1, 20)
+    t.wait(lambda: new.endpoint in addresses(d) and d.ctl("status", "--ready").returncode == 0, 20, "all is well again")
 
 
 # ---- unlocks
