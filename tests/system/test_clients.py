@@ -10,7 +10,7 @@ import time
 from lib import checks
 from lib.case import limit
 from lib.checks import Added
-from lib.daemon import ROOT
+from lib.daemon import ROOT, program
 from lib.redis import entries
 from lib.servers import Process, spawn
 
@@ -187,8 +187,38 @@ def failures_count(t, argv):
     assert begun([c]) == {"bad": 2, "never": 1}
 
 
+def entries_mode(t, argv):
+    """The entries of three streams, in order, whatever dies: the daemon, a worker. One of them fails for good: it alone is a dead letter."""
+    if "idle_release:" not in t.run([program("sluiced"), "--print-defaults"]).stdout:
+        print("= this daemon has no entries mode")
+        return
+    r = t.redis()
+    retry = {"initial": "100ms", "factor": 1, "jitter": "0%"}
+    d = t.daemon(r, T=4, service={"same_stream": "serialize", "entries": {"enabled": True, "batch": 10, "retry": retry}})
+    clients = [Client(t, d, argv, 2, CONF_ENTRIES="each") for _ in range(2)]
+    n, bad, ids = 60, 20, {}
+    for k in ("k0", "k1", "k2"):
+        ids[k] = [r.db.cmd("XADD", k, "*", "n", str(i), "do", json.dumps(
+            {"raise": "it is bad"} if (k, i) == ("k0", bad) else {"done": True} if i == n - 1 else {"sleep": 0.04})) for i in range(n)]
+    Added(r.db).many("orders", ids)
+    t.wait(lambda: sum(len(c.rows("end")) for c in clients) >= 30, 30, "a first part is finished", 0.05)
+    d.restart()
+    t.wait(lambda: sum(len(c.rows("end")) for c in clients) >= 60, 30, "a second part is finished", 0.05)
+    clients[0].kill()
+    clients.append(Client(t, d, argv, 2, CONF_ENTRIES="each"))
+    checks.wait_clean(r.db, timeout=60)
+    for k, all_of_it in ids.items():
+        ended = list(dict.fromkeys(x["entry"] for x in sorted((x for c in clients for x in c.rows("end", stream=k)), key=lambda x: x["ms"])))
+        assert ended == [x for i, x in enumerate(all_of_it) if (k, i) != ("k0", bad)], f"{k}: {len(ended)} of {n}, or not in order"
+    checks.none(overlaps(clients))
+    tries = [x["tries"] for x in sorted((x for c in clients for x in c.rows("entry", entry=ids["k0"][bad])), key=lambda x: x["ms"])]
+    assert tries and tries == sorted(tries) and tries[-1] == 3, tries
+    dead, = [f for _, f in entries(r.db, "orders-entries-dlq")]
+    assert dead["_orig_id"] == ids["k0"][bad] and "it is bad" in dead["_dlq_error"], dead
+
+
 def everything(t, argv):
-    for f in (main_job, killed_daemon, killed_worker, four_deploys, frozen_daemon, one_of_four_is_released, failures_count):
+    for f in (entries_mode, main_job, killed_daemon, killed_worker, four_deploys, frozen_daemon, one_of_four_is_released, failures_count):
         began = time.monotonic()
         f(t, argv)
         print(f"{f.__name__}: {time.monotonic() - began:.1f} s")
