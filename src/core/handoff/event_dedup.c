@@ -34,6 +34,14 @@ static struct seen_event *dedup_add(struct handoff_seen *s, uint64_t h)
 	return e;
 }
 
+static void dedup_forget(struct seen_event *e, unsigned side, uint32_t now)
+{
+	if (e->n[side] == 0 || now - e->at[side] <= HANDOFF_SEEN_MS)
+		return;
+	e->n[side]--; /* those behind it are younger: by how much is not known */
+	e->at[side] = now;
+}
+
 bool handoff_seen_before(struct handoff_seen *s, struct slice stream, struct entry_id id, unsigned side, mono_ms now)
 {
 	assert(side < HANDOFF_SIDES);
@@ -43,13 +51,15 @@ bool handoff_seen_before(struct handoff_seen *s, struct slice stream, struct ent
 		e = dedup_place(s->v[!s->young], h);
 	if (!e->hash)
 		e = dedup_add(s, h);
-	if ((uint32_t)now - e->at > HANDOFF_SEEN_MS)
-		memset(e->n, 0, sizeof e->n); /* what only one of them delivered then says nothing of now */
-	e->at = (uint32_t)now;
+	for (unsigned i = 0; i < HANDOFF_SIDES; i++)
+		dedup_forget(e, i, (uint32_t)now);
 	if (e->n[!side] > 0) {
 		e->n[!side]--;
 		return true;
 	}
-	e->n[side] = (uint8_t)(e->n[side] + (e->n[side] < UINT8_MAX));
+	if (e->n[side]++ == 0)
+		e->at[side] = (uint32_t)now;
+	if (e->n[side] == UINT8_MAX)
+		e->n[side]--;
 	return false;
 }

@@ -149,16 +149,18 @@ enum breaker_state handoff_breaker(const struct handoff *h, const char **endpoin
 const struct metrics_handoff *handoff_metrics(const struct handoff *h);
 
 /* ---- events that two connections deliver ---- */
-enum { HANDOFF_SEEN = 4096, HANDOFF_SEEN_MS = 2000, HANDOFF_SIDES = 2 };
+/* HANDOFF_SEEN_MS: shorter than two subscribers are listened to, longer than one is behind the other. */
+enum { HANDOFF_SEEN = 4096, HANDOFF_SEEN_MS = 450, HANDOFF_SIDES = 2 };
 struct handoff_seen { /* zeroed at first */
 	struct seen_event {
-		uint64_t hash;            /* 0 = free */
-		uint32_t at;              /* ms of the last one, cut */
-		uint8_t n[HANDOFF_SIDES]; /* how often each side has delivered it and the other not */
-	} v[2][HANDOFF_SEEN];             /* the younger half is .young; it changes when it is half full */
+		uint64_t hash;              /* 0 = free */
+		uint32_t at[HANDOFF_SIDES]; /* ms, cut: the oldest of those that */
+		uint8_t n[HANDOFF_SIDES];   /* this side has delivered and the other not */
+	} v[2][HANDOFF_SEEN];               /* the younger half is .young; it changes when it is half full */
 	uint32_t n;
 	uint8_t young;
 };
-/* True when the other side has delivered this one already: each one that it was ahead is taken once. What was delivered
- * longer than HANDOFF_SEEN_MS, or HANDOFF_SEEN / 2 others, ago is forgotten. */
+/* True when the other side has delivered this one already: each one that it was ahead is taken once, the last one first, as
+ * what it delivered before this side had subscribed never comes here. That is forgotten after HANDOFF_SEEN_MS, or
+ * HANDOFF_SEEN / 2 others. */
 bool handoff_seen_before(struct handoff_seen *s, struct slice stream, struct entry_id id, unsigned side, mono_ms now);

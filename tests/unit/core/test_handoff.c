@@ -90,6 +90,16 @@ Test(handoff, the_same_lock_expires_twice)
 	cr_assert(handoff_seen_before(s, name, id, 0, 310));
 	cr_assert(!handoff_seen_before(s, name, id, 0, 320));
 	cr_assert(!handoff_seen_before(s, name, id, 1, 320 + HANDOFF_SEEN_MS + 1), "long after");
+	id.ms = 8;
+	mono_ms now = 5000;
+	cr_assert(!handoff_seen_before(s, name, id, 0, now), "before the other side had subscribed");
+	for (int i = 1; i < 30; i++) {
+		now = 5000 + i * 20;
+		cr_assert(!handoff_seen_before(s, name, id, 0, now));
+		cr_assert(handoff_seen_before(s, name, id, 1, now + 1));
+	}
+	cr_assert(
+		!handoff_seen_before(s, name, id, 1, now + 20), "the old one is closed: none is taken for that first");
 	mem_free(s);
 }
 
