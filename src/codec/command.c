@@ -143,12 +143,19 @@ static const char *same_stream_word(const struct enc *e, bool has_stream)
 	return has_stream ? words[e->names->same_stream] : "";
 }
 
+/* It is about what waits: it needs those keys whatever same_stream says. */
+static bool is_waiting_cmd(enum cmd_kind k)
+{
+	return k >= CMD_LATER && k <= CMD_DELAYED_DROP;
+}
+
 /* Keys and the arguments that all scripts on the LBS begin with. consumer absent = whoever has it. Where nothing can
  * wait the other keys are left out: while a slot moves, a script whose keys are not all in one place has to wait. */
 static void put_lbs_script(struct enc *e, enum script s, struct slice consumer)
 {
-	const char *same_stream = same_stream_word(e, e->c->stream.p || e->c->kind >= CMD_DUE);
-	const bool dlq = s == SCRIPT_DEAD, waits = *same_stream || s == SCRIPT_LATER || e->c->kind >= CMD_DUE;
+	const char *same_stream =
+		same_stream_word(e, e->c->stream.p || (is_waiting_cmd(e->c->kind) && e->c->kind != CMD_LATER));
+	const bool dlq = s == SCRIPT_DEAD, waits = *same_stream || is_waiting_cmd(e->c->kind);
 	put_script(e, s, (waits ? 5 : 1) + dlq);
 	put_str(e, e->names->lbs);
 	if (waits) {
@@ -176,6 +183,14 @@ static struct slice own_consumer(const struct enc *e)
 static void enc_take(struct enc *e)
 {
 	put_lbs_script(e, SCRIPT_TAKE, own_consumer(e));
+	put_str(e, e->c->only_look ? "1" : "");
+}
+
+static void enc_sift(struct enc *e)
+{
+	put_lbs_script(e, SCRIPT_SIFT, own_consumer(e));
+	put_i64(e, e->c->count);
+	put_i64(e, COMMAND_SIFT_BUDGET);
 }
 
 static void enc_done(struct enc *e)
@@ -535,6 +550,7 @@ static const struct {
 	[CMD_DLQ_DEL] = {"dlq_del", enc_dlq_del},
 	[CMD_REPLAY] = {"replay", enc_replay},
 	[CMD_LATER] = {"later", enc_later},
+	[CMD_SIFT] = {"sift", enc_sift},
 	[CMD_DUE] = {"due", enc_due},
 	[CMD_ADD_LATER] = {"add_later", enc_add_later},
 	[CMD_DELAYED_NOW] = {"delayed_now", enc_delayed},

@@ -294,6 +294,15 @@ static bool decode_read(struct reply_decoder *d, const redisReply *r, struct rep
 	return decode_list(d, r->element[1], false, out);
 }
 
+/* {how many were put away, entries}. */
+static bool decode_sift(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	if (!is_list(r) || r->elements != 2 || !is_int(r->element[0]) || !decode_list(d, r->element[1], false, out))
+		return false;
+	out->integer = r->element[0]->integer;
+	return true;
+}
+
 /* ---- rows */
 
 static bool decode_pending(struct reply_decoder *d, const redisReply *r, struct reply *out)
@@ -514,6 +523,7 @@ static decode_fn *const rows[CMD_N] = {
 	[CMD_DLQ_DEL] = decode_int,
 	[CMD_REPLAY] = decode_id,
 	[CMD_LATER] = decode_requeue,
+	[CMD_SIFT] = decode_sift,
 	[CMD_DUE] = decode_counts,
 	[CMD_ADD_LATER] = decode_id,
 	[CMD_DELAYED_NOW] = decode_requeue,

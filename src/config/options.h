@@ -103,8 +103,10 @@ struct option {
 		"required; names the keys in Redis: <name>-input, <name>-group")                                       \
 	S(SERVICE_GROUP_START, "services[].group_start", WORD, group_start, "0", 0, 0, "0|$", NULL, LIVE,              \
 		"where a consumer group that does not exist yet starts: 0 the oldest entry, $ new ones only")          \
-	S(SERVICE_SAME_STREAM, "services[].same_stream", ENUM, same_stream, "serialize", 0, 0, "serialize|allow",      \
-		NULL, LIVE, "a second entry that names a running stream: wait for the first, or run too")              \
+	S(SERVICE_SAME_STREAM, "services[].same_stream", ENUM, same_stream, "serialize", 0, 0,                         \
+		"serialize|allow|coalesce", NULL, LIVE,                                                                \
+		"a second entry that names a running stream: wait for the first, run too, or merge with others that "  \
+		"wait")                                                                                                \
 	S(SERVICE_WAIT_REPLICAS, "services[].wait_replicas", INT, wait_replicas, "0", 1, 100, NULL, "no waiting",      \
 		LIVE, "replicas that must have an outcome before the worker gets its ok")                              \
 	S(SERVICE_WEIGHT, "services[].weight", INT, weight, "1", 1, 100, NULL, NULL, LIVE,                             \

@@ -50,10 +50,11 @@ enum cmd_kind {
 	CMD_READ_OWN,
 	CMD_HEARTBEAT, /* XREADGROUP past the end        -> ENTRIES (none) */
 	CMD_FETCH,     /* XRANGE .id .id                 -> ENTRIES (one or none) */
-	/* script; .stream .id            -> INT 1 taken, 2 parked (the stream's entry is pending, or requeued and
-	 * not read yet), 3 parked behind a younger entry (that was requeued), 0 gone */
+	/* script; .stream .id .only_look -> INT 1 taken; 2 the stream has another entry (pending, delayed, or requeued
+	 * and not read yet): it waits for that, pending for nobody; 4 merged into what waits; 0 gone */
 	CMD_TAKE,
-	/* script; .stream .id            -> INT 1 done, 0 not ours any more (also: pending for another consumer) */
+	/* script; .stream .id .is_heir -> INT 1 done, 0 not ours any more (also: pending for another consumer) | ID done,
+	 * and this, the stream's next entry, is pending for us now */
 	CMD_DONE,
 	/* script; .stream .id .retry .consumer .min_idle_ms -> ID the new id | NIL gone | INT 0 not as expected
 	 * (other consumer, not idle) | INT 2 entry deleted: acked */
@@ -83,6 +84,9 @@ enum cmd_kind {
 	/* script: like REQUEUE, but back only after .delay_ms; .why .error (a worker's reason) stay with it -> INT 1 |
 	 * NIL gone | INT 0 not as expected | INT 2 entry deleted: acked */
 	CMD_LATER,
+	/* script: like READ without blocking, but entries of streams that run are put to wait at once, not delivered ->
+	 * ENTRIES, .integer = how many were put away */
+	CMD_SIFT,
 	/* script: what is due goes back to the LBS, at most .count; .position: where to look on for streams that nobody
 	 * runs -> COUNTS, see enum due_count */
 	CMD_DUE,
@@ -136,6 +140,7 @@ struct cmd {
 	bool asking;      /* send ASKING first */
 	bool use_eval;    /* the server does not know the script: send its text */
 	bool use_delifeq; /* unlock: by that command, which not every server has */
+	bool only_look;   /* take: is it still ours? Nothing is put to wait */
 	bool is_heir;     /* done: the stream's next entry may be ours at once */
 	struct slice stream;
 	struct entry_id id;

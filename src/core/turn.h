@@ -26,7 +26,7 @@ enum msg_kind {
 	MSG_SERVICE,
 	MSG_SERVICE_GONE, /* .svc: stop reading, forget it (leases of it stay until released) */
 	/* .svc, .n entries that may be read from now on (replaces what was not used; 0 = none: a blocked read is
-	 * unblocked), .ms = longest BLOCK */
+	 * unblocked), .ms = longest BLOCK; .flag = entries of running streams are put to wait while reading */
 	MSG_CREDITS,
 	/* .handle .svc .id .stream(ref moves) .slot .asking; .ms = 0: lock it; > 0: it is held and good until .ms:
 	 * go on renewing. .flag = start-up: an own lock of any incarnation is taken over. */
@@ -36,7 +36,8 @@ enum msg_kind {
 	MSG_LEASE_RENEW,   /* .handle: renew now */
 	/* .op on .svc: one operation, repeated until Redis has answered (an add is sent once, and waited for no
 	 * longer than a command); answer MSG_OP_RESULT. .text = error (dead) or info (add); .resent: it was sent
-	 * before, elsewhere (moved) */
+	 * before, elsewhere (moved). Later: .ms = how long, .flag = the worker failed. Done: .flag = the stream's next entry
+	 * may be ours. Take: .flag = only look. Add later: .ms, or .n = at, Unix ms */
 	MSG_OP,
 	/* both ways. Shard .from asks the shard that serves .slot: .op = CMD_PROBE, CMD_LOCK, CMD_TOMBSTONE,
 	 * CMD_UNLOCK on the lock of .stream + .id (.text = value, .n = TTL in ms), or CMD_DEAD_ADD (.fields, .text
@@ -66,12 +67,13 @@ enum msg_kind {
 	MSG_LEASE,   /* .handle .lease result; .ms = good until; .n = of one that was taken over: ms its lock lasts */
 	MSG_RENEWED, /* .renewed (owned, mem_free): leases whose good_until moved */
 	/* .svc .batch (owned), .source; .n = entries that were asked for (credits used up by this read); .flag =
-	 * last page of an own-pending pass */
+	 * last page of an own-pending pass; .retry = how many more were put to wait or merged */
 	MSG_ENTRIES,
 	/* .svc .ids (owned, mem_free): one page of the audit; .flag = last page; .ms = when the pass began; .n =
 	 * pass number (all pages of a pass started after the previous pass ended) */
 	MSG_OWN_IDS,
-	/* .handle .op .result; .id = new id (requeue, add; 0-0 = not known after a lost reply); fetch: .batch when
+	/* .handle .op .result; .id = new id (requeue, add; 0-0 = not known after a lost reply), or of the
+	 * stream's next entry, pending for us (done); fetch: .batch when
 	 * OP_DONE, fetch of a deleted entry: OP_GONE */
 	MSG_OP_RESULT,
 	/* both ways; to shard .from. .tag .op .result: OP_DONE (probe: .n = PTTL's answer; dead letters: .n of
@@ -106,10 +108,10 @@ enum lost_reason { LOST_EXPIRED, LOST_TAKEN, LOST_MISSING, LOST_NOT_PENDING, LOS
 
 enum entry_source { SOURCE_NEW, SOURCE_OWN /* own pending at start */, SOURCE_FETCH };
 
-enum op_result {     /* what an operation came to */
-	OP_DONE,     /* done, taken, requeued (.id), dead-lettered, acked, … */
-	OP_PARKED,   /* take: the stream is running; .n = 3: a younger entry of it, that was requeued */
-	OP_GONE,     /* not pending any more: somebody else did it */
+enum op_result {   /* what an operation came to */
+	OP_DONE,   /* done, taken, requeued (.id), dead-lettered, acked, … */
+	OP_PARKED, /* take: its stream has another entry; .n = 2: it waits, .n = 4: it was merged; not pending for us */
+	OP_GONE,   /* not pending any more: somebody else did it */
 	OP_NOT_OURS, /* requeue, dead: pending for another consumer, or not idle */
 	OP_DELETED,  /* the entry's data was deleted: acknowledged */
 	OP_MOVED,    /* not here: .text host:port or NULL, .asking: send it to the right shard */

@@ -241,6 +241,7 @@ static const struct {
 	[CMD_DLQ_DEL] = {model_dlq_del, 0},
 	[CMD_REPLAY] = {model_replay, 0},
 	[CMD_LATER] = {model_later, 1 + SCRIPT_LATER},
+	[CMD_SIFT] = {model_sift, 1 + SCRIPT_SIFT},
 	[CMD_DUE] = {model_due, 1 + SCRIPT_DUE},
 	[CMD_ADD_LATER] = {model_add_later, 1 + SCRIPT_ADD_LATER},
 	[CMD_DELAYED_NOW] = {model_delayed_cmd, 1 + SCRIPT_DELAYED},

@@ -97,6 +97,7 @@ void model_redis_set_due(struct model_redis *m, const struct command_names *name
 /* What waits for a running entry of its stream. */
 size_t model_redis_n_parked(struct model_redis *m, const struct command_names *names);
 bool model_redis_is_parked(struct model_redis *m, const struct command_names *names, struct entry_id id);
+void model_redis_drop_wishes(struct model_redis *m, const struct command_names *names); /* a planted bug */
 size_t model_redis_n_wishes(struct model_redis *m, const struct command_names *names);
 struct model_entry model_redis_wish(struct model_redis *m, const struct command_names *names, size_t i);
 bool model_redis_registered(

@@ -61,7 +61,7 @@ model_exec_fn model_group_create_cmd, model_read, model_read_own, model_heartbea
 	model_requeue, model_dead, model_dead_add, model_pending_cmd, model_consumers_cmd, model_length,
 	model_pending_sum, model_unread, model_add_cmd, model_dlq_range, model_dlq_del, model_replay;
 /* model_redis_later: what waits */
-model_exec_fn model_later, model_due, model_add_later, model_delayed_cmd;
+model_exec_fn model_later, model_sift, model_due, model_add_later, model_delayed_cmd;
 
 struct model_stream *model_stream_of(struct model_redis *m, const char *key, bool create); /* NULL: no such key */
 struct model_registry *model_registry_of(struct model_redis *m, const char *key);          /* made when missing */
@@ -82,6 +82,12 @@ bool model_finish(struct model_redis *m, struct model_stream *s, const struct cm
 bool model_advance(struct model_redis *m, const struct command_names *names, struct slice stream, const char *heir,
 	struct entry_id than, struct entry_id *next);
 bool model_alive(struct model_redis *m, const struct command_names *names, struct entry_id id);
+/* The stream's entry takes it, waits or is merged: out->integer, or refused. */
+void model_take_stream(struct model_redis *m, struct model_stream *s, const struct cmd *c,
+	const struct command_names *names, struct reply *out);
+bool model_is_refused(struct model_redis *m, const struct cmd *c, struct reply *out);
+void model_read_entry(const struct model_entry *from, bool with_fields, struct entry_in *e);
+struct entry_batch *model_batch_new(size_t room);
 bool model_is_delayed(struct model_redis *m, const struct command_names *names, struct entry_id id);
 struct field *model_fields_room(struct model_redis *m, size_t n);
 struct field_list *model_counted(struct model_redis *m, const struct field_list *from, const char *count);

@@ -325,6 +325,119 @@ bool model_advance(struct model_redis *m, const struct command_names *names, str
 
 /* ---- scripts */
 
+/* It waits for its stream, pending for nobody. False: refused. */
+static bool park(struct model_redis *m, struct model_stream *s, const struct command_names *names, struct slice stream,
+	struct entry_id id)
+{
+	if (!may_write(m))
+		return false;
+	parked_put(waits_of(m, names), stream, &id);
+	model_pel_remove(s, id);
+	return true;
+}
+
+/* It becomes the stream's wish, or the one there is newer. */
+static bool merge(struct model_redis *m, struct model_stream *s, const struct command_names *names, struct slice stream,
+	struct entry_id id)
+{
+	static const struct field_list none = {0};
+	struct model_waits *w = waits_of(m, names);
+	const struct model_wish *x = wish_of(w, stream);
+	const struct model_entry *e = model_stream_get(s, id);
+	if (!x || entry_id_cmp(id, x->id) > 0) {
+		if (!may_write(m))
+			return false;
+		parked_put(w, stream, NULL);
+		wish_set(w, stream, id, e ? e->fields : &none);
+	}
+	m->is_dirty = true;
+	model_pel_remove(s, id);
+	model_stream_delete(s, id);
+	return true;
+}
+
+/* By another entry than this. */
+static bool is_running(
+	struct model_redis *m, const struct command_names *names, struct slice stream, struct entry_id id)
+{
+	const struct model_reg_row *row = model_registry_get(model_registry_of(m, names->registry), stream);
+	return row && entry_id_cmp(row->id, id) != 0 && model_alive(m, names, row->id);
+}
+
+void model_take_stream(struct model_redis *m, struct model_stream *s, const struct cmd *c,
+	const struct command_names *names, struct reply *out)
+{
+	struct model_waits *w = waits_of(m, names);
+	bool is_busy = is_running(m, names, c->stream, c->id);
+	size_t first = is_busy ? w->n_parked : parked_first(w, c->stream);
+	bool older = first < w->n_parked && entry_id_cmp(w->parked[first].id, c->id) < 0;
+	if (is_busy || older) {
+		bool merges = names->same_stream == SAME_STREAM_COALESCE && is_busy;
+		out->integer = merges && !c->only_look ? 4 : 2;
+		if (c->only_look)
+			return;
+		struct entry_id unused;
+		if (!(merges ? merge : park)(m, s, names, c->stream, c->id))
+			model_oom(c, out);
+		else if (older)
+			model_advance(m, names, c->stream, NULL, (struct entry_id){0}, &unused);
+		return;
+	}
+	if (model_is_refused(m, c, out))
+		return;
+	model_registry_set(model_registry_of(m, names->registry), c->stream, c->id);
+	parked_remove(w, c->stream, &c->id);
+	struct model_wish *x = wish_of(w, c->stream);
+	if (x && entry_id_cmp(c->id, x->id) > 0) {
+		wish_drop(w, x);
+		parked_remove(w, c->stream, NULL);
+	}
+}
+
+/* The stream that an entry names, as the script finds it: nothing before it, no escapes in it. */
+static struct slice plain_stream(const struct model_entry *e)
+{
+	static const char head[] = "{\"DataStreamName\":\"";
+	struct slice in = model_entry_field(e, "lbs-input");
+	const size_t n = sizeof head - 1;
+	if (in.len < n || memcmp(in.p, head, n) != 0)
+		return (struct slice){0};
+	const char *end = memchr(in.p + n, '"', in.len - n);
+	if (!end || memchr(in.p + n, '\\', (size_t)(end - in.p) - n))
+		return (struct slice){0};
+	return (struct slice){in.p + n, (size_t)(end - in.p) - n};
+}
+
+void model_sift(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	struct model_stream *s = model_group_of(m, c, names, out);
+	if (!s)
+		return;
+	struct entry_batch *b = model_batch_new((size_t)c->count);
+	*out = (struct reply){.kind = REPLY_ENTRIES, .entries = b};
+	const struct slice who = c->consumer.p ? c->consumer : (struct slice){me, strlen(me)};
+	const uint32_t consumer = model_group_consumer(s, who.p, who.len);
+	s->consumers[consumer].seen = m->now;
+	for (int left = COMMAND_SIFT_BUDGET; left > 0 && b->n < (size_t)c->count; left--) {
+		const size_t next = model_stream_find(s, entry_id_next(s->delivered));
+		if (next >= s->n)
+			return;
+		const struct model_entry e = s->v[next];
+		m->is_dirty = true; /* XREADGROUP writes */
+		model_pel_put(s, e.id, consumer, m->now, 1);
+		s->delivered = e.id;
+		struct slice stream = plain_stream(&e), name = slice_copy(stream);
+		bool merges = names->same_stream == SAME_STREAM_COALESCE;
+		if (stream.p && names->same_stream != SAME_STREAM_ALLOW && is_running(m, names, name, e.id) &&
+			(merges ? merge : park)(m, s, names, name, e.id))
+			out->integer++;
+		else
+			model_read_entry(&e, false, &b->v[b->n++]);
+		mem_free((void *)(uintptr_t)name.p);
+	}
+}
+
 void model_later(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
 	struct reply *out)
 {
@@ -368,13 +481,27 @@ static bool move_back(struct model_redis *m, const struct cmd *c, const struct c
 	return true;
 }
 
+/* How many members there are up to the last one of that stream. */
+static size_t members_through(const struct model_waits *w, struct slice stream)
+{
+	struct model_parked end;
+	parked_init(&end, stream, NULL);
+	end.member[end.len - 1] = '~';
+	size_t n = 0;
+	for (size_t i = 0; i < w->n_parked; i++)
+		n += member_order(&w->parked[i], &end) < 0;
+	mem_free(end.member);
+	return n;
+}
+
 /* Streams that nobody runs any more, from a position on. */
 static void wake_up(struct model_redis *m, const struct command_names *names, struct reply *out)
 {
 	struct model_waits *w = waits_of(m, names);
 	struct model_registry *r = model_registry_of(m, names->registry);
 	size_t at = (size_t)out->counts[DUE_POSITION];
-	for (int i = 0; i < 50 && at < w->n_parked; i++) {
+	const struct model_stream *s = model_stream_of(m, names->lbs, false);
+	for (int i = 0; s && s->group && i < 50 && at < w->n_parked; i++) {
 		struct slice stream = slice_copy(w->parked[at].stream);
 		const struct model_reg_row *row = model_registry_get(r, stream);
 		if (names->same_stream == SAME_STREAM_ALLOW || !row || !model_alive(m, names, row->id)) {
@@ -384,8 +511,7 @@ static void wake_up(struct model_redis *m, const struct command_names *names, st
 				model_registry_del(r, stream);
 			out->counts[DUE_WOKEN]++;
 		}
-		while (at < w->n_parked && slice_same(w->parked[at].stream, stream))
-			at++;
+		at = members_through(w, stream);
 		mem_free((void *)(uintptr_t)stream.p);
 	}
 	out->counts[DUE_POSITION] = (int64_t)at;
@@ -582,6 +708,15 @@ bool model_redis_is_parked(struct model_redis *m, const struct command_names *na
 		if (!w->parked[i].is_wish && entry_id_cmp(w->parked[i].id, id) == 0)
 			return true;
 	return false;
+}
+
+void model_redis_drop_wishes(struct model_redis *m, const struct command_names *names)
+{
+	struct model_waits *w = waits_of(m, names);
+	while (w->n_wishes) {
+		parked_remove(w, w->wishes[0].stream, NULL);
+		wish_drop(w, w->wishes);
+	}
 }
 
 size_t model_redis_n_wishes(struct model_redis *m, const struct command_names *names)

@@ -26,7 +26,7 @@ void model_oom(const struct cmd *c, struct reply *out)
 	model_error(c, oom_text, out);
 }
 
-static bool is_refused(struct model_redis *m, const struct cmd *c, struct reply *out)
+bool model_is_refused(struct model_redis *m, const struct cmd *c, struct reply *out)
 {
 	if (m->is_oom && !m->is_dirty) {
 		model_oom(c, out);
@@ -56,7 +56,7 @@ void model_group_create_cmd(struct model_redis *m, const struct cmd *c, const st
 	const char *me, struct reply *out)
 {
 	(void)me;
-	if (is_refused(m, c, out))
+	if (model_is_refused(m, c, out))
 		return;
 	struct model_stream *s = model_stream_of(m, names->lbs, true);
 	const struct slice start = c->value.p ? c->value : slice_str(names->group_start);
@@ -72,7 +72,7 @@ void model_group_create_cmd(struct model_redis *m, const struct cmd *c, const st
 
 /* ---- reading */
 
-static void read_entry(const struct model_entry *from, bool with_fields, struct entry_in *e)
+void model_read_entry(const struct model_entry *from, bool with_fields, struct entry_in *e)
 {
 	e->id = from->id;
 	struct lbs_fields fields = {0};
@@ -83,7 +83,7 @@ static void read_entry(const struct model_entry *from, bool with_fields, struct 
 		e->fields = reply_copy_fields(from->fields->v, from->fields->n);
 }
 
-static struct entry_batch *batch_new(size_t room)
+struct entry_batch *model_batch_new(size_t room)
 {
 	return mem_alloc(sizeof(struct entry_batch) + room * sizeof(struct entry_in));
 }
@@ -101,7 +101,7 @@ void model_read(struct model_redis *m, const struct cmd *c, const struct command
 		return;
 	const size_t first = model_stream_find(s, entry_id_next(s->delivered));
 	const size_t n = limit(c->count, s->n - first);
-	struct entry_batch *b = batch_new(n);
+	struct entry_batch *b = model_batch_new(n);
 	*out = (struct reply){.kind = REPLY_ENTRIES, .entries = b};
 	if (n == 0)
 		return;
@@ -109,7 +109,7 @@ void model_read(struct model_redis *m, const struct cmd *c, const struct command
 	s->consumers[consumer].seen = m->now;
 	for (size_t i = 0; i < n; i++) {
 		const struct model_entry *e = &s->v[first + i];
-		read_entry(e, false, &b->v[b->n++]);
+		model_read_entry(e, false, &b->v[b->n++]);
 		model_pel_put(s, e->id, consumer, m->now, 1);
 		s->delivered = e->id;
 	}
@@ -124,7 +124,7 @@ void model_read_own(struct model_redis *m, const struct cmd *c, const struct com
 	const uint32_t consumer = model_group_consumer(s, me, strlen(me));
 	s->consumers[consumer].seen = m->now;
 	const size_t most = limit(c->count, s->consumers[consumer].n_pending);
-	struct entry_batch *b = batch_new(most);
+	struct entry_batch *b = model_batch_new(most);
 	for (size_t i = model_pel_find(s, entry_id_next(c->id)); i < s->n_pel && b->n < most; i++) {
 		struct model_pel_row *p = &s->pel[i];
 		if (p->consumer != consumer)
@@ -132,7 +132,7 @@ void model_read_own(struct model_redis *m, const struct cmd *c, const struct com
 		struct entry_in *in = &b->v[b->n++];
 		const struct model_entry *e = model_stream_get(s, p->id);
 		if (e) {
-			read_entry(e, false, in);
+			model_read_entry(e, false, in);
 			p->delivered = m->now;
 			p->n_deliveries++;
 		} else {
@@ -151,7 +151,7 @@ void model_heartbeat(struct model_redis *m, const struct cmd *c, const struct co
 		return;
 	const uint32_t consumer = model_group_consumer(s, me, strlen(me));
 	s->consumers[consumer].seen = m->now;
-	*out = (struct reply){.kind = REPLY_ENTRIES, .entries = batch_new(0)};
+	*out = (struct reply){.kind = REPLY_ENTRIES, .entries = model_batch_new(0)};
 }
 
 /* XRANGE id id, with fields for the dead letters */
@@ -161,9 +161,9 @@ void model_fetch(struct model_redis *m, const struct cmd *c, const struct comman
 	(void)me;
 	const struct model_stream *s = model_stream_of(m, names->lbs, false);
 	const struct model_entry *e = s ? model_stream_get(s, c->id) : NULL;
-	struct entry_batch *b = batch_new(1);
+	struct entry_batch *b = model_batch_new(1);
 	if (e)
-		read_entry(e, c->kind == CMD_DEAD_READ, &b->v[b->n++]);
+		model_read_entry(e, c->kind == CMD_DEAD_READ, &b->v[b->n++]);
 	*out = (struct reply){.kind = REPLY_ENTRIES, .entries = b};
 }
 
@@ -199,7 +199,7 @@ static bool is_registered(struct model_redis *m, const struct cmd *c, const stru
 void model_take(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
 	struct reply *out)
 {
-	const struct model_stream *s = model_group_of(m, c, names, out);
+	struct model_stream *s = model_group_of(m, c, names, out);
 	if (!s)
 		return;
 	const struct model_pel_row *p = model_pel_get(s, c->id);
@@ -207,14 +207,8 @@ void model_take(struct model_redis *m, const struct cmd *c, const struct command
 	if (!p || !is_of(s, p, c->consumer.p ? c->consumer : slice_str(me)))
 		return;
 	out->integer = 1;
-	if (!has_registry(c, names) || is_registered(m, c, names))
-		return;
-	struct model_registry *r = model_registry_of(m, names->registry);
-	const struct model_reg_row *row = model_registry_get(r, c->stream);
-	if (row && model_alive(m, names, row->id))
-		out->integer = entry_id_cmp(row->id, c->id) > 0 ? 3 : 2;
-	else if (!is_refused(m, c, out))
-		model_registry_set(r, c->stream, c->id);
+	if (has_registry(c, names) && !is_registered(m, c, names))
+		model_take_stream(m, s, c, names, out);
 }
 
 bool model_finish(struct model_redis *m, struct model_stream *s, const struct cmd *c, const struct command_names *names,
@@ -283,7 +277,7 @@ void model_requeue(struct model_redis *m, const struct cmd *c, const struct comm
 	(void)me;
 	struct model_stream *s = model_group_of(m, c, names, out);
 	const struct model_entry *e = s ? model_movable(m, s, c, names, out) : NULL;
-	if (!e || is_refused(m, c, out))
+	if (!e || model_is_refused(m, c, out))
 		return;
 	char count[24];
 	snprintf(count, sizeof count, "%lld", (long long)c->retry);
@@ -334,7 +328,7 @@ void model_dead(struct model_redis *m, const struct cmd *c, const struct command
 {
 	struct model_stream *s = model_group_of(m, c, names, out);
 	const struct model_entry *e = s ? model_movable(m, s, c, names, out) : NULL;
-	if (!e || is_refused(m, c, out))
+	if (!e || model_is_refused(m, c, out))
 		return;
 	size_t trimmed;
 	add_dead(m, c, names, me, e->fields, &trimmed);
@@ -347,7 +341,7 @@ void model_dead_add(struct model_redis *m, const struct cmd *c, const struct com
 	struct reply *out)
 {
 	size_t trimmed;
-	if (!is_refused(m, c, out))
+	if (!model_is_refused(m, c, out))
 		*out = (struct reply){.kind = REPLY_ID, .id = add_dead(m, c, names, me, c->fields, &trimmed)};
 }
 
@@ -437,9 +431,9 @@ void model_dlq_range(struct model_redis *m, const struct cmd *c, const struct co
 	const struct model_stream *s = model_stream_of(m, names->dlq, false);
 	const size_t first = s ? model_stream_find(s, c->id) : 0;
 	const size_t n = s && c->count > 0 ? limit(c->count, s->n - first) : 0;
-	struct entry_batch *b = batch_new(n);
+	struct entry_batch *b = model_batch_new(n);
 	while (b->n < n) {
-		read_entry(&s->v[first + b->n], true, &b->v[b->n]);
+		model_read_entry(&s->v[first + b->n], true, &b->v[b->n]);
 		b->n++;
 	}
 	*out = (struct reply){.kind = REPLY_ENTRIES, .entries = b};
@@ -471,7 +465,7 @@ void model_add_cmd(struct model_redis *m, const struct cmd *c, const struct comm
 	struct reply *out)
 {
 	(void)me;
-	if (is_refused(m, c, out))
+	if (model_is_refused(m, c, out))
 		return;
 	struct buf json;
 	buf_init(&json);
@@ -485,7 +479,7 @@ void model_replay(struct model_redis *m, const struct cmd *c, const struct comma
 	struct reply *out)
 {
 	(void)me;
-	if (is_refused(m, c, out))
+	if (model_is_refused(m, c, out))
 		return;
 	*out = (struct reply){
 		.kind = REPLY_ID,

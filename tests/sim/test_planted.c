@@ -32,6 +32,16 @@ Test(planted, a_renewal_counts_from_its_reply)
 	must_be_found(BUG_RENEW_FROM_REPLY);
 }
 
+Test(planted, what_is_due_is_forgotten_before_it_is_added)
+{
+	must_be_found(BUG_DUE_FORGETS_FIRST);
+}
+
+Test(planted, a_wish_is_dropped_when_its_stream_is_done)
+{
+	must_be_found(BUG_WISH_DROPPED);
+}
+
 Test(planted, none_of_these_seeds_fails_without_a_bug)
 {
 	run_watch(60);

@@ -117,19 +117,19 @@ Test(story, a_second_entry_of_a_running_stream_waits_its_turn, .init = story_up,
 		     "[  1520] add orders s1 1520-1\n"
 		     "[  1524] d0.s0 lock s1 1520-0\n"
 		     "[  1530] d0.s0 take s1 1520-0\n"
-		     "[  1530] d0.s0 lock s1 1520-1\n"
-		     "[  1536] d0.s0 take s1 1520-1\n"
 		     "[  1539] w0 < assign s1 1520-0 retry=0 until=11024\n"
+		     "[  1540] d0.s0 take s1 1520-1\n"
 		     "[  1839] w0 done 1520-0\n"
 		     "[  1840] d0.s0 done s1 1520-0\n"
 		     "[  1849] w0 < ok 1520-0 for=done outcome=done\n"
 		     "[  1850] d0.s0 unlock s1 1520-0\n"
-		     "[  1850] d0.s0 take s1 1520-1\n"
-		     "[  1855] w0 < assign s1 1520-1 retry=0 until=11030\n"
-		     "[  2155] w0 done 1520-1\n"
-		     "[  2156] d0.s0 done s1 1520-1\n"
-		     "[  2161] w0 < ok 1520-1 for=done outcome=done\n"
-		     "[  2162] d0.s0 unlock s1 1520-1\n");
+		     "[  1856] d0.s0 lock s1 1520-1\n"
+		     "[  1862] d0.s0 take s1 1520-1\n"
+		     "[  1867] w0 < assign s1 1520-1 retry=0 until=11356\n"
+		     "[  2167] w0 done 1520-1\n"
+		     "[  2168] d0.s0 done s1 1520-1\n"
+		     "[  2173] w0 < ok 1520-1 for=done outcome=done\n"
+		     "[  2174] d0.s0 unlock s1 1520-1\n");
 	cr_assert(world_settled(&W));
 }
 

@@ -166,7 +166,9 @@ static void init_service(struct world *w, uint16_t svc)
 	struct service_rules *r = &w->rules[svc];
 	mono_ms ttl = w->o.ttl_ms;
 	*r = (struct service_rules){.svc = svc,
-		.same_stream = w->o.serialize ? SAME_STREAM_SERIALIZE : SAME_STREAM_ALLOW,
+		.same_stream = w->o.coalesce    ? SAME_STREAM_COALESCE
+			       : w->o.serialize ? SAME_STREAM_SERIALIZE
+						: SAME_STREAM_ALLOW,
 		.probe = true,
 		.weight = 1,
 		.read_batch = 128,
@@ -313,6 +315,8 @@ static bool is_empty(struct world *w)
 	for (uint16_t svc = 0; svc < w->o.n_services; svc++) {
 		struct server *s = server_of_service(w, svc);
 		if (has_entries(w, s, svc) || model_redis_n_delayed(s->model, &w->names[svc]) ||
+			model_redis_n_parked(s->model, &w->names[svc]) ||
+			model_redis_n_wishes(s->model, &w->names[svc]) ||
 			model_redis_n_pending(s->model, &w->names[svc]) ||
 			(!w->has_deleted && !w->o.n_gos && model_redis_n_registered(s->model, &w->names[svc])))
 			return false;

@@ -26,12 +26,19 @@ enum {
 };
 
 /* Bugs planted by translating what passes through the world, for the tests of the test. */
-enum world_bug { BUG_NONE, BUG_LOCK_UNCHECKED, BUG_ACK_FIRST, BUG_RENEW_FROM_REPLY };
+enum world_bug {
+	BUG_NONE,
+	BUG_LOCK_UNCHECKED,
+	BUG_ACK_FIRST,
+	BUG_RENEW_FROM_REPLY,
+	BUG_DUE_FORGETS_FIRST,
+	BUG_WISH_DROPPED
+};
 
 struct world_opts {
 	uint64_t seed;
 	unsigned n_daemons, n_masters, n_services, n_gos;
-	bool is_cluster, serialize, events;
+	bool is_cluster, serialize, coalesce, events;
 	mono_ms ttl_ms;
 	mono_ms lag_min_ms, lag_max_ms; /* of every message, command and reply */
 	unsigned slow_per_mille;        /* of them that take up to slow_max_ms */

@@ -80,7 +80,8 @@ static bool is_in_stream(struct world *w, uint16_t svc, uint32_t item)
 	struct entry_id delivered = model_redis_last_delivered(s->model, &w->names[svc]);
 	for (size_t i = 0; i < n; i++)
 		if (item_of(&v[i]) == item &&
-			(entry_id_cmp(v[i].id, delivered) > 0 || is_pending(w, svc, v[i].id, NULL)))
+			(entry_id_cmp(v[i].id, delivered) > 0 || is_pending(w, svc, v[i].id, NULL) ||
+				model_redis_is_parked(s->model, &w->names[svc], v[i].id)))
 			return true;
 	return false;
 }
@@ -99,11 +100,44 @@ static bool is_delayed(struct world *w, uint16_t svc, uint32_t item)
 	return false;
 }
 
+/* What is left of several, to run next. */
+static bool is_wish(struct world *w, uint16_t svc, uint32_t item)
+{
+	struct server *s = server_of_service(w, svc);
+	for (size_t i = 0; i < model_redis_n_wishes(s->model, &w->names[svc]); i++) {
+		const struct model_entry e = model_redis_wish(s->model, &w->names[svc], i);
+		if (item_of(&e) == item)
+			return true;
+	}
+	return false;
+}
+
+static bool is_somewhere(struct world *w, uint32_t i)
+{
+	const struct item *it = &w->items[i];
+	return is_in_stream(w, it->svc, i) || is_delayed(w, it->svc, i) || is_wish(w, it->svc, i) ||
+	       is_dead_letter(w, it->svc, i);
+}
+
+/* Merged into another one of its stream that is still to run, or began after this one was added. The later one by id
+ * stays: an older one that was requeued is that, too. */
+static bool is_merged(struct world *w, uint32_t item)
+{
+	const struct item *it = &w->items[item];
+	for (uint32_t i = 0; w->o.coalesce && i < w->n_items; i++) {
+		const struct item *o = &w->items[i];
+		if (i == item || o->svc != it->svc || strcmp(o->stream, it->stream) != 0)
+			continue;
+		if (o->is_deleted || (!o->is_done && is_somewhere(w, i)) || o->last_assigned > it->added)
+			return true;
+	}
+	return false;
+}
+
 static void check_item(struct world *w, uint32_t i, const char *when)
 {
 	const struct item *it = &w->items[i];
-	if (it->is_done || it->is_deleted || go_is_finishing(w, i) || is_in_stream(w, it->svc, i) ||
-		is_delayed(w, it->svc, i) || is_dead_letter(w, it->svc, i))
+	if (it->is_done || it->is_deleted || go_is_finishing(w, i) || is_somewhere(w, i) || is_merged(w, i))
 		return;
 	world_fail(w, "P1: item %u (%s %s) is lost after %s", i, w->rules[it->svc].name, it->stream, when);
 }
@@ -112,6 +146,20 @@ void check_nothing_lost(struct world *w, const char *when)
 {
 	for (uint32_t i = 0; i < w->n_items; i++)
 		check_item(w, i, when);
+}
+
+/* It waited for its stream, with its lock on the way to be deleted, and is pending for the same daemon again, which asks
+ * for the lock anew. */
+static bool is_new_again(struct world *w, const struct cmd *c, const char *consumer)
+{
+	for (unsigned i = 0; i < w->o.n_daemons; i++) {
+		struct daemon *d = &w->daemons[i];
+		if (strcmp(d->shard_rules.consumer, consumer) != 0)
+			continue;
+		const struct entry *e = d->is_alive ? ledger_get(&d->core->ledger, c->svc, c->id) : NULL;
+		return !e || e->state == ENTRY_FETCHING || e->state == ENTRY_LOCKING;
+	}
+	return false;
 }
 
 /* Called after the command; item: what the entry was before it. */
@@ -123,7 +171,7 @@ void check_executed(struct world *w, struct server *s, const struct cmd *c, cons
 		bool is_guard =
 			c->value.len > 8 && memcmp(c->value.p, "recover:", 8) == 0; /* opened again by who closed it */
 		if (r->kind == REPLY_INT && r->integer == 1 && !is_guard && !w->has_lost && !w->has_regrouped &&
-			is_pending(w, c->svc, c->id, consumer))
+			is_pending(w, c->svc, c->id, consumer) && !is_new_again(w, c, consumer))
 			world_fail(w, "P2: the lock of %.*s %llu-%llu is deleted while the entry is pending",
 				(int)c->stream.len, c->stream.p, (unsigned long long)c->id.ms,
 				(unsigned long long)c->id.seq);
@@ -131,7 +179,7 @@ void check_executed(struct world *w, struct server *s, const struct cmd *c, cons
 	}
 	if (item >= w->n_items)
 		return;
-	if (c->kind == CMD_DONE && r->kind == REPLY_INT && r->integer == 1) {
+	if (c->kind == CMD_DONE && (r->kind == REPLY_ID || (r->kind == REPLY_INT && r->integer == 1))) {
 		if (!w->items[item].was_said)
 			world_fail(w, "P5: item %u counts as done, but no worker said so", item);
 		w->items[item].is_done = true;
@@ -216,6 +264,8 @@ void check_assign(struct world *w, struct sim_worker *k, struct hold *h)
 /* A Go consumer knows neither registry nor token: only the very item counts. */
 void check_go_begins(struct world *w, const struct go *g, const struct go_hold *h)
 {
+	if (h->item < w->n_items)
+		w->items[h->item].last_assigned = w->now;
 	for (unsigned i = 0; i < w->n_workers; i++)
 		for (unsigned j = 0; w->workers[i].is_alive && j < WORLD_HOLDS; j++) {
 			struct sim_worker *k = &w->workers[i];

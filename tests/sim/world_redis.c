@@ -234,6 +234,33 @@ static bool acked_first(struct world *w, struct inflight *f, const char *consume
 	return true;
 }
 
+/* What is due is forgotten by one command and added by another, a little later: lost when the daemon dies between. */
+static void forget_due(struct world *w, struct inflight *f)
+{
+	struct server *s = f->chan->server;
+	const struct command_names *names = &w->names[f->cmd.svc];
+	while (f->chan->rconn && model_redis_n_delayed(s->model, names)) {
+		int64_t due;
+		struct reply r;
+		const struct model_entry e = model_redis_delayed(s->model, names, 0, &due);
+		if (due > 1700000000000 + s->clock_offset + w->now)
+			return;
+		struct later_add *a = mem_alloc(sizeof *a);
+		struct daemon *d = f->chan->rconn->shard->daemon;
+		a->ev = (struct event){.run = run_later_add, .drop = later_add_free, .daemon = d, .gen = d->gen};
+		a->server = s;
+		a->svc = f->cmd.svc;
+		a->fields = reply_copy_fields(e.fields->v, e.fields->n);
+		struct cmd drop = {.kind = CMD_DELAYED_DROP, .svc = f->cmd.svc, .id = e.id, .use_eval = true};
+		model_redis_exec(s->model, &drop, names, "x", w->now, &r);
+		if (r.kind != REPLY_INT) {
+			later_add_free(w, &a->ev);
+			return;
+		}
+		event_at(w, &a->ev, w->now + 300);
+	}
+}
+
 static void execute(struct world *w, struct inflight *f, struct reply *r)
 {
 	struct chan *c = f->chan;
@@ -243,11 +270,15 @@ static void execute(struct world *w, struct inflight *f, struct reply *r)
 	snprintf(consumer, sizeof consumer, "redis-consumer-%s", w->daemons[f->no >> 56].node);
 	const struct command_names *names = f->cmd.svc < w->o.n_services ? &w->names[f->cmd.svc] : NULL;
 	uint32_t item = touches_entry(f->cmd.kind) && names ? item_of_entry(w, f->cmd.svc, f->cmd.id) : WORLD_ITEMS;
+	if (w->o.bug == BUG_DUE_FORGETS_FIRST && f->cmd.kind == CMD_DUE)
+		forget_due(w, f);
+	if (w->o.bug == BUG_WISH_DROPPED && f->cmd.kind == CMD_DONE)
+		model_redis_drop_wishes(s->model, names);
 	if (!acked_first(w, f, consumer, r))
 		model_redis_exec(s->model, &f->cmd, names, consumer, w->now, r);
 	if (touches_entry(f->cmd.kind))
 		check_executed(w, s, &f->cmd, r, consumer, item);
-	if (f->cmd.kind == CMD_DUE)
+	if (f->cmd.kind == CMD_DUE && w->o.bug != BUG_DUE_FORGETS_FIRST)
 		check_nothing_lost(w, "due");
 	if (r->kind == REPLY_ID || (r->kind == REPLY_COUNTS && r->counts[DUE_MOVED]))
 		server_served(w, s);

@@ -182,3 +182,16 @@ def test_an_outage_of_workers_dead_letters_nothing(t):
     checks.wait_clean(r.db, timeout=130)
     assert r.db.cmd("XLEN", "orders-input-dlq") == 0
     checks.all_good(add.sure, [w.journal])
+@limit(90)
+def test_order_within_a_stream_is_kept_while_the_first_waits(t):
+    r = t.redis()
+    d = t.daemon(r, service={"retry": {"initial": "500ms"}})
+    w = t.worker(d, credits=5, work=0, result=lambda a: {"t": "fail" if not a["retry"] and a["info"]["n"] == 0 else "done", "lease": a["lease"]})
+    for n in range(4):
+        r.db.cmd("XADD", "orders-input", "*", "lbs-input", json.dumps({"DataStreamName": "s", "Info": {"n": n}}))
+    checks.wait_clean(r.db, timeout=30)
+    assert [f["info"]["n"] for f in w.frames("assign")] == [0, 0, 1, 2, 3]
+    tokens = [f["token"] for f in w.frames("assign")]
+    assert tokens == sorted(tokens)
+
+

@@ -118,7 +118,7 @@ def live(t, r, d, w):
     d.ctl("add", "orders", "added", "--info", json.dumps(INFO))
     d.ctl("release", "s4")
     add.many("orders", ["s1", "s1"], {"secret": INFO})  # these wait here, Info and all
-    t.wait(lambda: any(x["state"] == "parked" for x in d.json("ls")), what="an entry that waits")
+    t.wait(lambda: r.db.cmd("ZCARD", "{orders-input}-parked") > 0, what="an entry that waits")
     d.signal(signal.SIGUSR1)
     r.client().cmd("CONFIG", "SET", "requirepass", OTHER)  # nobody knows yet
     r.db.password = r.password = OTHER

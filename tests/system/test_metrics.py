@@ -58,8 +58,8 @@ def test_a_parked_entry_does_not_wait_for_a_worker(t):
     w = t.worker(d, credits=5)
     Added(r.db).many("orders", ["same", "same"])
     first = w.wait("assign")
-    t.wait(lambda: value(d, "sluice_streams_owned", 'service="orders",state="parked"') == 1, 10, "the second is parked")
-    held = t.wait(lambda: value(d, "sluice_owned_oldest_age_seconds") >= 1, 10, "its age")
+    t.wait(lambda: value(d, "sluice_streams_parked", 'service="orders"') == 1, 10, "the second is parked")
+    held = t.wait(lambda: value(d, "sluice_owned_oldest_age_seconds") >= 1, 10, "the age of the first")
     assert held and value(d, "sluice_unassigned_oldest_age_seconds") == 0 and status(d)["unassigned_oldest_age_ms"] is None
     w.finish(first)
     assert w.wait("assign", 2)["stream"] == "same"

@@ -49,7 +49,8 @@ struct coord_service {
 	bool is_going;     /* removed by a reload: no reads, what runs ends */
 	struct link ready, parked;
 	struct link suspects; /* READY ones that wait for a worker with nothing else to do */
-	struct map active;    /* stream -> entry taken (serialize) */
+	struct map active;    /* stream -> the entry of it that comes first here, from its lock on (not with allow) */
+	bool is_sifting;      /* entries of running streams were met: the server puts them to wait as it is read */
 	uint32_t audit_pass;
 	uint32_t granted; /* what the outstanding grant allows */
 	bool grant_is_short;
@@ -170,6 +171,18 @@ void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono
 void entry_tell_revoke(struct coord *c, const struct entry *e, const struct worker *w, mono_ms grace_ms);
 /* Out of its session's, or its service's list; its credit is free. */
 void entry_leave_lists(struct coord *c, struct entry *e);
+/* The first of its stream here, unless there is one. */
+void entry_lead(struct coord_service *s, struct entry *e);
+/* Asks for its lock. */
+void entry_lock(struct coord *c, struct entry *e);
+/* Asks to be put to wait in Redis, without a lock: e is PARKED. */
+void entry_park(struct coord *c, struct entry *e);
+/* The first one is registered now: those behind it are put to wait. */
+void entry_park_followers(struct coord *c, struct coord_service *s, const struct entry *first);
+/* It leaves: the oldest one behind it comes first now. */
+void entry_leave_active(struct coord *c, struct coord_service *s, struct entry *e);
+/* Behind the first of its stream here, without a lock: e is PARKED. */
+void entry_follow(struct coord *c, struct entry *e, struct entry *first);
 void entry_done(struct coord *c, struct entry *e);
 /* The answer to its last operation. */
 void entry_on_finished(struct coord *c, struct entry *e, const struct msg *m);

@@ -118,6 +118,13 @@ static enum cmd_kind entry_op_of(const struct entry *e)
 	return e->state == ENTRY_FETCHING ? CMD_FETCH : ops[e->finish];
 }
 
+/* Whether the next entry of a stream that ends here could begin here at once. */
+static bool may_begin(struct coord *c, const struct coord_service *s)
+{
+	const struct credits_service *cs = entry_reserved_of(c, s);
+	return !c->place.is_draining && !cs->is_paused && cs->is_on;
+}
+
 /* Sends the operation that the entry's state asks for to the shard of its load-balancer stream. */
 static void send_op_to(struct coord *c, struct entry *e, uint16_t shard, bool asking)
 {
@@ -141,6 +148,10 @@ static void send_op_to(struct coord *c, struct entry *e, uint16_t shard, bool as
 	m->slot = s->rules->lbs_slot;
 	if ((m->op == CMD_DEAD || m->op == CMD_LATER) && e->note)
 		m->text = text_ref(e->note);
+	if (m->op == CMD_DONE)
+		m->flag = may_begin(c, s);
+	else if (m->op == CMD_TAKE)
+		m->flag = e->verify;
 	if (m->op == CMD_LATER) {
 		m->ms = e->delay_ms;
 		m->flag = e->why == WHY_FAIL;
@@ -205,13 +216,11 @@ void entry_leave_lists(struct coord *c, struct entry *e)
 	list_remove(&e->peers);
 }
 
-static void leave_active(struct coord *c, struct coord_service *s, struct entry *e);
-
 void entry_drop(struct coord *c, struct entry *e)
 {
 	struct coord_service *s = coord_service(c, e->svc);
 	entry_leave_lists(c, e);
-	leave_active(c, s, e);
+	entry_leave_active(c, s, e);
 	entry_unreserve(c, s, e);
 	entry_start_known(c, e);
 	entry_reserved_of(c, s)->owned--;
@@ -233,36 +242,6 @@ void entry_release_and_drop(struct coord *c, struct entry *e)
 	entry_drop(c, e);
 }
 
-static void retake(struct coord *c, struct entry *e)
-{
-	struct coord_service *s = coord_service(c, e->svc);
-	list_remove(&e->peers);
-	entry_reserve(c, s, e);
-	entry_move(c, e, ENTRY_TAKING, MONO_NEVER);
-	entry_send_op(c, e);
-}
-
-/* Its stream is free: the oldest parked entry of the same name asks again. */
-static void leave_active(struct coord *c, struct coord_service *s, struct entry *e)
-{
-	if (!e->in_active)
-		return;
-	map_remove(&s->active, e->stream->bytes, e->stream->len);
-	e->in_active = false;
-	if (!e->has_followers)
-		return;
-	struct entry *first = NULL;
-	for (struct link *l = s->parked.next; l != &s->parked; l = l->next) {
-		struct entry *p = LIST_OF(struct entry, peers, l);
-		if (p->stream->len == e->stream->len &&
-			memcmp(p->stream->bytes, e->stream->bytes, e->stream->len) == 0 &&
-			(!first || entry_id_cmp(p->id, first->id) < 0))
-			first = p;
-	}
-	if (first)
-		retake(c, first);
-}
-
 /* ---- operations ---- */
 
 void entry_ready(struct coord *c, struct entry *e)
@@ -278,30 +257,23 @@ void entry_ready(struct coord *c, struct entry *e)
 static void on_taken(struct coord *c, struct entry *e, const struct msg *m)
 {
 	struct coord_service *s = coord_service(c, e->svc);
-	if (c->is_draining && (m->result == OP_DONE || m->result == OP_PARKED)) {
+	if (m->result == OP_PARKED) { /* it waits in Redis, or was merged into what waits there */
+		s->is_sifting = true;
+		s->m.c[M_MERGED] += m->n == 4;
+	}
+	if (m->result != OP_DONE) {
+		entry_release_and_drop(c, e);
+	} else if (c->is_draining) {
 		entry_requeue(c, e, WHY_DRAIN, false);
-	} else if (m->result == OP_DONE) {
-		if (s->rules->same_stream != SAME_STREAM_ALLOW &&
-			!map_get(&s->active, e->stream->bytes, e->stream->len)) {
-			map_put(&s->active, e->stream->bytes, e->stream->len, e);
-			e->in_active = true;
-		}
+	} else if (!e->good_until) { /* it was to wait, but nobody runs its stream: it is locked now and taken again */
+		entry_lock(c, e);
+	} else {
+		entry_lead(s, e);
 		if (e->feed)
 			entry_feed_open(c, e);
 		else
 			entry_ready(c, e);
-	} else if (m->result == OP_PARKED && m->n == 3) {
-		/* the one before it was requeued and has a higher token by now: this one gets a higher one still */
-		entry_requeue(c, e, WHY_NO_CREDIT, false);
-	} else if (m->result == OP_PARKED) {
-		struct entry *running = map_get(&s->active, e->stream->bytes, e->stream->len);
-		if (running)
-			running->has_followers = true;
-		entry_unreserve(c, s, e);
-		entry_move(c, e, ENTRY_PARKED, c->now + rng_jitter(&c->rng, PARKED_RETRY_MS, 10));
-		list_push(&s->parked, &e->peers);
-	} else {
-		entry_release_and_drop(c, e);
+		entry_park_followers(c, s, e);
 	}
 }
 
@@ -309,8 +281,6 @@ static void on_verified(struct coord *c, struct entry *e, const struct msg *m)
 {
 	e->verify = false;
 	if (m->result == OP_DONE || e->is_lost)
-		return;
-	if (e->state == ENTRY_PARKED && m->result == OP_PARKED)
 		return;
 	entry_not_pending(c, e);
 }
@@ -420,11 +390,7 @@ void entry_resume(struct coord *c, struct entry *e, struct worker *w)
 	list_push(&w->entries, &e->peers);
 	if (e->state == ENTRY_LIMBO)
 		entry_move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
-	if (s->rules->same_stream != SAME_STREAM_ALLOW && !e->in_active &&
-		!map_get(&s->active, e->stream->bytes, e->stream->len)) {
-		map_put(&s->active, e->stream->bytes, e->stream->len, e);
-		e->in_active = true;
-	}
+	entry_lead(s, e);
 	if (e->feed && !e->is_revoked)
 		entry_feed_resume(c, e);
 	s->m.c[M_ASSIGN_RESUMED]++;
@@ -537,7 +503,7 @@ static void state_deadline(struct coord *c, struct entry *e)
 		entry_send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
 		break;
 	case ENTRY_PARKED:
-		retake(c, e);
+		entry_park(c, e);
 		break;
 	case ENTRY_READY:
 		if (!e->is_suspect || !suspect_waits(c, s, e))

@@ -57,12 +57,23 @@ static void look_at_id(struct coord *c, struct coord_service *s, struct entry_id
 		id.ms < SESSION_ID_NS ? "microseconds" : "nanoseconds");
 }
 
+/* Behind which entry of its stream it has to stand here; NULL: it may go on. One that is leaving holds up nothing. */
+static struct entry *first_of(const struct coord_service *s, const struct text *stream)
+{
+	if (s->rules->same_stream == SAME_STREAM_ALLOW)
+		return NULL;
+	struct entry *first = map_get(&s->active, stream->bytes, stream->len);
+	return first && first->state != ENTRY_FINISHING ? first : NULL;
+}
+
 static void enter_good(struct coord *c, struct coord_service *s, struct entry_in *in, struct entry *e, bool is_start)
 {
+	struct entry *first = is_start ? NULL : first_of(s, in->stream);
+	enum entry_state state = first ? ENTRY_PARKED : ENTRY_LOCKING;
 	if (!e)
-		e = entry_enter(c, s, in->id, ENTRY_LOCKING);
+		e = entry_enter(c, s, in->id, state);
 	else
-		entry_move(c, e, ENTRY_LOCKING, MONO_NEVER);
+		entry_move(c, e, state, MONO_NEVER);
 	e->stream = in->stream;
 	e->info = in->info;
 	e->trace = in->trace;
@@ -76,10 +87,17 @@ static void enter_good(struct coord *c, struct coord_service *s, struct entry_in
 		e->feed->shard = SHARD_NONE;
 	}
 	e->is_start = e->start_counted = is_start;
-	if (is_start)
+	if (first) {
+		entry_unreserve(c, s, e);
+		entry_follow(c, e, first);
+		return;
+	}
+	if (is_start) {
 		c->n_start++;
-	else
+	} else {
+		entry_lead(s, e);
 		entry_reserve(c, s, e);
+	}
 	entry_send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
 }
 
@@ -115,6 +133,9 @@ static void read_answered(struct coord *c, struct coord_service *s, const struct
 	ps->was_full = m->batch && (int64_t)m->batch->n >= m->n && m->n > 0;
 	ps->granted = 0;
 	ps->is_reading = false;
+	s->is_sifting = m->retry > 0 || (s->is_sifting && ps->was_full);
+	if (s->rules->same_stream == SAME_STREAM_COALESCE)
+		s->m.c[M_MERGED] += m->retry;
 	if (m->batch) {
 		credits_read(&c->place, coord_pos(c, s), (uint32_t)m->batch->n);
 		coord_place_turn(c, s);

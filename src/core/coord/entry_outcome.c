@@ -146,6 +146,16 @@ static void count_trimmed(struct coord *c, struct coord_service *s, const struct
 	s->n_trimmed = 0;
 }
 
+/* The next entry of a stream that ended here is pending for us: it is read and goes its way. */
+static void take_next(struct coord *c, struct coord_service *s, struct entry_id id)
+{
+	if (ledger_get(&c->ledger, s->svc, id))
+		return;
+	struct entry *e = entry_enter(c, s, id, ENTRY_FETCHING);
+	entry_reserve(c, s, e);
+	entry_send_op(c, e);
+}
+
 void entry_on_finished(struct coord *c, struct entry *e, const struct msg *m)
 {
 	static const enum gone_outcome outcomes[] = {[FINISH_NONE] = GONE_LOST,
@@ -170,4 +180,6 @@ void entry_on_finished(struct coord *c, struct entry *e, const struct msg *m)
 		entry_drop(c, e);
 	else
 		entry_release_and_drop(c, e);
+	if (ok && m->op == CMD_DONE && m->id.ms)
+		take_next(c, s, m->id);
 }

@@ -20,10 +20,10 @@
 
 enum entry_state {
 	ENTRY_FETCHING,
-	ENTRY_LOCKING,   /* its lock is being acquired */
-	ENTRY_BUSY,      /* somebody else holds the lock: tried again later */
-	ENTRY_TAKING,    /* locked; the registry and the pending list are being asked */
-	ENTRY_PARKED,    /* another entry of the same stream runs */
+	ENTRY_LOCKING, /* its lock is being acquired */
+	ENTRY_BUSY,    /* somebody else holds the lock: tried again later */
+	ENTRY_TAKING, /* locked, or put to wait behind an older one of its stream; the registry and the pending list are being asked */
+	ENTRY_PARKED,    /* an older entry of the same stream is on its way here; not locked */
 	ENTRY_READY,     /* waits for a worker's credit */
 	ENTRY_ASSIGNED,  /* a worker has it */
 	ENTRY_REVOKING,  /* the worker was told to stop */

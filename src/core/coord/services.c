@@ -180,6 +180,7 @@ static void grant(struct coord *c, struct coord_service *s)
 	m->svc = s->svc;
 	m->n = n + extra;
 	m->ms = contended ? 50 : 2000;
+	m->flag = s->is_sifting && s->rules->same_stream != SAME_STREAM_ALLOW;
 }
 
 static void assign_ready(struct coord *c, struct coord_service *s)

@@ -156,6 +156,7 @@ void reader_credits(struct readers *rs, struct shard_ctx *c, const struct msg *m
 		return;
 	}
 	r->block_cap_ms = m->ms;
+	r->is_sifting = m->flag;
 	if (m->n > 0) {
 		r->credits = m->n;
 	} else if (r->asked > 0) {
@@ -280,6 +281,10 @@ static void fill_read(struct shard_ctx *c, struct reader *r, struct effect *ef)
 	ef->timeout_ms = block + c->rules->command_timeout_ms;
 	ef->cmd.count = r->asked;
 	ef->cmd.block_ms = block;
+	if (r->is_sifting) {
+		ef->cmd.kind = CMD_SIFT;
+		ef->cmd.use_eval = !r->has_sift;
+	}
 }
 
 static void fill(struct shard_ctx *c, struct reader *r, enum reader_query e, struct effect *ef)

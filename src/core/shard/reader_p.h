@@ -44,6 +44,8 @@ struct reader {
 	uint32_t left_gen;      /* of the read on a connection that was left */
 	bool is_left;           /* it may still be answered, and its grant has not been used again */
 	mono_ms block_cap_ms;
+	bool is_sifting; /* entries of running streams were met: they are put to wait by the server as it reads */
+	bool has_sift;   /* the server has that script */
 	struct entry_id own_after; /* own pending pass */
 	struct entry_id audit_from;
 	mono_ms audit_began;

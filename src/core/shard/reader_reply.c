@@ -91,6 +91,7 @@ static void reader_answered(struct shard_ctx *c, struct reader *r, enum reader_q
 		break;
 	case READER_QUERY_READ:
 		s->at = c->now;
+		r->has_sift = r->has_sift || r->is_sifting;
 		break;
 	case READER_QUERY_HEARTBEAT:
 		s->at = s->sent + reader_rules(c, r)->ttl_ms / 3;
@@ -157,6 +158,7 @@ static void judged(struct readers *rs, struct shard_ctx *c, struct reader *r, en
 	case VERDICT_EVAL:
 		r->reader_queries[e].use_eval = true;
 		r->reader_queries[e].at = c->now;
+		r->has_sift = r->has_sift && e != READER_QUERY_READ;
 		break;
 	case VERDICT_LOST:
 	case VERDICT_AGAIN:
@@ -211,7 +213,8 @@ void reader_reply(struct readers *rs, struct shard_ctx *c, uint64_t tag, const s
 	}
 	s->in_flight = false;
 	if (e == READER_QUERY_READ) { /* whatever came of it, the grant has ended */
-		reader_entries(c, svc, SOURCE_NEW, reply.entries, r->asked);
+		int64_t n_parked = reply.kind == REPLY_ENTRIES ? reply.integer : 0;
+		reader_entries(c, svc, SOURCE_NEW, reply.entries, r->asked)->retry = (uint32_t)n_parked;
 		reply.entries = NULL;
 		r->asked = r->credits = 0;
 		r->reader_queries[READER_QUERY_UNBLOCK].at = MONO_NEVER;

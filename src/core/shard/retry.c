@@ -157,7 +157,7 @@ static void retry_begin(struct retry *r, struct shard_ctx *c, struct msg *m)
 	op->reason = m->reason;
 	op->n = m->n;
 	op->delay_ms = m->ms;
-	op->is_fail = m->flag;
+	op->is_fail = op->is_heir = op->only_look = m->flag; /* each for its own kind of operation */
 	op->asking = m->asking;
 	op->resent = m->resent;
 	op->stream = m->stream;
@@ -210,6 +210,8 @@ static void retry_send(struct retry *r, struct shard_ctx *c, struct op *op)
 	cmd->count = op->n;
 	cmd->is_suspect = op->is_suspect;
 	cmd->delay_ms = op->delay_ms;
+	cmd->is_heir = op->is_heir && op->kind == CMD_DONE;
+	cmd->only_look = op->only_look && op->kind == CMD_TAKE;
 	cmd->why = op->kind == CMD_ADD_LATER ? "add" : op->is_fail ? "fail" : "release";
 	cmd->at_ms = op->kind == CMD_ADD_LATER ? op->n : 0;
 	if (op->kind == CMD_FEED_CLOSE) { /* a finished stream and its position go */

@@ -26,6 +26,8 @@ struct op {
 	bool resent : 1;
 	bool is_done : 1;    /* DONE was answered with 1; WAIT is left */
 	bool is_deleted : 1; /* dead: the entry's data is gone */
+	bool is_heir : 1;    /* done: the stream's next entry may be ours */
+	bool only_look : 1;  /* take */
 	bool is_fail : 1;    /* later: the worker failed; else it gave it back */
 	bool is_suspect : 1; /* requeue, later */
 	bool is_calling : 1; /* waits for its DEAD_ADD elsewhere */
@@ -34,6 +36,7 @@ struct op {
 	uint32_t conn; /* of the connection it was sent over last */
 	uint64_t handle, tag;
 	struct entry_id id;
+	struct entry_id next; /* done: its stream's next entry, pending for us now; 0-0 = none */
 	struct text *stream, *text, *consumer;
 	struct field_list *fields;
 	int64_t n, min_idle_ms;

@@ -14,10 +14,12 @@ static void tell_coord(struct shard_ctx *c, struct op *op, enum op_result result
 	m->slot = op->slot;
 	m->result = (uint8_t)result;
 	m->resent = op->resent;
+	m->id = op->next;
 	if (!reply)
 		return;
 	m->n = reply->integer;
-	m->id = reply->id;
+	if (op->kind != CMD_DONE)
+		m->id = reply->id;
 	m->asking = reply->kind == REPLY_ERROR && reply->error == RERR_ASK;
 	if (msg_has_batch(m))
 		m->batch = reply->entries;
@@ -85,15 +87,18 @@ static void on_plain(struct retry *r, struct shard_ctx *c, struct op *op, struct
 static void on_take(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
 {
 	int64_t n = reply->kind == REPLY_INT ? reply->integer : 0;
-	retry_finish(r, c, op, n == 1 ? OP_DONE : n == 2 || n == 3 ? OP_PARKED : OP_GONE, reply);
+	retry_finish(r, c, op, n == 1 ? OP_DONE : n == 2 || n == 4 ? OP_PARKED : OP_GONE, reply);
 }
 
 static void on_done(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
 {
-	if (reply->integer != 1 && !op->is_done) {
+	bool has_next = reply->kind == REPLY_ID;
+	if (reply->integer != 1 && !has_next && !op->is_done) {
 		retry_finish(r, c, op, OP_GONE, reply);
 		return;
 	}
+	if (has_next)
+		op->next = reply->id;
 	op->is_done = true;
 	if (ctx_service(c, op->svc)->rules->wait_replicas == 0) {
 		retry_finish(r, c, op, OP_DONE, reply);

@@ -47,6 +47,7 @@ static const char *wire(const struct cmd *c)
 				[SCRIPT_LATER] = "later",
 				[SCRIPT_DEAD] = "dead",
 				[SCRIPT_DUE] = "due",
+				[SCRIPT_SIFT] = "sift",
 				[SCRIPT_ADD_LATER] = "add_later",
 				[SCRIPT_DELAYED] = "delayed",
 				[SCRIPT_UNREAD] = "unread",
@@ -131,10 +132,10 @@ static struct field_list *three_fields(void)
 
 Test(command, scripts_declare_their_keys)
 {
-	EXPECT_WIRE("EVALSHA take 5 " LBS_KEYS " orders-group 5-1 redis-consumer-n1 s:7 serialize", .kind = CMD_TAKE,
+	EXPECT_WIRE("EVALSHA take 5 " LBS_KEYS " orders-group 5-1 redis-consumer-n1 s:7 serialize ''", .kind = CMD_TAKE,
 		ENTRY);
 	names.same_stream = SAME_STREAM_ALLOW;
-	EXPECT_WIRE("EVAL take 1 orders-input orders-group 5-1 redis-consumer-n1 s:7 ''", .kind = CMD_TAKE, ENTRY,
+	EXPECT_WIRE("EVAL take 1 orders-input orders-group 5-1 redis-consumer-n1 s:7 '' ''", .kind = CMD_TAKE, ENTRY,
 		.use_eval = true);
 	names.same_stream = SAME_STREAM_COALESCE;
 	EXPECT_WIRE("EVALSHA done 5 " LBS_KEYS " orders-group 5-1 redis-consumer-n1 s:7 coalesce ''", .kind = CMD_DONE,

@@ -192,19 +192,127 @@ Test(script, take_parks_a_second_entry_until_the_first_has_ended)
 {
 	const struct entry_id first = given("other", "a"), second = given("me", "a"), elsewhere = given("me", "b");
 	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = first, .consumer = S("other")), 1);
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second, .only_look = true), 2);
+	cr_expect_eq(n_pending(), 3, "only looked at");
 	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 2);
+	cr_expect_eq(n_pending(), 2, "pending for nobody");
 	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("b"), .id = elsewhere), 1);
-	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = first, .consumer = S("other")), 1);
-	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 1);
+	EXEC(.kind = CMD_DONE, .stream = S("a"), .id = first, .consumer = S("other"), .is_heir = true);
+	cr_assert_eq(reply.kind, REPLY_ID);
+	cr_expect_eq(entry_id_cmp(reply.id, second), 0);
 	cr_expect_str_eq(registry("a"), id_text(second));
+	cr_expect_eq(n_of("ZCARD", names.parked), 0);
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 1);
 }
 
-Test(script, take_tells_a_second_entry_when_the_first_has_overtaken_it)
+/* Who ends it wants no more: the next one goes to the end, under a new id, and keeps its turn. */
+Test(script, what_waits_goes_to_the_end_without_an_heir)
 {
-	const struct entry_id first = given("other", "a"), second = given("me", "a");
-	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = first, .consumer = S("other")), 1);
-	cr_expect_eq(EXEC(.kind = CMD_REQUEUE, .stream = S("a"), .id = first, .consumer = S("other")).kind, REPLY_ID);
-	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 3);
+	const struct entry_id first = given("me", "a"), second = given("me", "a");
+	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = first);
+	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second);
+	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = first), 1);
+	EXEC(.kind = CMD_READ, .count = 9);
+	cr_assert_eq(reply.entries->n, 1);
+	cr_expect_gt(entry_id_cmp(reply.entries->v[0].id, second), 0);
+	cr_expect_str_eq(registry("a"), id_text(reply.entries->v[0].id));
+	cr_expect_eq(n_of("XLEN", names.lbs), 1);
+	entry_batch_free(reply.entries);
+}
+
+/* A token never falls: what waits behind an entry that was requeued gets a younger id. */
+Test(script, what_waits_behind_a_younger_entry_gets_a_younger_id)
+{
+	const struct entry_id first = given("me", "a"), second = given("me", "a");
+	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = first);
+	EXEC(.kind = CMD_REQUEUE, .stream = S("a"), .id = first);
+	const struct entry_id again = reply.id;
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 2);
+	EXEC(.kind = CMD_READ, .count = 1);
+	entry_batch_free(reply.entries);
+	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = again, .is_heir = true), 1);
+	EXEC(.kind = CMD_READ, .count = 1);
+	cr_assert_eq(reply.entries->n, 1);
+	cr_expect_gt(entry_id_cmp(reply.entries->v[0].id, again), 0);
+	entry_batch_free(reply.entries);
+}
+
+Test(script, sift_reads_past_entries_of_running_streams)
+{
+	const struct entry_id first = given("me", "a");
+	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = first);
+	for (int i = 0; i < 700; i++)
+		EXEC(.kind = CMD_ADD, .stream = S("a"));
+	EXEC(.kind = CMD_ADD, .stream = S("b"));
+	EXEC(.kind = CMD_ADD, .stream = S("c"));
+	EXEC(.kind = CMD_SIFT, .count = 1);
+	cr_expect(reply.entries->n == 0 && reply.integer == COMMAND_SIFT_BUDGET);
+	entry_batch_free(reply.entries);
+	EXEC(.kind = CMD_SIFT, .count = 1);
+	cr_assert(reply.entries->n == 1 && reply.integer == 700 - COMMAND_SIFT_BUDGET);
+	cr_expect_str_eq(reply.entries->v[0].stream->bytes, "b");
+	entry_batch_free(reply.entries);
+	cr_expect_eq(n_pending(), 2);
+	cr_expect_eq(n_of("ZCARD", names.parked), 700);
+}
+
+Test(script, coalesce_keeps_the_newest_wish)
+{
+	names.same_stream = SAME_STREAM_COALESCE;
+	const struct entry_id first = given("me", "a"), second = given("me", "a"), third = given("me", "a");
+	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = first);
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = third), 4);
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 4); /* older: nothing of it is left */
+	cr_expect_eq(n_of("XLEN", names.lbs), 1);
+	cr_expect_eq(n_of("HLEN", names.registry), 2);
+	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = first, .is_heir = true), 1);
+	cr_expect_eq(n_of("HLEN", names.registry), 1);
+	EXEC(.kind = CMD_READ, .count = 9);
+	cr_assert_eq(reply.entries->n, 1);
+	cr_expect_str_eq(registry("a"), id_text(reply.entries->v[0].id));
+	entry_batch_free(reply.entries);
+}
+
+/* ---- later */
+
+Test(script, later_keeps_the_streams_turn_and_comes_back_as_it_was)
+{
+	const struct entry_id first = given("me", "a"), second = given("me", "a");
+	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = first);
+	cr_expect_eq(NUMBER(.kind = CMD_LATER, .stream = S("a"), .id = first, .consumer = S("you"), .why = "fail"), 0);
+	cr_expect_eq(NUMBER(.kind = CMD_LATER, .stream = S("a"), .id = first, .retry = 1, .why = "fail"), 1);
+	cr_expect_eq(EXEC(.kind = CMD_LATER, .stream = S("a"), .id = first, .why = "fail").kind, REPLY_NIL);
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 2);
+	EXEC(.kind = CMD_DUE, .count = 100);
+	cr_expect(reply.kind == REPLY_COUNTS && reply.counts[DUE_MOVED] == 1 && reply.counts[DUE_WAIT_MS] == -1);
+	cr_expect(reply.counts[DUE_PARKED] == 1 && reply.counts[DUE_WANTED] == 1 && reply.counts[DUE_WOKEN] == 0);
+	EXEC(.kind = CMD_READ, .count = 9);
+	cr_assert(reply.entries->n == 1 && reply.entries->v[0].retry == 1);
+	cr_expect_str_eq(registry("a"), id_text(reply.entries->v[0].id));
+	entry_batch_free(reply.entries);
+}
+
+Test(script, later_is_refused_whole_when_there_is_no_room)
+{
+	const struct entry_id id = given("me", "a");
+	real_redis_command(redis, "SET %s x", names.delayed);
+	cr_expect_eq(EXEC(.kind = CMD_LATER, .stream = S("a"), .id = id, .why = "fail").error, RERR_OPERATOR);
+	cr_expect_eq(n_of("HLEN", names.delayed_data), 0);
+	cr_expect_eq(n_pending(), 1);
+}
+
+Test(script, what_waits_can_be_hurried_and_dropped)
+{
+	EXEC(.kind = CMD_GROUP_CREATE);
+	const struct entry_id one = EXEC(.kind = CMD_ADD_LATER, .stream = S("a"), .delay_ms = 60000, .why = "add").id;
+	const struct entry_id two = EXEC(.kind = CMD_ADD_LATER, .stream = S("a"), .delay_ms = 60000, .why = "add").id;
+	cr_expect_neq(entry_id_cmp(one, two), 0);
+	cr_expect_eq(EXEC(.kind = CMD_DELAYED_NOW, .id = one).kind, REPLY_ID);
+	cr_expect_eq(NUMBER(.kind = CMD_DELAYED_NOW, .id = one), 0);
+	cr_expect_eq(NUMBER(.kind = CMD_DELAYED_DROP, .id = two), 1);
+	cr_expect_eq(NUMBER(.kind = CMD_DELAYED_DROP, .id = two), 0);
+	cr_expect_eq(n_of("XLEN", names.lbs), 1);
+	cr_expect_eq(n_of("ZCARD", names.delayed) + n_of("HLEN", names.delayed_data), 0);
 }
 
 Test(script, take_without_serialize_knows_no_second)
@@ -376,11 +484,8 @@ Test(script, requeue_keeps_the_streams_turn)
 	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = first);
 	const struct entry_id new = REQUEUED(.stream = S("a"), .id = first, .retry = 1);
 	cr_expect_str_eq(registry("a"), id_text(new));
-	cr_expect_eq(
-		NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 3); /* in the stream, nobody has read it */
 	EXEC(.kind = CMD_READ, .count = 1);
 	entry_batch_free(reply.entries);
-	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 3);
 	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = new), 1);
 	const struct entry_id newer = REQUEUED(.stream = S("a"), .id = second, .retry = 0);
 	cr_expect_str_eq(registry("a"), id_text(new));

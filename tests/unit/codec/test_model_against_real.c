@@ -122,8 +122,11 @@ static bool counts_equal(const struct reply *a, const struct reply *b)
 {
 	for (int i = 0; i < DUE_COUNTS; i++) {
 		bool is_time = i == DUE_WAIT_MS && a->counts[i] > 0;
-		if (is_time ? !is_near(a->counts[i], b->counts[i]) : a->counts[i] != b->counts[i])
+		if (is_time ? !is_near(a->counts[i], b->counts[i]) : a->counts[i] != b->counts[i]) {
+			fprintf(stderr, "count %d: %lld, model %lld\n", i, (long long)a->counts[i],
+				(long long)b->counts[i]);
 			return false;
+		}
 	}
 	return true;
 }
@@ -151,7 +154,7 @@ static bool replies_equal(enum cmd_kind kind, const struct reply *a, const struc
 	case REPLY_ID:
 		return entry_id_cmp(a->id, b->id) == 0;
 	case REPLY_ENTRIES:
-		return entries_equal(a->entries, b->entries);
+		return entries_equal(a->entries, b->entries) && a->integer == b->integer;
 	case REPLY_PENDING:
 		return pending_equal(a, b);
 	case REPLY_CONSUMERS:
@@ -282,9 +285,9 @@ static void random_command(struct pair *p)
 		CMD_FETCH, CMD_TAKE, CMD_TAKE, CMD_TAKE, CMD_DONE, CMD_DONE, CMD_REQUEUE, CMD_REQUEUE, CMD_REQUEUE,
 		CMD_DEAD, CMD_DEAD_ADD, CMD_DEAD_READ, CMD_ACK_DEL, CMD_PENDING, CMD_CONSUMERS, CMD_LENGTH,
 		CMD_PENDING_SUM, CMD_UNREAD, CMD_UNREAD, CMD_DLQ_LENGTH, CMD_ADD, CMD_ADD, CMD_ADD, CMD_ADD, CMD_LATER,
-		CMD_LATER, CMD_LATER, CMD_DUE, CMD_DUE, CMD_DUE, CMD_ADD_LATER, CMD_DELAYED_NOW, CMD_DELAYED_DROP,
-		CMD_DLQ_RANGE, CMD_DLQ_DEL, CMD_REPLAY, CMD_WAIT, CMD_SLOTS, CMD_CLUSTER_INFO, CMD_ROLE, CMD_PING,
-		CMD_TRIAL};
+		CMD_LATER, CMD_LATER, CMD_DUE, CMD_DUE, CMD_DUE, CMD_SIFT, CMD_SIFT, CMD_ADD_LATER, CMD_DELAYED_NOW,
+		CMD_DELAYED_DROP, CMD_DLQ_RANGE, CMD_DLQ_DEL, CMD_REPLAY, CMD_WAIT, CMD_SLOTS, CMD_CLUSTER_INFO,
+		CMD_ROLE, CMD_PING, CMD_TRIAL};
 	struct cmd c = {
 		.kind = kinds[roll(p, sizeof kinds / sizeof kinds[0])],
 		.use_eval = roll(p, 2),
@@ -306,6 +309,7 @@ static void random_command(struct pair *p)
 		.why = "fail",
 		.is_heir = roll(p, 2),
 		.is_suspect = roll(p, 2),
+		.only_look = roll(p, 4) == 0,
 		.position = p->position,
 	};
 	if (c.kind == CMD_ADD_LATER && roll(p, 2))

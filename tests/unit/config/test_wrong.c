@@ -203,8 +203,9 @@ static const struct {
 		"t.yaml:1:44: services[0].dead_letter.stream: is the load-balancer stream of a service"},
 	{"services: [{name: a, dead_letter: {stream: b-input}}, {name: b}]\n",
 		"t.yaml:1:44: services[0].dead_letter.stream: is the load-balancer stream of a service"},
-	{"services: [{name: a, same_stream: serialise}]\n", "t.yaml:1:35: services[0].same_stream: \"serialise\" is "
-							    "not one of serialize | allow (did you mean serialize?)"},
+	{"services: [{name: a, same_stream: serialise}]\n",
+		"t.yaml:1:35: services[0].same_stream: \"serialise\" is "
+		"not one of serialize | allow | coalesce (did you mean serialize?)"},
 	{"services: [{name: a, lease: {ttl: 1s}}]\n",
 		"t.yaml:1:35: services[0].lease.ttl: \"1s\" is out of range 2s..24h"},
 	{"services: [{name: a, lease: {stop_margin: 500ms}}]\n",

@@ -760,17 +760,42 @@ Test(coord, a_pending_entry_without_data_is_acknowledged, .init = story_ready, .
 
 /* ---- a second entry of a stream ---- */
 
-Test(coord, a_second_entry_that_was_overtaken_gets_a_younger_id, .init = story_ready, .fini = story_down)
+Test(coord, a_second_entry_waits_without_a_lock, .init = story_ready, .fini = story_down)
 {
-	story_hello(1, 2);
-	story_assigned(7, "s");
-	story_read(0, 8, "s");
-	uint64_t b = W.last_handle;
-	story_lease(b, LEASE_IS_HELD, 11000, false);
+	story_hello(1, 3);
+	story_read(0, 7, "s");
+	uint64_t a = W.last_handle;
+	story_read(0, 8, "s"); /* the first one is not locked yet: this one stands behind it */
+	story_lease(a, LEASE_IS_HELD, 11000, false);
 	story_clear();
-	story_from_shard((struct msg){.kind = MSG_OP_RESULT, .handle = b, .op = CMD_TAKE, .result = OP_PARKED, .n = 3});
-	expect_story("[ 1000] s requeue 8-0 retry=0\n"
-		     "[ 1000] s credits 0:1\n");
+	story_op(a, CMD_TAKE, OP_DONE, false);
+	struct entry *b = ledger_get(&W.c->ledger, 0, (struct entry_id){8, 0});
+	cr_assert(b && b->state == ENTRY_TAKING && !b->good_until && b->lease_shard == SHARD_NONE);
+	story_from_shard((struct msg){
+		.kind = MSG_OP_RESULT, .handle = entry_handle(b), .op = CMD_TAKE, .result = OP_PARKED, .n = 2});
+	cr_expect_eq(W.c->ledger.n, 1);
+	cr_expect(coord_service(W.c, 0)->is_sifting);
+	story_clear();
+	/* the first ends: Redis says that the second is ours now */
+	story_says(1, FRAME_DONE, 7);
+	story_from_shard(
+		(struct msg){.kind = MSG_OP_RESULT, .handle = a, .op = CMD_DONE, .result = OP_DONE, .id = {8, 0}});
+	expect_story("[ 1000] s done 7-0 retry=0\n"
+		     "[ 1000] w1 ok 7-0 for=0 done\n"
+		     "[ 1000] s release 1\n"
+		     "[ 1000] s fetch 8-0 retry=0\n");
+}
+
+Test(coord, a_second_entry_comes_first_when_the_first_was_not_to_be_had, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 3);
+	story_read(0, 7, "s");
+	uint64_t a = W.last_handle;
+	story_read(0, 8, "s");
+	story_lease(a, LEASE_IS_HELD, 11000, false);
+	story_clear();
+	story_op(a, CMD_TAKE, OP_GONE, false);
+	cr_expect_eq(ledger_get(&W.c->ledger, 0, (struct entry_id){8, 0})->state, ENTRY_LOCKING);
 }
 
 Test(coord, an_entry_of_another_process_of_ours_waits_until_its_worker_has_stopped, .init = story_ready,

@@ -131,7 +131,7 @@ static void keep_busy_until(mono_ms t, uint64_t suspect, uint64_t *running, uint
 		story_op(suspect, CMD_TAKE, OP_DONE, false);
 		uint64_t finished = *running;
 		*running = ++*next_id;
-		story_assigned(*running, "x"); /* the next one before the last one ends */
+		story_assigned(*running, *running & 1 ? "y" : "x"); /* the next one before the last one ends */
 		story_says(1, FRAME_DONE, finished);
 	}
 }
