@@ -261,8 +261,33 @@ def test_a_command_that_does_not_exist(w):
     w.run(command=["/does/not/exist"])
     w.daemon.greet()
     w.daemon.assign()
-    frame = w.daemon.receive("fail")
-    assert frame["reason"].startswith("exit status 127: ") and "No such file" in frame["reason"], frame
+    w.daemon.receive("release")
+
+
+def test_a_command_that_cannot_be_started_takes_no_work_for_a_while(w):
+    """Three in a row: credits 0, then one try after 2 s, then 4 s; all of them again once it can be started."""
+    script = os.path.join(w.dir, "late")
+    w.run("-n", "4", command=[script])
+    w.daemon.greet()
+    for n in range(3):
+        w.daemon.assign(lease=f"L{n}")
+        assert "retry_ms" not in w.daemon.receive("release")
+        w.daemon.ok(f"L{n}", "release", "requeued")
+    start = time.monotonic()
+    assert w.daemon.receive("credits")["n"] == 0
+    assert w.daemon.receive("credits")["n"] == 1 and 1.9 < time.monotonic() - start < 4
+    w.daemon.assign(lease="L4")
+    w.daemon.receive("release")
+    assert w.daemon.receive("credits")["n"] == 0
+    with open(script, "w") as f:
+        f.write("#!/bin/sh\nexit 0\n")
+    os.chmod(script, 0o755)
+    assert w.daemon.receive("credits")["n"] == 1
+    w.daemon.assign(lease="L5")
+    w.daemon.receive("done")
+    assert w.daemon.receive("credits")["n"] == 4
+    log = w.read("stderr")
+    assert log.count("no new work until it can") == 1 and log.count("can be started again") == 1, log
 
 
 def test_stdout_is_inherited(w):

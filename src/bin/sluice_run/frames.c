@@ -41,7 +41,7 @@ void frames_hello(struct runner *r)
 	buf_init(&b);
 	buf_str(&b, "{\"t\":\"hello\",\"v\":1,\"name\":");
 	buf_json_str(&b, opt->name, strlen(opt->name));
-	buf_printf(&b, ",\"credits\":%d", r->n_stops ? 0 : opt->credits);
+	buf_printf(&b, ",\"credits\":%d", pause_credits(r));
 	for (size_t i = 0; i < opt->n_services; i++) {
 		buf_str(&b, i ? "," : ",\"services\":[");
 		buf_json_str(&b, opt->services[i], strlen(opt->services[i]));

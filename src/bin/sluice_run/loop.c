@@ -178,6 +178,8 @@ static int wait_ms(const struct runner *r)
 		return 0;
 	if (r->conn.state == CONN_DOWN)
 		at = mono_min(at, r->conn.retry_at);
+	if (r->pause.until)
+		at = mono_min(at, r->pause.until);
 	mono_ms left = at == MONO_NEVER ? 60000 : at - mono_now();
 	return left < 0 ? 0 : left > 60000 ? 60000 : (int)left;
 }
@@ -193,6 +195,7 @@ static void round_of(struct runner *r, struct polled *p, int signals)
 	list_fds(r, p, signals);
 	int n = poll(p->fds, p->n, wait_ms(r));
 	r->now = mono_now();
+	pause_turn(r);
 	run_turns(r); /* the fence before anything else, and before new words of the daemon after a stall */
 	if (n < 0)
 		return;

@@ -11,6 +11,7 @@
  *   sluice_run_child.c   one process: start, its stderr, its end
  *   entries.c            entries mode: a process per entry, batch or stream
  *   sluice_run_guard.c   a second process that kills what runs when we are killed
+ *   pause.c              a command that cannot be started: no new work for a while
  *   sluice_run_say.c     our stderr, never waited for */
 #pragma once
 #include <stdbool.h>
@@ -142,6 +143,13 @@ struct conn {
 };
 
 /* ---- all of it */
+/* ---- a command that cannot be started */
+struct pause {
+	int n;             /* in a row */
+	mono_ms length_ms; /* of the last pause; 0 = none since a command could be started */
+	mono_ms until;     /* no new work until then; 0 = not paused */
+};
+
 struct runner {
 	const struct options *opt;
 	struct map by_lease, by_pid;
@@ -151,6 +159,7 @@ struct runner {
 	mono_ms lease_ms;
 	mono_ms until_ms; /* the last one told */
 	size_t n_processes;
+	struct pause pause;
 	int n_stops; /* SIGTERMs and the like so far */
 	int exit_code;
 	bool is_over;
@@ -165,6 +174,15 @@ void conn_readable(struct runner *r); /* reads, and acts on what came */
 void conn_flush(struct runner *r);
 void conn_send(struct runner *r, const char *frame); /* dropped while down */
 void conn_drop(struct runner *r);                    /* closes; connects again after the backoff */
+
+/* Whether this wait status says so. */
+bool pause_cannot_start(int status);
+/* A command has ended. reason: one line about it, for the log. */
+void pause_note(struct runner *r, int status, const char *reason);
+/* How many streams we want at once now. */
+int pause_credits(const struct runner *r);
+/* Ends a pause that is over. Returns when it is; MONO_NEVER = there is none. */
+mono_ms pause_turn(struct runner *r);
 
 void frames_hello(struct runner *r);
 /* False: not a frame of this protocol. May end the connection. */

@@ -128,6 +128,8 @@ static char *new_result(const struct work *w, int status)
 		return new_frame("done", w, NULL, false);
 	if (code == EXIT_RELEASE)
 		return new_frame("release", w, NULL, false);
+	if (pause_cannot_start(status))
+		return new_frame("release", w, NULL, false);
 	child_reason(&w->child, status, reason);
 	run_log("stream %s failed: %s", w->stream, reason);
 	return new_frame("fail", w, reason, code == EXIT_DEAD);
@@ -285,13 +287,9 @@ static bool goes_on(struct runner *r, struct work *w, int status)
 	return true;
 }
 
-void work_ended(struct runner *r, struct work *w)
+/* What the daemon is told of it; w may be gone afterwards. */
+static void tell_end(struct runner *r, struct work *w, int status)
 {
-	if (w->entries)
-		entries_io(r, w); /* what it has acknowledged last */
-	map_remove(&r->by_pid, &w->child.pid, sizeof(w->child.pid));
-	r->n_processes--;
-	int status = child_reap(&w->child);
 	if (goes_on(r, w, status))
 		return;
 	switch (w->answer) {
@@ -310,6 +308,19 @@ void work_ended(struct runner *r, struct work *w)
 		work_free(r, w);
 		break;
 	}
+}
+
+void work_ended(struct runner *r, struct work *w)
+{
+	if (w->entries)
+		entries_io(r, w); /* what it has acknowledged last */
+	map_remove(&r->by_pid, &w->child.pid, sizeof(w->child.pid));
+	r->n_processes--;
+	int status = child_reap(&w->child);
+	char reason[REASON_MAX + 1];
+	child_reason(&w->child, status, reason);
+	tell_end(r, w, status);
+	pause_note(r, status, reason);
 }
 
 /* ---- stopping it */
