@@ -5,8 +5,9 @@ import time
 from lib import checks
 from lib.case import limit
 from lib.checks import Added
-from lib.daemon import DEFAULTS
+from lib.daemon import DEFAULTS, program
 from lib.redis import entries
+from lib.servers import spawn
 from lib.worker import Raw
 
 issue = 14
@@ -195,3 +196,56 @@ def test_order_within_a_stream_is_kept_while_the_first_waits(t):
     assert tokens == sorted(tokens)
 
 
+
+
+@limit(60)
+def test_explain_says_why_it_waits_and_until_when(t):
+    r = t.redis()
+    d = t.daemon(r, service={"retry": {"initial": "60s", "release_delay": "60s"}})
+    w = t.worker(d, credits=3)
+    add = Added(r.db)
+    add.many("orders", ["a", "b", "c", "c"])
+    w.wait("assign", 3)
+    for a in w.frames("assign"):
+        if a["stream"] != "c":
+            w.finish(a, *(("fail",) if a["stream"] == "a" else ("release",)), **({"reason": "no luck"} if a["stream"] == "a" else {}))
+    w.wait("ok", 2)
+    t.wait(lambda: r.db.cmd("ZCARD", "{orders-input}-parked") == 1, 10, "the second c waits")
+    row, = d.json("explain", "a")
+    assert row["state"] == "delayed" and not row["running"], row
+    assert row["because"][0].startswith("failed 1 of 4 times, next try in ") and row["because"][0].endswith(": no luck"), row
+    row, = d.json("explain", "b")
+    assert row["state"] == "delayed" and row["because"][0].startswith("its worker gave it back, next try in "), row
+    last = entries(r.db, "orders-input")[-1][0]
+    t.wait(lambda: metric(d, "sluice_streams_parked") == 1, 10, "the daemon knows of it")
+    row, = d.json("explain", last)
+    assert row["state"] == "parked" and row["because"][0].startswith("parked: it waits until the running entry"), row
+
+
+@limit(90)
+def test_a_missing_command_loses_nothing(t):
+    r = t.redis()
+    d = t.daemon(r, service={"retry": DEFAULTS, "dead_letter": {"max_len": 50}})
+    log = t.path("run.log")
+    p = spawn([program("sluice-run"), "-s", d.worker_sock, "-n", "8", "--", "/opt/app/bin/not-mounted-yet"], log)
+    t.ending(p.kill)
+    Added(r.db).many("orders", [f"s{i}" for i in range(300)])
+    t.wait(lambda: "no new work until it can" in open(log).read(), 20, "it says why work stands")
+    time.sleep(3)
+    left = r.db.cmd("XLEN", "orders-input") + r.db.cmd("ZCARD", DELAYED)
+    assert left == 300 and r.db.cmd("XLEN", "orders-input-dlq") == 0, left
+    assert open(log).read().count("no new work until it can") == 1 and p.poll() is None
+
+
+@limit(60)
+def test_a_stream_that_is_given_back_for_ever_costs_little(t):
+    r = t.redis()
+    d = t.daemon(r, service={"retry": DEFAULTS})
+    p = spawn([program("sluice-run"), "-s", d.worker_sock, "--", "sh", "-c", "echo x >> runs; exit 75"], t.path("run.log"), cwd=t.dir)
+    t.ending(p.kill)
+    Added(r.db).one("orders", "s")
+    t.wait(lambda: len(open(t.path("runs")).readlines()) >= 1, 20, "it runs")
+    start = time.monotonic()
+    time.sleep(5)
+    n, took = len(open(t.path("runs")).readlines()), time.monotonic() - start
+    assert 2 <= n <= 2 * took, n

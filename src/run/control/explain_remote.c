@@ -5,13 +5,27 @@
  * the lock whether it lives. Failure: Redis does not answer: exit 1 with its words. It gives up after SEEK_MAX
  * entries of a stream, and says so. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "codec/packed.h"
 #include "run/control/explain.h"
 #include "run/control/redis.h"
 
 enum { SEEK_PAGE_FIRST = 8, SEEK_PAGE = 500, SEEK_MAX = 50000 };
-enum seek_stage { SEEK_GROUP, SEEK_UNREAD, SEEK_ACTIVE, SEEK_NAMED, SEEK_LBS, SEEK_PENDING, SEEK_LOCK, SEEK_DLQ };
+enum seek_stage {
+	SEEK_GROUP,
+	SEEK_UNREAD,
+	SEEK_ACTIVE,
+	SEEK_NAMED,
+	SEEK_LBS,
+	SEEK_PENDING,
+	SEEK_LOCK,
+	SEEK_PARKED,
+	SEEK_DELAYED,
+	SEEK_DUE,
+	SEEK_DLQ
+};
 
 struct seek {
 	struct control_req *q;
@@ -30,6 +44,8 @@ struct seek {
 	uint16_t lock_slot;
 	char *consumer;
 	int64_t idle_ms, deliveries;
+	char *packed; /* what waits for its time */
+	size_t packed_len;
 	size_t n_found;
 };
 
@@ -46,6 +62,8 @@ static void drop_service(struct seek *j)
 	j->stream = NULL;
 	mem_free(j->consumer);
 	j->consumer = NULL;
+	mem_free(j->packed);
+	j->packed = NULL;
 }
 
 static void remote_job_free(void *job)
@@ -99,6 +117,58 @@ static void found_waiting(struct seek *j)
 		facts_service(&f, j->q->d, s);
 	facts_next(&f, "the next daemon of the group with a free credit reads it, in order");
 	row_of(j, &f, &(struct ctl_explain){.state = "waiting"});
+	next_service(j);
+}
+
+/* Delivered, and pending for nobody: it waits until the running one of its stream has ended. */
+static void found_parked(struct seek *j)
+{
+	struct facts f = {0};
+	char age[24];
+	facts_age(age, view_age_ms(mono_wall_ms(), j->id));
+	facts_add(&f, "parked: it waits until the running entry of the same stream has ended, for %s", age);
+	facts_next(&f, "it begins when all that were added before it have ended");
+	row_of(j, &f, &(struct ctl_explain){.state = "parked"});
+	next_service(j);
+}
+
+static uint32_t retries_of(const struct packed_entry *e)
+{
+	uint32_t n = 0;
+	for (size_t i = 0; i < e->n; i++) {
+		if (e->fields[i].name.len != 12 || memcmp(e->fields[i].name.p, "_retry_count", 12) != 0)
+			continue;
+		const struct slice v = e->fields[i].value;
+		n = 0;
+		for (size_t k = 0; k < v.len && k < 9 && v.p[k] >= '0' && v.p[k] <= '9'; k++)
+			n = n * 10 + (uint32_t)(v.p[k] - '0');
+	}
+	return n;
+}
+
+static void found_delayed(struct seek *j, int64_t due_ms)
+{
+	struct packed room = {0};
+	struct packed_entry e = {.n = 0};
+	const struct coord_service *s = service(j);
+	struct facts f = {0};
+	char in[24];
+	facts_age(in, due_ms - mono_wall_ms());
+	if (!packed_decode(&room, (struct slice){j->packed, j->packed_len}, &e))
+		facts_add(&f, "it waits, next try in %s", in);
+	else if (e.why.len == 4 && memcmp(e.why.p, "fail", 4) == 0)
+		facts_add(&f, "failed %u of %u times, next try in %s%s%.*s", retries_of(&e),
+			s ? s->rules->max_retries + 1 : 0, in, e.reason.len ? ": " : "", (int)e.reason.len,
+			e.reason.len ? e.reason.p : "");
+	else if (e.why.len == 7 && memcmp(e.why.p, "release", 7) == 0)
+		facts_add(&f, "its worker gave it back, next try in %s", in);
+	else
+		facts_add(&f, "added for later, due in %s", in);
+	facts_next(&f, "it goes back to %s when it is due; nothing of its stream begins before it", j->lbs.lbs);
+	if (e.stream.len && !j->stream)
+		j->stream = text_new(e.stream.p, e.stream.len);
+	row_of(j, &f, &(struct ctl_explain){.state = "delayed"});
+	packed_fini(&room);
 	next_service(j);
 }
 
@@ -187,6 +257,25 @@ static void remote_ask(struct seek *j, uint16_t slot, const struct cmd *c, const
 	control_redis_send(j->conn, c, names);
 }
 
+/* Its member there, as codec/script_lua has it. */
+static void ask_parked(struct seek *j, uint16_t slot)
+{
+	char *member = mem_printf("%u:%s:%020llu-%020llu", (unsigned)j->stream->len, j->stream->bytes,
+		(unsigned long long)j->id.ms, (unsigned long long)j->id.seq);
+	ask_words(j, slot, (const char *const[]){"ZSCORE", j->lbs.parked, member, NULL});
+	mem_free(member);
+}
+
+static void ask_delayed(struct seek *j, uint16_t slot)
+{
+	char id[COMMAND_ID_CAP];
+	command_id_format(id, j->id);
+	if (j->stage == SEEK_DELAYED)
+		ask_words(j, slot, (const char *const[]){"HGET", j->lbs.delayed_data, id, NULL});
+	else
+		ask_words(j, slot, (const char *const[]){"ZSCORE", j->lbs.delayed, id, NULL});
+}
+
 static void begin_stream(struct seek *j, enum seek_stage stage)
 {
 	static const struct entry_id first = {0, 0};
@@ -255,6 +344,13 @@ static mono_ms seek_step(struct control_req *q, mono_ms now)
 			&(struct cmd){.kind = CMD_LOCK_GET, .stream = {j->stream->bytes, j->stream->len}, .id = j->id},
 			&j->lbs);
 		break;
+	case SEEK_PARKED:
+		ask_parked(j, s->rules->lbs_slot);
+		break;
+	case SEEK_DELAYED:
+	case SEEK_DUE:
+		ask_delayed(j, s->rules->lbs_slot);
+		break;
 	case SEEK_DLQ:
 		remote_ask(j, s->rules->dlq_slot, &page, &j->dlq);
 		break;
@@ -305,11 +401,21 @@ static bool is_all_ours(const struct seek *j, const redisReply *pending)
 	return pending && pending->type == REDIS_REPLY_INTEGER && pending->integer <= n;
 }
 
+/* Some are pending for nobody: they wait for their stream. */
+static bool has_parked(const struct seek *j)
+{
+	struct view_service *v = view_services(j->q->d);
+	const struct coord_service *s = service(j);
+	bool has = s && v[coord_pos(j->q->d->core, s)].parked != 0;
+	mem_free(v);
+	return has;
+}
+
 static void on_group(struct seek *j, const redisReply *groups)
 {
 	const redisReply *g = our_group(j, groups), *last = g ? remote_value_of(g, "last-delivered-id") : NULL;
 	struct entry_id id;
-	j->all_ours[j->at] = g && is_all_ours(j, remote_value_of(g, "pending"));
+	j->all_ours[j->at] = g && !has_parked(j) && is_all_ours(j, remote_value_of(g, "pending"));
 	if (last && last->type == REDIS_REPLY_STRING && command_id_parse(last->str, last->len, &id)) {
 		j->unread[j->at] = entry_id_next(id);
 		begin_stream(j, SEEK_UNREAD);
@@ -326,6 +432,37 @@ static void on_active(struct seek *j, const redisReply *id)
 		next_service(j);
 }
 
+/* Not in the stream: it may wait for its time. */
+static void seek_delayed(struct seek *j)
+{
+	j->id = j->stage == SEEK_NAMED ? j->from : j->want.id;
+	j->stage = SEEK_DELAYED;
+}
+
+static void on_parked(struct seek *j, const redisReply *r)
+{
+	if (r && r->type != REDIS_REPLY_NIL)
+		found_parked(j);
+	else
+		found_waiting(j);
+}
+
+static void on_delayed(struct seek *j, const redisReply *r)
+{
+	bool has = r && r->type == REDIS_REPLY_STRING;
+	if (j->stage == SEEK_DELAYED && has) {
+		j->packed = mem_dup(r->str, r->len);
+		j->packed_len = r->len;
+		j->stage = SEEK_DUE;
+	} else if (j->stage == SEEK_DUE && (has || (r && r->type == REDIS_REPLY_DOUBLE))) {
+		found_delayed(j, r->type == REDIS_REPLY_DOUBLE ? (int64_t)r->dval : (int64_t)strtod(r->str, NULL));
+	} else if (j->is_second_pass) {
+		begin_stream(j, SEEK_DLQ);
+	} else {
+		next_service(j);
+	}
+}
+
 /* The page did not have it. */
 static void after_page(struct seek *j, const struct entry_batch *b)
 {
@@ -339,6 +476,8 @@ static void after_page(struct seek *j, const struct entry_batch *b)
 		j->from = entry_id_next(end);
 	else if (j->stage == SEEK_UNREAD)
 		j->stage = SEEK_ACTIVE;
+	else if (j->stage == SEEK_NAMED || (j->stage == SEEK_LBS && j->want.by_id))
+		seek_delayed(j);
 	else if (j->stage == SEEK_LBS)
 		begin_stream(j, SEEK_DLQ);
 	else
@@ -367,7 +506,10 @@ static void on_page(struct seek *j, struct entry_batch *b)
 static void on_pending(struct seek *j, const struct reply *r)
 {
 	if (r->n == 0 || entry_id_cmp(r->pending[0].id, j->id) != 0) {
-		found_waiting(j);
+		if (j->stream)
+			j->stage = SEEK_PARKED;
+		else
+			found_waiting(j);
 		return;
 	}
 	mem_free(j->consumer);
@@ -389,10 +531,14 @@ static void remote_on_answer(void *arg, struct reply *r, const redisReply *raw)
 		on_group(j, r->kind == REPLY_OK ? raw : NULL);
 	else if (j->stage == SEEK_ACTIVE && r->kind != REPLY_NONE)
 		on_active(j, r->kind == REPLY_OK ? raw : NULL);
+	else if ((j->stage == SEEK_DELAYED || j->stage == SEEK_DUE) && r->kind != REPLY_NONE)
+		on_delayed(j, r->kind == REPLY_OK ? raw : NULL);
 	else if (r->kind == REPLY_ENTRIES)
 		on_page(j, r->entries);
 	else if (j->stage == SEEK_PENDING && r->kind == REPLY_PENDING)
 		on_pending(j, r);
+	else if (j->stage == SEEK_PARKED && r->kind != REPLY_NONE)
+		on_parked(j, r->kind == REPLY_OK ? raw : NULL);
 	else if (j->stage == SEEK_PENDING && no_group)
 		found_waiting(j);
 	else if (j->stage == SEEK_LOCK && (r->kind == REPLY_TEXT || r->kind == REPLY_NIL))
