@@ -74,6 +74,8 @@ enum ctl_arg {
 	CTL_ARG_STATE,
 	CTL_ARG_REASON,
 	CTL_ARG_INFO,
+	CTL_ARG_IN,
+	CTL_ARG_AT,
 	CTL_ARG_OLDER_THAN,
 	CTL_ARG_COUNT,
 	CTL_ARG_LIMIT,
@@ -97,6 +99,8 @@ struct ctl_request {
 	char *reason; /* dlq */
 	char *info;   /* add: JSON text on one line, value-exact as it was given */
 	enum ctl_state state;  /* CTL_STATE_N = any */
+	char *at;              /* add: 2026-11-30T10:00:00, with Z for UTC, or @Unix seconds */
+	int64_t in_ms;         /* add: 0 = at once */
 	int64_t older_than_ms; /* 0 = any */
 	int64_t count;         /* add: 1.. ; default 1 */
 	int64_t limit;         /* 0 = none */

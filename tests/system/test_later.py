@@ -249,3 +249,22 @@ def test_a_stream_that_is_given_back_for_ever_costs_little(t):
     time.sleep(5)
     n, took = len(open(t.path("runs")).readlines()), time.monotonic() - start
     assert 2 <= n <= 2 * took, n
+
+
+@limit(60)
+def test_add_in_and_at(t):
+    r = t.redis()
+    d = t.daemon(r)
+    w = t.worker(d, credits=5, work=0)
+    for args in (["--in", "1500ms"], ["--at", f"@{int(time.time()) + 2}"]):
+        name = args[0][2:]
+        start = time.time()
+        row, = d.json("add", "orders", name, "--info", '{"n":1}', *args)
+        assert row["stream"] == name and r.db.cmd("HKEYS", DATA) == [row["id"]] and r.db.cmd("XLEN", "orders-input") == 0
+        t.wait(lambda: w.frames("assign", stream=name), 10, f"{name} begins")
+        assert 0.9 < time.time() - start < 4 and w.frames("assign", stream=name)[0]["info"] == {"n": 1}
+    d.ctl_ok("add", "orders", "far", "--at", "2099-01-01T00:00:00Z")
+    member, score = r.db.cmd("ZRANGE", DELAYED, 0, -1, "WITHSCORES")
+    assert float(score) == 4070908800000
+    for bad in (["--at", "tomorrow"], ["--at", "@x"], ["--in", "1s", "--at", "@1"], ["--in", "soon"]):
+        assert d.ctl("add", "orders", "x", *bad).returncode == 64, bad

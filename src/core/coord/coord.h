@@ -51,6 +51,8 @@ struct coord_ctl {
 	uint64_t handle;           /* give back: the entry */
 	uint64_t session;          /* revoke */
 	struct slice stream, info; /* add */
+	mono_ms delay_ms;          /* add: so long from now */
+	int64_t at_ms;             /* add: then, Unix ms by the server's clock; 0 = by delay_ms */
 };
 
 struct coord_event {

@@ -69,7 +69,9 @@ static void operate_add(struct coord *c, const struct coord_ctl *ctl)
 		return;
 	}
 	struct msg *m = coord_send(c, shard, MSG_OP);
-	m->op = CMD_ADD;
+	m->op = ctl->delay_ms || ctl->at_ms ? CMD_ADD_LATER : CMD_ADD;
+	m->ms = ctl->delay_ms;
+	m->n = ctl->at_ms;
 	m->handle = COORD_CTL_HANDLE | ctl->request;
 	m->svc = s->svc;
 	m->slot = s->rules->lbs_slot;

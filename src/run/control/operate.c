@@ -3,7 +3,9 @@
 #include "run/control/control.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* ---- pause, resume */
 
@@ -216,6 +218,7 @@ struct add_job {
 	uint16_t svc;
 	uint32_t n, n_sent, n_answered;
 	bool has_failed;
+	int64_t at_ms; /* Unix; 0 = by the request's in_ms */
 	char why[400];
 };
 
@@ -259,7 +262,9 @@ static mono_ms add_step(struct control_req *q, mono_ms now)
 		struct coord_ctl ctl = {.kind = CTL_ADD,
 			.svc = j->svc,
 			.request = q->first + j->n_sent,
-			.stream = {name, strlen(name)}};
+			.stream = {name, strlen(name)},
+			.delay_ms = q->r.in_ms,
+			.at_ms = j->at_ms};
 		if (q->r.info)
 			ctl.info = (struct slice){q->r.info, strlen(q->r.info)};
 		j->n_sent++;
@@ -273,6 +278,24 @@ static mono_ms add_step(struct control_req *q, mono_ms now)
 	return control_is_full(q) ? now + 5 : MONO_NEVER;
 }
 
+/* Unix ms of "@seconds" or of a date and time, in UTC with a Z at its end, else here; 0: it is neither. */
+static int64_t parse_at(const char *text)
+{
+	struct tm tm = {.tm_isdst = -1};
+	char *end = NULL;
+	if (*text == '@') {
+		long long s = strtoll(text + 1, &end, 10);
+		return end > text + 1 && *end == '\0' && s > 0 && s < INT64_MAX / 1000 ? s * 1000 : 0;
+	}
+	const char *rest = strptime(text, "%Y-%m-%dT%H:%M", &tm);
+	if (rest && *rest == ':')
+		rest = strptime(rest, ":%S", &tm);
+	if (!rest || (strcmp(rest, "") != 0 && strcmp(rest, "Z") != 0))
+		return 0;
+	time_t t = *rest ? timegm(&tm) : mktime(&tm);
+	return t > 0 ? (int64_t)t * 1000 : 0;
+}
+
 void control_add(struct control_req *q)
 {
 	const struct coord_service *s = control_service(q, q->r.service);
@@ -283,7 +306,15 @@ void control_add(struct control_req *q)
 		control_end(q, 1, "Redis is not reachable: %s", why[0] ? why : "not connected yet");
 		return;
 	}
+	int64_t at_ms = q->r.at ? parse_at(q->r.at) : 0;
+	if (q->r.at && (!at_ms || q->r.in_ms)) {
+		control_end(q, 64,
+			at_ms ? "--in and --at do not go together"
+			      : "at must be a time like 2026-11-30T10:00:00, with Z for UTC, or @SECONDS");
+		return;
+	}
 	struct add_job *j = mem_alloc(sizeof *j);
+	j->at_ms = at_ms;
 	j->svc = s->svc;
 	j->n = (uint32_t)q->r.count;
 	control_numbers(q, j->n, add_result);
