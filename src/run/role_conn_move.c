@@ -6,7 +6,7 @@
 
 /* core/handoff's events go in, its effects are performed. */
 
-enum { REPEAT_MS = 5000 };
+enum { REPEAT_MS = 5000, LEFT_SILENT_MS = 250 };
 
 /* ---- events that two subscribers deliver ---- */
 
@@ -73,8 +73,9 @@ static void role_conn_switch_over(struct role_conns *ls, struct role_conn *l)
 	redis_set_times(l->cur->conn, &ls->o.redis.times);
 	/* Where the old one is silent, its commands are asked again on the new one: leases cannot wait for relaxed
 	 * times. A blocking read and a subscription have their own ends. */
-	mono_ms last = l->role == CONN_COMMAND ? mono_now() + ls->o.command_timeout_ms : MONO_NEVER;
-	redis_leave(l->old->conn, last);
+	bool is_command = l->role == CONN_COMMAND;
+	redis_leave(l->old->conn, is_command ? mono_now() + ls->o.command_timeout_ms : MONO_NEVER,
+		is_command ? LEFT_SILENT_MS : 0);
 }
 
 static void role_conn_close_old(struct role_conn *l)

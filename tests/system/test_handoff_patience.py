@@ -266,7 +266,7 @@ def test_proxy_that_ends_at_the_opt_in(t):
 def test_old_one_goes_silent(t):
     """50 ms after MOVING the old endpoint says nothing any more and closes nothing: intake goes on within a second, what was
     asked there is asked again, no work is stopped."""
-    r, g, d, w = setup(t, credits=100, work=0.3)
+    r, g, d, w = setup(t, credits=10, work=0.05)
     load = Stream(r, entries=50, events=0)
     w.wait("assign", 50)
     at = g[0].push(moving(1, 15, g[1].endpoint))

@@ -77,6 +77,8 @@ def test_endpoint_with_a_wrong_certificate(t):
     good, bad = make_certs(t, f"IP:{servers.loopback()}"), make_certs(t, "DNS:elsewhere.example")
     r, g, d, w = trouble(t, "normal", certs=[good, bad], cfg=tls(t, good, bad))
     assert not [c for c in g[1].conns() if c["n"]], "nothing was said to the wrong server"
+    line = next(x for x in d.log.splitlines() if "handoff seq=1 " in x)
+    assert "certificate" in line or "not valid for" in line, line
 
 
 @limit(60)

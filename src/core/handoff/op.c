@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-enum { SUM_UP_MS = 1000, SHORTEST_MS = 1000, JITTER_PART = 20, JITTER_MAX_MS = 500 };
+enum { SUM_UP_MS = 1000, SHORTEST_MS = 1000, JITTER_PART = 20, JITTER_MAX_MS = 300 };
 
 /* ---- operations ---- */
 

@@ -53,6 +53,14 @@ static mono_ms ping_at(const struct redis_conn *c)
 	return c->heard_at + c->opts.times.ping_idle_ms;
 }
 
+/* Of one that was left, while something waits on it. */
+static mono_ms silent_at(const struct redis_conn *c)
+{
+	if (c->silent_ms <= 0 || c->n_in_flight == 0)
+		return MONO_NEVER;
+	return mono_max(c->heard_at, c->left_at) + c->silent_ms;
+}
+
 static mono_ms next_deadline(const struct redis_conn *c)
 {
 	switch (c->state) {
@@ -67,7 +75,7 @@ static mono_ms next_deadline(const struct redis_conn *c)
 	case CONN_GREETING:
 		return c->attempt_deadline;
 	case CONN_UP:
-		return mono_min(heap_deadline(&c->deadlines), ping_at(c));
+		return mono_min(silent_at(c), mono_min(heap_deadline(&c->deadlines), ping_at(c)));
 	case CONN_DROPPED:
 	case CONN_CLOSED:
 		break;
@@ -131,6 +139,10 @@ static void expired(struct redis_conn *c, mono_ms now)
 	}
 	if (c->race) {
 		race_expired(c);
+		return;
+	}
+	if (c->state == CONN_UP && silent_at(c) <= now) {
+		conn_fail(c, ERR_TIMEOUT, "silent since it was left (%zu waiting)", c->n_in_flight);
 		return;
 	}
 	if (c->state == CONN_UP && heap_deadline(&c->deadlines) > now) {
@@ -456,8 +468,10 @@ void redis_relax(struct redis_conn *c, mono_ms until, mono_ms timeout_ms)
 		conn_rearm(c);
 }
 
-void redis_leave(struct redis_conn *c, mono_ms at)
+void redis_leave(struct redis_conn *c, mono_ms at, mono_ms silent_ms)
 {
+	c->silent_ms = silent_ms;
+	c->left_at = mono_now();
 	c->opts.times.ping_idle_ms = 0;
 	for (struct link *l = c->pending.next; l != &c->pending; l = l->next) {
 		struct cmd *cmd = LIST_OF(struct cmd, link, l);

@@ -94,8 +94,9 @@ void redis_send(
 /* The same command after ASKING (both are sent back to back). */
 void redis_send_asking(
 	struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline);
-/* What waits for an answer waits no longer than until `at`; nothing more is sent on it by itself (no PING). */
-void redis_leave(struct redis_conn *c, mono_ms at);
+/* What waits for an answer waits no longer than until `at`, and no longer than silent_ms after something was heard last (0 =
+ * as long); nothing more is sent on it by itself (no PING). */
+void redis_leave(struct redis_conn *c, mono_ms at, mono_ms silent_ms);
 bool redis_is_up(const struct redis_conn *c);
 bool redis_is_full(const struct redis_conn *c); /* output buffer over max_obuf_bytes */
 size_t redis_n_in_flight(const struct redis_conn *c);

@@ -73,6 +73,7 @@ struct redis_conn {
 	/* the attempt, or the connection */
 	enum conn_state state;
 	mono_ms attempt_deadline, step_deadline, retry_at, up_at, heard_at, backoff;
+	mono_ms silent_ms, left_at;   /* it was left: how long it may be silent, 0 = as long as it likes; since when */
 	mono_ms limit_ms, attempt_ms; /* the next attempt's time, 0 = connect_ms; the present one's */
 	struct lookup *lookup;
 	struct sockaddr_storage *addrs; /* all of the name */

@@ -245,7 +245,7 @@ Test(handoff, attempts_are_spread_over_the_window)
 {
 	for (int seed = 0; seed < 100; seed++) {
 		note(C, NOTE_MOVING, 7 + seed, 15, "b:2");
-		const mono_ms due[] = {250, 3750, 7500, 11250}, give[] = {251, 376, 376, 376};
+		const mono_ms due[] = {150, 3750, 7500, 11250}, give[] = {151, 376, 376, 376};
 		mono_ms began = W.now;
 		for (int i = 0; i < 4; i++) {
 			run_to(began + due[i] + give[i]);
@@ -661,5 +661,5 @@ Test(handoff, jitter_stays_small)
 		first = mono_min(first, W.now);
 		last = mono_max(last, W.now);
 	}
-	cr_assert(first < 150 && last > 400 && last <= 500, "from %lld to %lld", (long long)first, (long long)last);
+	cr_assert(first < 120 && last > 240 && last <= 300, "from %lld to %lld", (long long)first, (long long)last);
 }
