@@ -290,6 +290,7 @@ def test_disabled_obeys_nothing(t):
     r, g, d, w = setup(t, cfg={"maintenance": {"mode": "disabled"}})
     pushes = moving(1, 0, g[1].endpoint) + note("MIGRATING", 2, 1, "[]") + moving(3, 1, None)
     for n in range(2):
+        t.wait(lambda: len(g[0].conns(open=True)) == 4, 10, "the topology's, too")
         ids = {c["id"] for c in g[0].conns(open=True)}
         g[0].push(pushes)
         time.sleep(2)
