@@ -5,7 +5,7 @@ import threading
 import time
 
 from lib import checks, gate, servers
-from lib.case import limit
+from lib.case import limit, no_acl
 from lib.checks import Added
 from lib.gate import moving, note
 from lib.maintenance import SEP, Stream, all_there, connections, metric, roles, setup, wait_metric, with_hosts
@@ -326,6 +326,7 @@ def test_new_endpoint_with_two_addresses(t):
         d.stop()
 
 
+@no_acl("it makes a user of its own")
 @limit(60)
 def test_password_that_changed_on_disk(t):
     """It is read again: for the next connections, for one that was refused, at the new endpoint; nobody reloads."""
