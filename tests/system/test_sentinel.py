@@ -2,14 +2,21 @@
 import json
 import os
 import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
 import time
 
 from lib import checks
 from lib.case import limit, no_acl
 from lib.checks import Added
+from lib.daemon import ROOT, program
 from lib.liar import Liar
 from lib.load import Load
 from lib.sentinels import NAME, Watched
+from lib.servers import SERVER
 
 issue = 17
 
@@ -171,3 +178,30 @@ def test_a_master_that_no_sentinel_knows(t):
     d = t.daemon(s.endpoints, T=6, ready=False, cfg={"redis": {"topology": "sentinel", "sentinel": {"master": "other"}}})
     d.wait_log("knows no master named other")
     assert "knows no master named other" in d.ctl("status", "--ready").stderr
+
+
+@limit(120)
+@no_acl("Sentinels' own users")
+def test_what_the_page_about_sentinel_says_to_type(t):
+    """Its commands, with this test's folder and ports for those of the page."""
+    if not shutil.which("redis-cli"):
+        return print("= skipped: no redis-cli")
+    with open(os.path.join(ROOT, "src", "doc", "sentinel.md")) as f:
+        block = re.search(r"<!-- tried by .*?-->\n```sh\n(.*?)```", f.read(), re.S)[1]
+    os.mkdir(t.path("bin"))
+    os.symlink(shutil.which(SERVER), t.path("bin/redis-server"))
+    path = os.pathsep.join([t.path("bin"), os.path.dirname(program("sluiced")), os.environ["PATH"]])
+    block = block.replace("/tmp/behind-sentinel", t.path("s"))
+    free = [socket.create_server(("127.0.0.1", 0)) for _ in range(5)]
+    for old, s in zip(("26001", "26002", "26003", "6001", "6002"), free):  # all of 127.0.0.1, which is everybody's
+        block = re.sub(rf"\b{old}\b", str(s.getsockname()[1]), block)
+        s.close()
+    out = open(t.path("out"), "w")
+    p = subprocess.Popen(["bash", "-euc", block + "sleep 100"], stdout=out, stderr=out, start_new_session=True, env={**os.environ, "PATH": path})
+    try:
+        for stream in ("orders:1", "orders:2"):
+            t.wait(lambda: f"works on {stream}" in open(t.path("out")).read(), 60, stream, 0.1)
+    finally:
+        os.killpg(p.pid, signal.SIGKILL)
+        p.wait()
+        print(open(t.path("out")).read()[-3000:])
