@@ -35,7 +35,7 @@ function __sluicectl_value # WHAT COMMAND WORDS...: an argument as the help call
         case WORKER
             __sluicectl_ask $argv[2] workers name $argv[3..]
         case STATE
-            printf '%s\n' locking parked ready assigned revoking limbo finishing lost
+            printf '%s\n' locking parked ready assigned revoking limbo finishing lost blocked
         case REASON
             printf '%s\n' max_retries_exceeded unparseable too_large rejected operator
         case DUR

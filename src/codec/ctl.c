@@ -89,6 +89,7 @@ static const char *const states[CTL_STATE_N] = {
 	[CTL_STATE_ASSIGNED] = "assigned",
 	[CTL_STATE_REVOKING] = "revoking",
 	[CTL_STATE_LIMBO] = "limbo",
+	[CTL_STATE_BLOCKED] = "blocked",
 	[CTL_STATE_FINISHING] = "finishing",
 	[CTL_STATE_LOST] = "lost",
 };

@@ -63,6 +63,7 @@ enum ctl_state {
 	CTL_STATE_LIMBO,     /* its worker's connection dropped; may resume */
 	CTL_STATE_FINISHING, /* outcome known, Redis has not confirmed it yet */
 	CTL_STATE_LOST,      /* not ours any more, the worker has not confirmed that it stopped */
+	CTL_STATE_BLOCKED,   /* assigned, and an entry of it waits for its retry (entries mode) */
 	CTL_STATE_N
 };
 

@@ -63,7 +63,8 @@ static const struct field status_fields[] = {F(ctl_status, ready), F(ctl_status,
 
 static const struct field stream_fields[] = {F(ctl_stream, service), F(ctl_stream, stream), F(ctl_stream, id),
 	F(ctl_stream, lease), F(ctl_stream, state), F(ctl_stream, worker), F(ctl_stream, retry), F(ctl_stream, age_ms),
-	F(ctl_stream, assigned_ms), F(ctl_stream, until_ms), F(ctl_stream, token), F(ctl_stream, note), END};
+	F(ctl_stream, assigned_ms), F(ctl_stream, until_ms), F(ctl_stream, token), F(ctl_stream, note),
+	F(ctl_stream, position), F(ctl_stream, tries), F(ctl_stream, unacked_ms), END};
 
 static const struct field show_fields[] = {EMBEDDED(ctl_show, stream, stream_fields), F(ctl_show, session),
 	F(ctl_show, lbs), F(ctl_show, lbs_redis), F(ctl_show, lock), F(ctl_show, lock_redis), F(ctl_show, lock_value),

@@ -67,7 +67,10 @@ struct ctl_stream {
 	int64_t assigned_ms; /* since this worker has it */
 	int64_t until_ms;    /* the worker's fence */
 	const char *token;
-	const char *note; /* the worker's last progress note */
+	const char *note;     /* the worker's last progress note */
+	const char *position; /* entries mode: the last acknowledged id; NULL = not */
+	int64_t tries;        /* of the entry behind it */
+	int64_t unacked_ms;   /* since something was told and nothing heard of it; -1 = nothing is out */
 };
 
 /* show */

@@ -250,3 +250,28 @@ def test_wakes_by_push_as_the_user_of_the_acl_file(t):
     t.wait(lambda: metric(d, "sluice_feed_wakeups_total", source="push") >= 2, 5, "woken by pushes")
     h.done(a["lease"])
     t.nothing_denied()
+
+
+@limit(60)
+def test_operators_see_what_a_stream_waits_for(t):
+    r = t.redis()
+    d = t.daemon(r, service=entries(retry={"initial": "30s", "jitter": "0%"}))
+    ids = add(r.db, "orders:k", 5)
+    lbs(r.db, "orders", "orders:k")
+    plain = t.worker(d, credits=1)
+    t.wait(lambda: "takes entries" in d.ctl("explain", "orders:k").stdout, 10, "why it is not given out")
+    plain.close()
+    h = hand(t, d)
+    a = h.assign()
+    h.ids(5)
+    h.ack(a["lease"], ids[1])
+    row, = d.json("show", "orders:k")
+    assert row["position"] == ids[1] and row["tries"] == 0 and row["unacked_ms"] >= 0 and row["state"] == "assigned", row
+    ok = h.nack(a["lease"], ids[2], reason="no good")
+    assert ok["retry_ms"] == 30000
+    said = d.ctl_ok("explain", "orders:k")
+    assert f"entry {ids[2]} failed 1 of 4 times, next try in" in said and "no good" in said, said
+    row, = d.json("ls", "--state", "blocked")
+    assert row["position"] == ids[2 - 1] and row["tries"] == 1, row
+    t.wait(lambda: metric(d, "sluice_streams_blocked") == 1, 10, "the gauge")
+    assert metric(d, "sluice_entries_nacked_total", reason="failed") == 1

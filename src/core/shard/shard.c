@@ -428,6 +428,11 @@ bool shard_clock_offset(const struct shard *s, int64_t *out_ms)
 	return s->has_offset;
 }
 
+void shard_feed_sums(const struct shard *s, uint16_t svc, int64_t *n_behind, int64_t *n_blocked)
+{
+	feed_sums(s->feeds, svc, n_behind, n_blocked);
+}
+
 struct shard_lengths shard_lengths(const struct shard *s, uint16_t svc)
 {
 	const struct shard_service *sv = ctx_service(&s->ctx, svc);

@@ -29,4 +29,6 @@ bool shard_refused(const struct shard *s, mono_ms now, struct shard_refused *out
 /* The server's clock minus ours, ms, as measured last; false: not known yet. */
 bool shard_clock_offset(const struct shard *s, int64_t *out_ms);
 #define SHARD_LENGTHS_UNKNOWN ((struct shard_lengths){-1, -1, -1, -1, -1, -1, -1})
+/* Entries mode: entries of the service that are read here and not acknowledged, streams that wait for a retry. */
+void shard_feed_sums(const struct shard *s, uint16_t svc, int64_t *n_behind, int64_t *n_blocked);
 struct shard_lengths shard_lengths(const struct shard *s, uint16_t svc);

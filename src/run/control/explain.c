@@ -114,6 +114,9 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 	} else if (v[pos].workers == 0) {
 		facts_add(f, "no worker serves %s", name);
 		facts_advice(f, "start a worker for %s", name);
+	} else if (s->rules->entries.is_on && !credits_has_taker(&c->place, pos)) {
+		facts_add(f, "no worker of %s takes entries", name);
+		facts_advice(f, "sluice-run --each, or \"entries\": true in hello");
 	} else if (p->owned >= p->max_streams) {
 		facts_add(f, "this daemon holds max_streams=%u streams of %s", p->max_streams, name);
 		facts_advice(f, "raise services[].max_streams, or start another daemon");
@@ -209,6 +212,32 @@ static void why_finishing(struct facts *f, const struct daemon *d, const struct 
 	facts_refused(f, d, s->reader_shard);
 }
 
+/* Entries mode: what it waits for. */
+static void about_feed(struct facts *f, const struct coord_service *s, const struct entry *e, mono_ms now)
+{
+	const struct entry_feed *feed = e->feed;
+	char id[COMMAND_ID_CAP], age[24];
+	if (!feed)
+		return;
+	if (feed->blocked_until) {
+		command_id_format(id, feed->bad);
+		facts_age(age, feed->blocked_until - now);
+		facts_add(f, "entry %s failed %u of %u times, next try in %s: %s", id, feed->tries,
+			s->rules->entries.max_retries + 1, age, e->note ? e->note->bytes : "no reason given");
+		facts_next(f, "nothing else of its stream until it is acknowledged or a dead letter");
+		return;
+	}
+	command_id_format(id, feed->pos);
+	mono_ms waits = entry_feed_waits_since(e);
+	if (waits == MONO_NEVER) {
+		facts_add(f, "entries mode: everything up to %s is acknowledged, it waits for entries", id);
+		return;
+	}
+	facts_age(age, now - waits);
+	facts_add(f, "entries mode: everything up to %s is acknowledged, and nothing was heard of what is out for %s",
+		id, age);
+}
+
 static void why(struct facts *f, struct daemon *d, const struct coord_service *s, const struct entry *e)
 {
 	const struct coord *c = d->core;
@@ -216,11 +245,13 @@ static void why(struct facts *f, struct daemon *d, const struct coord_service *s
 	char age[24];
 	facts_age(age, now - e->since);
 	switch (view_state(e)) {
+	case CTL_STATE_BLOCKED:
 	case CTL_STATE_ASSIGNED:
+		about_feed(f, s, e, now);
 		about_worker(f, c, e, now);
 		about_lease(f, e, now);
 		about_master(f, d, e);
-		if (c->rules.progress_timeout_ms)
+		if (c->rules.progress_timeout_ms && !e->feed)
 			facts_next(f, "it is taken back when the worker is silent about it for %lld ms",
 				(long long)c->rules.progress_timeout_ms);
 		break;
@@ -278,8 +309,9 @@ static void explain_entry(struct control_req *q, const struct entry *e)
 		.stream = e->stream ? e->stream->bytes : q->r.stream,
 		.id = id,
 		.state = ctl_state_name(state),
-		.running = state == CTL_STATE_ASSIGNED};
-	row.owner = e->good_until || state == CTL_STATE_ASSIGNED ? d->shard_rules.consumer : NULL;
+		.running = state == CTL_STATE_ASSIGNED || state == CTL_STATE_BLOCKED};
+	row.owner = e->good_until || state == CTL_STATE_ASSIGNED || state == CTL_STATE_BLOCKED ? d->shard_rules.consumer
+											       : NULL;
 	facts_encode(q, &f, &row);
 	facts_fini(&f);
 }

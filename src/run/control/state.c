@@ -17,6 +17,8 @@ enum ctl_state view_state(const struct entry *e)
 	case ENTRY_READY:
 		return CTL_STATE_READY;
 	case ENTRY_ASSIGNED:
+		if (!e->is_lost && e->feed && e->feed->blocked_until)
+			return CTL_STATE_BLOCKED;
 		return e->is_lost ? CTL_STATE_LOST : CTL_STATE_ASSIGNED;
 	case ENTRY_REVOKING:
 		return e->is_lost ? CTL_STATE_LOST : CTL_STATE_REVOKING;
@@ -61,6 +63,19 @@ static void count_workers(const struct coord *c, struct view_service *v)
 	}
 }
 
+/* The data streams of a service may live on every master. */
+static void take_feeds(const struct daemon *d, const struct coord_service *s, struct view_service *v)
+{
+	for (uint16_t shard = 0; shard < d->n_shards; shard++) {
+		const struct snapshot *snap = d->snapshots[shard];
+		for (size_t i = 0; snap && i < snap->n_services; i++)
+			if (snap->services[i].svc == s->svc) {
+				v->entries_behind += snap->services[i].entries_behind;
+				v->blocked += snap->services[i].blocked;
+			}
+	}
+}
+
 static void take_lengths(const struct daemon *d, const struct coord_service *s, struct view_service *v)
 {
 	v->lbs = v->pending = v->dlq = v->wanted = v->delayed = v->parked = -1;
@@ -92,6 +107,7 @@ struct view_service *view_services(struct daemon *d)
 			continue;
 		pos_of[c->services[i].svc] = i;
 		take_lengths(d, &c->services[i], &v[i]);
+		take_feeds(d, &c->services[i], &v[i]);
 	}
 	uint32_t pos = 0;
 	for (const struct entry *e; (e = ledger_next(&c->ledger, &pos));)

@@ -109,7 +109,7 @@ void control_status(struct control_req *q)
 /* ---- ls, show */
 
 struct stream_texts { /* what a row points to */
-	char id[COMMAND_ID_CAP], token[SESSION_TOKEN_CAP], lease[SESSION_LEASE_CAP];
+	char position[COMMAND_ID_CAP], id[COMMAND_ID_CAP], token[SESSION_TOKEN_CAP], lease[SESSION_LEASE_CAP];
 };
 
 static void stream_row(struct control_req *q, const struct entry *e, struct stream_texts *t, struct ctl_stream *row)
@@ -132,7 +132,16 @@ static void stream_row(struct control_req *q, const struct entry *e, struct stre
 		.assigned_ms = e->state == ENTRY_ASSIGNED ? now - e->since : -1,
 		.until_ms = m && m->s.told_until ? m->s.told_until : -1,
 		.token = t->token,
-		.note = e->note && e->state == ENTRY_ASSIGNED ? e->note->bytes : NULL};
+		.note = e->note && e->state == ENTRY_ASSIGNED ? e->note->bytes : NULL,
+		.tries = -1,
+		.unacked_ms = -1};
+	if (!e->feed || e->feed->state == ENTRY_FEED_NONE)
+		return;
+	command_id_format(t->position, e->feed->pos);
+	row->position = t->position;
+	row->tries = e->feed->tries;
+	mono_ms waits = entry_feed_waits_since(e);
+	row->unacked_ms = waits == MONO_NEVER ? -1 : mono_max(0, now - waits);
 }
 
 struct ls_row {

@@ -249,6 +249,10 @@ static void backlog(struct page *p)
 	gauge(p, "sluice_streams_parked", "Entries that wait until a running one of their stream has ended",
 		offsetof(struct view_service, parked));
 	gauge(p, "sluice_dlq_length", "Dead letters", offsetof(struct view_service, dlq));
+	gauge(p, "sluice_entries_lag", "Entries of data streams read here and not acknowledged",
+		offsetof(struct view_service, entries_behind));
+	gauge(p, "sluice_streams_blocked", "Streams with an entry that waits for its retry",
+		offsetof(struct view_service, blocked));
 	age(p, "sluice_unassigned_oldest_age_seconds", "Age of the oldest entry without a worker",
 		offsetof(struct view_service, oldest_unassigned_ms));
 	age(p, "sluice_owned_oldest_age_seconds", "Age of the oldest entry held here",
