@@ -2,6 +2,7 @@
  * worker's frame that another writer of JSON writes comes out of the splitter and frame_decode as it was. */
 #include "codec/frame.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -100,10 +101,18 @@ static void expect_lists(yyjson_val *root, const struct out_frame *f)
 	}
 }
 
+static void expect_id(yyjson_val *v, struct entry_id want)
+{
+	char text[64];
+	snprintf(text, sizeof text, "%llu-%llu", (unsigned long long)want.ms, (unsigned long long)want.seq);
+	demand(yyjson_equals_str(v, text));
+}
+
 static void expect_frame(yyjson_val *root, const struct out_frame *f)
 {
-	static const char *const types[] = {"welcome", "assign", "ok", "revoke", "drain", "ping", "pong", "err"};
-	static const char *const ok_fors[] = {"done", "fail", "release"};
+	static const char *const types[] = {
+		"welcome", "assign", "ok", "revoke", "drain", "ping", "pong", "err", "entries", "ended"};
+	static const char *const ok_fors[] = {"done", "fail", "release", "ack", "nack"};
 	expect_name(root, "t", types[f->kind]);
 	switch (f->kind) {
 	case OUT_WELCOME:
@@ -128,12 +137,17 @@ static void expect_frame(yyjson_val *root, const struct out_frame *f)
 		expect_int(root, "retry", f->retry);
 		demand(f->info.p ? yyjson_is_arr(yyjson_obj_get(root, "info"))
 				 : yyjson_is_null(yyjson_obj_get(root, "info")));
+		if (f->has_entries)
+			expect_id(yyjson_obj_get(yyjson_obj_get(root, "entries"), "pos"), f->entry);
 		expect_until(root, f->until_ms);
 		break;
 	case OUT_OK:
 		expect_field(root, "lease", f->lease);
 		expect_name(root, "for", ok_fors[f->ok_for]);
-		expect_name(root, "outcome", frame_outcome_name(f->outcome));
+		if (f->ok_for != OK_FOR_ACK)
+			expect_name(root, "outcome", frame_outcome_name(f->outcome));
+		if (f->ok_for == OK_FOR_ACK || f->ok_for == OK_FOR_NACK)
+			expect_id(yyjson_obj_get(root, "id"), f->entry);
 		break;
 	case OUT_REVOKE:
 		expect_field(root, "lease", f->lease);
@@ -160,6 +174,15 @@ static void expect_frame(yyjson_val *root, const struct out_frame *f)
 			expect_field(root, "lease", f->lease);
 		demand(yyjson_get_bool(yyjson_obj_get(root, "fatal")) == frame_error_fatal(f->error));
 		break;
+	case OUT_ENTRIES:
+		expect_field(root, "lease", f->lease);
+		demand(yyjson_arr_size(yyjson_obj_get(root, "e")) == 1);
+		demand(yyjson_get_bool(yyjson_obj_get(root, "more")) == f->more);
+		break;
+	case OUT_ENDED:
+		expect_field(root, "lease", f->lease);
+		expect_name(root, "outcome", frame_outcome_name(f->outcome));
+		break;
 	}
 }
 
@@ -168,13 +191,18 @@ static void try_out(struct source *s)
 	struct slice resumed[LIST_MAX];
 	struct gone gone[LIST_MAX];
 	uint8_t kind = take_u8(s), lists = take_u8(s);
-	struct out_frame f = {.kind = kind % (OUT_ERR + 1), .resumed = resumed, .gone = gone};
-	f.ok_for = take_u8(s) % (OK_FOR_RELEASE + 1);
-	f.outcome = take_u8(s) % (GONE_LOST + 1);
+	struct out_frame f = {.kind = kind % (OUT_ENDED + 1), .resumed = resumed, .gone = gone};
+	f.ok_for = take_u8(s) % (OK_FOR_NACK + 1);
+	f.outcome = take_u8(s) % (GONE_WAITS + 1);
 	f.reason = take_u8(s) % REVOKE_N;
 	f.error = take_u8(s) % FERR_N;
 	f.has_n = kind & 0x80;
 	f.info = kind & 0x40 ? (struct slice){"[1,\r\n2]", 7} : (struct slice){NULL, 0};
+	if (f.kind == OUT_ENTRIES)
+		f.info = (struct slice){"[\"1-0\",[]]", 10};
+	f.has_entries = f.more = kind & 0x20;
+	f.entry.ms = (uint64_t)take_int(s);
+	f.entry.seq = (uint64_t)take_int(s);
 	int64_t *const numbers[] = {&f.until_ms, &f.lease_ms, &f.ping_ms, &f.resume_ms, &f.max_frame, &f.now_ms,
 		&f.retry, &f.grace_ms, &f.n};
 	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
@@ -201,7 +229,7 @@ static void try_out(struct source *s)
 /* ---- the other way */
 
 static const char *const in_names[FRAME_UNKNOWN] = {
-	"hello", "credits", "done", "fail", "release", "progress", "revoked", "ping", "pong", "bye"};
+	"hello", "credits", "done", "fail", "release", "progress", "ack", "nack", "revoked", "ping", "pong", "bye"};
 
 static void add_text(yyjson_mut_doc *doc, const char *key, struct slice s)
 {
@@ -235,6 +263,14 @@ static char *written(const struct frame *f, size_t *len)
 		yyjson_mut_obj_add_sint(doc, root, f->kind == FRAME_HELLO ? "credits" : "n", f->credits);
 	if (f->has_n)
 		yyjson_mut_obj_add_sint(doc, root, "n", f->n);
+	if (f->takes_entries)
+		yyjson_mut_obj_add_bool(doc, root, "entries", true);
+	if (f->has_retry_ms)
+		yyjson_mut_obj_add_sint(doc, root, "retry_ms", f->retry_ms);
+	char id[64];
+	snprintf(id, sizeof id, "%llu-%llu", (unsigned long long)f->entry.ms, (unsigned long long)f->entry.seq);
+	if (f->kind == FRAME_ACK || f->kind == FRAME_NACK)
+		yyjson_mut_obj_add_str(doc, root, "id", id);
 	add_text(doc, "lease", f->lease);
 	add_text(doc, "reason", f->reason);
 	add_text(doc, "note", f->note);
@@ -256,6 +292,9 @@ static void expect_same(const struct frame *got, const struct frame *want)
 	demand(got->kind == want->kind && got->problem == FRAME_PROBLEM_NONE && got->v == want->v);
 	demand(got->credits == want->credits && got->dead == want->dead && got->has_n == want->has_n &&
 		got->n == want->n);
+	demand(got->takes_entries == want->takes_entries && got->has_retry_ms == want->has_retry_ms &&
+		got->retry_ms == want->retry_ms && got->entry.ms == want->entry.ms &&
+		got->entry.seq == want->entry.seq);
 	demand(got->has_services == want->has_services && got->n_services == want->n_services);
 	demand(got->n_resume == want->n_resume);
 	for (size_t i = 0; i < want->n_services; i++)
@@ -287,15 +326,24 @@ static void take_fields(struct source *s, struct frame *f, uint8_t head)
 		f->name = take_text(s);
 		f->session = take_text(s);
 		f->has_services = head & 0x80;
+		f->takes_entries = head & 0x10;
 		for (; f->has_services && f->n_services < head / 16 % LIST_MAX; f->n_services++)
 			f->services[f->n_services] = take_text(s);
 		for (uint8_t n = take_u8(s) % (LIST_MAX + 1); f->n_resume < n; f->n_resume++)
 			f->resume[f->n_resume] = take_lease(s);
 	}
 	if (f->kind == FRAME_DONE || f->kind == FRAME_FAIL || f->kind == FRAME_RELEASE || f->kind == FRAME_PROGRESS ||
-		f->kind == FRAME_REVOKED)
+		f->kind == FRAME_REVOKED || f->kind == FRAME_ACK || f->kind == FRAME_NACK)
 		f->lease = take_lease(s);
-	if (f->kind == FRAME_FAIL) {
+	if (f->kind == FRAME_ACK || f->kind == FRAME_NACK) {
+		f->entry.ms = (uint64_t)take_int(s);
+		f->entry.seq = (uint64_t)take_int(s);
+	}
+	if (f->kind == FRAME_NACK) {
+		f->has_retry_ms = head & 0x40;
+		f->retry_ms = f->has_retry_ms ? (uint16_t)take_int(s) : 0;
+	}
+	if (f->kind == FRAME_FAIL || f->kind == FRAME_NACK) {
 		f->reason = take_text(s);
 		f->dead = head & 0x80;
 	}

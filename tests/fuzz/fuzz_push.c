@@ -26,6 +26,9 @@ static void check(const redisReply *r)
 	if (n.endpoint[0])
 		demand(n.kind == NOTE_MOVING && redis_addr_parse(n.endpoint, &addr, &err) == ERR_OK && addr.port > 0);
 	reply_decode_push(r, &p);
+	struct slice key;
+	for (size_t i = 0; p.kind == PUSH_CHANGED && reply_changed_key(r, i, &key); i++)
+		demand(key.p != NULL || i == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -1,7 +1,10 @@
 /* Any bytes a server may send: the first says which command they answer, the rest goes through the library's reader.
  * No crash, no leak, slices lie where they say, and every answer is of a kind its command may have. */
+#include "base/buf.h"
+#include "base/mem.h"
 #include "codec/reply.h"
 
+#include <yyjson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,6 +45,21 @@ static void check_entries(const struct entry_batch *b)
 	}
 }
 
+/* Each is JSON once its bracket is closed, whatever bytes it has. */
+static void check_feed(const struct feed_batch *f)
+{
+	for (uint32_t i = 0; i < f->n; i++) {
+		struct buf b;
+		buf_init(&b);
+		buf_add(&b, f->v[i].json, f->v[i].len);
+		buf_str(&b, "]");
+		yyjson_doc *doc = yyjson_read(b.data, b.len, 0);
+		demand(yyjson_arr_size(yyjson_doc_get_root(doc)) == 2 && !memchr(b.data, '\n', b.len));
+		yyjson_doc_free(doc);
+		buf_fini(&b);
+	}
+}
+
 static void check(const struct reply *r)
 {
 	touch(r->text);
@@ -55,6 +73,12 @@ static void check(const struct reply *r)
 			memchr(r->slots[i].alt, '\0', sizeof r->slots[i].alt));
 	if (r->kind == REPLY_ERROR && (r->error == RERR_MOVED || r->error == RERR_ASK))
 		demand(r->moved_slot < 16384 && r->text.len > 0);
+	if (r->kind == REPLY_FEED) {
+		check_feed(r->feed);
+		mem_free(r->feed);
+	}
+	if (r->kind == REPLY_POSITION)
+		demand(r->integer >= 0 && r->n <= 7);
 	if (r->kind == REPLY_ENTRIES) {
 		check_entries(r->entries);
 		entry_batch_free(r->entries);
