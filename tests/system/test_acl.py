@@ -97,7 +97,7 @@ def each_right(t, *extra):
     """Two services, one of them with a tag of its own and dead letters elsewhere: each rule of the file, taken away alone, is named."""
     acl.switch_on()
     r = t.redis()
-    d = t.daemon(r, services=["orders", "{shop}bills"], service={"dead_letter": {"stream": "graveyard"}})
+    d = t.daemon(r, services=["orders", "{shop}bills"], service={"dead_letter": {"stream": "graveyard"}, "entries": {"enabled": True}})
     needed = [x for x in acl.file_rules() if x[0] in "+&" or "MUTEX_KEY_SEP" in x]
     assert len([x for x in needed if x[0] == "+"]) == len(set(needed)) - 2 > 30
     for lbs in ("orders-input", "{shop}bills-input"):
