@@ -32,6 +32,7 @@ class Sweep:
         self.t, self.action = t, action
         known = subprocess.run([program("sluiced"), "--list-faults"], text=True, check=True, stdout=subprocess.PIPE).stdout.split()
         assert len(known) > 100
+        known = [p for p in known if not re.search(r"\.(feed_|tracking|caching)", p)]  # test_entries_faults
         self.points = [p for p in known if re.search(points, p) and p not in BY_CHANCE]
         self.cluster = t.cluster()
         self.single = None
