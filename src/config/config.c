@@ -1,6 +1,7 @@
 #include "config/config.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -173,4 +174,21 @@ int config_exit_status(enum err_code code)
 		break;
 	}
 	return 78;
+}
+
+bool config_odd_name(const struct config *c, size_t i, char out[static CONFIG_ODD_NAME])
+{
+	static const char *const ends[] = {"-input", "-group", "-input-dlq"};
+	const char *name = c->services[i].name;
+	size_t len = strlen(name);
+	for (size_t k = 0; k < sizeof ends / sizeof ends[0]; k++) {
+		size_t n = strlen(ends[k]);
+		if (len <= n || strcmp(name + len - n, ends[k]) != 0)
+			continue;
+		snprintf(out, CONFIG_ODD_NAME,
+			"services[%zu].name: service %.80s reads the stream %.80s-input (did you mean %.*s?)", i, name,
+			name, (int)(len - n < 80 ? len - n : 80), name);
+		return true;
+	}
+	return false;
 }

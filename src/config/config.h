@@ -194,3 +194,8 @@ struct config_change {
 /* Everything that differs between two configs; services are matched by name. *list is the caller's (NULL when 0). */
 size_t config_diff(const struct config *before, const struct config *after, struct config_change **list);
 void config_changes_free(struct config_change *list, size_t n);
+
+/* A service's name that is probably its stream's: "orders-input" reads orders-input-input. False: it is not; else the
+ * sentence. i: below n_services. */
+enum { CONFIG_ODD_NAME = 400 };
+bool config_odd_name(const struct config *c, size_t i, char out[static CONFIG_ODD_NAME]);

@@ -145,6 +145,45 @@ static enum err_code env_apply_one(struct raw *raw, struct walk *w, const char *
 	return ERR_OK;
 }
 
+/* "log.level" as "LOG_LEVEL", or as it has to be written: "LOG__LEVEL"; "services[].name" with the number in name. False:
+ * it does not fit. */
+static bool write_name(const char *path, const char *number, const char *joint, char *out, size_t cap)
+{
+	size_t n = 0;
+	for (const char *p = path; *p && n + 8 < cap; p++) {
+		if (*p == '[') {
+			n += (size_t)snprintf(out + n, cap - n, "%s%.4s", joint, number);
+			p++;
+		} else if (*p == '.') {
+			n += (size_t)snprintf(out + n, cap - n, "%s", joint);
+		} else {
+			out[n++] = (char)toupper((unsigned char)*p);
+		}
+	}
+	out[n] = '\0';
+	return n + 8 < cap;
+}
+
+/* SLUICED_LOG_LEVEL: one underscore where two separate the parts. It would be ignored without a word. */
+static enum err_code check_underscores(const char *name, size_t len, struct err *err)
+{
+	const char *rest = name + sizeof PREFIX - 1;
+	char number[5] = "0", flat[MAX_NAME], good[MAX_NAME];
+	size_t rest_len = len - (sizeof PREFIX - 1);
+	if (strncmp(rest, "SERVICES_", 9) == 0)
+		snprintf(number, sizeof number, "%.*s", (int)strspn(rest + 9, "0123456789"), rest + 9);
+	for (enum option_id id = 0; id < N_OPTIONS; id++) {
+		if (!write_name(options[id].path, number, "_", flat, sizeof flat) || strlen(flat) != rest_len ||
+			memcmp(flat, rest, rest_len) != 0)
+			continue;
+		write_name(options[id].path, number, "__", good, sizeof good);
+		return err_set(err, ERR_INVALID,
+			"environment: %.*s: two underscores separate the parts (did you mean %s%s?)", (int)len, name,
+			PREFIX, good);
+	}
+	return ERR_OK;
+}
+
 enum err_code env_apply(struct raw *raw, char *const *env, struct err *err)
 {
 	for (; env && *env; env++) {
@@ -152,8 +191,14 @@ enum err_code env_apply(struct raw *raw, char *const *env, struct err *err)
 		if (!equals)
 			continue;
 		size_t len = (size_t)(equals - name);
-		if (strncmp(name, PREFIX, sizeof PREFIX - 1) != 0 || !memmem(name, len, "__", 2))
+		if (strncmp(name, PREFIX, sizeof PREFIX - 1) != 0)
 			continue;
+		if (!memmem(name, len, "__", 2)) {
+			enum err_code code = check_underscores(name, len, err);
+			if (code)
+				return code;
+			continue;
+		}
 		struct walk w = {.err = err};
 		memcpy(w.name, name, len < MAX_NAME ? len : MAX_NAME - 1);
 		w.rest = w.name + sizeof PREFIX - 1;

@@ -28,6 +28,8 @@ struct pass {
 	struct frame stack[MAX_DEPTH];
 	size_t depth;
 	bool has_document;
+	const char *bytes; /* all of the file */
+	size_t len;
 	yaml_mark_t mark; /* of the event at hand */
 };
 
@@ -318,18 +320,43 @@ static enum err_code load_on_event(struct pass *p, const yaml_event_t *e)
 	return ERR_OK;
 }
 
+/* The byte at the mark; 0: past the end. Columns count characters. */
+static char byte_at(const struct pass *p)
+{
+	const char *at = p->bytes, *end = p->bytes + p->len;
+	for (size_t i = 0; i < p->mark.line && at; i++) {
+		at = memchr(at, '\n', (size_t)(end - at));
+		at = at ? at + 1 : NULL;
+	}
+	for (size_t i = 0; at && at < end; at++) {
+		bool is_start = ((unsigned char)*at & 0xc0) != 0x80;
+		if (is_start && i++ == p->mark.column)
+			return *at;
+	}
+	return 0;
+}
+
 static enum err_code syntax_error(struct pass *p, const yaml_parser_t *parser)
 {
 	if (parser->error == YAML_MEMORY_ERROR)
 		mem_exhausted();
 	p->mark = parser->problem_mark;
+	if (parser->error == YAML_READER_ERROR) { /* it has only an offset */
+		unsigned line, column;
+		text_position(
+			p->bytes, parser->problem_offset < p->len ? parser->problem_offset : p->len, &line, &column);
+		p->mark.line = line - 1;
+		p->mark.column = column - 1;
+	}
+	if (parser->error == YAML_SCANNER_ERROR && byte_at(p) == '\t')
+		return fail_at(p, "yaml", ERR_INVALID, "a tab; YAML is indented with spaces");
 	return fail_at(p, "yaml", ERR_INVALID, parser->problem ? parser->problem : "syntax error");
 }
 
 static enum err_code first_pass(struct raw *raw, const char *bytes, size_t len, struct err *err)
 {
 	struct pass *p = mem_alloc(sizeof *p);
-	*p = (struct pass){.raw = raw, .err = err};
+	*p = (struct pass){.raw = raw, .err = err, .bytes = bytes, .len = len};
 	yaml_parser_t parser;
 	enum err_code rc = ERR_OK;
 	if (!yaml_parser_initialize(&parser)) /* it fails for nothing else */

@@ -59,10 +59,10 @@ def synopsis_options(name):
 
 
 def test_options_of_the_daemon(t):
-    o = getopt_options("bin/sluiced/main.c", ":c:")
+    o = getopt_options("bin/sluiced/main.c", ":c:h")
     same("sluiced --help", o, help_options(t, "sluiced"))
     same("sluiced(8)", o, page_options("sluiced.8"))
-    same("sluiced(8) synopsis", o - {"--config"}, synopsis_options("sluiced.8"))
+    same("sluiced(8) synopsis", o - {"--config", "-h"}, synopsis_options("sluiced.8"))
 
 
 def test_options_of_the_worker(t):

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/stdfd.h"
@@ -15,7 +16,13 @@
 #include "run/coord_thread.h"
 #include "run/fault.h"
 
-enum { EXIT_USAGE = 64, EXIT_OS = 71, OWN_FDS = 96, FDS_A_WORKER = 2 /* its connection, its process */ };
+enum {
+	EXIT_USAGE = 64,
+	EXIT_OS = 71,
+	EXIT_CONFIG = 78,
+	OWN_FDS = 96,
+	FDS_A_WORKER = 2 /* its connection, its process */
+};
 enum action { ACTION_RUN, ACTION_CHECK, ACTION_DUMP, ACTION_DEFAULTS, ACTION_VERSION, ACTION_HELP };
 
 static const char help[] = "usage: sluiced [-c FILE] [--check | --dump-config]\n"
@@ -28,7 +35,7 @@ static const char help[] = "usage: sluiced [-c FILE] [--check | --dump-config]\n
 			   "      --dump-config  print the effective values and where each comes from\n"
 			   "      --print-defaults  print every setting with its default and range\n"
 			   "      --version      print the version\n"
-			   "      --help         print this\n"
+			   "  -h, --help         print this\n"
 			   "\n"
 			   "Signals: HUP reload, TERM and INT stop, USR1 state to the log, USR2 toggle drain.\n"
 			   "See sluiced(8) and sluiced.yaml(5).\n";
@@ -70,9 +77,11 @@ static int sluiced_parse(int argc, char **argv, const char **path, enum action *
 		{"version", no_argument, NULL, 256 + ACTION_VERSION}, {"help", no_argument, NULL, 256 + ACTION_HELP},
 		{0}};
 	opterr = 0;
-	for (int c; (c = getopt_long(argc, argv, ":c:", options, NULL)) != -1;) {
+	for (int c; (c = getopt_long(argc, argv, ":c:h", options, NULL)) != -1;) {
 		if (c == 'c')
 			*path = optarg;
+		else if (c == 'h')
+			*action = ACTION_HELP;
 		else if (c >= 256)
 			*action = (enum action)(c - 256);
 		else
@@ -101,6 +110,34 @@ static void raise_descriptors(unsigned max_sessions)
 			(unsigned long long)l.rlim_cur, (unsigned long long)fit, max_sessions);
 }
 
+/* What --check finds beside the file itself; the daemon says the second at its start. Exit status. */
+static int check_around(const char *path, const struct config *c)
+{
+	const char *file = c->redis.password.file;
+	if (*file && access(file, R_OK) != 0) {
+		bool is_missing =
+			errno == ENOENT || errno == ENOTDIR; /* else: for this user, maybe not for the daemon's */
+		fprintf(stderr, "%s: %sredis.password.file: %s: %s\n", path, is_missing ? "" : "warning: ", file,
+			strerror(errno));
+		if (is_missing)
+			return EXIT_CONFIG;
+	}
+	for (size_t i = 0; i < c->n_services; i++) {
+		char odd[CONFIG_ODD_NAME];
+		if (config_odd_name(c, i, odd))
+			fprintf(stderr, "%s: warning: %s\n", path, odd);
+	}
+	return 0;
+}
+
+static void say_odd_names(const struct config *c)
+{
+	char odd[CONFIG_ODD_NAME];
+	for (size_t i = 0; i < c->n_services; i++)
+		if (config_odd_name(c, i, odd))
+			log_line(LOG_WARN, "%s", odd);
+}
+
 static int with_config(const char *path, enum action action)
 {
 	struct config *c;
@@ -117,7 +154,13 @@ static int with_config(const char *path, enum action action)
 		signal(SIGPIPE, SIG_IGN);
 		umask(0077);
 		raise_descriptors(c->workers.max_sessions);
+		say_odd_names(c);
 		return coord_thread_main(path, c);
+	}
+	int status = action == ACTION_CHECK ? check_around(path, c) : 0;
+	if (status) {
+		config_free(c);
+		return status;
 	}
 	struct buf b;
 	buf_init(&b);

@@ -126,3 +126,37 @@ Test(env, a_variable_with_an_endless_name_is_refused, .init = up)
 		  ERR_INVALID);
 	cr_expect(strstr(err.text, "unknown key"), "%s", err.text);
 }
+
+/* One underscore where two are meant would be ignored without a word. */
+Test(env, one_underscore_is_an_error)
+{
+	static const struct {
+		const char *var, *line;
+	} cases[] = {
+		{"SLUICED_LOG_LEVEL=debug",
+			"environment: SLUICED_LOG_LEVEL: two underscores separate the parts (did you mean "
+			"SLUICED_LOG__LEVEL?)"},
+		{"SLUICED_REDIS_TLS_CA_FILE=/x",
+			"environment: SLUICED_REDIS_TLS_CA_FILE: two underscores separate the parts (did "
+			"you mean SLUICED_REDIS__TLS__CA_FILE?)"},
+		{"SLUICED_SERVICES_12_NAME=x",
+			"environment: SLUICED_SERVICES_12_NAME: two underscores separate the parts (did "
+			"you mean SLUICED_SERVICES__12__NAME?)"},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+		expect_bad_env(ORDERS, strlen(ORDERS), (char *[]){"POD_NAME=n1", (char *)(uintptr_t)cases[i].var, NULL},
+			cases[i].line);
+	config_free(load_env(ORDERS, (char *[]){"POD_NAME=n1", "SLUICED_CONTROL=/x", "SLUICED_WORKER=/y",
+					     "SLUICED_FOO=1", "SLUICED_=1", NULL}));
+}
+
+Test(env, a_service_called_like_its_stream_is_odd)
+{
+	char odd[CONFIG_ODD_NAME];
+	struct config *c = load("services: [{name: orders}, {name: orders-input}, {name: -input}]\n");
+	cr_expect(!config_odd_name(c, 0, odd) && !config_odd_name(c, 2, odd));
+	cr_expect(config_odd_name(c, 1, odd));
+	cr_expect_str_eq(odd,
+		"services[1].name: service orders-input reads the stream orders-input-input (did you mean orders?)");
+	config_free(c);
+}
