@@ -197,7 +197,7 @@ def test_hello(w):
 def test_hello_defaults(w):
     w.run(command=["/bin/true"])
     hello = w.daemon.greet()
-    assert hello["credits"] == 1 and hello["name"] == f"true:{w.process.pid}" and "services" not in hello, hello
+    assert hello["credits"] == 1 and hello["name"] == f"true@{os.environ.get('POD_NAME') or socket.gethostname()}:{w.process.pid}" and "services" not in hello, hello
     w.stop()
 
 

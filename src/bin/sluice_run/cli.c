@@ -27,7 +27,7 @@ static const char HELP[] =
 	"  -n, --credits CREDITS  streams worked on at once, 1 to 10000 (1)\n"
 	"      --service NAME     only this service; may be given more than once (all)\n"
 	"      --kill-after DUR   SIGKILL this long after SIGTERM, if the daemon's grace is not shorter\n"
-	"      --name NAME        our name in sluicectl (COMMAND:PID)\n"
+	"      --name NAME        our name in sluicectl (COMMAND@HOST:PID)\n"
 	"      --each             entries mode: COMMAND once per entry, in order, its JSON on stdin\n"
 	"      --batch            entries mode: once per batch, one JSON line per entry\n"
 	"      --feed             entries mode: once per stream; entries as lines on stdin, ids to\n"
@@ -80,6 +80,19 @@ static enum fields_as parse_fields(const char *text)
 	return strcmp(text, "env") == 0 ? FIELDS_ENV : FIELDS_OBJECT;
 }
 
+/* In containers the process id is 1 everywhere, and the host's name is the pod's: only all three tell workers apart. */
+static void name_ourselves(struct options *opt)
+{
+	const char *slash = strrchr(opt->command[0], '/'), *pod = getenv("POD_NAME");
+	char host[256] = "";
+	if (pod && *pod)
+		snprintf(host, sizeof(host), "%s", pod);
+	else if (gethostname(host, sizeof(host) - 1) != 0)
+		host[0] = '\0';
+	snprintf(opt->name, sizeof(opt->name), "%.50s@%.60s:%d", slash ? slash + 1 : opt->command[0], host,
+		(int)getpid());
+}
+
 static void check(struct options *opt)
 {
 	if (opt->fields != FIELDS_PAIRS && opt->mode == MODE_STREAM)
@@ -90,10 +103,8 @@ static void check(struct options *opt)
 		usage_error("no COMMAND", NULL);
 	if (!opt->socket[0] || strlen(opt->socket) >= sizeof(((struct sockaddr_un *)0)->sun_path))
 		usage_error("a socket's path has 1 to 107 bytes", opt->socket);
-	if (!opt->name[0]) {
-		const char *slash = strrchr(opt->command[0], '/');
-		snprintf(opt->name, sizeof(opt->name), "%.100s:%d", slash ? slash + 1 : opt->command[0], (int)getpid());
-	}
+	if (!opt->name[0])
+		name_ourselves(opt);
 }
 
 void cli_parse(struct options *opt, int argc, char **argv)

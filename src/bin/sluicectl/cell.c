@@ -206,6 +206,33 @@ static void put_lower(struct buf *b, const char *title)
 	}
 }
 
+static size_t width_of(const char *s)
+{
+	size_t n = 0;
+	for (; *s; s++)
+		n += ((unsigned char)*s & 0xc0) != 0x80;
+	return n;
+}
+
+/* Of "payment-reconciliation-eu-west-1" stay both ends: names differ at either. */
+void cell_name(struct buf *b, const char *s, size_t max)
+{
+	struct buf clean;
+	buf_init(&clean);
+	cell_clean(&clean, s);
+	const char *text = clean.data ? clean.data : "";
+	size_t n = width_of(text), head = (max - 1) * 3 / 5, at = 0;
+	for (const char *p = text; *p; p++) {
+		bool is_start = ((unsigned char)*p & 0xc0) != 0x80;
+		at += is_start; /* the character's number, from 1 */
+		if (n > max && is_start && at == head + 1)
+			buf_str(b, "…");
+		if (n <= max || at <= head || at > n - (max - head - 1))
+			buf_add(b, p, 1);
+	}
+	buf_fini(&clean);
+}
+
 static void cell_put_value(struct buf *b, const struct column *c, yyjson_val *row)
 {
 	yyjson_val *v = cell_value(row, c->key);
@@ -214,6 +241,11 @@ static void cell_put_value(struct buf *b, const struct column *c, yyjson_val *ro
 	case FORMAT_TEXT:
 	case FORMAT_STATE:
 		cell_clean(b, yyjson_is_str(v) ? yyjson_get_str(v) : "");
+		break;
+	case FORMAT_NAME:
+	case FORMAT_ADDRESS:
+		cell_name(b, yyjson_is_str(v) ? yyjson_get_str(v) : "",
+			c->format == FORMAT_NAME ? CELL_NAME_MAX : CELL_ADDRESS_MAX);
 		break;
 	case FORMAT_NUMBER:
 		if (yyjson_is_int(v))
@@ -248,14 +280,6 @@ static void cell_put_value(struct buf *b, const struct column *c, yyjson_val *ro
 	}
 	if (b->len == before)
 		buf_str(b, "-");
-}
-
-static size_t width_of(const char *s)
-{
-	size_t n = 0;
-	for (; *s; s++)
-		n += ((unsigned char)*s & 0xc0) != 0x80;
-	return n;
 }
 
 static bool is_right_aligned(enum format f)

@@ -41,15 +41,17 @@ int conn_ask(const struct options *o, const struct ctl_request *r, bool watch_st
 /* ---- cell */
 enum format {
 	FORMAT_TEXT,
-	FORMAT_STATE,  /* text, coloured by what it says */
-	FORMAT_NUMBER, /* right-aligned, like the ones that follow up to SUM */
-	FORMAT_AGE,    /* milliseconds */
-	FORMAT_LEFT,   /* CLOCK_MONOTONIC ms -> time left */
-	FORMAT_SUM,    /* of an object's numbers */
-	FORMAT_YES,    /* true -> the title in small letters */
-	FORMAT_LIST,   /* strings, by comma; empty = all */
-	FORMAT_WHEN,   /* Unix ms -> local time */
-	FORMAT_LINKS,  /* connections of a node */
+	FORMAT_NAME,    /* text, its middle left out over CELL_NAME_MAX */
+	FORMAT_ADDRESS, /* the same, CELL_ADDRESS_MAX */
+	FORMAT_STATE,   /* text, coloured by what it says */
+	FORMAT_NUMBER,  /* right-aligned, like the ones that follow up to SUM */
+	FORMAT_AGE,     /* milliseconds */
+	FORMAT_LEFT,    /* CLOCK_MONOTONIC ms -> time left */
+	FORMAT_SUM,     /* of an object's numbers */
+	FORMAT_YES,     /* true -> the title in small letters */
+	FORMAT_LIST,    /* strings, by comma; empty = all */
+	FORMAT_WHEN,    /* Unix ms -> local time */
+	FORMAT_LINKS,   /* connections of a node */
 	FORMAT_JSON
 };
 
@@ -77,6 +79,9 @@ const char *cell_colour_of(const char *word);
 /* Appends s so that it cannot drive the terminal: control characters become '?' (UTF-8 stays). */
 void cell_clean(struct buf *b, const char *s);
 void cell_age(struct buf *b, int64_t ms); /* 850ms 12.3s 4m05s 3h12m 5d04h; < 0: "-" */
+/* Appends s, cleaned; of one that is wider than max terminal columns both ends, with … between. */
+enum { CELL_NAME_MAX = 20, CELL_ADDRESS_MAX = 34 };
+void cell_name(struct buf *b, const char *s, size_t max);
 void cell_painted(struct buf *b, const char *colour, const char *s);
 /* row[key] where key may be "outer.inner"; NULL when it is not there. */
 yyjson_val *cell_value(yyjson_val *row, const char *key);
@@ -99,7 +104,7 @@ bool view_row(void *arg, yyjson_val *row, const char *line, size_t len);
 void view_finish(struct view *v, int exit_code);
 /* Parts that `top` shares with `status` and `ls`. */
 void view_put_status(struct buf *b, yyjson_val *row, bool headers);
-extern const struct column view_stream_columns[];
+extern const struct column view_top_columns[];
 
 /* Writes to stdout and empties b. False when nobody reads any more (quiet) or it failed (said once). */
 bool out_flush(struct buf *b);

@@ -148,7 +148,7 @@ static int top_fetch(struct top *t, struct err *err)
 	if (code != 0 || stop_wanted)
 		return code;
 	table_fini(&t->streams);
-	table_init(&t->streams, view_stream_columns);
+	table_init(&t->streams, view_top_columns);
 	ctl_request_init(&ls, CTL_VERB_LS);
 	ls.limit = t->screen.rows < ROWS_MAX ? t->screen.rows : ROWS_MAX;
 	ls.given = 1u << CTL_ARG_LIMIT;
@@ -253,7 +253,7 @@ int top_run(const struct options *o, struct err *err)
 	}
 	mine.stop = &stop_wanted;
 	buf_init(&t.head);
-	table_init(&t.streams, view_stream_columns);
+	table_init(&t.streams, view_top_columns);
 	code = top_fetch(&t, err);
 	if (code == 0) {
 		catch_signals();

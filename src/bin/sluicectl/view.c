@@ -8,23 +8,24 @@
 
 #include "base/mem.h"
 
-const struct column view_stream_columns[] = {{"SERVICE", "service", FORMAT_TEXT}, {"STREAM", "stream", FORMAT_TEXT},
+static const struct column stream_columns[] = {{"SERVICE", "service", FORMAT_TEXT}, {"STREAM", "stream", FORMAT_TEXT},
 	{"ID", "id", FORMAT_TEXT}, {"STATE", "state", FORMAT_STATE}, {"WORKER", "worker", FORMAT_TEXT},
 	{"RETRY", "retry", FORMAT_NUMBER}, {"AGE", "age_ms", FORMAT_AGE}, {"ASSIGNED", "assigned_ms", FORMAT_AGE},
 	{"FENCE", "until_ms", FORMAT_LEFT}, {"NOTE", "note", FORMAT_TEXT}, {0}};
 
-static const struct column service_columns[] = {{"SERVICE", "service", FORMAT_TEXT}, {"PAUSED", "paused", FORMAT_YES},
-	{"OWNED", "owned", FORMAT_SUM}, {"READY", "owned.ready", FORMAT_NUMBER},
-	{"ASSIGNED", "owned.assigned", FORMAT_NUMBER}, {"PARKED", "owned.parked", FORMAT_NUMBER},
-	{"LIMBO", "owned.limbo", FORMAT_NUMBER}, {"REVOKING", "owned.revoking", FORMAT_NUMBER},
+/* Of `top`: 80 columns, what does not fit is in `ls`. */
+const struct column view_top_columns[] = {{"SERVICE", "service", FORMAT_NAME}, {"STREAM", "stream", FORMAT_NAME},
+	{"STATE", "state", FORMAT_STATE}, {"WORKER", "worker", FORMAT_NAME}, {"AGE", "age_ms", FORMAT_AGE},
+	{"FENCE", "until_ms", FORMAT_LEFT}, {0}};
+
+/* 80 columns; what is rarely other than 0 follows in words. */
+static const struct column service_columns[] = {{"SERVICE", "service", FORMAT_NAME},
 	{"IN USE", "credits_in_use", FORMAT_NUMBER}, {"CREDITS", "credits", FORMAT_NUMBER},
 	{"WORKERS", "workers", FORMAT_NUMBER}, {"LBS", "lbs_length", FORMAT_NUMBER},
-	{"PENDING", "lbs_pending", FORMAT_NUMBER}, {"OLDEST WAITING", "unassigned_oldest_age_ms", FORMAT_AGE},
-	{"OLDEST OWNED", "owned_oldest_age_ms", FORMAT_AGE}, {"DLQ", "dlq_length", FORMAT_NUMBER}, {0}};
+	{"OLDEST WAITING", "unassigned_oldest_age_ms", FORMAT_AGE}, {"DLQ", "dlq_length", FORMAT_NUMBER}, {0}};
 
-static const struct column redis_columns[] = {{"REDIS", "redis", FORMAT_TEXT}, {"STATE", "state", FORMAT_STATE},
-	{"SLOTS", "slots", FORMAT_TEXT}, {"BREAKER", "breaker_open", FORMAT_YES}, {"DOWN FOR", "down_ms", FORMAT_AGE},
-	{"ERROR", "error", FORMAT_TEXT}, {0}};
+static const struct column redis_columns[] = {{"REDIS", "redis", FORMAT_ADDRESS}, {"STATE", "state", FORMAT_STATE},
+	{"DOWN FOR", "down_ms", FORMAT_AGE}, {"SLOTS", "slots", FORMAT_NAME}, {0}};
 
 static const struct column worker_columns[] = {{"NAME", "name", FORMAT_TEXT}, {"SESSION", "session", FORMAT_TEXT},
 	{"PID", "pid", FORMAT_NUMBER}, {"UID", "uid", FORMAT_NUMBER}, {"IN USE", "in_use", FORMAT_NUMBER},
@@ -84,7 +85,7 @@ struct view {
 static const struct column *columns_of(enum ctl_verb verb)
 {
 	static const struct column *const columns[CTL_VERB_N] = {
-		[CTL_VERB_LS] = view_stream_columns,
+		[CTL_VERB_LS] = stream_columns,
 		[CTL_VERB_WORKERS] = worker_columns,
 		[CTL_VERB_NODES] = node_columns,
 		[CTL_VERB_PAUSE] = service_row_columns,
@@ -156,6 +157,65 @@ static void put_inner_table(struct buf *b, yyjson_val *list, const struct column
 	table_fini(&t);
 }
 
+/* "  orders: paused, owned 6 (2 ready, 3 assigned, 1 parked), pending 6, oldest owned 4m05s" where there is something to say. */
+static void put_service_words(struct buf *b, yyjson_val *service)
+{
+	size_t i, n;
+	yyjson_val *key, *v;
+	int64_t owned = 0, oldest = cell_number(service, "owned_oldest_age_ms");
+	const char *separator = " (";
+	yyjson_obj_foreach(cell_value(service, "owned"), i, n, key, v)
+	{
+		owned += yyjson_get_sint(v);
+	}
+	bool is_paused = yyjson_is_true(cell_value(service, "paused"));
+	if (!owned && !is_paused)
+		return;
+	buf_str(b, "  ");
+	cell_clean(b, cell_string(service, "service"));
+	buf_str(b, ": ");
+	if (is_paused)
+		cell_painted(b, "\x1b[33m", owned ? "paused, " : "paused");
+	if (owned)
+		buf_printf(b, "owned %lld", (long long)owned);
+	yyjson_obj_foreach(cell_value(service, "owned"), i, n, key, v)
+	{
+		if (yyjson_get_sint(v) <= 0)
+			continue;
+		buf_printf(b, "%s%lld %s", separator, (long long)yyjson_get_sint(v), yyjson_get_str(key));
+		separator = ", ";
+	}
+	if (owned && oldest >= 0) {
+		buf_str(b, "), oldest ");
+		cell_age(b, oldest);
+	} else if (owned) {
+		buf_str(b, ")");
+	}
+	buf_str(b, "\n");
+}
+
+static void put_redis_words(struct buf *b, yyjson_val *redis)
+{
+	bool is_open = yyjson_is_true(cell_value(redis, "breaker_open"));
+	if (!yyjson_is_str(cell_value(redis, "error")) && !is_open)
+		return;
+	buf_str(b, "  ");
+	cell_clean(b, cell_string(redis, "redis"));
+	buf_str(b, ": ");
+	cell_clean(b, cell_string(redis, "error"));
+	buf_str(b, is_open ? "; breaker open\n" : "\n");
+}
+
+static void put_each(struct buf *b, yyjson_val *list, void (*put)(struct buf *b, yyjson_val *row))
+{
+	size_t i, n;
+	yyjson_val *row;
+	yyjson_arr_foreach(list, i, n, row)
+	{
+		put(b, row);
+	}
+}
+
 void view_put_status(struct buf *b, yyjson_val *row, bool headers)
 {
 	bool is_ready = yyjson_is_true(cell_value(row, "ready"));
@@ -164,15 +224,14 @@ void view_put_status(struct buf *b, yyjson_val *row, bool headers)
 	buf_str(b, "sluiced ");
 	cell_clean(b, cell_string(row, "version"));
 	buf_str(b, " on ");
-	cell_clean(b, cell_string(row, "node"));
+	cell_name(b, cell_string(row, "node"), CELL_NAME_MAX);
 	buf_str(b, ": ");
 	cell_painted(b, is_ready ? "\x1b[32m" : "\x1b[31m", is_ready ? "ready" : "not ready");
 	if (yyjson_is_true(cell_value(row, "draining")))
 		cell_painted(b, "\x1b[33m", ", draining");
 	buf_str(b, ", up ");
 	cell_age(b, cell_number(row, "uptime_ms"));
-	buf_printf(b, ", %lld workers, pid %lld\n", (long long)cell_number(row, "workers"),
-		(long long)cell_number(row, "pid"));
+	buf_printf(b, ", %lld workers\n", (long long)cell_number(row, "workers"));
 	yyjson_arr_foreach(cell_value(row, "reasons"), i, n, reason)
 	{
 		buf_str(b, "  ");
@@ -180,7 +239,9 @@ void view_put_status(struct buf *b, yyjson_val *row, bool headers)
 		buf_str(b, "\n");
 	}
 	put_inner_table(b, cell_value(row, "redis"), redis_columns, headers);
+	put_each(b, cell_value(row, "redis"), put_redis_words);
 	put_inner_table(b, cell_value(row, "services"), service_columns, headers);
+	put_each(b, cell_value(row, "services"), put_service_words);
 }
 
 static void put_ready(struct buf *b, yyjson_val *row)

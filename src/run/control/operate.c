@@ -180,6 +180,22 @@ static bool is_meant(const struct worker *m, const char *worker)
 	return strcmp(m->s.name, worker) == 0 || strcmp(number, worker) == 0;
 }
 
+/* Several workers of one name: which is meant, is not ours to guess. */
+static void refuse_ambiguous(struct control_req *q, const uint64_t *ids, size_t n)
+{
+	struct buf list;
+	buf_init(&list);
+	for (size_t i = 0; i < n && i < 8; i++) {
+		const struct worker *m = coord_worker(q->d->core, ids[i]);
+		if (m)
+			buf_printf(&list, "%s%llu (pid %lld)", i ? ", " : "", (unsigned long long)m->s.id,
+				(long long)m->s.pid);
+	}
+	control_end(q, 1, "%zu workers are called %.100s: say which session: %s%s", n, q->r.worker,
+		list.data ? list.data : "", n > 8 ? ", …" : "");
+	buf_fini(&list);
+}
+
 void control_revoke(struct control_req *q)
 {
 	struct coord *c = q->d->core;
@@ -189,6 +205,11 @@ void control_revoke(struct control_req *q)
 		const struct worker *m = LIST_OF(struct worker, all, l);
 		if (!m->is_gone && m->s.state != SESSION_NEW && is_meant(m, q->r.worker))
 			ids[n++] = m->s.id;
+	}
+	if (n > 1) {
+		refuse_ambiguous(q, ids, n);
+		mem_free(ids);
+		return;
 	}
 	for (size_t i = 0; i < n; i++) {
 		const struct worker *m = coord_worker(c, ids[i]);
