@@ -149,6 +149,8 @@ class Scenario:
         service = {"recovery": {"interval": "5s"}, "dead_letter": {"stream": self.dlq}}
         if self.is_for("wait"):
             service["wait_replicas"] = 1
+        if self.is_for("later", "op_later"):
+            service["retry"] = {"initial": "200ms", "release_delay": "200ms"}
         d = Daemon(self.t.dir, self.svc + name, self.redis, services=[self.svc], T=T, service=service, node=self.svc + node, **kw)
         self.procs.append(d)
         return d.start(ready=False)
@@ -233,6 +235,11 @@ class Scenario:
             self.ctl("add", self.svc, self.stream("added"))
             if self.point in ("send.add", "post.op_add"):  # nobody was promised anything yet
                 self.names.discard(f"{self.svc}.added")
+        elif self.is_for("add_later"):
+            self.ctl("add", self.svc, self.stream("added"), "--in", "300ms")
+            self.names.discard(f"{self.svc}.added")  # nobody was promised anything yet: the first answer is that the script is not known
+        elif self.is_for("sift") and held:
+            self.db.node_for(self.lbs).pipe([self.add("hold")] * 200)  # behind the running one
         elif self.is_for("scan"):
             self.ctl("scan", self.svc)
         elif self.is_for("dlq_range", "dlq_del", "replay"):
@@ -264,10 +271,12 @@ class Scenario:
 
     def leftovers(self):
         n = self.db.node_for(self.lbs)
-        length, pend, reg = n.pipe([("XLEN", self.lbs), ("XPENDING", self.lbs, self.group), ("HLEN", f"{{{self.lbs}}}-active")])
+        length, pend, reg, delayed, parked = n.pipe([("XLEN", self.lbs), ("XPENDING", self.lbs, self.group), ("HLEN", f"{{{self.lbs}}}-active"),
+                                                     ("ZCARD", f"{{{self.lbs}}}-delayed"), ("ZCARD", f"{{{self.lbs}}}-parked")])
         if self.is_for("ack_del", "op_ack_del"):
             reg = 0  # the name of a deleted entry's stream is not known any more: its record is replaced when the stream comes again
-        bad = [f"{x} {what}" for x, what in ((length, "in the LBS"), (pend[0], "pending"), (reg, "in the registry")) if x]
+        bad = [f"{x} {what}" for x, what in ((length, "in the LBS"), (pend[0], "pending"), (reg, "in the registry"), (delayed, "delayed"),
+                                             (parked, "parked")) if x]
         return bad or self.sweep.locks_of(self.db, self.svc + ".")
 
     def check(self):
