@@ -149,6 +149,15 @@ void credits_read(struct credits *p, uint16_t pos, uint32_t n)
 {
 	struct credits_service *s = &p->service[pos];
 	assert(s->weight > 0);
+	if (n == 0) { /* it had its turn: those that wait for these credits come before it now */
+		uint64_t least = UINT64_MAX;
+		for (uint16_t i = 0; i < p->n_services; i++)
+			if (i != pos && credits_wants(p, i) && !p->service[i].is_reading && p->service[i].pass < least)
+				least = p->service[i].pass;
+		if (least != UINT64_MAX && least > s->pass)
+			s->pass = least;
+		return;
+	}
 	s->pass += (uint64_t)n * PASS_PER_ENTRY / s->weight;
 }
 

@@ -136,10 +136,8 @@ static void read_answered(struct coord *c, struct coord_service *s, const struct
 	s->is_sifting = m->retry > 0 || (s->is_sifting && ps->was_full);
 	if (s->rules->same_stream == SAME_STREAM_COALESCE)
 		s->m.c[M_MERGED] += m->retry;
-	if (m->batch) {
-		credits_read(&c->place, coord_pos(c, s), (uint32_t)m->batch->n);
-		coord_place_turn(c, s);
-	}
+	credits_read(&c->place, coord_pos(c, s), m->batch ? (uint32_t)m->batch->n : 0);
+	coord_place_turn(c, s);
 	if (s->is_regrant && !ps->was_full)
 		s->regrant = 0;
 	s->is_regrant = false;

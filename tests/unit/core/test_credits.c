@@ -173,3 +173,19 @@ Test(credits, a_service_that_paused_has_saved_nothing_up, .init = begin)
 	credits_granted(&P, 1);
 	cr_assert_eq(P.service[1].pass, P.service[0].pass);
 }
+
+/* One credit, and nothing to read for the first: a later entry of the other must not wait for ever. */
+Test(credits, a_read_of_nothing_is_a_turn_too, .init = begin)
+{
+	credits_granted(&P, 1);
+	credits_read(&P, 1, 1);
+	credits_granted(&P, 0);
+	P.service[0].is_reading = true;
+	cr_assert_lt(P.service[0].pass, P.service[1].pass);
+	credits_read(&P, 0, 0);
+	cr_assert_eq(P.service[0].pass, P.service[1].pass, "behind the other, which waits");
+	P.service[1].is_reading = true;
+	P.service[1].pass += 7;
+	credits_read(&P, 0, 0);
+	cr_assert_lt(P.service[0].pass, P.service[1].pass, "nobody waits: nothing to make up for");
+}
