@@ -252,3 +252,27 @@ def test_without_tracking_streams_are_polled_and_it_is_said_once(t):
     ids = add(r.db, "orders:k", 1)
     assert [e[0] for e in h.ids(1, timeout=1)] == ids
     assert d.log.count("CLIENT TRACKING refused") == 1
+
+
+@limit(60)
+def test_a_drain_takes_streams_back_when_nothing_is_out(t):
+    r = t.redis()
+    d = t.daemon(r, service=SERVICE)
+    ids = add(r.db, "orders:k", 3)
+    lbs(r.db, "orders", "orders:k")
+    h = hand(t, d)
+    a = h.assign()
+    h.ids(3)
+    d.ctl_ok("drain")
+    h.until("drain")
+    add(r.db, "orders:k", 1, 3)
+    h.quiet("revoke", 0.5)  # it works on three
+    h.ack(a["lease"], ids[-1])
+    assert h.until("revoke")["reason"] == "drain"
+    h.quiet("entries", 0.3)
+    h.send(t="revoked", lease=a["lease"])
+    t.wait(lambda: not d.json("ls"), 10, "given back")
+    d.ctl_ok("undrain")
+    b = h.assign()
+    assert b["entries"]["pos"] == ids[-1] and b["retry"] == 0
+    assert len(h.ids(1)[0]) == 2, "a clean end is no death"
