@@ -178,6 +178,7 @@ def run_program(*args):
 def test_usage(w):
     for args in ([], ["--"], ["-n", "0", "--", "x"], ["-n", "10001", "--", "x"], ["-n", "1x", "--", "x"], ["-s"],
                  ["--nope", "--", "x"], ["--kill-after", "5", "--", "x"], ["--kill-after", "-5s", "--", "x"],
+                 ["--on-term", "wait", "--", "x"],
                  ["-s", "/" + "x" * 108, "--", "x"]):
         code, out, err = run_program(*args)
         assert (code, out) == (64, "") and err.startswith("sluice-run: "), (args, code, out, err)
@@ -642,6 +643,52 @@ def test_sigterm_finishes_the_work(w):
     w.daemon.ok("A")
     assert w.daemon.receive() == {"t": "bye"}
     w.daemon.expect_end()
+    assert w.exit_code() == 0
+
+
+def test_sigterm_gives_the_work_back(w):
+    """--on-term release: what is stopped goes back, what ends well or for ever meanwhile has its result, what does not end is killed."""
+    w.run("-n", "9", "--on-term", "release", "--kill-after", "300ms", shell="""
+case $SLUICE_LEASE in
+    LONG) trap 'exit 3' TERM ;;
+    DONE) trap 'exit 0' TERM ;;
+    DEAD) trap 'exit 65' TERM ;;
+    DEAF) trap '' TERM ;;
+esac
+echo $$ > pid-$SLUICE_LEASE
+while :; do sleep 0.02; done""")
+    w.daemon.greet()
+    leases = ("LONG", "PLAIN", "DONE", "DEAD", "DEAF", "REVOKED")
+    for lease in leases:
+        w.daemon.assign(lease)
+    pids = [w.pid_in(f"pid-{lease}") for lease in leases]
+    w.daemon.send(t="revoke", lease="REVOKED", reason="operator", grace_ms=5000)
+    assert w.daemon.receive() == {"t": "revoked", "lease": "REVOKED"}
+    w.signal()
+    assert w.daemon.receive() == {"t": "credits", "n": 0}
+    got = [w.daemon.receive() for _ in range(5)]
+    assert {f["lease"]: f["t"] for f in got} == {"LONG": "release", "PLAIN": "release", "DONE": "done", "DEAD": "fail", "DEAF": "release"}, got
+    assert got[-1]["lease"] == "DEAF" and next(f for f in got if f["lease"] == "DEAD")["dead"] is True
+    assert not any(is_alive(p) for p in pids)
+    for f in got[1:]:
+        w.daemon.ok(f["lease"], f["t"])
+    assert w.process.poll() is None, "it waits until each is confirmed"
+    w.daemon.ok(got[0]["lease"], got[0]["t"])
+    assert w.daemon.receive() == {"t": "bye"}
+    assert w.exit_code() == 0
+
+
+def test_a_revoke_of_what_is_given_back(w):
+    w.run("--on-term", "release", shell=IGNORES_TERM)
+    w.daemon.greet()
+    w.daemon.assign()
+    pid = w.pid_in("pid")
+    w.signal()
+    w.daemon.receive("credits")
+    w.daemon.send(t="revoke", lease="L1", reason="lost", grace_ms=400)
+    assert w.daemon.receive() == {"t": "revoked", "lease": "L1"}
+    assert not is_alive(pid)
+    assert w.daemon.receive() == {"t": "bye"}
     assert w.exit_code() == 0
 
 

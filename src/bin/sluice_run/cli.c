@@ -16,8 +16,8 @@ enum { EXIT_USAGE = 64 };
 static const char DEFAULT_SOCKET[] = "/run/sluiced/worker.sock";
 
 static const char USAGE[] = "usage: sluice-run [-s SOCKET] [-n CREDITS] [--service NAME]... [--kill-after DUR]\n"
-			    "                  [--name NAME] [--each|--batch|--feed] [--fields=object|env]\n"
-			    "                  -- COMMAND [ARG...]\n";
+			    "                  [--on-term finish|release] [--name NAME] [--each|--batch|--feed]\n"
+			    "                  [--fields=object|env] -- COMMAND [ARG...]\n";
 
 static const char HELP[] =
 	"\n"
@@ -27,6 +27,8 @@ static const char HELP[] =
 	"  -n, --credits CREDITS  streams worked on at once, 1 to 10000 (1)\n"
 	"      --service NAME     only this service; may be given more than once (all)\n"
 	"      --kill-after DUR   SIGKILL this long after SIGTERM, if the daemon's grace is not shorter\n"
+	"      --on-term WHAT     at our own SIGTERM: finish what runs, or release: stop it and\n"
+	"                         give its stream back, not counted (finish)\n"
 	"      --name NAME        our name in sluicectl (COMMAND@HOST:PID)\n"
 	"      --each             entries mode: COMMAND once per entry, in order, its JSON on stdin\n"
 	"      --batch            entries mode: once per batch, one JSON line per entry\n"
@@ -93,6 +95,14 @@ static void name_ourselves(struct options *opt)
 		(int)getpid());
 }
 
+static bool parse_on_term(const char *text)
+{
+	bool gives_back = strcmp(text, "release") == 0;
+	if (!gives_back && strcmp(text, "finish") != 0)
+		usage_error("--on-term wants finish or release", text);
+	return gives_back;
+}
+
 static void check(struct options *opt)
 {
 	if (opt->fields != FIELDS_PAIRS && opt->mode == MODE_STREAM)
@@ -112,7 +122,8 @@ void cli_parse(struct options *opt, int argc, char **argv)
 	static const struct option longs[] = {{"socket", required_argument, NULL, 's'},
 		{"credits", required_argument, NULL, 'n'}, {"service", required_argument, NULL, 'S'},
 		{"kill-after", required_argument, NULL, 'k'}, {"name", required_argument, NULL, 'N'},
-		{"each", no_argument, NULL, 'E'}, {"batch", no_argument, NULL, 'B'}, {"feed", no_argument, NULL, 'F'},
+		{"on-term", required_argument, NULL, 't'}, {"each", no_argument, NULL, 'E'},
+		{"batch", no_argument, NULL, 'B'}, {"feed", no_argument, NULL, 'F'},
 		{"fields", required_argument, NULL, 'f'}, {"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'}, {0}};
 	const char *socket = getenv("SLUICED_WORKER");
@@ -129,6 +140,8 @@ void cli_parse(struct options *opt, int argc, char **argv)
 			opt->services[opt->n_services++] = optarg;
 		else if (c == 'k')
 			opt->kill_after = cli_parse_duration(optarg);
+		else if (c == 't')
+			opt->gives_back = parse_on_term(optarg);
 		else if (c == 'N')
 			snprintf(opt->name, sizeof(opt->name), "%s", optarg);
 		else if (c == 'E' || c == 'B' || c == 'F')

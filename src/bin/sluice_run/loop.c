@@ -110,13 +110,23 @@ static void kill_all(struct runner *r)
 		}
 }
 
+static void give_all_back(struct runner *r)
+{
+	size_t pos = 0;
+	for (struct work *w; (w = map_next(&r->by_lease, &pos));)
+		work_give_back(r, w);
+}
+
 static void stop_asked(struct runner *r, int sig)
 {
 	r->n_stops++;
 	if (r->n_stops == 1) {
-		run_log("%s: no new work, finishing %zu", strsignal(sig), r->n_processes);
+		run_log("%s: no new work, %s %zu", strsignal(sig), r->opt->gives_back ? "giving back" : "finishing",
+			r->n_processes);
 		conn_send(r, "{\"t\":\"credits\",\"n\":0}\n");
 		work_stop_asked(r);
+		if (r->opt->gives_back)
+			give_all_back(r);
 		return;
 	}
 	run_log("%s again: killing %zu", strsignal(sig), r->n_processes);

@@ -35,6 +35,7 @@ struct options {
 	size_t n_services;
 	int credits;
 	mono_ms kill_after; /* MONO_NEVER = as long as the grace allows */
+	bool gives_back;    /* at the first signal: --on-term release */
 	char **command;
 	enum mode mode;
 	enum fields_as fields;
@@ -103,6 +104,7 @@ enum work_state {
 };
 enum work_answer {
 	ANSWER_RESULT,
+	ANSWER_RELEASE, /* we stopped it: done if it was, else given back, not counted */
 	ANSWER_REVOKED,
 	ANSWER_NONE /* not ours any more: nobody asks */
 };
@@ -201,6 +203,8 @@ struct work *work_of_pid(const struct runner *r, pid_t pid);
 void work_turn(struct runner *r, struct work *w);                        /* at w->turn.at */
 void work_set_until(struct runner *r, struct work *w, mono_ms until_ms); /* MONO_NEVER = none */
 void work_revoke(struct runner *r, struct work *w, mono_ms grace_ms);
+/* We end: stops its command, whose stream is given back unless it finishes meanwhile. Not for entries mode. */
+void work_give_back(struct runner *r, struct work *w);
 /* Not ours any more: killed at once, or forgotten. Of this and the next two: w may be gone afterwards. */
 void work_abandon(struct runner *r, struct work *w);
 void work_ended(struct runner *r, struct work *w); /* its process is a zombie */

@@ -20,6 +20,7 @@ enum {
 	START_TRIES = 10,
 	START_PAUSE_MS = 500,
 	SAY_AGAIN_MS = 1000,
+	KILL_AFTER_MS = 10000,  /* a command that is given back and does not end; without --kill-after */
 	GRACE_RESERVE_MS = 200, /* of the daemon's grace, for SIGKILL to work and our answer to arrive */
 	FENCE_KILL_MIN_MS = 20,
 };
@@ -133,6 +134,12 @@ static char *new_result(const struct work *w, int status)
 	child_reason(&w->child, status, reason);
 	run_log("stream %s failed: %s", w->stream, reason);
 	return new_frame("fail", w, reason, code == EXIT_DEAD);
+}
+
+/* Done, or never again: that holds although we stopped it. */
+static bool has_decided(int status)
+{
+	return WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == EXIT_DEAD);
 }
 
 void work_tell(struct runner *r, struct work *w)
@@ -301,6 +308,10 @@ static void tell_end(struct runner *r, struct work *w, int status)
 		}
 		work_answer_one(r, w, new_result(w, status), true);
 		break;
+	case ANSWER_RELEASE:
+		work_answer_one(
+			r, w, has_decided(status) ? new_result(w, status) : new_frame("release", w, NULL, false), true);
+		break;
 	case ANSWER_REVOKED:
 		answer_revoked(r, w);
 		break;
@@ -383,12 +394,25 @@ void work_revoke(struct runner *r, struct work *w, mono_ms grace_ms)
 		work_stop(r, w, kill_at);
 		break;
 	case WORK_ENDS:
+		w->answer = ANSWER_REVOKED;
 		w->kill_at = mono_min(w->kill_at, kill_at);
 		schedule(r, w);
 		break;
 	case WORK_KILLED:
 	case WORK_SAYS:
 		break; /* the answer is on its way */
+	}
+}
+
+void work_give_back(struct runner *r, struct work *w)
+{
+	if (w->entries) /* work_stop_asked gives it back after the entry at hand */
+		return;
+	if (w->state == WORK_STARTS) {
+		work_answer_one(r, w, new_frame("release", w, NULL, false), true);
+	} else if (w->state == WORK_RUNS) {
+		w->answer = ANSWER_RELEASE;
+		work_stop(r, w, r->opt->kill_after == MONO_NEVER ? r->now + KILL_AFTER_MS : MONO_NEVER);
 	}
 }
 
