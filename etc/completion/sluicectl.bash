@@ -51,7 +51,7 @@ _sluicectl_value() # WHAT: an argument as the help calls it
 	STREAM*) _sluicectl_offer "$(_sluicectl_ask ls stream)" ;;
 	WORKER) _sluicectl_offer "$(_sluicectl_ask workers name)" ;;
 	STATE) _sluicectl_offer $'locking\nparked\nready\nassigned\nrevoking\nlimbo\nfinishing\nlost\nblocked' ;;
-	REASON) _sluicectl_offer $'max_retries_exceeded\nunparseable\ntoo_large\nrejected\noperator' ;;
+	REASON) _sluicectl_offer $'max_retries_exceeded\nunparseable\ntoo_large\nrejected\noperator\nwrong_type\nbad_name' ;;
 	DUR) _sluicectl_offer $'500ms\n10s\n5m\n2h\n1d' ;;
 	PATH) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
 	esac

@@ -37,7 +37,7 @@ function __sluicectl_value # WHAT COMMAND WORDS...: an argument as the help call
         case STATE
             printf '%s\n' locking parked ready assigned revoking limbo finishing lost blocked
         case REASON
-            printf '%s\n' max_retries_exceeded unparseable too_large rejected operator
+            printf '%s\n' max_retries_exceeded unparseable too_large rejected operator wrong_type bad_name
         case DUR
             printf '%s\n' 500ms 10s 5m 2h 1d
         case PATH
