@@ -45,12 +45,11 @@ def help_options(t, name):
         line for line in t.run([program(name), "--help"]).stdout.splitlines() if line.startswith("  ")).split("COMMAND gets")[0]))
 
 
-def page_options(name, *more):
-    """Of the .It Fl lines of DESCRIPTION, and of more of its subsections."""
+def page_options(name):
+    """Of the .It Fl lines of DESCRIPTION."""
     out = set()
-    for title in ("DESCRIPTION", *more):
-        for (head,), _ in items(section(name, title), "Fl"):
-            out |= {f"-{w}" for w in re.split(r" , ", re.sub(r" (?:Ar|Ns) .*?(?= ,|$)", "", head))}
+    for (head,), _ in items(section(name, "DESCRIPTION"), "Fl"):
+        out |= {f"-{w}" for w in re.split(r" , ", re.sub(r" Ar \w+", "", head))}
     return out
 
 
@@ -69,7 +68,7 @@ def test_options_of_the_daemon(t):
 def test_options_of_the_worker(t):
     o = getopt_options("bin/sluice_run/cli.c", "+:s:n:")
     same("sluice-run --help", o, help_options(t, "sluice-run"))
-    same("sluice-run(1)", o, page_options("sluice-run.1", "Entries mode") | {"--help", "--version"})
+    same("sluice-run(1)", o, page_options("sluice-run.1") | {"--help", "--version"})
     same("sluice-run(1) synopsis", o - {"--socket", "--credits"}, synopsis_options("sluice-run.1"))
 
 
