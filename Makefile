@@ -1,5 +1,5 @@
 # sluiced - see `make help`
-VERSION   := 0.1.0
+VERSION   := 0.2.0
 V         ?= release
 JOBS      ?= $(shell nproc)
 DEPS      := build/deps

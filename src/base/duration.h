@@ -3,6 +3,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Reads a whole number of at most 18 digits and its unit (0 needs none) into *ms. False, *ms unchanged: not a duration, or
- * over INT64_MAX ms. */
+/* Reads a whole number of at most 18 digits and its unit (0 needs none) into *ms. False, *ms unchanged: not a
+ * duration, or over INT64_MAX ms. */
 bool duration_parse(const char *text, int64_t *ms);

@@ -2,6 +2,6 @@
 #pragma once
 #include <stddef.h>
 
-/* Bytes of the UTF-8 character at s, which has len > 0 bytes; 0 when there is none: overlong, a surrogate, past U+10FFFF,
- * cut off. */
+/* Bytes of the UTF-8 character at s, which has len > 0 bytes; 0 when there is none: overlong, a surrogate, past
+ * U+10FFFF, cut off. */
 size_t utf8_len(const char *s, size_t len);

@@ -8,7 +8,9 @@ struct redisReply;
 enum push_class {
 	PUSH_IS_NOTE,   /* *out is filled in */
 	PUSH_IS_PUBSUB, /* a message, a confirmation, an invalidation: not ours to read here */
-	PUSH_IS_BROKEN /* an unknown name (out->kind NOTE_KINDS), or a notification without its number, a MOVING without time and endpoint */
+	/* an unknown name (out->kind NOTE_KINDS), or a notification without its number, a MOVING without time and
+	 * endpoint */
+	PUSH_IS_BROKEN
 };
 /* out->seconds and out->endpoint keep zero when absent; an endpoint that cannot be dialled counts as null.
  * *name (may be NULL) points to the push's name. */

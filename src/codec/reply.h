@@ -23,8 +23,8 @@ struct lbs_fields { /* an entry's fields that matter; p NULL = absent. Begins as
 };
 /* Keeps a field if it matters; of two of one name the later. The slices stay the caller's. */
 void reply_lbs_field(struct lbs_fields *f, struct slice name, struct slice value);
-/* Reads them into *e, whose id is set and whose rest is zero: problem, stream, info, retry, bad_retry, is_suspect, trace,
- * lock_slot. Info comes out minified, its numbers as they stood. */
+/* Reads them into *e, whose id is set and whose rest is zero: problem, stream, info, retry, bad_retry, is_suspect,
+ * trace, lock_slot. Info comes out minified, its numbers as they stood. */
 void reply_read_input(struct entry_in *e, const struct lbs_fields *f);
 /* Copies n fields into one block, for mem_free. */
 struct field_list *reply_copy_fields(const struct field *fields, size_t n);

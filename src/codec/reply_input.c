@@ -1,5 +1,5 @@
-/* reply_input - what an entry of the load-balancer stream says: the JSON in `lbs-input`, its counters and marks, and the trace
- * it belongs to. */
+/* reply_input - what an entry of the load-balancer stream says: the JSON in `lbs-input`, its counters and marks, and
+ * the trace it belongs to. */
 #include "codec/reply.h"
 
 #include <string.h>
@@ -84,22 +84,22 @@ static void read_retry(struct entry_in *e, struct slice s)
 /* W3C trace context, as producers' libraries write it. */
 static const char *const trace_names[LBS_TRACE_N] = {"traceparent", "tracestate", "baggage"};
 
-static bool is_word(struct slice s, const char *word)
+static bool is_field_name(struct slice s, const char *word)
 {
 	return s.len == strlen(word) && memcmp(s.p, word, s.len) == 0;
 }
 
 void reply_lbs_field(struct lbs_fields *f, struct slice name, struct slice value)
 {
-	if (is_word(name, "lbs-input"))
+	if (is_field_name(name, "lbs-input"))
 		f->input = value;
-	else if (is_word(name, "_retry_count"))
+	else if (is_field_name(name, "_retry_count"))
 		f->retry = value;
-	else if (is_word(name, "_suspect"))
+	else if (is_field_name(name, "_suspect"))
 		f->suspect = value;
 	else
 		for (size_t i = 0; i < LBS_TRACE_N; i++)
-			if (is_word(name, trace_names[i]))
+			if (is_field_name(name, trace_names[i]))
 				f->trace[i] = value;
 }
 

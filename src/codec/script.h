@@ -13,8 +13,8 @@ enum script {
 	/* KEYS lbs, registry, delayed, delayed-data, parked; ARGV group, id, consumer ("" = anybody's), stream,
 	 * same_stream ("" = allow, "serialize", "coalesce"), …; with "" take, done, requeue and dead go without the
 	 * keys between the first and the last */
-	/* …, "1" = only look -> 1 taken; 2 it waits for its stream (parked), pending for nobody; 4 merged into the stream's
-	 * wish, gone; 0 gone. Only look: changes nothing of an entry that would have to wait, -> 2 */
+	/* …, "1" = only look -> 1 taken; 2 it waits for its stream (parked), pending for nobody; 4 merged into the
+	 * stream's wish, gone; 0 gone. Only look: changes nothing of an entry that would have to wait, -> 2 */
 	SCRIPT_TAKE,
 	/* …, count, budget -> {waiting or merged, entries}: reads like XREADGROUP >, at most count entries whose stream
 	 * nobody runs; those of running streams, up to the budget, are put to wait at once */

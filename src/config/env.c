@@ -145,8 +145,8 @@ static enum err_code env_apply_one(struct raw *raw, struct walk *w, const char *
 	return ERR_OK;
 }
 
-/* "log.level" as "LOG_LEVEL", or as it has to be written: "LOG__LEVEL"; "services[].name" with the number in name. False:
- * it does not fit. */
+/* "log.level" as "LOG_LEVEL", or as it has to be written: "LOG__LEVEL"; "services[].name" with the number in name.
+ * False: it does not fit. */
 static bool write_name(const char *path, const char *number, const char *joint, char *out, size_t cap)
 {
 	size_t n = 0;

@@ -53,8 +53,8 @@ enum cmd_kind {
 	/* script; .stream .id .only_look -> INT 1 taken; 2 the stream has another entry (pending, delayed, or requeued
 	 * and not read yet): it waits for that, pending for nobody; 4 merged into what waits; 0 gone */
 	CMD_TAKE,
-	/* script; .stream .id .is_heir -> INT 1 done, 0 not ours any more (also: pending for another consumer) | ID done,
-	 * and this, the stream's next entry, is pending for us now */
+	/* script; .stream .id .is_heir -> INT 1 done, 0 not ours any more (also: pending for another consumer) | ID
+	 * done, and this, the stream's next entry, is pending for us now */
 	CMD_DONE,
 	/* script; .stream .id .retry .consumer .min_idle_ms -> ID the new id | NIL gone | INT 0 not as expected
 	 * (other consumer, not idle) | INT 2 entry deleted: acked */

@@ -36,8 +36,8 @@ enum msg_kind {
 	MSG_LEASE_RENEW,   /* .handle: renew now */
 	/* .op on .svc: one operation, repeated until Redis has answered (an add is sent once, and waited for no
 	 * longer than a command); answer MSG_OP_RESULT. .text = error (dead) or info (add); .resent: it was sent
-	 * before, elsewhere (moved). Later: .ms = how long, .flag = the worker failed. Done: .flag = the stream's next entry
-	 * may be ours. Take: .flag = only look. Add later: .ms, or .n = at, Unix ms */
+	 * before, elsewhere (moved). Later: .ms = how long, .flag = the worker failed. Done: .flag = the stream's
+	 * next entry may be ours. Take: .flag = only look. Add later: .ms, or .n = at, Unix ms */
 	MSG_OP,
 	/* both ways. Shard .from asks the shard that serves .slot: .op = CMD_PROBE, CMD_LOCK, CMD_TOMBSTONE,
 	 * CMD_UNLOCK on the lock of .stream + .id (.text = value, .n = TTL in ms), or CMD_DEAD_ADD (.fields, .text

@@ -2,8 +2,8 @@
  * queue by swapping it with an empty one and delivers it without the lock. Failure: none of its own; a full mailbox
  * answers false. Memory is bounded by two queues of `limit` messages, and what was forced in.
  *
- * The wake-up is one write to an eventfd, after the lock: libuv 1.44's uv_async makes the receiver spin and yield while a
- * sender is about to write, which was 30 % of the daemon's CPU at 1,000 streams a second. */
+ * The wake-up is one write to an eventfd, after the lock: libuv 1.44's uv_async makes the receiver spin and yield
+ * while a sender is about to write, which was 30 % of the daemon's CPU at 1,000 streams a second. */
 #include "io/mailbox.h"
 
 #include <assert.h>

@@ -12,15 +12,15 @@ typedef void mailbox_fn(void *arg, const void *msg);
 /* Called after the last message of one delivery round (NULL = not wanted): the place to run what was batched. */
 typedef void mailbox_end_fn(void *arg);
 
-/* Opens a mailbox of messages of msg_size bytes on the loop of the calling thread; at most `limit` wait. fn gets each, end
- * follows a round; both with arg. Want of descriptors ends the process (exit 71). Ends with mailbox_close. */
+/* Opens a mailbox of messages of msg_size bytes on the loop of the calling thread; at most `limit` wait. fn gets
+ * each, end follows a round; both with arg. Want of descriptors ends the process (exit 71). Ends with mailbox_close. */
 struct mailbox *mailbox_open(
 	uv_loop_t *loop, size_t msg_size, size_t limit, mailbox_fn *fn, mailbox_end_fn *end, void *arg);
 /* False when full or refusing (the message stays the sender's). `force` = ignore the limit: for replies that the
  * receiver itself asked for. */
 bool mailbox_send(struct mailbox *m, const void *msg, bool force);
-/* From now on mailbox_send answers false. Returns when no sender touches the mailbox's handle any more. Any thread but a
- * sender in the middle of mailbox_send. */
+/* From now on mailbox_send answers false. Returns when no sender touches the mailbox's handle any more. Any thread
+ * but a sender in the middle of mailbox_send. */
 void mailbox_refuse(struct mailbox *m);
 /* Owner thread, after mailbox_refuse: delivers what is left to fn. */
 void mailbox_drain(struct mailbox *m);

@@ -1,7 +1,7 @@
-/* Happy path: one datagram to $NOTIFY_SOCKET per call. Failure: the manager is busy and its queue is full (every unit of
- * the system shares it), or nobody listens: what was to be said is kept, the last of each kind in the order it was said, and
- * said again with the next call or notify_again. A watchdog's sign of life is worth nothing later: dropped. Nothing blocks.
- */
+/* Happy path: one datagram to $NOTIFY_SOCKET per call. Failure: the manager is busy and its queue is full (every unit
+ * of the system shares it), or nobody listens: what was to be said is kept, the last of each kind in the order it was
+ * said, and said again with the next call or notify_again. A watchdog's sign of life is worth nothing later: dropped.
+ * Nothing blocks. */
 #include "io/notify.h"
 
 #include <errno.h>

@@ -357,8 +357,8 @@ static void coord_thread_on_deadline(void *arg, mono_ms now)
 	daemon_step(d, &ev);
 }
 
-/* Will a process of this node's name follow soon? A Deployment's pods get new names, and a name made of the host's may come
- * back or not; what such a process left would wait for T and be taken for a death. */
+/* Will a process of this node's name follow soon? A Deployment's pods get new names, and a name made of the host's
+ * may come back or not; what such a process left would wait for T and be taken for a death. */
 static bool will_have_a_successor(const struct daemon *d)
 {
 	switch (d->config->shutdown.mode) {

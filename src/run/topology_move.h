@@ -1,7 +1,8 @@
 /* topology_move - the connection of the topology's questions, which moves before maintenance cuts it, as a shard's
  * connections do and by the same machine (core/handoff). Coordinator thread.
  *
- * Happy path: an announcement -> a replacement is dialled beside the present connection -> it is up -> it is the present
+ * Happy path: an announcement -> a replacement is dialled beside the present connection -> it is up -> it is the
+ * present
  *   one, the old is closed, on_up: what was asked on the old one is asked again.
  * Failure: the present one ends: on_down, then the machine's address in an announced window, else the owner's next. */
 #pragma once

@@ -109,8 +109,8 @@ static void on_resumed(struct runner *r, yyjson_val *list, mono_ms until_ms)
 	}
 }
 
-/* Fences are times of the daemon's clock: in another time namespace they mean nothing, and work would be stopped at once
- * or never. */
+/* Fences are times of the daemon's clock: in another time namespace they mean nothing, and work would be stopped at
+ * once or never. */
 static bool has_another_clock(struct runner *r, yyjson_val *root)
 {
 	mono_ms now = mono_now(), theirs = num(root, "now_ms", now), lease_ms = num(root, "lease_ms", r->lease_ms);

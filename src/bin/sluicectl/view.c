@@ -157,7 +157,8 @@ static void put_inner_table(struct buf *b, yyjson_val *list, const struct column
 	table_fini(&t);
 }
 
-/* "  orders: paused, owned 6 (2 ready, 3 assigned, 1 parked), pending 6, oldest owned 4m05s" where there is something to say. */
+/* "  orders: paused, owned 6 (2 ready, 3 assigned, 1 parked), pending 6, oldest owned 4m05s" where there is
+ * something to say. */
 static void put_service_words(struct buf *b, yyjson_val *service)
 {
 	size_t i, n;

@@ -58,17 +58,17 @@ uint32_t credits_free(const struct credits *p, uint16_t pos);
 /* The credit holder that gets the next entry of the service, round robin, sessions with fewer services first; NULL
  * = no free credit. */
 struct credit_holder *credits_choose(struct credits *p, uint16_t pos);
-/* The service at pos is granted now; it read n entries. Weights act in the long run, also where one credit comes free at a
- * time. */
+/* The service at pos is granted now; it read n entries. Weights act in the long run, also where one credit comes free
+ * at a time. */
 void credits_granted(struct credits *p, uint16_t pos);
 void credits_read(struct credits *p, uint16_t pos, uint32_t n); /* see credits_granted */
-/* A suspect of the service at pos: who holds nothing and gets nothing else while it has this one, round robin; NULL = nobody
- * is empty. The caller sets is_alone. */
+/* A suspect of the service at pos: who holds nothing and gets nothing else while it has this one, round robin; NULL =
+ * nobody is empty. The caller sets is_alone. */
 struct credit_holder *credits_choose_empty(struct credits *p, uint16_t pos);
 /* Whether anybody with credits takes the service at pos. */
 bool credits_has_taker(const struct credits *p, uint16_t pos);
-/* Nobody becomes empty by itself: the one with the least in work takes no more until it is. Does nothing when one runs empty
- * already. False: nobody takes the service at all. */
+/* Nobody becomes empty by itself: the one with the least in work takes no more until it is. Does nothing when one
+ * runs empty already. False: nobody takes the service at all. */
 bool credits_run_one_empty(struct credits *p, uint16_t pos);
 /* No suspect of the service at pos waits any more: who ran empty for one works on. */
 void credits_stop_emptying(struct credits *p, uint16_t pos);

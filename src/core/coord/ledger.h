@@ -22,7 +22,9 @@ enum entry_state {
 	ENTRY_FETCHING,
 	ENTRY_LOCKING, /* its lock is being acquired */
 	ENTRY_BUSY,    /* somebody else holds the lock: tried again later */
-	ENTRY_TAKING, /* locked, or put to wait behind an older one of its stream; the registry and the pending list are being asked */
+	/* locked, or put to wait behind an older one of its stream; the registry and the pending list are being
+	 * asked */
+	ENTRY_TAKING,
 	ENTRY_PARKED,    /* an older entry of the same stream is on its way here; not locked */
 	ENTRY_READY,     /* waits for a worker's credit */
 	ENTRY_ASSIGNED,  /* a worker has it */

@@ -40,7 +40,8 @@ struct session {
 	uint32_t n_outcomes, next_outcome;
 };
 
-/* From here on the first part of an id is taken for microseconds, and for nanoseconds: as milliseconds, the year 2286. */
+/* From here on the first part of an id is taken for microseconds, and for nanoseconds: as milliseconds, the year
+ * 2286. */
 static const uint64_t SESSION_ID_US = 10000000000000, SESSION_ID_NS = 10000000000000000;
 
 enum { SESSION_LEASE_CAP = FRAME_LEASE_MAX + 1, SESSION_TOKEN_CAP = 24 };
@@ -53,7 +54,8 @@ void session_remember(struct session *s, uint32_t credits, struct session_outcom
 struct session_outcome *session_recall(const struct session *s, uint16_t svc, struct entry_id id);
 /* The lease string of an entry: "<ms>-<seq>.<hash of the service, 16 hex>". Returns its length. */
 int session_lease_format(char out[SESSION_LEASE_CAP], struct entry_id id, uint64_t service_hash);
-/* The token of an entry, 19 digits: ms × 10^6 + sequence; ids that are not milliseconds are scaled. Returns its length. */
+/* The token of an entry, 19 digits: ms × 10^6 + sequence; ids that are not milliseconds are scaled. Returns its
+ * length. */
 int session_token_format(char out[SESSION_TOKEN_CAP], struct entry_id id);
 bool session_lease_parse(struct slice lease, struct entry_id *id, uint64_t *service_hash);
 /* Next moment at which something is due: a ping, the end of silence, a deadline. */

@@ -27,7 +27,7 @@ bool worker_can_go_on(const struct coord *c, const struct worker *m)
 }
 
 /* It works on something that is not ours any more. Its credit comes back with its answer. */
-static void tell_lost(struct coord *c, struct worker *m, struct slice lease)
+static void adopt_tell_lost(struct coord *c, struct worker *m, struct slice lease)
 {
 	struct session_outcome o = {.outcome = GONE_LOST, .is_zombie = true, .svc = SERVICE_NONE};
 	uint64_t hash;
@@ -76,7 +76,7 @@ void worker_on_adopt(struct coord *c, const struct coord_event *ev)
 		if (worker_resume_one(c, m, NULL, f->resume[i], &gone))
 			n_kept++;
 		else
-			tell_lost(c, m, f->resume[i]);
+			adopt_tell_lost(c, m, f->resume[i]);
 	}
 	effects_log(c->out, LOG_INFO, "worker=%s pid=%d goes on credits=%u held=%zu lost=%zu", m->s.name, (int)m->s.pid,
 		m->credit_holder.credits, n_kept, f->n_resume - n_kept);

@@ -82,7 +82,8 @@ static void say_error(struct coord *c, struct worker *m, enum frame_error error,
 
 /* ---- the end of a connection ---- */
 
-/* How many of its entries may be why it ends. None when one was taken from it: simple workers end to stop one stream. */
+/* How many of its entries may be why it ends. None when one was taken from it: simple workers end to stop one
+ * stream. */
 static uint32_t n_blamed(const struct worker *m)
 {
 	uint32_t n = 0;

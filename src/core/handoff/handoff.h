@@ -160,7 +160,8 @@ struct handoff_seen { /* zeroed at first */
 	uint32_t n;
 	uint8_t young;
 };
-/* True when the other side has delivered this one already: each one that it was ahead is taken once, the last one first, as
- * what it delivered before this side had subscribed never comes here. That is forgotten after HANDOFF_SEEN_MS, or
+/* True when the other side has delivered this one already: each one that it was ahead is taken once, the last one
+ * first, as what it delivered before this side had subscribed never comes here. That is forgotten after
+ * HANDOFF_SEEN_MS, or
  * HANDOFF_SEEN / 2 others. */
 bool handoff_seen_before(struct handoff_seen *s, struct slice stream, struct entry_id id, unsigned side, mono_ms now);

@@ -9,7 +9,8 @@
 /* Whatever is repeated is repeated at least every 6.25 s: what was not refused for longer is not asked for any more. */
 enum { SAY_EVERY_MS = 60000, FORGOTTEN_MS = 15000 };
 
-/* One line for all kinds of commands where the server itself is the trouble; where one right or key is, one for each. */
+/* One line for all kinds of commands where the server itself is the trouble; where one right or key is, one for
+ * each. */
 static struct refusals_log *log_of(struct refusals *r, enum refusal refusal, enum cmd_kind kind)
 {
 	bool is_of_kind = refusal == REFUSAL_NOPERM || refusal == REFUSAL_WRONGTYPE || refusal == REFUSAL_OTHER ||

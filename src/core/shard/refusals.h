@@ -1,5 +1,5 @@
-/* refusals - what a master refuses for the moment, kind of command by kind of command: said once a minute with the server's
- * words and a count, counted, and kept until a command of the kind is accepted. Readiness and explain read it.
+/* refusals - what a master refuses for the moment, kind of command by kind of command: said once a minute with the
+ * server's words and a count, counted, and kept until a command of the kind is accepted. Readiness and explain read it.
  * Pure. Owner: the shard's thread. Times: monotonic ms. */
 #pragma once
 #include "core/cmd.h"
@@ -26,8 +26,8 @@ struct refusals {
 };
 
 struct shard_ctx;
-/* A command was refused (reply: an ERROR; without a refusal, as an answer of unknown shape, it is said but not kept). Counts it, says it when nothing
- * was said for a minute. what: "lease", "reader", … for the line. */
+/* A command was refused (reply: an ERROR; without a refusal, as an answer of unknown shape, it is said but not kept).
+ * Counts it, says it when nothing was said for a minute. what: "lease", "reader", … for the line. */
 void refusals_add(struct shard_ctx *c, const char *what, enum cmd_kind kind, uint16_t svc, const struct reply *reply);
 /* A command of this kind was accepted. */
 void refusals_accepted(struct refusals *r, enum cmd_kind kind);

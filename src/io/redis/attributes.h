@@ -18,6 +18,6 @@ struct attributes {      /* zeroed at first */
 
 typedef void attributes_pass_fn(void *arg, const char *bytes, size_t len);
 
-/* Passes on what is no attribute, in order, in as few pieces as may be. False: an attribute makes no sense, no more may be
- * fed. */
+/* Passes on what is no attribute, in order, in as few pieces as may be. False: an attribute makes no sense, no more
+ * may be fed. */
 bool attributes_feed(struct attributes *a, const char *bytes, size_t len, attributes_pass_fn *pass, void *arg);

@@ -3,7 +3,8 @@
  * libuv (redis_wire.c says why). Owner: one loop thread. No policy besides: resolve, connect, handshake, deadlines,
  * reconnect with jittered backoff.
  *
- * Happy path: resolve (uv_getaddrinfo) -> connect (several addresses: a race) -> [TLS] -> HELLO 3 [AUTH] SETNAME -> SELECT -> [CLIENT
+ * Happy path: resolve (uv_getaddrinfo) -> connect (several addresses: a race) -> [TLS] -> HELLO 3 [AUTH] SETNAME ->
+ * SELECT -> [CLIENT
  * MAINT_NOTIFICATIONS …] -> [CLIENT ID] -> on_up -> commands, replies in order.
  * Failure: any handshake error or a command past its deadline closes the socket: every pending command gets its
  * reply callback with NULL (in order), then on_down, then a reconnect after backoff.
@@ -94,8 +95,8 @@ void redis_send(
 /* The same command after ASKING (both are sent back to back). */
 void redis_send_asking(
 	struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline);
-/* What waits for an answer waits no longer than until `at`, and no longer than silent_ms after something was heard last (0 =
- * as long); nothing more is sent on it by itself (no PING). */
+/* What waits for an answer waits no longer than until `at`, and no longer than silent_ms after something was heard
+ * last (0 = as long); nothing more is sent on it by itself (no PING). */
 void redis_leave(struct redis_conn *c, mono_ms at, mono_ms silent_ms);
 bool redis_is_up(const struct redis_conn *c);
 bool redis_is_full(const struct redis_conn *c); /* output buffer over max_obuf_bytes */

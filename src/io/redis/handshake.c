@@ -154,9 +154,9 @@ static bool maint_refused(struct redis_conn *c, const char *words)
 		conn_fail(c, ERR_IO, "maintenance notifications refused: %s", words);
 		return false;
 	}
-	if (handshake_is_news(
-		    handshake_root(c)
-			    ->endpoint)) { /* an unknown subcommand is what most servers say, and nothing to worry about */
+	if (handshake_is_news(handshake_root(c)
+				      /* an unknown subcommand is what most servers say, and nothing to worry about */
+				      ->endpoint)) {
 		bool is_plain = strstr(words, "nknown") && !handshake_starts_with(words, "no RESP3");
 		log_line(LOG_INFO, "redis=%s has no maintenance notifications, works without%s%s",
 			handshake_root(c)->endpoint, is_plain ? "" : ": ", is_plain ? "" : words);

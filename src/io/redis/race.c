@@ -1,8 +1,8 @@
 /* A name with several addresses. Happy path: an attempt (a racer: a connection of its own) to the first address, to the
  * next one 250 ms later or as soon as one has failed (RFC 8305's way), and so on; the first whose handshake is done
- * wins: its socket becomes the connection's at the end of the round, the others are closed. So an address that takes the
- * connection and then is silent costs 250 ms. Failure: when the last one has failed, or the attempt's time is up: the
- * words of the one that came furthest. The next attempt begins behind the first one that hung. */
+ * wins: its socket becomes the connection's at the end of the round, the others are closed. So an address that takes
+ * the connection and then is silent costs 250 ms. Failure: when the last one has failed, or the attempt's time is up:
+ * the words of the one that came furthest. The next attempt begins behind the first one that hung. */
 #include <stdio.h>
 #include <string.h>
 

@@ -330,7 +330,7 @@ static void ask_stream(struct doctor *j)
 	control_redis_words(j->conn, words[j->stream]);
 }
 
-static const char *text_of(const redisReply *r)
+static const char *doctor_text_of(const redisReply *r)
 {
 	return r && r->str ? r->str : "";
 }
@@ -343,10 +343,10 @@ static void on_groups(struct doctor *j, const redisReply *raw)
 		const redisReply *group = raw->element[g];
 		const char *name = "", *last = "";
 		for (size_t i = 0; i + 1 < group->elements; i += 2) {
-			if (strcmp(text_of(group->element[i]), "name") == 0)
-				name = text_of(group->element[i + 1]);
-			else if (strcmp(text_of(group->element[i]), "last-delivered-id") == 0)
-				last = text_of(group->element[i + 1]);
+			if (strcmp(doctor_text_of(group->element[i]), "name") == 0)
+				name = doctor_text_of(group->element[i + 1]);
+			else if (strcmp(doctor_text_of(group->element[i]), "last-delivered-id") == 0)
+				last = doctor_text_of(group->element[i + 1]);
 		}
 		if (strcmp(name, j->names.group) != 0 || strtoull(last, NULL, 10) < SESSION_ID_US)
 			continue;
@@ -368,7 +368,7 @@ static bool on_stream(struct doctor *j, const redisReply *raw)
 	case STREAM_OLDEST:
 		if (raw->elements < 2 || raw->element[1]->type != REDIS_REPLY_STRING)
 			return false;
-		snprintf(j->oldest, sizeof j->oldest, "%s", text_of(raw->element[1]));
+		snprintf(j->oldest, sizeof j->oldest, "%s", doctor_text_of(raw->element[1]));
 		break;
 	case STREAM_DATA:
 		if (raw->elements > 0)

@@ -2,6 +2,7 @@
  * the ledger. Coordinator thread. Rows of one name stand together, as the format asks. */
 #include "run/metrics/page.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -157,8 +158,9 @@ static void collect_redis(struct page *p)
 
 static uint64_t redis_count(const struct page_redis *r, size_t row)
 {
+	static_assert(MR_REFUSED_OTHER + 1 == METRIC_REDIS_N, "refusals are the last rows");
 	uint64_t n = r->snap->redis.c[row];
-	if (row >= MR_REFUSED_OOM && row <= MR_REFUSED_OTHER && r->refused)
+	if (row >= MR_REFUSED_OOM && r->refused)
 		n += r->refused[REFUSAL_OOM + (row - MR_REFUSED_OOM)];
 	return n;
 }

@@ -75,7 +75,7 @@ Test(log_fields, many_are_enough)
 {
 	char text[1024] = "";
 	for (int i = 0; i < 40; i++)
-		snprintf(text + strlen(text), 16, "k%d=%d ", i, i);
+		snprintf(text + strlen(text), 32, "k%d=%d ", i, i);
 	struct buf b;
 	buf_init(&b);
 	log_fields_json(&b, text, strlen(text));
