@@ -56,7 +56,7 @@ static enum err_code check_host(const char *text, size_t n, bool is_listen, stru
 			"has no address; write 0.0.0.0%.20s for all of this host, or 127.0.0.1%.20s", text, text);
 	if (n == 0)
 		return err_set(err, ERR_INVALID, "has no host; write 127.0.0.1%.20s or the server's name", text);
-	if (n == 0 || n > 253 || strspn(text, HOST_BYTES) < n)
+	if (n > 253 || strspn(text, HOST_BYTES) < n)
 		return err_set(err, ERR_INVALID, "%s is not a host name or address", text_show(text, n, shown));
 	if (n < sizeof host)
 		memcpy(host, text, n);
