@@ -199,6 +199,39 @@ static void enc_done(struct enc *e)
 	put_str(e, e->c->is_heir ? e->self->consumer : "");
 }
 
+static void put_left(struct enc *e, const char *what)
+{
+	put_script(e, SCRIPT_LEFT, 1);
+	put_str(e, e->names->left);
+	put_str(e, what);
+	put_str(e, e->self->consumer);
+}
+
+static void enc_leave(struct enc *e)
+{
+	put_left(e, "leave");
+}
+
+static void enc_back(struct enc *e)
+{
+	put_left(e, "back");
+}
+
+static void enc_left(struct enc *e)
+{
+	put_left(e, "list");
+}
+
+static void enc_forget(struct enc *e)
+{
+	put_script(e, SCRIPT_FORGET, 2);
+	put_str(e, e->names->lbs);
+	put_str(e, e->names->left);
+	put_str(e, e->names->group);
+	command_put_slice(e, e->c->consumer);
+	put_i64(e, e->c->min_idle_ms);
+}
+
 static void enc_ack_del(struct enc *e)
 {
 	put_lbs_script(e, SCRIPT_DONE, e->c->consumer);
@@ -555,6 +588,10 @@ static const struct {
 	[CMD_ADD_LATER] = {"add_later", enc_add_later},
 	[CMD_DELAYED_NOW] = {"delayed_now", enc_delayed},
 	[CMD_DELAYED_DROP] = {"delayed_drop", enc_delayed},
+	[CMD_LEAVE] = {"leave", enc_leave},
+	[CMD_BACK] = {"back", enc_back},
+	[CMD_LEFT] = {"left", enc_left},
+	[CMD_FORGET] = {"forget", enc_forget},
 	[CMD_FEED_OPEN] = {"feed_open", enc_feed},
 	[CMD_FEED_READ] = {"feed_read", enc_feed},
 	[CMD_FEED_ACK] = {"feed_ack", enc_feed},

@@ -365,6 +365,26 @@ static bool decode_consumers(struct reply_decoder *d, const redisReply *r, struc
 	return true;
 }
 
+/* [consumer, ms ago, …] */
+static bool decode_left(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	if (!is_list(r) || r->elements % 2 != 0)
+		return false;
+	const size_t n = r->elements / 2;
+	if (n > d->n_consumers) {
+		d->consumers = mem_grow(d->consumers, n, sizeof *d->consumers);
+		d->n_consumers = n;
+	}
+	for (size_t i = 0; i < n; i++) {
+		const redisReply *name = r->element[2 * i], *ago = r->element[2 * i + 1];
+		if (!reply_is_text(name) || !is_int(ago) || ago->integer < 0)
+			return false;
+		d->consumers[i] = (struct consumer_row){.name = reply_slice_of(name), .idle_ms = ago->integer};
+	}
+	*out = (struct reply){.kind = REPLY_CONSUMERS, .consumers = d->consumers, .n = n};
+	return true;
+}
+
 /* The address a node is known by without its preferred name: "ip" of its metadata. */
 static struct slice metadata_ip(const redisReply *node)
 {
@@ -528,6 +548,10 @@ static decode_fn *const rows[CMD_N] = {
 	[CMD_ADD_LATER] = decode_id,
 	[CMD_DELAYED_NOW] = decode_requeue,
 	[CMD_DELAYED_DROP] = decode_int,
+	[CMD_LEAVE] = decode_int,
+	[CMD_BACK] = decode_int,
+	[CMD_LEFT] = decode_left,
+	[CMD_FORGET] = decode_int,
 	[CMD_FEED_OPEN] = decode_position,
 	[CMD_FEED_READ] = decode_feed,
 	[CMD_FEED_ACK] = decode_int,

@@ -64,7 +64,7 @@ static bool parse_moved(struct slice text, struct reply *out)
 /* XINFO names a missing key without NOGROUP. */
 static bool is_no_key(enum cmd_kind kind, struct slice text)
 {
-	return kind == CMD_CONSUMERS && reply_error_starts_with(text, "ERR no such key");
+	return (kind == CMD_CONSUMERS || kind == CMD_FORGET) && reply_error_starts_with(text, "ERR no such key");
 }
 
 void reply_set_error(enum cmd_kind kind, struct slice text, struct reply *out)

@@ -35,6 +35,8 @@ static const struct right rights[] = {
 	/* the registry: a stream has a name, and HSET wants pairs */
 	{"hget", {"HGET", RIGHT_REGISTRY, ""}, false, false},
 	{"hset", {"HSET", RIGHT_REGISTRY, "f", "v", "f"}, false, false},
+	{"hgetall", {"HGETALL", RIGHT_LEFT}, false, false},
+	{"xgroup|delconsumer", {"XGROUP", "DELCONSUMER", RIGHT_LBS, NOBODY, NOBODY}, false, false},
 	{"hdel", {"HDEL", RIGHT_REGISTRY, ""}, false, false},
 	/* what waits: for its time, for a running entry of its stream */
 	{"hexists", {"HEXISTS", RIGHT_DELAYED_DATA, ""}, false, false},

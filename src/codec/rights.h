@@ -14,6 +14,7 @@ enum { RIGHT_WORDS = 10 };
 #define RIGHT_DELAYED "%delayed"
 #define RIGHT_DELAYED_DATA "%delayed-data"
 #define RIGHT_PARKED "%parked"
+#define RIGHT_LEFT "%left"
 #define RIGHT_CHANNEL "%channel"
 #define RIGHT_DB "%db"
 

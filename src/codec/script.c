@@ -226,6 +226,29 @@ static const char *const texts[SCRIPT_N] = {
 	"if t and t[1] and redis.pcall('HGET', KEYS[2], t[1]) == ARGV[2] then advance(t[1], '', '') end\n"
 	"return 1\n",
 
+	[SCRIPT_LEFT] = LUA_CLOCK
+	"if ARGV[1] == 'leave' then return redis.pcall('HSET', KEYS[1], ARGV[2], string.format('%.0f', clock())) end\n"
+	"if ARGV[1] == 'back' then return redis.pcall('HDEL', KEYS[1], ARGV[2]) end\n"
+	"local h, now = redis.pcall('HGETALL', KEYS[1]), clock()\n"
+	"if h.err then return h end\n"
+	"for i = 2, #h, 2 do h[i] = math.max(0, now - (tonumber(h[i]) or now)) end\n"
+	"return h\n",
+
+	[SCRIPT_FORGET] = "local rows = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])\n"
+			  "if rows.err then return rows end\n"
+			  "for _, row in ipairs(rows) do\n"
+			  "  local c = {}\n"
+			  "  for i = 1, #row, 2 do c[row[i]] = row[i + 1] end\n"
+			  "  if c.name == ARGV[2] then\n"
+			  "    if c.pending ~= 0 or c.idle < tonumber(ARGV[3]) then return 0 end\n"
+			  "    local d = redis.pcall('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])\n"
+			  "    if type(d) == 'table' then return d end\n"
+			  "    redis.pcall('HDEL', KEYS[2], ARGV[2])\n"
+			  "    return 1\n"
+			  "  end\n"
+			  "end\n"
+			  "return 0\n",
+
 	[SCRIPT_UNREAD] = LUA_DELIVERED "local last = delivered()\n"
 					"if not last then return false end\n"
 					"local e = redis.pcall('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', 1)\n"

@@ -30,6 +30,8 @@ enum script {
 	SCRIPT_DUE,
 	SCRIPT_ADD_LATER, /* …, delay_ms | "", at Unix ms | "", why, name, value, … -> id it waits under */
 	SCRIPT_DELAYED,   /* …, "now" | "drop" -> new id | 1 dropped | 0 not there */
+	SCRIPT_LEFT,      /* KEYS left; ARGV "leave" | "back" | "list", consumer -> integer | {consumer, ms ago, …} */
+	SCRIPT_FORGET,    /* KEYS lbs, left; ARGV group, consumer, idle_ms -> 1 deleted | 0: has entries, or was seen */
 	SCRIPT_UNREAD,    /* KEYS lbs; ARGV group -> id of the first entry that is not delivered yet | nil */
 	/* KEYS position, stream; ARGV token, start -> {position, tries, flags} | nil: a newer token has it */
 	SCRIPT_FEED_OPEN,

@@ -56,6 +56,7 @@ struct config_service {
 		int64_t min_idle_ms;
 		unsigned page;
 		bool probe;
+		int64_t forget_consumer_ms;
 	} recovery;
 	struct {
 		unsigned max_retries;

@@ -133,6 +133,9 @@ struct option {
 		"entries per step of a scan")                                                                          \
 	S(SERVICE_RECOVERY_PROBE, "services[].recovery.probe", BOOL, recovery.probe, "true", 0, 1, NULL, NULL, LIVE,   \
 		"read the locks of suspects when they should have expired; off: recovery waits for events and scans")  \
+	S(SERVICE_RECOVERY_FORGET_CONSUMER, "services[].recovery.forget_consumer", DURATION,                           \
+		recovery.forget_consumer_ms, "24h", SEC(1), HOUR(8760), NULL, "never", LIVE,                           \
+		"a consumer that is idle for so long and has nothing is deleted from the group")                       \
 	S(SERVICE_RETRY_MAX_RETRIES, "services[].retry.max_retries", INT, retry.max_retries, "3", 0, 1000000, NULL,    \
 		NULL, LIVE, "counted retries of an entry before it becomes a dead letter")                             \
 	S(SERVICE_RETRY_INITIAL, "services[].retry.initial", DURATION, retry.initial_ms, "1s", 0, HOUR(24), NULL,      \

@@ -47,7 +47,7 @@ struct service_rules {
 	mono_ms ttl_ms, renew_ms, stop_margin_ms;
 	mono_ms old_margin_ms,
 		old_until; /* a lease that is good until before old_until keeps the margin of former rules */
-	mono_ms scan_interval_ms, min_idle_ms;
+	mono_ms scan_interval_ms, min_idle_ms, forget_consumer_ms;
 	struct retry_rules retry;
 	uint64_t hash;       /* of the name: part of lease strings */
 	int64_t dlq_max_len; /* 0 = unbounded */

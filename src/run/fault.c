@@ -52,11 +52,11 @@ static const char *const out_names[] = {[OUT_WELCOME] = "welcome",
 
 /* Every point that a running daemon can pass. */
 static const char *const from_coordinator[] = {"slots", "service", "credits", "lease_acquire", "lease_release",
-	"op_take", "op_done", "op_requeue", "op_later", "op_dead", "op_ack_del", "op_fetch", "op_add", "lock_call",
-	"lock_answer", "scan"};
+	"op_take", "op_done", "op_requeue", "op_later", "op_dead", "op_ack_del", "op_fetch", "op_add", "op_leave",
+	"op_back", "lock_call", "lock_answer", "scan"};
 static const char *const from_shards[] = {"conn", "held", "busy", "lost", "recreated", "renewed", "entries",
 	"entries_own", "own_ids", "op_take", "op_done", "op_requeue", "op_later", "op_dead", "op_ack_del", "op_fetch",
-	"op_add", "lock_call", "lock_answer", "expired"};
+	"op_add", "op_leave", "op_back", "lock_call", "lock_answer", "expired"};
 static const char *const from_workers[] = {
 	"hello", "credits", "done", "fail", "release", "progress", "revoked", "pong", "bye", "end", "died"};
 static const char *const to_workers[] = {"welcome", "assign", "ok", "revoke", "ping", "err"};

@@ -76,6 +76,7 @@ struct service_rules *rules_of_service(const struct config_service *s, const str
 	r->stop_margin_ms = s->lease.stop_margin_ms;
 	r->scan_interval_ms = s->recovery.interval_ms;
 	r->min_idle_ms = s->recovery.min_idle_ms;
+	r->forget_consumer_ms = s->recovery.forget_consumer_ms;
 	r->hash = fnv(s->name, strlen(s->name));
 	r->dlq_max_len = s->dead_letter.max_len;
 	fill_entries(s, c, &r->entries);

@@ -246,6 +246,10 @@ static const struct {
 	[CMD_ADD_LATER] = {model_add_later, 1 + SCRIPT_ADD_LATER},
 	[CMD_DELAYED_NOW] = {model_delayed_cmd, 1 + SCRIPT_DELAYED},
 	[CMD_DELAYED_DROP] = {model_delayed_cmd, 1 + SCRIPT_DELAYED},
+	[CMD_LEAVE] = {model_left_cmd, 1 + SCRIPT_LEFT},
+	[CMD_BACK] = {model_left_cmd, 1 + SCRIPT_LEFT},
+	[CMD_LEFT] = {model_left_cmd, 1 + SCRIPT_LEFT},
+	[CMD_FORGET] = {model_forget, 1 + SCRIPT_FORGET},
 	[CMD_WAIT] = {exec_node, 0},
 	[CMD_UNBLOCK] = {exec_node, 0},
 	[CMD_SLOTS] = {exec_node, 0},
@@ -321,6 +325,7 @@ void model_redis_free(struct model_redis *m)
 		mem_free(m->registries[i]);
 	}
 	model_waits_free(m);
+	model_left_free(m);
 	mem_free(m->streams);
 	mem_free(m->registries);
 	mem_free(m->run_id);
@@ -350,6 +355,7 @@ struct model_redis *model_redis_clone(const struct model_redis *from)
 	for (size_t i = 0; i < from->n_streams; i++)
 		model_stream_copy(model_stream_of(m, from->streams[i]->key, true), from->streams[i]);
 	model_waits_copy(m, from);
+	model_left_copy(m, from);
 	for (size_t i = 0; i < from->n_registries; i++) {
 		struct model_registry *r = model_registry_of(m, from->registries[i]->key);
 		pos = 0;

@@ -49,6 +49,8 @@ struct model_redis {
 	struct buf text; /* what the last reply points to */
 	struct pending_row *pending;
 	struct consumer_row *consumers;
+	struct model_left *left;
+	size_t n_left;
 	struct field *fields;
 	size_t pending_cap, consumers_cap, fields_cap;
 };
@@ -62,6 +64,11 @@ model_exec_fn model_group_create_cmd, model_read, model_read_own, model_heartbea
 	model_pending_sum, model_unread, model_add_cmd, model_dlq_range, model_dlq_del, model_replay;
 /* model_redis_later: what waits */
 model_exec_fn model_later, model_sift, model_due, model_add_later, model_delayed_cmd;
+/* model_redis_left: who has left */
+model_exec_fn model_left_cmd, model_forget;
+void model_left_free(struct model_redis *m);
+void model_left_move(struct model_redis *from, struct model_redis *to, uint16_t slot);
+void model_left_copy(struct model_redis *to, const struct model_redis *from);
 
 struct model_stream *model_stream_of(struct model_redis *m, const char *key, bool create); /* NULL: no such key */
 struct model_registry *model_registry_of(struct model_redis *m, const char *key);          /* made when missing */

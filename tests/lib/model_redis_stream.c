@@ -172,3 +172,22 @@ bool model_pel_remove(struct model_stream *s, struct entry_id id)
 	s->n_pel--;
 	return true;
 }
+
+bool model_consumer_forget(struct model_stream *s, const char *name, int64_t since)
+{
+	for (uint32_t i = 0; i < s->n_consumers; i++) {
+		struct model_consumer *c = &s->consumers[i];
+		if (strcmp(c->name, name) != 0)
+			continue;
+		if (c->n_pending > 0 || c->seen > since)
+			return false;
+		mem_free(c->name);
+		const uint32_t last = (uint32_t)--s->n_consumers;
+		for (size_t k = 0; k < s->n_pel; k++)
+			if (s->pel[k].consumer == last)
+				s->pel[k].consumer = i;
+		*c = s->consumers[last];
+		return true;
+	}
+	return false;
+}

@@ -42,6 +42,8 @@ void model_stream_trim(struct model_stream *s, size_t max_len); /* MAXLEN ~ */
 
 void model_group_create(struct model_stream *s, const char *group, struct entry_id start);
 void model_group_destroy(struct model_stream *s);
+/* Deletes the consumer when it has nothing pending and was not seen since. */
+bool model_consumer_forget(struct model_stream *s, const char *name, int64_t since);
 uint32_t model_group_consumer(struct model_stream *s, const char *name, size_t len); /* made when missing */
 size_t model_pel_find(const struct model_stream *s, struct entry_id id);             /* as model_stream_find */
 struct model_pel_row *model_pel_get(const struct model_stream *s, struct entry_id id);

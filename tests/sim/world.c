@@ -171,6 +171,7 @@ static void init_service(struct world *w, uint16_t svc)
 						: SAME_STREAM_ALLOW,
 		.probe = true,
 		.weight = 1,
+		.forget_consumer_ms = 20000,
 		.read_batch = 128,
 		.max_streams = 10000,
 		.max_retries = w->o.max_retries,

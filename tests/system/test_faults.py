@@ -120,6 +120,8 @@ class Scenario:
     def prepare(self):
         """Entries of a consumer that is gone, then the work of every scenario."""
         self.db.cmd("XGROUP", "CREATE", self.lbs, self.group, "0", "MKSTREAM")
+        if self.is_for("forget"):
+            self.db.cmd("XGROUP", "CREATECONSUMER", self.lbs, self.group, "redis-consumer-old")
         cmds = [self.add(f"ghost{n}") for n in range(4)] + [self.add("ghostdead", "_retry_count", "3", dead=True), self.add("gone")]
         cmds.append(("XREADGROUP", "GROUP", self.group, "redis-consumer-ghost", "COUNT", 10, "STREAMS", self.lbs, ">"))
         r = self.db.node_for(self.lbs).pipe(cmds)
@@ -146,7 +148,8 @@ class Scenario:
 
     # ---- processes
     def daemon(self, name, node, **kw):
-        service = {"recovery": {"interval": "5s"}, "dead_letter": {"stream": self.dlq}}
+        service = {"recovery": {"interval": "5s", "forget_consumer": "1s" if self.is_for("forget") else "24h"},
+                   "dead_letter": {"stream": self.dlq}}
         if self.is_for("wait"):
             service["wait_replicas"] = 1
         if self.is_for("later", "op_later"):
@@ -246,6 +249,8 @@ class Scenario:
             yield from until(lambda: self.dead_names() >= {f"{self.svc}.dead"} or self.is_hit(), 10, "a dead letter")
             p = self.ctl("dlq", "replay", self.svc)
             yield from until(lambda: p.poll() is not None or self.is_hit(), 5, "replayed")
+        elif self.is_for("leave", "op_leave"):
+            self.armed.signal(signal.SIGTERM)
         elif self.is_for("died"):
             p = self.t.proc_worker(self.armed, f"{self.svc}p", credits=1, work="hold")
             yield from until(lambda: p.frames("welcome") or self.is_hit(), 10, "the worker that dies is there")
@@ -315,7 +320,8 @@ class Scenario:
             yield from pause(1)
             yield from self.settle()
         self.check()
-        assert self.healthy.is_running() and (self.sweep.action == "kill" or self.armed.is_running())
+        ends = self.sweep.action == "kill" or self.is_for("leave", "op_leave")
+        assert self.healthy.is_running() and (ends or self.armed.is_running())
 
 
 def is_late(r):

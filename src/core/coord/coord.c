@@ -138,7 +138,9 @@ static void coord_on_msg(struct coord *c, const struct msg *m)
 		mem_free(m->ids);
 		break;
 	case MSG_OP_RESULT:
-		if (m->handle & COORD_CTL_HANDLE)
+		if (m->handle == COORD_LEAVING_HANDLE)
+			coord_on_left(c, m);
+		else if (m->handle & COORD_CTL_HANDLE)
 			coord_on_ctl_result(c, m);
 		else
 			entry_on_op(c, m);
@@ -296,6 +298,7 @@ static void handle(struct coord *c, const struct coord_event *ev)
 		break;
 	case COORD_STOP:
 		c->is_stopping = true;
+		coord_leave(c);
 		if (ev->flag)
 			coord_drain(c, true);
 		else
@@ -314,8 +317,9 @@ static void finish_turn(struct coord *c)
 	coord_sweep_services(c);
 	while (!list_empty(&c->gone))
 		worker_free(c, LIST_OF(struct worker, all, c->gone.next));
-	if (c->stop_at != MONO_NEVER && (c->stop_at <= c->now || (!c->is_draining && c->listen_end <= c->now &&
-									 c->ledger.n_state[ENTRY_FINISHING] == 0))) {
+	if (c->stop_at != MONO_NEVER &&
+		(c->stop_at <= c->now || (!c->is_draining && c->listen_end <= c->now && c->n_leaving == 0 &&
+						 c->ledger.n_state[ENTRY_FINISHING] == 0))) {
 		c->stop_at = MONO_NEVER;
 		effects_add(c->out, EFF_FATAL);
 	}

@@ -110,6 +110,7 @@ struct coord {
 	uint32_t n_workers; /* connected */
 	uint32_t n_start;   /* entries of a former process whose locks are being asked for */
 	mono_ms stop_at;    /* a handover waits for confirmations until then */
+	uint32_t n_leaving; /* services whose group has not been told yet that we go */
 	mono_ms listen_end; /* and hears workers at least until then */
 	mono_ms lost_at;    /* the soonest of the services' */
 	mono_ms reroute_at, topo_next, topo_asked, started_at;
@@ -264,6 +265,13 @@ void coord_on_ctl_result(struct coord *c, const struct msg *m);
 void coord_drain(struct coord *c, bool stop_after);
 void coord_undrain(struct coord *c);
 #define COORD_CTL_HANDLE (1ull << 63) /* | request: operations of the control door */
+#define COORD_LEAVING_HANDLE (3ull << 62)
+
+/* leaving.c */
+void coord_leave(
+	struct coord *c); /* says in every service's group that we go on purpose; n_leaving answers are awaited */
+void coord_is_back(struct coord *c, const struct coord_service *s); /* takes it back, of a former process */
+void coord_on_left(struct coord *c, const struct msg *m);           /* an answer to either */
 
 /* shared by the files of coord_entry */
 struct credits_service *entry_reserved_of(struct coord *c, const struct coord_service *s);

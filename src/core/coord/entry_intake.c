@@ -161,6 +161,7 @@ void entry_on_batch(struct coord *c, const struct msg *m)
 		entry_enter_one(c, s, &m->batch->v[i], is_start);
 	if (m->source == SOURCE_OWN && m->flag && !s->own_done) {
 		s->own_done = true;
+		coord_is_back(c, s);
 		if (!c->n_start)
 			worker_try_held(c);
 	}

@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 
+enum { NOBODY_WAITS = 0x7fffffff /* an index that no repair has */ };
 enum { AGAIN_MS = 200, AGAIN_MAX_MS = 5000, START_SPREAD_MS = 5000, POSTPONE_MS = 10000 };
 
 /* ---- life ---- */
@@ -94,7 +95,9 @@ static struct recovery *reconcile_begin(struct reconcile *rc, struct shard_ctx *
 	list_init(&v->ready);
 	v->consumers.is_on = v->scan.is_on = true;
 	v->consumers.at = c->now;
-	v->consumers.gen = v->walk.gen = v->scan.gen = (uint32_t)rng_next(&c->rng);
+	v->left.is_on = true;
+	v->left.at = MONO_NEVER; /* asked when somebody is suspected */
+	v->left.gen = v->consumers.gen = v->walk.gen = v->scan.gen = (uint32_t)rng_next(&c->rng);
 	mono_ms spread = mono_min(recovery_rules(c, v)->scan_interval_ms, START_SPREAD_MS);
 	v->scan.at = c->now + (mono_ms)rng_below(&c->rng, (uint64_t)spread + 1);
 	return v;
@@ -186,6 +189,8 @@ static void note_consumer(struct shard_ctx *c, struct recovery *v, const struct 
 			"shard=%u service=%s consumer=%.200s not seen idle_ms=%lld pending=%llu: looking at its locks",
 			c->index, rules->name, s->name->bytes, (long long)row->idle_ms,
 			(unsigned long long)row->n_pending);
+	if (is_suspect && !s->is_suspect)
+		s->suspect_at = c->now;
 	s->is_suspect = is_suspect;
 }
 
@@ -237,6 +242,79 @@ static unsigned rank_of_all(const struct recovery *v)
 	return rank;
 }
 
+/* ---- who has left ---- */
+
+/* Whoever is not in it has not left, or is back. */
+static void on_left(struct recovery *v, const struct reply *reply)
+{
+	size_t pos = 0;
+	for (struct peer *s; (s = map_next(&v->peers, &pos));)
+		s->has_left = false;
+	for (size_t i = 0; i < reply->n; i++) {
+		struct peer *s = recovery_peer(v, reply->consumers[i].name);
+		if (!s)
+			continue;
+		s->has_left = true;
+		s->left_at = v->left.sent - reply->consumers[i].idle_ms; /* what it got later was not left behind */
+	}
+	v->left_known = v->left.sent;
+	v->left.at = MONO_NEVER;
+}
+
+void recovery_ask_left(struct reconcile *rc, struct shard_ctx *c, struct recovery *v)
+{
+	if (!v->left.in_flight && v->left.at > c->now) {
+		v->left.at = c->now;
+		reconcile_wake(rc, c, v);
+	}
+}
+
+/* Names of pods that never come back would stay for ever: one of them a look, by the daemon whose turn it is. */
+static void forget_consumer(struct shard_ctx *c, struct recovery *v, const struct consumer_row *row)
+{
+	const struct service_rules *rules = recovery_rules(c, v);
+	struct op_ask ask = {.kind = CMD_FORGET,
+		.svc = v->svc,
+		.asking = ctx_service(c, v->svc)->asking,
+		.consumer = text_new(row->name.p, row->name.len),
+		.min_idle_ms = rules->forget_consumer_ms,
+		.not_after = c->now + c->rules->command_timeout_ms,
+		.tag = tag_of(PART_RECONCILE, 0, NOBODY_WAITS)};
+	effects_log(c->out, LOG_INFO, "shard=%u service=%s consumer=%.200s idle_ms=%lld has nothing: forgotten",
+		c->index, rules->name, ask.consumer->bytes, (long long)row->idle_ms);
+	ctx_ask(c, &ask);
+}
+
+static bool is_my_turn(const struct recovery *v, const struct consumer_row *row)
+{
+	uint64_t least = UINT64_MAX;
+	for (size_t i = 0; i < v->n_live; i++)
+		least = least < (v->live[i] ^ name_hash(row->name)) ? least : v->live[i] ^ name_hash(row->name);
+	return v->n_live > 0 && least == (v->live[0] ^ name_hash(row->name));
+}
+
+static void forget_one(struct shard_ctx *c, struct recovery *v, const struct reply *reply)
+{
+	for (size_t i = 0; i < reply->n; i++) {
+		const struct consumer_row *row = &reply->consumers[i];
+		mono_ms after = recovery_rules(c, v)->forget_consumer_ms;
+		bool is_old = after > 0 && row->n_pending == 0 && row->idle_ms >= after;
+		if (is_old && !slice_eq(row->name, slice_str(c->rules->consumer)) && is_my_turn(v, row)) {
+			forget_consumer(c, v, row);
+			return;
+		}
+	}
+}
+
+static bool has_suspect(const struct recovery *v)
+{
+	size_t pos = 0;
+	for (const struct peer *s; (s = map_next(&v->peers, &pos));)
+		if (s->is_suspect)
+			return true;
+	return false;
+}
+
 static void on_consumers(struct shard_ctx *c, struct recovery *v, const struct reply *reply)
 {
 	struct slice me = slice_str(c->rules->consumer);
@@ -259,7 +337,10 @@ static void on_consumers(struct shard_ctx *c, struct recovery *v, const struct r
 	ctx_service(c, v->svc)->rank = rank_of_all(v);
 	drop_absent(c, v);
 	v->consumers.at = mono_max(next, c->now + 1);
+	if (has_suspect(v)) /* has it left on purpose? */
+		v->left.at = mono_min(v->left.at, c->now);
 	start_walk(c, v);
+	forget_one(c, v, reply);
 }
 
 /* ---- pages ---- */
@@ -311,6 +392,11 @@ static void on_scan(struct reconcile *rc, struct shard_ctx *c, struct recovery *
 
 static void page_failed(struct shard_ctx *c, struct recovery *v, struct page *p)
 {
+	if (p == &v->left) { /* nothing else waits for it: then all are deaths */
+		v->left_known = c->now;
+		p->at = MONO_NEVER;
+		return;
+	}
 	if (p == &v->walk) {
 		end_walk(c, v); /* a later look at the consumers begins another */
 	} else if (p == &v->scan) {
@@ -320,19 +406,38 @@ static void page_failed(struct shard_ctx *c, struct recovery *v, struct page *p)
 	p->tries = (uint8_t)(p->tries < 100 ? p->tries + 1 : p->tries);
 }
 
+static struct page *page_of(struct recovery *v, enum page_kind k)
+{
+	struct page *const pages[] = {[PAGE_CONSUMERS] = &v->consumers,
+		[PAGE_WALK] = &v->walk,
+		[PAGE_SCAN] = &v->scan,
+		[PAGE_LEFT] = &v->left};
+	return pages[k];
+}
+
+static enum cmd_kind page_command(enum page_kind k)
+{
+	return k == PAGE_CONSUMERS ? CMD_CONSUMERS : k == PAGE_LEFT ? CMD_LEFT : CMD_PENDING;
+}
+
 static void page_reply(struct reconcile *rc, struct shard_ctx *c, uint64_t tag, const struct reply *reply)
 {
 	enum page_kind k = (enum page_kind)(tag_index(tag) & 3);
 	struct recovery *v = reconcile_find(rc, (uint16_t)(tag_index(tag) >> 2));
 	if (!v)
 		return;
-	struct page *p = k == PAGE_CONSUMERS ? &v->consumers : k == PAGE_WALK ? &v->walk : &v->scan;
+	struct page *p = page_of(v, k);
 	if (!p->in_flight || tag_gen(tag) != p->gen)
 		return;
 	p->in_flight = false;
 	reconcile_wake(rc, c, v);
 	hist_add(&c->metrics.h[HR_COMMAND], (double)(c->now - p->sent) / 1000);
-	enum cmd_kind kind = k == PAGE_CONSUMERS ? CMD_CONSUMERS : CMD_PENDING;
+	enum cmd_kind kind = page_command(k);
+	if (k == PAGE_LEFT && reply->kind == REPLY_ERROR && reply->error == RERR_NOSCRIPT) {
+		p->use_eval = true;
+		p->at = c->now;
+		return;
+	}
 	if (ctx_judge(c, "recovery", kind, v->svc, reply) != VERDICT_ANSWER) {
 		page_failed(c, v, p);
 		return;
@@ -340,6 +445,8 @@ static void page_reply(struct reconcile *rc, struct shard_ctx *c, uint64_t tag, 
 	p->tries = 0;
 	if (k == PAGE_CONSUMERS)
 		on_consumers(c, v, reply);
+	else if (k == PAGE_LEFT)
+		on_left(v, reply);
 	else if (k == PAGE_WALK)
 		on_walk(rc, c, v, reply);
 	else
@@ -363,10 +470,11 @@ static struct cmd *reconcile_send_page(struct shard_ctx *c, struct recovery *v, 
 	p->gen = (p->gen + 1) & 0x0fffffff;
 	p->sent = c->now;
 	p->in_flight = true;
-	enum cmd_kind kind = k == PAGE_CONSUMERS ? CMD_CONSUMERS : CMD_PENDING;
+	enum cmd_kind kind = page_command(k);
 	struct effect *ef = ctx_redis(c, tag_of(PART_RECONCILE, p->gen, page_index(v->svc, k)), kind, v->svc);
 	ef->cmd.asking = ctx_service(c, v->svc)->asking;
 	ef->cmd.id = p->from;
+	ef->cmd.use_eval = p->use_eval;
 	return &ef->cmd;
 }
 
@@ -395,7 +503,11 @@ static mono_ms reconcile_flush_one(struct reconcile *rc, struct shard_ctx *c, st
 		cmd->count = recovery_rules(c, v)->scan_page;
 		cmd->min_idle_ms = recovery_rules(c, v)->min_idle_ms;
 	}
+	if (!v->left.in_flight && v->left.at <= c->now)
+		reconcile_send_page(c, v, &v->left, PAGE_LEFT);
 	mono_ms next = v->consumers.in_flight ? MONO_NEVER : v->consumers.at;
+	if (!v->left.in_flight)
+		next = mono_min(next, v->left.at);
 	if (!v->scan.in_flight && v->scan.at > c->now)
 		next = mono_min(next, v->scan.at);
 	return next;

@@ -52,9 +52,10 @@ struct repair {
 	uint32_t index, retry;
 	uint16_t slot; /* of its lock */
 	uint8_t state, source, tries;
-	uint8_t problem; /* enum entry_problem: nobody can work on it */
-	bool is_suspect; /* a worker died with it once: stays said */
-	int64_t idle_ms; /* when it was found; it only grows, or the entry was touched */
+	uint8_t problem;   /* enum entry_problem: nobody can work on it */
+	bool is_uncounted; /* its owner had left on purpose */
+	bool is_suspect;   /* a worker died with it once: stays said */
+	int64_t idle_ms;   /* when it was found; it only grows, or the entry was touched */
 	mono_ms found_at;
 	mono_ms seen_at;  /* last sign of the owner */
 	mono_ms asked_at; /* the command or call under way */
@@ -65,8 +66,11 @@ struct repair {
 struct peer { /* another consumer of the group */
 	struct text *name;
 	mono_ms seen_at;
+	mono_ms left_at; /* left the group on purpose then; 0 = has not */
 	mono_ms walk_at; /* its entries are walked through again from here on */
 	uint64_t round;
+	mono_ms suspect_at; /* since when it is */
+	bool has_left;
 	bool is_suspect; /* has entries and has not been seen for T */
 };
 
@@ -74,7 +78,7 @@ struct page { /* a walk through pending entries: one page at a time */
 	struct entry_id from;
 	mono_ms began, sent, at;
 	uint32_t gen;
-	bool is_on, in_flight;
+	bool is_on, in_flight, use_eval;
 	uint8_t tries;
 };
 
@@ -85,7 +89,8 @@ struct recovery { /* of one service */
 	uint64_t round;
 	uint64_t *live; /* hashes of the names of live consumers, ours too */
 	size_t n_live, live_cap;
-	struct page consumers, walk, scan;
+	struct page consumers, walk, scan, left;
+	mono_ms left_known;   /* who has left was asked then and answered; 0 = never */
 	struct text *walking; /* the suspect whose entries are walked through */
 	bool was_scanned;     /* the first pass is over */
 	struct link ready;
@@ -108,7 +113,7 @@ struct reconcile {
 };
 
 /* Tag indices: repairs use bit 31 clear; the three walks of a service set it. */
-enum page_kind { PAGE_CONSUMERS, PAGE_WALK, PAGE_SCAN };
+enum page_kind { PAGE_CONSUMERS, PAGE_WALK, PAGE_SCAN, PAGE_LEFT };
 static inline uint32_t page_index(uint16_t svc, enum page_kind k)
 {
 	return 0x80000000u | (uint32_t)svc << 2 | (uint32_t)k;
@@ -116,6 +121,8 @@ static inline uint32_t page_index(uint16_t svc, enum page_kind k)
 
 const struct service_rules *recovery_rules(const struct shard_ctx *c, const struct recovery *v);
 struct peer *recovery_peer(const struct recovery *v, struct slice name);
+/* Asks who has left on purpose; v->left_known tells when it is known. */
+void recovery_ask_left(struct reconcile *rc, struct shard_ctx *c, struct recovery *v);
 /* A pending entry of a peer: begins its repair unless there is one. */
 void repair_found(struct reconcile *rc, struct shard_ctx *c, struct recovery *v, const struct pending_row *row,
 	enum repair_source source);

@@ -6,7 +6,15 @@
 #include <assert.h>
 #include <stdio.h>
 
-enum { AGAIN_MS = 200, AGAIN_MAX_MS = 5000, TRIES = 12, WATCH_MAX_MS = 60000, TRIMMED_EVERY_MS = 60000 };
+enum {
+	AGAIN_MS = 200,
+	AGAIN_MAX_MS = 5000,
+	TRIES = 12,
+	WATCH_MAX_MS = 60000,
+	TRIMMED_EVERY_MS = 60000,
+	LEFT_WAIT_MS = 50,
+	LEFT_SLACK_MS = 100 /* clocks and rounding */
+};
 
 static struct recovery *recovery_of(const struct reconcile *rc, const struct repair *r)
 {
@@ -260,16 +268,25 @@ static mono_ms guard_end(const struct reconcile *rc, const struct shard_ctx *c, 
 	return r->guard_at + recovery_rules(c, recovery_of(rc, r))->ttl_ms - c->rules->command_timeout_ms;
 }
 
+/* Its owner has left on purpose, and had it then: no death. */
+static bool was_left_behind(const struct reconcile *rc, const struct repair *r)
+{
+	const struct peer *s = recovery_peer(recovery_of(rc, r), slice_of(r->consumer));
+	return s && s->has_left && r->found_at - r->idle_ms <= s->left_at + LEFT_SLACK_MS;
+}
+
 static void repair_give_back(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
 	const struct service_rules *rules = recovery_rules(c, recovery_of(rc, r));
+	r->is_uncounted = was_left_behind(rc, r);
+	uint32_t retry = r->is_uncounted ? r->retry : r->retry + 1;
 	/* entries mode: whoever opens the position knows whether it had progress, which is no failure */
-	bool is_dead = r->retry + 1 > rules->max_retries && !rules->entries.is_on;
+	bool is_dead = !r->is_uncounted && retry > rules->max_retries && !rules->entries.is_on;
 	repair_move(rc, r, is_dead ? REPAIR_DEAD : REPAIR_REQUEUEING);
 	struct op_ask ask = repair_op_of(rc, c, r, is_dead ? CMD_DEAD : CMD_REQUEUE);
 	ask.not_after = guard_end(rc, c, r);
 	ask.is_suspect = r->is_suspect;
-	ask.retry = is_dead ? r->retry : r->retry + 1;
+	ask.retry = is_dead ? r->retry : retry;
 	ask.reason = DEAD_MAX_RETRIES;
 	if (is_dead)
 		ask.error = text_new("owner died", strlen("owner died"));
@@ -390,6 +407,14 @@ static void on_alive(struct reconcile *rc, struct shard_ctx *c, struct repair *r
 }
 
 /* Missing proves something when this master did not just take over, or when it was seen to expire on it. */
+/* Who leaves says so before it falls silent: what was asked after that is the whole truth. */
+static bool is_left_known(const struct reconcile *rc, const struct repair *r)
+{
+	const struct recovery *v = recovery_of(rc, r);
+	const struct peer *s = recovery_peer(v, slice_of(r->consumer));
+	return v->left_known >= (s && s->is_suspect ? s->suspect_at : r->found_at);
+}
+
 static void on_missing(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const struct msg *m)
 {
 	const struct service_rules *rules = recovery_rules(c, recovery_of(rc, r));
@@ -399,6 +424,11 @@ static void on_missing(struct reconcile *rc, struct shard_ctx *c, struct repair 
 	if (m->flag && !is_observed && m->ms > c->now) {
 		wait_until(rc, r, m->ms + AFTER_MS);
 		heap_set(&rc->services, &recovery_of(rc, r)->timer, c->now);
+		return;
+	}
+	if (!is_left_known(rc, r)) {
+		recovery_ask_left(rc, c, recovery_of(rc, r));
+		wait_until(rc, r, c->now + LEFT_WAIT_MS);
 		return;
 	}
 	close_guard(rc, c, r);
@@ -441,7 +471,7 @@ static void requeued(struct reconcile *rc, struct shard_ctx *c, struct repair *r
 {
 	static const enum metric_service_hist hists[] = {H_REC_PROBE, H_REC_EVENT, H_REC_SCAN};
 	struct metrics_service *m = ctx_metrics(c, (uint16_t)r->key.svc);
-	m->c[M_REQUEUE_OWNER_DIED]++;
+	m->c[r->is_uncounted ? M_REQUEUE_OWNER_LEFT : M_REQUEUE_OWNER_DIED]++;
 	hist_add(&m->h[hists[r->source]], (double)(c->now - r->seen_at) / 1000);
 	char what[64];
 	snprintf(what, sizeof what, "gone:%llu-%llu", (unsigned long long)id.ms, (unsigned long long)id.seq);

@@ -54,7 +54,9 @@ static const char *wire(const struct cmd *c)
 				[SCRIPT_FEED_OPEN] = "feed_open",
 				[SCRIPT_FEED_ACK] = "feed_ack",
 				[SCRIPT_FEED_FAIL] = "feed_fail",
-				[SCRIPT_FEED_CLOSE] = "feed_close"};
+				[SCRIPT_FEED_CLOSE] = "feed_close",
+				[SCRIPT_LEFT] = "left",
+				[SCRIPT_FORGET] = "forget"};
 			if ((len == 40 && memcmp(a, script_sha((enum script)s), 40) == 0) ||
 				(len == strlen(script_text((enum script)s)) &&
 					memcmp(a, script_text((enum script)s), len) == 0)) {
@@ -154,6 +156,15 @@ Test(command, scripts_declare_their_keys)
 	EXPECT_WIRE(
 		"EVALSHA dead 2 orders-input orders-input-dlq orders-group 5-1 '' '' '' 0 500 unparseable 1700 n1 ''",
 		.kind = CMD_DEAD, .id = {5, 1}, .reason = DEAD_UNPARSEABLE, .now_ms = 1700);
+}
+
+Test(command, who_leaves)
+{
+	EXPECT_WIRE("EVALSHA left 1 {orders-input}-left leave redis-consumer-n1", .kind = CMD_LEAVE);
+	EXPECT_WIRE("EVALSHA left 1 {orders-input}-left back redis-consumer-n1", .kind = CMD_BACK);
+	EXPECT_WIRE("EVALSHA left 1 {orders-input}-left list redis-consumer-n1", .kind = CMD_LEFT);
+	EXPECT_WIRE("EVALSHA forget 2 orders-input {orders-input}-left orders-group c2 86400000", .kind = CMD_FORGET,
+		.consumer = S("c2"), .min_idle_ms = 86400000);
 }
 
 Test(command, what_waits)

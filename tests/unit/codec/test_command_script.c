@@ -876,3 +876,29 @@ Test(script, entries_are_read_byte_exact)
 	cr_assert(none.kind == REPLY_FEED && none.feed->n == 0);
 	mem_free(none.feed);
 }
+
+Test(script, a_consumer_is_forgotten_when_it_is_idle_and_has_nothing)
+{
+	EXEC(.kind = CMD_GROUP_CREATE);
+	real_redis_command(redis, "XGROUP CREATECONSUMER orders-input orders-group old");
+	struct reply r = EXEC(.kind = CMD_FORGET, .consumer = {"old", 3}, .min_idle_ms = 60000);
+	cr_expect_eq(r.integer, 0, "it was seen just now");
+	r = EXEC(.kind = CMD_FORGET, .consumer = {"old", 3});
+	cr_expect_eq(r.integer, 1);
+	r = EXEC(.kind = CMD_FORGET, .consumer = {"old", 3});
+	cr_expect_eq(r.integer, 0, "it is gone");
+}
+
+Test(script, who_leaves_is_known_until_it_is_back)
+{
+	cr_expect_eq(EXEC(.kind = CMD_LEFT).n, 0);
+	cr_expect_eq(number((struct cmd){.kind = CMD_LEAVE}), 1);
+	struct reply r = EXEC(.kind = CMD_LEFT);
+	cr_assert(r.kind == REPLY_CONSUMERS && r.n == 1);
+	cr_expect(r.consumers[0].name.len == 2 && memcmp(r.consumers[0].name.p, "me", 2) == 0);
+	cr_expect(r.consumers[0].idle_ms >= 0 && r.consumers[0].idle_ms < 60000);
+	cr_expect_eq(number((struct cmd){.kind = CMD_LEAVE}), 0, "said again: the same");
+	cr_expect_eq(number((struct cmd){.kind = CMD_BACK}), 1);
+	cr_expect_eq(number((struct cmd){.kind = CMD_BACK}), 0);
+	cr_expect_eq(EXEC(.kind = CMD_LEFT).n, 0);
+}

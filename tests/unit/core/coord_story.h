@@ -17,7 +17,9 @@ static struct {
 	mono_ms now, next;
 	struct buf text;
 	uint64_t last_handle;
-	char key[33]; /* of the last welcome */
+	uint32_t n_leaving;    /* of our leaving that are answered at once, unless they are shown */
+	bool is_leaving_shown; /* and left without an answer */
+	char key[33];          /* of the last welcome */
 } W;
 
 static const char *const story_outcomes[] = {"done", "requeued", "dead", "lost", "waits"};
@@ -95,13 +97,17 @@ static void story_msg(const struct msg *m)
 		[CMD_LATER] = "later",
 		[CMD_DEAD] = "dead",
 		[CMD_ACK_DEL] = "ack",
+		[CMD_LEAVE] = "leave",
 		[CMD_FETCH] = "fetch"};
 	static const char *const names[MSG_N] = {[MSG_CREDITS] = "credits",
 		[MSG_LEASE_ACQUIRE] = "acquire",
 		[MSG_LEASE_RELEASE] = "release",
 		[MSG_LEASE_FORGET] = "forget",
 		[MSG_OP] = "op"};
-	if (!names[m->kind])
+	if (m->kind == MSG_OP && m->op == CMD_LEAVE)
+		W.n_leaving += !W.is_leaving_shown;
+	bool is_mark = m->kind == MSG_OP && (m->op == CMD_BACK || (m->op == CMD_LEAVE && !W.is_leaving_shown));
+	if (!names[m->kind] || is_mark)
 		return;
 	if (m->kind == MSG_LEASE_ACQUIRE)
 		W.last_handle = m->handle;
@@ -140,6 +146,12 @@ static void story_event(struct coord_event ev)
 			buf_printf(&W.text, "[%5lld] ends with %lld\n", (long long)W.now, (long long)ef->n);
 	}
 	effects_clear(&W.out);
+	while (W.n_leaving > 0) {
+		W.n_leaving--;
+		struct msg m = {
+			.kind = MSG_OP_RESULT, .handle = COORD_LEAVING_HANDLE, .op = CMD_LEAVE, .result = OP_DONE};
+		story_event((struct coord_event){.kind = COORD_MSG, .msg = &m});
+	}
 }
 
 /* Steps at every deadline until t, then it is t. */

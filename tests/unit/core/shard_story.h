@@ -46,10 +46,10 @@ static const struct entry_id ID7 = {7, 0};
 static const char *const story_cmds[CMD_N] = {"lock", "lock_get", "lock_swap", "renew", "unlock", "probe", "tomb",
 	"group_create", "read", "read_own", "heartbeat", "fetch", "take", "done", "requeue", "dead", "dead_add",
 	"dead_read", "ack_del", "pending", "consumers", "length", "pending_sum", "unread", "dlq_length", "trial", "add",
-	"dlq_range", "dlq_del", "replay", "later", "sift", "due", "add_later", "delayed_now", "delayed_drop",
-	"feed_open", "feed_read", "feed_ack", "feed_fail", "feed_close", "feed_pick", "feed_dead_add", "tracking",
-	"caching", "wait", "unblock", "slots", "cluster_info", "role", "run_id", "time", "config_get", "config_set",
-	"psubscribe", "ping"};
+	"dlq_range", "dlq_del", "replay", "later", "sift", "due", "add_later", "delayed_now", "delayed_drop", "leave",
+	"back", "left", "forget", "feed_open", "feed_read", "feed_ack", "feed_fail", "feed_close", "feed_pick",
+	"feed_dead_add", "tracking", "caching", "wait", "unblock", "slots", "cluster_info", "role", "run_id", "time",
+	"config_get", "config_set", "psubscribe", "ping"};
 static const char *const story_results[] = {"done", "parked", "gone", "not_ours", "deleted", "moved", "failed"};
 static const char *const story_leases[] = {"held", "busy", "lost", "moved", "recreated"};
 static const char *const story_lost[] = {"expired", "taken", "missing", "not_pending", "replaced"};
@@ -404,6 +404,7 @@ UNUSED static struct service_rules *story_rules(void)
 	r->renew_ms = 3333;
 	r->stop_margin_ms = 2000;
 	r->scan_interval_ms = 60000;
+	r->forget_consumer_ms = 86400000;
 	r->min_idle_ms = 30000;
 	strcpy(r->name, "orders");
 	return r;

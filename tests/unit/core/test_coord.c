@@ -905,6 +905,16 @@ Test(coord, a_handover_ends_when_workers_have_been_heard, .init = story_ready, .
 	expect_story("[ 1050] ends with 0\n");
 }
 
+Test(coord, a_handover_waits_a_moment_for_its_mark, .init = story_ready, .fini = story_down)
+{
+	W.is_leaving_shown = true;
+	story_event((struct coord_event){.kind = COORD_STOP});
+	story_until(1499);
+	expect_story("[ 1000] s leave 0-0 retry=0\n");
+	story_until(1500);
+	expect_story("[ 1500] ends with 0\n");
+}
+
 Test(coord, a_result_that_was_sent_before_a_handover_is_delivered, .init = story_ready, .fini = story_down)
 {
 	story_hello(1, 1);

@@ -32,7 +32,7 @@ static void look(const struct effect *ef)
 		say("%s%.*s\n", "close", (struct slice){0});
 	else if (ef->kind == EFF_MSG && ef->msg.kind == MSG_LEASE_ACQUIRE)
 		handles[n_handles++] = ef->msg.handle;
-	else if (ef->kind == EFF_MSG && ef->msg.kind == MSG_OP)
+	else if (ef->kind == EFF_MSG && ef->msg.kind == MSG_OP && ef->msg.op != CMD_BACK)
 		say("%s%.*s\n", "op", (struct slice){0});
 }
 

@@ -23,6 +23,7 @@ static void begin(void)
 {
 	story_up();
 	quiet();
+	W.hide[CMD_LEFT] = true;
 	serve(story_rules());
 	story_conn(CONN_READER, true);
 	story_ok(CMD_GROUP_CREATE);
@@ -35,6 +36,11 @@ static uint64_t count(enum metric_service m)
 	return shard_service_metrics(W.s, 1)->c[m];
 }
 
+static void nobody_has_left(void)
+{
+	story_reply(CMD_LEFT, (struct reply){.kind = REPLY_CONSUMERS});
+}
+
 static void consumers(uint64_t n_pending, int64_t idle_ms)
 {
 	struct consumer_row rows[] = {
@@ -44,6 +50,8 @@ static void consumers(uint64_t n_pending, int64_t idle_ms)
 	while (!story_waits(CMD_CONSUMERS))
 		story_until(W.now + 1);
 	story_reply(CMD_CONSUMERS, (struct reply){.kind = REPLY_CONSUMERS, .consumers = rows, .n = 2});
+	if (story_waits(CMD_LEFT))
+		nobody_has_left();
 }
 
 /* The oldest call of this kind is answered. */
@@ -108,6 +116,73 @@ Test(recovery, a_dead_owners_entry_goes_back, .init = begin, .fini = story_down)
 	cr_assert_eq(shard_service_metrics(W.s, 1)->h[H_REC_PROBE].n, 1);
 	answer(CMD_TOMBSTONE, OP_DONE, 0);
 	expect_story("");
+}
+
+static void has_left(mono_ms ago)
+{
+	struct consumer_row row = {.name = slice_str_(OTHER), .idle_ms = ago};
+	story_reply(CMD_LEFT, (struct reply){.kind = REPLY_CONSUMERS, .consumers = &row, .n = 1});
+}
+
+/* One suspect, of whom it is told when it left. */
+static void suspect_who_left(mono_ms ago)
+{
+	struct consumer_row row = {.name = slice_str_(OTHER), .n_pending = 1, .idle_ms = 12000};
+	while (!story_waits(CMD_CONSUMERS))
+		story_until(W.now + 1);
+	story_reply(CMD_CONSUMERS, (struct reply){.kind = REPLY_CONSUMERS, .consumers = &row, .n = 1});
+	has_left(ago);
+	story_pending(CMD_PENDING, 7, 1, OTHER, 11000);
+}
+
+Test(recovery, who_left_on_purpose_is_no_death, .init = begin, .fini = story_down)
+{
+	suspect_who_left(10900); /* it was given the entry 11 s ago, then left */
+	fetched(3);              /* one more would be a dead letter */
+	answer(CMD_PROBE, OP_DONE, -2);
+	answer(CMD_LOCK, OP_DONE, 0);
+	cr_assert(strstr(W.text.data, "requeue s1 7-0 consumer=redis-consumer-other retry=3 idle=11000\n"), "%s",
+		W.text.data);
+	new_id(8);
+	cr_assert_eq(count(M_REQUEUE_OWNER_LEFT), 1);
+	cr_assert_eq(count(M_REQUEUE_OWNER_DIED), 0);
+}
+
+Test(recovery, who_came_back_and_died_then_has_not_left, .init = begin, .fini = story_down)
+{
+	suspect_who_left(20000); /* the entry came after that */
+	fetched(0);
+	answer(CMD_PROBE, OP_DONE, -2);
+	answer(CMD_LOCK, OP_DONE, 0);
+	cr_assert(strstr(W.text.data, "requeue s1 7-0 consumer=redis-consumer-other retry=1 idle=11000\n"), "%s",
+		W.text.data);
+}
+
+Test(recovery, a_server_that_does_not_say_who_left_holds_nothing_up, .init = begin, .fini = story_down)
+{
+	struct consumer_row row = {.name = slice_str_(OTHER), .n_pending = 1, .idle_ms = 12000};
+	while (!story_waits(CMD_CONSUMERS))
+		story_until(W.now + 1);
+	story_reply(CMD_CONSUMERS, (struct reply){.kind = REPLY_CONSUMERS, .consumers = &row, .n = 1});
+	story_error(CMD_LEFT, RERR_OPERATOR, "NOPERM hgetall");
+	story_pending(CMD_PENDING, 7, 1, OTHER, 11000);
+	fetched(0);
+	answer(CMD_PROBE, OP_DONE, -2);
+	answer(CMD_LOCK, OP_DONE, 0);
+	cr_assert(strstr(W.text.data, "retry=1"), "%s", W.text.data);
+}
+
+Test(recovery, who_has_been_gone_for_long_is_forgotten, .init = begin, .fini = story_down)
+{
+	struct consumer_row rows[] = {{.name = slice_str_("old"), .n_pending = 0, .idle_ms = 86400000},
+		{.name = slice_str_("older-but-busy"), .n_pending = 1, .idle_ms = 99400000},
+		{.name = slice_str_("idle"), .idle_ms = 86399999}};
+	while (!story_waits(CMD_CONSUMERS))
+		story_until(W.now + 1);
+	story_reply(CMD_CONSUMERS, (struct reply){.kind = REPLY_CONSUMERS, .consumers = rows, .n = 3});
+	cr_assert(strstr(W.text.data, "forget"), "%s", W.text.data);
+	cr_assert(strstr(W.text.data, "consumer=old"), "%s", W.text.data);
+	story_reply(CMD_FORGET, (struct reply){.kind = REPLY_INT, .integer = 1});
 }
 
 Test(recovery, an_owner_that_was_just_seen_is_not_suspect, .init = begin, .fini = story_down)
@@ -298,14 +373,18 @@ Test(recovery, an_observed_expiry_proves_it, .init = begin, .fini = story_down)
 	story_pending(CMD_PENDING, 7, 1, OTHER, 5000);
 	fetched(0);
 	missing_in_hold_off(9000);
+	nobody_has_left(); /* it is asked first: who left on purpose did not die */
+	story_until(1050);
+	missing_in_hold_off(9000);
 	answer(CMD_LOCK, OP_DONE, 0);
 	new_id(8);
 	expect_story("[ 1000] pending 7-0\n"
 		     "[ 1000] fetch 7-0\n"
 		     "[ 1000] > call probe 7-0\n"
-		     "[ 1000] > call lock 7-0 \"recover:redis-consumer-me/20\"\n"
-		     "[ 1000] requeue s1 7-0 consumer=redis-consumer-other retry=1 idle=5000\n"
-		     "[ 1000] > call tomb 7-0 \"gone:8-0\"\n");
+		     "[ 1050] > call probe 7-0\n"
+		     "[ 1050] > call lock 7-0 \"recover:redis-consumer-me/20\"\n"
+		     "[ 1050] requeue s1 7-0 consumer=redis-consumer-other retry=1 idle=5000\n"
+		     "[ 1050] > call tomb 7-0 \"gone:8-0\"\n");
 	cr_assert_eq(shard_service_metrics(W.s, 1)->h[H_REC_EVENT].n, 1);
 }
 
@@ -503,6 +582,9 @@ Test(scan, a_missing_lock_of_a_consumer_that_lives_is_recovered, .init = scannin
 	until_scan();
 	story_pending(CMD_PENDING, 7, 1, OTHER, 40000);
 	fetched(0);
+	answer(CMD_PROBE, OP_DONE, -2);
+	nobody_has_left();
+	story_until(W.now + 50);
 	answer(CMD_PROBE, OP_DONE, -2);
 	answer(CMD_LOCK, OP_DONE, 0);
 	cr_assert(strstr(W.text.data, "requeue s1 7-0 consumer=redis-consumer-other retry=1 idle=40000\n"));

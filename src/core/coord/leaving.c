@@ -1,0 +1,38 @@
+/* leaving - a daemon that stops on purpose says so in each service's group, before it falls silent, and takes it back when it
+ * is there again: what it leaves behind is then no death, and is not counted as a retry. */
+#include "core/coord/coord_p.h"
+
+static bool send_mark(struct coord *c, const struct coord_service *s, enum cmd_kind kind)
+{
+	if (s->reader_shard == SHARD_NONE || !c->shards[s->reader_shard].is_on)
+		return false;
+	struct msg *m = coord_send(c, s->reader_shard, MSG_OP);
+	m->op = (uint8_t)kind;
+	m->handle = COORD_LEAVING_HANDLE;
+	m->svc = s->svc;
+	m->slot = s->rules->lbs_slot;
+	return true;
+}
+
+void coord_leave(struct coord *c)
+{
+	for (uint16_t i = 0; i < c->n_positions;
+		i++) /* without an answer the end waits no longer than for anything else */
+		if (c->services[i].rules && send_mark(c, &c->services[i], CMD_LEAVE))
+			c->n_leaving++;
+}
+
+void coord_is_back(struct coord *c, const struct coord_service *s)
+{
+	if (!c->is_stopping)
+		send_mark(c, s, CMD_BACK);
+}
+
+void coord_on_left(struct coord *c, const struct msg *m)
+{
+	const struct coord_service *s = coord_service(c, m->svc);
+	if (m->op == CMD_LEAVE && c->n_leaving > 0)
+		c->n_leaving--;
+	if (m->result == OP_MOVED && s && s->reader_shard != m->from && send_mark(c, s, (enum cmd_kind)m->op))
+		c->n_leaving += m->op == CMD_LEAVE;
+}

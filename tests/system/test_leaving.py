@@ -1,0 +1,93 @@
+"""Leaving on purpose is no death: rolling updates of pods with new names cost no retries, and groups do not fill up."""
+import time
+
+from lib import checks
+from lib.case import limit
+from lib.checks import Added
+from lib.redis import pairs
+
+issue = 14
+LEFT = "{orders-input}-left"
+
+
+def consumers(r):
+    return {pairs(c)["name"] for c in r.db.cmd("XINFO", "CONSUMERS", "orders-input", "orders-group")}
+
+
+def pod(t, r, name, **cfg):
+    """A pod of a Deployment: its name is its host's, nobody chose it, and it never comes back."""
+    d = t.daemon(r, name, T=3, start=False, env={"POD_NAME": name}, cfg=cfg)
+    d.cfg.pop("node")
+    d.write()
+    return d.start()
+
+
+@limit(90)
+def test_a_rolling_update_counts_nothing(t):
+    r = t.redis()
+    d = pod(t, r, "pod-0", shutdown={"mode": "auto", "drain_timeout": "1s"})
+    w = t.worker(d, credits=4)
+    Added(r.db).many("orders", ["long", "other"])
+    w.wait("assign", 2)
+    for n in range(1, 5):
+        new = pod(t, r, f"pod-{n}", shutdown={"mode": "auto", "drain_timeout": "1s"})
+        v = t.worker(new, credits=4)
+        d.stop(timeout=15)
+        assert r.db.cmd("HGET", LEFT, f"redis-consumer-pod-{n - 1}")
+        got = v.wait("assign", 2, timeout=2.5)
+        assert {a["retry"] for a in v.frames("assign")} == {0}, got
+        d, w = new, v
+    for a in w.frames("assign"):
+        w.finish(a)
+    checks.wait_clean(r.db)
+
+
+@limit(60)
+def test_what_was_left_in_a_handover_is_recovered_uncounted(t):
+    r = t.redis()
+    d = t.daemon(r, T=3, service={"retry": {"max_retries": 0}}, cfg={"shutdown": {"mode": "handover"}})
+    w = t.worker(d, credits=1)
+    Added(r.db).one("orders", "s")
+    w.wait("assign")
+    d.stop()
+    w.close()
+    other = t.daemon(r, T=3, service={"retry": {"max_retries": 0}})
+    v = t.worker(other, credits=1)
+    a = v.wait("assign", timeout=20)
+    assert a["retry"] == 0 and r.db.cmd("XLEN", "orders-input-dlq") == 0, "a death would have been a dead letter"
+    t.wait(lambda: 'sluice_requeues_total{service="orders",reason="owner_left"} 1' in other.ctl_ok("metrics"), 10, "counted as left")
+    v.finish(a)
+    checks.wait_clean(r.db)
+
+
+@limit(60)
+def test_who_comes_back_has_not_left(t):
+    r = t.redis()
+    d = t.daemon(r, T=3, node="same")
+    d.stop()
+    assert r.db.cmd("HGET", LEFT, d.consumer)
+    d.start()
+    t.wait(lambda: r.db.cmd("HGET", LEFT, d.consumer) is None, 10, "the mark is taken back")
+    w = t.worker(d, credits=1)
+    Added(r.db).one("orders", "s")
+    w.wait("assign")
+    d.proc.kill()
+    w.close()
+    other = t.daemon(r, T=3)
+    v = t.worker(other, credits=1)
+    assert v.wait("assign", timeout=20)["retry"] == 1, "this was a death"
+
+
+@limit(60)
+def test_consumers_that_never_come_back_are_forgotten(t):
+    r = t.redis()
+    r.db.cmd("XGROUP", "CREATE", "orders-input", "orders-group", "0", "MKSTREAM")
+    for n in range(5):
+        r.db.cmd("XGROUP", "CREATECONSUMER", "orders-input", "orders-group", f"redis-consumer-old-{n}")
+    r.db.cmd("HSET", LEFT, "redis-consumer-old-1", "1700000000000")
+    r.db.cmd("XADD", "orders-input", "*", "lbs-input", '{"DataStreamName":"kept"}')
+    r.db.cmd("XREADGROUP", "GROUP", "orders-group", "redis-consumer-has-work", "STREAMS", "orders-input", ">")
+    start = time.monotonic()
+    d = t.daemon(r, service={"recovery": {"forget_consumer": "2s", "probe": False}})
+    t.wait(lambda: consumers(r) == {"redis-consumer-has-work", d.consumer}, 30, "five are forgotten")
+    assert time.monotonic() - start > 1.5 and not r.db.cmd("EXISTS", LEFT)
