@@ -95,12 +95,13 @@ enum cmd_kind {
 	CMD_ADD_LATER,
 	CMD_DELAYED_NOW,  /* script: .id, which waits, goes back at once -> ID the new id | INT 0 it does not wait */
 	CMD_DELAYED_DROP, /* script: .id, which waits, is forgotten -> INT 1 | INT 0 it does not wait */
-	/* who has left the group on purpose (script, {<lbs>}-left): we leave, we are back -> INT; all of them -> CONSUMERS,
-	 * idle_ms = ms since */
+	/* who has left the group on purpose (script, {<lbs>}-left): we leave, we are back -> INT; all of them ->
+	 * CONSUMERS, idle_ms = ms since */
 	CMD_LEAVE,
 	CMD_BACK,
 	CMD_LEFT,
-	CMD_FORGET, /* script; .consumer .min_idle_ms: deletes it from the group if it has nothing and is so idle -> INT 1 | 0 */
+	/* script; .consumer .min_idle_ms: deletes it from the group if it has nothing and is so idle -> INT 1 | 0 */
+	CMD_FORGET,
 	/* entries mode, on the data stream's master: .stream names it and its position key; .token */
 	CMD_FEED_OPEN, /* script; .expect = where to start -> POSITION .id .integer = tries .flags | NIL: newer token */
 	CMD_FEED_READ, /* XRANGE behind .id, .count       -> FEED (maybe none) */

@@ -1,5 +1,5 @@
-/* leaving - a daemon that stops on purpose says so in each service's group, before it falls silent, and takes it back when it
- * is there again: what it leaves behind is then no death, and is not counted as a retry. */
+/* leaving - a daemon that stops on purpose says so in each service's group, before it falls silent, and takes it back
+ * when it is there again: what it leaves behind is then no death, and is not counted as a retry. */
 #include "core/coord/coord_p.h"
 
 static bool send_mark(struct coord *c, const struct coord_service *s, enum cmd_kind kind)
