@@ -60,7 +60,7 @@ def manual():
     return found
 
 
-OTHER = {"integer": 7, "percent": "20%", "size": "2MiB", "mode": "0600"}  # another good value, by type
+OTHER = {"integer": 7, "percent": "30%", "size": "2MiB", "mode": "0600"}  # another good value, by type
 VALUES = {  # and by name
     "node.id": "other", "redis.topology": "standalone", "redis.endpoints": ["unix:/nowhere"], "redis.db": 1, "redis.username": "ann",
     "redis.tls.enabled": True, "redis.tls.ca_file": "/a/ca", "redis.tls.cert_file": "/a/cert", "redis.tls.key_file": "/a/key", "redis.tls.server_name": "name",
@@ -72,6 +72,12 @@ VALUES = {  # and by name
     "workers.ping_every": "2s", "workers.resume_grace": "4s", "workers.progress_timeout": "1h", "maintenance.mode": "disabled",
     "maintenance.endpoint_type": "none", "maintenance.relaxed_timeout": "9s", "maintenance.relaxed_cap": "50s",
     "maintenance.post_handoff_relaxed": "10s", "maintenance.handoff_timeout": "10s", "maintenance.circuit_breaker.reset": "50s",
+    "redis.sentinel.master": "m", "redis.sentinel.username": "ann", "services[].recovery.forget_consumer": "25h",
+    "services[].retry.initial": "2s", "services[].retry.max": "4m", "services[].retry.release_delay": "3s",
+    "services[].entries.enabled": True, "services[].entries.start": "$", "services[].entries.on_ack": "trim",
+    "services[].entries.on_done": "delete", "services[].entries.idle_release": "9s", "services[].entries.position_ttl": "100h",
+    "services[].entries.poll_max": "300ms", "services[].entries.retry.initial": "2s", "services[].entries.retry.max": "4m",
+    "services[].entries.dead_letter.stream": "dead-entries",
     "shutdown.mode": "drain", "shutdown.drain_timeout": "50s", "log.level": "notice", "log.format": "json"}
 DERIVED = {"services[].lease.renew_every", "services[].lease.stop_margin", "services[].recovery.min_idle", "workers.ping_every",
            "workers.resume_grace", "redis.command_timeout"}
@@ -94,7 +100,8 @@ def test_every_setting_answers_as_the_manual_says(t):
     shutil.copy(t.path("pw"), t.path("creds/pw"))
     group = grp.getgrgid(os.getgid()).gr_name
     values = {**VALUES, "redis.password.file": t.path("pw"), "redis.password.credential": "pw", "redis.password.env": "TEST_PW",
-              "workers.group": group, "control.group": group, "workers.allow_uids": [os.getuid()],
+              "redis.sentinel.password.file": t.path("pw"), "redis.sentinel.password.credential": "pw",
+              "redis.sentinel.password.env": "TEST_PW", "workers.group": group, "control.group": group, "workers.allow_uids": [os.getuid()],
               "metrics.listen": f"unix:{t.path('m.sock')}"}
     r = t.redis()
     d = t.daemon(r, env={"TEST_PW": "secret", "CREDENTIALS_DIRECTORY": t.path("creds")},
