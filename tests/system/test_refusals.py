@@ -20,6 +20,14 @@ def metrics(m):
     return {x.rsplit(" ", 1)[0]: float(x.rsplit(" ", 1)[1]) for x in text.splitlines() if x and x[0] != "#"}
 
 
+def answers(m):
+    """The page is served: its socket is there a moment before somebody listens."""
+    try:
+        return http(m, "/metrics")[0] == 200
+    except OSError:
+        return False
+
+
 def refused(m, error):
     return sum(v for k, v in metrics(m).items() if k.startswith("sluice_redis_refused_total{") and f'error="{error}"' in k)
 
@@ -190,7 +198,7 @@ def test_every_series_is_there_without_redis(t):
     r = t.redis(start=False)
     m = t.path("m")
     d = t.daemon(r, ready=False, cfg={"metrics": {"listen": "unix:" + m}})
-    t.wait(lambda: os.path.exists(m), 10)
+    t.wait(lambda: answers(m), 10, "the page of metrics")
     first_scrape(m)
     got = metrics(m)
     assert got["sluice_ready"] == 0 and got['sluice_paused{service="orders"}'] == 0 and got["sluice_draining"] == 0
