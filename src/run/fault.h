@@ -6,9 +6,8 @@
  * unknown name or action ends the process at start. Any thread.
  *
  *   send.<command>    a command is about to be given to its connection; commands are those of command_name(), and
- * door, undoor:
- *                     recovery's own lock and its removal; recover_requeue, recover_dead, recover_ack: of a
- * peer's entry
+ *                     door, undoor: recovery's own lock and its removal; recover_requeue, recover_dead,
+ *                     recover_ack: of a peer's entry
  *   answer.<command>  Redis has done it, and nobody here has seen the answer yet
  *   post.<message>    the coordinator is about to tell a shard; operations as op_<command>
  *   mail.<message>    a shard's message has reached the coordinator and is not handled yet

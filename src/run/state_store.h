@@ -19,6 +19,6 @@ enum { STATE_STORE_AGE_MS = 60000 };
 void state_store_take(struct daemon *d, struct notify_fd *fds, size_t n);
 /* After each turn: adopts when it is time to. */
 void state_store_try(struct daemon *d);
-/* At the end of a handover, before the worker door closes. */
+/* At the end of a handover, before the worker socket closes. */
 void state_store_save(struct daemon *d);
 void state_store_free(struct state_store *s);

@@ -1,18 +1,18 @@
 /* sluice_run - the worker that runs a command per stream: the parts of the program and what they share.
- * One thread, one poll(2) loop (sluice_run_loop.c). Nothing in the loop blocks: the fence of the running commands hangs
+ * One thread, one poll(2) loop (loop.c). Nothing in the loop blocks: the fence of the running commands hangs
  * on it.
  *
- *   sluice_run.c         main
- *   sluice_run_cli.c     command line
- *   sluice_run_loop.c    the loop: signals, descriptors, the end
- *   sluice_run_conn.c    the connection to sluiced: connect, back off, read, write
- *   sluice_run_frames.c  what each frame of the daemon does
- *   sluice_run_work.c    one lease: its command, its deadlines, its answer
- *   sluice_run_child.c   one process: start, its stderr, its end
+ *   main.c               main
+ *   cli.c                command line
+ *   loop.c               the loop: signals, descriptors, the end
+ *   conn.c               the connection to sluiced: connect, back off, read, write
+ *   frames.c             what each frame of the daemon does
+ *   work.c               one lease: its command, its deadlines, its answer
+ *   child.c              one process: start, its stderr, its end
  *   entries.c            entries mode: a process per entry, batch or stream
- *   sluice_run_guard.c   a second process that kills what runs when we are killed
+ *   guard.c              a second process that kills what runs when we are killed
  *   pause.c              a command that cannot be started: no new work for a while
- *   sluice_run_say.c     our stderr, never waited for */
+ *   log.c                our stderr, never waited for */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

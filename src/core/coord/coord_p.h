@@ -156,7 +156,7 @@ bool coord_redirection(const struct coord *c, const struct msg *m, char addr[sta
 void coord_route_readers(struct coord *c);
 void coord_mark(struct coord *c, struct coord_service *s); /* assign and grant at the end of the turn */
 
-/* coord_entry.c: the journey */
+/* entry_*.c: the journey */
 void entry_on_batch(struct coord *c, const struct msg *m);
 void entry_on_lease(struct coord *c, const struct msg *m);
 void entry_on_renewed(struct coord *c, uint16_t shard, const struct renewed *r);
@@ -202,7 +202,7 @@ mono_ms entry_stop_at(struct coord *c, const struct entry *e);
 bool entry_is_late(struct coord *c, const struct entry *e); /* its work would have to stop by now */
 bool entry_is_worked(const struct entry *e);                /* ASSIGNED or REVOKING */
 
-/* coord_worker.c: workers */
+/* session_*.c: workers */
 /* entry_feed.c: entries mode */
 void entry_feed_open(struct coord *c, struct entry *e);
 void entry_feed_start(struct coord *c, struct entry *e);  /* its worker gets entries, from the position on */
@@ -259,7 +259,7 @@ void worker_on_adopt(struct coord *c, const struct coord_event *ev);
  * process knows of. */
 bool worker_can_go_on(const struct coord *c, const struct worker *m);
 
-/* coord_ctl.c */
+/* operate.c */
 void coord_on_ctl(struct coord *c, const struct coord_ctl *ctl);
 void coord_on_ctl_result(struct coord *c, const struct msg *m);
 void coord_drain(struct coord *c, bool stop_after);

@@ -1,4 +1,4 @@
-/* coord_entry - an entry's journey through the coordinator: locked, taken, assigned, finished, given back. */
+/* entry_finish - an entry's journey through the coordinator: locked, taken, assigned, finished, given back. */
 #include "core/coord/coord_p.h"
 #include <assert.h>
 #include <stdio.h>

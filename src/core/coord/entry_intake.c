@@ -1,4 +1,4 @@
-/* coord_enter - how an entry comes into the ledger: read, found pending, unreadable. */
+/* entry_intake - how an entry comes into the ledger: read, found pending, unreadable. */
 #include "core/coord/coord_p.h"
 #include <stdio.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-/* coord_lease - what shards say of leases, and the audit: held, lost, moved, not pending any more. */
+/* entry_lease - what shards say of leases, and the audit: held, lost, moved, not pending any more. */
 #include "core/coord/coord_p.h"
 
 #include "base/log_fields.h"

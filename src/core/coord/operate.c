@@ -1,4 +1,4 @@
-/* coord_ctl - what an operator asks for: pause, drain, give back, add. */
+/* operate - what an operator asks for: pause, drain, give back, add. */
 #include "core/coord/coord_p.h"
 
 #include <stdio.h>

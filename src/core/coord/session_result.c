@@ -1,4 +1,4 @@
-/* coord_worker - workers: hello and resume, results, pings and the fence, the end of a connection. */
+/* session_result - workers: hello and resume, results, pings and the fence, the end of a connection. */
 #include "core/coord/coord_p.h"
 #include <stdio.h>
 #include <string.h>

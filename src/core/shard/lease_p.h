@@ -1,4 +1,4 @@
-/* lease_impl - what lease.c and lease_reply.c share. */
+/* lease_p - what lease.c and lease_reply.c share. */
 #pragma once
 #include "base/list.h"
 #include "base/map.h"

@@ -1,4 +1,4 @@
-/* reader_impl - what reader.c and reader_reply.c share. */
+/* reader_p - what reader.c and reader_reply.c share. */
 #pragma once
 #include "core/shard/reader.h"
 

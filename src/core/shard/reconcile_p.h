@@ -1,4 +1,4 @@
-/* reconcile_impl - what reconcile.c and reconcile_repair.c share. */
+/* reconcile_p - what reconcile.c and reconcile_repair.c share. */
 #pragma once
 #include "base/list.h"
 #include "base/map.h"
@@ -18,12 +18,15 @@ enum {
 	EVERY_MS = 1000
 };
 
-/*  (found) -> WAITING (rank) -> READY -> FETCHING -> PROBING --missing--> CLOSING --OK--> REQUEUEING | DEAD ->
- * (tombstone)
- *   event: CHECKING -^   ^                  | deleted    | alive, suspect     | refused      | not as expected: door
- * opened |                  v            |                    v              v |               ACKING          | (left)
- * (left)
- *                        +-------------------------------+  until its deadline, hold-off, backoff */
+/*  found: WAITING (for its rank) -> READY -> FETCHING -> PROBING -> CLOSING -> REQUEUEING | DEAD -> tombstone, left
+ *
+ *    event      CHECKING is before WAITING or READY: is it still pending for somebody else?
+ *    READY      goes to PROBING at once when its fields are known
+ *    FETCHING   -> ACKING: its data was deleted; -> DEAD: nobody can work on it
+ *    PROBING    -> WAITING: alive, until its lock's deadline; or a missing lock proves nothing yet
+ *    CLOSING    -> left: refused, the owner is back; -> WAITING: the guard came too late
+ *    REQUEUEING -> left: not as expected, the guard is opened again
+ *    any        -> WAITING: no answer, after a backoff */
 enum repair_state {
 	REPAIR_WAITING,
 	REPAIR_READY,

@@ -1,4 +1,4 @@
-/* One peer's entry on its way back: see the drawing in reconcile_impl.h. */
+/* One peer's entry on its way back: see the drawing in reconcile_p.h. */
 #include "core/shard/reconcile_p.h"
 
 #include "base/log_fields.h"

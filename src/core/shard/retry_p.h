@@ -1,4 +1,4 @@
-/* retry_impl - what retry.c and retry_reply.c share. */
+/* retry_p - what retry.c and retry_reply.c share. */
 #pragma once
 #include "base/list.h"
 #include "core/shard/retry.h"
