@@ -70,6 +70,13 @@ static int64_t command_room_ms(const struct config_service *s)
 	return s->lease.ttl_ms - s->lease.stop_margin_ms - s->lease.renew_every_ms - 1;
 }
 
+unsigned config_leases_per_core(const struct config_service *s)
+{
+	enum { PER_MS = 20 }; /* a renewal takes 5.1 us: a tenth of a millisecond renews so many */
+	const int64_t room = command_room_ms(s);
+	return room > 0 ? (unsigned)(room * PER_MS) : 1;
+}
+
 static bool is_explicit(const struct config *c, enum option_id id, size_t i, int64_t written)
 {
 	return raw_is_set(c->raw, id, i) && written != 0;

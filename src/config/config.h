@@ -196,6 +196,10 @@ struct config_change {
 size_t config_diff(const struct config *before, const struct config *after, struct config_change **list);
 void config_changes_free(struct config_change *list, size_t n);
 
+/* How many leases of the service one core renews in time although others use it too: with a tenth of the core, between
+ * a renewal's turn and the moment work would be stopped. At least 1. s: of a loaded config. */
+unsigned config_leases_per_core(const struct config_service *s);
+
 /* A service's name that is probably its stream's: "orders-input" reads orders-input-input. False: it is not; else the
  * sentence. i: below n_services. */
 enum { CONFIG_ODD_NAME = 400 };

@@ -13,7 +13,7 @@ import time
 
 from lib.case import limit
 from lib.checks import Added
-from lib.daemon import program
+from lib.daemon import merge, program
 
 issue = 5
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
@@ -211,3 +211,33 @@ def test_doctor_says_what_is_wrong_and_how_bad(t):
     assert p.returncode == 1 and "onnect" in p.stdout + p.stderr, p
     d.kill()
     assert d.ctl("doctor").returncode == 69
+
+
+@limit(60)
+def test_doctor_says_when_leases_are_too_many_for_their_ttl(t):
+    """By what a service may hold, and by what its workers' credits bring; on one core 2 s bear 6,660 leases, 10 s none of these."""
+    r, core = t.redis(), ["taskset", "-c", str(min(os.sched_getaffinity(0)))]
+
+    def leases(d):
+        row, = [x for x in d.json("doctor") if x["check"] == "leases"]
+        return row["result"], row["found"], row["advice"]
+    d = t.daemon(r, T=2, wrap=core, services=("a", "b"), service={"max_streams": 6000})
+    result, found, _ = leases(d)
+    assert result == "ok" and "ttl 2000 ms bears 6660 leases on 1 cores" in found, found
+    w = t.worker(d, credits=6000)
+    t.wait(lambda: leases(d)[0] == "warn", 20, "two services of 6,000 credits")
+    assert "lease.ttl" in leases(d)[2], leases(d)
+    w.close()
+    t.wait(lambda: leases(d)[0] == "ok", 20, "no worker")
+    merge(d.cfg["services"][1], {"max_streams": 7000})
+    d.write()
+    d.ctl_ok("reload")
+    result, found, advice = leases(d)
+    assert result == "warn" and "b: " in found and "max_streams 7000" in found and "max_streams" in advice, found
+    assert d.ctl("doctor").returncode == 0, "a warning alone is no failure"
+    for s in d.cfg["services"]:
+        s["lease"]["ttl"] = "10s"
+        s["recovery"]["min_idle"] = "30s"
+    d.write()
+    d.ctl_ok("reload")
+    assert leases(d)[0] == "ok", leases(d)

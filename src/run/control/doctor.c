@@ -1,6 +1,6 @@
 /* doctor: preflight of each master over a connection of its own, question by question.
  *
- * Happy path: for each master: INFO -> CONFIG -> rights -> rows. Then what the daemon itself knows: slots, readiness.
+ * Happy path: for each master: INFO -> CONFIG -> rights -> rows. Then what the daemon itself knows.
  * Failure: a question that is not permitted gives a skipped or warn row; an unreachable master one fail row. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +8,7 @@
 
 #include "codec/reply.h"
 #include "run/control/control.h"
+#include "run/control/doctor_own.h"
 #include "run/control/redis.h"
 #include "run/control/rights.h"
 
@@ -52,6 +53,11 @@ static void doctor_say(struct doctor *j, const char *check, const char *result, 
 		.advice = advice};
 	j->has_failed = j->has_failed || strcmp(result, "fail") == 0;
 	ctl_encode_doctor(&j->q->out, &row);
+}
+
+static void say_own(void *arg, const char *check, const char *result, const char *found, const char *advice)
+{
+	doctor_say(arg, check, result, found, advice);
 }
 
 /* The value of "name:value\r\n" in INFO. */
@@ -409,49 +415,6 @@ static bool on_permission(struct doctor *j, const struct reply *r, const redisRe
 	return false;
 }
 
-/* ---- the daemon's own view */
-
-static void check_sentinels(struct doctor *j)
-{
-	enum { ENOUGH = 3 };
-	struct sentinel_state st;
-	char found[200];
-	if (!topology_client_sentinels(j->q->d->topo, &st))
-		return;
-	if (st.n_answered == 0)
-		doctor_say(j, "sentinel", "fail", j->q->d->topo_why[0] ? j->q->d->topo_why : "no Sentinel answers",
-			"look at redis.endpoints, redis.sentinel and at the Sentinels");
-	else if (!st.has_majority) {
-		snprintf(found, sizeof found, "%zu of %zu known Sentinels answer, no majority agrees about the master",
-			st.n_answered, st.n_known);
-		doctor_say(
-			j, "sentinel", "warn", found, "what says that it is the master is kept: start the Sentinels");
-	} else {
-		snprintf(found, sizeof found, "a majority of %zu known Sentinels agrees about the master", st.n_known);
-		doctor_say(j, "sentinel", st.n_known < ENOUGH ? "warn" : "ok", found,
-			st.n_known < ENOUGH ? "three Sentinels survive the loss of one" : NULL);
-	}
-}
-
-static void check_slots(struct doctor *j)
-{
-	const struct topology *t = &j->q->d->core->topo;
-	unsigned n_free = 0;
-	char found[64];
-	for (unsigned i = 0; t->is_known && i < SLOTS; i++)
-		n_free += t->slot_node[i] == SHARD_NONE;
-	snprintf(found, sizeof found, "%u of %d slots without a master", n_free, SLOTS);
-	if (!t->is_known)
-		doctor_say(j, "slots", "fail",
-			j->q->d->topo_why[0] ? j->q->d->topo_why : "the topology is not known yet",
-			"look at redis.endpoints");
-	else if (!t->is_cluster)
-		doctor_say(j, "slots", "ok", "standalone", NULL);
-	else
-		doctor_say(j, "slots", n_free ? "fail" : "ok", n_free ? found : "all slots are served",
-			n_free ? "see CLUSTER SLOTS" : NULL);
-}
-
 /* ---- the walk */
 
 static void doctor_job_free(void *job)
@@ -517,8 +480,7 @@ static mono_ms doctor_step(struct control_req *q, mono_ms now)
 	if (j->is_asking)
 		return MONO_NEVER;
 	if (j->at == j->n_addrs) {
-		check_slots(j);
-		check_sentinels(j);
+		doctor_own(q->d, say_own, j);
 		control_end(q, j->has_failed, j->has_failed ? "%s" : NULL, "a check failed");
 		return MONO_NEVER;
 	}

@@ -34,6 +34,23 @@ Test(load, a_name_is_enough_and_the_rest_is_the_documented_default, .init = up)
 	config_free(c);
 }
 
+static unsigned leases_per_core(const char *ttl)
+{
+	char yaml[200];
+	snprintf(yaml, sizeof yaml, "node: {id: n1}\nservices: [{name: orders, lease: {ttl: %s}}]\n", ttl);
+	struct config *c = load(yaml);
+	const unsigned n = config_leases_per_core(&c->services[0]);
+	config_free(c);
+	return n;
+}
+
+Test(load, a_short_lease_bears_some_thousand_streams_a_core, .init = up)
+{
+	cr_expect_eq(leases_per_core("2s"), 20 * (2000 - 1000 - 666 - 1));
+	cr_expect_eq(leases_per_core("3s"), 20 * (3000 - 1000 - 1000 - 1));
+	cr_expect_eq(leases_per_core("10s"), 20 * (10000 - 2000 - 3333 - 1), "above any default max_streams");
+}
+
 Test(load, reads_every_shape_of_value, .init = up)
 {
 	struct config *c = load("node: {id: 'n-7.example:1'}\n"

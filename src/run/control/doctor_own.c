@@ -1,0 +1,130 @@
+/* What doctor knows without asking Redis: slots, Sentinels, and whether the leases are long enough for their number. */
+#include "run/control/doctor_own.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <uv.h>
+
+#include "run/control/control.h"
+
+struct view {
+	struct daemon *d;
+	doctor_say_fn *say;
+	void *arg;
+};
+
+static void check_sentinels(struct view *v)
+{
+	enum { ENOUGH = 3 };
+	struct sentinel_state st;
+	char found[200];
+	if (!topology_client_sentinels(v->d->topo, &st))
+		return;
+	if (st.n_answered == 0)
+		v->say(v->arg, "sentinel", "fail", v->d->topo_why[0] ? v->d->topo_why : "no Sentinel answers",
+			"look at redis.endpoints, redis.sentinel and at the Sentinels");
+	else if (!st.has_majority) {
+		snprintf(found, sizeof found, "%zu of %zu known Sentinels answer, no majority agrees about the master",
+			st.n_answered, st.n_known);
+		v->say(v->arg, "sentinel", "warn", found,
+			"what says that it is the master is kept: start the Sentinels");
+	} else {
+		snprintf(found, sizeof found, "a majority of %zu known Sentinels agrees about the master", st.n_known);
+		v->say(v->arg, "sentinel", st.n_known < ENOUGH ? "warn" : "ok", found,
+			st.n_known < ENOUGH ? "three Sentinels survive the loss of one" : NULL);
+	}
+}
+
+static void check_slots(struct view *v)
+{
+	const struct topology *t = &v->d->core->topo;
+	unsigned n_free = 0;
+	char found[64];
+	for (unsigned i = 0; t->is_known && i < SLOTS; i++)
+		n_free += t->slot_node[i] == SHARD_NONE;
+	snprintf(found, sizeof found, "%u of %d slots without a master", n_free, SLOTS);
+	if (!t->is_known)
+		v->say(v->arg, "slots", "fail", v->d->topo_why[0] ? v->d->topo_why : "the topology is not known yet",
+			"look at redis.endpoints");
+	else if (!t->is_cluster)
+		v->say(v->arg, "slots", "ok", "standalone", NULL);
+	else
+		v->say(v->arg, "slots", n_free ? "fail" : "ok", n_free ? found : "all slots are served",
+			n_free ? "see CLUSTER SLOTS" : NULL);
+}
+
+/* ---- leases: are they long enough for their number? */
+
+static const char TOO_MANY[] =
+	"give lease.ttl more time, lower max_streams or use more cores: a machine that is busy stops "
+	"this work as not renewed in time, see LENGTH OF A LEASE in sluiced.yaml(5)";
+
+/* Leases that this service has or will have soon: what is held, and what its workers' credits will bring. */
+static int64_t soon_held(const struct coord_service *s, const struct view_service *v, int64_t owned)
+{
+	const int64_t wanted = v->credits < s->rules->max_streams ? v->credits : s->rules->max_streams;
+	return owned > wanted ? owned : wanted;
+}
+
+static const struct config_service *configured(const struct config *c, const char *name)
+{
+	for (size_t i = 0; i < c->n_services; i++)
+		if (strcmp(c->services[i].name, name) == 0)
+			return &c->services[i];
+	return NULL;
+}
+
+/* In thousandths of what all cores renew in time, added up over the services. */
+static int64_t lease_load(struct view *v, int64_t cores, int64_t *held)
+{
+	const struct coord *c = v->d->core;
+	struct view_service *rows = view_services(v->d);
+	int64_t load = 0;
+	for (uint16_t i = 0; i < c->n_positions; i++) {
+		const struct coord_service *s = &c->services[i];
+		const struct config_service *of = s->rules ? configured(v->d->config, s->rules->name) : NULL;
+		if (!of)
+			continue;
+		const int64_t owned = c->place.service[i].owned;
+		*held += owned;
+		load += soon_held(s, &rows[i], owned) * 1000 / (cores * config_leases_per_core(of));
+	}
+	mem_free(rows);
+	return load;
+}
+
+/* The service whose max_streams is most above what its leases bear. */
+static const struct config_service *tightest_lease(const struct config *c)
+{
+	const struct config_service *worst = &c->services[0];
+	for (size_t i = 1; i < c->n_services; i++) {
+		const struct config_service *s = &c->services[i];
+		if ((uint64_t)s->max_streams * config_leases_per_core(worst) >
+			(uint64_t)worst->max_streams * config_leases_per_core(s))
+			worst = s;
+	}
+	return worst;
+}
+
+static void check_leases(struct view *v)
+{
+	const struct config_service *s = tightest_lease(v->d->config);
+	const int64_t cores = uv_available_parallelism(), most = cores * config_leases_per_core(s);
+	int64_t held = 0;
+	const int64_t load = lease_load(v, cores, &held);
+	char found[300];
+	snprintf(found, sizeof found,
+		"%lld held; %.60s: ttl %lld ms bears %lld leases on %lld cores that others use too, max_streams %u",
+		(long long)held, s->name, (long long)s->lease.ttl_ms, (long long)most, (long long)cores,
+		s->max_streams);
+	const bool is_much = load > 1000 || s->max_streams > most;
+	v->say(v->arg, "leases", is_much ? "warn" : "ok", found, is_much ? TOO_MANY : NULL);
+}
+
+void doctor_own(struct daemon *d, doctor_say_fn *say, void *arg)
+{
+	struct view v = {d, say, arg};
+	check_slots(&v);
+	check_sentinels(&v);
+	check_leases(&v);
+}
