@@ -345,12 +345,12 @@ def test_a_thread_that_is_refused_for_a_while(t):
     t.wait(lambda: time.monotonic() > t0 + 3 and not w.frames("ok"), 10, "three seconds without a thread")
     limit_to(len(os.listdir(f"/proc/{pid}/task")) + 50)
     t0 = time.monotonic()
-    w.wait("ok", 1, 20)
-    took = time.monotonic() - t0
-    w.work = 0
     Added(c.db).one("orders", "s2")
+    w.wait("ok", 1, 20)
     w.wait("assign", 2, 20)
-    assert took < 4, f"served {took:.1f} s after threads were to be had again"  # 2 s and a busy machine
+    took = time.monotonic() - t0
+    print(f"= threads to be had again: served {took:.2f} s after")
+    assert took < 2, f"served {took:.1f} s after threads were to be had again"
     assert len(lines(d, " error ")) <= 3, lines(d, " error ")
     t.wait(lambda: d.ctl("status", "--ready").returncode == 0, 20, "ready")
     assert sorted(addresses(d)) == sorted(x.endpoint for x in c.masters()), addresses(d)

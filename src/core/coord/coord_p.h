@@ -23,7 +23,7 @@ enum {
 	UNLOCK_WAIT_MS = 200,
 	LOST_SHARD_MS = 1000,
 	START_AGAIN_MS = 100,
-	START_AGAIN_MAX_MS = 1000,
+	START_AGAIN_MAX_MS = 500, /* with connecting and taking up what waits, far below two seconds */
 	SAY_AGAIN_MS = 60000,
 	TOPO_FULL_MS = 1000,
 	DRAIN_OVER_MS = 5000,

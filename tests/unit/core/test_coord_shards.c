@@ -18,7 +18,7 @@ static bool is_on(uint16_t shard)
 
 Test(coord_shards, one_that_cannot_start_is_tried_again_for_ever, .init = story_ready, .fini = story_down)
 {
-	static const mono_ms waits[] = {100, 200, 400, 800, 1000, 1000, 1000};
+	static const mono_ms waits[] = {100, 200, 400, 500, 500, 500, 500};
 	topology_is("b:1");
 	for (size_t i = 0; i < sizeof waits / sizeof waits[0]; i++) {
 		not_started(1, "no thread");
