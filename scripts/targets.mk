@@ -98,9 +98,15 @@ planted: $(B)/libsluice.a
 fuzz:
 	+@$(MAKE) --no-print-directory fuzz-short FUZZ_SECONDS='$(if $(FUZZ_CPU),--cpu $(FUZZ_CPU),$(SECONDS))'
 bench-bins: $(B)/bench
-bench: all
+# The last release's daemon, built from its commit; where the history is not there, benchmarks go without.
+LAST_RELEASE ?= a4857fa
+LAST_DIR  := build/last-release/$(LAST_RELEASE)
+last-release: deps-check
+	@scripts/build-commit '$(LAST_RELEASE)' $(LAST_DIR) && ln -sfn $(LAST_RELEASE)/build build/last-release/build || \
+		echo "last-release: $(LAST_RELEASE) cannot be built here"
+bench: all last-release
 	$(AGAIN) bench-bins
-	@$(B)/bench -d $(B)/sluiced -o build/bench.json $(BENCH_ARGS) $(BENCH)
+	@$(B)/bench -d $(B)/sluiced -l build/last-release/build/sluiced -o build/bench.json $(BENCH_ARGS) $(BENCH)
 bench-clients:
 	@tests/bench/clients/bench $(BENCH_ARGS)
 chaos: all
@@ -112,7 +118,7 @@ coverage:
 	+@SIM_SEEDS=2000 $(MAKE) --no-print-directory V=cov unit sim
 	@SLUICE_TEST_END=stop scripts/run-system coverage-system build/cov $(COVERAGE:%=--only '%')
 	@scripts/coverage build/cov
-.PHONY: conformance clients bench-clients unit-bins sim-bins thread-bins oom-bins fuzz-bins bench-bins
+.PHONY: conformance clients bench-clients last-release unit-bins sim-bins thread-bins oom-bins fuzz-bins bench-bins
 
 # ---- checks of the text itself
 .PHONY: check-source compile-commands test
@@ -244,7 +250,7 @@ help:
 	@echo "make chaos       SEED= SECONDS="
 	@echo "make coverage    lines run by unit, sim and some system tests; fails below core 90 %, all 80 %"
 	@echo "make valgrind    a few system tests under valgrind"
-	@echo "make bench       BENCH=\"a c\" some cases; BENCH_ARGS=\"-r 5 -s 60\" repeats, seconds"
+	@echo "make bench       BENCH=\"a c1000\" some cases; BENCH_ARGS=\"-r 5 -s 60\" repeats, seconds; -q: quickly"
 	@echo "make bench-clients  streams and entries a second through each client of etc/clients"
 	@echo "make lint format format-check check-source check-includes check-core-symbols check-headers check-man check-units check-hardening"
 	@echo "make check-alerts  each alert rule is seen firing and silent; promtool"

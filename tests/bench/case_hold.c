@@ -68,8 +68,7 @@ static void report(struct bench *b, struct report_case *c, uint32_t n, const str
 			    n_lost + (h->locks < n ? n - h->locks : 0)),
 		GOAL_AT_MOST, 0);
 	struct report_row *row = report_add_floor(c, "renewals per second", "1/s", h->renewals / seconds, planned);
-	row->goal_of_ratio = true;
-	report_goal(row, GOAL_AT_LEAST, 0.95);
+	report_goal_of(row, GOAL_OF_RATIO, GOAL_AT_LEAST, 0.95);
 	row = report_add_floor(c, "CPU of the daemon", "% of one", h->spent.daemon_us / h->spent.at_us * 100,
 		h->renewals * per_renewal / h->spent.at_us * 100);
 	bool is_largest = n >= 100000 * b->scale;

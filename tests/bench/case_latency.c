@@ -1,4 +1,5 @@
-/* (c) from XADD to assign at a steady rate, one worker process; the floor is a process that does the same commands. */
+/* (c) from XADD to assign at a steady rate, one worker process, and what a stream costs: CPU, system calls, context switches.
+ * The floor is a process that does the same commands. */
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,7 +7,9 @@
 
 #include "base/mem.h"
 #include "bench/cases.h"
+#include "bench/count.h"
 #include "bench/floor.h"
+#include "bench/plain.h"
 #include "bench/pool.h"
 
 enum { SESSIONS = 8, CREDITS = 64, WARM = 50 };
@@ -92,14 +95,13 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static void percentiles(struct run *x, double out[2])
-{
-	double *v = x->took_ms + (x->n > 10 * WARM ? WARM : 0);
-	size_t n = x->n - (size_t)(v - x->took_ms);
-	qsort(v, n, sizeof *v, by_value);
-	out[0] = v[n / 2];
-	out[1] = v[n * 99 / 100];
-}
+/* Per stream; below 0: not measured. */
+struct cost {
+	double p50_ms, p99_ms, cpu_us, redis_us, syscalls, switches;
+	double foreign_cpus;
+};
+
+static const struct cost none = {-1, -1, -1, -1, -1, -1, 0};
 
 static void reset(struct run *x)
 {
@@ -108,27 +110,44 @@ static void reset(struct run *x)
 	x->n_sent = x->n_seen = 0;
 }
 
-static void measure_floor(struct run *x, int per_s, double out[2])
+/* Keeps the rate up, and sees what that costs process pid. */
+static struct cost measure(struct run *x, struct pool *p, int per_s, pid_t pid)
+{
+	struct meter before;
+	struct count count;
+	count_begin(&count, pid);
+	meter_read(&x->b->rig, pid, &before);
+	keep_rate(x, p, per_s);
+	struct meter m = meter_since(&x->b->rig, pid, &before);
+	struct counted n = count_end(&count);
+	double *v = x->took_ms + (x->n > 10 * WARM ? WARM : 0);
+	size_t n_took = x->n - (size_t)(v - x->took_ms);
+	qsort(v, n_took, sizeof *v, by_value);
+	return (struct cost){v[n_took / 2], v[n_took * 99 / 100], m.daemon_us / x->n, m.redis_us / x->n,
+		n.syscalls < 0 ? -1 : n.syscalls / x->n, n.switches / x->n, meter_foreign_cpus(&m)};
+}
+
+static struct cost measure_follower(struct run *x, int per_s, pid_t (*start)(struct rig *r, int *fd))
 {
 	reset(x);
-	pid_t pid = floor_follow(&x->b->rig, &x->fd);
+	pid_t pid = start(&x->b->rig, &x->fd);
 	struct pool *p = pool_open(&(struct pool_opts){.path = ""});
 	pool_watch(p, x->fd, on_floor, x);
 	while (rig_calls(&x->b->rig, "xreadgroup") < 1 && rig_calls(&x->b->rig, "xgroup|create") < 1)
 		usleep(10000);
 	usleep(200000);
-	keep_rate(x, p, per_s);
-	percentiles(x, out);
+	struct cost cost = measure(x, p, per_s, pid);
 	proc_stop(pid, SIGKILL);
 	close(x->fd);
 	pool_close(p);
+	return cost;
 }
 
-static void measure_daemon(struct run *x, int per_s, double out[2], struct meter *spent)
+static struct cost measure_daemon(struct run *x, int per_s, const char *program)
 {
 	reset(x);
 	struct rig_daemon d;
-	rig_start(&x->b->rig, &d, "c", "");
+	rig_start_program(&x->b->rig, &d, program, "c", "");
 	rig_wait_ready(&d);
 	struct pool *p = pool_open(&(struct pool_opts){.path = d.workers,
 		.n_sessions = SESSIONS,
@@ -140,13 +159,44 @@ static void measure_daemon(struct run *x, int per_s, double out[2], struct meter
 	while (pool_counts(p)->n_welcome < SESSIONS)
 		pool_round(p, 100000);
 	pool_round(p, 200000);
-	struct meter before;
-	meter_read(&x->b->rig, d.pid, &before);
-	keep_rate(x, p, per_s);
-	*spent = meter_since(&x->b->rig, d.pid, &before);
-	percentiles(x, out);
+	struct cost cost = measure(x, p, per_s, d.pid);
 	proc_stop(d.pid, SIGTERM);
 	pool_close(p);
+	return cost;
+}
+
+enum { WITH_THIS = N_REFS, N_PARTIES };
+
+static struct report_row *row(
+	struct report_case *c, const char *figure, const char *unit, const double *const v[N_PARTIES])
+{
+	struct report_row *out = report_add(c, figure, unit, *v[WITH_THIS]);
+	for (enum report_ref k = 0; k < N_REFS; k++)
+		report_ref(out, k, *v[k]);
+	return out;
+}
+
+/* Of one field of every party's cost. */
+#define ROW(figure, unit, field)                                                                                       \
+	row(c, figure, unit,                                                                                           \
+		(const double *const[]){                                                                               \
+			&v[REF_FLOOR].field, &v[REF_LAST].field, &v[REF_PLAIN].field, &v[WITH_THIS].field})
+
+static void rows(struct report_case *c, const struct cost v[N_PARTIES], int per_s)
+{
+	report_goal_of(ROW("XADD to assign, p50", "ms", p50_ms), per_s < 1000 ? GOAL_OF_LAST : GOAL_OF_EXCESS,
+		per_s == 100 || per_s == 1000 ? GOAL_AT_MOST : GOAL_NONE, per_s < 1000 ? 0.6 : 0.1);
+	if (per_s == 1000)
+		report_goal_of(
+			ROW("XADD to assign, p50, against the last", "ms", p50_ms), GOAL_OF_LAST, GOAL_AT_MOST, 0.6);
+	report_goal_of(ROW("XADD to assign, p99", "ms", p99_ms), GOAL_OF_EXCESS,
+		per_s == 1000 ? GOAL_AT_MOST : GOAL_NONE, 1.5);
+	enum goal judged = per_s == 1000 ? GOAL_AT_MOST : GOAL_NONE;
+	report_goal(ROW("CPU per stream", "us", cpu_us), judged, 100);
+	ROW("CPU of Redis per stream", "us", redis_us);
+	report_goal(ROW("context switches per stream", "", switches), judged, 6);
+	if (v[WITH_THIS].syscalls >= 0)
+		report_goal(ROW("system calls per stream", "", syscalls), judged, 12);
 }
 
 void case_latency(struct bench *b, struct report_case *c, int per_s)
@@ -155,18 +205,13 @@ void case_latency(struct bench *b, struct report_case *c, int per_s)
 	x.sent_us = mem_array(x.n, sizeof *x.sent_us);
 	x.took_ms = mem_array(x.n, sizeof *x.took_ms);
 	x.link = connect_now(&b->rig);
-	double floor[2], took[2];
-	struct meter spent;
-	measure_floor(&x, per_s, floor);
-	measure_daemon(&x, per_s, took, &spent);
-	struct report_row *row = report_add_floor(c, "XADD to assign, p50", "ms", took[0], floor[0]);
-	row->goal_of_excess = true;
-	report_goal(row, GOAL_AT_MOST, 1);
-	row = report_add_floor(c, "XADD to assign, p99", "ms", took[1], floor[1]);
-	row->goal_of_excess = true;
-	report_goal(row, GOAL_AT_MOST, 5);
-	report_add(c, "CPU of the daemon per stream", "us", spent.daemon_us / x.n);
-	report_foreign(c, meter_foreign_cpus(&spent));
+	struct cost v[N_PARTIES];
+	v[REF_FLOOR] = measure_follower(&x, per_s, floor_follow);
+	v[REF_PLAIN] = measure_follower(&x, per_s, plain_follow);
+	v[REF_LAST] = b->rig.last ? measure_daemon(&x, per_s, b->rig.last) : none;
+	v[WITH_THIS] = measure_daemon(&x, per_s, b->rig.daemon);
+	rows(c, v, per_s);
+	report_foreign(c, v[WITH_THIS].foreign_cpus);
 	redisFree(x.link);
 	mem_free(x.sent_us);
 	mem_free(x.took_ms);

@@ -341,7 +341,7 @@ static void follow(struct rig *r, int fd)
 	}
 }
 
-pid_t floor_follow(struct rig *r, int *fd)
+pid_t floor_fork(struct rig *r, int *fd, void (*fn)(struct rig *r, int fd))
 {
 	int pair[2];
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
@@ -351,10 +351,15 @@ pid_t floor_follow(struct rig *r, int *fd)
 		proc_die("fork failed");
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		follow(r, pair[1]);
+		fn(r, pair[1]);
 		_exit(0);
 	}
 	close(pair[1]);
 	*fd = pair[0];
 	return pid;
+}
+
+pid_t floor_follow(struct rig *r, int *fd)
+{
+	return floor_fork(r, fd, follow);
 }

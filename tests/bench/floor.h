@@ -18,3 +18,5 @@ struct floor_cost floor_resume(struct rig *r, uint32_t n);
 
 /* A process that reads as entries come, locks, takes, and writes each one's index (uint32_t) to fd. */
 pid_t floor_follow(struct rig *r, int *fd);
+/* A process of our own that runs fn with the other end of *fd, and dies with us. */
+pid_t floor_fork(struct rig *r, int *fd, void (*fn)(struct rig *r, int fd));

@@ -1,8 +1,10 @@
 /* bench - what sluiced costs, beside the floor that Redis and the kernel set on this machine in the same run.
  *
- *   bench [-d DAEMON] [-o FILE.json] [-r REPEATS] [-s SECONDS] [-x SCALE] [CASE...]
+ *   bench [-q] [-d DAEMON] [-l LAST] [-o FILE.json] [-r REPEATS] [-s SECONDS] [-x SCALE] [CASE...]
  *
- * CASE: letters of a to g, all without; b1k b10k b50k b100k alone too. SECONDS: how long (b) holds. */
+ * CASE: letters of a to g, all without; b1k b10k b50k b100k, c10 c100 c1000 c5000 alone too. SECONDS: how long (b) holds and,
+ * up to 10, (c) keeps its rate. LAST: the last release's daemon, measured in the same repeats. -q: once, for 3 s, a fifth of
+ * the numbers: to see a difference while one works on it. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,18 +14,19 @@
 #include <unistd.h>
 
 #include "bench/cases.h"
+#include "bench/count.h"
 
 struct options {
-	const char *daemon, *json, *only;
+	const char *daemon, *last, *json, *only;
 	int repeats;
 	double seconds, scale;
 };
 
 static _Noreturn void usage(int code)
 {
-	fputs("usage: bench [-d DAEMON] [-o FILE.json] [-r REPEATS] [-s SECONDS] [-x SCALE] [CASE...]\n"
-	      "cases: a throughput, b leases held (b1k b10k b50k b100k), c latency, d recovery, e start, f churn,\n"
-	      "g throughput and leases on three masters; without: all\n",
+	fputs("usage: bench [-q] [-d DAEMON] [-l LAST] [-o FILE.json] [-r REPEATS] [-s SECONDS] [-x SCALE] [CASE...]\n"
+	      "cases: a throughput, b leases held (b1k b10k b50k b100k), c rates (c10 c100 c1000 c5000), d recovery,\n"
+	      "e start, f churn, g throughput and leases on three masters; without: all\n",
 		code ? stderr : stdout);
 	exit(code);
 }
@@ -39,10 +42,14 @@ static double number(const char *text, double lo, double hi)
 
 static void parse(int argc, char **argv, struct options *o)
 {
-	*o = (struct options){"build/sluiced", "build/bench.json", "", 3, 60, 1};
-	for (int c; (c = getopt(argc, argv, "d:o:r:s:x:h")) != -1;) {
-		if (c == 'd')
+	*o = (struct options){"build/sluiced", NULL, "build/bench.json", "", 3, 60, 1};
+	for (int c; (c = getopt(argc, argv, "qd:l:o:r:s:x:h")) != -1;) {
+		if (c == 'q')
+			o->repeats = 1, o->seconds = 3, o->scale = 0.2;
+		else if (c == 'd')
 			o->daemon = optarg;
+		else if (c == 'l')
+			o->last = optarg;
 		else if (c == 'o')
 			o->json = optarg;
 		else if (c == 'r')
@@ -116,16 +123,20 @@ static void latency(struct bench *b, const struct options *o, const char *id, in
 	if (!is_wanted(o, id))
 		return;
 	char title[100];
-	snprintf(title, sizeof title, "latency at %d streams per second", per_s);
+	snprintf(title, sizeof title, "XADD to assign at %d streams per second", per_s);
 	struct report_case *c = report_case(&b->report, id, title);
 	for (int i = 0; i < b->repeats; i++)
 		case_latency(b, c, per_s);
 	finish(b, c);
+	puts(count_is_there() ? "  system calls: tracepoint raw_syscalls:sys_enter; context switches: "
+				"/proc/PID/task/TID/status"
+			      : "  system calls are not counted: the kernel does not let us (perf_event_open, tracefs: "
+				"root)");
 }
 
 static void on_one_master(struct bench *b, const struct options *o)
 {
-	rig_up(&b->rig, o->daemon, 1);
+	rig_up(&b->rig, o->daemon, o->last, 1);
 	snprintf(b->report.redis_version, sizeof b->report.redis_version, "%s", b->rig.redis_version);
 	int few = b->repeats < 2 ? 1 : 2; /* the long ones */
 	simple(b, o, "a", "50,000 streams through 8 workers of 64 credits", case_throughput, b->repeats);
@@ -133,8 +144,10 @@ static void on_one_master(struct bench *b, const struct options *o)
 	hold(b, o, "b10k", 10000, 1);
 	hold(b, o, "b50k", 50000, 1);
 	hold(b, o, "b100k", 100000, few);
+	latency(b, o, "c10", 10);
 	latency(b, o, "c100", 100);
 	latency(b, o, "c1000", 1000);
+	latency(b, o, "c5000", 5000);
 	simple(b, o, "d", "10,000 streams of a killed daemon, T = 10 s", case_recovery, few);
 	simple(b, o, "e", "start with 50,000 own pending entries", case_start, b->repeats);
 	simple(b, o, "f", "1,000 workers, a tenth reconnects every second", case_churn, few);
@@ -145,7 +158,7 @@ static void on_three_masters(struct bench *b, const struct options *o)
 {
 	if (!is_wanted(o, "g") && !is_wanted(o, "g10k"))
 		return;
-	rig_up(&b->rig, o->daemon, RIG_MASTERS);
+	rig_up(&b->rig, o->daemon, o->last, RIG_MASTERS);
 	simple(b, o, "g", "50,000 streams through 8 workers of 64 credits, three masters", case_throughput, b->repeats);
 	hold(b, o, "g10k", 10000, 1);
 	rig_down(&b->rig);
@@ -165,6 +178,10 @@ int main(int argc, char **argv)
 	}
 	if (access(o.daemon, X_OK) != 0)
 		proc_die("%s is not there: make first", o.daemon);
+	if (o.last && access(o.last, X_OK) != 0) {
+		fprintf(stderr, "bench: %s is not there: no figures of the last release\n", o.last);
+		o.last = NULL;
+	}
 	static struct bench b;
 	b = (struct bench){
 		.repeats = o.repeats, .seconds = o.seconds, .scale = o.scale, .report.n_cpus = proc_n_cpus()};

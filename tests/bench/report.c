@@ -41,14 +41,25 @@ struct report_row *report_add_floor(
 	struct report_case *c, const char *figure, const char *unit, double value, double floor)
 {
 	struct report_row *row = report_add(c, figure, unit, value);
-	if (row->n_floor < REPORT_REPEATS)
-		row->floor[row->n_floor++] = floor;
+	report_ref(row, REF_FLOOR, floor);
 	return row;
+}
+
+void report_ref(struct report_row *row, enum report_ref ref, double value)
+{
+	if (value >= 0 && row->n_ref[ref] < REPORT_REPEATS)
+		row->ref[ref][row->n_ref[ref]++] = value;
 }
 
 void report_goal(struct report_row *row, enum goal goal, double limit)
 {
+	report_goal_of(row, GOAL_OF_VALUE, goal, limit);
+}
+
+void report_goal_of(struct report_row *row, enum goal_of of, enum goal goal, double limit)
+{
 	row->goal = goal;
+	row->goal_of = of;
 	row->limit = limit;
 }
 
@@ -86,25 +97,35 @@ double report_spread(const double *v, size_t n)
 	return mid > 0 ? (hi - lo) / mid : 0;
 }
 
-double report_ratio(const struct report_row *row)
+double report_ratio(const struct report_row *row, enum report_ref ref)
 {
 	double v[REPORT_REPEATS];
-	for (size_t i = 0; i < row->n_floor; i++)
-		v[i] = row->floor[i] > 0 ? row->value[i] / row->floor[i] : 0;
-	return report_median(v, row->n_floor);
+	for (size_t i = 0; i < row->n_ref[ref]; i++)
+		v[i] = row->ref[ref][i] > 0 ? row->value[i] / row->ref[ref][i] : 0;
+	return report_median(v, row->n_ref[ref]);
 }
 
 static double judged(const struct report_row *row)
 {
 	double value = report_median(row->value, row->n);
-	if (row->goal_of_ratio)
-		return report_ratio(row);
-	return row->goal_of_excess ? value - report_median(row->floor, row->n_floor) : value;
+	if (row->goal_of == GOAL_OF_RATIO)
+		return report_ratio(row, REF_FLOOR);
+	if (row->goal_of == GOAL_OF_LAST)
+		return report_ratio(row, REF_LAST);
+	bool is_excess = row->goal_of == GOAL_OF_EXCESS;
+	return is_excess ? value - report_median(row->ref[REF_FLOOR], row->n_ref[REF_FLOOR]) : value;
+}
+
+/* Without its reference a goal says nothing. */
+static bool is_judged(const struct report_row *row)
+{
+	enum report_ref of = row->goal_of == GOAL_OF_LAST ? REF_LAST : REF_FLOOR;
+	return row->goal != GOAL_NONE && (row->goal_of == GOAL_OF_VALUE || row->n_ref[of]);
 }
 
 enum verdict report_verdict(const struct report *r, const struct report_case *c, const struct report_row *row)
 {
-	if (row->goal == GOAL_NONE)
+	if (!is_judged(row))
 		return VERDICT_NONE;
 	double v = judged(row);
 	if (row->goal == GOAL_AT_LEAST ? v >= row->limit : v <= row->limit)
@@ -122,14 +143,15 @@ static void number(char out[24], double v)
 
 static const char *goal_text(const struct report_row *row, char out[48])
 {
-	if (row->goal == GOAL_NONE)
+	static const char *const of[] = {[GOAL_OF_VALUE] = "",
+		[GOAL_OF_RATIO] = " x floor",
+		[GOAL_OF_EXCESS] = " over floor",
+		[GOAL_OF_LAST] = " x last"};
+	if (!is_judged(row))
 		return "";
 	char n[24];
 	number(n, row->limit);
-	snprintf(out, 48, "%s %s%s", row->goal == GOAL_AT_LEAST ? ">=" : "<=", n,
-		row->goal_of_ratio    ? " x floor"
-		: row->goal_of_excess ? " over floor"
-				      : "");
+	snprintf(out, 48, "%s %s%s", row->goal == GOAL_AT_LEAST ? ">=" : "<=", n, of[row->goal_of]);
 	return out;
 }
 
@@ -138,24 +160,46 @@ static const char *const verdicts[] = {[VERDICT_NONE] = "",
 	[VERDICT_MISSED] = "MISSED",
 	[VERDICT_UNCLEAR] = "no conclusion"};
 
+static const char *const ref_names[N_REFS] = {[REF_FLOOR] = "floor", [REF_LAST] = "last", [REF_PLAIN] = "plain"};
+
+static bool has_ref(const struct report_case *c, enum report_ref ref)
+{
+	for (size_t i = 0; i < c->n_rows; i++)
+		if (c->rows[i].n_ref[ref])
+			return true;
+	return false;
+}
+
+static void table_row(const struct report *r, const struct report_case *c, const struct report_row *row, FILE *out)
+{
+	char figure[80], value[24], spread[24] = "", goal[48];
+	snprintf(figure, sizeof figure, "%s%s%s", row->figure, row->unit[0] ? ", " : "", row->unit);
+	number(value, report_median(row->value, row->n));
+	if (row->n > 1)
+		snprintf(spread, sizeof spread, "%.0f%%", 100 * report_spread(row->value, row->n));
+	fprintf(out, "  %-42s %10s %7s", figure, value, spread);
+	for (enum report_ref k = 0; k < N_REFS; k++) {
+		char ref[24] = "", ratio[24] = "";
+		if (!has_ref(c, k))
+			continue;
+		if (row->n_ref[k]) {
+			number(ref, report_median(row->ref[k], row->n_ref[k]));
+			number(ratio, report_ratio(row, k));
+		}
+		fprintf(out, " %10s %7s", ref, ratio);
+	}
+	fprintf(out, "  %-16s %s\n", goal_text(row, goal), verdicts[report_verdict(r, c, row)]);
+}
+
 void report_table(const struct report *r, const struct report_case *c, FILE *out)
 {
-	fprintf(out, "\n(%s) %s\n  %-40s %10s %7s %10s %7s  %-20s\n", c->id, c->title, "", "median", "spread", "floor",
-		"ratio", "goal");
-	for (size_t i = 0; i < c->n_rows; i++) {
-		const struct report_row *row = &c->rows[i];
-		char figure[80], value[24], floor[24] = "", ratio[24] = "", spread[24] = "", goal[48];
-		snprintf(figure, sizeof figure, "%s%s%s", row->figure, row->unit[0] ? ", " : "", row->unit);
-		number(value, report_median(row->value, row->n));
-		if (row->n > 1)
-			snprintf(spread, sizeof spread, "%.0f%%", 100 * report_spread(row->value, row->n));
-		if (row->n_floor) {
-			number(floor, report_median(row->floor, row->n_floor));
-			number(ratio, report_ratio(row));
-		}
-		fprintf(out, "  %-40s %10s %7s %10s %7s  %-20s %s\n", figure, value, spread, floor, ratio,
-			goal_text(row, goal), verdicts[report_verdict(r, c, row)]);
-	}
+	fprintf(out, "\n(%s) %s\n  %-42s %10s %7s", c->id, c->title, "", "median", "spread");
+	for (enum report_ref k = 0; k < N_REFS; k++)
+		if (has_ref(c, k))
+			fprintf(out, " %10s %7s", ref_names[k], "ratio");
+	fprintf(out, "  goal\n");
+	for (size_t i = 0; i < c->n_rows; i++)
+		table_row(r, c, &c->rows[i], out);
 	double foreign = report_median(c->foreign, c->n_foreign);
 	fprintf(out, "  others kept %.2f of %d CPUs busy meanwhile%s\n", foreign, r->n_cpus,
 		foreign > NOISY_SHARE * r->n_cpus ? ": too noisy to conclude from what is missed" : "");
@@ -175,11 +219,12 @@ static void json_row(struct buf *b, const struct report *r, const struct report_
 	for (size_t i = 0; i < row->n; i++)
 		buf_printf(b, "%s%.6g", i ? "," : "", row->value[i]);
 	buf_str(b, "]");
-	if (row->n_floor)
-		buf_printf(b, ",\"floor\":%.6g,\"ratio\":%.4f", report_median(row->floor, row->n_floor),
-			report_ratio(row));
+	for (enum report_ref k = 0; k < N_REFS; k++)
+		if (row->n_ref[k])
+			buf_printf(b, ",\"%s\":%.6g,\"ratio_%s\":%.4f", ref_names[k],
+				report_median(row->ref[k], row->n_ref[k]), ref_names[k], report_ratio(row, k));
 	char text[48];
-	if (row->goal)
+	if (is_judged(row))
 		buf_printf(b, ",\"goal\":\"%s\",\"verdict\":\"%s\"", goal_text(row, text),
 			verdicts[report_verdict(r, c, row)]);
 	buf_str(b, "}");

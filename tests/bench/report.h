@@ -1,4 +1,4 @@
-/* report - what was measured, beside its floor: medians and spread over repeats, a table, build/bench.json.
+/* report - what was measured, beside its references: medians and spread over repeats, a table, build/bench.json.
  * Noise only makes figures worse, so a goal that is reached on a noisy machine is reached; one that is missed there is
  * "no conclusion". Single thread. Promise: nothing is judged by a single lucky repeat: medians only. */
 #pragma once
@@ -6,18 +6,27 @@
 #include <stddef.h>
 #include <stdio.h>
 
-enum { REPORT_REPEATS = 15, REPORT_ROWS = 32, REPORT_CASES = 16 };
+enum { REPORT_REPEATS = 15, REPORT_ROWS = 32, REPORT_CASES = 24 };
 
 enum goal { GOAL_NONE, GOAL_AT_LEAST, GOAL_AT_MOST };
 enum verdict { VERDICT_NONE, VERDICT_HOLDS, VERDICT_MISSED, VERDICT_UNCLEAR };
 
+/* What a figure is held against, each measured in the same repeat. */
+enum report_ref {
+	REF_FLOOR, /* the same commands, by a loop that decides nothing */
+	REF_LAST,  /* the last release's daemon */
+	REF_PLAIN, /* a consumer group by itself: XREADGROUP, XACK, nobody owns anything */
+	N_REFS
+};
+
+enum goal_of { GOAL_OF_VALUE, GOAL_OF_RATIO, GOAL_OF_EXCESS, GOAL_OF_LAST }; /* / floor, - floor, / the last release */
+
 struct report_row {
 	char figure[48], unit[16];
-	double value[REPORT_REPEATS], floor[REPORT_REPEATS];
-	size_t n, n_floor;
+	double value[REPORT_REPEATS], ref[N_REFS][REPORT_REPEATS];
+	size_t n, n_ref[N_REFS];
 	enum goal goal;
-	bool goal_of_ratio;  /* the limit is for value / floor */
-	bool goal_of_excess; /* the limit is for value - floor */
+	enum goal_of goal_of;
 	double limit;
 };
 
@@ -43,12 +52,16 @@ struct report_row *report_add(struct report_case *c, const char *figure, const c
 /* The same with its floor, measured in the same repeat. */
 struct report_row *report_add_floor(
 	struct report_case *c, const char *figure, const char *unit, double value, double floor);
+/* This repeat's value of a reference; below 0 = not measured. */
+void report_ref(struct report_row *row, enum report_ref ref, double value);
 void report_goal(struct report_row *row, enum goal goal, double limit);
+void report_goal_of(struct report_row *row, enum goal_of of, enum goal goal, double limit);
 void report_foreign(struct report_case *c, double cpus);
 
 double report_median(const double *v, size_t n);
-double report_spread(const double *v, size_t n);   /* (max - min) / median; 0 for fewer than two */
-double report_ratio(const struct report_row *row); /* median of the repeats' ratios; 0 = no floor */
+double report_spread(const double *v, size_t n); /* (max - min) / median; 0 for fewer than two */
+/* Median of the repeats' ratios; 0 = no such reference. */
+double report_ratio(const struct report_row *row, enum report_ref ref);
 enum verdict report_verdict(const struct report *r, const struct report_case *c, const struct report_row *row);
 
 void report_table(const struct report *r, const struct report_case *c, FILE *out);

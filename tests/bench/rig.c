@@ -111,9 +111,9 @@ static void read_version(struct rig *r)
 	freeReplyObject(x);
 }
 
-void rig_up(struct rig *r, const char *daemon, int n_masters)
+void rig_up(struct rig *r, const char *daemon, const char *last, int n_masters)
 {
-	*r = (struct rig){.daemon = daemon, .n_masters = n_masters};
+	*r = (struct rig){.daemon = daemon, .last = last, .n_masters = n_masters};
 	snprintf(r->dir, sizeof r->dir, "/tmp/sluice-bench-XXXXXX");
 	if (!mkdtemp(r->dir))
 		proc_die("mkdtemp: %s", strerror(errno));
@@ -175,19 +175,24 @@ void rig_again(struct rig *r, struct rig_daemon *d)
 {
 	char log[108];
 	snprintf(log, sizeof log, "%s/%s.log", r->dir, d->node);
-	const char *argv[] = {r->daemon, "-c", d->conf, NULL};
+	const char *argv[] = {d->program, "-c", d->conf, NULL};
 	d->pid = proc_start(argv, log);
 }
 
-void rig_start(struct rig *r, struct rig_daemon *d, const char *node, const char *service)
+void rig_start_program(struct rig *r, struct rig_daemon *d, const char *program, const char *node, const char *service)
 {
-	*d = (struct rig_daemon){.pid = 0};
+	*d = (struct rig_daemon){.program = program};
 	snprintf(d->node, sizeof d->node, "%s", node);
 	snprintf(d->workers, sizeof d->workers, "%s/%s.w", r->dir, node);
 	snprintf(d->metrics, sizeof d->metrics, "%s/%s.m", r->dir, node);
 	snprintf(d->conf, sizeof d->conf, "%s/%s.yaml", r->dir, node);
 	write_conf(r, d, service);
 	rig_again(r, d);
+}
+
+void rig_start(struct rig *r, struct rig_daemon *d, const char *node, const char *service)
+{
+	rig_start_program(r, d, r->daemon, node, service);
 }
 
 /* One page over the metrics socket; NULL: nobody answers. The caller frees it. */

@@ -10,7 +10,7 @@ enum { RIG_MASTERS = 3, RIG_NAME = 32 };
 
 struct rig {
 	char dir[64];
-	const char *daemon; /* the program */
+	const char *daemon, *last; /* the program; the last release's, or NULL */
 	int n_masters;
 	pid_t redis[RIG_MASTERS];
 	int port[RIG_MASTERS];
@@ -23,15 +23,18 @@ struct rig {
 
 struct rig_daemon {
 	pid_t pid;
+	const char *program;
 	char node[32], workers[108], metrics[108], conf[108];
 };
 
-void rig_up(struct rig *r, const char *daemon, int n_masters);
+void rig_up(struct rig *r, const char *daemon, const char *last, int n_masters);
 void rig_down(struct rig *r);
 void rig_flush(struct rig *r); /* all keys of all masters; statistics too */
 
 /* Writes its configuration and starts it. service: more lines of the service's settings, or "". */
 void rig_start(struct rig *r, struct rig_daemon *d, const char *node, const char *service);
+/* The same with another program. */
+void rig_start_program(struct rig *r, struct rig_daemon *d, const char *program, const char *node, const char *service);
 void rig_again(struct rig *r, struct rig_daemon *d); /* the same node, after it has ended */
 bool rig_is_ready(const struct rig_daemon *d);
 void rig_wait_ready(const struct rig_daemon *d);
