@@ -1,6 +1,7 @@
 /* command - one row of `rows` per command: its name and what writes its arguments. */
 #include "codec/command.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "base/text.h"
@@ -197,6 +198,41 @@ static void enc_done(struct enc *e)
 {
 	put_lbs_script(e, SCRIPT_DONE, own_consumer(e));
 	put_str(e, e->c->is_heir ? e->self->consumer : "");
+}
+
+/* All of same_stream's keys and words, whatever .stream says: each entry has its own. */
+static void put_many(struct enc *e, enum script s, const char *flag)
+{
+	struct cmd c = *e->c;
+	assert(c.many && c.n_many > 0 && c.n_many <= CMD_MANY_MAX);
+	struct entry_id lowest = c.many[0].id, highest = c.many[0].id;
+	for (size_t i = 1; i < c.n_many; i++) {
+		if (entry_id_cmp(c.many[i].id, lowest) < 0)
+			lowest = c.many[i].id;
+		if (entry_id_cmp(c.many[i].id, highest) > 0)
+			highest = c.many[i].id;
+	}
+	c.id = lowest;
+	c.stream = (struct slice){"", 0};
+	struct enc head = *e;
+	head.c = &c;
+	put_lbs_script(&head, s, own_consumer(e));
+	put_str(e, flag);
+	put_id(e, highest);
+	for (size_t i = 0; i < c.n_many; i++) {
+		put_id(e, c.many[i].id);
+		command_put_slice(e, c.many[i].stream);
+	}
+}
+
+static void enc_take_many(struct enc *e)
+{
+	put_many(e, SCRIPT_TAKE_MANY, "");
+}
+
+static void enc_done_many(struct enc *e)
+{
+	put_many(e, SCRIPT_DONE_MANY, e->c->is_heir ? e->self->consumer : "");
 }
 
 static void put_left(struct enc *e, const char *what)
@@ -565,7 +601,9 @@ static const struct {
 	[CMD_HEARTBEAT] = {"heartbeat", enc_heartbeat},
 	[CMD_FETCH] = {"fetch", enc_fetch},
 	[CMD_TAKE] = {"take", enc_take},
+	[CMD_TAKE_MANY] = {"take_many", enc_take_many},
 	[CMD_DONE] = {"done", enc_done},
+	[CMD_DONE_MANY] = {"done_many", enc_done_many},
 	[CMD_REQUEUE] = {"requeue", enc_requeue},
 	[CMD_DEAD] = {"dead", enc_dead},
 	[CMD_DEAD_ADD] = {"dead_add", enc_dead_add},

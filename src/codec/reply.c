@@ -20,6 +20,7 @@ struct reply_decoder {
 	struct slot_range *slots;
 	struct field *fields;
 	struct buf json;
+	struct reply many[CMD_MANY_MAX];
 	size_t n_pending, n_consumers, n_slots, n_fields; /* room */
 	char odd_row[200];                                /* the first of the last slot map that was left out */
 };
@@ -141,6 +142,32 @@ static bool decode_maybe_id(struct reply_decoder *d, const redisReply *r, struct
 static bool decode_requeue(struct reply_decoder *d, const redisReply *r, struct reply *out)
 {
 	return is_int(r) ? decode_int(d, r, out) : decode_maybe_id(d, r, out);
+}
+
+/* Each as the command for one answers it. */
+static bool decode_many(struct reply_decoder *d, const redisReply *r, struct reply *out, enum cmd_kind kind)
+{
+	if (!is_list(r) || r->elements > CMD_MANY_MAX)
+		return false;
+	for (size_t i = 0; i < r->elements; i++) {
+		const redisReply *one = r->element[i];
+		if (one && one->type == REDIS_REPLY_ERROR)
+			reply_set_error(kind, reply_slice_of(one), &d->many[i]);
+		else if (!one || one->type == REDIS_REPLY_NIL || !decode_requeue(d, one, &d->many[i]))
+			return false;
+	}
+	*out = (struct reply){.kind = REPLY_MANY, .many = d->many, .n = r->elements};
+	return true;
+}
+
+static bool decode_take_many(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	return decode_many(d, r, out, CMD_TAKE);
+}
+
+static bool decode_done_many(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	return decode_many(d, r, out, CMD_DONE);
 }
 
 static bool decode_counts(struct reply_decoder *d, const redisReply *r, struct reply *out)
@@ -525,7 +552,9 @@ static decode_fn *const rows[CMD_N] = {
 	[CMD_HEARTBEAT] = decode_read,
 	[CMD_FETCH] = decode_range,
 	[CMD_TAKE] = decode_int,
+	[CMD_TAKE_MANY] = decode_take_many,
 	[CMD_DONE] = decode_requeue,
+	[CMD_DONE_MANY] = decode_done_many,
 	[CMD_REQUEUE] = decode_requeue,
 	[CMD_DEAD] = decode_dead,
 	[CMD_DEAD_ADD] = decode_id,

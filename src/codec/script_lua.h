@@ -254,3 +254,84 @@
 
 /* What all scripts on the LBS share. */
 #define LUA_LBS LUA_HELD LUA_DELIVERED LUA_ALIVE LUA_PACK LUA_ADD LUA_WAITS LUA_ADVANCE
+
+/* take(): what ARGV's entry may do: 1 it is its stream's, 2 waits, 4 merged, 0 gone; or an error. */
+#define LUA_TAKE                                                                                                       \
+	"local function take()\n"                                                                                      \
+	"  local p = held(ARGV[2])\n"                                                                                  \
+	"  if not p then return 0 end\n"                                                                               \
+	"  if p.err then return p end\n"                                                                               \
+	"  if p[2] ~= ARGV[3] then return 0 end\n"                                                                     \
+	"  if ARGV[5] == '' then return 1 end\n"                                                                       \
+	"  local stream, only_look = ARGV[4], ARGV[6] == '1'\n"                                                        \
+	"  local h = redis.pcall('HGET', KEYS[2], stream)\n"                                                           \
+	"  if type(h) == 'table' then return h end\n"                                                                  \
+	"  if h == ARGV[2] then return 1 end\n"                                                                        \
+	"  local is_busy, older = h and alive(h), false\n"                                                             \
+	"  if not is_busy then\n"                                                                                      \
+	"    local m, id = first(stream)\n"                                                                            \
+	"    older = m and id ~= 'w' and id ~= ARGV[2] and later(ARGV[2], id)\n"                                       \
+	"  end\n"                                                                                                      \
+	"  if is_busy or older then\n"                                                                                 \
+	"    if only_look then return 2 end\n"                                                                         \
+	"    if ARGV[5] == 'coalesce' and is_busy then\n"                                                              \
+	"      local e = redis.pcall('XRANGE', KEYS[1], ARGV[2], ARGV[2])\n"                                           \
+	"      if e.err then return e end\n"                                                                           \
+	"      if not e[1] then\n"                                                                                     \
+	"        redis.pcall('XACK', KEYS[1], ARGV[1], ARGV[2])\n"                                                     \
+	"        return 0\n"                                                                                           \
+	"      end\n"                                                                                                  \
+	"      return merge(stream, ARGV[2], e[1][2]) or 4\n"                                                          \
+	"    end\n"                                                                                                    \
+	"    local z = park(stream, ARGV[2])\n"                                                                        \
+	"    if z then return z end\n"                                                                                 \
+	"    if older then advance(stream, '', '') end\n"                                                              \
+	"    return 2\n"                                                                                               \
+	"  end\n"                                                                                                      \
+	"  h = redis.pcall('HSET', KEYS[2], stream, ARGV[2])\n"                                                        \
+	"  if type(h) == 'table' then return h end\n"                                                                  \
+	"  redis.pcall('ZREM', KEYS[5], member(stream, ARGV[2]))\n"                                                    \
+	"  local w = redis.pcall('HGET', KEYS[2], wish_of(stream))\n"                                                  \
+	"  local t = type(w) == 'string' and parts(w)\n"                                                               \
+	"  if t and later(ARGV[2], t[1]) then\n"                                                                       \
+	"    redis.pcall('HDEL', KEYS[2], wish_of(stream))\n"                                                          \
+	"    redis.pcall('ZREM', KEYS[5], prefix(stream) .. 'w')\n"                                                    \
+	"  end\n"                                                                                                      \
+	"  return 1\n"                                                                                                 \
+	"end\n"
+
+/* done(): ARGV's entry leaves: 1, or the id of the heir's next; 0 it is not the consumer's; or an error. */
+#define LUA_DONE                                                                                                       \
+	"local function done()\n"                                                                                      \
+	"  local p = held(ARGV[2])\n"                                                                                  \
+	"  if p and p.err then return p end\n"                                                                         \
+	"  if p and (ARGV[3] == '' or p[2] == ARGV[3]) then return finish(nil, ARGV[6]) or 1 end\n"                    \
+	"  if not p and registered() and not alive(ARGV[2]) then advance(ARGV[4], '', '') end\n"                       \
+	"  return 0\n"                                                                                                 \
+	"end\n"
+
+/* How the scripts on many entries begin. mine: those that are pending for the consumer, as far as one look at the
+ * range of ids has told: other entries of ours in between may fill it, so one that is not there is asked for alone.
+ * registered_as: what each one's stream has in the registry, false = nothing. is_calm: nothing waits for any stream.
+ * out: the answers; slow: which go through the script for one. Numbers stay far below what unpack can hand on. */
+#define LUA_MANY                                                                                                       \
+	"local n = (#ARGV - 7) / 2\n"                                                                                  \
+	"local p = redis.pcall('XPENDING', KEYS[1], ARGV[1], ARGV[2], ARGV[7], 2 * n + 8, ARGV[3])\n"                  \
+	"if p.err then return p end\n"                                                                                 \
+	"local mine, out, slow, is_calm, registered_as = {}, {}, {}, false, {}\n"                                      \
+	"for i = 1, #p do mine[p[i][1]] = true end\n"                                                                  \
+	"if ARGV[5] ~= '' then\n"                                                                                      \
+	"  local streams = {}\n"                                                                                       \
+	"  for i = 1, n do streams[i] = ARGV[7 + 2 * i] end\n"                                                         \
+	"  registered_as = redis.pcall('HMGET', KEYS[2], unpack(streams))\n"                                           \
+	"  is_calm = not registered_as.err and redis.pcall('ZCARD', KEYS[5]) == 0\n"                                   \
+	"  if registered_as.err then registered_as = {} end\n"                                                         \
+	"end\n"
+
+/* And how they end: the rest goes one by one. */
+#define LUA_ONE_BY_ONE(fn)                                                                                             \
+	"for _, i in ipairs(slow) do\n"                                                                                \
+	"  ARGV[2], ARGV[4] = ARGV[6 + 2 * i], ARGV[7 + 2 * i]\n"                                                      \
+	"  out[i] = " fn "()\n"                                                                                        \
+	"end\n"                                                                                                        \
+	"return out\n"

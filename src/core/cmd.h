@@ -53,9 +53,11 @@ enum cmd_kind {
 	/* script; .stream .id .only_look -> INT 1 taken; 2 the stream has another entry (pending, delayed, or requeued
 	 * and not read yet): it waits for that, pending for nobody; 4 merged into what waits; 0 gone */
 	CMD_TAKE,
+	CMD_TAKE_MANY, /* script; .many -> MANY, each answered as TAKE does */
 	/* script; .stream .id .is_heir -> INT 1 done, 0 not ours any more (also: pending for another consumer) | ID
 	 * done, and this, the stream's next entry, is pending for us now */
 	CMD_DONE,
+	CMD_DONE_MANY, /* script; .many .is_heir -> MANY, each answered as DONE does */
 	/* script; .stream .id .retry .consumer .min_idle_ms -> ID the new id | NIL gone | INT 0 not as expected
 	 * (other consumer, not idle) | INT 2 entry deleted: acked */
 	CMD_REQUEUE,
@@ -141,6 +143,13 @@ enum feed_end {
 	FEED_ENDS
 };
 
+/* One of the entries that a command is about. */
+struct cmd_entry {
+	struct slice stream;
+	struct entry_id id;
+};
+enum { CMD_MANY_MAX = 128 }; /* some 2 ms of the server */
+
 struct cmd {
 	enum cmd_kind kind;
 	uint16_t svc;     /* service id; names come from the runtime's table */
@@ -170,7 +179,9 @@ struct cmd {
 	const struct field_list *fields;
 	struct entry_id token; /* feed: the load-balancer entry whose token is ours */
 	enum feed_end end;
-	bool trim, check; /* feed ack */
+	bool trim, check;             /* feed ack */
+	const struct cmd_entry *many; /* take many, done many: .n_many of them, at least one */
+	size_t n_many;
 };
 
 /* What CMD_DUE answers: reply.counts. */
@@ -270,7 +281,8 @@ enum reply_kind {
 	REPLY_SLOTS,
 	REPLY_COUNTS,
 	REPLY_POSITION,
-	REPLY_FEED
+	REPLY_FEED,
+	REPLY_MANY
 };
 
 enum reply_error {
@@ -327,5 +339,6 @@ struct reply {
 	const struct consumer_row *consumers;
 	const struct slot_range *slots;
 	int64_t counts[DUE_COUNTS]; /* COUNTS */
-	size_t n;                   /* rows of pending, consumers, slots; POSITION: flags, POSITION_* */
+	const struct reply *many;   /* MANY: of each entry, in the command's order */
+	size_t n;                   /* rows of pending, consumers, slots, many; POSITION: flags, POSITION_* */
 };

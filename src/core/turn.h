@@ -205,6 +205,8 @@ struct shard_event {
 	int64_t wall_ms;
 	enum conn_role role;
 	uint16_t svc;
+	bool has_more;      /* events that came with it follow at once, the last one without this: what is asked of
+			     * Redis waits for them and goes together */
 	bool has_pushes;    /* it speaks RESP3 */
 	bool up, is_valkey; /* is_valkey: by its own word; those have commands that Redis has not */
 	int64_t client_id;

@@ -168,7 +168,8 @@ static void step(struct shard_thread *s, struct shard_event *ev)
 	effects_clear(&s->effects);
 	if (s->n_unsent)
 		answer_unsent(s);
-	shard_thread_wake(s);
+	if (!ev->has_more)
+		shard_thread_wake(s);
 }
 
 static void on_turn(void *arg, struct shard_event *ev)
@@ -219,8 +220,17 @@ static void on_core(struct shard_thread *s, const struct msg *m)
 {
 	if (m->kind == MSG_SERVICE)
 		names_set(s, m->rules);
-	struct shard_event ev = {.kind = SHARD_MSG, .msg = m};
+	struct shard_event ev = {.kind = SHARD_MSG, .msg = m, .has_more = true};
 	step(s, &ev);
+}
+
+/* The last of those that came together. */
+static void shard_thread_on_mail_end(void *arg)
+{
+	struct shard_thread *s = arg;
+	struct shard_event ev = {.kind = SHARD_TICK};
+	if (!s->is_quitting)
+		step(s, &ev);
 }
 
 static void shard_thread_on_mail(void *arg, const void *msg)
@@ -401,7 +411,8 @@ enum err_code shard_thread_start(const struct shard_thread_opts *o, struct shard
 	s->self = (struct command_self){.consumer = s->rules.consumer, .node = s->node, .db = s->rules.db};
 	s->argv = command_argv_new();
 	s->loop = loop_new("shard", shard_thread_on_deadline, s);
-	s->in = mailbox_open(loop_uv(s->loop), sizeof(struct run_msg), MAILBOX_LIMIT, shard_thread_on_mail, NULL, s);
+	s->in = mailbox_open(loop_uv(s->loop), sizeof(struct run_msg), MAILBOX_LIMIT, shard_thread_on_mail,
+		shard_thread_on_mail_end, s);
 	s->core = shard_new(&s->rules, s->index);
 	effects_init(&s->effects);
 	s->role_conns = new_role_conns(s, &o->handoff);

@@ -52,6 +52,7 @@ struct model_redis {
 	struct model_left *left;
 	size_t n_left;
 	struct field *fields;
+	struct reply many[CMD_MANY_MAX];
 	size_t pending_cap, consumers_cap, fields_cap;
 };
 
@@ -59,9 +60,10 @@ typedef void model_exec_fn(struct model_redis *m, const struct cmd *c, const str
 	const char *me, struct reply *out);
 
 /* model_redis_lbs: everything on the load-balancer stream and the dead letters */
-model_exec_fn model_group_create_cmd, model_read, model_read_own, model_heartbeat, model_fetch, model_take, model_done,
-	model_requeue, model_dead, model_dead_add, model_pending_cmd, model_consumers_cmd, model_length,
-	model_pending_sum, model_unread, model_add_cmd, model_dlq_range, model_dlq_del, model_replay;
+model_exec_fn model_group_create_cmd, model_read, model_read_own, model_heartbeat, model_fetch, model_take,
+	model_take_many, model_done, model_done_many, model_requeue, model_dead, model_dead_add, model_pending_cmd,
+	model_consumers_cmd, model_length, model_pending_sum, model_unread, model_add_cmd, model_dlq_range,
+	model_dlq_del, model_replay;
 /* model_redis_later: what waits */
 model_exec_fn model_later, model_sift, model_due, model_add_later, model_delayed_cmd;
 /* model_redis_left: who has left */
@@ -88,6 +90,7 @@ bool model_finish(struct model_redis *m, struct model_stream *s, const struct cm
 	const struct entry_id *new, struct entry_id *next);
 bool model_advance(struct model_redis *m, const struct command_names *names, struct slice stream, const char *heir,
 	struct entry_id than, struct entry_id *next);
+bool model_nothing_waits(struct model_redis *m, const struct command_names *names);
 bool model_alive(struct model_redis *m, const struct command_names *names, struct entry_id id);
 /* The stream's entry takes it, waits or is merged: out->integer, or refused. */
 void model_take_stream(struct model_redis *m, struct model_stream *s, const struct cmd *c,

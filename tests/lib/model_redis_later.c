@@ -50,6 +50,12 @@ static struct model_waits *waits_of(struct model_redis *m, const struct command_
 	return m->waits[m->n_waits++] = w;
 }
 
+bool model_nothing_waits(struct model_redis *m, const struct command_names *names)
+{
+	const struct model_waits *w = waits_of(m, names);
+	return w->n_parked == 0;
+}
+
 static struct slice slice_copy(struct slice s)
 {
 	return (struct slice){mem_dup(s.p ? s.p : "", s.len), s.len};
@@ -340,7 +346,6 @@ static bool park(struct model_redis *m, struct model_stream *s, const struct com
 static bool merge(struct model_redis *m, struct model_stream *s, const struct command_names *names, struct slice stream,
 	struct entry_id id)
 {
-	static const struct field_list none = {0};
 	struct model_waits *w = waits_of(m, names);
 	const struct model_wish *x = wish_of(w, stream);
 	const struct model_entry *e = model_stream_get(s, id);
@@ -348,7 +353,7 @@ static bool merge(struct model_redis *m, struct model_stream *s, const struct co
 		if (!may_write(m))
 			return false;
 		parked_put(w, stream, NULL);
-		wish_set(w, stream, id, e ? e->fields : &none);
+		wish_set(w, stream, id, e->fields);
 	}
 	m->is_dirty = true;
 	model_pel_remove(s, id);
@@ -376,6 +381,12 @@ void model_take_stream(struct model_redis *m, struct model_stream *s, const stru
 		out->integer = merges && !c->only_look ? 4 : 2;
 		if (c->only_look)
 			return;
+		if (merges && !model_stream_get(s, c->id)) { /* its data was deleted: nothing to wish for */
+			m->is_dirty = true;
+			model_pel_remove(s, c->id);
+			out->integer = 0;
+			return;
+		}
 		struct entry_id unused;
 		if (!(merges ? merge : park)(m, s, names, c->stream, c->id))
 			model_oom(c, out);

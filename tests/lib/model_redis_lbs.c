@@ -243,6 +243,79 @@ void model_done(struct model_redis *m, const struct cmd *c, const struct command
 		*out = (struct reply){.kind = REPLY_ID, .id = next};
 }
 
+/* ---- many at once: what is simple first, then the rest one by one */
+
+static struct cmd one_of(const struct cmd *c, size_t i)
+{
+	struct cmd one = *c;
+	one.kind = c->kind == CMD_TAKE_MANY ? CMD_TAKE : CMD_DONE;
+	one.only_look = false;
+	one.stream = c->many[i].stream;
+	one.id = c->many[i].id;
+	return one;
+}
+
+enum way { WAY_SLOW, WAY_FAST, WAY_WRITES };
+
+static bool came_before(const struct cmd *c, const enum way *ways, size_t i)
+{
+	for (size_t k = 0; k < i; k++)
+		if (ways[k] == WAY_WRITES && c->many[k].stream.len == c->many[i].stream.len &&
+			memcmp(c->many[k].stream.p, c->many[i].stream.p, c->many[i].stream.len) == 0)
+			return true;
+	return false;
+}
+
+static enum way way_of(struct model_redis *m, struct model_stream *s, const struct cmd *c,
+	const struct command_names *names, const char *me, const enum way *ways, size_t i)
+{
+	const struct cmd one = one_of(c, i);
+	const struct model_pel_row *p = model_pel_get(s, one.id);
+	if (!p || !is_of(s, p, c->consumer.p ? c->consumer : slice_str(me)))
+		return WAY_SLOW;
+	const bool is_calm = !has_registry(&one, names) || model_nothing_waits(m, names);
+	if (one.kind == CMD_DONE)
+		return is_calm || !is_registered(m, &one, names) ? WAY_FAST : WAY_SLOW;
+	if (!has_registry(&one, names) || is_registered(m, &one, names))
+		return WAY_FAST;
+	const bool is_free = !model_registry_get(model_registry_of(m, names->registry), one.stream);
+	return is_free && is_calm && !came_before(c, ways, i) ? WAY_WRITES : WAY_SLOW;
+}
+
+static void many(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	struct model_stream *s = model_group_of(m, c, names, out);
+	enum way ways[CMD_MANY_MAX];
+	bool writes = false;
+	for (size_t i = 0; s && i < c->n_many; i++) {
+		ways[i] = way_of(m, s, c, names, me, ways, i);
+		writes = writes || ways[i] == WAY_WRITES;
+	}
+	if (!s || (writes && model_is_refused(m, c, out)))
+		return;
+	for (int slow = 0; slow < 2; slow++) {
+		for (size_t i = 0; i < c->n_many; i++) {
+			const struct cmd one = one_of(c, i);
+			if ((ways[i] == WAY_SLOW) == (bool)slow)
+				(one.kind == CMD_TAKE ? model_take : model_done)(m, &one, names, me, &m->many[i]);
+		}
+	}
+	*out = (struct reply){.kind = REPLY_MANY, .many = m->many, .n = c->n_many};
+}
+
+void model_take_many(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	many(m, c, names, me, out);
+}
+
+void model_done_many(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	many(m, c, names, me, out);
+}
+
 const struct model_entry *model_movable(struct model_redis *m, struct model_stream *s, const struct cmd *c,
 	const struct command_names *names, struct reply *out)
 {

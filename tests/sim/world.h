@@ -89,7 +89,8 @@ struct inflight { /* a command on its way to a server, or waiting there */
 	struct link queue;
 	struct chan *chan;
 	struct cmd cmd;
-	char *text; /* what the slices of cmd point to */
+	char *text;             /* what the slices of cmd point to */
+	struct cmd_entry *many; /* of cmd, with what they point to */
 	uint64_t no;
 	mono_ms sent;
 	mono_ms block_until;

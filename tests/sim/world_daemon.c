@@ -190,7 +190,8 @@ static void mail_to_shard(struct world *w, struct event *ev)
 		return;
 	}
 	trace_msg(w, m->daemon, m->shard, false, &m->msg);
-	struct shard_event se = {.kind = SHARD_MSG, .msg = &m->msg};
+	/* the tick comes at once, behind what arrives in the same millisecond */
+	struct shard_event se = {.kind = SHARD_MSG, .msg = &m->msg, .has_more = true};
 	wshard_step(w, s, &se);
 	mem_free(m);
 }

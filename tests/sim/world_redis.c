@@ -14,6 +14,7 @@ struct answer { /* a reply on its way back */
 	char *text;
 	struct pending_row *pending;
 	struct consumer_row *consumers;
+	struct reply *many;
 };
 
 /* ---- copies: what a command and a reply point to lives for a moment only ---- */
@@ -41,12 +42,23 @@ static void copy_cmd(struct inflight *f, const struct cmd *c)
 		keep(&at, slices[i]);
 	if (c->fields)
 		f->cmd.fields = reply_copy_fields(c->fields->v, c->fields->n);
+	if (!c->many)
+		return;
+	f->many = mem_array(c->n_many, sizeof *f->many);
+	f->cmd.many = f->many;
+	for (size_t i = 0; i < c->n_many; i++) {
+		struct slice s = c->many[i].stream;
+		f->many[i] = (struct cmd_entry){{mem_dup(s.p, s.len), s.len}, c->many[i].id};
+	}
 }
 
 static void inflight_free(struct world *w, struct event *ev)
 {
 	struct inflight *f = HEAP_OF(struct inflight, ev, ev);
 	(void)w;
+	for (size_t i = 0; f->many && i < f->cmd.n_many; i++)
+		mem_free((void *)(uintptr_t)f->many[i].stream.p);
+	mem_free(f->many);
 	mem_free((void *)(uintptr_t)f->cmd.fields);
 	mem_free(f->text);
 	mem_free(f);
@@ -60,7 +72,11 @@ static void copy_rows(struct answer *a)
 		n += r->pending ? r->pending[i].consumer.len : r->consumers ? r->consumers[i].name.len : 0;
 	char *at = a->text = mem_alloc(n);
 	keep(&at, &r->text);
-	if (r->pending) {
+	if (r->many) { /* what their errors say is static */
+		a->many = mem_array(r->n, sizeof *a->many);
+		memcpy(a->many, r->many, r->n * sizeof *a->many);
+		r->many = a->many;
+	} else if (r->pending) {
 		a->pending = mem_array(r->n + 1, sizeof *a->pending);
 		memcpy(a->pending, r->pending, r->n * sizeof *a->pending);
 		for (size_t i = 0; i < r->n; i++)
@@ -83,6 +99,7 @@ static void answer_free(struct world *w, struct event *ev)
 	mem_free(a->text);
 	mem_free(a->pending);
 	mem_free(a->consumers);
+	mem_free(a->many);
 	mem_free(a);
 }
 
@@ -270,17 +287,27 @@ static void execute(struct world *w, struct inflight *f, struct reply *r)
 	snprintf(consumer, sizeof consumer, "redis-consumer-%s", w->daemons[f->no >> 56].node);
 	const struct command_names *names = f->cmd.svc < w->o.n_services ? &w->names[f->cmd.svc] : NULL;
 	uint32_t item = touches_entry(f->cmd.kind) && names ? item_of_entry(w, f->cmd.svc, f->cmd.id) : WORLD_ITEMS;
+	uint32_t items[CMD_MANY_MAX];
+	for (size_t i = 0; f->cmd.kind == CMD_DONE_MANY && names && i < f->cmd.n_many; i++)
+		items[i] = item_of_entry(w, f->cmd.svc, f->cmd.many[i].id);
 	if (w->o.bug == BUG_DUE_FORGETS_FIRST && f->cmd.kind == CMD_DUE)
 		forget_due(w, f);
-	if (w->o.bug == BUG_WISH_DROPPED && f->cmd.kind == CMD_DONE)
+	if (w->o.bug == BUG_WISH_DROPPED && (f->cmd.kind == CMD_DONE || f->cmd.kind == CMD_DONE_MANY))
 		model_redis_drop_wishes(s->model, names);
 	if (!acked_first(w, f, consumer, r))
 		model_redis_exec(s->model, &f->cmd, names, consumer, w->now, r);
 	if (touches_entry(f->cmd.kind))
 		check_executed(w, s, &f->cmd, r, consumer, item);
+	bool has_added = r->kind == REPLY_ID || (r->kind == REPLY_COUNTS && r->counts[DUE_MOVED]);
+	for (size_t i = 0; r->kind == REPLY_MANY && i < r->n; i++) {
+		struct cmd one = {.kind = CMD_DONE, .svc = f->cmd.svc, .id = f->cmd.many[i].id};
+		if (f->cmd.kind == CMD_DONE_MANY)
+			check_executed(w, s, &one, &r->many[i], consumer, items[i]);
+		has_added = true; /* what waited may have gone on */
+	}
 	if (f->cmd.kind == CMD_DUE && w->o.bug != BUG_DUE_FORGETS_FIRST)
 		check_nothing_lost(w, "due");
-	if (r->kind == REPLY_ID || (r->kind == REPLY_COUNTS && r->counts[DUE_MOVED]))
+	if (has_added)
 		server_served(w, s);
 }
 

@@ -13,8 +13,8 @@ static const char *const msg_names[MSG_N] = {"slots", "service", "service_gone",
 static bool is_told(enum cmd_kind k)
 {
 	return k == CMD_LOCK || k == CMD_LOCK_SWAP || k == CMD_UNLOCK || k == CMD_TAKE || k == CMD_DONE ||
-	       k == CMD_REQUEUE || k == CMD_DEAD || k == CMD_ACK_DEL || k == CMD_DEAD_ADD || k == CMD_TOMBSTONE ||
-	       k == CMD_GROUP_CREATE;
+	       k == CMD_TAKE_MANY || k == CMD_DONE_MANY || k == CMD_REQUEUE || k == CMD_DEAD || k == CMD_ACK_DEL ||
+	       k == CMD_DEAD_ADD || k == CMD_TOMBSTONE || k == CMD_GROUP_CREATE;
 }
 
 /* "1700000001000-0.0123…" as 1000-0: what the clock of the story says. */
@@ -42,7 +42,9 @@ void trace_cmd(struct world *w, const struct role_conn *l, const struct cmd *c)
 	if ((c->id.ms || c->id.seq) && n < 120)
 		n += snprintf(what + n, sizeof what - (size_t)n, " %llu-%llu", (unsigned long long)c->id.ms % 100000000,
 			(unsigned long long)c->id.seq);
-	if (c->kind == CMD_READ)
+	if (c->many)
+		snprintf(what + n, sizeof what - (size_t)n, " n=%zu", c->n_many);
+	else if (c->kind == CMD_READ)
 		snprintf(what + n, sizeof what - (size_t)n, " count=%lld block=%lld", (long long)c->count,
 			(long long)c->block_ms);
 	else if (c->kind == CMD_REQUEUE)
@@ -53,7 +55,7 @@ void trace_cmd(struct world *w, const struct role_conn *l, const struct cmd *c)
 void trace_reply(struct world *w, const struct role_conn *l, enum cmd_kind kind, const struct reply *r)
 {
 	static const char *const kinds[] = {"none", "error", "ok", "nil", "int", "text", "id", "entries", "pending",
-		"consumers", "slots", "counts"};
+		"consumers", "slots", "counts", "position", "feed", "many"};
 	if (!w->o.trace)
 		return;
 	world_say(w, "d%u.s%u   %s = %s %lld %.*s n=%zu", l->shard->daemon->index, l->shard->index, command_name(kind),

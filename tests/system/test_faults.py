@@ -136,7 +136,8 @@ class Scenario:
     def work(self, a, is_first):
         """Only the armed daemon's worker fails, releases and holds, and only the first time."""
         n = self.tries[a["stream"]] = self.tries.get(a["stream"], 0) + 1
-        return None if is_first and a["stream"].endswith(".hold") and n == 1 else 0.02
+        is_held = a["stream"].endswith(".hold") or (self.is_for("done_many") and re.search(r"\.(a|b|ghost\d)$", a["stream"]))
+        return None if is_first and is_held and n == 1 else 0.02
 
     def result(self, a, is_first):
         kind, lease = a["stream"].split(".")[1], a["lease"]
@@ -243,6 +244,12 @@ class Scenario:
             self.names.discard(f"{self.svc}.added")  # nobody was promised anything yet: the first answer is that the script is not known
         elif self.is_for("sift") and held:
             self.db.node_for(self.lbs).pipe([self.add("hold")] * 200)  # behind the running one
+        elif self.is_for("take_many"):  # more than one read at once, whatever the locks' masters are
+            w.send({"t": "credits", "n": 60})
+            self.db.node_for(self.lbs).pipe([self.add(f"more{n}") for n in range(60)])
+        elif self.is_for("done_many"):
+            yield from until(lambda: len(w.held) >= 3 or self.is_hit(), 8, "some are held")
+            w.send_together([{"t": "done", "lease": a["lease"]} for a in list(w.held.values())])
         elif self.is_for("scan"):
             self.ctl("scan", self.svc)
         elif self.is_for("dlq_range", "dlq_del", "replay"):

@@ -10,6 +10,7 @@ struct retry *retry_new(void)
 {
 	struct retry *r = mem_alloc(sizeof *r);
 	shard_pool_init(&r->pool, sizeof(struct op));
+	shard_pool_init(&r->batches, sizeof(struct op_batch_slot));
 	heap_init(&r->timers);
 	list_init(&r->ready);
 	list_init(&r->waiting);
@@ -51,7 +52,9 @@ void retry_free(struct retry *r)
 	if (!r)
 		return;
 	retry_each(r, NULL, drop_one);
+	retry_batches_free(r);
 	heap_fini(&r->timers);
+	shard_pool_fini(&r->batches);
 	shard_pool_fini(&r->pool);
 	mem_free(r);
 }
@@ -59,6 +62,7 @@ void retry_free(struct retry *r)
 void retry_forget_all(struct retry *r, struct shard_ctx *c)
 {
 	retry_each(r, c, drop_one);
+	retry_batches_free(r);
 }
 
 uint32_t retry_count(const struct retry *r)
@@ -190,7 +194,16 @@ void retry_ask(struct retry *r, struct shard_ctx *c, struct op_ask *ask)
 
 /* ---- sending ---- */
 
-static void retry_send(struct retry *r, struct shard_ctx *c, struct op *op)
+void retry_was_sent(struct retry *r, struct shard_ctx *c, struct op *op)
+{
+	op->in_flight = true;
+	op->conn = r->conn;
+	op->at = c->now;
+	r->n_in_flight++;
+	retry_set_timer(r, op);
+}
+
+void retry_send(struct retry *r, struct shard_ctx *c, struct op *op)
 {
 	const struct service_rules *rules = ctx_service(c, op->svc)->rules;
 	uint32_t gen = shard_pool_renew(&r->pool, op->index);
@@ -236,11 +249,7 @@ static void retry_send(struct retry *r, struct shard_ctx *c, struct op *op)
 	if ((is_own || op->command == CMD_ACK_DEL) &&
 		!cmd->consumer.p) /* what somebody else has claimed meanwhile is left to it */
 		cmd->consumer = slice_str(c->rules->consumer);
-	op->in_flight = true;
-	op->conn = r->conn;
-	op->at = c->now;
-	r->n_in_flight++;
-	retry_set_timer(r, op);
+	retry_was_sent(r, c, op);
 }
 
 void retry_call_dead_add(struct retry *r, struct shard_ctx *c, struct op *op)
@@ -299,16 +308,21 @@ static void send_wait(struct retry *r, struct shard_ctx *c)
 
 mono_ms retry_flush(struct retry *r, struct shard_ctx *c)
 {
-	while (c->is_up && r->n_in_flight < RETRY_IN_FLIGHT) {
+	struct op_group takes = {.n = 0}, dones = {.n = 0};
+	list_init(&takes.ops);
+	list_init(&dones.ops);
+	while (c->is_up && r->n_in_flight + takes.n + dones.n < RETRY_IN_FLIGHT) {
 		struct link *l = list_pop(&r->ready);
 		if (!l)
 			break;
 		struct op *op = LIST_OF(struct op, queue, l);
-		if (c->now < op->not_after)
-			retry_send(r, c, op);
-		else
+		if (c->now >= op->not_after)
 			retry_set_timer(r, op); /* fails with the next tick */
+		else if (!retry_group_add(r, c, op->command == CMD_DONE ? &dones : &takes, op))
+			retry_send(r, c, op);
 	}
+	retry_group_send(r, c, &dones); /* first: what they end may be what a take would have to wait for */
+	retry_group_send(r, c, &takes);
 	send_wait(r, c);
 	mono_ms wait = !r->is_wait_in_flight && c->is_up && !list_empty(&r->waiting) ? r->wait_at : MONO_NEVER;
 	return mono_min(wait, heap_deadline(&r->timers));

@@ -45,8 +45,27 @@ struct op {
 	mono_ms not_after; /* answered OP_FAILED from here on */
 };
 
+/* Operations that went to Redis in one command, and what it is told of them. */
+struct op_batch {
+	struct cmd_entry *entries; /* in the same block */
+	uint32_t n;
+	struct {
+		uint32_t index, gen;
+	} ops[];
+};
+struct op_batch_slot {
+	struct op_batch *batch; /* owned */
+};
+
+/* Operations of this step that may go together; one list for each command. */
+struct op_group {
+	struct link ops;
+	uint32_t n;
+};
+
 struct retry {
 	struct shard_pool pool;
+	struct shard_pool batches; /* struct op_batch_slot: those in flight */
 	struct heap timers;
 	struct link ready;
 	struct link waiting, covered; /* for a WAIT; by the one in flight */
@@ -64,7 +83,20 @@ static inline bool retry_is_add(enum cmd_kind k)
 	return k == CMD_ADD || k == CMD_ADD_LATER;
 }
 
-enum { WAIT_INDEX = 0xffffffff };
+/* Tags of a WAIT, and of an op_batch: what else they hold is its index. */
+enum { WAIT_INDEX = 0xffffffff, BATCH_BIT = 0x80000000 };
+
+/* True: the operation may wait for others of this step, and does. Sends what it cannot go with. */
+bool retry_group_add(struct retry *r, struct shard_ctx *c, struct op_group *g, struct op *op);
+/* Sends the group; one alone goes as it always did. */
+void retry_group_send(struct retry *r, struct shard_ctx *c, struct op_group *g);
+/* The answer to a batch: each operation's own. */
+void retry_batch_reply(struct retry *r, struct shard_ctx *c, uint64_t tag, const struct reply *reply);
+void retry_batches_free(struct retry *r); /* they are not awaited any more */
+void retry_send(struct retry *r, struct shard_ctx *c, struct op *op);
+void retry_was_sent(struct retry *r, struct shard_ctx *c, struct op *op);
+/* What Redis said of one operation. What reply owns is taken. */
+void retry_op_reply(struct retry *r, struct shard_ctx *c, struct op *op, const struct reply *given);
 
 void retry_set_timer(struct retry *r, struct op *op);
 void retry_queue(struct retry *r, struct op *op);                       /* may be sent now */

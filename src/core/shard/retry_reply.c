@@ -268,19 +268,9 @@ static void wait_answered(struct retry *r, struct shard_ctx *c, const struct rep
 	r->wait_at = is_short ? c->now + ctx_backoff(c, r->wait_tries, AGAIN_MS, AGAIN_MAX_MS) : c->now;
 }
 
-void retry_reply(struct retry *r, struct shard_ctx *c, uint64_t tag, const struct reply *given)
+void retry_op_reply(struct retry *r, struct shard_ctx *c, struct op *op, const struct reply *given)
 {
 	struct reply reply = *given;
-	r->n_in_flight--;
-	struct op *op = NULL;
-	if (tag_index(tag) != WAIT_INDEX)
-		op = shard_pool_find(&r->pool, tag_gen(tag), tag_index(tag));
-	else if (tag_gen(tag) == (r->wait_gen & 0x0fffffff) && r->is_wait_in_flight)
-		wait_answered(r, c, &reply);
-	if (!op || !op->in_flight) {
-		entry_batch_free(reply.entries);
-		return;
-	}
 	op->in_flight = false;
 	hist_add(&c->metrics.h[HR_COMMAND], (double)(c->now - op->at) / 1000);
 	switch (ctx_judge(c, "operation", (enum cmd_kind)op->command, op->svc, &reply)) {
@@ -319,4 +309,24 @@ void retry_reply(struct retry *r, struct shard_ctx *c, uint64_t tag, const struc
 		break;
 	}
 	entry_batch_free(reply.entries);
+}
+
+void retry_reply(struct retry *r, struct shard_ctx *c, uint64_t tag, const struct reply *reply)
+{
+	struct op *op = NULL;
+	if (tag_index(tag) == WAIT_INDEX) {
+		r->n_in_flight--;
+		if (tag_gen(tag) == (r->wait_gen & 0x0fffffff) && r->is_wait_in_flight)
+			wait_answered(r, c, reply);
+	} else if (tag_index(tag) & BATCH_BIT) {
+		retry_batch_reply(r, c, tag, reply);
+		return;
+	} else {
+		r->n_in_flight--;
+		op = shard_pool_find(&r->pool, tag_gen(tag), tag_index(tag));
+	}
+	if (op && op->in_flight)
+		retry_op_reply(r, c, op, reply);
+	else
+		entry_batch_free(reply->entries);
 }

@@ -385,6 +385,8 @@ mono_ms shard_step(struct shard *s, const struct shard_event *ev, struct effects
 	shard_on_event(s, ev);
 	if (s->is_stopped)
 		return MONO_NEVER;
+	if (ev->has_more)
+		return c->now;
 	mono_ms next;
 	do {
 		exchange(s);

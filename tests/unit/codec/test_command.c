@@ -43,6 +43,8 @@ static const char *wire(const struct cmd *c)
 				[SCRIPT_UNLOCK] = "unlock",
 				[SCRIPT_TAKE] = "take",
 				[SCRIPT_DONE] = "done",
+				[SCRIPT_TAKE_MANY] = "take_many",
+				[SCRIPT_DONE_MANY] = "done_many",
 				[SCRIPT_REQUEUE] = "requeue",
 				[SCRIPT_LATER] = "later",
 				[SCRIPT_DEAD] = "dead",
@@ -150,6 +152,17 @@ Test(command, scripts_declare_their_keys)
 		ENTRY, .consumer = S("c2"), .min_idle_ms = 30000, .retry = 3);
 	EXPECT_WIRE("EVALSHA requeue 5 " LBS_KEYS " orders-group 5-1 c2 s:7 serialize 0 3 1", .kind = CMD_REQUEUE,
 		ENTRY, .consumer = S("c2"), .retry = 3, .is_suspect = true);
+	const struct cmd_entry many[] = {{S("b"), {7, 0}}, {S("a"), {5, 1}}, {S(""), {6, 9}}};
+	EXPECT_WIRE("EVALSHA take_many 5 " LBS_KEYS
+		    " orders-group 5-1 redis-consumer-n1 '' serialize '' 7-0 7-0 b 5-1 a 6-9 ''",
+		.kind = CMD_TAKE_MANY, .many = many, .n_many = 3);
+	EXPECT_WIRE("EVAL done_many 5 " LBS_KEYS
+		    " orders-group 5-1 redis-consumer-n1 '' serialize redis-consumer-n1 7-0 7-0 b 5-1 a",
+		.kind = CMD_DONE_MANY, .many = many, .n_many = 2, .is_heir = true, .use_eval = true);
+	names.same_stream = SAME_STREAM_ALLOW;
+	EXPECT_WIRE("EVALSHA done_many 1 orders-input orders-group 7-0 redis-consumer-n1 '' '' '' 7-0 7-0 b",
+		.kind = CMD_DONE_MANY, .many = many, .n_many = 1);
+	names.same_stream = SAME_STREAM_SERIALIZE;
 	EXPECT_WIRE("EVALSHA dead 6 " LBS_KEYS " orders-input-dlq orders-group 5-1 '' s:7 serialize 0 500 rejected "
 		    "1700 n1 no disk",
 		.kind = CMD_DEAD, ENTRY, .reason = DEAD_REJECTED, .now_ms = 1700, .error = S("no disk"));
@@ -227,7 +240,12 @@ Test(command, every_kind_has_a_name_and_arguments)
 {
 	for (int k = 0; k < CMD_N; k++) {
 		cr_assert(command_name((enum cmd_kind)k), "kind %d", k);
-		wire(&(struct cmd){.kind = (enum cmd_kind)k, .fields = three_fields(), .stream = {"s", 1}});
+		const struct cmd_entry entry = {.stream = {"s", 1}};
+		wire(&(struct cmd){.kind = (enum cmd_kind)k,
+			.fields = three_fields(),
+			.stream = {"s", 1},
+			.many = &entry,
+			.n_many = 1});
 		cr_expect_gt(command_argc(args), 0, "kind %d", k);
 	}
 	for (int r = 0; r < DEAD_N; r++)

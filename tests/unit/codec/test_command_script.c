@@ -35,7 +35,12 @@ TestSuite(script, .init = up, .fini = down);
 
 static struct reply exec(struct cmd c)
 {
+	const struct cmd_entry alone = {c.stream, c.id};
 	c.use_eval = true;
+	if ((c.kind == CMD_TAKE_MANY || c.kind == CMD_DONE_MANY) && !c.many) {
+		c.many = &alone;
+		c.n_many = 1;
+	}
 	real_redis_exec(redis, &c, &names, &me, &reply);
 	return reply;
 }
@@ -111,8 +116,8 @@ Test(script, missing_text_is_noscript)
 
 Test(script, a_missing_group_is_nogroup)
 {
-	const enum cmd_kind kinds[] = {CMD_TAKE, CMD_DONE, CMD_REQUEUE, CMD_DEAD, CMD_ACK_DEL, CMD_PENDING,
-		CMD_CONSUMERS, CMD_READ, CMD_READ_OWN, CMD_HEARTBEAT, CMD_PENDING_SUM};
+	const enum cmd_kind kinds[] = {CMD_TAKE, CMD_DONE, CMD_TAKE_MANY, CMD_DONE_MANY, CMD_REQUEUE, CMD_DEAD,
+		CMD_ACK_DEL, CMD_PENDING, CMD_CONSUMERS, CMD_READ, CMD_READ_OWN, CMD_HEARTBEAT, CMD_PENDING_SUM};
 	for (int with_stream = 0; with_stream < 2; with_stream++) {
 		for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
 			EXEC(.kind = kinds[i], .stream = S("a"), .id = {5, 0}, .count = 1);
@@ -125,7 +130,8 @@ Test(script, a_missing_group_is_nogroup)
 
 Test(script, a_wrong_type_of_stream_is_the_operators)
 {
-	const enum cmd_kind kinds[] = {CMD_TAKE, CMD_DONE, CMD_REQUEUE, CMD_DEAD, CMD_ACK_DEL};
+	const enum cmd_kind kinds[] = {
+		CMD_TAKE, CMD_DONE, CMD_TAKE_MANY, CMD_DONE_MANY, CMD_REQUEUE, CMD_DEAD, CMD_ACK_DEL};
 	real_redis_command(redis, "SET %s x", names.lbs);
 	for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
 		EXEC(.kind = kinds[i], .stream = S("a"), .id = {5, 0});
@@ -203,6 +209,119 @@ Test(script, take_parks_a_second_entry_until_the_first_has_ended)
 	cr_expect_str_eq(registry("a"), id_text(second));
 	cr_expect_eq(n_of("ZCARD", names.parked), 0);
 	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 1);
+}
+
+/* ---- many at once ---- */
+
+/* What each was answered, "1 2 0 …"; an id, or the first word of an error. */
+static const char *each(enum cmd_kind kind, const struct cmd_entry *many, size_t n, bool is_heir)
+{
+	static char text[CMD_MANY_MAX * COMMAND_ID_CAP];
+	EXEC(.kind = kind, .many = many, .n_many = n, .is_heir = is_heir);
+	cr_assert_eq(reply.kind, REPLY_MANY, "%.*s", (int)reply.text.len, reply.text.p ? reply.text.p : "");
+	cr_assert_eq(reply.n, n);
+	size_t at = 0;
+	text[0] = '\0';
+	for (size_t i = 0; i < n; i++) {
+		const struct reply *r = &reply.many[i];
+		const char *sep = i ? " " : "";
+		if (r->kind == REPLY_INT)
+			at += (size_t)snprintf(text + at, sizeof text - at, "%s%lld", sep, (long long)r->integer);
+		else if (r->kind == REPLY_ID)
+			at += (size_t)snprintf(text + at, sizeof text - at, "%s%s", sep, id_text(r->id));
+		else
+			at += (size_t)snprintf(
+				text + at, sizeof text - at, "%s%.*s", sep, (int)strcspn(r->text.p, " "), r->text.p);
+	}
+	return text;
+}
+
+Test(script, many_takes_are_as_each_alone)
+{
+	const struct entry_id a = given("me", "a"), b = given("other", "b"), again = given("me", "a"),
+			      c = given("me", "c");
+	const struct cmd_entry many[] = {{S("c"), c}, {S("a"), a}, {S("b"), b}, {S("a"), again}, {S("d"), {5, 0}}};
+	cr_expect_str_eq(each(CMD_TAKE_MANY, many, 5, false), "1 1 0 2 0");
+	cr_expect_str_eq(registry("a"), id_text(a));
+	cr_expect_str_eq(registry("b"), "none");
+	cr_expect_str_eq(registry("c"), id_text(c));
+	cr_expect_eq(n_of("ZCARD", names.parked), 1, "the second one of its stream waits");
+	cr_expect_eq(n_pending(), 3);
+	cr_expect_str_eq(each(CMD_TAKE_MANY, many, 4, false), "1 1 0 0", "asked again");
+}
+
+Test(script, many_dones_are_as_each_alone)
+{
+	const struct entry_id a = given("me", "a"), b = given("other", "b"), again = given("me", "a"),
+			      c = given("me", "c"), never_taken = given("me", "e");
+	const struct cmd_entry first[] = {{S("a"), a}, {S("c"), c}, {S("a"), again}};
+	each(CMD_TAKE_MANY, first, 3, false);
+	NUMBER(.kind = CMD_TAKE, .stream = S("b"), .id = b, .consumer = S("other"));
+	const struct cmd_entry many[] = {{S("e"), never_taken}, {S("b"), b}, {S("c"), c}, {S("a"), a}};
+	char want[80];
+	snprintf(want, sizeof want, "1 0 1 %s", id_text(again));
+	cr_expect_str_eq(each(CMD_DONE_MANY, many, 4, true), want, "the one that waited is ours now");
+	cr_expect_str_eq(registry("a"), id_text(again));
+	cr_expect_str_eq(registry("b"), id_text(b), "somebody else's");
+	cr_expect_str_eq(registry("c"), "none");
+	cr_expect_eq(n_of("XLEN", names.lbs), 2);
+	cr_expect_str_eq(each(CMD_DONE_MANY, many, 4, true), "0 0 0 0");
+	const struct cmd_entry last[] = {{S("a"), again}, {S("c"), c}};
+	cr_expect_str_eq(each(CMD_DONE_MANY, last, 2, true), "1 0");
+	cr_expect_str_eq(registry("a"), "none");
+}
+
+/* Between the lowest and the highest of them lie more of ours than one look tells of. */
+Test(script, many_find_theirs_among_thousands)
+{
+	struct cmd_entry all[1000];
+	for (size_t i = 0; i < 1000; i++)
+		all[i] = (struct cmd_entry){S("s"), given("me", "s")};
+	names.same_stream = SAME_STREAM_ALLOW;
+	const struct cmd_entry ends[] = {all[999], all[0], all[500], {S("s"), {7, 7}}};
+	cr_expect_str_eq(each(CMD_TAKE_MANY, ends, 4, false), "1 1 1 0");
+	cr_expect_str_eq(each(CMD_DONE_MANY, ends, 4, false), "1 1 1 0");
+	cr_expect_eq(n_pending(), 997);
+	each(CMD_DONE_MANY, all + 100, CMD_MANY_MAX, false);
+	cr_expect_eq(n_pending(), 997 - CMD_MANY_MAX);
+}
+
+Test(script, many_with_a_registry_of_a_wrong_type)
+{
+	const struct entry_id a = given("me", "a"), b = given("me", "b");
+	const struct cmd_entry many[] = {{S("a"), a}, {S("b"), b}, {S("c"), {5, 0}}};
+	real_redis_command(redis, "SET %s x", names.registry);
+	cr_expect_str_eq(each(CMD_TAKE_MANY, many, 3, false), "WRONGTYPE WRONGTYPE 0");
+	cr_expect_str_eq(each(CMD_DONE_MANY, many, 3, false), "1 1 0");
+	cr_expect_eq(n_pending(), 0);
+}
+
+/* A wish without fields could never run, and would stand in the way of the next one. */
+Test(script, an_entry_whose_data_is_gone_is_no_wish)
+{
+	const struct entry_id first = given("me", "a"), second = given("me", "a");
+	names.same_stream = SAME_STREAM_COALESCE;
+	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = first);
+	real_redis_command(redis, "XDEL %s %s", names.lbs, id_text(second));
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 0);
+	cr_expect_eq(n_of("ZCARD", names.parked), 0);
+	cr_expect_eq(n_pending(), 1);
+	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = first), 1);
+	cr_expect_eq(n_of("HLEN", names.registry), 0);
+}
+
+Test(script, many_merge_into_one_wish)
+{
+	const struct entry_id first = given("me", "a"), second = given("me", "a"), third = given("me", "a"),
+			      b = given("me", "b");
+	names.same_stream = SAME_STREAM_COALESCE;
+	const struct cmd_entry many[] = {{S("a"), first}, {S("a"), second}, {S("b"), b}, {S("a"), third}};
+	cr_expect_str_eq(each(CMD_TAKE_MANY, many, 4, false), "1 4 1 4");
+	const struct cmd_entry done[] = {many[0], many[2]};
+	cr_expect_str_eq(each(CMD_DONE_MANY, done, 2, false), "1 1");
+	cr_expect_eq(n_of("XLEN", names.lbs), 1, "the wish runs as a new entry");
+	cr_expect_str_neq(registry("a"), "none");
+	cr_expect_str_eq(registry("b"), "none");
 }
 
 /* Who ends it wants no more: the next one goes to the end, under a new id, and keeps its turn. */

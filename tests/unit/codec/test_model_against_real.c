@@ -161,6 +161,11 @@ static bool replies_equal(enum cmd_kind kind, const struct reply *a, const struc
 		return consumers_within(a, b) && consumers_within(b, a);
 	case REPLY_COUNTS:
 		return counts_equal(a, b);
+	case REPLY_MANY:
+		for (size_t i = 0; a->n == b->n && i < a->n; i++)
+			if (!replies_equal(kind, &a->many[i], &b->many[i]))
+				return false;
+		return a->n == b->n;
 	}
 	return false;
 }
@@ -193,8 +198,8 @@ static struct entry_id last_added(struct pair *p)
 
 static bool may_add(enum cmd_kind k)
 {
-	return k == CMD_TAKE || k == CMD_DONE || k == CMD_REQUEUE || k == CMD_DEAD || k == CMD_ACK_DEL ||
-	       k == CMD_ADD || (k >= CMD_REPLAY && k < CMD_WAIT);
+	return k == CMD_TAKE || k == CMD_DONE || k == CMD_TAKE_MANY || k == CMD_DONE_MANY || k == CMD_REQUEUE ||
+	       k == CMD_DEAD || k == CMD_ACK_DEL || k == CMD_ADD || (k >= CMD_REPLAY && k < CMD_WAIT);
 }
 
 /* What the real command has added to the LBS since: the model gives the same ids. */
@@ -282,13 +287,18 @@ static void random_command(struct pair *p)
 {
 	static const enum cmd_kind kinds[] = {CMD_LOCK, CMD_LOCK, CMD_LOCK_GET, CMD_LOCK_SWAP, CMD_RENEW, CMD_UNLOCK,
 		CMD_PROBE, CMD_TOMBSTONE, CMD_GROUP_CREATE, CMD_READ, CMD_READ, CMD_READ, CMD_READ_OWN, CMD_HEARTBEAT,
-		CMD_FETCH, CMD_TAKE, CMD_TAKE, CMD_TAKE, CMD_DONE, CMD_DONE, CMD_REQUEUE, CMD_REQUEUE, CMD_REQUEUE,
-		CMD_DEAD, CMD_DEAD_ADD, CMD_DEAD_READ, CMD_ACK_DEL, CMD_PENDING, CMD_CONSUMERS, CMD_LENGTH,
-		CMD_PENDING_SUM, CMD_UNREAD, CMD_UNREAD, CMD_DLQ_LENGTH, CMD_ADD, CMD_ADD, CMD_ADD, CMD_ADD, CMD_LATER,
-		CMD_LATER, CMD_LATER, CMD_DUE, CMD_DUE, CMD_DUE, CMD_SIFT, CMD_SIFT, CMD_ADD_LATER, CMD_DELAYED_NOW,
-		CMD_DELAYED_DROP, CMD_DLQ_RANGE, CMD_DLQ_DEL, CMD_REPLAY, CMD_WAIT, CMD_SLOTS, CMD_CLUSTER_INFO,
-		CMD_ROLE, CMD_PING, CMD_TRIAL};
+		CMD_FETCH, CMD_TAKE, CMD_TAKE, CMD_TAKE, CMD_DONE, CMD_DONE, CMD_TAKE_MANY, CMD_TAKE_MANY,
+		CMD_DONE_MANY, CMD_REQUEUE, CMD_REQUEUE, CMD_REQUEUE, CMD_DEAD, CMD_DEAD_ADD, CMD_DEAD_READ,
+		CMD_ACK_DEL, CMD_PENDING, CMD_CONSUMERS, CMD_LENGTH, CMD_PENDING_SUM, CMD_UNREAD, CMD_UNREAD,
+		CMD_DLQ_LENGTH, CMD_ADD, CMD_ADD, CMD_ADD, CMD_ADD, CMD_LATER, CMD_LATER, CMD_LATER, CMD_DUE, CMD_DUE,
+		CMD_DUE, CMD_SIFT, CMD_SIFT, CMD_ADD_LATER, CMD_DELAYED_NOW, CMD_DELAYED_DROP, CMD_DLQ_RANGE,
+		CMD_DLQ_DEL, CMD_REPLAY, CMD_WAIT, CMD_SLOTS, CMD_CLUSTER_INFO, CMD_ROLE, CMD_PING, CMD_TRIAL};
+	struct cmd_entry many[4];
+	for (size_t i = 0; i < 4; i++)
+		many[i] = (struct cmd_entry){slice_str(streams[roll(p, 3)]), some_id(p)};
 	struct cmd c = {
+		.many = many,
+		.n_many = 1 + roll(p, 4),
 		.kind = kinds[roll(p, sizeof kinds / sizeof kinds[0])],
 		.use_eval = roll(p, 2),
 		.stream = slice_str(streams[roll(p, 3)]),

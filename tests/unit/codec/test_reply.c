@@ -98,6 +98,31 @@ Test(reply, single_values)
 	expect_bad(CMD_RENEW, "*0\r\n");
 }
 
+Test(reply, many_answers_have_one_each)
+{
+	decode(CMD_TAKE_MANY, "*3\r\n:1\r\n-WRONGTYPE of this one\r\n:2\r\n");
+	cr_assert(reply.kind == REPLY_MANY && reply.n == 3);
+	cr_expect(reply.many[0].kind == REPLY_INT && reply.many[0].integer == 1);
+	cr_expect(reply.many[1].kind == REPLY_ERROR && reply.many[1].error == RERR_OPERATOR);
+	cr_expect(reply.many[2].kind == REPLY_INT && reply.many[2].integer == 2);
+	decode(CMD_DONE_MANY, "*2\r\n$3\r\n7-1\r\n:0\r\n");
+	cr_assert(reply.kind == REPLY_MANY && reply.n == 2);
+	cr_expect(reply.many[0].kind == REPLY_ID && reply.many[0].id.ms == 7);
+	decode(CMD_DONE_MANY, "-NOSCRIPT No matching script\r\n");
+	cr_expect_eq(reply.error, RERR_NOSCRIPT);
+	expect_bad(CMD_TAKE_MANY, ":1\r\n");
+	expect_bad(CMD_TAKE_MANY, "*1\r\n$-1\r\n");
+	expect_bad(CMD_TAKE_MANY, "*1\r\n*0\r\n");
+	struct buf b;
+	buf_init(&b);
+	buf_printf(&b, "*%d\r\n", CMD_MANY_MAX + 1);
+	for (int i = 0; i <= CMD_MANY_MAX; i++)
+		buf_str(&b, ":1\r\n");
+	buf_add(&b, "", 1);
+	expect_bad(CMD_TAKE_MANY, b.data);
+	buf_fini(&b);
+}
+
 Test(reply, requeue_has_three_shapes)
 {
 	decode(CMD_REQUEUE, "$3\r\n7-1\r\n");

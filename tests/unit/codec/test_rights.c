@@ -41,8 +41,13 @@ static void use_commands(bool use_delifeq, bool use_eval)
 	struct command_argv *args = command_argv_new();
 	struct command_self self = {.consumer = "c", .node = "n"};
 	for (int k = 0; k < CMD_N; k++) {
-		const struct cmd c = {
-			.kind = (enum cmd_kind)k, .fields = fields, .use_eval = use_eval, .use_delifeq = use_delifeq};
+		const struct cmd_entry entry = {.stream = {"s", 1}};
+		const struct cmd c = {.many = &entry,
+			.n_many = 1,
+			.kind = (enum cmd_kind)k,
+			.fields = fields,
+			.use_eval = use_eval,
+			.use_delifeq = use_delifeq};
 		command_encode(args, &c, &names, &self);
 		cr_expect(use(command_args(args), command_lens(args), (size_t)command_argc(args)), "%s has no rule",
 			command_name((enum cmd_kind)k));

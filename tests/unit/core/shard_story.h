@@ -44,12 +44,12 @@ static const struct entry_id ID7 = {7, 0};
 #define UNUSED __attribute__((unused))
 
 static const char *const story_cmds[CMD_N] = {"lock", "lock_get", "lock_swap", "renew", "unlock", "probe", "tomb",
-	"group_create", "read", "read_own", "heartbeat", "fetch", "take", "done", "requeue", "dead", "dead_add",
-	"dead_read", "ack_del", "pending", "consumers", "length", "pending_sum", "unread", "dlq_length", "trial", "add",
-	"dlq_range", "dlq_del", "replay", "later", "sift", "due", "add_later", "delayed_now", "delayed_drop", "leave",
-	"back", "left", "forget", "feed_open", "feed_read", "feed_ack", "feed_fail", "feed_close", "feed_pick",
-	"feed_dead_add", "tracking", "caching", "wait", "unblock", "slots", "cluster_info", "role", "run_id", "time",
-	"config_get", "config_set", "psubscribe", "ping"};
+	"group_create", "read", "read_own", "heartbeat", "fetch", "take", "take_many", "done", "done_many", "requeue",
+	"dead", "dead_add", "dead_read", "ack_del", "pending", "consumers", "length", "pending_sum", "unread",
+	"dlq_length", "trial", "add", "dlq_range", "dlq_del", "replay", "later", "sift", "due", "add_later",
+	"delayed_now", "delayed_drop", "leave", "back", "left", "forget", "feed_open", "feed_read", "feed_ack",
+	"feed_fail", "feed_close", "feed_pick", "feed_dead_add", "tracking", "caching", "wait", "unblock", "slots",
+	"cluster_info", "role", "run_id", "time", "config_get", "config_set", "psubscribe", "ping"};
 static const char *const story_results[] = {"done", "parked", "gone", "not_ours", "deleted", "moved", "failed"};
 static const char *const story_leases[] = {"held", "busy", "lost", "moved", "recreated"};
 static const char *const story_lost[] = {"expired", "taken", "missing", "not_pending", "replaced"};
@@ -85,6 +85,8 @@ static void story_cmd(const struct effect *ef)
 		       c->kind == CMD_GROUP_CREATE || c->kind == CMD_CONFIG_SET_EVENTS;
 	if (is_lock)
 		story_slice("value", c->value);
+	if (c->many)
+		buf_printf(&W.text, " n=%zu", c->n_many);
 	story_slice("expect", c->expect);
 	story_slice("consumer", c->consumer);
 	if (c->kind == CMD_READ)

@@ -259,6 +259,86 @@ Test(retry, at_most_two_thousand_are_on_their_way_in_order, .init = story_up, .f
 	cr_assert_eq(W.n_msgs[MSG_OP_RESULT], 5000);
 }
 
+/* ---- many at once ---- */
+
+/* Operations 1 to n, which come together. */
+static void together(enum cmd_kind kind, uint64_t n)
+{
+	for (uint64_t i = 1; i <= n; i++)
+		story_event((struct shard_event){.kind = SHARD_MSG,
+			.has_more = i < n,
+			.msg = &(struct msg){.kind = MSG_OP,
+				.op = (uint8_t)kind,
+				.handle = i,
+				.svc = 1,
+				.id = {i, 0},
+				.stream = text_new("s1", 2)}});
+}
+
+Test(retry, what_comes_together_goes_together, .init = story_up, .fini = story_down)
+{
+	together(CMD_TAKE, 3);
+	expect_story("[ 1000] take_many n=3\n");
+	static const struct reply each[] = {{.kind = REPLY_INT, .integer = 1},
+		{.kind = REPLY_ERROR, .error = RERR_RETRY, .text = {"OOM", 3}}, {.kind = REPLY_INT, .integer = 2}};
+	story_reply(CMD_TAKE_MANY, (struct reply){.kind = REPLY_MANY, .many = each, .n = 3});
+	expect_story("[ 1000] > op take done\n[ 1000] > op take parked\n");
+	again(CMD_TAKE);
+	story_int(CMD_TAKE, 1);
+	cr_assert(strstr(W.text.data, "take s1 2-0\n"), "only the one that was refused: %s", W.text.data);
+	story_clear();
+}
+
+Test(retry, what_differs_goes_apart, .init = story_up, .fini = story_down)
+{
+	static const uint8_t ops[] = {CMD_TAKE, CMD_DONE, CMD_REQUEUE, CMD_DONE, CMD_TAKE, CMD_DONE};
+	for (size_t i = 0; i < sizeof ops; i++)
+		story_event((struct shard_event){.kind = SHARD_MSG,
+			.has_more = i + 1 < sizeof ops,
+			.msg = &(struct msg){.kind = MSG_OP,
+				.op = ops[i],
+				.flag = i == 5,
+				.handle = i + 1,
+				.svc = 1,
+				.id = {i + 1, 0},
+				.stream = text_new("s1", 2)}});
+	expect_story("[ 1000] requeue s1 3-0 consumer=redis-consumer-me retry=0 idle=0\n[ 1000] done_many n=2\n"
+		     "[ 1000] done s1 6-0\n[ 1000] take_many n=2\n");
+}
+
+Test(retry, an_answer_to_many_that_nobody_knows, .init = story_up, .fini = story_down)
+{
+	together(CMD_DONE, 2);
+	story_error(CMD_DONE_MANY, RERR_NOSCRIPT, "NOSCRIPT");
+	expect_story("[ 1000] done_many n=2\n[ 1000] done_many n=2 eval\n");
+	static const struct reply one = {.kind = REPLY_INT, .integer = 1};
+	story_reply(CMD_DONE_MANY, (struct reply){.kind = REPLY_MANY, .many = &one, .n = 1});
+	story_clear();
+	again(CMD_DONE);
+	story_drop_waiting(CMD_DONE);
+	story_cut();
+}
+
+Test(retry, many_without_an_answer_are_sent_again, .init = story_up, .fini = story_down)
+{
+	together(CMD_DONE, 2);
+	story_cut();
+	story_clear();
+	story_conn(CONN_COMMAND, true);
+	again(CMD_DONE_MANY);
+	static const struct reply each[] = {{.kind = REPLY_INT}, {.kind = REPLY_INT, .integer = 1}};
+	story_clear();
+	story_reply(CMD_DONE_MANY, (struct reply){.kind = REPLY_MANY, .many = each, .n = 2});
+	cr_assert(strstr(W.text.data, "op done gone resent\n") && strstr(W.text.data, "op done done resent\n"), "%s",
+		W.text.data);
+}
+
+Test(retry, a_batch_has_a_limit, .init = story_up, .fini = story_down)
+{
+	together(CMD_TAKE, 2 * CMD_MANY_MAX + 1);
+	expect_story("[ 1000] take_many n=128\n[ 1000] take_many n=128\n[ 1000] take s1 257-0\n");
+}
+
 /* ---- wait_replicas ---- */
 
 static void with_replicas(uint32_t n)
@@ -310,13 +390,11 @@ Test(retry, what_waits_for_the_next_wait_is_asked_again_too, .init = story_up, .
 	story_clear();
 	story_cut();
 	story_conn(CONN_COMMAND, true);
-	story_int(CMD_DONE, 0);
-	story_int(CMD_DONE, 0);
-	story_int(CMD_WAIT, 1);
-	cr_assert_eq(W.n_msgs[MSG_OP_RESULT], 1);
+	static const struct reply each[] = {{.kind = REPLY_INT}, {.kind = REPLY_INT}};
+	story_reply(CMD_DONE_MANY, (struct reply){.kind = REPLY_MANY, .many = each, .n = 2});
 	story_int(CMD_WAIT, 1);
 	cr_assert_eq(W.n_msgs[MSG_OP_RESULT], 2);
-	cr_assert_eq(W.n_cmds[CMD_DONE], 4);
+	cr_assert_eq(W.n_cmds[CMD_DONE], 2);
 }
 
 Test(retry, what_waits_between_two_waits_is_asked_again_too, .init = story_up, .fini = story_down)
