@@ -2,7 +2,7 @@
  *
  *   bench [-q] [-d DAEMON] [-l LAST] [-o FILE.json] [-r REPEATS] [-s SECONDS] [-x SCALE] [CASE...]
  *
- * CASE: letters of a to g, all without; b1k b10k b50k b100k, c10 c100 c1000 c5000 alone too. SECONDS: how long (b) holds and,
+ * CASE: letters of a to i, all without; b1k b10k b50k b100k, c10 c100 c1000 c5000, h1 h100 h10k alone too. SECONDS: how long (b) holds and,
  * up to 10, (c) keeps its rate. LAST: the last release's daemon, measured in the same repeats. -q: once, for 3 s, a fifth of
  * the numbers: to see a difference while one works on it. */
 #include <signal.h>
@@ -26,7 +26,9 @@ static _Noreturn void usage(int code)
 {
 	fputs("usage: bench [-q] [-d DAEMON] [-l LAST] [-o FILE.json] [-r REPEATS] [-s SECONDS] [-x SCALE] [CASE...]\n"
 	      "cases: a throughput, b leases held (b1k b10k b50k b100k), c rates (c10 c100 c1000 c5000), d recovery,\n"
-	      "e start, f churn, g throughput and leases on three masters; without: all\n",
+	      "e start, f churn, g throughput and leases on three masters, h entries (h1 h100 h10k), i idle streams "
+	      "in\n"
+	      "entries mode; without: all\n",
 		code ? stderr : stdout);
 	exit(code);
 }
@@ -76,7 +78,7 @@ static bool is_wanted(const struct options *o, const char *id)
 		return true;
 	for (const char *w = o->only; *w; w++) {
 		size_t n = strcspn(w, " ");
-		if (n && strspn(w, "abcdefg") == n && memchr(w, id[0], n))
+		if (n && strspn(w, "abcdefghi") == n && memchr(w, id[0], n))
 			return true;
 		w += n;
 		if (!*w)
@@ -134,6 +136,19 @@ static void latency(struct bench *b, const struct options *o, const char *id, in
 				"root)");
 }
 
+static void entries(
+	struct bench *b, const struct options *o, const char *id, uint32_t n, uint32_t n_entries, double per_s)
+{
+	if (!is_wanted(o, id))
+		return;
+	char title[100];
+	snprintf(title, sizeof title, "entries mode: %u streams of %u entries; numbers x %g", n, n_entries, b->scale);
+	struct report_case *c = report_case(&b->report, id, title);
+	for (int i = 0; i < b->repeats; i++)
+		case_entries(b, c, n, n_entries, per_s);
+	finish(b, c);
+}
+
 static void on_one_master(struct bench *b, const struct options *o)
 {
 	rig_up(&b->rig, o->daemon, o->last, 1);
@@ -151,6 +166,10 @@ static void on_one_master(struct bench *b, const struct options *o)
 	simple(b, o, "d", "10,000 streams of a killed daemon, T = 10 s", case_recovery, few);
 	simple(b, o, "e", "start with 50,000 own pending entries", case_start, b->repeats);
 	simple(b, o, "f", "1,000 workers, a tenth reconnects every second", case_churn, few);
+	entries(b, o, "h1", 1, 200000, 100000);
+	entries(b, o, "h100", 100, 3000, 200000);
+	entries(b, o, "h10k", 10000, 20, 100000);
+	simple(b, o, "i", "10,000 open streams in entries mode, idle", case_idle_entries, few);
 	rig_down(&b->rig);
 }
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -118,6 +119,8 @@ static void hello(struct pool *p, struct session *s, int i)
 	buf_clear(&s->in);
 	buf_clear(&s->out);
 	buf_printf(&s->out, "{\"t\":\"hello\",\"v\":1,\"name\":\"bench%d\",\"credits\":%d", i, p->o.credits);
+	if (p->o.takes_entries)
+		buf_str(&s->out, ",\"entries\":true");
 	if (s->key[0])
 		buf_printf(&s->out, ",\"session\":\"%s\"", s->key);
 	if (s->n_held) {
@@ -214,6 +217,8 @@ static void on_assign(struct pool *p, struct session *s, const char *line, size_
 		say_done(s, lease, n);
 		return;
 	}
+	if (p->o.n_entries)
+		return;
 	p->counts.n_held++;
 	hold(s, lease, n);
 }
@@ -245,6 +250,46 @@ static void on_err(struct pool *p, const char *line, size_t len)
 		fprintf(stderr, "bench: the daemon said %.*s\n", (int)(len < 300 ? len : 300), line);
 }
 
+uint32_t pool_entries(const char *frame, size_t len, const char **last_id, size_t *id_len)
+{
+	static const char start[] = "\"e\":[[\"";
+	const char *first = memmem(frame, len, start, sizeof start - 1), *last = memrchr(frame, '[', len);
+	last = last ? memrchr(frame, '[', (size_t)(last - frame)) : NULL; /* [id, [its fields]] */
+	const char *end = last && first ? memchr(last + 2, '"', len - (size_t)(last + 2 - frame)) : NULL;
+	if (!end)
+		proc_die("not entries: %.*s", (int)(len < 300 ? len : 300), frame);
+	*last_id = last + 2;
+	*id_len = (size_t)(end - *last_id);
+	const char *seq = memchr(first + sizeof start - 1, '-', 30), *last_seq = memchr(*last_id, '-', *id_len);
+	uint64_t from = strtoull(seq + 1, NULL, 10), to = strtoull(last_seq + 1, NULL, 10);
+	return to >= from ? (uint32_t)(to - from) + 1 : 1;
+}
+
+static void on_entries(struct pool *p, struct session *s, const char *line, size_t len)
+{
+	size_t n, id_len;
+	const char *lease = string_after(line, len, "\"lease\":\"", &n), *id;
+	p->counts.n_entries += pool_entries(line, len, &id, &id_len);
+	if (p->o.on_entries)
+		p->o.on_entries(p->o.arg, line, len);
+	buf_str(&s->out, "{\"t\":\"ack\",\"lease\":\"");
+	buf_add(&s->out, lease, n);
+	buf_str(&s->out, "\",\"id\":\"");
+	buf_add(&s->out, id, id_len);
+	buf_add(&s->out, "\"}\n", 3);
+	const char *seq = memchr(id, '-', id_len);
+	if (p->o.n_entries && seq && strtoul(seq + 1, NULL, 10) == p->o.n_entries)
+		say_done(s, lease, n);
+}
+
+static void on_ok(struct pool *p, const char *line, size_t len)
+{
+	if (p->o.takes_entries && memmem(line, len, "\"for\":\"ack\"", 11))
+		p->counts.n_acked++;
+	else
+		p->counts.n_ok++;
+}
+
 static void on_line(struct pool *p, struct session *s, const char *line, size_t len)
 {
 	size_t n;
@@ -253,8 +298,10 @@ static void on_line(struct pool *p, struct session *s, const char *line, size_t 
 		proc_die("not a frame: %.*s", (int)len, line);
 	if (n == 6 && memcmp(t, "assign", 6) == 0)
 		on_assign(p, s, line, len);
+	else if (n == 7 && memcmp(t, "entries", 7) == 0)
+		on_entries(p, s, line, len);
 	else if (n == 2 && memcmp(t, "ok", 2) == 0)
-		p->counts.n_ok++;
+		on_ok(p, line, len);
 	else if (n == 4 && memcmp(t, "ping", 4) == 0) {
 		p->counts.n_pings++;
 		buf_str(&s->out, "{\"t\":\"pong\"}\n");

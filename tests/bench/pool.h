@@ -1,6 +1,7 @@
 /* pool - many workers in one thread: sessions of the worker protocol over epoll, with as little work per frame as goes,
  * so that what is measured is the daemon. Frames are scanned, not parsed: they come from our own encoder.
- * A session answers pings; in a pool that finishes, every assign is answered by done at once, else it is kept. */
+ * A session answers pings; in a pool that finishes, every assign is answered by done at once, else it is kept.
+ * With entries each frame of entries is acknowledged at once, by its last id; ids are 1-1, 1-2, … or as Redis makes them. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -12,13 +13,16 @@ struct pool_opts {
 	const char *path; /* copied */
 	int n_sessions, credits;
 	bool finishes;
+	bool takes_entries;
+	uint32_t n_entries; /* a stream is done with its entry of this number; 0 = never */
 	void (*on_assign)(void *arg, const char *stream, size_t len); /* may be NULL */
+	void (*on_entries)(void *arg, const char *frame, size_t len); /* may be NULL */
 	void *arg;
 };
 
 struct pool_counts {
 	uint64_t n_welcome, n_assigned, n_ok, n_lost, n_revoked, n_refused, n_errors, n_resumed, n_gone, n_closed,
-		n_pings;
+		n_pings, n_entries, n_acked;
 	uint64_t n_held; /* assigned or resumed, and not finished */
 };
 
@@ -34,5 +38,7 @@ void pool_round(struct pool *p, int64_t wait_us);
 /* Also watches another descriptor for reading. */
 void pool_watch(struct pool *p, int fd, void (*fn)(void *arg), void *arg);
 const struct pool_counts *pool_counts(const struct pool *p);
+/* The frame's number of entries, and its last id's place in it. For ids and values without [ and ". */
+uint32_t pool_entries(const char *frame, size_t len, const char **last_id, size_t *id_len);
 /* The same pool's sessions come with these credits from now on. */
 void pool_credits(struct pool *p, int credits);

@@ -54,6 +54,8 @@ void rig_append(struct rig *r, redisContext *const *links, int master, const str
 redisReply *rig_reply(redisContext *link);
 /* Entries from..from+n of a run into the load-balancer stream. */
 void rig_add(struct rig *r, uint32_t run, uint32_t from, uint32_t n);
+/* Data streams from..from+n of a run get n_entries entries 1-1, 1-2, … of about 200 bytes each. */
+void rig_add_entries(struct rig *r, uint32_t run, uint32_t from, uint32_t n, uint32_t n_entries);
 int rig_name(char out[RIG_NAME + 1], uint32_t run, uint32_t index);
 uint32_t rig_index(const char *name, size_t len);     /* of a stream's name */
 double rig_calls(struct rig *r, const char *command); /* of all masters, since rig_flush */

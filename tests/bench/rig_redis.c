@@ -5,7 +5,7 @@
 
 #include "bench/rig.h"
 
-enum { ADD_CHUNK = 500 };
+enum { ADD_CHUNK = 500, ENTRY_BYTES = 190 };
 
 int rig_master(const struct rig *r, uint16_t slot)
 {
@@ -59,6 +59,29 @@ void rig_add(struct rig *r, uint32_t run, uint32_t from, uint32_t n)
 		for (uint32_t i = 0; i < chunk; i++)
 			freeReplyObject(rig_reply(r->link[m]));
 		done += chunk;
+	}
+}
+
+static void append_entry(redisContext *link, uint32_t run, uint32_t index, uint32_t entry)
+{
+	char name[RIG_NAME + 1], data[ENTRY_BYTES];
+	rig_name(name, run, index);
+	memset(data, 'x', sizeof data);
+	if (redisAppendCommand(link, "XADD %s 1-%u data %b", name, entry, data, sizeof data) != REDIS_OK)
+		proc_die("redis: %s", link->errstr);
+}
+
+void rig_add_entries(struct rig *r, uint32_t run, uint32_t from, uint32_t n, uint32_t n_entries)
+{
+	redisContext *link = r->link[0]; /* one master */
+	for (uint32_t i = 0, n_sent = 0; i < n; i++) {
+		for (uint32_t k = 1; k <= n_entries; k++) {
+			append_entry(link, run, from + i, k);
+			if (++n_sent < ADD_CHUNK && !(i == n - 1 && k == n_entries))
+				continue;
+			for (; n_sent; n_sent--)
+				freeReplyObject(rig_reply(link));
+		}
 	}
 }
 
