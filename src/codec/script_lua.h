@@ -140,7 +140,7 @@
 	"    if not m or e.err then break end\n"                                                                       \
 	"    local p = e[1] and held(id)\n"                                                                            \
 	"    if p and not p.err then\n"                                                                                \
-	"      redis.pcall('HSET', KEYS[2], stream, id)\n"                                                             \
+	"      if type(redis.pcall('HSET', KEYS[2], stream, id)) == 'table' then break end\n"                          \
 	"      redis.pcall('ZREM', KEYS[5], m)\n"                                                                      \
 	"      return\n"                                                                                               \
 	"    end\n"                                                                                                    \

@@ -55,6 +55,9 @@ void model_redis_next_id(struct model_redis *m,
 /* XCLAIM by somebody else (a Go consumer). False: not pending; a deleted entry stops being so, as in Redis 7. */
 bool model_redis_claim(struct model_redis *m, const struct command_names *names, struct entry_id id,
 	const char *consumer, mono_ms now);
+/* Somebody makes it; one that is there stays as it is. */
+void model_redis_create_consumer(
+	struct model_redis *m, const struct command_names *names, struct slice name, mono_ms now);
 bool model_redis_xdel(struct model_redis *m, const struct command_names *names, struct entry_id id);
 void model_redis_destroy_group(struct model_redis *m, const struct command_names *names);
 void model_redis_delete_lbs(struct model_redis *m, const struct command_names *names); /* the stream and its group */

@@ -298,7 +298,8 @@ bool model_advance(struct model_redis *m, const struct command_names *names, str
 		struct model_stream *s = model_stream_of(m, names->lbs, false);
 		const struct model_entry *e = s ? model_stream_get(s, id) : NULL;
 		if (e && model_pel_get(s, id)) { /* somebody has it: the group was made again */
-			m->is_dirty = true;
+			if (!may_write(m))
+				break;
 			model_registry_set(r, stream, id);
 			parked_drop(w, i);
 			return false;
@@ -378,13 +379,13 @@ void model_take_stream(struct model_redis *m, struct model_stream *s, const stru
 	bool older = first < w->n_parked && entry_id_cmp(w->parked[first].id, c->id) < 0;
 	if (is_busy || older) {
 		bool merges = names->same_stream == SAME_STREAM_COALESCE && is_busy;
-		out->integer = merges && !c->only_look ? 4 : 2;
+		bool is_gone = merges && !model_stream_get(s, c->id); /* deleted: nothing to merge */
+		out->integer = c->only_look || !merges ? 2 : is_gone ? 0 : 4;
 		if (c->only_look)
 			return;
-		if (merges && !model_stream_get(s, c->id)) { /* its data was deleted: nothing to wish for */
+		if (is_gone) {
 			m->is_dirty = true;
 			model_pel_remove(s, c->id);
-			out->integer = 0;
 			return;
 		}
 		struct entry_id unused;
@@ -428,14 +429,14 @@ void model_sift(struct model_redis *m, const struct cmd *c, const struct command
 	struct entry_batch *b = model_batch_new((size_t)c->count);
 	*out = (struct reply){.kind = REPLY_ENTRIES, .entries = b};
 	const struct slice who = c->consumer.p ? c->consumer : (struct slice){me, strlen(me)};
-	const uint32_t consumer = model_group_consumer(s, who.p, who.len);
-	s->consumers[consumer].seen = m->now;
 	for (int left = COMMAND_SIFT_BUDGET; left > 0 && b->n < (size_t)c->count; left--) {
 		const size_t next = model_stream_find(s, entry_id_next(s->delivered));
 		if (next >= s->n)
 			return;
 		const struct model_entry e = s->v[next];
 		m->is_dirty = true; /* XREADGROUP writes */
+		const uint32_t consumer = model_group_consumer(s, who.p, who.len);
+		s->consumers[consumer].seen = m->now;
 		model_pel_put(s, e.id, consumer, m->now, 1);
 		s->delivered = e.id;
 		struct slice stream = plain_stream(&e), name = slice_copy(stream);

@@ -147,6 +147,16 @@ bool model_redis_claim(
 	return true;
 }
 
+void model_redis_create_consumer(
+	struct model_redis *m, const struct command_names *names, struct slice name, mono_ms now)
+{
+	m->now = now + m->offset;
+	struct model_stream *s = lbs_of(m, names);
+	const size_t n = s->n_consumers;
+	if (s->group && model_group_consumer(s, name.p, name.len) == n)
+		s->consumers[n].seen = m->now;
+}
+
 bool model_redis_xdel(struct model_redis *m, const struct command_names *names, struct entry_id id)
 {
 	return model_stream_delete(lbs_of(m, names), id);

@@ -375,6 +375,23 @@ Test(script, sift_reads_past_entries_of_running_streams)
 	cr_expect_eq(n_of("ZCARD", names.parked), 700);
 }
 
+/* Whoever has it is its stream's runner, also when that could not be written at once. */
+Test(script, what_waits_and_is_taken_waits_on_when_there_is_no_room)
+{
+	const struct entry_id first = given("me", "a"), second = given("me", "a");
+	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = first);
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 2);
+	real_redis_command(redis, "XCLAIM %s %s go 0 %s FORCE", names.lbs, names.group, id_text(second));
+	real_redis_command(redis, "XACK %s %s %s", names.lbs, names.group, id_text(first));
+	real_redis_command(redis, "CONFIG SET maxmemory 1");
+	EXEC(.kind = CMD_DUE, .count = 100);
+	cr_expect_eq(n_of("ZCARD", names.parked), 1);
+	real_redis_command(redis, "CONFIG SET maxmemory 0");
+	EXEC(.kind = CMD_DUE, .count = 100);
+	cr_expect_eq(n_of("ZCARD", names.parked), 0);
+	cr_expect_str_eq(registry("a"), id_text(second));
+}
+
 Test(script, coalesce_keeps_the_newest_wish)
 {
 	names.same_stream = SAME_STREAM_COALESCE;
@@ -390,6 +407,19 @@ Test(script, coalesce_keeps_the_newest_wish)
 	cr_assert_eq(reply.entries->n, 1);
 	cr_expect_str_eq(registry("a"), id_text(reply.entries->v[0].id));
 	entry_batch_free(reply.entries);
+}
+
+/* Somebody has deleted it: there is nothing to run again. */
+Test(script, a_deleted_entry_is_no_wish)
+{
+	names.same_stream = SAME_STREAM_COALESCE;
+	const struct entry_id first = given("me", "a"), second = given("me", "a");
+	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = first);
+	real_redis_command(redis, "XDEL %s %s", names.lbs, id_text(second));
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 0);
+	cr_expect_eq(n_pending(), 1);
+	cr_expect_eq(n_of("HLEN", names.registry), 1);
+	cr_expect_eq(n_of("ZCARD", names.parked), 0);
 }
 
 /* ---- later */
