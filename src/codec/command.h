@@ -56,6 +56,10 @@ uint16_t command_slot(const char *key, size_t len); /* CRC16 with hash tags */
 bool command_has_tag(const char *key, size_t len);  /* a hash tag that is not empty */
 /* The slot of a data stream's key. *has_no_position: in a cluster no key for its position lands there. */
 uint16_t command_entry_slots(const char *stream, size_t len, bool *has_no_position);
+/* A field that an entry got when it became a dead letter: `_dlq_stream` and the like. */
+bool command_is_feed_dead_field(struct slice name);
+/* Where the position in that data stream is kept; mem_free it. */
+char *command_position_key(const char *stream);
 uint16_t command_lock_slot(const char *stream, size_t len, struct entry_id id);
 /* `<stream><MUTEX_KEY_SEP><id>` -> its parts; false when it is no lock key. For keyspace events (channel prefix
  * already cut off). */

@@ -98,7 +98,7 @@ static void feed_put_range(struct command_argv *a, const struct cmd *c)
 	feed_put_i64(a, c->count);
 }
 
-static bool is_feed_dead_field(struct slice name)
+bool command_is_feed_dead_field(struct slice name)
 {
 	static const char *const own[] = {
 		"_dlq_stream", "_orig_id", "_dlq_reason", "_dlq_error", "_dlq_at", "_dlq_node", "_tries"};
@@ -120,7 +120,7 @@ static void feed_put_dead_add(
 	}
 	feed_put_str(a, "*");
 	for (size_t i = 0; c->fields && i < c->fields->n; i++) {
-		if (is_feed_dead_field(c->fields->v[i].name))
+		if (command_is_feed_dead_field(c->fields->v[i].name))
 			continue;
 		feed_put_slice(a, c->fields->v[i].name);
 		feed_put_slice(a, c->fields->v[i].value);
@@ -180,6 +180,11 @@ void command_encode_feed(
 		feed_put_words(a, caching);
 		break;
 	}
+}
+
+char *command_position_key(const char *stream)
+{
+	return mem_printf(command_has_tag(stream, strlen(stream)) ? "%s-sluice" : "{%s}-sluice", stream);
 }
 
 uint16_t command_entry_slots(const char *stream, size_t len, bool *has_no_position)

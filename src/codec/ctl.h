@@ -45,6 +45,10 @@ enum ctl_verb {
 	CTL_VERB_DLQ_SHOW,         /* ctl_dlq_entry rows, whole */
 	CTL_VERB_DLQ_REPLAY,       /* ctl_dlq_action rows; with dry_run nothing is changed */
 	CTL_VERB_DLQ_PURGE,
+	CTL_VERB_ENTRIES_DLQ_LS,     /* ctl_entries_dlq_entry rows, short: dead letters of a service in entries mode */
+	CTL_VERB_ENTRIES_DLQ_SHOW,   /* ctl_entries_dlq_entry rows, whole */
+	CTL_VERB_ENTRIES_DLQ_REPLAY, /* ctl_dlq_action rows */
+	CTL_VERB_ENTRIES_DLQ_PURGE,
 	CTL_VERB_RELOAD,  /* ctl_reload rows; exit 78 when one is rejected, then nothing was applied */
 	CTL_VERB_DOCTOR,  /* ctl_doctor rows; exit 1 when one failed */
 	CTL_VERB_METRICS, /* one ctl_metrics */

@@ -112,7 +112,15 @@ static const struct field dlq_short_fields[] = {F(ctl_dlq_entry, service), F(ctl
 static const struct field dlq_whole_fields[] = {F(ctl_dlq_entry, info), F(ctl_dlq_entry, fields), END};
 
 static const struct field dlq_action_fields[] = {F(ctl_dlq_action, service), F(ctl_dlq_action, id),
-	F(ctl_dlq_action, stream), F(ctl_dlq_action, result), F(ctl_dlq_action, new_id), F(ctl_dlq_action, error), END};
+	F(ctl_dlq_action, stream), F(ctl_dlq_action, result), F(ctl_dlq_action, new_id), F(ctl_dlq_action, error),
+	F(ctl_dlq_action, due_ms), END};
+
+static const struct field entries_dlq_short_fields[] = {F(ctl_entries_dlq_entry, service), F(ctl_entries_dlq_entry, id),
+	F(ctl_entries_dlq_entry, stream), F(ctl_entries_dlq_entry, reason), F(ctl_entries_dlq_entry, at_ms),
+	F(ctl_entries_dlq_entry, age_ms), F(ctl_entries_dlq_entry, node), F(ctl_entries_dlq_entry, error),
+	F(ctl_entries_dlq_entry, orig_id), F(ctl_entries_dlq_entry, tries), END};
+
+static const struct field entries_dlq_whole_fields[] = {F(ctl_entries_dlq_entry, fields), END};
 
 static const struct field reload_fields[] = {F(ctl_reload, setting), F(ctl_reload, result), F(ctl_reload, from),
 	F(ctl_reload, to), F(ctl_reload, problem), END};
@@ -318,13 +326,28 @@ void ctl_encode_dlq_short(struct buf *b, const struct ctl_dlq_entry *row)
 	ctl_rows_put_row(b, dlq_short_fields, row);
 }
 
-void ctl_encode_dlq_entry(struct buf *b, const struct ctl_dlq_entry *row)
+static void put_both(struct buf *b, const struct field *first, const struct field *second, const void *row)
 {
 	bool is_first = true;
 	buf_str(b, "{");
-	ctl_rows_put_fields(b, dlq_short_fields, (const char *)row, &is_first);
-	ctl_rows_put_fields(b, dlq_whole_fields, (const char *)row, &is_first);
+	ctl_rows_put_fields(b, first, row, &is_first);
+	ctl_rows_put_fields(b, second, row, &is_first);
 	buf_str(b, "}\n");
+}
+
+void ctl_encode_dlq_entry(struct buf *b, const struct ctl_dlq_entry *row)
+{
+	put_both(b, dlq_short_fields, dlq_whole_fields, row);
+}
+
+void ctl_encode_entries_dlq_short(struct buf *b, const struct ctl_entries_dlq_entry *row)
+{
+	ctl_rows_put_row(b, entries_dlq_short_fields, row);
+}
+
+void ctl_encode_entries_dlq_entry(struct buf *b, const struct ctl_entries_dlq_entry *row)
+{
+	put_both(b, entries_dlq_short_fields, entries_dlq_whole_fields, row);
 }
 
 void ctl_encode_dlq_action(struct buf *b, const struct ctl_dlq_action *row)

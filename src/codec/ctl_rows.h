@@ -182,11 +182,23 @@ struct ctl_dlq_entry {
 	struct ctl_json fields; /* show only: all fields, an object of strings */
 };
 
-/* dlq replay, dlq purge */
+/* entries-dlq ls, entries-dlq show */
+struct ctl_entries_dlq_entry {
+	const char *service, *id, *stream; /* the data stream; NULL: it does not say */
+	const char *reason;
+	int64_t at_ms, age_ms;
+	const char *node, *error, *orig_id;
+	int64_t tries;
+	struct ctl_json
+		fields; /* show only: a list of its own fields, each [name, value]; {"b64": …} what is not UTF-8 */
+};
+
+/* dlq replay, dlq purge, and the same of entries-dlq */
 struct ctl_dlq_action {
 	const char *service, *id, *stream;
 	const char *result; /* replayed, purged, would_replay, would_purge, gone, error */
 	const char *new_id, *error;
+	int64_t due_ms; /* replayed at a rate: so long until it is back in the LBS */
 };
 
 /* reload. One row without a setting when nothing changed. */
@@ -233,6 +245,8 @@ void ctl_encode_scan(struct buf *b, const struct ctl_scan *row);
 void ctl_encode_topology(struct buf *b, const struct ctl_topology *row);
 void ctl_encode_dlq_short(struct buf *b, const struct ctl_dlq_entry *row); /* without info and fields */
 void ctl_encode_dlq_entry(struct buf *b, const struct ctl_dlq_entry *row);
+void ctl_encode_entries_dlq_short(struct buf *b, const struct ctl_entries_dlq_entry *row); /* without fields */
+void ctl_encode_entries_dlq_entry(struct buf *b, const struct ctl_entries_dlq_entry *row);
 void ctl_encode_dlq_action(struct buf *b, const struct ctl_dlq_action *row);
 void ctl_encode_reload(struct buf *b, const struct ctl_reload *row);
 void ctl_encode_doctor(struct buf *b, const struct ctl_doctor *row);

@@ -26,15 +26,14 @@ static void add_base64(struct buf *b, const char *s, size_t len)
 	}
 }
 
-/* A name or a value: a string where it is UTF-8, else {"b64": "…"}. */
-static void add_value(struct buf *b, const redisReply *r)
+void reply_feed_value(struct buf *b, const char *s, size_t len)
 {
-	if (buf_is_utf8(r->str, r->len)) {
-		buf_json_str(b, r->str, r->len);
+	if (buf_is_utf8(s, len)) {
+		buf_json_str(b, s, len);
 		return;
 	}
 	buf_str(b, "{\"b64\":\"");
-	add_base64(b, r->str, r->len);
+	add_base64(b, s, len);
 	buf_str(b, "\"}");
 }
 
@@ -55,7 +54,7 @@ static bool add_feed_entry(struct buf *b, const redisReply *r, struct entry_id *
 			return false;
 		if (i)
 			buf_add(b, ",", 1);
-		add_value(b, list->element[i]);
+		reply_feed_value(b, list->element[i]->str, list->element[i]->len);
 	}
 	buf_add(b, "]", 1);
 	return true;

@@ -308,6 +308,14 @@ static const char *const texts[SCRIPT_N] = {
 	"redis.call('HDEL', KEYS[1], 'run')\n"
 	"if ARGV[2] == 'done' or ARGV[2] == 'delete' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end\n"
 	"return 1\n",
+
+	[SCRIPT_FEED_HOLD] = LUA_LAST_ID LUA_OWNER "if h[2] then return 0 end\n"
+						   "local last = last_id()\n"
+						   "if type(last) == 'table' then return last end\n"
+						   "local w = redis.pcall('HSET', KEYS[1], 'pos', last or '0-0')\n"
+						   "if type(w) == 'table' then return w end\n"
+						   "redis.call('PEXPIRE', KEYS[1], ARGV[1])\n"
+						   "return 1\n",
 };
 
 static char shas[SCRIPT_N][41];

@@ -44,6 +44,8 @@ enum script {
 	SCRIPT_FEED_ACK,
 	SCRIPT_FEED_FAIL,  /* KEYS position; ARGV token -> tries | -1 */
 	SCRIPT_FEED_CLOSE, /* KEYS position [stream]; ARGV token, keep | done | death | delete, ttl_ms -> 1 | 2 | 0 */
+	/* KEYS position, stream; ARGV ttl_ms -> 1 | 0: where no position is kept yet, it is the stream's present end */
+	SCRIPT_FEED_HOLD,
 	SCRIPT_N
 };
 

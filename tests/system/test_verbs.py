@@ -24,7 +24,8 @@ ARGUMENTS = {
     "status": [], "ls": [], "show": ["S"], "explain": ["S"], "workers": [], "nodes": [], "pause": ["bills"], "resume": ["bills"],
     "release": ["S"], "requeue": ["S"], "add": ["bills", "x"], "scan": ["orders"], "topology refresh": [],
     "dlq ls": ["orders"], "dlq show": ["orders", "--limit", "5"], "dlq replay": ["orders", "--limit", "1", "--dry-run"],
-    "dlq purge": ["orders", "--limit", "1", "--dry-run"], "reload": [], "doctor": [], "metrics": [], "events": [], "version": [],
+    "dlq purge": ["orders", "--limit", "1", "--dry-run"], "entries-dlq ls": ["orders"], "entries-dlq show": ["orders"],
+    "entries-dlq replay": ["orders", "--dry-run"], "entries-dlq purge": ["orders", "--dry-run"], "reload": [], "doctor": [], "metrics": [], "events": [], "version": [],
     "drain": [], "undrain": [], "revoke": ["W"]}
 NO_JSON = {"top"}  # a live view; its own tests are in test_sluicectl_cli
 # arguments with which the answer has another form, or another way to end
@@ -79,6 +80,7 @@ def test_json_of_every_verb_is_what_the_manual_says(t):
     add.many("orders", ["s0", "s1"])
     w.wait("assign", 4)
     add.one("bills", "waits")
+    r.db.cmd("XADD", "orders-entries-dlq", "*", "n", "1", "_dlq_stream", "orders:k", "_orig_id", "1-1")
     changes = {"drain", "revoke"}
     for verb, args in sorted(ARGUMENTS.items(), key=lambda x: x[0] in changes):
         if verb in ("undrain", "revoke"):

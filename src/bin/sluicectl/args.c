@@ -17,7 +17,7 @@ static const struct {
 } globals[GLOBAL_N] = {
 	[GLOBAL_JSON] = {"--json", NULL, "one JSON object, or one per line for lists"},
 	[GLOBAL_SOCKET] = {"--socket", "PATH",
-		"the control socket, else $SLUICED_CONTROL (default /run/sluiced/control.sock)"},
+		"or -s: the control socket, else $SLUICED_CONTROL (default /run/sluiced/control.sock)"},
 	[GLOBAL_TIMEOUT] = {"--timeout", "DUR", "give up after so much silence (default 5s, doctor 30s)"},
 	[GLOBAL_NO_HEADERS] = {"--no-headers", NULL, "tables without their first line"},
 	[GLOBAL_HELP] = {"--help", NULL, "this text, or a verb's"},
@@ -96,6 +96,10 @@ static enum err_code scan_option(struct scan *s, struct options *o, int argc, ch
 		s->help = true;
 		return ERR_OK;
 	}
+	if (strcmp(word, "-s") == 0) { /* as sluice-run has it */
+		word = globals[GLOBAL_SOCKET].option;
+		len = strlen(word);
+	}
 	if (!find_option(word, len, &g, &a))
 		return err_set(err, ERR_INVALID, "unknown option %.*s", (int)(len < 64 ? len : 64), word);
 	const char *takes = g != GLOBAL_N ? globals[g].value : ctl_arg_info(a)->value;
@@ -133,8 +137,41 @@ static enum err_code scan_words(struct scan *s, struct options *o, int argc, cha
 	return ERR_OK;
 }
 
+/* The second words of the verbs that begin with this one, "ls, show"; empty: there are none. */
+static void following_words(struct buf *b, const char *first)
+{
+	size_t len = strlen(first);
+	for (unsigned i = 0; i < CTL_VERB_N; i++) {
+		const char *name = ctl_verb_info((enum ctl_verb)i)->name;
+		if (strncmp(name, first, len) == 0 && name[len] == ' ')
+			buf_printf(b, "%s%s", b->len ? ", " : "", name + len + 1);
+	}
+}
+
+static bool is_group_word(const char *word)
+{
+	struct buf more;
+	buf_init(&more);
+	following_words(&more, word);
+	bool is = more.len > 0;
+	buf_fini(&more);
+	return is;
+}
+
+static enum err_code say_group(const char *given, struct err *err)
+{
+	struct buf more;
+	buf_init(&more);
+	following_words(&more, given);
+	err_set(err, ERR_INVALID, "%.64s: what? One of: %s", given, more.data);
+	buf_fini(&more);
+	return ERR_INVALID;
+}
+
 static enum err_code say_unknown_verb(const char *given, struct err *err)
 {
+	if (is_group_word(given))
+		return say_group(given, err);
 	const char *best = NULL;
 	size_t least = SUGGEST_MAX;
 	for (unsigned i = 0; i < CTL_VERB_N; i++) {
@@ -161,10 +198,6 @@ static enum err_code take_verb(struct scan *s, enum ctl_verb *verb, bool *is_top
 	if (s->n_words > 1)
 		snprintf(two, sizeof(two), "%s %s", s->words[0], s->words[1]);
 	int taken = *is_top || ctl_verb_parse(s->words[0], verb) ? 1 : ctl_verb_parse(two, verb) ? 2 : 0;
-	if (taken == 0 && strcmp(s->words[0], "dlq") == 0)
-		return err_set(err, ERR_INVALID, "dlq: what? One of: ls, show, replay, purge");
-	if (taken == 0 && strcmp(s->words[0], "topology") == 0)
-		return err_set(err, ERR_INVALID, "topology: what? There is: refresh");
 	if (taken == 0)
 		return say_unknown_verb(s->words[0], err);
 	s->words += taken;
@@ -216,6 +249,10 @@ enum args_result args_parse(int argc, char **argv, struct options *o, const char
 		return ARGS_VERSION;
 	if (s.help && s.n_words == 0)
 		return ARGS_HELP;
+	if (s.help && s.n_words == 1 && is_group_word(s.words[0])) {
+		*topic = s.words[0];
+		return ARGS_HELP;
+	}
 	if (take_verb(&s, &verb, &o->is_top, err) != ERR_OK)
 		return ARGS_BAD;
 	*topic = o->is_top ? "top" : ctl_verb_info(verb)->name;
@@ -258,7 +295,7 @@ static void help_line(struct buf *b, const char *option, const char *value, cons
 {
 	char left[64];
 	snprintf(left, sizeof(left), "%s%s%s", option, value ? " " : "", value ? value : "");
-	buf_printf(b, "  %-22s %s\n", left, help);
+	buf_printf(b, "  %-26s  %s\n", left, help);
 }
 
 static void help_globals(struct buf *b)
@@ -268,18 +305,30 @@ static void help_globals(struct buf *b)
 		help_line(b, globals[i].option, globals[i].value, globals[i].help);
 }
 
-static void help_all(struct buf *b)
+/* The verbs of two words whose first is this, or all verbs. */
+static bool help_verbs(struct buf *b, const char *first)
 {
 	struct buf words;
+	size_t len = first ? strlen(first) : 0;
+	bool any = false;
 	buf_init(&words);
-	buf_str(b, "usage: sluicectl [OPTION...] VERB [ARGUMENT...]\n\n");
 	for (unsigned i = 0; i < CTL_VERB_N; i++) {
 		const struct ctl_verb_info *verb = ctl_verb_info((enum ctl_verb)i);
+		if (first && (strncmp(verb->name, first, len) != 0 || verb->name[len] != ' '))
+			continue;
 		buf_clear(&words);
 		help_words(&words, verb);
 		help_line(b, words.data, NULL, verb->help);
+		any = true;
 	}
 	buf_fini(&words);
+	return any;
+}
+
+static void help_all(struct buf *b)
+{
+	buf_str(b, "usage: sluicectl [OPTION...] VERB [ARGUMENT...]\n\n");
+	help_verbs(b, NULL);
 	help_line(b, "top", NULL, "status and the oldest streams, live; q quits");
 	help_globals(b);
 	buf_str(b,
@@ -300,8 +349,15 @@ bool args_help(struct buf *b, const char *topic)
 		help_globals(b);
 		return true;
 	}
-	if (!ctl_verb_parse(topic, &v))
-		return false;
+	if (!ctl_verb_parse(topic, &v)) {
+		if (!is_group_word(topic))
+			return false;
+		buf_printf(b, "usage: sluicectl %s ...\n\n", topic);
+		help_verbs(b, topic);
+		help_globals(b);
+		buf_printf(b, "\n`sluicectl help %s WORD` tells a verb's arguments.\n", topic);
+		return true;
+	}
 	const struct ctl_verb_info *verb = ctl_verb_info(v);
 	buf_str(b, "usage: sluicectl ");
 	help_synopsis(b, verb);

@@ -41,6 +41,10 @@ static const struct column dlq_columns[] = {{"ID", "id", FORMAT_TEXT}, {"STREAM"
 	{"REASON", "reason", FORMAT_TEXT}, {"AGE", "age_ms", FORMAT_AGE}, {"RETRY", "retry", FORMAT_NUMBER},
 	{"NODE", "node", FORMAT_TEXT}, {"ERROR", "error", FORMAT_TEXT}, {0}};
 
+static const struct column entries_dlq_columns[] = {{"ID", "id", FORMAT_TEXT}, {"STREAM", "stream", FORMAT_TEXT},
+	{"ENTRY", "orig_id", FORMAT_TEXT}, {"REASON", "reason", FORMAT_TEXT}, {"AGE", "age_ms", FORMAT_AGE},
+	{"TRIES", "tries", FORMAT_NUMBER}, {"NODE", "node", FORMAT_TEXT}, {"ERROR", "error", FORMAT_TEXT}, {0}};
+
 static const struct column reload_columns[] = {{"RESULT", "result", FORMAT_STATE}, {"SETTING", "setting", FORMAT_TEXT},
 	{"FROM", "from", FORMAT_TEXT}, {"TO", "to", FORMAT_TEXT}, {"PROBLEM", "problem", FORMAT_TEXT}, {0}};
 
@@ -75,6 +79,11 @@ static const struct column dlq_block[] = {{"service", "service", FORMAT_TEXT}, {
 	{"error", "error", FORMAT_TEXT}, {"original id", "orig_id", FORMAT_TEXT}, {"info", "info", FORMAT_JSON},
 	{"fields", "fields", FORMAT_JSON}, {0}};
 
+static const struct column entries_dlq_block[] = {{"service", "service", FORMAT_TEXT}, {"id", "id", FORMAT_TEXT},
+	{"stream", "stream", FORMAT_TEXT}, {"entry", "orig_id", FORMAT_TEXT}, {"reason", "reason", FORMAT_TEXT},
+	{"at", "at_ms", FORMAT_WHEN}, {"age", "age_ms", FORMAT_AGE}, {"tries", "tries", FORMAT_NUMBER},
+	{"node", "node", FORMAT_TEXT}, {"error", "error", FORMAT_TEXT}, {"fields", "fields", FORMAT_JSON}, {0}};
+
 struct view {
 	const struct options *o;
 	struct buf out;
@@ -94,6 +103,7 @@ static const struct column *columns_of(enum ctl_verb verb)
 		[CTL_VERB_SCAN] = scan_columns,
 		[CTL_VERB_TOPOLOGY_REFRESH] = topology_columns,
 		[CTL_VERB_DLQ_LS] = dlq_columns,
+		[CTL_VERB_ENTRIES_DLQ_LS] = entries_dlq_columns,
 		[CTL_VERB_RELOAD] = reload_columns,
 		[CTL_VERB_DOCTOR] = doctor_columns,
 	};
@@ -299,6 +309,10 @@ static void put_action(struct buf *b, yyjson_val *row)
 		buf_str(b, " -> ");
 		cell_clean(b, cell_string(row, "new_id"));
 	}
+	if (cell_number(row, "due_ms") >= 0) {
+		buf_str(b, ", due in ");
+		cell_age(b, cell_number(row, "due_ms"));
+	}
 	if (strcmp(error, "-") != 0) {
 		buf_str(b, ": ");
 		cell_clean(b, error);
@@ -351,6 +365,18 @@ static void put_version(struct buf *b, yyjson_val *row)
 		(long long)cell_number(row, "control"), (long long)cell_number(row, "worker"));
 }
 
+static const struct column *block_of(enum ctl_verb verb)
+{
+	return verb == CTL_VERB_SHOW ? show_block : verb == CTL_VERB_DLQ_SHOW ? dlq_block : entries_dlq_block;
+}
+
+/* Says how many it was about at its end. */
+static bool is_counted(enum ctl_verb verb)
+{
+	return verb == CTL_VERB_DLQ_REPLAY || verb == CTL_VERB_DLQ_PURGE || verb == CTL_VERB_ENTRIES_DLQ_REPLAY ||
+	       verb == CTL_VERB_ENTRIES_DLQ_PURGE;
+}
+
 /* Verbs without a table: prints one row. */
 static void ctl_view_put_row(struct view *v, yyjson_val *row)
 {
@@ -363,9 +389,10 @@ static void ctl_view_put_row(struct view *v, yyjson_val *row)
 		break;
 	case CTL_VERB_SHOW:
 	case CTL_VERB_DLQ_SHOW:
+	case CTL_VERB_ENTRIES_DLQ_SHOW:
 		if (v->n_rows > 1)
 			buf_str(&v->out, "\n");
-		table_block(&v->out, v->o->request.verb == CTL_VERB_SHOW ? show_block : dlq_block, row);
+		table_block(&v->out, block_of(v->o->request.verb), row);
 		break;
 	case CTL_VERB_EXPLAIN:
 		put_explain(&v->out, row);
@@ -378,6 +405,8 @@ static void ctl_view_put_row(struct view *v, yyjson_val *row)
 	case CTL_VERB_REQUEUE:
 	case CTL_VERB_DLQ_REPLAY:
 	case CTL_VERB_DLQ_PURGE:
+	case CTL_VERB_ENTRIES_DLQ_REPLAY:
+	case CTL_VERB_ENTRIES_DLQ_PURGE:
 		put_action(&v->out, row);
 		break;
 	case CTL_VERB_ADD:
@@ -438,8 +467,7 @@ void view_finish(struct view *v, int exit_code)
 		table_put(&v->out, &v->table, !v->o->no_headers);
 	else if (v->table.columns && exit_code == 0 && !v->o->no_headers)
 		table_put(&v->out, &v->table, true); /* an empty list still says what it would list */
-	else if (exit_code == 0 &&
-		 (v->o->request.verb == CTL_VERB_DLQ_REPLAY || v->o->request.verb == CTL_VERB_DLQ_PURGE))
+	else if (exit_code == 0 && is_counted(v->o->request.verb))
 		buf_printf(&v->out, "%zu dead letters\n", v->n_rows);
 	out_flush(&v->out);
 }

@@ -1,42 +1,76 @@
-/* dlq ls, show, replay, purge: pages of the dead letters up to the one that was the last when the request came, so
- * that what dies again meanwhile is not looked at twice.
+/* The verbs on dead letters: ls, show, purge, and replay of entries of the load-balancer stream (LBS).
  *
- * Happy path: last id -> pages -> each that matches: a row; or XADD to the load-balancer stream, then XDEL, then a row.
- * Failure: Redis does not answer: what is done is done and said; a dead letter is deleted only after its copy was
- * added. */
+ * Happy path: last id -> pages -> each that matches: a row; or XADD to the LBS, or into the delayed set when a rate is
+ * given, then XDEL, then a row. Failure: Redis does not answer: what is done is done and said. */
+#include "run/control/dlq.h"
+
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "run/control/control.h"
-#include "run/control/redis.h"
-
-enum { DLQ_PAGE_FIRST = 8, DLQ_PAGE = 100 };
-enum dlq_stage { DLQ_LAST, DLQ_READ, DLQ_LOOK, DLQ_ADD, DLQ_DELETE };
-
-struct dlq_job {
-	struct control_req *q;
-	char service[136];
-	struct command_names names;
-	struct control_redis *dlq, *lbs; /* the same in one master */
-	enum dlq_stage stage;
-	bool is_waiting;
-	struct entry_batch *page;
-	size_t at, page_n; /* so many are asked for */
-	struct entry_id from, until, new_id;
-	int64_t n_done;
-	mono_ms started;
-	bool is_whole, is_read; /* the last page; a page is there */
-};
+static void dlq_on_answer(void *arg, struct reply *r, const redisReply *raw);
 
 static void dlq_job_free(void *job)
 {
 	struct dlq_job *j = job;
-	if (j->lbs != j->dlq)
-		control_redis_close(j->lbs);
-	control_redis_close(j->dlq);
+	for (size_t i = 0; i < j->n_conns; i++)
+		control_redis_close(j->conns[i]);
 	entry_batch_free(j->page);
 	command_names_fini(&j->names);
+	service_rules_unref((struct service_rules *)(uintptr_t)j->rules);
 	mem_free(j);
+}
+
+/* ---- whom to ask */
+
+void dlq_over(struct dlq_job *j, int exit, const char *fmt, ...)
+{
+	va_list ap;
+	if (j->is_over)
+		return;
+	j->is_over = true;
+	j->exit = exit;
+	if (!fmt)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(j->error, sizeof j->error, fmt, ap);
+	va_end(ap);
+}
+
+static struct control_redis *dlq_conn(struct dlq_job *j, const char *addr)
+{
+	for (size_t i = 0; i < j->n_conns; i++)
+		if (strcmp(control_redis_addr(j->conns[i]), addr) == 0)
+			return j->conns[i];
+	if (j->n_conns == DLQ_CONNS) { /* the oldest goes: it has nothing under way */
+		control_redis_close(j->conns[0]);
+		memmove(j->conns, j->conns + 1, --j->n_conns * sizeof j->conns[0]);
+	}
+	struct err err;
+	if (control_redis_open(j->q->d, addr, dlq_on_answer, j, &j->conns[j->n_conns], &err) == ERR_OK)
+		return j->conns[j->n_conns++];
+	dlq_over(j, 1, "%s", err.text);
+	return NULL;
+}
+
+bool dlq_ask(struct dlq_job *j, uint16_t slot, enum dlq_stage stage)
+{
+	const char *addr = view_addr(j->q->d, slot), *why = j->q->d->topo_why;
+	struct control_redis *c = addr ? dlq_conn(j, addr) : NULL;
+	if (!addr)
+		dlq_over(j, 1, "no master is known for slot %u: %s", slot, why[0] ? why : "not connected yet");
+	if (!c)
+		return false;
+	j->asked = c;
+	j->stage = stage;
+	j->is_waiting = true;
+	return true;
+}
+
+void dlq_send(struct dlq_job *j, uint16_t slot, const struct cmd *c, enum dlq_stage stage)
+{
+	if (dlq_ask(j, slot, stage))
+		control_redis_send(j->asked, c, &j->names);
 }
 
 /* ---- one dead letter */
@@ -105,6 +139,30 @@ static void fields_json(struct buf *b, const struct entry_in *e)
 	buf_str(b, "}");
 }
 
+static void entry_row(struct dlq_job *j, const struct ctl_dlq_entry *from, const struct entry_in *e)
+{
+	struct ctl_entries_dlq_entry row = {.service = from->service,
+		.id = from->id,
+		.stream = from->stream,
+		.reason = from->reason,
+		.at_ms = from->at_ms,
+		.age_ms = from->age_ms,
+		.node = from->node,
+		.error = from->error,
+		.orig_id = from->orig_id,
+		.tries = number_of(dlq_field_of(e, "_tries"))};
+	if (!j->is_show) {
+		ctl_encode_entries_dlq_short(&j->q->out, &row);
+		return;
+	}
+	struct buf fields;
+	buf_init(&fields);
+	dlq_entries_fields(&fields, e);
+	row.fields.text = fields.data;
+	ctl_encode_entries_dlq_entry(&j->q->out, &row);
+	buf_fini(&fields);
+}
+
 static void letter_row(struct dlq_job *j, const struct entry_in *e)
 {
 	struct control_req *q = j->q;
@@ -112,7 +170,7 @@ static void letter_row(struct dlq_job *j, const struct entry_in *e)
 	command_id_format(id, e->id);
 	char *text[] = {string_of(dlq_field_of(e, "_dlq_reason")), string_of(dlq_field_of(e, "_dlq_node")),
 		string_of(dlq_field_of(e, "_dlq_error")), string_of(dlq_field_of(e, "_orig_id"))};
-	struct ctl_dlq_entry row = {.service = j->service,
+	struct ctl_dlq_entry row = {.service = j->rules->name,
 		.id = id,
 		.stream = e->stream ? e->stream->bytes : NULL,
 		.reason = text[0],
@@ -122,7 +180,9 @@ static void letter_row(struct dlq_job *j, const struct entry_in *e)
 		.orig_id = text[3],
 		.retry = e->retry};
 	row.age_ms = mono_max(0, mono_wall_ms() - row.at_ms);
-	if (q->r.verb == CTL_VERB_DLQ_LS) {
+	if (j->is_entries) {
+		entry_row(j, &row, e);
+	} else if (!j->is_show) {
 		ctl_encode_dlq_short(&q->out, &row);
 	} else {
 		struct buf fields;
@@ -137,35 +197,30 @@ static void letter_row(struct dlq_job *j, const struct entry_in *e)
 		mem_free(text[i]);
 }
 
-static void action_row(struct dlq_job *j, const char *result, const char *new_id, const char *error)
+void dlq_action_row(struct dlq_job *j, size_t i, const char *result, const char *new_id, const char *error)
 {
-	const struct entry_in *e = &j->page->v[j->at];
+	const struct entry_in *e = &j->page->v[i];
 	char id[COMMAND_ID_CAP];
 	command_id_format(id, e->id);
-	struct ctl_dlq_action row = {.service = j->service,
+	struct ctl_dlq_action row = {.service = j->rules->name,
 		.id = id,
 		.stream = e->stream ? e->stream->bytes : NULL,
 		.result = result,
 		.new_id = new_id,
-		.error = error};
+		.error = error,
+		.due_ms = new_id ? j->due_ms : -1};
 	ctl_encode_dlq_action(&j->q->out, &row);
 }
 
 /* ---- what is sent */
 
-static void send_cmd(struct dlq_job *j, struct control_redis *to, const struct cmd *c, enum dlq_stage stage)
+void dlq_delete(struct dlq_job *j, size_t i)
 {
-	j->stage = stage;
-	j->is_waiting = true;
-	control_redis_send(to, c, &j->names);
+	dlq_send(j, command_slot(j->names.dlq, strlen(j->names.dlq)),
+		&(struct cmd){.kind = CMD_DLQ_DEL, .id = j->page->v[i].id}, DLQ_DELETE);
 }
 
-static void send_delete(struct dlq_job *j)
-{
-	send_cmd(j, j->dlq, &(struct cmd){.kind = CMD_DLQ_DEL, .id = j->page->v[j->at].id}, DLQ_DELETE);
-}
-
-static bool is_ours(struct slice name)
+static bool is_dlq_field(struct slice name)
 {
 	return (name.len >= 5 && memcmp(name.p, "_dlq_", 5) == 0) || dlq_equals(name, "_orig_id");
 }
@@ -177,7 +232,7 @@ static bool send_add(struct dlq_job *j)
 	size_t n = from ? from->n : 0;
 	struct field_list *l = mem_alloc(sizeof *l + n * sizeof l->v[0]);
 	for (size_t i = 0; i < n; i++) {
-		if (is_ours(from->v[i].name))
+		if (is_dlq_field(from->v[i].name))
 			continue;
 		l->v[l->n] = from->v[i];
 		if (dlq_equals(from->v[i].name, "_retry_count"))
@@ -185,8 +240,17 @@ static bool send_add(struct dlq_job *j)
 		l->n++;
 	}
 	bool any = l->n > 0;
+	struct cmd c = {.kind = CMD_REPLAY, .fields = l};
+	if (j->q->r.rate_per_s) { /* it waits in Redis for its turn, whatever becomes of us */
+		const struct text *stream = j->page->v[j->at].stream;
+		c.kind = CMD_ADD_LATER;
+		c.why = "replay";
+		c.use_eval = j->use_eval;
+		c.stream = stream ? (struct slice){stream->bytes, stream->len} : (struct slice){"", 0};
+		c.delay_ms = j->due_ms = mono_max(0, dlq_due(j, 0) - loop_now(j->q->d->loop));
+	}
 	if (any)
-		send_cmd(j, j->lbs, &(struct cmd){.kind = CMD_REPLAY, .fields = l}, DLQ_ADD);
+		dlq_send(j, j->rules->lbs_slot, &c, DLQ_ADD);
 	mem_free(l);
 	return any;
 }
@@ -196,17 +260,23 @@ static void dlq_send_page(struct dlq_job *j)
 	entry_batch_free(j->page);
 	j->page = NULL;
 	j->is_read = false;
-	send_cmd(j, j->dlq, &(struct cmd){.kind = CMD_DLQ_RANGE, .id = j->from, .count = (int64_t)j->page_n}, DLQ_READ);
+	memset(j->letters, 0, sizeof j->letters);
+	j->n_given = j->wake_at = j->delete_at = 0;
+	dlq_send(j, command_slot(j->names.dlq, strlen(j->names.dlq)),
+		&(struct cmd){.kind = CMD_DLQ_RANGE, .id = j->from, .count = (int64_t)j->page_n}, DLQ_READ);
 }
 
 /* ---- the walk */
 
 static void finish(struct dlq_job *j)
 {
-	if (j->q->r.id && j->n_done == 0)
-		control_end(j->q, 1, "there is no dead letter %s that matches", j->q->r.id);
+	if (j->q->r.id && j->n_done + j->n_failed == 0)
+		dlq_over(j, 1, "there is no dead letter %s that matches", j->q->r.id);
+	else if (j->n_failed)
+		dlq_over(j, 1, "%lld of %lld could not be replayed: they are still in %s", (long long)j->n_failed,
+			(long long)(j->n_done + j->n_failed), j->names.dlq);
 	else
-		control_end(j->q, 0, NULL);
+		dlq_over(j, 0, NULL);
 }
 
 static void done_one(struct dlq_job *j)
@@ -214,50 +284,82 @@ static void done_one(struct dlq_job *j)
 	j->n_done++;
 	j->at++;
 	j->stage = DLQ_LOOK;
-	if (j->q->r.limit && j->n_done >= j->q->r.limit)
-		finish(j);
+}
+
+mono_ms dlq_due(const struct dlq_job *j, mono_ms now)
+{
+	int64_t rate = j->q->r.rate_per_s, n = j->n_done + j->n_failed + (int64_t)j->n_given;
+	return rate ? j->started + n * 1000 / rate : now;
 }
 
 static void act_on(struct dlq_job *j)
 {
 	const struct ctl_request *r = &j->q->r;
-	bool replay = r->verb == CTL_VERB_DLQ_REPLAY;
-	if (!replay && r->verb != CTL_VERB_DLQ_PURGE) {
+	j->due_ms = -1;
+	if (!j->is_replay && !j->is_purge) {
 		letter_row(j, &j->page->v[j->at]);
 		done_one(j);
 	} else if (r->dry_run) {
-		action_row(j, replay ? "would_replay" : "would_purge", NULL, NULL);
+		dlq_action_row(j, j->at, j->is_replay ? "would_replay" : "would_purge", NULL, NULL);
 		done_one(j);
-	} else if (!replay) {
-		send_delete(j);
+	} else if (j->is_purge) {
+		dlq_delete(j, j->at);
+	} else if (j->is_entries) {
+		dlq_entries_give(j);
 	} else if (!send_add(j)) {
-		action_row(j, "error", NULL, "it has no fields of its own");
-		done_one(j);
+		dlq_action_row(j, j->at, "error", NULL, "it has no fields of its own");
+		j->n_failed++;
+		j->at++;
 	}
+}
+
+/* Nothing more is to be looked at. */
+static bool is_at_end(const struct dlq_job *j)
+{
+	int64_t limit = j->q->r.limit, n = j->n_done + j->n_failed + (int64_t)j->n_given;
+	if (limit && n >= limit)
+		return true;
+	if (j->at < j->page->n)
+		return entry_id_cmp(j->page->v[j->at].id, j->until) > 0;
+	return j->is_whole;
+}
+
+/* The next letter of the page: true when there was something to do at once, else *at says when. */
+static bool dlq_look(struct dlq_job *j, mono_ms now, mono_ms *at)
+{
+	bool has_more = j->is_read && !is_at_end(j) && j->at < j->page->n;
+	bool is_wanted = has_more && dlq_wants(&j->q->r, &j->page->v[j->at]);
+	/* a replay of the LBS' letters does not wait: they do, in Redis */
+	bool is_paced = j->is_purge || (j->is_replay && j->is_entries);
+	mono_ms due = is_wanted && is_paced && !j->q->r.dry_run ? dlq_due(j, now) : now;
+	if (!j->is_read)
+		dlq_send_page(j);
+	else if ((!has_more || due > now) && dlq_entries_settle(j))
+		return true;
+	else if (is_at_end(j))
+		finish(j);
+	else if (!has_more)
+		dlq_send_page(j);
+	else if (!is_wanted)
+		j->at++;
+	else if (due <= now)
+		act_on(j);
+	*at = due;
+	return due <= now;
 }
 
 static mono_ms dlq_step(struct control_req *q, mono_ms now)
 {
 	struct dlq_job *j = q->job;
+	mono_ms at = now;
 	while (!j->is_waiting && !q->is_ended) {
 		if (control_is_full(q))
 			return now + 5;
-		if (!j->is_read) {
-			dlq_send_page(j);
-		} else if (j->at == j->page->n) {
-			if (j->is_whole)
-				finish(j);
-			else
-				dlq_send_page(j);
-		} else if (entry_id_cmp(j->page->v[j->at].id, j->until) > 0) {
-			finish(j);
-		} else if (!dlq_wants(&q->r, &j->page->v[j->at])) {
-			j->at++;
-		} else {
-			mono_ms due = q->r.rate_per_s ? j->started + j->n_done * 1000 / q->r.rate_per_s : now;
-			if (due > now)
-				return due;
-			act_on(j);
+		if (j->is_over) {
+			if (!dlq_lock_give_back(j))
+				control_end(q, j->exit, j->error[0] ? "%s" : NULL, j->error);
+		} else if (!dlq_lock_step(j, now) && !dlq_look(j, now, &at)) {
+			return mono_min(at, now + dlq_lock_every(j));
 		}
 	}
 	return MONO_NEVER;
@@ -265,14 +367,28 @@ static mono_ms dlq_step(struct control_req *q, mono_ms now)
 
 /* ---- answers */
 
+/* Entries of data streams say which one they are of. */
+static void name_streams(struct entry_batch *b)
+{
+	for (size_t i = 0; i < b->n; i++) {
+		struct slice s = dlq_field_of(&b->v[i], "_dlq_stream");
+		text_unref(b->v[i].stream);
+		b->v[i].stream = s.p && s.len && !memchr(s.p, '\0', s.len) ? text_new(s.p, s.len) : NULL;
+	}
+}
+
 static void take_page(struct dlq_job *j, struct reply *r)
 {
 	j->page = r->entries;
 	r->entries = NULL;
+	if (j->is_entries)
+		name_streams(j->page);
 	j->at = 0;
 	j->is_read = true;
 	j->is_whole = j->q->r.id || j->page->n < j->page_n;
 	j->page_n = control_redis_page(j->page_n, DLQ_PAGE, j->page);
+	if (j->q->r.rate_per_s && (int64_t)j->page_n > j->q->r.rate_per_s) /* nothing is kept for long */
+		j->page_n = (size_t)j->q->r.rate_per_s;
 	if (j->page->n)
 		j->from = entry_id_next(j->page->v[j->page->n - 1].id);
 	j->stage = DLQ_LOOK;
@@ -289,62 +405,75 @@ static void take_last(struct dlq_job *j, const redisReply *raw)
 	j->stage = DLQ_LOOK;
 }
 
-static void dlq_fail(struct dlq_job *j, const struct control_redis *from)
+static void dlq_fail(struct dlq_job *j)
 {
-	const char *why = control_redis_why(from);
+	const char *why = control_redis_why(j->asked);
 	if (j->stage == DLQ_ADD || j->stage == DLQ_DELETE) {
 		char id[COMMAND_ID_CAP] = "", text[800];
-		bool added = j->stage == DLQ_DELETE && j->q->r.verb == CTL_VERB_DLQ_REPLAY;
+		bool added = j->stage == DLQ_DELETE && j->is_replay;
 		if (added)
 			command_id_format(id, j->new_id);
 		snprintf(text, sizeof text, "%s%s", added ? "it was added, but is still among the dead letters: " : "",
 			why);
-		action_row(j, "error", added ? id : NULL, text);
+		dlq_action_row(j, j->at, "error", added ? id : NULL, text);
 	}
-	control_end(j->q, 1, "%s", why[0] ? why : "unexpected answer");
+	dlq_over(j, 1, "%s", why[0] ? why : "unexpected answer");
 }
 
 static void deleted(struct dlq_job *j, const struct reply *r)
 {
 	char id[COMMAND_ID_CAP];
 	command_id_format(id, j->new_id);
-	if (j->q->r.verb == CTL_VERB_DLQ_REPLAY)
-		action_row(j, "replayed", id, NULL);
+	if (j->is_replay)
+		dlq_action_row(j, j->at, "replayed", id, NULL);
 	else
-		action_row(j, r->integer ? "purged" : "gone", NULL, NULL);
+		dlq_action_row(j, j->at, r->integer ? "purged" : "gone", NULL, NULL);
 	done_one(j);
 }
 
-static void dlq_on_answer(struct dlq_job *j, const struct control_redis *from, struct reply *r, const redisReply *raw)
+static void dlq_on_letter(struct dlq_job *j, struct reply *r, const redisReply *raw)
 {
-	j->is_waiting = false;
 	if (j->stage == DLQ_LAST && r->kind == REPLY_OK) {
 		take_last(j, raw);
 	} else if (j->stage == DLQ_READ && r->kind == REPLY_ENTRIES) {
 		take_page(j, r);
 	} else if (j->stage == DLQ_ADD && r->kind == REPLY_ID) {
 		j->new_id = r->id;
-		send_delete(j);
+		dlq_delete(j, j->at);
 	} else if (j->stage == DLQ_DELETE && r->kind == REPLY_INT) {
 		deleted(j, r);
 	} else {
-		dlq_fail(j, from);
+		dlq_fail(j);
 	}
+}
+
+static void dlq_on_answer(void *arg, struct reply *r, const redisReply *raw)
+{
+	struct dlq_job *j = arg;
+	bool is_unknown = r->kind == REPLY_ERROR && r->error == RERR_NOSCRIPT && !j->use_eval;
+	bool is_give = j->stage == DLQ_HOLD || j->stage == DLQ_GIVE || j->stage == DLQ_WAKE;
+	j->is_waiting = false;
+	j->use_eval = is_unknown; /* the same again, with the script */
+	if (is_unknown && j->stage != DLQ_UNLOCK)
+		j->stage = DLQ_LOOK;
+	else if (is_unknown)
+		dlq_lock_give_back(j);
+	else if (j->stage >= DLQ_LOCK && j->stage <= DLQ_UNLOCK)
+		dlq_lock_answer(j, r);
+	else if (is_give || (j->stage == DLQ_DELETE && j->is_entries && j->is_replay))
+		dlq_entries_answer(j, r, raw);
+	else
+		dlq_on_letter(j, r, raw);
 	if (r->kind == REPLY_ENTRIES)
 		entry_batch_free(r->entries);
 	control_go_on(j->q);
 }
 
-static void on_dlq(void *arg, struct reply *r, const redisReply *raw)
-{
-	struct dlq_job *j = arg;
-	dlq_on_answer(j, j->dlq, r, raw);
-}
+/* ---- the request */
 
-static void on_lbs(void *arg, struct reply *r, const redisReply *raw)
+static bool dlq_is(enum ctl_verb v, enum ctl_verb one, enum ctl_verb other)
 {
-	struct dlq_job *j = arg;
-	dlq_on_answer(j, j->lbs, r, raw);
+	return v == one || v == other;
 }
 
 void control_dlq(struct control_req *q)
@@ -352,31 +481,23 @@ void control_dlq(struct control_req *q)
 	const struct coord_service *s = control_service(q, q->r.service);
 	if (!s)
 		return;
-	const struct service_rules *rules = s->rules;
-	const char *dlq_addr = view_addr(q->d, rules->dlq_slot), *lbs_addr = view_addr(q->d, rules->lbs_slot);
-	if (!dlq_addr || !lbs_addr) {
-		control_end(q, 1, "no master is known for the dead letters: %s",
-			q->d->topo_why[0] ? q->d->topo_why : "not connected yet");
-		return;
-	}
 	struct dlq_job *j = mem_alloc(sizeof *j);
+	const struct service_rules *rules = j->rules = service_rules_ref((struct service_rules *)(uintptr_t)s->rules);
+	enum ctl_verb v = q->r.verb;
 	j->q = q;
 	j->started = loop_now(q->d->loop);
 	j->page_n = q->r.id ? 1 : DLQ_PAGE_FIRST;
-	snprintf(j->service, sizeof j->service, "%s", rules->name);
-	command_names_init(
-		&j->names, rules->name, rules->dlq, rules->same_stream, rules->dlq_max_len, rules->group_start);
+	j->is_entries = v >= CTL_VERB_ENTRIES_DLQ_LS && v <= CTL_VERB_ENTRIES_DLQ_PURGE;
+	j->is_show = dlq_is(v, CTL_VERB_DLQ_SHOW, CTL_VERB_ENTRIES_DLQ_SHOW);
+	j->is_replay = dlq_is(v, CTL_VERB_DLQ_REPLAY, CTL_VERB_ENTRIES_DLQ_REPLAY);
+	j->is_purge = dlq_is(v, CTL_VERB_DLQ_PURGE, CTL_VERB_ENTRIES_DLQ_PURGE);
+	char *dlq = !j->is_entries          ? mem_dup(rules->dlq, strlen(rules->dlq))
+		    : rules->entries.dlq[0] ? mem_dup(rules->entries.dlq, strlen(rules->entries.dlq))
+					    : mem_printf("%s-entries-dlq", rules->name);
+	command_names_init(&j->names, rules->name, dlq, rules->same_stream, rules->dlq_max_len, rules->group_start);
+	mem_free(dlq);
 	control_job(q, dlq_step, j, dlq_job_free);
-	struct err err;
-	enum err_code code = control_redis_open(q->d, dlq_addr, on_dlq, j, &j->dlq, &err);
-	if (!code && strcmp(dlq_addr, lbs_addr) != 0)
-		code = control_redis_open(q->d, lbs_addr, on_lbs, j, &j->lbs, &err);
-	else
-		j->lbs = j->dlq;
-	if (code) {
-		control_end(q, 1, "%s", err.text);
-		return;
-	}
-	j->is_waiting = true;
-	control_redis_words(j->dlq, (const char *const[]){"XREVRANGE", j->names.dlq, "+", "-", "COUNT", "1", NULL});
+	if (dlq_ask(j, command_slot(j->names.dlq, strlen(j->names.dlq)), DLQ_LAST))
+		control_redis_words(
+			j->asked, (const char *const[]){"XREVRANGE", j->names.dlq, "+", "-", "COUNT", "1", NULL});
 }

@@ -9,7 +9,7 @@
 
 #include "base/mem.h"
 
-enum { WORDS_MAX = 16, WORDS_KIND = CMD_N, PAGE_BYTES = 1 << 20 };
+enum { WORDS_KIND = CMD_N, PAGE_BYTES = 1 << 20 };
 
 struct control_redis {
 	struct daemon *d;
@@ -21,7 +21,10 @@ struct control_redis {
 	char addr[300], why[600];
 	mono_ms timeout_ms;
 	/* the one command */
-	const char *words[WORDS_MAX];
+	struct buf bytes; /* of its words, when it is none of codec/command */
+	const char **words;
+	size_t *lens;
+	size_t n_words;
 	unsigned kind;
 	bool is_waiting, is_sent, was_moved;
 	uint64_t number; /* answers of an earlier connection are not ours any more */
@@ -54,12 +57,9 @@ static void control_redis_transmit(struct control_redis *c)
 			deadline);
 		return;
 	}
-	size_t lens[WORDS_MAX];
-	int n = 0;
-	for (; n < WORDS_MAX && c->words[n]; n++)
-		lens[n] = strlen(c->words[n]);
-	assert(rights_have(c->words, lens, (size_t)n)); /* nothing is sent that the user might not be allowed to */
-	redis_send(c->conn, ++c->number, n, c->words, lens, deadline);
+	/* nothing is sent that the user might not be allowed to */
+	assert(rights_have(c->words, c->lens, c->n_words));
+	redis_send(c->conn, ++c->number, (int)c->n_words, c->words, c->lens, deadline);
 }
 
 /* True when the command goes to another master now. */
@@ -151,6 +151,9 @@ static void free_later(void *arg)
 	struct control_redis *c = arg;
 	command_argv_free(c->argv);
 	reply_decoder_free(c->decoder);
+	buf_fini(&c->bytes);
+	mem_free(c->words);
+	mem_free(c->lens);
 	mem_free(c);
 }
 
@@ -174,16 +177,36 @@ void control_redis_send(struct control_redis *c, const struct cmd *cmd, const st
 	control_redis_transmit(c);
 }
 
-void control_redis_words(struct control_redis *c, const char *const *words)
+void control_redis_bytes(struct control_redis *c, const struct slice *words, size_t n)
 {
-	size_t n = 0;
-	for (; n + 1 < WORDS_MAX && words[n]; n++)
-		c->words[n] = words[n];
-	c->words[n] = NULL;
+	buf_clear(&c->bytes);
+	c->words = mem_grow(c->words, n, sizeof *c->words);
+	c->lens = mem_grow(c->lens, n, sizeof *c->lens);
+	for (size_t i = 0; i < n; i++) {
+		c->lens[i] = words[i].p ? words[i].len : 0;
+		buf_add(&c->bytes, c->lens[i] ? words[i].p : "", c->lens[i]);
+	}
+	const char *at = c->bytes.data;
+	for (size_t i = 0; i < n; i++) {
+		c->words[i] = at;
+		at += c->lens[i];
+	}
+	c->n_words = n;
 	c->kind = WORDS_KIND;
 	c->is_waiting = true;
 	c->is_sent = c->was_moved = false;
 	control_redis_transmit(c);
+}
+
+void control_redis_words(struct control_redis *c, const char *const *words)
+{
+	struct slice v[RIGHT_WORDS + 8];
+	size_t n = 0;
+	for (; words[n]; n++) {
+		assert(n < sizeof v / sizeof v[0]);
+		v[n] = (struct slice){words[n], strlen(words[n])};
+	}
+	control_redis_bytes(c, v, n);
 }
 
 size_t control_redis_page(size_t n, size_t most, const struct entry_batch *b)

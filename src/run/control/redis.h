@@ -21,6 +21,8 @@ void control_redis_close(struct control_redis *c); /* NULL is fine; no callback 
 void control_redis_send(struct control_redis *c, const struct cmd *cmd, const struct command_names *names);
 /* Words separated by NULL at the end; the answer has only raw, and r of kind REPLY_OK, REPLY_ERROR or REPLY_NONE. */
 void control_redis_words(struct control_redis *c, const char *const *words);
+/* The same with any bytes and as many as you like: they are copied. */
+void control_redis_bytes(struct control_redis *c, const struct slice *words, size_t n);
 /* How many entries to ask for next, most at most, after a page of n brought b: about 1 MiB of them, so that large
  * ones hold up neither this loop nor Redis. */
 size_t control_redis_page(size_t n, size_t most, const struct entry_batch *b);

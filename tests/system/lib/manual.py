@@ -65,7 +65,7 @@ def json_keys():
     for (head,), body in items(section("sluicectl.1", "JSON"), "Cm"):
         keys = set()
         if body and body[0].startswith("those"):
-            keys |= out["dlq ls" if head == "dlq show" else "ls"]
+            keys |= out[head.replace(" show", " ls") if " show" in head else "ls"]
         last = None
         for line in body:
             if line.startswith((".Li ", ".Pq Li ")):

@@ -1,0 +1,91 @@
+/* dlq - what the files of the verbs on dead letters share: `dlq …` of entries of a load-balancer stream (LBS),
+ * `entries-dlq …` of entries of data streams. Coordinator thread.
+ *
+ * Pages of the dead letters are looked through up to the one that was the last when the request came, so that what dies
+ * again meanwhile is not looked at twice. A dead letter is deleted only after its copy was added: whoever dies between,
+ * nothing is lost, and it may be added twice. A replay holds a lock in Redis, so that no other one, of whatever daemon,
+ * adds the same dead letters. */
+#pragma once
+#include "run/control/control.h"
+#include "run/control/redis.h"
+
+enum { DLQ_PAGE_FIRST = 8, DLQ_PAGE = 100, DLQ_CONNS = 16 };
+
+enum dlq_stage {
+	DLQ_LAST,   /* the last dead letter's id is asked for */
+	DLQ_LOCK,   /* no other replay may run */
+	DLQ_RENEW,  /* it is still ours? */
+	DLQ_HOLDER, /* who has it? */
+	DLQ_UNLOCK,
+	DLQ_READ,
+	DLQ_LOOK,
+	DLQ_ADD,    /* to the LBS, at once or later */
+	DLQ_DELETE, /* from the dead letters */
+	DLQ_HOLD,   /* entries: a position, where the stream would else begin at its end */
+	DLQ_GIVE,   /* entries: to their data stream */
+	DLQ_WAKE    /* entries: a stream that has more goes to the LBS */
+};
+
+struct dlq_letter { /* entries: of the page, what was done with it */
+	struct entry_id new_id;
+	bool is_given, is_deleted;
+};
+
+struct dlq_job {
+	struct control_req *q;
+	const struct service_rules *rules; /* a reference */
+	struct command_names names;        /* dlq: the key that is meant */
+	bool is_entries, is_replay, is_purge, is_show;
+	struct control_redis *conns[DLQ_CONNS], *asked; /* by master */
+	size_t n_conns;
+	enum dlq_stage stage;
+	bool is_waiting, use_eval;
+	struct entry_batch *page;
+	size_t at, page_n; /* so many are asked for */
+	struct entry_id from, until, new_id;
+	int64_t n_done, n_failed;
+	mono_ms started, due_ms; /* due_ms: of the one under way; -1 = at once */
+	bool is_whole, is_read;  /* the last page; a page is there */
+	/* the lock of a replay */
+	char lock_value[400];
+	mono_ms locked_at; /* 0 = not held */
+	/* its end: said when the lock is given back */
+	bool is_over;
+	int exit;
+	char error[700];
+	/* entries: the page's letters that were given are told of, then deleted */
+	struct dlq_letter letters[DLQ_PAGE];
+	size_t n_given, wake_at, delete_at;
+	bool is_settling, is_held;
+};
+
+/* The master of that slot as the one that is asked next; false: there is none, the request is over. */
+bool dlq_ask(struct dlq_job *j, uint16_t slot, enum dlq_stage stage);
+void dlq_send(struct dlq_job *j, uint16_t slot, const struct cmd *c, enum dlq_stage stage);
+void dlq_over(struct dlq_job *j, int exit, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* The row of the page's i-th letter. */
+void dlq_action_row(struct dlq_job *j, size_t i, const char *result, const char *new_id, const char *error);
+void dlq_delete(struct dlq_job *j, size_t i);
+/* When the next letter may be touched at the rate that was asked for. */
+mono_ms dlq_due(const struct dlq_job *j, mono_ms now);
+
+/* ---- replay of entries, dlq_entries.c */
+/* The letter at j->at goes to its data stream. */
+void dlq_entries_give(struct dlq_job *j);
+/* Tells the group of the streams that were given to and deletes those letters, one command a call; false: all done. */
+bool dlq_entries_settle(struct dlq_job *j);
+/* An answer of DLQ_HOLD, DLQ_GIVE, DLQ_WAKE, or of DLQ_DELETE while settling. */
+void dlq_entries_answer(struct dlq_job *j, const struct reply *r, const redisReply *raw);
+/* Redis failed: says which letters were given and are still dead letters. */
+void dlq_entries_fail(struct dlq_job *j, const char *why);
+/* A list of [name, value] of its own fields. */
+void dlq_entries_fields(struct buf *b, const struct entry_in *e);
+
+/* ---- one replay at a time, dlq_lock.c */
+/* True: a command about the lock was sent, or the request is over. */
+bool dlq_lock_step(struct dlq_job *j, mono_ms now);
+void dlq_lock_answer(struct dlq_job *j, const struct reply *r);
+/* How often it is renewed. */
+mono_ms dlq_lock_every(const struct dlq_job *j);
+/* True: the lock is being given back. */
+bool dlq_lock_give_back(struct dlq_job *j);

@@ -1,0 +1,179 @@
+/* entries-dlq replay: a page of dead entries goes back to the end of its data streams, in the order they died in;
+ * then each of those streams goes to the load-balancer stream once, as its producer would do it, so that somebody
+ * works on it; then the letters are deleted.
+ *
+ * Failure: a stream that does not take it (another type by now) is said and left; Redis does not answer: what was given
+ * and not deleted is said, and the next replay gives it again. */
+#include "run/control/dlq.h"
+
+#include <string.h>
+
+#include "codec/reply_feed.h"
+#include "codec/script.h"
+
+static const struct entry_in *letter(const struct dlq_job *j, size_t i)
+{
+	return &j->page->v[i];
+}
+
+static uint16_t data_slot(const struct entry_in *e)
+{
+	return command_slot(e->stream->bytes, e->stream->len);
+}
+
+/* The fields it had in its stream. */
+static struct slice *own_words(const struct entry_in *e, size_t *n)
+{
+	const struct field_list *l = e->fields;
+	struct slice *w = mem_array(3 + 2 * (l ? l->n : 0), sizeof *w);
+	*n = 0;
+	w[(*n)++] = (struct slice){"XADD", 4};
+	w[(*n)++] = (struct slice){e->stream->bytes, e->stream->len};
+	w[(*n)++] = (struct slice){"*", 1};
+	for (size_t i = 0; l && i < l->n; i++) {
+		if (command_is_feed_dead_field(l->v[i].name))
+			continue;
+		w[(*n)++] = l->v[i].name;
+		w[(*n)++] = l->v[i].value;
+	}
+	return w;
+}
+
+/* `start: "$"`: a stream whose position has gone would begin behind what is given now. */
+static void send_hold(struct dlq_job *j)
+{
+	const struct entry_in *e = letter(j, j->at);
+	if (!dlq_ask(j, data_slot(e), DLQ_HOLD))
+		return;
+	char *position = command_position_key(e->stream->bytes);
+	char *ttl = mem_printf("%lld", (long long)j->rules->entries.position_ttl_ms);
+	control_redis_words(j->asked, (const char *const[]){"EVAL", script_text(SCRIPT_FEED_HOLD), "2", position,
+					      e->stream->bytes, ttl, NULL});
+	mem_free(position);
+	mem_free(ttl);
+}
+
+void dlq_entries_give(struct dlq_job *j)
+{
+	const struct entry_in *e = letter(j, j->at);
+	size_t n = 0;
+	struct slice *w = e->stream ? own_words(e, &n) : NULL;
+	if (n <= 3) {
+		dlq_action_row(j, j->at, "error", NULL,
+			e->stream ? "it has no fields of its own" : "it does not say which stream it is of");
+		j->n_failed++;
+		j->at++;
+	} else if (j->rules->entries.start[0] == '$' && !j->is_held) {
+		send_hold(j);
+	} else if (dlq_ask(j, data_slot(e), DLQ_GIVE)) {
+		control_redis_bytes(j->asked, w, n);
+	}
+	mem_free(w);
+}
+
+/* An earlier letter of the page has told the group of the same stream. */
+static bool was_told(const struct dlq_job *j, size_t i)
+{
+	const struct text *s = letter(j, i)->stream;
+	for (size_t k = 0; k < i; k++) {
+		const struct text *other = letter(j, k)->stream;
+		if (j->letters[k].is_given && other->len == s->len && memcmp(other->bytes, s->bytes, s->len) == 0)
+			return true;
+	}
+	return false;
+}
+
+bool dlq_entries_settle(struct dlq_job *j)
+{
+	if (!j->n_given)
+		return false;
+	for (; j->wake_at < j->at; j->wake_at++) {
+		if (!j->letters[j->wake_at].is_given || was_told(j, j->wake_at))
+			continue;
+		const struct text *s = letter(j, j->wake_at)->stream;
+		dlq_send(j, j->rules->lbs_slot, &(struct cmd){.kind = CMD_ADD, .stream = {s->bytes, s->len}}, DLQ_WAKE);
+		return true;
+	}
+	for (; j->delete_at < j->at; j->delete_at++) {
+		if (!j->letters[j->delete_at].is_given || j->letters[j->delete_at].is_deleted)
+			continue;
+		dlq_delete(j, j->delete_at);
+		return true;
+	}
+	j->n_given = 0;
+	return false;
+}
+
+static void given(struct dlq_job *j, const redisReply *raw)
+{
+	j->letters[j->at].is_given = true;
+	command_id_parse(raw->str, raw->len, &j->letters[j->at].new_id);
+	j->n_given++;
+	j->at++;
+	j->is_held = false;
+}
+
+static void dlq_entries_deleted(struct dlq_job *j)
+{
+	char id[COMMAND_ID_CAP];
+	struct dlq_letter *l = &j->letters[j->delete_at];
+	command_id_format(id, l->new_id);
+	dlq_action_row(j, j->delete_at, "replayed", id, NULL);
+	l->is_deleted = true;
+	j->n_done++;
+	j->delete_at++;
+}
+
+void dlq_entries_answer(struct dlq_job *j, const struct reply *r, const redisReply *raw)
+{
+	enum dlq_stage stage = j->stage;
+	j->stage = DLQ_LOOK;
+	if (stage == DLQ_HOLD && r->kind == REPLY_OK) {
+		j->is_held = true;
+	} else if (stage == DLQ_GIVE && r->kind == REPLY_OK && raw->type == REDIS_REPLY_STRING) {
+		given(j, raw);
+	} else if (stage == DLQ_WAKE && r->kind == REPLY_ID) {
+		j->wake_at++;
+	} else if (stage == DLQ_DELETE && r->kind == REPLY_INT) {
+		dlq_entries_deleted(j);
+	} else if ((stage == DLQ_GIVE || stage == DLQ_HOLD) && r->kind == REPLY_ERROR &&
+		   strstr(control_redis_why(j->asked), "WRONGTYPE")) { /* this stream's fault alone */
+		dlq_action_row(j, j->at, "error", NULL, control_redis_why(j->asked));
+		j->n_failed++;
+		j->at++;
+		j->is_held = false;
+	} else {
+		dlq_entries_fail(j, control_redis_why(j->asked));
+	}
+}
+
+void dlq_entries_fail(struct dlq_job *j, const char *why)
+{
+	for (size_t i = 0; j->is_read && i < j->at; i++) {
+		char id[COMMAND_ID_CAP];
+		if (!j->letters[i].is_given || j->letters[i].is_deleted)
+			continue;
+		command_id_format(id, j->letters[i].new_id);
+		dlq_action_row(j, i, "error", id, "it was added, but is still among the dead entries");
+	}
+	j->n_given = 0;
+	dlq_over(j, 1, "%s", why[0] ? why : "unexpected answer");
+}
+
+void dlq_entries_fields(struct buf *b, const struct entry_in *e)
+{
+	bool is_first = true;
+	buf_str(b, "[");
+	for (size_t i = 0; e->fields && i < e->fields->n; i++) {
+		const struct field *f = &e->fields->v[i];
+		if (command_is_feed_dead_field(f->name))
+			continue;
+		buf_str(b, is_first ? "[" : ",[");
+		is_first = false;
+		reply_feed_value(b, f->name.p, f->name.len);
+		buf_str(b, ",");
+		reply_feed_value(b, f->value.p, f->value.len);
+		buf_str(b, "]");
+	}
+	buf_str(b, "]");
+}
