@@ -7,90 +7,114 @@ enum { MIN_CAP = 64, KEEP_CAP = 2048 };
 
 void msg_fini(struct msg *m)
 {
-	text_unref(m->stream);
-	m->stream = NULL;
 	switch ((enum msg_kind)m->kind) {
 	case MSG_SLOTS:
-		mem_free(m->bits);
+		mem_free(m->slots.bits);
 		break;
 	case MSG_SERVICE:
-		service_rules_unref(m->rules);
+		service_rules_unref(m->service.rules);
 		break;
-	case MSG_RENEWED:
-		mem_free(m->renewed);
-		break;
-	case MSG_ENTRIES:
-		entry_batch_free(m->batch);
-		break;
-	case MSG_OWN_IDS:
-		mem_free(m->ids);
-		break;
-	case MSG_OP_RESULT:
-		if (msg_has_batch(m))
-			entry_batch_free(m->batch);
-		else
-			text_unref(m->text);
+	case MSG_LEASE_ACQUIRE:
+		text_unref(m->lease_acquire.stream);
 		break;
 	case MSG_OP:
+		text_unref(m->op.stream);
+		text_unref(m->op.error);
+		text_unref(m->op.info);
+		break;
 	case MSG_LOCK_CALL:
-		mem_free(m->fields);
-		text_unref(m->text);
+		text_unref(m->lock_call.stream);
+		text_unref(m->lock_call.value);
+		text_unref(m->lock_call.error);
+		mem_free(m->lock_call.fields);
+		break;
+	case MSG_EXPIRED:
+		text_unref(m->expired.stream);
+		break;
+	case MSG_FEED_OPEN:
+		text_unref(m->feed_open.stream);
+		break;
+	case MSG_FEED_NACK:
+		text_unref(m->feed_nack.reason);
+		break;
+	case MSG_CONN:
+		text_unref(m->conn.why);
+		break;
+	case MSG_LEASE:
+		text_unref(m->lease.moved_to);
+		break;
+	case MSG_RENEWED:
+		mem_free(m->renewed.list);
+		break;
+	case MSG_ENTRIES:
+		entry_batch_free(m->entries.batch);
+		break;
+	case MSG_OWN_IDS:
+		mem_free(m->own_ids.page);
+		break;
+	case MSG_OP_RESULT:
+		entry_batch_free(m->op_result.batch);
+		text_unref(m->op_result.error);
+		text_unref(m->op_result.moved_to);
+		break;
+	case MSG_MOVED:
+		text_unref(m->moved.to);
+		break;
+	case MSG_REFRESH:
+		text_unref(m->refresh.why);
+		break;
+	case MSG_REPLACED:
+		text_unref(m->replaced.why);
+		break;
+	case MSG_FEED:
+		text_unref(m->feed.json);
+		text_unref(m->feed.moved_to);
+		break;
+	case MSG_NOT_STARTED:
+		text_unref(m->not_started.why);
 		break;
 	case MSG_SERVICE_GONE:
 	case MSG_CREDITS:
-	case MSG_LEASE_ACQUIRE:
 	case MSG_LEASE_RELEASE:
 	case MSG_LEASE_FORGET:
 	case MSG_LEASE_RENEW:
 	case MSG_SCAN:
 	case MSG_RENEW_ALL:
 	case MSG_STOP:
-	case MSG_FEED_OPEN:
 	case MSG_FEED_START:
 	case MSG_FEED_HOLD:
 	case MSG_FEED_ACK:
-	case MSG_FEED_NACK:
 	case MSG_FEED_CLOSE:
-	case MSG_FEED:
-	case MSG_CONN:
-	case MSG_LEASE:
 	case MSG_LOCK_ANSWER:
-	case MSG_MOVED:
-	case MSG_REFRESH:
-	case MSG_REPLACED:
 	case MSG_GROUP_LOST:
-	case MSG_EXPIRED:
 	case MSG_EMPTY:
 	case MSG_STOPPED:
-	case MSG_NOT_STARTED:
 	case MSG_N:
-		text_unref(m->text);
 		break;
 	}
-	m->fields = NULL;
-	m->text = NULL;
+	m->kind = MSG_N; /* owns nothing any more */
 }
 
 bool msg_answer_of_nobody(const struct msg *m, uint16_t to, struct msg *answer)
 {
-	*answer =
-		(struct msg){.from = to, .handle = m->handle, .svc = m->svc, .slot = m->slot, .id = m->id, .op = m->op};
 	if (m->kind == MSG_LEASE_ACQUIRE) {
-		answer->kind = MSG_LEASE;
-		answer->result = LEASE_IS_MOVED;
-		answer->ms = m->ms;
+		const struct msg_lease_acquire *a = &m->lease_acquire;
+		*answer = msg_lease(
+			(struct msg_lease){.result = LEASE_IS_MOVED, .slot = a->slot, .good_until = a->good_until});
 	} else if (m->kind == MSG_OP) {
-		answer->kind = MSG_OP_RESULT;
-		answer->result = OP_MOVED;
-		answer->resent = m->resent;
+		const struct msg_op *op = &m->op;
+		*answer = msg_op_result((struct msg_op_result){
+			.kind = op->kind, .result = OP_MOVED, .slot = op->slot, .resent = op->resent});
 	} else if (m->kind == MSG_LOCK_CALL) {
-		answer->kind = MSG_LOCK_ANSWER;
-		answer->from = m->from; /* the asker */
-		answer->tag = m->tag;
-		answer->result = OP_FAILED;
+		const struct msg_lock_call *call = &m->lock_call;
+		*answer = msg_lock_answer(
+			(struct msg_lock_answer){.kind = call->kind, .result = OP_FAILED, .tag = call->tag});
 	} else {
 		return false;
 	}
+	answer->from = m->kind == MSG_LOCK_CALL ? m->from /* the asker */ : to;
+	answer->handle = m->handle;
+	answer->svc = m->svc;
 	return true;
 }
 
@@ -117,11 +141,11 @@ struct effect *effects_add(struct effects *e, enum effect_kind kind)
 	return ef;
 }
 
-struct msg *effects_msg(struct effects *e, enum msg_kind kind, uint16_t to)
+struct msg *effects_msg(struct effects *e, uint16_t to, struct msg m)
 {
 	struct effect *ef = effects_add(e, EFF_MSG);
 	ef->to = to;
-	ef->msg = (struct msg){.kind = (uint8_t)kind};
+	ef->msg = m;
 	return &ef->msg;
 }
 
@@ -141,10 +165,11 @@ void effects_log(struct effects *e, enum log_level level, const char *fmt, ...)
 void effect_fini(struct effect *ef)
 {
 	text_unref(ef->text);
+	text_unref(ef->address);
 	text_unref(ef->hold);
 	text_unref(ef->hold2);
 	text_unref(ef->hold3);
-	ef->text = ef->hold = ef->hold2 = ef->hold3 = NULL;
+	ef->text = ef->address = ef->hold = ef->hold2 = ef->hold3 = NULL;
 	if (ef->kind == EFF_MSG)
 		msg_fini(&ef->msg);
 }

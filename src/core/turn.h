@@ -15,122 +15,91 @@
 
 /* ---- messages between coordinator and shards; fixed size, copied by value ---- */
 
+/* What each one is for; its payload struct below says what is in it. */
 enum msg_kind {
 	/* coordinator -> shard */
-	/* .bits (owned by the receiver, mem_free; NULL = none): the slots this shard's master serves. Leases and
-	 * operations on other slots (unless .asking) are given back: MSG_LEASE moved, MSG_OP_RESULT moved.
-	 * .flag = another master served some of them until now (failover, slot move): a missing lock proves nothing
-	 * for a while. Slots added by a later MSG_SLOTS count as that by themselves. */
-	MSG_SLOTS,
-	/* .rules (a reference moves): new or changed service. .flag = this shard reads its LBS. .asking. */
-	MSG_SERVICE,
-	MSG_SERVICE_GONE, /* .svc: stop reading, forget it (leases of it stay until released) */
-	/* .svc, .n entries that may be read from now on (replaces what was not used; 0 = none: a blocked read is
-	 * unblocked), .ms = longest BLOCK; .flag = entries of running streams are put to wait while reading */
-	MSG_CREDITS,
-	/* .handle .svc .id .stream(ref moves) .slot .asking; .ms = 0: lock it; > 0: it is held and good until .ms:
-	 * go on renewing. .flag = start-up: an own lock of any incarnation is taken over. */
-	MSG_LEASE_ACQUIRE,
-	MSG_LEASE_RELEASE, /* .handle: delete the lock if it is ours, forget the lease. No answer. */
-	MSG_LEASE_FORGET,  /* .handle: forget without touching Redis. No answer. */
-	MSG_LEASE_RENEW,   /* .handle: renew now */
-	/* .op on .svc: one operation, repeated until Redis has answered (an add is sent once, and waited for no
-	 * longer than a command); answer MSG_OP_RESULT. .text = error (dead) or info (add); .resent: it was sent
-	 * before, elsewhere (moved). Later: .ms = how long, .flag = the worker failed. Done: .flag = the stream's
-	 * next entry may be ours. Take: .flag = only look. Add later: .ms, or .n = at, Unix ms */
+	MSG_SLOTS,   /* the slots this shard's master serves: leases and operations on others are given back as moved */
+	MSG_SERVICE, /* a new or changed service */
+	MSG_SERVICE_GONE,  /* of .svc: stop reading, forget it (leases of it stay until released). No payload */
+	MSG_CREDITS,       /* how much may be read */
+	MSG_LEASE_ACQUIRE, /* lock it, or go on renewing what is held */
+	MSG_LEASE_RELEASE, /* delete the lock if it is ours, forget the lease. No payload, no answer */
+	MSG_LEASE_FORGET,  /* forget without touching Redis. No payload, no answer */
+	MSG_LEASE_RENEW,   /* renew now. No payload */
+	/* one operation, repeated until Redis has answered (an add is sent once, and waited for no longer than a
+	 * command); answer MSG_OP_RESULT */
 	MSG_OP,
-	/* both ways. Shard .from asks the shard that serves .slot: .op = CMD_PROBE, CMD_LOCK, CMD_TOMBSTONE,
-	 * CMD_UNLOCK on the lock of .stream + .id (.text = value, .n = TTL in ms), or CMD_DEAD_ADD (.fields, .text
-	 * = error, .reason, .id), or CMD_DLQ_LENGTH of .svc. Answer: MSG_LOCK_ANSWER with the same .from and .tag,
-	 * through the coordinator */
+	/* both ways: a shard asks the one that serves .slot, through the coordinator; answer MSG_LOCK_ANSWER */
 	MSG_LOCK_CALL,
-	/* both ways. The lock of .stream + .id expired: from the shard that saw it, by the coordinator to every
-	 * shard that reads a service */
+	/* both ways: a lock expired; from the shard that saw it, by the coordinator to every shard that reads a
+	 * service */
 	MSG_EXPIRED,
-	MSG_SCAN,      /* .svc: reconcile now */
-	MSG_RENEW_ALL, /* renew everything now, scan later (maintenance announced, reconnect) */
+	MSG_SCAN,      /* of .svc: reconcile now. No payload */
+	MSG_RENEW_ALL, /* renew everything now, scan later (maintenance announced, reconnect). No payload */
 	/* entries mode, to the shard of the data stream */
-	/* .handle .svc .id (the token) .stream (ref moves) .slot .asking: the position is ours from now on. .flag = a
-	 * worker may have entries of it that this process has not told */
-	MSG_FEED_OPEN,
-	/* .handle: tell entries, each message with .tag. .id not 0-0: what is up to there was told already, else
-	 * everything after the position comes (again) */
-	MSG_FEED_START,
-	MSG_FEED_HOLD,  /* .handle: tell nothing more */
-	MSG_FEED_ACK,   /* .handle .id */
-	MSG_FEED_NACK,  /* .handle .id .ms (-1 = by the rules) .flag = dead .text = reason */
-	MSG_FEED_CLOSE, /* .handle .op = enum feed_end. Answer FEED_IS_CLOSED, but for FORGET */
-	MSG_STOP,       /* forget all, no Redis traffic; answer MSG_STOPPED */
+	MSG_FEED_OPEN,  /* the position is ours from now on; answer FEED_IS_OPEN */
+	MSG_FEED_START, /* tell entries */
+	MSG_FEED_HOLD,  /* tell nothing more. No payload */
+	MSG_FEED_ACK,
+	MSG_FEED_NACK,
+	MSG_FEED_CLOSE, /* answer FEED_IS_CLOSED, but for FEED_END_FORGET */
+	MSG_STOP,       /* forget all, no Redis traffic; answer MSG_STOPPED. No payload */
 
 	/* shard -> coordinator */
-	MSG_CONN,    /* .conn up or down (.flag), .svc for readers, .text (owned) why */
-	MSG_LEASE,   /* .handle .lease result; .ms = good until; .n = of one that was taken over: ms its lock lasts */
-	MSG_RENEWED, /* .renewed (owned, mem_free): leases whose good_until moved */
-	/* .svc .batch (owned), .source; .n = entries that were asked for (credits used up by this read); .flag =
-	 * last page of an own-pending pass; .retry = how many more were put to wait or merged */
-	MSG_ENTRIES,
-	/* .svc .ids (owned, mem_free): one page of the audit; .flag = last page; .ms = when the pass began; .n =
-	 * pass number (all pages of a pass started after the previous pass ended) */
-	MSG_OWN_IDS,
-	/* .handle .op .result; .id = new id (requeue, add; 0-0 = not known after a lost reply), or of the
-	 * stream's next entry, pending for us (done); fetch: .batch when
-	 * OP_DONE, fetch of a deleted entry: OP_GONE */
+	MSG_CONN,    /* a connection is up or down */
+	MSG_LEASE,   /* what became of a lease */
+	MSG_RENEWED, /* leases that are good for longer */
+	MSG_ENTRIES, /* what was read */
+	MSG_OWN_IDS, /* one page of the audit */
 	MSG_OP_RESULT,
-	/* both ways; to shard .from. .tag .op .result: OP_DONE (probe: .n = PTTL's answer; dead letters: .n of
-	 * them), OP_GONE (refused: somebody else's), OP_FAILED, OP_MOVED (.text). .flag = a missing lock proves
-	 * nothing there until .ms */
-	MSG_LOCK_ANSWER,
-	MSG_MOVED, /* .slot .text (owned, "host:port"): the topology changed */
-	/* .text (owned) why: ask for the topology soon. .flag = announced by every connection: once for this
-	 * number .n */
-	MSG_REFRESH,
-	MSG_REPLACED,   /* .text (owned): another process with our node id has taken a lock over: we must end */
-	MSG_GROUP_LOST, /* .svc: the group was gone and is made again; .flag = done */
-	MSG_FEED,       /* .handle .result (enum feed_result) */
-	MSG_EMPTY,      /* after MSG_SLOTS with none: nothing is left here */
-	MSG_STOPPED,
-	MSG_NOT_STARTED, /* said in its place by whoever was to start it: .text (owned) why */
+	MSG_LOCK_ANSWER, /* both ways; to shard .from */
+	MSG_MOVED,       /* a redirection: the topology changed */
+	MSG_REFRESH,     /* ask for the topology soon */
+	MSG_REPLACED,    /* another process with our node id has taken a lock over: we must end */
+	MSG_GROUP_LOST,  /* the group was gone */
+	MSG_FEED,        /* what became of a feed */
+	MSG_EMPTY,       /* after MSG_SLOTS with none: nothing is left here. No payload */
+	MSG_STOPPED,     /* No payload */
+	MSG_NOT_STARTED, /* said in its place by whoever was to start it */
 	MSG_N
 };
 
 enum conn_role { CONN_COMMAND, CONN_READER, CONN_SUBSCRIBER, CONN_ROLES };
 
 enum lease_result {
-	LEASE_IS_HELD, /* acquired; .flag = it was ours already (an older incarnation's, or a reply was lost) */
-	LEASE_IS_BUSY, /* somebody else holds it */
-	LEASE_IS_LOST, /* .lost says why; the shard has forgotten it */
-	/* not here: .text host:port or NULL, .asking; .ms = good until (0 = was never held); the shard has
-	 * forgotten it */
-	LEASE_IS_MOVED,
+	LEASE_IS_HELD,     /* acquired; see .was_ours */
+	LEASE_IS_BUSY,     /* somebody else holds it */
+	LEASE_IS_LOST,     /* .lost says why; the shard has forgotten it */
+	LEASE_IS_MOVED,    /* not here: .moved_to, .asking; the shard has forgotten it */
 	LEASE_IS_RECREATED /* was missing, is held again: verify that the entry is still pending for us */
 };
 enum lost_reason { LOST_EXPIRED, LOST_TAKEN, LOST_MISSING, LOST_NOT_PENDING, LOST_REPLACED, LOST_N };
 
 enum entry_source { SOURCE_NEW, SOURCE_OWN /* own pending at start */, SOURCE_FETCH };
 
-enum op_result {   /* what an operation came to */
-	OP_DONE,   /* done, taken, requeued (.id), dead-lettered, acked, … */
-	OP_PARKED, /* take: its stream has another entry; .n = 2: it waits, .n = 4: it was merged; not pending for us */
-	OP_GONE,   /* not pending any more: somebody else did it */
+enum op_result {     /* what an operation came to */
+	OP_DONE,     /* done, taken, requeued (.new_id), dead-lettered, acked, … */
+	OP_PARKED,   /* take: its stream has another entry: it waits, or .was_merged; not pending for us */
+	OP_GONE,     /* not pending any more: somebody else did it */
 	OP_NOT_OURS, /* requeue, dead: pending for another consumer, or not idle */
 	OP_DELETED,  /* the entry's data was deleted: acknowledged */
-	OP_MOVED,    /* not here: .text host:port or NULL, .asking: send it to the right shard */
-	OP_FAILED    /* the server refuses for good: .text the server's words */
+	OP_MOVED,    /* not here: .moved_to, .asking: send it to the right shard */
+	OP_FAILED    /* the server refuses for good: .error has its words */
 };
 
-enum feed_result {
-	FEED_IS_OPEN,     /* .id = position, .n = tries of the entry behind it; .flag = the run before had progress */
-	FEED_HAS_ENTRIES, /* .text = their JSON texts, with commas; .n of them, .id the last; .flag = more; .tag */
+enum feed_result {        /* fields that a result does not name are 0 */
+	FEED_IS_OPEN,     /* .id = position, .tries of the entry behind it, .had_progress */
+	FEED_HAS_ENTRIES, /* .json, .n_entries of them, .id the last, .has_more, .epoch */
 	FEED_HAS_ACKED,   /* .id: confirmed by Redis */
-	FEED_HAS_NACKED,  /* .id; .ms = comes again after that, .n = tries; .flag = it is a dead letter */
-	FEED_HAS_BURIED,  /* .id .reason: a dead letter that no worker asked for */
-	FEED_BAD_ACK,     /* .id: nobody was given that entry; .flag = it was a nack */
+	FEED_HAS_NACKED,  /* .id, .wait_ms, .tries, .is_dead */
+	FEED_HAS_BURIED,  /* .id, .reason: a dead letter that no worker asked for; .is_dead */
+	FEED_BAD_ACK,     /* .id: nobody was given that entry; .is_nack */
 	FEED_IS_IDLE,     /* empty for idle_release: nothing more is told */
 	FEED_IS_CLOSED,   /* forgotten, as all that follow */
 	FEED_IS_REFUSED,  /* a newer token has the position */
 	FEED_IS_REMADE,   /* the stream was made again with lower ids */
 	FEED_IS_WRONG_TYPE,
-	FEED_IS_MOVED /* .text host:port or NULL, .asking */
+	FEED_IS_MOVED /* .moved_to, .asking */
 };
 
 struct renewed {
@@ -146,42 +115,234 @@ struct id_page {
 	struct entry_id v[];
 };
 
-struct msg {
-	uint8_t kind;
-	uint8_t op;     /* enum cmd_kind */
-	uint8_t result; /* enum op_result, lease_result */
-	uint8_t lost;   /* enum lost_reason */
-	uint8_t conn;   /* enum conn_role */
-	uint8_t source; /* enum entry_source */
-	uint8_t reason; /* enum dead_reason */
-	bool flag, asking;
-	bool is_suspect; /* MSG_OP requeue: the new entry says that a worker died with it */
-	bool resent;     /* OP_RESULT: it was sent more than once (a reply may have been lost) */
-	uint16_t svc, slot;
-	uint16_t from;  /* shard: sender (shard -> coordinator), or whom the answer is for */
-	uint32_t retry; /* requeue: count to write */
-	uint64_t handle, tag;
+/* Payloads. Pointers are owned by the message, msg_fini frees them; whoever keeps one sets it to NULL. `asking`: the
+ * server said ASK, or is to be asked with ASKING. `moved_to`: host:port by a server's word, NULL = not known. */
+struct msg_slots {
+	uint8_t *bits;      /* a map of SLOTS bits; NULL: none */
+	bool was_elsewhere; /* another master served some of them until now (failover, slot move): a missing lock proves
+			     * nothing for a while. Slots added by a later MSG_SLOTS count as that by themselves */
+};
+struct msg_service {
+	struct service_rules *rules; /* a reference */
+	bool is_read;                /* this shard reads its load-balancer stream */
+	bool asking;
+};
+struct msg_credits {
+	/* entries that may be read from now on: replaces what was not used; 0: a blocked read is unblocked */
 	int64_t n;
-	mono_ms ms;
+	mono_ms block_cap_ms; /* the longest BLOCK */
+	bool is_sifting;      /* entries of running streams are put to wait while reading */
+};
+struct msg_lease_acquire {
 	struct entry_id id;
-	struct text
-		*stream; /* MSG_OP, MSG_LEASE_ACQUIRE, MSG_LOCK_CALL, MSG_EXPIRED: a reference moves with the message */
-	struct field_list *fields; /* MSG_LOCK_CALL dead-add: owned by the receiver */
-	union {                    /* owned by the receiver */
-		struct text *text; /* also: error of a dead letter, value of a lock call */
-		uint8_t *bits;
-		struct service_rules *rules;
-		struct renewed *renewed;
-		struct entry_batch *batch;
-		struct id_page *ids;
+	struct text *stream;
+	mono_ms good_until; /* 0: lock it; else it is held and good until then: go on renewing */
+	uint16_t slot;
+	bool asking;
+	bool is_startup; /* an own lock of any incarnation is taken over */
+};
+struct msg_op {
+	uint8_t kind;   /* enum cmd_kind */
+	uint8_t reason; /* dead: enum dead_reason */
+	bool asking;
+	bool resent;     /* it was sent before, elsewhere */
+	bool is_suspect; /* requeue, later: the new entry says that a worker died with it */
+	bool is_heir;    /* done: the stream's next entry may be ours */
+	bool only_look;  /* take: nothing is put to wait */
+	bool is_fail;    /* later: the worker failed; else it gave it back */
+	uint16_t slot;
+	uint32_t retry; /* requeue, later: count to write */
+	struct entry_id id;
+	struct text *stream;
+	struct text *error; /* dead, later: the worker's reason; NULL = none */
+	struct text *info;  /* add: raw JSON; NULL = none */
+	mono_ms delay_ms;   /* later, add later */
+	int64_t at_ms;      /* add later: then, Unix ms by the server's clock; 0 = by delay_ms */
+};
+struct msg_lock_call {
+	/* CMD_PROBE, CMD_LOCK, CMD_TOMBSTONE, CMD_UNLOCK; CMD_DEAD_ADD, CMD_FEED_DEAD_ADD; CMD_DLQ_LENGTH */
+	uint8_t kind;
+	uint8_t reason; /* dead letters: enum dead_reason */
+	uint16_t slot;
+	uint32_t retry; /* dead letters of entries mode: tries */
+	uint64_t tag;   /* the asker's, for the answer */
+	struct entry_id id;
+	struct text *stream;
+	struct text *value;        /* of the lock */
+	struct text *error;        /* dead letters: the worker's reason; NULL = none */
+	struct field_list *fields; /* dead letters; mem_free */
+	int64_t ttl_ms;            /* of the lock; 0 = the service's */
+};
+struct msg_lock_answer {
+	uint8_t kind;    /* of the call */
+	uint8_t result;  /* OP_DONE; OP_GONE: refused, somebody else's; OP_FAILED; OP_MOVED */
+	uint64_t tag;    /* of the call */
+	int64_t integer; /* what Redis answered: ms that a probed lock lasts, number of dead letters, 1 = unlocked */
+	mono_ms hold_off_until; /* until then a missing lock proves nothing there; 0 = it proves */
+};
+struct msg_expired {
+	struct entry_id id;
+	struct text *stream;
+};
+struct msg_feed_open {
+	struct entry_id token; /* the load-balancer entry */
+	struct text *stream;
+	uint16_t slot;
+	bool asking;
+	bool is_adopted; /* a worker may have entries of it that this process has not told */
+};
+struct msg_feed_start {
+	uint32_t epoch;       /* each FEED_HAS_ENTRIES says it again */
+	struct entry_id told; /* what is up to there was told already; not above the position: everything comes again */
+};
+struct msg_feed_ack {
+	struct entry_id id;
+};
+struct msg_feed_nack {
+	struct entry_id id;
+	mono_ms delay_ms; /* -1 = by the rules */
+	bool is_dead;     /* to the dead letters at once */
+	struct text *reason;
+};
+struct msg_feed_close {
+	uint8_t end; /* enum feed_end */
+};
+struct msg_conn {
+	uint8_t role; /* enum conn_role; a reader's service is the message's .svc */
+	bool is_up;
+	struct text *why; /* it is down; NULL = not known */
+};
+struct msg_lease {
+	uint8_t result; /* enum lease_result */
+	uint8_t lost;   /* LEASE_IS_LOST: enum lost_reason */
+	bool was_ours;  /* held: it was ours already (an older incarnation's, or a reply was lost) */
+	bool asking;
+	uint16_t slot;
+	mono_ms good_until;    /* moved: 0 = was never held */
+	int64_t lasts_ms;      /* of one that was taken over: how long its lock lasts; else 0 */
+	struct text *moved_to; /* moved */
+};
+struct msg_renewed {
+	struct renewed *list; /* mem_free */
+};
+struct msg_entries {
+	uint8_t source;            /* enum entry_source */
+	bool is_last;              /* own: the last page of a pass */
+	uint32_t n_parked;         /* more that were put to wait or merged by the server */
+	int64_t n_asked;           /* credits used up by this read */
+	struct entry_batch *batch; /* NULL: none */
+};
+struct msg_own_ids {
+	struct id_page *page; /* mem_free */
+	int64_t pass;         /* its number: all pages of a pass started after the previous pass ended */
+	mono_ms began;        /* when the pass began */
+	bool is_last;         /* page of the pass */
+};
+struct msg_op_result {
+	uint8_t kind;   /* enum cmd_kind, of the operation */
+	uint8_t result; /* enum op_result */
+	bool asking;
+	bool resent;     /* it was sent more than once: a reply may have been lost */
+	bool was_merged; /* take: into what waits; else it waits itself */
+	uint16_t slot;
+	struct entry_id new_id;    /* requeue, add; 0-0 = not known after a lost reply */
+	struct entry_id next;      /* done: the stream's next entry, pending for us; 0-0 = none */
+	struct entry_batch *batch; /* fetch */
+	struct text *error;        /* OP_FAILED: the server's words; NULL = none */
+	struct text *moved_to;     /* OP_MOVED */
+};
+struct msg_moved {
+	uint16_t slot;
+	bool asking;
+	struct text *to; /* host:port; "host" may be empty: the same host */
+};
+struct msg_refresh {
+	struct text *why;
+	bool is_announced; /* by every connection: once for this number */
+	int64_t seq;       /* that number */
+};
+struct msg_replaced {
+	struct text *why;
+};
+struct msg_group_lost {
+	bool is_remade; /* else it was just found to be gone */
+};
+struct msg_feed {
+	uint8_t result;    /* enum feed_result: says which of the others are set */
+	uint8_t reason;    /* enum dead_reason */
+	bool had_progress; /* in the run before */
+	bool has_more;     /* to be told as soon as there is room */
+	bool is_dead;      /* it is a dead letter */
+	bool is_nack;
+	bool asking;
+	uint16_t slot;
+	uint32_t epoch, tries, n_entries;
+	struct entry_id id;
+	mono_ms wait_ms;   /* comes again after that */
+	struct text *json; /* entries: their texts, with commas */
+	struct text *moved_to;
+};
+struct msg_not_started {
+	struct text *why;
+};
+
+/* Kinds with a payload: enumerator, name of the payload. */
+#define MSG_PAYLOADS(X)                                                                                                \
+	X(SLOTS, slots)                                                                                                \
+	X(SERVICE, service)                                                                                            \
+	X(CREDITS, credits)                                                                                            \
+	X(LEASE_ACQUIRE, lease_acquire)                                                                                \
+	X(OP, op)                                                                                                      \
+	X(LOCK_CALL, lock_call)                                                                                        \
+	X(EXPIRED, expired)                                                                                            \
+	X(FEED_OPEN, feed_open)                                                                                        \
+	X(FEED_START, feed_start)                                                                                      \
+	X(FEED_ACK, feed_ack)                                                                                          \
+	X(FEED_NACK, feed_nack)                                                                                        \
+	X(FEED_CLOSE, feed_close)                                                                                      \
+	X(CONN, conn)                                                                                                  \
+	X(LEASE, lease)                                                                                                \
+	X(RENEWED, renewed)                                                                                            \
+	X(ENTRIES, entries)                                                                                            \
+	X(OWN_IDS, own_ids)                                                                                            \
+	X(OP_RESULT, op_result)                                                                                        \
+	X(LOCK_ANSWER, lock_answer)                                                                                    \
+	X(MOVED, moved)                                                                                                \
+	X(REFRESH, refresh)                                                                                            \
+	X(REPLACED, replaced)                                                                                          \
+	X(GROUP_LOST, group_lost)                                                                                      \
+	X(FEED, feed)                                                                                                  \
+	X(NOT_STARTED, not_started)
+
+struct msg {
+	uint8_t kind;    /* enum msg_kind: which payload */
+	uint16_t from;   /* the shard that sent it; of a lock call and its answer: the shard that asks */
+	uint16_t svc;    /* the service it is about */
+	uint64_t handle; /* the entry it is about */
+	union {
+#define MSG_MEMBER(kind_, name) struct msg_##name name;
+		MSG_PAYLOADS(MSG_MEMBER)
+#undef MSG_MEMBER
 	};
 };
-/* Whether a MSG_OP_RESULT carries .batch (else .text or nothing). */
-static inline bool msg_has_batch(const struct msg *m)
+
+/* Builders, one for each kind with a payload: msg_credits((struct msg_credits){.n = 5}). What the payload owns moves
+ * into the message; .handle, .svc and .from are filled in by the sender. */
+#define MSG_BUILDER(kind_, name)                                                                                       \
+	static inline struct msg msg_##name(struct msg_##name payload)                                                 \
+	{                                                                                                              \
+		return (struct msg){.kind = MSG_##kind_, .name = payload};                                             \
+	}
+MSG_PAYLOADS(MSG_BUILDER)
+#undef MSG_BUILDER
+
+/* One of a kind without payload. */
+static inline struct msg msg_plain(enum msg_kind kind)
 {
-	return m->kind == MSG_OP_RESULT && m->result == OP_DONE && m->op == CMD_FETCH;
+	return (struct msg){.kind = (uint8_t)kind};
 }
-/* Frees everything a message owns (a message that could not be delivered, or a shutdown). */
+/* Frees everything a message owns: after it was handled, when it could not be delivered, at shutdown. The only place
+ * that does. */
 void msg_fini(struct msg *m);
 /* What is said in the place of shard `to`, which does not run, to a message of the coordinator: not here, look again.
  * *answer owns nothing; m stays the caller's. False: nobody waits for an answer to m. */
@@ -227,15 +388,21 @@ enum effect_kind {
 	EFF_READER_OPEN,  /* .svc: a blocking connection of its own */
 	EFF_READER_CLOSE, /* .svc */
 	/* coordinator */
-	EFF_SHARD_START, /* .to, .text = host:port ("" = the configured endpoint we are connected to) */
+	EFF_SHARD_START, /* .to .address */
 	EFF_SHARD_STOP,  /* .to */
 	EFF_FRAME,       /* .frame to session .session */
 	EFF_CLOSE,       /* session .session: flush what was written, close; .text why */
 	EFF_TOPOLOGY,    /* ask for the topology; .text why */
-	EFF_FATAL,       /* end the process: .text; .n = exit code */
-	EFF_CTL,         /* control request .n is answered: .result, .id, .text */
+	EFF_FATAL,       /* end the process: .text .exit_code */
+	EFF_CTL,         /* a control request is answered: .ctl .text */
 	/* both */
 	EFF_LOG /* .level .text (owned) */
+};
+
+struct effect_ctl {
+	uint32_t request; /* as coord_ctl had it */
+	enum op_result result;
+	struct entry_id id; /* of what was added; 0-0 = none, or not known */
 };
 
 struct effect {
@@ -244,12 +411,15 @@ struct effect {
 	enum conn_role role;
 	uint16_t svc, to;
 	uint64_t tag, session;
-	int64_t n, timeout_ms;
-	struct text *text; /* owned */
+	int64_t timeout_ms;
+	struct text *text;    /* owned: words for people */
+	struct text *address; /* owned: host:port, "" = the configured endpoint we are connected to */
 	union {
 		struct cmd cmd;         /* slices point to records that live until the effects have been performed */
 		struct msg msg;         /* moves */
 		struct out_frame frame; /* slices likewise; .hold owns what they point to where needed */
+		struct effect_ctl ctl;
+		int exit_code;
 	};
 	struct text *hold, *hold2, *hold3; /* owned; released after performing */
 };
@@ -262,7 +432,9 @@ void effects_init(struct effects *e);
 void effects_fini(struct effects *e);
 /* A zeroed effect at the end. Valid until the next call. */
 struct effect *effects_add(struct effects *e, enum effect_kind kind);
-struct msg *effects_msg(struct effects *e, enum msg_kind kind, uint16_t to);
+/* A message at the end, to shard `to` (SHARD_NONE: to the coordinator); what m owns moves. Returns it for the rest to
+ * be filled in; valid until the next call. */
+struct msg *effects_msg(struct effects *e, uint16_t to, struct msg m);
 void effects_log(struct effects *e, enum log_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Frees what the effects own and empties the list (after performing, or without). */
 void effects_clear(struct effects *e);

@@ -30,7 +30,7 @@ static void say_for_shard(struct daemon *d, const struct msg *m)
 static void shard_start(struct daemon *d, const struct effect *ef)
 {
 	struct shard_thread_opts o = {.index = ef->to,
-		.addr = ef->text->bytes,
+		.addr = ef->address->bytes,
 		.rules = d->shard_rules,
 		.node = d->config->node.id,
 		.to_coord = d->mail};
@@ -39,10 +39,11 @@ static void shard_start(struct daemon *d, const struct effect *ef)
 	rules_of_handoff(d->config, &o.handoff);
 	struct err err;
 	d->shard_since[ef->to] = mono_now();
-	if (shard_thread_start(&o, &d->shards[ef->to], &err) != ERR_OK)
-		say_for_shard(d,
-			&(struct msg){
-				.kind = MSG_NOT_STARTED, .from = ef->to, .text = text_new(err.text, strlen(err.text))});
+	if (shard_thread_start(&o, &d->shards[ef->to], &err) != ERR_OK) {
+		struct msg m = msg_not_started((struct msg_not_started){.why = text_new(err.text, strlen(err.text))});
+		m.from = ef->to;
+		say_for_shard(d, &m);
+	}
 	if (ef->to >= d->n_shards)
 		d->n_shards = (uint16_t)(ef->to + 1);
 }
@@ -113,13 +114,13 @@ static void coord_thread_perform(struct daemon *d, struct effect *ef)
 		topology_client_ask(d->topo);
 		break;
 	case EFF_FATAL:
-		if (ef->n)
+		if (ef->exit_code)
 			log_line(LOG_ERROR, "%s", ef->text ? ef->text->bytes : "internal error");
-		coord_thread_end(d, (int)ef->n);
+		coord_thread_end(d, ef->exit_code);
 		break;
 	case EFF_CTL:
 		if (d->control)
-			control_socket_result(d->control, (uint32_t)ef->n, (enum op_result)ef->tag, ef->msg.id,
+			control_socket_result(d->control, ef->ctl.request, ef->ctl.result, ef->ctl.id,
 				ef->text ? ef->text->bytes : "");
 		break;
 	case EFF_LOG:

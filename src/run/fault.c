@@ -220,12 +220,13 @@ void fault_answer(uint32_t inflight)
 static const char *message_name(const struct msg *m, char out[NAME_CAP])
 {
 	if (m->kind == MSG_LEASE)
-		return lease_names[m->result];
+		return lease_names[m->lease.result];
 	if (m->kind == MSG_ENTRIES)
-		return m->batch && m->batch->n ? source_names[m->source] : NULL;
+		return m->entries.batch && m->entries.batch->n ? source_names[m->entries.source] : NULL;
 	if (m->kind != MSG_OP && m->kind != MSG_OP_RESULT)
 		return plain_messages[m->kind];
-	snprintf(out, NAME_CAP, "op_%s", command_name((enum cmd_kind)m->op));
+	snprintf(out, NAME_CAP, "op_%s",
+		command_name((enum cmd_kind)(m->kind == MSG_OP ? m->op.kind : m->op_result.kind)));
 	return out;
 }
 

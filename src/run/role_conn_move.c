@@ -123,7 +123,7 @@ static void role_conn_relax(struct role_conns *ls, struct role_conn *l, mono_ms 
 
 static void renew_all(struct role_conns *ls)
 {
-	struct msg m = {.kind = MSG_RENEW_ALL};
+	struct msg m = msg_plain(MSG_RENEW_ALL);
 	struct shard_event ev = {.kind = SHARD_MSG, .msg = &m};
 	ls->o.step(ls->o.arg, &ev);
 }
@@ -131,7 +131,8 @@ static void renew_all(struct role_conns *ls)
 static void refresh(struct role_conns *ls, int64_t seq)
 {
 	static const char why[] = "maintenance: slots have moved";
-	struct msg m = {.kind = MSG_REFRESH, .flag = true, .n = seq, .text = text_new(why, sizeof why - 1)};
+	struct msg m = msg_refresh(
+		(struct msg_refresh){.why = text_new(why, sizeof why - 1), .is_announced = true, .seq = seq});
 	ls->o.to_coord(ls->o.arg, &m);
 }
 

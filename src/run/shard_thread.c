@@ -219,7 +219,7 @@ static void quit(struct shard_thread *s)
 static void on_core(struct shard_thread *s, const struct msg *m)
 {
 	if (m->kind == MSG_SERVICE)
-		names_set(s, m->rules);
+		names_set(s, m->service.rules);
 	struct shard_event ev = {.kind = SHARD_MSG, .msg = m, .has_more = true};
 	step(s, &ev);
 }

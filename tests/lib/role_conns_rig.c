@@ -67,8 +67,8 @@ static void on_step(void *arg, struct shard_event *ev)
 static void on_msg(void *arg, const struct msg *m)
 {
 	char line[40];
-	snprintf(line, sizeof line, "refresh %lld", (long long)m->n);
-	text_unref(m->text);
+	snprintf(line, sizeof line, "refresh %lld", (long long)m->refresh.seq);
+	text_unref(m->refresh.why);
 	tell(arg, line);
 }
 

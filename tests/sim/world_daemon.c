@@ -243,7 +243,7 @@ static void perform_coord(struct world *w, struct daemon *d, struct effect *ef)
 		ef->msg = (struct msg){.kind = MSG_N};
 	} else if (ef->kind == EFF_SHARD_START) {
 		if (ef->to < WORLD_SERVERS)
-			shard_start(w, d, ef->to, ef->text->bytes);
+			shard_start(w, d, ef->to, ef->address->bytes);
 	} else if (ef->kind == EFF_SHARD_STOP) {
 		wshard_free(w, d->shards[ef->to]);
 		d->shards[ef->to] = NULL;
@@ -255,10 +255,10 @@ static void perform_coord(struct world *w, struct daemon *d, struct effect *ef)
 		event_at(w, &d->topo, w->now + world_lag(w) + world_lag(w));
 	} else if (ef->kind == EFF_FATAL) {
 		const char *why = ef->text ? ef->text->bytes : "";
-		world_tell(w, "d%u ends with %lld%s%.*s", d->index, (long long)ef->n, *why ? ": " : "",
+		world_tell(w, "d%u ends with %d%s%.*s", d->index, ef->exit_code, *why ? ": " : "",
 			(int)strcspn(why, ":"), why);
 		d->wants_exit = true;
-		d->exit_code = (int)ef->n;
+		d->exit_code = ef->exit_code;
 	} else if (ef->kind == EFF_LOG) {
 		say(w, d, -1, ef);
 	}

@@ -5,10 +5,41 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const msg_names[MSG_N] = {"slots", "service", "service_gone", "credits", "lease_acquire",
-	"lease_release", "lease_forget", "lease_renew", "op", "lock_call", "expired", "scan", "hurry", "stop", "conn",
-	"lease", "renewed", "entries", "own_ids", "op_result", "lock_answer", "moved", "refresh", "replaced",
-	"group_lost", "empty", "stopped"};
+static const char *const msg_names[MSG_N] = {[MSG_SLOTS] = "slots",
+	[MSG_SERVICE] = "service",
+	[MSG_SERVICE_GONE] = "service_gone",
+	[MSG_CREDITS] = "credits",
+	[MSG_LEASE_ACQUIRE] = "lease_acquire",
+	[MSG_LEASE_RELEASE] = "lease_release",
+	[MSG_LEASE_FORGET] = "lease_forget",
+	[MSG_LEASE_RENEW] = "lease_renew",
+	[MSG_OP] = "op",
+	[MSG_LOCK_CALL] = "lock_call",
+	[MSG_EXPIRED] = "expired",
+	[MSG_SCAN] = "scan",
+	[MSG_RENEW_ALL] = "renew_all",
+	[MSG_FEED_OPEN] = "feed_open",
+	[MSG_FEED_START] = "feed_start",
+	[MSG_FEED_HOLD] = "feed_hold",
+	[MSG_FEED_ACK] = "feed_ack",
+	[MSG_FEED_NACK] = "feed_nack",
+	[MSG_FEED_CLOSE] = "feed_close",
+	[MSG_STOP] = "stop",
+	[MSG_CONN] = "conn",
+	[MSG_LEASE] = "lease",
+	[MSG_RENEWED] = "renewed",
+	[MSG_ENTRIES] = "entries",
+	[MSG_OWN_IDS] = "own_ids",
+	[MSG_OP_RESULT] = "op_result",
+	[MSG_LOCK_ANSWER] = "lock_answer",
+	[MSG_MOVED] = "moved",
+	[MSG_REFRESH] = "refresh",
+	[MSG_REPLACED] = "replaced",
+	[MSG_GROUP_LOST] = "group_lost",
+	[MSG_FEED] = "feed",
+	[MSG_EMPTY] = "empty",
+	[MSG_STOPPED] = "stopped",
+	[MSG_NOT_STARTED] = "not_started"};
 
 static bool is_told(enum cmd_kind k)
 {
@@ -63,15 +94,45 @@ void trace_reply(struct world *w, const struct role_conn *l, enum cmd_kind kind,
 		r->text.p ? r->text.p : "", r->entries ? r->entries->n : r->n);
 }
 
+static const char *trace_msg_words(const struct msg *m, char out[200])
+{
+	const struct msg_lease_acquire *a = &m->lease_acquire;
+	const struct msg_lease *l = &m->lease;
+	const struct msg_op *op = &m->op;
+	const struct msg_op_result *r = &m->op_result;
+	const struct msg_lock_call *call = &m->lock_call;
+	const struct msg_lock_answer *answer = &m->lock_answer;
+	out[0] = '\0';
+	if (m->kind == MSG_LEASE_ACQUIRE)
+		snprintf(out, 200, " %s %llu-%llu until=%lld", a->stream->bytes,
+			(unsigned long long)a->id.ms % 100000000, (unsigned long long)a->id.seq,
+			(long long)a->good_until);
+	else if (m->kind == MSG_LEASE)
+		snprintf(out, 200, " result=%u lost=%u until=%lld", l->result, l->lost, (long long)l->good_until);
+	else if (m->kind == MSG_OP)
+		snprintf(out, 200, " %s %llu-%llu%s", command_name((enum cmd_kind)op->kind),
+			(unsigned long long)op->id.ms % 100000000, (unsigned long long)op->id.seq,
+			op->resent ? " resent" : "");
+	else if (m->kind == MSG_OP_RESULT)
+		snprintf(out, 200, " %s result=%u%s", command_name((enum cmd_kind)r->kind), r->result,
+			r->resent ? " resent" : "");
+	else if (m->kind == MSG_LOCK_CALL)
+		snprintf(out, 200, " %s %llu-%llu ttl=%lld", command_name((enum cmd_kind)call->kind),
+			(unsigned long long)call->id.ms % 100000000, (unsigned long long)call->id.seq,
+			(long long)call->ttl_ms);
+	else if (m->kind == MSG_LOCK_ANSWER)
+		snprintf(out, 200, " %s result=%u integer=%lld", command_name((enum cmd_kind)answer->kind),
+			answer->result, (long long)answer->integer);
+	return out;
+}
+
 void trace_msg(struct world *w, const struct daemon *d, uint16_t shard, bool is_up, const struct msg *m)
 {
+	char words[200];
 	if (!w->o.trace)
 		return;
-	world_say(w, "d%u %s s%u %s %s handle=%llx op=%s result=%u lost=%u id=%llu-%llu ms=%lld n=%lld%s%s%s", d->index,
-		is_up ? "<" : ">", shard, msg_names[m->kind], m->stream ? m->stream->bytes : "",
-		(unsigned long long)m->handle, command_name(m->op), m->result, m->lost,
-		(unsigned long long)m->id.ms % 100000000, (unsigned long long)m->id.seq, (long long)m->ms,
-		(long long)m->n, m->flag ? " +" : "", m->asking ? " asking" : "", m->resent ? " resent" : "");
+	world_say(w, "d%u %s s%u %s handle=%llx%s", d->index, is_up ? "<" : ">", shard, msg_names[m->kind],
+		(unsigned long long)m->handle, trace_msg_words(m, words));
 }
 
 void trace_out(struct world *w, const struct sim_worker *k, const struct out_frame *f)

@@ -75,9 +75,9 @@ struct worker *coord_worker(struct coord *c, uint64_t session)
 	return m && !m->is_gone ? m : NULL;
 }
 
-struct msg *coord_send(struct coord *c, uint16_t shard, enum msg_kind kind)
+struct msg *coord_send(struct coord *c, uint16_t shard, struct msg m)
 {
-	return effects_msg(c->out, kind, shard);
+	return effects_msg(c->out, shard, m);
 }
 
 void coord_mark(struct coord *c, struct coord_service *s)
@@ -110,80 +110,84 @@ void coord_ask_topology(struct coord *c, const char *why)
 
 /* ---- the turn ---- */
 
-static void coord_on_msg(struct coord *c, const struct msg *m)
+enum { EXIT_REPLACED = 78 }; /* a wrong configuration, as sysexits.h has it */
+
+static void on_refresh(struct coord *c, const struct msg_refresh *r)
 {
-	switch ((enum msg_kind)m->kind) {
+	if (!r->is_announced || coord_is_news(c, r->seq))
+		coord_ask_topology(c, r->why ? r->why->bytes : "asked");
+}
+
+static void on_replaced(struct coord *c, struct msg_replaced *r)
+{
+	struct effect *ef = effects_add(c->out, EFF_FATAL);
+	ef->exit_code = EXIT_REPLACED;
+	ef->text = r->why;
+	r->why = NULL;
+}
+
+static void on_op_result(struct coord *c, const struct msg *m)
+{
+	if (m->handle == COORD_LEAVING_HANDLE)
+		coord_on_left(c, m);
+	else if (m->handle & COORD_CTL_HANDLE)
+		coord_on_ctl_result(c, m);
+	else
+		entry_on_op(c, m);
+}
+
+/* What m owns is freed, unless a handler has taken it. */
+static void coord_on_msg(struct coord *c, struct msg m)
+{
+	switch ((enum msg_kind)m.kind) {
 	case MSG_CONN:
-		coord_on_conn(c, m);
-		text_unref(m->text);
+		coord_on_conn(c, &m);
 		break;
 	case MSG_LEASE:
-		entry_on_lease(c, m);
-		text_unref(m->text);
+		entry_on_lease(c, &m);
 		break;
 	case MSG_RENEWED:
-		entry_on_renewed(c, m->from, m->renewed);
-		mem_free(m->renewed);
+		entry_on_renewed(c, m.from, m.renewed.list);
 		break;
 	case MSG_ENTRIES:
-		entry_on_batch(c, m);
-		entry_batch_free(m->batch);
+		entry_on_batch(c, &m);
 		break;
 	case MSG_FEED:
-		entry_on_feed(c, m);
-		text_unref(m->text);
+		entry_on_feed(c, &m);
 		break;
 	case MSG_OWN_IDS:
-		entry_on_own_ids(c, m);
-		mem_free(m->ids);
+		entry_on_own_ids(c, &m);
 		break;
 	case MSG_OP_RESULT:
-		if (m->handle == COORD_LEAVING_HANDLE)
-			coord_on_left(c, m);
-		else if (m->handle & COORD_CTL_HANDLE)
-			coord_on_ctl_result(c, m);
-		else
-			entry_on_op(c, m);
-		if (msg_has_batch(m))
-			entry_batch_free(m->batch);
-		else
-			text_unref(m->text);
+		on_op_result(c, &m);
 		break;
 	case MSG_MOVED:
-		coord_on_moved(c, m);
-		text_unref(m->text);
+		coord_on_moved(c, &m);
 		break;
 	case MSG_REFRESH:
-		if (!m->flag || coord_is_news(c, m->n))
-			coord_ask_topology(c, m->text ? m->text->bytes : "asked");
-		text_unref(m->text);
+		on_refresh(c, &m.refresh);
 		break;
-	case MSG_REPLACED: {
-		struct effect *ef = effects_add(c->out, EFF_FATAL);
-		ef->n = 78;
-		ef->text = m->text;
+	case MSG_REPLACED:
+		on_replaced(c, &m.replaced);
 		break;
-	}
 	case MSG_GROUP_LOST:
-		coord_on_group_lost(c, m);
+		coord_on_group_lost(c, &m);
 		break;
 	case MSG_LOCK_CALL:
 	case MSG_LOCK_ANSWER:
-		coord_relay(c, m);
+		coord_relay(c, &m);
 		break;
 	case MSG_EXPIRED:
-		coord_spread_expired(c, m);
-		text_unref(m->stream);
+		coord_spread_expired(c, &m);
 		break;
 	case MSG_EMPTY:
-		coord_on_empty(c, m);
+		coord_on_empty(c, &m);
 		break;
 	case MSG_STOPPED:
-		coord_on_stopped(c, m);
+		coord_on_stopped(c, &m);
 		break;
 	case MSG_NOT_STARTED:
-		coord_on_not_started(c, m);
-		text_unref(m->text);
+		coord_on_not_started(c, &m);
 		break;
 	case MSG_SLOTS:
 	case MSG_SERVICE:
@@ -206,6 +210,7 @@ static void coord_on_msg(struct coord *c, const struct msg *m)
 	case MSG_N:
 		break;
 	}
+	msg_fini(&m);
 }
 
 static void coord_due(struct coord *c)
@@ -269,7 +274,7 @@ static void handle(struct coord *c, const struct coord_event *ev)
 		coord_on_topology_failed(c, ev->text);
 		break;
 	case COORD_MSG:
-		coord_on_msg(c, ev->msg);
+		coord_on_msg(c, *ev->msg);
 		break;
 	case COORD_ACCEPT:
 		worker_on_accept(c, ev);

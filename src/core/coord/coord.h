@@ -27,7 +27,7 @@ enum coord_event_kind {
 	COORD_END,       /* .session: its socket is closed */
 	COORD_PEER_DEAD, /* .session: its process has ended */
 	COORD_CTL,       /* .ctl */
-	/* .flag = drain first, else hand over: answered by EFF_FATAL with n = 0, at most STOP_WAIT_MS later for a
+	/* .flag = drain first, else hand over: answered by EFF_FATAL with exit code 0, at most STOP_WAIT_MS later for a
 	 * handover */
 	COORD_STOP
 };

@@ -144,15 +144,17 @@ struct coord_service *coord_service(struct coord *c, uint16_t svc); /* NULL: unk
 uint16_t coord_pos(const struct coord *c, const struct coord_service *s);
 mono_ms coord_ping_ms(const struct coord *c);
 struct worker *coord_worker(struct coord *c, uint64_t session);
-struct msg *coord_send(struct coord *c, uint16_t shard, enum msg_kind kind);
+/* A message to a shard; what m owns moves. Returns it for the rest to be filled in; valid until the next effect. */
+struct msg *coord_send(struct coord *c, uint16_t shard, struct msg m);
 void coord_ask_topology(struct coord *c, const char *why);
 uint16_t coord_shard_at(struct coord *c, const char *addr); /* the shard of an address, started when needed */
 void coord_start_shards(struct coord *c);
 /* Does nobody serve the slot of its load-balancer stream, by the map? */
 bool coord_has_no_master(const struct coord *c, const struct coord_service *s);
 void coord_reroute(struct coord *c); /* the map has changed, or a shard may start: all that follows */
-/* Where a redirection leads; false: its address cannot be dialled, only the topology helps. */
-bool coord_redirection(const struct coord *c, const struct msg *m, char addr[static TOPOLOGY_ADDR]);
+/* Where a redirection by shard `from` leads (to: host:port or NULL); false: its address cannot be dialled, only the
+ * topology helps. */
+bool coord_redirection(const struct coord *c, uint16_t from, const struct text *to, char addr[static TOPOLOGY_ADDR]);
 void coord_route_readers(struct coord *c);
 void coord_mark(struct coord *c, struct coord_service *s); /* assign and grant at the end of the turn */
 
@@ -305,7 +307,7 @@ bool coord_is_news(struct coord *c, int64_t seq);
 void coord_on_empty(struct coord *c, const struct msg *m);
 void coord_on_stopped(struct coord *c, const struct msg *m);
 void coord_on_not_started(struct coord *c, const struct msg *m);
-void coord_relay(struct coord *c, const struct msg *m);
+void coord_relay(struct coord *c, struct msg *m); /* m moves */
 void coord_on_group_lost(struct coord *c, const struct msg *m);
 void coord_spread_expired(struct coord *c, const struct msg *m);
 void coord_fit_to_topology(const struct coord *c, struct service_rules *r);

@@ -23,12 +23,11 @@ static bool has_unacked(const struct entry_feed *f)
 
 /* ---- to the shard ---- */
 
-static struct msg *feed_send(struct coord *c, struct entry *e, enum msg_kind kind)
+static void feed_send(struct coord *c, const struct entry *e, struct msg what)
 {
-	struct msg *m = coord_send(c, e->feed->shard, kind);
+	struct msg *m = coord_send(c, e->feed->shard, what);
 	m->handle = entry_handle(e);
 	m->svc = e->svc;
-	return m;
 }
 
 static void open_at(struct coord *c, struct entry *e, uint16_t shard, bool asking)
@@ -41,12 +40,12 @@ static void open_at(struct coord *c, struct entry *e, uint16_t shard, bool askin
 		return;
 	}
 	f->shard = shard;
-	struct msg *m = feed_send(c, e, MSG_FEED_OPEN);
-	m->id = e->id;
-	m->slot = f->slot;
-	m->stream = text_ref(e->stream);
-	m->asking = asking;
-	m->flag = f->is_adopted;
+	feed_send(c, e,
+		msg_feed_open((struct msg_feed_open){.token = e->id,
+			.stream = text_ref(e->stream),
+			.slot = f->slot,
+			.asking = asking,
+			.is_adopted = f->is_adopted}));
 }
 
 void entry_feed_open(struct coord *c, struct entry *e)
@@ -79,9 +78,7 @@ static void feed_go(struct coord *c, struct entry *e, bool again)
 		f->last = (struct entry_id){0};
 	f->is_started = true;
 	f->waits_since = c->now;
-	struct msg *m = feed_send(c, e, MSG_FEED_START);
-	m->tag = ++f->epoch;
-	m->id = f->last;
+	feed_send(c, e, msg_feed_start((struct msg_feed_start){.epoch = ++f->epoch, .told = f->last}));
 }
 
 void entry_feed_start(struct coord *c, struct entry *e)
@@ -105,7 +102,7 @@ void entry_feed_resume(struct coord *c, struct entry *e)
 void entry_feed_hold(struct coord *c, struct entry *e)
 {
 	if (e->feed && e->feed->state == ENTRY_FEED_OPEN)
-		feed_send(c, e, MSG_FEED_HOLD);
+		feed_send(c, e, msg_plain(MSG_FEED_HOLD));
 }
 
 bool entry_feed_close(struct coord *c, struct entry *e, enum feed_end end)
@@ -117,7 +114,7 @@ bool entry_feed_close(struct coord *c, struct entry *e, enum feed_end end)
 		f->state = ENTRY_FEED_NONE;
 		return false;
 	}
-	feed_send(c, e, MSG_FEED_CLOSE)->op = (uint8_t)end;
+	feed_send(c, e, msg_feed_close((struct msg_feed_close){.end = (uint8_t)end}));
 	f->state = end == FEED_END_FORGET ? ENTRY_FEED_NONE : ENTRY_FEED_CLOSING;
 	return f->state == ENTRY_FEED_CLOSING;
 }
@@ -133,12 +130,8 @@ void entry_feed_delete(struct coord *c, struct entry *e)
 	uint16_t shard = topology_shard(&c->topo, e->feed->slot);
 	if (shard == SHARD_NONE || !c->shards[shard].is_on)
 		return;
-	struct msg *m = coord_send(c, shard, MSG_OP);
-	m->op = CMD_FEED_CLOSE;
-	m->svc = e->svc;
-	m->slot = e->feed->slot;
-	m->id = e->id;
-	m->stream = text_ref(e->stream);
+	struct msg_op op = {.kind = CMD_FEED_CLOSE, .slot = e->feed->slot, .id = e->id, .stream = text_ref(e->stream)};
+	coord_send(c, shard, msg_op(op))->svc = e->svc;
 }
 
 /* ---- to the worker ---- */
@@ -203,12 +196,12 @@ static void on_feed_open(struct coord *c, struct entry *e, const struct msg *m)
 	struct coord_service *s = coord_service(c, e->svc);
 	struct entry_feed *f = e->feed;
 	f->state = ENTRY_FEED_OPEN;
-	f->pos = m->id;
-	f->tries = (uint32_t)m->n;
-	if (m->flag && e->retry)
+	f->pos = m->feed.id;
+	f->tries = (uint32_t)m->feed.tries;
+	if (m->feed.had_progress && e->retry)
 		e->retry--;
 	if (is_id_newer(f->asked, f->pos))
-		feed_send(c, e, MSG_FEED_ACK)->id = f->asked;
+		feed_send(c, e, msg_feed_ack((struct msg_feed_ack){.id = f->asked}));
 	if (e->state == ENTRY_TAKING && e->retry > s->rules->max_retries)
 		entry_dead_letter(c, e, DEAD_MAX_RETRIES);
 	else if (e->state == ENTRY_TAKING)
@@ -223,30 +216,30 @@ static void on_feed_entries(struct coord *c, struct entry *e, const struct msg *
 {
 	struct entry_feed *f = e->feed;
 	struct worker *w = feed_worker(c, e);
-	if (!w || e->state != ENTRY_ASSIGNED || m->tag != f->epoch || f->is_held)
+	if (!w || e->state != ENTRY_ASSIGNED || m->feed.epoch != f->epoch || f->is_held)
 		return;
 	if (!has_unacked(f))
 		f->waits_since = c->now;
 	struct effect *ef = feed_frame(c, e, w, OUT_ENTRIES);
-	ef->hold2 = text_ref(m->text);
-	ef->frame.info = (struct slice){m->text->bytes, m->text->len};
-	ef->frame.more = m->flag;
-	f->last = m->id;
+	ef->hold2 = text_ref(m->feed.json);
+	ef->frame.info = (struct slice){m->feed.json->bytes, m->feed.json->len};
+	ef->frame.more = m->feed.has_more;
+	f->last = m->feed.id;
 	entry_arm(c, e);
 }
 
 static void on_feed_nacked(struct coord *c, struct entry *e, const struct msg *m)
 {
 	struct entry_feed *f = e->feed;
-	if (m->flag) {
-		feed_confirm(c, e, m->id);
+	if (m->feed.is_dead) {
+		feed_confirm(c, e, m->feed.id);
 	} else {
-		f->tries = (uint32_t)m->n;
-		f->blocked_until = c->now + m->ms;
-		f->bad = m->id;
+		f->tries = (uint32_t)m->feed.tries;
+		f->blocked_until = c->now + m->feed.wait_ms;
+		f->bad = m->feed.id;
 	}
 	f->last = f->pos; /* what was told behind it is void */
-	say_nacked(c, e, m->id, m->ms, m->flag);
+	say_nacked(c, e, m->feed.id, m->feed.wait_ms, m->feed.is_dead);
 }
 
 /* Its stream is not the one it was: the worker stops, the next run begins anew. */
@@ -302,18 +295,18 @@ static void on_feed_moved(struct coord *c, struct entry *e, const struct msg *m)
 		return;
 	}
 	uint16_t to = SHARD_NONE;
-	if (m->asking && m->text && m->text->len)
-		to = coord_shard_at(c, m->text->bytes);
+	if (m->feed.asking && m->feed.moved_to && m->feed.moved_to->len)
+		to = coord_shard_at(c, m->feed.moved_to->bytes);
 	else if (topology_shard(&c->topo, f->slot) != m->from)
 		to = topology_shard(&c->topo, f->slot);
-	open_at(c, e, to, m->asking && to != SHARD_NONE);
+	open_at(c, e, to, m->feed.asking && to != SHARD_NONE);
 	coord_ask_topology(c, "moved");
 }
 
 static void feed_ended(struct coord *c, struct entry *e, const struct msg *m)
 {
 	e->feed->state = ENTRY_FEED_NONE;
-	switch ((enum feed_result)m->result) {
+	switch ((enum feed_result)m->feed.result) {
 	case FEED_IS_CLOSED:
 		if (e->state == ENTRY_FINISHING)
 			entry_send_op(c, e);
@@ -351,7 +344,7 @@ static void feed_let_go(struct coord *c, struct entry *e)
 static void on_feed_told(struct coord *c, struct entry *e, const struct msg *m)
 {
 	struct worker *w = feed_worker(c, e);
-	switch ((enum feed_result)m->result) {
+	switch ((enum feed_result)m->feed.result) {
 	case FEED_IS_OPEN:
 		on_feed_open(c, e, m);
 		break;
@@ -359,8 +352,8 @@ static void on_feed_told(struct coord *c, struct entry *e, const struct msg *m)
 		on_feed_entries(c, e, m);
 		break;
 	case FEED_HAS_ACKED:
-		feed_confirm(c, e, m->id);
-		say_feed_ok(c, e, OK_FOR_ACK, m->id);
+		feed_confirm(c, e, m->feed.id);
+		say_feed_ok(c, e, OK_FOR_ACK, m->feed.id);
 		feed_let_go(c, e);
 		break;
 	case FEED_HAS_NACKED:
@@ -368,7 +361,7 @@ static void on_feed_told(struct coord *c, struct entry *e, const struct msg *m)
 		feed_let_go(c, e);
 		break;
 	case FEED_HAS_BURIED:
-		feed_confirm(c, e, m->id);
+		feed_confirm(c, e, m->feed.id);
 		break;
 	case FEED_BAD_ACK:
 		if (w)
@@ -392,9 +385,9 @@ void entry_on_feed(struct coord *c, const struct msg *m)
 	struct entry *e = ledger_by_handle(&c->ledger, m->handle);
 	if (!e || !e->feed || e->feed->shard != m->from || e->feed->state == ENTRY_FEED_NONE)
 		return;
-	if (m->result >= FEED_IS_CLOSED)
+	if (m->feed.result >= FEED_IS_CLOSED)
 		feed_ended(c, e, m);
-	else if (e->feed->state != ENTRY_FEED_CLOSING || m->result == FEED_HAS_ACKED)
+	else if (e->feed->state != ENTRY_FEED_CLOSING || m->feed.result == FEED_HAS_ACKED)
 		on_feed_told(c, e, m);
 }
 
@@ -421,11 +414,11 @@ static void take_nack(struct coord *c, struct entry *e, const struct frame *f)
 		feed->is_nacked = true;
 		return;
 	}
-	struct msg *m = feed_send(c, e, MSG_FEED_NACK);
-	m->id = f->entry;
-	m->flag = f->dead;
-	m->ms = f->has_retry_ms ? f->retry_ms : -1;
-	m->text = text_ref(e->note);
+	feed_send(c, e,
+		msg_feed_nack((struct msg_feed_nack){.id = f->entry,
+			.delay_ms = f->has_retry_ms ? f->retry_ms : -1,
+			.is_dead = f->dead,
+			.reason = text_ref(e->note)}));
 	feed->is_nacked = true;
 }
 
@@ -440,7 +433,7 @@ void entry_feed_word(struct coord *c, struct entry *e, const struct frame *f)
 	if (is_id_newer(f->entry, feed->asked))
 		feed->asked = f->entry;
 	if (feed->state == ENTRY_FEED_OPEN)
-		feed_send(c, e, MSG_FEED_ACK)->id = f->entry;
+		feed_send(c, e, msg_feed_ack((struct msg_feed_ack){.id = f->entry}));
 }
 
 /* ---- drains, silence ---- */
@@ -454,7 +447,7 @@ void entry_feed_drain(struct coord *c, struct entry *e, bool on)
 	if (f->state != ENTRY_FEED_OPEN)
 		return;
 	if (on) {
-		feed_send(c, e, MSG_FEED_HOLD);
+		feed_send(c, e, msg_plain(MSG_FEED_HOLD));
 		feed_let_go(c, e);
 	} else {
 		feed_go(c, e, false);

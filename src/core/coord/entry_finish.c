@@ -86,15 +86,15 @@ void entry_send_lease(struct coord *c, struct entry *e, uint16_t shard, bool ask
 		entry_wait_for_route(c);
 		return;
 	}
-	struct msg *m = coord_send(c, shard, MSG_LEASE_ACQUIRE);
+	struct msg *m = coord_send(c, shard,
+		msg_lease_acquire((struct msg_lease_acquire){.id = e->id,
+			.stream = text_ref(e->stream),
+			.good_until = e->good_until,
+			.slot = e->lock_slot,
+			.asking = asking,
+			.is_startup = e->is_start}));
 	m->handle = entry_handle(e);
 	m->svc = e->svc;
-	m->id = e->id;
-	m->slot = e->lock_slot;
-	m->stream = text_ref(e->stream);
-	m->ms = e->good_until;
-	m->flag = e->is_start;
-	m->asking = asking;
 	e->lease_shard = shard;
 	e->lease_asking = asking;
 }
@@ -102,7 +102,7 @@ void entry_send_lease(struct coord *c, struct entry *e, uint16_t shard, bool ask
 void entry_drop_lease(struct coord *c, struct entry *e, enum msg_kind kind)
 {
 	if (shard_is_on(c, e->lease_shard))
-		coord_send(c, e->lease_shard, kind)->handle = entry_handle(e);
+		coord_send(c, e->lease_shard, msg_plain(kind))->handle = entry_handle(e);
 	e->lease_shard = SHARD_NONE;
 }
 
@@ -133,29 +133,25 @@ static void send_op_to(struct coord *c, struct entry *e, uint16_t shard, bool as
 		entry_wait_for_route(c);
 		return;
 	}
-	struct msg *m = coord_send(c, shard, MSG_OP);
-	m->op = (uint8_t)entry_op_of(e);
+	struct coord_service *s = coord_service(c, e->svc);
+	struct msg_op op = {.kind = (uint8_t)entry_op_of(e),
+		.reason = e->dead_reason,
+		.asking = asking,
+		.resent = e->op_resent,
+		.is_suspect = e->is_suspect,
+		.slot = s->rules->lbs_slot,
+		.retry = e->retry,
+		.id = e->id,
+		.stream = text_ref(e->stream)};
+	if ((op.kind == CMD_DEAD || op.kind == CMD_LATER) && e->note)
+		op.error = text_ref(e->note);
+	op.is_heir = op.kind == CMD_DONE && may_begin(c, s);
+	op.only_look = op.kind == CMD_TAKE && e->verify;
+	op.is_fail = op.kind == CMD_LATER && e->why == WHY_FAIL;
+	op.delay_ms = op.kind == CMD_LATER ? e->delay_ms : 0;
+	struct msg *m = coord_send(c, shard, msg_op(op));
 	m->handle = entry_handle(e);
 	m->svc = e->svc;
-	m->id = e->id;
-	m->stream = text_ref(e->stream);
-	m->retry = e->retry;
-	m->asking = asking;
-	m->resent = e->op_resent;
-	m->is_suspect = e->is_suspect;
-	m->reason = e->dead_reason;
-	struct coord_service *s = coord_service(c, e->svc);
-	m->slot = s->rules->lbs_slot;
-	if ((m->op == CMD_DEAD || m->op == CMD_LATER) && e->note)
-		m->text = text_ref(e->note);
-	if (m->op == CMD_DONE)
-		m->flag = may_begin(c, s);
-	else if (m->op == CMD_TAKE)
-		m->flag = e->verify;
-	if (m->op == CMD_LATER) {
-		m->ms = e->delay_ms;
-		m->flag = e->why == WHY_FAIL;
-	}
 	e->op_shard = shard;
 	e->op_asking = asking;
 }
@@ -257,11 +253,11 @@ void entry_ready(struct coord *c, struct entry *e)
 static void on_taken(struct coord *c, struct entry *e, const struct msg *m)
 {
 	struct coord_service *s = coord_service(c, e->svc);
-	if (m->result == OP_PARKED) { /* it waits in Redis, or was merged into what waits there */
+	if (m->op_result.result == OP_PARKED) { /* it waits in Redis, or was merged into what waits there */
 		s->is_sifting = true;
-		s->m.c[M_MERGED] += m->n == 4;
+		s->m.c[M_MERGED] += m->op_result.was_merged;
 	}
-	if (m->result != OP_DONE) {
+	if (m->op_result.result != OP_DONE) {
 		entry_release_and_drop(c, e);
 	} else if (c->is_draining) {
 		entry_requeue(c, e, WHY_DRAIN, false);
@@ -280,7 +276,7 @@ static void on_taken(struct coord *c, struct entry *e, const struct msg *m)
 static void on_verified(struct coord *c, struct entry *e, const struct msg *m)
 {
 	e->verify = false;
-	if (m->result == OP_DONE || e->is_lost)
+	if (m->op_result.result == OP_DONE || e->is_lost)
 		return;
 	entry_not_pending(c, e);
 }
@@ -288,8 +284,8 @@ static void on_verified(struct coord *c, struct entry *e, const struct msg *m)
 static void entry_on_fetched(struct coord *c, struct entry *e, const struct msg *m)
 {
 	struct coord_service *s = coord_service(c, e->svc);
-	if (m->result == OP_DONE && m->batch && m->batch->n == 1) {
-		entry_enter_one(c, s, &m->batch->v[0], false);
+	if (m->op_result.result == OP_DONE && m->op_result.batch && m->op_result.batch->n == 1) {
+		entry_enter_one(c, s, &m->op_result.batch->v[0], false);
 		return;
 	}
 	e->finish = FINISH_ACK; /* pending, but its data is gone */
@@ -300,14 +296,14 @@ static void entry_on_fetched(struct coord *c, struct entry *e, const struct msg 
 void entry_on_op(struct coord *c, const struct msg *m)
 {
 	struct entry *e = ledger_by_handle(&c->ledger, m->handle);
-	if (!e || (enum cmd_kind)m->op != (e->verify ? CMD_TAKE : entry_op_of(e)) || e->op_shard != m->from)
+	if (!e || (enum cmd_kind)m->op_result.kind != (e->verify ? CMD_TAKE : entry_op_of(e)) || e->op_shard != m->from)
 		return;
 	e->op_shard = SHARD_NONE;
-	if (m->result == OP_MOVED) {
-		e->op_resent = m->resent;
+	if (m->op_result.result == OP_MOVED) {
+		e->op_resent = m->op_result.resent;
 		uint16_t to = SHARD_NONE;
 		char addr[TOPOLOGY_ADDR];
-		if (m->asking && coord_redirection(c, m, addr))
+		if (m->op_result.asking && coord_redirection(c, m->from, m->op_result.moved_to, addr))
 			to = coord_shard_at(c, addr);
 		if (to != SHARD_NONE)
 			send_op_to(c, e, to, true);

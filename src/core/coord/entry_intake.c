@@ -130,13 +130,13 @@ static void read_answered(struct coord *c, struct coord_service *s, const struct
 	if (m->from != s->reader_shard || !ps->is_reading)
 		return;
 	ps->reserved -= ps->granted;
-	ps->was_full = m->batch && (int64_t)m->batch->n >= m->n && m->n > 0;
+	ps->was_full = m->entries.batch && (int64_t)m->entries.batch->n >= m->entries.n_asked && m->entries.n_asked > 0;
 	ps->granted = 0;
 	ps->is_reading = false;
-	s->is_sifting = m->retry > 0 || (s->is_sifting && ps->was_full);
+	s->is_sifting = m->entries.n_parked > 0 || (s->is_sifting && ps->was_full);
 	if (s->rules->same_stream == SAME_STREAM_COALESCE)
-		s->m.c[M_MERGED] += m->retry;
-	credits_read(&c->place, coord_pos(c, s), m->batch ? (uint32_t)m->batch->n : 0);
+		s->m.c[M_MERGED] += m->entries.n_parked;
+	credits_read(&c->place, coord_pos(c, s), m->entries.batch ? (uint32_t)m->entries.batch->n : 0);
 	coord_place_turn(c, s);
 	if (s->is_regrant && !ps->was_full)
 		s->regrant = 0;
@@ -152,14 +152,14 @@ void entry_on_batch(struct coord *c, const struct msg *m)
 	struct coord_service *s = coord_service(c, m->svc);
 	if (!s)
 		return; /* removed meanwhile; the entries stay pending for whoever serves it again */
-	if (m->source == SOURCE_NEW) {
+	if (m->entries.source == SOURCE_NEW) {
 		read_answered(c, s, m);
-		s->m.c[M_ENTRIES_READ] += m->batch ? m->batch->n : 0;
+		s->m.c[M_ENTRIES_READ] += m->entries.batch ? m->entries.batch->n : 0;
 	}
-	bool is_start = m->source == SOURCE_OWN && !s->own_done;
-	for (size_t i = 0; m->batch && i < m->batch->n; i++)
-		entry_enter_one(c, s, &m->batch->v[i], is_start);
-	if (m->source == SOURCE_OWN && m->flag && !s->own_done) {
+	bool is_start = m->entries.source == SOURCE_OWN && !s->own_done;
+	for (size_t i = 0; m->entries.batch && i < m->entries.batch->n; i++)
+		entry_enter_one(c, s, &m->entries.batch->v[i], is_start);
+	if (m->entries.source == SOURCE_OWN && m->entries.is_last && !s->own_done) {
 		s->own_done = true;
 		coord_is_back(c, s);
 		if (!c->n_start)

@@ -24,9 +24,10 @@ static void start_held(struct coord *c, struct entry *e, const struct msg *m)
 	mono_ms ttl_ms = s->rules->ttl_ms;
 	entry_unreserve(c, s, e);
 	/* what the former process told last ends before its lock would have; its leases may have been longer */
-	if (m->flag)
+	if (m->lease.was_ours)
 		entry_move(c, e, ENTRY_LIMBO,
-			c->now + mono_max(c->rules.resume_grace_ms, mono_max(ttl_ms, m->n) - TELL_MARGIN_MS));
+			c->now + mono_max(c->rules.resume_grace_ms,
+					 mono_max(ttl_ms, m->lease.lasts_ms) - TELL_MARGIN_MS));
 	else /* the lock was missing: no worker may still hold it in time */
 		entry_requeue(c, e, WHY_UNRESUMED, false);
 	entry_start_known(c, e);
@@ -34,10 +35,10 @@ static void start_held(struct coord *c, struct entry *e, const struct msg *m)
 
 static void on_held(struct coord *c, struct entry *e, const struct msg *m)
 {
-	e->good_until = m->ms;
+	e->good_until = m->lease.good_until;
 	if (e->state != ENTRY_LOCKING)
 		return;
-	if (e->is_start || m->n > 0) {
+	if (e->is_start || m->lease.lasts_ms > 0) {
 		start_held(c, e, m);
 		return;
 	}
@@ -240,17 +241,17 @@ void entry_not_pending(struct coord *c, struct entry *e)
 static void on_lease_moved(struct coord *c, struct entry *e, const struct msg *m)
 {
 	char addr[TOPOLOGY_ADDR];
-	bool is_known = coord_redirection(c, m, addr);
+	bool is_known = coord_redirection(c, m->from, m->lease.moved_to, addr);
 	e->lease_shard = SHARD_NONE;
-	if (m->ms)
-		e->good_until = m->ms;
-	if (is_known && m->asking)
+	if (m->lease.good_until)
+		e->good_until = m->lease.good_until;
+	if (is_known && m->lease.asking)
 		entry_send_lease(c, e, coord_shard_at(c, addr), true);
-	else if (is_known && topology_moved(&c->topo, m->slot, addr))
+	else if (is_known && topology_moved(&c->topo, m->lease.slot, addr))
 		coord_start_shards(c), coord_route_readers(c);
 	if (e->lease_shard == SHARD_NONE && entry_awaits_lease(e)) {
 		uint16_t to = topology_shard(&c->topo, e->lock_slot);
-		if (to == m->from || m->asking)
+		if (to == m->from || m->lease.asking)
 			entry_wait_for_route(c); /* the map is behind, or nobody is there yet: a moment later */
 		else
 			entry_send_lease(c, e, to, false);
@@ -263,9 +264,9 @@ void entry_on_lease(struct coord *c, const struct msg *m)
 	struct entry *e = ledger_by_handle(&c->ledger, m->handle);
 	if (!e || e->lease_shard != m->from)
 		return;
-	if (m->result == LEASE_IS_HELD || m->result == LEASE_IS_RECREATED)
+	if (m->lease.result == LEASE_IS_HELD || m->lease.result == LEASE_IS_RECREATED)
 		heard_of(c, m->from);
-	switch ((enum lease_result)m->result) {
+	switch ((enum lease_result)m->lease.result) {
 	case LEASE_IS_HELD:
 		on_held(c, e, m);
 		break;
@@ -273,16 +274,16 @@ void entry_on_lease(struct coord *c, const struct msg *m)
 		on_busy(c, e);
 		break;
 	case LEASE_IS_LOST:
-		if (m->lost == LOST_EXPIRED || m->lost == LOST_MISSING)
-			on_fenced(c, e, (enum lost_reason)m->lost);
+		if (m->lease.lost == LOST_EXPIRED || m->lease.lost == LOST_MISSING)
+			on_fenced(c, e, (enum lost_reason)m->lease.lost);
 		else
-			entry_lease_lost(c, e, (enum lost_reason)m->lost);
+			entry_lease_lost(c, e, (enum lost_reason)m->lease.lost);
 		break;
 	case LEASE_IS_MOVED:
 		on_lease_moved(c, e, m);
 		break;
 	case LEASE_IS_RECREATED:
-		e->good_until = m->ms;
+		e->good_until = m->lease.good_until;
 		entry_arm(c, e);
 		if (e->state != ENTRY_FINISHING && e->state != ENTRY_TAKING && !e->verify) {
 			e->verify = true;
@@ -312,7 +313,8 @@ static void audit_end(struct coord *c, struct coord_service *s, const struct msg
 {
 	uint32_t pos = 0;
 	for (struct entry *e; (e = ledger_next(&c->ledger, &pos));) {
-		if (e->svc != s->svc || e->audit == (uint32_t)m->n || e->since >= m->ms || c->now < s->audit_hold)
+		if (e->svc != s->svc || e->audit == (uint32_t)m->own_ids.pass || e->since >= m->own_ids.began ||
+			c->now < s->audit_hold)
 			continue;
 		switch ((enum entry_state)e->state) {
 		case ENTRY_BUSY:
@@ -345,17 +347,17 @@ void entry_on_own_ids(struct coord *c, const struct msg *m)
 	struct coord_service *s = coord_service(c, m->svc);
 	if (!s || m->from != s->reader_shard)
 		return;
-	s->audit_pass = (uint32_t)m->n;
-	for (uint32_t i = 0; m->ids && i < m->ids->n; i++) {
-		struct entry *e = ledger_get(&c->ledger, s->svc, m->ids->v[i]);
+	s->audit_pass = (uint32_t)m->own_ids.pass;
+	for (uint32_t i = 0; m->own_ids.page && i < m->own_ids.page->n; i++) {
+		struct entry *e = ledger_get(&c->ledger, s->svc, m->own_ids.page->v[i]);
 		if (!e && s->own_done) { /* new to me, unless its reading is about to be told */
-			e = entry_enter(c, s, m->ids->v[i], ENTRY_FETCHING);
+			e = entry_enter(c, s, m->own_ids.page->v[i], ENTRY_FETCHING);
 			e->deadline = c->now + FETCH_AFTER_MS;
 			entry_arm(c, e);
 		}
 		if (e)
-			e->audit = (uint32_t)m->n;
+			e->audit = (uint32_t)m->own_ids.pass;
 	}
-	if (m->flag)
+	if (m->own_ids.is_last)
 		audit_end(c, s, m);
 }

@@ -164,9 +164,10 @@ void entry_on_finished(struct coord *c, struct entry *e, const struct msg *m)
 		[FINISH_DEAD] = GONE_DEAD,
 		[FINISH_ACK] = GONE_LOST};
 	struct coord_service *s = coord_service(c, e->svc);
-	bool first_did = m->result == OP_GONE && m->resent && !e->is_lost && e->good_until > c->now;
-	bool is_trimmed = m->result == OP_DELETED || (m->result == OP_DONE && e->finish == FINISH_ACK);
-	bool ok = m->result == OP_DONE || first_did || is_trimmed;
+	bool first_did = m->op_result.result == OP_GONE && m->op_result.resent && !e->is_lost && e->good_until > c->now;
+	bool is_trimmed =
+		m->op_result.result == OP_DELETED || (m->op_result.result == OP_DONE && e->finish == FINISH_ACK);
+	bool ok = m->op_result.result == OP_DONE || first_did || is_trimmed;
 	if (is_trimmed)
 		count_trimmed(c, s, e);
 	else if (ok)
@@ -180,6 +181,6 @@ void entry_on_finished(struct coord *c, struct entry *e, const struct msg *m)
 		entry_drop(c, e);
 	else
 		entry_release_and_drop(c, e);
-	if (ok && m->op == CMD_DONE && m->id.ms)
-		take_next(c, s, m->id);
+	if (ok && m->op_result.kind == CMD_DONE && m->op_result.next.ms)
+		take_next(c, s, m->op_result.next);
 }

@@ -6,11 +6,10 @@ static bool send_mark(struct coord *c, const struct coord_service *s, enum cmd_k
 {
 	if (s->reader_shard == SHARD_NONE || !c->shards[s->reader_shard].is_on)
 		return false;
-	struct msg *m = coord_send(c, s->reader_shard, MSG_OP);
-	m->op = (uint8_t)kind;
+	struct msg_op op = {.kind = (uint8_t)kind, .slot = s->rules->lbs_slot};
+	struct msg *m = coord_send(c, s->reader_shard, msg_op(op));
 	m->handle = COORD_LEAVING_HANDLE;
 	m->svc = s->svc;
-	m->slot = s->rules->lbs_slot;
 	return true;
 }
 
@@ -31,8 +30,9 @@ void coord_is_back(struct coord *c, const struct coord_service *s)
 void coord_on_left(struct coord *c, const struct msg *m)
 {
 	const struct coord_service *s = coord_service(c, m->svc);
-	if (m->op == CMD_LEAVE && c->n_leaving > 0)
+	if (m->op_result.kind == CMD_LEAVE && c->n_leaving > 0)
 		c->n_leaving--;
-	if (m->result == OP_MOVED && s && s->reader_shard != m->from && send_mark(c, s, (enum cmd_kind)m->op))
-		c->n_leaving += m->op == CMD_LEAVE;
+	if (m->op_result.result == OP_MOVED && s && s->reader_shard != m->from &&
+		send_mark(c, s, (enum cmd_kind)m->op_result.kind))
+		c->n_leaving += m->op_result.kind == CMD_LEAVE;
 }

@@ -6,8 +6,7 @@
 static void operate_answer(struct coord *c, uint32_t request, enum op_result result, struct text *text)
 {
 	struct effect *ef = effects_add(c->out, EFF_CTL);
-	ef->n = request;
-	ef->tag = (uint64_t)result;
+	ef->ctl = (struct effect_ctl){.request = request, .result = result};
 	ef->text = text;
 }
 
@@ -68,15 +67,15 @@ static void operate_add(struct coord *c, const struct coord_ctl *ctl)
 		operate_answer(c, ctl->request, OP_FAILED, text_new(why, (size_t)n));
 		return;
 	}
-	struct msg *m = coord_send(c, shard, MSG_OP);
-	m->op = ctl->delay_ms || ctl->at_ms ? CMD_ADD_LATER : CMD_ADD;
-	m->ms = ctl->delay_ms;
-	m->n = ctl->at_ms;
+	struct msg_op op = {.kind = ctl->delay_ms || ctl->at_ms ? CMD_ADD_LATER : CMD_ADD,
+		.slot = s->rules->lbs_slot,
+		.stream = text_new(ctl->stream.p, ctl->stream.len),
+		.info = ctl->info.p ? text_new(ctl->info.p, ctl->info.len) : NULL,
+		.delay_ms = ctl->delay_ms,
+		.at_ms = ctl->at_ms};
+	struct msg *m = coord_send(c, shard, msg_op(op));
 	m->handle = COORD_CTL_HANDLE | ctl->request;
 	m->svc = s->svc;
-	m->slot = s->rules->lbs_slot;
-	m->stream = text_new(ctl->stream.p, ctl->stream.len);
-	m->text = ctl->info.p ? text_new(ctl->info.p, ctl->info.len) : NULL;
 }
 
 /* An address alone would tell nobody what has happened. */
@@ -84,24 +83,25 @@ static struct text *why_moved(struct coord *c, const struct msg *m)
 {
 	const struct coord_service *s = coord_service(c, m->svc);
 	const char *from = m->from < c->topo.n_nodes ? c->topo.nodes[m->from].addr : "?";
-	const char *to = m->text && m->text->len ? m->text->bytes : NULL;
+	const char *to = m->op_result.moved_to && m->op_result.moved_to->len ? m->op_result.moved_to->bytes : NULL;
 	char why[sizeof s->rules->name + 2 * TOPOLOGY_ADDR + 100];
 	int n = snprintf(why, sizeof why,
-		"redis %.280s does not serve slot %u of %s-input%s%.280s; the topology is asked for", from, m->slot,
-		s ? s->rules->name : "?", to ? " any more: it says that it is at " : "", to ? to : "");
+		"redis %.280s does not serve slot %u of %s-input%s%.280s; the topology is asked for", from,
+		m->op_result.slot, s ? s->rules->name : "?", to ? " any more: it says that it is at " : "",
+		to ? to : "");
 	return text_new(why, n < (int)sizeof why ? (size_t)n : sizeof why - 1);
 }
 
 void coord_on_ctl_result(struct coord *c, const struct msg *m)
 {
 	struct effect *ef = effects_add(c->out, EFF_CTL);
-	ef->n = (int64_t)(m->handle & 0xffffffff);
-	ef->tag = m->result;
-	ef->msg.id = m->id;
-	if (m->result == OP_MOVED)
+	ef->ctl = (struct effect_ctl){.request = (uint32_t)m->handle,
+		.result = (enum op_result)m->op_result.result,
+		.id = m->op_result.new_id};
+	if (m->op_result.result == OP_MOVED)
 		ef->text = why_moved(c, m);
 	else
-		ef->text = m->op == CMD_FETCH ? NULL : text_ref(m->text);
+		ef->text = text_ref(m->op_result.error);
 }
 
 void coord_drain(struct coord *c, bool stop_after)
@@ -176,7 +176,7 @@ void coord_on_ctl(struct coord *c, const struct coord_ctl *ctl)
 	case CTL_SCAN:
 		s = coord_service(c, ctl->svc);
 		if (s && s->reader_shard != SHARD_NONE)
-			coord_send(c, s->reader_shard, MSG_SCAN)->svc = s->svc;
+			coord_send(c, s->reader_shard, msg_plain(MSG_SCAN))->svc = s->svc;
 		break;
 	}
 }

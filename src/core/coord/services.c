@@ -23,11 +23,12 @@ static void service_to_shards(struct coord *c, struct coord_service *s)
 	for (uint16_t i = 0; i < c->n_shards; i++) {
 		if (!c->shards[i].is_on)
 			continue;
-		struct msg *m = coord_send(c, i, MSG_SERVICE);
-		m->svc = s->svc;
-		m->rules = service_rules_ref(s->rules);
-		m->flag = i == s->reader_shard && !s->is_going;
-		m->asking = m->flag && s->reader_asking;
+		bool is_read = i == s->reader_shard && !s->is_going;
+		coord_send(c, i,
+			msg_service((struct msg_service){.rules = service_rules_ref(s->rules),
+				.is_read = is_read,
+				.asking = is_read && s->reader_asking}))
+			->svc = s->svc;
 	}
 }
 
@@ -115,7 +116,7 @@ void coord_sweep_services(struct coord *c)
 			continue;
 		for (uint16_t k = 0; k < c->n_shards; k++)
 			if (c->shards[k].is_on)
-				coord_send(c, k, MSG_SERVICE_GONE)->svc = s->svc;
+				coord_send(c, k, msg_plain(MSG_SERVICE_GONE))->svc = s->svc;
 		effects_log(c->out, LOG_NOTICE, "service=%s removed", s->rules->name);
 		map_fini(&s->active);
 		list_remove(&s->turn);
@@ -156,8 +157,7 @@ static void grant(struct coord *c, struct coord_service *s)
 		bool stop = c->place.is_draining || ps->is_paused || !ps->is_on ||
 			    ps->reserved > credits_free(&c->place, pos);
 		if (stop && ps->granted && s->granted) {
-			struct msg *m = coord_send(c, s->reader_shard, MSG_CREDITS);
-			m->svc = s->svc;
+			coord_send(c, s->reader_shard, msg_plain(MSG_CREDITS))->svc = s->svc;
 			s->granted = 0;
 		}
 		return;
@@ -176,11 +176,10 @@ static void grant(struct coord *c, struct coord_service *s)
 	s->granted = n;
 	credits_granted(&c->place, pos);
 	coord_place_turn(c, s);
-	struct msg *m = coord_send(c, s->reader_shard, MSG_CREDITS);
-	m->svc = s->svc;
-	m->n = n + extra;
-	m->ms = contended ? 50 : 2000;
-	m->flag = s->is_sifting && s->rules->same_stream != SAME_STREAM_ALLOW;
+	struct msg_credits credits = {.n = n + extra,
+		.block_cap_ms = contended ? 50 : 2000,
+		.is_sifting = s->is_sifting && s->rules->same_stream != SAME_STREAM_ALLOW};
+	coord_send(c, s->reader_shard, msg_credits(credits))->svc = s->svc;
 }
 
 static void assign_ready(struct coord *c, struct coord_service *s)

@@ -29,14 +29,13 @@ static void start_shard(struct coord *c, uint16_t node)
 	const char *addr = c->topo.nodes[node].addr;
 	struct effect *ef = effects_add(c->out, EFF_SHARD_START);
 	ef->to = node;
-	ef->text = text_new(addr, strlen(addr));
+	ef->address = text_new(addr, strlen(addr));
 	effects_log(c->out, is_again ? LOG_DEBUG : LOG_NOTICE, "shard=%u redis=%s started", node, addr);
 	for (uint16_t i = 0; i < c->n_positions; i++) {
 		if (!c->services[i].rules)
 			continue;
-		struct msg *m = coord_send(c, node, MSG_SERVICE);
-		m->svc = c->services[i].svc;
-		m->rules = service_rules_ref(c->services[i].rules);
+		coord_send(c, node, msg_service((struct msg_service){.rules = service_rules_ref(c->services[i].rules)}))
+			->svc = c->services[i].svc;
 	}
 }
 
@@ -67,9 +66,9 @@ void coord_start_shards(struct coord *c)
 		if (!s->is_on)
 			continue;
 		s->is_leaving = !master;
-		struct msg *m = coord_send(c, i, MSG_SLOTS);
-		m->bits = topology_bits(&c->topo, i);
-		m->flag = is_new && c->had_shards;
+		coord_send(c, i,
+			msg_slots((struct msg_slots){
+				.bits = topology_bits(&c->topo, i), .was_elsewhere = is_new && c->had_shards}));
 	}
 }
 
@@ -80,20 +79,18 @@ static void reader_to(struct coord *c, struct coord_service *s, uint16_t shard, 
 	if (s->reader_shard == shard && s->reader_asking == asking)
 		return;
 	if (s->reader_shard != SHARD_NONE && s->reader_shard != shard && c->shards[s->reader_shard].is_on) {
-		struct msg *m = coord_send(c, s->reader_shard, MSG_SERVICE);
-		m->svc = s->svc;
-		m->rules = service_rules_ref(s->rules);
+		coord_send(c, s->reader_shard, msg_service((struct msg_service){.rules = service_rules_ref(s->rules)}))
+			->svc = s->svc;
 	}
 	coord_end_grant(c, s);
 	s->reader_shard = shard;
 	s->reader_asking = asking;
 	if (shard == SHARD_NONE)
 		return;
-	struct msg *m = coord_send(c, shard, MSG_SERVICE);
-	m->svc = s->svc;
-	m->rules = service_rules_ref(s->rules);
-	m->flag = !s->is_going;
-	m->asking = asking;
+	coord_send(c, shard,
+		msg_service((struct msg_service){
+			.rules = service_rules_ref(s->rules), .is_read = !s->is_going, .asking = asking}))
+		->svc = s->svc;
 	coord_mark(c, s);
 }
 
@@ -150,7 +147,7 @@ static void leave_lost_shards(struct coord *c)
 				reader_to(c, s, topology_shard(&c->topo, s->rules->lbs_slot), false);
 		}
 		sh->is_leaving = true;
-		coord_send(c, i, MSG_SLOTS); /* none */
+		coord_send(c, i, msg_plain(MSG_SLOTS)); /* none */
 	}
 }
 
@@ -241,9 +238,9 @@ void coord_on_topology_failed(struct coord *c, struct slice why)
 			(int)why.len, why.p);
 }
 
-bool coord_redirection(const struct coord *c, const struct msg *m, char addr[static TOPOLOGY_ADDR])
+bool coord_redirection(const struct coord *c, uint16_t from, const struct text *to, char addr[static TOPOLOGY_ADDR])
 {
-	return m->text && topology_complete(&c->topo, m->from, m->text->bytes, addr);
+	return to && topology_complete(&c->topo, from, to->bytes, addr);
 }
 
 /* ASK: the slot is on its way, this key is there already. Its reader follows; the map stays. */
@@ -251,7 +248,7 @@ static void on_ask(struct coord *c, const struct msg *m, const char *addr)
 {
 	uint16_t there = coord_shard_at(c, addr);
 	for (uint16_t i = 0; there != SHARD_NONE && i < c->n_positions; i++)
-		if (c->services[i].rules && c->services[i].rules->lbs_slot == m->slot)
+		if (c->services[i].rules && c->services[i].rules->lbs_slot == m->moved.slot)
 			reader_to(c, &c->services[i], there, true);
 }
 
@@ -260,22 +257,22 @@ static void go_home(struct coord *c, const struct msg *m)
 {
 	for (uint16_t i = 0; i < c->n_positions; i++) {
 		struct coord_service *s = &c->services[i];
-		if (s->rules && s->rules->lbs_slot == m->slot && s->reader_asking && s->reader_shard == m->from)
-			reader_to(c, s, topology_shard(&c->topo, m->slot), false);
+		if (s->rules && s->rules->lbs_slot == m->moved.slot && s->reader_asking && s->reader_shard == m->from)
+			reader_to(c, s, topology_shard(&c->topo, m->moved.slot), false);
 	}
 }
 
 void coord_on_moved(struct coord *c, const struct msg *m)
 {
 	char addr[TOPOLOGY_ADDR];
-	bool is_known = coord_redirection(c, m, addr);
-	if (m->asking) {
+	bool is_known = coord_redirection(c, m->from, m->moved.to, addr);
+	if (m->moved.asking) {
 		if (is_known)
 			on_ask(c, m, addr);
 		coord_ask_topology(c, "ask");
 		return;
 	}
-	if (is_known && topology_moved(&c->topo, m->slot, addr)) {
+	if (is_known && topology_moved(&c->topo, m->moved.slot, addr)) {
 		coord_reroute(c);
 	} else {
 		go_home(c, m);
@@ -288,19 +285,19 @@ void coord_on_conn(struct coord *c, const struct msg *m)
 	if (m->from >= c->n_shards)
 		return;
 	struct coord_shard *s = &c->shards[m->from];
-	if (m->conn == CONN_COMMAND && s->is_up[m->conn] && !m->flag)
+	if (m->conn.role == CONN_COMMAND && s->is_up[m->conn.role] && !m->conn.is_up)
 		s->down_since = c->now;
-	s->is_up[m->conn] = m->flag;
-	if (m->flag && m->conn == CONN_COMMAND && s->n_tries) {
+	s->is_up[m->conn.role] = m->conn.is_up;
+	if (m->conn.is_up && m->conn.role == CONN_COMMAND && s->n_tries) {
 		effects_log(c->out, LOG_NOTICE, "shard=%u redis=%s started after %u attempts", m->from,
 			c->topo.nodes[m->from].addr, s->n_tries + 1u);
 		s->n_tries = 0;
 	}
-	if (m->flag)
+	if (m->conn.is_up)
 		return;
-	if (m->text)
-		snprintf(s->why, sizeof s->why, "%s", m->text->bytes);
-	if (m->conn == CONN_COMMAND)
+	if (m->conn.why)
+		snprintf(s->why, sizeof s->why, "%s", m->conn.why->bytes);
+	if (m->conn.role == CONN_COMMAND)
 		coord_ask_topology(c, "connection lost");
 }
 
@@ -322,7 +319,7 @@ void coord_on_empty(struct coord *c, const struct msg *m)
 	struct coord_shard *s = m->from < c->n_shards ? &c->shards[m->from] : NULL;
 	if (!s || !s->is_on || !s->is_leaving)
 		return;
-	coord_send(c, m->from, MSG_STOP);
+	coord_send(c, m->from, msg_plain(MSG_STOP));
 	s->is_on = false;
 	s->is_stopping = true;
 }
@@ -360,7 +357,7 @@ void coord_on_not_started(struct coord *c, const struct msg *m)
 		return;
 	s->is_on = s->is_leaving = false;
 	s->is_refused = true;
-	snprintf(s->why, sizeof s->why, "%s", m->text ? m->text->bytes : "not started");
+	snprintf(s->why, sizeof s->why, "%s", m->not_started.why ? m->not_started.why->bytes : "not started");
 	say_not_started(c, m->from);
 	s->start_at =
 		c->now + mono_min((mono_ms)START_AGAIN_MS << (s->n_tries < 8 ? s->n_tries : 8), START_AGAIN_MAX_MS);
@@ -376,24 +373,20 @@ void coord_on_not_started(struct coord *c, const struct msg *m)
 		give_number_back(c, m->from);
 }
 
-/* A shard's recovery asks for an operation on a lock elsewhere, or is answered. */
-void coord_relay(struct coord *c, const struct msg *m)
+/* A shard's recovery asks for an operation on a lock elsewhere, or is answered. .from is the asker's number, in the
+ * call and in the answer. */
+void coord_relay(struct coord *c, struct msg *m)
 {
-	/* .from is the asker's number, in the call and in the answer */
-	uint16_t to = m->kind == MSG_LOCK_CALL ? topology_shard(&c->topo, m->slot) : m->from;
-	struct msg copy = *m;
+	uint16_t to = m->kind == MSG_LOCK_CALL ? topology_shard(&c->topo, m->lock_call.slot) : m->from;
 	if (to != SHARD_NONE && to < c->n_shards && c->shards[to].is_on) {
-		*coord_send(c, to, m->kind) = copy;
+		coord_send(c, to, *m);
+		*m = msg_plain(MSG_N); /* moved */
 		return;
 	}
-	if (m->kind == MSG_LOCK_CALL && m->from < c->n_shards && c->shards[m->from].is_on) {
-		struct msg *a = coord_send(c, m->from, MSG_LOCK_ANSWER);
-		a->from = m->from;
-		a->tag = m->tag;
-		a->op = m->op;
-		a->result = OP_FAILED;
-	}
-	msg_fini(&copy);
+	struct msg answer;
+	if (m->kind == MSG_LOCK_CALL && m->from < c->n_shards && c->shards[m->from].is_on &&
+		msg_answer_of_nobody(m, to, &answer))
+		coord_send(c, m->from, answer);
 }
 
 /* The group is made again at the stream's beginning: what is held will be delivered once more and recognised by its id,
@@ -404,7 +397,7 @@ void coord_on_group_lost(struct coord *c, const struct msg *m)
 	if (!s)
 		return;
 	s->audit_hold = c->now + s->rules->ttl_ms / 2;
-	s->regrant = m->flag ? c->place.service[coord_pos(c, s)].owned : 0;
+	s->regrant = m->group_lost.is_remade ? c->place.service[coord_pos(c, s)].owned : 0;
 	coord_mark(c, s);
 }
 
@@ -417,8 +410,7 @@ void coord_spread_expired(struct coord *c, const struct msg *m)
 			reads = c->services[k].rules && c->services[k].reader_shard == i;
 		if (!reads || !c->shards[i].is_on)
 			continue;
-		struct msg *copy = coord_send(c, i, MSG_EXPIRED);
-		copy->stream = text_ref(m->stream);
-		copy->id = m->id;
+		coord_send(c, i,
+			msg_expired((struct msg_expired){.id = m->expired.id, .stream = text_ref(m->expired.stream)}));
 	}
 }

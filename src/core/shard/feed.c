@@ -107,14 +107,12 @@ void feed_move(struct shard_ctx *c, struct feed *f, enum feed_state to, const ch
 	f->backoff = 0;
 }
 
-struct msg *feed_tell(struct shard_ctx *c, const struct feed *f, enum feed_result result)
+struct msg_feed *feed_tell(struct shard_ctx *c, const struct feed *f, enum feed_result result)
 {
-	struct msg *m = ctx_msg(c, MSG_FEED);
+	struct msg *m = ctx_msg(c, msg_feed((struct msg_feed){.result = (uint8_t)result, .slot = f->slot}));
 	m->handle = f->handle;
 	m->svc = f->svc;
-	m->slot = f->slot;
-	m->result = (uint8_t)result;
-	return m;
+	return &m->feed;
 }
 
 void feed_forget(struct feeds *fs, struct shard_ctx *c, struct feed *f)
@@ -132,12 +130,11 @@ void feed_forget(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 	shard_pool_put(&fs->pool, f->index);
 }
 
-struct msg *feed_lose(struct feeds *fs, struct shard_ctx *c, struct feed *f, enum feed_result result)
+struct msg_feed *feed_lose(struct feeds *fs, struct shard_ctx *c, struct feed *f, enum feed_result result)
 {
+	struct msg_feed *told = feed_tell(c, f, result);
 	feed_forget(fs, c, f);
-	struct msg *m = ctx_msg(c, MSG_FEED);
-	m->result = (uint8_t)result;
-	return m;
+	return told;
 }
 
 /* ---- what is due ---- */
@@ -165,18 +162,17 @@ static bool feed_wants_read(const struct shard_ctx *c, const struct feed *f)
 /* The dead letters live in another slot: whoever serves it writes them. */
 static void feed_call_dead_add(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 {
-	struct msg *m = ctx_msg(c, MSG_LOCK_CALL);
-	m->op = CMD_FEED_DEAD_ADD;
-	m->svc = f->svc;
-	m->slot = feed_rules(c, f)->dlq_slot;
-	m->tag = tag_of(PART_FEED, fs->pool.gens[f->index], f->index);
-	m->id = f->bad;
-	m->reason = f->dead_reason;
-	m->retry = f->tries + (f->dead_reason == DEAD_REJECTED);
-	m->stream = text_ref(f->stream);
-	m->text = text_ref(f->reason);
-	m->fields = f->fields;
+	struct msg_lock_call call = {.kind = CMD_FEED_DEAD_ADD,
+		.reason = f->dead_reason,
+		.slot = feed_rules(c, f)->dlq_slot,
+		.retry = f->tries + (f->dead_reason == DEAD_REJECTED),
+		.tag = tag_of(PART_FEED, fs->pool.gens[f->index], f->index),
+		.id = f->bad,
+		.stream = text_ref(f->stream),
+		.error = text_ref(f->reason),
+		.fields = f->fields};
 	f->fields = NULL;
+	ctx_msg(c, msg_lock_call(call))->svc = f->svc;
 	f->is_calling = true;
 	f->until = c->now + 2 * c->rules->command_timeout_ms;
 }
@@ -351,12 +347,6 @@ void feed_conn(struct feeds *fs, struct shard_ctx *c, bool is_up, bool has_pushe
 		feed_reconnected(fs, c, f);
 }
 
-static void feed_moved_away(struct feeds *fs, struct shard_ctx *c, struct feed *f)
-{
-	uint64_t handle = f->handle;
-	feed_lose(fs, c, f, FEED_IS_MOVED)->handle = handle;
-}
-
 void feed_slots(struct feeds *fs, struct shard_ctx *c)
 {
 	uint32_t pos = 0;
@@ -364,7 +354,7 @@ void feed_slots(struct feeds *fs, struct shard_ctx *c)
 		if (ctx_serves(c, f->slot))
 			f->asking = false;
 		else if (!f->asking)
-			feed_moved_away(fs, c, f);
+			feed_lose(fs, c, f, FEED_IS_MOVED);
 	}
 }
 
@@ -402,13 +392,13 @@ static void feed_begin(struct feeds *fs, struct shard_ctx *c, struct msg *m)
 	f->index = index;
 	f->handle = m->handle;
 	f->svc = m->svc;
-	f->slot = m->slot;
-	f->token = m->id;
-	f->asking = m->asking;
-	f->is_adopted = m->flag;
+	f->slot = m->feed_open.slot;
+	f->token = m->feed_open.token;
+	f->asking = m->feed_open.asking;
+	f->is_adopted = m->feed_open.is_adopted;
 	f->is_held = true;
-	f->stream = m->stream;
-	m->stream = NULL;
+	f->stream = m->feed_open.stream;
+	m->feed_open.stream = NULL;
 	f->at = f->read_at = c->now;
 	f->count = FEED_FIRST_COUNT;
 	list_init(&f->ready);
@@ -416,24 +406,24 @@ static void feed_begin(struct feeds *fs, struct shard_ctx *c, struct msg *m)
 	feed_name(fs, f);
 	map_put(&fs->by_stream, f->stream->bytes, f->stream->len, f);
 	if (!ctx_service(c, f->svc) || (!f->asking && !ctx_serves(c, f->slot)))
-		feed_moved_away(fs, c, f);
+		feed_lose(fs, c, f, FEED_IS_MOVED);
 	else
 		feed_plan(fs, c, f);
 }
 
-static void feed_start(struct shard_ctx *c, struct feed *f, const struct msg *m)
+static void feed_start(struct shard_ctx *c, struct feed *f, const struct msg_feed_start *m)
 {
-	f->epoch = (uint32_t)m->tag;
+	f->epoch = m->epoch;
 	f->is_held = false;
-	if (!feed_is_newer(m->id, f->pos)) {
+	if (!feed_is_newer(m->told, f->pos)) {
 		feed_restart(c, f);
 		return;
 	}
 	feed_restart(c, f); /* told before, by another shard: as one frame */
 	f->sent = mem_grow(f->sent, 1, sizeof *f->sent);
-	f->sent[0] = (struct feed_sent){.id = m->id, .at = c->now, .ends = true};
+	f->sent[0] = (struct feed_sent){.id = m->told, .at = c->now, .ends = true};
 	f->sent_cap = f->n_sent = f->n_frames = 1;
-	f->cursor = f->top = feed_later(m->id, f->cursor);
+	f->cursor = f->top = feed_later(m->told, f->cursor);
 }
 
 static void feed_end_by(struct feeds *fs, struct shard_ctx *c, struct feed *f, enum feed_end end)
@@ -459,25 +449,23 @@ void feed_msg(struct feeds *fs, struct shard_ctx *c, struct msg *m)
 	}
 	struct feed *f = feed_find(fs, m->handle);
 	if (!f) {
-		if (m->kind == MSG_FEED_CLOSE && m->op != FEED_END_FORGET) {
-			struct msg *answer = ctx_msg(c, MSG_FEED);
-			answer->handle = m->handle;
-			answer->result = FEED_IS_CLOSED;
+		if (m->kind == MSG_FEED_CLOSE && m->feed_close.end != FEED_END_FORGET) {
+			ctx_msg(c, msg_feed((struct msg_feed){.result = FEED_IS_CLOSED}))->handle = m->handle;
 		}
 		return;
 	}
 	if (m->kind == MSG_FEED_CLOSE) {
-		feed_end_by(fs, c, f, (enum feed_end)m->op);
+		feed_end_by(fs, c, f, (enum feed_end)m->feed_close.end);
 		return;
 	}
 	if (m->kind == MSG_FEED_START)
-		feed_start(c, f, m);
+		feed_start(c, f, &m->feed_start);
 	else if (m->kind == MSG_FEED_HOLD)
 		f->is_held = true;
 	else if (m->kind == MSG_FEED_ACK)
-		feed_take_ack(c, f, m->id);
+		feed_take_ack(c, f, m->feed_ack.id);
 	else if (m->kind == MSG_FEED_NACK)
-		feed_take_nack(c, f, m);
+		feed_take_nack(c, f, &m->feed_nack);
 	feed_plan(fs, c, f);
 }
 

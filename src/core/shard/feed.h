@@ -16,7 +16,7 @@ void feed_msg(struct feeds *fs, struct shard_ctx *c, struct msg *m);
 /* An answer with a tag of PART_FEED. Takes reply->feed and reply->entries. */
 void feed_reply(struct feeds *fs, struct shard_ctx *c, uint64_t tag, const struct reply *reply);
 /* MSG_LOCK_ANSWER to a dead letter that was written elsewhere. */
-void feed_lock_answer(struct feeds *fs, struct shard_ctx *c, const struct msg *m);
+void feed_lock_answer(struct feeds *fs, struct shard_ctx *c, const struct msg_lock_answer *m);
 /* The command connection is up (also: replaced by a handoff), or down. has_pushes: it speaks RESP3. */
 void feed_conn(struct feeds *fs, struct shard_ctx *c, bool is_up, bool has_pushes);
 /* Slots have changed: feeds of others are told as moved and forgotten. */

@@ -130,12 +130,12 @@ static bool feed_give_frame(struct shard_ctx *c, struct feed *f)
 	}
 	f->n_told += n;
 	f->top = feed_later(f->top, b->v[f->n_told - 1].id);
-	struct msg *msg = feed_tell(c, f, FEED_HAS_ENTRIES);
-	msg->text = frame_text(b, from, n, f->tries);
-	msg->n = n;
-	msg->id = b->v[f->n_told - 1].id;
-	msg->tag = f->epoch;
-	msg->flag = f->n_told < b->n || !f->at_end;
+	struct msg_feed *told = feed_tell(c, f, FEED_HAS_ENTRIES);
+	told->json = frame_text(b, from, n, f->tries);
+	told->n_entries = n;
+	told->id = b->v[f->n_told - 1].id;
+	told->epoch = f->epoch;
+	told->has_more = f->n_told < b->n || !f->at_end;
 	m->c[M_FEED_DELIVERED] += n;
 	f->singles -= f->singles > 0;
 	return true;
@@ -186,11 +186,11 @@ static void feed_buried(struct shard_ctx *c, struct feed *f)
 	effects_log(c->out, LOG_NOTICE, "shard=%u stream=%.200s entry=%llu-%llu dead letter reason=%s tries=%u",
 		c->index, f->stream->bytes, (unsigned long long)f->bad.ms, (unsigned long long)f->bad.seq,
 		dead_reason_name((enum dead_reason)f->dead_reason), f->tries);
-	struct msg *m = feed_tell(c, f, f->is_nacked ? FEED_HAS_NACKED : FEED_HAS_BURIED);
-	m->id = f->bad;
-	m->reason = f->dead_reason;
-	m->n = f->tries;
-	m->flag = true;
+	struct msg_feed *told = feed_tell(c, f, f->is_nacked ? FEED_HAS_NACKED : FEED_HAS_BURIED);
+	told->id = f->bad;
+	told->reason = f->dead_reason;
+	told->tries = f->tries;
+	told->is_dead = true;
 	f->is_nacked = false;
 	f->bad = (struct entry_id){0};
 	feed_move(c, f, FEED_RUNNING, "the entry is a dead letter");
@@ -254,29 +254,29 @@ static void cut_sent(struct feed *f, uint32_t n)
 		f->n_frames += f->sent[f->sent_from + i].ends;
 }
 
-void feed_take_nack(struct shard_ctx *c, struct feed *f, struct msg *m)
+void feed_take_nack(struct shard_ctx *c, struct feed *f, struct msg_feed_nack *m)
 {
 	uint32_t n = sent_before(f, m->id);
 	bool is_told = n < f->n_sent && entry_id_cmp(f->sent[f->sent_from + n].id, m->id) == 0;
 	if (f->state != FEED_RUNNING || !is_told || !feed_is_newer(m->id, f->ack)) {
-		struct msg *bad = feed_tell(c, f, FEED_BAD_ACK);
+		struct msg_feed *bad = feed_tell(c, f, FEED_BAD_ACK);
 		bad->id = m->id;
-		bad->flag = true;
+		bad->is_nack = true;
 		return;
 	}
-	ctx_metrics(c, f->svc)->c[m->flag ? M_FEED_NACK_DEAD : M_FEED_NACK_FAILED]++;
+	ctx_metrics(c, f->svc)->c[m->is_dead ? M_FEED_NACK_DEAD : M_FEED_NACK_FAILED]++;
 	if (n)
 		f->ack = feed_later(f->ack, f->sent[f->sent_from + n - 1].id);
 	cut_sent(f, n);
 	feed_drop_read(c, f);
 	f->bad = m->id;
-	f->nack_ms = m->ms;
-	f->is_dead = m->flag;
+	f->nack_ms = m->delay_ms;
+	f->is_dead = m->is_dead;
 	f->is_nacked = true;
-	f->must_fail = !m->flag;
+	f->must_fail = !m->is_dead;
 	text_unref(f->reason);
-	f->reason = m->text;
-	m->text = NULL;
+	f->reason = m->reason;
+	m->reason = NULL;
 	feed_move(c, f, FEED_FAILING, "nacked");
 	if (f->is_dead && !feed_is_newer(f->ack, f->pos))
 		feed_bury(c, f, f->bad, DEAD_REJECTED);
@@ -316,8 +316,8 @@ void feed_failed(struct shard_ctx *c, struct feed *f, uint32_t tries)
 	f->until = c->now + wait;
 	f->is_nacked = false;
 	feed_move(c, f, FEED_BLOCKED, "it is tried again later");
-	struct msg *m = feed_tell(c, f, FEED_HAS_NACKED);
-	m->id = f->bad;
-	m->ms = wait;
-	m->n = tries;
+	struct msg_feed *told = feed_tell(c, f, FEED_HAS_NACKED);
+	told->id = f->bad;
+	told->wait_ms = wait;
+	told->tries = tries;
 }

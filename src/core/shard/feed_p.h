@@ -123,10 +123,10 @@ void feed_move(struct shard_ctx *c, struct feed *f, enum feed_state to, const ch
 /* Puts it where it belongs now: a queue, a timer, or nowhere. After every change. */
 void feed_plan(struct feeds *fs, struct shard_ctx *c, struct feed *f);
 /* MSG_FEED of it to the coordinator; fill in the rest. */
-struct msg *feed_tell(struct shard_ctx *c, const struct feed *f, enum feed_result result);
+struct msg_feed *feed_tell(struct shard_ctx *c, const struct feed *f, enum feed_result result);
 void feed_forget(struct feeds *fs, struct shard_ctx *c, struct feed *f);
-/* Told and forgotten. The message may be filled in. */
-struct msg *feed_lose(struct feeds *fs, struct shard_ctx *c, struct feed *f, enum feed_result result);
+/* Told and forgotten. The rest may be filled in. */
+struct msg_feed *feed_lose(struct feeds *fs, struct shard_ctx *c, struct feed *f, enum feed_result result);
 /* The longest pause between two polls of an empty stream, ms. */
 mono_ms feed_poll_max(const struct feeds *fs, const struct shard_ctx *c, const struct feed *f);
 struct feed *feed_of_tag(const struct feeds *fs, uint64_t tag); /* NULL: it is gone */
@@ -142,7 +142,7 @@ void feed_drop_read(struct shard_ctx *c, struct feed *f);
 void feed_restart(struct shard_ctx *c, struct feed *f);
 /* Redis has confirmed the position. */
 void feed_confirmed(struct shard_ctx *c, struct feed *f, struct entry_id pos);
-void feed_take_nack(struct shard_ctx *c, struct feed *f, struct msg *m);
+void feed_take_nack(struct shard_ctx *c, struct feed *f, struct msg_feed_nack *m);
 void feed_take_ack(struct shard_ctx *c, struct feed *f, struct entry_id id);
 /* The first entry behind the position becomes a dead letter. */
 void feed_bury(struct shard_ctx *c, struct feed *f, struct entry_id id, enum dead_reason why);

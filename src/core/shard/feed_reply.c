@@ -8,10 +8,9 @@ enum { AGAIN_MS = 50, AGAIN_MAX_MS = 1000, REFUSED_MS = 200, REFUSED_MAX_MS = 50
 /* Told and forgotten: the last thing that happens to it. */
 static void feed_is_gone(struct feeds *fs, struct shard_ctx *c, struct feed *f, enum feed_result result)
 {
-	uint64_t handle = f->handle;
 	if (f->state == FEED_CLOSING) /* that is all that is waited for */
 		result = FEED_IS_CLOSED;
-	feed_lose(fs, c, f, result)->handle = handle;
+	feed_lose(fs, c, f, result);
 }
 
 static void feed_is_refused(struct feeds *fs, struct shard_ctx *c, struct feed *f)
@@ -41,10 +40,10 @@ static void feed_first_open(struct shard_ctx *c, struct feed *f, const struct re
 		f->singles = feed_rules(c, f)->batch;
 	if (f->state == FEED_OPENING)
 		feed_move(c, f, FEED_RUNNING, "opened");
-	struct msg *m = feed_tell(c, f, FEED_IS_OPEN);
-	m->id = reply->id;
-	m->n = reply->integer;
-	m->flag = reply->n & POSITION_PROGRESS;
+	struct msg_feed *told = feed_tell(c, f, FEED_IS_OPEN);
+	told->id = reply->id;
+	told->tries = (uint32_t)reply->integer;
+	told->had_progress = reply->n & POSITION_PROGRESS;
 }
 
 /* A failover has lost acknowledgements: what nobody waits to have confirmed is told again. */
@@ -289,17 +288,13 @@ static bool feed_is_wrong_type(const struct reply *reply)
 
 static void feed_moved(struct feeds *fs, struct shard_ctx *c, struct feed *f, const struct reply *reply)
 {
-	uint64_t handle = f->handle;
-	uint16_t slot = f->slot;
 	if (f->state == FEED_CLOSING) {
 		feed_is_gone(fs, c, f, FEED_IS_CLOSED);
 		return;
 	}
-	struct msg *m = feed_lose(fs, c, f, FEED_IS_MOVED);
-	m->handle = handle;
-	m->slot = slot;
-	m->asking = reply->error == RERR_ASK;
-	m->text = text_new(reply->text.p, reply->text.len);
+	struct msg_feed *told = feed_lose(fs, c, f, FEED_IS_MOVED);
+	told->asking = reply->error == RERR_ASK;
+	told->moved_to = text_new(reply->text.p, reply->text.len);
 }
 
 static void feed_answered(
@@ -381,7 +376,7 @@ void feed_reply(struct feeds *fs, struct shard_ctx *c, uint64_t tag, const struc
 	entry_batch_free(reply->entries);
 }
 
-void feed_lock_answer(struct feeds *fs, struct shard_ctx *c, const struct msg *m)
+void feed_lock_answer(struct feeds *fs, struct shard_ctx *c, const struct msg_lock_answer *m)
 {
 	struct feed *f = feed_of_tag(fs, m->tag);
 	if (!f || !f->is_calling)

@@ -9,11 +9,8 @@ void keyspace_init(struct keyspace *k)
 
 static void keyspace_tell(struct shard_ctx *c, bool is_up, struct slice why)
 {
-	struct msg *m = ctx_msg(c, MSG_CONN);
-	m->conn = CONN_SUBSCRIBER;
-	m->flag = is_up;
-	if (why.p)
-		m->text = text_new(why.p, why.len);
+	struct text *words = why.p ? text_new(why.p, why.len) : NULL;
+	ctx_msg(c, msg_conn((struct msg_conn){.role = CONN_SUBSCRIBER, .is_up = is_up, .why = words}));
 }
 
 static void keyspace_ask(struct keyspace *k, struct shard_ctx *c)

@@ -201,19 +201,16 @@ void lease_forget(struct leases *ls, struct shard_ctx *c, struct lease *l)
 struct msg *lease_report(struct leases *ls, struct shard_ctx *c, const struct lease *l, enum lease_result r)
 {
 	lease_flush_renewed(ls, c); /* what was confirmed before this must arrive before it */
-	struct msg *m = ctx_msg(c, MSG_LEASE);
+	struct msg_lease lease = {.result = (uint8_t)r, .slot = l->slot, .good_until = l->good_until};
+	struct msg *m = ctx_msg(c, msg_lease(lease));
 	m->handle = l->handle;
 	m->svc = l->svc;
-	m->slot = l->slot;
-	m->id = l->id;
-	m->result = (uint8_t)r;
-	m->ms = l->good_until;
 	return m;
 }
 
 void lease_lose(struct leases *ls, struct shard_ctx *c, struct lease *l, enum lost_reason reason)
 {
-	lease_report(ls, c, l, LEASE_IS_LOST)->lost = (uint8_t)reason;
+	lease_report(ls, c, l, LEASE_IS_LOST)->lease.lost = (uint8_t)reason;
 	lease_forget(ls, c, l);
 }
 
@@ -314,7 +311,7 @@ void lease_flush_renewed(struct leases *ls, struct shard_ctx *c)
 {
 	if (!ls->renewed)
 		return;
-	ctx_msg(c, MSG_RENEWED)->renewed = ls->renewed;
+	ctx_msg(c, msg_renewed((struct msg_renewed){.list = ls->renewed}));
 	ls->renewed = NULL;
 }
 
@@ -357,16 +354,16 @@ static void acquire(struct leases *ls, struct shard_ctx *c, struct msg *m)
 	l->index = index;
 	l->handle = m->handle;
 	l->svc = m->svc;
-	l->slot = m->slot;
-	l->id = m->id;
-	l->asking = m->asking;
-	l->is_startup = m->flag;
-	l->stream = m->stream;
-	m->stream = NULL;
+	l->slot = m->lease_acquire.slot;
+	l->id = m->lease_acquire.id;
+	l->asking = m->lease_acquire.asking;
+	l->is_startup = m->lease_acquire.is_startup;
+	l->stream = m->lease_acquire.stream;
+	m->lease_acquire.stream = NULL;
 	l->at = c->now;
 	list_init(&l->ready);
 	if (!ctx_service(c, l->svc) || (!l->asking && !ctx_serves(c, l->slot))) {
-		l->good_until = m->ms;
+		l->good_until = m->lease_acquire.good_until;
 		lease_report(ls, c, l, LEASE_IS_MOVED);
 		ctx_retire(c, l->stream);
 		l->handle = 0;
@@ -374,9 +371,9 @@ static void acquire(struct leases *ls, struct shard_ctx *c, struct msg *m)
 		return;
 	}
 	name(ls, l);
-	if (m->ms > 0) {
+	if (m->lease_acquire.good_until > 0) {
 		l->state = LEASE_HELD;
-		l->good_until = m->ms;
+		l->good_until = m->lease_acquire.good_until;
 		l->was_sent = true;
 	}
 	lease_queue(ls, c, l);
@@ -423,22 +420,21 @@ void lease_msg(struct leases *ls, struct shard_ctx *c, struct msg *m)
 
 void lease_unlock_elsewhere(struct shard_ctx *c, const struct lease *l)
 {
-	struct msg *m = ctx_msg(c, MSG_LOCK_CALL);
-	m->op = CMD_UNLOCK;
-	m->svc = l->svc;
-	m->slot = l->slot;
-	m->id = l->id;
-	m->stream = text_ref(l->stream);
-	m->text = text_new(c->rules->lock_value, strlen(c->rules->lock_value));
-	m->tag = tag_of(PART_LEASE, 0, 0);
+	ctx_msg(c, msg_lock_call((struct msg_lock_call){.kind = CMD_UNLOCK,
+			   .slot = l->slot,
+			   .tag = tag_of(PART_LEASE, 0, 0),
+			   .id = l->id,
+			   .stream = text_ref(l->stream),
+			   .value = text_new(c->rules->lock_value, strlen(c->rules->lock_value))}))
+		->svc = l->svc;
 }
 
-void lease_lock_answer(struct shard_ctx *c, const struct msg *m)
+void lease_lock_answer(struct shard_ctx *c, uint16_t svc, const struct msg_lock_answer *m)
 {
 	if (m->result != OP_DONE)
-		ctx_metrics(c, m->svc)->c[M_RELEASE_ERROR]++; /* it expires by itself */
+		ctx_metrics(c, svc)->c[M_RELEASE_ERROR]++; /* it expires by itself */
 	else
-		ctx_metrics(c, m->svc)->c[m->n == 1 ? M_RELEASE_OK : M_RELEASE_NOT_OURS]++;
+		ctx_metrics(c, svc)->c[m->integer == 1 ? M_RELEASE_OK : M_RELEASE_NOT_OURS]++;
 }
 
 void lease_slots(struct leases *ls, struct shard_ctx *c)

@@ -25,7 +25,7 @@ void lease_connected(struct leases *ls, struct shard_ctx *c, bool is_valkey);
 /* Gives back what is on slots that are not served here (c->slots), unless .asking. */
 void lease_slots(struct leases *ls, struct shard_ctx *c);
 /* What became of an unlock that another shard was asked for. */
-void lease_lock_answer(struct shard_ctx *c, const struct msg *m);
+void lease_lock_answer(struct shard_ctx *c, uint16_t svc, const struct msg_lock_answer *m);
 /* The service's times have changed. */
 void lease_rules(struct leases *ls, struct shard_ctx *c, uint16_t svc);
 void lease_forget_all(struct leases *ls, struct shard_ctx *c);

@@ -48,7 +48,8 @@ static void replaced(struct leases *ls, struct shard_ctx *c, struct slice value)
 	int n = snprintf(line, sizeof line,
 		"another process with our node id is running: a lock of ours has the value %.*s, ours is %s",
 		(int)(value.len < 340 ? value.len : 340), value.p, c->rules->lock_value);
-	ctx_msg(c, MSG_REPLACED)->text = text_new(line, n < (int)sizeof line ? (size_t)n : sizeof line - 1);
+	struct text *why = text_new(line, n < (int)sizeof line ? (size_t)n : sizeof line - 1);
+	ctx_msg(c, msg_replaced((struct msg_replaced){.why = why}));
 }
 
 static struct msg *acquired(struct leases *ls, struct shard_ctx *c, struct lease *l, enum metric_service how)
@@ -56,7 +57,7 @@ static struct msg *acquired(struct leases *ls, struct shard_ctx *c, struct lease
 	ctx_metrics(c, l->svc)->c[how]++;
 	lease_confirm(ls, c, l);
 	struct msg *m = lease_report(ls, c, l, LEASE_IS_HELD);
-	m->flag = l->was_ours;
+	m->lease.was_ours = l->was_ours;
 	return m;
 }
 
@@ -193,7 +194,7 @@ static void lease_answered(struct leases *ls, struct shard_ctx *c, struct lease 
 	case LEASE_SWAPPING:
 		if (reply->kind == REPLY_INT && reply->integer > 0) {
 			l->ttl_ms = (int32_t)mono_min(reply->integer, INT32_MAX);
-			acquired(ls, c, l, M_ACQUIRE_TAKEN_OVER)->n = l->ttl_ms;
+			acquired(ls, c, l, M_ACQUIRE_TAKEN_OVER)->lease.lasts_ms = l->ttl_ms;
 		} else {
 			lease_ask(ls, c, l, LEASE_CHECKING, (struct slice){0});
 		}
@@ -251,8 +252,8 @@ static void moved(struct leases *ls, struct shard_ctx *c, struct lease *l, const
 		lease_unlock_elsewhere(c, l);
 	} else {
 		struct msg *m = lease_report(ls, c, l, LEASE_IS_MOVED);
-		m->asking = reply->error == RERR_ASK;
-		m->text = text_new(reply->text.p, reply->text.len);
+		m->lease.asking = reply->error == RERR_ASK;
+		m->lease.moved_to = text_new(reply->text.p, reply->text.len);
 	}
 	lease_forget(ls, c, l);
 }

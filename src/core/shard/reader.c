@@ -138,25 +138,23 @@ void reader_service(struct readers *rs, struct shard_ctx *c, uint16_t svc)
 struct msg *reader_entries(
 	struct shard_ctx *c, uint16_t svc, enum entry_source source, struct entry_batch *b, int64_t n_asked)
 {
-	struct msg *m = ctx_msg(c, MSG_ENTRIES);
+	struct msg *m = ctx_msg(
+		c, msg_entries((struct msg_entries){.source = (uint8_t)source, .n_asked = n_asked, .batch = b}));
 	m->svc = svc;
-	m->source = (uint8_t)source;
-	m->n = n_asked;
-	m->batch = b;
 	return m;
 }
 
 /* One grant at a time: what it brought is answered by one MSG_ENTRIES, then the next is awaited. */
-void reader_credits(struct readers *rs, struct shard_ctx *c, const struct msg *m)
+void reader_credits(struct readers *rs, struct shard_ctx *c, uint16_t svc, const struct msg_credits *m)
 {
-	struct reader *r = reader_find(rs, m->svc);
+	struct reader *r = reader_find(rs, svc);
 	if (!r) {
 		if (m->n > 0)
-			reader_entries(c, m->svc, SOURCE_NEW, NULL, m->n);
+			reader_entries(c, svc, SOURCE_NEW, NULL, m->n);
 		return;
 	}
-	r->block_cap_ms = m->ms;
-	r->is_sifting = m->flag;
+	r->block_cap_ms = m->block_cap_ms;
+	r->is_sifting = m->is_sifting;
 	if (m->n > 0) {
 		r->credits = m->n;
 	} else if (r->asked > 0) {
@@ -232,7 +230,7 @@ void reader_group_lost(struct readers *rs, struct shard_ctx *c, struct reader *r
 	effects_log(c->out, LOG_WARN,
 		"shard=%u service=%s the consumer group is gone: making it again from the beginning", c->index,
 		reader_rules(c, r)->name);
-	ctx_msg(c, MSG_GROUP_LOST)->svc = r->svc;
+	ctx_msg(c, msg_plain(MSG_GROUP_LOST))->svc = r->svc;
 	r->was_lost = true;
 	reader_move(r, c, READER_GROUP);
 }
@@ -334,12 +332,11 @@ static void fill(struct shard_ctx *c, struct reader *r, enum reader_query e, str
 static void call_dlq_length(struct shard_ctx *c, struct reader *r)
 {
 	struct reader_query_state *s = &r->reader_queries[READER_QUERY_DLQ_LENGTH];
-	struct msg *m = ctx_msg(c, MSG_LOCK_CALL);
 	s->gen = (s->gen + 1) & 0x0fffffff;
-	m->op = CMD_DLQ_LENGTH;
-	m->svc = r->svc;
-	m->slot = reader_rules(c, r)->dlq_slot;
-	m->tag = tag_of(PART_READER, s->gen, (uint32_t)r->svc << 8 | READER_QUERY_DLQ_LENGTH);
+	struct msg_lock_call call = {.kind = CMD_DLQ_LENGTH,
+		.slot = reader_rules(c, r)->dlq_slot,
+		.tag = tag_of(PART_READER, s->gen, (uint32_t)r->svc << 8 | READER_QUERY_DLQ_LENGTH)};
+	ctx_msg(c, msg_lock_call(call))->svc = r->svc;
 	s->at = c->now + EVERY_MS + 2 * c->rules->command_timeout_ms;
 }
 

@@ -5,9 +5,7 @@ enum { AGAIN_MS = 100, AGAIN_MAX_MS = 1000, REFUSED_MS = 500, REFUSED_MAX_MS = 5
 static void group_made(struct shard_ctx *c, struct reader *r)
 {
 	if (r->was_lost) {
-		struct msg *m = ctx_msg(c, MSG_GROUP_LOST);
-		m->svc = r->svc;
-		m->flag = true;
+		ctx_msg(c, msg_group_lost((struct msg_group_lost){.is_remade = true}))->svc = r->svc;
 		effects_log(c->out, LOG_WARN, "shard=%u service=%s the consumer group is made again", c->index,
 			reader_rules(c, r)->name);
 	}
@@ -24,7 +22,7 @@ static void on_own(struct shard_ctx *c, struct reader *r, struct reply *reply)
 	if (b && b->n > 0)
 		r->own_after = b->v[b->n - 1].id;
 	reply->entries = NULL;
-	reader_entries(c, r->svc, SOURCE_OWN, b, 0)->flag = is_last;
+	reader_entries(c, r->svc, SOURCE_OWN, b, 0)->entries.is_last = is_last;
 	r->reader_queries[READER_QUERY_OWN].at = c->now;
 	if (is_last)
 		reader_move(r, c, READER_RUN);
@@ -35,15 +33,12 @@ static void on_audit(struct shard_ctx *c, struct reader *r, const struct reply *
 {
 	struct reader_query_state *s = &r->reader_queries[READER_QUERY_AUDIT];
 	bool is_last = reply->n < AUDIT_PAGE;
-	struct msg *m = ctx_msg(c, MSG_OWN_IDS);
-	m->svc = r->svc;
-	m->n = r->audit_pass;
-	m->ms = r->audit_began;
-	m->flag = is_last;
-	m->ids = mem_alloc(sizeof *m->ids + reply->n * sizeof m->ids->v[0]);
-	m->ids->n = (uint32_t)reply->n;
+	struct id_page *page = mem_alloc(sizeof *page + reply->n * sizeof page->v[0]);
+	page->n = (uint32_t)reply->n;
 	for (size_t i = 0; i < reply->n; i++)
-		m->ids->v[i] = reply->pending[i].id;
+		page->v[i] = reply->pending[i].id;
+	struct msg_own_ids ids = {.page = page, .pass = r->audit_pass, .began = r->audit_began, .is_last = is_last};
+	ctx_msg(c, msg_own_ids(ids))->svc = r->svc;
 	if (!is_last) {
 		r->audit_from = entry_id_next(reply->pending[reply->n - 1].id);
 		s->at = c->now;
@@ -214,7 +209,7 @@ void reader_reply(struct readers *rs, struct shard_ctx *c, uint64_t tag, const s
 	s->in_flight = false;
 	if (e == READER_QUERY_READ) { /* whatever came of it, the grant has ended */
 		int64_t n_parked = reply.kind == REPLY_ENTRIES ? reply.integer : 0;
-		reader_entries(c, svc, SOURCE_NEW, reply.entries, r->asked)->retry = (uint32_t)n_parked;
+		reader_entries(c, svc, SOURCE_NEW, reply.entries, r->asked)->entries.n_parked = (uint32_t)n_parked;
 		reply.entries = NULL;
 		r->asked = r->credits = 0;
 		r->reader_queries[READER_QUERY_UNBLOCK].at = MONO_NEVER;
@@ -229,7 +224,7 @@ void reader_reply(struct readers *rs, struct shard_ctx *c, uint64_t tag, const s
 	heap_set(&rs->timers, &r->timer, c->now);
 }
 
-void reader_lock_answer(struct readers *rs, struct shard_ctx *c, const struct msg *m)
+void reader_lock_answer(struct readers *rs, struct shard_ctx *c, const struct msg_lock_answer *m)
 {
 	uint16_t svc = (uint16_t)(tag_index(m->tag) >> 8);
 	struct reader *r = svc < rs->n ? rs->v[svc] : NULL;
@@ -238,6 +233,6 @@ void reader_lock_answer(struct readers *rs, struct shard_ctx *c, const struct ms
 		return;
 	s->at = c->now + EVERY_MS;
 	if (m->result == OP_DONE)
-		ctx_service(c, svc)->lengths.dlq = m->n;
+		ctx_service(c, svc)->lengths.dlq = m->integer;
 	heap_set(&rs->timers, &r->timer, c->now);
 }

@@ -17,7 +17,7 @@ void reconcile_postpone(struct reconcile *rc, struct shard_ctx *c);           /*
 /* A lock of some service expired. */
 void reconcile_expired(struct reconcile *rc, struct shard_ctx *c, struct slice stream, struct entry_id id);
 void reconcile_reply(struct reconcile *rc, struct shard_ctx *c, uint64_t tag, const struct reply *reply);
-void reconcile_lock_answer(struct reconcile *rc, struct shard_ctx *c, const struct msg *m);
+void reconcile_lock_answer(struct reconcile *rc, struct shard_ctx *c, const struct msg_lock_answer *m);
 void reconcile_op_answer(struct reconcile *rc, struct shard_ctx *c, const struct op_answer *a);
 /* Sends what is due. Returns the next deadline. */
 mono_ms reconcile_flush(struct reconcile *rc, struct shard_ctx *c);

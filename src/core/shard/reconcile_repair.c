@@ -195,19 +195,20 @@ static void repair_fetch(struct reconcile *rc, struct shard_ctx *c, struct repai
 	ef->cmd.asking = ctx_service(c, (uint16_t)r->key.svc)->asking;
 }
 
-/* To the shard of the lock. */
-static struct msg *call(struct reconcile *rc, struct shard_ctx *c, struct repair *r, enum cmd_kind op)
+/* To the shard of the lock; value moves, NULL and 0 where the kind needs none. */
+static void call(struct reconcile *rc, struct shard_ctx *c, struct repair *r, enum cmd_kind kind, struct text *value,
+	mono_ms ttl_ms)
 {
-	struct msg *m = ctx_msg(c, MSG_LOCK_CALL);
-	m->op = (uint8_t)op;
-	m->svc = (uint16_t)r->key.svc;
-	m->slot = r->slot;
-	m->id = r->key.id;
-	m->stream = text_ref(r->stream);
-	m->tag = repair_tag(rc, r);
+	struct msg_lock_call lock = {.kind = (uint8_t)kind,
+		.slot = r->slot,
+		.tag = repair_tag(rc, r),
+		.id = r->key.id,
+		.stream = text_ref(r->stream),
+		.value = value,
+		.ttl_ms = ttl_ms};
+	ctx_msg(c, msg_lock_call(lock))->svc = (uint16_t)r->key.svc;
 	r->asked_at = c->now;
 	heap_set(&rc->timers, &r->timer, c->now + 3 * c->rules->command_timeout_ms);
-	return m;
 }
 
 static struct text *guard_value(const struct shard_ctx *c)
@@ -220,30 +221,27 @@ static struct text *guard_value(const struct shard_ctx *c)
 static void probe(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
 	repair_move(rc, r, REPAIR_PROBING);
-	call(rc, c, r, CMD_PROBE);
+	call(rc, c, r, CMD_PROBE, NULL, 0);
 }
 
 static void close_guard(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
 	repair_move(rc, r, REPAIR_CLOSING);
 	r->guard_at = c->now;
-	struct msg *m = call(rc, c, r, CMD_LOCK);
-	m->text = guard_value(c);
-	m->n = recovery_rules(c, recovery_of(rc, r))->ttl_ms;
+	call(rc, c, r, CMD_LOCK, guard_value(c), recovery_rules(c, recovery_of(rc, r))->ttl_ms);
 }
 
 /* Nobody waits for the answers of these two. */
 static void open_guard(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
 	if (r->stream)
-		call(rc, c, r, CMD_UNLOCK)->text = guard_value(c);
+		call(rc, c, r, CMD_UNLOCK, guard_value(c), 0);
 }
 
 static void tomb(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const char *what)
 {
-	struct msg *m = call(rc, c, r, CMD_TOMBSTONE);
-	m->text = text_new(what, strlen(what));
-	m->n = 4 * recovery_rules(c, recovery_of(rc, r))->ttl_ms;
+	mono_ms ttl_ms = 4 * recovery_rules(c, recovery_of(rc, r))->ttl_ms;
+	call(rc, c, r, CMD_TOMBSTONE, text_new(what, strlen(what)), ttl_ms);
 }
 
 static struct op_ask repair_op_of(struct reconcile *rc, struct shard_ctx *c, struct repair *r, enum cmd_kind kind)
@@ -415,14 +413,14 @@ static bool is_left_known(const struct reconcile *rc, const struct repair *r)
 	return v->left_known >= (s && s->is_suspect ? s->suspect_at : r->found_at);
 }
 
-static void on_missing(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const struct msg *m)
+static void on_missing(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const struct msg_lock_answer *m)
 {
 	const struct service_rules *rules = recovery_rules(c, recovery_of(rc, r));
 	ctx_metrics(c, rules->svc)->c[M_PROBE_MISSING]++;
-	mono_ms changed_at = m->ms - rules->ttl_ms - rules->ttl_ms / 3;
+	mono_ms changed_at = m->hold_off_until - rules->ttl_ms - rules->ttl_ms / 3;
 	bool is_observed = r->source == BY_EVENT || (r->alive_at >= 0 && r->alive_at > changed_at);
-	if (m->flag && !is_observed && m->ms > c->now) {
-		wait_until(rc, r, m->ms + AFTER_MS);
+	if (!is_observed && m->hold_off_until > c->now) {
+		wait_until(rc, r, m->hold_off_until + AFTER_MS);
 		heap_set(&rc->services, &recovery_of(rc, r)->timer, c->now);
 		return;
 	}
@@ -434,19 +432,20 @@ static void on_missing(struct reconcile *rc, struct shard_ctx *c, struct repair 
 	close_guard(rc, c, r);
 }
 
-static void on_probed(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const struct msg *m)
+static void on_probed(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const struct msg_lock_answer *m)
 {
 	if (m->result != OP_DONE) {
 		ctx_metrics(c, (uint16_t)r->key.svc)->c[M_PROBE_ERROR]++;
 		try_again(rc, c, r);
-	} else if (m->n >= -1) {
-		on_alive(rc, c, r, m->n);
+	} else if (m->integer >= -1) {
+		on_alive(rc, c, r, m->integer);
 	} else {
 		on_missing(rc, c, r, m);
 	}
 }
 
-static void repair_on_closed(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const struct msg *m)
+static void repair_on_closed(
+	struct reconcile *rc, struct shard_ctx *c, struct repair *r, const struct msg_lock_answer *m)
 {
 	if (m->result == OP_GONE)
 		left(rc, c, r, M_REC_LOST_RACE); /* the owner is back, or another daemon came first */
@@ -456,7 +455,7 @@ static void repair_on_closed(struct reconcile *rc, struct shard_ctx *c, struct r
 		repair_give_back(rc, c, r);
 }
 
-void reconcile_lock_answer(struct reconcile *rc, struct shard_ctx *c, const struct msg *m)
+void reconcile_lock_answer(struct reconcile *rc, struct shard_ctx *c, const struct msg_lock_answer *m)
 {
 	struct repair *r = shard_pool_find(&rc->pool, tag_gen(m->tag), tag_index(m->tag));
 	if (!r)

@@ -21,7 +21,9 @@ struct retry *retry_new(void)
 static void retry_drop(struct op *op)
 {
 	text_unref(op->stream);
-	text_unref(op->text);
+	text_unref(op->value);
+	text_unref(op->error);
+	text_unref(op->info);
 	text_unref(op->consumer);
 	mem_free(op->fields);
 }
@@ -148,30 +150,53 @@ static void retry_start(struct retry *r, struct shard_ctx *c, struct op *op, enu
 
 static void retry_begin(struct retry *r, struct shard_ctx *c, struct msg *m)
 {
-	bool is_call = m->kind == MSG_LOCK_CALL;
-	struct op *op = op_new(r, c, is_call ? OP_FOR_CALL : OP_FOR_COORD);
+	struct msg_op *given = &m->op;
+	enum cmd_kind kind = (enum cmd_kind)given->kind;
+	struct op *op = op_new(r, c, OP_FOR_COORD);
 	op->svc = m->svc;
-	op->slot = m->slot;
-	op->from = m->from;
 	op->handle = m->handle;
-	op->tag = m->tag;
-	op->id = m->id;
-	op->retry = m->retry;
-	op->is_suspect = m->is_suspect;
-	op->reason = m->reason;
-	op->n = m->n;
-	op->delay_ms = m->ms;
-	op->is_fail = op->is_heir = op->only_look = m->flag; /* each for its own kind of operation */
-	op->asking = m->asking;
-	op->resent = m->resent;
-	op->stream = m->stream;
-	op->text = m->text;
-	op->fields = m->fields;
-	m->stream = m->text = NULL;
-	m->fields = NULL;
-	if (is_call || retry_is_add((enum cmd_kind)m->op)) /* somebody waits, but not for ever */
+	op->slot = given->slot;
+	op->id = given->id;
+	op->retry = given->retry;
+	op->is_suspect = given->is_suspect;
+	op->reason = given->reason;
+	op->at_ms = given->at_ms;
+	op->delay_ms = given->delay_ms;
+	op->is_fail = given->is_fail;
+	op->is_heir = given->is_heir;
+	op->only_look = given->only_look;
+	op->asking = given->asking;
+	op->resent = given->resent;
+	op->stream = given->stream;
+	op->error = given->error;
+	op->info = given->info;
+	given->stream = given->error = given->info = NULL;
+	if (retry_is_add(kind)) /* somebody waits, but not for ever */
 		op->not_after = c->now + c->rules->command_timeout_ms;
-	retry_start(r, c, op, (enum cmd_kind)m->op);
+	retry_start(r, c, op, kind);
+}
+
+/* Another shard's recovery waits, but not for ever. */
+static void retry_begin_call(struct retry *r, struct shard_ctx *c, struct msg *m)
+{
+	struct msg_lock_call *call = &m->lock_call;
+	struct op *op = op_new(r, c, OP_FOR_CALL);
+	op->svc = m->svc;
+	op->from = m->from;
+	op->slot = call->slot;
+	op->tag = call->tag;
+	op->id = call->id;
+	op->retry = call->retry;
+	op->reason = call->reason;
+	op->ttl_ms = call->ttl_ms;
+	op->stream = call->stream;
+	op->value = call->value;
+	op->error = call->error;
+	op->fields = call->fields;
+	call->stream = call->value = call->error = NULL;
+	call->fields = NULL;
+	op->not_after = c->now + c->rules->command_timeout_ms;
+	retry_start(r, c, op, (enum cmd_kind)call->kind);
 }
 
 void retry_ask(struct retry *r, struct shard_ctx *c, struct op_ask *ask)
@@ -185,7 +210,7 @@ void retry_ask(struct retry *r, struct shard_ctx *c, struct op_ask *ask)
 	op->reason = (uint8_t)ask->reason;
 	op->asking = ask->asking;
 	op->stream = ask->stream;
-	op->text = ask->error;
+	op->error = ask->error;
 	op->consumer = ask->consumer;
 	op->min_idle_ms = ask->min_idle_ms;
 	op->not_after = ask->not_after;
@@ -219,25 +244,21 @@ void retry_send(struct retry *r, struct shard_ctx *c, struct op *op)
 	cmd->min_idle_ms = op->min_idle_ms;
 	cmd->now_ms = c->wall_ms;
 	cmd->fields = op->fields;
-	cmd->ttl_ms = op->n > 0 ? op->n : rules->ttl_ms;
-	cmd->count = op->n;
+	cmd->ttl_ms = op->ttl_ms > 0 ? op->ttl_ms : rules->ttl_ms;
 	cmd->is_suspect = op->is_suspect;
 	cmd->delay_ms = op->delay_ms;
 	cmd->is_heir = op->is_heir && op->kind == CMD_DONE;
 	cmd->only_look = op->only_look && op->kind == CMD_TAKE;
 	cmd->why = op->kind == CMD_ADD_LATER ? "add" : op->is_fail ? "fail" : "release";
-	cmd->at_ms = op->kind == CMD_ADD_LATER ? op->n : 0;
+	cmd->at_ms = op->at_ms;
 	if (op->kind == CMD_FEED_CLOSE) { /* a finished stream and its position go */
 		cmd->token = op->id;
 		cmd->end = FEED_END_DELETE;
 		cmd->ttl_ms = rules->entries.position_ttl_ms;
 	}
-	if (op->whom == OP_FOR_CALL && op->kind != CMD_DEAD_ADD && op->kind != CMD_FEED_DEAD_ADD)
-		cmd->value = slice_of(op->text);
-	else if (retry_is_add((enum cmd_kind)op->kind))
-		cmd->info = slice_of(op->text);
-	else
-		cmd->error = slice_of(op->text);
+	cmd->value = slice_of(op->value);
+	cmd->info = slice_of(op->info);
+	cmd->error = slice_of(op->error);
 	if (op->command == CMD_PENDING) { /* of this very entry, whatever its idle time */
 		cmd->count = 1;
 		cmd->min_idle_ms = 0;
@@ -254,16 +275,15 @@ void retry_send(struct retry *r, struct shard_ctx *c, struct op *op)
 
 void retry_call_dead_add(struct retry *r, struct shard_ctx *c, struct op *op)
 {
-	struct msg *m = ctx_msg(c, MSG_LOCK_CALL);
-	m->op = CMD_DEAD_ADD;
-	m->svc = op->svc;
-	m->slot = ctx_service(c, op->svc)->rules->dlq_slot;
-	m->id = op->id;
-	m->reason = op->reason;
-	m->text = text_ref(op->text);
-	m->fields = op->fields;
+	struct msg_lock_call call = {.kind = CMD_DEAD_ADD,
+		.reason = op->reason,
+		.slot = ctx_service(c, op->svc)->rules->dlq_slot,
+		.tag = tag_of(PART_RETRY, shard_pool_renew(&r->pool, op->index), op->index),
+		.id = op->id,
+		.error = text_ref(op->error),
+		.fields = op->fields};
 	op->fields = NULL;
-	m->tag = tag_of(PART_RETRY, shard_pool_renew(&r->pool, op->index), op->index);
+	ctx_msg(c, msg_lock_call(call))->svc = op->svc;
 	op->is_calling = true;
 	op->at = c->now + 2 * c->rules->command_timeout_ms; /* no answer: the coordinator has lost it; read it again */
 	retry_set_timer(r, op);
@@ -378,14 +398,18 @@ void retry_slots(struct retry *r, struct shard_ctx *c)
 
 void retry_msg(struct retry *r, struct shard_ctx *c, struct msg *m)
 {
-	if (m->kind != MSG_LOCK_ANSWER) {
+	if (m->kind == MSG_LOCK_CALL)
+		retry_begin_call(r, c, m);
+	else
 		retry_begin(r, c, m);
-		return;
-	}
-	struct op *op = shard_pool_find(&r->pool, tag_gen(m->tag), tag_index(m->tag));
+}
+
+void retry_lock_answer(struct retry *r, struct shard_ctx *c, const struct msg_lock_answer *a)
+{
+	struct op *op = shard_pool_find(&r->pool, tag_gen(a->tag), tag_index(a->tag));
 	if (!op || !op->is_calling)
 		return;
-	if (m->result == OP_DONE) {
+	if (a->result == OP_DONE) {
 		retry_next(r, op, CMD_ACK_DEL);
 		return;
 	}

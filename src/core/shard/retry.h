@@ -13,6 +13,8 @@ struct retry *retry_new(void);
 void retry_free(struct retry *r);
 /* MSG_OP, MSG_LOCK_CALL, and MSG_LOCK_ANSWER to an operation's own call. What m owns is taken. */
 void retry_msg(struct retry *r, struct shard_ctx *c, struct msg *m);
+/* To a call of an operation of this shard. */
+void retry_lock_answer(struct retry *r, struct shard_ctx *c, const struct msg_lock_answer *a);
 void retry_ask(struct retry *r, struct shard_ctx *c, struct op_ask *ask); /* answered by ctx_answer */
 void retry_reply(struct retry *r, struct shard_ctx *c, uint64_t tag, const struct reply *reply);
 void retry_tick(struct retry *r, struct shard_ctx *c);

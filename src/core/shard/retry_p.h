@@ -36,10 +36,15 @@ struct op {
 	uint32_t conn; /* of the connection it was sent over last */
 	uint64_t handle, tag;
 	struct entry_id id;
-	struct entry_id next; /* done: its stream's next entry, pending for us now; 0-0 = none */
-	struct text *stream, *text, *consumer;
+	struct entry_id next;           /* done: its stream's next entry, pending for us now; 0-0 = none */
+	struct text *stream, *consumer; /* NULL = none, as the next three */
+	struct text *value;             /* of the lock */
+	struct text *error;             /* dead, later: the worker's reason */
+	struct text *info;              /* add: raw JSON */
 	struct field_list *fields;
-	int64_t n, min_idle_ms;
+	int64_t ttl_ms; /* of the lock; 0 = the service's */
+	int64_t at_ms;  /* add later: Unix ms by the server's clock; 0 = by delay_ms */
+	int64_t min_idle_ms;
 	mono_ms delay_ms;  /* later, add later */
 	mono_ms at;        /* in flight: sent; else: when to act */
 	mono_ms not_after; /* answered OP_FAILED from here on */

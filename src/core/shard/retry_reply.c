@@ -4,48 +4,42 @@
 
 enum { AGAIN_MS = 50, AGAIN_MAX_MS = 1000, REFUSED_MS = 200, REFUSED_MAX_MS = 5000 };
 
+static struct text *words_of(const struct reply *reply)
+{
+	return text_new(reply->text.p, reply->text.len);
+}
+
 static void tell_coord(struct shard_ctx *c, struct op *op, enum op_result result, const struct reply *reply)
 {
-	struct msg *m = ctx_msg(c, MSG_OP_RESULT);
+	struct msg_op_result told = {
+		.kind = op->kind, .result = (uint8_t)result, .resent = op->resent, .slot = op->slot, .next = op->next};
+	if (reply) {
+		told.asking = reply->kind == REPLY_ERROR && reply->error == RERR_ASK;
+		told.was_merged = op->kind == CMD_TAKE && reply->kind == REPLY_INT && reply->integer == 4;
+		if (op->kind != CMD_DONE)
+			told.new_id = reply->id;
+		if (op->kind == CMD_FETCH && result == OP_DONE)
+			told.batch = reply->entries;
+		if (reply->kind == REPLY_ERROR && result == OP_MOVED)
+			told.moved_to = words_of(reply);
+		else if (reply->kind == REPLY_ERROR)
+			told.error = words_of(reply);
+	}
+	struct msg *m = ctx_msg(c, msg_op_result(told));
 	m->handle = op->handle;
-	m->tag = op->tag;
-	m->op = op->kind;
 	m->svc = op->svc;
-	m->slot = op->slot;
-	m->result = (uint8_t)result;
-	m->resent = op->resent;
-	m->id = op->next;
-	if (!reply)
-		return;
-	m->n = reply->integer;
-	if (op->kind != CMD_DONE)
-		m->id = reply->id;
-	m->asking = reply->kind == REPLY_ERROR && reply->error == RERR_ASK;
-	if (msg_has_batch(m))
-		m->batch = reply->entries;
-	else if (reply->kind == REPLY_ERROR)
-		m->text = text_new(reply->text.p, reply->text.len);
 }
 
 static void tell_caller(struct shard_ctx *c, const struct op *op, enum op_result result, const struct reply *reply)
 {
 	const struct shard_service *s = ctx_service(c, op->svc);
-	mono_ms hold_off = s ? ctx_hold_off(c, s->rules) : 0;
-	struct msg *m = ctx_msg(c, MSG_LOCK_ANSWER);
+	struct msg *m = ctx_msg(c, msg_lock_answer((struct msg_lock_answer){.kind = op->kind,
+					   .result = (uint8_t)result,
+					   .tag = op->tag,
+					   .integer = reply ? reply->integer : 0,
+					   .hold_off_until = s ? ctx_hold_off(c, s->rules) : 0}));
 	m->from = op->from;
-	m->tag = op->tag;
-	m->op = op->kind;
 	m->svc = op->svc;
-	m->slot = op->slot;
-	m->result = (uint8_t)result;
-	m->flag = hold_off > 0;
-	m->ms = hold_off;
-	if (!reply)
-		return;
-	m->n = reply->integer;
-	m->asking = reply->kind == REPLY_ERROR && reply->error == RERR_ASK;
-	if (reply->kind == REPLY_ERROR)
-		m->text = text_new(reply->text.p, reply->text.len);
 }
 
 /* Answers and forgets. Entries in reply move when the answer takes them (fetch, dlq range). */
@@ -68,7 +62,9 @@ void retry_finish(struct retry *r, struct shard_ctx *c, struct op *op, enum op_r
 	heap_remove(&r->timers, &op->timer);
 	list_remove(&op->queue);
 	ctx_retire(c, op->stream);
-	ctx_retire(c, op->text);
+	ctx_retire(c, op->value);
+	ctx_retire(c, op->error);
+	ctx_retire(c, op->info);
 	ctx_retire(c, op->consumer);
 	mem_free(op->fields);
 	op->is_live = false;
@@ -133,7 +129,7 @@ static void on_later(struct retry *r, struct shard_ctx *c, struct op *op, struct
 
 static void on_add_later(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
 {
-	if (!op->n)
+	if (!op->at_ms)
 		ctx_due_at(c, op->svc, c->now + op->delay_ms);
 	retry_finish(r, c, op, OP_DONE, reply);
 }
@@ -187,7 +183,7 @@ static void on_dead(struct retry *r, struct shard_ctx *c, struct op *op, struct 
 /* SET NX was refused: it may be our own earlier value, then it is made to last. */
 static void on_lock(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
 {
-	bool is_mine = reply->kind == REPLY_TEXT && slice_eq(reply->text, slice_of(op->text));
+	bool is_mine = reply->kind == REPLY_TEXT && slice_eq(reply->text, slice_of(op->value));
 	if (op->command == CMD_LOCK && reply->kind != REPLY_OK)
 		retry_next(r, op, CMD_LOCK_GET);
 	else if (op->command == CMD_LOCK_GET && is_mine)

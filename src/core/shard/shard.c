@@ -124,12 +124,10 @@ static void on_conn(struct shard *s, const struct shard_event *ev)
 		keyspace_conn(&s->keyspace, c, ev->up, ev->text);
 		return; /* reported when the subscription stands */
 	}
-	struct msg *m = ctx_msg(c, MSG_CONN);
-	m->conn = (uint8_t)ev->role;
-	m->svc = ev->role == CONN_READER ? ev->svc : SERVICE_NONE;
-	m->flag = ev->up;
-	if (ev->text.p)
-		m->text = text_new(ev->text.p, ev->text.len);
+	struct msg_conn conn = {.role = (uint8_t)ev->role,
+		.is_up = ev->up,
+		.why = ev->text.p ? text_new(ev->text.p, ev->text.len) : NULL};
+	ctx_msg(c, msg_conn(conn))->svc = ev->role == CONN_READER ? ev->svc : SERVICE_NONE;
 	if (ev->role == CONN_READER) {
 		reader_conn(s->readers, c, ev->svc, ev->up, ev->client_id);
 		return;
@@ -194,10 +192,10 @@ static bool gains(const struct shard_ctx *c, const uint8_t *bits)
 	return false;
 }
 
-static void shard_on_slots(struct shard *s, struct msg *m)
+static void shard_on_slots(struct shard *s, struct msg_slots *m)
 {
 	struct shard_ctx *c = &s->ctx;
-	if (m->flag || gains(c, m->bits))
+	if (m->was_elsewhere || gains(c, m->bits))
 		c->changed_at = c->now;
 	mem_free(c->slots);
 	c->slots = m->bits;
@@ -207,17 +205,17 @@ static void shard_on_slots(struct shard *s, struct msg *m)
 	retry_slots(s->retry, c);
 	feed_slots(s->feeds, c);
 	if (!c->slots)
-		ctx_msg(c, MSG_EMPTY);
+		ctx_msg(c, msg_plain(MSG_EMPTY));
 }
 
-static void on_service(struct shard *s, struct msg *m)
+static void on_service(struct shard *s, struct msg_service *m)
 {
 	struct shard_ctx *c = &s->ctx;
 	uint16_t svc = m->rules->svc;
 	bool is_known = ctx_service(c, svc) != NULL;
 	struct shard_service *sv = ctx_service_put(c, m->rules);
 	m->rules = NULL;
-	sv->is_read = m->flag;
+	sv->is_read = m->is_read;
 	sv->asking = m->asking;
 	if (is_known)
 		lease_rules(s->leases, c, svc);
@@ -242,7 +240,33 @@ static void on_stop(struct shard *s)
 	retry_forget_all(s->retry, &s->ctx);
 	feed_forget_all(s->feeds, &s->ctx);
 	s->is_stopped = true;
-	ctx_msg(&s->ctx, MSG_STOPPED);
+	ctx_msg(&s->ctx, msg_plain(MSG_STOPPED));
+}
+
+static void on_lock_answer(struct shard *s, uint16_t svc, const struct msg_lock_answer *a)
+{
+	struct shard_ctx *c = &s->ctx;
+	switch (tag_part(a->tag)) {
+	case PART_RETRY:
+		retry_lock_answer(s->retry, c, a);
+		break;
+	case PART_READER:
+		reader_lock_answer(s->readers, c, a);
+		break;
+	case PART_LEASE:
+		lease_lock_answer(c, svc, a);
+		break;
+	case PART_FEED:
+		feed_lock_answer(s->feeds, c, a);
+		break;
+	case PART_RECONCILE:
+		reconcile_lock_answer(s->reconcile, c, a);
+		break;
+	case PART_NONE:
+	case PART_KEYSPACE:
+	case PART_ROLE:
+		break;
+	}
 }
 
 static void shard_on_msg(struct shard *s, struct msg *m)
@@ -250,16 +274,16 @@ static void shard_on_msg(struct shard *s, struct msg *m)
 	struct shard_ctx *c = &s->ctx;
 	switch (m->kind) { /* what only shards send does not come here */
 	case MSG_SLOTS:
-		shard_on_slots(s, m);
+		shard_on_slots(s, &m->slots);
 		break;
 	case MSG_SERVICE:
-		on_service(s, m);
+		on_service(s, &m->service);
 		break;
 	case MSG_SERVICE_GONE:
 		on_service_gone(s, m->svc);
 		break;
 	case MSG_CREDITS:
-		reader_credits(s->readers, c, m);
+		reader_credits(s->readers, c, m->svc, &m->credits);
 		break;
 	case MSG_LEASE_ACQUIRE:
 	case MSG_LEASE_RELEASE:
@@ -280,19 +304,10 @@ static void shard_on_msg(struct shard *s, struct msg *m)
 		retry_msg(s->retry, c, m);
 		break;
 	case MSG_LOCK_ANSWER:
-		if (tag_part(m->tag) == PART_RETRY)
-			retry_msg(s->retry, c, m);
-		else if (tag_part(m->tag) == PART_READER)
-			reader_lock_answer(s->readers, c, m);
-		else if (tag_part(m->tag) == PART_LEASE)
-			lease_lock_answer(c, m);
-		else if (tag_part(m->tag) == PART_FEED)
-			feed_lock_answer(s->feeds, c, m);
-		else
-			reconcile_lock_answer(s->reconcile, c, m);
+		on_lock_answer(s, m->svc, &m->lock_answer);
 		break;
 	case MSG_EXPIRED:
-		reconcile_expired(s->reconcile, c, slice_of(m->stream), m->id);
+		reconcile_expired(s->reconcile, c, slice_of(m->expired.stream), m->expired.id);
 		break;
 	case MSG_SCAN:
 		reconcile_scan(s->reconcile, c, m->svc);
@@ -310,9 +325,8 @@ static void shard_on_msg(struct shard *s, struct msg *m)
 
 static void shard_on_expired(struct shard *s, const struct shard_event *ev)
 {
-	struct msg *m = ctx_msg(&s->ctx, MSG_EXPIRED);
-	m->stream = text_new(ev->stream.p, ev->stream.len);
-	m->id = ev->id;
+	struct msg_expired expired = {.id = ev->id, .stream = text_new(ev->stream.p, ev->stream.len)};
+	ctx_msg(&s->ctx, msg_expired(expired));
 	s->ctx.metrics.c[MR_EVENTS_OK]++;
 }
 

@@ -110,11 +110,10 @@ struct effect *ctx_redis(struct shard_ctx *c, uint64_t tag, enum cmd_kind kind, 
 	return ef;
 }
 
-struct msg *ctx_msg(struct shard_ctx *c, enum msg_kind kind)
+struct msg *ctx_msg(struct shard_ctx *c, struct msg m)
 {
-	struct msg *m = effects_msg(c->out, kind, SHARD_NONE);
-	m->from = c->index;
-	return m;
+	m.from = c->index;
+	return effects_msg(c->out, SHARD_NONE, m);
 }
 
 void ctx_retire(struct shard_ctx *c, struct text *t)
@@ -133,7 +132,7 @@ void ctx_refresh(struct shard_ctx *c, struct slice why)
 	if (c->now < c->refresh_said_at + REFRESH_EVERY_MS)
 		return;
 	c->refresh_said_at = c->now;
-	ctx_msg(c, MSG_REFRESH)->text = text_new(why.p, why.len);
+	ctx_msg(c, msg_refresh((struct msg_refresh){.why = text_new(why.p, why.len)}));
 }
 
 static void tell_moved(struct shard_ctx *c, const struct reply *reply)
@@ -142,10 +141,9 @@ static void tell_moved(struct shard_ctx *c, const struct reply *reply)
 		return;
 	c->moved_slot = reply->moved_slot;
 	c->moved_said_at = c->now;
-	struct msg *m = ctx_msg(c, MSG_MOVED);
-	m->slot = reply->moved_slot;
-	m->asking = reply->error == RERR_ASK;
-	m->text = text_new(reply->text.p, reply->text.len);
+	ctx_msg(c, msg_moved((struct msg_moved){.slot = reply->moved_slot,
+			   .asking = reply->error == RERR_ASK,
+			   .to = text_new(reply->text.p, reply->text.len)}));
 }
 
 enum verdict ctx_judge(

@@ -110,7 +110,9 @@ mono_ms ctx_hold_off(const struct shard_ctx *c, const struct service_rules *r);
 
 /* A command over the command connection (change .role for another); fill in the rest. Valid until the next effect. */
 struct effect *ctx_redis(struct shard_ctx *c, uint64_t tag, enum cmd_kind kind, uint16_t svc);
-struct msg *ctx_msg(struct shard_ctx *c, enum msg_kind kind); /* to the coordinator, .from filled in */
+/* A message to the coordinator, .from filled in; what m owns moves. Returns it for the rest to be filled in; valid
+ * until the next effect. */
+struct msg *ctx_msg(struct shard_ctx *c, struct msg m);
 /* Drops a reference once the effects of this step have been performed. NULL is fine. */
 void ctx_retire(struct shard_ctx *c, struct text *t);
 

@@ -104,9 +104,10 @@ static void story_msg(const struct msg *m)
 		[MSG_LEASE_RELEASE] = "release",
 		[MSG_LEASE_FORGET] = "forget",
 		[MSG_OP] = "op"};
-	if (m->kind == MSG_OP && m->op == CMD_LEAVE)
+	if (m->kind == MSG_OP && m->op.kind == CMD_LEAVE)
 		W.n_leaving += !W.is_leaving_shown;
-	bool is_mark = m->kind == MSG_OP && (m->op == CMD_BACK || (m->op == CMD_LEAVE && !W.is_leaving_shown));
+	bool is_mark =
+		m->kind == MSG_OP && (m->op.kind == CMD_BACK || (m->op.kind == CMD_LEAVE && !W.is_leaving_shown));
 	if (!names[m->kind] || is_mark)
 		return;
 	if (m->kind == MSG_LEASE_ACQUIRE)
@@ -114,15 +115,15 @@ static void story_msg(const struct msg *m)
 	buf_printf(&W.text, "[%5lld] s ", (long long)W.now);
 	if (m->kind == MSG_OP)
 		buf_printf(&W.text,
-			m->op == CMD_LATER ? "%s %llu-%llu retry=%u%s delay=%lld" : "%s %llu-%llu retry=%u%s",
-			ops[m->op] ? ops[m->op] : "?", (unsigned long long)m->id.ms, (unsigned long long)m->id.seq,
-			m->retry,
-			m->resent                                                       ? " resent"
-			: m->is_suspect && (m->op == CMD_REQUEUE || m->op == CMD_LATER) ? " suspect"
-											: "",
-			(long long)m->ms);
+			m->op.kind == CMD_LATER ? "%s %llu-%llu retry=%u%s delay=%lld" : "%s %llu-%llu retry=%u%s",
+			ops[m->op.kind] ? ops[m->op.kind] : "?", (unsigned long long)m->op.id.ms,
+			(unsigned long long)m->op.id.seq, m->op.retry,
+			m->op.resent                                                                 ? " resent"
+			: m->op.is_suspect && (m->op.kind == CMD_REQUEUE || m->op.kind == CMD_LATER) ? " suspect"
+												     : "",
+			(long long)m->op.delay_ms);
 	else if (m->kind == MSG_CREDITS)
-		buf_printf(&W.text, "credits %u:%lld", m->svc, (long long)m->n);
+		buf_printf(&W.text, "credits %u:%lld", m->svc, (long long)m->credits.n);
 	else
 		buf_printf(&W.text, "%s %llu", names[m->kind], (unsigned long long)(m->handle & 0xff));
 	buf_str(&W.text, "\n");
@@ -143,13 +144,15 @@ static void story_event(struct coord_event ev)
 			buf_printf(
 				&W.text, "[%5lld] w%llu closed\n", (long long)W.now, (unsigned long long)ef->session);
 		else if (ef->kind == EFF_FATAL)
-			buf_printf(&W.text, "[%5lld] ends with %lld\n", (long long)W.now, (long long)ef->n);
+			buf_printf(&W.text, "[%5lld] ends with %d\n", (long long)W.now, ef->exit_code);
 	}
 	effects_clear(&W.out);
 	while (W.n_leaving > 0) {
 		W.n_leaving--;
-		struct msg m = {
-			.kind = MSG_OP_RESULT, .handle = COORD_LEAVING_HANDLE, .op = CMD_LEAVE, .result = OP_DONE};
+		struct msg m = {.kind = MSG_OP_RESULT,
+			.handle = COORD_LEAVING_HANDLE,
+			.op_result.kind = CMD_LEAVE,
+			.op_result.result = OP_DONE};
 		story_event((struct coord_event){.kind = COORD_MSG, .msg = &m});
 	}
 }
@@ -203,31 +206,44 @@ UNUSED static void story_read_suspect(uint64_t id, const char *stream)
 {
 	struct entry_batch *b = story_batch(id, stream);
 	b->v[0].is_suspect = true;
-	story_from_shard((struct msg){.kind = MSG_ENTRIES, .svc = 0, .source = SOURCE_NEW, .n = 1, .batch = b});
+	story_from_shard((struct msg){
+		.kind = MSG_ENTRIES, .svc = 0, .entries.source = SOURCE_NEW, .entries.n_asked = 1, .entries.batch = b});
 }
 
 UNUSED static void story_read(uint16_t svc, uint64_t id, const char *stream)
 {
-	story_from_shard((struct msg){
-		.kind = MSG_ENTRIES, .svc = svc, .source = SOURCE_NEW, .n = 1, .batch = story_batch(id, stream)});
+	story_from_shard((struct msg){.kind = MSG_ENTRIES,
+		.svc = svc,
+		.entries.source = SOURCE_NEW,
+		.entries.n_asked = 1,
+		.entries.batch = story_batch(id, stream)});
 }
 
 UNUSED static void story_own(uint16_t svc, uint64_t id, const char *stream)
 {
-	story_from_shard((struct msg){
-		.kind = MSG_ENTRIES, .svc = svc, .source = SOURCE_OWN, .flag = true, .batch = story_batch(id, stream)});
+	story_from_shard((struct msg){.kind = MSG_ENTRIES,
+		.svc = svc,
+		.entries.source = SOURCE_OWN,
+		.entries.is_last = true,
+		.entries.batch = story_batch(id, stream)});
 }
 
 UNUSED static void story_lease(uint64_t handle, enum lease_result r, mono_ms until, bool was_ours)
 {
-	story_from_shard(
-		(struct msg){.kind = MSG_LEASE, .handle = handle, .result = (uint8_t)r, .ms = until, .flag = was_ours});
+	story_from_shard((struct msg){.kind = MSG_LEASE,
+		.handle = handle,
+		.lease.result = (uint8_t)r,
+		.lease.good_until = until,
+		.lease.was_ours = was_ours});
 }
 
 UNUSED static void story_op(uint64_t handle, enum cmd_kind op, enum op_result r, bool resent)
 {
-	story_from_shard((struct msg){
-		.kind = MSG_OP_RESULT, .handle = handle, .op = (uint8_t)op, .result = (uint8_t)r, .resent = resent});
+	story_from_shard((struct msg){.kind = MSG_OP_RESULT,
+		.handle = handle,
+		.op_result.kind = (uint8_t)op,
+		.op_result.result = (uint8_t)r,
+		.op_result.resent = resent});
 }
 
 /* Read, locked until 10 s from now, taken: given to whoever has a credit. Returns its handle. */

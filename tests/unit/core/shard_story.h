@@ -112,87 +112,118 @@ static void story_text(const struct text *t)
 		buf_printf(&W.text, " \"%.60s\"", t->bytes);
 }
 
-static void story_feed(const struct msg *m)
+static void story_entry_id(struct entry_id id)
+{
+	if (id.ms)
+		buf_printf(&W.text, " %llu-%llu", (unsigned long long)id.ms, (unsigned long long)id.seq);
+}
+
+static void story_feed(const struct msg_feed *m)
 {
 	static const char *const results[] = {"open", "entries", "acked", "nacked", "buried", "bad_ack", "idle",
 		"closed", "refused", "remade", "wrong_type", "moved"};
 	buf_printf(&W.text, "feed %s", results[m->result]);
-	if (m->id.ms)
-		buf_printf(&W.text, " %llu-%llu", (unsigned long long)m->id.ms, (unsigned long long)m->id.seq);
+	story_entry_id(m->id);
 	if (m->result == FEED_HAS_ENTRIES)
-		buf_printf(&W.text, " %s", m->text->bytes);
+		buf_printf(&W.text, " %s", m->json->bytes);
 	if (m->result == FEED_HAS_NACKED)
-		buf_printf(&W.text, " tries=%lld wait=%lld", (long long)m->n, (long long)m->ms);
-	if (m->result == FEED_IS_MOVED)
-		story_text(m->text);
+		buf_printf(&W.text, " tries=%u wait=%lld", m->tries, (long long)m->wait_ms);
+	story_text(m->moved_to);
+	buf_str(&W.text, m->asking ? " asking" : "");
+	buf_str(&W.text, m->had_progress || m->has_more || m->is_dead || m->is_nack ? " +" : "");
+}
+
+static void story_lease_msg(uint64_t handle, const struct msg_lease *m)
+{
+	buf_printf(&W.text, "lease %llu %s", (unsigned long long)handle, story_leases[m->result]);
+	if (m->result == LEASE_IS_LOST)
+		buf_printf(&W.text, " %s", story_lost[m->lost]);
+	if (m->result != LEASE_IS_BUSY)
+		buf_printf(&W.text, " until=%lld", (long long)m->good_until);
+	if (m->lasts_ms)
+		buf_printf(&W.text, " lasts=%lld", (long long)m->lasts_ms);
+	story_text(m->moved_to);
+	buf_str(&W.text, m->asking ? " asking" : "");
+	buf_str(&W.text, m->was_ours ? " +" : "");
+}
+
+static void story_op_result(const struct msg_op_result *m)
+{
+	buf_printf(&W.text, "op %s %s", story_cmds[m->kind], story_results[m->result]);
+	story_entry_id(m->new_id);
+	story_entry_id(m->next);
+	story_text(m->error);
+	story_text(m->moved_to);
+	buf_str(&W.text, m->resent ? " resent" : "");
+	buf_str(&W.text, m->asking ? " asking" : "");
+}
+
+static void story_lock_call(const struct msg_lock_call *m)
+{
+	buf_printf(&W.text, "call %s %llu-%llu", story_cmds[m->kind], (unsigned long long)m->id.ms,
+		(unsigned long long)m->id.seq);
+	story_text(m->value);
+	story_text(m->error);
 }
 
 static void story_msg_body(const struct msg *m)
 {
 	switch (m->kind) {
 	case MSG_LEASE:
-		buf_printf(&W.text, "lease %llu %s", (unsigned long long)m->handle, story_leases[m->result]);
-		if (m->result == LEASE_IS_LOST)
-			buf_printf(&W.text, " %s", story_lost[m->lost]);
-		if (m->result != LEASE_IS_BUSY)
-			buf_printf(&W.text, " until=%lld", (long long)m->ms);
-		if (m->n)
-			buf_printf(&W.text, " lasts=%lld", (long long)m->n);
-		if (m->result == LEASE_IS_MOVED)
-			story_text(m->text);
+		story_lease_msg(m->handle, &m->lease);
 		break;
 	case MSG_RENEWED:
 		buf_str(&W.text, "renewed");
-		for (uint32_t i = 0; i < m->renewed->n && i < 4; i++)
-			buf_printf(&W.text, " %llu:%lld", (unsigned long long)m->renewed->v[i].handle,
-				(long long)m->renewed->v[i].good_until);
+		for (uint32_t i = 0; i < m->renewed.list->n && i < 4; i++)
+			buf_printf(&W.text, " %llu:%lld", (unsigned long long)m->renewed.list->v[i].handle,
+				(long long)m->renewed.list->v[i].good_until);
 		break;
 	case MSG_ENTRIES:
-		buf_printf(&W.text, "entries %s n=%zu asked=%lld", m->source == SOURCE_NEW ? "new" : "own",
-			m->batch ? m->batch->n : 0, (long long)m->n);
+		buf_printf(&W.text, "entries %s n=%zu asked=%lld%s", m->entries.source == SOURCE_NEW ? "new" : "own",
+			m->entries.batch ? m->entries.batch->n : 0, (long long)m->entries.n_asked,
+			m->entries.is_last ? " +" : "");
 		break;
 	case MSG_OWN_IDS:
-		buf_printf(&W.text, "own_ids pass=%lld n=%u", (long long)m->n, m->ids->n);
+		buf_printf(&W.text, "own_ids pass=%lld n=%u%s", (long long)m->own_ids.pass, m->own_ids.page->n,
+			m->own_ids.is_last ? " +" : "");
 		break;
 	case MSG_OP_RESULT:
-		buf_printf(&W.text, "op %s %s", story_cmds[m->op], story_results[m->result]);
-		if (m->id.ms)
-			buf_printf(&W.text, " %llu-%llu", (unsigned long long)m->id.ms, (unsigned long long)m->id.seq);
-		if (!msg_has_batch(m))
-			story_text(m->text);
+		story_op_result(&m->op_result);
 		break;
 	case MSG_LOCK_CALL:
-		buf_printf(&W.text, "call %s %llu-%llu", story_cmds[m->op], (unsigned long long)m->id.ms,
-			(unsigned long long)m->id.seq);
-		story_text(m->text);
+		story_lock_call(&m->lock_call);
 		break;
 	case MSG_LOCK_ANSWER:
-		buf_printf(
-			&W.text, "answer %s %s n=%lld", story_cmds[m->op], story_results[m->result], (long long)m->n);
+		buf_printf(&W.text, "answer %s %s n=%lld%s", story_cmds[m->lock_answer.kind],
+			story_results[m->lock_answer.result], (long long)m->lock_answer.integer,
+			m->lock_answer.hold_off_until > 0 ? " +" : "");
 		break;
 	case MSG_CONN:
-		buf_printf(&W.text, "conn %d", m->conn);
-		story_text(m->text);
+		buf_printf(&W.text, "conn %d", m->conn.role);
+		story_text(m->conn.why);
+		buf_str(&W.text, m->conn.is_up ? " +" : "");
 		break;
 	case MSG_MOVED:
-		buf_printf(&W.text, "moved slot=%u", m->slot);
-		story_text(m->text);
+		buf_printf(&W.text, "moved slot=%u", m->moved.slot);
+		story_text(m->moved.to);
+		buf_str(&W.text, m->moved.asking ? " asking" : "");
 		break;
 	case MSG_REFRESH:
 		buf_str(&W.text, "refresh");
-		story_text(m->text);
+		story_text(m->refresh.why);
+		buf_str(&W.text, m->refresh.is_announced ? " +" : "");
 		break;
 	case MSG_REPLACED:
 		buf_str(&W.text, "replaced");
 		break;
 	case MSG_GROUP_LOST:
-		buf_str(&W.text, "group_lost");
+		buf_str(&W.text, m->group_lost.is_remade ? "group_lost +" : "group_lost");
 		break;
 	case MSG_EXPIRED:
-		buf_printf(&W.text, "expired %s", m->stream->bytes);
+		buf_printf(&W.text, "expired %s", m->expired.stream->bytes);
 		break;
 	case MSG_FEED:
-		story_feed(m);
+		story_feed(&m->feed);
 		break;
 	case MSG_EMPTY:
 		buf_str(&W.text, "empty");
@@ -210,19 +241,18 @@ static void story_msg(const struct msg *m)
 {
 	W.n_msgs[m->kind]++;
 	if (m->kind == MSG_LOCK_CALL) {
-		W.last_call = *m;
 		cr_assert_lt(W.n_calls, STORY_CMDS);
-		W.calls[W.n_calls] = *m;
-		W.calls[W.n_calls].text = W.calls[W.n_calls].stream = NULL;
-		W.calls[W.n_calls++].fields = NULL;
+		struct msg *call = &W.calls[W.n_calls++];
+		*call = *m;
+		call->lock_call.stream = call->lock_call.value = call->lock_call.error = NULL;
+		call->lock_call.fields = NULL;
+		W.last_call = *call;
 	}
 	if (W.mute || W.hide_msg[m->kind])
 		return;
 	buf_printf(&W.text, "[%5lld] > ", (long long)W.now);
 	story_msg_body(m);
-	buf_str(&W.text, m->resent ? " resent" : "");
-	buf_str(&W.text, m->asking ? " asking" : "");
-	buf_str(&W.text, m->flag ? " +\n" : "\n");
+	buf_str(&W.text, "\n");
 }
 
 static void story_effects(void)
@@ -437,14 +467,14 @@ static void story_begin(void)
 	W.next = MONO_NEVER;
 	uint8_t *bits = mem_alloc(SLOTS / 8);
 	memset(bits, 0xff, SLOTS / 8);
-	story_msg_in((struct msg){.kind = MSG_SLOTS, .bits = bits});
+	story_msg_in((struct msg){.kind = MSG_SLOTS, .slots.bits = bits});
 }
 
 /* A shard with a service it does not read, connected to a server it knows. */
 UNUSED static void story_up(void)
 {
 	story_begin();
-	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = story_rules()});
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = story_rules()});
 	story_conn(CONN_COMMAND, true);
 	story_txt(CMD_RUN_ID, "abc");
 	story_txt(CMD_ROLE, "master");

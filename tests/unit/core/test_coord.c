@@ -94,7 +94,8 @@ Test(coord, a_token_keeps_its_width, .init = story_ready, .fini = story_down)
 	story_hello(1, 1);
 	struct entry_batch *b = story_batch(7, "s");
 	b->v[0].id = (struct entry_id){1700000000123, 1000007}; /* the server's clock stands still */
-	story_from_shard((struct msg){.kind = MSG_ENTRIES, .svc = 0, .source = SOURCE_NEW, .n = 1, .batch = b});
+	story_from_shard((struct msg){
+		.kind = MSG_ENTRIES, .svc = 0, .entries.source = SOURCE_NEW, .entries.n_asked = 1, .entries.batch = b});
 	story_lease(W.last_handle, LEASE_IS_HELD, 11000, false);
 	story_clear();
 	story_op(W.last_handle, CMD_TAKE, OP_DONE, false);
@@ -312,7 +313,7 @@ static void renewed(uint64_t handle, mono_ms until)
 	r->n = 1;
 	r->v[0].handle = handle;
 	r->v[0].good_until = until;
-	story_from_shard((struct msg){.kind = MSG_RENEWED, .renewed = r});
+	story_from_shard((struct msg){.kind = MSG_RENEWED, .renewed.list = r});
 }
 
 Test(coord, longer_leases_after_a_reload_stop_no_work, .init = story_ready, .fini = story_down)
@@ -610,8 +611,10 @@ Test(coord, own_entries_that_nobody_comes_back_for, .init = story_new, .fini = s
 	story_clear();
 	story_own(0, 7, "s");
 	story_lease(W.last_handle, LEASE_IS_HELD, 11000, true);
-	story_from_shard(
-		(struct msg){.kind = MSG_LEASE, .handle = W.last_handle, .result = LEASE_IS_RECREATED, .ms = 30000});
+	story_from_shard((struct msg){.kind = MSG_LEASE,
+		.handle = W.last_handle,
+		.lease.result = LEASE_IS_RECREATED,
+		.lease.good_until = 30000});
 	story_op(W.last_handle, CMD_TAKE, OP_DONE, false);
 	story_until(10500); /* a worker of the former process may have been told to go on for T - 500 ms */
 	expect_story("[ 1000] s acquire 1\n"
@@ -624,10 +627,10 @@ Test(coord, own_entries_of_a_process_with_longer_leases_wait_for_those, .init = 
 	story_own(0, 7, "s");
 	story_from_shard((struct msg){.kind = MSG_LEASE,
 		.handle = W.last_handle,
-		.result = LEASE_IS_HELD,
-		.ms = 30000,
-		.flag = true,
-		.n = 20000});
+		.lease.result = LEASE_IS_HELD,
+		.lease.good_until = 30000,
+		.lease.was_ours = true,
+		.lease.lasts_ms = 20000});
 	story_clear();
 	story_until(20499);
 	expect_story("");
@@ -651,7 +654,11 @@ static void own_ids(uint64_t id, int64_t pass)
 	struct id_page *p = mem_alloc(sizeof *p + sizeof p->v[0]);
 	p->n = id ? 1 : 0;
 	p->v[0] = (struct entry_id){id, 0};
-	story_from_shard((struct msg){.kind = MSG_OWN_IDS, .n = pass, .ms = W.now, .flag = true, .ids = p});
+	story_from_shard((struct msg){.kind = MSG_OWN_IDS,
+		.own_ids.pass = pass,
+		.own_ids.began = W.now,
+		.own_ids.is_last = true,
+		.own_ids.page = p});
 }
 
 Test(coord, an_assigned_entry_that_is_not_pending_is_revoked, .init = story_ready, .fini = story_down)
@@ -690,8 +697,11 @@ static void held_again(uint64_t first, size_t n)
 		b->v[i].stream = text_new("s", 1);
 		b->v[i].info = text_new("{}", 2);
 	}
-	story_from_shard(
-		(struct msg){.kind = MSG_ENTRIES, .svc = 0, .source = SOURCE_NEW, .n = (int64_t)n, .batch = b});
+	story_from_shard((struct msg){.kind = MSG_ENTRIES,
+		.svc = 0,
+		.entries.source = SOURCE_NEW,
+		.entries.n_asked = (int64_t)n,
+		.entries.batch = b});
 }
 
 Test(coord, all_that_is_held_is_read_again_when_the_group_was_gone, .init = story_ready, .fini = story_down)
@@ -704,7 +714,7 @@ Test(coord, all_that_is_held_is_read_again_when_the_group_was_gone, .init = stor
 	}
 	story_clear();
 	story_from_shard((struct msg){.kind = MSG_GROUP_LOST});
-	story_from_shard((struct msg){.kind = MSG_GROUP_LOST, .flag = true});
+	story_from_shard((struct msg){.kind = MSG_GROUP_LOST, .group_lost.is_remade = true});
 	held_again(1, 128);
 	held_again(129, 72);
 	expect_story("[ 1000] s credits 0:128\n"
@@ -738,9 +748,9 @@ Test(coord, a_pending_entry_nobody_knows_is_fetched, .init = story_ready, .fini 
 	struct entry *e = ledger_next(&W.c->ledger, &pos);
 	story_from_shard((struct msg){.kind = MSG_OP_RESULT,
 		.handle = entry_handle(e),
-		.op = CMD_FETCH,
-		.result = OP_DONE,
-		.batch = story_batch(7, "s")});
+		.op_result.kind = CMD_FETCH,
+		.op_result.result = OP_DONE,
+		.op_result.batch = story_batch(7, "s")});
 	expect_story("[ 1600] s acquire 1\n");
 }
 
@@ -771,15 +781,20 @@ Test(coord, a_second_entry_waits_without_a_lock, .init = story_ready, .fini = st
 	story_op(a, CMD_TAKE, OP_DONE, false);
 	struct entry *b = ledger_get(&W.c->ledger, 0, (struct entry_id){8, 0});
 	cr_assert(b && b->state == ENTRY_TAKING && !b->good_until && b->lease_shard == SHARD_NONE);
-	story_from_shard((struct msg){
-		.kind = MSG_OP_RESULT, .handle = entry_handle(b), .op = CMD_TAKE, .result = OP_PARKED, .n = 2});
+	story_from_shard((struct msg){.kind = MSG_OP_RESULT,
+		.handle = entry_handle(b),
+		.op_result.kind = CMD_TAKE,
+		.op_result.result = OP_PARKED});
 	cr_expect_eq(W.c->ledger.n, 1);
 	cr_expect(coord_service(W.c, 0)->is_sifting);
 	story_clear();
 	/* the first ends: Redis says that the second is ours now */
 	story_says(1, FRAME_DONE, 7);
-	story_from_shard(
-		(struct msg){.kind = MSG_OP_RESULT, .handle = a, .op = CMD_DONE, .result = OP_DONE, .id = {8, 0}});
+	story_from_shard((struct msg){.kind = MSG_OP_RESULT,
+		.handle = a,
+		.op_result.kind = CMD_DONE,
+		.op_result.result = OP_DONE,
+		.op_result.next = {8, 0}});
 	expect_story("[ 1000] s done 7-0 retry=0\n"
 		     "[ 1000] w1 ok 7-0 for=0 done\n"
 		     "[ 1000] s release 1\n"
@@ -806,10 +821,10 @@ Test(coord, an_entry_of_another_process_of_ours_waits_until_its_worker_has_stopp
 	story_clear();
 	story_from_shard((struct msg){.kind = MSG_LEASE,
 		.handle = W.last_handle,
-		.result = LEASE_IS_HELD,
-		.ms = 21000,
-		.flag = true,
-		.n = 10000});
+		.lease.result = LEASE_IS_HELD,
+		.lease.good_until = 21000,
+		.lease.was_ours = true,
+		.lease.lasts_ms = 10000});
 	story_until(10499);
 	story_clear();
 	W.c->next_turn = W.now; /* not a stall */
@@ -950,18 +965,21 @@ Test(coord, a_reader_that_followed_an_ask_comes_home_when_the_slot_stays, .init 
 	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = r, .n = 2});
 	const struct coord_service *s = &W.c->services[0];
 	cr_assert_eq(s->reader_shard, 0);
-	story_from_shard(
-		(struct msg){.kind = MSG_MOVED, .from = 0, .slot = 5, .asking = true, .text = text_new("b:1", 3)});
+	story_from_shard((struct msg){
+		.kind = MSG_MOVED, .from = 0, .moved.slot = 5, .moved.asking = true, .moved.to = text_new("b:1", 3)});
 	cr_assert_eq(s->reader_shard, 1);
 	cr_assert(s->reader_asking);
-	story_from_shard((struct msg){.kind = MSG_MOVED, .from = 1, .slot = 5, .text = text_new("a:1", 3)});
+	story_from_shard((struct msg){.kind = MSG_MOVED, .from = 1, .moved.slot = 5, .moved.to = text_new("a:1", 3)});
 	cr_assert_eq(s->reader_shard, 0, "it asks there for ever");
 	cr_assert_not(s->reader_asking);
 }
 
 static void slots_moved(int64_t seq)
 {
-	story_from_shard((struct msg){.kind = MSG_REFRESH, .flag = true, .n = seq, .text = text_new("moved", 5)});
+	story_from_shard((struct msg){.kind = MSG_REFRESH,
+		.refresh.is_announced = true,
+		.refresh.seq = seq,
+		.refresh.why = text_new("moved", 5)});
 }
 
 Test(coord, slots_that_move_are_asked_for_once, .init = story_begin, .fini = story_down)
@@ -997,12 +1015,12 @@ Test(coord, a_node_behind_an_ask_that_dies_is_given_up, .init = story_begin, .fi
 	story_services(1, 100);
 	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = r, .n = 1});
 	const struct coord_service *s = &W.c->services[0];
-	story_from_shard(
-		(struct msg){.kind = MSG_MOVED, .from = 0, .slot = 5, .asking = true, .text = text_new("b:1", 3)});
+	story_from_shard((struct msg){
+		.kind = MSG_MOVED, .from = 0, .moved.slot = 5, .moved.asking = true, .moved.to = text_new("b:1", 3)});
 	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = r, .n = 1});
 	cr_assert_eq(s->reader_shard, 1, "it has had no time to connect");
 	W.now += 1500;
-	story_from_shard((struct msg){.kind = MSG_CONN, .from = 1, .conn = CONN_COMMAND});
+	story_from_shard((struct msg){.kind = MSG_CONN, .from = 1, .conn.role = CONN_COMMAND});
 	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = r, .n = 1});
 	cr_assert_eq(s->reader_shard, 0, "it waits there for ever");
 	story_from_shard((struct msg){.kind = MSG_EMPTY, .from = 1});
@@ -1114,11 +1132,11 @@ Test(coord, many_lost_leases_are_one_warning_with_their_number, .init = story_re
 		h[i] = story_assigned(100 + i, name);
 	}
 	for (int i = 0; i < 12; i++)
-		story_from_shard(
-			(struct msg){.kind = MSG_LEASE, .handle = h[i], .result = LEASE_IS_LOST, .lost = LOST_TAKEN});
+		story_from_shard((struct msg){
+			.kind = MSG_LEASE, .handle = h[i], .lease.result = LEASE_IS_LOST, .lease.lost = LOST_TAKEN});
 	cr_expect_eq(warnings_until(W.now + 3000, "service=orders leases lost n=12 taken=12"), 1);
 	for (int i = 12; i < 15; i++)
-		story_from_shard(
-			(struct msg){.kind = MSG_LEASE, .handle = h[i], .result = LEASE_IS_LOST, .lost = LOST_MISSING});
+		story_from_shard((struct msg){
+			.kind = MSG_LEASE, .handle = h[i], .lease.result = LEASE_IS_LOST, .lease.lost = LOST_MISSING});
 	cr_expect_eq(warnings_until(W.now + 2000, "leases lost"), 0, "once a minute");
 }

@@ -32,7 +32,7 @@ static void look(const struct effect *ef)
 		say("%s%.*s\n", "close", (struct slice){0});
 	else if (ef->kind == EFF_MSG && ef->msg.kind == MSG_LEASE_ACQUIRE)
 		handles[n_handles++] = ef->msg.handle;
-	else if (ef->kind == EFF_MSG && ef->msg.kind == MSG_OP && ef->msg.op != CMD_BACK)
+	else if (ef->kind == EFF_MSG && ef->msg.kind == MSG_OP && ef->msg.op.kind != CMD_BACK)
 		say("%s%.*s\n", "op", (struct slice){0});
 }
 
@@ -100,14 +100,18 @@ static void own(size_t n, bool is_locked)
 	for (size_t i = 0; i < n; i++)
 		b->v[i] = (struct entry_in){
 			.id = ids[i], .stream = text_new(i ? "b" : "a", 1), .info = text_new("{}", 2)};
-	send((struct msg){.kind = MSG_ENTRIES, .svc = 1, .source = SOURCE_OWN, .flag = true, .batch = b});
+	send((struct msg){.kind = MSG_ENTRIES,
+		.svc = 1,
+		.entries.source = SOURCE_OWN,
+		.entries.is_last = true,
+		.entries.batch = b});
 	for (size_t i = 0; i < n; i++)
 		send((struct msg){.kind = MSG_LEASE,
 			.svc = 1,
 			.handle = handles[i],
-			.result = LEASE_IS_HELD,
-			.flag = is_locked,
-			.ms = now + T});
+			.lease.result = LEASE_IS_HELD,
+			.lease.was_ours = is_locked,
+			.lease.good_until = now + T});
 }
 
 static void adopt(size_t n_leases, mono_ms until, bool allowed)

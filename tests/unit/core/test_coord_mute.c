@@ -22,10 +22,14 @@ static uint64_t assigned(uint64_t id, uint16_t shard)
 	snprintf(stream, sizeof stream, "s%d", (int)id);
 	struct entry_batch *b = story_batch(id, stream);
 	b->v[0].lock_slot = shard == MUTE ? 9 : 5;
-	story_from_shard((struct msg){.kind = MSG_ENTRIES, .source = SOURCE_NEW, .n = 1, .batch = b});
-	uint64_t h = W.last_handle;
 	story_from_shard((struct msg){
-		.kind = MSG_LEASE, .from = shard, .handle = h, .result = LEASE_IS_HELD, .ms = W.now + 10000});
+		.kind = MSG_ENTRIES, .entries.source = SOURCE_NEW, .entries.n_asked = 1, .entries.batch = b});
+	uint64_t h = W.last_handle;
+	story_from_shard((struct msg){.kind = MSG_LEASE,
+		.from = shard,
+		.handle = h,
+		.lease.result = LEASE_IS_HELD,
+		.lease.good_until = W.now + 10000});
 	story_op(h, CMD_TAKE, OP_DONE, false);
 	return h;
 }
@@ -36,7 +40,7 @@ static void renewed(uint16_t shard, uint64_t handle)
 	r->n = 1;
 	r->v[0].handle = handle;
 	r->v[0].good_until = W.now + 10000;
-	story_from_shard((struct msg){.kind = MSG_RENEWED, .from = shard, .renewed = r});
+	story_from_shard((struct msg){.kind = MSG_RENEWED, .from = shard, .renewed.list = r});
 }
 
 static void pong(uint64_t session)
@@ -85,8 +89,11 @@ Test(coord_mute, a_shard_that_says_so_first_means_the_same, .init = up, .fini = 
 	}
 	story_until(8999);
 	story_clear();
-	story_from_shard((struct msg){
-		.kind = MSG_LEASE, .from = MUTE, .handle = first, .result = LEASE_IS_LOST, .lost = LOST_EXPIRED});
+	story_from_shard((struct msg){.kind = MSG_LEASE,
+		.from = MUTE,
+		.handle = first,
+		.lease.result = LEASE_IS_LOST,
+		.lease.lost = LOST_EXPIRED});
 	expect_story("[ 8999] w1 revoke 1-0 lost grace=1500\n"
 		     "[ 8999] s forget 3\n"
 		     "[ 8999] w1 revoke 2-0 lost grace=1500\n"

@@ -8,7 +8,8 @@ static void topology_is(const char *addr)
 
 static void not_started(uint16_t shard, const char *why)
 {
-	story_from_shard((struct msg){.kind = MSG_NOT_STARTED, .from = shard, .text = text_new(why, strlen(why))});
+	story_from_shard(
+		(struct msg){.kind = MSG_NOT_STARTED, .from = shard, .not_started.why = text_new(why, strlen(why))});
 }
 
 static bool is_on(uint16_t shard)
@@ -30,7 +31,7 @@ Test(coord_shards, one_that_cannot_start_is_tried_again_for_ever, .init = story_
 		story_until(at);
 		cr_assert(is_on(1), "%zu", i);
 	}
-	story_from_shard((struct msg){.kind = MSG_CONN, .from = 1, .conn = CONN_COMMAND, .flag = true});
+	story_from_shard((struct msg){.kind = MSG_CONN, .from = 1, .conn.role = CONN_COMMAND, .conn.is_up = true});
 	cr_assert_eq(W.c->shards[1].n_tries, 0, "the next trouble begins with a short wait");
 }
 
@@ -39,7 +40,8 @@ Test(coord_shards, a_result_waits_for_one_that_cannot_start, .init = story_ready
 	story_hello(1, 1);
 	uint64_t h = story_assigned(7, "s");
 	topology_is("b:1");
-	story_from_shard((struct msg){.kind = MSG_LEASE, .handle = h, .result = LEASE_IS_MOVED, .ms = 11000});
+	story_from_shard((struct msg){
+		.kind = MSG_LEASE, .handle = h, .lease.result = LEASE_IS_MOVED, .lease.good_until = 11000});
 	not_started(1, "no thread");
 	story_clear();
 	story_says(1, FRAME_DONE, 7);
@@ -47,8 +49,11 @@ Test(coord_shards, a_result_waits_for_one_that_cannot_start, .init = story_ready
 	story_until(1100);
 	expect_story("[ 1100] s done 7-0 retry=0\n"
 		     "[ 1100] s credits 0:1\n");
-	story_from_shard(
-		(struct msg){.kind = MSG_OP_RESULT, .from = 1, .handle = h, .op = CMD_DONE, .result = OP_DONE});
+	story_from_shard((struct msg){.kind = MSG_OP_RESULT,
+		.from = 1,
+		.handle = h,
+		.op_result.kind = CMD_DONE,
+		.op_result.result = OP_DONE});
 	expect_story("[ 1100] w1 ok 7-0 for=0 done\n"
 		     "[ 1100] s acquire 1\n"
 		     "[ 1100] s release 1\n");
@@ -61,7 +66,8 @@ Test(coord_shards, a_lease_waits_for_one_that_cannot_start, .init = story_ready,
 	topology_is("b:1");
 	not_started(1, "no thread");
 	story_clear();
-	story_from_shard((struct msg){.kind = MSG_LEASE, .handle = h, .result = LEASE_IS_MOVED, .ms = 11000});
+	story_from_shard((struct msg){
+		.kind = MSG_LEASE, .handle = h, .lease.result = LEASE_IS_MOVED, .lease.good_until = 11000});
 	expect_story("");
 	story_until(1100);
 	expect_story("[ 1100] s acquire 1\n");
@@ -81,7 +87,7 @@ Test(coord_shards, the_reader_goes_to_one_that_runs_only, .init = story_ready, .
 
 Test(coord_shards, an_ask_to_one_that_cannot_start_leaves_nothing, .init = story_ready, .fini = story_down)
 {
-	struct msg m = {.kind = MSG_MOVED, .slot = 5, .asking = true, .text = text_new("b:1", 3)};
+	struct msg m = {.kind = MSG_MOVED, .moved.slot = 5, .moved.asking = true, .moved.to = text_new("b:1", 3)};
 	story_from_shard(m);
 	cr_assert(is_on(1));
 	not_started(1, "no thread");
@@ -119,18 +125,18 @@ Test(coord_shards, a_redirection_that_leads_nowhere_asks_for_the_topology, .init
 			story_clear();
 			struct msg m = {.kind = MSG_LEASE,
 				.handle = h,
-				.slot = 9,
-				.result = LEASE_IS_MOVED,
-				.ms = W.now + 10000,
-				.asking = asking != 0,
-				.text = text_new(bad[i], strlen(bad[i]))};
+				.lease.slot = 9,
+				.lease.result = LEASE_IS_MOVED,
+				.lease.good_until = W.now + 10000,
+				.lease.asking = asking != 0,
+				.lease.moved_to = text_new(bad[i], strlen(bad[i]))};
 			story_from_shard(m);
 			expect_story("");
 			cr_assert(W.c->topo_pending, "%s", bad[i]);
 			m = (struct msg){.kind = MSG_MOVED,
-				.slot = 5,
-				.asking = asking != 0,
-				.text = text_new(bad[i], strlen(bad[i]))};
+				.moved.slot = 5,
+				.moved.asking = asking != 0,
+				.moved.to = text_new(bad[i], strlen(bad[i]))};
 			story_from_shard(m);
 			cr_assert_eq(W.c->topo.n_nodes, 1, "%s", bad[i]);
 			story_until(W.now + 100);
@@ -142,16 +148,19 @@ Test(coord_shards, a_redirection_that_leads_nowhere_asks_for_the_topology, .init
 
 Test(coord_shards, nobody_answers_in_the_place_of_one_that_does_not_run)
 {
-	struct msg a, m = {.kind = MSG_LEASE_ACQUIRE, .handle = 7, .slot = 9, .ms = 5000};
+	struct msg a,
+		m = {.kind = MSG_LEASE_ACQUIRE, .handle = 7, .lease_acquire.slot = 9, .lease_acquire.good_until = 5000};
 	cr_assert(msg_answer_of_nobody(&m, 3, &a));
-	cr_assert(a.kind == MSG_LEASE && a.result == LEASE_IS_MOVED && a.from == 3 && a.handle == 7 && a.ms == 5000 &&
-		  !a.text);
-	m = (struct msg){.kind = MSG_OP, .op = CMD_DONE, .handle = 7};
+	cr_assert(a.kind == MSG_LEASE && a.lease.result == LEASE_IS_MOVED && a.from == 3 && a.handle == 7 &&
+		  a.lease.good_until == 5000 && !a.lease.moved_to);
+	m = (struct msg){.kind = MSG_OP, .op.kind = CMD_DONE, .handle = 7};
 	cr_assert(msg_answer_of_nobody(&m, 3, &a));
-	cr_assert(a.kind == MSG_OP_RESULT && a.result == OP_MOVED && a.op == CMD_DONE && a.handle == 7 && !a.resent);
-	m = (struct msg){.kind = MSG_LOCK_CALL, .op = CMD_PROBE, .from = 1, .tag = 12};
+	cr_assert(a.kind == MSG_OP_RESULT && a.op_result.result == OP_MOVED && a.op_result.kind == CMD_DONE &&
+		  a.handle == 7 && !a.op_result.resent);
+	m = (struct msg){.kind = MSG_LOCK_CALL, .lock_call.kind = CMD_PROBE, .from = 1, .lock_call.tag = 12};
 	cr_assert(msg_answer_of_nobody(&m, 3, &a));
-	cr_assert(a.kind == MSG_LOCK_ANSWER && a.result == OP_FAILED && a.from == 1 && a.tag == 12);
+	cr_assert(a.kind == MSG_LOCK_ANSWER && a.lock_answer.result == OP_FAILED && a.from == 1 &&
+		  a.lock_answer.tag == 12);
 	m = (struct msg){.kind = MSG_CREDITS};
 	cr_assert_not(msg_answer_of_nobody(&m, 3, &a));
 }
@@ -163,7 +172,8 @@ Test(coord_shards, the_lock_of_a_lease_between_two_shards_is_deleted_where_its_s
 	uint64_t h = story_assigned(7, "s");
 	story_says(1, FRAME_DONE, 7);
 	topology_is("b:1");
-	story_from_shard((struct msg){.kind = MSG_LEASE, .handle = h, .result = LEASE_IS_MOVED, .ms = 11000});
+	story_from_shard((struct msg){
+		.kind = MSG_LEASE, .handle = h, .lease.result = LEASE_IS_MOVED, .lease.good_until = 11000});
 	story_clear();
 	story_op(h, CMD_DONE, OP_DONE, false);
 	expect_story("[ 1000] w1 ok 7-0 for=0 done\n"

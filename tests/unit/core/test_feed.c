@@ -23,8 +23,12 @@ static struct service_rules *feed_rules_for(uint32_t batch, uint32_t window)
 
 static void open_feed(uint64_t handle)
 {
-	story_msg_in((struct msg){
-		.kind = MSG_FEED_OPEN, .svc = 1, .slot = 9, .handle = handle, .id = ID7, .stream = text_new("k", 1)});
+	story_msg_in((struct msg){.kind = MSG_FEED_OPEN,
+		.svc = 1,
+		.feed_open.slot = 9,
+		.handle = handle,
+		.feed_open.token = ID7,
+		.feed_open.stream = text_new("k", 1)});
 }
 
 static void answer_position(uint64_t ms, int64_t tries, size_t flags)
@@ -32,9 +36,9 @@ static void answer_position(uint64_t ms, int64_t tries, size_t flags)
 	story_reply(CMD_FEED_OPEN, (struct reply){.kind = REPLY_POSITION, .id = {ms, 0}, .integer = tries, .n = flags});
 }
 
-static void start(uint64_t epoch)
+static void start(uint32_t epoch)
 {
-	story_msg_in((struct msg){.kind = MSG_FEED_START, .handle = H, .tag = epoch});
+	story_msg_in((struct msg){.kind = MSG_FEED_START, .handle = H, .feed_start.epoch = epoch});
 }
 
 /* Entries first-0, first+1-0, … as a read finds them. */
@@ -56,13 +60,17 @@ static void answer_read(uint64_t first, uint32_t n, size_t len)
 
 static void word(enum msg_kind kind, uint64_t ms)
 {
-	story_msg_in((struct msg){.kind = (uint8_t)kind, .handle = H, .id = {ms, 0}, .ms = -1});
+	struct entry_id id = {ms, 0};
+	struct msg m = kind == MSG_FEED_ACK ? msg_feed_ack((struct msg_feed_ack){.id = id})
+					    : msg_feed_nack((struct msg_feed_nack){.id = id, .delay_ms = -1});
+	m.handle = H;
+	story_msg_in(m);
 }
 
 static void ready_with(uint32_t batch, uint32_t window)
 {
 	story_up();
-	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = feed_rules_for(batch, window)});
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = feed_rules_for(batch, window)});
 	W.hide[CMD_CONSUMERS] = W.hide[CMD_TRACKING] = true;
 	open_feed(H);
 	answer_position(10, 0, 0);
@@ -80,7 +88,7 @@ Test(feed, opens_tells_acknowledges_and_closes, .init = ready, .fini = story_dow
 	answer_read(11, 3, 0);
 	word(MSG_FEED_ACK, 12);
 	story_int(CMD_FEED_ACK, 1);
-	story_msg_in((struct msg){.kind = MSG_FEED_CLOSE, .handle = H, .op = FEED_END_DONE});
+	story_msg_in((struct msg){.kind = MSG_FEED_CLOSE, .handle = H, .feed_close.end = FEED_END_DONE});
 	story_int(CMD_FEED_CLOSE, 1);
 	expect_story("[ 1000] feed_read k 10-0\n"
 		     "[ 1000] > feed entries 13-0 [11],[12],[13]\n"
@@ -156,8 +164,10 @@ Test(feed, tries_used_up_go_to_the_dead_letters_then_on, .init = ready, .fini = 
 	b->n = 1;
 	b->v[0].fields = mem_alloc(sizeof *b->v[0].fields);
 	story_reply(CMD_FEED_PICK, (struct reply){.kind = REPLY_ENTRIES, .entries = b});
-	story_msg_in((struct msg){
-		.kind = MSG_LOCK_ANSWER, .op = CMD_FEED_DEAD_ADD, .tag = W.last_call.tag, .result = OP_DONE});
+	story_msg_in((struct msg){.kind = MSG_LOCK_ANSWER,
+		.lock_answer.kind = CMD_FEED_DEAD_ADD,
+		.lock_answer.tag = W.last_call.lock_call.tag,
+		.lock_answer.result = OP_DONE});
 	expect_story("[ 1000] feed_pick k 11-0\n"
 		     "[ 1000] > call feed_dead_add 11-0\n"
 		     "[ 1000] feed_ack k 11-0\n");
@@ -268,7 +278,7 @@ Test(feed, a_position_that_went_back_is_told_from_there, .init = ready, .fini = 
 Test(feed, after_a_death_entries_come_one_by_one, .fini = story_down)
 {
 	story_up();
-	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = feed_rules_for(10, 2)});
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = feed_rules_for(10, 2)});
 	W.hide[CMD_CONSUMERS] = W.hide[CMD_TRACKING] = true;
 	open_feed(H);
 	answer_position(10, 1, POSITION_DEATH | POSITION_PROGRESS);
@@ -286,7 +296,7 @@ Test(feed, after_a_death_entries_come_one_by_one, .fini = story_down)
 Test(feed, what_has_died_too_often_is_not_told_again, .fini = story_down)
 {
 	story_up();
-	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = feed_rules_for(10, 2)});
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = feed_rules_for(10, 2)});
 	W.hide[CMD_CONSUMERS] = W.hide[CMD_TRACKING] = true;
 	open_feed(H);
 	answer_position(10, 4, POSITION_DEATH);
@@ -326,7 +336,7 @@ Test(feed, another_type_and_another_master_end_it, .init = ready, .fini = story_
 Test(feed, the_same_stream_again_does_not_get_an_old_reads_entries, .init = ready, .fini = story_down)
 {
 	start(1);
-	story_msg_in((struct msg){.kind = MSG_FEED_CLOSE, .handle = H, .op = FEED_END_FORGET});
+	story_msg_in((struct msg){.kind = MSG_FEED_CLOSE, .handle = H, .feed_close.end = FEED_END_FORGET});
 	open_feed(H + 1);
 	story_clear();
 	answer_read(11, 3, 0);
@@ -338,7 +348,7 @@ Test(feed, idle_is_said_once_after_a_last_look, .fini = story_down)
 	story_up();
 	struct service_rules *r = feed_rules_for(10, 2);
 	r->entries.idle_release_ms = 200;
-	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = r});
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = r});
 	W.hide[CMD_CONSUMERS] = W.hide[CMD_TRACKING] = W.hide[CMD_FEED_READ] = true;
 	open_feed(H);
 	answer_position(10, 0, 0);

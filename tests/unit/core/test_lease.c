@@ -9,11 +9,11 @@ static void acquire(uint64_t handle, mono_ms adopt, bool startup)
 	story_msg_in((struct msg){.kind = MSG_LEASE_ACQUIRE,
 		.handle = handle,
 		.svc = 1,
-		.slot = 9,
-		.id = ID7,
-		.ms = adopt,
-		.flag = startup,
-		.stream = text_new(name, (size_t)n)});
+		.lease_acquire.slot = 9,
+		.lease_acquire.id = ID7,
+		.lease_acquire.good_until = adopt,
+		.lease_acquire.is_startup = startup,
+		.lease_acquire.stream = text_new(name, (size_t)n)});
 }
 
 static void hold(uint64_t handle)
@@ -78,7 +78,7 @@ Test(lease, keeps_the_margin_it_was_confirmed_with, .init = story_up, .fini = st
 	r->stop_margin_ms = 12000;
 	r->old_margin_ms = 2000;
 	r->old_until = 22000;
-	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = r});
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = r});
 	story_until(4800);
 	cr_assert(story_waits(CMD_RENEW));
 	story_until(8999);
@@ -96,7 +96,7 @@ Test(lease, is_not_shortened_by_shorter_rules, .init = story_up, .fini = story_d
 	r->renew_ms = 1000;
 	r->stop_margin_ms = r->old_margin_ms = 1000;
 	r->old_until = 22000;
-	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = r});
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = r});
 	mono_ms until = 0;
 	for (int i = 0; i < 12; i++) {
 		for (int n = 0; n < 100 && !story_waits(CMD_RENEW); n++)
@@ -448,7 +448,7 @@ Test(lease, new_times_of_the_service_hold_at_once, .init = story_up, .fini = sto
 	struct service_rules *r = story_rules();
 	r->stop_margin_ms = 5000;
 	r->ttl_ms = 20000;
-	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = r});
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = r});
 	expect_story("[ 2000] renew s1 7-0\n");
 	story_until(6000); /* the old T of its last confirmation, the new margin */
 	expect_story("[ 6000] > lease 1 lost expired until=11000\n");
@@ -461,7 +461,7 @@ Test(lease, new_times_hold_for_a_renewal_that_is_on_its_way, .init = story_up, .
 	struct service_rules *r = story_rules();
 	r->stop_margin_ms = 5000;
 	r->ttl_ms = 20000;
-	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = r});
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = r});
 	story_clear();
 	story_until(5999);
 	expect_story("");
@@ -478,7 +478,7 @@ Test(lease, a_new_margin_holds_while_a_renewal_is_on_its_way, .init = story_up, 
 	story_msg_in((struct msg){.kind = MSG_RENEW_ALL});
 	struct service_rules *r = story_rules();
 	r->stop_margin_ms = 5000;
-	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = r});
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = r});
 	story_clear();
 	story_until(8000);
 	expect_story("[ 6000] > lease 1 lost expired until=11000\n");
@@ -637,8 +637,12 @@ Test(lease, is_acquired_again_only_when_its_release_is_over, .init = story_up, .
 {
 	hold(1);
 	story_msg_in((struct msg){.kind = MSG_LEASE_RELEASE, .handle = 1});
-	story_msg_in((struct msg){
-		.kind = MSG_LEASE_ACQUIRE, .handle = 2, .svc = 1, .slot = 9, .id = ID7, .stream = text_new("s1", 2)});
+	story_msg_in((struct msg){.kind = MSG_LEASE_ACQUIRE,
+		.handle = 2,
+		.svc = 1,
+		.lease_acquire.slot = 9,
+		.lease_acquire.id = ID7,
+		.lease_acquire.stream = text_new("s1", 2)});
 	acquire(3, 0, false); /* another stream's */
 	expect_story("[ 1000] unlock s1 7-0 delifeq\n"
 		     "[ 1000] lock s3 7-0 value=redis-consumer-me/20\n");
@@ -694,7 +698,7 @@ Test(lease, follows_its_slot, .init = story_up, .fini = story_down)
 	story_clear();
 	uint8_t *bits = mem_alloc(SLOTS / 8);
 	bits[0] = 0xff; /* 0..7; the leases are on 9 */
-	story_msg_in((struct msg){.kind = MSG_SLOTS, .bits = bits});
+	story_msg_in((struct msg){.kind = MSG_SLOTS, .slots.bits = bits});
 	cr_assert(strstr(W.text.data, "> lease 1 moved until=11000\n"), "%s", W.text.data);
 	cr_assert(strstr(W.text.data, "> lease 2 moved until=0\n"));
 	cr_assert_eq(shard_n_leases(W.s), 0);
@@ -728,22 +732,22 @@ Test(lease, during_a_migration_it_asks_there, .init = story_up, .fini = story_do
 Test(lease, an_asking_lease_stays_until_the_slot_has_come, .init = story_up, .fini = story_down)
 {
 	uint8_t *bits = mem_alloc(SLOTS / 8);
-	story_msg_in((struct msg){.kind = MSG_SLOTS, .bits = bits});
+	story_msg_in((struct msg){.kind = MSG_SLOTS, .slots.bits = bits});
 	story_msg_in((struct msg){.kind = MSG_LEASE_ACQUIRE,
 		.handle = 1,
 		.svc = 1,
-		.slot = 9,
-		.id = ID7,
-		.ms = 9000,
-		.asking = true,
-		.stream = text_new("s1", 2)});
+		.lease_acquire.slot = 9,
+		.lease_acquire.id = ID7,
+		.lease_acquire.good_until = 9000,
+		.lease_acquire.asking = true,
+		.lease_acquire.stream = text_new("s1", 2)});
 	expect_story("[ 1000] renew s1 7-0 asking\n");
 	story_txt(CMD_RENEW, ME);
-	story_msg_in((struct msg){.kind = MSG_SLOTS, .bits = mem_alloc(SLOTS / 8)});
+	story_msg_in((struct msg){.kind = MSG_SLOTS, .slots.bits = mem_alloc(SLOTS / 8)});
 	cr_assert_eq(shard_n_leases(W.s), 1);
 	bits = mem_alloc(SLOTS / 8);
 	bits[1] = 2;
-	story_msg_in((struct msg){.kind = MSG_SLOTS, .bits = bits});
+	story_msg_in((struct msg){.kind = MSG_SLOTS, .slots.bits = bits});
 	story_clear();
 	story_msg_in((struct msg){.kind = MSG_LEASE_RENEW, .handle = 1});
 	expect_story("[ 1000] renew s1 7-0\n");
@@ -779,11 +783,15 @@ Test(lease, an_unlock_follows_its_slot, .init = story_up, .fini = story_down)
 	expect_story("[ 1000] > moved slot=5 \"10.0.0.2:7000\"\n"
 		     "[ 1000] > call unlock 7-0 \"redis-consumer-me/20\"\n");
 	cr_assert_eq(shard_n_leases(W.s), 0);
-	struct msg answer = {.kind = MSG_LOCK_ANSWER, .svc = 1, .op = CMD_UNLOCK, .tag = W.last_call.tag, .n = 1};
-	cr_assert_eq(W.last_call.slot, 9);
+	struct msg answer = {.kind = MSG_LOCK_ANSWER,
+		.svc = 1,
+		.lock_answer.kind = CMD_UNLOCK,
+		.lock_answer.tag = W.last_call.lock_call.tag,
+		.lock_answer.integer = 1};
+	cr_assert_eq(W.last_call.lock_call.slot, 9);
 	story_msg_in(answer);
 	cr_assert_eq(count(M_RELEASE_OK), 1);
-	answer.result = OP_FAILED;
+	answer.lock_answer.result = OP_FAILED;
 	story_msg_in(answer);
 	cr_assert_eq(count(M_RELEASE_ERROR), 1);
 }
@@ -794,7 +802,7 @@ Test(lease, an_unlock_on_its_way_when_the_slot_moves_goes_after_it, .init = stor
 	story_msg_in((struct msg){.kind = MSG_LEASE_RELEASE, .handle = 1});
 	story_cut(); /* the master is gone */
 	story_clear();
-	story_msg_in((struct msg){.kind = MSG_SLOTS, .bits = mem_alloc(SLOTS / 8)});
+	story_msg_in((struct msg){.kind = MSG_SLOTS, .slots.bits = mem_alloc(SLOTS / 8)});
 	expect_story("[ 1000] > call unlock 7-0 \"redis-consumer-me/20\"\n");
 	cr_assert_eq(shard_n_leases(W.s), 0);
 }

@@ -2,12 +2,12 @@
 
 static void serve_by(struct service_rules *r)
 {
-	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = r, .flag = true});
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = r, .service.is_read = true});
 }
 
 static void serve(bool reads)
 {
-	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = story_rules(), .flag = reads});
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = story_rules(), .service.is_read = reads});
 }
 
 /* What recovery and the look-ups of lengths do beside is not part of these stories. */
@@ -39,7 +39,7 @@ static void ready(void)
 
 static void credits(int64_t n)
 {
-	story_msg_in((struct msg){.kind = MSG_CREDITS, .svc = 1, .n = n});
+	story_msg_in((struct msg){.kind = MSG_CREDITS, .svc = 1, .credits.n = n});
 }
 
 Test(reader, makes_the_group_then_reads_its_own_then_new_ones, .init = begin, .fini = story_down)
@@ -94,12 +94,12 @@ Test(reader, reads_no_more_than_a_batch, .init = ready, .fini = story_down)
 
 Test(reader, blocks_no_longer_than_a_third_of_t_or_than_told, .init = ready, .fini = story_down)
 {
-	story_msg_in((struct msg){.kind = MSG_CREDITS, .svc = 1, .n = 1, .ms = 50});
+	story_msg_in((struct msg){.kind = MSG_CREDITS, .svc = 1, .credits.n = 1, .credits.block_cap_ms = 50});
 	expect_story("[ 1000] read count=1 block=50\n");
 	story_entries(CMD_READ, 1, 0);
 	struct service_rules *r = story_rules();
 	r->ttl_ms = 3000;
-	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = r, .flag = true});
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = r, .service.is_read = true});
 	story_clear();
 	credits(1);
 	expect_story("[ 1000] read count=1 block=1000\n");
@@ -137,7 +137,8 @@ Test(reader, what_it_gives_back_itself_is_looked_for_when_it_is_due, .init = rea
 	due(0, -1);
 	story_until(1900);
 	story_clear();
-	story_msg_in((struct msg){.kind = MSG_OP, .op = CMD_LATER, .handle = 1, .svc = 1, .id = ID7, .ms = 50});
+	story_msg_in((struct msg){
+		.kind = MSG_OP, .op.kind = CMD_LATER, .handle = 1, .svc = 1, .op.id = ID7, .op.delay_ms = 50});
 	story_int(CMD_LATER, 1);
 	story_until(1950);
 	expect_story("[ 1950] due\n");
@@ -293,7 +294,7 @@ Test(reader, an_answer_to_a_former_reader_is_too_late, .init = begin, .fini = st
 
 Test(reader, an_operation_that_finds_no_group_has_it_repaired, .init = ready, .fini = story_down)
 {
-	story_msg_in((struct msg){.kind = MSG_OP, .op = CMD_TAKE, .handle = 1, .svc = 1, .id = ID7});
+	story_msg_in((struct msg){.kind = MSG_OP, .op.kind = CMD_TAKE, .handle = 1, .svc = 1, .op.id = ID7});
 	story_clear();
 	story_error(CMD_TAKE, RERR_NOGROUP, "NOGROUP");
 	expect_story("[ 1000] > group_lost\n"
@@ -324,7 +325,8 @@ Test(reader, goes_on_when_told_again, .init = ready, .fini = story_down)
 	credits(10);
 	story_error(CMD_READ, RERR_ASK, "h:1");
 	story_clear();
-	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = story_rules(), .flag = true, .asking = true});
+	story_msg_in((struct msg){
+		.kind = MSG_SERVICE, .service.rules = story_rules(), .service.is_read = true, .service.asking = true});
 	expect_story("[ 1000] group_create asking\n");
 }
 
@@ -396,11 +398,11 @@ Test(reader, knows_the_lengths_once_a_second, .init = ready, .fini = story_down)
 static void dead_letters_elsewhere(enum op_result result, int64_t n)
 {
 	story_msg_in((struct msg){.kind = MSG_LOCK_ANSWER,
-		.tag = W.last_call.tag,
-		.op = CMD_DLQ_LENGTH,
+		.lock_answer.tag = W.last_call.lock_call.tag,
+		.lock_answer.kind = CMD_DLQ_LENGTH,
 		.svc = 1,
-		.result = (uint8_t)result,
-		.n = n});
+		.lock_answer.result = (uint8_t)result,
+		.lock_answer.integer = n});
 }
 
 Test(reader, asks_where_the_dead_letters_are_how_many_they_are, .init = begin, .fini = story_down)
@@ -411,7 +413,8 @@ Test(reader, asks_where_the_dead_letters_are_how_many_they_are, .init = begin, .
 	serve_by(r);
 	story_ok(CMD_GROUP_CREATE);
 	story_entries(CMD_READ_OWN, 1, 0);
-	cr_assert(W.n_cmds[CMD_DLQ_LENGTH] == 0 && W.last_call.op == CMD_DLQ_LENGTH && W.last_call.slot == 77);
+	cr_assert(W.n_cmds[CMD_DLQ_LENGTH] == 0 && W.last_call.lock_call.kind == CMD_DLQ_LENGTH &&
+		  W.last_call.lock_call.slot == 77);
 	cr_assert_eq(shard_lengths(W.s, 1).dlq, -1);
 	story_clear();
 	struct msg first = W.last_call;

@@ -16,7 +16,7 @@ static void quiet(void)
 
 static void serve(struct service_rules *r)
 {
-	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = r, .flag = true});
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = r, .service.is_read = true});
 }
 
 static void begin(void)
@@ -55,22 +55,21 @@ static void consumers(uint64_t n_pending, int64_t idle_ms)
 }
 
 /* The oldest call of this kind is answered. */
-static void answer_with(struct msg m)
+static void answer_with(struct msg_lock_answer a)
 {
 	for (size_t i = 0; i < W.n_calls; i++)
-		if (W.calls[i].op == m.op) {
-			m.kind = MSG_LOCK_ANSWER;
-			m.tag = W.calls[i].tag;
+		if (W.calls[i].lock_call.kind == a.kind) {
+			a.tag = W.calls[i].lock_call.tag;
 			memmove(&W.calls[i], &W.calls[i + 1], (--W.n_calls - i) * sizeof W.calls[0]);
-			story_msg_in(m);
+			story_msg_in(msg_lock_answer(a));
 			return;
 		}
-	cr_assert_fail("no call of %s is waiting", story_cmds[m.op]);
+	cr_assert_fail("no call of %s is waiting", story_cmds[a.kind]);
 }
 
 static void answer(enum cmd_kind op, enum op_result result, int64_t n)
 {
-	answer_with((struct msg){.op = (uint8_t)op, .result = (uint8_t)result, .n = n});
+	answer_with((struct msg_lock_answer){.kind = (uint8_t)op, .result = (uint8_t)result, .integer = n});
 }
 
 static void suspect(size_t n)
@@ -98,12 +97,12 @@ Test(recovery, a_dead_owners_entry_goes_back, .init = begin, .fini = story_down)
 {
 	suspect(1);
 	fetched(1);
-	cr_assert_eq(W.last_call.slot, 9);
+	cr_assert_eq(W.last_call.lock_call.slot, 9);
 	answer(CMD_PROBE, OP_DONE, -2);
-	cr_assert_eq(W.last_call.n, 10000);
+	cr_assert_eq(W.last_call.lock_call.ttl_ms, 10000);
 	answer(CMD_LOCK, OP_DONE, 0);
 	new_id(8);
-	cr_assert_eq(W.last_call.n, 40000);
+	cr_assert_eq(W.last_call.lock_call.ttl_ms, 40000);
 	expect_story("[ 1000] pending consumer=redis-consumer-other\n"
 		     "[ 1000] fetch 7-0\n"
 		     "[ 1000] > call probe 7-0\n"
@@ -321,7 +320,8 @@ Test(recovery, an_unreadable_entry_is_left_until_it_is_old, .init = begin, .fini
 
 static void missing_in_hold_off(mono_ms until)
 {
-	answer_with((struct msg){.op = CMD_PROBE, .result = OP_DONE, .n = -2, .flag = true, .ms = until});
+	answer_with(
+		(struct msg_lock_answer){.kind = CMD_PROBE, .result = OP_DONE, .integer = -2, .hold_off_until = until});
 }
 
 Test(recovery, missing_after_a_failover_is_looked_at_again_later, .init = begin, .fini = story_down)
@@ -369,7 +369,7 @@ Test(recovery, a_lock_seen_alive_before_the_failover_proves_nothing, .init = beg
 Test(recovery, an_observed_expiry_proves_it, .init = begin, .fini = story_down)
 {
 	W.no_scan = false;
-	story_msg_in((struct msg){.kind = MSG_EXPIRED, .stream = text_new("s1", 2), .id = ID7});
+	story_msg_in((struct msg){.kind = MSG_EXPIRED, .expired.stream = text_new("s1", 2), .expired.id = ID7});
 	story_pending(CMD_PENDING, 7, 1, OTHER, 5000);
 	fetched(0);
 	missing_in_hold_off(9000);
@@ -401,7 +401,7 @@ Test(recovery, an_expired_lock_of_an_entry_of_our_own_or_of_none_is_nothing, .in
 {
 	W.no_scan = false;
 	for (uint64_t first = 7; first < 9; first++) {
-		story_msg_in((struct msg){.kind = MSG_EXPIRED, .stream = text_new("s1", 2), .id = ID7});
+		story_msg_in((struct msg){.kind = MSG_EXPIRED, .expired.stream = text_new("s1", 2), .expired.id = ID7});
 		story_clear();
 		story_pending(CMD_PENDING, first, 1, first == 7 ? "redis-consumer-me" : OTHER, 5000);
 		expect_story("");
@@ -637,7 +637,7 @@ Test(recovery, ends_with_the_service, .init = begin, .fini = story_down)
 	story_msg_in((struct msg){.kind = MSG_SERVICE_GONE, .svc = 1});
 	story_clear();
 	fetched(0);
-	answer_with((struct msg){.op = CMD_PROBE, .result = OP_DONE, .n = -2});
+	answer_with((struct msg_lock_answer){.kind = CMD_PROBE, .result = OP_DONE, .integer = -2});
 	story_until(60000);
 	expect_story("");
 }
@@ -694,10 +694,10 @@ static void model_round(void)
 			model_command(&s[i]);
 	for (size_t i = 0; i < n_calls; i++)
 		story_msg_in((struct msg){.kind = MSG_LOCK_ANSWER,
-			.tag = calls[i].tag,
-			.op = calls[i].op,
-			.result = OP_DONE,
-			.n = calls[i].op == CMD_PROBE ? -2 : 0});
+			.lock_answer.tag = calls[i].lock_call.tag,
+			.lock_answer.kind = calls[i].lock_call.kind,
+			.lock_answer.result = OP_DONE,
+			.lock_answer.integer = calls[i].lock_call.kind == CMD_PROBE ? -2 : 0});
 	mem_free(s);
 	mem_free(calls);
 }
@@ -708,7 +708,7 @@ static size_t model_busy(void)
 	for (size_t i = 0; i < W.n_sent; i++)
 		n += W.sent[i].kind == CMD_FETCH || W.sent[i].kind == CMD_REQUEUE;
 	for (size_t i = 0; i < W.n_calls; i++)
-		n += W.calls[i].op == CMD_PROBE || W.calls[i].op == CMD_LOCK;
+		n += W.calls[i].lock_call.kind == CMD_PROBE || W.calls[i].lock_call.kind == CMD_LOCK;
 	return n;
 }
 

@@ -15,8 +15,11 @@ static void up(void)
 {
 	story_up();
 	W.say = true;
-	story_msg_in(
-		(struct msg){.kind = MSG_LEASE_ACQUIRE, .handle = 1, .svc = 1, .id = ID7, .stream = text_new("s1", 2)});
+	story_msg_in((struct msg){.kind = MSG_LEASE_ACQUIRE,
+		.handle = 1,
+		.svc = 1,
+		.lease_acquire.id = ID7,
+		.lease_acquire.stream = text_new("s1", 2)});
 	story_clear();
 }
 
@@ -100,7 +103,7 @@ static void reader_up(void)
 	story_up();
 	W.trials = true;
 	W.say = true;
-	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = story_rules(), .flag = true});
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = story_rules(), .service.is_read = true});
 	story_ok(CMD_GROUP_CREATE);
 	story_entries(CMD_READ_OWN, 0, 0);
 	W.mute = false;
@@ -159,7 +162,8 @@ Test(refusals, the_clock_of_the_server_is_known, .init = reader_up, .fini = stor
 
 Test(refusals, an_operators_add_is_answered_at_once, .init = story_up, .fini = story_down)
 {
-	story_msg_in((struct msg){.kind = MSG_OP, .op = CMD_ADD, .handle = 1, .svc = 1, .stream = text_new("s1", 2)});
+	story_msg_in((struct msg){
+		.kind = MSG_OP, .op.kind = CMD_ADD, .handle = 1, .svc = 1, .op.stream = text_new("s1", 2)});
 	story_clear();
 	story_error(CMD_ADD, RERR_RETRY, "OOM command not allowed");
 	cr_assert(strstr(W.text.data, "> op add failed \"OOM command not allowed\"\n"), "%s", W.text.data);

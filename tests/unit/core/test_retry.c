@@ -3,12 +3,12 @@
 static void op(enum cmd_kind kind)
 {
 	story_msg_in((struct msg){.kind = MSG_OP,
-		.op = (uint8_t)kind,
+		.op.kind = (uint8_t)kind,
 		.handle = 1,
 		.svc = 1,
-		.id = ID7,
-		.retry = 2,
-		.stream = text_new("s1", 2)});
+		.op.id = ID7,
+		.op.retry = 2,
+		.op.stream = text_new("s1", 2)});
 }
 
 static void new_id(uint64_t ms)
@@ -29,7 +29,7 @@ static mono_ms again(enum cmd_kind kind)
 
 static void change_rules(struct service_rules *r)
 {
-	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = r});
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = r});
 	story_clear();
 }
 
@@ -76,16 +76,16 @@ Test(retry, requeue_tells_the_new_id, .init = story_up, .fini = story_down)
 static void later(bool resent)
 {
 	story_msg_in((struct msg){.kind = MSG_OP,
-		.op = CMD_LATER,
+		.op.kind = CMD_LATER,
 		.handle = 1,
 		.svc = 1,
-		.id = ID7,
-		.retry = 2,
-		.ms = 8000,
-		.flag = true,
-		.resent = resent,
-		.stream = text_new("s1", 2),
-		.text = text_new("no luck", 7)});
+		.op.id = ID7,
+		.op.retry = 2,
+		.op.delay_ms = 8000,
+		.op.is_fail = true,
+		.op.resent = resent,
+		.op.stream = text_new("s1", 2),
+		.op.error = text_new("no luck", 7)});
 }
 
 Test(retry, later_is_done_gone_or_not_ours, .init = story_up, .fini = story_down)
@@ -159,12 +159,12 @@ Test(retry, gone_after_a_lost_reply_was_done_by_the_first, .init = story_up, .fi
 Test(retry, what_was_resent_elsewhere_stays_resent, .init = story_up, .fini = story_down)
 {
 	story_msg_in((struct msg){.kind = MSG_OP,
-		.op = CMD_DONE,
+		.op.kind = CMD_DONE,
 		.handle = 1,
 		.svc = 1,
-		.id = ID7,
-		.resent = true,
-		.stream = text_new("s1", 2)});
+		.op.id = ID7,
+		.op.resent = true,
+		.op.stream = text_new("s1", 2)});
 	story_clear();
 	story_int(CMD_DONE, 0);
 	expect_story("[ 1000] > op done gone resent\n");
@@ -203,7 +203,8 @@ Test(retry, an_operators_error_does_not_end_it, .init = story_up, .fini = story_
 
 Test(retry, an_operators_command_gets_the_servers_words, .init = story_up, .fini = story_down)
 {
-	story_msg_in((struct msg){.kind = MSG_OP, .op = CMD_ADD, .handle = 1, .svc = 1, .stream = text_new("s1", 2)});
+	story_msg_in((struct msg){
+		.kind = MSG_OP, .op.kind = CMD_ADD, .handle = 1, .svc = 1, .op.stream = text_new("s1", 2)});
 	story_clear();
 	story_error(CMD_ADD, RERR_OPERATOR, "WRONGTYPE");
 	cr_assert(strstr(W.text.data, "> op add failed \"WRONGTYPE\"\n"), "%s", W.text.data);
@@ -211,12 +212,12 @@ Test(retry, an_operators_command_gets_the_servers_words, .init = story_up, .fini
 
 Test(retry, an_add_is_neither_repeated_nor_waited_for_without_end, .init = story_up, .fini = story_down)
 {
-	struct msg add = {.kind = MSG_OP, .op = CMD_ADD, .handle = 1, .svc = 1};
-	add.stream = text_new("s1", 2);
+	struct msg add = {.kind = MSG_OP, .op.kind = CMD_ADD, .handle = 1, .svc = 1};
+	add.op.stream = text_new("s1", 2);
 	story_msg_in(add);
 	story_cut(); /* it may be there: a second one would run twice */
 	cr_assert(strstr(W.text.data, "> op add failed resent\n"), "%s", W.text.data);
-	add.stream = text_new("s2", 2);
+	add.op.stream = text_new("s2", 2);
 	story_msg_in(add);
 	story_clear();
 	story_until(W.now + 2999);
@@ -248,7 +249,7 @@ Test(retry, at_most_two_thousand_are_on_their_way_in_order, .init = story_up, .f
 {
 	W.mute = true;
 	for (uint64_t i = 1; i <= 5000; i++)
-		story_msg_in((struct msg){.kind = MSG_OP, .op = CMD_DONE, .handle = i, .svc = 1, .id = {i, 0}});
+		story_msg_in((struct msg){.kind = MSG_OP, .op.kind = CMD_DONE, .handle = i, .svc = 1, .op.id = {i, 0}});
 	cr_assert_eq(W.n_cmds[CMD_DONE], 2000);
 	for (uint64_t i = 1; i <= 5000; i++) {
 		struct sent s = story_take(CMD_DONE);
@@ -268,11 +269,11 @@ static void together(enum cmd_kind kind, uint64_t n)
 		story_event((struct shard_event){.kind = SHARD_MSG,
 			.has_more = i < n,
 			.msg = &(struct msg){.kind = MSG_OP,
-				.op = (uint8_t)kind,
+				.op.kind = (uint8_t)kind,
 				.handle = i,
 				.svc = 1,
-				.id = {i, 0},
-				.stream = text_new("s1", 2)}});
+				.op.id = {i, 0},
+				.op.stream = text_new("s1", 2)}});
 }
 
 Test(retry, what_comes_together_goes_together, .init = story_up, .fini = story_down)
@@ -296,12 +297,12 @@ Test(retry, what_differs_goes_apart, .init = story_up, .fini = story_down)
 		story_event((struct shard_event){.kind = SHARD_MSG,
 			.has_more = i + 1 < sizeof ops,
 			.msg = &(struct msg){.kind = MSG_OP,
-				.op = ops[i],
-				.flag = i == 5,
+				.op.kind = ops[i],
+				.op.is_heir = i == 5,
 				.handle = i + 1,
 				.svc = 1,
-				.id = {i + 1, 0},
-				.stream = text_new("s1", 2)}});
+				.op.id = {i + 1, 0},
+				.op.stream = text_new("s1", 2)}});
 	expect_story("[ 1000] requeue s1 3-0 consumer=redis-consumer-me retry=0 idle=0\n[ 1000] done_many n=2\n"
 		     "[ 1000] done s1 6-0\n[ 1000] take_many n=2\n");
 }
@@ -454,8 +455,10 @@ static void fields(void)
 
 static void call_answer(enum op_result result)
 {
-	story_msg_in((struct msg){
-		.kind = MSG_LOCK_ANSWER, .tag = W.last_call.tag, .op = W.last_call.op, .result = (uint8_t)result});
+	story_msg_in((struct msg){.kind = MSG_LOCK_ANSWER,
+		.lock_answer.tag = W.last_call.lock_call.tag,
+		.lock_answer.kind = W.last_call.lock_call.kind,
+		.lock_answer.result = (uint8_t)result});
 }
 
 Test(retry, dead_letter_elsewhere_is_written_before_it_is_acked, .init = story_up, .fini = story_down)
@@ -464,7 +467,7 @@ Test(retry, dead_letter_elsewhere_is_written_before_it_is_acked, .init = story_u
 	op(CMD_DEAD);
 	pending(5);
 	fields();
-	cr_assert_eq(W.last_call.slot, 77);
+	cr_assert_eq(W.last_call.lock_call.slot, 77);
 	call_answer(OP_DONE);
 	story_int(CMD_ACK_DEL, 1);
 	expect_story("[ 1000] pending s1 7-0 consumer=redis-consumer-me\n"
@@ -518,7 +521,7 @@ static void slots_without(uint16_t slot)
 	uint8_t *bits = mem_alloc(SLOTS / 8);
 	memset(bits, 0xff, SLOTS / 8);
 	bits[slot / 8] &= (uint8_t) ~(1u << (slot % 8));
-	story_msg_in((struct msg){.kind = MSG_SLOTS, .bits = bits});
+	story_msg_in((struct msg){.kind = MSG_SLOTS, .slots.bits = bits});
 }
 
 Test(retry, goes_back_with_its_slot, .init = story_up, .fini = story_down)
@@ -542,7 +545,7 @@ Test(retry, moved_by_redis_says_where_to, .init = story_up, .fini = story_down)
 
 Test(retry, of_a_service_nobody_knows_fails, .init = story_up, .fini = story_down)
 {
-	story_msg_in((struct msg){.kind = MSG_OP, .op = CMD_DONE, .handle = 1, .svc = 9});
+	story_msg_in((struct msg){.kind = MSG_OP, .op.kind = CMD_DONE, .handle = 1, .svc = 9});
 	expect_story("[ 1000] > op done failed\n");
 }
 
@@ -551,14 +554,14 @@ Test(retry, of_a_service_nobody_knows_fails, .init = story_up, .fini = story_dow
 static void call(enum cmd_kind kind)
 {
 	story_msg_in((struct msg){.kind = MSG_LOCK_CALL,
-		.op = (uint8_t)kind,
+		.lock_call.kind = (uint8_t)kind,
 		.from = 4,
-		.tag = 99,
+		.lock_call.tag = 99,
 		.svc = 1,
-		.slot = 9,
-		.id = ID7,
-		.stream = text_new("s1", 2),
-		.text = text_new("recover:me", 10)});
+		.lock_call.slot = 9,
+		.lock_call.id = ID7,
+		.lock_call.stream = text_new("s1", 2),
+		.lock_call.value = text_new("recover:me", 10)});
 }
 
 Test(lock_call, probe_tells_what_is_left, .init = story_up, .fini = story_down)
@@ -643,13 +646,13 @@ Test(lock_call, dead_letters_of_others_are_added_here, .init = story_up, .fini =
 {
 	struct field_list *f = mem_alloc(sizeof *f);
 	story_msg_in((struct msg){.kind = MSG_LOCK_CALL,
-		.op = CMD_DEAD_ADD,
+		.lock_call.kind = CMD_DEAD_ADD,
 		.from = 4,
-		.tag = 99,
+		.lock_call.tag = 99,
 		.svc = 1,
-		.slot = 9,
-		.id = ID7,
-		.fields = f});
+		.lock_call.slot = 9,
+		.lock_call.id = ID7,
+		.lock_call.fields = f});
 	story_reply(CMD_DEAD_ADD, (struct reply){.kind = REPLY_ID, .id = {1, 2}});
 	expect_story("[ 1000] dead_add 7-0\n[ 1000] > answer dead_add done n=0\n");
 }

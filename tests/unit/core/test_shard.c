@@ -202,9 +202,13 @@ Test(shard, asks_who_is_there_at_every_connect, .init = story_up, .fini = story_
 
 Test(shard, without_slots_is_empty, .init = begin, .fini = story_down)
 {
-	story_msg_in((struct msg){.kind = MSG_OP, .op = CMD_DONE, .handle = 1, .svc = 1, .id = ID7});
-	story_msg_in((struct msg){
-		.kind = MSG_LEASE_ACQUIRE, .handle = 1, .svc = 1, .slot = 9, .id = ID7, .stream = text_new("s1", 2)});
+	story_msg_in((struct msg){.kind = MSG_OP, .op.kind = CMD_DONE, .handle = 1, .svc = 1, .op.id = ID7});
+	story_msg_in((struct msg){.kind = MSG_LEASE_ACQUIRE,
+		.handle = 1,
+		.svc = 1,
+		.lease_acquire.slot = 9,
+		.lease_acquire.id = ID7,
+		.lease_acquire.stream = text_new("s1", 2)});
 	story_clear();
 	story_msg_in((struct msg){.kind = MSG_SLOTS});
 	expect_story("[ 1000] > lease 1 moved until=0\n"
@@ -216,8 +220,12 @@ Test(shard, slots_told_to_come_from_another_master_prove_nothing, .init = begin,
 {
 	uint8_t *bits = mem_alloc(SLOTS / 8);
 	memset(bits, 0xff, SLOTS / 8);
-	story_msg_in((struct msg){.kind = MSG_SLOTS, .bits = bits, .flag = true});
-	story_msg_in((struct msg){.kind = MSG_LOCK_CALL, .op = CMD_PROBE, .svc = 1, .slot = 9, .id = ID7});
+	story_msg_in((struct msg){.kind = MSG_SLOTS, .slots.bits = bits, .slots.was_elsewhere = true});
+	story_msg_in((struct msg){.kind = MSG_LOCK_CALL,
+		.lock_call.kind = CMD_PROBE,
+		.svc = 1,
+		.lock_call.slot = 9,
+		.lock_call.id = ID7});
 	story_clear();
 	story_int(CMD_PROBE, -2);
 	expect_story("[ 1000] > answer probe done n=-2 +\n");
@@ -230,7 +238,7 @@ Test(shard, shows_its_counts, .init = begin, .fini = story_down)
 	cr_assert_null(shard_service_metrics(W.s, 9999));
 	cr_assert_eq(shard_lengths(W.s, 77).lbs, -1);
 	cr_assert_eq(shard_n_leases(W.s), 0);
-	story_msg_in((struct msg){.kind = MSG_OP, .op = CMD_TAKE, .handle = 1, .svc = 1, .id = ID7});
+	story_msg_in((struct msg){.kind = MSG_OP, .op.kind = CMD_TAKE, .handle = 1, .svc = 1, .op.id = ID7});
 	W.now += 20;
 	story_int(CMD_TAKE, 1);
 	cr_assert_geq(shard_metrics(W.s)->h[HR_COMMAND].n, 1);
@@ -238,21 +246,29 @@ Test(shard, shows_its_counts, .init = begin, .fini = story_down)
 
 Test(shard, a_lease_of_an_unknown_service_is_not_held_here, .init = begin, .fini = story_down)
 {
-	story_msg_in((struct msg){
-		.kind = MSG_LEASE_ACQUIRE, .handle = 1, .svc = 8, .slot = 9, .id = ID7, .stream = text_new("s1", 2)});
+	story_msg_in((struct msg){.kind = MSG_LEASE_ACQUIRE,
+		.handle = 1,
+		.svc = 8,
+		.lease_acquire.slot = 9,
+		.lease_acquire.id = ID7,
+		.lease_acquire.stream = text_new("s1", 2)});
 	expect_story("[ 1000] > lease 1 moved until=0\n");
 }
 
 Test(shard, after_stop_nothing_is_kept_and_nothing_leaks, .init = begin, .fini = story_down)
 {
-	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = story_rules(), .flag = true});
-	story_msg_in((struct msg){
-		.kind = MSG_OP, .op = CMD_FETCH, .handle = 1, .svc = 1, .id = ID7, .stream = text_new("s1", 2)});
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = story_rules(), .service.is_read = true});
+	story_msg_in((struct msg){.kind = MSG_OP,
+		.op.kind = CMD_FETCH,
+		.handle = 1,
+		.svc = 1,
+		.op.id = ID7,
+		.op.stream = text_new("s1", 2)});
 	story_msg_in((struct msg){.kind = MSG_STOP});
 	story_clear();
 	story_entries(CMD_FETCH, 1, 2);
-	story_msg_in((struct msg){.kind = MSG_SERVICE, .rules = story_rules()});
-	story_msg_in((struct msg){.kind = MSG_SLOTS, .bits = mem_alloc(SLOTS / 8)});
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = story_rules()});
+	story_msg_in((struct msg){.kind = MSG_SLOTS, .slots.bits = mem_alloc(SLOTS / 8)});
 	expect_story("");
 	cr_assert_eq(W.next, MONO_NEVER);
 }
@@ -303,31 +319,60 @@ static void random_msg(uint64_t x)
 		MSG_RENEW_ALL, MSG_SCAN, MSG_EXPIRED, MSG_SERVICE, MSG_SLOTS, MSG_SERVICE_GONE};
 	static const uint8_t ops[] = {CMD_TAKE, CMD_DONE, CMD_REQUEUE, CMD_DEAD, CMD_FETCH, CMD_ACK_DEL, CMD_ADD,
 		CMD_LOCK, CMD_PROBE, CMD_TOMBSTONE, CMD_UNLOCK, CMD_DEAD_ADD};
-	struct msg m = {
-		.kind = kinds[x % sizeof kinds], .op = ops[(x >> 8) % sizeof ops], .handle = x >> 16 & 31, .svc = 1};
-	m.slot = (uint16_t)(x >> 21 & 7);
-	m.id = (struct entry_id){x >> 24 & 15, 0};
-	m.flag = x >> 28 & 1;
-	m.ms = x >> 29 & 1 ? W.now + 3000 : 0;
-	m.n = (int64_t)(x >> 30 & 7) - 2;
-	m.result = (uint8_t)((x >> 33) % (OP_FAILED + 1));
-	m.asking = (x >> 36 & 7) == 0;
-	if (m.kind == MSG_LEASE_ACQUIRE || m.kind == MSG_OP || m.kind == MSG_LOCK_CALL || m.kind == MSG_EXPIRED)
-		m.stream = text_new("s", 1);
+	const uint8_t op = ops[(x >> 8) % sizeof ops], result = (uint8_t)((x >> 33) % (OP_FAILED + 1));
+	const uint16_t slot = (uint16_t)(x >> 21 & 7);
+	const struct entry_id id = {x >> 24 & 15, 0};
+	const bool flag = x >> 28 & 1, asking = (x >> 36 & 7) == 0;
+	const mono_ms ms = x >> 29 & 1 ? W.now + 3000 : 0;
+	const int64_t n = (int64_t)(x >> 30 & 7) - 2;
+	struct msg m = msg_plain((enum msg_kind)kinds[x % sizeof kinds]);
+	if (m.kind == MSG_LEASE_ACQUIRE)
+		m = msg_lease_acquire((struct msg_lease_acquire){.id = id,
+			.stream = text_new("s", 1),
+			.good_until = ms,
+			.slot = slot,
+			.asking = asking,
+			.is_startup = flag});
+	if (m.kind == MSG_OP)
+		m = msg_op((struct msg_op){.kind = op,
+			.asking = asking,
+			.is_heir = flag,
+			.only_look = flag,
+			.is_fail = flag,
+			.slot = slot,
+			.id = id,
+			.stream = text_new("s", 1),
+			.delay_ms = ms,
+			.at_ms = n});
 	if (m.kind == MSG_LOCK_CALL)
-		m.text = text_new("recover:x", 9);
-	if (m.kind == MSG_LOCK_ANSWER && W.n_calls)
-		m.tag = W.calls[(x >> 40) % W.n_calls].tag;
+		m = msg_lock_call((struct msg_lock_call){.kind = op,
+			.slot = slot,
+			.id = id,
+			.stream = text_new("s", 1),
+			.value = text_new("recover:x", 9),
+			.ttl_ms = n});
+	if (m.kind == MSG_LOCK_ANSWER)
+		m = msg_lock_answer((struct msg_lock_answer){.kind = op,
+			.result = result,
+			.tag = W.n_calls ? W.calls[(x >> 40) % W.n_calls].lock_call.tag : 0,
+			.integer = n,
+			.hold_off_until = ms});
+	if (m.kind == MSG_CREDITS)
+		m = msg_credits((struct msg_credits){.n = n, .block_cap_ms = ms, .is_sifting = flag});
+	if (m.kind == MSG_EXPIRED)
+		m = msg_expired((struct msg_expired){.id = id, .stream = text_new("s", 1)});
 	if (m.kind == MSG_SERVICE) {
-		m.rules = story_rules();
-		m.rules->wait_replicas = x >> 41 & 1;
-		m.rules->dlq_same_slot = x >> 42 & 1;
-		m.flag = (x >> 43 & 7) != 0;
+		m.service =
+			(struct msg_service){.rules = story_rules(), .is_read = (x >> 43 & 7) != 0, .asking = asking};
+		m.service.rules->wait_replicas = x >> 41 & 1;
+		m.service.rules->dlq_same_slot = x >> 42 & 1;
 	}
 	if (m.kind == MSG_SLOTS) {
-		m.bits = mem_alloc(SLOTS / 8);
-		memset(m.bits, x >> 44 & 3 ? 0xff : 0xf3, SLOTS / 8);
+		m.slots = (struct msg_slots){.bits = mem_alloc(SLOTS / 8), .was_elsewhere = flag};
+		memset(m.slots.bits, x >> 44 & 3 ? 0xff : 0xf3, SLOTS / 8);
 	}
+	m.handle = x >> 16 & 31;
+	m.svc = 1;
 	if (m.kind == MSG_SERVICE_GONE && (x >> 46 & 7))
 		m.kind = MSG_RENEW_ALL;
 	story_msg_in(m);

@@ -12,7 +12,7 @@ static void story_renewed(uint64_t handle, mono_ms until)
 	r->n = 1;
 	r->v[0].handle = handle;
 	r->v[0].good_until = until;
-	story_from_shard((struct msg){.kind = MSG_RENEWED, .renewed = r});
+	story_from_shard((struct msg){.kind = MSG_RENEWED, .renewed.list = r});
 }
 
 static void suspects_up(void)
@@ -126,8 +126,10 @@ static void keep_busy_until(mono_ms t, uint64_t suspect, uint64_t *running, uint
 	while (W.now < t) {
 		story_until(mono_min(t, W.now + 1000));
 		story_says(1, FRAME_PONG, 0);
-		story_from_shard((struct msg){
-			.kind = MSG_LEASE, .handle = suspect, .result = LEASE_IS_RECREATED, .ms = W.now + 10000});
+		story_from_shard((struct msg){.kind = MSG_LEASE,
+			.handle = suspect,
+			.lease.result = LEASE_IS_RECREATED,
+			.lease.good_until = W.now + 10000});
 		story_op(suspect, CMD_TAKE, OP_DONE, false);
 		uint64_t finished = *running;
 		*running = ++*next_id;
