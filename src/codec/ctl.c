@@ -16,7 +16,7 @@ static const struct ctl_arg_info args[CTL_ARG_N] = {
 	[CTL_ARG_STREAM] = {"stream", "--stream", "STREAM", "only this stream", CTL_TYPE_TEXT, 0, 0, AT(stream)},
 	[CTL_ARG_WORKER] = {"worker", "--worker", "WORKER", "a worker's name or session", CTL_TYPE_TEXT, 0, 0,
 		AT(worker)},
-	[CTL_ARG_ID] = {"id", "--id", "ID", "only the dead letter with this id", CTL_TYPE_ID, 0, 0, AT(id)},
+	[CTL_ARG_ID] = {"id", "--id", "ID", "only the one with this id", CTL_TYPE_ID, 0, 0, AT(id)},
 	[CTL_ARG_STATE] = {"state", "--state", "STATE", "only streams in this state", CTL_TYPE_STATE, 0, 0, AT(state)},
 	[CTL_ARG_REASON] = {"reason", "--reason", "REASON", "only dead letters with this reason", CTL_TYPE_TEXT, 0, 0,
 		AT(reason)},
@@ -39,11 +39,14 @@ static const struct ctl_arg_info args[CTL_ARG_N] = {
 	[CTL_ARG_FOLLOW] = {"follow", "--follow", NULL, "go on with every new one", CTL_TYPE_FLAG, 0, 0, AT(follow)},
 	[CTL_ARG_DRY_RUN] = {"dry_run", "--dry-run", NULL, "only say what would be done", CTL_TYPE_FLAG, 0, 0,
 		AT(dry_run)},
+	[CTL_ARG_WAITING] = {"waiting", "--waiting", NULL, "what waits, of all daemons: parked, delayed, unread",
+		CTL_TYPE_FLAG, 0, 0, AT(waiting)},
 };
 
 #define FILTERS                                                                                                        \
 	(BIT(CTL_ARG_REASON) | BIT(CTL_ARG_STREAM) | BIT(CTL_ARG_ID) | BIT(CTL_ARG_OLDER_THAN) | BIT(CTL_ARG_LIMIT))
 #define DLQ_WRITE (FILTERS | BIT(CTL_ARG_RATE) | BIT(CTL_ARG_DRY_RUN))
+#define DELAYED_WRITE (BIT(CTL_ARG_ID) | BIT(CTL_ARG_LIMIT) | BIT(CTL_ARG_DRY_RUN))
 #define ONE_SERVICE {CTL_ARG_SERVICE}, 1, 1
 #define ANY_SERVICE {CTL_ARG_SERVICE}, 1, 0
 #define ONE_STREAM {CTL_ARG_STREAM}, 1, 1
@@ -52,7 +55,8 @@ static const struct ctl_arg_info args[CTL_ARG_N] = {
 static const struct ctl_verb_info verbs[CTL_VERB_N] = {
 	[CTL_VERB_STATUS] = {"status", "how the daemon is", NOTHING, BIT(CTL_ARG_READY)},
 	[CTL_VERB_LS] = {"ls", "the streams it holds, oldest first", NOTHING,
-		BIT(CTL_ARG_SERVICE) | BIT(CTL_ARG_STATE) | BIT(CTL_ARG_OLDER_THAN) | BIT(CTL_ARG_LIMIT)},
+		BIT(CTL_ARG_SERVICE) | BIT(CTL_ARG_STATE) | BIT(CTL_ARG_OLDER_THAN) | BIT(CTL_ARG_LIMIT) |
+			BIT(CTL_ARG_WAITING)},
 	[CTL_VERB_SHOW] = {"show", "all about one stream (a name or an entry id)", ONE_STREAM, BIT(CTL_ARG_SERVICE)},
 	[CTL_VERB_EXPLAIN] = {"explain", "why a stream runs or does not", ONE_STREAM, BIT(CTL_ARG_SERVICE)},
 	[CTL_VERB_WORKERS] = {"workers", "the connected workers", NOTHING, 0},
@@ -80,6 +84,12 @@ static const struct ctl_verb_info verbs[CTL_VERB_N] = {
 	[CTL_VERB_ENTRIES_DLQ_REPLAY] = {"entries-dlq replay", "add dead entries to their data streams again",
 		ONE_SERVICE, DLQ_WRITE},
 	[CTL_VERB_ENTRIES_DLQ_PURGE] = {"entries-dlq purge", "delete dead entries", ONE_SERVICE, DLQ_WRITE},
+	[CTL_VERB_DELAYED_LS] = {"delayed ls", "what waits for its time, soonest first", ANY_SERVICE,
+		BIT(CTL_ARG_STREAM) | BIT(CTL_ARG_ID) | BIT(CTL_ARG_LIMIT)},
+	[CTL_VERB_DELAYED_NOW] = {"delayed now", "let what waits for its time come back at once",
+		{CTL_ARG_SERVICE, CTL_ARG_STREAM}, 2, 1, DELAYED_WRITE},
+	[CTL_VERB_DELAYED_DROP] = {"delayed drop", "forget what waits for its time", {CTL_ARG_SERVICE, CTL_ARG_STREAM},
+		2, 1, DELAYED_WRITE},
 	[CTL_VERB_RELOAD] = {"reload", "read the configuration file again", NOTHING, 0},
 	[CTL_VERB_DOCTOR] = {"doctor", "check Redis: version, eviction, persistence, ACL, keyspace flags, slots",
 		NOTHING, 0},

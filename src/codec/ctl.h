@@ -24,8 +24,9 @@
 enum { CTL_PROTOCOL = 1, CTL_REQUEST_MAX = 64 * 1024 };
 
 enum ctl_verb {
-	CTL_VERB_STATUS,  /* one ctl_status; with `ready`: exit 1 when not ready */
-	CTL_VERB_LS,      /* ctl_stream rows, oldest first; `limit` after sorting */
+	CTL_VERB_STATUS, /* one ctl_status; with `ready`: exit 1 when not ready */
+	/* ctl_stream rows, oldest first; `limit` after sorting; with `waiting` ctl_waiting rows of the whole group */
+	CTL_VERB_LS,
 	CTL_VERB_SHOW,    /* ctl_show rows: what this daemon holds under that name or id; exit 1 when nothing */
 	CTL_VERB_EXPLAIN, /* ctl_explain rows, also for streams this daemon does not hold; exit 1 when unknown
 			     everywhere */
@@ -49,11 +50,14 @@ enum ctl_verb {
 	CTL_VERB_ENTRIES_DLQ_SHOW,   /* ctl_entries_dlq_entry rows, whole */
 	CTL_VERB_ENTRIES_DLQ_REPLAY, /* ctl_dlq_action rows */
 	CTL_VERB_ENTRIES_DLQ_PURGE,
-	CTL_VERB_RELOAD,  /* ctl_reload rows; exit 78 when one is rejected, then nothing was applied */
-	CTL_VERB_DOCTOR,  /* ctl_doctor rows; exit 1 when one failed */
-	CTL_VERB_METRICS, /* one ctl_metrics */
-	CTL_VERB_EVENTS,  /* ctl_event rows: the last ones; with `follow` also every new one */
-	CTL_VERB_VERSION, /* one ctl_version */
+	CTL_VERB_DELAYED_LS,   /* ctl_waiting rows, soonest first; no service = all */
+	CTL_VERB_DELAYED_NOW,  /* ctl_waiting_action rows; exit 1 when a stream or id was given and does not wait */
+	CTL_VERB_DELAYED_DROP, /* the same */
+	CTL_VERB_RELOAD,       /* ctl_reload rows; exit 78 when one is rejected, then nothing was applied */
+	CTL_VERB_DOCTOR,       /* ctl_doctor rows; exit 1 when one failed */
+	CTL_VERB_METRICS,      /* one ctl_metrics */
+	CTL_VERB_EVENTS,       /* ctl_event rows: the last ones; with `follow` also every new one */
+	CTL_VERB_VERSION,      /* one ctl_version */
 	CTL_VERB_N
 };
 
@@ -89,6 +93,7 @@ enum ctl_arg {
 	CTL_ARG_WAIT,
 	CTL_ARG_FOLLOW,
 	CTL_ARG_DRY_RUN,
+	CTL_ARG_WAITING,
 	CTL_ARG_N
 };
 
@@ -110,7 +115,7 @@ struct ctl_request {
 	int64_t count;         /* add: 1.. ; default 1 */
 	int64_t limit;         /* 0 = none */
 	int64_t rate_per_s;    /* 0 = as fast as it goes */
-	bool ready, wait, follow, dry_run;
+	bool ready, wait, follow, dry_run, waiting;
 };
 
 /* How an argument's value is written on the command line and on the wire. */

@@ -66,6 +66,14 @@ static const struct field stream_fields[] = {F(ctl_stream, service), F(ctl_strea
 	F(ctl_stream, assigned_ms), F(ctl_stream, until_ms), F(ctl_stream, token), F(ctl_stream, note),
 	F(ctl_stream, position), F(ctl_stream, tries), F(ctl_stream, unacked_ms), END};
 
+static const struct field waiting_fields[] = {F(ctl_waiting, service), F(ctl_waiting, stream), F(ctl_waiting, id),
+	F(ctl_waiting, state), F(ctl_waiting, retry), F(ctl_waiting, age_ms), F(ctl_waiting, reason),
+	F(ctl_waiting, at_ms), F(ctl_waiting, due_ms), F(ctl_waiting, error), END};
+
+static const struct field waiting_action_fields[] = {F(ctl_waiting_action, service), F(ctl_waiting_action, id),
+	F(ctl_waiting_action, stream), F(ctl_waiting_action, result), F(ctl_waiting_action, new_id),
+	F(ctl_waiting_action, error), END};
+
 static const struct field show_fields[] = {EMBEDDED(ctl_show, stream, stream_fields), F(ctl_show, session),
 	F(ctl_show, lbs), F(ctl_show, lbs_redis), F(ctl_show, lock), F(ctl_show, lock_redis), F(ctl_show, lock_value),
 	F(ctl_show, renewed_ms), F(ctl_show, lease_left_ms), F(ctl_show, progress_ms), F(ctl_show, info), END};
@@ -264,6 +272,16 @@ void ctl_encode_status(struct buf *b, const struct ctl_status *row)
 void ctl_encode_stream(struct buf *b, const struct ctl_stream *row)
 {
 	ctl_rows_put_row(b, stream_fields, row);
+}
+
+void ctl_encode_waiting(struct buf *b, const struct ctl_waiting *row)
+{
+	ctl_rows_put_row(b, waiting_fields, row);
+}
+
+void ctl_encode_waiting_action(struct buf *b, const struct ctl_waiting_action *row)
+{
+	ctl_rows_put_row(b, waiting_action_fields, row);
 }
 
 void ctl_encode_show(struct buf *b, const struct ctl_show *row)

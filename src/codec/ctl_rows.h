@@ -73,6 +73,24 @@ struct ctl_stream {
 	int64_t unacked_ms;   /* since something was told and nothing heard of it; -1 = nothing is out */
 };
 
+/* ls --waiting, delayed ls */
+struct ctl_waiting {
+	const char *service, *stream, *id;
+	const char *state;     /* delayed, parked, unread; of this daemon's own: ready */
+	int64_t retry;         /* < 0 = not looked up */
+	int64_t age_ms;        /* since it was added to the LBS */
+	const char *reason;    /* delayed: fail, release, add, replay */
+	int64_t at_ms, due_ms; /* delayed: when it is due by the server's clock, and how long until then */
+	const char *error;     /* delayed: what its worker said */
+};
+
+/* delayed now, delayed drop */
+struct ctl_waiting_action {
+	const char *service, *id, *stream;
+	const char *result; /* requeued, dropped, would_requeue, would_drop, gone, error */
+	const char *new_id, *error;
+};
+
 /* show */
 struct ctl_show {
 	struct ctl_stream stream;
@@ -232,6 +250,8 @@ struct ctl_version {
 
 void ctl_encode_status(struct buf *b, const struct ctl_status *row);
 void ctl_encode_stream(struct buf *b, const struct ctl_stream *row);
+void ctl_encode_waiting(struct buf *b, const struct ctl_waiting *row);
+void ctl_encode_waiting_action(struct buf *b, const struct ctl_waiting_action *row);
 void ctl_encode_show(struct buf *b, const struct ctl_show *row); /* ctl_stream's keys, then its own, in one object */
 void ctl_encode_explain(struct buf *b, const struct ctl_explain *row);
 void ctl_encode_worker(struct buf *b, const struct ctl_worker *row);

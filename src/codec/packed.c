@@ -39,6 +39,20 @@ bool packed_decode(struct packed *p, struct slice value, struct packed_entry *ou
 	return true;
 }
 
+uint32_t packed_retries(const struct packed_entry *e)
+{
+	uint32_t n = 0;
+	for (size_t i = 0; i < e->n; i++) {
+		if (e->fields[i].name.len != 12 || memcmp(e->fields[i].name.p, "_retry_count", 12) != 0)
+			continue;
+		const struct slice v = e->fields[i].value;
+		n = 0;
+		for (size_t k = 0; k < v.len && k < 9 && v.p[k] >= '0' && v.p[k] <= '9'; k++)
+			n = n * 10 + (uint32_t)(v.p[k] - '0');
+	}
+	return n;
+}
+
 void packed_fini(struct packed *p)
 {
 	mem_free(p->fields);

@@ -18,5 +18,7 @@ struct packed_entry { /* slices into what was decoded; fields: until the next ca
 
 /* False when value is not that; *out is unchanged then. */
 bool packed_decode(struct packed *p, struct slice value, struct packed_entry *out);
+/* Its _retry_count; 0 when it has none. */
+uint32_t packed_retries(const struct packed_entry *e);
 /* Frees the room. */
 void packed_fini(struct packed *p);

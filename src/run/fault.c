@@ -73,7 +73,7 @@ typedef void point_fn(void *arg, const char *kind, const char *name);
 static void fault_each(point_fn *fn, void *arg)
 {
 	for (unsigned k = 0; k < VARIANT_N; k++) {
-		if (k == CMD_PING || k == CMD_DELAYED_NOW || k == CMD_DELAYED_DROP) /* nobody sends them */
+		if (k == CMD_PING) /* nobody sends it */
 			continue;
 		fn(arg, "send", command_word(k));
 		fn(arg, "answer", command_word(k));

@@ -242,6 +242,11 @@ class Scenario:
         elif self.is_for("add_later"):
             self.ctl("add", self.svc, self.stream("added"), "--in", "300ms")
             self.names.discard(f"{self.svc}.added")  # nobody was promised anything yet: the first answer is that the script is not known
+        elif self.is_for("delayed_now", "delayed_drop"):
+            self.names.add(f"{self.svc}.added")  # its first try is that the script is not known: nothing is forgotten yet
+            p = self.ctl("add", self.svc, self.stream("added"), "--in", "2s")
+            yield from until(lambda: p.poll() is not None or self.is_hit(), 5, "it waits")
+            self.ctl("delayed", self.what.split("_")[1], self.svc)
         elif self.is_for("sift") and held:
             self.db.node_for(self.lbs).pipe([self.add("hold")] * 200)  # behind the running one
         elif self.is_for("take_many"):  # more than one read at once, whatever the locks' masters are

@@ -25,6 +25,7 @@ ARGUMENTS = {
     "release": ["S"], "requeue": ["S"], "add": ["bills", "x"], "scan": ["orders"], "topology refresh": [],
     "dlq ls": ["orders"], "dlq show": ["orders", "--limit", "5"], "dlq replay": ["orders", "--limit", "1", "--dry-run"],
     "dlq purge": ["orders", "--limit", "1", "--dry-run"], "entries-dlq ls": ["orders"], "entries-dlq show": ["orders"],
+    "delayed ls": [], "delayed now": ["bills", "--limit", "1"], "delayed drop": ["bills"],
     "entries-dlq replay": ["orders", "--dry-run"], "entries-dlq purge": ["orders", "--dry-run"], "reload": [], "doctor": [], "metrics": [], "events": [], "version": [],
     "drain": [], "undrain": [], "revoke": ["W"]}
 NO_JSON = {"top"}  # a live view; its own tests are in test_sluicectl_cli
@@ -80,8 +81,9 @@ def test_json_of_every_verb_is_what_the_manual_says(t):
     add.many("orders", ["s0", "s1"])
     w.wait("assign", 4)
     add.one("bills", "waits")
+    d.ctl_ok("add", "bills", "later", "--in", "1h", "--count", "2")
     r.db.cmd("XADD", "orders-entries-dlq", "*", "n", "1", "_dlq_stream", "orders:k", "_orig_id", "1-1")
-    changes = {"drain", "revoke"}
+    changes = {"drain", "revoke", "delayed now", "delayed drop"}
     for verb, args in sorted(ARGUMENTS.items(), key=lambda x: x[0] in changes):
         if verb in ("undrain", "revoke"):
             continue

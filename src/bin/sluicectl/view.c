@@ -45,6 +45,15 @@ static const struct column entries_dlq_columns[] = {{"ID", "id", FORMAT_TEXT}, {
 	{"ENTRY", "orig_id", FORMAT_TEXT}, {"REASON", "reason", FORMAT_TEXT}, {"AGE", "age_ms", FORMAT_AGE},
 	{"TRIES", "tries", FORMAT_NUMBER}, {"NODE", "node", FORMAT_TEXT}, {"ERROR", "error", FORMAT_TEXT}, {0}};
 
+static const struct column delayed_columns[] = {{"SERVICE", "service", FORMAT_TEXT}, {"STREAM", "stream", FORMAT_TEXT},
+	{"ID", "id", FORMAT_TEXT}, {"REASON", "reason", FORMAT_TEXT}, {"RETRY", "retry", FORMAT_NUMBER},
+	{"DUE IN", "due_ms", FORMAT_AGE}, {"DUE", "at_ms", FORMAT_WHEN}, {"ERROR", "error", FORMAT_TEXT}, {0}};
+
+static const struct column waiting_columns[] = {{"SERVICE", "service", FORMAT_TEXT}, {"STREAM", "stream", FORMAT_TEXT},
+	{"ID", "id", FORMAT_TEXT}, {"STATE", "state", FORMAT_STATE}, {"AGE", "age_ms", FORMAT_AGE},
+	{"DUE IN", "due_ms", FORMAT_AGE}, {"RETRY", "retry", FORMAT_NUMBER}, {"REASON", "reason", FORMAT_TEXT},
+	{"ERROR", "error", FORMAT_TEXT}, {0}};
+
 static const struct column reload_columns[] = {{"RESULT", "result", FORMAT_STATE}, {"SETTING", "setting", FORMAT_TEXT},
 	{"FROM", "from", FORMAT_TEXT}, {"TO", "to", FORMAT_TEXT}, {"PROBLEM", "problem", FORMAT_TEXT}, {0}};
 
@@ -91,7 +100,7 @@ struct view {
 	size_t n_rows;
 };
 
-static const struct column *columns_of(enum ctl_verb verb)
+static const struct column *columns_of(const struct ctl_request *r)
 {
 	static const struct column *const columns[CTL_VERB_N] = {
 		[CTL_VERB_LS] = stream_columns,
@@ -104,10 +113,11 @@ static const struct column *columns_of(enum ctl_verb verb)
 		[CTL_VERB_TOPOLOGY_REFRESH] = topology_columns,
 		[CTL_VERB_DLQ_LS] = dlq_columns,
 		[CTL_VERB_ENTRIES_DLQ_LS] = entries_dlq_columns,
+		[CTL_VERB_DELAYED_LS] = delayed_columns,
 		[CTL_VERB_RELOAD] = reload_columns,
 		[CTL_VERB_DOCTOR] = doctor_columns,
 	};
-	return columns[verb];
+	return r->waiting ? waiting_columns : columns[r->verb];
 }
 
 static bool output_failed;
@@ -132,7 +142,7 @@ bool out_failed(void)
 struct view *view_new(const struct options *o)
 {
 	struct view *v = mem_alloc(sizeof(*v));
-	const struct column *columns = columns_of(o->request.verb);
+	const struct column *columns = columns_of(&o->request);
 	v->o = o;
 	buf_init(&v->out);
 	if (columns)
@@ -374,7 +384,14 @@ static const struct column *block_of(enum ctl_verb verb)
 static bool is_counted(enum ctl_verb verb)
 {
 	return verb == CTL_VERB_DLQ_REPLAY || verb == CTL_VERB_DLQ_PURGE || verb == CTL_VERB_ENTRIES_DLQ_REPLAY ||
-	       verb == CTL_VERB_ENTRIES_DLQ_PURGE;
+	       verb == CTL_VERB_ENTRIES_DLQ_PURGE || verb == CTL_VERB_DELAYED_NOW || verb == CTL_VERB_DELAYED_DROP;
+}
+
+static const char *counted_words(enum ctl_verb verb)
+{
+	bool is_delayed = verb == CTL_VERB_DELAYED_NOW || verb == CTL_VERB_DELAYED_DROP;
+	bool is_entries = verb == CTL_VERB_ENTRIES_DLQ_REPLAY || verb == CTL_VERB_ENTRIES_DLQ_PURGE;
+	return is_delayed ? "that waited" : is_entries ? "dead entries" : "dead letters";
 }
 
 /* Verbs without a table: prints one row. */
@@ -407,6 +424,8 @@ static void ctl_view_put_row(struct view *v, yyjson_val *row)
 	case CTL_VERB_DLQ_PURGE:
 	case CTL_VERB_ENTRIES_DLQ_REPLAY:
 	case CTL_VERB_ENTRIES_DLQ_PURGE:
+	case CTL_VERB_DELAYED_NOW:
+	case CTL_VERB_DELAYED_DROP:
 		put_action(&v->out, row);
 		break;
 	case CTL_VERB_ADD:
@@ -468,6 +487,6 @@ void view_finish(struct view *v, int exit_code)
 	else if (v->table.columns && exit_code == 0 && !v->o->no_headers)
 		table_put(&v->out, &v->table, true); /* an empty list still says what it would list */
 	else if (exit_code == 0 && is_counted(v->o->request.verb))
-		buf_printf(&v->out, "%zu dead letters\n", v->n_rows);
+		buf_printf(&v->out, "%zu %s\n", v->n_rows, counted_words(v->o->request.verb));
 	out_flush(&v->out);
 }

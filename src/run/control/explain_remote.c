@@ -132,20 +132,6 @@ static void found_parked(struct seek *j)
 	next_service(j);
 }
 
-static uint32_t retries_of(const struct packed_entry *e)
-{
-	uint32_t n = 0;
-	for (size_t i = 0; i < e->n; i++) {
-		if (e->fields[i].name.len != 12 || memcmp(e->fields[i].name.p, "_retry_count", 12) != 0)
-			continue;
-		const struct slice v = e->fields[i].value;
-		n = 0;
-		for (size_t k = 0; k < v.len && k < 9 && v.p[k] >= '0' && v.p[k] <= '9'; k++)
-			n = n * 10 + (uint32_t)(v.p[k] - '0');
-	}
-	return n;
-}
-
 static void found_delayed(struct seek *j, int64_t due_ms)
 {
 	struct packed room = {0};
@@ -157,7 +143,7 @@ static void found_delayed(struct seek *j, int64_t due_ms)
 	if (!packed_decode(&room, (struct slice){j->packed, j->packed_len}, &e))
 		facts_add(&f, "it waits, next try in %s", in);
 	else if (e.why.len == 4 && memcmp(e.why.p, "fail", 4) == 0)
-		facts_add(&f, "failed %u of %u times, next try in %s%s%.*s", retries_of(&e),
+		facts_add(&f, "failed %u of %u times, next try in %s%s%.*s", packed_retries(&e),
 			s ? s->rules->max_retries + 1 : 0, in, e.reason.len ? ": " : "", (int)e.reason.len,
 			e.reason.len ? e.reason.p : "");
 	else if (e.why.len == 7 && memcmp(e.why.p, "release", 7) == 0)

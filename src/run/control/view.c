@@ -186,6 +186,10 @@ static bool ls_wants(const struct control_req *q, const struct entry *e, uint16_
 
 void control_ls(struct control_req *q)
 {
+	if (q->r.waiting) {
+		control_waits(q);
+		return;
+	}
 	const struct ledger *l = &q->d->core->ledger;
 	uint16_t svc = SERVICE_NONE;
 	if (q->r.service) {

@@ -1,0 +1,399 @@
+/* delayed ls, now, drop; ls --waiting.
+ *
+ * Happy path, service by service: what this daemon holds without a worker -> the server's clock -> pages of what waits
+ * for its time -> of what waits for its stream -> of what nobody has read. Failure: Redis does not answer: what was
+ * done is said, exit 1 with its words. */
+#include "run/control/waits.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static void waits_drop_members(struct waits_job *j)
+{
+	for (size_t i = 0; i < j->n_members; i++)
+		mem_free(j->members[i]);
+	j->n_members = 0;
+}
+
+static void waits_leave_service(struct waits_job *j)
+{
+	control_redis_close(j->conn);
+	j->conn = NULL;
+	waits_drop_items(j);
+	waits_drop_members(j);
+	mem_free(j->after);
+	j->after = NULL;
+	if (!j->rules)
+		return;
+	command_names_fini(&j->names);
+	command_names_fini(&j->lbs);
+	service_rules_unref((struct service_rules *)(uintptr_t)j->rules);
+	j->rules = NULL;
+}
+
+static void waits_free(void *job)
+{
+	struct waits_job *j = job;
+	waits_leave_service(j);
+	packed_fini(&j->room);
+	mem_free(j->svcs);
+	mem_free(j);
+}
+
+bool waits_is_full(const struct waits_job *j)
+{
+	return j->q->r.limit && j->n >= j->q->r.limit;
+}
+
+void waits_row(struct waits_job *j, struct ctl_waiting *row, struct entry_id id)
+{
+	char text[COMMAND_ID_CAP];
+	command_id_format(text, id);
+	row->service = j->rules->name;
+	row->id = text;
+	row->age_ms = view_age_ms(mono_wall_ms(), id);
+	if (waits_is_full(j) || (j->q->r.older_than_ms && row->age_ms <= j->q->r.older_than_ms))
+		return;
+	ctl_encode_waiting(&j->q->out, row);
+	j->n++;
+}
+
+static void waits_on_answer(void *arg, struct reply *r, const redisReply *raw);
+
+bool waits_ask(struct waits_job *j, enum waits_stage stage)
+{
+	const char *addr = view_addr(j->q->d, j->rules->lbs_slot), *why = j->q->d->topo_why;
+	struct err err;
+	if (!j->conn && !addr)
+		control_end(j->q, 1, "no master is known for %s: %s", j->names.lbs, why[0] ? why : "not connected yet");
+	else if (!j->conn && control_redis_open(j->q->d, addr, waits_on_answer, j, &j->conn, &err) != ERR_OK)
+		control_end(j->q, 1, "%s", err.text);
+	if (!j->conn)
+		return false;
+	j->stage = stage;
+	j->is_waiting = true;
+	return true;
+}
+
+void waits_fail(struct waits_job *j)
+{
+	const char *why = control_redis_why(j->conn);
+	control_end(j->q, 1, "%s", why[0] ? why : "unexpected answer from Redis");
+}
+
+/* ---- what this daemon has and no worker works on */
+
+static void waits_own(struct waits_job *j)
+{
+	const struct coord *c = j->q->d->core;
+	uint32_t pos = 0;
+	for (const struct entry *e; (e = ledger_next(&c->ledger, &pos));) {
+		if (e->svc != j->svcs[j->at_svc] || (e->state != ENTRY_READY && e->state != ENTRY_PARKED))
+			continue;
+		struct ctl_waiting row = {.stream = e->stream ? e->stream->bytes : NULL,
+			.state = ctl_state_name(view_state(e)),
+			.retry = e->retry,
+			.at_ms = -1,
+			.due_ms = -1};
+		waits_row(j, &row, e->id);
+	}
+}
+
+/* ---- what waits for its stream: "<length>:<stream>:<padded id>", or "…:w" of a wish, whose id the registry has */
+
+static void waits_send_parked(struct waits_job *j)
+{
+	waits_drop_members(j);
+	if (!waits_ask(j, WAITS_PARKED))
+		return;
+	control_redis_words(j->conn, (const char *const[]){"ZRANGEBYLEX", j->names.parked, j->after ? j->after : "-",
+					     "+", "LIMIT", "0", "100", NULL});
+}
+
+static void waits_on_parked(struct waits_job *j, const redisReply *raw)
+{
+	size_t n = raw->type == REDIS_REPLY_ARRAY ? raw->elements : 0;
+	for (size_t i = 0; i < n && j->n_members < WAITS_PAGE; i++) {
+		if (raw->element[i]->type != REDIS_REPLY_STRING)
+			continue;
+		j->members[j->n_members] = mem_dup(raw->element[i]->str, raw->element[i]->len);
+		j->member_lens[j->n_members++] = raw->element[i]->len;
+	}
+	j->is_whole = n < WAITS_PAGE;
+	if (j->n_members) {
+		mem_free(j->after);
+		j->after = mem_printf("(%s", j->members[j->n_members - 1]);
+	}
+	j->at = 0;
+	j->stage = WAITS_MEMBER;
+}
+
+/* The stream of a member, and what follows it. */
+static struct slice member_stream(const struct waits_job *j, struct slice *rest)
+{
+	const char *m = j->members[j->at];
+	size_t n = 0, digits = strspn(m, "0123456789"), len = j->member_lens[j->at];
+	for (size_t i = 0; i < digits && n < len; i++)
+		n = n * 10 + (size_t)(m[i] - '0');
+	if (digits == 0 || m[digits] != ':' || digits + 1 + n + 1 > len)
+		return (struct slice){NULL, 0};
+	*rest = (struct slice){m + digits + 1 + n + 1, len - (digits + 1 + n + 1)};
+	return (struct slice){m + digits + 1, n};
+}
+
+static void say_parked(struct waits_job *j, struct entry_id id)
+{
+	struct slice rest, s = member_stream(j, &rest);
+	char *stream = s.p ? mem_dup(s.p, s.len) : NULL;
+	struct ctl_waiting row = {.stream = stream, .state = "parked", .retry = -1, .at_ms = -1, .due_ms = -1};
+	waits_row(j, &row, id);
+	mem_free(stream);
+	j->at++;
+	j->stage = WAITS_MEMBER;
+}
+
+static uint64_t padded(const char *s, size_t len)
+{
+	uint64_t v = 0;
+	for (size_t i = 0; i < len && s[i] >= '0' && s[i] <= '9'; i++)
+		v = v * 10 + (uint64_t)(s[i] - '0');
+	return v;
+}
+
+static void waits_member(struct waits_job *j)
+{
+	struct slice rest, stream = member_stream(j, &rest);
+	if (stream.p && rest.len == 1 && rest.p[0] == 'w') {
+		char *wish = mem_alloc(6 + stream.len);
+		memcpy(wish, "\0wish:", 6);
+		memcpy(wish + 6, stream.p, stream.len);
+		if (waits_ask(j, WAITS_WISH))
+			control_redis_bytes(j->conn,
+				(const struct slice[]){{"HGET", 4}, {j->names.registry, strlen(j->names.registry)},
+					{wish, 6 + stream.len}},
+				3);
+		mem_free(wish);
+	} else if (stream.p && rest.len == 41 && rest.p[20] == '-') {
+		say_parked(j, (struct entry_id){padded(rest.p, 20), padded(rest.p + 21, 20)});
+	} else {
+		j->at++; /* not ours */
+	}
+}
+
+/* Its first text is its id. */
+static void waits_on_wish(struct waits_job *j, const redisReply *raw)
+{
+	struct entry_id id;
+	const char *colon = raw->type == REDIS_REPLY_STRING ? memchr(raw->str, ':', raw->len) : NULL;
+	size_t len = colon ? (size_t)padded(raw->str, (size_t)(colon - raw->str)) : 0;
+	j->stage = WAITS_MEMBER;
+	if (colon && len <= raw->len - (size_t)(colon + 1 - raw->str) && command_id_parse(colon + 1, len, &id))
+		say_parked(j, id);
+	else
+		j->at++; /* it has begun meanwhile */
+}
+
+/* ---- what nobody has read */
+
+static void waits_on_group(struct waits_job *j, const redisReply *groups)
+{
+	struct entry_id last = {0, 0};
+	for (size_t i = 0; groups && groups->type == REDIS_REPLY_ARRAY && i < groups->elements; i++) {
+		const redisReply *g = groups->element[i], *name = NULL, *id = NULL;
+		for (size_t k = 0; k + 1 < g->elements; k += 2) {
+			if (g->element[k]->type != REDIS_REPLY_STRING)
+				continue;
+			if (strcmp(g->element[k]->str, "name") == 0)
+				name = g->element[k + 1];
+			else if (strcmp(g->element[k]->str, "last-delivered-id") == 0)
+				id = g->element[k + 1];
+		}
+		if (name && id && name->str && id->str && strcmp(name->str, j->names.group) == 0)
+			command_id_parse(id->str, id->len, &last);
+	}
+	j->unread = entry_id_next(last);
+	j->is_whole = false;
+	j->stage = WAITS_UNREAD;
+	j->page_n = WAITS_PAGE_FIRST;
+}
+
+static void waits_send_unread(struct waits_job *j)
+{
+	struct cmd c = {.kind = CMD_DLQ_RANGE, .id = j->unread, .count = (int64_t)j->page_n};
+	if (waits_ask(j, WAITS_UNREAD))
+		control_redis_send(j->conn, &c, &j->lbs);
+}
+
+static void waits_on_unread(struct waits_job *j, const struct entry_batch *b)
+{
+	for (size_t i = 0; i < b->n; i++) {
+		const struct entry_in *e = &b->v[i];
+		struct ctl_waiting row = {.stream = e->stream ? e->stream->bytes : NULL,
+			.state = "unread",
+			.retry = e->retry,
+			.at_ms = -1,
+			.due_ms = -1,
+			.error = entry_problem_text(e->problem)};
+		waits_row(j, &row, e->id);
+		j->unread = entry_id_next(e->id);
+	}
+	j->is_whole = b->n < j->page_n;
+	j->page_n = control_redis_page(j->page_n, WAITS_PAGE, b);
+}
+
+/* ---- the walk */
+
+static void waits_finish(struct waits_job *j)
+{
+	if (j->want.stream && j->n == 0)
+		control_end(j->q, 1, "nothing called %s waits for its time; sluicectl explain tells where it is",
+			j->want.stream);
+	else
+		control_end(j->q, 0, NULL);
+}
+
+static void waits_begin_service(struct waits_job *j)
+{
+	const struct coord_service *s = coord_service(j->q->d->core, j->svcs[j->at_svc]);
+	if (!s || !s->rules) { /* removed meanwhile */
+		j->at_svc++;
+		return;
+	}
+	const struct service_rules *r = s->rules;
+	j->rules = service_rules_ref((struct service_rules *)(uintptr_t)r);
+	command_names_init(&j->names, r->name, r->dlq, r->same_stream, r->dlq_max_len, r->group_start);
+	command_names_init(&j->lbs, r->name, j->names.lbs, r->same_stream, 0, r->group_start);
+	j->from = -INFINITY;
+	j->n_same = 0;
+	j->page_n = j->want.by_id ? 1 : WAITS_PAGE_FIRST;
+	j->first_new = (struct entry_id){0, 0};
+	if (j->q->r.waiting)
+		waits_own(j);
+	if (waits_ask(j, WAITS_CLOCK))
+		control_redis_send(j->conn, &(struct cmd){.kind = CMD_TIME}, &j->names);
+}
+
+static void waits_next_service(struct waits_job *j)
+{
+	waits_leave_service(j);
+	j->at_svc++;
+	j->stage = WAITS_NEXT;
+}
+
+/* A page is done: the next one, or the next kind, or the next service. */
+static void waits_after_page(struct waits_job *j)
+{
+	if (waits_is_full(j)) {
+		waits_finish(j);
+	} else if (j->stage == WAITS_ITEM && !j->is_whole) {
+		waits_send_delayed(j);
+	} else if (j->stage == WAITS_ITEM && j->q->r.waiting) {
+		waits_send_parked(j);
+	} else if (j->stage == WAITS_MEMBER && !j->is_whole) {
+		waits_send_parked(j);
+	} else if (j->stage == WAITS_MEMBER && waits_ask(j, WAITS_GROUP)) {
+		control_redis_words(j->conn, (const char *const[]){"XINFO", "GROUPS", j->names.lbs, NULL});
+	} else if (j->stage == WAITS_UNREAD && !j->is_whole) {
+		waits_send_unread(j);
+	} else if (!j->is_waiting) {
+		waits_next_service(j);
+	}
+}
+
+static mono_ms waits_step(struct control_req *q, mono_ms now)
+{
+	struct waits_job *j = q->job;
+	while (!j->is_waiting && !q->is_ended) {
+		if (control_is_full(q))
+			return now + 5;
+		if (j->stage == WAITS_NEXT && j->at_svc == j->n_svcs)
+			waits_finish(j);
+		else if (j->stage == WAITS_NEXT)
+			waits_begin_service(j);
+		else if (j->stage == WAITS_MEMBER && j->at < j->n_members && !waits_is_full(j))
+			waits_member(j);
+		else if (j->stage != WAITS_ITEM || waits_is_full(j) || !waits_item_step(j))
+			waits_after_page(j);
+	}
+	return MONO_NEVER;
+}
+
+static void waits_on_page(struct waits_job *j, struct reply *r, const redisReply *raw)
+{
+	bool is_ok = r->kind == REPLY_OK;
+	if (j->stage == WAITS_CLOCK && r->kind == REPLY_INT) {
+		j->clock_ms = r->integer;
+		waits_send_delayed(j);
+	} else if (j->stage == WAITS_DELAYED && is_ok) {
+		waits_on_delayed(j, raw);
+	} else if (j->stage == WAITS_DATA && is_ok) {
+		waits_on_data(j, raw);
+	} else if (j->stage == WAITS_PARKED && is_ok) {
+		waits_on_parked(j, raw);
+	} else if (j->stage == WAITS_WISH && is_ok) {
+		waits_on_wish(j, raw);
+	} else if (j->stage == WAITS_GROUP && r->kind != REPLY_NONE) { /* an error: there is no such stream */
+		waits_on_group(j, is_ok ? raw : NULL);
+	} else if (j->stage == WAITS_UNREAD && r->kind == REPLY_ENTRIES) {
+		waits_on_unread(j, r->entries);
+	} else {
+		waits_fail(j);
+	}
+}
+
+static void waits_on_answer(void *arg, struct reply *r, const redisReply *raw)
+{
+	struct waits_job *j = arg;
+	bool is_unknown = r->kind == REPLY_ERROR && r->error == RERR_NOSCRIPT && !j->use_eval;
+	j->is_waiting = false;
+	j->use_eval = is_unknown;
+	if (is_unknown)
+		j->stage = WAITS_ITEM; /* the same again, with the script */
+	else if (j->stage == WAITS_ACT)
+		waits_on_act(j, r);
+	else
+		waits_on_page(j, r, raw);
+	if (r->kind == REPLY_ENTRIES)
+		entry_batch_free(r->entries);
+	control_go_on(j->q);
+}
+
+/* ---- the request */
+
+static bool has_service(const struct coord *c, const char *name)
+{
+	for (uint16_t i = 0; i < c->n_positions; i++)
+		if (c->services[i].rules && !c->services[i].is_going && strcmp(c->services[i].rules->name, name) == 0)
+			return true;
+	return false;
+}
+
+void control_waits(struct control_req *q)
+{
+	const struct coord *c = q->d->core;
+	const char *service = q->r.service, *what = q->r.stream ? q->r.stream : q->r.id;
+	if (q->r.waiting && ctl_has(&q->r, CTL_ARG_STATE)) {
+		control_end(q, 64, "--waiting and --state do not go together");
+		return;
+	}
+	bool is_action = q->r.verb == CTL_VERB_DELAYED_NOW || q->r.verb == CTL_VERB_DELAYED_DROP;
+	if (is_action && service && !what && !has_service(c, service)) { /* a stream, of whatever service */
+		what = service;
+		service = NULL;
+	}
+	if (service && !control_service(q, service))
+		return;
+	struct waits_job *j = mem_alloc(sizeof *j);
+	j->q = q;
+	j->is_action = is_action;
+	if (what)
+		view_match_init(&j->want, what, SERVICE_NONE);
+	j->svcs = mem_array((size_t)c->n_positions + 1, sizeof *j->svcs);
+	for (uint16_t i = 0; i < c->n_positions; i++) {
+		const struct coord_service *s = &c->services[i];
+		if (s->rules && !s->is_going && (!service || strcmp(s->rules->name, service) == 0))
+			j->svcs[j->n_svcs++] = s->svc;
+	}
+	control_job(q, waits_step, j, waits_free);
+}

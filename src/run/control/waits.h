@@ -1,0 +1,71 @@
+/* waits - what the files of `delayed …` and `ls --waiting` share: a walk over what waits, service by service: this
+ * daemon's own, then in Redis what waits for its time, for its stream, and to be read. Coordinator thread. */
+#pragma once
+#include "codec/packed.h"
+#include "run/control/control.h"
+#include "run/control/redis.h"
+
+enum { WAITS_PAGE_FIRST = 8, WAITS_PAGE = 100 };
+
+enum waits_stage {
+	WAITS_NEXT,    /* the next service begins */
+	WAITS_CLOCK,   /* the server's */
+	WAITS_DELAYED, /* a page of ids and times */
+	WAITS_DATA,    /* of them what they are */
+	WAITS_ITEM,    /* each of the page: said, or acted on */
+	WAITS_ACT,
+	WAITS_PARKED, /* a page of what waits for its stream */
+	WAITS_MEMBER, /* each of them: said */
+	WAITS_WISH,   /* one that was merged: its id */
+	WAITS_GROUP,  /* what the group has read */
+	WAITS_UNREAD  /* a page of what it has not */
+};
+
+struct waits_item {
+	struct entry_id id;
+	double due_ms;
+	char *data; /* owned; NULL = not there */
+	size_t len;
+};
+
+struct waits_job {
+	struct control_req *q;
+	uint16_t *svcs;
+	size_t n_svcs, at_svc;
+	struct control_redis *conn;
+	const struct service_rules *rules; /* a reference; of the service under way */
+	struct command_names names,
+		lbs; /* lbs: the load-balancer stream in the place of the dead letters, to page it */
+	enum waits_stage stage;
+	bool is_waiting, use_eval, is_action, is_whole;
+	struct view_match want; /* stream NULL = all */
+	int64_t n, clock_ms;
+	struct entry_id first_new; /* that we let come back; 0-0 = none */
+	/* delayed */
+	struct waits_item items[WAITS_PAGE];
+	size_t n_items, at, page_n;
+	double from; /* the next page begins at this time, behind so many of the same */
+	size_t n_same;
+	struct packed room;
+	/* parked */
+	char *members[WAITS_PAGE], *after;
+	size_t member_lens[WAITS_PAGE], n_members;
+	/* unread */
+	struct entry_id unread;
+};
+
+/* True: the request has all it wants. */
+bool waits_is_full(const struct waits_job *j);
+/* A row, unless the filters leave it out. */
+void waits_row(struct waits_job *j, struct ctl_waiting *row, struct entry_id id);
+bool waits_ask(struct waits_job *j, enum waits_stage stage);
+void waits_fail(struct waits_job *j);
+
+/* ---- waits_delayed.c */
+void waits_send_delayed(struct waits_job *j);
+void waits_on_delayed(struct waits_job *j, const redisReply *raw);
+void waits_on_data(struct waits_job *j, const redisReply *raw);
+/* The next item of the page; false: the page is done. */
+bool waits_item_step(struct waits_job *j);
+void waits_on_act(struct waits_job *j, const struct reply *r);
+void waits_drop_items(struct waits_job *j);

@@ -1,0 +1,226 @@
+/* What waits for its time: pages of the delayed set in the order of its times, each with its data; said, or let come
+ * back, or forgotten, one script each. What comes back and fails again is left alone: it would
+ * never end. */
+#include "run/control/waits.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void waits_drop_items(struct waits_job *j)
+{
+	for (size_t i = 0; i < j->n_items; i++)
+		mem_free(j->items[i].data);
+	j->n_items = 0;
+	j->at = 0;
+}
+
+/* One id, or the page that begins at j->from. */
+void waits_send_delayed(struct waits_job *j)
+{
+	char from[40], skip[24], n[24], id[COMMAND_ID_CAP];
+	waits_drop_items(j);
+	if (!waits_ask(j, WAITS_DELAYED))
+		return;
+	if (j->want.by_id) {
+		command_id_format(id, j->want.id);
+		control_redis_words(j->conn, (const char *const[]){"ZSCORE", j->names.delayed, id, NULL});
+		return;
+	}
+	if (isinf(j->from))
+		snprintf(from, sizeof from, "-inf");
+	else
+		snprintf(from, sizeof from, "%.17g", j->from);
+	snprintf(skip, sizeof skip, "%zu", j->n_same);
+	snprintf(n, sizeof n, "%zu", j->page_n);
+	control_redis_words(j->conn, (const char *const[]){"ZRANGEBYSCORE", j->names.delayed, from, "+inf",
+					     "WITHSCORES", "LIMIT", skip, n, NULL});
+}
+
+static bool waits_number(const redisReply *r, double *out)
+{
+	if (r->type == REDIS_REPLY_DOUBLE)
+		*out = r->dval;
+	else if (r->type == REDIS_REPLY_STRING)
+		*out = strtod(r->str, NULL);
+	else
+		return false;
+	return true;
+}
+
+static void add_item(struct waits_job *j, const redisReply *id, const redisReply *due)
+{
+	struct waits_item *i = &j->items[j->n_items];
+	*i = (struct waits_item){0};
+	if (j->n_items == WAITS_PAGE || !waits_number(due, &i->due_ms))
+		return;
+	j->n_same = i->due_ms == j->from ? j->n_same + 1 : 1;
+	j->from = i->due_ms;
+	if (id->type == REDIS_REPLY_STRING && command_id_parse(id->str, id->len, &i->id))
+		j->n_items++;
+}
+
+static void waits_send_data(struct waits_job *j)
+{
+	struct slice w[2 + WAITS_PAGE];
+	char ids[WAITS_PAGE][COMMAND_ID_CAP];
+	if (!j->n_items) {
+		j->stage = WAITS_ITEM;
+		return;
+	}
+	if (!waits_ask(j, WAITS_DATA))
+		return;
+	w[0] = (struct slice){"HMGET", 5};
+	w[1] = (struct slice){j->names.delayed_data, strlen(j->names.delayed_data)};
+	for (size_t i = 0; i < j->n_items; i++)
+		w[2 + i] = (struct slice){ids[i], (size_t)command_id_format(ids[i], j->items[i].id)};
+	control_redis_bytes(j->conn, w, 2 + j->n_items);
+}
+
+/* Pairs: one after the other, or each a list of its own, as the server's protocol has it. */
+void waits_on_delayed(struct waits_job *j, const redisReply *raw)
+{
+	j->is_whole = true;
+	if (j->want.by_id) {
+		if (waits_number(raw, &j->items[0].due_ms)) {
+			j->items[0].id = j->want.id;
+			j->items[0].data = NULL;
+			j->n_items = 1;
+		}
+	} else if (raw->type == REDIS_REPLY_ARRAY) {
+		bool is_nested = raw->elements && raw->element[0]->type == REDIS_REPLY_ARRAY;
+		size_t n = is_nested ? raw->elements : raw->elements / 2;
+		for (size_t i = 0; i < n; i++) {
+			redisReply *const *pair = is_nested ? raw->element[i]->element : raw->element + 2 * i;
+			if (!is_nested || raw->element[i]->elements == 2)
+				add_item(j, pair[0], pair[1]);
+		}
+		j->is_whole = n < j->page_n;
+	}
+	waits_send_data(j);
+}
+
+void waits_on_data(struct waits_job *j, const redisReply *raw)
+{
+	size_t bytes = 1, most = (size_t)1 << 20;
+	for (size_t i = 0; raw->type == REDIS_REPLY_ARRAY && i < raw->elements && i < j->n_items; i++) {
+		const redisReply *r = raw->element[i];
+		if (r->type != REDIS_REPLY_STRING)
+			continue;
+		j->items[i].data = mem_dup(r->str, r->len);
+		j->items[i].len = r->len;
+		bytes += r->len;
+	}
+	size_t fit = most * j->n_items / bytes;
+	j->page_n = fit < 4 * j->page_n ? fit : 4 * j->page_n;
+	j->page_n = j->page_n < 1 ? 1 : j->page_n > WAITS_PAGE ? WAITS_PAGE : j->page_n;
+	j->stage = WAITS_ITEM;
+}
+
+/* ---- one of them */
+
+static void waits_action_row(
+	struct waits_job *j, const struct packed_entry *e, const char *result, const char *new_id, const char *error)
+{
+	char id[COMMAND_ID_CAP];
+	command_id_format(id, j->items[j->at].id);
+	char *stream = e->stream.len ? mem_dup(e->stream.p, e->stream.len) : NULL;
+	struct ctl_waiting_action row = {.service = j->rules->name,
+		.id = id,
+		.stream = stream,
+		.result = result,
+		.new_id = new_id,
+		.error = error};
+	ctl_encode_waiting_action(&j->q->out, &row);
+	mem_free(stream);
+}
+
+static struct packed_entry entry_of(struct waits_job *j)
+{
+	const struct waits_item *i = &j->items[j->at];
+	struct packed_entry e = {.n = 0};
+	if (i->data)
+		packed_decode(&j->room, (struct slice){i->data, i->len}, &e);
+	return e;
+}
+
+static void waits_act(struct waits_job *j, const struct packed_entry *e)
+{
+	bool is_now = j->q->r.verb == CTL_VERB_DELAYED_NOW;
+	if (j->q->r.dry_run) {
+		waits_action_row(j, e, is_now ? "would_requeue" : "would_drop", NULL, NULL);
+		j->n++;
+		j->at++;
+	} else if (waits_ask(j, WAITS_ACT)) {
+		struct cmd c = {.kind = is_now ? CMD_DELAYED_NOW : CMD_DELAYED_DROP,
+			.id = j->items[j->at].id,
+			.use_eval = j->use_eval};
+		control_redis_send(j->conn, &c, &j->names);
+	}
+}
+
+static void waits_say(struct waits_job *j, const struct packed_entry *e)
+{
+	const struct waits_item *i = &j->items[j->at];
+	char *text[] = {e->stream.len ? mem_dup(e->stream.p, e->stream.len) : NULL,
+		e->why.len ? mem_dup(e->why.p, e->why.len) : NULL,
+		e->reason.len ? mem_dup(e->reason.p, e->reason.len) : NULL};
+	struct ctl_waiting row = {.stream = text[0],
+		.state = "delayed",
+		.retry = e->n ? (int64_t)packed_retries(e) : -1,
+		.reason = text[1],
+		.at_ms = (int64_t)i->due_ms,
+		.due_ms = mono_max(0, (int64_t)i->due_ms - j->clock_ms),
+		.error = text[2]};
+	waits_row(j, &row, i->id);
+	for (size_t k = 0; k < sizeof text / sizeof text[0]; k++)
+		mem_free(text[k]);
+	j->at++;
+}
+
+static bool waits_wants(const struct waits_job *j, const struct packed_entry *e)
+{
+	const struct view_match *m = &j->want;
+	if (j->first_new.ms && entry_id_cmp(j->items[j->at].id, j->first_new) >= 0)
+		return false; /* one that we have let come back, and that has failed again */
+	if (!m->stream || (m->by_id && entry_id_cmp(m->id, j->items[j->at].id) == 0))
+		return true;
+	return e->stream.len == m->len && memcmp(e->stream.p, m->stream, m->len) == 0;
+}
+
+bool waits_item_step(struct waits_job *j)
+{
+	if (j->at >= j->n_items)
+		return false;
+	struct packed_entry e = entry_of(j);
+	if (!waits_wants(j, &e))
+		j->at++;
+	else if (j->is_action)
+		waits_act(j, &e);
+	else
+		waits_say(j, &e);
+	return true;
+}
+
+void waits_on_act(struct waits_job *j, const struct reply *r)
+{
+	char id[COMMAND_ID_CAP];
+	struct packed_entry e = entry_of(j);
+	bool is_now = j->q->r.verb == CTL_VERB_DELAYED_NOW;
+	j->stage = WAITS_ITEM;
+	if (is_now && r->kind == REPLY_ID) {
+		command_id_format(id, r->id);
+		j->first_new = j->first_new.ms ? j->first_new : r->id;
+		waits_action_row(j, &e, "requeued", id, NULL);
+	} else if (r->kind == REPLY_INT) {
+		waits_action_row(j, &e, !is_now && r->integer ? "dropped" : "gone", NULL, NULL);
+	} else {
+		waits_action_row(j, &e, "error", NULL, control_redis_why(j->conn));
+		waits_fail(j);
+		return;
+	}
+	j->n_same -= j->items[j->at].due_ms == j->from && j->n_same > 0; /* the page that follows begins earlier */
+	j->n++;
+	j->at++;
+}
