@@ -310,6 +310,18 @@ static void enc_due(struct enc *e)
 	put_i64(e, e->c->position);
 }
 
+static void enc_ghosts(struct enc *e)
+{
+	put_lbs_script(e, SCRIPT_GHOSTS, (struct slice){0});
+	put_i64(e, e->c->count);
+	command_put_slice(e, e->c->value);
+}
+
+static void enc_ghost_back(struct enc *e)
+{
+	put_lbs_script(e, SCRIPT_GHOST_BACK, (struct slice){0});
+}
+
 static void enc_dead(struct enc *e)
 {
 	put_lbs_script(e, SCRIPT_DEAD, e->c->consumer);
@@ -624,6 +636,8 @@ static const struct {
 	[CMD_SIFT] = {"sift", enc_sift},
 	[CMD_DUE] = {"due", enc_due},
 	[CMD_ADD_LATER] = {"add_later", enc_add_later},
+	[CMD_GHOSTS] = {"ghosts", enc_ghosts},
+	[CMD_GHOST_BACK] = {"ghost_back", enc_ghost_back},
 	[CMD_DELAYED_NOW] = {"delayed_now", enc_delayed},
 	[CMD_DELAYED_DROP] = {"delayed_drop", enc_delayed},
 	[CMD_LEAVE] = {"leave", enc_leave},

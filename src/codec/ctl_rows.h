@@ -109,7 +109,9 @@ struct ctl_show {
 /* explain: why it runs, or why not. */
 struct ctl_explain {
 	const char *service, *stream, *id;
-	const char *state; /* an enum ctl_state's name, or: waiting (in the LBS, unread), elsewhere, dead, unknown */
+	const char
+		*state; /* an enum ctl_state's name, or: waiting (in the LBS, unread), ghost (delivered, nobody has it),
+			    * elsewhere, dead, unknown */
 	const char *owner; /* consumer that has it, NULL = none */
 	bool running;
 	struct ctl_texts because; /* facts, most important first */

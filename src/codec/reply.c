@@ -355,6 +355,28 @@ static bool decode_pending(struct reply_decoder *d, const redisReply *r, struct 
 	return true;
 }
 
+/* [last that was looked at or "", id, …] */
+static bool decode_ghosts(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	if (!is_list(r) || r->elements == 0 || !reply_is_text(r->element[0]))
+		return false;
+	struct entry_id last = {0, 0};
+	if (r->element[0]->len > 0 && !id_of(r->element[0], &last))
+		return false;
+	const size_t n = r->elements - 1;
+	if (n > d->n_pending) {
+		d->pending = mem_grow(d->pending, n, sizeof *d->pending);
+		d->n_pending = n;
+	}
+	for (size_t i = 0; i < n; i++) {
+		d->pending[i] = (struct pending_row){.consumer = {"", 0}};
+		if (!id_of(r->element[i + 1], &d->pending[i].id))
+			return false;
+	}
+	*out = (struct reply){.kind = REPLY_PENDING, .pending = d->pending, .n = n, .id = last};
+	return true;
+}
+
 /* Name-value pairs: a map, or in RESP2 a flat array. */
 static bool decode_consumer(const redisReply *r, struct consumer_row *row)
 {
@@ -575,6 +597,8 @@ static decode_fn *const rows[CMD_N] = {
 	[CMD_SIFT] = decode_sift,
 	[CMD_DUE] = decode_counts,
 	[CMD_ADD_LATER] = decode_id,
+	[CMD_GHOSTS] = decode_ghosts,
+	[CMD_GHOST_BACK] = decode_requeue,
 	[CMD_DELAYED_NOW] = decode_requeue,
 	[CMD_DELAYED_DROP] = decode_int,
 	[CMD_LEAVE] = decode_int,

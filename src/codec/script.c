@@ -197,6 +197,50 @@ static const char *const texts[SCRIPT_N] = {
 	"end\n"
 	"return {n_parked, out}\n",
 
+	[SCRIPT_GHOSTS] = LUA_HELD LUA_DELIVERED LUA_WAITS
+	"local last = delivered()\n"
+	"if not last then return {''} end\n"
+	"if ARGV[7] == '$' then return {last} end\n"
+	"local group = redis.pcall('XPENDING', KEYS[1], ARGV[1])\n"
+	"if group.err then return group end\n"
+	"local waiting = ARGV[5] == 'coalesce' and 0 or redis.pcall('ZCARD', KEYS[5])\n"
+	"if type(waiting) == 'table' then return waiting end\n"
+	"if redis.pcall('XLEN', KEYS[1]) == group[1] + waiting then return {''} end\n"
+	"local function stream_of(fields)\n"
+	"  for i = 1, #fields, 2 do\n"
+	"    if fields[i] == 'lbs-input' then\n"
+	"      local ok, v = pcall(cjson.decode, fields[i + 1])\n"
+	"      return ok and type(v) == 'table' and type(v.DataStreamName) == 'string' and v.DataStreamName\n"
+	"    end\n"
+	"  end\n"
+	"end\n"
+	"local page = redis.pcall('XRANGE', KEYS[1], ARGV[2], last, 'COUNT', ARGV[6])\n"
+	"if page.err then return page end\n"
+	"local out = {#page == tonumber(ARGV[6]) and page[#page][1] or ''}\n"
+	"for _, e in ipairs(page) do\n"
+	"  local p = held(e[1])\n"
+	"  if p and p.err then return p end\n"
+	"  local stream = not p and stream_of(e[2])\n"
+	"  local waits = stream and redis.pcall('ZSCORE', KEYS[5], member(stream, e[1]))\n"
+	"  if not p and not waits then out[#out + 1] = e[1] end\n"
+	"end\n"
+	"return out\n",
+
+	[SCRIPT_GHOST_BACK] =
+		LUA_LBS LUA_FINISH "local p = held(ARGV[2])\n"
+				   "if p then return p.err and p or 0 end\n"
+				   "local e = redis.pcall('XRANGE', KEYS[1], ARGV[2], ARGV[2])\n"
+				   "if e.err then return e end\n"
+				   "if not e[1] then return false end\n"
+				   "local last = delivered()\n"
+				   "if not last or later(ARGV[2], last) then return 0 end\n"
+				   "if redis.pcall('ZSCORE', KEYS[5], member(ARGV[4], ARGV[2])) then return 0 end\n"
+				   "local new = add(e[1][2])\n"
+				   "if type(new) == 'table' then return new end\n"
+				   "redis.call('XDEL', KEYS[1], ARGV[2])\n"
+				   "if registered() then redis.pcall('HSET', KEYS[2], ARGV[4], new) end\n"
+				   "return new\n",
+
 	[SCRIPT_ADD_LATER] = LUA_PACK LUA_CLOCK
 	"local v, ms = {ARGV[4], ARGV[8], ''}, clock()\n"
 	"for i = 9, #ARGV do v[#v + 1] = ARGV[i] end\n"

@@ -32,11 +32,15 @@ enum script {
 	/* …, limit, position -> {moved, ms until the next is due | -1, delayed, parked, next position, woken,
 	 * wanted} */
 	SCRIPT_DUE,
-	SCRIPT_ADD_LATER, /* …, delay_ms | "", at Unix ms | "", why, name, value, … -> id it waits under */
-	SCRIPT_DELAYED,   /* …, "now" | "drop" -> new id | 1 dropped | 0 not there */
-	SCRIPT_LEFT,      /* KEYS left; ARGV "leave" | "back" | "list", consumer -> integer | {consumer, ms ago, …} */
-	SCRIPT_FORGET,    /* KEYS lbs, left; ARGV group, consumer, idle_ms -> 1 deleted | 0: has entries, or was seen */
-	SCRIPT_UNREAD,    /* KEYS lbs; ARGV group -> id of the first entry that is not delivered yet | nil */
+	/* …, count, start -> {last that was looked at | "", ids}: from the id on, entries that the group was given and
+	 * nobody has; start "$": only {last-delivered-id} */
+	SCRIPT_GHOSTS,
+	SCRIPT_GHOST_BACK, /* … -> new id | 0: somebody has it, or it waits | nil gone */
+	SCRIPT_ADD_LATER,  /* …, delay_ms | "", at Unix ms | "", why, name, value, … -> id it waits under */
+	SCRIPT_DELAYED,    /* …, "now" | "drop" -> new id | 1 dropped | 0 not there */
+	SCRIPT_LEFT,   /* KEYS left; ARGV "leave" | "back" | "list", consumer -> integer | {consumer, ms ago, …} */
+	SCRIPT_FORGET, /* KEYS lbs, left; ARGV group, consumer, idle_ms -> 1 deleted | 0: has entries, or was seen */
+	SCRIPT_UNREAD, /* KEYS lbs; ARGV group -> id of the first entry that is not delivered yet | nil */
 	/* KEYS position, stream; ARGV token, start -> {position, tries, flags} | nil: a newer token has it */
 	SCRIPT_FEED_OPEN,
 	/* KEYS position [stream]; ARGV token, id, at, minid to trim to or "", check 1 | 0 -> 1 | 0 | -1 | -2: see

@@ -95,6 +95,13 @@ enum cmd_kind {
 	/* script: .fields of .stream wait for .delay_ms, or until .at_ms by the server's clock (0 = use .delay_ms);
 	 * .why -> ID they wait under */
 	CMD_ADD_LATER,
+	/* script: entries that the group was given and nobody has (not pending, not waiting for their stream); looks
+	 * at .count from .id on -> PENDING without consumers, .id = the last that was looked at, 0-0 = all were;
+	 * .value "$": none, .id = the last that the group was given */
+	CMD_GHOSTS,
+	/* script; .stream .id: such an entry goes back to the LBS -> ID the new id | INT 0 somebody has it, or it
+	 * waits | NIL gone */
+	CMD_GHOST_BACK,
 	CMD_DELAYED_NOW,  /* script: .id, which waits, goes back at once -> ID the new id | INT 0 it does not wait */
 	CMD_DELAYED_DROP, /* script: .id, which waits, is forgotten -> INT 1 | INT 0 it does not wait */
 	/* who has left the group on purpose (script, {<lbs>}-left): we leave, we are back -> INT; all of them ->

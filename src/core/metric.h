@@ -54,6 +54,7 @@
 	X(M_REQUEUE_UNRESUMED, "sluice_requeues_total", "reason=\"unresumed\"", "")                                    \
 	X(M_REQUEUE_NO_CREDIT, "sluice_requeues_total", "reason=\"no_credit\"", "")                                    \
 	X(M_REQUEUE_OWNER_LEFT, "sluice_requeues_total", "reason=\"owner_left\"", "")                                  \
+	X(M_REQUEUE_GHOST, "sluice_requeues_total", "reason=\"ghost\"", "")                                            \
 	X(M_DELAYED_FAIL, "sluice_retries_delayed_total", "reason=\"fail\"", "Entries given back for a later time")    \
 	X(M_DELAYED_RELEASE, "sluice_retries_delayed_total", "reason=\"release\"", "")                                 \
 	X(M_MERGED, "sluice_entries_merged_total", "", "Entries merged into a later one of their stream")              \

@@ -246,6 +246,8 @@ static const struct {
 	[CMD_SIFT] = {model_sift, 1 + SCRIPT_SIFT},
 	[CMD_DUE] = {model_due, 1 + SCRIPT_DUE},
 	[CMD_ADD_LATER] = {model_add_later, 1 + SCRIPT_ADD_LATER},
+	[CMD_GHOSTS] = {model_ghosts, 1 + SCRIPT_GHOSTS},
+	[CMD_GHOST_BACK] = {model_ghost_back, 1 + SCRIPT_GHOST_BACK},
 	[CMD_DELAYED_NOW] = {model_delayed_cmd, 1 + SCRIPT_DELAYED},
 	[CMD_DELAYED_DROP] = {model_delayed_cmd, 1 + SCRIPT_DELAYED},
 	[CMD_LEAVE] = {model_left_cmd, 1 + SCRIPT_LEFT},

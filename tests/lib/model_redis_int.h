@@ -66,6 +66,13 @@ model_exec_fn model_group_create_cmd, model_read, model_read_own, model_heartbea
 	model_dlq_del, model_replay;
 /* model_redis_later: what waits */
 model_exec_fn model_later, model_sift, model_due, model_add_later, model_delayed_cmd;
+/* model_redis_ghosts: what the group was given and nobody has */
+model_exec_fn model_ghosts, model_ghost_back;
+/* The stream that an entry names, where nothing stands before it and no escapes are in it. */
+struct slice model_plain_stream(const struct model_entry *e);
+/* It waits for this stream. */
+bool model_is_parked_as(
+	struct model_redis *m, const struct command_names *names, struct slice stream, struct entry_id id);
 /* model_redis_left: who has left */
 model_exec_fn model_left_cmd, model_forget;
 void model_left_free(struct model_redis *m);

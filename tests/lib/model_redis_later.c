@@ -406,8 +406,7 @@ void model_take_stream(struct model_redis *m, struct model_stream *s, const stru
 	}
 }
 
-/* The stream that an entry names, as the script finds it: nothing before it, no escapes in it. */
-static struct slice plain_stream(const struct model_entry *e)
+struct slice model_plain_stream(const struct model_entry *e)
 {
 	static const char head[] = "{\"DataStreamName\":\"";
 	struct slice in = model_entry_field(e, "lbs-input");
@@ -439,7 +438,7 @@ void model_sift(struct model_redis *m, const struct cmd *c, const struct command
 		s->consumers[consumer].seen = m->now;
 		model_pel_put(s, e.id, consumer, m->now, 1);
 		s->delivered = e.id;
-		struct slice stream = plain_stream(&e), name = slice_copy(stream);
+		struct slice stream = model_plain_stream(&e), name = slice_copy(stream);
 		bool merges = names->same_stream == SAME_STREAM_COALESCE;
 		if (stream.p && names->same_stream != SAME_STREAM_ALLOW && is_running(m, names, name, e.id) &&
 			(merges ? merge : park)(m, s, names, name, e.id))
@@ -718,6 +717,17 @@ bool model_redis_is_parked(struct model_redis *m, const struct command_names *na
 	const struct model_waits *w = waits_of(m, names);
 	for (size_t i = 0; i < w->n_parked; i++)
 		if (!w->parked[i].is_wish && entry_id_cmp(w->parked[i].id, id) == 0)
+			return true;
+	return false;
+}
+
+bool model_is_parked_as(
+	struct model_redis *m, const struct command_names *names, struct slice stream, struct entry_id id)
+{
+	const struct model_waits *w = waits_of(m, names);
+	for (size_t i = 0; i < w->n_parked; i++)
+		if (!w->parked[i].is_wish && entry_id_cmp(w->parked[i].id, id) == 0 &&
+			slice_same(w->parked[i].stream, stream))
 			return true;
 	return false;
 }

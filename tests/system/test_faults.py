@@ -128,6 +128,10 @@ class Scenario:
         self.names.discard(f"{self.svc}.gone")
         self.ghost_lock = f"{self.svc}.ghost0{SEP}{r[0]}"
         self.db.cmd("XDEL", self.lbs, r[5])
+        if self.is_for("ghost_back"):
+            node = self.db.node_for(self.lbs)
+            node.pipe([self.add("lost"), ("XREADGROUP", "GROUP", self.group, "deleted", "COUNT", 1, "STREAMS", self.lbs, ">"),
+                       ("XGROUP", "DELCONSUMER", self.lbs, self.group, "deleted")])
         cmds = [self.add("a"), self.add("b"), self.add("fail"), self.add("dead", dead=True), self.add("release"), self.add("two"),
                 self.add("two"), self.add("hold")] + [("XADD", self.lbs, "*", "x", "y")] * self.n_unreadable
         bad = [x for x in self.db.node_for(self.lbs).pipe(cmds) if isinstance(x, RedisError)]

@@ -1,4 +1,5 @@
 """A dead or hung owner's streams continue elsewhere in T + 1 s; a slow but alive one keeps its own."""
+import json
 import os
 import time
 
@@ -325,3 +326,69 @@ def test_keyspace_events_off_and_require(t):
     d = t.daemon(r2, ready=False, cfg={"redis": {"keyspace_events": "require"}})
     t.wait(lambda: "keyspace" in d.log, 15)
     assert d.ctl("status", "--ready").returncode == 1
+
+
+# ---- entries that nobody has
+
+def ghost_settings(**more):
+    return {"recovery": {"interval": "2s", "min_idle": "6s"}, **more}
+
+
+@limit(60)
+def test_entries_of_deleted_consumers_come_back(t):
+    """XGROUP DELCONSUMER by hand: of a stranger, and of the daemon that holds one. What waits for its stream is left alone."""
+    r = t.redis()
+    d = t.daemon(r, T=3, service=ghost_settings())
+    w = t.worker(d, credits=5)
+    add = Added(r.db)
+    for name in ("mine", "mine", "theirs"):  # the second waits for the first
+        add.one("orders", name)
+    w.wait("assign", 2)
+    t.wait(lambda: r.db.cmd("ZCARD", "{orders-input}-parked") == 1, 10, "one waits")
+    d.ctl_ok("pause", "orders")
+    ghost = add.one("orders", "ghost")
+    r.db.cmd("XADD", "orders-input", "*", "no", "input")
+    r.db.cmd("XADD", "orders-input", "*", "lbs-input", '{"DataStreamName":"seventh","Info":{}}', "_retry_count", "2")
+    got = r.db.cmd("XREADGROUP", "GROUP", "orders-group", "other", "COUNT", 9, "STREAMS", "orders-input", ">")
+    assert len(got[0][1]) == 3
+    assert r.db.cmd("XGROUP", "DELCONSUMER", "orders-input", "orders-group", "other") == 3
+    for what in ("ghost", ghost):
+        x, = d.json("explain", what)
+        assert x["state"] == "ghost" and "DELCONSUMER" in json.dumps(x), x
+    d.ctl_ok("resume", "orders")
+    a, = [w.wait("assign", 1, 20, stream="ghost")]
+    assert a["retry"] == 0 and a["id"] != ghost, a
+    assert w.wait("assign", 1, 20, stream="seventh")["retry"] == 2
+    t.wait(lambda: r.db.cmd("XLEN", "orders-input-dlq") == 1, 10, "the unreadable one is a dead letter")
+    line, = [x for x in d.log.splitlines() if "was delivered, but nobody had it" in x]
+    assert " warn " in line and "DELCONSUMER" in line, line
+    t.wait(lambda: 'sluice_requeues_total{service="orders",reason="ghost"} 3' in d.ctl_ok("metrics"), 10, "three counted")
+    assert r.db.cmd("ZCARD", "{orders-input}-parked") == 1, "what waits for its stream goes on waiting"
+    assert r.db.cmd("XGROUP", "DELCONSUMER", "orders-input", "orders-group", d.consumer) == 4
+    w.wait("revoke", 4, 15)
+    for x in list(w.held.values()):
+        w.send({"t": "revoked", "lease": x["lease"]})
+    w.work = 0
+    for name, n in (("theirs", 2), ("ghost", 2), ("seventh", 2), ("mine", 3)):
+        w.wait("assign", n, 30, stream=name)
+    checks.wait_clean(r.db, timeout=30, dlq=1)
+
+
+@limit(40)
+def test_what_was_skipped_on_purpose_is_no_ghost(t):
+    """group_start "$": what was in the stream before stays there."""
+    r = t.redis()
+    for i in range(3):
+        Added(r.db).one("orders", f"old{i}")
+    d = t.daemon(r, T=3, service=ghost_settings(group_start="$"))
+    w = t.worker(d, credits=5, work=0)
+    Added(r.db).one("orders", "new")
+    w.wait("ok", 1)
+    d.ctl_ok("pause", "orders")
+    Added(r.db).one("orders", "ghost")
+    r.db.cmd("XREADGROUP", "GROUP", "orders-group", "other", "COUNT", 9, "STREAMS", "orders-input", ">")
+    r.db.cmd("XGROUP", "DELCONSUMER", "orders-input", "orders-group", "other")
+    d.ctl_ok("resume", "orders")
+    w.wait("ok", 2, 20)  # what was delivered since is found all the same
+    assert {a["stream"] for a in w.frames("assign")} == {"new", "ghost"}
+    assert r.db.cmd("XLEN", "orders-input") == 3

@@ -82,6 +82,12 @@ static void reconcile_wake(struct reconcile *rc, struct shard_ctx *c, struct rec
 	heap_set(&rc->services, &v->timer, c->now);
 }
 
+/* Entries that the group was given before it was known to us, at "$", may have been skipped on purpose. */
+static bool wants_ghost_floor(const struct shard_ctx *c, const struct recovery *v)
+{
+	return !v->has_ghost_floor && strcmp(recovery_rules(c, v)->group_start, "$") == 0;
+}
+
 static struct recovery *reconcile_begin(struct reconcile *rc, struct shard_ctx *c, uint16_t svc)
 {
 	if (svc >= rc->n) {
@@ -97,9 +103,10 @@ static struct recovery *reconcile_begin(struct reconcile *rc, struct shard_ctx *
 	v->consumers.at = c->now;
 	v->left.is_on = true;
 	v->left.at = MONO_NEVER; /* asked when somebody is suspected */
-	v->left.gen = v->consumers.gen = v->walk.gen = v->scan.gen = (uint32_t)rng_next(&c->rng);
+	v->left.gen = v->consumers.gen = v->walk.gen = v->scan.gen = v->ghosts.gen = (uint32_t)rng_next(&c->rng);
 	mono_ms spread = mono_min(recovery_rules(c, v)->scan_interval_ms, START_SPREAD_MS);
 	v->scan.at = c->now + (mono_ms)rng_below(&c->rng, (uint64_t)spread + 1);
+	v->ghosts.at = wants_ghost_floor(c, v) ? c->now : v->scan.at;
 	return v;
 }
 
@@ -132,7 +139,8 @@ void reconcile_scan(struct reconcile *rc, struct shard_ctx *c, uint16_t svc)
 	struct recovery *v = reconcile_find(rc, svc);
 	if (!v)
 		return;
-	v->scan.at = v->consumers.at = v->walk.at = c->now;
+	v->scan.at = v->consumers.at = v->walk.at = v->ghosts.at = c->now;
+	v->ghosts_asked = true;
 	reconcile_wake(rc, c, v);
 }
 
@@ -390,6 +398,26 @@ static void on_scan(struct reconcile *rc, struct shard_ctx *c, struct recovery *
 		scan_ended(c, v, true);
 }
 
+static void on_ghosts(struct reconcile *rc, struct shard_ctx *c, struct recovery *v, const struct reply *reply)
+{
+	struct page *p = &v->ghosts;
+	if (wants_ghost_floor(c, v)) {
+		v->has_ghost_floor = reply->id.ms || reply->id.seq; /* else nothing was given to it yet */
+		v->ghost_floor = p->from = entry_id_next(reply->id);
+		p->at = v->has_ghost_floor ? v->scan.at : c->now + EVERY_MS;
+		return;
+	}
+	for (size_t i = 0; i < reply->n; i++)
+		repair_ghost(rc, c, v, reply->pending[i].id);
+	if (reply->id.ms || reply->id.seq) {
+		p->from = entry_id_next(reply->id);
+		return;
+	}
+	p->from = v->ghost_floor;
+	v->ghosts_asked = false;
+	p->at = c->now + rng_jitter(&c->rng, recovery_rules(c, v)->scan_interval_ms, recovery_rules(c, v)->jitter_pct);
+}
+
 static void page_failed(struct shard_ctx *c, struct recovery *v, struct page *p)
 {
 	if (p == &v->left) { /* nothing else waits for it: then all are deaths */
@@ -411,19 +439,25 @@ static struct page *page_of(struct recovery *v, enum page_kind k)
 	struct page *const pages[] = {[PAGE_CONSUMERS] = &v->consumers,
 		[PAGE_WALK] = &v->walk,
 		[PAGE_SCAN] = &v->scan,
-		[PAGE_LEFT] = &v->left};
+		[PAGE_LEFT] = &v->left,
+		[PAGE_GHOSTS] = &v->ghosts};
 	return pages[k];
 }
 
 static enum cmd_kind page_command(enum page_kind k)
 {
-	return k == PAGE_CONSUMERS ? CMD_CONSUMERS : k == PAGE_LEFT ? CMD_LEFT : CMD_PENDING;
+	static const enum cmd_kind kinds[] = {[PAGE_CONSUMERS] = CMD_CONSUMERS,
+		[PAGE_WALK] = CMD_PENDING,
+		[PAGE_SCAN] = CMD_PENDING,
+		[PAGE_LEFT] = CMD_LEFT,
+		[PAGE_GHOSTS] = CMD_GHOSTS};
+	return kinds[k];
 }
 
 static void page_reply(struct reconcile *rc, struct shard_ctx *c, uint64_t tag, const struct reply *reply)
 {
-	enum page_kind k = (enum page_kind)(tag_index(tag) & 3);
-	struct recovery *v = reconcile_find(rc, (uint16_t)(tag_index(tag) >> 2));
+	enum page_kind k = (enum page_kind)(tag_index(tag) & 7);
+	struct recovery *v = reconcile_find(rc, (uint16_t)(tag_index(tag) >> 3));
 	if (!v)
 		return;
 	struct page *p = page_of(v, k);
@@ -433,7 +467,7 @@ static void page_reply(struct reconcile *rc, struct shard_ctx *c, uint64_t tag, 
 	reconcile_wake(rc, c, v);
 	hist_add(&c->metrics.h[HR_COMMAND], (double)(c->now - p->sent) / 1000);
 	enum cmd_kind kind = page_command(k);
-	if (k == PAGE_LEFT && reply->kind == REPLY_ERROR && reply->error == RERR_NOSCRIPT) {
+	if (reply->kind == REPLY_ERROR && reply->error == RERR_NOSCRIPT) {
 		p->use_eval = true;
 		p->at = c->now;
 		return;
@@ -449,6 +483,8 @@ static void page_reply(struct reconcile *rc, struct shard_ctx *c, uint64_t tag, 
 		on_left(v, reply);
 	else if (k == PAGE_WALK)
 		on_walk(rc, c, v, reply);
+	else if (k == PAGE_GHOSTS)
+		on_ghosts(rc, c, v, reply);
 	else
 		on_scan(rc, c, v, reply);
 }
@@ -484,6 +520,23 @@ static bool has_room(const struct recovery *v)
 	return v->n_busy + v->n_queued < RECOVERY_BUSY && v->n_waiting < RECOVERY_WAITING;
 }
 
+/* One daemon of all is enough: the one of rank 0. */
+static void look_for_ghosts(struct shard_ctx *c, struct recovery *v)
+{
+	struct page *p = &v->ghosts;
+	if (p->in_flight || p->at > c->now || !has_room(v))
+		return;
+	const bool is_mine = ctx_service(c, v->svc)->rank == 0 || v->ghosts_asked || wants_ghost_floor(c, v);
+	if (!is_mine) {
+		p->from = v->ghost_floor;
+		p->at = c->now + recovery_rules(c, v)->scan_interval_ms;
+		return;
+	}
+	struct cmd *cmd = reconcile_send_page(c, v, p, PAGE_GHOSTS);
+	cmd->count = GHOST_PAGE;
+	cmd->value = slice_str(wants_ghost_floor(c, v) ? "$" : "");
+}
+
 static mono_ms reconcile_flush_one(struct reconcile *rc, struct shard_ctx *c, struct recovery *v)
 {
 	repair_start_ready(rc, c, v);
@@ -505,11 +558,14 @@ static mono_ms reconcile_flush_one(struct reconcile *rc, struct shard_ctx *c, st
 	}
 	if (!v->left.in_flight && v->left.at <= c->now)
 		reconcile_send_page(c, v, &v->left, PAGE_LEFT);
+	look_for_ghosts(c, v);
 	mono_ms next = v->consumers.in_flight ? MONO_NEVER : v->consumers.at;
 	if (!v->left.in_flight)
 		next = mono_min(next, v->left.at);
 	if (!v->scan.in_flight && v->scan.at > c->now)
 		next = mono_min(next, v->scan.at);
+	if (!v->ghosts.in_flight && v->ghosts.at > c->now)
+		next = mono_min(next, v->ghosts.at);
 	return next;
 }
 

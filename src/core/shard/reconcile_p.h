@@ -13,6 +13,7 @@ enum {
 	100000,
 	RECOVERY_WAITING = 120000, /* with those that wait for their turn: no more pages until fewer */
 	WALK_PAGE = 500,
+	GHOST_PAGE = 50, /* with all their fields inside the server */
 	RANK_MS = 200,
 	AFTER_MS = 5, /* past a lock's deadline */
 	EVERY_MS = 1000
@@ -26,6 +27,8 @@ enum {
  *    PROBING    -> WAITING: alive, until its lock's deadline; or a missing lock proves nothing yet
  *    CLOSING    -> left: refused, the owner is back; -> WAITING: the guard came too late
  *    REQUEUEING -> left: not as expected, the guard is opened again
+ *    ghost      pending for nobody: WAITING for T first; READY -> … -> REQUEUEING; when nobody can work on it from
+ *               FETCHING at once
  *    any        -> WAITING: no answer, after a backoff */
 enum repair_state {
 	REPAIR_WAITING,
@@ -58,6 +61,7 @@ struct repair {
 	uint8_t problem;   /* enum entry_problem: nobody can work on it */
 	bool is_uncounted; /* its owner had left on purpose */
 	bool is_suspect;   /* a worker died with it once: stays said */
+	bool is_ghost;     /* delivered, but pending for nobody; it has no consumer */
 	int64_t idle_ms;   /* when it was found; it only grows, or the entry was touched */
 	mono_ms found_at;
 	mono_ms seen_at;  /* last sign of the owner */
@@ -92,7 +96,9 @@ struct recovery { /* of one service */
 	uint64_t round;
 	uint64_t *live; /* hashes of the names of live consumers, ours too */
 	size_t n_live, live_cap;
-	struct page consumers, walk, scan, left;
+	struct page consumers, walk, scan, left, ghosts;
+	struct entry_id ghost_floor; /* what the group was given before that was not ours to look at */
+	bool has_ghost_floor, ghosts_asked;
 	mono_ms left_known;   /* who has left was asked then and answered; 0 = never */
 	struct text *walking; /* the suspect whose entries are walked through */
 	bool was_scanned;     /* the first pass is over */
@@ -100,8 +106,10 @@ struct recovery { /* of one service */
 	uint32_t n_busy;   /* states after READY */
 	uint32_t n_queued; /* READY */
 	uint32_t n_waiting;
-	mono_ms trimmed_at; /* entries whose data was gone were told of; 0 = never */
-	uint32_t n_trimmed; /* since then */
+	mono_ms ghosts_said_at; /* entries that nobody had were told of; 0 = never */
+	uint32_t n_ghosts;      /* since then */
+	mono_ms trimmed_at;     /* entries whose data was gone were told of; 0 = never */
+	uint32_t n_trimmed;     /* since then */
 };
 
 struct reconcile {
@@ -115,11 +123,11 @@ struct reconcile {
 	char door[360]; /* recover:<lock value> */
 };
 
-/* Tag indices: repairs use bit 31 clear; the three walks of a service set it. */
-enum page_kind { PAGE_CONSUMERS, PAGE_WALK, PAGE_SCAN, PAGE_LEFT };
+/* Tag indices: repairs use bit 31 clear; the walks of a service set it. */
+enum page_kind { PAGE_CONSUMERS, PAGE_WALK, PAGE_SCAN, PAGE_LEFT, PAGE_GHOSTS };
 static inline uint32_t page_index(uint16_t svc, enum page_kind k)
 {
-	return 0x80000000u | (uint32_t)svc << 2 | (uint32_t)k;
+	return 0x80000000u | (uint32_t)svc << 3 | (uint32_t)k;
 }
 
 const struct service_rules *recovery_rules(const struct shard_ctx *c, const struct recovery *v);
@@ -129,6 +137,8 @@ void recovery_ask_left(struct reconcile *rc, struct shard_ctx *c, struct recover
 /* A pending entry of a peer: begins its repair unless there is one. */
 void repair_found(struct reconcile *rc, struct shard_ctx *c, struct recovery *v, const struct pending_row *row,
 	enum repair_source source);
+/* One that nobody has: when that is still so after T, and nobody has its lock, it goes back uncounted. */
+void repair_ghost(struct reconcile *rc, struct shard_ctx *c, struct recovery *v, struct entry_id id);
 void repair_expired(struct reconcile *rc, struct shard_ctx *c, struct recovery *v, struct entry_id id);
 void repair_reply(struct reconcile *rc, struct shard_ctx *c, uint64_t tag, struct reply *reply);
 void repair_tick(struct reconcile *rc, struct shard_ctx *c);

@@ -12,6 +12,7 @@ enum {
 	TRIES = 12,
 	WATCH_MAX_MS = 60000,
 	TRIMMED_EVERY_MS = 60000,
+	GHOSTS_EVERY_MS = 60000,
 	LEFT_WAIT_MS = 50,
 	LEFT_SLACK_MS = 100 /* clocks and rounding */
 };
@@ -25,7 +26,8 @@ static const uint16_t allowed[REPAIR_STATES] = {
 	[REPAIR_WAITING] = 1 << REPAIR_READY,
 	[REPAIR_READY] = 1 << REPAIR_FETCHING | 1 << REPAIR_PROBING,
 	[REPAIR_CHECKING] = 1 << REPAIR_WAITING | 1 << REPAIR_READY,
-	[REPAIR_FETCHING] = 1 << REPAIR_PROBING | 1 << REPAIR_ACKING | 1 << REPAIR_DEAD | 1 << REPAIR_WAITING,
+	[REPAIR_FETCHING] = 1 << REPAIR_PROBING | 1 << REPAIR_ACKING | 1 << REPAIR_DEAD | 1 << REPAIR_WAITING |
+			    1 << REPAIR_REQUEUEING,
 	[REPAIR_PROBING] = 1 << REPAIR_CLOSING | 1 << REPAIR_WAITING,
 	[REPAIR_CLOSING] = 1 << REPAIR_REQUEUEING | 1 << REPAIR_DEAD | 1 << REPAIR_WAITING,
 	[REPAIR_REQUEUEING] = 0,
@@ -155,6 +157,18 @@ void repair_found(struct reconcile *rc, struct shard_ctx *c, struct recovery *v,
 	take_up(rc, c, v, r, row);
 }
 
+/* A consumer that acknowledges and deletes one after the other leaves it so for a moment. */
+void repair_ghost(struct reconcile *rc, struct shard_ctx *c, struct recovery *v, struct entry_id id)
+{
+	struct repair_key key = {v->svc, id};
+	if (map_get(&rc->repairs, &key, sizeof key))
+		return;
+	struct repair *r = repair_new(rc, c, v, id, REPAIR_WAITING);
+	r->source = BY_SCAN;
+	r->is_ghost = true;
+	wait_until(rc, r, c->now + recovery_rules(c, v)->ttl_ms);
+}
+
 static uint64_t repair_tag(struct reconcile *rc, const struct repair *r)
 {
 	return tag_of(PART_RECONCILE, shard_pool_renew(&rc->pool, r->index), r->index);
@@ -273,6 +287,15 @@ static bool was_left_behind(const struct reconcile *rc, const struct repair *r)
 	return s && s->has_left && r->found_at - r->idle_ms <= s->left_at + LEFT_SLACK_MS;
 }
 
+static void ghost_back(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+{
+	repair_move(rc, r, REPAIR_REQUEUEING);
+	struct op_ask ask = repair_op_of(rc, c, r, CMD_GHOST_BACK);
+	if (r->guard_at)
+		ask.not_after = guard_end(rc, c, r);
+	ctx_ask(c, &ask);
+}
+
 static void repair_give_back(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
 	const struct service_rules *rules = recovery_rules(c, recovery_of(rc, r));
@@ -332,6 +355,8 @@ static void on_unreadable(struct reconcile *rc, struct shard_ctx *c, struct repa
 
 static bool is_suspect(const struct reconcile *rc, const struct repair *r)
 {
+	if (r->is_ghost)
+		return false;
 	const struct peer *s = recovery_peer(recovery_of(rc, r), slice_of(r->consumer));
 	return s && s->is_suspect;
 }
@@ -344,6 +369,10 @@ static bool is_seen(const struct reconcile *rc, const struct repair *r)
 static void repair_on_fetched(struct reconcile *rc, struct shard_ctx *c, struct repair *r, struct reply *reply)
 {
 	struct entry_in *e = reply->entries && reply->entries->n > 0 ? &reply->entries->v[0] : NULL;
+	if (!e && r->is_ghost) { /* done after all */
+		repair_forget(rc, c, r);
+		return;
+	}
 	if (!e && is_seen(rc, r)) { /* deleted, maybe trimmed while it is worked on: its owner puts it away */
 		left(rc, c, r, M_REC_ALIVE);
 		return;
@@ -352,6 +381,10 @@ static void repair_on_fetched(struct reconcile *rc, struct shard_ctx *c, struct 
 		repair_move(rc, r, REPAIR_ACKING);
 		struct op_ask ask = repair_op_of(rc, c, r, CMD_ACK_DEL);
 		ctx_ask(c, &ask);
+		return;
+	}
+	if (e->problem != ENTRY_GOOD && r->is_ghost) { /* it has no lock; its reader puts it away */
+		ghost_back(rc, c, r);
 		return;
 	}
 	if (e->problem != ENTRY_GOOD) {
@@ -424,7 +457,7 @@ static void on_missing(struct reconcile *rc, struct shard_ctx *c, struct repair 
 		heap_set(&rc->services, &recovery_of(rc, r)->timer, c->now);
 		return;
 	}
-	if (!is_left_known(rc, r)) {
+	if (!r->is_ghost && !is_left_known(rc, r)) {
 		recovery_ask_left(rc, c, recovery_of(rc, r));
 		wait_until(rc, r, c->now + LEFT_WAIT_MS);
 		return;
@@ -451,6 +484,8 @@ static void repair_on_closed(
 		left(rc, c, r, M_REC_LOST_RACE); /* the owner is back, or another daemon came first */
 	else if (m->result != OP_DONE || c->now >= guard_end(rc, c, r))
 		try_again(rc, c, r);
+	else if (r->is_ghost)
+		ghost_back(rc, c, r);
 	else
 		repair_give_back(rc, c, r);
 }
@@ -466,15 +501,49 @@ void reconcile_lock_answer(struct reconcile *rc, struct shard_ctx *c, const stru
 		repair_on_closed(rc, c, r, m);
 }
 
-static void requeued(struct reconcile *rc, struct shard_ctx *c, struct repair *r, struct entry_id id)
+/* One line a minute: a group that loses its entries has an operator who should know. */
+static void say_ghost(struct shard_ctx *c, struct recovery *v, const struct repair *r, struct entry_id id)
+{
+	char stream[FIELD_VALUE_CAP];
+	v->n_ghosts++;
+	if (v->ghosts_said_at && c->now < v->ghosts_said_at + GHOSTS_EVERY_MS)
+		return;
+	effects_log(c->out, LOG_WARN,
+		"shard=%u service=%s stream=%s id=%llu-%llu was delivered, but nobody had it: back as %llu-%llu n=%u; "
+		"was "
+		"its consumer deleted by XGROUP DELCONSUMER?",
+		c->index, recovery_rules(c, v)->name,
+		r->stream ? field_value(stream, r->stream->bytes, r->stream->len) : "?",
+		(unsigned long long)r->key.id.ms, (unsigned long long)r->key.id.seq, (unsigned long long)id.ms,
+		(unsigned long long)id.seq, v->n_ghosts);
+	v->ghosts_said_at = mono_max(c->now, 1);
+	v->n_ghosts = 0;
+}
+
+static void ghost_is_back(struct reconcile *rc, struct shard_ctx *c, struct repair *r, struct entry_id id)
+{
+	ctx_metrics(c, (uint16_t)r->key.svc)->c[M_REQUEUE_GHOST]++;
+	say_ghost(c, recovery_of(rc, r), r, id);
+}
+
+static void owner_is_gone(struct shard_ctx *c, const struct repair *r)
 {
 	static const enum metric_service_hist hists[] = {H_REC_PROBE, H_REC_EVENT, H_REC_SCAN};
 	struct metrics_service *m = ctx_metrics(c, (uint16_t)r->key.svc);
 	m->c[r->is_uncounted ? M_REQUEUE_OWNER_LEFT : M_REQUEUE_OWNER_DIED]++;
 	hist_add(&m->h[hists[r->source]], (double)(c->now - r->seen_at) / 1000);
+}
+
+static void requeued(struct reconcile *rc, struct shard_ctx *c, struct repair *r, struct entry_id id)
+{
+	if (r->is_ghost)
+		ghost_is_back(rc, c, r, id);
+	else
+		owner_is_gone(c, r);
 	char what[64];
 	snprintf(what, sizeof what, "gone:%llu-%llu", (unsigned long long)id.ms, (unsigned long long)id.seq);
-	tomb(rc, c, r, what);
+	if (r->stream)
+		tomb(rc, c, r, what);
 	left(rc, c, r, M_REC_REQUEUED);
 }
 

@@ -208,6 +208,7 @@ static answer_fn *const answers[CMD_N] = {
 	[CMD_TAKE] = on_take,
 	[CMD_DONE] = on_done,
 	[CMD_REQUEUE] = on_requeue,
+	[CMD_GHOST_BACK] = on_requeue,
 	[CMD_LATER] = on_later,
 	[CMD_ADD_LATER] = on_add_later,
 	[CMD_DEAD] = on_dead,

@@ -22,6 +22,7 @@ enum seek_stage {
 	SEEK_PENDING,
 	SEEK_LOCK,
 	SEEK_PARKED,
+	SEEK_LOOSE, /* pending for nobody: was it delivered? */
 	SEEK_DELAYED,
 	SEEK_DUE,
 	SEEK_DLQ
@@ -129,6 +130,22 @@ static void found_parked(struct seek *j)
 	facts_add(&f, "parked: it waits until the running entry of the same stream has ended, for %s", age);
 	facts_next(&f, "it begins when all that were added before it have ended");
 	row_of(j, &f, &(struct ctl_explain){.state = "parked"});
+	next_service(j);
+}
+
+/* Delivered, and neither pending nor waiting for its stream. */
+static void found_ghost(struct seek *j)
+{
+	const struct coord_service *s = service(j);
+	struct facts f = {0};
+	facts_add(&f,
+		"it was delivered to a consumer of the group, but nobody has it: that consumer was deleted (XGROUP "
+		"DELCONSUMER), or is about to delete the entry");
+	facts_next(
+		&f, "one of the daemons finds it within recovery.interval and lease.ttl, and puts it back uncounted");
+	if (s)
+		facts_advice(&f, "sluicectl scan %s", s->rules->name);
+	row_of(j, &f, &(struct ctl_explain){.state = "ghost"});
 	next_service(j);
 }
 
@@ -312,6 +329,7 @@ static mono_ms seek_step(struct control_req *q, mono_ms now)
 	struct cmd page = {.kind = CMD_DLQ_RANGE, .id = j->from, .count = is_one ? 1 : (int64_t)j->page_n};
 	switch (j->stage) {
 	case SEEK_GROUP:
+	case SEEK_LOOSE:
 		ask_words(j, s->rules->lbs_slot, (const char *const[]){"XINFO", "GROUPS", j->lbs.lbs, NULL});
 		break;
 	case SEEK_ACTIVE:
@@ -387,12 +405,13 @@ static bool is_all_ours(const struct seek *j, const redisReply *pending)
 	return pending && pending->type == REDIS_REPLY_INTEGER && pending->integer <= n;
 }
 
-/* Some are pending for nobody: they wait for their stream. */
-static bool has_parked(const struct seek *j)
+/* Some are pending for nobody: they are not read, wait for their stream, or are ghosts. */
+static bool has_loose(const struct seek *j)
 {
 	struct view_service *v = view_services(j->q->d);
 	const struct coord_service *s = service(j);
-	bool has = s && v[coord_pos(j->q->d->core, s)].parked != 0;
+	const struct view_service *mine = s ? &v[coord_pos(j->q->d->core, s)] : NULL;
+	bool has = mine && (mine->parked != 0 || mine->lbs != mine->pending);
 	mem_free(v);
 	return has;
 }
@@ -401,13 +420,24 @@ static void on_group(struct seek *j, const redisReply *groups)
 {
 	const redisReply *g = our_group(j, groups), *last = g ? remote_value_of(g, "last-delivered-id") : NULL;
 	struct entry_id id;
-	j->all_ours[j->at] = g && !has_parked(j) && is_all_ours(j, remote_value_of(g, "pending"));
+	j->all_ours[j->at] = g && !has_loose(j) && is_all_ours(j, remote_value_of(g, "pending"));
 	if (last && last->type == REDIS_REPLY_STRING && command_id_parse(last->str, last->len, &id)) {
 		j->unread[j->at] = entry_id_next(id);
 		begin_stream(j, SEEK_UNREAD);
 	} else {
 		next_service(j);
 	}
+}
+
+static void on_loose(struct seek *j, const redisReply *groups)
+{
+	const redisReply *g = our_group(j, groups), *last = g ? remote_value_of(g, "last-delivered-id") : NULL;
+	struct entry_id id;
+	if (last && last->type == REDIS_REPLY_STRING && command_id_parse(last->str, last->len, &id) &&
+		entry_id_cmp(j->id, id) <= 0)
+		found_ghost(j);
+	else
+		found_waiting(j);
 }
 
 static void on_active(struct seek *j, const redisReply *id)
@@ -430,7 +460,7 @@ static void on_parked(struct seek *j, const redisReply *r)
 	if (r && r->type != REDIS_REPLY_NIL)
 		found_parked(j);
 	else
-		found_waiting(j);
+		j->stage = SEEK_LOOSE;
 }
 
 static void on_delayed(struct seek *j, const redisReply *r)
@@ -492,10 +522,7 @@ static void on_page(struct seek *j, struct entry_batch *b)
 static void on_pending(struct seek *j, const struct reply *r)
 {
 	if (r->n == 0 || entry_id_cmp(r->pending[0].id, j->id) != 0) {
-		if (j->stream)
-			j->stage = SEEK_PARKED;
-		else
-			found_waiting(j);
+		j->stage = j->stream ? SEEK_PARKED : SEEK_LOOSE;
 		return;
 	}
 	mem_free(j->consumer);
@@ -515,6 +542,8 @@ static void remote_on_answer(void *arg, struct reply *r, const redisReply *raw)
 	bool no_group = r->kind == REPLY_ERROR && r->error == RERR_NOGROUP;
 	if (j->stage == SEEK_GROUP && r->kind != REPLY_NONE)
 		on_group(j, r->kind == REPLY_OK ? raw : NULL);
+	else if (j->stage == SEEK_LOOSE && r->kind != REPLY_NONE)
+		on_loose(j, r->kind == REPLY_OK ? raw : NULL);
 	else if (j->stage == SEEK_ACTIVE && r->kind != REPLY_NONE)
 		on_active(j, r->kind == REPLY_OK ? raw : NULL);
 	else if ((j->stage == SEEK_DELAYED || j->stage == SEEK_DUE) && r->kind != REPLY_NONE)

@@ -52,6 +52,8 @@ static const char *wire(const struct cmd *c)
 				[SCRIPT_SIFT] = "sift",
 				[SCRIPT_ADD_LATER] = "add_later",
 				[SCRIPT_DELAYED] = "delayed",
+				[SCRIPT_GHOSTS] = "ghosts",
+				[SCRIPT_GHOST_BACK] = "ghost_back",
 				[SCRIPT_UNREAD] = "unread",
 				[SCRIPT_FEED_OPEN] = "feed_open",
 				[SCRIPT_FEED_ACK] = "feed_ack",
@@ -178,6 +180,16 @@ Test(command, who_leaves)
 	EXPECT_WIRE("EVALSHA left 1 {orders-input}-left list redis-consumer-n1", .kind = CMD_LEFT);
 	EXPECT_WIRE("EVALSHA forget 2 orders-input {orders-input}-left orders-group c2 86400000", .kind = CMD_FORGET,
 		.consumer = S("c2"), .min_idle_ms = 86400000);
+}
+
+Test(command, what_nobody_has)
+{
+	EXPECT_WIRE("EVALSHA ghosts 5 " LBS_KEYS " orders-group 5-1 '' '' serialize 50 ''", .kind = CMD_GHOSTS,
+		.id = {5, 1}, .count = 50);
+	EXPECT_WIRE("EVALSHA ghosts 5 " LBS_KEYS " orders-group 0-0 '' '' serialize 50 $", .kind = CMD_GHOSTS,
+		.count = 50, .value = S("$"));
+	EXPECT_WIRE(
+		"EVALSHA ghost_back 5 " LBS_KEYS " orders-group 5-1 '' s:7 serialize", .kind = CMD_GHOST_BACK, ENTRY);
 }
 
 Test(command, what_waits)

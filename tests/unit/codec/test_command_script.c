@@ -1051,3 +1051,72 @@ Test(script, who_leaves_is_known_until_it_is_back)
 	cr_expect_eq(number((struct cmd){.kind = CMD_BACK}), 0);
 	cr_expect_eq(EXEC(.kind = CMD_LEFT).n, 0);
 }
+
+/* ---- entries that nobody has */
+
+static struct reply ghosts(struct entry_id from, int64_t count)
+{
+	return EXEC(.kind = CMD_GHOSTS, .id = from, .count = count);
+}
+
+Test(script, an_entry_of_a_deleted_consumer_is_found_and_goes_back_as_it_was)
+{
+	const struct entry_id mine = given("me", "a"), lost = given("you", "b");
+	NUMBER(.kind = CMD_TAKE, .stream = S("b"), .id = lost, .consumer = S("you"));
+	cr_expect_eq(ghosts((struct entry_id){0, 0}, 50).n, 0);
+	cr_expect_eq(NUMBER(.kind = CMD_GHOST_BACK, .stream = S("b"), .id = lost), 0, "somebody has it");
+	real_redis_command(redis, "XGROUP DELCONSUMER orders-input orders-group you");
+	const struct reply found = ghosts((struct entry_id){0, 0}, 50);
+	cr_assert(found.kind == REPLY_PENDING && found.n == 1 && found.id.ms == 0);
+	cr_expect_eq(entry_id_cmp(found.pending[0].id, lost), 0);
+	const struct reply back = EXEC(.kind = CMD_GHOST_BACK, .stream = S("b"), .id = lost);
+	cr_assert(back.kind == REPLY_ID && entry_id_cmp(back.id, lost) > 0);
+	const struct entry_id new = back.id;
+	cr_expect_str_eq(registry("b"), id_text(new));
+	cr_expect_eq(EXEC(.kind = CMD_GHOST_BACK, .stream = S("b"), .id = lost).kind, REPLY_NIL);
+	cr_expect_eq(NUMBER(.kind = CMD_GHOST_BACK, .stream = S("b"), .id = new), 0, "not delivered yet");
+	EXEC(.kind = CMD_READ, .count = 9);
+	cr_assert(reply.entries->n == 1 && reply.entries->v[0].retry == 0);
+	entry_batch_free(reply.entries);
+	cr_expect_eq(n_pending(), 2);
+	(void)mine;
+}
+
+Test(script, what_waits_for_its_stream_is_no_ghost_however_it_is_written)
+{
+	static const char *const inputs[] = {"{\"DataStreamName\":\"a\",\"Info\":1}",
+		"{\"Info\":1,\"DataStreamName\":\"a\"}", " { \"DataStreamName\" : \"\\u0061\" } "};
+	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = given("me", "a"));
+	for (size_t i = 0; i < sizeof inputs / sizeof inputs[0]; i++) {
+		real_redis_command(redis, "XADD orders-input * lbs-input %s", inputs[i]);
+		EXEC(.kind = CMD_READ, .count = 1);
+		const struct entry_id id = reply.entries->v[0].id;
+		entry_batch_free(reply.entries);
+		cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = id), 2);
+		cr_expect_eq(NUMBER(.kind = CMD_GHOST_BACK, .stream = S("a"), .id = id), 0);
+	}
+	EXEC(.kind = CMD_ADD, .stream = S("unread"));
+	cr_expect_eq(ghosts((struct entry_id){0, 0}, 50).n, 0);
+}
+
+Test(script, ghosts_are_found_page_by_page)
+{
+	struct entry_id last = {0, 0};
+	for (int i = 0; i < 7; i++)
+		last = given("you", "a");
+	real_redis_command(redis, "XGROUP DELCONSUMER orders-input orders-group you");
+	size_t n = 0, pages = 0;
+	struct entry_id from = {0, 0};
+	do {
+		const struct reply r = ghosts(from, 3);
+		cr_assert_eq(r.kind, REPLY_PENDING);
+		n += r.n;
+		pages++;
+		from = entry_id_next(r.id);
+	} while (from.seq != 1 || from.ms != 0);
+	cr_expect(n == 7 && pages == 3);
+	const struct reply floor = EXEC(.kind = CMD_GHOSTS, .count = 3, .value = S("$"));
+	cr_expect(floor.n == 0 && entry_id_cmp(floor.id, last) == 0);
+	real_redis_command(redis, "XGROUP DESTROY orders-input orders-group");
+	cr_expect_eq(ghosts((struct entry_id){0, 0}, 50).n, 0);
+}

@@ -169,7 +169,7 @@ static bool replies_equal(enum cmd_kind kind, const struct reply *a, const struc
 	case REPLY_ENTRIES:
 		return entries_equal(a->entries, b->entries) && a->integer == b->integer;
 	case REPLY_PENDING:
-		return pending_equal(a, b);
+		return pending_equal(a, b) && entry_id_cmp(a->id, b->id) == 0;
 	case REPLY_CONSUMERS:
 		return kind == CMD_LEFT ? left_equal(a, b) : consumers_within(a, b) && consumers_within(b, a);
 	case REPLY_COUNTS:
@@ -311,10 +311,10 @@ static void random_command(struct pair *p)
 		CMD_DONE_MANY, CMD_REQUEUE, CMD_REQUEUE, CMD_REQUEUE, CMD_DEAD, CMD_DEAD_ADD, CMD_DEAD_READ,
 		CMD_ACK_DEL, CMD_PENDING, CMD_CONSUMERS, CMD_LENGTH, CMD_PENDING_SUM, CMD_UNREAD, CMD_UNREAD,
 		CMD_DLQ_LENGTH, CMD_ADD, CMD_ADD, CMD_ADD, CMD_ADD, CMD_LATER, CMD_LATER, CMD_LATER, CMD_DUE, CMD_DUE,
-		CMD_DUE, CMD_SIFT, CMD_SIFT, CMD_ADD_LATER, CMD_DELAYED_NOW, CMD_DELAYED_DROP, CMD_LEAVE, CMD_BACK,
-		CMD_LEFT, CMD_FORGET, CMD_FORGET, CMD_DLQ_RANGE, CMD_DLQ_DEL, CMD_REPLAY, CMD_WAIT, CMD_SLOTS,
-		CMD_CLUSTER_INFO, CMD_ROLE, CMD_PING, CMD_TRIAL, CMD_TIME, CMD_RUN_ID, CMD_CONFIG_SET_EVENTS,
-		CMD_CONFIG_GET_EVENTS};
+		CMD_DUE, CMD_SIFT, CMD_SIFT, CMD_GHOSTS, CMD_GHOSTS, CMD_GHOST_BACK, CMD_GHOST_BACK, CMD_ADD_LATER,
+		CMD_DELAYED_NOW, CMD_DELAYED_DROP, CMD_LEAVE, CMD_BACK, CMD_LEFT, CMD_FORGET, CMD_FORGET, CMD_DLQ_RANGE,
+		CMD_DLQ_DEL, CMD_REPLAY, CMD_WAIT, CMD_SLOTS, CMD_CLUSTER_INFO, CMD_ROLE, CMD_PING, CMD_TRIAL, CMD_TIME,
+		CMD_RUN_ID, CMD_CONFIG_SET_EVENTS, CMD_CONFIG_GET_EVENTS};
 	struct cmd_entry many[4];
 	for (size_t i = 0; i < 4; i++)
 		many[i] = (struct cmd_entry){slice_str(streams[roll(p, 3)]), some_id(p)};
@@ -352,8 +352,10 @@ static void random_command(struct pair *p)
 		c.use_delifeq = roll(p, 2);
 	if (c.kind == CMD_GROUP_CREATE)
 		c.value = slice_str(roll(p, 3) ? NULL : "$");
-	if (c.kind == CMD_READ_OWN || c.kind == CMD_PENDING || c.kind == CMD_DLQ_RANGE)
+	if (c.kind == CMD_READ_OWN || c.kind == CMD_PENDING || c.kind == CMD_DLQ_RANGE || c.kind == CMD_GHOSTS)
 		c.id = id_or_start(p);
+	if (c.kind == CMD_GHOSTS)
+		c.value = slice_str(roll(p, 6) ? "" : "$");
 	if (c.kind == CMD_DLQ_DEL)
 		c.id = last_dead(p);
 	if (c.kind == CMD_FORGET && p->is_oom)

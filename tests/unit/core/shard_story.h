@@ -31,6 +31,7 @@ struct story {
 	const char *consumer;   /* who we are; NULL = redis-consumer-me */
 	bool hide[CMD_N], hide_msg[MSG_N];
 	bool say;    /* log lines too */
+	bool ghosts; /* and the look for entries that nobody has */
 	bool trials; /* and what is asked of the server beside the work: its clock, whether it takes writes */
 	uint64_t n_msgs[MSG_N], n_cmds[CMD_N];
 	struct msg last_call; /* MSG_LOCK_CALL: plain fields only */
@@ -46,10 +47,10 @@ static const struct entry_id ID7 = {7, 0};
 static const char *const story_cmds[CMD_N] = {"lock", "lock_get", "lock_swap", "renew", "unlock", "probe", "tomb",
 	"group_create", "read", "read_own", "heartbeat", "fetch", "take", "take_many", "done", "done_many", "requeue",
 	"dead", "dead_add", "dead_read", "ack_del", "pending", "consumers", "length", "pending_sum", "unread",
-	"dlq_length", "trial", "add", "dlq_range", "dlq_del", "replay", "later", "sift", "due", "add_later",
-	"delayed_now", "delayed_drop", "leave", "back", "left", "forget", "feed_open", "feed_read", "feed_ack",
-	"feed_fail", "feed_close", "feed_pick", "feed_dead_add", "tracking", "caching", "wait", "unblock", "slots",
-	"cluster_info", "role", "run_id", "time", "config_get", "config_set", "psubscribe", "ping"};
+	"dlq_length", "trial", "add", "dlq_range", "dlq_del", "replay", "later", "sift", "due", "add_later", "ghosts",
+	"ghost_back", "delayed_now", "delayed_drop", "leave", "back", "left", "forget", "feed_open", "feed_read",
+	"feed_ack", "feed_fail", "feed_close", "feed_pick", "feed_dead_add", "tracking", "caching", "wait", "unblock",
+	"slots", "cluster_info", "role", "run_id", "time", "config_get", "config_set", "psubscribe", "ping"};
 static const char *const story_results[] = {"done", "parked", "gone", "not_ours", "deleted", "moved", "failed"};
 static const char *const story_leases[] = {"held", "busy", "lost", "moved", "recreated"};
 static const char *const story_lost[] = {"expired", "taken", "missing", "not_pending", "replaced"};
@@ -68,6 +69,8 @@ static void story_cmd(const struct effect *ef)
 	bool is_audit = c->kind == CMD_PENDING && c->consumer.p && c->consumer.len == strlen(me) &&
 			memcmp(c->consumer.p, me, c->consumer.len) == 0;
 	if ((W.no_scan && c->kind == CMD_PENDING && !c->consumer.p) || (W.no_audit && is_audit))
+		return;
+	if (c->kind == CMD_GHOSTS && !W.ghosts)
 		return;
 	W.n_cmds[c->kind]++;
 	if ((c->kind == CMD_TIME || c->kind == CMD_TRIAL) && !W.trials)

@@ -805,3 +805,113 @@ Test(recovery, suspects_are_walked_through_one_after_the_other, .init = begin, .
 	expect_story(is_other ? "[ 1000] pending consumer=redis-consumer-third\n"
 			      : "[ 1000] pending consumer=redis-consumer-other\n");
 }
+
+/* ---- entries that nobody has ---- */
+
+static void found_ghosts(size_t n, struct entry_id last)
+{
+	struct pending_row rows[2] = {{.id = ID7, .consumer = {"", 0}}, {.id = {9, 0}, .consumer = {"", 0}}};
+	while (!story_waits(CMD_GHOSTS))
+		story_until(W.now + 1);
+	story_reply(CMD_GHOSTS, (struct reply){.kind = REPLY_PENDING, .pending = rows, .n = n, .id = last});
+}
+
+static void begin_ghosts(void)
+{
+	W.ghosts = true;
+	begin();
+	W.hide[CMD_GHOSTS] = true;
+	W.say = true;
+}
+
+/* From the look to the door, which is closed. */
+static void ghost_is_looked_at(void)
+{
+	found_ghosts(1, (struct entry_id){0, 0});
+	const mono_ms found = W.now;
+	story_until(found + 9999);
+	cr_assert_not(story_waits(CMD_FETCH), "its consumer may have acknowledged it, and is about to delete it");
+	story_until(found + 10000);
+	fetched(3);
+	answer(CMD_PROBE, OP_DONE, -2);
+	answer(CMD_LOCK, OP_DONE, 0);
+}
+
+Test(ghosts, go_back_uncounted_and_loudly, .init = begin_ghosts, .fini = story_down)
+{
+	ghost_is_looked_at();
+	story_reply(CMD_GHOST_BACK, (struct reply){.kind = REPLY_ID, .id = {99, 0}});
+	cr_assert(strstr(W.text.data, "ghost_back s1 7-0\n"), "%s", W.text.data);
+	cr_assert(strstr(W.text.data, "stream=s1 id=7-0 was delivered, but nobody had it: back as 99-0 n=1"), "%s",
+		W.text.data);
+	cr_assert(strstr(W.text.data, "> call tomb 7-0 \"gone:99-0\""), "%s", W.text.data);
+	cr_assert(count(M_REQUEUE_GHOST) == 1 && count(M_REQUEUE_OWNER_DIED) == 0 && count(M_REC_REQUEUED) == 1);
+}
+
+Test(ghosts, somebody_has_it_after_all, .init = begin_ghosts, .fini = story_down)
+{
+	ghost_is_looked_at();
+	story_clear();
+	story_int(CMD_GHOST_BACK, 0);
+	cr_assert(strstr(W.text.data, "> call unlock 7-0 \"recover:"), "%s", W.text.data);
+	cr_assert(count(M_REQUEUE_GHOST) == 0 && count(M_REC_LOST_RACE) == 1);
+}
+
+Test(ghosts, whose_lock_is_there_is_worked_on, .init = begin_ghosts, .fini = story_down)
+{
+	found_ghosts(1, (struct entry_id){0, 0});
+	story_until(W.now + 10000);
+	fetched(0);
+	story_clear();
+	answer(CMD_PROBE, OP_DONE, 4000);
+	story_until(W.now + 5000);
+	cr_assert_not(strstr(W.text.data ? W.text.data : "", "call lock"), "%s", W.text.data);
+	cr_assert_eq(count(M_REC_ALIVE), 1);
+}
+
+Test(ghosts, done_meanwhile_is_nothing, .init = begin_ghosts, .fini = story_down)
+{
+	found_ghosts(1, (struct entry_id){0, 0});
+	story_until(W.now + 10000);
+	story_clear();
+	story_reply(CMD_FETCH, (struct reply){.kind = REPLY_ENTRIES});
+	story_until(W.now + 1000);
+	cr_assert_not(story_waits(CMD_ACK_DEL));
+	cr_assert_not(strstr(W.text.data ? W.text.data : "", "lost"), "%s", W.text.data);
+}
+
+Test(ghosts, nobody_can_read_goes_to_its_reader, .init = begin_ghosts, .fini = story_down)
+{
+	found_ghosts(1, (struct entry_id){0, 0});
+	story_until(W.now + 10000);
+	struct entry_batch *b = mem_alloc(sizeof *b + sizeof b->v[0]);
+	b->n = 1;
+	b->v[0] = (struct entry_in){.id = ID7, .problem = ENTRY_BAD_JSON};
+	story_reply(CMD_FETCH, (struct reply){.kind = REPLY_ENTRIES, .entries = b});
+	story_reply(CMD_GHOST_BACK, (struct reply){.kind = REPLY_ID, .id = {99, 0}});
+	cr_assert(count(M_REQUEUE_GHOST) == 1 && W.n_calls == 0);
+}
+
+Test(ghosts, are_looked_for_page_by_page_and_again_after_the_interval, .init = begin_ghosts, .fini = story_down)
+{
+	found_ghosts(2, (struct entry_id){9, 0});
+	found_ghosts(0, (struct entry_id){0, 0});
+	const mono_ms end = W.now;
+	cr_assert_eq(W.n_cmds[CMD_GHOSTS], 2);
+	story_until(end + 50000);
+	cr_assert_eq(W.n_cmds[CMD_GHOSTS], 2, "60 s, but for the jitter");
+	story_until(end + 70000);
+	cr_assert_eq(W.n_cmds[CMD_GHOSTS], 3);
+}
+
+Test(ghosts, a_look_that_fails_is_tried_again, .init = begin_ghosts, .fini = story_down)
+{
+	while (!story_waits(CMD_GHOSTS))
+		story_until(W.now + 1);
+	story_error(CMD_GHOSTS, RERR_NOSCRIPT, "NOSCRIPT");
+	cr_assert(story_waits(CMD_GHOSTS));
+	story_error(CMD_GHOSTS, RERR_RETRY, "BUSY");
+	cr_assert_not(story_waits(CMD_GHOSTS));
+	story_until(W.now + 1000);
+	cr_assert(story_waits(CMD_GHOSTS));
+}
