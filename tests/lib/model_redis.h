@@ -88,6 +88,8 @@ const struct model_entry *model_redis_entries(
 	struct model_redis *m, const struct command_names *names); /* in order of ids */
 size_t model_redis_n_dead(struct model_redis *m, const struct command_names *names);
 const struct model_entry *model_redis_dead(struct model_redis *m, const struct command_names *names);
+bool model_redis_is_pending(struct model_redis *m, const struct command_names *names, struct entry_id id,
+	const char *consumer); /* for that consumer */
 size_t model_redis_n_pending(struct model_redis *m, const struct command_names *names);
 struct model_pending model_redis_pending(
 	struct model_redis *m, const struct command_names *names, size_t i, mono_ms now);
@@ -100,6 +102,7 @@ void model_redis_set_due(struct model_redis *m, const struct command_names *name
 /* What waits for a running entry of its stream. */
 size_t model_redis_n_parked(struct model_redis *m, const struct command_names *names);
 bool model_redis_is_parked(struct model_redis *m, const struct command_names *names, struct entry_id id);
+bool model_redis_has_left(struct model_redis *m, const struct command_names *names, const char *consumer);
 void model_redis_drop_wishes(struct model_redis *m, const struct command_names *names); /* a planted bug */
 size_t model_redis_n_wishes(struct model_redis *m, const struct command_names *names);
 struct model_entry model_redis_wish(struct model_redis *m, const struct command_names *names, size_t i);

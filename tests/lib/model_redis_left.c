@@ -93,6 +93,11 @@ void model_forget(struct model_redis *m, const struct cmd *c, const struct comma
 	model_int(out, 1);
 }
 
+bool model_redis_has_left(struct model_redis *m, const struct command_names *names, const char *consumer)
+{
+	return left_find(m, names->left, consumer) != NULL;
+}
+
 void model_left_free(struct model_redis *m)
 {
 	while (m->n_left)

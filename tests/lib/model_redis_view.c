@@ -211,6 +211,14 @@ size_t model_redis_n_pending(struct model_redis *m, const struct command_names *
 	return lbs_of(m, names)->n_pel;
 }
 
+bool model_redis_is_pending(
+	struct model_redis *m, const struct command_names *names, struct entry_id id, const char *consumer)
+{
+	const struct model_stream *s = lbs_of(m, names);
+	const struct model_pel_row *p = model_pel_get(s, id);
+	return p && strcmp(s->consumers[p->consumer].name, consumer) == 0;
+}
+
 struct model_pending model_redis_pending(
 	struct model_redis *m, const struct command_names *names, size_t i, mono_ms now)
 {

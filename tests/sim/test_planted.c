@@ -42,6 +42,16 @@ Test(planted, a_wish_is_dropped_when_its_stream_is_done)
 	must_be_found(BUG_WISH_DROPPED);
 }
 
+Test(planted, a_death_among_several_streams_is_counted)
+{
+	must_be_found(BUG_SUSPECT_COUNTED);
+}
+
+Test(planted, who_is_back_has_still_left)
+{
+	must_be_found(BUG_LEFT_FOR_EVER);
+}
+
 Test(planted, none_of_these_seeds_fails_without_a_bug)
 {
 	run_watch(60);

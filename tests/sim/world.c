@@ -327,7 +327,7 @@ static bool is_empty(struct world *w)
 
 bool world_settled(struct world *w)
 {
-	if (!is_empty(w))
+	if (!is_empty(w) || !check_nobody_left(w))
 		return false;
 	for (unsigned i = 0; i < w->o.n_daemons; i++)
 		if (w->daemons[i].is_alive && w->daemons[i].core->ledger.n)

@@ -32,7 +32,9 @@ enum world_bug {
 	BUG_ACK_FIRST,
 	BUG_RENEW_FROM_REPLY,
 	BUG_DUE_FORGETS_FIRST,
-	BUG_WISH_DROPPED
+	BUG_WISH_DROPPED,
+	BUG_SUSPECT_COUNTED,
+	BUG_LEFT_FOR_EVER
 };
 
 struct world_opts {
@@ -230,6 +232,7 @@ struct item {
 	bool is_done;    /* DONE was answered with 1 */
 	bool is_deleted; /* somebody has taken its data out of the stream */
 	bool was_said;   /* some worker sent done for it */
+	bool may_count;  /* since its assign: its worker said fail or died with it alone, or its daemon was killed */
 	uint32_t n_assigned, n_ok;
 	uint64_t last_token;
 	mono_ms last_assigned;
@@ -359,6 +362,11 @@ void check_nothing_lost(struct world *w, const char *when);
 uint32_t item_of_entry(struct world *w, uint16_t svc, struct entry_id id); /* WORLD_ITEMS: unknown */
 uint32_t item_of_info(struct slice info);
 uint32_t item_of_lease(struct world *w, struct slice lease);
+
+void check_retry(struct world *w, const struct cmd *c, const struct reply *r, uint32_t item, int64_t before);
+void check_worker_ends(struct world *w, struct daemon *d, uint64_t session); /* before the daemon knows */
+/* No daemon that is there is one that has left. */
+bool check_nobody_left(struct world *w);
 
 /* ---- lines: world_trace.c ---- */
 void trace_cmd(struct world *w, const struct role_conn *l, const struct cmd *c);

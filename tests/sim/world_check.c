@@ -191,6 +191,45 @@ void check_executed(struct world *w, struct server *s, const struct cmd *c, cons
 		check_item(w, item, command_name(c->kind));
 }
 
+/* ---- retries ---- */
+
+/* Its daemon puts it back: the retry is counted only when somebody has failed. before: the count it had. */
+void check_retry(struct world *w, const struct cmd *c, const struct reply *r, uint32_t item, int64_t before)
+{
+	bool is_done = r->kind == REPLY_ID || (r->kind == REPLY_INT && r->integer == 1);
+	if (item >= w->n_items || !is_done || c->retry <= before || w->items[item].may_count || w->has_lost)
+		return;
+	world_fail(w, "item %u (%s) has retry %lld after %lld, but nobody failed", item, w->items[item].stream,
+		(long long)c->retry, (long long)before);
+}
+
+/* Who held one stream only is why it ends; among several nobody knows, and with one taken from it that may be why. */
+void check_worker_ends(struct world *w, struct daemon *d, uint64_t session)
+{
+	uint32_t pos = 0, n = 0, item = WORLD_ITEMS;
+	for (struct entry *e; d->is_alive && (e = ledger_next(&d->core->ledger, &pos));) {
+		if (e->owner != session ||
+			(e->state != ENTRY_ASSIGNED && e->state != ENTRY_REVOKING && e->state != ENTRY_LIMBO))
+			continue;
+		if (e->is_lost || e->is_revoked)
+			return;
+		item = item_of_entry(w, e->svc, e->id);
+		n++;
+	}
+	if (n == 1 && item < w->n_items)
+		w->items[item].may_count = true;
+}
+
+bool check_nobody_left(struct world *w)
+{
+	for (unsigned i = 0; i < w->o.n_daemons; i++)
+		for (uint16_t svc = 0; w->daemons[i].is_alive && !w->has_lost && svc < w->o.n_services; svc++)
+			if (model_redis_has_left(server_of_service(w, svc)->model, &w->names[svc],
+				    w->daemons[i].shard_rules.consumer))
+				return false;
+	return true;
+}
+
 /* ---- P2 ---- */
 
 static bool is_at_work(const struct world *w, const struct sim_worker *k, const struct hold *h)
@@ -245,6 +284,7 @@ void check_assign(struct world *w, struct sim_worker *k, struct hold *h)
 	}
 	struct item *it = &w->items[h->item];
 	it->n_assigned++;
+	it->may_count = false;
 	check_credits(w, k);
 	if (h->is_excused) /* it lay in the socket of a stopped worker: the token is there for that */
 		return;

@@ -373,6 +373,8 @@ void daemon_kill(struct world *w, struct daemon *d)
 	world_tell(w, "d%u is gone", d->index);
 	d->is_alive = d->is_paused = d->wants_exit = false;
 	d->excused_at = w->now;
+	for (uint32_t i = 0; i < w->n_items; i++) /* whatever it had */
+		w->items[i].may_count = true;
 	event_cancel(w, &d->tick);
 	event_cancel(w, &d->topo);
 	for (unsigned i = 0; i < WORLD_SERVERS; i++) {

@@ -2,6 +2,7 @@
 #include "codec/reply.h"
 #include "sim/world.h"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct answer { /* a reply on its way back */
@@ -278,6 +279,18 @@ static void forget_due(struct world *w, struct inflight *f)
 	}
 }
 
+/* The count that the entry has in the LBS. */
+static int64_t retry_of(const struct server *s, const struct command_names *names, struct entry_id id)
+{
+	const struct model_entry *v = model_redis_entries(s->model, names);
+	for (size_t i = 0; i < model_redis_n_entries(s->model, names); i++) {
+		struct slice n = model_entry_field(&v[i], "_retry_count");
+		if (entry_id_cmp(v[i].id, id) == 0 && n.p)
+			return strtoll(n.p, NULL, 10);
+	}
+	return 0;
+}
+
 static void execute(struct world *w, struct inflight *f, struct reply *r)
 {
 	struct chan *c = f->chan;
@@ -294,8 +307,17 @@ static void execute(struct world *w, struct inflight *f, struct reply *r)
 		forget_due(w, f);
 	if (w->o.bug == BUG_WISH_DROPPED && (f->cmd.kind == CMD_DONE || f->cmd.kind == CMD_DONE_MANY))
 		model_redis_drop_wishes(s->model, names);
-	if (!acked_first(w, f, consumer, r))
+	bool is_own = names && (f->cmd.kind == CMD_REQUEUE || f->cmd.kind == CMD_LATER) &&
+		      model_redis_is_pending(s->model, names, f->cmd.id, consumer);
+	int64_t before = is_own ? retry_of(s, names, f->cmd.id) : 0;
+	if (w->o.bug == BUG_SUSPECT_COUNTED && is_own && f->cmd.is_suspect)
+		f->cmd.retry = before + 1;
+	if (w->o.bug == BUG_LEFT_FOR_EVER && f->cmd.kind == CMD_BACK)
+		*r = (struct reply){.kind = REPLY_INT, .integer = 1};
+	else if (!acked_first(w, f, consumer, r))
 		model_redis_exec(s->model, &f->cmd, names, consumer, w->now, r);
+	if (is_own)
+		check_retry(w, &f->cmd, r, item, before);
 	if (touches_entry(f->cmd.kind))
 		check_executed(w, s, &f->cmd, r, consumer, item);
 	bool has_added = r->kind == REPLY_ID || (r->kind == REPLY_COUNTS && r->counts[DUE_MOVED]);

@@ -303,6 +303,7 @@ void server_move_slot(struct world *w, uint16_t slot, struct server *to, mono_ms
 	move_locks(from->model, to->model, slot);
 	move_streams(from->model, to->model, slot);
 	model_waits_move(from->model, to->model, slot);
+	model_left_move(from->model, to->model, slot);
 	w->ask_slot = slot;
 	w->ask_to = to->index;
 	struct handover *h = mem_alloc(sizeof *h);

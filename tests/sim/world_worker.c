@@ -44,6 +44,8 @@ static void up_arrives(struct world *w, struct event *ev)
 {
 	struct up *u = HEAP_OF(struct up, ev, ev);
 	struct coord_event ce = {.kind = u->kind, .session = u->session, .pid = u->pid, .uid = 7, .flag = true};
+	if (u->kind == COORD_END)
+		check_worker_ends(w, u->daemon, u->session);
 	if (u->kind == COORD_FRAME)
 		ce.frame = &u->f;
 	if (u->kind == COORD_ACCEPT)
@@ -128,6 +130,8 @@ static void stop_working(struct world *w, struct sim_worker *k, struct hold *h, 
 	h->result = result;
 	if (result == FRAME_DONE)
 		w->items[h->item].was_said = true;
+	else if (result == FRAME_FAIL)
+		w->items[h->item].may_count = true;
 	if (!k->is_welcome)
 		return;
 	send_frame(w, k, result, h->lease, h->dead);
@@ -409,6 +413,7 @@ void worker_cut(struct world *w, struct daemon *from, uint64_t session)
 	if (!k)
 		return;
 	world_tell(w, "d%u closes w%u", from->index, k->index);
+	check_worker_ends(w, from, session);
 	struct down *d = down_new(k, session, w->now);
 	d->is_cut = true;
 	event_in_order(w, &d->ev, w->now + world_lag(w) / 4, &k->down);

@@ -41,6 +41,7 @@ struct coord_service {
 	uint16_t svc, reader_shard;
 	bool reader_asking;
 	bool own_done;     /* own pending entries of a former process are known */
+	bool is_back_late; /* that we are back could not be said: to be said where the reader goes next */
 	bool is_dirty;     /* something to assign or to grant */
 	struct link turn;  /* in coord.turns: who is granted next, by its pass */
 	uint32_t regrant;  /* entries to read beyond free credits, once, in as many reads as it takes */
@@ -272,8 +273,8 @@ void coord_undrain(struct coord *c);
 /* leaving.c */
 void coord_leave(
 	struct coord *c); /* says in every service's group that we go on purpose; n_leaving answers are awaited */
-void coord_is_back(struct coord *c, const struct coord_service *s); /* takes it back, of a former process */
-void coord_on_left(struct coord *c, const struct msg *m);           /* an answer to either */
+void coord_is_back(struct coord *c, struct coord_service *s); /* takes it back, of a former process */
+void coord_on_left(struct coord *c, const struct msg *m);     /* an answer to either */
 
 /* shared by the files of coord_entry */
 struct credits_service *entry_reserved_of(struct coord *c, const struct coord_service *s);

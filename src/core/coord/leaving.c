@@ -6,7 +6,7 @@ static bool send_mark(struct coord *c, const struct coord_service *s, enum cmd_k
 {
 	if (s->reader_shard == SHARD_NONE || !c->shards[s->reader_shard].is_on)
 		return false;
-	struct msg_op op = {.kind = (uint8_t)kind, .slot = s->rules->lbs_slot};
+	struct msg_op op = {.kind = (uint8_t)kind, .slot = s->rules->lbs_slot, .asking = s->reader_asking};
 	struct msg *m = coord_send(c, s->reader_shard, msg_op(op));
 	m->handle = COORD_LEAVING_HANDLE;
 	m->svc = s->svc;
@@ -21,18 +21,21 @@ void coord_leave(struct coord *c)
 			c->n_leaving++;
 }
 
-void coord_is_back(struct coord *c, const struct coord_service *s)
+void coord_is_back(struct coord *c, struct coord_service *s)
 {
-	if (!c->is_stopping)
-		send_mark(c, s, CMD_BACK);
+	s->is_back_late = !c->is_stopping && !send_mark(c, s, CMD_BACK);
 }
 
 void coord_on_left(struct coord *c, const struct msg *m)
 {
-	const struct coord_service *s = coord_service(c, m->svc);
+	struct coord_service *s = coord_service(c, m->svc);
 	if (m->op_result.kind == CMD_LEAVE && c->n_leaving > 0)
 		c->n_leaving--;
-	if (m->op_result.result == OP_MOVED && s && s->reader_shard != m->from &&
-		send_mark(c, s, (enum cmd_kind)m->op_result.kind))
-		c->n_leaving += m->op_result.kind == CMD_LEAVE;
+	if (m->op_result.result != OP_MOVED || !s)
+		return;
+	bool is_sent = s->reader_shard != m->from && send_mark(c, s, (enum cmd_kind)m->op_result.kind);
+	if (m->op_result.kind == CMD_LEAVE)
+		c->n_leaving += is_sent;
+	else if (!is_sent) /* the slot is on its way, and nobody knows yet where to */
+		s->is_back_late = true;
 }

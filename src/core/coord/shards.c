@@ -91,6 +91,8 @@ static void reader_to(struct coord *c, struct coord_service *s, uint16_t shard, 
 		msg_service((struct msg_service){
 			.rules = service_rules_ref(s->rules), .is_read = !s->is_going, .asking = asking}))
 		->svc = s->svc;
+	if (s->is_back_late)
+		coord_is_back(c, s);
 	coord_mark(c, s);
 }
 
