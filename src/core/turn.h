@@ -140,6 +140,7 @@ struct msg_lease_acquire {
 	uint16_t slot;
 	bool asking;
 	bool is_startup; /* an own lock of any incarnation is taken over */
+	bool takes;      /* this shard reads its load-balancer stream, too: its take goes right behind the lock */
 };
 struct msg_op {
 	uint8_t kind;   /* enum cmd_kind */
@@ -150,6 +151,7 @@ struct msg_op {
 	bool is_heir;    /* done: the stream's next entry may be ours */
 	bool only_look;  /* take: nothing is put to wait */
 	bool is_fail;    /* later: the worker failed; else it gave it back */
+	bool releases;   /* with it ends the lease of the same handle, which this shard has, too */
 	uint16_t slot;
 	uint32_t retry; /* requeue, later: count to write */
 	struct entry_id id;
@@ -216,6 +218,9 @@ struct msg_lease {
 	uint8_t result; /* enum lease_result */
 	uint8_t lost;   /* LEASE_IS_LOST: enum lost_reason */
 	bool was_ours;  /* held: it was ours already (an older incarnation's, or a reply was lost) */
+	bool has_take;  /* held: it was taken behind its lock, too: .taken .was_merged as in msg_op_result */
+	bool was_merged;
+	uint8_t taken; /* enum op_result */
 	bool asking;
 	uint16_t slot;
 	mono_ms good_until;    /* moved: 0 = was never held */
@@ -243,6 +248,7 @@ struct msg_op_result {
 	uint8_t result; /* enum op_result */
 	bool asking;
 	bool resent;     /* it was sent more than once: a reply may have been lost */
+	bool releases;   /* the lease of the same handle has ended with it */
 	bool was_merged; /* take: into what waits; else it waits itself */
 	uint16_t slot;
 	struct entry_id new_id;    /* requeue, add; 0-0 = not known after a lost reply */

@@ -21,12 +21,12 @@ Test(story, an_entry_is_locked_taken_worked_on_and_done, .init = story_up, .fini
 	story_for(1000);
 	expect_story("[  1520] add orders s1 1520-0\n"
 		     "[  1524] d0.s0 lock s1 1520-0\n"
-		     "[  1530] d0.s0 take s1 1520-0\n"
-		     "[  1539] w0 < assign s1 1520-0 retry=0 until=11024\n"
-		     "[  2039] w0 done 1520-0\n"
-		     "[  2040] d0.s0 done s1 1520-0\n"
-		     "[  2049] w0 < ok 1520-0 for=done outcome=done\n"
-		     "[  2050] d0.s0 unlock s1 1520-0\n");
+		     "[  1524] d0.s0 take s1 1520-0\n"
+		     "[  1533] w0 < assign s1 1520-0 retry=0 until=11024\n"
+		     "[  2033] w0 done 1520-0\n"
+		     "[  2034] d0.s0 done s1 1520-0\n"
+		     "[  2042] d0.s0 unlock s1 1520-0\n"
+		     "[  2043] w0 < ok 1520-0 for=done outcome=done\n");
 	cr_assert(world_settled(&W));
 }
 
@@ -40,35 +40,35 @@ Test(story, a_failure_counts_and_the_fourth_is_a_dead_letter, .init = story_up, 
 	story_for(2000);
 	expect_story("[  1520] add orders s1 1520-0\n"
 		     "[  1524] d0.s0 lock s1 1520-0\n"
-		     "[  1530] d0.s0 take s1 1520-0\n"
-		     "[  1539] w0 < assign s1 1520-0 retry=0 until=11024\n"
-		     "[  1639] w0 fail 1520-0\n"
-		     "[  1640] d0.s0 requeue s1 1520-0 retry=1\n"
-		     "[  1649] w0 < ok 1520-0 for=fail outcome=requeued\n"
-		     "[  1650] d0.s0 lock s1 1646-0\n"
-		     "[  1650] d0.s0 unlock s1 1520-0\n"
-		     "[  1656] d0.s0 take s1 1646-0\n"
-		     "[  1661] w0 < assign s1 1646-0 retry=1 until=11150\n"
-		     "[  1761] w0 fail 1646-0\n"
-		     "[  1762] d0.s0 requeue s1 1646-0 retry=2\n"
-		     "[  1767] w0 < ok 1646-0 for=fail outcome=requeued\n"
-		     "[  1768] d0.s0 unlock s1 1646-0\n"
-		     "[  1768] d0.s0 lock s1 1764-0\n"
-		     "[  1774] d0.s0 take s1 1764-0\n"
-		     "[  1779] w0 < assign s1 1764-0 retry=2 until=11268\n"
-		     "[  1879] w0 fail 1764-0\n"
-		     "[  1880] d0.s0 requeue s1 1764-0 retry=3\n"
-		     "[  1885] w0 < ok 1764-0 for=fail outcome=requeued\n"
-		     "[  1886] d0.s0 unlock s1 1764-0\n"
-		     "[  1886] d0.s0 lock s1 1882-0\n"
-		     "[  1892] d0.s0 take s1 1882-0\n"
-		     "[  1897] w0 < assign s1 1882-0 retry=3 until=11386\n"
-		     "[  1997] w0 fail 1882-0\n"
-		     "[  1998] d0.s0 dead s1 1882-0\n"
-		     "[  2007] d0 service=orders stream=s1 id=1700000001882-0 dead letter reason=max_retries_exceeded "
+		     "[  1524] d0.s0 take s1 1520-0\n"
+		     "[  1533] w0 < assign s1 1520-0 retry=0 until=11024\n"
+		     "[  1633] w0 fail 1520-0\n"
+		     "[  1634] d0.s0 requeue s1 1520-0 retry=1\n"
+		     "[  1642] d0.s0 unlock s1 1520-0\n"
+		     "[  1643] w0 < ok 1520-0 for=fail outcome=requeued\n"
+		     "[  1644] d0.s0 lock s1 1640-0\n"
+		     "[  1644] d0.s0 take s1 1640-0\n"
+		     "[  1649] w0 < assign s1 1640-0 retry=1 until=11144\n"
+		     "[  1749] w0 fail 1640-0\n"
+		     "[  1750] d0.s0 requeue s1 1640-0 retry=2\n"
+		     "[  1754] d0.s0 unlock s1 1640-0\n"
+		     "[  1755] w0 < ok 1640-0 for=fail outcome=requeued\n"
+		     "[  1756] d0.s0 lock s1 1752-0\n"
+		     "[  1756] d0.s0 take s1 1752-0\n"
+		     "[  1761] w0 < assign s1 1752-0 retry=2 until=11256\n"
+		     "[  1861] w0 fail 1752-0\n"
+		     "[  1862] d0.s0 requeue s1 1752-0 retry=3\n"
+		     "[  1866] d0.s0 unlock s1 1752-0\n"
+		     "[  1867] w0 < ok 1752-0 for=fail outcome=requeued\n"
+		     "[  1868] d0.s0 lock s1 1864-0\n"
+		     "[  1868] d0.s0 take s1 1864-0\n"
+		     "[  1873] w0 < assign s1 1864-0 retry=3 until=11368\n"
+		     "[  1973] w0 fail 1864-0\n"
+		     "[  1974] d0.s0 dead s1 1864-0\n"
+		     "[  1982] d0.s0 unlock s1 1864-0\n"
+		     "[  1983] d0 service=orders stream=s1 id=1700000001864-0 dead letter reason=max_retries_exceeded "
 		     "retry=3\n"
-		     "[  2007] w0 < ok 1882-0 for=fail outcome=dead\n"
-		     "[  2008] d0.s0 unlock s1 1882-0\n");
+		     "[  1983] w0 < ok 1864-0 for=fail outcome=dead\n");
 	cr_assert(world_settled(&W));
 }
 
@@ -83,26 +83,26 @@ Test(story, a_release_is_not_counted, .init = story_up, .fini = story_down)
 	story_for(1000);
 	expect_story("[  1520] add orders s1 1520-0\n"
 		     "[  1524] d0.s0 lock s1 1520-0\n"
-		     "[  1530] d0.s0 take s1 1520-0\n"
-		     "[  1539] w0 < assign s1 1520-0 retry=0 until=11024\n"
-		     "[  1639] w0 release 1520-0\n"
-		     "[  1640] d0.s0 requeue s1 1520-0 retry=0\n"
-		     "[  1649] w0 < ok 1520-0 for=release outcome=requeued\n"
-		     "[  1650] d0.s0 lock s1 1646-0\n"
-		     "[  1650] d0.s0 unlock s1 1520-0\n"
-		     "[  1656] d0.s0 take s1 1646-0\n"
-		     "[  1661] w0 < assign s1 1646-0 retry=0 until=11150\n"
-		     "[  1761] w0 release 1646-0\n"
-		     "[  1762] d0.s0 requeue s1 1646-0 retry=0\n"
-		     "[  1767] w0 < ok 1646-0 for=release outcome=requeued\n"
-		     "[  1768] d0.s0 unlock s1 1646-0\n"
-		     "[  1768] d0.s0 lock s1 1764-0\n"
-		     "[  1774] d0.s0 take s1 1764-0\n"
-		     "[  1779] w0 < assign s1 1764-0 retry=0 until=11268\n"
-		     "[  1879] w0 done 1764-0\n"
-		     "[  1880] d0.s0 done s1 1764-0\n"
-		     "[  1889] w0 < ok 1764-0 for=done outcome=done\n"
-		     "[  1890] d0.s0 unlock s1 1764-0\n");
+		     "[  1524] d0.s0 take s1 1520-0\n"
+		     "[  1533] w0 < assign s1 1520-0 retry=0 until=11024\n"
+		     "[  1633] w0 release 1520-0\n"
+		     "[  1634] d0.s0 requeue s1 1520-0 retry=0\n"
+		     "[  1642] d0.s0 unlock s1 1520-0\n"
+		     "[  1643] w0 < ok 1520-0 for=release outcome=requeued\n"
+		     "[  1644] d0.s0 lock s1 1640-0\n"
+		     "[  1644] d0.s0 take s1 1640-0\n"
+		     "[  1649] w0 < assign s1 1640-0 retry=0 until=11144\n"
+		     "[  1749] w0 release 1640-0\n"
+		     "[  1750] d0.s0 requeue s1 1640-0 retry=0\n"
+		     "[  1754] d0.s0 unlock s1 1640-0\n"
+		     "[  1755] w0 < ok 1640-0 for=release outcome=requeued\n"
+		     "[  1756] d0.s0 lock s1 1752-0\n"
+		     "[  1756] d0.s0 take s1 1752-0\n"
+		     "[  1761] w0 < assign s1 1752-0 retry=0 until=11256\n"
+		     "[  1861] w0 done 1752-0\n"
+		     "[  1862] d0.s0 done s1 1752-0\n"
+		     "[  1870] d0.s0 unlock s1 1752-0\n"
+		     "[  1871] w0 < ok 1752-0 for=done outcome=done\n");
 	cr_assert(world_settled(&W));
 }
 
@@ -116,20 +116,20 @@ Test(story, a_second_entry_of_a_running_stream_waits_its_turn, .init = story_up,
 	expect_story("[  1520] add orders s1 1520-0\n"
 		     "[  1520] add orders s1 1520-1\n"
 		     "[  1524] d0.s0 lock s1 1520-0\n"
-		     "[  1530] d0.s0 take s1 1520-0\n"
-		     "[  1539] w0 < assign s1 1520-0 retry=0 until=11024\n"
-		     "[  1540] d0.s0 take s1 1520-1\n"
-		     "[  1839] w0 done 1520-0\n"
-		     "[  1840] d0.s0 done s1 1520-0\n"
-		     "[  1849] w0 < ok 1520-0 for=done outcome=done\n"
-		     "[  1850] d0.s0 unlock s1 1520-0\n"
-		     "[  1856] d0.s0 lock s1 1520-1\n"
-		     "[  1862] d0.s0 take s1 1520-1\n"
-		     "[  1867] w0 < assign s1 1520-1 retry=0 until=11356\n"
-		     "[  2167] w0 done 1520-1\n"
-		     "[  2168] d0.s0 done s1 1520-1\n"
-		     "[  2173] w0 < ok 1520-1 for=done outcome=done\n"
-		     "[  2174] d0.s0 unlock s1 1520-1\n");
+		     "[  1524] d0.s0 take s1 1520-0\n"
+		     "[  1533] w0 < assign s1 1520-0 retry=0 until=11024\n"
+		     "[  1534] d0.s0 take s1 1520-1\n"
+		     "[  1833] w0 done 1520-0\n"
+		     "[  1834] d0.s0 done s1 1520-0\n"
+		     "[  1842] d0.s0 unlock s1 1520-0\n"
+		     "[  1843] w0 < ok 1520-0 for=done outcome=done\n"
+		     "[  1850] d0.s0 lock s1 1520-1\n"
+		     "[  1850] d0.s0 take s1 1520-1\n"
+		     "[  1855] w0 < assign s1 1520-1 retry=0 until=11350\n"
+		     "[  2155] w0 done 1520-1\n"
+		     "[  2156] d0.s0 done s1 1520-1\n"
+		     "[  2160] d0.s0 unlock s1 1520-1\n"
+		     "[  2161] w0 < ok 1520-1 for=done outcome=done\n");
 	cr_assert(world_settled(&W));
 }
 
@@ -145,20 +145,20 @@ Test(story, a_worker_dies_and_its_stream_goes_back_at_once, .init = story_up, .f
 	story_for(1000);
 	expect_story("[  1540] add orders s1 1540-0\n"
 		     "[  1544] d0.s0 lock s1 1540-0\n"
-		     "[  1550] d0.s0 take s1 1540-0\n"
-		     "[  1559] w0 < assign s1 1540-0 retry=0 until=11044\n"
+		     "[  1544] d0.s0 take s1 1540-0\n"
+		     "[  1553] w0 < assign s1 1540-0 retry=0 until=11044\n"
 		     "[  2540] w1 credits\n"
 		     "[  2540] w0 dies\n"
 		     "[  2542] d0 worker=w pid=100 died: its streams go back\n"
 		     "[  2543] d0.s0 requeue s1 1540-0 retry=1\n"
+		     "[  2551] d0.s0 unlock s1 1540-0\n"
 		     "[  2553] d0.s0 lock s1 2549-0\n"
-		     "[  2553] d0.s0 unlock s1 1540-0\n"
-		     "[  2559] d0.s0 take s1 2549-0\n"
-		     "[  2564] w1 < assign s1 2549-0 retry=1 until=12053\n"
-		     "[  2864] w1 done 2549-0\n"
-		     "[  2865] d0.s0 done s1 2549-0\n"
-		     "[  2874] w1 < ok 2549-0 for=done outcome=done\n"
-		     "[  2875] d0.s0 unlock s1 2549-0\n");
+		     "[  2553] d0.s0 take s1 2549-0\n"
+		     "[  2558] w1 < assign s1 2549-0 retry=1 until=12053\n"
+		     "[  2858] w1 done 2549-0\n"
+		     "[  2859] d0.s0 done s1 2549-0\n"
+		     "[  2867] d0.s0 unlock s1 2549-0\n"
+		     "[  2868] w1 < ok 2549-0 for=done outcome=done\n");
 	cr_assert(world_settled(&W));
 }
 
@@ -172,16 +172,16 @@ Test(story, a_worker_comes_back_and_keeps_its_stream, .init = story_up, .fini = 
 	story_for(3000);
 	expect_story("[  1520] add orders s1 1520-0\n"
 		     "[  1524] d0.s0 lock s1 1520-0\n"
-		     "[  1530] d0.s0 take s1 1520-0\n"
-		     "[  1539] w0 < assign s1 1520-0 retry=0 until=11024\n"
+		     "[  1524] d0.s0 take s1 1520-0\n"
+		     "[  1533] w0 < assign s1 1520-0 retry=0 until=11024\n"
 		     "[  2020] w0 loses its connection\n"
 		     "[  2100] w0 hello credits=1 resume=1\n"
 		     "[  2100] d0 worker=w pid=100 connected credits=1 resumed=1 gone=0\n"
 		     "[  2100] w0 < welcome resumed=1 gone=0 until=11024\n"
-		     "[  3539] w0 done 1520-0\n"
-		     "[  3540] d0.s0 done s1 1520-0\n"
-		     "[  3549] w0 < ok 1520-0 for=done outcome=done\n"
-		     "[  3550] d0.s0 unlock s1 1520-0\n");
+		     "[  3533] w0 done 1520-0\n"
+		     "[  3534] d0.s0 done s1 1520-0\n"
+		     "[  3542] d0.s0 unlock s1 1520-0\n"
+		     "[  3543] w0 < ok 1520-0 for=done outcome=done\n");
 	cr_assert(world_settled(&W));
 }
 
@@ -195,9 +195,9 @@ Test(story, a_worker_says_bye_and_nothing_is_counted, .init = story_up, .fini = 
 	story_for(500);
 	expect_story("[  1520] add orders s1 1520-0\n"
 		     "[  1524] d0.s0 lock s1 1520-0\n"
-		     "[  1530] d0.s0 take s1 1520-0\n"
-		     "[  1539] w0 < assign s1 1520-0 retry=0 until=11024\n"
+		     "[  1524] d0.s0 take s1 1520-0\n"
+		     "[  1533] w0 < assign s1 1520-0 retry=0 until=11024\n"
 		     "[  2020] w0 bye\n"
 		     "[  2021] d0.s0 requeue s1 1520-0 retry=0\n"
-		     "[  2031] d0.s0 unlock s1 1520-0\n");
+		     "[  2029] d0.s0 unlock s1 1520-0\n");
 }

@@ -22,8 +22,8 @@ Test(story, frozen_redis_the_worker_stops_before_the_key_can_expire, .init = sto
 	story_for(20000);
 	expect_story("[  1520] add orders s1 1520-0\n"
 		     "[  1524] d0.s0 lock s1 1520-0\n"
-		     "[  1530] d0.s0 take s1 1520-0\n"
-		     "[  1539] w0 < assign s1 1520-0 retry=0 until=11024\n"
+		     "[  1524] d0.s0 take s1 1520-0\n"
+		     "[  1533] w0 < assign s1 1520-0 retry=0 until=11024\n"
 		     "[  2020] redis 0 stopped\n"
 		     "[  5027] d0 topology cannot be read, the last one stays: nobody answers; trying again\n"
 		     "[  9524] d0 service=orders stream=s1 id=1700000001520-0 lease lost reason=expired\n"
@@ -36,12 +36,12 @@ Test(story, frozen_redis_the_worker_stops_before_the_key_can_expire, .init = sto
 	expect_story("[ 22020] redis 0 goes on\n"
 		     "[ 22345] d0.s0 requeue s1 1520-0 retry=0\n"
 		     "[ 22355] d0.s0 lock s1 22351-0\n"
-		     "[ 22361] d0.s0 take s1 22351-0\n"
-		     "[ 22366] w0 < assign s1 22351-0 retry=0 until=31855\n"
-		     "[ 22566] w0 done 22351-0\n"
-		     "[ 22567] d0.s0 done s1 22351-0\n"
-		     "[ 22576] w0 < ok 22351-0 for=done outcome=done\n"
-		     "[ 22577] d0.s0 unlock s1 22351-0\n");
+		     "[ 22355] d0.s0 take s1 22351-0\n"
+		     "[ 22360] w0 < assign s1 22351-0 retry=0 until=31855\n"
+		     "[ 22560] w0 done 22351-0\n"
+		     "[ 22561] d0.s0 done s1 22351-0\n"
+		     "[ 22569] d0.s0 unlock s1 22351-0\n"
+		     "[ 22570] w0 < ok 22351-0 for=done outcome=done\n");
 	cr_assert(world_settled(&W));
 }
 
@@ -58,8 +58,8 @@ Test(story, frozen_daemon_the_worker_keeps_its_fence, .init = story_up, .fini = 
 	story_for(3000);
 	expect_story("[  1520] add orders s1 1520-0\n"
 		     "[  1524] d0.s0 lock s1 1520-0\n"
-		     "[  1530] d0.s0 take s1 1520-0\n"
-		     "[  1539] w0 < assign s1 1520-0 retry=0 until=11024\n"
+		     "[  1524] d0.s0 take s1 1520-0\n"
+		     "[  1533] w0 < assign s1 1520-0 retry=0 until=11024\n"
 		     "[  2020] d0 stopped\n"
 		     "[ 11024] w0 stops s1: its fence\n"
 		     "[ 11024] w0 revoked 1520-0\n"
@@ -68,12 +68,12 @@ Test(story, frozen_daemon_the_worker_keeps_its_fence, .init = story_up, .fini = 
 		     "[ 17020] w0 < revoke 1520-0 reason=lost grace=1500\n"
 		     "[ 17021] d0.s0 requeue s1 1520-0 retry=0\n"
 		     "[ 17031] d0.s0 lock s1 17027-0\n"
-		     "[ 17037] d0.s0 take s1 17027-0\n"
-		     "[ 17042] w0 < assign s1 17027-0 retry=0 until=26531\n"
-		     "[ 17242] w0 done 17027-0\n"
-		     "[ 17243] d0.s0 done s1 17027-0\n"
-		     "[ 17252] w0 < ok 17027-0 for=done outcome=done\n"
-		     "[ 17253] d0.s0 unlock s1 17027-0\n"
+		     "[ 17031] d0.s0 take s1 17027-0\n"
+		     "[ 17036] w0 < assign s1 17027-0 retry=0 until=26531\n"
+		     "[ 17236] w0 done 17027-0\n"
+		     "[ 17237] d0.s0 done s1 17027-0\n"
+		     "[ 17245] d0.s0 unlock s1 17027-0\n"
+		     "[ 17246] w0 < ok 17027-0 for=done outcome=done\n"
 		     "[ 18020] d0 service=orders leases lost n=1 expired=1\n");
 	cr_assert(world_settled(&W));
 }
@@ -90,8 +90,8 @@ Test(story, a_restart_resumes_what_is_still_its_own, .init = story_up, .fini = s
 	story_for(4000);
 	expect_story("[  1520] add orders s1 1520-0\n"
 		     "[  1524] d0.s0 lock s1 1520-0\n"
-		     "[  1530] d0.s0 take s1 1520-0\n"
-		     "[  1539] w0 < assign s1 1520-0 retry=0 until=11024\n"
+		     "[  1524] d0.s0 take s1 1520-0\n"
+		     "[  1533] w0 < assign s1 1520-0 retry=0 until=11024\n"
 		     "[  2020] d0 is gone\n"
 		     "[  2320] d0 starts\n"
 		     "[  2324] d0 topology standalone masters=1\n"
@@ -102,10 +102,10 @@ Test(story, a_restart_resumes_what_is_still_its_own, .init = story_up, .fini = s
 		     "[  2604] w0 hello credits=1 resume=1\n"
 		     "[  2604] d0 worker=w pid=100 connected credits=1 resumed=1 gone=0\n"
 		     "[  2604] w0 < welcome resumed=1 gone=0 until=11852\n"
-		     "[  4539] w0 done 1520-0\n"
-		     "[  4540] d0.s0 done s1 1520-0\n"
-		     "[  4549] w0 < ok 1520-0 for=done outcome=done\n"
-		     "[  4550] d0.s0 unlock s1 1520-0\n");
+		     "[  4533] w0 done 1520-0\n"
+		     "[  4534] d0.s0 done s1 1520-0\n"
+		     "[  4542] d0.s0 unlock s1 1520-0\n"
+		     "[  4543] w0 < ok 1520-0 for=done outcome=done\n");
 	cr_assert(world_settled(&W));
 }
 
@@ -122,8 +122,8 @@ Test(story, a_handover_leaves_everything_to_the_next_process, .init = story_up, 
 	story_for(4000);
 	expect_story("[  1520] add orders s1 1520-0\n"
 		     "[  1524] d0.s0 lock s1 1520-0\n"
-		     "[  1530] d0.s0 take s1 1520-0\n"
-		     "[  1539] w0 < assign s1 1520-0 retry=0 until=11024\n"
+		     "[  1524] d0.s0 take s1 1520-0\n"
+		     "[  1533] w0 < assign s1 1520-0 retry=0 until=11024\n"
 		     "[  2020] d0 is told to hand over\n"
 		     "[  2070] d0 ends with 0\n"
 		     "[  2070] d0 is gone\n"
@@ -136,10 +136,10 @@ Test(story, a_handover_leaves_everything_to_the_next_process, .init = story_up, 
 		     "[  2654] w0 hello credits=1 resume=1\n"
 		     "[  2657] d0 worker=w pid=100 connected credits=1 resumed=1 gone=0\n"
 		     "[  2657] w0 < welcome resumed=1 gone=0 until=12152\n"
-		     "[  4539] w0 done 1520-0\n"
-		     "[  4540] d0.s0 done s1 1520-0\n"
-		     "[  4549] w0 < ok 1520-0 for=done outcome=done\n"
-		     "[  4550] d0.s0 unlock s1 1520-0\n");
+		     "[  4533] w0 done 1520-0\n"
+		     "[  4534] d0.s0 done s1 1520-0\n"
+		     "[  4542] d0.s0 unlock s1 1520-0\n"
+		     "[  4543] w0 < ok 1520-0 for=done outcome=done\n");
 	cr_assert(world_settled(&W));
 }
 
@@ -154,21 +154,22 @@ Test(story, a_drain_lets_workers_finish_and_reads_nothing, .init = story_up, .fi
 	story_for(2000);
 	expect_story("[  1520] add orders s1 1520-0\n"
 		     "[  1524] d0.s0 lock s1 1520-0\n"
-		     "[  1530] d0.s0 take s1 1520-0\n"
-		     "[  1539] w0 < assign s1 1520-0 retry=0 until=11024\n"
+		     "[  1524] d0.s0 take s1 1520-0\n"
+		     "[  1533] w0 < assign s1 1520-0 retry=0 until=11024\n"
 		     "[  2020] d0 is told to drain\n"
 		     "[  2020] d0 draining: no new work; held=1\n"
 		     "[  2020] add orders s2 2020-0\n"
 		     "[  2020] w0 < drain grace=30000\n"
 		     "[  2024] d0.s0 lock s2 2020-0\n"
+		     "[  2024] d0.s0 take s2 2020-0\n"
 		     "[  2030] d0.s0 requeue s2 2020-0 retry=0\n"
-		     "[  2040] d0.s0 unlock s2 2020-0\n"
-		     "[  2539] w0 done 1520-0\n"
-		     "[  2540] d0.s0 done s1 1520-0\n"
-		     "[  2549] w0 < ok 1520-0 for=done outcome=done\n"
-		     "[  2550] d0.s0 unlock s1 1520-0\n"
-		     "[  2749] d0 ends with 0\n"
-		     "[  2749] d0 is gone\n");
+		     "[  2038] d0.s0 unlock s2 2020-0\n"
+		     "[  2533] w0 done 1520-0\n"
+		     "[  2534] d0.s0 done s1 1520-0\n"
+		     "[  2542] d0.s0 unlock s1 1520-0\n"
+		     "[  2543] w0 < ok 1520-0 for=done outcome=done\n"
+		     "[  2743] d0 ends with 0\n"
+		     "[  2743] d0 is gone\n");
 	cr_assert(!W.daemons[0].is_alive);
 	cr_assert_eq(model_redis_n_pending(W.servers[0].model, &W.names[0]), 0);
 }
@@ -184,8 +185,8 @@ Test(story, another_daemon_recovers_what_a_dead_one_held, .init = two_daemons, .
 	story_for(12000);
 	expect_story("[  1520] add orders s1 1520-0\n"
 		     "[  1524] d0.s0 lock s1 1520-0\n"
-		     "[  1530] d0.s0 take s1 1520-0\n"
-		     "[  1539] w0 < assign s1 1520-0 retry=0 until=11024\n"
+		     "[  1524] d0.s0 take s1 1520-0\n"
+		     "[  1533] w0 < assign s1 1520-0 retry=0 until=11024\n"
 		     "[  2020] w1 hello credits=1 resume=0\n"
 		     "[  2020] d1 worker=w pid=101 connected credits=1 resumed=0 gone=0\n"
 		     "[  2020] w1 < welcome resumed=0 gone=0 until=11520\n"
@@ -195,12 +196,12 @@ Test(story, another_daemon_recovers_what_a_dead_one_held, .init = two_daemons, .
 		     "[ 11550] d1.s0 requeue s1 1520-0 retry=1\n"
 		     "[ 11560] d1.s0 lock s1 11556-0\n"
 		     "[ 11560] d1.s0 tomb s1 1520-0\n"
-		     "[ 11566] d1.s0 take s1 11556-0\n"
-		     "[ 11571] w1 < assign s1 11556-0 retry=1 until=21060\n"
-		     "[ 11871] w1 done 11556-0\n"
-		     "[ 11872] d1.s0 done s1 11556-0\n"
-		     "[ 11881] w1 < ok 11556-0 for=done outcome=done\n"
-		     "[ 11882] d1.s0 unlock s1 11556-0\n");
+		     "[ 11560] d1.s0 take s1 11556-0\n"
+		     "[ 11565] w1 < assign s1 11556-0 retry=1 until=21060\n"
+		     "[ 11865] w1 done 11556-0\n"
+		     "[ 11866] d1.s0 done s1 11556-0\n"
+		     "[ 11874] d1.s0 unlock s1 11556-0\n"
+		     "[ 11875] w1 < ok 11556-0 for=done outcome=done\n");
 }
 
 Test(story, a_slot_moves_and_its_lease_with_it, .init = three_masters, .fini = story_down)
@@ -232,10 +233,10 @@ Test(story, a_deleted_group_is_made_again_and_held_entries_are_recognised, .init
 	server_served(&W, &W.servers[0]);
 	story_for(6000);
 	expect_story("[  2253] d0.s0 group_create\n"
-		     "[  5539] w0 done 1520-0\n"
-		     "[  5540] d0.s0 done s1 1520-0\n"
-		     "[  5549] w0 < ok 1520-0 for=done outcome=done\n"
-		     "[  5550] d0.s0 unlock s1 1520-0\n");
+		     "[  5533] w0 done 1520-0\n"
+		     "[  5534] d0.s0 done s1 1520-0\n"
+		     "[  5542] d0.s0 unlock s1 1520-0\n"
+		     "[  5543] w0 < ok 1520-0 for=done outcome=done\n");
 	cr_assert(world_settled(&W));
 }
 

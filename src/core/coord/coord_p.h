@@ -286,6 +286,8 @@ void entry_send_lease(struct coord *c, struct entry *e, uint16_t shard, bool ask
 void entry_drop_lease(struct coord *c, struct entry *e, enum msg_kind kind);
 void entry_send_op(struct coord *c, struct entry *e);
 bool entry_awaits_lease(const struct entry *e);
+/* What the take of an entry in TAKING came to. */
+void entry_taken(struct coord *c, struct entry *e, enum op_result result, bool was_merged);
 void entry_drop(struct coord *c, struct entry *e);
 void entry_release_and_drop(struct coord *c, struct entry *e);
 struct entry *entry_enter(struct coord *c, struct coord_service *s, struct entry_id id, enum entry_state state);

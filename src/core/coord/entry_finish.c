@@ -79,6 +79,14 @@ static bool shard_is_on(const struct coord *c, uint16_t shard)
 	return shard != SHARD_NONE && shard < c->n_shards && c->shards[shard].is_on;
 }
 
+/* Whether the shard that is asked for the lock may take it, too. */
+static bool is_taken_with_lock(struct coord *c, const struct entry *e, uint16_t shard, bool asking)
+{
+	const struct coord_service *s = coord_service(c, e->svc);
+	bool is_readers = shard == s->reader_shard && !asking && !s->reader_asking;
+	return is_readers && e->state == ENTRY_LOCKING && !e->is_start && !e->good_until;
+}
+
 void entry_send_lease(struct coord *c, struct entry *e, uint16_t shard, bool asking)
 {
 	if (!shard_is_on(c, shard)) {
@@ -92,7 +100,8 @@ void entry_send_lease(struct coord *c, struct entry *e, uint16_t shard, bool ask
 			.good_until = e->good_until,
 			.slot = e->lock_slot,
 			.asking = asking,
-			.is_startup = e->is_start}));
+			.is_startup = e->is_start,
+			.takes = is_taken_with_lock(c, e, shard, asking)}));
 	m->handle = entry_handle(e);
 	m->svc = e->svc;
 	e->lease_shard = shard;
@@ -145,6 +154,8 @@ static void send_op_to(struct coord *c, struct entry *e, uint16_t shard, bool as
 		.stream = text_ref(e->stream)};
 	if ((op.kind == CMD_DEAD || op.kind == CMD_LATER) && e->note)
 		op.error = text_ref(e->note);
+	op.releases =
+		e->state == ENTRY_FINISHING && e->lease_shard == shard && !e->lease_asking && !e->feed && !e->is_lost;
 	op.is_heir = op.kind == CMD_DONE && may_begin(c, s);
 	op.only_look = op.kind == CMD_TAKE && e->verify;
 	op.is_fail = op.kind == CMD_LATER && e->why == WHY_FAIL;
@@ -250,14 +261,14 @@ void entry_ready(struct coord *c, struct entry *e)
 	coord_mark(c, s);
 }
 
-static void on_taken(struct coord *c, struct entry *e, const struct msg *m)
+void entry_taken(struct coord *c, struct entry *e, enum op_result result, bool was_merged)
 {
 	struct coord_service *s = coord_service(c, e->svc);
-	if (m->op_result.result == OP_PARKED) { /* it waits in Redis, or was merged into what waits there */
+	if (result == OP_PARKED) { /* it waits in Redis, or was merged into what waits there */
 		s->is_sifting = true;
-		s->m.c[M_MERGED] += m->op_result.was_merged;
+		s->m.c[M_MERGED] += was_merged;
 	}
-	if (m->op_result.result != OP_DONE) {
+	if (result != OP_DONE) {
 		entry_release_and_drop(c, e);
 	} else if (c->is_draining) {
 		entry_requeue(c, e, WHY_DRAIN, false);
@@ -317,7 +328,7 @@ void entry_on_op(struct coord *c, const struct msg *m)
 	else if (e->state == ENTRY_FETCHING)
 		entry_on_fetched(c, e, m);
 	else if (e->state == ENTRY_TAKING)
-		on_taken(c, e, m);
+		entry_taken(c, e, (enum op_result)m->op_result.result, m->op_result.was_merged);
 	else if (e->state == ENTRY_FINISHING)
 		entry_on_finished(c, e, m);
 }

@@ -47,7 +47,10 @@ static void on_held(struct coord *c, struct entry *e, const struct msg *m)
 		return;
 	}
 	entry_move(c, e, ENTRY_TAKING, MONO_NEVER);
-	entry_send_op(c, e);
+	if (m->lease.has_take)
+		entry_taken(c, e, (enum op_result)m->lease.taken, m->lease.was_merged);
+	else
+		entry_send_op(c, e);
 }
 
 static void on_busy(struct coord *c, struct entry *e)

@@ -177,6 +177,10 @@ void entry_on_finished(struct coord *c, struct entry *e, const struct msg *m)
 	if (e->owner)
 		worker_finish(c, e, ok, is_trimmed ? GONE_LOST : outcomes[e->finish]);
 	e->owner = 0;
+	if (m->op_result.releases && e->lease_shard == m->from) { /* by the shard, with the operation's end */
+		e->lease_shard = SHARD_NONE;
+		e->good_until = 0;
+	}
 	if (e->is_lost)
 		entry_drop(c, e);
 	else

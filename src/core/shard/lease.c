@@ -198,7 +198,7 @@ void lease_forget(struct leases *ls, struct shard_ctx *c, struct lease *l)
 	shard_pool_put(&ls->pool, l->index);
 }
 
-struct msg *lease_report(struct leases *ls, struct shard_ctx *c, const struct lease *l, enum lease_result r)
+static struct msg *report(struct leases *ls, struct shard_ctx *c, const struct lease *l, enum lease_result r)
 {
 	lease_flush_renewed(ls, c); /* what was confirmed before this must arrive before it */
 	struct msg_lease lease = {.result = (uint8_t)r, .slot = l->slot, .good_until = l->good_until};
@@ -206,6 +206,63 @@ struct msg *lease_report(struct leases *ls, struct shard_ctx *c, const struct le
 	m->handle = l->handle;
 	m->svc = l->svc;
 	return m;
+}
+
+void lease_forget_take(struct leases *ls, struct shard_ctx *c, struct lease *l)
+{
+	l->is_taking = false;
+	if (!l->is_unsaid)
+		return;
+	l->is_unsaid = false;
+	report(ls, c, l, LEASE_IS_HELD);
+}
+
+struct msg *lease_report(struct leases *ls, struct shard_ctx *c, struct lease *l, enum lease_result r)
+{
+	lease_forget_take(ls, c, l); /* the coordinator hears that it was held before it hears anything else of it */
+	return report(ls, c, l, r);
+}
+
+static void lease_release(struct leases *ls, struct shard_ctx *c, struct lease *l)
+{
+	if (!l->was_sent) {
+		lease_forget(ls, c, l);
+		return;
+	}
+	if (l->state == LEASE_RELEASING)
+		return;
+	l->good_until = mono_max(l->good_until, c->now) + lease_rules_of(c, l)->ttl_ms;
+	if (l->in_flight) { /* its answer is not awaited: the commands run in order */
+		shard_pool_renew(&ls->pool, l->index);
+		l->in_flight = false;
+	}
+	list_remove(&l->ready);
+	lease_move(l, LEASE_RELEASING);
+	unname(ls, l);
+	l->use_eval = false;
+	struct lock_name n = {l->id, l->stream};
+	map_put(&ls->releasing, &n, sizeof n.id, l);
+	lease_queue(ls, c, l);
+}
+
+void lease_op_answer(struct leases *ls, struct shard_ctx *c, const struct op_answer *a)
+{
+	struct lease *l = lease_find(ls, a->handle);
+	if (!l)
+		return;
+	if (a->is_released) {
+		lease_release(ls, c, l);
+		return;
+	}
+	if (!l->is_unsaid || a->result == OP_FAILED || a->result == OP_MOVED) {
+		lease_forget_take(ls, c, l);
+		return;
+	}
+	l->is_taking = l->is_unsaid = false;
+	struct msg *m = report(ls, c, l, LEASE_IS_HELD);
+	m->lease.has_take = true;
+	m->lease.taken = (uint8_t)a->result;
+	m->lease.was_merged = a->n == 4;
 }
 
 void lease_lose(struct leases *ls, struct shard_ctx *c, struct lease *l, enum lost_reason reason)
@@ -296,6 +353,16 @@ void lease_send(struct leases *ls, struct shard_ctx *c, struct lease *l, struct 
 	list_remove(&l->ready);
 	l->ttl_ms = (int32_t)ef->cmd.ttl_ms;
 	l->at = c->now;
+	if (l->wants_take && !l->was_sent) {
+		l->is_taking = true;
+		ctx_ask(c, &(struct op_ask){.is_leases = true,
+				   .handle = l->handle,
+				   .kind = CMD_TAKE,
+				   .svc = l->svc,
+				   .id = l->id,
+				   .stream = text_ref(l->stream),
+				   .not_after = MONO_NEVER});
+	}
 	l->in_flight = l->was_sent = true;
 	ls->n_in_flight++;
 	ls->n_sent++;
@@ -360,6 +427,7 @@ static void acquire(struct leases *ls, struct shard_ctx *c, struct msg *m)
 	l->is_startup = m->lease_acquire.is_startup;
 	l->stream = m->lease_acquire.stream;
 	m->lease_acquire.stream = NULL;
+	l->wants_take = m->lease_acquire.takes;
 	l->at = c->now;
 	list_init(&l->ready);
 	if (!ctx_service(c, l->svc) || (!l->asking && !ctx_serves(c, l->slot))) {
@@ -379,28 +447,6 @@ static void acquire(struct leases *ls, struct shard_ctx *c, struct msg *m)
 	lease_queue(ls, c, l);
 }
 
-static void release(struct leases *ls, struct shard_ctx *c, struct lease *l)
-{
-	if (!l->was_sent) {
-		lease_forget(ls, c, l);
-		return;
-	}
-	if (l->state == LEASE_RELEASING)
-		return;
-	l->good_until = mono_max(l->good_until, c->now) + lease_rules_of(c, l)->ttl_ms;
-	if (l->in_flight) { /* its answer is not awaited: the commands run in order */
-		shard_pool_renew(&ls->pool, l->index);
-		l->in_flight = false;
-	}
-	list_remove(&l->ready);
-	lease_move(l, LEASE_RELEASING);
-	unname(ls, l);
-	l->use_eval = false;
-	struct lock_name n = {l->id, l->stream};
-	map_put(&ls->releasing, &n, sizeof n.id, l);
-	lease_queue(ls, c, l);
-}
-
 void lease_msg(struct leases *ls, struct shard_ctx *c, struct msg *m)
 {
 	if (m->kind == MSG_LEASE_ACQUIRE) {
@@ -411,7 +457,7 @@ void lease_msg(struct leases *ls, struct shard_ctx *c, struct msg *m)
 	if (!l)
 		return;
 	if (m->kind == MSG_LEASE_RELEASE)
-		release(ls, c, l);
+		lease_release(ls, c, l);
 	else if (m->kind == MSG_LEASE_FORGET)
 		lease_forget(ls, c, l);
 	else if (m->kind == MSG_LEASE_RENEW)

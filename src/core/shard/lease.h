@@ -14,6 +14,8 @@ void leases_free(struct leases *ls);
 /* MSG_LEASE_ACQUIRE, _RELEASE, _FORGET, _RENEW. What m owns is taken. */
 void lease_msg(struct leases *ls, struct shard_ctx *c, struct msg *m);
 void lease_reply(struct leases *ls, struct shard_ctx *c, uint64_t tag, const struct reply *reply);
+/* What the take behind a lock came to, or an operation has ended its lease. */
+void lease_op_answer(struct leases *ls, struct shard_ctx *c, const struct op_answer *a);
 /* Deadlines that are due at c->now. Runs before the step's event. */
 void lease_tick(struct leases *ls, struct shard_ctx *c);
 /* Sends what waits and may be sent, hands out confirmed renewals. Runs last in a step. Returns the next deadline. */

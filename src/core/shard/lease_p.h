@@ -48,6 +48,9 @@ struct lease { /* 100,000 of them: keep it near 100 bytes */
 	bool was_missing : 1; /* re-created: to be verified */
 	bool was_sent : 1;    /* Redis may have it */
 	bool by_delifeq : 1;  /* of the unlock in flight */
+	bool wants_take : 1;  /* its take goes right behind its first lock */
+	bool is_taking : 1;   /* that has gone, and its answer counts: nothing went wrong with the lock */
+	bool is_unsaid : 1;   /* held, which is said with that answer */
 };
 
 enum {
@@ -92,4 +95,6 @@ void lease_confirm(struct leases *ls, struct shard_ctx *c, struct lease *l);
 /* A released lock whose slot is elsewhere by now: whoever serves it there deletes it, if it is ours. The coordinator
  * knows the way. */
 void lease_unlock_elsewhere(struct shard_ctx *c, const struct lease *l);
-struct msg *lease_report(struct leases *ls, struct shard_ctx *c, const struct lease *l, enum lease_result r);
+/* What the take behind the lock says does not count any more; a lease that waited for it is told without. */
+void lease_forget_take(struct leases *ls, struct shard_ctx *c, struct lease *l);
+struct msg *lease_report(struct leases *ls, struct shard_ctx *c, struct lease *l, enum lease_result r);

@@ -52,6 +52,14 @@ static void replaced(struct leases *ls, struct shard_ctx *c, struct slice value)
 	ctx_msg(c, msg_replaced((struct msg_replaced){.why = why}));
 }
 
+/* Held at once, and its take is on its way: both are told together. */
+static void locked(struct leases *ls, struct shard_ctx *c, struct lease *l)
+{
+	ctx_metrics(c, l->svc)->c[M_ACQUIRE_OK]++;
+	lease_confirm(ls, c, l);
+	l->is_unsaid = true;
+}
+
 static struct msg *acquired(struct leases *ls, struct shard_ctx *c, struct lease *l, enum metric_service how)
 {
 	ctx_metrics(c, l->svc)->c[how]++;
@@ -111,6 +119,7 @@ static void add_renewed(struct leases *ls, struct shard_ctx *c, const struct lea
 
 static void renewed(struct leases *ls, struct shard_ctx *c, struct lease *l)
 {
+	lease_forget_take(ls, c, l); /* not answered for so long: it is asked anew */
 	struct metrics_service *m = ctx_metrics(c, l->svc);
 	m->c[M_RENEW_OK]++;
 	hist_add(&m->h[H_MARGIN], (double)(l->good_until - c->now) / 1000);
@@ -183,10 +192,14 @@ static void lease_answered(struct leases *ls, struct shard_ctx *c, struct lease 
 {
 	switch ((enum lease_state)l->state) {
 	case LEASE_ACQUIRING:
-		if (reply->kind == REPLY_OK)
+		if (reply->kind == REPLY_OK && l->is_taking) {
+			locked(ls, c, l);
+		} else if (reply->kind == REPLY_OK) {
 			acquired(ls, c, l, M_ACQUIRE_OK);
-		else
+		} else {
+			lease_forget_take(ls, c, l);
 			lease_ask(ls, c, l, LEASE_CHECKING, (struct slice){0});
+		}
 		break;
 	case LEASE_CHECKING:
 		lease_on_checked(ls, c, l, reply);
@@ -234,6 +247,8 @@ static void count_error(struct shard_ctx *c, const struct lease *l)
 static void lease_again(struct leases *ls, struct shard_ctx *c, struct lease *l, mono_ms wait)
 {
 	count_error(c, l);
+	if (l->state < LEASE_HELD)
+		lease_forget_take(ls, c, l);
 	uint8_t tries = l->tries;
 	if (l->state == LEASE_SWAPPING)
 		lease_move(l, LEASE_CHECKING);

@@ -167,6 +167,7 @@ static void retry_begin(struct retry *r, struct shard_ctx *c, struct msg *m)
 	op->only_look = given->only_look;
 	op->asking = given->asking;
 	op->resent = given->resent;
+	op->releases = given->releases;
 	op->stream = given->stream;
 	op->error = given->error;
 	op->info = given->info;
@@ -201,7 +202,8 @@ static void retry_begin_call(struct retry *r, struct shard_ctx *c, struct msg *m
 
 void retry_ask(struct retry *r, struct shard_ctx *c, struct op_ask *ask)
 {
-	struct op *op = op_new(r, c, OP_FOR_PART);
+	struct op *op = op_new(r, c, ask->is_leases ? OP_FOR_LEASE : OP_FOR_PART);
+	op->handle = ask->handle;
 	op->svc = ask->svc;
 	op->tag = ask->tag;
 	op->id = ask->id;

@@ -4,7 +4,12 @@
 #include "core/shard/retry.h"
 #include "core/shard/pool.h"
 
-enum op_for { OP_FOR_COORD, OP_FOR_CALL /* recovery in another shard */, OP_FOR_PART /* a part of this shard */ };
+enum op_for {
+	OP_FOR_COORD,
+	OP_FOR_CALL /* recovery in another shard */,
+	OP_FOR_PART /* a part of this shard */,
+	OP_FOR_LEASE /* a take behind its lock: sent once */
+};
 
 /* An operation goes through one or several commands:
  *   done:            DONE [-> WAIT, shared with others]
@@ -31,6 +36,7 @@ struct op {
 	bool is_fail : 1;    /* later: the worker failed; else it gave it back */
 	bool is_suspect : 1; /* requeue, later */
 	bool is_calling : 1; /* waits for its DEAD_ADD elsewhere */
+	bool releases : 1;   /* ends the lease .handle */
 	uint16_t svc, slot, from;
 	uint32_t retry;
 	uint32_t conn; /* of the connection it was sent over last */

@@ -11,8 +11,12 @@ static struct text *words_of(const struct reply *reply)
 
 static void tell_coord(struct shard_ctx *c, struct op *op, enum op_result result, const struct reply *reply)
 {
-	struct msg_op_result told = {
-		.kind = op->kind, .result = (uint8_t)result, .resent = op->resent, .slot = op->slot, .next = op->next};
+	struct msg_op_result told = {.kind = op->kind,
+		.result = (uint8_t)result,
+		.resent = op->resent,
+		.releases = op->releases && result != OP_MOVED,
+		.slot = op->slot,
+		.next = op->next};
 	if (reply) {
 		told.asking = reply->kind == REPLY_ERROR && reply->error == RERR_ASK;
 		told.was_merged = op->kind == CMD_TAKE && reply->kind == REPLY_INT && reply->integer == 4;
@@ -28,6 +32,8 @@ static void tell_coord(struct shard_ctx *c, struct op *op, enum op_result result
 	struct msg *m = ctx_msg(c, msg_op_result(told));
 	m->handle = op->handle;
 	m->svc = op->svc;
+	if (told.releases)
+		ctx_answer(c, &(struct op_answer){.is_leases = true, .is_released = true, .handle = op->handle});
 }
 
 static void tell_caller(struct shard_ctx *c, const struct op *op, enum op_result result, const struct reply *reply)
@@ -51,6 +57,12 @@ void retry_finish(struct retry *r, struct shard_ctx *c, struct op *op, enum op_r
 		break;
 	case OP_FOR_CALL:
 		tell_caller(c, op, result, reply);
+		break;
+	case OP_FOR_LEASE:
+		ctx_answer(c, &(struct op_answer){.is_leases = true,
+				      .handle = op->handle,
+				      .result = result,
+				      .n = reply ? reply->integer : 0});
 		break;
 	case OP_FOR_PART:
 		ctx_answer(c, &(struct op_answer){.tag = op->tag,
@@ -270,7 +282,14 @@ void retry_op_reply(struct retry *r, struct shard_ctx *c, struct op *op, const s
 	struct reply reply = *given;
 	op->in_flight = false;
 	hist_add(&c->metrics.h[HR_COMMAND], (double)(c->now - op->at) / 1000);
-	switch (ctx_judge(c, "operation", (enum cmd_kind)op->command, op->svc, &reply)) {
+	enum verdict v = ctx_judge(c, "operation", (enum cmd_kind)op->command, op->svc, &reply);
+	if (op->whom == OP_FOR_LEASE && v != VERDICT_ANSWER && v != VERDICT_EVAL) {
+		retry_finish(
+			r, c, op, OP_FAILED, NULL); /* asked again by the coordinator, as an operation of its own */
+		entry_batch_free(reply.entries);
+		return;
+	}
+	switch (v) {
 	case VERDICT_ANSWER:
 		retry_answered(r, c, op, &reply);
 		break;

@@ -379,7 +379,10 @@ static void exchange(struct shard *s)
 		c->n_asks = 0;
 		for (size_t i = 0; i < c->n_answers; i++) {
 			struct op_answer a = c->answers[i];
-			reconcile_op_answer(s->reconcile, c, &a);
+			if (a.is_leases)
+				lease_op_answer(s->leases, c, &a);
+			else
+				reconcile_op_answer(s->reconcile, c, &a);
 		}
 		c->n_answers = 0;
 	}
@@ -399,6 +402,7 @@ mono_ms shard_step(struct shard *s, const struct shard_event *ev, struct effects
 	shard_on_event(s, ev);
 	if (s->is_stopped)
 		return MONO_NEVER;
+	exchange(s);
 	if (ev->has_more)
 		return c->now;
 	mono_ms next;
@@ -407,6 +411,7 @@ mono_ms shard_step(struct shard *s, const struct shard_event *ev, struct effects
 		next = reconcile_flush(s->reconcile, c);
 	} while (c->n_asks || c->n_answers);
 	next = mono_min(next, lease_flush(s->leases, c));
+	exchange(s); /* takes, which go right behind their locks */
 	next = mono_min(next, retry_flush(s->retry, c));
 	next = mono_min(next, reader_flush(s->readers, c));
 	next = mono_min(next, time_settle(s));

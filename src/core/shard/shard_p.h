@@ -45,6 +45,8 @@ struct shard_service {
 
 /* One operation that a part asks of core/retry, and what it came to. */
 struct op_ask {
+	bool is_leases; /* asked by core/lease: .handle names the lease; sent once, any trouble is OP_FAILED */
+	uint64_t handle;
 	enum cmd_kind kind;
 	enum dead_reason reason;
 	uint16_t svc;
@@ -57,6 +59,10 @@ struct op_ask {
 	uint64_t tag;
 };
 struct op_answer {
+	bool is_leases; /* core/lease's: what its take came to; or, is_released, an operation has ended its lease */
+	bool is_released;
+	uint64_t handle; /* then, and no tag */
+	int64_t n;       /* what the script said */
 	uint64_t tag;
 	enum cmd_kind kind;
 	enum op_result result;

@@ -17,6 +17,8 @@ static struct {
 	mono_ms now, next;
 	struct buf text;
 	uint64_t last_handle;
+	bool last_takes;       /* it is taken behind its lock */
+	bool last_releases;    /* of the last operation */
 	uint32_t n_leaving;    /* of our leaving that are answered at once, unless they are shown */
 	bool is_leaving_shown; /* and left without an answer */
 	char key[33];          /* of the last welcome */
@@ -110,8 +112,12 @@ static void story_msg(const struct msg *m)
 		m->kind == MSG_OP && (m->op.kind == CMD_BACK || (m->op.kind == CMD_LEAVE && !W.is_leaving_shown));
 	if (!names[m->kind] || is_mark)
 		return;
-	if (m->kind == MSG_LEASE_ACQUIRE)
+	if (m->kind == MSG_LEASE_ACQUIRE) {
 		W.last_handle = m->handle;
+		W.last_takes = m->lease_acquire.takes;
+	}
+	if (m->kind == MSG_OP)
+		W.last_releases = m->op.releases;
 	buf_printf(&W.text, "[%5lld] s ", (long long)W.now);
 	if (m->kind == MSG_OP)
 		buf_printf(&W.text,

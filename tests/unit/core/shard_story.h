@@ -143,6 +143,8 @@ static void story_lease_msg(uint64_t handle, const struct msg_lease *m)
 		buf_printf(&W.text, " %s", story_lost[m->lost]);
 	if (m->result != LEASE_IS_BUSY)
 		buf_printf(&W.text, " until=%lld", (long long)m->good_until);
+	if (m->has_take)
+		buf_printf(&W.text, " take=%s%s", story_results[m->taken], m->was_merged ? " merged" : "");
 	if (m->lasts_ms)
 		buf_printf(&W.text, " lasts=%lld", (long long)m->lasts_ms);
 	story_text(m->moved_to);
@@ -158,6 +160,7 @@ static void story_op_result(const struct msg_op_result *m)
 	story_text(m->error);
 	story_text(m->moved_to);
 	buf_str(&W.text, m->resent ? " resent" : "");
+	buf_str(&W.text, m->releases ? " released" : "");
 	buf_str(&W.text, m->asking ? " asking" : "");
 }
 

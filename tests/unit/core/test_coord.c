@@ -119,6 +119,58 @@ Test(coord, done_sent_again_gets_the_same_answer, .init = story_ready, .fini = s
 		     "[ 1000] w1 ok 7-0 for=0 done\n");
 }
 
+/* The shard that has the lock reads the stream, too: taken behind the lock, released with the last operation. */
+Test(coord, one_word_of_the_shard_for_lock_and_take, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	story_read(0, 7, "s");
+	cr_assert(W.last_takes);
+	struct msg held = {.kind = MSG_LEASE,
+		.handle = W.last_handle,
+		.lease.result = LEASE_IS_HELD,
+		.lease.good_until = W.now + 10000,
+		.lease.has_take = true,
+		.lease.taken = OP_DONE};
+	story_clear();
+	story_from_shard(held);
+	cr_assert(strstr(W.text.data, "w1 assign 7-0 s") && !strstr(W.text.data, "s take"), "%s", W.text.data);
+	story_clear();
+	story_says(1, FRAME_DONE, 7);
+	cr_assert(W.last_releases);
+	story_from_shard((struct msg){.kind = MSG_OP_RESULT,
+		.handle = held.handle,
+		.op_result.kind = CMD_DONE,
+		.op_result.result = OP_DONE,
+		.op_result.releases = true});
+	cr_assert(strstr(W.text.data, "w1 ok 7-0 for=0 done") && !strstr(W.text.data, "s release"), "%s", W.text.data);
+	cr_assert(!strstr(W.text.data, "acquire"), "%s", W.text.data);
+	cr_assert_eq(W.c->ledger.n, 0);
+}
+
+Test(coord, one_word_of_the_shard_for_lock_and_what_waits, .init = story_ready, .fini = story_down)
+{
+	static const struct {
+		enum op_result taken;
+		bool was_merged;
+		uint64_t n_merged;
+	} rows[] = {{OP_PARKED, false, 0}, {OP_PARKED, true, 1}, {OP_GONE, false, 1}};
+	story_hello(1, 1);
+	for (uint64_t i = 0; i < 3; i++) {
+		story_read(0, 7 + i, "s");
+		story_clear();
+		story_from_shard((struct msg){.kind = MSG_LEASE,
+			.handle = W.last_handle,
+			.lease.result = LEASE_IS_HELD,
+			.lease.good_until = W.now + 10000,
+			.lease.has_take = true,
+			.lease.taken = (uint8_t)rows[i].taken,
+			.lease.was_merged = rows[i].was_merged});
+		cr_assert(strstr(W.text.data, "s release"), "%s", W.text.data);
+		cr_assert_eq(W.c->services[0].m.c[M_MERGED], rows[i].n_merged);
+		cr_assert_eq(W.c->ledger.n, 0);
+	}
+}
+
 Test(coord, of_two_results_the_first_counts, .init = story_ready, .fini = story_down)
 {
 	story_hello(1, 1);

@@ -816,3 +816,177 @@ Test(lease, an_unlock_waits_while_its_slot_is_on_its_way, .init = story_up, .fin
 	story_until(1100);
 	cr_assert(strstr(W.text.data, "unlock s1 7-0"), "%s", W.text.data);
 }
+
+/* ---- taken right behind the lock, ended with its last operation ---- */
+
+static void acquire_and_take(uint64_t handle)
+{
+	story_msg_in((struct msg){.kind = MSG_LEASE_ACQUIRE,
+		.handle = handle,
+		.svc = 1,
+		.lease_acquire.slot = 9,
+		.lease_acquire.id = ID7,
+		.lease_acquire.takes = true,
+		.lease_acquire.stream = text_new("s1", 2)});
+}
+
+Test(lease, its_take_goes_right_behind_the_lock, .init = story_up, .fini = story_down)
+{
+	static const struct {
+		int64_t answer;
+		const char *told;
+	} rows[] = {{1, "take=done"}, {2, "take=parked"}, {4, "take=parked merged"}, {0, "take=gone"}};
+	for (uint64_t i = 0; i < 4; i++) {
+		acquire_and_take(i + 1);
+		story_ok(CMD_LOCK);
+		expect_story("[ 1000] lock s1 7-0 value=redis-consumer-me/20\n[ 1000] take s1 7-0\n");
+		story_int(CMD_TAKE, rows[i].answer);
+		char want[100];
+		snprintf(want, sizeof want, "[ 1000] > lease %llu held until=11000 %s\n", (unsigned long long)i + 1,
+			rows[i].told);
+		expect_story(want);
+	}
+}
+
+/* Many that come together: their locks, then one take of all. */
+Test(lease, many_takes_go_behind_many_locks, .init = story_up, .fini = story_down)
+{
+	for (uint64_t i = 1; i <= 3; i++)
+		story_event((struct shard_event){.kind = SHARD_MSG,
+			.has_more = i < 3,
+			.msg = &(struct msg){.kind = MSG_LEASE_ACQUIRE,
+				.handle = i,
+				.svc = 1,
+				.lease_acquire.slot = 9,
+				.lease_acquire.id = {i, 0},
+				.lease_acquire.takes = true,
+				.lease_acquire.stream = text_new("s", 1)}});
+	expect_story("[ 1000] lock s 1-0 value=redis-consumer-me/20\n[ 1000] lock s 2-0 value=redis-consumer-me/20\n"
+		     "[ 1000] lock s 3-0 value=redis-consumer-me/20\n[ 1000] take_many n=3\n");
+}
+
+Test(lease, a_lock_that_is_refused_makes_its_take_void, .init = story_up, .fini = story_down)
+{
+	acquire_and_take(1);
+	story_nil(CMD_LOCK);
+	story_int(CMD_TAKE, 1);
+	story_txt(CMD_LOCK_GET, ME); /* ours after all: its taker asks again */
+	story_txt(CMD_RENEW, ME);
+	cr_assert(strstr(W.text.data, "> lease 1 held until=11000 +\n"), "%s", W.text.data);
+	acquire_and_take(2);
+	story_nil(CMD_LOCK);
+	story_clear();
+	story_txt(CMD_LOCK_GET, "somebody");
+	story_int(CMD_TAKE, 1);
+	expect_story("[ 1000] > lease 2 busy\n");
+}
+
+Test(lease, a_take_that_fails_leaves_the_lock, .init = story_up, .fini = story_down)
+{
+	acquire_and_take(1);
+	story_ok(CMD_LOCK);
+	story_clear();
+	story_error(CMD_TAKE, RERR_RETRY, "BUSY script");
+	story_until(1500);
+	expect_story("[ 1000] > lease 1 held until=11000\n");
+	cr_assert(!story_waits(CMD_TAKE), "who was told takes it");
+	acquire_and_take(2);
+	story_ok(CMD_LOCK);
+	story_error(CMD_TAKE, RERR_NOSCRIPT, "NOSCRIPT");
+	story_clear();
+	story_int(CMD_TAKE, 1);
+	expect_story("[ 1500] > lease 2 held until=11500 take=done\n");
+}
+
+Test(lease, a_lost_connection_makes_the_take_void, .init = story_up, .fini = story_down)
+{
+	acquire_and_take(1);
+	story_cut(); /* before either answer */
+	story_conn(CONN_COMMAND, true);
+	story_until(1500);
+	cr_assert(!story_waits(CMD_TAKE));
+	story_nil(CMD_LOCK);
+	story_txt(CMD_LOCK_GET, ME);
+	story_clear();
+	story_txt(CMD_RENEW, ME);
+	cr_assert(strstr(W.text.data, "> lease 1 held") && !strstr(W.text.data, "take="), "%s", W.text.data);
+	acquire_and_take(2);
+	story_ok(CMD_LOCK);
+	story_clear();
+	story_cut(); /* between them */
+	cr_assert(strstr(W.text.data, "> lease 2 held until=11500\n"), "%s", W.text.data);
+}
+
+/* Whatever comes before the take's answer: first it is told that it was held. */
+Test(lease, is_told_held_before_anything_else, .init = story_up, .fini = story_down)
+{
+	acquire_and_take(1);
+	story_ok(CMD_LOCK);
+	story_clear();
+	uint8_t *bits = mem_alloc(SLOTS / 8);
+	story_msg_in((struct msg){.kind = MSG_SLOTS, .slots.bits = bits});
+	cr_assert_eq(
+		strncmp(W.text.data, "[ 1000] > lease 1 held until=11000\n[ 1000] > lease 1 moved until=11000\n", 70),
+		0, "%s", W.text.data);
+	story_int(CMD_TAKE, 1);
+	cr_assert_eq(shard_n_leases(W.s), 0);
+	bits = mem_alloc(SLOTS / 8);
+	memset(bits, 0xff, SLOTS / 8);
+	story_msg_in((struct msg){.kind = MSG_SLOTS, .slots.bits = bits});
+	acquire_and_take(2);
+	story_ok(CMD_LOCK);
+	story_clear();
+	story_until(W.now + 5000);
+	story_txt(CMD_RENEW, ME);
+	cr_assert(strstr(W.text.data, "> lease 2 held until=11000\n"), "%s", W.text.data);
+	story_clear();
+	story_int(CMD_TAKE, 1);
+	cr_assert(!strstr(W.text.data ? W.text.data : "", "> lease"), "%s", W.text.data);
+	acquire_and_take(3);
+	story_ok(CMD_LOCK);
+	story_clear();
+	story_until(W.now + 9000);
+	cr_assert(strstr(W.text.data, "> lease 3 held") < strstr(W.text.data, "> lease 3 lost"), "%s", W.text.data);
+}
+
+static void last_operation(uint64_t handle, enum cmd_kind op)
+{
+	story_msg_in((struct msg){.kind = MSG_OP,
+		.op.kind = (uint8_t)op,
+		.handle = handle,
+		.svc = 1,
+		.op.id = ID7,
+		.op.releases = true,
+		.op.stream = text_new("s1", 2)});
+}
+
+Test(lease, ends_with_the_last_operation_of_its_entry, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	last_operation(1, CMD_DONE);
+	story_int(CMD_DONE, 1);
+	expect_story("[ 1000] done s1 7-0\n[ 1000] > op done done released\n[ 1000] unlock s1 7-0 delifeq\n");
+	story_int(CMD_UNLOCK, 1);
+	cr_assert_eq(count(M_RELEASE_OK), 1);
+	cr_assert_eq(shard_n_leases(W.s), 0);
+	last_operation(1, CMD_REQUEUE); /* no lease of that name: nothing to release */
+	story_clear();
+	story_nil(CMD_REQUEUE);
+	expect_story("[ 1000] > op requeue gone released\n");
+}
+
+Test(lease, stays_while_its_last_operation_is_not_over, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	last_operation(1, CMD_DONE);
+	story_error(CMD_DONE, RERR_RETRY, "LOADING");
+	story_cut();
+	story_conn(CONN_COMMAND, true);
+	story_until(W.now + 100);
+	cr_assert(!story_waits(CMD_UNLOCK));
+	story_clear();
+	story_error(CMD_DONE, RERR_MOVED, "h:1");
+	cr_assert(strstr(W.text.data, "> op done moved") && !strstr(W.text.data, "released"), "%s", W.text.data);
+	cr_assert(!story_waits(CMD_UNLOCK));
+	cr_assert_eq(shard_n_leases(W.s), 1);
+}
