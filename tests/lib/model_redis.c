@@ -254,6 +254,15 @@ static const struct {
 	[CMD_BACK] = {model_left_cmd, 1 + SCRIPT_LEFT},
 	[CMD_LEFT] = {model_left_cmd, 1 + SCRIPT_LEFT},
 	[CMD_FORGET] = {model_forget, 1 + SCRIPT_FORGET},
+	[CMD_FEED_OPEN] = {model_feed_cmd, 1 + SCRIPT_FEED_OPEN},
+	[CMD_FEED_READ] = {model_feed_cmd, 0},
+	[CMD_FEED_ACK] = {model_feed_cmd, 1 + SCRIPT_FEED_ACK},
+	[CMD_FEED_FAIL] = {model_feed_cmd, 1 + SCRIPT_FEED_FAIL},
+	[CMD_FEED_CLOSE] = {model_feed_cmd, 1 + SCRIPT_FEED_CLOSE},
+	[CMD_FEED_PICK] = {model_feed_cmd, 0},
+	[CMD_FEED_DEAD_ADD] = {model_feed_cmd, 0},
+	[CMD_TRACKING] = {exec_node, 0},
+	[CMD_CACHING] = {exec_node, 0},
 	[CMD_WAIT] = {exec_node, 0},
 	[CMD_UNBLOCK] = {exec_node, 0},
 	[CMD_SLOTS] = {exec_node, 0},
@@ -330,6 +339,7 @@ void model_redis_free(struct model_redis *m)
 	}
 	model_waits_free(m);
 	model_left_free(m);
+	model_feed_free(m);
 	mem_free(m->streams);
 	mem_free(m->registries);
 	mem_free(m->run_id);
@@ -360,6 +370,7 @@ struct model_redis *model_redis_clone(const struct model_redis *from)
 		model_stream_copy(model_stream_of(m, from->streams[i]->key, true), from->streams[i]);
 	model_waits_copy(m, from);
 	model_left_copy(m, from);
+	model_feed_copy(m, from);
 	for (size_t i = 0; i < from->n_registries; i++) {
 		struct model_registry *r = model_registry_of(m, from->registries[i]->key);
 		pos = 0;

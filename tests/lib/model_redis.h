@@ -2,7 +2,7 @@
  * Single-threaded, deterministic. It copies Redis 7 as far as our commands can see it;
  * tests/unit/codec/test_model_against_real holds it to that. One model is one master; a cluster is several.
  *
- * Not modelled: blocking (a read answers at once; ask model_redis_has_new), wrong types, MAXLEN ~ beyond a rough trim,
+ * Not modelled: tracking, blocking (a read answers at once; ask model_redis_has_new), wrong types, MAXLEN ~ beyond a rough trim,
  * more than one group a stream. WAIT answers .count, UNBLOCK 1, CLUSTER SLOTS says there is no cluster. */
 #pragma once
 #include "base/mono.h"
@@ -64,6 +64,12 @@ void model_redis_delete_lbs(struct model_redis *m, const struct command_names *n
 void model_redis_set_registry(
 	struct model_redis *m, const struct command_names *names, const char *stream, struct entry_id id);
 
+/* The same to a data stream of entries mode: stream names its key. */
+struct entry_id model_redis_feed_add(
+	struct model_redis *m, struct slice stream, const struct field *fields, size_t n, mono_ms now);
+bool model_redis_feed_xdel(struct model_redis *m, struct slice stream, struct entry_id id);
+void model_redis_feed_delete(struct model_redis *m, struct slice stream); /* the stream; its position stays */
+
 /* ---- inspection, for checkers; nothing expires by looking */
 
 struct model_entry {
@@ -114,5 +120,17 @@ bool model_redis_lock(
 	const struct model_redis *m, struct slice stream, struct entry_id id, mono_ms now, struct model_lock_view *out);
 /* *pos starts at 0. False at the end. */
 bool model_redis_next_lock(const struct model_redis *m, size_t *pos, mono_ms now, struct model_lock_view *out);
+struct model_position_view {
+	const char *token;
+	struct entry_id pos;
+	int64_t tries;
+	int run;        /* 0 = nobody has it open, 1, 2 = and has acknowledged something */
+	int64_t ttl_ms; /* -1 = for ever */
+};
+/* False: the data stream has none. */
+bool model_redis_position(struct model_redis *m, struct slice stream, mono_ms now, struct model_position_view *out);
+/* How many, and *v the first; valid until the next call on m. */
+size_t model_redis_feed_entries(struct model_redis *m, struct slice stream, const struct model_entry **v);
+size_t model_redis_feed_dead(struct model_redis *m, const struct command_names *names, const struct model_entry **v);
 /* The value of a field; p NULL = it has none. */
 struct slice model_entry_field(const struct model_entry *e, const char *name);

@@ -50,6 +50,8 @@ struct model_redis {
 	struct pending_row *pending;
 	struct consumer_row *consumers;
 	struct model_left *left;
+	struct model_position *positions; /* model_redis_feed */
+	size_t n_positions;
 	size_t n_left;
 	struct field *fields;
 	struct reply many[CMD_MANY_MAX];
@@ -75,12 +77,18 @@ bool model_is_parked_as(
 	struct model_redis *m, const struct command_names *names, struct slice stream, struct entry_id id);
 /* model_redis_left: who has left */
 model_exec_fn model_left_cmd, model_forget;
+/* model_redis_feed: entries mode */
+model_exec_fn model_feed_cmd;
+void model_feed_free(struct model_redis *m);
+void model_feed_move(struct model_redis *from, struct model_redis *to, uint16_t slot);
+void model_feed_copy(struct model_redis *to, const struct model_redis *from);
 void model_left_free(struct model_redis *m);
 void model_left_move(struct model_redis *from, struct model_redis *to, uint16_t slot);
 void model_left_copy(struct model_redis *to, const struct model_redis *from);
 
 struct model_stream *model_stream_of(struct model_redis *m, const char *key, bool create); /* NULL: no such key */
-struct model_registry *model_registry_of(struct model_redis *m, const char *key);          /* made when missing */
+void model_stream_drop(struct model_redis *m, const char *key);                   /* the key is gone, if it was there */
+struct model_registry *model_registry_of(struct model_redis *m, const char *key); /* made when missing */
 struct model_reg_row *model_registry_get(const struct model_registry *r, struct slice stream);
 void model_registry_set(struct model_registry *r, struct slice stream, struct entry_id id);
 void model_registry_del(struct model_registry *r, struct slice stream);

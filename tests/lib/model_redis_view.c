@@ -24,6 +24,18 @@ struct model_stream *model_stream_of(struct model_redis *m, const char *key, boo
 	return s;
 }
 
+void model_stream_drop(struct model_redis *m, const char *key)
+{
+	for (size_t i = 0; i < m->n_streams; i++) {
+		if (strcmp(m->streams[i]->key, key) != 0)
+			continue;
+		model_stream_fini(m->streams[i]);
+		mem_free(m->streams[i]);
+		m->streams[i] = m->streams[--m->n_streams];
+		return;
+	}
+}
+
 static bool row_equal(const void *value, const void *key, size_t len)
 {
 	const struct model_reg_row *row = value;
@@ -169,13 +181,7 @@ void model_redis_destroy_group(struct model_redis *m, const struct command_names
 
 void model_redis_delete_lbs(struct model_redis *m, const struct command_names *names)
 {
-	for (size_t i = 0; i < m->n_streams; i++) {
-		if (strcmp(m->streams[i]->key, names->lbs) != 0)
-			continue;
-		model_stream_fini(m->streams[i]);
-		mem_free(m->streams[i]);
-		m->streams[i] = m->streams[--m->n_streams];
-	}
+	model_stream_drop(m, names->lbs);
 }
 
 void model_redis_set_registry(

@@ -220,13 +220,7 @@ static void move_locks(struct model_redis *from, struct model_redis *to, uint16_
 /* A look at a key that is not there leaves an empty one in the model. */
 static void drop_empty(struct model_redis *m, const char *key)
 {
-	for (size_t i = 0; i < m->n_streams; i++) {
-		if (strcmp(m->streams[i]->key, key) != 0)
-			continue;
-		model_stream_fini(m->streams[i]);
-		mem_free(m->streams[i]);
-		m->streams[i] = m->streams[--m->n_streams];
-	}
+	model_stream_drop(m, key);
 	for (size_t i = 0; i < m->n_registries; i++) {
 		if (strcmp(m->registries[i]->key, key) != 0)
 			continue;
@@ -304,6 +298,7 @@ void server_move_slot(struct world *w, uint16_t slot, struct server *to, mono_ms
 	move_streams(from->model, to->model, slot);
 	model_waits_move(from->model, to->model, slot);
 	model_left_move(from->model, to->model, slot);
+	model_feed_move(from->model, to->model, slot);
 	w->ask_slot = slot;
 	w->ask_to = to->index;
 	struct handover *h = mem_alloc(sizeof *h);

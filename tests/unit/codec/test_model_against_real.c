@@ -29,7 +29,8 @@ struct pair {
 	unsigned n_ids;
 	bool is_oom;
 	struct packed packed;
-	int64_t position; /* of the last CMD_DUE */
+	int64_t position;        /* of the last CMD_DUE */
+	struct entry_id feed_id; /* of a data stream */
 };
 
 static unsigned roll(struct pair *p, unsigned n)
@@ -82,6 +83,15 @@ static bool entries_equal(const struct entry_batch *a, const struct entry_batch 
 			texts_equal(x->stream, y->stream) && texts_equal(x->info, y->info) &&
 			fields_equal(x->fields, y->fields);
 	}
+	return equal;
+}
+
+static bool feeds_equal(const struct feed_batch *a, const struct feed_batch *b)
+{
+	bool equal = a->n == b->n;
+	for (uint32_t i = 0; equal && i < a->n; i++)
+		equal = entry_id_cmp(a->v[i].id, b->v[i].id) == 0 && a->v[i].len == b->v[i].len &&
+			memcmp(a->v[i].json, b->v[i].json, a->v[i].len) == 0;
 	return equal;
 }
 
@@ -153,9 +163,11 @@ static bool replies_equal(enum cmd_kind kind, const struct reply *a, const struc
 	case REPLY_OK:
 	case REPLY_NIL:
 	case REPLY_SLOTS:
-	case REPLY_POSITION:
-	case REPLY_FEED:
 		return true;
+	case REPLY_POSITION:
+		return entry_id_cmp(a->id, b->id) == 0 && a->integer == b->integer && a->n == b->n;
+	case REPLY_FEED:
+		return feeds_equal(a->feed, b->feed);
 	case REPLY_ERROR:
 		return a->error == b->error;
 	case REPLY_INT:
@@ -245,7 +257,8 @@ static void both(struct pair *p, const struct cmd *c, const struct command_names
 	struct reply real, model;
 	const struct entry_id since = last_added(p);
 	real_redis_exec(p->real, c, names, &self, &real);
-	if (real.kind == REPLY_ID && (c->kind == CMD_DEAD_ADD || c->kind == CMD_ADD_LATER))
+	if (real.kind == REPLY_ID &&
+		(c->kind == CMD_DEAD_ADD || c->kind == CMD_ADD_LATER || c->kind == CMD_FEED_DEAD_ADD))
 		model_redis_next_id(p->model, real.id);
 	else if (c->kind == CMD_DEAD && real.kind == REPLY_INT && real.integer == 1)
 		model_redis_next_id(p->model, last_dead(p));
@@ -254,13 +267,17 @@ static void both(struct pair *p, const struct cmd *c, const struct command_names
 	model_redis_exec(p->model, c, names, consumer, now(p), &model);
 	if (c->kind == CMD_LATER || c->kind == CMD_ADD_LATER)
 		same_due(p, c->kind == CMD_LATER ? c->id : real.id);
-	if (real.kind == REPLY_ID && c->kind != CMD_DEAD_ADD)
+	if (real.kind == REPLY_ID && c->kind != CMD_DEAD_ADD && c->kind != CMD_FEED_DEAD_ADD)
 		remember(p, real.id);
 	cr_assert(replies_equal(c->kind, &real, &model),
 		"seed %llu step %d: %s as %s: real kind %d error %d int %lld n %zu, model kind %d error %d int %lld n "
 		"%zu",
 		(unsigned long long)p->seed, p->step, command_name(c->kind), consumer, real.kind, real.error,
 		(long long)real.integer, real.n, model.kind, model.error, (long long)model.integer, model.n);
+	if (real.kind == REPLY_FEED && real.feed->n) /* to be acknowledged, and picked */
+		p->feed_id = real.feed->v[0].id;
+	mem_free(real.feed);
+	mem_free(model.feed);
 	if (real.kind == REPLY_COUNTS)
 		p->position = real.counts[DUE_POSITION];
 	if (real.kind == REPLY_ENTRIES) {
@@ -296,6 +313,17 @@ static const struct field_list *some_fields(struct pair *p)
 	return l;
 }
 
+static void feed_command(struct pair *p, struct cmd *c)
+{
+	c->token = (struct entry_id){7, roll(p, 3)};
+	c->expect = slice_str(roll(p, 2) ? "0" : "$");
+	c->count = 1 + roll(p, 3);
+	c->end = (enum feed_end)roll(p, FEED_ENDS);
+	c->trim = roll(p, 2);
+	c->check = roll(p, 2);
+	c->id = roll(p, 3) ? p->feed_id : c->kind == CMD_FEED_READ ? (struct entry_id){0, 0} : some_id(p);
+}
+
 /* Versions differ in when they make a consumer that has nothing. */
 static void make_consumer(struct pair *p, struct slice name)
 {
@@ -312,9 +340,11 @@ static void random_command(struct pair *p)
 		CMD_ACK_DEL, CMD_PENDING, CMD_CONSUMERS, CMD_LENGTH, CMD_PENDING_SUM, CMD_UNREAD, CMD_UNREAD,
 		CMD_DLQ_LENGTH, CMD_ADD, CMD_ADD, CMD_ADD, CMD_ADD, CMD_LATER, CMD_LATER, CMD_LATER, CMD_DUE, CMD_DUE,
 		CMD_DUE, CMD_SIFT, CMD_SIFT, CMD_GHOSTS, CMD_GHOSTS, CMD_GHOST_BACK, CMD_GHOST_BACK, CMD_ADD_LATER,
-		CMD_DELAYED_NOW, CMD_DELAYED_DROP, CMD_LEAVE, CMD_BACK, CMD_LEFT, CMD_FORGET, CMD_FORGET, CMD_DLQ_RANGE,
-		CMD_DLQ_DEL, CMD_REPLAY, CMD_WAIT, CMD_SLOTS, CMD_CLUSTER_INFO, CMD_ROLE, CMD_PING, CMD_TRIAL, CMD_TIME,
-		CMD_RUN_ID, CMD_CONFIG_SET_EVENTS, CMD_CONFIG_GET_EVENTS};
+		CMD_DELAYED_NOW, CMD_DELAYED_DROP, CMD_FEED_OPEN, CMD_FEED_OPEN, CMD_FEED_READ, CMD_FEED_READ,
+		CMD_FEED_ACK, CMD_FEED_ACK, CMD_FEED_FAIL, CMD_FEED_CLOSE, CMD_FEED_PICK, CMD_FEED_DEAD_ADD, CMD_LEAVE,
+		CMD_BACK, CMD_LEFT, CMD_FORGET, CMD_FORGET, CMD_DLQ_RANGE, CMD_DLQ_DEL, CMD_REPLAY, CMD_WAIT, CMD_SLOTS,
+		CMD_CLUSTER_INFO, CMD_ROLE, CMD_PING, CMD_TRIAL, CMD_TIME, CMD_RUN_ID, CMD_CONFIG_SET_EVENTS,
+		CMD_CONFIG_GET_EVENTS};
 	struct cmd_entry many[4];
 	for (size_t i = 0; i < 4; i++)
 		many[i] = (struct cmd_entry){slice_str(streams[roll(p, 3)]), some_id(p)};
@@ -356,6 +386,8 @@ static void random_command(struct pair *p)
 		c.id = id_or_start(p);
 	if (c.kind == CMD_GHOSTS)
 		c.value = slice_str(roll(p, 6) ? "" : "$");
+	if (c.kind >= CMD_FEED_OPEN && c.kind <= CMD_FEED_DEAD_ADD)
+		feed_command(p, &c);
 	if (c.kind == CMD_DLQ_DEL)
 		c.id = last_dead(p);
 	if (c.kind == CMD_FORGET && p->is_oom)
@@ -374,7 +406,8 @@ static void random_command(struct pair *p)
 static void expire_locks(struct pair *p)
 {
 	real_redis_command(p->real, "EVAL %s 0",
-		"for _, k in ipairs(redis.call('KEYS', '*<MUTEX_KEY_SEP>*')) do redis.call('DEL', k) end");
+		"for _, k in ipairs(redis.call('KEYS', '*<MUTEX_KEY_SEP>*')) do "
+		"if redis.call('TYPE', k).ok == 'string' then redis.call('DEL', k) end end");
 	model_redis_set_clock(p->model, INT64_MAX / 2);
 	model_redis_expire(p->model, 0);
 	cr_expect_eq(model_redis_next_expiry(p->model), MONO_NEVER);
@@ -387,13 +420,32 @@ static void toggle_oom(struct pair *p)
 	model_redis_set_oom(p->model, p->is_oom);
 }
 
+/* Adds to a data stream; the first entry of one that was made again has a low id. */
+static void produce(struct pair *p, struct slice stream)
+{
+	static const struct field f[2] = {{{"a", 1}, {"\xff\0", 2}}, {{"a", 1}, {"\"1\n", 3}}};
+	char id[COMMAND_ID_CAP] = "*";
+	const struct model_entry *v;
+	if (model_redis_feed_entries(p->model, stream, &v) == 0 && roll(p, 2))
+		snprintf(id, sizeof id, "6-%u", roll(p, 100));
+	const redisReply *r = real_redis_command(p->real, "XADD %b %s %b %b %b %b", stream.p, stream.len, id,
+		f[0].name.p, f[0].name.len, f[0].value.p, f[0].value.len, f[1].name.p, f[1].name.len, f[1].value.p,
+		f[1].value.len);
+	struct entry_id new;
+	if (r->type != REDIS_REPLY_STRING || !command_id_parse(r->str, r->len, &new))
+		return;
+	model_redis_next_id(p->model, new);
+	model_redis_feed_add(p->model, stream, f, 2, now(p));
+	p->feed_id = new;
+}
+
 static void somebody_else(struct pair *p)
 {
 	const struct entry_id id = some_id(p);
 	const char *stream = streams[roll(p, 3)], *consumer = consumers[roll(p, 3)];
 	char text[COMMAND_ID_CAP];
 	command_id_format(text, id);
-	switch (roll(p, 24)) {
+	switch (roll(p, 32)) {
 	case 0:
 		expire_locks(p);
 		break;
@@ -438,6 +490,25 @@ static void somebody_else(struct pair *p)
 		real_redis_command(p->real, "SCRIPT FLUSH");
 		real_redis_command(p->real, "CONFIG SET notify-keyspace-events %s", "");
 		break;
+	case 24:
+	case 25:
+	case 26:
+	case 27:
+	case 28:
+	case 29:
+		produce(p, slice_str(stream));
+		break;
+	case 30:
+		command_id_format(text, p->feed_id);
+		real_redis_command(p->real, "XDEL %s %s", stream, text);
+		model_redis_feed_xdel(p->model, slice_str(stream), p->feed_id);
+		break;
+	case 31:
+		if (roll(p, 4)) /* made again, with lower ids maybe */
+			break;
+		real_redis_command(p->real, "DEL %s", stream);
+		model_redis_feed_delete(p->model, slice_str(stream));
+		break;
 	default:
 		if (p->is_oom)
 			break;
@@ -475,9 +546,45 @@ static void compare_waits(struct pair *p)
 		p->step);
 }
 
+static const char *field_of(const redisReply *r, const char *name)
+{
+	for (size_t i = 0; i + 1 < r->elements; i += 2)
+		if (strcmp(r->element[i]->str, name) == 0)
+			return r->element[i + 1]->str;
+	return "none";
+}
+
+static void compare_feed(struct pair *p, const char *stream)
+{
+	struct command_names as_dlq = p->names;
+	char key[64], pos[COMMAND_ID_CAP];
+	struct model_position_view v;
+	as_dlq.dlq = (char *)(uintptr_t)stream;
+	both(p, &(struct cmd){.kind = CMD_DLQ_RANGE, .count = 100000}, &as_dlq, "me");
+	snprintf(key, sizeof key, strchr(stream, '{') ? "%s-sluice" : "{%s}-sluice", stream);
+	const long long ttl = real_redis_command(p->real, "PTTL %s", key)->integer;
+	const redisReply *r = real_redis_command(p->real, "HGETALL %s", key);
+	const bool is_there = model_redis_position(p->model, slice_str(stream), now(p), &v);
+	cr_assert_eq(r->elements > 0, is_there, "seed %llu step %d: position of %s", (unsigned long long)p->seed,
+		p->step, stream);
+	if (!is_there)
+		return;
+	command_id_format(pos, v.pos);
+	cr_expect_str_eq(field_of(r, "token"), v.token);
+	cr_expect_str_eq(field_of(r, "pos"), pos);
+	cr_expect_eq(strtoll(field_of(r, "tries"), NULL, 10), v.tries);
+	cr_expect_eq(strtol(field_of(r, "run"), NULL, 10), v.run);
+	cr_expect(is_near(ttl, v.ttl_ms));
+}
+
 static void compare_state(struct pair *p)
 {
 	compare_waits(p);
+	for (size_t i = 0; i < 3; i++)
+		compare_feed(p, streams[i]);
+	struct command_names entries = p->names;
+	entries.dlq = entries.entries_dlq;
+	both(p, &(struct cmd){.kind = CMD_DLQ_RANGE, .count = 100000}, &entries, "me");
 	struct command_names whole = p->names;
 	both(p, &(struct cmd){.kind = CMD_DLQ_RANGE, .count = 100000}, &whole, "me");
 	whole.dlq = whole.lbs;
@@ -511,6 +618,7 @@ static void run(struct real_redis *real, uint64_t seed)
 	real_redis_use_resp(real, seed % 2 ? 2 : 3);
 	model_redis_set_delifeq(p.model, real_redis_command(real, "DELIFEQ no-key v")->type == REDIS_REPLY_INTEGER);
 	command_names_init(&p.names, "orders", "", (enum same_stream)(seed % 3), 0, "0");
+	command_names_entries(&p.names, "orders", "", seed % 4 ? 0 : 10);
 	both(&p, &(struct cmd){.kind = CMD_GROUP_CREATE}, &p.names, "me");
 	for (p.step = 0; p.step < N_STEPS; p.step++) {
 		if (roll(&p, 8))

@@ -1,0 +1,419 @@
+/* model_redis_feed - entries mode: data streams and their positions, as the FEED scripts of codec/script do it, step by
+ * step. Tracking is for whoever knows connections: the model only answers. */
+#include "lib/model_redis_int.h"
+
+#include <hiredis/hiredis.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "codec/reply.h"
+#include "codec/reply_feed.h"
+#include "core/coord/session.h"
+
+struct model_position { /* a hash */
+	char *key;
+	char token[SESSION_TOKEN_CAP]; /* "" = none, as the hash is then: it has all or nothing */
+	struct entry_id pos;
+	int64_t tries;
+	int run;            /* 0 = not open, 1, 2 = has acknowledged */
+	int64_t expires_at; /* server ms; 0 = never */
+};
+
+/* ---- keys ---- */
+
+static char *position_key(struct slice stream)
+{
+	const bool has_tag = command_has_tag(stream.p, stream.len);
+	return mem_printf(has_tag ? "%.*s-sluice" : "{%.*s}-sluice", (int)stream.len, stream.p);
+}
+
+static char *stream_key(struct slice stream)
+{
+	return mem_printf("%.*s", (int)stream.len, stream.p);
+}
+
+static struct model_stream *data_of(struct model_redis *m, struct slice stream, bool create)
+{
+	char *key = stream_key(stream);
+	struct model_stream *s = model_stream_of(m, key, create);
+	mem_free(key);
+	return s;
+}
+
+static void position_drop(struct model_redis *m, struct model_position *p)
+{
+	mem_free(p->key);
+	*p = m->positions[--m->n_positions];
+}
+
+static struct model_position *position_at(const struct model_redis *m, const char *key)
+{
+	for (size_t i = 0; i < m->n_positions; i++)
+		if (strcmp(m->positions[i].key, key) == 0)
+			return &m->positions[i];
+	return NULL;
+}
+
+static struct model_position *position_new(struct model_redis *m, const char *key)
+{
+	m->positions = mem_grow(m->positions, m->n_positions + 1, sizeof *m->positions);
+	m->positions[m->n_positions] = (struct model_position){.key = mem_dup(key, strlen(key))};
+	return &m->positions[m->n_positions++];
+}
+
+static struct model_position *position_of(struct model_redis *m, struct slice stream)
+{
+	char *key = position_key(stream);
+	struct model_position *p = position_at(m, key);
+	mem_free(key);
+	if (p && p->expires_at && p->expires_at < m->now) {
+		position_drop(m, p);
+		p = NULL;
+	}
+	return p;
+}
+
+/* ---- scripts ---- */
+
+static void token_of(char out[SESSION_TOKEN_CAP], const struct cmd *c)
+{
+	session_token_format(out, c->token);
+}
+
+static bool is_mine(const struct model_position *p, const struct cmd *c)
+{
+	char mine[SESSION_TOKEN_CAP];
+	token_of(mine, c);
+	return p && strcmp(p->token, mine) == 0;
+}
+
+static bool is_start_at_end(const struct cmd *c)
+{
+	return c->expect.len == 1 && c->expect.p[0] == '$';
+}
+
+static void feed_open(struct model_redis *m, const struct cmd *c, struct model_position *p, struct reply *out)
+{
+	const struct model_stream *s = data_of(m, c->stream, false);
+	struct model_position new = p ? *p : (struct model_position){0};
+	size_t flags = 0;
+	if (!p && is_start_at_end(c) && s)
+		new.pos = s->last;
+	if (p && s && entry_id_cmp(p->pos, s->last) > 0) {
+		new.pos = (struct entry_id){0};
+		new.tries = 0;
+		flags = POSITION_REMADE;
+	}
+	if (!is_mine(p, c) && new.run) {
+		new.tries++;
+		flags |= POSITION_DEATH | (new.run == 2 ? POSITION_PROGRESS : 0);
+	}
+	if (!is_mine(p, c) || !new.run)
+		new.run = 1;
+	if (model_is_refused(m, c, out))
+		return;
+	if (!p) {
+		char *key = position_key(c->stream);
+		p = position_new(m, key);
+		mem_free(key);
+	}
+	new.key = p->key;
+	new.expires_at = 0;
+	token_of(new.token, c);
+	*p = new;
+	*out = (struct reply){.kind = REPLY_POSITION, .id = p->pos, .integer = p->tries, .n = flags};
+}
+
+static void feed_open_cmd(struct model_redis *m, const struct cmd *c, struct reply *out)
+{
+	struct model_position *p = position_of(m, c->stream);
+	char mine[SESSION_TOKEN_CAP];
+	token_of(mine, c);
+	if (p && (strlen(p->token) > strlen(mine) || (strlen(p->token) == strlen(mine) && strcmp(p->token, mine) > 0)))
+		*out = (struct reply){.kind = REPLY_NIL};
+	else
+		feed_open(m, c, p, out);
+}
+
+static void feed_ack(struct model_redis *m, const struct cmd *c, struct reply *out)
+{
+	struct model_position *p = position_of(m, c->stream);
+	struct model_stream *s = data_of(m, c->stream, false);
+	if (!is_mine(p, c)) {
+		model_int(out, -1);
+	} else if (entry_id_cmp(c->id, p->pos) <= 0) {
+		model_int(out, 0);
+	} else if (c->check && s && entry_id_cmp(c->id, s->last) > 0) {
+		model_int(out, -2);
+	} else if (!model_is_refused(m, c, out)) {
+		p->pos = c->id;
+		p->tries = 0;
+		p->run = 2;
+		while (c->trim && s && s->n && entry_id_cmp(s->v[0].id, c->id) <= 0)
+			model_stream_delete(s, s->v[0].id);
+		model_int(out, 1);
+	}
+}
+
+static void feed_fail(struct model_redis *m, const struct cmd *c, struct reply *out)
+{
+	struct model_position *p = position_of(m, c->stream);
+	if (!is_mine(p, c))
+		model_int(out, -1);
+	else if (!model_is_refused(m, c, out))
+		model_int(out, ++p->tries);
+}
+
+static void feed_close(struct model_redis *m, const struct cmd *c, struct reply *out)
+{
+	struct model_position *p = position_of(m, c->stream);
+	const struct model_stream *s = data_of(m, c->stream, false);
+	if (!is_mine(p, c)) {
+		model_int(out, 0);
+		return;
+	}
+	if (c->end == FEED_END_DELETE && (!s || model_stream_find(s, entry_id_next(p->pos)) == s->n)) {
+		char *key = stream_key(c->stream);
+		model_stream_drop(m, key);
+		mem_free(key);
+		position_drop(m, p);
+		model_int(out, 2);
+		return;
+	}
+	if (c->end == FEED_END_DEATH) {
+		if (model_is_refused(m, c, out))
+			return;
+		p->tries++;
+	}
+	p->run = 0;
+	if (c->end == FEED_END_DONE || c->end == FEED_END_DELETE)
+		p->expires_at = m->now + c->ttl_ms;
+	model_int(out, 1);
+}
+
+/* ---- reads ---- */
+
+static redisReply text_reply(struct slice s)
+{
+	return (redisReply){.type = REDIS_REPLY_STRING, .str = (char *)(uintptr_t)(s.p ? s.p : ""), .len = s.len};
+}
+
+/* One entry as the library would hand it over; *room: what it is made of. */
+struct fake_entry {
+	redisReply entry, id, fields, *both[2];
+	char id_text[COMMAND_ID_CAP];
+	redisReply *values, **list;
+};
+
+static void fake_init(struct fake_entry *f, const struct model_entry *e)
+{
+	const size_t n = 2 * e->fields->n;
+	f->values = mem_alloc((n + 1) * sizeof *f->values);
+	f->list = mem_alloc((n + 1) * sizeof(redisReply *));
+	for (size_t i = 0; i < n; i++) {
+		const struct field *of = &e->fields->v[i / 2];
+		f->values[i] = text_reply(i % 2 ? of->value : of->name);
+		f->list[i] = &f->values[i];
+	}
+	const int len = command_id_format(f->id_text, e->id);
+	f->id = text_reply((struct slice){f->id_text, (size_t)len});
+	f->fields = (redisReply){.type = REDIS_REPLY_ARRAY, .elements = n, .element = f->list};
+	f->both[0] = &f->id;
+	f->both[1] = &f->fields;
+	f->entry = (redisReply){.type = REDIS_REPLY_ARRAY, .elements = 2, .element = f->both};
+}
+
+static void feed_read(struct model_redis *m, const struct cmd *c, struct reply *out)
+{
+	const struct model_stream *s = data_of(m, c->stream, false);
+	const size_t first = s ? model_stream_find(s, entry_id_next(c->id)) : 0;
+	size_t n = s ? s->n - first : 0;
+	n = n > (size_t)c->count ? (size_t)c->count : n;
+	struct fake_entry *fakes = mem_alloc((n + 1) * sizeof *fakes);
+	redisReply **list = mem_alloc((n + 1) * sizeof(redisReply *));
+	for (size_t i = 0; i < n; i++) {
+		fake_init(&fakes[i], &s->v[first + i]);
+		list[i] = &fakes[i].entry;
+	}
+	const redisReply all = {.type = REDIS_REPLY_ARRAY, .elements = n, .element = list};
+	reply_decode_feed(&m->text, &all, out);
+	for (size_t i = 0; i < n; i++) {
+		mem_free(fakes[i].values);
+		mem_free(fakes[i].list);
+	}
+	mem_free(fakes);
+	mem_free(list);
+}
+
+static void feed_pick(struct model_redis *m, const struct cmd *c, struct reply *out)
+{
+	const struct model_stream *s = data_of(m, c->stream, false);
+	const struct model_entry *e = s ? model_stream_get(s, c->id) : NULL;
+	struct entry_batch *b = model_batch_new(1);
+	if (e)
+		model_read_entry(e, true, &b->v[b->n++]);
+	*out = (struct reply){.kind = REPLY_ENTRIES, .entries = b};
+}
+
+/* ---- dead letters ---- */
+
+static bool is_own_field(struct slice name)
+{
+	static const char *const own[] = {
+		"_dlq_stream", "_orig_id", "_dlq_reason", "_dlq_error", "_dlq_at", "_dlq_node", "_tries"};
+	for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+		if (name.len == strlen(own[i]) && memcmp(name.p, own[i], name.len) == 0)
+			return true;
+	return false;
+}
+
+static struct slice text_slice(const char *s)
+{
+	return (struct slice){s, strlen(s)};
+}
+
+static void feed_dead_add(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	if (model_is_refused(m, c, out))
+		return;
+	const size_t n_old = c->fields ? c->fields->n : 0;
+	struct field *f = model_fields_room(m, n_old + 7);
+	char id[COMMAND_ID_CAP], at[24], tries[24];
+	size_t n = 0;
+	for (size_t i = 0; i < n_old; i++)
+		if (!is_own_field(c->fields->v[i].name))
+			f[n++] = c->fields->v[i];
+	command_id_format(id, c->id);
+	snprintf(at, sizeof at, "%lld", (long long)c->now_ms);
+	snprintf(tries, sizeof tries, "%lld", (long long)c->retry);
+	const struct slice error = {c->error.p, c->error.len < COMMAND_ERROR_MAX ? c->error.len : COMMAND_ERROR_MAX};
+	f[n++] = (struct field){text_slice("_dlq_stream"), c->stream};
+	f[n++] = (struct field){text_slice("_orig_id"), text_slice(id)};
+	f[n++] = (struct field){text_slice("_dlq_reason"), text_slice(dead_reason_name(c->reason))};
+	f[n++] = (struct field){text_slice("_dlq_error"), error.p ? error : text_slice("")};
+	f[n++] = (struct field){text_slice("_dlq_at"), text_slice(at)};
+	f[n++] = (struct field){text_slice("_dlq_node"), text_slice(me)};
+	f[n++] = (struct field){text_slice("_tries"), text_slice(tries)};
+	struct model_stream *dlq = model_stream_of(m, names->entries_dlq, true);
+	const struct entry_id new = model_new_id(m, dlq);
+	model_stream_append(dlq, new, reply_copy_fields(f, n));
+	if (names->entries_dlq_max_len > 0)
+		model_stream_trim(dlq, (size_t)names->entries_dlq_max_len);
+	*out = (struct reply){.kind = REPLY_ID, .id = new};
+}
+
+void model_feed_cmd(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
+	struct reply *out)
+{
+	switch ((int)c->kind) {
+	case CMD_FEED_OPEN:
+		feed_open_cmd(m, c, out);
+		break;
+	case CMD_FEED_READ:
+		feed_read(m, c, out);
+		break;
+	case CMD_FEED_ACK:
+		feed_ack(m, c, out);
+		break;
+	case CMD_FEED_FAIL:
+		feed_fail(m, c, out);
+		break;
+	case CMD_FEED_CLOSE:
+		feed_close(m, c, out);
+		break;
+	case CMD_FEED_PICK:
+		feed_pick(m, c, out);
+		break;
+	case CMD_FEED_DEAD_ADD:
+		feed_dead_add(m, c, names, me, out);
+		break;
+	}
+}
+
+/* ---- life ---- */
+
+void model_feed_free(struct model_redis *m)
+{
+	while (m->n_positions)
+		position_drop(m, m->positions);
+	mem_free(m->positions);
+}
+
+void model_feed_copy(struct model_redis *to, const struct model_redis *from)
+{
+	for (size_t i = 0; i < from->n_positions; i++) {
+		struct model_position *p = position_new(to, from->positions[i].key);
+		char *key = p->key;
+		*p = from->positions[i];
+		p->key = key;
+	}
+}
+
+void model_feed_move(struct model_redis *from, struct model_redis *to, uint16_t slot)
+{
+	for (size_t i = from->n_positions; i-- > 0;) {
+		const struct model_position p = from->positions[i];
+		if (command_slot(p.key, strlen(p.key)) != slot)
+			continue;
+		struct model_position *new = position_new(to, p.key);
+		char *key = new->key;
+		*new = p;
+		new->key = key;
+		new->expires_at = p.expires_at ? p.expires_at - from->offset + to->offset : 0;
+		position_drop(from, &from->positions[i]);
+	}
+}
+
+/* ---- what producers do, and what checkers look at ---- */
+
+struct entry_id model_redis_feed_add(
+	struct model_redis *m, struct slice stream, const struct field *fields, size_t n, mono_ms now)
+{
+	m->now = now + m->offset;
+	struct model_stream *s = data_of(m, stream, true);
+	const struct entry_id id = model_new_id(m, s);
+	model_stream_append(s, id, reply_copy_fields(fields, n));
+	return id;
+}
+
+bool model_redis_feed_xdel(struct model_redis *m, struct slice stream, struct entry_id id)
+{
+	struct model_stream *s = data_of(m, stream, false);
+	return s && model_stream_delete(s, id);
+}
+
+void model_redis_feed_delete(struct model_redis *m, struct slice stream)
+{
+	char *key = stream_key(stream);
+	model_stream_drop(m, key);
+	mem_free(key);
+}
+
+size_t model_redis_feed_entries(struct model_redis *m, struct slice stream, const struct model_entry **v)
+{
+	const struct model_stream *s = data_of(m, stream, false);
+	*v = s ? s->v : NULL;
+	return s ? s->n : 0;
+}
+
+size_t model_redis_feed_dead(struct model_redis *m, const struct command_names *names, const struct model_entry **v)
+{
+	const struct model_stream *s = model_stream_of(m, names->entries_dlq, false);
+	*v = s ? s->v : NULL;
+	return s ? s->n : 0;
+}
+
+bool model_redis_position(struct model_redis *m, struct slice stream, mono_ms now, struct model_position_view *out)
+{
+	m->now = now + m->offset;
+	const struct model_position *p = position_of(m, stream);
+	if (p)
+		*out = (struct model_position_view){.token = p->token,
+			.pos = p->pos,
+			.tries = p->tries,
+			.run = p->run,
+			.ttl_ms = p->expires_at ? p->expires_at - m->now : -1};
+	return p != NULL;
+}
