@@ -21,6 +21,14 @@ static bool has_unacked(const struct entry_feed *f)
 	return is_id_newer(f->last, f->pos);
 }
 
+/* The id just below: what is before an entry whose predecessor is not known. */
+static struct entry_id id_before(struct entry_id id)
+{
+	if (id.seq > 0)
+		return (struct entry_id){id.ms, id.seq - 1};
+	return id.ms ? (struct entry_id){id.ms - 1, UINT64_MAX} : id;
+}
+
 /* ---- to the shard ---- */
 
 static void feed_send(struct coord *c, const struct entry *e, struct msg what)
@@ -190,6 +198,15 @@ static void feed_confirm(struct coord *c, struct entry *e, struct entry_id id)
 	f->blocked_until = 0;
 }
 
+/* Where the feed goes on, nobody knows of the nack: what is before its entry is finished, what was told from there
+ * on is void, and comes again. */
+static void nack_again(struct entry_feed *f)
+{
+	struct entry_id before = id_before(f->bad);
+	f->asked = is_id_newer(before, f->asked) ? before : f->asked;
+	f->last = (struct entry_id){0};
+}
+
 /* Redis holds what its last owner did: what was counted against the entry although it had progress is taken back. */
 static void on_feed_open(struct coord *c, struct entry *e, const struct msg *m)
 {
@@ -200,6 +217,8 @@ static void on_feed_open(struct coord *c, struct entry *e, const struct msg *m)
 	f->tries = (uint32_t)m->feed.tries;
 	if (m->feed.had_progress && e->retry)
 		e->retry--;
+	if (f->is_nacked) /* on its way when the feed moved */
+		nack_again(f);
 	if (is_id_newer(f->asked, f->pos))
 		feed_send(c, e, msg_feed_ack((struct msg_feed_ack){.id = f->asked}));
 	if (e->state == ENTRY_TAKING && e->retry > s->rules->max_retries)
@@ -208,7 +227,7 @@ static void on_feed_open(struct coord *c, struct entry *e, const struct msg *m)
 		entry_ready(c, e);
 	else if (e->state == ENTRY_ASSIGNED && !f->is_held)
 		feed_go(c, e, false);
-	if (f->is_nacked) /* on its way when the feed moved: it comes again at once */
+	if (f->is_nacked)
 		say_nacked(c, e, f->bad, 0, false);
 }
 
@@ -364,6 +383,7 @@ static void on_feed_told(struct coord *c, struct entry *e, const struct msg *m)
 		feed_confirm(c, e, m->feed.id);
 		break;
 	case FEED_BAD_ACK:
+		e->feed->is_nacked = e->feed->is_nacked && !m->feed.is_nack;
 		if (w)
 			worker_say_bad_entry(c, w, e);
 		break;
@@ -393,33 +413,20 @@ void entry_on_feed(struct coord *c, const struct msg *m)
 
 /* ---- from the worker ---- */
 
-/* The id just below: what is before an entry whose predecessor is not known. */
-static struct entry_id id_before(struct entry_id id)
-{
-	if (id.seq > 0)
-		return (struct entry_id){id.ms, id.seq - 1};
-	return id.ms ? (struct entry_id){id.ms - 1, UINT64_MAX} : id;
-}
-
 static void take_nack(struct coord *c, struct entry *e, const struct frame *f)
 {
 	struct entry_feed *feed = e->feed;
 	feed->bad = f->entry;
 	text_unref(e->note);
 	e->note = f->reason.p ? text_new(f->reason.p, text_fit(f->reason.p, f->reason.len, FEED_REASON_MAX)) : NULL;
-	if (feed->state != ENTRY_FEED_OPEN) { /* on its way elsewhere: what is before it is finished, it comes again */
-		struct entry_id before = id_before(f->entry);
-		feed->asked = is_id_newer(before, feed->asked) ? before : feed->asked;
-		feed->last = (struct entry_id){0};
-		feed->is_nacked = true;
+	feed->is_nacked = true;
+	if (feed->state != ENTRY_FEED_OPEN) /* on its way elsewhere */
 		return;
-	}
 	feed_send(c, e,
 		msg_feed_nack((struct msg_feed_nack){.id = f->entry,
 			.delay_ms = f->has_retry_ms ? f->retry_ms : -1,
 			.is_dead = f->dead,
 			.reason = text_ref(e->note)}));
-	feed->is_nacked = true;
 }
 
 void entry_feed_word(struct coord *c, struct entry *e, const struct frame *f)

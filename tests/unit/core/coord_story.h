@@ -91,6 +91,11 @@ static void story_frame(const struct effect *ef)
 	buf_str(&W.text, "\n");
 }
 
+static void story_entry_id(struct entry_id id)
+{
+	buf_printf(&W.text, " %llu-%llu", (unsigned long long)id.ms, (unsigned long long)id.seq);
+}
+
 static void story_msg(const struct msg *m)
 {
 	static const char *const ops[CMD_N] = {[CMD_TAKE] = "take",
@@ -105,6 +110,9 @@ static void story_msg(const struct msg *m)
 		[MSG_LEASE_ACQUIRE] = "acquire",
 		[MSG_LEASE_RELEASE] = "release",
 		[MSG_LEASE_FORGET] = "forget",
+		[MSG_FEED_START] = "feed_start",
+		[MSG_FEED_ACK] = "feed_ack",
+		[MSG_FEED_NACK] = "feed_nack",
 		[MSG_OP] = "op"};
 	if (m->kind == MSG_OP && m->op.kind == CMD_LEAVE)
 		W.n_leaving += !W.is_leaving_shown;
@@ -132,6 +140,12 @@ static void story_msg(const struct msg *m)
 		buf_printf(&W.text, "credits %u:%lld", m->svc, (long long)m->credits.n);
 	else
 		buf_printf(&W.text, "%s %llu", names[m->kind], (unsigned long long)(m->handle & 0xff));
+	if (m->kind == MSG_FEED_START)
+		story_entry_id(m->feed_start.told);
+	else if (m->kind == MSG_FEED_ACK)
+		story_entry_id(m->feed_ack.id);
+	else if (m->kind == MSG_FEED_NACK)
+		story_entry_id(m->feed_nack.id);
 	buf_str(&W.text, "\n");
 }
 
@@ -324,6 +338,7 @@ UNUSED static void story_back(uint64_t session, uint64_t id)
 /* ---- life ---- */
 
 static struct retry_rules story_retry; /* zeroed: nothing waits */
+static bool story_entries;             /* services in entries mode */
 
 UNUSED static void story_services_of(uint16_t n, uint32_t max_streams, mono_ms ttl_ms)
 {
@@ -342,6 +357,7 @@ UNUSED static void story_services_of(uint16_t n, uint32_t max_streams, mono_ms t
 		v[i]->stop_margin_ms = ttl_ms / 5;
 		v[i]->hash = 77u + i;
 		v[i]->retry = story_retry;
+		v[i]->entries.is_on = story_entries;
 		snprintf(v[i]->name, sizeof v[i]->name, i ? "mail" : "orders");
 	}
 	story_event((struct coord_event){.kind = COORD_SERVICES, .services = v, .n = n});

@@ -1,0 +1,84 @@
+/* What the coordinator makes of a feed: a nack, and a slot that moves at the same time. */
+#include "coord_story.h"
+
+static uint64_t H;
+
+static void feed_says(enum feed_result r, uint64_t seq)
+{
+	story_from_shard(
+		(struct msg){.kind = MSG_FEED, .handle = H, .feed.result = (uint8_t)r, .feed.id = {seq ? 8 : 0, seq}});
+}
+
+/* Entries 8-1 … 8-last are told, as one frame. */
+static void feed_tells(uint64_t last, uint32_t epoch)
+{
+	struct msg_feed feed = {.result = FEED_HAS_ENTRIES, .id = {8, last}, .epoch = epoch, .json = text_new("…", 3)};
+	story_from_shard((struct msg){.kind = MSG_FEED, .handle = H, .feed = feed});
+}
+
+static void says_of_entry(enum frame_kind kind, uint64_t seq)
+{
+	char text[SESSION_LEASE_CAP];
+	story_up(1, (struct frame){.kind = kind, .lease = story_text(7, text), .entry = {8, seq}});
+}
+
+/* Its stream's slot goes to another master, and is there again. */
+static void feed_moves(void)
+{
+	feed_says(FEED_IS_MOVED, 0);
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .text = {"a:1", 3}});
+	story_until(1500);
+}
+
+/* Stream x is with worker 1, 8-1 to 8-5 are told. */
+static void feed_up(void)
+{
+	story_entries = true;
+	story_ready();
+	story_accept(1);
+	story_up(1, (struct frame){.kind = FRAME_HELLO, .v = 1, .credits = 1, .name = {"w", 1}, .takes_entries = true});
+	H = story_assigned(7, "x");
+	feed_says(FEED_IS_OPEN, 0);
+	feed_tells(5, 1);
+	story_clear();
+}
+
+Test(coord_feed, what_was_told_before_a_move_is_not_told_again, .init = feed_up, .fini = story_down)
+{
+	feed_moves();
+	feed_says(FEED_IS_OPEN, 0);
+	expect_story("[ 1500] s feed_start 1 8-5\n");
+}
+
+Test(coord_feed, a_nack_that_a_move_overtook_is_answered_and_all_behind_it_comes_again, .init = feed_up,
+	.fini = story_down)
+{
+	says_of_entry(FRAME_NACK, 3);
+	expect_story("[ 1000] s feed_nack 1 8-3\n");
+	feed_moves();
+	feed_says(FEED_IS_OPEN, 0);
+	expect_story("[ 1500] s feed_ack 1 8-2\n" /* what is before it is finished */
+		     "[ 1500] s feed_start 1 0-0\n"
+		     "[ 1500] w1 ok 7-0 for=4 waits 8-3\n");
+}
+
+Test(coord_feed, a_nack_while_it_moves_is_answered_and_all_behind_it_comes_again, .init = feed_up, .fini = story_down)
+{
+	feed_moves();
+	says_of_entry(FRAME_NACK, 3);
+	feed_says(FEED_IS_OPEN, 0);
+	expect_story("[ 1500] s feed_ack 1 8-2\n"
+		     "[ 1500] s feed_start 1 0-0\n"
+		     "[ 1500] w1 ok 7-0 for=4 waits 8-3\n");
+}
+
+Test(coord_feed, a_nack_of_what_nobody_was_given_voids_nothing, .init = feed_up, .fini = story_down)
+{
+	says_of_entry(FRAME_NACK, 9);
+	struct msg_feed refused = {.result = FEED_BAD_ACK, .id = {8, 9}, .is_nack = true};
+	story_from_shard((struct msg){.kind = MSG_FEED, .handle = H, .feed = refused});
+	story_clear();
+	feed_moves();
+	feed_says(FEED_IS_OPEN, 0);
+	expect_story("[ 1500] s feed_start 1 8-5\n");
+}
