@@ -9,11 +9,17 @@ struct buf {
 	size_t len, cap;
 };
 
+/* Empty, without memory of its own yet. */
 void buf_init(struct buf *b);
+/* Frees its memory; it may be used again after buf_init. */
 void buf_fini(struct buf *b);
+/* Appends; data moves when it grows. Out of memory ends the process, as everywhere. */
 void buf_add(struct buf *b, const void *bytes, size_t len);
+/* Appends a string without its NUL. */
 void buf_str(struct buf *b, const char *s);
+/* Appends as printf formats; behind the end there is a NUL that does not count in len. */
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Appends a number in decimal, much faster than buf_printf. */
 void buf_u64(struct buf *b, uint64_t v);
 /* Room for len more bytes: adding them moves nothing. What moves now leaves nothing behind. */
 void buf_reserve_wiping(struct buf *b, size_t len);

@@ -18,7 +18,9 @@ struct heap {
 
 #define HEAP_OF(type, worker, node) ((type *)((char *)(node)-offsetof(type, worker)))
 
+/* Empty. */
 void heap_init(struct heap *h);
+/* Frees its own memory; nodes belong to whoever embeds them. */
 void heap_fini(struct heap *h);
 /* Sets node's deadline and places it; MONO_NEVER takes it out. */
 void heap_set(struct heap *h, struct heap_node *node, mono_ms at);

@@ -12,5 +12,7 @@ struct hist {
 	double sum_s;
 };
 
+/* Not a number or below 0 counts as 0: a clock said so. */
 void hist_add(struct hist *h, double seconds);
+/* Adds all of from. */
 void hist_merge(struct hist *into, const struct hist *from);

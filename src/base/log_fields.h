@@ -8,6 +8,7 @@
  * holds a space, a quote, a backslash or a control character (which becomes '?'). Cut to FIELD_VALUE_MAX bytes of
  * UTF-8. Returns out. */
 enum { FIELD_VALUE_MAX = 200, FIELD_VALUE_CAP = 2 * FIELD_VALUE_MAX + 8 };
+/* s as the value of a log field: in quotes when it has blanks, cut at FIELD_VALUE_MAX bytes. Returns out. */
 const char *field_value(char out[static FIELD_VALUE_CAP], const char *s, size_t len);
 /* Appends ,"key":value for every key=value of the text, which a word begins with; the first of one name counts, and
  * time, level and msg are not to be had. Whole numbers of at most 15 digits become numbers, the rest strings. */

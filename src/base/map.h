@@ -16,6 +16,7 @@ struct map {
 	map_equal_fn *equal;
 };
 
+/* equal: is this value the one of that key? seed: random, so that nobody can choose keys that collide. */
 void map_init(struct map *m, map_equal_fn *equal, uint64_t seed);
 void map_fini(struct map *m); /* values are the caller's */
 void *map_get(const struct map *m, const void *key, size_t len);

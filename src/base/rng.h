@@ -8,7 +8,9 @@ struct rng {
 	uint64_t s[2];
 };
 
+/* The same seed gives the same numbers. */
 void rng_seed(struct rng *r, uint64_t seed);
+/* 64 random bits. Not for secrets: rng_secure. */
 uint64_t rng_next(struct rng *r);
 /* Uniform in [0, n), n > 0. */
 uint64_t rng_below(struct rng *r, uint64_t n);

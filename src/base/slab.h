@@ -18,6 +18,7 @@ struct slab {
 	uint32_t first; /* no chunk below has room */
 };
 
+/* Of items of that size, aligned for anything; no memory yet. */
 void slab_init(struct slab *s, size_t item_bytes);
 void slab_fini(struct slab *s);                  /* what records own is the caller's */
 void *slab_get(struct slab *s, uint32_t *index); /* a zeroed record */

@@ -23,6 +23,7 @@ void command_names_init(struct command_names *n, const char *service, const char
 	int64_t dlq_max_len, const char *group_start);
 /* The dead letters of entries; dlq "" = <service>-entries-dlq. After init. */
 void command_names_entries(struct command_names *n, const char *service, const char *dlq, int64_t dlq_max_len);
+/* Frees the names; all are NULL then. */
 void command_names_fini(struct command_names *n);
 
 /* Who we are: set once. */
@@ -34,12 +35,16 @@ struct command_self {
 
 struct command_argv; /* reusable argv builder with its own memory */
 struct command_argv *command_argv_new(void);
+/* NULL is fine. */
 void command_argv_free(struct command_argv *a);
 /* Encodes c; the result is valid until the next call. names may be NULL for commands that need none. */
 void command_encode(struct command_argv *a, const struct cmd *c, const struct command_names *names,
 	const struct command_self *self);
+/* Words of the command that was encoded last; as the next two, valid until the next one. */
 int command_argc(const struct command_argv *a);
+/* Its words, not NUL-terminated. */
 const char **command_args(const struct command_argv *a);
+/* Their lengths in bytes. */
 const size_t *command_lens(const struct command_argv *a);
 
 const char *command_name(enum cmd_kind k); /* "lock" "renew" "read" … for logs and metrics */
@@ -60,6 +65,7 @@ uint16_t command_entry_slots(const char *stream, size_t len, bool *has_no_positi
 bool command_is_feed_dead_field(struct slice name);
 /* Where the position in that data stream is kept; mem_free it. */
 char *command_position_key(const char *stream);
+/* The cluster slot of the lock's key: by the hash tag of the stream's name when it has one. */
 uint16_t command_lock_slot(const char *stream, size_t len, struct entry_id id);
 /* `<stream><MUTEX_KEY_SEP><id>` -> its parts; false when it is no lock key. For keyspace events (channel prefix
  * already cut off). */

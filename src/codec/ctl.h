@@ -148,10 +148,15 @@ struct ctl_verb_info {
 	uint32_t options;                  /* bits of the other arguments allowed */
 };
 
+/* Its row of the table: name, arguments, help. Static. */
 const struct ctl_verb_info *ctl_verb_info(enum ctl_verb verb);
+/* Its row of the table: name and type. Static. */
 const struct ctl_arg_info *ctl_arg_info(enum ctl_arg arg);
+/* False: no such verb; *out is unchanged. */
 bool ctl_verb_parse(const char *name, enum ctl_verb *out);
+/* As the control protocol spells it. Static. */
 const char *ctl_state_name(enum ctl_state state);
+/* False: no such state; *out is unchanged. */
 bool ctl_state_parse(const char *name, enum ctl_state *out);
 /* digits-digits: an id of a stream entry, not a stream's name. */
 bool ctl_is_entry_id(const char *text);
@@ -162,6 +167,7 @@ static inline bool ctl_has(const struct ctl_request *r, enum ctl_arg arg)
 
 /* A request without arguments. fini frees the strings and may be called twice. */
 void ctl_request_init(struct ctl_request *r, enum ctl_verb verb);
+/* Frees its texts; it may be filled again. */
 void ctl_request_fini(struct ctl_request *r);
 /* Sets one argument from its command-line text (a flag: text is ignored). ERR_INVALID or ERR_RANGE with a sentence that
  * names the option; also when the verb does not have it or it was given before. r is unchanged on failure. */
@@ -180,4 +186,5 @@ struct ctl_end {
 	int exit;
 	const char *error; /* NULL = none */
 };
+/* The last line of every answer: exit code, and why when it is not 0. */
 void ctl_encode_end(struct buf *b, const struct ctl_end *end);

@@ -250,28 +250,45 @@ struct ctl_version {
 	int64_t pid, control, worker; /* protocol versions */
 };
 
+/* Each appends one row as a line of JSON; keys are INTERFACE's, absent strings (NULL) are null or left out. */
 void ctl_encode_status(struct buf *b, const struct ctl_status *row);
+/* A row of `sluicectl streams`. */
 void ctl_encode_stream(struct buf *b, const struct ctl_stream *row);
 void ctl_encode_waiting(struct buf *b, const struct ctl_waiting *row);
 void ctl_encode_waiting_action(struct buf *b, const struct ctl_waiting_action *row);
 void ctl_encode_show(struct buf *b, const struct ctl_show *row); /* ctl_stream's keys, then its own, in one object */
 void ctl_encode_explain(struct buf *b, const struct ctl_explain *row);
+/* A row of `sluicectl workers`. */
 void ctl_encode_worker(struct buf *b, const struct ctl_worker *row);
+/* A row of `sluicectl nodes`. */
 void ctl_encode_node(struct buf *b, const struct ctl_node *row);
+/* A row of `sluicectl services`. */
 void ctl_encode_service_row(struct buf *b, const struct ctl_service_row *row);
+/* The answer to drain and undrain, and its progress. */
 void ctl_encode_drain(struct buf *b, const struct ctl_drain *row);
+/* The answer to an action on one stream: pause, resume, give back. */
 void ctl_encode_stream_action(struct buf *b, const struct ctl_stream_action *row);
+/* A row of `sluicectl revoke`: a worker and how many streams it is to let go of. */
 void ctl_encode_revoke(struct buf *b, const struct ctl_revoke *row);
+/* The answer to add: the new entry. */
 void ctl_encode_added(struct buf *b, const struct ctl_added *row);
+/* The answer to scan, one row a service. */
 void ctl_encode_scan(struct buf *b, const struct ctl_scan *row);
+/* A row of `sluicectl topology`: one master. */
 void ctl_encode_topology(struct buf *b, const struct ctl_topology *row);
 void ctl_encode_dlq_short(struct buf *b, const struct ctl_dlq_entry *row); /* without info and fields */
 void ctl_encode_dlq_entry(struct buf *b, const struct ctl_dlq_entry *row);
 void ctl_encode_entries_dlq_short(struct buf *b, const struct ctl_entries_dlq_entry *row); /* without fields */
 void ctl_encode_entries_dlq_entry(struct buf *b, const struct ctl_entries_dlq_entry *row);
+/* A dead letter that was deleted or replayed, or why not. */
 void ctl_encode_dlq_action(struct buf *b, const struct ctl_dlq_action *row);
+/* A setting that a reload has changed, or that waits for a restart. */
 void ctl_encode_reload(struct buf *b, const struct ctl_reload *row);
+/* One finding of the doctor. */
 void ctl_encode_doctor(struct buf *b, const struct ctl_doctor *row);
+/* The metrics page as one string. */
 void ctl_encode_metrics(struct buf *b, const struct ctl_metrics *row);
+/* A line of `sluicectl events`. */
 void ctl_encode_event(struct buf *b, const struct ctl_event *row);
+/* The answer to version: of the daemon that runs. */
 void ctl_encode_version(struct buf *b, const struct ctl_version *row);

@@ -12,7 +12,9 @@ struct frame_splitter {
 	size_t start;     /* where the next line begins in pending; what is before was handed out */
 	size_t scanned;   /* no line end before this offset */
 };
+/* max_frame: bytes of the longest line. */
 void frame_splitter_init(struct frame_splitter *s, size_t max_frame);
+/* Frees what it holds of an unfinished line. */
 void frame_splitter_fini(struct frame_splitter *s);
 /* Feeds bytes (copied). */
 void frame_splitter_feed(struct frame_splitter *s, const char *bytes, size_t len);
@@ -23,7 +25,9 @@ bool frame_splitter_next(struct frame_splitter *s, char **line, size_t *len, enu
 
 /* Scratch that holds what a decoded frame points to. Reused from frame to frame. */
 struct frame_decoder;
+/* Heap; frame_decoder_free. Used for one frame after the other, by one thread. */
 struct frame_decoder *frame_decoder_new(void);
+/* NULL is fine. Slices of the last frame end with it. */
 void frame_decoder_free(struct frame_decoder *d);
 /* Decodes one line (copied). ERR_OK and *out (valid until the next decode), also for known types with .problem set and
  * for FRAME_UNKNOWN; hello's .v is right even then. Of duplicate keys the first wins; null is not "absent" but a wrong

@@ -6,7 +6,9 @@ struct redisReply;
 
 /* Scratch that holds what a decoded reply points to (rows). Valid until the next decode. */
 struct reply_decoder;
+/* Heap; reply_decoder_free. Used for one reply after the other, by one thread. */
 struct reply_decoder *reply_decoder_new(void);
+/* NULL is fine. Slices of the last reply end with it. */
 void reply_decoder_free(struct reply_decoder *d);
 /* r NULL -> REPLY_NONE. kind says which command it answers. reply->entries is owned by the caller. */
 void reply_decode(struct reply_decoder *d, enum cmd_kind kind, const struct redisReply *r, struct reply *out);
@@ -39,4 +41,5 @@ struct push {
 };
 /* The i-th key of a tracking push; false: no more. *key p NULL: every tracked key may have changed. */
 bool reply_changed_key(const struct redisReply *r, size_t i, struct slice *key);
+/* What a push says. Slices in *out point into r. */
 void reply_decode_push(const struct redisReply *r, struct push *out);

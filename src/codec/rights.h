@@ -28,7 +28,9 @@ struct right {
 	bool is_entries; /* needed where a service is in entries mode */
 };
 
+/* Rows of the table. */
 size_t rights_n(void);
+/* The i-th row. Static. */
 const struct right *rights_at(size_t i);
 /* Uses the keys like the scripts do: read and written. */
 extern const char *const right_key_trial[];

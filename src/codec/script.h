@@ -53,5 +53,6 @@ enum script {
 	SCRIPT_N
 };
 
+/* Its source, for EVAL. Static. */
 const char *script_text(enum script s);
 const char *script_sha(enum script s); /* 40 hexadecimal digits */

@@ -36,5 +36,7 @@ void state_encode(struct buf *out, const struct state *s);
 /* ERR_OK: *out, whose slices point into bytes; ends with state_fini. ERR_INVALID, ERR_RANGE (another version):
  * *out is untouched. */
 enum err_code state_decode(const char *bytes, size_t len, struct state *out, struct err *err);
+/* Frees its lists; the slices in them belong to whoever decoded it. */
 void state_fini(struct state *s);
+/* Of bytes, as the image has it: against damage, not against an enemy. */
 uint64_t state_checksum(const char *bytes, size_t len);

@@ -171,6 +171,7 @@ enum err_code config_load(const char *path, struct config **out, struct err *err
 /* The same from memory. name stands for the file in messages; env is like environ, or NULL for none. */
 enum err_code config_load_bytes(
 	const char *name, const char *bytes, size_t len, char *const *env, struct config **out, struct err *err);
+/* NULL is fine. A password handed out before is its taker's. */
 void config_free(struct config *c);
 /* The exit status of a daemon that could not load: 66, 77, 78, or 71 for what the system did. */
 int config_exit_status(enum err_code code);
@@ -194,6 +195,7 @@ struct config_change {
 };
 /* Everything that differs between two configs; services are matched by name. *list is the caller's (NULL when 0). */
 size_t config_diff(const struct config *before, const struct config *after, struct config_change **list);
+/* n changes and the list. */
 void config_changes_free(struct config_change *list, size_t n);
 
 /* How many leases of the service one core renews in time although others use it too: with a tenth of the core, between
@@ -203,4 +205,5 @@ unsigned config_leases_per_core(const struct config_service *s);
 /* A service's name that is probably its stream's: "orders-input" reads orders-input-input. False: it is not; else the
  * sentence. i: below n_services. */
 enum { CONFIG_ODD_NAME = 400 };
+/* Does the i-th service's name end like a key of ours ("x-input")? Then out says so. */
 bool config_odd_name(const struct config *c, size_t i, char out[static CONFIG_ODD_NAME]);

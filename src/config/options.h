@@ -297,6 +297,7 @@ const char *option_suggest(const char *prefix, const char *key, size_t len, char
 int option_word(const char *words, const char *text);
 /* The word that looks most like text, or NULL. */
 const char *option_suggest_word(const char *words, const char *text, char out[static OPTION_MAX_PATH]);
+/* For errors: "duration", "integer", … Static. */
 const char *option_type_name(const struct option *o);
 const char *option_class_name(const struct option *o); /* "live" or "restart" */
 /* Appends "10ms..10m", "1..128 bytes", "a | b", … and what zero means. */

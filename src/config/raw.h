@@ -42,11 +42,14 @@ struct place {
 };
 #define RAW_WHOLE SIZE_MAX
 
+/* Nothing given yet. name: the file's, as shown in errors. Heap; raw_free. */
 struct raw *raw_new(const char *name);
 void raw_free(struct raw *r); /* NULL is fine */
 /* Adds services with no settings until there are n. */
 void raw_need_services(struct raw *r, size_t n, struct origin from);
+/* What was given for a setting, of that service when it is one of a service's. */
 struct raw_value *raw_value(struct raw *r, enum option_id id, size_t service);
+/* The same, to read. */
 const struct raw_value *raw_value_const(const struct raw *r, enum option_id id, size_t service);
 /* Somebody wrote it: not the default. */
 bool raw_is_set(const struct raw *r, enum option_id id, size_t service);

@@ -13,6 +13,7 @@ enum err_code value_store_list(
 void value_store_default(const struct option *o, void *base);
 /* Cuts "a, b" at its commas. Returns n; *items and each of them are the caller's. "" has none. */
 size_t value_split(const char *text, char ***items);
+/* n strings and the list. */
 void value_free_items(char **items, size_t n);
 /* Appends the value as YAML. */
 void value_format(const struct option *o, const void *base, struct buf *out);

@@ -238,6 +238,7 @@ struct entry_batch {
 	size_t n;
 	struct entry_in v[];
 };
+/* With everything that was not taken out (NULL). NULL is fine. */
 void entry_batch_free(struct entry_batch *b);
 
 /* Entries of a data stream as read, each already as the JSON text of the worker protocol without its closing bracket:

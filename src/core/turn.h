@@ -434,14 +434,18 @@ struct effects {
 	struct effect *v;
 	size_t n, cap;
 };
+/* Empty. */
 void effects_init(struct effects *e);
+/* Frees what they own and the list. */
 void effects_fini(struct effects *e);
 /* A zeroed effect at the end. Valid until the next call. */
 struct effect *effects_add(struct effects *e, enum effect_kind kind);
 /* A message at the end, to shard `to` (SHARD_NONE: to the coordinator); what m owns moves. Returns it for the rest to
  * be filled in; valid until the next call. */
 struct msg *effects_msg(struct effects *e, uint16_t to, struct msg m);
+/* A line for the log, formatted now; cut at 1,199 bytes. */
 void effects_log(struct effects *e, enum log_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Frees what the effects own and empties the list (after performing, or without). */
 void effects_clear(struct effects *e);
+/* Frees what one effect owns. Its kind stays. */
 void effect_fini(struct effect *ef);

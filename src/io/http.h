@@ -12,4 +12,5 @@ typedef int http_fn(void *arg, const char *path, struct buf *body, const char **
 /* listen: "127.0.0.1:9438", "[::1]:9438" or "unix:/path". ERR_BUSY, ERR_DENIED, ERR_INVALID, ERR_IO. */
 enum err_code http_open(
 	uv_loop_t *loop, const char *listen, http_fn *fn, void *arg, struct http **out, struct err *err);
+/* Stops listening and closes every connection. NULL is fine. */
 void http_close(struct http *h);

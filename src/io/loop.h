@@ -8,9 +8,12 @@
 struct loop;
 typedef void loop_fn(void *arg, mono_ms now);
 
+/* Stopped; on_deadline runs on the thread that runs it. name: for logs, copied. Ends the process when libuv cannot.
+ * */
 struct loop *loop_new(const char *name, loop_fn *on_deadline, void *arg);
 /* Closes what the loop itself owns; every attached handle must have been closed before. Asserts that none is left. */
 void loop_free(struct loop *l);
+/* libuv's loop, for adapters on its thread. */
 uv_loop_t *loop_uv(struct loop *l);
 /* One pending deadline; a later call replaces it; MONO_NEVER = none. In the past = at the next turn. */
 void loop_wake_at(struct loop *l, mono_ms at);
@@ -22,4 +25,5 @@ void loop_defer(struct loop *l, void (*fn)(void *arg), void *arg);
 /* Milliseconds by which the last deadline was missed, and the time of the last completed round (for watchdogs; any
  * thread may read the latter). */
 mono_ms loop_lag_ms(const struct loop *l);
+/* When it last went round, monotonic ms: an old time means a callback hangs. Any thread. */
 mono_ms loop_last_round(const struct loop *l);

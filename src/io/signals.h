@@ -9,4 +9,5 @@ typedef void signals_fn(void *arg, int signo);
 void signals_hold(void);
 /* Whatever mask we were started with, the five arrive from now on. */
 struct signals *signals_open(uv_loop_t *loop, signals_fn *fn, void *arg);
+/* Signals are left to their defaults. NULL is fine. */
 void signals_close(struct signals *s);

@@ -41,7 +41,9 @@ int unix_listener_fd(const struct unix_listener *l);
 enum err_code unix_adopt(
 	uv_loop_t *loop, int fd, const struct unix_events *ev, void *arg, struct unix_conn **out, struct err *err);
 
+/* What unix_data returns; never looked at. */
 void unix_set_data(struct unix_conn *c, void *data);
+/* NULL when nothing was set. */
 void *unix_data(const struct unix_conn *c);
 void unix_write(struct unix_conn *c, const char *bytes,
 	size_t len);                                  /* copied; order kept; batched: written once per loop round */

@@ -15,5 +15,7 @@ struct unix_file {
 	dev_t dev;
 	ino_t ino;
 };
+/* Which file path is now, links not followed; zero: there is none. */
 struct unix_file unix_file_of(const char *path);
+/* Only when it is still that file: another process may have taken its place. */
 void unix_unlink_if(const char *path, struct unix_file file);

@@ -10,5 +10,6 @@
 struct daemon;
 struct credentials;
 
+/* Looks at the password file once a second from now on. Heap; credentials_close. */
 struct credentials *credentials_open(struct daemon *d);
 void credentials_close(struct credentials *c); /* NULL is fine */

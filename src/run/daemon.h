@@ -86,10 +86,12 @@ void service_dump(struct daemon *d); /* SIGUSR1: the state to the log */
 void metrics_page(struct daemon *d, struct buf *out);
 /* That shard has stopped: what it counted by service or in all is the coordinator's from now on. */
 void metrics_keep(struct daemon *d, uint16_t shard);
+/* Answers a GET of the metrics listener: appends the body, returns the status. arg is the daemon. */
 int metrics_http(void *arg, const char *path, struct buf *body, const char **content_type);
 
 /* control_socket.c */
 enum err_code control_socket_open(struct daemon *d, int fd, struct control_socket **out, struct err *err);
+/* Ends every request ("the daemon is stopping") and stops listening. NULL is fine. */
 void control_socket_close(struct control_socket *c);
 /* An operation that a control request waits for has ended (EFF_CTL). */
 void control_socket_result(

@@ -18,12 +18,18 @@
 #include "core/turn.h"
 
 #ifdef SLUICE_FAULT_POINTS
+/* A place where the process may be told to die, stop or hang: passed the armed number of times, it does. Any thread;
+ * without V=fault it is nothing. */
 void fault_point(const char *kind, const char *name);
+/* Before a command goes out, as the inflight-th one on its thread that is not answered. */
 void fault_send(uint32_t inflight, const struct cmd *c, const struct command_self *self);
 void fault_answer(uint32_t inflight); /* of a command on this thread */
 void fault_post(const struct msg *m);
+/* A message between threads has arrived, before it is handled. */
 void fault_mail(const struct msg *m);
+/* A worker's frame was read, before it is handled. */
 void fault_read(const struct frame *f);
+/* A frame to a worker, before it is written. */
 void fault_write(const struct out_frame *f);
 /* --list-faults, and the check of $SLUICE_FAULT: true = the process ends with *status. */
 bool fault_start(int argc, char **argv, int *status);

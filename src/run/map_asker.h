@@ -19,6 +19,7 @@ struct map_asker_events {
 	void (*opts)(void *arg, struct redis_opts *out);
 };
 
+/* Asks nobody yet. Answers come by ev on the loop's thread. */
 struct map_asker *map_asker_new(uv_loop_t *loop, const struct map_asker_events *ev, void *arg);
 /* Asks these addresses (copied, at most MAP_ASKER_MAX) in turn, for at most limit_ms in all. */
 void map_asker_start(struct map_asker *a, const char (*addrs)[SLOT_ROW_ADDR], size_t n, mono_ms limit_ms);

@@ -35,6 +35,7 @@ struct role_conns_opts {
 	void *arg;
 };
 
+/* No connection yet: role_conns_open. o is copied. Heap. */
 struct role_conns *role_conns_new(const struct role_conns_opts *o);
 void role_conns_free(struct role_conns *ls); /* after role_conns_quit and the end of the loop */
 void role_conns_open(struct role_conns *ls, enum conn_role role, uint16_t svc); /* open already: nothing */
@@ -43,6 +44,7 @@ void role_conns_close_reader(struct role_conns *ls, uint16_t svc);
 bool role_conns_send(struct role_conns *ls, const struct effect *ef, mono_ms now);
 /* Time passes. */
 void role_conns_tick(struct role_conns *ls, mono_ms now);
+/* When the handoff policy wants its next tick, monotonic ms. */
 mono_ms role_conns_deadline(const struct role_conns *ls);
 void role_conns_quit(struct role_conns *ls); /* closes everything, no callback after it */
 

@@ -64,6 +64,7 @@ struct role_conns {
 /* connections.c */
 struct role_conn *role_conn_by_id(struct role_conns *ls, uint32_t id); /* NULL: gone */
 struct role_conn *role_conn_first(struct role_conns *ls);
+/* The next of them: command, subscriber, then the readers; NULL: no more. */
 struct role_conn *role_conn_after(struct role_conns *ls, const struct role_conn *l);
 /* o->addr is the configured address, from which "auto" endpoint types derive; addr ("" = that one) is dialled. */
 struct role_link *role_conn_dial(struct role_conn *l, const struct redis_opts *o, const char *addr);
@@ -75,9 +76,12 @@ mono_ms role_conn_timeout(const struct role_conns *ls, const struct role_conn *l
 
 /* role_conns_move.c */
 void role_conns_event(struct role_conns *ls, struct handoff_event *ev);
+/* Tells the handoff policy what happened to l, and performs what it decides. */
 void role_conn_event(struct role_conn *l, enum handoff_event_kind kind, struct slice text);
+/* Tells the policy when nothing is awaited any more over connections that were left. */
 void role_conn_check_drained(struct role_conn *l);
 /* True: a keyspace event that the other connection has delivered; side: of the one that delivers it now. */
 bool role_conns_is_repeated(struct role_conns *ls, struct slice stream, struct entry_id id, unsigned side);
+/* Could an expiry be heard twice now, because there are, or were a moment ago, two subscriptions? */
 bool role_conns_may_repeat(struct role_conns *ls, mono_ms now);
 void role_conns_begin_repeats(struct role_conns *ls); /* a second subscriber is about to subscribe */

@@ -10,9 +10,11 @@
 
 struct sentinel_client;
 
+/* Begins to ask the sentinels; answers come by ev on the loop's thread. c is copied as far as needed. */
 struct sentinel_client *sentinel_client_open(
 	uv_loop_t *loop, const struct config *c, const struct topo_events *ev, void *arg);
 void sentinel_client_ask(struct sentinel_client *s); /* one answer by one of the callbacks, in a later round */
 /* Of the last look-up; the client's. */
 const struct sentinel_state *sentinel_client_state(const struct sentinel_client *s);
+/* No callback after it. NULL is fine. */
 void sentinel_client_close(struct sentinel_client *s);

@@ -21,4 +21,5 @@ void state_store_take(struct daemon *d, struct notify_fd *fds, size_t n);
 void state_store_try(struct daemon *d);
 /* At the end of a handover, before the worker socket closes. */
 void state_store_save(struct daemon *d);
+/* Closes descriptors that nobody has taken. NULL is fine. */
 void state_store_free(struct state_store *s);

@@ -32,15 +32,19 @@ struct sentinel_state {
 	bool has_majority;          /* agrees about the master */
 };
 
+/* Begins to ask; answers come by ev on the loop's thread. c and opts are copied as far as needed; arg goes to every
+ * callback. */
 struct topology_client *topology_client_open(uv_loop_t *loop, const struct config *c, const struct redis_opts *opts,
 	const struct topo_events *ev, void *arg);
 void topology_client_ask(struct topology_client *t); /* one answer by one of the callbacks, in a later round */
 void topology_client_set_auth(struct topology_client *t, const char *username, const char *password);
 /* Used by the next connection; one that is up stays who it is. */
 void topology_client_set_next_auth(struct topology_client *t, const char *username, const char *password);
+/* For the next connections; takes a reference of its own. */
 void topology_client_set_tls(struct topology_client *t, struct redis_tls *tls);
 /* Times and maintenance: of both; mode and endpoint type from the next attempt on. */
 void topology_client_set_rules(struct topology_client *t, const struct config *c, const struct redis_opts *opts);
 /* False: not behind Sentinel. */
 bool topology_client_sentinels(const struct topology_client *t, struct sentinel_state *out);
+/* No callback after it. NULL is fine. */
 void topology_client_close(struct topology_client *t);

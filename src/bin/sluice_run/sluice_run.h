@@ -45,11 +45,15 @@ void cli_parse(struct options *opt, int argc, char **argv);
 
 /* ---- our stderr */
 enum { SAY_BUSY_BYTES = 256 * 1024, SAY_MAX_BYTES = 4 * 1024 * 1024 };
+/* Once, first: writes to our stderr never block from here on. A pipe or terminal gets a descriptor of its own, so
+ * that others who share it stay blocking. */
 void say_open(void);
 void run_log(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* one line, "sluice-run: " before it */
 void say_bytes(const char *bytes, size_t len);                            /* as they are; dropped over SAY_MAX_BYTES */
 int say_fd(void);
+/* Bytes that wait for whoever reads our stderr. */
 size_t say_pending(void);
+/* Writes what fits now. Nobody reads any more: what is pending is dropped. */
 void say_flush(void);
 void say_close(void); /* gives what is pending a second */
 
@@ -78,12 +82,15 @@ struct child_env {
 void child_setup(void); /* once: descriptor limit */
 /* Starts command with info and a LF on stdin, in a group of its own. False: errno says why, nothing is started. */
 bool child_start(struct child *c, char **command, const struct child_env *env, const char *info, size_t info_len);
+/* To its whole process group; after SIGTERM also SIGCONT, so that a stopped one hears it. */
 void child_signal(const struct child *c, int sig);
+/* Passes on what it has written and keeps the last line. to_the_end: all there is, up to SAY_MAX_BYTES. */
 void child_read_stderr(struct child *c, bool to_the_end);
 /* After its end: kills what is left of the group, reads the rest of stderr, reaps. Returns the wait status. */
 int child_reap(struct child *c);
 /* "exit status 3: last line", at most REASON_MAX bytes, UTF-8. */
 void child_reason(const struct child *c, int status, char out[REASON_MAX + 1]);
+/* Closes its pipes and frees the kept line. Its process is not touched: child_reap. */
 void child_fini(struct child *c);
 
 /* ---- one lease
@@ -167,7 +174,9 @@ struct runner {
 	bool is_over;
 };
 
+/* opt must outlive it. */
 void runner_init(struct runner *r, const struct options *opt);
+/* Frees everything, also the services of its options. Commands must have ended. */
 void runner_fini(struct runner *r);
 int runner_loop(struct runner *r); /* returns the exit code */
 
@@ -186,6 +195,7 @@ int pause_credits(const struct runner *r);
 /* Ends a pause that is over. Returns when it is; MONO_NEVER = there is none. */
 mono_ms pause_turn(struct runner *r);
 
+/* Sends our hello: name, credits, services, and the session to resume with its leases. */
 void frames_hello(struct runner *r);
 /* False: not a frame of this protocol. May end the connection. */
 bool frames_act(struct runner *r, char *line, size_t len);
@@ -197,8 +207,11 @@ struct work_spec {
 	int64_t retry;
 	mono_ms until_ms;
 };
+/* A lease that was assigned: its command starts with the next turn. Copies what spec points to. */
 void work_new(struct runner *r, const struct work_spec *spec);
+/* By its lease's text; NULL: not known, or forgotten. */
 struct work *work_find(const struct runner *r, const char *lease);
+/* By its command's process; NULL: not one of ours. */
 struct work *work_of_pid(const struct runner *r, pid_t pid);
 void work_turn(struct runner *r, struct work *w);                        /* at w->turn.at */
 void work_set_until(struct runner *r, struct work *w, mono_ms until_ms); /* MONO_NEVER = none */
@@ -216,7 +229,9 @@ void work_over(struct runner *r, struct work *w); /* the daemon has finished it:
 
 /* ---- entries mode */
 struct yyjson_val;
+/* A stream in entries mode from that position on. Heap; entries_free. */
 struct stream *entries_new(struct entry_id pos);
+/* With all entries that were not passed on. NULL is fine. */
 void entries_free(struct stream *s);
 void entries_take(struct runner *r, struct work *w, struct yyjson_val *list); /* the e of an entries frame */
 void entries_nacked(struct runner *r, struct work *w);                        /* the daemon has answered our nack */

@@ -72,7 +72,9 @@ struct table {
 	struct cell *cells; /* n_rows * n_columns */
 };
 
+/* For all cells from here on; off at first. */
 void cell_use_colour(bool on);
+/* Whether colours are on. */
 bool cell_colour(void);
 /* The escape sequence for a word like "down", or NULL. */
 const char *cell_colour_of(const char *word);
@@ -81,22 +83,29 @@ void cell_clean(struct buf *b, const char *s);
 void cell_age(struct buf *b, int64_t ms); /* 850ms 12.3s 4m05s 3h12m 5d04h; < 0: "-" */
 /* Appends s, cleaned; of one that is wider than max terminal columns both ends, with … between. */
 enum { CELL_NAME_MAX = 20, CELL_ADDRESS_MAX = 34 };
+/* Appends s without control characters, shortened in its middle to max columns with "…". */
 void cell_name(struct buf *b, const char *s, size_t max);
+/* Appends s without control characters in that colour (an escape sequence, NULL = none), if colours are on. */
 void cell_painted(struct buf *b, const char *colour, const char *s);
 /* row[key] where key may be "outer.inner"; NULL when it is not there. */
 yyjson_val *cell_value(yyjson_val *row, const char *key);
 const char *cell_string(yyjson_val *row, const char *key); /* "-" when there is none */
 int64_t cell_number(yyjson_val *row, const char *key);     /* -1 when there is none */
 void table_init(struct table *t, const struct column *columns);
+/* Frees the cells. */
 void table_fini(struct table *t);
+/* A row: the values of its columns are copied as text. */
 void table_add(struct table *t, yyjson_val *row);
+/* Appends the table, each column as wide as it must be. headers: titles first. */
 void table_put(struct buf *b, const struct table *t, bool headers);
 /* One "title  value" line per column that has a value. */
 void table_block(struct buf *b, const struct column *columns, yyjson_val *row);
 
 /* ---- view */
 struct view;
+/* How answers of the verb in o are shown. o must outlive it. Heap; view_free. */
 struct view *view_new(const struct options *o);
+/* NULL is fine. What was not written is lost: view_finish first. */
 void view_free(struct view *v);
 /* A row_fn: renders at once or keeps it for the table. */
 bool view_row(void *arg, yyjson_val *row, const char *line, size_t len);

@@ -75,7 +75,9 @@ struct coord_event {
 	const struct coord_ctl *ctl;
 };
 
+/* Heap; coord_free. rules are copied. Starts with the first step. */
 struct coord *coord_new(const struct coord_rules *rules);
+/* NULL is fine. Nobody is told. */
 void coord_free(struct coord *c);
 /* Is it known what a former process of this node has left to us? */
 bool coord_knows_own(const struct coord *c);

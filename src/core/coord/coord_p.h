@@ -143,10 +143,14 @@ struct coord {
 /* coord.c */
 struct coord_service *coord_service(struct coord *c, uint16_t svc); /* NULL: unknown */
 uint16_t coord_pos(const struct coord *c, const struct coord_service *s);
+/* How often each worker is pinged, ms: the setting, else a third of the shortest TTL of a lock. */
 mono_ms coord_ping_ms(const struct coord *c);
+/* The worker of that session; NULL: none, or it ends with this turn. Valid until the end of the turn. */
 struct worker *coord_worker(struct coord *c, uint64_t session);
 /* A message to a shard; what m owns moves. Returns it for the rest to be filled in; valid until the next effect. */
 struct msg *coord_send(struct coord *c, uint16_t shard, struct msg m);
+/* Asks for the topology (EFF_TOPOLOGY) at once, or a moment later when it was asked just now. why: for logs and the
+ * counter's reason; copied. */
 void coord_ask_topology(struct coord *c, const char *why);
 uint16_t coord_shard_at(struct coord *c, const char *addr); /* the shard of an address, started when needed */
 void coord_start_shards(struct coord *c);
@@ -156,22 +160,34 @@ void coord_reroute(struct coord *c); /* the map has changed, or a shard may star
 /* Where a redirection by shard `from` leads (to: host:port or NULL); false: its address cannot be dialled, only the
  * topology helps. */
 bool coord_redirection(const struct coord *c, uint16_t from, const struct text *to, char addr[static TOPOLOGY_ADDR]);
+/* Each service's reader goes to the shard that serves its load-balancer stream by the present map. */
 void coord_route_readers(struct coord *c);
 void coord_mark(struct coord *c, struct coord_service *s); /* assign and grant at the end of the turn */
 
 /* entry_*.c: the journey */
 void entry_on_batch(struct coord *c, const struct msg *m);
+/* MSG_LEASE: what became of a lease. Ignored when the shard is not the one that has it by our record. */
 void entry_on_lease(struct coord *c, const struct msg *m);
+/* MSG_RENEWED of that shard: fences move, and the until_ms of workers with them. r stays the caller's. */
 void entry_on_renewed(struct coord *c, uint16_t shard, const struct renewed *r);
+/* MSG_OP_RESULT of an entry: the next stage of its journey. Ignored when it is not what was asked last. */
 void entry_on_op(struct coord *c, const struct msg *m);
+/* MSG_OWN_IDS: entries that are pending for us and not known are fetched; after the last page of a pass those that
+ * are known and not pending are given up. */
 void entry_on_own_ids(struct coord *c, const struct msg *m);
+/* Something of it is due: its fence, its progress timeout or the deadline of its state. e may be gone afterwards. */
 void entry_on_due(struct coord *c, struct entry *e);
 void entry_reroute(struct coord *c); /* sends what waited for a shard */
 /* What was asked of a shard is asked anew; was_heard: it may have done it already. */
 void entry_shard_gone(struct coord *c, uint16_t shard, bool was_heard);
+/* A READY entry goes to the worker, which has a free credit: it is told by an assign frame. */
 void entry_assign(struct coord *c, struct entry *e, struct worker *m);
+/* A worker that is back has it still: e is in its list and uses a credit of it. In entries mode what it has not
+ * acknowledged comes again. */
 void entry_resume(struct coord *c, struct entry *e, struct worker *m);
+/* Tells its worker to stop within grace_ms, and why: e is REVOKING until the worker answers or that has passed. */
 void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono_ms grace_ms);
+/* Only the frame, with the reason e->revoke. grace_ms: what the worker has left. */
 void entry_tell_revoke(struct coord *c, const struct entry *e, const struct worker *w, mono_ms grace_ms);
 /* Out of its session's, or its service's list; its credit is free. */
 void entry_leave_lists(struct coord *c, struct entry *e);
@@ -187,10 +203,14 @@ void entry_park_followers(struct coord *c, struct coord_service *s, const struct
 void entry_leave_active(struct coord *c, struct coord_service *s, struct entry *e);
 /* Behind the first of its stream here, without a lock: e is PARKED. */
 void entry_follow(struct coord *c, struct entry *e, struct entry *first);
+/* Its worker has finished it: acknowledged in Redis, then the worker gets its ok and the lock is released. */
 void entry_done(struct coord *c, struct entry *e);
 /* The answer to its last operation. */
 void entry_on_finished(struct coord *c, struct entry *e, const struct msg *m);
+/* It goes back to the load-balancer stream, at once or after the delay that its reason asks for. counted: this try
+ * counts; used up, it becomes a dead letter. */
 void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool counted);
+/* It becomes a dead letter with that reason; e->note is the worker's error. */
 void entry_dead_letter(struct coord *c, struct entry *e, enum dead_reason why);
 void entry_stopped(struct coord *c, struct entry *e); /* the worker has stopped after a revoke, or by itself */
 /* Its worker has ended without a word, and n_blamed entries may be why: the only one is counted; of several nobody
@@ -199,6 +219,7 @@ void entry_worker_ended(struct coord *c, struct entry *e, uint32_t n_blamed);
 bool entry_was_taken_back(const struct entry *e);           /* its lease is lost, or its worker was told to stop */
 void entry_clear_suspect(struct coord *c, struct entry *e); /* it is none any more; its worker takes others again */
 void entry_limbo(struct coord *c, struct entry *e, mono_ms until);
+/* Sets its timer to the soonest of its fence, its progress timeout and the deadline of its state. */
 void entry_arm(struct coord *c, struct entry *e);
 /* When its work has to stop; MONO_NEVER: nobody works on it, or it has stopped. */
 mono_ms entry_stop_at(struct coord *c, const struct entry *e);
@@ -213,24 +234,36 @@ void entry_feed_resume(struct coord *c, struct entry *e); /* it is back: what it
 void entry_feed_hold(struct coord *c, struct entry *e);   /* nothing more is told */
 /* True: the outcome waits for FEED_IS_CLOSED, or until entry_feed_close_by. */
 bool entry_feed_close(struct coord *c, struct entry *e, enum feed_end end);
+/* Until when an outcome waits for the close of a position: a short while from now. */
 mono_ms entry_feed_close_by(const struct coord *c);
 void entry_feed_delete(struct coord *c, struct entry *e); /* position and stream, when nothing is unread */
 void entry_feed_reroute(struct coord *c, struct entry *e);
+/* That shard has stopped: its position is opened again wherever its data stream is served then. */
 void entry_feed_shard_gone(struct entry *e, uint16_t shard);
+/* A drain begins (on) or is taken back: its worker gets no more entries, or again. */
 void entry_feed_drain(struct coord *c, struct entry *e, bool on);
 mono_ms entry_feed_waits_since(const struct entry *e); /* MONO_NEVER: the worker has nothing to acknowledge */
 /* An ack or nack of the worker that has it. */
 void entry_feed_word(struct coord *c, struct entry *e, const struct frame *f);
+/* MSG_FEED: what became of its position. Ignored when another shard has it by our record. */
 void entry_on_feed(struct coord *c, const struct msg *m);
 void entry_ready(struct coord *c, struct entry *e); /* taken, open: waits for a credit */
 void entry_end(struct coord *c, struct entry *e); /* its stream was empty for idle_release: done, its worker is told */
 void worker_say_bad_entry(struct coord *c, struct worker *w, const struct entry *e);
 
+/* COORD_ACCEPT: somebody has connected; it has a moment for its hello. One that may not talk to us, or is one too
+ * many, is told so and closed. */
 void worker_on_accept(struct coord *c, const struct coord_event *ev);
+/* A frame of a worker, in whatever state it is. f is valid during the turn only. */
 void worker_on_frame(struct coord *c, struct worker *m, const struct frame *f);
+/* What came is no frame, or its reader is too slow: the worker is told error and text (copied), and closed. */
 void worker_on_bad_input(struct coord *c, struct worker *m, enum frame_error error, const char *text);
+/* Its socket is closed: a READY one is DETACHED and may resume for a while, its entries in LIMBO; any other ends
+ * with this turn. */
 void worker_on_end(struct coord *c, struct worker *m);
+/* Its process has ended: nobody will resume, so its entries go back at once. m ends with this turn. */
 void worker_on_dead(struct coord *c, struct worker *m);
+/* Its timer: hello timeout, ping, silence, the end of what its hello waited for, or of the time to resume in. */
 void worker_on_due(struct coord *c, struct worker *m);
 void worker_try_held(struct coord *c); /* hellos that waited for own entries */
 void worker_free_credit(struct coord *c, struct entry *e, bool credit_back);
@@ -239,13 +272,22 @@ void worker_send_until(struct coord *c, struct worker *m);
 void worker_send_later_fences(struct coord *c); /* now, to everyone whose leases are good for longer than it knows */
 void worker_touch(struct coord *c, struct worker *m, struct entry *e); /* e is renewed: its until_ms may have moved */
 void worker_arm(struct coord *c, struct worker *m);
+/* Tells it that the daemon drains and how long it has, ms. */
 void worker_say_drain(struct coord *c, const struct worker *m);
+/* The same to every worker that is READY. */
 void worker_say_drain_to_all(struct coord *c);
+/* An operator takes all its entries back: each is revoked. */
 void worker_revoke_all(struct coord *c, struct worker *m);
+/* What a worker may be told now as until_ms: the soonest good_until of its entries, less a margin. */
 mono_ms worker_until(const struct coord *c, const struct worker *m);
+/* A frame to it, of that kind and otherwise empty: fill in the rest. Slices in it must live until effects are
+ * performed (effect.hold). Valid until the next effect. */
 struct effect *worker_frame(struct coord *c, const struct worker *m, enum out_kind kind);
+/* We were stopped for a while: nobody counts as silent for that time. */
 void worker_after_stall(struct coord *c);
+/* Limits have changed by a reload: timers of workers follow, and they are told the new ping_ms. */
 void worker_after_limits(struct coord *c);
+/* Takes it out of every list and frees it. Only at the end of a turn: others may still name it in one. */
 void worker_free(struct coord *c, struct worker *m);
 
 struct worker *worker_new(struct coord *c, const struct coord_event *ev); /* connected, counted, state NEW */
@@ -264,8 +306,12 @@ bool worker_can_go_on(const struct coord *c, const struct worker *m);
 
 /* operate.c */
 void coord_on_ctl(struct coord *c, const struct coord_ctl *ctl);
+/* MSG_OP_RESULT of an operation that a control request waits for: becomes EFF_CTL. */
 void coord_on_ctl_result(struct coord *c, const struct msg *m);
+/* No new work; workers are told; what nobody works on goes back. stop_after: the process ends when nothing is left,
+ * or after drain_timeout. */
 void coord_drain(struct coord *c, bool stop_after);
+/* Takes a drain back: reads again. Does nothing once the process is on its way out. */
 void coord_undrain(struct coord *c);
 #define COORD_CTL_HANDLE (1ull << 63) /* | request: operations of the control door */
 #define COORD_LEAVING_HANDLE (3ull << 62)
@@ -278,24 +324,42 @@ void coord_on_left(struct coord *c, const struct msg *m);     /* an answer to ei
 
 /* shared by the files of coord_entry */
 struct credits_service *entry_reserved_of(struct coord *c, const struct coord_service *s);
+/* It counts against the reservations of its service, until it is assigned or leaves the way to it. Again: nothing.
+ * */
 void entry_reserve(struct coord *c, struct coord_service *s, struct entry *e);
+/* Takes that back, and marks the service: there is room for another. Without a reservation: only marks. */
 void entry_unreserve(struct coord *c, struct coord_service *s, struct entry *e);
+/* Its only way into another state: asserts that the ledger allows it. deadline: monotonic ms, MONO_NEVER = none. */
 void entry_move(struct coord *c, struct entry *e, enum entry_state to, mono_ms deadline);
+/* A little later everything that waits for a shard is sent where it belongs by then. */
 void entry_wait_for_route(struct coord *c);
+/* Asks shard to lock it, or to go on renewing what is held; no such shard: a little later. asking: after an ASK. */
 void entry_send_lease(struct coord *c, struct entry *e, uint16_t shard, bool asking);
+/* Tells its lease's shard by a message of that kind (RELEASE, FORGET) and forgets which shard it was. */
 void entry_drop_lease(struct coord *c, struct entry *e, enum msg_kind kind);
+/* Asks for the operation that its state and outcome call for, of the shard that serves its load-balancer stream. */
 void entry_send_op(struct coord *c, struct entry *e);
+/* Does it have a lease, or is one asked for? Then some shard must know of it. */
 bool entry_awaits_lease(const struct entry *e);
 /* What the take of an entry in TAKING came to. */
 void entry_taken(struct coord *c, struct entry *e, enum op_result result, bool was_merged);
+/* It leaves: out of every list, its stream's next may come first. e is gone. */
 void entry_drop(struct coord *c, struct entry *e);
+/* Its lock is deleted, then as entry_drop. For what is held and not lost. */
 void entry_release_and_drop(struct coord *c, struct entry *e);
+/* A new record in the given state (FETCHING, LOCKING, …), which counts as owned by the service. The id must not be
+ * known yet. */
 struct entry *entry_enter(struct coord *c, struct coord_service *s, struct entry_id id, enum entry_state state);
+/* An entry as read goes its way: locked, parked behind its stream's first, or a dead letter when nobody can work on
+ * it. is_start: of a former process. What the record needs is taken out of *in. */
 void entry_enter_one(struct coord *c, struct coord_service *s, struct entry_in *in, bool is_start);
+/* Its lock's owner is known now; after the last one of a former process, hellos that waited are answered. */
 void entry_start_known(struct coord *c, struct entry *e);
+/* Its lock is not ours any more, or nobody can say so: whoever works on it is told to stop, else it goes back. */
 void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why);
 /* The warning that is due for leases lost. */
 void entry_warn_lost(struct coord *c);
+/* It is not pending for us any more: somebody else may have it. Its lease ends as lost. */
 void entry_not_pending(struct coord *c, struct entry *e);
 /* Its stop-work time has come. When its master confirms nothing any more, all leases
  * there end with it, so that no session's fence is held back by them one after the other. */
@@ -303,19 +367,31 @@ void entry_fence(struct coord *c, struct entry *e);
 
 /* shared by the files of coord */
 void coord_on_topology(struct coord *c, const struct coord_event *ev);
+/* COORD_TOPOLOGY_FAILED: the last map stays, it is asked again. Each new reason is a line. */
 void coord_on_topology_failed(struct coord *c, struct slice why);
+/* MSG_MOVED: a server says that a slot is elsewhere. The map follows at once and is asked for. */
 void coord_on_moved(struct coord *c, const struct msg *m);
+/* MSG_CONN: a connection of a shard is up or down. */
 void coord_on_conn(struct coord *c, const struct msg *m);
+/* False: that announcement was heard already, over another connection, less than a minute ago. */
 bool coord_is_news(struct coord *c, int64_t seq);
+/* MSG_EMPTY: a shard without slots has nothing left; it is asked to stop. */
 void coord_on_empty(struct coord *c, const struct msg *m);
+/* MSG_STOPPED: ends its thread (EFF_SHARD_STOP). What it was asked last is asked anew elsewhere. */
 void coord_on_stopped(struct coord *c, const struct msg *m);
+/* MSG_NOT_STARTED: tried again a little later, each time longer, up to START_AGAIN_MAX_MS. */
 void coord_on_not_started(struct coord *c, const struct msg *m);
 void coord_relay(struct coord *c, struct msg *m); /* m moves */
 void coord_on_group_lost(struct coord *c, const struct msg *m);
+/* MSG_EXPIRED: to every shard that reads a service. */
 void coord_spread_expired(struct coord *c, const struct msg *m);
+/* On one server every key shares a slot: dead letters go by one script. r must not be known to shards yet. */
 void coord_fit_to_topology(const struct coord *c, struct service_rules *r);
+/* COORD_SERVICES: the table by a start or a reload. What is not in it any more is going; references move. */
 void coord_on_services(struct coord *c, const struct coord_event *ev);
+/* At the end of a turn: removed services whose last entry has gone are forgotten, here and by the shards. */
 void coord_sweep_services(struct coord *c);
+/* At the end of a turn: gives READY entries to workers, then grants reads, for services that were marked. */
 void coord_pump(struct coord *c);
 /* Its pass has changed: puts it where it belongs in coord.turns. */
 void coord_place_turn(struct coord *c, struct coord_service *s);
@@ -325,7 +401,12 @@ void coord_end_grant(struct coord *c, struct coord_service *s);
 /* shared by the files of coord_worker */
 void worker_give_all_back(struct coord *c, struct worker *m, enum requeue_why why); /* uncounted */
 void worker_fatal(struct coord *c, struct worker *m, enum frame_error error, const char *msg);
+/* The entry that a lease's text names, its id and its service. NULL: no such entry; *svc NULL: not even that
+ * service, or no lease of ours. lease may be anything from outside. */
 struct entry *worker_entry_of_lease(
 	struct coord *c, struct slice lease, struct entry_id *id, struct coord_service **svc);
+/* Answers its hello: what it resumes, what is gone and how it ended, what it is to know. It is READY. */
 void worker_welcome(struct coord *c, struct worker *m);
+/* Its hello: checked; answered now, or held until it is known what a former process left. f is valid during the turn
+ * only. */
 void worker_hello(struct coord *c, struct worker *m, const struct frame *f);

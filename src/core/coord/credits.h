@@ -43,10 +43,13 @@ struct credits {
 	uint64_t pass; /* of the service that was granted last: who comes back from a pause starts from here */
 };
 
+/* Without services and holders. */
 void credits_init(struct credits *p);
+/* Without credits; session is its number in what is chosen. */
 void credit_holder_init(struct credit_holder *s, uint64_t session);
 /* A credit holder takes part while its session is ready. */
 void credits_join(struct credits *p, struct credit_holder *s);
+/* It gets nothing any more. Again: nothing happens. */
 void credits_leave(struct credit_holder *s);
 /* Streams that may be given to it now; 0 while it has a suspect, or runs empty for one. */
 static inline uint32_t credit_holder_free(const struct credit_holder *s)

@@ -114,12 +114,15 @@ struct ledger {
 	uint32_t n_state[ENTRY_STATES];
 };
 
+/* seed: of its hashes. */
 void ledger_init(struct ledger *l, uint64_t seed);
+/* Frees every record and what it owns. */
 void ledger_fini(struct ledger *l);
 /* A new entry (stream and info references move). Must not exist yet. */
 struct entry *ledger_add(struct ledger *l, uint16_t svc, struct entry_id id, enum entry_state state, mono_ms now);
 /* Frees it; it must be in no list. */
 void ledger_drop(struct ledger *l, struct entry *e);
+/* By service and id; NULL: not held. Valid until it is dropped. */
 struct entry *ledger_get(const struct ledger *l, uint16_t svc, struct entry_id id);
 struct entry *ledger_by_handle(const struct ledger *l, uint64_t handle); /* NULL: it is gone */
 static inline uint64_t entry_handle(const struct entry *e)

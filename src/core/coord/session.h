@@ -46,17 +46,22 @@ static const uint64_t SESSION_ID_US = 10000000000000, SESSION_ID_NS = 1000000000
 
 enum { SESSION_LEASE_CAP = FRAME_LEASE_MAX + 1, SESSION_TOKEN_CAP = 24 };
 
+/* NEW, without a name; id: the runtime's number of its connection. */
 void session_init(struct session *s, uint64_t id, mono_ms now);
+/* Frees the outcomes it remembers. */
 void session_fini(struct session *s);
 /* Checks a hello. FERR_N = good; else the fatal code, *why = sentence. */
 enum frame_error session_check_hello(const struct frame *f, const char **why);
+/* Keeps how a lease ended, for a hello that asks; the oldest goes, but at least twice credits are kept. */
 void session_remember(struct session *s, uint32_t credits, struct session_outcome o);
+/* The newest of that entry; NULL: not remembered. Valid until the next session_remember. */
 struct session_outcome *session_recall(const struct session *s, uint16_t svc, struct entry_id id);
 /* The lease string of an entry: "<ms>-<seq>.<hash of the service, 16 hex>". Returns its length. */
 int session_lease_format(char out[SESSION_LEASE_CAP], struct entry_id id, uint64_t service_hash);
 /* The token of an entry, 19 digits: ms × 10^6 + sequence; ids that are not milliseconds are scaled. Returns its
  * length. */
 int session_token_format(char out[SESSION_TOKEN_CAP], struct entry_id id);
+/* A lease's text from outside; false: it is none of ours. */
 bool session_lease_parse(struct slice lease, struct entry_id *id, uint64_t *service_hash);
 /* Next moment at which something is due: a ping, the end of silence, a deadline. */
 mono_ms session_deadline(const struct session *s, mono_ms ping_ms);

@@ -26,7 +26,9 @@ struct topology {
 	uint32_t n_left_out; /* masters of the last map for which there was no number */
 };
 
+/* Nothing known: every slot is nobody's. */
 void topology_init(struct topology *t);
+/* Frees the map and the addresses. */
 void topology_fini(struct topology *t);
 /* One standalone server serves all slots. Returns whether anything changed. */
 bool topology_set_standalone(struct topology *t, const char *addr);

@@ -118,13 +118,17 @@ struct handoff_effects {
 	struct handoff_effect *v;
 	size_t n, cap;
 };
+/* Frees what they own and empties the list, after performing them. */
 void handoff_effects_clear(struct handoff_effects *e);
+/* The same, and the list's memory. */
 void handoff_effects_fini(struct handoff_effects *e);
 
 struct handoff;
 /* name: for log lines ("shard=0"); configured: host:port as the connections dial it. Both are copied. */
 struct handoff *handoff_new(const struct handoff_rules *rules, const char *name, const char *configured, uint64_t seed);
+/* NULL is fine. */
 void handoff_free(struct handoff *h);
+/* Copied; they count from the next event on. */
 void handoff_set_rules(struct handoff *h, const struct handoff_rules *rules);
 /* Handles one event after everything that is due, appends effects, returns the next deadline. */
 mono_ms handoff_step(struct handoff *h, const struct handoff_event *ev, struct handoff_effects *out);
@@ -135,17 +139,20 @@ void handoff_address(const struct handoff *h, mono_ms now, const char *from, cha
 
 /* ---- seen from outside ---- */
 enum handoff_state handoff_state(const struct handoff *h, uint32_t conn);
+/* Does conn have longer timeouts now, because its server has announced maintenance? Unknown conn: false. */
 bool handoff_is_relaxed(const struct handoff *h, uint32_t conn);
 /* Why its last attempt to move or to come back failed, in the server's words; "" = it did not. */
 const char *handoff_reason(const struct handoff *h, uint32_t conn);
 struct handoff_gauges {
 	uint32_t n_active, n_queued, n_relaxed, n_breakers_open;
 };
+/* How many connections move, wait and are relaxed, and breakers open, now. */
 struct handoff_gauges handoff_gauges(const struct handoff *h);
 enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_HALF_OPEN };
 const char *breaker_state_name(enum breaker_state s); /* "closed" "open" "half_open" */
 /* The worst of all endpoints; endpoint (may be NULL) gets its name. */
 enum breaker_state handoff_breaker(const struct handoff *h, const char **endpoint);
+/* Counters since handoff_new. Valid as long as h. */
 const struct metrics_handoff *handoff_metrics(const struct handoff *h);
 
 /* ---- events that two connections deliver ---- */

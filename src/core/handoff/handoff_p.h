@@ -104,7 +104,9 @@ struct handoff {
 	struct handoff_effects *out;
 };
 
+/* An effect of this event; fill in the rest. Valid until the next one. */
 struct handoff_effect *handoff_add(struct handoff *h, enum handoff_effect_kind kind, uint32_t conn);
+/* A line about this set of connections: its name and server come first. */
 void handoff_log(struct handoff *h, enum log_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* handoff.c */
@@ -154,12 +156,16 @@ bool breaker_is_trying(struct handoff *h, const char *endpoint);         /* half
 mono_ms breaker_reset_at(const struct handoff *h, const char *endpoint); /* open: half-opens then; else MONO_NEVER */
 const char *breaker_why(struct handoff *h, const char *endpoint);        /* the last failure's words, maybe "" */
 void breaker_trial(struct handoff *h, const char *endpoint);
+/* An attempt at that address has succeeded: enough of them close its breaker. "" = nothing happens. */
 void breaker_good(struct handoff *h, const char *endpoint);
+/* An attempt at that address has failed, and why: enough of them open its breaker. "" = nothing happens. */
 void breaker_bad(struct handoff *h, const char *endpoint, const char *why);
 
 /* relax.c */
 bool relax_matches(const struct handoff_conn *l, enum note_kind k); /* a closing message that something waits for */
 void relax_note(struct handoff *h, struct handoff_conn *l, const struct note *n);
+/* The connection was replaced: the new one is told nothing yet, and stays relaxed for post_relaxed_ms. */
 void relax_moved(struct handoff *h, struct handoff_conn *l);
+/* Forgets what was announced over it. */
 void relax_clear(struct handoff_conn *l);
 mono_ms relax_tick(struct handoff *h); /* tells what has changed; the next end */

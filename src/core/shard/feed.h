@@ -10,6 +10,7 @@ struct feeds;
 
 /* seed: of the map by stream name. Never NULL; feeds_free ends it (NULL is fine). */
 struct feeds *feeds_new(uint64_t seed);
+/* NULL is fine. Positions stay in Redis. */
 void feeds_free(struct feeds *fs);
 /* MSG_FEED_OPEN, _START, _HOLD, _ACK, _NACK, _CLOSE. What it takes of m is NULL afterwards. */
 void feed_msg(struct feeds *fs, struct shard_ctx *c, struct msg *m);

@@ -124,6 +124,7 @@ void feed_move(struct shard_ctx *c, struct feed *f, enum feed_state to, const ch
 void feed_plan(struct feeds *fs, struct shard_ctx *c, struct feed *f);
 /* MSG_FEED of it to the coordinator; fill in the rest. */
 struct msg_feed *feed_tell(struct shard_ctx *c, const struct feed *f, enum feed_result result);
+/* Without a word to anybody; f is gone. Answers that come later find nothing. */
 void feed_forget(struct feeds *fs, struct shard_ctx *c, struct feed *f);
 /* Told and forgotten. The rest may be filled in. */
 struct msg_feed *feed_lose(struct feeds *fs, struct shard_ctx *c, struct feed *f, enum feed_result result);
@@ -142,7 +143,10 @@ void feed_drop_read(struct shard_ctx *c, struct feed *f);
 void feed_restart(struct shard_ctx *c, struct feed *f);
 /* Redis has confirmed the position. */
 void feed_confirmed(struct shard_ctx *c, struct feed *f, struct entry_id pos);
+/* A worker could not do an entry: what was told behind it is void. The reason moves out of m. Nobody was given it:
+ * FEED_BAD_ACK. */
 void feed_take_nack(struct shard_ctx *c, struct feed *f, struct msg_feed_nack *m);
+/* A worker has done everything up to id. Nobody was given it: FEED_BAD_ACK. */
 void feed_take_ack(struct shard_ctx *c, struct feed *f, struct entry_id id);
 /* The first entry behind the position becomes a dead letter. */
 void feed_bury(struct shard_ctx *c, struct feed *f, struct entry_id id, enum dead_reason why);

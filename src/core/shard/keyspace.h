@@ -24,9 +24,16 @@ struct keyspace {
 	mono_ms at; /* asked again; subscribing: not confirmed in time */
 };
 
+/* No subscriber yet. */
 void keyspace_init(struct keyspace *k);
+/* The subscriber's connection is up: events are switched on, then subscribed to. Down, and why: told to the
+ * coordinator. */
 void keyspace_conn(struct keyspace *k, struct shard_ctx *c, bool is_up, struct slice why);
+/* The command connection is new, so the server may be: the flags are looked at again. */
 void keyspace_command_up(struct keyspace *k, struct shard_ctx *c);
+/* The subscription is confirmed: from here on expiries are heard. */
 void keyspace_pushed(struct keyspace *k, struct shard_ctx *c);
+/* An answer to CONFIG GET or SET; another's tag is ignored. */
 void keyspace_reply(struct keyspace *k, struct shard_ctx *c, uint64_t tag, const struct reply *reply);
+/* Each step: asks what is due. Returns the next deadline. */
 mono_ms keyspace_flush(struct keyspace *k, struct shard_ctx *c);

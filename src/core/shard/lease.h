@@ -8,11 +8,14 @@
 
 struct leases;
 
+/* seed: of its hashes. Heap; leases_free. */
 struct leases *leases_new(uint64_t seed);
+/* NULL is fine. Locks stay in Redis. */
 void leases_free(struct leases *ls);
 
 /* MSG_LEASE_ACQUIRE, _RELEASE, _FORGET, _RENEW. What m owns is taken. */
 void lease_msg(struct leases *ls, struct shard_ctx *c, struct msg *m);
+/* The answer to a lease's command. One that came too late (lost, released, moved meanwhile) is ignored. */
 void lease_reply(struct leases *ls, struct shard_ctx *c, uint64_t tag, const struct reply *reply);
 /* What the take behind a lock came to, or an operation has ended its lease. */
 void lease_op_answer(struct leases *ls, struct shard_ctx *c, const struct op_answer *a);
@@ -30,5 +33,7 @@ void lease_slots(struct leases *ls, struct shard_ctx *c);
 void lease_lock_answer(struct shard_ctx *c, uint16_t svc, const struct msg_lock_answer *m);
 /* The service's times have changed. */
 void lease_rules(struct leases *ls, struct shard_ctx *c, uint16_t svc);
+/* The shard stops: locks stay in Redis, nobody is told. */
 void lease_forget_all(struct leases *ls, struct shard_ctx *c);
+/* Leases of any state, those being released too. */
 uint32_t lease_count(const struct leases *ls);

@@ -80,15 +80,21 @@ struct leases {
 	bool is_replaced;     /* MSG_REPLACED was sent */
 };
 
+/* The rules of its service: known since it was acquired, services are never forgotten. */
 const struct service_rules *lease_rules_of(const struct shard_ctx *c, const struct lease *l);
+/* Without a word to anybody: its record goes back to the pool, l is gone. Answers that come later find nothing. */
 void lease_forget(struct leases *ls, struct shard_ctx *c, struct lease *l);
+/* Reports it lost for that reason, then forgets it. */
 void lease_lose(struct leases *ls, struct shard_ctx *c, struct lease *l, enum lost_reason reason);
+/* Sends the command of its state. expect: of a take-over only, what the lock's value must be; copied. */
 void lease_send(struct leases *ls, struct shard_ctx *c, struct lease *l, struct slice expect);
 enum cmd_kind lease_command(const struct lease *l); /* what its state asks Redis */
 void lease_move(struct lease *l, enum lease_state to);
+/* To the soonest of its next act and its fence; after every change of either. */
 void lease_set_timer(struct leases *ls, struct shard_ctx *c, struct lease *l);
 /* Puts the lease into the queue of what may be sent. */
 void lease_queue(struct leases *ls, struct shard_ctx *c, struct lease *l);
+/* Sends the renewals that are collected. Before any other word about a lease: the order counts. */
 void lease_flush_renewed(struct leases *ls, struct shard_ctx *c);
 /* The lease is good until sent + ttl; schedules its next renewal. */
 void lease_confirm(struct leases *ls, struct shard_ctx *c, struct lease *l);
@@ -97,4 +103,6 @@ void lease_confirm(struct leases *ls, struct shard_ctx *c, struct lease *l);
 void lease_unlock_elsewhere(struct shard_ctx *c, const struct lease *l);
 /* What the take behind the lock says does not count any more; a lease that waited for it is told without. */
 void lease_forget_take(struct leases *ls, struct shard_ctx *c, struct lease *l);
+/* MSG_LEASE with that result; the rest may be filled in. Sends collected renewals first. Valid until the next
+ * effect. */
 struct msg *lease_report(struct leases *ls, struct shard_ctx *c, struct lease *l, enum lease_result r);

@@ -11,6 +11,7 @@ struct shard_pool {
 	uint32_t n_gens;
 };
 
+/* Of items of that size; no memory yet. */
 void shard_pool_init(struct shard_pool *p, size_t item_bytes);
 void shard_pool_fini(struct shard_pool *p); /* what records own is the caller's */
 /* A zeroed record. */

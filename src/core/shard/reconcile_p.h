@@ -130,7 +130,9 @@ static inline uint32_t page_index(uint16_t svc, enum page_kind k)
 	return 0x80000000u | (uint32_t)svc << 3 | (uint32_t)k;
 }
 
+/* Of the service that v recovers; known as long as v is. */
 const struct service_rules *recovery_rules(const struct shard_ctx *c, const struct recovery *v);
+/* By consumer name; NULL: not known. Valid until the next answer to CONSUMERS. */
 struct peer *recovery_peer(const struct recovery *v, struct slice name);
 /* Asks who has left on purpose; v->left_known tells when it is known. */
 void recovery_ask_left(struct reconcile *rc, struct shard_ctx *c, struct recovery *v);
@@ -139,8 +141,14 @@ void repair_found(struct reconcile *rc, struct shard_ctx *c, struct recovery *v,
 	enum repair_source source);
 /* One that nobody has: when that is still so after T, and nobody has its lock, it goes back uncounted. */
 void repair_ghost(struct reconcile *rc, struct shard_ctx *c, struct recovery *v, struct entry_id id);
+/* An entry's lock was seen to expire: it is looked at, if it is pending for somebody. Dropped and counted when too
+ * many are looked at. */
 void repair_expired(struct reconcile *rc, struct shard_ctx *c, struct recovery *v, struct entry_id id);
+/* An answer to a command of a repair; entries in it may be taken out. */
 void repair_reply(struct reconcile *rc, struct shard_ctx *c, uint64_t tag, struct reply *reply);
+/* Each step: repairs that are due go on. */
 void repair_tick(struct reconcile *rc, struct shard_ctx *c);
+/* Starts repairs that wait, as many as may run at once. */
 void repair_start_ready(struct reconcile *rc, struct shard_ctx *c, struct recovery *v);
+/* Of one service: it is not read here any more. Nothing is undone in Redis. */
 void repair_forget_all(struct reconcile *rc, struct shard_ctx *c, uint16_t svc);

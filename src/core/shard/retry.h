@@ -9,7 +9,9 @@ enum { RETRY_IN_FLIGHT = 2000 };
 
 struct retry;
 
+/* Heap; retry_free. */
 struct retry *retry_new(void);
+/* NULL is fine. What is under way is forgotten: nobody is told. */
 void retry_free(struct retry *r);
 /* MSG_OP, MSG_LOCK_CALL, and MSG_LOCK_ANSWER to an operation's own call. What m owns is taken. */
 void retry_msg(struct retry *r, struct shard_ctx *c, struct msg *m);
@@ -17,9 +19,16 @@ void retry_msg(struct retry *r, struct shard_ctx *c, struct msg *m);
 void retry_lock_answer(struct retry *r, struct shard_ctx *c, const struct msg_lock_answer *a);
 void retry_ask(struct retry *r, struct shard_ctx *c, struct op_ask *ask); /* answered by ctx_answer */
 void retry_reply(struct retry *r, struct shard_ctx *c, uint64_t tag, const struct reply *reply);
+/* Each step, before its event: what is due is sent again, or fails when its time is over. */
 void retry_tick(struct retry *r, struct shard_ctx *c);
+/* Each step, after its event: sends what is ready, as far as the limits allow. Returns the next deadline. */
 mono_ms retry_flush(struct retry *r, struct shard_ctx *c);
+/* The command connection is up or down (both: it was replaced). What was sent over it is answered as lost by the
+ * runtime; a WAIT is asked anew. */
 void retry_conn(struct retry *r, struct shard_ctx *c, bool is_up);
+/* The shard's slots have changed: operations on others are given back as moved. */
 void retry_slots(struct retry *r, struct shard_ctx *c);
+/* The shard stops: nobody is told. */
 void retry_forget_all(struct retry *r, struct shard_ctx *c);
+/* Operations that are not answered yet. */
 uint32_t retry_count(const struct retry *r);

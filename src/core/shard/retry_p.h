@@ -105,14 +105,17 @@ void retry_group_send(struct retry *r, struct shard_ctx *c, struct op_group *g);
 void retry_batch_reply(struct retry *r, struct shard_ctx *c, uint64_t tag, const struct reply *reply);
 void retry_batches_free(struct retry *r); /* they are not awaited any more */
 void retry_send(struct retry *r, struct shard_ctx *c, struct op *op);
+/* Its command, or one that it shares with others, was sent now: its answer is awaited. */
 void retry_was_sent(struct retry *r, struct shard_ctx *c, struct op *op);
 /* What Redis said of one operation. What reply owns is taken. */
 void retry_op_reply(struct retry *r, struct shard_ctx *c, struct op *op, const struct reply *given);
 
+/* To the soonest of its next act and the end of its time; after every change of either. */
 void retry_set_timer(struct retry *r, struct op *op);
 void retry_queue(struct retry *r, struct op *op);                       /* may be sent now */
 void retry_next(struct retry *r, struct op *op, enum cmd_kind command); /* goes on with another command */
 void retry_wait(struct retry *r, struct op *op);                        /* done: now for the replicas */
 void retry_finish(
 	struct retry *r, struct shard_ctx *c, struct op *op, enum op_result result, const struct reply *reply);
+/* Asks whoever serves the dead letters' slot to write it there; its fields move into the call. */
 void retry_call_dead_add(struct retry *r, struct shard_ctx *c, struct op *op);

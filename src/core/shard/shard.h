@@ -9,11 +9,13 @@ struct shard;
 
 /* rules are copied. index is this shard's number in messages (.from). */
 struct shard *shard_new(const struct shard_rules *rules, uint16_t index);
+/* NULL is fine. Locks stay in Redis. */
 void shard_free(struct shard *s);
 /* Handles one event (after every timer that is due at ev->now) and appends effects. What ev owns is taken.
  * Returns the next deadline, MONO_NEVER = none. */
 mono_ms shard_step(struct shard *s, const struct shard_event *ev, struct effects *out);
 
+/* Of its server, since shard_new. Valid as long as s. */
 const struct metrics_redis *shard_metrics(const struct shard *s);
 const struct metrics_service *shard_service_metrics(const struct shard *s, uint16_t svc); /* NULL: unknown here */
 uint32_t shard_n_leases(const struct shard *s);
@@ -31,4 +33,5 @@ bool shard_clock_offset(const struct shard *s, int64_t *out_ms);
 #define SHARD_LENGTHS_UNKNOWN ((struct shard_lengths){-1, -1, -1, -1, -1, -1, -1})
 /* Entries mode: entries of the service that are read here and not acknowledged, streams that wait for a retry. */
 void shard_feed_sums(const struct shard *s, uint16_t svc, int64_t *n_behind, int64_t *n_blocked);
+/* How long the service's streams are, by the last answers; SHARD_LENGTHS_UNKNOWN before. */
 struct shard_lengths shard_lengths(const struct shard *s, uint16_t svc);

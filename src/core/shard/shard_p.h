@@ -98,7 +98,9 @@ struct shard_ctx {
 	mono_ms trial_at; /* some reader tries a write */
 };
 
+/* rules must outlive it. index: the shard's number. */
 void ctx_init(struct shard_ctx *c, const struct shard_rules *rules, uint16_t index);
+/* Frees everything, also what parts have asked of each other. */
 void ctx_fini(struct shard_ctx *c);
 /* A step begins: effects of the last one have been performed. */
 void ctx_begin(struct shard_ctx *c, mono_ms now, int64_t wall_ms, struct effects *out);
@@ -109,6 +111,7 @@ struct shard_service *ctx_service_put(struct shard_ctx *c, struct service_rules 
 struct metrics_service *ctx_metrics(struct shard_ctx *c, uint16_t svc); /* never NULL */
 /* An entry of the service is due then: the reader sees to it. */
 void ctx_due_at(struct shard_ctx *c, uint16_t svc, mono_ms at);
+/* Is the slot ours? Yes while nobody has told us any. */
 bool ctx_serves(const struct shard_ctx *c, uint16_t slot);
 /* T + T/3 after this master was seen to be another one a missing lock proves nothing. Returns when that ends; 0 =
  * proves. */
@@ -141,6 +144,7 @@ void ctx_refresh(struct shard_ctx *c, struct slice why); /* MSG_REFRESH, at most
 
 /* Queues between parts; core/shard empties them within the step. */
 void ctx_ask(struct shard_ctx *c, const struct op_ask *ask);
+/* The answer to an operation that a part asked for; copied. */
 void ctx_answer(struct shard_ctx *c, const struct op_answer *answer);
 
 static inline struct slice slice_of(const struct text *t)

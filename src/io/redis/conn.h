@@ -42,6 +42,7 @@ struct redis_addr {
 };
 /* Accepts host:port, [v6]:port, unix:/path. ERR_INVALID with a sentence. */
 enum err_code redis_addr_parse(const char *text, struct redis_addr *out, struct err *err);
+/* "host:port", "[v6]:port" or "unix:path", cut to cap. */
 void redis_addr_format(const struct redis_addr *a, char *out, size_t cap);
 
 enum redis_maint { REDIS_MAINT_OFF, REDIS_MAINT_AUTO, REDIS_MAINT_REQUIRED };
@@ -83,6 +84,8 @@ struct redis_events {
  * confirmations have come (each went to on_push before), with the last of them. */
 typedef void redis_reply_fn(void *arg, uint64_t tag, const redisReply *reply);
 
+/* Dials now, and again after each loss with a growing pause, until redis_close. opts and ev are copied; arg goes to
+ * every callback. Callbacks run on the loop's thread, not before this has returned. */
 struct redis_conn *redis_open(uv_loop_t *loop, const struct redis_opts *opts, const struct redis_events *ev,
 	redis_reply_fn *on_reply, void *arg);
 /* Ends it: pending commands get NULL in a later round, no on_down; memory is freed by itself. The pointer is dead
@@ -98,6 +101,7 @@ void redis_send_asking(
 /* What waits for an answer waits no longer than until `at`, and no longer than silent_ms after something was heard
  * last (0 = as long); nothing more is sent on it by itself (no PING). */
 void redis_leave(struct redis_conn *c, mono_ms at, mono_ms silent_ms);
+/* Has it been through its handshake, and is not lost? */
 bool redis_is_up(const struct redis_conn *c);
 bool redis_is_full(const struct redis_conn *c); /* output buffer over max_obuf_bytes */
 size_t redis_n_in_flight(const struct redis_conn *c);
@@ -107,6 +111,7 @@ bool redis_is_valkey(const struct redis_conn *c);    /* HELLO says so */
 const struct redis_addr *redis_addr_of(const struct redis_conn *c);
 /* "ip:port" ("[v6]:port") of who answers now; "" while nobody does, and for a unix socket. */
 void redis_peer(const struct redis_conn *c, char *out, size_t cap);
+/* Whether the server tells of maintenance over it. */
 enum redis_maint_state redis_maint(const struct redis_conn *c);
 /* Its last attempt ended at the opt-in: with REDIS_MAINT_AUTO the next one at this address does without. */
 bool redis_ended_at_opt_in(const struct redis_conn *c);

@@ -123,6 +123,7 @@ void conn_rearm(struct redis_conn *c); /* the timer, after any change of a deadl
 /* Ends the attempt or the connection: the sentence gets the endpoint in front. Does nothing when it has ended
  * already. */
 void conn_fail(struct redis_conn *c, enum err_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* The handshake is over: commands that wait are sent, then on_up is called. */
 void conn_up(struct redis_conn *c);
 
 /* redis_dial.c */
@@ -140,7 +141,9 @@ void dial_end(struct redis_conn *c); /* the attempt, or the connection, is over 
 
 /* redis_handshake.c */
 void handshake_start(struct redis_conn *c);
+/* An answer to a command of the handshake: the next one, or it is up, or it fails. */
 void handshake_reply(struct redis_conn *c, enum cmd_kind kind, const redisReply *r);
+/* What kind of addresses the server is asked to announce, by how it was dialled. */
 const char *handshake_endpoint_type(const struct redis_conn *c);
 /* The command of the handshake that waits for its answer; NULL = none does. */
 const char *handshake_waits_for(const struct redis_conn *c);

@@ -47,11 +47,14 @@ void control_end(struct control_req *q, int exit, const char *fmt, ...) __attrib
 void control_wake(struct control_req *q);
 /* The step runs now: after an answer of control_redis, which does not come from inside a step. */
 void control_go_on(struct control_req *q);
+/* The request is answered over several turns: step is called now and after each control_wake. job is freed by
+ * job_free when the request ends, however that happens. */
 void control_job(struct control_req *q, control_step_fn *step, void *job, void (*job_free)(void *job));
 /* True while the client has too much unread: a step comes back later. */
 bool control_is_full(const struct control_req *q);
 /* Reserves n numbers for operations of the coordinator; results come to q->result with an index from 0. */
 uint32_t control_numbers(struct control_req *q, uint32_t n, control_result_fn *fn);
+/* Hands an operator's order to the coordinator; ctl and what it points to stay the caller's. Runs one turn. */
 void control_ctl(struct control_req *q, const struct coord_ctl *ctl);
 /* The service the request names, or NULL after ending the request with exit 1. */
 struct coord_service *control_service(struct control_req *q, const char *name);
@@ -79,9 +82,11 @@ struct view_service { /* one service's share of the ledger */
 };
 /* By position, n_positions of them; the caller frees. One pass over ledger and workers. */
 struct view_service *view_services(struct daemon *d);
+/* The state that operators see: fewer than the record has. */
 enum ctl_state view_state(const struct entry *e);
 /* By node: "0-5460 9000" or empty; caller calls buf_fini on each and frees. */
 struct buf *view_slots(const struct topology *t);
+/* n buffers as view_slots made them, and the array. */
 void view_slots_free(struct buf *v, size_t n);
 const char *view_addr(const struct daemon *d, uint16_t slot); /* of the master that serves the slot; NULL = nobody */
 int64_t view_age_ms(int64_t wall_ms, struct entry_id id);
@@ -93,7 +98,9 @@ struct view_match {
 	bool by_id;
 	uint16_t svc;
 };
+/* What an operator typed: a stream's name, or an entry's id. text must outlive m. svc: SERVICE_NONE = of any. */
 void view_match_init(struct view_match *m, const char *text, uint16_t svc);
+/* Is it the entry, or one of that stream? */
 bool view_matches(const struct view_match *m, const struct entry *e);
 /* What the request names, in the service it names; false: no such service, the request is answered. */
 bool control_match(struct control_req *q, struct view_match *m);
@@ -102,7 +109,11 @@ char *view_lock_key(const struct entry *e);
 
 /* ---- what the daemon said, control_events.c */
 struct control_events;
+/* Taps the log: every line goes to its followers, through a mailbox. Coordinator's thread. */
 struct control_events *control_events_open(struct daemon *d);
+/* Ends the tap; followers must have ended. NULL is not fine. */
 void control_events_close(struct control_events *e);
+/* Of that socket; its owner stays the socket. */
 struct control_events *control_socket_events(struct control_socket *door);
+/* A follower's connection has ended. Unknown: nothing happens. */
 void control_events_forget(struct control_events *e, struct control_req *q);

@@ -61,10 +61,13 @@ struct dlq_job {
 
 /* The master of that slot as the one that is asked next; false: there is none, the request is over. */
 bool dlq_ask(struct dlq_job *j, uint16_t slot, enum dlq_stage stage);
+/* Asks Redis for c at that slot; its answer comes in that stage. Refused: the job is over. */
 void dlq_send(struct dlq_job *j, uint16_t slot, const struct cmd *c, enum dlq_stage stage);
+/* The job ends with that exit code and sentence (fmt may be NULL). The first word counts. */
 void dlq_over(struct dlq_job *j, int exit, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* The row of the page's i-th letter. */
 void dlq_action_row(struct dlq_job *j, size_t i, const char *result, const char *new_id, const char *error);
+/* Deletes the i-th letter of the page. */
 void dlq_delete(struct dlq_job *j, size_t i);
 /* When the next letter may be touched at the rate that was asked for. */
 mono_ms dlq_due(const struct dlq_job *j, mono_ms now);
@@ -84,6 +87,7 @@ void dlq_entries_fields(struct buf *b, const struct entry_in *e);
 /* ---- one replay at a time, dlq_lock.c */
 /* True: a command about the lock was sent, or the request is over. */
 bool dlq_lock_step(struct dlq_job *j, mono_ms now);
+/* An answer about the lock that keeps replays apart: taken, still ours, or somebody else's. */
 void dlq_lock_answer(struct dlq_job *j, const struct reply *r);
 /* How often it is renewed. */
 mono_ms dlq_lock_every(const struct dlq_job *j);

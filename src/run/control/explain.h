@@ -7,12 +7,17 @@ struct facts { /* texts of one explanation; each belongs to it */
 	char *because[8], *next, *advice;
 	size_t n;
 };
+/* One reason more, one line; more than fit are left out. */
 void facts_add(struct facts *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* What happens next; replaces the last word. */
 void facts_next(struct facts *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* What an operator can do; replaces the last word. */
 void facts_advice(struct facts *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Frees the lines. */
 void facts_fini(struct facts *f);
 /* Why this daemon does not take more of the service: paused, draining, nobody serves it, no credit, Redis. */
 void facts_service(struct facts *f, struct daemon *d, const struct coord_service *s);
+/* Writes them into row, and row as the request's answer. f must live until then only. */
 void facts_encode(struct control_req *q, const struct facts *f, struct ctl_explain *row);
 /* "850 ms", "12 s", "3 min", "5 h" */
 void facts_age(char out[static 24], mono_ms ms);

@@ -26,5 +26,7 @@ void control_redis_bytes(struct control_redis *c, const struct slice *words, siz
 /* How many entries to ask for next, most at most, after a page of n brought b: about 1 MiB of them, so that large
  * ones hold up neither this loop nor Redis. */
 size_t control_redis_page(size_t n, size_t most, const struct entry_batch *b);
+/* Why it could not be asked; valid until the next use. */
 const char *control_redis_why(const struct control_redis *c);
+/* The address it asks; "" = none yet. */
 const char *control_redis_addr(const struct control_redis *c);

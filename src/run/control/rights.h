@@ -13,6 +13,7 @@ struct control_rights {
 	char missing[600];
 };
 
+/* Who we are to Redis, for questions about our rights. */
 void control_rights_init(struct control_rights *r, const struct config *c);
 /* The words to send, NULL-terminated and valid until the answer; NULL = all asked. c: the configuration of now. */
 const char *const *control_rights_next(struct control_rights *r, const struct config *c);

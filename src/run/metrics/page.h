@@ -9,6 +9,7 @@ void metrics_label(struct buf *out, const char *value);
 void metrics_head(struct buf *out, const char *name, const char *type, const char *help);
 /* One sample: name{label="value",more} number. label or more may be "". */
 void metrics_u64(struct buf *out, const char *name, const char *label, const char *value, const char *more, uint64_t n);
+/* Appends one sample in seconds, with one label when label is not NULL. */
 void metrics_seconds(struct buf *out, const char *name, const char *label, const char *value, double s);
 /* All buckets, _sum and _count. */
 void metrics_hist(struct buf *out, const char *name, const char *label, const char *value, const char *more,
