@@ -1,9 +1,9 @@
 /* Happy path: uv_listen -> accept -> credentials and pidfd -> on_accept; bytes in go to on_data; unix_write collects,
- * and an idle handle writes everything once per round of the loop. Failure: end of file or a read error -> on_end,
- * once. A write error (the peer is gone) does not end the connection at once: what the peer sent before is read first;
- * a peer that only refuses to read is ended after a second. No descriptors left: a new connection is closed at
- * once, which is said every SAY_FULL_MS at most. A connection that is closed with bytes waiting stays in the
- * background for at most a second, then it is cut. */
+ * and a prepare handle writes everything once per round of the loop, just before it waits. Failure: end of file or a
+ * read error -> on_end, once. A write error (the peer is gone) does not end the connection at once: what the peer sent
+ * before is read first; a peer that only refuses to read is ended after a second. No descriptors left: a new
+ * connection is closed at once, which is said every SAY_FULL_MS at most. A connection that is closed with bytes
+ * waiting stays in the background for at most a second, then it is cut. */
 #include "io/unix.h"
 
 #include <assert.h>
@@ -40,8 +40,8 @@ struct unix_listener {
 
 struct unix_conn {
 	uv_pipe_t pipe;
-	uv_idle_t idle;   /* runs the one write of this round */
-	uv_timer_t timer; /* bounds the last flush, and the wait of a peer that does not read */
+	uv_prepare_t prepare; /* runs the one write of this round */
+	uv_timer_t timer;     /* bounds the last flush, and the wait of a peer that does not read */
 	uv_write_t req;
 	int n_handles;
 	const struct unix_events *ev;
@@ -80,7 +80,7 @@ static void destroy(struct unix_conn *c)
 		close(c->pidfd);
 	c->pidfd = -1;
 	uv_close((uv_handle_t *)&c->pipe, unix_on_handle_closed);
-	uv_close((uv_handle_t *)&c->idle, unix_on_handle_closed);
+	uv_close((uv_handle_t *)&c->prepare, unix_on_handle_closed);
 	uv_close((uv_handle_t *)&c->timer, unix_on_handle_closed);
 }
 
@@ -189,10 +189,10 @@ static void unix_write_some(struct unix_conn *c)
 		c->is_sending = true;
 }
 
-static void unix_on_idle(uv_idle_t *i)
+static void unix_on_prepare(uv_prepare_t *p)
 {
-	struct unix_conn *c = i->data;
-	uv_idle_stop(i);
+	struct unix_conn *c = p->data;
+	uv_prepare_stop(p);
 	unix_write_some(c);
 	if (c->is_detached && !has_output(c))
 		destroy(c);
@@ -203,7 +203,7 @@ void unix_write(struct unix_conn *c, const char *bytes, size_t len)
 	if (c->is_write_dead || c->is_detached || len == 0)
 		return;
 	buf_add(&c->out, bytes, len);
-	uv_idle_start(&c->idle, unix_on_idle);
+	uv_prepare_start(&c->prepare, unix_on_prepare);
 }
 
 size_t unix_write_pending(const struct unix_conn *c)
@@ -282,10 +282,10 @@ static struct unix_conn *conn_new(uv_loop_t *loop, const struct unix_events *ev,
 	buf_init(&c->sending);
 	/* These three cannot fail: they only fill the structure. */
 	uv_pipe_init(loop, &c->pipe, 0);
-	uv_idle_init(loop, &c->idle);
+	uv_prepare_init(loop, &c->prepare);
 	uv_timer_init(loop, &c->timer);
 	c->n_handles = 3;
-	c->pipe.data = c->idle.data = c->timer.data = c;
+	c->pipe.data = c->prepare.data = c->timer.data = c;
 	return c;
 }
 

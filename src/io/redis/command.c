@@ -95,7 +95,7 @@ void command_send(
 	list_push(&c->pending, &cmd->link);
 	c->n_in_flight++;
 	heap_set(&c->deadlines, &cmd->deadline, deadline);
-	conn_kick(c); /* flushes, and sets the timer */
+	conn_flush_soon(c); /* and sets the timer */
 }
 
 void command_own(struct redis_conn *c, enum cmd_kind kind, mono_ms deadline, const char **words)

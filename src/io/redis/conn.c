@@ -237,6 +237,24 @@ static void close_handles(struct redis_conn *c)
 		return;
 	uv_close((uv_handle_t *)&c->timer, redis_on_handle_closed);
 	uv_close((uv_handle_t *)&c->idle, redis_on_handle_closed);
+	uv_close((uv_handle_t *)&c->prepare, redis_on_handle_closed);
+}
+
+/* Tells nobody anything: what an owner sends from here on would wait for the next event. */
+static void redis_on_prepare(uv_prepare_t *p)
+{
+	struct redis_conn *c = p->data;
+	uv_prepare_stop(p);
+	if (c->wire)
+		wire_flush(c->wire);
+	if (c->state != CONN_CLOSED)
+		conn_rearm(c);
+}
+
+void conn_flush_soon(struct redis_conn *c)
+{
+	if (!uv_is_closing((uv_handle_t *)&c->prepare))
+		uv_prepare_start(&c->prepare, redis_on_prepare);
 }
 
 static void redis_on_idle(uv_idle_t *i)
@@ -337,8 +355,9 @@ struct redis_conn *redis_open(uv_loop_t *loop, const struct redis_opts *opts, co
 	/* These cannot fail: they only fill the structure. */
 	uv_timer_init(loop, &c->timer);
 	uv_idle_init(loop, &c->idle);
-	c->timer.data = c->idle.data = c;
-	c->n_handles = 2;
+	uv_prepare_init(loop, &c->prepare);
+	c->timer.data = c->idle.data = c->prepare.data = c;
+	c->n_handles = 3;
 	c->retry_at = mono_now();
 	conn_rearm(c);
 	return c;

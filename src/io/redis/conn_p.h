@@ -55,7 +55,8 @@ struct lookup; /* one uv_getaddrinfo; outlives the connection when it hangs */
 struct redis_conn {
 	uv_loop_t *loop;
 	uv_timer_t timer;
-	uv_idle_t idle; /* the end of a round: flush, NULL replies, on_down */
+	uv_idle_t idle;       /* the end of a round: NULL replies, on_down */
+	uv_prepare_t prepare; /* just before the loop waits: flush, and the timer */
 	int n_handles;
 	struct rng rng;
 
@@ -118,8 +119,9 @@ struct redis_conn {
 
 /* redis.c */
 void conn_move(struct redis_conn *c, enum conn_state to);
-void conn_kick(struct redis_conn *c);  /* the idle handle runs at the end of this round */
-void conn_rearm(struct redis_conn *c); /* the timer, after any change of a deadline */
+void conn_flush_soon(struct redis_conn *c); /* what was sent goes out, in one write, before the loop waits */
+void conn_kick(struct redis_conn *c);       /* the idle handle runs at the end of this round */
+void conn_rearm(struct redis_conn *c);      /* the timer, after any change of a deadline */
 /* Ends the attempt or the connection: the sentence gets the endpoint in front. Does nothing when it has ended
  * already. */
 void conn_fail(struct redis_conn *c, enum err_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
