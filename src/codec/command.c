@@ -8,17 +8,22 @@
 #include "codec/command_p.h"
 #include "codec/script.h"
 
-static void put_lock(struct enc *e)
+static void put_lock_of(struct enc *e, struct slice stream, struct entry_id id)
 {
 	struct buf *b = &e->a->bytes;
 	const size_t from = b->len;
-	if (e->c->stream.len)
-		buf_add(b, e->c->stream.p, e->c->stream.len);
+	if (stream.len)
+		buf_add(b, stream.p, stream.len);
 	buf_str(b, COMMAND_LOCK_SEP);
 	char text[COMMAND_ID_CAP];
-	const int n = command_id_format(text, e->c->id);
+	const int n = command_id_format(text, id);
 	buf_add(b, text, (size_t)n);
 	put_end(e->a, from);
+}
+
+static void put_lock(struct enc *e)
+{
+	put_lock_of(e, e->c->stream, e->c->id);
 }
 
 static void put_script(struct enc *e, enum script s, int n_keys)
@@ -150,6 +155,14 @@ static bool is_waiting_cmd(enum cmd_kind k)
 	return k >= CMD_LATER && k <= CMD_DELAYED_DROP;
 }
 
+/* Locks that go with what is done. */
+static size_t n_locks_of(const struct cmd *c)
+{
+	if (!c->value.len || (c->kind != CMD_DONE && c->kind != CMD_DONE_MANY))
+		return 0;
+	return c->kind == CMD_DONE ? 1 : c->n_many;
+}
+
 /* Keys and the arguments that all scripts on the LBS begin with. consumer absent = whoever has it. Where nothing can
  * wait the other keys are left out: while a slot moves, a script whose keys are not all in one place has to wait. */
 static void put_lbs_script(struct enc *e, enum script s, struct slice consumer)
@@ -157,7 +170,8 @@ static void put_lbs_script(struct enc *e, enum script s, struct slice consumer)
 	const char *same_stream =
 		same_stream_word(e, e->c->stream.p || (is_waiting_cmd(e->c->kind) && e->c->kind != CMD_LATER));
 	const bool dlq = s == SCRIPT_DEAD, waits = *same_stream || is_waiting_cmd(e->c->kind);
-	put_script(e, s, (waits ? 5 : 1) + dlq);
+	const size_t n_locks = n_locks_of(e->c);
+	put_script(e, s, (waits ? 5 : 1) + dlq + (int)n_locks);
 	put_str(e, e->names->lbs);
 	if (waits) {
 		put_str(e, e->names->registry);
@@ -167,6 +181,12 @@ static void put_lbs_script(struct enc *e, enum script s, struct slice consumer)
 	}
 	if (dlq)
 		put_str(e, e->names->dlq);
+	for (size_t i = 0; i < n_locks; i++) {
+		if (e->c->kind == CMD_DONE)
+			put_lock(e);
+		else
+			put_lock_of(e, e->c->many[i].stream, e->c->many[i].id);
+	}
 	put_str(e, e->names->group);
 	put_id(e, e->c->id);
 	command_put_slice(e, consumer);
@@ -198,6 +218,8 @@ static void enc_done(struct enc *e)
 {
 	put_lbs_script(e, SCRIPT_DONE, own_consumer(e));
 	put_str(e, e->c->is_heir ? e->self->consumer : "");
+	if (e->c->value.len)
+		command_put_slice(e, e->c->value);
 }
 
 /* All of same_stream's keys and words, whatever .stream says: each entry has its own. */
@@ -219,6 +241,7 @@ static void put_many(struct enc *e, enum script s, const char *flag)
 	put_lbs_script(&head, s, own_consumer(e));
 	put_str(e, flag);
 	put_id(e, highest);
+	command_put_slice(e, n_locks_of(&c) ? c.value : (struct slice){0});
 	for (size_t i = 0; i < c.n_many; i++) {
 		put_id(e, c.many[i].id);
 		command_put_slice(e, c.many[i].stream);

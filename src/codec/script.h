@@ -16,15 +16,19 @@ enum script {
 	/* …, "1" = only look -> 1 taken; 2 it waits for its stream (parked), pending for nobody; 4 merged into the
 	 * stream's wish, gone; 0 gone. Only look: changes nothing of an entry that would have to wait, -> 2 */
 	SCRIPT_TAKE,
-	/* KEYS as take; ARGV group, lowest id, consumer, "", same_stream, "", highest id, and id, stream of each ->
+	/* KEYS as take; ARGV group, lowest id, consumer, "", same_stream, "", highest id, "", and id, stream of each ->
 	 * {what take answers for each, or its error} */
 	SCRIPT_TAKE_MANY,
 	/* …, count, budget -> {waiting or merged, entries}: reads like XREADGROUP >, at most count entries whose stream
 	 * nobody runs; those of running streams, up to the budget, are put to wait at once */
 	SCRIPT_SIFT,
-	SCRIPT_DONE, /* …, heir ("" = nobody) -> 1 | 0 | id of the stream's next entry, pending for the heir now */
-	SCRIPT_DONE_MANY, /* likewise; ARGV 6 is the heir -> {what done answers for each, or its error} */
-	SCRIPT_REQUEUE,   /* …, min_idle_ms, retry -> new id | nil gone | 0 not as expected | 2 deleted */
+	/* …, heir ("" = nobody) [, value] -> 1 | 0 | id of the stream's next entry, pending for the heir now. With a
+	 * value (standalone only) the last of KEYS is its lock, which goes with it: 3 = done, the lock was not ours */
+	SCRIPT_DONE,
+	/* as take many; ARGV 6 is the heir, 8 the value of the locks that KEYS end with, or "" -> {what done answers
+	 * for each, or its error} */
+	SCRIPT_DONE_MANY,
+	SCRIPT_REQUEUE, /* …, min_idle_ms, retry -> new id | nil gone | 0 not as expected | 2 deleted */
 	/* …, min_idle_ms, retry, delay_ms, why, reason -> 1 | nil gone | 0 not as expected | 2 deleted */
 	SCRIPT_LATER,
 	/* KEYS … dlq; …, min_idle_ms, max_len, reason, at, node, error -> {1, dead letters trimmed} | 0 | 2 */

@@ -315,14 +315,14 @@
  * registered_as: what each one's stream has in the registry, false = nothing. is_calm: nothing waits for any stream.
  * out: the answers; slow: which go through the script for one. Numbers stay far below what unpack can hand on. */
 #define LUA_MANY                                                                                                       \
-	"local n = (#ARGV - 7) / 2\n"                                                                                  \
+	"local n = (#ARGV - 8) / 2\n"                                                                                  \
 	"local p = redis.pcall('XPENDING', KEYS[1], ARGV[1], ARGV[2], ARGV[7], 2 * n + 8, ARGV[3])\n"                  \
 	"if p.err then return p end\n"                                                                                 \
 	"local mine, out, slow, is_calm, registered_as = {}, {}, {}, false, {}\n"                                      \
 	"for i = 1, #p do mine[p[i][1]] = true end\n"                                                                  \
 	"if ARGV[5] ~= '' then\n"                                                                                      \
 	"  local streams = {}\n"                                                                                       \
-	"  for i = 1, n do streams[i] = ARGV[7 + 2 * i] end\n"                                                         \
+	"  for i = 1, n do streams[i] = ARGV[8 + 2 * i] end\n"                                                         \
 	"  registered_as = redis.pcall('HMGET', KEYS[2], unpack(streams))\n"                                           \
 	"  is_calm = not registered_as.err and redis.pcall('ZCARD', KEYS[5]) == 0\n"                                   \
 	"  if registered_as.err then registered_as = {} end\n"                                                         \
@@ -331,7 +331,17 @@
 /* And how they end: the rest goes one by one. */
 #define LUA_ONE_BY_ONE(fn)                                                                                             \
 	"for _, i in ipairs(slow) do\n"                                                                                \
-	"  ARGV[2], ARGV[4] = ARGV[6 + 2 * i], ARGV[7 + 2 * i]\n"                                                      \
+	"  ARGV[2], ARGV[4] = ARGV[7 + 2 * i], ARGV[8 + 2 * i]\n"                                                      \
 	"  out[i] = " fn "()\n"                                                                                        \
-	"end\n"                                                                                                        \
-	"return out\n"
+	"end\n"
+
+/* unlocked(answer, key, value): what done answered; when it is done the lock goes too, if that is its value. */
+#define LUA_UNLOCKED                                                                                                   \
+	"local function unlocked(answer, key, value)\n"                                                                \
+	"  if answer ~= 1 and type(answer) ~= 'string' then return answer end\n"                                       \
+	"  if redis.pcall('GET', key) == value then\n"                                                                 \
+	"    redis.pcall('DEL', key)\n"                                                                                \
+	"    return answer\n"                                                                                          \
+	"  end\n"                                                                                                      \
+	"  return answer == 1 and 3 or answer\n"                                                                       \
+	"end\n"

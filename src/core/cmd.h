@@ -55,9 +55,10 @@ enum cmd_kind {
 	CMD_TAKE,
 	CMD_TAKE_MANY, /* script; .many -> MANY, each answered as TAKE does */
 	/* script; .stream .id .is_heir -> INT 1 done, 0 not ours any more (also: pending for another consumer) | ID
-	 * done, and this, the stream's next entry, is pending for us now */
+	 * done, and this, the stream's next entry, is pending for us now. With .value its lock goes, too, if that is
+	 * its value (not in a cluster: it is in another slot) -> INT 3 done, but the lock was not ours */
 	CMD_DONE,
-	CMD_DONE_MANY, /* script; .many .is_heir -> MANY, each answered as DONE does */
+	CMD_DONE_MANY, /* script; .many .is_heir .value -> MANY, each answered as DONE does */
 	/* script; .stream .id .retry .consumer .min_idle_ms -> ID the new id | NIL gone | INT 0 not as expected
 	 * (other consumer, not idle) | INT 2 entry deleted: acked */
 	CMD_REQUEUE,

@@ -152,6 +152,7 @@ struct msg_op {
 	bool only_look;  /* take: nothing is put to wait */
 	bool is_fail;    /* later: the worker failed; else it gave it back */
 	bool releases;   /* with it ends the lease of the same handle, which this shard has, too */
+	bool unlocks;    /* done: its script may delete that lock, too, for there is no cluster */
 	uint16_t slot;
 	uint32_t retry; /* requeue, later: count to write */
 	struct entry_id id;

@@ -167,6 +167,16 @@ static void exec_unlock(struct model_redis *m, const struct cmd *c, const struct
 		lock_drop(m, l);
 }
 
+/* With done, where it has a value: done, but the lock was not ours is 3. */
+void model_unlock(struct model_redis *m, const struct cmd *c, struct reply *out)
+{
+	struct model_lock *l = lock_get(m, c);
+	if (value_is(l, c->value))
+		lock_drop(m, l);
+	else if (out->kind == REPLY_INT)
+		out->integer = 3;
+}
+
 static void exec_probe(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
 	struct reply *out)
 {

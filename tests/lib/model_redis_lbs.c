@@ -241,6 +241,8 @@ void model_done(struct model_redis *m, const struct cmd *c, const struct command
 		model_advance(m, names, c->stream, NULL, c->id, &next);
 	else if (out->integer && model_finish(m, s, c, names, NULL, &next))
 		*out = (struct reply){.kind = REPLY_ID, .id = next};
+	if (c->kind == CMD_DONE && c->value.len && (out->kind == REPLY_ID || out->integer == 1))
+		model_unlock(m, c, out);
 }
 
 /* ---- many at once: what is simple first, then the rest one by one */

@@ -25,7 +25,6 @@ Test(story, an_entry_is_locked_taken_worked_on_and_done, .init = story_up, .fini
 		     "[  1533] w0 < assign s1 1520-0 retry=0 until=11024\n"
 		     "[  2033] w0 done 1520-0\n"
 		     "[  2034] d0.s0 done s1 1520-0\n"
-		     "[  2042] d0.s0 unlock s1 1520-0\n"
 		     "[  2043] w0 < ok 1520-0 for=done outcome=done\n");
 	cr_assert(world_settled(&W));
 }
@@ -101,7 +100,6 @@ Test(story, a_release_is_not_counted, .init = story_up, .fini = story_down)
 		     "[  1761] w0 < assign s1 1752-0 retry=0 until=11256\n"
 		     "[  1861] w0 done 1752-0\n"
 		     "[  1862] d0.s0 done s1 1752-0\n"
-		     "[  1870] d0.s0 unlock s1 1752-0\n"
 		     "[  1871] w0 < ok 1752-0 for=done outcome=done\n");
 	cr_assert(world_settled(&W));
 }
@@ -121,14 +119,12 @@ Test(story, a_second_entry_of_a_running_stream_waits_its_turn, .init = story_up,
 		     "[  1534] d0.s0 take s1 1520-1\n"
 		     "[  1833] w0 done 1520-0\n"
 		     "[  1834] d0.s0 done s1 1520-0\n"
-		     "[  1842] d0.s0 unlock s1 1520-0\n"
 		     "[  1843] w0 < ok 1520-0 for=done outcome=done\n"
 		     "[  1850] d0.s0 lock s1 1520-1\n"
 		     "[  1850] d0.s0 take s1 1520-1\n"
 		     "[  1855] w0 < assign s1 1520-1 retry=0 until=11350\n"
 		     "[  2155] w0 done 1520-1\n"
 		     "[  2156] d0.s0 done s1 1520-1\n"
-		     "[  2160] d0.s0 unlock s1 1520-1\n"
 		     "[  2161] w0 < ok 1520-1 for=done outcome=done\n");
 	cr_assert(world_settled(&W));
 }
@@ -157,7 +153,6 @@ Test(story, a_worker_dies_and_its_stream_goes_back_at_once, .init = story_up, .f
 		     "[  2558] w1 < assign s1 2549-0 retry=1 until=12053\n"
 		     "[  2858] w1 done 2549-0\n"
 		     "[  2859] d0.s0 done s1 2549-0\n"
-		     "[  2867] d0.s0 unlock s1 2549-0\n"
 		     "[  2868] w1 < ok 2549-0 for=done outcome=done\n");
 	cr_assert(world_settled(&W));
 }
@@ -180,7 +175,6 @@ Test(story, a_worker_comes_back_and_keeps_its_stream, .init = story_up, .fini = 
 		     "[  2100] w0 < welcome resumed=1 gone=0 until=11024\n"
 		     "[  3533] w0 done 1520-0\n"
 		     "[  3534] d0.s0 done s1 1520-0\n"
-		     "[  3542] d0.s0 unlock s1 1520-0\n"
 		     "[  3543] w0 < ok 1520-0 for=done outcome=done\n");
 	cr_assert(world_settled(&W));
 }

@@ -40,7 +40,6 @@ Test(story, frozen_redis_the_worker_stops_before_the_key_can_expire, .init = sto
 		     "[ 22360] w0 < assign s1 22351-0 retry=0 until=31855\n"
 		     "[ 22560] w0 done 22351-0\n"
 		     "[ 22561] d0.s0 done s1 22351-0\n"
-		     "[ 22569] d0.s0 unlock s1 22351-0\n"
 		     "[ 22570] w0 < ok 22351-0 for=done outcome=done\n");
 	cr_assert(world_settled(&W));
 }
@@ -72,7 +71,6 @@ Test(story, frozen_daemon_the_worker_keeps_its_fence, .init = story_up, .fini = 
 		     "[ 17036] w0 < assign s1 17027-0 retry=0 until=26531\n"
 		     "[ 17236] w0 done 17027-0\n"
 		     "[ 17237] d0.s0 done s1 17027-0\n"
-		     "[ 17245] d0.s0 unlock s1 17027-0\n"
 		     "[ 17246] w0 < ok 17027-0 for=done outcome=done\n"
 		     "[ 18020] d0 service=orders leases lost n=1 expired=1\n");
 	cr_assert(world_settled(&W));
@@ -104,7 +102,6 @@ Test(story, a_restart_resumes_what_is_still_its_own, .init = story_up, .fini = s
 		     "[  2604] w0 < welcome resumed=1 gone=0 until=11852\n"
 		     "[  4533] w0 done 1520-0\n"
 		     "[  4534] d0.s0 done s1 1520-0\n"
-		     "[  4542] d0.s0 unlock s1 1520-0\n"
 		     "[  4543] w0 < ok 1520-0 for=done outcome=done\n");
 	cr_assert(world_settled(&W));
 }
@@ -138,7 +135,6 @@ Test(story, a_handover_leaves_everything_to_the_next_process, .init = story_up, 
 		     "[  2657] w0 < welcome resumed=1 gone=0 until=12152\n"
 		     "[  4533] w0 done 1520-0\n"
 		     "[  4534] d0.s0 done s1 1520-0\n"
-		     "[  4542] d0.s0 unlock s1 1520-0\n"
 		     "[  4543] w0 < ok 1520-0 for=done outcome=done\n");
 	cr_assert(world_settled(&W));
 }
@@ -166,7 +162,6 @@ Test(story, a_drain_lets_workers_finish_and_reads_nothing, .init = story_up, .fi
 		     "[  2038] d0.s0 unlock s2 2020-0\n"
 		     "[  2533] w0 done 1520-0\n"
 		     "[  2534] d0.s0 done s1 1520-0\n"
-		     "[  2542] d0.s0 unlock s1 1520-0\n"
 		     "[  2543] w0 < ok 1520-0 for=done outcome=done\n"
 		     "[  2743] d0 ends with 0\n"
 		     "[  2743] d0 is gone\n");
@@ -200,7 +195,6 @@ Test(story, another_daemon_recovers_what_a_dead_one_held, .init = two_daemons, .
 		     "[ 11565] w1 < assign s1 11556-0 retry=1 until=21060\n"
 		     "[ 11865] w1 done 11556-0\n"
 		     "[ 11866] d1.s0 done s1 11556-0\n"
-		     "[ 11874] d1.s0 unlock s1 11556-0\n"
 		     "[ 11875] w1 < ok 11556-0 for=done outcome=done\n");
 }
 
@@ -235,7 +229,6 @@ Test(story, a_deleted_group_is_made_again_and_held_entries_are_recognised, .init
 	expect_story("[  2253] d0.s0 group_create\n"
 		     "[  5533] w0 done 1520-0\n"
 		     "[  5534] d0.s0 done s1 1520-0\n"
-		     "[  5542] d0.s0 unlock s1 1520-0\n"
 		     "[  5543] w0 < ok 1520-0 for=done outcome=done\n");
 	cr_assert(world_settled(&W));
 }

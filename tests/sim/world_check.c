@@ -179,7 +179,8 @@ void check_executed(struct world *w, struct server *s, const struct cmd *c, cons
 	}
 	if (item >= w->n_items)
 		return;
-	if (c->kind == CMD_DONE && (r->kind == REPLY_ID || (r->kind == REPLY_INT && r->integer == 1))) {
+	bool is_done = r->kind == REPLY_ID || (r->kind == REPLY_INT && (r->integer == 1 || r->integer == 3));
+	if (c->kind == CMD_DONE && is_done) {
 		if (!w->items[item].was_said)
 			world_fail(w, "P5: item %u counts as done, but no worker said so", item);
 		w->items[item].is_done = true;

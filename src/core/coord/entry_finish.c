@@ -156,6 +156,7 @@ static void send_op_to(struct coord *c, struct entry *e, uint16_t shard, bool as
 		op.error = text_ref(e->note);
 	op.releases =
 		e->state == ENTRY_FINISHING && e->lease_shard == shard && !e->lease_asking && !e->feed && !e->is_lost;
+	op.unlocks = op.releases && op.kind == CMD_DONE && !c->topo.is_cluster;
 	op.is_heir = op.kind == CMD_DONE && may_begin(c, s);
 	op.only_look = op.kind == CMD_TAKE && e->verify;
 	op.is_fail = op.kind == CMD_LATER && e->why == WHY_FAIL;

@@ -251,7 +251,12 @@ void lease_op_answer(struct leases *ls, struct shard_ctx *c, const struct op_ans
 	if (!l)
 		return;
 	if (a->is_released) {
-		lease_release(ls, c, l);
+		bool is_over = a->is_unlocked && l->state == LEASE_HELD && !l->in_flight;
+		ctx_metrics(c, l->svc)->c[M_RELEASE_OK] += is_over;
+		if (is_over)
+			lease_forget(ls, c, l);
+		else /* a renewal that is on its way may make the lock again */
+			lease_release(ls, c, l);
 		return;
 	}
 	if (!l->is_unsaid || a->result == OP_FAILED || a->result == OP_MOVED) {

@@ -138,6 +138,8 @@ static void retry_start(struct retry *r, struct shard_ctx *c, struct op *op, enu
 		retry_finish(r, c, op, OP_FAILED, NULL);
 		return;
 	}
+	if (op->unlocks) /* not before replicas know that it is done */
+		op->unlocks = ctx_service(c, op->svc)->rules->wait_replicas == 0;
 	if (op->whom != OP_FOR_CALL)
 		op->slot = slot_of(c, op);
 	if (!op->asking && !ctx_serves(c, op->slot)) {
@@ -168,6 +170,7 @@ static void retry_begin(struct retry *r, struct shard_ctx *c, struct msg *m)
 	op->asking = given->asking;
 	op->resent = given->resent;
 	op->releases = given->releases;
+	op->unlocks = given->unlocks;
 	op->stream = given->stream;
 	op->error = given->error;
 	op->info = given->info;
@@ -259,6 +262,8 @@ void retry_send(struct retry *r, struct shard_ctx *c, struct op *op)
 		cmd->ttl_ms = rules->entries.position_ttl_ms;
 	}
 	cmd->value = slice_of(op->value);
+	if (op->unlocks && op->command == CMD_DONE)
+		cmd->value = slice_str(c->rules->lock_value);
 	cmd->info = slice_of(op->info);
 	cmd->error = slice_of(op->error);
 	if (op->command == CMD_PENDING) { /* of this very entry, whatever its idle time */

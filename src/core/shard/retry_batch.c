@@ -13,7 +13,8 @@ static bool is_batchable(const struct op *op)
 
 static bool are_alike(const struct op *a, const struct op *b)
 {
-	return a->command == b->command && a->svc == b->svc && a->use_eval == b->use_eval && a->is_heir == b->is_heir;
+	return a->command == b->command && a->svc == b->svc && a->use_eval == b->use_eval && a->is_heir == b->is_heir &&
+	       a->unlocks == b->unlocks;
 }
 
 bool retry_group_add(struct retry *r, struct shard_ctx *c, struct op_group *g, struct op *op)
@@ -52,6 +53,7 @@ void retry_group_send(struct retry *r, struct shard_ctx *c, struct op_group *g)
 	enum cmd_kind kind = op->command == CMD_DONE ? CMD_DONE_MANY : CMD_TAKE_MANY;
 	struct cmd *cmd = &ctx_redis(c, tag, kind, op->svc)->cmd;
 	cmd->use_eval = op->use_eval;
+	const bool op_unlocks = op->unlocks;
 	cmd->is_heir = kind == CMD_DONE_MANY && op->is_heir;
 	for (; op; op = list_empty(&g->ops) ? NULL : LIST_OF(struct op, queue, list_pop(&g->ops))) {
 		b->entries[b->n] = (struct cmd_entry){.stream = slice_of(op->stream), .id = op->id};
@@ -60,6 +62,8 @@ void retry_group_send(struct retry *r, struct shard_ctx *c, struct op_group *g)
 		retry_was_sent(r, c, op);
 	}
 	assert(b->n == g->n);
+	if (op_unlocks)
+		cmd->value = slice_str(c->rules->lock_value);
 	cmd->many = b->entries;
 	cmd->n_many = b->n;
 	g->n = 0;

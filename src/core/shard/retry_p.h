@@ -29,14 +29,16 @@ struct op {
 	bool asking : 1;
 	bool use_eval : 1;
 	bool resent : 1;
-	bool is_done : 1;    /* DONE was answered with 1; WAIT is left */
-	bool is_deleted : 1; /* dead: the entry's data is gone */
-	bool is_heir : 1;    /* done: the stream's next entry may be ours */
-	bool only_look : 1;  /* take */
-	bool is_fail : 1;    /* later: the worker failed; else it gave it back */
-	bool is_suspect : 1; /* requeue, later */
-	bool is_calling : 1; /* waits for its DEAD_ADD elsewhere */
-	bool releases : 1;   /* ends the lease .handle */
+	bool is_done : 1;     /* DONE was answered with 1; WAIT is left */
+	bool is_deleted : 1;  /* dead: the entry's data is gone */
+	bool is_heir : 1;     /* done: the stream's next entry may be ours */
+	bool only_look : 1;   /* take */
+	bool is_fail : 1;     /* later: the worker failed; else it gave it back */
+	bool is_suspect : 1;  /* requeue, later */
+	bool is_calling : 1;  /* waits for its DEAD_ADD elsewhere */
+	bool releases : 1;    /* ends the lease .handle */
+	bool unlocks : 1;     /* done: and deletes its lock, */
+	bool is_unlocked : 1; /* and has */
 	uint16_t svc, slot, from;
 	uint32_t retry;
 	uint32_t conn; /* of the connection it was sent over last */

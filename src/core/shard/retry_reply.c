@@ -33,7 +33,10 @@ static void tell_coord(struct shard_ctx *c, struct op *op, enum op_result result
 	m->handle = op->handle;
 	m->svc = op->svc;
 	if (told.releases)
-		ctx_answer(c, &(struct op_answer){.is_leases = true, .is_released = true, .handle = op->handle});
+		ctx_answer(c, &(struct op_answer){.is_leases = true,
+				      .is_released = true,
+				      .is_unlocked = op->is_unlocked,
+				      .handle = op->handle});
 }
 
 static void tell_caller(struct shard_ctx *c, const struct op *op, enum op_result result, const struct reply *reply)
@@ -101,13 +104,14 @@ static void on_take(struct retry *r, struct shard_ctx *c, struct op *op, struct 
 static void on_done(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
 {
 	bool has_next = reply->kind == REPLY_ID;
-	if (reply->integer != 1 && !has_next && !op->is_done) {
+	if (reply->integer != 1 && reply->integer != 3 && !has_next && !op->is_done) {
 		retry_finish(r, c, op, OP_GONE, reply);
 		return;
 	}
 	if (has_next)
 		op->next = reply->id;
 	op->is_done = true;
+	op->is_unlocked = op->unlocks && (has_next || reply->integer == 1);
 	if (ctx_service(c, op->svc)->rules->wait_replicas == 0) {
 		retry_finish(r, c, op, OP_DONE, reply);
 		return;

@@ -61,8 +61,9 @@ struct op_ask {
 struct op_answer {
 	bool is_leases; /* core/lease's: what its take came to; or, is_released, an operation has ended its lease */
 	bool is_released;
-	uint64_t handle; /* then, and no tag */
-	int64_t n;       /* what the script said */
+	bool is_unlocked; /* its lock is deleted already */
+	uint64_t handle;  /* then, and no tag */
+	int64_t n;        /* what the script said */
 	uint64_t tag;
 	enum cmd_kind kind;
 	enum op_result result;

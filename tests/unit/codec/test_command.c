@@ -154,16 +154,22 @@ Test(command, scripts_declare_their_keys)
 		ENTRY, .consumer = S("c2"), .min_idle_ms = 30000, .retry = 3);
 	EXPECT_WIRE("EVALSHA requeue 5 " LBS_KEYS " orders-group 5-1 c2 s:7 serialize 0 3 1", .kind = CMD_REQUEUE,
 		ENTRY, .consumer = S("c2"), .retry = 3, .is_suspect = true);
+	EXPECT_WIRE("EVALSHA done 6 " LBS_KEYS
+		    " s:7<MUTEX_KEY_SEP>5-1 orders-group 5-1 redis-consumer-n1 s:7 serialize '' me/1",
+		.kind = CMD_DONE, ENTRY, .value = S("me/1"));
 	const struct cmd_entry many[] = {{S("b"), {7, 0}}, {S("a"), {5, 1}}, {S(""), {6, 9}}};
 	EXPECT_WIRE("EVALSHA take_many 5 " LBS_KEYS
-		    " orders-group 5-1 redis-consumer-n1 '' serialize '' 7-0 7-0 b 5-1 a 6-9 ''",
+		    " orders-group 5-1 redis-consumer-n1 '' serialize '' 7-0 '' 7-0 b 5-1 a 6-9 ''",
 		.kind = CMD_TAKE_MANY, .many = many, .n_many = 3);
 	EXPECT_WIRE("EVAL done_many 5 " LBS_KEYS
-		    " orders-group 5-1 redis-consumer-n1 '' serialize redis-consumer-n1 7-0 7-0 b 5-1 a",
+		    " orders-group 5-1 redis-consumer-n1 '' serialize redis-consumer-n1 7-0 '' 7-0 b 5-1 a",
 		.kind = CMD_DONE_MANY, .many = many, .n_many = 2, .is_heir = true, .use_eval = true);
 	names.same_stream = SAME_STREAM_ALLOW;
-	EXPECT_WIRE("EVALSHA done_many 1 orders-input orders-group 7-0 redis-consumer-n1 '' '' '' 7-0 7-0 b",
+	EXPECT_WIRE("EVALSHA done_many 1 orders-input orders-group 7-0 redis-consumer-n1 '' '' '' 7-0 '' 7-0 b",
 		.kind = CMD_DONE_MANY, .many = many, .n_many = 1);
+	EXPECT_WIRE("EVALSHA done_many 3 orders-input b<MUTEX_KEY_SEP>7-0 a<MUTEX_KEY_SEP>5-1 orders-group 5-1 "
+		    "redis-consumer-n1 '' '' '' 7-0 me/1 7-0 b 5-1 a",
+		.kind = CMD_DONE_MANY, .many = many, .n_many = 2, .value = S("me/1"));
 	names.same_stream = SAME_STREAM_SERIALIZE;
 	EXPECT_WIRE("EVALSHA dead 6 " LBS_KEYS " orders-input-dlq orders-group 5-1 '' s:7 serialize 0 500 rejected "
 		    "1700 n1 no disk",

@@ -271,6 +271,55 @@ Test(script, many_dones_are_as_each_alone)
 	cr_expect_str_eq(registry("a"), "none");
 }
 
+static void lock(const char *stream, struct entry_id id, const char *value)
+{
+	const struct cmd c = {.kind = CMD_LOCK, .stream = {stream, strlen(stream)}, .id = id, .ttl_ms = 9000};
+	struct cmd with = c;
+	with.value = (struct slice){value, strlen(value)};
+	cr_assert_eq(exec(with).kind, REPLY_OK);
+}
+
+static bool is_locked(const char *stream, struct entry_id id)
+{
+	return NUMBER(.kind = CMD_PROBE, .stream = {stream, strlen(stream)}, .id = id) > 0;
+}
+
+Test(script, done_deletes_its_own_lock_only)
+{
+	const struct entry_id a = given("me", "a"), b = given("me", "b"), next = given("me", "a"),
+			      c = given("other", "c");
+	lock("a", a, "me/1");
+	lock("b", b, "me/2");
+	lock("c", c, "me/1");
+	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = a);
+	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = next);
+	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("b"), .id = b, .value = S("me/1")), 3, "another's lock");
+	cr_expect(is_locked("b", b));
+	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("c"), .id = c, .value = S("me/1")), 0);
+	cr_expect(is_locked("c", c), "not done: it stays");
+	EXEC(.kind = CMD_DONE, .stream = S("a"), .id = a, .value = S("me/1"), .is_heir = true);
+	cr_assert_eq(reply.kind, REPLY_ID);
+	cr_expect(!is_locked("a", a));
+	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = next, .value = S("me/1")), 3, "it has none");
+}
+
+Test(script, many_dones_delete_their_own_locks_only)
+{
+	names.same_stream = SAME_STREAM_ALLOW;
+	const struct entry_id a = given("me", "a"), b = given("me", "b"), c = given("other", "c"), d = given("me", "d");
+	const struct cmd_entry many[] = {{S("a"), a}, {S("b"), b}, {S("c"), c}, {S("d"), d}};
+	lock("a", a, "me/1");
+	lock("b", b, "me/2");
+	lock("c", c, "me/1");
+	lock("d", d, "me/1");
+	EXEC(.kind = CMD_DONE_MANY, .many = many, .n_many = 4, .value = S("me/1"));
+	cr_assert(reply.kind == REPLY_MANY && reply.n == 4);
+	static const int64_t want[] = {1, 3, 0, 1};
+	for (size_t i = 0; i < 4; i++)
+		cr_expect_eq(reply.many[i].integer, want[i]);
+	cr_expect(!is_locked("a", a) && is_locked("b", b) && is_locked("c", c) && !is_locked("d", d));
+}
+
 /* Between the lowest and the highest of them lie more of ours than one look tells of. */
 Test(script, many_find_theirs_among_thousands)
 {

@@ -85,7 +85,8 @@ static void story_cmd(const struct effect *ef)
 	if (c->id.ms || c->id.seq)
 		buf_printf(&W.text, " %llu-%llu", (unsigned long long)c->id.ms, (unsigned long long)c->id.seq);
 	bool is_lock = c->kind == CMD_LOCK || c->kind == CMD_LOCK_SWAP || c->kind == CMD_TOMBSTONE ||
-		       c->kind == CMD_GROUP_CREATE || c->kind == CMD_CONFIG_SET_EVENTS;
+		       c->kind == CMD_DONE || c->kind == CMD_DONE_MANY || c->kind == CMD_GROUP_CREATE ||
+		       c->kind == CMD_CONFIG_SET_EVENTS;
 	if (is_lock)
 		story_slice("value", c->value);
 	if (c->many)

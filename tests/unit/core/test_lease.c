@@ -990,3 +990,69 @@ Test(lease, stays_while_its_last_operation_is_not_over, .init = story_up, .fini 
 	cr_assert(!story_waits(CMD_UNLOCK));
 	cr_assert_eq(shard_n_leases(W.s), 1);
 }
+
+static void done_and_unlock(uint64_t handle, bool has_more)
+{
+	story_event((struct shard_event){.kind = SHARD_MSG,
+		.has_more = has_more,
+		.msg = &(struct msg){.kind = MSG_OP,
+			.op.kind = CMD_DONE,
+			.handle = handle,
+			.svc = 1,
+			.op.id = {handle, 0},
+			.op.releases = true,
+			.op.unlocks = true,
+			.op.stream = text_new("s", 1)}});
+}
+
+Test(lease, goes_with_the_script_that_is_done, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	done_and_unlock(1, false);
+	story_int(CMD_DONE, 1);
+	expect_story("[ 1000] done s 1-0 value=redis-consumer-me/20\n[ 1000] > op done done released\n");
+	cr_assert_eq(count(M_RELEASE_OK), 1);
+	cr_assert_eq(shard_n_leases(W.s), 0);
+	hold(2);
+	hold(3);
+	done_and_unlock(2, true);
+	done_and_unlock(3, false);
+	static const struct reply each[] = {{.kind = REPLY_ID, .id = {9, 0}}, {.kind = REPLY_INT, .integer = 1}};
+	story_reply(CMD_DONE_MANY, (struct reply){.kind = REPLY_MANY, .many = each, .n = 2});
+	expect_story("[ 1000] done_many value=redis-consumer-me/20 n=2\n[ 1000] > op done done 9-0 released\n"
+		     "[ 1000] > op done done released\n");
+	cr_assert_eq(shard_n_leases(W.s), 0);
+}
+
+/* Not done, not our lock, or a renewal on its way that may make it again: by a command of its own. */
+Test(lease, is_unlocked_by_itself_when_the_script_did_not, .init = story_up, .fini = story_down)
+{
+	static const int64_t answers[] = {0, 3};
+	for (uint64_t i = 0; i < 2; i++) {
+		hold(i + 1);
+		done_and_unlock(i + 1, false);
+		story_int(CMD_DONE, answers[i]);
+		cr_assert(story_waits(CMD_UNLOCK), "%d", (int)answers[i]);
+		story_int(CMD_UNLOCK, 0);
+	}
+	cr_assert_eq(count(M_RELEASE_NOT_OURS), 2);
+	hold(3);
+	done_and_unlock(3, false);
+	story_until(W.now + 5000); /* its renewal has gone */
+	cr_assert(story_waits(CMD_RENEW));
+	story_int(CMD_DONE, 1);
+	cr_assert(story_waits(CMD_UNLOCK));
+}
+
+Test(lease, waits_for_replicas_before_it_goes, .init = story_up, .fini = story_down)
+{
+	struct service_rules *r = story_rules();
+	r->wait_replicas = 1;
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = r});
+	hold(1);
+	done_and_unlock(1, false);
+	story_int(CMD_DONE, 1);
+	story_int(CMD_WAIT, 1);
+	expect_story("[ 1000] done s 1-0\n[ 1000] wait 1\n[ 1000] > op done done released\n"
+		     "[ 1000] unlock s1 7-0 delifeq\n");
+}
