@@ -285,7 +285,8 @@ void check_assign(struct world *w, struct sim_worker *k, struct hold *h)
 	}
 	struct item *it = &w->items[h->item];
 	it->n_assigned++;
-	it->may_count = false;
+	if (!h->is_excused) /* it lay in the socket: its daemon may have given the worker up since */
+		it->may_count = false;
 	check_credits(w, k);
 	if (h->is_excused) /* it lay in the socket of a stopped worker: the token is there for that */
 		return;
