@@ -14,7 +14,7 @@ MAN_FILES    := $(wildcard man/*.[1-8])
 AGAIN        = +@$(MAKE) --no-print-directory $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 
 # ---- everything
-.PHONY: check unit sim thread oom asan valgrind system servers fuzz fuzz-short fuzz-planted planted bench chaos coverage
+.PHONY: check unit sim thread oom asan valgrind system servers fuzz fuzz-short fuzz-planted planted bench chaos chaos-entries coverage
 check:
 	@scripts/setup check
 	+@JOBS=$(JOBS) MAKE='$(MAKE)' scripts/check
@@ -109,9 +109,15 @@ bench: all last-release
 	@$(B)/bench -d $(B)/sluiced -l build/last-release/build/sluiced -o build/bench.json $(BENCH_ARGS) $(BENCH)
 bench-clients:
 	@tests/bench/clients/bench $(BENCH_ARGS)
+# Streams on a cluster, then entries mode on a cluster and on one server, a third of the time each
+CHAOS = python3 tests/system/$(1) --build build --seconds $(2) $(if $(SEED),--seed $(SEED))
 chaos: all
-	@test -e tests/system/chaos.py || { echo "chaos: tests/system/chaos.py is not there"; exit 1; }
-	python3 tests/system/chaos.py --build build --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+	$(call CHAOS,chaos.py,$$(($(SECONDS) / 3)))
+	$(call CHAOS,chaos_entries.py,$$(($(SECONDS) / 3)) --topology cluster)
+	$(call CHAOS,chaos_entries.py,$$(($(SECONDS) / 3)) --topology standalone)
+TOPOLOGY ?= cluster
+chaos-entries: all
+	$(call CHAOS,chaos_entries.py,$(SECONDS) --topology $(TOPOLOGY) $(if $(KEYS),--keys $(KEYS)))
 coverage:
 	$(AGAIN) V=cov programs unit-bins sim-bins
 	@find build/cov -name '*.gcda' -delete
@@ -247,7 +253,7 @@ help:
 	@echo "make fuzz-short  each fuzz target FUZZ_SECONDS=$(FUZZ_SECONDS)   make fuzz SECONDS=$(SECONDS), or FUZZ_CPU= by processor time"
 	@echo "make fuzz-planted  does each fuzz target find a bug that is planted for it?"
 	@echo "make conformance  etc/clients against tests/conformance, LANGUAGES=\"python node go java planted\"; make clients installs their tools"
-	@echo "make chaos       SEED= SECONDS="
+	@echo "make chaos       SEED= SECONDS=     make chaos-entries  entries mode alone: TOPOLOGY=cluster|standalone KEYS="
 	@echo "make coverage    lines run by unit, sim and some system tests; fails below core 90 %, all 80 %"
 	@echo "make valgrind    a few system tests under valgrind"
 	@echo "make bench       BENCH=\"a c1000\" some cases; BENCH_ARGS=\"-r 5 -s 60\" repeats, seconds; -q: quickly"
