@@ -291,6 +291,18 @@ static void enc_forget(struct enc *e)
 	put_i64(e, e->c->min_idle_ms);
 }
 
+static void enc_fleet(struct enc *e)
+{
+	put_script(e, SCRIPT_FLEET, 1);
+	put_str(e, e->names->fleet);
+	put_str(e, e->self->consumer);
+	struct buf *b = &e->a->bytes;
+	const size_t from = b->len;
+	buf_printf(b, "{\"version\":\"%s\",\"credits\":%lld,\"workers\":%u}", SLUICE_VERSION, (long long)e->c->count,
+		(unsigned)e->c->retry);
+	put_end(e->a, from);
+}
+
 static void enc_ack_del(struct enc *e)
 {
 	put_lbs_script(e, SCRIPT_DONE, e->c->consumer);
@@ -667,6 +679,7 @@ static const struct {
 	[CMD_BACK] = {"back", enc_back},
 	[CMD_LEFT] = {"left", enc_left},
 	[CMD_FORGET] = {"forget", enc_forget},
+	[CMD_FLEET] = {"fleet", enc_fleet},
 	[CMD_FEED_OPEN] = {"feed_open", enc_feed},
 	[CMD_FEED_READ] = {"feed_read", enc_feed},
 	[CMD_FEED_ACK] = {"feed_ack", enc_feed},

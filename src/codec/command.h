@@ -7,8 +7,8 @@
 
 /* The keys of one service. */
 struct command_names {
-	char *lbs, *group, *registry, *dlq;           /* owned */
-	char *delayed, *delayed_data, *parked, *left; /* owned; in the LBS' slot, as the registry */
+	char *lbs, *group, *registry, *dlq;                   /* owned */
+	char *delayed, *delayed_data, *parked, *left, *fleet; /* owned; in the LBS' slot, as the registry */
 	uint16_t lbs_slot, dlq_slot;
 	bool dlq_same_slot;
 	enum same_stream same_stream;

@@ -132,6 +132,7 @@ void command_names_init(struct command_names *n, const char *service, const char
 		.delayed_data = mem_printf(tagged ? "%s-delayed-data" : "{%s}-delayed-data", lbs),
 		.parked = mem_printf(tagged ? "%s-parked" : "{%s}-parked", lbs),
 		.left = mem_printf(tagged ? "%s-left" : "{%s}-left", lbs),
+		.fleet = mem_printf(tagged ? "%s-fleet" : "{%s}-fleet", lbs),
 		.dlq = dead,
 		.lbs_slot = lbs_slot,
 		.dlq_slot = dlq_slot,
@@ -158,6 +159,7 @@ void command_names_fini(struct command_names *n)
 	mem_free(n->delayed_data);
 	mem_free(n->parked);
 	mem_free(n->left);
+	mem_free(n->fleet);
 	mem_free(n->dlq);
 	mem_free(n->group_start);
 	mem_free(n->entries_dlq);

@@ -84,6 +84,7 @@ static const struct ctl_verb_info verbs[CTL_VERB_N] = {
 	[CTL_VERB_ENTRIES_DLQ_REPLAY] = {"entries-dlq replay", "add dead entries to their data streams again",
 		ONE_SERVICE, DLQ_WRITE},
 	[CTL_VERB_ENTRIES_DLQ_PURGE] = {"entries-dlq purge", "delete dead entries", ONE_SERVICE, DLQ_WRITE},
+	[CTL_VERB_FLEET] = {"fleet", "all daemons of a service, or of all services", ANY_SERVICE, 0},
 	[CTL_VERB_DELAYED_LS] = {"delayed ls", "what waits for its time, soonest first", ANY_SERVICE,
 		BIT(CTL_ARG_STREAM) | BIT(CTL_ARG_ID) | BIT(CTL_ARG_LIMIT)},
 	[CTL_VERB_DELAYED_NOW] = {"delayed now", "let what waits for its time come back at once",

@@ -50,6 +50,7 @@ enum ctl_verb {
 	CTL_VERB_ENTRIES_DLQ_SHOW,   /* ctl_entries_dlq_entry rows, whole */
 	CTL_VERB_ENTRIES_DLQ_REPLAY, /* ctl_dlq_action rows */
 	CTL_VERB_ENTRIES_DLQ_PURGE,
+	CTL_VERB_FLEET,        /* ctl_fleet rows: every consumer of the group; no service = all */
 	CTL_VERB_DELAYED_LS,   /* ctl_waiting rows, soonest first; no service = all */
 	CTL_VERB_DELAYED_NOW,  /* ctl_waiting_action rows; exit 1 when a stream or id was given and does not wait */
 	CTL_VERB_DELAYED_DROP, /* the same */

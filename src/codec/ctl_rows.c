@@ -74,6 +74,10 @@ static const struct field waiting_action_fields[] = {F(ctl_waiting_action, servi
 	F(ctl_waiting_action, stream), F(ctl_waiting_action, result), F(ctl_waiting_action, new_id),
 	F(ctl_waiting_action, error), END};
 
+static const struct field fleet_fields[] = {F(ctl_fleet, service), F(ctl_fleet, consumer), F(ctl_fleet, node),
+	F(ctl_fleet, state), F(ctl_fleet, owned), F(ctl_fleet, credits), F(ctl_fleet, workers), F(ctl_fleet, idle_ms),
+	F(ctl_fleet, version), F(ctl_fleet, self), END};
+
 static const struct field show_fields[] = {EMBEDDED(ctl_show, stream, stream_fields), F(ctl_show, session),
 	F(ctl_show, lbs), F(ctl_show, lbs_redis), F(ctl_show, lock), F(ctl_show, lock_redis), F(ctl_show, lock_value),
 	F(ctl_show, renewed_ms), F(ctl_show, lease_left_ms), F(ctl_show, progress_ms), F(ctl_show, info), END};
@@ -282,6 +286,11 @@ void ctl_encode_waiting(struct buf *b, const struct ctl_waiting *row)
 void ctl_encode_waiting_action(struct buf *b, const struct ctl_waiting_action *row)
 {
 	ctl_rows_put_row(b, waiting_action_fields, row);
+}
+
+void ctl_encode_fleet(struct buf *b, const struct ctl_fleet *row)
+{
+	ctl_rows_put_row(b, fleet_fields, row);
 }
 
 void ctl_encode_show(struct buf *b, const struct ctl_show *row)

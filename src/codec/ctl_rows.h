@@ -91,6 +91,18 @@ struct ctl_waiting_action {
 	const char *new_id, *error;
 };
 
+/* fleet */
+struct ctl_fleet {
+	const char *service, *consumer;
+	const char *node;         /* of a consumer that is named as ours are */
+	const char *state;        /* alive, silent (longer than a lease lasts), left (on purpose) */
+	int64_t owned;            /* entries pending for it */
+	int64_t credits, workers; /* < 0 = it does not say: another client, or it may not write the key */
+	int64_t idle_ms;          /* since it last said anything to the group */
+	const char *version;      /* NULL = it does not say */
+	bool self;
+};
+
 /* show */
 struct ctl_show {
 	struct ctl_stream stream;
@@ -256,6 +268,7 @@ void ctl_encode_status(struct buf *b, const struct ctl_status *row);
 void ctl_encode_stream(struct buf *b, const struct ctl_stream *row);
 void ctl_encode_waiting(struct buf *b, const struct ctl_waiting *row);
 void ctl_encode_waiting_action(struct buf *b, const struct ctl_waiting_action *row);
+void ctl_encode_fleet(struct buf *b, const struct ctl_fleet *row);
 void ctl_encode_show(struct buf *b, const struct ctl_show *row); /* ctl_stream's keys, then its own, in one object */
 void ctl_encode_explain(struct buf *b, const struct ctl_explain *row);
 /* A row of `sluicectl workers`. */

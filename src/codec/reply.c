@@ -605,6 +605,7 @@ static decode_fn *const rows[CMD_N] = {
 	[CMD_BACK] = decode_int,
 	[CMD_LEFT] = decode_left,
 	[CMD_FORGET] = decode_int,
+	[CMD_FLEET] = decode_int,
 	[CMD_FEED_OPEN] = decode_position,
 	[CMD_FEED_READ] = decode_feed,
 	[CMD_FEED_ACK] = decode_int,

@@ -56,7 +56,7 @@ static const struct right rights[] = {
 	/* entries mode: data streams and their positions */
 	{"hincrby", {"HINCRBY", RIGHT_REGISTRY, "f", "no-number"}, false, true},
 	{"persist", {"PERSIST", RIGHT_LOCK}, false, true},
-	{"pexpire", {"PEXPIRE", RIGHT_LOCK, "no-number"}, false, true},
+	{"pexpire", {"PEXPIRE", RIGHT_LOCK, "no-number"}, false, false},
 	{"unlink", {"UNLINK", RIGHT_LOCK}, false, true},
 	{"xinfo|stream", {"XINFO", "STREAM", RIGHT_LBS}, false, true},
 	{"xtrim", {"XTRIM", RIGHT_LBS, "MINID", "no-id"}, false, true},

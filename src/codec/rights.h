@@ -15,6 +15,7 @@ enum { RIGHT_WORDS = 10 };
 #define RIGHT_DELAYED_DATA "%delayed-data"
 #define RIGHT_PARKED "%parked"
 #define RIGHT_LEFT "%left"
+#define RIGHT_FLEET "%fleet"
 #define RIGHT_CHANNEL "%channel"
 #define RIGHT_DB "%db"
 

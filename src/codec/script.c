@@ -296,6 +296,18 @@ static const char *const texts[SCRIPT_N] = {
 			  "end\n"
 			  "return 0\n",
 
+	[SCRIPT_FLEET] = LUA_CLOCK "local now = clock()\n"
+				   "local v = string.format('{\"at\":%.0f,', now) .. string.sub(ARGV[2], 2)\n"
+				   "local h = redis.pcall('HSET', KEYS[1], ARGV[1], v)\n"
+				   "if type(h) == 'table' then return h end\n"
+				   "h = redis.pcall('HGETALL', KEYS[1])\n"
+				   "for i = 1, #h, 2 do\n"
+				   "  local at = tonumber(string.match(h[i + 1], '^{\"at\":(%d+),'))\n"
+				   "  if not at or now - at > 3600000 then redis.pcall('HDEL', KEYS[1], h[i]) end\n"
+				   "end\n"
+				   "redis.pcall('PEXPIRE', KEYS[1], 3600000)\n"
+				   "return 1\n",
+
 	[SCRIPT_UNREAD] = LUA_DELIVERED "local last = delivered()\n"
 					"if not last then return false end\n"
 					"local e = redis.pcall('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', 1)\n"

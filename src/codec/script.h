@@ -44,6 +44,8 @@ enum script {
 	SCRIPT_DELAYED,    /* …, "now" | "drop" -> new id | 1 dropped | 0 not there */
 	SCRIPT_LEFT,   /* KEYS left; ARGV "leave" | "back" | "list", consumer -> integer | {consumer, ms ago, …} */
 	SCRIPT_FORGET, /* KEYS lbs, left; ARGV group, consumer, idle_ms -> 1 deleted | 0: has entries, or was seen */
+	/* KEYS fleet; ARGV consumer, JSON object -> 1: the server's time is in it as "at"; those of an hour ago go */
+	SCRIPT_FLEET,
 	SCRIPT_UNREAD, /* KEYS lbs; ARGV group -> id of the first entry that is not delivered yet | nil */
 	/* KEYS position, stream; ARGV token, start -> {position, tries, flags} | nil: a newer token has it */
 	SCRIPT_FEED_OPEN,

@@ -112,6 +112,8 @@ enum cmd_kind {
 	CMD_LEFT,
 	/* script; .consumer .min_idle_ms: deletes it from the group if it has nothing and is so idle -> INT 1 | 0 */
 	CMD_FORGET,
+	/* script: what we have, for `sluicectl fleet` of any daemon: .count = credits, .retry = workers -> INT 1 */
+	CMD_FLEET,
 	/* entries mode, on the data stream's master: .stream names it and its position key; .token */
 	CMD_FEED_OPEN, /* script; .expect = where to start -> POSITION .id .integer = tries .flags | NIL: newer token */
 	CMD_FEED_READ, /* XRANGE behind .id, .count       -> FEED (maybe none) */

@@ -79,6 +79,7 @@ void msg_fini(struct msg *m)
 	case MSG_LEASE_FORGET:
 	case MSG_LEASE_RENEW:
 	case MSG_SCAN:
+	case MSG_FLEET:
 	case MSG_RENEW_ALL:
 	case MSG_STOP:
 	case MSG_FEED_START:

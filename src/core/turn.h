@@ -35,6 +35,7 @@ enum msg_kind {
 	 * service */
 	MSG_EXPIRED,
 	MSG_SCAN,      /* of .svc: reconcile now. No payload */
+	MSG_FLEET,     /* what our workers can take, to be told to the other daemons; nobody waits */
 	MSG_RENEW_ALL, /* renew everything now, scan later (maintenance announced, reconnect). No payload */
 	/* entries mode, to the shard of the data stream */
 	MSG_FEED_OPEN,  /* the position is ours from now on; answer FEED_IS_OPEN */
@@ -132,6 +133,10 @@ struct msg_credits {
 	int64_t n;
 	mono_ms block_cap_ms; /* the longest BLOCK */
 	bool is_sifting;      /* entries of running streams are put to wait while reading */
+};
+struct msg_fleet {
+	int64_t credits; /* of the service's workers */
+	uint32_t n_workers;
 };
 struct msg_lease_acquire {
 	struct entry_id id;
@@ -298,6 +303,7 @@ struct msg_not_started {
 	X(SLOTS, slots)                                                                                                \
 	X(SERVICE, service)                                                                                            \
 	X(CREDITS, credits)                                                                                            \
+	X(FLEET, fleet)                                                                                                \
 	X(LEASE_ACQUIRE, lease_acquire)                                                                                \
 	X(OP, op)                                                                                                      \
 	X(LOCK_CALL, lock_call)                                                                                        \

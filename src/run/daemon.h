@@ -37,6 +37,8 @@ struct daemon {
 	struct credentials *credentials;
 	struct worker_socket *workers;
 	struct control_socket *control;
+	struct fleet_told *told; /* by service position: what the other daemons know of us; n_told of them */
+	uint16_t n_told;
 	struct state_store *store; /* connections of the former process that are not adopted yet, or NULL */
 	struct http *http;
 	struct shard_thread *shards[SHARDS_MAX];

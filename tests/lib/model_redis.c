@@ -264,6 +264,7 @@ static const struct {
 	[CMD_BACK] = {model_left_cmd, 1 + SCRIPT_LEFT},
 	[CMD_LEFT] = {model_left_cmd, 1 + SCRIPT_LEFT},
 	[CMD_FORGET] = {model_forget, 1 + SCRIPT_FORGET},
+	[CMD_FLEET] = {model_fleet, 1 + SCRIPT_FLEET},
 	[CMD_FEED_OPEN] = {model_feed_cmd, 1 + SCRIPT_FEED_OPEN},
 	[CMD_FEED_READ] = {model_feed_cmd, 0},
 	[CMD_FEED_ACK] = {model_feed_cmd, 1 + SCRIPT_FEED_ACK},

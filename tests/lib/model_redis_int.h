@@ -76,7 +76,7 @@ struct slice model_plain_stream(const struct model_entry *e);
 bool model_is_parked_as(
 	struct model_redis *m, const struct command_names *names, struct slice stream, struct entry_id id);
 /* model_redis_left: who has left */
-model_exec_fn model_left_cmd, model_forget;
+model_exec_fn model_left_cmd, model_forget, model_fleet;
 /* model_redis_feed: entries mode */
 model_exec_fn model_feed_cmd;
 void model_feed_free(struct model_redis *m);

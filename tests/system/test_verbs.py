@@ -25,7 +25,7 @@ ARGUMENTS = {
     "release": ["S"], "requeue": ["S"], "add": ["bills", "x"], "scan": ["orders"], "topology refresh": [],
     "dlq ls": ["orders"], "dlq show": ["orders", "--limit", "5"], "dlq replay": ["orders", "--limit", "1", "--dry-run"],
     "dlq purge": ["orders", "--limit", "1", "--dry-run"], "entries-dlq ls": ["orders"], "entries-dlq show": ["orders"],
-    "delayed ls": [], "delayed now": ["bills", "--limit", "1"], "delayed drop": ["bills"],
+    "fleet": [], "delayed ls": [], "delayed now": ["bills", "--limit", "1"], "delayed drop": ["bills"],
     "entries-dlq replay": ["orders", "--dry-run"], "entries-dlq purge": ["orders", "--dry-run"], "reload": [], "doctor": [], "metrics": [], "events": [], "version": [],
     "drain": [], "undrain": [], "revoke": ["W"]}
 NO_JSON = {"top"}  # a live view; its own tests are in test_sluicectl_cli

@@ -54,6 +54,11 @@ static const struct column waiting_columns[] = {{"SERVICE", "service", FORMAT_TE
 	{"DUE IN", "due_ms", FORMAT_AGE}, {"RETRY", "retry", FORMAT_NUMBER}, {"REASON", "reason", FORMAT_TEXT},
 	{"ERROR", "error", FORMAT_TEXT}, {0}};
 
+static const struct column fleet_columns[] = {{"SERVICE", "service", FORMAT_TEXT}, {"NODE", "node", FORMAT_TEXT},
+	{"STATE", "state", FORMAT_STATE}, {"OWNED", "owned", FORMAT_NUMBER}, {"CREDITS", "credits", FORMAT_NUMBER},
+	{"WORKERS", "workers", FORMAT_NUMBER}, {"IDLE", "idle_ms", FORMAT_AGE}, {"VERSION", "version", FORMAT_TEXT},
+	{"SELF", "self", FORMAT_YES}, {"CONSUMER", "consumer", FORMAT_TEXT}, {0}};
+
 static const struct column reload_columns[] = {{"RESULT", "result", FORMAT_STATE}, {"SETTING", "setting", FORMAT_TEXT},
 	{"FROM", "from", FORMAT_TEXT}, {"TO", "to", FORMAT_TEXT}, {"PROBLEM", "problem", FORMAT_TEXT}, {0}};
 
@@ -114,6 +119,7 @@ static const struct column *columns_of(const struct ctl_request *r)
 		[CTL_VERB_DLQ_LS] = dlq_columns,
 		[CTL_VERB_ENTRIES_DLQ_LS] = entries_dlq_columns,
 		[CTL_VERB_DELAYED_LS] = delayed_columns,
+		[CTL_VERB_FLEET] = fleet_columns,
 		[CTL_VERB_RELOAD] = reload_columns,
 		[CTL_VERB_DOCTOR] = doctor_columns,
 	};

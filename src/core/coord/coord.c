@@ -205,6 +205,7 @@ static void coord_on_msg(struct coord *c, struct msg m)
 	case MSG_FEED_CLOSE:
 	case MSG_OP:
 	case MSG_SCAN:
+	case MSG_FLEET:
 	case MSG_RENEW_ALL:
 	case MSG_STOP:
 	case MSG_N:

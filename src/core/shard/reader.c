@@ -40,6 +40,7 @@ enum cmd_kind reader_command(enum reader_query e)
 		[READER_QUERY_UNREAD] = CMD_UNREAD,
 		[READER_QUERY_DLQ_LENGTH] = CMD_DLQ_LENGTH,
 		[READER_QUERY_DUE] = CMD_DUE,
+		[READER_QUERY_FLEET] = CMD_FLEET,
 		[READER_QUERY_UNBLOCK] = CMD_UNBLOCK,
 		[READER_QUERY_TRIAL] = CMD_TRIAL,
 	};
@@ -106,7 +107,8 @@ static struct reader *open_reader(struct readers *rs, struct shard_ctx *c, uint1
 		r->reader_queries[e].gen = (uint32_t)rng_next(&c->rng); /* answers to a former reader are too late */
 	}
 	r->reader_queries[READER_QUERY_UNBLOCK].at = MONO_NEVER;
-	r->reader_queries[READER_QUERY_TRIAL].gen = r->reader_queries[READER_QUERY_UNBLOCK].gen;
+	r->reader_queries[READER_QUERY_TRIAL].gen = r->reader_queries[READER_QUERY_FLEET].gen =
+		r->reader_queries[READER_QUERY_UNBLOCK].gen;
 	effects_add(c->out, EFF_READER_OPEN)->svc = svc;
 	return r;
 }
@@ -217,6 +219,8 @@ void reader_command_up(struct readers *rs, struct shard_ctx *c)
 		}
 		r->audit_from = (struct entry_id){0};
 		r->reader_queries[READER_QUERY_TRIAL].at = c->trial_at;
+		r->reader_queries[READER_QUERY_FLEET].at = c->now;
+		r->reader_queries[READER_QUERY_FLEET].in_flight = false;
 		reader_wake(rs, c, r);
 	}
 }
@@ -233,6 +237,18 @@ void reader_group_lost(struct readers *rs, struct shard_ctx *c, struct reader *r
 	ctx_msg(c, msg_plain(MSG_GROUP_LOST))->svc = r->svc;
 	r->was_lost = true;
 	reader_move(r, c, READER_GROUP);
+}
+
+void reader_fleet(struct readers *rs, struct shard_ctx *c, uint16_t svc, const struct msg_fleet *m)
+{
+	struct reader *r = reader_find(rs, svc);
+	struct shard_service *s = ctx_service(c, svc);
+	if (!r || !s)
+		return;
+	s->credits = m->credits;
+	s->n_workers = m->n_workers;
+	r->reader_queries[READER_QUERY_FLEET].at = c->now;
+	reader_wake(rs, c, r);
 }
 
 /* ---- sending ---- */
@@ -258,6 +274,8 @@ static bool is_enabled(const struct shard_ctx *c, const struct reader *r, enum r
 	case READER_QUERY_TRIAL:
 	case READER_QUERY_DUE:
 		return r->state == READER_RUN;
+	case READER_QUERY_FLEET:
+		return r->state == READER_RUN && !r->is_fleet_forbidden && ctx_service(c, r->svc)->credits >= 0;
 	case READER_QUERY_UNBLOCK:
 		return r->asked > 0 && r->client_id > 0;
 	case READER_QUERY_N:
@@ -312,6 +330,10 @@ static void fill(struct shard_ctx *c, struct reader *r, enum reader_query e, str
 		ef->cmd.count = DUE_PAGE;
 		ef->cmd.position = r->due_position;
 		ctx_service(c, r->svc)->due_at = MONO_NEVER; /* its answer tells */
+		break;
+	case READER_QUERY_FLEET:
+		ef->cmd.count = ctx_service(c, r->svc)->credits;
+		ef->cmd.retry = ctx_service(c, r->svc)->n_workers;
 		break;
 	case READER_QUERY_UNBLOCK:
 		ef->cmd.count = r->client_id;

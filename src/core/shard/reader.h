@@ -13,6 +13,8 @@ struct readers *readers_new(void);
 void readers_free(struct readers *rs);
 /* The service's rules or its place have changed: opens, closes, goes on. */
 void reader_service(struct readers *rs, struct shard_ctx *c, uint16_t svc);
+/* What our workers can take: told to the other daemons. m stays the caller's. */
+void reader_fleet(struct readers *rs, struct shard_ctx *c, uint16_t svc, const struct msg_fleet *m);
 /* MSG_CREDITS for a service. One it does not read: the grant comes back as used up, so that nobody waits. */
 void reader_credits(struct readers *rs, struct shard_ctx *c, uint16_t svc, const struct msg_credits *m);
 /* The reader's connection is up (with the server's number of it, for UNBLOCK) or down. Another number while it is

@@ -20,6 +20,7 @@ enum reader_query {
 	READER_QUERY_DUE, /* what waits for its time, or for a stream that nobody runs any more */
 	READER_QUERY_UNBLOCK,
 	READER_QUERY_TRIAL, /* does the server take writes? One reader of the shard asks for all */
+	READER_QUERY_FLEET, /* what our workers can take: told, where the user may write such a key */
 	READER_QUERY_N
 };
 
@@ -51,6 +52,7 @@ struct reader {
 	mono_ms audit_began;
 	int64_t audit_pass;
 	int64_t due_position;
+	bool is_fleet_forbidden;
 	struct reader_query_state reader_queries[READER_QUERY_N];
 };
 
@@ -64,7 +66,8 @@ enum {
 	EVERY_MS = 1000,
 	AWAY_MS = 2000,
 	TRIAL_MS = 5000,
-	LEFT_MS = 100
+	LEFT_MS = 100,
+	FLEET_MS = 10000
 };
 
 struct readers {

@@ -109,6 +109,9 @@ static void reader_answered(struct shard_ctx *c, struct reader *r, enum reader_q
 	case READER_QUERY_DUE:
 		on_due(c, r, reply);
 		break;
+	case READER_QUERY_FLEET:
+		s->at = c->now + FLEET_MS;
+		break;
 	case READER_QUERY_UNBLOCK:
 		s->at = MONO_NEVER;
 		break;
@@ -140,6 +143,15 @@ static bool is_trial_forbidden(struct shard_ctx *c, enum reader_query e, const s
 	if (e != READER_QUERY_TRIAL || reply->kind != REPLY_ERROR || reply->refusal != REFUSAL_NOPERM)
 		return false;
 	c->trial_at = MONO_NEVER;
+	return true;
+}
+
+/* A user of before there was such a key: the others do not see our credits, and all else goes on. */
+static bool is_fleet_forbidden(struct reader *r, enum reader_query e, const struct reply *reply)
+{
+	if (e != READER_QUERY_FLEET || reply->kind != REPLY_ERROR || reply->refusal != REFUSAL_NOPERM)
+		return false;
+	r->is_fleet_forbidden = true;
 	return true;
 }
 
@@ -216,7 +228,7 @@ void reader_reply(struct readers *rs, struct shard_ctx *c, uint64_t tag, const s
 	} else {
 		hist_add(&c->metrics.h[HR_COMMAND], (double)(c->now - s->sent) / 1000);
 	}
-	if (is_trial_forbidden(c, e, &reply))
+	if (is_trial_forbidden(c, e, &reply) || is_fleet_forbidden(r, e, &reply))
 		s->at = MONO_NEVER;
 	else
 		judged(rs, c, r, e, &reply);

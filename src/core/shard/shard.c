@@ -309,6 +309,9 @@ static void shard_on_msg(struct shard *s, struct msg *m)
 	case MSG_EXPIRED:
 		reconcile_expired(s->reconcile, c, slice_of(m->expired.stream), m->expired.id);
 		break;
+	case MSG_FLEET:
+		reader_fleet(s->readers, c, m->svc, &m->fleet);
+		break;
 	case MSG_SCAN:
 		reconcile_scan(s->reconcile, c, m->svc);
 		break;

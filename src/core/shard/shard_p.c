@@ -61,6 +61,7 @@ struct shard_service *ctx_service_put(struct shard_ctx *c, struct service_rules 
 	if (!s) {
 		s = c->services[svc] = mem_alloc(sizeof *s);
 		s->lengths = SHARD_LENGTHS_UNKNOWN;
+		s->credits = -1;
 		s->due_at = MONO_NEVER;
 	}
 	service_rules_unref(s->rules);

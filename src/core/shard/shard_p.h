@@ -40,6 +40,8 @@ struct shard_service {
 	unsigned rank;      /* of this daemon among the live ones: the first does what all could do */
 	mono_ms due_at;     /* when the next delayed entry is due, as far as we know */
 	struct shard_lengths lengths;
+	int64_t credits; /* of its workers, and how many they are: told to the other daemons; -1 = not known yet */
+	uint32_t n_workers;
 	struct metrics_service metrics;
 };
 

@@ -69,6 +69,9 @@ control_verb_fn control_metrics, control_explain, control_events, control_doctor
 control_verb_fn control_pause, control_resume, control_drain, control_undrain, control_give_back, control_revoke,
 	control_add, control_scan, control_refresh, control_reload; /* control_operate.c */
 control_verb_fn control_dlq;
+control_verb_fn control_fleet;
+/* Tells the other daemons what our workers can take, once in a while and when it has changed. Every second. */
+void control_fleet_tick(struct daemon *d, mono_ms now);
 control_verb_fn control_waits; /* delayed ls, now, drop; ls --waiting */
 
 /* ---- views of the core, control_view.c and view.c */

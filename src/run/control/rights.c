@@ -5,7 +5,7 @@
 
 #include "codec/command.h"
 
-enum { LOCK_KEY, SERVICE_KEYS, KEYS_PER_SERVICE = 7 };
+enum { LOCK_KEY, SERVICE_KEYS, KEYS_PER_SERVICE = 8 };
 
 void control_rights_init(struct control_rights *r, const struct config *c)
 {
@@ -24,7 +24,8 @@ static void set_service_key(struct control_rights *r, const struct config_servic
 	const struct {
 		const char *which, *key;
 	} keys[] = {{RIGHT_LBS, n.lbs}, {RIGHT_REGISTRY, n.registry}, {RIGHT_DELAYED, n.delayed},
-		{RIGHT_DELAYED_DATA, n.delayed_data}, {RIGHT_PARKED, n.parked}, {RIGHT_LEFT, n.left}};
+		{RIGHT_DELAYED_DATA, n.delayed_data}, {RIGHT_PARKED, n.parked}, {RIGHT_LEFT, n.left},
+		{RIGHT_FLEET, n.fleet}};
 	const char *key = n.dlq;
 	for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
 		if (strcmp(which, keys[i].which) == 0)
@@ -49,8 +50,8 @@ static const char *word_of(struct control_rights *r, const struct config *c, con
 
 static void set_key(struct control_rights *r, const struct config *c, size_t k)
 {
-	static const char *const which[KEYS_PER_SERVICE] = {
-		RIGHT_LBS, RIGHT_REGISTRY, RIGHT_DELAYED, RIGHT_DELAYED_DATA, RIGHT_PARKED, RIGHT_LEFT, ""};
+	static const char *const which[KEYS_PER_SERVICE] = {RIGHT_LBS, RIGHT_REGISTRY, RIGHT_DELAYED,
+		RIGHT_DELAYED_DATA, RIGHT_PARKED, RIGHT_LEFT, RIGHT_FLEET, ""};
 	if (k == LOCK_KEY)
 		snprintf(r->key, sizeof r->key, "%s", right_lock);
 	else

@@ -209,6 +209,7 @@ static void run_verb(struct control_req *q)
 		[CTL_VERB_ENTRIES_DLQ_SHOW] = control_dlq,
 		[CTL_VERB_ENTRIES_DLQ_REPLAY] = control_dlq,
 		[CTL_VERB_ENTRIES_DLQ_PURGE] = control_dlq,
+		[CTL_VERB_FLEET] = control_fleet,
 		[CTL_VERB_DELAYED_LS] = control_waits,
 		[CTL_VERB_DELAYED_NOW] = control_waits,
 		[CTL_VERB_DELAYED_DROP] = control_waits,
@@ -313,6 +314,9 @@ void control_socket_close(struct control_socket *c)
 		control_end(q, 1, "the daemon is stopping");
 		req_free(q);
 	}
+	mem_free(c->d->told);
+	c->d->told = NULL;
+	c->d->n_told = 0;
 	control_events_close(c->events);
 	unix_unlisten(c->listener, true);
 	uv_close((uv_handle_t *)&c->timer, control_socket_on_closed);
@@ -332,6 +336,7 @@ void control_socket_result(
 
 void control_socket_tick(struct control_socket *c, mono_ms now)
 {
+	control_fleet_tick(c->d, now);
 	for (struct link *l = c->reqs.next; l != &c->reqs; l = l->next) {
 		struct control_req *q = LIST_OF(struct control_req, all, l);
 		if (!q->has_request && !q->is_ended && now - q->since > CONTROL_IDLE_MS)

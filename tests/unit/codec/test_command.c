@@ -60,7 +60,8 @@ static const char *wire(const struct cmd *c)
 				[SCRIPT_FEED_FAIL] = "feed_fail",
 				[SCRIPT_FEED_CLOSE] = "feed_close",
 				[SCRIPT_LEFT] = "left",
-				[SCRIPT_FORGET] = "forget"};
+				[SCRIPT_FORGET] = "forget",
+				[SCRIPT_FLEET] = "fleet"};
 			if ((len == 40 && memcmp(a, script_sha((enum script)s), 40) == 0) ||
 				(len == strlen(script_text((enum script)s)) &&
 					memcmp(a, script_text((enum script)s), len) == 0)) {
@@ -184,6 +185,9 @@ Test(command, who_leaves)
 	EXPECT_WIRE("EVALSHA left 1 {orders-input}-left leave redis-consumer-n1", .kind = CMD_LEAVE);
 	EXPECT_WIRE("EVALSHA left 1 {orders-input}-left back redis-consumer-n1", .kind = CMD_BACK);
 	EXPECT_WIRE("EVALSHA left 1 {orders-input}-left list redis-consumer-n1", .kind = CMD_LEFT);
+	EXPECT_WIRE("EVALSHA fleet 1 {orders-input}-fleet redis-consumer-n1 {\"version\":\"" SLUICE_VERSION
+		    "\",\"credits\":7,\"workers\":2}",
+		.kind = CMD_FLEET, .count = 7, .retry = 2);
 	EXPECT_WIRE("EVALSHA forget 2 orders-input {orders-input}-left orders-group c2 86400000", .kind = CMD_FORGET,
 		.consumer = S("c2"), .min_idle_ms = 86400000);
 }

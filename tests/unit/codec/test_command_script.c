@@ -1079,7 +1079,9 @@ Test(script, a_consumer_is_forgotten_when_it_is_idle_and_has_nothing)
 {
 	EXEC(.kind = CMD_GROUP_CREATE);
 	real_redis_command(redis, "XGROUP CREATECONSUMER orders-input orders-group old");
-	struct reply r = EXEC(.kind = CMD_FORGET, .consumer = {"old", 3}, .min_idle_ms = 60000);
+	struct reply r = EXEC(.kind = CMD_FLEET, .count = 5, .retry = 1);
+	cr_expect(r.kind == REPLY_INT && r.integer == 1, "%d", r.kind);
+	r = EXEC(.kind = CMD_FORGET, .consumer = {"old", 3}, .min_idle_ms = 60000);
 	cr_expect_eq(r.integer, 0, "it was seen just now");
 	r = EXEC(.kind = CMD_FORGET, .consumer = {"old", 3});
 	cr_expect_eq(r.integer, 1);

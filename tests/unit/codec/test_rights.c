@@ -123,9 +123,10 @@ Test(rights, the_file_allows_exactly_these)
 		if (!rights_at(i)->is_optional)
 			n += (size_t)snprintf(expected + n, sizeof expected - n, " +%s", rights_at(i)->rule);
 	snprintf(expected + n, sizeof expected - n,
-		" ~%s ~%s ~%s ~%s ~%s ~%s ~%s ~orders:* ~{orders:*}-sluice ~orders-entries-dlq "
+		" ~%s ~%s ~%s ~%s ~%s ~%s ~%s ~%s ~orders:* ~{orders:*}-sluice ~orders-entries-dlq "
 		"~*" COMMAND_LOCK_SEP "* &__keyspace@0__:*" COMMAND_LOCK_SEP "*\n",
-		names.lbs, names.registry, names.delayed, names.delayed_data, names.parked, names.left, names.dlq);
+		names.lbs, names.registry, names.delayed, names.delayed_data, names.parked, names.left, names.fleet,
+		names.dlq);
 	cr_expect_str_eq(line, expected);
 	command_names_fini(&names);
 }

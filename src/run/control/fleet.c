@@ -1,0 +1,302 @@
+/* fleet - all daemons of a service as any of them sees it: the group's consumers, what each said of itself, who left on
+ * purpose. And the other side: what we say of ourselves.
+ *
+ * Happy path: XINFO CONSUMERS -> who left -> {<lbs>}-fleet -> rows by name, service by service. Failure: Redis does not
+ * answer: exit 1 with its words. A daemon that may not write that key, an older one or another client is a row too,
+ * with what the group knows of it. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "codec/json.h"
+#include "run/control/control.h"
+#include "run/control/redis.h"
+
+enum { FLEET_AGAIN_MS = 10000 };
+enum fleet_stage { FLEET_NEXT, FLEET_CONSUMERS, FLEET_LEFT, FLEET_SAID };
+
+/* ---- what we say */
+
+struct fleet_told {
+	int64_t credits;
+	uint32_t n_workers;
+	uint16_t shard;
+	mono_ms at;
+};
+
+static struct fleet_told what_we_have(const struct coord *c, uint16_t pos)
+{
+	struct fleet_told t = {.shard = c->services[pos].reader_shard};
+	for (struct link *l = c->workers.next; l != &c->workers; l = l->next) {
+		const struct worker *m = LIST_OF(struct worker, all, l);
+		if (m->is_gone || m->s.state != SESSION_READY ||
+			(!m->credit_holder.all_services && !m->credit_holder.wanted[pos]))
+			continue;
+		t.credits += m->credit_holder.credits;
+		t.n_workers++;
+	}
+	return t;
+}
+
+void control_fleet_tick(struct daemon *d, mono_ms now)
+{
+	const struct coord *c = d->core;
+	if (d->n_told < c->n_positions) {
+		d->told = mem_grow(d->told, c->n_positions, sizeof *d->told);
+		memset(d->told + d->n_told, 0, (size_t)(c->n_positions - d->n_told) * sizeof *d->told);
+		d->n_told = c->n_positions;
+	}
+	for (uint16_t i = 0; i < c->n_positions; i++) {
+		const struct coord_service *s = &c->services[i];
+		struct fleet_told *was = &d->told[i], is = what_we_have(c, i);
+		if (!s->rules || s->is_going || is.shard >= d->n_shards || !d->shards[is.shard])
+			continue;
+		if (was->at && was->credits == is.credits && was->n_workers == is.n_workers && was->shard == is.shard &&
+			now - was->at < FLEET_AGAIN_MS)
+			continue;
+		is.at = now;
+		*was = is;
+		struct msg_fleet has = {.credits = is.credits, .n_workers = is.n_workers};
+		struct run_msg m = {.kind = RUN_CORE, .core = msg_fleet(has)};
+		m.core.svc = s->svc;
+		shard_thread_send(d->shards[is.shard], &m);
+	}
+}
+
+/* ---- what all have */
+
+struct fleet_row {
+	char *consumer, *version; /* owned */
+	int64_t owned, idle_ms, credits, workers;
+	bool has_left;
+};
+
+struct fleet_job {
+	struct control_req *q;
+	uint16_t *svcs;
+	size_t n_svcs, at;
+	struct control_redis *conn;
+	const struct service_rules *rules; /* a reference */
+	struct command_names names;
+	enum fleet_stage stage;
+	bool is_waiting, use_eval;
+	struct fleet_row *rows;
+	size_t n_rows;
+};
+
+static void fleet_leave_service(struct fleet_job *j)
+{
+	control_redis_close(j->conn);
+	j->conn = NULL;
+	for (size_t i = 0; i < j->n_rows; i++) {
+		mem_free(j->rows[i].consumer);
+		mem_free(j->rows[i].version);
+	}
+	mem_free(j->rows);
+	j->rows = NULL;
+	j->n_rows = 0;
+	if (!j->rules)
+		return;
+	command_names_fini(&j->names);
+	service_rules_unref((struct service_rules *)(uintptr_t)j->rules);
+	j->rules = NULL;
+}
+
+static void fleet_free(void *job)
+{
+	struct fleet_job *j = job;
+	fleet_leave_service(j);
+	mem_free(j->svcs);
+	mem_free(j);
+}
+
+static struct fleet_row *fleet_row_of(struct fleet_job *j, const char *name, size_t len)
+{
+	for (size_t i = 0; i < j->n_rows; i++)
+		if (strlen(j->rows[i].consumer) == len && memcmp(j->rows[i].consumer, name, len) == 0)
+			return &j->rows[i];
+	return NULL;
+}
+
+static int by_consumer(const void *a, const void *b)
+{
+	return strcmp(((const struct fleet_row *)a)->consumer, ((const struct fleet_row *)b)->consumer);
+}
+
+static void fleet_take_consumers(struct fleet_job *j, const struct reply *r)
+{
+	j->rows = mem_array(r->n + 1, sizeof *j->rows);
+	for (size_t i = 0; i < r->n; i++)
+		j->rows[j->n_rows++] =
+			(struct fleet_row){.consumer = mem_dup(r->consumers[i].name.p, r->consumers[i].name.len),
+				.owned = (int64_t)r->consumers[i].n_pending,
+				.idle_ms = r->consumers[i].idle_ms,
+				.credits = -1,
+				.workers = -1};
+	qsort(j->rows, j->n_rows, sizeof j->rows[0], by_consumer);
+}
+
+static void fleet_take_left(struct fleet_job *j, const struct reply *r)
+{
+	for (size_t i = 0; i < r->n; i++) {
+		struct fleet_row *row = fleet_row_of(j, r->consumers[i].name.p, r->consumers[i].name.len);
+		if (row)
+			row->has_left = true;
+	}
+}
+
+static void fleet_take_said(struct fleet_job *j, const redisReply *name, const redisReply *said)
+{
+	bool is_text = name->type == REDIS_REPLY_STRING && said->type == REDIS_REPLY_STRING;
+	struct fleet_row *row = is_text ? fleet_row_of(j, name->str, name->len) : NULL;
+	yyjson_doc *doc = row ? yyjson_read_opts(said->str, said->len, 0, &json_alc, NULL) : NULL;
+	if (!doc)
+		return;
+	yyjson_val *root = yyjson_doc_get_root(doc), *version = yyjson_obj_get(root, "version");
+	yyjson_val *credits = yyjson_obj_get(root, "credits"), *workers = yyjson_obj_get(root, "workers");
+	if (yyjson_is_str(version) && !row->version)
+		row->version = mem_dup(yyjson_get_str(version), yyjson_get_len(version));
+	row->credits = yyjson_is_int(credits) ? yyjson_get_sint(credits) : -1;
+	row->workers = yyjson_is_int(workers) ? yyjson_get_sint(workers) : -1;
+	yyjson_doc_free(doc);
+}
+
+static void fleet_take_all(struct fleet_job *j, const redisReply *raw)
+{
+	bool is_pairs = raw && (raw->type == REDIS_REPLY_ARRAY || raw->type == REDIS_REPLY_MAP);
+	for (size_t i = 0; is_pairs && i + 1 < raw->elements; i += 2)
+		fleet_take_said(j, raw->element[i], raw->element[i + 1]);
+}
+
+/* Ours are fresh. */
+static void fleet_take_own(struct fleet_job *j, struct fleet_row *row)
+{
+	const struct coord *c = j->q->d->core;
+	const struct coord_service *s = coord_service((struct coord *)(uintptr_t)c, j->svcs[j->at]);
+	if (!s)
+		return;
+	struct fleet_told t = what_we_have(c, coord_pos(c, s));
+	row->credits = t.credits;
+	row->workers = t.n_workers;
+	mem_free(row->version);
+	row->version = mem_dup(SLUICE_VERSION, strlen(SLUICE_VERSION));
+}
+
+static void fleet_rows(struct fleet_job *j)
+{
+	static const char prefix[] = "redis-consumer-";
+	for (size_t i = 0; i < j->n_rows; i++) {
+		struct fleet_row *row = &j->rows[i];
+		bool is_self = strcmp(row->consumer, j->q->d->shard_rules.consumer) == 0;
+		bool is_named = strncmp(row->consumer, prefix, sizeof prefix - 1) == 0;
+		if (is_self)
+			fleet_take_own(j, row);
+		struct ctl_fleet out = {.service = j->rules->name,
+			.consumer = row->consumer,
+			.node = is_named ? row->consumer + sizeof prefix - 1 : NULL,
+			.state = row->has_left                     ? "left"
+				 : row->idle_ms > j->rules->ttl_ms ? "silent"
+								   : "alive",
+			.owned = row->owned,
+			.credits = row->credits,
+			.workers = row->workers,
+			.idle_ms = row->idle_ms,
+			.version = row->version,
+			.self = is_self};
+		ctl_encode_fleet(&j->q->out, &out);
+	}
+	fleet_leave_service(j);
+	j->at++;
+	j->stage = FLEET_NEXT;
+}
+
+/* ---- questions and answers */
+
+static void fleet_on_answer(void *arg, struct reply *r, const redisReply *raw);
+
+static bool fleet_begin_service(struct fleet_job *j)
+{
+	const struct coord_service *s = coord_service(j->q->d->core, j->svcs[j->at]);
+	const char *why = j->q->d->topo_why;
+	struct err err;
+	if (!s || !s->rules) { /* removed meanwhile */
+		j->at++;
+		return false;
+	}
+	const struct service_rules *r = s->rules;
+	j->rules = service_rules_ref((struct service_rules *)(uintptr_t)r);
+	command_names_init(&j->names, r->name, r->dlq, r->same_stream, r->dlq_max_len, r->group_start);
+	const char *addr = view_addr(j->q->d, r->lbs_slot);
+	if (!addr)
+		control_end(j->q, 1, "no master is known for %s: %s", j->names.lbs, why[0] ? why : "not connected yet");
+	else if (control_redis_open(j->q->d, addr, fleet_on_answer, j, &j->conn, &err) != ERR_OK)
+		control_end(j->q, 1, "%s", err.text);
+	return addr && j->conn;
+}
+
+static void fleet_ask(struct fleet_job *j, enum fleet_stage stage)
+{
+	j->stage = stage;
+	j->is_waiting = true;
+	if (stage == FLEET_SAID)
+		control_redis_words(j->conn, (const char *const[]){"HGETALL", j->names.fleet, NULL});
+	else
+		control_redis_send(j->conn,
+			&(struct cmd){.kind = stage == FLEET_LEFT ? CMD_LEFT : CMD_CONSUMERS, .use_eval = j->use_eval},
+			&j->names);
+}
+
+static mono_ms fleet_step(struct control_req *q, mono_ms now)
+{
+	struct fleet_job *j = q->job;
+	while (!j->is_waiting && !q->is_ended) {
+		if (control_is_full(q))
+			return now + 5;
+		if (j->at == j->n_svcs)
+			control_end(q, 0, NULL);
+		else if (fleet_begin_service(j))
+			fleet_ask(j, FLEET_CONSUMERS);
+	}
+	return MONO_NEVER;
+}
+
+static void fleet_on_answer(void *arg, struct reply *r, const redisReply *raw)
+{
+	struct fleet_job *j = arg;
+	bool is_unknown = r->kind == REPLY_ERROR && r->error == RERR_NOSCRIPT && !j->use_eval;
+	j->is_waiting = false;
+	j->use_eval = is_unknown;
+	if (is_unknown) {
+		fleet_ask(j, j->stage);
+	} else if (j->stage == FLEET_CONSUMERS && (r->kind == REPLY_CONSUMERS || r->error == RERR_NOGROUP)) {
+		if (r->kind == REPLY_CONSUMERS)
+			fleet_take_consumers(j, r);
+		fleet_ask(j, FLEET_LEFT);
+	} else if (j->stage == FLEET_LEFT && r->kind == REPLY_CONSUMERS) {
+		fleet_take_left(j, r);
+		fleet_ask(j, FLEET_SAID);
+	} else if (j->stage == FLEET_SAID && r->kind != REPLY_NONE) { /* refused: what the group knows */
+		fleet_take_all(j, r->kind == REPLY_OK ? raw : NULL);
+		fleet_rows(j);
+	} else {
+		const char *why = control_redis_why(j->conn);
+		control_end(j->q, 1, "%s", why[0] ? why : "unexpected answer from Redis");
+	}
+	control_go_on(j->q);
+}
+
+void control_fleet(struct control_req *q)
+{
+	const struct coord *c = q->d->core;
+	if (q->r.service && !control_service(q, q->r.service))
+		return;
+	struct fleet_job *j = mem_alloc(sizeof *j);
+	j->q = q;
+	j->svcs = mem_array((size_t)c->n_positions + 1, sizeof *j->svcs);
+	for (uint16_t i = 0; i < c->n_positions; i++) {
+		const struct coord_service *s = &c->services[i];
+		if (s->rules && !s->is_going && (!q->r.service || strcmp(s->rules->name, q->r.service) == 0))
+			j->svcs[j->n_svcs++] = s->svc;
+	}
+	control_job(q, fleet_step, j, fleet_free);
+}
