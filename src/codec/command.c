@@ -687,6 +687,7 @@ static const struct {
 	[CMD_FEED_CLOSE] = {"feed_close", enc_feed},
 	[CMD_FEED_PICK] = {"feed_pick", enc_feed},
 	[CMD_FEED_DEAD_ADD] = {"feed_dead_add", enc_feed},
+	[CMD_FEED_DLQ_LENGTH] = {"feed_dlq_length", enc_feed},
 	[CMD_TRACKING] = {"tracking", enc_feed},
 	[CMD_CACHING] = {"caching", enc_feed},
 	[CMD_WAIT] = {"wait", enc_wait},

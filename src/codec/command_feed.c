@@ -173,6 +173,10 @@ void command_encode_feed(
 	case CMD_FEED_DEAD_ADD:
 		feed_put_dead_add(a, c, names, self);
 		break;
+	case CMD_FEED_DLQ_LENGTH:
+		feed_put_str(a, "XLEN");
+		feed_put_str(a, names->entries_dlq);
+		break;
 	case CMD_TRACKING:
 		feed_put_words(a, tracking);
 		break;

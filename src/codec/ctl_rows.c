@@ -54,7 +54,7 @@ static const struct field status_service_fields[] = {F(ctl_status_service, servi
 	F(ctl_status_service, owned), F(ctl_status_service, credits), F(ctl_status_service, credits_in_use),
 	F(ctl_status_service, workers), F(ctl_status_service, lbs_length), F(ctl_status_service, lbs_pending),
 	F(ctl_status_service, unassigned_oldest_age_ms), F(ctl_status_service, owned_oldest_age_ms),
-	F(ctl_status_service, dlq_length), END};
+	F(ctl_status_service, dlq_length), F(ctl_status_service, entries_dlq_length), END};
 
 static const struct field status_fields[] = {F(ctl_status, ready), F(ctl_status, draining), F(ctl_status, reasons),
 	F(ctl_status, node), F(ctl_status, version), F(ctl_status, pid), F(ctl_status, uptime_ms),
@@ -80,7 +80,8 @@ static const struct field fleet_fields[] = {F(ctl_fleet, service), F(ctl_fleet, 
 
 static const struct field show_fields[] = {EMBEDDED(ctl_show, stream, stream_fields), F(ctl_show, session),
 	F(ctl_show, lbs), F(ctl_show, lbs_redis), F(ctl_show, lock), F(ctl_show, lock_redis), F(ctl_show, lock_value),
-	F(ctl_show, renewed_ms), F(ctl_show, lease_left_ms), F(ctl_show, progress_ms), F(ctl_show, info), END};
+	F(ctl_show, renewed_ms), F(ctl_show, lease_left_ms), F(ctl_show, progress_ms), F(ctl_show, dead_entries),
+	F(ctl_show, dead_entry), F(ctl_show, info), END};
 
 static const struct field explain_fields[] = {F(ctl_explain, service), F(ctl_explain, stream), F(ctl_explain, id),
 	F(ctl_explain, state), F(ctl_explain, owner), F(ctl_explain, running), F(ctl_explain, because),

@@ -44,6 +44,7 @@ struct ctl_status_service {
 	int64_t lbs_length, lbs_pending; /* of the whole group */
 	int64_t unassigned_oldest_age_ms, owned_oldest_age_ms;
 	int64_t dlq_length;
+	int64_t entries_dlq_length; /* entries mode; < 0 = not */
 };
 
 struct ctl_status {
@@ -115,6 +116,8 @@ struct ctl_show {
 	int64_t renewed_ms;     /* since the last confirmed renewal was sent */
 	int64_t lease_left_ms;  /* until the lock can expire */
 	int64_t progress_ms;    /* since the last progress */
+	int64_t dead_entries;   /* entries mode: of its entries, since it is here; < 0 = not */
+	const char *dead_entry; /* the last of them */
 	struct ctl_json info;
 };
 

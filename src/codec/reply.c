@@ -613,6 +613,7 @@ static decode_fn *const rows[CMD_N] = {
 	[CMD_FEED_CLOSE] = decode_int,
 	[CMD_FEED_PICK] = decode_range_fields,
 	[CMD_FEED_DEAD_ADD] = decode_id,
+	[CMD_FEED_DLQ_LENGTH] = decode_int,
 	[CMD_TRACKING] = decode_ok,
 	[CMD_CACHING] = decode_ok,
 	[CMD_WAIT] = decode_int,

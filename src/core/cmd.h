@@ -126,6 +126,7 @@ enum cmd_kind {
 	/* on the master of the entries' dead letters: XADD of .fields, .stream .id .reason .error .now_ms .retry -> ID
 	 */
 	CMD_FEED_DEAD_ADD,
+	CMD_FEED_DLQ_LENGTH, /* XLEN of them            -> INT */
 	/* on any node */
 	CMD_TRACKING, /* CLIENT TRACKING ON OPTIN NOLOOP -> OK */
 	CMD_CACHING,  /* CLIENT CACHING YES: the next read is tracked -> OK */

@@ -168,7 +168,8 @@ struct msg_op {
 	int64_t at_ms;      /* add later: then, Unix ms by the server's clock; 0 = by delay_ms */
 };
 struct msg_lock_call {
-	/* CMD_PROBE, CMD_LOCK, CMD_TOMBSTONE, CMD_UNLOCK; CMD_DEAD_ADD, CMD_FEED_DEAD_ADD; CMD_DLQ_LENGTH */
+	/* CMD_PROBE, CMD_LOCK, CMD_TOMBSTONE, CMD_UNLOCK; CMD_DEAD_ADD, CMD_FEED_DEAD_ADD; CMD_DLQ_LENGTH,
+	 * CMD_FEED_DLQ_LENGTH */
 	uint8_t kind;
 	uint8_t reason; /* dead letters: enum dead_reason */
 	uint16_t slot;

@@ -272,6 +272,7 @@ static const struct {
 	[CMD_FEED_CLOSE] = {model_feed_cmd, 1 + SCRIPT_FEED_CLOSE},
 	[CMD_FEED_PICK] = {model_feed_cmd, 0},
 	[CMD_FEED_DEAD_ADD] = {model_feed_cmd, 0},
+	[CMD_FEED_DLQ_LENGTH] = {model_length, 0},
 	[CMD_TRACKING] = {exec_node, 0},
 	[CMD_CACHING] = {exec_node, 0},
 	[CMD_WAIT] = {exec_node, 0},

@@ -473,7 +473,10 @@ void model_length(struct model_redis *m, const struct cmd *c, const struct comma
 	struct reply *out)
 {
 	(void)me;
-	const struct model_stream *s = model_stream_of(m, c->kind == CMD_LENGTH ? names->lbs : names->dlq, false);
+	const char *key = c->kind == CMD_LENGTH       ? names->lbs
+			  : c->kind == CMD_DLQ_LENGTH ? names->dlq
+						      : names->entries_dlq;
+	const struct model_stream *s = model_stream_of(m, key, false);
 	model_int(out, s ? (int64_t)s->n : 0);
 }
 

@@ -49,6 +49,31 @@ def fields_of(db, key):
     return [f for _, f in db.cmd("XRANGE", key, "-", "+")]
 
 
+def gauge(d, name):
+    return next(float(x.split()[-1]) for x in d.ctl_ok("metrics").splitlines() if x.startswith(name))
+
+
+@limit(60)
+def test_dead_entries_are_seen_everywhere(t):
+    """In status, in show and explain of their stream, in metrics, also of another daemon."""
+    r = t.redis()
+    a = t.daemon(r, name="a", T=3, service={"entries": {**ENTRIES, "idle_release": 0}})
+    b = t.daemon(r, name="b", T=3, services=("orders", "plain"), service={"entries": {**ENTRIES, "idle_release": 0}})
+    w = Picky(t, a)
+    ids = key_with_dead(t, r, "orders:k")
+    wait_dead(t, r, 2)
+    for d in (a, b):
+        t.wait(lambda: d.json("status")[0]["services"][0]["entries_dlq_length"] == 2, 10, "status")
+        assert gauge(d, "sluice_entries_dlq_length") == 2
+    assert "orders: 2 dead entries, owned 1" in a.ctl_ok("status") and "orders: 2 dead entries\n" in b.ctl_ok("status")
+    show, = a.json("show", "orders:k")
+    assert (show["dead_entries"], show["dead_entry"]) == (2, ids[2]) and "last dead" in a.ctl_ok("show", "orders:k")
+    why, = a.json("explain", "orders:k")
+    assert any(f"2 of its entries became dead letters since it is here, the last one {ids[2]}" in x for x in why["because"])
+    assert why["advice"] == "sluicectl entries-dlq show orders --stream orders:k"
+    assert w.done("orders:k") == [ids[0], ids[3]]
+
+
 def wait_dead(t, r, n):
     t.wait(lambda: r.db.cmd("XLEN", DLQ) == n, 15, f"{n} dead entries")
 

@@ -81,7 +81,9 @@ static const struct column show_block[] = {{"service", "service", FORMAT_TEXT}, 
 	{"id", "id", FORMAT_TEXT}, {"state", "state", FORMAT_STATE}, {"age", "age_ms", FORMAT_AGE},
 	{"retry", "retry", FORMAT_NUMBER}, {"worker", "worker", FORMAT_TEXT}, {"session", "session", FORMAT_TEXT},
 	{"assigned for", "assigned_ms", FORMAT_AGE}, {"note", "note", FORMAT_TEXT},
-	{"last progress", "progress_ms", FORMAT_AGE}, {"fence in", "until_ms", FORMAT_LEFT},
+	{"last progress", "progress_ms", FORMAT_AGE}, {"position", "position", FORMAT_TEXT},
+	{"tries", "tries", FORMAT_NUMBER}, {"dead entries", "dead_entries", FORMAT_NUMBER},
+	{"last dead", "dead_entry", FORMAT_TEXT}, {"fence in", "until_ms", FORMAT_LEFT},
 	{"lease", "lease", FORMAT_TEXT}, {"token", "token", FORMAT_TEXT}, {"lease left", "lease_left_ms", FORMAT_AGE},
 	{"renewed before", "renewed_ms", FORMAT_AGE}, {"lock", "lock", FORMAT_TEXT},
 	{"lock value", "lock_value", FORMAT_TEXT}, {"lock on", "lock_redis", FORMAT_TEXT}, {"lbs", "lbs", FORMAT_TEXT},
@@ -196,13 +198,16 @@ static void put_service_words(struct buf *b, yyjson_val *service)
 		owned += yyjson_get_sint(v);
 	}
 	bool is_paused = yyjson_is_true(cell_value(service, "paused"));
-	if (!owned && !is_paused)
+	int64_t dead = cell_number(service, "entries_dlq_length");
+	if (!owned && !is_paused && dead <= 0)
 		return;
 	buf_str(b, "  ");
 	cell_clean(b, cell_string(service, "service"));
 	buf_str(b, ": ");
 	if (is_paused)
-		cell_painted(b, "\x1b[33m", owned ? "paused, " : "paused");
+		cell_painted(b, "\x1b[33m", owned || dead > 0 ? "paused, " : "paused");
+	if (dead > 0)
+		buf_printf(b, "%lld dead entries%s", (long long)dead, owned ? ", " : "");
 	if (owned)
 		buf_printf(b, "owned %lld", (long long)owned);
 	yyjson_obj_foreach(cell_value(service, "owned"), i, n, key, v)

@@ -247,11 +247,18 @@ static void on_feed_entries(struct coord *c, struct entry *e, const struct msg *
 	entry_arm(c, e);
 }
 
+static void feed_has_dead(struct coord *c, struct entry *e, struct entry_id id)
+{
+	e->feed->n_dead++;
+	e->feed->dead = id;
+	feed_confirm(c, e, id);
+}
+
 static void on_feed_nacked(struct coord *c, struct entry *e, const struct msg *m)
 {
 	struct entry_feed *f = e->feed;
 	if (m->feed.is_dead) {
-		feed_confirm(c, e, m->feed.id);
+		feed_has_dead(c, e, m->feed.id);
 	} else {
 		f->tries = (uint32_t)m->feed.tries;
 		f->blocked_until = c->now + m->feed.wait_ms;
@@ -380,7 +387,7 @@ static void on_feed_told(struct coord *c, struct entry *e, const struct msg *m)
 		feed_let_go(c, e);
 		break;
 	case FEED_HAS_BURIED:
-		feed_confirm(c, e, m->feed.id);
+		feed_has_dead(c, e, m->feed.id);
 		break;
 	case FEED_BAD_ACK:
 		e->feed->is_nacked = e->feed->is_nacked && !m->feed.is_nack;

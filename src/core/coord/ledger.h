@@ -62,6 +62,8 @@ struct entry_feed {            /* entries mode: what the coordinator knows of th
 	mono_ms waits_since;   /* while something is told and not acknowledged: since when nothing was heard */
 	uint32_t epoch;        /* of the present worker's entries */
 	uint32_t tries;        /* of the entry behind pos */
+	uint32_t n_dead;       /* entries that became dead letters while it was here */
+	struct entry_id dead;  /* the last of them */
 	uint16_t slot, shard;  /* of the data stream; SHARD_NONE: not sent yet */
 	uint8_t state;         /* enum entry_feed_state */
 	bool is_started, is_adopted, is_held /* draining */, is_nacked, has_progress;

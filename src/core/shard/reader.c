@@ -41,6 +41,7 @@ enum cmd_kind reader_command(enum reader_query e)
 		[READER_QUERY_DLQ_LENGTH] = CMD_DLQ_LENGTH,
 		[READER_QUERY_DUE] = CMD_DUE,
 		[READER_QUERY_FLEET] = CMD_FLEET,
+		[READER_QUERY_FEED_DLQ_LENGTH] = CMD_FEED_DLQ_LENGTH,
 		[READER_QUERY_UNBLOCK] = CMD_UNBLOCK,
 		[READER_QUERY_TRIAL] = CMD_TRIAL,
 	};
@@ -274,6 +275,8 @@ static bool is_enabled(const struct shard_ctx *c, const struct reader *r, enum r
 	case READER_QUERY_TRIAL:
 	case READER_QUERY_DUE:
 		return r->state == READER_RUN;
+	case READER_QUERY_FEED_DLQ_LENGTH:
+		return r->state == READER_RUN && reader_rules(c, r)->entries.is_on;
 	case READER_QUERY_FLEET:
 		return r->state == READER_RUN && !r->is_fleet_forbidden && ctx_service(c, r->svc)->credits >= 0;
 	case READER_QUERY_UNBLOCK:
@@ -343,21 +346,29 @@ static void fill(struct shard_ctx *c, struct reader *r, enum reader_query e, str
 	case READER_QUERY_PENDING_SUM:
 	case READER_QUERY_UNREAD:
 	case READER_QUERY_DLQ_LENGTH:
+	case READER_QUERY_FEED_DLQ_LENGTH:
 	case READER_QUERY_TRIAL:
 	case READER_QUERY_N:
 		break;
 	}
 }
 
+static bool is_call(const struct shard_ctx *c, const struct reader *r, enum reader_query e)
+{
+	return e == READER_QUERY_FEED_DLQ_LENGTH ||
+	       (e == READER_QUERY_DLQ_LENGTH && !reader_rules(c, r)->dlq_same_slot);
+}
+
 /* The dead letters live in another slot: whoever serves it is asked. Not in flight: a call that gets lost is made
  * again. */
-static void call_dlq_length(struct shard_ctx *c, struct reader *r)
+static void call_dlq_length(struct shard_ctx *c, struct reader *r, enum reader_query e)
 {
-	struct reader_query_state *s = &r->reader_queries[READER_QUERY_DLQ_LENGTH];
+	const struct service_rules *rules = reader_rules(c, r);
+	struct reader_query_state *s = &r->reader_queries[e];
 	s->gen = (s->gen + 1) & 0x0fffffff;
-	struct msg_lock_call call = {.kind = CMD_DLQ_LENGTH,
-		.slot = reader_rules(c, r)->dlq_slot,
-		.tag = tag_of(PART_READER, s->gen, (uint32_t)r->svc << 8 | READER_QUERY_DLQ_LENGTH)};
+	struct msg_lock_call call = {.kind = (uint8_t)reader_command(e),
+		.slot = e == READER_QUERY_DLQ_LENGTH ? rules->dlq_slot : rules->entries.dlq_slot,
+		.tag = tag_of(PART_READER, s->gen, (uint32_t)r->svc << 8 | e)};
 	ctx_msg(c, msg_lock_call(call))->svc = r->svc;
 	s->at = c->now + EVERY_MS + 2 * c->rules->command_timeout_ms;
 }
@@ -394,8 +405,8 @@ static mono_ms reader_flush_one(struct shard_ctx *c, struct reader *r)
 		struct reader_query_state *s = &r->reader_queries[e];
 		if (s->in_flight || !is_enabled(c, r, (enum reader_query)e))
 			continue;
-		if (s->at <= c->now && e == READER_QUERY_DLQ_LENGTH && !reader_rules(c, r)->dlq_same_slot)
-			call_dlq_length(c, r);
+		if (s->at <= c->now && is_call(c, r, (enum reader_query)e))
+			call_dlq_length(c, r, (enum reader_query)e);
 		else if (s->at <= c->now && (e != READER_QUERY_TRIAL || is_trials_turn(c, s)))
 			reader_send(c, r, (enum reader_query)e);
 		if (!s->in_flight)

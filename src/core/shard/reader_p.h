@@ -19,8 +19,9 @@ enum reader_query {
 	READER_QUERY_DLQ_LENGTH,
 	READER_QUERY_DUE, /* what waits for its time, or for a stream that nobody runs any more */
 	READER_QUERY_UNBLOCK,
-	READER_QUERY_TRIAL, /* does the server take writes? One reader of the shard asks for all */
-	READER_QUERY_FLEET, /* what our workers can take: told, where the user may write such a key */
+	READER_QUERY_TRIAL,           /* does the server take writes? One reader of the shard asks for all */
+	READER_QUERY_FLEET,           /* what our workers can take: told, where the user may write such a key */
+	READER_QUERY_FEED_DLQ_LENGTH, /* entries mode */
 	READER_QUERY_N
 };
 

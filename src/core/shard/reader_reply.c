@@ -106,6 +106,8 @@ static void reader_answered(struct shard_ctx *c, struct reader *r, enum reader_q
 	case READER_QUERY_DLQ_LENGTH:
 		lengths->dlq = reply->integer;
 		break;
+	case READER_QUERY_FEED_DLQ_LENGTH: /* a call, always */
+		break;
 	case READER_QUERY_DUE:
 		on_due(c, r, reply);
 		break;
@@ -240,11 +242,14 @@ void reader_lock_answer(struct readers *rs, struct shard_ctx *c, const struct ms
 {
 	uint16_t svc = (uint16_t)(tag_index(m->tag) >> 8);
 	struct reader *r = svc < rs->n ? rs->v[svc] : NULL;
-	struct reader_query_state *s = r ? &r->reader_queries[READER_QUERY_DLQ_LENGTH] : NULL;
+	bool is_entries = (tag_index(m->tag) & 0xff) == READER_QUERY_FEED_DLQ_LENGTH;
+	enum reader_query e = is_entries ? READER_QUERY_FEED_DLQ_LENGTH : READER_QUERY_DLQ_LENGTH;
+	struct reader_query_state *s = r ? &r->reader_queries[e] : NULL;
 	if (!s || s->gen != tag_gen(m->tag))
 		return;
+	struct shard_lengths *lengths = &ctx_service(c, svc)->lengths;
 	s->at = c->now + EVERY_MS;
 	if (m->result == OP_DONE)
-		ctx_service(c, svc)->lengths.dlq = m->integer;
+		*(is_entries ? &lengths->entries_dlq : &lengths->dlq) = m->integer;
 	heap_set(&rs->timers, &r->timer, c->now);
 }

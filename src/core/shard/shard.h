@@ -21,7 +21,7 @@ const struct metrics_service *shard_service_metrics(const struct shard *s, uint1
 uint32_t shard_n_leases(const struct shard *s);
 /* The result of the 1 Hz look-ups of services read here; -1 = not known. */
 struct shard_lengths {
-	int64_t lbs, pending, dlq;
+	int64_t lbs, pending, dlq, entries_dlq;
 	int64_t wanted;          /* nobody has read them yet, or they are due: the same on every daemon */
 	int64_t delayed, parked; /* wait for their time; for a running entry of their stream */
 	int64_t unread_ms; /* since when the oldest entry that nobody has read is there, Unix time; -1 = none, too */
@@ -30,7 +30,7 @@ struct shard_lengths {
 bool shard_refused(const struct shard *s, mono_ms now, struct shard_refused *out);
 /* The server's clock minus ours, ms, as measured last; false: not known yet. */
 bool shard_clock_offset(const struct shard *s, int64_t *out_ms);
-#define SHARD_LENGTHS_UNKNOWN ((struct shard_lengths){-1, -1, -1, -1, -1, -1, -1})
+#define SHARD_LENGTHS_UNKNOWN ((struct shard_lengths){-1, -1, -1, -1, -1, -1, -1, -1})
 /* Entries mode: entries of the service that are read here and not acknowledged, streams that wait for a retry. */
 void shard_feed_sums(const struct shard *s, uint16_t svc, int64_t *n_behind, int64_t *n_blocked);
 /* How long the service's streams are, by the last answers; SHARD_LENGTHS_UNKNOWN before. */

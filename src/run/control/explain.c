@@ -227,6 +227,12 @@ static void about_feed(struct facts *f, const struct coord_service *s, const str
 		facts_next(f, "nothing else of its stream until it is acknowledged or a dead letter");
 		return;
 	}
+	if (feed->n_dead) {
+		command_id_format(id, feed->dead);
+		facts_add(
+			f, "%u of its entries became dead letters since it is here, the last one %s", feed->n_dead, id);
+		facts_advice(f, "sluicectl entries-dlq show %s --stream %.300s", s->rules->name, e->stream->bytes);
+	}
 	command_id_format(id, feed->pos);
 	mono_ms waits = entry_feed_waits_since(e);
 	if (waits == MONO_NEVER) {

@@ -78,7 +78,7 @@ static void take_feeds(const struct daemon *d, const struct coord_service *s, st
 
 static void take_lengths(const struct daemon *d, const struct coord_service *s, struct view_service *v)
 {
-	v->lbs = v->pending = v->dlq = v->wanted = v->delayed = v->parked = -1;
+	v->lbs = v->pending = v->dlq = v->entries_dlq = v->wanted = v->delayed = v->parked = -1;
 	const struct snapshot *snap = s->reader_shard < SHARDS_MAX ? d->snapshots[s->reader_shard] : NULL;
 	for (size_t i = 0; snap && i < snap->n_services; i++) {
 		if (snap->services[i].svc != s->svc)
@@ -87,6 +87,7 @@ static void take_lengths(const struct daemon *d, const struct coord_service *s, 
 		v->lbs = len->lbs;
 		v->pending = len->pending;
 		v->dlq = len->dlq;
+		v->entries_dlq = len->entries_dlq;
 		v->wanted = len->wanted;
 		v->delayed = len->delayed;
 		v->parked = len->parked;

@@ -57,6 +57,7 @@ static struct ctl_status_service *service_rows(struct control_req *q, size_t *n)
 			.lbs_length = v[i].lbs,
 			.lbs_pending = v[i].pending,
 			.dlq_length = v[i].dlq,
+			.entries_dlq_length = v[i].entries_dlq,
 			.unassigned_oldest_age_ms = age_or_none(wall_ms, v[i].oldest_unassigned_ms),
 			.owned_oldest_age_ms = age_or_none(wall_ms, v[i].oldest_ms)};
 		memcpy(row->owned.n, v[i].n, sizeof row->owned.n);
@@ -218,7 +219,13 @@ static void show_entry(struct control_req *q, const struct entry *e)
 	const struct coord_service *s = coord_service(d->core, e->svc);
 	mono_ms now = loop_now(d->loop);
 	struct stream_texts texts;
-	struct ctl_show row = {.renewed_ms = -1, .lease_left_ms = -1, .progress_ms = -1};
+	struct ctl_show row = {.renewed_ms = -1, .lease_left_ms = -1, .progress_ms = -1, .dead_entries = -1};
+	char dead[COMMAND_ID_CAP];
+	if (e->feed) {
+		row.dead_entries = e->feed->n_dead;
+		command_id_format(dead, e->feed->dead);
+		row.dead_entry = e->feed->n_dead ? dead : NULL;
+	}
 	stream_row(q, e, &texts, &row.stream);
 	char session[24], lbs[160] = "";
 	snprintf(session, sizeof session, "%llu", (unsigned long long)e->owner);

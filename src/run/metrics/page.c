@@ -251,6 +251,8 @@ static void backlog(struct page *p)
 	gauge(p, "sluice_streams_parked", "Entries that wait until a running one of their stream has ended",
 		offsetof(struct view_service, parked));
 	gauge(p, "sluice_dlq_length", "Dead letters", offsetof(struct view_service, dlq));
+	gauge(p, "sluice_entries_dlq_length", "Dead entries of data streams",
+		offsetof(struct view_service, entries_dlq));
 	gauge(p, "sluice_entries_lag", "Entries of data streams read here and not acknowledged",
 		offsetof(struct view_service, entries_behind));
 	gauge(p, "sluice_streams_blocked", "Streams with an entry that waits for its retry",

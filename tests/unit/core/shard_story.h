@@ -49,8 +49,9 @@ static const char *const story_cmds[CMD_N] = {"lock", "lock_get", "lock_swap", "
 	"dead", "dead_add", "dead_read", "ack_del", "pending", "consumers", "length", "pending_sum", "unread",
 	"dlq_length", "trial", "add", "dlq_range", "dlq_del", "replay", "later", "sift", "due", "add_later", "ghosts",
 	"ghost_back", "delayed_now", "delayed_drop", "leave", "back", "left", "forget", "fleet", "feed_open",
-	"feed_read", "feed_ack", "feed_fail", "feed_close", "feed_pick", "feed_dead_add", "tracking", "caching", "wait",
-	"unblock", "slots", "cluster_info", "role", "run_id", "time", "config_get", "config_set", "psubscribe", "ping"};
+	"feed_read", "feed_ack", "feed_fail", "feed_close", "feed_pick", "feed_dead_add", "feed_dlq_length", "tracking",
+	"caching", "wait", "unblock", "slots", "cluster_info", "role", "run_id", "time", "config_get", "config_set",
+	"psubscribe", "ping"};
 static const char *const story_results[] = {"done", "parked", "gone", "not_ours", "deleted", "moved", "failed"};
 static const char *const story_leases[] = {"held", "busy", "lost", "moved", "recreated"};
 static const char *const story_lost[] = {"expired", "taken", "missing", "not_pending", "replaced"};
