@@ -254,8 +254,7 @@ static enum err_code store_text(
 		if (!ctl_state_parse(s, &r->state))
 			return err_set(err, ERR_INVALID,
 				"%s: %s must be one of locking, parked, ready, assigned, revoking, limbo, finishing, "
-				"lost, "
-				"not \"%.64s\"",
+				"lost, blocked, not \"%.64s\"",
 				verb, label, s);
 	} else {
 		char **text = ctl_field_of(r, arg);

@@ -91,6 +91,8 @@ static enum err_code load_fail_unknown(struct pass *p, const char *key, size_t l
 	shown[strlen(shown) - 1] = '\0'; /* a path has no quotes */
 	show_path(p, shown + 1, path);
 	const char *near = option_suggest(p->prefix, key, len, meant);
+	if (!near)
+		near = option_elsewhere(key, len, meant);
 	snprintf(problem, sizeof problem, near ? "unknown key (did you mean %s?)" : "unknown key", near);
 	return fail_at(p, path, ERR_INVALID, problem);
 }

@@ -79,6 +79,23 @@ static const char *best_word(const struct best *best, char out[static OPTION_MAX
 	return out;
 }
 
+const char *option_elsewhere(const char *key, size_t len, char out[static OPTION_MAX_PATH])
+{
+	for (enum option_id id = 0; id < N_OPTIONS; id++) {
+		const char *path = options[id].path;
+		for (const char *at = path; at; at = strchr(at, '.')) {
+			at += at != path; /* behind the dot */
+			if (component(at) != len || memcmp(at, key, len) != 0)
+				continue;
+			size_t n = (size_t)(at - path) + len;
+			memcpy(out, path, n);
+			out[n] = '\0';
+			return out;
+		}
+	}
+	return NULL;
+}
+
 const char *option_suggest(const char *prefix, const char *key, size_t len, char out[static OPTION_MAX_PATH])
 {
 	size_t skip = strlen(prefix);

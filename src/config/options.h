@@ -293,6 +293,8 @@ struct option_child {
 struct option_child option_child(const char *prefix, const char *key, size_t len);
 /* The key of that map that looks most like `key`, or NULL. Writes it into out. */
 const char *option_suggest(const char *prefix, const char *key, size_t len, char out[static OPTION_MAX_PATH]);
+/* The path of a key of that name wherever it is, services[].lease of "lease", or NULL. Writes it into out. */
+const char *option_elsewhere(const char *key, size_t len, char out[static OPTION_MAX_PATH]);
 /* Which of the words in "a|b|c" is text: its position, or -1. */
 int option_word(const char *words, const char *text);
 /* The word that looks most like text, or NULL. */

@@ -373,6 +373,17 @@ static bool will_have_a_successor(const struct daemon *d)
 	return d->config->node.id_is_chosen || notify_store_max() > 0;
 }
 
+static const char *why_drain_or_not(const struct daemon *d)
+{
+	if (d->config->shutdown.mode != CONFIG_SHUTDOWN_AUTO)
+		return d->is_handing_over ? "shutdown.mode is handover" : "shutdown.mode is drain";
+	if (!d->is_handing_over)
+		return "shutdown.mode is auto: node.id is not set and no service manager keeps connections, so nobody "
+		       "follows under this name";
+	return d->config->node.id_is_chosen ? "shutdown.mode is auto and node.id is set"
+					    : "shutdown.mode is auto and the service manager keeps connections";
+}
+
 static void coord_thread_stop(struct daemon *d)
 {
 	if (d->is_stopping) {
@@ -384,7 +395,8 @@ static void coord_thread_stop(struct daemon *d)
 	d->is_stopping = true;
 	d->is_handing_over = will_have_a_successor(d);
 	bool drain = !d->is_handing_over;
-	log_line(LOG_NOTICE, drain ? "stopping: draining" : "stopping: leases stay for the next process");
+	log_line(LOG_NOTICE, "stopping: %s (%s)", drain ? "draining" : "leases stay for the next process",
+		why_drain_or_not(d));
 	notify_send("STOPPING=1");
 	if (drain) {
 		char text[80];

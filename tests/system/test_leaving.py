@@ -91,3 +91,37 @@ def test_consumers_that_never_come_back_are_forgotten(t):
     d = t.daemon(r, service={"recovery": {"forget_consumer": "2s", "probe": False}})
     t.wait(lambda: consumers(r) == {"redis-consumer-has-work", d.consumer}, 30, "five are forgotten")
     assert time.monotonic() - start > 1.5 and not r.db.cmd("EXISTS", LEFT)
+
+
+@limit(60)
+def test_a_daemon_that_stops_says_why_it_drains_and_advises_nothing_it_refuses(t):
+    r = t.redis()
+    d = pod(t, r, "pod-0", shutdown={"mode": "auto", "drain_timeout": "10s"})
+    w = t.worker(d, credits=1)
+    add = Added(r.db)
+    add.one("orders", "runs")
+    a = w.wait("assign")
+    d.signal(15)
+    d.wait_log("stopping: draining (shutdown.mode is auto: node.id is not set")
+    add.one("orders", "waits")
+    why, = d.json("explain", "waits")
+    assert "the daemon is stopping" in why["because"] and why["advice"] is None, why
+    w.finish(a)
+    assert d.wait(15) == 0
+    d = t.daemon(r, "named", T=3)
+    assert d.stop() == 0 and "(shutdown.mode is auto and node.id is set)" in d.log
+
+
+@limit(60)
+def test_a_dead_worker_is_named_in_the_dead_letter(t):
+    r = t.redis()
+    d = t.daemon(r, T=3, service={"retry": {"max_retries": 0}})
+    p = t.proc_worker(d, name="mill-7", credits=1, work="60")
+    Added(r.db).one("orders", "s")
+    t.wait(lambda: any(x["state"] == "assigned" for x in d.json("ls")), what="assigned")
+    p.kill()
+    t.wait(lambda: r.db.cmd("XLEN", "orders-input-dlq") == 1, 15, "the dead letter")
+    error = checks.dead_letters(r.db)[0]["_dlq_error"]
+    assert error == f"worker died: mill-7 (pid {p.proc.pid}) ended without a word", error
+    why = d.ctl("explain", "finished-long-ago")
+    assert why.returncode == 1 and "it has finished, which leaves nothing behind, or was never added" in why.stderr

@@ -247,6 +247,7 @@ def test_usage_errors_exit_64_and_reach_no_daemon():
              ("ls", "--timeout", "0"): "--timeout must be", ("ls", "--timeout", "soon"): "--timeout must be",
              ("top", "--json"): "top has no --json", ("top", "--service", "x"): "top does not take",
              ("help", "lss"): "unknown verb"}
+    assert "no socket at /nonexistent" in ctl("-s", "/nonexistent", "status").stderr
     with Daemon() as d:
         for args, words in cases.items():
             r = ask(d, *args)
@@ -265,6 +266,9 @@ def test_help():
     for args in (["help", "dlq", "purge"], ["dlq", "purge", "--help"]):
         r = ctl(*args)
         assert r.returncode == 0 and "--dry-run" in r.stdout, r
+    for args in (["help", "dlq"], ["dlq", "--help"]):
+        r = ctl(*args)
+        assert r.returncode == 0 and "dlq purge SERVICE" in r.stdout and "entries-dlq" not in r.stdout, r
 
 
 def test_unreachable_is_69_with_one_clear_line():

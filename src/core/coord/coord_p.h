@@ -214,8 +214,9 @@ void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool 
 void entry_dead_letter(struct coord *c, struct entry *e, enum dead_reason why);
 void entry_stopped(struct coord *c, struct entry *e); /* the worker has stopped after a revoke, or by itself */
 /* Its worker has ended without a word, and n_blamed entries may be why: the only one is counted; of several nobody
- * knows the culprit, so all go back uncounted, to be worked on alone. 0 = its end has another reason. */
-void entry_worker_ended(struct coord *c, struct entry *e, uint32_t n_blamed);
+ * knows the culprit, so all go back uncounted, to be worked on alone. 0 = its end has another reason. is_dead: its
+ * process has ended, else it did not come back. */
+void entry_worker_ended(struct coord *c, struct entry *e, uint32_t n_blamed, bool is_dead);
 bool entry_was_taken_back(const struct entry *e);           /* its lease is lost, or its worker was told to stop */
 void entry_clear_suspect(struct coord *c, struct entry *e); /* it is none any more; its worker takes others again */
 void entry_limbo(struct coord *c, struct entry *e, mono_ms until);

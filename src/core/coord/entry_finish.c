@@ -441,14 +441,25 @@ bool entry_was_taken_back(const struct entry *e)
 	return e->is_lost || (e->is_revoked && e->revoke != REVOKE_TIMEOUT);
 }
 
-void entry_worker_ended(struct coord *c, struct entry *e, uint32_t n_blamed)
+/* What is known of it: how it ended only its parent knows. */
+static struct text *how_it_died(const struct worker *w, bool is_dead)
 {
-	static const char words[] = "worker died";
+	char words[300] = "worker died";
+	if (w)
+		snprintf(words, sizeof words,
+			is_dead ? "worker died: %.200s (pid %d) ended without a word"
+				: "worker died or is lost: %.200s (pid %d) closed its connection and did not come back",
+			w->s.name, (int)w->s.pid);
+	return text_new(words, strlen(words));
+}
+
+void entry_worker_ended(struct coord *c, struct entry *e, uint32_t n_blamed, bool is_dead)
+{
 	bool is_blamed = n_blamed > 0 && !entry_was_taken_back(e);
 	if (is_blamed && !e->feed) { /* entries mode counts the tries of the entry it died on */
 		e->is_suspect = true;
 		text_unref(e->note);
-		e->note = text_new(words, sizeof words - 1);
+		e->note = how_it_died(coord_worker(c, e->owner), is_dead);
 	}
 	entry_requeue(c, e, e->is_lost ? WHY_LOST : WHY_WORKER_DIED, is_blamed && n_blamed == 1);
 }
@@ -524,7 +535,7 @@ static void state_deadline(struct coord *c, struct entry *e)
 		break;
 	case ENTRY_LIMBO:
 		if (e->owner && coord_worker(c, e->owner))
-			entry_worker_ended(c, e, coord_worker(c, e->owner)->n_blamed);
+			entry_worker_ended(c, e, coord_worker(c, e->owner)->n_blamed, false);
 		else
 			entry_requeue(c, e, WHY_UNRESUMED, false);
 		break;

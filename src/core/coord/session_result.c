@@ -152,7 +152,7 @@ void worker_on_dead(struct coord *c, struct worker *m)
 		effects_log(c->out, LOG_NOTICE, "worker=%s pid=%d died: its streams go back", m->s.name, (int)m->s.pid);
 	uint32_t n = m->s.state == SESSION_DETACHED ? m->n_blamed : n_blamed(m);
 	while (!list_empty(&m->entries))
-		entry_worker_ended(c, LIST_OF(struct entry, peers, m->entries.next), n);
+		entry_worker_ended(c, LIST_OF(struct entry, peers, m->entries.next), n, true);
 	worker_mark_all(c);
 	worker_retire(c, m);
 }

@@ -94,7 +94,10 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 	const struct credits_service *p = &c->place.service[pos];
 	struct view_service *v = view_services(d);
 	const char *name = s->rules->name;
-	if (c->is_draining) {
+	if (c->is_stopping) {
+		facts_add(f, "the daemon is stopping");
+		facts_next(f, "another daemon of the group takes it, or this one when it is started again");
+	} else if (c->is_draining) {
 		facts_add(f, "the daemon is draining");
 		facts_advice(f, "sluicectl undrain");
 	} else if (p->is_paused) {

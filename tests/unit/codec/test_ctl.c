@@ -139,7 +139,7 @@ Test(ctl, refuses_arguments_with_a_sentence_that_names_them, .init = up)
 			"dlq ls: id must be an entry id like 1700000000000-0, not \"17\"", ERR_INVALID},
 		{"ls", "\"state\":\"asigned\"",
 			"ls: state must be one of locking, parked, ready, assigned, revoking, limbo, finishing, lost, "
-			"not \"asigned\"",
+			"blocked, not \"asigned\"",
 			ERR_INVALID},
 	};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
