@@ -64,7 +64,7 @@ static const struct field status_fields[] = {F(ctl_status, ready), F(ctl_status,
 static const struct field stream_fields[] = {F(ctl_stream, service), F(ctl_stream, stream), F(ctl_stream, id),
 	F(ctl_stream, lease), F(ctl_stream, state), F(ctl_stream, worker), F(ctl_stream, retry), F(ctl_stream, age_ms),
 	F(ctl_stream, assigned_ms), F(ctl_stream, until_ms), F(ctl_stream, token), F(ctl_stream, note),
-	F(ctl_stream, position), F(ctl_stream, tries), F(ctl_stream, unacked_ms), END};
+	F(ctl_stream, position), F(ctl_stream, tries), F(ctl_stream, lag), F(ctl_stream, unacked_ms), END};
 
 static const struct field waiting_fields[] = {F(ctl_waiting, service), F(ctl_waiting, stream), F(ctl_waiting, id),
 	F(ctl_waiting, state), F(ctl_waiting, retry), F(ctl_waiting, age_ms), F(ctl_waiting, reason),

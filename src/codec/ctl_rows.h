@@ -71,6 +71,7 @@ struct ctl_stream {
 	const char *note;     /* the worker's last progress note */
 	const char *position; /* entries mode: the last acknowledged id; NULL = not */
 	int64_t tries;        /* of the entry behind it */
+	int64_t lag;          /* entries behind it, 1000 = so many or more; -1 = not looked up */
 	int64_t unacked_ms;   /* since something was told and nothing heard of it; -1 = nothing is out */
 };
 

@@ -56,6 +56,7 @@ enum script {
 	SCRIPT_FEED_CLOSE, /* KEYS position [stream]; ARGV token, keep | done | death | delete, ttl_ms -> 1 | 2 | 0 */
 	/* KEYS position, stream; ARGV ttl_ms -> 1 | 0: where no position is kept yet, it is the stream's present end */
 	SCRIPT_FEED_HOLD,
+	SCRIPT_FEED_LAG, /* KEYS stream; ARGV (id, most -> entries behind the id, at most so many */
 	SCRIPT_N
 };
 

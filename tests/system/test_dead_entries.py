@@ -68,6 +68,10 @@ def test_dead_entries_are_seen_everywhere(t):
     assert "orders: 2 dead entries, owned 1" in a.ctl_ok("status") and "orders: 2 dead entries\n" in b.ctl_ok("status")
     show, = a.json("show", "orders:k")
     assert (show["dead_entries"], show["dead_entry"]) == (2, ids[2]) and "last dead" in a.ctl_ok("show", "orders:k")
+    assert show["lag"] == 0 and a.json("ls")[0]["lag"] == 0
+    w.worker.work = lambda *x: time.sleep(60)
+    add(r.db, "orders:k", 1500)
+    t.wait(lambda: a.json("ls")[0]["lag"] == 1000 and a.json("show", "orders:k")[0]["lag"] == 1000, 10, "lag, counted up to 1000")
     why, = a.json("explain", "orders:k")
     assert any(f"2 of its entries became dead letters since it is here, the last one {ids[2]}" in x for x in why["because"])
     assert why["advice"] == "sluicectl entries-dlq show orders --stream orders:k"

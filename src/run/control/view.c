@@ -1,5 +1,6 @@
 /* The verbs that look: status, ls, show, workers, nodes, version. */
 #include "run/control/control.h"
+#include "run/control/lag.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -113,7 +114,8 @@ struct stream_texts { /* what a row points to */
 	char position[COMMAND_ID_CAP], id[COMMAND_ID_CAP], token[SESSION_TOKEN_CAP], lease[SESSION_LEASE_CAP];
 };
 
-static void stream_row(struct control_req *q, const struct entry *e, struct stream_texts *t, struct ctl_stream *row)
+static void stream_row(
+	struct control_req *q, const struct entry *e, int64_t lag, struct stream_texts *t, struct ctl_stream *row)
 {
 	struct coord *c = q->d->core;
 	const struct coord_service *s = coord_service(c, e->svc);
@@ -135,6 +137,7 @@ static void stream_row(struct control_req *q, const struct entry *e, struct stre
 		.token = t->token,
 		.note = e->note && e->state == ENTRY_ASSIGNED ? e->note->bytes : NULL,
 		.tries = -1,
+		.lag = lag,
 		.unacked_ms = -1};
 	if (!e->feed || e->feed->state == ENTRY_FEED_NONE)
 		return;
@@ -149,10 +152,19 @@ struct ls_row {
 	uint64_t ms, seq, handle;
 };
 
-struct ls_job {
+struct ls_job { /* of ls and show */
+	struct lag *lag;
+	bool is_show;
 	size_t n, at;
 	struct ls_row rows[];
 };
+
+static void ls_free(void *job)
+{
+	struct ls_job *j = job;
+	lag_free(j->lag);
+	mem_free(j);
+}
 
 static int by_id(const void *a, const void *b)
 {
@@ -160,19 +172,36 @@ static int by_id(const void *a, const void *b)
 	return entry_id_cmp((struct entry_id){x->ms, x->seq}, (struct entry_id){y->ms, y->seq});
 }
 
+static void show_entry(struct control_req *q, const struct entry *e, int64_t lag);
+
+static void ls_put(struct control_req *q, const struct entry *e, int64_t lag)
+{
+	const struct ls_job *j = q->job;
+	struct stream_texts texts;
+	struct ctl_stream row;
+	if (j->is_show) {
+		show_entry(q, e, lag);
+		return;
+	}
+	stream_row(q, e, lag, &texts, &row);
+	ctl_encode_stream(&q->out, &row);
+}
+
 static mono_ms ls_step(struct control_req *q, mono_ms now)
 {
 	struct ls_job *j = q->job;
+	if (lag_is_asking(j->lag))
+		return MONO_NEVER;
 	if (control_is_full(q))
 		return now + 5;
 	for (size_t k = 0; k < CONTROL_CHUNK && j->at < j->n; k++) {
-		const struct entry *e = ledger_by_handle(&q->d->core->ledger, j->rows[j->at++].handle);
-		if (!e)
-			continue;
-		struct stream_texts texts;
-		struct ctl_stream row;
-		stream_row(q, e, &texts, &row);
-		ctl_encode_stream(&q->out, &row);
+		const struct entry *e = ledger_by_handle(&q->d->core->ledger, j->rows[j->at].handle);
+		if (e && lag_ask(j->lag, e))
+			return MONO_NEVER;
+		int64_t lag = lag_take(j->lag);
+		j->at++;
+		if (e)
+			ls_put(q, e, lag);
 	}
 	if (j->at == j->n)
 		control_end(q, 0, NULL);
@@ -200,6 +229,7 @@ void control_ls(struct control_req *q)
 		svc = s->svc;
 	}
 	struct ls_job *j = mem_alloc(sizeof *j + (size_t)l->n * sizeof j->rows[0]);
+	j->lag = lag_new(q);
 	int64_t wall_ms = mono_wall_ms();
 	uint32_t pos = 0;
 	for (const struct entry *e; (e = ledger_next(l, &pos));)
@@ -208,12 +238,12 @@ void control_ls(struct control_req *q)
 	qsort(j->rows, j->n, sizeof j->rows[0], by_id);
 	if (q->r.limit && (size_t)q->r.limit < j->n)
 		j->n = (size_t)q->r.limit;
-	control_job(q, ls_step, j, mem_free);
+	control_job(q, ls_step, j, ls_free);
 	if (j->n <= CONTROL_CHUNK)
 		ls_step(q, loop_now(q->d->loop));
 }
 
-static void show_entry(struct control_req *q, const struct entry *e)
+static void show_entry(struct control_req *q, const struct entry *e, int64_t lag)
 {
 	struct daemon *d = q->d;
 	const struct coord_service *s = coord_service(d->core, e->svc);
@@ -226,7 +256,7 @@ static void show_entry(struct control_req *q, const struct entry *e)
 		command_id_format(dead, e->feed->dead);
 		row.dead_entry = e->feed->n_dead ? dead : NULL;
 	}
-	stream_row(q, e, &texts, &row.stream);
+	stream_row(q, e, lag, &texts, &row.stream);
 	char session[24], lbs[160] = "";
 	snprintf(session, sizeof session, "%llu", (unsigned long long)e->owner);
 	row.session = e->owner ? session : NULL;
@@ -267,21 +297,22 @@ bool control_match(struct control_req *q, struct view_match *m)
 
 void control_show(struct control_req *q)
 {
+	const struct ledger *l = &q->d->core->ledger;
 	struct view_match m;
 	if (!control_match(q, &m))
 		return;
+	struct ls_job *j = mem_alloc(sizeof *j + (size_t)l->n * sizeof j->rows[0]);
+	j->lag = lag_new(q);
+	j->is_show = true;
 	uint32_t pos = 0;
-	size_t n = 0;
-	for (const struct entry *e; (e = ledger_next(&q->d->core->ledger, &pos));) {
-		if (!view_matches(&m, e))
-			continue;
-		show_entry(q, e);
-		n++;
-	}
-	if (n)
-		control_end(q, 0, NULL);
-	else
+	for (const struct entry *e; (e = ledger_next(l, &pos));)
+		if (view_matches(&m, e))
+			j->rows[j->n++] = (struct ls_row){e->id.ms, e->id.seq, entry_handle(e)};
+	control_job(q, ls_step, j, ls_free);
+	if (!j->n)
 		control_end(q, 1, "%s is not held by this daemon; sluicectl explain looks further", q->r.stream);
+	else if (j->n <= CONTROL_CHUNK)
+		ls_step(q, loop_now(q->d->loop));
 }
 
 /* ---- workers */

@@ -30,12 +30,13 @@ Test(ctl_rows, a_stream_has_every_key_also_when_nothing_is_known, .init = up, .f
 				      .assigned_ms = -1,
 				      .until_ms = -1,
 				      .tries = -1,
+				      .lag = -1,
 				      .unacked_ms = -1});
 	cr_expect_str_eq(B.data,
 		"{\"service\":\"orders\",\"stream\":\"o:7\",\"id\":\"17-0\",\"lease\":null,\"state\":\"ready\","
 		"\"worker\":null,"
 		"\"retry\":2,\"age_ms\":1500,\"assigned_ms\":null,\"until_ms\":null,\"token\":null,\"note\":null,"
-		"\"position\":null,\"tries\":null,\"unacked_ms\":null}\n");
+		"\"position\":null,\"tries\":null,\"lag\":null,\"unacked_ms\":null}\n");
 }
 
 Test(ctl_rows, status_is_one_object_with_lists_inside, .init = up, .fini = down)
@@ -76,8 +77,8 @@ Test(ctl_rows, show_is_a_stream_and_more_in_one_object, .init = up, .fini = down
 		&B, &(struct ctl_show){.stream = {.stream = "o:7", .state = CTL_STATE_ASSIGNED, .note = "half\nway"},
 			    .lock = "o:7<MUTEX_KEY_SEP>17-0",
 			    .info = {"{\"big\":12345678901234567890}"}});
-	cr_expect_not_null(strstr(
-		B.data, "\"note\":\"half\\nway\",\"position\":null,\"tries\":0,\"unacked_ms\":0,\"session\":null,"));
+	cr_expect_not_null(strstr(B.data,
+		"\"note\":\"half\\nway\",\"position\":null,\"tries\":0,\"lag\":0,\"unacked_ms\":0,\"session\":null,"));
 	cr_expect_not_null(strstr(B.data, "\"info\":{\"big\":12345678901234567890}}\n"));
 }
 
