@@ -390,14 +390,7 @@ static bool is_dead_field(struct slice name)
 
 static void enc_dead_add(struct enc *e)
 {
-	put_str(e, "XADD");
-	put_str(e, e->names->dlq);
-	if (e->names->dlq_max_len > 0) {
-		put_str(e, "MAXLEN");
-		put_str(e, "~");
-		put_i64(e, e->names->dlq_max_len);
-	}
-	put_str(e, "*");
+	command_put_bury(e->a, e->c, e->names->dlq, e->names->dlq_max_len);
 	command_put_fields(e, is_dead_field);
 	put_str(e, "_dlq_reason");
 	put_str(e, dead_reason_name(e->c->reason));

@@ -108,17 +108,31 @@ bool command_is_feed_dead_field(struct slice name)
 	return false;
 }
 
+void command_put_bury(struct command_argv *a, const struct cmd *c, const char *dlq, int64_t max_len)
+{
+	enum { SCRIPT_FIELDS = 3900 }; /* Lua can hand 8,000 values to a call, no more */
+	if (max_len > 0 && (!c->fields || c->fields->n <= SCRIPT_FIELDS)) {
+		feed_put_str(a, c->use_eval ? "EVAL" : "EVALSHA");
+		feed_put_str(a, c->use_eval ? script_text(SCRIPT_BURY) : script_sha(SCRIPT_BURY));
+		feed_put_i64(a, 1);
+		feed_put_str(a, dlq);
+		feed_put_i64(a, max_len);
+	} else {
+		feed_put_str(a, "XADD");
+		feed_put_str(a, dlq);
+		if (max_len > 0) {
+			feed_put_str(a, "MAXLEN");
+			feed_put_str(a, "~");
+			feed_put_i64(a, max_len);
+		}
+	}
+	feed_put_str(a, "*");
+}
+
 static void feed_put_dead_add(
 	struct command_argv *a, const struct cmd *c, const struct command_names *names, const struct command_self *self)
 {
-	feed_put_str(a, "XADD");
-	feed_put_str(a, names->entries_dlq);
-	if (names->entries_dlq_max_len > 0) {
-		feed_put_str(a, "MAXLEN");
-		feed_put_str(a, "~");
-		feed_put_i64(a, names->entries_dlq_max_len);
-	}
-	feed_put_str(a, "*");
+	command_put_bury(a, c, names->entries_dlq, names->entries_dlq_max_len);
 	for (size_t i = 0; c->fields && i < c->fields->n; i++) {
 		if (command_is_feed_dead_field(c->fields->v[i].name))
 			continue;

@@ -69,6 +69,9 @@ static inline void put_id(struct enc *e, struct entry_id id)
 void command_arg(struct command_argv *a, const char *p, size_t len);
 /* Appends one argument of parts. */
 void command_arg_joined(struct command_argv *a, const struct slice *parts, size_t n);
+/* What stands before the fields of a dead letter that is added by itself: with a bound, a script that tells how many
+ * older ones had to go for it. */
+void command_put_bury(struct command_argv *a, const struct cmd *c, const char *dlq, int64_t max_len);
 /* The commands of entries mode. */
 void command_encode_feed(struct command_argv *a, const struct cmd *c, const struct command_names *names,
 	const struct command_self *self);

@@ -195,6 +195,17 @@ static bool decode_dead(struct reply_decoder *d, const redisReply *r, struct rep
 	return true;
 }
 
+/* An id, or {id, how many were trimmed}: .n. */
+static bool decode_bury(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	if (!is_list(r))
+		return decode_id(d, r, out);
+	if (r->elements != 2 || !is_int(r->element[1]) || !decode_id(d, r->element[0], out))
+		return false;
+	out->n = r->element[1]->integer > 0 ? (size_t)r->element[1]->integer : 0;
+	return true;
+}
+
 static bool decode_role(struct reply_decoder *d, const redisReply *r, struct reply *out)
 {
 	return is_list(r) && r->elements > 0 && reply_is_text(r->element[0]) && decode_text(d, r->element[0], out);
@@ -579,7 +590,7 @@ static decode_fn *const rows[CMD_N] = {
 	[CMD_DONE_MANY] = decode_done_many,
 	[CMD_REQUEUE] = decode_requeue,
 	[CMD_DEAD] = decode_dead,
-	[CMD_DEAD_ADD] = decode_id,
+	[CMD_DEAD_ADD] = decode_bury,
 	[CMD_DEAD_READ] = decode_range_fields,
 	[CMD_ACK_DEL] = decode_int,
 	[CMD_PENDING] = decode_pending,
@@ -612,7 +623,7 @@ static decode_fn *const rows[CMD_N] = {
 	[CMD_FEED_FAIL] = decode_int,
 	[CMD_FEED_CLOSE] = decode_int,
 	[CMD_FEED_PICK] = decode_range_fields,
-	[CMD_FEED_DEAD_ADD] = decode_id,
+	[CMD_FEED_DEAD_ADD] = decode_bury,
 	[CMD_FEED_DLQ_LENGTH] = decode_int,
 	[CMD_TRACKING] = decode_ok,
 	[CMD_CACHING] = decode_ok,

@@ -124,6 +124,11 @@ static const char *const texts[SCRIPT_N] = {
 		     "if type(x) == 'table' then return x end\n"
 		     "return {1, trimmed}\n",
 
+	[SCRIPT_BURY] = "local before = redis.pcall('XLEN', KEYS[1])\n"
+			"local new = redis.pcall('XADD', KEYS[1], 'MAXLEN', '~', unpack(ARGV))\n"
+			"if type(new) == 'table' then return new end\n"
+			"return {new, before + 1 - redis.call('XLEN', KEYS[1])}\n",
+
 	[SCRIPT_DUE] = LUA_LBS LUA_MOVE LUA_CLOCK
 	"local now, moved, woken = clock(), 0, 0\n"
 	"local due = redis.pcall('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, ARGV[6])\n"

@@ -33,6 +33,8 @@ enum script {
 	SCRIPT_LATER,
 	/* KEYS … dlq; …, min_idle_ms, max_len, reason, at, node, error -> {1, dead letters trimmed} | 0 | 2 */
 	SCRIPT_DEAD,
+	/* KEYS dlq; ARGV max_len, "*", name, value, … -> {id, dead letters trimmed} */
+	SCRIPT_BURY,
 	/* …, limit, position -> {moved, ms until the next is due | -1, delayed, parked, next position, woken,
 	 * wanted} */
 	SCRIPT_DUE,

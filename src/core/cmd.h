@@ -66,7 +66,7 @@ enum cmd_kind {
 	 * not as expected | 2 entry deleted: acked */
 	CMD_DEAD,
 	/* other slot, on the DLQ's master: XADD of .fields and of what DEAD adds (.id .reason .error .now_ms) ->
-	 * ID */
+	 * ID, .n older ones were trimmed for it */
 	CMD_DEAD_ADD,
 	/* XRANGE .id .id with all fields byte-exact (first half of a dead letter to another slot) -> ENTRIES with
 	 * .fields (one or none) */
@@ -123,8 +123,8 @@ enum cmd_kind {
 	CMD_FEED_FAIL,  /* script                        -> INT tries | -1 */
 	CMD_FEED_CLOSE, /* script; .end .ttl_ms          -> INT 1 | 2: position and stream deleted | 0: not our token */
 	CMD_FEED_PICK,  /* XRANGE .id .id of the stream  -> ENTRIES with .fields (one or none) */
-	/* on the master of the entries' dead letters: XADD of .fields, .stream .id .reason .error .now_ms .retry -> ID
-	 */
+	/* on the master of the entries' dead letters: XADD of .fields, .stream .id .reason .error .now_ms .retry ->
+	 * ID, .n older ones were trimmed for it */
 	CMD_FEED_DEAD_ADD,
 	CMD_FEED_DLQ_LENGTH, /* XLEN of them            -> INT */
 	/* on any node */

@@ -65,6 +65,7 @@
 	X(M_DEAD_OPERATOR, "sluice_dead_letters_total", "reason=\"operator\"", "")                                     \
 	X(M_DEAD_WRONG_TYPE, "sluice_dead_letters_total", "reason=\"wrong_type\"", "")                                 \
 	X(M_DEAD_BAD_NAME, "sluice_dead_letters_total", "reason=\"bad_name\"", "")                                     \
+	X(M_DEAD_TRIMMED, "sluice_dead_letters_trimmed_total", "", "Dead letters lost to max_len")                     \
 	X(M_FEED_DELIVERED, "sluice_entries_delivered_total", "", "Entries of data streams given to workers")          \
 	X(M_FEED_ACKED, "sluice_entries_acked_total", "", "Of those, acknowledged and confirmed by Redis")             \
 	X(M_FEED_NACK_FAILED, "sluice_entries_nacked_total", "reason=\"failed\"", "Entries a worker could not finish") \

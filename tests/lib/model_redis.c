@@ -238,7 +238,7 @@ static const struct {
 	[CMD_DONE_MANY] = {model_done_many, 1 + SCRIPT_DONE_MANY},
 	[CMD_REQUEUE] = {model_requeue, 1 + SCRIPT_REQUEUE},
 	[CMD_DEAD] = {model_dead, 1 + SCRIPT_DEAD},
-	[CMD_DEAD_ADD] = {model_dead_add, 0},
+	[CMD_DEAD_ADD] = {model_dead_add, 1 + SCRIPT_BURY},
 	[CMD_DEAD_READ] = {model_fetch, 0},
 	[CMD_ACK_DEL] = {model_done, 1 + SCRIPT_DONE},
 	[CMD_PENDING] = {model_pending_cmd, 0},
@@ -271,7 +271,7 @@ static const struct {
 	[CMD_FEED_FAIL] = {model_feed_cmd, 1 + SCRIPT_FEED_FAIL},
 	[CMD_FEED_CLOSE] = {model_feed_cmd, 1 + SCRIPT_FEED_CLOSE},
 	[CMD_FEED_PICK] = {model_feed_cmd, 0},
-	[CMD_FEED_DEAD_ADD] = {model_feed_cmd, 0},
+	[CMD_FEED_DEAD_ADD] = {model_feed_cmd, 1 + SCRIPT_BURY},
 	[CMD_FEED_DLQ_LENGTH] = {model_length, 0},
 	[CMD_TRACKING] = {exec_node, 0},
 	[CMD_CACHING] = {exec_node, 0},
@@ -302,7 +302,9 @@ void model_redis_exec(struct model_redis *m, const struct cmd *c, const struct c
 		model_error(c, "ERR unknown command 'DELIFEQ'", out);
 		return;
 	}
-	const uint32_t script = rows[c->kind].script && !c->use_delifeq ? 1u << rows[c->kind].script : 0;
+	const bool is_plain = c->use_delifeq || (c->kind == CMD_DEAD_ADD && names->dlq_max_len == 0) ||
+			      (c->kind == CMD_FEED_DEAD_ADD && names->entries_dlq_max_len == 0);
+	const uint32_t script = rows[c->kind].script && !is_plain ? 1u << rows[c->kind].script : 0;
 	if (script) {
 		if (c->use_eval)
 			m->scripts |= script;

@@ -299,9 +299,10 @@ static void feed_dead_add(struct model_redis *m, const struct cmd *c, const stru
 	struct model_stream *dlq = model_stream_of(m, names->entries_dlq, true);
 	const struct entry_id new = model_new_id(m, dlq);
 	model_stream_append(dlq, new, reply_copy_fields(f, n));
+	const size_t before = dlq->n;
 	if (names->entries_dlq_max_len > 0)
 		model_stream_trim(dlq, (size_t)names->entries_dlq_max_len);
-	*out = (struct reply){.kind = REPLY_ID, .id = new};
+	*out = (struct reply){.kind = REPLY_ID, .id = new, .n = before - dlq->n};
 }
 
 void model_feed_cmd(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,

@@ -416,8 +416,10 @@ void model_dead_add(struct model_redis *m, const struct cmd *c, const struct com
 	struct reply *out)
 {
 	size_t trimmed;
-	if (!model_is_refused(m, c, out))
-		*out = (struct reply){.kind = REPLY_ID, .id = add_dead(m, c, names, me, c->fields, &trimmed)};
+	if (model_is_refused(m, c, out))
+		return;
+	*out = (struct reply){.kind = REPLY_ID, .id = add_dead(m, c, names, me, c->fields, &trimmed)};
+	out->n = trimmed;
 }
 
 /* ---- looking */

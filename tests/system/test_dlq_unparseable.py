@@ -64,13 +64,22 @@ def test_bad_retry_counts_are_zero(t):
     assert "_retry_count" in d.log
 
 
+def trimmed_is_told(t, d, dlq, max_len, n):
+    """What is lost for good is counted, and one line says so."""
+    t.wait(lambda: f'sluice_dead_letters_trimmed_total{{service="orders"}} {n}\n' in d.ctl_ok("metrics"), 10, f"{n} trimmed")
+    line, = [x for x in d.log.splitlines() if "dead letters lost" in x]
+    assert " warn " in line and f"{dlq} is longer than max_len={max_len}" in line, line
+
+
 def test_dead_letter_stream_and_length_of_ones_own(t):
     r = t.redis()
     r.db.pipe([("XADD", "orders-input", "*", "no", "field")] * 1000)
-    w = t.worker(t.daemon(r, service={"dead_letter": {"stream": "graveyard", "max_len": 100}}), credits=100, work=0)
+    d = t.daemon(r, service={"dead_letter": {"stream": "graveyard", "max_len": 100}})
+    w = t.worker(d, credits=100, work=0)
     t.wait(lambda: r.db.cmd("XLEN", "orders-input") == 0, 30, "all read")
     n = r.db.cmd("XLEN", "graveyard")
     assert 100 <= n <= 300 and not w.frames("assign"), n
+    trimmed_is_told(t, d, "graveyard", 100, 1000 - n)
 
 
 def test_dead_letters_in_another_slot(t):
@@ -83,3 +92,13 @@ def test_dead_letters_in_another_slot(t):
     t.wait(lambda: c.db.cmd("XLEN", stream) == 2, 15, "two dead letters")
     checks.wait_clean(c.db)
     w.wait("ok", outcome="dead")
+
+
+def test_dead_letters_trimmed_in_another_slot(t):
+    c = t.cluster()
+    stream = next(f"dead{i}" for i in range(99) if c.master_of(f"dead{i}") is not c.master_of("orders-input"))
+    d = t.daemon(c, service={"dead_letter": {"stream": stream, "max_len": 100}})
+    t.worker(d, credits=100, work=0)
+    c.db.node_for("orders-input").pipe([("XADD", "orders-input", "*", "no", "field")] * 400)
+    t.wait(lambda: c.db.cmd("XLEN", "orders-input") == 0, 30, "all read")
+    trimmed_is_told(t, d, stream, 100, 400 - c.db.cmd("XLEN", stream))

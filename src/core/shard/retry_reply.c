@@ -233,8 +233,16 @@ static answer_fn *const answers[CMD_N] = {
 	[CMD_LOCK] = on_lock,
 };
 
+static void note_trimmed(struct shard_ctx *c, const struct op *op, const struct reply *reply)
+{
+	const enum cmd_kind k = (enum cmd_kind)op->command;
+	if (k == CMD_DEAD || k == CMD_DEAD_ADD || k == CMD_FEED_DEAD_ADD)
+		ctx_dead_trimmed(c, op->svc, reply->n, k == CMD_FEED_DEAD_ADD);
+}
+
 static void retry_answered(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
 {
+	note_trimmed(c, op, reply);
 	answer_fn *fn = answers[op->kind];
 	(fn ? fn : on_plain)(r, c, op, reply);
 }

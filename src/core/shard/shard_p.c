@@ -76,6 +76,30 @@ struct metrics_service *ctx_metrics(struct shard_ctx *c, uint16_t svc)
 	return s ? &s->metrics : &c->nowhere;
 }
 
+void ctx_dead_trimmed(struct shard_ctx *c, uint16_t svc, uint64_t n, bool of_entries)
+{
+	enum { SAY_EVERY_MS = 60000 };
+	struct shard_service *s = ctx_service(c, svc);
+	if (!s || n == 0)
+		return;
+	s->metrics.c[M_DEAD_TRIMMED] += n;
+	s->n_trimmed += n;
+	if (s->trimmed_said_at && c->now < s->trimmed_said_at + SAY_EVERY_MS)
+		return;
+	const struct service_rules *r = s->rules;
+	const char *own = of_entries ? r->entries.dlq : r->dlq;
+	effects_log(c->out, LOG_WARN,
+		"shard=%u service=%s dead letters lost n=%llu: %.200s%s is longer than max_len=%lld, the oldest are "
+		"trimmed",
+		c->index, r->name, (unsigned long long)s->n_trimmed, *own ? own : r->name,
+		*own         ? ""
+		: of_entries ? "-entries-dlq"
+			     : "-input-dlq",
+		(long long)(of_entries ? r->entries.dlq_max_len : r->dlq_max_len));
+	s->trimmed_said_at = mono_max(c->now, 1);
+	s->n_trimmed = 0;
+}
+
 void ctx_due_at(struct shard_ctx *c, uint16_t svc, mono_ms at)
 {
 	struct shard_service *s = ctx_service(c, svc);

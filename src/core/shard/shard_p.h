@@ -42,6 +42,8 @@ struct shard_service {
 	struct shard_lengths lengths;
 	int64_t credits; /* of its workers, and how many they are: told to the other daemons; -1 = not known yet */
 	uint32_t n_workers;
+	mono_ms trimmed_said_at; /* dead letters that were trimmed were told of; 0 = never */
+	uint64_t n_trimmed;      /* since then */
 	struct metrics_service metrics;
 };
 
@@ -105,6 +107,9 @@ struct shard_ctx {
 void ctx_init(struct shard_ctx *c, const struct shard_rules *rules, uint16_t index);
 /* Frees everything, also what parts have asked of each other. */
 void ctx_fini(struct shard_ctx *c);
+/* n older dead letters had to go for a new one and are lost: counted, and one warning a minute. of_entries: those of
+ * entries mode. */
+void ctx_dead_trimmed(struct shard_ctx *c, uint16_t svc, uint64_t n, bool of_entries);
 /* A step begins: effects of the last one have been performed. */
 void ctx_begin(struct shard_ctx *c, mono_ms now, int64_t wall_ms, struct effects *out);
 

@@ -54,6 +54,7 @@ static const char *wire(const struct cmd *c)
 				[SCRIPT_DELAYED] = "delayed",
 				[SCRIPT_GHOSTS] = "ghosts",
 				[SCRIPT_GHOST_BACK] = "ghost_back",
+				[SCRIPT_BURY] = "bury",
 				[SCRIPT_UNREAD] = "unread",
 				[SCRIPT_FEED_OPEN] = "feed_open",
 				[SCRIPT_FEED_ACK] = "feed_ack",
@@ -224,7 +225,7 @@ Test(command, what_waits)
 Test(command, dead_letters_in_another_slot_look_the_same)
 {
 	EXPECT_WIRE(
-		"XADD orders-input-dlq MAXLEN ~ 500 * lbs-input {} _retry_count 2 _dlq_reason operator _dlq_at 1700 "
+		"EVALSHA bury 1 orders-input-dlq 500 * lbs-input {} _retry_count 2 _dlq_reason operator _dlq_at 1700 "
 		"_dlq_node n1 _dlq_error why _orig_id 5-1",
 		.kind = CMD_DEAD_ADD, .id = {5, 1}, .fields = three_fields(), .reason = DEAD_OPERATOR, .now_ms = 1700,
 		.error = S("why"));

@@ -177,7 +177,7 @@ static bool replies_equal(enum cmd_kind kind, const struct reply *a, const struc
 	case REPLY_TEXT:
 		return kind == CMD_RUN_ID || slices_equal(a->text, b->text);
 	case REPLY_ID:
-		return entry_id_cmp(a->id, b->id) == 0;
+		return entry_id_cmp(a->id, b->id) == 0 && a->n == b->n;
 	case REPLY_ENTRIES:
 		return entries_equal(a->entries, b->entries) && a->integer == b->integer;
 	case REPLY_PENDING:
