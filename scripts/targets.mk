@@ -14,7 +14,7 @@ MAN_FILES    := $(wildcard man/*.[1-8])
 AGAIN        = +@$(MAKE) --no-print-directory $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 
 # ---- everything
-.PHONY: check unit sim thread oom asan valgrind system servers fuzz fuzz-short fuzz-planted planted bench chaos chaos-entries coverage
+.PHONY: check unit sim thread oom asan valgrind system servers fuzz fuzz-short fuzz-planted planted bench chaos chaos-entries credentials coverage
 check:
 	@scripts/setup check
 	+@JOBS=$(JOBS) MAKE='$(MAKE)' scripts/check
@@ -118,6 +118,8 @@ chaos: all
 TOPOLOGY ?= cluster
 chaos-entries: all
 	$(call CHAOS,chaos_entries.py,$(SECONDS) --topology $(TOPOLOGY) $(if $(KEYS),--keys $(KEYS)))
+credentials: all
+	CREDENTIALS_FOR=300 CREDENTIALS_EVERY=20 scripts/run-system credentials build --only credentials.
 coverage:
 	$(AGAIN) V=cov programs unit-bins sim-bins
 	@find build/cov -name '*.gcda' -delete
@@ -254,6 +256,7 @@ help:
 	@echo "make fuzz-planted  does each fuzz target find a bug that is planted for it?"
 	@echo "make conformance  etc/clients against tests/conformance, LANGUAGES=\"python node go java planted\"; make clients installs their tools"
 	@echo "make chaos       SEED= SECONDS=     make chaos-entries  entries mode alone: TOPOLOGY=cluster|standalone KEYS="
+	@echo "make credentials  passwords and certificates that change every 20 s for 5 min, under load"
 	@echo "make coverage    lines run by unit, sim and some system tests; fails below core 90 %, all 80 %"
 	@echo "make valgrind    a few system tests under valgrind"
 	@echo "make bench       BENCH=\"a c1000\" some cases; BENCH_ARGS=\"-r 5 -s 60\" repeats, seconds; -q: quickly"

@@ -107,6 +107,7 @@ struct config {
 		unsigned db;
 		char *username; /* "" = none */
 		struct config_secret password;
+		int64_t password_refresh_ms; /* 0 = connections that are up stay who they are */
 		struct {
 			bool enabled;
 			char *ca_file, *cert_file, *key_file, *server_name; /* "" = none */

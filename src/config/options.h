@@ -74,6 +74,9 @@ struct option {
 		NULL, LIVE, "name of a systemd credential: the file of that name in $CREDENTIALS_DIRECTORY")           \
 	G(REDIS_PASSWORD_ENV, "redis.password.env", SECRET, redis.password.env, "", 0, 255, NULL, NULL, LIVE,          \
 		"name of an environment variable with the password; one newline at its end is dropped")                \
+	G(REDIS_PASSWORD_REFRESH, "redis.password.refresh", DURATION, redis.password_refresh_ms, "0", SEC(1),          \
+		HOUR(24), NULL, "never", LIVE,                                                                         \
+		"so often connections that are up log in anew when the file has changed: before the old one expires")  \
 	G(REDIS_TLS_ENABLED, "redis.tls.enabled", BOOL, redis.tls.enabled, "false", 0, 1, NULL, NULL, RESTART,         \
 		"dial Redis over TLS; the server's name is always verified")                                           \
 	G(REDIS_TLS_CA_FILE, "redis.tls.ca_file", PATH, redis.tls.ca_file, "", 0, 4096, NULL, "the system's", LIVE,    \

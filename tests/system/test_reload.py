@@ -72,7 +72,7 @@ VALUES = {  # and by name
     "workers.ping_every": "2s", "workers.resume_grace": "4s", "workers.progress_timeout": "1h", "maintenance.mode": "disabled",
     "maintenance.endpoint_type": "none", "maintenance.relaxed_timeout": "9s", "maintenance.relaxed_cap": "50s",
     "maintenance.post_handoff_relaxed": "10s", "maintenance.handoff_timeout": "10s", "maintenance.circuit_breaker.reset": "50s",
-    "redis.sentinel.master": "m", "redis.sentinel.username": "ann", "services[].recovery.forget_consumer": "25h",
+    "redis.password.refresh": "30s", "redis.sentinel.master": "m", "redis.sentinel.username": "ann", "services[].recovery.forget_consumer": "25h",
     "services[].retry.initial": "2s", "services[].retry.max": "4m", "services[].retry.release_delay": "3s",
     "services[].entries.enabled": True, "services[].entries.start": "$", "services[].entries.on_ack": "trim",
     "services[].entries.on_done": "delete", "services[].entries.idle_release": "9s", "services[].entries.position_ttl": "100h",

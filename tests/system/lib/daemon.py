@@ -127,6 +127,9 @@ class Daemon(Process):
     def wait_log(self, text, timeout=10):
         wait_until(lambda: text in self.log, timeout, f"{text!r} in the log of {self.name}")
 
+    def wait_log_times(self, text, n, timeout=10):
+        wait_until(lambda: self.log.count(text) >= n, timeout, f"{n} × {text!r} in the log of {self.name}")
+
     def ctl(self, *args, timeout=20):
         return subprocess.run([program("sluicectl"), "--socket", self.control_sock, *map(str, args)], text=True,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout,

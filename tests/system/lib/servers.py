@@ -137,6 +137,7 @@ class Server(Process):
         self.db.close()
 
     def client(self, **kw):
+        kw.pop("patience", None)  # a cluster's
         return Redis(self.path, self.password, **kw)
 
 
