@@ -9,7 +9,7 @@
 #include "codec/reply_sentinel.h"
 #include "core/coord/slot_vote.h"
 
-enum { KNOWN_MAX = SLOT_VOTES_MAX, CANDIDATES_MAX = 4, EACH_MAX_MS = 1000 };
+enum { KNOWN_MAX = SLOT_VOTES_MAX, CANDIDATES_MAX = 4, EACH_MAX_MS = 1000, AVOID_MS = 30000 /* one that is silent */ };
 enum question { ASK_ADDR, ASK_EPOCH, ASK_PEERS, ASK_ROLE, ASK_EVENTS };
 
 struct sentinel_client {
@@ -19,10 +19,13 @@ struct sentinel_client {
 	char *master;
 	mono_ms each_ms;                     /* for a connection, and for an answer */
 	char (*known)[SENTINEL_ADDR];        /* the configured ones first */
-	size_t n_known, n_configured, first; /* who is asked first: the last that answered */
+	size_t n_known, n_configured, first; /* who is asked first: in turn, so that each is heard of */
+	enum sentinel_heard heard[KNOWN_MAX];
+	mono_ms avoid_until[KNOWN_MAX];
 	/* one look-up */
 	bool is_asking;
-	size_t n_tried;
+	bool is_tried[KNOWN_MAX];
+	size_t asked; /* whom conn leads to */
 	struct redis_conn *conn;
 	char dialled[SENTINEL_ADDR];
 	bool is_role; /* the connection is to a candidate, else to a Sentinel */
@@ -152,9 +155,9 @@ static void sentinel_vote(struct sentinel_client *s)
 	if (s->has_answered && s->vote.n < SLOT_VOTES_MAX) {
 		snprintf(s->said[s->vote.n], SENTINEL_ADDR, "%s", s->addr);
 		(void)slot_vote_add(&s->vote, fnv(s->addr, strlen(s->addr)), s->epoch);
-		if (s->vote.n == 1)
-			s->first = (s->first + s->n_tried - 1) % s->n_known;
 	}
+	s->heard[s->asked] = s->has_answered ? SENTINEL_ANSWERS : SENTINEL_KNOWS_NOT;
+	s->avoid_until[s->asked] = 0;
 	if (majority(s) != SLOT_VOTE_NONE)
 		decide(s);
 	else
@@ -224,10 +227,13 @@ static void sentinel_on_down(void *arg, struct redis_conn *c, const struct err *
 	(void)c;
 	(void)was_up;
 	s->why = *why;
-	if (s->is_role)
+	if (s->is_role) {
 		try_candidate(s);
-	else
-		try_sentinel(s);
+		return;
+	}
+	s->heard[s->asked] = why->code == ERR_DENIED ? SENTINEL_REFUSES : SENTINEL_SILENT;
+	s->avoid_until[s->asked] = why->code == ERR_TIMEOUT ? mono_now() + AVOID_MS : 0;
+	try_sentinel(s);
 }
 
 static void sentinel_on_push(void *arg, struct redis_conn *c, const redisReply *reply)
@@ -260,11 +266,26 @@ static bool sentinel_dial(struct sentinel_client *s, const char *addr, bool is_r
 	return true;
 }
 
+/* Those that let us wait in vain lately come last: each may cost that again. n_known: all were asked. */
+static size_t next_sentinel(const struct sentinel_client *s)
+{
+	for (int pass = 0; pass < 2; pass++)
+		for (size_t k = 0; k < s->n_known; k++) {
+			const size_t i = (s->first + k) % s->n_known;
+			if (!s->is_tried[i] && (pass > 0 || mono_now() >= s->avoid_until[i]))
+				return i;
+		}
+	return s->n_known;
+}
+
 static void try_sentinel(struct sentinel_client *s)
 {
-	while (s->n_tried < s->n_known && s->vote.n < SLOT_VOTES_MAX)
-		if (sentinel_dial(s, s->known[(s->first + s->n_tried++) % s->n_known], false))
+	for (size_t i; (i = next_sentinel(s)) < s->n_known && s->vote.n < SLOT_VOTES_MAX;) {
+		s->is_tried[i] = true;
+		s->asked = i;
+		if (sentinel_dial(s, s->known[i], false))
 			return;
+	}
 	decide(s);
 }
 
@@ -333,6 +354,7 @@ struct sentinel_client *sentinel_client_open(
 	for (size_t i = 0; i < c->redis.endpoints.n && s->n_known < KNOWN_MAX; i++)
 		snprintf(s->known[s->n_known++], SENTINEL_ADDR, "%s", c->redis.endpoints.items[i]);
 	s->n_configured = s->n_known;
+	s->first = s->n_known - 1;
 	events_open(s);
 	return s;
 }
@@ -342,10 +364,17 @@ void sentinel_client_ask(struct sentinel_client *s)
 	if (s->is_asking)
 		return;
 	s->is_asking = true;
-	s->n_tried = 0;
+	memset(s->is_tried, 0, sizeof s->is_tried);
+	s->first = (s->first + 1) % s->n_known;
 	s->vote.n = 0;
 	err_set(&s->why, ERR_IO, "no sentinel answers");
 	try_sentinel(s);
+}
+
+const char *sentinel_client_at(const struct sentinel_client *s, size_t i, enum sentinel_heard *heard)
+{
+	*heard = i < s->n_known ? s->heard[i] : SENTINEL_UNASKED;
+	return i < s->n_known ? s->known[i] : NULL;
 }
 
 const struct sentinel_state *sentinel_client_state(const struct sentinel_client *s)

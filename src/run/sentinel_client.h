@@ -16,5 +16,7 @@ struct sentinel_client *sentinel_client_open(
 void sentinel_client_ask(struct sentinel_client *s); /* one answer by one of the callbacks, in a later round */
 /* Of the last look-up; the client's. */
 const struct sentinel_state *sentinel_client_state(const struct sentinel_client *s);
+/* The address of the i-th known one, and how it was when it was asked last; NULL: there are no more. */
+const char *sentinel_client_at(const struct sentinel_client *s, size_t i, enum sentinel_heard *heard);
 /* No callback after it. NULL is fine. */
 void sentinel_client_close(struct sentinel_client *s);

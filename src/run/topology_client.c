@@ -408,6 +408,11 @@ void topology_client_ask(struct topology_client *t)
 	send_question(t);
 }
 
+const char *topology_client_sentinel(const struct topology_client *t, size_t i, enum sentinel_heard *heard)
+{
+	return t && t->sentinel ? sentinel_client_at(t->sentinel, i, heard) : NULL;
+}
+
 bool topology_client_sentinels(const struct topology_client *t, struct sentinel_state *out)
 {
 	if (!t->sentinel)

@@ -26,6 +26,15 @@ struct topo_events {
 	/* something has changed: ask soon */ /* of a new connection, with the present credentials */
 };
 
+/* A Sentinel, when it was asked last. A look-up ends with a majority, so not each is asked every time. */
+enum sentinel_heard {
+	SENTINEL_UNASKED,
+	SENTINEL_ANSWERS,
+	SENTINEL_KNOWS_NOT /* our master */,
+	SENTINEL_REFUSES,
+	SENTINEL_SILENT
+};
+
 /* How the last look-up behind Sentinel went. */
 struct sentinel_state {
 	size_t n_known, n_answered; /* it ends with the answer that makes a majority */
@@ -46,5 +55,7 @@ void topology_client_set_tls(struct topology_client *t, struct redis_tls *tls);
 void topology_client_set_rules(struct topology_client *t, const struct config *c, const struct redis_opts *opts);
 /* False: not behind Sentinel. */
 bool topology_client_sentinels(const struct topology_client *t, struct sentinel_state *out);
+/* The i-th Sentinel's address; NULL: there are no more, or no client. */
+const char *topology_client_sentinel(const struct topology_client *t, size_t i, enum sentinel_heard *heard);
 /* No callback after it. NULL is fine. */
 void topology_client_close(struct topology_client *t);

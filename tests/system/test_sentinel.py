@@ -36,6 +36,14 @@ def masters(d):
     return [x["redis"] for x in d.json("nodes") if x["role"] == "master"]
 
 
+def sentinels(d):
+    """By address: how it was when it was asked last, as nodes and the metrics have it."""
+    rows = {x["redis"]: x["state"] for x in d.json("nodes") if x["role"] == "sentinel"}
+    ready = dict(re.findall(r'sluice_redis_connections{redis="([^"]+)",role="sentinel",state="ready"} (\d)', d.ctl_ok("metrics")))
+    assert rows.keys() == ready.keys() and all((rows[x] == "answers") == (ready[x] == "1") for x in rows), (rows, ready)
+    return rows
+
+
 def sentinel_word(d):
     """What doctor says of them: (result, found)."""
     rows = [json.loads(x) for x in d.ctl("--json", "doctor").stdout.splitlines() if x]
@@ -140,10 +148,12 @@ def test_sentinels_with_a_password_and_without_a_majority(t):
     w = t.worker(d, credits=8, work=0)
     one_done(w, s.nodes[0].db, "s0")
     assert sentinel_word(d) == ("ok", "a majority of 3 known Sentinels agrees about the master"), sentinel_word(d)
+    t.wait(lambda: sentinels(d) == {x.endpoint: "answers" for x in s.sentinels}, 20, "each is heard of")
     for x in s.sentinels[:2]:
         x.kill()
     t.wait(lambda: sentinel_word(d)[0] == "warn", 20, "doctor misses two")
     assert sentinel_word(d)[1].startswith("1 of 3 known Sentinels answer"), sentinel_word(d)
+    assert sentinels(d) == {x.endpoint: "silent" if x in s.sentinels[:2] else "answers" for x in s.sentinels}, sentinels(d)
     one_done(w, s.nodes[0].db, "s1")  # what says that it is a master is kept
     assert d.ctl("status", "--ready").returncode == 0, d.ctl("status", "--ready")
     s.sentinels[2].kill()
@@ -165,8 +175,7 @@ def test_a_sentinel_that_lies_is_outvoted(t):
     one_done(w, s.nodes[0].db, "s0")
     for _ in range(3):
         n = liar.n_lies
-        d.ctl("topology", "refresh")
-        assert liar.n_lies > n
+        t.wait(lambda: d.ctl("topology", "refresh") and liar.n_lies > n, 20, "it is asked, in its turn")
         assert masters(d) == [tcp(s.nodes[0])], masters(d)
     assert decoy.db.cmd("EXISTS", "orders-input") == 0
 
@@ -178,6 +187,8 @@ def test_a_master_that_no_sentinel_knows(t):
     d = t.daemon(s.endpoints, T=6, ready=False, cfg={"redis": {"topology": "sentinel", "sentinel": {"master": "other"}}})
     d.wait_log("knows no master named other")
     assert "knows no master named other" in d.ctl("status", "--ready").stderr
+    p = d.ctl("nodes")
+    assert p.returncode == 1 and re.search(rf"{s.sentinels[0].endpoint} +sentinel .*knows no such master", p.stdout), p
 
 
 @limit(120)

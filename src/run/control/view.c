@@ -412,11 +412,29 @@ static void node_row(struct control_req *q, uint16_t i, const char *slots)
 	mem_free(conns);
 }
 
+/* Behind Sentinel: who says which master it is. */
+static void sentinel_rows(struct control_req *q)
+{
+	static const char *const words[] = {[SENTINEL_UNASKED] = "unasked",
+		[SENTINEL_ANSWERS] = "answers",
+		[SENTINEL_KNOWS_NOT] = "knows no such master",
+		[SENTINEL_REFUSES] = "refuses us",
+		[SENTINEL_SILENT] = "silent"};
+	enum sentinel_heard heard;
+	const char *addr;
+	for (size_t i = 0; (addr = topology_client_sentinel(q->d->topo, i, &heard)); i++) {
+		struct ctl_node row = {
+			.redis = addr, .role = "sentinel", .state = words[heard], .breaker = "closed", .lag_ms = -1};
+		ctl_encode_node(&q->out, &row);
+	}
+}
+
 void control_nodes(struct control_req *q)
 {
 	const struct coord *c = q->d->core;
 	if (!c->topo.is_known) {
 		const char *why = q->d->topo_why;
+		sentinel_rows(q);
 		control_end(q, 1, "no master is known yet: %s", why[0] ? why : "not connected");
 		return;
 	}
@@ -425,6 +443,7 @@ void control_nodes(struct control_req *q)
 		if (c->shards[i].is_on || c->shards[i].is_refused)
 			node_row(q, i, slots[i].len ? slots[i].data : NULL);
 	view_slots_free(slots, c->topo.n_nodes);
+	sentinel_rows(q);
 	control_end(q, 0, NULL);
 }
 

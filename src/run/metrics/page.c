@@ -284,6 +284,14 @@ static void connections(struct page *p)
 			}
 		}
 	}
+	enum sentinel_heard heard;
+	const char *addr;
+	for (size_t i = 0; (addr = topology_client_sentinel(p->d->topo, i, &heard)); i++) {
+		metrics_u64(p->out, "sluice_redis_connections", "redis", addr, "role=\"sentinel\",state=\"connecting\"",
+			heard == SENTINEL_SILENT || heard == SENTINEL_REFUSES);
+		metrics_u64(p->out, "sluice_redis_connections", "redis", addr, "role=\"sentinel\",state=\"ready\"",
+			heard == SENTINEL_ANSWERS);
+	}
 	uint64_t n_subscribed = 0;
 	for (uint16_t i = 0; i < p->d->core->n_shards; i++)
 		n_subscribed += p->d->core->shards[i].is_on && p->d->core->shards[i].is_up[CONN_SUBSCRIBER];
