@@ -13,6 +13,9 @@ bindir    ?= $(exec_prefix)/bin
 sbindir   ?= $(exec_prefix)/sbin
 datarootdir ?= $(prefix)/share
 mandir    ?= $(datarootdir)/man
+libdir    ?= $(exec_prefix)/lib
+includedir ?= $(prefix)/include
+pkgconfigdir ?= $(libdir)/pkgconfig
 docdir    ?= $(datarootdir)/doc/sluiced
 unitdir   ?= $(prefix)/lib/systemd/system
 sysusersdir ?= $(prefix)/lib/sysusers.d
@@ -73,6 +76,16 @@ LIB_OBJ   := $(LIB_SRC:%.c=$(B)/%.o)
 PROGRAMS  := $(if $(wildcard src/bin/sluiced/main.c),sluiced) $(if $(wildcard src/bin/sluicectl/main.c),sluicectl) \
 	$(if $(wildcard src/bin/sluice_run/main.c),sluice-run)
 
+# libsluice-worker, for programs of others: src/client and the little it needs of ours, in one piece
+CLIENT    := libsluice-worker
+CLIENT_SONAME := $(CLIENT).so.0
+CLIENT_SRC := $(wildcard src/client/*.c) $(patsubst %,src/base/%.c,buf heap map mem mono utf8) \
+	$(patsubst %,src/codec/%.c,entry_id frame_split json)
+CLIENT_OBJ := $(CLIENT_SRC:%.c=$(B)/pic/%.o)
+CLIENT_LIBS := $(if $(filter release,$(V)),$(B)/$(CLIENT).a $(B)/$(CLIENT_SONAME))
+YYJSON_A  := $(wildcard $(DEPS)/lib/libyyjson.a)
+YYJSON_LIB := $(or $(YYJSON_A),$(shell $(PKG_CONFIG) --libs yyjson 2>/dev/null))
+
 TLIB_SRC  := $(wildcard tests/lib/*.c)
 TLIB_OBJ  := $(TLIB_SRC:%.c=$(B)/%.o)
 UNIT_SRC  := $(wildcard tests/unit/*/test_*.c) $(wildcard tests/io/test_*.c)
@@ -94,9 +107,9 @@ bin_obj    = $(patsubst %.c,$(B)/%.o,$(wildcard src/bin/$(1)/*.c))
 all: deps-check
 	+@$(MAKE) --no-print-directory V=$(V) programs
 
-programs: $(B)/libsluice.a $(PROGRAMS:%=$(B)/%)
+programs: $(B)/libsluice.a $(PROGRAMS:%=$(B)/%) $(CLIENT_LIBS)
 ifeq ($(V),release)
-	@for p in $(PROGRAMS); do ln -sf release/$$p build/$$p; done
+	@for p in $(PROGRAMS) $(notdir $(CLIENT_LIBS)); do ln -sf release/$$p build/$$p; done
 endif
 
 deps-check:
@@ -127,6 +140,21 @@ $(B)/libsluice.a: $(LIB_OBJ)
 	@rm -f $@
 	@ar qcsD $@ $^
 
+$(B)/pic/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "  CC $(V) $< (library)"
+	@$(CC) $(CPPFLAGS) $(filter-out -fPIE,$(ALL_CFLAGS)) -fPIC -fvisibility=hidden -c $< -o $@
+$(B)/$(CLIENT_SONAME): $(CLIENT_OBJ)
+	@echo "  LD $(V) $@"
+	@$(CC) $(filter-out -pie,$(LDFLAGS_$(V))) $(LDFLAGS) -shared -Wl,-soname,$(CLIENT_SONAME) -Wl,--exclude-libs,ALL -o $@ \
+		$(CLIENT_OBJ) $(YYJSON_LIB) -pthread
+# one object in which nothing but the interface has a name to link with
+$(B)/$(CLIENT).a: $(CLIENT_OBJ)
+	@rm -f $@
+	@$(CC) -r -nostdlib -o $(B)/$(CLIENT).o $(CLIENT_OBJ) $(YYJSON_A)
+	@objcopy --wildcard --keep-global-symbol='sluice_*' $(B)/$(CLIENT).o
+	@ar qcsD $@ $(B)/$(CLIENT).o
+
 $(B)/sluiced: $(call bin_obj,sluiced) $(B)/libsluice.a
 $(B)/sluicectl: $(call bin_obj,sluicectl) $(B)/libsluice.a
 $(B)/sluice-run: $(call bin_obj,sluice_run) $(B)/libsluice.a
@@ -146,6 +174,13 @@ $(OOM_BIN): $(B)/tests/oom/failing_malloc.o
 $(UNIT_BIN) $(SIM_BIN) $(THREAD_BIN) $(OOM_BIN) $(FUZZ_BIN): $(B)/tests/%: $(B)/tests/%.o $(B)/libtests.a $(B)/libsluice.a
 	@echo "  LD $(V) $@"
 	@$(CC) $(LDFLAGS_$(V)) $(LDFLAGS) -o $@ $(filter %.o,$^) $(B)/libtests.a $(B)/libsluice.a $(ALL_LIBS) $(TEST_LIBS)
+
+# libsluice-worker as others link it, under tests/conformance and tests/bench/clients
+build/%/c-worker: $(B)/$(CLIENT).a
+	@mkdir -p $(@D)
+	@$(CC) -std=c17 $(WARN) -O2 -g -D_GNU_SOURCE -Isrc/client $(PKG_CFLAGS) -o $@ $(filter %.c,$^) $(B)/$(CLIENT).a $(YYJSON_LIB) -pthread
+build/conformance/c-worker: tests/conformance/workers/worker.c
+build/bench-clients/c-worker: tests/bench/clients/worker.c
 
 $(B)/bench: $(BENCH_OBJ) $(B)/libsluice.a
 	@echo "  LD $(V) $@"

@@ -206,6 +206,7 @@ install-strip:
 installdirs:
 	@$(INSTALL) -d '$D$(bindir)' '$D$(sbindir)' '$D$(unitdir)' '$D$(sysusersdir)' '$D$(sysconfdir)' '$D$(docdir)' \
 		'$D$(completiondir)' '$D$(zshcompletiondir)' '$D$(fishcompletiondir)' '$D$(pkgdatadir)' \
+		'$D$(libdir)' '$D$(includedir)' '$D$(pkgconfigdir)' \
 		$(foreach s,$(sort $(subst .,,$(suffix $(MAN_FILES)))),'$D$(mandir)/man$s')
 install: all installdirs
 	@for p in $(PROGRAMS); do case $$p in sluiced) d='$(sbindir)';; *) d='$(bindir)';; esac; \
@@ -214,6 +215,11 @@ install: all installdirs
 	@for u in systemd/*.service systemd/*.socket systemd/*.target; do \
 		sed 's|@sbindir@|$(sbindir)|g; s|@bindir@|$(bindir)|g; s|@sysconfdir@|$(sysconfdir)|g' $$u \
 			>'$D$(unitdir)'/$${u##*/} && chmod 644 '$D$(unitdir)'/$${u##*/} || exit 1; done
+	$(INSTALL_DATA) $(CLIENT_LIBS) '$D$(libdir)/'
+	ln -sf $(CLIENT_SONAME) '$D$(libdir)/$(CLIENT).so'
+	$(INSTALL_DATA) src/client/sluice-worker.h '$D$(includedir)/'
+	@sed 's|@prefix@|$(prefix)|; s|@libdir@|$(libdir)|; s|@includedir@|$(includedir)|; s|@version@|$(VERSION)|; s|@yyjson@ *|$(if $(YYJSON_A),,$(YYJSON_LIB) )|' \
+		src/client/sluice-worker.pc.in >'$D$(pkgconfigdir)/sluice-worker.pc' && chmod 644 '$D$(pkgconfigdir)/sluice-worker.pc'
 	$(INSTALL_DATA) systemd/sluiced.sysusers '$D$(sysusersdir)/sluiced.conf'
 	$(INSTALL_DATA) etc/completion/sluicectl.bash '$D$(completiondir)/sluicectl'
 	$(INSTALL_DATA) etc/completion/_sluicectl '$D$(zshcompletiondir)/'
@@ -228,6 +234,7 @@ uninstall: # the configuration and the user stay
 	rm -f '$D$(sbindir)/sluiced' '$D$(bindir)/sluicectl' '$D$(bindir)/sluice-run' '$D$(sysusersdir)/sluiced.conf' \
 		'$D$(completiondir)/sluicectl' '$D$(zshcompletiondir)/_sluicectl' '$D$(fishcompletiondir)/sluicectl.fish' \
 		'$D$(pkgdatadir)/sluiced.acl'
+	rm -f $(foreach x,a so so.0,'$D$(libdir)/$(CLIENT).$x') '$D$(includedir)/sluice-worker.h' '$D$(pkgconfigdir)/sluice-worker.pc'
 	rm -f $(patsubst %,'$D$(docdir)/%',$(notdir $(DOC_FILES)))
 	-rmdir '$D$(docdir)' '$D$(pkgdatadir)' 2>/dev/null
 	@for m in $(MAN_FILES); do rm -f "$D$(mandir)/man$${m##*.}/$${m##*/}"; done
@@ -254,7 +261,7 @@ help:
 	@echo "make servers     the system tests on Redis 8 and Valkey too (fetched); SERVERS=\"SUITE:PACKAGE …\" ONLY=\"PATTERN …\""
 	@echo "make fuzz-short  each fuzz target FUZZ_SECONDS=$(FUZZ_SECONDS)   make fuzz SECONDS=$(SECONDS), or FUZZ_CPU= by processor time"
 	@echo "make fuzz-planted  does each fuzz target find a bug that is planted for it?"
-	@echo "make conformance  etc/clients against tests/conformance, LANGUAGES=\"python node go java planted\"; make clients installs their tools"
+	@echo "make conformance  etc/clients against tests/conformance, LANGUAGES=\"python node go java c planted\"; make clients installs their tools"
 	@echo "make chaos       SEED= SECONDS=     make chaos-entries  entries mode alone: TOPOLOGY=cluster|standalone KEYS="
 	@echo "make credentials  passwords and certificates that change every 20 s for 5 min, under load"
 	@echo "make coverage    lines run by unit, sim and some system tests; fails below core 90 %, all 80 %"

@@ -61,40 +61,6 @@ uint16_t command_lock_slot(const char *stream, size_t len, struct entry_id id)
 	return crc16(crc, text, (size_t)n) % N_SLOTS;
 }
 
-int command_id_format(char out[COMMAND_ID_CAP], struct entry_id id)
-{
-	return snprintf(out, COMMAND_ID_CAP, "%" PRIu64 "-%" PRIu64, id.ms, id.seq);
-}
-
-/* All of s as a decimal without leading zeros. */
-static bool key_parse_u64(const char *s, size_t len, uint64_t *out)
-{
-	if (len == 0 || len > 20 || (len > 1 && s[0] == '0'))
-		return false;
-	uint64_t v = 0;
-	for (size_t i = 0; i < len; i++) {
-		if (s[i] < '0' || s[i] > '9')
-			return false;
-		const uint64_t digit = (uint64_t)(s[i] - '0');
-		if (v > (UINT64_MAX - digit) / 10)
-			return false;
-		v = v * 10 + digit;
-	}
-	*out = v;
-	return true;
-}
-
-bool command_id_parse(const char *s, size_t len, struct entry_id *out)
-{
-	const char *dash = len ? memchr(s, '-', len) : NULL;
-	struct entry_id id;
-	if (!dash || !key_parse_u64(s, (size_t)(dash - s), &id.ms) ||
-		!key_parse_u64(dash + 1, len - (size_t)(dash - s) - 1, &id.seq))
-		return false;
-	*out = id;
-	return true;
-}
-
 bool command_lock_parse(const char *key, size_t len, struct slice *stream, struct entry_id *id)
 {
 	/* The last separator counts: a stream's name may hold one. An id is short, so the search is too. */

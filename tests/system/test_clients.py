@@ -240,7 +240,7 @@ def as_shown(t, d, language):
     dir = t.path("mine-" + language)
     text = shown(language).replace("/run/sluiced/worker.sock", d.worker_sock)
     shutil.copytree(os.path.join(CLIENTS, language), dir)
-    name = {"python": "worker.py", "node": "worker.mjs", "go": "cmd/main.go", "java": "Main.java"}[language]
+    name = {"python": "worker.py", "node": "worker.mjs", "go": "cmd/main.go", "java": "Main.java", "c": "worker.c"}[language]
     os.makedirs(os.path.dirname(os.path.join(dir, name)), exist_ok=True)
     if language == "go":
         text = 'package main\n\nimport (\n"context"\n"fmt"\n\nsluice "github.com/sluiced/sluiced/etc/clients/go"\n)\n' + text
@@ -252,7 +252,17 @@ def as_shown(t, d, language):
     if language == "java":
         build(t, ["javac", "-d", ".", "Main.java", "src/main/java/sluiced/Worker.java"], dir)
         return ["java", "-cp", dir, "Main"]
+    if language == "c":
+        build(t, ["cc", "-Wall", "-I", os.path.join(ROOT, "src/client"), "-o", "worker", "worker.c", program("libsluice-worker.a"), "-pthread"], dir)
+        return [os.path.join(dir, "worker")]
     return [{"python": "python3"}.get(language, language), os.path.join(dir, name)]
+
+
+def c_library():
+    there = os.path.exists(program("libsluice-worker.a"))
+    if not there:
+        print("= skipped: libsluice-worker is of the release build only")
+    return there and have("cc", "pkg-config")
 
 
 @limit(180)
@@ -260,8 +270,8 @@ def test_the_worker_of_each_readme(t):
     """It works, survives a restart of the daemon, and leaves with status 0."""
     r = t.redis()
     d = t.daemon(r)
-    for language, tools in {"python": ["python3"], "node": ["node"], "go": ["go"], "java": ["java", "javac"]}.items():
-        if not have(*tools):
+    for language, tools in {"python": ["python3"], "node": ["node"], "go": ["go"], "java": ["java", "javac"], "c": ["cc"]}.items():
+        if not have(*tools) or (language == "c" and not c_library()):
             continue
         c = Client(t, d, as_shown(t, d, language))
         for n in range(2):
@@ -313,3 +323,10 @@ def test_java(t):
     out = t.path("classes")
     build(t, ["javac", "-d", out, os.path.join(CLIENTS, "java/src/main/java/sluiced/Worker.java"), os.path.join(SUITE, "ConformanceWorker.java")], t.dir)
     everything(t, ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", out, "sluiced.ConformanceWorker"])
+
+
+@limit(240)
+def test_c(t):
+    if c_library():
+        build(t, ["make", "-s", "--no-print-directory", "build/conformance/c-worker"], ROOT)
+        everything(t, [os.path.join(ROOT, "build/conformance/c-worker")])

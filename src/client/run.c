@@ -1,0 +1,465 @@
+/* sluice_worker_run: a process for each stream, so that work may block. One poll(2) loop over the signals, the worker
+ * and the children; nothing in it waits. A child that does not end in time is killed, it alone; one that dies without
+ * an answer has failed. */
+#include "client/client_p.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+
+enum { RUN_USAGE = 64, RUN_UNAVAILABLE = 69, RUN_OSERR = 71, RUN_NOPERM = 77, RUN_CONFIG = 78 };
+enum { FORK_AGAIN_MS = 1000, GIVE_BACK_MS = 10000 };
+
+struct run_child {
+	struct link in_all;
+	struct heap_node kill; /* when it is killed */
+	char *lease;
+	pid_t pid; /* also the number of its group */
+	int sock;
+	struct child_shared *shared;
+	struct buf in, out; /* from it and to it */
+	uint32_t round;     /* entries mode: nacks it has sent */
+	bool is_stopped;    /* it was told to end: it answers revoked */
+	bool is_given_back; /* by us, at SIGTERM: release */
+	bool is_answered;
+};
+
+struct run {
+	struct sluice_worker *worker;
+	const struct sluice_options *options;
+	sluice_handler *work;
+	struct link all;
+	size_t n_children;
+	struct heap kills;
+	int signals, status;
+	sigset_t mask_before;
+	bool is_leaving, is_over, has_ended_ones;
+	struct pollfd *fds;
+	struct run_child **owners;
+};
+
+static void run_says(const char *fmt, const char *a, const char *b)
+{
+	fprintf(stderr, "%s: ", program_invocation_short_name);
+	fprintf(stderr, fmt, a, b);
+	fputc('\n', stderr);
+}
+
+/* ---- a child's beginning */
+
+static int run_signals(struct run *r)
+{
+	sigset_t mine;
+	sigemptyset(&mine);
+	sigaddset(&mine, SIGTERM);
+	sigaddset(&mine, SIGINT);
+	sigaddset(&mine, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &mine, &r->mask_before);
+	return signalfd(-1, &mine, SFD_NONBLOCK | SFD_CLOEXEC);
+}
+
+static _Noreturn void run_as_child(struct run *r, struct sluice_job *job, struct run_child *c, int sock, pid_t parent)
+{
+	setpgid(0, 0);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(1);
+	close(sluice_worker_fd(r->worker));
+	close(r->worker->fd);
+	close(r->signals);
+	struct link *at = r->all.next;
+	for (; at != &r->all; at = at->next)
+		close(LIST_OF(struct run_child, in_all, at)->sock);
+	sigprocmask(SIG_SETMASK, &r->mask_before, NULL);
+	client_child_main(job, r->work, r->options->mode, sock, c->shared);
+}
+
+static bool run_fork(struct run *r, struct run_child *c, struct sluice_job *job)
+{
+	int pair[2];
+	pid_t parent = getpid();
+	c->shared = mmap(NULL, sizeof(*c->shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (c->shared == MAP_FAILED)
+		return false;
+	c->shared->stop_ms = client_lease_find(r->worker, c->lease)->stop_ms;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
+		munmap(c->shared, sizeof(*c->shared));
+		return false;
+	}
+	fcntl(pair[0], F_SETFL, O_NONBLOCK);
+	fflush(NULL);
+	c->sock = pair[0];
+	c->pid = fork();
+	if (c->pid == 0)
+		run_as_child(r, job, c, pair[1], parent);
+	int why = errno;
+	close(pair[1]);
+	if (c->pid > 0) {
+		setpgid(c->pid, c->pid);
+		return true;
+	}
+	close(pair[0]);
+	munmap(c->shared, sizeof(*c->shared));
+	errno = why;
+	return false;
+}
+
+static void run_begin(struct run *r, const struct sluice_event *e)
+{
+	struct sluice_job job = {.service = e->service,
+		.stream = e->stream,
+		.id = e->id,
+		.token = e->token,
+		.retry = e->retry,
+		.info = e->info,
+		.info_len = e->info_len,
+		.traceparent = e->traceparent,
+		.tracestate = e->tracestate,
+		.baggage = e->baggage,
+		.user = r->options->user};
+	struct run_child *c = mem_alloc(sizeof(*c));
+	*c = (struct run_child){.lease = mem_dup(e->lease, strlen(e->lease))};
+	if (!run_fork(r, c, &job)) {
+		run_says("stream %s: cannot start a process: %s", e->stream, strerror(errno));
+		sluice_worker_release(r->worker, e->lease, FORK_AGAIN_MS);
+		mem_free(c->lease);
+		mem_free(c);
+		return;
+	}
+	buf_init(&c->in);
+	buf_init(&c->out);
+	list_push(&r->all, &c->in_all);
+	r->n_children++;
+	sluice_worker_set_user(r->worker, c->lease, c);
+}
+
+/* ---- its end */
+
+static void run_kill(struct run *r, struct run_child *c)
+{
+	heap_remove(&r->kills, &c->kill);
+	c->is_stopped = true;
+	kill(-c->pid, SIGKILL);
+	kill(c->pid, SIGKILL);
+}
+
+static void run_stop(struct run *r, struct run_child *c, mono_ms by_ms)
+{
+	if (by_ms < c->shared->stop_ms)
+		c->shared->stop_ms = by_ms;
+	if (!c->kill.pos || by_ms < c->kill.at)
+		heap_set(&r->kills, &c->kill, by_ms);
+	if (!c->is_stopped && !c->is_given_back)
+		kill(-c->pid, SIGTERM);
+}
+
+static void run_free(struct run *r, struct run_child *c)
+{
+	heap_remove(&r->kills, &c->kill);
+	list_remove(&c->in_all);
+	r->n_children--;
+	close(c->sock);
+	munmap(c->shared, sizeof(*c->shared));
+	buf_fini(&c->in);
+	buf_fini(&c->out);
+	mem_free(c->lease);
+	mem_free(c);
+}
+
+static void run_heard(struct run *r, struct run_child *c, const struct wire_head *h, const char *text)
+{
+	char *copy = text ? mem_dup(text, h->len) : NULL;
+	switch ((enum wire_kind)h->kind) {
+	case WIRE_PROGRESS:
+		sluice_worker_progress(r->worker, c->lease, copy);
+		break;
+	case WIRE_ACK:
+		sluice_worker_ack(r->worker, c->lease, copy);
+		break;
+	case WIRE_NACK:
+		sluice_worker_nack(r->worker, c->lease, copy, copy + strlen(copy) + 1, h->dead, h->retry_ms);
+		c->round++;
+		break;
+	case WIRE_DONE:
+		sluice_worker_done(r->worker, c->lease);
+		break;
+	case WIRE_FAIL:
+		sluice_worker_fail(r->worker, c->lease, copy, h->dead, h->retry_ms);
+		break;
+	case WIRE_RELEASE:
+		sluice_worker_release(r->worker, c->lease, h->retry_ms);
+		break;
+	case WIRE_ENTRIES:
+		break;
+	}
+	c->is_answered |= h->kind == WIRE_DONE || h->kind == WIRE_FAIL || h->kind == WIRE_RELEASE;
+	mem_free(copy);
+}
+
+/* False: it has closed its end. */
+static bool run_listen(struct run *r, struct run_child *c)
+{
+	char bytes[16384];
+	ssize_t n = 1;
+	while ((n = read(c->sock, bytes, sizeof(bytes))) > 0 || (n < 0 && errno == EINTR)) {
+		if (n < 0)
+			continue;
+		buf_add(&c->in, bytes, (size_t)n);
+		struct wire_head head;
+		const char *text;
+		for (size_t len; (len = wire_get(c->in.data, c->in.len, &head, &text)) > 0;) {
+			run_heard(r, c, &head, text);
+			buf_consume(&c->in, len);
+		}
+	}
+	return n < 0 && errno == EAGAIN;
+}
+
+/* It has ended without an answer of its own. */
+static void run_answers(struct run *r, struct run_child *c, int status)
+{
+	char why[64];
+	if (c->is_given_back) {
+		sluice_worker_release(r->worker, c->lease, -1);
+	} else if (c->is_stopped || c->kill.pos || c->shared->stop_ms <= mono_now()) {
+		sluice_worker_revoked(r->worker, c->lease);
+	} else {
+		if (WIFSIGNALED(status))
+			snprintf(why, sizeof(why), "the handler's process ended, signal %d", WTERMSIG(status));
+		else
+			snprintf(why, sizeof(why), "the handler's process ended, status %d", WEXITSTATUS(status));
+		sluice_worker_fail(r->worker, c->lease, why, false, -1);
+	}
+}
+
+static void run_reap(struct run *r, struct run_child *c)
+{
+	int status = 0;
+	siginfo_t ended = {0};
+	if (waitid(P_PID, (id_t)c->pid, &ended, WEXITED | WNOHANG | WNOWAIT) != 0 || !ended.si_pid)
+		return;
+	kill(-c->pid, SIGKILL); /* what it has left running; until waitpid the number is its own */
+	waitpid(c->pid, &status, 0);
+	run_listen(r, c);
+	if (!c->is_answered)
+		run_answers(r, c, status);
+	run_free(r, c);
+}
+
+static void run_reap_all(struct run *r)
+{
+	if (!r->has_ended_ones)
+		return;
+	r->has_ended_ones = false;
+	for (struct link *at = r->all.next, *next; at != &r->all; at = next) {
+		next = at->next;
+		run_reap(r, LIST_OF(struct run_child, in_all, at));
+	}
+}
+
+/* ---- turns */
+
+static void run_tell_child(struct run *r, struct run_child *c)
+{
+	(void)r;
+	size_t done = 0;
+	while (done < c->out.len) {
+		ssize_t n = send(c->sock, c->out.data + done, c->out.len - done, MSG_NOSIGNAL);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			break; /* later, or it has ended */
+		done += (size_t)n;
+	}
+	if (done)
+		buf_consume(&c->out, done);
+}
+
+static void run_leave(struct run *r)
+{
+	if (r->is_leaving)
+		return;
+	r->is_leaving = true;
+	sluice_worker_leave(r->worker);
+	for (struct link *at = r->all.next; at != &r->all; at = at->next) {
+		struct run_child *c = LIST_OF(struct run_child, in_all, at);
+		if (r->options->mode != SLUICE_STREAMS) {
+			c->shared->is_to_leave = true;
+			shutdown(c->sock, SHUT_WR); /* it may be waiting for entries */
+		} else if (r->options->gives_back && !c->is_answered) {
+			run_stop(r, c, mono_now() + GIVE_BACK_MS);
+			c->is_given_back = true;
+		}
+	}
+}
+
+static void run_failed(struct run *r, const struct sluice_event *e)
+{
+	static const struct {
+		const char *code;
+		int status;
+	} statuses[] = {{"unconfirmed", RUN_UNAVAILABLE}, {"bad_version", RUN_UNAVAILABLE},
+		{"unauthorized", RUN_NOPERM}, {"bad_hello", RUN_CONFIG}, {"clock", RUN_CONFIG}};
+	run_says("%s: %s", e->reason, e->text);
+	for (size_t i = 0; i < sizeof(statuses) / sizeof(statuses[0]); i++)
+		if (strcmp(statuses[i].code, e->reason) == 0)
+			r->status = statuses[i].status;
+	r->is_over = true;
+}
+
+static void run_event(struct run *r, const struct sluice_event *e)
+{
+	struct run_child *c = e->user;
+	switch (e->type) {
+	case SLUICE_ASSIGN:
+		run_begin(r, e);
+		break;
+	case SLUICE_ENTRIES:
+		if (c && !r->is_leaving) {
+			wire_put_entries(&c->out, e->entries, e->n_entries, c->round);
+			run_tell_child(r, c);
+		}
+		break;
+	case SLUICE_STOP:
+		if (strcmp(e->reason, "fence") == 0)
+			run_says("lease %s: %s", e->lease, "not renewed in time, stopping it");
+		if (c)
+			run_stop(r, c, e->by_ms);
+		break;
+	case SLUICE_GONE:
+	case SLUICE_ENDED:
+		if (c)
+			run_kill(r, c);
+		else
+			sluice_worker_revoked(r->worker, e->lease);
+		break;
+	case SLUICE_NOTE:
+		run_says("%s%s", e->text, "");
+		break;
+	case SLUICE_LEFT:
+		r->is_over = true;
+		break;
+	case SLUICE_FAILED:
+		run_failed(r, e);
+		break;
+	case SLUICE_NACKED:
+	case SLUICE_CONFIRMED:
+	case SLUICE_UP:
+	case SLUICE_DRAIN:
+		break;
+	}
+}
+
+/* The fence moves with every ping: the children see it without being told. */
+static void run_share_fences(struct run *r)
+{
+	for (struct link *at = r->all.next; at != &r->all; at = at->next) {
+		struct run_child *c = LIST_OF(struct run_child, in_all, at);
+		struct client_lease *l = client_lease_find(r->worker, c->lease);
+		mono_ms stop_ms = l ? l->stop_ms : c->shared->stop_ms;
+		c->shared->stop_ms = c->kill.pos ? mono_min(c->kill.at, stop_ms) : stop_ms;
+	}
+}
+
+static int run_list(struct run *r)
+{
+	r->fds = mem_grow(r->fds, r->n_children + 2, sizeof(*r->fds));
+	r->owners = mem_grow(r->owners, r->n_children + 2, sizeof(struct run_child *));
+	r->fds[0] = (struct pollfd){.fd = r->signals, .events = POLLIN};
+	r->fds[1] = (struct pollfd){.fd = sluice_worker_fd(r->worker), .events = POLLIN};
+	int n = 2;
+	for (struct link *at = r->all.next; at != &r->all; at = at->next, n++) {
+		struct run_child *c = LIST_OF(struct run_child, in_all, at);
+		r->owners[n] = c;
+		r->fds[n] = (struct pollfd){.fd = c->sock, .events = (short)(c->out.len ? POLLIN | POLLOUT : POLLIN)};
+	}
+	return n;
+}
+
+static int run_wait_ms(const struct run *r)
+{
+	int ms = sluice_worker_timeout(r->worker);
+	mono_ms left = heap_deadline(&r->kills) == MONO_NEVER ? ms : heap_deadline(&r->kills) - mono_now();
+	return left < 0 ? 0 : left < ms ? (int)left : ms;
+}
+
+static void run_read_signals(struct run *r)
+{
+	struct signalfd_siginfo s;
+	while (read(r->signals, &s, sizeof(s)) == (ssize_t)sizeof(s))
+		if (s.ssi_signo == SIGCHLD)
+			r->has_ended_ones = true;
+		else
+			run_leave(r);
+}
+
+static void run_turn(struct run *r)
+{
+	int n = run_list(r);
+	if (poll(r->fds, (nfds_t)n, run_wait_ms(r)) < 0)
+		n = 0;
+	while (heap_deadline(&r->kills) <= mono_now())
+		run_kill(r, HEAP_OF(struct run_child, kill, heap_top(&r->kills)));
+	sluice_worker_step(r->worker);
+	for (int i = 2; i < n; i++) {
+		if (r->fds[i].revents & POLLOUT)
+			run_tell_child(r, r->owners[i]);
+		if (r->fds[i].revents & (POLLIN | POLLHUP | POLLERR) && !run_listen(r, r->owners[i]))
+			run_reap(r, r->owners[i]);
+	}
+	if (n && r->fds[0].revents)
+		run_read_signals(r);
+	run_reap_all(r);
+	for (struct sluice_event e; !r->is_over && sluice_worker_next(r->worker, &e);)
+		run_event(r, &e);
+	run_share_fences(r);
+}
+
+static void run_end(struct run *r)
+{
+	while (!list_empty(&r->all)) {
+		struct run_child *c = LIST_OF(struct run_child, in_all, r->all.next);
+		run_kill(r, c);
+		waitpid(c->pid, NULL, 0);
+		run_free(r, c);
+	}
+	sluice_worker_bye(r->worker);
+	sluice_worker_free(r->worker);
+	close(r->signals);
+	sigprocmask(SIG_SETMASK, &r->mask_before, NULL);
+	heap_fini(&r->kills);
+	mem_free(r->fds);
+	mem_free(r->owners);
+}
+
+int sluice_worker_run(const struct sluice_options *options, sluice_handler *work)
+{
+	struct run r = {.worker = sluice_worker_new(options), .options = options, .work = work};
+	if (!r.worker) {
+		run_says("the worker's options: %s%s", strerror(errno), "");
+		return errno == EINVAL || errno == ENAMETOOLONG ? RUN_USAGE : RUN_OSERR;
+	}
+	list_init(&r.all);
+	heap_init(&r.kills);
+	r.signals = run_signals(&r);
+	if (r.signals < 0) {
+		sluice_worker_free(r.worker);
+		return RUN_OSERR;
+	}
+	while (!r.is_over)
+		run_turn(&r);
+	run_end(&r);
+	return r.status;
+}

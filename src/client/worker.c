@@ -1,0 +1,309 @@
+/* A worker's life: made, asked for events, freed. sluice_worker_next says what is due before what the daemon has said:
+ * after a stall of this process the fences count before any new word. */
+#include "client/client_p.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+
+enum { LEASE_MS_UNKNOWN = 10000, BYE_MS = 1000, WAIT_MAX_MS = 60000, NAME_MAX_BYTES = 128 };
+#define SOCKET_DEFAULT "/run/sluiced/worker.sock"
+
+void client_note(struct sluice_worker *w, const char *fmt, ...)
+{
+	char line[512];
+	va_list args;
+	va_start(args, fmt);
+	vsnprintf(line, sizeof(line), fmt, args);
+	va_end(args);
+	buf_add(&w->notes, line, strlen(line) + 1);
+}
+
+void client_fail(struct sluice_worker *w, const char *code, const char *fmt, ...)
+{
+	char line[512];
+	va_list args;
+	va_start(args, fmt);
+	vsnprintf(line, sizeof(line), fmt, args);
+	va_end(args);
+	if (w->is_over)
+		return;
+	w->is_over = true;
+	w->failed = code;
+	w->failed_text = mem_dup(line, strlen(line));
+}
+
+static bool lease_has_name(const void *value, const void *key, size_t len)
+{
+	const struct client_lease *l = value;
+	return strlen(l->name) == len && memcmp(l->name, key, len) == 0;
+}
+
+static const char *socket_of(const struct sluice_options *o)
+{
+	const char *by_env = getenv("SLUICED_WORKER");
+	return o->socket ? o->socket : by_env && *by_env ? by_env : SOCKET_DEFAULT;
+}
+
+static int options_problem(const struct sluice_options *o)
+{
+	if (strlen(socket_of(o)) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
+		return ENAMETOOLONG;
+	if (o->credits < 0 || o->credits > SLUICE_CREDITS_MAX || (o->name && strlen(o->name) > NAME_MAX_BYTES))
+		return EINVAL;
+	return 0;
+}
+
+static char *default_name(void)
+{
+	char host[64] = "";
+	gethostname(host, sizeof(host) - 1);
+	return mem_printf("%.60s@%s", program_invocation_short_name, host);
+}
+
+struct sluice_worker *sluice_worker_new(const struct sluice_options *o)
+{
+	errno = options_problem(o);
+	if (errno)
+		return NULL;
+	int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (epoll_fd < 0)
+		return NULL;
+	struct sluice_worker *w = mem_alloc(sizeof(*w));
+	*w = (struct sluice_worker){.fd = -1,
+		.epoll_fd = epoll_fd,
+		.credits = o->credits ? o->credits : 1,
+		.is_in_entries_mode = o->mode != SLUICE_STREAMS,
+		.is_drained = true,
+		.now = mono_now(),
+		.backoff = 100,
+		.lease_ms = LEASE_MS_UNKNOWN,
+		.until_ms = MONO_NEVER};
+	w->socket = mem_dup(socket_of(o), strlen(socket_of(o)));
+	w->name = o->name ? mem_dup(o->name, strlen(o->name)) : default_name();
+	w->services = mem_array(o->n_services + 1, sizeof(*w->services));
+	for (; w->n_services < o->n_services; w->n_services++)
+		w->services[w->n_services] = mem_dup(o->services[w->n_services], strlen(o->services[w->n_services]));
+	w->retry_at = w->now;
+	map_init(&w->by_lease, lease_has_name, (uint64_t)mono_now_us() * (uint64_t)getpid());
+	heap_init(&w->turns);
+	list_init(&w->news);
+	buf_init(&w->out);
+	buf_init(&w->notes);
+	return w;
+}
+
+/* What the last event pointed to. */
+static void end_event(struct sluice_worker *w)
+{
+	if (w->doc)
+		yyjson_doc_free(w->doc);
+	w->doc = NULL;
+	mem_free(w->info);
+	w->info = NULL;
+	if (w->to_free)
+		client_lease_free(w, w->to_free);
+	w->to_free = NULL;
+}
+
+void sluice_worker_free(struct sluice_worker *w)
+{
+	if (!w)
+		return;
+	end_event(w);
+	size_t pos = 0;
+	for (struct client_lease *l; (l = map_next(&w->by_lease, &pos));)
+		client_lease_free(w, l);
+	client_drop(w);
+	close(w->epoll_fd);
+	for (size_t i = 0; i < w->n_services; i++)
+		mem_free(w->services[i]);
+	mem_free(w->services);
+	mem_free(w->socket);
+	mem_free(w->name);
+	mem_free(w->session);
+	mem_free(w->failed_text);
+	client_entries_fini(&w->entries);
+	buf_fini(&w->out);
+	buf_fini(&w->notes);
+	map_fini(&w->by_lease);
+	heap_fini(&w->turns);
+	mem_free(w);
+}
+
+int sluice_worker_fd(const struct sluice_worker *w)
+{
+	return w->epoll_fd;
+}
+
+int sluice_worker_timeout(const struct sluice_worker *w)
+{
+	if (w->failed || w->notes_said < w->notes.len || (w->state != CLIENT_DOWN && !w->is_drained) ||
+		!list_empty(&w->news))
+		return 0;
+	mono_ms at = heap_deadline(&w->turns);
+	if (!w->is_over && w->state == CLIENT_DOWN)
+		at = mono_min(at, w->retry_at);
+	if (at == MONO_NEVER)
+		return WAIT_MAX_MS;
+	mono_ms left = at - mono_now();
+	return left < 0 ? 0 : left > WAIT_MAX_MS ? WAIT_MAX_MS : (int)left;
+}
+
+void sluice_worker_step(struct sluice_worker *w)
+{
+	w->now = mono_now();
+	client_connect(w);
+	client_flush(w);
+	client_read(w);
+}
+
+static bool next_note(struct sluice_worker *w, struct sluice_event *e)
+{
+	if (w->notes_said == w->notes.len) {
+		buf_clear(&w->notes);
+		w->notes_said = 0;
+		return false;
+	}
+	const char *line = w->notes.data + w->notes_said;
+	w->notes_said += strlen(line) + 1;
+	w->info = mem_dup(line, strlen(line)); /* more may be added while it is looked at */
+	*e = (struct sluice_event){.type = SLUICE_NOTE, .text = w->info};
+	return true;
+}
+
+/* All whole lines that came, until one is an event. */
+static bool next_frame(struct sluice_worker *w, struct sluice_event *e)
+{
+	enum err_code code = ERR_OK;
+	char *line;
+	size_t len;
+	while (w->state != CLIENT_DOWN && !w->is_drained && !w->is_over) {
+		if (!frame_splitter_next(&w->in, &line, &len, &code)) {
+			w->is_drained = true;
+			break;
+		}
+		end_event(w);
+		if (client_act(w, line, len, e))
+			return true;
+		if (!list_empty(&w->news) || heap_deadline(&w->turns) <= w->now)
+			return false; /* of what this one meant for leases, before the next one */
+	}
+	if (w->state != CLIENT_DOWN && code) {
+		client_note(w, "a frame of sluiced is too long");
+		client_drop(w);
+	}
+	if (w->state != CLIENT_DOWN && w->is_drained && w->why_ended) {
+		client_note(w, "connection to sluiced lost%s%s; trying again", w->why_ended > 0 ? ": " : "",
+			w->why_ended > 0 ? strerror(w->why_ended) : "");
+		client_drop(w);
+	}
+	return false;
+}
+
+/* Only answers are left, nobody takes them, and by their fences they are worth nothing any more. */
+static bool is_in_vain(struct sluice_worker *w)
+{
+	size_t pos = 0;
+	if (w->state == CLIENT_UP)
+		return false;
+	for (struct client_lease *l; (l = map_next(&w->by_lease, &pos));)
+		if (l->state != LEASE_SAYS || l->stop_ms > w->now)
+			return false;
+	return true;
+}
+
+static bool next_end(struct sluice_worker *w, struct sluice_event *e)
+{
+	if (w->is_leaving && !w->is_over && !w->by_lease.n) {
+		w->is_over = true;
+		*e = (struct sluice_event){.type = SLUICE_LEFT};
+		return true;
+	}
+	if (w->is_leaving && !w->is_over && is_in_vain(w))
+		client_fail(w, "unconfirmed", "sluiced is away: results not delivered");
+	if (!w->failed)
+		return false;
+	*e = (struct sluice_event){.type = SLUICE_FAILED, .reason = w->failed, .text = w->failed_text};
+	w->failed = NULL;
+	return true;
+}
+
+bool sluice_worker_next(struct sluice_worker *w, struct sluice_event *e)
+{
+	end_event(w);
+	bool is_more;
+	do {
+		if (client_lease_news(w, e) || next_note(w, e) || next_frame(w, e))
+			return true;
+		/* notes and losses of the frames that were no events */
+		is_more = !list_empty(&w->news) || w->notes_said < w->notes.len ||
+			  (w->state != CLIENT_DOWN && !w->is_drained && !w->is_over);
+	} while (is_more);
+	if (next_end(w, e))
+		return true;
+	client_flush(w);
+	return false;
+}
+
+void sluice_worker_set_user(struct sluice_worker *w, const char *lease, void *user)
+{
+	struct client_lease *l = client_lease_find(w, lease);
+	if (l)
+		l->user = user;
+}
+
+void sluice_worker_credits(struct sluice_worker *w, int n)
+{
+	char frame[64];
+	if (w->is_leaving || n < 0 || n > SLUICE_CREDITS_MAX)
+		return;
+	w->credits = n;
+	int len = snprintf(frame, sizeof(frame), "{\"t\":\"credits\",\"n\":%d}\n", n);
+	if (w->state != CLIENT_DOWN)
+		client_send(w, frame, (size_t)len);
+}
+
+void sluice_worker_leave(struct sluice_worker *w)
+{
+	if (w->is_leaving)
+		return;
+	sluice_worker_credits(w, 0);
+	w->is_leaving = true;
+}
+
+size_t sluice_worker_held(const struct sluice_worker *w)
+{
+	return w->by_lease.n;
+}
+
+/* What came meanwhile is read before the close: unread bytes would make it a reset. */
+void sluice_worker_bye(struct sluice_worker *w)
+{
+	static const char bye[] = "{\"t\":\"bye\"}\n";
+	char unread[4096];
+	w->is_over = true;
+	client_send(w, bye, sizeof(bye) - 1);
+	mono_ms end = mono_now() + BYE_MS;
+	for (mono_ms left; w->state != CLIENT_DOWN && (left = end - mono_now()) > 0;) {
+		client_flush(w);
+		while (read(w->fd, unread, sizeof(unread)) > 0)
+			continue;
+		if (!w->out.len)
+			break;
+		struct pollfd p = {.fd = w->fd, .events = POLLOUT};
+		if (poll(&p, 1, (int)left) == 1 && p.revents & (POLLERR | POLLHUP))
+			break;
+	}
+	client_drop(w);
+}
