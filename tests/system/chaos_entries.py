@@ -32,6 +32,7 @@ from lib.servers import Process, spawn, wait_until  # noqa: E402
 
 SERVICE, LBS = "orders", "orders-input"
 UNEXPLAINED = "UNEXPLAINED: the same process, the same run"
+SAME_RUN = "another process of the same run: a failover lost that it was given back"  # its token is then the same
 N_HOT = 20  # keys that most of the work is about
 # Each line: who (with the process that runs it), key, token, what, the entry. An entry marked ! fails the first time, one that ends
 # with 5 takes its time.
@@ -173,7 +174,7 @@ def why_again(first, who, token, nacked, top):
         return "a new owner, from the position"
     if token in nacked:
         return "the entry or one before it in its batch failed"
-    return "another process of the same run" if who != first[0] else UNEXPLAINED
+    return SAME_RUN if who != first[0] else UNEXPLAINED
 
 
 def judge(streams, lines):
@@ -380,6 +381,7 @@ class EntryChaos(Chaos):
         else:
             bad += [f"{key}: position went back from {was} to {now}" for _, key, was, now in back]
             bad += [f"{lost} worked on that are not in Redis"] if lost else []
+            bad += [f"{why[SAME_RUN]} by another process of the same run, without a failover"] if why[SAME_RUN] else []
         bad += [f"{dead} dead letters"] if dead else []
         for what, rows in (("order, skipped, unexplained", bad), ("left", self.left)):
             print(f"{what}: {len(rows)}")

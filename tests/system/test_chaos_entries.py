@@ -2,7 +2,7 @@
 import os
 import sys
 
-from chaos_entries import UNEXPLAINED, judge
+from chaos_entries import SAME_RUN, UNEXPLAINED, judge
 from lib.case import limit
 
 issue = 16
@@ -25,7 +25,7 @@ def test_judge_in_order_and_repeats_explained(t):
     assert not bad and lost == 1, bad
     assert why == {"a new owner, from the position": 1, "an owner that did not know yet that it is none": 1,
                    "the entry or one before it in its batch failed": 1}, why
-    assert judged("a 1 1-0", "b 1 1-0", "b 1 2-0", "b 1 3-0")[1] == {"another process of the same run": 1}
+    assert judged("a 1 1-0", "b 1 1-0", "b 1 2-0", "b 1 3-0")[1] == {SAME_RUN: 1}
 
 
 def test_judge_sees_what_is_wrong(t):
