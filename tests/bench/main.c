@@ -2,7 +2,7 @@
  *
  *   bench [-q] [-d DAEMON] [-l LAST] [-o FILE.json] [-r REPEATS] [-s SECONDS] [-x SCALE] [CASE...]
  *
- * CASE: letters of a to i, all without; b1k b10k b50k b100k, c10 c100 c1000 c5000, h1 h100 h10k alone too. SECONDS: how long (b) holds and,
+ * CASE: letters of a to j, all without; b1k b10k b50k b100k, c10 c100 c1000 c5000, h1 h100 h10k alone too. SECONDS: how long (b) holds and,
  * up to 10, (c) keeps its rate. LAST: the last release's daemon, measured in the same repeats. -q: once, for 3 s, a fifth of
  * the numbers: to see a difference while one works on it. */
 #include <signal.h>
@@ -78,7 +78,7 @@ static bool is_wanted(const struct options *o, const char *id)
 		return true;
 	for (const char *w = o->only; *w; w++) {
 		size_t n = strcspn(w, " ");
-		if (n && strspn(w, "abcdefghi") == n && memchr(w, id[0], n))
+		if (n && strspn(w, "abcdefghij") == n && memchr(w, id[0], n))
 			return true;
 		w += n;
 		if (!*w)
@@ -170,6 +170,7 @@ static void on_one_master(struct bench *b, const struct options *o)
 	entries(b, o, "h100", 100, 3000, 200000);
 	entries(b, o, "h10k", 10000, 20, 100000);
 	simple(b, o, "i", "10,000 open streams in entries mode, idle", case_idle_entries, few);
+	simple(b, o, "j", "1,000 streams, 20,000 entries/s: their daemon is killed, T = 10 s", case_kill_entries, few);
 	rig_down(&b->rig);
 }
 
