@@ -309,12 +309,17 @@ static void enc_ack_del(struct enc *e)
 	put_str(e, "");
 }
 
+static void put_suspect(struct enc *e)
+{
+	put_str(e, !e->c->is_suspect ? "" : e->c->was_alone ? "2" : "1");
+}
+
 static void enc_requeue(struct enc *e)
 {
 	put_lbs_script(e, SCRIPT_REQUEUE, e->c->consumer);
 	put_i64(e, e->c->min_idle_ms);
 	put_i64(e, e->c->retry);
-	put_str(e, e->c->is_suspect ? "1" : "");
+	put_suspect(e);
 }
 
 static struct slice cut_text(struct slice s, size_t max)
@@ -335,7 +340,7 @@ static void enc_later(struct enc *e)
 	put_i64(e, e->c->delay_ms);
 	put_str(e, e->c->why ? e->c->why : "");
 	command_put_slice(e, cut_text(e->c->error, COMMAND_REASON_MAX));
-	put_str(e, e->c->is_suspect ? "1" : "");
+	put_suspect(e);
 }
 
 static void enc_due(struct enc *e)

@@ -170,6 +170,8 @@ void command_encode_feed(
 	case CMD_FEED_OPEN:
 		feed_put_script(a, c, SCRIPT_FEED_OPEN, true);
 		feed_put_slice(a, c->expect);
+		feed_put_str(a, c->was_alone ? "alone" : "");
+		feed_put_str(a, c->is_suspect ? "1" : "0");
 		break;
 	case CMD_FEED_READ:
 	case CMD_FEED_PICK:

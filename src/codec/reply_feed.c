@@ -101,7 +101,7 @@ bool reply_decode_position(const struct redisReply *r, struct reply *out)
 		r->element[1]->type != REDIS_REPLY_INTEGER || r->element[2]->type != REDIS_REPLY_INTEGER)
 		return false;
 	const long long tries = r->element[1]->integer, flags = r->element[2]->integer;
-	if (tries < 0 || tries > INT32_MAX || flags < 0 || flags > 7)
+	if (tries < 0 || tries > INT32_MAX || flags < 0 || flags > 15)
 		return false;
 	*out = (struct reply){.kind = REPLY_POSITION, .id = id, .integer = tries, .n = (size_t)flags};
 	return true;

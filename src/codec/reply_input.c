@@ -126,6 +126,7 @@ void reply_read_input(struct entry_in *e, const struct lbs_fields *f)
 	if (f->retry.p)
 		read_retry(e, f->retry);
 	e->is_suspect = f->suspect.p && f->suspect.len > 0;
+	e->was_alone = e->is_suspect && f->suspect.p[0] == '2';
 	if (e->problem == ENTRY_GOOD)
 		e->trace = trace_of(f);
 }

@@ -18,8 +18,9 @@
 	"  end\n"                                                                                                      \
 	"end\n"
 
-/* owner(): the position as {token, pos, tries, run}. run: 1 = somebody has it open, 2 = and has acknowledged something;
- * missing after a close. A run that did not close has died. */
+/* The position as {token, pos, tries, run}. run: 1 = somebody has it open, 2 = and has acknowledged something; 3, 4 =
+ * the same, and its worker has nothing else; missing after a close. Whoever knows how a run ended closes it and says
+ * so; one that did not close has ended for a reason that nobody knows. */
 #define LUA_OWNER                                                                                                      \
 	"local h = redis.pcall('HMGET', KEYS[1], 'token', 'pos', 'tries', 'run')\n"                                    \
 	"if h.err then return h end\n"
@@ -330,12 +331,22 @@ static const char *const texts[SCRIPT_N] = {
 	"elseif last and later(pos, last) then\n"
 	"  pos, tries, flags = '0-0', 0, 2\n"
 	"end\n"
+	"local has_progress, was_alone = run == '2' or run == '4', run == '3' or run == '4'\n"
+	"local died\n"
 	"if token ~= mine and run then\n"
-	"  tries, flags = tries + 1, flags + 4 + (run == '2' and 1 or 0)\n"
+	"  died = not has_progress and redis.call('HGET', KEYS[1], 'died') or 0\n"
+	"  flags = flags + 4 + (has_progress and 1 or 0)\n"
+	"  if flags < 6 and (was_alone or ARGV[3] == 'alone') then\n"
+	"    tries, died, flags = tries + 1, 0, flags + 8\n"
+	"  elseif flags < 6 then\n"
+	"    died = died + 1\n"
+	"    if died > 1 then flags = flags + 8 end\n"
+	"  end\n"
 	"end\n"
-	"if token ~= mine or not run then run = '1' end\n"
+	"run = (token == mine and has_progress and 2 or 1) + (ARGV[4] == '1' and 2 or 0)\n"
 	"local w = redis.pcall('HSET', KEYS[1], 'token', mine, 'pos', pos, 'tries', tries, 'run', run)\n"
 	"if type(w) == 'table' then return w end\n"
+	"if died then redis.call('HSET', KEYS[1], 'died', died) end\n"
 	"redis.call('PERSIST', KEYS[1])\n"
 	"return {pos, tries, flags}\n",
 
@@ -347,7 +358,8 @@ static const char *const texts[SCRIPT_N] = {
 	"  if type(last) == 'table' then return last end\n"
 	"  if last and later(ARGV[2], last) then return -2 end\n"
 	"end\n"
-	"local w = redis.pcall('HSET', KEYS[1], 'pos', ARGV[2], 'tries', 0, 'at', ARGV[3], 'run', 2)\n"
+	"local run = (h[4] == '3' or h[4] == '4') and 4 or 2\n"
+	"local w = redis.pcall('HSET', KEYS[1], 'pos', ARGV[2], 'tries', 0, 'at', ARGV[3], 'run', run)\n"
 	"if type(w) == 'table' then return w end\n"
 	"if ARGV[4] ~= '' then redis.pcall('XTRIM', KEYS[2], 'MINID', '=', ARGV[4]) end\n"
 	"return 1\n",
@@ -370,7 +382,7 @@ static const char *const texts[SCRIPT_N] = {
 	"  local w = redis.pcall('HINCRBY', KEYS[1], 'tries', 1)\n"
 	"  if type(w) == 'table' then return w end\n"
 	"end\n"
-	"redis.call('HDEL', KEYS[1], 'run')\n"
+	"redis.call('HDEL', KEYS[1], 'run', 'died')\n"
 	"if ARGV[2] == 'done' or ARGV[2] == 'delete' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end\n"
 	"return 1\n",
 

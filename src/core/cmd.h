@@ -179,7 +179,8 @@ struct cmd {
 		 * needed */
 		consumer;
 	int64_t retry;           /* requeue, later: the count to write */
-	bool is_suspect;         /* requeue, later: a worker died with it */
+	bool is_suspect;         /* requeue, later: a worker died with it; feed open: its worker has nothing else */
+	bool was_alone;          /* those: what ended had nothing else; the next open counts a try for that */
 	int64_t delay_ms, at_ms; /* later, add later */
 	const char *why;         /* later, add later: "fail", "release", "add", "replay" */
 	int64_t position;        /* due */
@@ -225,6 +226,7 @@ struct entry_in { /* one entry as read */
 	struct entry_id id;
 	enum entry_problem problem;
 	bool is_suspect; /* _suspect: a worker died with it */
+	bool was_alone;  /* _suspect says 2: its owner died, and had nothing else */
 	bool bad_retry;  /* _retry_count was not 1–9 digits: counts as 0 */
 	uint32_t retry;
 	uint16_t lock_slot;        /* cluster slot of its lock key */
@@ -256,7 +258,12 @@ struct feed_batch {
 	} v[];
 };
 
-enum { POSITION_PROGRESS = 1, POSITION_REMADE = 2, POSITION_DEATH = 4 }; /* reply.n of a POSITION */
+enum {                         /* reply.n of a POSITION */
+	POSITION_PROGRESS = 1, /* the run before acknowledged something */
+	POSITION_REMADE = 2,
+	POSITION_DEATH = 4,  /* the run before was not closed: nobody knows how it ended */
+	POSITION_SUSPECT = 8 /* and maybe because of this stream */
+};
 
 struct pending_row {
 	struct entry_id id;

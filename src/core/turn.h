@@ -41,6 +41,7 @@ enum msg_kind {
 	MSG_FEED_OPEN,  /* the position is ours from now on; answer FEED_IS_OPEN */
 	MSG_FEED_START, /* tell entries */
 	MSG_FEED_HOLD,  /* tell nothing more. No payload */
+	MSG_FEED_SHARE, /* its worker may have other streams from here on. No payload */
 	MSG_FEED_ACK,
 	MSG_FEED_NACK,
 	MSG_FEED_CLOSE, /* answer FEED_IS_CLOSED, but for FEED_END_FORGET */
@@ -89,12 +90,13 @@ enum op_result {     /* what an operation came to */
 };
 
 enum feed_result {        /* fields that a result does not name are 0 */
-	FEED_IS_OPEN,     /* .id = position, .tries of the entry behind it, .had_progress */
+	FEED_IS_OPEN,     /* .id = position, .tries of the entry behind it, .had_progress, .is_suspect */
 	FEED_HAS_ENTRIES, /* .json, .n_entries of them, .id the last, .has_more, .epoch */
 	FEED_HAS_ACKED,   /* .id: confirmed by Redis */
 	FEED_HAS_NACKED,  /* .id, .wait_ms, .tries, .is_dead */
 	FEED_HAS_BURIED,  /* .id, .reason: a dead letter that no worker asked for; .is_dead */
 	FEED_BAD_ACK,     /* .id: nobody was given that entry; .is_nack */
+	FEED_IS_CLEARED,  /* a suspect is none: all that was there when something died with it is acknowledged */
 	FEED_IS_IDLE,     /* empty for idle_release: nothing more is told */
 	FEED_IS_CLOSED,   /* forgotten, as all that follow */
 	FEED_IS_REFUSED,  /* a newer token has the position */
@@ -199,10 +201,13 @@ struct msg_feed_open {
 	uint16_t slot;
 	bool asking;
 	bool is_adopted; /* a worker may have entries of it that this process has not told */
+	bool is_suspect; /* something died with it */
+	bool was_alone;  /* its owner, which had nothing else */
 };
 struct msg_feed_start {
 	uint32_t epoch;       /* each FEED_HAS_ENTRIES says it again */
 	struct entry_id told; /* what is up to there was told already; not above the position: everything comes again */
+	bool is_suspect;      /* its worker has nothing else */
 };
 struct msg_feed_ack {
 	struct entry_id id;
@@ -284,6 +289,7 @@ struct msg_feed {
 	uint8_t result;    /* enum feed_result: says which of the others are set */
 	uint8_t reason;    /* enum dead_reason */
 	bool had_progress; /* in the run before */
+	bool is_suspect;   /* and it ended maybe because of this stream */
 	bool has_more;     /* to be told as soon as there is room */
 	bool is_dead;      /* it is a dead letter */
 	bool is_nack;

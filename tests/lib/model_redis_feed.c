@@ -16,7 +16,8 @@ struct model_position { /* a hash */
 	char token[SESSION_TOKEN_CAP]; /* "" = none, as the hash is then: it has all or nothing */
 	struct entry_id pos;
 	int64_t tries;
-	int run;            /* 0 = not open, 1, 2 = has acknowledged */
+	int run;            /* 0 = not open, 1, 2 = has acknowledged; 3, 4 = likewise, alone */
+	int died;           /* runs in a row whose end nobody knows */
 	int64_t expires_at; /* server ms; 0 = never */
 };
 
@@ -93,6 +94,24 @@ static bool is_start_at_end(const struct cmd *c)
 	return c->expect.len == 1 && c->expect.p[0] == '$';
 }
 
+/* Nobody has said how the run before ended. */
+static size_t feed_unknown_end(struct model_position *p, const struct cmd *c, size_t flags, bool has_progress)
+{
+	size_t more = POSITION_DEATH | (has_progress ? POSITION_PROGRESS : 0);
+	if (has_progress)
+		p->died = 0;
+	if (flags & POSITION_REMADE)
+		return more;
+	if (p->run >= 3 || c->was_alone) {
+		p->tries++;
+		p->died = 0;
+		more |= POSITION_SUSPECT;
+	} else if (++p->died > 1) {
+		more |= POSITION_SUSPECT;
+	}
+	return more;
+}
+
 static void feed_open(struct model_redis *m, const struct cmd *c, struct model_position *p, struct reply *out)
 {
 	const struct model_stream *s = data_of(m, c->stream, false);
@@ -105,12 +124,10 @@ static void feed_open(struct model_redis *m, const struct cmd *c, struct model_p
 		new.tries = 0;
 		flags = POSITION_REMADE;
 	}
-	if (!is_mine(p, c) && new.run) {
-		new.tries++;
-		flags |= POSITION_DEATH | (new.run == 2 ? POSITION_PROGRESS : 0);
-	}
-	if (!is_mine(p, c) || !new.run)
-		new.run = 1;
+	const bool has_progress = new.run == 2 || new.run == 4;
+	if (!is_mine(p, c) && new.run)
+		flags |= feed_unknown_end(&new, c, flags, has_progress);
+	new.run = (is_mine(p, c) && has_progress ? 2 : 1) + (c->is_suspect ? 2 : 0);
 	if (model_is_refused(m, c, out))
 		return;
 	if (!p) {
@@ -149,7 +166,7 @@ static void feed_ack(struct model_redis *m, const struct cmd *c, struct reply *o
 	} else if (!model_is_refused(m, c, out)) {
 		p->pos = c->id;
 		p->tries = 0;
-		p->run = 2;
+		p->run = p->run >= 3 ? 4 : 2;
 		while (c->trim && s && s->n && entry_id_cmp(s->v[0].id, c->id) <= 0)
 			model_stream_delete(s, s->v[0].id);
 		model_int(out, 1);
@@ -186,7 +203,7 @@ static void feed_close(struct model_redis *m, const struct cmd *c, struct reply 
 			return;
 		p->tries++;
 	}
-	p->run = 0;
+	p->run = p->died = 0;
 	if (c->end == FEED_END_DONE || c->end == FEED_END_DELETE)
 		p->expires_at = m->now + c->ttl_ms;
 	model_int(out, 1);

@@ -118,8 +118,8 @@ bool model_is_delayed(struct model_redis *m, const struct command_names *names, 
 struct field *model_fields_room(struct model_redis *m, size_t n);
 struct field_list *model_counted(struct model_redis *m, const struct field_list *from, const char *count);
 /* The same, and whether a worker died with it. */
-struct field_list *model_marked(
-	struct model_redis *m, const struct field_list *from, const char *count, bool is_suspect); /* caller frees */
+struct field_list *model_marked(struct model_redis *m, const struct field_list *from, const char *count,
+	const struct cmd *c);                            /* caller frees */
 void model_input(struct buf *json, const struct cmd *c); /* the value of a new entry's lbs-input */
 void model_waits_free(struct model_redis *m);
 void model_waits_move(struct model_redis *from, struct model_redis *to, uint16_t slot);

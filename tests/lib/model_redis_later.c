@@ -249,7 +249,7 @@ struct field_list *model_counted(struct model_redis *m, const struct field_list 
 }
 
 struct field_list *model_marked(
-	struct model_redis *m, const struct field_list *from, const char *count, bool is_suspect)
+	struct model_redis *m, const struct field_list *from, const char *count, const struct cmd *c)
 {
 	struct field_list *counted = model_counted(m, from, count);
 	struct field *f = model_fields_room(m, counted->n + 1);
@@ -257,8 +257,8 @@ struct field_list *model_marked(
 	for (size_t i = 0; i < counted->n; i++)
 		if (counted->v[i].name.len != 8 || memcmp(counted->v[i].name.p, "_suspect", 8) != 0)
 			f[n++] = counted->v[i];
-	if (is_suspect)
-		f[n++] = (struct field){{"_suspect", 8}, {"1", 1}};
+	if (c->is_suspect)
+		f[n++] = (struct field){{"_suspect", 8}, {c->was_alone ? "2" : "1", 1}};
 	struct field_list *out = reply_copy_fields(f, n);
 	mem_free(counted);
 	return out;
@@ -466,7 +466,7 @@ void model_later(struct model_redis *m, const struct cmd *c, const struct comman
 	struct model_delayed d = {.id = c->id,
 		.due = m->now + c->delay_ms,
 		.stream = slice_copy(c->stream),
-		.fields = model_marked(m, e->fields, count, c->is_suspect)};
+		.fields = model_marked(m, e->fields, count, c)};
 	snprintf(d.why, sizeof d.why, "%s", c->why ? c->why : "");
 	struct model_waits *w = waits_of(m, names);
 	struct model_delayed *old = delayed_get(w, c->id);

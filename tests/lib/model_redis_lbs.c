@@ -357,7 +357,7 @@ void model_requeue(struct model_redis *m, const struct cmd *c, const struct comm
 	char count[24];
 	snprintf(count, sizeof count, "%lld", (long long)c->retry);
 	const struct entry_id id = model_new_id(m, s);
-	model_stream_append(s, id, model_marked(m, e->fields, count, c->is_suspect));
+	model_stream_append(s, id, model_marked(m, e->fields, count, c));
 	model_finish(m, s, c, names, &id, NULL);
 	*out = (struct reply){.kind = REPLY_ID, .id = id};
 }

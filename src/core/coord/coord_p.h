@@ -18,6 +18,7 @@ enum {
 	PARKED_RETRY_MS = 1000,
 	SUSPECT_ALONE_MS = 10000, /* worked on so long, it has not killed its worker */
 	SUSPECT_WAIT_MS = 30000,  /* then a worker is let run empty for it */
+	SUSPECT_HUSH_MS = 10000,  /* entries mode: so long other streams of a worker wait for suspects, in a row */
 	STOP_WAIT_MS = 500,
 	STOP_LISTEN_MS = 50, /* results that workers have sent by now are read */
 	UNLOCK_WAIT_MS = 200,
@@ -82,8 +83,10 @@ struct worker { /* a worker */
 	struct session s;
 	struct credit_holder credit_holder;
 	struct link all, entries, dirty;
-	bool is_gone;        /* freed at the end of the turn */
-	bool is_connected;   /* counts in n_workers */
+	bool is_gone;      /* freed at the end of the turn */
+	bool is_connected; /* counts in n_workers */
+	bool is_hushed;    /* its streams are told nothing while it has a suspect */
+	mono_ms hushed_at;
 	uint32_t n_blamed;   /* DETACHED: entries that may be why its connection ended */
 	char *services_text; /* "a,b" or "" = all */
 	/* a hello that waits until own entries are known, and what its welcome names */
@@ -217,7 +220,11 @@ void entry_stopped(struct coord *c, struct entry *e); /* the worker has stopped 
  * knows the culprit, so all go back uncounted, to be worked on alone. 0 = its end has another reason. is_dead: its
  * process has ended, else it did not come back. */
 void entry_worker_ended(struct coord *c, struct entry *e, uint32_t n_blamed, bool is_dead);
-bool entry_was_taken_back(const struct entry *e);           /* its lease is lost, or its worker was told to stop */
+/* Its worker may have ended because of it. An idle stream of entries mode that went well so far is above that. */
+bool entry_may_have_killed(const struct coord *c, const struct entry *e);
+bool entry_was_taken_back(const struct entry *e); /* its lease is lost, or its worker was told to stop */
+/* It waited for such a worker for long enough: it is given to any, entry by entry. */
+void entry_stop_waiting(struct coord *c, struct coord_service *s, struct entry *e);
 void entry_clear_suspect(struct coord *c, struct entry *e); /* it is none any more; its worker takes others again */
 void entry_limbo(struct coord *c, struct entry *e, mono_ms until);
 /* Sets its timer to the soonest of its fence, its progress timeout and the deadline of its state. */
@@ -233,6 +240,9 @@ void entry_feed_open(struct coord *c, struct entry *e);
 void entry_feed_start(struct coord *c, struct entry *e);  /* its worker gets entries, from the position on */
 void entry_feed_resume(struct coord *c, struct entry *e); /* it is back: what it has not acknowledged comes again */
 void entry_feed_hold(struct coord *c, struct entry *e);   /* nothing more is told */
+/* While on, nothing is told: its worker has a suspect. Needs a stream of which nothing is out. */
+void entry_feed_hush(struct coord *c, struct entry *e, bool on);
+void entry_feed_share(struct coord *c, struct entry *e); /* its worker takes others from here on */
 /* True: the outcome waits for FEED_IS_CLOSED, or until entry_feed_close_by. */
 bool entry_feed_close(struct coord *c, struct entry *e, enum feed_end end);
 /* Until when an outcome waits for the close of a position: a short while from now. */
@@ -243,6 +253,7 @@ void entry_feed_reroute(struct coord *c, struct entry *e);
 void entry_feed_shard_gone(struct entry *e, uint16_t shard);
 /* A drain begins (on) or is taken back: its worker gets no more entries, or again. */
 void entry_feed_drain(struct coord *c, struct entry *e, bool on);
+bool entry_feed_is_out(const struct entry *e);         /* its worker has entries that it has not acknowledged */
 mono_ms entry_feed_waits_since(const struct entry *e); /* MONO_NEVER: the worker has nothing to acknowledge */
 /* An ack or nack of the worker that has it. */
 void entry_feed_word(struct coord *c, struct entry *e, const struct frame *f);

@@ -66,12 +66,14 @@ struct credit_holder *credits_choose(struct credits *p, uint16_t pos)
 	return best;
 }
 
-struct credit_holder *credits_choose_empty(struct credits *p, uint16_t pos)
+struct credit_holder *credits_choose_empty(struct credits *p, uint16_t pos, credits_quiet_fn is_quiet, const void *arg)
 {
 	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
 		struct credit_holder *h = LIST_OF(struct credit_holder, ring, l);
-		if (!takes(p, h, pos) || !h->credits || h->in_use || h->is_alone ||
+		if (!takes(p, h, pos) || h->credits <= h->in_use || h->is_alone ||
 			(h->emptying_for && h->emptying_for != pos + 1))
+			continue;
+		if (h->in_use && !(is_quiet && is_quiet(h, arg)))
 			continue;
 		h->emptying_for = 0;
 		list_remove(&h->ring);

@@ -65,9 +65,11 @@ struct credit_holder *credits_choose(struct credits *p, uint16_t pos);
  * at a time. */
 void credits_granted(struct credits *p, uint16_t pos);
 void credits_read(struct credits *p, uint16_t pos, uint32_t n); /* see credits_granted */
-/* A suspect of the service at pos: who holds nothing and gets nothing else while it has this one, round robin; NULL =
- * nobody is empty. The caller sets is_alone. */
-struct credit_holder *credits_choose_empty(struct credits *p, uint16_t pos);
+/* Whether what a holder has is as good as nothing. */
+typedef bool (*credits_quiet_fn)(const struct credit_holder *h, const void *arg);
+/* A suspect of the service at pos: who holds nothing (or what is_quiet says is as good; NULL: nothing) and gets nothing
+ * else while it has this one, round robin; NULL = nobody. The caller sets is_alone. */
+struct credit_holder *credits_choose_empty(struct credits *p, uint16_t pos, credits_quiet_fn is_quiet, const void *arg);
 /* Whether anybody with credits takes the service at pos. */
 bool credits_has_taker(const struct credits *p, uint16_t pos);
 /* Nobody becomes empty by itself: the one with the least in work takes no more until it is. Does nothing when one

@@ -53,7 +53,9 @@ static void open_at(struct coord *c, struct entry *e, uint16_t shard, bool askin
 			.stream = text_ref(e->stream),
 			.slot = f->slot,
 			.asking = asking,
-			.is_adopted = f->is_adopted}));
+			.is_adopted = f->is_adopted,
+			.is_suspect = e->is_suspect,
+			.was_alone = e->was_alone}));
 }
 
 void entry_feed_open(struct coord *c, struct entry *e)
@@ -86,7 +88,9 @@ static void feed_go(struct coord *c, struct entry *e, bool again)
 		f->last = (struct entry_id){0};
 	f->is_started = true;
 	f->waits_since = c->now;
-	feed_send(c, e, msg_feed_start((struct msg_feed_start){.epoch = ++f->epoch, .told = f->last}));
+	feed_send(c, e,
+		msg_feed_start(
+			(struct msg_feed_start){.epoch = ++f->epoch, .told = f->last, .is_suspect = e->is_suspect}));
 }
 
 void entry_feed_start(struct coord *c, struct entry *e)
@@ -100,11 +104,31 @@ void entry_feed_resume(struct coord *c, struct entry *e)
 	struct entry_feed *f = e->feed;
 	f->last = (struct entry_id){0};
 	f->is_adopted = true;
-	f->is_nacked = false;
+	f->is_nacked = f->is_hushed = false;
 	if (f->state == ENTRY_FEED_OPEN)
 		feed_go(c, e, true);
 	else if (f->state == ENTRY_FEED_NONE)
 		entry_feed_open(c, e);
+}
+
+void entry_feed_hush(struct coord *c, struct entry *e, bool on)
+{
+	struct entry_feed *f = e->feed;
+	if (!f || f->is_hushed == on)
+		return;
+	f->is_hushed = on;
+	if (f->state != ENTRY_FEED_OPEN || f->is_held || e->state != ENTRY_ASSIGNED)
+		return;
+	if (on)
+		feed_send(c, e, msg_plain(MSG_FEED_HOLD));
+	else
+		feed_go(c, e, false);
+}
+
+void entry_feed_share(struct coord *c, struct entry *e)
+{
+	if (e->feed && e->feed->state == ENTRY_FEED_OPEN)
+		feed_send(c, e, msg_plain(MSG_FEED_SHARE));
 }
 
 void entry_feed_hold(struct coord *c, struct entry *e)
@@ -183,6 +207,14 @@ static void say_nacked(struct coord *c, struct entry *e, struct entry_id id, mon
 
 /* ---- from the shard ---- */
 
+/* A suspect may wait for a worker in which all is quiet. */
+static void feed_is_quiet(struct coord *c, const struct entry *e)
+{
+	struct coord_service *s = coord_service(c, e->svc);
+	if (!list_empty(&s->suspects) && !entry_feed_is_out(e))
+		coord_mark(c, s);
+}
+
 static void feed_confirm(struct coord *c, struct entry *e, struct entry_id id)
 {
 	struct entry_feed *f = e->feed;
@@ -192,6 +224,7 @@ static void feed_confirm(struct coord *c, struct entry *e, struct entry_id id)
 	f->tries = 0;
 	f->has_progress = true;
 	f->waits_since = e->heard = c->now;
+	feed_is_quiet(c, e);
 	if (is_id_newer(f->bad, id))
 		return;
 	f->bad = (struct entry_id){0};
@@ -207,7 +240,16 @@ static void nack_again(struct entry_feed *f)
 	f->last = (struct entry_id){0};
 }
 
-/* Redis holds what its last owner did: what was counted against the entry although it had progress is taken back. */
+/* Deaths of owners are counted by whoever recovers their entries, without knowing whose fault they were. Redis holds
+ * what the last owner did. It had progress: what was counted is taken back. Else the tries of the data stream's own
+ * entry are used up first: two more deaths than those are needed until that entry is found alone. */
+static bool deaths_used_up(struct coord_service *s, struct entry *e, bool had_progress)
+{
+	if (had_progress && e->retry)
+		e->retry = e->retry > s->rules->max_retries ? s->rules->max_retries : e->retry - 1;
+	return e->retry > s->rules->max_retries + s->rules->entries.max_retries + 2;
+}
+
 static void on_feed_open(struct coord *c, struct entry *e, const struct msg *m)
 {
 	struct coord_service *s = coord_service(c, e->svc);
@@ -215,17 +257,18 @@ static void on_feed_open(struct coord *c, struct entry *e, const struct msg *m)
 	f->state = ENTRY_FEED_OPEN;
 	f->pos = m->feed.id;
 	f->tries = (uint32_t)m->feed.tries;
-	if (m->feed.had_progress && e->retry)
-		e->retry--;
+	bool is_dead = deaths_used_up(s, e, m->feed.had_progress);
+	if (e->state == ENTRY_TAKING && m->feed.is_suspect)
+		e->is_suspect = true;
 	if (f->is_nacked) /* on its way when the feed moved */
 		nack_again(f);
 	if (is_id_newer(f->asked, f->pos))
 		feed_send(c, e, msg_feed_ack((struct msg_feed_ack){.id = f->asked}));
-	if (e->state == ENTRY_TAKING && e->retry > s->rules->max_retries)
+	if (e->state == ENTRY_TAKING && is_dead)
 		entry_dead_letter(c, e, DEAD_MAX_RETRIES);
 	else if (e->state == ENTRY_TAKING)
 		entry_ready(c, e);
-	else if (e->state == ENTRY_ASSIGNED && !f->is_held)
+	else if (e->state == ENTRY_ASSIGNED && !f->is_held && !f->is_hushed)
 		feed_go(c, e, false);
 	if (f->is_nacked)
 		say_nacked(c, e, f->bad, 0, false);
@@ -235,7 +278,7 @@ static void on_feed_entries(struct coord *c, struct entry *e, const struct msg *
 {
 	struct entry_feed *f = e->feed;
 	struct worker *w = feed_worker(c, e);
-	if (!w || e->state != ENTRY_ASSIGNED || m->feed.epoch != f->epoch || f->is_held)
+	if (!w || e->state != ENTRY_ASSIGNED || m->feed.epoch != f->epoch || f->is_held || f->is_hushed)
 		return;
 	if (!has_unacked(f))
 		f->waits_since = c->now;
@@ -355,6 +398,7 @@ static void feed_ended(struct coord *c, struct entry *e, const struct msg *m)
 	case FEED_HAS_NACKED:
 	case FEED_HAS_BURIED:
 	case FEED_BAD_ACK:
+	case FEED_IS_CLEARED:
 	case FEED_IS_IDLE:
 		break;
 	}
@@ -393,6 +437,11 @@ static void on_feed_told(struct coord *c, struct entry *e, const struct msg *m)
 		e->feed->is_nacked = e->feed->is_nacked && !m->feed.is_nack;
 		if (w)
 			worker_say_bad_entry(c, w, e);
+		break;
+	case FEED_IS_CLEARED:
+		e->feed->is_cleared = true;
+		if (e->state == ENTRY_ASSIGNED)
+			entry_clear_suspect(c, e);
 		break;
 	case FEED_IS_IDLE:
 		if (e->state == ENTRY_ASSIGNED)
@@ -463,9 +512,14 @@ void entry_feed_drain(struct coord *c, struct entry *e, bool on)
 	if (on) {
 		feed_send(c, e, msg_plain(MSG_FEED_HOLD));
 		feed_let_go(c, e);
-	} else {
+	} else if (!f->is_hushed) {
 		feed_go(c, e, false);
 	}
+}
+
+bool entry_feed_is_out(const struct entry *e)
+{
+	return has_unacked(e->feed) && is_id_newer(e->feed->last, e->feed->asked);
 }
 
 mono_ms entry_feed_waits_since(const struct entry *e)

@@ -453,14 +453,23 @@ static struct text *how_it_died(const struct worker *w, bool is_dead)
 	return text_new(words, strlen(words));
 }
 
+bool entry_may_have_killed(const struct coord *c, const struct entry *e)
+{
+	if (!e->feed || entry_feed_is_out(e))
+		return true;
+	return !e->feed->has_progress && !e->feed->is_cleared && c->now - e->since < SUSPECT_ALONE_MS;
+}
+
 void entry_worker_ended(struct coord *c, struct entry *e, uint32_t n_blamed, bool is_dead)
 {
-	bool is_blamed = n_blamed > 0 && !entry_was_taken_back(e);
-	if (is_blamed && !e->feed) { /* entries mode counts the tries of the entry it died on */
+	bool is_blamed = n_blamed > 0 && !entry_was_taken_back(e) && entry_may_have_killed(c, e);
+	if (is_blamed) {
 		e->is_suspect = true;
 		text_unref(e->note);
 		e->note = how_it_died(coord_worker(c, e->owner), is_dead);
 	}
+	if (e->feed)
+		e->feed->is_blamed = is_blamed && n_blamed == 1 && entry_feed_is_out(e);
 	entry_requeue(c, e, e->is_lost ? WHY_LOST : WHY_WORKER_DIED, is_blamed && n_blamed == 1);
 }
 
@@ -472,13 +481,29 @@ void entry_clear_suspect(struct coord *c, struct entry *e)
 	if (w)
 		w->credit_holder.is_alone = false;
 	e->is_suspect = false;
+	entry_feed_share(c, e);
 	worker_mark_all(c);
+}
+
+void entry_stop_waiting(struct coord *c, struct coord_service *s, struct entry *e)
+{
+	list_remove(&e->peers);
+	list_push(&s->ready, &e->peers);
+	e->is_suspect = false;
+	e->deadline = c->now + READY_WAIT_MS;
+	entry_reserve(c, s, e);
+	entry_arm(c, e);
+	coord_mark(c, s);
 }
 
 /* A suspect that waits for an empty worker. True: it goes on waiting. */
 static bool suspect_waits(struct coord *c, struct coord_service *s, struct entry *e)
 {
 	uint16_t pos = coord_pos(c, s);
+	if (e->feed && c->now - e->since >= SUSPECT_WAIT_MS && credits_has_taker(&c->place, pos)) {
+		entry_stop_waiting(c, s, e); /* workers of endless streams never run empty */
+		return true;
+	}
 	if (c->now - e->since >= SUSPECT_WAIT_MS ? !credits_run_one_empty(&c->place, pos)
 						 : !credits_has_taker(&c->place, pos))
 		return false; /* nobody here works on this service: somebody else may */
@@ -502,6 +527,8 @@ void entry_stopped(struct coord *c, struct entry *e)
 	} else if (e->is_revoked) {
 		why = whys[e->revoke];
 		counted = e->revoke == REVOKE_TIMEOUT;
+		if (e->feed)
+			e->feed->is_blamed = counted && entry_feed_is_out(e);
 	}
 	entry_requeue(c, e, why, counted);
 }

@@ -79,7 +79,8 @@ static void enter_good(struct coord *c, struct coord_service *s, struct entry_in
 	e->trace = in->trace;
 	in->stream = in->info = in->trace = NULL;
 	e->retry = in->retry;
-	e->is_suspect = in->is_suspect && !s->rules->entries.is_on;
+	e->is_suspect = in->is_suspect && !(is_start && s->rules->entries.is_on); /* those ran well until now */
+	e->was_alone = in->was_alone;
 	e->lock_slot = in->lock_slot;
 	if (s->rules->entries.is_on && !e->feed) {
 		e->feed = mem_alloc(sizeof *e->feed);

@@ -9,7 +9,7 @@ static enum feed_end feed_end_of(const struct entry *e)
 {
 	if (e->finish == FINISH_DONE || e->finish == FINISH_DEAD)
 		return FEED_END_DONE;
-	return e->finish == FINISH_REQUEUE && e->why == WHY_WORKER_DIED ? FEED_END_DEATH : FEED_END_KEEP;
+	return e->finish == FINISH_REQUEUE && e->feed && e->feed->is_blamed ? FEED_END_DEATH : FEED_END_KEEP;
 }
 
 static void begin_finish(struct coord *c, struct entry *e, enum finish finish)
@@ -76,9 +76,11 @@ void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool 
 	struct coord_service *s = coord_service(c, e->svc);
 	e->why = (uint8_t)why;
 	e->delay_ms = requeue_delay(c, s, e, why);
-	if (e->feed && e->feed->has_progress && why == WHY_WORKER_DIED)
-		counted = false; /* progress is no failure: the entry that it died on is counted */
-	if (counted && e->retry + 1 > s->rules->max_retries) {
+	bool is_used_up = e->retry + 1 > s->rules->max_retries;
+	if (e->feed && (why == WHY_WORKER_DIED || why == WHY_TIMEOUT) &&
+		(e->feed->has_progress || (is_used_up && e->feed->is_blamed)))
+		counted = false; /* progress is no failure; and an entry to blame has tries of its own */
+	if (counted && is_used_up) {
 		e->dead_reason = DEAD_MAX_RETRIES;
 		begin_finish(c, e, FINISH_DEAD);
 		return;

@@ -67,6 +67,9 @@ struct entry_feed {            /* entries mode: what the coordinator knows of th
 	uint16_t slot, shard;  /* of the data stream; SHARD_NONE: not sent yet */
 	uint8_t state;         /* enum entry_feed_state */
 	bool is_started, is_adopted, is_held /* draining */, is_nacked, has_progress;
+	bool is_hushed;  /* its worker has a suspect */
+	bool is_cleared; /* it was one */
+	bool is_blamed;  /* it ends because of what its worker was told: that entry's try is counted */
 };
 
 struct entry {
@@ -104,6 +107,7 @@ struct entry {
 	bool has_retry_ms : 1; /* its worker said when it is to come back: retry_ms */
 	bool in_active : 1;    /* is in the service's map of running streams */
 	bool is_suspect : 1;   /* a worker died with it and others, or with it alone: it is worked on alone */
+	bool was_alone : 1;    /* its former owner died, and had nothing else */
 	bool uses_claim : 1;   /* counts against its service's credit reservations */
 };
 

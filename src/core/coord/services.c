@@ -198,11 +198,47 @@ static void assign_ready(struct coord *c, struct coord_service *s)
 	}
 }
 
+/* ---- suspects ---- */
+
+/* All that it has are data streams of which nothing is out: they can wait while a suspect is tried. */
+static bool is_quiet(const struct credit_holder *h, const void *arg)
+{
+	const struct coord *c = arg;
+	const struct worker *w = LIST_OF(const struct worker, credit_holder, h);
+	if (w->is_hushed && c->now - w->hushed_at >= SUSPECT_HUSH_MS)
+		return false;
+	for (const struct link *l = w->entries.next; l != &w->entries; l = l->next) {
+		const struct entry *e = LIST_OF(const struct entry, peers, l);
+		if (e->state != ENTRY_ASSIGNED || entry_may_have_killed(c, e))
+			return false;
+	}
+	return true;
+}
+
+static void hush(struct coord *c, struct worker *w, bool on)
+{
+	if (on && !w->is_hushed)
+		w->hushed_at = c->now;
+	w->is_hushed = on;
+	for (struct link *l = w->entries.next; l != &w->entries; l = l->next)
+		entry_feed_hush(c, LIST_OF(struct entry, peers, l), on);
+}
+
+/* Those whose suspects are gone go on. */
+static void end_hush(struct coord *c)
+{
+	for (struct link *l = c->place.holders.next; l != &c->place.holders; l = l->next) {
+		struct worker *w = LIST_OF(struct worker, credit_holder.ring, l);
+		if (w->is_hushed && !w->credit_holder.is_alone)
+			hush(c, w, false);
+	}
+}
+
 static void assign_suspects(struct coord *c, struct coord_service *s)
 {
 	uint16_t pos = coord_pos(c, s);
 	while (!list_empty(&s->suspects) && !c->place.is_draining) {
-		struct credit_holder *h = credits_choose_empty(&c->place, pos);
+		struct credit_holder *h = credits_choose_empty(&c->place, pos, is_quiet, c);
 		if (!h)
 			return;
 		struct entry *e = LIST_OF(struct entry, peers, list_pop(&s->suspects));
@@ -211,6 +247,7 @@ static void assign_suspects(struct coord *c, struct coord_service *s)
 			continue;
 		}
 		h->is_alone = true;
+		hush(c, LIST_OF(struct worker, credit_holder, h), true);
 		entry_assign(c, e, LIST_OF(struct worker, credit_holder, h));
 	}
 	credits_stop_emptying(&c->place, pos);
@@ -226,6 +263,7 @@ void coord_pump(struct coord *c)
 			assign_suspects(c, &c->services[i]); /* first: an empty worker must not get others */
 			assign_ready(c, &c->services[i]);
 		}
+	end_hush(c);
 	/* the lowest pass first, so that few credits go round, to each service by its weight */
 	struct link *end = c->turns.prev, *next;
 	for (struct link *l = c->turns.next; l != &c->turns; l = next) {

@@ -84,13 +84,14 @@ static void say_error(struct coord *c, struct worker *m, enum frame_error error,
 
 /* How many of its entries may be why it ends. None when one was taken from it: simple workers end to stop one
  * stream. */
-static uint32_t n_blamed(const struct worker *m)
+static uint32_t n_blamed(const struct coord *c, const struct worker *m)
 {
 	uint32_t n = 0;
 	for (const struct link *l = m->entries.next; l != &m->entries; l = l->next) {
-		if (entry_was_taken_back(LIST_OF(const struct entry, peers, l)))
+		const struct entry *e = LIST_OF(const struct entry, peers, l);
+		if (entry_was_taken_back(e))
 			return 0;
-		n++;
+		n += entry_may_have_killed(c, e);
 	}
 	return n;
 }
@@ -101,7 +102,7 @@ static void worker_detach(struct coord *c, struct worker *m)
 	disconnect(c, m);
 	m->s.state = SESSION_DETACHED;
 	mono_ms back = c->now + c->rules.resume_grace_ms;
-	m->n_blamed = n_blamed(m);
+	m->n_blamed = n_blamed(c, m);
 	for (struct link *l = m->entries.next; l != &m->entries; l = l->next) {
 		struct entry *e = LIST_OF(struct entry, peers, l);
 		/* it cannot be told to stop: what it was told last must have run out first */
@@ -150,7 +151,7 @@ void worker_on_dead(struct coord *c, struct worker *m)
 	c->m[MP_DISC_DIED]++;
 	if (!list_empty(&m->entries))
 		effects_log(c->out, LOG_NOTICE, "worker=%s pid=%d died: its streams go back", m->s.name, (int)m->s.pid);
-	uint32_t n = m->s.state == SESSION_DETACHED ? m->n_blamed : n_blamed(m);
+	uint32_t n = m->s.state == SESSION_DETACHED ? m->n_blamed : n_blamed(c, m);
 	while (!list_empty(&m->entries))
 		entry_worker_ended(c, LIST_OF(struct entry, peers, m->entries.next), n, true);
 	worker_mark_all(c);

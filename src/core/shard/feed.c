@@ -233,6 +233,8 @@ static void feed_fill_command(struct shard_ctx *c, struct feed *f, struct effect
 	switch ((int)cmd->kind) {
 	case CMD_FEED_OPEN:
 		cmd->expect = slice_str(r->start);
+		cmd->was_alone = f->was_alone && !f->was_open;
+		cmd->is_suspect = f->is_alone;
 		break;
 	case CMD_FEED_ACK:
 		cmd->id = f->acking = f->ack;
@@ -396,6 +398,8 @@ static void feed_begin(struct feeds *fs, struct shard_ctx *c, struct msg *m)
 	f->token = m->feed_open.token;
 	f->asking = m->feed_open.asking;
 	f->is_adopted = m->feed_open.is_adopted;
+	f->is_tested = m->feed_open.is_suspect;
+	f->was_alone = m->feed_open.was_alone;
 	f->is_held = true;
 	f->stream = m->feed_open.stream;
 	m->feed_open.stream = NULL;
@@ -411,10 +415,21 @@ static void feed_begin(struct feeds *fs, struct shard_ctx *c, struct msg *m)
 		feed_plan(fs, c, f);
 }
 
+/* The position has to say it before an entry is told, and no longer than it is so. */
+static void feed_set_alone(struct shard_ctx *c, struct feed *f, bool is_alone)
+{
+	if (f->is_alone == is_alone)
+		return;
+	f->is_alone = is_alone;
+	f->is_open = false;
+	f->at = c->now;
+}
+
 static void feed_start(struct shard_ctx *c, struct feed *f, const struct msg_feed_start *m)
 {
 	f->epoch = m->epoch;
 	f->is_held = false;
+	feed_set_alone(c, f, m->is_suspect);
 	if (!feed_is_newer(m->told, f->pos)) {
 		feed_restart(c, f);
 		return;
@@ -462,6 +477,8 @@ void feed_msg(struct feeds *fs, struct shard_ctx *c, struct msg *m)
 		feed_start(c, f, &m->feed_start);
 	else if (m->kind == MSG_FEED_HOLD)
 		f->is_held = true;
+	else if (m->kind == MSG_FEED_SHARE)
+		feed_set_alone(c, f, false);
 	else if (m->kind == MSG_FEED_ACK)
 		feed_take_ack(c, f, m->feed_ack.id);
 	else if (m->kind == MSG_FEED_NACK)

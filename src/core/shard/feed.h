@@ -12,7 +12,7 @@ struct feeds;
 struct feeds *feeds_new(uint64_t seed);
 /* NULL is fine. Positions stay in Redis. */
 void feeds_free(struct feeds *fs);
-/* MSG_FEED_OPEN, _START, _HOLD, _ACK, _NACK, _CLOSE. What it takes of m is NULL afterwards. */
+/* MSG_FEED_OPEN, _START, _HOLD, _SHARE, _ACK, _NACK, _CLOSE. What it takes of m is NULL afterwards. */
 void feed_msg(struct feeds *fs, struct shard_ctx *c, struct msg *m);
 /* An answer with a tag of PART_FEED. Takes reply->feed and reply->entries. */
 void feed_reply(struct feeds *fs, struct shard_ctx *c, uint64_t tag, const struct reply *reply);

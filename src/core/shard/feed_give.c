@@ -107,10 +107,13 @@ static bool is_for_the_dead(struct shard_ctx *c, struct feed *f)
 	if (has_bad && entry_id_cmp(id, f->bad) != 0) /* that one was deleted: the tries were not this one's */
 		f->tries = 0;
 	f->bad = (struct entry_id){0};
-	if (f->tries > r->max_retries)
+	if (f->tries > r->max_retries) {
+		static const char words[] = "worker died";
+		f->reason = f->reason ? f->reason : text_new(words, sizeof words - 1);
 		feed_bury(c, f, id, DEAD_MAX_RETRIES);
-	else if (json_room(f->buf, f->n_told) > r->entry_bytes)
+	} else if (json_room(f->buf, f->n_told) > r->entry_bytes) {
 		feed_bury(c, f, id, DEAD_TOO_LARGE);
+	}
 	return f->state == FEED_BURYING;
 }
 
@@ -137,7 +140,6 @@ static bool feed_give_frame(struct shard_ctx *c, struct feed *f)
 	told->epoch = f->epoch;
 	told->has_more = f->n_told < b->n || !f->at_end;
 	m->c[M_FEED_DELIVERED] += n;
-	f->singles -= f->singles > 0;
 	return true;
 }
 
@@ -163,6 +165,7 @@ static void feed_pop_sent(struct shard_ctx *c, struct feed *f)
 		hist_add(&m->h[H_FEED_ACK], (double)(c->now - s->at) / 1000);
 		m->c[M_FEED_ACKED]++;
 		f->n_frames -= s->ends;
+		f->singles -= f->singles > 0;
 		f->sent_from++;
 		f->n_sent--;
 	}
@@ -197,6 +200,14 @@ static void feed_buried(struct shard_ctx *c, struct feed *f)
 	feed_drop_read(c, f);
 }
 
+void feed_clear(struct shard_ctx *c, struct feed *f)
+{
+	f->singles = 0;
+	if (f->is_tested)
+		feed_tell(c, f, FEED_IS_CLEARED);
+	f->is_tested = false;
+}
+
 void feed_confirmed(struct shard_ctx *c, struct feed *f, struct entry_id pos)
 {
 	f->pos = feed_later(f->pos, pos);
@@ -207,6 +218,8 @@ void feed_confirmed(struct shard_ctx *c, struct feed *f, struct entry_id pos)
 	else
 		feed_tell(c, f, FEED_HAS_ACKED)->id = f->pos;
 	f->tries = 0;
+	if (f->singles == 0 && f->n_sent == 0)
+		feed_clear(c, f);
 	if (f->state == FEED_FAILING && !f->must_fail && !feed_is_newer(f->ack, f->pos))
 		feed_bury(c, f, f->bad, DEAD_REJECTED);
 	if (feed_is_newer(f->pos, f->cursor))

@@ -64,6 +64,9 @@ struct feed { /* 10,000 idle ones: keep it near 500 bytes */
 	bool was_open : 1;   /* told */
 	bool is_held : 1;    /* nothing is told */
 	bool is_adopted : 1; /* its worker may know entries that this process has not told */
+	bool was_alone : 1;  /* the owner before died, and had nothing else: the first open counts that */
+	bool is_alone : 1;   /* its worker has nothing else; the position says so once it is opened again */
+	bool is_tested : 1;  /* something died with it: not cleared yet */
 	bool in_flight : 1, reading : 1;
 	bool asking : 1, use_eval : 1;
 	bool is_armed : 1;   /* the server pushes when it changes */
@@ -143,6 +146,8 @@ void feed_drop_read(struct shard_ctx *c, struct feed *f);
 void feed_restart(struct shard_ctx *c, struct feed *f);
 /* Redis has confirmed the position. */
 void feed_confirmed(struct shard_ctx *c, struct feed *f, struct entry_id pos);
+/* All that was there when something died with it is acknowledged: it was not to blame. Told once. */
+void feed_clear(struct shard_ctx *c, struct feed *f);
 /* A worker could not do an entry: what was told behind it is void. The reason moves out of m. Nobody was given it:
  * FEED_BAD_ACK. */
 void feed_take_nack(struct shard_ctx *c, struct feed *f, struct msg_feed_nack *m);

@@ -36,7 +36,7 @@ static void feed_first_open(struct shard_ctx *c, struct feed *f, const struct re
 	f->pos = f->cursor = f->top = reply->id;
 	f->cursor = feed_later(f->cursor, f->ack);
 	f->tries = (uint32_t)reply->integer;
-	if (f->tries)
+	if (f->tries || f->is_tested || reply->n & POSITION_DEATH)
 		f->singles = feed_rules(c, f)->batch;
 	if (f->state == FEED_OPENING)
 		feed_move(c, f, FEED_RUNNING, "opened");
@@ -44,6 +44,8 @@ static void feed_first_open(struct shard_ctx *c, struct feed *f, const struct re
 	told->id = reply->id;
 	told->tries = (uint32_t)reply->integer;
 	told->had_progress = reply->n & POSITION_PROGRESS;
+	told->is_suspect = reply->n & POSITION_SUSPECT;
+	f->is_tested = f->is_tested || told->is_suspect;
 }
 
 /* A failover has lost acknowledgements: what nobody waits to have confirmed is told again. */
@@ -197,6 +199,8 @@ static void feed_found_nothing(struct feeds *fs, struct shard_ctx *c, struct fee
 	const struct entries_rules *r = feed_rules(c, f);
 	ctx_metrics(c, f->svc)->c[M_FEED_READ_EMPTY]++;
 	f->was_empty = true;
+	if (f->n_sent == 0)
+		feed_clear(c, f);
 	if (!f->empty_since)
 		f->empty_since = f->read_sent;
 	f->wait_ms = f->wait_ms ? mono_min(f->wait_ms * 2, feed_poll_max(fs, c, f)) : FEED_POLL_MIN_MS;

@@ -190,6 +190,8 @@ static void note_consumer(struct shard_ctx *c, struct recovery *v, const struct 
 		map_put(&v->peers, s->name->bytes, s->name->len, s);
 	}
 	s->round = v->round;
+	if (s->seen_at < c->now - row->idle_ms || row->n_pending > s->n_held)
+		s->n_held = row->n_pending;
 	s->seen_at = c->now - row->idle_ms;
 	bool is_suspect = row->n_pending > 0 && row->idle_ms >= rules->ttl_ms;
 	if (is_suspect && !s->is_suspect && rules->probe)

@@ -77,6 +77,7 @@ struct peer { /* another consumer of the group */
 	mono_ms walk_at; /* its entries are walked through again from here on */
 	uint64_t round;
 	mono_ms suspect_at; /* since when it is */
+	uint64_t n_held;    /* the most that it had pending since it was seen last */
 	bool has_left;
 	bool is_suspect; /* has entries and has not been seen for T */
 };

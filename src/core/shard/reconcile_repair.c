@@ -296,6 +296,13 @@ static void ghost_back(struct reconcile *rc, struct shard_ctx *c, struct repair 
 	ctx_ask(c, &ask);
 }
 
+/* Its owner has died with this entry and no other. What others have repaired meanwhile was its, too: n_held. */
+static bool had_nothing_else(const struct reconcile *rc, const struct repair *r)
+{
+	const struct peer *s = recovery_peer(recovery_of(rc, r), slice_of(r->consumer));
+	return s && s->n_held == 1;
+}
+
 static void repair_give_back(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
 	const struct service_rules *rules = recovery_rules(c, recovery_of(rc, r));
@@ -306,7 +313,8 @@ static void repair_give_back(struct reconcile *rc, struct shard_ctx *c, struct r
 	repair_move(rc, r, is_dead ? REPAIR_DEAD : REPAIR_REQUEUEING);
 	struct op_ask ask = repair_op_of(rc, c, r, is_dead ? CMD_DEAD : CMD_REQUEUE);
 	ask.not_after = guard_end(rc, c, r);
-	ask.is_suspect = r->is_suspect;
+	ask.was_alone = !r->is_uncounted && rules->entries.is_on && had_nothing_else(rc, r);
+	ask.is_suspect = r->is_suspect || ask.was_alone;
 	ask.retry = is_dead ? r->retry : retry;
 	ask.reason = DEAD_MAX_RETRIES;
 	if (is_dead)

@@ -212,6 +212,7 @@ void retry_ask(struct retry *r, struct shard_ctx *c, struct op_ask *ask)
 	op->id = ask->id;
 	op->retry = ask->retry;
 	op->is_suspect = ask->is_suspect;
+	op->was_alone = ask->was_alone;
 	op->reason = (uint8_t)ask->reason;
 	op->asking = ask->asking;
 	op->stream = ask->stream;
@@ -251,6 +252,7 @@ void retry_send(struct retry *r, struct shard_ctx *c, struct op *op)
 	cmd->fields = op->fields;
 	cmd->ttl_ms = op->ttl_ms > 0 ? op->ttl_ms : rules->ttl_ms;
 	cmd->is_suspect = op->is_suspect;
+	cmd->was_alone = op->was_alone;
 	cmd->delay_ms = op->delay_ms;
 	cmd->is_heir = op->is_heir && op->kind == CMD_DONE;
 	cmd->only_look = op->only_look && op->kind == CMD_TAKE;

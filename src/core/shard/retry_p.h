@@ -35,6 +35,7 @@ struct op {
 	bool only_look : 1;   /* take */
 	bool is_fail : 1;     /* later: the worker failed; else it gave it back */
 	bool is_suspect : 1;  /* requeue, later */
+	bool was_alone : 1;   /* likewise */
 	bool is_calling : 1;  /* waits for its DEAD_ADD elsewhere */
 	bool releases : 1;    /* ends the lease .handle */
 	bool unlocks : 1;     /* done: and deletes its lock, */

@@ -54,7 +54,7 @@ struct op_ask {
 	enum cmd_kind kind;
 	enum dead_reason reason;
 	uint16_t svc;
-	bool asking, is_suspect;
+	bool asking, is_suspect, was_alone;
 	uint32_t retry;
 	struct entry_id id;
 	struct text *stream, *consumer, *error; /* references move */

@@ -284,7 +284,10 @@ static void why(struct facts *f, struct daemon *d, const struct coord_service *s
 				"a worker died with it and maybe because of it: it waits %s for a worker that holds "
 				"nothing else",
 				age);
-			facts_next(f, "after %d s a worker is let run empty for it", SUSPECT_WAIT_MS / 1000);
+			facts_next(f,
+				e->feed ? "after %d s any worker gets it, entry by entry"
+					: "after %d s a worker is let run empty for it",
+				SUSPECT_WAIT_MS / 1000);
 		} else {
 			facts_next(f, "it is assigned when a credit is free");
 		}

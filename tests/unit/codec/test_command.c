@@ -159,6 +159,8 @@ Test(command, scripts_declare_their_keys)
 	EXPECT_WIRE("EVALSHA done 6 " LBS_KEYS
 		    " s:7<MUTEX_KEY_SEP>5-1 orders-group 5-1 redis-consumer-n1 s:7 serialize '' me/1",
 		.kind = CMD_DONE, ENTRY, .value = S("me/1"));
+	EXPECT_WIRE("EVALSHA requeue 5 " LBS_KEYS " orders-group 5-1 c2 s:7 serialize 0 3 2", .kind = CMD_REQUEUE,
+		ENTRY, .consumer = S("c2"), .retry = 3, .is_suspect = true, .was_alone = true);
 	const struct cmd_entry many[] = {{S("b"), {7, 0}}, {S("a"), {5, 1}}, {S(""), {6, 9}}};
 	EXPECT_WIRE("EVALSHA take_many 5 " LBS_KEYS
 		    " orders-group 5-1 redis-consumer-n1 '' serialize '' 7-0 '' 7-0 b 5-1 a 6-9 ''",

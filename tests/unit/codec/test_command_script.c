@@ -966,13 +966,13 @@ Test(script, a_position_moves_forward_only_and_for_its_owner_only)
 	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {5, 0})), 0);
 	cr_expect_str_eq(position_field("pos"), "6-0");
 	cr_expect_str_eq(position_field("at"), "1700");
-	expect_open(101, 6, 1, POSITION_DEATH | POSITION_PROGRESS); /* the first one never closed */
+	expect_open(101, 6, 0, POSITION_DEATH | POSITION_PROGRESS); /* the first one never closed */
 	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {7, 0})), -1);
 	cr_expect_eq(NUMBER(FEED(FAIL, 100)), -1);
 	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .end = FEED_END_DELETE, .ttl_ms = 1)), 0);
 	cr_expect_eq(EXEC(FEED(OPEN, 100, .expect = S("0"))).kind, REPLY_NIL);
 	cr_expect_str_eq(position_field("pos"), "6-0");
-	expect_open(101, 6, 1, 0); /* the same again: no death */
+	expect_open(101, 6, 0, 0); /* the same again: no death */
 }
 
 Test(script, tokens_are_compared_as_text)
@@ -981,7 +981,57 @@ Test(script, tokens_are_compared_as_text)
 	real_redis_command(redis, "HSET {s}-sluice token 9007199254740000001");
 	cr_expect_eq(NUMBER(FEED(ACK, 9007199254740, .id = {6, 0})), -1);
 	cr_expect_eq(EXEC(FEED(OPEN, 9007199254740, .expect = S("0"))).kind, REPLY_NIL);
-	expect_open(9007199254741, 0, 1, POSITION_DEATH);
+	expect_open(9007199254741, 0, 0, POSITION_DEATH);
+}
+
+static void expect_alone(uint64_t token, uint64_t pos, int64_t tries, size_t flags)
+{
+	const struct reply r = EXEC(FEED(OPEN, token, .expect = S("0"), .is_suspect = true));
+	cr_expect(r.id.ms == pos && r.integer == tries && r.n == flags, "pos %llu, tries %lld, flags %zu",
+		(unsigned long long)r.id.ms, (long long)r.integer, r.n);
+}
+
+Test(script, an_end_that_nobody_knows_is_counted_when_it_was_alone)
+{
+	const size_t unknown = POSITION_DEATH, suspect = POSITION_DEATH | POSITION_SUSPECT;
+	xadd("5-0"), xadd("6-0");
+	expect_open(100, 0, 0, 0);
+	expect_open(101, 0, 0, unknown); /* once: one of many, as far as anybody knows */
+	expect_open(102, 0, 0, suspect); /* twice and nothing acknowledged */
+	expect_alone(102, 0, 0, 0);      /* begins, its worker has nothing else */
+	expect_alone(102, 0, 0, 0);
+	expect_open(103, 0, 1, suspect);
+	expect_open(104, 0, 1, unknown); /* it had not begun */
+	expect_alone(104, 0, 1, 0);
+	expect_open(104, 0, 1, 0); /* shares its worker again */
+	expect_open(105, 0, 1, suspect);
+	expect_alone(105, 0, 1, 0);
+	cr_expect_eq(NUMBER(FEED(ACK, 105, .id = {5, 0})), 1);
+	expect_open(106, 5, 1, suspect | POSITION_PROGRESS); /* the next entry's first */
+	cr_expect_eq(NUMBER(FEED(ACK, 106, .id = {6, 0})), 1);
+	expect_open(107, 6, 0, unknown | POSITION_PROGRESS); /* progress: counted anew */
+	cr_expect_eq(NUMBER(FEED(CLOSE, 107, .end = FEED_END_KEEP)), 1);
+	cr_expect_str_eq(position_field("died"), "none");
+}
+
+Test(script, a_dead_owner_that_had_nothing_else_is_counted)
+{
+	expect_open(100, 0, 0, 0);
+	const struct reply r = EXEC(FEED(OPEN, 101, .expect = S("0"), .was_alone = true));
+	cr_expect(r.integer == 1 && r.n == (POSITION_DEATH | POSITION_SUSPECT));
+	cr_expect_eq(EXEC(FEED(OPEN, 101, .expect = S("0"), .was_alone = true)).integer, 1);
+	cr_expect_eq(NUMBER(FEED(CLOSE, 101, .end = FEED_END_KEEP)), 1);
+	cr_expect_eq(EXEC(FEED(OPEN, 102, .expect = S("0"), .was_alone = true)).integer, 1); /* it was closed */
+}
+
+Test(script, a_stream_made_again_has_no_tries_of_the_old_one)
+{
+	xadd("5-0");
+	expect_alone(100, 0, 0, 0);
+	NUMBER(FEED(ACK, 100, .id = {5, 0}));
+	real_redis_command(redis, "DEL s");
+	xadd("3-0");
+	expect_open(101, 0, 0, POSITION_REMADE | POSITION_DEATH | POSITION_PROGRESS);
 }
 
 Test(script, tries_are_counted_and_an_ack_ends_them)

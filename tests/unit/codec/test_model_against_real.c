@@ -371,6 +371,7 @@ static void random_command(struct pair *p)
 		.why = "fail",
 		.is_heir = roll(p, 2),
 		.is_suspect = roll(p, 2),
+		.was_alone = roll(p, 2),
 		.only_look = roll(p, 4) == 0,
 		.position = p->position,
 	};

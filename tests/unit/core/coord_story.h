@@ -110,15 +110,21 @@ static void story_msg(const struct msg *m)
 		[MSG_LEASE_ACQUIRE] = "acquire",
 		[MSG_LEASE_RELEASE] = "release",
 		[MSG_LEASE_FORGET] = "forget",
+		[MSG_FEED_OPEN] = "feed_open",
 		[MSG_FEED_START] = "feed_start",
+		[MSG_FEED_HOLD] = "feed_hold",
+		[MSG_FEED_SHARE] = "feed_share",
 		[MSG_FEED_ACK] = "feed_ack",
 		[MSG_FEED_NACK] = "feed_nack",
+		[MSG_FEED_CLOSE] = "feed_close",
 		[MSG_OP] = "op"};
+	static const char *const ends[FEED_ENDS] = {"keep", "done", "death", "delete", "forget"};
 	if (m->kind == MSG_OP && m->op.kind == CMD_LEAVE)
 		W.n_leaving += !W.is_leaving_shown;
 	bool is_mark =
 		m->kind == MSG_OP && (m->op.kind == CMD_BACK || (m->op.kind == CMD_LEAVE && !W.is_leaving_shown));
-	if (!names[m->kind] || is_mark)
+	bool is_plain_open = m->kind == MSG_FEED_OPEN && !m->feed_open.is_suspect;
+	if (!names[m->kind] || is_mark || is_plain_open)
 		return;
 	if (m->kind == MSG_LEASE_ACQUIRE) {
 		W.last_handle = m->handle;
@@ -146,6 +152,13 @@ static void story_msg(const struct msg *m)
 		story_entry_id(m->feed_ack.id);
 	else if (m->kind == MSG_FEED_NACK)
 		story_entry_id(m->feed_nack.id);
+	if (m->kind == MSG_FEED_CLOSE)
+		buf_printf(&W.text, " %s", ends[m->feed_close.end]);
+	else if (m->kind == MSG_FEED_OPEN)
+		buf_printf(&W.text, "%s%s", m->feed_open.is_suspect ? " suspect" : "",
+			m->feed_open.was_alone ? " counts" : "");
+	else if (m->kind == MSG_FEED_START && m->feed_start.is_suspect)
+		buf_str(&W.text, " suspect");
 	buf_str(&W.text, "\n");
 }
 
@@ -337,8 +350,8 @@ UNUSED static void story_back(uint64_t session, uint64_t id)
 
 /* ---- life ---- */
 
-static struct retry_rules story_retry; /* zeroed: nothing waits */
-static bool story_entries;             /* services in entries mode */
+static struct retry_rules story_retry;     /* zeroed: nothing waits */
+static struct entries_rules story_entries; /* zeroed: names are handed out */
 
 UNUSED static void story_services_of(uint16_t n, uint32_t max_streams, mono_ms ttl_ms)
 {
@@ -357,7 +370,7 @@ UNUSED static void story_services_of(uint16_t n, uint32_t max_streams, mono_ms t
 		v[i]->stop_margin_ms = ttl_ms / 5;
 		v[i]->hash = 77u + i;
 		v[i]->retry = story_retry;
-		v[i]->entries.is_on = story_entries;
+		v[i]->entries = story_entries;
 		snprintf(v[i]->name, sizeof v[i]->name, i ? "mail" : "orders");
 	}
 	story_event((struct coord_event){.kind = COORD_SERVICES, .services = v, .n = n});

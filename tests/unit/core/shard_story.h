@@ -106,6 +106,8 @@ static void story_cmd(const struct effect *ef)
 		buf_printf(&W.text, " %lld", (long long)c->count);
 	if (c->kind == CMD_TOMBSTONE)
 		buf_printf(&W.text, " ttl=%lld", (long long)c->ttl_ms);
+	if (c->kind == CMD_FEED_OPEN)
+		buf_printf(&W.text, "%s%s", c->was_alone ? " counts" : "", c->is_suspect ? " alone" : "");
 	buf_str(&W.text, c->use_eval ? " eval" : "");
 	buf_str(&W.text, c->use_delifeq ? " delifeq" : "");
 	buf_str(&W.text, c->asking ? " asking\n" : "\n");
@@ -125,8 +127,8 @@ static void story_entry_id(struct entry_id id)
 
 static void story_feed(const struct msg_feed *m)
 {
-	static const char *const results[] = {"open", "entries", "acked", "nacked", "buried", "bad_ack", "idle",
-		"closed", "refused", "remade", "wrong_type", "moved"};
+	static const char *const results[] = {"open", "entries", "acked", "nacked", "buried", "bad_ack", "cleared",
+		"idle", "closed", "refused", "remade", "wrong_type", "moved"};
 	buf_printf(&W.text, "feed %s", results[m->result]);
 	story_entry_id(m->id);
 	if (m->result == FEED_HAS_ENTRIES)

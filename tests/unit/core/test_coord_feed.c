@@ -33,7 +33,7 @@ static void feed_moves(void)
 /* Stream x is with worker 1, 8-1 to 8-5 are told. */
 static void feed_up(void)
 {
-	story_entries = true;
+	story_entries.is_on = true;
 	story_ready();
 	story_accept(1);
 	story_up(1, (struct frame){.kind = FRAME_HELLO, .v = 1, .credits = 1, .name = {"w", 1}, .takes_entries = true});

@@ -293,6 +293,86 @@ Test(feed, after_a_death_entries_come_one_by_one, .fini = story_down)
 		     "[ 1000] > feed entries 12-0 [12] +\n");
 }
 
+static void open_suspect(size_t flags)
+{
+	story_up();
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = feed_rules_for(3, 2)});
+	W.hide[CMD_CONSUMERS] = W.hide[CMD_TRACKING] = true;
+	story_msg_in((struct msg){.kind = MSG_FEED_OPEN,
+		.svc = 1,
+		.handle = H,
+		.feed_open = {.slot = 9, .token = ID7, .stream = text_new("k", 1), .is_suspect = true}});
+	answer_position(10, 0, flags);
+	story_clear();
+	story_msg_in((struct msg){.kind = MSG_FEED_START, .handle = H, .feed_start = {.epoch = 1, .is_suspect = true}});
+}
+
+Test(feed, a_suspect_is_told_when_redis_knows_that_it_is_alone, .fini = story_down)
+{
+	open_suspect(0);
+	expect_story("[ 1000] feed_open k expect=0 alone\n"); /* and no read before the answer */
+	answer_position(10, 0, 0);
+	answer_read(11, 2, 0);
+	expect_story("[ 1000] feed_read k 10-0\n"
+		     "[ 1000] > feed entries 11-0 [11] +\n");
+}
+
+Test(feed, a_suspect_whose_stream_is_read_to_its_end_is_cleared, .fini = story_down)
+{
+	open_suspect(0);
+	answer_position(10, 0, 0);
+	answer_read(11, 1, 0);
+	word(MSG_FEED_ACK, 11);
+	story_int(CMD_FEED_ACK, 1);
+	story_clear();
+	answer_read(12, 0, 0);
+	expect_story("[ 1000] > feed cleared\n");
+	story_msg_in((struct msg){.kind = MSG_FEED_SHARE, .handle = H});
+	expect_story("[ 1000] feed_open k expect=0\n");
+	answer_position(11, 0, 0);
+	story_until(1005);
+	answer_read(12, 2, 0);
+	expect_story("[ 1005] feed_read k 11-0\n"
+		     "[ 1005] > feed entries 13-0 [12],[13]\n"
+		     "[ 1005] feed_read k 13-0\n"); /* not one by one any more */
+}
+
+Test(feed, a_suspect_is_cleared_by_a_batch_of_single_entries, .fini = story_down)
+{
+	open_suspect(0);
+	answer_position(10, 0, 0);
+	answer_read(11, 5, 0);
+	story_clear();
+	for (uint64_t i = 11; i <= 13; i++) {
+		word(MSG_FEED_ACK, i);
+		story_int(CMD_FEED_ACK, 1);
+	}
+	expect_story("[ 1000] feed_ack k 11-0\n"
+		     "[ 1000] > feed acked 11-0\n"
+		     "[ 1000] > feed entries 12-0 [12] +\n"
+		     "[ 1000] feed_ack k 12-0\n"
+		     "[ 1000] > feed acked 12-0\n"
+		     "[ 1000] > feed entries 13-0 [13] +\n"
+		     "[ 1000] feed_ack k 13-0\n"
+		     "[ 1000] > feed acked 13-0\n"
+		     "[ 1000] > feed cleared\n"
+		     "[ 1000] > feed entries 15-0 [14],[15] +\n"
+		     "[ 1000] feed_read k 15-0\n");
+}
+
+Test(feed, after_an_end_that_nobody_knows_entries_come_one_by_one_without_a_try, .fini = story_down)
+{
+	story_up();
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = feed_rules_for(10, 2)});
+	W.hide[CMD_CONSUMERS] = W.hide[CMD_TRACKING] = true;
+	open_feed(H);
+	answer_position(10, 0, POSITION_DEATH);
+	start(1);
+	story_clear();
+	answer_read(11, 3, 0);
+	expect_story("[ 1000] > feed entries 11-0 [11] +\n");
+}
+
 Test(feed, what_has_died_too_often_is_not_told_again, .fini = story_down)
 {
 	story_up();

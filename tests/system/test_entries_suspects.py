@@ -1,0 +1,138 @@
+"""Entries mode: who killed the worker? One bad entry costs its own tries and one dead letter, whatever runs beside it."""
+from lib.case import limit
+from lib.entries import Hand, add, check_order, lbs, position, text
+from test_suspects import Fleet
+
+issue = 16
+T = 3
+
+# All its streams in one process, which a poison kills. Each entry takes a moment; what is finished is a line of a file.
+WORKER = r'''
+import json, os, queue, signal, socket, sys, threading, time
+sock = socket.socket(socket.AF_UNIX)
+sock.connect(sys.argv[1])
+lock, streams, out = threading.Lock(), {}, open(sys.argv[3], "a", buffering=1)
+def send(**f):
+    with lock: sock.sendall(json.dumps(f).encode() + b"\n")
+def work(a, q):
+    while True:
+        for id, fields, *tries in q.get():
+            time.sleep(0.05)
+            if "poison" in fields: os.kill(os.getpid(), signal.SIGKILL)
+            out.write(a["stream"] + " " + id + " " + a["token"] + "\n")
+            send(t="ack", lease=a["lease"], id=id)
+send(t="hello", v=1, name="w", credits=int(sys.argv[2]), entries=True)
+for f in map(json.loads, sock.makefile("rb")):
+    if f["t"] == "assign":
+        q = streams[f["lease"]] = queue.Queue()
+        threading.Thread(target=work, args=[f, q], daemon=True).start()
+    elif f["t"] == "entries": streams[f["lease"]].put(f["e"])
+    elif f["t"] == "ping": send(t="pong", n=f["n"])
+'''
+
+
+class EntryFleet(Fleet):
+    def __init__(self, t, d, n, credits=10):
+        self.out = t.path("out")
+        super().__init__(t, d, n, credits)
+
+    def start(self):
+        self.argv[1:] = ["-c", WORKER, *self.argv[3:5], self.out]
+        return super().start()
+
+    def done(self):
+        with open(self.out) as f:
+            return [tuple(x.split()) for x in f]
+
+
+def setup(t, n_keys, n_entries=4, **entries):
+    """A daemon, and keys of good entries; what each key is to see."""
+    r = t.redis()
+    d = t.daemon(r, T=T, service={"entries": {"enabled": True, "idle_release": "200ms", **entries}})
+    return r, d, {f"orders:{k}": add(r.db, f"orders:{k}", n_entries) for k in range(n_keys)}
+
+
+def dead(db, what="entries-dlq"):
+    rows = db.cmd("XRANGE", f"orders-{what}", "-", "+") or []
+    return [dict(zip(map(text, f[::2]), map(text, f[1::2]))) for _, f in rows]
+
+
+def is_all_done(db, keys):
+    return all(position(db, k).get("pos") == ids[-1] for k, ids in keys.items()) and db.cmd("XLEN", "orders-input") == 0
+
+
+def is_all_read(db, keys):
+    return all(position(db, k).get("pos") == ids[-1] for k, ids in keys.items())
+
+
+def poisoned(t, bad_keys, n_keys=50, is_over=is_all_done, **entries):
+    """bad_keys: key -> its entries, g(ood) or p(oison)."""
+    r, d, keys = setup(t, n_keys, **entries)
+    poisons = set()
+    for k, kinds in bad_keys.items():
+        ids = [text(r.db.cmd("XADD", k, "*", "poison" if x == "p" else "n", i)) for i, x in enumerate(kinds)]
+        poisons.update(id for id, x in zip(ids, kinds) if x == "p")
+        keys[k] = [id for id, x in zip(ids, kinds) if x == "g"]
+    for k in keys:
+        lbs(r.db, "orders", k)
+    fleet = EntryFleet(t, d, 3)
+    t.wait(lambda: is_over(r.db, keys), 60, "all acknowledged or dead")
+    letters = dead(r.db)
+    assert {x["_orig_id"] for x in letters} == poisons and len(letters) == len(poisons), letters
+    for x in letters:
+        assert x["_dlq_reason"] == "max_retries_exceeded" and x["_tries"] == "4", x
+        assert x["_dlq_error"].startswith("worker died"), x
+    assert not dead(r.db, "input-dlq")
+    check_order(fleet.done(), keys)
+    assert fleet.n_deaths >= 4 * len(poisons)
+
+
+@limit(90)
+def test_one_poison_among_fifty_keys(t):
+    poisoned(t, {"orders:p": "pgg"})
+
+
+@limit(90)
+def test_two_poisons_among_fifty_keys(t):
+    poisoned(t, {"orders:p": "ggpgg", "orders:q": "pg"})
+
+
+@limit(90)
+def test_two_poisons_in_one_endless_stream_among_others(t):
+    poisoned(t, {"orders:p": "pgpg"}, 15, is_all_read, idle_release=0)
+
+
+@limit(90)
+def test_all_workers_of_a_machine_die_again_and_again(t):
+    r, d, keys = setup(t, 30, 10)
+    fleet = EntryFleet(t, d, 3)
+    for k in keys:
+        lbs(r.db, "orders", k)
+    for n in range(5):  # more often than an entry is tried
+        seen = len(fleet.done()) if n else 0
+        t.wait(lambda: len(fleet.done()) > seen + 5, 20, "work")
+        fleet.kill_all()
+    t.wait(lambda: is_all_done(r.db, keys), 60, "all acknowledged")
+    assert not dead(r.db) and not dead(r.db, "input-dlq")
+    check_order(fleet.done(), keys)
+
+
+@limit(60)
+def test_a_daemon_that_dies_with_its_workers_costs_no_entry_a_try(t):
+    r, d, keys = setup(t, 3, 4)
+    for k in keys:
+        lbs(r.db, "orders", k)
+    h = Hand(d.worker_sock, credits=3)
+    t.ending(h.close)
+    for k in keys:
+        assert len(h.ids(4, lease=h.assign(stream=k)["lease"])) == 4
+    other = t.daemon(r, T=T, service={"entries": {"enabled": True}})
+    d.kill()
+    h.close()
+    g = Hand(other.worker_sock, credits=3)
+    t.ending(g.close)
+    for k, ids in keys.items():
+        lease = g.assign(stream=k)["lease"]
+        for id in ids:
+            assert [e[:1] + e[2:] for e in g.until("entries", lease=lease)["e"]] == [[id]]  # one by one, no tries
+            g.ack(lease, id)

@@ -1,0 +1,253 @@
+/* Entries mode in the coordinator: whom a death is counted against, the load-balancer entry, the data stream's, nobody. */
+#include "coord_story.h"
+
+static void entries_up(void)
+{
+	story_entries = (struct entries_rules){.is_on = true, .batch = 10, .max_retries = 3};
+	story_ready();
+	story_accept(1);
+	story_up(1, (struct frame){.kind = FRAME_HELLO, .v = 1, .credits = 5, .name = {"w", 1}, .takes_entries = true});
+	story_clear();
+}
+
+static void feed_says(uint64_t handle, struct msg_feed feed)
+{
+	struct msg m = msg_feed(feed);
+	m.handle = handle;
+	story_from_shard(m);
+}
+
+static uint64_t opened(struct entry_in as, const char *stream, struct msg_feed open)
+{
+	struct entry_batch *b = story_batch(as.id.ms, stream);
+	b->v[0].retry = as.retry;
+	b->v[0].is_suspect = as.is_suspect;
+	b->v[0].was_alone = as.was_alone;
+	story_from_shard(msg_entries((struct msg_entries){.source = SOURCE_NEW, .n_asked = 1, .batch = b}));
+	uint64_t handle = W.last_handle;
+	story_lease(handle, LEASE_IS_HELD, W.now + 60000, false);
+	story_op(handle, CMD_TAKE, OP_DONE, false);
+	open.result = FEED_IS_OPEN;
+	feed_says(handle, open);
+	return handle;
+}
+
+static uint64_t assigned(uint64_t id, const char *stream)
+{
+	return opened((struct entry_in){.id = {id, 0}}, stream, (struct msg_feed){0});
+}
+
+static void told(uint64_t handle, uint64_t id)
+{
+	feed_says(handle,
+		(struct msg_feed){.result = FEED_HAS_ENTRIES, .epoch = 1, .id = {id, 0}, .json = text_new("[]", 2)});
+}
+
+static void acked(uint64_t handle, uint64_t id)
+{
+	feed_says(handle, (struct msg_feed){.result = FEED_HAS_ACKED, .id = {id, 0}});
+}
+
+static void died(void)
+{
+	story_clear();
+	story_event((struct coord_event){.kind = COORD_PEER_DEAD, .session = 1});
+}
+
+static void closed(uint64_t handle)
+{
+	feed_says(handle, (struct msg_feed){.result = FEED_IS_CLOSED});
+}
+
+Test(coord_entries, a_death_with_one_stream_is_counted_against_its_entry, .init = entries_up, .fini = story_down)
+{
+	uint64_t a = assigned(2000, "a");
+	told(a, 7);
+	acked(a, 7);
+	told(a, 9);
+	died();
+	closed(a);
+	expect_story("[ 1000] s feed_close 1 death\n"
+		     "[ 1000] s credits 0:0\n"
+		     "[ 1000] s requeue 2000-0 retry=0 suspect\n");
+}
+
+Test(coord_entries, a_death_with_several_is_counted_against_nobody, .init = entries_up, .fini = story_down)
+{
+	uint64_t a = assigned(2000, "a"), b = assigned(2001, "b");
+	told(a, 7);
+	told(b, 7);
+	died();
+	closed(a);
+	closed(b);
+	expect_story("[ 1000] s feed_close 1 keep\n"
+		     "[ 1000] s feed_close 2 keep\n"
+		     "[ 1000] s credits 0:0\n"
+		     "[ 1000] s requeue 2000-0 retry=0 suspect\n"
+		     "[ 1000] s requeue 2001-0 retry=0 suspect\n");
+}
+
+Test(coord_entries, an_idle_stream_that_went_well_is_above_suspicion, .init = entries_up, .fini = story_down)
+{
+	uint64_t a = assigned(2000, "a"), b = assigned(2001, "b");
+	told(a, 7);
+	acked(a, 7);
+	told(b, 7);
+	died();
+	closed(a);
+	closed(b);
+	expect_story("[ 1000] s feed_close 1 keep\n"
+		     "[ 1000] s feed_close 2 death\n"
+		     "[ 1000] s credits 0:0\n"
+		     "[ 1000] s requeue 2000-0 retry=0\n"
+		     "[ 1000] s requeue 2001-0 retry=1 suspect\n");
+}
+
+Test(coord_entries, a_death_before_any_entry_is_counted_against_the_run, .init = entries_up, .fini = story_down)
+{
+	uint64_t a = opened((struct entry_in){.id = {2000, 0}, .retry = 1}, "a", (struct msg_feed){0});
+	died(); /* max_retries is 1 */
+	closed(a);
+	expect_story("[ 1000] s feed_close 1 done\n"
+		     "[ 1000] s credits 0:0\n"
+		     "[ 1000] s dead 2000-0 retry=1\n");
+}
+
+Test(coord_entries, an_entry_to_blame_has_tries_of_its_own, .init = entries_up, .fini = story_down)
+{
+	uint64_t a = opened((struct entry_in){.id = {2000, 0}, .retry = 1}, "a", (struct msg_feed){0});
+	told(a, 7);
+	died();
+	closed(a);
+	expect_story("[ 1000] s feed_close 1 death\n"
+		     "[ 1000] s credits 0:0\n"
+		     "[ 1000] s requeue 2000-0 retry=1 suspect\n");
+}
+
+Test(coord_entries, a_worker_that_had_a_stream_taken_from_it_has_no_culprit, .init = entries_up, .fini = story_down)
+{
+	uint64_t a = assigned(2000, "a");
+	told(a, 7);
+	story_event((struct coord_event){
+		.kind = COORD_CTL, .ctl = &(struct coord_ctl){.kind = CTL_GIVE_BACK, .handle = a}});
+	died();
+	closed(a);
+	expect_story("[ 1000] s feed_close 1 keep\n"
+		     "[ 1000] s credits 0:0\n"
+		     "[ 1000] s requeue 2000-0 retry=0\n");
+}
+
+Test(coord_entries, a_suspect_is_alone_until_it_is_cleared, .init = entries_up, .fini = story_down)
+{
+	uint64_t a = opened((struct entry_in){.id = {2000, 0}, .is_suspect = true}, "a", (struct msg_feed){0});
+	assigned(2001, "b");
+	cr_expect(strstr(W.text.data, "s feed_open 1 suspect\n"), "%s", W.text.data);
+	cr_expect(strstr(W.text.data, "s feed_start 1 0-0 suspect\n"), "%s", W.text.data);
+	cr_expect_null(strstr(W.text.data, "assign 2001-0"), "%s", W.text.data);
+	told(a, 7);
+	acked(a, 7);
+	story_clear();
+	feed_says(a, (struct msg_feed){.result = FEED_IS_CLEARED});
+	cr_expect(strstr(W.text.data, "s feed_share 1\n"), "%s", W.text.data);
+	cr_expect(strstr(W.text.data, "assign 2001-0 b"), "%s", W.text.data);
+	story_clear();
+	story_says(1, FRAME_RELEASE, 2000);
+	closed(a);
+	cr_expect(strstr(W.text.data, "requeue 2000-0 retry=0\n"), "%s", W.text.data);
+}
+
+Test(coord_entries, the_position_may_say_that_it_is_suspect, .init = entries_up, .fini = story_down)
+{
+	opened((struct entry_in){.id = {2000, 0}}, "a", (struct msg_feed){.is_suspect = true});
+	assigned(2001, "b");
+	cr_expect(strstr(W.text.data, "s feed_start 1 0-0 suspect\n"), "%s", W.text.data);
+	cr_expect_null(strstr(W.text.data, "assign 2001-0"), "%s", W.text.data);
+}
+
+Test(coord_entries, an_owner_that_died_with_it_alone_is_counted_by_the_open, .init = entries_up, .fini = story_down)
+{
+	opened((struct entry_in){.id = {2000, 0}, .retry = 1, .is_suspect = true, .was_alone = true}, "a",
+		(struct msg_feed){.tries = 1});
+	cr_expect(strstr(W.text.data, "s feed_open 1 suspect counts\n"), "%s", W.text.data);
+}
+
+Test(coord_entries, deaths_of_owners_leave_an_entry_its_tries, .init = entries_up, .fini = story_down)
+{
+	opened((struct entry_in){.id = {2000, 0}, .retry = 6}, "a", (struct msg_feed){.tries = 4}); /* 1 + 3 + 2 */
+	cr_expect(strstr(W.text.data, "assign 2000-0 a"), "%s", W.text.data);
+	story_clear();
+	uint64_t b = opened((struct entry_in){.id = {2001, 0}, .retry = 7}, "b", (struct msg_feed){.tries = 0});
+	cr_expect(strstr(W.text.data, "close 2 done"), "%s", W.text.data);
+	closed(b);
+	cr_expect(strstr(W.text.data, "dead 2001-0"), "%s", W.text.data);
+	story_clear();
+	opened((struct entry_in){.id = {2002, 0}, .retry = 7}, "c", (struct msg_feed){.had_progress = true});
+	cr_expect(strstr(W.text.data, "assign 2002-0 c"), "%s", W.text.data);
+}
+
+Test(coord_entries, quiet_streams_wait_while_a_suspect_is_tried, .init = entries_up, .fini = story_down)
+{
+	uint64_t a = assigned(2000, "a");
+	told(a, 7);
+	acked(a, 7);
+	story_clear();
+	uint64_t b = opened((struct entry_in){.id = {2001, 0}, .is_suspect = true}, "b", (struct msg_feed){0});
+	cr_expect(strstr(W.text.data, "s feed_hold 1\n"), "%s", W.text.data);
+	cr_expect(strstr(W.text.data, "assign 2001-0 b"), "%s", W.text.data);
+	story_clear();
+	told(a, 8); /* it was on its way: comes again */
+	expect_story("");
+	feed_says(b, (struct msg_feed){.result = FEED_IS_CLEARED});
+	expect_story("[ 1000] s feed_share 2\n"
+		     "[ 1000] s feed_start 1 7-0\n");
+}
+
+Test(coord_entries, a_suspect_waits_until_all_is_quiet, .init = entries_up, .fini = story_down)
+{
+	uint64_t a = assigned(2000, "a");
+	told(a, 7);
+	opened((struct entry_in){.id = {2001, 0}, .is_suspect = true}, "b", (struct msg_feed){0});
+	cr_expect_null(strstr(W.text.data, "assign 2001-0"), "%s", W.text.data);
+	story_clear();
+	acked(a, 7);
+	cr_expect(strstr(W.text.data, "assign 2001-0 b"), "%s", W.text.data);
+}
+
+Test(coord_entries, a_suspect_beside_endless_streams_waits_half_a_minute, .init = entries_up, .fini = story_down)
+{
+	uint64_t a = assigned(2000, "a");
+	told(a, 7);
+	opened((struct entry_in){.id = {2001, 0}, .is_suspect = true}, "b", (struct msg_feed){0});
+	story_clear();
+	while (W.now < 30000) {
+		story_until(W.now + 1000);
+		story_says(1, FRAME_PONG, 0);
+	}
+	cr_expect_null(strstr(W.text.data, "assign 2001-0"), "%s", W.text.data);
+	story_until(34000);
+	cr_expect(strstr(W.text.data, "assign 2001-0 b"), "%s", W.text.data);
+	cr_expect_null(strstr(W.text.data, "s feed_start 2 0-0 suspect"), "%s", W.text.data);
+}
+
+Test(coord_entries, a_hanging_worker_costs_the_entry_it_has_a_try, .init = entries_up, .fini = story_down)
+{
+	W.rules.progress_timeout_ms = 5000;
+	coord_free(W.c);
+	W.c = coord_new(&W.rules);
+	story_services(1, 100);
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .text = {"a:1", 3}});
+	story_own(0, 0, "");
+	story_accept(1);
+	story_up(1, (struct frame){.kind = FRAME_HELLO, .v = 1, .credits = 5, .name = {"w", 1}, .takes_entries = true});
+	uint64_t a = assigned(2000, "a");
+	told(a, 7);
+	acked(a, 7);
+	told(a, 9);
+	story_until(6000);
+	cr_expect(strstr(W.text.data, "revoke 2000-0 timeout"), "%s", W.text.data);
+	story_clear();
+	story_says(1, FRAME_REVOKED, 2000);
+	closed(a);
+	cr_expect(strstr(W.text.data, "s feed_close 1 death\n"), "%s", W.text.data);
+	cr_expect(strstr(W.text.data, "requeue 2000-0 retry=0\n"), "%s", W.text.data);
+}
