@@ -20,6 +20,14 @@ static inline struct entry_id entry_id_next(struct entry_id a)
 	return a.seq == UINT64_MAX ? (struct entry_id){a.ms + 1, 0} : (struct entry_id){a.ms, a.seq + 1};
 }
 
+/* The id just below; 0-0 has none. */
+static inline struct entry_id entry_id_before(struct entry_id a)
+{
+	if (a.seq > 0)
+		return (struct entry_id){a.ms, a.seq - 1};
+	return a.ms ? (struct entry_id){a.ms - 1, UINT64_MAX} : a;
+}
+
 enum dead_reason {
 	DEAD_MAX_RETRIES,
 	DEAD_UNPARSEABLE,

@@ -52,6 +52,33 @@ Test(planted, who_is_back_has_still_left)
 	must_be_found(BUG_LEFT_FOR_EVER);
 }
 
+/* ---- entries mode ---- */
+
+Test(planted, an_ack_does_not_compare_the_token)
+{
+	must_be_found(BUG_ACK_UNFENCED);
+}
+
+Test(planted, an_open_takes_the_position_of_a_newer_token)
+{
+	must_be_found(BUG_OPEN_UNFENCED);
+}
+
+Test(planted, a_read_loses_its_first_entry)
+{
+	must_be_found(BUG_READ_SKIPS);
+}
+
+Test(planted, what_is_behind_a_nacked_entry_goes_on)
+{
+	must_be_found(BUG_NACK_FORGOTTEN);
+}
+
+Test(planted, the_position_moves_before_the_dead_letter_is_written)
+{
+	must_be_found(BUG_DEAD_LATER);
+}
+
 Test(planted, none_of_these_seeds_fails_without_a_bug)
 {
 	run_watch(60);

@@ -188,6 +188,11 @@ static void init_service(struct world *w, uint16_t svc)
 	snprintf(r->name, sizeof r->name, "%s", names[svc]);
 	snprintf(r->group_start, sizeof r->group_start, "0");
 	command_names_init(&w->names[svc], r->name, "", r->same_stream, 0, "0");
+	if (w->o.entries.is_on) {
+		command_names_entries(&w->names[svc], r->name, "", 0);
+		r->entries = w->o.entries;
+		r->entries.dlq_slot = command_slot(w->names[svc].entries_dlq, strlen(w->names[svc].entries_dlq));
+	}
 	r->lbs_slot = w->names[svc].lbs_slot;
 	r->dlq_slot = w->names[svc].dlq_slot;
 	r->dlq_same_slot = w->names[svc].dlq_same_slot = w->names[svc].dlq_same_slot || !w->o.is_cluster;
@@ -282,7 +287,7 @@ uint32_t world_add(struct world *w, uint16_t svc, const char *stream)
 	if (w->n_items == WORLD_ITEMS)
 		return WORLD_ITEMS;
 	struct server *s = server_of_service(w, svc);
-	if (!s->is_alive || s->is_paused)
+	if (!s->is_alive || s->is_paused || (w->o.entries.is_on && !feed_produce(w, svc, stream)))
 		return WORLD_ITEMS;
 	uint32_t i = w->n_items++;
 	w->items[i] = (struct item){.svc = svc, .added = w->now};
@@ -327,7 +332,7 @@ static bool is_empty(struct world *w)
 
 bool world_settled(struct world *w)
 {
-	if (!is_empty(w) || !check_nobody_left(w))
+	if (!is_empty(w) || !check_nobody_left(w) || !feed_settled(w))
 		return false;
 	for (unsigned i = 0; i < w->o.n_daemons; i++)
 		if (w->daemons[i].is_alive && w->daemons[i].core->ledger.n)

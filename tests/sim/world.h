@@ -22,8 +22,14 @@ enum {
 	WORLD_HOLDS = 16,
 	WORLD_ITEMS = 64,
 	WORLD_GOS = 2,
-	WORLD_GO_HOLDS = 3
+	WORLD_GO_HOLDS = 3,
+	WORLD_KEYS = 24,
+	WORLD_ENTRIES = 64,
+	WORLD_QUEUE = 32,
+	WORLD_TRACKED = 24
 };
+
+enum world_tracking { WORLD_TRACKS, WORLD_TRACKING_REFUSED, WORLD_NO_PUSHES };
 
 /* Bugs planted by translating what passes through the world, for the tests of the test. */
 enum world_bug {
@@ -34,7 +40,12 @@ enum world_bug {
 	BUG_DUE_FORGETS_FIRST,
 	BUG_WISH_DROPPED,
 	BUG_SUSPECT_COUNTED,
-	BUG_LEFT_FOR_EVER
+	BUG_LEFT_FOR_EVER,
+	BUG_ACK_UNFENCED, /* from here on: of entries mode */
+	BUG_OPEN_UNFENCED,
+	BUG_READ_SKIPS,
+	BUG_NACK_FORGOTTEN,
+	BUG_DEAD_LATER
 };
 
 struct world_opts {
@@ -48,6 +59,8 @@ struct world_opts {
 	uint32_t max_retries;
 	struct retry_rules retry; /* zeroed: nothing waits */
 	enum world_bug bug;
+	struct entries_rules entries; /* is_on: all services are in entries mode */
+	enum world_tracking tracking;
 	bool trace; /* lines are kept */
 	bool story; /* only lines a story tells */
 };
@@ -108,6 +121,9 @@ struct chan { /* one TCP connection */
 	struct order requests, replies;
 	int64_t client_id;
 	bool is_subscribed;
+	bool is_tracking, is_caching;
+	char tracked[WORLD_TRACKED][24];
+	uint32_t n_tracked;
 };
 
 struct wait { /* a command that waits for its answer */
@@ -157,6 +173,7 @@ struct daemon {
 	struct wshard *shards[WORLD_SERVERS];
 	struct shard_rules shard_rules;
 	struct link held, held_late;
+	bool has_pushes;
 	mono_ms ttl_ms;   /* of its services, by the last reload */
 	uint16_t without; /* 1 + the service that it does not serve; 0 = serves all */
 	uint32_t stalled; /* bits of threads that get no processor */
@@ -182,6 +199,12 @@ struct hold { /* a lease a worker believes in */
 	enum frame_kind result;
 	bool dead, was_working; /* it stopped, the result waits for a connection */
 	bool is_excused;
+	/* entries mode */
+	bool is_feed, is_nacked; /* is_nacked: what comes is void until the answer */
+	struct entry_id queue[WORLD_QUEUE], last_given, finished;
+	struct entry_id expected; /* nacked: this one comes next, alone */
+	bool comes_alone; /* else its feed was on its way to another master: others may come behind it in its frame */
+	uint32_t n_queue;
 };
 
 struct sim_worker {
@@ -200,7 +223,7 @@ struct sim_worker {
 	struct order up, down;
 	struct link held, held_late;
 	mono_ms work_min, work_max;
-	unsigned fail_pct, release_pct, dead_pct, progress_pct;
+	unsigned fail_pct, release_pct, dead_pct, progress_pct, nack_pct;
 	bool wants_bye;
 };
 
@@ -238,6 +261,26 @@ struct item {
 	mono_ms last_assigned;
 };
 
+/* ---- entries mode: a data stream, and all entries it ever had ---- */
+
+struct sim_entry {
+	struct entry_id id;
+	bool was_worked; /* a worker has finished it and said so */
+	bool is_passed;  /* the position is behind it, by an ack */
+	bool is_dead;    /* a copy is in the dead letters */
+	uint32_t n_given, n_bad;
+	uint64_t given_as; /* the token of the lease it was given under last */
+};
+
+struct sim_key {
+	uint16_t svc;
+	char name[24];
+	struct entry_id token; /* of its owner */
+	uint32_t n_bad;        /* deaths while there was nothing behind the position: the next entry's */
+	struct sim_entry v[WORLD_ENTRIES];
+	uint32_t n;
+};
+
 struct world {
 	struct world_opts o;
 	mono_ms now;
@@ -272,6 +315,8 @@ struct world {
 		uint32_t item;
 	} known[256];
 	uint32_t n_known;
+	struct sim_key keys[WORLD_KEYS];
+	uint32_t n_keys, n_refused, n_repeated; /* late acks; entries that were given again */
 	uint64_t n_revokes, n_frames[16], n_cmds[CMD_N];
 	bool failed;
 	char why[600];
@@ -311,7 +356,8 @@ void server_delete_entry(struct world *w, uint16_t svc, uint32_t n); /* the data
 void server_move_slot(struct world *w, uint16_t slot, struct server *to, mono_ms asking_ms);
 void server_served(struct world *w, struct server *s); /* entries may have come: blocked readers look */
 struct chan *chan_open(struct world *w, struct server *s, struct role_conn *l);
-void chan_send(struct world *w, struct chan *c, const struct cmd *cmd, uint64_t no);
+/* late: how much longer it is on its way */
+void chan_send(struct world *w, struct chan *c, const struct cmd *cmd, uint64_t no, mono_ms late);
 void chan_leave(struct world *w, struct chan *c); /* the client closes; what it sent may still be executed */
 void chan_serve(struct world *w, struct chan *c);
 void chans_free(struct world *w);
@@ -344,6 +390,23 @@ void worker_set_credits(struct world *w, struct sim_worker *k, uint32_t n);
 void worker_bye(struct world *w, struct sim_worker *k);
 void worker_daemon_gone(struct world *w, struct daemon *d);
 
+void worker_word(struct world *w, struct sim_worker *k, enum frame_kind kind, const char *lease, struct entry_id id,
+	bool dead); /* ack or nack */
+
+/* ---- entries mode: world_feed.c ---- */
+bool feed_produce(struct world *w, uint16_t svc, const char *stream);
+void feed_tracks(struct world *w, struct chan *c, const struct cmd *cmd, struct reply *r);
+void feed_executed(struct world *w, struct chan *by, const struct cmd *c, const struct reply *r);
+void feed_plant(struct world *w, struct server *s, const struct cmd *c, struct reply *r);
+void feed_slot_moves(struct world *w, struct server *from, uint16_t slot); /* before it moves */
+void feed_begin(struct world *w, struct sim_worker *k, struct hold *h);
+void feed_resumed(struct world *w, struct sim_worker *k, struct hold *h);
+bool feed_due(struct world *w, struct sim_worker *k, struct hold *h);
+void feed_entries(struct world *w, struct sim_worker *k, struct hold *h, struct slice text);
+void feed_nacked(struct world *w, struct sim_worker *k, struct hold *h, bool waits, mono_ms retry_ms);
+bool feed_settled(struct world *w);
+void feed_show(struct world *w); /* what is left, to stderr */
+
 /* ---- Go consumers: world_go.c ---- */
 void go_start(struct world *w, unsigned index, uint16_t svc);
 void gos_look(struct world *w); /* there may be something to read: now and then they are the first */
@@ -358,6 +421,7 @@ void check_go_begins(struct world *w, const struct go *g, const struct go_hold *
 void check_until(struct world *w, struct daemon *d, uint64_t session, mono_ms until);
 void check_executed(struct world *w, struct server *s, const struct cmd *c, const struct reply *r, const char *consumer,
 	uint32_t item);
+bool is_dead_letter(struct world *w, uint16_t svc, uint32_t item);
 void check_nothing_lost(struct world *w, const char *when);
 uint32_t item_of_entry(struct world *w, uint16_t svc, struct entry_id id); /* WORLD_ITEMS: unknown */
 uint32_t item_of_info(struct slice info);
@@ -377,4 +441,5 @@ void trace_out(struct world *w, const struct sim_worker *k, const struct out_fra
 
 /* ---- faults: world_fault.c ---- */
 void faults_begin(struct world *w, mono_ms until);
+mono_ms fault_dies_acking(struct world *w, struct daemon *d); /* at once; how long its ack is on its way */
 void faults_heal(struct world *w);

@@ -61,7 +61,7 @@ static bool is_pending(struct world *w, uint16_t svc, struct entry_id id, const 
 	return false;
 }
 
-static bool is_dead_letter(struct world *w, uint16_t svc, uint32_t item)
+bool is_dead_letter(struct world *w, uint16_t svc, uint32_t item)
 {
 	struct server *s = server_of_slot(w, w->names[svc].dlq_slot);
 	const struct model_entry *v = model_redis_dead(s->model, &w->names[svc]);
@@ -181,7 +181,7 @@ void check_executed(struct world *w, struct server *s, const struct cmd *c, cons
 		return;
 	bool is_done = r->kind == REPLY_ID || (r->kind == REPLY_INT && (r->integer == 1 || r->integer == 3));
 	if (c->kind == CMD_DONE && is_done) {
-		if (!w->items[item].was_said)
+		if (!w->items[item].was_said && !w->o.entries.idle_release_ms)
 			world_fail(w, "P5: item %u counts as done, but no worker said so", item);
 		w->items[item].is_done = true;
 	}
@@ -198,6 +198,8 @@ void check_executed(struct world *w, struct server *s, const struct cmd *c, cons
 void check_retry(struct world *w, const struct cmd *c, const struct reply *r, uint32_t item, int64_t before)
 {
 	bool is_done = r->kind == REPLY_ID || (r->kind == REPLY_INT && r->integer == 1);
+	if (w->o.entries.is_on) /* what counts there is the entry of the data stream */
+		return;
 	if (item >= w->n_items || !is_done || c->retry <= before || w->items[item].may_count || w->has_lost)
 		return;
 	world_fail(w, "item %u (%s) has retry %lld after %lld, but nobody failed", item, w->items[item].stream,
@@ -235,7 +237,7 @@ bool check_nobody_left(struct world *w)
 
 static bool is_at_work(const struct world *w, const struct sim_worker *k, const struct hold *h)
 {
-	if (!h->used || !h->was_working || w->now >= h->stop_at)
+	if (!h->used || !h->was_working || w->now >= h->stop_at || (h->is_feed && h->n_queue == 0))
 		return false;
 	return !k->keeps_fence || w->now < h->until;
 }
@@ -295,7 +297,7 @@ void check_assign(struct world *w, struct sim_worker *k, struct hold *h)
 			(unsigned long long)h->token, (unsigned long long)it->last_token);
 	it->last_token = h->token;
 	it->last_assigned = w->now;
-	if (it->is_done && !it->is_deleted && !w->has_lost)
+	if (it->is_done && !it->is_deleted && !w->has_lost && !w->o.entries.idle_release_ms)
 		world_fail(w, "item %u is assigned after it was done", h->item);
 	for (unsigned i = 0; i < w->n_workers; i++)
 		for (unsigned j = 0; w->workers[i].is_alive && j < WORLD_HOLDS; j++)

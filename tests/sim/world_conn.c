@@ -27,6 +27,7 @@ static void tell_conn(struct world *w, struct role_conn *l, bool up, const char 
 		.role = l->role,
 		.svc = l->svc,
 		.up = up,
+		.has_pushes = up && l->shard->daemon->has_pushes,
 		.is_valkey = up, /* whether it has its commands is another matter: model_redis_set_delifeq */
 		.client_id = up ? l->chan->client_id : -1,
 		.text = {why, why ? strlen(why) : 0}};
@@ -165,7 +166,8 @@ void role_conn_send(struct world *w, struct role_conn *l, const struct effect *e
 		return;
 	}
 	list_push(&l->waits, &t->link);
-	chan_send(w, l->chan, &ef->cmd, t->no);
+	bool is_late = ef->cmd.kind == CMD_FEED_ACK && !w->is_calm && rng_below(&w->faults, 60) == 0;
+	chan_send(w, l->chan, &ef->cmd, t->no, is_late ? fault_dies_acking(w, d) : 0);
 	rearm(w, l);
 }
 

@@ -342,6 +342,7 @@ void daemon_start(struct world *w, struct daemon *d)
 	d->is_paused = d->wants_exit = false;
 	d->stalled = 0;
 	d->ttl_ms = w->o.ttl_ms;
+	d->has_pushes = w->o.entries.is_on && w->o.tracking != WORLD_NO_PUSHES;
 	d->without = 0;
 	d->exit_code = -1;
 	d->incarnation = (uint64_t)wall(w) << 16 | (rng_next(&w->rng) & 0xffff);

@@ -116,6 +116,10 @@ static void fault_slot(struct world *w)
 		if (e && e->stream)
 			slot = e->lock_slot;
 	}
+	if (w->n_keys && rng_below(&w->faults, 2)) { /* that of a data stream */
+		const char *name = w->keys[rng_below(&w->faults, w->n_keys)].name;
+		slot = command_slot(name, strlen(name));
+	}
 	server_move_slot(w, slot, any_server(w), span(w, 1000));
 }
 
@@ -195,6 +199,24 @@ static void fault_daemon(struct world *w)
 	struct fault *f = fault_new(heal_one);
 	f->daemon = d;
 	event_at(w, &f->ev, w->now + span(w, 2 * w->o.ttl_ms));
+}
+
+static void die_now(struct world *w, struct event *ev)
+{
+	struct fault *f = HEAP_OF(struct fault, ev, ev);
+	if (f->daemon->is_alive && !f->daemon->is_paused)
+		daemon_kill(w, f->daemon);
+	f->ev.run = heal_one;
+	event_at(w, ev, w->now + span(w, 2 * w->o.ttl_ms));
+}
+
+/* Its acknowledgement is on its way, and arrives when somebody else has the stream. */
+mono_ms fault_dies_acking(struct world *w, struct daemon *d)
+{
+	struct fault *f = fault_new(die_now);
+	f->daemon = d;
+	event_at(w, &f->ev, w->now);
+	return world_between(&w->faults, w->o.ttl_ms, 3 * w->o.ttl_ms);
 }
 
 static void fault_conn(struct world *w)

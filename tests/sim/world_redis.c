@@ -97,6 +97,7 @@ static void answer_free(struct world *w, struct event *ev)
 	struct answer *a = HEAP_OF(struct answer, ev, ev);
 	(void)w;
 	entry_batch_free(a->reply.entries);
+	mem_free(a->reply.feed);
 	mem_free(a->text);
 	mem_free(a->pending);
 	mem_free(a->consumers);
@@ -118,6 +119,7 @@ static void arrive(struct world *w, struct event *ev)
 		a->reply.kind = REPLY_OK;
 	struct reply r = a->reply;
 	a->reply.entries = NULL; /* moves */
+	a->reply.feed = NULL;
 	role_conn_answer(w, l, a->no, &r);
 	answer_free(w, ev);
 }
@@ -127,6 +129,7 @@ static void reply_at(struct world *w, struct inflight *f, const struct reply *r,
 	struct chan *c = f->chan;
 	if (!c->rconn) {
 		entry_batch_free(r->entries);
+		mem_free(r->feed);
 		return;
 	}
 	struct answer *a = mem_alloc(sizeof *a);
@@ -158,8 +161,12 @@ static uint16_t slot_of(const struct world *w, const struct cmd *c)
 {
 	if (c->kind <= CMD_TOMBSTONE)
 		return command_lock_slot(c->stream.p, c->stream.len, c->id);
-	if (c->kind >= CMD_WAIT)
+	if (c->kind >= CMD_TRACKING)
 		return SHARD_NONE;
+	if (c->kind == CMD_FEED_DEAD_ADD)
+		return w->rules[c->svc].entries.dlq_slot;
+	if (c->kind >= CMD_FEED_OPEN)
+		return command_slot(c->stream.p, c->stream.len);
 	bool is_dlq = c->kind == CMD_DEAD_ADD || c->kind == CMD_DLQ_LENGTH || c->kind == CMD_DLQ_RANGE ||
 		      c->kind == CMD_DLQ_DEL;
 	return is_dlq ? w->names[c->svc].dlq_slot : w->names[c->svc].lbs_slot;
@@ -314,10 +321,17 @@ static void execute(struct world *w, struct inflight *f, struct reply *r)
 		f->cmd.retry = before + 1;
 	if (w->o.bug == BUG_LEFT_FOR_EVER && f->cmd.kind == CMD_BACK)
 		*r = (struct reply){.kind = REPLY_INT, .integer = 1};
+	else if (w->o.bug == BUG_DEAD_LATER && f->cmd.kind == CMD_FEED_DEAD_ADD) /* never, as it happens */
+		*r = (struct reply){.kind = REPLY_OK};
 	else if (!acked_first(w, f, consumer, r))
 		model_redis_exec(s->model, &f->cmd, names, consumer, w->now, r);
 	if (is_own)
 		check_retry(w, &f->cmd, r, item, before);
+	if (w->o.entries.is_on) {
+		feed_plant(w, s, &f->cmd, r);
+		feed_tracks(w, c, &f->cmd, r);
+		feed_executed(w, c, &f->cmd, r);
+	}
 	if (touches_entry(f->cmd.kind))
 		check_executed(w, s, &f->cmd, r, consumer, item);
 	bool has_added = r->kind == REPLY_ID || (r->kind == REPLY_COUNTS && r->counts[DUE_MOVED]);
@@ -458,7 +472,7 @@ static void take_inflight(struct world *w, struct event *ev)
 	chan_serve(w, c);
 }
 
-void chan_send(struct world *w, struct chan *c, const struct cmd *cmd, uint64_t no)
+void chan_send(struct world *w, struct chan *c, const struct cmd *cmd, uint64_t no, mono_ms late)
 {
 	struct inflight *f = mem_alloc(sizeof *f);
 	f->ev = (struct event){.run = take_inflight, .drop = inflight_free};
@@ -467,7 +481,7 @@ void chan_send(struct world *w, struct chan *c, const struct cmd *cmd, uint64_t 
 	f->no = no;
 	f->sent = w->now;
 	copy_cmd(f, cmd);
-	event_in_order(w, &f->ev, w->now + world_lag(w), &c->requests);
+	event_in_order(w, &f->ev, w->now + world_lag(w) + late, &c->requests);
 }
 
 /* What has arrived at the server is executed yet, or not: a reset may throw it away. Once the group was deleted it always

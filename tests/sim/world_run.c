@@ -26,6 +26,30 @@ void run_watch(unsigned seconds)
 	signal(SIGSEGV, died);
 }
 
+static void make_up_entries(struct world_opts *o, struct rng *r)
+{
+	o->serialize = true;
+	o->coalesce = rng_below(r, 2);
+	o->n_gos = 0; /* they know nothing of it */
+	o->tracking = (enum world_tracking)rng_below(r, 3);
+	o->entries = (struct entries_rules){.is_on = true,
+		.trim = rng_below(r, 3) == 0,
+		.delete_stream = rng_below(r, 4) == 0,
+		.batch = 1 + (uint32_t)rng_below(r, 5),
+		.window = 1 + (uint32_t)rng_below(r, 3),
+		.max_retries = 1 + (uint32_t)rng_below(r, 3),
+		.batch_bytes = 4096,
+		.entry_bytes = 4096,
+		.idle_release_ms = rng_below(r, 2) ? 200 : 0,
+		.position_ttl_ms = 604800000,
+		.poll_max_ms = 500 + 1000 * (mono_ms)rng_below(r, 4),
+		.retry_initial_ms = 100 + (mono_ms)rng_below(r, 300),
+		.retry_max_ms = 1500,
+		.retry_factor = 2,
+		.retry_jitter_pct = 20,
+		.start = "0"};
+}
+
 static struct world_opts make_up(uint64_t seed, enum world_size size, enum world_bug bug, bool tell)
 {
 	struct rng r;
@@ -51,6 +75,8 @@ static struct world_opts make_up(uint64_t seed, enum world_size size, enum world
 			.factor = 1 + (uint32_t)rng_below(&r, 8),
 			.jitter_pct = 20,
 			.release_delay_ms = (mono_ms)rng_below(&r, 1500)};
+	if (bug == BUG_NONE ? rng_below(&r, 3) == 0 : bug >= BUG_ACK_UNFENCED)
+		make_up_entries(&o, &r);
 	return o;
 }
 
@@ -64,6 +90,7 @@ static void add_workers(struct world *w, struct rng *r)
 		k->fail_pct = (unsigned)rng_below(r, 20);
 		k->release_pct = (unsigned)rng_below(r, 10);
 		k->dead_pct = (unsigned)rng_below(r, 20);
+		k->nack_pct = w->o.entries.is_on ? (unsigned)rng_below(r, 15) : 0;
 	}
 }
 
@@ -141,6 +168,7 @@ static void show(struct world *w)
 {
 	for (uint16_t i = 0; i < w->o.n_services; i++)
 		show_rest(w, i);
+	feed_show(w);
 	size_t from = w->trace.len > 600000 ? w->trace.len - 600000 : 0;
 	if (w->trace.data)
 		fputs(w->trace.data + from, stderr);

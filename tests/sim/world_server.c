@@ -294,6 +294,7 @@ void server_move_slot(struct world *w, uint16_t slot, struct server *to, mono_ms
 		return;
 	world_tell(w, "slot %u moves from redis %u to %u", slot, from->index, to->index);
 	w->moved_at = w->now;
+	feed_slot_moves(w, from, slot);
 	move_locks(from->model, to->model, slot);
 	move_streams(from->model, to->model, slot);
 	model_waits_move(from->model, to->model, slot);

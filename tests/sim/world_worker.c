@@ -92,10 +92,24 @@ static void send_frame(struct world *w, struct sim_worker *k, enum frame_kind ki
 	up_send(w, k, u);
 }
 
+void worker_word(
+	struct world *w, struct sim_worker *k, enum frame_kind kind, const char *lease, struct entry_id id, bool dead)
+{
+	struct up *u = up_new(k, COORD_FRAME);
+	char short_id[40];
+	snprintf(u->lease, sizeof u->lease, "%s", lease);
+	u->f = (struct frame){.kind = kind, .dead = dead, .entry = id, .lease = {u->lease, strlen(u->lease)}};
+	world_tell(w, "w%u %s %s %llu-%llu%s", k->index, kind == FRAME_ACK ? "ack" : "nack",
+		trace_lease(lease, short_id), (unsigned long long)id.ms % 100000000, (unsigned long long)id.seq,
+		dead ? " dead" : "");
+	up_send(w, k, u);
+}
+
 static void send_hello(struct world *w, struct sim_worker *k)
 {
 	struct up *u = up_new(k, COORD_FRAME);
-	u->f = (struct frame){.kind = FRAME_HELLO, .v = 1, .credits = k->credits, .name = {"w", 1}};
+	u->f = (struct frame){
+		.kind = FRAME_HELLO, .v = 1, .credits = k->credits, .name = {"w", 1}, .takes_entries = true};
 	if (k->key[0]) {
 		snprintf(u->key, sizeof u->key, "%s", k->key);
 		u->f.session = (struct slice){u->key, strlen(u->key)};
@@ -147,7 +161,7 @@ static void hold_due(struct world *w, struct sim_worker *k, struct hold *h)
 		stop_working(w, k, h, FRAME_REVOKED);
 	} else if (w->now >= h->stop_at) {
 		stop_working(w, k, h, FRAME_REVOKED);
-	} else if (w->now >= h->result_at) {
+	} else if (w->now >= h->result_at && (!h->is_feed || feed_due(w, k, h))) {
 		stop_working(w, k, h, h->result);
 	}
 }
@@ -202,7 +216,9 @@ static void on_assign(struct world *w, struct sim_worker *k, const struct down *
 	for (const char *p = d->token; *p; p++)
 		h->token = h->token * 10 + (uint64_t)(*p - '0');
 	h->result_at = w->now + world_between(&w->rng, k->work_min, k->work_max);
-	unsigned dice = w->is_calm ? 100 : (unsigned)rng_below(&w->rng, 100);
+	unsigned dice = w->is_calm || d->f.has_entries ? 100 : (unsigned)rng_below(&w->rng, 100);
+	if (d->f.has_entries)
+		feed_begin(w, k, h);
 	if (dice < k->fail_pct)
 		h->result = FRAME_FAIL;
 	else if (dice < k->fail_pct + k->release_pct)
@@ -222,6 +238,8 @@ static void on_welcome(struct world *w, struct sim_worker *k, const struct down 
 			continue;
 		seen[h - k->holds] = true;
 		h->until = d->f.until_ms;
+		if (h->is_feed && h->was_working)
+			feed_resumed(w, k, h);
 		if (!h->was_working) { /* finished meanwhile */
 			send_frame(w, k, h->result, h->lease, h->dead);
 			h->used = false;
@@ -252,7 +270,12 @@ static void take(struct world *w, struct sim_worker *k, const struct down *d)
 {
 	switch (d->f.kind) {
 	case OUT_ENTRIES:
-	case OUT_ENDED: /* no service here is in entries mode */
+		if (find(k, d->lease) && find(k, d->lease)->was_working)
+			feed_entries(w, k, find(k, d->lease), d->f.info);
+		break;
+	case OUT_ENDED:
+		if (find(k, d->lease))
+			find(k, d->lease)->used = false;
 		break;
 	case OUT_WELCOME:
 		on_welcome(w, k, d);
@@ -269,6 +292,8 @@ static void take(struct world *w, struct sim_worker *k, const struct down *d)
 		send_frame(w, k, FRAME_PONG, NULL, false);
 		break;
 	case OUT_OK:
+		if (d->f.ok_for == OK_FOR_NACK && find(k, d->lease))
+			feed_nacked(w, k, find(k, d->lease), d->f.outcome == GONE_WAITS, d->f.retry_ms);
 		if (d->f.ok_for == OK_FOR_DONE && d->f.outcome == GONE_DONE && d->item < WORLD_ITEMS)
 			w->items[d->item].n_ok++;
 		break;
@@ -376,6 +401,9 @@ void worker_take(struct world *w, struct daemon *from, uint64_t session, const s
 		d->item = item_of_lease(w, f->lease);
 	} else if (f->kind == OUT_WELCOME) {
 		copy_lists(d, f);
+	} else if (f->kind == OUT_ENTRIES) {
+		d->text = mem_dup(f->info.p, f->info.len);
+		d->f.info = (struct slice){d->text, f->info.len};
 	}
 	event_in_order(w, &d->ev, w->now + world_lag(w) / 4, &k->down);
 }

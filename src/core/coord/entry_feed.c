@@ -21,14 +21,6 @@ static bool has_unacked(const struct entry_feed *f)
 	return is_id_newer(f->last, f->pos);
 }
 
-/* The id just below: what is before an entry whose predecessor is not known. */
-static struct entry_id id_before(struct entry_id id)
-{
-	if (id.seq > 0)
-		return (struct entry_id){id.ms, id.seq - 1};
-	return id.ms ? (struct entry_id){id.ms - 1, UINT64_MAX} : id;
-}
-
 /* ---- to the shard ---- */
 
 static void feed_send(struct coord *c, const struct entry *e, struct msg what)
@@ -235,7 +227,7 @@ static void feed_confirm(struct coord *c, struct entry *e, struct entry_id id)
  * on is void, and comes again. */
 static void nack_again(struct entry_feed *f)
 {
-	struct entry_id before = id_before(f->bad);
+	struct entry_id before = entry_id_before(f->bad);
 	f->asked = is_id_newer(before, f->asked) ? before : f->asked;
 	f->last = (struct entry_id){0};
 }
@@ -270,8 +262,8 @@ static void on_feed_open(struct coord *c, struct entry *e, const struct msg *m)
 		entry_ready(c, e);
 	else if (e->state == ENTRY_ASSIGNED && !f->is_held && !f->is_hushed)
 		feed_go(c, e, false);
-	if (f->is_nacked)
-		say_nacked(c, e, f->bad, 0, false);
+	if (f->is_nacked) /* it comes again at once, unless its dead letter was written before */
+		say_nacked(c, e, f->bad, 0, !is_id_newer(f->bad, f->pos));
 }
 
 static void on_feed_entries(struct coord *c, struct entry *e, const struct msg *m)

@@ -34,6 +34,7 @@ void entry_end(struct coord *c, struct entry *e)
 	e->wants_reply = true;
 	e->n_asked = 1;
 	e->ok_for = OK_FOR_ENDED;
+	e->holds_credit = true;
 	entry_done(c, e);
 }
 
@@ -178,6 +179,7 @@ void entry_on_finished(struct coord *c, struct entry *e, const struct msg *m)
 		entry_feed_delete(c, e);
 	if (e->owner)
 		worker_finish(c, e, ok, is_trimmed ? GONE_LOST : outcomes[e->finish]);
+	entry_leave_lists(c, e);
 	e->owner = 0;
 	if (m->op_result.releases && e->lease_shard == m->from) { /* by the shard, with the operation's end */
 		e->lease_shard = SHARD_NONE;

@@ -106,6 +106,7 @@ struct entry {
 	bool has_followers : 1;
 	bool has_retry_ms : 1; /* its worker said when it is to come back: retry_ms */
 	bool in_active : 1;    /* is in the service's map of running streams */
+	bool holds_credit : 1; /* it ends, and its worker does not know yet: until it is told, its credit is used */
 	bool is_suspect : 1;   /* a worker died with it and others, or with it alone: it is worked on alone */
 	bool was_alone : 1;    /* its former owner died, and had nothing else */
 	bool uses_claim : 1;   /* counts against its service's credit reservations */

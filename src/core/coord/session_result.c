@@ -181,10 +181,17 @@ void worker_free_credit(struct coord *c, struct entry *e, bool credit_back)
 {
 	struct worker *m = coord_worker(c, e->owner);
 	list_remove(&e->peers);
+	if (m && e->state == ENTRY_FINISHING && e->holds_credit) {
+		e->holds_credit = false;
+		m->credit_holder.in_use--;
+		worker_mark_all(c);
+	}
 	if (!m || e->state == ENTRY_FINISHING)
 		return;
 	if (e->is_suspect)
 		m->credit_holder.is_alone = false;
+	if (e->holds_credit)
+		return;
 	if (credit_back) {
 		m->credit_holder.in_use--;
 		worker_mark_all(c);

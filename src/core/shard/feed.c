@@ -436,7 +436,7 @@ static void feed_start(struct shard_ctx *c, struct feed *f, const struct msg_fee
 	}
 	feed_restart(c, f); /* told before, by another shard: as one frame */
 	f->sent = mem_grow(f->sent, 1, sizeof *f->sent);
-	f->sent[0] = (struct feed_sent){.id = m->told, .at = c->now, .ends = true};
+	f->sent[0] = (struct feed_sent){.id = m->told, .at = c->now, .ends = true, .is_all = true};
 	f->sent_cap = f->n_sent = f->n_frames = 1;
 	f->cursor = f->top = feed_later(m->told, f->cursor);
 }

@@ -270,7 +270,9 @@ static void cut_sent(struct feed *f, uint32_t n)
 void feed_take_nack(struct shard_ctx *c, struct feed *f, struct msg_feed_nack *m)
 {
 	uint32_t n = sent_before(f, m->id);
-	bool is_told = n < f->n_sent && entry_id_cmp(f->sent[f->sent_from + n].id, m->id) == 0;
+	const struct feed_sent *s = n < f->n_sent ? &f->sent[f->sent_from + n] : NULL;
+	bool is_among = s && s->is_all && feed_is_newer(m->id, f->pos); /* what is before it is not known by id */
+	bool is_told = is_among || (s && entry_id_cmp(s->id, m->id) == 0);
 	if (f->state != FEED_RUNNING || !is_told || !feed_is_newer(m->id, f->ack)) {
 		struct msg_feed *bad = feed_tell(c, f, FEED_BAD_ACK);
 		bad->id = m->id;
@@ -278,7 +280,9 @@ void feed_take_nack(struct shard_ctx *c, struct feed *f, struct msg_feed_nack *m
 		return;
 	}
 	ctx_metrics(c, f->svc)->c[m->is_dead ? M_FEED_NACK_DEAD : M_FEED_NACK_FAILED]++;
-	if (n)
+	if (is_among)
+		f->ack = feed_later(f->ack, entry_id_before(m->id));
+	else if (n)
 		f->ack = feed_later(f->ack, f->sent[f->sent_from + n - 1].id);
 	cut_sent(f, n);
 	feed_drop_read(c, f);

@@ -26,8 +26,9 @@ enum feed_state {
 
 struct feed_sent { /* an entry that was told and is not confirmed */
 	struct entry_id id;
-	mono_ms at; /* told */
-	bool ends;  /* the last of its frame */
+	mono_ms at;  /* told */
+	bool ends;   /* the last of its frame */
+	bool is_all; /* stands for all up to it: another shard has told them */
 };
 
 struct feed { /* 10,000 idle ones: keep it near 500 bytes */

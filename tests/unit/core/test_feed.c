@@ -188,6 +188,20 @@ Test(feed, a_newer_token_ends_it, .init = ready, .fini = story_down)
 	expect_story("");
 }
 
+/* Another master's shard has told 11 to 13, this one knows only the last of them. */
+Test(feed, an_entry_that_another_shard_has_told_may_fail, .init = ready, .fini = story_down)
+{
+	story_msg_in((struct msg){.kind = MSG_FEED_START, .handle = H, .feed_start = {.epoch = 2, .told = {13, 0}}});
+	word(MSG_FEED_NACK, 12);
+	story_int(CMD_FEED_ACK, 1);
+	story_int(CMD_FEED_FAIL, 1);
+	expect_story("[ 1000] feed_read k 13-0\n"
+		     "[ 1000] feed_ack k 11-18446744073709551615\n"
+		     "[ 1000] > feed acked 11-18446744073709551615\n"
+		     "[ 1000] feed_fail k\n"
+		     "[ 1000] > feed nacked 12-0 tries=1 wait=1000\n");
+}
+
 Test(feed, an_id_nobody_was_given_is_refused, .init = ready, .fini = story_down)
 {
 	start(1);
