@@ -46,8 +46,8 @@ FORTIFY   := $(or $(call takes,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3),-U_FORTIFY
 HARDEN    := $(call takes,-fstack-clash-protection) $(call takes,-fcf-protection) $(call takes,-mbranch-protection=standard)
 CFLAGS_release := -O2 -g -fPIE -fstack-protector-strong $(HARDEN) $(FORTIFY) -ffile-prefix-map=$(CURDIR)=.
 LDFLAGS_release := -pie -Wl,-z,relro,-z,now,-z,noexecstack
-CFLAGS_debug   := -O0 -g3
-CFLAGS_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+CFLAGS_debug   := -O0 -g3 -DSLUICE_CHECKS
+CFLAGS_asan    := -O1 -g -DSLUICE_CHECKS -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 LDFLAGS_asan   := -fsanitize=address,undefined
 CFLAGS_tsan    := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 LDFLAGS_tsan   := -fsanitize=thread

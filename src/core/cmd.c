@@ -2,6 +2,8 @@
 
 #include "base/mem.h"
 
+#include <assert.h>
+
 void entry_batch_free(struct entry_batch *b)
 {
 	if (!b)
@@ -17,6 +19,7 @@ void entry_batch_free(struct entry_batch *b)
 
 const char *dead_reason_name(enum dead_reason r)
 {
+	assert(r < DEAD_N);
 	static const char *const reasons[DEAD_N] = {
 		[DEAD_MAX_RETRIES] = "max_retries_exceeded",
 		[DEAD_UNPARSEABLE] = "unparseable",

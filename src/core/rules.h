@@ -84,6 +84,7 @@ struct shard_rules {          /* fixed for a shard's life but for timeouts */
 	bool events_on, events_required, events_merge; /* redis.keyspace_events */
 	int db;
 	uint64_t seed;
+	bool is_checked; /* as in coord_rules */
 };
 
 struct coord_rules {
@@ -95,4 +96,5 @@ struct coord_rules {
 	char node[280];
 	uint64_t incarnation;
 	uint64_t seed;
+	bool is_checked; /* all invariants are asserted at the end of each turn: not for production, it costs */
 };

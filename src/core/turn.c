@@ -1,5 +1,6 @@
 #include "core/turn.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -7,6 +8,7 @@ enum { MIN_CAP = 64, KEEP_CAP = 2048 };
 
 void msg_fini(struct msg *m)
 {
+	assert(m->kind <= MSG_N);
 	switch ((enum msg_kind)m->kind) {
 	case MSG_SLOTS:
 		mem_free(m->slots.bits);
@@ -99,6 +101,7 @@ void msg_fini(struct msg *m)
 
 bool msg_answer_of_nobody(const struct msg *m, uint16_t to, struct msg *answer)
 {
+	assert(m->kind < MSG_N && to != SHARD_NONE);
 	if (m->kind == MSG_LEASE_ACQUIRE) {
 		const struct msg_lease_acquire *a = &m->lease_acquire;
 		*answer = msg_lease(
@@ -145,6 +148,7 @@ struct effect *effects_add(struct effects *e, enum effect_kind kind)
 
 struct msg *effects_msg(struct effects *e, uint16_t to, struct msg m)
 {
+	assert(m.kind < MSG_N);
 	struct effect *ef = effects_add(e, EFF_MSG);
 	ef->to = to;
 	ef->msg = m;
@@ -153,6 +157,7 @@ struct msg *effects_msg(struct effects *e, uint16_t to, struct msg m)
 
 void effects_log(struct effects *e, enum log_level level, const char *fmt, ...)
 {
+	assert(fmt && level <= LOG_DEBUG);
 	char line[1200]; /* two long values, and what is said of them */
 	va_list ap;
 	va_start(ap, fmt);

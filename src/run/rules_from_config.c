@@ -100,6 +100,13 @@ uint64_t rules_incarnation(void)
 	return (uint64_t)mono_wall_ms() << 16 | low;
 }
 
+/* Debug and sanitizer builds look at every invariant at the end of each turn (Makefile). */
+#ifdef SLUICE_CHECKS
+enum { IS_CHECKED = true };
+#else
+enum { IS_CHECKED = false };
+#endif
+
 void rules_of_coord(const struct config *c, uint64_t incarnation, struct coord_rules *out)
 {
 	*out = (struct coord_rules){.max_sessions = c->workers.max_sessions,
@@ -110,15 +117,18 @@ void rules_of_coord(const struct config *c, uint64_t incarnation, struct coord_r
 		.progress_timeout_ms = c->workers.progress_timeout_ms,
 		.topology_refresh_ms = c->redis.topology_refresh_ms,
 		.drain_timeout_ms = c->shutdown.drain_timeout_ms,
-		.incarnation = incarnation};
+		.incarnation = incarnation,
+		.is_checked = IS_CHECKED};
 	snprintf(out->node, sizeof out->node, "%s", c->node.id);
 	rng_secure(&out->seed, sizeof out->seed);
 }
 
 void rules_of_shard(const struct config *c, uint64_t incarnation, struct shard_rules *out)
 {
-	*out = (struct shard_rules){
-		.incarnation = incarnation, .command_timeout_ms = c->redis.command_timeout_ms, .db = (int)c->redis.db};
+	*out = (struct shard_rules){.incarnation = incarnation,
+		.command_timeout_ms = c->redis.command_timeout_ms,
+		.db = (int)c->redis.db,
+		.is_checked = IS_CHECKED};
 	for (size_t i = 0; i < c->n_services; i++)
 		out->command_timeout_ms = mono_min(out->command_timeout_ms, c->services[i].command_timeout_ms);
 	out->events_on = c->redis.keyspace_events != CONFIG_KEYSPACE_OFF;

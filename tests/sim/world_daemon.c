@@ -293,10 +293,12 @@ static void set_rules(struct world *w, struct daemon *d, struct coord_rules *c)
 		.command_timeout_ms = mono_min(3000, (ttl - margin - ttl / 3) * 9 / 10),
 		.events_on = w->o.events,
 		.events_merge = w->o.events,
+		.is_checked = true,
 		.seed = rng_next(&w->rng)};
 	snprintf(r->consumer, sizeof r->consumer, "redis-consumer-%s", d->node);
 	snprintf(r->lock_value, sizeof r->lock_value, "%s/%016llx", r->consumer, (unsigned long long)d->incarnation);
 	*c = (struct coord_rules){.max_sessions = 100,
+		.is_checked = true,
 		.max_frame_bytes = 1 << 20,
 		.hello_timeout_ms = 10000,
 		.resume_grace_ms = mono_min(5000, ttl / 2),

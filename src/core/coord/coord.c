@@ -1,5 +1,6 @@
 #include "core/coord/coord.h"
 #include "core/coord/coord_p.h"
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -61,6 +62,7 @@ struct coord_service *coord_service(struct coord *c, uint16_t svc)
 
 uint16_t coord_pos(const struct coord *c, const struct coord_service *s)
 {
+	assert(s >= c->services && s < c->services + c->n_positions);
 	return (uint16_t)(s - c->services);
 }
 
@@ -77,6 +79,7 @@ struct worker *coord_worker(struct coord *c, uint64_t session)
 
 struct msg *coord_send(struct coord *c, uint16_t shard, struct msg m)
 {
+	assert(shard < c->n_shards);
 	return effects_msg(c->out, shard, m);
 }
 
@@ -94,6 +97,7 @@ static enum topo_reason topo_reason_of(const struct coord *c, const char *why)
 
 void coord_ask_topology(struct coord *c, const char *why)
 {
+	assert(why && *why);
 	enum topo_reason reason = topo_reason_of(c, why);
 	if (c->topo_pending || (c->topo.is_known && c->now - c->topo_asked < TOPO_APART_MS)) {
 		c->topo_again = c->topo_pending; /* the answer may have left before what we were told of now */
@@ -348,6 +352,7 @@ static void after_stall(struct coord *c)
 
 mono_ms coord_step(struct coord *c, const struct coord_event *ev, struct effects *out)
 {
+	assert(!c->out && ev->now >= c->now);
 	c->now = ev->now;
 	c->wall_ms = ev->wall_ms;
 	c->out = out;
@@ -373,5 +378,7 @@ mono_ms coord_step(struct coord *c, const struct coord_event *ev, struct effects
 		at = mono_min(at, c->topo_next);
 	c->next_turn = at < MONO_NEVER - STALL_MS ? at : MONO_NEVER - STALL_MS;
 	c->out = NULL;
+	if (c->rules.is_checked && c->n_turns++ % (1 + c->ledger.n / 256) == 0) /* the more there is, the rarer */
+		coord_check(c);
 	return at;
 }

@@ -141,6 +141,7 @@ struct coord {
 	mono_ms next_turn; /* what the last step returned: much later = we were stopped */
 	int64_t wall_ms;
 	struct effects *out;
+	uint32_t n_turns; /* that may have been checked */
 };
 
 /* coord.c */
@@ -422,3 +423,13 @@ void worker_welcome(struct coord *c, struct worker *m);
 /* Its hello: checked; answered now, or held until it is known what a former process left. f is valid during the turn
  * only. */
 void worker_hello(struct coord *c, struct worker *m, const struct frame *f);
+
+/* coord_check.c: asserted at the end of a turn, when coord_rules.is_checked. */
+/* One record: its state, lists, owner and shards fit each other. */
+void entry_check(const struct coord *c, const struct entry *e);
+/* One worker: its entries are its own, its fence went out. Returns how many are in its list. */
+uint32_t worker_check(const struct coord *c, const struct worker *w);
+/* No shard is two things at once. */
+void shards_check(const struct coord *c);
+/* All of the coordinator, with its ledger, credits and topology. */
+void coord_check(const struct coord *c);

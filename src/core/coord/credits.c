@@ -10,6 +10,7 @@ void credits_init(struct credits *p)
 
 void credit_holder_init(struct credit_holder *s, uint64_t session)
 {
+	assert(session);
 	memset(s, 0, sizeof *s);
 	list_init(&s->ring);
 	s->session = session;
@@ -17,6 +18,7 @@ void credit_holder_init(struct credit_holder *s, uint64_t session)
 
 void credits_join(struct credits *p, struct credit_holder *s)
 {
+	assert(s->session);
 	if (list_empty(&s->ring))
 		list_push(&p->holders, &s->ring);
 }
@@ -33,6 +35,7 @@ static bool takes(const struct credits *p, const struct credit_holder *s, uint16
 
 uint32_t credits_free(const struct credits *p, uint16_t pos)
 {
+	assert(pos < p->n_services);
 	uint32_t n = 0;
 	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
 		const struct credit_holder *s = LIST_OF(struct credit_holder, ring, l);
@@ -44,6 +47,7 @@ uint32_t credits_free(const struct credits *p, uint16_t pos)
 
 struct credit_holder *credits_choose(struct credits *p, uint16_t pos)
 {
+	assert(pos < p->n_services);
 	struct credit_holder *best = NULL;
 	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
 		struct credit_holder *s = LIST_OF(struct credit_holder, ring, l);
@@ -68,6 +72,7 @@ struct credit_holder *credits_choose(struct credits *p, uint16_t pos)
 
 struct credit_holder *credits_choose_empty(struct credits *p, uint16_t pos, credits_quiet_fn is_quiet, const void *arg)
 {
+	assert(pos < p->n_services);
 	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
 		struct credit_holder *h = LIST_OF(struct credit_holder, ring, l);
 		if (!takes(p, h, pos) || h->credits <= h->in_use || h->is_alone ||
@@ -85,6 +90,7 @@ struct credit_holder *credits_choose_empty(struct credits *p, uint16_t pos, cred
 
 bool credits_has_taker(const struct credits *p, uint16_t pos)
 {
+	assert(pos < p->n_services);
 	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
 		const struct credit_holder *h = LIST_OF(struct credit_holder, ring, l);
 		if (takes(p, h, pos) && h->credits)
@@ -95,6 +101,7 @@ bool credits_has_taker(const struct credits *p, uint16_t pos)
 
 bool credits_run_one_empty(struct credits *p, uint16_t pos)
 {
+	assert(pos < p->n_services);
 	struct credit_holder *least = NULL;
 	bool is_taken = false;
 	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
@@ -114,6 +121,7 @@ bool credits_run_one_empty(struct credits *p, uint16_t pos)
 
 void credits_stop_emptying(struct credits *p, uint16_t pos)
 {
+	assert(pos < p->n_services);
 	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
 		struct credit_holder *h = LIST_OF(struct credit_holder, ring, l);
 		if (h->emptying_for == pos + 1)
@@ -142,6 +150,7 @@ enum { PASS_PER_ENTRY = 1 << 20 /* divided by weights of 1 to 100 */ };
 
 void credits_granted(struct credits *p, uint16_t pos)
 {
+	assert(pos < p->n_services);
 	struct credits_service *s = &p->service[pos];
 	s->pass = s->pass > p->pass ? s->pass : p->pass;
 	p->pass = s->pass;
@@ -165,6 +174,7 @@ void credits_read(struct credits *p, uint16_t pos, uint32_t n)
 
 uint32_t credits_grant(struct credits *p, uint16_t pos, bool *contended)
 {
+	assert(pos < p->n_services && contended);
 	struct credits_service *s = &p->service[pos];
 	*contended = false;
 	if (p->is_draining || !credits_wants(p, pos) || s->is_reading)
@@ -194,4 +204,24 @@ uint32_t credits_grant(struct credits *p, uint16_t pos, bool *contended)
 	uint32_t cap = s->max_streams - s->owned;
 	n = n < cap ? n : cap;
 	return n < s->read_batch ? n : s->read_batch;
+}
+
+void credits_check(const struct credits *p)
+{
+	assert(p->n_services <= SERVICES_MAX);
+	for (const struct link *l = p->holders.next; l != &p->holders; l = l->next) {
+		const struct credit_holder *h = LIST_OF(const struct credit_holder, ring, l);
+		uint16_t n_wanted = 0;
+		for (uint16_t i = 0; i < SERVICES_MAX; i++)
+			n_wanted = (uint16_t)(n_wanted + h->wanted[i]);
+		assert(h->all_services || n_wanted == h->n_wanted);
+		assert(h->session && h->emptying_for <= SERVICES_MAX);
+		assert(!h->is_alone || h->in_use > 0); /* it holds the suspect */
+	}
+	for (uint16_t i = 0; i < p->n_services; i++) {
+		const struct credits_service *s = &p->service[i];
+		assert(s->granted <= s->reserved);
+		assert(s->is_reading || s->granted == 0);
+		assert(!s->is_on || s->weight > 0);
+	}
 }

@@ -80,3 +80,5 @@ void credits_stop_emptying(struct credits *p, uint16_t pos);
 /* How many entries the service at pos may read now; 0 = none. *contended: others want the same credits, so block
  * shortly. */
 uint32_t credits_grant(struct credits *p, uint16_t pos, bool *contended);
+/* Asserts what holds between turns: grants are part of reservations, nobody is alone without a suspect. */
+void credits_check(const struct credits *p);

@@ -12,6 +12,7 @@ struct credits_service *entry_reserved_of(struct coord *c, const struct coord_se
 /* An entry that counts against the reservations of its service, until it is assigned or leaves the way to it. */
 void entry_reserve(struct coord *c, struct coord_service *s, struct entry *e)
 {
+	assert(e->svc == s->svc);
 	if (!e->uses_claim)
 		entry_reserved_of(c, s)->reserved++;
 	e->uses_claim = true;
@@ -19,6 +20,7 @@ void entry_reserve(struct coord *c, struct coord_service *s, struct entry *e)
 
 void entry_unreserve(struct coord *c, struct coord_service *s, struct entry *e)
 {
+	assert(e->svc == s->svc && (!e->uses_claim || entry_reserved_of(c, s)->reserved > 0));
 	if (e->uses_claim)
 		entry_reserved_of(c, s)->reserved--;
 	e->uses_claim = false;
@@ -89,6 +91,7 @@ static bool is_taken_with_lock(struct coord *c, const struct entry *e, uint16_t 
 
 void entry_send_lease(struct coord *c, struct entry *e, uint16_t shard, bool asking)
 {
+	assert(e->stream && !e->is_lost);
 	if (!shard_is_on(c, shard)) {
 		e->lease_shard = SHARD_NONE;
 		entry_wait_for_route(c);
@@ -110,6 +113,7 @@ void entry_send_lease(struct coord *c, struct entry *e, uint16_t shard, bool ask
 
 void entry_drop_lease(struct coord *c, struct entry *e, enum msg_kind kind)
 {
+	assert(kind == MSG_LEASE_RELEASE || kind == MSG_LEASE_FORGET);
 	if (shard_is_on(c, e->lease_shard))
 		coord_send(c, e->lease_shard, msg_plain(kind))->handle = entry_handle(e);
 	e->lease_shard = SHARD_NONE;
@@ -226,6 +230,7 @@ void entry_leave_lists(struct coord *c, struct entry *e)
 
 void entry_drop(struct coord *c, struct entry *e)
 {
+	assert(e->gen && entry_reserved_of(c, coord_service(c, e->svc))->owned > 0);
 	struct coord_service *s = coord_service(c, e->svc);
 	entry_leave_lists(c, e);
 	entry_leave_active(c, s, e);
@@ -370,6 +375,7 @@ static void fill_assign(struct coord_service *s, struct entry *e, struct worker 
 
 void entry_assign(struct coord *c, struct entry *e, struct worker *w)
 {
+	assert(e->state == ENTRY_READY && w->s.state == SESSION_READY);
 	struct coord_service *s = coord_service(c, e->svc);
 	entry_unreserve(c, s, e);
 	e->owner = w->s.id;
@@ -389,6 +395,7 @@ void entry_assign(struct coord *c, struct entry *e, struct worker *w)
 
 void entry_resume(struct coord *c, struct entry *e, struct worker *w)
 {
+	assert(entry_is_worked(e) || e->state == ENTRY_LIMBO);
 	struct coord_service *s = coord_service(c, e->svc);
 	list_remove(&e->peers);
 	e->owner = w->s.id;
@@ -413,6 +420,7 @@ void entry_limbo(struct coord *c, struct entry *e, mono_ms until)
 /* Why: e->revoke. */
 void entry_tell_revoke(struct coord *c, const struct entry *e, const struct worker *w, mono_ms grace_ms)
 {
+	assert(e->is_revoked && grace_ms >= 0);
 	char lease[SESSION_LEASE_CAP];
 	int n = session_lease_format(lease, e->id, coord_service(c, e->svc)->rules->hash);
 	struct effect *ef = worker_frame(c, w, OUT_REVOKE);
@@ -424,6 +432,7 @@ void entry_tell_revoke(struct coord *c, const struct entry *e, const struct work
 
 void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono_ms grace_ms)
 {
+	assert(why < REVOKE_N && e->state == ENTRY_ASSIGNED);
 	struct worker *w = coord_worker(c, e->owner);
 	c->m[MP_REVOKE_LOST + why] += !e->is_revoked;
 	e->revoke = (uint8_t)why;
@@ -462,6 +471,7 @@ bool entry_may_have_killed(const struct coord *c, const struct entry *e)
 
 void entry_worker_ended(struct coord *c, struct entry *e, uint32_t n_blamed, bool is_dead)
 {
+	assert(e->owner);
 	bool is_blamed = n_blamed > 0 && !entry_was_taken_back(e) && entry_may_have_killed(c, e);
 	if (is_blamed) {
 		e->is_suspect = true;

@@ -2,12 +2,14 @@
 #include "core/coord/coord_p.h"
 
 #include "base/log_fields.h"
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
 /* A start-up entry whose lock was asked for: when the last one is known, workers that want to resume are answered. */
 void entry_start_known(struct coord *c, struct entry *e)
 {
+	assert(!e->start_counted || c->n_start > 0);
 	if (!e->start_counted)
 		return;
 	e->start_counted = false;
@@ -137,6 +139,7 @@ void entry_warn_lost(struct coord *c)
 
 void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why)
 {
+	assert(why < LOST_N);
 	struct coord_service *s = coord_service(c, e->svc);
 	mono_ms was_good = e->good_until;
 	e->good_until = 0;

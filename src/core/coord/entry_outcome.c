@@ -2,6 +2,7 @@
 #include "core/coord/coord_p.h"
 
 #include "base/log_fields.h"
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -14,6 +15,7 @@ static enum feed_end feed_end_of(const struct entry *e)
 
 static void begin_finish(struct coord *c, struct entry *e, enum finish finish)
 {
+	assert(finish != FINISH_NONE && e->finish == FINISH_NONE);
 	struct coord_service *s = coord_service(c, e->svc);
 	uint64_t owner = e->owner;
 	entry_leave_lists(c, e);
@@ -31,6 +33,7 @@ static void begin_finish(struct coord *c, struct entry *e, enum finish finish)
 
 void entry_end(struct coord *c, struct entry *e)
 {
+	assert(e->feed);
 	e->wants_reply = true;
 	e->n_asked = 1;
 	e->ok_for = OK_FOR_ENDED;
@@ -45,6 +48,7 @@ void entry_done(struct coord *c, struct entry *e)
 
 void entry_dead_letter(struct coord *c, struct entry *e, enum dead_reason why)
 {
+	assert(why < DEAD_N);
 	e->dead_reason = (uint8_t)why;
 	begin_finish(c, e, FINISH_DEAD);
 }
@@ -74,6 +78,7 @@ static mono_ms requeue_delay(
 
 void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool counted)
 {
+	assert(why <= WHY_NO_CREDIT);
 	struct coord_service *s = coord_service(c, e->svc);
 	e->why = (uint8_t)why;
 	e->delay_ms = requeue_delay(c, s, e, why);
@@ -161,6 +166,7 @@ static void take_next(struct coord *c, struct coord_service *s, struct entry_id 
 
 void entry_on_finished(struct coord *c, struct entry *e, const struct msg *m)
 {
+	assert(e->state == ENTRY_FINISHING);
 	static const enum gone_outcome outcomes[] = {[FINISH_NONE] = GONE_LOST,
 		[FINISH_DONE] = GONE_DONE,
 		[FINISH_REQUEUE] = GONE_REQUEUED,

@@ -1,5 +1,6 @@
 /* entry_stream - the entries of one stream here: they go on in order, and only the first has a lock. */
 #include "core/coord/coord_p.h"
+#include <assert.h>
 #include <string.h>
 
 static bool is_same_stream(const struct entry *a, const struct entry *b)
@@ -9,6 +10,7 @@ static bool is_same_stream(const struct entry *a, const struct entry *b)
 
 void entry_lead(struct coord_service *s, struct entry *e)
 {
+	assert(e->stream && e->svc == s->svc);
 	if (s->rules->same_stream == SAME_STREAM_ALLOW || e->in_active ||
 		map_get(&s->active, e->stream->bytes, e->stream->len))
 		return;
@@ -19,6 +21,7 @@ void entry_lead(struct coord_service *s, struct entry *e)
 /* Asks to be put to wait, without a lock: the server does so when its stream has an older entry, else it is taken. */
 void entry_park(struct coord *c, struct entry *e)
 {
+	assert(e->stream && e->state == ENTRY_PARKED);
 	list_remove(&e->peers);
 	entry_move(c, e, ENTRY_TAKING, MONO_NEVER);
 	entry_send_op(c, e);
@@ -26,6 +29,7 @@ void entry_park(struct coord *c, struct entry *e)
 
 void entry_lock(struct coord *c, struct entry *e)
 {
+	assert(e->stream);
 	struct coord_service *s = coord_service(c, e->svc);
 	list_remove(&e->peers);
 	entry_lead(s, e);
@@ -41,6 +45,7 @@ static bool is_registered(const struct entry *e)
 
 void entry_follow(struct coord *c, struct entry *e, struct entry *first)
 {
+	assert(first != e && first->in_active && e->state == ENTRY_PARKED);
 	struct coord_service *s = coord_service(c, e->svc);
 	first->has_followers = true;
 	list_push(&s->parked, &e->peers);
@@ -53,6 +58,7 @@ void entry_follow(struct coord *c, struct entry *e, struct entry *first)
 /* The first one is registered now: those behind it can be put to wait. */
 void entry_park_followers(struct coord *c, struct coord_service *s, const struct entry *first)
 {
+	assert(first->in_active || !first->has_followers);
 	if (!first->has_followers)
 		return;
 	for (struct link *l = s->parked.next, *next; l != &s->parked; l = next) {

@@ -25,6 +25,7 @@ static const uint16_t allowed[ENTRY_STATES] = {
 
 const char *entry_state_name(enum entry_state s)
 {
+	assert(s < ENTRY_STATES);
 	static const char *const names[ENTRY_STATES] = {"fetching", "locking", "busy", "taking", "parked", "ready",
 		"assigned", "revoking", "limbo", "finishing"};
 	return names[s];
@@ -71,6 +72,7 @@ void ledger_fini(struct ledger *l)
 
 struct entry *ledger_add(struct ledger *l, uint16_t svc, struct entry_id id, enum entry_state state, mono_ms now)
 {
+	assert(state < ENTRY_STATES);
 	uint32_t idx;
 	struct entry *e = slab_get(&l->entries, &idx);
 	list_init(&e->peers);
@@ -95,6 +97,7 @@ struct entry *ledger_add(struct ledger *l, uint16_t svc, struct entry_id id, enu
 
 void ledger_drop(struct ledger *l, struct entry *e)
 {
+	assert(e->gen);
 	assert(list_empty(&e->peers));
 	heap_remove(&l->timers, &e->timer);
 	struct id_key k = key_of(e->svc, e->id);
@@ -124,6 +127,7 @@ struct entry *ledger_by_handle(const struct ledger *l, uint64_t handle)
 
 void ledger_move(struct ledger *l, struct entry *e, enum entry_state to, mono_ms now, mono_ms deadline)
 {
+	assert(e->gen && to < ENTRY_STATES);
 	assert(allowed[e->state] & BIT(to));
 	l->n_state[e->state]--;
 	l->n_state[to]++;
@@ -134,6 +138,7 @@ void ledger_move(struct ledger *l, struct entry *e, enum entry_state to, mono_ms
 
 void ledger_arm(struct ledger *l, struct entry *e, mono_ms stop_at)
 {
+	assert(e->gen);
 	mono_ms at = mono_min(e->deadline, stop_at);
 	if (e->timer.pos && e->timer.at <= at && at != MONO_NEVER)
 		return; /* fires early, looks again: cheaper than moving it at each renewal */
@@ -158,4 +163,20 @@ struct entry *ledger_next(const struct ledger *l, uint32_t *pos)
 			return e;
 	}
 	return NULL;
+}
+
+void ledger_check(const struct ledger *l)
+{
+	uint32_t n_state[ENTRY_STATES] = {0}, n = 0, n_timers = 0, pos = 0;
+	for (struct entry *e; (e = ledger_next(l, &pos)); n++) {
+		assert(e->state < ENTRY_STATES);
+		assert(ledger_get(l, e->svc, e->id) == e && ledger_by_handle(l, entry_handle(e)) == e);
+		assert(e->deadline == MONO_NEVER ||
+			(e->timer.pos && e->timer.at <= e->deadline)); /* nothing waits for ever */
+		n_state[e->state]++;
+		n_timers += e->timer.pos != 0;
+	}
+	assert(n == l->n && n == l->by_id.n && n_timers == l->timers.n);
+	for (int s = 0; s < ENTRY_STATES; s++)
+		assert(n_state[s] == l->n_state[s]);
 }

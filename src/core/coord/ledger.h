@@ -142,4 +142,6 @@ void ledger_move(struct ledger *l, struct entry *e, enum entry_state to, mono_ms
 void ledger_arm(struct ledger *l, struct entry *e, mono_ms stop_at);
 struct entry *ledger_due(struct ledger *l, mono_ms now);          /* NULL: none; its timer is off afterwards */
 struct entry *ledger_next(const struct ledger *l, uint32_t *pos); /* iteration by index; *pos starts at 0 */
+/* Asserts what holds between turns: counts, indexes and timers agree with the records. */
+void ledger_check(const struct ledger *l);
 const char *entry_state_name(enum entry_state s);

@@ -1,10 +1,12 @@
 #include "core/coord/session.h"
 #include "base/mem.h"
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
 void session_init(struct session *s, uint64_t id, mono_ms now)
 {
+	assert(id);
 	*s = (struct session){.id = id,
 		.state = SESSION_NEW,
 		.connected_at = now,
@@ -21,6 +23,7 @@ void session_fini(struct session *s)
 
 enum frame_error session_check_hello(const struct frame *f, const char **why)
 {
+	assert(f && why);
 	*why = "";
 	if (f->kind != FRAME_HELLO) {
 		*why = "the first frame must be hello";
@@ -59,6 +62,7 @@ static void ring_fit(struct session *s, uint32_t credits)
 
 void session_remember(struct session *s, uint32_t credits, struct session_outcome o)
 {
+	assert(o.outcome <= GONE_WAITS && !o.used);
 	if (s->next_outcome >= s->n_outcomes)
 		s->next_outcome = 0;
 	if (s->n_outcomes == 0 || s->outcomes[s->next_outcome].used)
@@ -130,6 +134,7 @@ bool session_lease_parse(struct slice lease, struct entry_id *id, uint64_t *serv
 
 mono_ms session_deadline(const struct session *s, mono_ms ping_ms)
 {
+	assert(ping_ms > 0);
 	if (s->state != SESSION_READY)
 		return s->deadline;
 	return mono_min(s->deadline, mono_min(s->last_ping + ping_ms, s->last_heard + 3 * ping_ms + 1));

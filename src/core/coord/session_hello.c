@@ -1,10 +1,12 @@
 /* coord_hello - a worker arrives: accepted, greeted, given back what it held. */
 #include "core/coord/coord_p.h"
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
 struct worker *worker_new(struct coord *c, const struct coord_event *ev)
 {
+	assert(ev->session);
 	struct worker *m = mem_alloc(sizeof *m);
 	session_init(&m->s, ev->session, ev->now);
 	m->s.pid = ev->pid;
@@ -167,6 +169,7 @@ static void revoke_again(struct coord *c, struct worker *m)
 
 void worker_welcome(struct coord *c, struct worker *m)
 {
+	assert(m->s.state == SESSION_NEW || m->s.state == SESSION_HELD);
 	struct worker *old = m->wanted_key[0] ? by_key(c, m, m->wanted_key) : NULL;
 	if (old)
 		inherit(m, old);

@@ -1,5 +1,6 @@
 /* session_result - workers: hello and resume, results, pings and the fence, the end of a connection. */
 #include "core/coord/coord_p.h"
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -52,6 +53,7 @@ static void disconnect(struct coord *c, struct worker *m)
 /* Frees it at the end of the turn: effects of this turn may still name it. */
 void worker_retire(struct coord *c, struct worker *m)
 {
+	assert(!m->is_gone);
 	disconnect(c, m);
 	m->is_gone = true;
 	heap_remove(&c->session_timers, &m->s.timer);

@@ -2,6 +2,7 @@
 #include "base/fnv.h"
 #include "core/coord/coord.h"
 #include "core/coord/coord_p.h"
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,6 +17,7 @@ static void grow_shards(struct coord *c)
 
 static void start_shard(struct coord *c, uint16_t node)
 {
+	assert(node < c->topo.n_nodes);
 	grow_shards(c);
 	struct coord_shard *s = &c->shards[node];
 	if (s->is_on || s->is_stopping || s->start_at > c->now) /* stopping: it starts again when it has stopped */
@@ -41,6 +43,7 @@ static void start_shard(struct coord *c, uint16_t node)
 
 static void give_number_back(struct coord *c, uint16_t node)
 {
+	assert(!c->shards[node].is_on);
 	c->shards[node] = (struct coord_shard){.is_on = false};
 	topology_free(&c->topo, node);
 }
@@ -74,6 +77,7 @@ void coord_start_shards(struct coord *c)
 
 static void reader_to(struct coord *c, struct coord_service *s, uint16_t shard, bool asking)
 {
+	assert(shard == SHARD_NONE || shard < c->n_shards);
 	if (shard != SHARD_NONE && !c->shards[shard].is_on) /* it comes here again when that shard runs */
 		shard = SHARD_NONE;
 	if (s->reader_shard == shard && s->reader_asking == asking)

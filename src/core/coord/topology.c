@@ -40,6 +40,7 @@ bool topology_is_addr(const char *addr)
 
 bool topology_complete(const struct topology *t, uint16_t node, const char *text, char out[static TOPOLOGY_ADDR])
 {
+	assert(text);
 	int n;
 	if (text[0] == ':') {
 		if (node >= t->n_nodes || strncmp(t->nodes[node].addr, "unix:", 5) == 0)
@@ -66,6 +67,7 @@ static uint16_t new_number(struct topology *t)
 
 uint16_t topology_node_of(struct topology *t, const char *addr, bool add)
 {
+	assert(addr);
 	for (uint16_t i = 0; i < t->n_nodes; i++) {
 		if (strcmp(t->nodes[i].addr, addr) != 0)
 			continue;
@@ -109,6 +111,7 @@ static bool topology_adopt(struct topology *t, const uint16_t *map)
 
 bool topology_set_standalone(struct topology *t, const char *addr)
 {
+	assert(addr && *addr);
 	uint16_t node = topology_node_of(t, addr, true);
 	uint16_t *map = mem_array(SLOTS, sizeof *map);
 	for (size_t s = 0; s < SLOTS; s++)
@@ -130,6 +133,7 @@ static void range_addr(const struct slot_range *r, char *out, size_t cap)
 
 bool topology_set_slots(struct topology *t, const struct slot_range *ranges, size_t n)
 {
+	assert(ranges || n == 0);
 	uint16_t *map = mem_array(SLOTS, sizeof *map);
 	memset(map, 0xff, SLOTS * sizeof *map);
 	t->n_left_out = 0;
@@ -172,4 +176,18 @@ uint8_t *topology_bits(const struct topology *t, uint16_t node)
 		bits[s / 8] = (uint8_t)(bits[s / 8] | 1u << (s % 8));
 	}
 	return bits;
+}
+
+void topology_check(const struct topology *t)
+{
+	uint32_t n = 0;
+	assert(t->n_nodes <= SHARDS_MAX);
+	for (uint16_t i = 0; i < t->n_nodes; i++) {
+		const struct topology_node *node = &t->nodes[i];
+		assert(node->is_master == (node->n_slots > 0));
+		assert(!(node->is_master && node->is_free));
+		n += node->n_slots;
+	}
+	assert(n <= SLOTS);
+	assert(!t->is_known || t->is_cluster || n == SLOTS); /* one server serves all */
 }

@@ -53,3 +53,5 @@ static inline uint16_t topology_shard(const struct topology *t, uint16_t slot)
 }
 /* Bitmap of the slots that node serves: SLOTS / 8 bytes, caller frees; NULL = none. */
 uint8_t *topology_bits(const struct topology *t, uint16_t node);
+/* Asserts what holds between turns: masters are those that serve slots, and their numbers are taken. */
+void topology_check(const struct topology *t);

@@ -34,6 +34,7 @@ static void attempt_plan(struct handoff *h, struct handoff_conn *l, struct op *o
 
 void attempt_join(struct handoff *h, struct handoff_conn *l, struct op *op)
 {
+	assert(l->is_open && op);
 	if (l->last_op == op->serial)
 		return; /* this connection heard it, or has moved for it already */
 	l->last_op = op->serial;
@@ -56,6 +57,7 @@ static mono_ms attempt_after(struct handoff *h, const struct handoff_conn *l, co
 
 void attempt_begin(struct handoff *h, struct handoff_conn *l, struct op *op)
 {
+	assert(l->is_open && op);
 	assert(l->is_up && l->op == op->serial);
 	op->is_let = true;
 	breaker_trial(h, op->to);
@@ -69,6 +71,7 @@ void attempt_begin(struct handoff *h, struct handoff_conn *l, struct op *op)
 
 void attempt_give_up(struct handoff *h, struct handoff_conn *l, const char *why)
 {
+	assert(why);
 	struct op *op = op_find(h, l->op);
 	if (why[0])
 		snprintf(l->why, sizeof l->why, "%s", why);

@@ -1,5 +1,6 @@
 #include "core/handoff/handoff_p.h"
 
+#include <assert.h>
 #include <stdio.h>
 
 /* A breaker protects from an endpoint that fails operation after operation: a round of attempts that failed counts
@@ -30,6 +31,7 @@ static struct breaker *breaker_at(struct handoff *h, const char *endpoint)
 
 bool breaker_allows(const struct handoff *h, const char *endpoint, mono_ms now)
 {
+	assert(endpoint);
 	const struct breaker *b = breaker_find(h, endpoint);
 	if (!b)
 		return true;
@@ -91,6 +93,7 @@ void breaker_good(struct handoff *h, const char *endpoint)
 
 void breaker_bad(struct handoff *h, const char *endpoint, const char *why)
 {
+	assert(endpoint && why);
 	if (!endpoint[0])
 		return;
 	struct breaker *b = breaker_at(h, endpoint);

@@ -23,6 +23,7 @@ const char *handoff_state_name(enum handoff_state s)
 
 struct handoff_effect *handoff_add(struct handoff *h, enum handoff_effect_kind kind, uint32_t conn)
 {
+	assert(h->out);
 	struct handoff_effects *e = h->out;
 	if (e->n == e->cap) {
 		e->cap = e->cap ? e->cap * 2 : 16;
@@ -97,6 +98,7 @@ static struct handoff_conn *handoff_conn_of(struct handoff *h, uint32_t conn)
 
 uint32_t handoff_index(const struct handoff *h, const struct handoff_conn *l)
 {
+	assert(l >= h->conns && l < h->conns + h->n_role_conns);
 	return (uint32_t)(l - h->conns);
 }
 
@@ -125,6 +127,7 @@ bool handoff_is_dialing(const struct handoff_conn *l)
 
 void handoff_leave(struct handoff *h, struct handoff_conn *l, enum op_end how)
 {
+	assert(l->is_open && how <= END_LEFT);
 	if (handoff_is_dialing(l))
 		handoff_add(h, HANDOFF_DROP_NEW, handoff_index(h, l));
 	op_ended(h, l, how);
@@ -393,8 +396,24 @@ static mono_ms next_of(struct handoff *h, const struct handoff_conn *l)
 	return next;
 }
 
+void handoff_check(struct handoff *h)
+{
+	for (size_t i = 0; i < h->n_role_conns; i++) {
+		const struct handoff_conn *l = &h->conns[i];
+		if (!l->is_open)
+			continue;
+		assert(l->state < HANDOFF_STATES);
+		assert(!handoff_is_dialing(l) || (l->op && op_find(h, l->op))); /* for what it was dialled is known */
+		assert(!handoff_is_dialing(l) || l->at != MONO_NEVER);          /* nothing waits for ever */
+		assert(l->state != HANDOFF_DRAINING || l->has_old);
+	}
+	for (int i = 0; i < BREAKERS; i++)
+		assert(!h->breakers[i].n_failures || h->breakers[i].endpoint[0]);
+}
+
 mono_ms handoff_step(struct handoff *h, const struct handoff_event *ev, struct handoff_effects *out)
 {
+	assert(ev->now >= h->now);
 	bool is_of_new = ev->kind == HANDOFF_NEW_UP || ev->kind == HANDOFF_NEW_DOWN || ev->kind == HANDOFF_JOINED;
 	h->now = ev->now;
 	h->out = out;
@@ -411,5 +430,6 @@ mono_ms handoff_step(struct handoff *h, const struct handoff_event *ev, struct h
 		if (h->conns[i].is_open)
 			next = mono_min(next, next_of(h, &h->conns[i]));
 	}
+	handoff_check(h); /* rare and small: in every build */
 	return next;
 }

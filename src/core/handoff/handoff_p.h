@@ -110,6 +110,8 @@ struct handoff_effect *handoff_add(struct handoff *h, enum handoff_effect_kind k
 void handoff_log(struct handoff *h, enum log_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* handoff.c */
+/* Asserts what holds between events: a replacement that is dialled belongs to an operation and has a deadline. */
+void handoff_check(struct handoff *h);
 void handoff_move(struct handoff_conn *l, enum handoff_state to);
 bool handoff_is_dialing(const struct handoff_conn *l); /* its replacement is under way */
 uint32_t handoff_index(const struct handoff *h, const struct handoff_conn *l);

@@ -1,5 +1,6 @@
 #include "core/handoff/handoff_p.h"
 
+#include <assert.h>
 #include <stdio.h>
 
 enum { SUM_UP_MS = 1000, SHORTEST_MS = 1000, JITTER_PART = 20, JITTER_MAX_MS = 300 };
@@ -8,6 +9,7 @@ enum { SUM_UP_MS = 1000, SHORTEST_MS = 1000, JITTER_PART = 20, JITTER_MAX_MS = 3
 
 struct op *op_find(struct handoff *h, uint32_t serial)
 {
+	assert(h->serial >= serial);
 	for (int i = 0; serial && i < OPS; i++)
 		if (h->ops[i].serial == serial)
 			return &h->ops[i];

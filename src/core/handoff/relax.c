@@ -1,5 +1,7 @@
 #include "core/handoff/handoff_p.h"
 
+#include <assert.h>
+
 /* Relaxed windows: MOVING's own, the one after a handoff, and starts that wait for their closing message. */
 
 static int pair_of(enum note_kind k)
@@ -16,6 +18,7 @@ bool relax_matches(const struct handoff_conn *l, enum note_kind k)
 
 void relax_note(struct handoff *h, struct handoff_conn *l, const struct note *n)
 {
+	assert(l->is_open && n->kind < NOTE_KINDS);
 	mono_ms cap = h->now + h->rules.relaxed_cap_ms;
 	struct pair *p = &l->pairs[pair_of(n->kind)];
 	switch (n->kind) {

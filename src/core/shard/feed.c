@@ -109,6 +109,7 @@ void feed_move(struct shard_ctx *c, struct feed *f, enum feed_state to, const ch
 
 struct msg_feed *feed_tell(struct shard_ctx *c, const struct feed *f, enum feed_result result)
 {
+	assert(f->handle && result <= FEED_IS_MOVED);
 	struct msg *m = ctx_msg(c, msg_feed((struct msg_feed){.result = (uint8_t)result, .slot = f->slot}));
 	m->handle = f->handle;
 	m->svc = f->svc;
@@ -117,6 +118,7 @@ struct msg_feed *feed_tell(struct shard_ctx *c, const struct feed *f, enum feed_
 
 void feed_forget(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 {
+	assert(f->handle);
 	heap_remove(&fs->timers, &f->timer);
 	list_remove(&f->ready);
 	list_remove(&f->reads);
@@ -191,6 +193,7 @@ static mono_ms feed_queue_or_wait(struct link *list, struct link *l, bool is_wan
 
 void feed_plan(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 {
+	assert(f->handle);
 	if (f->state == FEED_BURYING && f->fields && !f->is_calling && f->at <= c->now)
 		feed_call_dead_add(fs, c, f);
 	bool wants_script = !f->in_flight && feed_command(f) != CMD_N;
@@ -272,6 +275,7 @@ static void feed_send_script(struct feeds *fs, struct shard_ctx *c, struct feed 
 
 static void feed_send_read(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 {
+	assert(!f->reading && !f->buf);
 	bool at_end = f->was_empty || f->at_end;
 	bool arm = fs->tracking == TRACKING_ON && !f->asking && at_end && (!f->is_armed || f->wait_ms >= FEED_REARM_MS);
 	if (arm)
@@ -386,6 +390,7 @@ void feed_invalidated(struct feeds *fs, struct shard_ctx *c, struct slice name)
 
 static void feed_begin(struct feeds *fs, struct shard_ctx *c, struct msg *m)
 {
+	assert(m->handle && m->feed_open.stream);
 	struct feed *old = feed_find(fs, m->handle);
 	if (old)
 		feed_forget(fs, c, old);

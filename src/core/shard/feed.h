@@ -32,3 +32,5 @@ mono_ms feed_flush(struct feeds *fs, struct shard_ctx *c);
 void feed_forget_all(struct feeds *fs, struct shard_ctx *c);
 /* Open feeds of a service: entries told or read and not confirmed, and feeds that wait for a retry. */
 void feed_sums(const struct feeds *fs, uint16_t svc, int64_t *n_behind, int64_t *n_blocked);
+/* Asserts what holds between turns: entries are told in order and counted by their frames. */
+void feed_check(const struct feeds *fs);

@@ -1,4 +1,5 @@
 /* feed_give - what is told of a stream, and what a worker's word does to it. */
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -18,6 +19,7 @@ bool feed_has_room(const struct shard_ctx *c, const struct feed *f)
 
 static void feed_push_sent(struct feed *f, struct feed_sent s)
 {
+	assert(f->n_sent == 0 || feed_is_newer(s.id, f->sent[f->sent_from + f->n_sent - 1].id));
 	if (f->sent_from + f->n_sent == f->sent_cap && f->sent_from > 0) {
 		memmove(f->sent, f->sent + f->sent_from, f->n_sent * sizeof *f->sent);
 		f->sent_from = 0;
@@ -210,6 +212,7 @@ void feed_clear(struct shard_ctx *c, struct feed *f)
 
 void feed_confirmed(struct shard_ctx *c, struct feed *f, struct entry_id pos)
 {
+	assert(f->was_open);
 	f->pos = feed_later(f->pos, pos);
 	feed_pop_sent(c, f);
 	bool is_buried = f->state == FEED_BURYING && !feed_is_newer(f->bad, f->pos);
@@ -301,6 +304,7 @@ void feed_take_nack(struct shard_ctx *c, struct feed *f, struct msg_feed_nack *m
 
 void feed_bury(struct shard_ctx *c, struct feed *f, struct entry_id id, enum dead_reason why)
 {
+	assert(why < DEAD_N && f->state != FEED_BURYING);
 	feed_drop_read(c, f);
 	f->bad = id;
 	f->dead_reason = (uint8_t)why;
@@ -337,4 +341,39 @@ void feed_failed(struct shard_ctx *c, struct feed *f, uint32_t tries)
 	told->id = f->bad;
 	told->wait_ms = wait;
 	told->tries = tries;
+}
+
+static void feed_check_sent(const struct feed *f)
+{
+	uint32_t n_frames = 0;
+	assert(f->sent_from + f->n_sent <= f->sent_cap);
+	for (uint32_t i = 0; i < f->n_sent; i++) {
+		const struct feed_sent *s = &f->sent[f->sent_from + i];
+		assert(i == 0 || feed_is_newer(s->id, s[-1].id)); /* told in order, each once */
+		n_frames += s->ends;
+	}
+	assert(n_frames == f->n_frames);
+}
+
+void feed_check(const struct feeds *fs)
+{
+	uint32_t n = 0, n_in_flight = 0, n_reading = 0;
+	for (uint32_t i = 0; i < shard_pool_end(&fs->pool); i++) {
+		const struct feed *f = shard_pool_at(&fs->pool, i);
+		if (!f || !f->handle)
+			continue;
+		assert(f->state < FEED_STATES && f->stream && f->index == i);
+		assert(!f->in_flight || list_empty(&f->ready)); /* sent or queued, not both */
+		assert(!f->reading || (list_empty(&f->reads) && !f->buf));
+		assert(!f->buf || f->n_told < f->buf->n);
+		assert(!f->fields || f->state == FEED_BURYING || f->state == FEED_CLOSING);
+		assert(f->state == FEED_OPENING || f->state == FEED_CLOSING || f->was_open);
+		assert(f->state != FEED_BLOCKED || f->timer.pos || !list_empty(&f->ready) || f->in_flight);
+		feed_check_sent(f);
+		n++;
+		n_in_flight += f->in_flight;
+		n_reading += f->reading;
+	}
+	assert(n == shard_pool_count(&fs->pool));
+	assert(n_in_flight <= fs->n_in_flight && n_reading <= fs->n_reading);
 }

@@ -1,4 +1,5 @@
 /* feed_reply - what the answers of Redis mean for a feed. */
+#include <assert.h>
 #include <string.h>
 
 #include "core/shard/feed_p.h"
@@ -223,6 +224,7 @@ static void feed_found_nothing(struct feeds *fs, struct shard_ctx *c, struct fee
 
 static void feed_found_some(struct shard_ctx *c, struct feed *f, struct feed_batch *b, uint32_t n_known)
 {
+	assert(n_known < b->n);
 	struct metrics_service *m = ctx_metrics(c, f->svc);
 	m->c[M_FEED_READ_ENTRIES]++;
 	if (f->was_empty)

@@ -1,5 +1,7 @@
 #include "core/shard/keyspace.h"
 
+#include <assert.h>
+
 enum { AGAIN_MS = 200, AGAIN_MAX_MS = 5000, CONFIRM_MS = 5000 };
 
 void keyspace_init(struct keyspace *k)
@@ -46,6 +48,7 @@ void keyspace_command_up(struct keyspace *k, struct shard_ctx *c)
 
 void keyspace_pushed(struct keyspace *k, struct shard_ctx *c)
 {
+	assert(k->state <= KEYSPACE_REFUSED);
 	if (k->state != KEYSPACE_SUBSCRIBING)
 		return;
 	k->state = KEYSPACE_READY;
@@ -167,4 +170,12 @@ mono_ms keyspace_flush(struct keyspace *k, struct shard_ctx *c)
 	k->in_flight = true;
 	k->at = MONO_NEVER;
 	return MONO_NEVER;
+}
+
+void keyspace_check(const struct keyspace *k)
+{
+	assert(k->state <= KEYSPACE_REFUSED);
+	assert(!k->in_flight || k->state == KEYSPACE_ASKING || k->state == KEYSPACE_SETTING);
+	assert(k->state != KEYSPACE_DOWN || k->at == MONO_NEVER);
+	assert(k->state != KEYSPACE_SETTING || k->in_flight);
 }

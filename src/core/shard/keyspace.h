@@ -24,6 +24,8 @@ struct keyspace {
 	mono_ms at; /* asked again; subscribing: not confirmed in time */
 };
 
+/* Asserts what holds between turns: a question is under way only while one is asked. */
+void keyspace_check(const struct keyspace *k);
 /* No subscriber yet. */
 void keyspace_init(struct keyspace *k);
 /* The subscriber's connection is up: events are switched on, then subscribed to. Down, and why: told to the

@@ -138,6 +138,7 @@ static mono_ms fence_of(const struct shard_ctx *c, const struct lease *l)
 
 void lease_set_timer(struct leases *ls, struct shard_ctx *c, struct lease *l)
 {
+	assert(l->handle);
 	mono_ms at = MONO_NEVER;
 	if (!l->in_flight && list_empty(&l->ready))
 		at = l->at;
@@ -170,6 +171,7 @@ void lease_queue(struct leases *ls, struct shard_ctx *c, struct lease *l)
 /* Renewals that are due within a hundredth of T go together. */
 void lease_confirm(struct leases *ls, struct shard_ctx *c, struct lease *l)
 {
+	assert(l->ttl_ms > 0 && !l->in_flight);
 	const struct service_rules *r = lease_rules_of(c, l);
 	mono_ms sent = l->at;
 	l->good_until = sent + l->ttl_ms;
@@ -185,6 +187,7 @@ void lease_confirm(struct leases *ls, struct shard_ctx *c, struct lease *l)
 
 void lease_forget(struct leases *ls, struct shard_ctx *c, struct lease *l)
 {
+	assert(l->handle);
 	struct lock_name n = {l->id, l->stream};
 	if (l->state == LEASE_RELEASING && releasing(ls, l) == l)
 		map_remove(&ls->releasing, &n, sizeof n.id);
@@ -200,6 +203,7 @@ void lease_forget(struct leases *ls, struct shard_ctx *c, struct lease *l)
 
 static struct msg *report(struct leases *ls, struct shard_ctx *c, const struct lease *l, enum lease_result r)
 {
+	assert(l->handle && r <= LEASE_IS_RECREATED);
 	lease_flush_renewed(ls, c); /* what was confirmed before this must arrive before it */
 	struct msg_lease lease = {.result = (uint8_t)r, .slot = l->slot, .good_until = l->good_until};
 	struct msg *m = ctx_msg(c, msg_lease(lease));
@@ -272,6 +276,7 @@ void lease_op_answer(struct leases *ls, struct shard_ctx *c, const struct op_ans
 
 void lease_lose(struct leases *ls, struct shard_ctx *c, struct lease *l, enum lost_reason reason)
 {
+	assert(reason < LOST_N);
 	lease_report(ls, c, l, LEASE_IS_LOST)->lease.lost = (uint8_t)reason;
 	lease_forget(ls, c, l);
 }
@@ -341,6 +346,7 @@ static bool try_delifeq(struct leases *ls)
 /* expect: of a take-over only; copied. */
 void lease_send(struct leases *ls, struct shard_ctx *c, struct lease *l, struct slice expect)
 {
+	assert(!l->in_flight);
 	uint32_t gen = shard_pool_renew(&ls->pool, l->index);
 	struct effect *ef = ctx_redis(c, tag_of(PART_LEASE, gen, l->index), lease_command(l), l->svc);
 	ef->cmd.stream = slice_of(l->stream);
@@ -418,6 +424,7 @@ void lease_connected(struct leases *ls, struct shard_ctx *c, bool is_valkey)
 
 static void acquire(struct leases *ls, struct shard_ctx *c, struct msg *m)
 {
+	assert(m->handle && m->lease_acquire.stream);
 	struct lease *old = lease_find(ls, m->handle);
 	if (old)
 		lease_forget(ls, c, old);
@@ -525,4 +532,26 @@ void lease_forget_all(struct leases *ls, struct shard_ctx *c)
 		lease_forget(ls, c, l);
 	mem_free(ls->renewed);
 	ls->renewed = NULL;
+}
+
+void lease_check(const struct leases *ls, const struct shard_ctx *c)
+{
+	uint32_t pos = 0, n = 0, n_in_flight = 0, n_releasing = 0;
+	for (const struct lease *l; (l = next(ls, &pos)); n++) {
+		bool waits = !l->in_flight && list_empty(&l->ready);
+		assert(l->state < LEASE_STATES && l->stream && ctx_service(c, l->svc));
+		assert(!l->in_flight || list_empty(&l->ready)); /* sent or queued, not both */
+		assert(!waits || l->timer.pos);                 /* nothing waits for ever */
+		assert(!is_held(l) || l->good_until > 0);
+		assert(!is_held(l) || (l->timer.pos && l->timer.at <= fence_of(c, l))); /* its fence comes in time */
+		assert(!l->in_flight || l->was_sent);
+		if (l->state == LEASE_RELEASING)
+			n_releasing++;
+		else
+			assert(lease_find(ls, l->handle) == l && releasing(ls, l) != l);
+		n_in_flight += l->in_flight;
+	}
+	assert(n == shard_pool_count(&ls->pool));
+	assert(n_in_flight <= ls->n_in_flight); /* more: answers that nobody waits for any more */
+	assert(ls->releasing.n <= n_releasing);
 }

@@ -37,3 +37,5 @@ void lease_rules(struct leases *ls, struct shard_ctx *c, uint16_t svc);
 void lease_forget_all(struct leases *ls, struct shard_ctx *c);
 /* Leases of any state, those being released too. */
 uint32_t lease_count(const struct leases *ls);
+/* Asserts what holds between turns: every lease is sent, queued or has a timer, and its fence is never later. */
+void lease_check(const struct leases *ls, const struct shard_ctx *c);

@@ -1,5 +1,6 @@
 #include "core/shard/lease_p.h"
 
+#include <assert.h>
 #include <stdio.h>
 
 enum { AGAIN_MS = 50, AGAIN_MAX_MS = 200, REFUSED_MS = 200, REFUSED_MAX_MS = 5000 };
@@ -287,6 +288,7 @@ static bool is_delifeq_refused(struct leases *ls, const struct reply *reply)
 
 void lease_reply(struct leases *ls, struct shard_ctx *c, uint64_t tag, const struct reply *reply)
 {
+	assert(ls->n_in_flight > 0);
 	ls->n_in_flight--;
 	struct lease *l = shard_pool_find(&ls->pool, tag_gen(tag), tag_index(tag));
 	if (!l || !l->in_flight)

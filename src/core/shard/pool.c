@@ -2,6 +2,7 @@
 
 #include "base/mem.h"
 
+#include <assert.h>
 #include <string.h>
 
 enum { GEN_MASK = 0x0fffffff };
@@ -50,12 +51,14 @@ void *shard_pool_get(struct shard_pool *p, uint32_t *index)
 
 void shard_pool_put(struct shard_pool *p, uint32_t index)
 {
+	assert(index < p->n_gens);
 	shard_pool_renew(p, index);
 	slab_put(&p->slab, index);
 }
 
 uint32_t shard_pool_renew(struct shard_pool *p, uint32_t index)
 {
+	assert(index < p->n_gens);
 	return p->gens[index] = (p->gens[index] + 1) & GEN_MASK;
 }
 

@@ -29,6 +29,7 @@ const struct service_rules *reader_rules(const struct shard_ctx *c, const struct
 
 enum cmd_kind reader_command(enum reader_query e)
 {
+	assert(e < READER_QUERY_N);
 	static const enum cmd_kind kinds[READER_QUERY_N] = {
 		[READER_QUERY_GROUP] = CMD_GROUP_CREATE,
 		[READER_QUERY_OWN] = CMD_READ_OWN,
@@ -141,6 +142,7 @@ void reader_service(struct readers *rs, struct shard_ctx *c, uint16_t svc)
 struct msg *reader_entries(
 	struct shard_ctx *c, uint16_t svc, enum entry_source source, struct entry_batch *b, int64_t n_asked)
 {
+	assert(n_asked >= 0);
 	struct msg *m = ctx_msg(
 		c, msg_entries((struct msg_entries){.source = (uint8_t)source, .n_asked = n_asked, .batch = b}));
 	m->svc = svc;
@@ -228,6 +230,7 @@ void reader_command_up(struct readers *rs, struct shard_ctx *c)
 
 void reader_group_lost(struct readers *rs, struct shard_ctx *c, struct reader *r)
 {
+	assert(ctx_service(c, r->svc)->is_read);
 	ctx_service(c, r->svc)->is_group_lost = false;
 	reader_wake(rs, c, r);
 	if (r->was_lost || r->state == READER_GROUP)
@@ -375,6 +378,7 @@ static void call_dlq_length(struct shard_ctx *c, struct reader *r, enum reader_q
 
 static void reader_send(struct shard_ctx *c, struct reader *r, enum reader_query e)
 {
+	assert(!r->reader_queries[e].in_flight);
 	struct reader_query_state *s = &r->reader_queries[e];
 	s->gen = (s->gen + 1) & 0x0fffffff;
 	s->sent = c->now;
@@ -444,4 +448,20 @@ mono_ms reader_flush(struct readers *rs, struct shard_ctx *c)
 		heap_set(&rs->timers, top, reader_flush_one(c, r));
 	}
 	return heap_deadline(&rs->timers);
+}
+
+void reader_check(const struct readers *rs, const struct shard_ctx *c)
+{
+	for (size_t i = 0; i < rs->n; i++) {
+		const struct reader *r = rs->v[i];
+		if (!r)
+			continue;
+		bool is_reading = r->reader_queries[READER_QUERY_READ].in_flight;
+		assert(r->svc == i && r->state < READER_STATES);
+		assert(ctx_service(c, r->svc) && ctx_service(c, r->svc)->is_read);
+		assert(r->asked == 0 || is_reading); /* a grant is used by one read at a time */
+		assert(!is_reading || r->asked > 0);
+		assert(!r->is_left || !is_reading);
+		assert(r->is_conn_up || r->client_id == -1);
+	}
 }

@@ -28,3 +28,5 @@ void reader_reply(struct readers *rs, struct shard_ctx *c, uint64_t tag, const s
 void reader_lock_answer(struct readers *rs, struct shard_ctx *c, const struct msg_lock_answer *m);
 /* Sends what is due. Returns the next deadline. */
 mono_ms reader_flush(struct readers *rs, struct shard_ctx *c);
+/* Asserts what holds between turns: a reader for each service that is read here, a grant used by one read at a time. */
+void reader_check(const struct readers *rs, const struct shard_ctx *c);

@@ -579,3 +579,8 @@ mono_ms reconcile_flush(struct reconcile *rc, struct shard_ctx *c)
 		heap_set(&rc->services, top, reconcile_flush_one(rc, c, HEAP_OF(struct recovery, timer, top)));
 	return mono_min(heap_deadline(&rc->timers), heap_deadline(&rc->services));
 }
+
+uint32_t reconcile_count(const struct reconcile *rc)
+{
+	return shard_pool_count(&rc->pool);
+}

@@ -27,3 +27,6 @@ void reconcile_lock_answer(struct reconcile *rc, struct shard_ctx *c, const stru
 void reconcile_op_answer(struct reconcile *rc, struct shard_ctx *c, const struct op_answer *a);
 /* Sends what is due. Returns the next deadline. */
 mono_ms reconcile_flush(struct reconcile *rc, struct shard_ctx *c);
+uint32_t reconcile_count(const struct reconcile *rc); /* repairs under way or waiting */
+/* Asserts what holds between turns: each service counts its repairs by state. */
+void reconcile_check(const struct reconcile *rc);

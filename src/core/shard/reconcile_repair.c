@@ -42,6 +42,7 @@ static uint32_t *counter_of(struct recovery *v, const struct repair *r)
 
 static void repair_move(struct reconcile *rc, struct repair *r, enum repair_state to)
 {
+	assert(*counter_of(recovery_of(rc, r), r) > 0);
 	assert(allowed[r->state] & 1 << to);
 	struct recovery *v = recovery_of(rc, r);
 	--*counter_of(v, r);
@@ -55,6 +56,7 @@ static void repair_move(struct reconcile *rc, struct repair *r, enum repair_stat
 
 static void repair_forget(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
+	assert(*counter_of(recovery_of(rc, r), r) > 0);
 	struct recovery *v = recovery_of(rc, r);
 	--*counter_of(v, r);
 	list_remove(&r->queue);
@@ -213,6 +215,7 @@ static void repair_fetch(struct reconcile *rc, struct shard_ctx *c, struct repai
 static void call(struct reconcile *rc, struct shard_ctx *c, struct repair *r, enum cmd_kind kind, struct text *value,
 	mono_ms ttl_ms)
 {
+	assert(r->stream);
 	struct msg_lock_call lock = {.kind = (uint8_t)kind,
 		.slot = r->slot,
 		.tag = repair_tag(rc, r),
@@ -651,4 +654,28 @@ void repair_tick(struct reconcile *rc, struct shard_ctx *c)
 	struct heap_node *top;
 	while ((top = heap_top(&rc->timers)) && top->at <= c->now)
 		repair_due(rc, c, HEAP_OF(struct repair, timer, top));
+}
+
+void reconcile_check(const struct reconcile *rc)
+{
+	size_t pos = 0;
+	uint32_t n = 0, n_waiting = 0, n_queued = 0, n_busy = 0;
+	for (const struct repair *r; (r = map_next(&rc->repairs, &pos)); n++) {
+		assert(r->state < REPAIR_STATES && r->key.svc < rc->n && recovery_of(rc, r));
+		assert((r->state == REPAIR_READY) == !list_empty(&r->queue));
+		assert(r->state == REPAIR_READY || r->timer.pos || r->state > REPAIR_CHECKING || r->asked_at > 0);
+		n_waiting += r->state == REPAIR_WAITING;
+		n_queued += r->state == REPAIR_READY;
+		n_busy += r->state > REPAIR_READY;
+	}
+	assert(n == shard_pool_count(&rc->pool));
+	for (size_t i = 0; i < rc->n; i++) {
+		if (!rc->v[i])
+			continue;
+		assert(rc->v[i]->svc == i);
+		n_waiting -= rc->v[i]->n_waiting;
+		n_queued -= rc->v[i]->n_queued;
+		n_busy -= rc->v[i]->n_busy;
+	}
+	assert(n_waiting == 0 && n_queued == 0 && n_busy == 0); /* each service counts its own */
 }

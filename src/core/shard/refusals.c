@@ -111,6 +111,7 @@ void refusals_forget(struct refusals *r)
 
 bool refusals_now(const struct refusals *r, mono_ms now, struct shard_refused *out)
 {
+	assert(out);
 	const struct refusals_kind *first = NULL;
 	for (int i = 0; r->n_kinds && i < CMD_N; i++) {
 		const struct refusals_kind *k = &r->kinds[i];

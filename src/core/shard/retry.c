@@ -2,6 +2,7 @@
 
 #include "core/shard/retry_p.h"
 
+#include <assert.h>
 #include <string.h>
 
 enum { WAIT_BLOCK_MS = 200 };
@@ -76,6 +77,7 @@ uint32_t retry_count(const struct retry *r)
 
 void retry_set_timer(struct retry *r, struct op *op)
 {
+	assert(op->is_live);
 	/* what a part asked for is waited for once sent; a lock call never longer than that */
 	mono_ms at = op->in_flight && op->whom == OP_FOR_PART ? MONO_NEVER : op->not_after;
 	if (!op->in_flight && list_empty(&op->queue))
@@ -85,6 +87,7 @@ void retry_set_timer(struct retry *r, struct op *op)
 
 void retry_queue(struct retry *r, struct op *op)
 {
+	assert(op->is_live && !op->in_flight);
 	list_remove(&op->queue);
 	list_push(&r->ready, &op->queue);
 	retry_set_timer(r, op);
@@ -92,6 +95,7 @@ void retry_queue(struct retry *r, struct op *op)
 
 void retry_next(struct retry *r, struct op *op, enum cmd_kind command)
 {
+	assert(op->is_live && command < CMD_N);
 	op->command = (uint8_t)command;
 	op->tries = 0;
 	op->use_eval = false;
@@ -205,6 +209,7 @@ static void retry_begin_call(struct retry *r, struct shard_ctx *c, struct msg *m
 
 void retry_ask(struct retry *r, struct shard_ctx *c, struct op_ask *ask)
 {
+	assert(ask->kind < CMD_N && ask->svc != SERVICE_NONE);
 	struct op *op = op_new(r, c, ask->is_leases ? OP_FOR_LEASE : OP_FOR_PART);
 	op->handle = ask->handle;
 	op->svc = ask->svc;
@@ -284,6 +289,7 @@ void retry_send(struct retry *r, struct shard_ctx *c, struct op *op)
 
 void retry_call_dead_add(struct retry *r, struct shard_ctx *c, struct op *op)
 {
+	assert(op->fields && !op->is_calling);
 	struct msg_lock_call call = {.kind = CMD_DEAD_ADD,
 		.reason = op->reason,
 		.slot = ctx_service(c, op->svc)->rules->dlq_slot,
@@ -307,6 +313,7 @@ static void back_to_done(struct retry *r, struct op *op)
 /* A WAIT speaks of its own connection only: what was done over another is asked again over this one. */
 void retry_wait(struct retry *r, struct op *op)
 {
+	assert(op->is_done);
 	if (op->conn != r->conn) {
 		back_to_done(r, op);
 		return;
@@ -424,4 +431,24 @@ void retry_lock_answer(struct retry *r, struct shard_ctx *c, const struct msg_lo
 	}
 	op->at = c->now + ctx_backoff(c, op->tries++, 200, 5000);
 	retry_set_timer(r, op);
+}
+
+void retry_check(const struct retry *r, const struct shard_ctx *c)
+{
+	uint32_t n = 0, n_in_flight = 0;
+	for (uint32_t i = 0; i < shard_pool_end(&r->pool); i++) {
+		const struct op *op = shard_pool_at(&r->pool, i);
+		if (!op || !op->is_live)
+			continue;
+		assert(op->kind < CMD_N && op->command < CMD_N && op->whom <= OP_FOR_LEASE);
+		assert(ctx_service(c, op->svc));
+		assert(!(op->in_flight && op->is_calling));
+		assert(!op->in_flight || list_empty(&op->queue));                  /* sent or queued, not both */
+		assert(op->in_flight || !list_empty(&op->queue) || op->timer.pos); /* nothing waits for ever */
+		n++;
+		n_in_flight += op->in_flight;
+	}
+	assert(n == shard_pool_count(&r->pool));
+	assert(r->is_wait_in_flight || list_empty(&r->covered));
+	assert(n_in_flight <= r->n_in_flight); /* more: answers that nobody waits for any more, and a WAIT */
 }

@@ -32,3 +32,5 @@ void retry_slots(struct retry *r, struct shard_ctx *c);
 void retry_forget_all(struct retry *r, struct shard_ctx *c);
 /* Operations that are not answered yet. */
 uint32_t retry_count(const struct retry *r);
+/* Asserts what holds between turns: every operation is sent, queued or has a timer. */
+void retry_check(const struct retry *r, const struct shard_ctx *c);

@@ -1,5 +1,6 @@
 #include "core/shard/retry_p.h"
 
+#include <assert.h>
 #include <string.h>
 
 enum { AGAIN_MS = 50, AGAIN_MAX_MS = 1000, REFUSED_MS = 200, REFUSED_MAX_MS = 5000 };
@@ -54,6 +55,7 @@ static void tell_caller(struct shard_ctx *c, const struct op *op, enum op_result
 /* Answers and forgets. Entries in reply move when the answer takes them (fetch, dlq range). */
 void retry_finish(struct retry *r, struct shard_ctx *c, struct op *op, enum op_result result, const struct reply *reply)
 {
+	assert(op->is_live && result <= OP_FAILED);
 	switch ((enum op_for)op->whom) {
 	case OP_FOR_COORD:
 		tell_coord(c, op, result, reply);

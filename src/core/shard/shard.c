@@ -8,6 +8,8 @@
 #include "core/shard/retry.h"
 #include "core/shard/shard_p.h"
 
+#include <assert.h>
+
 struct shard {
 	struct shard_rules rules;
 	struct shard_ctx ctx;
@@ -22,6 +24,7 @@ struct shard {
 	mono_ms time_at, time_sent; /* the server's clock is asked for, and was */
 	int64_t clock_offset_ms;
 	bool has_offset, is_stopped;
+	uint32_t n_turns; /* that may have been checked */
 };
 
 enum { ROLE_RUN_ID, ROLE_ROLE, ROLE_TIME };
@@ -392,6 +395,28 @@ static void exchange(struct shard *s)
 	}
 }
 
+static void shard_check(const struct shard *s)
+{
+	const struct shard_ctx *c = &s->ctx;
+	assert(c->n_asks == 0 && c->n_answers == 0); /* what parts ask of each other is asked within the turn */
+	assert(!c->is_group_lost && !c->is_due_news);
+	for (size_t i = 0; i < c->n_services; i++)
+		assert(!c->services[i] || (c->services[i]->rules && c->services[i]->rules->svc == i));
+	lease_check(s->leases, c);
+	retry_check(s->retry, c);
+	reader_check(s->readers, c);
+	reconcile_check(s->reconcile);
+	feed_check(s->feeds);
+	keyspace_check(&s->keyspace);
+}
+
+/* At the end of every turn; the more there is to look at, the rarer. */
+static bool is_check_due(struct shard *s)
+{
+	uint32_t n = lease_count(s->leases) + retry_count(s->retry) + reconcile_count(s->reconcile);
+	return s->rules.is_checked && s->n_turns++ % (1 + n / 256) == 0;
+}
+
 mono_ms shard_step(struct shard *s, const struct shard_event *ev, struct effects *out)
 {
 	struct shard_ctx *c = &s->ctx;
@@ -420,7 +445,10 @@ mono_ms shard_step(struct shard *s, const struct shard_event *ev, struct effects
 	next = mono_min(next, reader_flush(s->readers, c));
 	next = mono_min(next, time_settle(s));
 	next = mono_min(next, feed_flush(s->feeds, c));
-	return mono_min(next, keyspace_flush(&s->keyspace, c));
+	next = mono_min(next, keyspace_flush(&s->keyspace, c));
+	if (is_check_due(s))
+		shard_check(s);
+	return next;
 }
 
 /* ---- seen from outside ---- */

@@ -1,5 +1,7 @@
 #include "core/shard/shard_p.h"
 
+#include <assert.h>
+
 enum { REFRESH_EVERY_MS = 1000 };
 
 void ctx_init(struct shard_ctx *c, const struct shard_rules *rules, uint16_t index)
@@ -38,6 +40,7 @@ void ctx_fini(struct shard_ctx *c)
 
 void ctx_begin(struct shard_ctx *c, mono_ms now, int64_t wall_ms, struct effects *out)
 {
+	assert(now >= c->now);
 	release_retired(c);
 	c->now = now;
 	c->wall_ms = wall_ms;
@@ -51,6 +54,7 @@ struct shard_service *ctx_service(const struct shard_ctx *c, uint16_t svc)
 
 struct shard_service *ctx_service_put(struct shard_ctx *c, struct service_rules *rules)
 {
+	assert(rules->svc != SERVICE_NONE);
 	uint16_t svc = rules->svc;
 	if (svc >= c->n_services) {
 		c->services = mem_grow(c->services, (size_t)svc + 1, sizeof *c->services);
@@ -111,6 +115,7 @@ void ctx_due_at(struct shard_ctx *c, uint16_t svc, mono_ms at)
 
 bool ctx_serves(const struct shard_ctx *c, uint16_t slot)
 {
+	assert(slot < SLOTS);
 	if (!c->has_slots)
 		return true;
 	return c->slots && (c->slots[slot / 8] >> (slot % 8) & 1);
@@ -126,6 +131,7 @@ mono_ms ctx_hold_off(const struct shard_ctx *c, const struct service_rules *r)
 
 struct effect *ctx_redis(struct shard_ctx *c, uint64_t tag, enum cmd_kind kind, uint16_t svc)
 {
+	assert(kind < CMD_N);
 	struct effect *ef = effects_add(c->out, EFF_REDIS);
 	ef->role = CONN_COMMAND;
 	ef->svc = svc;
@@ -174,6 +180,7 @@ static void tell_moved(struct shard_ctx *c, const struct reply *reply)
 enum verdict ctx_judge(
 	struct shard_ctx *c, const char *what, enum cmd_kind kind, uint16_t svc, const struct reply *reply)
 {
+	assert(kind < CMD_N);
 	if (reply->kind == REPLY_NONE)
 		return VERDICT_LOST;
 	if (reply->kind != REPLY_ERROR) {
@@ -212,12 +219,14 @@ enum verdict ctx_judge(
 
 mono_ms ctx_backoff(struct shard_ctx *c, unsigned tries, mono_ms first, mono_ms cap)
 {
+	assert(first > 0 && cap >= first);
 	mono_ms wait = tries < 16 ? mono_min(first << tries, cap) : cap;
 	return rng_jitter(&c->rng, wait, 25);
 }
 
 void ctx_ask(struct shard_ctx *c, const struct op_ask *ask)
 {
+	assert(ask->kind < CMD_N && ask->svc != SERVICE_NONE);
 	if (c->n_asks == c->asks_cap) {
 		c->asks_cap = c->asks_cap ? c->asks_cap * 2 : 64;
 		c->asks = mem_grow(c->asks, c->asks_cap, sizeof *c->asks);
@@ -227,6 +236,7 @@ void ctx_ask(struct shard_ctx *c, const struct op_ask *ask)
 
 void ctx_answer(struct shard_ctx *c, const struct op_answer *answer)
 {
+	assert(answer->kind < CMD_N && answer->result <= OP_FAILED);
 	if (c->n_answers == c->answers_cap) {
 		c->answers_cap = c->answers_cap ? c->answers_cap * 2 : 64;
 		c->answers = mem_grow(c->answers, c->answers_cap, sizeof *c->answers);

@@ -202,7 +202,7 @@ UNUSED static void story_until(mono_ms t)
 	W.now = t;
 }
 
-static void story_expect(const char *want, const char *file, int line)
+UNUSED static void story_expect(const char *want, const char *file, int line)
 {
 	const char *got = W.text.data ? W.text.data : "";
 	cr_expect_str_eq(got, want, "%s:%d: the story is\n%s--- but should be\n%s", file, line, got, want);
@@ -385,6 +385,7 @@ static void story_begin(void)
 {
 	alarm(60);
 	W.rules = (struct coord_rules){.max_sessions = 3,
+		.is_checked = true,
 		.max_frame_bytes = 4096,
 		.hello_timeout_ms = 10000,
 		.resume_grace_ms = 5000,

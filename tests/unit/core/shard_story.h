@@ -462,6 +462,7 @@ static void story_begin(void)
 		.command_timeout_ms = 3000,
 		.events_on = true,
 		.events_merge = true,
+		.is_checked = true,
 		.seed = 42,
 	};
 	struct shard_rules who = rules;

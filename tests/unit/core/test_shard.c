@@ -371,7 +371,7 @@ static void random_msg(uint64_t x)
 		m.slots = (struct msg_slots){.bits = mem_alloc(SLOTS / 8), .was_elsewhere = flag};
 		memset(m.slots.bits, x >> 44 & 3 ? 0xff : 0xf3, SLOTS / 8);
 	}
-	m.handle = x >> 16 & 31;
+	m.handle = 1 + (x >> 16 & 31);
 	m.svc = 1;
 	if (m.kind == MSG_SERVICE_GONE && (x >> 46 & 7))
 		m.kind = MSG_RENEW_ALL;
