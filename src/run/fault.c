@@ -251,4 +251,50 @@ void fault_write(const struct out_frame *f)
 {
 	fault_point("write", out_names[f->kind]);
 }
+#else
+bool fault_start(int argc, char **argv, int *status)
+{
+	(void)argc;
+	(void)argv;
+	(void)status;
+	return false;
+}
+
+void fault_point(const char *kind, const char *name)
+{
+	(void)kind;
+	(void)name;
+}
+
+void fault_send(uint32_t inflight, const struct cmd *c, const struct command_self *self)
+{
+	(void)inflight;
+	(void)c;
+	(void)self;
+}
+
+void fault_answer(uint32_t inflight)
+{
+	(void)inflight;
+}
+
+void fault_post(const struct msg *m)
+{
+	(void)m;
+}
+
+void fault_mail(const struct msg *m)
+{
+	(void)m;
+}
+
+void fault_read(const struct frame *f)
+{
+	(void)f;
+}
+
+void fault_write(const struct out_frame *f)
+{
+	(void)f;
+}
 #endif

@@ -1,5 +1,5 @@
 /* fault - places at which a test kills or stops the process: only in the build variant V=fault (-DSLUICE_FAULT_POINTS).
- * In every other build these are empty inline functions, and no name of a point is in the binary.
+ * In every other build these do nothing, and no name of a point is in the binary.
  *
  * SLUICE_FAULT=NAME[:N][:ACTION]: the Nth passage (default 1) of the point says so on stderr and does ACTION:
  * kill (SIGKILL, the default), stop (SIGSTOP), or hang: the thread that passes it never goes on, the others do. An
@@ -17,7 +17,6 @@
 #include "codec/command.h"
 #include "core/turn.h"
 
-#ifdef SLUICE_FAULT_POINTS
 /* A place where the process may be told to die, stop or hang: passed the armed number of times, it does. Any thread;
  * without V=fault it is nothing. */
 void fault_point(const char *kind, const char *name);
@@ -33,43 +32,3 @@ void fault_read(const struct frame *f);
 void fault_write(const struct out_frame *f);
 /* --list-faults, and the check of $SLUICE_FAULT: true = the process ends with *status. */
 bool fault_start(int argc, char **argv, int *status);
-#else
-static inline bool fault_start(int argc, char **argv, int *status)
-{
-	(void)argc;
-	(void)argv;
-	(void)status;
-	return false;
-}
-static inline void fault_point(const char *kind, const char *name)
-{
-	(void)kind;
-	(void)name;
-}
-static inline void fault_send(uint32_t inflight, const struct cmd *c, const struct command_self *self)
-{
-	(void)inflight;
-	(void)c;
-	(void)self;
-}
-static inline void fault_answer(uint32_t inflight)
-{
-	(void)inflight;
-}
-static inline void fault_post(const struct msg *m)
-{
-	(void)m;
-}
-static inline void fault_mail(const struct msg *m)
-{
-	(void)m;
-}
-static inline void fault_read(const struct frame *f)
-{
-	(void)f;
-}
-static inline void fault_write(const struct out_frame *f)
-{
-	(void)f;
-}
-#endif
