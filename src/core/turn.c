@@ -188,6 +188,7 @@ void effects_clear(struct effects *e)
 	e->n = 0;
 	if (e->cap > KEEP_CAP) { /* a large turn's memory is given back */
 		mem_free(e->v);
-		*e = (struct effects){0};
+		e->v = NULL;
+		e->cap = 0;
 	}
 }

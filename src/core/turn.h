@@ -447,6 +447,7 @@ struct effect {
 struct effects {
 	struct effect *v;
 	size_t n, cap;
+	bool says_moves; /* each transition of a state machine is a debug line: whoever performs them wants those */
 };
 /* Empty. */
 void effects_init(struct effects *e);

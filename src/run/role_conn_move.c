@@ -214,7 +214,7 @@ void role_conns_event(struct role_conns *ls, struct handoff_event *ev)
 {
 	if (ls->is_quitting)
 		return;
-	struct handoff_effects effects = {0};
+	struct handoff_effects effects = {.says_moves = log_is_on(LOG_DEBUG)};
 	ls->deadline = handoff_step(ls->handoff, ev, &effects);
 	bool has_switched = false;
 	for (size_t i = 0; i < effects.n; i++) {

@@ -159,6 +159,7 @@ static void step(struct shard_thread *s, struct shard_event *ev)
 {
 	ev->now = mono_now(); /* not the round's: the process may have been stopped within it */
 	ev->wall_ms = mono_wall_ms();
+	s->effects.says_moves = log_is_on(LOG_DEBUG);
 	s->core_deadline = shard_step(s->core, ev, &s->effects);
 	struct shard_refused refused;
 	if (!s->is_refused && shard_refused(s->core, ev->now, &refused))

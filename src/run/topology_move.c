@@ -184,7 +184,7 @@ static void topology_move_on_timer(uv_timer_t *timer)
 
 static void topology_move_event(struct topology_move *m, struct handoff_event *ev)
 {
-	struct handoff_effects effects = {0};
+	struct handoff_effects effects = {.says_moves = log_is_on(LOG_DEBUG)};
 	mono_ms next = handoff_step(m->handoff, ev, &effects);
 	bool has_switched = false;
 	for (size_t i = 0; i < effects.n; i++) {

@@ -63,9 +63,32 @@ void entry_arm(struct coord *c, struct entry *e)
 	ledger_arm(&c->ledger, e, at);
 }
 
+/* What leads into a state; how an entry ends says its outcome. */
+static const char *move_cause(const struct entry *e, enum entry_state to)
+{
+	static const char *const outcomes[] = {[FINISH_NONE] = "",
+		[FINISH_DONE] = "done",
+		[FINISH_REQUEUE] = "goes back",
+		[FINISH_DEAD] = "dead letter",
+		[FINISH_ACK] = "its data is gone"};
+	static const char *const revokes[REVOKE_N] = {
+		"its lease is lost", "drain", "no progress in time", "an operator", "the daemon ends"};
+	static const char *const causes[ENTRY_STATES] = {[ENTRY_FETCHING] = "pending for us",
+		[ENTRY_LOCKING] = "its turn has come",
+		[ENTRY_BUSY] = "somebody else has the lock",
+		[ENTRY_TAKING] = "the registry is asked",
+		[ENTRY_PARKED] = "behind another of its stream",
+		[ENTRY_READY] = "taken",
+		[ENTRY_ASSIGNED] = "a worker has it",
+		[ENTRY_LIMBO] = "its worker went away"};
+	if (to == ENTRY_FINISHING)
+		return outcomes[e->finish];
+	return to == ENTRY_REVOKING ? revokes[e->revoke] : causes[to];
+}
+
 void entry_move(struct coord *c, struct entry *e, enum entry_state to, mono_ms deadline)
 {
-	ledger_move(&c->ledger, e, to, c->now, deadline);
+	ledger_move(&c->ledger, e, to, c->now, deadline, c->out, move_cause(e, to));
 	entry_arm(c, e);
 }
 

@@ -1,4 +1,5 @@
 #include "core/coord/ledger.h"
+#include "core/sm.h"
 #include <assert.h>
 #include <string.h>
 
@@ -23,12 +24,14 @@ static const uint16_t allowed[ENTRY_STATES] = {
 	[ENTRY_FINISHING] = 0,
 };
 
+static const char *const entry_states[ENTRY_STATES] = {
+	"fetching", "locking", "busy", "taking", "parked", "ready", "assigned", "revoking", "limbo", "finishing"};
+static const struct sm entry_machine = {.what = "stream", .names = entry_states, .allowed = allowed, .n = ENTRY_STATES};
+
 const char *entry_state_name(enum entry_state s)
 {
 	assert(s < ENTRY_STATES);
-	static const char *const names[ENTRY_STATES] = {"fetching", "locking", "busy", "taking", "parked", "ready",
-		"assigned", "revoking", "limbo", "finishing"};
-	return names[s];
+	return entry_states[s];
 }
 
 static struct id_key key_of(uint16_t svc, struct entry_id id)
@@ -125,13 +128,14 @@ struct entry *ledger_by_handle(const struct ledger *l, uint64_t handle)
 	return e && e->gen && entry_handle(e) == handle ? e : NULL;
 }
 
-void ledger_move(struct ledger *l, struct entry *e, enum entry_state to, mono_ms now, mono_ms deadline)
+void ledger_move(struct ledger *l, struct entry *e, enum entry_state to, mono_ms now, mono_ms deadline,
+	struct effects *out, const char *why)
 {
-	assert(e->gen && to < ENTRY_STATES);
-	assert(allowed[e->state] & BIT(to));
+	assert(e->gen);
+	struct slice stream = e->stream ? (struct slice){e->stream->bytes, e->stream->len} : (struct slice){"?", 1};
 	l->n_state[e->state]--;
 	l->n_state[to]++;
-	e->state = (uint8_t)to;
+	sm_move(&entry_machine, &e->state, to, out, stream, why);
 	e->since = now;
 	e->deadline = deadline;
 }

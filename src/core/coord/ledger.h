@@ -17,6 +17,7 @@
 #include "base/slab.h"
 #include "core/cmd.h"
 #include "core/rules.h"
+#include "core/turn.h"
 
 enum entry_state {
 	ENTRY_FETCHING,
@@ -136,8 +137,9 @@ static inline uint64_t entry_handle(const struct entry *e)
 {
 	return (uint64_t)e->gen << 32 | e->idx;
 }
-/* The only way a state changes: asserts that the move is allowed; sets since; deadline becomes `deadline`. */
-void ledger_move(struct ledger *l, struct entry *e, enum entry_state to, mono_ms now, mono_ms deadline);
+/* The only way a state changes, by sm_move (out NULL: without a line); sets since; deadline becomes `deadline`. */
+void ledger_move(struct ledger *l, struct entry *e, enum entry_state to, mono_ms now, mono_ms deadline,
+	struct effects *out, const char *why);
 /* Sets the timer to the earlier of its state's deadline and `stop_at` (MONO_NEVER = none). */
 void ledger_arm(struct ledger *l, struct entry *e, mono_ms stop_at);
 struct entry *ledger_due(struct ledger *l, mono_ms now);          /* NULL: none; its timer is off afterwards */

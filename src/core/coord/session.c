@@ -1,4 +1,5 @@
 #include "core/coord/session.h"
+#include "core/sm.h"
 #include "base/mem.h"
 #include <assert.h>
 #include <stdio.h>
@@ -13,6 +14,23 @@ void session_init(struct session *s, uint64_t id, mono_ms now)
 		.last_heard = now,
 		.last_ping = now,
 		.deadline = MONO_NEVER};
+}
+
+#define BIT(s) (1u << (s))
+
+static const uint16_t allowed[SESSION_STATES] = {
+	[SESSION_NEW] = BIT(SESSION_HELD) | BIT(SESSION_READY),
+	[SESSION_HELD] = BIT(SESSION_READY),
+	[SESSION_READY] = BIT(SESSION_DETACHED),
+	[SESSION_DETACHED] = 0,
+};
+static const char *const session_states[SESSION_STATES] = {"new", "held", "ready", "detached"};
+static const struct sm session_machine = {
+	.what = "worker", .names = session_states, .allowed = allowed, .n = SESSION_STATES};
+
+void session_move(struct session *s, enum session_state to, struct effects *out, const char *why)
+{
+	sm_move(&session_machine, &s->state, to, out, (struct slice){s->name, strlen(s->name)}, why);
 }
 
 void session_fini(struct session *s)

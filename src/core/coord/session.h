@@ -8,9 +8,10 @@
 #include "base/heap.h"
 #include "core/cmd.h"
 #include "core/frame.h"
+#include "core/turn.h"
 #include <sys/types.h>
 
-enum session_state { SESSION_NEW, SESSION_HELD, SESSION_READY, SESSION_DETACHED };
+enum session_state { SESSION_NEW, SESSION_HELD, SESSION_READY, SESSION_DETACHED, SESSION_STATES };
 
 enum { SESSION_KEY = 32, SESSION_OUTCOMES_MIN = 256 };
 
@@ -26,7 +27,7 @@ struct session_outcome { /* what became of a lease, for repeats and resumes */
 
 struct session {
 	uint64_t id;
-	enum session_state state;
+	uint8_t state; /* enum session_state */
 	struct heap_node timer;
 	char key[SESSION_KEY + 1]; /* the secret that resumes it */
 	char name[128];
@@ -48,6 +49,8 @@ enum { SESSION_LEASE_CAP = FRAME_LEASE_MAX + 1, SESSION_TOKEN_CAP = 24 };
 
 /* NEW, without a name; id: the runtime's number of its connection. */
 void session_init(struct session *s, uint64_t id, mono_ms now);
+/* The only way its state changes, by sm_move. */
+void session_move(struct session *s, enum session_state to, struct effects *out, const char *why);
 /* Frees the outcomes it remembers. */
 void session_fini(struct session *s);
 /* Checks a hello. FERR_N = good; else the fatal code, *why = sentence. */

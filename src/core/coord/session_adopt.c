@@ -67,7 +67,7 @@ void worker_on_adopt(struct coord *c, const struct coord_event *ev)
 	m->credit_holder.credits = (uint32_t)f->credits;
 	m->s.told_until = ev->until;
 	m->s.n_pings = (int64_t)ev->n;
-	m->s.state = SESSION_READY;
+	session_move(&m->s, SESSION_READY, c->out, "of the former process");
 	m->s.deadline = MONO_NEVER;
 	m->s.last_ping = c->now - coord_ping_ms(c); /* told of its leases at once */
 	size_t n_kept = 0;

@@ -187,7 +187,7 @@ void worker_welcome(struct coord *c, struct worker *m)
 		else
 			gone[n_gone++] = (struct gone){lease, outcome};
 	}
-	m->s.state = SESSION_READY;
+	session_move(&m->s, SESSION_READY, c->out, "welcome");
 	m->s.deadline = MONO_NEVER;
 	m->s.last_ping = c->now;
 	struct effect *ef = worker_frame(c, m, OUT_WELCOME);
@@ -277,7 +277,7 @@ void worker_hello(struct coord *c, struct worker *m, const struct frame *f)
 		worker_welcome(c, m);
 		return;
 	}
-	m->s.state = SESSION_HELD; /* until it is known what a former process left to us */
+	session_move(&m->s, SESSION_HELD, c->out, "what a former process left is not known yet");
 	m->s.deadline = c->now + c->shortest_ttl;
 	worker_arm(c, m);
 }

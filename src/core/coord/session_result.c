@@ -102,7 +102,7 @@ static uint32_t n_blamed(const struct coord *c, const struct worker *m)
 static void worker_detach(struct coord *c, struct worker *m)
 {
 	disconnect(c, m);
-	m->s.state = SESSION_DETACHED;
+	session_move(&m->s, SESSION_DETACHED, c->out, "its connection is closed");
 	mono_ms back = c->now + c->rules.resume_grace_ms;
 	m->n_blamed = n_blamed(c, m);
 	for (struct link *l = m->entries.next; l != &m->entries; l = l->next) {

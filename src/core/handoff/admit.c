@@ -44,7 +44,7 @@ static void admit_refused(struct handoff *h, struct handoff_conn *l, struct op *
 	mono_ms again = breaker_is_trying(h, op->to) ? h->now + WAIT_MS : breaker_reset_at(h, op->to);
 	if (again <= op->last) {
 		l->at = again;
-		handoff_move(l, HANDOFF_WAITING);
+		handoff_move(h, l, HANDOFF_WAITING, "it waits its turn");
 		return;
 	}
 	char why[2 * HANDOFF_WHY];
@@ -89,7 +89,7 @@ static void queue(struct handoff *h, size_t n_queued)
 		if (!l->is_open || !l->is_up || l->state != HANDOFF_WAITING || admit_at(h, l) > h->now)
 			continue;
 		if (h->rules.queue == 0 || n_queued < h->rules.queue) {
-			handoff_move(l, HANDOFF_QUEUED);
+			handoff_move(h, l, HANDOFF_QUEUED, "others dial");
 			n_queued++;
 			continue;
 		}

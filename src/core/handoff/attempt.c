@@ -29,7 +29,7 @@ static void attempt_plan(struct handoff *h, struct handoff_conn *l, struct op *o
 					      : early + (mono_ms)rng_below(&h->rng, (uint64_t)(op->jitter - early) + 1);
 	l->at = mono_max(op->due, h->now) + wait;
 	l->latest = mono_max(op->due, h->now) + mono_max(op->jitter, READER_FIRST_MS);
-	handoff_move(l, HANDOFF_WAITING);
+	handoff_move(h, l, HANDOFF_WAITING, "the next attempt");
 }
 
 void attempt_join(struct handoff *h, struct handoff_conn *l, struct op *op)
@@ -66,7 +66,7 @@ void attempt_begin(struct handoff *h, struct handoff_conn *l, struct op *op)
 	mono_ms limit = mono_min(h->rules.timeout_ms, mono_max(left, ATTEMPT_LEAST_MS));
 	attempt_add(h, HANDOFF_DIAL, l, op->to)->limit = limit;
 	l->at = h->now + limit + GRACE_MS; /* who performs it knows better what it waited for */
-	handoff_move(l, HANDOFF_DIALING);
+	handoff_move(h, l, HANDOFF_DIALING, "its time has come");
 }
 
 void attempt_give_up(struct handoff *h, struct handoff_conn *l, const char *why)
@@ -86,7 +86,7 @@ void attempt_failed(struct handoff *h, struct handoff_conn *l, struct slice why)
 	snprintf(l->why, sizeof l->why, "%.*s", (int)(why.len < HANDOFF_WHY ? why.len : HANDOFF_WHY - 1),
 		why.p ? why.p : "");
 	if (!op) {
-		handoff_move(l, HANDOFF_WAITING);
+		handoff_move(h, l, HANDOFF_WAITING, "the next attempt");
 		handoff_leave(h, l, END_LEFT);
 		return;
 	}
@@ -96,7 +96,7 @@ void attempt_failed(struct handoff *h, struct handoff_conn *l, struct slice why)
 		breaker_bad(h, op->to, l->why);
 	}
 	l->n_tries++;
-	handoff_move(l, HANDOFF_WAITING); /* the replacement is gone */
+	handoff_move(h, l, HANDOFF_WAITING, "the next attempt"); /* the replacement is gone */
 	if (l->next_at == MONO_NEVER)
 		attempt_give_up(h, l, "");
 	else
@@ -117,7 +117,7 @@ bool attempt_is_same(struct handoff *h, struct handoff_conn *l)
 	op->is_same = true;
 	op->look_at = mono_min(h->now + LOOK_MS, op->last);
 	l->at = op->look_at;
-	handoff_move(l, HANDOFF_WAITING);
+	handoff_move(h, l, HANDOFF_WAITING, "the next attempt");
 	return true;
 }
 

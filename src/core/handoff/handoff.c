@@ -1,4 +1,5 @@
 #include "core/handoff/handoff_p.h"
+#include "core/sm.h"
 
 #include <assert.h>
 #include <stdarg.h>
@@ -104,7 +105,7 @@ uint32_t handoff_index(const struct handoff *h, const struct handoff_conn *l)
 
 /* ---- states ---- */
 
-static const uint8_t allowed[HANDOFF_STATES] = {
+static const uint16_t allowed[HANDOFF_STATES] = {
 	[HANDOFF_IDLE] = 1 << HANDOFF_IDLE | 1 << HANDOFF_WAITING,
 	[HANDOFF_WAITING] = 1 << HANDOFF_QUEUED | 1 << HANDOFF_DIALING | 1 << HANDOFF_IDLE | 1 << HANDOFF_DRAINING |
 			    1 << HANDOFF_WAITING,
@@ -114,10 +115,17 @@ static const uint8_t allowed[HANDOFF_STATES] = {
 	[HANDOFF_DRAINING] = 1 << HANDOFF_IDLE | 1 << HANDOFF_WAITING | 1 << HANDOFF_DRAINING,
 };
 
-void handoff_move(struct handoff_conn *l, enum handoff_state to)
+static const char *const handoff_states[HANDOFF_STATES] = {
+	"idle", "waiting", "queued", "dialing", "joining", "draining"};
+static const struct sm handoff_machine = {
+	.what = "handoff", .names = handoff_states, .allowed = allowed, .n = HANDOFF_STATES};
+
+void handoff_move(struct handoff *h, struct handoff_conn *l, enum handoff_state to, const char *why)
 {
-	assert(allowed[l->state] & 1 << to);
-	l->state = (uint8_t)to;
+	if (h->out->says_moves)
+		handoff_log(h, LOG_DEBUG, "handoff of %s %s -> %s: %s", l->address, handoff_states[l->state],
+			handoff_states[to], why);
+	sm_move(&handoff_machine, &l->state, to, NULL, (struct slice){0}, why);
 }
 
 bool handoff_is_dialing(const struct handoff_conn *l)
@@ -131,7 +139,7 @@ void handoff_leave(struct handoff *h, struct handoff_conn *l, enum op_end how)
 	if (handoff_is_dialing(l))
 		handoff_add(h, HANDOFF_DROP_NEW, handoff_index(h, l));
 	op_ended(h, l, how);
-	handoff_move(l, l->has_old ? HANDOFF_DRAINING : HANDOFF_IDLE);
+	handoff_move(h, l, l->has_old ? HANDOFF_DRAINING : HANDOFF_IDLE, "its part is over");
 }
 
 /* ---- the new one takes over ---- */
@@ -155,7 +163,7 @@ static void handoff_switch_over(struct handoff *h, struct handoff_conn *l)
 	l->up_at = h->now;
 	l->close_at = h->now + (l->role == CONN_SUBSCRIBER ? LINGER_MS : h->rules.timeout_ms);
 	l->unblock_at = l->role == CONN_READER ? h->now : MONO_NEVER;
-	handoff_move(l, HANDOFF_DRAINING);
+	handoff_move(h, l, HANDOFF_DRAINING, "the replacement serves");
 }
 
 static void handoff_close_old(struct handoff *h, struct handoff_conn *l)
@@ -165,7 +173,7 @@ static void handoff_close_old(struct handoff *h, struct handoff_conn *l)
 	l->has_old = false;
 	handoff_add(h, HANDOFF_CLOSE_OLD, handoff_index(h, l));
 	if (l->state == HANDOFF_DRAINING)
-		handoff_move(l, HANDOFF_IDLE);
+		handoff_move(h, l, HANDOFF_IDLE, "the old one is closed");
 }
 
 /* ---- notifications ---- */
@@ -306,7 +314,7 @@ static void on_new_up(struct handoff *h, struct handoff_conn *l, const struct ha
 	if (attempt_is_same(h, l))
 		return;
 	if (ev->flag)
-		handoff_move(l, HANDOFF_JOINING);
+		handoff_move(h, l, HANDOFF_JOINING, "it is up and subscribes");
 	else
 		handoff_switch_over(h, l);
 }

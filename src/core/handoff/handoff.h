@@ -117,6 +117,7 @@ struct handoff_effect {
 struct handoff_effects {
 	struct handoff_effect *v;
 	size_t n, cap;
+	bool says_moves; /* as effects.says_moves */
 };
 /* Frees what they own and empties the list, after performing them. */
 void handoff_effects_clear(struct handoff_effects *e);

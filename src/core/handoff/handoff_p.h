@@ -112,7 +112,7 @@ void handoff_log(struct handoff *h, enum log_level level, const char *fmt, ...) 
 /* handoff.c */
 /* Asserts what holds between events: a replacement that is dialled belongs to an operation and has a deadline. */
 void handoff_check(struct handoff *h);
-void handoff_move(struct handoff_conn *l, enum handoff_state to);
+void handoff_move(struct handoff *h, struct handoff_conn *l, enum handoff_state to, const char *why); /* by sm_move */
 bool handoff_is_dialing(const struct handoff_conn *l); /* its replacement is under way */
 uint32_t handoff_index(const struct handoff *h, const struct handoff_conn *l);
 enum op_end {

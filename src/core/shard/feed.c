@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/shard/feed_p.h"
+#include "core/sm.h"
 
 /* ---- by handle, by stream ---- */
 
@@ -86,7 +87,7 @@ const struct entries_rules *feed_rules(const struct shard_ctx *c, const struct f
 
 /* ---- states ---- */
 
-static const uint8_t allowed_feed[FEED_STATES] = {
+static const uint16_t allowed_feed[FEED_STATES] = {
 	[FEED_OPENING] = 1 << FEED_RUNNING | 1 << FEED_CLOSING,
 	[FEED_RUNNING] = 1 << FEED_FAILING | 1 << FEED_BURYING | 1 << FEED_CLOSING,
 	[FEED_FAILING] = 1 << FEED_BLOCKED | 1 << FEED_BURYING | 1 << FEED_CLOSING | 1 << FEED_RUNNING,
@@ -95,14 +96,12 @@ static const uint8_t allowed_feed[FEED_STATES] = {
 	[FEED_CLOSING] = 0,
 };
 
+static const char *const feed_states[FEED_STATES] = {"opening", "running", "failing", "blocked", "burying", "closing"};
+static const struct sm feed_machine = {.what = "feed", .names = feed_states, .allowed = allowed_feed, .n = FEED_STATES};
+
 void feed_move(struct shard_ctx *c, struct feed *f, enum feed_state to, const char *why)
 {
-	static const char *const names[FEED_STATES] = {
-		"opening", "running", "failing", "blocked", "burying", "closing"};
-	assert(allowed_feed[f->state] & 1 << to);
-	effects_log(c->out, LOG_DEBUG, "shard=%u stream=%.200s feed %s -> %s: %s", c->index, f->stream->bytes,
-		names[f->state], names[to], why);
-	f->state = (uint8_t)to;
+	sm_move(&feed_machine, &f->state, to, c->out, slice_of(f->stream), why);
 	f->at = c->now;
 	f->backoff = 0;
 }

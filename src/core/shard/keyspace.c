@@ -1,4 +1,5 @@
 #include "core/shard/keyspace.h"
+#include "core/sm.h"
 
 #include <assert.h>
 
@@ -9,6 +10,25 @@ void keyspace_init(struct keyspace *k)
 	*k = (struct keyspace){.at = MONO_NEVER};
 }
 
+#define BIT(s) (1u << (s))
+enum { DOWN_OR_ASK = 1 << KEYSPACE_DOWN | 1 << KEYSPACE_ASKING }; /* a connection went or came: from everywhere */
+static const uint16_t allowed[] = {
+	[KEYSPACE_DOWN] = DOWN_OR_ASK,
+	[KEYSPACE_ASKING] = DOWN_OR_ASK | BIT(KEYSPACE_SETTING) | BIT(KEYSPACE_SUBSCRIBING) | BIT(KEYSPACE_REFUSED),
+	[KEYSPACE_SETTING] = DOWN_OR_ASK | BIT(KEYSPACE_SUBSCRIBING) | BIT(KEYSPACE_REFUSED),
+	[KEYSPACE_SUBSCRIBING] = DOWN_OR_ASK | BIT(KEYSPACE_READY),
+	[KEYSPACE_READY] = DOWN_OR_ASK,
+	[KEYSPACE_REFUSED] = DOWN_OR_ASK,
+};
+static const char *const keyspace_states[] = {"down", "asking", "setting", "subscribing", "ready", "refused"};
+static const struct sm keyspace_machine = {
+	.what = "keyspace", .names = keyspace_states, .allowed = allowed, .n = KEYSPACE_REFUSED + 1};
+
+static void keyspace_move(struct keyspace *k, struct shard_ctx *c, enum keyspace_state to, const char *why)
+{
+	sm_move(&keyspace_machine, &k->state, to, c->out, slice_str("events"), why);
+}
+
 static void keyspace_tell(struct shard_ctx *c, bool is_up, struct slice why)
 {
 	struct text *words = why.p ? text_new(why.p, why.len) : NULL;
@@ -17,7 +37,7 @@ static void keyspace_tell(struct shard_ctx *c, bool is_up, struct slice why)
 
 static void keyspace_ask(struct keyspace *k, struct shard_ctx *c)
 {
-	k->state = KEYSPACE_ASKING;
+	keyspace_move(k, c, KEYSPACE_ASKING, "the flags are asked for");
 	k->in_flight = false;
 	k->gen++;
 	k->at = c->now;
@@ -32,7 +52,7 @@ void keyspace_conn(struct keyspace *k, struct shard_ctx *c, bool is_up, struct s
 		keyspace_ask(k, c);
 		return;
 	}
-	k->state = KEYSPACE_DOWN;
+	keyspace_move(k, c, KEYSPACE_DOWN, "the connection is down");
 	k->in_flight = false;
 	k->gen++;
 	k->at = MONO_NEVER;
@@ -51,7 +71,7 @@ void keyspace_pushed(struct keyspace *k, struct shard_ctx *c)
 	assert(k->state <= KEYSPACE_REFUSED);
 	if (k->state != KEYSPACE_SUBSCRIBING)
 		return;
-	k->state = KEYSPACE_READY;
+	keyspace_move(k, c, KEYSPACE_READY, "confirmed");
 	k->at = MONO_NEVER;
 	k->tries = 0;
 	c->metrics.c[MR_SETUP_OK]++;
@@ -68,7 +88,7 @@ static void subscribe(struct keyspace *k, struct shard_ctx *c)
 	struct effect *ef = ctx_redis(c, tag_of(PART_KEYSPACE, k->gen & 0x0fffffff, 1), CMD_PSUBSCRIBE, SERVICE_NONE);
 	ef->role = CONN_SUBSCRIBER;
 	ef->cmd.count = c->rules->db;
-	k->state = KEYSPACE_SUBSCRIBING;
+	keyspace_move(k, c, KEYSPACE_SUBSCRIBING, "the flags are set");
 	k->at = c->now + CONFIRM_MS;
 }
 
@@ -83,7 +103,7 @@ static void denied(struct keyspace *k, struct shard_ctx *c, struct slice why)
 				"%.*s",
 				c->index, (int)(why.len < 300 ? why.len : 300), why.p ? why.p : "");
 		k->is_denied_said = true;
-		k->state = KEYSPACE_REFUSED;
+		keyspace_move(k, c, KEYSPACE_REFUSED, "the flags are not to be had");
 		k->at = c->now + ctx_backoff(c, k->tries++, AGAIN_MS, AGAIN_MAX_MS);
 		keyspace_tell(c, false, why);
 		return;
@@ -128,14 +148,14 @@ static void on_flags(struct keyspace *k, struct shard_ctx *c, struct slice flags
 	struct effect *ef = ctx_redis(c, keyspace_tag(k), CMD_CONFIG_SET_EVENTS, SERVICE_NONE);
 	ef->hold = text_new(merged, n);
 	ef->cmd.value = slice_of(ef->hold);
-	k->state = KEYSPACE_SETTING;
+	keyspace_move(k, c, KEYSPACE_SETTING, "flags are missing");
 	k->in_flight = true;
 	k->at = MONO_NEVER;
 }
 
 static void keyspace_again(struct keyspace *k, struct shard_ctx *c)
 {
-	k->state = KEYSPACE_ASKING;
+	keyspace_move(k, c, KEYSPACE_ASKING, "the flags are asked for");
 	k->at = c->now + ctx_backoff(c, k->tries, AGAIN_MS, AGAIN_MAX_MS);
 	k->tries = (uint8_t)(k->tries < 100 ? k->tries + 1 : k->tries);
 }

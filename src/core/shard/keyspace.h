@@ -16,7 +16,7 @@ enum keyspace_state {
 };
 
 struct keyspace {
-	enum keyspace_state state;
+	uint8_t state; /* enum keyspace_state */
 	uint32_t gen;
 	uint8_t tries;
 	bool in_flight;

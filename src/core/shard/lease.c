@@ -1,6 +1,7 @@
 #include "core/shard/lease.h"
 
 #include "core/shard/lease_p.h"
+#include "core/sm.h"
 
 #include <assert.h>
 #include <string.h>
@@ -119,10 +120,13 @@ static const uint16_t allowed[LEASE_STATES] = {
 	[LEASE_RELEASING] = 0,
 };
 
-void lease_move(struct lease *l, enum lease_state to)
+static const char *const lease_states[LEASE_STATES] = {
+	"acquiring", "checking", "swapping", "confirming", "held", "renewing", "recreating", "rechecking", "releasing"};
+static const struct sm lease_machine = {.what = "lease", .names = lease_states, .allowed = allowed, .n = LEASE_STATES};
+
+void lease_move(struct shard_ctx *c, struct lease *l, enum lease_state to, const char *why)
 {
-	assert(allowed[l->state] & 1 << to);
-	l->state = (uint8_t)to;
+	sm_move(&lease_machine, &l->state, to, c->out, slice_of(l->stream), why);
 	l->tries = 0;
 }
 
@@ -159,7 +163,7 @@ void lease_queue(struct leases *ls, struct shard_ctx *c, struct lease *l)
 		return;
 	}
 	if (l->state == LEASE_HELD)
-		lease_move(l, LEASE_RENEWING);
+		lease_move(c, l, LEASE_RENEWING, "its renewal is due");
 	bool is_near = is_held(l) && fence_of(c, l) - c->now < lease_rules_of(c, l)->ttl_ms / 4;
 	if (is_near)
 		list_push_front(&ls->urgent, &l->ready);
@@ -175,7 +179,7 @@ void lease_confirm(struct leases *ls, struct shard_ctx *c, struct lease *l)
 	const struct service_rules *r = lease_rules_of(c, l);
 	mono_ms sent = l->at;
 	l->good_until = sent + l->ttl_ms;
-	lease_move(l, LEASE_HELD);
+	lease_move(c, l, LEASE_HELD, "Redis confirmed it");
 	l->use_eval = false;
 	mono_ms grid = mono_max(r->ttl_ms / 100, 1);
 	l->at = sent + rng_jitter(&c->rng, r->renew_ms, JITTER_PCT);
@@ -241,7 +245,7 @@ static void lease_release(struct leases *ls, struct shard_ctx *c, struct lease *
 		l->in_flight = false;
 	}
 	list_remove(&l->ready);
-	lease_move(l, LEASE_RELEASING);
+	lease_move(c, l, LEASE_RELEASING, "released");
 	unname(ls, l);
 	l->use_eval = false;
 	struct lock_name n = {l->id, l->stream};

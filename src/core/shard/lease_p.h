@@ -89,7 +89,7 @@ void lease_lose(struct leases *ls, struct shard_ctx *c, struct lease *l, enum lo
 /* Sends the command of its state. expect: of a take-over only, what the lock's value must be; copied. */
 void lease_send(struct leases *ls, struct shard_ctx *c, struct lease *l, struct slice expect);
 enum cmd_kind lease_command(const struct lease *l); /* what its state asks Redis */
-void lease_move(struct lease *l, enum lease_state to);
+void lease_move(struct shard_ctx *c, struct lease *l, enum lease_state to, const char *why); /* by sm_move */
 /* To the soonest of its next act and its fence; after every change of either. */
 void lease_set_timer(struct leases *ls, struct shard_ctx *c, struct lease *l);
 /* Puts the lease into the queue of what may be sent. */

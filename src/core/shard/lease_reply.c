@@ -81,7 +81,7 @@ static void busy(struct leases *ls, struct shard_ctx *c, struct lease *l)
 static void lease_ask(
 	struct leases *ls, struct shard_ctx *c, struct lease *l, enum lease_state next, struct slice expect)
 {
-	lease_move(l, next);
+	lease_move(c, l, next, "by the last answer");
 	lease_send(ls, c, l, expect);
 }
 
@@ -252,7 +252,7 @@ static void lease_again(struct leases *ls, struct shard_ctx *c, struct lease *l,
 		lease_forget_take(ls, c, l);
 	uint8_t tries = l->tries;
 	if (l->state == LEASE_SWAPPING)
-		lease_move(l, LEASE_CHECKING);
+		lease_move(c, l, LEASE_CHECKING, "the take-over was not answered");
 	l->tries = (uint8_t)(tries < 100 ? tries + 1 : tries);
 	l->at = c->now + wait;
 	lease_set_timer(ls, c, l);
@@ -316,7 +316,8 @@ void lease_reply(struct leases *ls, struct shard_ctx *c, uint64_t tag, const str
 		break;
 	case VERDICT_EVAL:
 		if (l->state == LEASE_SWAPPING)
-			lease_move(l, LEASE_CHECKING); /* what to expect is not kept: look again, then swap by EVAL */
+			lease_move(
+				c, l, LEASE_CHECKING, "the script is not known"); /* expect is not kept: look again */
 		l->use_eval = true;
 		lease_send(ls, c, l, (struct slice){0});
 		break;

@@ -1,6 +1,7 @@
 #include "core/shard/reader.h"
 
 #include "core/shard/reader_p.h"
+#include "core/sm.h"
 
 #include <assert.h>
 
@@ -61,17 +62,20 @@ static void reader_wake(struct readers *rs, struct shard_ctx *c, struct reader *
 
 /* ---- states ---- */
 
-static const uint8_t allowed[READER_STATES] = {
+static const uint16_t allowed[READER_STATES] = {
 	[READER_GROUP] = 1 << READER_OWN | 1 << READER_RUN | 1 << READER_AWAY | 1 << READER_GROUP,
 	[READER_OWN] = 1 << READER_RUN | 1 << READER_AWAY | 1 << READER_GROUP,
 	[READER_RUN] = 1 << READER_AWAY | 1 << READER_GROUP,
 	[READER_AWAY] = 1 << READER_GROUP | 1 << READER_AWAY,
 };
 
-void reader_move(struct reader *r, struct shard_ctx *c, enum reader_state to)
+static const char *const reader_states[READER_STATES] = {"group", "own", "run", "away"};
+static const struct sm reader_machine = {
+	.what = "reader", .names = reader_states, .allowed = allowed, .n = READER_STATES};
+
+void reader_move(struct reader *r, struct shard_ctx *c, enum reader_state to, const char *why)
 {
-	assert(allowed[r->state] & 1 << to);
-	r->state = (uint8_t)to;
+	sm_move(&reader_machine, &r->state, to, c->out, slice_str(reader_rules(c, r)->name), why);
 	switch (to) {
 	case READER_GROUP:
 		r->reader_queries[READER_QUERY_GROUP].at = c->now;
@@ -135,7 +139,7 @@ void reader_service(struct readers *rs, struct shard_ctx *c, uint16_t svc)
 	if (!r)
 		r = open_reader(rs, c, svc);
 	else if (r->state == READER_AWAY)
-		reader_move(r, c, READER_GROUP);
+		reader_move(r, c, READER_GROUP, "told anew to read here");
 	reader_wake(rs, c, r);
 }
 
@@ -240,7 +244,7 @@ void reader_group_lost(struct readers *rs, struct shard_ctx *c, struct reader *r
 		reader_rules(c, r)->name);
 	ctx_msg(c, msg_plain(MSG_GROUP_LOST))->svc = r->svc;
 	r->was_lost = true;
-	reader_move(r, c, READER_GROUP);
+	reader_move(r, c, READER_GROUP, "the group is gone");
 }
 
 void reader_fleet(struct readers *rs, struct shard_ctx *c, uint16_t svc, const struct msg_fleet *m)

@@ -80,7 +80,7 @@ struct readers {
 /* The rules of its service. */
 const struct service_rules *reader_rules(const struct shard_ctx *c, const struct reader *r);
 enum cmd_kind reader_command(enum reader_query e); /* what it asks Redis */
-void reader_move(struct reader *r, struct shard_ctx *c, enum reader_state to);
+void reader_move(struct reader *r, struct shard_ctx *c, enum reader_state to, const char *why);
 /* The consumer group is gone: made again from the stream's beginning, the coordinator is told. Again while it is
  * being made: nothing. */
 void reader_group_lost(struct readers *rs, struct shard_ctx *c, struct reader *r);

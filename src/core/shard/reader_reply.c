@@ -11,8 +11,8 @@ static void group_made(struct shard_ctx *c, struct reader *r)
 	}
 	r->was_lost = false;
 	if (r->state == READER_AWAY)
-		reader_move(r, c, READER_GROUP);
-	reader_move(r, c, r->is_again ? READER_RUN : READER_OWN);
+		reader_move(r, c, READER_GROUP, "it is served here again");
+	reader_move(r, c, r->is_again ? READER_RUN : READER_OWN, "the group is there");
 }
 
 static void on_own(struct shard_ctx *c, struct reader *r, struct reply *reply)
@@ -25,7 +25,7 @@ static void on_own(struct shard_ctx *c, struct reader *r, struct reply *reply)
 	reader_entries(c, r->svc, SOURCE_OWN, b, 0)->entries.is_last = is_last;
 	r->reader_queries[READER_QUERY_OWN].at = c->now;
 	if (is_last)
-		reader_move(r, c, READER_RUN);
+		reader_move(r, c, READER_RUN, "own entries are known");
 }
 
 /* One page of our own pending ids. A pass that breaks off is not ended: the next one begins anew with a new number. */
@@ -179,7 +179,7 @@ static void judged(struct readers *rs, struct shard_ctx *c, struct reader *r, en
 	case VERDICT_MOVED:
 		reader_again(c, r, e, REFUSED_MS, REFUSED_MAX_MS);
 		if (e != READER_QUERY_DLQ_LENGTH && e != READER_QUERY_TRIAL)
-			reader_move(r, c, READER_AWAY);
+			reader_move(r, c, READER_AWAY, "redirected");
 		break;
 	case VERDICT_NO_GROUP:
 		reader_again(c, r, e, AGAIN_MS, AGAIN_MAX_MS);

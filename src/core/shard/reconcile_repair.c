@@ -1,5 +1,6 @@
 /* One peer's entry on its way back: see the drawing in reconcile_p.h. */
 #include "core/shard/reconcile_p.h"
+#include "core/sm.h"
 
 #include "base/log_fields.h"
 
@@ -40,13 +41,18 @@ static uint32_t *counter_of(struct recovery *v, const struct repair *r)
 	return r->state == REPAIR_WAITING ? &v->n_waiting : r->state == REPAIR_READY ? &v->n_queued : &v->n_busy;
 }
 
-static void repair_move(struct reconcile *rc, struct repair *r, enum repair_state to)
+static const char *const repair_states[REPAIR_STATES] = {
+	"waiting", "ready", "checking", "fetching", "probing", "closing", "requeueing", "dead", "acking"};
+static const struct sm repair_machine = {
+	.what = "repair", .names = repair_states, .allowed = allowed, .n = REPAIR_STATES};
+
+static void repair_move(
+	struct reconcile *rc, struct shard_ctx *c, struct repair *r, enum repair_state to, const char *why)
 {
 	assert(*counter_of(recovery_of(rc, r), r) > 0);
-	assert(allowed[r->state] & 1 << to);
 	struct recovery *v = recovery_of(rc, r);
 	--*counter_of(v, r);
-	r->state = (uint8_t)to;
+	sm_move(&repair_machine, &r->state, to, c->out, slice_of(r->stream), why);
 	++*counter_of(v, r);
 	list_remove(&r->queue);
 	if (to == REPAIR_READY)
@@ -121,10 +127,10 @@ static struct repair *repair_new(
 	return r;
 }
 
-static void wait_until(struct reconcile *rc, struct repair *r, mono_ms at)
+static void wait_until(struct reconcile *rc, struct shard_ctx *c, struct repair *r, mono_ms at)
 {
 	if (r->state != REPAIR_WAITING)
-		repair_move(rc, r, REPAIR_WAITING);
+		repair_move(rc, c, r, REPAIR_WAITING, "not now");
 	heap_set(&rc->timers, &r->timer, at);
 }
 
@@ -142,9 +148,9 @@ static void take_up(
 		r->seen_at = mono_max(r->seen_at, c->now - recovery_rules(c, v)->ttl_ms);
 	unsigned rank = rank_of(v, r->key.id);
 	if (rank > 0)
-		wait_until(rc, r, c->now + (mono_ms)rank * RANK_MS);
+		wait_until(rc, c, r, c->now + (mono_ms)rank * RANK_MS);
 	else if (r->state != REPAIR_READY)
-		repair_move(rc, r, REPAIR_READY);
+		repair_move(rc, c, r, REPAIR_READY, "it is our turn");
 	heap_set(&rc->services, &v->timer, c->now);
 }
 
@@ -168,7 +174,7 @@ void repair_ghost(struct reconcile *rc, struct shard_ctx *c, struct recovery *v,
 	struct repair *r = repair_new(rc, c, v, id, REPAIR_WAITING);
 	r->source = BY_SCAN;
 	r->is_ghost = true;
-	wait_until(rc, r, c->now + recovery_rules(c, v)->ttl_ms);
+	wait_until(rc, c, r, c->now + recovery_rules(c, v)->ttl_ms);
 }
 
 static uint64_t repair_tag(struct reconcile *rc, const struct repair *r)
@@ -204,7 +210,7 @@ void repair_expired(struct reconcile *rc, struct shard_ctx *c, struct recovery *
 
 static void repair_fetch(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
-	repair_move(rc, r, REPAIR_FETCHING);
+	repair_move(rc, c, r, REPAIR_FETCHING, "its fields are asked for");
 	r->asked_at = c->now;
 	struct effect *ef = ctx_redis(c, repair_tag(rc, r), CMD_FETCH, (uint16_t)r->key.svc);
 	ef->cmd.id = r->key.id;
@@ -237,13 +243,13 @@ static struct text *guard_value(const struct shard_ctx *c)
 
 static void probe(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
-	repair_move(rc, r, REPAIR_PROBING);
+	repair_move(rc, c, r, REPAIR_PROBING, "is its owner alive");
 	call(rc, c, r, CMD_PROBE, NULL, 0);
 }
 
 static void close_guard(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
-	repair_move(rc, r, REPAIR_CLOSING);
+	repair_move(rc, c, r, REPAIR_CLOSING, "its lock is missing");
 	r->guard_at = c->now;
 	call(rc, c, r, CMD_LOCK, guard_value(c), recovery_rules(c, recovery_of(rc, r))->ttl_ms);
 }
@@ -292,7 +298,7 @@ static bool was_left_behind(const struct reconcile *rc, const struct repair *r)
 
 static void ghost_back(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
-	repair_move(rc, r, REPAIR_REQUEUEING);
+	repair_move(rc, c, r, REPAIR_REQUEUEING, "the guard is closed");
 	struct op_ask ask = repair_op_of(rc, c, r, CMD_GHOST_BACK);
 	if (r->guard_at)
 		ask.not_after = guard_end(rc, c, r);
@@ -313,7 +319,7 @@ static void repair_give_back(struct reconcile *rc, struct shard_ctx *c, struct r
 	uint32_t retry = r->is_uncounted ? r->retry : r->retry + 1;
 	/* entries mode: whoever opens the position knows whether it had progress, which is no failure */
 	bool is_dead = !r->is_uncounted && retry > rules->max_retries && !rules->entries.is_on;
-	repair_move(rc, r, is_dead ? REPAIR_DEAD : REPAIR_REQUEUEING);
+	repair_move(rc, c, r, is_dead ? REPAIR_DEAD : REPAIR_REQUEUEING, "the guard is closed");
 	struct op_ask ask = repair_op_of(rc, c, r, is_dead ? CMD_DEAD : CMD_REQUEUE);
 	ask.not_after = guard_end(rc, c, r);
 	ask.was_alone = !r->is_uncounted && rules->entries.is_on && had_nothing_else(rc, r);
@@ -333,7 +339,7 @@ static void try_again(struct reconcile *rc, struct shard_ctx *c, struct repair *
 		left(rc, c, r, M_REC_ERROR);
 		return;
 	}
-	wait_until(rc, r, c->now + ctx_backoff(c, r->tries, AGAIN_MS, AGAIN_MAX_MS));
+	wait_until(rc, c, r, c->now + ctx_backoff(c, r->tries, AGAIN_MS, AGAIN_MAX_MS));
 	heap_set(&rc->services, &recovery_of(rc, r)->timer, c->now);
 }
 
@@ -356,7 +362,7 @@ static void on_unreadable(struct reconcile *rc, struct shard_ctx *c, struct repa
 	}
 	const char *why = entry_problem_text(problem);
 	r->problem = (uint8_t)problem;
-	repair_move(rc, r, REPAIR_DEAD);
+	repair_move(rc, c, r, REPAIR_DEAD, "nobody can work on it");
 	struct op_ask ask = repair_op_of(rc, c, r, CMD_DEAD);
 	ask.min_idle_ms = min_idle;
 	ask.reason = DEAD_UNPARSEABLE;
@@ -389,7 +395,7 @@ static void repair_on_fetched(struct reconcile *rc, struct shard_ctx *c, struct 
 		return;
 	}
 	if (!e) { /* deleted */
-		repair_move(rc, r, REPAIR_ACKING);
+		repair_move(rc, c, r, REPAIR_ACKING, "its data is gone");
 		struct op_ask ask = repair_op_of(rc, c, r, CMD_ACK_DEL);
 		ctx_ask(c, &ask);
 		return;
@@ -444,7 +450,7 @@ static void on_alive(struct reconcile *rc, struct shard_ctx *c, struct repair *r
 		return;
 	}
 	mono_ms wait = left_ms < 0 ? recovery_rules(c, v)->ttl_ms : left_ms + AFTER_MS;
-	wait_until(rc, r, c->now + mono_min(wait, WATCH_MAX_MS));
+	wait_until(rc, c, r, c->now + mono_min(wait, WATCH_MAX_MS));
 	heap_set(&rc->services, &v->timer, c->now);
 }
 
@@ -464,13 +470,13 @@ static void on_missing(struct reconcile *rc, struct shard_ctx *c, struct repair 
 	mono_ms changed_at = m->hold_off_until - rules->ttl_ms - rules->ttl_ms / 3;
 	bool is_observed = r->source == BY_EVENT || (r->alive_at >= 0 && r->alive_at > changed_at);
 	if (!is_observed && m->hold_off_until > c->now) {
-		wait_until(rc, r, m->hold_off_until + AFTER_MS);
+		wait_until(rc, c, r, m->hold_off_until + AFTER_MS);
 		heap_set(&rc->services, &recovery_of(rc, r)->timer, c->now);
 		return;
 	}
 	if (!r->is_ghost && !is_left_known(rc, r)) {
 		recovery_ask_left(rc, c, recovery_of(rc, r));
-		wait_until(rc, r, c->now + LEFT_WAIT_MS);
+		wait_until(rc, c, r, c->now + LEFT_WAIT_MS);
 		return;
 	}
 	close_guard(rc, c, r);
@@ -645,7 +651,7 @@ static void repair_due(struct reconcile *rc, struct shard_ctx *c, struct repair 
 		repair_forget(rc, c, r); /* its owner has been seen again */
 		return;
 	}
-	repair_move(rc, r, REPAIR_READY);
+	repair_move(rc, c, r, REPAIR_READY, "it is our turn");
 	heap_set(&rc->services, &v->timer, c->now);
 }
 

@@ -44,7 +44,7 @@ Test(ledger, counts_states, .init = begin, .fini = end)
 {
 	struct entry *a = add(1);
 	add(2);
-	ledger_move(&L, a, ENTRY_TAKING, 150, MONO_NEVER);
+	ledger_move(&L, a, ENTRY_TAKING, 150, MONO_NEVER, NULL, "test");
 	cr_assert_eq(L.n, 2);
 	cr_assert_eq(L.n_state[ENTRY_LOCKING], 1);
 	cr_assert_eq(L.n_state[ENTRY_TAKING], 1);
@@ -56,7 +56,7 @@ Test(ledger, counts_states, .init = begin, .fini = end)
 Test(ledger, the_earlier_of_both_deadlines_counts, .init = begin, .fini = end)
 {
 	struct entry *e = add(1);
-	ledger_move(&L, e, ENTRY_BUSY, 100, 500);
+	ledger_move(&L, e, ENTRY_BUSY, 100, 500, NULL, "test");
 	ledger_arm(&L, e, 300);
 	cr_assert_null(ledger_due(&L, 299));
 	cr_assert_eq(ledger_due(&L, 300), e);
