@@ -284,12 +284,18 @@ void world_fini(struct world *w)
 
 uint32_t world_add(struct world *w, uint16_t svc, const char *stream)
 {
-	if (w->n_items == WORLD_ITEMS)
-		return WORLD_ITEMS;
 	struct server *s = server_of_service(w, svc);
-	if (!s->is_alive || s->is_paused || (w->o.entries.is_on && !feed_produce(w, svc, stream)))
+	if (w->n_items == WORLD_ITEMS || !s->is_alive || s->is_paused ||
+		(w->o.entries.is_on && !feed_produce(w, svc, stream)))
 		return WORLD_ITEMS;
+	return world_wake(w, svc, stream);
+}
+
+uint32_t world_wake(struct world *w, uint16_t svc, const char *stream)
+{
+	struct server *s = server_of_service(w, svc);
 	uint32_t i = w->n_items++;
+	feed_woken(w, stream);
 	w->items[i] = (struct item){.svc = svc, .added = w->now};
 	snprintf(w->items[i].stream, sizeof w->items[i].stream, "%s", stream);
 	char info[40];

@@ -269,7 +269,8 @@ struct sim_entry {
 	bool is_passed;  /* the position is behind it, by an ack */
 	bool is_dead;    /* a copy is in the dead letters */
 	uint32_t n_given, n_bad;
-	uint64_t given_as; /* the token of the lease it was given under last */
+	mono_ms woken, given; /* its stream was added to the load-balancer stream; first given; 0 = not yet */
+	uint64_t given_as;    /* the token of the lease it was given under last */
 };
 
 struct sim_key {
@@ -305,6 +306,7 @@ struct world {
 	struct item items[WORLD_ITEMS];
 	uint32_t n_items;
 	bool is_calm;       /* no more faults: delays are short */
+	bool has_storm;     /* faults have begun */
 	bool has_gone;      /* daemon 0 has gone for good */
 	bool has_lost;      /* a failover has lost writes in this run */
 	bool has_deleted;   /* somebody has deleted entries: what the registry says of them may stay */
@@ -333,6 +335,7 @@ void world_say(struct world *w, const char *fmt, ...) __attribute__((format(prin
 void world_tell(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* and in stories */
 bool world_settled(struct world *w); /* everything added has ended, nothing is left anywhere */
 uint32_t world_add(struct world *w, uint16_t svc, const char *stream);
+uint32_t world_wake(struct world *w, uint16_t svc, const char *stream); /* only to the load-balancer stream */
 
 /* ---- events ---- */
 void event_at(struct world *w, struct event *ev, mono_ms at);
@@ -395,6 +398,9 @@ void worker_word(struct world *w, struct sim_worker *k, enum frame_kind kind, co
 
 /* ---- entries mode: world_feed.c ---- */
 bool feed_produce(struct world *w, uint16_t svc, const char *stream);
+void feed_woken(struct world *w, const char *stream);
+mono_ms feed_longest_wait(struct world *w); /* of all entries, from woken to given; also of those that wait still */
+bool feed_forget_ended(struct world *w);    /* everything that was added, once all of it has ended */
 void feed_tracks(struct world *w, struct chan *c, const struct cmd *cmd, struct reply *r);
 void feed_executed(struct world *w, struct chan *by, const struct cmd *c, const struct reply *r);
 void feed_plant(struct world *w, struct server *s, const struct cmd *c, struct reply *r);

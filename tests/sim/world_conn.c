@@ -166,7 +166,7 @@ void role_conn_send(struct world *w, struct role_conn *l, const struct effect *e
 		return;
 	}
 	list_push(&l->waits, &t->link);
-	bool is_late = ef->cmd.kind == CMD_FEED_ACK && !w->is_calm && rng_below(&w->faults, 60) == 0;
+	bool is_late = ef->cmd.kind == CMD_FEED_ACK && w->has_storm && !w->is_calm && rng_below(&w->faults, 60) == 0;
 	chan_send(w, l->chan, &ef->cmd, t->no, is_late ? fault_dies_acking(w, d) : 0);
 	rearm(w, l);
 }

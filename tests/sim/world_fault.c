@@ -306,6 +306,7 @@ void faults_begin(struct world *w, mono_ms until)
 {
 	struct fault *f = fault_new(next_fault);
 	f->until = until;
+	w->has_storm = true;
 	event_at(w, &f->ev, w->now + world_between(&w->faults, 0, GAP_MS));
 }
 

@@ -169,6 +169,34 @@ bool feed_produce(struct world *w, uint16_t svc, const char *stream)
 	return true;
 }
 
+void feed_woken(struct world *w, const char *stream)
+{
+	struct sim_key *k = key_of(w, (struct slice){stream, strlen(stream)});
+	for (uint32_t i = 0; k && i < k->n; i++)
+		if (!k->v[i].woken)
+			k->v[i].woken = w->now;
+}
+
+mono_ms feed_longest_wait(struct world *w)
+{
+	mono_ms most = 0;
+	for (uint32_t i = 0; i < w->n_keys; i++)
+		for (uint32_t n = 0; n < w->keys[i].n; n++) {
+			const struct sim_entry *e = &w->keys[i].v[n];
+			if (e->woken)
+				most = mono_max(most, (e->given ? e->given : w->now) - e->woken);
+		}
+	return most;
+}
+
+bool feed_forget_ended(struct world *w)
+{
+	if (!world_settled(w))
+		return false;
+	w->n_items = w->n_keys = w->n_known = 0;
+	return true;
+}
+
 /* ---- what Redis did ---- */
 
 static void blame(struct sim_key *k)
@@ -373,6 +401,7 @@ static void given(struct world *w, struct hold *h, struct sim_key *key, struct e
 				(unsigned long long)e->id.seq);
 		if (order == 0) {
 			w->n_repeated += e->n_given++ > 0;
+			e->given = e->given ? e->given : w->now;
 			e->given_as = e->given_as > h->token ? e->given_as : h->token;
 		}
 	}
