@@ -107,6 +107,7 @@ bool worker_resume_one(
 	if (e && old && e->owner == old_id && e->state == ENTRY_FINISHING && e->wants_reply) {
 		e->owner = m->s.id; /* its own result is under way: answered when Redis has confirmed it */
 		e->n_asked = 0;
+		m->credit_holder.in_use += e->holds_credit;
 		return true;
 	}
 	const struct session_outcome *o = s ? session_recall(&m->s, s->svc, id) : NULL;
