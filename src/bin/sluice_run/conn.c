@@ -72,7 +72,10 @@ void conn_turn(struct runner *r)
 	c->fd = conn_connect_to(r->opt->socket);
 	if (c->fd < 0) {
 		if (c->said_errno != errno)
-			run_log("cannot connect to %s: %s; trying again", r->opt->socket, strerror(errno));
+			run_log("cannot connect to %s: %s; trying again. Is sluiced running, and is this its "
+				"workers.socket? "
+				"(-s, $SLUICED_WORKER)",
+				r->opt->socket, strerror(errno));
 		c->said_errno = errno;
 		back_off(c, r->now);
 		return;

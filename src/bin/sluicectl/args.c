@@ -249,9 +249,10 @@ enum args_result args_parse(int argc, char **argv, struct options *o, const char
 		return ARGS_VERSION;
 	if (s.help && s.n_words == 0)
 		return ARGS_HELP;
-	if (s.help && s.n_words == 1 && is_group_word(s.words[0])) {
-		*topic = s.words[0];
-		return ARGS_HELP;
+	if (s.n_words > 0 && is_group_word(s.words[0])) {
+		*topic = s.words[0]; /* also to be pointed at when what follows is missing or wrong */
+		if (s.help && s.n_words == 1)
+			return ARGS_HELP;
 	}
 	if (take_verb(&s, &verb, &o->is_top, err) != ERR_OK)
 		return ARGS_BAD;
