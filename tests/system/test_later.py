@@ -198,6 +198,43 @@ def test_order_within_a_stream_is_kept_while_the_first_waits(t):
 
 
 
+@limit(90)
+def test_the_master_dies_while_entries_wait(t):
+    """kill -9 of the master, with a replica, while some wait, one by one, before, during and after the failover: none is lost, none is early,
+    none is later than its time, or than the new master, by more than a second."""
+    c = t.cluster(replicas=1)
+    d = t.daemon(c, T=6, cfg={"redis": {"topology_refresh": "1s"}}, service={"retry": {"initial": "1s"}})
+    w = t.worker(d, credits=40)
+    names = [f"s{i}" for i in range(30)]
+    Added(c.db).many("orders", names)
+    w.wait("assign", 30)
+    due = {}
+    for i, a in enumerate(list(w.held.values())):
+        due[a["stream"]] = time.monotonic() * 1000 + 700 + i * 250
+        w.send({"t": "fail", "lease": a["lease"], "retry_ms": 700 + i * 250})
+    w.wait("ok", 30)
+    master = c.master_of("orders-input")
+    heir = c.replica_of(master)
+    assert master.db.cmd("WAIT", 1, 2000) >= 1
+    t.wait(lambda: len(w.frames("assign")) > 31, 10, "the first are back")
+    master.kill()
+    t0 = time.monotonic()
+    t.wait(lambda: c.role(heir) == "master", 30, "another master")
+    t.wait(lambda: d.ctl("status", "--ready").returncode == 0, 20, "the daemon serves again", 0.02)
+    again = time.monotonic()
+    t.wait(lambda: all(len(times(w, x)) >= 2 for x in names), 30, "all are back")
+    late, early = {}, {}
+    for x in names:
+        at = times(w, x)[1]
+        early[x], late[x] = due[x] - at, at - max(due[x], again * 1000 if due[x] > t0 * 1000 - 1000 else 0)
+    print(f"= served again after {again - t0:.1f} s; at most {max(early.values()):.0f} ms early, {max(late.values()):.0f} ms late")
+    assert max(early.values()) < 100 and max(late.values()) < 1500, (early, late)  # 1 s and a busy machine
+    w.work = 0
+    for a in list(w.held.values()):
+        w.finish(a)
+    checks.wait_clean(c.db, timeout=40)
+
+
 @limit(60)
 def test_explain_says_why_it_waits_and_until_when(t):
     r = t.redis()
