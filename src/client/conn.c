@@ -66,7 +66,10 @@ void client_connect(struct sluice_worker *w)
 	w->fd = client_dial(w);
 	if (w->fd < 0) {
 		if (w->said_errno != errno)
-			client_note(w, "cannot connect to %s: %s; trying again", w->socket, strerror(errno));
+			client_note(w,
+				"cannot connect to %s: %s; trying again. Does sluiced run, and is this its "
+				"workers.socket?",
+				w->socket, strerror(errno));
 		w->said_errno = errno;
 		client_back_off(w);
 		return;

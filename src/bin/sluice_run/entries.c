@@ -1,7 +1,6 @@
 /* Entries mode: one process per entry (--each), per batch (--batch) or per stream (--feed).
- * A lease waits (WORK_WAITS) for entries; what came is kept in order, one process works at a time. After a nack all is
- * void until the daemon has answered it. After a reconnect entries come again: those that are finished, or being worked
- * on, are skipped by their ids, and what was finished is acknowledged again. */
+ * A lease waits (WORK_WAITS) for entries; what came is kept in order, one process works at a time. Each entry comes
+ * once, also after a reconnect; after a nack what waits here is void, and comes again. */
 #include "bin/sluice_run/sluice_run.h"
 
 #include <ctype.h>
@@ -14,7 +13,7 @@
 
 #include "base/mem.h"
 #include "codec/entry_id.h"
-#include "codec/json.h"
+#include "codec/reply_feed.h"
 #include "core/cmd.h"
 
 enum { EXIT_DEAD = 65, ACK_LINE_MAX = COMMAND_ID_CAP };
@@ -33,7 +32,6 @@ struct stream { /* what a lease in entries mode has beside its work */
 	size_t n_given;
 	struct entry_id done;  /* finished: everything up to it */
 	struct entry_id taken; /* kept, given or finished: everything up to it */
-	bool is_void;          /* a nack waits for its answer */
 	struct buf in;         /* --feed: for its stdin */
 	char ack[ACK_LINE_MAX + 1];
 	size_t ack_len;
@@ -79,97 +77,91 @@ void entries_free(struct stream *s)
 
 /* ---- an entry as its line */
 
-static void add_json(struct buf *b, yyjson_val *v)
-{
-	size_t len;
-	char *text = yyjson_val_write_opts(v, YYJSON_WRITE_NOFLAG, &json_alc, &len, NULL);
-	buf_add(b, text ? text : "null", text ? len : 4);
-	mem_free(text);
-}
-
-static yyjson_val *field_at(yyjson_val *fields, size_t i)
-{
-	return yyjson_arr_get(fields, i);
-}
-
 /* The last of its name wins: true when a later one has it too. */
-static bool is_repeated_name(yyjson_val *fields, size_t i, size_t n)
+static bool is_repeated_name(const struct sluice_entry *e, size_t i)
 {
-	for (size_t k = i + 2; k + 1 < n; k += 2)
-		if (yyjson_equals(field_at(fields, i), field_at(fields, k)))
+	struct sluice_bytes name = e->fields[i].name;
+	for (size_t k = i + 1; k < e->n_fields; k++) {
+		struct sluice_bytes other = e->fields[k].name;
+		if (other.len == name.len && memcmp(other.data, name.data, name.len) == 0)
 			return true;
+	}
 	return false;
 }
 
 /* A name that is not UTF-8 stands as its base64. */
-static void add_object(struct buf *b, yyjson_val *fields)
+static void add_object_name(struct buf *b, struct sluice_bytes name)
 {
-	size_t n = yyjson_arr_size(fields);
+	static const char before[] = "{\"b64\":";
+	struct buf value;
+	buf_init(&value);
+	reply_feed_value(&value, name.data, name.len);
+	bool is_text = *value.data == '"';
+	buf_add(b, value.data + (is_text ? 0 : sizeof before - 1), value.len - (is_text ? 0 : sizeof before));
+	buf_fini(&value);
+}
+
+static void add_object(struct buf *b, const struct sluice_entry *e)
+{
 	bool is_first = true;
 	buf_str(b, "{");
-	for (size_t i = 0; i + 1 < n; i += 2) {
-		yyjson_val *name = field_at(fields, i);
-		if (is_repeated_name(fields, i, n))
+	for (size_t i = 0; i < e->n_fields; i++) {
+		if (is_repeated_name(e, i))
 			continue;
 		buf_str(b, is_first ? "" : ",");
-		add_json(b, yyjson_is_obj(name) ? yyjson_obj_get(name, "b64") : name);
+		add_object_name(b, e->fields[i].name);
 		buf_str(b, ":");
-		add_json(b, field_at(fields, i + 1));
+		reply_feed_value(b, e->fields[i].value.data, e->fields[i].value.len);
 		is_first = false;
 	}
 	buf_str(b, "}");
 }
 
-static void add_pairs(struct buf *b, yyjson_val *fields)
+static void add_pairs(struct buf *b, const struct sluice_entry *e)
 {
-	yyjson_arr_iter it = yyjson_arr_iter_with(fields);
-	bool is_first = true;
 	buf_str(b, "[");
-	for (yyjson_val *name; (name = yyjson_arr_iter_next(&it));) {
-		yyjson_val *value = yyjson_arr_iter_next(&it);
-		if (!value)
-			break;
-		buf_str(b, is_first ? "[" : ",[");
-		add_json(b, name);
+	for (size_t i = 0; i < e->n_fields; i++) {
+		buf_str(b, i ? ",[" : "[");
+		reply_feed_value(b, e->fields[i].name.data, e->fields[i].name.len);
 		buf_str(b, ",");
-		add_json(b, value);
+		reply_feed_value(b, e->fields[i].value.data, e->fields[i].value.len);
 		buf_str(b, "]");
-		is_first = false;
 	}
 	buf_str(b, "]");
 }
 
-static char *entry_line(enum fields_as as, const char *id, long long tries, yyjson_val *fields)
+static char *entry_line(enum fields_as as, const struct sluice_entry *e)
 {
 	struct buf b;
 	buf_init(&b);
-	buf_printf(&b, "{\"id\":\"%s\",\"tries\":%lld,\"fields\":", id, tries);
+	buf_printf(&b, "{\"id\":\"%s\",\"tries\":%lld,\"fields\":", e->id, (long long)e->tries);
 	if (as == FIELDS_OBJECT)
-		add_object(&b, fields);
+		add_object(&b, e);
 	else
-		add_pairs(&b, fields);
+		add_pairs(&b, e);
 	buf_str(&b, "}");
 	return buf_take(&b);
 }
 
 /* SLUICE_F_<NAME>=value; NULL when the value cannot be one of a variable. */
-static char *env_of(yyjson_val *name, yyjson_val *value)
+static char *env_of(const struct sluice_field *f)
 {
 	static const char before[] = "SLUICE_F_";
-	if (!yyjson_is_str(name) || !yyjson_is_str(value) || strlen(yyjson_get_str(value)) != yyjson_get_len(value))
+	if (!buf_is_utf8(f->name.data, f->name.len) || !buf_is_utf8(f->value.data, f->value.len) ||
+		strlen(f->value.data) != f->value.len)
 		return NULL;
-	char *out = mem_printf("%s%s=%s", before, yyjson_get_str(name), yyjson_get_str(value));
-	for (char *p = out + sizeof before - 1; p < out + sizeof before - 1 + strlen(yyjson_get_str(name)); p++)
+	char *out = mem_printf("%s%s=%s", before, f->name.data, f->value.data);
+	for (char *p = out + sizeof before - 1; p < out + sizeof before - 1 + strlen(f->name.data); p++)
 		*p = (char)(isalnum((unsigned char)*p) ? toupper((unsigned char)*p) : '_');
 	return out;
 }
 
-static char **entry_env(yyjson_val *fields)
+static char **entry_env(const struct sluice_entry *e)
 {
-	size_t n = yyjson_arr_size(fields), to = 0;
-	char **env = mem_array(n / 2 + 1, sizeof *env);
-	for (size_t i = 0; i + 1 < n; i += 2) {
-		char *one = env_of(field_at(fields, i), field_at(fields, i + 1));
+	size_t to = 0;
+	char **env = mem_array(e->n_fields + 1, sizeof *env);
+	for (size_t i = 0; i < e->n_fields; i++) {
+		char *one = env_of(&e->fields[i]);
 		if (one)
 			env[to++] = one;
 	}
@@ -179,59 +171,37 @@ static char **entry_env(yyjson_val *fields)
 
 /* ---- to the daemon */
 
-static void send_word(struct runner *r, const struct work *w, const char *type, struct entry_id id, const char *rest)
-{
-	char text[COMMAND_ID_CAP];
-	command_id_format(text, id);
-	struct buf b;
-	buf_init(&b);
-	buf_printf(&b, "{\"t\":\"%s\",\"lease\":", type);
-	buf_json_str(&b, w->lease, strlen(w->lease));
-	buf_printf(&b, ",\"id\":\"%s\"%s}\n", text, rest);
-	conn_send(r, b.data);
-	buf_fini(&b);
-}
-
 static void finished(struct runner *r, struct work *w, struct entry_id id)
 {
+	char text[COMMAND_ID_CAP];
 	if (entry_id_cmp(id, w->entries->done) <= 0)
 		return;
 	w->entries->done = id;
-	send_word(r, w, "ack", id, "");
+	command_id_format(text, id);
+	sluice_worker_ack(r->worker, w->lease, text);
 }
 
 static void failed(struct runner *r, struct work *w, int status)
 {
 	struct stream *s = w->entries;
-	char reason[REASON_MAX + 1];
+	char reason[REASON_MAX + 1], id[COMMAND_ID_CAP];
 	child_reason(&w->child, status, reason);
-	run_log("stream %s entry %llu-%llu failed: %s", w->stream, (unsigned long long)s->from.ms,
-		(unsigned long long)s->from.seq, reason);
-	struct buf b;
-	buf_init(&b);
-	buf_str(&b, ",\"reason\":");
-	buf_json_str(&b, reason, strlen(reason));
+	command_id_format(id, s->from);
+	run_log("stream %s entry %s failed: %s", w->stream, id, reason);
 	bool is_dead = WIFEXITED(status) && WEXITSTATUS(status) == EXIT_DEAD && s->n_given == 1;
-	buf_str(&b, is_dead ? ",\"dead\":true" : "");
-	send_word(r, w, "nack", s->from, b.data);
-	buf_fini(&b);
+	sluice_worker_nack(r->worker, w->lease, id, reason, is_dead, -1);
 	forget_items(s);
 	s->taken = s->done;
-	s->is_void = true;
 }
 
 /* ---- from the daemon */
 
-static void take_one(struct runner *r, struct work *w, yyjson_val *e)
+static void take_one(struct runner *r, struct work *w, const struct sluice_entry *e)
 {
 	struct stream *s = w->entries;
-	const char *id = yyjson_get_str(yyjson_arr_get(e, 0)), *tries = yyjson_get_raw(yyjson_arr_get(e, 2));
-	yyjson_val *fields = yyjson_arr_get(e, 1);
-	struct entry_id parsed;
-	if (!id || !command_id_parse(id, strlen(id), &parsed) || entry_id_cmp(parsed, s->taken) <= 0)
+	if (!command_id_parse(e->id, strlen(e->id), &s->taken))
 		return;
-	s->taken = parsed;
-	char *line = entry_line(r->opt->fields, id, tries ? strtoll(tries, NULL, 10) : 0, fields);
+	char *line = entry_line(r->opt->fields, e);
 	if (r->opt->mode == MODE_FEED) {
 		buf_str(&s->in, line);
 		buf_str(&s->in, "\n");
@@ -239,45 +209,24 @@ static void take_one(struct runner *r, struct work *w, yyjson_val *e)
 		return;
 	}
 	struct item *i = mem_alloc(sizeof *i);
-	*i = (struct item){.id = parsed, .line = line};
+	*i = (struct item){.id = s->taken, .line = line};
 	if (r->opt->fields == FIELDS_ENV)
-		i->env = entry_env(fields);
+		i->env = entry_env(e);
 	*s->last = i;
 	s->last = &i->next;
 	s->n++;
 }
 
-void entries_take(struct runner *r, struct work *w, struct yyjson_val *list)
+void entries_take(struct runner *r, struct work *w, const struct sluice_entry *list, size_t n)
 {
-	size_t i, n;
-	yyjson_val *e;
-	if (w->entries->is_void || w->answer != ANSWER_RESULT)
+	if (w->answer != ANSWER_RESULT)
 		return;
-	yyjson_arr_foreach(list, i, n, e)
-	{
-		take_one(r, w, e);
-	}
+	for (size_t i = 0; i < n; i++)
+		take_one(r, w, &list[i]);
 	if (r->opt->mode == MODE_FEED)
 		entries_io(r, w);
 	else
 		work_next(r, w);
-}
-
-void entries_nacked(struct runner *r, struct work *w)
-{
-	w->entries->is_void = false;
-	work_next(r, w);
-}
-
-void entries_resumed(struct runner *r, struct work *w)
-{
-	struct stream *s = w->entries;
-	forget_items(s);
-	s->is_void = false;
-	if (r->opt->mode != MODE_FEED)
-		s->taken = s->n_given ? s->to : s->done;
-	if (s->done.ms || s->done.seq)
-		send_word(r, w, "ack", s->done, "");
 }
 
 /* ---- the process */
@@ -309,7 +258,7 @@ bool entries_give(struct runner *r, struct work *w, struct buf *input, char ***e
 
 bool entries_have(const struct work *w)
 {
-	return w->entries->n > 0 && !w->entries->is_void;
+	return w->entries->n > 0;
 }
 
 void entries_ended(struct runner *r, struct work *w, int status)

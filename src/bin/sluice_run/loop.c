@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
@@ -13,7 +14,7 @@
 
 #include "base/mem.h"
 
-enum { EXIT_NOT_TOLD = 69, EXIT_OSERR = 71, EXIT_BY_SIGNAL = 128, LEASE_MS_UNKNOWN = 10000, BYE_MS = 1000 };
+enum { EXIT_OSERR = 71, EXIT_BY_SIGNAL = 128 };
 
 struct polled {
 	struct pollfd *fds;
@@ -33,14 +34,26 @@ static bool pid_equal(const void *value, const void *key, size_t len)
 	return memcmp(&w->child.pid, key, len) == 0;
 }
 
+static struct sluice_worker *new_worker(const struct options *opt)
+{
+	struct sluice_worker *w = sluice_worker_new(&(struct sluice_options){.socket = opt->socket,
+		.name = opt->name,
+		.services = opt->services,
+		.n_services = opt->n_services,
+		.credits = opt->credits,
+		.mode = opt->mode == MODE_STREAM ? SLUICE_STREAMS : SLUICE_EACH});
+	if (w)
+		return w;
+	run_log("%s", strerror(errno)); /* no descriptor is left: cli_parse looked at everything else */
+	exit(EXIT_OSERR);
+}
+
 void runner_init(struct runner *r, const struct options *opt)
 {
-	*r = (struct runner){.opt = opt, .now = mono_now(), .lease_ms = LEASE_MS_UNKNOWN, .until_ms = MONO_NEVER};
-	r->conn = (struct conn){.state = CONN_DOWN, .fd = -1, .backoff = 100, .retry_at = r->now};
+	*r = (struct runner){.opt = opt, .now = mono_now(), .worker = new_worker(opt)};
 	map_init(&r->by_lease, lease_equal, (uint64_t)r->now);
 	map_init(&r->by_pid, pid_equal, (uint64_t)r->now + 1);
 	heap_init(&r->turns);
-	buf_init(&r->conn.out);
 }
 
 void runner_fini(struct runner *r)
@@ -48,12 +61,7 @@ void runner_fini(struct runner *r)
 	size_t pos = 0;
 	for (struct work *w; (w = map_next(&r->by_lease, &pos));)
 		work_free(r, w);
-	if (r->conn.fd >= 0) {
-		close(r->conn.fd);
-		frame_splitter_fini(&r->conn.in);
-	}
-	buf_fini(&r->conn.out);
-	mem_free(r->conn.session);
+	sluice_worker_free(r->worker);
 	map_fini(&r->by_lease);
 	map_fini(&r->by_pid);
 	heap_fini(&r->turns);
@@ -123,7 +131,7 @@ static void stop_asked(struct runner *r, int sig)
 	if (r->n_stops == 1) {
 		run_log("%s: no new work, %s %zu", strsignal(sig), r->opt->gives_back ? "giving back" : "finishing",
 			r->n_processes);
-		conn_send(r, "{\"t\":\"credits\",\"n\":0}\n");
+		sluice_worker_leave(r->worker);
 		work_stop_asked(r);
 		if (r->opt->gives_back)
 			give_all_back(r);
@@ -164,7 +172,7 @@ static void list_fds(struct runner *r, struct polled *p, int signals)
 {
 	p->n = 0;
 	add_fd(p, signals, POLLIN, NULL);
-	add_fd(p, r->conn.fd, (short)(r->conn.out.len ? POLLIN | POLLOUT : POLLIN), NULL);
+	add_fd(p, sluice_worker_fd(r->worker), POLLIN, NULL);
 	add_fd(p, say_pending() ? say_fd() : -1, POLLOUT, NULL);
 	if (say_pending() > SAY_BUSY_BYTES)
 		return;
@@ -183,15 +191,11 @@ static void list_fds(struct runner *r, struct polled *p, int signals)
 
 static int wait_ms(const struct runner *r)
 {
-	mono_ms at = heap_deadline(&r->turns);
-	if (r->conn.has_lines)
-		return 0;
-	if (r->conn.state == CONN_DOWN)
-		at = mono_min(at, r->conn.retry_at);
+	mono_ms at = heap_deadline(&r->turns), most = sluice_worker_timeout(r->worker);
 	if (r->pause.until)
 		at = mono_min(at, r->pause.until);
-	mono_ms left = at == MONO_NEVER ? 60000 : at - mono_now();
-	return left < 0 ? 0 : left > 60000 ? 60000 : (int)left;
+	mono_ms left = at == MONO_NEVER ? most : at - mono_now();
+	return (int)mono_max(0, mono_min(left, most));
 }
 
 static void run_turns(struct runner *r)
@@ -206,9 +210,11 @@ static void round_of(struct runner *r, struct polled *p, int signals)
 	int n = poll(p->fds, p->n, wait_ms(r));
 	r->now = mono_now();
 	pause_turn(r);
-	run_turns(r); /* the fence before anything else, and before new words of the daemon after a stall */
-	if (n < 0)
+	run_turns(r);
+	if (n < 0) {
+		events_turn(r);
 		return;
+	}
 	/* Stderr before the ends of processes: those close the descriptors that are listed. */
 	for (size_t i = AT_FIRST_CHILD; i < p->n; i++)
 		if (p->fds[i].revents) {
@@ -218,52 +224,9 @@ static void round_of(struct runner *r, struct polled *p, int signals)
 		}
 	if (p->fds[AT_SIGNALS].revents)
 		read_signals(r, signals);
-	bool is_readable = p->fds[AT_CONN].revents & (POLLIN | POLLHUP | POLLERR) && r->conn.fd == p->fds[AT_CONN].fd;
-	if (is_readable || r->conn.has_lines)
-		conn_readable(r);
+	events_turn(r);
 	if (p->fds[AT_STDERR].revents)
 		say_flush();
-}
-
-/* ---- the end */
-
-static bool is_done(struct runner *r)
-{
-	size_t pos = 0;
-	if (r->is_over)
-		return true;
-	if (!r->n_stops)
-		return false;
-	if (!map_next(&r->by_lease, &pos))
-		return true;
-	if (r->conn.state == CONN_UP)
-		return false;
-	/* Only answers are left, nobody takes them, and by their fences they are worth nothing any more. */
-	pos = 0;
-	for (struct work *w; (w = map_next(&r->by_lease, &pos));)
-		if (w->state != WORK_SAYS || w->fence_kill > r->now)
-			return false;
-	run_log("sluiced is away: results not delivered");
-	r->exit_code = EXIT_NOT_TOLD;
-	return true;
-}
-
-/* What came meanwhile is read before the close: unread bytes would make it a reset. */
-static void say_bye(struct runner *r)
-{
-	char unread[4096];
-	conn_send(r, "{\"t\":\"bye\"}\n");
-	mono_ms end = mono_now() + BYE_MS;
-	for (mono_ms left; r->conn.state != CONN_DOWN && (left = end - mono_now()) > 0;) {
-		conn_flush(r);
-		while (read(r->conn.fd, unread, sizeof(unread)) > 0)
-			continue;
-		if (!r->conn.out.len)
-			return;
-		struct pollfd p = {.fd = r->conn.fd, .events = POLLOUT};
-		if (poll(&p, 1, (int)left) == 1 && p.revents & (POLLERR | POLLHUP))
-			return;
-	}
 }
 
 int runner_loop(struct runner *r)
@@ -274,15 +237,10 @@ int runner_loop(struct runner *r)
 		run_log("signalfd: %s", strerror(errno));
 		return EXIT_OSERR;
 	}
-	for (;;) {
-		conn_turn(r);
-		conn_flush(r);
-		if (is_done(r))
-			break;
+	while (!r->is_over)
 		round_of(r, &p, signals);
-	}
 	kill_all(r);
-	say_bye(r);
+	sluice_worker_bye(r->worker);
 	close(signals);
 	mem_free(p.fds);
 	mem_free(p.owners);

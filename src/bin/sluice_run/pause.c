@@ -3,7 +3,6 @@
  * when it goes on. */
 #include "bin/sluice_run/sluice_run.h"
 
-#include <stdio.h>
 #include <sys/wait.h>
 
 enum { EXIT_CANNOT_RUN = 126, EXIT_NOT_FOUND = 127, IN_A_ROW = 3, PAUSE_FIRST_MS = 2000, PAUSE_MAX_MS = 60000 };
@@ -23,9 +22,7 @@ int pause_credits(const struct runner *r)
 
 static void tell_credits(struct runner *r)
 {
-	char frame[64];
-	snprintf(frame, sizeof(frame), "{\"t\":\"credits\",\"n\":%d}\n", pause_credits(r));
-	conn_send(r, frame);
+	sluice_worker_credits(r->worker, pause_credits(r));
 }
 
 static void pause_begin(struct runner *r, const char *reason)

@@ -5,8 +5,7 @@
  *   main.c               main
  *   cli.c                command line
  *   loop.c               the loop: signals, descriptors, the end
- *   conn.c               the connection to sluiced: connect, back off, read, write
- *   frames.c             what each frame of the daemon does
+ *   events.c             what the daemon has said, as libsluice-worker tells it: the connection is all there
  *   work.c               one lease: its command, its deadlines, its answer
  *   child.c              one process: start, its stderr, its end
  *   entries.c            entries mode: a process per entry, batch or stream
@@ -23,7 +22,8 @@
 #include "base/heap.h"
 #include "base/map.h"
 #include "base/mono.h"
-#include "codec/frame.h"
+#include "client/sluice-worker.h"
+#include "core/frame.h"
 
 /* ---- command line */
 enum mode { MODE_STREAM, MODE_EACH, MODE_BATCH, MODE_FEED };
@@ -97,8 +97,9 @@ void child_fini(struct child *c);
  *
  *   STARTS --started--> RUNS --TERM sent--> ENDS --KILL sent--> KILLED
  *      |                  |                   |                   |
- *      +---- gave up -----+------- exit ------+-------------------+--> SAYS --told, or `ok`--> freed
+ *      +---- gave up -----+------- exit ------+-------------------+--> answered, freed
  *
+ * An answer is the library's to tell until it is confirmed.
  * In entries mode a lease WAITS between processes; --each and --batch start one when entries have come.
  */
 enum work_state {
@@ -106,8 +107,7 @@ enum work_state {
 	WORK_RUNS,
 	WORK_ENDS,
 	WORK_KILLED,
-	WORK_WAITS, /* entries mode: no process, no entry */
-	WORK_SAYS   /* no process; its answer is to be told, or told and waiting for `ok` */
+	WORK_WAITS /* entries mode: no process, no entry */
 };
 enum work_answer {
 	ANSWER_RESULT,
@@ -125,30 +125,8 @@ struct work {
 	struct stream *entries; /* NULL: not in entries mode */
 	char **env;             /* of the entry that is given to the next process */
 	struct child child;
-	mono_ms start_at, kill_at;      /* STARTS; ENDS */
-	mono_ms until_ms;               /* as the daemon told it; MONO_NEVER = no fence */
-	mono_ms fence_term, fence_kill; /* what we make of it */
+	mono_ms start_at, kill_at; /* STARTS; ENDS */
 	int n_tries;
-	char *frame; /* SAYS: the answer */
-	mono_ms say_at;
-	bool waits_for_ok, is_seen;
-};
-
-/* ---- the connection */
-enum conn_state {
-	CONN_DOWN, /* connects again at retry_at */
-	CONN_GREETS,
-	CONN_UP
-};
-struct conn {
-	enum conn_state state;
-	int fd;
-	struct frame_splitter in;
-	struct buf out;
-	char *session; /* of the last welcome; NULL = none yet */
-	mono_ms retry_at, backoff;
-	int said_errno; /* what was said last about not connecting */
-	bool has_lines; /* read but not acted on yet: no waiting */
 };
 
 /* ---- all of it */
@@ -163,10 +141,8 @@ struct runner {
 	const struct options *opt;
 	struct map by_lease, by_pid;
 	struct heap turns;
-	struct conn conn;
+	struct sluice_worker *worker;
 	mono_ms now; /* of this round */
-	mono_ms lease_ms;
-	mono_ms until_ms; /* the last one told */
 	size_t n_processes;
 	struct pause pause;
 	int n_stops; /* SIGTERMs and the like so far */
@@ -180,11 +156,8 @@ void runner_init(struct runner *r, const struct options *opt);
 void runner_fini(struct runner *r);
 int runner_loop(struct runner *r); /* returns the exit code */
 
-void conn_turn(struct runner *r);     /* connects when it is time to */
-void conn_readable(struct runner *r); /* reads, and acts on what came */
-void conn_flush(struct runner *r);
-void conn_send(struct runner *r, const char *frame); /* dropped while down */
-void conn_drop(struct runner *r);                    /* closes; connects again after the backoff */
+/* Reads, and acts on what came; leaves some of it for the next round when that takes long. */
+void events_turn(struct runner *r);
 
 /* Whether this wait status says so. */
 bool pause_cannot_start(int status);
@@ -195,47 +168,30 @@ int pause_credits(const struct runner *r);
 /* Ends a pause that is over. Returns when it is; MONO_NEVER = there is none. */
 mono_ms pause_turn(struct runner *r);
 
-/* Sends our hello: name, credits, services, and the session to resume with its leases. */
-void frames_hello(struct runner *r);
-/* False: not a frame of this protocol. May end the connection. */
-bool frames_act(struct runner *r, char *line, size_t len);
-
-struct work_spec {
-	const char *lease, *service, *stream, *id, *token, *info, *trace[TRACE_N];
-	const char *pos; /* entries mode: the position; NULL = not */
-	size_t info_len;
-	int64_t retry;
-	mono_ms until_ms;
-};
-/* A lease that was assigned: its command starts with the next turn. Copies what spec points to. */
-void work_new(struct runner *r, const struct work_spec *spec);
-/* By its lease's text; NULL: not known, or forgotten. */
-struct work *work_find(const struct runner *r, const char *lease);
+/* A lease that was assigned: its command starts at once, or when entries come. Copies what e points to. */
+void work_new(struct runner *r, const struct sluice_event *e);
 /* By its command's process; NULL: not one of ours. */
 struct work *work_of_pid(const struct runner *r, pid_t pid);
-void work_turn(struct runner *r, struct work *w);                        /* at w->turn.at */
-void work_set_until(struct runner *r, struct work *w, mono_ms until_ms); /* MONO_NEVER = none */
-void work_revoke(struct runner *r, struct work *w, mono_ms grace_ms);
+void work_turn(struct runner *r, struct work *w); /* at w->turn.at */
+/* Revoked, or at its fence: its command ends by by_ms at the latest. w may be gone afterwards. */
+void work_stop(struct runner *r, struct work *w, mono_ms by_ms);
 /* We end: stops its command, whose stream is given back unless it finishes meanwhile. Not for entries mode. */
 void work_give_back(struct runner *r, struct work *w);
 /* Not ours any more: killed at once, or forgotten. Of this and the next two: w may be gone afterwards. */
 void work_abandon(struct runner *r, struct work *w);
 void work_ended(struct runner *r, struct work *w); /* its process is a zombie */
-void work_tell(struct runner *r, struct work *w);  /* SAYS: sends the answer */
 void work_free(struct runner *r, struct work *w);
 void work_next(struct runner *r, struct work *w); /* WAITS: starts on what has come, or gives back when we stop */
 void work_stop_asked(struct runner *r);           /* leases in entries mode, which would not end by themselves */
 void work_over(struct runner *r, struct work *w); /* the daemon has finished it: idle_release */
 
 /* ---- entries mode */
-struct yyjson_val;
 /* A stream in entries mode from that position on. Heap; entries_free. */
 struct stream *entries_new(struct entry_id pos);
 /* With all entries that were not passed on. NULL is fine. */
 void entries_free(struct stream *s);
-void entries_take(struct runner *r, struct work *w, struct yyjson_val *list); /* the e of an entries frame */
-void entries_nacked(struct runner *r, struct work *w);                        /* the daemon has answered our nack */
-void entries_resumed(struct runner *r, struct work *w);                       /* what is not acknowledged comes again */
+/* Of a SLUICE_ENTRIES. Copies what it keeps. */
+void entries_take(struct runner *r, struct work *w, const struct sluice_entry *list, size_t n);
 bool entries_have(const struct work *w);
 /* Moves what the next process gets on stdin, and variables (the caller's), out of what waits. */
 bool entries_give(struct runner *r, struct work *w, struct buf *input, char ***env);

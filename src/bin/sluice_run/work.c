@@ -1,6 +1,6 @@
 /* One lease: the only place that decides when its command is told to stop, when it is killed and what the daemon is
  * told. Failure modes: fork fails (tried again for a while, then given back), the command ignores SIGTERM (SIGKILL at
- * kill_at), the daemon is gone or frozen (the fence), the answer gets lost with the connection (told again until `ok`).
+ * kill_at). The daemon that is gone or frozen and the answer that gets lost are libsluice-worker's.
  */
 #include "bin/sluice_run/sluice_run.h"
 
@@ -19,45 +19,22 @@ enum {
 	EXIT_RELEASE = 75,
 	START_TRIES = 10,
 	START_PAUSE_MS = 500,
-	SAY_AGAIN_MS = 1000,
-	KILL_AFTER_MS = 10000,  /* a command that is given back and does not end; without --kill-after */
-	GRACE_RESERVE_MS = 200, /* of the daemon's grace, for SIGKILL to work and our answer to arrive */
-	FENCE_KILL_MIN_MS = 20,
+	KILL_AFTER_MS = 10000, /* a command that is given back and does not end; without --kill-after */
 };
 
 static void schedule(struct runner *r, struct work *w)
 {
-	mono_ms at = MONO_NEVER;
-	switch (w->state) {
-	case WORK_STARTS:
-		at = mono_min(w->start_at, w->fence_term);
-		break;
-	case WORK_RUNS:
-		at = w->fence_term;
-		break;
-	case WORK_ENDS:
-		at = mono_min(w->kill_at, w->fence_kill);
-		break;
-	case WORK_SAYS:
-		at = w->say_at;
-		break;
-	case WORK_WAITS:
-		at = w->fence_term;
-		break;
-	case WORK_KILLED:
-		break;
-	}
+	mono_ms at = w->state == WORK_STARTS ? w->start_at : w->state == WORK_ENDS ? w->kill_at : MONO_NEVER;
 	heap_set(&r->turns, &w->turn, at);
 }
 
 static void work_move(struct runner *r, struct work *w, enum work_state to)
 {
-	static const bool allowed[6][6] = {
-		[WORK_WAITS] = {[WORK_STARTS] = true, [WORK_SAYS] = true},
-		[WORK_STARTS] = {[WORK_RUNS] = true, [WORK_SAYS] = true},
-		[WORK_RUNS] = {[WORK_WAITS] = true, [WORK_ENDS] = true, [WORK_KILLED] = true, [WORK_SAYS] = true},
-		[WORK_ENDS] = {[WORK_KILLED] = true, [WORK_SAYS] = true},
-		[WORK_KILLED] = {[WORK_SAYS] = true},
+	static const bool allowed[5][5] = {
+		[WORK_WAITS] = {[WORK_STARTS] = true},
+		[WORK_STARTS] = {[WORK_RUNS] = true},
+		[WORK_RUNS] = {[WORK_WAITS] = true, [WORK_ENDS] = true, [WORK_KILLED] = true},
+		[WORK_ENDS] = {[WORK_KILLED] = true},
 	};
 	assert(allowed[w->state][to]);
 	w->state = to;
@@ -65,11 +42,6 @@ static void work_move(struct runner *r, struct work *w, enum work_state to)
 }
 
 /* ---- the table */
-
-struct work *work_find(const struct runner *r, const char *lease)
-{
-	return map_get(&r->by_lease, lease, strlen(lease));
-}
 
 struct work *work_of_pid(const struct runner *r, pid_t pid)
 {
@@ -99,73 +71,45 @@ void work_free(struct runner *r, struct work *w)
 	mem_free(w->info);
 	for (size_t i = 0; i < TRACE_N; i++)
 		mem_free(w->trace[i]);
-	mem_free(w->frame);
 	free_env(w);
 	entries_free(w->entries);
 	mem_free(w);
 }
 
-/* ---- what the daemon is told */
+/* ---- what the daemon is told; each frees w */
 
-static char *new_frame(const char *type, const struct work *w, const char *reason, bool is_dead)
+static void answer_release(struct runner *r, struct work *w)
 {
-	struct buf b;
-	buf_init(&b);
-	buf_printf(&b, "{\"t\":\"%s\",\"lease\":", type);
-	buf_json_str(&b, w->lease, strlen(w->lease));
-	if (reason) {
-		buf_str(&b, ",\"reason\":");
-		buf_json_str(&b, reason, strlen(reason));
-	}
-	buf_str(&b, is_dead ? ",\"dead\":true}\n" : "}\n");
-	return buf_take(&b);
+	sluice_worker_release(r->worker, w->lease, -1);
+	work_free(r, w);
 }
 
-static char *new_result(const struct work *w, int status)
+static void answer_revoked(struct runner *r, struct work *w)
+{
+	sluice_worker_revoked(r->worker, w->lease);
+	work_free(r, w);
+}
+
+static void answer_result(struct runner *r, struct work *w, int status)
 {
 	char reason[REASON_MAX + 1];
 	int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-	if (code == 0)
-		return new_frame("done", w, NULL, false);
-	if (code == EXIT_RELEASE)
-		return new_frame("release", w, NULL, false);
-	if (pause_cannot_start(status))
-		return new_frame("release", w, NULL, false);
-	child_reason(&w->child, status, reason);
-	run_log("stream %s failed: %s", w->stream, reason);
-	return new_frame("fail", w, reason, code == EXIT_DEAD);
+	if (code == 0) {
+		sluice_worker_done(r->worker, w->lease);
+	} else if (code == EXIT_RELEASE || pause_cannot_start(status)) {
+		sluice_worker_release(r->worker, w->lease, -1);
+	} else {
+		child_reason(&w->child, status, reason);
+		run_log("stream %s failed: %s", w->stream, reason);
+		sluice_worker_fail(r->worker, w->lease, reason, code == EXIT_DEAD, -1);
+	}
+	work_free(r, w);
 }
 
 /* Done, or never again: that holds although we stopped it. */
 static bool has_decided(int status)
 {
 	return WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == EXIT_DEAD);
-}
-
-void work_tell(struct runner *r, struct work *w)
-{
-	if (r->conn.state != CONN_UP)
-		return;
-	conn_send(r, w->frame);
-	w->say_at = MONO_NEVER;
-	schedule(r, w);
-	if (!w->waits_for_ok)
-		work_free(r, w);
-}
-
-/* Owns frame. */
-static void work_answer_one(struct runner *r, struct work *w, char *frame, bool waits_for_ok)
-{
-	w->frame = frame;
-	w->waits_for_ok = waits_for_ok;
-	w->say_at = MONO_NEVER;
-	work_move(r, w, WORK_SAYS);
-	work_tell(r, w);
-}
-
-static void answer_revoked(struct runner *r, struct work *w)
-{
-	work_answer_one(r, w, new_frame("revoked", w, NULL, false), false);
 }
 
 /* ---- beginning and end of the process */
@@ -186,7 +130,7 @@ static void work_start(struct runner *r, struct work *w)
 		if (w->n_tries == 1)
 			run_log("stream %s: cannot start a process: %s", w->stream, strerror(errno));
 		if (w->n_tries >= START_TRIES) {
-			work_answer_one(r, w, new_frame("release", w, NULL, false), true);
+			answer_release(r, w);
 			return;
 		}
 		w->start_at = r->now + START_PAUSE_MS;
@@ -203,36 +147,34 @@ static void work_start(struct runner *r, struct work *w)
 		entries_io(r, w);
 }
 
-static bool is_between(const struct work *w)
+static char *work_copy(const char *s)
 {
-	return w->state == WORK_STARTS || w->state == WORK_WAITS;
+	return s ? mem_dup(s, strlen(s)) : NULL;
 }
 
-void work_new(struct runner *r, const struct work_spec *spec)
+void work_new(struct runner *r, const struct sluice_event *e)
 {
 	struct work *w = mem_alloc(sizeof(*w));
 	*w = (struct work){.state = WORK_STARTS,
-		.info_len = spec->info_len,
-		.retry = spec->retry,
+		.lease = work_copy(e->lease),
+		.service = work_copy(e->service),
+		.stream = work_copy(e->stream),
+		.id = work_copy(e->id),
+		.token = work_copy(e->token),
+		.info = mem_dup(e->info, e->info_len),
+		.info_len = e->info_len,
+		.trace = {work_copy(e->traceparent), work_copy(e->tracestate), work_copy(e->baggage)},
+		.retry = e->retry,
 		.child = {.err_fd = -1, .in_fd = -1, .ack_fd = -1},
 		.start_at = r->now,
-		.kill_at = MONO_NEVER,
-		.say_at = MONO_NEVER};
-	w->lease = mem_dup(spec->lease, strlen(spec->lease));
-	w->service = mem_dup(spec->service, strlen(spec->service));
-	w->stream = mem_dup(spec->stream, strlen(spec->stream));
-	w->id = mem_dup(spec->id, strlen(spec->id));
-	w->token = mem_dup(spec->token, strlen(spec->token));
-	w->info = mem_dup(spec->info, spec->info_len);
-	for (size_t i = 0; i < TRACE_N; i++)
-		w->trace[i] = spec->trace[i] ? mem_dup(spec->trace[i], strlen(spec->trace[i])) : NULL;
+		.kill_at = MONO_NEVER};
 	struct entry_id pos;
-	if (spec->pos && command_id_parse(spec->pos, strlen(spec->pos), &pos)) {
+	if (r->opt->mode != MODE_STREAM && command_id_parse(e->pos, strlen(e->pos), &pos)) {
 		w->entries = entries_new(pos);
 		w->state = r->opt->mode == MODE_FEED ? WORK_STARTS : WORK_WAITS;
 	}
 	map_put(&r->by_lease, w->lease, strlen(w->lease), w);
-	work_set_until(r, w, spec->until_ms);
+	sluice_worker_set_user(r->worker, w->lease, w);
 	if (w->state == WORK_STARTS)
 		work_turn(r, w);
 }
@@ -242,7 +184,7 @@ void work_next(struct runner *r, struct work *w)
 	if (w->state != WORK_WAITS)
 		return;
 	if (r->n_stops) {
-		work_answer_one(r, w, new_frame("release", w, NULL, false), true);
+		answer_release(r, w);
 		return;
 	}
 	if (!entries_have(w))
@@ -303,20 +245,20 @@ static void tell_end(struct runner *r, struct work *w, int status)
 	case ANSWER_RESULT:
 		if (w->entries && entries_is_closing(w) && r->n_stops && WIFEXITED(status) &&
 			WEXITSTATUS(status) == 0) {
-			work_answer_one(r, w, new_frame("release", w, NULL, false), true); /* we told it to end */
+			answer_release(r, w); /* we told it to end */
 			break;
 		}
-		work_answer_one(r, w, new_result(w, status), true);
+		answer_result(r, w, status);
 		break;
 	case ANSWER_RELEASE:
-		work_answer_one(
-			r, w, has_decided(status) ? new_result(w, status) : new_frame("release", w, NULL, false), true);
+		if (has_decided(status))
+			answer_result(r, w, status);
+		else
+			answer_release(r, w);
 		break;
 	case ANSWER_REVOKED:
+	case ANSWER_NONE: /* nobody asks, but then its name is free again */
 		answer_revoked(r, w);
-		break;
-	case ANSWER_NONE:
-		work_free(r, w);
 		break;
 	}
 }
@@ -343,12 +285,12 @@ static void kill_now(struct runner *r, struct work *w)
 }
 
 /* SIGTERM, and SIGKILL at kill_at at the latest. */
-static void work_stop(struct runner *r, struct work *w, mono_ms kill_at)
+static void end_by(struct runner *r, struct work *w, mono_ms kill_at)
 {
 	if (r->opt->kill_after != MONO_NEVER)
 		kill_at = mono_min(kill_at, r->now + r->opt->kill_after);
 	w->kill_at = mono_min(w->kill_at, kill_at);
-	if (mono_min(w->kill_at, w->fence_kill) <= r->now) {
+	if (w->kill_at <= r->now) {
 		kill_now(r, w);
 		return;
 	}
@@ -356,34 +298,8 @@ static void work_stop(struct runner *r, struct work *w, mono_ms kill_at)
 	work_move(r, w, WORK_ENDS);
 }
 
-static void stop_at_fence(struct runner *r, struct work *w)
+void work_stop(struct runner *r, struct work *w, mono_ms by_ms)
 {
-	run_log("stream %s: not renewed in time, stopping it", w->stream);
-	w->answer = ANSWER_REVOKED;
-	if (is_between(w))
-		answer_revoked(r, w);
-	else
-		work_stop(r, w, w->fence_kill);
-}
-
-/* A tenth of the lease is kept for stopping, and no more than a quarter of what is left when the daemon's word is
- * short. */
-void work_set_until(struct runner *r, struct work *w, mono_ms until_ms)
-{
-	w->until_ms = until_ms;
-	if (until_ms == MONO_NEVER) {
-		w->fence_term = w->fence_kill = MONO_NEVER;
-	} else {
-		mono_ms lead = mono_max(0, mono_min(r->lease_ms / 10, (until_ms - r->now) / 4));
-		w->fence_term = until_ms - lead;
-		w->fence_kill = until_ms - mono_min(lead, mono_max(FENCE_KILL_MIN_MS, lead / 10));
-	}
-	schedule(r, w);
-}
-
-void work_revoke(struct runner *r, struct work *w, mono_ms grace_ms)
-{
-	mono_ms kill_at = r->now + mono_max(grace_ms - GRACE_RESERVE_MS, grace_ms / 2);
 	switch (w->state) {
 	case WORK_STARTS:
 	case WORK_WAITS:
@@ -391,15 +307,14 @@ void work_revoke(struct runner *r, struct work *w, mono_ms grace_ms)
 		break;
 	case WORK_RUNS:
 		w->answer = ANSWER_REVOKED;
-		work_stop(r, w, kill_at);
+		end_by(r, w, by_ms);
 		break;
 	case WORK_ENDS:
 		w->answer = ANSWER_REVOKED;
-		w->kill_at = mono_min(w->kill_at, kill_at);
+		w->kill_at = mono_min(w->kill_at, by_ms);
 		schedule(r, w);
 		break;
 	case WORK_KILLED:
-	case WORK_SAYS:
 		break; /* the answer is on its way */
 	}
 }
@@ -409,45 +324,28 @@ void work_give_back(struct runner *r, struct work *w)
 	if (w->entries) /* work_stop_asked gives it back after the entry at hand */
 		return;
 	if (w->state == WORK_STARTS) {
-		work_answer_one(r, w, new_frame("release", w, NULL, false), true);
+		answer_release(r, w);
 	} else if (w->state == WORK_RUNS) {
 		w->answer = ANSWER_RELEASE;
-		work_stop(r, w, r->opt->kill_after == MONO_NEVER ? r->now + KILL_AFTER_MS : MONO_NEVER);
+		end_by(r, w, r->opt->kill_after == MONO_NEVER ? r->now + KILL_AFTER_MS : MONO_NEVER);
 	}
 }
 
 void work_abandon(struct runner *r, struct work *w)
 {
 	w->answer = ANSWER_NONE;
-	if (is_between(w) || w->state == WORK_SAYS)
-		work_free(r, w);
+	if (w->state == WORK_STARTS || w->state == WORK_WAITS)
+		answer_revoked(r, w);
 	else if (w->state != WORK_KILLED)
 		kill_now(r, w);
 }
 
 void work_turn(struct runner *r, struct work *w)
 {
-	switch (w->state) {
-	case WORK_STARTS:
-		if (w->fence_term <= r->now)
-			stop_at_fence(r, w);
-		else
-			work_start(r, w);
-		break;
-	case WORK_RUNS:
-	case WORK_WAITS:
-		stop_at_fence(r, w);
-		break;
-	case WORK_ENDS:
+	if (w->state == WORK_STARTS)
+		work_start(r, w);
+	else if (w->state == WORK_ENDS)
 		kill_now(r, w);
-		break;
-	case WORK_SAYS:
-		w->say_at = r->now + SAY_AGAIN_MS;
+	else
 		schedule(r, w);
-		work_tell(r, w);
-		break;
-	case WORK_KILLED:
-		schedule(r, w);
-		break;
-	}
 }
