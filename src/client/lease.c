@@ -106,8 +106,8 @@ static bool client_lease_turn(struct sluice_worker *w, struct client_lease *l, s
 
 bool client_lease_news(struct sluice_worker *w, struct sluice_event *e)
 {
-	while (heap_deadline(&w->turns) <= w->now)
-		if (client_lease_turn(w, HEAP_OF(struct client_lease, turn, heap_top(&w->turns)), e))
+	for (struct heap_node *top; (top = heap_top(&w->turns)) && top->at <= w->now;)
+		if (client_lease_turn(w, HEAP_OF(struct client_lease, turn, top), e))
 			return true;
 	struct link *first = list_pop(&w->news);
 	if (!first)
