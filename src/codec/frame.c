@@ -121,12 +121,13 @@ static const char *find_lone(const char *p, const char *end)
 /* A copy with U+FFFD in the place of each; NULL: there is none. mem_free. */
 static char *mend_surrogates(const char *line, size_t len)
 {
+	static const char replacement[] = {'\\', 'u', 'f', 'f', 'f', 'd'};
 	const char *end = line + len, *lone = find_lone(line, end);
 	if (!lone)
 		return NULL;
 	char *copy = mem_dup(line, len);
-	for (; lone; lone = find_lone(lone + 6, end))
-		memcpy(copy + (lone - line), "\\ufffd", 6);
+	for (; lone; lone = find_lone(lone + sizeof replacement, end))
+		memcpy(copy + (lone - line), replacement, sizeof replacement);
 	return copy;
 }
 

@@ -84,6 +84,13 @@ static enum err_code enter_service(struct walk *w)
 	return ERR_OK;
 }
 
+/* Into a map: a name of the table, shorter than the room. */
+static void enter_map(struct walk *w, const char *component)
+{
+	size_t len = strlen(w->prefix);
+	snprintf(w->prefix + len, sizeof w->prefix - len, "%s.", component);
+}
+
 /* Goes down to a row. On success *id is it. */
 static enum err_code find_row(struct walk *w, enum option_id *id)
 {
@@ -100,9 +107,7 @@ static enum err_code find_row(struct walk *w, enum option_id *id)
 		if (child.kind == OPTION_KIND_SERVICES)
 			rc = enter_service(w);
 		else if (child.kind == OPTION_KIND_MAP)
-			/* NOLINTNEXTLINE(clang-analyzer-security.insecureAPI.strcpy): a name of the table, shorter
-			 * than room */
-			strcat(strcat(w->prefix, component), ".");
+			enter_map(w, component);
 		else
 			return *w->rest ? env_fail(w, "is a setting and has no keys; lists are written a,b") : ERR_OK;
 		if (rc != ERR_OK)
