@@ -90,9 +90,13 @@ class Chaos:
     def stop_daemon(self):
         d = self.rnd.choice(self.idle(self.daemons) or [None])
         if d:
-            rc = d.stop()
-            assert rc == 0, f"{d.name} ended with {rc}"
+            self.stopped(d)
             self.down(d, self.rnd.choice([0, 1, T]), lambda: d.start(ready=False), "SIGTERM daemon")
+
+    @staticmethod
+    def stopped(d):
+        rc = d.stop(timeout=30)
+        assert rc == 0 or not d.has_begun(), f"{d.name} ended with {rc}"
 
     def pause_daemon(self):
         d = self.rnd.choice(self.idle(self.daemons) or [None])

@@ -107,6 +107,7 @@ class Daemon(Process):
         acl.grant(self.cfg)
 
     def start(self, ready=True):
+        self.log_from = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
         self.proc = spawn([*self.wrap, self.binary or program("sluiced"), "-c", self.conf, *self.args], self.log_path, env=self.env, cwd=self.dir)
         if ready:
             self.wait_ready()
@@ -143,6 +144,10 @@ class Daemon(Process):
     def json(self, *args):
         """Parsed `sluicectl --json ARGS`: a list of the objects printed, one a line."""
         return [json.loads(line) for line in self.ctl_ok("--json", *args).splitlines() if line]
+
+    def has_begun(self):
+        """Has logged something since its start: before that a signal finds no handler yet."""
+        return os.path.getsize(self.log_path) > self.log_from
 
     def stop(self, sig=signal.SIGTERM, timeout=15):
         """Sends `sig`, waits; the exit status."""
