@@ -195,6 +195,7 @@ uint32_t credits_grant(struct credits *p, uint16_t pos, bool *contended)
 	uint32_t n = room < left ? room : left;
 	*contended = n_services > 1 && mine < 2 * n_services;
 	if (n > n_waiting && s->was_full) {
+		assert(weights > 0); /* its own is among them */
 		uint32_t share = (uint32_t)((uint64_t)n * s->weight / weights), rest = n - n_waiting;
 		share = share ? share : 1;
 		n = share < rest ? share : rest; /* one credit stays for each service that has none */
