@@ -37,12 +37,13 @@ static struct floor_cost cost(struct rig *r)
 	return (struct floor_cost){m.at_us / 1e6, m.own_us, m.redis_us};
 }
 
-/* ---- one command each */
+/* ---- one command each; takes and dones of a batch in one */
 
-static struct cmd command_of(enum cmd_kind kind, const struct item *it)
+static struct cmd command_of(const struct rig *r, enum cmd_kind kind, const struct item *it)
 {
 	struct cmd c = {.kind = kind, .id = it->id, .stream = {it->name, RIG_NAME}, .ttl_ms = TTL_MS};
-	if (kind == CMD_LOCK || kind == CMD_UNLOCK)
+	bool unlocks = r->n_masters == 1 && (kind == CMD_DONE || kind == CMD_DONE_MANY);
+	if (kind == CMD_LOCK || kind == CMD_UNLOCK || unlocks)
 		c.value = (struct slice){value, sizeof value - 1};
 	return c;
 }
@@ -55,20 +56,59 @@ static int master_of(const struct rig *r, enum cmd_kind kind, const struct item 
 
 static void append(struct rig *r, enum cmd_kind kind, const struct item *it, const char *node)
 {
-	struct cmd c = command_of(kind, it);
+	struct cmd c = command_of(r, kind, it);
 	rig_append(r, r->link, master_of(r, kind, it), &c, node);
+}
+
+static bool goes_together(enum cmd_kind kind, uint32_t n)
+{
+	return n > 1 && (kind == CMD_TAKE || kind == CMD_DONE);
+}
+
+/* One master: done has deleted the lock. */
+static bool is_left_out(const struct rig *r, enum cmd_kind kind)
+{
+	return kind == CMD_UNLOCK && r->n_masters == 1;
+}
+
+static void append_many(struct rig *r, enum cmd_kind kind, const struct item *v, uint32_t n)
+{
+	struct cmd_entry many[CMD_MANY_MAX];
+	for (uint32_t at = 0; at < n; at += CMD_MANY_MAX) {
+		struct cmd c = command_of(r, kind == CMD_TAKE ? CMD_TAKE_MANY : CMD_DONE_MANY, &v[at]);
+		c.many = many;
+		for (; c.n_many < CMD_MANY_MAX && at + c.n_many < n; c.n_many++) {
+			const struct item *it = &v[at + c.n_many];
+			many[c.n_many] = (struct cmd_entry){{it->name, RIG_NAME}, it->id};
+		}
+		rig_append(r, r->link, rig_master(r, r->names.lbs_slot), &c, me);
+	}
+}
+
+static void append_items(struct rig *r, enum cmd_kind kind, const struct item *v, uint32_t n)
+{
+	if (goes_together(kind, n))
+		append_many(r, kind, v, n);
+	else
+		for (uint32_t i = 0; i < n && !is_left_out(r, kind); i++)
+			append(r, kind, &v[i], me);
+}
+
+static void read_items(struct rig *r, enum cmd_kind kind, const struct item *v, uint32_t n)
+{
+	uint32_t n_replies = goes_together(kind, n) ? (n + CMD_MANY_MAX - 1) / CMD_MANY_MAX : n;
+	for (uint32_t i = 0; i < n_replies && !is_left_out(r, kind); i++)
+		freeReplyObject(rig_reply(r->link[master_of(r, kind, &v[i])]));
 }
 
 static void append_batch(struct rig *r, enum cmd_kind kind, const struct batch *b)
 {
-	for (uint32_t i = 0; i < b->n; i++)
-		append(r, kind, &b->v[i], me);
+	append_items(r, kind, b->v, b->n);
 }
 
 static void read_batch(struct rig *r, enum cmd_kind kind, const struct batch *b)
 {
-	for (uint32_t i = 0; i < b->n; i++)
-		freeReplyObject(rig_reply(r->link[master_of(r, kind, &b->v[i])]));
+	read_items(r, kind, b->v, b->n);
 }
 
 static void append_read(struct rig *r, enum cmd_kind kind, struct entry_id after, uint32_t count, const char *node)
@@ -110,7 +150,8 @@ static void flush_all(struct rig *r)
 /* The scripts and the group, as they are for a daemon that has run before. */
 static void prepare(struct rig *r, const char *node)
 {
-	static const enum cmd_kind kinds[] = {CMD_TAKE, CMD_DONE, CMD_UNLOCK, CMD_REQUEUE};
+	static const enum cmd_kind kinds[] = {
+		CMD_TAKE, CMD_DONE, CMD_TAKE_MANY, CMD_DONE_MANY, CMD_UNLOCK, CMD_REQUEUE};
 	struct item none = {.id = {1, 1}, .name = "stream-0000-00000000000000000000"};
 	append_read(r, CMD_GROUP_CREATE, none.id, 0, node);
 	void *x;
@@ -118,8 +159,11 @@ static void prepare(struct rig *r, const char *node)
 	freeReplyObject(x);
 	for (int m = 0; m < r->n_masters; m++) {
 		for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
-			struct cmd c = command_of(kinds[i], &none);
+			const struct cmd_entry entry = {{none.name, RIG_NAME}, none.id};
+			struct cmd c = command_of(r, kinds[i], &none);
 			c.use_eval = true;
+			c.many = &entry;
+			c.n_many = 1;
 			rig_append(r, r->link, m, &c, node);
 			redisGetReply(r->link[m],
 				&x); /* MOVED on the others: they have loaded it all the same, or never need it */
@@ -137,7 +181,7 @@ static void load_scripts(struct rig *r, const char *node)
 	for (uint32_t i = 0, seen = 0; r->n_masters > 1 && seen != (1u << r->n_masters) - 1; i++) {
 		rig_name(it.name, 0, i);
 		int m = master_of(r, CMD_UNLOCK, &it);
-		struct cmd c = command_of(CMD_UNLOCK, &it);
+		struct cmd c = command_of(r, CMD_UNLOCK, &it);
 		c.use_eval = true;
 		rig_append(r, r->link, m, &c, node);
 		freeReplyObject(rig_reply(r->link[m]));
@@ -207,7 +251,7 @@ static struct item *make_locks(struct rig *r, uint32_t n)
 	for (uint32_t i = 0; i < n; i++) {
 		v[i].id = (struct entry_id){1700000000000, i};
 		rig_name(v[i].name, 0, i);
-		struct cmd c = command_of(CMD_LOCK, &v[i]);
+		struct cmd c = command_of(r, CMD_LOCK, &v[i]);
 		c.ttl_ms = 600000;
 		int m = master_of(r, CMD_LOCK, &v[i]);
 		rig_append(r, r->link, m, &c, me);
@@ -258,11 +302,9 @@ static void for_each(struct rig *r, enum cmd_kind kind, const struct item *v, ui
 {
 	for (uint32_t at = 0; at < n; at += RENEW_CHUNK) {
 		uint32_t end = at + RENEW_CHUNK < n ? at + RENEW_CHUNK : n;
-		for (uint32_t i = at; i < end; i++)
-			append(r, kind, &v[i], me);
+		append_items(r, kind, &v[at], end - at);
 		flush_all(r);
-		for (uint32_t i = at; i < end; i++)
-			freeReplyObject(rig_reply(r->link[master_of(r, kind, &v[i])]));
+		read_items(r, kind, &v[at], end - at);
 	}
 }
 
@@ -322,11 +364,10 @@ static void follow(struct rig *r, int fd)
 		rig_append(r, reader, lbs, &c, me);
 		if (!take_entries(rig_reply(reader[lbs]), b))
 			continue;
-		append_batch(r, CMD_LOCK, b);
-		flush_all(r);
-		read_batch(r, CMD_LOCK, b);
+		append_batch(r, CMD_LOCK, b); /* one master: its take goes right behind */
 		append_batch(r, CMD_TAKE, b);
 		flush_all(r);
+		read_batch(r, CMD_LOCK, b);
 		read_batch(r, CMD_TAKE, b);
 		uint32_t out[PAGE];
 		for (uint32_t i = 0; i < b->n; i++)
