@@ -393,6 +393,8 @@ void worker_take(struct world *w, struct daemon *from, uint64_t session, const s
 	copy_text(d->token, sizeof d->token, f->token, &d->f.token);
 	if (f->kind == OUT_ASSIGN) {
 		d->item = item_of_info(f->info);
+		if (w->o.entries.is_on && d->item < w->n_items) /* it may end before its worker reads that */
+			w->items[d->item].last_assigned = w->now;
 		for (uint16_t s = 0; s < w->o.n_services; s++)
 			if (strlen(w->rules[s].name) == f->service.len &&
 				memcmp(w->rules[s].name, f->service.p, f->service.len) == 0)
