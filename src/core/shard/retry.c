@@ -16,6 +16,7 @@ struct retry *retry_new(void)
 	list_init(&r->ready);
 	list_init(&r->waiting);
 	list_init(&r->covered);
+	retry_groups_init(r);
 	return r;
 }
 
@@ -239,11 +240,10 @@ void retry_was_sent(struct retry *r, struct shard_ctx *c, struct op *op)
 	retry_set_timer(r, op);
 }
 
-void retry_send(struct retry *r, struct shard_ctx *c, struct op *op)
+void retry_send(struct retry *r, struct shard_ctx *c, struct op *op, uint64_t tag)
 {
 	const struct service_rules *rules = ctx_service(c, op->svc)->rules;
-	uint32_t gen = shard_pool_renew(&r->pool, op->index);
-	struct effect *ef = ctx_redis(c, tag_of(PART_RETRY, gen, op->index), (enum cmd_kind)op->command, op->svc);
+	struct effect *ef = ctx_redis(c, tag, (enum cmd_kind)op->command, op->svc);
 	struct cmd *cmd = &ef->cmd;
 	cmd->stream = slice_of(op->stream);
 	cmd->id = op->id;
@@ -344,21 +344,18 @@ static void send_wait(struct retry *r, struct shard_ctx *c)
 
 mono_ms retry_flush(struct retry *r, struct shard_ctx *c)
 {
-	struct op_group takes = {.n = 0}, dones = {.n = 0};
-	list_init(&takes.ops);
-	list_init(&dones.ops);
-	while (c->is_up && r->n_in_flight + takes.n + dones.n < RETRY_IN_FLIGHT) {
+	const struct op_group *g = r->groups;
+	while (c->is_up && r->n_in_flight + g[GROUP_DONE].n + g[GROUP_TAKE].n < RETRY_IN_FLIGHT) {
 		struct link *l = list_pop(&r->ready);
 		if (!l)
 			break;
 		struct op *op = LIST_OF(struct op, queue, l);
 		if (c->now >= op->not_after)
 			retry_set_timer(r, op); /* fails with the next tick */
-		else if (!retry_group_add(r, c, op->command == CMD_DONE ? &dones : &takes, op))
-			retry_send(r, c, op);
+		else if (!retry_group_add(r, c, op))
+			retry_send(r, c, op, tag_of(PART_RETRY, shard_pool_renew(&r->pool, op->index), op->index));
 	}
-	retry_group_send(r, c, &dones); /* first: what they end may be what a take would have to wait for */
-	retry_group_send(r, c, &takes);
+	retry_groups_flush(r, c);
 	send_wait(r, c);
 	mono_ms wait = !r->is_wait_in_flight && c->is_up && !list_empty(&r->waiting) ? r->wait_at : MONO_NEVER;
 	return mono_min(wait, heap_deadline(&r->timers));
@@ -395,6 +392,7 @@ void retry_conn(struct retry *r, struct shard_ctx *c, bool is_up)
 		return;
 	}
 	r->conn++;
+	memset(r->n_flying, 0, sizeof r->n_flying);
 	for (struct link *l; (l = list_pop(&r->waiting));)
 		back_to_done(r, LIST_OF(struct op, queue, l));
 }

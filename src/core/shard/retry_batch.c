@@ -1,8 +1,11 @@
-/* retry_batch - takes, and dones, that one step has go to Redis in one command, which costs it half as much. None waits
- * for others: a step that has one sends one. */
+/* retry_batch - takes, and dones, go to Redis together in one command, which costs it half as much as each alone. The
+ * first goes at once, alone or with what its step has; while its answer is on the way a few more wait for that, so that
+ * the more there is to do the more goes together. */
 #include "core/shard/retry_p.h"
 
 #include <assert.h>
+
+enum { BATCH_FEW = 32 }; /* so many do not wait */
 
 static bool is_batchable(const struct op *op)
 {
@@ -17,56 +20,102 @@ static bool are_alike(const struct op *a, const struct op *b)
 	       a->unlocks == b->unlocks;
 }
 
-bool retry_group_add(struct retry *r, struct shard_ctx *c, struct op_group *g, struct op *op)
+void retry_groups_init(struct retry *r)
+{
+	for (int k = 0; k < GROUPS; k++)
+		list_init(&r->groups[k].ops);
+}
+
+static struct op_batch *batch_new(struct retry *r, uint32_t n, uint64_t *tag)
+{
+	uint32_t index;
+	struct op_batch_slot *slot = shard_pool_get(&r->batches, &index);
+	size_t ops = n * sizeof slot->batch->ops[0];
+	slot->batch = mem_alloc(sizeof *slot->batch + ops + n * sizeof slot->batch->entries[0]);
+	slot->batch->entries = (struct cmd_entry *)&slot->batch->ops[n];
+	*tag = tag_of(PART_RETRY, shard_pool_renew(&r->batches, index), index | BATCH_BIT);
+	return slot->batch;
+}
+
+static void batch_add(struct retry *r, struct op_batch *b, const struct op *op)
+{
+	b->entries[b->n] = (struct cmd_entry){.stream = slice_of(op->stream), .id = op->id};
+	b->ops[b->n].index = op->index;
+	b->ops[b->n++].gen = shard_pool_renew(&r->pool, op->index);
+}
+
+static void send_many(struct retry *r, struct shard_ctx *c, struct op_group *g, struct op_batch *b, uint64_t tag)
+{
+	const struct op *first = LIST_OF(struct op, queue, g->ops.next);
+	enum cmd_kind kind = first->command == CMD_DONE ? CMD_DONE_MANY : CMD_TAKE_MANY;
+	struct cmd *cmd = &ctx_redis(c, tag, kind, first->svc)->cmd;
+	cmd->use_eval = first->use_eval;
+	cmd->is_heir = kind == CMD_DONE_MANY && first->is_heir;
+	if (first->unlocks)
+		cmd->value = slice_str(c->rules->lock_value);
+	for (struct link *l; (l = list_pop(&g->ops));) {
+		struct op *op = LIST_OF(struct op, queue, l);
+		batch_add(r, b, op);
+		retry_was_sent(r, c, op);
+	}
+	cmd->many = b->entries;
+	cmd->n_many = b->n;
+}
+
+static void group_send(struct retry *r, struct shard_ctx *c, enum op_group_kind which)
+{
+	struct op_group *g = &r->groups[which];
+	if (g->n == 0)
+		return;
+	uint64_t tag;
+	struct op_batch *b = batch_new(r, g->n, &tag);
+	b->conn = r->conn;
+	b->which = (uint8_t)which;
+	r->n_flying[which]++;
+	if (g->n > 1) {
+		send_many(r, c, g, b, tag);
+	} else { /* alone, as it is */
+		struct op *op = LIST_OF(struct op, queue, list_pop(&g->ops));
+		batch_add(r, b, op);
+		retry_send(r, c, op, tag);
+	}
+	assert(b->n == g->n);
+	g->n = 0;
+}
+
+bool retry_group_add(struct retry *r, struct shard_ctx *c, struct op *op)
 {
 	if (!is_batchable(op))
 		return false;
+	enum op_group_kind which = op->command == CMD_DONE ? GROUP_DONE : GROUP_TAKE;
+	struct op_group *g = &r->groups[which];
 	if (g->n == CMD_MANY_MAX || (g->n > 0 && !are_alike(LIST_OF(struct op, queue, g->ops.next), op)))
-		retry_group_send(r, c, g);
+		group_send(r, c, which);
 	list_push(&g->ops, &op->queue);
 	g->n++;
 	return true;
 }
 
-static struct op_batch *batch_new(struct retry *r, uint32_t n, uint32_t *index)
+/* Back to the front of what is ready, in order. */
+static void group_wait(struct retry *r, struct op_group *g)
 {
-	struct op_batch_slot *slot = shard_pool_get(&r->batches, index);
-	size_t ops = n * sizeof slot->batch->ops[0];
-	slot->batch = mem_alloc(sizeof *slot->batch + ops + n * sizeof slot->batch->entries[0]);
-	slot->batch->entries = (struct cmd_entry *)&slot->batch->ops[n];
-	return slot->batch;
+	while (!list_empty(&g->ops)) {
+		struct link *last = g->ops.prev;
+		list_remove(last);
+		list_push_front(&r->ready, last);
+	}
+	g->n = 0;
 }
 
-void retry_group_send(struct retry *r, struct shard_ctx *c, struct op_group *g)
+void retry_groups_flush(struct retry *r, struct shard_ctx *c)
 {
-	if (g->n == 0)
-		return;
-	struct op *op = LIST_OF(struct op, queue, list_pop(&g->ops));
-	if (g->n == 1) {
-		g->n = 0;
-		retry_send(r, c, op);
-		return;
+	/* dones first: what they end may be what a take would have to wait for */
+	for (int k = 0; k < GROUPS; k++) {
+		if (r->n_flying[k] && r->groups[k].n < BATCH_FEW)
+			group_wait(r, &r->groups[k]);
+		else
+			group_send(r, c, (enum op_group_kind)k);
 	}
-	uint32_t index;
-	struct op_batch *b = batch_new(r, g->n, &index);
-	uint64_t tag = tag_of(PART_RETRY, shard_pool_renew(&r->batches, index), index | BATCH_BIT);
-	enum cmd_kind kind = op->command == CMD_DONE ? CMD_DONE_MANY : CMD_TAKE_MANY;
-	struct cmd *cmd = &ctx_redis(c, tag, kind, op->svc)->cmd;
-	cmd->use_eval = op->use_eval;
-	const bool op_unlocks = op->unlocks;
-	cmd->is_heir = kind == CMD_DONE_MANY && op->is_heir;
-	for (; op; op = list_empty(&g->ops) ? NULL : LIST_OF(struct op, queue, list_pop(&g->ops))) {
-		b->entries[b->n] = (struct cmd_entry){.stream = slice_of(op->stream), .id = op->id};
-		b->ops[b->n].index = op->index;
-		b->ops[b->n++].gen = shard_pool_renew(&r->pool, op->index);
-		retry_was_sent(r, c, op);
-	}
-	assert(b->n == g->n);
-	if (op_unlocks)
-		cmd->value = slice_str(c->rules->lock_value);
-	cmd->many = b->entries;
-	cmd->n_many = b->n;
-	g->n = 0;
 }
 
 void retry_batch_reply(struct retry *r, struct shard_ctx *c, uint64_t tag, const struct reply *reply)
@@ -78,9 +127,12 @@ void retry_batch_reply(struct retry *r, struct shard_ctx *c, uint64_t tag, const
 	if (!slot)
 		return;
 	struct op_batch *b = slot->batch;
-	struct reply whole = *reply; /* no answer, or an error: that of each */
-	bool is_each = reply->kind == REPLY_MANY && reply->n == b->n;
-	if (!is_each && reply->kind != REPLY_ERROR && reply->kind != REPLY_NONE)
+	if (b->conn == r->conn)
+		r->n_flying[b->which]--;
+	struct reply whole = *reply; /* of one alone; no answer, or an error: that of each */
+	whole.entries = NULL;
+	bool is_each = b->n > 1 && reply->kind == REPLY_MANY && reply->n == b->n;
+	if (b->n > 1 && !is_each && reply->kind != REPLY_ERROR && reply->kind != REPLY_NONE)
 		whole = (struct reply){.kind = REPLY_ERROR, .error = RERR_BAD, .text = {odd, sizeof odd - 1}};
 	r->n_in_flight -= b->n;
 	for (uint32_t i = 0; i < b->n; i++) {

@@ -63,6 +63,8 @@ struct op {
 struct op_batch {
 	struct cmd_entry *entries; /* in the same block */
 	uint32_t n;
+	uint32_t conn; /* it went over: as op.conn */
+	uint8_t which; /* enum op_group_kind */
 	struct {
 		uint32_t index, gen;
 	} ops[];
@@ -72,6 +74,7 @@ struct op_batch_slot {
 };
 
 /* Operations of this step that may go together; one list for each command. */
+enum op_group_kind { GROUP_DONE, GROUP_TAKE, GROUPS };
 struct op_group {
 	struct link ops;
 	uint32_t n;
@@ -80,6 +83,8 @@ struct op_group {
 struct retry {
 	struct shard_pool pool;
 	struct shard_pool batches; /* struct op_batch_slot: those in flight */
+	struct op_group groups[GROUPS];
+	uint32_t n_flying[GROUPS]; /* of batches over the present connection */
 	struct heap timers;
 	struct link ready;
 	struct link waiting, covered; /* for a WAIT; by the one in flight */
@@ -101,13 +106,15 @@ static inline bool retry_is_add(enum cmd_kind k)
 enum { WAIT_INDEX = 0xffffffff, BATCH_BIT = 0x80000000 };
 
 /* True: the operation may wait for others of this step, and does. Sends what it cannot go with. */
-bool retry_group_add(struct retry *r, struct shard_ctx *c, struct op_group *g, struct op *op);
-/* Sends the group; one alone goes as it always did. */
-void retry_group_send(struct retry *r, struct shard_ctx *c, struct op_group *g);
+bool retry_group_add(struct retry *r, struct shard_ctx *c, struct op *op);
+/* Sends what was added, or lets a few wait for the answer to those before them. */
+void retry_groups_flush(struct retry *r, struct shard_ctx *c);
+void retry_groups_init(struct retry *r); /* empty lists */
 /* The answer to a batch: each operation's own. */
 void retry_batch_reply(struct retry *r, struct shard_ctx *c, uint64_t tag, const struct reply *reply);
 void retry_batches_free(struct retry *r); /* they are not awaited any more */
-void retry_send(struct retry *r, struct shard_ctx *c, struct op *op);
+/* Sends its command; the answer comes under this tag. */
+void retry_send(struct retry *r, struct shard_ctx *c, struct op *op, uint64_t tag);
 /* Its command, or one that it shares with others, was sent now: its answer is awaited. */
 void retry_was_sent(struct retry *r, struct shard_ctx *c, struct op *op);
 /* What Redis said of one operation. What reply owns is taken. */

@@ -249,10 +249,11 @@ Test(retry, at_most_two_thousand_are_on_their_way_in_order, .init = story_up, .f
 {
 	W.mute = true;
 	for (uint64_t i = 1; i <= 5000; i++)
-		story_msg_in((struct msg){.kind = MSG_OP, .op.kind = CMD_DONE, .handle = i, .svc = 1, .op.id = {i, 0}});
-	cr_assert_eq(W.n_cmds[CMD_DONE], 2000);
+		story_msg_in(
+			(struct msg){.kind = MSG_OP, .op.kind = CMD_REQUEUE, .handle = i, .svc = 1, .op.id = {i, 0}});
+	cr_assert_eq(W.n_cmds[CMD_REQUEUE], 2000);
 	for (uint64_t i = 1; i <= 5000; i++) {
-		struct sent s = story_take(CMD_DONE);
+		struct sent s = story_take(CMD_REQUEUE);
 		cr_assert_eq(s.id.ms, i);
 		struct reply r = {.kind = REPLY_INT, .integer = 1};
 		story_event((struct shard_event){.kind = SHARD_REPLY, .tag = s.tag, .reply = &r});
@@ -304,7 +305,9 @@ Test(retry, what_differs_goes_apart, .init = story_up, .fini = story_down)
 				.op.id = {i + 1, 0},
 				.op.stream = text_new("s1", 2)}});
 	expect_story("[ 1000] requeue s1 3-0 consumer=redis-consumer-me retry=0 idle=0\n[ 1000] done_many n=2\n"
-		     "[ 1000] done s1 6-0\n[ 1000] take_many n=2\n");
+		     "[ 1000] take_many n=2\n");
+	story_error(CMD_DONE_MANY, RERR_MOVED, "h:1");
+	cr_assert(strstr(W.text.data, "] done s1 6-0\n"), "%s", W.text.data);
 }
 
 Test(retry, an_answer_to_many_that_nobody_knows, .init = story_up, .fini = story_down)
@@ -337,7 +340,40 @@ Test(retry, many_without_an_answer_are_sent_again, .init = story_up, .fini = sto
 Test(retry, a_batch_has_a_limit, .init = story_up, .fini = story_down)
 {
 	together(CMD_TAKE, 2 * CMD_MANY_MAX + 1);
-	expect_story("[ 1000] take_many n=128\n[ 1000] take_many n=128\n[ 1000] take s1 257-0\n");
+	expect_story("[ 1000] take_many n=128\n[ 1000] take_many n=128\n");
+	story_error(CMD_TAKE_MANY, RERR_MOVED, "h:1");
+	story_error(CMD_TAKE_MANY, RERR_MOVED, "h:1");
+	cr_assert(strstr(W.text.data, "] take s1 257-0\n"), "the rest has waited for them");
+}
+
+Test(retry, a_few_wait_for_those_before_them, .init = story_up, .fini = story_down)
+{
+	together(CMD_DONE, 1);
+	together(CMD_DONE, 2);
+	op(CMD_TAKE); /* only for their own kind */
+	op(CMD_REQUEUE);
+	expect_story("[ 1000] done s1 1-0\n[ 1000] take s1 7-0\n"
+		     "[ 1000] requeue s1 7-0 consumer=redis-consumer-me retry=2 idle=0\n");
+	story_int(CMD_DONE, 1);
+	expect_story("[ 1000] > op done done\n[ 1000] done_many n=2\n");
+	together(CMD_DONE, 31);
+	expect_story("");
+	together(CMD_DONE, 1); /* many do not wait */
+	expect_story("[ 1000] done_many n=32\n");
+}
+
+/* What is on its way over the old one may be answered late, or never. */
+Test(retry, nobody_waits_for_an_old_connection, .init = story_up, .fini = story_down)
+{
+	together(CMD_DONE, 1);
+	together(CMD_DONE, 2);
+	story_clear();
+	story_conn(CONN_COMMAND, true);
+	cr_assert(strstr(W.text.data, "done_many n=2\n"), "%s", W.text.data);
+	story_int(CMD_DONE, 1); /* the old one's: the new one's is still on its way */
+	story_clear();
+	together(CMD_DONE, 1);
+	expect_story("");
 }
 
 /* ---- wait_replicas ---- */
