@@ -243,8 +243,10 @@ static void about_feed(struct facts *f, const struct coord_service *s, const str
 		return;
 	}
 	facts_age(age, now - waits);
-	facts_add(f, "entries mode: everything up to %s is acknowledged, and nothing was heard of what is out for %s",
-		id, age);
+	facts_add(f,
+		"entries mode: everything up to %s is acknowledged, and nothing was heard of what is out for %s; "
+		"window=%u: more frames than those are not told ahead",
+		id, age, s->rules->entries.window);
 }
 
 static void why(struct facts *f, struct daemon *d, const struct coord_service *s, const struct entry *e)
@@ -260,7 +262,7 @@ static void why(struct facts *f, struct daemon *d, const struct coord_service *s
 		about_worker(f, c, e, now);
 		about_lease(f, e, now);
 		about_master(f, d, e);
-		if (c->rules.progress_timeout_ms && !e->feed)
+		if (c->rules.progress_timeout_ms && (!e->feed || entry_feed_waits_since(e) != MONO_NEVER))
 			facts_next(f, "it is taken back when the worker is silent about it for %lld ms",
 				(long long)c->rules.progress_timeout_ms);
 		break;
