@@ -881,6 +881,20 @@ Test(lease, a_lock_that_is_refused_makes_its_take_void, .init = story_up, .fini 
 	expect_story("[ 1000] > lease 2 busy\n");
 }
 
+/* Its holder is gone a moment later: the second lock is ours, but the take stood before it. */
+Test(lease, a_take_before_the_second_lock_does_not_count, .init = story_up, .fini = story_down)
+{
+	acquire_and_take(1);
+	story_nil(CMD_LOCK);
+	story_nil(CMD_LOCK_GET);
+	story_clear();
+	story_ok(CMD_LOCK);
+	expect_story("[ 1000] > lease 1 held until=11000\n");
+	story_int(CMD_TAKE, 1);
+	expect_story("");
+	cr_assert(!story_waits(CMD_TAKE));
+}
+
 Test(lease, a_take_that_fails_leaves_the_lock, .init = story_up, .fini = story_down)
 {
 	acquire_and_take(1);
