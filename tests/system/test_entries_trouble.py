@@ -171,9 +171,11 @@ def test_one_bad_entry_among_a_thousand(t):
     d = t.daemon(r, service=entries(retry={"initial": "100ms", "factor": 2, "jitter": "0%"}))
     ids = add(r.db, "orders:k", 1000)
     other = add(r.db, "orders:o", 100)
-    bad, tried = ids[500], []
+    bad, tried, others = ids[500], [], []
 
     def work(stream, id, fields, tries):
+        if stream == "orders:o":
+            others.append(time.monotonic())
         if id == bad and stream == "orders:k":
             tried.append((time.monotonic(), tries))
             return {"reason": "no good"}
@@ -186,6 +188,7 @@ def test_one_bad_entry_among_a_thousand(t):
     assert [n for _, n in tried] == [0, 1, 2, 3]
     gaps = [b[0] - a[0] for a, b in zip(tried, tried[1:])]
     assert all(want - 0.02 <= gap < want + 1 for want, gap in zip((0.1, 0.2, 0.4), gaps)), gaps
+    assert len(others) == 100 and others[-1] < tried[-1][0], "the other key did not wait for it"
     check_order(w.done, {"orders:k": [x for x in ids if x != bad], "orders:o": other})
     (_, f), = r.db.cmd("XRANGE", "orders-entries-dlq", "-", "+")
     assert text(f[f.index(b"_orig_id") + 1] if b"_orig_id" in f else f[f.index("_orig_id") + 1]) == bad
