@@ -144,8 +144,8 @@ struct msg_feed *feed_lose(struct feeds *fs, struct shard_ctx *c, struct feed *f
 static enum cmd_kind feed_command(const struct feed *f)
 {
 	bool is_ack_due = feed_is_newer(f->ack, f->pos);
-	if (f->state == FEED_CLOSING)
-		return is_ack_due ? CMD_FEED_ACK : f->must_fail ? CMD_FEED_FAIL : CMD_FEED_CLOSE;
+	if (f->state == FEED_CLOSING) /* what may have been counted is not counted again */
+		return is_ack_due ? CMD_FEED_ACK : f->must_fail && !f->fail_lost ? CMD_FEED_FAIL : CMD_FEED_CLOSE;
 	if (!f->is_open)
 		return CMD_FEED_OPEN;
 	if (is_ack_due)

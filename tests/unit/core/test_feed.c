@@ -188,6 +188,19 @@ Test(feed, a_newer_token_ends_it, .init = ready, .fini = story_down)
 	expect_story("");
 }
 
+/* The answer to the count got lost, and its lease ends: one too few is better than an entry given up too early. */
+Test(feed, a_count_that_may_have_been_done_is_not_done_again_at_the_end, .init = ready, .fini = story_down)
+{
+	start(1);
+	answer_read(11, 1, 0);
+	word(MSG_FEED_NACK, 11);
+	story_reply(CMD_FEED_FAIL, (struct reply){.kind = REPLY_NONE});
+	story_msg_in((struct msg){.kind = MSG_FEED_CLOSE, .handle = H, .feed_close.end = FEED_END_KEEP});
+	story_until(W.now + 100);
+	cr_expect(!story_waits(CMD_FEED_FAIL));
+	cr_expect(story_waits(CMD_FEED_CLOSE));
+}
+
 /* Another master's shard has told 11 to 13, this one knows only the last of them. */
 Test(feed, an_entry_that_another_shard_has_told_may_fail, .init = ready, .fini = story_down)
 {
