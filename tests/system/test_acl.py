@@ -102,7 +102,7 @@ def each_right(t, *extra):
     assert len([x for x in needed if x[0] == "+"]) == len(set(needed)) - 2 > 30
     for lbs in ("orders-input", "{shop}bills-input"):
         tagged = lbs if "{" in lbs else "{" + lbs + "}"
-        needed += ["~" + lbs, *(f"~{tagged}-{x}" for x in ("active", "delayed", "delayed-data", "parked", "left"))]
+        needed += ["~" + lbs, *(f"~{tagged}-{x}" for x in ("active", "delayed", "delayed-data", "parked", "left", "fleet"))]
     needed += ["~graveyard"]
     head = [x for x in acl.file_rules() if x[0] not in "+~&"] + list(extra)
     assert doctor_with(r, d, head + needed) == (0, set())

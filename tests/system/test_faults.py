@@ -253,6 +253,11 @@ class Scenario:
             self.ctl("delayed", self.what.split("_")[1], self.svc)
         elif self.is_for("sift") and held:
             self.db.node_for(self.lbs).pipe([self.add("hold")] * 200)  # behind the running one
+        elif self.is_for("done", "op_done") and held:  # alone: several would go as done_many
+            w.send({"t": "done", "lease": held[0]["lease"]})
+        elif self.is_for("take", "op_take"):  # likewise
+            yield from until(lambda: len(w.held) < 3 or self.is_hit(), 8, "there is room")
+            self.db.cmd(*self.add("alone"))
         elif self.is_for("take_many"):  # more than one read at once, whatever the locks' masters are
             w.send({"t": "credits", "n": 60})
             self.db.node_for(self.lbs).pipe([self.add(f"more{n}") for n in range(60)])
