@@ -204,7 +204,6 @@ static void feed_buried(struct shard_ctx *c, struct feed *f)
 
 void feed_clear(struct shard_ctx *c, struct feed *f)
 {
-	f->singles = 0;
 	if (f->is_tested)
 		feed_tell(c, f, FEED_IS_CLEARED);
 	f->is_tested = false;
@@ -214,6 +213,7 @@ void feed_confirmed(struct shard_ctx *c, struct feed *f, struct entry_id pos)
 {
 	assert(f->was_open);
 	f->pos = feed_later(f->pos, pos);
+	const bool was_out = f->n_sent > 0;
 	feed_pop_sent(c, f);
 	bool is_buried = f->state == FEED_BURYING && !feed_is_newer(f->bad, f->pos);
 	if (is_buried)
@@ -221,7 +221,7 @@ void feed_confirmed(struct shard_ctx *c, struct feed *f, struct entry_id pos)
 	else
 		feed_tell(c, f, FEED_HAS_ACKED)->id = f->pos;
 	f->tries = 0;
-	if (f->singles == 0 && f->n_sent == 0)
+	if (was_out && f->n_sent == 0)
 		feed_clear(c, f);
 	if (f->state == FEED_FAILING && !f->must_fail && !feed_is_newer(f->ack, f->pos))
 		feed_bury(c, f, f->bad, DEAD_REJECTED);

@@ -147,7 +147,7 @@ void feed_drop_read(struct shard_ctx *c, struct feed *f);
 void feed_restart(struct shard_ctx *c, struct feed *f);
 /* Redis has confirmed the position. */
 void feed_confirmed(struct shard_ctx *c, struct feed *f, struct entry_id pos);
-/* All that was there when something died with it is acknowledged: it was not to blame. Told once. */
+/* What came first after something died with it is acknowledged, or nothing is left: others may run beside it. Once. */
 void feed_clear(struct shard_ctx *c, struct feed *f);
 /* A worker could not do an entry: what was told behind it is void. The reason moves out of m. Nobody was given it:
  * FEED_BAD_ACK. */

@@ -200,8 +200,10 @@ static void feed_found_nothing(struct feeds *fs, struct shard_ctx *c, struct fee
 	const struct entries_rules *r = feed_rules(c, f);
 	ctx_metrics(c, f->svc)->c[M_FEED_READ_EMPTY]++;
 	f->was_empty = true;
-	if (f->n_sent == 0)
+	if (f->n_sent == 0) {
+		f->singles = 0;
 		feed_clear(c, f);
+	}
 	if (!f->empty_since)
 		f->empty_since = f->read_sent;
 	f->wait_ms = f->wait_ms ? mono_min(f->wait_ms * 2, feed_poll_max(fs, c, f)) : FEED_POLL_MIN_MS;
