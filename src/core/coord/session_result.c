@@ -212,14 +212,14 @@ static void say_ok(struct coord *c, struct worker *m, struct slice lease, enum o
 	ef->frame.outcome = outcome;
 }
 
-/* Its stream was empty for long enough: nobody asked, so it is told. */
-static void say_ended(struct coord *c, struct worker *m, struct slice lease, bool accepted)
+/* Its stream was empty for long enough: nobody asked, so it is told. Nothing of it is out, so its credit is free with
+ * this word, also when the lease was lost meanwhile: a revoke would have an answer to come. */
+static void say_ended(struct coord *c, struct worker *m, struct slice lease, enum gone_outcome outcome)
 {
-	struct effect *ef = worker_frame(c, m, accepted ? OUT_ENDED : OUT_REVOKE);
+	struct effect *ef = worker_frame(c, m, OUT_ENDED);
 	ef->hold = text_new(lease.p, lease.len);
 	ef->frame.lease = (struct slice){ef->hold->bytes, ef->hold->len};
-	ef->frame.outcome = GONE_DONE;
-	ef->frame.reason = REVOKE_LOST;
+	ef->frame.outcome = outcome;
 }
 
 void worker_finish(struct coord *c, struct entry *e, bool accepted, enum gone_outcome outcome)
@@ -248,7 +248,7 @@ void worker_finish(struct coord *c, struct entry *e, bool accepted, enum gone_ou
 	struct slice lease = {text, (size_t)n};
 	for (int i = 0; i == 0 || i < e->n_asked; i++)
 		if (e->ok_for == OK_FOR_ENDED)
-			say_ended(c, m, lease, accepted);
+			say_ended(c, m, lease, accepted ? GONE_DONE : GONE_LOST);
 		else if (accepted)
 			say_ok(c, m, lease, (enum ok_for)e->ok_for, outcome);
 		else
