@@ -290,13 +290,13 @@ void check_assign(struct world *w, struct sim_worker *k, struct hold *h)
 	if (!h->is_excused) /* it lay in the socket: its daemon may have given the worker up since */
 		it->may_count = false;
 	check_credits(w, k);
+	it->last_assigned = w->now;
 	if (h->is_excused) /* it lay in the socket of a stopped worker: the token is there for that */
 		return;
 	if (h->token + w->has_regrouped <= it->last_token && !w->has_lost)
 		world_fail(w, "P2: item %u is assigned with token %llu after %llu", h->item,
 			(unsigned long long)h->token, (unsigned long long)it->last_token);
 	it->last_token = h->token;
-	it->last_assigned = w->now;
 	if (it->is_done && !it->is_deleted && !w->has_lost && !w->o.entries.idle_release_ms)
 		world_fail(w, "item %u is assigned after it was done", h->item);
 	for (unsigned i = 0; i < w->n_workers; i++)
