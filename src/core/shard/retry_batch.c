@@ -30,9 +30,9 @@ static struct op_batch *batch_new(struct retry *r, uint32_t n, uint64_t *tag)
 {
 	uint32_t index;
 	struct op_batch_slot *slot = shard_pool_get(&r->batches, &index);
-	size_t ops = n * sizeof slot->batch->ops[0];
-	slot->batch = mem_alloc(sizeof *slot->batch + ops + n * sizeof slot->batch->entries[0]);
-	slot->batch->entries = (struct cmd_entry *)&slot->batch->ops[n];
+	struct op_batch *b = mem_alloc(sizeof *b + n * (sizeof b->entries[0] + sizeof b->ops[0]));
+	b->ops = (struct op_ref *)&b->entries[n];
+	slot->batch = b;
 	*tag = tag_of(PART_RETRY, shard_pool_renew(&r->batches, index), index | BATCH_BIT);
 	return slot->batch;
 }

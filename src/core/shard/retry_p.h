@@ -60,14 +60,15 @@ struct op {
 };
 
 /* Operations that went to Redis in one command, and what it is told of them. */
+struct op_ref {
+	uint32_t index, gen;
+};
 struct op_batch {
-	struct cmd_entry *entries; /* in the same block */
+	struct op_ref *ops; /* in the same block, behind the entries, which need the wider alignment */
 	uint32_t n;
 	uint32_t conn; /* it went over: as op.conn */
 	uint8_t which; /* enum op_group_kind */
-	struct {
-		uint32_t index, gen;
-	} ops[];
+	struct cmd_entry entries[];
 };
 struct op_batch_slot {
 	struct op_batch *batch; /* owned */
