@@ -386,8 +386,8 @@ static const char *const texts[SCRIPT_N] = {
 	"if ARGV[2] == 'done' or ARGV[2] == 'delete' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end\n"
 	"return 1\n",
 
-	[SCRIPT_FEED_LAG] = "local e = redis.pcall('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])\n"
-			    "return e.err and e or #e\n",
+	[SCRIPT_FEED_LAG] = ("local e = redis.pcall('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])\n"
+			     "return e.err and e or #e\n"),
 
 	[SCRIPT_FEED_HOLD] = LUA_LAST_ID LUA_OWNER "if h[2] then return 0 end\n"
 						   "local last = last_id()\n"
