@@ -2,20 +2,10 @@
 import time
 
 from lib.case import limit
-from lib.entries import Hand, add, lbs, position, text
+from lib.entries import add, entries, hand, lbs, position, text
 from lib.worker import Raw
 
 issue = 16
-
-
-def entries(**kw):
-    return {"entries": {"enabled": True, **kw}}
-
-
-def hand(t, d, **kw):
-    h = Hand(d.worker_sock, **kw)
-    t.ending(h.close)
-    return h
 
 
 @limit(60)

@@ -4,22 +4,12 @@ import time
 
 from lib import acl
 from lib.case import limit
-from lib.entries import EntryWorker, Hand, add, check_order, ident, lbs, position, text
+from lib.entries import EntryWorker, add, check_order, entries, hand, ident, lbs, position, text
 from lib.maintenance import metric
 from lib.redis import slot_of
 from test_entries_run import lines, run
 
 issue = 16
-
-
-def entries(**kw):
-    return {"entries": {"enabled": True, **kw}}
-
-
-def hand(t, d, **kw):
-    h = Hand(d.worker_sock, **kw)
-    t.ending(h.close)
-    return h
 
 
 @limit(180)

@@ -218,3 +218,15 @@ def killable(pid):
         return True
     except OSError:
         return False
+
+
+def entries(**kw):
+    """A service's settings, in entries mode."""
+    return {"entries": {"enabled": True, **kw}}
+
+
+def hand(t, d, **kw):
+    """A Hand at the daemon, closed with the test."""
+    h = Hand(d.worker_sock, **kw)
+    t.ending(h.close)
+    return h
