@@ -63,6 +63,8 @@ bool command_has_tag(const char *key, size_t len);  /* a hash tag that is not em
 uint16_t command_entry_slots(const char *stream, size_t len, bool *has_no_position);
 /* A field that an entry got when it became a dead letter: `_dlq_stream` and the like. */
 bool command_is_feed_dead_field(struct slice name);
+/* Is it where the position in a data stream is kept? */
+bool command_is_position_key(const char *key, size_t len);
 /* Where the position in that data stream is kept; mem_free it. */
 char *command_position_key(const char *stream);
 /* The cluster slot of the lock's key: by the hash tag of the stream's name when it has one. */

@@ -202,6 +202,11 @@ void command_encode_feed(
 	}
 }
 
+bool command_is_position_key(const char *key, size_t len)
+{
+	return len > 7 && memcmp(key + len - 7, "-sluice", 7) == 0 && command_has_tag(key, len);
+}
+
 char *command_position_key(const char *stream)
 {
 	return mem_printf(command_has_tag(stream, strlen(stream)) ? "%s-sluice" : "{%s}-sluice", stream);

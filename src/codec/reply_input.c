@@ -63,6 +63,7 @@ static enum entry_problem read_json(struct entry_in *e, struct slice json)
 	e->stream = text_new(yyjson_get_str(name), yyjson_get_len(name));
 	e->lock_slot = command_lock_slot(e->stream->bytes, e->stream->len, e->id);
 	e->data_slot = command_entry_slots(e->stream->bytes, e->stream->len, &e->has_no_position);
+	e->is_position = command_is_position_key(e->stream->bytes, e->stream->len);
 	problem = ENTRY_GOOD;
 out:
 	yyjson_doc_free(doc);

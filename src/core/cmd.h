@@ -240,6 +240,7 @@ struct entry_in { /* one entry as read */
 	uint16_t lock_slot;        /* cluster slot of its lock key */
 	uint16_t data_slot;        /* of the data stream itself */
 	bool has_no_position;      /* in a cluster no position key of it lands in its slot */
+	bool is_position;          /* its name is that of a position's key */
 	struct text *stream;       /* owned; NULL when problem */
 	struct text *info;         /* owned; raw JSON, "{}" when absent; NULL when problem */
 	struct text *trace;        /* owned; a JSON object of its traceparent, tracestate, baggage; NULL = has none */

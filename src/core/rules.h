@@ -34,6 +34,14 @@ struct entries_rules { /* entries mode */
 	char dlq[256]; /* "" = <name>-entries-dlq */
 };
 
+/* A key that the daemons keep for a service: no data stream. */
+enum own_kind { OWN_LBS, OWN_STATE /* registry, delayed set, … */, OWN_DEAD_LETTERS };
+struct own_key {
+	uint64_t hash; /* fnv of the name */
+	enum own_kind kind;
+	const char *name;
+};
+
 struct service_rules {
 	atomic_uint refs;
 	uint16_t svc; /* stable id, never reused while the process lives */
@@ -55,6 +63,8 @@ struct service_rules {
 	char group_start[4]; /* "0" or "$" */
 	char dlq[256];       /* "" = <name>-input-dlq */
 	char name[136];
+	uint32_t n_own;
+	const struct own_key *own; /* in the same memory; NULL = none */
 };
 
 static inline struct service_rules *service_rules_ref(struct service_rules *r)

@@ -52,9 +52,39 @@ static void fill_entries(const struct config_service *s, const struct config *c,
 	snprintf(e->dlq, sizeof e->dlq, "%s", s->entries.dead_letter.stream);
 }
 
+static struct service_rules *alloc_with_own_keys(const struct command_names *n)
+{
+	const struct {
+		enum own_kind kind;
+		const char *name;
+	} keys[] = {{OWN_LBS, n->lbs}, {OWN_STATE, n->registry}, {OWN_STATE, n->delayed}, {OWN_STATE, n->delayed_data},
+		{OWN_STATE, n->parked}, {OWN_STATE, n->left}, {OWN_STATE, n->fleet}, {OWN_DEAD_LETTERS, n->dlq},
+		{OWN_DEAD_LETTERS, n->entries_dlq}};
+	enum { N = sizeof keys / sizeof keys[0] };
+	size_t bytes = 0;
+	for (size_t i = 0; i < N; i++)
+		bytes += strlen(keys[i].name) + 1;
+	struct service_rules *r = mem_alloc(sizeof *r + N * sizeof *r->own + bytes);
+	struct own_key *own = (struct own_key *)(r + 1);
+	char *at = (char *)(own + N);
+	for (size_t i = 0; i < N; i++) {
+		const size_t len = strlen(keys[i].name);
+		own[i] = (struct own_key){.hash = fnv(keys[i].name, len), .kind = keys[i].kind, .name = at};
+		memcpy(at, keys[i].name, len + 1);
+		at += len + 1;
+	}
+	r->own = own;
+	r->n_own = N;
+	return r;
+}
+
 struct service_rules *rules_of_service(const struct config_service *s, const struct config *c, uint16_t svc)
 {
-	struct service_rules *r = mem_alloc(sizeof *r);
+	struct command_names names;
+	command_names_init(&names, s->name, s->dead_letter.stream, (enum same_stream)s->same_stream,
+		s->dead_letter.max_len, s->group_start);
+	command_names_entries(&names, s->name, s->entries.dead_letter.stream, s->entries.dead_letter.max_len);
+	struct service_rules *r = alloc_with_own_keys(&names);
 	atomic_init(&r->refs, 1);
 	r->svc = svc;
 	r->same_stream = (enum same_stream)s->same_stream;
@@ -83,8 +113,6 @@ struct service_rules *rules_of_service(const struct config_service *s, const str
 	snprintf(r->group_start, sizeof r->group_start, "%s", s->group_start);
 	snprintf(r->dlq, sizeof r->dlq, "%s", s->dead_letter.stream);
 	snprintf(r->name, sizeof r->name, "%s", s->name);
-	struct command_names names;
-	command_names_init(&names, r->name, r->dlq, r->same_stream, r->dlq_max_len, r->group_start);
 	r->lbs_slot = names.lbs_slot;
 	r->dlq_slot = names.dlq_slot;
 	r->dlq_same_slot = names.dlq_same_slot || (c->redis.topology == CONFIG_TOPOLOGY_STANDALONE) ||

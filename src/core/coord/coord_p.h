@@ -311,6 +311,18 @@ bool worker_resume_one(
 	struct coord *c, struct worker *m, struct worker *old, struct slice lease, enum gone_outcome *gone);
 void worker_mark_all(struct coord *c); /* every service */
 
+/* own_keys.c */
+struct own_name {
+	const char *bytes;
+	size_t len;
+	bool is_position; /* of the form of a position's key */
+};
+enum { OWN_WHY_CAP = 1000 };
+/* May an entry of s not name that stream, because it is a key that the daemons keep for themselves? Then why says so,
+ * in words. */
+bool coord_is_own_key(const struct coord *c, const struct coord_service *s, const struct own_name *name,
+	char why[static OWN_WHY_CAP]);
+
 /* coord_adopt.c: a session that lives through a restart of the daemon */
 void worker_on_adopt(struct coord *c, const struct coord_event *ev);
 /* May its connection be handed to the next process as it is? Not when it waits for an answer that only this

@@ -27,20 +27,41 @@ static bool is_too_large(const struct coord *c, const struct coord_service *s, c
 }
 
 /* A record that never gets a lock: an unreadable entry, or one whose data was deleted. */
-static void enter_hopeless(struct coord *c, struct coord_service *s, const struct entry_in *in, enum dead_reason why)
+static void enter_hopeless(
+	struct coord *c, struct coord_service *s, const struct entry_in *in, enum dead_reason why, const char *words)
 {
 	struct entry *e = entry_enter(c, s, in->id, ENTRY_FINISHING);
 	e->retry = in->retry;
 	e->stream = text_ref(in->stream);
 	e->finish = in->problem == ENTRY_DELETED ? FINISH_ACK : FINISH_DEAD;
 	e->dead_reason = (uint8_t)why;
-	char error[120];
-	int n = why == DEAD_TOO_LARGE
-			? snprintf(error, sizeof error, "its assign would have more bytes than workers.max_frame, %lld",
-				  (long long)c->rules.max_frame_bytes)
-			: snprintf(error, sizeof error, "%s", entry_problem_text(in->problem));
-	e->note = text_new(error, (size_t)n); /* a dead letter's _dlq_error */
+	e->note = text_new(words, strlen(words)); /* a dead letter's _dlq_error */
 	entry_send_op(c, e);
+}
+
+/* Can nobody ever work on it? Then words tell why; else DEAD_N. */
+static enum dead_reason why_hopeless(
+	const struct coord *c, const struct coord_service *s, const struct entry_in *in, char words[static OWN_WHY_CAP])
+{
+	if (in->problem != ENTRY_GOOD) {
+		snprintf(words, OWN_WHY_CAP, "%s", entry_problem_text(in->problem));
+		return DEAD_UNPARSEABLE;
+	}
+	if (s->rules->entries.is_on && c->topo.is_cluster && in->has_no_position) {
+		snprintf(words, OWN_WHY_CAP,
+			"in a cluster no key for the position in it lands in its slot: give its "
+			"name a hash tag, {like this}");
+		return DEAD_BAD_NAME;
+	}
+	const struct own_name name = {in->stream->bytes, in->stream->len, in->is_position};
+	if (coord_is_own_key(c, s, &name, words))
+		return DEAD_BAD_NAME;
+	if (is_too_large(c, s, in)) {
+		snprintf(words, OWN_WHY_CAP, "its assign would have more bytes than workers.max_frame, %lld",
+			(long long)c->rules.max_frame_bytes);
+		return DEAD_TOO_LARGE;
+	}
+	return DEAD_N;
 }
 
 /* A producer names ids of its own. Once for each service. */
@@ -112,14 +133,14 @@ void entry_enter_one(struct coord *c, struct coord_service *s, struct entry_in *
 		effects_log(c->out, LOG_WARN,
 			"service=%s id=%llu-%llu _retry_count is not a number of 1 to 9 digits: counts as 0",
 			s->rules->name, (unsigned long long)in->id.ms, (unsigned long long)in->id.seq);
-	bool bad = in->problem != ENTRY_GOOD;
-	bool bad_name = !bad && s->rules->entries.is_on && c->topo.is_cluster && in->has_no_position;
-	if (bad || bad_name || is_too_large(c, s, in)) {
+	char words[OWN_WHY_CAP];
+	const enum dead_reason why = why_hopeless(c, s, in, words);
+	if (why != DEAD_N) {
 		if (e) {
 			entry_reserved_of(c, s)->owned--;
 			ledger_drop(&c->ledger, e);
 		}
-		enter_hopeless(c, s, in, bad ? DEAD_UNPARSEABLE : bad_name ? DEAD_BAD_NAME : DEAD_TOO_LARGE);
+		enter_hopeless(c, s, in, why, words);
 		return;
 	}
 	enter_good(c, s, in, e, is_start);

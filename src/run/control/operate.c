@@ -317,10 +317,29 @@ static int64_t parse_at(const char *text)
 	return t > 0 ? (int64_t)t * 1000 : 0;
 }
 
+/* Is one of the names to be added a key of the daemons' own? Then the request is answered. */
+static bool is_refused(struct control_req *q, const struct coord_service *s)
+{
+	char why[OWN_WHY_CAP];
+	size_t cap = strlen(q->r.stream) + 16;
+	char *text = mem_alloc(cap);
+	bool is_own = false;
+	for (uint32_t i = 0; i < (uint32_t)q->r.count && !is_own; i++) {
+		add_name(q, i, text, cap);
+		struct own_name name = {.bytes = text, .len = strlen(text)};
+		name.is_position = command_is_position_key(name.bytes, name.len);
+		is_own = coord_is_own_key(q->d->core, s, &name, why);
+	}
+	mem_free(text);
+	if (is_own)
+		control_end(q, 64, "%s", why);
+	return is_own;
+}
+
 void control_add(struct control_req *q)
 {
 	const struct coord_service *s = control_service(q, q->r.service);
-	if (!s)
+	if (!s || is_refused(q, s))
 		return;
 	if (!q->d->core->topo.is_known) {
 		const char *why = q->d->topo_why;

@@ -352,6 +352,8 @@ UNUSED static void story_back(uint64_t session, uint64_t id)
 
 static struct retry_rules story_retry;     /* zeroed: nothing waits */
 static struct entries_rules story_entries; /* zeroed: names are handed out */
+static const struct own_key *story_own_keys[2];
+static uint32_t story_n_own[2];
 
 UNUSED static void story_services_of(uint16_t n, uint32_t max_streams, mono_ms ttl_ms)
 {
@@ -371,6 +373,8 @@ UNUSED static void story_services_of(uint16_t n, uint32_t max_streams, mono_ms t
 		v[i]->hash = 77u + i;
 		v[i]->retry = story_retry;
 		v[i]->entries = story_entries;
+		v[i]->own = story_own_keys[i];
+		v[i]->n_own = story_n_own[i];
 		snprintf(v[i]->name, sizeof v[i]->name, i ? "mail" : "orders");
 	}
 	story_event((struct coord_event){.kind = COORD_SERVICES, .services = v, .n = n});
