@@ -42,7 +42,7 @@ struct coord_service {
 	uint16_t svc, reader_shard;
 	bool reader_asking;
 	bool own_done;     /* own pending entries of a former process are known */
-	bool is_back_late; /* that we are back could not be said: to be said where the reader goes next */
+	bool is_back_late; /* that we are back could not be said: it is with the next map, or where the reader goes */
 	bool is_dirty;     /* something to assign or to grant */
 	struct link turn;  /* in coord.turns: who is granted next, by its pass */
 	uint32_t regrant;  /* entries to read beyond free credits, once, in as many reads as it takes */

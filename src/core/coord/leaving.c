@@ -34,8 +34,10 @@ void coord_on_left(struct coord *c, const struct msg *m)
 	if (m->op_result.result != OP_MOVED || !s)
 		return;
 	bool is_sent = s->reader_shard != m->from && send_mark(c, s, (enum cmd_kind)m->op_result.kind);
-	if (m->op_result.kind == CMD_LEAVE)
+	if (m->op_result.kind == CMD_LEAVE) {
 		c->n_leaving += is_sent;
-	else if (!is_sent) /* the slot is on its way, and nobody knows yet where to */
+	} else if (!is_sent) { /* the slot is on its way, and nobody knows yet where to */
 		s->is_back_late = true;
+		coord_ask_topology(c, "moved");
+	}
 }

@@ -139,6 +139,23 @@ void coord_reroute(struct coord *c)
 	entry_reroute(c);
 }
 
+static void say_back_late(struct coord *c)
+{
+	for (uint16_t i = 0; i < c->n_positions; i++)
+		if (c->services[i].rules && c->services[i].is_back_late)
+			coord_is_back(c, &c->services[i]);
+}
+
+/* Readers that are at this shard, or with SHARD_NONE nowhere, go where the map says: nothing else would move them. */
+static void readers_home(struct coord *c, uint16_t from)
+{
+	for (uint16_t i = 0; i < c->n_positions; i++) {
+		struct coord_service *s = &c->services[i];
+		if (s->rules && s->reader_shard == from)
+			reader_to(c, s, topology_shard(&c->topo, s->rules->lbs_slot), false);
+	}
+}
+
 /* An ASK led to a node that no map names and nobody answers at: it is given up, what was asked there comes back. */
 static void leave_lost_shards(struct coord *c)
 {
@@ -147,11 +164,7 @@ static void leave_lost_shards(struct coord *c)
 		bool is_new = c->now - sh->since < LOST_SHARD_MS;
 		if (!sh->is_on || sh->is_leaving || c->topo.nodes[i].is_master || sh->is_up[CONN_COMMAND] || is_new)
 			continue;
-		for (uint16_t k = 0; k < c->n_positions; k++) {
-			struct coord_service *s = &c->services[k];
-			if (s->rules && s->reader_shard == i)
-				reader_to(c, s, topology_shard(&c->topo, s->rules->lbs_slot), false);
-		}
+		readers_home(c, i);
 		sh->is_leaving = true;
 		coord_send(c, i, msg_plain(MSG_SLOTS)); /* none */
 	}
@@ -192,6 +205,8 @@ void coord_on_topology(struct coord *c, const struct coord_event *ev)
 	say_left_out(c);
 	if (!changed) {
 		leave_lost_shards(c);
+		readers_home(c, SHARD_NONE);
+		say_back_late(c); /* the slot that was away may be where it was */
 		return;
 	}
 	uint32_t n_masters = 0;
@@ -328,6 +343,7 @@ void coord_on_empty(struct coord *c, const struct msg *m)
 	coord_send(c, m->from, msg_plain(MSG_STOP));
 	s->is_on = false;
 	s->is_stopping = true;
+	readers_home(c, m->from); /* an ASK may have sent one there while the word was on its way */
 }
 
 void coord_on_stopped(struct coord *c, const struct msg *m)
@@ -343,6 +359,7 @@ void coord_on_stopped(struct coord *c, const struct msg *m)
 		coord_reroute(c);
 	else
 		give_number_back(c, m->from);
+	readers_home(c, SHARD_NONE); /* of which an ASK led here */
 }
 
 static void say_not_started(struct coord *c, uint16_t shard)

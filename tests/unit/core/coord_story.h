@@ -21,6 +21,7 @@ static struct {
 	bool last_releases;    /* of the last operation */
 	uint32_t n_leaving;    /* of our leaving that are answered at once, unless they are shown */
 	bool is_leaving_shown; /* and left without an answer */
+	uint32_t n_back;       /* how often it was said that we are back */
 	char key[33];          /* of the last welcome */
 } W;
 
@@ -121,6 +122,7 @@ static void story_msg(const struct msg *m)
 	static const char *const ends[FEED_ENDS] = {"keep", "done", "death", "delete", "forget"};
 	if (m->kind == MSG_OP && m->op.kind == CMD_LEAVE)
 		W.n_leaving += !W.is_leaving_shown;
+	W.n_back += m->kind == MSG_OP && m->op.kind == CMD_BACK;
 	bool is_mark =
 		m->kind == MSG_OP && (m->op.kind == CMD_BACK || (m->op.kind == CMD_LEAVE && !W.is_leaving_shown));
 	bool is_plain_open = m->kind == MSG_FEED_OPEN && !m->feed_open.is_suspect;

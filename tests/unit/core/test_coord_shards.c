@@ -97,6 +97,69 @@ Test(coord_shards, an_ask_to_one_that_cannot_start_leaves_nothing, .init = story
 	cr_assert_not(is_on(1), "nothing asks for it");
 }
 
+/* Two masters, of which the second gives its slots to the first. */
+static void second_leaves(void)
+{
+	struct slot_range both[] = {
+		{.from = 0, .to = 8191, .port = 1, .host = "a"}, {.from = 8192, .to = 16383, .port = 1, .host = "b"}};
+	struct slot_range one[] = {{.from = 0, .to = 16383, .port = 1, .host = "a"}};
+	story_services(1, 100);
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = both, .n = 2});
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = one, .n = 1});
+	cr_assert(is_on(1) && W.c->shards[1].is_leaving);
+}
+
+static void ask_leads_to_second(void)
+{
+	story_from_shard((struct msg){
+		.kind = MSG_MOVED, .from = 0, .moved.slot = 5, .moved.asking = true, .moved.to = text_new("b:1", 3)});
+}
+
+Test(coord_shards, a_reader_does_not_stay_at_one_that_stops, .init = story_begin, .fini = story_down)
+{
+	const struct coord_service *s = &W.c->services[0];
+	second_leaves();
+	ask_leads_to_second();
+	cr_assert_eq(s->reader_shard, 1);
+	story_from_shard((struct msg){.kind = MSG_EMPTY, .from = 1}); /* it was on its way */
+	cr_assert(!is_on(1) && s->reader_shard == 0 && !s->reader_asking);
+}
+
+Test(coord_shards, a_reader_that_could_go_nowhere_goes_home, .init = story_begin, .fini = story_down)
+{
+	const struct coord_service *s = &W.c->services[0];
+	second_leaves();
+	story_from_shard((struct msg){.kind = MSG_EMPTY, .from = 1});
+	ask_leads_to_second(); /* which is stopping */
+	cr_assert_eq(s->reader_shard, SHARD_NONE);
+	story_from_shard((struct msg){.kind = MSG_STOPPED, .from = 1});
+	cr_assert_eq(s->reader_shard, 0);
+	ask_leads_to_second();
+	cr_assert(is_on(1) && s->reader_shard == 1 && s->reader_asking);
+	not_started(1, "no thread");
+	cr_assert_eq(s->reader_shard, SHARD_NONE);
+	struct slot_range one[] = {{.from = 0, .to = 16383, .port = 1, .host = "a"}};
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = one, .n = 1});
+	cr_assert_eq(s->reader_shard, 0, "the map is as it was: nobody reads");
+}
+
+/* The slot went away and came back before anybody said so: the map stays as it is. */
+Test(coord_shards, that_we_are_back_is_said_again_while_the_map_stays, .init = story_ready, .fini = story_down)
+{
+	const uint32_t n = W.n_back;
+	story_from_shard((struct msg){.kind = MSG_OP_RESULT,
+		.handle = COORD_LEAVING_HANDLE,
+		.op_result.kind = CMD_BACK,
+		.op_result.result = OP_MOVED});
+	story_until(W.now + 1000);
+	cr_assert(W.c->topo_pending, "nobody asks where the slot is");
+	cr_assert_eq(W.n_back, n);
+	topology_is("a:1");
+	cr_assert_eq(W.n_back, n + 1);
+	topology_is("a:1");
+	cr_assert_eq(W.n_back, n + 1, "once");
+}
+
 Test(coord_shards, one_whose_slots_come_back_while_it_stops_reads_again, .init = story_ready, .fini = story_down)
 {
 	story_hello(1, 1);
