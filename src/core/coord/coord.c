@@ -249,7 +249,8 @@ static void coord_due(struct coord *c)
 	}
 }
 
-/* Reads nothing more, tells nobody to stop, leaves every lock; results that are on their way to Redis may arrive. */
+/* Reads nothing more, tells nobody to stop, leaves every lock; results that are on their way to Redis, or come from
+ * workers that leave too, may arrive. */
 static void hand_over(struct coord *c)
 {
 	c->place.is_draining = true;
@@ -318,6 +319,23 @@ static void handle(struct coord *c, const struct coord_event *ev)
 	}
 }
 
+/* Ends at the same time as we do, and holds something yet: with no credits, what it says next is a result. */
+static bool is_some_worker_leaving(const struct coord *c)
+{
+	for (const struct link *l = c->workers.next; l != &c->workers; l = l->next) {
+		const struct worker *w = LIST_OF(const struct worker, all, l);
+		if (w->is_connected && !w->credit_holder.credits && !list_empty(&w->entries))
+			return true;
+	}
+	return false;
+}
+
+static bool is_handed_over(const struct coord *c)
+{
+	return !c->is_draining && c->listen_end <= c->now && c->n_leaving == 0 &&
+	       c->ledger.n_state[ENTRY_FINISHING] == 0 && !is_some_worker_leaving(c);
+}
+
 static void finish_turn(struct coord *c)
 {
 	coord_pump(c);
@@ -328,9 +346,7 @@ static void finish_turn(struct coord *c)
 	coord_sweep_services(c);
 	while (!list_empty(&c->gone))
 		worker_free(c, LIST_OF(struct worker, all, c->gone.next));
-	if (c->stop_at != MONO_NEVER &&
-		(c->stop_at <= c->now || (!c->is_draining && c->listen_end <= c->now && c->n_leaving == 0 &&
-						 c->ledger.n_state[ENTRY_FINISHING] == 0))) {
+	if (c->stop_at != MONO_NEVER && (c->stop_at <= c->now || is_handed_over(c))) {
 		c->stop_at = MONO_NEVER;
 		effects_add(c->out, EFF_FATAL);
 	}

@@ -998,6 +998,34 @@ Test(coord, a_result_that_was_sent_before_a_handover_is_delivered, .init = story
 		     "[ 1100] ends with 0\n");
 }
 
+Test(coord, a_handover_waits_a_moment_for_a_worker_that_leaves_too, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	story_up(1, (struct frame){.kind = FRAME_CREDITS});
+	story_clear();
+	story_event((struct coord_event){.kind = COORD_STOP});
+	story_until(1400);
+	expect_story("");
+	story_says(1, FRAME_RELEASE, 7);
+	story_op(h, CMD_REQUEUE, OP_DONE, false);
+	expect_story("[ 1400] s requeue 7-0 retry=0\n"
+		     "[ 1400] w1 ok 7-0 for=2 requeued\n"
+		     "[ 1400] s release 1\n"
+		     "[ 1400] ends with 0\n");
+}
+
+Test(coord, a_handover_waits_no_longer_than_it_says, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	story_assigned(7, "s");
+	story_up(1, (struct frame){.kind = FRAME_CREDITS});
+	story_clear();
+	story_event((struct coord_event){.kind = COORD_STOP});
+	story_until(1600);
+	expect_story("[ 1500] ends with 0\n");
+}
+
 Test(coord, a_finish_that_takes_longer_than_the_lease_does_not_spin, .init = story_ready, .fini = story_down)
 {
 	story_hello(1, 0);
