@@ -322,30 +322,46 @@ static bool has_entries(struct world *w, struct server *s, uint16_t svc)
 	return false;
 }
 
-static bool is_empty(struct world *w)
+static const char *left_in_redis(struct world *w, uint16_t svc)
 {
-	for (uint16_t svc = 0; svc < w->o.n_services; svc++) {
-		struct server *s = server_of_service(w, svc);
-		if (has_entries(w, s, svc) || model_redis_n_delayed(s->model, &w->names[svc]) ||
-			model_redis_n_parked(s->model, &w->names[svc]) ||
-			model_redis_n_wishes(s->model, &w->names[svc]) ||
-			model_redis_n_pending(s->model, &w->names[svc]) ||
-			(!w->has_deleted && !w->o.n_gos && model_redis_n_registered(s->model, &w->names[svc])))
-			return false;
-	}
-	return true;
+	struct server *s = server_of_service(w, svc);
+	const struct command_names *n = &w->names[svc];
+	if (has_entries(w, s, svc))
+		return "entries are left";
+	if (model_redis_n_pending(s->model, n))
+		return "something is pending";
+	if (model_redis_n_delayed(s->model, n))
+		return "something is delayed";
+	if (model_redis_n_parked(s->model, n))
+		return "something is parked";
+	if (model_redis_n_wishes(s->model, n))
+		return "a wish is left";
+	return !w->has_deleted && !w->o.n_gos && model_redis_n_registered(s->model, n) ? "the registry is not empty"
+										       : NULL;
+}
+
+const char *world_unsettled(struct world *w)
+{
+	const char *what = NULL;
+	for (uint16_t svc = 0; svc < w->o.n_services && !what; svc++)
+		what = left_in_redis(w, svc);
+	if (what)
+		return what;
+	if (!check_nobody_left(w))
+		return "a daemon that is there has left";
+	if (!feed_settled(w))
+		return "an entry of a data stream is not over";
+	for (unsigned i = 0; i < w->o.n_daemons; i++)
+		if (w->daemons[i].is_alive && w->daemons[i].core->ledger.n)
+			return "a daemon has entries";
+	for (unsigned i = 0; i < w->n_workers; i++)
+		for (unsigned h = 0; w->workers[i].daemon->is_alive && h < WORLD_HOLDS; h++)
+			if (w->workers[i].holds[h].used)
+				return "a worker holds something";
+	return NULL;
 }
 
 bool world_settled(struct world *w)
 {
-	if (!is_empty(w) || !check_nobody_left(w) || !feed_settled(w))
-		return false;
-	for (unsigned i = 0; i < w->o.n_daemons; i++)
-		if (w->daemons[i].is_alive && w->daemons[i].core->ledger.n)
-			return false;
-	for (unsigned i = 0; i < w->n_workers; i++)
-		for (unsigned h = 0; w->workers[i].daemon->is_alive && h < WORLD_HOLDS; h++)
-			if (w->workers[i].holds[h].used)
-				return false;
-	return true;
+	return world_unsettled(w) == NULL;
 }

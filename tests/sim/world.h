@@ -333,7 +333,8 @@ void world_until(struct world *w, mono_ms t); /* stops at once when something fa
 void world_fail(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void world_say(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));  /* kept when tracing */
 void world_tell(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* and in stories */
-bool world_settled(struct world *w); /* everything added has ended, nothing is left anywhere */
+const char *world_unsettled(struct world *w); /* what has not ended, in words; NULL: nothing */
+bool world_settled(struct world *w);          /* everything added has ended, nothing is left anywhere */
 uint32_t world_add(struct world *w, uint16_t svc, const char *stream);
 uint32_t world_wake(struct world *w, uint16_t svc, const char *stream); /* only to the load-balancer stream */
 

@@ -7,12 +7,21 @@
 
 static volatile uint64_t running;
 static unsigned watch_s;
+static struct world world; /* large */
+enum { TRACE_SHOWN_MAX = 600000 };
+
+static size_t trace_from(const struct world *w)
+{
+	return w->trace.len > TRACE_SHOWN_MAX ? w->trace.len - TRACE_SHOWN_MAX : 0;
+}
 
 static void died(int signo)
 {
 	char text[80];
 	int n = snprintf(text, sizeof text, "signal %d in SIM_SEED=%llu\n", signo, (unsigned long long)running);
-	if (write(2, text, (size_t)n) < 0)
+	size_t from = trace_from(&world);
+	if ((world.trace.len && write(2, world.trace.data + from, world.trace.len - from) < 0) ||
+		write(2, text, (size_t)n) < 0)
 		_exit(1);
 	signal(signo, SIG_DFL);
 	raise(signo);
@@ -138,7 +147,7 @@ static void settle(struct world *w)
 	}
 	check_nothing_lost(w, "the end");
 	if (!w->failed && !world_settled(w))
-		world_fail(w, "P3: not everything has ended");
+		world_fail(w, "P3: not everything has ended: %s", world_unsettled(w));
 }
 
 /* What is left in Redis. */
@@ -169,29 +178,28 @@ static void show(struct world *w)
 	for (uint16_t i = 0; i < w->o.n_services; i++)
 		show_rest(w, i);
 	feed_show(w);
-	size_t from = w->trace.len > 600000 ? w->trace.len - 600000 : 0;
 	if (w->trace.data)
-		fputs(w->trace.data + from, stderr);
+		fputs(w->trace.data + trace_from(w), stderr);
 	fprintf(stderr, "seed %llu: %s\n", (unsigned long long)w->o.seed, w->failed ? w->why : "fine");
 }
 
 bool run_seed(uint64_t seed, enum world_size size, enum world_bug bug, bool tell)
 {
-	static struct world w; /* large */
+	struct world *w = &world;
 	running = seed;
 	alarm(watch_s);
 	struct world_opts o = make_up(seed, size, bug, tell);
 	struct rng r;
 	rng_seed(&r, seed * 5 + 11);
-	world_init(&w, &o);
-	add_workers(&w, &r);
-	storm(&w, &r, w.now + (size == WORLD_LONG ? 40 : 4 + (mono_ms)rng_below(&r, 6)) * 1000);
-	if (!w.failed)
-		settle(&w);
-	bool is_fine = !w.failed;
+	world_init(w, &o);
+	add_workers(w, &r);
+	storm(w, &r, w->now + (size == WORLD_LONG ? 40 : 4 + (mono_ms)rng_below(&r, 6)) * 1000);
+	if (!w->failed)
+		settle(w);
+	bool is_fine = !w->failed;
 	if (tell)
-		show(&w);
-	world_fini(&w);
+		show(w);
+	world_fini(w);
 	alarm(0);
 	return is_fine;
 }
