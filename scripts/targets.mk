@@ -14,7 +14,7 @@ MAN_FILES    := $(wildcard man/*.[1-8])
 AGAIN        = +@$(MAKE) --no-print-directory $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 
 # ---- everything
-.PHONY: check unit sim thread oom asan valgrind system servers fuzz fuzz-short fuzz-planted planted bench chaos chaos-entries credentials coverage
+.PHONY: check unit sim thread oom asan valgrind system servers fuzz fuzz-short fuzz-planted planted bench chaos chaos-entries long credentials coverage
 check:
 	@scripts/setup check
 	+@JOBS=$(JOBS) MAKE='$(MAKE)' scripts/check
@@ -118,6 +118,10 @@ chaos: all
 TOPOLOGY ?= cluster
 chaos-entries: all
 	$(call CHAOS,chaos_entries.py,$(SECONDS) --topology $(TOPOLOGY) $(if $(KEYS),--keys $(KEYS)))
+# What takes minutes of real time: ten rolling updates with streams of five minutes and the like
+long: all
+	$(AGAIN) V=fault programs
+	@scripts/run-system long build --long --no-second-try $(ONLY:%=--only '%')
 credentials: all
 	CREDENTIALS_FOR=300 CREDENTIALS_EVERY=20 scripts/run-system credentials build --only credentials.
 coverage:
@@ -263,6 +267,7 @@ help:
 	@echo "make fuzz-planted  does each fuzz target find a bug that is planted for it?"
 	@echo "make conformance  etc/clients against tests/conformance, LANGUAGES=\"python node go java c planted\"; make clients installs their tools"
 	@echo "make chaos       SEED= SECONDS=     make chaos-entries  entries mode alone: TOPOLOGY=cluster|standalone KEYS="
+	@echo "make long        system tests that take minutes each (tests/system/long_*.py); ONLY=PATTERN"
 	@echo "make credentials  passwords and certificates that change every 20 s for 5 min, under load"
 	@echo "make coverage    lines run by unit, sim and some system tests; fails below core 90 %, all 80 %"
 	@echo "make valgrind    a few system tests under valgrind"

@@ -1,7 +1,9 @@
 #!/usr/bin/python3
 """Runs the system tests: every test_* function of tests/system/test_*.py, each in a process of its own.
 
-  run.py [--build DIR] [--only PATTERN] [--issues 2,3] [--list] [--jobs N] [--log-dir DIR] [--scale X]
+  run.py [--build DIR] [--only PATTERN] [--issues 2,3] [--list] [--jobs N] [--log-dir DIR] [--scale X] [--long]
+
+--long: those of tests/system/long_*.py instead, which take minutes of real time each (make long).
 
 Needs sluiced, sluicectl, sluice-run in DIR (or $SLUICE_BUILD; default build/) and redis-server ($SLUICE_REDIS_SERVER: another
 program for it). With $SLUICE_TEST_ACL=1 daemons log in as the Redis user of etc/sluiced.acl (lib/acl.py). A test fails when it raises, runs
@@ -27,10 +29,10 @@ sys.dont_write_bytecode = True
 LIMIT = 90
 
 
-def discover():
-    """[(name, function or script, issue, seconds)]"""
+def discover(kind="test"):
+    """[(name, function or script, issue, seconds)]; kind: what the files' names begin with."""
     out = []
-    for path in sorted(glob.glob(os.path.join(HERE, "test_*.py"))):
+    for path in sorted(glob.glob(os.path.join(HERE, f"{kind}_*.py"))):
         name = os.path.basename(path)[:-3]
         with open(path) as f:
             if "\nissue = " not in f.read():  # a script of its own: SCRIPT BUILD_DIR
@@ -46,7 +48,7 @@ def child(name, dir):
     """One test, in this process."""
     from lib.case import Case
     from lib.daemon import program
-    f = next(f for n, f, _, _ in discover() if n == name)
+    f = next(f for n, f, _, _ in [*discover(), *discover("long")] if n == name)
     if isinstance(f, str):
         env = {k: v for k, v in os.environ.items() if not k.startswith("SLUICE_")}
         os.execve(sys.executable, [sys.executable, f, os.path.dirname(program("sluiced"))], env)
@@ -134,6 +136,7 @@ def main():
     p.add_argument("--jobs", type=int, default=4)
     p.add_argument("--log-dir")
     p.add_argument("--scale", type=float, default=float(os.environ.get("SLUICE_TEST_SCALE", 1)), help="stretches the time limits")
+    p.add_argument("--long", action="store_true", help="long_*.py instead of test_*.py")
     p.add_argument("--no-second-try", action="store_true", help="a test that fails beside others is not run again alone")
     p.add_argument("--child", help=argparse.SUPPRESS)
     p.add_argument("--dir", help=argparse.SUPPRESS)
@@ -145,7 +148,7 @@ def main():
     if o.build:
         os.environ["SLUICE_BUILD"] = os.path.abspath(o.build)
     issues = {int(i) for i in o.issues.split(",") if i}
-    tests = [t for t in discover() if (not issues or t[2] in issues)
+    tests = [t for t in discover("long" if o.long else "test") if (not issues or t[2] in issues)
              and (not o.only or any(fnmatch.fnmatch(t[0], x) or x in t[0] for x in o.only))]
     if o.list:
         for name, _, issue, limit in tests:
