@@ -149,7 +149,7 @@ uv_loop_t *loop_uv(struct loop *l)
 
 void loop_wake_at(struct loop *l, mono_ms at)
 {
-	l->due = at;
+	l->due = at > 0 ? at : loop_now(l); /* 0 = at once: late since now, not since the host's start */
 	if (at == MONO_NEVER) {
 		must(uv_timer_stop(&l->timer), "uv_timer_stop");
 		return;

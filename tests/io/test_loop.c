@@ -57,6 +57,13 @@ LOOP_TEST(one_deadline_a_later_call_replaces_it)
 	cr_assert(loop_now(loop) <= mono_now() && loop_now(loop) > mono_now() - 400);
 }
 
+LOOP_TEST(at_once_is_not_late_since_the_hosts_start)
+{
+	loop_wake_at(loop, 0);
+	loop_run(loop);
+	cr_assert(loop_lag_ms(loop) < 400, "%lld", (long long)loop_lag_ms(loop));
+}
+
 static void deferred_again(void *arg)
 {
 	(void)arg;
