@@ -182,8 +182,10 @@ def test_usage(w):
                  ["-s", "/" + "x" * 108, "--", "x"]):
         code, out, err = run_program(*args)
         assert (code, out) == (64, "") and err.startswith("sluice-run: "), (args, code, out, err)
-    code, out, err = run_program("--help")
-    assert code == 0 and "COMMAND" in out and not err
+        assert err.count("\n") == 1 and err.endswith("; see sluice-run --help\n"), (args, err)
+    for option in ("--help", "-h"):
+        code, out, err = run_program(option)
+        assert code == 0 and "COMMAND" in out and not err, option
     code, out, err = run_program("--version")
     assert code == 0 and out.startswith("sluice-run ") and not err
 

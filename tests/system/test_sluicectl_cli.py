@@ -252,7 +252,7 @@ def test_usage_errors_exit_64_and_reach_no_daemon():
         for args, words in cases.items():
             r = ask(d, *args)
             expect((r.returncode, r.stdout), (64, ""), str(args))
-            assert words in r.stderr and "try: sluicectl" in r.stderr, (args, r.stderr)
+            assert words in r.stderr and "; see sluicectl " in r.stderr and r.stderr.count("\n") == 1, (args, r.stderr)
         expect(d.requests, [])
     expect(ctl("ls", socket_path="/" + "x" * 200).returncode, 64)
     expect(ctl("add", "s", "t", "--info", '"' + "x" * 70000 + '"', socket_path="/nonexistent").returncode, 64)

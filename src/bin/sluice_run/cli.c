@@ -35,7 +35,8 @@ static const char HELP[] =
 	"      --feed             entries mode: once per stream; entries as lines on stdin, ids to\n"
 	"                         acknowledge, one a line, on descriptor 3 ($SLUICE_ACK_FD)\n"
 	"      --fields object|env  fields as an object, or as SLUICE_F_<NAME> too (--each)\n"
-	"      --help, --version\n"
+	"  -h, --help             print this\n"
+	"      --version          print the version\n"
 	"\n"
 	"COMMAND gets the stream's Info as JSON on stdin and SLUICE_SERVICE, SLUICE_STREAM,\n"
 	"SLUICE_ID, SLUICE_TOKEN, SLUICE_RETRY and SLUICE_LEASE in its environment. It exits\n"
@@ -44,7 +45,7 @@ static const char HELP[] =
 
 static _Noreturn void usage_error(const char *what, const char *value)
 {
-	fprintf(stderr, "sluice-run: %s%s%s\n%s", what, value ? ": " : "", value ? value : "", USAGE);
+	fprintf(stderr, "sluice-run: %s%s%s; see sluice-run --help\n", what, value ? ": " : "", value ? value : "");
 	exit(EXIT_USAGE);
 }
 
@@ -131,7 +132,7 @@ void cli_parse(struct options *opt, int argc, char **argv)
 		.socket = socket && *socket ? socket : DEFAULT_SOCKET, .credits = 1, .kill_after = MONO_NEVER};
 	opt->services = mem_array((size_t)argc, sizeof(*opt->services));
 	opterr = 0;
-	for (int c; (c = getopt_long(argc, argv, "+:s:n:", longs, NULL)) != -1;) {
+	for (int c; (c = getopt_long(argc, argv, "+:hs:n:", longs, NULL)) != -1;) {
 		if (c == 's')
 			opt->socket = optarg;
 		else if (c == 'n')

@@ -65,6 +65,17 @@ static int run(const struct options *o)
 	return code == 0 && out_failed() ? EXIT_NO : code;
 }
 
+/* topic: the verb whose help tells more; NULL = everybody's. */
+static void say_usage(const char *problem, const char *topic)
+{
+	char line[sizeof(struct err)];
+	if (topic)
+		snprintf(line, sizeof line, "%.400s; see sluicectl help %s", problem, topic);
+	else
+		snprintf(line, sizeof line, "%.400s; see sluicectl --help", problem);
+	sluicectl_say(line, EXIT_USAGE);
+}
+
 int main(int argc, char **argv)
 {
 	struct options o;
@@ -85,11 +96,7 @@ int main(int argc, char **argv)
 		code = print_version();
 		break;
 	case ARGS_BAD:
-		sluicectl_say(err.text, code);
-		if (topic)
-			fprintf(stderr, "try: sluicectl help %s\n", topic);
-		else
-			fprintf(stderr, "try: sluicectl --help\n");
+		say_usage(err.text, topic);
 		break;
 	}
 	ctl_request_fini(&o.request);
