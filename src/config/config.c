@@ -192,3 +192,17 @@ bool config_odd_name(const struct config *c, size_t i, char out[static CONFIG_OD
 	}
 	return false;
 }
+
+enum err_code config_place(const struct config *c, struct err *err)
+{
+	const char *colon = strstr(err->text, ": ");
+	size_t len = colon ? (size_t)(colon - err->text) : 0;
+	for (enum option_id id = 0; id < N_OPTIONS; id++) {
+		if (option_is_service(id) || strlen(options[id].path) != len ||
+			memcmp(options[id].path, err->text, len) != 0)
+			continue;
+		memmove(err->text, colon + 2, strlen(colon + 2) + 1);
+		return raw_blame(c->raw, &(struct place){.id = id, .item = RAW_WHOLE}, err);
+	}
+	return err->code;
+}

@@ -172,6 +172,9 @@ enum err_code config_load(const char *path, struct config **out, struct err *err
 /* The same from memory. name stands for the file in messages; env is like environ, or NULL for none. */
 enum err_code config_load_bytes(
 	const char *name, const char *bytes, size_t len, char *const *env, struct config **out, struct err *err);
+/* err's sentence begins with a setting's path, "redis.password.file: ", as those of config_password do: puts before it
+ * where that was written, as config_load's errors have it. Not for settings of services. Returns err's code. */
+enum err_code config_place(const struct config *c, struct err *err);
 /* NULL is fine. A password handed out before is its taker's. */
 void config_free(struct config *c);
 /* The exit status of a daemon that could not load: 66, 77, 78, or 71 for what the system did. */

@@ -230,7 +230,7 @@ TLS_TEST(files_are_checked_when_loaded)
 {
 	struct err err;
 	cr_assert(redis_tls_new(&(struct redis_tls_files){.ca_file = "/no/such.pem"}, &tls, &err) == ERR_NOT_FOUND);
-	cr_assert(strcmp(err.text, "tls.ca_file /no/such.pem: No such file or directory") == 0, "%s", err.text);
+	cr_assert(strcmp(err.text, "redis.tls.ca_file: /no/such.pem: No such file or directory") == 0, "%s", err.text);
 	cr_assert(redis_tls_new(&(struct redis_tls_files){.ca_file = certs.key}, &tls, &err) == ERR_INVALID);
 	cr_assert(strstr(err.text, certs.key), "%s", err.text);
 	cr_assert(redis_tls_new(&(struct redis_tls_files){.ca_file = certs.ca, .cert_file = certs.client}, &tls,

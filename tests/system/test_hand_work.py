@@ -1,5 +1,6 @@
 """By hand: what the programs say to somebody who types, and names that tell workers apart."""
 import os
+import re
 import socket
 
 from lib.checks import Added
@@ -20,6 +21,12 @@ def test_h_is_help(t):
     assert r.returncode == 0 and "usage: sluiced" in r.stdout and not r.stderr
 
 
+def test_an_empty_path_is_no_path(t):
+    for args in (["-c", ""], ["--config="], ["-c"]):
+        r = t.run([program("sluiced"), *args])
+        assert r.returncode == 64 and r.stderr.endswith("needs a value\n") and r.stderr.count("\n") == 1, (args, r)
+
+
 def test_check_looks_at_the_password_file(t):
     r = check(t, "services: [{name: a}]\nredis: {password: {file: /no/such/file}}\n")
     assert r.returncode == 78 and "redis.password.file: /no/such/file: No such file" in r.stderr, r
@@ -27,6 +34,26 @@ def test_check_looks_at_the_password_file(t):
         f.write("x")
     r = check(t, f"services: [{{name: a}}]\nredis: {{password: {{file: {t.path('pw')}}}}}\n")
     assert r.returncode == 0 and not r.stderr, r
+
+
+def test_check_tells_what_the_start_would(t):
+    """Each in one line, with its place; what the daemon may find elsewhere is a warning."""
+    open(t.path("empty"), "w").close()
+    for redis, words in {
+            f"password: {{file: {t.dir}}}": "2:26: redis.password.file: .*: Is a directory",
+            f"password: {{file: {t.path('empty')}}}": "2:26: redis.password.file: .*: is empty",
+            "tls: {enabled: true, ca_file: /no/such}": "2:39: redis.tls.ca_file: /no/such: No such file",
+            f"tls: {{enabled: true, ca_file: {t.path('empty')}}}": "2:39: redis.tls.ca_file: .*: no usable certificate",
+            "tls: {enabled: true, cert_file: /no/c, key_file: /no/k}": "2:41: redis.tls.cert_file: /no/c: No such file",
+            "topology: sentinel, endpoints: ['a:1'], sentinel: {master: m, password: {file: /no/p}}":
+            "2:88: redis.sentinel.password.file: /no/p: No such file"}.items():
+        r = check(t, f"services: [{{name: a}}]\nredis: {{{redis}}}\n")
+        assert r.returncode == 78 and not r.stdout and r.stderr.count("\n") == 1, (redis, r)
+        assert re.search(rf"\.yaml:{words}", r.stderr), (redis, r.stderr)
+    for secret, words in {"env: NO_SUCH": "password.env: the variable NO_SUCH is not set",
+                          "credential: x": "password.credential: $CREDENTIALS_DIRECTORY is not set"}.items():
+        r = check(t, f"services: [{{name: a}}]\nredis: {{password: {{{secret}}}}}\n", {"CREDENTIALS_DIRECTORY": ""})
+        assert r.returncode == 0 and words in r.stderr and "may find it" in r.stderr, (secret, r)
 
 
 def test_a_service_named_like_its_stream_is_warned_of(t):

@@ -9,12 +9,15 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/secret.h"
 #include "base/stdfd.h"
 #include "config/config.h"
 #include "io/memory.h"
+#include "io/redis/conn.h"
 #include "io/signals.h"
 #include "run/coord_thread.h"
 #include "run/fault.h"
+#include "run/rules_from_config.h"
 
 enum {
 	EXIT_USAGE = 64,
@@ -61,7 +64,7 @@ static int usage(char **argv, int c)
 {
 	const char *word = optind > 0 ? argv[optind - 1] : "";
 	if (c == ':')
-		fprintf(stderr, "sluiced: %s needs a value\n", word);
+		fprintf(stderr, "sluiced: %s needs a value\n", *word ? word : "-c");
 	else if (optopt > ' ' && optopt < 127)
 		fprintf(stderr, "sluiced: unknown option -%c; see sluiced --help\n", optopt);
 	else
@@ -78,8 +81,10 @@ static int sluiced_parse(int argc, char **argv, const char **path, enum action *
 		{0}};
 	opterr = 0;
 	for (int c; (c = getopt_long(argc, argv, ":c:h", options, NULL)) != -1;) {
-		if (c == 'c')
+		if (c == 'c' && *optarg)
 			*path = optarg;
+		else if (c == 'c')
+			return usage(argv, ':');
 		else if (c == 'h')
 			*action = ACTION_HELP;
 		else if (c >= 256)
@@ -110,18 +115,36 @@ static void raise_descriptors(unsigned max_sessions)
 			(unsigned long long)l.rlim_cur, (unsigned long long)fit, max_sessions);
 }
 
-/* What --check finds beside the file itself; the daemon says the second at its start. Exit status. */
+/* Something that the file names could not be read. is_here: nobody else would find it elsewhere, as the daemon may find
+ * credentials and variables that this process has not. Exit status: what another user may read is a warning only. */
+static int say_unreadable(const struct config *c, enum err_code code, bool is_here, struct err *err)
+{
+	if (code == ERR_OK)
+		return 0;
+	config_place(c, err);
+	bool is_sure = is_here && code != ERR_DENIED;
+	fprintf(stderr, "%s%s\n", err->text, is_sure ? "" : " (a warning: the daemon may find it)");
+	return is_sure ? EXIT_CONFIG : 0;
+}
+
+/* What --check finds beside the file itself; the daemon says the last at its start. Exit status. */
 static int check_around(const char *path, const struct config *c)
 {
-	const char *file = c->redis.password.file;
-	if (*file && access(file, R_OK) != 0) {
-		bool is_missing =
-			errno == ENOENT || errno == ENOTDIR; /* else: for this user, maybe not for the daemon's */
-		fprintf(stderr, "%s: %sredis.password.file: %s: %s\n", path, is_missing ? "" : "warning: ", file,
-			strerror(errno));
-		if (is_missing)
-			return EXIT_CONFIG;
-	}
+	struct err err;
+	const char *secret = NULL;
+	struct redis_tls *tls = NULL;
+	int status = say_unreadable(c, config_password(c, &secret, &err), *c->redis.password.file, &err);
+	secret_drop(secret);
+	secret = NULL;
+	if (!status)
+		status = say_unreadable(
+			c, config_sentinel_password(c, &secret, &err), *c->redis.sentinel.password.file, &err);
+	secret_drop(secret);
+	if (!status)
+		status = say_unreadable(c, rules_of_tls(c, &tls, &err), true, &err);
+	redis_tls_unref(tls);
+	if (status)
+		return status;
 	for (size_t i = 0; i < c->n_services; i++) {
 		char odd[CONFIG_ODD_NAME];
 		if (config_odd_name(c, i, odd))

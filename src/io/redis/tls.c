@@ -129,7 +129,7 @@ static enum err_code tls_look_at(const char *what, const char *path, EVP_MD_CTX 
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0) {
 		enum err_code code = errno == EACCES || errno == EPERM ? ERR_DENIED : ERR_NOT_FOUND;
-		return err_set(err, code, "%s %s: %s", what, path, strerror(errno));
+		return err_set(err, code, "%s: %s: %s", what, path, strerror(errno));
 	}
 	char bytes[4096];
 	EVP_DigestUpdate(md, what, strlen(what) + 1);
@@ -157,11 +157,12 @@ static enum err_code load_ca(SSL_CTX *ctx, const char *file, EVP_MD_CTX *md, str
 			return ERR_OK;
 		return err_set(err, ERR_INVALID, "tls: the system's certificates cannot be loaded: %s", queue_text());
 	}
-	enum err_code code = tls_look_at("tls.ca_file", file, md, err);
+	enum err_code code = tls_look_at("redis.tls.ca_file", file, md, err);
 	if (code)
 		return code;
 	if (SSL_CTX_load_verify_locations(ctx, file, NULL) != 1)
-		return err_set(err, ERR_INVALID, "tls.ca_file %s: no usable certificate: %s", file, queue_text());
+		return err_set(
+			err, ERR_INVALID, "redis.tls.ca_file: %s: no usable certificate: %s", file, queue_text());
 	return ERR_OK;
 }
 
@@ -172,17 +173,17 @@ static enum err_code load_own(SSL_CTX *ctx, const struct redis_tls_files *f, EVP
 	if (!*f->cert_file || !*f->key_file)
 		return err_set(err, ERR_INVALID, "tls: cert_file and key_file belong together, only %s is set",
 			*f->cert_file ? "cert_file" : "key_file");
-	enum err_code code = tls_look_at("tls.cert_file", f->cert_file, md, err);
+	enum err_code code = tls_look_at("redis.tls.cert_file", f->cert_file, md, err);
 	if (!code)
-		code = tls_look_at("tls.key_file", f->key_file, md, err);
+		code = tls_look_at("redis.tls.key_file", f->key_file, md, err);
 	if (code)
 		return code;
 	if (SSL_CTX_use_certificate_chain_file(ctx, f->cert_file) != 1)
-		return err_set(
-			err, ERR_INVALID, "tls.cert_file %s: no usable certificate: %s", f->cert_file, queue_text());
-	if (SSL_CTX_use_PrivateKey_file(ctx, f->key_file, SSL_FILETYPE_PEM) != 1)
-		return err_set(err, ERR_INVALID, "tls.key_file %s: no usable key for %s: %s", f->key_file, f->cert_file,
+		return err_set(err, ERR_INVALID, "redis.tls.cert_file: %s: no usable certificate: %s", f->cert_file,
 			queue_text());
+	if (SSL_CTX_use_PrivateKey_file(ctx, f->key_file, SSL_FILETYPE_PEM) != 1)
+		return err_set(err, ERR_INVALID, "redis.tls.key_file: %s: no usable key for %s: %s", f->key_file,
+			f->cert_file, queue_text());
 	return ERR_OK;
 }
 
