@@ -78,7 +78,7 @@ static enum err_code enter_service(struct walk *w)
 		return env_fail(w, "needs the number of a service, like SLUICED_SERVICES__0__NAME");
 	w->service = strtoul(number, NULL, 10);
 	if (w->service >= OPTION_MAX_SERVICES)
-		return env_fail(w, "too many services");
+		return env_fail(w, "too many services, 256 are allowed");
 	snprintf(w->shown, sizeof w->shown, "services[%zu]", w->service);
 	strcpy(w->prefix, "services[].");
 	return ERR_OK;

@@ -209,7 +209,7 @@ static enum err_code on_map(struct pass *p)
 	}
 	if (f->kind == OPTION_KIND_SERVICES) {
 		if (p->raw->n_services == OPTION_MAX_SERVICES)
-			return fail_next(p, "too many services");
+			return fail_next(p, "too many services, 256 are allowed");
 		raw_need_services(p->raw, p->raw->n_services + 1, here(p));
 		push(p, OPTION_KIND_MAP, N_OPTIONS, "services[].");
 		return ERR_OK;

@@ -38,7 +38,7 @@ const char *entry_problem_text(enum entry_problem p)
 		[ENTRY_GOOD] = NULL,
 		[ENTRY_NO_INPUT] = "there is no field lbs-input",
 		[ENTRY_BAD_JSON] = "lbs-input is not a JSON object that can be passed on",
-		[ENTRY_NO_NAME] = "lbs-input has no DataStreamName that is a text of 1 to 65536 bytes",
+		[ENTRY_NO_NAME] = "lbs-input has no DataStreamName that is a text of 1 to 65536 bytes without NUL",
 		[ENTRY_DELETED] = "its data is gone",
 	};
 	return texts[p];

@@ -263,7 +263,9 @@ void worker_hello(struct coord *c, struct worker *m, const struct frame *f)
 		return;
 	}
 	if (!worker_take_services(c, m, f)) {
-		worker_fatal(c, m, FERR_BAD_HELLO, "services: an unknown service, or none");
+		worker_fatal(c, m, FERR_BAD_HELLO,
+			f->n_services ? "services: names a service that is not configured here"
+				      : "services: must not be empty; left out, it means all");
 		return;
 	}
 	snprintf(m->s.name, sizeof m->s.name, "%.*s", (int)text_fit(f->name.p, f->name.len, sizeof m->s.name - 1),

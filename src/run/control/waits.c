@@ -246,8 +246,11 @@ static void waits_on_unread(struct waits_job *j, const struct entry_batch *b)
 
 static void waits_finish(struct waits_job *j)
 {
+	const bool is_either = j->is_action && !j->q->r.stream && !j->q->r.id; /* one word: a service or a stream */
 	if (j->want.stream && j->n == 0)
-		control_end(j->q, 1, "nothing called %s waits for its time; sluicectl explain tells where it is",
+		control_end(j->q, 1,
+			is_either ? "no service and nothing that waits for its time is called %s"
+				  : "nothing called %s waits for its time; sluicectl explain tells where it is",
 			j->want.stream);
 	else
 		control_end(j->q, 0, NULL);

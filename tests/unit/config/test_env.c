@@ -98,7 +98,8 @@ static const struct {
 	{"SLUICED_SERVICES__0__LEASE__TTL=1s",
 		"environment: SLUICED_SERVICES__0__LEASE__TTL: services[0].lease.ttl: \"1s\" is out of range 2s..24h"},
 	{"SLUICED_SERVICES__2__NAME=c", "environment: SLUICED_SERVICES__2__NAME: services[1].name: is required"},
-	{"SLUICED_SERVICES__9999__NAME=c", "environment: SLUICED_SERVICES__9999__NAME: services: too many services"},
+	{"SLUICED_SERVICES__9999__NAME=c",
+		"environment: SLUICED_SERVICES__9999__NAME: services: too many services, 256 are allowed"},
 	{"SLUICED_SERVICES__0__NAME=a\xff", "environment: SLUICED_SERVICES__0__NAME: services[0].name: contains "
 					    "control characters or bytes that are not UTF-8"},
 	{"SLUICED_REDIS__COMMAND_TIMEOUT=9s", "environment: SLUICED_REDIS__COMMAND_TIMEOUT: redis.command_timeout: "
