@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/log_fields.h"
 #include "codec/command.h"
 #include "io/notify.h"
 #include "run/daemon.h"
@@ -141,9 +142,11 @@ static void dump_sessions(const struct daemon *d, mono_ms now)
 		const struct worker *m = LIST_OF(struct worker, all, l);
 		if (n++ >= DUMP_ENTRIES)
 			continue;
+		char name[FIELD_VALUE_CAP];
 		log_asked("dump session=%llu worker=%s pid=%lld state=%s credits=%u in_use=%u connected_ms=%lld",
-			(unsigned long long)m->s.id, m->s.name, (long long)m->s.pid, states[m->s.state],
-			m->credit_holder.credits, m->credit_holder.in_use, (long long)(now - m->s.connected_at));
+			(unsigned long long)m->s.id, field_value(name, m->s.name, strlen(m->s.name)),
+			(long long)m->s.pid, states[m->s.state], m->credit_holder.credits, m->credit_holder.in_use,
+			(long long)(now - m->s.connected_at));
 	}
 	if (n > DUMP_ENTRIES)
 		log_asked("dump and %zu workers more", n - DUMP_ENTRIES);
@@ -155,11 +158,12 @@ static void dump_entries(struct daemon *d, mono_ms now)
 	uint32_t pos = 0, n = 0;
 	for (const struct entry *e; n < DUMP_ENTRIES && (e = ledger_next(&c->ledger, &pos)); n++) {
 		const struct coord_service *s = coord_service(c, e->svc);
-		char id[COMMAND_ID_CAP];
+		char id[COMMAND_ID_CAP], stream[FIELD_VALUE_CAP];
 		command_id_format(id, e->id);
-		log_asked("dump service=%s stream=%.200s id=%s state=%s for_ms=%lld session=%llu retry=%u "
+		log_asked("dump service=%s stream=%s id=%s state=%s for_ms=%lld session=%llu retry=%u "
 			  "lease_left_ms=%lld",
-			s ? s->rules->name : "?", e->stream ? e->stream->bytes : "?", id,
+			s ? s->rules->name : "?",
+			e->stream ? field_value(stream, e->stream->bytes, e->stream->len) : "?", id,
 			entry_state_name((enum entry_state)e->state), (long long)(now - e->since),
 			(unsigned long long)e->owner, e->retry, e->good_until ? (long long)(e->good_until - now) : 0);
 	}

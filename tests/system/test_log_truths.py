@@ -6,6 +6,7 @@ import time
 from lib.case import limit
 from lib.checks import Added
 from lib.redis import entries, pairs
+from lib.worker import Raw
 
 issue = 12
 
@@ -46,6 +47,28 @@ def test_unparseable_says_why(t):
         assert why in f["_dlq_error"], f
     shown = d.ctl_ok("dlq", "show", "orders")
     assert all(why in shown for why in BAD), shown
+
+
+def test_dead_entries_say_why(t):
+    """Entries mode: what the worker said, what was too large, and a stream that is none; names cannot forge fields."""
+    r = t.redis()
+    d = t.daemon(r, service={"same_stream": "coalesce", "entries": {"enabled": True, "retry": {"max_retries": 0}}},
+                 cfg={"workers": {"max_frame": "4KiB"}})
+    x = Raw(d.worker_sock).send({"t": "hello", "v": 1, "name": "e", "credits": 9, "entries": True})
+    r.db.cmd("SET", "text", "x")
+    r.db.cmd("XADD", "a b=c", "*", "k", "x" * 5000)
+    r.db.cmd("XADD", "a b=c", "*", "k", "v")
+    Added(r.db).many("orders", ["text", "a b=c"])
+    e = x.until("entries")
+    x.send({"t": "nack", "lease": e["lease"], "id": e["e"][0][0], "reason": "no luck", "dead": True})
+    t.wait(lambda: len(dead_lines(d)) == 3, 10)
+    want = {'stream="a b=c" .*reason=too_large tries=0 error="its frame would exceed workers.max_frame: .*"': None,
+            'stream="a b=c" .*reason=rejected tries=1 error="no luck"': None,
+            "stream=text .*reason=wrong_type retry=0 error=.*another type": None}
+    for p in want:
+        assert any("service=orders" in line and re.search(p, line) for line in dead_lines(d)), (p, dead_lines(d))
+    said = [f["_dlq_error"] for s in ("orders-input-dlq", "orders-entries-dlq") for _, f in entries(r.db, s)]
+    assert len(said) == 3 and all(said), said
 
 
 @limit(60)

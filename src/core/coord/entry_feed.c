@@ -303,16 +303,24 @@ static void on_feed_nacked(struct coord *c, struct entry *e, const struct msg *m
 	say_nacked(c, e, m->feed.id, m->feed.wait_ms, m->feed.is_dead);
 }
 
+static void feed_wrong_type(struct coord *c, struct entry *e)
+{
+	static const char words[] = "the key of its data stream holds another type";
+	text_unref(e->note);
+	e->note = text_new(words, sizeof words - 1); /* a dead letter's _dlq_error */
+	entry_dead_letter(c, e, DEAD_WRONG_TYPE);
+}
+
 /* Its stream is not the one it was: the worker stops, the next run begins anew. */
-static void feed_broken(struct coord *c, struct entry *e, enum dead_reason dead)
+static void feed_broken(struct coord *c, struct entry *e, bool is_wrong_type)
 {
 	switch ((enum entry_state)e->state) {
 	case ENTRY_TAKING:
 	case ENTRY_READY:
-		if (dead == DEAD_N)
+		if (!is_wrong_type)
 			entry_requeue(c, e, WHY_LOST, false);
 		else
-			entry_dead_letter(c, e, dead);
+			feed_wrong_type(c, e);
 		break;
 	case ENTRY_ASSIGNED:
 		entry_revoke(c, e, REVOKE_LOST, REVOKE_GRACE_MS);
@@ -376,10 +384,10 @@ static void feed_ended(struct coord *c, struct entry *e, const struct msg *m)
 		feed_refused(c, e);
 		break;
 	case FEED_IS_REMADE:
-		feed_broken(c, e, DEAD_N);
+		feed_broken(c, e, false);
 		break;
 	case FEED_IS_WRONG_TYPE:
-		feed_broken(c, e, DEAD_WRONG_TYPE);
+		feed_broken(c, e, true);
 		break;
 	case FEED_IS_MOVED:
 		on_feed_moved(c, e, m);

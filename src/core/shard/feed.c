@@ -85,6 +85,11 @@ const struct entries_rules *feed_rules(const struct shard_ctx *c, const struct f
 	return &ctx_service(c, f->svc)->rules->entries; /* services are never forgotten */
 }
 
+uint32_t feed_tries_of_dead(const struct feed *f)
+{
+	return f->tries + (f->dead_reason == DEAD_REJECTED);
+}
+
 /* ---- states ---- */
 
 static const uint16_t allowed_feed[FEED_STATES] = {
@@ -166,7 +171,7 @@ static void feed_call_dead_add(struct feeds *fs, struct shard_ctx *c, struct fee
 	struct msg_lock_call call = {.kind = CMD_FEED_DEAD_ADD,
 		.reason = f->dead_reason,
 		.slot = feed_rules(c, f)->dlq_slot,
-		.retry = f->tries + (f->dead_reason == DEAD_REJECTED),
+		.retry = feed_tries_of_dead(f),
 		.tag = tag_of(PART_FEED, fs->pool.gens[f->index], f->index),
 		.id = f->bad,
 		.stream = text_ref(f->stream),

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/shard/feed_p.h"
+#include "base/log_fields.h"
 
 /* ---- told and not confirmed ---- */
 
@@ -114,6 +115,11 @@ static bool is_for_the_dead(struct shard_ctx *c, struct feed *f)
 		f->reason = f->reason ? f->reason : text_new(words, sizeof words - 1);
 		feed_bury(c, f, id, DEAD_MAX_RETRIES);
 	} else if (json_room(f->buf, f->n_told) > r->entry_bytes) {
+		char words[96];
+		int n = snprintf(words, sizeof words, "its frame would exceed workers.max_frame: %zu bytes, %u fit",
+			json_room(f->buf, f->n_told), r->entry_bytes);
+		text_unref(f->reason);
+		f->reason = text_new(words, (size_t)n);
 		feed_bury(c, f, id, DEAD_TOO_LARGE);
 	}
 	return f->state == FEED_BURYING;
@@ -188,9 +194,13 @@ static void feed_buried(struct shard_ctx *c, struct feed *f)
 		[DEAD_TOO_LARGE] = M_FEED_DEAD_TOO_LARGE,
 		[DEAD_REJECTED] = M_FEED_DEAD_REJECTED};
 	ctx_metrics(c, f->svc)->c[counts[f->dead_reason]]++;
-	effects_log(c->out, LOG_NOTICE, "shard=%u stream=%.200s entry=%llu-%llu dead letter reason=%s tries=%u",
-		c->index, f->stream->bytes, (unsigned long long)f->bad.ms, (unsigned long long)f->bad.seq,
-		dead_reason_name((enum dead_reason)f->dead_reason), f->tries);
+	char stream[FIELD_VALUE_CAP], error[FIELD_VALUE_CAP];
+	effects_log(c->out, LOG_NOTICE,
+		"shard=%u service=%s stream=%s entry=%llu-%llu dead letter reason=%s tries=%u%s%s", c->index,
+		ctx_service(c, f->svc)->rules->name, field_value(stream, f->stream->bytes, f->stream->len),
+		(unsigned long long)f->bad.ms, (unsigned long long)f->bad.seq,
+		dead_reason_name((enum dead_reason)f->dead_reason), feed_tries_of_dead(f), f->reason ? " error=" : "",
+		f->reason ? field_value(error, f->reason->bytes, f->reason->len) : "");
 	struct msg_feed *told = feed_tell(c, f, f->is_nacked ? FEED_HAS_NACKED : FEED_HAS_BURIED);
 	told->id = f->bad;
 	told->reason = f->dead_reason;

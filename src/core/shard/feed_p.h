@@ -122,6 +122,8 @@ static inline struct entry_id feed_later(struct entry_id a, struct entry_id b)
 
 /* feed.c */
 const struct entries_rules *feed_rules(const struct shard_ctx *c, const struct feed *f);
+/* Tries of the entry that goes to the dead letters, the one that its worker refused for good among them. */
+uint32_t feed_tries_of_dead(const struct feed *f);
 /* The only way a state changes: asserts that the move is allowed. */
 void feed_move(struct shard_ctx *c, struct feed *f, enum feed_state to, const char *why);
 /* Puts it where it belongs now: a queue, a timer, or nowhere. After every change. */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/shard/feed_p.h"
+#include "base/log_fields.h"
 
 enum { AGAIN_MS = 50, AGAIN_MAX_MS = 1000, REFUSED_MS = 200, REFUSED_MAX_MS = 5000 };
 
@@ -17,8 +18,9 @@ static void feed_is_gone(struct feeds *fs, struct shard_ctx *c, struct feed *f, 
 static void feed_is_refused(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 {
 	ctx_metrics(c, f->svc)->c[M_FEED_REFUSED]++;
-	effects_log(c->out, LOG_NOTICE, "shard=%u stream=%.200s a newer owner has the position: not accepted", c->index,
-		f->stream->bytes);
+	char stream[FIELD_VALUE_CAP];
+	effects_log(c->out, LOG_NOTICE, "shard=%u stream=%s a newer owner has the position: not accepted", c->index,
+		field_value(stream, f->stream->bytes, f->stream->len));
 	feed_is_gone(fs, c, f, FEED_IS_REFUSED);
 }
 
@@ -26,9 +28,9 @@ static void feed_is_refused(struct feeds *fs, struct shard_ctx *c, struct feed *
 
 static void feed_say_remade(const struct shard_ctx *c, const struct feed *f)
 {
-	effects_log(c->out, LOG_WARN,
-		"shard=%u stream=%.200s was made again with lower ids: its position goes back to 0-0", c->index,
-		f->stream->bytes);
+	char stream[FIELD_VALUE_CAP];
+	effects_log(c->out, LOG_WARN, "shard=%u stream=%s was made again with lower ids: its position goes back to 0-0",
+		c->index, field_value(stream, f->stream->bytes, f->stream->len));
 }
 
 static void feed_first_open(struct shard_ctx *c, struct feed *f, const struct reply *reply)
