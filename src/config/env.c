@@ -56,10 +56,60 @@ static void show(struct walk *w, const char *component)
 	snprintf(w->shown + used, sizeof w->shown - used, "%s%.*s", used ? "." : "", (int)strlen(shown) - 2, shown + 1);
 }
 
+/* "log.level" as "LOG_LEVEL", or as it has to be written: "LOG__LEVEL"; "services[].name" with the number in name.
+ * False: it does not fit. */
+static bool write_name(const char *path, const char *number, const char *joint, char *out, size_t cap)
+{
+	size_t n = 0;
+	for (const char *p = path; *p && n + 8 < cap; p++) {
+		if (*p == '[') {
+			n += (size_t)snprintf(out + n, cap - n, "%s%.4s", joint, number);
+			p++;
+		} else if (*p == '.') {
+			n += (size_t)snprintf(out + n, cap - n, "%s", joint);
+		} else {
+			out[n++] = (char)toupper((unsigned char)*p);
+		}
+	}
+	out[n] = '\0';
+	return n + 8 < cap;
+}
+
+/* LOG__LEVEL as LOG_LEVEL; what is too long is cut. */
+static void write_flat(const char *name, size_t len, char out[static MAX_NAME])
+{
+	size_t n = 0;
+	for (size_t i = 0; i < len && n + 1 < MAX_NAME; i++)
+		if (name[i] != '_' || n == 0 || out[n - 1] != '_')
+			out[n++] = name[i];
+	out[n] = '\0';
+}
+
+/* SLUICED_LOG_LEVEL: one underscore where two separate the parts, or two where a name has one. */
+static enum err_code check_underscores(const char *name, size_t len, struct err *err)
+{
+	char number[5] = "0", rest[MAX_NAME], flat[MAX_NAME], good[MAX_NAME];
+	write_flat(name + sizeof PREFIX - 1, len - (sizeof PREFIX - 1), rest);
+	if (strncmp(rest, "SERVICES_", 9) == 0)
+		snprintf(number, sizeof number, "%.*s", (int)strspn(rest + 9, "0123456789"), rest + 9);
+	for (enum option_id id = 0; id < N_OPTIONS; id++) {
+		if (!write_name(options[id].path, number, "_", flat, sizeof flat) || strcmp(flat, rest) != 0)
+			continue;
+		write_name(options[id].path, number, "__", good, sizeof good);
+		return err_set(err, ERR_INVALID,
+			"environment: %.*s: two underscores separate the parts (did you mean %s%s?)", (int)len, name,
+			PREFIX, good);
+	}
+	return ERR_OK;
+}
+
 /* `start` is where the unknown component stands in name. */
 static enum err_code env_fail_unknown(const struct walk *w, const char *component, const char *start)
 {
 	char near[OPTION_MAX_PATH], problem[MAX_NAME + 2 * OPTION_MAX_PATH];
+	enum err_code code = check_underscores(w->name, strlen(w->name), w->err);
+	if (code)
+		return code;
 	if (!option_suggest(w->prefix, component, strlen(component), near))
 		return env_fail(w, "unknown key");
 	for (char *p = near; *p; p++)
@@ -150,45 +200,6 @@ static enum err_code env_apply_one(struct raw *raw, struct walk *w, const char *
 	return ERR_OK;
 }
 
-/* "log.level" as "LOG_LEVEL", or as it has to be written: "LOG__LEVEL"; "services[].name" with the number in name.
- * False: it does not fit. */
-static bool write_name(const char *path, const char *number, const char *joint, char *out, size_t cap)
-{
-	size_t n = 0;
-	for (const char *p = path; *p && n + 8 < cap; p++) {
-		if (*p == '[') {
-			n += (size_t)snprintf(out + n, cap - n, "%s%.4s", joint, number);
-			p++;
-		} else if (*p == '.') {
-			n += (size_t)snprintf(out + n, cap - n, "%s", joint);
-		} else {
-			out[n++] = (char)toupper((unsigned char)*p);
-		}
-	}
-	out[n] = '\0';
-	return n + 8 < cap;
-}
-
-/* SLUICED_LOG_LEVEL: one underscore where two separate the parts. It would be ignored without a word. */
-static enum err_code check_underscores(const char *name, size_t len, struct err *err)
-{
-	const char *rest = name + sizeof PREFIX - 1;
-	char number[5] = "0", flat[MAX_NAME], good[MAX_NAME];
-	size_t rest_len = len - (sizeof PREFIX - 1);
-	if (strncmp(rest, "SERVICES_", 9) == 0)
-		snprintf(number, sizeof number, "%.*s", (int)strspn(rest + 9, "0123456789"), rest + 9);
-	for (enum option_id id = 0; id < N_OPTIONS; id++) {
-		if (!write_name(options[id].path, number, "_", flat, sizeof flat) || strlen(flat) != rest_len ||
-			memcmp(flat, rest, rest_len) != 0)
-			continue;
-		write_name(options[id].path, number, "__", good, sizeof good);
-		return err_set(err, ERR_INVALID,
-			"environment: %.*s: two underscores separate the parts (did you mean %s%s?)", (int)len, name,
-			PREFIX, good);
-	}
-	return ERR_OK;
-}
-
 enum err_code env_apply(struct raw *raw, char *const *env, struct err *err)
 {
 	for (; env && *env; env++) {
@@ -199,7 +210,7 @@ enum err_code env_apply(struct raw *raw, char *const *env, struct err *err)
 		if (strncmp(name, PREFIX, sizeof PREFIX - 1) != 0)
 			continue;
 		if (!memmem(name, len, "__", 2)) {
-			enum err_code code = check_underscores(name, len, err);
+			enum err_code code = check_underscores(name, len, err); /* it would be ignored without a word */
 			if (code)
 				return code;
 			continue;

@@ -143,6 +143,16 @@ Test(env, one_underscore_is_an_error)
 		{"SLUICED_SERVICES_12_NAME=x",
 			"environment: SLUICED_SERVICES_12_NAME: two underscores separate the parts (did "
 			"you mean SLUICED_SERVICES__12__NAME?)"},
+		{"SLUICED_SERVICES__0__LEASE_TTL=3s",
+			"environment: SLUICED_SERVICES__0__LEASE_TTL: two underscores separate the parts (did "
+			"you mean SLUICED_SERVICES__0__LEASE__TTL?)"},
+		{"SLUICED_MAINTENANCE_CIRCUIT_BREAKER__FAILURES=3",
+			"environment: SLUICED_MAINTENANCE_CIRCUIT_BREAKER__FAILURES: two underscores separate the "
+			"parts (did "
+			"you mean SLUICED_MAINTENANCE__CIRCUIT_BREAKER__FAILURES?)"},
+		{"SLUICED_WORKERS__ALLOW__UIDS=1",
+			"environment: SLUICED_WORKERS__ALLOW__UIDS: two underscores separate the parts (did "
+			"you mean SLUICED_WORKERS__ALLOW_UIDS?)"},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
 		expect_bad_env(ORDERS, strlen(ORDERS), (char *[]){"POD_NAME=n1", (char *)(uintptr_t)cases[i].var, NULL},
