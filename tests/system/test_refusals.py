@@ -269,3 +269,22 @@ def test_gauges_of_the_operators_doing(t):
     d.ctl_ok("reload")
     assert metrics(m)["sluice_config_reload_success"] == 1
     assert got["process_open_fds"] > 5 and got["process_resident_memory_bytes"] > 1 << 20 and got["process_start_time_seconds"] > 1.7e9
+
+
+@no_acl("the replica logs in as the default user")
+def test_replicas_that_wait_replicas_misses(t):
+    """`done` waits for a replica that is not there: told like a refusal, and over when there is one."""
+    r = t.redis()
+    m = t.path("m")
+    d = t.daemon(r, service={"wait_replicas": 1}, cfg={"metrics": {"listen": "unix:" + m}})
+    w = t.worker(d, credits=1)
+    Added(r.db).one("orders", "alone")
+    w.finish(w.wait("assign"))
+    words = "NOREPLICAS confirmed by 0, services[].wait_replicas is 1"
+    t.wait(lambda: is_not_ready(d, m, words), 20, "not ready, and why")
+    assert words in d.ctl_ok("explain", "alone") and refused(m, "NOREPLICAS") > 0
+    assert len([x for x in d.log.splitlines() if " warn " in x and words in x]) == 1, d.log
+    assert not w.frames("ok")
+    t.redis(args=["--replicaof", r.host, str(r.port)])
+    w.wait("ok", 1, 20)
+    t.wait(lambda: d.ctl("status", "--ready").returncode == 0, 15, "ready again")

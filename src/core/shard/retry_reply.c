@@ -1,6 +1,7 @@
 #include "core/shard/retry_p.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { AGAIN_MS = 50, AGAIN_MAX_MS = 1000, REFUSED_MS = 200, REFUSED_MAX_MS = 5000 };
@@ -268,6 +269,20 @@ static void wait_lost(struct retry *r, struct shard_ctx *c)
 	}
 }
 
+/* The workers wait for their ok as long as replicas are missing: somebody must know. A single one may be late. */
+static void say_wait_short(struct shard_ctx *c, uint8_t tries, uint16_t svc, int64_t n)
+{
+	enum { LATE_TRIES = 2 };
+	if (tries < LATE_TRIES)
+		return;
+	char words[96];
+	int len = snprintf(words, sizeof words, "NOREPLICAS confirmed by %lld, services[].wait_replicas is %u",
+		(long long)n, ctx_service(c, svc)->rules->wait_replicas);
+	struct reply reply = {
+		.kind = REPLY_ERROR, .refusal = REFUSAL_NOREPLICAS, .text = {.p = words, .len = (size_t)len}};
+	refusals_add(c, "wait", CMD_WAIT, svc, &reply);
+}
+
 static void wait_answered(struct retry *r, struct shard_ctx *c, const struct reply *reply)
 {
 	r->is_wait_in_flight = false;
@@ -278,15 +293,21 @@ static void wait_answered(struct retry *r, struct shard_ctx *c, const struct rep
 	}
 	int64_t n = v == VERDICT_ANSWER ? reply->integer : -1;
 	bool is_short = false;
+	uint16_t short_svc = SERVICE_NONE;
 	for (struct link *l; (l = list_pop(&r->covered));) {
 		struct op *op = LIST_OF(struct op, queue, l);
 		if (n >= ctx_service(c, op->svc)->rules->wait_replicas) {
 			retry_finish(r, c, op, OP_DONE, NULL);
 		} else {
 			is_short = true;
+			short_svc = op->svc;
 			retry_wait(r, op);
 		}
 	}
+	if (is_short && n >= 0)
+		say_wait_short(c, r->wait_tries, short_svc, n);
+	else if (!is_short)
+		refusals_accepted(&c->refusals, CMD_WAIT);
 	r->wait_tries = is_short ? (uint8_t)(r->wait_tries < 100 ? r->wait_tries + 1 : 100) : 0;
 	r->wait_at = is_short ? c->now + ctx_backoff(c, r->wait_tries, AGAIN_MS, AGAIN_MAX_MS) : c->now;
 }

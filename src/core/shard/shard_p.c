@@ -184,7 +184,8 @@ enum verdict ctx_judge(
 	if (reply->kind == REPLY_NONE)
 		return VERDICT_LOST;
 	if (reply->kind != REPLY_ERROR) {
-		refusals_accepted(&c->refusals, kind);
+		if (kind != CMD_WAIT) /* how many have confirmed decides */
+			refusals_accepted(&c->refusals, kind);
 		return VERDICT_ANSWER;
 	}
 	if (reply->refusal != REFUSAL_NONE)
