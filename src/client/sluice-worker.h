@@ -38,7 +38,7 @@ enum sluice_mode {
 
 struct sluice_options {
 	const char *socket;          /* NULL: $SLUICED_WORKER, else /run/sluiced/worker.sock */
-	const char *name;            /* shown by sluicectl; NULL: the program's name and the host's */
+	const char *name;            /* shown by sluicectl; NULL: program@host:pid, host = $POD_NAME if set */
 	const char *const *services; /* n_services of them; none: all */
 	size_t n_services;
 	int credits;           /* streams at once, 1 to SLUICE_CREDITS_MAX; 0 counts as 1 */

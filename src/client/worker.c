@@ -64,11 +64,13 @@ static int options_problem(const struct sluice_options *o)
 	return 0;
 }
 
+/* As every client: in containers the process id is 1 everywhere and the host's name is the pod's. */
 static char *default_name(void)
 {
-	char host[64] = "";
+	const char *pod = getenv("POD_NAME");
+	char host[256] = "";
 	gethostname(host, sizeof(host) - 1);
-	return mem_printf("%.60s@%s", program_invocation_short_name, host);
+	return mem_printf("%.50s@%.60s:%d", program_invocation_short_name, pod && *pod ? pod : host, (int)getpid());
 }
 
 struct sluice_worker *sluice_worker_new(const struct sluice_options *o)

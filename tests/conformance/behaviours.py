@@ -34,6 +34,13 @@ def handshake(c):
 
 
 @behaviour
+def names_tell_workers_apart(c):
+    """Two workers of one program on one host have different names, unless they are given one."""
+    names = [c.session().hello["name"] for _ in range(2)]
+    assert names[0] != names[1], names
+
+
+@behaviour
 def assign_done_ok(c):
     """A handler gets what assign says, unchanged; when it returns, done is said, once."""
     s = c.session()

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import time
 
 from lib import checks
@@ -35,10 +36,10 @@ def build(t, argv, dir):
 class Client(Process):
     """A worker process of the conformance suite's contract."""
 
-    def __init__(self, t, d, argv, credits=4, **env):
+    def __init__(self, t, d, argv, credits=4, dir=None, **env):
         self.dir, self.journal_path = t.path(t.name("client")), t.path(t.name("journal"))
         open(self.journal_path, "w").close()
-        self.proc = spawn(argv, self.dir + ".log", cwd=t.dir, env=dict(
+        self.proc = spawn(argv, self.dir + ".log", cwd=dir or t.dir, env=dict(
             os.environ, SLUICED_WORKER=d.worker_sock, CONF_CREDITS=str(credits), CONF_JOURNAL=self.journal_path, **env))
         t.ending(self.kill)
 
@@ -225,37 +226,43 @@ def everything(t, argv):
         t.close()
 
 
-# ---- README of each
+# ---- README of each: its programs and commands as they stand there, in an empty directory
 
-def shown(language):
-    """The first worker in a client's README."""
+FILES = {"python": "worker.py", "node": "worker.mjs", "go": "main.go", "java": "Main.java", "c": "worker.c"}
+TOOLS = {"python": ["python3"], "node": ["node"], "go": ["go"], "java": ["java", "javac"], "c": ["cc"]}
+
+
+def blocks(language):
+    """(the programs, the commands that follow the first one) of a client's README."""
     with open(os.path.join(CLIENTS, language, "README.md")) as f:
-        text = re.search(r"```\w+\n(.*?)```", f.read(), re.S)[1]
-    assert len([x for x in text.splitlines() if x.strip()]) <= 8, f"{language}: more than eight lines"
-    return text
+        text = f.read()
+    assert f"`{FILES[language]}`" in text and re.search(r"Version \d", text) and "Apache-2.0" in text and "vendored" in text, language
+    commands = re.findall(r"^((?:    .*\n)+)", text[text.index("```\n"):], re.M)[0]
+    return re.findall(r"^```\w+\n(.*?)^```", text, re.S | re.M), [x[4:] for x in commands.splitlines()]
 
 
-def as_shown(t, d, language):
-    """argv of that worker, copied beside its client as a user would."""
-    dir = t.path("mine-" + language)
-    text = shown(language).replace("/run/sluiced/worker.sock", d.worker_sock)
-    shutil.copytree(os.path.join(CLIENTS, language), dir)
-    name = {"python": "worker.py", "node": "worker.mjs", "go": "cmd/main.go", "java": "Main.java", "c": "worker.c"}[language]
-    os.makedirs(os.path.dirname(os.path.join(dir, name)), exist_ok=True)
-    if language == "go":
-        text = 'package main\n\nimport (\n"context"\n"fmt"\n\nsluice "github.com/sluiced/sluiced/etc/clients/go"\n)\n' + text
-    with open(os.path.join(dir, name), "w") as f:
-        f.write(text)
-    if language == "go":
-        build(t, ["go", "build", "-o", "worker", "./cmd"], dir)
-        return [os.path.join(dir, "worker")]
-    if language == "java":
-        build(t, ["javac", "-d", ".", "Main.java", "src/main/java/sluiced/Worker.java"], dir)
-        return ["java", "-cp", dir, "Main"]
-    if language == "c":
-        build(t, ["cc", "-Wall", "-I", os.path.join(ROOT, "src/client"), "-o", "worker", "worker.c", program("libsluice-worker.a"), "-pthread"], dir)
-        return [os.path.join(dir, "worker")]
-    return [{"python": "python3"}.get(language, language), os.path.join(dir, name)]
+def own_lines(program):
+    """Those of a program that are not what every file of the language has."""
+    head = re.sub(r"^package main\n|^import \(.*?^\)\n", "", program, flags=re.S | re.M)
+    return [x for x in head.splitlines() if x.strip()]
+
+
+def as_shown(t, d, language, number):
+    """The README's program of that number at work."""
+    programs, commands = blocks(language)
+    home, dir = t.path("home"), t.path(f"mine-{language}-{number}")
+    os.makedirs(home, exist_ok=True)
+    os.makedirs(dir)
+    if not os.path.exists(os.path.join(home, "sluiced")):
+        os.symlink(ROOT, os.path.join(home, "sluiced"))
+    with open(os.path.join(dir, FILES[language]), "w") as f:
+        f.write(programs[number])
+    env = dict(os.environ, HOME=home, GOCACHE=t.path("go-cache"), GOFLAGS="", GOPROXY="off", GOTOOLCHAIN="local")
+    *before, last = "\n".join(commands).replace(" && ./worker", "\n./worker").splitlines()
+    r = t.run(["sh", "-ec", "\n".join(before)], timeout=120, cwd=dir, env=env)
+    assert r.returncode == 0 and not r.stderr.replace("go: creating new go.mod: module mine\n", "").replace(
+        "go: to add module requirements and sums:\n\tgo mod tidy\n", ""), r.stderr
+    return Client(t, d, ["sh", "-c", f"exec {last}"], dir=dir, HOME=home)
 
 
 def c_library():
@@ -265,21 +272,49 @@ def c_library():
     return there and have("cc", "pkg-config")
 
 
+def logged(c, text):
+    with open(c.dir + ".log") as f:
+        return text in f.read()
+
+
 @limit(180)
 def test_the_worker_of_each_readme(t):
-    """It works, survives a restart of the daemon, and leaves with status 0."""
+    """It is made by the commands that stand there, has at most eight lines, works, says who it is, survives a restart of the daemon, and
+    leaves with status 0."""
     r = t.redis()
     d = t.daemon(r)
-    for language, tools in {"python": ["python3"], "node": ["node"], "go": ["go"], "java": ["java", "javac"], "c": ["cc"]}.items():
+    for language, tools in TOOLS.items():
         if not have(*tools) or (language == "c" and not c_library()):
             continue
-        c = Client(t, d, as_shown(t, d, language))
+        programs, _ = blocks(language)
+        assert len(own_lines(programs[0])) <= 8, f"{language}: {programs[0]}"
+        c = as_shown(t, d, language, 0)
         for n in range(2):
             Added(r.db).one("orders", f"{language}:{n}", {"a": [1, "ż"]})
             checks.wait_clean(r.db, timeout=30)
-            with open(c.dir + ".log") as f:
-                assert f"{language}:{n}" in f.read()
+            t.wait(lambda: logged(c, f"{language}:{n} "), 10, "it says what it did")
             d.restart()
+        name, = [w["name"] for w in t.wait(lambda: d.json("workers"), 20, "it is back")]
+        program, where = name.split("@")
+        assert program in (FILES[language], "worker", "Main") and where == f"{socket.gethostname()[:60]}:{c.proc.pid}", name
+        c.signal(signal.SIGTERM)
+        assert c.wait(20) == 0, language
+
+
+@limit(180)
+def test_the_entries_worker_of_each_readme(t):
+    """The second program of each README: three entries of a stream, in order."""
+    r = t.redis()
+    d = t.daemon(r, service={"same_stream": "coalesce", "entries": {"enabled": True, "idle_release": "1s"}})
+    for language, tools in TOOLS.items():
+        if not have(*tools) or (language == "c" and not c_library()):
+            continue
+        c = as_shown(t, d, language, 1)
+        ids = [r.db.cmd("XADD", f"k-{language}", "*", "name", f"Zoë {n}") for n in range(3)]
+        Added(r.db).one("orders", f"k-{language}")
+        said = "".join(f"k-{language} {id} Zoë {n}\n" for n, id in enumerate(ids))
+        t.wait(lambda: logged(c, said), 30, said)
+        checks.wait_clean(r.db, timeout=30)
         c.signal(signal.SIGTERM)
         assert c.wait(20) == 0, language
 

@@ -120,7 +120,7 @@ func (e *Entry) Get(name string) string {
 type Worker struct {
 	Socket        string // "": $SLUICED_WORKER, else /run/sluiced/worker.sock
 	Credits       int    // streams in work at once
-	Name          string // shown by sluicectl; default: program, host, process
+	Name          string // shown by sluicectl; default: program@host:pid, host = $POD_NAME if set
 	Services      []string
 	OnTermRelease bool                             // at SIGTERM give back what is not finished, uncounted, instead of finishing it
 	Log           func(format string, args ...any) // default: the log package
@@ -143,7 +143,7 @@ func newWorker(socket string, credits int) *Worker {
 	if host == "" {
 		host, _ = os.Hostname()
 	}
-	name := fmt.Sprintf("%s@%s:%d", filepath.Base(os.Args[0]), host, os.Getpid())
+	name := fmt.Sprintf("%.50s@%.60s:%d", filepath.Base(os.Args[0]), host, os.Getpid())
 	return &Worker{Socket: socket, Credits: credits, Name: name, Log: log.Printf, stop: make(chan struct{})}
 }
 

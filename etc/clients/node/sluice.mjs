@@ -157,7 +157,8 @@ export class Worker {
   #jobs = new Map();
   constructor(socket, handler, credits = 1, options = {}) {
     if (!Number.isInteger(credits) || credits < 0 || credits > 10000) throw new RangeError("credits: 0 to 10000");
-    const name = `${basename(process.argv[1] ?? "node")}@${process.env.POD_NAME || hostname()}:${process.pid}`;
+    const program = basename(process.argv[1] || "node").slice(0, 50), host = (process.env.POD_NAME || hostname()).slice(0, 60);
+    const name = `${program}@${host}:${process.pid}`;
     this.#handler = handler;
     this.#options = { name, onTerm: "finish", log: (text) => writeSync(2, `${text}\n`), ...options, credits,
       socket: socket || process.env.SLUICED_WORKER || DEFAULT_SOCKET };

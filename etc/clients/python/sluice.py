@@ -977,7 +977,7 @@ class Worker:
 
     socket    path of the worker socket; None: $SLUICED_WORKER, else /run/sluiced/worker.sock
     handler   def or async def, see above
-    name      shown by sluicectl; default: program, host, process
+    name      shown by sluicectl; default: program@host:pid, host = $POD_NAME if set
     services  names of services, default: all
     entries   None: streams; "each" or "batch": their entries
     threads   a plain handler runs in threads of this process instead of child processes
@@ -997,7 +997,7 @@ class Worker:
         self.is_async = inspect.iscoroutinefunction(handler)
         self.threads, self.pid = threads, os.getpid()
         host = os.environ.get("POD_NAME") or sockets.gethostname()
-        self.name = name or f"{os.path.basename(sys.argv[0]) or 'python'}@{host}:{os.getpid()}"
+        self.name = name or f"{(os.path.basename(sys.argv[0]) or 'python')[:50]}@{host[:60]}:{os.getpid()}"
         self._engine = self._loop = None
 
     def run(self):

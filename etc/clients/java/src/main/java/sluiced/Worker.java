@@ -6,11 +6,12 @@ import java.lang.reflect.InvocationHandler;
 import java.lang.reflect.Proxy;
 import java.math.BigDecimal;
 import java.math.BigInteger;
-import java.net.InetAddress;
 import java.net.UnixDomainSocketAddress;
 import java.nio.ByteBuffer;
 import java.nio.channels.SocketChannel;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -240,7 +241,7 @@ public final class Worker {
     private Handler stream;
     private EntryHandler each;
     private BatchHandler batch;
-    private String name = (System.getenv("POD_NAME") != null ? System.getenv("POD_NAME") : host()) + ":" + ProcessHandle.current().pid();
+    private String name = defaultName();
     private List<String> services;
     private boolean onTermRelease;
     private Consumer<String> log = System.err::println;
@@ -282,7 +283,7 @@ public final class Worker {
         return w;
     }
 
-    /** Shown by sluicectl; default: host or $POD_NAME, and process. */
+    /** Shown by sluicectl; default: program@host:pid, host = $POD_NAME if set. */
     public Worker name(String text) {
         name = text;
         return this;
@@ -818,11 +819,18 @@ public final class Worker {
         return t;
     }
 
+    private static String defaultName() {
+        String main = System.getProperty("sun.java.command", "").split(" ")[0], host = System.getenv("POD_NAME");
+        main = main.substring(main.lastIndexOf('/') + 1);
+        if (host == null || host.isEmpty()) host = host();
+        return String.format("%.50s@%.60s:%d", main.isEmpty() ? "java" : main, host, ProcessHandle.current().pid());
+    }
+
     private static String host() {
         try {
-            return InetAddress.getLocalHost().getHostName();
+            return Files.readString(Path.of("/proc/sys/kernel/hostname")).strip(); // InetAddress would ask the resolver
         } catch (IOException e) {
-            return "java";
+            return "";
         }
     }
 
