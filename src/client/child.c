@@ -1,5 +1,5 @@
-/* The process of one stream: calls the handler, tells its parent how that ended. A thread of it watches the fence in
- * the shared memory, since the parent may be frozen: at the fence the whole group is killed. */
+/* The process of a stream, and then of others: calls the handler, tells its parent how that ended. A thread of it
+ * watches the fence in the shared memory, since the parent may be frozen: at the fence the whole group is killed. */
 #include "client/client_p.h"
 
 #include <errno.h>
@@ -8,21 +8,27 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/mem.h"
 
-enum { WATCH_MAX_MS = 100, EXIT_LOST_PARENT = 1 };
+enum { EXIT_LOST_PARENT = 1 };
 
 struct child_job { /* what a handler's struct sluice_job is the first part of */
 	struct sluice_job job;
 	int sock;
 	struct child_shared *shared;
+	const struct sluice_options *options;
+	sluice_handler *work;
+	char *text;         /* of job */
 	enum wire_kind how; /* the answer, when a sluice_job_* call has named one */
 	char *reason;
-	bool is_dead, wants_end;
+	bool is_dead, wants_end, is_over; /* is_over: answered */
 	int64_t retry_ms;
 	const char *acked; /* SLUICE_BATCH: the last id that was */
 	uint32_t round;
@@ -36,7 +42,7 @@ static void *child_watch(void *arg)
 		int64_t left = shared->stop_ms - mono_now();
 		if (left <= 0)
 			kill(0, SIGKILL);
-		int64_t ms = left < WATCH_MAX_MS ? left : WATCH_MAX_MS;
+		int64_t ms = left < CHILD_WATCH_MS ? left : CHILD_WATCH_MS;
 		struct timespec t = {.tv_nsec = (ms > 0 ? ms : 1) * 1000000L};
 		nanosleep(&t, NULL);
 	}
@@ -113,11 +119,11 @@ void sluice_job_finish(struct sluice_job *job)
 }
 
 /* The handler's status, 0 or what it said of it. */
-static int child_call(struct child_job *c, sluice_handler *work)
+static int child_call(struct child_job *c)
 {
 	char text[48];
 	c->how = WIRE_DONE;
-	int status = work(&c->job);
+	int status = c->work(&c->job);
 	fflush(NULL);
 	if (status && c->how == WIRE_DONE) {
 		snprintf(text, sizeof(text), "the handler returned %d", status);
@@ -126,11 +132,27 @@ static int child_call(struct child_job *c, sluice_handler *work)
 	return status;
 }
 
-static _Noreturn void child_answers(struct child_job *c, enum wire_kind kind)
+/* Nothing of the handler runs on: no thread beside ours, no process. What has ended is waited for on the way. */
+static bool child_is_alone(void)
 {
-	struct wire_head head = {.kind = kind, .dead = c->is_dead, .retry_ms = c->retry_ms};
+	enum { DIRS = 2, THREADS = 2 };
+	struct stat tasks;
+	pid_t ended;
+	do
+		ended = waitpid(-1, NULL, WNOHANG);
+	while (ended > 0);
+	return ended < 0 && errno == ECHILD && stat("/proc/self/task", &tasks) == 0 && tasks.st_nlink == DIRS + THREADS;
+}
+
+/* It waits for another job then, or ends. */
+static void child_answers(struct child_job *c, enum wire_kind kind)
+{
+	bool goes_on = !c->options->fresh && child_is_alone();
+	struct wire_head head = {.kind = kind, .dead = c->is_dead, .retry_ms = c->retry_ms, .n = goes_on};
 	child_say(c, head, c->reason, c->reason ? strlen(c->reason) : 0);
-	_exit(0);
+	c->is_over = true;
+	if (!goes_on)
+		_exit(0);
 }
 
 /* ---- entries mode */
@@ -158,75 +180,121 @@ static size_t first_unfinished(const struct child_job *c, const struct sluice_en
 }
 
 /* One call. False: the rest of what came is void. */
-static bool child_calls(struct child_job *c, sluice_handler *work, const struct sluice_entry *list, size_t n)
+static bool child_calls(struct child_job *c, const struct sluice_entry *list, size_t n)
 {
 	c->job.entries = list;
 	c->job.n_entries = n;
 	c->acked = NULL;
-	int status = child_call(c, work);
+	int status = child_call(c);
 	size_t i = first_unfinished(c, list, n);
 	c->acked = NULL;
 	if (status == 0)
-		sluice_job_ack(&c->job, list[n - 1].id);
+		child_say_text(c, WIRE_ACK, list[n - 1].id);
 	else if (c->how == WIRE_RELEASE)
 		child_answers(c, WIRE_RELEASE);
 	else if (i < n)
 		child_nacks(c, list[i].id);
 	if (status == 0 && c->wants_end)
 		child_answers(c, WIRE_DONE);
-	return status == 0;
+	return status == 0 && !c->is_over;
 }
 
-static void leave_if_told(struct child_job *c)
+/* An answer that is not the handler's. */
+static void child_ends(struct child_job *c, enum wire_kind kind)
 {
-	if (!c->shared->is_to_leave)
-		return;
-	c->retry_ms = -1;
+	mem_free(c->reason);
 	c->reason = NULL;
-	child_answers(c, WIRE_RELEASE);
+	c->retry_ms = -1;
+	child_answers(c, kind);
 }
 
-static void child_works(struct child_job *c, sluice_handler *work, enum sluice_mode mode, const struct wire_head *head,
-	const char *text)
+static void child_works(struct child_job *c, const struct wire_head *head, const char *text)
 {
 	struct sluice_entry *list = wire_entries(head, text);
-	size_t most = mode == SLUICE_EACH ? 1 : head->n;
+	size_t most = c->options->mode == SLUICE_EACH ? 1 : head->n;
 	for (size_t i = 0; i < head->n && head->round == c->round; i += most) {
-		leave_if_told(c);
-		if (!child_calls(c, work, list + i, most))
+		if (c->shared->is_to_leave)
+			child_ends(c, WIRE_RELEASE);
+		if (c->is_over || !child_calls(c, list + i, most))
 			break;
 	}
 	mem_free(list);
 }
 
-static _Noreturn void child_entries(struct child_job *c, sluice_handler *work, enum sluice_mode mode)
+/* Reads more; false: the parent has closed its end. */
+static bool child_reads(struct child_job *c)
 {
 	char bytes[65536];
+	ssize_t n;
+	do
+		n = read(c->sock, bytes, sizeof(bytes));
+	while (n < 0 && errno == EINTR);
+	if (n > 0)
+		buf_add(&c->in, bytes, (size_t)n);
+	return n > 0;
+}
+
+static void child_entries(struct child_job *c)
+{
 	struct wire_head head;
 	const char *text;
-	for (;;) {
-		ssize_t n = read(c->sock, bytes, sizeof(bytes));
-		if (n < 0 && errno == EINTR)
-			continue;
-		leave_if_told(c);
-		if (n <= 0)
+	while (!c->is_over) {
+		size_t len = wire_get(c->in.data, c->in.len, &head, &text);
+		if (len && head.kind == WIRE_ENTRIES)
+			child_works(c, &head, text);
+		else if (len && head.kind == WIRE_END)
+			child_ends(c, WIRE_DONE);
+		buf_consume(&c->in, len);
+		bool is_there = len || child_reads(c);
+		if (!c->is_over && c->shared->is_to_leave)
+			child_ends(c, WIRE_RELEASE);
+		if (!is_there && !c->is_over)
 			_exit(EXIT_LOST_PARENT);
-		buf_add(&c->in, bytes, (size_t)n);
-		for (size_t len; (len = wire_get(c->in.data, c->in.len, &head, &text)) > 0;) {
-			child_works(c, work, mode, &head, text);
-			buf_consume(&c->in, len);
-		}
 	}
 }
 
-void client_child_main(
-	struct sluice_job *job, sluice_handler *work, enum sluice_mode mode, int sock, struct child_shared *shared)
+/* ---- one job after another */
+
+/* What comes before it was meant for the last one. */
+static void child_awaits_job(struct child_job *c)
 {
-	struct child_job c = {.job = *job, .sock = sock, .shared = shared, .retry_ms = -1};
+	struct wire_head head = {0};
+	const char *text;
+	while (head.kind != WIRE_JOB) {
+		size_t len = wire_get(c->in.data, c->in.len, &head, &text);
+		if (len && head.kind == WIRE_JOB)
+			c->text = mem_dup(text, head.len);
+		if (!len)
+			head.kind = 0;
+		buf_consume(&c->in, len);
+		if (!len && !child_reads(c))
+			_exit(0);
+	}
+	c->job = wire_job(c->text);
+	c->job.user = c->options->user;
+	c->retry_ms = -1;
+	c->is_dead = c->wants_end = c->is_over = false;
+	c->round = 0;
+}
+
+void client_child_main(
+	const struct sluice_options *options, sluice_handler *work, int sock, struct child_shared *shared)
+{
+	struct child_job c = {.options = options, .work = work, .sock = sock, .shared = shared};
+	prctl(PR_SET_CHILD_SUBREAPER, 1); /* what a handler leaves behind is seen, though its parent has ended */
 	buf_init(&c.in);
 	watch_start(shared);
-	if (mode != SLUICE_STREAMS)
-		child_entries(&c, work, mode);
-	child_call(&c, work);
-	child_answers(&c, c.how);
+	for (;;) {
+		child_awaits_job(&c);
+		shared->n_begun++;
+		if (options->mode != SLUICE_STREAMS) {
+			child_entries(&c);
+		} else {
+			child_call(&c);
+			child_answers(&c, c.how);
+		}
+		mem_free(c.text);
+		mem_free(c.reason);
+		c.text = c.reason = NULL;
+	}
 }

@@ -5,7 +5,7 @@
  *   frames.c   what each frame of the daemon does
  *   lease.c    what is held: fences, answers told until they are confirmed, positions of entries
  *   entry.c    entries as they come in a frame
- *   run.c      sluice_worker_run: the loop, a process for each stream
+ *   run.c      sluice_worker_run: the loop, a process for each stream, used again
  *   child.c    that process
  *   wire.c     what the two say to each other */
 #pragma once
@@ -40,6 +40,7 @@ struct client_lease {
 	void *user;
 	mono_ms until_ms;           /* MONO_NEVER = no fence */
 	mono_ms fence_ms, stop_ms;  /* what we make of it: STOP is said, work has stopped */
+	_Atomic int64_t *shared;    /* stop_ms for whoever runs it; NULL = nobody looks */
 	struct buf answer;          /* SAYS */
 	bool waits_for_ok, is_seen; /* is_seen: in the welcome's resumed */
 	bool has_entries;
@@ -128,12 +129,14 @@ void client_entries_fini(struct client_entries *s);
 
 /* ---- wire.c: parent and child, one process image, over a stream socket: a head, then bytes */
 enum wire_kind {
-	WIRE_ENTRIES = 1, /* to the child: n entries; round = how many nacks were answered before */
-	WIRE_PROGRESS,    /* from here on to the parent: text = note */
-	WIRE_ACK,         /* text = id */
-	WIRE_NACK,        /* text = id NUL reason */
-	WIRE_DONE,
-	WIRE_FAIL, /* text = reason */
+	WIRE_JOB = 1,  /* to the child: begin */
+	WIRE_ENTRIES,  /* n entries; round = how many nacks were answered before */
+	WIRE_END,      /* no entry is left: say WIRE_DONE */
+	WIRE_PROGRESS, /* from here on to the parent: text = note */
+	WIRE_ACK,      /* text = id */
+	WIRE_NACK,     /* text = id NUL reason */
+	WIRE_DONE,     /* this and the next two: n = 1: it waits for another job */
+	WIRE_FAIL,     /* text = reason */
 	WIRE_RELEASE
 };
 struct wire_head {
@@ -143,6 +146,9 @@ struct wire_head {
 	bool dead, has_text;
 };
 void wire_put(struct buf *b, struct wire_head head, const char *text, size_t len);
+void wire_put_job(struct buf *b, const struct sluice_job *job); /* without entries and user */
+/* That of such a message; it points into text. */
+struct sluice_job wire_job(const char *text);
 void wire_put_entries(struct buf *b, const struct sluice_entry *list, size_t n, uint32_t round);
 /* A whole message at the start of bytes: *head, *text into bytes; returns its length, 0 = not whole yet. */
 size_t wire_get(const char *bytes, size_t n, struct wire_head *head, const char **text);
@@ -150,10 +156,12 @@ size_t wire_get(const char *bytes, size_t n, struct wire_head *head, const char 
 struct sluice_entry *wire_entries(const struct wire_head *head, const char *text);
 
 /* ---- child.c */
-struct child_shared {            /* memory of parent and child */
-	_Atomic int64_t stop_ms; /* it kills itself then */
+struct child_shared {             /* memory of parent and child */
+	_Atomic int64_t stop_ms;  /* it kills itself then */
+	_Atomic uint32_t n_begun; /* jobs */
 	_Atomic bool is_to_leave;
 };
-/* The life of the child; text of job is the parent's, copied by fork. */
+enum { CHILD_WATCH_MS = 100 }; /* so late it may notice that stop_ms is earlier now */
+/* The life of the child: one job after another, or one only (options->fresh). */
 _Noreturn void client_child_main(
-	struct sluice_job *job, sluice_handler *work, enum sluice_mode mode, int sock, struct child_shared *shared);
+	const struct sluice_options *options, sluice_handler *work, int sock, struct child_shared *shared);

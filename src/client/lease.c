@@ -31,6 +31,8 @@ void client_lease_until(struct sluice_worker *w, struct client_lease *l, mono_ms
 		l->fence_ms = until_ms - lead;
 		l->stop_ms = until_ms - mono_min(lead, mono_max(FENCE_STOP_MIN_MS, lead / 10));
 	}
+	if (l->shared) /* who was told to stop gets no more time */
+		*l->shared = l->state == LEASE_WORKS ? l->stop_ms : mono_min(*l->shared, l->stop_ms);
 	if (l->state != LEASE_SAYS)
 		client_lease_schedule(w, l);
 }

@@ -1,6 +1,11 @@
 /* sluice_worker_run: a process for each stream, so that work may block. One poll(2) loop over the signals, the worker
  * and the children; nothing in it waits. A child that does not end in time is killed, it alone; one that dies without
- * an answer has failed. */
+ * an answer has failed. Children that have answered are used again, the latest first; what is not wanted ends after a
+ * while.
+ *
+ * A child: WORKS (it has a lease) --answer--> RESTS (in `resting`, if it says that it goes on) --assign--> WORKS;
+ * --stop, fence, resting for too long--> killed --> reaped. One that was told to stop never rests: the signal may meet
+ * it late. */
 #include "client/client_p.h"
 
 #include <errno.h>
@@ -18,29 +23,30 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "core/cmd.h"
 
 enum { RUN_USAGE = 64, RUN_UNAVAILABLE = 69, RUN_OSERR = 71, RUN_NOPERM = 77, RUN_CONFIG = 78 };
-enum { FORK_AGAIN_MS = 1000, GIVE_BACK_MS = 10000 };
+enum { FORK_AGAIN_MS = 1000, GIVE_BACK_MS = 10000, REST_MS = 5000 };
 
 struct run_child {
-	struct link in_all;
+	struct link in_all, in_resting;
 	struct heap_node kill; /* when it is killed */
-	char *lease;
-	pid_t pid; /* also the number of its group */
+	char *lease;           /* NULL = none */
+	pid_t pid;             /* also the number of its group */
 	int sock;
 	struct child_shared *shared;
 	struct buf in, out; /* from it and to it */
-	uint32_t round;     /* entries mode: nacks it has sent */
+	uint32_t n_jobs;
+	uint32_t round;     /* entries mode: nacks it has sent about this one */
 	bool is_stopped;    /* it was told to end: it answers revoked */
 	bool is_given_back; /* by us, at SIGTERM: release */
-	bool is_answered;
 };
 
 struct run {
 	struct sluice_worker *worker;
 	const struct sluice_options *options;
 	sluice_handler *work;
-	struct link all;
+	struct link all, resting;
 	size_t n_children;
 	struct heap kills;
 	int signals, status;
@@ -70,7 +76,7 @@ static int run_signals(struct run *r)
 	return signalfd(-1, &mine, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
-static _Noreturn void run_as_child(struct run *r, struct sluice_job *job, struct run_child *c, int sock, pid_t parent)
+static _Noreturn void run_as_child(struct run *r, struct run_child *c, int sock, pid_t parent)
 {
 	setpgid(0, 0);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -83,17 +89,17 @@ static _Noreturn void run_as_child(struct run *r, struct sluice_job *job, struct
 	for (; at != &r->all; at = at->next)
 		close(LIST_OF(struct run_child, in_all, at)->sock);
 	sigprocmask(SIG_SETMASK, &r->mask_before, NULL);
-	client_child_main(job, r->work, r->options->mode, sock, c->shared);
+	client_child_main(r->options, r->work, sock, c->shared);
 }
 
-static bool run_fork(struct run *r, struct run_child *c, struct sluice_job *job)
+static bool run_fork(struct run *r, struct run_child *c)
 {
 	int pair[2];
 	pid_t parent = getpid();
 	c->shared = mmap(NULL, sizeof(*c->shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (c->shared == MAP_FAILED)
 		return false;
-	c->shared->stop_ms = client_lease_find(r->worker, c->lease)->stop_ms;
+	c->shared->stop_ms = MONO_NEVER;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
 		munmap(c->shared, sizeof(*c->shared));
 		return false;
@@ -103,7 +109,7 @@ static bool run_fork(struct run *r, struct run_child *c, struct sluice_job *job)
 	c->sock = pair[0];
 	c->pid = fork();
 	if (c->pid == 0)
-		run_as_child(r, job, c, pair[1], parent);
+		run_as_child(r, c, pair[1], parent);
 	int why = errno;
 	close(pair[1]);
 	if (c->pid > 0) {
@@ -114,6 +120,51 @@ static bool run_fork(struct run *r, struct run_child *c, struct sluice_job *job)
 	munmap(c->shared, sizeof(*c->shared));
 	errno = why;
 	return false;
+}
+
+/* NULL and errno: there is none. */
+static struct run_child *run_new_child(struct run *r)
+{
+	struct run_child *c = mem_alloc(sizeof(*c));
+	*c = (struct run_child){0};
+	list_init(&c->in_resting);
+	if (!run_fork(r, c)) {
+		mem_free(c);
+		return NULL;
+	}
+	buf_init(&c->in);
+	buf_init(&c->out);
+	list_push(&r->all, &c->in_all);
+	r->n_children++;
+	return c;
+}
+
+/* One that rests, but for a lease that ends before such a one may have noticed; else a new one. */
+static struct run_child *run_find_child(struct run *r, const struct client_lease *l)
+{
+	struct link *last = r->resting.prev;
+	if (last == &r->resting || l->stop_ms - mono_now() < 2 * CHILD_WATCH_MS)
+		return run_new_child(r);
+	struct run_child *c = LIST_OF(struct run_child, in_resting, last);
+	list_remove(last);
+	heap_remove(&r->kills, &c->kill);
+	return c;
+}
+
+static void run_tell_child(struct run *r, struct run_child *c)
+{
+	(void)r;
+	size_t done = 0;
+	while (done < c->out.len) {
+		ssize_t n = send(c->sock, c->out.data + done, c->out.len - done, MSG_NOSIGNAL);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			break; /* later, or it has ended */
+		done += (size_t)n;
+	}
+	if (done)
+		buf_consume(&c->out, done);
 }
 
 static void run_begin(struct run *r, const struct sluice_event *e)
@@ -127,22 +178,22 @@ static void run_begin(struct run *r, const struct sluice_event *e)
 		.info_len = e->info_len,
 		.traceparent = e->traceparent,
 		.tracestate = e->tracestate,
-		.baggage = e->baggage,
-		.user = r->options->user};
-	struct run_child *c = mem_alloc(sizeof(*c));
-	*c = (struct run_child){.lease = mem_dup(e->lease, strlen(e->lease))};
-	if (!run_fork(r, c, &job)) {
+		.baggage = e->baggage};
+	struct client_lease *l = client_lease_find(r->worker, e->lease);
+	struct run_child *c = run_find_child(r, l);
+	if (!c) {
 		run_says("stream %s: cannot start a process: %s", e->stream, strerror(errno));
 		sluice_worker_release(r->worker, e->lease, FORK_AGAIN_MS);
-		mem_free(c->lease);
-		mem_free(c);
 		return;
 	}
-	buf_init(&c->in);
-	buf_init(&c->out);
-	list_push(&r->all, &c->in_all);
-	r->n_children++;
-	sluice_worker_set_user(r->worker, c->lease, c);
+	c->lease = mem_dup(e->lease, strlen(e->lease));
+	c->round = 0;
+	c->n_jobs++;
+	c->shared->stop_ms = l->stop_ms;
+	l->shared = &c->shared->stop_ms;
+	l->user = c;
+	wire_put_job(&c->out, &job);
+	run_tell_child(r, c);
 }
 
 /* ---- its end */
@@ -150,6 +201,7 @@ static void run_begin(struct run *r, const struct sluice_event *e)
 static void run_kill(struct run *r, struct run_child *c)
 {
 	heap_remove(&r->kills, &c->kill);
+	list_remove(&c->in_resting);
 	c->is_stopped = true;
 	kill(-c->pid, SIGKILL);
 	kill(c->pid, SIGKILL);
@@ -165,21 +217,50 @@ static void run_stop(struct run *r, struct run_child *c, mono_ms by_ms)
 		kill(-c->pid, SIGTERM);
 }
 
+/* It is answered. */
+static void run_forget_lease(struct run *r, struct run_child *c)
+{
+	struct client_lease *l = c->lease ? client_lease_find(r->worker, c->lease) : NULL;
+	if (l) {
+		l->shared = NULL;
+		l->user = NULL;
+	}
+	mem_free(c->lease);
+	c->lease = NULL;
+}
+
 static void run_free(struct run *r, struct run_child *c)
 {
+	run_forget_lease(r, c);
 	heap_remove(&r->kills, &c->kill);
+	list_remove(&c->in_resting);
 	list_remove(&c->in_all);
 	r->n_children--;
 	close(c->sock);
 	munmap(c->shared, sizeof(*c->shared));
 	buf_fini(&c->in);
 	buf_fini(&c->out);
-	mem_free(c->lease);
 	mem_free(c);
+}
+
+static void run_answered(struct run *r, struct run_child *c, bool goes_on)
+{
+	run_forget_lease(r, c);
+	if (!goes_on || r->is_leaving)
+		return; /* it ends, or is ended with us */
+	if (c->is_stopped || c->is_given_back || c->kill.pos) {
+		run_kill(r, c);
+		return;
+	}
+	c->shared->stop_ms = MONO_NEVER;
+	list_push(&r->resting, &c->in_resting);
+	heap_set(&r->kills, &c->kill, mono_now() + REST_MS);
 }
 
 static void run_heard(struct run *r, struct run_child *c, const struct wire_head *h, const char *text)
 {
+	if (!c->lease)
+		return;
 	char *copy = text ? mem_dup(text, h->len) : NULL;
 	switch ((enum wire_kind)h->kind) {
 	case WIRE_PROGRESS:
@@ -201,10 +282,13 @@ static void run_heard(struct run *r, struct run_child *c, const struct wire_head
 	case WIRE_RELEASE:
 		sluice_worker_release(r->worker, c->lease, h->retry_ms);
 		break;
+	case WIRE_JOB:
 	case WIRE_ENTRIES:
+	case WIRE_END:
 		break;
 	}
-	c->is_answered |= h->kind == WIRE_DONE || h->kind == WIRE_FAIL || h->kind == WIRE_RELEASE;
+	if (h->kind == WIRE_DONE || h->kind == WIRE_FAIL || h->kind == WIRE_RELEASE)
+		run_answered(r, c, h->n);
 	mem_free(copy);
 }
 
@@ -235,6 +319,8 @@ static void run_answers(struct run *r, struct run_child *c, int status)
 		sluice_worker_release(r->worker, c->lease, -1);
 	} else if (c->is_stopped || c->kill.pos || c->shared->stop_ms <= mono_now()) {
 		sluice_worker_revoked(r->worker, c->lease);
+	} else if (c->n_jobs > c->shared->n_begun) { /* it had ended before: nothing is held against the stream */
+		sluice_worker_release(r->worker, c->lease, FORK_AGAIN_MS);
 	} else {
 		if (WIFSIGNALED(status))
 			snprintf(why, sizeof(why), "the handler's process ended, signal %d", WTERMSIG(status));
@@ -253,7 +339,7 @@ static void run_reap(struct run *r, struct run_child *c)
 	kill(-c->pid, SIGKILL); /* what it has left running; until waitpid the number is its own */
 	waitpid(c->pid, &status, 0);
 	run_listen(r, c);
-	if (!c->is_answered)
+	if (c->lease)
 		run_answers(r, c, status);
 	run_free(r, c);
 }
@@ -271,22 +357,6 @@ static void run_reap_all(struct run *r)
 
 /* ---- turns */
 
-static void run_tell_child(struct run *r, struct run_child *c)
-{
-	(void)r;
-	size_t done = 0;
-	while (done < c->out.len) {
-		ssize_t n = send(c->sock, c->out.data + done, c->out.len - done, MSG_NOSIGNAL);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			break; /* later, or it has ended */
-		done += (size_t)n;
-	}
-	if (done)
-		buf_consume(&c->out, done);
-}
-
 static void run_leave(struct run *r)
 {
 	if (r->is_leaving)
@@ -298,7 +368,7 @@ static void run_leave(struct run *r)
 		if (r->options->mode != SLUICE_STREAMS) {
 			c->shared->is_to_leave = true;
 			shutdown(c->sock, SHUT_WR); /* it may be waiting for entries */
-		} else if (r->options->gives_back && !c->is_answered) {
+		} else if (r->options->gives_back && c->lease) {
 			run_stop(r, c, mono_now() + GIVE_BACK_MS);
 			c->is_given_back = true;
 		}
@@ -317,6 +387,13 @@ static void run_failed(struct run *r, const struct sluice_event *e)
 		if (strcmp(statuses[i].code, e->reason) == 0)
 			r->status = statuses[i].status;
 	r->is_over = true;
+}
+
+/* All that it was given is finished. */
+static bool run_waits_for_entries(const struct run *r, const struct run_child *c)
+{
+	const struct client_lease *l = client_lease_find(r->worker, c->lease);
+	return l && !l->is_void && entry_id_cmp(l->taken, l->done) == 0;
 }
 
 static void run_event(struct run *r, const struct sluice_event *e)
@@ -338,8 +415,14 @@ static void run_event(struct run *r, const struct sluice_event *e)
 		if (c)
 			run_stop(r, c, e->by_ms);
 		break;
-	case SLUICE_GONE:
 	case SLUICE_ENDED:
+		if (c && run_waits_for_entries(r, c)) {
+			wire_put(&c->out, (struct wire_head){.kind = WIRE_END}, NULL, 0);
+			run_tell_child(r, c);
+			break;
+		}
+		/* fall through */
+	case SLUICE_GONE:
 		if (c)
 			run_kill(r, c);
 		else
@@ -359,17 +442,6 @@ static void run_event(struct run *r, const struct sluice_event *e)
 	case SLUICE_UP:
 	case SLUICE_DRAIN:
 		break;
-	}
-}
-
-/* The fence moves with every ping: the children see it without being told. */
-static void run_share_fences(struct run *r)
-{
-	for (struct link *at = r->all.next; at != &r->all; at = at->next) {
-		struct run_child *c = LIST_OF(struct run_child, in_all, at);
-		struct client_lease *l = client_lease_find(r->worker, c->lease);
-		mono_ms stop_ms = l ? l->stop_ms : c->shared->stop_ms;
-		c->shared->stop_ms = c->kill.pos ? mono_min(c->kill.at, stop_ms) : stop_ms;
 	}
 }
 
@@ -424,7 +496,6 @@ static void run_turn(struct run *r)
 	run_reap_all(r);
 	for (struct sluice_event e; !r->is_over && sluice_worker_next(r->worker, &e);)
 		run_event(r, &e);
-	run_share_fences(r);
 }
 
 static void run_end(struct run *r)
@@ -452,6 +523,7 @@ int sluice_worker_run(const struct sluice_options *options, sluice_handler *work
 		return errno == EINVAL || errno == ENAMETOOLONG ? RUN_USAGE : RUN_OSERR;
 	}
 	list_init(&r.all);
+	list_init(&r.resting);
 	heap_init(&r.kills);
 	r.signals = run_signals(&r);
 	if (r.signals < 0) {

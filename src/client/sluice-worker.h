@@ -44,6 +44,7 @@ struct sluice_options {
 	int credits;           /* streams at once, 1 to SLUICE_CREDITS_MAX; 0 counts as 1 */
 	enum sluice_mode mode; /* for one's own loop SLUICE_EACH and SLUICE_BATCH are the same */
 	bool gives_back;       /* sluice_worker_run: at SIGTERM work is stopped and given back, not finished */
+	bool fresh;            /* sluice_worker_run: a new process for each stream, none is used again */
 	void *user;            /* sluice_worker_run: for the handler */
 };
 
@@ -80,7 +81,11 @@ struct sluice_job {
 /* Runs in a process of its own, as after fork(2): memory is a copy. 0 = done, or these entries are; anything else = it
  * failed, with the reason of sluice_job_fail, if that was called. May block for as long as it likes. When its stream
  * is revoked, or the fence comes near, its process group gets SIGTERM, and SIGKILL when the time is over; it ends
- * itself at the fence even when the parent is frozen, and dies with the parent. */
+ * itself at the fence even when the parent is frozen, and dies with the parent.
+ *
+ * The process works on one stream at a time and is used again for a later one, what the handler has left in its memory
+ * included (open connections, caches), unless `fresh`, or it was stopped, or the handler has left a thread or a process
+ * running: then it ends with its stream, and they with it. */
 typedef int sluice_handler(struct sluice_job *job);
 
 /* Takes work until SIGTERM or SIGINT, then finishes what is held and leaves. Blocks; call it while the process has one

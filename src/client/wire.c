@@ -26,6 +26,54 @@ size_t wire_get(const char *bytes, size_t n, struct wire_head *head, const char 
 	return sizeof(*head) + head->len;
 }
 
+struct wire_job_head { /* then the texts that are there, each with its NUL: service, stream, id, token, info, trace */
+	int64_t retry;
+	size_t info_len;
+	bool has_trace[3];
+};
+
+void wire_put_job(struct buf *b, const struct sluice_job *job)
+{
+	const char *trace[3] = {job->traceparent, job->tracestate, job->baggage};
+	struct wire_job_head h = {.retry = job->retry, .info_len = job->info_len};
+	const char *texts[] = {job->service, job->stream, job->id, job->token};
+	size_t at = b->len;
+	struct wire_head head = {.kind = WIRE_JOB, .has_text = true};
+	for (size_t i = 0; i < 3; i++)
+		h.has_trace[i] = trace[i] != NULL;
+	buf_add(b, &head, sizeof(head));
+	buf_add(b, &h, sizeof(h));
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+		buf_add(b, texts[i], strlen(texts[i]) + 1);
+	buf_add(b, job->info, job->info_len);
+	buf_add(b, "", 1);
+	for (size_t i = 0; i < 3; i++)
+		if (trace[i])
+			buf_add(b, trace[i], strlen(trace[i]) + 1);
+	head.len = (uint32_t)(b->len - at - sizeof(head));
+	memcpy(b->data + at, &head, sizeof(head));
+}
+
+struct sluice_job wire_job(const char *text)
+{
+	struct wire_job_head h;
+	memcpy(&h, text, sizeof(h));
+	struct sluice_job job = {.retry = h.retry, .info_len = h.info_len};
+	const char *at = text + sizeof(h);
+	const char **const texts[] = {&job.service, &job.stream, &job.id, &job.token};
+	const char **const trace[] = {&job.traceparent, &job.tracestate, &job.baggage};
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); at += strlen(at) + 1)
+		*texts[i++] = at;
+	job.info = at;
+	at += h.info_len + 1;
+	for (size_t i = 0; i < 3; i++)
+		if (h.has_trace[i]) {
+			*trace[i] = at;
+			at += strlen(at) + 1;
+		}
+	return job;
+}
+
 struct wire_entry { /* then id NUL, then for each field two lengths and two times bytes NUL */
 	int64_t tries;
 	size_t n_fields;

@@ -365,3 +365,122 @@ def test_c(t):
     if c_library():
         build(t, ["make", "-s", "--no-print-directory", "build/conformance/c-worker"], ROOT)
         everything(t, [os.path.join(ROOT, "build/conformance/c-worker")])
+
+
+# ---- processes of libsluice-worker
+
+POOL = r"""
+#include <fcntl.h>
+#include <pthread.h>
+#include <sluice-worker.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+static void note(const char *what)
+{
+	char line[200];
+	int n = snprintf(line, sizeof(line), "%s %d\n", what, (int)getpid()), fd = open("notes", O_WRONLY | O_CREAT | O_APPEND, 0600);
+	if (write(fd, line, (size_t)n) != n)
+		abort();
+	close(fd);
+}
+static void *beats(void *arg)
+{
+	for (;; usleep(20000))
+		note("left-behind");
+	return arg;
+}
+static int work(struct sluice_job *job)
+{
+	static int n;
+	char said[100];
+	snprintf(said, sizeof(said), "%s:%d:%d", job->stream, ++n, (int)job->retry);
+	note(said);
+	pthread_t t;
+	if (strstr(job->info, "thread"))
+		pthread_create(&t, NULL, beats, NULL);
+	if (strstr(job->info, "process") && fork() == 0)
+		beats(NULL);
+	if (strstr(job->info, "orphan") && fork() == 0) {
+		if (fork() == 0)
+			beats(NULL);
+		_exit(0);
+	}
+	if (strstr(job->info, "exit"))
+		exit(3);
+	return strstr(job->info, "fail") ? sluice_job_fail(job, "as told", true, -1) : 0;
+}
+int main(int n, char **v) { return sluice_worker_run(&(struct sluice_options){.credits = 1, .name = v[0], .fresh = n > 1}, work); }
+"""
+
+
+class Pool(Client):
+    def __init__(self, t, d, *argv):
+        self.home = t.path(t.name("pool"))
+        os.makedirs(self.home)
+        with open(os.path.join(self.home, "pool.c"), "w") as f:
+            f.write(POOL)
+        build(t, ["cc", "-Wall", "-I", os.path.join(ROOT, "src/client"), "-o", "pool", "pool.c", program("libsluice-worker.a"), "-pthread"], self.home)
+        super().__init__(t, d, [os.path.join(self.home, "pool"), *argv], dir=self.home)
+
+    def notes(self):
+        """[(what, pid)]"""
+        with open(os.path.join(self.home, "notes")) as f:
+            return [(x.split()[0], int(x.split()[1])) for x in f.read().splitlines()]
+
+    def begun(self):
+        return [x for x in self.notes() if x[0] != "left-behind"]
+
+    def nothing_is_left_behind(self, t):
+        for _, pid in self.notes():
+            t.wait(lambda: not os.path.exists(f"/proc/{pid}") or pid == self.begun()[-1][1], 10, f"{pid} has ended")
+        n = len(self.notes())
+        time.sleep(0.2)
+        assert len(self.notes()) == n
+
+
+@limit(120)
+def test_c_processes_are_used_again(t):
+    """A handler's process takes the next stream, also after a failure; one that leaves a thread or a process running ends with its stream,
+    and they with it; one that dies before it has begun costs the stream nothing."""
+    if not c_library():
+        return
+    r = t.redis()
+    d = t.daemon(r, service={"retry": {"initial": "100ms", "release_delay": "100ms", "jitter": "0%"}})
+    c, add = Pool(t, d), Added(r.db)
+
+    def one(name, info, dlq=0):
+        add.one("orders", name, info)
+        checks.wait_clean(r.db, timeout=30, dlq=dlq)
+        return c.begun()[-1]
+    a, b = one("a", {}), one("b", {})
+    assert (a[0], b[0]) == ("a:1:0", "b:2:0") and a[1] == b[1], (a, b)
+    assert one("c", {"fail": 1}, dlq=1) == ("c:3:0", a[1]) and one("d", {}, dlq=1) == ("d:4:0", a[1])
+    for n, kind in enumerate(("thread", "process", "orphan")):
+        first, second = one(f"x{n}", {kind: 1}, dlq=1), one(f"y{n}", {}, dlq=1)
+        assert second[0] == f"y{n}:1:0" and first[1] != second[1], (kind, first, second)
+        c.nothing_is_left_behind(t)
+    rests = one("e", {}, dlq=1)[1]
+    os.kill(rests, signal.SIGSTOP)  # it gets the next one and does not begin
+    add.one("orders", "f", {})
+    t.wait(lambda: any(x["stream"] == "f" and x["state"] == "assigned" for x in d.json("ls")), 20, "f is assigned")
+    time.sleep(0.2)
+    os.kill(rests, signal.SIGKILL)
+    checks.wait_clean(r.db, timeout=30, dlq=1)
+    assert c.begun()[-1][0] == "f:1:0", c.begun()
+    add.one("orders", "g", {"exit": 1})
+    t.wait(lambda: any(x[0].startswith("g:") and x[0].endswith(":1") for x in c.begun()), 30, "it comes again, counted")
+
+
+@limit(120)
+def test_c_processes_of_their_own(t):
+    """`fresh`: one for each stream."""
+    if not c_library():
+        return
+    r = t.redis()
+    d = t.daemon(r)
+    c = Pool(t, d, "fresh")
+    Added(r.db).many("orders", ["a", "b", "c"], {})
+    checks.wait_clean(r.db, timeout=30)
+    assert len({pid for _, pid in c.begun()}) == 3 and {x.split(":")[1] for x, _ in c.begun()} == {"1"}, c.begun()
