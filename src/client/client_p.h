@@ -75,6 +75,7 @@ struct sluice_worker {
 	mono_ms now, lease_ms;
 	mono_ms until_ms; /* the last one told */
 	struct map by_lease;
+	struct client_lease *recent; /* NULL, or the newest of by_lease */
 	struct heap turns;
 	struct link news;
 	struct buf notes;   /* lines that are to be said, each with its NUL */

@@ -36,8 +36,7 @@ void client_drop(struct sluice_worker *w)
 	w->waits_to_write = false;
 	w->is_drained = true;
 	w->why_ended = 0;
-	frame_splitter_fini(&w->in);
-	buf_clear(&w->out);
+	buf_clear(&w->out); /* not `in`: the last event stands there */
 	w->backoff = mono_max(w->backoff, BACKOFF_MIN_MS);
 	client_back_off(w);
 }
@@ -74,6 +73,7 @@ void client_connect(struct sluice_worker *w)
 		client_back_off(w);
 		return;
 	}
+	frame_splitter_fini(&w->in);
 	frame_splitter_init(&w->in, LINE_MAX_BYTES);
 	w->state = CLIENT_GREETS;
 	client_hello(w);

@@ -340,9 +340,21 @@ static bool act_while_up(struct sluice_worker *w, const char *t, yyjson_val *roo
 	return strcmp(t, "drain") == 0;
 }
 
+/* In its place: strings of the document are those of the line, which nothing moves before the next is looked at. For
+ * yyjson 4 bytes behind it have to be NUL; there stands the next line, which gets its bytes back. */
+static yyjson_doc *client_read_frame(char *line, size_t len)
+{
+	char next[YYJSON_PADDING_SIZE];
+	memcpy(next, line + len, sizeof(next));
+	memset(line + len, 0, sizeof(next));
+	yyjson_doc *doc = yyjson_read_opts(line, len, YYJSON_READ_NUMBER_AS_RAW | YYJSON_READ_INSITU, &json_alc, NULL);
+	memcpy(line + len + 1, next + 1, sizeof(next) - 1);
+	return doc;
+}
+
 bool client_act(struct sluice_worker *w, char *line, size_t len, struct sluice_event *e)
 {
-	w->doc = yyjson_read_opts(line, len, YYJSON_READ_NUMBER_AS_RAW, &json_alc, NULL);
+	w->doc = client_read_frame(line, len);
 	yyjson_val *root = yyjson_doc_get_root(w->doc);
 	const char *t = frame_str(root, "t");
 	if (!*t) {

@@ -12,6 +12,8 @@ enum { SAY_AGAIN_MS = 1000, FENCE_STOP_MIN_MS = 20, LEASE_REASON_MAX = 1024 };
 
 struct client_lease *client_lease_find(const struct sluice_worker *w, const char *name)
 {
+	if (w->recent && w->recent->name == name) /* the one that an event has named */
+		return w->recent;
 	return map_get(&w->by_lease, name, strlen(name));
 }
 
@@ -44,6 +46,7 @@ struct client_lease *client_lease_new(struct sluice_worker *w, const char *name,
 	list_init(&l->news);
 	buf_init(&l->answer);
 	map_put(&w->by_lease, l->name, strlen(l->name), l);
+	w->recent = l;
 	client_lease_until(w, l, until_ms);
 	return l;
 }
@@ -52,6 +55,7 @@ void client_lease_free(struct sluice_worker *w, struct client_lease *l)
 {
 	heap_remove(&w->turns, &l->turn);
 	list_remove(&l->news);
+	w->recent = NULL;
 	if (client_lease_find(w, l->name) == l)
 		map_remove(&w->by_lease, l->name, strlen(l->name));
 	buf_fini(&l->answer);

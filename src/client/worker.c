@@ -127,6 +127,7 @@ void sluice_worker_free(struct sluice_worker *w)
 	for (struct client_lease *l; (l = map_next(&w->by_lease, &pos));)
 		client_lease_free(w, l);
 	client_drop(w);
+	frame_splitter_fini(&w->in);
 	close(w->epoll_fd);
 	for (size_t i = 0; i < w->n_services; i++)
 		mem_free(w->services[i]);

@@ -17,10 +17,8 @@ static bool key_parse_u64(const char *s, size_t len, uint64_t *out)
 		return false;
 	uint64_t v = 0;
 	for (size_t i = 0; i < len; i++) {
-		if (s[i] < '0' || s[i] > '9')
-			return false;
-		const uint64_t digit = (uint64_t)(s[i] - '0');
-		if (v > (UINT64_MAX - digit) / 10)
+		const unsigned digit = (unsigned)s[i] - '0';
+		if (digit > 9 || (i == 19 && v > (UINT64_MAX - digit) / 10)) /* 19 digits always fit */
 			return false;
 		v = v * 10 + digit;
 	}

@@ -20,6 +20,7 @@ void frame_splitter_fini(struct frame_splitter *s);
 void frame_splitter_feed(struct frame_splitter *s, const char *bytes, size_t len);
 /* Next whole line, without its end, NUL-terminated, valid until the next call on s. False: none yet.
  * ERR_RANGE via *code when the next line is over max_frame (the session must end; it stays so), else ERR_OK.
+ * Behind the line's NUL are 3 more bytes that may be changed if they get their value back.
  * Empty lines are skipped. Memory stays bounded when lines are taken until false after each feed. */
 bool frame_splitter_next(struct frame_splitter *s, char **line, size_t *len, enum err_code *code);
 

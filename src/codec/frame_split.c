@@ -23,6 +23,8 @@ void frame_splitter_feed(struct frame_splitter *s, const char *bytes, size_t len
 		s->start = 0;
 	}
 	buf_add(&s->pending, bytes, len);
+	buf_add(&s->pending, "\0\0\0", 3); /* room behind the last line */
+	s->pending.len -= 3;
 }
 
 /* A line whose LF has not come yet may still end in the CR of its line end. */

@@ -1,5 +1,6 @@
 /* Workers in C whose handler does nothing, for the bench beside this. BENCH_MODE: loop = libsluice-worker in a loop of one's own, processes
- * = sluice_worker_run, bare = no library: a loop that looks for the lease in each line and answers it, the least that works. */
+ * = sluice_worker_run, fresh = that with a new process for each stream, bare = no library: a loop that looks for the lease in each line and answers it, the least that works; parsed = bare,
+ * and each line is read as JSON too, which whoever wants more of it than the lease has to do. */
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 #include <unistd.h>
 
 #include <sluice-worker.h>
+#include <yyjson.h>
 
 static int nothing(struct sluice_job *job)
 {
@@ -57,7 +59,7 @@ static int answer(char *out, const char *line)
 	return strncmp(line, "{\"t\":\"ping\"", 11) == 0 ? sprintf(out, "{\"t\":\"pong\",\"n\":1}\n") : 0;
 }
 
-static int bare(const struct sluice_options *options)
+static int bare(const struct sluice_options *options, int is_parsed)
 {
 	static char in[1 << 20], out[1 << 20];
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
@@ -78,6 +80,8 @@ static int bare(const struct sluice_options *options)
 		char *line = in;
 		for (char *lf; (lf = memchr(line, '\n', have - (size_t)(line - in))); line = lf + 1) {
 			*lf = '\0';
+			if (is_parsed)
+				yyjson_doc_free(yyjson_read(line, (size_t)(lf - line), YYJSON_READ_NUMBER_AS_RAW));
 			n += answer(out + n, line);
 		}
 		have -= (size_t)(line - in);
@@ -89,9 +93,10 @@ int main(void)
 {
 	const char *mode = getenv("BENCH_MODE"), *entries = getenv("BENCH_ENTRIES");
 	struct sluice_options options = {.credits = atoi(getenv("BENCH_CREDITS")), .mode = entries ? SLUICE_BATCH : SLUICE_STREAMS};
-	if (mode && strcmp(mode, "bare") == 0)
-		return bare(&options);
+	if (mode && (strcmp(mode, "bare") == 0 || strcmp(mode, "parsed") == 0))
+		return bare(&options, mode[0] == 'p');
 	if (mode && strcmp(mode, "loop") == 0)
 		loop(&options);
+	options.fresh = mode && strcmp(mode, "fresh") == 0;
 	return sluice_worker_run(&options, nothing);
 }
