@@ -281,11 +281,15 @@ void client_child_main(
 	const struct sluice_options *options, sluice_handler *work, int sock, struct child_shared *shared)
 {
 	struct child_job c = {.options = options, .work = work, .sock = sock, .shared = shared};
+	struct sigaction on_term;
+	sigaction(SIGTERM, NULL, &on_term);
 	prctl(PR_SET_CHILD_SUBREAPER, 1); /* what a handler leaves behind is seen, though its parent has ended */
 	buf_init(&c.in);
 	watch_start(shared);
 	for (;;) {
 		child_awaits_job(&c);
+		sigaction(SIGTERM, &on_term,
+			NULL); /* it is how we are asked to stop, whatever the last one did with it */
 		shared->n_begun++;
 		if (options->mode != SLUICE_STREAMS) {
 			child_entries(&c);

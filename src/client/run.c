@@ -243,18 +243,34 @@ static void run_free(struct run *r, struct run_child *c)
 	mem_free(c);
 }
 
+static bool run_was_told(const struct run_child *c)
+{
+	return c->is_stopped || c->is_given_back || c->kill.pos;
+}
+
 static void run_answered(struct run *r, struct run_child *c, bool goes_on)
 {
 	run_forget_lease(r, c);
 	if (!goes_on || r->is_leaving)
 		return; /* it ends, or is ended with us */
-	if (c->is_stopped || c->is_given_back || c->kill.pos) {
+	if (run_was_told(c)) {
 		run_kill(r, c);
 		return;
 	}
 	c->shared->stop_ms = MONO_NEVER;
 	list_push(&r->resting, &c->in_resting);
 	heap_set(&r->kills, &c->kill, mono_now() + REST_MS);
+}
+
+/* Who gives up because of SIGTERM has not failed. */
+static void run_stopped(struct run *r, struct run_child *c)
+{
+	if (c->is_given_back)
+		sluice_worker_release(r->worker, c->lease, -1);
+	else
+		sluice_worker_revoked(r->worker, c->lease);
+	run_forget_lease(r, c);
+	run_kill(r, c);
 }
 
 static void run_heard(struct run *r, struct run_child *c, const struct wire_head *h, const char *text)
@@ -270,6 +286,10 @@ static void run_heard(struct run *r, struct run_child *c, const struct wire_head
 		sluice_worker_ack(r->worker, c->lease, copy);
 		break;
 	case WIRE_NACK:
+		if (run_was_told(c)) {
+			run_stopped(r, c);
+			break;
+		}
 		sluice_worker_nack(r->worker, c->lease, copy, copy + strlen(copy) + 1, h->dead, h->retry_ms);
 		c->round++;
 		break;
@@ -277,7 +297,10 @@ static void run_heard(struct run *r, struct run_child *c, const struct wire_head
 		sluice_worker_done(r->worker, c->lease);
 		break;
 	case WIRE_FAIL:
-		sluice_worker_fail(r->worker, c->lease, copy, h->dead, h->retry_ms);
+		if (run_was_told(c))
+			run_stopped(r, c);
+		else
+			sluice_worker_fail(r->worker, c->lease, copy, h->dead, h->retry_ms);
 		break;
 	case WIRE_RELEASE:
 		sluice_worker_release(r->worker, c->lease, h->retry_ms);
@@ -287,7 +310,7 @@ static void run_heard(struct run *r, struct run_child *c, const struct wire_head
 	case WIRE_END:
 		break;
 	}
-	if (h->kind == WIRE_DONE || h->kind == WIRE_FAIL || h->kind == WIRE_RELEASE)
+	if (c->lease && (h->kind == WIRE_DONE || h->kind == WIRE_FAIL || h->kind == WIRE_RELEASE))
 		run_answered(r, c, h->n);
 	mem_free(copy);
 }
@@ -317,7 +340,7 @@ static void run_answers(struct run *r, struct run_child *c, int status)
 	char why[64];
 	if (c->is_given_back) {
 		sluice_worker_release(r->worker, c->lease, -1);
-	} else if (c->is_stopped || c->kill.pos || c->shared->stop_ms <= mono_now()) {
+	} else if (run_was_told(c) || c->shared->stop_ms <= mono_now()) {
 		sluice_worker_revoked(r->worker, c->lease);
 	} else if (c->n_jobs > c->shared->n_begun) { /* it had ended before: nothing is held against the stream */
 		sluice_worker_release(r->worker, c->lease, FORK_AGAIN_MS);

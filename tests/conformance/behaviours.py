@@ -161,7 +161,7 @@ def blocking_work_is_safe(c):
 
 @behaviour
 def fence_while_the_daemon_is_frozen(c):
-    """No ping comes any more: work stops by the latest until_ms, and is not said to be done afterwards."""
+    """No ping comes any more: work stops by the latest until_ms, and afterwards is said to be neither done nor failed."""
     s = c.session()
     lease = c.daemon.assign(s, "s", {"sleep": 30})
     c.wait_journal("tick", stream="s")
@@ -170,9 +170,15 @@ def fence_while_the_daemon_is_frozen(c):
     assert c.last_tick("s") > 0
     c.stops_by("s", until, "its fence")
     assert c.last_tick("s") > until - 1500, f"stopped {until - c.last_tick('s'):.0f} ms before its fence"
+    given_back(c, lease)
+
+
+def given_back(c, lease):
+    """After a fence, when the daemon is back: the worker itself had stopped that work, so nothing is counted against the stream."""
     c.daemon.thaw()
-    quiet(1)
-    same("done", c.daemon.frames("done", lease=lease), [])
+    c.wait(lambda: c.proc.poll() is not None or c.daemon.frames("revoked", lease=lease) or lease in c.daemon.ended, what="revoked")
+    quiet(0.5)
+    same("results", [f for t in ("done", "fail", "release") for f in c.daemon.frames(t, lease=lease)], [])
 
 
 @behaviour
@@ -181,11 +187,21 @@ def fence_of_blocking_work(c):
     s = c.session()
     lease = c.daemon.assign(s, "s", {"block": 30})
     c.wait_journal("tick", stream="s")
+    c.stops_by("s", c.daemon.freeze(), "its fence")
+    given_back(c, lease)
+
+
+@behaviour
+def fence_asks_first(c):
+    """Before its fence work is asked to stop by the client's own means (exception, cancellation, signal), while the daemon is frozen too. A
+    client whose children end at the fence by themselves looks at the time also where it can still ask."""
+    s = c.session()
+    lease = c.daemon.assign(s, "s", {"sleep": 30})
+    c.wait_journal("tick", stream="s")
     until = c.daemon.freeze()
-    c.stops_by("s", until, "its fence")
-    c.daemon.thaw()
-    quiet(0.5)
-    same("done", c.daemon.frames("done", lease=lease), [])
+    asked, = c.wait_journal("stopped", stream="s")
+    assert asked["ms"] <= until + SLACK_MS, f"asked {asked['ms'] - until:.0f} ms after its fence"
+    given_back(c, lease)
 
 
 @behaviour

@@ -36,7 +36,9 @@ public class ConformanceWorker {
             try {
                 Thread.sleep(Math.min(30, left / 1_000_000 + 1));
             } catch (InterruptedException e) {
-                if (!does.containsKey("block")) throw e; // else work that will not hear of it
+                if (does.containsKey("block")) continue; // work that will not hear of it
+                note("stopped", job, entry, Map.of());
+                throw e;
             }
         }
         Long retry = does.get("retry_ms") instanceof Number n ? n.longValue() : null;

@@ -99,12 +99,24 @@ static void note_entry(const struct sluice_job *job, const struct sluice_entry *
 	put(d);
 }
 
-static void ticks(const struct sluice_job *job, const struct sluice_entry *entry, double seconds)
+static volatile sig_atomic_t is_told;
+
+static void hear(int sig)
 {
-	for (double end = now_ms() + 1e3 * seconds, left; (left = end - now_ms()) > 0;) {
+	(void)sig;
+	is_told = 1;
+}
+
+/* False: it was told to stop. */
+static bool ticks(const struct sluice_job *job, const struct sluice_entry *entry, double seconds)
+{
+	for (double end = now_ms() + 1e3 * seconds, left; (left = end - now_ms()) > 0 && !is_told;) {
 		put(row("tick", job, entry));
 		pause_ms(left < 30 ? left : 30);
 	}
+	if (is_told)
+		put(row("stopped", job, entry));
+	return !is_told;
 }
 
 static int ends(struct sluice_job *job, yyjson_val *todo)
@@ -131,7 +143,10 @@ static int does(struct sluice_job *job, const struct sluice_entry *entry, yyjson
 		snprintf(text, sizeof(text), "note %lld", (long long)i);
 		sluice_job_progress(job, text);
 	}
-	ticks(job, entry, yyjson_get_num(yyjson_obj_get(todo, "sleep")));
+	signal(SIGTERM, hear);
+	is_told = 0;
+	if (!ticks(job, entry, yyjson_get_num(yyjson_obj_get(todo, "sleep"))))
+		return 1;
 	yyjson_val *block = yyjson_obj_get(todo, "block");
 	if (block)
 		signal(SIGTERM, SIG_IGN);

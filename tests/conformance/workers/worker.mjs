@@ -16,7 +16,10 @@ async function act(does, job, more) {
   for (let left = end - now(); left > 0; left = end - now()) {
     note("tick", job, more);
     if (does.block) block(Math.min(30, left));
-    else await sleep(Math.min(30, left), null, { signal: job.signal });
+    else await sleep(Math.min(30, left), null, { signal: job.signal }).catch((e) => {
+      note("stopped", job, more);
+      throw e;
+    });
   }
   if ("raise" in does) throw new Error(does.raise);
   if ("fail" in does) throw new Fail(does.fail, { dead: does.dead, retryMs: does.retry_ms });

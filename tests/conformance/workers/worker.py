@@ -68,8 +68,12 @@ def work(job, entry=None):
         e = {"entry": entry.id}
         note("entry", job, **e, tries=entry.tries, fields=plain(entry.fields))
         do = json.loads(entry.get("do") or "{}")
-    for s in pauses(do, job, e):
-        time.sleep(s)
+    try:
+        for s in pauses(do, job, e):
+            time.sleep(s)
+    except Stopped:
+        note("stopped", job, **e)
+        raise
     block(do, job, e)
     ends(do)
     if do.get("done"):
@@ -95,8 +99,12 @@ async def work_async(job, entry=None):
         e = {"entry": entry.id}
         note("entry", job, **e, tries=entry.tries, fields=plain(entry.fields))
         do = json.loads(entry.get("do") or "{}")
-    for s in pauses(do, job, e):
-        await asyncio.sleep(s)
+    try:
+        for s in pauses(do, job, e):
+            await asyncio.sleep(s)
+    except asyncio.CancelledError:
+        note("stopped", job, **e)
+        raise
     block(do, job, e)
     ends(do)
     if do.get("done"):

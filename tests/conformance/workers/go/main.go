@@ -57,6 +57,7 @@ func pause(do *instructions, ctx context.Context, job *sluice.Job, more map[stri
 		select {
 		case <-time.After(left):
 		case <-ctx.Done():
+			note("stopped", job, more)
 			return ctx.Err()
 		}
 	}
