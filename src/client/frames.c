@@ -118,10 +118,20 @@ static bool client_has_another_clock(struct sluice_worker *w, yyjson_val *root)
 	return true;
 }
 
+/* A daemon of 0.1, which says no now_ms, ignores that we want entries and would assign streams without end. */
+static bool client_daemon_is_too_old(struct sluice_worker *w, yyjson_val *root)
+{
+	if (!w->is_in_entries_mode || yyjson_get_raw(yyjson_obj_get(root, "now_ms")))
+		return false;
+	client_fail(w, "bad_version", "%.64s is older than entries mode, which came with sluiced 0.2",
+		frame_str(root, "server"));
+	return true;
+}
+
 /* Resumed ones go on, answers are told (again), the rest is lost: nobody vouches for it. */
 static bool client_on_welcome(struct sluice_worker *w, yyjson_val *root, struct sluice_event *e)
 {
-	if (w->state == CLIENT_UP || client_has_another_clock(w, root))
+	if (w->state == CLIENT_UP || client_has_another_clock(w, root) || client_daemon_is_too_old(w, root))
 		return false;
 	mem_free(w->session);
 	w->session = mem_dup(frame_str(root, "session"), strlen(frame_str(root, "session")));

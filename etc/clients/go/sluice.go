@@ -178,6 +178,7 @@ type frame struct {
 	Retry                                                         int
 	Info                                                          json.RawMessage
 	Trace                                                         map[string]string
+	Server                                                        string
 	Until                                                         *float64 `json:"until_ms"`
 	LeaseMs                                                       float64  `json:"lease_ms"`
 	NowMs                                                         *float64 `json:"now_ms"`
@@ -711,6 +712,11 @@ func (e *engine) onWelcome(f *frame) {
 		e.send(message{"t": "bye"})
 		e.giveUp("clock", fmt.Sprintf("this worker's monotonic clock says %.0f ms, the daemon's %.0f ms: they share no clock "+
 			"(another host, or a time namespace), so no fence could hold", mine, *f.NowMs))
+		return
+	}
+	if f.NowMs == nil && e.w.stream == nil { // 0.1 would ignore that we want entries, and assign streams without end
+		e.send(message{"t": "bye"})
+		e.giveUp("bad_version", f.Server+" is older than entries mode, which came with sluiced 0.2")
 		return
 	}
 	e.session, e.isWelcome, e.pause, e.isSilent = f.Session, true, pauseFirst, false

@@ -383,6 +383,10 @@ class Engine {
       return this.giveUp("clock", `this worker's monotonic clock says ${Math.round(mine)} ms, the daemon's ${f.now_ms} ms: they share no `
         + "clock (another host, or a time namespace), so no fence could hold");
     }
+    if (f.now_ms == null && this.options.entries) { // 0.1 would ignore that we want entries, and assign streams without end
+      this.send({ t: "bye" });
+      return this.giveUp("bad_version", `${f.server} is older than entries mode, which came with sluiced 0.2`);
+    }
     this.session = f.session;
     this.isWelcome = true;
     this.isSilent = false;

@@ -758,6 +758,10 @@ class Engine:
             self.flush()
             return self.give_up(ClockError("clock", f"this worker's monotonic clock says {mine:.0f} ms, the daemon's {its:.0f} ms: they "
                                                     "share no clock (another host, or a time namespace), so no fence could hold"))
+        if its is None and self.worker.entries:  # 0.1 would ignore that we want entries, and assign streams without end
+            self.send({"t": "bye"})
+            self.flush()
+            return self.give_up(Refused("bad_version", f"{f.get('server')} is older than entries mode, which came with sluiced 0.2"))
         self.session, self.is_welcome, self.pause, self.is_silent_retry = f["session"], True, PAUSE_FIRST, False
         self.lead = min(500.0, f["lease_ms"] / 10)
         resumed = set(f.get("resumed") or [])

@@ -541,6 +541,11 @@ public final class Worker {
                     + "(another host, or a time namespace), so no fence could hold", mine, its));
             return;
         }
+        if (f.get("now_ms") == null && stream == null) { // 0.1 would ignore that we want entries, and assign streams without end
+            send("bye");
+            giveUp("bad_version", text(f, "server") + " is older than entries mode, which came with sluiced 0.2");
+            return;
+        }
         session = text(f, "session");
         isWelcome = true;
         isSilent = false;
