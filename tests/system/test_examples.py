@@ -258,33 +258,77 @@ def ordinary_user():
     return dict(user=65534, group=65534, extra_groups=[]) if is_possible else {}
 
 
-def test_by_hand_in_one_minute(t):
-    """README's five lines, typed by who is not root."""
+def commands(before):
+    """The lines of README's block that follows this text."""
     with open(os.path.join(ROOT, "README.md")) as f:
-        block = re.search(r"By hand, in one minute.*?\n\n((?:    .*\n)+)", f.read())[1]
-    lines = [x[4:] for x in block.splitlines()]
-    assert len(lines) == 5, lines
-    tmp = tempfile.mkdtemp(prefix="hand", dir="/tmp")  # where others may go, other than to t.dir
-    t.ending(lambda: shutil.rmtree(tmp))
-    user = ordinary_user()
-    if user:
-        os.chown(tmp, user["user"], user["group"])
-    out = t.path("out")
-    env = dict(os.environ, TMPDIR=tmp, HOME=tmp, PATH=f"{program('')}:{os.environ['PATH']}")
-    with open(out, "wb") as f:
-        p = subprocess.Popen(["bash", "-c", "\n".join(lines)], stdin=subprocess.DEVNULL, stdout=f, stderr=f, env=env, cwd=ROOT,
-                             start_new_session=True, **user)
-    t.ending(lambda: (os.killpg(p.pid, signal.SIGKILL), p.wait()))
+        return [x[4:] for x in re.search(re.escape(before) + r"[\s\S]*?\n\n((?:    .*\n)+)", f.read())[1].splitlines()]
 
-    def text():
-        with open(out) as f:
-            return f.read()
+
+class ByHand:
+    """README's commands, typed by who is not root: the lines of the first minute, then others in the same place."""
+
+    def __init__(self, t):
+        self.dir = tempfile.mkdtemp(prefix="hand", dir="/tmp")  # where others may go, other than to t.dir
+        t.ending(lambda: shutil.rmtree(self.dir))
+        self.user = ordinary_user()
+        if self.user:
+            os.chown(self.dir, self.user["user"], self.user["group"])
+        self.t, self.env = t, dict(os.environ, TMPDIR=self.dir, HOME=self.dir, PATH=f"{self.dir}:{program('')}:{os.environ['PATH']}")
+
+    def type(self, lines, cwd=None):
+        """(process, a function for what it has written)"""
+        out = self.t.path(self.t.name("typed"))
+        with open(out, "wb") as f:
+            p = subprocess.Popen(["bash", "-c", "\n".join(lines)], stdin=subprocess.DEVNULL, stdout=f, stderr=f, env=self.env,
+                                 cwd=cwd or self.dir, start_new_session=True, **self.user)
+
+        def end():
+            try:
+                os.killpg(p.pid, signal.SIGKILL)  # what it has started in the background too
+            except ProcessLookupError:
+                pass
+            p.wait()
+        self.t.ending(end)
+
+        def text():
+            with open(out) as f:
+                return f.read()
+        return p, text
+
+    def put(self, name, *lines):
+        with open(os.path.join(self.dir, name), "w") as f:
+            f.write("\n".join(["#!/bin/sh", *lines, ""]))
+        os.chmod(os.path.join(self.dir, name), 0o755)
+
+
+@limit(180)
+def test_by_hand_in_one_minute(t):
+    """All that README lets one type before it is installed."""
+    hand, first = ByHand(t), commands("By hand, in one minute")
+    assert len(first) == 6, first
+    p, text = hand.type(first, ROOT)
     t.wait(lambda: p.poll() is not None or 'orders:7: {"seconds":2}\n' in text(), PATIENCE, f"the work is done: {text()}")
     assert p.poll() is None, text()
-    d = os.path.join(tmp, os.listdir(tmp)[0])
-    env.update(SLUICED_CONTROL=f"{d}/c")
-    ctl = t.run([program("sluicectl"), "status"], env=env)
-    assert ctl.returncode == 0, ctl.stderr
+    d, = (os.path.join(hand.dir, x) for x in os.listdir(hand.dir))
+    hand.env.update(SLUICED_CONTROL=f"{d}/c", SLUICED_WORKER=f"{d}/w")
+    hand.put("redis-cli", f"exec {shutil.which('redis-cli')} -s {d}/r \"$@\"")
+    hand.put("handle-event", "cat")
+    hand.put("work-on", 'echo "worked on $1"', "sleep 5")  # so that there is something to look at
+    entries_run, text = hand.type(commands("## One key, one worker, in order"))
+    t.wait(lambda: '["what","paid","amount","12"]' in text().replace(" ", "") or "paid" in text(), PATIENCE, f"the entry: {text()}")
+    assert entries_run.poll() is None, text()
+    with open(f"/proc/{p.pid}/task/{p.pid}/children") as f:
+        programs = [p.pid, *(int(x) for x in f.read().split())]  # bash may have become its last command
+    for pid in programs:  # Ctrl-C for the first worker
+        if os.path.basename(os.readlink(f"/proc/{pid}/exe")) == "sluice-run":
+            os.kill(pid, signal.SIGINT)
+    one, text = hand.type(commands("## One stream, one worker"))
+    t.wait(lambda: "worked on orders:7" in text(), PATIENCE, "the stream's work")
+    assert one.poll() is None, text()
+    for line in commands("Look at it:"):
+        look, text = hand.type([line])
+        status = look.wait(PATIENCE)
+        assert status == 0 and text() or line.startswith("sluicectl doctor"), f"{line}: {status}: {text()}"
 
 
 def test_sockets_are_named_by_the_environment(t):
