@@ -111,12 +111,13 @@ struct coord {
 	struct link turns; /* services in order of their passes (credits.h) */
 	bool is_dirty;     /* some service is */
 	struct heap session_timers;
-	uint32_t n_workers; /* connected */
-	uint32_t n_start;   /* entries of a former process whose locks are being asked for */
-	mono_ms stop_at;    /* a handover waits for confirmations until then */
-	uint32_t n_leaving; /* services whose group has not been told yet that we go */
-	mono_ms listen_end; /* and hears workers at least until then */
-	mono_ms lost_at;    /* the soonest of the services' */
+	uint32_t n_workers;  /* connected */
+	mono_ms alone_since; /* the last of them went; 0 = there was none yet */
+	uint32_t n_start;    /* entries of a former process whose locks are being asked for */
+	mono_ms stop_at;     /* a handover waits for confirmations until then */
+	uint32_t n_leaving;  /* services whose group has not been told yet that we go */
+	mono_ms listen_end;  /* and hears workers at least until then */
+	mono_ms lost_at;     /* the soonest of the services' */
 	mono_ms reroute_at, topo_next, topo_asked, started_at;
 	mono_ms start_again;           /* shards that could not be started are tried then */
 	mono_ms left_out_said;         /* the last line about masters without a number; 0 = none */

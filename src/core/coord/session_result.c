@@ -45,7 +45,8 @@ void worker_free(struct coord *c, struct worker *m)
 static void disconnect(struct coord *c, struct worker *m)
 {
 	if (m->is_connected)
-		c->n_workers--;
+		if (--c->n_workers == 0)
+			c->alone_since = c->now;
 	m->is_connected = false;
 	credits_leave(&m->credit_holder);
 }

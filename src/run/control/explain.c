@@ -87,6 +87,19 @@ static bool facts_refused(struct facts *f, const struct daemon *d, uint16_t shar
 
 /* ---- the service as a whole */
 
+static void facts_no_worker(struct facts *f, const struct daemon *d)
+{
+	const struct coord *c = d->core;
+	char age[24];
+	facts_age(age, loop_now(d->loop) - (c->alone_since ? c->alone_since : c->started_at));
+	if (c->n_workers)
+		facts_add(f, "%u connected, for other services", c->n_workers);
+	else if (c->alone_since)
+		facts_add(f, "the last worker went %s ago", age);
+	else
+		facts_add(f, "no worker has connected since the daemon started %s ago", age);
+}
+
 void facts_service(struct facts *f, struct daemon *d, const struct coord_service *s)
 {
 	const struct coord *c = d->core;
@@ -116,6 +129,7 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 		facts_add(f, "the daemon still looks at the entries of its former process");
 	} else if (v[pos].workers == 0) {
 		facts_add(f, "no worker serves %s", name);
+		facts_no_worker(f, d);
 		facts_advice(f, "start a worker for %s", name);
 	} else if (s->rules->entries.is_on && !credits_has_taker(&c->place, pos)) {
 		facts_add(f, "no worker of %s takes entries", name);

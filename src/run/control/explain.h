@@ -22,5 +22,8 @@ void facts_encode(struct control_req *q, const struct facts *f, struct ctl_expla
 /* "850 ms", "12 s", "3 min", "5 h" */
 void facts_age(char out[static 24], mono_ms ms);
 
+/* After that, of a stream that is named nowhere: what was put aside for later, and the dead letters of its entries.
+ * The request's former job is freed already. */
+void control_explain_aside(struct control_req *q);
 /* Not held here: asks Redis, ends the request. */
 void control_explain_remote(struct control_req *q);

@@ -304,11 +304,11 @@ static void not_found(struct seek *j)
 		control_end(j->q, 1,
 			"%s is not among the first %d entries of each stream; its entry's id finds it further back",
 			j->q->r.stream, SEEK_MAX);
-	else
-		control_end(j->q, 1,
-			"%.300s is not known here, in Redis or among the dead letters: it has finished, which leaves "
-			"nothing behind, or was never added; sluicectl fleet and the logs of its daemons tell more",
-			j->q->r.stream);
+	else {
+		struct control_req *q = j->q;
+		remote_job_free(j);
+		control_explain_aside(q);
+	}
 }
 
 static mono_ms seek_step(struct control_req *q, mono_ms now)

@@ -1,0 +1,360 @@
+/* explain for a stream that no load-balancer stream, registry or dead letter names: what was put aside for later, and
+ * the dead letters of its entries, service by service.
+ *
+ * Happy path: pages of the delayed set, soonest first, each with its data -> in entries mode pages of the entries'
+ * dead letters, counted to the end. Failure: Redis does not answer: exit 1 with its words. It gives up after
+ * ASIDE_MAX of each, and says so. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "codec/packed.h"
+#include "run/control/explain.h"
+#include "run/control/redis.h"
+
+enum { ASIDE_PAGE_FIRST = 8, ASIDE_PAGE = 200, ASIDE_MAX = 50000 };
+enum aside_stage { ASIDE_BEGIN, ASIDE_IDS, ASIDE_DATA, ASIDE_DEAD };
+
+struct aside {
+	struct control_req *q;
+	uint16_t *svcs;
+	size_t n_svcs, at, n_seen, page_n, n_found;
+	enum aside_stage stage;
+	bool is_waiting, has_names, is_cut;
+	struct control_redis *conn;
+	struct command_names names; /* dlq: the entries' dead letters */
+	/* a page of the delayed set: the next one begins at this time, behind so many of the same */
+	double from, due[ASIDE_PAGE];
+	struct entry_id ids[ASIDE_PAGE];
+	size_t n_ids, n_same;
+	/* dead entries of the stream */
+	struct entry_id next, dead;
+	size_t n_dead;
+	char *orig_id, *reason; /* of the last one; owned */
+};
+
+static void aside_drop(struct aside *j)
+{
+	control_redis_close(j->conn);
+	j->conn = NULL;
+	if (j->has_names)
+		command_names_fini(&j->names);
+	j->has_names = false;
+	mem_free(j->orig_id);
+	mem_free(j->reason);
+	j->orig_id = j->reason = NULL;
+	j->n_dead = j->n_seen = 0;
+}
+
+static void aside_free(void *job)
+{
+	struct aside *j = job;
+	aside_drop(j);
+	mem_free(j->svcs);
+	mem_free(j);
+}
+
+static const struct coord_service *aside_service(const struct aside *j)
+{
+	return coord_service(j->q->d->core, j->svcs[j->at]);
+}
+
+static void aside_next(struct aside *j)
+{
+	aside_drop(j);
+	j->at++;
+	j->stage = ASIDE_BEGIN;
+}
+
+static void aside_row(struct aside *j, struct facts *f, const char *state, struct entry_id id)
+{
+	const struct coord_service *s = aside_service(j);
+	char text[COMMAND_ID_CAP];
+	command_id_format(text, id);
+	facts_encode(j->q, f,
+		&(struct ctl_explain){
+			.service = s ? s->rules->name : "", .stream = j->q->r.stream, .id = text, .state = state});
+	facts_fini(f);
+	j->n_found++;
+}
+
+/* ---- questions */
+
+static void aside_on_answer(void *arg, struct reply *r, const redisReply *raw);
+
+static bool aside_connect(struct aside *j, uint16_t slot)
+{
+	const char *addr = view_addr(j->q->d, slot);
+	struct err err;
+	if (addr && j->conn && strcmp(control_redis_addr(j->conn), addr) == 0)
+		return true;
+	control_redis_close(j->conn);
+	j->conn = NULL;
+	if (!addr)
+		control_end(j->q, 1, "%.300s is not held by this daemon, and slot %u has no master to ask",
+			j->q->r.stream, slot);
+	else if (control_redis_open(j->q->d, addr, aside_on_answer, j, &j->conn, &err) != ERR_OK)
+		control_end(j->q, 1, "%s", err.text);
+	return j->conn != NULL;
+}
+
+static void aside_ask_ids(struct aside *j)
+{
+	char from[40], skip[24], n[24];
+	snprintf(from, sizeof from, "%.17g", j->from);
+	snprintf(skip, sizeof skip, "%zu", j->n_same);
+	snprintf(n, sizeof n, "%zu", j->page_n);
+	control_redis_words(j->conn, (const char *const[]){"ZRANGEBYSCORE", j->names.delayed, from, "+inf",
+					     "WITHSCORES", "LIMIT", skip, n, NULL});
+}
+
+static void aside_ask_data(struct aside *j)
+{
+	struct slice w[2 + ASIDE_PAGE];
+	char ids[ASIDE_PAGE][COMMAND_ID_CAP];
+	w[0] = (struct slice){"HMGET", 5};
+	w[1] = (struct slice){j->names.delayed_data, strlen(j->names.delayed_data)};
+	for (size_t i = 0; i < j->n_ids; i++)
+		w[2 + i] = (struct slice){ids[i], (size_t)command_id_format(ids[i], j->ids[i])};
+	control_redis_bytes(j->conn, w, 2 + j->n_ids);
+}
+
+static void aside_begin(struct aside *j, const struct service_rules *r)
+{
+	char *dead = r->entries.dlq[0] ? mem_dup(r->entries.dlq, strlen(r->entries.dlq))
+				       : mem_printf("%s-entries-dlq", r->name);
+	command_names_init(&j->names, r->name, dead, r->same_stream, 0, r->group_start);
+	mem_free(dead);
+	j->has_names = true;
+	j->stage = ASIDE_IDS;
+	j->from = 0;
+	j->n_same = 0;
+	j->page_n = ASIDE_PAGE_FIRST;
+	j->next = (struct entry_id){0, 0};
+}
+
+static void aside_end(struct aside *j)
+{
+	if (j->n_found)
+		control_end(j->q, 0, NULL);
+	else if (j->is_cut)
+		control_end(j->q, 1,
+			"%.300s is not among the first %d of what waits and of the dead entries; "
+			"sluicectl delayed ls and entries-dlq ls tell more",
+			j->q->r.stream, ASIDE_MAX);
+	else
+		control_end(j->q, 1,
+			"%.300s is not known here, in Redis or among the dead letters: it has finished, which leaves "
+			"nothing behind, or was never added; sluicectl fleet and the logs of its daemons tell more",
+			j->q->r.stream);
+}
+
+static mono_ms aside_step(struct control_req *q, mono_ms now)
+{
+	struct aside *j = q->job;
+	if (j->is_waiting)
+		return MONO_NEVER;
+	if (j->at == j->n_svcs) {
+		aside_end(j);
+		return MONO_NEVER;
+	}
+	const struct coord_service *s = aside_service(j);
+	if (!s) { /* removed meanwhile */
+		aside_next(j);
+		return now;
+	}
+	if (j->stage == ASIDE_BEGIN)
+		aside_begin(j, s->rules);
+	const bool is_dead = j->stage == ASIDE_DEAD;
+	if (!aside_connect(j, is_dead ? command_slot(j->names.dlq, strlen(j->names.dlq)) : s->rules->lbs_slot))
+		return MONO_NEVER;
+	j->is_waiting = true;
+	if (j->stage == ASIDE_IDS)
+		aside_ask_ids(j);
+	else if (j->stage == ASIDE_DATA)
+		aside_ask_data(j);
+	else
+		control_redis_send(j->conn,
+			&(struct cmd){.kind = CMD_DLQ_RANGE, .id = j->next, .count = (int64_t)j->page_n}, &j->names);
+	return MONO_NEVER;
+}
+
+/* ---- answers */
+
+static void aside_to_dead(struct aside *j)
+{
+	const struct coord_service *s = aside_service(j);
+	if (!s || !s->rules->entries.is_on) {
+		aside_next(j);
+		return;
+	}
+	j->stage = ASIDE_DEAD;
+	j->n_seen = 0;
+	j->page_n = ASIDE_PAGE_FIRST;
+}
+
+/* Pairs: one after the other, or each a list of its own, as the server's protocol has it. */
+static void aside_on_ids(struct aside *j, const redisReply *raw)
+{
+	const bool is_list = raw && raw->type == REDIS_REPLY_ARRAY;
+	const bool is_nested = is_list && raw->elements && raw->element[0]->type == REDIS_REPLY_ARRAY;
+	const size_t n = !is_list ? 0 : is_nested ? raw->elements : raw->elements / 2;
+	j->n_ids = 0;
+	for (size_t i = 0; i < n && i < ASIDE_PAGE; i++) {
+		redisReply *const *pair = is_nested ? raw->element[i]->element : raw->element + 2 * i;
+		const redisReply *id = pair[0], *due = pair[1];
+		const double at = due->type == REDIS_REPLY_DOUBLE ? due->dval : strtod(due->str ? due->str : "0", NULL);
+		j->n_same = at == j->from ? j->n_same + 1 : 1;
+		j->from = at;
+		j->due[j->n_ids] = at;
+		if (id->type == REDIS_REPLY_STRING && command_id_parse(id->str, id->len, &j->ids[j->n_ids]))
+			j->n_ids++;
+	}
+	if (j->n_ids)
+		j->stage = ASIDE_DATA;
+	else
+		aside_to_dead(j);
+}
+
+static void found_aside(struct aside *j, size_t i, const struct packed_entry *e)
+{
+	const struct coord_service *s = aside_service(j);
+	struct facts f = {0};
+	char in[24];
+	facts_age(in, (mono_ms)j->due[i] - mono_wall_ms());
+	if (e->why.len == 4 && memcmp(e->why.p, "fail", 4) == 0)
+		facts_add(&f, "failed %u of %u times, next try in %s", packed_retries(e),
+			s ? s->rules->max_retries + 1 : 0, in);
+	else
+		facts_add(&f, "it was put aside (%.*s), due in %s", (int)e->why.len, e->why.p, in);
+	if (s)
+		facts_service(&f, j->q->d, s);
+	facts_next(&f, "it goes back to %s when it is due", j->names.lbs);
+	if (s)
+		facts_advice(&f, "sluicectl delayed now %s %.200s: it need not wait any longer", s->rules->name,
+			j->q->r.stream);
+	aside_row(j, &f, "delayed", j->ids[i]);
+}
+
+static void aside_on_data(struct aside *j, const redisReply *raw)
+{
+	struct packed room = {0};
+	const size_t len = strlen(j->q->r.stream);
+	size_t bytes = 1;
+	bool is_found = false;
+	for (size_t i = 0; raw && raw->type == REDIS_REPLY_ARRAY && i < raw->elements && i < j->n_ids; i++) {
+		const redisReply *r = raw->element[i];
+		struct packed_entry e = {.n = 0};
+		bytes += r->len;
+		if (is_found || r->type != REDIS_REPLY_STRING ||
+			!packed_decode(&room, (struct slice){r->str, r->len}, &e))
+			continue;
+		is_found = e.stream.len == len && memcmp(e.stream.p, j->q->r.stream, len) == 0;
+		if (is_found)
+			found_aside(j, i, &e);
+	}
+	packed_fini(&room);
+	j->n_seen += j->n_ids;
+	j->is_cut = j->is_cut || (!is_found && j->n_seen >= ASIDE_MAX);
+	const bool is_last = j->n_ids < j->page_n;
+	const size_t fit = ((size_t)1 << 20) * j->n_ids / bytes; /* about 1 MiB a page */
+	j->page_n = fit < 4 * j->page_n ? fit : 4 * j->page_n;
+	j->page_n = j->page_n < 1 ? 1 : j->page_n > ASIDE_PAGE ? ASIDE_PAGE : j->page_n;
+	if (is_found || is_last || j->n_seen >= ASIDE_MAX)
+		aside_to_dead(j);
+	else
+		j->stage = ASIDE_IDS;
+}
+
+static bool aside_is_field(const struct field *f, const char *name)
+{
+	return f->name.len == strlen(name) && memcmp(f->name.p, name, f->name.len) == 0;
+}
+
+static void look_at_dead(struct aside *j, const struct entry_in *e)
+{
+	const struct field *orig = NULL, *reason = NULL;
+	bool is_ours = false;
+	for (size_t i = 0; e->fields && i < e->fields->n; i++) {
+		const struct field *f = &e->fields->v[i];
+		if (aside_is_field(f, "_dlq_stream"))
+			is_ours = f->value.len == strlen(j->q->r.stream) &&
+				  memcmp(f->value.p, j->q->r.stream, f->value.len) == 0;
+		else if (aside_is_field(f, "_orig_id"))
+			orig = f;
+		else if (aside_is_field(f, "_dlq_reason"))
+			reason = f;
+	}
+	if (!is_ours)
+		return;
+	j->n_dead++;
+	j->dead = e->id;
+	mem_free(j->orig_id);
+	mem_free(j->reason);
+	j->orig_id = orig ? mem_dup(orig->value.p, orig->value.len) : NULL;
+	j->reason = reason ? mem_dup(reason->value.p, reason->value.len) : NULL;
+}
+
+static void found_dead_entries(struct aside *j)
+{
+	const struct coord_service *s = aside_service(j);
+	struct facts f = {0};
+	char age[24];
+	facts_age(age, view_age_ms(mono_wall_ms(), j->dead));
+	facts_add(&f, "nobody runs it; %zu of its entries %s in %s, the last one %s since %s: %s", j->n_dead,
+		j->n_dead == 1 ? "is a dead letter" : "are dead letters", j->names.dlq, j->orig_id ? j->orig_id : "?",
+		age, j->reason ? j->reason : "?");
+	if (s)
+		facts_advice(&f, "sluicectl entries-dlq show %s --stream %.300s", s->rules->name, j->q->r.stream);
+	aside_row(j, &f, "dead", j->dead);
+}
+
+static void aside_on_dead(struct aside *j, const struct entry_batch *b)
+{
+	for (size_t i = 0; i < b->n; i++)
+		look_at_dead(j, &b->v[i]);
+	j->n_seen += b->n;
+	const bool is_full = b->n == j->page_n;
+	if (is_full && j->n_seen < ASIDE_MAX) {
+		j->next = entry_id_next(b->v[b->n - 1].id);
+		j->page_n = control_redis_page(j->page_n, ASIDE_PAGE, b);
+		return;
+	}
+	j->is_cut = j->is_cut || is_full;
+	if (j->n_dead)
+		found_dead_entries(j);
+	aside_next(j);
+}
+
+static void aside_on_answer(void *arg, struct reply *r, const redisReply *raw)
+{
+	struct aside *j = arg;
+	j->is_waiting = false;
+	if (r->kind == REPLY_NONE || (r->kind == REPLY_ERROR && j->stage == ASIDE_DEAD))
+		control_end(j->q, 1, "%s", control_redis_why(j->conn));
+	else if (j->stage == ASIDE_IDS)
+		aside_on_ids(j, r->kind == REPLY_OK ? raw : NULL);
+	else if (j->stage == ASIDE_DATA)
+		aside_on_data(j, r->kind == REPLY_OK ? raw : NULL);
+	else if (r->kind == REPLY_ENTRIES)
+		aside_on_dead(j, r->entries);
+	else
+		aside_next(j);
+	if (r->kind == REPLY_ENTRIES)
+		entry_batch_free(r->entries);
+	control_go_on(j->q);
+}
+
+void control_explain_aside(struct control_req *q)
+{
+	const struct coord *c = q->d->core;
+	struct aside *j = mem_alloc(sizeof *j);
+	j->q = q;
+	j->svcs = mem_array((size_t)c->n_positions + 1, sizeof *j->svcs);
+	for (uint16_t i = 0; i < c->n_positions; i++) {
+		const struct coord_service *s = &c->services[i];
+		if (s->rules && !s->is_going && (!q->r.service || strcmp(s->rules->name, q->r.service) == 0))
+			j->svcs[j->n_svcs++] = s->svc;
+	}
+	control_job(q, aside_step, j, aside_free);
+}
