@@ -70,6 +70,21 @@ def wait_assigned(t, d, n):
     return t.wait(lambda: len(x := assigned(d)) == n and x, PATIENCE, f"{n} streams assigned")
 
 
+def descendants(pid):
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as f:
+            children = [int(x) for x in f.read().split()]
+    except OSError:
+        return 0
+    return sum(1 + descendants(x) for x in children)
+
+
+def wait_begun(t, d, x, n):
+    """Assigned, and begun: what a worker reads after SIGTERM it gives back."""
+    wait_assigned(t, d, n)
+    t.wait(lambda: descendants(x.proc.pid) >= n, PATIENCE, f"{n} streams in work")
+
+
 def wait_no_credits(t, d):
     t.wait(lambda: all(w["credits"] == 0 for w in d.json("workers")), PATIENCE, "no credits")
 
@@ -88,12 +103,13 @@ def survives_deploys(t, kind):
     for n in range(2):
         x = Example(t, d, kind)
         add.many("orders", [f"{n}-{i}" for i in range(4)], {"seconds": 2})
-        wait_assigned(t, d, 4)
+        wait_begun(t, d, x, 4)
         x.signal(signal.SIGTERM)
         wait_no_credits(t, d)
         late = add.many("orders", ["late"], {"seconds": 0})
         assert x.wait(PATIENCE) == 0
-        assert [i for i, _ in entries(r.db, "orders-input")] == late and checks.pending(r.db, "orders") == 0
+        left = entries(r.db, "orders-input"), checks.pending(r.db, "orders")
+        assert ([i for i, _ in left[0]], left[1]) == (late, 0), (left, late)
         r.db.cmd("XDEL", "orders-input", *late)
     never_requeued(r.db, late)
     checks.wait_clean(r.db)
