@@ -66,9 +66,9 @@ def test_options_of_the_daemon(t):
 
 
 def test_options_of_the_worker(t):
-    o = getopt_options("bin/sluice_run/cli.c", "+:s:n:")
+    o = getopt_options("bin/sluice_run/cli.c", "+:hs:n:")
     same("sluice-run --help", o, help_options(t, "sluice-run"))
-    same("sluice-run(1)", o, page_options("sluice-run.1") | {"--help", "--version"})
+    same("sluice-run(1)", o, page_options("sluice-run.1") | {"-h", "--help", "--version"})
     same("sluice-run(1) synopsis", o - {"--socket", "--credits"}, synopsis_options("sluice-run.1"))
 
 
