@@ -85,12 +85,12 @@ def test_the_file_is_an_aclfile(t):
 
 # ---- doctor
 
-def doctor_with(r, d, rules):
-    """Exit status and what failed, when the user has these rules."""
+def doctor_with(r, d, rules, result="fail"):
+    """Exit status and what failed (or had another result), when the user has these rules."""
     r.db.cmd("ACL", "SETUSER", acl.USER, "reset", *rules, f">{acl.PASSWORD}")
     p = d.ctl("--json", "doctor")
     rows = [json.loads(x) for x in p.stdout.splitlines()]
-    return p.returncode, {x["found"] for x in rows if x.get("result") == "fail"}
+    return p.returncode, {x["found"] for x in rows if x.get("result") == result and (result == "fail" or x["check"] == "permissions")}
 
 
 def each_right(t, *extra):
@@ -107,6 +107,9 @@ def each_right(t, *extra):
     head = [x for x in acl.file_rules() if x[0] not in "+~&"] + list(extra)
     assert doctor_with(r, d, head + needed) == (0, set())
     for x in needed:
+        if x.endswith("-fleet"):  # all works without
+            assert doctor_with(r, d, head + [y for y in needed if y != x], "warn") == (0, {f"missing: {x}"}), x
+            continue
         assert doctor_with(r, d, head + [y for y in needed if y != x]) == (1, {f"missing: {x}"}), x
     assert doctor_with(r, d, head + needed) == (0, set())
     assert r.db.cmd("DBSIZE") == 2, "the two streams: doctor writes nothing"

@@ -70,3 +70,23 @@ def test_add_refuses_a_name_of_several(t):
     d = t.daemon(r, services=("orders",), service=entries(dead_letter={"stream": "dead-2"}))
     no = d.ctl("add", "orders", "dead", "--count", "3")
     assert no.returncode == 64 and "dead-2 is the dead-letter stream" in no.stderr
+
+
+@limit(60)
+def test_doctor_names_keys_of_another_type(t):
+    """Another program made them: each is a row of its own, with what it is and what to do."""
+    r = t.redis()
+    d = t.daemon(r, service=entries())
+    for key, type in [*((k, "a hash") for k in STATE[1:]), ("orders-input-dlq", "a stream"), ("orders-entries-dlq", "a stream")]:
+        if "delayed" in key and "data" not in key or "parked" in key:
+            type = "a sorted set"
+        r.db.cmd("DEL", key)
+        r.db.cmd("SET", key, "what?")
+        p = d.ctl("doctor")
+        assert p.returncode == 1 and f"{key} is not {type}" in p.stdout and "rename or delete it" in p.stdout, p
+        r.db.cmd("DEL", key)
+    assert d.ctl("doctor").returncode == 0
+    r.db.cmd("DEL", "orders-input")
+    r.db.cmd("SET", "orders-input", "what?")
+    p = d.ctl("doctor")
+    assert p.returncode == 1 and "orders-input is not a stream" in p.stdout, p

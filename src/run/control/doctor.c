@@ -24,7 +24,7 @@ struct question {
 static const char TRIAL_KEY[] = "%trial";
 
 /* What is asked about each load-balancer stream that lives on the master. */
-enum doctor_stream { STREAM_GROUP, STREAM_OLDEST, STREAM_DATA, STREAM_STILL };
+enum doctor_stream { STREAM_TYPES, STREAM_GROUP, STREAM_OLDEST, STREAM_DATA, STREAM_STILL };
 
 struct doctor {
 	struct control_req *q;
@@ -36,6 +36,7 @@ struct doctor {
 	char *trial_key; /* in a slot of this master */
 	size_t service;  /* whose stream is looked at */
 	enum doctor_stream stream;
+	size_t key;                 /* STREAM_TYPES: which of its keys */
 	struct command_names names; /* of it, while has_names */
 	bool has_names, has_seen_stream, is_trimmed;
 	char oldest[COMMAND_ID_CAP]; /* pending */
@@ -302,7 +303,8 @@ static void end_stream(struct doctor *j)
 	if (j->has_names)
 		command_names_fini(&j->names);
 	j->has_names = false;
-	j->stream = STREAM_GROUP;
+	j->stream = STREAM_TYPES;
+	j->key = 0;
 	j->service++;
 }
 
@@ -313,6 +315,7 @@ static bool find_stream(struct doctor *j)
 	for (; !j->has_names && j->service < c->n_services; j->service++) {
 		const struct config_service *s = &c->services[j->service];
 		command_names_init(&j->names, s->name, s->dead_letter.stream, true, 0, s->group_start);
+		command_names_entries(&j->names, s->name, s->entries.dead_letter.stream, 0);
 		const char *there = view_addr(j->q->d, j->names.lbs_slot);
 		j->has_names = !j->q->d->core->topo.is_cluster || (there && strcmp(there, j->addrs[j->at]) == 0);
 		if (j->has_names)
@@ -326,9 +329,53 @@ static bool find_stream(struct doctor *j)
 	return j->has_names;
 }
 
+/* The key number j->key of the service, what it has to be, and a question that only such a key answers; false: no more.
+ */
+static bool key_at(const struct doctor *j, const char **key, const char **type, const char *words[static 4])
+{
+	const struct command_names *n = &j->names;
+	const struct {
+		const char *key, *type, *question, *arg;
+	} keys[] = {{n->lbs, "stream", "XLEN", NULL}, {n->dlq, "stream", "XLEN", NULL},
+		{j->q->d->config->services[j->service].entries.enabled ? n->entries_dlq : NULL, "stream", "XLEN", NULL},
+		{n->registry, "hash", "HGET", ""}, {n->delayed, "sorted set", "ZCARD", NULL},
+		{n->delayed_data, "hash", "HGET", ""}, {n->parked, "sorted set", "ZCARD", NULL},
+		{n->left, "hash", "HGET", ""}, {n->fleet, "hash", "HGET", ""}};
+	if (j->key == sizeof keys / sizeof keys[0])
+		return false;
+	*key = keys[j->key].key;
+	*type = keys[j->key].type;
+	words[0] = keys[j->key].question;
+	words[1] = *key ? *key : n->lbs; /* without entries mode: asked once more, for nothing */
+	words[2] = *key ? keys[j->key].arg : NULL;
+	words[3] = NULL;
+	if (!*key)
+		words[0] = "XLEN";
+	return true;
+}
+
+/* Another program may have made a key of ours: everything that touches it fails. */
+static void on_key_type(struct doctor *j, const char *error)
+{
+	const char *key, *type, *words[4];
+	char found[400];
+	if (key_at(j, &key, &type, words) && error && strstr(error, "WRONGTYPE") && key) {
+		snprintf(found, sizeof found, "%.300s is not a %s: WRONGTYPE", key, type);
+		doctor_say(j, "keys", "fail", found,
+			"another program made that key: rename or delete it, it is made anew when it is needed");
+	}
+	j->key++;
+	if (!key_at(j, &key, &type, words))
+		j->stream = STREAM_GROUP;
+}
+
 static void ask_stream(struct doctor *j)
 {
-	const char *lbs = j->names.lbs, *group = j->names.group, *id = j->oldest;
+	const char *lbs = j->names.lbs, *group = j->names.group, *id = j->oldest, *key, *type, *question[4];
+	if (j->stream == STREAM_TYPES && key_at(j, &key, &type, question)) {
+		control_redis_words(j->conn, question);
+		return;
+	}
 	const char *const words[][8] = {[STREAM_GROUP] = {"XINFO", "GROUPS", lbs},
 		[STREAM_OLDEST] = {"XPENDING", lbs, group},
 		[STREAM_DATA] = {"XRANGE", lbs, id, id},
@@ -368,6 +415,8 @@ static bool on_stream(struct doctor *j, const redisReply *raw)
 	if (!raw || raw->type == REDIS_REPLY_NIL)
 		return false; /* not there yet, or not permitted: a row of its own says so */
 	switch (j->stream) {
+	case STREAM_TYPES: /* not here */
+		return true;
 	case STREAM_GROUP:
 		on_groups(j, raw);
 		break;
@@ -397,6 +446,19 @@ static bool on_stream(struct doctor *j, const redisReply *raw)
 
 /* ---- permissions */
 
+/* Without {<lbs>}-fleet all works; other daemons are told nothing of our workers. */
+static bool is_for_display(const char *missing)
+{
+	static const char *const ends[] = {"-input}-fleet", "-input-fleet"};
+	const size_t len = strlen(missing);
+	for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+		const size_t n = strlen(ends[i]);
+		if (missing[0] == '~' && len > n && strcmp(missing + len - n, ends[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* True when there is more to ask. */
 static bool on_permission(struct doctor *j, const struct reply *r, const redisReply *raw)
 {
@@ -406,7 +468,7 @@ static bool on_permission(struct doctor *j, const struct reply *r, const redisRe
 	if (missing) {
 		snprintf(found, sizeof found, "missing: %s", missing);
 		snprintf(advice, sizeof advice, "ACL SETUSER %s '%s', see sluiced(8)", j->rights.user, missing);
-		doctor_say(j, "permissions", "fail", found, advice);
+		doctor_say(j, "permissions", is_for_display(missing) ? "warn" : "fail", found, advice);
 	}
 	if (control_rights_next(&j->rights, j->q->d->config))
 		return true;
@@ -453,6 +515,8 @@ static void doctor_on_answer(void *arg, struct reply *r, const redisReply *raw)
 		next_master(j);
 	} else if (j->question < N_QUESTIONS) {
 		questions[j->question++].fn(j, r->kind == REPLY_OK ? raw : NULL);
+	} else if (j->has_names && j->stream == STREAM_TYPES) {
+		on_key_type(j, r->kind == REPLY_ERROR ? control_redis_why(j->conn) : NULL);
 	} else if (j->has_names) {
 		if (!on_stream(j, r->kind == REPLY_OK ? raw : NULL))
 			end_stream(j);
