@@ -223,7 +223,7 @@ def test_doctor_says_when_leases_are_too_many_for_their_ttl(t):
         return row["result"], row["found"], row["advice"]
     d = t.daemon(r, T=2, wrap=core, services=("a", "b"), service={"max_streams": 6000})
     result, found, _ = leases(d)
-    assert result == "ok" and "ttl 2000 ms bears 6660 leases on 1 cores" in found, found
+    assert result == "ok" and "ttl 2000 ms bears 6660 leases on 1 core " in found, found
     w = t.worker(d, credits=6000)
     t.wait(lambda: leases(d)[0] == "warn", 20, "two services of 6,000 credits")
     assert "lease.ttl" in leases(d)[2], leases(d)

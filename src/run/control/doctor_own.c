@@ -6,6 +6,7 @@
 #include <uv.h>
 
 #include "run/control/control.h"
+#include "run/cpu_quota.h"
 
 struct view {
 	struct daemon *d;
@@ -74,8 +75,8 @@ static const struct config_service *configured(const struct config *c, const cha
 	return NULL;
 }
 
-/* In thousandths of what all cores renew in time, added up over the services. */
-static int64_t lease_load(struct view *v, int64_t cores, int64_t *held)
+/* In thousandths of what all cores renew in time, added up over the services. cpu: thousandths of a core. */
+static int64_t lease_load(struct view *v, int64_t cpu, int64_t *held)
 {
 	const struct coord *c = v->d->core;
 	struct view_service *rows = view_services(v->d);
@@ -87,7 +88,7 @@ static int64_t lease_load(struct view *v, int64_t cores, int64_t *held)
 			continue;
 		const int64_t owned = c->place.service[i].owned;
 		*held += owned;
-		load += soon_held(s, &rows[i], owned) * 1000 / (cores * config_leases_per_core(of));
+		load += soon_held(s, &rows[i], owned) * 1000 * 1000 / (cpu * config_leases_per_core(of));
 	}
 	mem_free(rows);
 	return load;
@@ -109,14 +110,19 @@ static const struct config_service *tightest_lease(const struct config *c)
 static void check_leases(struct view *v)
 {
 	const struct config_service *s = tightest_lease(v->d->config);
-	const int64_t cores = uv_available_parallelism(), most = cores * config_leases_per_core(s);
+	const int64_t cores = uv_available_parallelism(), quota = cpu_quota_milli("");
+	const bool is_limited = quota && quota < cores * 1000;
+	const int64_t cpu = is_limited ? quota : cores * 1000, most = cpu * config_leases_per_core(s) / 1000;
 	int64_t held = 0;
-	const int64_t load = lease_load(v, cores, &held);
-	char found[300];
-	snprintf(found, sizeof found,
-		"%lld held; %.60s: ttl %lld ms bears %lld leases on %lld cores that others use too, max_streams %u",
-		(long long)held, s->name, (long long)s->lease.ttl_ms, (long long)most, (long long)cores,
-		s->max_streams);
+	const int64_t load = lease_load(v, cpu, &held);
+	char found[300], on[100];
+	if (is_limited)
+		snprintf(on, sizeof on, "the %lld.%02lld cores that its control group leaves it",
+			(long long)(cpu / 1000), (long long)(cpu % 1000 / 10));
+	else
+		snprintf(on, sizeof on, "%lld core%s that others use too", (long long)cores, cores == 1 ? "" : "s");
+	snprintf(found, sizeof found, "%lld held; %.60s: ttl %lld ms bears %lld leases on %s, max_streams %u",
+		(long long)held, s->name, (long long)s->lease.ttl_ms, (long long)most, on, s->max_streams);
 	const bool is_much = load > 1000 || s->max_streams > most;
 	v->say(v->arg, "leases", is_much ? "warn" : "ok", found, is_much ? TOO_MANY : NULL);
 }
