@@ -32,6 +32,12 @@ static inline struct text *text_room(size_t len)
 	return t;
 }
 
+/* "" behind the number 1, else "s": 1 worker, 2 workers. */
+static inline const char *text_plural(int64_t n)
+{
+	return n == 1 ? "" : "s";
+}
+
 /* How many of the len bytes of UTF-8 fit into max, not in the middle of a character. */
 static inline size_t text_fit(const char *bytes, size_t len, size_t max)
 {

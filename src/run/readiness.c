@@ -38,13 +38,14 @@ static void say_status(struct daemon *d)
 	bool ready = daemon_ready(d, &why);
 	const char *end = why.len ? strchr(why.data, '\n') : NULL;
 	if (ready)
-		snprintf(text, sizeof text, "%s: %u streams held, %u in work, %u waiting; %u workers",
-			c->is_draining ? "draining" : "ready", c->ledger.n, n[ENTRY_ASSIGNED] + n[ENTRY_REVOKING],
-			n[ENTRY_READY] + n[ENTRY_PARKED], c->n_workers);
+		snprintf(text, sizeof text, "%s: %u stream%s held, %u in work, %u waiting; %u worker%s",
+			c->is_draining ? "draining" : "ready", c->ledger.n, text_plural(c->ledger.n),
+			n[ENTRY_ASSIGNED] + n[ENTRY_REVOKING], n[ENTRY_READY] + n[ENTRY_PARKED], c->n_workers,
+			text_plural(c->n_workers));
 	else
-		snprintf(text, sizeof text, "not ready: %.*s; %u streams held, %u workers",
+		snprintf(text, sizeof text, "not ready: %.*s; %u stream%s held, %u worker%s",
 			end ? (int)mono_min(end - why.data, 200) : 0, why.len ? why.data : "", c->ledger.n,
-			c->n_workers);
+			text_plural(c->ledger.n), c->n_workers, text_plural(c->n_workers));
 	buf_fini(&why);
 	d->was_ready = d->is_ready;
 	d->is_ready = ready;
@@ -149,7 +150,7 @@ static void dump_sessions(const struct daemon *d, mono_ms now)
 			(long long)(now - m->s.connected_at));
 	}
 	if (n > DUMP_ENTRIES)
-		log_asked("dump and %zu workers more", n - DUMP_ENTRIES);
+		log_asked("dump and %zu worker%s more", n - DUMP_ENTRIES, text_plural((int64_t)(n - DUMP_ENTRIES)));
 }
 
 static void dump_entries(struct daemon *d, mono_ms now)
@@ -168,7 +169,7 @@ static void dump_entries(struct daemon *d, mono_ms now)
 			(unsigned long long)e->owner, e->retry, e->good_until ? (long long)(e->good_until - now) : 0);
 	}
 	if (c->ledger.n > n)
-		log_asked("dump and %u streams more", c->ledger.n - n);
+		log_asked("dump and %u stream%s more", c->ledger.n - n, text_plural(c->ledger.n - n));
 }
 
 void service_dump(struct daemon *d)

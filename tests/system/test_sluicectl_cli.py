@@ -413,7 +413,7 @@ def test_drain_wait_has_no_timeout_of_its_own():
         send(conn, {"end": True, "exit": 0})
     with Daemon(script=drain) as d:
         r = ask(d, "drain", "--wait")
-        expect((r.returncode, r.stdout.splitlines()[-1]), (0, "draining: 0 streams owned, 1 workers, for 100ms"))
+        expect((r.returncode, r.stdout.splitlines()[-1]), (0, "draining: 0 streams owned, 1 worker, for 100ms"))
 
 
 def read_terminal(fd, until, seconds=10):

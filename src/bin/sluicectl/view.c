@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/mem.h"
+#include "base/text.h"
 
 static const struct column stream_columns[] = {{"SERVICE", "service", FORMAT_TEXT}, {"STREAM", "stream", FORMAT_TEXT},
 	{"ID", "id", FORMAT_TEXT}, {"STATE", "state", FORMAT_STATE}, {"WORKER", "worker", FORMAT_TEXT},
@@ -264,7 +265,8 @@ void view_put_status(struct buf *b, yyjson_val *row, bool headers)
 		cell_painted(b, "\x1b[33m", ", draining");
 	buf_str(b, ", up ");
 	cell_age(b, cell_number(row, "uptime_ms"));
-	buf_printf(b, ", %lld workers\n", (long long)cell_number(row, "workers"));
+	const long long n_workers = (long long)cell_number(row, "workers");
+	buf_printf(b, ", %lld worker%s\n", n_workers, text_plural(n_workers));
 	yyjson_arr_foreach(cell_value(row, "reasons"), i, n, reason)
 	{
 		buf_str(b, "  ");
@@ -344,9 +346,10 @@ static void put_action(struct buf *b, yyjson_val *row)
 
 static void put_drain(struct buf *b, yyjson_val *row)
 {
-	buf_printf(b, "%s: %lld streams owned, %lld workers, for ",
-		yyjson_is_true(cell_value(row, "draining")) ? "draining" : "not draining",
-		(long long)cell_number(row, "owned"), (long long)cell_number(row, "workers"));
+	const long long owned = (long long)cell_number(row, "owned"), n = (long long)cell_number(row, "workers");
+	buf_printf(b, "%s: %lld stream%s owned, %lld worker%s, for ",
+		yyjson_is_true(cell_value(row, "draining")) ? "draining" : "not draining", owned, text_plural(owned), n,
+		text_plural(n));
 	cell_age(b, cell_number(row, "elapsed_ms"));
 	buf_str(b, "\n");
 }

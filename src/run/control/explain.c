@@ -138,11 +138,14 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 		facts_add(f, "this daemon holds max_streams=%u streams of %s", p->max_streams, name);
 		facts_advice(f, "raise services[].max_streams, or start another daemon");
 	} else if (credits_free(&c->place, pos) == 0) {
-		facts_add(f, "waiting for credits: %lld workers of %s have %lld streams in work and no credit is free",
-			(long long)v[pos].workers, name, (long long)v[pos].in_use);
+		facts_add(f, "waiting for credits: %lld worker%s of %s %s %lld stream%s in work and no credit is free",
+			(long long)v[pos].workers, text_plural(v[pos].workers), name,
+			v[pos].workers == 1 ? "has" : "have", (long long)v[pos].in_use, text_plural(v[pos].in_use));
 		facts_advice(f, "start more workers, or raise their credits");
 	} else {
-		facts_add(f, "%u credits of %s are free", credits_free(&c->place, pos), name);
+		facts_add(f,
+			credits_free(&c->place, pos) == 1 ? "%u credit of %s is free" : "%u credits of %s are free",
+			credits_free(&c->place, pos), name);
 	}
 	mem_free(v);
 }
