@@ -59,6 +59,14 @@ static void feed_put_script(struct command_argv *a, const struct cmd *c, enum sc
 	feed_put_token(a, c->token);
 }
 
+static void feed_put_pause(struct command_argv *a, const struct cmd_pause *p)
+{
+	feed_put_i64(a, p->first_ms);
+	feed_put_i64(a, p->factor);
+	feed_put_i64(a, p->max_ms);
+	feed_put_i64(a, p->permille);
+}
+
 static void feed_put_ack(struct command_argv *a, const struct cmd *c)
 {
 	feed_put_script(a, c, SCRIPT_FEED_ACK, c->trim || c->check);
@@ -81,6 +89,7 @@ static void feed_put_close(struct command_argv *a, const struct cmd *c)
 	feed_put_script(a, c, SCRIPT_FEED_CLOSE, c->end == FEED_END_DELETE);
 	feed_put_str(a, ends[c->end]);
 	feed_put_i64(a, c->ttl_ms);
+	feed_put_pause(a, &c->pause);
 }
 
 static void feed_put_range(struct command_argv *a, const struct cmd *c)
@@ -172,6 +181,7 @@ void command_encode_feed(
 		feed_put_slice(a, c->expect);
 		feed_put_str(a, c->was_alone ? "alone" : "");
 		feed_put_str(a, c->is_suspect ? "1" : "0");
+		feed_put_pause(a, &c->pause);
 		break;
 	case CMD_FEED_READ:
 	case CMD_FEED_PICK:
@@ -182,6 +192,7 @@ void command_encode_feed(
 		break;
 	case CMD_FEED_FAIL:
 		feed_put_script(a, c, SCRIPT_FEED_FAIL, false);
+		feed_put_pause(a, &c->pause);
 		break;
 	case CMD_FEED_CLOSE:
 		feed_put_close(a, c);

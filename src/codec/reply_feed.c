@@ -95,14 +95,21 @@ bool reply_decode_position(const struct redisReply *r, struct reply *out)
 		*out = (struct reply){.kind = REPLY_NIL};
 		return true;
 	}
-	struct entry_id id;
-	if (r->type != REDIS_REPLY_ARRAY || r->elements != 3 || !is_feed_string(r->element[0]) ||
-		!command_id_parse(r->element[0]->str, r->element[0]->len, &id) ||
-		r->element[1]->type != REDIS_REPLY_INTEGER || r->element[2]->type != REDIS_REPLY_INTEGER)
+	struct entry_id id, bad = {0};
+	if (r->type != REDIS_REPLY_ARRAY || r->elements != 5 || !is_feed_string(r->element[0]) ||
+		!command_id_parse(r->element[0]->str, r->element[0]->len, &id) || !is_feed_string(r->element[4]) ||
+		(r->element[4]->len && !command_id_parse(r->element[4]->str, r->element[4]->len, &bad)))
 		return false;
-	const long long tries = r->element[1]->integer, flags = r->element[2]->integer;
-	if (tries < 0 || tries > INT32_MAX || flags < 0 || flags > 15)
+	long long n[3];
+	for (size_t i = 0; i < 3; i++) {
+		const redisReply *e = r->element[1 + i];
+		if (e->type != REDIS_REPLY_INTEGER || e->integer < 0 || e->integer > INT32_MAX)
+			return false;
+		n[i] = e->integer;
+	}
+	if (n[1] > 15)
 		return false;
-	*out = (struct reply){.kind = REPLY_POSITION, .id = id, .integer = tries, .n = (size_t)flags};
+	*out = (struct reply){
+		.kind = REPLY_POSITION, .id = id, .integer = n[0], .n = (size_t)n[1], .wait_ms = n[2], .bad = bad};
 	return true;
 }

@@ -18,12 +18,29 @@
 	"  end\n"                                                                                                      \
 	"end\n"
 
-/* The position as {token, pos, tries, run}. run: 1 = somebody has it open, 2 = and has acknowledged something; 3, 4 =
- * the same, and its worker has nothing else; missing after a close. Whoever knows how a run ended closes it and says
- * so; one that did not close has ended for a reason that nobody knows. */
+/* The position as {token, pos, tries, run, not_before, pause}. run: 1 = somebody has it open, 2 = and has acknowledged
+ * something; 3, 4 = the same, and its worker has nothing else; missing after a close. Whoever knows how a run ended
+ * closes it and says so; one that did not close has ended for a reason that nobody knows. not_before: the server's
+ * Unix ms of the next try, pause ms after the one before. */
 #define LUA_OWNER                                                                                                      \
-	"local h = redis.pcall('HMGET', KEYS[1], 'token', 'pos', 'tries', 'run')\n"                                    \
+	"local h = redis.pcall('HMGET', KEYS[1], 'token', 'pos', 'tries', 'run', 'not_before', 'pause')\n"             \
 	"if h.err then return h end\n"
+
+/* pause(tries, a): a try was counted: the next one has to wait, as ARGV[a] to ARGV[a + 3] say: first ms, factor, most
+ * ms, permille. Returns how long, ms. Once something else was written it cannot be refused. */
+#define LUA_PAUSE                                                                                                      \
+	LUA_CLOCK                                                                                                      \
+	"local function pause(tries, a)\n"                                                                             \
+	"  local ms, factor, most = tonumber(ARGV[a]), tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])\n"                 \
+	"  for i = 2, ms > 0 and factor > 1 and tries or 1 do\n"                                                       \
+	"    if ms >= most then break end\n"                                                                           \
+	"    ms = ms * factor\n"                                                                                       \
+	"  end\n"                                                                                                      \
+	"  ms = math.floor(math.min(ms, most) * tonumber(ARGV[a + 3]) / 1000)\n"                                       \
+	"  local at = string.format('%.0f', clock() + ms)\n"                                                           \
+	"  redis.call('HSET', KEYS[1], 'not_before', at, 'pause', ms)\n"                                               \
+	"  return ms\n"                                                                                                \
+	"end\n"
 
 static const char *const texts[SCRIPT_N] = {
 	[SCRIPT_SWAP] = "local v = redis.pcall('GET', KEYS[1])\n"
@@ -320,7 +337,7 @@ static const char *const texts[SCRIPT_N] = {
 					"if e.err then return e end\n"
 					"return e[1] and e[1][1] or false\n",
 
-	[SCRIPT_FEED_OPEN] = LUA_LATER LUA_LAST_ID LUA_OWNER
+	[SCRIPT_FEED_OPEN] = LUA_LATER LUA_LAST_ID LUA_OWNER LUA_PAUSE
 	"local token, pos, tries, run, mine = h[1], h[2], tonumber(h[3] or '0') or 0, h[4], ARGV[1]\n"
 	"if token and (#token > #mine or (#token == #mine and token > mine)) then return false end\n"
 	"local last = last_id()\n"
@@ -332,12 +349,12 @@ static const char *const texts[SCRIPT_N] = {
 	"  pos, tries, flags = '0-0', 0, 2\n"
 	"end\n"
 	"local has_progress, was_alone = run == '2' or run == '4', run == '3' or run == '4'\n"
-	"local died\n"
+	"local died, counts\n"
 	"if token ~= mine and run then\n"
 	"  died = not has_progress and redis.call('HGET', KEYS[1], 'died') or 0\n"
 	"  flags = flags + 4 + (has_progress and 1 or 0)\n"
 	"  if flags < 6 and (was_alone or ARGV[3] == 'alone') then\n"
-	"    tries, died, flags = tries + 1, 0, flags + 8\n"
+	"    tries, died, flags, counts = tries + 1, 0, flags + 8, true\n"
 	"  elseif flags < 6 then\n"
 	"    died = died + 1\n"
 	"    if died > 1 then flags = flags + 8 end\n"
@@ -348,7 +365,22 @@ static const char *const texts[SCRIPT_N] = {
 	"if type(w) == 'table' then return w end\n"
 	"if died then redis.call('HSET', KEYS[1], 'died', died) end\n"
 	"redis.call('PERSIST', KEYS[1])\n"
-	"return {pos, tries, flags}\n",
+	"local wait, bad = 0, ''\n"
+	"if counts then\n"
+	"  wait = pause(tries, 5)\n"
+	"elseif tries > 0 and h[5] then\n"
+	"  local most, now = tonumber(h[6] or '0') or 0, clock()\n"
+	"  wait = (tonumber(h[5]) or 0) - now\n"
+	"  if wait > most then\n" /* the clock was set back: no longer than the pause was meant to be */
+	"    wait = most\n"
+	"    redis.call('HSET', KEYS[1], 'not_before', string.format('%.0f', now + most))\n"
+	"  end\n"
+	"end\n"
+	"if wait > 0 then\n" /* of what is there: what was deleted meanwhile is not tried again */
+	"  local e = redis.pcall('XRANGE', KEYS[2], '(' .. pos, '+', 'COUNT', 1)\n"
+	"  bad = not e.err and e[1] and e[1][1] or ''\n"
+	"end\n"
+	"return {pos, tries, flags, bad ~= '' and wait or 0, bad}\n",
 
 	[SCRIPT_FEED_ACK] = LUA_LATER LUA_LAST_ID LUA_OWNER
 	"if h[1] ~= ARGV[1] then return -1 end\n"
@@ -361,13 +393,16 @@ static const char *const texts[SCRIPT_N] = {
 	"local run = (h[4] == '3' or h[4] == '4') and 4 or 2\n"
 	"local w = redis.pcall('HSET', KEYS[1], 'pos', ARGV[2], 'tries', 0, 'at', ARGV[3], 'run', run)\n"
 	"if type(w) == 'table' then return w end\n"
+	"if h[5] then redis.call('HDEL', KEYS[1], 'not_before', 'pause') end\n"
 	"if ARGV[4] ~= '' then redis.pcall('XTRIM', KEYS[2], 'MINID', '=', ARGV[4]) end\n"
 	"return 1\n",
 
-	[SCRIPT_FEED_FAIL] = LUA_OWNER "if h[1] ~= ARGV[1] then return -1 end\n"
-				       "return redis.pcall('HINCRBY', KEYS[1], 'tries', 1)\n",
+	[SCRIPT_FEED_FAIL] = LUA_OWNER LUA_PAUSE "if h[1] ~= ARGV[1] then return false end\n"
+						 "local n = redis.pcall('HINCRBY', KEYS[1], 'tries', 1)\n"
+						 "if type(n) == 'table' then return n end\n"
+						 "return {h[2] or '0-0', n, 0, pause(n, 2), ''}\n",
 
-	[SCRIPT_FEED_CLOSE] = LUA_OWNER
+	[SCRIPT_FEED_CLOSE] = LUA_OWNER LUA_PAUSE
 	"if h[1] ~= ARGV[1] then return 0 end\n"
 	"if ARGV[2] == 'delete' then\n"
 	"  local e = redis.pcall('XRANGE', KEYS[2], '(' .. h[2], '+', 'COUNT', 1)\n"
@@ -381,6 +416,7 @@ static const char *const texts[SCRIPT_N] = {
 	"if ARGV[2] == 'death' then\n"
 	"  local w = redis.pcall('HINCRBY', KEYS[1], 'tries', 1)\n"
 	"  if type(w) == 'table' then return w end\n"
+	"  pause(w, 4)\n"
 	"end\n"
 	"redis.call('HDEL', KEYS[1], 'run', 'died')\n"
 	"if ARGV[2] == 'done' or ARGV[2] == 'delete' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end\n"
@@ -389,13 +425,15 @@ static const char *const texts[SCRIPT_N] = {
 	[SCRIPT_FEED_LAG] = ("local e = redis.pcall('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])\n"
 			     "return e.err and e or #e\n"),
 
-	[SCRIPT_FEED_HOLD] = LUA_LAST_ID LUA_OWNER "if h[2] then return 0 end\n"
-						   "local last = last_id()\n"
-						   "if type(last) == 'table' then return last end\n"
-						   "local w = redis.pcall('HSET', KEYS[1], 'pos', last or '0-0')\n"
-						   "if type(w) == 'table' then return w end\n"
-						   "redis.call('PEXPIRE', KEYS[1], ARGV[1])\n"
-						   "return 1\n",
+	[SCRIPT_FEED_HOLD] =
+		LUA_LAST_ID LUA_OWNER "if h[5] then redis.pcall('HDEL', KEYS[1], 'not_before', 'pause') end\n"
+				      "if h[2] or ARGV[2] ~= '$' then return 0 end\n"
+				      "local last = last_id()\n"
+				      "if type(last) == 'table' then return last end\n"
+				      "local w = redis.pcall('HSET', KEYS[1], 'pos', last or '0-0')\n"
+				      "if type(w) == 'table' then return w end\n"
+				      "redis.call('PEXPIRE', KEYS[1], ARGV[1])\n"
+				      "return 1\n",
 };
 
 static char shas[SCRIPT_N][41];

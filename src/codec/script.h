@@ -49,14 +49,17 @@ enum script {
 	/* KEYS fleet; ARGV consumer, JSON object -> 1: the server's time is in it as "at"; those of an hour ago go */
 	SCRIPT_FLEET,
 	SCRIPT_UNREAD, /* KEYS lbs; ARGV group -> id of the first entry that is not delivered yet | nil */
-	/* KEYS position, stream; ARGV token, start -> {position, tries, flags} | nil: a newer token has it */
+	/* KEYS position, stream; ARGV token, start, "alone" | "", "1" | "0", pause (first_ms, factor, max_ms,
+	 * permille) -> {position, tries, flags, ms until the next try, its entry | ""} | nil: a newer token has it */
 	SCRIPT_FEED_OPEN,
 	/* KEYS position [stream]; ARGV token, id, at, minid to trim to or "", check 1 | 0 -> 1 | 0 | -1 | -2: see
 	 * CMD_FEED_ACK */
 	SCRIPT_FEED_ACK,
-	SCRIPT_FEED_FAIL,  /* KEYS position; ARGV token -> tries | -1 */
-	SCRIPT_FEED_CLOSE, /* KEYS position [stream]; ARGV token, keep | done | death | delete, ttl_ms -> 1 | 2 | 0 */
-	/* KEYS position, stream; ARGV ttl_ms -> 1 | 0: where no position is kept yet, it is the stream's present end */
+	SCRIPT_FEED_FAIL, /* KEYS position; ARGV token, pause -> as open | nil */
+	/* KEYS position [stream]; ARGV token, keep | done | death | delete, ttl_ms, pause -> 1 | 2 | 0 */
+	SCRIPT_FEED_CLOSE,
+	/* KEYS position, stream; ARGV ttl_ms, start -> 1 | 0: nothing has to wait for its next try; and where no
+	 * position is kept yet and start is "$", it is the stream's present end */
 	SCRIPT_FEED_HOLD,
 	SCRIPT_FEED_LAG, /* KEYS stream; ARGV (id, most -> entries behind the id, at most so many */
 	SCRIPT_N

@@ -123,14 +123,18 @@ enum cmd_kind {
 	/* script: what we have, for `sluicectl fleet` of any daemon: .count = credits, .retry = workers -> INT 1 */
 	CMD_FLEET,
 	/* entries mode, on the data stream's master: .stream names it and its position key; .token */
-	CMD_FEED_OPEN, /* script; .expect = where to start -> POSITION .id .integer = tries .flags | NIL: newer token */
+	/* script; .expect = where to start, .pause of a try that it counts -> POSITION .id .integer = tries .n =
+	 * flags, and while the entry behind it, .bad, waits for its next try .wait_ms | NIL: newer token */
+	CMD_FEED_OPEN,
 	CMD_FEED_READ, /* XRANGE behind .id, .count       -> FEED (maybe none) */
 	/* script; .id .now_ms .trim .check -> INT 1 | 0: was there already | -1: not our token | -2: .check, and the
 	 * stream has never had such an id */
 	CMD_FEED_ACK,
-	CMD_FEED_FAIL,  /* script                        -> INT tries | -1 */
-	CMD_FEED_CLOSE, /* script; .end .ttl_ms          -> INT 1 | 2: position and stream deleted | 0: not our token */
-	CMD_FEED_PICK,  /* XRANGE .id .id of the stream  -> ENTRIES with .fields (one or none) */
+	CMD_FEED_FAIL, /* script; .pause                 -> POSITION .integer = tries .wait_ms | NIL: not our token */
+	/* script; .end .ttl_ms, .pause of the try that a death costs -> INT 1 | 2: position and stream deleted | 0: not
+	 * our token */
+	CMD_FEED_CLOSE,
+	CMD_FEED_PICK, /* XRANGE .id .id of the stream  -> ENTRIES with .fields (one or none) */
 	/* on the master of the entries' dead letters: XADD of .fields, .stream .id .reason .error .now_ms .retry ->
 	 * ID, .n older ones were trimmed for it */
 	CMD_FEED_DEAD_ADD,
@@ -160,6 +164,13 @@ enum feed_end {
 	FEED_END_DELETE, /* nothing is behind the position: both keys go, else as done */
 	FEED_END_FORGET, /* without Redis traffic */
 	FEED_ENDS
+};
+
+/* Entries mode: an entry that has failed n times waits for first_ms × factor^(n − 1), at most max_ms, × permille
+ * / 1000. */
+struct cmd_pause {
+	int64_t first_ms, max_ms;
+	uint32_t factor, permille; /* permille: 1000 and what chance adds or takes */
 };
 
 /* One of the entries that a command is about. */
@@ -199,6 +210,7 @@ struct cmd {
 	const struct field_list *fields;
 	struct entry_id token; /* feed: the load-balancer entry whose token is ours */
 	enum feed_end end;
+	struct cmd_pause pause;       /* feed open, fail, close: of a try that they count */
 	bool trim, check;             /* feed ack */
 	const struct cmd_entry *many; /* take many, done many: .n_many of them, at least one */
 	size_t n_many;
@@ -367,6 +379,8 @@ struct reply {
 	const struct consumer_row *consumers;
 	const struct slot_range *slots;
 	int64_t counts[DUE_COUNTS]; /* COUNTS */
+	int64_t wait_ms;            /* POSITION: until the next try of the entry behind it; 0 = none waits */
+	struct entry_id bad;        /* POSITION: that entry; 0-0 = none, or not looked at */
 	const struct reply *many;   /* MANY: of each entry, in the command's order */
 	size_t n;                   /* rows of pending, consumers, slots, many; POSITION: flags, POSITION_* */
 };

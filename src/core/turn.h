@@ -89,8 +89,10 @@ enum op_result {     /* what an operation came to */
 	OP_FAILED    /* the server refuses for good: .error has its words */
 };
 
-enum feed_result {        /* fields that a result does not name are 0 */
-	FEED_IS_OPEN,     /* .id = position, .tries of the entry behind it, .had_progress, .is_suspect */
+enum feed_result { /* fields that a result does not name are 0 */
+	/* .id = position, .tries of the entry behind it, .had_progress, .is_suspect; .bad, which waits for its next try
+	 * for .wait_ms, 0 = it does not */
+	FEED_IS_OPEN,
 	FEED_HAS_ENTRIES, /* .json, .n_entries of them, .id the last, .has_more, .epoch */
 	FEED_HAS_ACKED,   /* .id: confirmed by Redis */
 	FEED_HAS_NACKED,  /* .id, .wait_ms, .tries, .is_dead */
@@ -216,6 +218,8 @@ struct msg_feed_nack {
 	struct entry_id id;
 	mono_ms delay_ms; /* -1 = by the rules */
 	bool is_dead;     /* to the dead letters at once */
+	bool is_again;    /* it was on its way when the feed moved: another shard had told the entry */
+	bool is_counted;  /* and Redis had counted it */
 	struct text *reason;
 };
 struct msg_feed_close {
@@ -296,7 +300,7 @@ struct msg_feed {
 	bool asking;
 	uint16_t slot;
 	uint32_t epoch, tries, n_entries;
-	struct entry_id id;
+	struct entry_id id, bad;
 	mono_ms wait_ms;   /* comes again after that */
 	struct text *json; /* entries: their texts, with commas */
 	struct text *moved_to;

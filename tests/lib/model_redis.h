@@ -124,8 +124,9 @@ struct model_position_view {
 	const char *token;
 	struct entry_id pos;
 	int64_t tries;
-	int run;        /* 0 = nobody has it open, 1, 2 = and has acknowledged something */
-	int64_t ttl_ms; /* -1 = for ever */
+	int run;          /* 0 = nobody has it open, 1, 2 = and has acknowledged something */
+	int64_t ttl_ms;   /* -1 = for ever */
+	int64_t pause_ms; /* before the next try; -1 = none was written */
 };
 /* False: the data stream has none. */
 bool model_redis_position(struct model_redis *m, struct slice stream, mono_ms now, struct model_position_view *out);

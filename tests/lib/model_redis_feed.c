@@ -19,6 +19,9 @@ struct model_position { /* a hash */
 	int run;            /* 0 = not open, 1, 2 = has acknowledged; 3, 4 = likewise, alone */
 	int died;           /* runs in a row whose end nobody knows */
 	int64_t expires_at; /* server ms; 0 = never */
+	int64_t not_before; /* server ms; has_pause */
+	int64_t pause_ms;
+	bool has_pause;
 };
 
 /* ---- keys ---- */
@@ -94,8 +97,31 @@ static bool is_start_at_end(const struct cmd *c)
 	return c->expect.len == 1 && c->expect.p[0] == '$';
 }
 
-/* Nobody has said how the run before ended. */
-static size_t feed_unknown_end(struct model_position *p, const struct cmd *c, size_t flags, bool has_progress)
+/* A try was counted: the next one waits. Returns how long. */
+static int64_t feed_pause(const struct model_redis *m, struct model_position *p, const struct cmd_pause *c)
+{
+	int64_t ms = c->first_ms;
+	for (int64_t i = 1; ms > 0 && c->factor > 1 && i < p->tries && ms < c->max_ms; i++)
+		ms *= c->factor;
+	p->pause_ms = (ms < c->max_ms ? ms : c->max_ms) * c->permille / 1000;
+	p->not_before = m->now + p->pause_ms;
+	p->has_pause = true;
+	return p->pause_ms;
+}
+
+/* How long the next try has to wait yet. */
+static int64_t feed_pause_left(const struct model_redis *m, struct model_position *p)
+{
+	if (p->tries == 0 || !p->has_pause)
+		return 0;
+	if (p->not_before - m->now > p->pause_ms)
+		p->not_before = m->now + p->pause_ms;
+	return p->not_before > m->now ? p->not_before - m->now : 0;
+}
+
+/* Nobody has said how the run before ended. *counts: a try. */
+static size_t feed_unknown_end(
+	struct model_position *p, const struct cmd *c, size_t flags, bool has_progress, bool *counts)
 {
 	size_t more = POSITION_DEATH | (has_progress ? POSITION_PROGRESS : 0);
 	if (has_progress)
@@ -103,6 +129,7 @@ static size_t feed_unknown_end(struct model_position *p, const struct cmd *c, si
 	if (flags & POSITION_REMADE)
 		return more;
 	if (p->run >= 3 || c->was_alone) {
+		*counts = true;
 		p->tries++;
 		p->died = 0;
 		more |= POSITION_SUSPECT;
@@ -117,6 +144,7 @@ static void feed_open(struct model_redis *m, const struct cmd *c, struct model_p
 	const struct model_stream *s = data_of(m, c->stream, false);
 	struct model_position new = p ? *p : (struct model_position){0};
 	size_t flags = 0;
+	bool counts = false;
 	if (!p && is_start_at_end(c) && s)
 		new.pos = s->last;
 	if (p && s && entry_id_cmp(p->pos, s->last) > 0) {
@@ -126,7 +154,7 @@ static void feed_open(struct model_redis *m, const struct cmd *c, struct model_p
 	}
 	const bool has_progress = new.run == 2 || new.run == 4;
 	if (!is_mine(p, c) && new.run)
-		flags |= feed_unknown_end(&new, c, flags, has_progress);
+		flags |= feed_unknown_end(&new, c, flags, has_progress, &counts);
 	new.run = (is_mine(p, c) && has_progress ? 2 : 1) + (c->is_suspect ? 2 : 0);
 	if (model_is_refused(m, c, out))
 		return;
@@ -140,6 +168,12 @@ static void feed_open(struct model_redis *m, const struct cmd *c, struct model_p
 	token_of(new.token, c);
 	*p = new;
 	*out = (struct reply){.kind = REPLY_POSITION, .id = p->pos, .integer = p->tries, .n = flags};
+	const int64_t wait_ms = counts ? feed_pause(m, p, &c->pause) : feed_pause_left(m, p);
+	const size_t next = s ? model_stream_find(s, entry_id_next(p->pos)) : 0;
+	if (wait_ms > 0 && s && next < s->n) {
+		out->wait_ms = wait_ms;
+		out->bad = s->v[next].id;
+	}
 }
 
 static void feed_open_cmd(struct model_redis *m, const struct cmd *c, struct reply *out)
@@ -166,6 +200,7 @@ static void feed_ack(struct model_redis *m, const struct cmd *c, struct reply *o
 	} else if (!model_is_refused(m, c, out)) {
 		p->pos = c->id;
 		p->tries = 0;
+		p->has_pause = false;
 		p->run = p->run >= 3 ? 4 : 2;
 		while (c->trim && s && s->n && entry_id_cmp(s->v[0].id, c->id) <= 0)
 			model_stream_delete(s, s->v[0].id);
@@ -176,10 +211,13 @@ static void feed_ack(struct model_redis *m, const struct cmd *c, struct reply *o
 static void feed_fail(struct model_redis *m, const struct cmd *c, struct reply *out)
 {
 	struct model_position *p = position_of(m, c->stream);
-	if (!is_mine(p, c))
-		model_int(out, -1);
-	else if (!model_is_refused(m, c, out))
-		model_int(out, ++p->tries);
+	if (!is_mine(p, c)) {
+		*out = (struct reply){.kind = REPLY_NIL};
+	} else if (!model_is_refused(m, c, out)) {
+		p->tries++;
+		const int64_t wait_ms = feed_pause(m, p, &c->pause);
+		*out = (struct reply){.kind = REPLY_POSITION, .id = p->pos, .integer = p->tries, .wait_ms = wait_ms};
+	}
 }
 
 static void feed_close(struct model_redis *m, const struct cmd *c, struct reply *out)
@@ -202,6 +240,7 @@ static void feed_close(struct model_redis *m, const struct cmd *c, struct reply 
 		if (model_is_refused(m, c, out))
 			return;
 		p->tries++;
+		feed_pause(m, p, &c->pause);
 	}
 	p->run = p->died = 0;
 	if (c->end == FEED_END_DONE || c->end == FEED_END_DELETE)
@@ -432,6 +471,7 @@ bool model_redis_position(struct model_redis *m, struct slice stream, mono_ms no
 			.pos = p->pos,
 			.tries = p->tries,
 			.run = p->run,
+			.pause_ms = p->has_pause ? p->pause_ms : -1,
 			.ttl_ms = p->expires_at ? p->expires_at - m->now : -1};
 	return p != NULL;
 }

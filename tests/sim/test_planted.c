@@ -84,6 +84,11 @@ Test(planted, the_position_moves_before_the_dead_letter_is_written)
 	must_be_found(BUG_DEAD_LATER);
 }
 
+Test(planted, the_pause_before_a_try_is_forgotten_with_its_owner)
+{
+	must_be_found(BUG_PAUSE_FORGOTTEN);
+}
+
 Test(planted, none_of_these_seeds_fails_without_a_bug)
 {
 	run_watch(60);

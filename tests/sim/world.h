@@ -45,7 +45,8 @@ enum world_bug {
 	BUG_OPEN_UNFENCED,
 	BUG_READ_SKIPS,
 	BUG_NACK_FORGOTTEN,
-	BUG_DEAD_LATER
+	BUG_DEAD_LATER,
+	BUG_PAUSE_FORGOTTEN
 };
 
 struct world_opts {
@@ -271,6 +272,7 @@ struct sim_entry {
 	uint32_t n_given, n_bad;
 	mono_ms woken, given; /* its stream was added to the load-balancer stream; first given; 0 = not yet */
 	uint64_t given_as;    /* the token of the lease it was given under last */
+	mono_ms not_before;   /* its last failed try was counted: the next one */
 };
 
 struct sim_key {
@@ -278,6 +280,7 @@ struct sim_key {
 	char name[24];
 	struct entry_id token; /* of its owner */
 	uint32_t n_bad;        /* deaths while there was nothing behind the position: the next entry's */
+	int64_t tries;         /* of the entry behind the position, as Redis has counted them */
 	struct sim_entry v[WORLD_ENTRIES];
 	uint32_t n;
 };

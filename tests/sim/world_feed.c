@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { CLOCKS_APART_MS = 160 }; /* two masters', one's before and after a step: 150, and something */
+
 /* ---- keys and their entries ---- */
 
 static struct sim_key *key_of(struct world *w, struct slice name)
@@ -208,6 +210,33 @@ static void blame(struct sim_key *k)
 		k->n_bad++;
 }
 
+/* Redis has counted a try: the entry behind the position is not given again before its pause is over. */
+static void must_pause(struct world *w, struct sim_key *k)
+{
+	struct model_position_view v;
+	struct sim_entry *e = first_open(k);
+	if (e && model_redis_position(server_of_key(w, name_of(k))->model, name_of(k), w->now, &v))
+		e->not_before = w->now + v.pause_ms;
+}
+
+static void check_tries(
+	struct world *w, struct sim_key *k, const struct chan *by, const struct cmd *c, const struct reply *r)
+{
+	bool is_heard = by->rconn && by->rconn->is_up && by->rconn->chan == by;
+	if (r->kind == REPLY_POSITION && !is_heard) { /* counted once more: its owner waits as long as it knows of */
+		k->tries = r->integer;
+	} else if (c->kind == CMD_FEED_CLOSE) {
+		bool is_counted = c->end == FEED_END_DEATH && r->kind == REPLY_INT && r->integer == 1;
+		k->tries += is_counted;
+		if (is_counted)
+			must_pause(w, k);
+	} else if (r->kind == REPLY_POSITION) {
+		if (r->integer > k->tries)
+			must_pause(w, k);
+		k->tries = r->integer;
+	}
+}
+
 static void check_open(struct world *w, struct sim_key *k, const struct cmd *c, const struct reply *r)
 {
 	if (r->kind != REPLY_POSITION)
@@ -232,6 +261,7 @@ static void check_ack(struct world *w, struct sim_key *k, const struct cmd *c)
 				(unsigned long long)e->id.ms, (unsigned long long)e->id.seq);
 		e->is_passed = true;
 	}
+	k->tries = 0;
 }
 
 static void check_close(struct world *w, struct sim_key *k, const struct cmd *c, const struct reply *r)
@@ -264,6 +294,8 @@ void feed_executed(struct world *w, struct chan *by, const struct cmd *c, const 
 	if (!k)
 		return;
 	bool is_one = r->kind == REPLY_INT && r->integer == 1;
+	if (c->kind == CMD_FEED_OPEN || c->kind == CMD_FEED_FAIL || c->kind == CMD_FEED_CLOSE)
+		check_tries(w, k, by, c, r);
 	if (c->kind == CMD_FEED_OPEN)
 		check_open(w, k, c, r);
 	else if (c->kind == CMD_FEED_ACK && is_one)
@@ -299,6 +331,8 @@ void feed_plant(struct world *w, struct server *s, const struct cmd *c, struct r
 		unfenced(w, s, c, r);
 	if (w->o.bug == BUG_OPEN_UNFENCED && c->kind == CMD_FEED_OPEN && r->kind == REPLY_NIL)
 		unfenced(w, s, c, r);
+	if (w->o.bug == BUG_PAUSE_FORGOTTEN && c->kind == CMD_FEED_OPEN)
+		r->wait_ms = 0;
 	if (w->o.bug == BUG_READ_SKIPS && c->kind == CMD_FEED_READ && r->kind == REPLY_FEED && r->feed->n > 1) {
 		memmove(&r->feed->v[0], &r->feed->v[1], (r->feed->n - 1) * sizeof r->feed->v[0]);
 		r->feed->n--;
@@ -399,6 +433,11 @@ static void given(struct world *w, struct hold *h, struct sim_key *key, struct e
 			world_fail(w, "E1: %s %llu-%llu is given, but %llu-%llu before it was not", key->name,
 				(unsigned long long)id.ms, (unsigned long long)id.seq, (unsigned long long)e->id.ms,
 				(unsigned long long)e->id.seq);
+		bool is_owner = h->token == key->token.ms * 1000000 + key->token.seq;
+		if (order == 0 && is_owner && w->now + CLOCKS_APART_MS < e->not_before && !w->has_lost)
+			world_fail(w, "E5: %s %llu-%llu is given %lld ms before its next try", key->name,
+				(unsigned long long)id.ms, (unsigned long long)id.seq,
+				(long long)(e->not_before - w->now));
 		if (order == 0) {
 			w->n_repeated += e->n_given++ > 0;
 			e->given = e->given ? e->given : w->now;

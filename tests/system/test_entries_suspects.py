@@ -48,7 +48,8 @@ class EntryFleet(Fleet):
 def setup(t, n_keys, n_entries=4, **entries):
     """A daemon, and keys of good entries; what each key is to see."""
     r = t.redis()
-    d = t.daemon(r, T=T, service={"entries": {"enabled": True, "idle_release": "200ms", **entries}})
+    retry = {"initial": "50ms", "factor": 2}
+    d = t.daemon(r, T=T, service={"entries": {"enabled": True, "idle_release": "200ms", "retry": retry, **entries}})
     return r, d, {f"orders:{k}": add(r.db, f"orders:{k}", n_entries) for k in range(n_keys)}
 
 

@@ -215,6 +215,8 @@ void entry_on_finished(struct coord *c, struct entry *e, const struct msg *m);
 /* It goes back to the load-balancer stream, at once or after the delay that its reason asks for. counted: this try
  * counts; used up, it becomes a dead letter. */
 void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool counted);
+/* It goes back to the load-balancer stream after the delay, uncounted: nobody was given it. e->note says why. */
+void entry_put_off(struct coord *c, struct entry *e, mono_ms delay_ms);
 /* It becomes a dead letter with that reason; e->note is the worker's error. */
 void entry_dead_letter(struct coord *c, struct entry *e, enum dead_reason why);
 void entry_stopped(struct coord *c, struct entry *e); /* the worker has stopped after a revoke, or by itself */

@@ -9,7 +9,11 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { FEED_CLOSE_WAIT_MS = 1500, FEED_REASON_MAX = 1024 };
+enum {
+	FEED_CLOSE_WAIT_MS = 1500,
+	FEED_REASON_MAX = 1024,
+	FEED_KEEP_MS = 2000 /* a stream that has to wait for longer than that does not use up a credit meanwhile */
+};
 
 static bool is_id_newer(struct entry_id a, struct entry_id b)
 {
@@ -223,13 +227,37 @@ static void feed_confirm(struct coord *c, struct entry *e, struct entry_id id)
 	f->blocked_until = 0;
 }
 
-/* Where the feed goes on, nobody knows of the nack: what is before its entry is finished, what was told from there
- * on is void, and comes again. */
-static void nack_again(struct entry_feed *f)
+static void send_nack(struct coord *c, struct entry *e, bool is_again, bool is_counted)
 {
-	struct entry_id before = entry_id_before(f->bad);
-	f->asked = is_id_newer(before, f->asked) ? before : f->asked;
+	struct entry_feed *f = e->feed;
+	f->is_nack_sent = true;
+	feed_send(c, e,
+		msg_feed_nack((struct msg_feed_nack){.id = f->bad,
+			.delay_ms = f->nack_ms,
+			.is_dead = f->is_nack_dead,
+			.is_again = is_again,
+			.is_counted = is_counted,
+			.reason = text_ref(e->note)}));
+}
+
+/* Did the shard that had the feed count the try of the nack? m: the position as the next one found it. */
+static bool nack_was_counted(const struct entry_feed *f, const struct msg_feed *m)
+{
+	if (!f->is_nack_sent || f->is_nack_dead || is_id_newer(f->pos, m->id))
+		return false;
+	return m->tries > (entry_id_cmp(m->id, f->pos) == 0 ? f->tries : 0);
+}
+
+/* A nack was on its way when the feed moved: what was told from its entry on is void, and the shard that has the feed
+ * now answers it, unless its dead letter was written before. */
+static void nack_again(struct coord *c, struct entry *e, bool was_counted)
+{
+	struct entry_feed *f = e->feed;
 	f->last = (struct entry_id){0};
+	if (is_id_newer(f->bad, f->pos))
+		send_nack(c, e, true, was_counted);
+	else
+		say_nacked(c, e, f->bad, 0, true);
 }
 
 /* Deaths of owners are counted by whoever recovers their entries, without knowing whose fault they were. Redis holds
@@ -242,28 +270,44 @@ static bool deaths_used_up(struct coord_service *s, struct entry *e, bool had_pr
 	return e->retry > s->rules->max_retries + s->rules->entries.max_retries + 2;
 }
 
+/* It is back in the load-balancer stream when its entry may be tried again. */
+static void put_off(struct coord *c, struct entry *e, const struct msg_feed *m)
+{
+	char words[100];
+	int n = snprintf(words, sizeof words, "entry %llu-%llu failed %u of %u times", (unsigned long long)m->bad.ms,
+		(unsigned long long)m->bad.seq, m->tries, coord_service(c, e->svc)->rules->entries.max_retries + 1);
+	text_unref(e->note);
+	e->note = text_new(words, (size_t)n);
+	entry_put_off(c, e, m->wait_ms);
+}
+
 static void on_feed_open(struct coord *c, struct entry *e, const struct msg *m)
 {
 	struct coord_service *s = coord_service(c, e->svc);
 	struct entry_feed *f = e->feed;
+	bool was_counted = nack_was_counted(f, &m->feed);
 	f->state = ENTRY_FEED_OPEN;
 	f->pos = m->feed.id;
 	f->tries = (uint32_t)m->feed.tries;
 	bool is_dead = deaths_used_up(s, e, m->feed.had_progress);
 	if (e->state == ENTRY_TAKING && m->feed.is_suspect)
 		e->is_suspect = true;
-	if (f->is_nacked) /* on its way when the feed moved */
-		nack_again(f);
 	if (is_id_newer(f->asked, f->pos))
 		feed_send(c, e, msg_feed_ack((struct msg_feed_ack){.id = f->asked}));
+	if (f->is_nacked) {
+		nack_again(c, e, was_counted);
+	} else if (m->feed.wait_ms) {
+		f->bad = m->feed.bad;
+		f->blocked_until = c->now + m->feed.wait_ms;
+	}
 	if (e->state == ENTRY_TAKING && is_dead)
 		entry_dead_letter(c, e, DEAD_MAX_RETRIES);
+	else if (e->state == ENTRY_TAKING && m->feed.wait_ms > FEED_KEEP_MS)
+		put_off(c, e, &m->feed);
 	else if (e->state == ENTRY_TAKING)
 		entry_ready(c, e);
 	else if (e->state == ENTRY_ASSIGNED && !f->is_held && !f->is_hushed)
 		feed_go(c, e, false);
-	if (f->is_nacked) /* it comes again at once, unless its dead letter was written before */
-		say_nacked(c, e, f->bad, 0, !is_id_newer(f->bad, f->pos));
 }
 
 static void on_feed_entries(struct coord *c, struct entry *e, const struct msg *m)
@@ -435,6 +479,8 @@ static void on_feed_told(struct coord *c, struct entry *e, const struct msg *m)
 		break;
 	case FEED_BAD_ACK:
 		e->feed->is_nacked = e->feed->is_nacked && !m->feed.is_nack;
+		if (!m->feed.is_nack && !is_id_newer(m->feed.id, e->feed->asked))
+			e->feed->asked = e->feed->pos; /* nor is it acknowledged where the feed is opened next */
 		if (w)
 			worker_say_bad_entry(c, w, e);
 		break;
@@ -475,14 +521,12 @@ static void take_nack(struct coord *c, struct entry *e, const struct frame *f)
 	feed->bad = f->entry;
 	text_unref(e->note);
 	e->note = f->reason.p ? text_new(f->reason.p, text_fit(f->reason.p, f->reason.len, FEED_REASON_MAX)) : NULL;
+	feed->nack_ms = f->has_retry_ms ? f->retry_ms : -1;
+	feed->is_nack_dead = f->dead;
 	feed->is_nacked = true;
-	if (feed->state != ENTRY_FEED_OPEN) /* on its way elsewhere */
-		return;
-	feed_send(c, e,
-		msg_feed_nack((struct msg_feed_nack){.id = f->entry,
-			.delay_ms = f->has_retry_ms ? f->retry_ms : -1,
-			.is_dead = f->dead,
-			.reason = text_ref(e->note)}));
+	feed->is_nack_sent = false;
+	if (feed->state == ENTRY_FEED_OPEN) /* else on its way elsewhere */
+		send_nack(c, e, false, false);
 }
 
 void entry_feed_word(struct coord *c, struct entry *e, const struct frame *f)
@@ -493,7 +537,8 @@ void entry_feed_word(struct coord *c, struct entry *e, const struct frame *f)
 		take_nack(c, e, f);
 		return;
 	}
-	if (is_id_newer(f->entry, feed->asked))
+	bool is_void = feed->is_nacked && !is_id_newer(feed->bad, f->entry);
+	if (!is_void && is_id_newer(f->entry, feed->asked))
 		feed->asked = f->entry;
 	if (feed->state == ENTRY_FEED_OPEN)
 		feed_send(c, e, msg_feed_ack((struct msg_feed_ack){.id = f->entry}));

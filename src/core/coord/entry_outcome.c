@@ -96,6 +96,14 @@ void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool 
 	begin_finish(c, e, FINISH_REQUEUE);
 }
 
+void entry_put_off(struct coord *c, struct entry *e, mono_ms delay_ms)
+{
+	assert(delay_ms > 0);
+	e->why = WHY_RELEASE;
+	e->delay_ms = delay_ms;
+	begin_finish(c, e, FINISH_REQUEUE);
+}
+
 /* stream: as field_value writes it. */
 static const char *entry_shown(const struct entry *e, char out[static FIELD_VALUE_CAP])
 {

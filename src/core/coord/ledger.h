@@ -60,6 +60,7 @@ struct entry_feed {            /* entries mode: what the coordinator knows of th
 	struct entry_id asked; /* the highest it has acknowledged */
 	struct entry_id bad;   /* nacked, or waiting for its retry */
 	mono_ms blocked_until; /* 0 = is not */
+	mono_ms nack_ms;       /* is_nacked: the worker's wish; -1 = by the rules */
 	mono_ms waits_since;   /* while something is told and not acknowledged: since when nothing was heard */
 	uint32_t epoch;        /* of the present worker's entries */
 	uint32_t tries;        /* of the entry behind pos */
@@ -68,9 +69,10 @@ struct entry_feed {            /* entries mode: what the coordinator knows of th
 	uint16_t slot, shard;  /* of the data stream; SHARD_NONE: not sent yet */
 	uint8_t state;         /* enum entry_feed_state */
 	bool is_started, is_adopted, is_held /* draining */, is_nacked, has_progress;
-	bool is_hushed;  /* its worker has a suspect */
-	bool is_cleared; /* it was one */
-	bool is_blamed;  /* it ends because of what its worker was told: that entry's try is counted */
+	bool is_nack_dead, is_nack_sent; /* is_nacked: to the dead letters; its shard was told */
+	bool is_hushed;                  /* its worker has a suspect */
+	bool is_cleared;                 /* it was one */
+	bool is_blamed;                  /* it ends because of what its worker was told: that entry's try is counted */
 };
 
 struct entry {

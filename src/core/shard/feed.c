@@ -94,7 +94,7 @@ uint32_t feed_tries_of_dead(const struct feed *f)
 
 static const uint16_t allowed_feed[FEED_STATES] = {
 	[FEED_OPENING] = 1 << FEED_RUNNING | 1 << FEED_CLOSING,
-	[FEED_RUNNING] = 1 << FEED_FAILING | 1 << FEED_BURYING | 1 << FEED_CLOSING,
+	[FEED_RUNNING] = 1 << FEED_FAILING | 1 << FEED_BLOCKED | 1 << FEED_BURYING | 1 << FEED_CLOSING,
 	[FEED_FAILING] = 1 << FEED_BLOCKED | 1 << FEED_BURYING | 1 << FEED_CLOSING | 1 << FEED_RUNNING,
 	[FEED_BLOCKED] = 1 << FEED_RUNNING | 1 << FEED_CLOSING,
 	[FEED_BURYING] = 1 << FEED_RUNNING | 1 << FEED_CLOSING,
@@ -233,12 +233,25 @@ mono_ms feed_poll_max(const struct feeds *fs, const struct shard_ctx *c, const s
 
 /* ---- sending ---- */
 
+/* Of a try that the command counts. asked_ms: its worker's wish, -1 = by the rules. */
+static struct cmd_pause feed_pause(struct shard_ctx *c, const struct feed *f, mono_ms asked_ms)
+{
+	const struct entries_rules *r = feed_rules(c, f);
+	if (asked_ms >= 0)
+		return (struct cmd_pause){.first_ms = asked_ms, .factor = 1, .max_ms = asked_ms, .permille = 1000};
+	return (struct cmd_pause){.first_ms = r->retry_initial_ms,
+		.factor = r->retry_factor,
+		.max_ms = r->retry_max_ms,
+		.permille = (uint32_t)rng_jitter(&c->rng, 1000, r->retry_jitter_pct)};
+}
+
 static void feed_fill_command(struct shard_ctx *c, struct feed *f, struct effect *ef)
 {
 	const struct entries_rules *r = feed_rules(c, f);
 	struct cmd *cmd = &ef->cmd;
 	switch ((int)cmd->kind) {
 	case CMD_FEED_OPEN:
+		cmd->pause = feed_pause(c, f, -1);
 		cmd->expect = slice_str(r->start);
 		cmd->was_alone = f->was_alone && !f->was_open;
 		cmd->is_suspect = f->is_alone;
@@ -249,10 +262,14 @@ static void feed_fill_command(struct shard_ctx *c, struct feed *f, struct effect
 		cmd->trim = r->trim;
 		cmd->check = feed_is_newer(f->ack, f->seen);
 		break;
+	case CMD_FEED_FAIL:
+		cmd->pause = feed_pause(c, f, f->nack_ms);
+		break;
 	case CMD_FEED_PICK:
 		cmd->id = f->bad;
 		break;
 	case CMD_FEED_CLOSE:
+		cmd->pause = feed_pause(c, f, -1);
 		cmd->end = (enum feed_end)f->end;
 		cmd->ttl_ms = r->position_ttl_ms;
 		break;
@@ -439,6 +456,8 @@ static void feed_start(struct shard_ctx *c, struct feed *f, const struct msg_fee
 	f->epoch = m->epoch;
 	f->is_held = false;
 	feed_set_alone(c, f, m->is_suspect);
+	if (f->state == FEED_BLOCKED && !feed_is_newer(f->bad, m->told))
+		feed_move(c, f, FEED_RUNNING, "another shard has told it");
 	if (!feed_is_newer(m->told, f->pos)) {
 		feed_restart(c, f);
 		return;

@@ -235,15 +235,25 @@ void feed_confirmed(struct shard_ctx *c, struct feed *f, struct entry_id pos)
 		feed_clear(c, f);
 	if (f->state == FEED_FAILING && !f->must_fail && !feed_is_newer(f->ack, f->pos))
 		feed_bury(c, f, f->bad, DEAD_REJECTED);
+	if (f->state == FEED_BLOCKED && !feed_is_newer(f->bad, f->pos))
+		feed_move(c, f, FEED_RUNNING, "it was tried meanwhile");
 	if (feed_is_newer(f->pos, f->cursor))
 		feed_drop_read(c, f);
 	feed_give(c, f);
 }
 
+/* Its entry had to wait when it was opened here; by another clock, that of the master before, its next try may have
+ * begun. */
+static bool feed_waits_of_old(const struct feed *f)
+{
+	return f->state == FEED_BLOCKED && f->is_adopted && feed_is_newer(f->bad, f->top);
+}
+
 /* Is it an entry that somebody was given, and that is not behind one that failed? */
 static bool is_good_ack(const struct feed *f, struct entry_id id)
 {
-	bool has_bad = f->state == FEED_FAILING || f->state == FEED_BLOCKED || f->state == FEED_BURYING;
+	bool has_bad = f->state == FEED_FAILING || f->state == FEED_BURYING ||
+		       (f->state == FEED_BLOCKED && !feed_waits_of_old(f));
 	if (has_bad && entry_id_cmp(id, f->bad) >= 0)
 		return false;
 	return f->is_adopted || !feed_is_newer(id, f->top);
@@ -280,11 +290,35 @@ static void cut_sent(struct feed *f, uint32_t n)
 		f->n_frames += f->sent[f->sent_from + i].ends;
 }
 
+/* Its tries were counted where the feed was before. */
+static void feed_take_counted(struct shard_ctx *c, struct feed *f, struct msg_feed_nack *m)
+{
+	text_unref(f->reason);
+	f->reason = m->reason;
+	m->reason = NULL;
+	if (f->state == FEED_RUNNING && f->tries > feed_rules(c, f)->max_retries) {
+		f->is_nacked = true;
+		feed_bury(c, f, m->id, DEAD_MAX_RETRIES);
+		return;
+	}
+	struct msg_feed *told = feed_tell(c, f, FEED_HAS_NACKED);
+	told->id = m->id;
+	told->wait_ms = f->state == FEED_BLOCKED ? mono_max(f->until - c->now, 0) : 0;
+	told->tries = f->tries;
+}
+
 void feed_take_nack(struct shard_ctx *c, struct feed *f, struct msg_feed_nack *m)
 {
+	if (m->is_counted) {
+		feed_take_counted(c, f, m);
+		return;
+	}
+	if (m->is_again && feed_waits_of_old(f))
+		feed_move(c, f, FEED_RUNNING, "it was tried meanwhile");
 	uint32_t n = sent_before(f, m->id);
 	const struct feed_sent *s = n < f->n_sent ? &f->sent[f->sent_from + n] : NULL;
-	bool is_among = s && s->is_all && feed_is_newer(m->id, f->pos); /* what is before it is not known by id */
+	bool is_among =
+		(m->is_again || (s && s->is_all)) && feed_is_newer(m->id, f->pos); /* before it: not known by id */
 	bool is_told = is_among || (s && entry_id_cmp(s->id, m->id) == 0);
 	if (f->state != FEED_RUNNING || !is_told || !feed_is_newer(m->id, f->ack)) {
 		struct msg_feed *bad = feed_tell(c, f, FEED_BAD_ACK);
@@ -322,18 +356,17 @@ void feed_bury(struct shard_ctx *c, struct feed *f, struct entry_id id, enum dea
 	feed_move(c, f, FEED_BURYING, dead_reason_name(why));
 }
 
-static mono_ms feed_retry_delay(struct shard_ctx *c, const struct feed *f)
+void feed_wait(struct shard_ctx *c, struct feed *f, struct entry_id bad, mono_ms wait)
 {
-	const struct entries_rules *r = feed_rules(c, f);
-	if (f->nack_ms >= 0)
-		return f->nack_ms;
-	mono_ms wait = r->retry_initial_ms;
-	for (uint32_t i = 1; i < f->tries && wait < r->retry_max_ms; i++)
-		wait *= r->retry_factor;
-	return rng_jitter(&c->rng, mono_min(wait, r->retry_max_ms), r->retry_jitter_pct);
+	assert(wait >= 0 && f->state == FEED_RUNNING);
+	if (wait == 0 || f->tries > feed_rules(c, f)->max_retries)
+		return;
+	f->bad = bad;
+	f->until = c->now + wait;
+	feed_move(c, f, FEED_BLOCKED, "its last try was just now");
 }
 
-void feed_failed(struct shard_ctx *c, struct feed *f, uint32_t tries)
+void feed_failed(struct shard_ctx *c, struct feed *f, uint32_t tries, mono_ms wait)
 {
 	f->must_fail = f->fail_lost = false;
 	f->tries = tries;
@@ -343,7 +376,6 @@ void feed_failed(struct shard_ctx *c, struct feed *f, uint32_t tries)
 		feed_bury(c, f, f->bad, DEAD_MAX_RETRIES);
 		return;
 	}
-	mono_ms wait = feed_retry_delay(c, f);
 	f->until = c->now + wait;
 	f->is_nacked = false;
 	feed_move(c, f, FEED_BLOCKED, "it is tried again later");

@@ -6,7 +6,8 @@
 #include "core/shard/pool.h"
 
 /*   OPEN -> OPENING --opened--> RUNNING --nack--> FAILING --tries left--> BLOCKED --time--> RUNNING
- *                                 |  ^               | used up, dead
+ *                                 |  ^               | used up, dead            ^
+ *                                 +--|---------------|----opened, must wait yet-+
  *                                 |  +---acked--- BURYING <--too large, used up by deaths-- RUNNING
  *   every state --CLOSE--> CLOSING --> (gone)
  *   every state: a newer token, made again, another type, another master -> told, gone
@@ -158,5 +159,8 @@ void feed_take_nack(struct shard_ctx *c, struct feed *f, struct msg_feed_nack *m
 void feed_take_ack(struct shard_ctx *c, struct feed *f, struct entry_id id);
 /* The first entry behind the position becomes a dead letter. */
 void feed_bury(struct shard_ctx *c, struct feed *f, struct entry_id id, enum dead_reason why);
-/* Redis has counted: tries so far. */
-void feed_failed(struct shard_ctx *c, struct feed *f, uint32_t tries);
+/* Redis has counted: tries so far, and how long until the next. */
+void feed_failed(struct shard_ctx *c, struct feed *f, uint32_t tries, mono_ms wait);
+/* The entry behind the position waits for its next try, ms: nothing is told until then. RUNNING, with tries left; 0 ms:
+ * nothing happens. */
+void feed_wait(struct shard_ctx *c, struct feed *f, struct entry_id bad, mono_ms wait);

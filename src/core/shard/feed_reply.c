@@ -41,14 +41,18 @@ static void feed_first_open(struct shard_ctx *c, struct feed *f, const struct re
 	f->tries = (uint32_t)reply->integer;
 	if (f->tries || f->is_tested || reply->n & POSITION_DEATH)
 		f->singles = feed_rules(c, f)->batch;
-	if (f->state == FEED_OPENING)
+	f->is_tested = f->is_tested || reply->n & POSITION_SUSPECT;
+	if (f->state == FEED_OPENING) {
 		feed_move(c, f, FEED_RUNNING, "opened");
+		feed_wait(c, f, reply->bad, reply->wait_ms);
+	}
 	struct msg_feed *told = feed_tell(c, f, FEED_IS_OPEN);
 	told->id = reply->id;
 	told->tries = (uint32_t)reply->integer;
 	told->had_progress = reply->n & POSITION_PROGRESS;
 	told->is_suspect = reply->n & POSITION_SUSPECT;
-	f->is_tested = f->is_tested || told->is_suspect;
+	told->bad = f->state == FEED_BLOCKED ? f->bad : (struct entry_id){0};
+	told->wait_ms = f->state == FEED_BLOCKED ? reply->wait_ms : 0;
 }
 
 /* A failover has lost acknowledgements: what nobody waits to have confirmed is told again. */
@@ -66,6 +70,7 @@ static void feed_went_back(struct shard_ctx *c, struct feed *f, const struct rep
 	}
 	f->ack = is_ack_due ? f->ack : f->pos;
 	feed_restart(c, f);
+	feed_wait(c, f, reply->bad, reply->wait_ms);
 }
 
 /* Opened again after a reconnect, or to see whether the stream is still the same. */
@@ -80,7 +85,7 @@ static void feed_opened_again(struct shard_ctx *c, struct feed *f, const struct 
 		f->tries = (uint32_t)reply->integer;
 	}
 	if (counted)
-		feed_failed(c, f, (uint32_t)reply->integer);
+		feed_failed(c, f, (uint32_t)reply->integer, reply->wait_ms);
 }
 
 static void feed_on_open(struct feeds *fs, struct shard_ctx *c, struct feed *f, const struct reply *reply)
@@ -135,11 +140,11 @@ static void feed_on_ack(struct feeds *fs, struct shard_ctx *c, struct feed *f, c
 
 static void feed_on_fail(struct feeds *fs, struct shard_ctx *c, struct feed *f, const struct reply *reply)
 {
-	if (reply->integer < 0) {
+	if (reply->kind != REPLY_POSITION) {
 		feed_is_refused(fs, c, f);
 		return;
 	}
-	feed_failed(c, f, (uint32_t)reply->integer);
+	feed_failed(c, f, (uint32_t)reply->integer, reply->wait_ms);
 	feed_plan(fs, c, f);
 }
 

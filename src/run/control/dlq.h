@@ -21,7 +21,7 @@ enum dlq_stage {
 	DLQ_LOOK,
 	DLQ_ADD,    /* to the LBS, at once or later */
 	DLQ_DELETE, /* from the dead letters */
-	DLQ_HOLD,   /* entries: a position, where the stream would else begin at its end */
+	DLQ_HOLD,   /* entries: nothing waits for a next try; a position, where the stream would begin at its end */
 	DLQ_GIVE,   /* entries: to their data stream */
 	DLQ_WAKE    /* entries: a stream that has more goes to the LBS */
 };

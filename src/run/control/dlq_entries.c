@@ -39,7 +39,8 @@ static struct slice *own_words(const struct entry_in *e, size_t *n)
 	return w;
 }
 
-/* `start: "$"`: a stream whose position has gone would begin behind what is given now. */
+/* Whoever replays wants it to go on: no pause before a next try is left. And with `start: "$"` a stream whose position
+ * has gone would begin behind what is given now. */
 static void send_hold(struct dlq_job *j)
 {
 	const struct entry_in *e = letter(j, j->at);
@@ -48,7 +49,7 @@ static void send_hold(struct dlq_job *j)
 	char *position = command_position_key(e->stream->bytes);
 	char *ttl = mem_printf("%lld", (long long)j->rules->entries.position_ttl_ms);
 	control_redis_words(j->asked, (const char *const[]){"EVAL", script_text(SCRIPT_FEED_HOLD), "2", position,
-					      e->stream->bytes, ttl, NULL});
+					      e->stream->bytes, ttl, j->rules->entries.start, NULL});
 	mem_free(position);
 	mem_free(ttl);
 }
@@ -63,7 +64,7 @@ void dlq_entries_give(struct dlq_job *j)
 			e->stream ? "it has no fields of its own" : "it does not say which stream it is of");
 		j->n_failed++;
 		j->at++;
-	} else if (j->rules->entries.start[0] == '$' && !j->is_held) {
+	} else if (!j->is_held) {
 		send_hold(j);
 	} else if (dlq_ask(j, data_slot(e), DLQ_GIVE)) {
 		control_redis_bytes(j->asked, w, n);

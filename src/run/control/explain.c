@@ -241,9 +241,10 @@ static void about_feed(struct facts *f, const struct coord_service *s, const str
 		return;
 	if (feed->blocked_until) {
 		command_id_format(id, feed->bad);
-		facts_age(age, feed->blocked_until - now);
+		facts_age(age, mono_max(0, feed->blocked_until - now));
 		facts_add(f, "entry %s failed %u of %u times, next try in %s: %s", id, feed->tries,
-			s->rules->entries.max_retries + 1, age, e->note ? e->note->bytes : "no reason given");
+			s->rules->entries.max_retries + 1, age,
+			e->note ? e->note->bytes : "no reason given, or it was given to who had the stream before");
 		facts_next(f, "nothing else of its stream until it is acknowledged or a dead letter");
 		return;
 	}

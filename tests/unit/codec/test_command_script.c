@@ -968,7 +968,7 @@ Test(script, a_position_moves_forward_only_and_for_its_owner_only)
 	cr_expect_str_eq(position_field("at"), "1700");
 	expect_open(101, 6, 0, POSITION_DEATH | POSITION_PROGRESS); /* the first one never closed */
 	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {7, 0})), -1);
-	cr_expect_eq(NUMBER(FEED(FAIL, 100)), -1);
+	cr_expect_eq(EXEC(FEED(FAIL, 100)).kind, REPLY_NIL);
 	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .end = FEED_END_DELETE, .ttl_ms = 1)), 0);
 	cr_expect_eq(EXEC(FEED(OPEN, 100, .expect = S("0"))).kind, REPLY_NIL);
 	cr_expect_str_eq(position_field("pos"), "6-0");
@@ -1038,13 +1038,101 @@ Test(script, tries_are_counted_and_an_ack_ends_them)
 {
 	xadd("5-0");
 	expect_open(100, 0, 0, 0);
-	cr_expect_eq(NUMBER(FEED(FAIL, 100)), 1);
-	cr_expect_eq(NUMBER(FEED(FAIL, 100)), 2);
+	cr_expect_eq(EXEC(FEED(FAIL, 100)).integer, 1);
+	cr_expect_eq(EXEC(FEED(FAIL, 100)).integer, 2);
 	expect_open(100, 0, 2, 0);
 	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .end = FEED_END_DEATH)), 1);
 	expect_open(101, 0, 3, 0); /* counted once, by the close */
 	cr_expect_eq(NUMBER(FEED(ACK, 101, .id = {5, 0})), 1);
 	cr_expect_str_eq(position_field("tries"), "0");
+}
+
+/* 1 min, 8 min, 10 min, and a tenth more. */
+#define MINUTES                                                                                                        \
+	{                                                                                                              \
+		.first_ms = 60000, .factor = 8, .max_ms = 600000, .permille = 1100                                     \
+	}
+
+/* The next try of 6-0 waits for less than that, and not much less. */
+static void expect_waits(struct reply r, int64_t ms)
+{
+	cr_expect(r.kind == REPLY_POSITION && r.wait_ms <= ms && r.wait_ms > ms - 10000 && r.bad.ms == 6,
+		"%d: %lld ms of %lld, entry %llu", r.kind, (long long)r.wait_ms, (long long)ms,
+		(unsigned long long)r.bad.ms);
+}
+
+static void open_behind_5(void)
+{
+	xadd("5-0"), xadd("6-0"), xadd("7-0");
+	expect_open(100, 0, 0, 0);
+	NUMBER(FEED(ACK, 100, .id = {5, 0}));
+}
+
+Test(script, the_pause_before_a_try_is_kept_for_every_owner_and_an_ack_ends_it)
+{
+	open_behind_5();
+	cr_expect_eq(EXEC(FEED(FAIL, 100, .pause = MINUTES)).wait_ms, 66000);
+	expect_waits(EXEC(FEED(OPEN, 100, .expect = S("0"))), 66000);
+	cr_expect_eq(EXEC(FEED(FAIL, 100, .pause = MINUTES)).wait_ms, 528000);
+	cr_expect_eq(EXEC(FEED(FAIL, 100, .pause = MINUTES)).wait_ms, 660000);
+	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .end = FEED_END_KEEP)), 1);
+	expect_waits(EXEC(FEED(OPEN, 101, .expect = S("0"))), 660000);
+	expect_waits(EXEC(FEED(OPEN, 102, .expect = S("0"))), 660000); /* after a kill -9 */
+	NUMBER(FEED(ACK, 102, .id = {6, 0}));
+	cr_expect_str_eq(position_field("not_before"), "none");
+	cr_expect_str_eq(position_field("pause"), "none");
+}
+
+Test(script, a_death_that_is_counted_has_a_pause_like_a_failure)
+{
+	open_behind_5();
+	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .end = FEED_END_DEATH, .pause = MINUTES)), 1);
+	expect_waits(EXEC(FEED(OPEN, 101, .expect = S("0"))), 66000);
+	expect_waits(EXEC(FEED(OPEN, 102, .expect = S("0"), .was_alone = true, .pause = MINUTES)), 528000);
+	expect_waits(EXEC(FEED(OPEN, 102, .expect = S("0"), .was_alone = true, .pause = MINUTES)), 528000);
+}
+
+Test(script, a_clock_that_was_set_back_makes_no_pause_longer)
+{
+	open_behind_5();
+	cr_expect_eq(EXEC(FEED(FAIL, 100, .pause = MINUTES)).wait_ms, 66000);
+	real_redis_command(redis, "HSET {s}-sluice not_before 99999999999999");
+	expect_waits(EXEC(FEED(OPEN, 101, .expect = S("0"))), 66000);
+	cr_expect_neq(strcmp(position_field("not_before"), "99999999999999"), 0, "it is right from here on");
+	real_redis_command(redis, "HSET {s}-sluice not_before 5");
+	cr_expect_eq(EXEC(FEED(OPEN, 102, .expect = S("0"))).wait_ms, 0);
+}
+
+Test(script, a_position_without_a_pause_has_none)
+{
+	open_behind_5();
+	real_redis_command(redis, "HINCRBY {s}-sluice tries 1"); /* as release 0.1 counts */
+	const struct reply r = EXEC(FEED(OPEN, 101, .expect = S("0")));
+	cr_expect(r.integer == 1 && r.wait_ms == 0 && r.bad.ms == 0);
+	real_redis_command(redis, "HSET {s}-sluice not_before x pause y");
+	cr_expect_eq(EXEC(FEED(OPEN, 102, .expect = S("0"))).wait_ms, 0, "no number: no pause");
+}
+
+Test(script, a_replay_leaves_no_pause)
+{
+	open_behind_5();
+	EXEC(FEED(FAIL, 100, .pause = MINUTES));
+	real_redis_command(redis, "EVAL %s 2 {s}-sluice s 60000 0", script_text(SCRIPT_FEED_HOLD));
+	const struct reply r = EXEC(FEED(OPEN, 101, .expect = S("0")));
+	cr_expect(r.integer == 1 && r.wait_ms == 0);
+	real_redis_command(redis, "EVAL %s 2 {t}-sluice t 60000 0", script_text(SCRIPT_FEED_HOLD));
+	cr_expect_eq(n_of("EXISTS", "{t}-sluice"), 0, "with start 0 no position is made");
+}
+
+Test(script, what_is_deleted_or_made_again_does_not_wait)
+{
+	open_behind_5();
+	EXEC(FEED(FAIL, 100, .pause = MINUTES));
+	real_redis_command(redis, "XDEL s 6-0 7-0");
+	cr_expect_eq(EXEC(FEED(OPEN, 101, .expect = S("0"))).wait_ms, 0);
+	real_redis_command(redis, "DEL s");
+	xadd("3-0");
+	cr_expect_eq(EXEC(FEED(OPEN, 101, .expect = S("0"))).wait_ms, 0);
 }
 
 Test(script, an_ack_of_an_id_the_stream_never_had_is_refused_when_asked_to)

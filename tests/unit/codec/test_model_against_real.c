@@ -165,7 +165,8 @@ static bool replies_equal(enum cmd_kind kind, const struct reply *a, const struc
 	case REPLY_SLOTS:
 		return true;
 	case REPLY_POSITION:
-		return entry_id_cmp(a->id, b->id) == 0 && a->integer == b->integer && a->n == b->n;
+		return entry_id_cmp(a->id, b->id) == 0 && a->integer == b->integer && a->n == b->n &&
+		       is_near(a->wait_ms, b->wait_ms) && entry_id_cmp(a->bad, b->bad) == 0;
 	case REPLY_FEED:
 		return feeds_equal(a->feed, b->feed);
 	case REPLY_ERROR:
@@ -319,6 +320,10 @@ static void feed_command(struct pair *p, struct cmd *c)
 	c->expect = slice_str(roll(p, 2) ? "0" : "$");
 	c->count = 1 + roll(p, 3);
 	c->end = (enum feed_end)roll(p, FEED_ENDS);
+	c->pause = (struct cmd_pause){.first_ms = roll(p, 3) * LONG_MS,
+		.factor = (uint32_t)roll(p, 3) + 1,
+		.max_ms = 3 * LONG_MS,
+		.permille = roll(p, 2) ? 1000 : 1200};
 	c->trim = roll(p, 2);
 	c->check = roll(p, 2);
 	c->id = roll(p, 3) ? p->feed_id : c->kind == CMD_FEED_READ ? (struct entry_id){0, 0} : some_id(p);
@@ -576,6 +581,8 @@ static void compare_feed(struct pair *p, const char *stream)
 	cr_expect_eq(strtoll(field_of(r, "tries"), NULL, 10), v.tries);
 	cr_expect_eq(strtol(field_of(r, "run"), NULL, 10), v.run);
 	cr_expect(is_near(ttl, v.ttl_ms));
+	const char *pause = field_of(r, "pause");
+	cr_expect_eq(strcmp(pause, "none") == 0 ? -1 : strtoll(pause, NULL, 10), v.pause_ms);
 }
 
 static void compare_state(struct pair *p)

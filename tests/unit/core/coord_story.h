@@ -159,6 +159,9 @@ static void story_msg(const struct msg *m)
 	else if (m->kind == MSG_FEED_OPEN)
 		buf_printf(&W.text, "%s%s", m->feed_open.is_suspect ? " suspect" : "",
 			m->feed_open.was_alone ? " counts" : "");
+	else if (m->kind == MSG_FEED_NACK)
+		buf_printf(&W.text, "%s%s", m->feed_nack.is_again ? " again" : "",
+			m->feed_nack.is_counted ? " counted" : "");
 	else if (m->kind == MSG_FEED_START && m->feed_start.is_suspect)
 		buf_str(&W.text, " suspect");
 	buf_str(&W.text, "\n");

@@ -133,6 +133,10 @@ static void story_feed(const struct msg_feed *m)
 	story_entry_id(m->id);
 	if (m->result == FEED_HAS_ENTRIES)
 		buf_printf(&W.text, " %s", m->json->bytes);
+	if (m->wait_ms && m->result == FEED_IS_OPEN) {
+		buf_printf(&W.text, " waits=%lld", (long long)m->wait_ms);
+		story_entry_id(m->bad);
+	}
 	if (m->result == FEED_HAS_NACKED)
 		buf_printf(&W.text, " tries=%u wait=%lld", m->tries, (long long)m->wait_ms);
 	story_text(m->moved_to);

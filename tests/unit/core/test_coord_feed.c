@@ -50,26 +50,70 @@ Test(coord_feed, what_was_told_before_a_move_is_not_told_again, .init = feed_up,
 	expect_story("[ 1500] s feed_start 1 8-5\n");
 }
 
-Test(coord_feed, a_nack_that_a_move_overtook_is_answered_and_all_behind_it_comes_again, .init = feed_up,
-	.fini = story_down)
+/* The feed's next shard has found the position behind 8-last, after so many tries of the entry behind it. */
+static void feed_opens(uint64_t last, uint32_t tries, mono_ms wait_ms)
+{
+	struct msg_feed feed = {.result = FEED_IS_OPEN, .id = {8, last}, .tries = tries, .wait_ms = wait_ms};
+	if (wait_ms)
+		feed.bad = (struct entry_id){8, last + 1};
+	story_from_shard((struct msg){.kind = MSG_FEED, .handle = H, .feed = feed});
+}
+
+static void nacked_waits(mono_ms wait_ms)
+{
+	struct msg_feed feed = {.result = FEED_HAS_NACKED, .id = {8, 3}, .tries = 1, .wait_ms = wait_ms};
+	story_from_shard((struct msg){.kind = MSG_FEED, .handle = H, .feed = feed});
+}
+
+Test(coord_feed, a_nack_that_a_move_overtook_is_done_by_the_next_shard, .init = feed_up, .fini = story_down)
 {
 	says_of_entry(FRAME_NACK, 3);
 	expect_story("[ 1000] s feed_nack 1 8-3\n");
 	feed_moves();
 	feed_says(FEED_IS_OPEN, 0);
-	expect_story("[ 1500] s feed_ack 1 8-2\n" /* what is before it is finished */
+	nacked_waits(1000);
+	expect_story("[ 1500] s feed_nack 1 8-3 again\n" /* what was told behind it is void */
 		     "[ 1500] s feed_start 1 0-0\n"
 		     "[ 1500] w1 ok 7-0 for=4 waits 8-3\n");
 }
 
-Test(coord_feed, a_nack_while_it_moves_is_answered_and_all_behind_it_comes_again, .init = feed_up, .fini = story_down)
+Test(coord_feed, a_nack_while_it_moves_is_done_by_the_next_shard, .init = feed_up, .fini = story_down)
 {
+	feed_opens(2, 0, 0);
+	story_clear();
 	feed_moves();
 	says_of_entry(FRAME_NACK, 3);
+	says_of_entry(FRAME_ACK, 5); /* of what is void */
+	feed_opens(2, 2, 0);         /* no shard has heard of this one: the tries are older */
+	expect_story("[ 1500] s feed_nack 1 8-3 again\n[ 1500] s feed_start 1 0-0\n");
+}
+
+Test(coord_feed, a_nack_that_was_counted_before_the_move_is_not_counted_again, .init = feed_up, .fini = story_down)
+{
+	says_of_entry(FRAME_NACK, 3);
+	story_clear();
+	feed_moves();
+	feed_opens(2, 1, 700);
+	expect_story("[ 1500] s feed_nack 1 8-3 again counted\n[ 1500] s feed_start 1 0-0\n");
+}
+
+Test(coord_feed, a_nack_whose_entry_is_a_dead_letter_by_now_is_answered_so, .init = feed_up, .fini = story_down)
+{
+	says_of_entry(FRAME_NACK, 3);
+	story_clear();
+	feed_moves();
+	feed_opens(3, 0, 0);
+	expect_story("[ 1500] w1 ok 7-0 for=4 dead 8-3\n[ 1500] s feed_start 1 0-0\n");
+}
+
+Test(coord_feed, an_ack_that_was_refused_is_not_made_after_a_move, .init = feed_up, .fini = story_down)
+{
+	says_of_entry(FRAME_ACK, 9);
+	feed_says(FEED_BAD_ACK, 9);
+	story_clear();
+	feed_moves();
 	feed_says(FEED_IS_OPEN, 0);
-	expect_story("[ 1500] s feed_ack 1 8-2\n"
-		     "[ 1500] s feed_start 1 0-0\n"
-		     "[ 1500] w1 ok 7-0 for=4 waits 8-3\n");
+	expect_story("[ 1500] s feed_start 1 8-5\n");
 }
 
 Test(coord_feed, a_nack_of_what_nobody_was_given_voids_nothing, .init = feed_up, .fini = story_down)

@@ -36,6 +36,19 @@ static void answer_position(uint64_t ms, int64_t tries, size_t flags)
 	story_reply(CMD_FEED_OPEN, (struct reply){.kind = REPLY_POSITION, .id = {ms, 0}, .integer = tries, .n = flags});
 }
 
+/* 11-0 waits for its next try, or will not be tried again. */
+static void answer_waits(int64_t tries, int64_t wait_ms)
+{
+	story_reply(CMD_FEED_OPEN,
+		(struct reply){
+			.kind = REPLY_POSITION, .id = {10, 0}, .integer = tries, .wait_ms = wait_ms, .bad = {11, 0}});
+}
+
+static void answer_fail(int64_t tries, int64_t wait_ms)
+{
+	story_reply(CMD_FEED_FAIL, (struct reply){.kind = REPLY_POSITION, .integer = tries, .wait_ms = wait_ms});
+}
+
 static void start(uint32_t epoch)
 {
 	story_msg_in((struct msg){.kind = MSG_FEED_START, .handle = H, .feed_start.epoch = epoch});
@@ -122,7 +135,7 @@ Test(feed, a_failed_entry_comes_again_alone_and_what_was_behind_it_is_void, .ini
 	word(MSG_FEED_NACK, 13);
 	story_int(CMD_FEED_ACK, 1);
 	word(MSG_FEED_ACK, 14); /* of what is void */
-	story_int(CMD_FEED_FAIL, 1);
+	answer_fail(1, 1000);
 	story_until(1999);
 	expect_story("[ 1000] feed_ack k 12-0\n"
 		     "[ 1000] > feed acked 12-0\n"
@@ -136,7 +149,7 @@ Test(feed, a_read_from_before_a_nack_is_not_told, .init = ready, .fini = story_d
 	start(1);
 	answer_read(11, 10, 0); /* another read is on its way */
 	word(MSG_FEED_NACK, 11);
-	story_int(CMD_FEED_FAIL, 1);
+	answer_fail(1, 1000);
 	story_clear();
 	answer_read(21, 3, 0);
 	expect_story("");
@@ -159,7 +172,7 @@ Test(feed, tries_used_up_go_to_the_dead_letters_then_on, .init = ready, .fini = 
 	story_drop_waiting(CMD_FEED_READ);
 	word(MSG_FEED_NACK, 11);
 	story_clear();
-	story_int(CMD_FEED_FAIL, 4);
+	answer_fail(4, 512000);
 	struct entry_batch *b = mem_alloc(sizeof *b + sizeof b->v[0]);
 	b->n = 1;
 	b->v[0].fields = mem_alloc(sizeof *b->v[0].fields);
@@ -207,12 +220,119 @@ Test(feed, an_entry_that_another_shard_has_told_may_fail, .init = ready, .fini =
 	story_msg_in((struct msg){.kind = MSG_FEED_START, .handle = H, .feed_start = {.epoch = 2, .told = {13, 0}}});
 	word(MSG_FEED_NACK, 12);
 	story_int(CMD_FEED_ACK, 1);
-	story_int(CMD_FEED_FAIL, 1);
+	answer_fail(1, 1000);
 	expect_story("[ 1000] feed_read k 13-0\n"
 		     "[ 1000] feed_ack k 11-18446744073709551615\n"
 		     "[ 1000] > feed acked 11-18446744073709551615\n"
 		     "[ 1000] feed_fail k\n"
 		     "[ 1000] > feed nacked 12-0 tries=1 wait=1000\n");
+}
+
+/* ---- the pause before a try, which whoever had the stream before has left in the position ---- */
+
+static void open_waiting(int64_t tries, int64_t wait_ms, bool is_adopted)
+{
+	story_up();
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = feed_rules_for(10, 2)});
+	W.hide[CMD_CONSUMERS] = W.hide[CMD_TRACKING] = true;
+	story_msg_in((struct msg){.kind = MSG_FEED_OPEN,
+		.svc = 1,
+		.handle = H,
+		.feed_open = {.slot = 9, .token = ID7, .stream = text_new("k", 1), .is_adopted = is_adopted}});
+	story_clear();
+	answer_waits(tries, wait_ms);
+}
+
+Test(feed, an_entry_whose_pause_is_not_over_is_told_when_it_is, .fini = story_down)
+{
+	open_waiting(2, 700, false);
+	start(1);
+	story_until(1699);
+	expect_story("[ 1000] > feed open 10-0 waits=700 11-0\n");
+	story_clear();
+	story_until(1700);
+	answer_read(11, 5, 0);
+	expect_story("[ 1700] feed_read k 10-0\n[ 1700] > feed entries 11-0 [11,2] +\n");
+}
+
+Test(feed, a_pause_outlives_a_reconnect, .fini = story_down)
+{
+	open_waiting(2, 700, false);
+	start(1);
+	story_clear();
+	story_conn(CONN_COMMAND, false);
+	story_conn(CONN_COMMAND, true);
+	W.hide[CMD_CACHING] = true;
+	answer_waits(2, 650);
+	story_until(1699);
+	cr_expect(!story_waits(CMD_FEED_READ));
+	story_until(1700);
+	cr_expect(story_waits(CMD_FEED_READ));
+}
+
+Test(feed, after_the_last_try_there_is_no_pause, .fini = story_down)
+{
+	open_waiting(4, 700, false);
+	start(1);
+	story_clear();
+	answer_read(11, 1, 0);
+	expect_story("[ 1000] feed_pick k 11-0\n");
+}
+
+Test(feed, a_worker_that_was_given_it_before_may_finish_it, .fini = story_down)
+{
+	open_waiting(1, 700, true);
+	start(1);
+	story_clear();
+	word(MSG_FEED_ACK, 11);
+	story_int(CMD_FEED_ACK, 1);
+	expect_story("[ 1000] feed_ack k 11-0\n[ 1000] > feed acked 11-0\n[ 1000] feed_read k 11-0\n");
+}
+
+Test(feed, what_another_shard_has_told_meanwhile_waits_no_more, .fini = story_down)
+{
+	open_waiting(1, 700, true);
+	story_msg_in((struct msg){.kind = MSG_FEED_START, .handle = H, .feed_start = {.epoch = 2, .told = {11, 0}}});
+	story_clear();
+	word(MSG_FEED_ACK, 11);
+	story_int(CMD_FEED_ACK, 1);
+	expect_story("[ 1000] feed_ack k 11-0\n[ 1000] > feed acked 11-0\n[ 1000] feed_read k 11-0\n");
+}
+
+static void nack_again(uint64_t ms, bool is_counted)
+{
+	struct msg m = msg_feed_nack(
+		(struct msg_feed_nack){.id = {ms, 0}, .delay_ms = -1, .is_again = true, .is_counted = is_counted});
+	m.handle = H;
+	story_msg_in(m);
+}
+
+Test(feed, a_nack_that_was_counted_elsewhere_is_answered_with_what_is_left_of_the_pause, .fini = story_down)
+{
+	open_waiting(1, 700, true);
+	story_clear();
+	nack_again(11, true);
+	expect_story("[ 1000] > feed nacked 11-0 tries=1 wait=700\n");
+}
+
+Test(feed, a_nack_that_was_not_counted_elsewhere_is_counted_here, .init = ready, .fini = story_down)
+{
+	nack_again(12, false);
+	start(1);
+	story_int(CMD_FEED_ACK, 1);
+	answer_fail(1, 1000);
+	expect_story("[ 1000] feed_ack k 11-18446744073709551615\n"
+		     "[ 1000] > feed acked 11-18446744073709551615\n"
+		     "[ 1000] feed_fail k\n"
+		     "[ 1000] > feed nacked 12-0 tries=1 wait=1000\n");
+}
+
+Test(feed, a_nack_that_used_the_tries_up_elsewhere_is_a_dead_letter, .fini = story_down)
+{
+	open_waiting(4, 700, true);
+	story_clear();
+	nack_again(11, true);
+	expect_story("[ 1000] feed_pick k 11-0\n");
 }
 
 Test(feed, an_id_nobody_was_given_is_refused, .init = ready, .fini = story_down)

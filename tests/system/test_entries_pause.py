@@ -1,0 +1,70 @@
+"""Entries mode: the pause before an entry's next try is kept in Redis, whoever has its stream then."""
+import time
+
+from lib.case import limit
+from lib.entries import add, entries, hand, lbs, position
+
+issue = 16
+
+
+def waits(db, stream):
+    """Seconds until the next try, by the position."""
+    return int(position(db, stream)["not_before"]) / 1000 - time.time()
+
+
+@limit(90)
+def test_a_pause_outlives_workers_and_daemons_and_costs_no_credit(t):
+    r = t.redis()
+    d = t.daemon(r, T=3, service=entries(retry={"initial": "6s", "jitter": "0%"}))
+    ids = add(r.db, "orders:k", 3)
+    lbs(r.db, "orders", "orders:k")
+    h = hand(t, d)
+    a = h.assign()
+    h.ids(3)
+    assert h.nack(a["lease"], ids[1], reason="no good")["retry_ms"] == 6000
+    over = time.time() + waits(r.db, "orders:k")
+    assert 4 < over - time.time() <= 6.1
+    h.send(t="bye")  # its worker leaves, …
+    t.wait(lambda: not d.json("ls"), 10, "the stream to go back")
+    d.kill()  # … its daemon is killed, the next one is restarted
+    d.start()
+    assert d.stop() == 0
+    d.start()
+    h = hand(t, d)
+    t.wait(lambda: f"entry {ids[1]} failed 1 of 4 times" in d.ctl("explain", "orders:k").stdout, 10, "why it waits")
+    lbs(r.db, "orders", "orders:other")
+    b = h.assign(stream="orders:other")  # by the only credit
+    h.done(b["lease"])
+    e, = h.ids(1)
+    assert e[0] == ids[1] and e[2] == 1, e
+    assert time.time() > over - 0.1, "it came too early"
+    a = h.assign(stream="orders:k")
+    h.ack(a["lease"], ids[1])
+    assert "not_before" not in position(r.db, "orders:k")
+    assert [e[0] for e in h.ids(1)] == ids[2:]
+    assert h.nack(a["lease"], ids[2], retry_ms=1500)["retry_ms"] == 1500
+    over = time.time() + waits(r.db, "orders:k")
+    h.send(t="bye")  # and a short one is waited for with the stream
+    h = hand(t, d)
+    h.assign(stream="orders:k")
+    row, = d.json("ls", "--state", "blocked")
+    assert row["tries"] == 1, row
+    assert h.ids(1)[0][0] == ids[2] and time.time() > over - 0.1
+
+
+@limit(60)
+def test_a_workers_death_has_a_pause_like_a_failure(t):
+    r = t.redis()
+    d = t.daemon(r, T=3, service=entries(retry={"initial": "1500ms", "jitter": "0%"}))
+    ids = add(r.db, "orders:k", 1)
+    lbs(r.db, "orders", "orders:k")
+    h = hand(t, d)
+    h.assign()
+    h.ids(1)
+    h.close()  # without a word
+    h = hand(t, d)
+    h.until("assign", timeout=20)
+    assert position(r.db, "orders:k")["tries"] == "1" and waits(r.db, "orders:k") > 0
+    over = time.time() + waits(r.db, "orders:k")
+    e, = h.ids(1)
+    assert e[0] == ids[0] and e[2] == 1 and time.time() > over - 0.1
