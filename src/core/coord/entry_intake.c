@@ -136,10 +136,8 @@ void entry_enter_one(struct coord *c, struct coord_service *s, struct entry_in *
 	char words[OWN_WHY_CAP];
 	const enum dead_reason why = why_hopeless(c, s, in, words);
 	if (why != DEAD_N) {
-		if (e) {
-			entry_reserved_of(c, s)->owned--;
-			ledger_drop(&c->ledger, e);
-		}
+		if (e)
+			entry_drop(c, e); /* with its claim */
 		enter_hopeless(c, s, in, why, words);
 		return;
 	}

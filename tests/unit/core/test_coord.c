@@ -820,6 +820,29 @@ Test(coord, a_pending_entry_without_data_is_acknowledged, .init = story_ready, .
 	cr_assert_eq(W.c->ledger.n, 0);
 }
 
+/* Its connection was lost while it was fetched: what is pending for us is read anew, and this one has no data any more. */
+Test(coord, a_fetched_entry_that_is_found_deleted_keeps_no_credit, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t a = story_assigned(7, "s");
+	story_says(1, FRAME_DONE, 7);
+	story_from_shard((struct msg){.kind = MSG_OP_RESULT,
+		.handle = a,
+		.op_result.kind = CMD_DONE,
+		.op_result.result = OP_DONE,
+		.op_result.next = {8, 0}});
+	struct entry *e = ledger_get(&W.c->ledger, 0, (struct entry_id){8, 0});
+	cr_assert(e && e->state == ENTRY_FETCHING && e->uses_claim);
+	story_clear();
+	struct entry_batch *b = story_batch(8, "s");
+	b->v[0].problem = ENTRY_DELETED;
+	story_from_shard((struct msg){
+		.kind = MSG_ENTRIES, .entries.source = SOURCE_OWN, .entries.is_last = true, .entries.batch = b});
+	expect_story("[ 1000] s ack 8-0 retry=0\n");
+	e = ledger_get(&W.c->ledger, 0, (struct entry_id){8, 0});
+	cr_assert(e && !e->uses_claim);
+}
+
 /* ---- a second entry of a stream ---- */
 
 Test(coord, a_second_entry_waits_without_a_lock, .init = story_ready, .fini = story_down)
