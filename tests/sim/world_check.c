@@ -148,8 +148,8 @@ void check_nothing_lost(struct world *w, const char *when)
 		check_item(w, i, when);
 }
 
-/* It waited for its stream, with its lock on the way to be deleted, and is pending for the same daemon again, which asks
- * for the lock anew. */
+/* It waited for its stream, with its lock on the way to be deleted, and is pending for the same daemon again, which will
+ * ask for the lock anew. */
 static bool is_new_again(struct world *w, const struct cmd *c, const char *consumer)
 {
 	for (unsigned i = 0; i < w->o.n_daemons; i++) {
@@ -157,7 +157,7 @@ static bool is_new_again(struct world *w, const struct cmd *c, const char *consu
 		if (strcmp(d->shard_rules.consumer, consumer) != 0)
 			continue;
 		const struct entry *e = d->is_alive ? ledger_get(&d->core->ledger, c->svc, c->id) : NULL;
-		return !e || e->state == ENTRY_FETCHING || e->state == ENTRY_LOCKING;
+		return !e || e->state == ENTRY_FETCHING || e->state == ENTRY_LOCKING || e->state == ENTRY_PARKED;
 	}
 	return false;
 }
@@ -259,6 +259,8 @@ static void check_overlap(struct world *w, struct sim_worker *k, struct hold *h,
 		return;
 	if (!is_same && (w->items[h->item].is_deleted || w->items[h2->item].is_deleted))
 		return; /* nobody knows any more what stream it was of */
+	if (!is_same && w->has_regrouped && (w->items[h2->item].is_done || go_is_finishing(w, h2->item)))
+		return; /* acknowledged by who had it before the group was deleted: its stream counts as free */
 	if (is_same && h2->token >= h->token + w->has_regrouped && !w->has_lost)
 		world_fail(w, "P2: the token of item %u does not rise", h->item);
 	if (is_excused(k2, h2))
@@ -297,7 +299,8 @@ void check_assign(struct world *w, struct sim_worker *k, struct hold *h)
 		world_fail(w, "P2: item %u is assigned with token %llu after %llu", h->item,
 			(unsigned long long)h->token, (unsigned long long)it->last_token);
 	it->last_token = h->token;
-	if (it->is_done && !it->is_deleted && !w->has_lost && !w->o.entries.idle_release_ms)
+	/* regrouped: delivered again before a done that had been refused was told again */
+	if (it->is_done && !it->is_deleted && !w->has_lost && !w->has_regrouped && !w->o.entries.idle_release_ms)
 		world_fail(w, "item %u is assigned after it was done", h->item);
 	for (unsigned i = 0; i < w->n_workers; i++)
 		for (unsigned j = 0; w->workers[i].is_alive && j < WORLD_HOLDS; j++)
