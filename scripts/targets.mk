@@ -117,7 +117,7 @@ chaos: all
 	$(call CHAOS,chaos_entries.py,$$(($(SECONDS) / 3)) --topology standalone)
 TOPOLOGY ?= cluster
 chaos-entries: all
-	$(call CHAOS,chaos_entries.py,$(SECONDS) --topology $(TOPOLOGY) $(if $(KEYS),--keys $(KEYS)))
+	$(call CHAOS,chaos_entries.py,$(SECONDS) --topology $(TOPOLOGY) $(if $(KEYS),--keys $(KEYS) --whole))
 # What takes minutes of real time: ten rolling updates with streams of five minutes and the like
 long: all
 	$(AGAIN) V=fault programs

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""chaos_entries.py [--seed N] [--seconds N] [--topology standalone|cluster] [--keys N] [--entries N] [--build DIR] [--dir DIR] [--keep]:
+"""chaos_entries.py [--seed N] [--seconds N] [--topology standalone|cluster] [--keys N] [--entries N] [--whole] [--build DIR] [--dir DIR] [--keep]:
 random trouble for entries mode: many keys, four producers, 3 daemons, 8 workers of four kinds (sluice-run --each, --batch, --feed,
 the Python client), on one Redis with an append-only file or on 3 masters with a replica each.
 
@@ -9,6 +9,7 @@ twice. Positions and tokens are looked at all the time: on one Redis neither eve
 The seed gives the order of the trouble, not its timing. Exit status 0 = nothing found."""
 import argparse
 import collections
+import itertools
 import json
 import os
 import random
@@ -220,6 +221,7 @@ class EntryChaos(Chaos):
         self.producers = [Producer(self.c, self.keys, total // 4, total / 4 / o.seconds, random.Random(o.seed * 10 + i), self.is_cluster)
                           for i in range(4)]
         self.watcher = Watcher(self.c, self.keys)
+        self.added, self.did, self.n_read = {}, collections.defaultdict(set), 0  # key -> ids
 
     def start_daemons(self):
         """Behind gates: they say MOVING."""
@@ -303,16 +305,20 @@ class EntryChaos(Chaos):
     def heal(self):
         self.say("healing")
         for p in self.producers:
-            p.is_stopping.set()
+            p.rate = 10**9 if self.o.whole else p.rate
+            if not self.o.whole:
+                p.is_stopping.set()
         self.run_later(everything=True)
         if self.is_cluster:
             self.wait_whole()
         for p in self.producers:
-            p.join(60)
+            p.join(900 if self.o.whole else 60)
+            assert not p.is_alive(), f"a producer has {p.left} entries left"
         for d in self.daemons:
             d.wait_ready(60)
         self.left = []
         self.say("all is up: waiting for the rest of the work")
+        self.added = self.streams()
         self.until("every entry was worked on", self.unworked, 120)
         if self.is_cluster:  # an acknowledgement that a failover lost, of a lease that had ended: nobody owns it, and its work is done
             try:
@@ -333,36 +339,41 @@ class EntryChaos(Chaos):
             self.note_refused(d)
 
     def until(self, what, left, seconds):
-        try:
-            wait_until(lambda: not left(), seconds, what, 0.5)
-        except AssertionError:
-            rest = left()
+        """Finding: `seconds` have passed without any progress."""
+        rest, at = left(), time.monotonic()
+        while rest and time.monotonic() < at + seconds:
+            time.sleep(0.5)
+            now = left()
+            rest, at = now, at if now == rest else time.monotonic()
+        if rest:
             self.left += [f"not so: {what}: {k}: {n}" for k, n in list(rest.items())[:10]] + [f"{len(rest)} keys in all"]
 
     def streams(self):
         rows = self.c.db.pipe([("XRANGE", k, "-", "+") for k in self.keys])
         return {k: [id for id, _ in row] for k, row in zip(self.keys, rows) if isinstance(row, list) and row}
 
-    def lines(self):
-        """(who, key, token, what, id) in order."""
+    def lines(self, first=0):
+        """(who, key, token, what, id) in order, from the first-th on."""
         try:
             with open(self.t.path("done")) as f:
-                for line in f:
+                for line in itertools.islice(f, first, None):
+                    if not line.endswith("\n"):  # it is being written
+                        return
                     who, key, token, what, entry = line.split(" ", 4)
                     yield who, key, token, what, json.loads(entry)["id"]
         except FileNotFoundError:
             return
 
     def unworked(self):
-        did = collections.defaultdict(set)
-        for _, key, _, what, id in self.lines():
+        for _, key, _, what, id in self.lines(self.n_read):
+            self.n_read += 1
             if what == "did":
-                did[key].add(id)
-        return {k: f"{len(missing)} missing, first {missing[0]}" for k, ids in self.streams().items()
-                if (missing := [x for x in ids if x not in did[k]])}
+                self.did[key].add(id)
+        return {k: f"{len(missing)} missing, first {missing[0]}" for k, ids in self.added.items()
+                if (missing := [x for x in ids if x not in self.did[k]])}
 
     def unacked(self):
-        streams = self.streams()
+        streams = self.added
         rows = self.c.db.pipe([("HGET", position_key(k), "pos") for k in streams])
         return {k: f"at {pos}, ends with {ids[-1]}" for (k, ids), pos in zip(streams.items(), rows) if pos != ids[-1]}
 
@@ -397,6 +408,7 @@ def options():
     p.add_argument("--topology", choices=("standalone", "cluster"), default="cluster")
     p.add_argument("--keys", type=int, default=None, help="default: 5 a second, at most 10,000")
     p.add_argument("--entries", type=int, default=50, help="of each key, on average")
+    p.add_argument("--whole", action="store_true", help="what is left of keys × entries when the time is over is added then, at once")
     p.add_argument("--T", type=float, default=6)
     p.add_argument("--build", help="where sluiced is (or $SLUICE_BUILD; default build/)")
     p.add_argument("--dir", help="kept: what was worked on, and logs")

@@ -40,16 +40,18 @@ class Sentinel(Process):
 
 
 class Watched:
-    """nodes[0] starts as the master."""
+    """nodes[0] starts as the master. `hosts`: of a lab, one for each node; Sentinels are with us."""
 
-    def __init__(self, t, replicas=2, sentinels=3, password=None, args=()):
+    def __init__(self, t, replicas=2, sentinels=3, password=None, args=(), hosts=()):
         self.t = t
         self.nodes = []
         for i in range(1 + replicas):
-            own = ["--replica-announce-ip", loopback(), "--repl-diskless-sync", "yes", *args]
+            own = ["--replica-announce-ip", hosts[i].address if hosts else loopback(), "--repl-diskless-sync", "yes", *args]
             if i:
-                own += ["--replicaof", loopback(), str(self.nodes[0].port)]
+                own += ["--replicaof", self.nodes[0].host, str(self.nodes[0].port)]
             self.nodes.append(t.redis(name=f"n{i}", args=own, start=False))
+            if hosts:
+                self.nodes[i].move_to(hosts[i])
         for n in self.nodes:
             n.start()
         self.sentinels = [Sentinel(t.dir, f"sentinel{i}", self.nodes[0], sentinels // 2 + 1, password) for i in range(sentinels)]

@@ -99,7 +99,15 @@ class Server(Process):
             if "--notify-keyspace-events" not in args:
                 self.argv += ["--notify-keyspace-events", "Kx"]
         self.db = Redis(self.path, password)
-        self.tcp = (self.host, self.port)
+
+    @property
+    def tcp(self):
+        return self.host, self.port
+
+    def move_to(self, host):
+        """Before it starts: it will run on this host of a lab, at its address."""
+        self.argv = host.inside(*(host.address if x == self.host else x for x in self.argv))
+        self.host = host.address
 
     @property
     def endpoint(self):
