@@ -214,9 +214,13 @@ static void blame(struct sim_key *k)
 static void must_pause(struct world *w, struct sim_key *k)
 {
 	struct model_position_view v;
-	struct sim_entry *e = first_open(k);
-	if (e && model_redis_position(server_of_key(w, name_of(k))->model, name_of(k), w->now, &v))
-		e->not_before = w->now + v.pause_ms;
+	if (!model_redis_position(server_of_key(w, name_of(k))->model, name_of(k), w->now, &v))
+		return;
+	uint32_t i = 0;
+	while (i < k->n && entry_id_cmp(k->v[i].id, v.pos) <= 0) /* a copy of it may be in the dead letters already */
+		i++;
+	if (i < k->n)
+		k->v[i].not_before = w->now + v.pause_ms;
 }
 
 static void check_tries(
