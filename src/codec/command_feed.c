@@ -193,6 +193,7 @@ void command_encode_feed(
 	case CMD_FEED_FAIL:
 		feed_put_script(a, c, SCRIPT_FEED_FAIL, false);
 		feed_put_pause(a, &c->pause);
+		feed_put_i64(a, c->retry); /* not "one more": told twice, or late, it counts once */
 		break;
 	case CMD_FEED_CLOSE:
 		feed_put_close(a, c);

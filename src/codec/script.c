@@ -398,8 +398,9 @@ static const char *const texts[SCRIPT_N] = {
 	"return 1\n",
 
 	[SCRIPT_FEED_FAIL] = LUA_OWNER LUA_PAUSE "if h[1] ~= ARGV[1] then return false end\n"
-						 "local n = redis.pcall('HINCRBY', KEYS[1], 'tries', 1)\n"
-						 "if type(n) == 'table' then return n end\n"
+						 "local n = tonumber(ARGV[6])\n"
+						 "local w = redis.pcall('HSET', KEYS[1], 'tries', n)\n"
+						 "if type(w) == 'table' then return w end\n"
 						 "return {h[2] or '0-0', n, 0, pause(n, 2), ''}\n",
 
 	[SCRIPT_FEED_CLOSE] = LUA_OWNER LUA_PAUSE
@@ -413,7 +414,7 @@ static const char *const texts[SCRIPT_N] = {
 	"    return 2\n"
 	"  end\n"
 	"end\n"
-	"if ARGV[2] == 'death' then\n"
+	"if ARGV[2] == 'death' and h[4] then\n" /* once */
 	"  local w = redis.pcall('HINCRBY', KEYS[1], 'tries', 1)\n"
 	"  if type(w) == 'table' then return w end\n"
 	"  pause(w, 4)\n"

@@ -55,7 +55,7 @@ enum script {
 	/* KEYS position [stream]; ARGV token, id, at, minid to trim to or "", check 1 | 0 -> 1 | 0 | -1 | -2: see
 	 * CMD_FEED_ACK */
 	SCRIPT_FEED_ACK,
-	SCRIPT_FEED_FAIL, /* KEYS position; ARGV token, pause -> as open | nil */
+	SCRIPT_FEED_FAIL, /* KEYS position; ARGV token, pause, the tries now -> as open | nil */
 	/* KEYS position [stream]; ARGV token, keep | done | death | delete, ttl_ms, pause -> 1 | 2 | 0 */
 	SCRIPT_FEED_CLOSE,
 	/* KEYS position, stream; ARGV ttl_ms, start -> 1 | 0: nothing has to wait for its next try; and where no

@@ -130,7 +130,7 @@ enum cmd_kind {
 	/* script; .id .now_ms .trim .check -> INT 1 | 0: was there already | -1: not our token | -2: .check, and the
 	 * stream has never had such an id */
 	CMD_FEED_ACK,
-	CMD_FEED_FAIL, /* script; .pause                 -> POSITION .integer = tries .wait_ms | NIL: not our token */
+	CMD_FEED_FAIL, /* script; .pause .retry = tries  -> POSITION .integer = tries .wait_ms | NIL: not our token */
 	/* script; .end .ttl_ms, .pause of the try that a death costs -> INT 1 | 2: position and stream deleted | 0: not
 	 * our token */
 	CMD_FEED_CLOSE,
@@ -197,7 +197,7 @@ struct cmd {
 		/* requeue, dead: who must have it pending; pending: filter; absent = our own consumer where one is
 		 * needed */
 		consumer;
-	int64_t retry;           /* requeue, later: the count to write */
+	int64_t retry;           /* requeue, later, feed_fail: the count to write */
 	bool is_suspect;         /* requeue, later: a worker died with it; feed open: its worker has nothing else */
 	bool was_alone;          /* those: what ended had nothing else; the next open counts a try for that */
 	int64_t delay_ms, at_ms; /* later, add later */

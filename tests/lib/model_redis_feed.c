@@ -214,7 +214,7 @@ static void feed_fail(struct model_redis *m, const struct cmd *c, struct reply *
 	if (!is_mine(p, c)) {
 		*out = (struct reply){.kind = REPLY_NIL};
 	} else if (!model_is_refused(m, c, out)) {
-		p->tries++;
+		p->tries = c->retry;
 		const int64_t wait_ms = feed_pause(m, p, &c->pause);
 		*out = (struct reply){.kind = REPLY_POSITION, .id = p->pos, .integer = p->tries, .wait_ms = wait_ms};
 	}
@@ -236,7 +236,7 @@ static void feed_close(struct model_redis *m, const struct cmd *c, struct reply 
 		model_int(out, 2);
 		return;
 	}
-	if (c->end == FEED_END_DEATH) {
+	if (c->end == FEED_END_DEATH && p->run) {
 		if (model_is_refused(m, c, out))
 			return;
 		p->tries++;

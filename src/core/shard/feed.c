@@ -264,6 +264,7 @@ static void feed_fill_command(struct shard_ctx *c, struct feed *f, struct effect
 		break;
 	case CMD_FEED_FAIL:
 		cmd->pause = feed_pause(c, f, f->nack_ms);
+		cmd->retry = f->tries + 1;
 		break;
 	case CMD_FEED_PICK:
 		cmd->id = f->bad;

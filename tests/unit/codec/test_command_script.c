@@ -1038,9 +1038,11 @@ Test(script, tries_are_counted_and_an_ack_ends_them)
 {
 	xadd("5-0");
 	expect_open(100, 0, 0, 0);
-	cr_expect_eq(EXEC(FEED(FAIL, 100)).integer, 1);
-	cr_expect_eq(EXEC(FEED(FAIL, 100)).integer, 2);
+	cr_expect_eq(EXEC(FEED(FAIL, 100, .retry = 1)).integer, 1);
+	cr_expect_eq(EXEC(FEED(FAIL, 100, .retry = 2)).integer, 2);
+	cr_expect_eq(EXEC(FEED(FAIL, 100, .retry = 2)).integer, 2, "told once more, or late");
 	expect_open(100, 0, 2, 0);
+	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .end = FEED_END_DEATH)), 1);
 	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .end = FEED_END_DEATH)), 1);
 	expect_open(101, 0, 3, 0); /* counted once, by the close */
 	cr_expect_eq(NUMBER(FEED(ACK, 101, .id = {5, 0})), 1);
@@ -1071,10 +1073,10 @@ static void open_behind_5(void)
 Test(script, the_pause_before_a_try_is_kept_for_every_owner_and_an_ack_ends_it)
 {
 	open_behind_5();
-	cr_expect_eq(EXEC(FEED(FAIL, 100, .pause = MINUTES)).wait_ms, 66000);
+	cr_expect_eq(EXEC(FEED(FAIL, 100, .retry = 1, .pause = MINUTES)).wait_ms, 66000);
 	expect_waits(EXEC(FEED(OPEN, 100, .expect = S("0"))), 66000);
-	cr_expect_eq(EXEC(FEED(FAIL, 100, .pause = MINUTES)).wait_ms, 528000);
-	cr_expect_eq(EXEC(FEED(FAIL, 100, .pause = MINUTES)).wait_ms, 660000);
+	cr_expect_eq(EXEC(FEED(FAIL, 100, .retry = 2, .pause = MINUTES)).wait_ms, 528000);
+	cr_expect_eq(EXEC(FEED(FAIL, 100, .retry = 3, .pause = MINUTES)).wait_ms, 660000);
 	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .end = FEED_END_KEEP)), 1);
 	expect_waits(EXEC(FEED(OPEN, 101, .expect = S("0"))), 660000);
 	expect_waits(EXEC(FEED(OPEN, 102, .expect = S("0"))), 660000); /* after a kill -9 */
@@ -1095,7 +1097,7 @@ Test(script, a_death_that_is_counted_has_a_pause_like_a_failure)
 Test(script, a_clock_that_was_set_back_makes_no_pause_longer)
 {
 	open_behind_5();
-	cr_expect_eq(EXEC(FEED(FAIL, 100, .pause = MINUTES)).wait_ms, 66000);
+	cr_expect_eq(EXEC(FEED(FAIL, 100, .retry = 1, .pause = MINUTES)).wait_ms, 66000);
 	real_redis_command(redis, "HSET {s}-sluice not_before 99999999999999");
 	expect_waits(EXEC(FEED(OPEN, 101, .expect = S("0"))), 66000);
 	cr_expect_neq(strcmp(position_field("not_before"), "99999999999999"), 0, "it is right from here on");
@@ -1116,7 +1118,7 @@ Test(script, a_position_without_a_pause_has_none)
 Test(script, a_replay_leaves_no_pause)
 {
 	open_behind_5();
-	EXEC(FEED(FAIL, 100, .pause = MINUTES));
+	EXEC(FEED(FAIL, 100, .retry = 1, .pause = MINUTES));
 	real_redis_command(redis, "EVAL %s 2 {s}-sluice s 60000 0", script_text(SCRIPT_FEED_HOLD));
 	const struct reply r = EXEC(FEED(OPEN, 101, .expect = S("0")));
 	cr_expect(r.integer == 1 && r.wait_ms == 0);
@@ -1127,7 +1129,7 @@ Test(script, a_replay_leaves_no_pause)
 Test(script, what_is_deleted_or_made_again_does_not_wait)
 {
 	open_behind_5();
-	EXEC(FEED(FAIL, 100, .pause = MINUTES));
+	EXEC(FEED(FAIL, 100, .retry = 1, .pause = MINUTES));
 	real_redis_command(redis, "XDEL s 6-0 7-0");
 	cr_expect_eq(EXEC(FEED(OPEN, 101, .expect = S("0"))).wait_ms, 0);
 	real_redis_command(redis, "DEL s");
