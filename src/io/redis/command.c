@@ -35,9 +35,9 @@ struct cmd *command_new(
 	struct redis_conn *c, enum cmd_kind kind, uint64_t tag, int argc, const char **argv, const size_t *argvlen)
 {
 	assert(argc > 0);
-	struct link *spare = list_pop(&c->spare);
+	struct link *spare = list_pop(&c->queue.spare);
 	struct cmd *cmd = spare ? LIST_OF(struct cmd, link, spare) : mem_alloc(sizeof(*cmd));
-	c->n_spare -= spare != NULL;
+	c->queue.n_spare -= spare != NULL;
 	*cmd = (struct cmd){.kind = kind, .tag = tag, .sent_at = (mono_ms)uv_now(c->loop)};
 	memcpy(cmd->name, argv[0], argvlen[0] < sizeof(cmd->name) ? argvlen[0] : sizeof(cmd->name) - 1);
 	if (argvlen[0] >= sizeof("subscribe") - 1 && is_subscription(cmd->name))
@@ -48,19 +48,19 @@ struct cmd *command_new(
 
 static void command_free(struct redis_conn *c, struct cmd *cmd)
 {
-	if (c->n_spare == SPARE_COMMANDS) {
+	if (c->queue.n_spare == SPARE_COMMANDS) {
 		mem_free(cmd);
 		return;
 	}
-	c->n_spare++;
-	list_push_front(&c->spare, &cmd->link);
+	c->queue.n_spare++;
+	list_push_front(&c->queue.spare, &cmd->link);
 }
 
 void command_free_spare(struct redis_conn *c)
 {
-	for (struct link *l; (l = list_pop(&c->spare));)
+	for (struct link *l; (l = list_pop(&c->queue.spare));)
 		mem_free(LIST_OF(struct cmd, link, l));
-	c->n_spare = 0;
+	c->queue.n_spare = 0;
 }
 
 /* "*3\r\n", "$5\r\n" */
@@ -92,9 +92,9 @@ void command_send(
 		buf_add(out, argv[i], argvlen[i]);
 		buf_add(out, "\r\n", 2);
 	}
-	list_push(&c->pending, &cmd->link);
-	c->n_in_flight++;
-	heap_set(&c->deadlines, &cmd->deadline, deadline);
+	list_push(&c->queue.pending, &cmd->link);
+	c->queue.n_in_flight++;
+	heap_set(&c->queue.deadlines, &cmd->deadline, deadline);
 	conn_flush_soon(c); /* and sets the timer */
 }
 
@@ -134,34 +134,34 @@ void redis_send_asking(
 
 void command_kill(struct redis_conn *c, struct cmd *cmd)
 {
-	list_push(&c->dead, &cmd->link);
-	c->n_dead++;
+	list_push(&c->queue.dead, &cmd->link);
+	c->queue.n_dead++;
 	conn_kick(c);
 }
 
 void command_kill_all(struct redis_conn *c)
 {
 	struct link *l;
-	while ((l = list_pop(&c->pending))) {
+	while ((l = list_pop(&c->queue.pending))) {
 		struct cmd *cmd = LIST_OF(struct cmd, link, l);
-		heap_remove(&c->deadlines, &cmd->deadline);
-		list_push(&c->dead, l);
-		c->n_dead++;
+		heap_remove(&c->queue.deadlines, &cmd->deadline);
+		list_push(&c->queue.dead, l);
+		c->queue.n_dead++;
 	}
-	c->n_in_flight = 0;
+	c->queue.n_in_flight = 0;
 }
 
 void redis_fail_all_dead(struct redis_conn *c, bool tell)
 {
 	struct link *l;
-	for (size_t n = c->n_dead; n > 0 && (l = list_pop(&c->dead)); n--) {
+	for (size_t n = c->queue.n_dead; n > 0 && (l = list_pop(&c->queue.dead)); n--) {
 		struct cmd *cmd = LIST_OF(struct cmd, link, l);
-		c->n_dead--;
+		c->queue.n_dead--;
 		uint64_t tag = cmd->tag;
 		bool is_users = cmd->kind == CMD_USER;
 		command_free(c, cmd);
 		if (tell && is_users)
-			c->on_reply(c->arg, tag, NULL); /* may close silently: then the rest is gone */
+			c->owner.on_reply(c->owner.arg, tag, NULL); /* may close silently: then the rest is gone */
 	}
 }
 
@@ -169,23 +169,23 @@ void redis_fail_all_dead(struct redis_conn *c, bool tell)
 
 static struct cmd *head_of(const struct redis_conn *c)
 {
-	return list_empty(&c->pending) ? NULL : LIST_OF(struct cmd, link, c->pending.next);
+	return list_empty(&c->queue.pending) ? NULL : LIST_OF(struct cmd, link, c->queue.pending.next);
 }
 
 /* cmd is the head of those pending. */
 static void redis_answer(struct redis_conn *c, struct cmd *cmd, const redisReply *r)
 {
 	list_remove(&cmd->link);
-	heap_remove(&c->deadlines, &cmd->deadline);
-	c->n_in_flight--;
-	c->n_looks = 0;
+	heap_remove(&c->queue.deadlines, &cmd->deadline);
+	c->queue.n_in_flight--;
+	c->watch.n_looks = 0;
 	uint64_t tag = cmd->tag;
 	enum cmd_kind kind = cmd->kind;
 	command_free(c, cmd);
-	if (c->reauth_by > 0 && c->state == CONN_UP)
+	if (c->login.again_by > 0 && c->state == CONN_UP)
 		handshake_reauth(c); /* before the callback sends more */
 	if (kind == CMD_USER)
-		c->on_reply(c->arg, tag, r);
+		c->owner.on_reply(c->owner.arg, tag, r);
 	else if (kind != CMD_ASKING) /* when ASKING is refused, the command behind it says so */
 		handshake_reply(c, kind, r);
 }
@@ -200,9 +200,9 @@ static const char *first_word(const redisReply *r)
 static void take_push(struct redis_conn *c, const redisReply *r)
 {
 	const char *word = first_word(r);
-	if (c->ev.on_push)
-		c->ev.on_push(c->arg, c, r);
-	struct cmd *head = c->reader ? head_of(c) : NULL; /* the callback may have closed */
+	if (c->owner.ev.on_push)
+		c->owner.ev.on_push(c->owner.arg, c, r);
+	struct cmd *head = c->parser.reader ? head_of(c) : NULL; /* the callback may have closed */
 	if (!head || head->n_confirms == 0 || strcasecmp(head->name, word) != 0)
 		return;
 	if (--head->n_confirms == 0)
@@ -214,7 +214,7 @@ static bool is_push(const struct redis_conn *c, const redisReply *r)
 {
 	if (r->type == REDIS_REPLY_PUSH)
 		return true;
-	if (!c->opts.is_subscriber || c->resp != 2 || r->type != REDIS_REPLY_ARRAY || r->elements < 3)
+	if (!c->opts.is_subscriber || c->server.resp != 2 || r->type != REDIS_REPLY_ARRAY || r->elements < 3)
 		return false;
 	const char *word = first_word(r);
 	return is_subscription(word) ||
@@ -239,13 +239,13 @@ static void *create_array(const redisReadTask *task, size_t elements)
 {
 	struct redis_conn *c = task->privdata;
 	if (!task->parent)
-		c->n_elements = 0;
-	c->n_elements += elements;
-	if (c->opts.max_reply_elements && c->n_elements / REPLY_ARRAYS > c->opts.max_reply_elements) {
-		c->refused = "a reply has too many elements";
+		c->parser.n_elements = 0;
+	c->parser.n_elements += elements;
+	if (c->opts.max_reply_elements && c->parser.n_elements / REPLY_ARRAYS > c->opts.max_reply_elements) {
+		c->parser.refused = "a reply has too many elements";
 		return NULL;
 	}
-	return c->library_fns->createArray(task, elements);
+	return c->parser.hiredis_fns->createArray(task, elements);
 }
 
 redisReader *command_reader_new(struct redis_conn *c)
@@ -254,20 +254,20 @@ redisReader *command_reader_new(struct redis_conn *c)
 	r->maxbuf = READER_KEEP_BYTES;        /* its default frees and allocates at each full read */
 	if (c->opts.max_reply_elements)
 		r->maxelements = (long long)c->opts.max_reply_elements;
-	c->library_fns = r->fn;
-	c->reader_fns = *r->fn;
-	c->reader_fns.createArray = create_array;
-	r->fn = &c->reader_fns;
+	c->parser.hiredis_fns = r->fn;
+	c->parser.fns = *r->fn;
+	c->parser.fns.createArray = create_array;
+	r->fn = &c->parser.fns;
 	r->privdata = c;
-	c->n_bytes = 0;
-	c->refused = NULL;
-	c->attributes = (struct attributes){0};
+	c->parser.n_bytes = 0;
+	c->parser.refused = NULL;
+	c->parser.attributes = (struct attributes){0};
 	return r;
 }
 
 static bool is_too_long(struct redis_conn *c)
 {
-	if (!c->opts.max_reply_bytes || c->n_bytes <= c->opts.max_reply_bytes)
+	if (!c->opts.max_reply_bytes || c->parser.n_bytes <= c->opts.max_reply_bytes)
 		return false;
 	conn_fail(c, ERR_PROTO, "a reply is longer than %zu bytes", c->opts.max_reply_bytes);
 	return true;
@@ -276,39 +276,40 @@ static bool is_too_long(struct redis_conn *c)
 static void pass_to_reader(void *conn, const char *bytes, size_t len)
 {
 	struct redis_conn *c = conn;
-	redisReaderFeed(c->reader, bytes, len);
-	c->n_bytes += len;
+	redisReaderFeed(c->parser.reader, bytes, len);
+	c->parser.n_bytes += len;
 }
 
 void command_bytes(void *arg, const char *bytes, size_t len)
 {
 	struct redis_conn *c = arg;
-	redisReader *reader = c->reader;
-	c->heard_at = mono_now();
-	c->has_heard = true;
+	redisReader *reader = c->parser.reader;
+	c->watch.heard_at = mono_now();
+	c->watch.has_heard = true;
 	if (!reader)
 		return;
-	if (!attributes_feed(&c->attributes, bytes, len, pass_to_reader, c)) {
+	if (!attributes_feed(&c->parser.attributes, bytes, len, pass_to_reader, c)) {
 		conn_fail(c, ERR_PROTO, "not the Redis protocol: an attribute that makes no sense");
 		return;
 	}
-	c->is_parsing = true;
-	while (c->reader == reader) {
+	c->parser.is_running = true;
+	while (c->parser.reader == reader) {
 		void *reply = NULL;
 		if (redisReaderGetReply(reader, &reply) != REDIS_OK) {
-			conn_fail(c, ERR_PROTO, "not the Redis protocol: %s", c->refused ? c->refused : reader->errstr);
+			conn_fail(c, ERR_PROTO, "not the Redis protocol: %s",
+				c->parser.refused ? c->parser.refused : reader->errstr);
 			break;
 		}
 		if (!reply) {
 			is_too_long(c);
 			break;
 		}
-		c->n_bytes = reader->len - reader->pos; /* those of the next */
+		c->parser.n_bytes = reader->len - reader->pos; /* those of the next */
 		take_reply(c, reply);
 		freeReplyObject(reply);
 	}
-	c->is_parsing = false;
-	if (c->reader != reader)
+	c->parser.is_running = false;
+	if (c->parser.reader != reader)
 		redisReaderFree(reader);
 	else
 		conn_rearm(c);

@@ -38,9 +38,9 @@ void conn_move(struct redis_conn *c, enum conn_state to)
 {
 	assert(allowed[c->state] & TO(to));
 	c->state = to;
-	c->n_looks = 0;
+	c->watch.n_looks = 0;
 	if (to >= CONN_RESOLVING && to <= CONN_UP)
-		c->reached = to;
+		c->dial.reached = to;
 }
 
 /* ---- deadlines */
@@ -48,34 +48,34 @@ void conn_move(struct redis_conn *c, enum conn_state to)
 static mono_ms ping_at(const struct redis_conn *c)
 {
 	/* Something in flight has its own deadline; a blocking read would hold up our PING. */
-	if (c->opts.times.ping_idle_ms <= 0 || c->n_in_flight > 0)
+	if (c->opts.times.ping_idle_ms <= 0 || c->queue.n_in_flight > 0)
 		return MONO_NEVER;
-	return c->heard_at + c->opts.times.ping_idle_ms;
+	return c->watch.heard_at + c->opts.times.ping_idle_ms;
 }
 
 /* Of one that was left, while something waits on it. */
 static mono_ms silent_at(const struct redis_conn *c)
 {
-	if (c->silent_ms <= 0 || c->n_in_flight == 0)
+	if (c->watch.silent_ms <= 0 || c->queue.n_in_flight == 0)
 		return MONO_NEVER;
-	return mono_max(c->heard_at, c->left_at) + c->silent_ms;
+	return mono_max(c->watch.heard_at, c->watch.left_at) + c->watch.silent_ms;
 }
 
 static mono_ms next_deadline(const struct redis_conn *c)
 {
 	switch (c->state) {
 	case CONN_WAITING:
-		return c->retry_at;
+		return c->retry.at;
 	case CONN_CONNECTING:
-		if (c->race && c->i_addr < c->n_addrs)
-			return mono_min(c->attempt_deadline, c->step_deadline);
-		return c->attempt_deadline;
+		if (c->dial.race && c->dial.i_addr < c->dial.n_addrs)
+			return mono_min(c->dial.deadline, c->dial.step_deadline);
+		return c->dial.deadline;
 	case CONN_RESOLVING:
 	case CONN_SECURING:
 	case CONN_GREETING:
-		return c->attempt_deadline;
+		return c->dial.deadline;
 	case CONN_UP:
-		return mono_min(silent_at(c), mono_min(heap_deadline(&c->deadlines), ping_at(c)));
+		return mono_min(silent_at(c), mono_min(heap_deadline(&c->queue.deadlines), ping_at(c)));
 	case CONN_DROPPED:
 	case CONN_CLOSED:
 		break;
@@ -98,30 +98,31 @@ void conn_rearm(struct redis_conn *c)
 {
 	mono_ms at = next_deadline(c);
 	if (at == MONO_NEVER) {
-		uv_timer_stop(&c->timer);
+		uv_timer_stop(&c->handles.timer);
 		return;
 	}
 	mono_ms now = (mono_ms)uv_now(c->loop); /* what libuv adds the time-out to */
 	if (at > now)
-		c->n_looks = 0;
+		c->watch.n_looks = 0;
 	/* At least 1 ms: libuv runs a timer of 0 again before it looks at any socket. */
-	uv_timer_start(&c->timer, redis_on_timer, at > now ? (uint64_t)(at - now) : 1, 0);
+	uv_timer_start(&c->handles.timer, redis_on_timer, at > now ? (uint64_t)(at - now) : 1, 0);
 }
 
 /* True when the loop should read before the deadline counts: once, and again while bytes keep coming, but not for ever.
  */
 static bool conn_look_again(struct redis_conn *c)
 {
-	if (c->n_looks > 0 && (!c->has_heard || c->n_looks >= MAX_LOOKS))
+	if (c->watch.n_looks > 0 && (!c->watch.has_heard || c->watch.n_looks >= MAX_LOOKS))
 		return false;
-	c->n_looks++;
-	c->has_heard = false;
+	c->watch.n_looks++;
+	c->watch.has_heard = false;
 	return true;
 }
 
 static mono_ms ping_timeout(const struct redis_conn *c, mono_ms now)
 {
-	return c->relaxed_until > now ? mono_max(c->opts.times.connect_ms, c->relaxed_ms) : c->opts.times.connect_ms;
+	return c->watch.relaxed_until > now ? mono_max(c->opts.times.connect_ms, c->watch.relaxed_ms)
+					    : c->opts.times.connect_ms;
 }
 
 static void expired(struct redis_conn *c, mono_ms now)
@@ -132,35 +133,36 @@ static void expired(struct redis_conn *c, mono_ms now)
 	}
 	if (conn_look_again(c))
 		return;
-	if (c->state == CONN_CONNECTING && now < c->attempt_deadline) {
-		c->n_looks = 0;
+	if (c->state == CONN_CONNECTING && now < c->dial.deadline) {
+		c->watch.n_looks = 0;
 		race_next(c);
 		return;
 	}
-	if (c->race) {
+	if (c->dial.race) {
 		race_expired(c);
 		return;
 	}
 	if (c->state == CONN_UP && silent_at(c) <= now) {
-		conn_fail(c, ERR_TIMEOUT, "silent since it was left (%zu waiting)", c->n_in_flight);
+		conn_fail(c, ERR_TIMEOUT, "silent since it was left (%zu waiting)", c->queue.n_in_flight);
 		return;
 	}
-	if (c->state == CONN_UP && heap_deadline(&c->deadlines) > now) {
-		c->n_looks = 0;
+	if (c->state == CONN_UP && heap_deadline(&c->queue.deadlines) > now) {
+		c->watch.n_looks = 0;
 		command_own(c, CMD_PING, now + ping_timeout(c, now), (const char *[]){"PING", NULL});
 		return;
 	}
-	const struct cmd *head = list_empty(&c->pending) ? NULL : LIST_OF(struct cmd, link, c->pending.next);
+	const struct cmd *head =
+		list_empty(&c->queue.pending) ? NULL : LIST_OF(struct cmd, link, c->queue.pending.next);
 	if (c->state == CONN_RESOLVING)
-		conn_fail(c, ERR_TIMEOUT, "resolving the name took longer than %lld ms", (long long)c->attempt_ms);
+		conn_fail(c, ERR_TIMEOUT, "resolving the name took longer than %lld ms", (long long)c->dial.ms);
 	else if (c->state == CONN_CONNECTING)
-		conn_fail(c, ERR_TIMEOUT, "no connection within %lld ms", (long long)c->attempt_ms);
+		conn_fail(c, ERR_TIMEOUT, "no connection within %lld ms", (long long)c->dial.ms);
 	else if (c->state == CONN_SECURING)
-		conn_fail(c, ERR_TIMEOUT, "TLS handshake: no answer within %lld ms", (long long)c->attempt_ms);
+		conn_fail(c, ERR_TIMEOUT, "TLS handshake: no answer within %lld ms", (long long)c->dial.ms);
 	else
 		conn_fail(c, ERR_TIMEOUT, "no answer to %s for %lld ms (%zu waiting)",
-			head ? head->name : "the handshake", (long long)(head ? now - head->sent_at : c->attempt_ms),
-			c->n_in_flight);
+			head ? head->name : "the handshake", (long long)(head ? now - head->sent_at : c->dial.ms),
+			c->queue.n_in_flight);
 }
 
 /* ---- the end of an attempt or a connection */
@@ -169,9 +171,9 @@ static void let_go(struct redis_conn *c)
 {
 	wire_close(c->wire);
 	c->wire = NULL;
-	if (!c->is_parsing && c->reader)
-		redisReaderFree(c->reader);
-	c->reader = NULL; /* while parsing, the parser's loop frees it */
+	if (!c->parser.is_running && c->parser.reader)
+		redisReaderFree(c->parser.reader);
+	c->parser.reader = NULL; /* while parsing, the parser's loop frees it */
 	race_end(c);
 	dial_end(c);
 	command_kill_all(c);
@@ -198,46 +200,47 @@ void conn_fail(struct redis_conn *c, enum err_code code, const char *fmt, ...)
 static void tell_down(struct redis_conn *c)
 {
 	mono_ms now = mono_now();
-	if (c->was_up && now - c->up_at >= STABLE_MS)
-		c->backoff = c->opts.times.backoff_initial_ms;
-	mono_ms wait = c->backoff / 2 + (mono_ms)rng_below(&c->rng, (uint64_t)(c->backoff - c->backoff / 2) + 1);
-	if (c->is_redial)
-		c->retry_at = now;
+	if (c->was_up && now - c->watch.up_at >= STABLE_MS)
+		c->retry.backoff = c->opts.times.backoff_initial_ms;
+	mono_ms wait = c->retry.backoff / 2 +
+		       (mono_ms)rng_below(&c->rng, (uint64_t)(c->retry.backoff - c->retry.backoff / 2) + 1);
+	if (c->retry.at_once)
+		c->retry.at = now;
 	else
-		c->retry_at = c->opts.stay_down ? MONO_NEVER : now + wait;
-	if (!c->is_redial)
-		c->backoff = mono_min(2 * c->backoff, c->opts.times.backoff_max_ms);
-	c->is_redial = false;
+		c->retry.at = c->opts.stay_down ? MONO_NEVER : now + wait;
+	if (!c->retry.at_once)
+		c->retry.backoff = mono_min(2 * c->retry.backoff, c->opts.times.backoff_max_ms);
+	c->retry.at_once = false;
 	conn_move(c, CONN_WAITING);
 	struct err why = c->down; /* the callback may redial and so write it again */
-	if (c->ev.on_down)
-		c->ev.on_down(c->arg, c, &why, c->was_up);
+	if (c->owner.ev.on_down)
+		c->owner.ev.on_down(c->owner.arg, c, &why, c->was_up);
 }
 
 static void redis_on_handle_closed(uv_handle_t *h)
 {
 	struct redis_conn *c = h->data;
-	if (--c->n_handles > 0)
+	if (--c->handles.n_open > 0)
 		return;
 	redis_fail_all_dead(c, false);
 	command_free_spare(c);
-	heap_fini(&c->deadlines);
-	redis_tls_unref(c->tls);
-	mem_free(c->username);
-	secret_drop(c->password);
-	mem_free(c->client_name);
-	mem_free(c->maint_type);
-	mem_free(c->addrs);
+	heap_fini(&c->queue.deadlines);
+	redis_tls_unref(c->login.tls);
+	mem_free(c->login.username);
+	secret_drop(c->login.password);
+	mem_free(c->login.client_name);
+	mem_free(c->login.maint_type);
+	mem_free(c->dial.addrs);
 	mem_free(c);
 }
 
 static void close_handles(struct redis_conn *c)
 {
-	if (uv_is_closing((uv_handle_t *)&c->idle))
+	if (uv_is_closing((uv_handle_t *)&c->handles.idle))
 		return;
-	uv_close((uv_handle_t *)&c->timer, redis_on_handle_closed);
-	uv_close((uv_handle_t *)&c->idle, redis_on_handle_closed);
-	uv_close((uv_handle_t *)&c->prepare, redis_on_handle_closed);
+	uv_close((uv_handle_t *)&c->handles.timer, redis_on_handle_closed);
+	uv_close((uv_handle_t *)&c->handles.idle, redis_on_handle_closed);
+	uv_close((uv_handle_t *)&c->handles.prepare, redis_on_handle_closed);
 }
 
 /* Tells nobody anything: what an owner sends from here on would wait for the next event. */
@@ -253,8 +256,8 @@ static void redis_on_prepare(uv_prepare_t *p)
 
 void conn_flush_soon(struct redis_conn *c)
 {
-	if (!uv_is_closing((uv_handle_t *)&c->prepare))
-		uv_prepare_start(&c->prepare, redis_on_prepare);
+	if (!uv_is_closing((uv_handle_t *)&c->handles.prepare))
+		uv_prepare_start(&c->handles.prepare, redis_on_prepare);
 }
 
 static void redis_on_idle(uv_idle_t *i)
@@ -265,7 +268,7 @@ static void redis_on_idle(uv_idle_t *i)
 		wire_flush(c->wire);
 	redis_fail_all_dead(c, true);
 	race_adopt(c);
-	if (c->n_dead > 0) /* sent by the callbacks just now: next round */
+	if (c->queue.n_dead > 0) /* sent by the callbacks just now: next round */
 		conn_kick(c);
 	else if (c->state == CONN_DROPPED)
 		tell_down(c);
@@ -277,21 +280,21 @@ static void redis_on_idle(uv_idle_t *i)
 
 void conn_kick(struct redis_conn *c)
 {
-	if (!uv_is_closing((uv_handle_t *)&c->idle))
-		uv_idle_start(&c->idle, redis_on_idle);
+	if (!uv_is_closing((uv_handle_t *)&c->handles.idle))
+		uv_idle_start(&c->handles.idle, redis_on_idle);
 }
 
 void conn_up(struct redis_conn *c)
 {
 	conn_move(c, CONN_UP);
-	c->up_at = c->heard_at = mono_now();
+	c->watch.up_at = c->watch.heard_at = mono_now();
 	memset(c->without_opt_in, 0, sizeof(c->without_opt_in)); /* asked again on the next one */
-	if (c->auth_changed)
+	if (c->login.has_changed)
 		handshake_reauth(c);
-	c->auth_changed = false;
+	c->login.has_changed = false;
 	conn_kick(c);
-	if (c->ev.on_up)
-		c->ev.on_up(c->arg, c);
+	if (c->owner.ev.on_up)
+		c->owner.ev.on_up(c->owner.arg, c);
 }
 
 /* ---- the owner's calls */
@@ -315,7 +318,7 @@ static void set_addr(struct redis_conn *c, const struct redis_addr *addr)
 {
 	c->addr = *addr;
 	redis_addr_format(addr, c->endpoint, sizeof(c->endpoint));
-	c->first_addr = 0;
+	c->dial.first_addr = 0;
 }
 
 static void take_times(struct redis_conn *c, const struct redis_times *times)
@@ -333,32 +336,32 @@ struct redis_conn *redis_open(uv_loop_t *loop, const struct redis_opts *opts, co
 	c->loop = loop;
 	c->opts = *opts;
 	take_times(c, &opts->times);
-	c->backoff = c->opts.times.backoff_initial_ms;
+	c->retry.backoff = c->opts.times.backoff_initial_ms;
 	set_addr(c, &opts->addr);
-	c->tls = redis_tls_ref(opts->tls);
-	c->username = redis_copy(opts->username);
-	c->password = keep(opts->password);
-	c->client_name = redis_copy(opts->client_name);
-	c->maint_type = copy_maint_type(opts->maint_endpoint_type);
-	c->ev = *ev;
-	c->on_reply = on_reply;
-	c->arg = arg;
-	c->resp = 3;
-	c->client_id = -1;
+	c->login.tls = redis_tls_ref(opts->tls);
+	c->login.username = redis_copy(opts->username);
+	c->login.password = keep(opts->password);
+	c->login.client_name = redis_copy(opts->client_name);
+	c->login.maint_type = copy_maint_type(opts->maint_endpoint_type);
+	c->owner.ev = *ev;
+	c->owner.on_reply = on_reply;
+	c->owner.arg = arg;
+	c->server.resp = 3;
+	c->server.client_id = -1;
 	uint64_t seed;
 	rng_secure(&seed, sizeof(seed));
 	rng_seed(&c->rng, seed);
-	list_init(&c->pending);
-	list_init(&c->dead);
-	list_init(&c->spare);
-	heap_init(&c->deadlines);
+	list_init(&c->queue.pending);
+	list_init(&c->queue.dead);
+	list_init(&c->queue.spare);
+	heap_init(&c->queue.deadlines);
 	/* These cannot fail: they only fill the structure. */
-	uv_timer_init(loop, &c->timer);
-	uv_idle_init(loop, &c->idle);
-	uv_prepare_init(loop, &c->prepare);
-	c->timer.data = c->idle.data = c->prepare.data = c;
-	c->n_handles = 3;
-	c->retry_at = mono_now();
+	uv_timer_init(loop, &c->handles.timer);
+	uv_idle_init(loop, &c->handles.idle);
+	uv_prepare_init(loop, &c->handles.prepare);
+	c->handles.timer.data = c->handles.idle.data = c->handles.prepare.data = c;
+	c->handles.n_open = 3;
+	c->retry.at = mono_now();
 	conn_rearm(c);
 	return c;
 }
@@ -370,7 +373,7 @@ void redis_close(struct redis_conn *c, bool silent)
 	conn_move(c, CONN_CLOSED);
 	dial_forget_lookup(c);
 	let_go(c);
-	uv_timer_stop(&c->timer);
+	uv_timer_stop(&c->handles.timer);
 	if (silent) {
 		redis_fail_all_dead(c, false);
 		close_handles(c);
@@ -384,9 +387,9 @@ void redis_redial(struct redis_conn *c, const struct redis_addr *addr, const cha
 	if (c->state == CONN_CLOSED)
 		return;
 	if (c->state == CONN_WAITING) {
-		c->retry_at = mono_now();
+		c->retry.at = mono_now();
 	} else {
-		c->is_redial = true;
+		c->retry.at_once = true;
 		conn_fail(c, ERR_IO, "%s", why);
 	}
 	if (addr)
@@ -396,33 +399,33 @@ void redis_redial(struct redis_conn *c, const struct redis_addr *addr, const cha
 
 void redis_dial_at(struct redis_conn *c, const struct redis_addr *addr, mono_ms at, mono_ms limit_ms)
 {
-	c->limit_ms = limit_ms;
+	c->dial.limit_ms = limit_ms;
 	if (c->state != CONN_WAITING) {
 		redis_redial(c, addr, "another address is to be tried");
 		return;
 	}
 	set_addr(c, addr);
-	c->retry_at = at;
+	c->retry.at = at;
 	conn_rearm(c);
 }
 
 void redis_retry(struct redis_conn *c)
 {
 	if (c->state == CONN_DROPPED)
-		c->is_redial = true;
+		c->retry.at_once = true;
 	if (c->state != CONN_WAITING)
 		return;
-	c->retry_at = mono_now();
+	c->retry.at = mono_now();
 	conn_rearm(c);
 }
 
 static void take_auth(struct redis_conn *c, const char *username, const char *password)
 {
-	const char *old = c->password;
-	c->password = keep(password);
+	const char *old = c->login.password;
+	c->login.password = keep(password);
 	secret_drop(old);
-	mem_free(c->username);
-	c->username = redis_copy(username);
+	mem_free(c->login.username);
+	c->login.username = redis_copy(username);
 }
 
 void redis_set_auth(struct redis_conn *c, const char *username, const char *password)
@@ -432,7 +435,7 @@ void redis_set_auth(struct redis_conn *c, const char *username, const char *pass
 	if (c->state == CONN_UP)
 		handshake_reauth(c);
 	else if (c->state == CONN_GREETING)
-		c->auth_changed = true;
+		c->login.has_changed = true;
 }
 
 void redis_set_next_auth(struct redis_conn *c, const char *username, const char *password)
@@ -444,8 +447,8 @@ void redis_set_next_auth(struct redis_conn *c, const char *username, const char 
 
 void redis_set_tls(struct redis_conn *c, struct redis_tls *tls)
 {
-	struct redis_tls *old = c->tls;
-	c->tls = redis_tls_ref(tls);
+	struct redis_tls *old = c->login.tls;
+	c->login.tls = redis_tls_ref(tls);
 	redis_tls_unref(old);
 }
 
@@ -453,9 +456,9 @@ void redis_set_times(struct redis_conn *c, const struct redis_times *times)
 {
 	take_times(c, times);
 	mono_ms longest = c->opts.times.backoff_max_ms;
-	c->backoff = mono_max(mono_min(c->backoff, longest), c->opts.times.backoff_initial_ms);
+	c->retry.backoff = mono_max(mono_min(c->retry.backoff, longest), c->opts.times.backoff_initial_ms);
 	if (c->state == CONN_WAITING && !c->opts.stay_down)
-		c->retry_at = mono_min(c->retry_at, mono_now() + longest);
+		c->retry.at = mono_min(c->retry.at, mono_now() + longest);
 	if (c->state != CONN_CLOSED)
 		conn_rearm(c);
 }
@@ -465,37 +468,37 @@ void redis_set_maint(struct redis_conn *c, enum redis_maint mode, const char *en
 	c->opts.maint = mode;
 	if (!endpoint_type)
 		return;
-	mem_free(c->maint_type);
-	c->maint_type = copy_maint_type(endpoint_type);
+	mem_free(c->login.maint_type);
+	c->login.maint_type = copy_maint_type(endpoint_type);
 }
 
 void redis_relax(struct redis_conn *c, mono_ms until, mono_ms timeout_ms)
 {
 	mono_ms now = mono_now(), at_least_until = now + timeout_ms;
-	bool was_relaxed = c->relaxed_until > now;
-	c->relaxed_until = until;
-	c->relaxed_ms = timeout_ms;
+	bool was_relaxed = c->watch.relaxed_until > now;
+	c->watch.relaxed_until = until;
+	c->watch.relaxed_ms = timeout_ms;
 	if (was_relaxed || until <= now)
 		return;
-	for (struct link *l = c->pending.next; l != &c->pending; l = l->next) {
+	for (struct link *l = c->queue.pending.next; l != &c->queue.pending; l = l->next) {
 		struct cmd *cmd = LIST_OF(struct cmd, link, l);
 		if (cmd->deadline.pos && cmd->deadline.at < at_least_until)
-			heap_set(&c->deadlines, &cmd->deadline, at_least_until);
+			heap_set(&c->queue.deadlines, &cmd->deadline, at_least_until);
 	}
-	c->attempt_deadline = mono_max(c->attempt_deadline, at_least_until);
+	c->dial.deadline = mono_max(c->dial.deadline, at_least_until);
 	if (c->state != CONN_CLOSED)
 		conn_rearm(c);
 }
 
 void redis_leave(struct redis_conn *c, mono_ms at, mono_ms silent_ms)
 {
-	c->silent_ms = silent_ms;
-	c->left_at = mono_now();
+	c->watch.silent_ms = silent_ms;
+	c->watch.left_at = mono_now();
 	c->opts.times.ping_idle_ms = 0;
-	for (struct link *l = c->pending.next; l != &c->pending; l = l->next) {
+	for (struct link *l = c->queue.pending.next; l != &c->queue.pending; l = l->next) {
 		struct cmd *cmd = LIST_OF(struct cmd, link, l);
 		if (cmd->deadline.pos && cmd->deadline.at > at)
-			heap_set(&c->deadlines, &cmd->deadline, at);
+			heap_set(&c->queue.deadlines, &cmd->deadline, at);
 	}
 	if (c->state != CONN_CLOSED)
 		conn_rearm(c);
@@ -513,27 +516,27 @@ bool redis_is_full(const struct redis_conn *c)
 
 size_t redis_n_in_flight(const struct redis_conn *c)
 {
-	return c->n_in_flight;
+	return c->queue.n_in_flight;
 }
 
 int redis_resp(const struct redis_conn *c)
 {
-	return c->resp;
+	return c->server.resp;
 }
 
 int64_t redis_client_id(const struct redis_conn *c)
 {
-	return c->client_id;
+	return c->server.client_id;
 }
 
 bool redis_is_valkey(const struct redis_conn *c)
 {
-	return c->is_valkey;
+	return c->server.is_valkey;
 }
 
 enum redis_maint_state redis_maint(const struct redis_conn *c)
 {
-	return c->maint;
+	return c->server.maint;
 }
 
 const char *redis_endpoint_type(const struct redis_conn *c)

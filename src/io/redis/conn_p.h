@@ -1,5 +1,5 @@
-/* io/redis_priv - the record of one connection, shared by redis.c (life), redis_dial.c (resolve, connect),
- * redis_handshake.c and redis_command.c (commands, replies, deadlines). Nobody else includes it.
+/* conn_p - the record of one connection, shared by conn.c (life), dial.c (resolve, connect), race.c (several
+ * addresses), handshake.c and command.c (commands, replies, deadlines). Nobody else includes it.
  *
  *   WAITING -> RESOLVING -> CONNECTING -> SECURING -> GREETING -> UP
  *      ^                                                          |
@@ -52,30 +52,34 @@ struct cmd {
 struct race;
 struct lookup; /* one uv_getaddrinfo; outlives the connection when it hangs */
 
-struct redis_conn {
-	uv_loop_t *loop;
-	uv_timer_t timer;
+/* Its handles in the loop; the memory goes when the last one is closed. */
+struct conn_handles {
+	uv_timer_t timer;     /* every deadline */
 	uv_idle_t idle;       /* the end of a round: NULL replies, on_down */
 	uv_prepare_t prepare; /* just before the loop waits: flush, and the timer */
-	int n_handles;
-	struct rng rng;
+	int n_open;
+};
 
-	/* what was asked for */
-	struct redis_opts opts; /* its pointers are not used after redis_open */
-	struct redis_addr addr; /* dialled; opts.addr = configured */
-	char endpoint[300];     /* addr as text */
+/* Who we say we are, and how. Owned. */
+struct conn_login {
 	struct redis_tls *tls;
 	char *username, *client_name, *maint_type;
 	const char *password; /* secret_keep's */
+	bool has_changed;     /* while greeting */
+	mono_ms again_by;     /* AUTH waits until nothing is waited for; 0 = it does not */
+};
+
+/* Who is told. */
+struct conn_owner {
 	struct redis_events ev;
 	redis_reply_fn *on_reply;
 	void *arg;
+};
 
-	/* the attempt, or the connection */
-	enum conn_state state;
-	mono_ms attempt_deadline, step_deadline, retry_at, up_at, heard_at, backoff;
-	mono_ms silent_ms, left_at;   /* it was left: how long it may be silent, 0 = as long as it likes; since when */
-	mono_ms limit_ms, attempt_ms; /* the next attempt's time, 0 = connect_ms; the present one's */
+/* One attempt after the other to reach the endpoint: dial.c, race.c. */
+struct conn_dial {
+	mono_ms deadline, step_deadline;
+	mono_ms limit_ms, ms; /* the next attempt's time, 0 = connect_ms; the present one's */
 	struct lookup *lookup;
 	struct sockaddr_storage *addrs; /* all of the name */
 	int n_addrs, i_addr;
@@ -83,24 +87,29 @@ struct redis_conn {
 	struct race *race; /* several addresses are being tried; NULL = no */
 	struct redis_conn *racer_of; /* this one tries an address for another */
 	enum conn_state reached;     /* of the present attempt, or of the one that has ended */
-	struct wire *wire;
-	redisReader *reader;
-	struct attributes attributes;
-	redisReplyObjectFunctions *library_fns;
-	redisReplyObjectFunctions reader_fns; /* the library's, but ours for arrays */
-	size_t n_elements, n_bytes;           /* of the reply that is under way */
-	const char *refused;                  /* why it was not taken */
-	bool is_parsing;
+};
+
+/* What the server said of itself in the handshake. */
+struct conn_server {
 	int resp;
 	int64_t client_id;
 	bool is_valkey;
 	enum redis_maint_state maint;
-	uint64_t without_opt_in[2]; /* hashes of endpoints where an attempt ended at the opt-in; 0 = none */
-	mono_ms relaxed_until, relaxed_ms;
-	bool auth_changed; /* while greeting */
-	mono_ms reauth_by; /* AUTH waits until nothing is waited for; 0 = it does not */
+};
 
-	/* commands */
+/* Bytes -> replies: command.c. */
+struct conn_parser {
+	redisReader *reader; /* NULL = no connection, or it has ended */
+	struct attributes attributes;
+	redisReplyObjectFunctions *hiredis_fns;
+	redisReplyObjectFunctions fns; /* the library's, but ours for arrays */
+	size_t n_elements, n_bytes;    /* of the reply that is under way */
+	const char *refused;           /* why it was not taken */
+	bool is_running;
+};
+
+/* Commands and who waits for what: command.c. n_: lengths of the lists. */
+struct conn_queue {
 	struct link pending; /* in the order of their replies */
 	struct heap deadlines;
 	size_t n_in_flight;
@@ -108,16 +117,52 @@ struct redis_conn {
 	size_t n_dead;
 	struct link spare; /* memory of commands that were answered, for the next ones */
 	size_t n_spare;
+};
 
-	/* the end of it */
-	struct err down;
-	bool was_up, is_redial;
-
+/* For how long it may be silent. */
+struct conn_watch {
+	mono_ms up_at, heard_at;
+	mono_ms silent_ms, left_at; /* it was left: how long it may be silent, 0 = as long as it likes; since when */
+	mono_ms relaxed_until, relaxed_ms;
 	int n_looks; /* second looks at the socket before a deadline counts */
 	bool has_heard;
 };
 
-/* redis.c */
+/* When it is dialled again after a failure: conn.c. */
+struct conn_retry {
+	mono_ms at, backoff; /* MONO_NEVER = when the owner says so */
+	bool at_once;        /* the owner has ended it to dial anew */
+};
+
+struct redis_conn {
+	uv_loop_t *loop;
+	struct conn_handles handles;
+	struct rng rng;
+
+	/* what was asked for */
+	struct redis_opts opts; /* its pointers are not used after redis_open */
+	struct redis_addr addr; /* dialled; opts.addr = configured */
+	char endpoint[300];     /* addr as text */
+	struct conn_login login;
+	struct conn_owner owner;
+
+	/* the attempt, or the connection */
+	enum conn_state state;
+	struct conn_dial dial;
+	struct wire *wire;
+	struct conn_parser parser;
+	struct conn_server server;
+	uint64_t without_opt_in[2]; /* hashes of endpoints where an attempt ended at the opt-in; 0 = none */
+	struct conn_queue queue;
+	struct conn_watch watch;
+
+	/* the end of it, and the next one */
+	struct err down;
+	bool was_up;
+	struct conn_retry retry;
+};
+
+/* conn.c */
 void conn_move(struct redis_conn *c, enum conn_state to);
 void conn_flush_soon(struct redis_conn *c); /* what was sent goes out, in one write, before the loop waits */
 void conn_kick(struct redis_conn *c);       /* the idle handle runs at the end of this round */
@@ -128,7 +173,7 @@ void conn_fail(struct redis_conn *c, enum err_code code, const char *fmt, ...) _
 /* The handshake is over: commands that wait are sent, then on_up is called. */
 void conn_up(struct redis_conn *c);
 
-/* redis_dial.c */
+/* dial.c */
 void dial_start(struct redis_conn *c);
 void dial_forget_lookup(struct redis_conn *c); /* its result is not wanted any more */
 /* race.c: an attempt at a name with several addresses */
@@ -141,7 +186,7 @@ void race_set_auth(struct redis_conn *c, const char *username, const char *passw
 
 void dial_end(struct redis_conn *c); /* the attempt, or the connection, is over */
 
-/* redis_handshake.c */
+/* handshake.c */
 void handshake_start(struct redis_conn *c);
 /* An answer to a command of the handshake: the next one, or it is up, or it fails. */
 void handshake_reply(struct redis_conn *c, enum cmd_kind kind, const redisReply *r);
@@ -156,7 +201,7 @@ void handshake_ended(struct redis_conn *c);
  * belong to another command. */
 void handshake_reauth(struct redis_conn *c);
 
-/* redis_command.c */
+/* command.c */
 struct cmd *command_new(
 	struct redis_conn *c, enum cmd_kind kind, uint64_t tag, int argc, const char **argv, const size_t *argvlen);
 /* Takes cmd; needs a wire. */

@@ -24,14 +24,14 @@ static void on_connect(void *arg, int status)
 		conn_fail(c, ERR_IO, "cannot connect: %s", uv_strerror(status));
 		return;
 	}
-	if (!c->tls) {
+	if (!c->login.tls) {
 		handshake_start(c);
 		conn_rearm(c);
 		return;
 	}
 	conn_move(c, CONN_SECURING);
 	struct err err;
-	if (wire_secure(c->wire, c->tls, c->addr.port ? c->addr.host : "", &err))
+	if (wire_secure(c->wire, c->login.tls, c->addr.port ? c->addr.host : "", &err))
 		conn_fail(c, err.code, "%s", err.text);
 	conn_rearm(c);
 }
@@ -60,13 +60,13 @@ static const struct wire_events wire_events = {
 static void start_connecting(struct redis_conn *c)
 {
 	conn_move(c, CONN_CONNECTING);
-	c->i_addr = 0;
-	if (c->n_addrs > 1) {
+	c->dial.i_addr = 0;
+	if (c->dial.n_addrs > 1) {
 		race_start(c);
 		return;
 	}
-	c->i_addr = 1;
-	int rc = wire_open(c->loop, (const struct sockaddr *)&c->addrs[0], NULL, &wire_events, c, &c->wire);
+	c->dial.i_addr = 1;
+	int rc = wire_open(c->loop, (const struct sockaddr *)&c->dial.addrs[0], NULL, &wire_events, c, &c->wire);
 	if (rc < 0)
 		conn_fail(c, ERR_IO, "cannot connect: %s", uv_strerror(rc));
 }
@@ -84,14 +84,14 @@ static void take_addrs(struct redis_conn *c, const struct addrinfo *list)
 	int n = 0, i = 0;
 	for (const struct addrinfo *a = list; a; a = a->ai_next)
 		n += is_inet(a);
-	c->n_addrs = n;
+	c->dial.n_addrs = n;
 	if (n == 0)
 		return;
-	c->first_addr %= n;
-	c->addrs = mem_grow(c->addrs, (size_t)n, sizeof *c->addrs);
+	c->dial.first_addr %= n;
+	c->dial.addrs = mem_grow(c->dial.addrs, (size_t)n, sizeof *c->dial.addrs);
 	for (const struct addrinfo *a = list; a; a = a->ai_next)
 		if (is_inet(a))
-			memcpy(&c->addrs[(i++ - c->first_addr + n) % n], a->ai_addr, a->ai_addrlen);
+			memcpy(&c->dial.addrs[(i++ - c->dial.first_addr + n) % n], a->ai_addr, a->ai_addrlen);
 }
 
 static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
@@ -100,7 +100,7 @@ static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
 	struct redis_conn *c = l->c;
 	mem_free(l);
 	if (c)
-		c->lookup = NULL;
+		c->dial.lookup = NULL;
 	if (!c || c->state != CONN_RESOLVING) {
 		uv_freeaddrinfo(res);
 		return;
@@ -109,7 +109,7 @@ static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
 	uv_freeaddrinfo(res);
 	if (status < 0)
 		conn_fail(c, ERR_NOT_FOUND, "cannot resolve the name: %s", uv_strerror(status));
-	else if (c->n_addrs == 0)
+	else if (c->dial.n_addrs == 0)
 		conn_fail(c, ERR_NOT_FOUND, "the name has no address");
 	else
 		start_connecting(c);
@@ -118,18 +118,18 @@ static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
 
 void dial_forget_lookup(struct redis_conn *c)
 {
-	if (!c->lookup)
+	if (!c->dial.lookup)
 		return;
-	c->lookup->c = NULL;
-	uv_cancel((uv_req_t *)&c->lookup
+	c->dial.lookup->c = NULL;
+	uv_cancel((uv_req_t *)&c->dial.lookup
 			  ->req); /* works when no thread has taken it yet; on_resolved comes in both cases */
-	c->lookup = NULL;
+	c->dial.lookup = NULL;
 }
 
 static void resolve(struct redis_conn *c)
 {
 	conn_move(c, CONN_RESOLVING);
-	if (c->lookup && strcmp(c->lookup->host, c->addr.host) == 0)
+	if (c->dial.lookup && strcmp(c->dial.lookup->host, c->addr.host) == 0)
 		return;
 	dial_forget_lookup(c);
 	struct lookup *l = mem_alloc(sizeof(*l));
@@ -145,32 +145,32 @@ static void resolve(struct redis_conn *c)
 		conn_fail(c, ERR_NOT_FOUND, "cannot resolve the name: %s", uv_strerror(rc));
 		return;
 	}
-	c->lookup = l;
+	c->dial.lookup = l;
 }
 
 void dial_start(struct redis_conn *c)
 {
-	c->attempt_ms = c->limit_ms > 0 ? c->limit_ms : c->opts.times.connect_ms;
-	c->limit_ms = 0;
-	c->attempt_deadline = mono_now() + c->attempt_ms;
-	c->step_deadline = c->attempt_deadline;
-	c->resp = 3;
-	c->client_id = -1;
-	c->maint = REDIS_MAINT_UNASKED;
-	c->auth_changed = false;
-	c->reauth_by = 0;
-	c->n_addrs = 0;
-	c->addrs = mem_grow(c->addrs, 1, sizeof *c->addrs);
+	c->dial.ms = c->dial.limit_ms > 0 ? c->dial.limit_ms : c->opts.times.connect_ms;
+	c->dial.limit_ms = 0;
+	c->dial.deadline = mono_now() + c->dial.ms;
+	c->dial.step_deadline = c->dial.deadline;
+	c->server.resp = 3;
+	c->server.client_id = -1;
+	c->server.maint = REDIS_MAINT_UNASKED;
+	c->login.has_changed = false;
+	c->login.again_by = 0;
+	c->dial.n_addrs = 0;
+	c->dial.addrs = mem_grow(c->dial.addrs, 1, sizeof *c->dial.addrs);
 	if (c->addr.port == 0) {
 		conn_move(c, CONN_CONNECTING);
 		int rc = wire_open(c->loop, NULL, c->addr.host, &wire_events, c, &c->wire);
 		if (rc < 0)
 			conn_fail(c, ERR_IO, "cannot connect: %s", uv_strerror(rc));
-	} else if (c->racer_of) {
-		c->n_addrs = 1;
+	} else if (c->dial.racer_of) {
+		c->dial.n_addrs = 1;
 		start_connecting(c);
-	} else if (redis_addr_numeric(&c->addr, &c->addrs[0])) {
-		c->n_addrs = 1;
+	} else if (redis_addr_numeric(&c->addr, &c->dial.addrs[0])) {
+		c->dial.n_addrs = 1;
 		start_connecting(c);
 	} else {
 		resolve(c);
@@ -180,7 +180,7 @@ void dial_start(struct redis_conn *c)
 /* The one that served is the first again, one that hung is not. */
 void dial_end(struct redis_conn *c)
 {
-	if (c->n_addrs > 0)
-		c->first_addr = (c->first_addr + c->i_addr - c->was_up) % c->n_addrs;
-	c->n_addrs = c->i_addr = 0;
+	if (c->dial.n_addrs > 0)
+		c->dial.first_addr = (c->dial.first_addr + c->dial.i_addr - c->was_up) % c->dial.n_addrs;
+	c->dial.n_addrs = c->dial.i_addr = 0;
 }

@@ -47,7 +47,7 @@ static void handshake_refused(struct redis_conn *c, const char *what, const redi
 {
 	if (!is_error(r))
 		conn_fail(c, ERR_PROTO, "%s got an answer that makes no sense", what);
-	else if (handshake_starts_with(r->str, "NOAUTH") && !*c->password)
+	else if (handshake_starts_with(r->str, "NOAUTH") && !*c->login.password)
 		conn_fail(c, ERR_DENIED,
 			"authentication refused: NOAUTH Redis wants a password, redis.password is not set");
 	else if (is_auth_error(r->str))
@@ -82,29 +82,29 @@ static void send_hello(struct redis_conn *c)
 {
 	const char *words[8] = {"HELLO", "3"};
 	int n = 2;
-	if (*c->password || *c->username) {
+	if (*c->login.password || *c->login.username) {
 		words[n++] = "AUTH";
-		words[n++] = *c->username ? c->username : "default";
-		words[n++] = c->password;
+		words[n++] = *c->login.username ? c->login.username : "default";
+		words[n++] = c->login.password;
 	}
-	if (*c->client_name) {
+	if (*c->login.client_name) {
 		words[n++] = "SETNAME";
-		words[n++] = c->client_name;
+		words[n++] = c->login.client_name;
 	}
 	send_words(c, CMD_HELLO, words);
 }
 
 static void send_auth(struct redis_conn *c, enum cmd_kind kind, mono_ms deadline)
 {
-	if (*c->username)
-		command_own(c, kind, deadline, (const char *[]){"AUTH", c->username, c->password, NULL});
+	if (*c->login.username)
+		command_own(c, kind, deadline, (const char *[]){"AUTH", c->login.username, c->login.password, NULL});
 	else
-		command_own(c, kind, deadline, (const char *[]){"AUTH", c->password, NULL});
+		command_own(c, kind, deadline, (const char *[]){"AUTH", c->login.password, NULL});
 }
 
 static void send_setname(struct redis_conn *c)
 {
-	send_words(c, CMD_SETNAME, (const char *[]){"CLIENT", "SETNAME", c->client_name, NULL});
+	send_words(c, CMD_SETNAME, (const char *[]){"CLIENT", "SETNAME", c->login.client_name, NULL});
 }
 
 static void send_select(struct redis_conn *c)
@@ -118,11 +118,11 @@ static void send_select(struct redis_conn *c)
 
 const char *handshake_endpoint_type(const struct redis_conn *c)
 {
-	if (*c->maint_type)
-		return c->maint_type;
+	if (*c->login.maint_type)
+		return c->login.maint_type;
 	struct sockaddr_storage peer;
 	bool has_peer = c->wire && wire_peer(c->wire, &peer);
-	return redis_addr_endpoint_type(&c->opts.addr, has_peer ? &peer : NULL, c->tls != NULL);
+	return redis_addr_endpoint_type(&c->opts.addr, has_peer ? &peer : NULL, c->login.tls != NULL);
 }
 
 static void send_maint(struct redis_conn *c)
@@ -135,7 +135,7 @@ static void send_maint(struct redis_conn *c)
 /* Whose connection it is: that of a name, when this one tries one of its addresses. */
 static const struct redis_conn *handshake_root(const struct redis_conn *c)
 {
-	return c->racer_of ? c->racer_of : c;
+	return c->dial.racer_of ? c->dial.racer_of : c;
 }
 
 /* True the first time for an endpoint, in the whole process. Two endpoints in one place only cost a repeated line. */
@@ -149,7 +149,7 @@ static bool handshake_is_news(const char *endpoint)
 /* False when the connection cannot go on. */
 static bool maint_refused(struct redis_conn *c, const char *words)
 {
-	c->maint = REDIS_MAINT_REFUSED;
+	c->server.maint = REDIS_MAINT_REFUSED;
 	if (c->opts.maint == REDIS_MAINT_REQUIRED) {
 		conn_fail(c, ERR_IO, "maintenance notifications refused: %s", words);
 		return false;
@@ -188,7 +188,7 @@ void redis_skip_opt_in(struct redis_conn *c)
 
 static const struct cmd *handshake_head(const struct redis_conn *c)
 {
-	return list_empty(&c->pending) ? NULL : LIST_OF(struct cmd, link, c->pending.next);
+	return list_empty(&c->queue.pending) ? NULL : LIST_OF(struct cmd, link, c->queue.pending.next);
 }
 
 const char *handshake_waits_for(const struct redis_conn *c)
@@ -201,14 +201,14 @@ void handshake_ended(struct redis_conn *c)
 {
 	const struct cmd *head = handshake_head(c);
 	if (head && head->kind == CMD_MAINT && c->opts.maint == REDIS_MAINT_AUTO)
-		redis_skip_opt_in(c->racer_of ? c->racer_of : c);
+		redis_skip_opt_in(c->dial.racer_of ? c->dial.racer_of : c);
 }
 
 /* ---- the sequence */
 
 static void after_maint(struct redis_conn *c)
 {
-	if (c->client_id < 0)
+	if (c->server.client_id < 0)
 		send_words(c, CMD_ID, (const char *[]){"CLIENT", "ID", NULL});
 	else
 		conn_up(c);
@@ -216,7 +216,7 @@ static void after_maint(struct redis_conn *c)
 
 static void after_select(struct redis_conn *c)
 {
-	bool is_wanted = c->resp == 3 && c->opts.maint != REDIS_MAINT_OFF;
+	bool is_wanted = c->server.resp == 3 && c->opts.maint != REDIS_MAINT_OFF;
 	if (is_wanted && c->opts.maint == REDIS_MAINT_AUTO && redis_ended_at_opt_in(c))
 		is_wanted = !maint_refused(c, "CLIENT MAINT_NOTIFICATIONS ended the attempt before this one");
 	if (is_wanted)
@@ -235,7 +235,7 @@ static void after_setname(struct redis_conn *c)
 
 static void after_auth(struct redis_conn *c)
 {
-	if (*c->client_name)
+	if (*c->login.client_name)
 		send_setname(c);
 	else
 		after_setname(c);
@@ -244,21 +244,21 @@ static void after_auth(struct redis_conn *c)
 void handshake_start(struct redis_conn *c)
 {
 	conn_move(c, CONN_GREETING);
-	c->reader = command_reader_new(c);
+	c->parser.reader = command_reader_new(c);
 	send_hello(c);
 }
 
 /* The server has no HELLO 3. */
 static void fall_back(struct redis_conn *c, const char *words)
 {
-	c->resp = 2;
+	c->server.resp = 2;
 	if (c->opts.maint != REDIS_MAINT_OFF) {
 		char text[128];
 		snprintf(text, sizeof(text), "no RESP3: %.*s", words_len(words), words);
 		if (!maint_refused(c, text))
 			return;
 	}
-	if (*c->password || *c->username)
+	if (*c->login.password || *c->login.username)
 		send_auth(c, CMD_AUTH, MONO_NEVER);
 	else
 		after_auth(c);
@@ -268,7 +268,7 @@ static void fall_back(struct redis_conn *c, const char *words)
 static bool has_no_hello(const struct redis_conn *c, const char *words)
 {
 	return handshake_starts_with(words, "ERR unknown command") || handshake_starts_with(words, "NOPROTO") ||
-	       (handshake_starts_with(words, "NOAUTH") && *c->password);
+	       (handshake_starts_with(words, "NOAUTH") && *c->login.password);
 }
 
 static void hello_reply(struct redis_conn *c, const redisReply *r)
@@ -281,11 +281,11 @@ static void hello_reply(struct redis_conn *c, const redisReply *r)
 		handshake_refused(c, "HELLO", r);
 		return;
 	}
-	c->resp = hello_number(r, "proto") == 2 || r->type == REDIS_REPLY_ARRAY ? 2 : 3;
-	c->client_id = hello_number(r, "id");
+	c->server.resp = hello_number(r, "proto") == 2 || r->type == REDIS_REPLY_ARRAY ? 2 : 3;
+	c->server.client_id = hello_number(r, "id");
 	const redisReply *server = hello_value(r, "server");
-	c->is_valkey = server && server->str && strcasecmp(server->str, "valkey") == 0;
-	if (c->resp == 2 && c->opts.maint != REDIS_MAINT_OFF &&
+	c->server.is_valkey = server && server->str && strcasecmp(server->str, "valkey") == 0;
+	if (c->server.resp == 2 && c->opts.maint != REDIS_MAINT_OFF &&
 		!maint_refused(c, "no RESP3: HELLO 3 was answered in RESP2"))
 		return;
 	after_setname(c);
@@ -295,7 +295,7 @@ static void maint_reply(struct redis_conn *c, const redisReply *r)
 {
 	bool is_ok = (r->type == REDIS_REPLY_STATUS || r->type == REDIS_REPLY_STRING) && strcasecmp(r->str, "OK") == 0;
 	if (is_ok)
-		c->maint = REDIS_MAINT_ON;
+		c->server.maint = REDIS_MAINT_ON;
 	else if (is_error(r) && handshake_starts_with(r->str, "NOAUTH"))
 		handshake_refused(c, "CLIENT MAINT_NOTIFICATIONS", r);
 	else
@@ -342,7 +342,7 @@ void handshake_reply(struct redis_conn *c, enum cmd_kind kind, const redisReply 
 		if (!is_tolerable(c, "CLIENT ID", r))
 			break;
 		if (r->type == REDIS_REPLY_INTEGER)
-			c->client_id = r->integer;
+			c->server.client_id = r->integer;
 		conn_up(c);
 		break;
 	case CMD_REAUTH:
@@ -360,7 +360,7 @@ void handshake_reply(struct redis_conn *c, enum cmd_kind kind, const redisReply 
 
 static bool is_user_waiting(const struct redis_conn *c)
 {
-	for (const struct link *l = c->pending.next; l != &c->pending; l = l->next)
+	for (const struct link *l = c->queue.pending.next; l != &c->queue.pending; l = l->next)
 		if (LIST_OF(struct cmd, link, l)->kind == CMD_USER)
 			return true;
 	return false;
@@ -368,17 +368,17 @@ static bool is_user_waiting(const struct redis_conn *c)
 
 void handshake_reauth(struct redis_conn *c)
 {
-	if ((!*c->password && !*c->username) || (c->resp == 2 && c->opts.is_subscriber))
+	if ((!*c->login.password && !*c->login.username) || (c->server.resp == 2 && c->opts.is_subscriber))
 		return;
 	mono_ms now = mono_now();
-	if (c->reauth_by == 0)
-		c->reauth_by = now + c->opts.times.connect_ms;
-	if (is_user_waiting(c) && now < c->reauth_by)
+	if (c->login.again_by == 0)
+		c->login.again_by = now + c->opts.times.connect_ms;
+	if (is_user_waiting(c) && now < c->login.again_by)
 		return; /* asked again when it is answered */
-	c->reauth_by = 0;
+	c->login.again_by = 0;
 	mono_ms since = now;
-	if (!list_empty(&c->pending)) { /* its answer comes after theirs, and a read may block for long */
-		const struct cmd *last = LIST_OF(struct cmd, link, c->pending.prev);
+	if (!list_empty(&c->queue.pending)) { /* its answer comes after theirs, and a read may block for long */
+		const struct cmd *last = LIST_OF(struct cmd, link, c->queue.pending.prev);
 		since = mono_max(since, last->deadline.pos ? last->deadline.at : 0);
 	}
 	send_auth(c, CMD_REAUTH, since + c->opts.times.connect_ms);

@@ -54,30 +54,30 @@ static void race_note(struct race *r, const struct err *why, int how_far)
 static void race_lost(struct redis_conn *c)
 {
 	static const char word[] = "redis ";
-	const struct err *why = &c->race->why;
+	const struct err *why = &c->dial.race->why;
 	const char *text = strncmp(why->text, word, sizeof(word) - 1) == 0 ? why->text + sizeof(word) - 1 : why->text;
-	conn_fail(c, why->code, "%s (the last of %d addresses)", text, c->n_addrs);
+	conn_fail(c, why->code, "%s (the last of %d addresses)", text, c->dial.n_addrs);
 }
 
 static void racer_on_up(void *arg, struct redis_conn *racer)
 {
 	struct redis_conn *c = arg;
-	if (!c->race->winner)
-		c->race->winner = racer;
+	if (!c->dial.race->winner)
+		c->dial.race->winner = racer;
 	conn_kick(c); /* race_adopt, when nothing of it is being read any more */
 }
 
 static void racer_on_down(void *arg, struct redis_conn *racer, const struct err *why, bool was_up)
 {
 	struct redis_conn *c = arg;
-	struct race *r = c->race;
+	struct race *r = c->dial.race;
 	(void)was_up;
-	race_note(r, why, (int)racer->reached);
+	race_note(r, why, (int)racer->dial.reached);
 	racer_remove(r, racer_place(r, racer));
 	if (r->winner == racer)
 		r->winner = NULL;
 	redis_close(racer, true);
-	if (c->i_addr < c->n_addrs)
+	if (c->dial.i_addr < c->dial.n_addrs)
 		race_next(c);
 	else if (r->n == 0)
 		race_lost(c);
@@ -88,8 +88,8 @@ static void racer_on_push(void *arg, struct redis_conn *racer, const redisReply 
 {
 	struct redis_conn *c = arg;
 	(void)racer;
-	if (c->ev.on_push)
-		c->ev.on_push(c->arg, c, reply);
+	if (c->owner.ev.on_push)
+		c->owner.ev.on_push(c->owner.arg, c, reply);
 }
 
 static void racer_on_reply(void *arg, uint64_t tag, const redisReply *reply)
@@ -105,28 +105,28 @@ static void race_start_one(struct redis_conn *c)
 {
 	static const struct redis_events events = {
 		.on_up = racer_on_up, .on_down = racer_on_down, .on_push = racer_on_push};
-	struct race *r = c->race;
+	struct race *r = c->dial.race;
 	struct redis_opts o = c->opts;
-	o.tls = c->tls;
-	o.username = c->username;
-	o.password = c->password;
-	o.client_name = c->client_name;
-	o.maint_endpoint_type = c->maint_type;
+	o.tls = c->login.tls;
+	o.username = c->login.username;
+	o.password = c->login.password;
+	o.client_name = c->login.client_name;
+	o.maint_endpoint_type = c->login.maint_type;
 	o.stay_down = true;
 	o.times.connect_ms = FOREVER_MS; /* ours rules */
 	o.times.ping_idle_ms = 0;
 	struct redis_conn *racer = redis_open(c->loop, &o, &events, racer_on_reply, c);
-	racer->racer_of = c;
+	racer->dial.racer_of = c;
 	racer->addr = c->addr;
-	racer->addrs = mem_grow(racer->addrs, 1, sizeof *racer->addrs);
-	racer->addrs[0] = c->addrs[c->i_addr];
-	redis_addr_text(&racer->addrs[0], racer->endpoint, sizeof racer->endpoint);
-	r->v[r->n++] = (struct racer){racer, c->i_addr++};
+	racer->dial.addrs = mem_grow(racer->dial.addrs, 1, sizeof *racer->dial.addrs);
+	racer->dial.addrs[0] = c->dial.addrs[c->dial.i_addr];
+	redis_addr_text(&racer->dial.addrs[0], racer->endpoint, sizeof racer->endpoint);
+	r->v[r->n++] = (struct racer){racer, c->dial.i_addr++};
 }
 
 void race_next(struct redis_conn *c)
 {
-	struct race *r = c->race;
+	struct race *r = c->dial.race;
 	mono_ms now = mono_now();
 	if (r->n == RACERS_MAX) { /* its turn is over */
 		if (r->first_hung < 0)
@@ -135,21 +135,21 @@ void race_next(struct redis_conn *c)
 		racer_remove(r, 0);
 	}
 	race_start_one(c);
-	mono_ms apart = mono_min(APART_MS, c->attempt_ms / (2 * c->n_addrs));
-	c->step_deadline = c->i_addr < c->n_addrs ? now + mono_max(apart, 1) : c->attempt_deadline;
+	mono_ms apart = mono_min(APART_MS, c->dial.ms / (2 * c->dial.n_addrs));
+	c->dial.step_deadline = c->dial.i_addr < c->dial.n_addrs ? now + mono_max(apart, 1) : c->dial.deadline;
 }
 
 void race_start(struct redis_conn *c)
 {
-	c->race = mem_alloc(sizeof *c->race);
-	c->race->first_hung = -1;
+	c->dial.race = mem_alloc(sizeof *c->dial.race);
+	c->dial.race->first_hung = -1;
 	race_next(c);
 }
 
 void race_expired(struct redis_conn *c)
 {
-	struct race *r = c->race;
-	long long ms = c->attempt_ms;
+	struct race *r = c->dial.race;
+	long long ms = c->dial.ms;
 	for (int i = 0; i < r->n; i++) {
 		struct redis_conn *racer = r->v[i].c;
 		struct err why;
@@ -160,24 +160,24 @@ void race_expired(struct redis_conn *c)
 			err_set(&why, ERR_TIMEOUT, "%s: TLS handshake: no answer within %lld ms", racer->endpoint, ms);
 		else
 			err_set(&why, ERR_TIMEOUT, "%s: no connection within %lld ms", racer->endpoint, ms);
-		race_note(r, &why, (int)racer->reached - 1); /* a refusal says more */
+		race_note(r, &why, (int)racer->dial.reached - 1); /* a refusal says more */
 	}
 	race_lost(c);
 }
 
 void race_set_auth(struct redis_conn *c, const char *username, const char *password)
 {
-	for (int i = 0; c->race && i < c->race->n; i++)
-		redis_set_auth(c->race->v[i].c, username, password);
+	for (int i = 0; c->dial.race && i < c->dial.race->n; i++)
+		redis_set_auth(c->dial.race->v[i].c, username, password);
 }
 
 /* An attempt is over: behind the first that hung the next one begins. */
 void race_end(struct redis_conn *c)
 {
-	struct race *r = c->race;
+	struct race *r = c->dial.race;
 	if (!r)
 		return;
-	c->race = NULL;
+	c->dial.race = NULL;
 	for (int i = 0; i < r->n; i++) {
 		if (r->first_hung < 0)
 			r->first_hung = r->v[i].i_addr;
@@ -186,7 +186,7 @@ void race_end(struct redis_conn *c)
 		redis_close(r->v[i].c, true);
 	}
 	if (r->first_hung >= 0)
-		c->i_addr = r->first_hung + 1;
+		c->dial.i_addr = r->first_hung + 1;
 	mem_free(r);
 }
 
@@ -194,42 +194,34 @@ static void race_take(struct redis_conn *c, struct redis_conn *w)
 {
 	c->wire = w->wire;
 	wire_set_owner(c->wire, c);
-	c->reader = w->reader;
-	c->attributes = w->attributes;
-	c->library_fns = w->library_fns;
-	c->reader_fns = w->reader_fns;
-	c->reader->fn = &c->reader_fns;
-	c->reader->privdata = c;
-	for (int i = 0; i < c->reader->tasks; i++) /* each has a copy, and one is begun before its bytes are there */
-		c->reader->task[i]->privdata = c;
-	c->n_elements = w->n_elements;
-	c->n_bytes = w->n_bytes;
-	c->refused = w->refused;
-	c->resp = w->resp;
-	c->client_id = w->client_id;
-	c->is_valkey = w->is_valkey;
-	c->maint = w->maint;
-	for (struct link *l; (l = list_pop(&w->pending));)
-		list_push(&c->pending, l);
-	struct heap empty = c->deadlines;
-	c->deadlines = w->deadlines;
-	w->deadlines = empty;
-	c->n_in_flight = w->n_in_flight;
-	w->n_in_flight = 0;
+	c->parser = w->parser;
+	c->parser.reader->fn = &c->parser.fns;
+	c->parser.reader->privdata = c;
+	for (int i = 0; i < c->parser.reader->tasks;
+		i++) /* each has a copy, and one is begun before its bytes are there */
+		c->parser.reader->task[i]->privdata = c;
+	c->server = w->server;
+	for (struct link *l; (l = list_pop(&w->queue.pending));)
+		list_push(&c->queue.pending, l);
+	struct heap empty = c->queue.deadlines;
+	c->queue.deadlines = w->queue.deadlines;
+	w->queue.deadlines = empty;
+	c->queue.n_in_flight = w->queue.n_in_flight;
+	w->queue.n_in_flight = 0;
 	w->wire = NULL;
-	w->reader = NULL;
+	w->parser.reader = NULL;
 }
 
 void race_adopt(struct redis_conn *c)
 {
-	struct race *r = c->race;
+	struct race *r = c->dial.race;
 	struct redis_conn *w = r ? r->winner : NULL;
 	if (!w || w->state != CONN_UP || c->state != CONN_CONNECTING)
 		return;
 	int place = racer_place(r, w), i_addr = r->v[place].i_addr;
 	race_take(c, w);
 	race_end(c);
-	c->i_addr = i_addr + 1; /* the next time it is the first again */
+	c->dial.i_addr = i_addr + 1; /* the next time it is the first again */
 	conn_move(c, CONN_GREETING);
 	conn_up(c);
 }
