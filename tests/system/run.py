@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 
@@ -27,6 +28,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 sys.dont_write_bytecode = True
 LIMIT = 90
+at_work = set()  # the processes of the tests that run now
+is_ending = threading.Event()
+root = None  # the directory that holds those of the tests
 
 
 def discover(kind="test"):
@@ -89,6 +93,8 @@ def not_logs(dir, names):
 
 def run_one(test, root, scale, log_dir):
     name, _, _, limit = test
+    if is_ending.is_set():
+        threading.Event().wait()
     dir = tempfile.mkdtemp(prefix="t", dir=root)  # short: unix socket paths
     san = f"log_path={dir}/san"
     env = dict(os.environ, ASAN_OPTIONS=f"{san}:abort_on_error=0:detect_leaks=1", UBSAN_OPTIONS=f"{san}:print_stacktrace=1",
@@ -97,6 +103,7 @@ def run_one(test, root, scale, log_dir):
     with open(out, "wb") as f:
         p = subprocess.Popen([sys.executable, os.path.join(HERE, "run.py"), "--child", name, "--dir", dir], stdin=subprocess.DEVNULL,
                              stdout=f, stderr=f, env=env, start_new_session=True)
+        at_work.add(p)
         try:
             rc = p.wait(limit * scale)
         except subprocess.TimeoutExpired:
@@ -111,6 +118,7 @@ def run_one(test, root, scale, log_dir):
     except ProcessLookupError:
         pass
     p.wait()
+    at_work.discard(p)
     bad, text = reports(dir), ""
     if rc or bad:
         text = f"--- {name}: {rc if rc else 'sanitizer report'}\n{tail(out, 40)}"
@@ -127,6 +135,21 @@ def run_one(test, root, scale, log_dir):
     return name, not (rc or bad), time.monotonic() - start, text
 
 
+def interrupted(number, _):
+    """Ends every test that runs; each ends what it started. The rest is not begun."""
+    is_ending.set()
+    for p in list(at_work):
+        p.terminate()
+    for p in list(at_work):
+        try:
+            p.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(p.pid, signal.SIGKILL)
+    shutil.rmtree(root, ignore_errors=True)
+    print(f"interrupted by {signal.Signals(number).name}", flush=True)
+    os._exit(128 + number)
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--build")
@@ -141,9 +164,10 @@ def main():
     p.add_argument("--child", help=argparse.SUPPRESS)
     p.add_argument("--dir", help=argparse.SUPPRESS)
     o = p.parse_args()
-    for sig, how in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
-        signal.signal(sig, how)  # a job in the background ignores them, and what it starts does too
+    for sig in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(sig, signal.SIG_DFL)  # a job in the background ignores them, and what it starts does too
     if o.child:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         child(o.child, o.dir)
     if o.build:
         os.environ["SLUICE_BUILD"] = os.path.abspath(o.build)
@@ -159,7 +183,10 @@ def main():
         return 2
     if o.log_dir:
         os.makedirs(o.log_dir, exist_ok=True)
+    global root
     root, failed = tempfile.mkdtemp(prefix="sl"), []
+    for sig in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(sig, interrupted)
     tests.sort(key=lambda t: -t[3])
     try:
         with concurrent.futures.ThreadPoolExecutor(o.jobs) as pool:
