@@ -51,7 +51,7 @@ static void measure(struct bench *b, const struct rig_daemon *d, struct pool *p,
 	h->renewals = rig_calls(&b->rig, "getex") - calls;
 	rounds_for(p, 1.1); /* snapshots of the shards come once a second */
 	rig_lag(d, &lag_end);
-	h->lag_ms = rig_lag_p99_ms(&lag, &lag_end);
+	h->lag_ms = rig_lag_ms(&lag, &lag_end, 0.99);
 	h->rss_held = proc_rss_bytes(d->pid);
 	h->locks = rig_keys(&b->rig) - 2; /* the stream and its registry */
 	pool_finish(p);

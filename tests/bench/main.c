@@ -2,7 +2,8 @@
  *
  *   bench [-q] [-d DAEMON] [-l LAST] [-o FILE.json] [-r REPEATS] [-s SECONDS] [-x SCALE] [CASE...]
  *
- * CASE: letters of a to j, all without; b1k b10k b50k b100k, c10 c100 c1000 c5000, h1 h100 h10k alone too. SECONDS: how long (b) holds and,
+ * CASE: letters of a to m, all without; b1k b10k b50k b100k, c10 c100 c1000 c5000, h1 h100 h10k, l20k l20k-coalesce
+ * alone too. SECONDS: how long (b) holds and,
  * up to 10, (c) keeps its rate. LAST: the last release's daemon, measured in the same repeats. -q: once, for 3 s, a fifth of
  * the numbers: to see a difference while one works on it. */
 #include <signal.h>
@@ -28,7 +29,9 @@ static _Noreturn void usage(int code)
 	      "cases: a throughput, b leases held (b1k b10k b50k b100k), c rates (c10 c100 c1000 c5000), d recovery,\n"
 	      "e start, f churn, g throughput and leases on three masters, h entries (h1 h100 h10k), i idle streams "
 	      "in\n"
-	      "entries mode; without: all\n",
+	      "entries mode, j kill in entries mode, k delayed entries, l many of one stream (l20k l20k-coalesce), m "
+	      "outage of the\n"
+	      "workers; without: all\n",
 		code ? stderr : stdout);
 	exit(code);
 }
@@ -78,7 +81,7 @@ static bool is_wanted(const struct options *o, const char *id)
 		return true;
 	for (const char *w = o->only; *w; w++) {
 		size_t n = strcspn(w, " ");
-		if (n && strspn(w, "abcdefghij") == n && memchr(w, id[0], n))
+		if (n && strspn(w, "abcdefghijklm") == n && memchr(w, id[0], n))
 			return true;
 		w += n;
 		if (!*w)
@@ -149,6 +152,16 @@ static void entries(
 	finish(b, c);
 }
 
+static void same_stream(struct bench *b, const struct options *o, const char *id, const char *title, bool merges)
+{
+	if (!is_wanted(o, id))
+		return;
+	struct report_case *c = report_case(&b->report, id, title);
+	for (int i = 0; i < b->repeats; i++)
+		case_same_stream(b, c, merges);
+	finish(b, c);
+}
+
 static void on_one_master(struct bench *b, const struct options *o)
 {
 	rig_up(&b->rig, o->daemon, o->last, 1);
@@ -171,6 +184,10 @@ static void on_one_master(struct bench *b, const struct options *o)
 	entries(b, o, "h10k", 10000, 20, 100000);
 	simple(b, o, "i", "10,000 open streams in entries mode, idle", case_idle_entries, few);
 	simple(b, o, "j", "1,000 streams, 20,000 entries/s: their daemon is killed, T = 10 s", case_kill_entries, few);
+	simple(b, o, "k", "100,000 delayed entries become due", case_delayed, few);
+	same_stream(b, o, "l20k", "20,000 entries of a running stream, then another; serialize", false);
+	same_stream(b, o, "l20k-coalesce", "the same; coalesce", true);
+	simple(b, o, "m", "1,000 streams, their workers fail for a minute", case_outage, 1);
 	rig_down(&b->rig);
 }
 

@@ -35,6 +35,7 @@ struct pool {
 	int epoll;
 	struct session *sessions;
 	struct pool_counts counts;
+	bool fails;
 	void (*watch)(void *arg);
 	void *watch_arg;
 	char *read_buffer;
@@ -82,11 +83,18 @@ static void hold(struct session *s, const char *lease, size_t len)
 	snprintf(s->held[s->n_held++].lease, LEASE, "%.*s", (int)len, lease);
 }
 
-static void say_done(struct session *s, const char *lease, size_t len)
+static void say(struct session *s, const char *what, const char *lease, size_t len)
 {
-	buf_str(&s->out, "{\"t\":\"done\",\"lease\":\"");
+	buf_str(&s->out, "{\"t\":\"");
+	buf_str(&s->out, what);
+	buf_str(&s->out, "\",\"lease\":\"");
 	buf_add(&s->out, lease, len);
 	buf_add(&s->out, "\"}\n", 3);
+}
+
+static void say_done(struct session *s, const char *lease, size_t len)
+{
+	say(s, "done", lease, len);
 }
 
 /* ---- writing */
@@ -182,6 +190,11 @@ void pool_finish(struct pool *p)
 	}
 }
 
+void pool_fails(struct pool *p, bool fails)
+{
+	p->fails = fails;
+}
+
 void pool_credits(struct pool *p, int credits)
 {
 	p->o.credits = credits;
@@ -213,8 +226,10 @@ static void on_assign(struct pool *p, struct session *s, const char *line, size_
 		const char *stream = string_after(line, len, "\"stream\":\"", &n_stream);
 		p->o.on_assign(p->o.arg, stream, stream ? n_stream : 0);
 	}
+	if (p->o.on_assign_frame)
+		p->o.on_assign_frame(p->o.arg, line, len);
 	if (p->o.finishes) {
-		say_done(s, lease, n);
+		say(s, p->fails ? "fail" : "done", lease, n);
 		return;
 	}
 	if (p->o.n_entries)

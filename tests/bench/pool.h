@@ -1,6 +1,7 @@
 /* pool - many workers in one thread: sessions of the worker protocol over epoll, with as little work per frame as goes,
  * so that what is measured is the daemon. Frames are scanned, not parsed: they come from our own encoder.
- * A session answers pings; in a pool that finishes, every assign is answered by done at once, else it is kept.
+ * A session answers pings; in a pool that finishes, every assign is answered by done at once, or by fail in one that fails; else it is
+ * kept.
  * With entries each frame of entries is acknowledged at once, by its last id; ids are 1-1, 1-2, … or as Redis makes them. */
 #pragma once
 #include <stdbool.h>
@@ -15,8 +16,9 @@ struct pool_opts {
 	bool finishes;
 	bool takes_entries;
 	uint32_t n_entries; /* a stream is done with its entry of this number; 0 = never */
-	void (*on_assign)(void *arg, const char *stream, size_t len); /* may be NULL */
-	void (*on_entries)(void *arg, const char *frame, size_t len); /* may be NULL */
+	void (*on_assign)(void *arg, const char *stream, size_t len);      /* may be NULL */
+	void (*on_assign_frame)(void *arg, const char *frame, size_t len); /* may be NULL */
+	void (*on_entries)(void *arg, const char *frame, size_t len);      /* may be NULL */
 	void *arg;
 };
 
@@ -32,7 +34,8 @@ void pool_connect(struct pool *p, int i); /* a session that is not connected; re
 void pool_connect_all(struct pool *p);
 void pool_drop(struct pool *p, int i); /* closes without bye; what it held it will resume */
 void pool_drop_all(struct pool *p);
-void pool_finish(struct pool *p); /* done for everything held, and from now on at once */
+void pool_finish(struct pool *p);            /* done for everything held, and from now on at once */
+void pool_fails(struct pool *p, bool fails); /* every assign of a pool that finishes is failed from now on, or is not */
 /* Waits at most wait_us for events and serves them. */
 void pool_round(struct pool *p, int64_t wait_us);
 /* Also watches another descriptor for reading. */

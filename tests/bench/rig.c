@@ -256,14 +256,14 @@ void rig_lag(const struct rig_daemon *d, struct rig_lag *out)
 	mem_free(text);
 }
 
-double rig_lag_p99_ms(const struct rig_lag *before, const struct rig_lag *after)
+double rig_lag_ms(const struct rig_lag *before, const struct rig_lag *after, double share)
 {
 	int last = after->n_bounds - 1;
 	if (last < 0)
 		return -1;
 	double total = after->n[last] - (before->n_bounds > last ? before->n[last] : 0);
 	for (int i = 0; i <= last; i++)
-		if (after->n[i] - (before->n_bounds > i ? before->n[i] : 0) >= 0.99 * total)
+		if (after->n[i] - (before->n_bounds > i ? before->n[i] : 0) >= share * total)
 			return after->bound[i] * 1000;
 	return -1;
 }

@@ -38,13 +38,14 @@ void rig_start_program(struct rig *r, struct rig_daemon *d, const char *program,
 void rig_again(struct rig *r, struct rig_daemon *d); /* the same node, after it has ended */
 bool rig_is_ready(const struct rig_daemon *d);
 void rig_wait_ready(const struct rig_daemon *d);
-/* p99 of the loops' lag in ms since *before was taken (upper bound of its bucket), all loops. First call with now = true. */
+/* The loops' lag, all loops; a page's figures are up to a second old. */
 struct rig_lag {
 	double bound[32], n[32];
 	int n_bounds;
 };
 void rig_lag(const struct rig_daemon *d, struct rig_lag *out);
-double rig_lag_p99_ms(const struct rig_lag *before, const struct rig_lag *after);
+/* A share of the turns between the two had at most so much, ms (upper bound of its bucket); share 1: all. -1: no figures. */
+double rig_lag_ms(const struct rig_lag *before, const struct rig_lag *after, double share);
 
 /* ---- Redis, pipelined */
 int rig_master(const struct rig *r, uint16_t slot);
@@ -60,6 +61,9 @@ int rig_name(char out[RIG_NAME + 1], uint32_t run, uint32_t index);
 uint32_t rig_index(const char *name, size_t len);     /* of a stream's name */
 double rig_calls(struct rig *r, const char *command); /* of all masters, since rig_flush */
 double rig_keys(struct rig *r);
+/* The answer of the first master to a command whose answer is an integer. */
+long long rig_integer(struct rig *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
+double rig_memory(struct rig *r); /* bytes that the first master's data and clients take */
 
 /* ---- what it cost */
 struct meter {

@@ -1,4 +1,5 @@
 /* rig_redis - Redis as the benchmark uses it: pipelines, the streams that it adds, the servers' own counts. */
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,4 +109,26 @@ double rig_keys(struct rig *r)
 		freeReplyObject(x);
 	}
 	return n;
+}
+
+long long rig_integer(struct rig *r, const char *format, ...)
+{
+	va_list ap;
+	va_start(ap, format);
+	redisReply *x = redisvCommand(r->link[0], format, ap);
+	va_end(ap);
+	if (!x || x->type != REDIS_REPLY_INTEGER)
+		proc_die("%s: %s", format, x && x->str ? x->str : r->link[0]->errstr);
+	long long n = x->integer;
+	freeReplyObject(x);
+	return n;
+}
+
+double rig_memory(struct rig *r)
+{
+	redisReply *x = redisCommand(r->link[0], "INFO memory");
+	const char *at = x && x->str ? strstr(x->str, "used_memory:") : NULL;
+	double bytes = at ? strtod(at + 12, NULL) : 0;
+	freeReplyObject(x);
+	return bytes;
 }
