@@ -310,7 +310,7 @@ def main():
     import signal
     p = argparse.ArgumentParser()
     for a, kw in {"--socket": {}, "--name": {}, "--credits": {"type": int}, "--journal": {}, "--service": {"action": "append"},
-                  "--work": {"default": "0"}, "--hang": {"type": float, "default": 0}}.items():
+                  "--work": {"default": "0"}, "--hang": {"type": float, "default": 0}, "--fail-first": {"type": int}}.items():
         p.add_argument(a, **kw)
     o = p.parse_args()
     lo, _, hi = o.work.partition("-")
@@ -320,19 +320,25 @@ def main():
         if o.work == "hold" or rnd.random() < o.hang:
             return None
         return rnd.uniform(float(lo), float(hi or lo))
-    w = Worker(o.socket, o.name, o.credits, o.service, work, reconnect=True, journal=o.journal, start=False)
+
+    def result(a):
+        if o.fail_first is not None and a["retry"] == 0:
+            return {"t": "fail", "lease": a["lease"], "retry_ms": o.fail_first}
+        return {"t": "done", "lease": a["lease"]}
+    w = Worker(o.socket, o.name, o.credits, o.service, work, result, reconnect=True, journal=o.journal, start=False)
     signal.signal(signal.SIGTERM, lambda *_: (w.send({"t": "bye"}), os._exit(0)))
     w.come_back()
     w.loop()
 
 
 class ProcWorker(servers.Process):
-    """The same worker as a process of its own. `work`: "0.1-0.3" seconds, or "hold"."""
+    """The same worker as a process of its own. `work`: "0.1-0.3" seconds, or "hold". `fail_first`: what has no retry yet fails and asks to
+    come back after so many ms."""
 
-    def __init__(self, dir, path, name, credits=1, work="0", services=(), hang=0, start=True):
+    def __init__(self, dir, path, name, credits=1, work="0", services=(), hang=0, fail_first=None, start=True):
         self.name, self.file = name, os.path.join(dir, name + ".journal")
         self.argv = [sys.executable, os.path.abspath(__file__), "--socket", path, "--name", name, "--credits", str(credits),
-                     "--journal", self.file, "--work", work, "--hang", str(hang)]
+                     "--journal", self.file, "--work", work, "--hang", str(hang), *(["--fail-first", str(fail_first)] if fail_first is not None else [])]
         for s in services:
             self.argv += ["--service", s]
         self.log = os.path.join(dir, name + ".log")
