@@ -26,6 +26,7 @@ class Terminal:
         argv = [program("sluicectl"), "--socket", d.control_sock, *args]
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
             os.environ["TERM"] = "xterm"
             os.environ.pop("NO_COLOR", None)
             os.execv(argv[0], argv)

@@ -168,6 +168,9 @@ def test_status_says_why_it_is_not_ready():
         r = ask(d, "status", "--ready")
         expect((r.returncode, r.stdout, r.stderr), (1, "not ready: no master for slots 0-5460\n", ""))
         expect(d.requests[-1]["args"], {"ready": True})
+    with Daemon([STATUS], {"end": True, "exit": 1, "error": "no master for slots 0-5460"}) as d:
+        r = ask(d, "status", "--ready")
+        expect((r.returncode, r.stdout, r.stderr), (1, "not ready\n", "sluicectl: no master for slots 0-5460\n"), "the reason once")
 
 
 def test_exit_code_and_sentence_come_from_the_final_line():
@@ -197,6 +200,10 @@ def test_other_views():
         expect(ask(d, "explain", "o:1").stdout,
                "o:1 (orders 1-0): parked, it does not run, owner redis-consumer-a\n"
                "  because o:1 already runs as 0-9\n  next  it starts when 0-9 is done\n")
+    blocked = {"service": "s", "stream": "o:1", "id": "1-0", "state": "blocked", "owner": "c", "running": True, "because": [], "next": None,
+               "advice": None}
+    with Daemon([blocked]) as d:
+        expect(ask(d, "explain", "o:1").stdout, "o:1 (s 1-0): blocked, its worker waits to try an entry again, owner c\n")
     node = {"redis": "h:1", "role": "master", "slots": "0-99", "state": "connected", "breaker": "closed",
             "lag_ms": 1,
             "connections": [{"role": "command", "state": "ready", "handoff": "idle", "relaxed": False},
@@ -442,6 +449,63 @@ def in_terminal(*args, env=None, rows=12, cols=60):
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
         os.execve(CTL, [CTL, *args], {**os.environ, "TERM": "xterm", **(env or {})})
     return pid, fd
+
+
+SERVICE, NAME, WORKER = "payment-reconciliation-eu-west-1", "customer-4711:export-to-warehouse-of-the-north:2026-11", "invoices-7d9f8b6c5d-x2x4z:12345"
+ID, NODE, WORDS = "1764000000000-12", "sluiced-7d9f8b6c5d-abcde", "upstream said 503 Service Unavailable, three times in a row, and then nothing at all"
+REDIS = "redis-cluster-leader-12.redis.svc.cluster.local:6379"
+LONG_ROW = {
+    "service": SERVICE, "stream": NAME, "id": ID, "lease": "L1", "state": "assigned", "worker": WORKER, "retry": 3, "age_ms": 245000,
+    "assigned_ms": 1500, "until_ms": None, "token": "1" * 19, "note": WORDS, "reason": "max_retries_exceeded", "at_ms": 1764000000000,
+    "due_ms": 250000, "error": WORDS, "node": NODE, "orig_id": ID, "tries": 4, "owned": 12, "credits": 100, "workers": 3, "idle_ms": 900,
+    "version": "0.2.0", "self": True, "consumer": "redis-consumer-" + NODE, "name": WORKER, "session": "123", "pid": 1234567, "uid": 1000,
+    "in_use": 7, "connected_ms": 10 ** 8, "services": [SERVICE, "bills"], "redis": REDIS, "role": "master", "slots": "0-5460 10923-12000",
+    "breaker": "half_open", "lag_ms": 3, "change": "moved", "result": "ok", "check": "maxmemory-policy", "found": WORDS, "advice": WORDS,
+    "setting": "services[0].dead_letter.stream", "from": None, "to": NAME, "problem": WORDS, "streams": 4, "paused": True,
+    "connections": [{"role": x, "state": "handshake", "handoff": "idle", "relaxed": False, "address": "10.1.2.3:6379", "peer": None, "error": WORDS}
+                    for x in ("command", "subscriber", "reader")]}
+WIDE = ["ls", "ls --waiting", "workers", "nodes", "fleet", "delayed ls s", "dlq ls s", "entries-dlq ls s", "doctor", "reload", "topology refresh",
+        "scan s", "pause", "revoke w"]
+LINES = ["show x", "explain x", "dlq show s", "release x", "dlq replay s", "delayed now s", "add s x", "drain", "events", "version", "status", "status --ready"]
+
+
+def shown(d, verb, cols):
+    pid, fd = in_terminal("--timeout", "60s", "--socket", d.path, *verb.split(), rows=24, cols=cols)
+    text = b""
+    while True:
+        try:
+            text += os.read(fd, 65536)
+        except OSError:
+            break
+    os.close(fd)
+    expect(os.WEXITSTATUS(os.waitpid(pid, 0)[1]), 0, text)
+    return re.sub(r"\x1b\[[0-9;]*m", "", text.decode()).replace("\r\n", "\n")
+
+
+def test_a_terminal_of_80_columns_shows_all_in_lines_that_fit():
+    with Daemon([LONG_ROW, LONG_ROW]) as d:
+        for verb in WIDE:
+            piped, text = ask(d, *verb.split()).stdout, shown(d, verb, 80)
+            expect(len(piped.splitlines()), 3, f"{verb}, to a pipe: a row is a line\n{piped}")
+            wide = [x for x in text.splitlines() if len(x) > 80]
+            assert not wide, (verb, wide)
+            words = [w for w in piped.splitlines()[1].split() if w != "-"]
+            assert all(text.count(w) >= 2 for w in words), (verb, [w for w in words if text.count(w) < 2], text)
+            assert all(w in text.lower() for w in piped.splitlines()[0].lower().split()), text
+            expect(shown(d, verb, 1000), piped, "there is room")
+
+
+def test_lines_of_words_go_on_between_words():
+    row = {**LONG_ROW, "because": [WORDS, WORDS + ": " + WORDS], "next": WORDS, "new_id": ID, "level": "notice", "text": WORDS + "; " + WORDS,
+           "draining": True, "elapsed_ms": 5, "ready": False, "reasons": [WORDS + " " + WORDS, WORDS], "uptime_ms": 9, "redis": [], "services": [],
+           "running": False, "owner": "redis-consumer-" + NODE, "info": None, "control": 1}
+    with Daemon([row]) as d:
+        for verb in LINES:
+            piped, text = ask(d, *verb.split()).stdout, shown(d, verb, 80)
+            assert not [x for x in text.splitlines() if len(x) > 80], (verb, text)
+            expect(text.split(), shown(d, verb, 1000).split(), verb)
+            if verb != "status":
+                expect(shown(d, verb, 1000), piped, verb)
 
 
 def top_daemon():

@@ -296,7 +296,7 @@ static void help_line(struct buf *b, const char *option, const char *value, cons
 {
 	char left[64];
 	snprintf(left, sizeof(left), "%s%s%s", option, value ? " " : "", value ? value : "");
-	buf_printf(b, "  %-26s  %s\n", left, help);
+	buf_printf(b, "  %-*s  %s\n", ARGS_HELP_TEXT - 4, left, help);
 }
 
 static void help_globals(struct buf *b)

@@ -1,4 +1,4 @@
-/* Cells, ages, tables. Names come from workers and streams, so nothing reaches the terminal uncleaned. */
+/* Cells and ages. Names come from workers and streams, so nothing reaches the terminal uncleaned. */
 #include "bin/sluicectl/sluicectl.h"
 
 #include <string.h>
@@ -8,6 +8,7 @@
 #include "base/mono.h"
 
 static bool use_colour;
+static size_t n_columns; /* of the terminal; 0 = no limit */
 
 void cell_use_colour(bool on)
 {
@@ -17,6 +18,16 @@ void cell_use_colour(bool on)
 bool cell_colour(void)
 {
 	return use_colour;
+}
+
+void cell_use_columns(size_t n)
+{
+	n_columns = n;
+}
+
+size_t cell_columns(void)
+{
+	return n_columns;
 }
 
 const char *cell_colour_of(const char *word)
@@ -201,7 +212,7 @@ static void put_json(struct buf *b, yyjson_val *v)
 	mem_free(s);
 }
 
-static void put_lower(struct buf *b, const char *title)
+void cell_lower(struct buf *b, const char *title)
 {
 	for (; *title; title++) {
 		char c = *title >= 'A' && *title <= 'Z' ? (char)(*title - 'A' + 'a') : *title;
@@ -209,7 +220,7 @@ static void put_lower(struct buf *b, const char *title)
 	}
 }
 
-static size_t width_of(const char *s)
+size_t cell_width(const char *s)
 {
 	size_t n = 0;
 	for (; *s; s++)
@@ -224,7 +235,7 @@ void cell_name(struct buf *b, const char *s, size_t max)
 	buf_init(&clean);
 	cell_clean(&clean, s);
 	const char *text = clean.data ? clean.data : "";
-	size_t n = width_of(text), head = (max - 1) * 3 / 5, at = 0;
+	size_t n = cell_width(text), head = (max - 1) * 3 / 5, at = 0;
 	for (const char *p = text; *p; p++) {
 		bool is_start = ((unsigned char)*p & 0xc0) != 0x80;
 		at += is_start; /* the character's number, from 1 */
@@ -236,19 +247,76 @@ void cell_name(struct buf *b, const char *s, size_t max)
 	buf_fini(&clean);
 }
 
-static void cell_put_value(struct buf *b, const struct column *c, yyjson_val *row)
+static size_t name_max(enum format f)
+{
+	if (!n_columns)
+		return SIZE_MAX;
+	return f == FORMAT_SHORT ? CELL_SHORT_MAX : f == FORMAT_NAME ? CELL_NAME_MAX : CELL_ADDRESS_MAX;
+}
+
+/* Terminal columns of len bytes; our own escape sequences take none. */
+static size_t seen_width(const char *s, size_t len)
+{
+	size_t n = 0;
+	bool is_escape = false;
+	for (size_t i = 0; i < len; i++) {
+		is_escape = is_escape || s[i] == 0x1b;
+		n += !is_escape && ((unsigned char)s[i] & 0xc0) != 0x80;
+		is_escape = is_escape && !(s[i] >= 'a' && s[i] <= 'z');
+	}
+	return n;
+}
+
+void cell_fold(struct buf *b, size_t from, size_t at, size_t hang)
+{
+	if (!n_columns || b->len == from)
+		return;
+	char *text = mem_dup(b->data + from, b->len - from);
+	bool has_word = false;
+	b->len = from;
+	for (const char *s = text; *s;) {
+		const size_t spaces = strspn(s, " "), len = strcspn(s + spaces, " \n"),
+			     width = seen_width(s + spaces, len);
+		if (has_word && len && at + spaces + width > n_columns) {
+			buf_printf(b, "\n%*s", (int)hang, "");
+			at = hang + width;
+		} else {
+			buf_add(b, s, spaces);
+			at += spaces + width;
+		}
+		buf_add(b, s + spaces, len);
+		has_word = has_word || len;
+		s += spaces + len;
+		if (*s == '\n') {
+			buf_add(b, s++, 1);
+			at = 0;
+			has_word = false;
+		}
+	}
+	mem_free(text);
+}
+
+void cell_words(struct buf *b, const char *s, size_t at, size_t hang)
+{
+	const size_t from = b->len;
+	cell_clean(b, s);
+	cell_fold(b, from, at, hang);
+}
+
+void cell_put_value(struct buf *b, const struct column *c, yyjson_val *row)
 {
 	yyjson_val *v = cell_value(row, c->key);
 	size_t before = b->len;
 	switch (c->format) {
 	case FORMAT_TEXT:
+	case FORMAT_WORDS:
 	case FORMAT_STATE:
 		cell_clean(b, yyjson_is_str(v) ? yyjson_get_str(v) : "");
 		break;
+	case FORMAT_SHORT:
 	case FORMAT_NAME:
 	case FORMAT_ADDRESS:
-		cell_name(b, yyjson_is_str(v) ? yyjson_get_str(v) : "",
-			c->format == FORMAT_NAME ? CELL_NAME_MAX : CELL_ADDRESS_MAX);
+		cell_name(b, yyjson_is_str(v) ? yyjson_get_str(v) : "", name_max(c->format));
 		break;
 	case FORMAT_NUMBER:
 		if (yyjson_is_int(v))
@@ -265,7 +333,7 @@ static void cell_put_value(struct buf *b, const struct column *c, yyjson_val *ro
 		break;
 	case FORMAT_YES:
 		if (yyjson_is_true(v))
-			put_lower(b, c->title);
+			cell_lower(b, c->title);
 		break;
 	case FORMAT_LIST:
 		cell_put_list(b, v);
@@ -283,94 +351,4 @@ static void cell_put_value(struct buf *b, const struct column *c, yyjson_val *ro
 	}
 	if (b->len == before)
 		buf_str(b, "-");
-}
-
-static bool is_right_aligned(enum format f)
-{
-	return f == FORMAT_NUMBER || f == FORMAT_AGE || f == FORMAT_LEFT || f == FORMAT_SUM;
-}
-
-void table_init(struct table *t, const struct column *columns)
-{
-	*t = (struct table){.columns = columns};
-	while (columns[t->n_columns].title)
-		t->n_columns++;
-}
-
-void table_fini(struct table *t)
-{
-	for (size_t i = 0; i < t->n_rows * t->n_columns; i++)
-		mem_free(t->cells[i].text);
-	mem_free(t->cells);
-	*t = (struct table){0};
-}
-
-void table_add(struct table *t, yyjson_val *row)
-{
-	if (t->n_rows == t->cap) {
-		t->cap = t->cap ? t->cap * 2 : 32;
-		t->cells = mem_grow(t->cells, t->cap * t->n_columns, sizeof(*t->cells));
-	}
-	for (size_t i = 0; i < t->n_columns; i++) {
-		struct cell *cell = &t->cells[t->n_rows * t->n_columns + i];
-		struct buf b;
-		buf_init(&b);
-		cell_put_value(&b, &t->columns[i], row);
-		cell->text = buf_take(&b);
-		cell->width = width_of(cell->text);
-		cell->colour = t->columns[i].format == FORMAT_STATE ? cell_colour_of(cell->text) : NULL;
-	}
-	t->n_rows++;
-}
-
-static void put_padded(struct buf *b, const struct cell *cell, size_t width, bool right, bool last)
-{
-	size_t pad = width > cell->width ? width - cell->width : 0;
-	if (right)
-		buf_printf(b, "%*s", (int)pad, "");
-	cell_painted(b, cell->colour, cell->text);
-	if (!right && !last)
-		buf_printf(b, "%*s", (int)pad, "");
-	buf_str(b, last ? "\n" : "  ");
-}
-
-void table_put(struct buf *b, const struct table *t, bool headers)
-{
-	size_t *width = mem_array(t->n_columns, sizeof(*width));
-	for (size_t i = 0; i < t->n_columns; i++) {
-		width[i] = headers ? width_of(t->columns[i].title) : 0;
-		for (size_t r = 0; r < t->n_rows; r++) {
-			size_t w = t->cells[r * t->n_columns + i].width;
-			width[i] = w > width[i] ? w : width[i];
-		}
-	}
-	for (size_t i = 0; headers && i < t->n_columns; i++) {
-		struct cell title = {(char *)t->columns[i].title, width_of(t->columns[i].title), "\x1b[1m"};
-		put_padded(b, &title, width[i], is_right_aligned(t->columns[i].format), i + 1 == t->n_columns);
-	}
-	for (size_t r = 0; r < t->n_rows; r++) {
-		for (size_t i = 0; i < t->n_columns; i++)
-			put_padded(b, &t->cells[r * t->n_columns + i], width[i], is_right_aligned(t->columns[i].format),
-				i + 1 == t->n_columns);
-	}
-	mem_free(width);
-}
-
-void table_block(struct buf *b, const struct column *columns, yyjson_val *row)
-{
-	struct buf value;
-	size_t width = 0;
-	for (const struct column *c = columns; c->title; c++)
-		width = strlen(c->title) > width ? strlen(c->title) : width;
-	buf_init(&value);
-	for (const struct column *c = columns; c->title; c++) {
-		buf_clear(&value);
-		cell_put_value(&value, c, row);
-		if (strcmp(value.data, "-") == 0)
-			continue;
-		buf_printf(b, "%-*s  ", (int)width, c->title);
-		cell_painted(b, c->format == FORMAT_STATE ? cell_colour_of(value.data) : NULL, value.data);
-		buf_str(b, "\n");
-	}
-	buf_fini(&value);
 }

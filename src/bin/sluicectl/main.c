@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/stdfd.h"
@@ -27,11 +28,19 @@ static bool wants_colour(void)
 	return isatty(STDOUT_FILENO) && !(no_color && *no_color) && term && strcmp(term, "dumb") != 0;
 }
 
+/* Of stdout; 0: it is none, or does not say. */
+static size_t terminal_columns(void)
+{
+	struct winsize w = {0};
+	return isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 ? w.ws_col : 0;
+}
+
 static int print_help(const char *topic)
 {
 	struct buf b;
 	buf_init(&b);
 	args_help(&b, topic);
+	cell_fold(&b, 0, 0, ARGS_HELP_TEXT);
 	out_flush(&b);
 	buf_fini(&b);
 	return out_failed() ? EXIT_NO : 0;
@@ -57,7 +66,7 @@ static int run(const struct options *o)
 		struct view *v = view_new(o);
 		bool is_stream = o->request.follow || o->request.wait;
 		code = conn_ask(o, &o->request, is_stream, view_row, v, &err);
-		view_finish(v, code);
+		view_finish(v, code, err.text[0] != 0);
 		view_free(v);
 	}
 	if (err.text[0])
@@ -85,6 +94,7 @@ int main(int argc, char **argv)
 	stdfd_open(O_RDONLY);
 	signal(SIGPIPE, SIG_IGN);
 	cell_use_colour(wants_colour());
+	cell_use_columns(terminal_columns());
 	switch (args_parse(argc, argv, &o, &topic, &err)) {
 	case ARGS_RUN:
 		code = run(&o);

@@ -1,6 +1,7 @@
-/* sluicectl - the operator's program, split over sluicectl*.c. One thread, blocking, no loop.
- * args: command line -> struct options. conn: socket, lines, timeouts. cell: cells, ages, tables. view: one rendering
- * per verb. top: the live view. sluicectl.c: main. Exit codes are EXIT_* and whatever the daemon's final line says. */
+/* sluicectl - the operator's program. One thread, blocking, no loop.
+ * args: command line -> struct options. conn: socket, lines, timeouts. cell: cells and ages. table: tables.
+ * view: one rendering per verb. top: the live view. main: main.
+ * Exit codes are EXIT_* and whatever the daemon's final line says. */
 #pragma once
 #include "base/buf.h"
 #include "base/err.h"
@@ -27,6 +28,7 @@ struct options {
 enum args_result { ARGS_RUN, ARGS_HELP, ARGS_VERSION, ARGS_BAD };
 /* Fills *o. ARGS_HELP: help was asked for, *topic is a verb's name or NULL. ARGS_BAD: err has the sentence. */
 enum args_result args_parse(int argc, char **argv, struct options *o, const char **topic, struct err *err);
+enum { ARGS_HELP_TEXT = 30 }; /* what a line of help says begins in this column */
 /* False: no such verb. */
 bool args_help(struct buf *b, const char *topic);
 
@@ -41,7 +43,9 @@ int conn_ask(const struct options *o, const struct ctl_request *r, bool watch_st
 /* ---- cell */
 enum format {
 	FORMAT_TEXT,
-	FORMAT_NAME,    /* text, its middle left out over CELL_NAME_MAX */
+	FORMAT_WORDS,   /* text that may go on in the next line, when the terminal is narrow */
+	FORMAT_SHORT,   /* text; on a terminal its middle is left out over CELL_SHORT_MAX */
+	FORMAT_NAME,    /* the same, CELL_NAME_MAX */
 	FORMAT_ADDRESS, /* the same, CELL_ADDRESS_MAX */
 	FORMAT_STATE,   /* text, coloured by what it says */
 	FORMAT_NUMBER,  /* right-aligned, like the ones that follow up to SUM */
@@ -74,6 +78,9 @@ struct table {
 
 /* For all cells from here on; off at first. */
 void cell_use_colour(bool on);
+/* How wide the terminal is, for all output from here on; 0, as at first: none, nothing is wrapped or shortened. */
+void cell_use_columns(size_t n);
+size_t cell_columns(void);
 /* Whether colours are on. */
 bool cell_colour(void);
 /* The escape sequence for a word like "down", or NULL. */
@@ -81,12 +88,22 @@ const char *cell_colour_of(const char *word);
 /* Appends s so that it cannot drive the terminal: control characters become '?' (UTF-8 stays). */
 void cell_clean(struct buf *b, const char *s);
 void cell_age(struct buf *b, int64_t ms); /* 850ms 12.3s 4m05s 3h12m 5d04h; < 0: "-" */
-/* Appends s, cleaned; of one that is wider than max terminal columns both ends, with … between. */
-enum { CELL_NAME_MAX = 20, CELL_ADDRESS_MAX = 34 };
+enum { CELL_SHORT_MAX = 15, CELL_NAME_MAX = 20, CELL_ADDRESS_MAX = 34 };
 /* Appends s without control characters, shortened in its middle to max columns with "…". */
 void cell_name(struct buf *b, const char *s, size_t max);
 /* Appends s without control characters in that colour (an escape sequence, NULL = none), if colours are on. */
 void cell_painted(struct buf *b, const char *colour, const char *s);
+/* Breaks the lines of b from that byte on, which stands in terminal column `at`, between words where the terminal ends;
+ * what follows begins hang columns in. A word is never broken: names can be copied. */
+void cell_fold(struct buf *b, size_t from, size_t at, size_t hang);
+/* Appends s without control characters, folded. */
+void cell_words(struct buf *b, const char *s, size_t at, size_t hang);
+/* Terminal columns of s. */
+size_t cell_width(const char *s);
+/* Appends s, A to Z made small. */
+void cell_lower(struct buf *b, const char *s);
+/* Appends what stands in that column of row; "-" when nothing does. */
+void cell_put_value(struct buf *b, const struct column *c, yyjson_val *row);
 /* row[key] where key may be "outer.inner"; NULL when it is not there. */
 yyjson_val *cell_value(yyjson_val *row, const char *key);
 const char *cell_string(yyjson_val *row, const char *key); /* "-" when there is none */
@@ -96,7 +113,8 @@ void table_init(struct table *t, const struct column *columns);
 void table_fini(struct table *t);
 /* A row: the values of its columns are copied as text. */
 void table_add(struct table *t, yyjson_val *row);
-/* Appends the table, each column as wide as it must be. headers: titles first. */
+/* Appends the table, each column as wide as it must be; one that is wider than the terminal on several lines a row.
+ * headers: titles first. */
 void table_put(struct buf *b, const struct table *t, bool headers);
 /* One "title  value" line per column that has a value. */
 void table_block(struct buf *b, const struct column *columns, yyjson_val *row);
@@ -109,8 +127,8 @@ struct view *view_new(const struct options *o);
 void view_free(struct view *v);
 /* A row_fn: renders at once or keeps it for the table. */
 bool view_row(void *arg, yyjson_val *row, const char *line, size_t len);
-/* Prints what was kept. */
-void view_finish(struct view *v, int exit_code);
+/* Prints what was kept. is_told: a sentence follows on stderr. */
+void view_finish(struct view *v, int exit_code, bool is_told);
 /* Parts that `top` shares with `status` and `ls`. */
 void view_put_status(struct buf *b, yyjson_val *row, bool headers);
 extern const struct column view_top_columns[];

@@ -15,7 +15,7 @@
 #include "base/mem.h"
 #include "base/mono.h"
 
-enum { REFRESH_MS = 1000, ROWS_MAX = 1000 };
+enum { REFRESH_MS = 1000, ROWS_MAX = 1000, COLUMNS_LEAST = 80 /* narrower: lines are cut */ };
 
 static volatile sig_atomic_t stop_signal, stop_wanted, suspend_wanted, resized;
 
@@ -144,6 +144,7 @@ static bool keep_stream(void *arg, yyjson_val *row, const char *line, size_t len
 static int top_fetch(struct top *t, struct err *err)
 {
 	struct ctl_request ls;
+	cell_use_columns(t->screen.cols > COLUMNS_LEAST ? t->screen.cols : COLUMNS_LEAST);
 	int code = conn_ask(t->o, &t->o->request, false, keep_status, t, err);
 	if (code != 0 || stop_wanted)
 		return code;

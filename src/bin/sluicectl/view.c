@@ -12,11 +12,11 @@
 static const struct column stream_columns[] = {{"SERVICE", "service", FORMAT_TEXT}, {"STREAM", "stream", FORMAT_TEXT},
 	{"ID", "id", FORMAT_TEXT}, {"STATE", "state", FORMAT_STATE}, {"WORKER", "worker", FORMAT_TEXT},
 	{"RETRY", "retry", FORMAT_NUMBER}, {"AGE", "age_ms", FORMAT_AGE}, {"ASSIGNED", "assigned_ms", FORMAT_AGE},
-	{"FENCE", "until_ms", FORMAT_LEFT}, {"NOTE", "note", FORMAT_TEXT}, {0}};
+	{"FENCE", "until_ms", FORMAT_LEFT}, {"NOTE", "note", FORMAT_WORDS}, {0}};
 
 /* Of `top`: 80 columns, what does not fit is in `ls`. */
-const struct column view_top_columns[] = {{"SERVICE", "service", FORMAT_NAME}, {"STREAM", "stream", FORMAT_NAME},
-	{"STATE", "state", FORMAT_STATE}, {"WORKER", "worker", FORMAT_NAME}, {"AGE", "age_ms", FORMAT_AGE},
+const struct column view_top_columns[] = {{"SERVICE", "service", FORMAT_SHORT}, {"STREAM", "stream", FORMAT_NAME},
+	{"STATE", "state", FORMAT_STATE}, {"WORKER", "worker", FORMAT_SHORT}, {"AGE", "age_ms", FORMAT_AGE},
 	{"FENCE", "until_ms", FORMAT_LEFT}, {0}};
 
 /* 80 columns; what is rarely other than 0 follows in words. */
@@ -40,20 +40,20 @@ static const struct column node_columns[] = {{"REDIS", "redis", FORMAT_TEXT}, {"
 
 static const struct column dlq_columns[] = {{"ID", "id", FORMAT_TEXT}, {"STREAM", "stream", FORMAT_TEXT},
 	{"REASON", "reason", FORMAT_TEXT}, {"AGE", "age_ms", FORMAT_AGE}, {"RETRY", "retry", FORMAT_NUMBER},
-	{"NODE", "node", FORMAT_TEXT}, {"ERROR", "error", FORMAT_TEXT}, {0}};
+	{"NODE", "node", FORMAT_TEXT}, {"ERROR", "error", FORMAT_WORDS}, {0}};
 
 static const struct column entries_dlq_columns[] = {{"ID", "id", FORMAT_TEXT}, {"STREAM", "stream", FORMAT_TEXT},
 	{"ENTRY", "orig_id", FORMAT_TEXT}, {"REASON", "reason", FORMAT_TEXT}, {"AGE", "age_ms", FORMAT_AGE},
-	{"TRIES", "tries", FORMAT_NUMBER}, {"NODE", "node", FORMAT_TEXT}, {"ERROR", "error", FORMAT_TEXT}, {0}};
+	{"TRIES", "tries", FORMAT_NUMBER}, {"NODE", "node", FORMAT_TEXT}, {"ERROR", "error", FORMAT_WORDS}, {0}};
 
 static const struct column delayed_columns[] = {{"SERVICE", "service", FORMAT_TEXT}, {"STREAM", "stream", FORMAT_TEXT},
 	{"ID", "id", FORMAT_TEXT}, {"REASON", "reason", FORMAT_TEXT}, {"RETRY", "retry", FORMAT_NUMBER},
-	{"DUE IN", "due_ms", FORMAT_AGE}, {"DUE", "at_ms", FORMAT_WHEN}, {"ERROR", "error", FORMAT_TEXT}, {0}};
+	{"DUE IN", "due_ms", FORMAT_AGE}, {"DUE", "at_ms", FORMAT_WHEN}, {"ERROR", "error", FORMAT_WORDS}, {0}};
 
 static const struct column waiting_columns[] = {{"SERVICE", "service", FORMAT_TEXT}, {"STREAM", "stream", FORMAT_TEXT},
 	{"ID", "id", FORMAT_TEXT}, {"STATE", "state", FORMAT_STATE}, {"AGE", "age_ms", FORMAT_AGE},
 	{"DUE IN", "due_ms", FORMAT_AGE}, {"RETRY", "retry", FORMAT_NUMBER}, {"REASON", "reason", FORMAT_TEXT},
-	{"ERROR", "error", FORMAT_TEXT}, {0}};
+	{"ERROR", "error", FORMAT_WORDS}, {0}};
 
 static const struct column fleet_columns[] = {{"SERVICE", "service", FORMAT_TEXT}, {"NODE", "node", FORMAT_TEXT},
 	{"STATE", "state", FORMAT_STATE}, {"OWNED", "owned", FORMAT_NUMBER}, {"CREDITS", "credits", FORMAT_NUMBER},
@@ -61,16 +61,16 @@ static const struct column fleet_columns[] = {{"SERVICE", "service", FORMAT_TEXT
 	{"SELF", "self", FORMAT_YES}, {"CONSUMER", "consumer", FORMAT_TEXT}, {0}};
 
 static const struct column reload_columns[] = {{"RESULT", "result", FORMAT_STATE}, {"SETTING", "setting", FORMAT_TEXT},
-	{"FROM", "from", FORMAT_TEXT}, {"TO", "to", FORMAT_TEXT}, {"PROBLEM", "problem", FORMAT_TEXT}, {0}};
+	{"FROM", "from", FORMAT_TEXT}, {"TO", "to", FORMAT_TEXT}, {"PROBLEM", "problem", FORMAT_WORDS}, {0}};
 
 static const struct column doctor_columns[] = {{"RESULT", "result", FORMAT_STATE}, {"CHECK", "check", FORMAT_TEXT},
-	{"REDIS", "redis", FORMAT_TEXT}, {"FOUND", "found", FORMAT_TEXT}, {"ADVICE", "advice", FORMAT_TEXT}, {0}};
+	{"REDIS", "redis", FORMAT_TEXT}, {"FOUND", "found", FORMAT_WORDS}, {"ADVICE", "advice", FORMAT_WORDS}, {0}};
 
 static const struct column topology_columns[] = {{"REDIS", "redis", FORMAT_TEXT}, {"ROLE", "role", FORMAT_TEXT},
 	{"SLOTS", "slots", FORMAT_TEXT}, {"CHANGE", "change", FORMAT_TEXT}, {0}};
 
 static const struct column scan_columns[] = {{"SERVICE", "service", FORMAT_TEXT}, {"REDIS", "redis", FORMAT_TEXT},
-	{"RESULT", "result", FORMAT_STATE}, {"ERROR", "error", FORMAT_TEXT}, {0}};
+	{"RESULT", "result", FORMAT_STATE}, {"ERROR", "error", FORMAT_WORDS}, {0}};
 
 static const struct column service_row_columns[] = {
 	{"SERVICE", "service", FORMAT_TEXT}, {"PAUSED", "paused", FORMAT_YES}, {0}};
@@ -81,7 +81,7 @@ static const struct column revoke_columns[] = {{"WORKER", "worker", FORMAT_TEXT}
 static const struct column show_block[] = {{"service", "service", FORMAT_TEXT}, {"stream", "stream", FORMAT_TEXT},
 	{"id", "id", FORMAT_TEXT}, {"state", "state", FORMAT_STATE}, {"age", "age_ms", FORMAT_AGE},
 	{"retry", "retry", FORMAT_NUMBER}, {"worker", "worker", FORMAT_TEXT}, {"session", "session", FORMAT_TEXT},
-	{"assigned for", "assigned_ms", FORMAT_AGE}, {"note", "note", FORMAT_TEXT},
+	{"assigned for", "assigned_ms", FORMAT_AGE}, {"note", "note", FORMAT_WORDS},
 	{"last progress", "progress_ms", FORMAT_AGE}, {"position", "position", FORMAT_TEXT},
 	{"tries", "tries", FORMAT_NUMBER}, {"lag", "lag", FORMAT_NUMBER},
 	{"dead entries", "dead_entries", FORMAT_NUMBER}, {"last dead", "dead_entry", FORMAT_TEXT},
@@ -94,19 +94,21 @@ static const struct column show_block[] = {{"service", "service", FORMAT_TEXT}, 
 static const struct column dlq_block[] = {{"service", "service", FORMAT_TEXT}, {"id", "id", FORMAT_TEXT},
 	{"stream", "stream", FORMAT_TEXT}, {"reason", "reason", FORMAT_TEXT}, {"at", "at_ms", FORMAT_WHEN},
 	{"age", "age_ms", FORMAT_AGE}, {"retry", "retry", FORMAT_NUMBER}, {"node", "node", FORMAT_TEXT},
-	{"error", "error", FORMAT_TEXT}, {"original id", "orig_id", FORMAT_TEXT}, {"info", "info", FORMAT_JSON},
+	{"error", "error", FORMAT_WORDS}, {"original id", "orig_id", FORMAT_TEXT}, {"info", "info", FORMAT_JSON},
 	{"fields", "fields", FORMAT_JSON}, {0}};
 
 static const struct column entries_dlq_block[] = {{"service", "service", FORMAT_TEXT}, {"id", "id", FORMAT_TEXT},
 	{"stream", "stream", FORMAT_TEXT}, {"entry", "orig_id", FORMAT_TEXT}, {"reason", "reason", FORMAT_TEXT},
 	{"at", "at_ms", FORMAT_WHEN}, {"age", "age_ms", FORMAT_AGE}, {"tries", "tries", FORMAT_NUMBER},
-	{"node", "node", FORMAT_TEXT}, {"error", "error", FORMAT_TEXT}, {"fields", "fields", FORMAT_JSON}, {0}};
+	{"node", "node", FORMAT_TEXT}, {"error", "error", FORMAT_WORDS}, {"fields", "fields", FORMAT_JSON}, {0}};
 
 struct view {
 	const struct options *o;
 	struct buf out;
 	struct table table;
 	size_t n_rows;
+	bool is_ready; /* status --ready: shown when the last line has come */
+	struct buf reasons;
 };
 
 static const struct column *columns_of(const struct ctl_request *r)
@@ -155,6 +157,7 @@ struct view *view_new(const struct options *o)
 	const struct column *columns = columns_of(&o->request);
 	v->o = o;
 	buf_init(&v->out);
+	buf_init(&v->reasons);
 	if (columns)
 		table_init(&v->table, columns);
 	return v;
@@ -167,6 +170,7 @@ void view_free(struct view *v)
 	if (v->table.columns)
 		table_fini(&v->table);
 	buf_fini(&v->out);
+	buf_fini(&v->reasons);
 	mem_free(v);
 }
 
@@ -203,6 +207,7 @@ static void put_service_words(struct buf *b, yyjson_val *service)
 	int64_t dead = cell_number(service, "entries_dlq_length");
 	if (!owned && !is_paused && dead <= 0)
 		return;
+	const size_t from = b->len;
 	buf_str(b, "  ");
 	cell_clean(b, cell_string(service, "service"));
 	buf_str(b, ": ");
@@ -226,6 +231,7 @@ static void put_service_words(struct buf *b, yyjson_val *service)
 		buf_str(b, ")");
 	}
 	buf_str(b, "\n");
+	cell_fold(b, from, 0, 4);
 }
 
 static void put_redis_words(struct buf *b, yyjson_val *redis)
@@ -233,11 +239,13 @@ static void put_redis_words(struct buf *b, yyjson_val *redis)
 	bool is_open = yyjson_is_true(cell_value(redis, "breaker_open"));
 	if (!yyjson_is_str(cell_value(redis, "error")) && !is_open)
 		return;
+	const size_t from = b->len;
 	buf_str(b, "  ");
 	cell_clean(b, cell_string(redis, "redis"));
 	buf_str(b, ": ");
 	cell_clean(b, cell_string(redis, "error"));
 	buf_str(b, is_open ? "; breaker open\n" : "\n");
+	cell_fold(b, from, 0, 4);
 }
 
 static void put_each(struct buf *b, yyjson_val *list, void (*put)(struct buf *b, yyjson_val *row))
@@ -255,6 +263,7 @@ void view_put_status(struct buf *b, yyjson_val *row, bool headers)
 	bool is_ready = yyjson_is_true(cell_value(row, "ready"));
 	size_t i, n;
 	yyjson_val *reason;
+	const size_t from = b->len;
 	buf_str(b, "sluiced ");
 	cell_clean(b, cell_string(row, "version"));
 	buf_str(b, " on ");
@@ -273,30 +282,42 @@ void view_put_status(struct buf *b, yyjson_val *row, bool headers)
 		cell_painted(b, "\x1b[33m", yyjson_is_str(reason) ? yyjson_get_str(reason) : "?");
 		buf_str(b, "\n");
 	}
+	cell_fold(b, from, 0, 4);
 	put_inner_table(b, cell_value(row, "redis"), redis_columns, headers);
 	put_each(b, cell_value(row, "redis"), put_redis_words);
 	put_inner_table(b, cell_value(row, "services"), service_columns, headers);
 	put_each(b, cell_value(row, "services"), put_service_words);
 }
 
-static void put_ready(struct buf *b, yyjson_val *row)
+/* Says only "not ready" where the reply's last line says why, on stderr. */
+static void put_ready(struct buf *b, bool is_ready, const char *reasons)
 {
-	bool is_ready = yyjson_is_true(cell_value(row, "ready"));
+	cell_painted(b, is_ready ? "\x1b[32m" : "\x1b[31m", is_ready ? "ready" : "not ready");
+	buf_str(b, *reasons ? ": " : "");
+	cell_clean(b, reasons);
+	buf_str(b, "\n");
+	cell_fold(b, 0, 0, 2);
+}
+
+static void keep_ready(struct view *v, yyjson_val *row)
+{
 	size_t i, n;
 	yyjson_val *reason;
-	cell_painted(b, is_ready ? "\x1b[32m" : "\x1b[31m", is_ready ? "ready" : "not ready");
+	v->is_ready = yyjson_is_true(cell_value(row, "ready"));
 	yyjson_arr_foreach(cell_value(row, "reasons"), i, n, reason)
 	{
-		buf_str(b, i ? "; " : ": ");
-		cell_clean(b, yyjson_is_str(reason) ? yyjson_get_str(reason) : "?");
+		buf_str(&v->reasons, i ? "; " : "");
+		buf_str(&v->reasons, yyjson_is_str(reason) ? yyjson_get_str(reason) : "?");
 	}
-	buf_str(b, "\n");
 }
+
+enum { BECAUSE = sizeof "  because " - 1 };
 
 static void put_explain(struct buf *b, yyjson_val *row)
 {
 	size_t i, n;
 	yyjson_val *fact;
+	const size_t from = b->len;
 	cell_clean(b, cell_string(row, "stream"));
 	buf_str(b, " (");
 	cell_clean(b, cell_string(row, "service"));
@@ -304,19 +325,23 @@ static void put_explain(struct buf *b, yyjson_val *row)
 	cell_clean(b, cell_string(row, "id"));
 	buf_str(b, "): ");
 	cell_painted(b, cell_colour_of(cell_string(row, "state")), cell_string(row, "state"));
-	buf_str(b, yyjson_is_true(cell_value(row, "running")) ? ", it runs" : ", it does not run");
+	if (strcmp(cell_string(row, "state"), "blocked") == 0) /* entries mode: held, and nothing is worked on */
+		buf_str(b, ", its worker waits to try an entry again");
+	else
+		buf_str(b, yyjson_is_true(cell_value(row, "running")) ? ", it runs" : ", it does not run");
 	if (yyjson_is_str(cell_value(row, "owner"))) {
 		buf_str(b, ", owner ");
 		cell_clean(b, cell_string(row, "owner"));
 	}
 	buf_str(b, "\n");
+	cell_fold(b, from, 0, 2);
 	yyjson_arr_foreach(cell_value(row, "because"), i, n, fact)
 	{
 		buf_str(b, "  because ");
-		cell_clean(b, yyjson_is_str(fact) ? yyjson_get_str(fact) : "?");
+		cell_words(b, yyjson_is_str(fact) ? yyjson_get_str(fact) : "?", BECAUSE, BECAUSE);
 		buf_str(b, "\n");
 	}
-	static const struct column rest[] = {{"  next", "next", FORMAT_TEXT}, {"  do", "advice", FORMAT_TEXT}, {0}};
+	static const struct column rest[] = {{"  next", "next", FORMAT_WORDS}, {"  do", "advice", FORMAT_WORDS}, {0}};
 	table_block(b, rest, row);
 }
 
@@ -353,6 +378,8 @@ static void put_drain(struct buf *b, yyjson_val *row)
 	cell_age(b, cell_number(row, "elapsed_ms"));
 	buf_str(b, "\n");
 }
+
+enum { EVENT_TEXT = sizeof "hh:mm:ss.mmm notice " - 1 };
 
 static void put_event(struct buf *b, yyjson_val *row)
 {
@@ -409,13 +436,29 @@ static const char *counted_words(enum ctl_verb verb)
 	return is_delayed ? "that waited" : is_entries ? "dead entries" : "dead letters";
 }
 
+/* Its rows are lines of words. */
+static bool is_one_line(const struct view *v)
+{
+	switch ((int)v->o->request.verb) {
+	case CTL_VERB_STATUS:
+	case CTL_VERB_SHOW:
+	case CTL_VERB_DLQ_SHOW:
+	case CTL_VERB_ENTRIES_DLQ_SHOW:
+	case CTL_VERB_EXPLAIN:
+	case CTL_VERB_METRICS:
+		return false;
+	default:
+		return true;
+	}
+}
+
 /* Verbs without a table: prints one row. */
 static void ctl_view_put_row(struct view *v, yyjson_val *row)
 {
 	switch ((int)v->o->request.verb) {
 	case CTL_VERB_STATUS:
 		if (v->o->request.ready)
-			put_ready(&v->out, row);
+			keep_ready(v, row);
 		else
 			view_put_status(&v->out, row, !v->o->no_headers);
 		break;
@@ -455,6 +498,8 @@ static void ctl_view_put_row(struct view *v, yyjson_val *row)
 	default: /* CTL_VERB_VERSION; the others have tables */
 		put_version(&v->out, row);
 	}
+	if (is_one_line(v))
+		cell_fold(&v->out, 0, 0, v->o->request.verb == CTL_VERB_EVENTS ? EVENT_TEXT : 2);
 }
 
 static void put_json_row(struct view *v, const char *line, size_t len)
@@ -491,12 +536,14 @@ static void finish_version(struct view *v)
 		buf_printf(&v->out, "sluicectl %s\n", SLUICE_VERSION);
 }
 
-void view_finish(struct view *v, int exit_code)
+void view_finish(struct view *v, int exit_code, bool is_told)
 {
 	if (v->n_rows == 0 && v->o->request.verb == CTL_VERB_VERSION)
 		finish_version(v);
 	else if (v->o->json)
 		return;
+	else if (v->o->request.ready && v->n_rows > 0)
+		put_ready(&v->out, v->is_ready, is_told || !v->reasons.data ? "" : v->reasons.data);
 	else if (v->table.columns && v->n_rows > 0)
 		table_put(&v->out, &v->table, !v->o->no_headers);
 	else if (v->table.columns && exit_code == 0 && !v->o->no_headers)

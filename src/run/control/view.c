@@ -77,6 +77,16 @@ static size_t split_lines(char *text, const char **v, size_t cap)
 	return n;
 }
 
+static void end_not_ready(struct control_req *q, const struct ctl_texts *reasons)
+{
+	struct buf words;
+	buf_init(&words);
+	for (size_t i = 0; i < reasons->n; i++)
+		buf_printf(&words, "%s%s", i ? "; " : "", reasons->v[i]);
+	control_end(q, 1, "%s", words.len ? words.data : "no reason is known");
+	buf_fini(&words);
+}
+
 void control_status(struct control_req *q)
 {
 	struct daemon *d = q->d;
@@ -102,7 +112,7 @@ void control_status(struct control_req *q)
 	mem_free((void *)(uintptr_t)row.services);
 	view_slots_free(slots, c->topo.n_nodes);
 	if (q->r.ready && !ready)
-		control_end(q, 1, "%s", row.reasons.n ? reasons[0] : "not ready");
+		end_not_ready(q, &row.reasons);
 	else
 		control_end(q, 0, NULL);
 	mem_free(text);
