@@ -170,8 +170,8 @@ bool daemon_ready(struct daemon *d, struct buf *reasons)
 		buf_printf(r, "%s\n", d->topo_why[0] ? d->topo_why : "redis: not connected yet");
 		ready = false;
 	}
-	for (uint16_t i = 0; i < c->n_shards; i++) {
-		const struct coord_shard *s = &c->shards[i];
+	for (uint16_t i = 0; i < c->shards.n; i++) {
+		const struct coord_shard *s = &c->shards.v[i];
 		if (s->is_leaving || !(s->is_on || s->is_refused))
 			continue;
 		if (!s->is_up[CONN_COMMAND])
@@ -190,20 +190,20 @@ bool daemon_ready(struct daemon *d, struct buf *reasons)
 		buf_printf(r, "topology: more than %d masters, some are left out\n", SHARDS_MAX);
 		ready = false;
 	}
-	for (uint16_t i = 0; i < c->n_positions; i++) {
-		if (!coord_has_no_master(c, &c->services[i]))
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		if (!coord_has_no_master(c, &c->services.v[i]))
 			continue;
-		buf_printf(r, "service %s: slot %u has no master\n", c->services[i].rules->name,
-			c->services[i].rules->lbs_slot);
+		buf_printf(r, "service %s: slot %u has no master\n", c->services.v[i].rules->name,
+			c->services.v[i].rules->lbs_slot);
 		ready = false;
 	}
-	for (uint16_t i = 0; ready && i < c->n_positions; i++) {
-		if (c->services[i].rules && !c->services[i].own_done && !c->services[i].is_going) {
-			buf_printf(r, "service %s: pending entries not read yet\n", c->services[i].rules->name);
+	for (uint16_t i = 0; ready && i < c->services.n; i++) {
+		if (c->services.v[i].rules && !c->services.v[i].reader.own_done && !c->services.v[i].is_going) {
+			buf_printf(r, "service %s: pending entries not read yet\n", c->services.v[i].rules->name);
 			ready = false;
 		}
 	}
-	if (ready && c->topo_failed_at && mono_now() - c->topo_failed_at >= REFUSED_FOR_MS) {
+	if (ready && c->look_up.failed_at && mono_now() - c->look_up.failed_at >= REFUSED_FOR_MS) {
 		buf_printf(r, "topology: %s\n", d->topo_why);
 		ready = false;
 	}
@@ -421,7 +421,7 @@ static void coord_thread_on_signal(void *arg, int signo)
 {
 	struct daemon *d = arg;
 	struct err err;
-	struct coord_ctl ctl = {.kind = d->core->is_draining ? CTL_UNDRAIN : CTL_DRAIN};
+	struct coord_ctl ctl = {.kind = d->core->drain.is_on ? CTL_UNDRAIN : CTL_DRAIN};
 	struct coord_event ev = {.kind = COORD_CTL, .ctl = &ctl};
 	switch (signo) {
 	case SIGTERM:

@@ -39,13 +39,13 @@ static void say_status(struct daemon *d)
 	const char *end = why.len ? strchr(why.data, '\n') : NULL;
 	if (ready)
 		snprintf(text, sizeof text, "%s: %u stream%s held, %u in work, %u waiting; %u worker%s",
-			c->is_draining ? "draining" : "ready", c->ledger.n, text_plural(c->ledger.n),
-			n[ENTRY_ASSIGNED] + n[ENTRY_REVOKING], n[ENTRY_READY] + n[ENTRY_PARKED], c->n_workers,
-			text_plural(c->n_workers));
+			c->drain.is_on ? "draining" : "ready", c->ledger.n, text_plural(c->ledger.n),
+			n[ENTRY_ASSIGNED] + n[ENTRY_REVOKING], n[ENTRY_READY] + n[ENTRY_PARKED], c->workers.n,
+			text_plural(c->workers.n));
 	else
 		snprintf(text, sizeof text, "not ready: %.*s; %u stream%s held, %u worker%s",
 			end ? (int)mono_min(end - why.data, 200) : 0, why.len ? why.data : "", c->ledger.n,
-			text_plural(c->ledger.n), c->n_workers, text_plural(c->n_workers));
+			text_plural(c->ledger.n), c->workers.n, text_plural(c->workers.n));
 	buf_fini(&why);
 	d->was_ready = d->is_ready;
 	d->is_ready = ready;
@@ -104,22 +104,22 @@ void service_tick(struct daemon *d)
 static void dump_services(const struct daemon *d)
 {
 	const struct coord *c = d->core;
-	for (uint16_t i = 0; i < c->n_positions; i++) {
-		const struct coord_service *s = &c->services[i];
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		const struct coord_service *s = &c->services.v[i];
 		const struct credits_service *p = &c->place.service[i];
 		if (s->rules)
 			log_asked("dump service=%s owned=%u claims=%u granted=%u free_credits=%u reader_shard=%d "
 				  "paused=%d going=%d",
 				s->rules->name, p->owned, p->reserved, p->granted, credits_free(&c->place, i),
-				s->reader_shard == SHARD_NONE ? -1 : s->reader_shard, p->is_paused, s->is_going);
+				s->reader.shard == SHARD_NONE ? -1 : s->reader.shard, p->is_paused, s->is_going);
 	}
 }
 
 static void dump_shards(const struct daemon *d, mono_ms now)
 {
 	const struct coord *c = d->core;
-	for (uint16_t i = 0; i < c->n_shards; i++) {
-		const struct coord_shard *s = &c->shards[i];
+	for (uint16_t i = 0; i < c->shards.n; i++) {
+		const struct coord_shard *s = &c->shards.v[i];
 		const struct snapshot *snap = d->snapshots[i];
 		if (s->is_on)
 			log_asked("dump shard=%u redis=%s command=%d subscriber=%d leases=%u in_flight=%zu lag_ms=%lld "
@@ -139,7 +139,7 @@ static void dump_sessions(const struct daemon *d, mono_ms now)
 		[SESSION_DETACHED] = "detached"};
 	const struct coord *c = d->core;
 	size_t n = 0;
-	for (struct link *l = c->workers.next; l != &c->workers; l = l->next) {
+	for (struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
 		const struct worker *m = LIST_OF(struct worker, all, l);
 		if (n++ >= DUMP_ENTRIES)
 			continue;
@@ -177,8 +177,8 @@ void service_dump(struct daemon *d)
 	const struct coord *c = d->core;
 	mono_ms now = loop_now(d->loop);
 	log_asked("dump version=%s node=%s uptime_ms=%lld entries=%u workers=%u draining=%d stopping=%d status=%s",
-		SLUICE_VERSION, d->config->node.id, (long long)(mono_now() - d->started_at), c->ledger.n, c->n_workers,
-		c->is_draining, d->is_stopping, d->status);
+		SLUICE_VERSION, d->config->node.id, (long long)(mono_now() - d->started_at), c->ledger.n, c->workers.n,
+		c->drain.is_on, d->is_stopping, d->status);
 	dump_services(d);
 	dump_shards(d, now);
 	dump_sessions(d, now);

@@ -83,8 +83,8 @@ static bool reload_is_named(const struct config *c, const char *name)
 static enum err_code check_places(const struct daemon *d, const struct config *c, struct err *err)
 {
 	size_t n = c->n_services;
-	for (uint16_t i = 0; i < d->core->n_positions; i++) {
-		const struct service_rules *r = d->core->services[i].rules;
+	for (uint16_t i = 0; i < d->core->services.n; i++) {
+		const struct service_rules *r = d->core->services.v[i].rules;
 		n += r && !reload_is_named(c, r->name);
 	}
 	if (n <= SERVICES_MAX)

@@ -164,7 +164,7 @@ void state_store_try(struct daemon *d)
 	struct state_store *s = d->store;
 	if (!s || d->is_stopping)
 		return;
-	bool is_late = mono_now() - s->state.saved_at > d->core->shortest_ttl;
+	bool is_late = mono_now() - s->state.saved_at > d->core->services.shortest_ttl;
 	if (!is_late && !coord_knows_own(d->core))
 		return;
 	d->store = NULL; /* adopting makes turns of its own */
@@ -200,8 +200,8 @@ static void add_services(const struct coord *c, const struct worker *m, struct s
 {
 	r->has_services = !m->credit_holder.all_services;
 	r->services = mem_array((size_t)m->credit_holder.n_wanted + 1, sizeof *r->services);
-	for (uint16_t i = 0; r->has_services && i < c->n_positions; i++) {
-		const struct service_rules *s = c->services[i].rules;
+	for (uint16_t i = 0; r->has_services && i < c->services.n; i++) {
+		const struct service_rules *s = c->services.v[i].rules;
 		if (s && m->credit_holder.wanted[i] && r->n_services < m->credit_holder.n_wanted)
 			r->services[r->n_services++] = (struct slice){s->name, strlen(s->name)};
 	}
@@ -275,12 +275,12 @@ void state_store_save(struct daemon *d)
 	if (!d->workers || d->store || max < 2) /* a store that was not adopted is still with the manager */
 		return;
 	max = max - 1 < STATE_CONNS_MAX ? max - 1 : STATE_CONNS_MAX;
-	max = max < c->n_workers ? max : c->n_workers;
+	max = max < c->workers.n ? max : c->workers.n;
 	struct state_conn *conns = mem_array(max + 1, sizeof *conns);
 	struct saving *v = mem_array(max + 1, sizeof *v);
 	size_t n = 0;
 	bool ok = true;
-	for (struct link *l = c->workers.next; ok && l != &c->workers && n < max; l = l->next) {
+	for (struct link *l = c->workers.all.next; ok && l != &c->workers.all && n < max; l = l->next) {
 		struct worker *m = LIST_OF(struct worker, all, l);
 		if (!worker_can_go_on(c, m))
 			continue;

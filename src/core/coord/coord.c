@@ -18,16 +18,16 @@ struct coord *coord_new(const struct coord_rules *rules)
 	ledger_init(&c->ledger, rng_next(&c->rng));
 	topology_init(&c->topo);
 	credits_init(&c->place);
-	list_init(&c->workers);
-	map_init(&c->by_session, same_session, rng_next(&c->rng));
-	list_init(&c->dirty);
-	list_init(&c->turns);
-	list_init(&c->gone);
-	heap_init(&c->session_timers);
-	c->lost_at = MONO_NEVER;
-	c->reroute_at = c->start_again = c->drain_end = c->drain_over = c->stop_at = MONO_NEVER;
+	list_init(&c->workers.all);
+	map_init(&c->workers.by_session, same_session, rng_next(&c->rng));
+	list_init(&c->workers.dirty);
+	list_init(&c->services.turns);
+	list_init(&c->workers.gone);
+	heap_init(&c->workers.timers);
+	c->services.lost_at = MONO_NEVER;
+	c->reroute_at = c->shards.start_again = c->drain.end = c->drain.over = c->stop.at = MONO_NEVER;
 	c->next_turn = MONO_NEVER - STALL_MS;
-	c->shortest_ttl = 10000;
+	c->services.shortest_ttl = 10000;
 	c->started_at = -1;
 	return c;
 }
@@ -36,79 +36,80 @@ void coord_free(struct coord *c)
 {
 	if (!c)
 		return;
-	while (!list_empty(&c->workers))
-		worker_free(c, LIST_OF(struct worker, all, c->workers.next));
-	map_fini(&c->by_session);
+	while (!list_empty(&c->workers.all))
+		worker_free(c, LIST_OF(struct worker, all, c->workers.all.next));
+	map_fini(&c->workers.by_session);
 	ledger_fini(&c->ledger);
-	for (uint16_t i = 0; i < c->n_positions; i++) {
-		if (!c->services[i].rules)
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		if (!c->services.v[i].rules)
 			continue;
-		map_fini(&c->services[i].active);
-		service_rules_unref(c->services[i].rules);
+		map_fini(&c->services.v[i].active);
+		service_rules_unref(c->services.v[i].rules);
 	}
 	topology_fini(&c->topo);
-	heap_fini(&c->session_timers);
-	mem_free(c->shards);
+	heap_fini(&c->workers.timers);
+	mem_free(c->shards.v);
 	mem_free(c);
 }
 
 struct coord_service *coord_service(struct coord *c, uint16_t svc)
 {
-	for (uint16_t i = 0; i < c->n_positions; i++)
-		if (c->services[i].rules && c->services[i].svc == svc)
-			return &c->services[i];
+	for (uint16_t i = 0; i < c->services.n; i++)
+		if (c->services.v[i].rules && c->services.v[i].svc == svc)
+			return &c->services.v[i];
 	return NULL;
 }
 
 uint16_t coord_pos(const struct coord *c, const struct coord_service *s)
 {
-	assert(s >= c->services && s < c->services + c->n_positions);
-	return (uint16_t)(s - c->services);
+	assert(s >= c->services.v && s < c->services.v + c->services.n);
+	return (uint16_t)(s - c->services.v);
 }
 
 mono_ms coord_ping_ms(const struct coord *c)
 {
-	return c->rules.ping_ms ? c->rules.ping_ms : c->shortest_ttl / 3;
+	return c->rules.ping_ms ? c->rules.ping_ms : c->services.shortest_ttl / 3;
 }
 
 struct worker *coord_worker(struct coord *c, uint64_t session)
 {
-	struct worker *m = map_get(&c->by_session, &session, sizeof session);
+	struct worker *m = map_get(&c->workers.by_session, &session, sizeof session);
 	return m && !m->is_gone ? m : NULL;
 }
 
 struct msg *coord_send(struct coord *c, uint16_t shard, struct msg m)
 {
-	assert(shard < c->n_shards);
+	assert(shard < c->shards.n);
 	return effects_msg(c->out, shard, m);
 }
 
 void coord_mark(struct coord *c, struct coord_service *s)
 {
-	s->is_dirty = c->is_dirty = true;
+	s->is_dirty = c->services.is_dirty = true;
 }
 
 static enum topo_reason topo_reason_of(const struct coord *c, const char *why)
 {
 	if (strcmp(why, "moved") == 0 || strcmp(why, "ask") == 0)
 		return TOPO_MOVED;
-	return strcmp(why, "periodic") == 0 ? c->topo_next_reason : TOPO_OTHER;
+	return strcmp(why, "periodic") == 0 ? c->look_up.next_reason : TOPO_OTHER;
 }
 
 void coord_ask_topology(struct coord *c, const char *why)
 {
 	assert(why && *why);
 	enum topo_reason reason = topo_reason_of(c, why);
-	if (c->topo_pending || (c->topo.is_known && c->now - c->topo_asked < TOPO_APART_MS)) {
-		c->topo_again = c->topo_pending; /* the answer may have left before what we were told of now */
-		c->topo_next = mono_min(c->topo_next, c->now + TOPO_APART_MS);
-		c->topo_next_reason = reason;
+	if (c->look_up.is_pending || (c->topo.is_known && c->now - c->look_up.asked < TOPO_APART_MS)) {
+		/* the answer may have left before what we were told of now */
+		c->look_up.is_again = c->look_up.is_pending;
+		c->look_up.next = mono_min(c->look_up.next, c->now + TOPO_APART_MS);
+		c->look_up.next_reason = reason;
 		return;
 	}
-	c->topo_reason = reason;
-	c->topo_next_reason = TOPO_PERIODIC;
-	c->topo_pending = true;
-	c->topo_asked = c->now;
+	c->look_up.reason = reason;
+	c->look_up.next_reason = TOPO_PERIODIC;
+	c->look_up.is_pending = true;
+	c->look_up.asked = c->now;
 	effects_add(c->out, EFF_TOPOLOGY)->text = text_new(why, strlen(why));
 }
 
@@ -223,25 +224,25 @@ static void coord_due(struct coord *c)
 {
 	for (struct entry *e; (e = ledger_due(&c->ledger, c->now));)
 		entry_on_due(c, e);
-	for (struct heap_node *n; (n = heap_top(&c->session_timers)) && n->at <= c->now;) {
-		heap_remove(&c->session_timers, n);
+	for (struct heap_node *n; (n = heap_top(&c->workers.timers)) && n->at <= c->now;) {
+		heap_remove(&c->workers.timers, n);
 		worker_on_due(c, LIST_OF(struct worker, s, LIST_OF(struct session, timer, n)));
 	}
 	if (c->reroute_at <= c->now) {
 		c->reroute_at = MONO_NEVER;
 		entry_reroute(c);
 	}
-	if (c->start_again <= c->now) {
-		c->start_again = MONO_NEVER;
+	if (c->shards.start_again <= c->now) {
+		c->shards.start_again = MONO_NEVER;
 		coord_reroute(c);
 	}
-	if (c->topo_next <= c->now && !c->topo_pending) {
-		c->topo_next = c->now + c->rules.topology_refresh_ms;
+	if (c->look_up.next <= c->now && !c->look_up.is_pending) {
+		c->look_up.next = c->now + c->rules.topology_refresh_ms;
 		coord_ask_topology(c, "periodic");
 	}
-	if (c->drain_end <= c->now) {
-		c->drain_end = MONO_NEVER;
-		c->drain_over = c->now + DRAIN_OVER_MS;
+	if (c->drain.end <= c->now) {
+		c->drain.end = MONO_NEVER;
+		c->drain.over = c->now + DRAIN_OVER_MS;
 		uint32_t pos = 0;
 		for (struct entry *e; (e = ledger_next(&c->ledger, &pos));)
 			if (e->state == ENTRY_ASSIGNED)
@@ -254,11 +255,11 @@ static void coord_due(struct coord *c)
 static void hand_over(struct coord *c)
 {
 	c->place.is_draining = true;
-	c->stop_at = c->now + STOP_WAIT_MS;
-	c->listen_end = c->now + STOP_LISTEN_MS;
-	for (uint16_t i = 0; i < c->n_positions; i++)
-		if (c->services[i].rules)
-			coord_mark(c, &c->services[i]);
+	c->stop.at = c->now + STOP_WAIT_MS;
+	c->stop.listen_end = c->now + STOP_LISTEN_MS;
+	for (uint16_t i = 0; i < c->services.n; i++)
+		if (c->services.v[i].rules)
+			coord_mark(c, &c->services.v[i]);
 }
 
 static void handle(struct coord *c, const struct coord_event *ev)
@@ -309,7 +310,7 @@ static void handle(struct coord *c, const struct coord_event *ev)
 		coord_on_ctl(c, ev->ctl);
 		break;
 	case COORD_STOP:
-		c->is_stopping = true;
+		c->stop.is_on = true;
 		coord_leave(c);
 		if (ev->flag)
 			coord_drain(c, true);
@@ -322,7 +323,7 @@ static void handle(struct coord *c, const struct coord_event *ev)
 /* Ends at the same time as we do, and holds something yet: with no credits, what it says next is a result. */
 static bool is_some_worker_leaving(const struct coord *c)
 {
-	for (const struct link *l = c->workers.next; l != &c->workers; l = l->next) {
+	for (const struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
 		const struct worker *w = LIST_OF(const struct worker, all, l);
 		if (w->is_connected && !w->credit_holder.credits && !list_empty(&w->entries))
 			return true;
@@ -332,29 +333,29 @@ static bool is_some_worker_leaving(const struct coord *c)
 
 static bool is_handed_over(const struct coord *c)
 {
-	return !c->is_draining && c->listen_end <= c->now && c->n_leaving == 0 &&
+	return !c->drain.is_on && c->stop.listen_end <= c->now && c->stop.n_leaving == 0 &&
 	       c->ledger.n_state[ENTRY_FINISHING] == 0 && !is_some_worker_leaving(c);
 }
 
 static void finish_turn(struct coord *c)
 {
 	coord_pump(c);
-	while (!list_empty(&c->dirty)) {
-		struct worker *m = LIST_OF(struct worker, dirty, list_pop(&c->dirty));
+	while (!list_empty(&c->workers.dirty)) {
+		struct worker *m = LIST_OF(struct worker, dirty, list_pop(&c->workers.dirty));
 		worker_send_until(c, m);
 	}
 	coord_sweep_services(c);
-	while (!list_empty(&c->gone))
-		worker_free(c, LIST_OF(struct worker, all, c->gone.next));
-	if (c->stop_at != MONO_NEVER && (c->stop_at <= c->now || is_handed_over(c))) {
-		c->stop_at = MONO_NEVER;
+	while (!list_empty(&c->workers.gone))
+		worker_free(c, LIST_OF(struct worker, all, c->workers.gone.next));
+	if (c->stop.at != MONO_NEVER && (c->stop.at <= c->now || is_handed_over(c))) {
+		c->stop.at = MONO_NEVER;
 		effects_add(c->out, EFF_FATAL);
 	}
 	/* what is busy is not ours to give; what Redis does not take in time stays for the next process */
-	if (c->stop_after_drain && (c->ledger.n == c->ledger.n_state[ENTRY_BUSY] || c->drain_over <= c->now)) {
-		c->stop_after_drain = false;
-		c->drain_over = MONO_NEVER;
-		c->stop_at = c->now + UNLOCK_WAIT_MS; /* the last locks are being deleted */
+	if (c->drain.stop_after && (c->ledger.n == c->ledger.n_state[ENTRY_BUSY] || c->drain.over <= c->now)) {
+		c->drain.stop_after = false;
+		c->drain.over = MONO_NEVER;
+		c->stop.at = c->now + UNLOCK_WAIT_MS; /* the last locks are being deleted */
 	}
 }
 
@@ -362,8 +363,8 @@ static void finish_turn(struct coord *c)
 static void after_stall(struct coord *c)
 {
 	worker_after_stall(c);
-	for (uint16_t i = 0; i < c->n_shards; i++)
-		c->shards[i].heard_at = c->now;
+	for (uint16_t i = 0; i < c->shards.n; i++)
+		c->shards.v[i].heard_at = c->now;
 }
 
 mono_ms coord_step(struct coord *c, const struct coord_event *ev, struct effects *out)
@@ -375,8 +376,8 @@ mono_ms coord_step(struct coord *c, const struct coord_event *ev, struct effects
 	c->topo.now = c->now;
 	if (c->started_at < 0) {
 		c->started_at = ev->now;
-		c->topo_next = ev->now;
-		c->topo_next_reason = TOPO_OTHER;
+		c->look_up.next = ev->now;
+		c->look_up.next_reason = TOPO_OTHER;
 	}
 	if (ev->now > c->next_turn + STALL_MS)
 		after_stall(c);
@@ -384,14 +385,14 @@ mono_ms coord_step(struct coord *c, const struct coord_event *ev, struct effects
 	handle(c, ev);
 	finish_turn(c);
 	entry_warn_lost(c);
-	mono_ms at = mono_min(heap_deadline(&c->ledger.timers), heap_deadline(&c->session_timers));
-	at = mono_min(at, mono_min(c->reroute_at, mono_min(c->drain_end, c->stop_at)));
-	at = mono_min(at, mono_min(c->drain_over, c->start_again));
-	at = mono_min(at, c->lost_at);
-	if (c->stop_at != MONO_NEVER && c->listen_end > c->now)
-		at = mono_min(at, c->listen_end);
-	if (!c->topo_pending)
-		at = mono_min(at, c->topo_next);
+	mono_ms at = mono_min(heap_deadline(&c->ledger.timers), heap_deadline(&c->workers.timers));
+	at = mono_min(at, mono_min(c->reroute_at, mono_min(c->drain.end, c->stop.at)));
+	at = mono_min(at, mono_min(c->drain.over, c->shards.start_again));
+	at = mono_min(at, c->services.lost_at);
+	if (c->stop.at != MONO_NEVER && c->stop.listen_end > c->now)
+		at = mono_min(at, c->stop.listen_end);
+	if (!c->look_up.is_pending)
+		at = mono_min(at, c->look_up.next);
 	c->next_turn = at < MONO_NEVER - STALL_MS ? at : MONO_NEVER - STALL_MS;
 	c->out = NULL;
 	if (c->rules.is_checked && c->n_turns++ % (1 + c->ledger.n / 256) == 0) /* the more there is, the rarer */

@@ -11,26 +11,27 @@ struct entry_sums {
 
 static bool is_shard_on(const struct coord *c, uint16_t shard)
 {
-	return shard < c->n_shards && c->shards[shard].is_on;
+	return shard < c->shards.n && c->shards.v[shard].is_on;
 }
 
 void entry_check(const struct coord *c, const struct entry *e)
 {
 	const struct coord_service *s = NULL;
-	for (uint16_t i = 0; i < c->n_positions && !s; i++)
-		if (c->services[i].rules && c->services[i].svc == e->svc)
-			s = &c->services[i];
+	for (uint16_t i = 0; i < c->services.n && !s; i++)
+		if (c->services.v[i].rules && c->services.v[i].svc == e->svc)
+			s = &c->services.v[i];
 	assert(s); /* a service stays until its last entry has gone */
 	assert(e->stream || e->state == ENTRY_FETCHING || e->state == ENTRY_FINISHING);
 	assert(!e->is_lost || (e->lease_shard == SHARD_NONE && e->good_until == 0));
-	assert(e->lease_shard == SHARD_NONE || is_shard_on(c, e->lease_shard) || c->shards[e->lease_shard].is_stopping);
-	assert(e->op_shard == SHARD_NONE || is_shard_on(c, e->op_shard) || c->shards[e->op_shard].is_stopping);
+	assert(e->lease_shard == SHARD_NONE || is_shard_on(c, e->lease_shard) ||
+		c->shards.v[e->lease_shard].is_stopping);
+	assert(e->op_shard == SHARD_NONE || is_shard_on(c, e->op_shard) || c->shards.v[e->op_shard].is_stopping);
 	assert(!e->in_active || map_get(&s->active, e->stream->bytes, e->stream->len) == e);
 	assert(e->state == ENTRY_FINISHING || e->finish == FINISH_NONE);
 	/* what a worker has, or leaves, is not on its way to one; fetched and gone, it leaves with its claim */
 	assert(!e->uses_claim || e->state <= ENTRY_READY || e->finish == FINISH_ACK);
 	assert(!e->start_counted || e->is_start);
-	const struct worker *w = e->owner ? map_get(&c->by_session, &e->owner, sizeof e->owner) : NULL;
+	const struct worker *w = e->owner ? map_get(&c->workers.by_session, &e->owner, sizeof e->owner) : NULL;
 	switch ((enum entry_state)e->state) {
 	case ENTRY_ASSIGNED:
 		assert(w && w->s.state == SESSION_READY && !list_empty(&e->peers));
@@ -68,16 +69,16 @@ static uint32_t list_of_state(const struct link *head, enum entry_state state, b
 
 static uint32_t service_check(const struct coord *c, uint16_t pos, const struct entry_sums *sums)
 {
-	const struct coord_service *s = &c->services[pos];
+	const struct coord_service *s = &c->services.v[pos];
 	const struct credits_service *cs = &c->place.service[pos];
 	assert(s->svc == cs->svc);
 	assert(cs->owned == sums->n);                           /* every record is counted, and once */
 	assert(cs->reserved == cs->granted + sums->n_reserved); /* none is forgotten, none stays */
 	assert(s->active.n == sums->n_active);
-	assert(s->reader_shard == SHARD_NONE || is_shard_on(c, s->reader_shard));
+	assert(s->reader.shard == SHARD_NONE || is_shard_on(c, s->reader.shard));
 	assert(!s->is_going || !cs->is_on);
-	assert(!s->is_dirty || c->is_dirty);
-	assert(s->lost_at >= c->lost_at);
+	assert(!s->is_dirty || c->services.is_dirty);
+	assert(s->lost.at >= c->services.lost_at);
 	return list_of_state(&s->ready, ENTRY_READY, false) + list_of_state(&s->suspects, ENTRY_READY, true) +
 	       list_of_state(&s->parked, ENTRY_PARKED, false);
 }
@@ -85,7 +86,7 @@ static uint32_t service_check(const struct coord *c, uint16_t pos, const struct 
 uint32_t worker_check(const struct coord *c, const struct worker *w)
 {
 	assert(!w->is_gone);
-	assert(map_get(&c->by_session, &w->s.id, sizeof w->s.id) == w);
+	assert(map_get(&c->workers.by_session, &w->s.id, sizeof w->s.id) == w);
 	assert(w->credit_holder.session == w->s.id);
 	assert(list_empty(&w->dirty)); /* its until_ms went out */
 	assert(w->is_connected == (w->s.state != SESSION_DETACHED));
@@ -102,9 +103,9 @@ uint32_t worker_check(const struct coord *c, const struct worker *w)
 
 void shards_check(const struct coord *c)
 {
-	assert(c->n_shards <= c->topo.n_nodes);
-	for (uint16_t i = 0; i < c->n_shards; i++) {
-		const struct coord_shard *s = &c->shards[i];
+	assert(c->shards.n <= c->topo.n_nodes);
+	for (uint16_t i = 0; i < c->shards.n; i++) {
+		const struct coord_shard *s = &c->shards.v[i];
 		assert(!(s->is_on && s->is_stopping));
 		assert(!s->is_leaving || s->is_on || s->is_stopping);
 		assert(!(s->is_on && c->topo.nodes[i].is_free)); /* its number is nobody else's */
@@ -115,13 +116,13 @@ void shards_check(const struct coord *c)
 static void workers_check(const struct coord *c, uint32_t *n_listed)
 {
 	uint32_t n_connected = 0, n = 0;
-	for (const struct link *l = c->workers.next; l != &c->workers; l = l->next, n++) {
+	for (const struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next, n++) {
 		const struct worker *w = LIST_OF(const struct worker, all, l);
 		*n_listed += worker_check(c, w);
 		n_connected += w->is_connected;
 	}
-	assert(n_connected == c->n_workers);
-	assert(n == c->by_session.n && list_empty(&c->gone) && list_empty(&c->dirty));
+	assert(n_connected == c->workers.n);
+	assert(n == c->workers.by_session.n && list_empty(&c->workers.gone) && list_empty(&c->workers.dirty));
 }
 
 void coord_check(const struct coord *c)
@@ -136,20 +137,20 @@ void coord_check(const struct coord *c)
 		entry_check(c, e);
 		n_in_lists += !list_empty(&e->peers);
 		n_start += e->start_counted;
-		for (uint16_t i = 0; i < c->n_positions; i++)
-			if (c->services[i].rules && c->services[i].svc == e->svc) {
+		for (uint16_t i = 0; i < c->services.n; i++)
+			if (c->services.v[i].rules && c->services.v[i].svc == e->svc) {
 				sums[i].n++;
 				sums[i].n_reserved += e->uses_claim;
 				sums[i].n_active += e->in_active;
 			}
 	}
-	for (uint16_t i = 0; i < c->n_positions; i++)
-		if (c->services[i].rules)
+	for (uint16_t i = 0; i < c->services.n; i++)
+		if (c->services.v[i].rules)
 			n_listed += service_check(c, i, &sums[i]);
 	workers_check(c, &n_listed);
 	assert(n_listed == n_in_lists); /* nobody is in a list that nobody walks */
 	assert(n_start == c->n_start);
-	assert(!c->is_draining || c->place.is_draining);
-	assert(!c->stop_after_drain || c->is_draining);
-	assert(!c->topo_again || c->topo_pending);
+	assert(!c->drain.is_on || c->place.is_draining);
+	assert(!c->drain.stop_after || c->drain.is_on);
+	assert(!c->look_up.is_again || c->look_up.is_pending);
 }

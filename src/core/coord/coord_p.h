@@ -37,32 +37,58 @@ enum {
 /* Why the topology is looked up, as sluice_topology_refresh_total has it. */
 enum topo_reason { TOPO_PERIODIC, TOPO_MOVED, TOPO_OTHER };
 
-struct coord_service {
-	struct service_rules *rules; /* NULL: position unused */
-	uint16_t svc, reader_shard;
-	bool reader_asking;
+/* Where a service's load-balancer stream is read: shards.c. */
+struct service_reader {
+	uint16_t shard; /* SHARD_NONE: nowhere */
+	bool asking;
 	bool own_done;     /* own pending entries of a former process are known */
 	bool is_back_late; /* that we are back could not be said: it is with the next map, or where the reader goes */
-	bool is_dirty;     /* something to assign or to grant */
-	struct link turn;  /* in coord.turns: who is granted next, by its pass */
-	uint32_t regrant;  /* entries to read beyond free credits, once, in as many reads as it takes */
-	bool is_regrant;   /* the outstanding grant is of those */
 	bool is_uncovered; /* said: its slot has no master */
-	bool is_going;     /* removed by a reload: no reads, what runs ends */
+};
+
+/* What its reader may read: services.c. */
+struct service_grant {
+	struct link turn; /* in coord.services.turns: who is granted next, by its pass */
+	uint32_t n;       /* what the outstanding grant allows */
+	bool is_short;
+	uint32_t again; /* entries to read beyond free credits, once, in as many reads as it takes */
+	bool is_again;  /* the outstanding grant is of those */
+};
+
+/* Are entries that we hold pending for us in Redis? entry_intake.c. */
+struct service_audit {
+	uint32_t pass;
+	mono_ms hold; /* no "not pending" verdicts before (the group was made again) */
+};
+
+/* Entries that were trimmed while held. */
+struct service_trimmed {
+	mono_ms said; /* were told of; 0 = never */
+	uint32_t n;   /* since then */
+};
+
+/* Leases lost, told together: entry_warn_lost. */
+struct service_lost {
+	uint32_t n[LOST_N]; /* since the last warning of them, by reason */
+	mono_ms at;         /* the next warning; MONO_NEVER = nothing to warn of */
+	mono_ms said;       /* the last one; 0 = none */
+};
+
+struct coord_service {
+	struct service_rules *rules; /* NULL: position unused */
+	uint16_t svc;
+	bool is_dirty; /* something to assign or to grant */
+	bool is_going; /* removed by a reload: no reads, what runs ends */
+	struct service_reader reader;
+	struct service_grant grant;
 	struct link ready, parked;
 	struct link suspects; /* READY ones that wait for a worker with nothing else to do */
 	struct map active;    /* stream -> the entry of it that comes first here, from its lock on (not with allow) */
 	bool is_sifting;      /* entries of running streams were met: the server puts them to wait as it is read */
-	uint32_t audit_pass;
-	uint32_t granted; /* what the outstanding grant allows */
-	bool grant_is_short;
-	mono_ms audit_hold;      /* no "not pending" verdicts before (the group was made again) */
-	mono_ms trimmed_at;      /* entries trimmed while held were told of; 0 = never */
-	uint32_t n_trimmed;      /* since then */
-	bool is_id_told;         /* ids are no milliseconds: said */
-	uint32_t n_lost[LOST_N]; /* leases since the last warning of them, by reason */
-	mono_ms lost_at;         /* the next warning; MONO_NEVER = nothing to warn of */
-	mono_ms lost_said;       /* the last one; 0 = none */
+	bool is_id_told;      /* ids are no milliseconds: said */
+	struct service_audit audit;
+	struct service_trimmed trimmed;
+	struct service_lost lost;
 	struct metrics_service m;
 };
 
@@ -95,48 +121,79 @@ struct worker { /* a worker */
 	char wanted_key[SESSION_KEY + 1];
 };
 
+/* The services of the configuration: services.c. */
+struct coord_services {
+	struct coord_service v[SERVICES_MAX]; /* by position */
+	uint16_t n;                           /* positions used so far; .rules NULL: not now */
+	struct link turns;                    /* in order of their passes (credits.h) */
+	bool is_dirty;                        /* some service is */
+	mono_ms lost_at;                      /* the soonest of theirs */
+	mono_ms shortest_ttl;                 /* of their locks */
+};
+
+/* The threads that serve the masters: shards.c. */
+struct coord_shards {
+	struct coord_shard *v; /* by topology node; owned */
+	uint16_t n;
+	bool had_any;        /* a shard that starts now takes slots over from another master */
+	mono_ms start_again; /* those that could not be started are tried then */
+};
+
+/* Those that are connected, or may come back: session_*.c. */
+struct coord_workers {
+	struct link all, gone; /* gone: those that end with this turn */
+	struct map by_session;
+	struct link dirty; /* those whose until_ms moved */
+	struct heap timers;
+	uint32_t n;          /* connected */
+	mono_ms alone_since; /* the last of them went; 0 = there was none yet */
+	uint64_t errors[FERR_N];
+};
+
+/* Look-ups of the topology, and what was said of them: shards.c. */
+struct coord_look_up {
+	mono_ms next, asked;
+	bool is_pending, is_again;
+	enum topo_reason reason, next_reason; /* of the look-up under way; of the one at .next */
+	mono_ms failed_at;                    /* it cannot be read since then; 0 = it can */
+	uint64_t said[TOPO_REASONS];          /* hashes of the reasons told since it was last known; 0 = free */
+	mono_ms left_out_said;                /* the last line about masters without a number; 0 = none */
+	struct {
+		int64_t seq;
+		mono_ms until; /* 0 = none */
+	} announced[8];        /* slot moves the topology was asked for */
+	uint32_t n_announced;
+};
+
+/* No new work: operate.c. */
+struct coord_drain {
+	bool is_on, stop_after; /* stop_after: the process ends with it */
+	mono_ms end, over;      /* workers are told to stop; the process ends whatever is left */
+};
+
+/* The end of the process: coord.c, leaving.c. */
+struct coord_stop {
+	bool is_on;
+	mono_ms at;         /* a handover waits for confirmations until then */
+	mono_ms listen_end; /* and hears workers at least until then */
+	uint32_t n_leaving; /* services whose group has not been told yet that we go */
+};
+
 struct coord {
 	struct coord_rules rules;
 	struct rng rng;
 	struct ledger ledger;
 	struct topology topo;
 	struct credits place;
-	struct coord_service services[SERVICES_MAX]; /* by position */
-	uint16_t n_positions;
-	struct coord_shard *shards; /* by topology node */
-	uint16_t n_shards;
-	struct link workers, gone; /* all; those that end with this turn */
-	struct map by_session;
-	struct link dirty; /* workers whose until_ms moved */
-	struct link turns; /* services in order of their passes (credits.h) */
-	bool is_dirty;     /* some service is */
-	struct heap session_timers;
-	uint32_t n_workers;  /* connected */
-	mono_ms alone_since; /* the last of them went; 0 = there was none yet */
-	uint32_t n_start;    /* entries of a former process whose locks are being asked for */
-	mono_ms stop_at;     /* a handover waits for confirmations until then */
-	uint32_t n_leaving;  /* services whose group has not been told yet that we go */
-	mono_ms listen_end;  /* and hears workers at least until then */
-	mono_ms lost_at;     /* the soonest of the services' */
-	mono_ms reroute_at, topo_next, topo_asked, started_at;
-	mono_ms start_again;           /* shards that could not be started are tried then */
-	mono_ms left_out_said;         /* the last line about masters without a number; 0 = none */
-	mono_ms drain_end, drain_over; /* workers are told to stop; the process ends whatever is left */
-	bool topo_pending, topo_again;
-	enum topo_reason topo_reason, topo_next_reason; /* of the look-up under way; of the one at topo_next */
-	mono_ms topo_failed_at;                         /* it cannot be read since then; 0 = it can */
-	uint64_t topo_said[TOPO_REASONS]; /* hashes of the reasons told since it was last known; 0 = free */
-	struct {
-		int64_t seq;
-		mono_ms until; /* 0 = none */
-	} announced[8];        /* slot moves the topology was asked for */
-	uint32_t n_announced;
-	bool had_shards; /* a shard that starts now takes slots over from another master */
-	bool is_draining, stop_after_drain, is_stopping;
-	struct metrics_redis redis_m;
+	struct coord_services services;
+	struct coord_shards shards;
+	struct coord_workers workers;
+	struct coord_look_up look_up;
+	struct coord_drain drain;
+	struct coord_stop stop;
+	uint32_t n_start; /* entries of a former process whose locks are being asked for */
+	mono_ms reroute_at, started_at;
 	uint64_t m[METRIC_PROCESS_N];
-	uint64_t worker_errors[FERR_N];
-	mono_ms shortest_ttl;
 	/* the turn */
 	mono_ms now;
 	mono_ms next_turn; /* what the last step returned: much later = we were stopped */
@@ -421,7 +478,7 @@ void coord_on_services(struct coord *c, const struct coord_event *ev);
 void coord_sweep_services(struct coord *c);
 /* At the end of a turn: gives READY entries to workers, then grants reads, for services that were marked. */
 void coord_pump(struct coord *c);
-/* Its pass has changed: puts it where it belongs in coord.turns. */
+/* Its pass has changed: puts it where it belongs in coord.services.turns. */
 void coord_place_turn(struct coord *c, struct coord_service *s);
 /* Its reader goes: an unanswered read of it brings nothing any more; audits find the rest. */
 void coord_end_grant(struct coord *c, struct coord_service *s);

@@ -38,7 +38,7 @@ static void open_at(struct coord *c, struct entry *e, uint16_t shard, bool askin
 {
 	struct entry_feed *f = e->feed;
 	f->state = ENTRY_FEED_OPENING;
-	if (shard == SHARD_NONE || shard >= c->n_shards || !c->shards[shard].is_on) {
+	if (shard == SHARD_NONE || shard >= c->shards.n || !c->shards.v[shard].is_on) {
 		f->shard = SHARD_NONE;
 		entry_wait_for_route(c);
 		return;
@@ -138,7 +138,7 @@ bool entry_feed_close(struct coord *c, struct entry *e, enum feed_end end)
 	struct entry_feed *f = e->feed;
 	if (!f || f->state == ENTRY_FEED_NONE)
 		return false;
-	if (f->shard == SHARD_NONE || !c->shards[f->shard].is_on) {
+	if (f->shard == SHARD_NONE || !c->shards.v[f->shard].is_on) {
 		f->state = ENTRY_FEED_NONE;
 		return false;
 	}
@@ -156,7 +156,7 @@ mono_ms entry_feed_close_by(const struct coord *c)
 void entry_feed_delete(struct coord *c, struct entry *e)
 {
 	uint16_t shard = topology_shard(&c->topo, e->feed->slot);
-	if (shard == SHARD_NONE || !c->shards[shard].is_on)
+	if (shard == SHARD_NONE || !c->shards.v[shard].is_on)
 		return;
 	struct msg_op op = {.kind = CMD_FEED_CLOSE, .slot = e->feed->slot, .id = e->id, .stream = text_ref(e->stream)};
 	coord_send(c, shard, msg_op(op))->svc = e->svc;

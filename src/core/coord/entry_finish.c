@@ -101,14 +101,14 @@ void entry_wait_for_route(struct coord *c)
 
 static bool shard_is_on(const struct coord *c, uint16_t shard)
 {
-	return shard != SHARD_NONE && shard < c->n_shards && c->shards[shard].is_on;
+	return shard != SHARD_NONE && shard < c->shards.n && c->shards.v[shard].is_on;
 }
 
 /* Whether the shard that is asked for the lock may take it, too. */
 static bool is_taken_with_lock(struct coord *c, const struct entry *e, uint16_t shard, bool asking)
 {
 	const struct coord_service *s = coord_service(c, e->svc);
-	bool is_readers = shard == s->reader_shard && !asking && !s->reader_asking;
+	bool is_readers = shard == s->reader.shard && !asking && !s->reader.asking;
 	return is_readers && e->state == ENTRY_LOCKING && !e->is_start && !e->good_until;
 }
 
@@ -198,7 +198,7 @@ static void send_op_to(struct coord *c, struct entry *e, uint16_t shard, bool as
 void entry_send_op(struct coord *c, struct entry *e)
 {
 	struct coord_service *s = coord_service(c, e->svc);
-	send_op_to(c, e, s->reader_shard, s->reader_asking);
+	send_op_to(c, e, s->reader.shard, s->reader.asking);
 }
 
 static bool awaits_op(const struct entry *e)
@@ -299,7 +299,7 @@ void entry_taken(struct coord *c, struct entry *e, enum op_result result, bool w
 	}
 	if (result != OP_DONE) {
 		entry_release_and_drop(c, e);
-	} else if (c->is_draining) {
+	} else if (c->drain.is_on) {
 		entry_requeue(c, e, WHY_DRAIN, false);
 	} else if (!e->good_until) { /* it was to wait, but nobody runs its stream: it is locked now and taken again */
 		entry_lock(c, e);

@@ -147,7 +147,7 @@ void entry_enter_one(struct coord *c, struct coord_service *s, struct entry_in *
 static void read_answered(struct coord *c, struct coord_service *s, const struct msg *m)
 {
 	struct credits_service *ps = entry_reserved_of(c, s);
-	if (m->from != s->reader_shard || !ps->is_reading)
+	if (m->from != s->reader.shard || !ps->is_reading)
 		return;
 	ps->reserved -= ps->granted;
 	ps->was_full = m->entries.batch && (int64_t)m->entries.batch->n >= m->entries.n_asked && m->entries.n_asked > 0;
@@ -158,13 +158,13 @@ static void read_answered(struct coord *c, struct coord_service *s, const struct
 		s->m.c[M_MERGED] += m->entries.n_parked;
 	credits_read(&c->place, coord_pos(c, s), m->entries.batch ? (uint32_t)m->entries.batch->n : 0);
 	coord_place_turn(c, s);
-	if (s->is_regrant && !ps->was_full)
-		s->regrant = 0;
-	s->is_regrant = false;
-	s->granted = 0;
-	for (uint16_t i = 0; i < c->n_positions; i++) /* others may wait for these credits */
-		if (c->services[i].rules)
-			coord_mark(c, &c->services[i]);
+	if (s->grant.is_again && !ps->was_full)
+		s->grant.again = 0;
+	s->grant.is_again = false;
+	s->grant.n = 0;
+	for (uint16_t i = 0; i < c->services.n; i++) /* others may wait for these credits */
+		if (c->services.v[i].rules)
+			coord_mark(c, &c->services.v[i]);
 }
 
 void entry_on_batch(struct coord *c, const struct msg *m)
@@ -176,11 +176,11 @@ void entry_on_batch(struct coord *c, const struct msg *m)
 		read_answered(c, s, m);
 		s->m.c[M_ENTRIES_READ] += m->entries.batch ? m->entries.batch->n : 0;
 	}
-	bool is_start = m->entries.source == SOURCE_OWN && !s->own_done;
+	bool is_start = m->entries.source == SOURCE_OWN && !s->reader.own_done;
 	for (size_t i = 0; m->entries.batch && i < m->entries.batch->n; i++)
 		entry_enter_one(c, s, &m->entries.batch->v[i], is_start);
-	if (m->entries.source == SOURCE_OWN && m->entries.is_last && !s->own_done) {
-		s->own_done = true;
+	if (m->entries.source == SOURCE_OWN && m->entries.is_last && !s->reader.own_done) {
+		s->reader.own_done = true;
 		coord_is_back(c, s);
 		if (!c->n_start)
 			worker_try_held(c);

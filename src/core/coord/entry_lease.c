@@ -44,7 +44,7 @@ static void on_held(struct coord *c, struct entry *e, const struct msg *m)
 		start_held(c, e, m);
 		return;
 	}
-	if (c->is_draining) { /* read before we stopped reading, and nobody else's */
+	if (c->drain.is_on) { /* read before we stopped reading, and nobody else's */
 		entry_requeue(c, e, WHY_DRAIN, false);
 		return;
 	}
@@ -97,13 +97,13 @@ static void tell_lost(struct coord *c, struct coord_service *s, const struct ent
 	effects_log(c->out, LOG_NOTICE, "service=%s stream=%s id=%llu-%llu lease lost reason=%s", s->rules->name,
 		e->stream ? field_value(stream, e->stream->bytes, e->stream->len) : "?", (unsigned long long)e->id.ms,
 		(unsigned long long)e->id.seq, lost_names[why]);
-	s->n_lost[why]++;
-	if (s->lost_at != MONO_NEVER)
+	s->lost.n[why]++;
+	if (s->lost.at != MONO_NEVER)
 		return;
-	s->lost_at = c->now + LOST_TOGETHER_MS;
-	if (s->lost_said)
-		s->lost_at = mono_max(s->lost_at, s->lost_said + LOST_EVERY_MS);
-	c->lost_at = mono_min(c->lost_at, s->lost_at);
+	s->lost.at = c->now + LOST_TOGETHER_MS;
+	if (s->lost.said)
+		s->lost.at = mono_max(s->lost.at, s->lost.said + LOST_EVERY_MS);
+	c->services.lost_at = mono_min(c->services.lost_at, s->lost.at);
 }
 
 static void warn_lost(struct coord *c, struct coord_service *s)
@@ -112,28 +112,28 @@ static void warn_lost(struct coord *c, struct coord_service *s)
 	size_t at = 0;
 	uint32_t n = 0;
 	for (int i = 0; i < LOST_N; i++) {
-		if (s->n_lost[i])
+		if (s->lost.n[i])
 			at += (size_t)snprintf(
-				reasons + at, sizeof reasons - at, " %s=%u", lost_names[i], s->n_lost[i]);
-		n += s->n_lost[i];
-		s->n_lost[i] = 0;
+				reasons + at, sizeof reasons - at, " %s=%u", lost_names[i], s->lost.n[i]);
+		n += s->lost.n[i];
+		s->lost.n[i] = 0;
 	}
 	effects_log(c->out, LOG_WARN, "service=%s leases lost n=%u%s", s->rules->name, n, reasons);
-	s->lost_said = mono_max(c->now, 1);
-	s->lost_at = MONO_NEVER;
+	s->lost.said = mono_max(c->now, 1);
+	s->lost.at = MONO_NEVER;
 }
 
 void entry_warn_lost(struct coord *c)
 {
-	if (c->lost_at > c->now)
+	if (c->services.lost_at > c->now)
 		return;
-	c->lost_at = MONO_NEVER;
-	for (uint16_t i = 0; i < c->n_positions; i++) {
-		struct coord_service *s = &c->services[i];
-		if (s->rules && s->lost_at <= c->now)
+	c->services.lost_at = MONO_NEVER;
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		struct coord_service *s = &c->services.v[i];
+		if (s->rules && s->lost.at <= c->now)
 			warn_lost(c, s);
 		if (s->rules)
-			c->lost_at = mono_min(c->lost_at, s->lost_at);
+			c->services.lost_at = mono_min(c->services.lost_at, s->lost.at);
 	}
 }
 
@@ -177,8 +177,8 @@ void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why)
 
 static void heard_of(struct coord *c, uint16_t shard)
 {
-	if (shard < c->n_shards)
-		c->shards[shard].heard_at = c->now;
+	if (shard < c->shards.n)
+		c->shards.v[shard].heard_at = c->now;
 }
 
 /* It answers when it has confirmed any lease since about the time in which each of them is renewed once. What is left
@@ -186,11 +186,11 @@ static void heard_of(struct coord *c, uint16_t shard)
  * for. */
 static bool is_mute(const struct coord *c, const struct service_rules *r, uint16_t shard)
 {
-	if (shard >= c->n_shards || !c->shards[shard].is_on)
+	if (shard >= c->shards.n || !c->shards.v[shard].is_on)
 		return false;
 	mono_ms until_stop = r->ttl_ms - r->stop_margin_ms;
 	mono_ms longest = mono_min(until_stop / 2, until_stop - r->renew_ms * 11 / 10);
-	return c->now - c->shards[shard].heard_at >= mono_max(longest, 1);
+	return c->now - c->shards.v[shard].heard_at >= mono_max(longest, 1);
 }
 
 static void fence_here(struct coord *c, struct entry *e)
@@ -320,7 +320,7 @@ static void audit_end(struct coord *c, struct coord_service *s, const struct msg
 	uint32_t pos = 0;
 	for (struct entry *e; (e = ledger_next(&c->ledger, &pos));) {
 		if (e->svc != s->svc || e->audit == (uint32_t)m->own_ids.pass || e->since >= m->own_ids.began ||
-			c->now < s->audit_hold)
+			c->now < s->audit.hold)
 			continue;
 		switch ((enum entry_state)e->state) {
 		case ENTRY_BUSY:
@@ -351,12 +351,12 @@ static void audit_end(struct coord *c, struct coord_service *s, const struct msg
 void entry_on_own_ids(struct coord *c, const struct msg *m)
 {
 	struct coord_service *s = coord_service(c, m->svc);
-	if (!s || m->from != s->reader_shard)
+	if (!s || m->from != s->reader.shard)
 		return;
-	s->audit_pass = (uint32_t)m->own_ids.pass;
+	s->audit.pass = (uint32_t)m->own_ids.pass;
 	for (uint32_t i = 0; m->own_ids.page && i < m->own_ids.page->n; i++) {
 		struct entry *e = ledger_get(&c->ledger, s->svc, m->own_ids.page->v[i]);
-		if (!e && s->own_done) { /* new to me, unless its reading is about to be told */
+		if (!e && s->reader.own_done) { /* new to me, unless its reading is about to be told */
 			e = entry_enter(c, s, m->own_ids.page->v[i], ENTRY_FETCHING);
 			e->deadline = c->now + FETCH_AFTER_MS;
 			entry_arm(c, e);

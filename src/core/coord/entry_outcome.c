@@ -71,7 +71,7 @@ static mono_ms requeue_delay(
 		return 0;
 	if (e->has_retry_ms)
 		return e->retry_ms;
-	if (why == WHY_RELEASE && (e->is_revoked || c->is_draining)) /* it was asked to let go */
+	if (why == WHY_RELEASE && (e->is_revoked || c->drain.is_on)) /* it was asked to let go */
 		return 0;
 	return why == WHY_FAIL ? fail_delay(c, &s->rules->retry, e->retry) : s->rules->retry.release_delay_ms;
 }
@@ -149,17 +149,17 @@ enum { TRIMMED_EVERY_MS = 60000 };
 static void count_trimmed(struct coord *c, struct coord_service *s, const struct entry *e)
 {
 	s->m.c[M_LOST_TRIMMED] += e->was_told;
-	s->n_trimmed++;
-	if (s->trimmed_at && c->now < s->trimmed_at + TRIMMED_EVERY_MS)
+	s->trimmed.n++;
+	if (s->trimmed.said && c->now < s->trimmed.said + TRIMMED_EVERY_MS)
 		return;
 	char stream[FIELD_VALUE_CAP];
 	effects_log(c->out, LOG_WARN,
 		"service=%s stream=%s id=%llu-%llu lost: it was trimmed from %s-input while it was held n=%u; "
 		"nobody may use XTRIM, XDEL or XADD MAXLEN on that stream",
 		s->rules->name, entry_shown(e, stream), (unsigned long long)e->id.ms, (unsigned long long)e->id.seq,
-		s->rules->name, s->n_trimmed);
-	s->trimmed_at = mono_max(c->now, 1);
-	s->n_trimmed = 0;
+		s->rules->name, s->trimmed.n);
+	s->trimmed.said = mono_max(c->now, 1);
+	s->trimmed.n = 0;
 }
 
 /* The next entry of a stream that ended here is pending for us: it is read and goes its way. */

@@ -4,10 +4,10 @@
 
 static bool send_mark(struct coord *c, const struct coord_service *s, enum cmd_kind kind)
 {
-	if (s->reader_shard == SHARD_NONE || !c->shards[s->reader_shard].is_on)
+	if (s->reader.shard == SHARD_NONE || !c->shards.v[s->reader.shard].is_on)
 		return false;
-	struct msg_op op = {.kind = (uint8_t)kind, .slot = s->rules->lbs_slot, .asking = s->reader_asking};
-	struct msg *m = coord_send(c, s->reader_shard, msg_op(op));
+	struct msg_op op = {.kind = (uint8_t)kind, .slot = s->rules->lbs_slot, .asking = s->reader.asking};
+	struct msg *m = coord_send(c, s->reader.shard, msg_op(op));
 	m->handle = COORD_LEAVING_HANDLE;
 	m->svc = s->svc;
 	return true;
@@ -15,29 +15,29 @@ static bool send_mark(struct coord *c, const struct coord_service *s, enum cmd_k
 
 void coord_leave(struct coord *c)
 {
-	for (uint16_t i = 0; i < c->n_positions;
+	for (uint16_t i = 0; i < c->services.n;
 		i++) /* without an answer the end waits no longer than for anything else */
-		if (c->services[i].rules && send_mark(c, &c->services[i], CMD_LEAVE))
-			c->n_leaving++;
+		if (c->services.v[i].rules && send_mark(c, &c->services.v[i], CMD_LEAVE))
+			c->stop.n_leaving++;
 }
 
 void coord_is_back(struct coord *c, struct coord_service *s)
 {
-	s->is_back_late = !c->is_stopping && !send_mark(c, s, CMD_BACK);
+	s->reader.is_back_late = !c->stop.is_on && !send_mark(c, s, CMD_BACK);
 }
 
 void coord_on_left(struct coord *c, const struct msg *m)
 {
 	struct coord_service *s = coord_service(c, m->svc);
-	if (m->op_result.kind == CMD_LEAVE && c->n_leaving > 0)
-		c->n_leaving--;
+	if (m->op_result.kind == CMD_LEAVE && c->stop.n_leaving > 0)
+		c->stop.n_leaving--;
 	if (m->op_result.result != OP_MOVED || !s)
 		return;
-	bool is_sent = s->reader_shard != m->from && send_mark(c, s, (enum cmd_kind)m->op_result.kind);
+	bool is_sent = s->reader.shard != m->from && send_mark(c, s, (enum cmd_kind)m->op_result.kind);
 	if (m->op_result.kind == CMD_LEAVE) {
-		c->n_leaving += is_sent;
+		c->stop.n_leaving += is_sent;
 	} else if (!is_sent) { /* the slot is on its way, and nobody knows yet where to */
-		s->is_back_late = true;
+		s->reader.is_back_late = true;
 		coord_ask_topology(c, "moved");
 	}
 }

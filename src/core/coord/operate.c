@@ -12,8 +12,8 @@ static void operate_answer(struct coord *c, uint32_t request, enum op_result res
 
 static void pause(struct coord *c, uint16_t svc, bool paused)
 {
-	for (uint16_t i = 0; i < c->n_positions; i++) {
-		struct coord_service *s = &c->services[i];
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		struct coord_service *s = &c->services.v[i];
 		if (!s->rules || (svc != SERVICE_NONE && s->svc != svc))
 			continue;
 		c->place.service[i].is_paused = paused;
@@ -51,7 +51,7 @@ static void operate_give_back(struct coord *c, struct entry *e, enum requeue_why
 static void operate_add(struct coord *c, const struct coord_ctl *ctl)
 {
 	struct coord_service *s = coord_service(c, ctl->svc);
-	uint16_t shard = s ? s->reader_shard : SHARD_NONE;
+	uint16_t shard = s ? s->reader.shard : SHARD_NONE;
 	if (s && coord_has_no_master(c, s)) {
 		char why[sizeof s->rules->name + 60];
 		int n = snprintf(
@@ -59,11 +59,11 @@ static void operate_add(struct coord *c, const struct coord_ctl *ctl)
 		operate_answer(c, ctl->request, OP_FAILED, text_new(why, (size_t)n));
 		return;
 	}
-	if (shard == SHARD_NONE || !c->shards[shard].is_on || !c->shards[shard].is_up[CONN_COMMAND]) {
-		char why[sizeof c->shards->why + 40];
-		bool has_why = shard != SHARD_NONE && c->shards[shard].why[0];
+	if (shard == SHARD_NONE || !c->shards.v[shard].is_on || !c->shards.v[shard].is_up[CONN_COMMAND]) {
+		char why[sizeof c->shards.v->why + 40];
+		bool has_why = shard != SHARD_NONE && c->shards.v[shard].why[0];
 		int n = snprintf(why, sizeof why, "Redis is not reachable%s%s", has_why ? ": " : "",
-			has_why ? c->shards[shard].why : "");
+			has_why ? c->shards.v[shard].why : "");
 		operate_answer(c, ctl->request, OP_FAILED, text_new(why, (size_t)n));
 		return;
 	}
@@ -106,12 +106,12 @@ void coord_on_ctl_result(struct coord *c, const struct msg *m)
 
 void coord_drain(struct coord *c, bool stop_after)
 {
-	c->stop_after_drain = c->stop_after_drain || stop_after;
+	c->drain.stop_after = c->drain.stop_after || stop_after;
 	if (stop_after)
-		c->drain_end = c->now + c->rules.drain_timeout_ms;
-	if (!c->is_draining) {
+		c->drain.end = c->now + c->rules.drain_timeout_ms;
+	if (!c->drain.is_on) {
 		effects_log(c->out, LOG_NOTICE, "draining: no new work; held=%u", c->ledger.n);
-		c->is_draining = c->place.is_draining = true;
+		c->drain.is_on = c->place.is_draining = true;
 		worker_say_drain_to_all(c);
 	}
 	uint32_t pos = 0;
@@ -121,24 +121,24 @@ void coord_drain(struct coord *c, bool stop_after)
 			e->state != ENTRY_LOCKING) /* given back when it is known to be ours */
 			operate_give_back(c, e, WHY_DRAIN);
 	}
-	for (uint16_t i = 0; i < c->n_positions; i++)
-		if (c->services[i].rules)
-			coord_mark(c, &c->services[i]);
+	for (uint16_t i = 0; i < c->services.n; i++)
+		if (c->services.v[i].rules)
+			coord_mark(c, &c->services.v[i]);
 }
 
 void coord_undrain(struct coord *c)
 {
-	if (c->stop_after_drain)
+	if (c->drain.stop_after)
 		return; /* on its way out */
-	c->is_draining = c->place.is_draining = false;
-	c->drain_end = MONO_NEVER;
+	c->drain.is_on = c->place.is_draining = false;
+	c->drain.end = MONO_NEVER;
 	effects_log(c->out, LOG_NOTICE, "drain ended: reading again");
 	uint32_t pos = 0;
 	for (struct entry *e; (e = ledger_next(&c->ledger, &pos));)
 		entry_feed_drain(c, e, false);
-	for (uint16_t i = 0; i < c->n_positions; i++)
-		if (c->services[i].rules)
-			coord_mark(c, &c->services[i]);
+	for (uint16_t i = 0; i < c->services.n; i++)
+		if (c->services.v[i].rules)
+			coord_mark(c, &c->services.v[i]);
 }
 
 void coord_on_ctl(struct coord *c, const struct coord_ctl *ctl)
@@ -175,8 +175,8 @@ void coord_on_ctl(struct coord *c, const struct coord_ctl *ctl)
 		break;
 	case CTL_SCAN:
 		s = coord_service(c, ctl->svc);
-		if (s && s->reader_shard != SHARD_NONE)
-			coord_send(c, s->reader_shard, msg_plain(MSG_SCAN))->svc = s->svc;
+		if (s && s->reader.shard != SHARD_NONE)
+			coord_send(c, s->reader.shard, msg_plain(MSG_SCAN))->svc = s->svc;
 		break;
 	}
 }

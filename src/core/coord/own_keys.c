@@ -32,8 +32,8 @@ bool coord_is_own_key(
 			(int)text_fit(name->bytes, name->len, 200), name->bytes);
 		return true;
 	}
-	for (uint16_t i = 0; i < c->n_positions; i++) {
-		const struct coord_service *keeper = &c->services[i];
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		const struct coord_service *keeper = &c->services.v[i];
 		const struct own_key *k = keeper->rules ? find_own(keeper->rules, name->bytes, name->len, hash) : NULL;
 		if (!k || !is_meant_by(s, keeper, k))
 			continue;

@@ -12,22 +12,22 @@ static bool same_stream(const void *value, const void *key, size_t len)
 
 static uint16_t free_position(struct coord *c)
 {
-	for (uint16_t i = 0; i < c->n_positions; i++)
-		if (!c->services[i].rules)
+	for (uint16_t i = 0; i < c->services.n; i++)
+		if (!c->services.v[i].rules)
 			return i;
-	return c->n_positions < SERVICES_MAX ? c->n_positions++ : SERVICE_NONE;
+	return c->services.n < SERVICES_MAX ? c->services.n++ : SERVICE_NONE;
 }
 
 static void service_to_shards(struct coord *c, struct coord_service *s)
 {
-	for (uint16_t i = 0; i < c->n_shards; i++) {
-		if (!c->shards[i].is_on)
+	for (uint16_t i = 0; i < c->shards.n; i++) {
+		if (!c->shards.v[i].is_on)
 			continue;
-		bool is_read = i == s->reader_shard && !s->is_going;
+		bool is_read = i == s->reader.shard && !s->is_going;
 		coord_send(c, i,
 			msg_service((struct msg_service){.rules = service_rules_ref(s->rules),
 				.is_read = is_read,
-				.asking = is_read && s->reader_asking}))
+				.asking = is_read && s->reader.asking}))
 			->svc = s->svc;
 	}
 }
@@ -57,17 +57,17 @@ static void service_set(struct coord *c, struct service_rules *r)
 			service_rules_unref(r);
 			return;
 		}
-		s = &c->services[pos];
-		*s = (struct coord_service){.svc = r->svc, .reader_shard = SHARD_NONE};
-		list_push(&c->turns, &s->turn);
-		s->lost_at = MONO_NEVER;
+		s = &c->services.v[pos];
+		*s = (struct coord_service){.svc = r->svc, .reader.shard = SHARD_NONE};
+		list_push(&c->services.turns, &s->grant.turn);
+		s->lost.at = MONO_NEVER;
 		list_init(&s->ready);
 		list_init(&s->suspects);
 		list_init(&s->parked);
 		map_init(&s->active, same_stream, rng_next(&c->rng));
 		c->place.service[pos] = (struct credits_service){.is_on = true, .svc = r->svc};
-		if (c->place.n_services < c->n_positions)
-			c->place.n_services = c->n_positions;
+		if (c->place.n_services < c->services.n)
+			c->place.n_services = c->services.n;
 	} else {
 		keep_old_margin(c, r, s->rules);
 		service_rules_unref(s->rules);
@@ -86,8 +86,8 @@ static void service_set(struct coord *c, struct service_rules *r)
 
 void coord_on_services(struct coord *c, const struct coord_event *ev)
 {
-	for (uint16_t i = 0; i < c->n_positions; i++) {
-		struct coord_service *s = &c->services[i];
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		struct coord_service *s = &c->services.v[i];
 		bool kept = !s->rules;
 		for (size_t k = 0; k < ev->n && !kept; k++)
 			kept = ev->services[k]->svc == s->svc;
@@ -98,9 +98,9 @@ void coord_on_services(struct coord *c, const struct coord_event *ev)
 		coord_end_grant(c, s);
 		service_to_shards(c, s);
 	}
-	c->shortest_ttl = MONO_NEVER;
+	c->services.shortest_ttl = MONO_NEVER;
 	for (size_t k = 0; k < ev->n; k++) {
-		c->shortest_ttl = mono_min(c->shortest_ttl, ev->services[k]->ttl_ms);
+		c->services.shortest_ttl = mono_min(c->services.shortest_ttl, ev->services[k]->ttl_ms);
 		service_set(c, ev->services[k]);
 	}
 	if (c->topo.is_known)
@@ -110,16 +110,16 @@ void coord_on_services(struct coord *c, const struct coord_event *ev)
 /* A removed service whose last entry has gone. */
 void coord_sweep_services(struct coord *c)
 {
-	for (uint16_t i = 0; i < c->n_positions; i++) {
-		struct coord_service *s = &c->services[i];
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		struct coord_service *s = &c->services.v[i];
 		if (!s->rules || !s->is_going || c->place.service[i].owned)
 			continue;
-		for (uint16_t k = 0; k < c->n_shards; k++)
-			if (c->shards[k].is_on)
+		for (uint16_t k = 0; k < c->shards.n; k++)
+			if (c->shards.v[k].is_on)
 				coord_send(c, k, msg_plain(MSG_SERVICE_GONE))->svc = s->svc;
 		effects_log(c->out, LOG_NOTICE, "service=%s removed", s->rules->name);
 		map_fini(&s->active);
-		list_remove(&s->turn);
+		list_remove(&s->grant.turn);
 		service_rules_unref(s->rules);
 		*s = (struct coord_service){.rules = NULL};
 	}
@@ -131,55 +131,55 @@ void coord_end_grant(struct coord *c, struct coord_service *s)
 {
 	struct credits_service *ps = &c->place.service[coord_pos(c, s)];
 	ps->reserved -= ps->granted;
-	ps->granted = s->granted = 0;
+	ps->granted = s->grant.n = 0;
 	ps->is_reading = false;
 }
 
-/* Keeps coord.turns in order of passes: behind its equals, so that services of one weight go round. */
+/* Keeps coord.services.turns in order of passes: behind its equals, so that services of one weight go round. */
 void coord_place_turn(struct coord *c, struct coord_service *s)
 {
 	uint64_t pass = c->place.service[coord_pos(c, s)].pass;
-	list_remove(&s->turn);
-	struct link *at = &c->turns;
-	while (at->prev != &c->turns &&
-		c->place.service[coord_pos(c, LIST_OF(struct coord_service, turn, at->prev))].pass > pass)
+	list_remove(&s->grant.turn);
+	struct link *at = &c->services.turns;
+	while (at->prev != &c->services.turns &&
+		c->place.service[coord_pos(c, LIST_OF(struct coord_service, grant.turn, at->prev))].pass > pass)
 		at = at->prev;
-	list_push(at, &s->turn);
+	list_push(at, &s->grant.turn);
 }
 
 static void grant(struct coord *c, struct coord_service *s)
 {
 	uint16_t pos = coord_pos(c, s);
 	struct credits_service *ps = &c->place.service[pos];
-	if (s->reader_shard == SHARD_NONE || !c->shards[s->reader_shard].is_on || !s->own_done)
+	if (s->reader.shard == SHARD_NONE || !c->shards.v[s->reader.shard].is_on || !s->reader.own_done)
 		return;
 	if (ps->is_reading) { /* credits may have gone meanwhile: take the grant back */
 		bool stop = c->place.is_draining || ps->is_paused || !ps->is_on ||
 			    ps->reserved > credits_free(&c->place, pos);
-		if (stop && ps->granted && s->granted) {
-			coord_send(c, s->reader_shard, msg_plain(MSG_CREDITS))->svc = s->svc;
-			s->granted = 0;
+		if (stop && ps->granted && s->grant.n) {
+			coord_send(c, s->reader.shard, msg_plain(MSG_CREDITS))->svc = s->svc;
+			s->grant.n = 0;
 		}
 		return;
 	}
 	bool contended;
 	uint32_t n = credits_grant(&c->place, pos, &contended);
 	uint32_t room = ps->read_batch > n ? ps->read_batch - n : 0; /* a read brings no more */
-	uint32_t extra = s->regrant < room ? s->regrant : room;
+	uint32_t extra = s->grant.again < room ? s->grant.again : room;
 	if (!n && !extra)
 		return;
-	s->regrant -= extra;
-	s->is_regrant = extra > 0;
+	s->grant.again -= extra;
+	s->grant.is_again = extra > 0;
 	ps->is_reading = true;
 	ps->granted = n;
 	ps->reserved += n;
-	s->granted = n;
+	s->grant.n = n;
 	credits_granted(&c->place, pos);
 	coord_place_turn(c, s);
 	struct msg_credits credits = {.n = n + extra,
 		.block_cap_ms = contended ? 50 : 2000,
 		.is_sifting = s->is_sifting && s->rules->same_stream != SAME_STREAM_ALLOW};
-	coord_send(c, s->reader_shard, msg_credits(credits))->svc = s->svc;
+	coord_send(c, s->reader.shard, msg_credits(credits))->svc = s->svc;
 }
 
 static void assign_ready(struct coord *c, struct coord_service *s)
@@ -255,20 +255,20 @@ static void assign_suspects(struct coord *c, struct coord_service *s)
 
 void coord_pump(struct coord *c)
 {
-	if (!c->is_dirty)
+	if (!c->services.is_dirty)
 		return;
-	c->is_dirty = false;
-	for (uint16_t i = 0; i < c->n_positions; i++)
-		if (c->services[i].rules && c->services[i].is_dirty) {
-			assign_suspects(c, &c->services[i]); /* first: an empty worker must not get others */
-			assign_ready(c, &c->services[i]);
+	c->services.is_dirty = false;
+	for (uint16_t i = 0; i < c->services.n; i++)
+		if (c->services.v[i].rules && c->services.v[i].is_dirty) {
+			assign_suspects(c, &c->services.v[i]); /* first: an empty worker must not get others */
+			assign_ready(c, &c->services.v[i]);
 		}
 	end_hush(c);
 	/* the lowest pass first, so that few credits go round, to each service by its weight */
-	struct link *end = c->turns.prev, *next;
-	for (struct link *l = c->turns.next; l != &c->turns; l = next) {
+	struct link *end = c->services.turns.prev, *next;
+	for (struct link *l = c->services.turns.next; l != &c->services.turns; l = next) {
 		next = l->next;
-		struct coord_service *s = LIST_OF(struct coord_service, turn, l);
+		struct coord_service *s = LIST_OF(struct coord_service, grant.turn, l);
 		bool is_last = l == end;
 		if (s->is_dirty)
 			grant(c, s);

@@ -9,7 +9,7 @@ bool worker_can_go_on(const struct coord *c, const struct worker *m)
 {
 	if (m->credit_holder.takes_entries) /* what it was told and has not acknowledged comes again: it has to know */
 		return false;
-	if (m->s.state != SESSION_READY || !m->is_connected || m->is_gone || c->is_draining)
+	if (m->s.state != SESSION_READY || !m->is_connected || m->is_gone || c->drain.is_on)
 		return false;
 	uint32_t n = 0;
 	for (const struct link *l = m->entries.next; l != &m->entries; l = l->next, n++) {
@@ -33,9 +33,9 @@ static void adopt_tell_lost(struct coord *c, struct worker *m, struct slice leas
 	uint64_t hash;
 	if (lease.len > FRAME_LEASE_MAX || !session_lease_parse(lease, &o.id, &hash))
 		return;
-	for (uint16_t i = 0; i < c->n_positions; i++)
-		if (c->services[i].rules && c->services[i].rules->hash == hash)
-			o.svc = c->services[i].svc;
+	for (uint16_t i = 0; i < c->services.n; i++)
+		if (c->services.v[i].rules && c->services.v[i].rules->hash == hash)
+			o.svc = c->services.v[i].svc;
 	if (o.svc != SERVICE_NONE) {
 		session_remember(&m->s, m->credit_holder.credits, o);
 		m->credit_holder.in_use++;
@@ -83,6 +83,6 @@ void worker_on_adopt(struct coord *c, const struct coord_event *ev)
 	credits_join(&c->place, &m->credit_holder);
 	worker_arm(c, m);
 	worker_mark_all(c);
-	if (c->is_draining)
+	if (c->drain.is_on)
 		worker_say_drain(c, m);
 }

@@ -15,9 +15,9 @@ struct worker *worker_new(struct coord *c, const struct coord_event *ev)
 	credit_holder_init(&m->credit_holder, ev->session);
 	list_init(&m->entries);
 	list_init(&m->dirty);
-	list_push(&c->workers, &m->all);
-	map_put(&c->by_session, &m->s.id, sizeof m->s.id, m);
-	c->n_workers++;
+	list_push(&c->workers.all, &m->all);
+	map_put(&c->workers.by_session, &m->s.id, sizeof m->s.id, m);
+	c->workers.n++;
 	m->is_connected = true;
 	return m;
 }
@@ -31,7 +31,7 @@ void worker_on_accept(struct coord *c, const struct coord_event *ev)
 		char why[80];
 		snprintf(why, sizeof why, "user id %u may not be a worker here, see workers.allow_uids", ev->uid);
 		worker_fatal(c, m, FERR_UNAUTHORIZED, why);
-	} else if (c->n_workers > c->rules.max_sessions)
+	} else if (c->workers.n > c->rules.max_sessions)
 		worker_fatal(c, m, FERR_TOO_MANY_SESSIONS, "too many sessions");
 }
 
@@ -43,8 +43,8 @@ bool worker_take_services(struct coord *c, struct worker *m, const struct frame 
 	text[0] = '\0';
 	for (size_t i = 0; i < f->n_services; i++) {
 		uint16_t pos = SERVICE_NONE;
-		for (uint16_t k = 0; k < c->n_positions; k++) {
-			const struct service_rules *r = c->services[k].rules;
+		for (uint16_t k = 0; k < c->services.n; k++) {
+			const struct service_rules *r = c->services.v[k].rules;
 			if (r && strlen(r->name) == f->services[i].len &&
 				memcmp(r->name, f->services[i].p, f->services[i].len) == 0)
 				pos = k;
@@ -55,7 +55,7 @@ bool worker_take_services(struct coord *c, struct worker *m, const struct frame 
 		m->credit_holder.wanted[pos] = true;
 		if (n < sizeof text)
 			n += (size_t)snprintf(
-				text + n, sizeof text - n, "%s%s", n ? "," : "", c->services[pos].rules->name);
+				text + n, sizeof text - n, "%s%s", n ? "," : "", c->services.v[pos].rules->name);
 	}
 	m->services_text = mem_dup(text, strlen(text));
 	return !f->has_services || f->n_services > 0;
@@ -63,7 +63,7 @@ bool worker_take_services(struct coord *c, struct worker *m, const struct frame 
 
 static struct worker *by_key(struct coord *c, const struct worker * not, const char *key)
 {
-	for (struct link *l = c->workers.next; l != &c->workers; l = l->next) {
+	for (struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
 		struct worker *m = LIST_OF(struct worker, all, l);
 		if (m != not &&(m->s.state == SESSION_READY || m->s.state == SESSION_DETACHED) &&
 			strcmp(m->s.key, key) == 0 && m->s.uid == not ->s.uid)
@@ -79,9 +79,9 @@ struct entry *worker_entry_of_lease(
 	*svc = NULL;
 	if (!session_lease_parse(lease, id, &hash))
 		return NULL;
-	for (uint16_t i = 0; i < c->n_positions; i++)
-		if (c->services[i].rules && c->services[i].rules->hash == hash)
-			*svc = &c->services[i];
+	for (uint16_t i = 0; i < c->services.n; i++)
+		if (c->services.v[i].rules && c->services.v[i].rules->hash == hash)
+			*svc = &c->services.v[i];
 	return *svc ? ledger_get(&c->ledger, (*svc)->svc, *id) : NULL;
 }
 
@@ -145,7 +145,7 @@ static void fill_welcome(struct coord *c, struct worker *m, struct out_frame *f)
 	f->server = (struct slice){server, sizeof server - 1};
 	f->node = (struct slice){c->rules.node, strlen(c->rules.node)};
 	f->session = (struct slice){m->s.key, SESSION_KEY};
-	f->lease_ms = c->shortest_ttl;
+	f->lease_ms = c->services.shortest_ttl;
 	f->ping_ms = m->s.told_ping_ms = coord_ping_ms(c);
 	f->resume_ms = c->rules.resume_grace_ms;
 	f->max_frame = c->rules.max_frame_bytes;
@@ -206,7 +206,7 @@ void worker_welcome(struct coord *c, struct worker *m)
 	credits_join(&c->place, &m->credit_holder);
 	worker_arm(c, m);
 	worker_mark_all(c);
-	if (c->is_draining)
+	if (c->drain.is_on)
 		worker_say_drain(c, m);
 }
 
@@ -214,8 +214,8 @@ bool coord_knows_own(const struct coord *c)
 {
 	if (c->n_start || !c->topo.is_known)
 		return false;
-	for (uint16_t i = 0; i < c->n_positions; i++)
-		if (c->services[i].rules && !c->services[i].own_done && !c->services[i].is_going)
+	for (uint16_t i = 0; i < c->services.n; i++)
+		if (c->services.v[i].rules && !c->services.v[i].reader.own_done && !c->services.v[i].is_going)
 			return false;
 	return true;
 }
@@ -224,7 +224,7 @@ void worker_try_held(struct coord *c)
 {
 	if (!coord_knows_own(c))
 		return;
-	for (struct link *l = c->workers.next, *next; l != &c->workers; l = next) {
+	for (struct link *l = c->workers.all.next, *next; l != &c->workers.all; l = next) {
 		next = l->next;
 		struct worker *m = LIST_OF(struct worker, all, l);
 		if (m->s.state == SESSION_HELD)
@@ -281,6 +281,6 @@ void worker_hello(struct coord *c, struct worker *m, const struct frame *f)
 		return;
 	}
 	session_move(&m->s, SESSION_HELD, c->out, "what a former process left is not known yet");
-	m->s.deadline = c->now + c->shortest_ttl;
+	m->s.deadline = c->now + c->services.shortest_ttl;
 	worker_arm(c, m);
 }

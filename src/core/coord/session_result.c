@@ -22,16 +22,16 @@ static mono_ms ping_ms(const struct coord *c, const struct worker *m)
 
 void worker_arm(struct coord *c, struct worker *m)
 {
-	heap_set(&c->session_timers, &m->s.timer, session_deadline(&m->s, ping_ms(c, m)));
+	heap_set(&c->workers.timers, &m->s.timer, session_deadline(&m->s, ping_ms(c, m)));
 }
 
 void worker_free(struct coord *c, struct worker *m)
 {
-	heap_remove(&c->session_timers, &m->s.timer);
+	heap_remove(&c->workers.timers, &m->s.timer);
 	credits_leave(&m->credit_holder);
 	list_remove(&m->dirty);
 	list_remove(&m->all);
-	map_remove(&c->by_session, &m->s.id, sizeof m->s.id);
+	map_remove(&c->workers.by_session, &m->s.id, sizeof m->s.id);
 	while (!list_empty(&m->entries)) /* only at the coordinator's own end */
 		list_pop(&m->entries);
 	for (size_t i = 0; i < m->n_resume; i++)
@@ -45,8 +45,8 @@ void worker_free(struct coord *c, struct worker *m)
 static void disconnect(struct coord *c, struct worker *m)
 {
 	if (m->is_connected)
-		if (--c->n_workers == 0)
-			c->alone_since = c->now;
+		if (--c->workers.n == 0)
+			c->workers.alone_since = c->now;
 	m->is_connected = false;
 	credits_leave(&m->credit_holder);
 }
@@ -57,17 +57,17 @@ void worker_retire(struct coord *c, struct worker *m)
 	assert(!m->is_gone);
 	disconnect(c, m);
 	m->is_gone = true;
-	heap_remove(&c->session_timers, &m->s.timer);
+	heap_remove(&c->workers.timers, &m->s.timer);
 	list_remove(&m->dirty);
 	list_remove(&m->all);
-	list_push(&c->gone, &m->all);
+	list_push(&c->workers.gone, &m->all);
 }
 
 void worker_mark_all(struct coord *c)
 {
-	for (uint16_t i = 0; i < c->n_positions; i++)
-		if (c->services[i].rules)
-			coord_mark(c, &c->services[i]);
+	for (uint16_t i = 0; i < c->services.n; i++)
+		if (c->services.v[i].rules)
+			coord_mark(c, &c->services.v[i]);
 }
 
 static void say_error(struct coord *c, struct worker *m, enum frame_error error, struct slice lease, const char *msg)
@@ -80,7 +80,7 @@ static void say_error(struct coord *c, struct worker *m, enum frame_error error,
 		ef->hold2 = text_new(lease.p, lease.len);
 		ef->frame.lease = (struct slice){ef->hold2->bytes, ef->hold2->len};
 	}
-	c->worker_errors[error]++;
+	c->workers.errors[error]++;
 }
 
 /* ---- the end of a connection ---- */
@@ -480,7 +480,7 @@ mono_ms worker_until(const struct coord *c, const struct worker *m)
 		if (!e->is_lost && e->good_until)
 			until = mono_min(until, e->good_until);
 	}
-	return (until == MONO_NEVER ? c->now + c->shortest_ttl : until) - TELL_MARGIN_MS;
+	return (until == MONO_NEVER ? c->now + c->services.shortest_ttl : until) - TELL_MARGIN_MS;
 }
 
 static void ping(struct coord *c, struct worker *m, mono_ms until)
@@ -502,14 +502,14 @@ void worker_touch(struct coord *c, struct worker *m, struct entry *e)
 		list_push(&m->entries, &e->peers);
 	}
 	if (m->s.state == SESSION_READY && list_empty(&m->dirty))
-		list_push(&c->dirty, &m->dirty);
+		list_push(&c->workers.dirty, &m->dirty);
 }
 
 void worker_send_until(struct coord *c, struct worker *m)
 {
-	if (m->s.state != SESSION_READY || m->s.told_until - c->now > c->shortest_ttl * 7 / 10)
+	if (m->s.state != SESSION_READY || m->s.told_until - c->now > c->services.shortest_ttl * 7 / 10)
 		return; /* what it knows is good for long: the next ping tells */
-	mono_ms worth = m->s.told_until + c->shortest_ttl / 10;
+	mono_ms worth = m->s.told_until + c->services.shortest_ttl / 10;
 	const struct entry *oldest = list_empty(&m->entries) ? NULL : LIST_OF(struct entry, peers, m->entries.next);
 	if (oldest && !oldest->is_lost && oldest->good_until && oldest->good_until - TELL_MARGIN_MS < worth)
 		return; /* the smallest is not larger */
@@ -520,7 +520,7 @@ void worker_send_until(struct coord *c, struct worker *m)
 
 void worker_send_later_fences(struct coord *c)
 {
-	for (struct link *l = c->workers.next; l != &c->workers; l = l->next) {
+	for (struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
 		struct worker *m = LIST_OF(struct worker, all, l);
 		if (m->is_gone || m->s.state != SESSION_READY)
 			continue;
@@ -532,7 +532,7 @@ void worker_send_later_fences(struct coord *c)
 
 void worker_after_stall(struct coord *c)
 {
-	for (struct link *l = c->workers.next; l != &c->workers; l = l->next) {
+	for (struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
 		struct worker *m = LIST_OF(struct worker, all, l);
 		m->s.last_heard = c->now;
 	}
@@ -541,7 +541,7 @@ void worker_after_stall(struct coord *c)
 void worker_after_limits(struct coord *c)
 {
 	worker_after_stall(c); /* nobody was to speak as often as it may have to now */
-	for (struct link *l = c->workers.next; l != &c->workers; l = l->next) {
+	for (struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
 		struct worker *m = LIST_OF(struct worker, all, l);
 		if (!m->is_gone)
 			worker_arm(c, m);
@@ -580,13 +580,13 @@ void worker_on_due(struct coord *c, struct worker *m)
 /* An operator's drain has no end; the setting's time is told then, too. */
 void worker_say_drain(struct coord *c, const struct worker *m)
 {
-	mono_ms left = c->drain_over == MONO_NEVER ? c->rules.drain_timeout_ms : 0;
-	worker_frame(c, m, OUT_DRAIN)->frame.grace_ms = c->drain_end == MONO_NEVER ? left : c->drain_end - c->now;
+	mono_ms left = c->drain.over == MONO_NEVER ? c->rules.drain_timeout_ms : 0;
+	worker_frame(c, m, OUT_DRAIN)->frame.grace_ms = c->drain.end == MONO_NEVER ? left : c->drain.end - c->now;
 }
 
 void worker_say_drain_to_all(struct coord *c)
 {
-	for (struct link *l = c->workers.next; l != &c->workers; l = l->next) {
+	for (struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
 		struct worker *m = LIST_OF(struct worker, all, l);
 		if (m->s.state == SESSION_READY)
 			worker_say_drain(c, m);

@@ -8,18 +8,18 @@
 
 static void grow_shards(struct coord *c)
 {
-	if (c->n_shards >= c->topo.n_nodes)
+	if (c->shards.n >= c->topo.n_nodes)
 		return;
-	c->shards = mem_grow(c->shards, c->topo.n_nodes, sizeof *c->shards);
-	memset(c->shards + c->n_shards, 0, (size_t)(c->topo.n_nodes - c->n_shards) * sizeof *c->shards);
-	c->n_shards = c->topo.n_nodes;
+	c->shards.v = mem_grow(c->shards.v, c->topo.n_nodes, sizeof *c->shards.v);
+	memset(c->shards.v + c->shards.n, 0, (size_t)(c->topo.n_nodes - c->shards.n) * sizeof *c->shards.v);
+	c->shards.n = c->topo.n_nodes;
 }
 
 static void start_shard(struct coord *c, uint16_t node)
 {
 	assert(node < c->topo.n_nodes);
 	grow_shards(c);
-	struct coord_shard *s = &c->shards[node];
+	struct coord_shard *s = &c->shards.v[node];
 	if (s->is_on || s->is_stopping || s->start_at > c->now) /* stopping: it starts again when it has stopped */
 		return;
 	const bool is_again = s->is_refused;
@@ -33,18 +33,19 @@ static void start_shard(struct coord *c, uint16_t node)
 	ef->to = node;
 	ef->address = text_new(addr, strlen(addr));
 	effects_log(c->out, is_again ? LOG_DEBUG : LOG_NOTICE, "shard=%u redis=%s started", node, addr);
-	for (uint16_t i = 0; i < c->n_positions; i++) {
-		if (!c->services[i].rules)
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		if (!c->services.v[i].rules)
 			continue;
-		coord_send(c, node, msg_service((struct msg_service){.rules = service_rules_ref(c->services[i].rules)}))
-			->svc = c->services[i].svc;
+		coord_send(
+			c, node, msg_service((struct msg_service){.rules = service_rules_ref(c->services.v[i].rules)}))
+			->svc = c->services.v[i].svc;
 	}
 }
 
 static void give_number_back(struct coord *c, uint16_t node)
 {
-	assert(!c->shards[node].is_on);
-	c->shards[node] = (struct coord_shard){.is_on = false};
+	assert(!c->shards.v[node].is_on);
+	c->shards.v[node] = (struct coord_shard){.is_on = false};
 	topology_free(&c->topo, node);
 }
 
@@ -60,7 +61,7 @@ void coord_start_shards(struct coord *c)
 {
 	grow_shards(c);
 	for (uint16_t i = 0; i < c->topo.n_nodes; i++) {
-		struct coord_shard *s = &c->shards[i];
+		struct coord_shard *s = &c->shards.v[i];
 		bool master = c->topo.nodes[i].is_master, is_new = !s->is_on;
 		if (master)
 			start_shard(c, i);
@@ -71,31 +72,31 @@ void coord_start_shards(struct coord *c)
 		s->is_leaving = !master;
 		coord_send(c, i,
 			msg_slots((struct msg_slots){
-				.bits = topology_bits(&c->topo, i), .was_elsewhere = is_new && c->had_shards}));
+				.bits = topology_bits(&c->topo, i), .was_elsewhere = is_new && c->shards.had_any}));
 	}
 }
 
 static void reader_to(struct coord *c, struct coord_service *s, uint16_t shard, bool asking)
 {
-	assert(shard == SHARD_NONE || shard < c->n_shards);
-	if (shard != SHARD_NONE && !c->shards[shard].is_on) /* it comes here again when that shard runs */
+	assert(shard == SHARD_NONE || shard < c->shards.n);
+	if (shard != SHARD_NONE && !c->shards.v[shard].is_on) /* it comes here again when that shard runs */
 		shard = SHARD_NONE;
-	if (s->reader_shard == shard && s->reader_asking == asking)
+	if (s->reader.shard == shard && s->reader.asking == asking)
 		return;
-	if (s->reader_shard != SHARD_NONE && s->reader_shard != shard && c->shards[s->reader_shard].is_on) {
-		coord_send(c, s->reader_shard, msg_service((struct msg_service){.rules = service_rules_ref(s->rules)}))
+	if (s->reader.shard != SHARD_NONE && s->reader.shard != shard && c->shards.v[s->reader.shard].is_on) {
+		coord_send(c, s->reader.shard, msg_service((struct msg_service){.rules = service_rules_ref(s->rules)}))
 			->svc = s->svc;
 	}
 	coord_end_grant(c, s);
-	s->reader_shard = shard;
-	s->reader_asking = asking;
+	s->reader.shard = shard;
+	s->reader.asking = asking;
 	if (shard == SHARD_NONE)
 		return;
 	coord_send(c, shard,
 		msg_service((struct msg_service){
 			.rules = service_rules_ref(s->rules), .is_read = !s->is_going, .asking = asking}))
 		->svc = s->svc;
-	if (s->is_back_late)
+	if (s->reader.is_back_late)
 		coord_is_back(c, s);
 	coord_mark(c, s);
 }
@@ -109,9 +110,9 @@ bool coord_has_no_master(const struct coord *c, const struct coord_service *s)
 static void say_coverage(struct coord *c, struct coord_service *s)
 {
 	bool is_uncovered = coord_has_no_master(c, s);
-	if (is_uncovered == s->is_uncovered)
+	if (is_uncovered == s->reader.is_uncovered)
 		return;
-	s->is_uncovered = is_uncovered;
+	s->reader.is_uncovered = is_uncovered;
 	if (is_uncovered)
 		effects_log(c->out, LOG_WARN, "service=%s slot %u has no master: nothing is read until it has",
 			s->rules->name, s->rules->lbs_slot);
@@ -122,8 +123,8 @@ static void say_coverage(struct coord *c, struct coord_service *s)
 
 void coord_route_readers(struct coord *c)
 {
-	for (uint16_t i = 0; i < c->n_positions; i++) {
-		struct coord_service *s = &c->services[i];
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		struct coord_service *s = &c->services.v[i];
 		if (!s->rules)
 			continue;
 		reader_to(c, s, topology_shard(&c->topo, s->rules->lbs_slot), false);
@@ -134,24 +135,24 @@ void coord_route_readers(struct coord *c)
 void coord_reroute(struct coord *c)
 {
 	coord_start_shards(c);
-	c->had_shards = true;
+	c->shards.had_any = true;
 	coord_route_readers(c);
 	entry_reroute(c);
 }
 
 static void say_back_late(struct coord *c)
 {
-	for (uint16_t i = 0; i < c->n_positions; i++)
-		if (c->services[i].rules && c->services[i].is_back_late)
-			coord_is_back(c, &c->services[i]);
+	for (uint16_t i = 0; i < c->services.n; i++)
+		if (c->services.v[i].rules && c->services.v[i].reader.is_back_late)
+			coord_is_back(c, &c->services.v[i]);
 }
 
 /* Readers that are at this shard, or with SHARD_NONE nowhere, go where the map says: nothing else would move them. */
 static void readers_home(struct coord *c, uint16_t from)
 {
-	for (uint16_t i = 0; i < c->n_positions; i++) {
-		struct coord_service *s = &c->services[i];
-		if (s->rules && s->reader_shard == from)
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		struct coord_service *s = &c->services.v[i];
+		if (s->rules && s->reader.shard == from)
 			reader_to(c, s, topology_shard(&c->topo, s->rules->lbs_slot), false);
 	}
 }
@@ -159,8 +160,8 @@ static void readers_home(struct coord *c, uint16_t from)
 /* An ASK led to a node that no map names and nobody answers at: it is given up, what was asked there comes back. */
 static void leave_lost_shards(struct coord *c)
 {
-	for (uint16_t i = 0; i < c->n_shards; i++) {
-		struct coord_shard *sh = &c->shards[i];
+	for (uint16_t i = 0; i < c->shards.n; i++) {
+		struct coord_shard *sh = &c->shards.v[i];
 		bool is_new = c->now - sh->since < LOST_SHARD_MS;
 		if (!sh->is_on || sh->is_leaving || c->topo.nodes[i].is_master || sh->is_up[CONN_COMMAND] || is_new)
 			continue;
@@ -174,13 +175,13 @@ static void leave_lost_shards(struct coord *c)
 static void say_left_out(struct coord *c)
 {
 	if (!c->topo.n_left_out) {
-		c->left_out_said = 0;
+		c->look_up.left_out_said = 0;
 		return;
 	}
-	c->topo_next = mono_min(c->topo_next, c->now + TOPO_FULL_MS);
-	if (c->left_out_said && c->now < c->left_out_said + SAY_AGAIN_MS)
+	c->look_up.next = mono_min(c->look_up.next, c->now + TOPO_FULL_MS);
+	if (c->look_up.left_out_said && c->now < c->look_up.left_out_said + SAY_AGAIN_MS)
 		return;
-	c->left_out_said = c->now;
+	c->look_up.left_out_said = c->now;
 	effects_log(c->out, LOG_ERROR,
 		"topology: %u rows of the slot map are left out: a daemon serves at most %d addresses of masters at a "
 		"time",
@@ -197,11 +198,11 @@ void coord_on_topology(struct coord *c, const struct coord_event *ev)
 		snprintf(addr, sizeof addr, "%.*s", (int)ev->text.len, ev->text.p);
 		changed = topology_set_standalone(&c->topo, addr);
 	}
-	c->topo_next = c->now + (c->topo_again ? TOPO_APART_MS : c->rules.topology_refresh_ms);
-	c->topo_pending = c->topo_again = false;
-	c->topo_failed_at = 0;
-	memset(c->topo_said, 0, sizeof c->topo_said);
-	c->m[MP_TOPO_PERIODIC_OK + 2 * c->topo_reason]++;
+	c->look_up.next = c->now + (c->look_up.is_again ? TOPO_APART_MS : c->rules.topology_refresh_ms);
+	c->look_up.is_pending = c->look_up.is_again = false;
+	c->look_up.failed_at = 0;
+	memset(c->look_up.said, 0, sizeof c->look_up.said);
+	c->m[MP_TOPO_PERIODIC_OK + 2 * c->look_up.reason]++;
 	say_left_out(c);
 	if (!changed) {
 		leave_lost_shards(c);
@@ -212,9 +213,9 @@ void coord_on_topology(struct coord *c, const struct coord_event *ev)
 	uint32_t n_masters = 0;
 	for (uint16_t i = 0; i < c->topo.n_nodes; i++)
 		n_masters += c->topo.nodes[i].is_master;
-	for (uint16_t i = 0; is_first && i < c->n_positions; i++)
-		if (c->services[i].rules)
-			coord_fit_to_topology(c, c->services[i].rules);
+	for (uint16_t i = 0; is_first && i < c->services.n; i++)
+		if (c->services.v[i].rules)
+			coord_fit_to_topology(c, c->services.v[i].rules);
 	effects_log(
 		c->out, LOG_NOTICE, "topology %s masters=%u", c->topo.is_cluster ? "cluster" : "standalone", n_masters);
 	coord_reroute(c);
@@ -235,11 +236,11 @@ static bool is_new_reason(struct coord *c, struct slice why)
 {
 	const uint64_t h = reason_hash(why);
 	for (size_t i = 0; i < TOPO_REASONS; i++) {
-		if (c->topo_said[i] == h)
+		if (c->look_up.said[i] == h)
 			return false;
-		if (c->topo_said[i])
+		if (c->look_up.said[i])
 			continue;
-		c->topo_said[i] = h;
+		c->look_up.said[i] = h;
 		return true;
 	}
 	return false;
@@ -247,12 +248,12 @@ static bool is_new_reason(struct coord *c, struct slice why)
 
 void coord_on_topology_failed(struct coord *c, struct slice why)
 {
-	c->topo_pending = c->topo_again = false;
-	c->topo_next = c->now + 500;
-	c->m[MP_TOPO_PERIODIC_ERROR + 2 * c->topo_reason]++;
-	c->topo_next_reason = c->topo_reason; /* the same look-up, tried again */
-	if (!c->topo_failed_at)
-		c->topo_failed_at = c->now;
+	c->look_up.is_pending = c->look_up.is_again = false;
+	c->look_up.next = c->now + 500;
+	c->m[MP_TOPO_PERIODIC_ERROR + 2 * c->look_up.reason]++;
+	c->look_up.next_reason = c->look_up.reason; /* the same look-up, tried again */
+	if (!c->look_up.failed_at)
+		c->look_up.failed_at = c->now;
 	if (is_new_reason(c, why))
 		effects_log(c->out, LOG_WARN, "%s: %.*s; trying again",
 			c->topo.is_known ? "topology cannot be read, the last one stays" : "waiting for Redis",
@@ -268,17 +269,17 @@ bool coord_redirection(const struct coord *c, uint16_t from, const struct text *
 static void on_ask(struct coord *c, const struct msg *m, const char *addr)
 {
 	uint16_t there = coord_shard_at(c, addr);
-	for (uint16_t i = 0; there != SHARD_NONE && i < c->n_positions; i++)
-		if (c->services[i].rules && c->services[i].rules->lbs_slot == m->moved.slot)
-			reader_to(c, &c->services[i], there, true);
+	for (uint16_t i = 0; there != SHARD_NONE && i < c->services.n; i++)
+		if (c->services.v[i].rules && c->services.v[i].rules->lbs_slot == m->moved.slot)
+			reader_to(c, &c->services.v[i], there, true);
 }
 
 /* The map had it right: a reader that had followed an ASK is not wanted there any more (the slot went back). */
 static void go_home(struct coord *c, const struct msg *m)
 {
-	for (uint16_t i = 0; i < c->n_positions; i++) {
-		struct coord_service *s = &c->services[i];
-		if (s->rules && s->rules->lbs_slot == m->moved.slot && s->reader_asking && s->reader_shard == m->from)
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		struct coord_service *s = &c->services.v[i];
+		if (s->rules && s->rules->lbs_slot == m->moved.slot && s->reader.asking && s->reader.shard == m->from)
 			reader_to(c, s, topology_shard(&c->topo, m->moved.slot), false);
 	}
 }
@@ -303,9 +304,9 @@ void coord_on_moved(struct coord *c, const struct msg *m)
 
 void coord_on_conn(struct coord *c, const struct msg *m)
 {
-	if (m->from >= c->n_shards)
+	if (m->from >= c->shards.n)
 		return;
-	struct coord_shard *s = &c->shards[m->from];
+	struct coord_shard *s = &c->shards.v[m->from];
 	if (m->conn.role == CONN_COMMAND && s->is_up[m->conn.role] && !m->conn.is_up)
 		s->down_since = c->now;
 	s->is_up[m->conn.role] = m->conn.is_up;
@@ -325,19 +326,19 @@ void coord_on_conn(struct coord *c, const struct msg *m)
 /* Every connection of every shard hears of a slot move. */
 bool coord_is_news(struct coord *c, int64_t seq)
 {
-	size_t n = sizeof c->announced / sizeof c->announced[0];
+	size_t n = sizeof c->look_up.announced / sizeof c->look_up.announced[0];
 	for (size_t i = 0; i < n; i++)
-		if (c->announced[i].until > c->now && c->announced[i].seq == seq)
+		if (c->look_up.announced[i].until > c->now && c->look_up.announced[i].seq == seq)
 			return false;
-	c->announced[c->n_announced % n].seq = seq;
-	c->announced[c->n_announced++ % n].until = c->now + ANNOUNCED_MS;
+	c->look_up.announced[c->look_up.n_announced % n].seq = seq;
+	c->look_up.announced[c->look_up.n_announced++ % n].until = c->now + ANNOUNCED_MS;
 	return true;
 }
 
 /* Nothing is left in a shard without slots. What was sent to it meanwhile comes back before MSG_STOPPED does. */
 void coord_on_empty(struct coord *c, const struct msg *m)
 {
-	struct coord_shard *s = m->from < c->n_shards ? &c->shards[m->from] : NULL;
+	struct coord_shard *s = m->from < c->shards.n ? &c->shards.v[m->from] : NULL;
 	if (!s || !s->is_on || !s->is_leaving)
 		return;
 	coord_send(c, m->from, msg_plain(MSG_STOP));
@@ -348,7 +349,7 @@ void coord_on_empty(struct coord *c, const struct msg *m)
 
 void coord_on_stopped(struct coord *c, const struct msg *m)
 {
-	struct coord_shard *s = m->from < c->n_shards ? &c->shards[m->from] : NULL;
+	struct coord_shard *s = m->from < c->shards.n ? &c->shards.v[m->from] : NULL;
 	if (!s || !s->is_stopping)
 		return;
 	s->is_stopping = false;
@@ -364,7 +365,7 @@ void coord_on_stopped(struct coord *c, const struct msg *m)
 
 static void say_not_started(struct coord *c, uint16_t shard)
 {
-	struct coord_shard *s = &c->shards[shard];
+	struct coord_shard *s = &c->shards.v[shard];
 	if (s->said_at && c->now < s->said_at + SAY_AGAIN_MS)
 		return;
 	s->said_at = c->now;
@@ -375,7 +376,7 @@ static void say_not_started(struct coord *c, uint16_t shard)
 /* No thread, say. What it was asked is asked again when it runs, or of whoever serves the slot by then. */
 void coord_on_not_started(struct coord *c, const struct msg *m)
 {
-	struct coord_shard *s = m->from < c->n_shards ? &c->shards[m->from] : NULL;
+	struct coord_shard *s = m->from < c->shards.n ? &c->shards.v[m->from] : NULL;
 	if (!s || !s->is_on)
 		return;
 	s->is_on = s->is_leaving = false;
@@ -386,12 +387,12 @@ void coord_on_not_started(struct coord *c, const struct msg *m)
 		c->now + mono_min((mono_ms)START_AGAIN_MS << (s->n_tries < 8 ? s->n_tries : 8), START_AGAIN_MAX_MS);
 	if (s->n_tries < UINT8_MAX)
 		s->n_tries++;
-	for (uint16_t i = 0; i < c->n_positions; i++)
-		if (c->services[i].rules && c->services[i].reader_shard == m->from)
-			reader_to(c, &c->services[i], SHARD_NONE, false);
+	for (uint16_t i = 0; i < c->services.n; i++)
+		if (c->services.v[i].rules && c->services.v[i].reader.shard == m->from)
+			reader_to(c, &c->services.v[i], SHARD_NONE, false);
 	entry_shard_gone(c, m->from, false);
 	if (c->topo.nodes[m->from].is_master)
-		c->start_again = mono_min(c->start_again, s->start_at);
+		c->shards.start_again = mono_min(c->shards.start_again, s->start_at);
 	else
 		give_number_back(c, m->from);
 }
@@ -401,13 +402,13 @@ void coord_on_not_started(struct coord *c, const struct msg *m)
 void coord_relay(struct coord *c, struct msg *m)
 {
 	uint16_t to = m->kind == MSG_LOCK_CALL ? topology_shard(&c->topo, m->lock_call.slot) : m->from;
-	if (to != SHARD_NONE && to < c->n_shards && c->shards[to].is_on) {
+	if (to != SHARD_NONE && to < c->shards.n && c->shards.v[to].is_on) {
 		coord_send(c, to, *m);
 		*m = msg_plain(MSG_N); /* moved */
 		return;
 	}
 	struct msg answer;
-	if (m->kind == MSG_LOCK_CALL && m->from < c->n_shards && c->shards[m->from].is_on &&
+	if (m->kind == MSG_LOCK_CALL && m->from < c->shards.n && c->shards.v[m->from].is_on &&
 		msg_answer_of_nobody(m, to, &answer))
 		coord_send(c, m->from, answer);
 }
@@ -419,19 +420,19 @@ void coord_on_group_lost(struct coord *c, const struct msg *m)
 	struct coord_service *s = coord_service(c, m->svc);
 	if (!s)
 		return;
-	s->audit_hold = c->now + s->rules->ttl_ms / 2;
-	s->regrant = m->group_lost.is_remade ? c->place.service[coord_pos(c, s)].owned : 0;
+	s->audit.hold = c->now + s->rules->ttl_ms / 2;
+	s->grant.again = m->group_lost.is_remade ? c->place.service[coord_pos(c, s)].owned : 0;
 	coord_mark(c, s);
 }
 
 /* A lock expired somewhere: whoever reads a service may know its entry. */
 void coord_spread_expired(struct coord *c, const struct msg *m)
 {
-	for (uint16_t i = 0; i < c->n_shards; i++) {
+	for (uint16_t i = 0; i < c->shards.n; i++) {
 		bool reads = false;
-		for (uint16_t k = 0; k < c->n_positions && !reads; k++)
-			reads = c->services[k].rules && c->services[k].reader_shard == i;
-		if (!reads || !c->shards[i].is_on)
+		for (uint16_t k = 0; k < c->services.n && !reads; k++)
+			reads = c->services.v[k].rules && c->services.v[k].reader.shard == i;
+		if (!reads || !c->shards.v[i].is_on)
 			continue;
 		coord_send(c, i,
 			msg_expired((struct msg_expired){.id = m->expired.id, .stream = text_ref(m->expired.stream)}));

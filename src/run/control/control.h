@@ -83,7 +83,7 @@ struct view_service { /* one service's share of the ledger */
 	int64_t lbs, pending, dlq, entries_dlq, wanted, delayed, parked; /* -1 = not known */
 	int64_t entries_behind, blocked;                                 /* entries mode */
 };
-/* By position, n_positions of them; the caller frees. One pass over ledger and workers. */
+/* By position, services.n of them; the caller frees. One pass over ledger and workers. */
 struct view_service *view_services(struct daemon *d);
 /* The state that operators see: fewer than the record has. */
 enum ctl_state view_state(const struct entry *e);

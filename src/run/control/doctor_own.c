@@ -81,8 +81,8 @@ static int64_t lease_load(struct view *v, int64_t cpu, int64_t *held)
 	const struct coord *c = v->d->core;
 	struct view_service *rows = view_services(v->d);
 	int64_t load = 0;
-	for (uint16_t i = 0; i < c->n_positions; i++) {
-		const struct coord_service *s = &c->services[i];
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		const struct coord_service *s = &c->services.v[i];
 		const struct config_service *of = s->rules ? configured(v->d->config, s->rules->name) : NULL;
 		if (!of)
 			continue;

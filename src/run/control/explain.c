@@ -91,10 +91,10 @@ static void facts_no_worker(struct facts *f, const struct daemon *d)
 {
 	const struct coord *c = d->core;
 	char age[24];
-	facts_age(age, loop_now(d->loop) - (c->alone_since ? c->alone_since : c->started_at));
-	if (c->n_workers)
-		facts_add(f, "%u connected, for other services", c->n_workers);
-	else if (c->alone_since)
+	facts_age(age, loop_now(d->loop) - (c->workers.alone_since ? c->workers.alone_since : c->started_at));
+	if (c->workers.n)
+		facts_add(f, "%u connected, for other services", c->workers.n);
+	else if (c->workers.alone_since)
 		facts_add(f, "the last worker went %s ago", age);
 	else
 		facts_add(f, "no worker has connected since the daemon started %s ago", age);
@@ -107,10 +107,10 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 	const struct credits_service *p = &c->place.service[pos];
 	struct view_service *v = view_services(d);
 	const char *name = s->rules->name;
-	if (c->is_stopping) {
+	if (c->stop.is_on) {
 		facts_add(f, "the daemon is stopping");
 		facts_next(f, "another daemon of the group takes it, or this one when it is started again");
-	} else if (c->is_draining) {
+	} else if (c->drain.is_on) {
 		facts_add(f, "the daemon is draining");
 		facts_advice(f, "sluicectl undrain");
 	} else if (p->is_paused) {
@@ -119,13 +119,13 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 	} else if (coord_has_no_master(c, s)) {
 		facts_add(f, "service %s: slot %u has no master, nothing is read", name, s->rules->lbs_slot);
 		facts_advice(f, "give the slot to a master (redis-cli --cluster fix); sluicectl doctor");
-	} else if (s->reader_shard == SHARD_NONE || !c->shards[s->reader_shard].is_up[CONN_COMMAND]) {
+	} else if (s->reader.shard == SHARD_NONE || !c->shards.v[s->reader.shard].is_up[CONN_COMMAND]) {
 		facts_add(f, "the Redis master of %s-input is not reachable: %s", name,
-			s->reader_shard != SHARD_NONE ? c->shards[s->reader_shard].why : "no topology");
+			s->reader.shard != SHARD_NONE ? c->shards.v[s->reader.shard].why : "no topology");
 		facts_advice(f, "sluicectl nodes, sluicectl doctor");
-	} else if (facts_refused(f, d, s->reader_shard)) {
+	} else if (facts_refused(f, d, s->reader.shard)) {
 		facts_next(f, "it is tried again until Redis takes it");
-	} else if (!s->own_done) {
+	} else if (!s->reader.own_done) {
 		facts_add(f, "the daemon still looks at the entries of its former process");
 	} else if (v[pos].workers == 0) {
 		facts_add(f, "no worker serves %s", name);
@@ -175,11 +175,11 @@ static void about_master(struct facts *f, const struct daemon *d, const struct e
 {
 	const struct coord *c = d->core;
 	uint16_t shard = c->topo.is_known ? topology_shard(&c->topo, e->lock_slot) : SHARD_NONE;
-	if (shard == SHARD_NONE || shard >= c->n_shards)
+	if (shard == SHARD_NONE || shard >= c->shards.n)
 		facts_add(f, "no master serves its lock's slot %u", e->lock_slot);
-	else if (!c->shards[shard].is_up[CONN_COMMAND])
+	else if (!c->shards.v[shard].is_up[CONN_COMMAND])
 		facts_add(f, "the master of its lock, %s, is not reachable: %s", c->topo.nodes[shard].addr,
-			c->shards[shard].why);
+			c->shards.v[shard].why);
 	else
 		facts_refused(f, d, shard);
 }
@@ -211,7 +211,7 @@ static void why_locking(
 		break;
 	case ENTRY_TAKING:
 		facts_add(f, "it is locked here; Redis is being asked whether the stream is free");
-		facts_refused(f, d, s->reader_shard);
+		facts_refused(f, d, s->reader.shard);
 		break;
 	default:
 		facts_add(f, "its lock is being acquired");
@@ -229,7 +229,7 @@ static void why_finishing(struct facts *f, const struct daemon *d, const struct 
 		[FINISH_ACK] = "its removal"};
 	facts_add(f, "the work has ended; %s waits for Redis' confirmation",
 		e->finish <= FINISH_ACK ? what[e->finish] : what[0]);
-	facts_refused(f, d, s->reader_shard);
+	facts_refused(f, d, s->reader.shard);
 }
 
 /* Entries mode: what it waits for. */

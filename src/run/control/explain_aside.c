@@ -350,9 +350,9 @@ void control_explain_aside(struct control_req *q)
 	const struct coord *c = q->d->core;
 	struct aside *j = mem_alloc(sizeof *j);
 	j->q = q;
-	j->svcs = mem_array((size_t)c->n_positions + 1, sizeof *j->svcs);
-	for (uint16_t i = 0; i < c->n_positions; i++) {
-		const struct coord_service *s = &c->services[i];
+	j->svcs = mem_array((size_t)c->services.n + 1, sizeof *j->svcs);
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		const struct coord_service *s = &c->services.v[i];
 		if (s->rules && !s->is_going && (!q->r.service || strcmp(s->rules->name, q->r.service) == 0))
 			j->svcs[j->n_svcs++] = s->svc;
 	}

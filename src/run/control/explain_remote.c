@@ -575,13 +575,13 @@ void control_explain_remote(struct control_req *q)
 	const struct coord *c = q->d->core;
 	struct seek *j = mem_alloc(sizeof *j);
 	j->q = q;
-	j->svcs = mem_array((size_t)c->n_positions + 1, sizeof *j->svcs);
-	j->unread = mem_array((size_t)c->n_positions + 1, sizeof *j->unread);
-	j->all_ours = mem_array((size_t)c->n_positions + 1, sizeof *j->all_ours);
+	j->svcs = mem_array((size_t)c->services.n + 1, sizeof *j->svcs);
+	j->unread = mem_array((size_t)c->services.n + 1, sizeof *j->unread);
+	j->all_ours = mem_array((size_t)c->services.n + 1, sizeof *j->all_ours);
 	view_match_init(&j->want, q->r.stream, SERVICE_NONE);
 	j->is_second_pass = j->want.by_id; /* that is quick */
-	for (uint16_t i = 0; i < c->n_positions; i++) {
-		const struct coord_service *s = &c->services[i];
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		const struct coord_service *s = &c->services.v[i];
 		if (s->rules && !s->is_going && (!q->r.service || strcmp(s->rules->name, q->r.service) == 0))
 			j->svcs[j->n_svcs++] = s->svc;
 	}

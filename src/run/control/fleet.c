@@ -26,8 +26,8 @@ struct fleet_told {
 
 static struct fleet_told what_we_have(const struct coord *c, uint16_t pos)
 {
-	struct fleet_told t = {.shard = c->services[pos].reader_shard};
-	for (struct link *l = c->workers.next; l != &c->workers; l = l->next) {
+	struct fleet_told t = {.shard = c->services.v[pos].reader.shard};
+	for (struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
 		const struct worker *m = LIST_OF(struct worker, all, l);
 		if (m->is_gone || m->s.state != SESSION_READY ||
 			(!m->credit_holder.all_services && !m->credit_holder.wanted[pos]))
@@ -41,13 +41,13 @@ static struct fleet_told what_we_have(const struct coord *c, uint16_t pos)
 void control_fleet_tick(struct daemon *d, mono_ms now)
 {
 	const struct coord *c = d->core;
-	if (d->n_told < c->n_positions) {
-		d->told = mem_grow(d->told, c->n_positions, sizeof *d->told);
-		memset(d->told + d->n_told, 0, (size_t)(c->n_positions - d->n_told) * sizeof *d->told);
-		d->n_told = c->n_positions;
+	if (d->n_told < c->services.n) {
+		d->told = mem_grow(d->told, c->services.n, sizeof *d->told);
+		memset(d->told + d->n_told, 0, (size_t)(c->services.n - d->n_told) * sizeof *d->told);
+		d->n_told = c->services.n;
 	}
-	for (uint16_t i = 0; i < c->n_positions; i++) {
-		const struct coord_service *s = &c->services[i];
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		const struct coord_service *s = &c->services.v[i];
 		struct fleet_told *was = &d->told[i], is = what_we_have(c, i);
 		if (!s->rules || s->is_going || is.shard >= d->n_shards || !d->shards[is.shard])
 			continue;
@@ -292,9 +292,9 @@ void control_fleet(struct control_req *q)
 		return;
 	struct fleet_job *j = mem_alloc(sizeof *j);
 	j->q = q;
-	j->svcs = mem_array((size_t)c->n_positions + 1, sizeof *j->svcs);
-	for (uint16_t i = 0; i < c->n_positions; i++) {
-		const struct coord_service *s = &c->services[i];
+	j->svcs = mem_array((size_t)c->services.n + 1, sizeof *j->svcs);
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		const struct coord_service *s = &c->services.v[i];
 		if (s->rules && !s->is_going && (!q->r.service || strcmp(s->rules->name, q->r.service) == 0))
 			j->svcs[j->n_svcs++] = s->svc;
 	}

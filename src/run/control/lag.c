@@ -58,7 +58,7 @@ bool lag_ask(struct lag *l, const struct entry *e)
 	const struct coord *c = l->q->d->core;
 	const struct entry_feed *f = e->feed;
 	bool is_open =
-		f && f->state == ENTRY_FEED_OPEN && f->shard < c->n_shards && c->shards[f->shard].is_up[CONN_COMMAND];
+		f && f->state == ENTRY_FEED_OPEN && f->shard < c->shards.n && c->shards.v[f->shard].is_up[CONN_COMMAND];
 	if (!is_open || l->is_answered || l->has_failed || l->n_asked == LAG_STREAMS)
 		return false;
 	const char *addr = view_addr(l->q->d, f->slot);

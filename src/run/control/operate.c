@@ -20,8 +20,8 @@ static void set_paused(struct control_req *q, enum coord_ctl_kind kind)
 	}
 	control_ctl(q, &(struct coord_ctl){.kind = kind, .svc = svc});
 	const struct coord *c = q->d->core;
-	for (uint16_t i = 0; i < c->n_positions; i++) {
-		const struct coord_service *s = &c->services[i];
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		const struct coord_service *s = &c->services.v[i];
 		if (!s->rules || s->is_going || (svc != SERVICE_NONE && s->svc != svc))
 			continue;
 		struct ctl_service_row row = {.service = s->rules->name, .paused = c->place.service[i].is_paused};
@@ -45,9 +45,9 @@ void control_resume(struct control_req *q)
 static void drain_row(struct control_req *q, mono_ms now)
 {
 	const struct coord *c = q->d->core;
-	struct ctl_drain row = {.draining = c->is_draining,
+	struct ctl_drain row = {.draining = c->drain.is_on,
 		.owned = c->ledger.n,
-		.workers = c->n_workers,
+		.workers = c->workers.n,
 		.elapsed_ms = now - q->since};
 	ctl_encode_drain(&q->out, &row);
 }
@@ -57,13 +57,13 @@ static mono_ms drain_step(struct control_req *q, mono_ms now)
 	const struct coord *c = q->d->core;
 	mono_ms *next_row = q->job;
 	bool done = c->ledger.n == 0;
-	if (done || !c->is_draining || now >= *next_row) {
+	if (done || !c->drain.is_on || now >= *next_row) {
 		drain_row(q, now);
 		*next_row = now + 1000;
 	}
 	if (done)
 		control_end(q, 0, NULL);
-	else if (!c->is_draining)
+	else if (!c->drain.is_on)
 		control_end(q, 1, "the drain was ended by somebody else, %u still owned", c->ledger.n);
 	return now + 50;
 }
@@ -84,7 +84,7 @@ void control_undrain(struct control_req *q)
 {
 	control_ctl(q, &(struct coord_ctl){.kind = CTL_UNDRAIN, .svc = SERVICE_NONE});
 	drain_row(q, q->since = loop_now(q->d->loop));
-	if (q->d->core->is_draining)
+	if (q->d->core->drain.is_on)
 		control_end(q, 1, "the daemon is stopping: the drain goes on");
 	else
 		control_end(q, 0, NULL);
@@ -199,9 +199,9 @@ static void refuse_ambiguous(struct control_req *q, const uint64_t *ids, size_t 
 void control_revoke(struct control_req *q)
 {
 	struct coord *c = q->d->core;
-	uint64_t *ids = mem_array(c->by_session.n + 1, sizeof *ids);
+	uint64_t *ids = mem_array(c->workers.by_session.n + 1, sizeof *ids);
 	size_t n = 0;
-	for (struct link *l = c->workers.next; l != &c->workers; l = l->next) {
+	for (struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
 		const struct worker *m = LIST_OF(struct worker, all, l);
 		if (!m->is_gone && m->s.state != SESSION_NEW && is_meant(m, q->r.worker))
 			ids[n++] = m->s.id;
@@ -369,9 +369,9 @@ void control_scan(struct control_req *q)
 	if (!s)
 		return;
 	const struct coord *c = q->d->core;
-	bool can = s->reader_shard != SHARD_NONE && c->shards[s->reader_shard].is_up[CONN_COMMAND];
+	bool can = s->reader.shard != SHARD_NONE && c->shards.v[s->reader.shard].is_up[CONN_COMMAND];
 	struct ctl_scan row = {.service = s->rules->name, .result = can ? "started" : "error"};
-	row.redis = s->reader_shard != SHARD_NONE ? c->topo.nodes[s->reader_shard].addr : NULL;
+	row.redis = s->reader.shard != SHARD_NONE ? c->topo.nodes[s->reader.shard].addr : NULL;
 	row.error = can ? NULL : "Redis is not reachable";
 	if (can)
 		control_ctl(q, &(struct coord_ctl){.kind = CTL_SCAN, .svc = s->svc});
@@ -429,7 +429,7 @@ static mono_ms refresh_step(struct control_req *q, mono_ms now)
 		control_ctl(q, &(struct coord_ctl){.kind = CTL_REFRESH, .svc = SERVICE_NONE});
 		j->is_started = true;
 	}
-	if (c->topo_asked <= j->asked || c->topo_pending) {
+	if (c->look_up.asked <= j->asked || c->look_up.is_pending) {
 		if (now >= j->give_up)
 			control_end(
 				q, 1, "no answer from Redis: %s", q->d->topo_why[0] ? q->d->topo_why : "still asking");
@@ -448,7 +448,7 @@ void control_refresh(struct control_req *q)
 {
 	const struct coord *c = q->d->core;
 	struct refresh_job *j = mem_alloc(sizeof *j);
-	j->asked = c->topo_pending ? c->topo_asked - 1 : c->topo_asked;
+	j->asked = c->look_up.is_pending ? c->look_up.asked - 1 : c->look_up.asked;
 	j->give_up = loop_now(q->d->loop) + 4000;
 	j->n_failed = c->m[MP_TOPO_OTHER_ERROR] + c->m[MP_TOPO_PERIODIC_ERROR] + c->m[MP_TOPO_MOVED_ERROR];
 	j->n = c->topo.n_nodes;

@@ -154,8 +154,8 @@ void control_ctl(struct control_req *q, const struct coord_ctl *ctl)
 struct coord_service *control_service_held(struct control_req *q, const char *name)
 {
 	struct coord *core = q->d->core;
-	for (uint16_t i = 0; i < core->n_positions; i++) {
-		struct coord_service *s = &core->services[i];
+	for (uint16_t i = 0; i < core->services.n; i++) {
+		struct coord_service *s = &core->services.v[i];
 		if (s->rules && strcmp(s->rules->name, name) == 0)
 			return s;
 	}

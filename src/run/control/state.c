@@ -50,11 +50,11 @@ static void count_entry(struct view_service *v, const struct entry *e)
 
 static void count_workers(const struct coord *c, struct view_service *v)
 {
-	for (struct link *l = c->workers.next; l != &c->workers; l = l->next) {
+	for (struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
 		const struct worker *m = LIST_OF(struct worker, all, l);
 		if (m->is_gone || m->s.state != SESSION_READY)
 			continue;
-		for (uint16_t i = 0; i < c->n_positions; i++) {
+		for (uint16_t i = 0; i < c->services.n; i++) {
 			if (!m->credit_holder.all_services && !m->credit_holder.wanted[i])
 				continue;
 			v[i].credits += m->credit_holder.credits;
@@ -79,7 +79,7 @@ static void take_feeds(const struct daemon *d, const struct coord_service *s, st
 static void take_lengths(const struct daemon *d, const struct coord_service *s, struct view_service *v)
 {
 	v->lbs = v->pending = v->dlq = v->entries_dlq = v->wanted = v->delayed = v->parked = -1;
-	const struct snapshot *snap = s->reader_shard < SHARDS_MAX ? d->snapshots[s->reader_shard] : NULL;
+	const struct snapshot *snap = s->reader.shard < SHARDS_MAX ? d->snapshots[s->reader.shard] : NULL;
 	for (size_t i = 0; snap && i < snap->n_services; i++) {
 		if (snap->services[i].svc != s->svc)
 			continue;
@@ -99,20 +99,20 @@ static void take_lengths(const struct daemon *d, const struct coord_service *s, 
 struct view_service *view_services(struct daemon *d)
 {
 	struct coord *c = d->core;
-	struct view_service *v = mem_array((size_t)c->n_positions + 1, sizeof *v);
+	struct view_service *v = mem_array((size_t)c->services.n + 1, sizeof *v);
 	uint16_t *pos_of = mem_array((size_t)UINT16_MAX + 1, sizeof *pos_of);
 	memset(pos_of, 0xff, ((size_t)UINT16_MAX + 1) * sizeof *pos_of);
-	for (uint16_t i = 0; i < c->n_positions; i++) {
+	for (uint16_t i = 0; i < c->services.n; i++) {
 		v[i].oldest_ms = v[i].oldest_unassigned_ms = UINT64_MAX;
-		if (!c->services[i].rules)
+		if (!c->services.v[i].rules)
 			continue;
-		pos_of[c->services[i].svc] = i;
-		take_lengths(d, &c->services[i], &v[i]);
-		take_feeds(d, &c->services[i], &v[i]);
+		pos_of[c->services.v[i].svc] = i;
+		take_lengths(d, &c->services.v[i], &v[i]);
+		take_feeds(d, &c->services.v[i], &v[i]);
 	}
 	uint32_t pos = 0;
 	for (const struct entry *e; (e = ledger_next(&c->ledger, &pos));)
-		if (pos_of[e->svc] < c->n_positions)
+		if (pos_of[e->svc] < c->services.n)
 			count_entry(&v[pos_of[e->svc]], e);
 	mem_free(pos_of);
 	count_workers(c, v);

@@ -12,10 +12,10 @@
 static struct ctl_status_redis *redis_rows(struct control_req *q, const struct buf *slots, size_t *n)
 {
 	const struct coord *c = q->d->core;
-	struct ctl_status_redis *rows = mem_array((size_t)c->n_shards + 1, sizeof *rows);
+	struct ctl_status_redis *rows = mem_array((size_t)c->shards.n + 1, sizeof *rows);
 	*n = 0;
-	for (uint16_t i = 0; i < c->n_shards; i++) {
-		const struct coord_shard *s = &c->shards[i];
+	for (uint16_t i = 0; i < c->shards.n; i++) {
+		const struct coord_shard *s = &c->shards.v[i];
 		if (!s->is_on && !s->is_refused)
 			continue;
 		bool up = s->is_up[CONN_COMMAND];
@@ -43,10 +43,10 @@ static struct ctl_status_service *service_rows(struct control_req *q, size_t *n)
 	const struct coord *c = q->d->core;
 	int64_t wall_ms = mono_wall_ms();
 	struct view_service *v = view_services(q->d);
-	struct ctl_status_service *rows = mem_array((size_t)c->n_positions + 1, sizeof *rows);
+	struct ctl_status_service *rows = mem_array((size_t)c->services.n + 1, sizeof *rows);
 	*n = 0;
-	for (uint16_t i = 0; i < c->n_positions; i++) {
-		const struct coord_service *s = &c->services[i];
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		const struct coord_service *s = &c->services.v[i];
 		if (!s->rules || (s->is_going && !c->place.service[i].owned))
 			continue;
 		struct ctl_status_service *row = &rows[(*n)++];
@@ -98,13 +98,13 @@ void control_status(struct control_req *q)
 	char *text = buf_take(&why);
 	struct buf *slots = view_slots(&c->topo);
 	struct ctl_status row = {.ready = ready,
-		.draining = c->is_draining,
+		.draining = c->drain.is_on,
 		.reasons = {.v = reasons, .n = split_lines(text, reasons, 64)},
 		.node = d->config->node.id,
 		.version = SLUICE_VERSION,
 		.pid = getpid(),
 		.uptime_ms = mono_now() - d->started_at,
-		.workers = c->n_workers};
+		.workers = c->workers.n};
 	row.redis = redis_rows(q, slots, &row.n_redis);
 	row.services = service_rows(q, &row.n_services);
 	ctl_encode_status(&q->out, &row);
@@ -333,7 +333,7 @@ static const char *worker_state(const struct coord *c, const struct worker *m)
 		return "limbo";
 	if (m->s.state != SESSION_READY)
 		return "connecting";
-	if (c->is_draining)
+	if (c->drain.is_on)
 		return "draining"; /* every one was told so */
 	if (m->credit_holder.credits == 0 && m->credit_holder.in_use > 0)
 		return "leaving"; /* it finishes what it has and takes no more */
@@ -344,7 +344,7 @@ void control_workers(struct control_req *q)
 {
 	const struct coord *c = q->d->core;
 	mono_ms now = loop_now(q->d->loop);
-	for (struct link *l = c->workers.next; l != &c->workers; l = l->next) {
+	for (struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
 		const struct worker *m = LIST_OF(struct worker, all, l);
 		if (m->is_gone || m->s.state == SESSION_NEW)
 			continue;
@@ -352,9 +352,9 @@ void control_workers(struct control_req *q)
 		snprintf(session, sizeof session, "%llu", (unsigned long long)m->s.id);
 		const char *services[SERVICES_MAX];
 		size_t n = 0;
-		for (uint16_t i = 0; !m->credit_holder.all_services && i < c->n_positions; i++)
-			if (m->credit_holder.wanted[i] && c->services[i].rules)
-				services[n++] = c->services[i].rules->name;
+		for (uint16_t i = 0; !m->credit_holder.all_services && i < c->services.n; i++)
+			if (m->credit_holder.wanted[i] && c->services.v[i].rules)
+				services[n++] = c->services.v[i].rules->name;
 		struct ctl_worker row = {.name = m->s.name,
 			.session = session,
 			.pid = m->s.pid,
@@ -397,7 +397,7 @@ static const struct snapshot_conn *said_of(const struct snapshot *snap, enum con
 static void node_row(struct control_req *q, uint16_t i, const char *slots)
 {
 	const struct coord *c = q->d->core;
-	const struct coord_shard *s = &c->shards[i];
+	const struct coord_shard *s = &c->shards.v[i];
 	const struct snapshot *snap = q->d->snapshots[i];
 	struct ctl_connection *conns = mem_array((snap ? snap->n_conns : 0) + CONN_ROLES, sizeof *conns);
 	size_t n = 0;
@@ -449,8 +449,8 @@ void control_nodes(struct control_req *q)
 		return;
 	}
 	struct buf *slots = view_slots(&c->topo);
-	for (uint16_t i = 0; i < c->n_shards; i++)
-		if (c->shards[i].is_on || c->shards[i].is_refused)
+	for (uint16_t i = 0; i < c->shards.n; i++)
+		if (c->shards.v[i].is_on || c->shards.v[i].is_refused)
 			node_row(q, i, slots[i].len ? slots[i].data : NULL);
 	view_slots_free(slots, c->topo.n_nodes);
 	sentinel_rows(q);

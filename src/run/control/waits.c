@@ -366,8 +366,9 @@ static void waits_on_answer(void *arg, struct reply *r, const redisReply *raw)
 
 static bool has_service(const struct coord *c, const char *name)
 {
-	for (uint16_t i = 0; i < c->n_positions; i++)
-		if (c->services[i].rules && !c->services[i].is_going && strcmp(c->services[i].rules->name, name) == 0)
+	for (uint16_t i = 0; i < c->services.n; i++)
+		if (c->services.v[i].rules && !c->services.v[i].is_going &&
+			strcmp(c->services.v[i].rules->name, name) == 0)
 			return true;
 	return false;
 }
@@ -392,9 +393,9 @@ void control_waits(struct control_req *q)
 	j->is_action = is_action;
 	if (what)
 		view_match_init(&j->want, what, SERVICE_NONE);
-	j->svcs = mem_array((size_t)c->n_positions + 1, sizeof *j->svcs);
-	for (uint16_t i = 0; i < c->n_positions; i++) {
-		const struct coord_service *s = &c->services[i];
+	j->svcs = mem_array((size_t)c->services.n + 1, sizeof *j->svcs);
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		const struct coord_service *s = &c->services.v[i];
 		if (s->rules && !s->is_going && (!service || strcmp(s->rules->name, service) == 0))
 			j->svcs[j->n_svcs++] = s->svc;
 	}

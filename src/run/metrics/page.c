@@ -39,12 +39,12 @@ struct page {
 
 static bool is_served(const struct page *p, uint16_t i)
 {
-	return p->d->core->services[i].rules != NULL;
+	return p->d->core->services.v[i].rules != NULL;
 }
 
 static const char *service_name(const struct page *p, uint16_t i)
 {
-	return p->d->core->services[i].rules->name;
+	return p->d->core->services.v[i].rules->name;
 }
 
 static void head(struct page *p, const struct row *r, const char *type)
@@ -87,10 +87,10 @@ void metrics_keep(struct daemon *d, uint16_t shard)
 static struct metrics_service *sum_services(struct daemon *d)
 {
 	struct coord *c = d->core;
-	struct metrics_service *sums = mem_array((size_t)c->n_positions + 1, sizeof *sums);
-	for (uint16_t i = 0; i < c->n_positions; i++)
-		if (c->services[i].rules)
-			sums[i] = c->services[i].m;
+	struct metrics_service *sums = mem_array((size_t)c->services.n + 1, sizeof *sums);
+	for (uint16_t i = 0; i < c->services.n; i++)
+		if (c->services.v[i].rules)
+			sums[i] = c->services.v[i].m;
 	for (uint16_t k = 0; k < d->n_shards; k++) {
 		const struct snapshot *s = d->snapshots[k];
 		for (size_t i = 0; s && i < s->n_services; i++) {
@@ -106,7 +106,7 @@ static struct metrics_service *sum_services(struct daemon *d)
 
 static void services(struct page *p)
 {
-	const uint16_t n = p->d->core->n_positions;
+	const uint16_t n = p->d->core->services.n;
 	for (size_t r = 0; r < METRIC_SERVICE_N; r++) {
 		head(p, &service_rows[r], "counter");
 		for (uint16_t i = 0; i < n; i++)
@@ -140,9 +140,9 @@ static void collect_redis(struct page *p)
 	const struct daemon *d = p->d;
 	const struct coord *c = d->core;
 	const struct config_list none = {0}, *endpoints = d->config ? &d->config->redis.endpoints : &none;
-	p->redis = mem_array((size_t)c->n_shards + endpoints->n + 1, sizeof *p->redis);
-	for (uint16_t k = 0; k < c->n_shards && k < SHARDS_MAX; k++)
-		if (c->shards[k].is_on || d->snapshots[k])
+	p->redis = mem_array((size_t)c->shards.n + endpoints->n + 1, sizeof *p->redis);
+	for (uint16_t k = 0; k < c->shards.n && k < SHARDS_MAX; k++)
+		if (c->shards.v[k].is_on || d->snapshots[k])
 			p->redis[p->n_redis++] = (struct page_redis){.addr = c->topo.nodes[k].addr,
 				.snap = d->snapshots[k] ? d->snapshots[k] : &nothing_yet};
 	for (size_t i = 0; i < endpoints->n && i < DAEMON_ENDPOINTS; i++) {
@@ -191,7 +191,7 @@ static void process(struct page *p)
 	metrics_head(p->out, "sluice_worker_errors_total", "counter", "Error frames sent to workers");
 	for (unsigned i = 0; i < FERR_N; i++)
 		metrics_u64(p->out, "sluice_worker_errors_total", "code", frame_error_name((enum frame_error)i), "",
-			c->worker_errors[i]);
+			c->workers.errors[i]);
 }
 
 /* ---- gauges */
@@ -199,7 +199,7 @@ static void process(struct page *p)
 static void owned(struct page *p)
 {
 	metrics_head(p->out, "sluice_streams_owned", "gauge", "Streams this daemon holds, by state");
-	for (uint16_t i = 0; i < p->d->core->n_positions; i++) {
+	for (uint16_t i = 0; i < p->d->core->services.n; i++) {
 		for (unsigned s = 0; is_served(p, i) && s < CTL_STATE_N; s++) {
 			char state[48];
 			snprintf(state, sizeof state, "state=\"%s\"", ctl_state_name((enum ctl_state)s));
@@ -213,7 +213,7 @@ static void owned(struct page *p)
 static void gauge(struct page *p, const char *name, const char *help, size_t field)
 {
 	metrics_head(p->out, name, "gauge", help);
-	for (uint16_t i = 0; i < p->d->core->n_positions; i++) {
+	for (uint16_t i = 0; i < p->d->core->services.n; i++) {
 		int64_t v;
 		memcpy(&v, (const char *)&p->views[i] + field, sizeof v);
 		if (is_served(p, i))
@@ -225,7 +225,7 @@ static void age(struct page *p, const char *name, const char *help, size_t field
 {
 	int64_t wall_ms = mono_wall_ms();
 	metrics_head(p->out, name, "gauge", help);
-	for (uint16_t i = 0; i < p->d->core->n_positions; i++) {
+	for (uint16_t i = 0; i < p->d->core->services.n; i++) {
 		uint64_t ms;
 		memcpy(&ms, (const char *)&p->views[i] + field, sizeof ms);
 		if (is_served(p, i))
@@ -242,7 +242,7 @@ static void backlog(struct page *p)
 		offsetof(struct view_service, credits));
 	gauge(p, "sluice_credits_in_use", "How many of them they have", offsetof(struct view_service, in_use));
 	metrics_head(p->out, "sluice_workers", "gauge", "Connected workers");
-	metrics_u64(p->out, "sluice_workers", "", "", "", p->d->core->n_workers);
+	metrics_u64(p->out, "sluice_workers", "", "", "", p->d->core->workers.n);
 	gauge(p, "sluice_lbs_length", "Entries in the load-balancer stream", offsetof(struct view_service, lbs));
 	gauge(p, "sluice_lbs_pending", "Entries some consumer has", offsetof(struct view_service, pending));
 	gauge(p, "sluice_streams_wanted", "Entries that a free worker could begin with now, whichever daemon it is at",
@@ -293,8 +293,8 @@ static void connections(struct page *p)
 			heard == SENTINEL_ANSWERS);
 	}
 	uint64_t n_subscribed = 0;
-	for (uint16_t i = 0; i < p->d->core->n_shards; i++)
-		n_subscribed += p->d->core->shards[i].is_on && p->d->core->shards[i].is_up[CONN_SUBSCRIBER];
+	for (uint16_t i = 0; i < p->d->core->shards.n; i++)
+		n_subscribed += p->d->core->shards.v[i].is_on && p->d->core->shards.v[i].is_up[CONN_SUBSCRIBER];
 	metrics_head(p->out, "sluice_keyspace_subscriptions", "gauge", "Masters whose expiry events arrive");
 	metrics_u64(p->out, "sluice_keyspace_subscriptions", "", "", "", n_subscribed);
 }
@@ -358,9 +358,9 @@ static void operation(struct page *p)
 	metrics_head(p->out, "sluice_ready", "gauge", "1 while the daemon is ready, as /readyz says");
 	metrics_u64(p->out, "sluice_ready", "", "", "", d->config && daemon_ready(d, NULL));
 	metrics_head(p->out, "sluice_draining", "gauge", "1 while no new work is taken, to leave");
-	metrics_u64(p->out, "sluice_draining", "", "", "", d->core->is_draining);
+	metrics_u64(p->out, "sluice_draining", "", "", "", d->core->drain.is_on);
 	metrics_head(p->out, "sluice_paused", "gauge", "1 while an operator has paused the service here");
-	for (uint16_t i = 0; i < d->core->n_positions; i++)
+	for (uint16_t i = 0; i < d->core->services.n; i++)
 		if (is_served(p, i))
 			metrics_u64(p->out, "sluice_paused", "service", service_name(p, i), "",
 				d->core->place.service[i].is_paused);

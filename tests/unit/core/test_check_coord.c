@@ -68,7 +68,7 @@ DIES(a_worker_uses_credits)
 DIES(a_shard_is_one_thing)
 {
 	held();
-	W.c->shards[0].is_stopping = true;
+	W.c->shards.v[0].is_stopping = true;
 	shards_check(W.c);
 }
 

@@ -166,7 +166,7 @@ Test(coord, one_word_of_the_shard_for_lock_and_what_waits, .init = story_ready, 
 			.lease.taken = (uint8_t)rows[i].taken,
 			.lease.was_merged = rows[i].was_merged});
 		cr_assert(strstr(W.text.data, "s release"), "%s", W.text.data);
-		cr_assert_eq(W.c->services[0].m.c[M_MERGED], rows[i].n_merged);
+		cr_assert_eq(W.c->services.v[0].m.c[M_MERGED], rows[i].n_merged);
 		cr_assert_eq(W.c->ledger.n, 0);
 	}
 }
@@ -1066,15 +1066,15 @@ Test(coord, a_reader_that_followed_an_ask_comes_home_when_the_slot_stays, .init 
 		{.from = 0, .to = 8000, .port = 1, .host = "a"}, {.from = 8001, .to = 16383, .port = 1, .host = "b"}};
 	story_services(1, 100);
 	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = r, .n = 2});
-	const struct coord_service *s = &W.c->services[0];
-	cr_assert_eq(s->reader_shard, 0);
+	const struct coord_service *s = &W.c->services.v[0];
+	cr_assert_eq(s->reader.shard, 0);
 	story_from_shard((struct msg){
 		.kind = MSG_MOVED, .from = 0, .moved.slot = 5, .moved.asking = true, .moved.to = text_new("b:1", 3)});
-	cr_assert_eq(s->reader_shard, 1);
-	cr_assert(s->reader_asking);
+	cr_assert_eq(s->reader.shard, 1);
+	cr_assert(s->reader.asking);
 	story_from_shard((struct msg){.kind = MSG_MOVED, .from = 1, .moved.slot = 5, .moved.to = text_new("a:1", 3)});
-	cr_assert_eq(s->reader_shard, 0, "it asks there for ever");
-	cr_assert_not(s->reader_asking);
+	cr_assert_eq(s->reader.shard, 0, "it asks there for ever");
+	cr_assert_not(s->reader.asking);
 }
 
 static void slots_moved(int64_t seq)
@@ -1092,24 +1092,24 @@ Test(coord, slots_that_move_are_asked_for_once, .init = story_begin, .fini = sto
 	story_event(answer);
 	story_until(W.now + 200);
 	slots_moved(18);
-	cr_assert(W.c->topo_pending);
+	cr_assert(W.c->look_up.is_pending);
 	story_event(answer);
 	for (int i = 0; i < 8; i++) /* the other connections heard it too */
 		slots_moved(18);
 	story_until(W.now + 1000);
-	cr_assert_not(W.c->topo_pending);
+	cr_assert_not(W.c->look_up.is_pending);
 	slots_moved(19);
 	slots_moved(20); /* the answer that is on its way may not know it */
 	story_event(answer);
-	cr_assert_not(W.c->topo_pending);
+	cr_assert_not(W.c->look_up.is_pending);
 	story_until(W.now + 200);
-	cr_assert(W.c->topo_pending, "the second move was forgotten");
+	cr_assert(W.c->look_up.is_pending, "the second move was forgotten");
 	story_event((struct coord_event){.kind = COORD_TOPOLOGY_FAILED, .text = {"no", 2}});
 	story_until(W.now + 600);
-	cr_assert(W.c->topo_pending, "a failed question is not asked again");
+	cr_assert(W.c->look_up.is_pending, "a failed question is not asked again");
 	story_event(answer);
 	story_until(W.now + 1000);
-	cr_assert_not(W.c->topo_pending);
+	cr_assert_not(W.c->look_up.is_pending);
 }
 
 Test(coord, a_node_behind_an_ask_that_dies_is_given_up, .init = story_begin, .fini = story_down)
@@ -1117,18 +1117,18 @@ Test(coord, a_node_behind_an_ask_that_dies_is_given_up, .init = story_begin, .fi
 	struct slot_range r[] = {{.from = 0, .to = 16383, .port = 1, .host = "a"}};
 	story_services(1, 100);
 	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = r, .n = 1});
-	const struct coord_service *s = &W.c->services[0];
+	const struct coord_service *s = &W.c->services.v[0];
 	story_from_shard((struct msg){
 		.kind = MSG_MOVED, .from = 0, .moved.slot = 5, .moved.asking = true, .moved.to = text_new("b:1", 3)});
 	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = r, .n = 1});
-	cr_assert_eq(s->reader_shard, 1, "it has had no time to connect");
+	cr_assert_eq(s->reader.shard, 1, "it has had no time to connect");
 	W.now += 1500;
 	story_from_shard((struct msg){.kind = MSG_CONN, .from = 1, .conn.role = CONN_COMMAND});
 	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = r, .n = 1});
-	cr_assert_eq(s->reader_shard, 0, "it waits there for ever");
+	cr_assert_eq(s->reader.shard, 0, "it waits there for ever");
 	story_from_shard((struct msg){.kind = MSG_EMPTY, .from = 1});
 	story_from_shard((struct msg){.kind = MSG_STOPPED, .from = 1});
-	cr_assert_not(W.c->shards[1].is_on);
+	cr_assert_not(W.c->shards.v[1].is_on);
 }
 
 /* Lines that a failed look at the topology costs. */
@@ -1173,7 +1173,7 @@ static void fail_of_a_trimmed_one(enum cmd_kind op, bool dead)
 	expect_story("[ 1000] w1 ok 7-0 for=1 lost\n"
 		     "[ 1000] s release 1\n"
 		     "[ 1000] w1 ok 7-0 for=1 lost\n");
-	const struct metrics_service *m = &W.c->services[0].m;
+	const struct metrics_service *m = &W.c->services.v[0].m;
 	cr_expect_eq(m->c[M_LOST_TRIMMED], 1);
 	cr_expect_eq(m->c[M_REQUEUE_FAIL] + m->c[M_DEAD_REJECTED], 0, "it is counted as what it is");
 	story_says(1, FRAME_DONE, 7);
@@ -1199,7 +1199,7 @@ Test(coord, done_of_what_was_trimmed_is_done, .init = story_ready, .fini = story
 	story_op(h, CMD_DONE, OP_DONE, false);
 	expect_story("[ 1000] w1 ok 7-0 for=0 done\n"
 		     "[ 1000] s release 1\n");
-	cr_expect_eq(W.c->services[0].m.c[M_LOST_TRIMMED], 0);
+	cr_expect_eq(W.c->services.v[0].m.c[M_LOST_TRIMMED], 0);
 }
 
 /* ---- what the log says of many */

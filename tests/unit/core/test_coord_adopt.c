@@ -191,10 +191,10 @@ Test(coord_adopt, too_early_or_too_late_it_is_closed, .init = up, .fini = down)
 	cr_assert_eq(c->ledger.n_state[ENTRY_LIMBO], 1u, "it may come back and say what it has");
 	adopt(0, now + 5000, false);
 	expect("close\n");
-	cr_assert_eq(c->n_workers, 0u);
+	cr_assert_eq(c->workers.n, 0u);
 	adopt(0, now - 1, true);
 	expect("");
-	cr_assert_eq(c->n_workers, 1u);
+	cr_assert_eq(c->workers.n, 1u);
 }
 
 Test(coord_adopt, garbage_for_a_lease_is_passed_over, .init = up, .fini = down)

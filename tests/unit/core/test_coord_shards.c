@@ -14,7 +14,7 @@ static void not_started(uint16_t shard, const char *why)
 
 static bool is_on(uint16_t shard)
 {
-	return W.c->shards[shard].is_on;
+	return W.c->shards.v[shard].is_on;
 }
 
 Test(coord_shards, one_that_cannot_start_is_tried_again_for_ever, .init = story_ready, .fini = story_down)
@@ -24,7 +24,7 @@ Test(coord_shards, one_that_cannot_start_is_tried_again_for_ever, .init = story_
 	for (size_t i = 0; i < sizeof waits / sizeof waits[0]; i++) {
 		not_started(1, "no thread");
 		cr_assert_not(is_on(1));
-		cr_assert_str_eq(W.c->shards[1].why, "no thread");
+		cr_assert_str_eq(W.c->shards.v[1].why, "no thread");
 		mono_ms at = W.now + waits[i];
 		story_until(at - 1);
 		cr_assert_not(is_on(1), "%zu", i);
@@ -32,7 +32,7 @@ Test(coord_shards, one_that_cannot_start_is_tried_again_for_ever, .init = story_
 		cr_assert(is_on(1), "%zu", i);
 	}
 	story_from_shard((struct msg){.kind = MSG_CONN, .from = 1, .conn.role = CONN_COMMAND, .conn.is_up = true});
-	cr_assert_eq(W.c->shards[1].n_tries, 0, "the next trouble begins with a short wait");
+	cr_assert_eq(W.c->shards.v[1].n_tries, 0, "the next trouble begins with a short wait");
 }
 
 Test(coord_shards, a_result_waits_for_one_that_cannot_start, .init = story_ready, .fini = story_down)
@@ -78,10 +78,10 @@ Test(coord_shards, the_reader_goes_to_one_that_runs_only, .init = story_ready, .
 	story_hello(1, 1);
 	topology_is("b:1");
 	not_started(1, "no thread");
-	cr_assert_eq(W.c->services[0].reader_shard, SHARD_NONE);
+	cr_assert_eq(W.c->services.v[0].reader.shard, SHARD_NONE);
 	story_clear();
 	story_until(1100);
-	cr_assert_eq(W.c->services[0].reader_shard, 1);
+	cr_assert_eq(W.c->services.v[0].reader.shard, 1);
 	expect_story("[ 1100] s credits 0:1\n");
 }
 
@@ -106,7 +106,7 @@ static void second_leaves(void)
 	story_services(1, 100);
 	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = both, .n = 2});
 	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = one, .n = 1});
-	cr_assert(is_on(1) && W.c->shards[1].is_leaving);
+	cr_assert(is_on(1) && W.c->shards.v[1].is_leaving);
 }
 
 static void ask_leads_to_second(void)
@@ -117,30 +117,30 @@ static void ask_leads_to_second(void)
 
 Test(coord_shards, a_reader_does_not_stay_at_one_that_stops, .init = story_begin, .fini = story_down)
 {
-	const struct coord_service *s = &W.c->services[0];
+	const struct coord_service *s = &W.c->services.v[0];
 	second_leaves();
 	ask_leads_to_second();
-	cr_assert_eq(s->reader_shard, 1);
+	cr_assert_eq(s->reader.shard, 1);
 	story_from_shard((struct msg){.kind = MSG_EMPTY, .from = 1}); /* it was on its way */
-	cr_assert(!is_on(1) && s->reader_shard == 0 && !s->reader_asking);
+	cr_assert(!is_on(1) && s->reader.shard == 0 && !s->reader.asking);
 }
 
 Test(coord_shards, a_reader_that_could_go_nowhere_goes_home, .init = story_begin, .fini = story_down)
 {
-	const struct coord_service *s = &W.c->services[0];
+	const struct coord_service *s = &W.c->services.v[0];
 	second_leaves();
 	story_from_shard((struct msg){.kind = MSG_EMPTY, .from = 1});
 	ask_leads_to_second(); /* which is stopping */
-	cr_assert_eq(s->reader_shard, SHARD_NONE);
+	cr_assert_eq(s->reader.shard, SHARD_NONE);
 	story_from_shard((struct msg){.kind = MSG_STOPPED, .from = 1});
-	cr_assert_eq(s->reader_shard, 0);
+	cr_assert_eq(s->reader.shard, 0);
 	ask_leads_to_second();
-	cr_assert(is_on(1) && s->reader_shard == 1 && s->reader_asking);
+	cr_assert(is_on(1) && s->reader.shard == 1 && s->reader.asking);
 	not_started(1, "no thread");
-	cr_assert_eq(s->reader_shard, SHARD_NONE);
+	cr_assert_eq(s->reader.shard, SHARD_NONE);
 	struct slot_range one[] = {{.from = 0, .to = 16383, .port = 1, .host = "a"}};
 	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = one, .n = 1});
-	cr_assert_eq(s->reader_shard, 0, "the map is as it was: nobody reads");
+	cr_assert_eq(s->reader.shard, 0, "the map is as it was: nobody reads");
 }
 
 /* The slot went away and came back before anybody said so: the map stays as it is. */
@@ -152,7 +152,7 @@ Test(coord_shards, that_we_are_back_is_said_again_while_the_map_stays, .init = s
 		.op_result.kind = CMD_BACK,
 		.op_result.result = OP_MOVED});
 	story_until(W.now + 1000);
-	cr_assert(W.c->topo_pending, "nobody asks where the slot is");
+	cr_assert(W.c->look_up.is_pending, "nobody asks where the slot is");
 	cr_assert_eq(W.n_back, n);
 	topology_is("a:1");
 	cr_assert_eq(W.n_back, n + 1);
@@ -169,7 +169,7 @@ Test(coord_shards, one_whose_slots_come_back_while_it_stops_reads_again, .init =
 	cr_assert_not(is_on(0));
 	story_from_shard((struct msg){.kind = MSG_STOPPED, .from = 0});
 	cr_assert(is_on(0));
-	cr_assert_eq(W.c->services[0].reader_shard, 0);
+	cr_assert_eq(W.c->services.v[0].reader.shard, 0);
 	cr_assert_not(W.c->topo.nodes[0].is_free);
 	story_from_shard((struct msg){.kind = MSG_EMPTY, .from = 1});
 	story_from_shard((struct msg){.kind = MSG_STOPPED, .from = 1});
@@ -195,7 +195,7 @@ Test(coord_shards, a_redirection_that_leads_nowhere_asks_for_the_topology, .init
 				.lease.moved_to = text_new(bad[i], strlen(bad[i]))};
 			story_from_shard(m);
 			expect_story("");
-			cr_assert(W.c->topo_pending, "%s", bad[i]);
+			cr_assert(W.c->look_up.is_pending, "%s", bad[i]);
 			m = (struct msg){.kind = MSG_MOVED,
 				.moved.slot = 5,
 				.moved.asking = asking != 0,
@@ -250,8 +250,8 @@ Test(coord_shards, a_service_whose_slot_has_no_master_says_so_once, .init = stor
 	struct slot_range without = {.from = 6, .to = 16383, .port = 1, .host = "a"};
 	for (int i = 0; i < 3; i++) {
 		story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = i == 2 ? &with : &without, .n = 1});
-		cr_assert_eq(coord_has_no_master(W.c, &W.c->services[0]), i < 2);
-		cr_assert_eq(W.c->services[0].is_uncovered, i < 2);
-		cr_assert_eq(W.c->services[0].reader_shard, i < 2 ? SHARD_NONE : 0);
+		cr_assert_eq(coord_has_no_master(W.c, &W.c->services.v[0]), i < 2);
+		cr_assert_eq(W.c->services.v[0].reader.is_uncovered, i < 2);
+		cr_assert_eq(W.c->services.v[0].reader.shard, i < 2 ? SHARD_NONE : 0);
 	}
 }

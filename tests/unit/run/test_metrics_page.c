@@ -81,7 +81,7 @@ Test(metrics_page, coordinator_and_shards_are_added_up, .init = up, .fini = down
 	struct snapshot *s = mem_alloc(sizeof *s + sizeof s->services[0]);
 	s->n_services = 1;
 	s->services[0].m.c[M_ASSIGN_NEW] = 3;
-	D.core->services[0].m.c[M_ASSIGN_NEW] = 4;
+	D.core->services.v[0].m.c[M_ASSIGN_NEW] = 4;
 	D.snapshots[0] = s;
 	D.n_shards = 1;
 	expect("sluice_assignments_total{service=\"or\\\"ders\\\\x\",kind=\"new\"} 7\n");
