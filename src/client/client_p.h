@@ -55,37 +55,53 @@ struct client_entries { /* of the event that was said last */
 	size_t n_fields, cap_fields;
 };
 
-struct sluice_worker {
+struct client_hello { /* who it is; owned */
 	char *socket, *name;
 	char **services;
 	size_t n_services;
 	int credits;
-	bool is_in_entries_mode, is_leaving, is_over;
+	bool is_in_entries_mode;
+};
 
+struct client_conn { /* conn.c */
 	enum client_state state;
 	int fd, epoll_fd;
 	bool waits_to_write, is_drained; /* is_drained: no whole line is left in `in` */
 	int why_ended; /* errno of a connection that has ended, -1 = closed by the daemon, 0 = it has not */
 	struct frame_splitter in;
 	struct buf out;
-	char *session; /* of the last welcome; NULL = none yet */
 	mono_ms retry_at, backoff;
 	int said_errno;
+};
 
-	mono_ms now, lease_ms;
+struct client_leases { /* lease.c: what is held */
+	mono_ms lease_ms;
 	mono_ms until_ms; /* the last one told */
-	struct map by_lease;
-	struct client_lease *recent; /* NULL, or the newest of by_lease */
+	struct map by_name;
+	struct client_lease *recent; /* NULL, or the newest of by_name */
 	struct heap turns;
 	struct link news;
+	struct client_lease *to_free;
+};
+
+struct client_said {        /* what events point to */
 	struct buf notes;   /* lines that are to be said, each with its NUL */
 	size_t notes_said;  /* bytes of them */
 	const char *failed; /* code; said when the notes are */
 	char *failed_text;
-	struct client_lease *to_free;
 	yyjson_doc *doc; /* of the event that was said last */
 	char *info;      /* the same: Info, or a note */
 	struct client_entries entries;
+};
+
+struct sluice_worker {
+	struct client_hello hello;
+	char *session; /* of the last welcome; NULL = none yet */
+	bool is_leaving, is_over;
+	mono_ms now;
+	struct client_conn conn;
+	struct client_leases leases;
+	struct client_said said;
 };
 
 /* ---- conn.c */

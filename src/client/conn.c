@@ -22,22 +22,22 @@ enum {
 
 static void client_back_off(struct sluice_worker *w)
 {
-	w->state = CLIENT_DOWN;
-	w->retry_at = w->now + w->backoff;
-	w->backoff = mono_min(2 * w->backoff, BACKOFF_MAX_MS);
+	w->conn.state = CLIENT_DOWN;
+	w->conn.retry_at = w->now + w->conn.backoff;
+	w->conn.backoff = mono_min(2 * w->conn.backoff, BACKOFF_MAX_MS);
 }
 
 void client_drop(struct sluice_worker *w)
 {
-	if (w->state == CLIENT_DOWN)
+	if (w->conn.state == CLIENT_DOWN)
 		return;
-	close(w->fd); /* that takes it out of the epoll too */
-	w->fd = -1;
-	w->waits_to_write = false;
-	w->is_drained = true;
-	w->why_ended = 0;
-	buf_clear(&w->out); /* not `in`: the last event stands there */
-	w->backoff = mono_max(w->backoff, BACKOFF_MIN_MS);
+	close(w->conn.fd); /* that takes it out of the epoll too */
+	w->conn.fd = -1;
+	w->conn.waits_to_write = false;
+	w->conn.is_drained = true;
+	w->conn.why_ended = 0;
+	buf_clear(&w->conn.out); /* not `in`: the last event stands there */
+	w->conn.backoff = mono_max(w->conn.backoff, BACKOFF_MIN_MS);
 	client_back_off(w);
 }
 
@@ -47,10 +47,11 @@ static int client_dial(struct sluice_worker *w)
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -1;
-	memcpy(addr.sun_path, w->socket, strlen(w->socket) + 1); /* sluice_worker_new looked at its length */
+	memcpy(addr.sun_path, w->hello.socket,
+		strlen(w->hello.socket) + 1); /* sluice_worker_new looked at its length */
 	struct epoll_event reads = {.events = EPOLLIN};
 	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0 &&
-		epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, fd, &reads) == 0)
+		epoll_ctl(w->conn.epoll_fd, EPOLL_CTL_ADD, fd, &reads) == 0)
 		return fd;
 	int why = errno;
 	close(fd);
@@ -60,31 +61,31 @@ static int client_dial(struct sluice_worker *w)
 
 void client_connect(struct sluice_worker *w)
 {
-	if (w->is_over || w->state != CLIENT_DOWN || w->now < w->retry_at)
+	if (w->is_over || w->conn.state != CLIENT_DOWN || w->now < w->conn.retry_at)
 		return;
-	w->fd = client_dial(w);
-	if (w->fd < 0) {
-		if (w->said_errno != errno)
+	w->conn.fd = client_dial(w);
+	if (w->conn.fd < 0) {
+		if (w->conn.said_errno != errno)
 			client_note(w,
 				"cannot connect to %s: %s; trying again. Does sluiced run, and is this its "
 				"workers.socket?",
-				w->socket, strerror(errno));
-		w->said_errno = errno;
+				w->hello.socket, strerror(errno));
+		w->conn.said_errno = errno;
 		client_back_off(w);
 		return;
 	}
-	frame_splitter_fini(&w->in);
-	frame_splitter_init(&w->in, LINE_MAX_BYTES);
-	w->state = CLIENT_GREETS;
+	frame_splitter_fini(&w->conn.in);
+	frame_splitter_init(&w->conn.in, LINE_MAX_BYTES);
+	w->conn.state = CLIENT_GREETS;
 	client_hello(w);
 }
 
 bool client_send(struct sluice_worker *w, const char *bytes, size_t len)
 {
-	if (w->state == CLIENT_DOWN)
+	if (w->conn.state == CLIENT_DOWN)
 		return false;
-	buf_add(&w->out, bytes, len);
-	if (w->out.len <= OUT_MAX_BYTES)
+	buf_add(&w->conn.out, bytes, len);
+	if (w->conn.out.len <= OUT_MAX_BYTES)
 		return true;
 	client_note(w, "sluiced does not read what we tell it; connecting again");
 	client_drop(w);
@@ -94,8 +95,8 @@ bool client_send(struct sluice_worker *w, const char *bytes, size_t len)
 void client_flush(struct sluice_worker *w)
 {
 	size_t done = 0;
-	while (w->state != CLIENT_DOWN && done < w->out.len) {
-		ssize_t n = send(w->fd, w->out.data + done, w->out.len - done, MSG_NOSIGNAL);
+	while (w->conn.state != CLIENT_DOWN && done < w->conn.out.len) {
+		ssize_t n = send(w->conn.fd, w->conn.out.data + done, w->conn.out.len - done, MSG_NOSIGNAL);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == EAGAIN)
@@ -105,27 +106,27 @@ void client_flush(struct sluice_worker *w)
 		done += (size_t)n;
 	}
 	if (done)
-		buf_consume(&w->out, done);
-	bool waits = w->state != CLIENT_DOWN && w->out.len > 0;
-	if (waits == w->waits_to_write)
+		buf_consume(&w->conn.out, done);
+	bool waits = w->conn.state != CLIENT_DOWN && w->conn.out.len > 0;
+	if (waits == w->conn.waits_to_write)
 		return;
-	w->waits_to_write = waits;
+	w->conn.waits_to_write = waits;
 	struct epoll_event events = {.events = waits ? EPOLLIN | EPOLLOUT : EPOLLIN};
-	if (w->state != CLIENT_DOWN)
-		epoll_ctl(w->epoll_fd, EPOLL_CTL_MOD, w->fd, &events);
+	if (w->conn.state != CLIENT_DOWN)
+		epoll_ctl(w->conn.epoll_fd, EPOLL_CTL_MOD, w->conn.fd, &events);
 }
 
 void client_read(struct sluice_worker *w)
 {
 	char bytes[READ_BYTES];
-	if (w->state == CLIENT_DOWN || !w->is_drained || w->why_ended)
+	if (w->conn.state == CLIENT_DOWN || !w->conn.is_drained || w->conn.why_ended)
 		return;
-	ssize_t n = read(w->fd, bytes, sizeof(bytes));
+	ssize_t n = read(w->conn.fd, bytes, sizeof(bytes));
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	w->is_drained = false;
+	w->conn.is_drained = false;
 	if (n <= 0)
-		w->why_ended = n < 0 ? errno : -1;
+		w->conn.why_ended = n < 0 ? errno : -1;
 	else
-		frame_splitter_feed(&w->in, bytes, (size_t)n);
+		frame_splitter_feed(&w->conn.in, bytes, (size_t)n);
 }

@@ -83,7 +83,7 @@ static void entry_add(struct client_entries *s, struct client_lease *l, yyjson_v
 
 void client_entries_take(struct sluice_worker *w, struct client_lease *l, yyjson_val *list)
 {
-	struct client_entries *s = &w->entries;
+	struct client_entries *s = &w->said.entries;
 	s->n = s->n_fields = 0;
 	size_t i, n;
 	yyjson_val *row;

@@ -38,7 +38,7 @@ static void hello_resume(struct sluice_worker *w, struct buf *b)
 	buf_json_str(b, w->session, strlen(w->session));
 	buf_str(b, ",\"resume\":[");
 	size_t pos = 0, n = 0;
-	for (struct client_lease *l; (l = map_next(&w->by_lease, &pos));) {
+	for (struct client_lease *l; (l = map_next(&w->leases.by_name, &pos));) {
 		if (l->state == LEASE_GONE)
 			continue;
 		buf_str(b, n++ ? "," : "");
@@ -52,14 +52,14 @@ void client_hello(struct sluice_worker *w)
 	struct buf b;
 	buf_init(&b);
 	buf_str(&b, "{\"t\":\"hello\",\"v\":1,\"name\":");
-	buf_json_str(&b, w->name, strlen(w->name));
-	buf_printf(&b, ",\"credits\":%d", w->credits);
-	for (size_t i = 0; i < w->n_services; i++) {
+	buf_json_str(&b, w->hello.name, strlen(w->hello.name));
+	buf_printf(&b, ",\"credits\":%d", w->hello.credits);
+	for (size_t i = 0; i < w->hello.n_services; i++) {
 		buf_str(&b, i ? "," : ",\"services\":[");
-		buf_json_str(&b, w->services[i], strlen(w->services[i]));
+		buf_json_str(&b, w->hello.services[i], strlen(w->hello.services[i]));
 	}
-	buf_str(&b, w->n_services ? "]" : "");
-	if (w->is_in_entries_mode)
+	buf_str(&b, w->hello.n_services ? "]" : "");
+	if (w->hello.is_in_entries_mode)
 		buf_str(&b, ",\"entries\":true");
 	if (w->session)
 		hello_resume(w, &b);
@@ -98,7 +98,7 @@ static void welcome_resumed(struct sluice_worker *w, yyjson_val *list)
 			continue;
 		l->is_seen = true;
 		client_lease_resumed(w, l);
-		client_lease_until(w, l, w->until_ms);
+		client_lease_until(w, l, w->leases.until_ms);
 	}
 }
 
@@ -107,7 +107,7 @@ static void welcome_resumed(struct sluice_worker *w, yyjson_val *list)
 static bool client_has_another_clock(struct sluice_worker *w, yyjson_val *root)
 {
 	mono_ms now = mono_now(), theirs = frame_num(root, "now_ms", now);
-	mono_ms lease_ms = frame_num(root, "lease_ms", w->lease_ms);
+	mono_ms lease_ms = frame_num(root, "lease_ms", w->leases.lease_ms);
 	mono_ms off = theirs > now ? theirs - now : now - theirs;
 	if (off <= lease_ms)
 		return false;
@@ -121,7 +121,7 @@ static bool client_has_another_clock(struct sluice_worker *w, yyjson_val *root)
 /* A daemon of 0.1, which says no now_ms, ignores that we want entries and would assign streams without end. */
 static bool client_daemon_is_too_old(struct sluice_worker *w, yyjson_val *root)
 {
-	if (!w->is_in_entries_mode || yyjson_get_raw(yyjson_obj_get(root, "now_ms")))
+	if (!w->hello.is_in_entries_mode || yyjson_get_raw(yyjson_obj_get(root, "now_ms")))
 		return false;
 	client_fail(w, "bad_version", "%.64s is older than entries mode, which came with sluiced 0.2",
 		frame_str(root, "server"));
@@ -131,20 +131,20 @@ static bool client_daemon_is_too_old(struct sluice_worker *w, yyjson_val *root)
 /* Resumed ones go on, answers are told (again), the rest is lost: nobody vouches for it. */
 static bool client_on_welcome(struct sluice_worker *w, yyjson_val *root, struct sluice_event *e)
 {
-	if (w->state == CLIENT_UP || client_has_another_clock(w, root) || client_daemon_is_too_old(w, root))
+	if (w->conn.state == CLIENT_UP || client_has_another_clock(w, root) || client_daemon_is_too_old(w, root))
 		return false;
 	mem_free(w->session);
 	w->session = mem_dup(frame_str(root, "session"), strlen(frame_str(root, "session")));
-	w->lease_ms = frame_num(root, "lease_ms", w->lease_ms);
-	w->state = CLIENT_UP;
-	w->backoff = 0;
-	w->said_errno = 0;
-	client_note(w, "connected to %s", w->socket);
+	w->leases.lease_ms = frame_num(root, "lease_ms", w->leases.lease_ms);
+	w->conn.state = CLIENT_UP;
+	w->conn.backoff = 0;
+	w->conn.said_errno = 0;
+	client_note(w, "connected to %s", w->hello.socket);
 	welcome_gone(w, yyjson_obj_get(root, "gone"));
-	w->until_ms = frame_until(root);
+	w->leases.until_ms = frame_until(root);
 	welcome_resumed(w, yyjson_obj_get(root, "resumed"));
 	size_t pos = 0;
-	for (struct client_lease *l; (l = map_next(&w->by_lease, &pos));) {
+	for (struct client_lease *l; (l = map_next(&w->leases.by_name, &pos));) {
 		bool is_resumed = l->is_seen;
 		l->is_seen = false;
 		if (l->state == LEASE_SAYS) {
@@ -170,10 +170,10 @@ static void client_send_for_lease(struct sluice_worker *w, const char *type, con
 /* An assign's until_ms counts for the whole session. Here it only takes away: what it adds, the next ping adds too. */
 static void client_lower_until(struct sluice_worker *w, mono_ms until_ms)
 {
-	bool is_lower = until_ms < w->until_ms; /* nothing has a later one than w->until_ms */
-	w->until_ms = until_ms;
+	bool is_lower = until_ms < w->leases.until_ms; /* nothing has a later one than w->until_ms */
+	w->leases.until_ms = until_ms;
 	size_t pos = 0;
-	for (struct client_lease *l; is_lower && (l = map_next(&w->by_lease, &pos));)
+	for (struct client_lease *l; is_lower && (l = map_next(&w->leases.by_name, &pos));)
 		if (l->until_ms > until_ms)
 			client_lease_until(w, l, until_ms);
 }
@@ -191,9 +191,9 @@ static void assign_event(struct sluice_worker *w, yyjson_val *root, struct sluic
 		.tracestate = yyjson_get_str(yyjson_obj_get(trace, "tracestate")),
 		.baggage = yyjson_get_str(yyjson_obj_get(trace, "baggage")),
 		.pos = yyjson_get_str(yyjson_obj_get(yyjson_obj_get(root, "entries"), "pos"))};
-	w->info = info ? yyjson_val_write_opts(info, YYJSON_WRITE_NOFLAG, &json_alc, &e->info_len, NULL) : NULL;
-	e->info = w->info ? w->info : "null";
-	e->info_len = w->info ? e->info_len : strlen("null");
+	w->said.info = info ? yyjson_val_write_opts(info, YYJSON_WRITE_NOFLAG, &json_alc, &e->info_len, NULL) : NULL;
+	e->info = w->said.info ? w->said.info : "null";
+	e->info_len = w->said.info ? e->info_len : strlen("null");
 }
 
 static bool client_on_assign(struct sluice_worker *w, yyjson_val *root, struct sluice_event *e)
@@ -208,7 +208,7 @@ static bool client_on_assign(struct sluice_worker *w, yyjson_val *root, struct s
 	}
 	assign_event(w, root, e);
 	struct entry_id pos = {0, 0};
-	if (w->is_in_entries_mode && (!e->pos || !command_id_parse(e->pos, strlen(e->pos), &pos))) {
+	if (w->hello.is_in_entries_mode && (!e->pos || !command_id_parse(e->pos, strlen(e->pos), &pos))) {
 		client_note(w, "stream %s: service %s is not in entries mode, giving it back", e->stream, e->service);
 		client_send_for_lease(w, "release", name);
 		return false;
@@ -216,7 +216,7 @@ static bool client_on_assign(struct sluice_worker *w, yyjson_val *root, struct s
 	mono_ms until_ms = frame_until(root);
 	client_lower_until(w, until_ms);
 	struct client_lease *l = client_lease_new(w, name, until_ms);
-	l->has_entries = w->is_in_entries_mode;
+	l->has_entries = w->hello.is_in_entries_mode;
 	l->done = l->taken = pos;
 	e->lease = l->name;
 	if (l->fence_ms <= w->now) { /* too late to begin */
@@ -241,8 +241,8 @@ static bool client_on_ok(struct sluice_worker *w, yyjson_val *root, struct sluic
 	if (l->state != LEASE_SAYS || strcmp(what, "ack") == 0 || strcmp(what, "nack") == 0)
 		return false;
 	e->type = SLUICE_CONFIRMED;
-	map_remove(&w->by_lease, l->name, strlen(l->name));
-	w->to_free = l; /* after the event */
+	map_remove(&w->leases.by_name, l->name, strlen(l->name));
+	w->leases.to_free = l; /* after the event */
 	return true;
 }
 
@@ -255,9 +255,9 @@ static bool client_on_entries(struct sluice_worker *w, yyjson_val *root, struct 
 	*e = (struct sluice_event){.type = SLUICE_ENTRIES,
 		.lease = l->name,
 		.user = l->user,
-		.n_entries = w->entries.n,
-		.entries = w->entries.list};
-	return w->entries.n > 0;
+		.n_entries = w->said.entries.n,
+		.entries = w->said.entries.list};
+	return w->said.entries.n > 0;
 }
 
 static void client_on_ended(struct sluice_worker *w, yyjson_val *root)
@@ -297,9 +297,9 @@ static void client_on_ping(struct sluice_worker *w, yyjson_val *root)
 	if (!yyjson_obj_get(root, "until_ms"))
 		return;
 	size_t pos = 0;
-	w->until_ms = frame_until(root);
-	for (struct client_lease *l; (l = map_next(&w->by_lease, &pos));)
-		client_lease_until(w, l, w->until_ms);
+	w->leases.until_ms = frame_until(root);
+	for (struct client_lease *l; (l = map_next(&w->leases.by_name, &pos));)
+		client_lease_until(w, l, w->leases.until_ms);
 }
 
 static void client_on_fatal(struct sluice_worker *w, const char *code, const char *msg)
@@ -331,7 +331,7 @@ static void client_on_err(struct sluice_worker *w, yyjson_val *root)
 	}
 	client_note(w, "sluiced says %s: %s", code, msg);
 	if (l && l->state == LEASE_SAYS)
-		heap_set(&w->turns, &l->turn, w->now + 1000);
+		heap_set(&w->leases.turns, &l->turn, w->now + 1000);
 }
 
 static bool act_while_up(struct sluice_worker *w, const char *t, yyjson_val *root, struct sluice_event *e)
@@ -364,8 +364,8 @@ static yyjson_doc *client_read_frame(char *line, size_t len)
 
 bool client_act(struct sluice_worker *w, char *line, size_t len, struct sluice_event *e)
 {
-	w->doc = client_read_frame(line, len);
-	yyjson_val *root = yyjson_doc_get_root(w->doc);
+	w->said.doc = client_read_frame(line, len);
+	yyjson_val *root = yyjson_doc_get_root(w->said.doc);
 	const char *t = frame_str(root, "t");
 	if (!*t) {
 		client_note(w, "this is not the worker protocol: %.80s", line);
@@ -379,6 +379,6 @@ bool client_act(struct sluice_worker *w, char *line, size_t len, struct sluice_e
 	else if (strcmp(t, "ping") == 0)
 		client_on_ping(w, root);
 	else
-		return w->state == CLIENT_UP && act_while_up(w, t, root, e);
+		return w->conn.state == CLIENT_UP && act_while_up(w, t, root, e);
 	return false;
 }

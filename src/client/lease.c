@@ -12,14 +12,15 @@ enum { SAY_AGAIN_MS = 1000, FENCE_STOP_MIN_MS = 20, LEASE_REASON_MAX = 1024 };
 
 struct client_lease *client_lease_find(const struct sluice_worker *w, const char *name)
 {
-	if (w->recent && w->recent->name == name) /* the one that an event has named */
-		return w->recent;
-	return map_get(&w->by_lease, name, strlen(name));
+	if (w->leases.recent && w->leases.recent->name == name) /* the one that an event has named */
+		return w->leases.recent;
+	return map_get(&w->leases.by_name, name, strlen(name));
 }
 
 static void client_lease_schedule(struct sluice_worker *w, struct client_lease *l)
 {
-	heap_set(&w->turns, &l->turn, l->state == LEASE_WORKS || l->state == LEASE_STOPS ? l->fence_ms : MONO_NEVER);
+	heap_set(&w->leases.turns, &l->turn,
+		l->state == LEASE_WORKS || l->state == LEASE_STOPS ? l->fence_ms : MONO_NEVER);
 }
 
 /* A tenth of the lease is kept for stopping, and no more than a quarter of what is left when the daemon's word is
@@ -29,7 +30,7 @@ void client_lease_until(struct sluice_worker *w, struct client_lease *l, mono_ms
 	l->until_ms = until_ms;
 	l->fence_ms = l->stop_ms = MONO_NEVER;
 	if (until_ms != MONO_NEVER) {
-		mono_ms lead = mono_max(0, mono_min(w->lease_ms / 10, (until_ms - w->now) / 4));
+		mono_ms lead = mono_max(0, mono_min(w->leases.lease_ms / 10, (until_ms - w->now) / 4));
 		l->fence_ms = until_ms - lead;
 		l->stop_ms = until_ms - mono_min(lead, mono_max(FENCE_STOP_MIN_MS, lead / 10));
 	}
@@ -45,19 +46,19 @@ struct client_lease *client_lease_new(struct sluice_worker *w, const char *name,
 	*l = (struct client_lease){.state = LEASE_WORKS, .name = mem_dup(name, strlen(name))};
 	list_init(&l->news);
 	buf_init(&l->answer);
-	map_put(&w->by_lease, l->name, strlen(l->name), l);
-	w->recent = l;
+	map_put(&w->leases.by_name, l->name, strlen(l->name), l);
+	w->leases.recent = l;
 	client_lease_until(w, l, until_ms);
 	return l;
 }
 
 void client_lease_free(struct sluice_worker *w, struct client_lease *l)
 {
-	heap_remove(&w->turns, &l->turn);
+	heap_remove(&w->leases.turns, &l->turn);
 	list_remove(&l->news);
-	w->recent = NULL;
+	w->leases.recent = NULL;
 	if (client_lease_find(w, l->name) == l)
-		map_remove(&w->by_lease, l->name, strlen(l->name));
+		map_remove(&w->leases.by_name, l->name, strlen(l->name));
 	buf_fini(&l->answer);
 	mem_free(l->name);
 	mem_free(l);
@@ -74,7 +75,7 @@ void client_lease_lose(struct sluice_worker *w, struct client_lease *l, bool is_
 	l->state = LEASE_GONE;
 	l->is_ended_news = is_ended;
 	client_lease_schedule(w, l);
-	list_push(&w->news, &l->news);
+	list_push(&w->leases.news, &l->news);
 }
 
 void client_lease_resumed(struct sluice_worker *w, struct client_lease *l)
@@ -99,11 +100,11 @@ void client_lease_resumed(struct sluice_worker *w, struct client_lease *l)
 static bool client_lease_turn(struct sluice_worker *w, struct client_lease *l, struct sluice_event *e)
 {
 	if (l->state == LEASE_SAYS) {
-		heap_set(&w->turns, &l->turn, MONO_NEVER);
+		heap_set(&w->leases.turns, &l->turn, MONO_NEVER);
 		client_lease_tell(w, l);
 		return false;
 	}
-	heap_set(&w->turns, &l->turn, MONO_NEVER);
+	heap_set(&w->leases.turns, &l->turn, MONO_NEVER);
 	l->state = LEASE_STOPS;
 	*e = (struct sluice_event){
 		.type = SLUICE_STOP, .lease = l->name, .user = l->user, .reason = "fence", .by_ms = l->stop_ms};
@@ -112,10 +113,10 @@ static bool client_lease_turn(struct sluice_worker *w, struct client_lease *l, s
 
 bool client_lease_news(struct sluice_worker *w, struct sluice_event *e)
 {
-	for (struct heap_node *top; (top = heap_top(&w->turns)) && top->at <= w->now;)
+	for (struct heap_node *top; (top = heap_top(&w->leases.turns)) && top->at <= w->now;)
 		if (client_lease_turn(w, HEAP_OF(struct client_lease, turn, top), e))
 			return true;
-	struct link *first = list_pop(&w->news);
+	struct link *first = list_pop(&w->leases.news);
 	if (!first)
 		return false;
 	struct client_lease *l = LIST_OF(struct client_lease, news, first);
@@ -158,7 +159,7 @@ static void frame_add_how(struct buf *b, bool dead, int64_t retry_ms)
 void client_lease_tell(struct sluice_worker *w, struct client_lease *l)
 {
 	assert(l->state == LEASE_SAYS);
-	if (w->state != CLIENT_UP || !client_send(w, l->answer.data, l->answer.len))
+	if (w->conn.state != CLIENT_UP || !client_send(w, l->answer.data, l->answer.len))
 		return;
 	if (!l->waits_for_ok)
 		client_lease_free(w, l);
@@ -235,7 +236,7 @@ void sluice_worker_progress(struct sluice_worker *w, const char *lease, const ch
 		return;
 	frame_add_reason(&b, "note", note);
 	buf_str(&b, "}\n");
-	if (w->state == CLIENT_UP && l->state != LEASE_GONE)
+	if (w->conn.state == CLIENT_UP && l->state != LEASE_GONE)
 		client_send(w, b.data, b.len);
 	buf_fini(&b);
 }
@@ -259,7 +260,7 @@ void sluice_worker_ack(struct sluice_worker *w, const char *lease, const char *i
 	if (!l)
 		return;
 	l->done = parsed;
-	if (w->state != CLIENT_UP)
+	if (w->conn.state != CLIENT_UP)
 		return;
 	struct buf b;
 	client_frame_begin(&b, "ack", l->name);
@@ -281,7 +282,7 @@ void sluice_worker_nack(
 	frame_add_reason(&b, "reason", reason);
 	frame_add_how(&b, dead, retry_ms);
 	buf_str(&b, "}\n");
-	if (w->state == CLIENT_UP)
+	if (w->conn.state == CLIENT_UP)
 		client_send(w, b.data, b.len);
 	buf_fini(&b);
 	l->is_void = true;

@@ -83,7 +83,7 @@ static _Noreturn void run_as_child(struct run *r, struct run_child *c, int sock,
 	if (getppid() != parent)
 		_exit(1);
 	close(sluice_worker_fd(r->worker));
-	close(r->worker->fd);
+	close(r->worker->conn.fd);
 	close(r->signals);
 	struct link *at = r->all.next;
 	for (; at != &r->all; at = at->next)

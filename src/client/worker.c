@@ -26,7 +26,7 @@ void client_note(struct sluice_worker *w, const char *fmt, ...)
 	va_start(args, fmt);
 	vsnprintf(line, sizeof(line), fmt, args);
 	va_end(args);
-	buf_add(&w->notes, line, strlen(line) + 1);
+	buf_add(&w->said.notes, line, strlen(line) + 1);
 }
 
 void client_fail(struct sluice_worker *w, const char *code, const char *fmt, ...)
@@ -39,8 +39,8 @@ void client_fail(struct sluice_worker *w, const char *code, const char *fmt, ...
 	if (w->is_over)
 		return;
 	w->is_over = true;
-	w->failed = code;
-	w->failed_text = mem_dup(line, strlen(line));
+	w->said.failed = code;
+	w->said.failed_text = mem_dup(line, strlen(line));
 }
 
 static bool lease_has_name(const void *value, const void *key, size_t len)
@@ -82,40 +82,41 @@ struct sluice_worker *sluice_worker_new(const struct sluice_options *o)
 	if (epoll_fd < 0)
 		return NULL;
 	struct sluice_worker *w = mem_alloc(sizeof(*w));
-	*w = (struct sluice_worker){.fd = -1,
-		.epoll_fd = epoll_fd,
-		.credits = o->credits ? o->credits : 1,
-		.is_in_entries_mode = o->mode != SLUICE_STREAMS,
-		.is_drained = true,
+	*w = (struct sluice_worker){.conn.fd = -1,
+		.conn.epoll_fd = epoll_fd,
+		.hello.credits = o->credits ? o->credits : 1,
+		.hello.is_in_entries_mode = o->mode != SLUICE_STREAMS,
+		.conn.is_drained = true,
 		.now = mono_now(),
-		.backoff = 100,
-		.lease_ms = LEASE_MS_UNKNOWN,
-		.until_ms = MONO_NEVER};
-	w->socket = mem_dup(socket_of(o), strlen(socket_of(o)));
-	w->name = o->name ? mem_dup(o->name, strlen(o->name)) : default_name();
-	w->services = mem_array(o->n_services + 1, sizeof(*w->services));
-	for (; w->n_services < o->n_services; w->n_services++)
-		w->services[w->n_services] = mem_dup(o->services[w->n_services], strlen(o->services[w->n_services]));
-	w->retry_at = w->now;
-	map_init(&w->by_lease, lease_has_name, (uint64_t)mono_now_us() * (uint64_t)getpid());
-	heap_init(&w->turns);
-	list_init(&w->news);
-	buf_init(&w->out);
-	buf_init(&w->notes);
+		.conn.backoff = 100,
+		.leases.lease_ms = LEASE_MS_UNKNOWN,
+		.leases.until_ms = MONO_NEVER};
+	w->hello.socket = mem_dup(socket_of(o), strlen(socket_of(o)));
+	w->hello.name = o->name ? mem_dup(o->name, strlen(o->name)) : default_name();
+	w->hello.services = mem_array(o->n_services + 1, sizeof(*w->hello.services));
+	for (; w->hello.n_services < o->n_services; w->hello.n_services++)
+		w->hello.services[w->hello.n_services] =
+			mem_dup(o->services[w->hello.n_services], strlen(o->services[w->hello.n_services]));
+	w->conn.retry_at = w->now;
+	map_init(&w->leases.by_name, lease_has_name, (uint64_t)mono_now_us() * (uint64_t)getpid());
+	heap_init(&w->leases.turns);
+	list_init(&w->leases.news);
+	buf_init(&w->conn.out);
+	buf_init(&w->said.notes);
 	return w;
 }
 
 /* What the last event pointed to. */
 static void end_event(struct sluice_worker *w)
 {
-	if (w->doc)
-		yyjson_doc_free(w->doc);
-	w->doc = NULL;
-	mem_free(w->info);
-	w->info = NULL;
-	if (w->to_free)
-		client_lease_free(w, w->to_free);
-	w->to_free = NULL;
+	if (w->said.doc)
+		yyjson_doc_free(w->said.doc);
+	w->said.doc = NULL;
+	mem_free(w->said.info);
+	w->said.info = NULL;
+	if (w->leases.to_free)
+		client_lease_free(w, w->leases.to_free);
+	w->leases.to_free = NULL;
 }
 
 void sluice_worker_free(struct sluice_worker *w)
@@ -124,39 +125,39 @@ void sluice_worker_free(struct sluice_worker *w)
 		return;
 	end_event(w);
 	size_t pos = 0;
-	for (struct client_lease *l; (l = map_next(&w->by_lease, &pos));)
+	for (struct client_lease *l; (l = map_next(&w->leases.by_name, &pos));)
 		client_lease_free(w, l);
 	client_drop(w);
-	frame_splitter_fini(&w->in);
-	close(w->epoll_fd);
-	for (size_t i = 0; i < w->n_services; i++)
-		mem_free(w->services[i]);
-	mem_free(w->services);
-	mem_free(w->socket);
-	mem_free(w->name);
+	frame_splitter_fini(&w->conn.in);
+	close(w->conn.epoll_fd);
+	for (size_t i = 0; i < w->hello.n_services; i++)
+		mem_free(w->hello.services[i]);
+	mem_free(w->hello.services);
+	mem_free(w->hello.socket);
+	mem_free(w->hello.name);
 	mem_free(w->session);
-	mem_free(w->failed_text);
-	client_entries_fini(&w->entries);
-	buf_fini(&w->out);
-	buf_fini(&w->notes);
-	map_fini(&w->by_lease);
-	heap_fini(&w->turns);
+	mem_free(w->said.failed_text);
+	client_entries_fini(&w->said.entries);
+	buf_fini(&w->conn.out);
+	buf_fini(&w->said.notes);
+	map_fini(&w->leases.by_name);
+	heap_fini(&w->leases.turns);
 	mem_free(w);
 }
 
 int sluice_worker_fd(const struct sluice_worker *w)
 {
-	return w->epoll_fd;
+	return w->conn.epoll_fd;
 }
 
 int sluice_worker_timeout(const struct sluice_worker *w)
 {
-	if (w->failed || w->notes_said < w->notes.len || (w->state != CLIENT_DOWN && !w->is_drained) ||
-		!list_empty(&w->news))
+	if (w->said.failed || w->said.notes_said < w->said.notes.len ||
+		(w->conn.state != CLIENT_DOWN && !w->conn.is_drained) || !list_empty(&w->leases.news))
 		return 0;
-	mono_ms at = heap_deadline(&w->turns);
-	if (!w->is_over && w->state == CLIENT_DOWN)
-		at = mono_min(at, w->retry_at);
+	mono_ms at = heap_deadline(&w->leases.turns);
+	if (!w->is_over && w->conn.state == CLIENT_DOWN)
+		at = mono_min(at, w->conn.retry_at);
 	if (at == MONO_NEVER)
 		return WAIT_MAX_MS;
 	mono_ms left = at - mono_now();
@@ -173,15 +174,15 @@ void sluice_worker_step(struct sluice_worker *w)
 
 static bool next_note(struct sluice_worker *w, struct sluice_event *e)
 {
-	if (w->notes_said == w->notes.len) {
-		buf_clear(&w->notes);
-		w->notes_said = 0;
+	if (w->said.notes_said == w->said.notes.len) {
+		buf_clear(&w->said.notes);
+		w->said.notes_said = 0;
 		return false;
 	}
-	const char *line = w->notes.data + w->notes_said;
-	w->notes_said += strlen(line) + 1;
-	w->info = mem_dup(line, strlen(line)); /* more may be added while it is looked at */
-	*e = (struct sluice_event){.type = SLUICE_NOTE, .text = w->info};
+	const char *line = w->said.notes.data + w->said.notes_said;
+	w->said.notes_said += strlen(line) + 1;
+	w->said.info = mem_dup(line, strlen(line)); /* more may be added while it is looked at */
+	*e = (struct sluice_event){.type = SLUICE_NOTE, .text = w->said.info};
 	return true;
 }
 
@@ -191,24 +192,24 @@ static bool next_frame(struct sluice_worker *w, struct sluice_event *e)
 	enum err_code code = ERR_OK;
 	char *line;
 	size_t len;
-	while (w->state != CLIENT_DOWN && !w->is_drained && !w->is_over) {
-		if (!frame_splitter_next(&w->in, &line, &len, &code)) {
-			w->is_drained = true;
+	while (w->conn.state != CLIENT_DOWN && !w->conn.is_drained && !w->is_over) {
+		if (!frame_splitter_next(&w->conn.in, &line, &len, &code)) {
+			w->conn.is_drained = true;
 			break;
 		}
 		end_event(w);
 		if (client_act(w, line, len, e))
 			return true;
-		if (!list_empty(&w->news) || heap_deadline(&w->turns) <= w->now)
+		if (!list_empty(&w->leases.news) || heap_deadline(&w->leases.turns) <= w->now)
 			return false; /* of what this one meant for leases, before the next one */
 	}
-	if (w->state != CLIENT_DOWN && code) {
+	if (w->conn.state != CLIENT_DOWN && code) {
 		client_note(w, "a frame of sluiced is too long");
 		client_drop(w);
 	}
-	if (w->state != CLIENT_DOWN && w->is_drained && w->why_ended) {
-		client_note(w, "connection to sluiced lost%s%s; trying again", w->why_ended > 0 ? ": " : "",
-			w->why_ended > 0 ? strerror(w->why_ended) : "");
+	if (w->conn.state != CLIENT_DOWN && w->conn.is_drained && w->conn.why_ended) {
+		client_note(w, "connection to sluiced lost%s%s; trying again", w->conn.why_ended > 0 ? ": " : "",
+			w->conn.why_ended > 0 ? strerror(w->conn.why_ended) : "");
 		client_drop(w);
 	}
 	return false;
@@ -218,9 +219,9 @@ static bool next_frame(struct sluice_worker *w, struct sluice_event *e)
 static bool is_in_vain(struct sluice_worker *w)
 {
 	size_t pos = 0;
-	if (w->state == CLIENT_UP)
+	if (w->conn.state == CLIENT_UP)
 		return false;
-	for (struct client_lease *l; (l = map_next(&w->by_lease, &pos));)
+	for (struct client_lease *l; (l = map_next(&w->leases.by_name, &pos));)
 		if (l->state != LEASE_SAYS || l->stop_ms > w->now)
 			return false;
 	return true;
@@ -228,17 +229,17 @@ static bool is_in_vain(struct sluice_worker *w)
 
 static bool next_end(struct sluice_worker *w, struct sluice_event *e)
 {
-	if (w->is_leaving && !w->is_over && !w->by_lease.n) {
+	if (w->is_leaving && !w->is_over && !w->leases.by_name.n) {
 		w->is_over = true;
 		*e = (struct sluice_event){.type = SLUICE_LEFT};
 		return true;
 	}
 	if (w->is_leaving && !w->is_over && is_in_vain(w))
 		client_fail(w, "unconfirmed", "sluiced is away: results not delivered");
-	if (!w->failed)
+	if (!w->said.failed)
 		return false;
-	*e = (struct sluice_event){.type = SLUICE_FAILED, .reason = w->failed, .text = w->failed_text};
-	w->failed = NULL;
+	*e = (struct sluice_event){.type = SLUICE_FAILED, .reason = w->said.failed, .text = w->said.failed_text};
+	w->said.failed = NULL;
 	return true;
 }
 
@@ -250,8 +251,8 @@ bool sluice_worker_next(struct sluice_worker *w, struct sluice_event *e)
 		if (client_lease_news(w, e) || next_note(w, e) || next_frame(w, e))
 			return true;
 		/* notes and losses of the frames that were no events */
-		is_more = !list_empty(&w->news) || w->notes_said < w->notes.len ||
-			  (w->state != CLIENT_DOWN && !w->is_drained && !w->is_over);
+		is_more = !list_empty(&w->leases.news) || w->said.notes_said < w->said.notes.len ||
+			  (w->conn.state != CLIENT_DOWN && !w->conn.is_drained && !w->is_over);
 	} while (is_more);
 	if (next_end(w, e))
 		return true;
@@ -271,9 +272,9 @@ void sluice_worker_credits(struct sluice_worker *w, int n)
 	char frame[64];
 	if (w->is_leaving || n < 0 || n > SLUICE_CREDITS_MAX)
 		return;
-	w->credits = n;
+	w->hello.credits = n;
 	int len = snprintf(frame, sizeof(frame), "{\"t\":\"credits\",\"n\":%d}\n", n);
-	if (w->state != CLIENT_DOWN)
+	if (w->conn.state != CLIENT_DOWN)
 		client_send(w, frame, (size_t)len);
 }
 
@@ -287,7 +288,7 @@ void sluice_worker_leave(struct sluice_worker *w)
 
 size_t sluice_worker_held(const struct sluice_worker *w)
 {
-	return w->by_lease.n;
+	return w->leases.by_name.n;
 }
 
 /* What came meanwhile is read before the close: unread bytes would make it a reset. */
@@ -298,13 +299,13 @@ void sluice_worker_bye(struct sluice_worker *w)
 	w->is_over = true;
 	client_send(w, bye, sizeof(bye) - 1);
 	mono_ms end = mono_now() + BYE_MS;
-	for (mono_ms left; w->state != CLIENT_DOWN && (left = end - mono_now()) > 0;) {
+	for (mono_ms left; w->conn.state != CLIENT_DOWN && (left = end - mono_now()) > 0;) {
 		client_flush(w);
-		while (read(w->fd, unread, sizeof(unread)) > 0)
+		while (read(w->conn.fd, unread, sizeof(unread)) > 0)
 			continue;
-		if (!w->out.len)
+		if (!w->conn.out.len)
 			break;
-		struct pollfd p = {.fd = w->fd, .events = POLLOUT};
+		struct pollfd p = {.fd = w->conn.fd, .events = POLLOUT};
 		if (poll(&p, 1, (int)left) == 1 && p.revents & (POLLERR | POLLHUP))
 			break;
 	}

@@ -12,35 +12,56 @@
 enum { KNOWN_MAX = SLOT_VOTES_MAX, CANDIDATES_MAX = 4, EACH_MAX_MS = 1000, AVOID_MS = 30000 /* one that is silent */ };
 enum question { ASK_ADDR, ASK_EPOCH, ASK_PEERS, ASK_ROLE, ASK_EVENTS };
 
+/* All Sentinels that are known. */
+struct sentinels {
+	char (*addr)[SENTINEL_ADDR]; /* the configured ones first */
+	size_t n, n_configured;
+	size_t first; /* who is asked first: in turn, so that each is heard of */
+	enum sentinel_heard heard[KNOWN_MAX];
+	mono_ms avoid_until[KNOWN_MAX];
+	bool is_tried[KNOWN_MAX]; /* in this look-up */
+};
+
+/* The connection of a look-up. */
+struct sentinel_dialled {
+	struct redis_conn *conn; /* NULL = none */
+	char addr[SENTINEL_ADDR];
+	size_t who;   /* which Sentinel it leads to */
+	bool is_role; /* it leads to a candidate, else to a Sentinel */
+	bool has_answered;
+};
+
+/* Masters by the Sentinels' words, in the order of their votes. */
+struct sentinel_candidates {
+	char v[CANDIDATES_MAX][SENTINEL_ADDR];
+	size_t n, i; /* i: the one that is asked for its role */
+};
+
+/* What Sentinels tell by themselves. */
+struct sentinel_events {
+	struct redis_conn *conn; /* for ever, to one Sentinel after the other */
+	size_t at;
+};
+
 struct sentinel_client {
 	uv_loop_t *loop;
 	struct topo_events ev;
 	void *arg;
 	char *master;
-	mono_ms each_ms;                     /* for a connection, and for an answer */
-	char (*known)[SENTINEL_ADDR];        /* the configured ones first */
-	size_t n_known, n_configured, first; /* who is asked first: in turn, so that each is heard of */
-	enum sentinel_heard heard[KNOWN_MAX];
-	mono_ms avoid_until[KNOWN_MAX];
+	mono_ms each_ms; /* for a connection, and for an answer */
+	struct sentinels known;
 	/* one look-up */
 	bool is_asking;
-	bool is_tried[KNOWN_MAX];
-	size_t asked; /* whom conn leads to */
-	struct redis_conn *conn;
-	char dialled[SENTINEL_ADDR];
-	bool is_role; /* the connection is to a candidate, else to a Sentinel */
-	bool has_answered;
+	struct sentinel_dialled dialled;
 	char addr[SENTINEL_ADDR]; /* what the Sentinel says */
 	int64_t epoch;
 	struct slot_vote vote;
 	struct sentinel_state state; /* of the last look-up */
 	char (*said)[SENTINEL_ADDR]; /* by vote */
-	char candidates[CANDIDATES_MAX][SENTINEL_ADDR];
-	size_t n_candidates, i_candidate;
+	struct sentinel_candidates candidates;
 	struct err why;
 	char in_use[SENTINEL_ADDR];
-	struct redis_conn *events; /* for ever, to one Sentinel after the other */
-	size_t events_at;
+	struct sentinel_events events;
 };
 
 static void try_sentinel(struct sentinel_client *s);
@@ -48,9 +69,9 @@ static void try_candidate(struct sentinel_client *s);
 
 static void sentinel_hang_up(struct sentinel_client *s)
 {
-	if (s->conn)
-		redis_close(s->conn, true);
-	s->conn = NULL;
+	if (s->dialled.conn)
+		redis_close(s->dialled.conn, true);
+	s->dialled.conn = NULL;
 }
 
 static void give_up(struct sentinel_client *s)
@@ -64,11 +85,11 @@ static void give_up(struct sentinel_client *s)
 
 static void add_candidate(struct sentinel_client *s, const char *addr)
 {
-	for (size_t i = 0; i < s->n_candidates; i++)
-		if (strcmp(s->candidates[i], addr) == 0)
+	for (size_t i = 0; i < s->candidates.n; i++)
+		if (strcmp(s->candidates.v[i], addr) == 0)
 			return;
-	if (addr[0] && s->n_candidates < CANDIDATES_MAX)
-		snprintf(s->candidates[s->n_candidates++], SENTINEL_ADDR, "%s", addr);
+	if (addr[0] && s->candidates.n < CANDIDATES_MAX)
+		snprintf(s->candidates.v[s->candidates.n++], SENTINEL_ADDR, "%s", addr);
 }
 
 static int64_t highest_epoch(const struct slot_vote *v)
@@ -88,7 +109,7 @@ static int majority(const struct sentinel_client *s)
 		size_t n = 0;
 		for (int k = 0; k < v->n; k++)
 			n += v->v[k].epoch == top && v->v[k].map == v->v[i].map;
-		if (v->v[i].epoch == top && n > s->n_known / 2)
+		if (v->v[i].epoch == top && n > s->known.n / 2)
 			return i;
 	}
 	return SLOT_VOTE_NONE;
@@ -99,8 +120,8 @@ static void decide(struct sentinel_client *s)
 	const int64_t top = highest_epoch(&s->vote);
 	int winner = majority(s);
 	s->state = (struct sentinel_state){
-		.n_known = s->n_known, .n_answered = (size_t)s->vote.n, .has_majority = winner != SLOT_VOTE_NONE};
-	s->n_candidates = s->i_candidate = 0;
+		.n_known = s->known.n, .n_answered = (size_t)s->vote.n, .has_majority = winner != SLOT_VOTE_NONE};
+	s->candidates.n = s->candidates.i = 0;
 	if (winner != SLOT_VOTE_NONE)
 		add_candidate(s, s->said[winner]);
 	else
@@ -126,11 +147,11 @@ static void on_role(struct sentinel_client *s, const redisReply *r)
 	/* not allowed to us: the Sentinels' word has to do */
 	if (sentinel_error(r) || strcmp(role, "master") == 0) {
 		char addr[SENTINEL_ADDR];
-		snprintf(addr, sizeof addr, "%s", s->dialled);
+		snprintf(addr, sizeof addr, "%s", s->dialled.addr);
 		sentinel_use(s, addr);
 		return;
 	}
-	err_set(&s->why, ERR_IO, "redis=%s is no master yet, its role is %s", s->dialled, role);
+	err_set(&s->why, ERR_IO, "redis=%s is no master yet, its role is %s", s->dialled.addr, role);
 	try_candidate(s);
 }
 
@@ -140,24 +161,24 @@ static void sentinel_learn(struct sentinel_client *s, const redisReply *r)
 {
 	char peers[KNOWN_MAX][SENTINEL_ADDR];
 	size_t n = sentinel_decode_peers(r, peers, KNOWN_MAX);
-	for (size_t i = 0; i < n && s->n_known < KNOWN_MAX; i++) {
+	for (size_t i = 0; i < n && s->known.n < KNOWN_MAX; i++) {
 		bool is_there = false;
-		for (size_t k = 0; k < s->n_known && !is_there; k++)
-			is_there = strcmp(s->known[k], peers[i]) == 0;
+		for (size_t k = 0; k < s->known.n && !is_there; k++)
+			is_there = strcmp(s->known.addr[k], peers[i]) == 0;
 		if (!is_there)
-			memcpy(s->known[s->n_known++], peers[i], SENTINEL_ADDR);
+			memcpy(s->known.addr[s->known.n++], peers[i], SENTINEL_ADDR);
 	}
 }
 
 /* The last of its answers has come. */
 static void sentinel_vote(struct sentinel_client *s)
 {
-	if (s->has_answered && s->vote.n < SLOT_VOTES_MAX) {
+	if (s->dialled.has_answered && s->vote.n < SLOT_VOTES_MAX) {
 		snprintf(s->said[s->vote.n], SENTINEL_ADDR, "%s", s->addr);
 		(void)slot_vote_add(&s->vote, fnv(s->addr, strlen(s->addr)), s->epoch);
 	}
-	s->heard[s->asked] = s->has_answered ? SENTINEL_ANSWERS : SENTINEL_KNOWS_NOT;
-	s->avoid_until[s->asked] = 0;
+	s->known.heard[s->dialled.who] = s->dialled.has_answered ? SENTINEL_ANSWERS : SENTINEL_KNOWS_NOT;
+	s->known.avoid_until[s->dialled.who] = 0;
 	if (majority(s) != SLOT_VOTE_NONE)
 		decide(s);
 	else
@@ -166,13 +187,13 @@ static void sentinel_vote(struct sentinel_client *s)
 
 static void on_addr(struct sentinel_client *s, const redisReply *r)
 {
-	s->has_answered = sentinel_decode_addr(r, s->addr);
-	if (s->has_answered)
+	s->dialled.has_answered = sentinel_decode_addr(r, s->addr);
+	if (s->dialled.has_answered)
 		return;
 	if (sentinel_error(r))
-		err_set(&s->why, ERR_DENIED, "sentinel %s: %.200s", s->dialled, sentinel_error(r));
+		err_set(&s->why, ERR_DENIED, "sentinel %s: %.200s", s->dialled.addr, sentinel_error(r));
 	else
-		err_set(&s->why, ERR_NOT_FOUND, "sentinel %s knows no master named %.100s", s->dialled, s->master);
+		err_set(&s->why, ERR_NOT_FOUND, "sentinel %s knows no master named %.100s", s->dialled.addr, s->master);
 }
 
 static void sentinel_on_reply(void *arg, uint64_t tag, const redisReply *r)
@@ -212,7 +233,7 @@ static void sentinel_on_up(void *arg, struct redis_conn *c)
 {
 	struct sentinel_client *s = arg;
 	mono_ms deadline = mono_now() + s->each_ms;
-	if (s->is_role) {
+	if (s->dialled.is_role) {
 		sentinel_send(c, ASK_ROLE, (const char *[]){"ROLE", NULL}, deadline);
 		return;
 	}
@@ -227,12 +248,12 @@ static void sentinel_on_down(void *arg, struct redis_conn *c, const struct err *
 	(void)c;
 	(void)was_up;
 	s->why = *why;
-	if (s->is_role) {
+	if (s->dialled.is_role) {
 		try_candidate(s);
 		return;
 	}
-	s->heard[s->asked] = why->code == ERR_DENIED ? SENTINEL_REFUSES : SENTINEL_SILENT;
-	s->avoid_until[s->asked] = why->code == ERR_TIMEOUT ? mono_now() + AVOID_MS : 0;
+	s->known.heard[s->dialled.who] = why->code == ERR_DENIED ? SENTINEL_REFUSES : SENTINEL_SILENT;
+	s->known.avoid_until[s->dialled.who] = why->code == ERR_TIMEOUT ? mono_now() + AVOID_MS : 0;
 	try_sentinel(s);
 }
 
@@ -258,11 +279,11 @@ static bool sentinel_dial(struct sentinel_client *s, const char *addr, bool is_r
 	o.times.connect_ms = mono_min(o.times.connect_ms, s->each_ms);
 	if (redis_addr_parse(addr, &o.addr, &s->why) != ERR_OK)
 		return false;
-	s->is_role = is_role;
-	s->has_answered = false;
+	s->dialled.is_role = is_role;
+	s->dialled.has_answered = false;
 	s->epoch = 0;
-	snprintf(s->dialled, sizeof s->dialled, "%s", addr);
-	s->conn = redis_open(s->loop, &o, &events, sentinel_on_reply, s);
+	snprintf(s->dialled.addr, sizeof s->dialled.addr, "%s", addr);
+	s->dialled.conn = redis_open(s->loop, &o, &events, sentinel_on_reply, s);
 	return true;
 }
 
@@ -270,20 +291,20 @@ static bool sentinel_dial(struct sentinel_client *s, const char *addr, bool is_r
 static size_t next_sentinel(const struct sentinel_client *s)
 {
 	for (int pass = 0; pass < 2; pass++)
-		for (size_t k = 0; k < s->n_known; k++) {
-			const size_t i = (s->first + k) % s->n_known;
-			if (!s->is_tried[i] && (pass > 0 || mono_now() >= s->avoid_until[i]))
+		for (size_t k = 0; k < s->known.n; k++) {
+			const size_t i = (s->known.first + k) % s->known.n;
+			if (!s->known.is_tried[i] && (pass > 0 || mono_now() >= s->known.avoid_until[i]))
 				return i;
 		}
-	return s->n_known;
+	return s->known.n;
 }
 
 static void try_sentinel(struct sentinel_client *s)
 {
-	for (size_t i; (i = next_sentinel(s)) < s->n_known && s->vote.n < SLOT_VOTES_MAX;) {
-		s->is_tried[i] = true;
-		s->asked = i;
-		if (sentinel_dial(s, s->known[i], false))
+	for (size_t i; (i = next_sentinel(s)) < s->known.n && s->vote.n < SLOT_VOTES_MAX;) {
+		s->known.is_tried[i] = true;
+		s->dialled.who = i;
+		if (sentinel_dial(s, s->known.addr[i], false))
 			return;
 	}
 	decide(s);
@@ -291,8 +312,8 @@ static void try_sentinel(struct sentinel_client *s)
 
 static void try_candidate(struct sentinel_client *s)
 {
-	while (s->i_candidate < s->n_candidates)
-		if (sentinel_dial(s, s->candidates[s->i_candidate++], true))
+	while (s->candidates.i < s->candidates.n)
+		if (sentinel_dial(s, s->candidates.v[s->candidates.i++], true))
 			return;
 	give_up(s);
 }
@@ -314,8 +335,8 @@ static void events_on_down(void *arg, struct redis_conn *c, const struct err *wh
 	(void)was_up;
 	s->ev.sentinel_opts(s->arg, &o);
 	redis_set_auth(c, o.username, o.password);
-	s->events_at = (s->events_at + 1) % s->n_known;
-	if (s->n_known > 1 && s->events_at && redis_addr_parse(s->known[s->events_at], &a, NULL) == ERR_OK)
+	s->events.at = (s->events.at + 1) % s->known.n;
+	if (s->known.n > 1 && s->events.at && redis_addr_parse(s->known.addr[s->events.at], &a, NULL) == ERR_OK)
 		redis_redial(c, &a, "next sentinel"); /* a pause after each round */
 }
 
@@ -334,8 +355,8 @@ static void events_open(struct sentinel_client *s)
 	struct redis_opts o;
 	s->ev.sentinel_opts(s->arg, &o);
 	o.is_subscriber = true;
-	if (redis_addr_parse(s->known[0], &o.addr, NULL) == ERR_OK)
-		s->events = redis_open(s->loop, &o, &events, sentinel_on_reply, s);
+	if (redis_addr_parse(s->known.addr[0], &o.addr, NULL) == ERR_OK)
+		s->events.conn = redis_open(s->loop, &o, &events, sentinel_on_reply, s);
 }
 
 /* ---- life */
@@ -349,12 +370,12 @@ struct sentinel_client *sentinel_client_open(
 	s->arg = arg;
 	s->master = mem_printf("%s", c->redis.sentinel.master);
 	s->each_ms = mono_min(mono_min(c->redis.connect_timeout_ms, c->redis.command_timeout_ms), EACH_MAX_MS);
-	s->known = mem_array(KNOWN_MAX, sizeof *s->known);
+	s->known.addr = mem_array(KNOWN_MAX, sizeof *s->known.addr);
 	s->said = mem_array(SLOT_VOTES_MAX, sizeof *s->said);
-	for (size_t i = 0; i < c->redis.endpoints.n && s->n_known < KNOWN_MAX; i++)
-		snprintf(s->known[s->n_known++], SENTINEL_ADDR, "%s", c->redis.endpoints.items[i]);
-	s->n_configured = s->n_known;
-	s->first = s->n_known - 1;
+	for (size_t i = 0; i < c->redis.endpoints.n && s->known.n < KNOWN_MAX; i++)
+		snprintf(s->known.addr[s->known.n++], SENTINEL_ADDR, "%s", c->redis.endpoints.items[i]);
+	s->known.n_configured = s->known.n;
+	s->known.first = s->known.n - 1;
 	events_open(s);
 	return s;
 }
@@ -364,8 +385,8 @@ void sentinel_client_ask(struct sentinel_client *s)
 	if (s->is_asking)
 		return;
 	s->is_asking = true;
-	memset(s->is_tried, 0, sizeof s->is_tried);
-	s->first = (s->first + 1) % s->n_known;
+	memset(s->known.is_tried, 0, sizeof s->known.is_tried);
+	s->known.first = (s->known.first + 1) % s->known.n;
 	s->vote.n = 0;
 	err_set(&s->why, ERR_IO, "no sentinel answers");
 	try_sentinel(s);
@@ -373,8 +394,8 @@ void sentinel_client_ask(struct sentinel_client *s)
 
 const char *sentinel_client_at(const struct sentinel_client *s, size_t i, enum sentinel_heard *heard)
 {
-	*heard = i < s->n_known ? s->heard[i] : SENTINEL_UNASKED;
-	return i < s->n_known ? s->known[i] : NULL;
+	*heard = i < s->known.n ? s->known.heard[i] : SENTINEL_UNASKED;
+	return i < s->known.n ? s->known.addr[i] : NULL;
 }
 
 const struct sentinel_state *sentinel_client_state(const struct sentinel_client *s)
@@ -387,10 +408,10 @@ void sentinel_client_close(struct sentinel_client *s)
 	if (!s)
 		return;
 	sentinel_hang_up(s);
-	if (s->events)
-		redis_close(s->events, true);
+	if (s->events.conn)
+		redis_close(s->events.conn, true);
 	mem_free(s->master);
-	mem_free(s->known);
+	mem_free(s->known.addr);
 	mem_free(s->said);
 	mem_free(s);
 }

@@ -16,6 +16,37 @@
 
 enum { TOPO_ADDRS_MAX = 128, CONFIRM_MS = 1000, BEHIND_MS = 30000 };
 
+struct topo_addrs {
+	char (*v)[300]; /* the configured ones first */
+	size_t n, n_configured;
+	size_t at, n_tried; /* of this round */
+};
+
+/* What the node that is asked says of itself. */
+struct topo_info {
+	bool is_well, is_refused; /* by this answer to CLUSTER INFO; it is not allowed to us: said */
+	int64_t epoch;            /* of this answer, -1 = not told */
+	char state[160];          /* cluster_state of this answer, or why it is not told */
+};
+
+/* Nodes whose maps are older than the one in use. */
+struct topo_behind {
+	int64_t best_epoch; /* the highest of a map in use */
+	size_t n;           /* answers of this round that were only too old, and the highest of their epochs */
+	int64_t epoch;
+	mono_ms since; /* the rounds before, too; 0 = no */
+};
+
+/* Several nodes are asked, the map of most of them counts. */
+struct topo_vote {
+	bool is_on;
+	struct slot_vote votes;
+	struct {
+		struct slot_range *rows;
+		size_t n;
+	} maps[SLOT_VOTES_MAX]; /* of the votes */
+};
+
 struct topology_client {
 	struct sentinel_client *sentinel; /* not NULL: it does all, nothing else is used */
 	struct topo_events ev;
@@ -26,23 +57,13 @@ struct topology_client {
 	struct reply_decoder *decoder;
 	enum config_topology mode;
 	mono_ms timeout_ms;
-	char (*addrs)[300]; /* the configured ones first */
-	size_t n_addrs, n_configured, at, n_tried;
+	struct topo_addrs addrs;
 	bool is_asking, is_sent;
 	/* which map is true */
-	bool is_well, is_info_refused; /* by this answer to CLUSTER INFO; it is not allowed to us: said */
-	int64_t epoch, best_epoch;     /* of this answer, -1 = not told; the highest of a map in use */
-	size_t n_behind; /* answers of this round that were only too old, and the highest of their epochs */
-	int64_t behind_epoch;
-	mono_ms behind_since; /* the rounds before, too; 0 = no */
-	char state[160];      /* cluster_state of this answer, or why it is not told */
+	struct topo_info info;
+	struct topo_behind behind;
 	uint64_t map_in_use;
-	bool is_voting;
-	struct slot_vote vote;
-	struct {
-		struct slot_range *rows;
-		size_t n;
-	} maps[SLOT_VOTES_MAX]; /* of the votes */
+	struct topo_vote vote;
 	struct map_asker *asker;
 	char odd_said[SLOT_ROW_ODD]; /* the row that was left out of the last map, as it was said */
 	struct err last;
@@ -53,36 +74,36 @@ struct topology_client {
 static void end_of_round(struct topology_client *t)
 {
 	mono_ms now = mono_now();
-	if (t->n_behind == 0)
-		t->behind_since = 0;
-	else if (t->behind_since == 0)
-		t->behind_since = now;
-	if (t->n_behind == t->n_addrs || (t->n_behind && now - t->behind_since >= BEHIND_MS))
-		t->best_epoch = t->behind_epoch;
-	t->n_tried = t->n_behind = 0;
-	t->behind_epoch = 0;
+	if (t->behind.n == 0)
+		t->behind.since = 0;
+	else if (t->behind.since == 0)
+		t->behind.since = now;
+	if (t->behind.n == t->addrs.n || (t->behind.n && now - t->behind.since >= BEHIND_MS))
+		t->behind.best_epoch = t->behind.epoch;
+	t->addrs.n_tried = t->behind.n = 0;
+	t->behind.epoch = 0;
 }
 
 static void next_endpoint(struct topology_client *t, const struct err *why)
 {
 	t->last = *why;
 	t->is_sent = false;
-	if (++t->n_tried >= t->n_addrs) {
+	if (++t->addrs.n_tried >= t->addrs.n) {
 		end_of_round(t);
-		if (t->is_asking && !t->is_voting) {
+		if (t->is_asking && !t->vote.is_on) {
 			t->is_asking = false;
 			t->ev.on_failed(t->arg, &t->last);
 		}
 	}
-	t->at = (t->at + 1) % t->n_addrs;
+	t->addrs.at = (t->addrs.at + 1) % t->addrs.n;
 }
 
 /* This endpoint's answer is of no use. */
 static void leave_endpoint(struct topology_client *t, const struct err *why)
 {
 	next_endpoint(t, why);
-	if (t->n_addrs > 1)
-		topology_move_redial(t->move, t->addrs[t->at], "next endpoint");
+	if (t->addrs.n > 1)
+		topology_move_redial(t->move, t->addrs.v[t->addrs.at], "next endpoint");
 }
 
 static mono_ms deadline_of(const struct topology_client *t)
@@ -102,7 +123,7 @@ static void topology_client_send(struct topology_client *t, enum cmd_kind kind)
 
 static void send_question(struct topology_client *t)
 {
-	if (!t->is_asking || t->is_sent || t->is_voting || !redis_is_up(t->conn))
+	if (!t->is_asking || t->is_sent || t->vote.is_on || !redis_is_up(t->conn))
 		return;
 	t->is_sent = true;
 	if (t->mode == CONFIG_TOPOLOGY_STANDALONE) {
@@ -116,26 +137,26 @@ static void send_question(struct topology_client *t)
 static void standalone(struct topology_client *t)
 {
 	char addr[300];
-	snprintf(addr, sizeof addr, "%s", t->addrs[t->at]); /* as configured, wherever it leads now */
+	snprintf(addr, sizeof addr, "%s", t->addrs.v[t->addrs.at]); /* as configured, wherever it leads now */
 	t->is_asking = t->is_sent = false;
-	t->n_tried = 0;
+	t->addrs.n_tried = 0;
 	t->ev.on_standalone(t->arg, addr);
 }
 
 static void learn(struct topology_client *t, const struct slot_range *ranges, size_t n)
 {
-	t->n_addrs = t->n_configured;
-	for (size_t i = 0; i < n && t->n_addrs < TOPO_ADDRS_MAX; i++) {
+	t->addrs.n = t->addrs.n_configured;
+	for (size_t i = 0; i < n && t->addrs.n < TOPO_ADDRS_MAX; i++) {
 		char addr[SLOT_ROW_ADDR];
 		slot_row_addr(&ranges[i], addr);
 		bool known = false;
-		for (size_t k = 0; k < t->n_addrs && !known; k++)
-			known = strcmp(t->addrs[k], addr) == 0;
+		for (size_t k = 0; k < t->addrs.n && !known; k++)
+			known = strcmp(t->addrs.v[k], addr) == 0;
 		if (!known)
-			memcpy(t->addrs[t->n_addrs++], addr, sizeof addr);
+			memcpy(t->addrs.v[t->addrs.n++], addr, sizeof addr);
 	}
-	if (t->at >= t->n_addrs)
-		t->at = 0;
+	if (t->addrs.at >= t->addrs.n)
+		t->addrs.at = 0;
 }
 
 static void topology_client_refused(struct topology_client *t, const struct reply *r, const char *what)
@@ -151,8 +172,8 @@ static void topology_client_refused(struct topology_client *t, const struct repl
 static void say_odd_row(struct topology_client *t, const char *odd)
 {
 	if (odd[0] && strcmp(odd, t->odd_said) != 0)
-		log_line(LOG_WARN, "redis=%s CLUSTER SLOTS: %s: cannot be used, the other rows are", t->addrs[t->at],
-			odd);
+		log_line(LOG_WARN, "redis=%s CLUSTER SLOTS: %s: cannot be used, the other rows are",
+			t->addrs.v[t->addrs.at], odd);
 	snprintf(t->odd_said, sizeof t->odd_said, "%s", odd);
 }
 
@@ -161,30 +182,30 @@ static void say_odd_row(struct topology_client *t, const char *odd)
 static void forget_votes(struct topology_client *t)
 {
 	map_asker_stop(t->asker);
-	for (int i = 0; i < t->vote.n; i++)
-		mem_free(t->maps[i].rows);
-	t->vote.n = 0;
-	t->is_voting = false;
+	for (int i = 0; i < t->vote.votes.n; i++)
+		mem_free(t->vote.maps[i].rows);
+	t->vote.votes.n = 0;
+	t->vote.is_on = false;
 }
 
 static void use_map(struct topology_client *t, const struct slot_range *rows, size_t n, uint64_t map, int64_t epoch)
 {
 	learn(t, rows, n);
 	t->map_in_use = map;
-	t->best_epoch = epoch > t->best_epoch ? epoch : t->best_epoch;
+	t->behind.best_epoch = epoch > t->behind.best_epoch ? epoch : t->behind.best_epoch;
 	t->is_asking = t->is_sent = false;
-	t->n_tried = t->n_behind = 0;
-	t->behind_since = 0;
+	t->addrs.n_tried = t->behind.n = 0;
+	t->behind.since = 0;
 	t->ev.on_slots(t->arg, rows, n);
 }
 
 static void use_vote(struct topology_client *t, int i)
 {
-	struct slot_range *rows = t->maps[i].rows;
-	size_t n = t->maps[i].n;
-	uint64_t map = t->vote.v[i].map;
-	int64_t epoch = t->vote.v[i].epoch;
-	t->maps[i].rows = NULL;
+	struct slot_range *rows = t->vote.maps[i].rows;
+	size_t n = t->vote.maps[i].n;
+	uint64_t map = t->vote.votes.v[i].map;
+	int64_t epoch = t->vote.votes.v[i].epoch;
+	t->vote.maps[i].rows = NULL;
 	forget_votes(t);
 	use_map(t, rows, n, map, epoch);
 	mem_free(rows);
@@ -194,9 +215,9 @@ static int vote_for(struct topology_client *t, const struct slot_range *rows, si
 {
 	struct slot_range *copy = mem_array(n, sizeof *copy);
 	memcpy(copy, rows, n * sizeof *copy);
-	t->maps[t->vote.n].rows = copy;
-	t->maps[t->vote.n].n = n;
-	return slot_vote_add(&t->vote, slot_map_of(rows, n), epoch);
+	t->vote.maps[t->vote.votes.n].rows = copy;
+	t->vote.maps[t->vote.votes.n].n = n;
+	return slot_vote_add(&t->vote.votes, slot_map_of(rows, n), epoch);
 }
 
 static void topology_client_on_map(void *arg, const struct slot_range *rows, size_t n, int64_t epoch)
@@ -212,13 +233,13 @@ static void topology_client_on_map(void *arg, const struct slot_range *rows, siz
 static void topology_client_on_asked(void *arg)
 {
 	struct topology_client *t = arg;
-	int true_one = slot_vote_end(&t->vote);
+	int true_one = slot_vote_end(&t->vote.votes);
 	if (true_one != SLOT_VOTE_NONE) {
 		use_vote(t, true_one);
 		return;
 	}
 	struct err e;
-	err_set(&e, ERR_PROTO, "%d nodes of the cluster do not agree about its slots", t->vote.n);
+	err_set(&e, ERR_PROTO, "%d nodes of the cluster do not agree about its slots", t->vote.votes.n);
 	forget_votes(t);
 	t->is_asking = t->is_sent = false;
 	t->ev.on_failed(t->arg, &e);
@@ -244,15 +265,15 @@ static void weigh_map(struct topology_client *t, const struct slot_range *rows, 
 		slot_row_addr(&rows[i], addr);
 		add_address(others, &n_others, addr, self);
 	}
-	for (size_t i = 0; i < t->n_addrs; i++)
-		add_address(others, &n_others, t->addrs[i], self);
+	for (size_t i = 0; i < t->addrs.n; i++)
+		add_address(others, &n_others, t->addrs.v[i], self);
 	bool is_in_use = map == t->map_in_use && !t->ev.is_in_doubt(t->arg);
 	if (is_in_use || n_others == 0) {
-		use_map(t, rows, n, map, t->epoch);
+		use_map(t, rows, n, map, t->info.epoch);
 		return;
 	}
-	t->is_voting = true;
-	(void)vote_for(t, rows, n, t->epoch);
+	t->vote.is_on = true;
+	(void)vote_for(t, rows, n, t->info.epoch);
 	map_asker_start(t->asker, (const char(*)[SLOT_ROW_ADDR])others, n_others, CONFIRM_MS);
 }
 
@@ -261,22 +282,22 @@ static bool is_believable(struct topology_client *t)
 {
 	char why[160];
 	struct reply r = {.text = {why, 0}};
-	if (!t->is_well) {
-		r.text.len =
-			(size_t)snprintf(why, sizeof why, "cluster_state:%s, its slot map is not believed", t->state);
+	if (!t->info.is_well) {
+		r.text.len = (size_t)snprintf(
+			why, sizeof why, "cluster_state:%s, its slot map is not believed", t->info.state);
 		topology_client_refused(t, &r, "says");
 		return false;
 	}
-	if (t->epoch < 0 && !t->is_info_refused) {
-		t->is_info_refused = true;
+	if (t->info.epoch < 0 && !t->info.is_refused) {
+		t->info.is_refused = true;
 		log_line(LOG_WARN, "redis=%s CLUSTER INFO is refused, so every node's slot map is believed: %s",
-			t->addrs[t->at], t->state);
+			t->addrs.v[t->addrs.at], t->info.state);
 	}
-	if (t->epoch >= 0 && t->epoch < t->best_epoch) {
-		t->n_behind++;
-		t->behind_epoch = t->epoch > t->behind_epoch ? t->epoch : t->behind_epoch;
+	if (t->info.epoch >= 0 && t->info.epoch < t->behind.best_epoch) {
+		t->behind.n++;
+		t->behind.epoch = t->info.epoch > t->behind.epoch ? t->info.epoch : t->behind.epoch;
 		r.text.len = (size_t)snprintf(why, sizeof why, "epoch %lld, the cluster was at %lld already",
-			(long long)t->epoch, (long long)t->best_epoch);
+			(long long)t->info.epoch, (long long)t->behind.best_epoch);
 		topology_client_refused(t, &r, "is behind:");
 		return false;
 	}
@@ -285,8 +306,8 @@ static bool is_believable(struct topology_client *t)
 
 static void on_info(struct topology_client *t, const struct reply *r)
 {
-	t->is_well = map_asker_is_well(r, &t->epoch);
-	snprintf(t->state, sizeof t->state, "%.*s", (int)r->text.len, r->text.p ? r->text.p : "");
+	t->info.is_well = map_asker_is_well(r, &t->info.epoch);
+	snprintf(t->info.state, sizeof t->info.state, "%.*s", (int)r->text.len, r->text.p ? r->text.p : "");
 }
 
 static void slots(struct topology_client *t, const struct reply *r)
@@ -348,16 +369,16 @@ static void topology_client_on_up(void *arg)
 {
 	struct topology_client *t = arg;
 	t->conn = topology_move_conn(t->move);
-	t->is_sent = t->is_well = false;
+	t->is_sent = t->info.is_well = false;
 	send_question(t);
 }
 
 static const char *topology_client_on_down(void *arg, const struct err *why)
 {
 	struct topology_client *t = arg;
-	t->is_well = false;
+	t->info.is_well = false;
 	next_endpoint(t, why);
-	return t->addrs[t->at];
+	return t->addrs.v[t->addrs.at];
 }
 
 static void topology_client_opts(void *arg, struct redis_opts *out)
@@ -382,10 +403,10 @@ struct topology_client *topology_client_open(
 	t->arg = arg;
 	t->mode = c->redis.topology;
 	t->timeout_ms = c->redis.command_timeout_ms;
-	t->addrs = mem_array(TOPO_ADDRS_MAX, sizeof *t->addrs);
+	t->addrs.v = mem_array(TOPO_ADDRS_MAX, sizeof *t->addrs.v);
 	for (size_t i = 0; i < c->redis.endpoints.n && i < TOPO_ADDRS_MAX; i++)
-		snprintf(t->addrs[t->n_addrs++], sizeof *t->addrs, "%s", c->redis.endpoints.items[i]);
-	t->n_configured = t->n_addrs;
+		snprintf(t->addrs.v[t->addrs.n++], sizeof *t->addrs.v, "%s", c->redis.endpoints.items[i]);
+	t->addrs.n_configured = t->addrs.n;
 	t->argv = command_argv_new();
 	t->decoder = reply_decoder_new();
 	static const struct map_asker_events asked = {
@@ -393,7 +414,7 @@ struct topology_client *topology_client_open(
 	t->asker = map_asker_new(loop, &asked, t);
 	struct handoff_rules rules;
 	rules_of_handoff(c, &rules);
-	t->move = topology_move_open(loop, opts, t->addrs[0], &rules, &events, t);
+	t->move = topology_move_open(loop, opts, t->addrs.v[0], &rules, &events, t);
 	t->conn = topology_move_conn(t->move);
 	return t;
 }
@@ -463,6 +484,6 @@ void topology_client_close(struct topology_client *t)
 	map_asker_close(t->asker);
 	command_argv_free(t->argv);
 	reply_decoder_free(t->decoder);
-	mem_free(t->addrs);
+	mem_free(t->addrs.v);
 	mem_free(t);
 }

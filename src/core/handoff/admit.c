@@ -10,7 +10,7 @@ static bool goes_before(const struct handoff_conn *reader, const struct handoff_
 	if (!reader->is_open || !reader->is_up || reader->role != CONN_READER)
 		return false;
 	if (reader->last_op == c->op)
-		return reader->op == c->op || reader->has_old;
+		return reader->op == c->op || reader->left.are_there;
 	return strcmp(reader->address, c->address) == 0;
 }
 
@@ -20,7 +20,7 @@ static mono_ms admit_look_at(const struct handoff *h, const struct handoff_conn 
 	for (size_t i = 0; i < h->n_role_conns; i++) {
 		const struct handoff_conn *o = &h->conns[i];
 		if (o != l && o->is_open && o->op == l->op && handoff_is_dialing(o))
-			return op->last;
+			return op->attempts.last;
 	}
 	return op->look_at;
 }
@@ -29,7 +29,7 @@ static mono_ms admit_look_at(const struct handoff *h, const struct handoff_conn 
 mono_ms admit_at(struct handoff *h, const struct handoff_conn *l)
 {
 	const struct op *op = op_find(h, l->op);
-	if (op && op->is_same && h->now < op->last)
+	if (op && op->is_same && h->now < op->attempts.last)
 		return mono_max(l->at, admit_look_at(h, l, op));
 	if (l->role != CONN_COMMAND || l->n_tries > 0)
 		return l->at;
@@ -42,7 +42,7 @@ mono_ms admit_at(struct handoff *h, const struct handoff_conn *l)
 static void admit_refused(struct handoff *h, struct handoff_conn *l, struct op *op)
 {
 	mono_ms again = breaker_is_trying(h, op->to) ? h->now + WAIT_MS : breaker_reset_at(h, op->to);
-	if (again <= op->last) {
+	if (again <= op->attempts.last) {
 		l->at = again;
 		handoff_move(h, l, HANDOFF_WAITING, "it waits its turn");
 		return;

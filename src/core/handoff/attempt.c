@@ -18,17 +18,18 @@ static struct handoff_effect *attempt_add(
 
 static void attempt_plan(struct handoff *h, struct handoff_conn *l, struct op *op)
 {
-	op->n_open++;
+	op->conns.n_open++;
 	op->is_said = false;
 	l->op = op->serial;
 	l->n_tries = 0;
 	l->why[0] = '\0';
 	l->began = h->now;
-	mono_ms early = op->jitter / 4;
-	mono_ms wait = l->role == CONN_READER ? (mono_ms)rng_below(&h->rng, (uint64_t)early + 1)
-					      : early + (mono_ms)rng_below(&h->rng, (uint64_t)(op->jitter - early) + 1);
-	l->at = mono_max(op->due, h->now) + wait;
-	l->latest = mono_max(op->due, h->now) + mono_max(op->jitter, READER_FIRST_MS);
+	mono_ms early = op->attempts.jitter / 4;
+	mono_ms wait = l->role == CONN_READER
+			       ? (mono_ms)rng_below(&h->rng, (uint64_t)early + 1)
+			       : early + (mono_ms)rng_below(&h->rng, (uint64_t)(op->attempts.jitter - early) + 1);
+	l->at = mono_max(op->attempts.due, h->now) + wait;
+	l->latest = mono_max(op->attempts.due, h->now) + mono_max(op->attempts.jitter, READER_FIRST_MS);
 	handoff_move(h, l, HANDOFF_WAITING, "the next attempt");
 }
 
@@ -49,10 +50,12 @@ static mono_ms attempt_after(struct handoff *h, const struct handoff_conn *l, co
 {
 	if (l->n_tries >= h->rules.max_retries)
 		return MONO_NEVER;
-	mono_ms slot = mono_max(l->n_tries + 1, (h->now - op->due) / op->step + 1), tenth = op->step / 10;
-	mono_ms at = op->due + slot * op->step + (mono_ms)rng_below(&h->rng, 2 * (uint64_t)tenth + 1) - tenth;
-	at = mono_max(mono_min(at, op->last), h->now + ATTEMPT_APART_MS);
-	return at > op->last ? MONO_NEVER : at;
+	mono_ms slot = mono_max(l->n_tries + 1, (h->now - op->attempts.due) / op->attempts.step + 1),
+		tenth = op->attempts.step / 10;
+	mono_ms at = op->attempts.due + slot * op->attempts.step +
+		     (mono_ms)rng_below(&h->rng, 2 * (uint64_t)tenth + 1) - tenth;
+	at = mono_max(mono_min(at, op->attempts.last), h->now + ATTEMPT_APART_MS);
+	return at > op->attempts.last ? MONO_NEVER : at;
 }
 
 void attempt_begin(struct handoff *h, struct handoff_conn *l, struct op *op)
@@ -109,13 +112,13 @@ bool attempt_is_same(struct handoff *h, struct handoff_conn *l)
 	if (!op || !op->is_named || !l->peer[0])
 		return false;
 	bool is_same = strcmp(l->peer, l->next_peer) == 0;
-	if (!is_same || h->now >= op->last) {
+	if (!is_same || h->now >= op->attempts.last) {
 		op->is_same = false;
 		return false;
 	}
 	handoff_add(h, HANDOFF_DROP_NEW, handoff_index(h, l));
 	op->is_same = true;
-	op->look_at = mono_min(h->now + LOOK_MS, op->last);
+	op->look_at = mono_min(h->now + LOOK_MS, op->attempts.last);
 	l->at = op->look_at;
 	handoff_move(h, l, HANDOFF_WAITING, "the next attempt");
 	return true;

@@ -22,7 +22,7 @@ enum handoff_state handoff_state(const struct handoff *h, uint32_t conn)
 bool handoff_is_relaxed(const struct handoff *h, uint32_t conn)
 {
 	const struct handoff_conn *l = role_conn_at(h, conn);
-	return l && l->relaxed_until > 0;
+	return l && l->relaxed.told_until > 0;
 }
 
 const char *handoff_reason(const struct handoff *h, uint32_t conn)
@@ -40,7 +40,7 @@ struct handoff_gauges handoff_gauges(const struct handoff *h)
 			continue;
 		g.n_active += l->state >= HANDOFF_DIALING;
 		g.n_queued += l->state == HANDOFF_QUEUED;
-		g.n_relaxed += l->relaxed_until > 0;
+		g.n_relaxed += l->relaxed.told_until > 0;
 	}
 	for (int i = 0; i < BREAKERS; i++)
 		g.n_breakers_open += h->breakers[i].state == BREAKER_OPEN;

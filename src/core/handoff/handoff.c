@@ -139,7 +139,7 @@ void handoff_leave(struct handoff *h, struct handoff_conn *l, enum op_end how)
 	if (handoff_is_dialing(l))
 		handoff_add(h, HANDOFF_DROP_NEW, handoff_index(h, l));
 	op_ended(h, l, how);
-	handoff_move(h, l, l->has_old ? HANDOFF_DRAINING : HANDOFF_IDLE, "its part is over");
+	handoff_move(h, l, l->left.are_there ? HANDOFF_DRAINING : HANDOFF_IDLE, "its part is over");
 }
 
 /* ---- the new one takes over ---- */
@@ -158,19 +158,19 @@ static void handoff_switch_over(struct handoff *h, struct handoff_conn *l)
 	hist_add(&h->metrics.duration, (double)(h->now - l->began) / 1000);
 	op_ended(h, l, END_MOVED);
 	relax_moved(h, l);
-	l->is_up = l->has_old = true;
-	l->is_late = false;
+	l->is_up = l->left.are_there = true;
+	l->left.are_late = false;
 	l->up_at = h->now;
-	l->close_at = h->now + (l->role == CONN_SUBSCRIBER ? LINGER_MS : h->rules.timeout_ms);
-	l->unblock_at = l->role == CONN_READER ? h->now : MONO_NEVER;
+	l->left.close_at = h->now + (l->role == CONN_SUBSCRIBER ? LINGER_MS : h->rules.timeout_ms);
+	l->left.unblock_at = l->role == CONN_READER ? h->now : MONO_NEVER;
 	handoff_move(h, l, HANDOFF_DRAINING, "the replacement serves");
 }
 
 static void handoff_close_old(struct handoff *h, struct handoff_conn *l)
 {
-	if (!l->has_old)
+	if (!l->left.are_there)
 		return;
-	l->has_old = false;
+	l->left.are_there = false;
 	handoff_add(h, HANDOFF_CLOSE_OLD, handoff_index(h, l));
 	if (l->state == HANDOFF_DRAINING)
 		handoff_move(h, l, HANDOFF_IDLE, "the old one is closed");
@@ -264,7 +264,7 @@ static void on_open(struct handoff *h, const struct handoff_event *ev)
 		h->n_role_conns = ev->conn + 1;
 	}
 	struct handoff_conn *l = &h->conns[ev->conn];
-	*l = (struct handoff_conn){.is_open = true, .role = ev->role, .unblock_at = MONO_NEVER};
+	*l = (struct handoff_conn){.is_open = true, .role = ev->role, .left.unblock_at = MONO_NEVER};
 	relax_clear(l);
 	snprintf(l->address, sizeof l->address, "%.*s", (int)ev->text.len, ev->text.p ? ev->text.p : "");
 }
@@ -371,19 +371,19 @@ static void handoff_on_event(struct handoff *h, const struct handoff_event *ev)
 /* After a stall of ours, events of the old subscription may lie in its socket: it gets one more moment to be read. */
 static bool is_unread(struct handoff *h, struct handoff_conn *l)
 {
-	if (l->role != CONN_SUBSCRIBER || l->is_late || h->now < l->close_at + LATE_MS)
+	if (l->role != CONN_SUBSCRIBER || l->left.are_late || h->now < l->left.close_at + LATE_MS)
 		return false;
-	l->is_late = true;
-	l->close_at = h->now + LATE_MS;
+	l->left.are_late = true;
+	l->left.close_at = h->now + LATE_MS;
 	return true;
 }
 
 static void role_conn_due(struct handoff *h, struct handoff_conn *l)
 {
-	if (l->has_old && l->close_at <= h->now && !is_unread(h, l))
+	if (l->left.are_there && l->left.close_at <= h->now && !is_unread(h, l))
 		handoff_close_old(h, l);
-	if (l->has_old && l->unblock_at <= h->now) {
-		l->unblock_at = h->now + UNBLOCK_EVERY_MS;
+	if (l->left.are_there && l->left.unblock_at <= h->now) {
+		l->left.unblock_at = h->now + UNBLOCK_EVERY_MS;
 		handoff_add(h, HANDOFF_UNBLOCK, handoff_index(h, l));
 	}
 	if (handoff_is_dialing(l) && l->at <= h->now && handoff_index(h, l) != h->heard) {
@@ -397,8 +397,8 @@ static void role_conn_due(struct handoff *h, struct handoff_conn *l)
 static mono_ms next_of(struct handoff *h, const struct handoff_conn *l)
 {
 	mono_ms next = MONO_NEVER;
-	if (l->has_old)
-		next = mono_min(l->close_at, l->unblock_at);
+	if (l->left.are_there)
+		next = mono_min(l->left.close_at, l->left.unblock_at);
 	if (handoff_is_dialing(l) || (l->state == HANDOFF_WAITING && l->is_up))
 		next = mono_min(next, handoff_is_dialing(l) ? l->at : admit_at(h, l));
 	return next;
@@ -413,7 +413,7 @@ void handoff_check(struct handoff *h)
 		assert(l->state < HANDOFF_STATES);
 		assert(!handoff_is_dialing(l) || (l->op && op_find(h, l->op))); /* for what it was dialled is known */
 		assert(!handoff_is_dialing(l) || l->at != MONO_NEVER);          /* nothing waits for ever */
-		assert(l->state != HANDOFF_DRAINING || l->has_old);
+		assert(l->state != HANDOFF_DRAINING || l->left.are_there);
 	}
 	for (int i = 0; i < BREAKERS; i++)
 		assert(!h->breakers[i].n_failures || h->breakers[i].endpoint[0]);
@@ -433,7 +433,7 @@ mono_ms handoff_step(struct handoff *h, const struct handoff_event *ev, struct h
 	admit_due(h);
 	mono_ms next = mono_min(op_tick(h), relax_tick(h));
 	for (size_t i = 0; i < h->n_role_conns; i++) {
-		if (h->conns[i].is_open && h->conns[i].unblock_at <= h->now && h->conns[i].has_old)
+		if (h->conns[i].is_open && h->conns[i].left.unblock_at <= h->now && h->conns[i].left.are_there)
 			role_conn_due(h, &h->conns[i]);
 		if (h->conns[i].is_open)
 			next = mono_min(next, next_of(h, &h->conns[i]));

@@ -16,18 +16,29 @@ enum {
 	ATTEMPT_LEAST_MS = 1000, /* never less time for one */
 };
 
+/* When the attempts of an operation begin. */
+struct op_schedule {
+	mono_ms due;
+	mono_ms jitter, step; /* of the first attempt; from one attempt to the next */
+	mono_ms last;         /* an attempt that begins later may not end before the window does */
+};
+
+/* Its connections, by what came of them. */
+struct op_counts {
+	uint32_t n_open, n_moved, n_failed, n_cut;
+};
+
 /* One announcement (seq, endpoint), whatever the number of connections that heard it. */
 struct op {
 	uint32_t serial; /* 0 = unused */
 	int64_t seq;
 	char from[HANDOFF_ADDRESS], to[HANDOFF_ADDRESS]; /* to "" = configured, resolved anew */
 	char from_peer[HANDOFF_PEER];                    /* who was there when it was announced */
-	mono_ms began, until, due;
-	mono_ms jitter, step; /* of the first attempt; from one attempt to the next */
-	mono_ms last;         /* an attempt that begins later may not end before the window does */
-	mono_ms ended;        /* the last connection's part */
-	mono_ms look_at;      /* is_same: when the name is looked at again */
-	uint32_t n_open, n_moved, n_failed, n_cut;
+	mono_ms began, until;
+	struct op_schedule attempts;
+	mono_ms ended;   /* the last connection's part */
+	mono_ms look_at; /* is_same: when the name is looked at again */
+	struct op_counts conns;
 	unsigned n_rounds; /* that have failed, of all its connections */
 	bool is_said, is_superseded;
 	bool is_named;         /* it leads to a name, which may come to lead elsewhere */
@@ -41,6 +52,21 @@ struct pair { /* starts and their closing messages */
 	uint32_t n;
 	int64_t last_start, last_end; /* seq */
 	mono_ms cap_at;
+};
+
+/* How long its deadlines are relaxed, by what was announced over it: relax.c. */
+struct relaxation {
+	struct pair pairs[PAIRS];
+	mono_ms moving_until, post_until;
+	mono_ms told_until; /* as told; 0 = not relaxed, -1 = nothing told yet */
+};
+
+/* The connections that were left for its replacement. */
+struct left_conns {
+	bool are_there;   /* and not closed yet */
+	bool are_late;    /* they have had more time, after a stall */
+	mono_ms close_at; /* S closes them then; others at the latest */
+	mono_ms unblock_at;
 };
 
 struct handoff_conn {
@@ -60,13 +86,8 @@ struct handoff_conn {
 	mono_ms latest;                /* C does not wait longer for readers */
 	mono_ms began;                 /* this handoff */
 	mono_ms up_at;
-	bool has_old;     /* connections that were left and not closed yet */
-	bool is_late;     /* they have had more time, after a stall */
-	mono_ms close_at; /* they: S closes them then; others at the latest */
-	mono_ms unblock_at;
-	struct pair pairs[PAIRS];
-	mono_ms moving_until, post_until;
-	mono_ms relaxed_until; /* as told; 0 = not relaxed, -1 = nothing told yet */
+	struct left_conns left;
+	struct relaxation relaxed;
 };
 
 struct breaker {

@@ -20,19 +20,19 @@ static void sum_up(struct handoff *h, struct op *op)
 {
 	const char *to = op->to[0] ? op->to : "the configured address";
 	op->is_said = true;
-	if (op->n_failed > 0) {
+	if (op->conns.n_failed > 0) {
 		h->metrics.c[MH_HANDOFF_FAILED]++;
 		handoff_log(h, LOG_WARN, "handoff seq=%lld to %s failed: moved=%u failed=%u: %s", (long long)op->seq,
-			to, op->n_moved, op->n_failed, op->why);
-	} else if (op->n_cut > 0) {
+			to, op->conns.n_moved, op->conns.n_failed, op->why);
+	} else if (op->conns.n_cut > 0) {
 		h->metrics.c[MH_HANDOFF_FALLBACK]++;
 		handoff_log(h, LOG_WARN,
 			"handoff seq=%lld to %s: moved=%u reconnected=%u: the old connections ended first",
-			(long long)op->seq, to, op->n_moved, op->n_cut);
-	} else if (op->n_moved > 0) {
+			(long long)op->seq, to, op->conns.n_moved, op->conns.n_cut);
+	} else if (op->conns.n_moved > 0) {
 		h->metrics.c[MH_HANDOFF_OK]++;
 		handoff_log(h, LOG_NOTICE, "handoff seq=%lld to %s done: moved=%u after_ms=%lld", (long long)op->seq,
-			to, op->n_moved, (long long)(op->ended - op->began));
+			to, op->conns.n_moved, (long long)(op->ended - op->began));
 	} else if (op->is_superseded) {
 		h->metrics.c[MH_HANDOFF_SUPERSEDED]++;
 		handoff_log(h, LOG_INFO, "handoff seq=%lld to %s superseded", (long long)op->seq, to);
@@ -44,7 +44,7 @@ mono_ms op_tick(struct handoff *h)
 	mono_ms next = MONO_NEVER;
 	for (int i = 0; i < OPS; i++) {
 		struct op *op = &h->ops[i];
-		if (!op->serial || op->is_said || op->n_open > 0)
+		if (!op->serial || op->is_said || op->conns.n_open > 0)
 			continue;
 		if (op->began + SUM_UP_MS <= h->now)
 			sum_up(h, op);
@@ -60,10 +60,10 @@ void op_ended(struct handoff *h, struct handoff_conn *l, enum op_end how)
 	l->op = 0;
 	if (!op)
 		return;
-	op->n_open--;
-	op->n_moved += how == END_MOVED;
-	op->n_failed += how == END_FAILED;
-	op->n_cut += how == END_CUT;
+	op->conns.n_open--;
+	op->conns.n_moved += how == END_MOVED;
+	op->conns.n_failed += how == END_FAILED;
+	op->conns.n_cut += how == END_CUT;
 	op->is_superseded |= how == END_SUPERSEDED;
 	op->ended = h->now;
 }
@@ -88,17 +88,17 @@ static bool op_is_own(const struct op *op)
 static void op_plan(struct handoff *h, struct op *op, mono_ms window)
 {
 	op->is_named = op_is_name(op->to[0] ? op->to : h->configured);
-	op->due = h->now;
+	op->attempts.due = h->now;
 	op->until = h->now + mono_max(window, SHORTEST_MS);
 	if (window > SHORTEST_MS) {
 		bool is_later = !op->to[0] || (op_is_own(op) && !op->is_named);
-		op->due += is_later ? window / 2 : 0;
-		op->jitter = mono_min(window / JITTER_PART, JITTER_MAX_MS);
+		op->attempts.due += is_later ? window / 2 : 0;
+		op->attempts.jitter = mono_min(window / JITTER_PART, JITTER_MAX_MS);
 	}
-	mono_ms left = op->until - op->due;
-	op->step = mono_max(left / (h->rules.max_retries + 1), ATTEMPT_APART_MS);
-	op->last = op->until - mono_min(left / 4, ATTEMPT_LEAST_MS);
-	op->last -= (mono_ms)rng_below(&h->rng, (uint64_t)op->jitter / 4 + 1);
+	mono_ms left = op->until - op->attempts.due;
+	op->attempts.step = mono_max(left / (h->rules.max_retries + 1), ATTEMPT_APART_MS);
+	op->attempts.last = op->until - mono_min(left / 4, ATTEMPT_LEAST_MS);
+	op->attempts.last -= (mono_ms)rng_below(&h->rng, (uint64_t)op->attempts.jitter / 4 + 1);
 }
 
 static struct op *new_op(struct handoff *h, const struct note *n, const struct handoff_conn *l)
@@ -136,9 +136,9 @@ bool op_has(const struct op *op, const struct handoff_conn *l)
 {
 	if (!l->is_up || (op->to[0] && strcmp(l->address, op->to) != 0))
 		return false;
-	bool is_younger = l->up_at > (op->to[0] ? op->began : op->due);
+	bool is_younger = l->up_at > (op->to[0] ? op->began : op->attempts.due);
 	bool is_same_peer = op->is_named && l->peer[0] && strcmp(l->peer, op->from_peer) == 0;
-	return is_younger && (!is_same_peer || l->up_at >= op->last);
+	return is_younger && (!is_same_peer || l->up_at >= op->attempts.last);
 }
 
 /* ---- where to dial ---- */

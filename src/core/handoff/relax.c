@@ -13,17 +13,18 @@ static int pair_of(enum note_kind k)
 
 bool relax_matches(const struct handoff_conn *l, enum note_kind k)
 {
-	return l->pairs[pair_of(k)].n > 0;
+	return l->relaxed.pairs[pair_of(k)].n > 0;
 }
 
 void relax_note(struct handoff *h, struct handoff_conn *l, const struct note *n)
 {
 	assert(l->is_open && n->kind < NOTE_KINDS);
 	mono_ms cap = h->now + h->rules.relaxed_cap_ms;
-	struct pair *p = &l->pairs[pair_of(n->kind)];
+	struct pair *p = &l->relaxed.pairs[pair_of(n->kind)];
 	switch (n->kind) {
 	case NOTE_MOVING:
-		l->moving_until = mono_max(l->moving_until, mono_min(cap, h->now + mono_max(n->seconds, 1) * 1000));
+		l->relaxed.moving_until =
+			mono_max(l->relaxed.moving_until, mono_min(cap, h->now + mono_max(n->seconds, 1) * 1000));
 		break;
 	case NOTE_MIGRATING:
 	case NOTE_FAILING_OVER:
@@ -50,22 +51,22 @@ void relax_note(struct handoff *h, struct handoff_conn *l, const struct note *n)
 void relax_clear(struct handoff_conn *l)
 {
 	for (int i = 0; i < PAIRS; i++)
-		l->pairs[i] = (struct pair){.last_start = -1, .last_end = -1};
-	l->moving_until = l->post_until = 0;
+		l->relaxed.pairs[i] = (struct pair){.last_start = -1, .last_end = -1};
+	l->relaxed.moving_until = l->relaxed.post_until = 0;
 }
 
 void relax_moved(struct handoff *h, struct handoff_conn *l)
 {
 	relax_clear(l);
-	l->post_until = h->now + h->rules.post_relaxed_ms;
-	l->relaxed_until = -1; /* another connection, which has been told nothing */
+	l->relaxed.post_until = h->now + h->rules.post_relaxed_ms;
+	l->relaxed.told_until = -1; /* another connection, which has been told nothing */
 }
 
 static mono_ms until_of(struct handoff_conn *l, mono_ms now)
 {
-	mono_ms until = mono_max(l->moving_until, l->post_until);
+	mono_ms until = mono_max(l->relaxed.moving_until, l->relaxed.post_until);
 	for (int i = 0; i < PAIRS; i++) {
-		struct pair *p = &l->pairs[i];
+		struct pair *p = &l->relaxed.pairs[i];
 		if (p->n > 0 && p->cap_at <= now)
 			p->n = 0; /* the closing message never came */
 		if (p->n > 0)
@@ -81,17 +82,17 @@ mono_ms relax_tick(struct handoff *h)
 	for (uint32_t i = 0; i < h->n_role_conns; i++) {
 		struct handoff_conn *l = &h->conns[i];
 		mono_ms until = l->is_open ? until_of(l, h->now) : 0;
-		if (until != l->relaxed_until) {
+		if (until != l->relaxed.told_until) {
 			if (l->is_open)
 				handoff_add(h, HANDOFF_RELAX, i)->until = until;
-			l->relaxed_until = until;
+			l->relaxed.told_until = until;
 		}
 		if (until) {
 			is_relaxed = true;
 			next = mono_min(next, until);
 			for (int k = 0; k < PAIRS; k++)
-				if (l->pairs[k].n > 0)
-					next = mono_min(next, l->pairs[k].cap_at);
+				if (l->relaxed.pairs[k].n > 0)
+					next = mono_min(next, l->relaxed.pairs[k].cap_at);
 		}
 	}
 	if (h->was_relaxed && !is_relaxed)

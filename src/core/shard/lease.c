@@ -218,10 +218,10 @@ static struct msg *report(struct leases *ls, struct shard_ctx *c, const struct l
 
 void lease_forget_take(struct leases *ls, struct shard_ctx *c, struct lease *l)
 {
-	l->is_taking = false;
-	if (!l->is_unsaid)
+	l->take.is_on = false;
+	if (!l->take.is_unsaid)
 		return;
-	l->is_unsaid = false;
+	l->take.is_unsaid = false;
 	report(ls, c, l, LEASE_IS_HELD);
 }
 
@@ -233,7 +233,7 @@ struct msg *lease_report(struct leases *ls, struct shard_ctx *c, struct lease *l
 
 static void lease_release(struct leases *ls, struct shard_ctx *c, struct lease *l)
 {
-	if (!l->was_sent) {
+	if (!l->lock.was_sent) {
 		lease_forget(ls, c, l);
 		return;
 	}
@@ -267,11 +267,11 @@ void lease_op_answer(struct leases *ls, struct shard_ctx *c, const struct op_ans
 			lease_release(ls, c, l);
 		return;
 	}
-	if (!l->is_unsaid || a->result == OP_FAILED || a->result == OP_MOVED) {
+	if (!l->take.is_unsaid || a->result == OP_FAILED || a->result == OP_MOVED) {
 		lease_forget_take(ls, c, l);
 		return;
 	}
-	l->is_taking = l->is_unsaid = false;
+	l->take.is_on = l->take.is_unsaid = false;
 	struct msg *m = report(ls, c, l, LEASE_IS_HELD);
 	m->lease.has_take = true;
 	m->lease.taken = (uint8_t)a->result;
@@ -368,8 +368,8 @@ void lease_send(struct leases *ls, struct shard_ctx *c, struct lease *l, struct 
 	list_remove(&l->ready);
 	l->ttl_ms = (int32_t)ef->cmd.ttl_ms;
 	l->at = c->now;
-	if (l->wants_take && !l->was_sent) {
-		l->is_taking = true;
+	if (l->take.is_wanted && !l->lock.was_sent) {
+		l->take.is_on = true;
 		ctx_ask(c, &(struct op_ask){.is_leases = true,
 				   .handle = l->handle,
 				   .kind = CMD_TAKE,
@@ -378,7 +378,7 @@ void lease_send(struct leases *ls, struct shard_ctx *c, struct lease *l, struct 
 				   .stream = text_ref(l->stream),
 				   .not_after = MONO_NEVER});
 	}
-	l->in_flight = l->was_sent = true;
+	l->in_flight = l->lock.was_sent = true;
 	ls->n_in_flight++;
 	ls->n_sent++;
 	lease_set_timer(ls, c, l);
@@ -443,7 +443,7 @@ static void acquire(struct leases *ls, struct shard_ctx *c, struct msg *m)
 	l->is_startup = m->lease_acquire.is_startup;
 	l->stream = m->lease_acquire.stream;
 	m->lease_acquire.stream = NULL;
-	l->wants_take = m->lease_acquire.takes;
+	l->take.is_wanted = m->lease_acquire.takes;
 	l->at = c->now;
 	list_init(&l->ready);
 	if (!ctx_service(c, l->svc) || (!l->asking && !ctx_serves(c, l->slot))) {
@@ -458,7 +458,7 @@ static void acquire(struct leases *ls, struct shard_ctx *c, struct msg *m)
 	if (m->lease_acquire.good_until > 0) {
 		l->state = LEASE_HELD;
 		l->good_until = m->lease_acquire.good_until;
-		l->was_sent = true;
+		l->lock.was_sent = true;
 	}
 	lease_queue(ls, c, l);
 }
@@ -548,7 +548,7 @@ void lease_check(const struct leases *ls, const struct shard_ctx *c)
 		assert(!waits || l->timer.pos);                 /* nothing waits for ever */
 		assert(!is_held(l) || l->good_until > 0);
 		assert(!is_held(l) || (l->timer.pos && l->timer.at <= fence_of(c, l))); /* its fence comes in time */
-		assert(!l->in_flight || l->was_sent);
+		assert(!l->in_flight || l->lock.was_sent);
 		if (l->state == LEASE_RELEASING)
 			n_releasing++;
 		else

@@ -58,7 +58,7 @@ static void locked(struct leases *ls, struct shard_ctx *c, struct lease *l)
 {
 	ctx_metrics(c, l->svc)->c[M_ACQUIRE_OK]++;
 	lease_confirm(ls, c, l);
-	l->is_unsaid = true;
+	l->take.is_unsaid = true;
 }
 
 static struct msg *acquired(struct leases *ls, struct shard_ctx *c, struct lease *l, enum metric_service how)
@@ -66,7 +66,7 @@ static struct msg *acquired(struct leases *ls, struct shard_ctx *c, struct lease
 	ctx_metrics(c, l->svc)->c[how]++;
 	lease_confirm(ls, c, l);
 	struct msg *m = lease_report(ls, c, l, LEASE_IS_HELD);
-	m->lease.was_ours = l->was_ours;
+	m->lease.was_ours = l->lock.was_ours;
 	return m;
 }
 
@@ -93,7 +93,7 @@ static void lease_on_checked(struct leases *ls, struct shard_ctx *c, struct leas
 		return;
 	}
 	enum whose w = whose_value(c->rules, reply->text);
-	l->was_ours = w != WHOSE_OTHER;
+	l->lock.was_ours = w != WHOSE_OTHER;
 	if (w == WHOSE_MINE) {
 		lease_ask(ls, c, l, LEASE_CONFIRMING, none);
 	} else if (w == WHOSE_OLDER || (w == WHOSE_NEWER && l->is_startup)) {
@@ -126,8 +126,8 @@ static void renewed(struct leases *ls, struct shard_ctx *c, struct lease *l)
 	hist_add(&m->h[H_MARGIN], (double)(l->good_until - c->now) / 1000);
 	hist_add(&c->metrics.h[HR_RENEW], (double)(c->now - l->at) / 1000);
 	lease_confirm(ls, c, l);
-	if (l->was_missing) {
-		l->was_missing = false;
+	if (l->lock.was_missing) {
+		l->lock.was_missing = false;
 		lease_report(ls, c, l, LEASE_IS_RECREATED);
 	} else {
 		add_renewed(ls, c, l);
@@ -149,7 +149,7 @@ static void on_renewed(struct leases *ls, struct shard_ctx *c, struct lease *l, 
 {
 	if (reply->kind != REPLY_TEXT) { /* before the local deadline, else it would be lost already */
 		ctx_metrics(c, l->svc)->c[M_RENEW_MISSING]++;
-		l->was_missing = true;
+		l->lock.was_missing = true;
 		lease_ask(ls, c, l, LEASE_RECREATING, (struct slice){0});
 	} else if (whose_value(c->rules, reply->text) == WHOSE_MINE) {
 		renewed(ls, c, l);
@@ -175,7 +175,7 @@ static void on_recreated(struct leases *ls, struct shard_ctx *c, struct lease *l
 		return;
 	}
 	lease_confirm(ls, c, l);
-	l->was_missing = false;
+	l->lock.was_missing = false;
 	lease_report(ls, c, l, LEASE_IS_RECREATED);
 }
 
@@ -193,7 +193,7 @@ static void lease_answered(struct leases *ls, struct shard_ctx *c, struct lease 
 {
 	switch ((enum lease_state)l->state) {
 	case LEASE_ACQUIRING:
-		if (reply->kind == REPLY_OK && l->is_taking) {
+		if (reply->kind == REPLY_OK && l->take.is_on) {
 			locked(ls, c, l);
 		} else if (reply->kind == REPLY_OK) {
 			acquired(ls, c, l, M_ACQUIRE_OK);

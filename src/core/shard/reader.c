@@ -165,13 +165,13 @@ void reader_credits(struct readers *rs, struct shard_ctx *c, uint16_t svc, const
 	r->block_cap_ms = m->block_cap_ms;
 	r->is_sifting = m->is_sifting;
 	if (m->n > 0) {
-		r->credits = m->n;
-	} else if (r->asked > 0) {
-		r->credits = 0;
+		r->grant.credits = m->n;
+	} else if (r->grant.asked > 0) {
+		r->grant.credits = 0;
 		r->reader_queries[READER_QUERY_UNBLOCK].at = c->now;
-	} else if (r->credits > 0) {
-		reader_entries(c, r->svc, SOURCE_NEW, NULL, r->credits);
-		r->credits = 0;
+	} else if (r->grant.credits > 0) {
+		reader_entries(c, r->svc, SOURCE_NEW, NULL, r->grant.credits);
+		r->grant.credits = 0;
 	}
 	reader_wake(rs, c, r);
 }
@@ -183,12 +183,12 @@ static void reader_leave(struct shard_ctx *c, struct reader *r)
 	struct reader_query_state *s = &r->reader_queries[READER_QUERY_READ];
 	if (!s->in_flight)
 		return;
-	r->left_gen = s->gen;
-	r->is_left = true;
+	r->grant.left_gen = s->gen;
+	r->grant.is_left = true;
 	s->in_flight = false;
 	s->at = c->now + LEFT_MS;
-	r->credits = r->asked;
-	r->asked = 0;
+	r->grant.credits = r->grant.asked;
+	r->grant.asked = 0;
 	r->reader_queries[READER_QUERY_UNBLOCK].at = MONO_NEVER;
 }
 
@@ -220,11 +220,11 @@ void reader_command_up(struct readers *rs, struct shard_ctx *c)
 			if (e != READER_QUERY_READ) /* asked again: the connection that was left may never answer */
 				r->reader_queries[e].in_flight = false;
 			bool is_for_later = (e == READER_QUERY_GROUP && r->state == READER_AWAY) ||
-					    (e == READER_QUERY_READ && r->is_left);
+					    (e == READER_QUERY_READ && r->grant.is_left);
 			if (!is_for_later)
 				r->reader_queries[e].at = c->now;
 		}
-		r->audit_from = (struct entry_id){0};
+		r->audit.from = (struct entry_id){0};
 		r->reader_queries[READER_QUERY_TRIAL].at = c->trial_at;
 		r->reader_queries[READER_QUERY_FLEET].at = c->now;
 		r->reader_queries[READER_QUERY_FLEET].in_flight = false;
@@ -271,7 +271,7 @@ static bool is_enabled(const struct shard_ctx *c, const struct reader *r, enum r
 	case READER_QUERY_OWN:
 		return r->state == READER_OWN;
 	case READER_QUERY_READ:
-		return r->state == READER_RUN && r->is_conn_up && r->credits > 0;
+		return r->state == READER_RUN && r->is_conn_up && r->grant.credits > 0;
 	case READER_QUERY_HEARTBEAT:
 		return r->state == READER_OWN || r->state == READER_RUN;
 	case READER_QUERY_DLQ_LENGTH:
@@ -287,7 +287,7 @@ static bool is_enabled(const struct shard_ctx *c, const struct reader *r, enum r
 	case READER_QUERY_FLEET:
 		return r->state == READER_RUN && !r->is_fleet_forbidden && ctx_service(c, r->svc)->credits >= 0;
 	case READER_QUERY_UNBLOCK:
-		return r->asked > 0 && r->client_id > 0;
+		return r->grant.asked > 0 && r->client_id > 0;
 	case READER_QUERY_N:
 		break;
 	}
@@ -300,12 +300,12 @@ static void fill_read(struct shard_ctx *c, struct reader *r, struct effect *ef)
 	mono_ms block = mono_min(BLOCK_MAX_MS, rules->ttl_ms / 3);
 	if (r->block_cap_ms > 0)
 		block = mono_min(block, r->block_cap_ms);
-	r->asked = r->credits < rules->read_batch ? r->credits : rules->read_batch;
-	r->credits = 0;
-	r->is_left = false;
+	r->grant.asked = r->grant.credits < rules->read_batch ? r->grant.credits : rules->read_batch;
+	r->grant.credits = 0;
+	r->grant.is_left = false;
 	ef->role = CONN_READER;
 	ef->timeout_ms = block + c->rules->command_timeout_ms;
-	ef->cmd.count = r->asked;
+	ef->cmd.count = r->grant.asked;
 	ef->cmd.block_ms = block;
 	if (r->is_sifting) {
 		ef->cmd.kind = CMD_SIFT;
@@ -328,11 +328,11 @@ static void fill(struct shard_ctx *c, struct reader *r, enum reader_query e, str
 		fill_read(c, r, ef);
 		break;
 	case READER_QUERY_AUDIT:
-		if (r->audit_from.ms == 0 && r->audit_from.seq == 0) {
-			r->audit_began = c->now;
-			r->audit_pass++;
+		if (r->audit.from.ms == 0 && r->audit.from.seq == 0) {
+			r->audit.began = c->now;
+			r->audit.pass++;
 		}
-		ef->cmd.id = r->audit_from;
+		ef->cmd.id = r->audit.from;
 		ef->cmd.count = AUDIT_PAGE;
 		ef->cmd.consumer = slice_str(c->rules->consumer);
 		break;
@@ -463,9 +463,9 @@ void reader_check(const struct readers *rs, const struct shard_ctx *c)
 		bool is_reading = r->reader_queries[READER_QUERY_READ].in_flight;
 		assert(r->svc == i && r->state < READER_STATES);
 		assert(ctx_service(c, r->svc) && ctx_service(c, r->svc)->is_read);
-		assert(r->asked == 0 || is_reading); /* a grant is used by one read at a time */
-		assert(!is_reading || r->asked > 0);
-		assert(!r->is_left || !is_reading);
+		assert(r->grant.asked == 0 || is_reading); /* a grant is used by one read at a time */
+		assert(!is_reading || r->grant.asked > 0);
+		assert(!r->grant.is_left || !is_reading);
 		assert(r->is_conn_up || r->client_id == -1);
 	}
 }

@@ -34,6 +34,20 @@ struct reader_query_state {
 	bool use_eval; /* the server does not know the script */
 };
 
+/* What it may read: its credits, by the coordinator. */
+struct reader_grant {
+	int64_t credits, asked; /* of the grant not used yet; of the read in flight */
+	uint32_t left_gen;      /* of the read on a connection that was left */
+	bool is_left;           /* it may still be answered, and its grant has not been used again */
+};
+
+/* A pass through our own pending entries, for the coordinator to compare. */
+struct reader_audit {
+	struct entry_id from;
+	mono_ms began;
+	int64_t pass;
+};
+
 struct reader {
 	struct heap_node timer;
 	uint16_t svc;
@@ -42,16 +56,12 @@ struct reader {
 	bool was_lost; /* the group was gone: made again from the beginning */
 	bool is_again; /* own pending entries have been read once: after a repair straight to RUN */
 	int64_t client_id;
-	int64_t credits, asked; /* of the grant not used yet; of the read in flight */
-	uint32_t left_gen;      /* of the read on a connection that was left */
-	bool is_left;           /* it may still be answered, and its grant has not been used again */
+	struct reader_grant grant;
 	mono_ms block_cap_ms;
 	bool is_sifting; /* entries of running streams were met: they are put to wait by the server as it reads */
 	bool has_sift;   /* the server has that script */
 	struct entry_id own_after; /* own pending pass */
-	struct entry_id audit_from;
-	mono_ms audit_began;
-	int64_t audit_pass;
+	struct reader_audit audit;
 	int64_t due_position;
 	bool is_fleet_forbidden;
 	struct reader_query_state reader_queries[READER_QUERY_N];

@@ -37,15 +37,15 @@ static void on_audit(struct shard_ctx *c, struct reader *r, const struct reply *
 	page->n = (uint32_t)reply->n;
 	for (size_t i = 0; i < reply->n; i++)
 		page->v[i] = reply->pending[i].id;
-	struct msg_own_ids ids = {.page = page, .pass = r->audit_pass, .began = r->audit_began, .is_last = is_last};
+	struct msg_own_ids ids = {.page = page, .pass = r->audit.pass, .began = r->audit.began, .is_last = is_last};
 	ctx_msg(c, msg_own_ids(ids))->svc = r->svc;
 	if (!is_last) {
-		r->audit_from = entry_id_next(reply->pending[reply->n - 1].id);
+		r->audit.from = entry_id_next(reply->pending[reply->n - 1].id);
 		s->at = c->now;
 		return;
 	}
-	r->audit_from = (struct entry_id){0};
-	s->at = mono_max(c->now, r->audit_began + mono_max(EVERY_MS, 10 * (c->now - r->audit_began)));
+	r->audit.from = (struct entry_id){0};
+	s->at = mono_max(c->now, r->audit.began + mono_max(EVERY_MS, 10 * (c->now - r->audit.began)));
 }
 
 /* Again when the next one is due, in the order of the daemons' ranks, and once a second all the same: another daemon
@@ -136,7 +136,7 @@ static void reader_again(struct shard_ctx *c, struct reader *r, enum reader_quer
 	s->at = e == READER_QUERY_UNBLOCK ? MONO_NEVER : c->now + ctx_backoff(c, s->tries, first, cap);
 	s->tries = (uint8_t)(s->tries < 100 ? s->tries + 1 : s->tries);
 	if (e == READER_QUERY_AUDIT)
-		r->audit_from = (struct entry_id){0};
+		r->audit.from = (struct entry_id){0};
 }
 
 /* The user may not write such a key: then there are no trials over this connection, and nobody is told. */
@@ -191,11 +191,11 @@ static void judged(struct readers *rs, struct shard_ctx *c, struct reader *r, en
 /* The read on the connection that was left, while none has begun on the new one: what it brought ends the grant. */
 static void reader_left_reply(struct readers *rs, struct shard_ctx *c, struct reader *r, struct reply *reply)
 {
-	r->is_left = false;
+	r->grant.is_left = false;
 	r->reader_queries[READER_QUERY_READ].at = c->now;
 	if (reply->entries && reply->entries->n > 0) {
-		reader_entries(c, r->svc, SOURCE_NEW, reply->entries, r->credits);
-		r->credits = 0;
+		reader_entries(c, r->svc, SOURCE_NEW, reply->entries, r->grant.credits);
+		r->grant.credits = 0;
 	} else {
 		entry_batch_free(reply->entries);
 	}
@@ -209,7 +209,7 @@ void reader_reply(struct readers *rs, struct shard_ctx *c, uint64_t tag, const s
 	enum reader_query e = (enum reader_query)(tag_index(tag) & 0xff);
 	struct reader *r = svc < rs->n ? rs->v[svc] : NULL;
 	struct reader_query_state *s = r ? &r->reader_queries[e] : NULL;
-	if (r && e == READER_QUERY_READ && r->is_left && tag_gen(tag) == r->left_gen) {
+	if (r && e == READER_QUERY_READ && r->grant.is_left && tag_gen(tag) == r->grant.left_gen) {
 		reader_left_reply(rs, c, r, &reply);
 		return;
 	}
@@ -223,9 +223,10 @@ void reader_reply(struct readers *rs, struct shard_ctx *c, uint64_t tag, const s
 	s->in_flight = false;
 	if (e == READER_QUERY_READ) { /* whatever came of it, the grant has ended */
 		int64_t n_parked = reply.kind == REPLY_ENTRIES ? reply.integer : 0;
-		reader_entries(c, svc, SOURCE_NEW, reply.entries, r->asked)->entries.n_parked = (uint32_t)n_parked;
+		reader_entries(c, svc, SOURCE_NEW, reply.entries, r->grant.asked)->entries.n_parked =
+			(uint32_t)n_parked;
 		reply.entries = NULL;
-		r->asked = r->credits = 0;
+		r->grant.asked = r->grant.credits = 0;
 		r->reader_queries[READER_QUERY_UNBLOCK].at = MONO_NEVER;
 	} else {
 		hist_add(&c->metrics.h[HR_COMMAND], (double)(c->now - s->sent) / 1000);

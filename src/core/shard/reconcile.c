@@ -44,7 +44,7 @@ static void recovery_free(struct recovery *v)
 	}
 	map_fini(&v->peers);
 	text_unref(v->walking);
-	mem_free(v->live);
+	mem_free(v->live.v);
 	mem_free(v);
 }
 
@@ -85,7 +85,7 @@ static void reconcile_wake(struct reconcile *rc, struct shard_ctx *c, struct rec
 /* Entries that the group was given before it was known to us, at "$", may have been skipped on purpose. */
 static bool wants_ghost_floor(const struct shard_ctx *c, const struct recovery *v)
 {
-	return !v->has_ghost_floor && strcmp(recovery_rules(c, v)->group_start, "$") == 0;
+	return !v->ghost.has_floor && strcmp(recovery_rules(c, v)->group_start, "$") == 0;
 }
 
 static struct recovery *reconcile_begin(struct reconcile *rc, struct shard_ctx *c, uint16_t svc)
@@ -140,7 +140,7 @@ void reconcile_scan(struct reconcile *rc, struct shard_ctx *c, uint16_t svc)
 	if (!v)
 		return;
 	v->scan.at = v->consumers.at = v->walk.at = v->ghosts.at = c->now;
-	v->ghosts_asked = true;
+	v->ghost.are_asked = true;
 	reconcile_wake(rc, c, v);
 }
 
@@ -168,11 +168,11 @@ static uint64_t name_hash(struct slice s) /* the same in every daemon */
 
 static void add_live(struct recovery *v, uint64_t hash)
 {
-	if (v->n_live == v->live_cap) {
-		v->live_cap = v->live_cap ? v->live_cap * 2 : 16;
-		v->live = mem_grow(v->live, v->live_cap, sizeof *v->live);
+	if (v->live.n == v->live.cap) {
+		v->live.cap = v->live.cap ? v->live.cap * 2 : 16;
+		v->live.v = mem_grow(v->live.v, v->live.cap, sizeof *v->live.v);
 	}
-	v->live[v->n_live++] = hash;
+	v->live.v[v->live.n++] = hash;
 }
 
 struct peer *recovery_peer(const struct recovery *v, struct slice name)
@@ -247,8 +247,8 @@ static void end_walk(struct shard_ctx *c, struct recovery *v)
 static unsigned rank_of_all(const struct recovery *v)
 {
 	unsigned rank = 0;
-	for (size_t i = 1; i < v->n_live; i++)
-		rank += v->live[i] > v->live[0];
+	for (size_t i = 1; i < v->live.n; i++)
+		rank += v->live.v[i] > v->live.v[0];
 	return rank;
 }
 
@@ -298,9 +298,9 @@ static void forget_consumer(struct shard_ctx *c, struct recovery *v, const struc
 static bool is_my_turn(const struct recovery *v, const struct consumer_row *row)
 {
 	uint64_t least = UINT64_MAX;
-	for (size_t i = 0; i < v->n_live; i++)
-		least = least < (v->live[i] ^ name_hash(row->name)) ? least : v->live[i] ^ name_hash(row->name);
-	return v->n_live > 0 && least == (v->live[0] ^ name_hash(row->name));
+	for (size_t i = 0; i < v->live.n; i++)
+		least = least < (v->live.v[i] ^ name_hash(row->name)) ? least : v->live.v[i] ^ name_hash(row->name);
+	return v->live.n > 0 && least == (v->live.v[0] ^ name_hash(row->name));
 }
 
 static void forget_one(struct shard_ctx *c, struct recovery *v, const struct reply *reply)
@@ -331,7 +331,7 @@ static void on_consumers(struct shard_ctx *c, struct recovery *v, const struct r
 	mono_ms ttl = recovery_rules(c, v)->ttl_ms;
 	mono_ms next = v->consumers.sent + EVERY_MS;
 	v->round++;
-	v->n_live = 0;
+	v->live.n = 0;
 	add_live(v, name_hash(me));
 	for (size_t i = 0; i < reply->n; i++) {
 		const struct consumer_row *row = &reply->consumers[i];
@@ -404,9 +404,9 @@ static void on_ghosts(struct reconcile *rc, struct shard_ctx *c, struct recovery
 {
 	struct page *p = &v->ghosts;
 	if (wants_ghost_floor(c, v)) {
-		v->has_ghost_floor = reply->id.ms || reply->id.seq; /* else nothing was given to it yet */
-		v->ghost_floor = p->from = entry_id_next(reply->id);
-		p->at = v->has_ghost_floor ? v->scan.at : c->now + EVERY_MS;
+		v->ghost.has_floor = reply->id.ms || reply->id.seq; /* else nothing was given to it yet */
+		v->ghost.floor = p->from = entry_id_next(reply->id);
+		p->at = v->ghost.has_floor ? v->scan.at : c->now + EVERY_MS;
 		return;
 	}
 	for (size_t i = 0; i < reply->n; i++)
@@ -415,8 +415,8 @@ static void on_ghosts(struct reconcile *rc, struct shard_ctx *c, struct recovery
 		p->from = entry_id_next(reply->id);
 		return;
 	}
-	p->from = v->ghost_floor;
-	v->ghosts_asked = false;
+	p->from = v->ghost.floor;
+	v->ghost.are_asked = false;
 	p->at = c->now + rng_jitter(&c->rng, recovery_rules(c, v)->scan_interval_ms, recovery_rules(c, v)->jitter_pct);
 }
 
@@ -528,9 +528,9 @@ static void look_for_ghosts(struct shard_ctx *c, struct recovery *v)
 	struct page *p = &v->ghosts;
 	if (p->in_flight || p->at > c->now || !has_room(v))
 		return;
-	const bool is_mine = ctx_service(c, v->svc)->rank == 0 || v->ghosts_asked || wants_ghost_floor(c, v);
+	const bool is_mine = ctx_service(c, v->svc)->rank == 0 || v->ghost.are_asked || wants_ghost_floor(c, v);
 	if (!is_mine) {
-		p->from = v->ghost_floor;
+		p->from = v->ghost.floor;
 		p->at = c->now + recovery_rules(c, v)->scan_interval_ms;
 		return;
 	}

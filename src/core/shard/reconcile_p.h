@@ -50,6 +50,14 @@ struct repair_key {
 	struct entry_id id;
 };
 
+struct repair_times {
+	mono_ms found;
+	mono_ms seen;  /* last sign of the owner */
+	mono_ms asked; /* the command or call under way */
+	mono_ms alive; /* when its lock was last seen; < 0 never */
+	mono_ms guard; /* when the guard was closed */
+};
+
 struct repair {
 	struct heap_node timer;
 	struct link queue; /* of its service's ready ones */
@@ -63,11 +71,7 @@ struct repair {
 	bool is_suspect;   /* a worker died with it once: stays said */
 	bool is_ghost;     /* delivered, but pending for nobody; it has no consumer */
 	int64_t idle_ms;   /* when it was found; it only grows, or the entry was touched */
-	mono_ms found_at;
-	mono_ms seen_at;  /* last sign of the owner */
-	mono_ms asked_at; /* the command or call under way */
-	mono_ms alive_at; /* when its lock was last seen; < 0 never */
-	mono_ms guard_at; /* when the door was closed */
+	struct repair_times at;
 };
 
 struct peer { /* another consumer of the group */
@@ -90,16 +94,31 @@ struct page { /* a walk through pending entries: one page at a time */
 	uint8_t tries;
 };
 
+struct live_consumers { /* hashes of their names, ours too */
+	uint64_t *v;
+	size_t n, cap;
+};
+
+struct ghosts {                /* entries that nobody has */
+	struct entry_id floor; /* what the group was given before that was not ours to look at */
+	bool has_floor, are_asked;
+	mono_ms said_at; /* they were told of; 0 = never */
+	uint32_t n;      /* since then */
+};
+
+struct trimmed {         /* entries whose data was gone */
+	mono_ms said_at; /* they were told of; 0 = never */
+	uint32_t n;      /* since then */
+};
+
 struct recovery { /* of one service */
 	struct heap_node timer;
 	uint16_t svc;
 	struct map peers;
 	uint64_t round;
-	uint64_t *live; /* hashes of the names of live consumers, ours too */
-	size_t n_live, live_cap;
+	struct live_consumers live;
 	struct page consumers, walk, scan, left, ghosts;
-	struct entry_id ghost_floor; /* what the group was given before that was not ours to look at */
-	bool has_ghost_floor, ghosts_asked;
+	struct ghosts ghost;
 	mono_ms left_known;   /* who has left was asked then and answered; 0 = never */
 	struct text *walking; /* the suspect whose entries are walked through */
 	bool was_scanned;     /* the first pass is over */
@@ -107,10 +126,7 @@ struct recovery { /* of one service */
 	uint32_t n_busy;   /* states after READY */
 	uint32_t n_queued; /* READY */
 	uint32_t n_waiting;
-	mono_ms ghosts_said_at; /* entries that nobody had were told of; 0 = never */
-	uint32_t n_ghosts;      /* since then */
-	mono_ms trimmed_at;     /* entries whose data was gone were told of; 0 = never */
-	uint32_t n_trimmed;     /* since then */
+	struct trimmed trimmed;
 };
 
 struct reconcile {

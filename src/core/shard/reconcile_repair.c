@@ -103,9 +103,9 @@ static unsigned rank_of(const struct recovery *v, struct entry_id id)
 {
 	uint64_t e = mix(id.ms * 0x9e3779b97f4a7c15u + id.seq);
 	unsigned rank = 0;
-	uint64_t mine = v->n_live ? mix(v->live[0] ^ e) : 0;
-	for (size_t i = 1; i < v->n_live; i++)
-		rank += mix(v->live[i] ^ e) > mine;
+	uint64_t mine = v->live.n ? mix(v->live.v[0] ^ e) : 0;
+	for (size_t i = 1; i < v->live.n; i++)
+		rank += mix(v->live.v[i] ^ e) > mine;
 	return rank;
 }
 
@@ -117,8 +117,8 @@ static struct repair *repair_new(
 	r->index = index;
 	r->key = (struct repair_key){v->svc, id};
 	r->state = (uint8_t)state;
-	r->alive_at = -1;
-	r->found_at = c->now;
+	r->at.alive = -1;
+	r->at.found = c->now;
 	list_init(&r->queue);
 	map_put(&rc->repairs, &r->key, sizeof r->key, r);
 	++*counter_of(v, r);
@@ -141,11 +141,11 @@ static void take_up(
 	const struct peer *s = recovery_peer(v, row->consumer);
 	r->consumer = s ? text_ref(s->name) : text_new(row->consumer.p, row->consumer.len);
 	r->idle_ms = row->idle_ms;
-	r->seen_at = c->now - row->idle_ms;
-	if (s && s->seen_at > r->seen_at)
-		r->seen_at = s->seen_at;
+	r->at.seen = c->now - row->idle_ms;
+	if (s && s->seen_at > r->at.seen)
+		r->at.seen = s->seen_at;
 	if (r->source == BY_EVENT)
-		r->seen_at = mono_max(r->seen_at, c->now - recovery_rules(c, v)->ttl_ms);
+		r->at.seen = mono_max(r->at.seen, c->now - recovery_rules(c, v)->ttl_ms);
 	unsigned rank = rank_of(v, r->key.id);
 	if (rank > 0)
 		wait_until(rc, c, r, c->now + (mono_ms)rank * RANK_MS);
@@ -199,7 +199,7 @@ void repair_expired(struct reconcile *rc, struct shard_ctx *c, struct recovery *
 	}
 	r = repair_new(rc, c, v, id, REPAIR_CHECKING);
 	r->source = BY_EVENT;
-	r->asked_at = c->now;
+	r->at.asked = c->now;
 	struct effect *ef = ctx_redis(c, repair_tag(rc, r), CMD_PENDING, v->svc);
 	ef->cmd.id = id;
 	ef->cmd.count = 1;
@@ -211,7 +211,7 @@ void repair_expired(struct reconcile *rc, struct shard_ctx *c, struct recovery *
 static void repair_fetch(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
 	repair_move(rc, c, r, REPAIR_FETCHING, "its fields are asked for");
-	r->asked_at = c->now;
+	r->at.asked = c->now;
 	struct effect *ef = ctx_redis(c, repair_tag(rc, r), CMD_FETCH, (uint16_t)r->key.svc);
 	ef->cmd.id = r->key.id;
 	ef->cmd.asking = ctx_service(c, (uint16_t)r->key.svc)->asking;
@@ -230,7 +230,7 @@ static void call(struct reconcile *rc, struct shard_ctx *c, struct repair *r, en
 		.value = value,
 		.ttl_ms = ttl_ms};
 	ctx_msg(c, msg_lock_call(lock))->svc = (uint16_t)r->key.svc;
-	r->asked_at = c->now;
+	r->at.asked = c->now;
 	heap_set(&rc->timers, &r->timer, c->now + 3 * c->rules->command_timeout_ms);
 }
 
@@ -250,7 +250,7 @@ static void probe(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 static void close_guard(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
 	repair_move(rc, c, r, REPAIR_CLOSING, "its lock is missing");
-	r->guard_at = c->now;
+	r->at.guard = c->now;
 	call(rc, c, r, CMD_LOCK, guard_value(c), recovery_rules(c, recovery_of(rc, r))->ttl_ms);
 }
 
@@ -286,21 +286,21 @@ static struct op_ask repair_op_of(struct reconcile *rc, struct shard_ctx *c, str
 /* The door holds for T from its sending; a requeue sent later than this might be executed after that. */
 static mono_ms guard_end(const struct reconcile *rc, const struct shard_ctx *c, const struct repair *r)
 {
-	return r->guard_at + recovery_rules(c, recovery_of(rc, r))->ttl_ms - c->rules->command_timeout_ms;
+	return r->at.guard + recovery_rules(c, recovery_of(rc, r))->ttl_ms - c->rules->command_timeout_ms;
 }
 
 /* Its owner has left on purpose, and had it then: no death. */
 static bool was_left_behind(const struct reconcile *rc, const struct repair *r)
 {
 	const struct peer *s = recovery_peer(recovery_of(rc, r), slice_of(r->consumer));
-	return s && s->has_left && r->found_at - r->idle_ms <= s->left_at + LEFT_SLACK_MS;
+	return s && s->has_left && r->at.found - r->idle_ms <= s->left_at + LEFT_SLACK_MS;
 }
 
 static void ghost_back(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
 	repair_move(rc, c, r, REPAIR_REQUEUEING, "the guard is closed");
 	struct op_ask ask = repair_op_of(rc, c, r, CMD_GHOST_BACK);
-	if (r->guard_at)
+	if (r->at.guard)
 		ask.not_after = guard_end(rc, c, r);
 	ctx_ask(c, &ask);
 }
@@ -356,7 +356,7 @@ static void repair_on_checked(struct reconcile *rc, struct shard_ctx *c, struct 
 static void on_unreadable(struct reconcile *rc, struct shard_ctx *c, struct repair *r, enum entry_problem problem)
 {
 	int64_t min_idle = recovery_rules(c, recovery_of(rc, r))->min_idle_ms;
-	if (r->idle_ms + (c->now - r->found_at) < min_idle) {
+	if (r->idle_ms + (c->now - r->at.found) < min_idle) {
 		repair_forget(rc, c, r); /* the scan finds it when it is old enough */
 		return;
 	}
@@ -422,7 +422,7 @@ void repair_reply(struct reconcile *rc, struct shard_ctx *c, uint64_t t, struct 
 	struct repair *r = shard_pool_find(&rc->pool, tag_gen(t), tag_index(t));
 	if (!r)
 		return;
-	hist_add(&c->metrics.h[HR_COMMAND], (double)(c->now - r->asked_at) / 1000);
+	hist_add(&c->metrics.h[HR_COMMAND], (double)(c->now - r->at.asked) / 1000);
 	enum cmd_kind kind = r->state == REPAIR_CHECKING ? CMD_PENDING : CMD_FETCH;
 	enum verdict v = ctx_judge(c, "recovery", kind, (uint16_t)r->key.svc, reply);
 	if (r->state == REPAIR_CHECKING) {
@@ -442,9 +442,9 @@ static void on_alive(struct reconcile *rc, struct shard_ctx *c, struct repair *r
 {
 	struct recovery *v = recovery_of(rc, r);
 	ctx_metrics(c, v->svc)->c[M_PROBE_ALIVE]++;
-	if (r->alive_at < 0)
+	if (r->at.alive < 0)
 		ctx_metrics(c, v->svc)->c[M_REC_ALIVE]++;
-	r->alive_at = r->asked_at;
+	r->at.alive = r->at.asked;
 	if (!is_suspect(rc, r) || !recovery_rules(c, v)->probe || v->n_waiting >= RECOVERY_WATCHED) {
 		repair_forget(rc, c, r);
 		return;
@@ -460,7 +460,7 @@ static bool is_left_known(const struct reconcile *rc, const struct repair *r)
 {
 	const struct recovery *v = recovery_of(rc, r);
 	const struct peer *s = recovery_peer(v, slice_of(r->consumer));
-	return v->left_known >= (s && s->is_suspect ? s->suspect_at : r->found_at);
+	return v->left_known >= (s && s->is_suspect ? s->suspect_at : r->at.found);
 }
 
 static void on_missing(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const struct msg_lock_answer *m)
@@ -468,7 +468,7 @@ static void on_missing(struct reconcile *rc, struct shard_ctx *c, struct repair 
 	const struct service_rules *rules = recovery_rules(c, recovery_of(rc, r));
 	ctx_metrics(c, rules->svc)->c[M_PROBE_MISSING]++;
 	mono_ms changed_at = m->hold_off_until - rules->ttl_ms - rules->ttl_ms / 3;
-	bool is_observed = r->source == BY_EVENT || (r->alive_at >= 0 && r->alive_at > changed_at);
+	bool is_observed = r->source == BY_EVENT || (r->at.alive >= 0 && r->at.alive > changed_at);
 	if (!is_observed && m->hold_off_until > c->now) {
 		wait_until(rc, c, r, m->hold_off_until + AFTER_MS);
 		heap_set(&rc->services, &recovery_of(rc, r)->timer, c->now);
@@ -522,8 +522,8 @@ void reconcile_lock_answer(struct reconcile *rc, struct shard_ctx *c, const stru
 static void say_ghost(struct shard_ctx *c, struct recovery *v, const struct repair *r, struct entry_id id)
 {
 	char stream[FIELD_VALUE_CAP];
-	v->n_ghosts++;
-	if (v->ghosts_said_at && c->now < v->ghosts_said_at + GHOSTS_EVERY_MS)
+	v->ghost.n++;
+	if (v->ghost.said_at && c->now < v->ghost.said_at + GHOSTS_EVERY_MS)
 		return;
 	effects_log(c->out, LOG_WARN,
 		"shard=%u service=%s stream=%s id=%llu-%llu was delivered, but nobody had it: back as %llu-%llu n=%u; "
@@ -532,9 +532,9 @@ static void say_ghost(struct shard_ctx *c, struct recovery *v, const struct repa
 		c->index, recovery_rules(c, v)->name,
 		r->stream ? field_value(stream, r->stream->bytes, r->stream->len) : "?",
 		(unsigned long long)r->key.id.ms, (unsigned long long)r->key.id.seq, (unsigned long long)id.ms,
-		(unsigned long long)id.seq, v->n_ghosts);
-	v->ghosts_said_at = mono_max(c->now, 1);
-	v->n_ghosts = 0;
+		(unsigned long long)id.seq, v->ghost.n);
+	v->ghost.said_at = mono_max(c->now, 1);
+	v->ghost.n = 0;
 }
 
 static void ghost_is_back(struct reconcile *rc, struct shard_ctx *c, struct repair *r, struct entry_id id)
@@ -548,7 +548,7 @@ static void owner_is_gone(struct shard_ctx *c, const struct repair *r)
 	static const enum metric_service_hist hists[] = {H_REC_PROBE, H_REC_EVENT, H_REC_SCAN};
 	struct metrics_service *m = ctx_metrics(c, (uint16_t)r->key.svc);
 	m->c[r->is_uncounted ? M_REQUEUE_OWNER_LEFT : M_REQUEUE_OWNER_DIED]++;
-	hist_add(&m->h[hists[r->source]], (double)(c->now - r->seen_at) / 1000);
+	hist_add(&m->h[hists[r->source]], (double)(c->now - r->at.seen) / 1000);
 }
 
 static void requeued(struct reconcile *rc, struct shard_ctx *c, struct repair *r, struct entry_id id)
@@ -585,17 +585,17 @@ static void dead_lettered(struct reconcile *rc, struct shard_ctx *c, struct repa
 static void recovered_nothing(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
 	struct recovery *v = recovery_of(rc, r);
-	v->n_trimmed++;
-	if (!v->trimmed_at || c->now >= v->trimmed_at + TRIMMED_EVERY_MS) {
+	v->trimmed.n++;
+	if (!v->trimmed.said_at || c->now >= v->trimmed.said_at + TRIMMED_EVERY_MS) {
 		effects_log(c->out, LOG_WARN,
 			"shard=%u service=%s id=%llu-%llu lost: it was pending for %.200s and is not in the stream any "
 			"more n=%u; "
 			"nobody may use XTRIM, XDEL or XADD MAXLEN on %s-input",
 			c->index, recovery_rules(c, v)->name, (unsigned long long)r->key.id.ms,
-			(unsigned long long)r->key.id.seq, r->consumer->bytes, v->n_trimmed,
+			(unsigned long long)r->key.id.seq, r->consumer->bytes, v->trimmed.n,
 			recovery_rules(c, v)->name);
-		v->trimmed_at = mono_max(c->now, 1);
-		v->n_trimmed = 0;
+		v->trimmed.said_at = mono_max(c->now, 1);
+		v->trimmed.n = 0;
 	}
 	left(rc, c, r, M_REC_GONE);
 }
@@ -669,7 +669,7 @@ void reconcile_check(const struct reconcile *rc)
 	for (const struct repair *r; (r = map_next(&rc->repairs, &pos)); n++) {
 		assert(r->state < REPAIR_STATES && r->key.svc < rc->n && recovery_of(rc, r));
 		assert((r->state == REPAIR_READY) == !list_empty(&r->queue));
-		assert(r->state == REPAIR_READY || r->timer.pos || r->state > REPAIR_CHECKING || r->asked_at > 0);
+		assert(r->state == REPAIR_READY || r->timer.pos || r->state > REPAIR_CHECKING || r->at.asked > 0);
 		n_waiting += r->state == REPAIR_WAITING;
 		n_queued += r->state == REPAIR_READY;
 		n_busy += r->state > REPAIR_READY;

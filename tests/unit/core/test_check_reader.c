@@ -31,7 +31,7 @@ DIES(a_grant_is_used_by_one_read)
 	struct readers *rs = readers_new();
 	reader_service(rs, &C, 1);
 	reader_check(rs, &C); /* all is well */
-	rs->v[1]->asked = 5;
+	rs->v[1]->grant.asked = 5;
 	reader_check(rs, &C);
 }
 
