@@ -128,6 +128,20 @@ def test_ids_in_microseconds(t):
     ids(t, time.time_ns() // 1000, 1_000_000)
 
 
+def test_a_number_of_ones_own_behind_the_dash(t):
+    """Larger than any count: it must not lift the token above those that come after it."""
+    r = t.redis()
+    d = t.daemon(r, T=3)
+    w = t.worker(d, credits=1)
+    r.db.cmd("XADD", "orders-input", f"{int(time.time() * 1000)}-{2 ** 64 - 1}", "lbs-input", '{"DataStreamName":"s"}')
+    first = w.wait("assign")
+    assert len([x for x in d.log.splitlines() if "no time in milliseconds" in x]) == 1, "one warning"
+    assert "no time in milliseconds" in d.ctl("doctor").stdout
+    w.send({"t": "release", "lease": first["lease"], "retry_ms": 0})
+    second = w.wait("assign", 2)
+    assert second["token"] > first["token"], (first, second)
+
+
 def ids(t, first, second):
     """Tokens of a stream rise with each of its owners; said once, and by doctor."""
     r = t.redis()

@@ -67,15 +67,16 @@ static enum dead_reason why_hopeless(
 /* A producer names ids of its own. Once for each service. */
 static void look_at_id(struct coord *c, struct coord_service *s, struct entry_id id)
 {
-	if (id.ms < SESSION_ID_US || s->is_id_told)
+	if ((id.ms < SESSION_ID_US && id.seq < SESSION_ID_SEQ) || s->is_id_told)
 		return;
 	s->is_id_told = true;
 	effects_log(c->out, LOG_WARN,
 		"service=%s id=%llu-%llu is no time in milliseconds: a producer names ids itself (XADD without *); "
-		"tokens are "
-		"made from it as %s, ages are wrong",
+		"tokens are made from it as %s, ages are wrong",
 		s->rules->name, (unsigned long long)id.ms, (unsigned long long)id.seq,
-		id.ms < SESSION_ID_NS ? "microseconds" : "nanoseconds");
+		id.ms < SESSION_ID_US   ? "milliseconds, without what is behind the dash"
+		: id.ms < SESSION_ID_NS ? "microseconds"
+					: "nanoseconds");
 }
 
 /* Behind which entry of its stream it has to stand here; NULL: it may go on. One that is leaving holds up nothing. */

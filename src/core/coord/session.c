@@ -107,12 +107,13 @@ int session_lease_format(char out[SESSION_LEASE_CAP], struct entry_id id, uint64
 }
 
 /* Ids are Unix milliseconds, unless a producer names its own: then micro- and nanoseconds are seen. All are brought to
- * nanoseconds, so that tokens keep rising, from the year 1970 to 2262, whatever unit comes after which. */
+ * nanoseconds, so that tokens keep rising, from the year 1970 to 2262, whatever unit comes after which. A sequence
+ * number that nothing has counted to would lift the token above all that come after it, so it is left out. */
 int session_token_format(char out[SESSION_TOKEN_CAP], struct entry_id id)
 {
 	const unsigned __int128 most = (unsigned __int128)10000000000000000000ULL - 1; /* 19 digits */
 	const uint64_t scale = id.ms < SESSION_ID_US ? 1000000 : id.ms < SESSION_ID_NS ? 1000 : 1;
-	unsigned __int128 token = (unsigned __int128)id.ms * scale + id.seq;
+	unsigned __int128 token = (unsigned __int128)id.ms * scale + (id.seq < SESSION_ID_SEQ ? id.seq : scale - 1);
 	if (token > most)
 		token = most;
 	return snprintf(out, SESSION_TOKEN_CAP, "%019llu", (unsigned long long)token);

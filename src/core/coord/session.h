@@ -1,8 +1,7 @@
 /* session - one worker connection's protocol state: hello, liveness, what it was told, recent outcomes.
  * Pure. Owner: the coordinator. Times: monotonic ms.
  *
- *   NEW --hello--> HELD --own entries known--> READY --closed--> DETACHED --hello with session--> (moves to a new
- * READY)
+ *   NEW --hello--> HELD --own entries known--> READY --closed--> DETACHED --hello with session--> (a new READY)
  *    \______________________________________\____fatal, bye_____/___deadline______________________> (ended) */
 #pragma once
 #include "base/heap.h"
@@ -44,6 +43,8 @@ struct session {
 /* From here on the first part of an id is taken for microseconds, and for nanoseconds: as milliseconds, the year
  * 2286. */
 static const uint64_t SESSION_ID_US = 10000000000000, SESSION_ID_NS = 10000000000000000;
+/* From here on the second part is no count of what was added in one millisecond. */
+static const uint64_t SESSION_ID_SEQ = 1000000000;
 
 enum { SESSION_LEASE_CAP = FRAME_LEASE_MAX + 1, SESSION_TOKEN_CAP = 24 };
 

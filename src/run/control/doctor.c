@@ -401,7 +401,9 @@ static void on_groups(struct doctor *j, const redisReply *raw)
 			else if (strcmp(doctor_text_of(group->element[i]), "last-delivered-id") == 0)
 				last = doctor_text_of(group->element[i + 1]);
 		}
-		if (strcmp(name, j->names.group) != 0 || strtoull(last, NULL, 10) < SESSION_ID_US)
+		struct entry_id id;
+		if (strcmp(name, j->names.group) != 0 || !command_id_parse(last, strlen(last), &id) ||
+			(id.ms < SESSION_ID_US && id.seq < SESSION_ID_SEQ))
 			continue;
 		snprintf(found, sizeof found, "%.100s: id %.60s is no time in milliseconds", j->names.lbs, last);
 		doctor_say(j, "ids", "warn", found, "let Redis make the ids: XADD with *");

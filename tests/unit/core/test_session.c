@@ -39,6 +39,17 @@ Test(session, tokens_have_nineteen_digits_and_rise)
 	cr_expect_str_eq(token(UINT64_MAX, UINT64_MAX), "9999999999999999999");
 }
 
+/* A producer's own number behind the dash: what goes back gets an id of the server's clock, and a higher token. */
+Test(session, tokens_leave_out_a_sequence_number_that_is_none)
+{
+	cr_expect_str_eq(token(1, UINT64_MAX), "0000000000001999999");
+	cr_expect_str_eq(token(1700000000123, UINT64_MAX), "1700000000123999999");
+	cr_expect_str_eq(token(1700000000124, 0), "1700000000124000000");
+	cr_expect_str_eq(token(1700000000123, 999999999), "1700000001122999999"); /* a clock that stands still */
+	cr_expect_str_eq(token(1700000000123456, UINT64_MAX), "1700000000123456999");
+	cr_expect_str_eq(token(1700000000123456789, UINT64_MAX), "1700000000123456789");
+}
+
 /* A producer that names ids itself, in micro- or nanoseconds: a requeue has the next sequence number, and a higher token. */
 Test(session, tokens_of_other_units_rise_too)
 {
