@@ -323,6 +323,20 @@ IO_TEST(an_idle_connection_is_pinged_and_a_dead_one_noticed)
 	cr_assert(rig_count(&R, "reply") == 0);
 }
 
+IO_TEST(one_that_was_left_is_not_pinged)
+{
+	rig_serve(&R, SCRIPTS("hello\nexpect ECHO\nwait 150\nsend +late\\r\\n\nmute"));
+	R.opts.times.ping_idle_ms = 20;
+	rig_open(&R);
+	cr_assert(rig_until(&R, "up\n"));
+	rig_send(&R, 1, "ECHO a", 2000);
+	redis_leave(R.c, mono_now() + 2000, 0);
+	cr_assert(rig_until(&R, "reply 1 +late"));
+	rig_run_for(&R, 100);
+	expect_story("up\nreply 1 +late\n");
+	cr_assert_null(strstr(resp_server_heard(R.server, 0), "PING"), "%s", resp_server_heard(R.server, 0));
+}
+
 IO_TEST(comes_back_after_the_server_closed)
 {
 	rig_serve(&R, SCRIPTS("hello\nexpect GET\nclose", "hello\nexpect GET\nreset", "close", "serve"));

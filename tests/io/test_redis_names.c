@@ -2,6 +2,7 @@
  * getaddrinfo is ours here: libuv calls it in its own threads. */
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -166,6 +167,31 @@ NAME_TEST(an_address_that_takes_the_connection_and_is_silent_costs_a_moment)
 	cr_assert_lt(mono_now() - began, 250, "the one that served is the first again");
 }
 
+static int n_accepted(int fd)
+{
+	int n = 0, c;
+	while ((c = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
+		close(c);
+		n++;
+	}
+	return n;
+}
+
+NAME_TEST(the_one_that_hung_is_not_the_first_of_the_next_attempt)
+{
+	R.opts.times.connect_ms = 500;
+	rig_serve(&R, (const char *const[]){"expect HELLO\nsend -LOADING busy\\r\\n\nclose", "serve", NULL});
+	list_mute(R.opts.addr.port);
+	int mute = silent[n_silent - 1];
+	cr_assert_eq(fcntl(mute, F_SETFL, O_NONBLOCK), 0);
+	listed[n_listed++] = "127.0.0.1";
+	dial_name("two.example");
+	cr_assert(rig_until(&R, "down: "), "%s", R.story.data);
+	cr_assert_eq(n_accepted(mute), 1, "the first of the first attempt");
+	cr_assert(rig_until(&R, "up\n"), "%s", R.story.data);
+	cr_assert_eq(n_accepted(mute), 0, "the other one comes first, and is enough");
+}
+
 NAME_TEST(the_words_of_the_one_that_came_furthest)
 {
 	R.opts.times.connect_ms = 400;
@@ -240,6 +266,28 @@ NAME_TEST(a_dot_at_the_end_is_no_part_of_the_name_to_verify)
 	listed[n_listed++] = "127.0.0.1";
 	dial_name("localhost.");
 	cr_assert(rig_until(&R, "up\n"), "%s", R.story.data);
+	test_certs_remove(&certs);
+}
+
+NAME_TEST(nor_of_one_that_was_announced)
+{
+	test_certs_make(&certs);
+	struct resp_server_opts opts = {.cert_file = certs.server, .key_file = certs.key};
+	R.server = resp_server_start((const char *const[]){"serve", "serve", NULL}, &opts);
+	R.opts.addr.port = resp_server_port(R.server);
+	struct err err;
+	cr_assert(
+		redis_tls_new(&(struct redis_tls_files){.ca_file = certs.ca, .server_name = ""}, &tls, &err) == ERR_OK,
+		"%s", err.text);
+	R.opts.tls = tls;
+	listed[n_listed++] = "127.0.0.1";
+	dial_name("localhost");
+	cr_assert(rig_until(&R, "up\n"), "%s", R.story.data);
+	struct redis_addr announced = R.opts.addr;
+	snprintf(announced.host, sizeof announced.host, "localhost.");
+	buf_clear(&R.story);
+	redis_redial(R.c, &announced, "moved");
+	cr_assert(rig_until(&R, "\nup\n"), "%s", R.story.data);
 	test_certs_remove(&certs);
 }
 

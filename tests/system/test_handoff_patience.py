@@ -86,6 +86,7 @@ def test_old_one_ends_before_the_next_attempt(t):
     w.wait("ok", 2, timeout=5)
     print(f"= cut at 5 s: at the new endpoint after {moved:.0f} ms")
     assert moved < 1000
+    t.wait(lambda: len(g[1].conns(open=True)) == 4, 3, "the topology's, too")
 
 
 @limit(60)

@@ -22,6 +22,8 @@ static struct {
 	uint32_t n_leaving;    /* of our leaving that are answered at once, unless they are shown */
 	bool is_leaving_shown; /* and left without an answer */
 	uint32_t n_back;       /* how often it was said that we are back */
+	uint32_t n_errors;     /* lines of that level */
+	char error[300];       /* the last of them */
 	char key[33];          /* of the last welcome */
 } W;
 
@@ -183,6 +185,8 @@ static void story_event(struct coord_event ev)
 				&W.text, "[%5lld] w%llu closed\n", (long long)W.now, (unsigned long long)ef->session);
 		else if (ef->kind == EFF_FATAL)
 			buf_printf(&W.text, "[%5lld] ends with %d\n", (long long)W.now, ef->exit_code);
+		else if (ef->kind == EFF_LOG && ef->level == LOG_ERROR && ++W.n_errors)
+			snprintf(W.error, sizeof W.error, "%s", ef->text->bytes);
 	}
 	effects_clear(&W.out);
 	while (W.n_leaving > 0) {

@@ -244,6 +244,24 @@ Test(coord_shards, the_lock_of_a_lease_between_two_shards_is_deleted_where_its_s
 		     "[ 1000] s release 1\n");
 }
 
+Test(coord_shards, more_masters_than_numbers_are_an_error_line_again_and_again, .init = story_ready, .fini = story_down)
+{
+	struct slot_range *r = mem_array(SHARDS_MAX + 1, sizeof *r);
+	for (uint16_t i = 0; i <= SHARDS_MAX; i++)
+		r[i] = (struct slot_range){.from = i, .to = i, .port = (uint16_t)(i + 1), .host = "h"};
+	for (uint32_t minute = 1; minute <= 3; minute++) {
+		for (int i = 0; i < 3; i++)
+			story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = r, .n = SHARDS_MAX + 1});
+		cr_assert_eq(W.n_errors, minute);
+		cr_assert(strstr(W.error, "rows of the slot map are left out"), "%s", W.error);
+		story_until(W.now + 61000);
+	}
+	cr_assert_gt(W.c->topo.n_left_out, 0, "it is not ready");
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = r, .n = 2});
+	cr_assert_eq(W.c->topo.n_left_out, 0);
+	mem_free(r);
+}
+
 Test(coord_shards, a_service_whose_slot_has_no_master_says_so_once, .init = story_ready, .fini = story_down)
 {
 	struct slot_range with = {.from = 0, .to = 16383, .port = 1, .host = "a"};
