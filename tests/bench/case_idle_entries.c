@@ -1,5 +1,7 @@
-/* (i) entries mode: 10,000 open streams that are empty. What they cost beside as many leases without entries, and how long
+/* (n) likewise: a key of 1,000 entries has one that fails each time; how long entries of other keys take meanwhile, beside the same without it.
+ * (i) entries mode: 10,000 open streams that are empty. What they cost beside as many leases without entries, and how long
  * an entry that comes to one of them takes. The floor is a process that watches as many streams by client tracking. */
+#include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +12,7 @@
 #include "bench/feed_floor.h"
 #include "bench/pool.h"
 
-enum { STREAMS = 10000, SESSIONS = 16, PER_S = 200, GIVE_UP_S = 120, SETTLE_S = 6 };
+enum { STREAMS = 10000, SESSIONS = 16, PER_S = 200, GIVE_UP_S = 120, SETTLE_S = 6, KEYS = 1000, OF_KEY = 1000 };
 
 struct run {
 	struct bench *b;
@@ -19,7 +21,7 @@ struct run {
 	double *took_ms;
 	redisContext *link; /* does not block */
 	int fd;
-	bool is_armed;
+	bool is_armed, is_first_busy; /* the first stream has entries of its own */
 };
 
 struct idle {
@@ -55,7 +57,7 @@ static void on_floor(void *arg)
 
 static void add_one(struct run *x)
 {
-	uint32_t at = (uint32_t)((uint64_t)x->n_sent * 7919 % x->n_streams);
+	uint32_t first = x->is_first_busy, at = first + (uint32_t)((uint64_t)x->n_sent * 7919 % (x->n_streams - first));
 	char name[RIG_NAME + 1];
 	x->n_sent++;
 	rig_name(name, x->run, at);
@@ -140,6 +142,7 @@ static struct pool *open_all(struct run *x, const struct rig_daemon *d, bool tak
 		.n_sessions = SESSIONS,
 		.credits = (int)(x->n_streams / SESSIONS) + 1,
 		.takes_entries = takes_entries,
+		.bad = x->is_first_busy ? "\"bad\"" : NULL,
 		.on_entries = on_entries,
 		.arg = x});
 	pool_connect_all(p);
@@ -210,6 +213,87 @@ void case_idle_entries(struct bench *b, struct report_case *c)
 		report_add(c, "RSS per open stream above its lease", "bytes", (open.rss - leases.rss) / x.n_streams),
 		GOAL_AT_MOST, 512);
 	report_foreign(c, open.foreign);
+	redisFree(x.link);
+	mem_free(x.sent_us);
+	mem_free(x.took_ms);
+	rig_flush(&b->rig);
+}
+
+static const char pause_conf[] =
+	"    entries: {enabled: true, retry: {max_retries: 3, initial: 2s, factor: 1, jitter: 0%}}\n";
+
+static void fill_first(struct run *x, bool has_bad)
+{
+	redisContext *link = x->b->rig.link[0];
+	char name[RIG_NAME + 1];
+	rig_name(name, x->run, 0);
+	for (int i = 1; i <= OF_KEY; i++)
+		redisAppendCommand(link, "XADD %s 1-%d n %s", name, i, has_bad && i == OF_KEY / 2 ? "bad" : "0");
+	for (int i = 1; i <= OF_KEY; i++)
+		freeReplyObject(rig_reply(link));
+}
+
+static bool is_first_done(struct run *x)
+{
+	char name[RIG_NAME + 1];
+	rig_name(name, x->run, 0);
+	redisReply *pos = redisCommand(x->b->rig.link[0], "HGET {%s}-sluice pos", name);
+	bool is_done = pos && pos->str && strtoul(pos->str + 2, NULL, 10) == OF_KEY;
+	freeReplyObject(pos);
+	return is_done;
+}
+
+struct beside {
+	double p50_ms, p99_ms, tries, dead, foreign;
+};
+
+static struct beside measure_beside(struct run *x, bool has_bad)
+{
+	rig_flush(&x->b->rig);
+	struct rig_daemon d;
+	struct idle took = {0};
+	struct meter before;
+	x->run = ++x->b->run;
+	rig_start(&x->b->rig, &d, "n", pause_conf);
+	rig_wait_ready(&d);
+	rig_add(&x->b->rig, x->run, 0, x->n_streams);
+	struct pool *p = open_all(x, &d, true);
+	rounds_for(p, 2);
+	meter_read(&x->b->rig, d.pid, &before);
+	fill_first(x, has_bad);
+	keep_rate(x, p);
+	struct meter m = meter_since(&x->b->rig, d.pid, &before);
+	percentiles(x, &took);
+	int64_t end = proc_now_us() + (int64_t)GIVE_UP_S * 1000000;
+	while (!is_first_done(x)) {
+		pool_round(p, 50000);
+		if (proc_now_us() > end)
+			proc_die("(n) the key with the bad entry is not done");
+	}
+	struct beside out = {took.p50_ms, took.p99_ms, (double)pool_counts(p)->n_nacked,
+		(double)rig_integer(&x->b->rig, "XLEN orders-entries-dlq"), meter_foreign_cpus(&m)};
+	pool_close(p);
+	proc_stop(d.pid, SIGTERM);
+	return out;
+}
+
+void case_bad_entry(struct bench *b, struct report_case *c)
+{
+	struct run x = {
+		.b = b, .n = (uint32_t)(PER_S * (b->seconds < 10 ? b->seconds : 10)), .is_first_busy = true, .fd = -1};
+	x.n_streams = (uint32_t)(KEYS * b->scale);
+	x.sent_us = mem_array(x.n_streams, sizeof *x.sent_us);
+	x.took_ms = mem_array(x.n, sizeof *x.took_ms);
+	x.link = connect_now(&b->rig);
+	struct beside without = measure_beside(&x, false), with = measure_beside(&x, true);
+	report_goal_of(report_add_floor(c, "XADD to delivered, other keys, p50", "ms", with.p50_ms, without.p50_ms),
+		GOAL_OF_EXCESS, GOAL_AT_MOST, 1);
+	report_goal_of(report_add_floor(c, "XADD to delivered, other keys, p99", "ms", with.p99_ms, without.p99_ms),
+		GOAL_OF_EXCESS, GOAL_AT_MOST, 1);
+	report_add(c, "tries of the bad entry", "", with.tries);
+	report_goal(
+		report_add(c, "dead letters but the bad one", "", fabs(with.dead - 1) + without.dead), GOAL_AT_MOST, 0);
+	report_foreign(c, with.foreign);
 	redisFree(x.link);
 	mem_free(x.sent_us);
 	mem_free(x.took_ms);

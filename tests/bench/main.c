@@ -2,7 +2,7 @@
  *
  *   bench [-q] [-d DAEMON] [-l LAST] [-o FILE.json] [-r REPEATS] [-s SECONDS] [-x SCALE] [CASE...]
  *
- * CASE: letters of a to m, all without; b1k b10k b50k b100k, c10 c100 c1000 c5000, h1 h100 h10k, l20k l20k-coalesce
+ * CASE: letters of a to n, all without; b1k b10k b50k b100k, c10 c100 c1000 c5000, h1 h100 h10k, l20k l20k-coalesce
  * alone too. SECONDS: how long (b) holds and,
  * up to 10, (c) keeps its rate. LAST: the last release's daemon, measured in the same repeats. -q: once, for 3 s, a fifth of
  * the numbers: to see a difference while one works on it. */
@@ -31,7 +31,7 @@ static _Noreturn void usage(int code)
 	      "in\n"
 	      "entries mode, j kill in entries mode, k delayed entries, l many of one stream (l20k l20k-coalesce), m "
 	      "outage of the\n"
-	      "workers; without: all\n",
+	      "workers, n bad entry; without: all\n",
 		code ? stderr : stdout);
 	exit(code);
 }
@@ -81,7 +81,7 @@ static bool is_wanted(const struct options *o, const char *id)
 		return true;
 	for (const char *w = o->only; *w; w++) {
 		size_t n = strcspn(w, " ");
-		if (n && strspn(w, "abcdefghijklm") == n && memchr(w, id[0], n))
+		if (n && strspn(w, "abcdefghijklmn") == n && memchr(w, id[0], n))
 			return true;
 		w += n;
 		if (!*w)
@@ -188,6 +188,8 @@ static void on_one_master(struct bench *b, const struct options *o)
 	same_stream(b, o, "l20k", "20,000 entries of a running stream, then another; serialize", false);
 	same_stream(b, o, "l20k-coalesce", "the same; coalesce", true);
 	simple(b, o, "m", "1,000 streams, their workers fail for a minute", case_outage, 1);
+	simple(b, o, "n", "a bad entry among 1,000 of its key; 200 entries/s of 999 other keys", case_bad_entry,
+		b->repeats);
 	rig_down(&b->rig);
 }
 

@@ -36,6 +36,8 @@ struct pool {
 	struct session *sessions;
 	struct pool_counts counts;
 	bool fails;
+	char void_lease
+		[LEASE]; /* of the stream with the bad entry: what comes before the nack's ok does not count; "" = none */
 	void (*watch)(void *arg);
 	void *watch_arg;
 	char *read_buffer;
@@ -280,10 +282,30 @@ uint32_t pool_entries(const char *frame, size_t len, const char **last_id, size_
 	return to >= from ? (uint32_t)(to - from) + 1 : 1;
 }
 
+/* The bad entry of the frame is not acknowledged, what is before it is. True: there is one, or what comes is void. */
+static bool on_bad(struct pool *p, struct session *s, const char *line, size_t len, const char *lease, size_t n_lease)
+{
+	if (n_lease == strlen(p->void_lease) && memcmp(p->void_lease, lease, n_lease) == 0)
+		return true;
+	const char *at = memmem(line, len, p->o.bad, strlen(p->o.bad)), *id = NULL;
+	for (int i = 0; i < 2 && at; i++) /* [id, [its fields]] */
+		at = id = memrchr(line, '[', (size_t)(at - line));
+	const char *end = id ? memchr(id + 2, '"', len - (size_t)(id + 2 - line)) : NULL;
+	if (!end)
+		return false;
+	snprintf(p->void_lease, LEASE, "%.*s", (int)n_lease, lease);
+	buf_printf(&s->out, "{\"t\":\"nack\",\"lease\":\"%s\",\"id\":\"%.*s\"}\n", p->void_lease, (int)(end - id - 2),
+		id + 2);
+	p->counts.n_nacked++;
+	return true;
+}
+
 static void on_entries(struct pool *p, struct session *s, const char *line, size_t len)
 {
 	size_t n, id_len;
 	const char *lease = string_after(line, len, "\"lease\":\"", &n), *id;
+	if (p->o.bad && on_bad(p, s, line, len, lease, n))
+		return;
 	p->counts.n_entries += pool_entries(line, len, &id, &id_len);
 	if (p->o.on_entries)
 		p->o.on_entries(p->o.arg, line, len);
@@ -299,7 +321,9 @@ static void on_entries(struct pool *p, struct session *s, const char *line, size
 
 static void on_ok(struct pool *p, const char *line, size_t len)
 {
-	if (p->o.takes_entries && memmem(line, len, "\"for\":\"ack\"", 11))
+	if (p->o.bad && memmem(line, len, "\"for\":\"nack\"", 12))
+		p->void_lease[0] = '\0';
+	else if (p->o.takes_entries && memmem(line, len, "\"for\":\"ack\"", 11))
 		p->counts.n_acked++;
 	else
 		p->counts.n_ok++;

@@ -16,6 +16,7 @@ struct pool_opts {
 	bool finishes;
 	bool takes_entries;
 	uint32_t n_entries; /* a stream is done with its entry of this number; 0 = never */
+	const char *bad; /* an entry with this value is not acknowledged but fails; of one stream only; NULL = none */
 	void (*on_assign)(void *arg, const char *stream, size_t len);      /* may be NULL */
 	void (*on_assign_frame)(void *arg, const char *frame, size_t len); /* may be NULL */
 	void (*on_entries)(void *arg, const char *frame, size_t len);      /* may be NULL */
@@ -24,7 +25,7 @@ struct pool_opts {
 
 struct pool_counts {
 	uint64_t n_welcome, n_assigned, n_ok, n_lost, n_revoked, n_refused, n_errors, n_resumed, n_gone, n_closed,
-		n_pings, n_entries, n_acked;
+		n_pings, n_entries, n_acked, n_nacked;
 	uint64_t n_held; /* assigned or resumed, and not finished */
 };
 

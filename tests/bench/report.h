@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdio.h>
 
-enum { REPORT_REPEATS = 15, REPORT_ROWS = 32, REPORT_CASES = 24 };
+enum { REPORT_REPEATS = 15, REPORT_ROWS = 32, REPORT_CASES = 32 };
 
 enum goal { GOAL_NONE, GOAL_AT_LEAST, GOAL_AT_MOST };
 enum verdict { VERDICT_NONE, VERDICT_HOLDS, VERDICT_MISSED, VERDICT_UNCLEAR };
