@@ -311,12 +311,10 @@ class EntryChaos(Chaos):
         self.run_later(everything=True)
         if self.is_cluster:
             self.wait_whole()
-        for p in self.producers:
-            p.join(900 if self.o.whole else 60)
-            assert not p.is_alive(), f"a producer has {p.left} entries left"
+        self.left = []
+        self.until("everything is added", lambda: {p.name: f"{p.left} entries left" for p in self.producers if p.is_alive()}, 60)
         for d in self.daemons:
             d.wait_ready(60)
-        self.left = []
         self.say("all is up: waiting for the rest of the work")
         self.added = self.streams()
         self.until("every entry was worked on", self.unworked, 120)

@@ -15,8 +15,12 @@ ROUNDS, RATE = int(os.environ.get("ROUNDS", 10)), int(os.environ.get("RATE", 200
 
 
 def state(n):
-    """Its own word, by its Unix socket."""
-    return n.db.cmd("ROLE")[0]
+    """Its own word, by its Unix socket. Sentinel closes every connection of a node that it tells whom to follow: a new one each time."""
+    db = n.client()
+    try:
+        return db.cmd("ROLE")[0]
+    finally:
+        db.close()
 
 
 @limit(900)
