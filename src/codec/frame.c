@@ -252,21 +252,21 @@ static void read_entries_flag(struct frame *f, yyjson_val *root)
 	yyjson_val *v = yyjson_obj_get(root, F_ENTRIES.name);
 	if (v && !yyjson_is_null(v) && !yyjson_is_bool(v))
 		frame_refuse(f, FRAME_PROBLEM_FIELD, F_ENTRIES.wrong);
-	f->takes_entries = yyjson_get_bool(v);
+	f->hello.takes_entries = yyjson_get_bool(v);
 }
 
 static void read_hello(struct frame_decoder *d, struct frame *f, yyjson_val *root)
 {
 	yyjson_val *v = yyjson_obj_get(root, F_V.name);
-	if (!get_int(v, &f->v))
+	if (!get_int(v, &f->hello.v))
 		frame_refuse(f, FRAME_PROBLEM_FIELD, v ? F_V.wrong : F_V.missing);
 	v = yyjson_obj_get(root, F_NAME.name);
 	if (yyjson_is_str(v))
-		f->name = frame_slice_of(v);
+		f->hello.name = frame_slice_of(v);
 	else
 		frame_refuse(f, FRAME_PROBLEM_FIELD, v ? F_NAME.wrong : F_NAME.missing);
 	read_credits(f, root, &F_CREDITS);
-	read_string(f, root, &F_SESSION, &f->session);
+	read_string(f, root, &F_SESSION, &f->hello.session);
 	read_entries_flag(f, root);
 	yyjson_val *services = value_at(root, F_SERVICES.name);
 	yyjson_val *resume = value_at(root, F_RESUME.name);
@@ -275,11 +275,11 @@ static void read_hello(struct frame_decoder *d, struct frame *f, yyjson_val *roo
 		d->slices = mem_grow(d->slices, need, sizeof(*d->slices));
 		d->n_slices = need;
 	}
-	f->has_services = services != NULL;
-	f->services = d->slices;
-	f->n_services = read_strings(f, services, &F_SERVICES, f->services);
-	f->resume = d->slices ? d->slices + f->n_services : NULL;
-	f->n_resume = read_strings(f, resume, &F_RESUME, f->resume);
+	f->hello.has_services = services != NULL;
+	f->hello.services = d->slices;
+	f->hello.n_services = read_strings(f, services, &F_SERVICES, f->hello.services);
+	f->hello.resume = d->slices ? d->slices + f->hello.n_services : NULL;
+	f->hello.n_resume = read_strings(f, resume, &F_RESUME, f->hello.resume);
 }
 
 static void read_n(struct frame *f, yyjson_val *root)
@@ -399,7 +399,7 @@ enum err_code frame_decode(struct frame_decoder *d, const char *line, size_t len
 	yyjson_val *type = yyjson_obj_get(root, "t");
 	if (!yyjson_is_str(type))
 		return err_set(err, ERR_INVALID, type ? "`t` is not a string" : "no `t`");
-	*out = (struct frame){.kind = frame_kind_of(frame_slice_of(type)), .type = frame_slice_of(type), .v = -1};
+	*out = (struct frame){.kind = frame_kind_of(frame_slice_of(type)), .type = frame_slice_of(type), .hello.v = -1};
 	read_fields(d, out, root);
 	return ERR_OK;
 }

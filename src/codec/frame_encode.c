@@ -127,22 +127,22 @@ static void add_info(struct buf *b, struct slice info)
 static void encode_welcome(struct buf *b, const struct out_frame *f)
 {
 	int_field(b, "{\"t\":\"welcome\",\"v\":", PROTOCOL_VERSION);
-	slice_field(b, ",\"server\":", f->server);
-	slice_field(b, ",\"node\":", f->node);
-	slice_field(b, ",\"session\":", f->session);
-	int_field(b, ",\"lease_ms\":", f->lease_ms);
-	int_field(b, ",\"ping_ms\":", f->ping_ms);
-	int_field(b, ",\"resume_ms\":", f->resume_ms);
-	int_field(b, ",\"max_frame\":", f->max_frame);
+	slice_field(b, ",\"server\":", f->welcome.server);
+	slice_field(b, ",\"node\":", f->welcome.node);
+	slice_field(b, ",\"session\":", f->welcome.session);
+	int_field(b, ",\"lease_ms\":", f->welcome.lease_ms);
+	int_field(b, ",\"ping_ms\":", f->welcome.ping_ms);
+	int_field(b, ",\"resume_ms\":", f->welcome.resume_ms);
+	int_field(b, ",\"max_frame\":", f->welcome.max_frame);
 	until_field(b, f->until_ms);
-	int_field(b, ",\"now_ms\":", f->now_ms);
+	int_field(b, ",\"now_ms\":", f->welcome.now_ms);
 	buf_str(b, ",\"resumed\":[");
-	for (size_t i = 0; i < f->n_resumed; i++)
-		slice_field(b, i ? "," : "", f->resumed[i]);
+	for (size_t i = 0; i < f->welcome.n_resumed; i++)
+		slice_field(b, i ? "," : "", f->welcome.resumed[i]);
 	buf_str(b, "],\"gone\":[");
-	for (size_t i = 0; i < f->n_gone; i++) {
-		slice_field(b, i ? ",{\"lease\":" : "{\"lease\":", f->gone[i].lease);
-		name_field(b, ",\"outcome\":", outcomes[f->gone[i].outcome]);
+	for (size_t i = 0; i < f->welcome.n_gone; i++) {
+		slice_field(b, i ? ",{\"lease\":" : "{\"lease\":", f->welcome.gone[i].lease);
+		name_field(b, ",\"outcome\":", outcomes[f->welcome.gone[i].outcome]);
 		buf_add(b, "}", 1);
 	}
 	buf_add(b, "]", 1);
@@ -161,18 +161,18 @@ static void id_field(struct buf *b, const char *before, struct entry_id id)
 static void encode_assign(struct buf *b, const struct out_frame *f)
 {
 	slice_field(b, "{\"t\":\"assign\",\"lease\":", f->lease);
-	slice_field(b, ",\"service\":", f->service);
-	slice_field(b, ",\"stream\":", f->stream);
-	slice_field(b, ",\"id\":", f->id);
-	slice_field(b, ",\"token\":", f->token);
-	int_field(b, ",\"retry\":", f->retry);
+	slice_field(b, ",\"service\":", f->assign.service);
+	slice_field(b, ",\"stream\":", f->assign.stream);
+	slice_field(b, ",\"id\":", f->assign.id);
+	slice_field(b, ",\"token\":", f->assign.token);
+	int_field(b, ",\"retry\":", f->assign.retry);
 	buf_str(b, ",\"info\":");
 	add_info(b, f->info);
-	if (f->has_entries)
+	if (f->assign.has_entries)
 		id_field(b, ",\"entries\":{\"pos\":", f->entry), buf_add(b, "}", 1);
-	if (f->trace.p) {
+	if (f->assign.trace.p) {
 		buf_str(b, ",\"trace\":");
-		buf_add(b, f->trace.p, f->trace.len);
+		buf_add(b, f->assign.trace.p, f->assign.trace.len);
 	}
 	until_field(b, f->until_ms);
 }

@@ -41,27 +41,31 @@ enum frame_problem {
 	FRAME_PROBLEM_LIMIT  /* credits outside 0..10000 */
 };
 
+struct frame_hello {
+	int64_t v; /* version, -1 = absent or not an integer */
+	struct slice name;
+	bool has_services; /* `services` given */
+	struct slice *services;
+	size_t n_services;
+	struct slice session;
+	struct slice *resume;
+	size_t n_resume;
+	bool takes_entries;
+};
+
 struct frame {
 	enum frame_kind kind;
 	enum frame_problem problem;
 	const char *bad_field; /* static text, e.g. "lease: missing"; NULL unless problem */
 	struct slice type;     /* `t` as it came */
-	int64_t v;             /* hello: version, -1 = absent or not an integer */
-	int64_t credits;       /* hello, credits (from `n`) */
-	struct slice name;     /* hello */
-	bool has_services;     /* hello: `services` given */
-	struct slice *services;
-	size_t n_services;
-	struct slice session; /* hello */
-	struct slice *resume; /* hello */
-	size_t n_resume;
+	struct frame_hello hello;
+	int64_t credits; /* hello, credits (from `n`) */
 	struct slice lease;
 	struct slice reason;   /* fail, nack */
 	bool dead;             /* fail, nack */
 	bool has_retry_ms;     /* fail, release, nack */
 	int64_t retry_ms;      /* 0..FRAME_RETRY_MS_MAX */
 	struct entry_id entry; /* ack, nack */
-	bool takes_entries;    /* hello */
 	struct slice note;     /* progress */
 	bool has_n;
 	int64_t n; /* ping, pong */
@@ -109,11 +113,7 @@ struct gone {
 	enum gone_outcome outcome;
 };
 
-struct out_frame { /* daemon -> worker */
-	enum out_kind kind;
-	struct slice lease; /* assign, ok, revoke, err (optional) */
-	mono_ms until_ms;   /* welcome, assign, ping */
-	/* welcome */
+struct out_welcome {
 	struct slice server, node, session;
 	int64_t lease_ms, ping_ms, resume_ms, max_frame;
 	mono_ms now_ms; /* our clock: the worker compares it with its own */
@@ -121,12 +121,22 @@ struct out_frame { /* daemon -> worker */
 	size_t n_resumed;
 	const struct gone *gone;
 	size_t n_gone;
-	/* assign */
+};
+
+struct out_assign {
 	struct slice service, stream, id, token;
 	int64_t retry;
-	struct slice info;  /* raw JSON text, written as it is; entries: their texts, with commas */
-	struct slice trace; /* likewise; absent = none */
+	struct slice trace; /* raw JSON text; absent = none */
 	bool has_entries;   /* the lease is in entries mode: .entry is its position */
+};
+
+struct out_frame { /* daemon -> worker */
+	enum out_kind kind;
+	struct slice lease; /* assign, ok, revoke, err (optional) */
+	mono_ms until_ms;   /* welcome, assign, ping */
+	struct out_welcome welcome;
+	struct out_assign assign;
+	struct slice info; /* assign, entries: raw JSON text, written as it is; of entries their texts, with commas */
 	/* assign, ok for ack and nack */
 	struct entry_id entry;
 	int64_t retry_ms; /* nack that waits */

@@ -42,29 +42,46 @@ struct own_key {
 	const char *name;
 };
 
+struct lease_rules { /* of its locks */
+	mono_ms ttl_ms, renew_ms, stop_margin_ms;
+	mono_ms old_margin_ms, old_until; /* a lease good until before old_until keeps the margin of former rules */
+};
+
+struct recovery_rules { /* of entries whose owner is gone */
+	mono_ms scan_interval_ms, min_idle_ms, forget_consumer_ms;
+	uint32_t scan_page;
+	bool probe;
+};
+
+struct dlq_rules {
+	char name[256]; /* "" = <service>-input-dlq */
+	uint16_t slot;
+	bool is_same_slot;
+	int64_t max_len; /* 0 = unbounded */
+};
+
+struct own_keys {
+	const struct own_key *v; /* NULL = none */
+	uint32_t n;
+};
+
 struct service_rules {
 	atomic_uint refs;
 	uint16_t svc; /* stable id, never reused while the process lives */
-	uint16_t lbs_slot, dlq_slot;
-	bool dlq_same_slot;
+	uint16_t lbs_slot;
 	enum same_stream same_stream;
-	bool probe;
 	uint32_t weight; /* 1..100: its share of free credits when several services want them */
-	uint32_t read_batch, max_streams, max_retries, wait_replicas, scan_page;
+	uint32_t read_batch, max_streams, max_retries, wait_replicas;
 	unsigned jitter_pct;
-	mono_ms ttl_ms, renew_ms, stop_margin_ms;
-	mono_ms old_margin_ms,
-		old_until; /* a lease that is good until before old_until keeps the margin of former rules */
-	mono_ms scan_interval_ms, min_idle_ms, forget_consumer_ms;
+	struct lease_rules lease;
+	struct recovery_rules recovery;
 	struct retry_rules retry;
-	uint64_t hash;       /* of the name: part of lease strings */
-	int64_t dlq_max_len; /* 0 = unbounded */
+	struct dlq_rules dlq;
+	uint64_t hash; /* of the name: part of lease strings */
 	struct entries_rules entries;
 	char group_start[4]; /* "0" or "$" */
-	char dlq[256];       /* "" = <name>-input-dlq */
 	char name[136];
-	uint32_t n_own;
-	const struct own_key *own; /* in the same memory; NULL = none */
+	struct own_keys own; /* in the same memory */
 };
 
 static inline struct service_rules *service_rules_ref(struct service_rules *r)
@@ -83,7 +100,7 @@ static inline void service_rules_unref(struct service_rules *r)
  * past. */
 static inline mono_ms service_stop_margin(const struct service_rules *r, mono_ms good_until)
 {
-	return good_until < r->old_until ? r->old_margin_ms : r->stop_margin_ms;
+	return good_until < r->lease.old_until ? r->lease.old_margin_ms : r->lease.stop_margin_ms;
 }
 
 struct shard_rules {          /* fixed for a shard's life but for timeouts */

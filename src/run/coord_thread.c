@@ -31,40 +31,40 @@ static void shard_start(struct daemon *d, const struct effect *ef)
 {
 	struct shard_thread_opts o = {.index = ef->to,
 		.addr = ef->address->bytes,
-		.rules = d->shard_rules,
+		.rules = d->shards.rules,
 		.node = d->config->node.id,
 		.to_coord = d->mail};
 	o.rules.seed += ef->to;
-	rules_of_redis(d->config, d->password, d->tls, o.rules.consumer, &o.redis);
+	rules_of_redis(d->config, d->login.password, d->login.tls, o.rules.consumer, &o.redis);
 	rules_of_handoff(d->config, &o.handoff);
 	struct err err;
-	d->shard_since[ef->to] = mono_now();
-	if (shard_thread_start(&o, &d->shards[ef->to], &err) != ERR_OK) {
+	d->shards.since[ef->to] = mono_now();
+	if (shard_thread_start(&o, &d->shards.v[ef->to], &err) != ERR_OK) {
 		struct msg m = msg_not_started((struct msg_not_started){.why = text_new(err.text, strlen(err.text))});
 		m.from = ef->to;
 		say_for_shard(d, &m);
 	}
-	if (ef->to >= d->n_shards)
-		d->n_shards = (uint16_t)(ef->to + 1);
+	if (ef->to >= d->shards.n)
+		d->shards.n = (uint16_t)(ef->to + 1);
 }
 
 static void shard_stop(struct daemon *d, uint16_t shard)
 {
-	if (shard >= SHARDS_MAX || !d->shards[shard])
+	if (shard >= SHARDS_MAX || !d->shards.v[shard])
 		return;
-	shard_thread_stop(d->shards[shard]);
-	d->shards[shard] = NULL;
+	shard_thread_stop(d->shards.v[shard]);
+	d->shards.v[shard] = NULL;
 	metrics_keep(d, shard);
-	mem_free(d->snapshots[shard]);
-	d->snapshots[shard] = NULL;
+	mem_free(d->shards.snapshots[shard]);
+	d->shards.snapshots[shard] = NULL;
 }
 
 static void take_snapshot(struct daemon *d, uint16_t shard, struct snapshot *s)
 {
 	struct snapshot *old = s; /* of a shard that has stopped: counted already */
-	if (d->shards[shard] && s->at >= d->shard_since[shard]) {
-		old = d->snapshots[shard];
-		d->snapshots[shard] = s;
+	if (d->shards.v[shard] && s->at >= d->shards.since[shard]) {
+		old = d->shards.snapshots[shard];
+		d->shards.snapshots[shard] = s;
 	}
 	mem_free(old);
 }
@@ -73,8 +73,8 @@ static void to_shard(struct daemon *d, const struct effect *ef)
 {
 	struct run_msg m = {.kind = RUN_CORE, .core = ef->msg};
 	fault_post(&m.core);
-	if (d->shards[ef->to]) {
-		shard_thread_send(d->shards[ef->to], &m);
+	if (d->shards.v[ef->to]) {
+		shard_thread_send(d->shards.v[ef->to], &m);
 		return;
 	}
 	struct msg answer;
@@ -85,8 +85,8 @@ static void to_shard(struct daemon *d, const struct effect *ef)
 
 static void coord_thread_end(struct daemon *d, int code)
 {
-	d->exit_code = code;
-	d->is_ending = true;
+	d->end.exit_code = code;
+	d->end.is_ending = true;
 }
 
 static void coord_thread_perform(struct daemon *d, struct effect *ef)
@@ -111,7 +111,7 @@ static void coord_thread_perform(struct daemon *d, struct effect *ef)
 			worker_socket_drop(d->workers, ef->session);
 		break;
 	case EFF_TOPOLOGY:
-		topology_client_ask(d->topo);
+		topology_client_ask(d->topo.client);
 		break;
 	case EFF_FATAL:
 		if (ef->exit_code)
@@ -138,15 +138,15 @@ void daemon_step(struct daemon *d, struct coord_event *ev)
 	ev->now = mono_now(); /* not the round's: the process may have been stopped within it */
 	ev->wall_ms = mono_wall_ms();
 	d->effects.says_moves = log_is_on(LOG_DEBUG);
-	d->core_deadline = coord_step(d->core, ev, &d->effects);
+	d->clock.core_deadline = coord_step(d->core, ev, &d->effects);
 	for (size_t i = 0; i < d->effects.n; i++)
 		coord_thread_perform(d, &d->effects.v[i]);
 	effects_clear(&d->effects);
 	if (d->workers)
 		worker_socket_sweep(d->workers);
 	state_store_try(d);
-	loop_wake_at(d->loop, mono_min(d->core_deadline, d->next_second));
-	if (d->is_ending)
+	loop_wake_at(d->loop, mono_min(d->clock.core_deadline, d->clock.next_second));
+	if (d->end.is_ending)
 		loop_stop(d->loop);
 }
 
@@ -167,21 +167,21 @@ bool daemon_ready(struct daemon *d, struct buf *reasons)
 	buf_init(&none);
 	struct buf *r = reasons ? reasons : &none;
 	if (!c->topo.is_known) {
-		buf_printf(r, "%s\n", d->topo_why[0] ? d->topo_why : "redis: not connected yet");
+		buf_printf(r, "%s\n", d->topo.why[0] ? d->topo.why : "redis: not connected yet");
 		ready = false;
 	}
 	for (uint16_t i = 0; i < c->shards.n; i++) {
 		const struct coord_shard *s = &c->shards.v[i];
+		const char *addr = c->topo.nodes[i].addr;
 		if (s->is_leaving || !(s->is_on || s->is_refused))
 			continue;
 		if (!s->is_up[CONN_COMMAND])
-			buf_printf(
-				r, "redis %s: %s\n", c->topo.nodes[i].addr, s->why[0] ? s->why : "not connected yet");
+			buf_printf(r, "redis %s: %s\n", addr, s->why[0] ? s->why : "not connected yet");
 		else if (d->config->redis.keyspace_events == CONFIG_KEYSPACE_REQUIRE && !s->is_up[CONN_SUBSCRIBER])
-			buf_printf(r, "redis %s: no keyspace events: %s\n", c->topo.nodes[i].addr,
+			buf_printf(r, "redis %s: no keyspace events: %s\n", addr,
 				s->why[0] ? s->why : "not subscribed yet");
 		else if (is_refused_for_long(d, i))
-			buf_printf(r, "redis %s refuses: %s\n", c->topo.nodes[i].addr, d->snapshots[i]->refused.words);
+			buf_printf(r, "redis %s refuses: %s\n", addr, d->shards.snapshots[i]->refused.words);
 		else
 			continue;
 		ready = false;
@@ -204,10 +204,10 @@ bool daemon_ready(struct daemon *d, struct buf *reasons)
 		}
 	}
 	if (ready && c->look_up.failed_at && mono_now() - c->look_up.failed_at >= REFUSED_FOR_MS) {
-		buf_printf(r, "topology: %s\n", d->topo_why);
+		buf_printf(r, "topology: %s\n", d->topo.why);
 		ready = false;
 	}
-	if (d->is_stopping) {
+	if (d->end.is_stopping) {
 		buf_printf(r, "stopping\n");
 		ready = false;
 	}
@@ -237,7 +237,7 @@ static bool is_map_in_doubt(void *arg)
 static void coord_thread_opts(void *arg, struct redis_opts *out)
 {
 	struct daemon *d = arg;
-	rules_of_redis(d->config, d->password, d->tls, d->shard_rules.consumer, out);
+	rules_of_redis(d->config, d->login.password, d->login.tls, d->shards.rules.consumer, out);
 }
 
 /* The password is read for each connection: what is in its file may have changed. */
@@ -249,14 +249,14 @@ static void coord_thread_sentinel_opts(void *arg, struct redis_opts *out)
 	coord_thread_opts(arg, out);
 	enum err_code code = config_sentinel_password(d->config, &password, &err);
 	if (code == ERR_OK) {
-		secret_drop(d->sentinel_password);
-		d->sentinel_password = password;
-	} else if (!d->sentinel_password_said) {
+		secret_drop(d->login.sentinel_password);
+		d->login.sentinel_password = password;
+	} else if (!d->login.sentinel_password_said) {
 		log_line(LOG_ERROR, "%s", err.text);
 	}
-	d->sentinel_password_said = code != ERR_OK;
+	d->login.sentinel_password_said = code != ERR_OK;
 	out->username = d->config->redis.sentinel.username;
-	out->password = d->sentinel_password ? d->sentinel_password : "";
+	out->password = d->login.sentinel_password ? d->login.sentinel_password : "";
 	out->db = 0;
 	out->maint = REDIS_MAINT_OFF;
 }
@@ -282,14 +282,14 @@ static void count_topo_refusal(struct daemon *d, const char *why)
 	for (size_t i = 0; i < d->config->redis.endpoints.n && i < DAEMON_ENDPOINTS; i++)
 		if (strstr(why, d->config->redis.endpoints.items[i]))
 			at = i;
-	d->topo_refused[at][refusal]++; /* [REFUSAL_NONE] is read by nobody */
+	d->topo.refused[at][refusal]++; /* [REFUSAL_NONE] is read by nobody */
 }
 
 static void on_topo_failed(void *arg, const struct err *why)
 {
 	struct daemon *d = arg;
 	count_topo_refusal(d, why->text);
-	snprintf(d->topo_why, sizeof d->topo_why, "%s", why->text);
+	snprintf(d->topo.why, sizeof d->topo.why, "%s", why->text);
 	if (d->config->redis.fail_fast && !d->core->topo.is_known) {
 		log_line(LOG_ERROR, "%s (redis.fail_fast)", why->text);
 		coord_thread_end(d, 69);
@@ -313,7 +313,7 @@ static void coord_thread_on_mail(void *arg, const void *msg)
 {
 	struct daemon *d = arg;
 	const struct run_msg *m = msg;
-	if (d->is_closing) {
+	if (d->end.is_closing) {
 		forget_mail(m);
 	} else if (m->kind == RUN_CORE) {
 		fault_mail(&m->core);
@@ -329,21 +329,21 @@ static void coord_thread_on_mail(void *arg, const void *msg)
 static void coord_thread_give_back(struct daemon *d)
 {
 	uint32_t n = d->core->ledger.n;
-	if (n > d->peak_entries)
-		d->peak_entries = n;
-	bool is_due = d->peak_entries >= TRIM_ENTRIES && n <= d->peak_entries / 2;
-	if (is_due && d->trim_due) {
+	if (n > d->memory.peak_entries)
+		d->memory.peak_entries = n;
+	bool is_due = d->memory.peak_entries >= TRIM_ENTRIES && n <= d->memory.peak_entries / 2;
+	if (is_due && d->memory.trim_due) {
 		mem_trim();
-		d->peak_entries = n;
+		d->memory.peak_entries = n;
 		is_due = false;
 	}
-	d->trim_due = is_due;
+	d->memory.trim_due = is_due;
 }
 
 static void second(struct daemon *d, mono_ms now)
 {
 	coord_thread_give_back(d);
-	d->next_second = now + service_period_ms();
+	d->clock.next_second = now + service_period_ms();
 	service_tick(d);
 	if (d->control)
 		control_socket_tick(d->control, now);
@@ -352,8 +352,8 @@ static void second(struct daemon *d, mono_ms now)
 static void coord_thread_on_deadline(void *arg, mono_ms now)
 {
 	struct daemon *d = arg;
-	hist_add(&d->lag, (double)loop_lag_ms(d->loop) / 1000.0);
-	if (now >= d->next_second)
+	hist_add(&d->clock.lag, (double)loop_lag_ms(d->loop) / 1000.0);
+	if (now >= d->clock.next_second)
 		second(d, now);
 	struct coord_event ev = {.kind = COORD_TICK};
 	daemon_step(d, &ev);
@@ -377,8 +377,8 @@ static bool will_have_a_successor(const struct daemon *d)
 static const char *why_drain_or_not(const struct daemon *d)
 {
 	if (d->config->shutdown.mode != CONFIG_SHUTDOWN_AUTO)
-		return d->is_handing_over ? "shutdown.mode is handover" : "shutdown.mode is drain";
-	if (!d->is_handing_over)
+		return d->end.is_handing_over ? "shutdown.mode is handover" : "shutdown.mode is drain";
+	if (!d->end.is_handing_over)
 		return "shutdown.mode is auto: node.id is not set and no service manager keeps connections, so nobody "
 		       "follows under this name";
 	return d->config->node.id_is_chosen ? "shutdown.mode is auto and node.id is set"
@@ -387,15 +387,15 @@ static const char *why_drain_or_not(const struct daemon *d)
 
 static void coord_thread_stop(struct daemon *d)
 {
-	if (d->is_stopping) {
+	if (d->end.is_stopping) {
 		log_line(LOG_NOTICE, "second signal: ending at once; leases run out by themselves");
 		coord_thread_end(d, 0);
 		loop_stop(d->loop);
 		return;
 	}
-	d->is_stopping = true;
-	d->is_handing_over = will_have_a_successor(d);
-	bool drain = !d->is_handing_over;
+	d->end.is_stopping = true;
+	d->end.is_handing_over = will_have_a_successor(d);
+	bool drain = !d->end.is_handing_over;
 	log_line(LOG_NOTICE, "stopping: %s (%s)", drain ? "draining" : "leases stay for the next process",
 		why_drain_or_not(d));
 	notify_send("STOPPING=1");
@@ -503,8 +503,8 @@ static void give_services(struct daemon *d)
 	size_t n = d->config->n_services;
 	struct service_rules **rules = mem_array(n, sizeof(struct service_rules *));
 	for (size_t i = 0; i < n; i++)
-		rules[i] = rules_of_service(
-			&d->config->services[i], d->config, rules_service_id(&d->ids, d->config->services[i].name));
+		rules[i] = rules_of_service(&d->config->services[i], d->config,
+			rules_service_id(&d->self.ids, d->config->services[i].name));
 	struct coord_event ev = {.kind = COORD_SERVICES, .services = rules, .n = n};
 	daemon_step(d, &ev);
 	mem_free(rules);
@@ -512,16 +512,16 @@ static void give_services(struct daemon *d)
 
 static enum err_code open_all(struct daemon *d, struct err *err)
 {
-	enum err_code code = config_password(d->config, &d->password, err);
+	enum err_code code = config_password(d->config, &d->login.password, err);
 	if (!code)
-		code = rules_of_tls(d->config, &d->tls, err);
+		code = rules_of_tls(d->config, &d->login.tls, err);
 	if (code == ERR_NOT_FOUND)
 		code = ERR_INVALID; /* the configuration names a file that is not there */
 	if (code)
 		return code;
-	rules_of_shard(d->config, d->incarnation, &d->shard_rules);
+	rules_of_shard(d->config, d->self.incarnation, &d->shards.rules);
 	struct coord_rules rules;
-	rules_of_coord(d->config, d->incarnation, &rules);
+	rules_of_coord(d->config, d->self.incarnation, &rules);
 	d->loop = loop_new("coordinator", coord_thread_on_deadline, d);
 	d->mail = mailbox_open(loop_uv(d->loop), sizeof(struct run_msg), MAIL_LIMIT, coord_thread_on_mail, NULL, d);
 	d->signals = signals_open(loop_uv(d->loop), coord_thread_on_signal, d);
@@ -531,7 +531,7 @@ static enum err_code open_all(struct daemon *d, struct err *err)
 	if (code)
 		return code;
 	struct redis_opts o;
-	rules_of_redis(d->config, d->password, d->tls, d->shard_rules.consumer, &o);
+	rules_of_redis(d->config, d->login.password, d->login.tls, d->shards.rules.consumer, &o);
 	static const struct topo_events events = {.on_slots = coord_thread_on_slots,
 		.on_standalone = on_standalone,
 		.on_failed = on_topo_failed,
@@ -539,8 +539,8 @@ static enum err_code open_all(struct daemon *d, struct err *err)
 		.opts = coord_thread_opts,
 		.sentinel_opts = coord_thread_sentinel_opts,
 		.on_hint = on_topo_hint};
-	d->topo = topology_client_open(loop_uv(d->loop), d->config, &o, &events, d);
-	d->credentials = credentials_open(d);
+	d->topo.client = topology_client_open(loop_uv(d->loop), d->config, &o, &events, d);
+	d->login.credentials = credentials_open(d);
 	return ERR_OK;
 }
 
@@ -548,14 +548,14 @@ static enum err_code open_all(struct daemon *d, struct err *err)
 static void stop_shards(struct daemon *d)
 {
 	bool is_stuck = false;
-	for (uint16_t i = 0; i < d->n_shards; i++) {
-		if (d->shards[i] && !shard_thread_stop_within(d->shards[i], is_stuck ? 0 : JOIN_WAIT_MS)) {
+	for (uint16_t i = 0; i < d->shards.n; i++) {
+		if (d->shards.v[i] && !shard_thread_stop_within(d->shards.v[i], is_stuck ? 0 : JOIN_WAIT_MS)) {
 			log_line(LOG_ERROR, "shard=%u loop stuck: not waiting for it", i);
 			is_stuck = true;
 		}
-		d->shards[i] = NULL;
-		mem_free(d->snapshots[i]);
-		d->snapshots[i] = NULL;
+		d->shards.v[i] = NULL;
+		mem_free(d->shards.snapshots[i]);
+		d->shards.snapshots[i] = NULL;
 	}
 	if (!is_stuck)
 		return;
@@ -566,7 +566,7 @@ static void stop_shards(struct daemon *d)
 
 static void close_all(struct daemon *d)
 {
-	d->is_closing = true;
+	d->end.is_closing = true;
 	stop_shards(d);
 	control_socket_close(d->control);
 	state_store_free(d->store);
@@ -574,8 +574,8 @@ static void close_all(struct daemon *d)
 	d->workers = NULL;
 	if (d->http)
 		http_close(d->http);
-	credentials_close(d->credentials);
-	topology_client_close(d->topo);
+	credentials_close(d->login.credentials);
+	topology_client_close(d->topo.client);
 	if (d->signals)
 		signals_close(d->signals);
 	if (d->mail) {
@@ -587,37 +587,37 @@ static void close_all(struct daemon *d)
 		loop_free(d->loop);
 	coord_free(d->core);
 	effects_fini(&d->effects);
-	redis_tls_unref(d->tls);
-	secret_drop(d->password);
-	secret_drop(d->sentinel_password);
-	rules_ids_fini(&d->ids);
+	redis_tls_unref(d->login.tls);
+	secret_drop(d->login.password);
+	secret_drop(d->login.sentinel_password);
+	rules_ids_fini(&d->self.ids);
 	config_free(d->config);
 }
 
 int coord_thread_main(const char *config_path, struct config *c)
 {
 	struct daemon *d = mem_alloc(sizeof *d);
-	d->config_path = config_path;
+	d->reload.path = config_path;
 	d->config = c;
-	d->incarnation = rules_incarnation();
-	d->started_at = mono_now();
-	d->started_wall_ms = mono_wall_ms();
+	d->self.incarnation = rules_incarnation();
+	d->clock.started_at = mono_now();
+	d->clock.started_wall_ms = mono_wall_ms();
 	struct err err;
 	enum err_code code = open_all(d, &err);
 	if (code) {
 		log_line(LOG_ERROR, "%s", err.text);
-		d->exit_code = exit_of(code);
+		d->end.exit_code = exit_of(code);
 	} else {
 		log_line(LOG_NOTICE, "sluiced " SLUICE_VERSION " node=%s services=%zu workers=%s control=%s",
 			c->node.id, c->n_services, c->workers.socket, c->control.socket);
 		give_services(d);
 		loop_run(d->loop);
-		if (d->is_handing_over && d->exit_code == 0)
+		if (d->end.is_handing_over && d->end.exit_code == 0)
 			state_store_save(d);
 		notify_again();
 		log_line(LOG_NOTICE, "stopped");
 	}
-	int exit_code = d->exit_code;
+	int exit_code = d->end.exit_code;
 	close_all(d);
 	mem_free(d);
 	return exit_code;

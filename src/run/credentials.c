@@ -34,20 +34,20 @@ struct credentials {
 static void credentials_tell(struct daemon *d, bool is_for_next)
 {
 	struct redis_opts o;
-	rules_of_redis(d->config, d->password, d->tls, d->shard_rules.consumer, &o);
-	for (uint16_t i = 0; i < d->n_shards; i++) {
-		if (!d->shards[i])
+	rules_of_redis(d->config, d->login.password, d->login.tls, d->shards.rules.consumer, &o);
+	for (uint16_t i = 0; i < d->shards.n; i++) {
+		if (!d->shards.v[i])
 			continue;
 		struct run_msg m = {.kind = RUN_AUTH};
 		m.username = mem_dup(o.username, strlen(o.username));
 		m.password = secret_keep(o.password, strlen(o.password));
 		m.is_for_next = is_for_next;
-		shard_thread_send(d->shards[i], &m);
+		shard_thread_send(d->shards.v[i], &m);
 	}
 	if (is_for_next)
-		topology_client_set_next_auth(d->topo, o.username, o.password);
+		topology_client_set_next_auth(d->topo.client, o.username, o.password);
 	else
-		topology_client_set_auth(d->topo, o.username, o.password);
+		topology_client_set_auth(d->topo.client, o.username, o.password);
 }
 
 static void look_at_password(struct credentials *c)
@@ -65,12 +65,12 @@ static void look_at_password(struct credentials *c)
 		return;
 	}
 	c->is_bad = false;
-	if (d->password && fresh && strcmp(d->password, fresh) == 0) {
+	if (d->login.password && fresh && strcmp(d->login.password, fresh) == 0) {
 		secret_drop(fresh);
 		return;
 	}
-	secret_drop(d->password);
-	d->password = fresh;
+	secret_drop(d->login.password);
+	d->login.password = fresh;
 	c->n_logins = LOGIN_TRIES;
 	credentials_tell(d, true);
 	log_line(LOG_INFO, "redis.password has changed: used from the next connection on");
@@ -109,23 +109,23 @@ static bool look_at_files(struct credentials *c)
 
 static void use_tls(struct daemon *d, struct redis_tls *fresh)
 {
-	redis_tls_unref(d->tls);
-	d->tls = fresh;
-	for (uint16_t i = 0; i < d->n_shards; i++) {
-		if (!d->shards[i])
+	redis_tls_unref(d->login.tls);
+	d->login.tls = fresh;
+	for (uint16_t i = 0; i < d->shards.n; i++) {
+		if (!d->shards.v[i])
 			continue;
 		struct run_msg m = {.kind = RUN_TLS};
 		m.tls = redis_tls_ref(fresh);
-		shard_thread_send(d->shards[i], &m);
+		shard_thread_send(d->shards.v[i], &m);
 	}
-	topology_client_set_tls(d->topo, fresh);
+	topology_client_set_tls(d->topo.client, fresh);
 	log_line(LOG_INFO, "redis.tls: new certificates are used from the next connection on");
 }
 
 static void look_at_tls(struct credentials *c)
 {
 	struct daemon *d = c->d;
-	if (!d->tls)
+	if (!d->login.tls)
 		return;
 	const bool is_new = look_at_files(c);
 	if (!is_new && c->n_bad_tls == 0)
@@ -138,7 +138,7 @@ static void look_at_tls(struct credentials *c)
 		return;
 	}
 	c->n_bad_tls = 0;
-	if (redis_tls_same_files(d->tls, fresh))
+	if (redis_tls_same_files(d->login.tls, fresh))
 		redis_tls_unref(fresh);
 	else
 		use_tls(d, fresh);

@@ -19,50 +19,98 @@ struct state_store;
 
 enum { DAEMON_ENDPOINTS = 64, REFUSED_FOR_MS = 3000 /* then it is not ready */ };
 
-struct daemon {
-	const char *config_path;
-	struct config *config;
-	const char *password; /* NULL = none; secret_keep's */
-	struct redis_tls *tls;
+/* The configuration's file, and what came of it the last time. */
+struct daemon_reload_state {
+	const char *path;
+	bool is_bad; /* the last one was rejected */
+};
+
+/* Which daemon it is, and which of its processes. */
+struct daemon_self {
 	uint64_t incarnation;
 	struct rules_ids ids;
+};
+
+/* How it speaks to Redis. */
+struct daemon_login {
+	const char *password; /* NULL = none; secret_keep's */
+	struct redis_tls *tls;
+	const char *sentinel_password; /* NULL = none; secret_keep's */
+	bool sentinel_password_said;   /* that it cannot be read */
+	struct credentials *credentials;
+};
+
+/* The threads of the shards, by number. */
+struct daemon_shards {
+	struct shard_thread *v[SHARDS_MAX];
+	struct snapshot *snapshots[SHARDS_MAX]; /* the last of each, or NULL */
+	mono_ms since[SHARDS_MAX];              /* started */
+	uint16_t n;
+	struct shard_rules rules;
+	struct metrics_handoff gone_handoffs; /* of shards that have stopped */
+};
+
+/* What the other daemons know of us, by service position. */
+struct daemon_fleet {
+	struct fleet_told *told;
+	uint16_t n;
+};
+
+struct daemon_topology {
+	struct topology_client *client;
+	bool was_known;
+	char why[512];                                 /* last failure */
+	uint64_t refused[DAEMON_ENDPOINTS][REFUSAL_N]; /* by configured endpoint */
+};
+
+struct daemon_clock {
+	mono_ms started_at, next_second;
+	int64_t started_wall_ms;
+	mono_ms core_deadline;
+	struct hist lag;
+};
+
+/* When memory is given back. */
+struct daemon_memory {
+	uint32_t peak_entries; /* since it was given back */
+	bool trim_due;
+};
+
+/* Is it ready, and what does the service manager know? readiness.c */
+struct daemon_status {
+	bool is_ready, was_ready, is_told, is_stuck;
+	char text[300];
+};
+
+/* The end of the process. */
+struct daemon_end {
+	bool is_stopping, is_draining;
+	bool is_handing_over; /* is_stopping: what is held stays for the next process */
+	bool is_ending, is_closing;
+	int exit_code;
+};
+
+struct daemon {
+	struct daemon_reload_state reload;
+	struct config *config;
+	struct daemon_login login;
+	struct daemon_self self;
 	struct loop *loop;
 	struct mailbox *mail; /* from shards */
 	struct signals *signals;
 	struct coord *core;
 	struct effects effects;
-	struct topology_client *topo;
-	const char *sentinel_password; /* NULL = none; secret_keep's */
-	bool sentinel_password_said;   /* that it cannot be read */
-	struct credentials *credentials;
+	struct daemon_topology topo;
 	struct worker_socket *workers;
 	struct control_socket *control;
-	struct fleet_told *told; /* by service position: what the other daemons know of us; n_told of them */
-	uint16_t n_told;
+	struct daemon_fleet fleet;
 	struct state_store *store; /* connections of the former process that are not adopted yet, or NULL */
 	struct http *http;
-	struct shard_thread *shards[SHARDS_MAX];
-	struct snapshot *snapshots[SHARDS_MAX]; /* the last of each, or NULL */
-	mono_ms shard_since[SHARDS_MAX];        /* started */
-	struct metrics_handoff gone_handoffs;   /* of shards that have stopped */
-	uint16_t n_shards;
-	struct shard_rules shard_rules;
-	mono_ms started_at, next_second;
-	mono_ms core_deadline;
-	uint32_t peak_entries; /* since memory was given back */
-	bool trim_due;
-	struct hist lag;
-	bool is_ready, was_ready, is_stopping, is_draining;
-	bool is_handing_over; /* is_stopping: what is held stays for the next process */
-	bool topo_was_known;
-	char topo_why[512];                                 /* last failure */
-	uint64_t topo_refused[DAEMON_ENDPOINTS][REFUSAL_N]; /* by configured endpoint */
-	int64_t started_wall_ms;
-	bool is_reload_bad; /* the last one was rejected */
-	int exit_code;
-	bool is_ending, is_closing;
-	bool ready_told, is_stuck; /* service.c */
-	char status[300];
+	struct daemon_shards shards;
+	struct daemon_clock clock;
+	struct daemon_memory memory;
+	struct daemon_status status;
+	struct daemon_end end;
 };
 
 /* coord_thread.c: one turn: fills now and wall_ms, steps, performs. Never called from inside performing. */

@@ -34,7 +34,7 @@ static void say_status(struct daemon *d)
 	const uint32_t *n = c->ledger.n_state;
 	struct buf why;
 	buf_init(&why);
-	char text[sizeof d->status];
+	char text[sizeof d->status.text];
 	bool ready = daemon_ready(d, &why);
 	const char *end = why.len ? strchr(why.data, '\n') : NULL;
 	if (ready)
@@ -47,31 +47,31 @@ static void say_status(struct daemon *d)
 			end ? (int)mono_min(end - why.data, 200) : 0, why.len ? why.data : "", c->ledger.n,
 			text_plural(c->ledger.n), c->workers.n, text_plural(c->workers.n));
 	buf_fini(&why);
-	d->was_ready = d->is_ready;
-	d->is_ready = ready;
-	if (strcmp(text, d->status) == 0)
+	d->status.was_ready = d->status.is_ready;
+	d->status.is_ready = ready;
+	if (strcmp(text, d->status.text) == 0)
 		return;
-	memcpy(d->status, text, sizeof text);
+	memcpy(d->status.text, text, sizeof text);
 	notify_status("%s", text);
 }
 
 static void say_readiness(const struct daemon *d)
 {
-	if (d->is_ready && !d->was_ready)
+	if (d->status.is_ready && !d->status.was_ready)
 		log_line(LOG_NOTICE, "ready");
-	else if (!d->is_ready && d->was_ready && !d->is_stopping)
-		log_line(LOG_WARN, "%s", d->status);
+	else if (!d->status.is_ready && d->status.was_ready && !d->end.is_stopping)
+		log_line(LOG_WARN, "%s", d->status.text);
 }
 
 /* ---- watchdog */
 
 static bool loops_run(struct daemon *d, mono_ms now, mono_ms limit)
 {
-	for (uint16_t i = 0; i < d->n_shards; i++) {
-		mono_ms since = d->shards[i] ? now - shard_thread_last_round(d->shards[i]) : 0;
+	for (uint16_t i = 0; i < d->shards.n; i++) {
+		mono_ms since = d->shards.v[i] ? now - shard_thread_last_round(d->shards.v[i]) : 0;
 		if (since <= limit)
 			continue;
-		if (!d->is_stuck)
+		if (!d->status.is_stuck)
 			log_line(LOG_ERROR, "shard=%u loop stuck for_ms=%lld", i, (long long)since);
 		return false;
 	}
@@ -82,7 +82,7 @@ static void feed_watchdog(struct daemon *d)
 {
 	mono_ms half = notify_watchdog_ms();
 	bool fine = loops_run(d, mono_now(), half > 0 ? mono_max(half, LOOPS_IDLE_MS) : LOOPS_STUCK_MS);
-	d->is_stuck = !fine;
+	d->status.is_stuck = !fine;
 	if (fine && half > 0)
 		notify_send("WATCHDOG=1");
 }
@@ -93,9 +93,9 @@ void service_tick(struct daemon *d)
 	feed_watchdog(d);
 	say_status(d);
 	say_readiness(d);
-	if (d->ready_told || d->is_stopping)
+	if (d->status.is_told || d->end.is_stopping)
 		return;
-	d->ready_told = true;
+	d->status.is_told = true;
 	notify_send("READY=1");
 }
 
@@ -120,7 +120,7 @@ static void dump_shards(const struct daemon *d, mono_ms now)
 	const struct coord *c = d->core;
 	for (uint16_t i = 0; i < c->shards.n; i++) {
 		const struct coord_shard *s = &c->shards.v[i];
-		const struct snapshot *snap = d->snapshots[i];
+		const struct snapshot *snap = d->shards.snapshots[i];
 		if (s->is_on)
 			log_asked("dump shard=%u redis=%s command=%d subscriber=%d leases=%u in_flight=%zu lag_ms=%lld "
 				  "snapshot_age_ms=%lld%s%s",
@@ -177,8 +177,8 @@ void service_dump(struct daemon *d)
 	const struct coord *c = d->core;
 	mono_ms now = loop_now(d->loop);
 	log_asked("dump version=%s node=%s uptime_ms=%lld entries=%u workers=%u draining=%d stopping=%d status=%s",
-		SLUICE_VERSION, d->config->node.id, (long long)(mono_now() - d->started_at), c->ledger.n, c->workers.n,
-		c->drain.is_on, d->is_stopping, d->status);
+		SLUICE_VERSION, d->config->node.id, (long long)(mono_now() - d->clock.started_at), c->ledger.n,
+		c->workers.n, c->drain.is_on, d->end.is_stopping, d->status.text);
 	dump_services(d);
 	dump_shards(d, now);
 	dump_sessions(d, now);

@@ -90,7 +90,7 @@ static enum err_code check_places(const struct daemon *d, const struct config *c
 	if (n <= SERVICES_MAX)
 		return ERR_OK;
 	return err_set(err, ERR_RANGE, "%s: services: %zu with those that are still to end, at most %d: take out first",
-		d->config_path, n, SERVICES_MAX);
+		d->reload.path, n, SERVICES_MAX);
 }
 
 /* Everything that can fail. f->config holds the running values of what needs a restart. */
@@ -123,24 +123,24 @@ static void fresh_fini(struct fresh *f)
 /* opts: those of new connections. */
 static void to_shards(struct daemon *d, enum run_msg_kind kind, const struct redis_opts *opts)
 {
-	for (uint16_t i = 0; i < d->n_shards; i++) {
-		if (!d->shards[i])
+	for (uint16_t i = 0; i < d->shards.n; i++) {
+		if (!d->shards.v[i])
 			continue;
 		struct run_msg m = {.kind = kind};
 		if (kind == RUN_AUTH) {
 			m.username = mem_dup(opts->username, strlen(opts->username));
 			m.password = secret_keep(opts->password, strlen(opts->password));
 		} else if (kind == RUN_TLS) {
-			m.tls = redis_tls_ref(d->tls);
+			m.tls = redis_tls_ref(d->login.tls);
 		} else if (kind == RUN_MAINT) {
 			rules_of_handoff(d->config, &m.maint.rules);
 			m.maint.mode = opts->maint;
 			snprintf(m.maint.endpoint_type, sizeof m.maint.endpoint_type, "%s", opts->maint_endpoint_type);
 		} else {
-			m.times.command_timeout_ms = d->shard_rules.command_timeout_ms;
+			m.times.command_timeout_ms = d->shards.rules.command_timeout_ms;
 			m.times.redis = opts->times;
 		}
-		shard_thread_send(d->shards[i], &m);
+		shard_thread_send(d->shards.v[i], &m);
 	}
 }
 
@@ -149,7 +149,7 @@ static void apply_services(struct daemon *d)
 	const struct config *c = d->config;
 	struct service_rules **rules = mem_array(c->n_services, sizeof(struct service_rules *));
 	for (size_t i = 0; i < c->n_services; i++)
-		rules[i] = rules_of_service(&c->services[i], c, rules_service_id(&d->ids, c->services[i].name));
+		rules[i] = rules_of_service(&c->services[i], c, rules_service_id(&d->self.ids, c->services[i].name));
 	struct coord_event ev = {.kind = COORD_SERVICES, .services = rules, .n = c->n_services};
 	daemon_step(d, &ev);
 	mem_free(rules);
@@ -158,32 +158,32 @@ static void apply_services(struct daemon *d)
 static void apply_limits(struct daemon *d)
 {
 	struct coord_rules rules;
-	rules_of_coord(d->config, d->incarnation, &rules);
+	rules_of_coord(d->config, d->self.incarnation, &rules);
 	struct coord_event ev = {.kind = COORD_LIMITS, .rules = &rules};
 	daemon_step(d, &ev);
 	worker_socket_limits(d->workers, d->config);
 	log_open(d->config->log.level, d->config->log.format);
 	struct shard_rules shard;
-	rules_of_shard(d->config, d->incarnation, &shard);
-	shard.seed = d->shard_rules.seed;
-	d->shard_rules = shard;
+	rules_of_shard(d->config, d->self.incarnation, &shard);
+	shard.seed = d->shards.rules.seed;
+	d->shards.rules = shard;
 }
 
 static void apply_redis(struct daemon *d, bool new_auth)
 {
 	struct redis_opts o;
-	rules_of_redis(d->config, d->password, d->tls, d->shard_rules.consumer, &o);
-	if (d->tls) {
+	rules_of_redis(d->config, d->login.password, d->login.tls, d->shards.rules.consumer, &o);
+	if (d->login.tls) {
 		to_shards(d, RUN_TLS, &o);
-		topology_client_set_tls(d->topo, d->tls);
+		topology_client_set_tls(d->topo.client, d->login.tls);
 	}
 	if (new_auth) {
 		to_shards(d, RUN_AUTH, &o);
-		topology_client_set_auth(d->topo, o.username, o.password);
+		topology_client_set_auth(d->topo.client, o.username, o.password);
 	}
 	to_shards(d, RUN_TIMES, &o);
 	to_shards(d, RUN_MAINT, &o);
-	topology_client_set_rules(d->topo, d->config, &o);
+	topology_client_set_rules(d->topo.client, d->config, &o);
 }
 
 /* Takes what f prepared; the old things end. */
@@ -191,10 +191,10 @@ static void reload_apply(struct daemon *d, struct fresh *f, bool new_auth)
 {
 	struct config *old = d->config;
 	d->config = f->config;
-	secret_drop(d->password);
-	d->password = f->password;
-	redis_tls_unref(d->tls);
-	d->tls = f->tls;
+	secret_drop(d->login.password);
+	d->login.password = f->password;
+	redis_tls_unref(d->login.tls);
+	d->login.tls = f->tls;
 	if (f->http_changed) {
 		if (d->http)
 			http_close(d->http);
@@ -217,7 +217,7 @@ static void say_reloading(void)
 static enum err_code reload(struct daemon *d, reload_row_fn *fn, void *arg, struct err *err)
 {
 	struct fresh f = {0};
-	enum err_code code = config_load(d->config_path, &f.config, err);
+	enum err_code code = config_load(d->reload.path, &f.config, err);
 	if (code)
 		return code;
 	struct config_change *changes = NULL;
@@ -228,8 +228,8 @@ static enum err_code reload(struct daemon *d, reload_row_fn *fn, void *arg, stru
 		swap_restart_values(d->config, f.config);
 		goto out;
 	}
-	bool new_secret = !reload_same_text(d->password, f.password);
-	bool new_files = d->tls && f.tls && !redis_tls_same_files(d->tls, f.tls);
+	bool new_secret = !reload_same_text(d->login.password, f.password);
+	bool new_files = d->login.tls && f.tls && !redis_tls_same_files(d->login.tls, f.tls);
 	bool new_auth = new_secret || strcmp(d->config->redis.username, f.config->redis.username) != 0;
 	reload_apply(d, &f, new_auth);
 	for (size_t i = 0; i < n; i++)
@@ -239,7 +239,7 @@ static enum err_code reload(struct daemon *d, reload_row_fn *fn, void *arg, stru
 		fn(arg, "redis.password", "***", "***", "applied");
 	if (new_files)
 		fn(arg, "redis.tls", "old files", "new files", "applied");
-	log_line(LOG_NOTICE, "reloaded file=%s changes=%zu", d->config_path, n + new_secret + new_files);
+	log_line(LOG_NOTICE, "reloaded file=%s changes=%zu", d->reload.path, n + new_secret + new_files);
 out:
 	config_changes_free(changes, n);
 	fresh_fini(&f);
@@ -248,11 +248,11 @@ out:
 
 enum err_code daemon_reload(struct daemon *d, reload_row_fn *fn, void *arg, struct err *err)
 {
-	if (d->is_stopping)
+	if (d->end.is_stopping)
 		return err_set(err, ERR_BUSY, "the daemon is stopping");
 	say_reloading();
 	enum err_code code = reload(d, fn, arg, err);
-	d->is_reload_bad = code != ERR_OK;
+	d->reload.is_bad = code != ERR_OK;
 	notify_send("READY=1");
 	return code;
 }

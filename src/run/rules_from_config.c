@@ -64,7 +64,7 @@ static struct service_rules *alloc_with_own_keys(const struct command_names *n)
 	size_t bytes = 0;
 	for (size_t i = 0; i < N; i++)
 		bytes += strlen(keys[i].name) + 1;
-	struct service_rules *r = mem_alloc(sizeof *r + N * sizeof *r->own + bytes);
+	struct service_rules *r = mem_alloc(sizeof *r + N * sizeof *r->own.v + bytes);
 	struct own_key *own = (struct own_key *)(r + 1);
 	char *at = (char *)(own + N);
 	for (size_t i = 0; i < N; i++) {
@@ -73,8 +73,8 @@ static struct service_rules *alloc_with_own_keys(const struct command_names *n)
 		memcpy(at, keys[i].name, len + 1);
 		at += len + 1;
 	}
-	r->own = own;
-	r->n_own = N;
+	r->own.v = own;
+	r->own.n = N;
 	return r;
 }
 
@@ -88,7 +88,7 @@ struct service_rules *rules_of_service(const struct config_service *s, const str
 	atomic_init(&r->refs, 1);
 	r->svc = svc;
 	r->same_stream = (enum same_stream)s->same_stream;
-	r->probe = s->recovery.probe;
+	r->recovery.probe = s->recovery.probe;
 	r->weight = s->weight;
 	r->read_batch = s->read_batch;
 	r->max_streams = s->max_streams;
@@ -99,24 +99,24 @@ struct service_rules *rules_of_service(const struct config_service *s, const str
 		.jitter_pct = s->retry.jitter_pct,
 		.release_delay_ms = s->retry.release_delay_ms};
 	r->wait_replicas = s->wait_replicas;
-	r->scan_page = s->recovery.page;
+	r->recovery.scan_page = s->recovery.page;
 	r->jitter_pct = s->recovery.jitter_pct;
-	r->ttl_ms = s->lease.ttl_ms;
-	r->renew_ms = s->lease.renew_every_ms;
-	r->stop_margin_ms = s->lease.stop_margin_ms;
-	r->scan_interval_ms = s->recovery.interval_ms;
-	r->min_idle_ms = s->recovery.min_idle_ms;
-	r->forget_consumer_ms = s->recovery.forget_consumer_ms;
+	r->lease.ttl_ms = s->lease.ttl_ms;
+	r->lease.renew_ms = s->lease.renew_every_ms;
+	r->lease.stop_margin_ms = s->lease.stop_margin_ms;
+	r->recovery.scan_interval_ms = s->recovery.interval_ms;
+	r->recovery.min_idle_ms = s->recovery.min_idle_ms;
+	r->recovery.forget_consumer_ms = s->recovery.forget_consumer_ms;
 	r->hash = fnv(s->name, strlen(s->name));
-	r->dlq_max_len = s->dead_letter.max_len;
+	r->dlq.max_len = s->dead_letter.max_len;
 	fill_entries(s, c, &r->entries);
 	snprintf(r->group_start, sizeof r->group_start, "%s", s->group_start);
-	snprintf(r->dlq, sizeof r->dlq, "%s", s->dead_letter.stream);
+	snprintf(r->dlq.name, sizeof r->dlq.name, "%s", s->dead_letter.stream);
 	snprintf(r->name, sizeof r->name, "%s", s->name);
 	r->lbs_slot = names.lbs_slot;
-	r->dlq_slot = names.dlq_slot;
-	r->dlq_same_slot = names.dlq_same_slot || (c->redis.topology == CONFIG_TOPOLOGY_STANDALONE) ||
-			   c->redis.topology == CONFIG_TOPOLOGY_SENTINEL;
+	r->dlq.slot = names.dlq_slot;
+	r->dlq.is_same_slot = names.dlq_same_slot || (c->redis.topology == CONFIG_TOPOLOGY_STANDALONE) ||
+			      c->redis.topology == CONFIG_TOPOLOGY_SENTINEL;
 	command_names_fini(&names);
 	return r;
 }

@@ -27,6 +27,22 @@ struct name_slot {
 	struct command_names names;
 };
 
+/* Who it says it is to Redis. Owned. */
+struct shard_login {
+	char *username, *node, *maint_type;
+	const char *password; /* secret_keep's */
+};
+
+struct unsent_list {
+	struct unsent *v;
+	size_t n;
+};
+
+struct shard_clock {
+	mono_ms core_deadline, next_snapshot;
+	struct hist lag;
+};
+
 struct shard_thread {
 	uint16_t index;
 	char addr[300];
@@ -36,17 +52,14 @@ struct shard_thread {
 	struct shard *core;
 	struct effects effects;
 	struct redis_opts redis;
-	char *username, *node, *maint_type;
-	const char *password; /* secret_keep's */
+	struct shard_login login;
 	struct role_conns *role_conns;
 	struct shard_rules rules;
 	struct command_self self;
 	struct command_argv *argv;
 	struct name_slot names[SERVICES_MAX];
-	struct unsent *unsent;
-	size_t n_unsent;
-	mono_ms core_deadline, next_snapshot;
-	struct hist lag;
+	struct unsent_list unsent;
+	struct shard_clock clock;
 	bool is_refused; /* and the coordinator knows */
 	bool is_quitting;
 };
@@ -81,9 +94,9 @@ static void names_set(struct shard_thread *s, const struct service_rules *r)
 		return;
 	slot->used = true;
 	slot->svc = r->svc;
-	command_names_init(&slot->names, r->name, r->dlq, r->same_stream, r->dlq_max_len, r->group_start);
+	command_names_init(&slot->names, r->name, r->dlq.name, r->same_stream, r->dlq.max_len, r->group_start);
 	command_names_entries(&slot->names, r->name, r->entries.dlq, r->entries.dlq_max_len);
-	slot->names.dlq_same_slot = r->dlq_same_slot;
+	slot->names.dlq_same_slot = r->dlq.is_same_slot;
 }
 
 /* ---- effects ---- */
@@ -91,14 +104,14 @@ static void names_set(struct shard_thread *s, const struct service_rules *r)
 /* A command without a connection gets its "no answer" after the turn. */
 static void no_connection(struct shard_thread *s, const struct effect *ef)
 {
-	s->unsent = mem_grow(s->unsent, s->n_unsent + 1, sizeof *s->unsent);
-	s->unsent[s->n_unsent++] = (struct unsent){.tag = ef->tag, .svc = ef->cmd.svc, .role = ef->role};
+	s->unsent.v = mem_grow(s->unsent.v, s->unsent.n + 1, sizeof *s->unsent.v);
+	s->unsent.v[s->unsent.n++] = (struct unsent){.tag = ef->tag, .svc = ef->cmd.svc, .role = ef->role};
 }
 
 static void answer_unsent(struct shard_thread *s)
 {
-	while (s->n_unsent) {
-		struct unsent u = s->unsent[--s->n_unsent];
+	while (s->unsent.n) {
+		struct unsent u = s->unsent.v[--s->unsent.n];
 		struct reply none = {.kind = REPLY_NONE};
 		struct shard_event ev = {
 			.kind = SHARD_REPLY, .role = u.role, .svc = u.svc, .tag = u.tag, .reply = &none};
@@ -150,8 +163,8 @@ static void shard_thread_perform(struct shard_thread *s, struct effect *ef, mono
 static void shard_thread_wake(void *arg)
 {
 	struct shard_thread *s = arg;
-	loop_wake_at(
-		s->loop, mono_min(role_conns_deadline(s->role_conns), mono_min(s->core_deadline, s->next_snapshot)));
+	loop_wake_at(s->loop,
+		mono_min(role_conns_deadline(s->role_conns), mono_min(s->clock.core_deadline, s->clock.next_snapshot)));
 }
 
 /* One turn: the pure step, then its effects. */
@@ -160,14 +173,14 @@ static void step(struct shard_thread *s, struct shard_event *ev)
 	ev->now = mono_now(); /* not the round's: the process may have been stopped within it */
 	ev->wall_ms = mono_wall_ms();
 	s->effects.says_moves = log_is_on(LOG_DEBUG);
-	s->core_deadline = shard_step(s->core, ev, &s->effects);
+	s->clock.core_deadline = shard_step(s->core, ev, &s->effects);
 	struct shard_refused refused;
 	if (!s->is_refused && shard_refused(s->core, ev->now, &refused))
-		s->next_snapshot = mono_min(s->next_snapshot, ev->now); /* whoever asks why is to hear it */
+		s->clock.next_snapshot = mono_min(s->clock.next_snapshot, ev->now); /* whoever asks why is to hear it */
 	for (size_t i = 0; i < s->effects.n; i++)
 		shard_thread_perform(s, &s->effects.v[i], ev->now);
 	effects_clear(&s->effects);
-	if (s->n_unsent)
+	if (s->unsent.n)
 		answer_unsent(s);
 	if (!ev->has_more)
 		shard_thread_wake(s);
@@ -182,13 +195,13 @@ static void on_turn(void *arg, struct shard_event *ev)
 
 static void shard_thread_set_auth(struct shard_thread *s, struct run_msg *m)
 {
-	mem_free(s->username);
-	secret_drop(s->password);
-	s->username = m->username;
-	s->password = m->password;
-	s->redis.username = s->username;
-	s->redis.password = s->password;
-	role_conns_set_auth(s->role_conns, s->username, s->password, m->is_for_next);
+	mem_free(s->login.username);
+	secret_drop(s->login.password);
+	s->login.username = m->username;
+	s->login.password = m->password;
+	s->redis.username = s->login.username;
+	s->redis.password = s->login.password;
+	role_conns_set_auth(s->role_conns, s->login.username, s->login.password, m->is_for_next);
 }
 
 static void shard_thread_set_tls(struct shard_thread *s, struct redis_tls *tls)
@@ -200,10 +213,10 @@ static void shard_thread_set_tls(struct shard_thread *s, struct redis_tls *tls)
 
 static void set_maintenance(struct shard_thread *s, const struct run_msg *m)
 {
-	char *old = s->maint_type;
-	s->maint_type = mem_printf("%s", m->maint.endpoint_type);
-	s->redis.maint_endpoint_type = s->maint_type;
-	role_conns_set_maintenance(s->role_conns, &m->maint.rules, m->maint.mode, s->maint_type);
+	char *old = s->login.maint_type;
+	s->login.maint_type = mem_printf("%s", m->maint.endpoint_type);
+	s->redis.maint_endpoint_type = s->login.maint_type;
+	role_conns_set_maintenance(s->role_conns, &m->maint.rules, m->maint.mode, s->login.maint_type);
 	mem_free(old);
 }
 
@@ -285,7 +298,7 @@ static void send_snapshot(struct shard_thread *s, mono_ms now)
 	sn->redis = *shard_metrics(s->core);
 	s->is_refused = shard_refused(s->core, now, &sn->refused);
 	sn->has_clock = shard_clock_offset(s->core, &sn->clock_offset_ms);
-	sn->lag = s->lag;
+	sn->lag = s->clock.lag;
 	role_conns_snapshot(s->role_conns, sn);
 	for (size_t i = 0; i < SERVICES_MAX; i++) {
 		const struct metrics_service *m =
@@ -307,9 +320,9 @@ static void shard_thread_on_deadline(void *arg, mono_ms now)
 	struct shard_thread *s = arg;
 	if (s->is_quitting)
 		return;
-	hist_add(&s->lag, (double)loop_lag_ms(s->loop) / 1000.0);
-	if (now >= s->next_snapshot) {
-		s->next_snapshot = now + SNAPSHOT_EVERY_MS;
+	hist_add(&s->clock.lag, (double)loop_lag_ms(s->loop) / 1000.0);
+	if (now >= s->clock.next_snapshot) {
+		s->clock.next_snapshot = now + SNAPSHOT_EVERY_MS;
 		send_snapshot(s, now);
 	}
 	role_conns_tick(s->role_conns, now);
@@ -343,11 +356,11 @@ static void free_all(struct shard_thread *s)
 		if (s->names[i].used)
 			command_names_fini(&s->names[i].names);
 	command_argv_free(s->argv);
-	mem_free(s->unsent);
-	mem_free(s->maint_type);
-	mem_free(s->username);
-	secret_drop(s->password);
-	mem_free(s->node);
+	mem_free(s->unsent.v);
+	mem_free(s->login.maint_type);
+	mem_free(s->login.username);
+	secret_drop(s->login.password);
+	mem_free(s->login.node);
 	redis_tls_unref(s->redis.tls);
 	mem_free(s);
 }
@@ -399,17 +412,17 @@ enum err_code shard_thread_start(const struct shard_thread_opts *o, struct shard
 	s->rules = o->rules;
 	s->redis = o->redis;
 	s->redis.addr = addr;
-	s->username = mem_dup(o->redis.username, strlen(o->redis.username));
-	s->password = secret_keep(o->redis.password, strlen(o->redis.password));
-	s->node = mem_dup(o->node, strlen(o->node));
-	s->maint_type = mem_printf("%s", o->redis.maint_endpoint_type ? o->redis.maint_endpoint_type : "");
-	s->redis.username = s->username;
-	s->redis.password = s->password;
-	s->redis.maint_endpoint_type = s->maint_type; /* the configuration it came from ends with a reload */
+	s->login.username = mem_dup(o->redis.username, strlen(o->redis.username));
+	s->login.password = secret_keep(o->redis.password, strlen(o->redis.password));
+	s->login.node = mem_dup(o->node, strlen(o->node));
+	s->login.maint_type = mem_printf("%s", o->redis.maint_endpoint_type ? o->redis.maint_endpoint_type : "");
+	s->redis.username = s->login.username;
+	s->redis.password = s->login.password;
+	s->redis.maint_endpoint_type = s->login.maint_type; /* the configuration it came from ends with a reload */
 	s->redis.client_name = s->rules.consumer;
 	s->redis.tls = o->redis.tls ? redis_tls_ref(o->redis.tls) : NULL;
 	s->to_coord = o->to_coord;
-	s->self = (struct command_self){.consumer = s->rules.consumer, .node = s->node, .db = s->rules.db};
+	s->self = (struct command_self){.consumer = s->rules.consumer, .node = s->login.node, .db = s->rules.db};
 	s->argv = command_argv_new();
 	s->loop = loop_new("shard", shard_thread_on_deadline, s);
 	s->in = mailbox_open(loop_uv(s->loop), sizeof(struct run_msg), MAILBOX_LIMIT, shard_thread_on_mail,

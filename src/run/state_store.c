@@ -162,7 +162,7 @@ static void state_store_adopt(struct daemon *d, struct state_store *s)
 void state_store_try(struct daemon *d)
 {
 	struct state_store *s = d->store;
-	if (!s || d->is_stopping)
+	if (!s || d->end.is_stopping)
 		return;
 	bool is_late = mono_now() - s->state.saved_at > d->core->services.shortest_ttl;
 	if (!is_late && !coord_knows_own(d->core))

@@ -291,15 +291,15 @@ enum err_code worker_socket_adopt(struct worker_socket *d, int fd, const struct 
 	unix_write(c, r->output.p, r->output.len);
 	w->n_sent = r->output.len;
 	struct frame f = {.kind = FRAME_HELLO,
-		.v = 1,
+		.hello.v = 1,
 		.credits = r->credits,
-		.name = r->name,
-		.has_services = r->has_services,
-		.services = r->services,
-		.n_services = r->n_services,
-		.session = r->key,
-		.resume = r->leases,
-		.n_resume = r->n_leases};
+		.hello.name = r->name,
+		.hello.has_services = r->has_services,
+		.hello.services = r->services,
+		.hello.n_services = r->n_services,
+		.hello.session = r->key,
+		.hello.resume = r->leases,
+		.hello.n_resume = r->n_leases};
 	struct coord_event ev = {.kind = COORD_ADOPT,
 		.session = w->id,
 		.pid = w->pid,

@@ -29,15 +29,15 @@ static void check_promises(const struct frame *f)
 {
 	demand((f->problem != FRAME_PROBLEM_NONE) == (f->bad_field != NULL));
 	touch(f->type);
-	touch(f->name);
-	touch(f->session);
+	touch(f->hello.name);
+	touch(f->hello.session);
 	touch(f->lease);
 	touch(f->reason);
 	touch(f->note);
-	for (size_t i = 0; i < f->n_services; i++)
-		touch(f->services[i]);
-	for (size_t i = 0; i < f->n_resume; i++)
-		demand(f->resume[i].len > 0 && f->resume[i].len <= FRAME_LEASE_MAX);
+	for (size_t i = 0; i < f->hello.n_services; i++)
+		touch(f->hello.services[i]);
+	for (size_t i = 0; i < f->hello.n_resume; i++)
+		demand(f->hello.resume[i].len > 0 && f->hello.resume[i].len <= FRAME_LEASE_MAX);
 	demand(f->credits >= 0 && f->credits <= FRAME_CREDITS_MAX);
 	demand(f->lease.len <= FRAME_LEASE_MAX);
 }

@@ -91,13 +91,13 @@ static void expect_until(yyjson_val *root, mono_ms want)
 static void expect_lists(yyjson_val *root, const struct out_frame *f)
 {
 	yyjson_val *resumed = yyjson_obj_get(root, "resumed"), *gone = yyjson_obj_get(root, "gone");
-	demand(yyjson_is_arr(resumed) && yyjson_arr_size(resumed) == f->n_resumed);
-	demand(yyjson_is_arr(gone) && yyjson_arr_size(gone) == f->n_gone);
-	for (size_t i = 0; i < f->n_resumed; i++)
-		expect_text(yyjson_arr_get(resumed, i), f->resumed[i]);
-	for (size_t i = 0; i < f->n_gone; i++) {
-		expect_field(yyjson_arr_get(gone, i), "lease", f->gone[i].lease);
-		expect_name(yyjson_arr_get(gone, i), "outcome", frame_outcome_name(f->gone[i].outcome));
+	demand(yyjson_is_arr(resumed) && yyjson_arr_size(resumed) == f->welcome.n_resumed);
+	demand(yyjson_is_arr(gone) && yyjson_arr_size(gone) == f->welcome.n_gone);
+	for (size_t i = 0; i < f->welcome.n_resumed; i++)
+		expect_text(yyjson_arr_get(resumed, i), f->welcome.resumed[i]);
+	for (size_t i = 0; i < f->welcome.n_gone; i++) {
+		expect_field(yyjson_arr_get(gone, i), "lease", f->welcome.gone[i].lease);
+		expect_name(yyjson_arr_get(gone, i), "outcome", frame_outcome_name(f->welcome.gone[i].outcome));
 	}
 }
 
@@ -117,27 +117,27 @@ static void expect_frame(yyjson_val *root, const struct out_frame *f)
 	switch (f->kind) {
 	case OUT_WELCOME:
 		expect_int(root, "v", 1);
-		expect_field(root, "server", f->server);
-		expect_field(root, "node", f->node);
-		expect_field(root, "session", f->session);
-		expect_int(root, "lease_ms", f->lease_ms);
-		expect_int(root, "ping_ms", f->ping_ms);
-		expect_int(root, "resume_ms", f->resume_ms);
-		expect_int(root, "max_frame", f->max_frame);
+		expect_field(root, "server", f->welcome.server);
+		expect_field(root, "node", f->welcome.node);
+		expect_field(root, "session", f->welcome.session);
+		expect_int(root, "lease_ms", f->welcome.lease_ms);
+		expect_int(root, "ping_ms", f->welcome.ping_ms);
+		expect_int(root, "resume_ms", f->welcome.resume_ms);
+		expect_int(root, "max_frame", f->welcome.max_frame);
 		expect_until(root, f->until_ms);
-		expect_int(root, "now_ms", f->now_ms);
+		expect_int(root, "now_ms", f->welcome.now_ms);
 		expect_lists(root, f);
 		break;
 	case OUT_ASSIGN:
 		expect_field(root, "lease", f->lease);
-		expect_field(root, "service", f->service);
-		expect_field(root, "stream", f->stream);
-		expect_field(root, "id", f->id);
-		expect_field(root, "token", f->token);
-		expect_int(root, "retry", f->retry);
+		expect_field(root, "service", f->assign.service);
+		expect_field(root, "stream", f->assign.stream);
+		expect_field(root, "id", f->assign.id);
+		expect_field(root, "token", f->assign.token);
+		expect_int(root, "retry", f->assign.retry);
 		demand(f->info.p ? yyjson_is_arr(yyjson_obj_get(root, "info"))
 				 : yyjson_is_null(yyjson_obj_get(root, "info")));
-		if (f->has_entries)
+		if (f->assign.has_entries)
 			expect_id(yyjson_obj_get(yyjson_obj_get(root, "entries"), "pos"), f->entry);
 		expect_until(root, f->until_ms);
 		break;
@@ -191,7 +191,7 @@ static void try_out(struct source *s)
 	struct slice resumed[LIST_MAX];
 	struct gone gone[LIST_MAX];
 	uint8_t kind = take_u8(s), lists = take_u8(s);
-	struct out_frame f = {.kind = kind % (OUT_ENDED + 1), .resumed = resumed, .gone = gone};
+	struct out_frame f = {.kind = kind % (OUT_ENDED + 1), .welcome.resumed = resumed, .welcome.gone = gone};
 	f.ok_for = take_u8(s) % (OK_FOR_NACK + 1);
 	f.outcome = take_u8(s) % (GONE_WAITS + 1);
 	f.reason = take_u8(s) % REVOKE_N;
@@ -200,21 +200,21 @@ static void try_out(struct source *s)
 	f.info = kind & 0x40 ? (struct slice){"[1,\r\n2]", 7} : (struct slice){NULL, 0};
 	if (f.kind == OUT_ENTRIES)
 		f.info = (struct slice){"[\"1-0\",[]]", 10};
-	f.has_entries = f.more = kind & 0x20;
+	f.assign.has_entries = f.more = kind & 0x20;
 	f.entry.ms = (uint64_t)take_int(s);
 	f.entry.seq = (uint64_t)take_int(s);
-	int64_t *const numbers[] = {&f.until_ms, &f.lease_ms, &f.ping_ms, &f.resume_ms, &f.max_frame, &f.now_ms,
-		&f.retry, &f.grace_ms, &f.n};
+	int64_t *const numbers[] = {&f.until_ms, &f.welcome.lease_ms, &f.welcome.ping_ms, &f.welcome.resume_ms,
+		&f.welcome.max_frame, &f.welcome.now_ms, &f.assign.retry, &f.grace_ms, &f.n};
 	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
 		*numbers[i] = take_int(s);
-	struct slice *const texts[] = {
-		&f.lease, &f.server, &f.node, &f.session, &f.service, &f.stream, &f.id, &f.token, &f.msg};
+	struct slice *const texts[] = {&f.lease, &f.welcome.server, &f.welcome.node, &f.welcome.session,
+		&f.assign.service, &f.assign.stream, &f.assign.id, &f.assign.token, &f.msg};
 	for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
 		*texts[i] = take_text(s);
-	for (; f.n_resumed < lists % (LIST_MAX + 1); f.n_resumed++)
-		resumed[f.n_resumed] = take_text(s);
-	for (; f.n_gone < lists / 16 % (LIST_MAX + 1); f.n_gone++)
-		gone[f.n_gone] = (struct gone){take_text(s), take_u8(s) % (GONE_LOST + 1)};
+	for (; f.welcome.n_resumed < lists % (LIST_MAX + 1); f.welcome.n_resumed++)
+		resumed[f.welcome.n_resumed] = take_text(s);
+	for (; f.welcome.n_gone < lists / 16 % (LIST_MAX + 1); f.welcome.n_gone++)
+		gone[f.welcome.n_gone] = (struct gone){take_text(s), take_u8(s) % (GONE_LOST + 1)};
 	struct buf b;
 	buf_init(&b);
 	frame_encode(&b, &f);
@@ -252,18 +252,18 @@ static char *written(const struct frame *f, size_t *len)
 	yyjson_mut_val *root = yyjson_mut_obj(doc);
 	yyjson_mut_doc_set_root(doc, root);
 	if (f->kind == FRAME_HELLO) {
-		yyjson_mut_obj_add_sint(doc, root, "v", f->v);
-		yyjson_mut_obj_add_strn(doc, root, "name", f->name.p ? f->name.p : "", f->name.len);
-		add_text(doc, "session", f->session);
-		if (f->has_services)
-			add_texts(doc, "services", f->services, f->n_services);
-		add_texts(doc, "resume", f->resume, f->n_resume);
+		yyjson_mut_obj_add_sint(doc, root, "v", f->hello.v);
+		yyjson_mut_obj_add_strn(doc, root, "name", f->hello.name.p ? f->hello.name.p : "", f->hello.name.len);
+		add_text(doc, "session", f->hello.session);
+		if (f->hello.has_services)
+			add_texts(doc, "services", f->hello.services, f->hello.n_services);
+		add_texts(doc, "resume", f->hello.resume, f->hello.n_resume);
 	}
 	if (f->kind == FRAME_HELLO || f->kind == FRAME_CREDITS)
 		yyjson_mut_obj_add_sint(doc, root, f->kind == FRAME_HELLO ? "credits" : "n", f->credits);
 	if (f->has_n)
 		yyjson_mut_obj_add_sint(doc, root, "n", f->n);
-	if (f->takes_entries)
+	if (f->hello.takes_entries)
 		yyjson_mut_obj_add_bool(doc, root, "entries", true);
 	if (f->has_retry_ms)
 		yyjson_mut_obj_add_sint(doc, root, "retry_ms", f->retry_ms);
@@ -289,20 +289,20 @@ static void expect_slice(struct slice got, struct slice want)
 
 static void expect_same(const struct frame *got, const struct frame *want)
 {
-	demand(got->kind == want->kind && got->problem == FRAME_PROBLEM_NONE && got->v == want->v);
+	demand(got->kind == want->kind && got->problem == FRAME_PROBLEM_NONE && got->hello.v == want->hello.v);
 	demand(got->credits == want->credits && got->dead == want->dead && got->has_n == want->has_n &&
 		got->n == want->n);
-	demand(got->takes_entries == want->takes_entries && got->has_retry_ms == want->has_retry_ms &&
+	demand(got->hello.takes_entries == want->hello.takes_entries && got->has_retry_ms == want->has_retry_ms &&
 		got->retry_ms == want->retry_ms && got->entry.ms == want->entry.ms &&
 		got->entry.seq == want->entry.seq);
-	demand(got->has_services == want->has_services && got->n_services == want->n_services);
-	demand(got->n_resume == want->n_resume);
-	for (size_t i = 0; i < want->n_services; i++)
-		expect_slice(got->services[i], want->services[i]);
-	for (size_t i = 0; i < want->n_resume; i++)
-		expect_slice(got->resume[i], want->resume[i]);
-	expect_slice(got->name, want->name);
-	expect_slice(got->session, want->session);
+	demand(got->hello.has_services == want->hello.has_services && got->hello.n_services == want->hello.n_services);
+	demand(got->hello.n_resume == want->hello.n_resume);
+	for (size_t i = 0; i < want->hello.n_services; i++)
+		expect_slice(got->hello.services[i], want->hello.services[i]);
+	for (size_t i = 0; i < want->hello.n_resume; i++)
+		expect_slice(got->hello.resume[i], want->hello.resume[i]);
+	expect_slice(got->hello.name, want->hello.name);
+	expect_slice(got->hello.session, want->hello.session);
 	expect_slice(got->lease, want->lease);
 	expect_slice(got->reason, want->reason);
 	expect_slice(got->note, want->note);
@@ -322,15 +322,15 @@ static void take_fields(struct source *s, struct frame *f, uint8_t head)
 	if (is_hello || f->kind == FRAME_CREDITS)
 		f->credits = (uint16_t)take_int(s) % (FRAME_CREDITS_MAX + 1);
 	if (is_hello) {
-		f->v = take_int(s);
-		f->name = take_text(s);
-		f->session = take_text(s);
-		f->has_services = head & 0x80;
-		f->takes_entries = head & 0x10;
-		for (; f->has_services && f->n_services < head / 16 % LIST_MAX; f->n_services++)
-			f->services[f->n_services] = take_text(s);
-		for (uint8_t n = take_u8(s) % (LIST_MAX + 1); f->n_resume < n; f->n_resume++)
-			f->resume[f->n_resume] = take_lease(s);
+		f->hello.v = take_int(s);
+		f->hello.name = take_text(s);
+		f->hello.session = take_text(s);
+		f->hello.has_services = head & 0x80;
+		f->hello.takes_entries = head & 0x10;
+		for (; f->hello.has_services && f->hello.n_services < head / 16 % LIST_MAX; f->hello.n_services++)
+			f->hello.services[f->hello.n_services] = take_text(s);
+		for (uint8_t n = take_u8(s) % (LIST_MAX + 1); f->hello.n_resume < n; f->hello.n_resume++)
+			f->hello.resume[f->hello.n_resume] = take_lease(s);
 	}
 	if (f->kind == FRAME_DONE || f->kind == FRAME_FAIL || f->kind == FRAME_RELEASE || f->kind == FRAME_PROGRESS ||
 		f->kind == FRAME_REVOKED || f->kind == FRAME_ACK || f->kind == FRAME_NACK)
@@ -360,7 +360,11 @@ static void try_in(struct source *s)
 	static struct frame_decoder *d;
 	struct slice services[LIST_MAX], resume[LIST_MAX];
 	uint8_t head = take_u8(s);
-	struct frame f = {.kind = head % FRAME_UNKNOWN, .v = -1, .services = services, .resume = resume}, got;
+	struct frame f = {.kind = head % FRAME_UNKNOWN,
+			     .hello.v = -1,
+			     .hello.services = services,
+			     .hello.resume = resume},
+		     got;
 	take_fields(s, &f, head);
 	size_t len;
 	char *json = written(&f, &len);

@@ -46,8 +46,8 @@ static bool decodes_hello(const char *line, size_t n_resume)
 	frame_splitter_init(&s, 1 << 20);
 	frame_splitter_feed(&s, line, strlen(line));
 	bool ok = frame_splitter_next(&s, &at, &len, &code) && frame_decode(d, at, len, &f, &err) == ERR_OK &&
-		  f.kind == FRAME_HELLO && f.problem == FRAME_PROBLEM_NONE && f.credits == 4 && f.n_services == 2 &&
-		  f.n_resume == n_resume;
+		  f.kind == FRAME_HELLO && f.problem == FRAME_PROBLEM_NONE && f.credits == 4 &&
+		  f.hello.n_services == 2 && f.hello.n_resume == n_resume;
 	frame_splitter_fini(&s);
 	frame_decoder_free(d);
 	return ok;
@@ -195,7 +195,7 @@ static bool setup(void)
 		return false;
 	struct rules_ids ids = {0};
 	struct service_rules *rules = rules_of_service(&c->services[0], c, rules_service_id(&ids, "orders"));
-	bool ok = rules->ttl_ms == 10000 && ids.n == 1;
+	bool ok = rules->lease.ttl_ms == 10000 && ids.n == 1;
 	service_rules_unref(rules);
 	rules_ids_fini(&ids);
 	config_free(c);

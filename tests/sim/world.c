@@ -169,19 +169,19 @@ static void init_service(struct world *w, uint16_t svc)
 		.same_stream = w->o.coalesce    ? SAME_STREAM_COALESCE
 			       : w->o.serialize ? SAME_STREAM_SERIALIZE
 						: SAME_STREAM_ALLOW,
-		.probe = true,
+		.recovery.probe = true,
 		.weight = 1,
-		.forget_consumer_ms = 20000,
+		.recovery.forget_consumer_ms = 20000,
 		.read_batch = 128,
 		.max_streams = 10000,
 		.max_retries = w->o.max_retries,
-		.scan_page = 100,
+		.recovery.scan_page = 100,
 		.jitter_pct = 10,
-		.ttl_ms = ttl,
-		.renew_ms = ttl / 3,
-		.stop_margin_ms = mono_max(ttl / 5, 1000),
-		.scan_interval_ms = 6 * ttl,
-		.min_idle_ms = 3 * ttl,
+		.lease.ttl_ms = ttl,
+		.lease.renew_ms = ttl / 3,
+		.lease.stop_margin_ms = mono_max(ttl / 5, 1000),
+		.recovery.scan_interval_ms = 6 * ttl,
+		.recovery.min_idle_ms = 3 * ttl,
 		.retry = w->o.retry,
 		.hash = fnv(names[svc])};
 	atomic_init(&r->refs, 1);
@@ -194,8 +194,8 @@ static void init_service(struct world *w, uint16_t svc)
 		r->entries.dlq_slot = command_slot(w->names[svc].entries_dlq, strlen(w->names[svc].entries_dlq));
 	}
 	r->lbs_slot = w->names[svc].lbs_slot;
-	r->dlq_slot = w->names[svc].dlq_slot;
-	r->dlq_same_slot = w->names[svc].dlq_same_slot = w->names[svc].dlq_same_slot || !w->o.is_cluster;
+	r->dlq.slot = w->names[svc].dlq_slot;
+	r->dlq.is_same_slot = w->names[svc].dlq_same_slot = w->names[svc].dlq_same_slot || !w->o.is_cluster;
 }
 
 static void init_servers(struct world *w)

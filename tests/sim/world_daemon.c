@@ -319,9 +319,9 @@ static void configure(struct world *w, struct daemon *d)
 		struct service_rules *r = services[n++] = mem_alloc(sizeof *r);
 		memcpy(r, &w->rules[i], sizeof *r);
 		atomic_init(&r->refs, 1);
-		r->ttl_ms = d->ttl_ms;
-		r->renew_ms = d->ttl_ms / 3;
-		r->stop_margin_ms = mono_max(d->ttl_ms / 5, 1000);
+		r->lease.ttl_ms = d->ttl_ms;
+		r->lease.renew_ms = d->ttl_ms / 3;
+		r->lease.stop_margin_ms = mono_max(d->ttl_ms / 5, 1000);
 	}
 	struct coord_event ev = {.kind = COORD_SERVICES, .services = services, .n = n};
 	daemon_step(w, d, &ev);

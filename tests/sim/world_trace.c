@@ -143,12 +143,12 @@ void trace_out(struct world *w, const struct sim_worker *k, const struct out_fra
 	char id[40];
 	switch (f->kind) {
 	case OUT_WELCOME:
-		world_tell(w, "w%u < welcome resumed=%zu gone=%zu until=%lld", k->index, f->n_resumed, f->n_gone,
-			(long long)f->until_ms);
+		world_tell(w, "w%u < welcome resumed=%zu gone=%zu until=%lld", k->index, f->welcome.n_resumed,
+			f->welcome.n_gone, (long long)f->until_ms);
 		break;
 	case OUT_ASSIGN:
-		world_tell(w, "w%u < assign %s %s retry=%lld until=%lld", k->index, f->stream.p,
-			trace_lease(f->lease.p, id), (long long)f->retry, (long long)f->until_ms);
+		world_tell(w, "w%u < assign %s %s retry=%lld until=%lld", k->index, f->assign.stream.p,
+			trace_lease(f->lease.p, id), (long long)f->assign.retry, (long long)f->until_ms);
 		break;
 	case OUT_OK:
 		world_tell(w, "w%u < ok %s for=%s outcome=%s", k->index, trace_lease(f->lease.p, id), fors[f->ok_for],

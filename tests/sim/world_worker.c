@@ -108,22 +108,25 @@ void worker_word(
 static void send_hello(struct world *w, struct sim_worker *k)
 {
 	struct up *u = up_new(k, COORD_FRAME);
-	u->f = (struct frame){
-		.kind = FRAME_HELLO, .v = 1, .credits = k->credits, .name = {"w", 1}, .takes_entries = true};
+	u->f = (struct frame){.kind = FRAME_HELLO,
+		.hello.v = 1,
+		.credits = k->credits,
+		.hello.name = {"w", 1},
+		.hello.takes_entries = true};
 	if (k->key[0]) {
 		snprintf(u->key, sizeof u->key, "%s", k->key);
-		u->f.session = (struct slice){u->key, strlen(u->key)};
+		u->f.hello.session = (struct slice){u->key, strlen(u->key)};
 	}
 	for (unsigned i = 0; i < WORLD_HOLDS; i++) {
 		struct hold *h = &k->holds[i];
 		if (!h->used)
 			continue;
-		snprintf(u->leases[u->f.n_resume], 80, "%s", h->lease);
-		u->resume[u->f.n_resume] = (struct slice){u->leases[u->f.n_resume], strlen(h->lease)};
-		u->f.n_resume++;
+		snprintf(u->leases[u->f.hello.n_resume], 80, "%s", h->lease);
+		u->resume[u->f.hello.n_resume] = (struct slice){u->leases[u->f.hello.n_resume], strlen(h->lease)};
+		u->f.hello.n_resume++;
 	}
-	u->f.resume = u->resume;
-	world_tell(w, "w%u hello credits=%u resume=%zu", k->index, k->credits, u->f.n_resume);
+	u->f.hello.resume = u->resume;
+	world_tell(w, "w%u hello credits=%u resume=%zu", k->index, k->credits, u->f.hello.n_resume);
 	up_send(w, k, u);
 }
 
@@ -216,8 +219,8 @@ static void on_assign(struct world *w, struct sim_worker *k, const struct down *
 	for (const char *p = d->token; *p; p++)
 		h->token = h->token * 10 + (uint64_t)(*p - '0');
 	h->result_at = w->now + world_between(&w->rng, k->work_min, k->work_max);
-	unsigned dice = w->is_calm || d->f.has_entries ? 100 : (unsigned)rng_below(&w->rng, 100);
-	if (d->f.has_entries)
+	unsigned dice = w->is_calm || d->f.assign.has_entries ? 100 : (unsigned)rng_below(&w->rng, 100);
+	if (d->f.assign.has_entries)
 		feed_begin(w, k, h);
 	if (dice < k->fail_pct)
 		h->result = FRAME_FAIL;
@@ -232,7 +235,7 @@ static void on_welcome(struct world *w, struct sim_worker *k, const struct down 
 	k->is_welcome = true;
 	snprintf(k->key, sizeof k->key, "%s", d->key);
 	bool seen[WORLD_HOLDS] = {false};
-	for (size_t i = 0; i < d->f.n_resumed; i++) {
+	for (size_t i = 0; i < d->f.welcome.n_resumed; i++) {
 		struct hold *h = find(k, d->resumed[i].p);
 		if (!h)
 			continue;
@@ -245,7 +248,7 @@ static void on_welcome(struct world *w, struct sim_worker *k, const struct down 
 			h->used = false;
 		}
 	}
-	for (size_t i = 0; i < d->f.n_gone; i++) {
+	for (size_t i = 0; i < d->f.welcome.n_gone; i++) {
 		struct hold *h = find(k, d->gone[i].lease.p);
 		if (!h)
 			continue;
@@ -342,16 +345,16 @@ static void copy_text(char *out, size_t cap, struct slice s, struct slice *at)
 /* The lists of a welcome, each lease as a string. */
 static void copy_lists(struct down *d, const struct out_frame *f)
 {
-	size_t n = f->n_resumed + f->n_gone;
+	size_t n = f->welcome.n_resumed + f->welcome.n_gone;
 	d->text = mem_alloc(n * 80 + 1);
 	d->resumed = mem_array(n + 1, sizeof *d->resumed);
 	d->gone = mem_array(n + 1, sizeof *d->gone);
 	char *p = d->text;
-	for (size_t i = 0; i < f->n_resumed; i++, p += 80)
-		copy_text(p, 80, f->resumed[i], &d->resumed[i]);
-	for (size_t i = 0; i < f->n_gone; i++, p += 80) {
-		copy_text(p, 80, f->gone[i].lease, &d->gone[i].lease);
-		d->gone[i].outcome = f->gone[i].outcome;
+	for (size_t i = 0; i < f->welcome.n_resumed; i++, p += 80)
+		copy_text(p, 80, f->welcome.resumed[i], &d->resumed[i]);
+	for (size_t i = 0; i < f->welcome.n_gone; i++, p += 80) {
+		copy_text(p, 80, f->welcome.gone[i].lease, &d->gone[i].lease);
+		d->gone[i].outcome = f->welcome.gone[i].outcome;
 	}
 }
 
@@ -388,16 +391,16 @@ void worker_take(struct world *w, struct daemon *from, uint64_t session, const s
 	struct down *d = down_new(k, session, w->now);
 	d->f = *f;
 	copy_text(d->lease, sizeof d->lease, f->lease, &d->f.lease);
-	copy_text(d->stream, sizeof d->stream, f->stream, &d->f.stream);
-	copy_text(d->key, sizeof d->key, f->session, &d->f.session);
-	copy_text(d->token, sizeof d->token, f->token, &d->f.token);
+	copy_text(d->stream, sizeof d->stream, f->assign.stream, &d->f.assign.stream);
+	copy_text(d->key, sizeof d->key, f->welcome.session, &d->f.welcome.session);
+	copy_text(d->token, sizeof d->token, f->assign.token, &d->f.assign.token);
 	if (f->kind == OUT_ASSIGN) {
 		d->item = item_of_info(f->info);
 		if (w->o.entries.is_on && d->item < w->n_items) /* it may end before its worker reads that */
 			w->items[d->item].last_assigned = w->now;
 		for (uint16_t s = 0; s < w->o.n_services; s++)
-			if (strlen(w->rules[s].name) == f->service.len &&
-				memcmp(w->rules[s].name, f->service.p, f->service.len) == 0)
+			if (strlen(w->rules[s].name) == f->assign.service.len &&
+				memcmp(w->rules[s].name, f->assign.service.p, f->assign.service.len) == 0)
 				d->svc = s;
 	} else if (f->kind == OUT_OK) {
 		d->item = item_of_lease(w, f->lease);

@@ -100,7 +100,7 @@ void entry_feed_resume(struct coord *c, struct entry *e)
 	struct entry_feed *f = e->feed;
 	f->last = (struct entry_id){0};
 	f->is_adopted = true;
-	f->is_nacked = f->is_hushed = false;
+	f->nack.is_on = f->is_hushed = false;
 	if (f->state == ENTRY_FEED_OPEN)
 		feed_go(c, e, true);
 	else if (f->state == ENTRY_FEED_NONE)
@@ -193,7 +193,7 @@ static struct effect *say_feed_ok(struct coord *c, struct entry *e, enum ok_for 
 
 static void say_nacked(struct coord *c, struct entry *e, struct entry_id id, mono_ms retry_ms, bool is_dead)
 {
-	e->feed->is_nacked = false;
+	e->feed->nack.is_on = false;
 	struct effect *ef = say_feed_ok(c, e, OK_FOR_NACK, id);
 	if (!ef)
 		return;
@@ -230,11 +230,11 @@ static void feed_confirm(struct coord *c, struct entry *e, struct entry_id id)
 static void send_nack(struct coord *c, struct entry *e, bool is_again, bool is_counted)
 {
 	struct entry_feed *f = e->feed;
-	f->is_nack_sent = true;
+	f->nack.is_sent = true;
 	feed_send(c, e,
 		msg_feed_nack((struct msg_feed_nack){.id = f->bad,
-			.delay_ms = f->nack_ms,
-			.is_dead = f->is_nack_dead,
+			.delay_ms = f->nack.wish_ms,
+			.is_dead = f->nack.is_dead,
 			.is_again = is_again,
 			.is_counted = is_counted,
 			.reason = text_ref(e->note)}));
@@ -243,7 +243,7 @@ static void send_nack(struct coord *c, struct entry *e, bool is_again, bool is_c
 /* Did the shard that had the feed count the try of the nack? m: the position as the next one found it. */
 static bool nack_was_counted(const struct entry_feed *f, const struct msg_feed *m)
 {
-	if (!f->is_nack_sent || f->is_nack_dead || is_id_newer(f->pos, m->id))
+	if (!f->nack.is_sent || f->nack.is_dead || is_id_newer(f->pos, m->id))
 		return false;
 	return m->tries > (entry_id_cmp(m->id, f->pos) == 0 ? f->tries : 0);
 }
@@ -294,7 +294,7 @@ static void on_feed_open(struct coord *c, struct entry *e, const struct msg *m)
 		e->is_suspect = true;
 	if (is_id_newer(f->asked, f->pos))
 		feed_send(c, e, msg_feed_ack((struct msg_feed_ack){.id = f->asked}));
-	if (f->is_nacked) {
+	if (f->nack.is_on) {
 		nack_again(c, e, was_counted);
 	} else if (m->feed.wait_ms) {
 		f->bad = m->feed.bad;
@@ -328,8 +328,8 @@ static void on_feed_entries(struct coord *c, struct entry *e, const struct msg *
 
 static void feed_has_dead(struct coord *c, struct entry *e, struct entry_id id)
 {
-	e->feed->n_dead++;
-	e->feed->dead = id;
+	e->feed->dead.n++;
+	e->feed->dead.last = id;
 	feed_confirm(c, e, id);
 }
 
@@ -478,7 +478,7 @@ static void on_feed_told(struct coord *c, struct entry *e, const struct msg *m)
 		feed_has_dead(c, e, m->feed.id);
 		break;
 	case FEED_BAD_ACK:
-		e->feed->is_nacked = e->feed->is_nacked && !m->feed.is_nack;
+		e->feed->nack.is_on = e->feed->nack.is_on && !m->feed.is_nack;
 		if (!m->feed.is_nack && !is_id_newer(m->feed.id, e->feed->asked))
 			e->feed->asked = e->feed->pos; /* nor is it acknowledged where the feed is opened next */
 		if (w)
@@ -521,10 +521,10 @@ static void take_nack(struct coord *c, struct entry *e, const struct frame *f)
 	feed->bad = f->entry;
 	text_unref(e->note);
 	e->note = f->reason.p ? text_new(f->reason.p, text_fit(f->reason.p, f->reason.len, FEED_REASON_MAX)) : NULL;
-	feed->nack_ms = f->has_retry_ms ? f->retry_ms : -1;
-	feed->is_nack_dead = f->dead;
-	feed->is_nacked = true;
-	feed->is_nack_sent = false;
+	feed->nack.wish_ms = f->has_retry_ms ? f->retry_ms : -1;
+	feed->nack.is_dead = f->dead;
+	feed->nack.is_on = true;
+	feed->nack.is_sent = false;
 	if (feed->state == ENTRY_FEED_OPEN) /* else on its way elsewhere */
 		send_nack(c, e, false, false);
 }
@@ -537,7 +537,7 @@ void entry_feed_word(struct coord *c, struct entry *e, const struct frame *f)
 		take_nack(c, e, f);
 		return;
 	}
-	bool is_void = feed->is_nacked && !is_id_newer(feed->bad, f->entry);
+	bool is_void = feed->nack.is_on && !is_id_newer(feed->bad, f->entry);
 	if (!is_void && is_id_newer(f->entry, feed->asked))
 		feed->asked = f->entry;
 	if (feed->state == ENTRY_FEED_OPEN)

@@ -379,15 +379,15 @@ static void fill_assign(struct coord_service *s, struct entry *e, struct worker 
 	e->trace = NULL;
 	struct out_frame *f = &ef->frame;
 	f->lease = (struct slice){t->bytes, (size_t)n_lease};
-	f->id = (struct slice){t->bytes + n_lease, (size_t)n_id};
-	f->token = (struct slice){t->bytes + n_lease + n_id, (size_t)n_token};
-	f->service = (struct slice){s->rules->name, strlen(s->rules->name)};
-	f->stream = (struct slice){e->stream->bytes, e->stream->len};
-	f->retry = e->retry;
+	f->assign.id = (struct slice){t->bytes + n_lease, (size_t)n_id};
+	f->assign.token = (struct slice){t->bytes + n_lease + n_id, (size_t)n_token};
+	f->assign.service = (struct slice){s->rules->name, strlen(s->rules->name)};
+	f->assign.stream = (struct slice){e->stream->bytes, e->stream->len};
+	f->assign.retry = e->retry;
 	f->info = (struct slice){ef->hold2->bytes, ef->hold2->len};
 	if (ef->hold3)
-		f->trace = (struct slice){ef->hold3->bytes, ef->hold3->len};
-	f->has_entries = e->feed != NULL;
+		f->assign.trace = (struct slice){ef->hold3->bytes, ef->hold3->len};
+	f->assign.has_entries = e->feed != NULL;
 	if (e->feed)
 		f->entry = e->feed->pos;
 	/* what it was told last is a lower bound for what it holds: no need to look at each */

@@ -23,7 +23,7 @@ static void start_held(struct coord *c, struct entry *e, const struct msg *m)
 {
 	e->was_told = true; /* we cannot know: a worker of the former process may have it */
 	struct coord_service *s = coord_service(c, e->svc);
-	mono_ms ttl_ms = s->rules->ttl_ms;
+	mono_ms ttl_ms = s->rules->lease.ttl_ms;
 	entry_unreserve(c, s, e);
 	/* what the former process told last ends before its lock would have; its leases may have been longer */
 	if (m->lease.was_ours)
@@ -63,7 +63,7 @@ static void on_busy(struct coord *c, struct entry *e)
 	if (e->state != ENTRY_LOCKING)
 		return;
 	entry_unreserve(c, s, e);
-	entry_move(c, e, ENTRY_BUSY, c->now + rng_jitter(&c->rng, s->rules->ttl_ms / 3, 10));
+	entry_move(c, e, ENTRY_BUSY, c->now + rng_jitter(&c->rng, s->rules->lease.ttl_ms / 3, 10));
 	entry_start_known(c, e);
 }
 
@@ -188,8 +188,8 @@ static bool is_mute(const struct coord *c, const struct service_rules *r, uint16
 {
 	if (shard >= c->shards.n || !c->shards.v[shard].is_on)
 		return false;
-	mono_ms until_stop = r->ttl_ms - r->stop_margin_ms;
-	mono_ms longest = mono_min(until_stop / 2, until_stop - r->renew_ms * 11 / 10);
+	mono_ms until_stop = r->lease.ttl_ms - r->lease.stop_margin_ms;
+	mono_ms longest = mono_min(until_stop / 2, until_stop - r->lease.renew_ms * 11 / 10);
 	return c->now - c->shards.v[shard].heard_at >= mono_max(longest, 1);
 }
 

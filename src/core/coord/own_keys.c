@@ -8,9 +8,10 @@
 
 static const struct own_key *find_own(const struct service_rules *r, const char *name, size_t len, uint64_t hash)
 {
-	for (uint32_t i = 0; i < r->n_own; i++)
-		if (r->own[i].hash == hash && strlen(r->own[i].name) == len && memcmp(r->own[i].name, name, len) == 0)
-			return &r->own[i];
+	for (uint32_t i = 0; i < r->own.n; i++)
+		if (r->own.v[i].hash == hash && strlen(r->own.v[i].name) == len &&
+			memcmp(r->own.v[i].name, name, len) == 0)
+			return &r->own.v[i];
 	return NULL;
 }
 

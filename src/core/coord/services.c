@@ -36,15 +36,15 @@ static void service_to_shards(struct coord *c, struct coord_service *s)
 void coord_fit_to_topology(const struct coord *c, struct service_rules *r)
 {
 	if (c->topo.is_known && !c->topo.is_cluster)
-		r->dlq_same_slot = true;
+		r->dlq.is_same_slot = true;
 }
 
 /* Rules replace others: leases that those confirmed, here or on a shard that has not heard yet, end by their margin. */
 static void keep_old_margin(const struct coord *c, struct service_rules *r, const struct service_rules *old)
 {
 	mono_ms margin = service_stop_margin(old, c->now);
-	r->old_margin_ms = mono_min(r->stop_margin_ms, mono_min(margin, old->stop_margin_ms));
-	r->old_until = mono_max(old->old_until, c->now + 2 * old->ttl_ms);
+	r->lease.old_margin_ms = mono_min(r->lease.stop_margin_ms, mono_min(margin, old->lease.stop_margin_ms));
+	r->lease.old_until = mono_max(old->lease.old_until, c->now + 2 * old->lease.ttl_ms);
 }
 
 static void service_set(struct coord *c, struct service_rules *r)
@@ -100,7 +100,7 @@ void coord_on_services(struct coord *c, const struct coord_event *ev)
 	}
 	c->services.shortest_ttl = MONO_NEVER;
 	for (size_t k = 0; k < ev->n; k++) {
-		c->services.shortest_ttl = mono_min(c->services.shortest_ttl, ev->services[k]->ttl_ms);
+		c->services.shortest_ttl = mono_min(c->services.shortest_ttl, ev->services[k]->lease.ttl_ms);
 		service_set(c, ev->services[k]);
 	}
 	if (c->topo.is_known)

@@ -47,7 +47,7 @@ enum frame_error session_check_hello(const struct frame *f, const char **why)
 		*why = "the first frame must be hello";
 		return FERR_BAD_FRAME;
 	}
-	if (f->v != 1 && (f->v != -1 || f->problem == FRAME_PROBLEM_NONE)) {
+	if (f->hello.v != 1 && (f->hello.v != -1 || f->problem == FRAME_PROBLEM_NONE)) {
 		*why = "this daemon speaks version 1";
 		return FERR_BAD_VERSION;
 	}
@@ -59,7 +59,7 @@ enum frame_error session_check_hello(const struct frame *f, const char **why)
 		*why = f->bad_field ? f->bad_field : "a field is missing or of the wrong type";
 		return FERR_BAD_HELLO;
 	}
-	if (f->name.len == 0) {
+	if (f->hello.name.len == 0) {
 		*why = "name: must not be empty";
 		return FERR_BAD_HELLO;
 	}

@@ -50,7 +50,7 @@ static void adopt_tell_lost(struct coord *c, struct worker *m, struct slice leas
 /* Its fence has passed: it may have stopped what it held, and says so when it comes again. */
 static bool is_too_late(const struct coord *c, const struct coord_event *ev)
 {
-	return ev->frame->n_resume > 0 && ev->until <= c->now;
+	return ev->frame->hello.n_resume > 0 && ev->until <= c->now;
 }
 
 void worker_on_adopt(struct coord *c, const struct coord_event *ev)
@@ -62,8 +62,8 @@ void worker_on_adopt(struct coord *c, const struct coord_event *ev)
 		worker_retire(c, m);
 		return;
 	}
-	snprintf(m->s.name, sizeof m->s.name, "%.*s", (int)(f->name.len < 127 ? f->name.len : 127),
-		f->name.p ? f->name.p : "");
+	snprintf(m->s.name, sizeof m->s.name, "%.*s", (int)(f->hello.name.len < 127 ? f->hello.name.len : 127),
+		f->hello.name.p ? f->hello.name.p : "");
 	m->credit_holder.credits = (uint32_t)f->credits;
 	m->s.told_until = ev->until;
 	m->s.n_pings = (int64_t)ev->n;
@@ -71,15 +71,15 @@ void worker_on_adopt(struct coord *c, const struct coord_event *ev)
 	m->s.deadline = MONO_NEVER;
 	m->s.last_ping = c->now - coord_ping_ms(c); /* told of its leases at once */
 	size_t n_kept = 0;
-	for (size_t i = 0; i < f->n_resume; i++) {
+	for (size_t i = 0; i < f->hello.n_resume; i++) {
 		enum gone_outcome gone;
-		if (worker_resume_one(c, m, NULL, f->resume[i], &gone))
+		if (worker_resume_one(c, m, NULL, f->hello.resume[i], &gone))
 			n_kept++;
 		else
-			adopt_tell_lost(c, m, f->resume[i]);
+			adopt_tell_lost(c, m, f->hello.resume[i]);
 	}
 	effects_log(c->out, LOG_INFO, "worker=%s pid=%d goes on credits=%u held=%zu lost=%zu", m->s.name, (int)m->s.pid,
-		m->credit_holder.credits, n_kept, f->n_resume - n_kept);
+		m->credit_holder.credits, n_kept, f->hello.n_resume - n_kept);
 	credits_join(&c->place, &m->credit_holder);
 	worker_arm(c, m);
 	worker_mark_all(c);

@@ -37,16 +37,16 @@ void worker_on_accept(struct coord *c, const struct coord_event *ev)
 
 bool worker_take_services(struct coord *c, struct worker *m, const struct frame *f)
 {
-	m->credit_holder.all_services = !f->has_services;
+	m->credit_holder.all_services = !f->hello.has_services;
 	char text[512];
 	size_t n = 0;
 	text[0] = '\0';
-	for (size_t i = 0; i < f->n_services; i++) {
+	for (size_t i = 0; i < f->hello.n_services; i++) {
 		uint16_t pos = SERVICE_NONE;
 		for (uint16_t k = 0; k < c->services.n; k++) {
 			const struct service_rules *r = c->services.v[k].rules;
-			if (r && strlen(r->name) == f->services[i].len &&
-				memcmp(r->name, f->services[i].p, f->services[i].len) == 0)
+			if (r && strlen(r->name) == f->hello.services[i].len &&
+				memcmp(r->name, f->hello.services[i].p, f->hello.services[i].len) == 0)
 				pos = k;
 		}
 		if (pos == SERVICE_NONE)
@@ -58,7 +58,7 @@ bool worker_take_services(struct coord *c, struct worker *m, const struct frame 
 				text + n, sizeof text - n, "%s%s", n ? "," : "", c->services.v[pos].rules->name);
 	}
 	m->services_text = mem_dup(text, strlen(text));
-	return !f->has_services || f->n_services > 0;
+	return !f->hello.has_services || f->hello.n_services > 0;
 }
 
 static struct worker *by_key(struct coord *c, const struct worker * not, const char *key)
@@ -142,16 +142,16 @@ static void replace_old(struct coord *c, struct worker *old)
 static void fill_welcome(struct coord *c, struct worker *m, struct out_frame *f)
 {
 	static const char server[] = "sluiced";
-	f->server = (struct slice){server, sizeof server - 1};
-	f->node = (struct slice){c->rules.node, strlen(c->rules.node)};
-	f->session = (struct slice){m->s.key, SESSION_KEY};
-	f->lease_ms = c->services.shortest_ttl;
-	f->ping_ms = m->s.told_ping_ms = coord_ping_ms(c);
-	f->resume_ms = c->rules.resume_grace_ms;
-	f->max_frame = c->rules.max_frame_bytes;
+	f->welcome.server = (struct slice){server, sizeof server - 1};
+	f->welcome.node = (struct slice){c->rules.node, strlen(c->rules.node)};
+	f->welcome.session = (struct slice){m->s.key, SESSION_KEY};
+	f->welcome.lease_ms = c->services.shortest_ttl;
+	f->welcome.ping_ms = m->s.told_ping_ms = coord_ping_ms(c);
+	f->welcome.resume_ms = c->rules.resume_grace_ms;
+	f->welcome.max_frame = c->rules.max_frame_bytes;
 	m->s.told_until = worker_until(c, m);
 	f->until_ms = m->s.told_until;
-	f->now_ms = c->now;
+	f->welcome.now_ms = c->now;
 }
 
 /* The connection that was told to stop is gone, perhaps with the word unread: told again, with what is left of the
@@ -194,10 +194,10 @@ void worker_welcome(struct coord *c, struct worker *m)
 	struct effect *ef = worker_frame(c, m, OUT_WELCOME);
 	ef->hold = lists;
 	fill_welcome(c, m, &ef->frame);
-	ef->frame.resumed = resumed;
-	ef->frame.n_resumed = n_resumed;
-	ef->frame.gone = gone;
-	ef->frame.n_gone = n_gone;
+	ef->frame.welcome.resumed = resumed;
+	ef->frame.welcome.n_resumed = n_resumed;
+	ef->frame.welcome.gone = gone;
+	ef->frame.welcome.n_gone = n_gone;
 	revoke_again(c, m);
 	if (old)
 		replace_old(c, old);
@@ -243,9 +243,9 @@ static void take_resume(struct coord *c, struct worker *m, const struct frame *f
 {
 	struct map named;
 	map_init(&named, hello_same_text, rng_next(&c->rng));
-	m->resume = mem_array(f->n_resume + 1, sizeof(struct text *));
-	for (size_t i = 0; i < f->n_resume; i++) {
-		struct slice s = f->resume[i];
+	m->resume = mem_array(f->hello.n_resume + 1, sizeof(struct text *));
+	for (size_t i = 0; i < f->hello.n_resume; i++) {
+		struct slice s = f->hello.resume[i];
 		if (map_get(&named, s.p, s.len))
 			continue;
 		m->resume[m->n_resume] = text_new(s.p, s.len);
@@ -264,16 +264,16 @@ void worker_hello(struct coord *c, struct worker *m, const struct frame *f)
 	}
 	if (!worker_take_services(c, m, f)) {
 		worker_fatal(c, m, FERR_BAD_HELLO,
-			f->n_services ? "services: names a service that is not configured here"
-				      : "services: must not be empty; left out, it means all");
+			f->hello.n_services ? "services: names a service that is not configured here"
+					    : "services: must not be empty; left out, it means all");
 		return;
 	}
-	snprintf(m->s.name, sizeof m->s.name, "%.*s", (int)text_fit(f->name.p, f->name.len, sizeof m->s.name - 1),
-		f->name.p);
+	snprintf(m->s.name, sizeof m->s.name, "%.*s",
+		(int)text_fit(f->hello.name.p, f->hello.name.len, sizeof m->s.name - 1), f->hello.name.p);
 	m->credit_holder.credits = (uint32_t)f->credits;
-	m->credit_holder.takes_entries = f->takes_entries;
-	if (f->session.p && f->session.len == SESSION_KEY)
-		memcpy(m->wanted_key, f->session.p, SESSION_KEY);
+	m->credit_holder.takes_entries = f->hello.takes_entries;
+	if (f->hello.session.p && f->hello.session.len == SESSION_KEY)
+		memcpy(m->wanted_key, f->hello.session.p, SESSION_KEY);
 	take_resume(c, m, f);
 	/* a session of this very process need not wait */
 	if (m->n_resume == 0 || coord_knows_own(c) || (m->wanted_key[0] && by_key(c, m, m->wanted_key))) {

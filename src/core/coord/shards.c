@@ -420,7 +420,7 @@ void coord_on_group_lost(struct coord *c, const struct msg *m)
 	struct coord_service *s = coord_service(c, m->svc);
 	if (!s)
 		return;
-	s->audit.hold = c->now + s->rules->ttl_ms / 2;
+	s->audit.hold = c->now + s->rules->lease.ttl_ms / 2;
 	s->grant.again = m->group_lost.is_remade ? c->place.service[coord_pos(c, s)].owned : 0;
 	coord_mark(c, s);
 }

@@ -164,7 +164,7 @@ void lease_queue(struct leases *ls, struct shard_ctx *c, struct lease *l)
 	}
 	if (l->state == LEASE_HELD)
 		lease_move(c, l, LEASE_RENEWING, "its renewal is due");
-	bool is_near = is_held(l) && fence_of(c, l) - c->now < lease_rules_of(c, l)->ttl_ms / 4;
+	bool is_near = is_held(l) && fence_of(c, l) - c->now < lease_rules_of(c, l)->lease.ttl_ms / 4;
 	if (is_near)
 		list_push_front(&ls->urgent, &l->ready);
 	else
@@ -181,8 +181,8 @@ void lease_confirm(struct leases *ls, struct shard_ctx *c, struct lease *l)
 	l->good_until = sent + l->ttl_ms;
 	lease_move(c, l, LEASE_HELD, "Redis confirmed it");
 	l->use_eval = false;
-	mono_ms grid = mono_max(r->ttl_ms / 100, 1);
-	l->at = sent + rng_jitter(&c->rng, r->renew_ms, JITTER_PCT);
+	mono_ms grid = mono_max(r->lease.ttl_ms / 100, 1);
+	l->at = sent + rng_jitter(&c->rng, r->lease.renew_ms, JITTER_PCT);
 	l->at -= l->at % grid;
 	lease_set_timer(ls, c, l);
 }
@@ -239,7 +239,7 @@ static void lease_release(struct leases *ls, struct shard_ctx *c, struct lease *
 	}
 	if (l->state == LEASE_RELEASING)
 		return;
-	l->good_until = mono_max(l->good_until, c->now) + lease_rules_of(c, l)->ttl_ms;
+	l->good_until = mono_max(l->good_until, c->now) + lease_rules_of(c, l)->lease.ttl_ms;
 	if (l->in_flight) { /* its answer is not awaited: the commands run in order */
 		shard_pool_renew(&ls->pool, l->index);
 		l->in_flight = false;
@@ -360,7 +360,7 @@ void lease_send(struct leases *ls, struct shard_ctx *c, struct lease *l, struct 
 	ef->cmd.use_delifeq = l->by_delifeq = l->state == LEASE_RELEASING && try_delifeq(ls);
 	ef->cmd.value = slice_str(c->rules->lock_value);
 	ef->cmd.ttl_ms =
-		mono_max(lease_rules_of(c, l)->ttl_ms, l->good_until - c->now); /* workers know of good_until */
+		mono_max(lease_rules_of(c, l)->lease.ttl_ms, l->good_until - c->now); /* workers know of good_until */
 	if (expect.p) {
 		ef->hold = text_new(expect.p, expect.len);
 		ef->cmd.expect = slice_of(ef->hold);

@@ -297,7 +297,7 @@ static bool is_enabled(const struct shard_ctx *c, const struct reader *r, enum r
 static void fill_read(struct shard_ctx *c, struct reader *r, struct effect *ef)
 {
 	const struct service_rules *rules = reader_rules(c, r);
-	mono_ms block = mono_min(BLOCK_MAX_MS, rules->ttl_ms / 3);
+	mono_ms block = mono_min(BLOCK_MAX_MS, rules->lease.ttl_ms / 3);
 	if (r->block_cap_ms > 0)
 		block = mono_min(block, r->block_cap_ms);
 	r->grant.asked = r->grant.credits < rules->read_batch ? r->grant.credits : rules->read_batch;
@@ -363,7 +363,7 @@ static void fill(struct shard_ctx *c, struct reader *r, enum reader_query e, str
 static bool is_call(const struct shard_ctx *c, const struct reader *r, enum reader_query e)
 {
 	return e == READER_QUERY_FEED_DLQ_LENGTH ||
-	       (e == READER_QUERY_DLQ_LENGTH && !reader_rules(c, r)->dlq_same_slot);
+	       (e == READER_QUERY_DLQ_LENGTH && !reader_rules(c, r)->dlq.is_same_slot);
 }
 
 /* The dead letters live in another slot: whoever serves it is asked. Not in flight: a call that gets lost is made
@@ -374,7 +374,7 @@ static void call_dlq_length(struct shard_ctx *c, struct reader *r, enum reader_q
 	struct reader_query_state *s = &r->reader_queries[e];
 	s->gen = (s->gen + 1) & 0x0fffffff;
 	struct msg_lock_call call = {.kind = (uint8_t)reader_command(e),
-		.slot = e == READER_QUERY_DLQ_LENGTH ? rules->dlq_slot : rules->entries.dlq_slot,
+		.slot = e == READER_QUERY_DLQ_LENGTH ? rules->dlq.slot : rules->entries.dlq_slot,
 		.tag = tag_of(PART_READER, s->gen, (uint32_t)r->svc << 8 | e)};
 	ctx_msg(c, msg_lock_call(call))->svc = r->svc;
 	s->at = c->now + EVERY_MS + 2 * c->rules->command_timeout_ms;
@@ -426,7 +426,7 @@ static mono_ms reader_flush_one(struct shard_ctx *c, struct reader *r)
 /* Somebody gave an entry back for later: looked at when it is due. */
 static void due_news(struct readers *rs, struct shard_ctx *c)
 {
-	for (size_t i = 0; c->is_due_news && i < rs->n; i++) {
+	for (size_t i = 0; c->news.is_due && i < rs->n; i++) {
 		struct reader *r = rs->v[i];
 		struct shard_service *s = ctx_service(c, (uint16_t)i);
 		if (!r || !s->is_due_news)
@@ -436,16 +436,16 @@ static void due_news(struct readers *rs, struct shard_ctx *c)
 		s->is_due_news = false;
 		reader_wake(rs, c, r);
 	}
-	c->is_due_news = false;
+	c->news.is_due = false;
 }
 
 mono_ms reader_flush(struct readers *rs, struct shard_ctx *c)
 {
 	due_news(rs, c);
-	for (size_t i = 0; c->is_group_lost && i < rs->n; i++)
+	for (size_t i = 0; c->news.is_group_lost && i < rs->n; i++)
 		if (rs->v[i] && ctx_service(c, (uint16_t)i)->is_group_lost)
 			reader_group_lost(rs, c, rs->v[i]);
-	c->is_group_lost = false;
+	c->news.is_group_lost = false;
 	struct heap_node *top;
 	while ((top = heap_top(&rs->timers)) && top->at <= c->now) {
 		struct reader *r = HEAP_OF(struct reader, timer, top);

@@ -89,7 +89,7 @@ static void reader_answered(struct shard_ctx *c, struct reader *r, enum reader_q
 		r->has_sift = r->has_sift || r->is_sifting;
 		break;
 	case READER_QUERY_HEARTBEAT:
-		s->at = s->sent + reader_rules(c, r)->ttl_ms / 3;
+		s->at = s->sent + reader_rules(c, r)->lease.ttl_ms / 3;
 		break;
 	case READER_QUERY_AUDIT:
 		on_audit(c, r, reply);

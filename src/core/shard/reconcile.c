@@ -104,7 +104,7 @@ static struct recovery *reconcile_begin(struct reconcile *rc, struct shard_ctx *
 	v->left.is_on = true;
 	v->left.at = MONO_NEVER; /* asked when somebody is suspected */
 	v->left.gen = v->consumers.gen = v->walk.gen = v->scan.gen = v->ghosts.gen = (uint32_t)rng_next(&c->rng);
-	mono_ms spread = mono_min(recovery_rules(c, v)->scan_interval_ms, START_SPREAD_MS);
+	mono_ms spread = mono_min(recovery_rules(c, v)->recovery.scan_interval_ms, START_SPREAD_MS);
 	v->scan.at = c->now + (mono_ms)rng_below(&c->rng, (uint64_t)spread + 1);
 	v->ghosts.at = wants_ghost_floor(c, v) ? c->now : v->scan.at;
 	return v;
@@ -193,8 +193,8 @@ static void note_consumer(struct shard_ctx *c, struct recovery *v, const struct 
 	if (s->seen_at < c->now - row->idle_ms || row->n_pending > s->n_held)
 		s->n_held = row->n_pending;
 	s->seen_at = c->now - row->idle_ms;
-	bool is_suspect = row->n_pending > 0 && row->idle_ms >= rules->ttl_ms;
-	if (is_suspect && !s->is_suspect && rules->probe)
+	bool is_suspect = row->n_pending > 0 && row->idle_ms >= rules->lease.ttl_ms;
+	if (is_suspect && !s->is_suspect && rules->recovery.probe)
 		effects_log(c->out, LOG_INFO,
 			"shard=%u service=%s consumer=%.200s not seen idle_ms=%lld pending=%llu: looking at its locks",
 			c->index, rules->name, s->name->bytes, (long long)row->idle_ms,
@@ -219,7 +219,7 @@ static void drop_absent(struct shard_ctx *c, struct recovery *v)
 /* A walk through the entries of a suspect that has not been walked through lately. */
 static void start_walk(struct shard_ctx *c, struct recovery *v)
 {
-	if (v->walk.is_on || !recovery_rules(c, v)->probe)
+	if (v->walk.is_on || !recovery_rules(c, v)->recovery.probe)
 		return;
 	size_t pos = 0;
 	for (struct peer *s; (s = map_next(&v->peers, &pos));) {
@@ -287,7 +287,7 @@ static void forget_consumer(struct shard_ctx *c, struct recovery *v, const struc
 		.svc = v->svc,
 		.asking = ctx_service(c, v->svc)->asking,
 		.consumer = text_new(row->name.p, row->name.len),
-		.min_idle_ms = rules->forget_consumer_ms,
+		.min_idle_ms = rules->recovery.forget_consumer_ms,
 		.not_after = c->now + c->rules->command_timeout_ms,
 		.tag = tag_of(PART_RECONCILE, 0, NOBODY_WAITS)};
 	effects_log(c->out, LOG_INFO, "shard=%u service=%s consumer=%.200s idle_ms=%lld has nothing: forgotten",
@@ -307,7 +307,7 @@ static void forget_one(struct shard_ctx *c, struct recovery *v, const struct rep
 {
 	for (size_t i = 0; i < reply->n; i++) {
 		const struct consumer_row *row = &reply->consumers[i];
-		mono_ms after = recovery_rules(c, v)->forget_consumer_ms;
+		mono_ms after = recovery_rules(c, v)->recovery.forget_consumer_ms;
 		bool is_old = after > 0 && row->n_pending == 0 && row->idle_ms >= after;
 		if (is_old && !slice_eq(row->name, slice_str(c->rules->consumer)) && is_my_turn(v, row)) {
 			forget_consumer(c, v, row);
@@ -328,7 +328,7 @@ static bool has_suspect(const struct recovery *v)
 static void on_consumers(struct shard_ctx *c, struct recovery *v, const struct reply *reply)
 {
 	struct slice me = slice_str(c->rules->consumer);
-	mono_ms ttl = recovery_rules(c, v)->ttl_ms;
+	mono_ms ttl = recovery_rules(c, v)->lease.ttl_ms;
 	mono_ms next = v->consumers.sent + EVERY_MS;
 	v->round++;
 	v->live.n = 0;
@@ -388,13 +388,13 @@ static void scan_ended(struct shard_ctx *c, struct recovery *v, bool is_ok)
 		return;
 	hist_add(&m->h[H_SCAN], (double)(c->now - p->began) / 1000);
 	v->was_scanned = true;
-	p->at = c->now + rng_jitter(&c->rng, rules->scan_interval_ms, rules->jitter_pct);
+	p->at = c->now + rng_jitter(&c->rng, rules->recovery.scan_interval_ms, rules->jitter_pct);
 }
 
 static void on_scan(struct reconcile *rc, struct shard_ctx *c, struct recovery *v, const struct reply *reply)
 {
 	found_rows(rc, c, v, reply, BY_SCAN);
-	if (reply->n == recovery_rules(c, v)->scan_page)
+	if (reply->n == recovery_rules(c, v)->recovery.scan_page)
 		v->scan.from = entry_id_next(reply->pending[reply->n - 1].id);
 	else
 		scan_ended(c, v, true);
@@ -417,7 +417,8 @@ static void on_ghosts(struct reconcile *rc, struct shard_ctx *c, struct recovery
 	}
 	p->from = v->ghost.floor;
 	v->ghost.are_asked = false;
-	p->at = c->now + rng_jitter(&c->rng, recovery_rules(c, v)->scan_interval_ms, recovery_rules(c, v)->jitter_pct);
+	p->at = c->now +
+		rng_jitter(&c->rng, recovery_rules(c, v)->recovery.scan_interval_ms, recovery_rules(c, v)->jitter_pct);
 }
 
 static void page_failed(struct shard_ctx *c, struct recovery *v, struct page *p)
@@ -531,7 +532,7 @@ static void look_for_ghosts(struct shard_ctx *c, struct recovery *v)
 	const bool is_mine = ctx_service(c, v->svc)->rank == 0 || v->ghost.are_asked || wants_ghost_floor(c, v);
 	if (!is_mine) {
 		p->from = v->ghost.floor;
-		p->at = c->now + recovery_rules(c, v)->scan_interval_ms;
+		p->at = c->now + recovery_rules(c, v)->recovery.scan_interval_ms;
 		return;
 	}
 	struct cmd *cmd = reconcile_send_page(c, v, p, PAGE_GHOSTS);
@@ -555,8 +556,8 @@ static mono_ms reconcile_flush_one(struct reconcile *rc, struct shard_ctx *c, st
 		if (v->scan.from.ms == 0 && v->scan.from.seq == 0)
 			v->scan.began = c->now;
 		struct cmd *cmd = reconcile_send_page(c, v, &v->scan, PAGE_SCAN);
-		cmd->count = recovery_rules(c, v)->scan_page;
-		cmd->min_idle_ms = recovery_rules(c, v)->min_idle_ms;
+		cmd->count = recovery_rules(c, v)->recovery.scan_page;
+		cmd->min_idle_ms = recovery_rules(c, v)->recovery.min_idle_ms;
 	}
 	if (!v->left.in_flight && v->left.at <= c->now)
 		reconcile_send_page(c, v, &v->left, PAGE_LEFT);

@@ -145,7 +145,7 @@ static void take_up(
 	if (s && s->seen_at > r->at.seen)
 		r->at.seen = s->seen_at;
 	if (r->source == BY_EVENT)
-		r->at.seen = mono_max(r->at.seen, c->now - recovery_rules(c, v)->ttl_ms);
+		r->at.seen = mono_max(r->at.seen, c->now - recovery_rules(c, v)->lease.ttl_ms);
 	unsigned rank = rank_of(v, r->key.id);
 	if (rank > 0)
 		wait_until(rc, c, r, c->now + (mono_ms)rank * RANK_MS);
@@ -174,7 +174,7 @@ void repair_ghost(struct reconcile *rc, struct shard_ctx *c, struct recovery *v,
 	struct repair *r = repair_new(rc, c, v, id, REPAIR_WAITING);
 	r->source = BY_SCAN;
 	r->is_ghost = true;
-	wait_until(rc, c, r, c->now + recovery_rules(c, v)->ttl_ms);
+	wait_until(rc, c, r, c->now + recovery_rules(c, v)->lease.ttl_ms);
 }
 
 static uint64_t repair_tag(struct reconcile *rc, const struct repair *r)
@@ -251,7 +251,7 @@ static void close_guard(struct reconcile *rc, struct shard_ctx *c, struct repair
 {
 	repair_move(rc, c, r, REPAIR_CLOSING, "its lock is missing");
 	r->at.guard = c->now;
-	call(rc, c, r, CMD_LOCK, guard_value(c), recovery_rules(c, recovery_of(rc, r))->ttl_ms);
+	call(rc, c, r, CMD_LOCK, guard_value(c), recovery_rules(c, recovery_of(rc, r))->lease.ttl_ms);
 }
 
 /* Nobody waits for the answers of these two. */
@@ -263,7 +263,7 @@ static void open_guard(struct reconcile *rc, struct shard_ctx *c, struct repair 
 
 static void tomb(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const char *what)
 {
-	mono_ms ttl_ms = 4 * recovery_rules(c, recovery_of(rc, r))->ttl_ms;
+	mono_ms ttl_ms = 4 * recovery_rules(c, recovery_of(rc, r))->lease.ttl_ms;
 	call(rc, c, r, CMD_TOMBSTONE, text_new(what, strlen(what)), ttl_ms);
 }
 
@@ -286,7 +286,7 @@ static struct op_ask repair_op_of(struct reconcile *rc, struct shard_ctx *c, str
 /* The door holds for T from its sending; a requeue sent later than this might be executed after that. */
 static mono_ms guard_end(const struct reconcile *rc, const struct shard_ctx *c, const struct repair *r)
 {
-	return r->at.guard + recovery_rules(c, recovery_of(rc, r))->ttl_ms - c->rules->command_timeout_ms;
+	return r->at.guard + recovery_rules(c, recovery_of(rc, r))->lease.ttl_ms - c->rules->command_timeout_ms;
 }
 
 /* Its owner has left on purpose, and had it then: no death. */
@@ -355,7 +355,7 @@ static void repair_on_checked(struct reconcile *rc, struct shard_ctx *c, struct 
 /* Nobody can work on it: no lock, no door. Its owner has had min_idle to put it away. */
 static void on_unreadable(struct reconcile *rc, struct shard_ctx *c, struct repair *r, enum entry_problem problem)
 {
-	int64_t min_idle = recovery_rules(c, recovery_of(rc, r))->min_idle_ms;
+	int64_t min_idle = recovery_rules(c, recovery_of(rc, r))->recovery.min_idle_ms;
 	if (r->idle_ms + (c->now - r->at.found) < min_idle) {
 		repair_forget(rc, c, r); /* the scan finds it when it is old enough */
 		return;
@@ -445,11 +445,11 @@ static void on_alive(struct reconcile *rc, struct shard_ctx *c, struct repair *r
 	if (r->at.alive < 0)
 		ctx_metrics(c, v->svc)->c[M_REC_ALIVE]++;
 	r->at.alive = r->at.asked;
-	if (!is_suspect(rc, r) || !recovery_rules(c, v)->probe || v->n_waiting >= RECOVERY_WATCHED) {
+	if (!is_suspect(rc, r) || !recovery_rules(c, v)->recovery.probe || v->n_waiting >= RECOVERY_WATCHED) {
 		repair_forget(rc, c, r);
 		return;
 	}
-	mono_ms wait = left_ms < 0 ? recovery_rules(c, v)->ttl_ms : left_ms + AFTER_MS;
+	mono_ms wait = left_ms < 0 ? recovery_rules(c, v)->lease.ttl_ms : left_ms + AFTER_MS;
 	wait_until(rc, c, r, c->now + mono_min(wait, WATCH_MAX_MS));
 	heap_set(&rc->services, &v->timer, c->now);
 }
@@ -467,7 +467,7 @@ static void on_missing(struct reconcile *rc, struct shard_ctx *c, struct repair 
 {
 	const struct service_rules *rules = recovery_rules(c, recovery_of(rc, r));
 	ctx_metrics(c, rules->svc)->c[M_PROBE_MISSING]++;
-	mono_ms changed_at = m->hold_off_until - rules->ttl_ms - rules->ttl_ms / 3;
+	mono_ms changed_at = m->hold_off_until - rules->lease.ttl_ms - rules->lease.ttl_ms / 3;
 	bool is_observed = r->source == BY_EVENT || (r->at.alive >= 0 && r->at.alive > changed_at);
 	if (!is_observed && m->hold_off_until > c->now) {
 		wait_until(rc, c, r, m->hold_off_until + AFTER_MS);

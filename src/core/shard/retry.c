@@ -22,12 +22,12 @@ struct retry *retry_new(void)
 
 static void retry_drop(struct op *op)
 {
-	text_unref(op->stream);
-	text_unref(op->value);
-	text_unref(op->error);
-	text_unref(op->info);
-	text_unref(op->consumer);
-	mem_free(op->fields);
+	text_unref(op->entry.stream);
+	text_unref(op->lock.value);
+	text_unref(op->dead.error);
+	text_unref(op->entry.info);
+	text_unref(op->entry.consumer);
+	mem_free(op->entry.fields);
 }
 
 /* Every operation: calls fn, which may finish it. */
@@ -80,15 +80,15 @@ void retry_set_timer(struct retry *r, struct op *op)
 {
 	assert(op->is_live);
 	/* what a part asked for is waited for once sent; a lock call never longer than that */
-	mono_ms at = op->in_flight && op->whom == OP_FOR_PART ? MONO_NEVER : op->not_after;
-	if (!op->in_flight && list_empty(&op->queue))
-		at = mono_min(at, op->at);
+	mono_ms at = op->sent.in_flight && op->asker.whom == OP_FOR_PART ? MONO_NEVER : op->not_after;
+	if (!op->sent.in_flight && list_empty(&op->queue))
+		at = mono_min(at, op->sent.at);
 	heap_set(&r->timers, &op->timer, at);
 }
 
 void retry_queue(struct retry *r, struct op *op)
 {
-	assert(op->is_live && !op->in_flight);
+	assert(op->is_live && !op->sent.in_flight);
 	list_remove(&op->queue);
 	list_push(&r->ready, &op->queue);
 	retry_set_timer(r, op);
@@ -97,10 +97,10 @@ void retry_queue(struct retry *r, struct op *op)
 void retry_next(struct retry *r, struct op *op, enum cmd_kind command)
 {
 	assert(op->is_live && command < CMD_N);
-	op->command = (uint8_t)command;
-	op->tries = 0;
-	op->use_eval = false;
-	op->is_calling = false;
+	op->sent.command = (uint8_t)command;
+	op->sent.tries = 0;
+	op->sent.use_eval = false;
+	op->dead.is_calling = false;
 	retry_queue(r, op);
 }
 
@@ -111,12 +111,12 @@ static uint16_t slot_of(const struct shard_ctx *c, const struct op *op)
 	const struct service_rules *r = ctx_service(c, op->svc)->rules;
 	if (op->kind == CMD_FEED_CLOSE)
 		return op->slot;
-	return op->kind == CMD_DEAD_ADD ? r->dlq_slot : r->lbs_slot;
+	return op->kind == CMD_DEAD_ADD ? r->dlq.slot : r->lbs_slot;
 }
 
 static enum cmd_kind first_command(const struct shard_ctx *c, const struct op *op)
 {
-	if (op->kind == CMD_DEAD && !ctx_service(c, op->svc)->rules->dlq_same_slot)
+	if (op->kind == CMD_DEAD && !ctx_service(c, op->svc)->rules->dlq.is_same_slot)
 		return CMD_PENDING;
 	return (enum cmd_kind)op->kind;
 }
@@ -127,8 +127,8 @@ static struct op *op_new(struct retry *r, const struct shard_ctx *c, enum op_for
 	struct op *op = shard_pool_get(&r->pool, &index);
 	op->index = index;
 	op->is_live = true;
-	op->whom = (uint8_t)whom;
-	op->at = c->now;
+	op->asker.whom = (uint8_t)whom;
+	op->sent.at = c->now;
 	op->not_after = MONO_NEVER;
 	list_init(&op->queue);
 	return op;
@@ -138,20 +138,20 @@ static struct op *op_new(struct retry *r, const struct shard_ctx *c, enum op_for
 static void retry_start(struct retry *r, struct shard_ctx *c, struct op *op, enum cmd_kind kind)
 {
 	op->kind = (uint8_t)kind;
-	op->command = (uint8_t)kind;
+	op->sent.command = (uint8_t)kind;
 	if (!ctx_service(c, op->svc)) {
 		retry_finish(r, c, op, OP_FAILED, NULL);
 		return;
 	}
-	if (op->unlocks) /* not before replicas know that it is done */
-		op->unlocks = ctx_service(c, op->svc)->rules->wait_replicas == 0;
-	if (op->whom != OP_FOR_CALL)
+	if (op->done.unlocks) /* not before replicas know that it is done */
+		op->done.unlocks = ctx_service(c, op->svc)->rules->wait_replicas == 0;
+	if (op->asker.whom != OP_FOR_CALL)
 		op->slot = slot_of(c, op);
-	if (!op->asking && !ctx_serves(c, op->slot)) {
+	if (!op->sent.asking && !ctx_serves(c, op->slot)) {
 		retry_finish(r, c, op, OP_MOVED, NULL);
 		return;
 	}
-	op->command = (uint8_t)first_command(c, op);
+	op->sent.command = (uint8_t)first_command(c, op);
 	retry_queue(r, op);
 }
 
@@ -161,24 +161,24 @@ static void retry_begin(struct retry *r, struct shard_ctx *c, struct msg *m)
 	enum cmd_kind kind = (enum cmd_kind)given->kind;
 	struct op *op = op_new(r, c, OP_FOR_COORD);
 	op->svc = m->svc;
-	op->handle = m->handle;
+	op->asker.handle = m->handle;
 	op->slot = given->slot;
-	op->id = given->id;
-	op->retry = given->retry;
-	op->is_suspect = given->is_suspect;
-	op->reason = given->reason;
-	op->at_ms = given->at_ms;
-	op->delay_ms = given->delay_ms;
-	op->is_fail = given->is_fail;
-	op->is_heir = given->is_heir;
+	op->entry.id = given->id;
+	op->try.n = given->retry;
+	op->try.is_suspect = given->is_suspect;
+	op->dead.reason = given->reason;
+	op->later.at_ms = given->at_ms;
+	op->later.delay_ms = given->delay_ms;
+	op->later.is_fail = given->is_fail;
+	op->done.is_heir = given->is_heir;
 	op->only_look = given->only_look;
-	op->asking = given->asking;
-	op->resent = given->resent;
+	op->sent.asking = given->asking;
+	op->sent.again = given->resent;
 	op->releases = given->releases;
-	op->unlocks = given->unlocks;
-	op->stream = given->stream;
-	op->error = given->error;
-	op->info = given->info;
+	op->done.unlocks = given->unlocks;
+	op->entry.stream = given->stream;
+	op->dead.error = given->error;
+	op->entry.info = given->info;
 	given->stream = given->error = given->info = NULL;
 	if (retry_is_add(kind)) /* somebody waits, but not for ever */
 		op->not_after = c->now + c->rules->command_timeout_ms;
@@ -191,17 +191,17 @@ static void retry_begin_call(struct retry *r, struct shard_ctx *c, struct msg *m
 	struct msg_lock_call *call = &m->lock_call;
 	struct op *op = op_new(r, c, OP_FOR_CALL);
 	op->svc = m->svc;
-	op->from = m->from;
+	op->asker.from = m->from;
 	op->slot = call->slot;
-	op->tag = call->tag;
-	op->id = call->id;
-	op->retry = call->retry;
-	op->reason = call->reason;
-	op->ttl_ms = call->ttl_ms;
-	op->stream = call->stream;
-	op->value = call->value;
-	op->error = call->error;
-	op->fields = call->fields;
+	op->asker.tag = call->tag;
+	op->entry.id = call->id;
+	op->try.n = call->retry;
+	op->dead.reason = call->reason;
+	op->lock.ttl_ms = call->ttl_ms;
+	op->entry.stream = call->stream;
+	op->lock.value = call->value;
+	op->dead.error = call->error;
+	op->entry.fields = call->fields;
 	call->stream = call->value = call->error = NULL;
 	call->fields = NULL;
 	op->not_after = c->now + c->rules->command_timeout_ms;
@@ -212,19 +212,19 @@ void retry_ask(struct retry *r, struct shard_ctx *c, struct op_ask *ask)
 {
 	assert(ask->kind < CMD_N && ask->svc != SERVICE_NONE);
 	struct op *op = op_new(r, c, ask->is_leases ? OP_FOR_LEASE : OP_FOR_PART);
-	op->handle = ask->handle;
+	op->asker.handle = ask->handle;
 	op->svc = ask->svc;
-	op->tag = ask->tag;
-	op->id = ask->id;
-	op->retry = ask->retry;
-	op->is_suspect = ask->is_suspect;
-	op->was_alone = ask->was_alone;
-	op->reason = (uint8_t)ask->reason;
-	op->asking = ask->asking;
-	op->stream = ask->stream;
-	op->error = ask->error;
-	op->consumer = ask->consumer;
-	op->min_idle_ms = ask->min_idle_ms;
+	op->asker.tag = ask->tag;
+	op->entry.id = ask->id;
+	op->try.n = ask->retry;
+	op->try.is_suspect = ask->is_suspect;
+	op->try.was_alone = ask->was_alone;
+	op->dead.reason = (uint8_t)ask->reason;
+	op->sent.asking = ask->asking;
+	op->entry.stream = ask->stream;
+	op->dead.error = ask->error;
+	op->entry.consumer = ask->consumer;
+	op->entry.min_idle_ms = ask->min_idle_ms;
 	op->not_after = ask->not_after;
 	retry_start(r, c, op, ask->kind);
 }
@@ -233,9 +233,9 @@ void retry_ask(struct retry *r, struct shard_ctx *c, struct op_ask *ask)
 
 void retry_was_sent(struct retry *r, struct shard_ctx *c, struct op *op)
 {
-	op->in_flight = true;
-	op->conn = r->conn;
-	op->at = c->now;
+	op->sent.in_flight = true;
+	op->sent.conn = r->conn;
+	op->sent.at = c->now;
 	r->n_in_flight++;
 	retry_set_timer(r, op);
 }
@@ -243,45 +243,46 @@ void retry_was_sent(struct retry *r, struct shard_ctx *c, struct op *op)
 void retry_send(struct retry *r, struct shard_ctx *c, struct op *op, uint64_t tag)
 {
 	const struct service_rules *rules = ctx_service(c, op->svc)->rules;
-	struct effect *ef = ctx_redis(c, tag, (enum cmd_kind)op->command, op->svc);
+	struct effect *ef = ctx_redis(c, tag, (enum cmd_kind)op->sent.command, op->svc);
 	struct cmd *cmd = &ef->cmd;
-	cmd->stream = slice_of(op->stream);
-	cmd->id = op->id;
-	cmd->asking = op->asking;
-	cmd->use_eval = op->use_eval;
-	cmd->retry = op->retry;
-	cmd->reason = (enum dead_reason)op->reason;
-	cmd->consumer = slice_of(op->consumer);
-	cmd->min_idle_ms = op->min_idle_ms;
+	cmd->stream = slice_of(op->entry.stream);
+	cmd->id = op->entry.id;
+	cmd->asking = op->sent.asking;
+	cmd->use_eval = op->sent.use_eval;
+	cmd->retry = op->try.n;
+	cmd->reason = (enum dead_reason)op->dead.reason;
+	cmd->consumer = slice_of(op->entry.consumer);
+	cmd->min_idle_ms = op->entry.min_idle_ms;
 	cmd->now_ms = c->wall_ms;
-	cmd->fields = op->fields;
-	cmd->ttl_ms = op->ttl_ms > 0 ? op->ttl_ms : rules->ttl_ms;
-	cmd->is_suspect = op->is_suspect;
-	cmd->was_alone = op->was_alone;
-	cmd->delay_ms = op->delay_ms;
-	cmd->is_heir = op->is_heir && op->kind == CMD_DONE;
+	cmd->fields = op->entry.fields;
+	cmd->ttl_ms = op->lock.ttl_ms > 0 ? op->lock.ttl_ms : rules->lease.ttl_ms;
+	cmd->is_suspect = op->try.is_suspect;
+	cmd->was_alone = op->try.was_alone;
+	cmd->delay_ms = op->later.delay_ms;
+	cmd->is_heir = op->done.is_heir && op->kind == CMD_DONE;
 	cmd->only_look = op->only_look && op->kind == CMD_TAKE;
-	cmd->why = op->kind == CMD_ADD_LATER ? "add" : op->is_fail ? "fail" : "release";
-	cmd->at_ms = op->at_ms;
+	cmd->why = op->kind == CMD_ADD_LATER ? "add" : op->later.is_fail ? "fail" : "release";
+	cmd->at_ms = op->later.at_ms;
 	if (op->kind == CMD_FEED_CLOSE) { /* a finished stream and its position go */
-		cmd->token = op->id;
+		cmd->token = op->entry.id;
 		cmd->end = FEED_END_DELETE;
 		cmd->ttl_ms = rules->entries.position_ttl_ms;
 	}
-	cmd->value = slice_of(op->value);
-	if (op->unlocks && op->command == CMD_DONE)
+	cmd->value = slice_of(op->lock.value);
+	if (op->done.unlocks && op->sent.command == CMD_DONE)
 		cmd->value = slice_str(c->rules->lock_value);
-	cmd->info = slice_of(op->info);
-	cmd->error = slice_of(op->error);
-	if (op->command == CMD_PENDING) { /* of this very entry, whatever its idle time */
+	cmd->info = slice_of(op->entry.info);
+	cmd->error = slice_of(op->dead.error);
+	if (op->sent.command == CMD_PENDING) { /* of this very entry, whatever its idle time */
 		cmd->count = 1;
 		cmd->min_idle_ms = 0;
 		if (!cmd->consumer.p)
 			cmd->consumer = slice_str(c->rules->consumer);
 	}
-	bool is_own = op->whom == OP_FOR_COORD &&
-		      (op->command == CMD_REQUEUE || op->command == CMD_LATER || op->command == CMD_DEAD);
-	if ((is_own || op->command == CMD_ACK_DEL) &&
+	bool is_own =
+		op->asker.whom == OP_FOR_COORD &&
+		(op->sent.command == CMD_REQUEUE || op->sent.command == CMD_LATER || op->sent.command == CMD_DEAD);
+	if ((is_own || op->sent.command == CMD_ACK_DEL) &&
 		!cmd->consumer.p) /* what somebody else has claimed meanwhile is left to it */
 		cmd->consumer = slice_str(c->rules->consumer);
 	retry_was_sent(r, c, op);
@@ -289,36 +290,37 @@ void retry_send(struct retry *r, struct shard_ctx *c, struct op *op, uint64_t ta
 
 void retry_call_dead_add(struct retry *r, struct shard_ctx *c, struct op *op)
 {
-	assert(op->fields && !op->is_calling);
+	assert(op->entry.fields && !op->dead.is_calling);
 	struct msg_lock_call call = {.kind = CMD_DEAD_ADD,
-		.reason = op->reason,
-		.slot = ctx_service(c, op->svc)->rules->dlq_slot,
+		.reason = op->dead.reason,
+		.slot = ctx_service(c, op->svc)->rules->dlq.slot,
 		.tag = tag_of(PART_RETRY, shard_pool_renew(&r->pool, op->index), op->index),
-		.id = op->id,
-		.error = text_ref(op->error),
-		.fields = op->fields};
-	op->fields = NULL;
+		.id = op->entry.id,
+		.error = text_ref(op->dead.error),
+		.fields = op->entry.fields};
+	op->entry.fields = NULL;
 	ctx_msg(c, msg_lock_call(call))->svc = op->svc;
-	op->is_calling = true;
-	op->at = c->now + 2 * c->rules->command_timeout_ms; /* no answer: the coordinator has lost it; read it again */
+	op->dead.is_calling = true;
+	op->sent.at =
+		c->now + 2 * c->rules->command_timeout_ms; /* no answer: the coordinator has lost it; read it again */
 	retry_set_timer(r, op);
 }
 
 static void back_to_done(struct retry *r, struct op *op)
 {
-	op->resent = true;
+	op->sent.again = true;
 	retry_next(r, op, CMD_DONE);
 }
 
 /* A WAIT speaks of its own connection only: what was done over another is asked again over this one. */
 void retry_wait(struct retry *r, struct op *op)
 {
-	assert(op->is_done);
-	if (op->conn != r->conn) {
+	assert(op->done.is_done);
+	if (op->sent.conn != r->conn) {
 		back_to_done(r, op);
 		return;
 	}
-	op->command = CMD_WAIT;
+	op->sent.command = CMD_WAIT;
 	list_push(&r->waiting, &op->queue);
 	retry_set_timer(r, op);
 }
@@ -370,7 +372,7 @@ void retry_tick(struct retry *r, struct shard_ctx *c)
 		struct op *op = HEAP_OF(struct op, timer, top);
 		if (c->now >= op->not_after)
 			retry_finish(r, c, op, OP_FAILED, NULL);
-		else if (op->is_calling)
+		else if (op->dead.is_calling)
 			retry_next(r, op, CMD_PENDING);
 		else
 			retry_queue(r, op);
@@ -380,7 +382,7 @@ void retry_tick(struct retry *r, struct shard_ctx *c)
 static void renew_one_now(struct retry *r, struct shard_ctx *c, struct op *op)
 {
 	(void)c;
-	if (!op->in_flight && !op->is_calling && list_empty(&op->queue))
+	if (!op->sent.in_flight && !op->dead.is_calling && list_empty(&op->queue))
 		retry_queue(r, op);
 }
 
@@ -400,8 +402,8 @@ void retry_conn(struct retry *r, struct shard_ctx *c, bool is_up)
 static void slots_one(struct retry *r, struct shard_ctx *c, struct op *op)
 {
 	if (ctx_serves(c, op->slot))
-		op->asking = false;
-	else if (!op->asking)
+		op->sent.asking = false;
+	else if (!op->sent.asking)
 		retry_finish(r, c, op, OP_MOVED, NULL);
 }
 
@@ -421,13 +423,13 @@ void retry_msg(struct retry *r, struct shard_ctx *c, struct msg *m)
 void retry_lock_answer(struct retry *r, struct shard_ctx *c, const struct msg_lock_answer *a)
 {
 	struct op *op = shard_pool_find(&r->pool, tag_gen(a->tag), tag_index(a->tag));
-	if (!op || !op->is_calling)
+	if (!op || !op->dead.is_calling)
 		return;
 	if (a->result == OP_DONE) {
 		retry_next(r, op, CMD_ACK_DEL);
 		return;
 	}
-	op->at = c->now + ctx_backoff(c, op->tries++, 200, 5000);
+	op->sent.at = c->now + ctx_backoff(c, op->sent.tries++, 200, 5000);
 	retry_set_timer(r, op);
 }
 
@@ -438,13 +440,13 @@ void retry_check(const struct retry *r, const struct shard_ctx *c)
 		const struct op *op = shard_pool_at(&r->pool, i);
 		if (!op || !op->is_live)
 			continue;
-		assert(op->kind < CMD_N && op->command < CMD_N && op->whom <= OP_FOR_LEASE);
+		assert(op->kind < CMD_N && op->sent.command < CMD_N && op->asker.whom <= OP_FOR_LEASE);
 		assert(ctx_service(c, op->svc));
-		assert(!(op->in_flight && op->is_calling));
-		assert(!op->in_flight || list_empty(&op->queue));                  /* sent or queued, not both */
-		assert(op->in_flight || !list_empty(&op->queue) || op->timer.pos); /* nothing waits for ever */
+		assert(!(op->sent.in_flight && op->dead.is_calling));
+		assert(!op->sent.in_flight || list_empty(&op->queue));                  /* sent or queued, not both */
+		assert(op->sent.in_flight || !list_empty(&op->queue) || op->timer.pos); /* nothing waits for ever */
 		n++;
-		n_in_flight += op->in_flight;
+		n_in_flight += op->sent.in_flight;
 	}
 	assert(n == shard_pool_count(&r->pool));
 	assert(r->is_wait_in_flight || list_empty(&r->covered));

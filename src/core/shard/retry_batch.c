@@ -9,15 +9,15 @@ enum { BATCH_FEW = 32 }; /* so many do not wait */
 
 static bool is_batchable(const struct op *op)
 {
-	if (op->asking || op->command != op->kind)
+	if (op->sent.asking || op->sent.command != op->kind)
 		return false;
-	return op->command == CMD_DONE || (op->command == CMD_TAKE && !op->only_look);
+	return op->sent.command == CMD_DONE || (op->sent.command == CMD_TAKE && !op->only_look);
 }
 
 static bool are_alike(const struct op *a, const struct op *b)
 {
-	return a->command == b->command && a->svc == b->svc && a->use_eval == b->use_eval && a->is_heir == b->is_heir &&
-	       a->unlocks == b->unlocks;
+	return a->sent.command == b->sent.command && a->svc == b->svc && a->sent.use_eval == b->sent.use_eval &&
+	       a->done.is_heir == b->done.is_heir && a->done.unlocks == b->done.unlocks;
 }
 
 void retry_groups_init(struct retry *r)
@@ -39,7 +39,7 @@ static struct op_batch *batch_new(struct retry *r, uint32_t n, uint64_t *tag)
 
 static void batch_add(struct retry *r, struct op_batch *b, const struct op *op)
 {
-	b->entries[b->n] = (struct cmd_entry){.stream = slice_of(op->stream), .id = op->id};
+	b->entries[b->n] = (struct cmd_entry){.stream = slice_of(op->entry.stream), .id = op->entry.id};
 	b->ops[b->n].index = op->index;
 	b->ops[b->n++].gen = shard_pool_renew(&r->pool, op->index);
 }
@@ -47,11 +47,11 @@ static void batch_add(struct retry *r, struct op_batch *b, const struct op *op)
 static void send_many(struct retry *r, struct shard_ctx *c, struct op_group *g, struct op_batch *b, uint64_t tag)
 {
 	const struct op *first = LIST_OF(struct op, queue, g->ops.next);
-	enum cmd_kind kind = first->command == CMD_DONE ? CMD_DONE_MANY : CMD_TAKE_MANY;
+	enum cmd_kind kind = first->sent.command == CMD_DONE ? CMD_DONE_MANY : CMD_TAKE_MANY;
 	struct cmd *cmd = &ctx_redis(c, tag, kind, first->svc)->cmd;
-	cmd->use_eval = first->use_eval;
-	cmd->is_heir = kind == CMD_DONE_MANY && first->is_heir;
-	if (first->unlocks)
+	cmd->use_eval = first->sent.use_eval;
+	cmd->is_heir = kind == CMD_DONE_MANY && first->done.is_heir;
+	if (first->done.unlocks)
 		cmd->value = slice_str(c->rules->lock_value);
 	for (struct link *l; (l = list_pop(&g->ops));) {
 		struct op *op = LIST_OF(struct op, queue, l);
@@ -87,7 +87,7 @@ bool retry_group_add(struct retry *r, struct shard_ctx *c, struct op *op)
 {
 	if (!is_batchable(op))
 		return false;
-	enum op_group_kind which = op->command == CMD_DONE ? GROUP_DONE : GROUP_TAKE;
+	enum op_group_kind which = op->sent.command == CMD_DONE ? GROUP_DONE : GROUP_TAKE;
 	struct op_group *g = &r->groups[which];
 	if (g->n == CMD_MANY_MAX || (g->n > 0 && !are_alike(LIST_OF(struct op, queue, g->ops.next), op)))
 		group_send(r, c, which);
@@ -137,7 +137,7 @@ void retry_batch_reply(struct retry *r, struct shard_ctx *c, uint64_t tag, const
 	r->n_in_flight -= b->n;
 	for (uint32_t i = 0; i < b->n; i++) {
 		struct op *op = shard_pool_find(&r->pool, b->ops[i].gen, b->ops[i].index);
-		if (op && op->in_flight)
+		if (op && op->sent.in_flight)
 			retry_op_reply(r, c, op, is_each ? &reply->many[i] : &whole);
 	}
 	mem_free(b);

@@ -16,47 +16,86 @@ enum op_for {
  *   dead, same slot: DEAD.  Other slot: PENDING (still ours?) -> DEAD_READ -> lock call DEAD_ADD, elsewhere -> ACK_DEL
  *   lock call LOCK:  LOCK -> LOCK_GET (refused: by our own earlier try?) -> RENEW
  *   all others:      one command */
+/* Who asked, and how it is told. */
+struct op_asker {
+	uint8_t whom;  /* enum op_for */
+	uint16_t from; /* a call: the shard that recovers */
+	uint64_t handle, tag;
+};
+
+/* The entry, in which form the command wants it. Texts are references, NULL = none. */
+struct op_entry {
+	struct entry_id id;
+	struct text *stream, *consumer;
+	struct text *info; /* add: raw JSON */
+	struct field_list *fields;
+	int64_t min_idle_ms;
+};
+
+/* What is sent now, and how that goes. */
+struct op_sent {
+	uint8_t command; /* enum cmd_kind */
+	uint8_t tries;
+	bool in_flight : 1;
+	bool asking : 1;
+	bool use_eval : 1;
+	bool again : 1; /* an earlier try may have done it */
+	uint32_t conn;  /* of the connection it was sent over last */
+	mono_ms at;     /* in flight: sent; else: when to act */
+};
+
+struct op_lock {
+	struct text *value;
+	int64_t ttl_ms; /* 0 = the service's */
+};
+
+struct op_done {
+	bool is_done : 1;     /* DONE was answered with 1; WAIT is left */
+	bool is_heir : 1;     /* the stream's next entry may be ours */
+	bool unlocks : 1;     /* and deletes its lock, */
+	bool is_unlocked : 1; /* and has */
+	struct entry_id next; /* its stream's next entry, pending for us now; 0-0 = none */
+};
+
+struct op_dead {
+	uint8_t reason;      /* enum dead_reason */
+	bool is_deleted : 1; /* the entry's data is gone */
+	bool is_calling : 1; /* waits for its DEAD_ADD elsewhere */
+	struct text *error;  /* the worker's reason; of later, too */
+};
+
+/* requeue, later: how often it was tried, and how that ended. */
+struct op_try {
+	uint32_t n;
+	bool is_suspect : 1;
+	bool was_alone : 1;
+};
+
+/* later, add later. */
+struct op_later {
+	mono_ms delay_ms;
+	int64_t at_ms;    /* add later: Unix ms by the server's clock; 0 = by delay_ms */
+	bool is_fail : 1; /* the worker failed; else it gave it back */
+};
+
 struct op {
 	struct heap_node timer;
 	struct link queue; /* ready to be sent, or in one of the WAIT lists; else alone */
 	uint32_t index;
-	uint8_t kind;    /* what was asked (enum cmd_kind) */
-	uint8_t command; /* what is sent now */
-	uint8_t whom;    /* enum op_for */
-	uint8_t reason, tries;
+	uint8_t kind; /* what was asked (enum cmd_kind) */
 	bool is_live : 1;
-	bool in_flight : 1;
-	bool asking : 1;
-	bool use_eval : 1;
-	bool resent : 1;
-	bool is_done : 1;     /* DONE was answered with 1; WAIT is left */
-	bool is_deleted : 1;  /* dead: the entry's data is gone */
-	bool is_heir : 1;     /* done: the stream's next entry may be ours */
-	bool only_look : 1;   /* take */
-	bool is_fail : 1;     /* later: the worker failed; else it gave it back */
-	bool is_suspect : 1;  /* requeue, later */
-	bool was_alone : 1;   /* likewise */
-	bool is_calling : 1;  /* waits for its DEAD_ADD elsewhere */
-	bool releases : 1;    /* ends the lease .handle */
-	bool unlocks : 1;     /* done: and deletes its lock, */
-	bool is_unlocked : 1; /* and has */
-	uint16_t svc, slot, from;
-	uint32_t retry;
-	uint32_t conn; /* of the connection it was sent over last */
-	uint64_t handle, tag;
-	struct entry_id id;
-	struct entry_id next;           /* done: its stream's next entry, pending for us now; 0-0 = none */
-	struct text *stream, *consumer; /* NULL = none, as the next three */
-	struct text *value;             /* of the lock */
-	struct text *error;             /* dead, later: the worker's reason */
-	struct text *info;              /* add: raw JSON */
-	struct field_list *fields;
-	int64_t ttl_ms; /* of the lock; 0 = the service's */
-	int64_t at_ms;  /* add later: Unix ms by the server's clock; 0 = by delay_ms */
-	int64_t min_idle_ms;
-	mono_ms delay_ms;  /* later, add later */
-	mono_ms at;        /* in flight: sent; else: when to act */
+	bool only_look : 1; /* take */
+	bool releases : 1;  /* ends the lease .asker.handle */
+	uint16_t svc, slot;
 	mono_ms not_after; /* answered OP_FAILED from here on */
+	struct op_asker asker;
+	struct op_entry entry;
+	struct op_sent sent;
+	struct op_lock lock;
+	struct op_done done;
+	struct op_dead dead;
+	struct op_try try;
+	struct op_later later;
 };
 
 /* Operations that went to Redis in one command, and what it is told of them. */

@@ -15,10 +15,10 @@ static void tell_coord(struct shard_ctx *c, struct op *op, enum op_result result
 {
 	struct msg_op_result told = {.kind = op->kind,
 		.result = (uint8_t)result,
-		.resent = op->resent,
+		.resent = op->sent.again,
 		.releases = op->releases && result != OP_MOVED,
 		.slot = op->slot,
-		.next = op->next};
+		.next = op->done.next};
 	if (reply) {
 		told.asking = reply->kind == REPLY_ERROR && reply->error == RERR_ASK;
 		told.was_merged = op->kind == CMD_TAKE && reply->kind == REPLY_INT && reply->integer == 4;
@@ -32,13 +32,13 @@ static void tell_coord(struct shard_ctx *c, struct op *op, enum op_result result
 			told.error = words_of(reply);
 	}
 	struct msg *m = ctx_msg(c, msg_op_result(told));
-	m->handle = op->handle;
+	m->handle = op->asker.handle;
 	m->svc = op->svc;
 	if (told.releases)
 		ctx_answer(c, &(struct op_answer){.is_leases = true,
 				      .is_released = true,
-				      .is_unlocked = op->is_unlocked,
-				      .handle = op->handle});
+				      .is_unlocked = op->done.is_unlocked,
+				      .handle = op->asker.handle});
 }
 
 static void tell_caller(struct shard_ctx *c, const struct op *op, enum op_result result, const struct reply *reply)
@@ -46,10 +46,10 @@ static void tell_caller(struct shard_ctx *c, const struct op *op, enum op_result
 	const struct shard_service *s = ctx_service(c, op->svc);
 	struct msg *m = ctx_msg(c, msg_lock_answer((struct msg_lock_answer){.kind = op->kind,
 					   .result = (uint8_t)result,
-					   .tag = op->tag,
+					   .tag = op->asker.tag,
 					   .integer = reply ? reply->integer : 0,
 					   .hold_off_until = s ? ctx_hold_off(c, s->rules) : 0}));
-	m->from = op->from;
+	m->from = op->asker.from;
 	m->svc = op->svc;
 }
 
@@ -57,7 +57,7 @@ static void tell_caller(struct shard_ctx *c, const struct op *op, enum op_result
 void retry_finish(struct retry *r, struct shard_ctx *c, struct op *op, enum op_result result, const struct reply *reply)
 {
 	assert(op->is_live && result <= OP_FAILED);
-	switch ((enum op_for)op->whom) {
+	switch ((enum op_for)op->asker.whom) {
 	case OP_FOR_COORD:
 		tell_coord(c, op, result, reply);
 		break;
@@ -66,12 +66,12 @@ void retry_finish(struct retry *r, struct shard_ctx *c, struct op *op, enum op_r
 		break;
 	case OP_FOR_LEASE:
 		ctx_answer(c, &(struct op_answer){.is_leases = true,
-				      .handle = op->handle,
+				      .handle = op->asker.handle,
 				      .result = result,
 				      .n = reply ? reply->integer : 0});
 		break;
 	case OP_FOR_PART:
-		ctx_answer(c, &(struct op_answer){.tag = op->tag,
+		ctx_answer(c, &(struct op_answer){.tag = op->asker.tag,
 				      .kind = (enum cmd_kind)op->kind,
 				      .result = result,
 				      .id = reply ? reply->id : (struct entry_id){0}});
@@ -79,12 +79,12 @@ void retry_finish(struct retry *r, struct shard_ctx *c, struct op *op, enum op_r
 	}
 	heap_remove(&r->timers, &op->timer);
 	list_remove(&op->queue);
-	ctx_retire(c, op->stream);
-	ctx_retire(c, op->value);
-	ctx_retire(c, op->error);
-	ctx_retire(c, op->info);
-	ctx_retire(c, op->consumer);
-	mem_free(op->fields);
+	ctx_retire(c, op->entry.stream);
+	ctx_retire(c, op->lock.value);
+	ctx_retire(c, op->dead.error);
+	ctx_retire(c, op->entry.info);
+	ctx_retire(c, op->entry.consumer);
+	mem_free(op->entry.fields);
 	op->is_live = false;
 	shard_pool_put(&r->pool, op->index);
 }
@@ -107,14 +107,14 @@ static void on_take(struct retry *r, struct shard_ctx *c, struct op *op, struct 
 static void on_done(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
 {
 	bool has_next = reply->kind == REPLY_ID;
-	if (reply->integer != 1 && reply->integer != 3 && !has_next && !op->is_done) {
+	if (reply->integer != 1 && reply->integer != 3 && !has_next && !op->done.is_done) {
 		retry_finish(r, c, op, OP_GONE, reply);
 		return;
 	}
 	if (has_next)
-		op->next = reply->id;
-	op->is_done = true;
-	op->is_unlocked = op->unlocks && (has_next || reply->integer == 1);
+		op->done.next = reply->id;
+	op->done.is_done = true;
+	op->done.is_unlocked = op->done.unlocks && (has_next || reply->integer == 1);
 	if (ctx_service(c, op->svc)->rules->wait_replicas == 0) {
 		retry_finish(r, c, op, OP_DONE, reply);
 		return;
@@ -129,7 +129,7 @@ static void on_requeue(struct retry *r, struct shard_ctx *c, struct op *op, stru
 		result = OP_DONE;
 	else if (reply->kind == REPLY_INT)
 		result = reply->integer == 2 ? OP_DELETED : OP_NOT_OURS;
-	else if (op->resent) /* gone after a lost reply: the first one did it */
+	else if (op->sent.again) /* gone after a lost reply: the first one did it */
 		result = OP_DONE;
 	retry_finish(r, c, op, result, reply);
 }
@@ -138,28 +138,28 @@ static void on_later(struct retry *r, struct shard_ctx *c, struct op *op, struct
 {
 	enum op_result result = OP_NOT_OURS;
 	if (reply->kind != REPLY_INT) /* gone after a lost reply: the first one did it */
-		result = op->resent ? OP_DONE : OP_GONE;
+		result = op->sent.again ? OP_DONE : OP_GONE;
 	else if (reply->integer)
 		result = reply->integer == 2 ? OP_DELETED : OP_DONE;
 	if (result == OP_DONE)
-		ctx_due_at(c, op->svc, c->now + op->delay_ms);
+		ctx_due_at(c, op->svc, c->now + op->later.delay_ms);
 	retry_finish(r, c, op, result, NULL);
 }
 
 static void on_add_later(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
 {
-	if (!op->at_ms)
-		ctx_due_at(c, op->svc, c->now + op->delay_ms);
+	if (!op->later.at_ms)
+		ctx_due_at(c, op->svc, c->now + op->later.delay_ms);
 	retry_finish(r, c, op, OP_DONE, reply);
 }
 
 /* A dead letter to another slot, step by step; each may find that the entry is not ours any more. */
 static void on_dead_pending(struct retry *r, struct shard_ctx *c, struct op *op, const struct reply *reply)
 {
-	bool is_it = reply->n > 0 && entry_id_cmp(reply->pending[0].id, op->id) == 0;
+	bool is_it = reply->n > 0 && entry_id_cmp(reply->pending[0].id, op->entry.id) == 0;
 	if (!is_it)
-		retry_finish(r, c, op, op->resent ? OP_DONE : OP_GONE, NULL);
-	else if (reply->pending[0].idle_ms < op->min_idle_ms)
+		retry_finish(r, c, op, op->sent.again ? OP_DONE : OP_GONE, NULL);
+	else if (reply->pending[0].idle_ms < op->entry.min_idle_ms)
 		retry_finish(r, c, op, OP_NOT_OURS, NULL);
 	else
 		retry_next(r, op, CMD_DEAD_READ);
@@ -169,46 +169,46 @@ static void on_dead_read(struct retry *r, struct shard_ctx *c, struct op *op, st
 {
 	struct entry_batch *b = reply->entries;
 	if (!b || b->n == 0) {
-		op->is_deleted = true;
+		op->dead.is_deleted = true;
 		retry_next(r, op, CMD_ACK_DEL);
 		return;
 	}
-	mem_free(op->fields);
-	op->fields = b->v[0].fields;
+	mem_free(op->entry.fields);
+	op->entry.fields = b->v[0].fields;
 	b->v[0].fields = NULL;
 	retry_call_dead_add(r, c, op);
 }
 
 static void on_ack_del(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
 {
-	bool is_acked = reply->integer == 1 || op->resent;
-	retry_finish(r, c, op, !is_acked ? OP_GONE : op->is_deleted ? OP_DELETED : OP_DONE, NULL);
+	bool is_acked = reply->integer == 1 || op->sent.again;
+	retry_finish(r, c, op, !is_acked ? OP_GONE : op->dead.is_deleted ? OP_DELETED : OP_DONE, NULL);
 }
 
 static void on_dead(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
 {
-	if (op->command == CMD_PENDING)
+	if (op->sent.command == CMD_PENDING)
 		on_dead_pending(r, c, op, reply);
-	else if (op->command == CMD_DEAD_READ)
+	else if (op->sent.command == CMD_DEAD_READ)
 		on_dead_read(r, c, op, reply);
-	else if (op->command == CMD_ACK_DEL)
+	else if (op->sent.command == CMD_ACK_DEL)
 		on_ack_del(r, c, op, reply);
 	else if (reply->integer == 1 || reply->integer == 2)
 		retry_finish(r, c, op, reply->integer == 1 ? OP_DONE : OP_DELETED, reply);
 	else
-		retry_finish(r, c, op, op->resent ? OP_DONE : OP_GONE, reply);
+		retry_finish(r, c, op, op->sent.again ? OP_DONE : OP_GONE, reply);
 }
 
 /* SET NX was refused: it may be our own earlier value, then it is made to last. */
 static void on_lock(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
 {
-	bool is_mine = reply->kind == REPLY_TEXT && slice_eq(reply->text, slice_of(op->value));
-	if (op->command == CMD_LOCK && reply->kind != REPLY_OK)
+	bool is_mine = reply->kind == REPLY_TEXT && slice_eq(reply->text, slice_of(op->lock.value));
+	if (op->sent.command == CMD_LOCK && reply->kind != REPLY_OK)
 		retry_next(r, op, CMD_LOCK_GET);
-	else if (op->command == CMD_LOCK_GET && is_mine)
+	else if (op->sent.command == CMD_LOCK_GET && is_mine)
 		retry_next(r, op, CMD_RENEW);
 	else
-		retry_finish(r, c, op, op->command == CMD_LOCK || is_mine ? OP_DONE : OP_GONE, NULL);
+		retry_finish(r, c, op, op->sent.command == CMD_LOCK || is_mine ? OP_DONE : OP_GONE, NULL);
 }
 
 static void on_fetch(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
@@ -217,7 +217,7 @@ static void on_fetch(struct retry *r, struct shard_ctx *c, struct op *op, struct
 		retry_finish(r, c, op, OP_GONE, reply);
 		return;
 	}
-	bool is_taken = op->whom == OP_FOR_COORD;
+	bool is_taken = op->asker.whom == OP_FOR_COORD;
 	retry_finish(r, c, op, OP_DONE, reply);
 	if (is_taken)
 		reply->entries = NULL;
@@ -238,7 +238,7 @@ static answer_fn *const answers[CMD_N] = {
 
 static void note_trimmed(struct shard_ctx *c, const struct op *op, const struct reply *reply)
 {
-	const enum cmd_kind k = (enum cmd_kind)op->command;
+	const enum cmd_kind k = (enum cmd_kind)op->sent.command;
 	if (k == CMD_DEAD || k == CMD_DEAD_ADD || k == CMD_FEED_DEAD_ADD)
 		ctx_dead_trimmed(c, op->svc, reply->n, k == CMD_FEED_DEAD_ADD);
 }
@@ -252,8 +252,8 @@ static void retry_answered(struct retry *r, struct shard_ctx *c, struct op *op, 
 
 static void retry_again(struct retry *r, struct shard_ctx *c, struct op *op, mono_ms first, mono_ms cap)
 {
-	op->at = c->now + ctx_backoff(c, op->tries, first, cap);
-	op->tries = (uint8_t)(op->tries < 100 ? op->tries + 1 : op->tries);
+	op->sent.at = c->now + ctx_backoff(c, op->sent.tries, first, cap);
+	op->sent.tries = (uint8_t)(op->sent.tries < 100 ? op->sent.tries + 1 : op->sent.tries);
 	retry_set_timer(r, op);
 }
 
@@ -263,8 +263,8 @@ static void wait_lost(struct retry *r, struct shard_ctx *c)
 	struct link *l;
 	while ((l = list_pop(&r->covered)) || (l = list_pop(&r->waiting))) {
 		struct op *op = LIST_OF(struct op, queue, l);
-		op->resent = true;
-		op->command = CMD_DONE;
+		op->sent.again = true;
+		op->sent.command = CMD_DONE;
 		retry_again(r, c, op, AGAIN_MS, AGAIN_MAX_MS);
 	}
 }
@@ -315,10 +315,10 @@ static void wait_answered(struct retry *r, struct shard_ctx *c, const struct rep
 void retry_op_reply(struct retry *r, struct shard_ctx *c, struct op *op, const struct reply *given)
 {
 	struct reply reply = *given;
-	op->in_flight = false;
-	hist_add(&c->metrics.h[HR_COMMAND], (double)(c->now - op->at) / 1000);
-	enum verdict v = ctx_judge(c, "operation", (enum cmd_kind)op->command, op->svc, &reply);
-	if (op->whom == OP_FOR_LEASE && v != VERDICT_ANSWER && v != VERDICT_EVAL) {
+	op->sent.in_flight = false;
+	hist_add(&c->metrics.h[HR_COMMAND], (double)(c->now - op->sent.at) / 1000);
+	enum verdict v = ctx_judge(c, "operation", (enum cmd_kind)op->sent.command, op->svc, &reply);
+	if (op->asker.whom == OP_FOR_LEASE && v != VERDICT_ANSWER && v != VERDICT_EVAL) {
 		retry_finish(
 			r, c, op, OP_FAILED, NULL); /* asked again by the coordinator, as an operation of its own */
 		entry_batch_free(reply.entries);
@@ -329,7 +329,7 @@ void retry_op_reply(struct retry *r, struct shard_ctx *c, struct op *op, const s
 		retry_answered(r, c, op, &reply);
 		break;
 	case VERDICT_LOST:
-		op->resent = true;
+		op->sent.again = true;
 		if (retry_is_add((enum cmd_kind)op
 					 ->kind)) /* it may be there already, and nothing tells: the operator decides */
 			retry_finish(r, c, op, OP_FAILED, NULL);
@@ -352,7 +352,7 @@ void retry_op_reply(struct retry *r, struct shard_ctx *c, struct op *op, const s
 			retry_again(r, c, op, REFUSED_MS, REFUSED_MAX_MS);
 		break;
 	case VERDICT_EVAL:
-		op->use_eval = true;
+		op->sent.use_eval = true;
 		retry_queue(r, op);
 		break;
 	case VERDICT_MOVED:
@@ -376,7 +376,7 @@ void retry_reply(struct retry *r, struct shard_ctx *c, uint64_t tag, const struc
 		r->n_in_flight--;
 		op = shard_pool_find(&r->pool, tag_gen(tag), tag_index(tag));
 	}
-	if (op && op->in_flight)
+	if (op && op->sent.in_flight)
 		retry_op_reply(r, c, op, reply);
 	else
 		entry_batch_free(reply->entries);

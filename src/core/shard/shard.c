@@ -113,7 +113,7 @@ static void role_reply(struct shard *s, uint64_t tag, const struct reply *reply)
 	s->run_id[n] = '\0';
 	if (!is_known || is_same)
 		return;
-	c->changed_at = c->now;
+	c->slots.changed_at = c->now;
 	effects_log(c->out, LOG_NOTICE,
 		"shard=%u another server, or a new start of it: missing locks prove nothing for a while", c->index);
 }
@@ -187,10 +187,10 @@ static void shard_on_reply(struct shard *s, uint64_t tag, const struct reply *re
 /* Slots that come from another master later on: it may not have had every lock. */
 static bool gains(const struct shard_ctx *c, const uint8_t *bits)
 {
-	if (!c->has_slots || !bits)
+	if (!c->slots.are_told || !bits)
 		return false;
 	for (size_t i = 0; i < SLOTS / 8; i++)
-		if (bits[i] & ~(c->slots ? c->slots[i] : 0))
+		if (bits[i] & ~(c->slots.bits ? c->slots.bits[i] : 0))
 			return true;
 	return false;
 }
@@ -199,15 +199,15 @@ static void shard_on_slots(struct shard *s, struct msg_slots *m)
 {
 	struct shard_ctx *c = &s->ctx;
 	if (m->was_elsewhere || gains(c, m->bits))
-		c->changed_at = c->now;
-	mem_free(c->slots);
-	c->slots = m->bits;
+		c->slots.changed_at = c->now;
+	mem_free(c->slots.bits);
+	c->slots.bits = m->bits;
 	m->bits = NULL;
-	c->has_slots = true;
+	c->slots.are_told = true;
 	lease_slots(s->leases, c);
 	retry_slots(s->retry, c);
 	feed_slots(s->feeds, c);
-	if (!c->slots)
+	if (!c->slots.bits)
 		ctx_msg(c, msg_plain(MSG_EMPTY));
 }
 
@@ -380,26 +380,26 @@ static void drop_event(const struct shard_event *ev)
 static void exchange(struct shard *s)
 {
 	struct shard_ctx *c = &s->ctx;
-	while (c->n_asks || c->n_answers) {
-		for (size_t i = 0; i < c->n_asks; i++)
-			retry_ask(s->retry, c, &c->asks[i]);
-		c->n_asks = 0;
-		for (size_t i = 0; i < c->n_answers; i++) {
-			struct op_answer a = c->answers[i];
+	while (c->asks.n || c->answers.n) {
+		for (size_t i = 0; i < c->asks.n; i++)
+			retry_ask(s->retry, c, &c->asks.v[i]);
+		c->asks.n = 0;
+		for (size_t i = 0; i < c->answers.n; i++) {
+			struct op_answer a = c->answers.v[i];
 			if (a.is_leases)
 				lease_op_answer(s->leases, c, &a);
 			else
 				reconcile_op_answer(s->reconcile, c, &a);
 		}
-		c->n_answers = 0;
+		c->answers.n = 0;
 	}
 }
 
 static void shard_check(const struct shard *s)
 {
 	const struct shard_ctx *c = &s->ctx;
-	assert(c->n_asks == 0 && c->n_answers == 0); /* what parts ask of each other is asked within the turn */
-	assert(!c->is_group_lost && !c->is_due_news);
+	assert(c->asks.n == 0 && c->answers.n == 0); /* what parts ask of each other is asked within the turn */
+	assert(!c->news.is_group_lost && !c->news.is_due);
 	for (size_t i = 0; i < c->n_services; i++)
 		assert(!c->services[i] || (c->services[i]->rules && c->services[i]->rules->svc == i));
 	lease_check(s->leases, c);
@@ -438,7 +438,7 @@ mono_ms shard_step(struct shard *s, const struct shard_event *ev, struct effects
 	do {
 		exchange(s);
 		next = reconcile_flush(s->reconcile, c);
-	} while (c->n_asks || c->n_answers);
+	} while (c->asks.n || c->answers.n);
 	next = mono_min(next, lease_flush(s->leases, c));
 	exchange(s); /* takes, which go right behind their locks */
 	next = mono_min(next, retry_flush(s->retry, c));

@@ -6,25 +6,25 @@ enum { REFRESH_EVERY_MS = 1000 };
 
 void ctx_init(struct shard_ctx *c, const struct shard_rules *rules, uint16_t index)
 {
-	*c = (struct shard_ctx){.rules = rules, .index = index, .changed_at = -1};
-	c->refresh_said_at = c->moved_said_at = -REFRESH_EVERY_MS;
+	*c = (struct shard_ctx){.rules = rules, .index = index, .slots.changed_at = -1};
+	c->said.refresh_at = c->said.moved_at = -REFRESH_EVERY_MS;
 	rng_seed(&c->rng, rules->seed + index);
 }
 
 static void release_retired(struct shard_ctx *c)
 {
-	for (size_t i = 0; i < c->n_retired; i++)
-		text_unref(c->retired[i]);
-	c->n_retired = 0;
+	for (size_t i = 0; i < c->retired.n; i++)
+		text_unref(c->retired.v[i]);
+	c->retired.n = 0;
 }
 
 void ctx_fini(struct shard_ctx *c)
 {
 	release_retired(c);
-	for (size_t i = 0; i < c->n_asks; i++) {
-		text_unref(c->asks[i].stream);
-		text_unref(c->asks[i].consumer);
-		text_unref(c->asks[i].error);
+	for (size_t i = 0; i < c->asks.n; i++) {
+		text_unref(c->asks.v[i].stream);
+		text_unref(c->asks.v[i].consumer);
+		text_unref(c->asks.v[i].error);
 	}
 	for (size_t i = 0; i < c->n_services; i++)
 		if (c->services[i]) {
@@ -32,10 +32,10 @@ void ctx_fini(struct shard_ctx *c)
 			mem_free(c->services[i]);
 		}
 	mem_free(c->services);
-	mem_free(c->asks);
-	mem_free(c->answers);
-	mem_free(c->retired);
-	mem_free(c->slots);
+	mem_free(c->asks.v);
+	mem_free(c->answers.v);
+	mem_free(c->retired.v);
+	mem_free(c->slots.bits);
 }
 
 void ctx_begin(struct shard_ctx *c, mono_ms now, int64_t wall_ms, struct effects *out)
@@ -91,7 +91,7 @@ void ctx_dead_trimmed(struct shard_ctx *c, uint16_t svc, uint64_t n, bool of_ent
 	if (s->trimmed_said_at && c->now < s->trimmed_said_at + SAY_EVERY_MS)
 		return;
 	const struct service_rules *r = s->rules;
-	const char *own = of_entries ? r->entries.dlq : r->dlq;
+	const char *own = of_entries ? r->entries.dlq : r->dlq.name;
 	effects_log(c->out, LOG_WARN,
 		"shard=%u service=%s dead letters lost n=%llu: %.200s%s is longer than max_len=%lld, the oldest are "
 		"trimmed",
@@ -99,7 +99,7 @@ void ctx_dead_trimmed(struct shard_ctx *c, uint16_t svc, uint64_t n, bool of_ent
 		*own         ? ""
 		: of_entries ? "-entries-dlq"
 			     : "-input-dlq",
-		(long long)(of_entries ? r->entries.dlq_max_len : r->dlq_max_len));
+		(long long)(of_entries ? r->entries.dlq_max_len : r->dlq.max_len));
 	s->trimmed_said_at = mono_max(c->now, 1);
 	s->n_trimmed = 0;
 }
@@ -110,22 +110,22 @@ void ctx_due_at(struct shard_ctx *c, uint16_t svc, mono_ms at)
 	if (!s || at >= s->due_at)
 		return;
 	s->due_at = at;
-	s->is_due_news = c->is_due_news = true;
+	s->is_due_news = c->news.is_due = true;
 }
 
 bool ctx_serves(const struct shard_ctx *c, uint16_t slot)
 {
 	assert(slot < SLOTS);
-	if (!c->has_slots)
+	if (!c->slots.are_told)
 		return true;
-	return c->slots && (c->slots[slot / 8] >> (slot % 8) & 1);
+	return c->slots.bits && (c->slots.bits[slot / 8] >> (slot % 8) & 1);
 }
 
 mono_ms ctx_hold_off(const struct shard_ctx *c, const struct service_rules *r)
 {
-	if (c->changed_at < 0)
+	if (c->slots.changed_at < 0)
 		return 0;
-	mono_ms end = c->changed_at + r->ttl_ms + r->ttl_ms / 3;
+	mono_ms end = c->slots.changed_at + r->lease.ttl_ms + r->lease.ttl_ms / 3;
 	return c->now < end ? end : 0;
 }
 
@@ -151,27 +151,27 @@ void ctx_retire(struct shard_ctx *c, struct text *t)
 {
 	if (!t)
 		return;
-	if (c->n_retired == c->retired_cap) {
-		c->retired_cap = c->retired_cap ? c->retired_cap * 2 : 64;
-		c->retired = mem_grow(c->retired, c->retired_cap, sizeof *c->retired);
+	if (c->retired.n == c->retired.cap) {
+		c->retired.cap = c->retired.cap ? c->retired.cap * 2 : 64;
+		c->retired.v = mem_grow(c->retired.v, c->retired.cap, sizeof *c->retired.v);
 	}
-	c->retired[c->n_retired++] = t;
+	c->retired.v[c->retired.n++] = t;
 }
 
 void ctx_refresh(struct shard_ctx *c, struct slice why)
 {
-	if (c->now < c->refresh_said_at + REFRESH_EVERY_MS)
+	if (c->now < c->said.refresh_at + REFRESH_EVERY_MS)
 		return;
-	c->refresh_said_at = c->now;
+	c->said.refresh_at = c->now;
 	ctx_msg(c, msg_refresh((struct msg_refresh){.why = text_new(why.p, why.len)}));
 }
 
 static void tell_moved(struct shard_ctx *c, const struct reply *reply)
 {
-	if (reply->moved_slot == c->moved_slot && c->now < c->moved_said_at + REFRESH_EVERY_MS)
+	if (reply->moved_slot == c->said.moved_slot && c->now < c->said.moved_at + REFRESH_EVERY_MS)
 		return;
-	c->moved_slot = reply->moved_slot;
-	c->moved_said_at = c->now;
+	c->said.moved_slot = reply->moved_slot;
+	c->said.moved_at = c->now;
 	ctx_msg(c, msg_moved((struct msg_moved){.slot = reply->moved_slot,
 			   .asking = reply->error == RERR_ASK,
 			   .to = text_new(reply->text.p, reply->text.len)}));
@@ -205,7 +205,7 @@ enum verdict ctx_judge(
 	case RERR_NOGROUP: {
 		struct shard_service *s = ctx_service(c, svc);
 		if (s)
-			c->is_group_lost = s->is_group_lost = true;
+			c->news.is_group_lost = s->is_group_lost = true;
 		return VERDICT_NO_GROUP;
 	}
 	case RERR_NO_CLUSTER:
@@ -228,19 +228,19 @@ mono_ms ctx_backoff(struct shard_ctx *c, unsigned tries, mono_ms first, mono_ms 
 void ctx_ask(struct shard_ctx *c, const struct op_ask *ask)
 {
 	assert(ask->kind < CMD_N && ask->svc != SERVICE_NONE);
-	if (c->n_asks == c->asks_cap) {
-		c->asks_cap = c->asks_cap ? c->asks_cap * 2 : 64;
-		c->asks = mem_grow(c->asks, c->asks_cap, sizeof *c->asks);
+	if (c->asks.n == c->asks.cap) {
+		c->asks.cap = c->asks.cap ? c->asks.cap * 2 : 64;
+		c->asks.v = mem_grow(c->asks.v, c->asks.cap, sizeof *c->asks.v);
 	}
-	c->asks[c->n_asks++] = *ask;
+	c->asks.v[c->asks.n++] = *ask;
 }
 
 void ctx_answer(struct shard_ctx *c, const struct op_answer *answer)
 {
 	assert(answer->kind < CMD_N && answer->result <= OP_FAILED);
-	if (c->n_answers == c->answers_cap) {
-		c->answers_cap = c->answers_cap ? c->answers_cap * 2 : 64;
-		c->answers = mem_grow(c->answers, c->answers_cap, sizeof *c->answers);
+	if (c->answers.n == c->answers.cap) {
+		c->answers.cap = c->answers.cap ? c->answers.cap * 2 : 64;
+		c->answers.v = mem_grow(c->answers.v, c->answers.cap, sizeof *c->answers.v);
 	}
-	c->answers[c->n_answers++] = *answer;
+	c->answers.v[c->answers.n++] = *answer;
 }

@@ -74,6 +74,38 @@ struct op_answer {
 	struct entry_id id;
 };
 
+/* What parts ask of each other within a step. */
+struct op_asks {
+	struct op_ask *v;
+	size_t n, cap;
+};
+struct op_answers {
+	struct op_answer *v;
+	size_t n, cap;
+};
+struct retired_texts { /* released at the next step: effects may point to them */
+	struct text **v;
+	size_t n, cap;
+};
+
+/* What the coordinator has told of the slots of this master. */
+struct shard_slots {
+	uint8_t *bits; /* bit map; NULL: none, or not told yet */
+	bool are_told;
+	mono_ms changed_at; /* when this master was last seen to be another one; < 0 = never */
+};
+
+/* What some service has: a look at all of them finds it. */
+struct shard_news {
+	bool is_group_lost, is_due; /* as in shard_service: is_group_lost, is_due_news */
+};
+
+/* Words to the coordinator about the map, not too many. */
+struct shard_said {
+	mono_ms refresh_at, moved_at;
+	uint16_t moved_slot;
+};
+
 struct shard_ctx {
 	const struct shard_rules *rules;
 	uint16_t index;
@@ -81,24 +113,17 @@ struct shard_ctx {
 	int64_t wall_ms;
 	struct effects *out;
 	struct rng rng;
-	bool is_up, is_subscriber_up;    /* the command connection, the subscriber */
-	uint8_t *slots;                  /* bit map; NULL: none, or not told yet */
-	bool has_slots;                  /* told */
-	bool is_group_lost;              /* of some service: see there */
-	bool is_due_news;                /* likewise */
-	mono_ms changed_at;              /* when this master was last seen to be another one; < 0 = never */
+	bool is_up, is_subscriber_up; /* the command connection, the subscriber */
+	struct shard_slots slots;
+	struct shard_news news;
 	struct shard_service **services; /* by svc */
 	size_t n_services;
 	struct metrics_redis metrics;
 	struct metrics_service nowhere; /* counts of services nobody knows */
-	struct op_ask *asks;
-	size_t n_asks, asks_cap;
-	struct op_answer *answers;
-	size_t n_answers, answers_cap;
-	struct text **retired; /* released at the next step: effects may point to them */
-	size_t n_retired, retired_cap;
-	mono_ms refresh_said_at, moved_said_at;
-	uint16_t moved_slot;
+	struct op_asks asks;
+	struct op_answers answers;
+	struct retired_texts retired;
+	struct shard_said said;
 	struct refusals refusals;
 	mono_ms trial_at; /* some reader tries a write */
 };

@@ -13,9 +13,9 @@ static void dlq_on_answer(void *arg, struct reply *r, const redisReply *raw);
 static void dlq_job_free(void *job)
 {
 	struct dlq_job *j = job;
-	for (size_t i = 0; i < j->n_conns; i++)
-		control_redis_close(j->conns[i]);
-	entry_batch_free(j->page);
+	for (size_t i = 0; i < j->conns.n; i++)
+		control_redis_close(j->conns.v[i]);
+	entry_batch_free(j->page.batch);
 	command_names_fini(&j->names);
 	service_rules_unref((struct service_rules *)(uintptr_t)j->rules);
 	mem_free(j);
@@ -26,42 +26,42 @@ static void dlq_job_free(void *job)
 void dlq_over(struct dlq_job *j, int exit, const char *fmt, ...)
 {
 	va_list ap;
-	if (j->is_over)
+	if (j->end.is_over)
 		return;
-	j->is_over = true;
-	j->exit = exit;
+	j->end.is_over = true;
+	j->end.exit = exit;
 	if (!fmt)
 		return;
 	va_start(ap, fmt);
-	vsnprintf(j->error, sizeof j->error, fmt, ap);
+	vsnprintf(j->end.error, sizeof j->end.error, fmt, ap);
 	va_end(ap);
 }
 
 static struct control_redis *dlq_conn(struct dlq_job *j, const char *addr)
 {
-	for (size_t i = 0; i < j->n_conns; i++)
-		if (strcmp(control_redis_addr(j->conns[i]), addr) == 0)
-			return j->conns[i];
-	if (j->n_conns == DLQ_CONNS) { /* the oldest goes: it has nothing under way */
-		control_redis_close(j->conns[0]);
-		memmove(j->conns, j->conns + 1, --j->n_conns * sizeof j->conns[0]);
+	for (size_t i = 0; i < j->conns.n; i++)
+		if (strcmp(control_redis_addr(j->conns.v[i]), addr) == 0)
+			return j->conns.v[i];
+	if (j->conns.n == DLQ_CONNS) { /* the oldest goes: it has nothing under way */
+		control_redis_close(j->conns.v[0]);
+		memmove(j->conns.v, j->conns.v + 1, --j->conns.n * sizeof j->conns.v[0]);
 	}
 	struct err err;
-	if (control_redis_open(j->q->d, addr, dlq_on_answer, j, &j->conns[j->n_conns], &err) == ERR_OK)
-		return j->conns[j->n_conns++];
+	if (control_redis_open(j->q->d, addr, dlq_on_answer, j, &j->conns.v[j->conns.n], &err) == ERR_OK)
+		return j->conns.v[j->conns.n++];
 	dlq_over(j, 1, "%s", err.text);
 	return NULL;
 }
 
 bool dlq_ask(struct dlq_job *j, uint16_t slot, enum dlq_stage stage)
 {
-	const char *addr = view_addr(j->q->d, slot), *why = j->q->d->topo_why;
+	const char *addr = view_addr(j->q->d, slot), *why = j->q->d->topo.why;
 	struct control_redis *c = addr ? dlq_conn(j, addr) : NULL;
 	if (!addr)
 		dlq_over(j, 1, "no master is known for slot %u: %s", slot, why[0] ? why : "not connected yet");
 	if (!c)
 		return false;
-	j->asked = c;
+	j->conns.asked = c;
 	j->stage = stage;
 	j->is_waiting = true;
 	return true;
@@ -70,7 +70,7 @@ bool dlq_ask(struct dlq_job *j, uint16_t slot, enum dlq_stage stage)
 void dlq_send(struct dlq_job *j, uint16_t slot, const struct cmd *c, enum dlq_stage stage)
 {
 	if (dlq_ask(j, slot, stage))
-		control_redis_send(j->asked, c, &j->names);
+		control_redis_send(j->conns.asked, c, &j->names);
 }
 
 /* ---- one dead letter */
@@ -199,7 +199,7 @@ static void letter_row(struct dlq_job *j, const struct entry_in *e)
 
 void dlq_action_row(struct dlq_job *j, size_t i, const char *result, const char *new_id, const char *error)
 {
-	const struct entry_in *e = &j->page->v[i];
+	const struct entry_in *e = &j->page.batch->v[i];
 	char id[COMMAND_ID_CAP];
 	command_id_format(id, e->id);
 	struct ctl_dlq_action row = {.service = j->rules->name,
@@ -217,7 +217,7 @@ void dlq_action_row(struct dlq_job *j, size_t i, const char *result, const char 
 void dlq_delete(struct dlq_job *j, size_t i)
 {
 	dlq_send(j, command_slot(j->names.dlq, strlen(j->names.dlq)),
-		&(struct cmd){.kind = CMD_DLQ_DEL, .id = j->page->v[i].id}, DLQ_DELETE);
+		&(struct cmd){.kind = CMD_DLQ_DEL, .id = j->page.batch->v[i].id}, DLQ_DELETE);
 }
 
 static bool is_dlq_field(struct slice name)
@@ -228,7 +228,7 @@ static bool is_dlq_field(struct slice name)
 /* The entry as it was before it died, with a fresh count. False when nothing is left of it. */
 static bool send_add(struct dlq_job *j)
 {
-	const struct field_list *from = j->page->v[j->at].fields;
+	const struct field_list *from = j->page.batch->v[j->page.at].fields;
 	size_t n = from ? from->n : 0;
 	struct field_list *l = mem_alloc(sizeof *l + n * sizeof l->v[0]);
 	for (size_t i = 0; i < n; i++) {
@@ -242,7 +242,7 @@ static bool send_add(struct dlq_job *j)
 	bool any = l->n > 0;
 	struct cmd c = {.kind = CMD_REPLAY, .fields = l};
 	if (j->q->r.rate_per_s) { /* it waits in Redis for its turn, whatever becomes of us */
-		const struct text *stream = j->page->v[j->at].stream;
+		const struct text *stream = j->page.batch->v[j->page.at].stream;
 		c.kind = CMD_ADD_LATER;
 		c.why = "replay";
 		c.use_eval = j->use_eval;
@@ -257,13 +257,13 @@ static bool send_add(struct dlq_job *j)
 
 static void dlq_send_page(struct dlq_job *j)
 {
-	entry_batch_free(j->page);
-	j->page = NULL;
-	j->is_read = false;
-	memset(j->letters, 0, sizeof j->letters);
-	j->n_given = j->wake_at = j->delete_at = 0;
+	entry_batch_free(j->page.batch);
+	j->page.batch = NULL;
+	j->page.is_read = false;
+	memset(j->settle.letters, 0, sizeof j->settle.letters);
+	j->settle.n_given = j->settle.wake_at = j->settle.delete_at = 0;
 	dlq_send(j, command_slot(j->names.dlq, strlen(j->names.dlq)),
-		&(struct cmd){.kind = CMD_DLQ_RANGE, .id = j->from, .count = (int64_t)j->page_n}, DLQ_READ);
+		&(struct cmd){.kind = CMD_DLQ_RANGE, .id = j->page.from, .count = (int64_t)j->page.n}, DLQ_READ);
 }
 
 /* ---- the walk */
@@ -282,13 +282,13 @@ static void finish(struct dlq_job *j)
 static void done_one(struct dlq_job *j)
 {
 	j->n_done++;
-	j->at++;
+	j->page.at++;
 	j->stage = DLQ_LOOK;
 }
 
 mono_ms dlq_due(const struct dlq_job *j, mono_ms now)
 {
-	int64_t rate = j->q->r.rate_per_s, n = j->n_done + j->n_failed + (int64_t)j->n_given;
+	int64_t rate = j->q->r.rate_per_s, n = j->n_done + j->n_failed + (int64_t)j->settle.n_given;
 	return rate ? j->started + n * 1000 / rate : now;
 }
 
@@ -297,42 +297,42 @@ static void act_on(struct dlq_job *j)
 	const struct ctl_request *r = &j->q->r;
 	j->due_ms = -1;
 	if (!j->is_replay && !j->is_purge) {
-		letter_row(j, &j->page->v[j->at]);
+		letter_row(j, &j->page.batch->v[j->page.at]);
 		done_one(j);
 	} else if (r->dry_run) {
-		dlq_action_row(j, j->at, j->is_replay ? "would_replay" : "would_purge", NULL, NULL);
+		dlq_action_row(j, j->page.at, j->is_replay ? "would_replay" : "would_purge", NULL, NULL);
 		done_one(j);
 	} else if (j->is_purge) {
-		dlq_delete(j, j->at);
+		dlq_delete(j, j->page.at);
 	} else if (j->is_entries) {
 		dlq_entries_give(j);
 	} else if (!send_add(j)) {
-		dlq_action_row(j, j->at, "error", NULL, "it has no fields of its own");
+		dlq_action_row(j, j->page.at, "error", NULL, "it has no fields of its own");
 		j->n_failed++;
-		j->at++;
+		j->page.at++;
 	}
 }
 
 /* Nothing more is to be looked at. */
 static bool is_at_end(const struct dlq_job *j)
 {
-	int64_t limit = j->q->r.limit, n = j->n_done + j->n_failed + (int64_t)j->n_given;
+	int64_t limit = j->q->r.limit, n = j->n_done + j->n_failed + (int64_t)j->settle.n_given;
 	if (limit && n >= limit)
 		return true;
-	if (j->at < j->page->n)
-		return entry_id_cmp(j->page->v[j->at].id, j->until) > 0;
-	return j->is_whole;
+	if (j->page.at < j->page.batch->n)
+		return entry_id_cmp(j->page.batch->v[j->page.at].id, j->page.until) > 0;
+	return j->page.is_last;
 }
 
 /* The next letter of the page: true when there was something to do at once, else *at says when. */
 static bool dlq_look(struct dlq_job *j, mono_ms now, mono_ms *at)
 {
-	bool has_more = j->is_read && !is_at_end(j) && j->at < j->page->n;
-	bool is_wanted = has_more && dlq_wants(&j->q->r, &j->page->v[j->at]);
+	bool has_more = j->page.is_read && !is_at_end(j) && j->page.at < j->page.batch->n;
+	bool is_wanted = has_more && dlq_wants(&j->q->r, &j->page.batch->v[j->page.at]);
 	/* a replay of the LBS' letters does not wait: they do, in Redis */
 	bool is_paced = j->is_purge || (j->is_replay && j->is_entries);
 	mono_ms due = is_wanted && is_paced && !j->q->r.dry_run ? dlq_due(j, now) : now;
-	if (!j->is_read)
+	if (!j->page.is_read)
 		dlq_send_page(j);
 	else if ((!has_more || due > now) && dlq_entries_settle(j))
 		return true;
@@ -341,7 +341,7 @@ static bool dlq_look(struct dlq_job *j, mono_ms now, mono_ms *at)
 	else if (!has_more)
 		dlq_send_page(j);
 	else if (!is_wanted)
-		j->at++;
+		j->page.at++;
 	else if (due <= now)
 		act_on(j);
 	*at = due;
@@ -355,9 +355,9 @@ static mono_ms dlq_step(struct control_req *q, mono_ms now)
 	while (!j->is_waiting && !q->is_ended) {
 		if (control_is_full(q))
 			return now + 5;
-		if (j->is_over) {
+		if (j->end.is_over) {
 			if (!dlq_lock_give_back(j))
-				control_end(q, j->exit, j->error[0] ? "%s" : NULL, j->error);
+				control_end(q, j->end.exit, j->end.error[0] ? "%s" : NULL, j->end.error);
 		} else if (!dlq_lock_step(j, now) && !dlq_look(j, now, &at)) {
 			return mono_min(at, now + dlq_lock_every(j));
 		}
@@ -379,18 +379,18 @@ static void name_streams(struct entry_batch *b)
 
 static void take_page(struct dlq_job *j, struct reply *r)
 {
-	j->page = r->entries;
+	j->page.batch = r->entries;
 	r->entries = NULL;
 	if (j->is_entries)
-		name_streams(j->page);
-	j->at = 0;
-	j->is_read = true;
-	j->is_whole = j->q->r.id || j->page->n < j->page_n;
-	j->page_n = control_redis_page(j->page_n, DLQ_PAGE, j->page);
-	if (j->q->r.rate_per_s && (int64_t)j->page_n > j->q->r.rate_per_s) /* nothing is kept for long */
-		j->page_n = (size_t)j->q->r.rate_per_s;
-	if (j->page->n)
-		j->from = entry_id_next(j->page->v[j->page->n - 1].id);
+		name_streams(j->page.batch);
+	j->page.at = 0;
+	j->page.is_read = true;
+	j->page.is_last = j->q->r.id || j->page.batch->n < j->page.n;
+	j->page.n = control_redis_page(j->page.n, DLQ_PAGE, j->page.batch);
+	if (j->q->r.rate_per_s && (int64_t)j->page.n > j->q->r.rate_per_s) /* nothing is kept for long */
+		j->page.n = (size_t)j->q->r.rate_per_s;
+	if (j->page.batch->n)
+		j->page.from = entry_id_next(j->page.batch->v[j->page.batch->n - 1].id);
 	j->stage = DLQ_LOOK;
 }
 
@@ -398,16 +398,16 @@ static void take_last(struct dlq_job *j, const redisReply *raw)
 {
 	const redisReply *e = raw->type == REDIS_REPLY_ARRAY && raw->elements ? raw->element[0] : NULL;
 	const redisReply *id = e && e->type == REDIS_REPLY_ARRAY && e->elements ? e->element[0] : NULL;
-	if (!id || id->type != REDIS_REPLY_STRING || !command_id_parse(id->str, id->len, &j->until))
+	if (!id || id->type != REDIS_REPLY_STRING || !command_id_parse(id->str, id->len, &j->page.until))
 		finish(j);
 	if (j->q->r.id)
-		command_id_parse(j->q->r.id, strlen(j->q->r.id), &j->from);
+		command_id_parse(j->q->r.id, strlen(j->q->r.id), &j->page.from);
 	j->stage = DLQ_LOOK;
 }
 
 static void dlq_fail(struct dlq_job *j)
 {
-	const char *why = control_redis_why(j->asked);
+	const char *why = control_redis_why(j->conns.asked);
 	if (j->stage == DLQ_ADD || j->stage == DLQ_DELETE) {
 		char id[COMMAND_ID_CAP] = "", text[800];
 		bool added = j->stage == DLQ_DELETE && j->is_replay;
@@ -415,7 +415,7 @@ static void dlq_fail(struct dlq_job *j)
 			command_id_format(id, j->new_id);
 		snprintf(text, sizeof text, "%s%s", added ? "it was added, but is still among the dead letters: " : "",
 			why);
-		dlq_action_row(j, j->at, "error", added ? id : NULL, text);
+		dlq_action_row(j, j->page.at, "error", added ? id : NULL, text);
 	}
 	dlq_over(j, 1, "%s", why[0] ? why : "unexpected answer");
 }
@@ -425,9 +425,9 @@ static void deleted(struct dlq_job *j, const struct reply *r)
 	char id[COMMAND_ID_CAP];
 	command_id_format(id, j->new_id);
 	if (j->is_replay)
-		dlq_action_row(j, j->at, "replayed", id, NULL);
+		dlq_action_row(j, j->page.at, "replayed", id, NULL);
 	else
-		dlq_action_row(j, j->at, r->integer ? "purged" : "gone", NULL, NULL);
+		dlq_action_row(j, j->page.at, r->integer ? "purged" : "gone", NULL, NULL);
 	done_one(j);
 }
 
@@ -439,7 +439,7 @@ static void dlq_on_letter(struct dlq_job *j, struct reply *r, const redisReply *
 		take_page(j, r);
 	} else if (j->stage == DLQ_ADD && r->kind == REPLY_ID) {
 		j->new_id = r->id;
-		dlq_delete(j, j->at);
+		dlq_delete(j, j->page.at);
 	} else if (j->stage == DLQ_DELETE && r->kind == REPLY_INT) {
 		deleted(j, r);
 	} else {
@@ -486,18 +486,18 @@ void control_dlq(struct control_req *q)
 	enum ctl_verb v = q->r.verb;
 	j->q = q;
 	j->started = loop_now(q->d->loop);
-	j->page_n = q->r.id ? 1 : DLQ_PAGE_FIRST;
+	j->page.n = q->r.id ? 1 : DLQ_PAGE_FIRST;
 	j->is_entries = v >= CTL_VERB_ENTRIES_DLQ_LS && v <= CTL_VERB_ENTRIES_DLQ_PURGE;
 	j->is_show = dlq_is(v, CTL_VERB_DLQ_SHOW, CTL_VERB_ENTRIES_DLQ_SHOW);
 	j->is_replay = dlq_is(v, CTL_VERB_DLQ_REPLAY, CTL_VERB_ENTRIES_DLQ_REPLAY);
 	j->is_purge = dlq_is(v, CTL_VERB_DLQ_PURGE, CTL_VERB_ENTRIES_DLQ_PURGE);
-	char *dlq = !j->is_entries          ? mem_dup(rules->dlq, strlen(rules->dlq))
+	char *dlq = !j->is_entries          ? mem_dup(rules->dlq.name, strlen(rules->dlq.name))
 		    : rules->entries.dlq[0] ? mem_dup(rules->entries.dlq, strlen(rules->entries.dlq))
 					    : mem_printf("%s-entries-dlq", rules->name);
-	command_names_init(&j->names, rules->name, dlq, rules->same_stream, rules->dlq_max_len, rules->group_start);
+	command_names_init(&j->names, rules->name, dlq, rules->same_stream, rules->dlq.max_len, rules->group_start);
 	mem_free(dlq);
 	control_job(q, dlq_step, j, dlq_job_free);
 	if (dlq_ask(j, command_slot(j->names.dlq, strlen(j->names.dlq)), DLQ_LAST))
 		control_redis_words(
-			j->asked, (const char *const[]){"XREVRANGE", j->names.dlq, "+", "-", "COUNT", "1", NULL});
+			j->conns.asked, (const char *const[]){"XREVRANGE", j->names.dlq, "+", "-", "COUNT", "1", NULL});
 }

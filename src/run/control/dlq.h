@@ -31,32 +31,55 @@ struct dlq_letter { /* entries: of the page, what was done with it */
 	bool is_given, is_deleted;
 };
 
+/* The page of dead letters that is looked through. */
+struct dlq_page {
+	struct entry_batch *batch;
+	size_t at, n; /* n: so many are asked for */
+	struct entry_id from, until;
+	bool is_last, is_read; /* the last page; a page is there */
+};
+
+/* Which master is asked. */
+struct dlq_conns {
+	struct control_redis *v[DLQ_CONNS], *asked; /* by master */
+	size_t n;
+};
+
+/* What keeps replays apart: dlq_lock.c. */
+struct dlq_lock {
+	char value[400];
+	mono_ms held_at; /* 0 = not held */
+};
+
+/* What is said when the lock is given back. */
+struct dlq_end {
+	bool is_over;
+	int exit;
+	char error[700];
+};
+
+/* Entries: the page's letters that were given are told of, then deleted: dlq_entries.c. */
+struct dlq_settle {
+	struct dlq_letter letters[DLQ_PAGE];
+	size_t n_given, wake_at, delete_at;
+	bool is_on, is_held;
+};
+
 struct dlq_job {
 	struct control_req *q;
 	const struct service_rules *rules; /* a reference */
 	struct command_names names;        /* dlq: the key that is meant */
 	bool is_entries, is_replay, is_purge, is_show;
-	struct control_redis *conns[DLQ_CONNS], *asked; /* by master */
-	size_t n_conns;
+	struct dlq_conns conns;
 	enum dlq_stage stage;
 	bool is_waiting, use_eval;
-	struct entry_batch *page;
-	size_t at, page_n; /* so many are asked for */
-	struct entry_id from, until, new_id;
+	struct dlq_page page;
+	struct entry_id new_id;
 	int64_t n_done, n_failed;
 	mono_ms started, due_ms; /* due_ms: of the one under way; -1 = at once */
-	bool is_whole, is_read;  /* the last page; a page is there */
-	/* the lock of a replay */
-	char lock_value[400];
-	mono_ms locked_at; /* 0 = not held */
-	/* its end: said when the lock is given back */
-	bool is_over;
-	int exit;
-	char error[700];
-	/* entries: the page's letters that were given are told of, then deleted */
-	struct dlq_letter letters[DLQ_PAGE];
-	size_t n_given, wake_at, delete_at;
-	bool is_settling, is_held;
+	struct dlq_lock lock;
+	struct dlq_end end;
+	struct dlq_settle settle;
 };
 
 /* The master of that slot as the one that is asked next; false: there is none, the request is over. */

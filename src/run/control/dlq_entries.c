@@ -13,7 +13,7 @@
 
 static const struct entry_in *letter(const struct dlq_job *j, size_t i)
 {
-	return &j->page->v[i];
+	return &j->page.batch->v[i];
 }
 
 static uint16_t data_slot(const struct entry_in *e)
@@ -43,31 +43,31 @@ static struct slice *own_words(const struct entry_in *e, size_t *n)
  * has gone would begin behind what is given now. */
 static void send_hold(struct dlq_job *j)
 {
-	const struct entry_in *e = letter(j, j->at);
+	const struct entry_in *e = letter(j, j->page.at);
 	if (!dlq_ask(j, data_slot(e), DLQ_HOLD))
 		return;
 	char *position = command_position_key(e->stream->bytes);
 	char *ttl = mem_printf("%lld", (long long)j->rules->entries.position_ttl_ms);
-	control_redis_words(j->asked, (const char *const[]){"EVAL", script_text(SCRIPT_FEED_HOLD), "2", position,
-					      e->stream->bytes, ttl, j->rules->entries.start, NULL});
+	control_redis_words(j->conns.asked, (const char *const[]){"EVAL", script_text(SCRIPT_FEED_HOLD), "2", position,
+						    e->stream->bytes, ttl, j->rules->entries.start, NULL});
 	mem_free(position);
 	mem_free(ttl);
 }
 
 void dlq_entries_give(struct dlq_job *j)
 {
-	const struct entry_in *e = letter(j, j->at);
+	const struct entry_in *e = letter(j, j->page.at);
 	size_t n = 0;
 	struct slice *w = e->stream ? own_words(e, &n) : NULL;
 	if (n <= 3) {
-		dlq_action_row(j, j->at, "error", NULL,
+		dlq_action_row(j, j->page.at, "error", NULL,
 			e->stream ? "it has no fields of its own" : "it does not say which stream it is of");
 		j->n_failed++;
-		j->at++;
-	} else if (!j->is_held) {
+		j->page.at++;
+	} else if (!j->settle.is_held) {
 		send_hold(j);
 	} else if (dlq_ask(j, data_slot(e), DLQ_GIVE)) {
-		control_redis_bytes(j->asked, w, n);
+		control_redis_bytes(j->conns.asked, w, n);
 	}
 	mem_free(w);
 }
@@ -78,7 +78,8 @@ static bool was_told(const struct dlq_job *j, size_t i)
 	const struct text *s = letter(j, i)->stream;
 	for (size_t k = 0; k < i; k++) {
 		const struct text *other = letter(j, k)->stream;
-		if (j->letters[k].is_given && other->len == s->len && memcmp(other->bytes, s->bytes, s->len) == 0)
+		if (j->settle.letters[k].is_given && other->len == s->len &&
+			memcmp(other->bytes, s->bytes, s->len) == 0)
 			return true;
 	}
 	return false;
@@ -86,43 +87,44 @@ static bool was_told(const struct dlq_job *j, size_t i)
 
 bool dlq_entries_settle(struct dlq_job *j)
 {
-	if (!j->n_given)
+	if (!j->settle.n_given)
 		return false;
-	for (; j->wake_at < j->at; j->wake_at++) {
-		if (!j->letters[j->wake_at].is_given || was_told(j, j->wake_at))
+	for (; j->settle.wake_at < j->page.at; j->settle.wake_at++) {
+		if (!j->settle.letters[j->settle.wake_at].is_given || was_told(j, j->settle.wake_at))
 			continue;
-		const struct text *s = letter(j, j->wake_at)->stream;
+		const struct text *s = letter(j, j->settle.wake_at)->stream;
 		dlq_send(j, j->rules->lbs_slot, &(struct cmd){.kind = CMD_ADD, .stream = {s->bytes, s->len}}, DLQ_WAKE);
 		return true;
 	}
-	for (; j->delete_at < j->at; j->delete_at++) {
-		if (!j->letters[j->delete_at].is_given || j->letters[j->delete_at].is_deleted)
+	for (; j->settle.delete_at < j->page.at; j->settle.delete_at++) {
+		if (!j->settle.letters[j->settle.delete_at].is_given ||
+			j->settle.letters[j->settle.delete_at].is_deleted)
 			continue;
-		dlq_delete(j, j->delete_at);
+		dlq_delete(j, j->settle.delete_at);
 		return true;
 	}
-	j->n_given = 0;
+	j->settle.n_given = 0;
 	return false;
 }
 
 static void given(struct dlq_job *j, const redisReply *raw)
 {
-	j->letters[j->at].is_given = true;
-	command_id_parse(raw->str, raw->len, &j->letters[j->at].new_id);
-	j->n_given++;
-	j->at++;
-	j->is_held = false;
+	j->settle.letters[j->page.at].is_given = true;
+	command_id_parse(raw->str, raw->len, &j->settle.letters[j->page.at].new_id);
+	j->settle.n_given++;
+	j->page.at++;
+	j->settle.is_held = false;
 }
 
 static void dlq_entries_deleted(struct dlq_job *j)
 {
 	char id[COMMAND_ID_CAP];
-	struct dlq_letter *l = &j->letters[j->delete_at];
+	struct dlq_letter *l = &j->settle.letters[j->settle.delete_at];
 	command_id_format(id, l->new_id);
-	dlq_action_row(j, j->delete_at, "replayed", id, NULL);
+	dlq_action_row(j, j->settle.delete_at, "replayed", id, NULL);
 	l->is_deleted = true;
 	j->n_done++;
-	j->delete_at++;
+	j->settle.delete_at++;
 }
 
 void dlq_entries_answer(struct dlq_job *j, const struct reply *r, const redisReply *raw)
@@ -130,34 +132,34 @@ void dlq_entries_answer(struct dlq_job *j, const struct reply *r, const redisRep
 	enum dlq_stage stage = j->stage;
 	j->stage = DLQ_LOOK;
 	if (stage == DLQ_HOLD && r->kind == REPLY_OK) {
-		j->is_held = true;
+		j->settle.is_held = true;
 	} else if (stage == DLQ_GIVE && r->kind == REPLY_OK && raw->type == REDIS_REPLY_STRING) {
 		given(j, raw);
 	} else if (stage == DLQ_WAKE && r->kind == REPLY_ID) {
-		j->wake_at++;
+		j->settle.wake_at++;
 	} else if (stage == DLQ_DELETE && r->kind == REPLY_INT) {
 		dlq_entries_deleted(j);
 	} else if ((stage == DLQ_GIVE || stage == DLQ_HOLD) && r->kind == REPLY_ERROR &&
-		   strstr(control_redis_why(j->asked), "WRONGTYPE")) { /* this stream's fault alone */
-		dlq_action_row(j, j->at, "error", NULL, control_redis_why(j->asked));
+		   strstr(control_redis_why(j->conns.asked), "WRONGTYPE")) { /* this stream's fault alone */
+		dlq_action_row(j, j->page.at, "error", NULL, control_redis_why(j->conns.asked));
 		j->n_failed++;
-		j->at++;
-		j->is_held = false;
+		j->page.at++;
+		j->settle.is_held = false;
 	} else {
-		dlq_entries_fail(j, control_redis_why(j->asked));
+		dlq_entries_fail(j, control_redis_why(j->conns.asked));
 	}
 }
 
 void dlq_entries_fail(struct dlq_job *j, const char *why)
 {
-	for (size_t i = 0; j->is_read && i < j->at; i++) {
+	for (size_t i = 0; j->page.is_read && i < j->page.at; i++) {
 		char id[COMMAND_ID_CAP];
-		if (!j->letters[i].is_given || j->letters[i].is_deleted)
+		if (!j->settle.letters[i].is_given || j->settle.letters[i].is_deleted)
 			continue;
-		command_id_format(id, j->letters[i].new_id);
+		command_id_format(id, j->settle.letters[i].new_id);
 		dlq_action_row(j, i, "error", id, "it was added, but is still among the dead entries");
 	}
-	j->n_given = 0;
+	j->settle.n_given = 0;
 	dlq_over(j, 1, "%s", why[0] ? why : "unexpected answer");
 }
 

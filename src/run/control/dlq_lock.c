@@ -14,15 +14,15 @@ static void dlq_lock_send(struct dlq_job *j, enum cmd_kind kind, enum dlq_stage 
 	struct cmd c = {.kind = kind,
 		.stream = {j->names.dlq, len},
 		.id = lock_id,
-		.value = {j->lock_value, strlen(j->lock_value)},
-		.ttl_ms = j->rules->ttl_ms,
+		.value = {j->lock.value, strlen(j->lock.value)},
+		.ttl_ms = j->rules->lease.ttl_ms,
 		.use_eval = j->use_eval};
 	dlq_send(j, command_lock_slot(j->names.dlq, len, lock_id), &c, stage);
 }
 
 mono_ms dlq_lock_every(const struct dlq_job *j)
 {
-	return j->rules->ttl_ms / 3;
+	return j->rules->lease.ttl_ms / 3;
 }
 
 bool dlq_lock_step(struct dlq_job *j, mono_ms now)
@@ -30,14 +30,14 @@ bool dlq_lock_step(struct dlq_job *j, mono_ms now)
 	static unsigned n_replays;
 	if (!j->is_replay || j->q->r.dry_run)
 		return false;
-	if (!j->locked_at) {
-		if (!j->lock_value[0])
-			snprintf(j->lock_value, sizeof j->lock_value, "%s/replay-%u", j->q->d->shard_rules.lock_value,
+	if (!j->lock.held_at) {
+		if (!j->lock.value[0])
+			snprintf(j->lock.value, sizeof j->lock.value, "%s/replay-%u", j->q->d->shards.rules.lock_value,
 				++n_replays);
 		dlq_lock_send(j, CMD_LOCK, DLQ_LOCK);
 		return true;
 	}
-	if (now - j->locked_at < dlq_lock_every(j))
+	if (now - j->lock.held_at < dlq_lock_every(j))
 		return false;
 	dlq_lock_send(j, CMD_RENEW, DLQ_RENEW);
 	return true;
@@ -45,8 +45,8 @@ bool dlq_lock_step(struct dlq_job *j, mono_ms now)
 
 static bool is_ours(const struct dlq_job *j, const struct reply *r)
 {
-	return r->kind == REPLY_TEXT && r->text.len == strlen(j->lock_value) &&
-	       memcmp(r->text.p, j->lock_value, r->text.len) == 0;
+	return r->kind == REPLY_TEXT && r->text.len == strlen(j->lock.value) &&
+	       memcmp(r->text.p, j->lock.value, r->text.len) == 0;
 }
 
 void dlq_lock_answer(struct dlq_job *j, const struct reply *r)
@@ -54,33 +54,34 @@ void dlq_lock_answer(struct dlq_job *j, const struct reply *r)
 	enum dlq_stage stage = j->stage;
 	j->stage = DLQ_LOOK;
 	if (stage == DLQ_LOCK && r->kind == REPLY_OK) {
-		j->locked_at = loop_now(j->q->d->loop);
+		j->lock.held_at = loop_now(j->q->d->loop);
 	} else if (stage == DLQ_LOCK && r->kind == REPLY_NIL) {
 		dlq_lock_send(j, CMD_LOCK_GET, DLQ_HOLDER);
 	} else if (stage == DLQ_HOLDER && (r->kind == REPLY_TEXT || r->kind == REPLY_NIL)) {
 		int n = r->kind == REPLY_TEXT ? (int)mono_min((mono_ms)r->text.len, 340) : 0;
 		dlq_over(j, 1, "another replay of %s is under way%s%.*s; if it has died, try again in %lld s",
-			j->names.dlq, n ? ": " : "", n, n ? r->text.p : "", (long long)(j->rules->ttl_ms + 999) / 1000);
+			j->names.dlq, n ? ": " : "", n, n ? r->text.p : "",
+			(long long)(j->rules->lease.ttl_ms + 999) / 1000);
 	} else if (stage == DLQ_RENEW && is_ours(j, r)) {
-		j->locked_at = loop_now(j->q->d->loop);
+		j->lock.held_at = loop_now(j->q->d->loop);
 	} else if (stage == DLQ_RENEW && (r->kind == REPLY_TEXT || r->kind == REPLY_NIL)) {
-		j->locked_at = 0;
+		j->lock.held_at = 0;
 		dlq_over(j, 1,
 			"this replay of %s stood still for too long and another one may have begun: start it again "
 			"when "
 			"that has ended",
 			j->names.dlq);
 	} else if (stage != DLQ_UNLOCK) {
-		j->locked_at = 0;
-		dlq_over(j, 1, "%s", control_redis_why(j->asked));
+		j->lock.held_at = 0;
+		dlq_over(j, 1, "%s", control_redis_why(j->conns.asked));
 	}
 	if (stage == DLQ_UNLOCK)
-		j->locked_at = 0; /* or it runs out by itself */
+		j->lock.held_at = 0; /* or it runs out by itself */
 }
 
 bool dlq_lock_give_back(struct dlq_job *j)
 {
-	if (!j->locked_at)
+	if (!j->lock.held_at)
 		return false;
 	dlq_lock_send(j, CMD_UNLOCK, DLQ_UNLOCK);
 	return j->is_waiting;

@@ -19,10 +19,10 @@ static void check_sentinels(struct view *v)
 	enum { ENOUGH = 3 };
 	struct sentinel_state st;
 	char found[200];
-	if (!topology_client_sentinels(v->d->topo, &st))
+	if (!topology_client_sentinels(v->d->topo.client, &st))
 		return;
 	if (st.n_answered == 0)
-		v->say(v->arg, "sentinel", "fail", v->d->topo_why[0] ? v->d->topo_why : "no Sentinel answers",
+		v->say(v->arg, "sentinel", "fail", v->d->topo.why[0] ? v->d->topo.why : "no Sentinel answers",
 			"look at redis.endpoints, redis.sentinel and at the Sentinels");
 	else if (!st.has_majority) {
 		snprintf(found, sizeof found, "%zu of %zu known Sentinels answer, no majority agrees about the master",
@@ -45,7 +45,7 @@ static void check_slots(struct view *v)
 		n_free += t->slot_node[i] == SHARD_NONE;
 	snprintf(found, sizeof found, "%u of %d slots without a master", n_free, SLOTS);
 	if (!t->is_known)
-		v->say(v->arg, "slots", "fail", v->d->topo_why[0] ? v->d->topo_why : "the topology is not known yet",
+		v->say(v->arg, "slots", "fail", v->d->topo.why[0] ? v->d->topo.why : "the topology is not known yet",
 			"look at redis.endpoints");
 	else if (!t->is_cluster)
 		v->say(v->arg, "slots", "ok", "standalone", NULL);

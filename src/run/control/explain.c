@@ -248,10 +248,10 @@ static void about_feed(struct facts *f, const struct coord_service *s, const str
 		facts_next(f, "nothing else of its stream until it is acknowledged or a dead letter");
 		return;
 	}
-	if (feed->n_dead) {
-		command_id_format(id, feed->dead);
+	if (feed->dead.n) {
+		command_id_format(id, feed->dead.last);
 		facts_add(
-			f, "%u of its entries became dead letters since it is here, the last one %s", feed->n_dead, id);
+			f, "%u of its entries became dead letters since it is here, the last one %s", feed->dead.n, id);
 		facts_advice(f, "sluicectl entries-dlq show %s --stream %.300s", s->rules->name, e->stream->bytes);
 	}
 	command_id_format(id, feed->pos);
@@ -342,8 +342,9 @@ static void explain_entry(struct control_req *q, const struct entry *e)
 		.id = id,
 		.state = ctl_state_name(state),
 		.running = state == CTL_STATE_ASSIGNED || state == CTL_STATE_BLOCKED};
-	row.owner = e->good_until || state == CTL_STATE_ASSIGNED || state == CTL_STATE_BLOCKED ? d->shard_rules.consumer
-											       : NULL;
+	row.owner = e->good_until || state == CTL_STATE_ASSIGNED || state == CTL_STATE_BLOCKED
+			    ? d->shards.rules.consumer
+			    : NULL;
 	facts_encode(q, &f, &row);
 	facts_fini(&f);
 }

@@ -15,22 +15,38 @@
 enum { ASIDE_PAGE_FIRST = 8, ASIDE_PAGE = 200, ASIDE_MAX = 50000 };
 enum aside_stage { ASIDE_BEGIN, ASIDE_IDS, ASIDE_DATA, ASIDE_DEAD };
 
-struct aside {
-	struct control_req *q;
+/* The services that are looked through. */
+struct aside_walk {
 	uint16_t *svcs;
-	size_t n_svcs, at, n_seen, page_n, n_found;
-	enum aside_stage stage;
-	bool is_waiting, has_names, is_cut;
-	struct control_redis *conn;
-	struct command_names names; /* dlq: the entries' dead letters */
-	/* a page of the delayed set: the next one begins at this time, behind so many of the same */
+	size_t n, at;
+	size_t n_seen, page_n; /* of the present one; so many are asked for */
+	bool is_cut;           /* there was more than we look through */
+};
+
+/* A page of the delayed set: the next one begins at .from, behind so many of the same. */
+struct aside_page {
 	double from, due[ASIDE_PAGE];
 	struct entry_id ids[ASIDE_PAGE];
-	size_t n_ids, n_same;
-	/* dead entries of the stream */
-	struct entry_id next, dead;
-	size_t n_dead;
+	size_t n, n_same;
+};
+
+/* Dead entries of the stream. */
+struct aside_dead {
+	struct entry_id next, last;
+	size_t n;
 	char *orig_id, *reason; /* of the last one; owned */
+};
+
+struct aside {
+	struct control_req *q;
+	struct aside_walk walk;
+	size_t n_found;
+	enum aside_stage stage;
+	bool is_waiting, has_names;
+	struct control_redis *conn;
+	struct command_names names; /* dlq: the entries' dead letters */
+	struct aside_page page;
+	struct aside_dead dead;
 };
 
 static void aside_drop(struct aside *j)
@@ -40,29 +56,29 @@ static void aside_drop(struct aside *j)
 	if (j->has_names)
 		command_names_fini(&j->names);
 	j->has_names = false;
-	mem_free(j->orig_id);
-	mem_free(j->reason);
-	j->orig_id = j->reason = NULL;
-	j->n_dead = j->n_seen = 0;
+	mem_free(j->dead.orig_id);
+	mem_free(j->dead.reason);
+	j->dead.orig_id = j->dead.reason = NULL;
+	j->dead.n = j->walk.n_seen = 0;
 }
 
 static void aside_free(void *job)
 {
 	struct aside *j = job;
 	aside_drop(j);
-	mem_free(j->svcs);
+	mem_free(j->walk.svcs);
 	mem_free(j);
 }
 
 static const struct coord_service *aside_service(const struct aside *j)
 {
-	return coord_service(j->q->d->core, j->svcs[j->at]);
+	return coord_service(j->q->d->core, j->walk.svcs[j->walk.at]);
 }
 
 static void aside_next(struct aside *j)
 {
 	aside_drop(j);
-	j->at++;
+	j->walk.at++;
 	j->stage = ASIDE_BEGIN;
 }
 
@@ -101,9 +117,9 @@ static bool aside_connect(struct aside *j, uint16_t slot)
 static void aside_ask_ids(struct aside *j)
 {
 	char from[40], skip[24], n[24];
-	snprintf(from, sizeof from, "%.17g", j->from);
-	snprintf(skip, sizeof skip, "%zu", j->n_same);
-	snprintf(n, sizeof n, "%zu", j->page_n);
+	snprintf(from, sizeof from, "%.17g", j->page.from);
+	snprintf(skip, sizeof skip, "%zu", j->page.n_same);
+	snprintf(n, sizeof n, "%zu", j->walk.page_n);
 	control_redis_words(j->conn, (const char *const[]){"ZRANGEBYSCORE", j->names.delayed, from, "+inf",
 					     "WITHSCORES", "LIMIT", skip, n, NULL});
 }
@@ -114,9 +130,9 @@ static void aside_ask_data(struct aside *j)
 	char ids[ASIDE_PAGE][COMMAND_ID_CAP];
 	w[0] = (struct slice){"HMGET", 5};
 	w[1] = (struct slice){j->names.delayed_data, strlen(j->names.delayed_data)};
-	for (size_t i = 0; i < j->n_ids; i++)
-		w[2 + i] = (struct slice){ids[i], (size_t)command_id_format(ids[i], j->ids[i])};
-	control_redis_bytes(j->conn, w, 2 + j->n_ids);
+	for (size_t i = 0; i < j->page.n; i++)
+		w[2 + i] = (struct slice){ids[i], (size_t)command_id_format(ids[i], j->page.ids[i])};
+	control_redis_bytes(j->conn, w, 2 + j->page.n);
 }
 
 static void aside_begin(struct aside *j, const struct service_rules *r)
@@ -127,17 +143,17 @@ static void aside_begin(struct aside *j, const struct service_rules *r)
 	mem_free(dead);
 	j->has_names = true;
 	j->stage = ASIDE_IDS;
-	j->from = 0;
-	j->n_same = 0;
-	j->page_n = ASIDE_PAGE_FIRST;
-	j->next = (struct entry_id){0, 0};
+	j->page.from = 0;
+	j->page.n_same = 0;
+	j->walk.page_n = ASIDE_PAGE_FIRST;
+	j->dead.next = (struct entry_id){0, 0};
 }
 
 static void aside_end(struct aside *j)
 {
 	if (j->n_found)
 		control_end(j->q, 0, NULL);
-	else if (j->is_cut)
+	else if (j->walk.is_cut)
 		control_end(j->q, 1,
 			"%.300s is not among the first %d of what waits and of the dead entries; "
 			"sluicectl delayed ls and entries-dlq ls tell more",
@@ -154,7 +170,7 @@ static mono_ms aside_step(struct control_req *q, mono_ms now)
 	struct aside *j = q->job;
 	if (j->is_waiting)
 		return MONO_NEVER;
-	if (j->at == j->n_svcs) {
+	if (j->walk.at == j->walk.n) {
 		aside_end(j);
 		return MONO_NEVER;
 	}
@@ -175,7 +191,8 @@ static mono_ms aside_step(struct control_req *q, mono_ms now)
 		aside_ask_data(j);
 	else
 		control_redis_send(j->conn,
-			&(struct cmd){.kind = CMD_DLQ_RANGE, .id = j->next, .count = (int64_t)j->page_n}, &j->names);
+			&(struct cmd){.kind = CMD_DLQ_RANGE, .id = j->dead.next, .count = (int64_t)j->walk.page_n},
+			&j->names);
 	return MONO_NEVER;
 }
 
@@ -189,8 +206,8 @@ static void aside_to_dead(struct aside *j)
 		return;
 	}
 	j->stage = ASIDE_DEAD;
-	j->n_seen = 0;
-	j->page_n = ASIDE_PAGE_FIRST;
+	j->walk.n_seen = 0;
+	j->walk.page_n = ASIDE_PAGE_FIRST;
 }
 
 /* Pairs: one after the other, or each a list of its own, as the server's protocol has it. */
@@ -199,18 +216,18 @@ static void aside_on_ids(struct aside *j, const redisReply *raw)
 	const bool is_list = raw && raw->type == REDIS_REPLY_ARRAY;
 	const bool is_nested = is_list && raw->elements && raw->element[0]->type == REDIS_REPLY_ARRAY;
 	const size_t n = !is_list ? 0 : is_nested ? raw->elements : raw->elements / 2;
-	j->n_ids = 0;
+	j->page.n = 0;
 	for (size_t i = 0; i < n && i < ASIDE_PAGE; i++) {
 		redisReply *const *pair = is_nested ? raw->element[i]->element : raw->element + 2 * i;
 		const redisReply *id = pair[0], *due = pair[1];
 		const double at = due->type == REDIS_REPLY_DOUBLE ? due->dval : strtod(due->str ? due->str : "0", NULL);
-		j->n_same = at == j->from ? j->n_same + 1 : 1;
-		j->from = at;
-		j->due[j->n_ids] = at;
-		if (id->type == REDIS_REPLY_STRING && command_id_parse(id->str, id->len, &j->ids[j->n_ids]))
-			j->n_ids++;
+		j->page.n_same = at == j->page.from ? j->page.n_same + 1 : 1;
+		j->page.from = at;
+		j->page.due[j->page.n] = at;
+		if (id->type == REDIS_REPLY_STRING && command_id_parse(id->str, id->len, &j->page.ids[j->page.n]))
+			j->page.n++;
 	}
-	if (j->n_ids)
+	if (j->page.n)
 		j->stage = ASIDE_DATA;
 	else
 		aside_to_dead(j);
@@ -221,7 +238,7 @@ static void found_aside(struct aside *j, size_t i, const struct packed_entry *e)
 	const struct coord_service *s = aside_service(j);
 	struct facts f = {0};
 	char in[24];
-	facts_age(in, (mono_ms)j->due[i] - mono_wall_ms());
+	facts_age(in, (mono_ms)j->page.due[i] - mono_wall_ms());
 	if (e->why.len == 4 && memcmp(e->why.p, "fail", 4) == 0)
 		facts_add(&f, "failed %u of %u times, next try in %s", packed_retries(e),
 			s ? s->rules->max_retries + 1 : 0, in);
@@ -233,7 +250,7 @@ static void found_aside(struct aside *j, size_t i, const struct packed_entry *e)
 	if (s)
 		facts_advice(&f, "sluicectl delayed now %s %.200s: it need not wait any longer", s->rules->name,
 			j->q->r.stream);
-	aside_row(j, &f, "delayed", j->ids[i]);
+	aside_row(j, &f, "delayed", j->page.ids[i]);
 }
 
 static void aside_on_data(struct aside *j, const redisReply *raw)
@@ -242,7 +259,7 @@ static void aside_on_data(struct aside *j, const redisReply *raw)
 	const size_t len = strlen(j->q->r.stream);
 	size_t bytes = 1;
 	bool is_found = false;
-	for (size_t i = 0; raw && raw->type == REDIS_REPLY_ARRAY && i < raw->elements && i < j->n_ids; i++) {
+	for (size_t i = 0; raw && raw->type == REDIS_REPLY_ARRAY && i < raw->elements && i < j->page.n; i++) {
 		const redisReply *r = raw->element[i];
 		struct packed_entry e = {.n = 0};
 		bytes += r->len;
@@ -254,13 +271,13 @@ static void aside_on_data(struct aside *j, const redisReply *raw)
 			found_aside(j, i, &e);
 	}
 	packed_fini(&room);
-	j->n_seen += j->n_ids;
-	j->is_cut = j->is_cut || (!is_found && j->n_seen >= ASIDE_MAX);
-	const bool is_last = j->n_ids < j->page_n;
-	const size_t fit = ((size_t)1 << 20) * j->n_ids / bytes; /* about 1 MiB a page */
-	j->page_n = fit < 4 * j->page_n ? fit : 4 * j->page_n;
-	j->page_n = j->page_n < 1 ? 1 : j->page_n > ASIDE_PAGE ? ASIDE_PAGE : j->page_n;
-	if (is_found || is_last || j->n_seen >= ASIDE_MAX)
+	j->walk.n_seen += j->page.n;
+	j->walk.is_cut = j->walk.is_cut || (!is_found && j->walk.n_seen >= ASIDE_MAX);
+	const bool is_last = j->page.n < j->walk.page_n;
+	const size_t fit = ((size_t)1 << 20) * j->page.n / bytes; /* about 1 MiB a page */
+	j->walk.page_n = fit < 4 * j->walk.page_n ? fit : 4 * j->walk.page_n;
+	j->walk.page_n = j->walk.page_n < 1 ? 1 : j->walk.page_n > ASIDE_PAGE ? ASIDE_PAGE : j->walk.page_n;
+	if (is_found || is_last || j->walk.n_seen >= ASIDE_MAX)
 		aside_to_dead(j);
 	else
 		j->stage = ASIDE_IDS;
@@ -287,12 +304,12 @@ static void look_at_dead(struct aside *j, const struct entry_in *e)
 	}
 	if (!is_ours)
 		return;
-	j->n_dead++;
-	j->dead = e->id;
-	mem_free(j->orig_id);
-	mem_free(j->reason);
-	j->orig_id = orig ? mem_dup(orig->value.p, orig->value.len) : NULL;
-	j->reason = reason ? mem_dup(reason->value.p, reason->value.len) : NULL;
+	j->dead.n++;
+	j->dead.last = e->id;
+	mem_free(j->dead.orig_id);
+	mem_free(j->dead.reason);
+	j->dead.orig_id = orig ? mem_dup(orig->value.p, orig->value.len) : NULL;
+	j->dead.reason = reason ? mem_dup(reason->value.p, reason->value.len) : NULL;
 }
 
 static void found_dead_entries(struct aside *j)
@@ -300,28 +317,28 @@ static void found_dead_entries(struct aside *j)
 	const struct coord_service *s = aside_service(j);
 	struct facts f = {0};
 	char age[24];
-	facts_age(age, view_age_ms(mono_wall_ms(), j->dead));
-	facts_add(&f, "nobody runs it; %zu of its entries %s in %s, the last one %s since %s: %s", j->n_dead,
-		j->n_dead == 1 ? "is a dead letter" : "are dead letters", j->names.dlq, j->orig_id ? j->orig_id : "?",
-		age, j->reason ? j->reason : "?");
+	facts_age(age, view_age_ms(mono_wall_ms(), j->dead.last));
+	facts_add(&f, "nobody runs it; %zu of its entries %s in %s, the last one %s since %s: %s", j->dead.n,
+		j->dead.n == 1 ? "is a dead letter" : "are dead letters", j->names.dlq,
+		j->dead.orig_id ? j->dead.orig_id : "?", age, j->dead.reason ? j->dead.reason : "?");
 	if (s)
 		facts_advice(&f, "sluicectl entries-dlq show %s --stream %.300s", s->rules->name, j->q->r.stream);
-	aside_row(j, &f, "dead", j->dead);
+	aside_row(j, &f, "dead", j->dead.last);
 }
 
 static void aside_on_dead(struct aside *j, const struct entry_batch *b)
 {
 	for (size_t i = 0; i < b->n; i++)
 		look_at_dead(j, &b->v[i]);
-	j->n_seen += b->n;
-	const bool is_full = b->n == j->page_n;
-	if (is_full && j->n_seen < ASIDE_MAX) {
-		j->next = entry_id_next(b->v[b->n - 1].id);
-		j->page_n = control_redis_page(j->page_n, ASIDE_PAGE, b);
+	j->walk.n_seen += b->n;
+	const bool is_full = b->n == j->walk.page_n;
+	if (is_full && j->walk.n_seen < ASIDE_MAX) {
+		j->dead.next = entry_id_next(b->v[b->n - 1].id);
+		j->walk.page_n = control_redis_page(j->walk.page_n, ASIDE_PAGE, b);
 		return;
 	}
-	j->is_cut = j->is_cut || is_full;
-	if (j->n_dead)
+	j->walk.is_cut = j->walk.is_cut || is_full;
+	if (j->dead.n)
 		found_dead_entries(j);
 	aside_next(j);
 }
@@ -350,11 +367,11 @@ void control_explain_aside(struct control_req *q)
 	const struct coord *c = q->d->core;
 	struct aside *j = mem_alloc(sizeof *j);
 	j->q = q;
-	j->svcs = mem_array((size_t)c->services.n + 1, sizeof *j->svcs);
+	j->walk.svcs = mem_array((size_t)c->services.n + 1, sizeof *j->walk.svcs);
 	for (uint16_t i = 0; i < c->services.n; i++) {
 		const struct coord_service *s = &c->services.v[i];
 		if (s->rules && !s->is_going && (!q->r.service || strcmp(s->rules->name, q->r.service) == 0))
-			j->svcs[j->n_svcs++] = s->svc;
+			j->walk.svcs[j->walk.n++] = s->svc;
 	}
 	control_job(q, aside_step, j, aside_free);
 }

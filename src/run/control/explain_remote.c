@@ -28,17 +28,24 @@ enum seek_stage {
 	SEEK_DLQ
 };
 
+/* The services that are looked through. */
+struct seek_walk {
+	uint16_t *svcs;
+	size_t n, at;
+	size_t n_seen, page_n;   /* entries of the present one; so many are asked for */
+	struct entry_id *unread; /* by service: the first that nobody has read; 0-0 = not known */
+	bool *all_ours;          /* by service: what has been read is held by this daemon, which did not have it */
+	bool is_cut, is_second;  /* there was more than we look through; the second pass */
+};
+
 struct seek {
 	struct control_req *q;
 	struct view_match want;
-	uint16_t *svcs;                    /* to look through */
-	size_t n_svcs, at, n_seen, page_n; /* page_n: so many are asked for */
+	struct seek_walk walk;
 	enum seek_stage stage;
 	struct command_names lbs,
 		dlq; /* lbs: the load-balancer stream in the place of the dead letters, to page through it */
-	bool has_names, is_waiting, is_cut, is_second_pass; /* cut: there was more than we look through */
-	struct entry_id *unread; /* by service: the first that nobody has read; 0-0 = not known */
-	bool *all_ours;          /* by service: what has been read is held by this daemon, which did not have it */
+	bool has_names, is_waiting;
 	struct control_redis *conn;
 	struct entry_id from, id;
 	struct text *stream;
@@ -71,25 +78,25 @@ static void remote_job_free(void *job)
 {
 	struct seek *j = job;
 	drop_service(j);
-	mem_free(j->svcs);
-	mem_free(j->unread);
-	mem_free(j->all_ours);
+	mem_free(j->walk.svcs);
+	mem_free(j->walk.unread);
+	mem_free(j->walk.all_ours);
 	mem_free(j);
 }
 
 static const struct coord_service *service(const struct seek *j)
 {
-	return coord_service(j->q->d->core, j->svcs[j->at]);
+	return coord_service(j->q->d->core, j->walk.svcs[j->walk.at]);
 }
 
 static void next_service(struct seek *j)
 {
 	drop_service(j);
-	j->at++;
-	if (j->at < j->n_svcs || j->is_second_pass || j->n_found)
+	j->walk.at++;
+	if (j->walk.at < j->walk.n || j->walk.is_second || j->n_found)
 		return;
-	j->is_second_pass = true;
-	j->at = 0;
+	j->walk.is_second = true;
+	j->walk.at = 0;
 }
 
 /* ---- what was found */
@@ -240,7 +247,7 @@ static bool remote_connect_to(struct seek *j, uint16_t slot)
 			slot);
 	else if (!addr)
 		control_end(j->q, 1, "%s is not held by this daemon, and Redis is not reachable: %s", j->q->r.stream,
-			j->q->d->topo_why[0] ? j->q->d->topo_why : "no master serves its slot");
+			j->q->d->topo.why[0] ? j->q->d->topo.why : "no master serves its slot");
 	else if (control_redis_open(j->q->d, addr, remote_on_answer, j, &j->conn, &err) != ERR_OK)
 		control_end(j->q, 1, "%s", err.text);
 	return j->conn != NULL;
@@ -285,24 +292,24 @@ static void begin_stream(struct seek *j, enum seek_stage stage)
 {
 	static const struct entry_id first = {0, 0};
 	j->stage = stage;
-	j->from = stage == SEEK_UNREAD ? j->unread[j->at] : j->want.by_id ? j->want.id : first;
-	j->n_seen = 0;
-	j->page_n = SEEK_PAGE_FIRST;
+	j->from = stage == SEEK_UNREAD ? j->walk.unread[j->walk.at] : j->want.by_id ? j->want.id : first;
+	j->walk.n_seen = 0;
+	j->walk.page_n = SEEK_PAGE_FIRST;
 }
 
 static void begin_service(struct seek *j, const struct service_rules *r)
 {
-	command_names_init(&j->dlq, r->name, r->dlq, r->same_stream, 0, r->group_start);
+	command_names_init(&j->dlq, r->name, r->dlq.name, r->same_stream, 0, r->group_start);
 	command_names_init(&j->lbs, r->name, j->dlq.lbs, r->same_stream, 0, r->group_start);
 	j->has_names = true;
-	begin_stream(j, !j->is_second_pass ? SEEK_GROUP : j->all_ours[j->at] ? SEEK_DLQ : SEEK_LBS);
+	begin_stream(j, !j->walk.is_second ? SEEK_GROUP : j->walk.all_ours[j->walk.at] ? SEEK_DLQ : SEEK_LBS);
 }
 
 static void not_found(struct seek *j)
 {
 	if (j->n_found)
 		control_end(j->q, 0, NULL);
-	else if (j->is_cut)
+	else if (j->walk.is_cut)
 		control_end(j->q, 1,
 			"%s is not among the first %d entries of each stream; its entry's id finds it further back",
 			j->q->r.stream, SEEK_MAX);
@@ -319,8 +326,8 @@ static mono_ms seek_step(struct control_req *q, mono_ms now)
 	(void)now;
 	if (j->is_waiting)
 		return MONO_NEVER;
-	const struct coord_service *s = j->at < j->n_svcs ? service(j) : NULL;
-	if (j->at == j->n_svcs) {
+	const struct coord_service *s = j->walk.at < j->walk.n ? service(j) : NULL;
+	if (j->walk.at == j->walk.n) {
 		not_found(j);
 		return MONO_NEVER;
 	}
@@ -331,7 +338,7 @@ static mono_ms seek_step(struct control_req *q, mono_ms now)
 	if (!j->has_names)
 		begin_service(j, s->rules);
 	bool is_one = j->want.by_id || j->stage == SEEK_NAMED;
-	struct cmd page = {.kind = CMD_DLQ_RANGE, .id = j->from, .count = is_one ? 1 : (int64_t)j->page_n};
+	struct cmd page = {.kind = CMD_DLQ_RANGE, .id = j->from, .count = is_one ? 1 : (int64_t)j->walk.page_n};
 	switch (j->stage) {
 	case SEEK_GROUP:
 	case SEEK_LOOSE:
@@ -361,7 +368,7 @@ static mono_ms seek_step(struct control_req *q, mono_ms now)
 		ask_delayed(j, s->rules->lbs_slot);
 		break;
 	case SEEK_DLQ:
-		remote_ask(j, s->rules->dlq_slot, &page, &j->dlq);
+		remote_ask(j, s->rules->dlq.slot, &page, &j->dlq);
 		break;
 	}
 	return MONO_NEVER;
@@ -406,7 +413,7 @@ static bool is_all_ours(const struct seek *j, const redisReply *pending)
 	long long n = 0;
 	uint32_t pos = 0;
 	for (const struct entry *e; (e = ledger_next(&c->ledger, &pos));)
-		n += e->svc == j->svcs[j->at] && e->state != ENTRY_FINISHING;
+		n += e->svc == j->walk.svcs[j->walk.at] && e->state != ENTRY_FINISHING;
 	return pending && pending->type == REDIS_REPLY_INTEGER && pending->integer <= n;
 }
 
@@ -425,9 +432,9 @@ static void on_group(struct seek *j, const redisReply *groups)
 {
 	const redisReply *g = our_group(j, groups), *last = g ? remote_value_of(g, "last-delivered-id") : NULL;
 	struct entry_id id;
-	j->all_ours[j->at] = g && !has_loose(j) && is_all_ours(j, remote_value_of(g, "pending"));
+	j->walk.all_ours[j->walk.at] = g && !has_loose(j) && is_all_ours(j, remote_value_of(g, "pending"));
 	if (last && last->type == REDIS_REPLY_STRING && command_id_parse(last->str, last->len, &id)) {
-		j->unread[j->at] = entry_id_next(id);
+		j->walk.unread[j->walk.at] = entry_id_next(id);
 		begin_stream(j, SEEK_UNREAD);
 	} else {
 		next_service(j);
@@ -477,7 +484,7 @@ static void on_delayed(struct seek *j, const redisReply *r)
 		j->stage = SEEK_DUE;
 	} else if (j->stage == SEEK_DUE && (has || (r && r->type == REDIS_REPLY_DOUBLE))) {
 		found_delayed(j, r->type == REDIS_REPLY_DOUBLE ? (int64_t)r->dval : (int64_t)strtod(r->str, NULL));
-	} else if (j->is_second_pass) {
+	} else if (j->walk.is_second) {
 		begin_stream(j, SEEK_DLQ);
 	} else {
 		next_service(j);
@@ -488,12 +495,13 @@ static void on_delayed(struct seek *j, const redisReply *r)
 static void after_page(struct seek *j, const struct entry_batch *b)
 {
 	const struct entry_id end = b->n ? b->v[b->n - 1].id : (struct entry_id){0, 0};
-	bool is_seen = j->stage == SEEK_LBS && j->unread[j->at].ms && entry_id_cmp(end, j->unread[j->at]) >= 0;
-	bool is_full = !j->want.by_id && j->stage != SEEK_NAMED && b->n == j->page_n && !is_seen;
-	j->n_seen += b->n;
-	j->is_cut = j->is_cut || (is_full && j->n_seen >= SEEK_MAX);
-	j->page_n = control_redis_page(j->page_n, SEEK_PAGE, b);
-	if (is_full && j->n_seen < SEEK_MAX)
+	bool is_seen = j->stage == SEEK_LBS && j->walk.unread[j->walk.at].ms &&
+		       entry_id_cmp(end, j->walk.unread[j->walk.at]) >= 0;
+	bool is_full = !j->want.by_id && j->stage != SEEK_NAMED && b->n == j->walk.page_n && !is_seen;
+	j->walk.n_seen += b->n;
+	j->walk.is_cut = j->walk.is_cut || (is_full && j->walk.n_seen >= SEEK_MAX);
+	j->walk.page_n = control_redis_page(j->walk.page_n, SEEK_PAGE, b);
+	if (is_full && j->walk.n_seen < SEEK_MAX)
 		j->from = entry_id_next(end);
 	else if (j->stage == SEEK_UNREAD)
 		j->stage = SEEK_ACTIVE;
@@ -575,15 +583,15 @@ void control_explain_remote(struct control_req *q)
 	const struct coord *c = q->d->core;
 	struct seek *j = mem_alloc(sizeof *j);
 	j->q = q;
-	j->svcs = mem_array((size_t)c->services.n + 1, sizeof *j->svcs);
-	j->unread = mem_array((size_t)c->services.n + 1, sizeof *j->unread);
-	j->all_ours = mem_array((size_t)c->services.n + 1, sizeof *j->all_ours);
+	j->walk.svcs = mem_array((size_t)c->services.n + 1, sizeof *j->walk.svcs);
+	j->walk.unread = mem_array((size_t)c->services.n + 1, sizeof *j->walk.unread);
+	j->walk.all_ours = mem_array((size_t)c->services.n + 1, sizeof *j->walk.all_ours);
 	view_match_init(&j->want, q->r.stream, SERVICE_NONE);
-	j->is_second_pass = j->want.by_id; /* that is quick */
+	j->walk.is_second = j->want.by_id; /* that is quick */
 	for (uint16_t i = 0; i < c->services.n; i++) {
 		const struct coord_service *s = &c->services.v[i];
 		if (s->rules && !s->is_going && (!q->r.service || strcmp(s->rules->name, q->r.service) == 0))
-			j->svcs[j->n_svcs++] = s->svc;
+			j->walk.svcs[j->walk.n++] = s->svc;
 	}
 	control_job(q, seek_step, j, remote_job_free);
 }

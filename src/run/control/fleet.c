@@ -41,15 +41,15 @@ static struct fleet_told what_we_have(const struct coord *c, uint16_t pos)
 void control_fleet_tick(struct daemon *d, mono_ms now)
 {
 	const struct coord *c = d->core;
-	if (d->n_told < c->services.n) {
-		d->told = mem_grow(d->told, c->services.n, sizeof *d->told);
-		memset(d->told + d->n_told, 0, (size_t)(c->services.n - d->n_told) * sizeof *d->told);
-		d->n_told = c->services.n;
+	if (d->fleet.n < c->services.n) {
+		d->fleet.told = mem_grow(d->fleet.told, c->services.n, sizeof *d->fleet.told);
+		memset(d->fleet.told + d->fleet.n, 0, (size_t)(c->services.n - d->fleet.n) * sizeof *d->fleet.told);
+		d->fleet.n = c->services.n;
 	}
 	for (uint16_t i = 0; i < c->services.n; i++) {
 		const struct coord_service *s = &c->services.v[i];
-		struct fleet_told *was = &d->told[i], is = what_we_have(c, i);
-		if (!s->rules || s->is_going || is.shard >= d->n_shards || !d->shards[is.shard])
+		struct fleet_told *was = &d->fleet.told[i], is = what_we_have(c, i);
+		if (!s->rules || s->is_going || is.shard >= d->shards.n || !d->shards.v[is.shard])
 			continue;
 		if (was->at && was->credits == is.credits && was->n_workers == is.n_workers && was->shard == is.shard &&
 			now - was->at < FLEET_AGAIN_MS)
@@ -59,7 +59,7 @@ void control_fleet_tick(struct daemon *d, mono_ms now)
 		struct msg_fleet has = {.credits = is.credits, .n_workers = is.n_workers};
 		struct run_msg m = {.kind = RUN_CORE, .core = msg_fleet(has)};
 		m.core.svc = s->svc;
-		shard_thread_send(d->shards[is.shard], &m);
+		shard_thread_send(d->shards.v[is.shard], &m);
 	}
 }
 
@@ -187,16 +187,16 @@ static void fleet_rows(struct fleet_job *j)
 	static const char prefix[] = "redis-consumer-";
 	for (size_t i = 0; i < j->n_rows; i++) {
 		struct fleet_row *row = &j->rows[i];
-		bool is_self = strcmp(row->consumer, j->q->d->shard_rules.consumer) == 0;
+		bool is_self = strcmp(row->consumer, j->q->d->shards.rules.consumer) == 0;
 		bool is_named = strncmp(row->consumer, prefix, sizeof prefix - 1) == 0;
 		if (is_self)
 			fleet_take_own(j, row);
 		struct ctl_fleet out = {.service = j->rules->name,
 			.consumer = row->consumer,
 			.node = is_named ? row->consumer + sizeof prefix - 1 : NULL,
-			.state = row->has_left                     ? "left"
-				 : row->idle_ms > j->rules->ttl_ms ? "silent"
-								   : "alive",
+			.state = row->has_left                           ? "left"
+				 : row->idle_ms > j->rules->lease.ttl_ms ? "silent"
+									 : "alive",
 			.owned = row->owned,
 			.credits = row->credits,
 			.workers = row->workers,
@@ -217,7 +217,7 @@ static void fleet_on_answer(void *arg, struct reply *r, const redisReply *raw);
 static bool fleet_begin_service(struct fleet_job *j)
 {
 	const struct coord_service *s = coord_service(j->q->d->core, j->svcs[j->at]);
-	const char *why = j->q->d->topo_why;
+	const char *why = j->q->d->topo.why;
 	struct err err;
 	if (!s || !s->rules) { /* removed meanwhile */
 		j->at++;
@@ -225,7 +225,7 @@ static bool fleet_begin_service(struct fleet_job *j)
 	}
 	const struct service_rules *r = s->rules;
 	j->rules = service_rules_ref((struct service_rules *)(uintptr_t)r);
-	command_names_init(&j->names, r->name, r->dlq, r->same_stream, r->dlq_max_len, r->group_start);
+	command_names_init(&j->names, r->name, r->dlq.name, r->same_stream, r->dlq.max_len, r->group_start);
 	const char *addr = view_addr(j->q->d, r->lbs_slot);
 	if (!addr)
 		control_end(j->q, 1, "no master is known for %s: %s", j->names.lbs, why[0] ? why : "not connected yet");

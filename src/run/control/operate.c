@@ -342,7 +342,7 @@ void control_add(struct control_req *q)
 	if (!s || is_refused(q, s))
 		return;
 	if (!q->d->core->topo.is_known) {
-		const char *why = q->d->topo_why;
+		const char *why = q->d->topo.why;
 		control_end(q, 1, "Redis is not reachable: %s", why[0] ? why : "not connected yet");
 		return;
 	}
@@ -432,11 +432,11 @@ static mono_ms refresh_step(struct control_req *q, mono_ms now)
 	if (c->look_up.asked <= j->asked || c->look_up.is_pending) {
 		if (now >= j->give_up)
 			control_end(
-				q, 1, "no answer from Redis: %s", q->d->topo_why[0] ? q->d->topo_why : "still asking");
+				q, 1, "no answer from Redis: %s", q->d->topo.why[0] ? q->d->topo.why : "still asking");
 		return now + 5;
 	}
 	if (c->m[MP_TOPO_OTHER_ERROR] + c->m[MP_TOPO_PERIODIC_ERROR] + c->m[MP_TOPO_MOVED_ERROR] != j->n_failed) {
-		control_end(q, 1, "%s", q->d->topo_why);
+		control_end(q, 1, "%s", q->d->topo.why);
 		return now;
 	}
 	refresh_rows(q);

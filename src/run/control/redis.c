@@ -128,7 +128,7 @@ enum err_code control_redis_open(struct daemon *d, const char *addr, control_red
 	static const struct redis_events events = {
 		.on_up = control_redis_on_up, .on_down = control_redis_on_down, .on_push = control_redis_on_push};
 	struct redis_opts o;
-	rules_of_redis(d->config, d->password, d->tls, "sluiced-control", &o);
+	rules_of_redis(d->config, d->login.password, d->login.tls, "sluiced-control", &o);
 	enum err_code code = redis_addr_parse(addr, &o.addr, err);
 	if (code)
 		return code;
@@ -167,7 +167,7 @@ void control_redis_close(struct control_redis *c)
 
 void control_redis_send(struct control_redis *c, const struct cmd *cmd, const struct command_names *names)
 {
-	struct command_self self = {.consumer = c->d->shard_rules.consumer,
+	struct command_self self = {.consumer = c->d->shards.rules.consumer,
 		.node = c->d->config->node.id,
 		.db = (int)c->d->config->redis.db};
 	command_encode(c->argv, cmd, names, &self);

@@ -314,9 +314,9 @@ void control_socket_close(struct control_socket *c)
 		control_end(q, 1, "the daemon is stopping");
 		req_free(q);
 	}
-	mem_free(c->d->told);
-	c->d->told = NULL;
-	c->d->n_told = 0;
+	mem_free(c->d->fleet.told);
+	c->d->fleet.told = NULL;
+	c->d->fleet.n = 0;
 	control_events_close(c->events);
 	unix_unlisten(c->listener, true);
 	uv_close((uv_handle_t *)&c->timer, control_socket_on_closed);

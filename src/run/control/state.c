@@ -66,8 +66,8 @@ static void count_workers(const struct coord *c, struct view_service *v)
 /* The data streams of a service may live on every master. */
 static void take_feeds(const struct daemon *d, const struct coord_service *s, struct view_service *v)
 {
-	for (uint16_t shard = 0; shard < d->n_shards; shard++) {
-		const struct snapshot *snap = d->snapshots[shard];
+	for (uint16_t shard = 0; shard < d->shards.n; shard++) {
+		const struct snapshot *snap = d->shards.snapshots[shard];
 		for (size_t i = 0; snap && i < snap->n_services; i++)
 			if (snap->services[i].svc == s->svc) {
 				v->entries_behind += snap->services[i].entries_behind;
@@ -79,7 +79,7 @@ static void take_feeds(const struct daemon *d, const struct coord_service *s, st
 static void take_lengths(const struct daemon *d, const struct coord_service *s, struct view_service *v)
 {
 	v->lbs = v->pending = v->dlq = v->entries_dlq = v->wanted = v->delayed = v->parked = -1;
-	const struct snapshot *snap = s->reader.shard < SHARDS_MAX ? d->snapshots[s->reader.shard] : NULL;
+	const struct snapshot *snap = s->reader.shard < SHARDS_MAX ? d->shards.snapshots[s->reader.shard] : NULL;
 	for (size_t i = 0; snap && i < snap->n_services; i++) {
 		if (snap->services[i].svc != s->svc)
 			continue;
@@ -151,7 +151,7 @@ const char *view_addr(const struct daemon *d, uint16_t slot)
 
 const struct shard_refused *view_refused(const struct daemon *d, uint16_t shard)
 {
-	const struct snapshot *s = shard < SHARDS_MAX ? d->snapshots[shard] : NULL;
+	const struct snapshot *s = shard < SHARDS_MAX ? d->shards.snapshots[shard] : NULL;
 	return s && s->refused.since ? &s->refused : NULL;
 }
 

@@ -19,7 +19,7 @@ static struct ctl_status_redis *redis_rows(struct control_req *q, const struct b
 		if (!s->is_on && !s->is_refused)
 			continue;
 		bool up = s->is_up[CONN_COMMAND];
-		const struct snapshot *snap = q->d->snapshots[i];
+		const struct snapshot *snap = q->d->shards.snapshots[i];
 		rows[(*n)++] = (struct ctl_status_redis){.redis = c->topo.nodes[i].addr,
 			.state = up && snap && snap->handoff.n_relaxed ? "relaxed"
 				 : up                                  ? "connected"
@@ -103,7 +103,7 @@ void control_status(struct control_req *q)
 		.node = d->config->node.id,
 		.version = SLUICE_VERSION,
 		.pid = getpid(),
-		.uptime_ms = mono_now() - d->started_at,
+		.uptime_ms = mono_now() - d->clock.started_at,
 		.workers = c->workers.n};
 	row.redis = redis_rows(q, slots, &row.n_redis);
 	row.services = service_rows(q, &row.n_services);
@@ -262,9 +262,9 @@ static void show_entry(struct control_req *q, const struct entry *e, int64_t lag
 	struct ctl_show row = {.renewed_ms = -1, .lease_left_ms = -1, .progress_ms = -1, .dead_entries = -1};
 	char dead[COMMAND_ID_CAP];
 	if (e->feed) {
-		row.dead_entries = e->feed->n_dead;
-		command_id_format(dead, e->feed->dead);
-		row.dead_entry = e->feed->n_dead ? dead : NULL;
+		row.dead_entries = e->feed->dead.n;
+		command_id_format(dead, e->feed->dead.last);
+		row.dead_entry = e->feed->dead.n ? dead : NULL;
 	}
 	stream_row(q, e, lag, &texts, &row.stream);
 	char session[24], lbs[160] = "";
@@ -280,10 +280,10 @@ static void show_entry(struct control_req *q, const struct entry *e, int64_t lag
 	if (lock)
 		row.lock_redis = view_addr(d, e->lock_slot);
 	if (e->good_until) {
-		row.lock_value = d->shard_rules.lock_value;
+		row.lock_value = d->shards.rules.lock_value;
 		row.lease_left_ms = mono_max(0, e->good_until - now);
 		if (s)
-			row.renewed_ms = mono_max(0, now - (e->good_until - s->rules->ttl_ms));
+			row.renewed_ms = mono_max(0, now - (e->good_until - s->rules->lease.ttl_ms));
 	}
 	if (e->state == ENTRY_ASSIGNED)
 		row.progress_ms = now - mono_max(e->heard, e->since);
@@ -398,7 +398,7 @@ static void node_row(struct control_req *q, uint16_t i, const char *slots)
 {
 	const struct coord *c = q->d->core;
 	const struct coord_shard *s = &c->shards.v[i];
-	const struct snapshot *snap = q->d->snapshots[i];
+	const struct snapshot *snap = q->d->shards.snapshots[i];
 	struct ctl_connection *conns = mem_array((snap ? snap->n_conns : 0) + CONN_ROLES, sizeof *conns);
 	size_t n = 0;
 	conns[n++] = connection(
@@ -432,7 +432,7 @@ static void sentinel_rows(struct control_req *q)
 		[SENTINEL_SILENT] = "silent"};
 	enum sentinel_heard heard;
 	const char *addr;
-	for (size_t i = 0; (addr = topology_client_sentinel(q->d->topo, i, &heard)); i++) {
+	for (size_t i = 0; (addr = topology_client_sentinel(q->d->topo.client, i, &heard)); i++) {
 		struct ctl_node row = {
 			.redis = addr, .role = "sentinel", .state = words[heard], .breaker = "closed", .lag_ms = -1};
 		ctl_encode_node(&q->out, &row);
@@ -443,7 +443,7 @@ void control_nodes(struct control_req *q)
 {
 	const struct coord *c = q->d->core;
 	if (!c->topo.is_known) {
-		const char *why = q->d->topo_why;
+		const char *why = q->d->topo.why;
 		sentinel_rows(q);
 		control_end(q, 1, "no master is known yet: %s", why[0] ? why : "not connected");
 		return;

@@ -11,9 +11,9 @@
 
 static void waits_drop_members(struct waits_job *j)
 {
-	for (size_t i = 0; i < j->n_members; i++)
-		mem_free(j->members[i]);
-	j->n_members = 0;
+	for (size_t i = 0; i < j->parked.n; i++)
+		mem_free(j->parked.members[i]);
+	j->parked.n = 0;
 }
 
 static void waits_leave_service(struct waits_job *j)
@@ -22,8 +22,8 @@ static void waits_leave_service(struct waits_job *j)
 	j->conn = NULL;
 	waits_drop_items(j);
 	waits_drop_members(j);
-	mem_free(j->after);
-	j->after = NULL;
+	mem_free(j->parked.after);
+	j->parked.after = NULL;
 	if (!j->rules)
 		return;
 	command_names_fini(&j->names);
@@ -36,8 +36,8 @@ static void waits_free(void *job)
 {
 	struct waits_job *j = job;
 	waits_leave_service(j);
-	packed_fini(&j->room);
-	mem_free(j->svcs);
+	packed_fini(&j->delayed.room);
+	mem_free(j->walk.svcs);
 	mem_free(j);
 }
 
@@ -63,7 +63,7 @@ static void waits_on_answer(void *arg, struct reply *r, const redisReply *raw);
 
 bool waits_ask(struct waits_job *j, enum waits_stage stage)
 {
-	const char *addr = view_addr(j->q->d, j->rules->lbs_slot), *why = j->q->d->topo_why;
+	const char *addr = view_addr(j->q->d, j->rules->lbs_slot), *why = j->q->d->topo.why;
 	struct err err;
 	if (!j->conn && !addr)
 		control_end(j->q, 1, "no master is known for %s: %s", j->names.lbs, why[0] ? why : "not connected yet");
@@ -89,7 +89,7 @@ static void waits_own(struct waits_job *j)
 	const struct coord *c = j->q->d->core;
 	uint32_t pos = 0;
 	for (const struct entry *e; (e = ledger_next(&c->ledger, &pos));) {
-		if (e->svc != j->svcs[j->at_svc] || (e->state != ENTRY_READY && e->state != ENTRY_PARKED))
+		if (e->svc != j->walk.svcs[j->walk.at] || (e->state != ENTRY_READY && e->state != ENTRY_PARKED))
 			continue;
 		struct ctl_waiting row = {.stream = e->stream ? e->stream->bytes : NULL,
 			.state = ctl_state_name(view_state(e)),
@@ -107,33 +107,33 @@ static void waits_send_parked(struct waits_job *j)
 	waits_drop_members(j);
 	if (!waits_ask(j, WAITS_PARKED))
 		return;
-	control_redis_words(j->conn, (const char *const[]){"ZRANGEBYLEX", j->names.parked, j->after ? j->after : "-",
-					     "+", "LIMIT", "0", "100", NULL});
+	control_redis_words(j->conn, (const char *const[]){"ZRANGEBYLEX", j->names.parked,
+					     j->parked.after ? j->parked.after : "-", "+", "LIMIT", "0", "100", NULL});
 }
 
 static void waits_on_parked(struct waits_job *j, const redisReply *raw)
 {
 	size_t n = raw->type == REDIS_REPLY_ARRAY ? raw->elements : 0;
-	for (size_t i = 0; i < n && j->n_members < WAITS_PAGE; i++) {
+	for (size_t i = 0; i < n && j->parked.n < WAITS_PAGE; i++) {
 		if (raw->element[i]->type != REDIS_REPLY_STRING)
 			continue;
-		j->members[j->n_members] = mem_dup(raw->element[i]->str, raw->element[i]->len);
-		j->member_lens[j->n_members++] = raw->element[i]->len;
+		j->parked.members[j->parked.n] = mem_dup(raw->element[i]->str, raw->element[i]->len);
+		j->parked.lens[j->parked.n++] = raw->element[i]->len;
 	}
 	j->is_whole = n < WAITS_PAGE;
-	if (j->n_members) {
-		mem_free(j->after);
-		j->after = mem_printf("(%s", j->members[j->n_members - 1]);
+	if (j->parked.n) {
+		mem_free(j->parked.after);
+		j->parked.after = mem_printf("(%s", j->parked.members[j->parked.n - 1]);
 	}
-	j->at = 0;
+	j->delayed.at = 0;
 	j->stage = WAITS_MEMBER;
 }
 
 /* The stream of a member, and what follows it. */
 static struct slice member_stream(const struct waits_job *j, struct slice *rest)
 {
-	const char *m = j->members[j->at];
-	size_t n = 0, digits = strspn(m, "0123456789"), len = j->member_lens[j->at];
+	const char *m = j->parked.members[j->delayed.at];
+	size_t n = 0, digits = strspn(m, "0123456789"), len = j->parked.lens[j->delayed.at];
 	for (size_t i = 0; i < digits && n < len; i++)
 		n = n * 10 + (size_t)(m[i] - '0');
 	if (digits == 0 || m[digits] != ':' || digits + 1 + n + 1 > len)
@@ -149,7 +149,7 @@ static void say_parked(struct waits_job *j, struct entry_id id)
 	struct ctl_waiting row = {.stream = stream, .state = "parked", .retry = -1, .at_ms = -1, .due_ms = -1};
 	waits_row(j, &row, id);
 	mem_free(stream);
-	j->at++;
+	j->delayed.at++;
 	j->stage = WAITS_MEMBER;
 }
 
@@ -177,7 +177,7 @@ static void waits_member(struct waits_job *j)
 	} else if (stream.p && rest.len == 41 && rest.p[20] == '-') {
 		say_parked(j, (struct entry_id){padded(rest.p, 20), padded(rest.p + 21, 20)});
 	} else {
-		j->at++; /* not ours */
+		j->delayed.at++; /* not ours */
 	}
 }
 
@@ -191,7 +191,7 @@ static void waits_on_wish(struct waits_job *j, const redisReply *raw)
 	if (colon && len <= raw->len - (size_t)(colon + 1 - raw->str) && command_id_parse(colon + 1, len, &id))
 		say_parked(j, id);
 	else
-		j->at++; /* it has begun meanwhile */
+		j->delayed.at++; /* it has begun meanwhile */
 }
 
 /* ---- what nobody has read */
@@ -215,12 +215,12 @@ static void waits_on_group(struct waits_job *j, const redisReply *groups)
 	j->unread = entry_id_next(last);
 	j->is_whole = false;
 	j->stage = WAITS_UNREAD;
-	j->page_n = WAITS_PAGE_FIRST;
+	j->delayed.page_n = WAITS_PAGE_FIRST;
 }
 
 static void waits_send_unread(struct waits_job *j)
 {
-	struct cmd c = {.kind = CMD_DLQ_RANGE, .id = j->unread, .count = (int64_t)j->page_n};
+	struct cmd c = {.kind = CMD_DLQ_RANGE, .id = j->unread, .count = (int64_t)j->delayed.page_n};
 	if (waits_ask(j, WAITS_UNREAD))
 		control_redis_send(j->conn, &c, &j->lbs);
 }
@@ -238,8 +238,8 @@ static void waits_on_unread(struct waits_job *j, const struct entry_batch *b)
 		waits_row(j, &row, e->id);
 		j->unread = entry_id_next(e->id);
 	}
-	j->is_whole = b->n < j->page_n;
-	j->page_n = control_redis_page(j->page_n, WAITS_PAGE, b);
+	j->is_whole = b->n < j->delayed.page_n;
+	j->delayed.page_n = control_redis_page(j->delayed.page_n, WAITS_PAGE, b);
 }
 
 /* ---- the walk */
@@ -258,18 +258,18 @@ static void waits_finish(struct waits_job *j)
 
 static void waits_begin_service(struct waits_job *j)
 {
-	const struct coord_service *s = coord_service(j->q->d->core, j->svcs[j->at_svc]);
+	const struct coord_service *s = coord_service(j->q->d->core, j->walk.svcs[j->walk.at]);
 	if (!s || !s->rules) { /* removed meanwhile */
-		j->at_svc++;
+		j->walk.at++;
 		return;
 	}
 	const struct service_rules *r = s->rules;
 	j->rules = service_rules_ref((struct service_rules *)(uintptr_t)r);
-	command_names_init(&j->names, r->name, r->dlq, r->same_stream, r->dlq_max_len, r->group_start);
+	command_names_init(&j->names, r->name, r->dlq.name, r->same_stream, r->dlq.max_len, r->group_start);
 	command_names_init(&j->lbs, r->name, j->names.lbs, r->same_stream, 0, r->group_start);
-	j->from = -INFINITY;
-	j->n_same = 0;
-	j->page_n = j->want.by_id ? 1 : WAITS_PAGE_FIRST;
+	j->delayed.from = -INFINITY;
+	j->delayed.n_same = 0;
+	j->delayed.page_n = j->want.by_id ? 1 : WAITS_PAGE_FIRST;
 	j->first_new = (struct entry_id){0, 0};
 	if (j->q->r.waiting)
 		waits_own(j);
@@ -280,7 +280,7 @@ static void waits_begin_service(struct waits_job *j)
 static void waits_next_service(struct waits_job *j)
 {
 	waits_leave_service(j);
-	j->at_svc++;
+	j->walk.at++;
 	j->stage = WAITS_NEXT;
 }
 
@@ -310,11 +310,11 @@ static mono_ms waits_step(struct control_req *q, mono_ms now)
 	while (!j->is_waiting && !q->is_ended) {
 		if (control_is_full(q))
 			return now + 5;
-		if (j->stage == WAITS_NEXT && j->at_svc == j->n_svcs)
+		if (j->stage == WAITS_NEXT && j->walk.at == j->walk.n)
 			waits_finish(j);
 		else if (j->stage == WAITS_NEXT)
 			waits_begin_service(j);
-		else if (j->stage == WAITS_MEMBER && j->at < j->n_members && !waits_is_full(j))
+		else if (j->stage == WAITS_MEMBER && j->delayed.at < j->parked.n && !waits_is_full(j))
 			waits_member(j);
 		else if (j->stage != WAITS_ITEM || waits_is_full(j) || !waits_item_step(j))
 			waits_after_page(j);
@@ -393,11 +393,11 @@ void control_waits(struct control_req *q)
 	j->is_action = is_action;
 	if (what)
 		view_match_init(&j->want, what, SERVICE_NONE);
-	j->svcs = mem_array((size_t)c->services.n + 1, sizeof *j->svcs);
+	j->walk.svcs = mem_array((size_t)c->services.n + 1, sizeof *j->walk.svcs);
 	for (uint16_t i = 0; i < c->services.n; i++) {
 		const struct coord_service *s = &c->services.v[i];
 		if (s->rules && !s->is_going && (!service || strcmp(s->rules->name, service) == 0))
-			j->svcs[j->n_svcs++] = s->svc;
+			j->walk.svcs[j->walk.n++] = s->svc;
 	}
 	control_job(q, waits_step, j, waits_free);
 }

@@ -28,10 +28,30 @@ struct waits_item {
 	size_t len;
 };
 
+/* The services that are walked over. */
+struct waits_walk {
+	uint16_t *svcs;
+	size_t n, at;
+};
+
+/* A page of the delayed set: waits_delayed.c. */
+struct waits_delayed {
+	struct waits_item items[WAITS_PAGE];
+	size_t n, at, page_n;
+	double from; /* the next page begins at this time, behind so many of the same */
+	size_t n_same;
+	struct packed room;
+};
+
+/* A page of what waits for its stream. */
+struct waits_parked {
+	char *members[WAITS_PAGE], *after;
+	size_t lens[WAITS_PAGE], n;
+};
+
 struct waits_job {
 	struct control_req *q;
-	uint16_t *svcs;
-	size_t n_svcs, at_svc;
+	struct waits_walk walk;
 	struct control_redis *conn;
 	const struct service_rules *rules; /* a reference; of the service under way */
 	struct command_names names,
@@ -41,16 +61,8 @@ struct waits_job {
 	struct view_match want; /* stream NULL = all */
 	int64_t n, clock_ms;
 	struct entry_id first_new; /* that we let come back; 0-0 = none */
-	/* delayed */
-	struct waits_item items[WAITS_PAGE];
-	size_t n_items, at, page_n;
-	double from; /* the next page begins at this time, behind so many of the same */
-	size_t n_same;
-	struct packed room;
-	/* parked */
-	char *members[WAITS_PAGE], *after;
-	size_t member_lens[WAITS_PAGE], n_members;
-	/* unread */
+	struct waits_delayed delayed;
+	struct waits_parked parked;
 	struct entry_id unread;
 };
 

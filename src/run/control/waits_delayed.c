@@ -10,10 +10,10 @@
 
 void waits_drop_items(struct waits_job *j)
 {
-	for (size_t i = 0; i < j->n_items; i++)
-		mem_free(j->items[i].data);
-	j->n_items = 0;
-	j->at = 0;
+	for (size_t i = 0; i < j->delayed.n; i++)
+		mem_free(j->delayed.items[i].data);
+	j->delayed.n = 0;
+	j->delayed.at = 0;
 }
 
 /* One id, or the page that begins at j->from. */
@@ -28,12 +28,12 @@ void waits_send_delayed(struct waits_job *j)
 		control_redis_words(j->conn, (const char *const[]){"ZSCORE", j->names.delayed, id, NULL});
 		return;
 	}
-	if (isinf(j->from))
+	if (isinf(j->delayed.from))
 		snprintf(from, sizeof from, "-inf");
 	else
-		snprintf(from, sizeof from, "%.17g", j->from);
-	snprintf(skip, sizeof skip, "%zu", j->n_same);
-	snprintf(n, sizeof n, "%zu", j->page_n);
+		snprintf(from, sizeof from, "%.17g", j->delayed.from);
+	snprintf(skip, sizeof skip, "%zu", j->delayed.n_same);
+	snprintf(n, sizeof n, "%zu", j->delayed.page_n);
 	control_redis_words(j->conn, (const char *const[]){"ZRANGEBYSCORE", j->names.delayed, from, "+inf",
 					     "WITHSCORES", "LIMIT", skip, n, NULL});
 }
@@ -51,21 +51,21 @@ static bool waits_number(const redisReply *r, double *out)
 
 static void add_item(struct waits_job *j, const redisReply *id, const redisReply *due)
 {
-	struct waits_item *i = &j->items[j->n_items];
+	struct waits_item *i = &j->delayed.items[j->delayed.n];
 	*i = (struct waits_item){0};
-	if (j->n_items == WAITS_PAGE || !waits_number(due, &i->due_ms))
+	if (j->delayed.n == WAITS_PAGE || !waits_number(due, &i->due_ms))
 		return;
-	j->n_same = i->due_ms == j->from ? j->n_same + 1 : 1;
-	j->from = i->due_ms;
+	j->delayed.n_same = i->due_ms == j->delayed.from ? j->delayed.n_same + 1 : 1;
+	j->delayed.from = i->due_ms;
 	if (id->type == REDIS_REPLY_STRING && command_id_parse(id->str, id->len, &i->id))
-		j->n_items++;
+		j->delayed.n++;
 }
 
 static void waits_send_data(struct waits_job *j)
 {
 	struct slice w[2 + WAITS_PAGE];
 	char ids[WAITS_PAGE][COMMAND_ID_CAP];
-	if (!j->n_items) {
+	if (!j->delayed.n) {
 		j->stage = WAITS_ITEM;
 		return;
 	}
@@ -73,9 +73,9 @@ static void waits_send_data(struct waits_job *j)
 		return;
 	w[0] = (struct slice){"HMGET", 5};
 	w[1] = (struct slice){j->names.delayed_data, strlen(j->names.delayed_data)};
-	for (size_t i = 0; i < j->n_items; i++)
-		w[2 + i] = (struct slice){ids[i], (size_t)command_id_format(ids[i], j->items[i].id)};
-	control_redis_bytes(j->conn, w, 2 + j->n_items);
+	for (size_t i = 0; i < j->delayed.n; i++)
+		w[2 + i] = (struct slice){ids[i], (size_t)command_id_format(ids[i], j->delayed.items[i].id)};
+	control_redis_bytes(j->conn, w, 2 + j->delayed.n);
 }
 
 /* Pairs: one after the other, or each a list of its own, as the server's protocol has it. */
@@ -83,10 +83,10 @@ void waits_on_delayed(struct waits_job *j, const redisReply *raw)
 {
 	j->is_whole = true;
 	if (j->want.by_id) {
-		if (waits_number(raw, &j->items[0].due_ms)) {
-			j->items[0].id = j->want.id;
-			j->items[0].data = NULL;
-			j->n_items = 1;
+		if (waits_number(raw, &j->delayed.items[0].due_ms)) {
+			j->delayed.items[0].id = j->want.id;
+			j->delayed.items[0].data = NULL;
+			j->delayed.n = 1;
 		}
 	} else if (raw->type == REDIS_REPLY_ARRAY) {
 		bool is_nested = raw->elements && raw->element[0]->type == REDIS_REPLY_ARRAY;
@@ -96,7 +96,7 @@ void waits_on_delayed(struct waits_job *j, const redisReply *raw)
 			if (!is_nested || raw->element[i]->elements == 2)
 				add_item(j, pair[0], pair[1]);
 		}
-		j->is_whole = n < j->page_n;
+		j->is_whole = n < j->delayed.page_n;
 	}
 	waits_send_data(j);
 }
@@ -104,17 +104,17 @@ void waits_on_delayed(struct waits_job *j, const redisReply *raw)
 void waits_on_data(struct waits_job *j, const redisReply *raw)
 {
 	size_t bytes = 1, most = (size_t)1 << 20;
-	for (size_t i = 0; raw->type == REDIS_REPLY_ARRAY && i < raw->elements && i < j->n_items; i++) {
+	for (size_t i = 0; raw->type == REDIS_REPLY_ARRAY && i < raw->elements && i < j->delayed.n; i++) {
 		const redisReply *r = raw->element[i];
 		if (r->type != REDIS_REPLY_STRING)
 			continue;
-		j->items[i].data = mem_dup(r->str, r->len);
-		j->items[i].len = r->len;
+		j->delayed.items[i].data = mem_dup(r->str, r->len);
+		j->delayed.items[i].len = r->len;
 		bytes += r->len;
 	}
-	size_t fit = most * j->n_items / bytes;
-	j->page_n = fit < 4 * j->page_n ? fit : 4 * j->page_n;
-	j->page_n = j->page_n < 1 ? 1 : j->page_n > WAITS_PAGE ? WAITS_PAGE : j->page_n;
+	size_t fit = most * j->delayed.n / bytes;
+	j->delayed.page_n = fit < 4 * j->delayed.page_n ? fit : 4 * j->delayed.page_n;
+	j->delayed.page_n = j->delayed.page_n < 1 ? 1 : j->delayed.page_n > WAITS_PAGE ? WAITS_PAGE : j->delayed.page_n;
 	j->stage = WAITS_ITEM;
 }
 
@@ -124,7 +124,7 @@ static void waits_action_row(
 	struct waits_job *j, const struct packed_entry *e, const char *result, const char *new_id, const char *error)
 {
 	char id[COMMAND_ID_CAP];
-	command_id_format(id, j->items[j->at].id);
+	command_id_format(id, j->delayed.items[j->delayed.at].id);
 	char *stream = e->stream.len ? mem_dup(e->stream.p, e->stream.len) : NULL;
 	struct ctl_waiting_action row = {.service = j->rules->name,
 		.id = id,
@@ -138,10 +138,10 @@ static void waits_action_row(
 
 static struct packed_entry entry_of(struct waits_job *j)
 {
-	const struct waits_item *i = &j->items[j->at];
+	const struct waits_item *i = &j->delayed.items[j->delayed.at];
 	struct packed_entry e = {.n = 0};
 	if (i->data)
-		packed_decode(&j->room, (struct slice){i->data, i->len}, &e);
+		packed_decode(&j->delayed.room, (struct slice){i->data, i->len}, &e);
 	return e;
 }
 
@@ -151,10 +151,10 @@ static void waits_act(struct waits_job *j, const struct packed_entry *e)
 	if (j->q->r.dry_run) {
 		waits_action_row(j, e, is_now ? "would_requeue" : "would_drop", NULL, NULL);
 		j->n++;
-		j->at++;
+		j->delayed.at++;
 	} else if (waits_ask(j, WAITS_ACT)) {
 		struct cmd c = {.kind = is_now ? CMD_DELAYED_NOW : CMD_DELAYED_DROP,
-			.id = j->items[j->at].id,
+			.id = j->delayed.items[j->delayed.at].id,
 			.use_eval = j->use_eval};
 		control_redis_send(j->conn, &c, &j->names);
 	}
@@ -162,7 +162,7 @@ static void waits_act(struct waits_job *j, const struct packed_entry *e)
 
 static void waits_say(struct waits_job *j, const struct packed_entry *e)
 {
-	const struct waits_item *i = &j->items[j->at];
+	const struct waits_item *i = &j->delayed.items[j->delayed.at];
 	char *text[] = {e->stream.len ? mem_dup(e->stream.p, e->stream.len) : NULL,
 		e->why.len ? mem_dup(e->why.p, e->why.len) : NULL,
 		e->reason.len ? mem_dup(e->reason.p, e->reason.len) : NULL};
@@ -176,26 +176,26 @@ static void waits_say(struct waits_job *j, const struct packed_entry *e)
 	waits_row(j, &row, i->id);
 	for (size_t k = 0; k < sizeof text / sizeof text[0]; k++)
 		mem_free(text[k]);
-	j->at++;
+	j->delayed.at++;
 }
 
 static bool waits_wants(const struct waits_job *j, const struct packed_entry *e)
 {
 	const struct view_match *m = &j->want;
-	if (j->first_new.ms && entry_id_cmp(j->items[j->at].id, j->first_new) >= 0)
+	if (j->first_new.ms && entry_id_cmp(j->delayed.items[j->delayed.at].id, j->first_new) >= 0)
 		return false; /* one that we have let come back, and that has failed again */
-	if (!m->stream || (m->by_id && entry_id_cmp(m->id, j->items[j->at].id) == 0))
+	if (!m->stream || (m->by_id && entry_id_cmp(m->id, j->delayed.items[j->delayed.at].id) == 0))
 		return true;
 	return e->stream.len == m->len && memcmp(e->stream.p, m->stream, m->len) == 0;
 }
 
 bool waits_item_step(struct waits_job *j)
 {
-	if (j->at >= j->n_items)
+	if (j->delayed.at >= j->delayed.n)
 		return false;
 	struct packed_entry e = entry_of(j);
 	if (!waits_wants(j, &e))
-		j->at++;
+		j->delayed.at++;
 	else if (j->is_action)
 		waits_act(j, &e);
 	else
@@ -220,7 +220,8 @@ void waits_on_act(struct waits_job *j, const struct reply *r)
 		waits_fail(j);
 		return;
 	}
-	j->n_same -= j->items[j->at].due_ms == j->from && j->n_same > 0; /* the page that follows begins earlier */
+	j->delayed.n_same -= j->delayed.items[j->delayed.at].due_ms == j->delayed.from &&
+			     j->delayed.n_same > 0; /* the page that follows begins earlier */
 	j->n++;
-	j->at++;
+	j->delayed.at++;
 }

@@ -74,14 +74,14 @@ static void add_handoffs(struct metrics_handoff *into, const struct metrics_hand
 
 void metrics_keep(struct daemon *d, uint16_t shard)
 {
-	const struct snapshot *s = d->snapshots[shard];
+	const struct snapshot *s = d->shards.snapshots[shard];
 	for (size_t i = 0; s && i < s->n_services; i++) {
 		struct coord_service *svc = coord_service(d->core, s->services[i].svc);
 		if (svc)
 			add_service(&svc->m, &s->services[i].m);
 	}
 	if (s)
-		add_handoffs(&d->gone_handoffs, &s->handoff.m);
+		add_handoffs(&d->shards.gone_handoffs, &s->handoff.m);
 }
 
 static struct metrics_service *sum_services(struct daemon *d)
@@ -91,8 +91,8 @@ static struct metrics_service *sum_services(struct daemon *d)
 	for (uint16_t i = 0; i < c->services.n; i++)
 		if (c->services.v[i].rules)
 			sums[i] = c->services.v[i].m;
-	for (uint16_t k = 0; k < d->n_shards; k++) {
-		const struct snapshot *s = d->snapshots[k];
+	for (uint16_t k = 0; k < d->shards.n; k++) {
+		const struct snapshot *s = d->shards.snapshots[k];
 		for (size_t i = 0; s && i < s->n_services; i++) {
 			const struct coord_service *svc = coord_service(c, s->services[i].svc);
 			if (svc)
@@ -142,9 +142,9 @@ static void collect_redis(struct page *p)
 	const struct config_list none = {0}, *endpoints = d->config ? &d->config->redis.endpoints : &none;
 	p->redis = mem_array((size_t)c->shards.n + endpoints->n + 1, sizeof *p->redis);
 	for (uint16_t k = 0; k < c->shards.n && k < SHARDS_MAX; k++)
-		if (c->shards.v[k].is_on || d->snapshots[k])
+		if (c->shards.v[k].is_on || d->shards.snapshots[k])
 			p->redis[p->n_redis++] = (struct page_redis){.addr = c->topo.nodes[k].addr,
-				.snap = d->snapshots[k] ? d->snapshots[k] : &nothing_yet};
+				.snap = d->shards.snapshots[k] ? d->shards.snapshots[k] : &nothing_yet};
 	for (size_t i = 0; i < endpoints->n && i < DAEMON_ENDPOINTS; i++) {
 		struct page_redis *r = find_redis(p, endpoints->items[i]);
 		if (!r && !c->topo.is_known) {
@@ -152,7 +152,7 @@ static void collect_redis(struct page *p)
 			*r = (struct page_redis){.addr = endpoints->items[i], .snap = &nothing_yet};
 		}
 		if (r)
-			r->refused = d->topo_refused[i];
+			r->refused = d->topo.refused[i];
 	}
 }
 
@@ -286,7 +286,7 @@ static void connections(struct page *p)
 	}
 	enum sentinel_heard heard;
 	const char *addr;
-	for (size_t i = 0; (addr = topology_client_sentinel(p->d->topo, i, &heard)); i++) {
+	for (size_t i = 0; (addr = topology_client_sentinel(p->d->topo.client, i, &heard)); i++) {
 		metrics_u64(p->out, "sluice_redis_connections", "redis", addr, "role=\"sentinel\",state=\"connecting\"",
 			heard == SENTINEL_SILENT || heard == SENTINEL_REFUSES);
 		metrics_u64(p->out, "sluice_redis_connections", "redis", addr, "role=\"sentinel\",state=\"ready\"",
@@ -301,7 +301,7 @@ static void connections(struct page *p)
 
 static void handoff_counters(struct page *p)
 {
-	struct metrics_handoff sum = p->d->gone_handoffs;
+	struct metrics_handoff sum = p->d->shards.gone_handoffs;
 	for (size_t k = 0; k < p->n_redis; k++)
 		add_handoffs(&sum, &p->redis[k].snap->handoff.m);
 	for (size_t r = 0; r < METRIC_HANDOFF_N; r++) {
@@ -344,7 +344,7 @@ static void maintenance(struct page *p)
 static void lag(struct page *p)
 {
 	metrics_head(p->out, "sluice_event_loop_lag_seconds", "histogram", "How late turns come");
-	metrics_hist(p->out, "sluice_event_loop_lag_seconds", "loop", "coordinator", "", &p->d->lag);
+	metrics_hist(p->out, "sluice_event_loop_lag_seconds", "loop", "coordinator", "", &p->d->clock.lag);
 	for (size_t k = 0; k < p->n_redis; k++)
 		if (p->redis[k].snap != &nothing_yet)
 			metrics_hist(p->out, "sluice_event_loop_lag_seconds", "loop", p->redis[k].addr, "",
@@ -365,7 +365,7 @@ static void operation(struct page *p)
 			metrics_u64(p->out, "sluice_paused", "service", service_name(p, i), "",
 				d->core->place.service[i].is_paused);
 	metrics_head(p->out, "sluice_config_reload_success", "gauge", "0 when the last reload was rejected");
-	metrics_u64(p->out, "sluice_config_reload_success", "", "", "", !d->is_reload_bad);
+	metrics_u64(p->out, "sluice_config_reload_success", "", "", "", !d->reload.is_bad);
 	metrics_head(p->out, "sluice_clock_offset_seconds", "gauge", "The server's clock minus this host's");
 	for (size_t k = 0; k < p->n_redis; k++)
 		metrics_seconds(p->out, "sluice_clock_offset_seconds", "redis", p->redis[k].addr,
@@ -386,7 +386,7 @@ void metrics_page(struct daemon *d, struct buf *out)
 	process(&p);
 	maintenance(&p);
 	lag(&p);
-	metrics_process(out, d->started_wall_ms);
+	metrics_process(out, d->clock.started_wall_ms);
 	mem_free(p.redis);
 	mem_free(p.sums);
 	mem_free(p.views);
@@ -402,8 +402,8 @@ int metrics_http(void *arg, const char *path, struct buf *body, const char **con
 		return 200;
 	}
 	if (strcmp(path, "/livez") == 0) {
-		buf_str(body, d->is_stuck ? "a loop is stuck\n" : "ok\n");
-		return d->is_stuck ? 503 : 200;
+		buf_str(body, d->status.is_stuck ? "a loop is stuck\n" : "ok\n");
+		return d->status.is_stuck ? 503 : 200;
 	}
 	if (strcmp(path, "/readyz") == 0) {
 		if (!daemon_ready(d, body))

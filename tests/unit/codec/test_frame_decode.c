@@ -77,32 +77,32 @@ Test(frame_decode, reads_a_full_hello)
 		"\"resume\":[\"L1\",\"L2\",\"L3\"],\"later\":{\"x\":[1]}}",
 		FRAME_PROBLEM_NONE, NULL);
 	cr_assert_eq(f.kind, FRAME_HELLO);
-	cr_assert_eq(f.v, 1);
+	cr_assert_eq(f.hello.v, 1);
 	cr_assert_eq(f.credits, 10);
-	cr_assert(is(f.type, "hello") && is(f.name, "w1") && is(f.session, "s9"));
-	cr_assert(f.has_services);
-	cr_assert_eq(f.n_services, 2);
-	cr_assert(is(f.services[0], "a") && is(f.services[1], "b"));
-	cr_assert_eq(f.n_resume, 3);
-	cr_assert(is(f.resume[0], "L1") && is(f.resume[2], "L3"));
+	cr_assert(is(f.type, "hello") && is(f.hello.name, "w1") && is(f.hello.session, "s9"));
+	cr_assert(f.hello.has_services);
+	cr_assert_eq(f.hello.n_services, 2);
+	cr_assert(is(f.hello.services[0], "a") && is(f.hello.services[1], "b"));
+	cr_assert_eq(f.hello.n_resume, 3);
+	cr_assert(is(f.hello.resume[0], "L1") && is(f.hello.resume[2], "L3"));
 }
 
 Test(frame_decode, a_short_hello_has_no_optional_fields)
 {
 	expect_problem("{\"t\":\"hello\",\"v\":1,\"name\":\"\",\"credits\":0}", FRAME_PROBLEM_NONE, NULL);
-	cr_assert_not(f.has_services);
-	cr_assert_null(f.session.p);
-	cr_assert_eq(f.n_resume, 0);
+	cr_assert_not(f.hello.has_services);
+	cr_assert_null(f.hello.session.p);
+	cr_assert_eq(f.hello.n_resume, 0);
 	expect_problem(
 		"{\"t\":\"hello\",\"v\":1,\"name\":\"x\",\"credits\":0,\"services\":[]}", FRAME_PROBLEM_NONE, NULL);
-	cr_assert(f.has_services);
-	cr_assert_eq(f.n_services, 0);
+	cr_assert(f.hello.has_services);
+	cr_assert_eq(f.hello.n_services, 0);
 }
 
 Test(frame_decode, another_version_is_told_beside_any_problem)
 {
 	expect_problem("{\"t\":\"hello\",\"v\":2}", FRAME_PROBLEM_FIELD, "name: missing");
-	cr_assert_eq(f.v, 2);
+	cr_assert_eq(f.hello.v, 2);
 }
 
 Test(frame_decode, hello_is_strict)
@@ -287,12 +287,12 @@ Test(frame_decode, a_long_frame_then_a_short_one)
 		buf_printf(&b, "%s\"lease-%d\"", i ? "," : "", i);
 	buf_str(&b, "]}");
 	expect_problem(b.data, FRAME_PROBLEM_NONE, NULL);
-	cr_assert_eq(f.n_resume, 10000);
-	cr_assert(is(f.resume[9999], "lease-9999"));
+	cr_assert_eq(f.hello.n_resume, 10000);
+	cr_assert(is(f.hello.resume[9999], "lease-9999"));
 	buf_fini(&b);
 	expect_problem(
 		"{\"t\":\"hello\",\"v\":1,\"name\":\"w\",\"credits\":1,\"resume\":[\"a\"]}", FRAME_PROBLEM_NONE, NULL);
-	cr_assert(f.n_resume == 1 && is(f.resume[0], "a"));
+	cr_assert(f.hello.n_resume == 1 && is(f.hello.resume[0], "a"));
 }
 
 Test(frame_decode, null_for_an_optional_field_is_left_out)
@@ -300,7 +300,7 @@ Test(frame_decode, null_for_an_optional_field_is_left_out)
 	expect_problem("{\"t\":\"hello\",\"v\":1,\"name\":\"w\",\"credits\":1,\"session\":null,\"services\":null,"
 		       "\"resume\":null}",
 		FRAME_PROBLEM_NONE, NULL);
-	cr_expect(!f.session.p && !f.has_services && f.n_services == 0 && f.n_resume == 0);
+	cr_expect(!f.hello.session.p && !f.hello.has_services && f.hello.n_services == 0 && f.hello.n_resume == 0);
 	expect_problem("{\"t\":\"fail\",\"lease\":\"L\",\"reason\":null,\"dead\":null}", FRAME_PROBLEM_NONE, NULL);
 	cr_expect(!f.reason.p && !f.dead);
 	expect_problem("{\"t\":\"progress\",\"lease\":\"L\",\"note\":null}", FRAME_PROBLEM_NONE, NULL);

@@ -40,24 +40,24 @@ Test(frame_encode, welcome)
 	struct gone gone[] = {
 		{text("G1"), GONE_DONE}, {text("G2"), GONE_REQUEUED}, {text("G3"), GONE_DEAD}, {text("G4"), GONE_LOST}};
 	struct out_frame f = {.kind = OUT_WELCOME,
-		.server = text("sluiced/0.1"),
-		.node = text("n\"1"),
-		.session = text("s"),
-		.lease_ms = 10000,
-		.ping_ms = 3333,
-		.resume_ms = 5000,
-		.max_frame = 1048576,
+		.welcome.server = text("sluiced/0.1"),
+		.welcome.node = text("n\"1"),
+		.welcome.session = text("s"),
+		.welcome.lease_ms = 10000,
+		.welcome.ping_ms = 3333,
+		.welcome.resume_ms = 5000,
+		.welcome.max_frame = 1048576,
 		.until_ms = 123456,
-		.now_ms = 113456};
+		.welcome.now_ms = 113456};
 	expect(&f, "{\"t\":\"welcome\",\"v\":1,\"server\":\"sluiced/"
 		   "0.1\",\"node\":\"n\\\"1\",\"session\":\"s\",\"lease_ms\":10000,"
 		   "\"ping_ms\":3333,\"resume_ms\":5000,\"max_frame\":1048576,\"until_ms\":123456,"
 		   "\"now_ms\":113456,\"resumed\":[],"
 		   "\"gone\":[]}\n");
-	f.resumed = resumed;
-	f.n_resumed = 2;
-	f.gone = gone;
-	f.n_gone = 4;
+	f.welcome.resumed = resumed;
+	f.welcome.n_resumed = 2;
+	f.welcome.gone = gone;
+	f.welcome.n_gone = 4;
 	f.until_ms = MONO_NEVER;
 	expect(&f,
 		"{\"t\":\"welcome\",\"v\":1,\"server\":\"sluiced/"
@@ -73,11 +73,11 @@ Test(frame_encode, assign_passes_info_on_as_it_is)
 {
 	struct out_frame f = {.kind = OUT_ASSIGN,
 		.lease = text("L1"),
-		.service = text("orders"),
-		.stream = text("orders:7"),
-		.id = text("1700000000000-0"),
-		.token = text("1700000000000000000"),
-		.retry = 2,
+		.assign.service = text("orders"),
+		.assign.stream = text("orders:7"),
+		.assign.id = text("1700000000000-0"),
+		.assign.token = text("1700000000000000000"),
+		.assign.retry = 2,
 		.until_ms = 99,
 		.info = text("{\"n\":12345678901234567890123, \"x\":1.10}")};
 	expect(&f, "{\"t\":\"assign\",\"lease\":\"L1\",\"service\":\"orders\",\"stream\":\"orders:7\",\"id\":"
@@ -89,7 +89,7 @@ Test(frame_encode, assign_passes_info_on_as_it_is)
 		   "\"1700000000000-0\","
 		   "\"token\":\"1700000000000000000\",\"retry\":2,\"info\":{  \t\"a\": [ 1] } ,\"until_ms\":99}\n");
 	f.info = (struct slice){0};
-	f.retry = -1;
+	f.assign.retry = -1;
 	expect(&f, "{\"t\":\"assign\",\"lease\":\"L1\",\"service\":\"orders\",\"stream\":\"orders:7\",\"id\":"
 		   "\"1700000000000-0\","
 		   "\"token\":\"1700000000000000000\",\"retry\":-1,\"info\":null,\"until_ms\":99}\n");

@@ -47,17 +47,17 @@ static void story_frame(const struct effect *ef)
 	switch (f->kind) {
 	case OUT_WELCOME:
 		buf_printf(&W.text, "welcome until=%lld", (long long)f->until_ms);
-		for (size_t i = 0; i < f->n_resumed; i++)
-			buf_printf(&W.text, " resumed=%.*s", story_id(f->resumed[i]), f->resumed[i].p);
-		for (size_t i = 0; i < f->n_gone; i++)
-			buf_printf(&W.text, " gone=%.*s:%s", story_id(f->gone[i].lease), f->gone[i].lease.p,
-				story_outcomes[f->gone[i].outcome]);
-		memcpy(W.key, f->session.p, 32);
+		for (size_t i = 0; i < f->welcome.n_resumed; i++)
+			buf_printf(&W.text, " resumed=%.*s", story_id(f->welcome.resumed[i]), f->welcome.resumed[i].p);
+		for (size_t i = 0; i < f->welcome.n_gone; i++)
+			buf_printf(&W.text, " gone=%.*s:%s", story_id(f->welcome.gone[i].lease),
+				f->welcome.gone[i].lease.p, story_outcomes[f->welcome.gone[i].outcome]);
+		memcpy(W.key, f->welcome.session.p, 32);
 		break;
 	case OUT_ASSIGN:
 		buf_printf(&W.text, "assign %.*s %.*s token=%.*s retry=%lld until=%lld", story_id(f->lease), f->lease.p,
-			(int)f->stream.len, f->stream.p, (int)f->token.len, f->token.p, (long long)f->retry,
-			(long long)f->until_ms);
+			(int)f->assign.stream.len, f->assign.stream.p, (int)f->assign.token.len, f->assign.token.p,
+			(long long)f->assign.retry, (long long)f->until_ms);
 		break;
 	case OUT_OK:
 		buf_printf(&W.text, "ok %.*s for=%d %s", story_id(f->lease), f->lease.p, f->ok_for,
@@ -325,7 +325,8 @@ UNUSED static void story_up(uint64_t session, struct frame f)
 UNUSED static void story_hello(uint64_t session, int64_t credits)
 {
 	story_accept(session);
-	story_up(session, (struct frame){.kind = FRAME_HELLO, .v = 1, .credits = credits, .name = {"w", 1}});
+	story_up(
+		session, (struct frame){.kind = FRAME_HELLO, .hello.v = 1, .credits = credits, .hello.name = {"w", 1}});
 }
 
 UNUSED static struct slice story_text(uint64_t id, char out[SESSION_LEASE_CAP])
@@ -349,12 +350,12 @@ UNUSED static void story_back(uint64_t session, uint64_t id)
 	memcpy(key, W.key, 33);
 	story_accept(session);
 	story_up(session, (struct frame){.kind = FRAME_HELLO,
-				  .v = 1,
+				  .hello.v = 1,
 				  .credits = 1,
-				  .name = {"w", 1},
-				  .session = {key, 32},
-				  .resume = &lease,
-				  .n_resume = 1});
+				  .hello.name = {"w", 1},
+				  .hello.session = {key, 32},
+				  .hello.resume = &lease,
+				  .hello.n_resume = 1});
 }
 
 /* ---- life ---- */
@@ -371,19 +372,19 @@ UNUSED static void story_services_of(uint16_t n, uint32_t max_streams, mono_ms t
 		v[i] = mem_alloc(sizeof *v[i]);
 		atomic_init(&v[i]->refs, 1);
 		v[i]->svc = i;
-		v[i]->lbs_slot = v[i]->dlq_slot = 5;
+		v[i]->lbs_slot = v[i]->dlq.slot = 5;
 		v[i]->weight = 1;
 		v[i]->read_batch = 128;
 		v[i]->max_streams = max_streams;
 		v[i]->max_retries = 1;
-		v[i]->ttl_ms = ttl_ms;
-		v[i]->renew_ms = ttl_ms / 3;
-		v[i]->stop_margin_ms = ttl_ms / 5;
+		v[i]->lease.ttl_ms = ttl_ms;
+		v[i]->lease.renew_ms = ttl_ms / 3;
+		v[i]->lease.stop_margin_ms = ttl_ms / 5;
 		v[i]->hash = 77u + i;
 		v[i]->retry = story_retry;
 		v[i]->entries = story_entries;
-		v[i]->own = story_own_keys[i];
-		v[i]->n_own = story_n_own[i];
+		v[i]->own.v = story_own_keys[i];
+		v[i]->own.n = story_n_own[i];
 		snprintf(v[i]->name, sizeof v[i]->name, i ? "mail" : "orders");
 	}
 	story_event((struct coord_event){.kind = COORD_SERVICES, .services = v, .n = n});

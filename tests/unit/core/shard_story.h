@@ -440,18 +440,18 @@ UNUSED static struct service_rules *story_rules(void)
 	atomic_init(&r->refs, 1);
 	r->svc = 1;
 	r->lbs_slot = 5;
-	r->dlq_slot = 5;
-	r->dlq_same_slot = true;
-	r->probe = true;
+	r->dlq.slot = 5;
+	r->dlq.is_same_slot = true;
+	r->recovery.probe = true;
 	r->read_batch = 128;
 	r->max_retries = 3;
-	r->scan_page = 100;
-	r->ttl_ms = 10000;
-	r->renew_ms = 3333;
-	r->stop_margin_ms = 2000;
-	r->scan_interval_ms = 60000;
-	r->forget_consumer_ms = 86400000;
-	r->min_idle_ms = 30000;
+	r->recovery.scan_page = 100;
+	r->lease.ttl_ms = 10000;
+	r->lease.renew_ms = 3333;
+	r->lease.stop_margin_ms = 2000;
+	r->recovery.scan_interval_ms = 60000;
+	r->recovery.forget_consumer_ms = 86400000;
+	r->recovery.min_idle_ms = 30000;
 	strcpy(r->name, "orders");
 	return r;
 }

@@ -13,9 +13,9 @@ Test(coord, a_first_frame_that_is_no_hello_is_fatal, .init = story_ready, .fini 
 Test(coord, a_hello_in_another_version_and_a_second_hello, .init = story_ready, .fini = story_down)
 {
 	story_accept(1);
-	story_up(1, (struct frame){.kind = FRAME_HELLO, .v = 2});
+	story_up(1, (struct frame){.kind = FRAME_HELLO, .hello.v = 2});
 	story_hello(2, 1);
-	story_up(2, (struct frame){.kind = FRAME_HELLO, .v = 1});
+	story_up(2, (struct frame){.kind = FRAME_HELLO, .hello.v = 1});
 	expect_story("[ 1000] w1 err bad_version \n"
 		     "[ 1000] w1 closed\n"
 		     "[ 1000] w2 welcome until=10500\n"
@@ -29,7 +29,11 @@ Test(coord, a_hello_naming_an_unknown_service, .init = story_ready, .fini = stor
 {
 	struct slice s = {"nope", 4};
 	story_accept(1);
-	story_up(1, (struct frame){.kind = FRAME_HELLO, .v = 1, .has_services = true, .services = &s, .n_services = 1});
+	story_up(1, (struct frame){.kind = FRAME_HELLO,
+			    .hello.v = 1,
+			    .hello.has_services = true,
+			    .hello.services = &s,
+			    .hello.n_services = 1});
 	expect_story("[ 1000] w1 err bad_hello \n"
 		     "[ 1000] w1 closed\n");
 }
@@ -557,12 +561,12 @@ Test(coord, a_lease_named_twice_is_answered_once, .init = story_ready, .fini = s
 	struct slice resume[] = {had, never, had, never};
 	story_accept(2);
 	story_up(2, (struct frame){.kind = FRAME_HELLO,
-			    .v = 1,
+			    .hello.v = 1,
 			    .credits = 1,
-			    .name = {"w", 1},
-			    .session = {W.key, 32},
-			    .resume = resume,
-			    .n_resume = 4});
+			    .hello.name = {"w", 1},
+			    .hello.session = {W.key, 32},
+			    .hello.resume = resume,
+			    .hello.n_resume = 4});
 	expect_story("[ 1000] w2 welcome until=10500 resumed=7-0 gone=8-0:lost\n"
 		     "[ 1000] w1 closed\n");
 }

@@ -58,9 +58,9 @@ static struct service_rules *service(void)
 		.same_stream = SAME_STREAM_SERIALIZE,
 		.read_batch = 10,
 		.max_streams = 10,
-		.ttl_ms = T,
-		.renew_ms = T / 3,
-		.stop_margin_ms = T / 5,
+		.lease.ttl_ms = T,
+		.lease.renew_ms = T / 3,
+		.lease.stop_margin_ms = T / 5,
 		.hash = 0xff,
 		.name = "orders"};
 	atomic_init(&r->refs, 1);
@@ -116,8 +116,12 @@ static void own(size_t n, bool is_locked)
 
 static void adopt(size_t n_leases, mono_ms until, bool allowed)
 {
-	struct frame f = {
-		.kind = FRAME_HELLO, .v = 1, .credits = 3, .name = {"w", 1}, .resume = leases, .n_resume = n_leases};
+	struct frame f = {.kind = FRAME_HELLO,
+		.hello.v = 1,
+		.credits = 3,
+		.hello.name = {"w", 1},
+		.hello.resume = leases,
+		.hello.n_resume = n_leases};
 	step((struct coord_event){.kind = COORD_ADOPT,
 		.session = SESSION,
 		.pid = 1,

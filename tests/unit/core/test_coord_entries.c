@@ -6,7 +6,11 @@ static void entries_up(void)
 	story_entries = (struct entries_rules){.is_on = true, .batch = 10, .max_retries = 3};
 	story_ready();
 	story_accept(1);
-	story_up(1, (struct frame){.kind = FRAME_HELLO, .v = 1, .credits = 5, .name = {"w", 1}, .takes_entries = true});
+	story_up(1, (struct frame){.kind = FRAME_HELLO,
+			    .hello.v = 1,
+			    .credits = 5,
+			    .hello.name = {"w", 1},
+			    .hello.takes_entries = true});
 	story_clear();
 }
 
@@ -238,7 +242,11 @@ Test(coord_entries, a_hanging_worker_costs_the_entry_it_has_a_try, .init = entri
 	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .text = {"a:1", 3}});
 	story_own(0, 0, "");
 	story_accept(1);
-	story_up(1, (struct frame){.kind = FRAME_HELLO, .v = 1, .credits = 5, .name = {"w", 1}, .takes_entries = true});
+	story_up(1, (struct frame){.kind = FRAME_HELLO,
+			    .hello.v = 1,
+			    .credits = 5,
+			    .hello.name = {"w", 1},
+			    .hello.takes_entries = true});
 	uint64_t a = assigned(2000, "a");
 	told(a, 7);
 	acked(a, 7);

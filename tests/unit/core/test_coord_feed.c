@@ -36,7 +36,11 @@ static void feed_up(void)
 	story_entries.is_on = true;
 	story_ready();
 	story_accept(1);
-	story_up(1, (struct frame){.kind = FRAME_HELLO, .v = 1, .credits = 1, .name = {"w", 1}, .takes_entries = true});
+	story_up(1, (struct frame){.kind = FRAME_HELLO,
+			    .hello.v = 1,
+			    .credits = 1,
+			    .hello.name = {"w", 1},
+			    .hello.takes_entries = true});
 	H = story_assigned(7, "x");
 	feed_says(FEED_IS_OPEN, 0);
 	feed_tells(5, 1);

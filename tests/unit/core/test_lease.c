@@ -74,10 +74,10 @@ Test(lease, keeps_the_margin_it_was_confirmed_with, .init = story_up, .fini = st
 	hold(1); /* until 11000 */
 	W.now = 2000;
 	struct service_rules *r = story_rules();
-	r->ttl_ms = 60000;
-	r->stop_margin_ms = 12000;
-	r->old_margin_ms = 2000;
-	r->old_until = 22000;
+	r->lease.ttl_ms = 60000;
+	r->lease.stop_margin_ms = 12000;
+	r->lease.old_margin_ms = 2000;
+	r->lease.old_until = 22000;
 	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = r});
 	story_until(4800);
 	cr_assert(story_waits(CMD_RENEW));
@@ -92,10 +92,10 @@ Test(lease, is_not_shortened_by_shorter_rules, .init = story_up, .fini = story_d
 	hold(1); /* until 11000: a worker may know of it */
 	W.now = 2000;
 	struct service_rules *r = story_rules();
-	r->ttl_ms = 3000;
-	r->renew_ms = 1000;
-	r->stop_margin_ms = r->old_margin_ms = 1000;
-	r->old_until = 22000;
+	r->lease.ttl_ms = 3000;
+	r->lease.renew_ms = 1000;
+	r->lease.stop_margin_ms = r->lease.old_margin_ms = 1000;
+	r->lease.old_until = 22000;
 	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = r});
 	mono_ms until = 0;
 	for (int i = 0; i < 12; i++) {
@@ -446,8 +446,8 @@ Test(lease, new_times_of_the_service_hold_at_once, .init = story_up, .fini = sto
 	hold(1);
 	W.now = 2000;
 	struct service_rules *r = story_rules();
-	r->stop_margin_ms = 5000;
-	r->ttl_ms = 20000;
+	r->lease.stop_margin_ms = 5000;
+	r->lease.ttl_ms = 20000;
 	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = r});
 	expect_story("[ 2000] renew s1 7-0\n");
 	story_until(6000); /* the old T of its last confirmation, the new margin */
@@ -459,8 +459,8 @@ Test(lease, new_times_hold_for_a_renewal_that_is_on_its_way, .init = story_up, .
 	hold(1);
 	story_msg_in((struct msg){.kind = MSG_RENEW_ALL});
 	struct service_rules *r = story_rules();
-	r->stop_margin_ms = 5000;
-	r->ttl_ms = 20000;
+	r->lease.stop_margin_ms = 5000;
+	r->lease.ttl_ms = 20000;
 	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = r});
 	story_clear();
 	story_until(5999);
@@ -477,7 +477,7 @@ Test(lease, a_new_margin_holds_while_a_renewal_is_on_its_way, .init = story_up, 
 	hold(1);
 	story_msg_in((struct msg){.kind = MSG_RENEW_ALL});
 	struct service_rules *r = story_rules();
-	r->stop_margin_ms = 5000;
+	r->lease.stop_margin_ms = 5000;
 	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = r});
 	story_clear();
 	story_until(8000);

@@ -98,7 +98,7 @@ Test(reader, blocks_no_longer_than_a_third_of_t_or_than_told, .init = ready, .fi
 	expect_story("[ 1000] read count=1 block=50\n");
 	story_entries(CMD_READ, 1, 0);
 	struct service_rules *r = story_rules();
-	r->ttl_ms = 3000;
+	r->lease.ttl_ms = 3000;
 	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = r, .service.is_read = true});
 	story_clear();
 	credits(1);
@@ -408,8 +408,8 @@ static void dead_letters_elsewhere(enum op_result result, int64_t n)
 Test(reader, asks_where_the_dead_letters_are_how_many_they_are, .init = begin, .fini = story_down)
 {
 	struct service_rules *r = story_rules();
-	r->dlq_same_slot = false;
-	r->dlq_slot = 77;
+	r->dlq.is_same_slot = false;
+	r->dlq.slot = 77;
 	serve_by(r);
 	story_ok(CMD_GROUP_CREATE);
 	story_entries(CMD_READ_OWN, 1, 0);

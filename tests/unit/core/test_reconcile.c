@@ -623,7 +623,7 @@ Test(scan, an_error_is_counted_and_it_begins_anew, .init = scanning, .fini = sto
 Test(recovery, without_probing_only_the_scan_finds, .init = begin, .fini = story_down)
 {
 	struct service_rules *r = story_rules();
-	r->probe = false;
+	r->recovery.probe = false;
 	serve(r);
 	story_clear();
 	consumers(3, 60000);

@@ -470,8 +470,8 @@ Test(retry, what_an_old_connection_has_done_is_asked_again_before_a_wait_on_the_
 static void other_slot(void)
 {
 	struct service_rules *r = story_rules();
-	r->dlq_same_slot = false;
-	r->dlq_slot = 77;
+	r->dlq.is_same_slot = false;
+	r->dlq.slot = 77;
 	change_rules(r);
 }
 

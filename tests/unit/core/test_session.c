@@ -84,16 +84,17 @@ Test(session, hello_errors)
 	const char *why;
 	struct frame f = {.kind = FRAME_PING};
 	cr_assert_eq(session_check_hello(&f, &why), FERR_BAD_FRAME);
-	f = (struct frame){.kind = FRAME_HELLO, .v = 2};
+	f = (struct frame){.kind = FRAME_HELLO, .hello.v = 2};
 	cr_assert_eq(session_check_hello(&f, &why), FERR_BAD_VERSION);
-	f = (struct frame){.kind = FRAME_HELLO, .v = 1, .problem = FRAME_PROBLEM_LIMIT};
+	f = (struct frame){.kind = FRAME_HELLO, .hello.v = 1, .problem = FRAME_PROBLEM_LIMIT};
 	cr_assert_eq(session_check_hello(&f, &why), FERR_BAD_HELLO);
-	f = (struct frame){.kind = FRAME_HELLO, .v = 1, .problem = FRAME_PROBLEM_FIELD, .bad_field = "name: missing"};
+	f = (struct frame){
+		.kind = FRAME_HELLO, .hello.v = 1, .problem = FRAME_PROBLEM_FIELD, .bad_field = "name: missing"};
 	cr_assert_eq(session_check_hello(&f, &why), FERR_BAD_HELLO);
 	cr_assert_str_eq(why, "name: missing");
-	f = (struct frame){.kind = FRAME_HELLO, .v = 1, .name = text("")};
+	f = (struct frame){.kind = FRAME_HELLO, .hello.v = 1, .hello.name = text("")};
 	cr_assert_eq(session_check_hello(&f, &why), FERR_BAD_HELLO);
-	f.name = text("w");
+	f.hello.name = text("w");
 	cr_assert_eq(session_check_hello(&f, &why), FERR_N);
 }
 

@@ -365,7 +365,7 @@ static void random_msg(uint64_t x)
 		m.service =
 			(struct msg_service){.rules = story_rules(), .is_read = (x >> 43 & 7) != 0, .asking = asking};
 		m.service.rules->wait_replicas = x >> 41 & 1;
-		m.service.rules->dlq_same_slot = x >> 42 & 1;
+		m.service.rules->dlq.is_same_slot = x >> 42 & 1;
 	}
 	if (m.kind == MSG_SLOTS) {
 		m.slots = (struct msg_slots){.bits = mem_alloc(SLOTS / 8), .was_elsewhere = flag};

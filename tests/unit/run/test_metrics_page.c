@@ -17,7 +17,7 @@ static void up(void)
 	struct service_rules *r = mem_alloc(sizeof *r);
 	atomic_init(&r->refs, 1);
 	snprintf(r->name, sizeof r->name, "or\"ders\\x");
-	r->ttl_ms = 10000;
+	r->lease.ttl_ms = 10000;
 	D = (struct daemon){.core = coord_new(&rules)};
 	struct effects out;
 	effects_init(&out);
@@ -82,11 +82,11 @@ Test(metrics_page, coordinator_and_shards_are_added_up, .init = up, .fini = down
 	s->n_services = 1;
 	s->services[0].m.c[M_ASSIGN_NEW] = 3;
 	D.core->services.v[0].m.c[M_ASSIGN_NEW] = 4;
-	D.snapshots[0] = s;
-	D.n_shards = 1;
+	D.shards.snapshots[0] = s;
+	D.shards.n = 1;
 	expect("sluice_assignments_total{service=\"or\\\"ders\\\\x\",kind=\"new\"} 7\n");
 	mem_free(s);
-	D.snapshots[0] = NULL;
+	D.shards.snapshots[0] = NULL;
 }
 
 Test(metrics_text, buckets_are_cumulative)
