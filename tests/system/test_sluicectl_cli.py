@@ -508,6 +508,36 @@ def test_lines_of_words_go_on_between_words():
                 expect(shown(d, verb, 1000), piped, verb)
 
 
+def typed(d, answer, *args):
+    pid, fd = in_terminal("--timeout", "60s", "--socket", d.path, *args, cols=200)
+    text = read_terminal(fd, "[y/N]" if answer else "\n")
+    if answer:
+        os.write(fd, answer)
+        text += read_terminal(fd, "9-0" if answer[:1] == b"y" else "nothing was deleted")
+    status = os.waitpid(pid, 0)[1]
+    os.close(fd)
+    return os.WEXITSTATUS(status), text
+
+
+def test_what_deletes_for_ever_asks_on_a_terminal_only():
+    row = {"service": "s", "id": "9-0", "stream": "t", "result": "purged", "new_id": None, "error": None}
+    for verb in (["dlq", "purge"], ["entries-dlq", "purge"], ["delayed", "drop"]):
+        with Daemon([row]) as d:
+            expect(ask(d, *verb, "s", stdin=subprocess.DEVNULL).returncode, 0, "a script is not asked")
+            expect(ask(d, *verb, "s", "--yes").returncode, 0)
+            expect(len(d.requests), 2)
+            for answer in (b"\n", b"n\n"):
+                code, text = typed(d, answer, *verb, "s")
+                expect((code, len(d.requests)), (1, 2), text)
+                assert "all of the service" in text, text
+            code, text = typed(d, b"y\n", *verb, "s", "--id", "9-0")
+            expect((code, len(d.requests)), (0, 3), text)
+            assert "what the filters match" in text, text
+            for quiet in ("--yes", "--dry-run"):
+                code, text = typed(d, None, *verb, "s", quiet)
+                assert code == 0 and "[y/N]" not in text, text
+
+
 def top_daemon():
     def answer(conn, request):
         send(conn, STATUS if request["verb"] == "status" else STREAM)

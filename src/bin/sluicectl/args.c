@@ -10,7 +10,16 @@ enum { OPTIONS_MAX = CTL_ARG_N, TIMEOUT_MS = 5000, TIMEOUT_DOCTOR_MS = 30000, TI
 
 static const char socket_default[] = "/run/sluiced/control.sock";
 
-enum global { GLOBAL_JSON, GLOBAL_SOCKET, GLOBAL_TIMEOUT, GLOBAL_NO_HEADERS, GLOBAL_HELP, GLOBAL_VERSION, GLOBAL_N };
+enum global {
+	GLOBAL_JSON,
+	GLOBAL_SOCKET,
+	GLOBAL_TIMEOUT,
+	GLOBAL_NO_HEADERS,
+	GLOBAL_YES,
+	GLOBAL_HELP,
+	GLOBAL_VERSION,
+	GLOBAL_N
+};
 
 static const struct {
 	const char *option, *value, *help;
@@ -20,6 +29,7 @@ static const struct {
 		"or -s: the control socket, else $SLUICED_CONTROL (default /run/sluiced/control.sock)"},
 	[GLOBAL_TIMEOUT] = {"--timeout", "DUR", "give up after so much silence (default 5s, doctor 30s)"},
 	[GLOBAL_NO_HEADERS] = {"--no-headers", NULL, "tables without their first line"},
+	[GLOBAL_YES] = {"--yes", NULL, "on a terminal: purge and drop without asking"},
 	[GLOBAL_HELP] = {"--help", NULL, "this text, or a verb's"},
 	[GLOBAL_VERSION] = {"--version", NULL, "this program's version"},
 };
@@ -72,6 +82,9 @@ static enum err_code set_global(struct scan *s, struct options *o, enum global g
 		break;
 	case GLOBAL_NO_HEADERS:
 		o->no_headers = true;
+		break;
+	case GLOBAL_YES:
+		o->yes = true;
 		break;
 	case GLOBAL_HELP:
 		s->help = true;

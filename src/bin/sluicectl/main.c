@@ -56,10 +56,30 @@ static int print_version(void)
 	return out_failed() ? EXIT_NO : 0;
 }
 
+/* It deletes for ever, and somebody who can be asked stands before it. A script is not asked: it gets what it says. */
+static bool has_to_ask(const struct options *o)
+{
+	const enum ctl_verb verb = o->request.verb;
+	return (verb == CTL_VERB_DLQ_PURGE || verb == CTL_VERB_ENTRIES_DLQ_PURGE || verb == CTL_VERB_DELAYED_DROP) &&
+	       !o->request.dry_run && !o->yes && !o->is_top && isatty(STDIN_FILENO) && isatty(STDERR_FILENO);
+}
+
+static bool is_agreed(const struct options *o)
+{
+	const bool is_part = o->request.given & ~(1u << CTL_ARG_SERVICE | 1u << CTL_ARG_RATE);
+	char answer[16] = "";
+	fprintf(stderr, "sluicectl: %s deletes %s, for ever; --dry-run shows it, --yes does not ask. Delete? [y/N] ",
+		ctl_verb_info(o->request.verb)->name, is_part ? "what the filters match" : "all of the service");
+	fflush(stderr);
+	return fgets(answer, sizeof answer, stdin) && (answer[0] == 'y' || answer[0] == 'Y');
+}
+
 static int run(const struct options *o)
 {
 	struct err err = {0};
 	int code;
+	if (has_to_ask(o) && !is_agreed(o))
+		return sluicectl_say("nothing was deleted", EXIT_NO);
 	if (o->is_top) {
 		code = top_run(o, &err);
 	} else {

@@ -19,6 +19,7 @@ struct options {
 	struct ctl_request request;
 	bool is_top; /* the one verb that is not the daemon's; request is then `status` */
 	bool json, no_headers;
+	bool yes; /* nobody is asked */
 	const char *socket;
 	int64_t timeout_ms;                /* longest silence; < 0 = for ever */
 	const volatile sig_atomic_t *stop; /* non-zero ends a wait early; may be NULL */
