@@ -196,6 +196,25 @@ static void assign_event(struct sluice_worker *w, yyjson_val *root, struct sluic
 	e->info_len = w->said.info ? e->info_len : strlen("null");
 }
 
+/* A stream of a service that is not in entries mode: somebody else must work on it, so it comes again only after a
+ * while, and a backlog of them does not go round and round. Said once a minute. */
+static void client_give_back_misfit(struct sluice_worker *w, const struct sluice_event *e, const char *lease)
+{
+	enum { MISFIT_BACK_MS = 30000, MISFIT_SAY_MS = 60000 };
+	struct buf b;
+	if (!w->said.misfit_at || w->now >= w->said.misfit_at + MISFIT_SAY_MS) {
+		client_note(w,
+			"service %s is not in entries mode: its streams, %s for one, are given back for %d s each; "
+			"name the services to be served, or leave entries mode",
+			e->service, e->stream, MISFIT_BACK_MS / 1000);
+		w->said.misfit_at = mono_max(w->now, 1);
+	}
+	client_frame_begin(&b, "release", lease);
+	buf_printf(&b, ",\"retry_ms\":%d}\n", MISFIT_BACK_MS);
+	client_send(w, b.data, b.len);
+	buf_fini(&b);
+}
+
 static bool client_on_assign(struct sluice_worker *w, yyjson_val *root, struct sluice_event *e)
 {
 	const char *name = frame_str(root, "lease");
@@ -209,8 +228,7 @@ static bool client_on_assign(struct sluice_worker *w, yyjson_val *root, struct s
 	assign_event(w, root, e);
 	struct entry_id pos = {0, 0};
 	if (w->hello.is_in_entries_mode && (!e->pos || !command_id_parse(e->pos, strlen(e->pos), &pos))) {
-		client_note(w, "stream %s: service %s is not in entries mode, giving it back", e->stream, e->service);
-		client_send_for_lease(w, "release", name);
+		client_give_back_misfit(w, e, name);
 		return false;
 	}
 	mono_ms until_ms = frame_until(root);

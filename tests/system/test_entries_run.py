@@ -36,6 +36,27 @@ def lines(path):
 
 
 @limit(60)
+def test_ordinary_streams_do_not_go_round(t):
+    """--each without --service, and a service that is not in entries mode: said once, and each stream given back once."""
+    r = t.redis()
+    d = t.daemon(r, services=("plain", "keyed"))
+    d.cfg["services"][1].update(entries())
+    d.write()
+    d.ctl_ok("reload")
+    for i in range(20):
+        lbs(r.db, "plain", f"p{i}")
+    p = run(t, d, "--each", "--", "true")
+    t.wait(lambda: r.db.cmd("ZCARD", "{plain-input}-delayed") == 20, 20, "each is put aside")
+    added = add(r.db, "k", 3)
+    lbs(r.db, "keyed", "k")
+    t.wait(lambda: position(r.db, "k").get("pos") == added[-1], 20, "its own work goes on")
+    log, = [x for x in os.listdir(t.dir) if x.startswith("run")]
+    with open(t.path(log)) as f:
+        said = [x for x in f if "not in entries mode" in x]
+    assert len(said) == 1 and "plain" in said[0] and p.poll() is None, said
+
+
+@limit(60)
 def test_each_runs_one_process_per_entry_in_order(t):
     r = t.redis()
     d = t.daemon(r, service=entries(retry={"initial": "50ms", "factor": 1, "jitter": "0%"}))
