@@ -258,13 +258,13 @@ static enum err_code check_each_service(struct config *c, struct err *err)
 
 static enum err_code check_sentinel(const struct config *c, struct err *err)
 {
-	struct place master = global(OPT_REDIS_SENTINEL_MASTER), endpoints = global(OPT_REDIS_ENDPOINTS);
+	const struct place topology = global(OPT_REDIS_TOPOLOGY); /* what is not written has no place of its own */
 	if (!*c->redis.sentinel.master)
-		return raw_fail(c->raw, &master, err, ERR_INVALID,
-			"topology sentinel needs the name the Sentinels know the master by");
+		return raw_fail(c->raw, &topology, err, ERR_INVALID,
+			"sentinel needs redis.sentinel.master, the name the Sentinels know the master by");
 	if (!raw_is_set(c->raw, OPT_REDIS_ENDPOINTS, 0))
-		return raw_fail(c->raw, &endpoints, err, ERR_INVALID,
-			"topology sentinel needs the addresses of the Sentinels, such as 10.0.0.1:26379");
+		return raw_fail(c->raw, &topology, err, ERR_INVALID,
+			"sentinel needs redis.endpoints, the addresses of the Sentinels, such as 10.0.0.1:26379");
 	return ERR_OK;
 }
 

@@ -493,7 +493,7 @@ static enum err_code open_guards(struct daemon *d, struct err *err)
 		code = http_open(loop_uv(d->loop), d->config->metrics.listen, metrics_http, d, &d->http, err);
 		setting = "metrics.listen";
 	}
-	if (code && code != ERR_BUSY) /* where somebody listens already, the place is right */
+	if (code)
 		err_prefix(err, "%s", setting);
 	return code && code != ERR_DENIED ? ERR_IO : code; /* the configuration is fine, the system is not: 71 */
 }
@@ -517,8 +517,10 @@ static enum err_code open_all(struct daemon *d, struct err *err)
 		code = rules_of_tls(d->config, &d->login.tls, err);
 	if (code == ERR_NOT_FOUND)
 		code = ERR_INVALID; /* the configuration names a file that is not there */
-	if (code)
+	if (code) {
+		config_place(d->config, err);
 		return code;
+	}
 	rules_of_shard(d->config, d->self.incarnation, &d->shards.rules);
 	struct coord_rules rules;
 	rules_of_coord(d->config, d->self.incarnation, &rules);

@@ -97,16 +97,19 @@ static enum err_code check_places(const struct daemon *d, const struct config *c
 static enum err_code prepare(struct daemon *d, struct fresh *f, struct err *err)
 {
 	enum err_code code = check_places(d, f->config, err);
-	if (!code)
-		code = config_password(f->config, &f->password, err);
+	if (code)
+		return code;
+	code = config_password(f->config, &f->password, err);
 	if (!code)
 		code = rules_of_tls(f->config, &f->tls, err);
+	if (code)
+		config_place(f->config, err);
 	const char *listen = f->config->metrics.listen;
 	f->http_changed = strcmp(d->config->metrics.listen, listen) != 0;
 	if (code || !f->http_changed || !listen[0])
 		return code;
 	code = http_open(loop_uv(d->loop), listen, metrics_http, d, &f->http, err);
-	return code && code != ERR_BUSY ? err_prefix(err, "metrics.listen") : code;
+	return code ? err_prefix(err, "metrics.listen") : code;
 }
 
 static void fresh_fini(struct fresh *f)

@@ -104,7 +104,7 @@ def test_socket_path_taken(t):
         b.start(ready=False)
         assert b.wait(15) == 71
         line, = b.log.splitlines()
-        assert line.endswith(f" error {sock}: another process listens there: is sluiced running already?"), line
+        assert line.endswith(f" error {key}.socket: {sock}: another process listens there: is sluiced running already?"), line
         left = [p for p in (b.worker_sock, b.control_sock) if os.path.exists(p)]
         assert not left, "what it had opened already is gone"
     assert a.ctl("status", "--ready").returncode == 0 and not held.frames("closed", d="ev")

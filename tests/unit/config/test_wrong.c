@@ -31,9 +31,10 @@ static const struct {
 	{ORDERS "redis:\n  topolgy: auto\n", "t.yaml:3:3: redis.topolgy: unknown key (did you mean topology?)"},
 	{ORDERS "logging: {}\n", "t.yaml:2:1: logging: unknown key"},
 	{ORDERS "redis: {topology: sentinel, endpoints: ['a:1']}\n",
-		"t.yaml:1:1: redis.sentinel.master: topology sentinel needs the name the Sentinels know the master by"},
+		"t.yaml:2:19: redis.topology: sentinel needs redis.sentinel.master, the name the Sentinels know the "
+		"master by"},
 	{ORDERS "redis: {topology: sentinel, sentinel: {master: m}}\n",
-		"t.yaml:1:1: redis.endpoints: topology sentinel needs the addresses of the Sentinels, such as "
+		"t.yaml:2:19: redis.topology: sentinel needs redis.endpoints, the addresses of the Sentinels, such as "
 		"10.0.0.1:26379"},
 	{ORDERS "redis: {sentinel: {password: x}}\n",
 		"t.yaml:2:30: redis.sentinel.password: a password does not belong here; write {file: PATH}, "
