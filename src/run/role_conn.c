@@ -341,8 +341,8 @@ void role_link_close(struct role_link *lc)
 	bool is_silent = lc->n_open == 0 || ls->is_quitting;
 	lc->rconn = NULL;
 	redis_close(lc->conn, is_silent);
-	lc->conn = NULL;
 	if (is_silent) {
+		lc->conn = NULL;
 		lc->is_done = true;
 		loop_defer(ls->o.loop, free_role_link, lc);
 		return;

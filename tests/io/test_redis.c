@@ -634,6 +634,20 @@ IO_TEST(close_silently_with_commands_pending)
 	expect_story("up\n");
 }
 
+/* Whoever waits for the NULLs of one that it has closed may go away before they come. */
+IO_TEST(close_silently_after_all)
+{
+	rig_serve(&R, SCRIPTS("hello\nmute"));
+	rig_open(&R);
+	cr_assert(rig_until(&R, "up\n"));
+	rig_send(&R, 1, "GET a", 2000);
+	redis_close(R.c, false);
+	redis_close(R.c, true);
+	R.c = NULL;
+	rig_run_for(&R, 20);
+	expect_story("up\n");
+}
+
 IO_TEST(close_inside_on_up)
 {
 	rig_serve(&R, SCRIPTS("serve"));

@@ -368,8 +368,13 @@ struct redis_conn *redis_open(uv_loop_t *loop, const struct redis_opts *opts, co
 
 void redis_close(struct redis_conn *c, bool silent)
 {
-	if (!c || c->state == CONN_CLOSED)
+	if (!c)
 		return;
+	if (c->state == CONN_CLOSED) {
+		if (silent) /* after all */
+			redis_fail_all_dead(c, false);
+		return;
+	}
 	conn_move(c, CONN_CLOSED);
 	dial_forget_lookup(c);
 	let_go(c);

@@ -89,7 +89,8 @@ typedef void redis_reply_fn(void *arg, uint64_t tag, const redisReply *reply);
 struct redis_conn *redis_open(uv_loop_t *loop, const struct redis_opts *opts, const struct redis_events *ev,
 	redis_reply_fn *on_reply, void *arg);
 /* Ends it: pending commands get NULL in a later round, no on_down; memory is freed by itself. The pointer is dead
- * for the caller, callbacks still name `arg` until all NULLs came unless `silent`. */
+ * for the caller, callbacks still name `arg` until all NULLs came unless `silent`: one that waits for those may close
+ * it again, silently then. */
 void redis_close(struct redis_conn *c, bool silent);
 /* Queues one command. deadline MONO_NEVER = none (blocking reads, subscriptions). Not up: the reply is NULL in a
  * later round. argv is copied before the call returns. */
