@@ -1,5 +1,6 @@
 /* Happy path: a sender appends under the lock and wakes the loop when the queue was empty; the loop takes the whole
- * queue by swapping it with an empty one and delivers it without the lock. Failure: none of its own; a full mailbox
+ * queue by swapping it with an empty one and delivers it without the lock. A sender on the receiving loop wakes nobody:
+ * it asks for a delivery at the end of the round, before anything is written. Failure: none of its own; a full mailbox
  * answers false. Memory is bounded by two queues of `limit` messages, and what was forced in.
  *
  * The wake-up is one write to an eventfd, after the lock: libuv 1.44's uv_async makes the receiver spin and yield
@@ -19,6 +20,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "io/loop.h"
 
 enum { KEEP_MESSAGES = 4096 };
 
@@ -29,8 +31,9 @@ struct queue {
 
 struct mailbox {
 	uv_poll_t poll;
-	int wake_fd;          /* eventfd: readable = there may be messages */
-	atomic_uint n_waking; /* senders that have appended and are about to write to wake_fd */
+	struct loop_task soon; /* the owner's: a delivery for senders on its loop */
+	int wake_fd;           /* eventfd: readable = there may be messages */
+	atomic_uint n_waking;  /* senders that have appended and are about to write to wake_fd */
 	pthread_mutex_t lock;
 	size_t msg_size, limit;
 	struct queue in;  /* lock */
@@ -81,6 +84,17 @@ static void mailbox_on_wake(uv_poll_t *p, int status, int events)
 	deliver(m);
 }
 
+static void mailbox_on_soon(void *arg)
+{
+	deliver(arg);
+}
+
+static bool is_senders_loop(const struct mailbox *m)
+{
+	struct loop *here = loop_running();
+	return here && loop_uv(here) == m->poll.loop;
+}
+
 static void wake_receiver(const struct mailbox *m)
 {
 	uint64_t one = 1;
@@ -108,11 +122,13 @@ struct mailbox *mailbox_open(
 		exit(71);
 	}
 	m->poll.data = m;
+	loop_task_init(&m->soon, mailbox_on_soon, m);
 	return m;
 }
 
 bool mailbox_send(struct mailbox *m, const void *msg, bool force)
 {
+	bool is_here = is_senders_loop(m);
 	pthread_mutex_lock(&m->lock);
 	bool is_taken = !m->is_refusing && (force || m->in.n < m->limit);
 	bool was_empty = m->in.n == 0;
@@ -123,13 +139,15 @@ bool mailbox_send(struct mailbox *m, const void *msg, bool force)
 		}
 		memcpy(m->in.bytes + m->in.n++ * m->msg_size, msg, m->msg_size);
 	}
-	bool must_wake = is_taken && was_empty;
+	bool must_wake = is_taken && was_empty && !is_here;
 	if (must_wake)
 		atomic_fetch_add_explicit(&m->n_waking, 1, memory_order_relaxed);
 	pthread_mutex_unlock(&m->lock);
 	if (must_wake) { /* outside the lock: the receiver, which runs at once, would wait for it */
 		wake_receiver(m);
 		atomic_fetch_sub_explicit(&m->n_waking, 1, memory_order_release);
+	} else if (is_taken && was_empty) {
+		loop_soon(loop_running(), &m->soon);
 	}
 	return is_taken;
 }
@@ -167,6 +185,7 @@ void mailbox_close(struct mailbox *m)
 	assert(!m->is_closed);
 	mailbox_refuse(m);
 	m->is_closed = true;
+	loop_task_drop(&m->soon);
 	uv_poll_stop(&m->poll);
 	uv_close((uv_handle_t *)&m->poll, mailbox_on_closed);
 }

@@ -16,8 +16,9 @@ typedef void mailbox_end_fn(void *arg);
  * each, end follows a round; both with arg. Want of descriptors ends the process (exit 71). Ends with mailbox_close. */
 struct mailbox *mailbox_open(
 	uv_loop_t *loop, size_t msg_size, size_t limit, mailbox_fn *fn, mailbox_end_fn *end, void *arg);
-/* False when full or refusing (the message stays the sender's). `force` = ignore the limit: for replies that the
- * receiver itself asked for. */
+/* Wakes the loop; a sender that runs on that very loop costs no system call: what it sends is delivered when the
+ * present round of callbacks is over. False when full or refusing (the message stays the sender's). `force` = ignore
+ * the limit: for replies that the receiver itself asked for. */
 bool mailbox_send(struct mailbox *m, const void *msg, bool force);
 /* From now on mailbox_send answers false. Returns when no sender touches the mailbox's handle any more. Any thread
  * but a sender in the middle of mailbox_send. */

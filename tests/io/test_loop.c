@@ -1,6 +1,8 @@
 /* loop, mailbox, signals. */
 #include <criterion/criterion.h>
+#include <limits.h>
 #include <signal.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "io/loop.h"
@@ -93,6 +95,90 @@ LOOP_TEST(what_is_deferred_at_the_end_still_runs)
 	loop = loop_new("test", on_deadline, NULL);
 }
 
+/* ---- tasks, attached loops */
+
+static struct loop_task task;
+
+static void on_prepare(uv_prepare_t *p)
+{
+	(void)p;
+	tell('p');
+}
+
+/* Tells a 'p' where a round's writes would go. */
+static void tell_prepares(uv_prepare_t *p)
+{
+	uv_prepare_init(loop_uv(loop), p);
+	uv_prepare_start(p, on_prepare);
+}
+
+static void run_again(void *arg)
+{
+	int *n_left = arg;
+	tell('t');
+	if (*n_left > 0)
+		loop_soon(loop, &task);
+	*n_left -= 1;
+}
+
+LOOP_TEST(a_task_and_what_it_asks_for_run_before_the_writes_of_their_round)
+{
+	static uv_prepare_t p;
+	int n_left = 2;
+	tell_prepares(&p);
+	loop_task_init(&task, run_again, &n_left);
+	loop_soon(loop, &task);
+	loop_soon(loop, &task); /* asked for already */
+	run_for(1);
+	cr_assert(strncmp(story, "tttp", 4) == 0 && !strchr(story + 4, 't'), "%s", story);
+	uv_close((uv_handle_t *)&p, NULL);
+}
+
+LOOP_TEST(a_task_that_is_dropped_does_not_run)
+{
+	int n_left = 0;
+	loop_task_init(&task, run_again, &n_left);
+	loop_soon(loop, &task);
+	loop_task_drop(&task);
+	run_for(1);
+	cr_assert_str_eq(story, "d");
+}
+
+LOOP_TEST(tasks_without_end_do_not_starve_the_rest)
+{
+	int n_left = INT_MAX;
+	loop_task_init(&task, run_again, &n_left);
+	loop_soon(loop, &task);
+	run_for(1); /* ends by its deadline */
+	loop_task_drop(&task);
+}
+
+static mono_ms attached_at;
+
+static void on_attached(void *arg, mono_ms now)
+{
+	(void)arg;
+	attached_at = now;
+	tell('a');
+}
+
+LOOP_TEST(an_attached_loop_has_a_deadline_of_its_own)
+{
+	struct loop *guest = loop_attach(loop, "guest", on_attached, NULL);
+	cr_assert(loop_uv(guest) == loop_uv(loop) && !loop_running());
+	mono_ms start = mono_now();
+	loop_wake_at(guest, start + 10);
+	run_for(30);
+	cr_assert_str_eq(story, "ad");
+	cr_assert(attached_at >= start + 10 && attached_at < start + 400 && loop_lag_ms(guest) < 400);
+	cr_assert(loop_last_round(guest) == loop_last_round(loop));
+	loop_defer(guest, deferred, NULL); /* runs, though its guest has gone */
+	loop_wake_at(guest, mono_now() + 1);
+	loop_free(guest);
+	run_for(10);
+	cr_assert_str_eq(story, "ad12d");
+}
+
 static int n_past;
 
 static void always_past(void *arg, mono_ms now)
@@ -156,6 +242,56 @@ LOOP_TEST(a_mailbox_delivers_rounds_and_has_a_limit)
 	mailbox_drain(m);
 	cr_assert_str_eq(story, "arbf.x.dy.");
 	mailbox_close(m);
+}
+
+static struct mailbox *boxes[2];
+
+static void on_play(void *arg, const void *msg)
+{
+	char c = *(const char *)msg;
+	(void)arg;
+	tell(c);
+	char next = (char)(c + 1);
+	if (c < '4')
+		cr_assert(mailbox_send(boxes[c % 2], &next, false));
+}
+
+static void serve(void *arg)
+{
+	(void)arg;
+	cr_assert(loop_running() == loop);
+	cr_assert(mailbox_send(boxes[0], "1", false));
+}
+
+LOOP_TEST(what_two_on_one_loop_tell_each_other_comes_before_the_writes_of_the_round)
+{
+	static uv_prepare_t p;
+	tell_prepares(&p);
+	for (int i = 0; i < 2; i++)
+		boxes[i] = mailbox_open(loop_uv(loop), 1, 3, on_play, NULL, NULL);
+	loop_task_init(&task, serve, NULL);
+	loop_soon(loop, &task);
+	run_for(1);
+	cr_assert(strncmp(story, "1234p", 5) == 0, "%s", story);
+	mailbox_send(boxes[0], "4", false);
+	mailbox_close(boxes[0]);
+	mailbox_close(boxes[1]);
+	uv_close((uv_handle_t *)&p, NULL);
+}
+
+static void serve_and_close(void *arg)
+{
+	serve(arg);
+	mailbox_close(boxes[0]);
+}
+
+LOOP_TEST(a_mailbox_that_is_closed_delivers_nothing_more)
+{
+	boxes[0] = mailbox_open(loop_uv(loop), 1, 3, on_play, NULL, NULL);
+	loop_task_init(&task, serve_and_close, NULL);
+	loop_soon(loop, &task);
+	run_for(1);
+	cr_assert_str_eq(story, "d");
 }
 
 static void on_msg_close(void *arg, const void *msg)
