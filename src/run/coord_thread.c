@@ -33,7 +33,8 @@ static void shard_start(struct daemon *d, const struct effect *ef)
 		.addr = ef->address->bytes,
 		.rules = d->shards.rules,
 		.node = d->config->node.id,
-		.to_coord = d->mail};
+		.to_coord = d->mail,
+		.host = d->core->topo.is_cluster ? NULL : d->loop};
 	o.rules.seed += ef->to;
 	rules_of_redis(d->config, d->login.password, d->login.tls, o.rules.consumer, &o.redis);
 	rules_of_handoff(d->config, &o.handoff);
@@ -44,8 +45,7 @@ static void shard_start(struct daemon *d, const struct effect *ef)
 		m.from = ef->to;
 		say_for_shard(d, &m);
 	}
-	if (ef->to >= d->shards.n)
-		d->shards.n = (uint16_t)(ef->to + 1);
+	d->shards.n = ef->to < d->shards.n ? d->shards.n : (uint16_t)(ef->to + 1);
 }
 
 static void shard_stop(struct daemon *d, uint16_t shard)

@@ -227,7 +227,8 @@ static void quit(struct shard_thread *s)
 	mailbox_drain(s->in);
 	role_conns_quit(s->role_conns);
 	mailbox_close(s->in);
-	loop_stop(s->loop);
+	if (!loop_is_attached(s->loop))
+		loop_stop(s->loop);
 }
 
 static void on_core(struct shard_thread *s, const struct msg *m)
@@ -332,16 +333,21 @@ static void shard_thread_on_deadline(void *arg, mono_ms now)
 
 /* ---- life ---- */
 
+static void shard_thread_begin(struct shard_thread *s)
+{
+	role_conns_open(s->role_conns, CONN_COMMAND, SERVICE_NONE);
+	if (s->rules.events_on)
+		role_conns_open(s->role_conns, CONN_SUBSCRIBER, SERVICE_NONE);
+	loop_wake_at(s->loop, 0);
+}
+
 static void *thread_main(void *arg)
 {
 	struct shard_thread *s = arg;
 	char name[16]; /* all that the kernel keeps */
 	snprintf(name, sizeof name, "shard-%u", s->index);
 	pthread_setname_np(pthread_self(), name);
-	role_conns_open(s->role_conns, CONN_COMMAND, SERVICE_NONE);
-	if (s->rules.events_on)
-		role_conns_open(s->role_conns, CONN_SUBSCRIBER, SERVICE_NONE);
-	loop_wake_at(s->loop, 0);
+	shard_thread_begin(s);
 	loop_run(s->loop);
 	loop_free(s->loop);
 	return NULL;
@@ -398,6 +404,13 @@ static enum err_code find_descriptors(struct err *err)
 	return rc ? err_set(err, ERR_IO, "no descriptors: %s", strerror(rc)) : ERR_OK;
 }
 
+static void end_here(struct shard_thread *s)
+{
+	quit(s);
+	loop_free(s->loop);
+	free_all(s);
+}
+
 enum err_code shard_thread_start(const struct shard_thread_opts *o, struct shard_thread **out, struct err *err)
 {
 	struct redis_addr addr;
@@ -424,17 +437,18 @@ enum err_code shard_thread_start(const struct shard_thread_opts *o, struct shard
 	s->to_coord = o->to_coord;
 	s->self = (struct command_self){.consumer = s->rules.consumer, .node = s->login.node, .db = s->rules.db};
 	s->argv = command_argv_new();
-	s->loop = loop_new("shard", shard_thread_on_deadline, s);
+	s->loop = o->host ? loop_attach(o->host, "shard", shard_thread_on_deadline, s)
+			  : loop_new("shard", shard_thread_on_deadline, s);
 	s->in = mailbox_open(loop_uv(s->loop), sizeof(struct run_msg), MAILBOX_LIMIT, shard_thread_on_mail,
 		shard_thread_on_mail_end, s);
 	s->core = shard_new(&s->rules, s->index);
 	effects_init(&s->effects);
 	s->role_conns = new_role_conns(s, &o->handoff);
-	int rc = pthread_create(&s->thread, NULL, thread_main, s);
+	if (loop_is_attached(s->loop))
+		shard_thread_begin(s);
+	int rc = o->host ? 0 : pthread_create(&s->thread, NULL, thread_main, s);
 	if (rc != 0) {
-		quit(s); /* here, in the place of its own thread */
-		loop_free(s->loop);
-		free_all(s);
+		end_here(s); /* in the place of its own thread */
 		return err_set(err, ERR_IO, "no thread: %s", strerror(rc));
 	}
 	*out = s;
@@ -450,6 +464,10 @@ void shard_thread_send(struct shard_thread *s, const struct run_msg *m)
 
 void shard_thread_stop(struct shard_thread *s)
 {
+	if (loop_is_attached(s->loop)) {
+		end_here(s);
+		return;
+	}
 	struct run_msg m = {.kind = RUN_QUIT};
 	shard_thread_send(s, &m);
 	pthread_join(s->thread, NULL);
@@ -472,6 +490,10 @@ static bool join_within(pthread_t thread, mono_ms wait_ms)
 
 bool shard_thread_stop_within(struct shard_thread *s, mono_ms wait_ms)
 {
+	if (loop_is_attached(s->loop)) {
+		end_here(s);
+		return true;
+	}
 	struct run_msg m = {.kind = RUN_QUIT};
 	shard_thread_send(s, &m);
 	if (!join_within(s->thread, wait_ms))

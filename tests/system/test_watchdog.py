@@ -76,12 +76,25 @@ def test_each_loop_that_is_stuck_stops_the_watchdog(t):
         assert node.endpoint in addr, (i, addr, at)
 
 
-@limit(60)
+@limit(90)
 def test_a_stop_does_not_wait_for_a_stuck_loop(t):
     fault_build()
-    x = Watched(t, t.redis(), "send.renew")
-    x.add.one(x.service, "s")
+    c = t.cluster()
+    x = Watched(t, c, "send.renew")
+    x.add.one(x.service, f"{{{tag_of(c, c.nodes[0])}}}s")
     x.w.wait("assign")
     x.wait_for_silence()
     assert x.d.stop(timeout=30) == 70
     assert "not waiting for it" in x.d.log and not os.path.exists(x.d.worker_sock)
+
+
+@limit(60)
+def test_with_one_master_there_is_one_loop(t):
+    """Nothing goes on beside a shard that is stuck: the service manager ends it, and workers stop by their own fence."""
+    fault_build()
+    x = Watched(t, t.redis(), "send.renew")
+    tasks = [open(f"/proc/{x.d.proc.pid}/task/{n}/comm").read().strip() for n in os.listdir(f"/proc/{x.d.proc.pid}/task")]
+    assert "shard-0" not in tasks, tasks
+    x.add.one(x.service, "s")
+    x.w.wait("assign")
+    x.wait_for_silence()
