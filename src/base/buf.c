@@ -1,5 +1,6 @@
 #include "base/buf.h"
 
+#include "base/digits.h"
 #include "base/mem.h"
 #include "base/utf8.h"
 
@@ -84,13 +85,8 @@ void buf_printf(struct buf *b, const char *fmt, ...)
 
 void buf_u64(struct buf *b, uint64_t v)
 {
-	char digits[20];
-	size_t at = sizeof(digits);
-	do {
-		digits[--at] = (char)('0' + v % 10);
-		v /= 10;
-	} while (v);
-	buf_add(b, digits + at, sizeof(digits) - at);
+	char text[DIGITS_U64] = "";
+	buf_add(b, text, digits_put(text, v, 0));
 }
 
 void buf_consume(struct buf *b, size_t n)

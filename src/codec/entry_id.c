@@ -1,13 +1,17 @@
 /* entry_id - see entry_id.h. Apart from command_key, which workers need nothing of. */
 #include "codec/entry_id.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
+
+#include "base/digits.h"
 
 int command_id_format(char out[COMMAND_ID_CAP], struct entry_id id)
 {
-	return snprintf(out, COMMAND_ID_CAP, "%" PRIu64 "-%" PRIu64, id.ms, id.seq);
+	size_t n = digits_put(out, id.ms, 0);
+	out[n++] = '-';
+	n += digits_put(out + n, id.seq, 0);
+	out[n] = '\0';
+	return (int)n;
 }
 
 /* All of s as a decimal without leading zeros. */

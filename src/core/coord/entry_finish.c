@@ -366,12 +366,11 @@ void entry_on_op(struct coord *c, const struct msg *m)
 
 static void fill_assign(struct coord_service *s, struct entry *e, struct worker *w, struct effect *ef)
 {
-	char all[SESSION_LEASE_CAP + 64 + SESSION_TOKEN_CAP];
+	char all[SESSION_LEASE_CAP + SESSION_TOKEN_CAP];
 	int n_lease = session_lease_format(all, e->id, s->rules->hash);
-	int n_id =
-		snprintf(all + n_lease, 64, "%llu-%llu", (unsigned long long)e->id.ms, (unsigned long long)e->id.seq);
-	int n_token = session_token_format(all + n_lease + n_id, e->id);
-	struct text *t = text_new(all, (size_t)(n_lease + n_id + n_token));
+	int n_id = n_lease - SESSION_LEASE_TAIL;
+	int n_token = session_token_format(all + n_lease, e->id);
+	struct text *t = text_new(all, (size_t)(n_lease + n_token));
 	ef->hold = t;
 	ef->hold2 = e->info; /* moves: the payload is freed once its frame is written */
 	e->info = NULL;
@@ -379,8 +378,8 @@ static void fill_assign(struct coord_service *s, struct entry *e, struct worker 
 	e->trace = NULL;
 	struct out_frame *f = &ef->frame;
 	f->lease = (struct slice){t->bytes, (size_t)n_lease};
-	f->assign.id = (struct slice){t->bytes + n_lease, (size_t)n_id};
-	f->assign.token = (struct slice){t->bytes + n_lease + n_id, (size_t)n_token};
+	f->assign.id = (struct slice){t->bytes, (size_t)n_id};
+	f->assign.token = (struct slice){t->bytes + n_lease, (size_t)n_token};
 	f->assign.service = (struct slice){s->rules->name, strlen(s->rules->name)};
 	f->assign.stream = (struct slice){e->stream->bytes, e->stream->len};
 	f->assign.retry = e->retry;

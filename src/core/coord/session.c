@@ -1,8 +1,8 @@
 #include "core/coord/session.h"
 #include "core/sm.h"
+#include "base/digits.h"
 #include "base/mem.h"
 #include <assert.h>
-#include <stdio.h>
 #include <string.h>
 
 void session_init(struct session *s, uint64_t id, mono_ms now)
@@ -102,8 +102,13 @@ struct session_outcome *session_recall(const struct session *s, uint16_t svc, st
 
 int session_lease_format(char out[SESSION_LEASE_CAP], struct entry_id id, uint64_t service_hash)
 {
-	return snprintf(out, SESSION_LEASE_CAP, "%llu-%llu.%016llx", (unsigned long long)id.ms,
-		(unsigned long long)id.seq, (unsigned long long)service_hash);
+	size_t n = digits_put(out, id.ms, 0);
+	out[n++] = '-';
+	n += digits_put(out + n, id.seq, 0);
+	out[n++] = '.';
+	n += digits_put_hex(out + n, service_hash);
+	out[n] = '\0';
+	return (int)n;
 }
 
 /* Ids are Unix milliseconds, unless a producer names its own: then micro- and nanoseconds are seen. All are brought to
@@ -116,7 +121,9 @@ int session_token_format(char out[SESSION_TOKEN_CAP], struct entry_id id)
 	unsigned __int128 token = (unsigned __int128)id.ms * scale + (id.seq < SESSION_ID_SEQ ? id.seq : scale - 1);
 	if (token > most)
 		token = most;
-	return snprintf(out, SESSION_TOKEN_CAP, "%019llu", (unsigned long long)token);
+	size_t n = digits_put(out, (uint64_t)token, 19);
+	out[n] = '\0';
+	return (int)n;
 }
 
 static bool session_parse_u64(const char **p, const char *end, unsigned base, uint64_t *out)

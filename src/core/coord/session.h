@@ -47,6 +47,7 @@ static const uint64_t SESSION_ID_US = 10000000000000, SESSION_ID_NS = 1000000000
 static const uint64_t SESSION_ID_SEQ = 1000000000;
 
 enum { SESSION_LEASE_CAP = FRAME_LEASE_MAX + 1, SESSION_TOKEN_CAP = 24 };
+enum { SESSION_LEASE_TAIL = 17 }; /* what stands behind the id in a lease: a dot and 16 digits */
 
 /* NEW, without a name; id: the runtime's number of its connection. */
 void session_init(struct session *s, uint64_t id, mono_ms now);
