@@ -95,6 +95,10 @@ bool reply_decode_position(const struct redisReply *r, struct reply *out)
 		*out = (struct reply){.kind = REPLY_NIL};
 		return true;
 	}
+	if (r->type == REDIS_REPLY_INTEGER && r->integer == -3) {
+		*out = (struct reply){.kind = REPLY_INT, .integer = -3};
+		return true;
+	}
 	struct entry_id id, bad = {0};
 	if (r->type != REDIS_REPLY_ARRAY || r->elements != 5 || !is_feed_string(r->element[0]) ||
 		!command_id_parse(r->element[0]->str, r->element[0]->len, &id) || !is_feed_string(r->element[4]) ||

@@ -383,6 +383,7 @@ static const char *const texts[SCRIPT_N] = {
 	"return {pos, tries, flags, bad ~= '' and wait or 0, bad}\n",
 
 	[SCRIPT_FEED_ACK] = LUA_LATER LUA_LAST_ID LUA_OWNER
+	"if not h[1] then return -3 end\n"
 	"if h[1] ~= ARGV[1] then return -1 end\n"
 	"if h[2] and string.match(h[2], '^%d+%-%d+$') and not later(ARGV[2], h[2]) then return 0 end\n"
 	"if ARGV[5] == '1' then\n"
@@ -397,7 +398,8 @@ static const char *const texts[SCRIPT_N] = {
 	"if ARGV[4] ~= '' then redis.pcall('XTRIM', KEYS[2], 'MINID', '=', ARGV[4]) end\n"
 	"return 1\n",
 
-	[SCRIPT_FEED_FAIL] = LUA_OWNER LUA_PAUSE "if h[1] ~= ARGV[1] then return false end\n"
+	[SCRIPT_FEED_FAIL] = LUA_OWNER LUA_PAUSE "if not h[1] then return -3 end\n"
+						 "if h[1] ~= ARGV[1] then return false end\n"
 						 "local n = tonumber(ARGV[6])\n"
 						 "local w = redis.pcall('HSET', KEYS[1], 'tries', n)\n"
 						 "if type(w) == 'table' then return w end\n"

@@ -52,10 +52,10 @@ enum script {
 	/* KEYS position, stream; ARGV token, start, "alone" | "", "1" | "0", pause (first_ms, factor, max_ms,
 	 * permille) -> {position, tries, flags, ms until the next try, its entry | ""} | nil: a newer token has it */
 	SCRIPT_FEED_OPEN,
-	/* KEYS position [stream]; ARGV token, id, at, minid to trim to or "", check 1 | 0 -> 1 | 0 | -1 | -2: see
+	/* KEYS position [stream]; ARGV token, id, at, minid to trim to or "", check 1 | 0 -> 1 | 0 | -1 | -2 | -3: see
 	 * CMD_FEED_ACK */
 	SCRIPT_FEED_ACK,
-	SCRIPT_FEED_FAIL, /* KEYS position; ARGV token, pause, the tries now -> as open | nil */
+	SCRIPT_FEED_FAIL, /* KEYS position; ARGV token, pause, the tries now -> as open | nil | -3 */
 	/* KEYS position [stream]; ARGV token, keep | done | death | delete, ttl_ms, pause -> 1 | 2 | 0 */
 	SCRIPT_FEED_CLOSE,
 	/* KEYS position, stream; ARGV ttl_ms, start -> 1 | 0: nothing has to wait for its next try; and where no

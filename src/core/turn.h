@@ -102,6 +102,7 @@ enum feed_result { /* fields that a result does not name are 0 */
 	FEED_IS_IDLE,     /* empty for idle_release: nothing more is told */
 	FEED_IS_CLOSED,   /* forgotten, as all that follow */
 	FEED_IS_REFUSED,  /* a newer token has the position */
+	FEED_IS_GONE,     /* there is no position any more: it was deleted, by FLUSHALL perhaps */
 	FEED_IS_REMADE,   /* the stream was made again with lower ids */
 	FEED_IS_WRONG_TYPE,
 	FEED_IS_MOVED /* .moved_to, .asking */

@@ -92,6 +92,11 @@ static bool is_mine(const struct model_position *p, const struct cmd *c)
 	return p && strcmp(p->token, mine) == 0;
 }
 
+static bool is_owned(const struct model_position *p)
+{
+	return p && p->token[0];
+}
+
 static bool is_start_at_end(const struct cmd *c)
 {
 	return c->expect.len == 1 && c->expect.p[0] == '$';
@@ -192,7 +197,7 @@ static void feed_ack(struct model_redis *m, const struct cmd *c, struct reply *o
 	struct model_position *p = position_of(m, c->stream);
 	struct model_stream *s = data_of(m, c->stream, false);
 	if (!is_mine(p, c)) {
-		model_int(out, -1);
+		model_int(out, is_owned(p) ? -1 : -3);
 	} else if (entry_id_cmp(c->id, p->pos) <= 0) {
 		model_int(out, 0);
 	} else if (c->check && s && entry_id_cmp(c->id, s->last) > 0) {
@@ -211,7 +216,9 @@ static void feed_ack(struct model_redis *m, const struct cmd *c, struct reply *o
 static void feed_fail(struct model_redis *m, const struct cmd *c, struct reply *out)
 {
 	struct model_position *p = position_of(m, c->stream);
-	if (!is_mine(p, c)) {
+	if (!is_owned(p)) {
+		model_int(out, -3);
+	} else if (!is_mine(p, c)) {
 		*out = (struct reply){.kind = REPLY_NIL};
 	} else if (!model_is_refused(m, c, out)) {
 		p->tries = c->retry;

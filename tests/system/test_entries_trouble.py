@@ -1,5 +1,6 @@
 """Entries mode when things move, die and freeze: clusters, slots, owners, the position's fence."""
 import json
+import re
 import time
 
 from lib import acl
@@ -36,6 +37,24 @@ def test_order_in_a_cluster_while_workers_and_daemons_are_killed(t):
     done = [x.decode().split(" ", 1) for x in lines(out)]
     done = [(s, json.loads(v)["id"]) for s, v in done]
     assert check_order(done, added) == 450
+
+
+@limit(60)
+def test_a_position_that_was_deleted_is_said_so(t):
+    """By FLUSHALL or DEL: its worker loses the stream, and nobody is told of a newer owner that there is not."""
+    r = t.redis()
+    d = t.daemon(r, service=entries())
+    h = hand(t, d, credits=2)
+    for stream, what in (("k", "ack"), ("n", "nack")):
+        ids = add(r.db, stream, 2)
+        lbs(r.db, "orders", stream)
+        lease = h.assign(stream=stream)["lease"]
+        h.ids(2, lease=lease)
+        r.db.cmd("DEL", f"{{{stream}}}-sluice")
+        h.send(t=what, lease=lease, id=ids[0])
+        assert h.until("revoke", lease=lease)["reason"] == "lost"
+        t.wait(lambda: re.search(f"stream={stream} its position is gone from Redis", d.log), 10, "the line says why")
+    assert "lease lost reason=missing" in d.log and "reason=taken" not in d.log and "newer owner" not in d.log
 
 
 @limit(90)

@@ -386,8 +386,9 @@ static void feed_broken(struct coord *c, struct entry *e, bool is_wrong_type)
 	}
 }
 
-/* Somebody with a higher token has the position: the stream is not ours, whatever our lock says. */
-static void feed_refused(struct coord *c, struct entry *e)
+/* Somebody with a higher token has the position, or there is none any more: the stream is not ours, whatever our lock
+ * says. */
+static void feed_refused(struct coord *c, struct entry *e, enum lost_reason why)
 {
 	if (e->state == ENTRY_TAKING || e->state == ENTRY_READY) {
 		entry_requeue(c, e, WHY_LOST, true); /* counted: two that take it from each other come to an end */
@@ -395,7 +396,7 @@ static void feed_refused(struct coord *c, struct entry *e)
 		entry_send_op(c, e);
 	} else if (!e->is_lost) {
 		entry_drop_lease(c, e, MSG_LEASE_FORGET);
-		entry_lease_lost(c, e, LOST_TAKEN);
+		entry_lease_lost(c, e, why);
 	}
 }
 
@@ -425,7 +426,10 @@ static void feed_ended(struct coord *c, struct entry *e, const struct msg *m)
 			entry_send_op(c, e);
 		break;
 	case FEED_IS_REFUSED:
-		feed_refused(c, e);
+		feed_refused(c, e, LOST_TAKEN);
+		break;
+	case FEED_IS_GONE:
+		feed_refused(c, e, LOST_MISSING);
 		break;
 	case FEED_IS_REMADE:
 		feed_broken(c, e, false);
@@ -495,6 +499,7 @@ static void on_feed_told(struct coord *c, struct entry *e, const struct msg *m)
 		break;
 	case FEED_IS_CLOSED:
 	case FEED_IS_REFUSED:
+	case FEED_IS_GONE:
 	case FEED_IS_REMADE:
 	case FEED_IS_WRONG_TYPE:
 	case FEED_IS_MOVED:

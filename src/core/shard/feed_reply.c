@@ -24,6 +24,16 @@ static void feed_is_refused(struct feeds *fs, struct shard_ctx *c, struct feed *
 	feed_is_gone(fs, c, f, FEED_IS_REFUSED);
 }
 
+/* With the position the lock has gone, too, as a rule: whoever deletes all of it leaves nobody an owner. */
+static void feed_is_deleted(struct feeds *fs, struct shard_ctx *c, struct feed *f)
+{
+	char stream[FIELD_VALUE_CAP];
+	effects_log(c->out, LOG_WARN,
+		"shard=%u stream=%s its position is gone from Redis (FLUSHALL, DEL, or eviction): its work is stopped",
+		c->index, field_value(stream, f->stream->bytes, f->stream->len));
+	feed_is_gone(fs, c, f, FEED_IS_GONE);
+}
+
 /* ---- open ---- */
 
 static void feed_say_remade(const struct shard_ctx *c, const struct feed *f)
@@ -126,8 +136,8 @@ static void feed_never_had(struct shard_ctx *c, struct feed *f)
 
 static void feed_on_ack(struct feeds *fs, struct shard_ctx *c, struct feed *f, const struct reply *reply)
 {
-	if (reply->integer == -1) {
-		feed_is_refused(fs, c, f);
+	if (reply->integer == -1 || reply->integer == -3) {
+		(reply->integer == -1 ? feed_is_refused : feed_is_deleted)(fs, c, f);
 		return;
 	}
 	if (reply->integer == -2) { /* an id that this stream has never had */
@@ -141,7 +151,7 @@ static void feed_on_ack(struct feeds *fs, struct shard_ctx *c, struct feed *f, c
 static void feed_on_fail(struct feeds *fs, struct shard_ctx *c, struct feed *f, const struct reply *reply)
 {
 	if (reply->kind != REPLY_POSITION) {
-		feed_is_refused(fs, c, f);
+		(reply->kind == REPLY_INT ? feed_is_deleted : feed_is_refused)(fs, c, f);
 		return;
 	}
 	feed_failed(c, f, (uint32_t)reply->integer, reply->wait_ms);

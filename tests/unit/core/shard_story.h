@@ -128,7 +128,7 @@ static void story_entry_id(struct entry_id id)
 static void story_feed(const struct msg_feed *m)
 {
 	static const char *const results[] = {"open", "entries", "acked", "nacked", "buried", "bad_ack", "cleared",
-		"idle", "closed", "refused", "remade", "wrong_type", "moved"};
+		"idle", "closed", "refused", "gone", "remade", "wrong_type", "moved"};
 	buf_printf(&W.text, "feed %s", results[m->result]);
 	story_entry_id(m->id);
 	if (m->result == FEED_HAS_ENTRIES)

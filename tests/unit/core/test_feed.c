@@ -201,6 +201,18 @@ Test(feed, a_newer_token_ends_it, .init = ready, .fini = story_down)
 	expect_story("");
 }
 
+/* Nobody is newer, there is no position at all: the reason is another one. */
+Test(feed, a_position_that_was_deleted_ends_it, .init = ready, .fini = story_down)
+{
+	start(1);
+	answer_read(11, 2, 0);
+	story_drop_waiting(CMD_FEED_READ);
+	story_clear();
+	word(MSG_FEED_ACK, 11);
+	story_int(CMD_FEED_ACK, -3);
+	expect_story("[ 1000] feed_ack k 11-0\n[ 1000] > feed gone\n");
+}
+
 /* The answer to the count got lost, and its lease ends: one too few is better than an entry given up too early. */
 Test(feed, a_count_that_may_have_been_done_is_not_done_again_at_the_end, .init = ready, .fini = story_down)
 {
