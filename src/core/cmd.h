@@ -361,7 +361,7 @@ enum refusal {
 struct shard_refused {
 	mono_ms since; /* refused for the first time since it was accepted; 0 = nothing is refused */
 	uint64_t n;
-	char words[200]; /* the server's */
+	char words[320]; /* the server's, and which keys may be meant */
 };
 
 struct reply {

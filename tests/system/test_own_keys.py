@@ -90,3 +90,4 @@ def test_doctor_names_keys_of_another_type(t):
     r.db.cmd("SET", "orders-input", "what?")
     p = d.ctl("doctor")
     assert p.returncode == 1 and "orders-input is not a stream" in p.stdout, p
+    t.wait(lambda: "(sluicectl doctor says which of orders-input, " in d.log, 20, "the line says where to look")

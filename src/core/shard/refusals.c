@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* Whatever is repeated is repeated at least every 6.25 s: what was not refused for longer is not asked for any more. */
-enum { SAY_EVERY_MS = 60000, FORGOTTEN_MS = 15000 };
+enum { SAY_EVERY_MS = 60000, FORGOTTEN_MS = 15000, REFUSALS_HINT = 300 };
 
 /* One line for all kinds of commands where the server itself is the trouble; where one right or key is, one for
  * each. */
@@ -44,6 +44,26 @@ static enum log_level level_of(enum refusal refusal)
 	return LOG_ERROR;
 }
 
+/* Which key may be meant: the server does not say. Empty for other refusals. */
+static void wrong_type_hint(
+	char out[static REFUSALS_HINT], enum cmd_kind kind, const struct shard_service *s, const struct reply *reply)
+{
+	const char *name = s ? s->rules->name : "?";
+	const bool is_feed = kind >= CMD_FEED_OPEN && kind <= CMD_FEED_DEAD_ADD;
+	out[0] = '\0';
+	if (reply->refusal != REFUSAL_WRONGTYPE)
+		return;
+	if (kind <= CMD_TOMBSTONE)
+		snprintf(out, REFUSALS_HINT, " (a stream's lock, <stream><MUTEX_KEY_SEP><id>)");
+	else if (is_feed)
+		snprintf(out, REFUSALS_HINT, " (a data stream, its {<stream>}-sluice, or %.100s-entries-dlq)", name);
+	else
+		snprintf(out, REFUSALS_HINT,
+			" (sluicectl doctor says which of %.60s-input, its dead letters, and {%.60s-input}-active, "
+			"-parked, -delayed, -delayed-data, -left)",
+			name, name);
+}
+
 static void say_refused(
 	struct shard_ctx *c, const char *what, enum cmd_kind kind, uint16_t svc, const struct reply *reply)
 {
@@ -52,11 +72,14 @@ static void say_refused(
 	if (l->is_said && c->now < l->at + SAY_EVERY_MS)
 		return;
 	const struct shard_service *s = ctx_service(c, svc);
+	char hint[REFUSALS_HINT];
+	wrong_type_hint(hint, kind, s, reply);
 	bool is_strange = reply->error == RERR_BAD;
-	effects_log(c->out, level_of(reply->refusal), "shard=%u%s%s %s: redis %s: %.*s n=%u", c->index,
+	effects_log(c->out, level_of(reply->refusal), "shard=%u%s%s %s: redis %s: %.*s%s n=%u", c->index,
 		s ? " service=" : "", s ? s->rules->name : "", what,
 		is_strange ? "answered what was not expected" : "refuses",
-		(int)(reply->text.len < 300 ? reply->text.len : 300), reply->text.p ? reply->text.p : "", l->n_unsaid);
+		(int)(reply->text.len < 300 ? reply->text.len : 300), reply->text.p ? reply->text.p : "", hint,
+		l->n_unsaid);
 	l->is_said = true;
 	l->at = c->now;
 	l->n_unsaid = 0;
@@ -90,7 +113,11 @@ void refusals_add(struct shard_ctx *c, const char *what, enum cmd_kind kind, uin
 	k->last = c->now;
 	k->n++;
 	k->refusal = reply->refusal;
-	snprintf(k->words, sizeof k->words, "%.*s", (int)reply->text.len, reply->text.p ? reply->text.p : "");
+	char hint[REFUSALS_HINT];
+	wrong_type_hint(hint, kind, ctx_service(c, svc), reply);
+	const size_t most = hint[0] ? 70 : sizeof k->words; /* the hint is more use than the end of a script's error */
+	snprintf(k->words, sizeof k->words, "%.*s%s", (int)(reply->text.len < most ? reply->text.len : most),
+		reply->text.p ? reply->text.p : "", hint);
 }
 
 void refusals_accepted(struct refusals *r, enum cmd_kind kind)

@@ -4,7 +4,7 @@
 #pragma once
 #include "core/cmd.h"
 
-enum { REFUSALS_WORDS = 200 };
+enum { REFUSALS_WORDS = 320 };
 
 struct refusals_kind {       /* of commands */
 	mono_ms since, last; /* refused first and last since one was accepted; since 0 = accepted */
