@@ -100,7 +100,7 @@ void entry_feed_resume(struct coord *c, struct entry *e)
 	struct entry_feed *f = e->feed;
 	f->last = (struct entry_id){0};
 	f->is_adopted = true;
-	f->nack.is_on = f->is_hushed = false;
+	f->nack.is_on = f->suspect.is_hushed = false;
 	if (f->state == ENTRY_FEED_OPEN)
 		feed_go(c, e, true);
 	else if (f->state == ENTRY_FEED_NONE)
@@ -110,9 +110,9 @@ void entry_feed_resume(struct coord *c, struct entry *e)
 void entry_feed_hush(struct coord *c, struct entry *e, bool on)
 {
 	struct entry_feed *f = e->feed;
-	if (!f || f->is_hushed == on)
+	if (!f || f->suspect.is_hushed == on)
 		return;
-	f->is_hushed = on;
+	f->suspect.is_hushed = on;
 	if (f->state != ENTRY_FEED_OPEN || f->is_held || e->state != ENTRY_ASSIGNED)
 		return;
 	if (on)
@@ -233,7 +233,7 @@ static void send_nack(struct coord *c, struct entry *e, bool is_again, bool is_c
 	f->nack.is_sent = true;
 	feed_send(c, e,
 		msg_feed_nack((struct msg_feed_nack){.id = f->bad,
-			.delay_ms = f->nack.wish_ms,
+			.delay_ms = f->nack_ms,
 			.is_dead = f->nack.is_dead,
 			.is_again = is_again,
 			.is_counted = is_counted,
@@ -306,7 +306,7 @@ static void on_feed_open(struct coord *c, struct entry *e, const struct msg *m)
 		put_off(c, e, &m->feed);
 	else if (e->state == ENTRY_TAKING)
 		entry_ready(c, e);
-	else if (e->state == ENTRY_ASSIGNED && !f->is_held && !f->is_hushed)
+	else if (e->state == ENTRY_ASSIGNED && !f->is_held && !f->suspect.is_hushed)
 		feed_go(c, e, false);
 }
 
@@ -314,7 +314,7 @@ static void on_feed_entries(struct coord *c, struct entry *e, const struct msg *
 {
 	struct entry_feed *f = e->feed;
 	struct worker *w = feed_worker(c, e);
-	if (!w || e->state != ENTRY_ASSIGNED || m->feed.epoch != f->epoch || f->is_held || f->is_hushed)
+	if (!w || e->state != ENTRY_ASSIGNED || m->feed.epoch != f->epoch || f->is_held || f->suspect.is_hushed)
 		return;
 	if (!has_unacked(f))
 		f->waits_since = c->now;
@@ -328,8 +328,8 @@ static void on_feed_entries(struct coord *c, struct entry *e, const struct msg *
 
 static void feed_has_dead(struct coord *c, struct entry *e, struct entry_id id)
 {
-	e->feed->dead.n++;
-	e->feed->dead.last = id;
+	e->feed->n_dead++;
+	e->feed->dead = id;
 	feed_confirm(c, e, id);
 }
 
@@ -489,7 +489,7 @@ static void on_feed_told(struct coord *c, struct entry *e, const struct msg *m)
 			worker_say_bad_entry(c, w, e);
 		break;
 	case FEED_IS_CLEARED:
-		e->feed->is_cleared = true;
+		e->feed->suspect.is_cleared = true;
 		if (e->state == ENTRY_ASSIGNED)
 			entry_clear_suspect(c, e);
 		break;
@@ -526,7 +526,7 @@ static void take_nack(struct coord *c, struct entry *e, const struct frame *f)
 	feed->bad = f->entry;
 	text_unref(e->note);
 	e->note = f->reason.p ? text_new(f->reason.p, text_fit(f->reason.p, f->reason.len, FEED_REASON_MAX)) : NULL;
-	feed->nack.wish_ms = f->has_retry_ms ? f->retry_ms : -1;
+	feed->nack_ms = f->has_retry_ms ? f->retry_ms : -1;
 	feed->nack.is_dead = f->dead;
 	feed->nack.is_on = true;
 	feed->nack.is_sent = false;
@@ -562,7 +562,7 @@ void entry_feed_drain(struct coord *c, struct entry *e, bool on)
 	if (on) {
 		feed_send(c, e, msg_plain(MSG_FEED_HOLD));
 		feed_let_go(c, e);
-	} else if (!f->is_hushed) {
+	} else if (!f->suspect.is_hushed) {
 		feed_go(c, e, false);
 	}
 }

@@ -488,7 +488,7 @@ bool entry_may_have_killed(const struct coord *c, const struct entry *e)
 {
 	if (!e->feed || entry_feed_is_out(e))
 		return true;
-	return !e->feed->has_progress && !e->feed->is_cleared && c->now - e->since < SUSPECT_ALONE_MS;
+	return !e->feed->has_progress && !e->feed->suspect.is_cleared && c->now - e->since < SUSPECT_ALONE_MS;
 }
 
 void entry_worker_ended(struct coord *c, struct entry *e, uint32_t n_blamed, bool is_dead)
@@ -501,7 +501,7 @@ void entry_worker_ended(struct coord *c, struct entry *e, uint32_t n_blamed, boo
 		e->note = how_it_died(coord_worker(c, e->owner), is_dead);
 	}
 	if (e->feed)
-		e->feed->is_blamed = is_blamed && n_blamed == 1 && entry_feed_is_out(e);
+		e->feed->suspect.is_blamed = is_blamed && n_blamed == 1 && entry_feed_is_out(e);
 	entry_requeue(c, e, e->is_lost ? WHY_LOST : WHY_WORKER_DIED, is_blamed && n_blamed == 1);
 }
 
@@ -560,7 +560,7 @@ void entry_stopped(struct coord *c, struct entry *e)
 		why = whys[e->revoke];
 		counted = e->revoke == REVOKE_TIMEOUT;
 		if (e->feed)
-			e->feed->is_blamed = counted && entry_feed_is_out(e);
+			e->feed->suspect.is_blamed = counted && entry_feed_is_out(e);
 	}
 	entry_requeue(c, e, why, counted);
 }

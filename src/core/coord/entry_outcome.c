@@ -10,7 +10,7 @@ static enum feed_end feed_end_of(const struct entry *e)
 {
 	if (e->finish == FINISH_DONE || e->finish == FINISH_DEAD)
 		return FEED_END_DONE;
-	return e->finish == FINISH_REQUEUE && e->feed && e->feed->is_blamed ? FEED_END_DEATH : FEED_END_KEEP;
+	return e->finish == FINISH_REQUEUE && e->feed && e->feed->suspect.is_blamed ? FEED_END_DEATH : FEED_END_KEEP;
 }
 
 static void begin_finish(struct coord *c, struct entry *e, enum finish finish)
@@ -84,7 +84,7 @@ void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool 
 	e->delay_ms = requeue_delay(c, s, e, why);
 	bool is_used_up = e->retry + 1 > s->rules->max_retries;
 	if (e->feed && (why == WHY_WORKER_DIED || why == WHY_TIMEOUT) &&
-		(e->feed->has_progress || (is_used_up && e->feed->is_blamed)))
+		(e->feed->has_progress || (is_used_up && e->feed->suspect.is_blamed)))
 		counted = false; /* progress is no failure; and an entry to blame has tries of its own */
 	if (counted && is_used_up) {
 		e->dead_reason = DEAD_MAX_RETRIES;

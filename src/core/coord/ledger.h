@@ -54,15 +54,16 @@ enum requeue_why {
 
 enum entry_feed_state { ENTRY_FEED_NONE, ENTRY_FEED_OPENING, ENTRY_FEED_OPEN, ENTRY_FEED_CLOSING };
 
-struct entry_dead { /* entries that became dead letters while it was here */
-	uint32_t n;
-	struct entry_id last;
-};
-
 struct entry_nack { /* its worker could not do the entry .bad */
 	bool is_on;
 	bool is_dead, is_sent; /* to the dead letters; its shard was told */
-	mono_ms wish_ms;       /* of the worker; -1 = by the rules */
+};
+
+/* Did something die with it? Its stream is worked on alone then. */
+struct entry_suspicion {
+	bool is_hushed;  /* its worker has a suspect */
+	bool is_cleared; /* it was one */
+	bool is_blamed;  /* it ends because of what its worker was told: that entry's try is counted */
 };
 
 struct entry_feed {            /* entries mode: what the coordinator knows of the data stream's feed */
@@ -71,17 +72,17 @@ struct entry_feed {            /* entries mode: what the coordinator knows of th
 	struct entry_id asked; /* the highest it has acknowledged */
 	struct entry_id bad;   /* nacked, or waiting for its retry */
 	mono_ms blocked_until; /* 0 = is not */
-	struct entry_nack nack;
-	mono_ms waits_since; /* while something is told and not acknowledged: since when nothing was heard */
-	uint32_t epoch;      /* of the present worker's entries */
-	uint32_t tries;      /* of the entry behind pos */
-	struct entry_dead dead;
-	uint16_t slot, shard; /* of the data stream; SHARD_NONE: not sent yet */
-	uint8_t state;        /* enum entry_feed_state */
+	mono_ms nack_ms;       /* nack.is_on: the worker's wish; -1 = by the rules */
+	mono_ms waits_since;   /* while something is told and not acknowledged: since when nothing was heard */
+	uint32_t epoch;        /* of the present worker's entries */
+	uint32_t tries;        /* of the entry behind pos */
+	uint32_t n_dead;       /* entries that became dead letters while it was here */
+	struct entry_id dead;  /* the last of them */
+	uint16_t slot, shard;  /* of the data stream; SHARD_NONE: not sent yet */
+	uint8_t state;         /* enum entry_feed_state */
 	bool is_started, is_adopted, is_held /* draining */, has_progress;
-	bool is_hushed;  /* its worker has a suspect */
-	bool is_cleared; /* it was one */
-	bool is_blamed;  /* it ends because of what its worker was told: that entry's try is counted */
+	struct entry_nack nack;
+	struct entry_suspicion suspect;
 };
 
 struct entry {

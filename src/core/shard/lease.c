@@ -218,10 +218,10 @@ static struct msg *report(struct leases *ls, struct shard_ctx *c, const struct l
 
 void lease_forget_take(struct leases *ls, struct shard_ctx *c, struct lease *l)
 {
-	l->take.is_on = false;
-	if (!l->take.is_unsaid)
+	l->lock.is_taking = false;
+	if (!l->lock.is_unsaid)
 		return;
-	l->take.is_unsaid = false;
+	l->lock.is_unsaid = false;
 	report(ls, c, l, LEASE_IS_HELD);
 }
 
@@ -267,11 +267,11 @@ void lease_op_answer(struct leases *ls, struct shard_ctx *c, const struct op_ans
 			lease_release(ls, c, l);
 		return;
 	}
-	if (!l->take.is_unsaid || a->result == OP_FAILED || a->result == OP_MOVED) {
+	if (!l->lock.is_unsaid || a->result == OP_FAILED || a->result == OP_MOVED) {
 		lease_forget_take(ls, c, l);
 		return;
 	}
-	l->take.is_on = l->take.is_unsaid = false;
+	l->lock.is_taking = l->lock.is_unsaid = false;
 	struct msg *m = report(ls, c, l, LEASE_IS_HELD);
 	m->lease.has_take = true;
 	m->lease.taken = (uint8_t)a->result;
@@ -368,8 +368,8 @@ void lease_send(struct leases *ls, struct shard_ctx *c, struct lease *l, struct 
 	list_remove(&l->ready);
 	l->ttl_ms = (int32_t)ef->cmd.ttl_ms;
 	l->at = c->now;
-	if (l->take.is_wanted && !l->lock.was_sent) {
-		l->take.is_on = true;
+	if (l->lock.wants_take && !l->lock.was_sent) {
+		l->lock.is_taking = true;
 		ctx_ask(c, &(struct op_ask){.is_leases = true,
 				   .handle = l->handle,
 				   .kind = CMD_TAKE,
@@ -443,7 +443,7 @@ static void acquire(struct leases *ls, struct shard_ctx *c, struct msg *m)
 	l->is_startup = m->lease_acquire.is_startup;
 	l->stream = m->lease_acquire.stream;
 	m->lease_acquire.stream = NULL;
-	l->take.is_wanted = m->lease_acquire.takes;
+	l->lock.wants_take = m->lease_acquire.takes;
 	l->at = c->now;
 	list_init(&l->ready);
 	if (!ctx_service(c, l->svc) || (!l->asking && !ctx_serves(c, l->slot))) {

@@ -27,17 +27,13 @@ enum lease_state {
 	LEASE_STATES
 };
 
-/* What Redis may know of the lock. */
+/* What Redis may know of the lock, and the take of its entry, which goes right behind the first lock. */
 struct lease_lock {
 	bool was_ours : 1;    /* found with our value */
 	bool was_missing : 1; /* re-created: to be verified */
 	bool was_sent : 1;    /* Redis may have it */
-};
-
-/* The take of its entry, right behind its first lock. */
-struct lease_take {
-	bool is_wanted : 1;
-	bool is_on : 1;     /* it has gone, and its answer counts: nothing went wrong with the lock */
+	bool wants_take : 1;
+	bool is_taking : 1; /* that has gone, and its answer counts: nothing went wrong with the lock */
 	bool is_unsaid : 1; /* held, which is said with that answer */
 };
 
@@ -60,7 +56,6 @@ struct lease { /* 100,000 of them: keep it near 100 bytes */
 	bool use_eval : 1;
 	bool by_delifeq : 1; /* of the unlock in flight */
 	struct lease_lock lock;
-	struct lease_take take;
 };
 
 enum {

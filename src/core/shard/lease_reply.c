@@ -58,7 +58,7 @@ static void locked(struct leases *ls, struct shard_ctx *c, struct lease *l)
 {
 	ctx_metrics(c, l->svc)->c[M_ACQUIRE_OK]++;
 	lease_confirm(ls, c, l);
-	l->take.is_unsaid = true;
+	l->lock.is_unsaid = true;
 }
 
 static struct msg *acquired(struct leases *ls, struct shard_ctx *c, struct lease *l, enum metric_service how)
@@ -193,7 +193,7 @@ static void lease_answered(struct leases *ls, struct shard_ctx *c, struct lease 
 {
 	switch ((enum lease_state)l->state) {
 	case LEASE_ACQUIRING:
-		if (reply->kind == REPLY_OK && l->take.is_on) {
+		if (reply->kind == REPLY_OK && l->lock.is_taking) {
 			locked(ls, c, l);
 		} else if (reply->kind == REPLY_OK) {
 			acquired(ls, c, l, M_ACQUIRE_OK);

@@ -248,10 +248,10 @@ static void about_feed(struct facts *f, const struct coord_service *s, const str
 		facts_next(f, "nothing else of its stream until it is acknowledged or a dead letter");
 		return;
 	}
-	if (feed->dead.n) {
-		command_id_format(id, feed->dead.last);
+	if (feed->n_dead) {
+		command_id_format(id, feed->dead);
 		facts_add(
-			f, "%u of its entries became dead letters since it is here, the last one %s", feed->dead.n, id);
+			f, "%u of its entries became dead letters since it is here, the last one %s", feed->n_dead, id);
 		facts_advice(f, "sluicectl entries-dlq show %s --stream %.300s", s->rules->name, e->stream->bytes);
 	}
 	command_id_format(id, feed->pos);
