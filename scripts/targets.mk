@@ -142,6 +142,8 @@ check-includes:
 check-source:
 	@scripts/check-source --self-test
 	@scripts/check-source .
+	@scripts/check-stale --self-test
+	@scripts/check-stale .
 check-core-symbols: $(LIB_OBJ)
 	@scripts/check-core-symbols --self-test
 	@scripts/check-core-symbols $(B)

@@ -51,37 +51,12 @@ static atomic_ullong n_dropped;
 static _Thread_local bool is_in_tap; /* a tap that logs is not told about it */
 
 static const char *const level_names[] = {"error", "warn", "notice", "info", "debug"};
-static const char *const format_names[] = {"auto", "journal", "text", "json"};
 
 /* ---- names */
-
-static int name_index(const char *name, const char *const *names, int n)
-{
-	for (int i = 0; i < n; i++)
-		if (strcmp(name, names[i]) == 0)
-			return i;
-	return -1;
-}
 
 const char *log_level_name(enum log_level level)
 {
 	return level_names[level];
-}
-
-bool log_level_parse(const char *name, enum log_level *out)
-{
-	int i = name_index(name, level_names, sizeof(level_names) / sizeof(level_names[0]));
-	if (i >= 0)
-		*out = (enum log_level)i;
-	return i >= 0;
-}
-
-bool log_format_parse(const char *name, enum log_format *out)
-{
-	int i = name_index(name, format_names, sizeof(format_names) / sizeof(format_names[0]));
-	if (i >= 0)
-		*out = (enum log_format)i;
-	return i >= 0;
 }
 
 /* ---- settings */

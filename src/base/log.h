@@ -1,4 +1,4 @@
-/* log - one line per fact, to stderr. Any thread; the only lock besides the mailboxes.
+/* log - one line per fact, to stderr. Any thread; it has a lock, as the mailboxes and base/secret have.
  * Formats: text (time, level, text), journal ("<N>text", sd-daemon priorities), json (one object per line), auto
  * = journal when $JOURNAL_STREAM names our stderr, else text. In json, every key=value of the text is a member of its
  * own, too. Rate limit: a burst of 200 lines, then 100 a second; what was left out is said as "suppressed n=N". error
@@ -17,15 +17,11 @@ void log_open(enum log_level level, enum log_format format);
 void log_set_level(enum log_level level);
 /* Would a line of that level be written? For arguments that are dear to make. Any thread. */
 bool log_is_on(enum log_level level);
-/* One line: other control characters, newlines too, are replaced. Subject to the rate limit. Any thread.
- * */
+/* One line: other control characters, newlines too, are replaced. Subject to the rate limit. Any thread. */
 void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* A line that an operator asked for: a notice, but neither log.level nor the rate limit leaves it out. */
 void log_asked(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 const char *log_level_name(enum log_level level); /* "error" "warn" "notice" "info" "debug" */
-bool log_level_parse(const char *name, enum log_level *out);
-/* "auto", "journal", "text", "json"; false: none of them, *out is unchanged. */
-bool log_format_parse(const char *name, enum log_format *out);
 /* Also hands each line (already formatted text, no newline) to fn, for `sluicectl events`. fn must be quick and
  * thread-safe. NULL = off. */
 typedef void log_tap_fn(void *arg, enum log_level level, const char *text);

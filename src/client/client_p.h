@@ -34,7 +34,7 @@ enum lease_state { LEASE_WORKS, LEASE_STOPS, LEASE_SAYS, LEASE_GONE };
 struct client_lease {
 	struct heap_node turn; /* the fence, or when an answer is told again */
 	struct link news;      /* in worker's news when one of the next is to be said */
-	bool is_gone_news, is_ended_news;
+	bool is_ended_news;
 	enum lease_state state;
 	char *name;
 	void *user;

@@ -234,7 +234,7 @@ static void ctl_rows_put_value(struct buf *b, const struct field *f, const char 
 		put_rows(b, f, row);
 		break;
 	case KIND_EMBEDDED:
-		break; /* put_fields goes into it */
+		break; /* ctl_rows_put_fields goes into it */
 	}
 }
 

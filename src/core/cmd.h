@@ -130,7 +130,8 @@ enum cmd_kind {
 	/* script; .id .now_ms .trim .check -> INT 1 | 0: was there already | -1: not our token | -2: .check, and the
 	 * stream has never had such an id | -3: there is no position, somebody has deleted it */
 	CMD_FEED_ACK,
-	CMD_FEED_FAIL, /* script; .pause .retry = tries  -> POSITION .integer = tries .wait_ms | NIL: not our token | INT -3 */
+	/* script; .pause .retry = tries  -> POSITION .integer = tries .wait_ms | NIL: not our token | INT -3 */
+	CMD_FEED_FAIL,
 	/* script; .end .ttl_ms, .pause of the try that a death costs -> INT 1 | 2: position and stream deleted | 0: not
 	 * our token */
 	CMD_FEED_CLOSE,

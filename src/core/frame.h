@@ -1,5 +1,5 @@
 /* frame - the worker protocol's messages as data (INTERFACE 4). codec/frame turns bytes into these and back;
- * core/session decides. Strings are slices into the decoder's memory and are valid during the turn only. */
+ * core/coord/session decides. Strings are slices into the decoder's memory and are valid during the turn only. */
 #pragma once
 #include "base/mono.h"
 #include <stdbool.h>

@@ -4,10 +4,10 @@
  * A *handle* names an entry held by the coordinator: generation << 32 | index. Shards only carry it around.
  * A *tag* names a command in flight inside one shard.
  *
- * Who decides what: the coordinator owns the one record of each entry (core/ledger) and routes by slot, because only it
- * knows the topology. Shards own locks and their renewal (core/lease), the reading of load-balancer streams
- * (core/reader), the execution and repetition of single operations (core/retry) and the recovery of peers' entries
- * (core/reconcile). */
+ * Who decides what: the coordinator owns the one record of each entry (core/coord/ledger) and routes by slot, as only
+ * it knows the topology. Shards own locks and their renewal (core/shard/lease), the reading of load-balancer streams
+ * (core/shard/reader), the execution and repetition of single operations (core/shard/retry), the recovery of entries
+ * of peers (core/shard/reconcile). */
 #pragma once
 #include "base/log.h" /* enum log_level only: core itself writes no line */
 #include "core/cmd.h"

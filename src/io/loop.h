@@ -11,8 +11,8 @@
 struct loop;
 typedef void loop_fn(void *arg, mono_ms now);
 
-/* Stopped; on_deadline runs on the thread that runs it. name: for logs, copied. Ends the process when libuv cannot.
- * */
+/* Stopped; on_deadline runs on the thread that runs it. name: for logs, copied. Ends the process when
+ * libuv cannot. */
 struct loop *loop_new(const char *name, loop_fn *on_deadline, void *arg);
 /* Runs with host, on its thread: loop_run and loop_stop are host's alone. Free it before host. */
 struct loop *loop_attach(struct loop *host, const char *name, loop_fn *on_deadline, void *arg);

@@ -427,13 +427,6 @@ void unix_unlisten(struct unix_listener *l, bool unlink_path)
 	uv_close((uv_handle_t *)&l->pipe, unix_on_listener_closed);
 }
 
-int unix_listener_fd(const struct unix_listener *l)
-{
-	uv_os_fd_t fd = -1;
-	uv_fileno((const uv_handle_t *)&l->pipe, &fd);
-	return fd;
-}
-
 void unix_set_data(struct unix_conn *c, void *data)
 {
 	c->data = data;

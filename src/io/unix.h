@@ -36,7 +36,6 @@ struct unix_events {
 enum err_code unix_listen(uv_loop_t *loop, const char *path, int fd, mode_t mode, const char *group,
 	const struct unix_events *ev, void *arg, struct unix_listener **out, struct err *err);
 void unix_unlisten(struct unix_listener *l, bool unlink_path); /* connections stay */
-int unix_listener_fd(const struct unix_listener *l);
 /* Adopts a connected descriptor (descriptor store); on failure (ERR_INVALID) it stays the caller's. */
 enum err_code unix_adopt(
 	uv_loop_t *loop, int fd, const struct unix_events *ev, void *arg, struct unix_conn **out, struct err *err);

@@ -1,5 +1,5 @@
-/* daemon - the coordinator thread's own state, for the files of run/ that live on it: coord_thread, control_socket,
- * metrics_page, reload, service. Owner: the coordinator's thread. */
+/* daemon - the coordinator thread's own state, for the files of run/ that live on it: coord_thread, readiness,
+ * reload, worker_socket, and those of control/ and metrics/. Owner: the coordinator's thread. */
 #pragma once
 #include "config/config.h"
 #include "core/coord/coord_p.h"
@@ -58,7 +58,6 @@ struct daemon_fleet {
 
 struct daemon_topology {
 	struct topology_client *client;
-	bool was_known;
 	char why[512];                                 /* last failure */
 	uint64_t refused[DAEMON_ENDPOINTS][REFUSAL_N]; /* by configured endpoint */
 };
@@ -128,18 +127,18 @@ typedef void reload_row_fn(void *arg, const char *path, const char *before, cons
 /* Validates everything first. ERR_OK: applied what may be applied live; else nothing changed and err says why. */
 enum err_code daemon_reload(struct daemon *d, reload_row_fn *fn, void *arg, struct err *err);
 
-/* service.c: what the service manager sees. */
+/* readiness.c: what the service manager sees. */
 void service_tick(struct daemon *d); /* once a second: READY, STATUS, WATCHDOG */
 void service_dump(struct daemon *d); /* SIGUSR1: the state to the log */
 
-/* metrics_page.c */
+/* metrics/page.c */
 void metrics_page(struct daemon *d, struct buf *out);
 /* That shard has stopped: what it counted by service or in all is the coordinator's from now on. */
 void metrics_keep(struct daemon *d, uint16_t shard);
 /* Answers a GET of the metrics listener: appends the body, returns the status. arg is the daemon. */
 int metrics_http(void *arg, const char *path, struct buf *body, const char **content_type);
 
-/* control_socket.c */
+/* control/socket.c */
 enum err_code control_socket_open(struct daemon *d, int fd, struct control_socket **out, struct err *err);
 /* Ends every request ("the daemon is stopping") and stops listening. NULL is fine. */
 void control_socket_close(struct control_socket *c);

@@ -38,12 +38,11 @@ struct snapshot_conn {
 	bool is_relaxed;
 	uint8_t handoff;                /* enum handoff_state */
 	uint8_t maint;                  /* enum redis_maint_state */
-	uint8_t n_old;                  /* connections that were left and not closed yet */
 	char endpoint[HANDOFF_ADDRESS]; /* dialled */
 	char peer[HANDOFF_PEER];        /* who answers there; "" = nobody */
 	char why[HANDOFF_WHY];          /* the last attempt to move or to come back failed; "" = it did not */
 };
-/* "idle" "relaxed" "handing-off" "draining" (role_conns_move.c) */
+/* "idle" "relaxed" "handing-off" "draining" (role_conn_move.c) */
 const char *snapshot_conn_word(const struct snapshot_conn *c);
 
 struct snapshot_handoff {
@@ -68,8 +67,7 @@ struct snapshot { /* of one shard, as of .at */
 	struct snapshot_handoff handoff;
 	struct metrics_redis redis;
 	struct shard_refused refused;
-	bool has_clock;
-	int64_t clock_offset_ms; /* the server's minus ours */
+	int64_t clock_offset_ms; /* the server's minus ours; 0 until it is known */
 	struct hist lag;
 	size_t n_services;
 	struct snapshot_service services[];

@@ -1,4 +1,4 @@
-/* service - what the service manager sees besides the calls of daemon.h. Coordinator thread. */
+/* readiness - what the service manager sees besides the calls of daemon.h. Coordinator thread. */
 #pragma once
 #include "base/mono.h"
 

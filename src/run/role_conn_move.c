@@ -272,10 +272,8 @@ static void add_conn(const struct role_conns *ls, struct snapshot *sn, const str
 	redis_addr_format(redis_addr_of(l->cur->conn), c->endpoint, sizeof c->endpoint);
 	redis_peer(l->cur->conn, c->peer, sizeof c->peer);
 	snprintf(c->why, sizeof c->why, "%s", handoff_reason(ls->handoff, l->id));
-	for (const struct role_link *lc = l->old; lc; lc = lc->next) {
-		c->n_old++;
+	for (const struct role_link *lc = l->old; lc; lc = lc->next)
 		sn->n_in_flight += lc->n_open;
-	}
 	sn->n_in_flight += l->cur->n_open;
 }
 

@@ -1,4 +1,4 @@
-/* role_conn_p - what connections.c (connections, sending) and role_conns_move.c (handoffs) share. */
+/* role_conn_p - what role_conn.c (connections, sending) and role_conn_move.c (handoffs) share. */
 #pragma once
 #include "run/role_conn.h"
 
@@ -61,7 +61,7 @@ struct role_conns {
 	bool is_quitting;
 };
 
-/* connections.c */
+/* role_conn.c */
 struct role_conn *role_conn_by_id(struct role_conns *ls, uint32_t id); /* NULL: gone */
 struct role_conn *role_conn_first(struct role_conns *ls);
 /* The next of them: command, subscriber, then the readers; NULL: no more. */
@@ -74,7 +74,7 @@ void role_conn_say_lost(const struct role_conn *l, size_t n); /* commands that a
 void role_link_send(struct role_link *lc, const struct cmd *cmd, struct inflight f, mono_ms deadline);
 mono_ms role_conn_timeout(const struct role_conns *ls, const struct role_conn *l, mono_ms now); /* relaxed or not */
 
-/* role_conns_move.c */
+/* role_conn_move.c */
 void role_conns_event(struct role_conns *ls, struct handoff_event *ev);
 /* Tells the handoff policy what happened to l, and performs what it decides. */
 void role_conn_event(struct role_conn *l, enum handoff_event_kind kind, struct slice text);

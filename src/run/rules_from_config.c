@@ -204,8 +204,7 @@ void rules_of_redis(const struct config *c, const char *password, struct redis_t
 		.maint = maint_of(c),
 		.maint_endpoint_type = c->maintenance.endpoint_type,
 		.max_reply_elements = 1u << 20,
-		.max_reply_bytes = 1u << 30,
-		.max_obuf_bytes = 4u << 20};
+		.max_reply_bytes = 1u << 30};
 }
 
 enum err_code rules_of_tls(const struct config *c, struct redis_tls **out, struct err *err)

@@ -298,7 +298,7 @@ static void send_snapshot(struct shard_thread *s, mono_ms now)
 	sn->n_leases = shard_n_leases(s->core);
 	sn->redis = *shard_metrics(s->core);
 	s->is_refused = shard_refused(s->core, now, &sn->refused);
-	sn->has_clock = shard_clock_offset(s->core, &sn->clock_offset_ms);
+	sn->clock_offset_ms = shard_clock_offset(s->core);
 	sn->lag = s->clock.lag;
 	role_conns_snapshot(s->role_conns, sn);
 	for (size_t i = 0; i < SERVICES_MAX; i++) {

@@ -442,12 +442,6 @@ void worker_socket_drop(struct worker_socket *d, uint64_t session)
 		watch_process(d, session, fd);
 }
 
-size_t worker_socket_pending(const struct worker_socket *d, uint64_t session)
-{
-	const struct worker_conn *w = conn_of(d, session);
-	return w ? unix_write_pending(w->conn) : 0;
-}
-
 void worker_socket_limits(struct worker_socket *d, const struct config *c)
 {
 	d->max_frame = c->workers.max_frame_bytes;

@@ -31,5 +31,3 @@ int worker_socket_let_go(struct worker_socket *d, uint64_t session, struct buf *
 enum err_code worker_socket_adopt(struct worker_socket *d, int fd, const struct state_conn *r, struct err *err);
 /* Stops listening and closes every connection, without a word to workers. NULL is fine. */
 void worker_socket_close(struct worker_socket *d);
-/* Bytes that this worker has not taken yet; 0 for an unknown one. */
-size_t worker_socket_pending(const struct worker_socket *d, uint64_t session);

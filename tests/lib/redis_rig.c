@@ -89,8 +89,7 @@ static void on_deadline(void *arg, mono_ms now)
 void rig_init(struct rig *r)
 {
 	alarm(60);
-	*r = (struct rig){.opts = {.times = {.connect_ms = 2000, .backoff_initial_ms = 10, .backoff_max_ms = 40},
-				  .max_obuf_bytes = 1 << 20}};
+	*r = (struct rig){.opts = {.times = {.connect_ms = 2000, .backoff_initial_ms = 10, .backoff_max_ms = 40}}};
 	buf_init(&r->story);
 	buf_str(&r->story, "");
 	r->loop = loop_new("test", on_deadline, r);

@@ -15,11 +15,6 @@ void cell_use_colour(bool on)
 	use_colour = on;
 }
 
-bool cell_colour(void)
-{
-	return use_colour;
-}
-
 void cell_use_columns(size_t n)
 {
 	n_columns = n;

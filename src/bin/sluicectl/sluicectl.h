@@ -82,8 +82,6 @@ void cell_use_colour(bool on);
 /* How wide the terminal is, for all output from here on; 0, as at first: none, nothing is wrapped or shortened. */
 void cell_use_columns(size_t n);
 size_t cell_columns(void);
-/* Whether colours are on. */
-bool cell_colour(void);
 /* The escape sequence for a word like "down", or NULL. */
 const char *cell_colour_of(const char *word);
 /* Appends s so that it cannot drive the terminal: control characters become '?' (UTF-8 stays). */

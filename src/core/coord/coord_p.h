@@ -50,9 +50,8 @@ struct service_reader {
 struct service_grant {
 	struct link turn; /* in coord.services.turns: who is granted next, by its pass */
 	uint32_t n;       /* what the outstanding grant allows */
-	bool is_short;
-	uint32_t again; /* entries to read beyond free credits, once, in as many reads as it takes */
-	bool is_again;  /* the outstanding grant is of those */
+	uint32_t again;   /* entries to read beyond free credits, once, in as many reads as it takes */
+	bool is_again;    /* the outstanding grant is of those */
 };
 
 /* Are entries that we hold pending for us in Redis? entry_intake.c. */
@@ -383,7 +382,7 @@ enum { OWN_WHY_CAP = 1000 };
 bool coord_is_own_key(const struct coord *c, const struct coord_service *s, const struct own_name *name,
 	char why[static OWN_WHY_CAP]);
 
-/* coord_adopt.c: a session that lives through a restart of the daemon */
+/* session_adopt.c: a session that lives through a restart of the daemon */
 void worker_on_adopt(struct coord *c, const struct coord_event *ev);
 /* May its connection be handed to the next process as it is? Not when it waits for an answer that only this
  * process knows of. */
@@ -407,7 +406,7 @@ void coord_leave(
 void coord_is_back(struct coord *c, struct coord_service *s); /* takes it back, of a former process */
 void coord_on_left(struct coord *c, const struct msg *m);     /* an answer to either */
 
-/* shared by the files of coord_entry */
+/* shared by the entry_*.c */
 struct credits_service *entry_reserved_of(struct coord *c, const struct coord_service *s);
 /* It counts against the reservations of its service, until it is assigned or leaves the way to it. Again: nothing.
  * */

@@ -192,7 +192,6 @@ static void send_op_to(struct coord *c, struct entry *e, uint16_t shard, bool as
 	m->handle = entry_handle(e);
 	m->svc = e->svc;
 	e->op_shard = shard;
-	e->op_asking = asking;
 }
 
 void entry_send_op(struct coord *c, struct entry *e)

@@ -1,5 +1,5 @@
 /* ledger - the coordinator's one record of every entry this daemon has to do with, from its reading to Redis'
- * confirmation of its outcome. Storage, states and look-up; the journey itself is in coord_entry.c. Pure. Owner: the
+ * confirmation of its outcome. Storage, states and look-up; the journey itself is in entry_*.c. Pure. Owner: the
  * coordinator.
  *
  *   (read) -> LOCKING -> TAKING -> READY -> ASSIGNED -> FINISHING -> (gone)
@@ -112,10 +112,10 @@ struct entry {
 	bool was_told : 1;      /* a worker may know of it: it changes hands only through the LBS */
 	bool is_start : 1;      /* own pending at start-up */
 	bool start_counted : 1; /* counts in coord.n_start: its lock is being asked for */
-	bool lease_asking : 1, op_asking : 1;
-	bool op_resent : 1;   /* it may have been done by an earlier try */
-	bool verify : 1;      /* assigned: a take is under way to verify it */
-	bool wants_reply : 1; /* finishing: the session waits for ok */
+	bool lease_asking : 1;  /* its lease was asked for after an ASK */
+	bool op_resent : 1;     /* it may have been done by an earlier try */
+	bool verify : 1;        /* assigned: a take is under way to verify it */
+	bool wants_reply : 1;   /* finishing: the session waits for ok */
 	bool has_followers : 1;
 	bool has_retry_ms : 1; /* its worker said when it is to come back: retry_ms */
 	bool in_active : 1;    /* is in the service's map of running streams */

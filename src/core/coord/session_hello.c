@@ -1,4 +1,4 @@
-/* coord_hello - a worker arrives: accepted, greeted, given back what it held. */
+/* session_hello - a worker arrives: accepted, greeted, given back what it held. */
 #include "core/coord/coord_p.h"
 #include <assert.h>
 #include <stdio.h>

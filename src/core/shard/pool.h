@@ -7,7 +7,7 @@
 
 struct shard_pool {
 	struct slab slab;
-	uint32_t *gens; /* one per record; changes with pool_renew and pool_put */
+	uint32_t *gens; /* one per record; changes with shard_pool_renew and shard_pool_put */
 	uint32_t n_gens;
 };
 

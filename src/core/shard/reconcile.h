@@ -23,7 +23,7 @@ void reconcile_expired(struct reconcile *rc, struct shard_ctx *c, struct slice s
 void reconcile_reply(struct reconcile *rc, struct shard_ctx *c, uint64_t tag, const struct reply *reply);
 /* The answer to a call of a repair; too late: ignored. */
 void reconcile_lock_answer(struct reconcile *rc, struct shard_ctx *c, const struct msg_lock_answer *m);
-/* The answer to an operation that a repair asked of core/retry. */
+/* The answer to an operation that a repair asked of core/shard/retry. */
 void reconcile_op_answer(struct reconcile *rc, struct shard_ctx *c, const struct op_answer *a);
 /* Sends what is due. Returns the next deadline. */
 mono_ms reconcile_flush(struct reconcile *rc, struct shard_ctx *c);

@@ -23,7 +23,7 @@ struct shard {
 	char run_id[64];            /* of the server last seen; "" = none yet */
 	mono_ms time_at, time_sent; /* the server's clock is asked for, and was */
 	int64_t clock_offset_ms;
-	bool has_offset, is_stopped;
+	bool is_stopped;
 	uint32_t n_turns; /* that may have been checked */
 };
 
@@ -80,7 +80,6 @@ static void time_reply(struct shard *s, const struct reply *reply)
 	if (reply->kind != REPLY_INT)
 		return;
 	s->clock_offset_ms = reply->integer - (s->ctx.wall_ms - (s->ctx.now - s->time_sent) / 2);
-	s->has_offset = true;
 }
 
 static mono_ms time_settle(struct shard *s)
@@ -474,11 +473,9 @@ bool shard_refused(const struct shard *s, mono_ms now, struct shard_refused *out
 	return refusals_now(&s->ctx.refusals, now, out);
 }
 
-bool shard_clock_offset(const struct shard *s, int64_t *out_ms)
+int64_t shard_clock_offset(const struct shard *s)
 {
-	if (s->has_offset)
-		*out_ms = s->clock_offset_ms;
-	return s->has_offset;
+	return s->clock_offset_ms;
 }
 
 void shard_feed_sums(const struct shard *s, uint16_t svc, int64_t *n_behind, int64_t *n_blocked)

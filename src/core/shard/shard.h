@@ -28,8 +28,8 @@ struct shard_lengths {
 };
 /* False: nothing that work depends on. now: monotonic ms. */
 bool shard_refused(const struct shard *s, mono_ms now, struct shard_refused *out);
-/* The server's clock minus ours, ms, as measured last; false: not known yet. */
-bool shard_clock_offset(const struct shard *s, int64_t *out_ms);
+/* The server's clock minus ours, ms, as measured last; 0 until then. */
+int64_t shard_clock_offset(const struct shard *s);
 #define SHARD_LENGTHS_UNKNOWN ((struct shard_lengths){-1, -1, -1, -1, -1, -1, -1, -1})
 /* Entries mode: entries of the service that are read here and not acknowledged, streams that wait for a retry. */
 void shard_feed_sums(const struct shard *s, uint16_t svc, int64_t *n_behind, int64_t *n_blocked);

@@ -47,9 +47,9 @@ struct shard_service {
 	struct metrics_service metrics;
 };
 
-/* One operation that a part asks of core/retry, and what it came to. */
+/* One operation that a part asks of core/shard/retry, and what it came to. */
 struct op_ask {
-	bool is_leases; /* asked by core/lease: .handle names the lease; sent once, any trouble is OP_FAILED */
+	bool is_leases; /* asked by core/shard/lease: .handle names the lease; sent once, any trouble is OP_FAILED */
 	uint64_t handle;
 	enum cmd_kind kind;
 	enum dead_reason reason;
@@ -63,7 +63,7 @@ struct op_ask {
 	uint64_t tag;
 };
 struct op_answer {
-	bool is_leases; /* core/lease's: what its take came to; or, is_released, an operation has ended its lease */
+	bool is_leases; /* lease.c's: what its take came to; or, is_released, an operation has ended its lease */
 	bool is_released;
 	bool is_unlocked; /* its lock is deleted already */
 	uint64_t handle;  /* then, and no tag */
@@ -113,7 +113,7 @@ struct shard_ctx {
 	int64_t wall_ms;
 	struct effects *out;
 	struct rng rng;
-	bool is_up, is_subscriber_up; /* the command connection, the subscriber */
+	bool is_up; /* the command connection */
 	struct shard_slots slots;
 	struct shard_news news;
 	struct shard_service **services; /* by svc */

@@ -1,4 +1,4 @@
-/* io/redis_addr - what an address says about where it leads. Inside io/redis only; pure. */
+/* io/redis/addr - what an address says about where it leads. Inside io/redis only; pure. */
 #pragma once
 #include "io/redis/conn.h"
 #include <sys/socket.h>

@@ -514,16 +514,6 @@ bool redis_is_up(const struct redis_conn *c)
 	return c->state == CONN_UP;
 }
 
-bool redis_is_full(const struct redis_conn *c)
-{
-	return c->wire && c->opts.max_obuf_bytes && wire_pending(c->wire) > c->opts.max_obuf_bytes;
-}
-
-size_t redis_n_in_flight(const struct redis_conn *c)
-{
-	return c->queue.n_in_flight;
-}
-
 int redis_resp(const struct redis_conn *c)
 {
 	return c->server.resp;

@@ -1,6 +1,6 @@
 /* io/redis - one connection to one Redis endpoint that is reopened for ever. RESP3 (RESP2 where the server has
  * none), plain, TLS or unix socket. hiredis parses the replies; the socket, TLS and the order of replies are ours on
- * libuv (redis_wire.c says why). Owner: one loop thread. No policy besides: resolve, connect, handshake, deadlines,
+ * libuv (wire.h says why). Owner: one loop thread. No policy besides: resolve, connect, handshake, deadlines,
  * reconnect with jittered backoff.
  *
  * Happy path: resolve (uv_getaddrinfo) -> connect (several addresses: a race) -> [TLS] -> HELLO 3 [AUTH] SETNAME ->
@@ -66,9 +66,8 @@ struct redis_opts {
 	const char *maint_endpoint_type; /* "internal-ip" …; "auto" = derived from addr and peer */
 	size_t max_reply_elements;       /* of one array; all arrays of a reply: 16 times as many */
 	size_t max_reply_bytes;          /* of one reply or push, 0 = any */
-	size_t max_obuf_bytes;           /* redis_conn_is_full beyond it */
 	bool is_subscriber;              /* only (P)SUBSCRIBE is sent on it; messages go to on_push */
-	bool stay_down;                  /* do not reconnect by itself: after on_down it waits for redis_conn_retry */
+	bool stay_down;                  /* do not reconnect by itself: after on_down it waits for redis_retry */
 };
 
 struct redis_events {
@@ -104,8 +103,6 @@ void redis_send_asking(
 void redis_leave(struct redis_conn *c, mono_ms at, mono_ms silent_ms);
 /* Has it been through its handshake, and is not lost? */
 bool redis_is_up(const struct redis_conn *c);
-bool redis_is_full(const struct redis_conn *c); /* output buffer over max_obuf_bytes */
-size_t redis_n_in_flight(const struct redis_conn *c);
 int redis_resp(const struct redis_conn *c);          /* 3 or 2 */
 int64_t redis_client_id(const struct redis_conn *c); /* from CLIENT ID, -1 unknown */
 bool redis_is_valkey(const struct redis_conn *c);    /* HELLO says so */

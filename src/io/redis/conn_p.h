@@ -15,10 +15,10 @@
 
 enum conn_state {
 	CONN_WAITING,    /* for retry_at; MONO_NEVER = for redis_retry */
-	CONN_RESOLVING,  /* for the look-up, until attempt_deadline */
-	CONN_CONNECTING, /* for one address, until step_deadline */
-	CONN_SECURING,   /* for TLS, until attempt_deadline */
-	CONN_GREETING,   /* for an answer of the handshake, until attempt_deadline */
+	CONN_RESOLVING,  /* for the look-up, until dial.deadline */
+	CONN_CONNECTING, /* for one address, until dial.step_deadline */
+	CONN_SECURING,   /* for TLS, until dial.deadline */
+	CONN_GREETING,   /* for an answer of the handshake, until dial.deadline */
 	CONN_UP,
 	CONN_DROPPED, /* for the idle handle, which tells the owner */
 	CONN_CLOSED   /* for the idle handle, which tells the last NULLs, and for the handles to close */

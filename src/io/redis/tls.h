@@ -1,4 +1,4 @@
-/* io/redis_tls - one TLS session over memory buffers, and the material that sessions share.
+/* io/redis/tls - one TLS session over memory buffers, and the material that sessions share.
  * Inside io/redis only. No socket here: bytes are fed in and taken out, so nothing can block or stall. */
 #pragma once
 #include "base/buf.h"

@@ -161,12 +161,6 @@ struct buf *wire_out(struct wire *w, size_t len, bool is_secret)
 	return &w->out;
 }
 
-size_t wire_pending(const struct wire *w)
-{
-	size_t queued = w->is_sending ? uv_stream_get_write_queue_size(&w->h.stream) : 0;
-	return w->out.len - w->out_pos + queued;
-}
-
 /* ---- reading */
 
 static void wire_on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *out)

@@ -1,4 +1,4 @@
-/* io/redis_wire - the bytes of one connection attempt: one socket (TCP or unix), TLS on it when asked.
+/* io/redis/wire - the bytes of one connection attempt: one socket (TCP or unix), TLS on it when asked.
  * Inside io/redis only. Owner: the connection's loop thread. A wire is used once; wire_close frees it when the
  * loop has let go. Promise: after wire_close no callback comes; callbacks never run inside a call of the owner
  * except where said. */
@@ -29,7 +29,6 @@ enum err_code wire_secure(struct wire *w, struct redis_tls *tls, const char *nam
 struct buf *wire_out(struct wire *w, size_t len, bool is_secret);
 /* Gives the kernel what it takes. An error is kept and told by on_end in a later round. */
 void wire_flush(struct wire *w);
-size_t wire_pending(const struct wire *w);      /* bytes the kernel has not taken yet */
 void wire_set_owner(struct wire *w, void *arg); /* the events' argument from now on */
 bool wire_peer(const struct wire *w, struct sockaddr_storage *out);
 void wire_close(struct wire *w); /* NULL is fine */

@@ -1,7 +1,7 @@
 /* control - what the files of the control door share: one request, its life, and how a verb answers. Coordinator
  * thread.
  *
- * A verb is a function of control_verbs. It writes rows with control_row and ends with control_end, or it leaves
+ * A verb is a control_verb_fn, in socket.c's table. It adds rows to .out and ends with control_end, or it leaves
  * a job: a step that runs from the door's pump until it ends the request. Nothing is freed before the pump's next
  * round, so a request may be ended from anywhere. Promise: a step writes a bounded amount and waits while the
  * client does not read. */
@@ -63,18 +63,17 @@ struct coord_service *control_service_held(struct control_req *q, const char *na
 
 /* ---- verbs */
 typedef void control_verb_fn(struct control_req *q);
-control_verb_fn control_status, control_ls, control_show, control_workers, control_nodes,
-	control_version; /* control_view.c */
+control_verb_fn control_status, control_ls, control_show, control_workers, control_nodes, control_version; /* view.c */
 control_verb_fn control_metrics, control_explain, control_events, control_doctor;
 control_verb_fn control_pause, control_resume, control_drain, control_undrain, control_give_back, control_revoke,
-	control_add, control_scan, control_refresh, control_reload; /* control_operate.c */
+	control_add, control_scan, control_refresh, control_reload; /* operate.c */
 control_verb_fn control_dlq;
 control_verb_fn control_fleet;
 /* Tells the other daemons what our workers can take, once in a while and when it has changed. Every second. */
 void control_fleet_tick(struct daemon *d, mono_ms now);
 control_verb_fn control_waits; /* delayed ls, now, drop; ls --waiting */
 
-/* ---- views of the core, control_view.c and view.c */
+/* ---- views of the core, view.c and state.c */
 struct view_service { /* one service's share of the ledger */
 	int64_t n[CTL_STATE_N];
 	int64_t in_use;
@@ -110,7 +109,7 @@ bool control_match(struct control_req *q, struct view_match *m);
 /* The lock's key; caller frees. */
 char *view_lock_key(const struct entry *e);
 
-/* ---- what the daemon said, control_events.c */
+/* ---- what the daemon said, events.c */
 struct control_events;
 /* Taps the log: every line goes to its followers, through a mailbox. Coordinator's thread. */
 struct control_events *control_events_open(struct daemon *d);

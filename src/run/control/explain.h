@@ -1,4 +1,4 @@
-/* control_explain - one clear line why an entry that this daemon holds runs or does not; control_explain_remote.c
+/* explain - one clear line why an entry that this daemon holds runs or does not; explain_remote.c
  * looks in Redis for what it does not hold. Coordinator thread. */
 #pragma once
 #include "run/control/control.h"
