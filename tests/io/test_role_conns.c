@@ -218,11 +218,11 @@ Test(role_conns, subscriber_hears_both, .init = up)
 	struct buf said, script;
 	buf_init(&said);
 	buf_init(&script);
-	begin_new(SCRIPTS(OPTED_IN "expect PSUBSCRIBE\nwait 200\nsend " SUBSCRIBED EVENT("e2") EVENT("e3") "\n"));
+	begin_new(SCRIPTS(OPTED_IN "expect PSUBSCRIBE\nmeet\nwait 50\nsend " SUBSCRIBED EVENT("e2") EVENT("e3") "\n"));
 	add_moving(&said, 3, 0);
 	buf_str(&script, OPTED_IN "expect PSUBSCRIBE\nsend " SUBSCRIBED EVENT("e1") "\ntrickle ");
 	add_escaped(&script, said.data, said.len);
-	buf_str(&script, "\nwait 100\nsend " EVENT("e2") "\nwait 200\ntrickle " EVENT("e3") "\n");
+	buf_str(&script, "\nmeet\nsend " EVENT("e2") "\nwait 100\ntrickle " EVENT("e3") "\n");
 	begin_old(SCRIPTS(text_of(&script)));
 	role_conns_open(R.role_conns, CONN_SUBSCRIBER, SERVICE_NONE);
 	cr_assert(role_conns_rig_until(&R, "up subscriber\n", 1));

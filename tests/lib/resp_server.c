@@ -14,6 +14,7 @@
 #include <strings.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { MAX_CONNS = 64, HEARD_BYTES = 16384, MAX_ARGS = 64, LINE_BYTES = 8192 };
@@ -227,6 +228,25 @@ static bool trickle(struct client *c, const char *bytes, size_t n)
 	return true;
 }
 
+/* False = nobody came within half a minute. */
+static bool meet(void)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static pthread_cond_t came = PTHREAD_COND_INITIALIZER;
+	static unsigned n; /* who is odd waits for the next one */
+	struct timespec until;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 30;
+	int rc = 0;
+	pthread_mutex_lock(&lock);
+	const unsigned pair = n++ / 2;
+	pthread_cond_broadcast(&came);
+	while (rc == 0 && n < 2 * pair + 2)
+		rc = pthread_cond_timedwait(&came, &lock, &until);
+	pthread_mutex_unlock(&lock);
+	return rc == 0;
+}
+
 /* False = the connection ends here. */
 static bool run_line(struct client *c, char *line)
 {
@@ -248,6 +268,8 @@ static bool run_line(struct client *c, char *line)
 		struct pollfd p = {.fd = c->server->stop_pipe[0], .events = POLLIN};
 		return poll(&p, 1, atoi(rest)) == 0;
 	}
+	if (strcmp(line, "meet") == 0)
+		return meet();
 	if (strcmp(line, "mute") == 0) {
 		while (next_command(c))
 			;

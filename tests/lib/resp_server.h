@@ -6,6 +6,7 @@
  *   trickle BYTES   the same, one byte per segment
  *   hello           expect HELLO, then a good RESP3 answer (id 7)
  *   wait MS         lets time pass (reads nothing)
+ *   meet            goes on together with another connection, of any server, that comes to its own
  *   mute            reads and answers nothing until the client goes
  *   deaf            does not even read until the client goes
  *   close           closes now      reset   closes with RST
