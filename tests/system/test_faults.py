@@ -248,7 +248,7 @@ class Scenario:
             self.names.discard(f"{self.svc}.added")  # nobody was promised anything yet: the first answer is that the script is not known
         elif self.is_for("delayed_now", "delayed_drop"):
             self.names.add(f"{self.svc}.added")  # its first try is that the script is not known: nothing is forgotten yet
-            p = self.ctl("add", self.svc, self.stream("added"), "--in", "2s")
+            p = self.ctl("add", self.svc, self.stream("added"), "--in", "8s")
             yield from until(lambda: p.poll() is not None or self.is_hit(), 5, "it waits")
             self.ctl("delayed", self.what.split("_")[1], self.svc)
         elif self.is_for("sift") and held:
