@@ -72,14 +72,14 @@ def poisoned(t, bad_keys, n_keys=50, is_over=is_all_done, **entries):
     poisons = set()
     for k, kinds in bad_keys.items():
         ids = [text(r.db.cmd("XADD", k, "*", "poison" if x == "p" else "n", i)) for i, x in enumerate(kinds)]
-        poisons.update(id for id, x in zip(ids, kinds) if x == "p")
+        poisons.update((k, id) for id, x in zip(ids, kinds) if x == "p")  # two streams may have one id
         keys[k] = [id for id, x in zip(ids, kinds) if x == "g"]
     for k in keys:
         lbs(r.db, "orders", k)
     fleet = EntryFleet(t, d, 3)
     t.wait(lambda: is_over(r.db, keys), 60, "all acknowledged or dead")
     letters = dead(r.db)
-    assert {x["_orig_id"] for x in letters} == poisons and len(letters) == len(poisons), letters
+    assert {(x["_dlq_stream"], x["_orig_id"]) for x in letters} == poisons and len(letters) == len(poisons), letters
     for x in letters:
         assert x["_dlq_reason"] == "max_retries_exceeded" and x["_tries"] == "4", x
         assert x["_dlq_error"].startswith("worker died"), x
