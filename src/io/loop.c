@@ -93,6 +93,8 @@ static void run_tasks(struct loop *l)
 static void run_deferred(struct loop *l)
 {
 	size_t n = l->n_deferred; /* what is added meanwhile waits for the next round */
+	if (!n)
+		return;
 	for (size_t k = 0; k < n; k++) {
 		struct deferred d = l->deferred[k];
 		d.fn(d.arg);
