@@ -324,6 +324,18 @@ def test_python(t):
     everything(t, ["python3", os.path.join(SUITE, "worker.py")])
 
 
+@limit(60)
+def test_python_is_not_deaf_while_it_begins(t):
+    """Two hundred streams at once are not two hundred forks before the daemon is heard again: who has ended takes the next."""
+    r = t.redis()
+    d = t.daemon(r, service={"read_batch": 200})
+    names = [f"s{i}" for i in range(200)]
+    Added(r.db).many("orders", names, {})
+    c = Client(t, d, ["python3", os.path.join(SUITE, "worker.py")], 200)
+    finished(t, r, [c], names)
+    assert len({x["pid"] for x in c.rows("begin")}) < 100
+
+
 @limit(240)
 def test_python_threads(t):
     os.environ["CLIENT_MODE"] = "threads"

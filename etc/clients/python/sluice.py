@@ -256,10 +256,15 @@ class Child:
     number back."""
 
     def __init__(self, pool):
-        mine, its = sockets.socketpair()
         sys.stdout.flush()
         sys.stderr.flush()
-        self.pid = os.fork()
+        mine, its = sockets.socketpair()
+        try:
+            self.pid = os.fork()
+        except OSError:
+            mine.close()
+            its.close()
+            raise
         if self.pid == 0:
             try:
                 mine.close()
@@ -309,6 +314,7 @@ class Child:
 class Children:
     def __init__(self, engine):
         self.engine, self.idle, self.all, self.zombies = engine, [], set(), set()
+        self.waiting, self.fork_at = collections.deque(), 0  # calls without a process yet; the ms when one may be begun
         self.until = mmap.mmap(-1, 8)
 
     def moved(self, until_ms):
@@ -316,21 +322,41 @@ class Children:
 
     def start(self, lease, rows):
         self.reap()
+        lease.runner = None
         if self.idle:
-            c = self.idle.pop()
+            self.give(self.idle.pop(), lease, rows)
         else:
+            self.waiting.append((lease, rows))
+
+    def turn(self):
+        """One process more for what waits. Only one: between two forks the daemon is heard, and who has ended takes the next."""
+        if not self.waiting or now_ms() < self.fork_at:
+            return
+        try:
             c = Child(self)
+        except OSError as e:  # too many processes, no memory: those that are there go on
+            log.warning("no process can be started: %s; trying again each second", e.strerror or e)
+            self.fork_at = now_ms() + 1000
+        else:
             self.all.add(c)
             self.engine.sel.register(c, selectors.EVENT_READ, c.on_event)
+            self.give(c, *self.waiting.popleft())
+
+    def give(self, c, lease, rows):
         c.lease, lease.runner = lease, c
         c.send(lease.line + b"\n" + (b"null" if rows is None else json.dumps(rows).encode()) + b"\n")
 
     def cancel(self, lease):
-        self.signal(lease.runner, signal.SIGUSR1)
+        if lease.runner:
+            self.signal(lease.runner, signal.SIGUSR1)
+        else:
+            self.waiting = collections.deque(x for x in self.waiting if x[0] is not lease)
+            self.engine.post(self.engine.reported, lease, ["e", "stopped", {}])
 
     def kill(self, lease):
-        lease.runner.is_killed = True
-        self.signal(lease.runner, signal.SIGKILL)
+        if lease.runner:
+            lease.runner.is_killed = True
+            self.signal(lease.runner, signal.SIGKILL)
 
     def signal(self, c, sig):
         c.is_spent = True  # whenever it is delivered, it meets no other call
@@ -349,6 +375,8 @@ class Children:
             c.lease = None
             if c.is_spent:
                 c.sock.shutdown(sockets.SHUT_WR)
+            elif self.waiting:
+                self.give(c, *self.waiting.popleft())
             else:
                 self.idle.append(c)
         self.engine.reported(lease, what)
@@ -443,6 +471,10 @@ def child_main(worker, sock, until):
 
 class Inside:
     """Threads and tasks of this process: asked to stop they may; what does not ends the process."""
+    waiting = ()
+
+    def turn(self):
+        pass
 
     def __init__(self, engine):
         self.engine = engine
@@ -601,6 +633,7 @@ class Engine:
                     f, args = self.posted.popleft()
                     f(*args)
                 self.look_at_the_time()
+                self.runners.turn()
                 for x in list(self.acks.values()):
                     self.ack(x)
                 self.flush()
@@ -616,6 +649,8 @@ class Engine:
     def wait(self):
         """Seconds to the next deadline, None when there is none."""
         at = [x.stop_by for x in self.stopping]
+        if self.runners.waiting:
+            at.append(self.runners.fork_at)
         if self.until and self.until != self.fenced:
             at.append(self.until - self.lead)
         if not self.sock and not self.error:

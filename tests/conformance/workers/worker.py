@@ -21,7 +21,7 @@ def note(e, job, **more):
 
 
 def begin(job):
-    note("begin", job, service=job.service, id=job.id, retry=job.retry, info=job.info, trace=job.trace)
+    note("begin", job, service=job.service, id=job.id, retry=job.retry, info=job.info, trace=job.trace, pid=os.getpid())
 
 
 def plain(fields):
