@@ -646,7 +646,7 @@ def daemon_reads_slowly(c):
 
 
 def clock_off(c, ms):
-    c.daemon.welcome = {"now_ms": int(now_ms()) + ms}
+    c.daemon.clock_ms = ms
     c.start()
     c.daemon.wait_session(1)
     status = c.exits()
@@ -670,7 +670,7 @@ def clock_of_another_host_behind(c):
 @behaviour
 def clock_a_little_off(c):
     """Within lease_ms is good; so is a daemon that does not say now_ms (0.1)."""
-    c.daemon.welcome = {"now_ms": int(now_ms()) - 1500}
+    c.daemon.clock_ms = -1500
     s = c.session()
     c.daemon.wait_frame("done", lease=c.daemon.assign(s, "s"))
     c.daemon.welcome = {"now_ms": None}

@@ -105,6 +105,7 @@ class Daemon:
         self.until, self.is_frozen, self.is_up, self.n_leases, self.n_sessions = 0, False, False, 0, 0
         self.answers = lambda f: True     # does this result get its ok?
         self.welcome = {}                 # fields that replace those of the next welcomes
+        self.clock_ms = 0                 # so far ahead is the clock that its welcomes tell
         self.resumes = lambda lease: True  # is it still the worker's? True, or the outcome for `gone`
         self.entries = {}                 # lease -> what it is fed: see feed()
         self.knows_sessions = True
@@ -264,7 +265,7 @@ class Daemon:
                 self.ended.add(lease)
         s.was_greeted = True
         w = {"v": 1, "server": "conformance", "node": "n1", "session": f"s-{s.number}", "lease_ms": self.lease_ms, "ping_ms": self.ping_ms,
-             "resume_ms": 2000, "max_frame": LIMIT, "until_ms": self.next_until(), "now_ms": int(now_ms()), "resumed": resumed, "gone": gone}
+             "resume_ms": 2000, "max_frame": LIMIT, "until_ms": self.next_until(), "now_ms": int(now_ms()) + self.clock_ms, "resumed": resumed, "gone": gone}
         s.send("welcome", **{**w, **self.welcome})
         s.was_welcome = True
         for lease in resumed:
