@@ -19,7 +19,7 @@ enum {
 	SUSPECT_ALONE_MS = 10000, /* worked on so long, it has not killed its worker */
 	SUSPECT_WAIT_MS = 30000,  /* then a worker is let run empty for it */
 	SUSPECT_HUSH_MS = 10000,  /* entries mode: so long other streams of a worker wait for suspects, in a row */
-	STOP_WAIT_MS = 500,
+	STOP_WAIT_MS = 800,
 	STOP_LISTEN_MS = 50, /* results that workers have sent by now are read */
 	UNLOCK_WAIT_MS = 200,
 	LOST_SHARD_MS = 1000,

@@ -1003,10 +1003,10 @@ Test(coord, a_handover_waits_a_moment_for_its_mark, .init = story_ready, .fini =
 {
 	W.is_leaving_shown = true;
 	story_event((struct coord_event){.kind = COORD_STOP});
-	story_until(1499);
+	story_until(1799);
 	expect_story("[ 1000] s leave 0-0 retry=0\n");
-	story_until(1500);
-	expect_story("[ 1500] ends with 0\n");
+	story_until(1800);
+	expect_story("[ 1800] ends with 0\n");
 }
 
 Test(coord, a_result_that_was_sent_before_a_handover_is_delivered, .init = story_ready, .fini = story_down)
@@ -1049,8 +1049,8 @@ Test(coord, a_handover_waits_no_longer_than_it_says, .init = story_ready, .fini 
 	story_up(1, (struct frame){.kind = FRAME_CREDITS});
 	story_clear();
 	story_event((struct coord_event){.kind = COORD_STOP});
-	story_until(1600);
-	expect_story("[ 1500] ends with 0\n");
+	story_until(1900);
+	expect_story("[ 1800] ends with 0\n");
 }
 
 Test(coord, a_finish_that_takes_longer_than_the_lease_does_not_spin, .init = story_ready, .fini = story_down)
