@@ -211,7 +211,7 @@ static void enc_sift(struct enc *e)
 {
 	put_lbs_script(e, SCRIPT_SIFT, own_consumer(e));
 	put_i64(e, e->c->count);
-	put_i64(e, COMMAND_SIFT_BUDGET);
+	put_i64(e, e->c->count ? COMMAND_SIFT_BUDGET : COMMAND_LOOK_PAGE);
 }
 
 static void enc_done(struct enc *e)

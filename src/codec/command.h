@@ -52,6 +52,7 @@ const char *command_name(enum cmd_kind k); /* "lock" "renew" "read" … for logs
 #define COMMAND_LOCK_SEP "<MUTEX_KEY_SEP>"
 /* Bytes of a dead letter's _dlq_error; of a reason while the entry waits. */
 enum { COMMAND_SIFT_BUDGET = 500 }; /* entries that one sift looks at: some 4 ms of the server */
+enum { COMMAND_LOOK_PAGE = 100 };   /* and one that delivers nothing */
 enum { COMMAND_ERROR_MAX = 1024, COMMAND_REASON_MAX = 256 };
 /* The key of trial writes in the slot of `base`, a load-balancer stream: named like a lock of the stream
  * sluiced-doctor, so that no rule of its own is needed, but no lock, for it has no id. Nobody ever keeps it.

@@ -54,7 +54,8 @@ static const struct field status_service_fields[] = {F(ctl_status_service, servi
 	F(ctl_status_service, owned), F(ctl_status_service, credits), F(ctl_status_service, credits_in_use),
 	F(ctl_status_service, workers), F(ctl_status_service, lbs_length), F(ctl_status_service, lbs_pending),
 	F(ctl_status_service, unassigned_oldest_age_ms), F(ctl_status_service, owned_oldest_age_ms),
-	F(ctl_status_service, dlq_length), F(ctl_status_service, entries_dlq_length), END};
+	F(ctl_status_service, dlq_length), F(ctl_status_service, entries_dlq_length),
+	F(ctl_status_service, streams_idle), END};
 
 static const struct field status_fields[] = {F(ctl_status, ready), F(ctl_status, draining), F(ctl_status, reasons),
 	F(ctl_status, node), F(ctl_status, version), F(ctl_status, pid), F(ctl_status, uptime_ms),

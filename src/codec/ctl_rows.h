@@ -45,6 +45,7 @@ struct ctl_status_service {
 	int64_t unassigned_oldest_age_ms, owned_oldest_age_ms;
 	int64_t dlq_length;
 	int64_t entries_dlq_length; /* entries mode; < 0 = not */
+	int64_t streams_idle;       /* likewise: of those assigned, without an entry for their worker */
 };
 
 struct ctl_status {

@@ -96,7 +96,9 @@ enum cmd_kind {
 	 * NIL gone | INT 0 not as expected | INT 2 entry deleted: acked */
 	CMD_LATER,
 	/* script: like READ without blocking, but entries of streams that run are put to wait at once, not delivered ->
-	 * ENTRIES, .integer = how many were put away */
+	 * ENTRIES, .integer = how many were put away. .count 0: nothing is delivered -> of each stream that waits the
+	 * first of its entries that nobody has read, as far as one page shows; .integer = how many were merged into
+	 * what waits for their running stream */
 	CMD_SIFT,
 	/* script: what is due goes back to the LBS, at most .count; .position: where to look on for streams that nobody
 	 * runs -> COUNTS, see enum due_count */

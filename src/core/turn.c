@@ -80,6 +80,7 @@ void msg_fini(struct msg *m)
 	case MSG_LEASE_RELEASE:
 	case MSG_LEASE_FORGET:
 	case MSG_LEASE_RENEW:
+	case MSG_WAITING:
 	case MSG_SCAN:
 	case MSG_FLEET:
 	case MSG_RENEW_ALL:

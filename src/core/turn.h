@@ -34,6 +34,9 @@ enum msg_kind {
 	/* both ways: a lock expired; from the shard that saw it, by the coordinator to every shard that reads a
 	 * service */
 	MSG_EXPIRED,
+	/* both ways: streams of .svc wait for a credit; from the shard that reads the load-balancer stream, by the
+	 * coordinator to every shard when none is free */
+	MSG_WAITING,
 	MSG_SCAN,      /* of .svc: reconcile now. No payload */
 	MSG_FLEET,     /* what our workers can take, to be told to the other daemons; nobody waits */
 	MSG_RENEW_ALL, /* renew everything now, scan later (maintenance announced, reconnect). No payload */
@@ -198,6 +201,10 @@ struct msg_expired {
 	struct entry_id id;
 	struct text *stream;
 };
+struct msg_waiting {
+	uint32_t n;        /* streams, as far as one look has told */
+	uint32_t n_merged; /* adds for running streams that were merged by that look */
+};
 struct msg_feed_open {
 	struct entry_id token; /* the load-balancer entry */
 	struct text *stream;
@@ -320,6 +327,7 @@ struct msg_not_started {
 	X(OP, op)                                                                                                      \
 	X(LOCK_CALL, lock_call)                                                                                        \
 	X(EXPIRED, expired)                                                                                            \
+	X(WAITING, waiting)                                                                                            \
 	X(FEED_OPEN, feed_open)                                                                                        \
 	X(FEED_START, feed_start)                                                                                      \
 	X(FEED_ACK, feed_ack)                                                                                          \

@@ -54,7 +54,7 @@ struct snapshot_handoff {
 
 struct snapshot_service {
 	uint16_t svc;
-	int64_t entries_behind, blocked; /* entries mode, see shard_feed_sums */
+	struct shard_feeds feeds; /* entries mode */
 	struct shard_lengths lengths;
 	struct metrics_service m;
 };

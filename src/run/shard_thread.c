@@ -306,10 +306,10 @@ static void send_snapshot(struct shard_thread *s, mono_ms now)
 			s->names[i].used ? shard_service_metrics(s->core, s->names[i].svc) : NULL;
 		if (!m)
 			continue;
-		sn->services[sn->n_services++] = (struct snapshot_service){
-			.svc = s->names[i].svc, .lengths = shard_lengths(s->core, s->names[i].svc), .m = *m};
-		struct snapshot_service *row = &sn->services[sn->n_services - 1];
-		shard_feed_sums(s->core, row->svc, &row->entries_behind, &row->blocked);
+		sn->services[sn->n_services++] = (struct snapshot_service){.svc = s->names[i].svc,
+			.feeds = shard_feeds_of(s->core, s->names[i].svc),
+			.lengths = shard_lengths(s->core, s->names[i].svc),
+			.m = *m};
 	}
 	struct run_msg rm = {.kind = RUN_SNAPSHOT, .shard = s->index, .snapshot = sn};
 	if (!mailbox_send(s->to_coord, &rm, false))

@@ -419,10 +419,53 @@ struct slice model_plain_stream(const struct model_entry *e)
 	return (struct slice){in.p + n, (size_t)(end - in.p) - n};
 }
 
+static bool is_among(const struct slice *names, size_t n, struct slice name)
+{
+	for (size_t i = 0; i < n; i++)
+		if (slice_same(names[i], name))
+			return true;
+	return false;
+}
+
+/* Nothing is delivered: the page is as it was before the first merge. */
+static void model_look(
+	struct model_redis *m, struct model_stream *s, const struct command_names *names, struct reply *out)
+{
+	struct entry_batch *b = out->entries;
+	struct entry_id page[COMMAND_LOOK_PAGE];
+	struct slice seen[COMMAND_LOOK_PAGE];
+	size_t n = 0, n_seen = 0;
+	for (size_t i = model_stream_find(s, entry_id_next(s->delivered)); i < s->n && n < COMMAND_LOOK_PAGE; i++)
+		page[n++] = s->v[i].id;
+	for (size_t i = 0; i < n; i++) {
+		const struct model_entry *e = model_stream_get(s, page[i]);
+		const bool is_named = model_plain_stream(e).p;
+		struct slice name = slice_copy(model_plain_stream(e));
+		if (is_named && names->same_stream != SAME_STREAM_ALLOW && is_running(m, names, name, page[i])) {
+			out->integer += names->same_stream == SAME_STREAM_COALESCE && merge(m, s, names, name, page[i]);
+		} else if (!is_named || !is_among(seen, n_seen, name)) {
+			model_read_entry(e, false, &b->v[b->n++]);
+			if (is_named) {
+				seen[n_seen++] = name;
+				continue;
+			}
+		}
+		mem_free((void *)(uintptr_t)name.p);
+	}
+	for (size_t i = 0; i < n_seen; i++)
+		mem_free((void *)(uintptr_t)seen[i].p);
+}
+
 void model_sift(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
 	struct reply *out)
 {
 	struct model_stream *s = model_group_of(m, c, names, out);
+	if (c->count == 0) { /* that the group is gone is for others to say */
+		*out = (struct reply){.kind = REPLY_ENTRIES, .entries = model_batch_new(COMMAND_LOOK_PAGE)};
+		if (s)
+			model_look(m, s, names, out);
+		return;
+	}
 	if (!s)
 		return;
 	struct entry_batch *b = model_batch_new((size_t)c->count);

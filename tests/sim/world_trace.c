@@ -8,6 +8,7 @@
 static const char *const msg_names[MSG_N] = {[MSG_SLOTS] = "slots",
 	[MSG_SERVICE] = "service",
 	[MSG_SERVICE_GONE] = "service_gone",
+	[MSG_WAITING] = "waiting",
 	[MSG_CREDITS] = "credits",
 	[MSG_LEASE_ACQUIRE] = "lease_acquire",
 	[MSG_LEASE_RELEASE] = "lease_release",

@@ -204,7 +204,7 @@ static void put_service_words(struct buf *b, yyjson_val *service)
 		owned += yyjson_get_sint(v);
 	}
 	bool is_paused = yyjson_is_true(cell_value(service, "paused"));
-	int64_t dead = cell_number(service, "entries_dlq_length");
+	int64_t dead = cell_number(service, "entries_dlq_length"), idle = cell_number(service, "streams_idle");
 	if (!owned && !is_paused && dead <= 0)
 		return;
 	const size_t from = b->len;
@@ -219,10 +219,13 @@ static void put_service_words(struct buf *b, yyjson_val *service)
 		buf_printf(b, "owned %lld", (long long)owned);
 	yyjson_obj_foreach(cell_value(service, "owned"), i, n, key, v)
 	{
-		if (yyjson_get_sint(v) <= 0)
+		const char *state = yyjson_get_str(key);
+		if (!state || yyjson_get_sint(v) <= 0)
 			continue;
-		buf_printf(b, "%s%lld %s", separator, (long long)yyjson_get_sint(v), yyjson_get_str(key));
+		buf_printf(b, "%s%lld %s", separator, (long long)yyjson_get_sint(v), state);
 		separator = ", ";
+		if (idle > 0 && strcmp(state, "assigned") == 0)
+			buf_printf(b, ", %lld of them idle", (long long)idle);
 	}
 	if (owned && oldest >= 0) {
 		buf_str(b, "), oldest ");

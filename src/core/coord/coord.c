@@ -185,6 +185,9 @@ static void coord_on_msg(struct coord *c, struct msg m)
 	case MSG_EXPIRED:
 		coord_spread_expired(c, &m);
 		break;
+	case MSG_WAITING:
+		coord_on_waiting(c, &m);
+		break;
 	case MSG_EMPTY:
 		coord_on_empty(c, &m);
 		break;

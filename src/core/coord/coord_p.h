@@ -469,6 +469,8 @@ void coord_relay(struct coord *c, struct msg *m); /* m moves */
 void coord_on_group_lost(struct coord *c, const struct msg *m);
 /* MSG_EXPIRED: to every shard that reads a service. */
 void coord_spread_expired(struct coord *c, const struct msg *m);
+/* MSG_WAITING: streams wait for a credit. None is free: every shard hears of it. */
+void coord_on_waiting(struct coord *c, const struct msg *m);
 /* On one server every key shares a slot: dead letters go by one script. r must not be known to shards yet. */
 void coord_fit_to_topology(const struct coord *c, struct service_rules *r);
 /* COORD_SERVICES: the table by a start or a reload. What is not in it any more is going; references move. */

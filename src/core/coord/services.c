@@ -182,6 +182,29 @@ static void grant(struct coord *c, struct coord_service *s)
 	coord_send(c, s->reader.shard, msg_credits(credits))->svc = s->svc;
 }
 
+/* No stream of the service may be begun, and only because of those that run. */
+static bool is_full(const struct coord *c, const struct coord_service *s)
+{
+	uint16_t pos = coord_pos(c, s);
+	const struct credits_service *ps = &c->place.service[pos];
+	if (c->place.is_draining || ps->is_paused || !ps->is_on)
+		return false;
+	return ps->owned >= ps->max_streams || credits_free(&c->place, pos) <= ps->reserved - ps->granted;
+}
+
+void coord_on_waiting(struct coord *c, const struct msg *m)
+{
+	struct coord_service *s = coord_service(c, m->svc);
+	if (!s)
+		return;
+	s->m.c[M_MERGED] += m->waiting.n_merged;
+	if (m->waiting.n == 0 || !is_full(c, s))
+		return;
+	for (uint16_t i = 0; i < c->shards.n; i++)
+		if (c->shards.v[i].is_on)
+			coord_send(c, i, msg_waiting((struct msg_waiting){.n = m->waiting.n}))->svc = s->svc;
+}
+
 static void assign_ready(struct coord *c, struct coord_service *s)
 {
 	uint16_t pos = coord_pos(c, s);

@@ -468,6 +468,13 @@ static void feed_start(struct shard_ctx *c, struct feed *f, const struct msg_fee
 	f->sent[0] = (struct feed_sent){.id = m->told, .at = c->now, .ends = true, .is_all = true};
 	f->sent_cap = f->n_sent = f->n_frames = 1;
 	f->cursor = f->top = feed_later(m->told, f->cursor);
+	f->idle.has_told = true;
+}
+
+static void feed_hold(struct feed *f)
+{
+	f->is_held = true;
+	f->idle.is_yielding = false;
 }
 
 static void feed_end_by(struct feeds *fs, struct shard_ctx *c, struct feed *f, enum feed_end end)
@@ -505,7 +512,7 @@ void feed_msg(struct feeds *fs, struct shard_ctx *c, struct msg *m)
 	if (m->kind == MSG_FEED_START)
 		feed_start(c, f, &m->feed_start);
 	else if (m->kind == MSG_FEED_HOLD)
-		f->is_held = true;
+		feed_hold(f);
 	else if (m->kind == MSG_FEED_SHARE)
 		feed_set_alone(c, f, false);
 	else if (m->kind == MSG_FEED_ACK)
@@ -527,14 +534,56 @@ struct feed *feed_of_tag(const struct feeds *fs, uint64_t tag)
 	return shard_pool_find(&fs->pool, tag_gen(tag), tag_index(tag) & ~FEED_READ_BIT);
 }
 
-void feed_sums(const struct feeds *fs, uint16_t svc, int64_t *n_behind, int64_t *n_blocked)
+/* Its worker has nothing to do. */
+static bool feed_rests(const struct feed *f)
 {
-	*n_behind = *n_blocked = 0;
+	return f->state == FEED_RUNNING && !f->is_held && f->was_empty && f->n_sent == 0 &&
+	       !feed_is_newer(f->ack, f->pos) && !f->is_woken;
+}
+
+struct shard_feeds feed_sums(const struct feeds *fs, uint16_t svc)
+{
+	struct shard_feeds sums = {0};
 	uint32_t pos = 0;
 	for (const struct feed *f; (f = feed_next_feed(fs, &pos));) {
 		if (f->svc != svc)
 			continue;
-		*n_behind += f->n_sent + (f->buf ? f->buf->n - f->n_told : 0);
-		*n_blocked += f->state == FEED_BLOCKED || f->state == FEED_FAILING;
+		sums.behind += f->n_sent + (f->buf ? f->buf->n - f->n_told : 0);
+		sums.blocked += f->state == FEED_BLOCKED || f->state == FEED_FAILING;
+		sums.idle += feed_rests(f);
+	}
+	return sums;
+}
+
+/* Which feeds give up their credits, in this order. */
+enum feed_yields { FEED_YIELDS_ALREADY, FEED_YIELDS_UNTOLD, FEED_YIELDS_TOLD, FEED_YIELDS_N };
+
+static bool feed_may_yield(const struct shard_ctx *c, const struct feed *f, enum feed_yields which)
+{
+	if (which == FEED_YIELDS_ALREADY)
+		return f->idle.is_yielding;
+	if (f->idle.is_yielding || f->reading || !feed_rests(f)) /* what a read on its way finds is no later look */
+		return false;
+	return which == FEED_YIELDS_TOLD ? f->idle.has_told && c->now >= f->idle.since + FEED_YIELD_MS
+					 : !f->idle.has_told;
+}
+
+void feed_yield(struct feeds *fs, struct shard_ctx *c, uint16_t svc, uint32_t n)
+{
+	const struct shard_service *s = ctx_service(c, svc);
+	if (!s || !s->rules->entries.idle_release_ms)
+		return;
+	for (int which = 0; which < FEED_YIELDS_N; which++) {
+		uint32_t pos = 0;
+		for (struct feed *f; n && (f = feed_next_feed(fs, &pos));) {
+			if (f->svc != svc || !feed_may_yield(c, f, (enum feed_yields)which))
+				continue;
+			n--;
+			if (f->idle.is_yielding)
+				continue;
+			f->idle.is_yielding = true;
+			f->read_at = c->now;
+			feed_plan(fs, c, f);
+		}
 	}
 }

@@ -30,7 +30,11 @@ void feed_tick(struct feeds *fs, struct shard_ctx *c);
 mono_ms feed_flush(struct feeds *fs, struct shard_ctx *c);
 /* Without Redis traffic and without a word. */
 void feed_forget_all(struct feeds *fs, struct shard_ctx *c);
-/* Open feeds of a service: entries told or read and not confirmed, and feeds that wait for a retry. */
-void feed_sums(const struct feeds *fs, uint16_t svc, int64_t *n_behind, int64_t *n_blocked);
+/* Open feeds of a service. */
+struct shard_feeds feed_sums(const struct feeds *fs, uint16_t svc);
+/* So many streams of the service wait for a credit: as many idle feeds end as after idle_release, each once one more
+ * read has found nothing. At once where the run was told nothing, else 100 ms after its last entry was acknowledged.
+ * With idle_release 0: none. */
+void feed_yield(struct feeds *fs, struct shard_ctx *c, uint16_t svc, uint32_t n);
 /* Asserts what holds between turns: entries are told in order and counted by their frames. */
 void feed_check(const struct feeds *fs);

@@ -49,8 +49,8 @@ void feed_drop_read(struct shard_ctx *c, struct feed *f)
 	f->cursor = feed_later(f->pos, f->ack);
 	if (f->n_sent)
 		f->cursor = feed_later(f->cursor, f->sent[f->sent_from + f->n_sent - 1].id);
-	f->was_empty = f->at_end = false;
-	f->empty_since = 0;
+	f->was_empty = f->at_end = f->idle.is_yielding = false;
+	f->idle.since = 0;
 }
 
 void feed_restart(struct shard_ctx *c, struct feed *f)
@@ -140,6 +140,7 @@ static bool feed_give_frame(struct shard_ctx *c, struct feed *f)
 			hist_add(&m->h[H_FEED_LATENCY], (double)(c->wall_ms - (int64_t)b->v[i].id.ms) / 1000);
 	}
 	f->n_told += n;
+	f->idle.has_told = true;
 	f->top = feed_later(f->top, b->v[f->n_told - 1].id);
 	struct msg_feed *told = feed_tell(c, f, FEED_HAS_ENTRIES);
 	told->json = frame_text(b, from, n, f->tries);
@@ -179,7 +180,7 @@ static void feed_pop_sent(struct shard_ctx *c, struct feed *f)
 	}
 	if (f->n_sent == 0) {
 		f->n_frames = f->sent_from = 0;
-		f->empty_since = f->was_empty ? c->now : 0;
+		f->idle.since = f->was_empty ? c->now : 0;
 		f->read_at = f->was_empty && feed_rules(c, f)->idle_release_ms ? c->now : f->read_at;
 	} else if (f->sent_from > f->sent_cap / 2) {
 		memmove(f->sent, f->sent + f->sent_from, f->n_sent * sizeof *f->sent);

@@ -32,6 +32,12 @@ struct feed_sent { /* an entry that was told and is not confirmed */
 	bool is_all; /* stands for all up to it: another shard has told them */
 };
 
+struct feed_idle {
+	mono_ms since;        /* when it was found empty; 0: it is not */
+	bool has_told : 1;    /* its worker was given an entry */
+	bool is_yielding : 1; /* another stream waits for its credit: it ends when the next read finds nothing */
+};
+
 struct feed { /* 10,000 idle ones: keep it near 500 bytes */
 	struct heap_node timer;
 	struct link ready; /* in the queue of scripts */
@@ -58,9 +64,9 @@ struct feed { /* 10,000 idle ones: keep it near 500 bytes */
 	uint8_t state, command, end, dead_reason, backoff;
 	mono_ms at; /* when the next script may be sent */
 	mono_ms read_at, read_sent, wait_ms;
-	mono_ms until;       /* blocked; burying: when a call that got lost is made again */
-	mono_ms nack_ms;     /* asked for by the worker, -1 = by the rules */
-	mono_ms empty_since; /* 0: not empty */
+	mono_ms until;   /* blocked; burying: when a call that got lost is made again */
+	mono_ms nack_ms; /* asked for by the worker, -1 = by the rules */
+	struct feed_idle idle;
 	mono_ms opened_at;
 	bool is_open : 1;    /* by the server of this connection */
 	bool was_open : 1;   /* told */
@@ -90,6 +96,7 @@ enum {
 	FEED_POLL_MIN_MS = 5,
 	FEED_POLL_BLIND_MS = 250, /* at most, where no push comes */
 	FEED_REARM_MS = 1000,     /* polls from here on arm again: the server's table is bounded */
+	FEED_YIELD_MS = 100,      /* so long nothing comes before one that has told something gives up its credit */
 	FEED_CHECK_MS = 30000,    /* an idle stream is looked at that often: was it made again? */
 	FEED_FIRST_COUNT = 16     /* of the first read; doubled while entries are small */
 };

@@ -205,11 +205,16 @@ static void feed_adapt_count(const struct entries_rules *r, struct feed *f, cons
 	f->count = f->count < fit ? f->count : (uint32_t)fit;
 }
 
-/* Empty for so long that its lease ends: said once. */
-static bool feed_is_idle(const struct entries_rules *r, const struct feed *f)
+/* Empty for so long that its lease ends, or somebody else waits for its credit: said once. */
+static bool feed_is_idle(struct shard_ctx *c, const struct feed *f)
 {
-	return r->idle_release_ms && f->n_sent == 0 && !feed_is_newer(f->ack, f->pos) && !f->is_woken &&
-	       f->read_sent >= f->empty_since + r->idle_release_ms;
+	mono_ms max = feed_rules(c, f)->idle_release_ms;
+	if (!max || f->n_sent || feed_is_newer(f->ack, f->pos) || f->is_woken)
+		return false;
+	bool is_time = f->read_sent >= f->idle.since + max;
+	if (f->idle.is_yielding && !is_time)
+		ctx_metrics(c, f->svc)->c[M_FEED_YIELDS]++;
+	return is_time || f->idle.is_yielding;
 }
 
 static void feed_found_nothing(struct feeds *fs, struct shard_ctx *c, struct feed *f)
@@ -221,19 +226,19 @@ static void feed_found_nothing(struct feeds *fs, struct shard_ctx *c, struct fee
 		f->singles = 0;
 		feed_clear(c, f);
 	}
-	if (!f->empty_since)
-		f->empty_since = f->read_sent;
+	if (!f->idle.since)
+		f->idle.since = f->read_sent;
 	f->wait_ms = f->wait_ms ? mono_min(f->wait_ms * 2, feed_poll_max(fs, c, f)) : FEED_POLL_MIN_MS;
 	if (f->by_push || c->now - f->opened_at > FEED_CHECK_MS)
 		f->is_open = false; /* is it still the same stream? */
-	if (feed_is_idle(r, f)) {
+	if (feed_is_idle(c, f)) {
 		f->is_held = true;
 		feed_tell(c, f, FEED_IS_IDLE);
 		return;
 	}
 	f->read_at = f->is_woken ? c->now : c->now + f->wait_ms;
 	if (r->idle_release_ms && f->n_sent == 0)
-		f->read_at = mono_min(f->read_at, mono_max(f->empty_since + r->idle_release_ms, c->now));
+		f->read_at = mono_min(f->read_at, mono_max(f->idle.since + r->idle_release_ms, c->now));
 	if (f->n_sent == 0) {
 		mem_free(f->sent);
 		f->sent = NULL;
@@ -249,8 +254,8 @@ static void feed_found_some(struct shard_ctx *c, struct feed *f, struct feed_bat
 	if (f->was_empty)
 		m->c[f->by_push ? M_FEED_WAKE_PUSH : M_FEED_WAKE_POLL]++;
 	feed_adapt_count(feed_rules(c, f), f, b);
-	f->was_empty = false;
-	f->empty_since = f->wait_ms = 0;
+	f->was_empty = f->idle.is_yielding = false;
+	f->idle.since = f->wait_ms = 0;
 	f->buf = b;
 	f->n_told = n_known;
 	f->cursor = b->v[b->n - 1].id;

@@ -46,6 +46,7 @@ enum cmd_kind reader_command(enum reader_query e)
 		[READER_QUERY_FEED_DLQ_LENGTH] = CMD_FEED_DLQ_LENGTH,
 		[READER_QUERY_UNBLOCK] = CMD_UNBLOCK,
 		[READER_QUERY_TRIAL] = CMD_TRIAL,
+		[READER_QUERY_LOOK] = CMD_SIFT,
 	};
 	return kinds[e];
 }
@@ -89,6 +90,7 @@ void reader_move(struct reader *r, struct shard_ctx *c, enum reader_state to, co
 		for (int e = READER_QUERY_READ; e < READER_QUERY_UNBLOCK; e++)
 			r->reader_queries[e].at = mono_min(r->reader_queries[e].at, c->now);
 		r->reader_queries[READER_QUERY_TRIAL].at = c->now + TRIAL_MS;
+		r->reader_queries[READER_QUERY_LOOK].at = c->now + LOOK_MS;
 		break;
 	case READER_AWAY:
 		r->reader_queries[READER_QUERY_GROUP].at = c->now + AWAY_MS;
@@ -114,7 +116,7 @@ static struct reader *open_reader(struct readers *rs, struct shard_ctx *c, uint1
 	}
 	r->reader_queries[READER_QUERY_UNBLOCK].at = MONO_NEVER;
 	r->reader_queries[READER_QUERY_TRIAL].gen = r->reader_queries[READER_QUERY_FLEET].gen =
-		r->reader_queries[READER_QUERY_UNBLOCK].gen;
+		r->reader_queries[READER_QUERY_LOOK].gen = r->reader_queries[READER_QUERY_UNBLOCK].gen;
 	effects_add(c->out, EFF_READER_OPEN)->svc = svc;
 	return r;
 }
@@ -227,7 +229,9 @@ void reader_command_up(struct readers *rs, struct shard_ctx *c)
 		r->audit.from = (struct entry_id){0};
 		r->reader_queries[READER_QUERY_TRIAL].at = c->trial_at;
 		r->reader_queries[READER_QUERY_FLEET].at = c->now;
-		r->reader_queries[READER_QUERY_FLEET].in_flight = false;
+		r->reader_queries[READER_QUERY_FLEET].in_flight = r->reader_queries[READER_QUERY_LOOK].in_flight =
+			false;
+		r->reader_queries[READER_QUERY_LOOK].at = c->now + LOOK_MS;
 		reader_wake(rs, c, r);
 	}
 }
@@ -261,6 +265,12 @@ void reader_fleet(struct readers *rs, struct shard_ctx *c, uint16_t svc, const s
 
 /* ---- sending ---- */
 
+/* Nothing may be read, though there are workers. */
+static bool is_without_credit(const struct shard_ctx *c, const struct reader *r)
+{
+	return r->grant.credits == 0 && r->grant.asked == 0 && ctx_service(c, r->svc)->credits != 0;
+}
+
 static bool is_enabled(const struct shard_ctx *c, const struct reader *r, enum reader_query e)
 {
 	if (!c->is_up && e != READER_QUERY_READ)
@@ -284,6 +294,8 @@ static bool is_enabled(const struct shard_ctx *c, const struct reader *r, enum r
 		return r->state == READER_RUN;
 	case READER_QUERY_FEED_DLQ_LENGTH:
 		return r->state == READER_RUN && reader_rules(c, r)->entries.is_on;
+	case READER_QUERY_LOOK:
+		return r->state == READER_RUN && reader_rules(c, r)->entries.is_on && is_without_credit(c, r);
 	case READER_QUERY_FLEET:
 		return r->state == READER_RUN && !r->is_fleet_forbidden && ctx_service(c, r->svc)->credits >= 0;
 	case READER_QUERY_UNBLOCK:
@@ -355,6 +367,7 @@ static void fill(struct shard_ctx *c, struct reader *r, enum reader_query e, str
 	case READER_QUERY_DLQ_LENGTH:
 	case READER_QUERY_FEED_DLQ_LENGTH:
 	case READER_QUERY_TRIAL:
+	case READER_QUERY_LOOK: /* .count 0 */
 	case READER_QUERY_N:
 		break;
 	}

@@ -22,6 +22,7 @@ enum reader_query {
 	READER_QUERY_TRIAL,           /* does the server take writes? One reader of the shard asks for all */
 	READER_QUERY_FLEET,           /* what our workers can take: told, where the user may write such a key */
 	READER_QUERY_FEED_DLQ_LENGTH, /* entries mode */
+	READER_QUERY_LOOK,            /* entries mode: while no credit is free, which streams wait for one? */
 	READER_QUERY_N
 };
 
@@ -78,7 +79,8 @@ enum {
 	AWAY_MS = 2000,
 	TRIAL_MS = 5000,
 	LEFT_MS = 100,
-	FLEET_MS = 10000
+	FLEET_MS = 10000,
+	LOOK_MS = 250
 };
 
 struct readers {

@@ -70,6 +70,16 @@ static void on_due(struct shard_ctx *c, struct reader *r, const struct reply *re
 	s->at = mono_min(s->at, mono_max(sv->due_at, c->now)); /* given back while it was asked */
 }
 
+/* Streams that wait for a credit: idle ones give theirs up. */
+static void on_look(struct shard_ctx *c, struct reader *r, const struct reply *reply)
+{
+	const struct msg_waiting waiting = {
+		.n = reply->entries ? (uint32_t)reply->entries->n : 0, .n_merged = (uint32_t)reply->integer};
+	r->reader_queries[READER_QUERY_LOOK].at = c->now + LOOK_MS;
+	if (waiting.n || waiting.n_merged)
+		ctx_msg(c, msg_waiting(waiting))->svc = r->svc;
+}
+
 static void reader_answered(struct shard_ctx *c, struct reader *r, enum reader_query e, struct reply *reply)
 {
 	struct reader_query_state *s = &r->reader_queries[e];
@@ -119,6 +129,9 @@ static void reader_answered(struct shard_ctx *c, struct reader *r, enum reader_q
 		break;
 	case READER_QUERY_TRIAL:
 		s->at = c->trial_at;
+		break;
+	case READER_QUERY_LOOK:
+		on_look(c, r, reply);
 		break;
 	case READER_QUERY_N:
 		break;
@@ -228,6 +241,7 @@ void reader_reply(struct readers *rs, struct shard_ctx *c, uint64_t tag, const s
 		reply.entries = NULL;
 		r->grant.asked = r->grant.credits = 0;
 		r->reader_queries[READER_QUERY_UNBLOCK].at = MONO_NEVER;
+		r->reader_queries[READER_QUERY_LOOK].at = c->now + LOOK_MS;
 	} else {
 		hist_add(&c->metrics.h[HR_COMMAND], (double)(c->now - s->sent) / 1000);
 	}

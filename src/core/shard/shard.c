@@ -312,6 +312,9 @@ static void shard_on_msg(struct shard *s, struct msg *m)
 	case MSG_EXPIRED:
 		reconcile_expired(s->reconcile, c, slice_of(m->expired.stream), m->expired.id);
 		break;
+	case MSG_WAITING:
+		feed_yield(s->feeds, c, m->svc, m->waiting.n);
+		break;
 	case MSG_FLEET:
 		reader_fleet(s->readers, c, m->svc, &m->fleet);
 		break;
@@ -478,9 +481,9 @@ int64_t shard_clock_offset(const struct shard *s)
 	return s->clock_offset_ms;
 }
 
-void shard_feed_sums(const struct shard *s, uint16_t svc, int64_t *n_behind, int64_t *n_blocked)
+struct shard_feeds shard_feeds_of(const struct shard *s, uint16_t svc)
 {
-	feed_sums(s->feeds, svc, n_behind, n_blocked);
+	return feed_sums(s->feeds, svc);
 }
 
 struct shard_lengths shard_lengths(const struct shard *s, uint16_t svc)

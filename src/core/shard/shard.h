@@ -31,7 +31,12 @@ bool shard_refused(const struct shard *s, mono_ms now, struct shard_refused *out
 /* The server's clock minus ours, ms, as measured last; 0 until then. */
 int64_t shard_clock_offset(const struct shard *s);
 #define SHARD_LENGTHS_UNKNOWN ((struct shard_lengths){-1, -1, -1, -1, -1, -1, -1, -1})
-/* Entries mode: entries of the service that are read here and not acknowledged, streams that wait for a retry. */
-void shard_feed_sums(const struct shard *s, uint16_t svc, int64_t *n_behind, int64_t *n_blocked);
+/* Entries mode: of the service's data streams that are read here. */
+struct shard_feeds {
+	int64_t behind;  /* entries that are read, and not acknowledged */
+	int64_t blocked; /* streams that wait for a retry */
+	int64_t idle;    /* streams with a worker that have no entry for it */
+};
+struct shard_feeds shard_feeds_of(const struct shard *s, uint16_t svc);
 /* How long the service's streams are, by the last answers; SHARD_LENGTHS_UNKNOWN before. */
 struct shard_lengths shard_lengths(const struct shard *s, uint16_t svc);

@@ -80,7 +80,7 @@ struct view_service { /* one service's share of the ledger */
 	uint64_t oldest_unassigned_ms, oldest_ms; /* id times; UINT64_MAX = none */
 	int64_t credits, workers;
 	int64_t lbs, pending, dlq, entries_dlq, wanted, delayed, parked; /* -1 = not known */
-	int64_t entries_behind, blocked;                                 /* entries mode */
+	struct shard_feeds feeds;                                        /* entries mode */
 };
 /* By position, services.n of them; the caller frees. One pass over ledger and workers. */
 struct view_service *view_services(struct daemon *d);

@@ -70,8 +70,10 @@ static void take_feeds(const struct daemon *d, const struct coord_service *s, st
 		const struct snapshot *snap = d->shards.snapshots[shard];
 		for (size_t i = 0; snap && i < snap->n_services; i++)
 			if (snap->services[i].svc == s->svc) {
-				v->entries_behind += snap->services[i].entries_behind;
-				v->blocked += snap->services[i].blocked;
+				const struct shard_feeds *f = &snap->services[i].feeds;
+				v->feeds.behind += f->behind;
+				v->feeds.blocked += f->blocked;
+				v->feeds.idle += f->idle;
 			}
 	}
 }

@@ -59,6 +59,7 @@ static struct ctl_status_service *service_rows(struct control_req *q, size_t *n)
 			.lbs_pending = v[i].pending,
 			.dlq_length = v[i].dlq,
 			.entries_dlq_length = v[i].entries_dlq,
+			.streams_idle = s->rules->entries.is_on ? v[i].feeds.idle : -1,
 			.unassigned_oldest_age_ms = age_or_none(wall_ms, v[i].oldest_unassigned_ms),
 			.owned_oldest_age_ms = age_or_none(wall_ms, v[i].oldest_ms)};
 		memcpy(row->owned.n, v[i].n, sizeof row->owned.n);

@@ -254,9 +254,11 @@ static void backlog(struct page *p)
 	gauge(p, "sluice_entries_dlq_length", "Dead entries of data streams",
 		offsetof(struct view_service, entries_dlq));
 	gauge(p, "sluice_entries_lag", "Entries of data streams read here and not acknowledged",
-		offsetof(struct view_service, entries_behind));
+		offsetof(struct view_service, feeds.behind));
 	gauge(p, "sluice_streams_blocked", "Streams with an entry that waits for its retry",
-		offsetof(struct view_service, blocked));
+		offsetof(struct view_service, feeds.blocked));
+	gauge(p, "sluice_streams_idle", "Streams with a worker and without an entry for it",
+		offsetof(struct view_service, feeds.idle));
 	age(p, "sluice_unassigned_oldest_age_seconds", "Age of the oldest entry without a worker",
 		offsetof(struct view_service, oldest_unassigned_ms));
 	age(p, "sluice_owned_oldest_age_seconds", "Age of the oldest entry held here",

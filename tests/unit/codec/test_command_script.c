@@ -424,6 +424,33 @@ Test(script, sift_reads_past_entries_of_running_streams)
 	cr_expect_eq(n_of("ZCARD", names.parked), 700);
 }
 
+Test(script, a_look_delivers_nothing_merges_and_names_each_stream_that_waits_once)
+{
+	const struct entry_id first = given("me", "a");
+	names.same_stream = SAME_STREAM_COALESCE;
+	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = first);
+	for (int i = 0; i < COMMAND_LOOK_PAGE - 3; i++)
+		EXEC(.kind = CMD_ADD, .stream = S("a"));
+	EXEC(.kind = CMD_ADD, .stream = S("b"));
+	EXEC(.kind = CMD_ADD, .stream = S("c"));
+	EXEC(.kind = CMD_ADD, .stream = S("b"));
+	EXEC(.kind = CMD_ADD, .stream = S("d")); /* beyond a page */
+	EXEC(.kind = CMD_SIFT);
+	cr_assert(reply.entries->n == 2 && reply.integer == COMMAND_LOOK_PAGE - 3);
+	cr_expect_str_eq(reply.entries->v[0].stream->bytes, "b");
+	cr_expect_str_eq(reply.entries->v[1].stream->bytes, "c");
+	entry_batch_free(reply.entries);
+	EXEC(.kind = CMD_SIFT);
+	cr_expect(reply.entries->n == 3 && reply.integer == 0, "d is in sight, the wish is one");
+	entry_batch_free(reply.entries);
+	cr_expect_eq(n_pending(), 1);
+	cr_expect_eq(n_of("ZCARD", names.parked), 1);
+	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = first), 1);
+	EXEC(.kind = CMD_READ, .count = 10);
+	cr_expect_eq(reply.entries->n, 5, "and it goes on behind them");
+	entry_batch_free(reply.entries);
+}
+
 /* Whoever has it is its stream's runner, also when that could not be written at once. */
 Test(script, what_waits_and_is_taken_waits_on_when_there_is_no_room)
 {

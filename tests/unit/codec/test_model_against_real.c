@@ -396,6 +396,8 @@ static void random_command(struct pair *p)
 		feed_command(p, &c);
 	if (c.kind == CMD_DLQ_DEL)
 		c.id = last_dead(p);
+	if (c.kind == CMD_SIFT)
+		c.count--; /* 0: a look */
 	if (c.kind == CMD_FORGET && p->is_oom)
 		c.kind = CMD_LEFT;
 	if (c.kind == CMD_FORGET)

@@ -120,6 +120,7 @@ static void story_msg(const struct msg *m)
 		[MSG_FEED_ACK] = "feed_ack",
 		[MSG_FEED_NACK] = "feed_nack",
 		[MSG_FEED_CLOSE] = "feed_close",
+		[MSG_WAITING] = "waiting",
 		[MSG_OP] = "op"};
 	static const char *const ends[FEED_ENDS] = {"keep", "done", "death", "delete", "forget"};
 	if (m->kind == MSG_OP && m->op.kind == CMD_LEAVE)
@@ -148,6 +149,8 @@ static void story_msg(const struct msg *m)
 			(long long)m->op.delay_ms);
 	else if (m->kind == MSG_CREDITS)
 		buf_printf(&W.text, "credits %u:%lld", m->svc, (long long)m->credits.n);
+	else if (m->kind == MSG_WAITING)
+		buf_printf(&W.text, "waiting %u:%u", m->svc, m->waiting.n);
 	else
 		buf_printf(&W.text, "%s %llu", names[m->kind], (unsigned long long)(m->handle & 0xff));
 	if (m->kind == MSG_FEED_START)

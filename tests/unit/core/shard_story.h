@@ -239,6 +239,9 @@ static void story_msg_body(const struct msg *m)
 	case MSG_FEED:
 		story_feed(&m->feed);
 		break;
+	case MSG_WAITING:
+		buf_printf(&W.text, "waiting n=%u merged=%u", m->waiting.n, m->waiting.n_merged);
+		break;
 	case MSG_EMPTY:
 		buf_str(&W.text, "empty");
 		break;

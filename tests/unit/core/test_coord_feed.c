@@ -54,6 +54,37 @@ Test(coord_feed, what_was_told_before_a_move_is_not_told_again, .init = feed_up,
 	expect_story("[ 1500] s feed_start 1 8-5\n");
 }
 
+/* A look at the load-balancer stream: streams wait, and adds for running ones were merged. */
+static void look_says(uint32_t n, uint32_t n_merged)
+{
+	story_from_shard((struct msg){.kind = MSG_WAITING, .waiting.n = n, .waiting.n_merged = n_merged});
+}
+
+Test(coord_feed, while_streams_wait_and_no_credit_is_free_shards_hear_of_it, .init = feed_up, .fini = story_down)
+{
+	look_says(0, 4);
+	expect_story("");
+	cr_expect_eq(coord_service(W.c, 0)->m.c[M_MERGED], 4);
+	look_says(3, 0);
+	expect_story("[ 1000] s waiting 0:3\n");
+	feed_says(FEED_IS_IDLE, 0); /* as after idle_release */
+	expect_story("[ 1000] s feed_close 1 done\n");
+}
+
+Test(coord_feed, what_waits_for_a_drain_or_is_read_at_once_takes_nobodys_credit, .init = feed_up, .fini = story_down)
+{
+	story_up(1, (struct frame){.kind = FRAME_CREDITS, .credits = 2});
+	story_clear();
+	look_says(3, 0);
+	expect_story("");
+	story_up(1, (struct frame){.kind = FRAME_CREDITS, .credits = 1});
+	coord_service(W.c, 0)->is_dirty = false;
+	W.c->place.is_draining = true;
+	story_clear();
+	look_says(3, 0);
+	expect_story("");
+}
+
 /* The feed's next shard has found the position behind 8-last, after so many tries of the entry behind it. */
 static void feed_opens(uint64_t last, uint32_t tries, mono_ms wait_ms)
 {

@@ -596,3 +596,91 @@ Test(feed, idle_is_said_once_after_a_last_look, .fini = story_down)
 	}
 	expect_story("[ 1200] > feed idle\n");
 }
+
+/* ---- idle ones give up their credit ---- */
+
+static void yields_up(mono_ms idle_release_ms)
+{
+	story_up();
+	struct service_rules *r = feed_rules_for(10, 2);
+	r->entries.idle_release_ms = idle_release_ms;
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = r});
+	W.hide[CMD_CONSUMERS] = W.hide[CMD_TRACKING] = W.hide[CMD_FEED_READ] = true;
+	open_feed(H);
+	answer_position(10, 0, 0);
+	start(1);
+	story_clear();
+}
+
+/* Polls that find nothing, until then. */
+static void nothing_until(mono_ms t)
+{
+	while (W.next <= t || story_waits(CMD_FEED_READ)) {
+		if (story_waits(CMD_FEED_READ))
+			answer_read(0, 0, 0);
+		story_until(mono_min(W.next, t));
+	}
+	story_until(t);
+}
+
+static void somebody_waits(uint32_t n)
+{
+	story_msg_in((struct msg){.kind = MSG_WAITING, .svc = 1, .waiting.n = n});
+}
+
+static uint64_t n_yields(void)
+{
+	return shard_service_metrics(W.s, 1)->c[M_FEED_YIELDS];
+}
+
+Test(feed, a_run_that_found_nothing_ends_as_soon_as_another_stream_waits, .fini = story_down)
+{
+	yields_up(60000);
+	nothing_until(1006);
+	cr_expect_eq(shard_feeds_of(W.s, 1).idle, 1);
+	somebody_waits(1);
+	somebody_waits(1); /* it is the one already */
+	expect_story("");
+	cr_assert(story_waits(CMD_FEED_READ));
+	answer_read(0, 0, 0);
+	expect_story("[ 1006] > feed idle\n");
+	cr_expect(n_yields() == 1 && shard_feeds_of(W.s, 1).idle == 0);
+}
+
+Test(feed, what_the_last_look_finds_is_told_and_the_run_goes_on, .fini = story_down)
+{
+	yields_up(60000);
+	nothing_until(1006);
+	somebody_waits(1);
+	answer_read(11, 1, 0);
+	word(MSG_FEED_ACK, 11);
+	story_int(CMD_FEED_ACK, 1);
+	nothing_until(1050);
+	expect_story("[ 1006] > feed entries 11-0 [11]\n[ 1006] feed_ack k 11-0\n[ 1006] > feed acked 11-0\n");
+	somebody_waits(1); /* it has told something just now */
+	nothing_until(1130);
+	expect_story("");
+	somebody_waits(1);
+	nothing_until(1131);
+	expect_story("[ 1130] > feed idle\n");
+	cr_expect_eq(n_yields(), 1);
+}
+
+Test(feed, only_as_many_end_as_wait_and_none_where_the_worker_ends_them, .fini = story_down)
+{
+	yields_up(60000);
+	open_feed(H + 1);
+	answer_position(10, 0, 0);
+	story_msg_in((struct msg){.kind = MSG_FEED_START, .handle = H + 1, .feed_start.epoch = 1});
+	nothing_until(1006);
+	story_clear();
+	somebody_waits(1);
+	nothing_until(1200);
+	cr_expect(n_yields() == 1 && shard_feeds_of(W.s, 1).idle == 1);
+	story_msg_in((struct msg){.kind = MSG_FEED_CLOSE, .handle = H, .feed_close.end = FEED_END_FORGET});
+	struct service_rules *r = feed_rules_for(10, 2);
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = r});
+	somebody_waits(5);
+	nothing_until(1300);
+	cr_expect(n_yields() == 1 && shard_feeds_of(W.s, 1).idle == 1);
+}

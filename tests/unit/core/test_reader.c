@@ -105,6 +105,51 @@ Test(reader, blocks_no_longer_than_a_third_of_t_or_than_told, .init = ready, .fi
 	expect_story("[ 1000] read count=1 block=1000\n");
 }
 
+static void look_finds(size_t n, int64_t n_merged)
+{
+	struct entry_batch *b = mem_alloc(sizeof *b + n * sizeof b->v[0]);
+	b->n = n;
+	story_reply(CMD_SIFT, (struct reply){.kind = REPLY_ENTRIES, .entries = b, .integer = n_merged});
+}
+
+/* In entries mode. */
+static void ready_for_entries(void)
+{
+	begin();
+	W.hide_msg[MSG_LOCK_CALL] = W.hide[CMD_FLEET] = true;
+	struct service_rules *r = story_rules();
+	r->entries.is_on = true;
+	serve_by(r);
+	story_conn(CONN_READER, true);
+	story_ok(CMD_GROUP_CREATE);
+	story_entries(CMD_READ_OWN, 1, 0);
+	story_clear();
+}
+
+Test(reader, looks_who_waits_while_no_credit_is_free, .init = ready_for_entries, .fini = story_down)
+{
+	story_until(1250);
+	look_finds(2, 3);
+	expect_story("[ 1250] sift\n[ 1250] > waiting n=2 merged=3\n");
+	story_until(1500);
+	look_finds(0, 0);
+	credits(1);
+	story_until(2900);
+	expect_story("[ 1500] sift\n[ 1500] read count=1 block=2000\n");
+	story_entries(CMD_READ, 1, 1);
+	story_until(3149);
+	expect_story("[ 2900] > entries new n=1 asked=1\n");
+	story_until(3150);
+	expect_story("[ 3150] sift\n");
+}
+
+Test(reader, without_workers_it_does_not_look, .init = ready_for_entries, .fini = story_down)
+{
+	story_msg_in((struct msg){.kind = MSG_FLEET, .svc = 1});
+	story_until(5000);
+	expect_story("");
+}
+
 static void due(int64_t moved, int64_t wait_ms)
 {
 	struct reply r = {

@@ -1,0 +1,53 @@
+"""Entries mode: streams that have no entry for their worker give up their credit while others wait for one."""
+import time
+
+from lib.case import limit
+from lib.entries import add, entries, hand, lbs
+from lib.maintenance import metric
+
+issue = 16
+
+
+@limit(60)
+def test_a_fresh_key_does_not_wait_for_runs_that_found_nothing(t):
+    r = t.redis()
+    d = t.daemon(r, service={"same_stream": "coalesce", **entries(idle_release="10m")})
+    h = hand(t, d, credits=3)
+    for k in ("orders:busy", "orders:told", "orders:empty"):
+        lbs(r.db, "orders", k)
+    leases = {a["stream"]: a["lease"] for a in (h.assign(), h.assign(), h.assign())}
+    out, = add(r.db, "orders:busy")  # stays with its worker
+    told, = add(r.db, "orders:told")
+    h.until("entries", lease=leases["orders:busy"])
+    h.until("entries", lease=leases["orders:told"])
+    h.ack(leases["orders:told"], told)
+    t.wait(lambda: metric(d, "sluice_streams_idle") == 2, 10, "the gauge")
+    assert "3 assigned, 2 of them idle" in d.ctl_ok("status"), d.ctl_ok("status")
+    assert metric(d, "sluice_feed_yields_total") == 0
+    for _ in range(120):  # more than a page: merged, so that what is behind is seen
+        lbs(r.db, "orders", "orders:busy")
+    began = time.monotonic()
+    fresh = [add(r.db, k)[0] for k in ("orders:new1", "orders:new2")]
+    lbs(r.db, "orders", "orders:new1")
+    lbs(r.db, "orders", "orders:new2")
+    ended = {h.until("ended")["lease"] for _ in fresh}
+    assert ended == {leases["orders:told"], leases["orders:empty"]}, (ended, leases)
+    assert {h.assign()["stream"] for _ in fresh} == {"orders:new1", "orders:new2"}
+    assert {h.until("entries")["e"][0][0] for _ in fresh} == set(fresh)
+    assert time.monotonic() - began < 10  # some 0.6 s; without it ten minutes
+    t.wait(lambda: metric(d, "sluice_feed_yields_total") == 2, 10, "they are counted")
+    t.wait(lambda: metric(d, "sluice_entries_merged_total") == 120, 10, "merged, though no credit was free")
+    h.ack(leases["orders:busy"], out)
+
+
+@limit(60)
+def test_with_idle_release_0_the_worker_alone_ends_a_stream(t):
+    r = t.redis()
+    d = t.daemon(r, service=entries())
+    h = hand(t, d)
+    lbs(r.db, "orders", "orders:a")
+    h.assign(stream="orders:a")
+    lbs(r.db, "orders", "orders:b")
+    t.wait(lambda: "1 stream in work, 1 of them idle and no credit is free" in d.ctl("explain", "orders:b").stdout, 10, "why it waits")
+    h.quiet("ended", 0.8)
+    assert metric(d, "sluice_feed_yields_total") == 0
