@@ -77,6 +77,10 @@ static void feed_put_ack(struct command_argv *a, const struct cmd *c)
 	else
 		feed_put_str(a, "");
 	feed_put_str(a, c->check ? "1" : "0");
+	char id[COMMAND_ID_CAP], text[COMMAND_ID_CAP + 24];
+	command_id_format(id, c->id);
+	snprintf(text, sizeof text, c->retry < 0 ? "" : "%s:%" PRId64, id, c->retry);
+	feed_put_str(a, text);
 }
 
 static void feed_put_close(struct command_argv *a, const struct cmd *c)
@@ -101,7 +105,8 @@ static void feed_put_range(struct command_argv *a, const struct cmd *c)
 		feed_put_id(a, "", c->id);
 		return;
 	}
-	feed_put_id(a, "(", c->id);
+	const bool is_last = c->id.ms == UINT64_MAX && c->id.seq == UINT64_MAX; /* nothing can be behind it: an error */
+	feed_put_id(a, is_last ? "" : "(", c->id);
 	feed_put_str(a, "+");
 	feed_put_str(a, "COUNT");
 	feed_put_i64(a, c->count);

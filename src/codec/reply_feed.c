@@ -100,7 +100,7 @@ bool reply_decode_position(const struct redisReply *r, struct reply *out)
 		return true;
 	}
 	struct entry_id id, bad = {0};
-	if (r->type != REDIS_REPLY_ARRAY || r->elements != 5 || !is_feed_string(r->element[0]) ||
+	if (r->type != REDIS_REPLY_ARRAY || r->elements != 7 || !is_feed_string(r->element[0]) ||
 		!command_id_parse(r->element[0]->str, r->element[0]->len, &id) || !is_feed_string(r->element[4]) ||
 		(r->element[4]->len && !command_id_parse(r->element[4]->str, r->element[4]->len, &bad)))
 		return false;
@@ -111,9 +111,16 @@ bool reply_decode_position(const struct redisReply *r, struct reply *out)
 			return false;
 		n[i] = e->integer;
 	}
-	if (n[1] > 15)
+	const redisReply *added = r->element[5], *lost = r->element[6];
+	if (n[1] > 15 || added->type != REDIS_REPLY_INTEGER || lost->type != REDIS_REPLY_INTEGER || lost->integer < 0)
 		return false;
-	*out = (struct reply){
-		.kind = REPLY_POSITION, .id = id, .integer = n[0], .n = (size_t)n[1], .wait_ms = n[2], .bad = bad};
+	*out = (struct reply){.kind = REPLY_POSITION,
+		.id = id,
+		.integer = n[0],
+		.n = (size_t)n[1],
+		.wait_ms = n[2],
+		.bad = bad,
+		.n_added = added->integer < 0 ? -1 : added->integer,
+		.n_lost = lost->integer};
 	return true;
 }

@@ -8,22 +8,24 @@
 
 #include "codec/script_lua.h"
 
-/* last_id(): the last id the stream has ever had, nil where there is no stream, or the server's error. */
+/* last_id(): the last id the stream has ever had, nil where there is no stream, or the server's error. With it: how
+ * many entries were ever added (nil before Redis 7), how many there are, the id of the first one. */
 #define LUA_LAST_ID                                                                                                    \
 	"local function last_id()\n"                                                                                   \
 	"  local s = redis.pcall('XINFO', 'STREAM', KEYS[2])\n"                                                        \
 	"  if s.err then return not string.find(s.err, 'no such key', 1, true) and s or nil end\n"                     \
-	"  for i = 1, #s, 2 do\n"                                                                                      \
-	"    if s[i] == 'last-generated-id' then return s[i + 1] end\n"                                                \
-	"  end\n"                                                                                                      \
+	"  local v = {}\n"                                                                                             \
+	"  for i = 1, #s, 2 do v[s[i]] = s[i + 1] end\n"                                                               \
+	"  return v['last-generated-id'], v['entries-added'], v.length, v['first-entry'] and v['first-entry'][1]\n"    \
 	"end\n"
 
-/* The position as {token, pos, tries, run, not_before, pause}. run: 1 = somebody has it open, 2 = and has acknowledged
- * something; 3, 4 = the same, and its worker has nothing else; missing after a close. Whoever knows how a run ended
- * closes it and says so; one that did not close has ended for a reason that nobody knows. not_before: the server's
- * Unix ms of the next try, pause ms after the one before. */
+/* The position as {token, pos, tries, run, not_before, pause, n}. run: 1 = somebody has it open, 2 = and has
+ * acknowledged something; 3, 4 = the same, and its worker has nothing else; missing after a close. Whoever knows how a
+ * run ended closes it and says so; one that did not close has ended for a reason that nobody knows. not_before: the
+ * server's Unix ms of the next try, pause ms after the one before. n: "pos:count", so many entries were ever added up
+ * to pos; of another pos (an older daemon moved it), or "": not known. */
 #define LUA_OWNER                                                                                                      \
-	"local h = redis.pcall('HMGET', KEYS[1], 'token', 'pos', 'tries', 'run', 'not_before', 'pause')\n"             \
+	"local h = redis.pcall('HMGET', KEYS[1], 'token', 'pos', 'tries', 'run', 'not_before', 'pause', 'n')\n"        \
 	"if h.err then return h end\n"
 
 /* pause(tries, a): a try was counted: the next one has to wait, as ARGV[a] to ARGV[a + 3] say: first ms, factor, most
@@ -354,7 +356,7 @@ static const char *const texts[SCRIPT_N] = {
 	[SCRIPT_FEED_OPEN] = LUA_LATER LUA_LAST_ID LUA_OWNER LUA_PAUSE
 	"local token, pos, tries, run, mine = h[1], h[2], tonumber(h[3] or '0') or 0, h[4], ARGV[1]\n"
 	"if token and (#token > #mine or (#token == #mine and token > mine)) then return false end\n"
-	"local last = last_id()\n"
+	"local last, added, len, first = last_id()\n"
 	"if type(last) == 'table' then return last end\n"
 	"local flags = 0\n"
 	"if not pos or not string.match(pos, '^%d+%-%d+$') then\n"
@@ -375,7 +377,17 @@ static const char *const texts[SCRIPT_N] = {
 	"  end\n"
 	"end\n"
 	"run = (token == mine and has_progress and 2 or 1) + (ARGV[4] == '1' and 2 or 0)\n"
-	"local w = redis.pcall('HSET', KEYS[1], 'token', mine, 'pos', pos, 'tries', tries, 'run', run)\n"
+	"local at, n = string.match(h[7] or '', '^(%d+%-%d+):(%d+)$')\n"
+	"n = at == pos and tonumber(n) or nil\n"
+	"local behind, lost\n"
+	"if last and not later(last, pos) then\n"
+	"  behind = 0\n"
+	"elseif last and (len == 0 or later(first, pos)) then\n"
+	"  behind = len\n"
+	"end\n"
+	"if added and behind then lost, n = n and math.max(0, added - behind - n), added - behind end\n"
+	"local w = redis.pcall('HSET', KEYS[1], 'token', mine, 'pos', pos, 'tries', tries, 'run', run, 'n', "
+	"n and string.format('%s:%.0f', pos, n) or '')\n"
 	"if type(w) == 'table' then return w end\n"
 	"if died then redis.call('HSET', KEYS[1], 'died', died) end\n"
 	"redis.call('PERSIST', KEYS[1])\n"
@@ -394,7 +406,7 @@ static const char *const texts[SCRIPT_N] = {
 	"  local e = redis.pcall('XRANGE', KEYS[2], '(' .. pos, '+', 'COUNT', 1)\n"
 	"  bad = not e.err and e[1] and e[1][1] or ''\n"
 	"end\n"
-	"return {pos, tries, flags, bad ~= '' and wait or 0, bad}\n",
+	"return {pos, tries, flags, bad ~= '' and wait or 0, bad, n or -1, lost or 0}\n",
 
 	[SCRIPT_FEED_ACK] = LUA_LATER LUA_LAST_ID LUA_OWNER
 	"if not h[1] then return -3 end\n"
@@ -406,7 +418,7 @@ static const char *const texts[SCRIPT_N] = {
 	"  if last and later(ARGV[2], last) then return -2 end\n"
 	"end\n"
 	"local run = (h[4] == '3' or h[4] == '4') and 4 or 2\n"
-	"local w = redis.pcall('HSET', KEYS[1], 'pos', ARGV[2], 'tries', 0, 'at', ARGV[3], 'run', run)\n"
+	"local w = redis.pcall('HSET', KEYS[1], 'pos', ARGV[2], 'tries', 0, 'at', ARGV[3], 'run', run, 'n', ARGV[6])\n"
 	"if type(w) == 'table' then return w end\n"
 	"if h[5] then redis.call('HDEL', KEYS[1], 'not_before', 'pause') end\n"
 	"if ARGV[4] ~= '' then redis.pcall('XTRIM', KEYS[2], 'MINID', '=', ARGV[4]) end\n"
@@ -417,7 +429,7 @@ static const char *const texts[SCRIPT_N] = {
 						 "local n = tonumber(ARGV[6])\n"
 						 "local w = redis.pcall('HSET', KEYS[1], 'tries', n)\n"
 						 "if type(w) == 'table' then return w end\n"
-						 "return {h[2] or '0-0', n, 0, pause(n, 2), ''}\n",
+						 "return {h[2] or '0-0', n, 0, pause(n, 2), '', -1, 0}\n",
 
 	[SCRIPT_FEED_CLOSE] = LUA_OWNER LUA_PAUSE
 	"if h[1] ~= ARGV[1] then return 0 end\n"

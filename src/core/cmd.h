@@ -126,11 +126,13 @@ enum cmd_kind {
 	CMD_FLEET,
 	/* entries mode, on the data stream's master: .stream names it and its position key; .token */
 	/* script; .expect = where to start, .pause of a try that it counts -> POSITION .id .integer = tries .n =
-	 * flags, and while the entry behind it, .bad, waits for its next try .wait_ms | NIL: newer token */
+	 * flags, .n_added .n_lost, and while the entry behind it, .bad, waits for its next try .wait_ms | NIL: newer
+	 * token */
 	CMD_FEED_OPEN,
-	CMD_FEED_READ, /* XRANGE behind .id, .count       -> FEED (maybe none) */
-	/* script; .id .now_ms .trim .check -> INT 1 | 0: was there already | -1: not our token | -2: .check, and the
-	 * stream has never had such an id | -3: there is no position, somebody has deleted it */
+	CMD_FEED_READ, /* XRANGE behind .id, .count -> FEED (maybe none; may begin with .id, if that is the highest) */
+	/* script; .id .now_ms .trim .check .retry = entries ever added up to it, -1 = not known -> INT 1 | 0: was there
+	 * already | -1: not our token | -2: .check, and the stream has never had such an id | -3: there is no position,
+	 * somebody has deleted it */
 	CMD_FEED_ACK,
 	/* script; .pause .retry = tries  -> POSITION .integer = tries .wait_ms | NIL: not our token | INT -3 */
 	CMD_FEED_FAIL,
@@ -200,7 +202,7 @@ struct cmd {
 		/* requeue, dead: who must have it pending; pending: filter; absent = our own consumer where one is
 		 * needed */
 		consumer;
-	int64_t retry;           /* requeue, later, feed_fail: the count to write */
+	int64_t retry;           /* requeue, later, feed fail: the count to write; feed ack: entries up to .id, or -1 */
 	bool is_suspect;         /* requeue, later: a worker died with it; feed open: its worker has nothing else */
 	bool was_alone;          /* those: what ended had nothing else; the next open counts a try for that */
 	int64_t delay_ms, at_ms; /* later, add later */
@@ -384,6 +386,9 @@ struct reply {
 	int64_t counts[DUE_COUNTS]; /* COUNTS */
 	int64_t wait_ms;            /* POSITION: until the next try of the entry behind it; 0 = none waits */
 	struct entry_id bad;        /* POSITION: that entry; 0-0 = none, or not looked at */
-	const struct reply *many;   /* MANY: of each entry, in the command's order */
-	size_t n;                   /* rows of pending, consumers, slots, many; POSITION: flags, POSITION_* */
+	/* POSITION: how many entries were ever added up to it, -1 = not known; how many behind it were trimmed or
+	 * deleted before anybody acknowledged them, as far as is known, since that was found last */
+	int64_t n_added, n_lost;
+	const struct reply *many; /* MANY: of each entry, in the command's order */
+	size_t n;                 /* rows of pending, consumers, slots, many; POSITION: flags, POSITION_* */
 };

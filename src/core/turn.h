@@ -103,6 +103,7 @@ enum feed_result { /* fields that a result does not name are 0 */
 	FEED_BAD_ACK,     /* .id: nobody was given that entry; .is_nack */
 	FEED_IS_CLEARED,  /* a suspect is none: all that was there when something died with it is acknowledged */
 	FEED_IS_IDLE,     /* empty for idle_release: nothing more is told */
+	FEED_HAS_LOST,    /* .n_entries were trimmed or deleted before they were acknowledged */
 	FEED_IS_CLOSED,   /* forgotten, as all that follow */
 	FEED_IS_REFUSED,  /* a newer token has the position */
 	FEED_IS_GONE,     /* there is no position any more: it was deleted, by FLUSHALL perhaps */

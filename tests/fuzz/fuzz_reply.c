@@ -78,7 +78,7 @@ static void check(const struct reply *r)
 		mem_free(r->feed);
 	}
 	if (r->kind == REPLY_POSITION)
-		demand(r->integer >= 0 && r->n <= 15 && r->wait_ms >= 0);
+		demand(r->integer >= 0 && r->n <= 15 && r->wait_ms >= 0 && r->n_added >= -1 && r->n_lost >= 0);
 	if (r->kind == REPLY_ENTRIES) {
 		check_entries(r->entries);
 		entry_batch_free(r->entries);

@@ -406,6 +406,11 @@ void model_redis_set_delifeq(struct model_redis *m, bool has_it)
 	m->has_delifeq = has_it;
 }
 
+void model_redis_set_added(struct model_redis *m, bool has_it)
+{
+	m->no_added = !has_it;
+}
+
 void model_redis_set_run_id(struct model_redis *m, const char *run_id)
 {
 	mem_free(m->run_id);

@@ -29,6 +29,7 @@ void model_redis_set_clock(struct model_redis *m, int64_t offset_ms);
 void model_redis_set_run_id(
 	struct model_redis *m, const char *run_id); /* default "model-1"; a restart changes it and forgets scripts */
 void model_redis_set_delifeq(struct model_redis *m, bool has_it); /* default: the server does not know it */
+void model_redis_set_added(struct model_redis *m, bool has_it);   /* default: XINFO STREAM has entries-added */
 void model_redis_set_oom(struct model_redis *m, bool is_oom);     /* SET, XADD, HSET are refused, as under noeviction */
 /* The next n commands of this kind (CMD_N = of any) answer this error, e.g. "LOADING …", and do nothing. n 0 ends it,
  * -1 = until then. One injection at a time. */

@@ -21,6 +21,7 @@ struct model_position { /* a hash */
 	int64_t expires_at; /* server ms; 0 = never */
 	int64_t not_before; /* server ms; has_pause */
 	int64_t pause_ms;
+	int64_t n_added; /* up to pos; -1 = not known */
 	bool has_pause;
 };
 
@@ -144,10 +145,28 @@ static size_t feed_unknown_end(
 	return more;
 }
 
+/* Entries behind the position that are there; -1 = it would have to be counted. */
+static int64_t feed_behind(const struct model_stream *s, struct entry_id pos)
+{
+	if (entry_id_cmp(s->last, pos) <= 0)
+		return 0;
+	return s->n == 0 || entry_id_cmp(s->v[0].id, pos) > 0 ? (int64_t)s->n : -1;
+}
+
+/* How many were added up to it is known from here on, where it can be. Returns how many of them nobody was given. */
+static int64_t feed_find_lost(const struct model_redis *m, const struct model_stream *s, struct model_position *p)
+{
+	const int64_t behind = s && !m->no_added ? feed_behind(s, p->pos) : -1, was = p->n_added;
+	if (behind < 0)
+		return 0;
+	p->n_added = (int64_t)s->n_added - behind;
+	return was >= 0 && p->n_added > was ? p->n_added - was : 0;
+}
+
 static void feed_open(struct model_redis *m, const struct cmd *c, struct model_position *p, struct reply *out)
 {
 	const struct model_stream *s = data_of(m, c->stream, false);
-	struct model_position new = p ? *p : (struct model_position){0};
+	struct model_position new = p ? *p : (struct model_position){.n_added = -1};
 	size_t flags = 0;
 	bool counts = false;
 	if (!p && is_start_at_end(c) && s)
@@ -155,8 +174,10 @@ static void feed_open(struct model_redis *m, const struct cmd *c, struct model_p
 	if (p && s && entry_id_cmp(p->pos, s->last) > 0) {
 		new.pos = (struct entry_id){0};
 		new.tries = 0;
+		new.n_added = -1;
 		flags = POSITION_REMADE;
 	}
+	const int64_t n_lost = feed_find_lost(m, s, &new);
 	const bool has_progress = new.run == 2 || new.run == 4;
 	if (!is_mine(p, c) && new.run)
 		flags |= feed_unknown_end(&new, c, flags, has_progress, &counts);
@@ -172,7 +193,12 @@ static void feed_open(struct model_redis *m, const struct cmd *c, struct model_p
 	new.expires_at = 0;
 	token_of(new.token, c);
 	*p = new;
-	*out = (struct reply){.kind = REPLY_POSITION, .id = p->pos, .integer = p->tries, .n = flags};
+	*out = (struct reply){.kind = REPLY_POSITION,
+		.id = p->pos,
+		.integer = p->tries,
+		.n = flags,
+		.n_added = p->n_added,
+		.n_lost = n_lost};
 	const int64_t wait_ms = counts ? feed_pause(m, p, &c->pause) : feed_pause_left(m, p);
 	const size_t next = s ? model_stream_find(s, entry_id_next(p->pos)) : 0;
 	if (wait_ms > 0 && s && next < s->n) {
@@ -204,6 +230,7 @@ static void feed_ack(struct model_redis *m, const struct cmd *c, struct reply *o
 		model_int(out, -2);
 	} else if (!model_is_refused(m, c, out)) {
 		p->pos = c->id;
+		p->n_added = c->retry;
 		p->tries = 0;
 		p->has_pause = false;
 		p->run = p->run >= 3 ? 4 : 2;
@@ -223,7 +250,8 @@ static void feed_fail(struct model_redis *m, const struct cmd *c, struct reply *
 	} else if (!model_is_refused(m, c, out)) {
 		p->tries = c->retry;
 		const int64_t wait_ms = feed_pause(m, p, &c->pause);
-		*out = (struct reply){.kind = REPLY_POSITION, .id = p->pos, .integer = p->tries, .wait_ms = wait_ms};
+		*out = (struct reply){
+			.kind = REPLY_POSITION, .id = p->pos, .integer = p->tries, .wait_ms = wait_ms, .n_added = -1};
 	}
 }
 

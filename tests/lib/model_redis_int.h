@@ -37,6 +37,7 @@ struct model_redis {
 	char *run_id, *events;
 	uint32_t scripts; /* bits of enum script: loaded */
 	bool is_oom, has_delifeq;
+	bool no_added;            /* as before Redis 7: XINFO STREAM has no entries-added */
 	bool is_dirty;            /* the script under way has written: nothing is refused any more */
 	struct entry_id next[64]; /* ids to give, in this order */
 	size_t n_next;

@@ -24,6 +24,7 @@ void model_stream_copy(struct model_stream *to, const struct model_stream *from)
 	for (size_t i = 0; i < from->n; i++)
 		model_stream_append(to, from->v[i].id, reply_copy_fields(from->v[i].fields->v, from->v[i].fields->n));
 	to->last = from->last;
+	to->n_added = from->n_added;
 	if (!from->group)
 		return;
 	model_group_create(to, from->group, from->delivered);
@@ -67,6 +68,7 @@ void model_stream_append(struct model_stream *s, struct entry_id id, struct fiel
 	}
 	s->v[s->n++] = (struct model_entry){.id = id, .fields = fields};
 	s->last = id;
+	s->n_added++;
 }
 
 static void drop(struct model_stream *s, size_t at, size_t n)

@@ -21,6 +21,7 @@ struct model_stream {
 	struct model_entry *v; /* in order of ids */
 	size_t n, cap;
 	struct entry_id last;
+	uint64_t n_added;          /* ever */
 	char *group;               /* NULL = none */
 	struct entry_id delivered; /* last-delivered-id */
 	struct model_pel_row *pel; /* in order of ids */

@@ -248,6 +248,9 @@ static void check_open(struct world *w, struct sim_key *k, const struct cmd *c, 
 	if (entry_id_cmp(c->token, k->token) < 0 && !w->has_lost)
 		world_fail(w, "E3: %s is opened with a token below its owner's", k->name);
 	k->token = c->token;
+	if (r->n_lost)
+		world_fail(w, "%lld entries of %s are called lost, but nobody takes any away", (long long)r->n_lost,
+			k->name);
 	if (r->n & POSITION_DEATH)
 		blame(k);
 }

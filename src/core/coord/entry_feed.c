@@ -328,8 +328,8 @@ static void on_feed_entries(struct coord *c, struct entry *e, const struct msg *
 
 static void feed_has_dead(struct coord *c, struct entry *e, struct entry_id id)
 {
-	e->feed->n_dead++;
-	e->feed->dead = id;
+	e->feed->losses.n_dead++;
+	e->feed->losses.dead = id;
 	feed_confirm(c, e, id);
 }
 
@@ -448,6 +448,7 @@ static void feed_ended(struct coord *c, struct entry *e, const struct msg *m)
 	case FEED_BAD_ACK:
 	case FEED_IS_CLEARED:
 	case FEED_IS_IDLE:
+	case FEED_HAS_LOST:
 		break;
 	}
 }
@@ -496,6 +497,9 @@ static void on_feed_told(struct coord *c, struct entry *e, const struct msg *m)
 	case FEED_IS_IDLE:
 		if (e->state == ENTRY_ASSIGNED)
 			entry_end(c, e);
+		break;
+	case FEED_HAS_LOST:
+		e->feed->losses.n_lost += m->feed.n_entries;
 		break;
 	case FEED_IS_CLOSED:
 	case FEED_IS_REFUSED:

@@ -66,6 +66,12 @@ struct entry_suspicion {
 	bool is_blamed;  /* it ends because of what its worker was told: that entry's try is counted */
 };
 
+struct entry_losses {         /* entries that no worker has finished, found while the stream was here */
+	uint32_t n_dead;      /* dead letters */
+	uint32_t n_lost;      /* trimmed or deleted before they were acknowledged */
+	struct entry_id dead; /* the last dead letter */
+};
+
 struct entry_feed {            /* entries mode: what the coordinator knows of the data stream's feed */
 	struct entry_id pos;   /* confirmed by Redis */
 	struct entry_id last;  /* told to the worker that has it */
@@ -76,10 +82,9 @@ struct entry_feed {            /* entries mode: what the coordinator knows of th
 	mono_ms waits_since;   /* while something is told and not acknowledged: since when nothing was heard */
 	uint32_t epoch;        /* of the present worker's entries */
 	uint32_t tries;        /* of the entry behind pos */
-	uint32_t n_dead;       /* entries that became dead letters while it was here */
-	struct entry_id dead;  /* the last of them */
-	uint16_t slot, shard;  /* of the data stream; SHARD_NONE: not sent yet */
-	uint8_t state;         /* enum entry_feed_state */
+	struct entry_losses losses;
+	uint16_t slot, shard; /* of the data stream; SHARD_NONE: not sent yet */
+	uint8_t state;        /* enum entry_feed_state */
 	bool is_started, is_adopted, is_held /* draining */, has_progress;
 	struct entry_nack nack;
 	struct entry_suspicion suspect;

@@ -257,10 +257,11 @@ static void feed_fill_command(struct shard_ctx *c, struct feed *f, struct effect
 		cmd->is_suspect = f->is_alone;
 		break;
 	case CMD_FEED_ACK:
-		cmd->id = f->acking = f->ack;
+		cmd->id = f->added.acking = f->ack;
 		cmd->now_ms = c->wall_ms;
 		cmd->trim = r->trim;
 		cmd->check = feed_is_newer(f->ack, f->seen);
+		cmd->retry = f->added.at_acking = feed_added_at(f, f->ack);
 		break;
 	case CMD_FEED_FAIL:
 		cmd->pause = feed_pause(c, f, f->nack_ms);
@@ -432,6 +433,7 @@ static void feed_begin(struct feeds *fs, struct shard_ctx *c, struct msg *m)
 	m->feed_open.stream = NULL;
 	f->at = f->read_at = c->now;
 	f->count = FEED_FIRST_COUNT;
+	f->added.at_pos = -1;
 	list_init(&f->ready);
 	list_init(&f->reads);
 	feed_name(fs, f);
@@ -467,6 +469,7 @@ static void feed_start(struct shard_ctx *c, struct feed *f, const struct msg_fee
 	f->sent = mem_grow(f->sent, 1, sizeof *f->sent);
 	f->sent[0] = (struct feed_sent){.id = m->told, .at = c->now, .ends = true, .is_all = true};
 	f->sent_cap = f->n_sent = f->n_frames = 1;
+	f->added.gap = feed_later(f->added.gap, m->told);
 	f->cursor = f->top = feed_later(m->told, f->cursor);
 	f->idle.has_told = true;
 }

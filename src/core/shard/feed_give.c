@@ -55,6 +55,8 @@ void feed_drop_read(struct shard_ctx *c, struct feed *f)
 
 void feed_restart(struct shard_ctx *c, struct feed *f)
 {
+	if (feed_is_newer(f->ack, f->pos)) /* what it passes is forgotten */
+		f->added.gap = feed_later(f->added.gap, f->ack);
 	forget_sent(f);
 	feed_drop_read(c, f);
 }
@@ -188,6 +190,16 @@ static void feed_pop_sent(struct shard_ctx *c, struct feed *f)
 	}
 }
 
+int64_t feed_added_at(const struct feed *f, struct entry_id id)
+{
+	if (f->added.at_pos < 0 || feed_is_newer(f->added.gap, f->pos))
+		return -1;
+	uint32_t n = 0;
+	while (n < f->n_sent && !feed_is_newer(f->sent[f->sent_from + n].id, id))
+		n++;
+	return f->added.at_pos + n + (f->added.is_kept && !feed_is_newer(f->bad, id));
+}
+
 /* What is in the dead letters now. */
 static void feed_buried(struct shard_ctx *c, struct feed *f)
 {
@@ -207,7 +219,7 @@ static void feed_buried(struct shard_ctx *c, struct feed *f)
 	told->reason = f->dead_reason;
 	told->tries = f->tries;
 	told->is_dead = true;
-	f->is_nacked = false;
+	f->is_nacked = f->added.is_kept = false;
 	f->bad = (struct entry_id){0};
 	feed_move(c, f, FEED_RUNNING, "the entry is a dead letter");
 	feed_drop_read(c, f);
@@ -260,18 +272,6 @@ static bool is_good_ack(const struct feed *f, struct entry_id id)
 	return f->is_adopted || !feed_is_newer(id, f->top);
 }
 
-void feed_take_ack(struct shard_ctx *c, struct feed *f, struct entry_id id)
-{
-	if (f->was_open && !feed_is_newer(id, f->pos))
-		feed_tell(c, f, FEED_HAS_ACKED)->id = f->pos;
-	else if (is_good_ack(f, id))
-		f->ack = feed_later(f->ack, id);
-	else
-		feed_tell(c, f, FEED_BAD_ACK)->id = id;
-}
-
-/* ---- entries that fail ---- */
-
 static uint32_t sent_before(const struct feed *f, struct entry_id id)
 {
 	uint32_t i = 0;
@@ -279,6 +279,27 @@ static uint32_t sent_before(const struct feed *f, struct entry_id id)
 		i++;
 	return i;
 }
+
+static void feed_wants_ack(struct feed *f, struct entry_id id)
+{
+	uint32_t n = sent_before(f, id);
+	if (n == f->n_sent ||
+		entry_id_cmp(f->sent[f->sent_from + n].id, id) != 0) /* told by another, or not one of them */
+		f->added.gap = feed_later(f->added.gap, id);
+	f->ack = feed_later(f->ack, id);
+}
+
+void feed_take_ack(struct shard_ctx *c, struct feed *f, struct entry_id id)
+{
+	if (f->was_open && !feed_is_newer(id, f->pos))
+		feed_tell(c, f, FEED_HAS_ACKED)->id = f->pos;
+	else if (is_good_ack(f, id))
+		feed_wants_ack(f, id);
+	else
+		feed_tell(c, f, FEED_BAD_ACK)->id = id;
+}
+
+/* ---- entries that fail ---- */
 
 /* What was told behind the entry is void. */
 static void cut_sent(struct feed *f, uint32_t n)
@@ -329,7 +350,7 @@ void feed_take_nack(struct shard_ctx *c, struct feed *f, struct msg_feed_nack *m
 	}
 	ctx_metrics(c, f->svc)->c[m->is_dead ? M_FEED_NACK_DEAD : M_FEED_NACK_FAILED]++;
 	if (is_among)
-		f->ack = feed_later(f->ack, entry_id_before(m->id));
+		feed_wants_ack(f, entry_id_before(m->id));
 	else if (n)
 		f->ack = feed_later(f->ack, f->sent[f->sent_from + n - 1].id);
 	cut_sent(f, n);
@@ -353,7 +374,7 @@ void feed_bury(struct shard_ctx *c, struct feed *f, struct entry_id id, enum dea
 	feed_drop_read(c, f);
 	f->bad = id;
 	f->dead_reason = (uint8_t)why;
-	f->is_calling = false;
+	f->is_calling = f->added.is_kept = false;
 	feed_move(c, f, FEED_BURYING, dead_reason_name(why));
 }
 

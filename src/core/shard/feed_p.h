@@ -38,20 +38,29 @@ struct feed_idle {
 	bool is_yielding : 1; /* another stream waits for its credit: it ends when the next read finds nothing */
 };
 
+/* How many entries were ever added to the stream. -1 = not known. */
+struct feed_added {
+	int64_t at_pos;         /* up to the position */
+	struct entry_id gap;    /* up to here some may be passed that were not told here: they cannot be counted */
+	struct entry_id acking; /* up to this id, the one in flight: */
+	int64_t at_acking;
+	bool is_kept; /* burying: the entry is written */
+};
+
 struct feed { /* 10,000 idle ones: keep it near 500 bytes */
 	struct heap_node timer;
 	struct link ready; /* in the queue of scripts */
 	struct link reads; /* in the queue of reads */
 	uint64_t handle;   /* 0: not in use */
 	struct text *stream, *reason;
-	struct entry_id token;     /* the load-balancer entry's id */
-	struct entry_id pos;       /* confirmed by Redis */
-	struct entry_id ack;       /* wanted; not above pos: nothing to send */
-	struct entry_id acking;    /* of the one in flight */
-	struct entry_id cursor;    /* read up to here: told, or in buf */
-	struct entry_id top;       /* the highest that was ever told under this lease */
-	struct entry_id seen;      /* the highest that this server has shown since the open */
-	struct entry_id bad;       /* failing, blocked, burying, and its next try: this entry */
+	struct entry_id token;  /* the load-balancer entry's id */
+	struct entry_id pos;    /* confirmed by Redis */
+	struct entry_id ack;    /* wanted; not above pos: nothing to send */
+	struct entry_id cursor; /* read up to here: told, or in buf */
+	struct entry_id top;    /* the highest that was ever told under this lease */
+	struct entry_id seen;   /* the highest that this server has shown since the open */
+	struct entry_id bad;    /* failing, blocked, burying, and its next try: this entry */
+	struct feed_added added;
 	struct feed_batch *buf;    /* read, not told yet, from n_told on */
 	struct feed_sent *sent;    /* from sent_from on */
 	struct field_list *fields; /* burying */
@@ -101,6 +110,13 @@ enum {
 	FEED_FIRST_COUNT = 16     /* of the first read; doubled while entries are small */
 };
 
+/* Whose loss of entries was said, by the hash of their names. */
+enum { FEED_SAID = 64, FEED_SAY_EVERY_MS = 60000 };
+struct feed_said {
+	uint64_t hash;
+	mono_ms at; /* 0 = nobody's */
+};
+
 enum feed_tracking { TRACKING_UNASKED, TRACKING_ASKED, TRACKING_ON, TRACKING_REFUSED };
 
 struct feeds {
@@ -113,6 +129,7 @@ struct feeds {
 	uint32_t n_in_flight, n_reading;
 	enum feed_tracking tracking;
 	bool has_pushes, is_refusal_said;
+	struct feed_said said[FEED_SAID];
 };
 
 /* Indexes of tags that are no feed's; reads have the bit. */
@@ -162,6 +179,8 @@ void feed_clear(struct shard_ctx *c, struct feed *f);
 /* A worker could not do an entry: what was told behind it is void. The reason moves out of m. Nobody was given it:
  * FEED_BAD_ACK. */
 void feed_take_nack(struct shard_ctx *c, struct feed *f, struct msg_feed_nack *m);
+/* How many entries were ever added to the stream up to id, which is about to be confirmed; -1 = not known. */
+int64_t feed_added_at(const struct feed *f, struct entry_id id);
 /* A worker has done everything up to id. Nobody was given it: FEED_BAD_ACK. */
 void feed_take_ack(struct shard_ctx *c, struct feed *f, struct entry_id id);
 /* The first entry behind the position becomes a dead letter. */

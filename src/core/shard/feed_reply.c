@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/shard/feed_p.h"
+#include "base/fnv.h"
 #include "base/log_fields.h"
 
 enum { AGAIN_MS = 50, AGAIN_MAX_MS = 1000, REFUSED_MS = 200, REFUSED_MAX_MS = 5000 };
@@ -43,6 +44,23 @@ static void feed_say_remade(const struct shard_ctx *c, const struct feed *f)
 		c->index, field_value(stream, f->stream->bytes, f->stream->len));
 }
 
+/* Each open finds what is gone since the one before, once. */
+static void feed_has_lost(struct feeds *fs, struct shard_ctx *c, const struct feed *f, int64_t n)
+{
+	ctx_metrics(c, f->svc)->c[M_FEED_TRIMMED] += (uint64_t)n;
+	feed_tell(c, f, FEED_HAS_LOST)->n_entries = n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
+	const uint64_t hash = fnv(f->stream->bytes, f->stream->len);
+	struct feed_said *said = &fs->said[hash % FEED_SAID];
+	if (said->at && said->hash == hash && c->now < said->at + FEED_SAY_EVERY_MS)
+		return;
+	*said = (struct feed_said){.hash = hash, .at = c->now};
+	char stream[FIELD_VALUE_CAP];
+	effects_log(c->out, LOG_WARN,
+		"shard=%u service=%s stream=%s entries lost n=%lld: trimmed or deleted before they were acknowledged",
+		c->index, ctx_service(c, f->svc)->rules->name, field_value(stream, f->stream->bytes, f->stream->len),
+		(long long)n);
+}
+
 static void feed_first_open(struct shard_ctx *c, struct feed *f, const struct reply *reply)
 {
 	f->was_open = true;
@@ -76,6 +94,7 @@ static void feed_went_back(struct shard_ctx *c, struct feed *f, const struct rep
 		feed_move(c, f, FEED_RUNNING, "the position went back");
 	if (f->state != FEED_RUNNING) {
 		f->ack = is_ack_due ? f->ack : old;
+		f->added.gap = feed_later(f->added.gap, f->ack);
 		return;
 	}
 	f->ack = is_ack_due ? f->ack : f->pos;
@@ -113,10 +132,13 @@ static void feed_on_open(struct feeds *fs, struct shard_ctx *c, struct feed *f, 
 	f->is_open = true;
 	f->opened_at = c->now;
 	f->seen = reply->id;
+	f->added.at_pos = reply->n_added;
 	if (f->was_open)
 		feed_opened_again(c, f, reply);
 	else
 		feed_first_open(c, f, reply);
+	if (reply->n_lost)
+		feed_has_lost(fs, c, f, reply->n_lost);
 	feed_plan(fs, c, f);
 }
 
@@ -125,7 +147,7 @@ static void feed_on_open(struct feeds *fs, struct shard_ctx *c, struct feed *f, 
 /* The id that was to be acknowledged is not one of this stream's. */
 static void feed_never_had(struct shard_ctx *c, struct feed *f)
 {
-	feed_tell(c, f, FEED_BAD_ACK)->id = f->acking;
+	feed_tell(c, f, FEED_BAD_ACK)->id = f->added.acking;
 	f->ack = f->pos;
 	f->must_fail = false;
 	if (f->state == FEED_FAILING)
@@ -143,7 +165,8 @@ static void feed_on_ack(struct feeds *fs, struct shard_ctx *c, struct feed *f, c
 	if (reply->integer == -2) { /* an id that this stream has never had */
 		feed_never_had(c, f);
 	} else {
-		feed_confirmed(c, f, f->acking);
+		f->added.at_pos = reply->integer == 1 ? f->added.at_acking : -1; /* 0: it was further already */
+		feed_confirmed(c, f, f->added.acking);
 	}
 	feed_plan(fs, c, f);
 }
@@ -412,7 +435,8 @@ void feed_lock_answer(struct feeds *fs, struct shard_ctx *c, const struct msg_lo
 	if (!f || !f->is_calling)
 		return;
 	f->is_calling = false;
-	if (f->state == FEED_BURYING && m->result == OP_DONE)
+	f->added.is_kept = f->state == FEED_BURYING && m->result == OP_DONE;
+	if (f->added.is_kept)
 		f->ack = feed_later(f->ack, f->bad);
 	else
 		f->at = c->now + ctx_backoff(c, f->backoff++ % 16, AGAIN_MS, AGAIN_MAX_MS);

@@ -249,6 +249,12 @@ static void about_feed(struct facts *f, const struct coord_service *s, const str
 	char id[COMMAND_ID_CAP], age[24];
 	if (!feed)
 		return;
+	if (feed->losses.n_lost)
+		facts_add(f,
+			"%u of its entries were trimmed or deleted before they were acknowledged (MAXLEN, XTRIM, "
+			"XDEL): "
+			"they are lost",
+			feed->losses.n_lost);
 	if (feed->blocked_until) {
 		command_id_format(id, feed->bad);
 		facts_age(age, mono_max(0, feed->blocked_until - now));
@@ -258,10 +264,10 @@ static void about_feed(struct facts *f, const struct coord_service *s, const str
 		facts_next(f, "nothing else of its stream until it is acknowledged or a dead letter");
 		return;
 	}
-	if (feed->n_dead) {
-		command_id_format(id, feed->dead);
-		facts_add(
-			f, "%u of its entries became dead letters since it is here, the last one %s", feed->n_dead, id);
+	if (feed->losses.n_dead) {
+		command_id_format(id, feed->losses.dead);
+		facts_add(f, "%u of its entries became dead letters since it is here, the last one %s",
+			feed->losses.n_dead, id);
 		facts_advice(f, "sluicectl entries-dlq show %s --stream %.300s", s->rules->name, e->stream->bytes);
 	}
 	command_id_format(id, feed->pos);

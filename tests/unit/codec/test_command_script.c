@@ -1192,6 +1192,70 @@ Test(script, a_stream_made_again_starts_at_0_0)
 	expect_open(100, 0, 0, POSITION_REMADE);
 }
 
+static void expect_lost(uint64_t token, int64_t n_lost, int64_t n_added)
+{
+	const struct reply r = EXEC(FEED(OPEN, token, .expect = S("0")));
+	cr_expect(r.n_lost == n_lost && r.n_added == n_added, "lost %lld of %lld", (long long)r.n_lost,
+		(long long)r.n_added);
+}
+
+Test(script, entries_that_are_gone_before_they_were_acknowledged_are_counted_once)
+{
+	xadd("1-0"), xadd("2-0");
+	real_redis_command(redis, "XTRIM s MAXLEN 1"); /* before anybody read it: not ours */
+	xadd("3-0"), xadd("4-0"), xadd("5-0");
+	expect_lost(100, 0, 1);
+	NUMBER(FEED(ACK, 100, .id = {2, 0}, .retry = 2));
+	cr_expect_str_eq(position_field("n"), "2-0:2");
+	expect_lost(100, 0, 2);
+	real_redis_command(redis, "XTRIM s MAXLEN 1");
+	expect_lost(100, 2, 4); /* 3-0 and 4-0 */
+	expect_lost(101, 0, 4);
+	real_redis_command(redis, "XDEL s 5-0");
+	expect_lost(101, 1, 5);
+	xadd("6-0"), xadd("7-0");
+	NUMBER(FEED(ACK, 101, .id = {6, 0}, .retry = 6, .trim = true));
+	expect_lost(102, 0, 6);
+}
+
+Test(script, behind_the_highest_id_a_read_is_no_error)
+{
+	const struct entry_id highest = {UINT64_MAX, UINT64_MAX};
+	xadd("18446744073709551615-18446744073709551615");
+	const struct reply r = EXEC(FEED(READ, 100, .id = highest, .count = 2));
+	cr_assert(r.kind == REPLY_FEED && r.feed->n == 1, "kind %d", r.kind);
+	cr_expect_eq(entry_id_cmp(r.feed->v[0].id, highest), 0, "who reads it knows it already");
+	mem_free(r.feed);
+}
+
+Test(script, what_is_gone_in_the_middle_is_counted_when_the_position_is_behind_it)
+{
+	xadd("1-0"), xadd("2-0"), xadd("3-0");
+	expect_lost(100, 0, 0);
+	NUMBER(FEED(ACK, 100, .id = {1, 0}, .retry = 1));
+	real_redis_command(redis, "XDEL s 2-0");
+	expect_lost(101, 0, 1);
+	NUMBER(FEED(ACK, 101, .id = {3, 0}, .retry = 2));
+	expect_lost(102, 1, 3);
+}
+
+Test(script, where_it_is_not_known_nothing_is_called_lost)
+{
+	xadd("1-0"), xadd("2-0"), xadd("3-0");
+	expect_lost(100, 0, 0);
+	NUMBER(FEED(ACK, 100, .id = {1, 0}, .retry = -1));
+	expect_lost(100, 0, -1);                                      /* would have to be counted */
+	real_redis_command(redis, "HSET {s}-sluice n 1-0:0 pos 2-0"); /* as an older daemon moves it */
+	real_redis_command(redis, "XTRIM s MAXLEN 1");
+	expect_lost(100, 0, 2);
+	real_redis_command(redis, "DEL s");
+	expect_lost(100, 0, 2); /* gone: how many were unread nobody knows */
+	xadd("9-0");
+	expect_lost(100, 0, 0); /* made again */
+	real_redis_command(redis, "HSET {s}-sluice n x");
+	expect_lost(100, 0, 0);
+}
+
 Test(script, where_a_stream_without_position_starts)
 {
 	xadd("5-0");

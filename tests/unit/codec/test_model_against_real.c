@@ -166,7 +166,8 @@ static bool replies_equal(enum cmd_kind kind, const struct reply *a, const struc
 		return true;
 	case REPLY_POSITION:
 		return entry_id_cmp(a->id, b->id) == 0 && a->integer == b->integer && a->n == b->n &&
-		       is_near(a->wait_ms, b->wait_ms) && entry_id_cmp(a->bad, b->bad) == 0;
+		       is_near(a->wait_ms, b->wait_ms) && entry_id_cmp(a->bad, b->bad) == 0 &&
+		       a->n_added == b->n_added && a->n_lost == b->n_lost;
 	case REPLY_FEED:
 		return feeds_equal(a->feed, b->feed);
 	case REPLY_ERROR:
@@ -326,6 +327,7 @@ static void feed_command(struct pair *p, struct cmd *c)
 		.permille = roll(p, 2) ? 1000 : 1200};
 	c->trim = roll(p, 2);
 	c->check = roll(p, 2);
+	c->retry = (int64_t)roll(p, 6) - (c->kind == CMD_FEED_ACK);
 	c->id = roll(p, 3) ? p->feed_id : c->kind == CMD_FEED_READ ? (struct entry_id){0, 0} : some_id(p);
 }
 
@@ -617,6 +619,17 @@ static void compare_state(struct pair *p)
 	}
 }
 
+/* Since Redis 7. */
+static bool has_entries_added(struct real_redis *real)
+{
+	real_redis_command(real, "XADD s 1-1 n 1");
+	const redisReply *info = real_redis_command(real, "XINFO STREAM s");
+	bool has_it = false;
+	for (size_t i = 0; i < info->elements; i += 2)
+		has_it |= strcmp(info->element[i]->str, "entries-added") == 0;
+	return has_it;
+}
+
 static void run(struct real_redis *real, uint64_t seed)
 {
 	struct pair p = {.seed = seed, .real = real, .model = model_redis_new()};
@@ -624,6 +637,8 @@ static void run(struct real_redis *real, uint64_t seed)
 	real_redis_command(real, "FLUSHALL");
 	real_redis_command(real, "SCRIPT FLUSH");
 	real_redis_command(real, "CONFIG SET maxmemory 0");
+	model_redis_set_added(p.model, has_entries_added(real));
+	real_redis_command(real, "FLUSHALL");
 	real_redis_command(real, "CONFIG SET notify-keyspace-events %s", "");
 	real_redis_use_resp(real, seed % 2 ? 2 : 3);
 	model_redis_set_delifeq(p.model, real_redis_command(real, "DELIFEQ no-key v")->type == REDIS_REPLY_INTEGER);

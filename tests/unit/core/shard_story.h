@@ -106,6 +106,8 @@ static void story_cmd(const struct effect *ef)
 		buf_printf(&W.text, " %lld", (long long)c->count);
 	if (c->kind == CMD_TOMBSTONE)
 		buf_printf(&W.text, " ttl=%lld", (long long)c->ttl_ms);
+	if (c->kind == CMD_FEED_ACK && c->retry >= 0)
+		buf_printf(&W.text, " n=%lld", (long long)c->retry);
 	if (c->kind == CMD_FEED_OPEN)
 		buf_printf(&W.text, "%s%s", c->was_alone ? " counts" : "", c->is_suspect ? " alone" : "");
 	buf_str(&W.text, c->use_eval ? " eval" : "");
@@ -128,7 +130,7 @@ static void story_entry_id(struct entry_id id)
 static void story_feed(const struct msg_feed *m)
 {
 	static const char *const results[] = {"open", "entries", "acked", "nacked", "buried", "bad_ack", "cleared",
-		"idle", "closed", "refused", "gone", "remade", "wrong_type", "moved"};
+		"idle", "lost", "closed", "refused", "gone", "remade", "wrong_type", "moved"};
 	buf_printf(&W.text, "feed %s", results[m->result]);
 	story_entry_id(m->id);
 	if (m->result == FEED_HAS_ENTRIES)
@@ -137,6 +139,8 @@ static void story_feed(const struct msg_feed *m)
 		buf_printf(&W.text, " waits=%lld", (long long)m->wait_ms);
 		story_entry_id(m->bad);
 	}
+	if (m->result == FEED_HAS_LOST)
+		buf_printf(&W.text, " n=%u", m->n_entries);
 	if (m->result == FEED_HAS_NACKED)
 		buf_printf(&W.text, " tries=%u wait=%lld", m->tries, (long long)m->wait_ms);
 	story_text(m->moved_to);

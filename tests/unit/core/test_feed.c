@@ -33,15 +33,19 @@ static void open_feed(uint64_t handle)
 
 static void answer_position(uint64_t ms, int64_t tries, size_t flags)
 {
-	story_reply(CMD_FEED_OPEN, (struct reply){.kind = REPLY_POSITION, .id = {ms, 0}, .integer = tries, .n = flags});
+	story_reply(CMD_FEED_OPEN,
+		(struct reply){.kind = REPLY_POSITION, .id = {ms, 0}, .integer = tries, .n = flags, .n_added = -1});
 }
 
 /* 11-0 waits for its next try, or will not be tried again. */
 static void answer_waits(int64_t tries, int64_t wait_ms)
 {
-	story_reply(CMD_FEED_OPEN,
-		(struct reply){
-			.kind = REPLY_POSITION, .id = {10, 0}, .integer = tries, .wait_ms = wait_ms, .bad = {11, 0}});
+	story_reply(CMD_FEED_OPEN, (struct reply){.kind = REPLY_POSITION,
+					   .id = {10, 0},
+					   .integer = tries,
+					   .wait_ms = wait_ms,
+					   .bad = {11, 0},
+					   .n_added = -1});
 }
 
 static void answer_fail(int64_t tries, int64_t wait_ms)
@@ -683,4 +687,99 @@ Test(feed, only_as_many_end_as_wait_and_none_where_the_worker_ends_them, .fini =
 	somebody_waits(5);
 	nothing_until(1300);
 	cr_expect(n_yields() == 1 && shard_feeds_of(W.s, 1).idle == 1);
+}
+
+/* ---- what is gone before it was acknowledged ---- */
+
+/* So many entries were ever added up to 10-0; so many behind it are gone. */
+static void answer_added(uint64_t ms, int64_t n_added, int64_t n_lost)
+{
+	story_reply(CMD_FEED_OPEN,
+		(struct reply){.kind = REPLY_POSITION, .id = {ms, 0}, .n_added = n_added, .n_lost = n_lost});
+}
+
+static void opened_with(int64_t n_added, bool is_adopted)
+{
+	story_up();
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = feed_rules_for(10, 2)});
+	W.hide[CMD_CONSUMERS] = W.hide[CMD_TRACKING] = W.hide[CMD_FEED_READ] = true;
+	story_msg_in((struct msg){.kind = MSG_FEED_OPEN,
+		.svc = 1,
+		.feed_open.slot = 9,
+		.handle = H,
+		.feed_open.token = ID7,
+		.feed_open.is_adopted = is_adopted,
+		.feed_open.stream = text_new("k", 1)});
+	answer_added(10, n_added, 0);
+	start(1);
+	story_clear();
+}
+
+Test(feed, an_ack_says_how_many_entries_it_passes, .fini = story_down)
+{
+	opened_with(100, false);
+	answer_read(11, 5, 0);
+	story_clear();
+	word(MSG_FEED_ACK, 12);
+	word(MSG_FEED_ACK, 14);
+	story_int(CMD_FEED_ACK, 1);
+	story_int(CMD_FEED_ACK, 1);
+	expect_story("[ 1000] feed_ack k 12-0 n=102\n[ 1000] > feed acked 12-0\n"
+		     "[ 1000] feed_ack k 14-0 n=104\n[ 1000] > feed acked 14-0\n");
+	struct msg m = msg_feed_nack((struct msg_feed_nack){.id = {15, 0}, .delay_ms = -1, .is_dead = true});
+	m.handle = H;
+	story_msg_in(m); /* a dead letter is passed, too */
+	struct entry_batch *b = mem_alloc(sizeof *b + sizeof b->v[0]);
+	b->n = 1;
+	b->v[0].fields = mem_alloc(sizeof *b->v[0].fields);
+	story_reply(CMD_FEED_PICK, (struct reply){.kind = REPLY_ENTRIES, .entries = b});
+	story_msg_in(msg_lock_answer((struct msg_lock_answer){
+		.kind = CMD_FEED_DEAD_ADD, .result = OP_DONE, .tag = W.last_call.lock_call.tag}));
+	cr_expect(strstr(W.text.data, "feed_ack k 15-0 n=105\n"), "%s", W.text.data);
+}
+
+Test(feed, what_passes_entries_that_were_told_elsewhere_does_not_count, .fini = story_down)
+{
+	opened_with(100, true);
+	word(MSG_FEED_ACK, 13); /* of its former owner's entries */
+	answer_read(14, 2, 0);
+	story_clear();
+	word(MSG_FEED_ACK, 15);
+	story_int(CMD_FEED_ACK, 1);
+	expect_story("[ 1000] > feed acked 13-0\n[ 1000] feed_ack k 15-0\n");
+	story_int(CMD_FEED_ACK, 1);
+	story_conn(CONN_COMMAND, true);
+	answer_added(15, 107, 0);
+	answer_read(16, 1, 0);
+	story_clear();
+	word(MSG_FEED_ACK, 16);
+	expect_story("[ 1000] feed_ack k 16-0 n=108\n");
+}
+
+Test(feed, an_ack_that_is_forgotten_by_a_resume_does_not_count, .fini = story_down)
+{
+	opened_with(100, false);
+	answer_read(11, 2, 0);
+	word(MSG_FEED_ACK, 11);
+	word(MSG_FEED_ACK, 12); /* waits for the answer to that */
+	start(2);
+	story_clear();
+	story_int(CMD_FEED_ACK, 1);
+	expect_story("[ 1000] > feed acked 11-0\n[ 1000] feed_ack k 12-0\n");
+}
+
+Test(feed, what_is_lost_is_counted_at_each_open_and_said_once_a_minute, .init = ready, .fini = story_down)
+{
+	W.say = true;
+	for (int i = 0; i < 3; i++) {
+		story_conn(CONN_COMMAND, true);
+		story_drop_waiting(CMD_CONSUMERS);
+		W.now += i < 2 ? 0 : 60000;
+		story_clear();
+		answer_added(10, 100, 7);
+		cr_expect(strstr(W.text.data, "> feed lost n=7\n"), "%s", W.text.data);
+		cr_expect_eq(
+			strstr(W.text.data, "stream=k entries lost n=7: trimmed") != NULL, i != 1, "%s", W.text.data);
+	}
+	cr_expect_eq(shard_service_metrics(W.s, 1)->c[M_FEED_TRIMMED], 21);
 }
