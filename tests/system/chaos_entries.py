@@ -346,8 +346,17 @@ class EntryChaos(Chaos):
         if rest:
             self.left += [f"not so: {what}: {k}: {n}" for k, n in list(rest.items())[:10]] + [f"{len(rest)} keys in all"]
 
+    def ask(self, cmds):
+        """Replies, in order. A connection that was open before its master was killed shows that only now."""
+        for again in range(10):
+            try:
+                return self.c.db.pipe(cmds)
+            except ConnectionError:
+                time.sleep(0.5)
+        return self.c.db.pipe(cmds)
+
     def streams(self):
-        rows = self.c.db.pipe([("XRANGE", k, "-", "+") for k in self.keys])
+        rows = self.ask([("XRANGE", k, "-", "+") for k in self.keys])
         return {k: [id for id, _ in row] for k, row in zip(self.keys, rows) if isinstance(row, list) and row}
 
     def lines(self, first=0):
@@ -372,7 +381,7 @@ class EntryChaos(Chaos):
 
     def unacked(self):
         streams = self.added
-        rows = self.c.db.pipe([("HGET", position_key(k), "pos") for k in streams])
+        rows = self.ask([("HGET", position_key(k), "pos") for k in streams])
         return {k: f"at {pos}, ends with {ids[-1]}" for (k, ids), pos in zip(streams.items(), rows) if pos != ids[-1]}
 
     def report(self):
