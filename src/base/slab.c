@@ -32,9 +32,11 @@ void slab_fini(struct slab *s)
 static struct slab_chunk *new_chunk(struct slab *s)
 {
 	struct slab_chunk *c = s->spare;
-	s->spare = NULL;
-	if (!c)
-		c = mem_alloc(sizeof *c + SLAB_CHUNK * s->item_bytes);
+	if (c) { /* all in it is free, as it was left */
+		s->spare = NULL;
+		return c;
+	}
+	c = mem_alloc(sizeof *c + SLAB_CHUNK * s->item_bytes);
 	c->n_used = 0;
 	c->free = 0;
 	for (int i = 0; i < SLAB_CHUNK; i++)
