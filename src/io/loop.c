@@ -27,6 +27,7 @@ struct loop {
 	struct loop *host; /* NULL: none, own_uv is its own */
 	uv_loop_t own_uv, *uv;
 	uv_timer_t timer;     /* the owner's deadline */
+	mono_ms rings_at;     /* when it does, if it is active */
 	uv_timer_t heartbeat; /* so that an idle loop shows life too */
 	uv_check_t check;
 	uv_idle_t idle; /* runs tasks and what was deferred */
@@ -216,6 +217,9 @@ void loop_wake_at(struct loop *l, mono_ms at)
 	mono_ms wait = at > now ? at - now : 0;
 	if (l->is_in_deadline)
 		wait = mono_max(wait, 1); /* libuv would run it again at once and never look at a socket */
+	if (l->rings_at == now + wait && uv_is_active((uv_handle_t *)&l->timer))
+		return; /* most turns leave it where it is */
+	l->rings_at = now + wait;
 	must(uv_timer_start(&l->timer, loop_on_timer, (uint64_t)wait, 0), "uv_timer_start");
 }
 
