@@ -23,14 +23,13 @@ void buf_fini(struct buf *b)
 	*b = (struct buf){0};
 }
 
-/* Room for len more bytes and the closing NUL. */
-static void reserve(struct buf *b, size_t len)
+char *buf_room(struct buf *b, size_t len)
 {
 	size_t need;
 	if (__builtin_add_overflow(b->len, len, &need) || need == SIZE_MAX)
 		need = SIZE_MAX - 1; /* mem_grow refuses it and says why */
 	if (need < b->cap)
-		return;
+		return b->data + b->len;
 	size_t cap = b->cap ? b->cap : MIN_CAP;
 	while (cap <= need && cap < SIZE_MAX / 2)
 		cap *= 2;
@@ -38,6 +37,7 @@ static void reserve(struct buf *b, size_t len)
 		cap = need + 1;
 	b->data = mem_grow(b->data, cap, 1);
 	b->cap = cap;
+	return b->data + b->len;
 }
 
 void buf_reserve_wiping(struct buf *b, size_t len)
@@ -45,20 +45,11 @@ void buf_reserve_wiping(struct buf *b, size_t len)
 	if (b->len + len < b->cap)
 		return;
 	struct buf moved = {0};
-	reserve(&moved, b->len + len);
+	buf_room(&moved, b->len + len);
 	buf_add(&moved, b->data, b->len);
 	mem_wipe(b->data, b->cap);
 	buf_fini(b);
 	*b = moved;
-}
-
-void buf_add(struct buf *b, const void *bytes, size_t len)
-{
-	reserve(b, len);
-	if (len)
-		memcpy(b->data + b->len, bytes, len);
-	b->len += len;
-	b->data[b->len] = '\0';
 }
 
 void buf_str(struct buf *b, const char *s)
@@ -76,7 +67,7 @@ void buf_printf(struct buf *b, const char *fmt, ...)
 	va_end(ap);
 	assert(n >= 0);
 	if (n >= 0 && (size_t)n >= room) {
-		reserve(b, (size_t)n);
+		buf_room(b, (size_t)n);
 		vsnprintf(b->data + b->len, (size_t)n + 1, fmt, again);
 	}
 	va_end(again);

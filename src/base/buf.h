@@ -3,6 +3,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 struct buf {
 	char *data; /* NUL-terminated once anything was added; NULL before */
@@ -13,8 +14,23 @@ struct buf {
 void buf_init(struct buf *b);
 /* Frees its memory; it may be used again after buf_init. */
 void buf_fini(struct buf *b);
-/* Appends; data moves when it grows. Out of memory ends the process, as everywhere. */
-void buf_add(struct buf *b, const void *bytes, size_t len);
+/* Room for len more bytes and the NUL behind them; data moves when it grows. Out of memory ends the process, as
+ * everywhere. Returns where they go: buf_added says how many were written there. */
+char *buf_room(struct buf *b, size_t len);
+/* So many bytes (at most as many as there is room for) were written behind the end. */
+static inline void buf_added(struct buf *b, size_t len)
+{
+	b->len += len;
+	b->data[b->len] = '\0';
+}
+/* Appends; data moves when it grows. */
+static inline void buf_add(struct buf *b, const void *bytes, size_t len)
+{
+	char *at = len < b->cap - b->len ? b->data + b->len : buf_room(b, len);
+	if (len)
+		memcpy(at, bytes, len);
+	buf_added(b, len);
+}
 /* Appends a string without its NUL. */
 void buf_str(struct buf *b, const char *s);
 /* Appends as printf formats; behind the end there is a NUL that does not count in len. */

@@ -7,6 +7,7 @@
 #include <strings.h>
 
 #include "base/buf.h"
+#include "base/digits.h"
 #include "base/mem.h"
 #include "io/redis/conn_p.h"
 
@@ -63,12 +64,18 @@ void command_free_spare(struct redis_conn *c)
 	c->queue.n_spare = 0;
 }
 
-/* "*3\r\n", "$5\r\n" */
-static void put_header(struct buf *out, const char *kind, size_t n)
+static char *put_end_of_line(char *at)
 {
-	buf_add(out, kind, 1);
-	buf_u64(out, n);
-	buf_add(out, "\r\n", 2);
+	*at++ = '\r';
+	*at++ = '\n';
+	return at;
+}
+
+/* "*3\r\n", "$5\r\n". Returns where the next byte goes. */
+static char *put_header(char *at, char kind, size_t n)
+{
+	*at++ = kind;
+	return put_end_of_line(at + digits_put(at, n, 0));
 }
 
 /* At most. */
@@ -85,13 +92,17 @@ void command_send(
 	struct redis_conn *c, struct cmd *cmd, int argc, const char **argv, const size_t *argvlen, mono_ms deadline)
 {
 	bool is_secret = cmd->kind == CMD_HELLO || cmd->kind == CMD_AUTH || cmd->kind == CMD_REAUTH;
-	struct buf *out = wire_out(c->wire, wire_size(argc, argvlen), is_secret);
-	put_header(out, "*", (size_t)argc);
+	const size_t most = wire_size(argc, argvlen);
+	struct buf *out = wire_out(c->wire, most, is_secret);
+	char *const from = buf_room(out, most);
+	char *at = put_header(from, '*', (size_t)argc);
 	for (int i = 0; i < argc; i++) {
-		put_header(out, "$", argvlen[i]);
-		buf_add(out, argv[i], argvlen[i]);
-		buf_add(out, "\r\n", 2);
+		at = put_header(at, '$', argvlen[i]);
+		if (argvlen[i])
+			memcpy(at, argv[i], argvlen[i]);
+		at = put_end_of_line(at + argvlen[i]);
 	}
+	buf_added(out, (size_t)(at - from));
 	list_push(&c->queue.pending, &cmd->link);
 	c->queue.n_in_flight++;
 	heap_set(&c->queue.deadlines, &cmd->deadline, deadline);
