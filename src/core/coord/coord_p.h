@@ -487,6 +487,10 @@ void coord_end_grant(struct coord *c, struct coord_service *s);
 /* shared by the files of coord_worker */
 void worker_give_all_back(struct coord *c, struct worker *m, enum requeue_why why); /* uncounted */
 void worker_fatal(struct coord *c, struct worker *m, enum frame_error error, const char *msg);
+/* An err frame: msg and lease are copied; lease.p NULL = it is about none. Counted. */
+void worker_say_error(struct coord *c, struct worker *m, enum frame_error error, struct slice lease, const char *msg);
+/* It says bye: its entries go back uncounted, its connection is closed. m ends with this turn. */
+void worker_on_bye(struct coord *c, struct worker *m);
 /* The entry that a lease's text names, its id and its service. NULL: no such entry; *svc NULL: not even that
  * service, or no lease of ours. lease may be anything from outside. */
 struct entry *worker_entry_of_lease(

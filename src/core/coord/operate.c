@@ -180,3 +180,29 @@ void coord_on_ctl(struct coord *c, const struct coord_ctl *ctl)
 		break;
 	}
 }
+
+/* An operator's drain has no end; the setting's time is told then, too. */
+void worker_say_drain(struct coord *c, const struct worker *m)
+{
+	mono_ms left = c->drain.over == MONO_NEVER ? c->rules.drain_timeout_ms : 0;
+	worker_frame(c, m, OUT_DRAIN)->frame.grace_ms = c->drain.end == MONO_NEVER ? left : c->drain.end - c->now;
+}
+
+void worker_say_drain_to_all(struct coord *c)
+{
+	for (struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
+		struct worker *m = LIST_OF(struct worker, all, l);
+		if (m->s.state == SESSION_READY)
+			worker_say_drain(c, m);
+	}
+}
+
+void worker_revoke_all(struct coord *c, struct worker *m)
+{
+	for (struct link *l = m->entries.next, *next; l != &m->entries; l = next) {
+		next = l->next;
+		struct entry *e = LIST_OF(struct entry, peers, l);
+		if (e->state == ENTRY_ASSIGNED)
+			entry_revoke(c, e, REVOKE_OPERATOR, REVOKE_GRACE_MS);
+	}
+}

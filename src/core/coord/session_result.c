@@ -1,7 +1,5 @@
-/* session_result - workers: hello and resume, results, pings and the fence, the end of a connection. */
+/* session_result - a worker's frames: results of entries and how they are answered, progress, credits. */
 #include "core/coord/coord_p.h"
-#include <assert.h>
-#include <stdio.h>
 #include <string.h>
 
 enum { REASON_MAX = 1024, NOTE_MAX = 256 }; /* bytes that are kept of them */
@@ -14,55 +12,6 @@ struct effect *worker_frame(struct coord *c, const struct worker *m, enum out_ki
 	return ef;
 }
 
-/* Never less often than it was told. */
-static mono_ms ping_ms(const struct coord *c, const struct worker *m)
-{
-	return m->s.told_ping_ms ? mono_min(m->s.told_ping_ms, coord_ping_ms(c)) : coord_ping_ms(c);
-}
-
-void worker_arm(struct coord *c, struct worker *m)
-{
-	heap_set(&c->workers.timers, &m->s.timer, session_deadline(&m->s, ping_ms(c, m)));
-}
-
-void worker_free(struct coord *c, struct worker *m)
-{
-	heap_remove(&c->workers.timers, &m->s.timer);
-	credits_leave(&m->credit_holder);
-	list_remove(&m->dirty);
-	list_remove(&m->all);
-	map_remove(&c->workers.by_session, &m->s.id, sizeof m->s.id);
-	while (!list_empty(&m->entries)) /* only at the coordinator's own end */
-		list_pop(&m->entries);
-	for (size_t i = 0; i < m->n_resume; i++)
-		text_unref(m->resume[i]);
-	mem_free(m->resume);
-	mem_free(m->services_text);
-	session_fini(&m->s);
-	mem_free(m);
-}
-
-static void disconnect(struct coord *c, struct worker *m)
-{
-	if (m->is_connected)
-		if (--c->workers.n == 0)
-			c->workers.alone_since = c->now;
-	m->is_connected = false;
-	credits_leave(&m->credit_holder);
-}
-
-/* Frees it at the end of the turn: effects of this turn may still name it. */
-void worker_retire(struct coord *c, struct worker *m)
-{
-	assert(!m->is_gone);
-	disconnect(c, m);
-	m->is_gone = true;
-	heap_remove(&c->workers.timers, &m->s.timer);
-	list_remove(&m->dirty);
-	list_remove(&m->all);
-	list_push(&c->workers.gone, &m->all);
-}
-
 void worker_mark_all(struct coord *c)
 {
 	for (uint16_t i = 0; i < c->services.n; i++)
@@ -70,7 +19,7 @@ void worker_mark_all(struct coord *c)
 			coord_mark(c, &c->services.v[i]);
 }
 
-static void say_error(struct coord *c, struct worker *m, enum frame_error error, struct slice lease, const char *msg)
+void worker_say_error(struct coord *c, struct worker *m, enum frame_error error, struct slice lease, const char *msg)
 {
 	struct effect *ef = worker_frame(c, m, OUT_ERR);
 	ef->frame.error = error;
@@ -82,100 +31,6 @@ static void say_error(struct coord *c, struct worker *m, enum frame_error error,
 	}
 	c->workers.errors[error]++;
 }
-
-/* ---- the end of a connection ---- */
-
-/* How many of its entries may be why it ends. None when one was taken from it: simple workers end to stop one
- * stream. */
-static uint32_t n_blamed(const struct coord *c, const struct worker *m)
-{
-	uint32_t n = 0;
-	for (const struct link *l = m->entries.next; l != &m->entries; l = l->next) {
-		const struct entry *e = LIST_OF(const struct entry, peers, l);
-		if (entry_was_taken_back(e))
-			return 0;
-		n += entry_may_have_killed(c, e);
-	}
-	return n;
-}
-
-/* The worker is not connected any more, but its process lives: it may come back for a while. */
-static void worker_detach(struct coord *c, struct worker *m)
-{
-	disconnect(c, m);
-	session_move(&m->s, SESSION_DETACHED, c->out, "its connection is closed");
-	mono_ms back = c->now + c->rules.resume_grace_ms;
-	m->n_blamed = n_blamed(c, m);
-	for (struct link *l = m->entries.next; l != &m->entries; l = l->next) {
-		struct entry *e = LIST_OF(struct entry, peers, l);
-		/* it cannot be told to stop: what it was told last must have run out first */
-		entry_limbo(c, e, mono_max(back, m->s.told_until + TELL_MARGIN_MS));
-	}
-	m->s.deadline = mono_max(back, m->s.told_until + 2 * TELL_MARGIN_MS);
-	worker_arm(c, m);
-	worker_mark_all(c);
-}
-
-void worker_give_all_back(struct coord *c, struct worker *m, enum requeue_why why)
-{
-	while (!list_empty(&m->entries)) {
-		struct entry *e = LIST_OF(struct entry, peers, m->entries.next);
-		entry_requeue(c, e, e->is_lost ? WHY_LOST : why, false);
-	}
-	worker_mark_all(c);
-}
-
-static void worker_ended(struct coord *c, struct worker *m, enum metric_process why)
-{
-	c->m[why]++;
-	if (m->s.state == SESSION_READY)
-		worker_detach(c, m);
-	else if (m->s.state != SESSION_DETACHED)
-		worker_retire(c, m);
-}
-
-void worker_fatal(struct coord *c, struct worker *m, enum frame_error error, const char *msg)
-{
-	effects_log(c->out, error == FERR_SILENT || error == FERR_SLOW_READER ? LOG_WARN : LOG_INFO,
-		"worker=%s session=%llu pid=%d closed: %s", m->s.name[0] ? m->s.name : "?", (unsigned long long)m->s.id,
-		(int)m->s.pid, msg);
-	say_error(c, m, error, (struct slice){0}, msg);
-	effects_add(c->out, EFF_CLOSE)->session = m->s.id;
-	worker_ended(c, m, MP_DISC_ERROR);
-}
-
-void worker_on_end(struct coord *c, struct worker *m)
-{
-	worker_ended(c, m, MP_DISC_CLOSED);
-}
-
-void worker_on_dead(struct coord *c, struct worker *m)
-{
-	c->m[MP_DISC_DIED]++;
-	if (!list_empty(&m->entries))
-		effects_log(c->out, LOG_NOTICE, "worker=%s pid=%d died: its streams go back", m->s.name, (int)m->s.pid);
-	uint32_t n = m->s.state == SESSION_DETACHED ? m->n_blamed : n_blamed(c, m);
-	while (!list_empty(&m->entries))
-		entry_worker_ended(c, LIST_OF(struct entry, peers, m->entries.next), n, true);
-	worker_mark_all(c);
-	worker_retire(c, m);
-}
-
-void worker_on_bad_input(struct coord *c, struct worker *m, enum frame_error error, const char *text)
-{
-	if (m->s.state != SESSION_DETACHED)
-		worker_fatal(c, m, error, text);
-}
-
-static void bye(struct coord *c, struct worker *m)
-{
-	worker_give_all_back(c, m, WHY_BYE);
-	effects_add(c->out, EFF_CLOSE)->session = m->s.id;
-	c->m[MP_DISC_BYE]++;
-	worker_retire(c, m);
-}
-
-/* ---- results ---- */
 
 static const char lease_was_lost[] = "the lease was lost: the result is not accepted";
 static const char ended_otherwise[] = "the lease has ended otherwise: the result is not accepted";
@@ -253,13 +108,13 @@ void worker_finish(struct coord *c, struct entry *e, bool accepted, enum gone_ou
 		else if (accepted)
 			say_ok(c, m, lease, (enum ok_for)e->ok_for, outcome);
 		else
-			say_error(c, m, FERR_NOT_OWNER, lease, lease_was_lost);
+			worker_say_error(c, m, FERR_NOT_OWNER, lease, lease_was_lost);
 }
 
 static void result(struct coord *c, struct worker *m, struct entry *e, const struct frame *f)
 {
 	if (e->is_lost && f->kind != FRAME_REVOKED) {
-		say_error(c, m, FERR_NOT_OWNER, f->lease, lease_was_lost);
+		worker_say_error(c, m, FERR_NOT_OWNER, f->lease, lease_was_lost);
 		entry_stopped(c, e);
 		return;
 	}
@@ -322,7 +177,7 @@ static void second_result(struct coord *c, struct worker *m, struct entry *e, co
 	if (e->ok_for == OK_FOR_ENDED && f->kind == FRAME_DONE) /* both at once: it is answered as ever */
 		e->ok_for = OK_FOR_DONE;
 	else if (!e->wants_reply || !is_same_result(f->kind, e->ok_for))
-		say_error(c, m, FERR_NOT_OWNER, f->lease, ended_otherwise);
+		worker_say_error(c, m, FERR_NOT_OWNER, f->lease, ended_otherwise);
 	else if (e->n_asked < UINT8_MAX)
 		e->n_asked++;
 }
@@ -338,11 +193,11 @@ static void late_result(struct coord *c, struct worker *m, struct session_outcom
 	if (f->kind == FRAME_REVOKED && o)
 		return;
 	if (!o)
-		say_error(c, m, FERR_UNKNOWN_LEASE, f->lease, "no such lease in this session");
+		worker_say_error(c, m, FERR_UNKNOWN_LEASE, f->lease, "no such lease in this session");
 	else if (o->outcome == GONE_LOST && !(o->is_result && is_same_result(f->kind, o->ok_for)))
-		say_error(c, m, FERR_NOT_OWNER, f->lease, lease_was_lost);
+		worker_say_error(c, m, FERR_NOT_OWNER, f->lease, lease_was_lost);
 	else if (!o->is_result || !is_same_result(f->kind, o->ok_for))
-		say_error(c, m, FERR_NOT_OWNER, f->lease, ended_otherwise);
+		worker_say_error(c, m, FERR_NOT_OWNER, f->lease, ended_otherwise);
 	else
 		say_ok(c, m, f->lease, o->ok_for == OK_FOR_ENDED ? OK_FOR_DONE : (enum ok_for)o->ok_for,
 			(enum gone_outcome)o->outcome);
@@ -367,7 +222,7 @@ static void on_progress(struct coord *c, struct worker *m, const struct frame *f
 	struct coord_service *s;
 	struct entry *e = worker_entry_of_lease(c, f->lease, &id, &s);
 	if (!e || e->owner != m->s.id || !entry_is_worked(e)) {
-		say_error(c, m, FERR_UNKNOWN_LEASE, f->lease, "no such lease in this session");
+		worker_say_error(c, m, FERR_UNKNOWN_LEASE, f->lease, "no such lease in this session");
 		return;
 	}
 	e->heard = c->now;
@@ -381,7 +236,8 @@ void worker_say_bad_entry(struct coord *c, struct worker *w, const struct entry 
 {
 	char text[SESSION_LEASE_CAP];
 	int n = session_lease_format(text, e->id, coord_service(c, e->svc)->rules->hash);
-	say_error(c, w, FERR_BAD_FIELD, (struct slice){text, (size_t)n}, "id: no entry that waits for an answer");
+	worker_say_error(
+		c, w, FERR_BAD_FIELD, (struct slice){text, (size_t)n}, "id: no entry that waits for an answer");
 }
 
 static void on_ack_or_nack(struct coord *c, struct worker *m, const struct frame *f)
@@ -392,14 +248,14 @@ static void on_ack_or_nack(struct coord *c, struct worker *m, const struct frame
 	bool is_its = e && e->owner == m->s.id;
 	const struct session_outcome *o = is_its || !s ? NULL : session_recall(&m->s, s->svc, id);
 	if (is_its && e->state == ENTRY_FINISHING)
-		say_error(c, m, FERR_NOT_OWNER, f->lease, ended_otherwise);
+		worker_say_error(c, m, FERR_NOT_OWNER, f->lease, ended_otherwise);
 	else if (o || (is_its && e->is_lost))
-		say_error(c, m, FERR_NOT_OWNER, f->lease,
+		worker_say_error(c, m, FERR_NOT_OWNER, f->lease,
 			o && o->outcome != GONE_LOST ? ended_otherwise : lease_was_lost);
 	else if (!is_its || !entry_is_worked(e))
-		say_error(c, m, FERR_UNKNOWN_LEASE, f->lease, "no such lease in this session");
+		worker_say_error(c, m, FERR_UNKNOWN_LEASE, f->lease, "no such lease in this session");
 	else if (!e->feed)
-		say_error(c, m, FERR_BAD_FIELD, f->lease, "lease: its service is not in entries mode");
+		worker_say_error(c, m, FERR_BAD_FIELD, f->lease, "lease: its service is not in entries mode");
 	else
 		entry_feed_word(c, e, f);
 }
@@ -407,7 +263,7 @@ static void on_ack_or_nack(struct coord *c, struct worker *m, const struct frame
 static void on_credits(struct coord *c, struct worker *m, const struct frame *f)
 {
 	if (f->problem == FRAME_PROBLEM_LIMIT) {
-		say_error(c, m, FERR_LIMIT, (struct slice){0}, "credits must be 0..10000; unchanged");
+		worker_say_error(c, m, FERR_LIMIT, (struct slice){0}, "credits must be 0..10000; unchanged");
 		return;
 	}
 	m->credit_holder.credits = (uint32_t)f->credits;
@@ -417,7 +273,7 @@ static void on_credits(struct coord *c, struct worker *m, const struct frame *f)
 static void on_ready_frame(struct coord *c, struct worker *m, const struct frame *f)
 {
 	if (f->problem == FRAME_PROBLEM_FIELD) {
-		say_error(c, m, FERR_BAD_FIELD, f->lease, f->bad_field ? f->bad_field : "a field is wrong");
+		worker_say_error(c, m, FERR_BAD_FIELD, f->lease, f->bad_field ? f->bad_field : "a field is wrong");
 		return;
 	}
 	switch (f->kind) {
@@ -449,10 +305,10 @@ static void on_ready_frame(struct coord *c, struct worker *m, const struct frame
 	case FRAME_PONG:
 		break;
 	case FRAME_BYE:
-		bye(c, m);
+		worker_on_bye(c, m);
 		break;
 	case FRAME_UNKNOWN:
-		say_error(c, m, FERR_UNKNOWN_TYPE, (struct slice){0}, "unknown frame type");
+		worker_say_error(c, m, FERR_UNKNOWN_TYPE, (struct slice){0}, "unknown frame type");
 		break;
 	case FRAME_N:
 		break;
@@ -465,140 +321,7 @@ void worker_on_frame(struct coord *c, struct worker *m, const struct frame *f)
 	if (m->s.state == SESSION_NEW)
 		worker_hello(c, m, f);
 	else if (m->s.state == SESSION_HELD && f->kind == FRAME_BYE)
-		bye(c, m);
+		worker_on_bye(c, m);
 	else if (m->s.state == SESSION_READY)
 		on_ready_frame(c, m, f);
-}
-
-/* ---- the fence ---- */
-
-mono_ms worker_until(const struct coord *c, const struct worker *m)
-{
-	mono_ms until = MONO_NEVER;
-	for (struct link *l = m->entries.next; l != &m->entries; l = l->next) {
-		const struct entry *e = LIST_OF(struct entry, peers, l);
-		if (!e->is_lost && e->good_until)
-			until = mono_min(until, e->good_until);
-	}
-	return (until == MONO_NEVER ? c->now + c->services.shortest_ttl : until) - TELL_MARGIN_MS;
-}
-
-static void ping(struct coord *c, struct worker *m, mono_ms until)
-{
-	struct effect *ef = worker_frame(c, m, OUT_PING);
-	ef->frame.has_n = true;
-	ef->frame.n = ++m->s.n_pings;
-	ef->frame.until_ms = until;
-	m->s.told_until = until;
-	m->s.last_ping = c->now;
-	worker_arm(c, m);
-}
-
-/* The list stays about in order of renewal, so that its head tells whether looking at all of them is worth it. */
-void worker_touch(struct coord *c, struct worker *m, struct entry *e)
-{
-	if (e->state == ENTRY_ASSIGNED) {
-		list_remove(&e->peers);
-		list_push(&m->entries, &e->peers);
-	}
-	if (m->s.state == SESSION_READY && list_empty(&m->dirty))
-		list_push(&c->workers.dirty, &m->dirty);
-}
-
-void worker_send_until(struct coord *c, struct worker *m)
-{
-	if (m->s.state != SESSION_READY || m->s.told_until - c->now > c->services.shortest_ttl * 7 / 10)
-		return; /* what it knows is good for long: the next ping tells */
-	mono_ms worth = m->s.told_until + c->services.shortest_ttl / 10;
-	const struct entry *oldest = list_empty(&m->entries) ? NULL : LIST_OF(struct entry, peers, m->entries.next);
-	if (oldest && !oldest->is_lost && oldest->good_until && oldest->good_until - TELL_MARGIN_MS < worth)
-		return; /* the smallest is not larger */
-	mono_ms until = worker_until(c, m);
-	if (until >= worth)
-		ping(c, m, until);
-}
-
-void worker_send_later_fences(struct coord *c)
-{
-	for (struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
-		struct worker *m = LIST_OF(struct worker, all, l);
-		if (m->is_gone || m->s.state != SESSION_READY)
-			continue;
-		mono_ms until = worker_until(c, m);
-		if (until > m->s.told_until)
-			ping(c, m, until);
-	}
-}
-
-void worker_after_stall(struct coord *c)
-{
-	for (struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
-		struct worker *m = LIST_OF(struct worker, all, l);
-		m->s.last_heard = c->now;
-	}
-}
-
-void worker_after_limits(struct coord *c)
-{
-	worker_after_stall(c); /* nobody was to speak as often as it may have to now */
-	for (struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
-		struct worker *m = LIST_OF(struct worker, all, l);
-		if (!m->is_gone)
-			worker_arm(c, m);
-	}
-}
-
-void worker_on_due(struct coord *c, struct worker *m)
-{
-	switch (m->s.state) {
-	case SESSION_NEW:
-		worker_fatal(c, m, FERR_HELLO_TIMEOUT, "no hello in time");
-		return;
-	case SESSION_HELD: /* what a former process left is not known in time: its leases ran out */
-		worker_welcome(c, m);
-		return;
-	case SESSION_READY:
-		if (session_is_silent(&m->s, ping_ms(c, m), c->now)) {
-			worker_fatal(c, m, FERR_SILENT, "no answer to pings");
-			return;
-		}
-		if (m->s.last_ping + ping_ms(c, m) <= c->now)
-			ping(c, m, worker_until(c, m));
-		worker_arm(c, m);
-		return;
-	case SESSION_DETACHED:
-		if (list_empty(&m->entries)) {
-			worker_retire(c, m);
-			return;
-		}
-		m->s.deadline = c->now + 500;
-		worker_arm(c, m);
-		return;
-	}
-}
-
-/* An operator's drain has no end; the setting's time is told then, too. */
-void worker_say_drain(struct coord *c, const struct worker *m)
-{
-	mono_ms left = c->drain.over == MONO_NEVER ? c->rules.drain_timeout_ms : 0;
-	worker_frame(c, m, OUT_DRAIN)->frame.grace_ms = c->drain.end == MONO_NEVER ? left : c->drain.end - c->now;
-}
-
-void worker_say_drain_to_all(struct coord *c)
-{
-	for (struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
-		struct worker *m = LIST_OF(struct worker, all, l);
-		if (m->s.state == SESSION_READY)
-			worker_say_drain(c, m);
-	}
-}
-
-void worker_revoke_all(struct coord *c, struct worker *m)
-{
-	for (struct link *l = m->entries.next, *next; l != &m->entries; l = next) {
-		next = l->next;
-		struct entry *e = LIST_OF(struct entry, peers, l);
-		if (e->state == ENTRY_ASSIGNED)
-			entry_revoke(c, e, REVOKE_OPERATOR, REVOKE_GRACE_MS);
-	}
 }

@@ -1,0 +1,132 @@
+/* session_end - how a worker's connection ends: closed, silent, dead, bye; and what that means for its entries. */
+#include "core/coord/coord_p.h"
+#include <assert.h>
+#include <string.h>
+
+void worker_free(struct coord *c, struct worker *m)
+{
+	heap_remove(&c->workers.timers, &m->s.timer);
+	credits_leave(&m->credit_holder);
+	list_remove(&m->dirty);
+	list_remove(&m->all);
+	map_remove(&c->workers.by_session, &m->s.id, sizeof m->s.id);
+	while (!list_empty(&m->entries)) /* only at the coordinator's own end */
+		list_pop(&m->entries);
+	for (size_t i = 0; i < m->n_resume; i++)
+		text_unref(m->resume[i]);
+	mem_free(m->resume);
+	mem_free(m->services_text);
+	session_fini(&m->s);
+	mem_free(m);
+}
+
+static void disconnect(struct coord *c, struct worker *m)
+{
+	if (m->is_connected)
+		if (--c->workers.n == 0)
+			c->workers.alone_since = c->now;
+	m->is_connected = false;
+	credits_leave(&m->credit_holder);
+}
+
+/* Frees it at the end of the turn: effects of this turn may still name it. */
+void worker_retire(struct coord *c, struct worker *m)
+{
+	assert(!m->is_gone);
+	disconnect(c, m);
+	m->is_gone = true;
+	heap_remove(&c->workers.timers, &m->s.timer);
+	list_remove(&m->dirty);
+	list_remove(&m->all);
+	list_push(&c->workers.gone, &m->all);
+}
+
+/* How many of its entries may be why it ends. None when one was taken from it: simple workers end to stop one
+ * stream. */
+static uint32_t n_blamed(const struct coord *c, const struct worker *m)
+{
+	uint32_t n = 0;
+	for (const struct link *l = m->entries.next; l != &m->entries; l = l->next) {
+		const struct entry *e = LIST_OF(const struct entry, peers, l);
+		if (entry_was_taken_back(e))
+			return 0;
+		n += entry_may_have_killed(c, e);
+	}
+	return n;
+}
+
+/* The worker is not connected any more, but its process lives: it may come back for a while. */
+static void worker_detach(struct coord *c, struct worker *m)
+{
+	disconnect(c, m);
+	session_move(&m->s, SESSION_DETACHED, c->out, "its connection is closed");
+	mono_ms back = c->now + c->rules.resume_grace_ms;
+	m->n_blamed = n_blamed(c, m);
+	for (struct link *l = m->entries.next; l != &m->entries; l = l->next) {
+		struct entry *e = LIST_OF(struct entry, peers, l);
+		/* it cannot be told to stop: what it was told last must have run out first */
+		entry_limbo(c, e, mono_max(back, m->s.told_until + TELL_MARGIN_MS));
+	}
+	m->s.deadline = mono_max(back, m->s.told_until + 2 * TELL_MARGIN_MS);
+	worker_arm(c, m);
+	worker_mark_all(c);
+}
+
+void worker_give_all_back(struct coord *c, struct worker *m, enum requeue_why why)
+{
+	while (!list_empty(&m->entries)) {
+		struct entry *e = LIST_OF(struct entry, peers, m->entries.next);
+		entry_requeue(c, e, e->is_lost ? WHY_LOST : why, false);
+	}
+	worker_mark_all(c);
+}
+
+static void worker_ended(struct coord *c, struct worker *m, enum metric_process why)
+{
+	c->m[why]++;
+	if (m->s.state == SESSION_READY)
+		worker_detach(c, m);
+	else if (m->s.state != SESSION_DETACHED)
+		worker_retire(c, m);
+}
+
+void worker_fatal(struct coord *c, struct worker *m, enum frame_error error, const char *msg)
+{
+	effects_log(c->out, error == FERR_SILENT || error == FERR_SLOW_READER ? LOG_WARN : LOG_INFO,
+		"worker=%s session=%llu pid=%d closed: %s", m->s.name[0] ? m->s.name : "?", (unsigned long long)m->s.id,
+		(int)m->s.pid, msg);
+	worker_say_error(c, m, error, (struct slice){0}, msg);
+	effects_add(c->out, EFF_CLOSE)->session = m->s.id;
+	worker_ended(c, m, MP_DISC_ERROR);
+}
+
+void worker_on_end(struct coord *c, struct worker *m)
+{
+	worker_ended(c, m, MP_DISC_CLOSED);
+}
+
+void worker_on_dead(struct coord *c, struct worker *m)
+{
+	c->m[MP_DISC_DIED]++;
+	if (!list_empty(&m->entries))
+		effects_log(c->out, LOG_NOTICE, "worker=%s pid=%d died: its streams go back", m->s.name, (int)m->s.pid);
+	uint32_t n = m->s.state == SESSION_DETACHED ? m->n_blamed : n_blamed(c, m);
+	while (!list_empty(&m->entries))
+		entry_worker_ended(c, LIST_OF(struct entry, peers, m->entries.next), n, true);
+	worker_mark_all(c);
+	worker_retire(c, m);
+}
+
+void worker_on_bad_input(struct coord *c, struct worker *m, enum frame_error error, const char *text)
+{
+	if (m->s.state != SESSION_DETACHED)
+		worker_fatal(c, m, error, text);
+}
+
+void worker_on_bye(struct coord *c, struct worker *m)
+{
+	worker_give_all_back(c, m, WHY_BYE);
+	effects_add(c->out, EFF_CLOSE)->session = m->s.id;
+	c->m[MP_DISC_BYE]++;
+	worker_retire(c, m);
+}
