@@ -214,6 +214,8 @@ struct msg *coord_send(struct coord *c, uint16_t shard, struct msg m);
  * counter's reason; copied. */
 void coord_ask_topology(struct coord *c, const char *why);
 uint16_t coord_shard_at(struct coord *c, const char *addr); /* the shard of an address, started when needed */
+/* Can messages go to it? SHARD_NONE is none. */
+bool coord_shard_is_on(const struct coord *c, uint16_t shard);
 void coord_start_shards(struct coord *c);
 /* Does nobody serve the slot of its load-balancer stream, by the map? */
 bool coord_has_no_master(const struct coord *c, const struct coord_service *s);
@@ -285,6 +287,8 @@ bool entry_may_have_killed(const struct coord *c, const struct entry *e);
 bool entry_was_taken_back(const struct entry *e); /* its lease is lost, or its worker was told to stop */
 /* It waited for such a worker for long enough: it is given to any, entry by entry. */
 void entry_stop_waiting(struct coord *c, struct coord_service *s, struct entry *e);
+/* A READY suspect's time is over. True: it goes on waiting here; false: somebody else may have it. */
+bool entry_suspect_waits(struct coord *c, struct coord_service *s, struct entry *e);
 void entry_clear_suspect(struct coord *c, struct entry *e); /* it is none any more; its worker takes others again */
 void entry_limbo(struct coord *c, struct entry *e, mono_ms until);
 /* Sets its timer to the soonest of its fence, its progress timeout and the deadline of its state. */

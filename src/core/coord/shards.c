@@ -438,3 +438,8 @@ void coord_spread_expired(struct coord *c, const struct msg *m)
 			msg_expired((struct msg_expired){.id = m->expired.id, .stream = text_ref(m->expired.stream)}));
 	}
 }
+
+bool coord_shard_is_on(const struct coord *c, uint16_t shard)
+{
+	return shard != SHARD_NONE && shard < c->shards.n && c->shards.v[shard].is_on;
+}

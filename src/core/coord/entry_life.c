@@ -1,0 +1,190 @@
+/* entry_life - an entry's record in the coordinator: reservations, its moves and their deadlines, how it leaves. */
+#include "core/coord/coord_p.h"
+#include <assert.h>
+
+struct credits_service *entry_reserved_of(struct coord *c, const struct coord_service *s)
+{
+	return &c->place.service[coord_pos(c, s)];
+}
+
+/* An entry that counts against the reservations of its service, until it is assigned or leaves the way to it. */
+void entry_reserve(struct coord *c, struct coord_service *s, struct entry *e)
+{
+	assert(e->svc == s->svc);
+	if (!e->uses_claim)
+		entry_reserved_of(c, s)->reserved++;
+	e->uses_claim = true;
+}
+
+void entry_unreserve(struct coord *c, struct coord_service *s, struct entry *e)
+{
+	assert(e->svc == s->svc && (!e->uses_claim || entry_reserved_of(c, s)->reserved > 0));
+	if (e->uses_claim)
+		entry_reserved_of(c, s)->reserved--;
+	e->uses_claim = false;
+	coord_mark(c, s);
+}
+
+bool entry_is_worked(const struct entry *e)
+{
+	return e->state == ENTRY_ASSIGNED || e->state == ENTRY_REVOKING;
+}
+
+mono_ms entry_stop_at(struct coord *c, const struct entry *e)
+{
+	if (!e->good_until || e->is_lost || e->state == ENTRY_FINISHING) /* then nobody works on it */
+		return MONO_NEVER;
+	struct coord_service *s = coord_service(c, e->svc);
+	return e->good_until - service_stop_margin(s->rules, e->good_until);
+}
+
+bool entry_is_late(struct coord *c, const struct entry *e)
+{
+	return entry_stop_at(c, e) <= c->now;
+}
+
+/* Whoever has nothing to do has nothing to report either. */
+static mono_ms progress_deadline(const struct coord *c, const struct entry *e)
+{
+	mono_ms since = e->feed ? entry_feed_waits_since(e) : e->heard;
+	if (e->state != ENTRY_ASSIGNED || !c->rules.progress_timeout_ms || since == MONO_NEVER)
+		return MONO_NEVER;
+	return mono_max(since, e->heard) + c->rules.progress_timeout_ms;
+}
+
+void entry_arm(struct coord *c, struct entry *e)
+{
+	mono_ms at = entry_stop_at(c, e);
+	at = mono_min(at, progress_deadline(c, e));
+	if (e->state == ENTRY_ASSIGNED && e->is_suspect)
+		at = mono_min(at, e->since + SUSPECT_ALONE_MS);
+	ledger_arm(&c->ledger, e, at);
+}
+
+/* What leads into a state; how an entry ends says its outcome. */
+static const char *move_cause(const struct entry *e, enum entry_state to)
+{
+	static const char *const outcomes[] = {[FINISH_NONE] = "",
+		[FINISH_DONE] = "done",
+		[FINISH_REQUEUE] = "goes back",
+		[FINISH_DEAD] = "dead letter",
+		[FINISH_ACK] = "its data is gone"};
+	static const char *const revokes[REVOKE_N] = {
+		"its lease is lost", "drain", "no progress in time", "an operator", "the daemon ends"};
+	static const char *const causes[ENTRY_STATES] = {[ENTRY_FETCHING] = "pending for us",
+		[ENTRY_LOCKING] = "its turn has come",
+		[ENTRY_BUSY] = "somebody else has the lock",
+		[ENTRY_TAKING] = "the registry is asked",
+		[ENTRY_PARKED] = "behind another of its stream",
+		[ENTRY_READY] = "taken",
+		[ENTRY_ASSIGNED] = "a worker has it",
+		[ENTRY_LIMBO] = "its worker went away"};
+	if (to == ENTRY_FINISHING)
+		return outcomes[e->finish];
+	return to == ENTRY_REVOKING ? revokes[e->revoke] : causes[to];
+}
+
+void entry_move(struct coord *c, struct entry *e, enum entry_state to, mono_ms deadline)
+{
+	ledger_move(&c->ledger, e, to, c->now, deadline, c->out, move_cause(e, to));
+	entry_arm(c, e);
+}
+
+/* ---- leaving ---- */
+
+void entry_leave_lists(struct coord *c, struct entry *e)
+{
+	if (e->owner)
+		worker_free_credit(c, e, true);
+	list_remove(&e->peers);
+}
+
+void entry_drop(struct coord *c, struct entry *e)
+{
+	assert(e->gen && entry_reserved_of(c, coord_service(c, e->svc))->owned > 0);
+	struct coord_service *s = coord_service(c, e->svc);
+	entry_leave_lists(c, e);
+	entry_leave_active(c, s, e);
+	entry_unreserve(c, s, e);
+	entry_start_known(c, e);
+	entry_reserved_of(c, s)->owned--;
+	ledger_drop(&c->ledger, e);
+}
+
+/* A lock whose lease is between two shards is deleted by the one that serves its slot now. */
+static void find_lease(struct coord *c, struct entry *e)
+{
+	uint16_t to = topology_shard(&c->topo, e->lock_slot);
+	if (e->lease_shard == SHARD_NONE && !e->is_lost && e->good_until > c->now && coord_shard_is_on(c, to))
+		entry_send_lease(c, e, to, false);
+}
+
+void entry_release_and_drop(struct coord *c, struct entry *e)
+{
+	find_lease(c, e);
+	entry_drop_lease(c, e, MSG_LEASE_RELEASE);
+	entry_drop(c, e);
+}
+
+/* ---- time ---- */
+
+static void state_deadline(struct coord *c, struct entry *e)
+{
+	struct coord_service *s = coord_service(c, e->svc);
+	e->deadline = MONO_NEVER;
+	switch ((enum entry_state)e->state) {
+	case ENTRY_FETCHING:
+		entry_send_op(c, e);
+		break;
+	case ENTRY_BUSY:
+		entry_reserve(c, s, e);
+		entry_move(c, e, ENTRY_LOCKING, MONO_NEVER);
+		entry_send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
+		break;
+	case ENTRY_PARKED:
+		entry_park(c, e);
+		break;
+	case ENTRY_READY:
+		if (!e->is_suspect || !entry_suspect_waits(c, s, e))
+			entry_requeue(c, e, WHY_NO_CREDIT, false);
+		break;
+	case ENTRY_REVOKING: /* it was told and did not answer: its credit stays used until it does */
+		worker_free_credit(c, e, false);
+		e->owner = 0;
+		entry_stopped(c, e);
+		break;
+	case ENTRY_LIMBO:
+		if (e->owner && coord_worker(c, e->owner))
+			entry_worker_ended(c, e, coord_worker(c, e->owner)->n_blamed, false);
+		else
+			entry_requeue(c, e, WHY_UNRESUMED, false);
+		break;
+	case ENTRY_FINISHING: /* its position was not closed in time: its token protects it */
+		entry_feed_close(c, e, FEED_END_FORGET);
+		entry_send_op(c, e);
+		break;
+	case ENTRY_LOCKING:
+	case ENTRY_TAKING:
+	case ENTRY_ASSIGNED:
+	case ENTRY_STATES:
+		break;
+	}
+}
+
+void entry_on_due(struct coord *c, struct entry *e)
+{
+	uint64_t handle = entry_handle(e);
+	if (entry_stop_at(c, e) <= c->now)
+		entry_fence(c, e);
+	else if (progress_deadline(c, e) <= c->now)
+		entry_revoke(c, e, REVOKE_TIMEOUT, REVOKE_GRACE_MS);
+	else if (e->state == ENTRY_ASSIGNED && e->is_suspect && e->since + SUSPECT_ALONE_MS <= c->now)
+		entry_clear_suspect(c, e);
+	e = ledger_by_handle(&c->ledger, handle);
+	if (e && e->deadline <= c->now) {
+		state_deadline(c, e);
+		e = ledger_by_handle(&c->ledger, handle);
+	}
+	if (e)
+		entry_arm(c, e);
+}

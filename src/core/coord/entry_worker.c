@@ -1,0 +1,207 @@
+/* entry_worker - an entry and the worker that has it: assigned, resumed, told to stop, left by a worker that ended;
+ * suspects, which may have ended one. */
+#include "core/coord/coord_p.h"
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+static void fill_assign(struct coord_service *s, struct entry *e, struct worker *w, struct effect *ef)
+{
+	char all[SESSION_LEASE_CAP + SESSION_TOKEN_CAP];
+	int n_lease = session_lease_format(all, e->id, s->rules->hash);
+	int n_id = n_lease - SESSION_LEASE_TAIL;
+	int n_token = session_token_format(all + n_lease, e->id);
+	struct text *t = text_new(all, (size_t)(n_lease + n_token));
+	ef->hold = t;
+	ef->hold2 = e->info; /* moves: the payload is freed once its frame is written */
+	e->info = NULL;
+	ef->hold3 = e->trace;
+	e->trace = NULL;
+	struct out_frame *f = &ef->frame;
+	f->lease = (struct slice){t->bytes, (size_t)n_lease};
+	f->assign.id = (struct slice){t->bytes, (size_t)n_id};
+	f->assign.token = (struct slice){t->bytes + n_lease, (size_t)n_token};
+	f->assign.service = (struct slice){s->rules->name, strlen(s->rules->name)};
+	f->assign.stream = (struct slice){e->stream->bytes, e->stream->len};
+	f->assign.retry = e->retry;
+	f->info = (struct slice){ef->hold2->bytes, ef->hold2->len};
+	if (ef->hold3)
+		f->assign.trace = (struct slice){ef->hold3->bytes, ef->hold3->len};
+	f->assign.has_entries = e->feed != NULL;
+	if (e->feed)
+		f->entry = e->feed->pos;
+	/* what it was told last is a lower bound for what it holds: no need to look at each */
+	mono_ms until = e->good_until - TELL_MARGIN_MS;
+	f->until_ms = list_empty(&w->entries) ? until : mono_min(w->s.told_until, until);
+	w->s.told_until = f->until_ms;
+}
+
+void entry_assign(struct coord *c, struct entry *e, struct worker *w)
+{
+	assert(e->state == ENTRY_READY && w->s.state == SESSION_READY);
+	struct coord_service *s = coord_service(c, e->svc);
+	entry_unreserve(c, s, e);
+	e->owner = w->s.id;
+	e->was_told = true;
+	e->heard = c->now;
+	w->credit_holder.in_use++;
+	struct effect *ef = worker_frame(c, w, OUT_ASSIGN);
+	fill_assign(s, e, w, ef);
+	list_push(&w->entries, &e->peers);
+	entry_move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
+	if (e->feed)
+		entry_feed_start(c, e);
+	s->m.c[e->retry ? M_ASSIGN_RECOVERED : M_ASSIGN_NEW]++;
+	if (c->wall_ms > (int64_t)e->id.ms)
+		hist_add(&s->m.h[H_ASSIGN_LATENCY], (double)(c->wall_ms - (int64_t)e->id.ms) / 1000.0);
+}
+
+void entry_resume(struct coord *c, struct entry *e, struct worker *w)
+{
+	assert(entry_is_worked(e) || e->state == ENTRY_LIMBO);
+	struct coord_service *s = coord_service(c, e->svc);
+	list_remove(&e->peers);
+	e->owner = w->s.id;
+	e->heard = c->now;
+	w->credit_holder.in_use++;
+	w->credit_holder.is_alone |= e->is_suspect;
+	list_push(&w->entries, &e->peers);
+	if (e->state == ENTRY_LIMBO)
+		entry_move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
+	entry_lead(s, e);
+	if (e->feed && !e->is_revoked)
+		entry_feed_resume(c, e);
+	s->m.c[M_ASSIGN_RESUMED]++;
+}
+
+void entry_limbo(struct coord *c, struct entry *e, mono_ms until)
+{
+	entry_feed_hold(c, e);
+	entry_move(c, e, ENTRY_LIMBO, until);
+}
+
+/* Why: e->revoke. */
+void entry_tell_revoke(struct coord *c, const struct entry *e, const struct worker *w, mono_ms grace_ms)
+{
+	assert(e->is_revoked && grace_ms >= 0);
+	char lease[SESSION_LEASE_CAP];
+	int n = session_lease_format(lease, e->id, coord_service(c, e->svc)->rules->hash);
+	struct effect *ef = worker_frame(c, w, OUT_REVOKE);
+	ef->hold = text_new(lease, (size_t)n);
+	ef->frame.lease = (struct slice){ef->hold->bytes, (size_t)n};
+	ef->frame.reason = (enum revoke_reason)e->revoke;
+	ef->frame.grace_ms = grace_ms;
+}
+
+void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono_ms grace_ms)
+{
+	assert(why < REVOKE_N && e->state == ENTRY_ASSIGNED);
+	struct worker *w = coord_worker(c, e->owner);
+	c->m[MP_REVOKE_LOST + why] += !e->is_revoked;
+	e->revoke = (uint8_t)why;
+	e->is_revoked = true;
+	entry_feed_hold(c, e);
+	/* a little after the grace: the worker's own clock must have run out first */
+	entry_move(c, e, ENTRY_REVOKING, c->now + grace_ms + TELL_MARGIN_MS);
+	if (w)
+		entry_tell_revoke(c, e, w, grace_ms);
+}
+
+/* Its worker was to let go of it anyway. */
+bool entry_was_taken_back(const struct entry *e)
+{
+	return e->is_lost || (e->is_revoked && e->revoke != REVOKE_TIMEOUT);
+}
+
+/* What is known of it: how it ended only its parent knows. */
+static struct text *how_it_died(const struct worker *w, bool is_dead)
+{
+	char words[300] = "worker died";
+	if (w)
+		snprintf(words, sizeof words,
+			is_dead ? "worker died: %.200s (pid %d) ended without a word"
+				: "worker died or is lost: %.200s (pid %d) closed its connection and did not come back",
+			w->s.name, (int)w->s.pid);
+	return text_new(words, strlen(words));
+}
+
+bool entry_may_have_killed(const struct coord *c, const struct entry *e)
+{
+	if (!e->feed || entry_feed_is_out(e))
+		return true;
+	return !e->feed->has_progress && !e->feed->suspect.is_cleared && c->now - e->since < SUSPECT_ALONE_MS;
+}
+
+void entry_worker_ended(struct coord *c, struct entry *e, uint32_t n_blamed, bool is_dead)
+{
+	assert(e->owner);
+	bool is_blamed = n_blamed > 0 && !entry_was_taken_back(e) && entry_may_have_killed(c, e);
+	if (is_blamed) {
+		e->is_suspect = true;
+		text_unref(e->note);
+		e->note = how_it_died(coord_worker(c, e->owner), is_dead);
+	}
+	if (e->feed)
+		e->feed->suspect.is_blamed = is_blamed && n_blamed == 1 && entry_feed_is_out(e);
+	entry_requeue(c, e, e->is_lost ? WHY_LOST : WHY_WORKER_DIED, is_blamed && n_blamed == 1);
+}
+
+void entry_clear_suspect(struct coord *c, struct entry *e)
+{
+	if (!e->is_suspect)
+		return;
+	struct worker *w = e->owner ? coord_worker(c, e->owner) : NULL;
+	if (w)
+		w->credit_holder.is_alone = false;
+	e->is_suspect = false;
+	entry_feed_share(c, e);
+	worker_mark_all(c);
+}
+
+void entry_stop_waiting(struct coord *c, struct coord_service *s, struct entry *e)
+{
+	list_remove(&e->peers);
+	list_push(&s->ready, &e->peers);
+	e->is_suspect = false;
+	e->deadline = c->now + READY_WAIT_MS;
+	entry_reserve(c, s, e);
+	entry_arm(c, e);
+	coord_mark(c, s);
+}
+
+/* A suspect that waits for an empty worker. True: it goes on waiting. */
+bool entry_suspect_waits(struct coord *c, struct coord_service *s, struct entry *e)
+{
+	uint16_t pos = coord_pos(c, s);
+	if (e->feed && c->now - e->since >= SUSPECT_WAIT_MS && credits_has_taker(&c->place, pos)) {
+		entry_stop_waiting(c, s, e); /* workers of endless streams never run empty */
+		return true;
+	}
+	if (c->now - e->since >= SUSPECT_WAIT_MS ? !credits_run_one_empty(&c->place, pos)
+						 : !credits_has_taker(&c->place, pos))
+		return false; /* nobody here works on this service: somebody else may */
+	e->deadline = c->now + READY_WAIT_MS;
+	entry_arm(c, e);
+	coord_mark(c, s);
+	return true;
+}
+
+void entry_stopped(struct coord *c, struct entry *e)
+{
+	static const enum requeue_why whys[REVOKE_N] = {[REVOKE_LOST] = WHY_LOST,
+		[REVOKE_DRAIN] = WHY_DRAIN,
+		[REVOKE_TIMEOUT] = WHY_TIMEOUT,
+		[REVOKE_OPERATOR] = WHY_OPERATOR,
+		[REVOKE_SHUTDOWN] = WHY_DRAIN};
+	enum requeue_why why = WHY_RELEASE;
+	bool counted = false;
+	if (e->is_lost) {
+		why = WHY_LOST;
+	} else if (e->is_revoked) {
+		why = whys[e->revoke];
+		counted = e->revoke == REVOKE_TIMEOUT;
+		if (e->feed)
+			e->feed->suspect.is_blamed = counted && entry_feed_is_out(e);
+	}
+	entry_requeue(c, e, why, counted);
+}
