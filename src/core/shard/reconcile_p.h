@@ -1,4 +1,5 @@
-/* reconcile_p - what reconcile.c and reconcile_repair.c share. */
+/* reconcile_p - what the files of reconcile share: reconcile.c walks and scans, reconcile_repair.c takes an entry back,
+ * reconcile_lock.c asks for its owner's lock, reconcile_outcome.c ends it. Of the shard thread, as reconcile.h. */
 #pragma once
 #include "base/list.h"
 #include "base/map.h"
@@ -169,3 +170,35 @@ void repair_tick(struct reconcile *rc, struct shard_ctx *c);
 void repair_start_ready(struct reconcile *rc, struct shard_ctx *c, struct recovery *v);
 /* Of one service: it is not read here any more. Nothing is undone in Redis. */
 void repair_forget_all(struct reconcile *rc, struct shard_ctx *c, uint16_t svc);
+
+/* reconcile_repair.c, for the others */
+/* The service that r's entry is of. */
+struct recovery *recovery_of(const struct reconcile *rc, const struct repair *r);
+/* Its only way into another state; its timer is off then. why: for the log, static. */
+void repair_move(struct reconcile *rc, struct shard_ctx *c, struct repair *r, enum repair_state to, const char *why);
+/* It waits until `at`, monotonic ms. */
+void repair_wait_until(struct reconcile *rc, struct shard_ctx *c, struct repair *r, mono_ms at);
+/* After a backoff from its beginning; after too many tries it ends as an error. */
+void repair_try_again(struct reconcile *rc, struct shard_ctx *c, struct repair *r);
+/* Ends it without a word in Redis. r is gone. */
+void repair_forget(struct reconcile *rc, struct shard_ctx *c, struct repair *r);
+/* The same, counted as `why`. */
+void repair_left(struct reconcile *rc, struct shard_ctx *c, struct repair *r, enum metric_service why);
+/* A new tag for what it asks next: answers to what it asked before are not known any more. */
+uint64_t repair_tag(struct reconcile *rc, const struct repair *r);
+/* Its owner has entries and has not been seen for T. */
+bool repair_is_suspect(const struct reconcile *rc, const struct repair *r);
+/* The guard is closed: back to the load-balancer stream, or to the dead letters when its tries are used up. */
+void repair_give_back(struct reconcile *rc, struct shard_ctx *c, struct repair *r);
+/* Likewise one that nobody had: uncounted. */
+void repair_ghost_back(struct reconcile *rc, struct shard_ctx *c, struct repair *r);
+
+/* reconcile_lock.c, for the others */
+/* Asks the lock's master how long the lock still lasts. */
+void repair_probe(struct reconcile *rc, struct shard_ctx *c, struct repair *r);
+/* Until when the guard keeps others out, less the time of a command: what is sent later might be executed after it. */
+mono_ms repair_guard_end(const struct reconcile *rc, const struct shard_ctx *c, const struct repair *r);
+/* Takes the guard away. Nobody waits for the answer, nor for the next one's. */
+void repair_open_guard(struct reconcile *rc, struct shard_ctx *c, struct repair *r);
+/* What was locked is gone: the guard says so (`what`, copied) for four times the TTL. */
+void repair_tombstone(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const char *what);

@@ -1,4 +1,4 @@
-/* One peer's entry on its way back: see the drawing in reconcile_p.h. */
+/* reconcile_repair - one peer's entry on its way back: its states (drawn in reconcile_p.h), its turn, its fields. */
 #include "core/shard/reconcile_p.h"
 #include "core/sm.h"
 
@@ -11,14 +11,10 @@ enum {
 	AGAIN_MS = 200,
 	AGAIN_MAX_MS = 5000,
 	TRIES = 12,
-	WATCH_MAX_MS = 60000,
-	TRIMMED_EVERY_MS = 60000,
-	GHOSTS_EVERY_MS = 60000,
-	LEFT_WAIT_MS = 50,
 	LEFT_SLACK_MS = 100 /* clocks and rounding */
 };
 
-static struct recovery *recovery_of(const struct reconcile *rc, const struct repair *r)
+struct recovery *recovery_of(const struct reconcile *rc, const struct repair *r)
 {
 	return rc->v[r->key.svc];
 }
@@ -46,8 +42,7 @@ static const char *const repair_states[REPAIR_STATES] = {
 static const struct sm repair_machine = {
 	.what = "repair", .names = repair_states, .allowed = allowed, .n = REPAIR_STATES};
 
-static void repair_move(
-	struct reconcile *rc, struct shard_ctx *c, struct repair *r, enum repair_state to, const char *why)
+void repair_move(struct reconcile *rc, struct shard_ctx *c, struct repair *r, enum repair_state to, const char *why)
 {
 	assert(*counter_of(recovery_of(rc, r), r) > 0);
 	struct recovery *v = recovery_of(rc, r);
@@ -60,7 +55,7 @@ static void repair_move(
 	heap_set(&rc->timers, &r->timer, MONO_NEVER);
 }
 
-static void repair_forget(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+void repair_forget(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
 	assert(*counter_of(recovery_of(rc, r), r) > 0);
 	struct recovery *v = recovery_of(rc, r);
@@ -75,7 +70,7 @@ static void repair_forget(struct reconcile *rc, struct shard_ctx *c, struct repa
 		heap_set(&rc->services, &v->timer, c->now);
 }
 
-static void left(struct reconcile *rc, struct shard_ctx *c, struct repair *r, enum metric_service why)
+void repair_left(struct reconcile *rc, struct shard_ctx *c, struct repair *r, enum metric_service why)
 {
 	ctx_metrics(c, (uint16_t)r->key.svc)->c[why]++;
 	repair_forget(rc, c, r);
@@ -127,7 +122,7 @@ static struct repair *repair_new(
 	return r;
 }
 
-static void wait_until(struct reconcile *rc, struct shard_ctx *c, struct repair *r, mono_ms at)
+void repair_wait_until(struct reconcile *rc, struct shard_ctx *c, struct repair *r, mono_ms at)
 {
 	if (r->state != REPAIR_WAITING)
 		repair_move(rc, c, r, REPAIR_WAITING, "not now");
@@ -148,7 +143,7 @@ static void take_up(
 		r->at.seen = mono_max(r->at.seen, c->now - recovery_rules(c, v)->lease.ttl_ms);
 	unsigned rank = rank_of(v, r->key.id);
 	if (rank > 0)
-		wait_until(rc, c, r, c->now + (mono_ms)rank * RANK_MS);
+		repair_wait_until(rc, c, r, c->now + (mono_ms)rank * RANK_MS);
 	else if (r->state != REPAIR_READY)
 		repair_move(rc, c, r, REPAIR_READY, "it is our turn");
 	heap_set(&rc->services, &v->timer, c->now);
@@ -174,10 +169,10 @@ void repair_ghost(struct reconcile *rc, struct shard_ctx *c, struct recovery *v,
 	struct repair *r = repair_new(rc, c, v, id, REPAIR_WAITING);
 	r->source = BY_SCAN;
 	r->is_ghost = true;
-	wait_until(rc, c, r, c->now + recovery_rules(c, v)->lease.ttl_ms);
+	repair_wait_until(rc, c, r, c->now + recovery_rules(c, v)->lease.ttl_ms);
 }
 
-static uint64_t repair_tag(struct reconcile *rc, const struct repair *r)
+uint64_t repair_tag(struct reconcile *rc, const struct repair *r)
 {
 	return tag_of(PART_RECONCILE, shard_pool_renew(&rc->pool, r->index), r->index);
 }
@@ -217,56 +212,6 @@ static void repair_fetch(struct reconcile *rc, struct shard_ctx *c, struct repai
 	ef->cmd.asking = ctx_service(c, (uint16_t)r->key.svc)->asking;
 }
 
-/* To the shard of the lock; value moves, NULL and 0 where the kind needs none. */
-static void call(struct reconcile *rc, struct shard_ctx *c, struct repair *r, enum cmd_kind kind, struct text *value,
-	mono_ms ttl_ms)
-{
-	assert(r->stream);
-	struct msg_lock_call lock = {.kind = (uint8_t)kind,
-		.slot = r->slot,
-		.tag = repair_tag(rc, r),
-		.id = r->key.id,
-		.stream = text_ref(r->stream),
-		.value = value,
-		.ttl_ms = ttl_ms};
-	ctx_msg(c, msg_lock_call(lock))->svc = (uint16_t)r->key.svc;
-	r->at.asked = c->now;
-	heap_set(&rc->timers, &r->timer, c->now + 3 * c->rules->command_timeout_ms);
-}
-
-static struct text *guard_value(const struct shard_ctx *c)
-{
-	char value[400];
-	int n = snprintf(value, sizeof value, "recover:%s", c->rules->lock_value);
-	return text_new(value, (size_t)n);
-}
-
-static void probe(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
-{
-	repair_move(rc, c, r, REPAIR_PROBING, "is its owner alive");
-	call(rc, c, r, CMD_PROBE, NULL, 0);
-}
-
-static void close_guard(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
-{
-	repair_move(rc, c, r, REPAIR_CLOSING, "its lock is missing");
-	r->at.guard = c->now;
-	call(rc, c, r, CMD_LOCK, guard_value(c), recovery_rules(c, recovery_of(rc, r))->lease.ttl_ms);
-}
-
-/* Nobody waits for the answers of these two. */
-static void open_guard(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
-{
-	if (r->stream)
-		call(rc, c, r, CMD_UNLOCK, guard_value(c), 0);
-}
-
-static void tomb(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const char *what)
-{
-	mono_ms ttl_ms = 4 * recovery_rules(c, recovery_of(rc, r))->lease.ttl_ms;
-	call(rc, c, r, CMD_TOMBSTONE, text_new(what, strlen(what)), ttl_ms);
-}
-
 static struct op_ask repair_op_of(struct reconcile *rc, struct shard_ctx *c, struct repair *r, enum cmd_kind kind)
 {
 	uint16_t svc = (uint16_t)r->key.svc;
@@ -283,12 +228,6 @@ static struct op_ask repair_op_of(struct reconcile *rc, struct shard_ctx *c, str
 	};
 }
 
-/* The door holds for T from its sending; a requeue sent later than this might be executed after that. */
-static mono_ms guard_end(const struct reconcile *rc, const struct shard_ctx *c, const struct repair *r)
-{
-	return r->at.guard + recovery_rules(c, recovery_of(rc, r))->lease.ttl_ms - c->rules->command_timeout_ms;
-}
-
 /* Its owner has left on purpose, and had it then: no death. */
 static bool was_left_behind(const struct reconcile *rc, const struct repair *r)
 {
@@ -296,12 +235,12 @@ static bool was_left_behind(const struct reconcile *rc, const struct repair *r)
 	return s && s->has_left && r->at.found - r->idle_ms <= s->left_at + LEFT_SLACK_MS;
 }
 
-static void ghost_back(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+void repair_ghost_back(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
 	repair_move(rc, c, r, REPAIR_REQUEUEING, "the guard is closed");
 	struct op_ask ask = repair_op_of(rc, c, r, CMD_GHOST_BACK);
 	if (r->at.guard)
-		ask.not_after = guard_end(rc, c, r);
+		ask.not_after = repair_guard_end(rc, c, r);
 	ctx_ask(c, &ask);
 }
 
@@ -312,7 +251,7 @@ static bool had_nothing_else(const struct reconcile *rc, const struct repair *r)
 	return s && s->n_held == 1;
 }
 
-static void repair_give_back(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+void repair_give_back(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
 	const struct service_rules *rules = recovery_rules(c, recovery_of(rc, r));
 	r->is_uncounted = was_left_behind(rc, r);
@@ -321,7 +260,7 @@ static void repair_give_back(struct reconcile *rc, struct shard_ctx *c, struct r
 	bool is_dead = !r->is_uncounted && retry > rules->max_retries && !rules->entries.is_on;
 	repair_move(rc, c, r, is_dead ? REPAIR_DEAD : REPAIR_REQUEUEING, "the guard is closed");
 	struct op_ask ask = repair_op_of(rc, c, r, is_dead ? CMD_DEAD : CMD_REQUEUE);
-	ask.not_after = guard_end(rc, c, r);
+	ask.not_after = repair_guard_end(rc, c, r);
 	ask.was_alone = !r->is_uncounted && rules->entries.is_on && had_nothing_else(rc, r);
 	ask.is_suspect = r->is_suspect || ask.was_alone;
 	ask.retry = is_dead ? r->retry : retry;
@@ -333,13 +272,13 @@ static void repair_give_back(struct reconcile *rc, struct shard_ctx *c, struct r
 
 /* ---- answers ---- */
 
-static void try_again(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
+void repair_try_again(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
 {
 	if (r->tries++ >= TRIES) {
-		left(rc, c, r, M_REC_ERROR);
+		repair_left(rc, c, r, M_REC_ERROR);
 		return;
 	}
-	wait_until(rc, c, r, c->now + ctx_backoff(c, r->tries, AGAIN_MS, AGAIN_MAX_MS));
+	repair_wait_until(rc, c, r, c->now + ctx_backoff(c, r->tries, AGAIN_MS, AGAIN_MAX_MS));
 	heap_set(&rc->services, &recovery_of(rc, r)->timer, c->now);
 }
 
@@ -370,7 +309,7 @@ static void on_unreadable(struct reconcile *rc, struct shard_ctx *c, struct repa
 	ctx_ask(c, &ask);
 }
 
-static bool is_suspect(const struct reconcile *rc, const struct repair *r)
+bool repair_is_suspect(const struct reconcile *rc, const struct repair *r)
 {
 	if (r->is_ghost)
 		return false;
@@ -380,7 +319,7 @@ static bool is_suspect(const struct reconcile *rc, const struct repair *r)
 
 static bool is_seen(const struct reconcile *rc, const struct repair *r)
 {
-	return recovery_peer(recovery_of(rc, r), slice_of(r->consumer)) && !is_suspect(rc, r);
+	return recovery_peer(recovery_of(rc, r), slice_of(r->consumer)) && !repair_is_suspect(rc, r);
 }
 
 static void repair_on_fetched(struct reconcile *rc, struct shard_ctx *c, struct repair *r, struct reply *reply)
@@ -391,7 +330,7 @@ static void repair_on_fetched(struct reconcile *rc, struct shard_ctx *c, struct 
 		return;
 	}
 	if (!e && is_seen(rc, r)) { /* deleted, maybe trimmed while it is worked on: its owner puts it away */
-		left(rc, c, r, M_REC_ALIVE);
+		repair_left(rc, c, r, M_REC_ALIVE);
 		return;
 	}
 	if (!e) { /* deleted */
@@ -401,7 +340,7 @@ static void repair_on_fetched(struct reconcile *rc, struct shard_ctx *c, struct 
 		return;
 	}
 	if (e->problem != ENTRY_GOOD && r->is_ghost) { /* it has no lock; its reader puts it away */
-		ghost_back(rc, c, r);
+		repair_ghost_back(rc, c, r);
 		return;
 	}
 	if (e->problem != ENTRY_GOOD) {
@@ -414,7 +353,7 @@ static void repair_on_fetched(struct reconcile *rc, struct shard_ctx *c, struct 
 	r->is_suspect = e->is_suspect;
 	r->slot = e->lock_slot;
 	r->tries = 0;
-	probe(rc, c, r);
+	repair_probe(rc, c, r);
 }
 
 void repair_reply(struct reconcile *rc, struct shard_ctx *c, uint64_t t, struct reply *reply)
@@ -433,195 +372,7 @@ void repair_reply(struct reconcile *rc, struct shard_ctx *c, uint64_t t, struct 
 	} else if (v == VERDICT_ANSWER) {
 		repair_on_fetched(rc, c, r, reply);
 	} else {
-		try_again(rc, c, r);
-	}
-}
-
-/* The lock is there. Its deadline tells when to look again, while its owner is not seen. */
-static void on_alive(struct reconcile *rc, struct shard_ctx *c, struct repair *r, int64_t left_ms)
-{
-	struct recovery *v = recovery_of(rc, r);
-	ctx_metrics(c, v->svc)->c[M_PROBE_ALIVE]++;
-	if (r->at.alive < 0)
-		ctx_metrics(c, v->svc)->c[M_REC_ALIVE]++;
-	r->at.alive = r->at.asked;
-	if (!is_suspect(rc, r) || !recovery_rules(c, v)->recovery.probe || v->n_waiting >= RECOVERY_WATCHED) {
-		repair_forget(rc, c, r);
-		return;
-	}
-	mono_ms wait = left_ms < 0 ? recovery_rules(c, v)->lease.ttl_ms : left_ms + AFTER_MS;
-	wait_until(rc, c, r, c->now + mono_min(wait, WATCH_MAX_MS));
-	heap_set(&rc->services, &v->timer, c->now);
-}
-
-/* Missing proves something when this master did not just take over, or when it was seen to expire on it. */
-/* Who leaves says so before it falls silent: what was asked after that is the whole truth. */
-static bool is_left_known(const struct reconcile *rc, const struct repair *r)
-{
-	const struct recovery *v = recovery_of(rc, r);
-	const struct peer *s = recovery_peer(v, slice_of(r->consumer));
-	return v->left_known >= (s && s->is_suspect ? s->suspect_at : r->at.found);
-}
-
-static void on_missing(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const struct msg_lock_answer *m)
-{
-	const struct service_rules *rules = recovery_rules(c, recovery_of(rc, r));
-	ctx_metrics(c, rules->svc)->c[M_PROBE_MISSING]++;
-	mono_ms changed_at = m->hold_off_until - rules->lease.ttl_ms - rules->lease.ttl_ms / 3;
-	bool is_observed = r->source == BY_EVENT || (r->at.alive >= 0 && r->at.alive > changed_at);
-	if (!is_observed && m->hold_off_until > c->now) {
-		wait_until(rc, c, r, m->hold_off_until + AFTER_MS);
-		heap_set(&rc->services, &recovery_of(rc, r)->timer, c->now);
-		return;
-	}
-	if (!r->is_ghost && !is_left_known(rc, r)) {
-		recovery_ask_left(rc, c, recovery_of(rc, r));
-		wait_until(rc, c, r, c->now + LEFT_WAIT_MS);
-		return;
-	}
-	close_guard(rc, c, r);
-}
-
-static void on_probed(struct reconcile *rc, struct shard_ctx *c, struct repair *r, const struct msg_lock_answer *m)
-{
-	if (m->result != OP_DONE) {
-		ctx_metrics(c, (uint16_t)r->key.svc)->c[M_PROBE_ERROR]++;
-		try_again(rc, c, r);
-	} else if (m->integer >= -1) {
-		on_alive(rc, c, r, m->integer);
-	} else {
-		on_missing(rc, c, r, m);
-	}
-}
-
-static void repair_on_closed(
-	struct reconcile *rc, struct shard_ctx *c, struct repair *r, const struct msg_lock_answer *m)
-{
-	if (m->result == OP_GONE)
-		left(rc, c, r, M_REC_LOST_RACE); /* the owner is back, or another daemon came first */
-	else if (m->result != OP_DONE || c->now >= guard_end(rc, c, r))
-		try_again(rc, c, r);
-	else if (r->is_ghost)
-		ghost_back(rc, c, r);
-	else
-		repair_give_back(rc, c, r);
-}
-
-void reconcile_lock_answer(struct reconcile *rc, struct shard_ctx *c, const struct msg_lock_answer *m)
-{
-	struct repair *r = shard_pool_find(&rc->pool, tag_gen(m->tag), tag_index(m->tag));
-	if (!r)
-		return;
-	if (r->state == REPAIR_PROBING)
-		on_probed(rc, c, r, m);
-	else if (r->state == REPAIR_CLOSING)
-		repair_on_closed(rc, c, r, m);
-}
-
-/* One line a minute: a group that loses its entries has an operator who should know. */
-static void say_ghost(struct shard_ctx *c, struct recovery *v, const struct repair *r, struct entry_id id)
-{
-	char stream[FIELD_VALUE_CAP];
-	v->ghost.n++;
-	if (v->ghost.said_at && c->now < v->ghost.said_at + GHOSTS_EVERY_MS)
-		return;
-	effects_log(c->out, LOG_WARN,
-		"shard=%u service=%s stream=%s id=%llu-%llu was delivered, but nobody had it: back as %llu-%llu n=%u; "
-		"was "
-		"its consumer deleted by XGROUP DELCONSUMER?",
-		c->index, recovery_rules(c, v)->name,
-		r->stream ? field_value(stream, r->stream->bytes, r->stream->len) : "?",
-		(unsigned long long)r->key.id.ms, (unsigned long long)r->key.id.seq, (unsigned long long)id.ms,
-		(unsigned long long)id.seq, v->ghost.n);
-	v->ghost.said_at = mono_max(c->now, 1);
-	v->ghost.n = 0;
-}
-
-static void ghost_is_back(struct reconcile *rc, struct shard_ctx *c, struct repair *r, struct entry_id id)
-{
-	ctx_metrics(c, (uint16_t)r->key.svc)->c[M_REQUEUE_GHOST]++;
-	say_ghost(c, recovery_of(rc, r), r, id);
-}
-
-static void owner_is_gone(struct shard_ctx *c, const struct repair *r)
-{
-	static const enum metric_service_hist hists[] = {H_REC_PROBE, H_REC_EVENT, H_REC_SCAN};
-	struct metrics_service *m = ctx_metrics(c, (uint16_t)r->key.svc);
-	m->c[r->is_uncounted ? M_REQUEUE_OWNER_LEFT : M_REQUEUE_OWNER_DIED]++;
-	hist_add(&m->h[hists[r->source]], (double)(c->now - r->at.seen) / 1000);
-}
-
-static void requeued(struct reconcile *rc, struct shard_ctx *c, struct repair *r, struct entry_id id)
-{
-	if (r->is_ghost)
-		ghost_is_back(rc, c, r, id);
-	else
-		owner_is_gone(c, r);
-	char what[64];
-	snprintf(what, sizeof what, "gone:%llu-%llu", (unsigned long long)id.ms, (unsigned long long)id.seq);
-	if (r->stream)
-		tomb(rc, c, r, what);
-	left(rc, c, r, M_REC_REQUEUED);
-}
-
-static void dead_lettered(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
-{
-	struct recovery *v = recovery_of(rc, r);
-	ctx_metrics(c, v->svc)->c[r->problem ? M_DEAD_UNPARSEABLE : M_DEAD_MAX_RETRIES]++;
-	char stream[FIELD_VALUE_CAP], error[FIELD_VALUE_CAP];
-	const char *why = entry_problem_text((enum entry_problem)r->problem);
-	effects_log(c->out, LOG_NOTICE,
-		"shard=%u service=%s stream=%s id=%llu-%llu dead letter reason=%s retry=%u owner=%.200s%s%s", c->index,
-		recovery_rules(c, v)->name, r->stream ? field_value(stream, r->stream->bytes, r->stream->len) : "?",
-		(unsigned long long)r->key.id.ms, (unsigned long long)r->key.id.seq,
-		dead_reason_name(r->problem ? DEAD_UNPARSEABLE : DEAD_MAX_RETRIES), r->retry, r->consumer->bytes,
-		why ? " error=" : "", why ? field_value(error, why, strlen(why)) : "");
-	if (r->stream)
-		tomb(rc, c, r, "gone:dead");
-	left(rc, c, r, M_REC_DEAD);
-}
-
-/* Pending for somebody, but no longer in the stream: trimmed, or deleted by hand. One line a minute. */
-static void recovered_nothing(struct reconcile *rc, struct shard_ctx *c, struct repair *r)
-{
-	struct recovery *v = recovery_of(rc, r);
-	v->trimmed.n++;
-	if (!v->trimmed.said_at || c->now >= v->trimmed.said_at + TRIMMED_EVERY_MS) {
-		effects_log(c->out, LOG_WARN,
-			"shard=%u service=%s id=%llu-%llu lost: it was pending for %.200s and is not in the stream any "
-			"more n=%u; "
-			"nobody may use XTRIM, XDEL or XADD MAXLEN on %s-input",
-			c->index, recovery_rules(c, v)->name, (unsigned long long)r->key.id.ms,
-			(unsigned long long)r->key.id.seq, r->consumer->bytes, v->trimmed.n,
-			recovery_rules(c, v)->name);
-		v->trimmed.said_at = mono_max(c->now, 1);
-		v->trimmed.n = 0;
-	}
-	left(rc, c, r, M_REC_GONE);
-}
-
-void reconcile_op_answer(struct reconcile *rc, struct shard_ctx *c, const struct op_answer *a)
-{
-	struct repair *r = shard_pool_find(&rc->pool, tag_gen(a->tag), tag_index(a->tag));
-	if (!r)
-		return;
-	if (a->result == OP_FAILED ||
-		a->result == OP_MOVED) { /* not known whether it was executed: the door stays closed */
-		left(rc, c, r, M_REC_ERROR);
-	} else if (r->state == REPAIR_ACKING && a->result == OP_DONE) {
-		recovered_nothing(rc, c, r);
-	} else if (r->state == REPAIR_ACKING) {
-		left(rc, c, r, M_REC_LOST_RACE);
-	} else if (a->result == OP_DONE && r->state == REPAIR_DEAD) {
-		dead_lettered(rc, c, r);
-	} else if (a->result == OP_DONE) {
-		requeued(rc, c, r, a->id);
-	} else {
-		open_guard(rc, c, r);
-		if (a->result == OP_DELETED)
-			recovered_nothing(rc, c, r);
-		else
-			left(rc, c, r, M_REC_LOST_RACE);
+		repair_try_again(rc, c, r);
 	}
 }
 
@@ -632,7 +383,7 @@ void repair_start_ready(struct reconcile *rc, struct shard_ctx *c, struct recove
 	while (c->is_up && v->n_busy < RECOVERY_BUSY && !list_empty(&v->ready)) {
 		struct repair *r = LIST_OF(struct repair, queue, v->ready.next);
 		if (r->stream)
-			probe(rc, c, r);
+			repair_probe(rc, c, r);
 		else
 			repair_fetch(rc, c, r);
 	}
@@ -643,11 +394,11 @@ static void repair_due(struct reconcile *rc, struct shard_ctx *c, struct repair 
 	if (r->state != REPAIR_WAITING) { /* a call that was never answered */
 		if (r->state == REPAIR_PROBING)
 			ctx_metrics(c, (uint16_t)r->key.svc)->c[M_PROBE_ERROR]++;
-		try_again(rc, c, r);
+		repair_try_again(rc, c, r);
 		return;
 	}
 	struct recovery *v = recovery_of(rc, r);
-	if (r->source == BY_PROBE && !is_suspect(rc, r)) {
+	if (r->source == BY_PROBE && !repair_is_suspect(rc, r)) {
 		repair_forget(rc, c, r); /* its owner has been seen again */
 		return;
 	}
