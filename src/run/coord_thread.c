@@ -4,6 +4,7 @@
 #include "codec/reply.h"
 #include "core/turn.h"
 #include "io/notify.h"
+#include "run/coord_effects.h"
 #include "run/credentials.h"
 #include "run/daemon.h"
 #include "run/fault.h"
@@ -17,122 +18,6 @@
 
 enum { MAIL_LIMIT = 1 << 20, PASSED_MAX = 8192, TRIM_ENTRIES = 4096, EXIT_INTERNAL = 70, JOIN_WAIT_MS = 5000 };
 
-/* ---- effects ---- */
-
-/* In the place of a shard that does not run: it arrives in a turn to come, as if it came from there. */
-static void say_for_shard(struct daemon *d, const struct msg *m)
-{
-	struct run_msg rm = {.kind = RUN_CORE, .shard = m->from, .core = *m};
-	if (!mailbox_send(d->mail, &rm, true))
-		msg_fini(&rm.core);
-}
-
-static void shard_start(struct daemon *d, const struct effect *ef)
-{
-	struct shard_thread_opts o = {.index = ef->to,
-		.addr = ef->address->bytes,
-		.rules = d->shards.rules,
-		.node = d->config->node.id,
-		.to_coord = d->mail,
-		.host = d->core->topo.is_cluster ? NULL : d->loop};
-	o.rules.seed += ef->to;
-	rules_of_redis(d->config, d->login.password, d->login.tls, o.rules.consumer, &o.redis);
-	rules_of_handoff(d->config, &o.handoff);
-	struct err err;
-	d->shards.since[ef->to] = mono_now();
-	if (shard_thread_start(&o, &d->shards.v[ef->to], &err) != ERR_OK) {
-		struct msg m = msg_not_started((struct msg_not_started){.why = text_new(err.text, strlen(err.text))});
-		m.from = ef->to;
-		say_for_shard(d, &m);
-	}
-	d->shards.n = ef->to < d->shards.n ? d->shards.n : (uint16_t)(ef->to + 1);
-}
-
-static void shard_stop(struct daemon *d, uint16_t shard)
-{
-	if (shard >= SHARDS_MAX || !d->shards.v[shard])
-		return;
-	shard_thread_stop(d->shards.v[shard]);
-	d->shards.v[shard] = NULL;
-	metrics_keep(d, shard);
-	mem_free(d->shards.snapshots[shard]);
-	d->shards.snapshots[shard] = NULL;
-}
-
-static void take_snapshot(struct daemon *d, uint16_t shard, struct snapshot *s)
-{
-	struct snapshot *old = s; /* of a shard that has stopped: counted already */
-	if (d->shards.v[shard] && s->at >= d->shards.since[shard]) {
-		old = d->shards.snapshots[shard];
-		d->shards.snapshots[shard] = s;
-	}
-	mem_free(old);
-}
-
-static void to_shard(struct daemon *d, const struct effect *ef)
-{
-	struct run_msg m = {.kind = RUN_CORE, .core = ef->msg};
-	fault_post(&m.core);
-	if (d->shards.v[ef->to]) {
-		shard_thread_send(d->shards.v[ef->to], &m);
-		return;
-	}
-	struct msg answer;
-	if (msg_answer_of_nobody(&m.core, ef->to, &answer))
-		say_for_shard(d, &answer);
-	msg_fini(&m.core);
-}
-
-static void coord_thread_end(struct daemon *d, int code)
-{
-	d->end.exit_code = code;
-	d->end.is_ending = true;
-}
-
-static void coord_thread_perform(struct daemon *d, struct effect *ef)
-{
-	switch (ef->kind) {
-	case EFF_MSG:
-		to_shard(d, ef);
-		ef->msg = (struct msg){.kind = MSG_N};
-		break;
-	case EFF_SHARD_START:
-		shard_start(d, ef);
-		break;
-	case EFF_SHARD_STOP:
-		shard_stop(d, ef->to);
-		break;
-	case EFF_FRAME:
-		if (d->workers)
-			worker_socket_send(d->workers, ef->session, &ef->frame);
-		break;
-	case EFF_CLOSE:
-		if (d->workers)
-			worker_socket_drop(d->workers, ef->session);
-		break;
-	case EFF_TOPOLOGY:
-		topology_client_ask(d->topo.client);
-		break;
-	case EFF_FATAL:
-		if (ef->exit_code)
-			log_line(LOG_ERROR, "%s", ef->text ? ef->text->bytes : "internal error");
-		coord_thread_end(d, ef->exit_code);
-		break;
-	case EFF_CTL:
-		if (d->control)
-			control_socket_result(d->control, ef->ctl.request, ef->ctl.result, ef->ctl.id,
-				ef->text ? ef->text->bytes : "");
-		break;
-	case EFF_LOG:
-		run_say(ef);
-		break;
-	case EFF_REDIS:
-	case EFF_READER_OPEN:
-	case EFF_READER_CLOSE:
-		break;
-	}
-}
-
 void daemon_step(struct daemon *d, struct coord_event *ev)
 {
 	ev->now = mono_now(); /* not the round's: the process may have been stopped within it */
@@ -140,7 +25,7 @@ void daemon_step(struct daemon *d, struct coord_event *ev)
 	d->effects.says_moves = log_is_on(LOG_DEBUG);
 	d->clock.core_deadline = coord_step(d->core, ev, &d->effects);
 	for (size_t i = 0; i < d->effects.n; i++)
-		coord_thread_perform(d, &d->effects.v[i]);
+		coord_perform(d, &d->effects.v[i]);
 	effects_clear(&d->effects);
 	if (d->workers)
 		worker_socket_sweep(d->workers);
@@ -148,71 +33,6 @@ void daemon_step(struct daemon *d, struct coord_event *ev)
 	loop_wake_at(d->loop, mono_min(d->clock.core_deadline, d->clock.next_second));
 	if (d->end.is_ending)
 		loop_stop(d->loop);
-}
-
-/* ---- readiness ---- */
-
-/* A failover refuses for a moment, too. */
-static bool is_refused_for_long(const struct daemon *d, uint16_t shard)
-{
-	const struct shard_refused *r = view_refused(d, shard);
-	return r && mono_now() - r->since >= REFUSED_FOR_MS;
-}
-
-bool daemon_ready(struct daemon *d, struct buf *reasons)
-{
-	const struct coord *c = d->core;
-	bool ready = true;
-	struct buf none;
-	buf_init(&none);
-	struct buf *r = reasons ? reasons : &none;
-	if (!c->topo.is_known) {
-		buf_printf(r, "%s\n", d->topo.why[0] ? d->topo.why : "redis: not connected yet");
-		ready = false;
-	}
-	for (uint16_t i = 0; i < c->shards.n; i++) {
-		const struct coord_shard *s = &c->shards.v[i];
-		const char *addr = c->topo.nodes[i].addr;
-		if (s->is_leaving || !(s->is_on || s->is_refused))
-			continue;
-		if (!s->is_up[CONN_COMMAND])
-			buf_printf(r, "redis %s: %s\n", addr, s->why[0] ? s->why : "not connected yet");
-		else if (d->config->redis.keyspace_events == CONFIG_KEYSPACE_REQUIRE && !s->is_up[CONN_SUBSCRIBER])
-			buf_printf(r, "redis %s: no keyspace events: %s\n", addr,
-				s->why[0] ? s->why : "not subscribed yet");
-		else if (is_refused_for_long(d, i))
-			buf_printf(r, "redis %s refuses: %s\n", addr, d->shards.snapshots[i]->refused.words);
-		else
-			continue;
-		ready = false;
-	}
-	if (c->topo.n_left_out) {
-		buf_printf(r, "topology: more than %d masters, some are left out\n", SHARDS_MAX);
-		ready = false;
-	}
-	for (uint16_t i = 0; i < c->services.n; i++) {
-		if (!coord_has_no_master(c, &c->services.v[i]))
-			continue;
-		buf_printf(r, "service %s: slot %u has no master\n", c->services.v[i].rules->name,
-			c->services.v[i].rules->lbs_slot);
-		ready = false;
-	}
-	for (uint16_t i = 0; ready && i < c->services.n; i++) {
-		if (c->services.v[i].rules && !c->services.v[i].reader.own_done && !c->services.v[i].is_going) {
-			buf_printf(r, "service %s: pending entries not read yet\n", c->services.v[i].rules->name);
-			ready = false;
-		}
-	}
-	if (ready && c->look_up.failed_at && mono_now() - c->look_up.failed_at >= REFUSED_FOR_MS) {
-		buf_printf(r, "topology: %s\n", d->topo.why);
-		ready = false;
-	}
-	if (d->end.is_stopping) {
-		buf_printf(r, "stopping\n");
-		ready = false;
-	}
-	buf_fini(&none);
-	return ready;
 }
 
 /* ---- events ---- */
@@ -292,7 +112,7 @@ static void on_topo_failed(void *arg, const struct err *why)
 	snprintf(d->topo.why, sizeof d->topo.why, "%s", why->text);
 	if (d->config->redis.fail_fast && !d->core->topo.is_known) {
 		log_line(LOG_ERROR, "%s (redis.fail_fast)", why->text);
-		coord_thread_end(d, 69);
+		coord_end(d, 69);
 		loop_stop(d->loop);
 		return;
 	}
@@ -320,7 +140,7 @@ static void coord_thread_on_mail(void *arg, const void *msg)
 		struct coord_event ev = {.kind = COORD_MSG, .msg = &m->core};
 		daemon_step(d, &ev);
 	} else if (m->kind == RUN_SNAPSHOT) {
-		take_snapshot(d, m->shard, m->snapshot);
+		coord_keep_snapshot(d, m->shard, m->snapshot);
 	}
 }
 
@@ -389,7 +209,7 @@ static void coord_thread_stop(struct daemon *d)
 {
 	if (d->end.is_stopping) {
 		log_line(LOG_NOTICE, "second signal: ending at once; leases run out by themselves");
-		coord_thread_end(d, 0);
+		coord_end(d, 0);
 		loop_stop(d->loop);
 		return;
 	}

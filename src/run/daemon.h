@@ -114,8 +114,8 @@ struct daemon {
 
 /* coord_thread.c: one turn: fills now and wall_ms, steps, performs. Never called from inside performing. */
 void daemon_step(struct daemon *d, struct coord_event *ev);
-/* Everything up and readable? Appends reasons ("redis 10.0.0.1:6379: connection refused\n") when not. reasons may
- * be NULL. */
+/* readiness.c: everything up and readable? Appends reasons ("redis 10.0.0.1:6379: connection refused\n") when not.
+ * reasons may be NULL. */
 bool daemon_ready(struct daemon *d, struct buf *reasons);
 
 /* view.c: what the shard's master refuses for the moment, as told within the last seconds; NULL: nothing. */

@@ -1,4 +1,4 @@
-/* service - readiness, status, watchdog and state dump.
+/* readiness - is the daemon ready, and what the service manager sees: status, watchdog, state dump.
  *
  * Happy path: READY=1 with the first tick (the sockets listen, the loop runs), STATUS= whenever its text changes,
  * WATCHDOG=1 in each period in which every loop made progress. Failure: a loop that is stuck stops the watchdog's
@@ -183,4 +183,67 @@ void service_dump(struct daemon *d)
 	dump_shards(d, now);
 	dump_sessions(d, now);
 	dump_entries(d, now);
+}
+
+/* A failover refuses for a moment, too. */
+static bool is_refused_for_long(const struct daemon *d, uint16_t shard)
+{
+	const struct shard_refused *r = view_refused(d, shard);
+	return r && mono_now() - r->since >= REFUSED_FOR_MS;
+}
+
+bool daemon_ready(struct daemon *d, struct buf *reasons)
+{
+	const struct coord *c = d->core;
+	bool ready = true;
+	struct buf none;
+	buf_init(&none);
+	struct buf *r = reasons ? reasons : &none;
+	if (!c->topo.is_known) {
+		buf_printf(r, "%s\n", d->topo.why[0] ? d->topo.why : "redis: not connected yet");
+		ready = false;
+	}
+	for (uint16_t i = 0; i < c->shards.n; i++) {
+		const struct coord_shard *s = &c->shards.v[i];
+		const char *addr = c->topo.nodes[i].addr;
+		if (s->is_leaving || !(s->is_on || s->is_refused))
+			continue;
+		if (!s->is_up[CONN_COMMAND])
+			buf_printf(r, "redis %s: %s\n", addr, s->why[0] ? s->why : "not connected yet");
+		else if (d->config->redis.keyspace_events == CONFIG_KEYSPACE_REQUIRE && !s->is_up[CONN_SUBSCRIBER])
+			buf_printf(r, "redis %s: no keyspace events: %s\n", addr,
+				s->why[0] ? s->why : "not subscribed yet");
+		else if (is_refused_for_long(d, i))
+			buf_printf(r, "redis %s refuses: %s\n", addr, d->shards.snapshots[i]->refused.words);
+		else
+			continue;
+		ready = false;
+	}
+	if (c->topo.n_left_out) {
+		buf_printf(r, "topology: more than %d masters, some are left out\n", SHARDS_MAX);
+		ready = false;
+	}
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		if (!coord_has_no_master(c, &c->services.v[i]))
+			continue;
+		buf_printf(r, "service %s: slot %u has no master\n", c->services.v[i].rules->name,
+			c->services.v[i].rules->lbs_slot);
+		ready = false;
+	}
+	for (uint16_t i = 0; ready && i < c->services.n; i++) {
+		if (c->services.v[i].rules && !c->services.v[i].reader.own_done && !c->services.v[i].is_going) {
+			buf_printf(r, "service %s: pending entries not read yet\n", c->services.v[i].rules->name);
+			ready = false;
+		}
+	}
+	if (ready && c->look_up.failed_at && mono_now() - c->look_up.failed_at >= REFUSED_FOR_MS) {
+		buf_printf(r, "topology: %s\n", d->topo.why);
+		ready = false;
+	}
+	if (d->end.is_stopping) {
+		buf_printf(r, "stopping\n");
+		ready = false;
+	}
+	buf_fini(&none);
+	return ready;
 }
