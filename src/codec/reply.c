@@ -1,31 +1,13 @@
 /* reply - one row of `rows` per command: which shape answers it. A decoder answers false for a shape it does not know.
  */
-#include "codec/reply.h"
-
-#include <string.h>
-
-#include <hiredis/hiredis.h>
+#include "codec/reply_p.h"
 
 #include "base/mem.h"
-#include "codec/command.h"
 #include "codec/reply_feed.h"
 
 #if HIREDIS_MAJOR * 10000 + HIREDIS_MINOR * 100 < 10200
 #error "hiredis 1.2.0 or later is needed"
 #endif
-
-struct reply_decoder {
-	struct pending_row *pending;
-	struct consumer_row *consumers;
-	struct slot_range *slots;
-	struct field *fields;
-	struct buf json;
-	struct reply many[CMD_MANY_MAX];
-	size_t n_pending, n_consumers, n_slots, n_fields; /* room */
-	char odd_row[200];                                /* the first of the last slot map that was left out */
-};
-
-typedef bool decode_fn(struct reply_decoder *d, const redisReply *r, struct reply *out);
 
 struct reply_decoder *reply_decoder_new(void)
 {
@@ -44,49 +26,12 @@ void reply_decoder_free(struct reply_decoder *d)
 	mem_free(d);
 }
 
-/* ---- parts */
-
-static bool reply_is_text(const redisReply *r)
-{
-	return r && (r->type == REDIS_REPLY_STRING || r->type == REDIS_REPLY_STATUS || r->type == REDIS_REPLY_VERB);
-}
-
-static bool is_list(const redisReply *r)
-{
-	return r && (r->type == REDIS_REPLY_ARRAY || r->type == REDIS_REPLY_MAP || r->type == REDIS_REPLY_SET);
-}
-
-static bool is_int(const redisReply *r)
-{
-	return r && r->type == REDIS_REPLY_INTEGER;
-}
-
-static struct slice reply_slice_of(const redisReply *r)
-{
-	return (struct slice){r->str, r->len};
-}
-
-static bool reply_equals(const redisReply *r, const char *s)
-{
-	return reply_is_text(r) && r->len == strlen(s) && memcmp(r->str, s, r->len) == 0;
-}
-
-static bool starts(const redisReply *r, const char *s)
-{
-	return reply_is_text(r) && r->len >= strlen(s) && memcmp(r->str, s, strlen(s)) == 0;
-}
-
-static bool id_of(const redisReply *r, struct entry_id *id)
-{
-	return reply_is_text(r) && command_id_parse(r->str, r->len, id);
-}
-
 /* ---- single values */
 
 static bool decode_int(struct reply_decoder *d, const redisReply *r, struct reply *out)
 {
 	(void)d;
-	if (!is_int(r))
+	if (!reply_is_int(r))
 		return false;
 	*out = (struct reply){.kind = REPLY_INT, .integer = r->integer};
 	return true;
@@ -127,7 +72,7 @@ static bool decode_id(struct reply_decoder *d, const redisReply *r, struct reply
 {
 	(void)d;
 	struct entry_id id;
-	if (!id_of(r, &id))
+	if (!reply_id_of(r, &id))
 		return false;
 	*out = (struct reply){.kind = REPLY_ID, .id = id};
 	return true;
@@ -141,13 +86,13 @@ static bool decode_maybe_id(struct reply_decoder *d, const redisReply *r, struct
 /* The new id, nil, or a number that says why not. */
 static bool decode_requeue(struct reply_decoder *d, const redisReply *r, struct reply *out)
 {
-	return is_int(r) ? decode_int(d, r, out) : decode_maybe_id(d, r, out);
+	return reply_is_int(r) ? decode_int(d, r, out) : decode_maybe_id(d, r, out);
 }
 
 /* Each as the command for one answers it. */
 static bool decode_many(struct reply_decoder *d, const redisReply *r, struct reply *out, enum cmd_kind kind)
 {
-	if (!is_list(r) || r->elements > CMD_MANY_MAX)
+	if (!reply_is_list(r) || r->elements > CMD_MANY_MAX)
 		return false;
 	for (size_t i = 0; i < r->elements; i++) {
 		const redisReply *one = r->element[i];
@@ -173,11 +118,11 @@ static bool decode_done_many(struct reply_decoder *d, const redisReply *r, struc
 static bool decode_counts(struct reply_decoder *d, const redisReply *r, struct reply *out)
 {
 	(void)d;
-	if (!is_list(r) || r->elements != DUE_COUNTS)
+	if (!reply_is_list(r) || r->elements != DUE_COUNTS)
 		return false;
 	*out = (struct reply){.kind = REPLY_COUNTS};
 	for (size_t i = 0; i < DUE_COUNTS; i++) {
-		if (!is_int(r->element[i]))
+		if (!reply_is_int(r->element[i]))
 			return false;
 		out->counts[i] = r->element[i]->integer;
 	}
@@ -187,9 +132,9 @@ static bool decode_counts(struct reply_decoder *d, const redisReply *r, struct r
 /* A number, or {1, how many were trimmed}: .n. */
 static bool decode_dead(struct reply_decoder *d, const redisReply *r, struct reply *out)
 {
-	if (is_int(r))
+	if (reply_is_int(r))
 		return decode_int(d, r, out);
-	if (!is_list(r) || r->elements != 2 || !is_int(r->element[1]) || !decode_int(d, r->element[0], out))
+	if (!reply_is_list(r) || r->elements != 2 || !reply_is_int(r->element[1]) || !decode_int(d, r->element[0], out))
 		return false;
 	out->n = r->element[1]->integer > 0 ? (size_t)r->element[1]->integer : 0;
 	return true;
@@ -198,9 +143,9 @@ static bool decode_dead(struct reply_decoder *d, const redisReply *r, struct rep
 /* An id, or {id, how many were trimmed}: .n. */
 static bool decode_bury(struct reply_decoder *d, const redisReply *r, struct reply *out)
 {
-	if (!is_list(r))
+	if (!reply_is_list(r))
 		return decode_id(d, r, out);
-	if (r->elements != 2 || !is_int(r->element[1]) || !decode_id(d, r->element[0], out))
+	if (r->elements != 2 || !reply_is_int(r->element[1]) || !decode_id(d, r->element[0], out))
 		return false;
 	out->n = r->element[1]->integer > 0 ? (size_t)r->element[1]->integer : 0;
 	return true;
@@ -208,12 +153,13 @@ static bool decode_bury(struct reply_decoder *d, const redisReply *r, struct rep
 
 static bool decode_role(struct reply_decoder *d, const redisReply *r, struct reply *out)
 {
-	return is_list(r) && r->elements > 0 && reply_is_text(r->element[0]) && decode_text(d, r->element[0], out);
+	return reply_is_list(r) && r->elements > 0 && reply_is_text(r->element[0]) &&
+	       decode_text(d, r->element[0], out);
 }
 
 static bool decode_config(struct reply_decoder *d, const redisReply *r, struct reply *out)
 {
-	if (!is_list(r))
+	if (!reply_is_list(r))
 		return false;
 	if (r->elements == 0) {
 		*out = (struct reply){.kind = REPLY_NIL};
@@ -256,7 +202,33 @@ static bool decode_cluster_info(struct reply_decoder *d, const redisReply *r, st
 
 static bool decode_pending_sum(struct reply_decoder *d, const redisReply *r, struct reply *out)
 {
-	return is_list(r) && r->elements > 0 && decode_int(d, r->element[0], out);
+	return reply_is_list(r) && r->elements > 0 && decode_int(d, r->element[0], out);
+}
+
+/* Digits as text; -1: they are none. */
+static int64_t digits_of(const redisReply *r)
+{
+	int64_t v = 0;
+	if (!reply_is_text(r) || r->len == 0 || r->len > 18)
+		return -1;
+	for (size_t i = 0; i < r->len; i++) {
+		if (r->str[i] < '0' || r->str[i] > '9')
+			return -1;
+		v = v * 10 + (r->str[i] - '0');
+	}
+	return v;
+}
+
+static bool decode_time(struct reply_decoder *d, const redisReply *r, struct reply *out)
+{
+	(void)d;
+	if (!reply_is_list(r) || r->elements != 2)
+		return false;
+	const int64_t s = digits_of(r->element[0]), us = digits_of(r->element[1]);
+	if (s < 0 || us < 0 || s > INT64_MAX / 1000 - 1000)
+		return false;
+	*out = (struct reply){.kind = REPLY_INT, .integer = s * 1000 + us / 1000};
+	return true;
 }
 
 /* ---- entries */
@@ -264,14 +236,14 @@ static bool decode_pending_sum(struct reply_decoder *d, const redisReply *r, str
 /* [id, [name, value, …]]; nil in place of the list: deleted while pending. */
 static bool decode_entry(struct reply_decoder *d, const redisReply *r, bool with_fields, struct entry_in *e)
 {
-	if (!is_list(r) || r->elements != 2 || !id_of(r->element[0], &e->id))
+	if (!reply_is_list(r) || r->elements != 2 || !reply_id_of(r->element[0], &e->id))
 		return false;
 	const redisReply *list = r->element[1];
 	if (list->type == REDIS_REPLY_NIL) {
 		e->problem = ENTRY_DELETED;
 		return true;
 	}
-	if (!is_list(list) || list->elements % 2 != 0)
+	if (!reply_is_list(list) || list->elements % 2 != 0)
 		return false;
 	struct lbs_fields fields = {0};
 	const size_t n = list->elements / 2;
@@ -296,7 +268,7 @@ static bool decode_entry(struct reply_decoder *d, const redisReply *r, bool with
 static bool decode_list(struct reply_decoder *d, const redisReply *r, bool with_fields, struct reply *out)
 {
 	const size_t n = r ? r->elements : 0; /* NULL: an empty list */
-	if (r && !is_list(r))
+	if (r && !reply_is_list(r))
 		return false;
 	struct entry_batch *b = mem_alloc(sizeof *b + n * sizeof b->v[0]);
 	b->n = n;
@@ -323,11 +295,11 @@ static bool decode_range_fields(struct reply_decoder *d, const redisReply *r, st
 /* Nil, or one stream: RESP3 {name: entries}, RESP2 [[name, entries]]. */
 static bool decode_read(struct reply_decoder *d, const redisReply *r, struct reply *out)
 {
-	if (r->type == REDIS_REPLY_NIL || (is_list(r) && r->elements == 0))
+	if (r->type == REDIS_REPLY_NIL || (reply_is_list(r) && r->elements == 0))
 		return decode_list(d, NULL, false, out);
 	if (r->type == REDIS_REPLY_ARRAY)
 		r = r->element[0];
-	if (!is_list(r) || r->elements != 2)
+	if (!reply_is_list(r) || r->elements != 2)
 		return false;
 	return decode_list(d, r->element[1], false, out);
 }
@@ -335,224 +307,10 @@ static bool decode_read(struct reply_decoder *d, const redisReply *r, struct rep
 /* {how many were put away, entries}. */
 static bool decode_sift(struct reply_decoder *d, const redisReply *r, struct reply *out)
 {
-	if (!is_list(r) || r->elements != 2 || !is_int(r->element[0]) || !decode_list(d, r->element[1], false, out))
+	if (!reply_is_list(r) || r->elements != 2 || !reply_is_int(r->element[0]) ||
+		!decode_list(d, r->element[1], false, out))
 		return false;
 	out->integer = r->element[0]->integer;
-	return true;
-}
-
-/* ---- rows */
-
-static bool decode_pending(struct reply_decoder *d, const redisReply *r, struct reply *out)
-{
-	if (!is_list(r))
-		return false;
-	if (r->elements > d->n_pending) {
-		d->pending = mem_grow(d->pending, r->elements, sizeof *d->pending);
-		d->n_pending = r->elements;
-	}
-	for (size_t i = 0; i < r->elements; i++) {
-		const redisReply *row = r->element[i];
-		struct pending_row *p = &d->pending[i];
-		if (!is_list(row) || row->elements < 4 || !id_of(row->element[0], &p->id) ||
-			!reply_is_text(row->element[1]) || !is_int(row->element[2]) || !is_int(row->element[3]) ||
-			row->element[3]->integer < 0)
-			return false;
-		p->consumer = reply_slice_of(row->element[1]);
-		p->idle_ms = row->element[2]->integer;
-		p->deliveries = (uint64_t)row->element[3]->integer;
-	}
-	*out = (struct reply){.kind = REPLY_PENDING, .pending = d->pending, .n = r->elements};
-	return true;
-}
-
-/* [last that was looked at or "", id, …] */
-static bool decode_ghosts(struct reply_decoder *d, const redisReply *r, struct reply *out)
-{
-	if (!is_list(r) || r->elements == 0 || !reply_is_text(r->element[0]))
-		return false;
-	struct entry_id last = {0, 0};
-	if (r->element[0]->len > 0 && !id_of(r->element[0], &last))
-		return false;
-	const size_t n = r->elements - 1;
-	if (n > d->n_pending) {
-		d->pending = mem_grow(d->pending, n, sizeof *d->pending);
-		d->n_pending = n;
-	}
-	for (size_t i = 0; i < n; i++) {
-		d->pending[i] = (struct pending_row){.consumer = {"", 0}};
-		if (!id_of(r->element[i + 1], &d->pending[i].id))
-			return false;
-	}
-	*out = (struct reply){.kind = REPLY_PENDING, .pending = d->pending, .n = n, .id = last};
-	return true;
-}
-
-/* Name-value pairs: a map, or in RESP2 a flat array. */
-static bool decode_consumer(const redisReply *r, struct consumer_row *row)
-{
-	if (!is_list(r) || r->elements % 2 != 0)
-		return false;
-	bool has_name = false, has_pending = false, has_idle = false;
-	for (size_t i = 0; i + 1 < r->elements; i += 2) {
-		const redisReply *key = r->element[i], *value = r->element[i + 1];
-		if (reply_equals(key, "name") && reply_is_text(value)) {
-			row->name = reply_slice_of(value);
-			has_name = true;
-		} else if (reply_equals(key, "pending") && is_int(value) && value->integer >= 0) {
-			row->n_pending = (uint64_t)value->integer;
-			has_pending = true;
-		} else if (reply_equals(key, "idle") && is_int(value)) {
-			row->idle_ms = value->integer;
-			has_idle = true;
-		}
-	}
-	return has_name && has_pending && has_idle;
-}
-
-static bool decode_consumers(struct reply_decoder *d, const redisReply *r, struct reply *out)
-{
-	if (!is_list(r))
-		return false;
-	if (r->elements > d->n_consumers) {
-		d->consumers = mem_grow(d->consumers, r->elements, sizeof *d->consumers);
-		d->n_consumers = r->elements;
-	}
-	for (size_t i = 0; i < r->elements; i++)
-		if (!decode_consumer(r->element[i], &d->consumers[i]))
-			return false;
-	*out = (struct reply){.kind = REPLY_CONSUMERS, .consumers = d->consumers, .n = r->elements};
-	return true;
-}
-
-/* [consumer, ms ago, …] */
-static bool decode_left(struct reply_decoder *d, const redisReply *r, struct reply *out)
-{
-	if (!is_list(r) || r->elements % 2 != 0)
-		return false;
-	const size_t n = r->elements / 2;
-	if (n > d->n_consumers) {
-		d->consumers = mem_grow(d->consumers, n, sizeof *d->consumers);
-		d->n_consumers = n;
-	}
-	for (size_t i = 0; i < n; i++) {
-		const redisReply *name = r->element[2 * i], *ago = r->element[2 * i + 1];
-		if (!reply_is_text(name) || !is_int(ago) || ago->integer < 0)
-			return false;
-		d->consumers[i] = (struct consumer_row){.name = reply_slice_of(name), .idle_ms = ago->integer};
-	}
-	*out = (struct reply){.kind = REPLY_CONSUMERS, .consumers = d->consumers, .n = n};
-	return true;
-}
-
-/* The address a node is known by without its preferred name: "ip" of its metadata. */
-static struct slice metadata_ip(const redisReply *node)
-{
-	const redisReply *meta = node->elements > 3 ? node->element[3] : NULL;
-	for (size_t i = 0; is_list(meta) && i + 1 < meta->elements; i += 2)
-		if (reply_equals(meta->element[i], "ip") && reply_is_text(meta->element[i + 1]))
-			return reply_slice_of(meta->element[i + 1]);
-	return (struct slice){NULL, 0};
-}
-
-static bool put_slot_text(char *out, size_t cap, struct slice text)
-{
-	if (text.len >= cap)
-		return false;
-	if (text.len)
-		memcpy(out, text.p, text.len);
-	out[text.len] = '\0';
-	return true;
-}
-
-/* [from, to, [host, port, id, …] of the master, replicas …]. Host nil or "", port 0: those that were asked. "?" is
- * what a node without the preferred kind of name is called: it is known by its address, or not at all. */
-static bool decode_slot_range(const redisReply *r, struct slot_range *s)
-{
-	*s = (struct slot_range){.from = 0};
-	if (!is_list(r) || r->elements < 3 || !is_int(r->element[0]) || !is_int(r->element[1]))
-		return false;
-	const long long from = r->element[0]->integer, to = r->element[1]->integer;
-	const redisReply *node = r->element[2];
-	if (from < 0 || to < from || to > 16383 || !is_list(node) || node->elements < 2 || !is_int(node->element[1]))
-		return false;
-	const long long port = node->element[1]->integer;
-	const redisReply *id = node->elements > 2 ? node->element[2] : NULL;
-	struct slice ip = metadata_ip(node), none = {NULL, 0};
-	struct slice host = reply_is_text(node->element[0]) ? reply_slice_of(node->element[0]) : none;
-	if (reply_equals(node->element[0], "?"))
-		host = ip;
-	if (reply_equals(node->element[0], "?") && ip.len == 0)
-		return false;
-	s->from = (uint16_t)from;
-	s->to = (uint16_t)to;
-	s->port = (uint16_t)port;
-	return port >= 0 && port <= 65535 && put_slot_text(s->host, sizeof s->host, host) &&
-	       put_slot_text(s->alt, sizeof s->alt, ip) &&
-	       put_slot_text(s->node_id, sizeof s->node_id, reply_is_text(id) ? reply_slice_of(id) : none);
-}
-
-/* What an odd row says of itself. */
-static void name_odd_row(struct reply_decoder *d, const redisReply *r)
-{
-	const bool has_slots = is_list(r) && r->elements > 2 && is_int(r->element[0]) && is_int(r->element[1]);
-	const redisReply *node = has_slots ? r->element[2] : NULL;
-	const bool has_node =
-		is_list(node) && node->elements > 1 && reply_is_text(node->element[0]) && is_int(node->element[1]);
-	int n = has_slots ? snprintf(d->odd_row, sizeof d->odd_row, "slots %lld-%lld", r->element[0]->integer,
-				    r->element[1]->integer)
-			  : snprintf(d->odd_row, sizeof d->odd_row, "a row of unknown shape");
-	if (has_node)
-		snprintf(d->odd_row + n, sizeof d->odd_row - (size_t)n, " at %.*s:%lld",
-			(int)(node->element[0]->len < 80 ? node->element[0]->len : 80), node->element[0]->str,
-			node->element[1]->integer);
-}
-
-/* One odd row does not spoil the others. */
-static bool decode_slots(struct reply_decoder *d, const redisReply *r, struct reply *out)
-{
-	if (!is_list(r))
-		return false;
-	if (r->elements > d->n_slots) {
-		d->slots = mem_grow(d->slots, r->elements, sizeof *d->slots);
-		d->n_slots = r->elements;
-	}
-	size_t n = 0, n_odd = 0;
-	for (size_t i = 0; i < r->elements; i++) {
-		if (decode_slot_range(r->element[i], &d->slots[n]))
-			n++;
-		else if (n_odd++ == 0)
-			name_odd_row(d, r->element[i]);
-	}
-	*out = (struct reply){.kind = REPLY_SLOTS, .slots = d->slots, .n = n, .integer = (int64_t)n_odd};
-	if (n_odd)
-		out->text = (struct slice){d->odd_row, strlen(d->odd_row)};
-	return true;
-}
-
-/* Digits as text; -1: they are none. */
-static int64_t digits_of(const redisReply *r)
-{
-	int64_t v = 0;
-	if (!reply_is_text(r) || r->len == 0 || r->len > 18)
-		return -1;
-	for (size_t i = 0; i < r->len; i++) {
-		if (r->str[i] < '0' || r->str[i] > '9')
-			return -1;
-		v = v * 10 + (r->str[i] - '0');
-	}
-	return v;
-}
-
-static bool decode_time(struct reply_decoder *d, const redisReply *r, struct reply *out)
-{
-	(void)d;
-	if (!is_list(r) || r->elements != 2)
-		return false;
-	const int64_t s = digits_of(r->element[0]), us = digits_of(r->element[1]);
-	if (s < 0 || us < 0 || s > INT64_MAX / 1000 - 1000)
-		return false;
-	*out = (struct reply){.kind = REPLY_INT, .integer = s * 1000 + us / 1000};
 	return true;
 }
 
@@ -593,8 +351,8 @@ static decode_fn *const rows[CMD_N] = {
 	[CMD_DEAD_ADD] = decode_bury,
 	[CMD_DEAD_READ] = decode_range_fields,
 	[CMD_ACK_DEL] = decode_int,
-	[CMD_PENDING] = decode_pending,
-	[CMD_CONSUMERS] = decode_consumers,
+	[CMD_PENDING] = reply_decode_pending,
+	[CMD_CONSUMERS] = reply_decode_consumers,
 	[CMD_LENGTH] = decode_int,
 	[CMD_PENDING_SUM] = decode_pending_sum,
 	[CMD_UNREAD] = decode_maybe_id,
@@ -608,13 +366,13 @@ static decode_fn *const rows[CMD_N] = {
 	[CMD_SIFT] = decode_sift,
 	[CMD_DUE] = decode_counts,
 	[CMD_ADD_LATER] = decode_id,
-	[CMD_GHOSTS] = decode_ghosts,
+	[CMD_GHOSTS] = reply_decode_ghosts,
 	[CMD_GHOST_BACK] = decode_requeue,
 	[CMD_DELAYED_NOW] = decode_requeue,
 	[CMD_DELAYED_DROP] = decode_int,
 	[CMD_LEAVE] = decode_int,
 	[CMD_BACK] = decode_int,
-	[CMD_LEFT] = decode_left,
+	[CMD_LEFT] = reply_decode_left,
 	[CMD_FORGET] = decode_int,
 	[CMD_FLEET] = decode_int,
 	[CMD_FEED_OPEN] = decode_position,
@@ -629,7 +387,7 @@ static decode_fn *const rows[CMD_N] = {
 	[CMD_CACHING] = decode_ok,
 	[CMD_WAIT] = decode_int,
 	[CMD_UNBLOCK] = decode_int,
-	[CMD_SLOTS] = decode_slots,
+	[CMD_SLOTS] = reply_decode_slots,
 	[CMD_CLUSTER_INFO] = decode_cluster_info,
 	[CMD_ROLE] = decode_role,
 	[CMD_RUN_ID] = decode_run_id,
@@ -653,55 +411,4 @@ void reply_decode(struct reply_decoder *d, enum cmd_kind kind, const struct redi
 			.error = RERR_BAD,
 			.text = {"answer of unknown shape", sizeof "answer of unknown shape" - 1},
 		};
-}
-
-/* ---- pushes */
-
-/* __keyspace@<db>__:<key> -> key. */
-static bool keyspace_key(const redisReply *channel, struct slice *key)
-{
-	if (!starts(channel, "__keyspace@"))
-		return false;
-	const char *sep = memmem(channel->str, channel->len, "__:", 3);
-	if (!sep)
-		return false;
-	sep += 3;
-	*key = (struct slice){sep, channel->len - (size_t)(sep - channel->str)};
-	return true;
-}
-
-bool reply_changed_key(const struct redisReply *r, size_t i, struct slice *key)
-{
-	const redisReply *keys = r->element[1];
-	*key = (struct slice){NULL, 0};
-	if (keys->type == REDIS_REPLY_NIL)
-		return i == 0;
-	if (!is_list(keys) || i >= keys->elements || !reply_is_text(keys->element[i]))
-		return false;
-	*key = reply_slice_of(keys->element[i]);
-	return true;
-}
-
-void reply_decode_push(const struct redisReply *r, struct push *out)
-{
-	*out = (struct push){.kind = PUSH_OTHER};
-	if (!r || (r->type != REDIS_REPLY_PUSH && r->type != REDIS_REPLY_ARRAY) || r->elements == 0 ||
-		!reply_is_text(r->element[0]))
-		return;
-	out->name = reply_slice_of(r->element[0]);
-	if (reply_equals(r->element[0], "subscribe") || reply_equals(r->element[0], "psubscribe")) {
-		out->kind = PUSH_SUBSCRIBED;
-		return;
-	}
-	if (reply_equals(r->element[0], "invalidate") && r->elements > 1) {
-		out->kind = PUSH_CHANGED;
-		return;
-	}
-	const size_t n = reply_equals(r->element[0], "message") ? 3 : reply_equals(r->element[0], "pmessage") ? 4 : 0;
-	struct slice key;
-	if (n == 0 || r->elements < n || !reply_equals(r->element[n - 1], "expired") ||
-		!keyspace_key(r->element[n - 2], &key))
-		return;
-	if (command_lock_parse(key.p, key.len, &out->stream, &out->id))
-		out->kind = PUSH_LOCK_EXPIRED;
 }
