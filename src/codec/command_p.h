@@ -4,7 +4,9 @@
 
 #include "base/buf.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include "codec/command.h"
+#include "codec/script.h"
 
 struct command_argv {
 	struct buf bytes; /* all arguments, one after the other */
@@ -65,6 +67,18 @@ static inline void put_id(struct enc *e, struct entry_id id)
 	command_put(e, text, (size_t)n);
 }
 
+/* At most max bytes, whole characters; p NULL stays so. */
+static inline struct slice command_cut_text(struct slice s, size_t max)
+{
+	return (struct slice){s.p, s.p ? text_fit(s.p, s.len, max) : 0};
+}
+
+/* As much of it as a dead letter keeps. */
+static inline struct slice command_cut_error(struct slice s)
+{
+	return command_cut_text(s, COMMAND_ERROR_MAX);
+}
+
 /* Appends one argument; p may be NULL when len is 0. */
 void command_arg(struct command_argv *a, const char *p, size_t len);
 /* Appends one argument of parts. */
@@ -75,3 +89,19 @@ void command_put_bury(struct command_argv *a, const struct cmd *c, const char *d
 /* The commands of entries mode. */
 void command_encode_feed(struct command_argv *a, const struct cmd *c, const struct command_names *names,
 	const struct command_self *self);
+/* The key of the command's lock. */
+void command_put_lock(struct enc *e);
+/* The key of another lock. */
+void command_put_lock_of(struct enc *e, struct slice stream, struct entry_id id);
+/* EVALSHA, or EVAL while the server does not know the script, and the number of keys, which come next. */
+void command_put_script(struct enc *e, enum script s, int n_keys);
+/* The one field of a new entry: its name and its value. */
+void command_put_input(struct enc *e);
+/* The command's fields but those that skip (may be NULL) is true for. */
+void command_put_fields(struct enc *e, bool (*skip)(struct slice name));
+
+/* A row of codec/command: appends all words of the command. */
+typedef void encode_fn(struct enc *e);
+/* Those of command_lbs.c. */
+encode_fn enc_take, enc_sift, enc_done, enc_take_many, enc_done_many, enc_ack_del, enc_requeue, enc_later, enc_due,
+	enc_ghosts, enc_ghost_back, enc_dead, enc_add_later, enc_delayed;
