@@ -29,13 +29,13 @@ enum client_state {
  *   |                       |      +--answer--> SAYS --`ok`, or `revoked` was sent--> freed
  *   +-----------------------+------+
  *   +--GONE was said--> GONE --any answer--> freed */
-enum lease_state { LEASE_WORKS, LEASE_STOPS, LEASE_SAYS, LEASE_GONE };
+enum held_state { LEASE_WORKS, LEASE_STOPS, LEASE_SAYS, LEASE_GONE };
 
 struct client_lease {
 	struct heap_node turn; /* the fence, or when an answer is told again */
 	struct link news;      /* in worker's news when one of the next is to be said */
 	bool is_ended_news;
-	enum lease_state state;
+	enum held_state state;
 	char *name;
 	void *user;
 	mono_ms until_ms;           /* MONO_NEVER = no fence */

@@ -15,13 +15,13 @@ enum kind {
 	KIND_EMBEDDED
 };
 
-struct field {
+struct ctl_field {
 	const char *key; /* NULL ends a table */
 	enum kind kind;
 	size_t at;
 	/* KIND_ROWS: array at `at`, its length at `at_n`, elements of `size`; KIND_EMBEDDED: sub's keys are ours */
 	size_t at_n, size;
-	const struct field *sub;
+	const struct ctl_field *sub;
 };
 
 #define KIND_OF(type, worker)                                                                                          \
@@ -46,110 +46,110 @@ struct field {
 		NULL, KIND_TEXT, 0, 0, 0, NULL                                                                         \
 	}
 
-static const struct field status_redis_fields[] = {F(ctl_status_redis, redis), F(ctl_status_redis, state),
+static const struct ctl_field status_redis_fields[] = {F(ctl_status_redis, redis), F(ctl_status_redis, state),
 	F(ctl_status_redis, slots), F(ctl_status_redis, breaker_open), F(ctl_status_redis, down_ms),
 	F(ctl_status_redis, error), END};
 
-static const struct field status_service_fields[] = {F(ctl_status_service, service), F(ctl_status_service, paused),
+static const struct ctl_field status_service_fields[] = {F(ctl_status_service, service), F(ctl_status_service, paused),
 	F(ctl_status_service, owned), F(ctl_status_service, credits), F(ctl_status_service, credits_in_use),
 	F(ctl_status_service, workers), F(ctl_status_service, lbs_length), F(ctl_status_service, lbs_pending),
 	F(ctl_status_service, unassigned_oldest_age_ms), F(ctl_status_service, owned_oldest_age_ms),
 	F(ctl_status_service, dlq_length), F(ctl_status_service, entries_dlq_length),
 	F(ctl_status_service, streams_idle), END};
 
-static const struct field status_fields[] = {F(ctl_status, ready), F(ctl_status, draining), F(ctl_status, reasons),
+static const struct ctl_field status_fields[] = {F(ctl_status, ready), F(ctl_status, draining), F(ctl_status, reasons),
 	F(ctl_status, node), F(ctl_status, version), F(ctl_status, pid), F(ctl_status, uptime_ms),
 	F(ctl_status, workers), ROWS(ctl_status, redis, ctl_status_redis, status_redis_fields),
 	ROWS(ctl_status, services, ctl_status_service, status_service_fields), END};
 
-static const struct field stream_fields[] = {F(ctl_stream, service), F(ctl_stream, stream), F(ctl_stream, id),
+static const struct ctl_field stream_fields[] = {F(ctl_stream, service), F(ctl_stream, stream), F(ctl_stream, id),
 	F(ctl_stream, lease), F(ctl_stream, state), F(ctl_stream, worker), F(ctl_stream, retry), F(ctl_stream, age_ms),
 	F(ctl_stream, assigned_ms), F(ctl_stream, until_ms), F(ctl_stream, token), F(ctl_stream, note),
 	F(ctl_stream, position), F(ctl_stream, tries), F(ctl_stream, lag), F(ctl_stream, unacked_ms), END};
 
-static const struct field waiting_fields[] = {F(ctl_waiting, service), F(ctl_waiting, stream), F(ctl_waiting, id),
+static const struct ctl_field waiting_fields[] = {F(ctl_waiting, service), F(ctl_waiting, stream), F(ctl_waiting, id),
 	F(ctl_waiting, state), F(ctl_waiting, retry), F(ctl_waiting, age_ms), F(ctl_waiting, reason),
 	F(ctl_waiting, at_ms), F(ctl_waiting, due_ms), F(ctl_waiting, error), END};
 
-static const struct field waiting_action_fields[] = {F(ctl_waiting_action, service), F(ctl_waiting_action, id),
+static const struct ctl_field waiting_action_fields[] = {F(ctl_waiting_action, service), F(ctl_waiting_action, id),
 	F(ctl_waiting_action, stream), F(ctl_waiting_action, result), F(ctl_waiting_action, new_id),
 	F(ctl_waiting_action, error), END};
 
-static const struct field fleet_fields[] = {F(ctl_fleet, service), F(ctl_fleet, consumer), F(ctl_fleet, node),
+static const struct ctl_field fleet_fields[] = {F(ctl_fleet, service), F(ctl_fleet, consumer), F(ctl_fleet, node),
 	F(ctl_fleet, state), F(ctl_fleet, owned), F(ctl_fleet, credits), F(ctl_fleet, workers), F(ctl_fleet, idle_ms),
 	F(ctl_fleet, version), F(ctl_fleet, self), END};
 
-static const struct field show_fields[] = {EMBEDDED(ctl_show, stream, stream_fields), F(ctl_show, session),
+static const struct ctl_field show_fields[] = {EMBEDDED(ctl_show, stream, stream_fields), F(ctl_show, session),
 	F(ctl_show, lbs), F(ctl_show, lbs_redis), F(ctl_show, lock), F(ctl_show, lock_redis), F(ctl_show, lock_value),
 	F(ctl_show, renewed_ms), F(ctl_show, lease_left_ms), F(ctl_show, progress_ms), F(ctl_show, dead_entries),
 	F(ctl_show, dead_entry), F(ctl_show, info), END};
 
-static const struct field explain_fields[] = {F(ctl_explain, service), F(ctl_explain, stream), F(ctl_explain, id),
+static const struct ctl_field explain_fields[] = {F(ctl_explain, service), F(ctl_explain, stream), F(ctl_explain, id),
 	F(ctl_explain, state), F(ctl_explain, owner), F(ctl_explain, running), F(ctl_explain, because),
 	F(ctl_explain, next), F(ctl_explain, advice), END};
 
-static const struct field worker_fields[] = {F(ctl_worker, name), F(ctl_worker, session), F(ctl_worker, pid),
+static const struct ctl_field worker_fields[] = {F(ctl_worker, name), F(ctl_worker, session), F(ctl_worker, pid),
 	F(ctl_worker, uid), F(ctl_worker, credits), F(ctl_worker, in_use), F(ctl_worker, services),
 	F(ctl_worker, state), F(ctl_worker, connected_ms), F(ctl_worker, until_ms), END};
 
-static const struct field connection_fields[] = {F(ctl_connection, role), F(ctl_connection, state),
+static const struct ctl_field connection_fields[] = {F(ctl_connection, role), F(ctl_connection, state),
 	F(ctl_connection, handoff), F(ctl_connection, relaxed), F(ctl_connection, address), F(ctl_connection, peer),
 	F(ctl_connection, error), END};
 
-static const struct field node_fields[] = {F(ctl_node, redis), F(ctl_node, role), F(ctl_node, slots),
+static const struct ctl_field node_fields[] = {F(ctl_node, redis), F(ctl_node, role), F(ctl_node, slots),
 	F(ctl_node, state), ROWS(ctl_node, connections, ctl_connection, connection_fields), F(ctl_node, breaker),
 	F(ctl_node, lag_ms), END};
 
-static const struct field service_row_fields[] = {F(ctl_service_row, service), F(ctl_service_row, paused), END};
+static const struct ctl_field service_row_fields[] = {F(ctl_service_row, service), F(ctl_service_row, paused), END};
 
-static const struct field drain_fields[] = {
+static const struct ctl_field drain_fields[] = {
 	F(ctl_drain, draining), F(ctl_drain, owned), F(ctl_drain, workers), F(ctl_drain, elapsed_ms), END};
 
-static const struct field stream_action_fields[] = {F(ctl_stream_action, service), F(ctl_stream_action, stream),
+static const struct ctl_field stream_action_fields[] = {F(ctl_stream_action, service), F(ctl_stream_action, stream),
 	F(ctl_stream_action, id), F(ctl_stream_action, result), F(ctl_stream_action, error), END};
 
-static const struct field revoke_fields[] = {
+static const struct ctl_field revoke_fields[] = {
 	F(ctl_revoke, worker), F(ctl_revoke, session), F(ctl_revoke, streams), END};
 
-static const struct field added_fields[] = {F(ctl_added, service), F(ctl_added, stream), F(ctl_added, id), END};
+static const struct ctl_field added_fields[] = {F(ctl_added, service), F(ctl_added, stream), F(ctl_added, id), END};
 
-static const struct field scan_fields[] = {
+static const struct ctl_field scan_fields[] = {
 	F(ctl_scan, service), F(ctl_scan, redis), F(ctl_scan, result), F(ctl_scan, error), END};
 
-static const struct field topology_fields[] = {
+static const struct ctl_field topology_fields[] = {
 	F(ctl_topology, redis), F(ctl_topology, role), F(ctl_topology, slots), F(ctl_topology, change), END};
 
-static const struct field dlq_short_fields[] = {F(ctl_dlq_entry, service), F(ctl_dlq_entry, id),
+static const struct ctl_field dlq_short_fields[] = {F(ctl_dlq_entry, service), F(ctl_dlq_entry, id),
 	F(ctl_dlq_entry, stream), F(ctl_dlq_entry, reason), F(ctl_dlq_entry, at_ms), F(ctl_dlq_entry, age_ms),
 	F(ctl_dlq_entry, node), F(ctl_dlq_entry, error), F(ctl_dlq_entry, orig_id), F(ctl_dlq_entry, retry), END};
 
-static const struct field dlq_whole_fields[] = {F(ctl_dlq_entry, info), F(ctl_dlq_entry, fields), END};
+static const struct ctl_field dlq_whole_fields[] = {F(ctl_dlq_entry, info), F(ctl_dlq_entry, fields), END};
 
-static const struct field dlq_action_fields[] = {F(ctl_dlq_action, service), F(ctl_dlq_action, id),
+static const struct ctl_field dlq_action_fields[] = {F(ctl_dlq_action, service), F(ctl_dlq_action, id),
 	F(ctl_dlq_action, stream), F(ctl_dlq_action, result), F(ctl_dlq_action, new_id), F(ctl_dlq_action, error),
 	F(ctl_dlq_action, due_ms), END};
 
-static const struct field entries_dlq_short_fields[] = {F(ctl_entries_dlq_entry, service), F(ctl_entries_dlq_entry, id),
-	F(ctl_entries_dlq_entry, stream), F(ctl_entries_dlq_entry, reason), F(ctl_entries_dlq_entry, at_ms),
-	F(ctl_entries_dlq_entry, age_ms), F(ctl_entries_dlq_entry, node), F(ctl_entries_dlq_entry, error),
-	F(ctl_entries_dlq_entry, orig_id), F(ctl_entries_dlq_entry, tries), END};
+static const struct ctl_field entries_dlq_short_fields[] = {F(ctl_entries_dlq_entry, service),
+	F(ctl_entries_dlq_entry, id), F(ctl_entries_dlq_entry, stream), F(ctl_entries_dlq_entry, reason),
+	F(ctl_entries_dlq_entry, at_ms), F(ctl_entries_dlq_entry, age_ms), F(ctl_entries_dlq_entry, node),
+	F(ctl_entries_dlq_entry, error), F(ctl_entries_dlq_entry, orig_id), F(ctl_entries_dlq_entry, tries), END};
 
-static const struct field entries_dlq_whole_fields[] = {F(ctl_entries_dlq_entry, fields), END};
+static const struct ctl_field entries_dlq_whole_fields[] = {F(ctl_entries_dlq_entry, fields), END};
 
-static const struct field reload_fields[] = {F(ctl_reload, setting), F(ctl_reload, result), F(ctl_reload, from),
+static const struct ctl_field reload_fields[] = {F(ctl_reload, setting), F(ctl_reload, result), F(ctl_reload, from),
 	F(ctl_reload, to), F(ctl_reload, problem), END};
 
-static const struct field doctor_fields[] = {F(ctl_doctor, check), F(ctl_doctor, redis), F(ctl_doctor, result),
+static const struct ctl_field doctor_fields[] = {F(ctl_doctor, check), F(ctl_doctor, redis), F(ctl_doctor, result),
 	F(ctl_doctor, found), F(ctl_doctor, advice), END};
 
-static const struct field metrics_fields[] = {F(ctl_metrics, text), END};
+static const struct ctl_field metrics_fields[] = {F(ctl_metrics, text), END};
 
-static const struct field event_fields[] = {F(ctl_event, at_ms), F(ctl_event, level), F(ctl_event, text), END};
+static const struct ctl_field event_fields[] = {F(ctl_event, at_ms), F(ctl_event, level), F(ctl_event, text), END};
 
-static const struct field version_fields[] = {F(ctl_version, version), F(ctl_version, node), F(ctl_version, pid),
+static const struct ctl_field version_fields[] = {F(ctl_version, version), F(ctl_version, node), F(ctl_version, pid),
 	F(ctl_version, control), F(ctl_version, worker), END};
 
-static void put_object(struct buf *b, const struct field *f, const void *row);
+static void put_object(struct buf *b, const struct ctl_field *f, const void *row);
 
 static void put_text(struct buf *b, const char *s)
 {
@@ -189,7 +189,7 @@ static void put_owned(struct buf *b, const struct ctl_owned *owned)
 	buf_str(b, "}");
 }
 
-static void put_rows(struct buf *b, const struct field *f, const char *row)
+static void put_rows(struct buf *b, const struct ctl_field *f, const char *row)
 {
 	const char *first;
 	size_t n;
@@ -204,7 +204,7 @@ static void put_rows(struct buf *b, const struct field *f, const char *row)
 	buf_str(b, "]");
 }
 
-static void ctl_rows_put_value(struct buf *b, const struct field *f, const char *row)
+static void ctl_rows_put_value(struct buf *b, const struct ctl_field *f, const char *row)
 {
 	const void *p = row + f->at;
 	switch (f->kind) {
@@ -239,7 +239,7 @@ static void ctl_rows_put_value(struct buf *b, const struct field *f, const char 
 	}
 }
 
-static void ctl_rows_put_fields(struct buf *b, const struct field *f, const char *row, bool *is_first)
+static void ctl_rows_put_fields(struct buf *b, const struct ctl_field *f, const char *row, bool *is_first)
 {
 	for (; f->key; f++) {
 		if (f->kind == KIND_EMBEDDED) { /* one level: a table of plain fields */
@@ -256,7 +256,7 @@ static void ctl_rows_put_fields(struct buf *b, const struct field *f, const char
 	}
 }
 
-static void put_object(struct buf *b, const struct field *f, const void *row)
+static void put_object(struct buf *b, const struct ctl_field *f, const void *row)
 {
 	bool is_first = true;
 	buf_str(b, "{");
@@ -264,7 +264,7 @@ static void put_object(struct buf *b, const struct field *f, const void *row)
 	buf_str(b, "}");
 }
 
-static void ctl_rows_put_row(struct buf *b, const struct field *f, const void *row)
+static void ctl_rows_put_row(struct buf *b, const struct ctl_field *f, const void *row)
 {
 	put_object(b, f, row);
 	buf_str(b, "\n");
@@ -355,7 +355,7 @@ void ctl_encode_dlq_short(struct buf *b, const struct ctl_dlq_entry *row)
 	ctl_rows_put_row(b, dlq_short_fields, row);
 }
 
-static void put_both(struct buf *b, const struct field *first, const struct field *second, const void *row)
+static void put_both(struct buf *b, const struct ctl_field *first, const struct ctl_field *second, const void *row)
 {
 	bool is_first = true;
 	buf_str(b, "{");

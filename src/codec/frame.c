@@ -21,24 +21,24 @@ struct frame_decoder {
 	char pool[POOL_BYTES];
 };
 
-struct field {
+struct frame_field {
 	const char *name, *missing, *wrong;
 };
 
-static const struct field F_V = {"v", "v: missing", "v: must be an integer"};
-static const struct field F_NAME = {"name", "name: missing", "name: must be a string"};
-static const struct field F_CREDITS = {"credits", "credits: missing", "credits: must be an integer"};
-static const struct field F_N = {"n", "n: missing", "n: must be an integer"};
-static const struct field F_LEASE = {"lease", "lease: missing", "lease: must be a string of 1 to 64 bytes"};
-static const struct field F_SERVICES = {"services", "", "services: must be an array of strings"};
-static const struct field F_SESSION = {"session", "", "session: must be a string"};
-static const struct field F_RESUME = {"resume", "", "resume: must be an array of strings of 1 to 64 bytes"};
-static const struct field F_REASON = {"reason", "", "reason: must be a string"};
-static const struct field F_DEAD = {"dead", "", "dead: must be true or false"};
-static const struct field F_ID = {"id", "id: missing", "id: must be an entry's id, like 17-0"};
-static const struct field F_RETRY_MS = {"retry_ms", "", "retry_ms: must be an integer, 0 to 86400000"};
-static const struct field F_ENTRIES = {"entries", "", "entries: must be true or false"};
-static const struct field F_NOTE = {"note", "", "note: must be a string"};
+static const struct frame_field F_V = {"v", "v: missing", "v: must be an integer"};
+static const struct frame_field F_NAME = {"name", "name: missing", "name: must be a string"};
+static const struct frame_field F_CREDITS = {"credits", "credits: missing", "credits: must be an integer"};
+static const struct frame_field F_N = {"n", "n: missing", "n: must be an integer"};
+static const struct frame_field F_LEASE = {"lease", "lease: missing", "lease: must be a string of 1 to 64 bytes"};
+static const struct frame_field F_SERVICES = {"services", "", "services: must be an array of strings"};
+static const struct frame_field F_SESSION = {"session", "", "session: must be a string"};
+static const struct frame_field F_RESUME = {"resume", "", "resume: must be an array of strings of 1 to 64 bytes"};
+static const struct frame_field F_REASON = {"reason", "", "reason: must be a string"};
+static const struct frame_field F_DEAD = {"dead", "", "dead: must be true or false"};
+static const struct frame_field F_ID = {"id", "id: missing", "id: must be an entry's id, like 17-0"};
+static const struct frame_field F_RETRY_MS = {"retry_ms", "", "retry_ms: must be an integer, 0 to 86400000"};
+static const struct frame_field F_ENTRIES = {"entries", "", "entries: must be true or false"};
+static const struct frame_field F_NOTE = {"note", "", "note: must be a string"};
 
 struct frame_decoder *frame_decoder_new(void)
 {
@@ -193,7 +193,7 @@ static bool get_int(yyjson_val *v, int64_t *out)
 	return true;
 }
 
-static void read_credits(struct frame *f, yyjson_val *root, const struct field *field)
+static void read_credits(struct frame *f, yyjson_val *root, const struct frame_field *field)
 {
 	yyjson_val *v = yyjson_obj_get(root, field->name);
 	bool is_uint64 = yyjson_is_uint(v) && yyjson_get_uint(v) > INT64_MAX;
@@ -209,7 +209,7 @@ static void read_credits(struct frame *f, yyjson_val *root, const struct field *
 }
 
 /* Of an optional field. */
-static void read_string(struct frame *f, yyjson_val *root, const struct field *field, struct slice *out)
+static void read_string(struct frame *f, yyjson_val *root, const struct frame_field *field, struct slice *out)
 {
 	yyjson_val *v = value_at(root, field->name);
 	if (!v)
@@ -230,7 +230,7 @@ static void read_lease(struct frame *f, yyjson_val *root)
 }
 
 /* Returns how many strings went to out, which has room for all of them. */
-static size_t read_strings(struct frame *f, yyjson_val *array, const struct field *field, struct slice *out)
+static size_t read_strings(struct frame *f, yyjson_val *array, const struct frame_field *field, struct slice *out)
 {
 	size_t i, n;
 	yyjson_val *v;

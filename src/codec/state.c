@@ -76,13 +76,13 @@ void state_encode(struct buf *out, const struct state *s)
 
 /* ---- in ---- */
 
-struct reader { /* of the body; is_bad stays set */
+struct state_reader { /* of the body; is_bad stays set */
 	const char *p;
 	size_t left;
 	bool is_bad;
 };
 
-static const char *state_take(struct reader *r, size_t n)
+static const char *state_take(struct state_reader *r, size_t n)
 {
 	if (n > r->left) {
 		r->is_bad = true;
@@ -95,7 +95,7 @@ static const char *state_take(struct reader *r, size_t n)
 	return p;
 }
 
-static uint64_t state_get(struct reader *r, unsigned n_bytes)
+static uint64_t state_get(struct state_reader *r, unsigned n_bytes)
 {
 	const char *p = state_take(r, n_bytes);
 	uint64_t v = 0;
@@ -104,7 +104,7 @@ static uint64_t state_get(struct reader *r, unsigned n_bytes)
 	return v;
 }
 
-static struct slice get_slice(struct reader *r)
+static struct slice get_slice(struct state_reader *r)
 {
 	size_t len = (size_t)state_get(r, 4);
 	const char *p = state_take(r, len);
@@ -117,7 +117,7 @@ struct lists {
 	size_t n, cap;
 };
 
-static size_t get_list(struct reader *r, struct lists *l)
+static size_t get_list(struct state_reader *r, struct lists *l)
 {
 	size_t n = (size_t)state_get(r, 4);
 	if (n > r->left / 4) { /* each has a length of four bytes */
@@ -133,7 +133,7 @@ static size_t get_list(struct reader *r, struct lists *l)
 	return n;
 }
 
-static void get_conn(struct reader *r, struct state_conn *c, struct lists *l)
+static void get_conn(struct state_reader *r, struct state_conn *c, struct lists *l)
 {
 	*c = (struct state_conn){0};
 	c->number = (uint32_t)state_get(r, 4);
@@ -158,7 +158,7 @@ static enum err_code check_head(const char *bytes, size_t len, struct err *err)
 {
 	if (len < HEAD || memcmp(bytes, magic, sizeof magic) != 0)
 		return err_set(err, ERR_INVALID, "it is no state of sluiced");
-	struct reader r = {bytes + AT_VERSION, HEAD - AT_VERSION, false};
+	struct state_reader r = {bytes + AT_VERSION, HEAD - AT_VERSION, false};
 	uint64_t version = state_get(&r, 4);
 	if (version != STATE_VERSION)
 		return err_set(
@@ -177,7 +177,7 @@ enum err_code state_decode(const char *bytes, size_t len, struct state *out, str
 	enum err_code code = check_head(bytes, len, err);
 	if (code)
 		return code;
-	struct reader r = {bytes + HEAD, len - HEAD, false};
+	struct state_reader r = {bytes + HEAD, len - HEAD, false};
 	struct state s = {.saved_at = (mono_ms)state_get(&r, 8)};
 	struct lists lists = {.v = mem_array(1, sizeof(struct slice)), .cap = 1};
 	s.node = get_slice(&r);

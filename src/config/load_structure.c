@@ -9,7 +9,7 @@
 enum { MAX_DEPTH = 10, MAX_SHOWN_PATH = 256, MAX_ITEMS = 4096 };
 
 /* One open map or list. */
-struct frame {
+struct load_level {
 	enum option_kind kind;     /* MAP, LIST or SERVICES */
 	size_t prefix_len;         /* of pass.prefix inside this map */
 	enum option_id list;       /* LIST: its row */
@@ -22,7 +22,7 @@ struct pass {
 	struct raw *raw;
 	struct err *err;
 	char prefix[OPTION_MAX_PATH]; /* "services[].lease." */
-	struct frame stack[MAX_DEPTH];
+	struct load_level stack[MAX_DEPTH];
 	size_t depth;
 	bool has_document;
 	const char *bytes; /* all of the file */
@@ -51,7 +51,7 @@ static enum err_code fail_at(struct pass *p, const char *path, enum err_code cod
 		p->err, code, "%s:%zu:%zu: %s: %s", p->raw->name, p->mark.line + 1, p->mark.column + 1, path, problem);
 }
 
-static struct frame *top(struct pass *p)
+static struct load_level *top(struct pass *p)
 {
 	return p->depth ? &p->stack[p->depth - 1] : NULL;
 }
@@ -60,7 +60,7 @@ static struct frame *top(struct pass *p)
 static void show_next(struct pass *p, char out[static MAX_SHOWN_PATH])
 {
 	char key[OPTION_MAX_PATH] = "";
-	struct frame *f = top(p);
+	struct load_level *f = top(p);
 	if (!f) {
 		snprintf(out, MAX_SHOWN_PATH, "yaml");
 	} else if (f->kind == OPTION_KIND_SERVICES) {
@@ -94,7 +94,7 @@ static enum err_code load_fail_unknown(struct pass *p, const char *key, size_t l
 	return fail_at(p, path, ERR_INVALID, problem);
 }
 
-static enum err_code on_key(struct pass *p, struct frame *f, const yaml_event_t *e)
+static enum err_code on_key(struct pass *p, struct load_level *f, const yaml_event_t *e)
 {
 	if (e->type != YAML_SCALAR_EVENT)
 		return fail_at(p, "yaml", ERR_INVALID, "a key must be a word");
@@ -170,7 +170,7 @@ static void load_note_empty(struct pass *p, struct origin where)
 
 static enum err_code on_scalar(struct pass *p, const yaml_event_t *e)
 {
-	struct frame *f = top(p);
+	struct load_level *f = top(p);
 	if (memchr(e->data.scalar.value, 0, e->data.scalar.length))
 		return fail_next(p, "a NUL character is no part of a value");
 	if (!f && e->data.scalar.length == 0) {
@@ -187,7 +187,7 @@ static enum err_code on_scalar(struct pass *p, const yaml_event_t *e)
 /* Enters a map or list; `row` names it by the first of its rows. */
 static void push(struct pass *p, enum option_kind kind, enum option_id row, const char *name)
 {
-	struct frame *f = &p->stack[p->depth++];
+	struct load_level *f = &p->stack[p->depth++];
 	memset(f, 0, sizeof *f);
 	f->kind = kind;
 	f->list = row;
@@ -197,7 +197,7 @@ static void push(struct pass *p, enum option_kind kind, enum option_id row, cons
 
 static enum err_code on_map(struct pass *p)
 {
-	struct frame *f = top(p);
+	struct load_level *f = top(p);
 	if (p->depth == MAX_DEPTH)
 		return fail_next(p, "nested too deep");
 	if (!f) {
@@ -224,7 +224,7 @@ static enum err_code on_map(struct pass *p)
 
 static enum err_code on_list(struct pass *p)
 {
-	struct frame *f = top(p);
+	struct load_level *f = top(p);
 	if (!f)
 		return fail_next(p, "expected a map of settings, got a list");
 	if (f->kind == OPTION_KIND_SERVICES || (f->kind == OPTION_KIND_MAP && f->child.kind == OPTION_KIND_MAP))
@@ -278,7 +278,7 @@ static enum err_code on_value(struct pass *p, const yaml_event_t *e)
 	enum err_code rc = refuse_extras(p, e);
 	if (rc != ERR_OK)
 		return rc;
-	struct frame *f = top(p);
+	struct load_level *f = top(p);
 	if (f && f->kind == OPTION_KIND_MAP && !f->has_key)
 		return on_key(p, f, e);
 	if (e->type == YAML_MAPPING_START_EVENT)

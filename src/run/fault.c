@@ -101,13 +101,13 @@ static int list(void)
 
 /* ---- the one that is armed */
 
-enum action { ACTION_KILL, ACTION_STOP, ACTION_HANG, ACTION_N };
+enum fault_action { ACTION_KILL, ACTION_STOP, ACTION_HANG, ACTION_N };
 static const char *const action_names[ACTION_N] = {"kill", "stop", "hang"};
 
 struct armed {
 	char name[NAME_CAP];
 	int n;
-	enum action action;
+	enum fault_action action;
 	bool is_known;
 };
 
@@ -123,9 +123,9 @@ static void match(void *arg, const char *kind, const char *name)
 }
 
 /* ACTION_N: there is none of that name. */
-static enum action action_of(const char *name)
+static enum fault_action action_of(const char *name)
 {
-	enum action a = ACTION_KILL;
+	enum fault_action a = ACTION_KILL;
 	while (*name && a < ACTION_N && strcmp(name, action_names[a]) != 0)
 		a++;
 	return a;

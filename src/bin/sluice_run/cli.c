@@ -69,7 +69,7 @@ static int parse_credits(const char *text)
 	return (int)n;
 }
 
-static void set_mode(struct options *opt, enum mode mode)
+static void set_mode(struct run_options *opt, enum mode mode)
 {
 	if (opt->mode != MODE_STREAM && opt->mode != mode)
 		usage_error("only one of --each, --batch and --feed", NULL);
@@ -84,7 +84,7 @@ static enum fields_as parse_fields(const char *text)
 }
 
 /* In containers the process id is 1 everywhere, and the host's name is the pod's: only all three tell workers apart. */
-static void name_ourselves(struct options *opt)
+static void name_ourselves(struct run_options *opt)
 {
 	const char *slash = strrchr(opt->command[0], '/'), *pod = getenv("POD_NAME");
 	char host[256] = "";
@@ -104,7 +104,7 @@ static bool parse_on_term(const char *text)
 	return gives_back;
 }
 
-static void check(struct options *opt)
+static void check(struct run_options *opt)
 {
 	if (opt->fields != FIELDS_PAIRS && opt->mode == MODE_STREAM)
 		usage_error("--fields needs --each, --batch or --feed", NULL);
@@ -118,7 +118,7 @@ static void check(struct options *opt)
 		name_ourselves(opt);
 }
 
-void cli_parse(struct options *opt, int argc, char **argv)
+void cli_parse(struct run_options *opt, int argc, char **argv)
 {
 	static const struct option longs[] = {{"socket", required_argument, NULL, 's'},
 		{"credits", required_argument, NULL, 'n'}, {"service", required_argument, NULL, 'S'},
@@ -128,7 +128,7 @@ void cli_parse(struct options *opt, int argc, char **argv)
 		{"fields", required_argument, NULL, 'f'}, {"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'}, {0}};
 	const char *socket = getenv("SLUICED_WORKER");
-	*opt = (struct options){
+	*opt = (struct run_options){
 		.socket = socket && *socket ? socket : DEFAULT_SOCKET, .credits = 1, .kill_after = MONO_NEVER};
 	opt->services = mem_array((size_t)argc, sizeof(*opt->services));
 	opterr = 0;

@@ -25,7 +25,7 @@ struct item { /* an entry that waits */
 	char **env; /* --fields=env; ends with NULL */
 };
 
-struct stream { /* what a lease in entries mode has beside its work */
+struct run_stream { /* what a lease in entries mode has beside its work */
 	struct item *first, **last;
 	size_t n;
 	struct entry_id from, to; /* of what the process has */
@@ -47,7 +47,7 @@ static void item_free(struct item *i)
 	mem_free(i);
 }
 
-static void forget_items(struct stream *s)
+static void forget_items(struct run_stream *s)
 {
 	for (struct item *i; (i = s->first);) {
 		s->first = i->next;
@@ -57,16 +57,16 @@ static void forget_items(struct stream *s)
 	s->n = 0;
 }
 
-struct stream *entries_new(struct entry_id pos)
+struct run_stream *entries_new(struct entry_id pos)
 {
-	struct stream *s = mem_alloc(sizeof *s);
-	*s = (struct stream){.done = pos, .taken = pos};
+	struct run_stream *s = mem_alloc(sizeof *s);
+	*s = (struct run_stream){.done = pos, .taken = pos};
 	s->last = &s->first;
 	buf_init(&s->in);
 	return s;
 }
 
-void entries_free(struct stream *s)
+void entries_free(struct run_stream *s)
 {
 	if (!s)
 		return;
@@ -183,7 +183,7 @@ static void finished(struct runner *r, struct work *w, struct entry_id id)
 
 static void failed(struct runner *r, struct work *w, int status)
 {
-	struct stream *s = w->entries;
+	struct run_stream *s = w->entries;
 	char reason[REASON_MAX + 1], id[COMMAND_ID_CAP];
 	child_reason(&w->child, status, reason);
 	command_id_format(id, s->from);
@@ -198,7 +198,7 @@ static void failed(struct runner *r, struct work *w, int status)
 
 static void take_one(struct runner *r, struct work *w, const struct sluice_entry *e)
 {
-	struct stream *s = w->entries;
+	struct run_stream *s = w->entries;
 	if (!command_id_parse(e->id, strlen(e->id), &s->taken))
 		return;
 	char *line = entry_line(r->opt->fields, e);
@@ -233,7 +233,7 @@ void entries_take(struct runner *r, struct work *w, const struct sluice_entry *l
 
 bool entries_give(struct runner *r, struct work *w, struct buf *input, char ***env)
 {
-	struct stream *s = w->entries;
+	struct run_stream *s = w->entries;
 	size_t most = r->opt->mode == MODE_EACH ? 1 : SIZE_MAX;
 	*env = NULL;
 	for (s->n_given = 0; s->first && s->n_given < most; s->n_given++) {
@@ -263,7 +263,7 @@ bool entries_have(const struct work *w)
 
 void entries_ended(struct runner *r, struct work *w, int status)
 {
-	struct stream *s = w->entries;
+	struct run_stream *s = w->entries;
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		finished(r, w, s->to);
 	else if (w->answer == ANSWER_RESULT)
@@ -275,7 +275,7 @@ void entries_ended(struct runner *r, struct work *w, int status)
 
 static void take_ack(struct runner *r, struct work *w)
 {
-	struct stream *s = w->entries;
+	struct run_stream *s = w->entries;
 	struct entry_id id;
 	if (s->ack_len && s->ack[s->ack_len - 1] == '\r')
 		s->ack_len--;
@@ -288,7 +288,7 @@ static void take_ack(struct runner *r, struct work *w)
 
 static void read_acks(struct runner *r, struct work *w)
 {
-	struct stream *s = w->entries;
+	struct run_stream *s = w->entries;
 	char bytes[4096];
 	while (w->child.ack_fd >= 0) {
 		ssize_t n = read(w->child.ack_fd, bytes, sizeof bytes);
@@ -309,7 +309,7 @@ static void read_acks(struct runner *r, struct work *w)
 
 static void write_lines(struct work *w)
 {
-	struct stream *s = w->entries;
+	struct run_stream *s = w->entries;
 	while (w->child.in_fd >= 0 && s->in.len) {
 		ssize_t n = write(w->child.in_fd, s->in.data, s->in.len);
 		if (n < 0 && (errno == EINTR || errno == EAGAIN))

@@ -34,7 +34,7 @@ static bool pid_equal(const void *value, const void *key, size_t len)
 	return memcmp(&w->child.pid, key, len) == 0;
 }
 
-static struct sluice_worker *new_worker(const struct options *opt)
+static struct sluice_worker *new_worker(const struct run_options *opt)
 {
 	struct sluice_worker *w = sluice_worker_new(&(struct sluice_options){.socket = opt->socket,
 		.name = opt->name,
@@ -48,7 +48,7 @@ static struct sluice_worker *new_worker(const struct options *opt)
 	exit(EXIT_OSERR);
 }
 
-void runner_init(struct runner *r, const struct options *opt)
+void runner_init(struct runner *r, const struct run_options *opt)
 {
 	*r = (struct runner){.opt = opt, .now = mono_now(), .worker = new_worker(opt)};
 	map_init(&r->by_lease, lease_equal, (uint64_t)r->now);

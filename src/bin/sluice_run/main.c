@@ -6,7 +6,7 @@
 
 int main(int argc, char **argv)
 {
-	struct options opt;
+	struct run_options opt;
 	stdfd_open(O_RDWR); /* the command gets them */
 	cli_parse(&opt, argc, argv);
 	guard_start(argv);

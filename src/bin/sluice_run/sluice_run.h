@@ -28,7 +28,7 @@
 /* ---- command line */
 enum mode { MODE_STREAM, MODE_EACH, MODE_BATCH, MODE_FEED };
 enum fields_as { FIELDS_PAIRS, FIELDS_OBJECT, FIELDS_ENV };
-struct options {
+struct run_options {
 	const char *socket;
 	char name[128];
 	const char **services;
@@ -41,7 +41,7 @@ struct options {
 	enum fields_as fields;
 };
 /* Ends the process on --help, --version (0) and on a usage error (64). */
-void cli_parse(struct options *opt, int argc, char **argv);
+void cli_parse(struct run_options *opt, int argc, char **argv);
 
 /* ---- our stderr */
 enum { SAY_BUSY_BYTES = 256 * 1024, SAY_MAX_BYTES = 4 * 1024 * 1024 };
@@ -122,8 +122,8 @@ struct work {
 	char *lease, *service, *stream, *id, *token, *info, *trace[TRACE_N];
 	size_t info_len;
 	int64_t retry;
-	struct stream *entries; /* NULL: not in entries mode */
-	char **env;             /* of the entry that is given to the next process */
+	struct run_stream *entries; /* NULL: not in entries mode */
+	char **env;                 /* of the entry that is given to the next process */
 	struct child child;
 	mono_ms start_at, kill_at; /* STARTS; ENDS */
 	int n_tries;
@@ -138,7 +138,7 @@ struct pause {
 };
 
 struct runner {
-	const struct options *opt;
+	const struct run_options *opt;
 	struct map by_lease, by_pid;
 	struct heap turns;
 	struct sluice_worker *worker;
@@ -151,7 +151,7 @@ struct runner {
 };
 
 /* opt must outlive it. */
-void runner_init(struct runner *r, const struct options *opt);
+void runner_init(struct runner *r, const struct run_options *opt);
 /* Frees everything, also the services of its options. Commands must have ended. */
 void runner_fini(struct runner *r);
 int runner_loop(struct runner *r); /* returns the exit code */
@@ -187,9 +187,9 @@ void work_over(struct runner *r, struct work *w); /* the daemon has finished it:
 
 /* ---- entries mode */
 /* A stream in entries mode from that position on. Heap; entries_free. */
-struct stream *entries_new(struct entry_id pos);
+struct run_stream *entries_new(struct entry_id pos);
 /* With all entries that were not passed on. NULL is fine. */
-void entries_free(struct stream *s);
+void entries_free(struct run_stream *s);
 /* Of a SLUICE_ENTRIES. Copies what it keeps. */
 void entries_take(struct runner *r, struct work *w, const struct sluice_entry *list, size_t n);
 bool entries_have(const struct work *w);

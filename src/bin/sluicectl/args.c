@@ -61,7 +61,8 @@ static bool find_option(const char *name, size_t len, enum global *g, enum ctl_a
 	return *g != GLOBAL_N || *a != CTL_ARG_N;
 }
 
-static enum err_code set_global(struct scan *s, struct options *o, enum global g, const char *value, struct err *err)
+static enum err_code set_global(
+	struct scan *s, struct ctl_options *o, enum global g, const char *value, struct err *err)
 {
 	if (s->globals_given >> g & 1u && globals[g].value)
 		return err_set(err, ERR_INVALID, "%s is given twice", globals[g].option);
@@ -99,7 +100,7 @@ static enum err_code set_global(struct scan *s, struct options *o, enum global g
 }
 
 /* One option at argv[*i]; takes its value from behind '=' or from the next word. */
-static enum err_code scan_option(struct scan *s, struct options *o, int argc, char **argv, int *i, struct err *err)
+static enum err_code scan_option(struct scan *s, struct ctl_options *o, int argc, char **argv, int *i, struct err *err)
 {
 	const char *word = argv[*i], *equals = strchr(word, '=');
 	size_t len = equals ? (size_t)(equals - word) : strlen(word);
@@ -133,7 +134,7 @@ static enum err_code scan_option(struct scan *s, struct options *o, int argc, ch
 	return ERR_OK;
 }
 
-static enum err_code scan_words(struct scan *s, struct options *o, int argc, char **argv, struct err *err)
+static enum err_code scan_words(struct scan *s, struct ctl_options *o, int argc, char **argv, struct err *err)
 {
 	bool options_end = false;
 	for (int i = 1; i < argc; i++) {
@@ -218,7 +219,7 @@ static enum err_code take_verb(struct scan *s, enum ctl_verb *verb, bool *is_top
 	return ERR_OK;
 }
 
-static enum err_code fill_request(struct scan *s, struct options *o, struct err *err)
+static enum err_code fill_request(struct scan *s, struct ctl_options *o, struct err *err)
 {
 	struct ctl_request *r = &o->request;
 	const struct ctl_verb_info *verb = ctl_verb_info(r->verb);
@@ -243,12 +244,12 @@ static int64_t timeout_of(const struct ctl_request *r)
 	return r->verb == CTL_VERB_DOCTOR ? TIMEOUT_DOCTOR_MS : TIMEOUT_MS;
 }
 
-enum args_result args_parse(int argc, char **argv, struct options *o, const char **topic, struct err *err)
+enum args_result args_parse(int argc, char **argv, struct ctl_options *o, const char **topic, struct err *err)
 {
 	struct scan s = {.words = argv};
 	enum ctl_verb verb = CTL_VERB_STATUS;
 	const char *socket = getenv("SLUICED_CONTROL");
-	*o = (struct options){.socket = socket && *socket ? socket : socket_default, .timeout_ms = TIMEOUT_UNSET};
+	*o = (struct ctl_options){.socket = socket && *socket ? socket : socket_default, .timeout_ms = TIMEOUT_UNSET};
 	*topic = NULL;
 	ctl_request_init(&o->request, verb);
 	if (scan_words(&s, o, argc, argv, err) != ERR_OK)

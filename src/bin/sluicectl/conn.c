@@ -37,7 +37,7 @@ static int say_connect_error(const char *path, int e, struct err *err)
 }
 
 /* Returns 0 and the descriptor, or an exit code. */
-static int ctl_conn_dial(const struct options *o, int *out, struct err *err)
+static int ctl_conn_dial(const struct ctl_options *o, int *out, struct err *err)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	if (strlen(o->socket) >= sizeof(addr.sun_path)) {
@@ -65,7 +65,7 @@ static int ctl_conn_dial(const struct options *o, int *out, struct err *err)
 	return 0;
 }
 
-static int send_all(int fd, const struct buf *b, const struct options *o, struct err *err)
+static int send_all(int fd, const struct buf *b, const struct ctl_options *o, struct err *err)
 {
 	for (size_t at = 0; at < b->len;) {
 		ssize_t n = send(fd, b->data + at, b->len - at, MSG_NOSIGNAL);
@@ -79,7 +79,7 @@ static int send_all(int fd, const struct buf *b, const struct options *o, struct
 	return 0;
 }
 
-static int say_silence(const struct options *o, struct err *err)
+static int say_silence(const struct ctl_options *o, struct err *err)
 {
 	struct buf age;
 	buf_init(&age);
@@ -91,7 +91,7 @@ static int say_silence(const struct options *o, struct err *err)
 
 /* Waits for bytes and appends them. 0 = got some; < 0 = stop quietly, nobody reads our output; else an exit code. */
 static int receive(
-	int fd, const struct options *o, bool watch_stdout, mono_ms deadline, struct buf *in, struct err *err)
+	int fd, const struct ctl_options *o, bool watch_stdout, mono_ms deadline, struct buf *in, struct err *err)
 {
 	char bytes[16384];
 	struct pollfd fds[2] = {{.fd = fd, .events = POLLIN}, {.fd = watch_stdout ? STDOUT_FILENO : -1}};
@@ -120,7 +120,7 @@ static int receive(
 
 /* One line of the reply. True: that was the last one, *code is the exit code. */
 static bool ctl_conn_take_line(
-	const struct options *o, const char *line, size_t len, row_fn *fn, void *arg, int *code, struct err *err)
+	const struct ctl_options *o, const char *line, size_t len, row_fn *fn, void *arg, int *code, struct err *err)
 {
 	bool is_last = false;
 	yyjson_doc *doc = /* without the in-situ flag the bytes are only read */
@@ -144,12 +144,12 @@ static bool ctl_conn_take_line(
 	return is_last;
 }
 
-static mono_ms silence_ends(const struct options *o)
+static mono_ms silence_ends(const struct ctl_options *o)
 {
 	return o->timeout_ms < 0 ? MONO_NEVER : mono_now() + o->timeout_ms;
 }
 
-static int read_reply(int fd, const struct options *o, bool watch_stdout, row_fn *fn, void *arg, struct err *err)
+static int read_reply(int fd, const struct ctl_options *o, bool watch_stdout, row_fn *fn, void *arg, struct err *err)
 {
 	struct buf in;
 	size_t scanned = 0;
@@ -177,8 +177,8 @@ static int read_reply(int fd, const struct options *o, bool watch_stdout, row_fn
 	return code < 0 ? 0 : code;
 }
 
-int conn_ask(
-	const struct options *o, const struct ctl_request *r, bool watch_stdout, row_fn *fn, void *arg, struct err *err)
+int conn_ask(const struct ctl_options *o, const struct ctl_request *r, bool watch_stdout, row_fn *fn, void *arg,
+	struct err *err)
 {
 	struct buf line;
 	int fd = -1, code = 0;

@@ -57,14 +57,14 @@ static int print_version(void)
 }
 
 /* It deletes for ever, and somebody who can be asked stands before it. A script is not asked: it gets what it says. */
-static bool has_to_ask(const struct options *o)
+static bool has_to_ask(const struct ctl_options *o)
 {
 	const enum ctl_verb verb = o->request.verb;
 	return (verb == CTL_VERB_DLQ_PURGE || verb == CTL_VERB_ENTRIES_DLQ_PURGE || verb == CTL_VERB_DELAYED_DROP) &&
 	       !o->request.dry_run && !o->yes && !o->is_top && isatty(STDIN_FILENO) && isatty(STDERR_FILENO);
 }
 
-static bool is_agreed(const struct options *o)
+static bool is_agreed(const struct ctl_options *o)
 {
 	const bool is_part = o->request.given & ~(1u << CTL_ARG_SERVICE | 1u << CTL_ARG_RATE);
 	char answer[16] = "";
@@ -74,7 +74,7 @@ static bool is_agreed(const struct options *o)
 	return fgets(answer, sizeof answer, stdin) && (answer[0] == 'y' || answer[0] == 'Y');
 }
 
-static int run(const struct options *o)
+static int run(const struct ctl_options *o)
 {
 	struct err err = {0};
 	int code;
@@ -107,7 +107,7 @@ static void say_usage(const char *problem, const char *topic)
 
 int main(int argc, char **argv)
 {
-	struct options o;
+	struct ctl_options o;
 	struct err err = {0};
 	const char *topic;
 	int code = EXIT_USAGE;

@@ -1,5 +1,5 @@
 /* sluicectl - the operator's program. One thread, blocking, no loop.
- * args: command line -> struct options. conn: socket, lines, timeouts. cell: cells and ages. table: tables.
+ * args: command line -> struct ctl_options. conn: socket, lines, timeouts. cell: cells and ages. table: tables.
  * view: one rendering per verb. top: the live view. main: main.
  * Exit codes are EXIT_* and whatever the daemon's final line says. */
 #pragma once
@@ -15,7 +15,7 @@
 
 enum { EXIT_NO = 1, EXIT_USAGE = 64, EXIT_UNREACHABLE = 69, EXIT_DENIED = 77 };
 
-struct options {
+struct ctl_options {
 	struct ctl_request request;
 	bool is_top; /* the one verb that is not the daemon's; request is then `status` */
 	bool json, no_headers;
@@ -28,7 +28,7 @@ struct options {
 /* ---- args */
 enum args_result { ARGS_RUN, ARGS_HELP, ARGS_VERSION, ARGS_BAD };
 /* Fills *o. ARGS_HELP: help was asked for, *topic is a verb's name or NULL. ARGS_BAD: err has the sentence. */
-enum args_result args_parse(int argc, char **argv, struct options *o, const char **topic, struct err *err);
+enum args_result args_parse(int argc, char **argv, struct ctl_options *o, const char **topic, struct err *err);
 enum { ARGS_HELP_TEXT = 30 }; /* what a line of help says begins in this column */
 /* False: no such verb. */
 bool args_help(struct buf *b, const char *topic);
@@ -38,7 +38,7 @@ bool args_help(struct buf *b, const char *topic);
 typedef bool row_fn(void *arg, yyjson_val *row, const char *line, size_t len);
 /* Sends the request and reads the whole reply. Returns the exit code; err has a sentence when there is one to say.
  * watch_stdout: also end (exit 0) when the reader of our output goes away, however silent the daemon is. */
-int conn_ask(const struct options *o, const struct ctl_request *r, bool watch_stdout, row_fn *fn, void *arg,
+int conn_ask(const struct ctl_options *o, const struct ctl_request *r, bool watch_stdout, row_fn *fn, void *arg,
 	struct err *err);
 
 /* ---- cell */
@@ -121,7 +121,7 @@ void table_block(struct buf *b, const struct column *columns, yyjson_val *row);
 /* ---- view */
 struct view;
 /* How answers of the verb in o are shown. o must outlive it. Heap; view_free. */
-struct view *view_new(const struct options *o);
+struct view *view_new(const struct ctl_options *o);
 /* NULL is fine. What was not written is lost: view_finish first. */
 void view_free(struct view *v);
 /* A row_fn: renders at once or keeps it for the table. */
@@ -137,4 +137,4 @@ bool out_flush(struct buf *b);
 bool out_failed(void); /* something was lost for another reason than a closed pipe */
 
 /* ---- top */
-int top_run(const struct options *o, struct err *err);
+int top_run(const struct ctl_options *o, struct err *err);

@@ -26,7 +26,7 @@ struct screen {
 };
 
 struct top {
-	const struct options *o;
+	const struct ctl_options *o;
 	struct buf head; /* the rendered status */
 	struct table streams;
 	struct screen screen;
@@ -243,9 +243,9 @@ static void loop(struct top *t, struct err *err)
 	}
 }
 
-int top_run(const struct options *o, struct err *err)
+int top_run(const struct ctl_options *o, struct err *err)
 {
-	struct options mine = *o;
+	struct ctl_options mine = *o;
 	struct top t = {.o = &mine, .screen = screen_size()};
 	int code = EXIT_USAGE;
 	if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO) || tcgetattr(STDIN_FILENO, &saved_termios) != 0) {

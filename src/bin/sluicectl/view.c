@@ -103,7 +103,7 @@ static const struct column entries_dlq_block[] = {{"service", "service", FORMAT_
 	{"node", "node", FORMAT_TEXT}, {"error", "error", FORMAT_WORDS}, {"fields", "fields", FORMAT_JSON}, {0}};
 
 struct view {
-	const struct options *o;
+	const struct ctl_options *o;
 	struct buf out;
 	struct table table;
 	size_t n_rows;
@@ -151,7 +151,7 @@ bool out_failed(void)
 	return output_failed;
 }
 
-struct view *view_new(const struct options *o)
+struct view *view_new(const struct ctl_options *o)
 {
 	struct view *v = mem_alloc(sizeof(*v));
 	const struct column *columns = columns_of(&o->request);

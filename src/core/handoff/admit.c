@@ -15,7 +15,7 @@ static bool goes_before(const struct handoff_conn *reader, const struct handoff_
 }
 
 /* While a name leads where we are, one connection at a time looks at it. */
-static mono_ms admit_look_at(const struct handoff *h, const struct handoff_conn *l, const struct op *op)
+static mono_ms admit_look_at(const struct handoff *h, const struct handoff_conn *l, const struct handoff_op *op)
 {
 	for (size_t i = 0; i < h->n_role_conns; i++) {
 		const struct handoff_conn *o = &h->conns[i];
@@ -28,7 +28,7 @@ static mono_ms admit_look_at(const struct handoff *h, const struct handoff_conn 
 /* A blocked read is ended through C, which waits a little for the readers. */
 mono_ms admit_at(struct handoff *h, const struct handoff_conn *l)
 {
-	const struct op *op = op_find(h, l->op);
+	const struct handoff_op *op = op_find(h, l->op);
 	if (op && op->is_same && h->now < op->attempts.last)
 		return mono_max(l->at, admit_look_at(h, l, op));
 	if (l->role != CONN_COMMAND || l->n_tries > 0)
@@ -39,7 +39,7 @@ mono_ms admit_at(struct handoff *h, const struct handoff_conn *l)
 	return l->at;
 }
 
-static void admit_refused(struct handoff *h, struct handoff_conn *l, struct op *op)
+static void admit_refused(struct handoff *h, struct handoff_conn *l, struct handoff_op *op)
 {
 	mono_ms again = breaker_is_trying(h, op->to) ? h->now + WAIT_MS : breaker_reset_at(h, op->to);
 	if (again <= op->attempts.last) {
@@ -55,7 +55,7 @@ static void admit_refused(struct handoff *h, struct handoff_conn *l, struct op *
 
 static void handoff_dial(struct handoff *h, struct handoff_conn *l)
 {
-	struct op *op = op_find(h, l->op);
+	struct handoff_op *op = op_find(h, l->op);
 	if (!op)
 		handoff_leave(h, l, END_LEFT);
 	else if (h->now >= op->until)

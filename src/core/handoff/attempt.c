@@ -16,7 +16,7 @@ static struct handoff_effect *attempt_add(
 	return ef;
 }
 
-static void attempt_plan(struct handoff *h, struct handoff_conn *l, struct op *op)
+static void attempt_plan(struct handoff *h, struct handoff_conn *l, struct handoff_op *op)
 {
 	op->conns.n_open++;
 	op->is_said = false;
@@ -33,7 +33,7 @@ static void attempt_plan(struct handoff *h, struct handoff_conn *l, struct op *o
 	handoff_move(h, l, HANDOFF_WAITING, "the next attempt");
 }
 
-void attempt_join(struct handoff *h, struct handoff_conn *l, struct op *op)
+void attempt_join(struct handoff *h, struct handoff_conn *l, struct handoff_op *op)
 {
 	assert(l->is_open && op);
 	if (l->last_op == op->serial)
@@ -46,7 +46,7 @@ void attempt_join(struct handoff *h, struct handoff_conn *l, struct op *op)
 }
 
 /* When the one after an attempt that begins now is due: the next place in the window, give or take a tenth. */
-static mono_ms attempt_after(struct handoff *h, const struct handoff_conn *l, const struct op *op)
+static mono_ms attempt_after(struct handoff *h, const struct handoff_conn *l, const struct handoff_op *op)
 {
 	if (l->n_tries >= h->rules.max_retries)
 		return MONO_NEVER;
@@ -58,7 +58,7 @@ static mono_ms attempt_after(struct handoff *h, const struct handoff_conn *l, co
 	return at > op->attempts.last ? MONO_NEVER : at;
 }
 
-void attempt_begin(struct handoff *h, struct handoff_conn *l, struct op *op)
+void attempt_begin(struct handoff *h, struct handoff_conn *l, struct handoff_op *op)
 {
 	assert(l->is_open && op);
 	assert(l->is_up && l->op == op->serial);
@@ -75,7 +75,7 @@ void attempt_begin(struct handoff *h, struct handoff_conn *l, struct op *op)
 void attempt_give_up(struct handoff *h, struct handoff_conn *l, const char *why)
 {
 	assert(why);
-	struct op *op = op_find(h, l->op);
+	struct handoff_op *op = op_find(h, l->op);
 	if (why[0])
 		snprintf(l->why, sizeof l->why, "%s", why);
 	if (why[0] && op)
@@ -85,7 +85,7 @@ void attempt_give_up(struct handoff *h, struct handoff_conn *l, const char *why)
 
 void attempt_failed(struct handoff *h, struct handoff_conn *l, struct slice why)
 {
-	struct op *op = op_find(h, l->op);
+	struct handoff_op *op = op_find(h, l->op);
 	snprintf(l->why, sizeof l->why, "%.*s", (int)(why.len < HANDOFF_WHY ? why.len : HANDOFF_WHY - 1),
 		why.p ? why.p : "");
 	if (!op) {
@@ -108,7 +108,7 @@ void attempt_failed(struct handoff *h, struct handoff_conn *l, struct slice why)
 
 bool attempt_is_same(struct handoff *h, struct handoff_conn *l)
 {
-	struct op *op = op_find(h, l->op);
+	struct handoff_op *op = op_find(h, l->op);
 	if (!op || !op->is_named || !l->peer[0])
 		return false;
 	bool is_same = strcmp(l->peer, l->next_peer) == 0;

@@ -146,7 +146,7 @@ void handoff_leave(struct handoff *h, struct handoff_conn *l, enum op_end how)
 
 static void handoff_switch_over(struct handoff *h, struct handoff_conn *l)
 {
-	struct op *op = op_find(h, l->op);
+	struct handoff_op *op = op_find(h, l->op);
 	uint32_t i = handoff_index(h, l);
 	handoff_add(h, HANDOFF_SWITCH, i);
 	if (op) {
@@ -207,7 +207,7 @@ static void handoff_on_moving(struct handoff *h, struct handoff_conn *l, struct 
 {
 	bool is_new;
 	n->seconds = n->seconds < 0 ? 0 : n->seconds > WINDOW_MAX_MS / 1000 ? WINDOW_MAX_MS / 1000 : n->seconds;
-	struct op *op = handoff_op_of(h, n, l, &is_new);
+	struct handoff_op *op = handoff_op_of(h, n, l, &is_new);
 	count_note(h, NOTE_MOVING, !op ? NOTE_STALE : is_new ? NOTE_ACTED : NOTE_DUPLICATE);
 	if (!op)
 		return;
@@ -287,7 +287,7 @@ static void handoff_on_up(struct handoff *h, struct handoff_conn *l, const struc
 	l->why[0] = '\0';
 	handoff_take_text(l->address, sizeof l->address, ev->text);
 	handoff_take_text(l->peer, sizeof l->peer, ev->peer);
-	struct op *op = op_find(h, l->op);
+	struct handoff_op *op = op_find(h, l->op);
 	if (op && (op->until <= h->now || op_has(op, l)))
 		handoff_leave(h, l, END_LEFT);
 }

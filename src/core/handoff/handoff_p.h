@@ -29,7 +29,7 @@ struct op_counts {
 };
 
 /* One announcement (seq, endpoint), whatever the number of connections that heard it. */
-struct op {
+struct handoff_op {
 	uint32_t serial; /* 0 = unused */
 	int64_t seq;
 	char from[HANDOFF_ADDRESS], to[HANDOFF_ADDRESS]; /* to "" = configured, resolved anew */
@@ -111,7 +111,7 @@ struct handoff {
 	struct rng rng;
 	struct handoff_conn *conns;
 	size_t n_role_conns;
-	struct op ops[OPS];
+	struct handoff_op ops[OPS];
 	uint32_t serial;
 	struct breaker breakers[BREAKERS];
 	struct seen_note seen[SEEN_NOTES];
@@ -147,19 +147,20 @@ enum op_end {
 void handoff_leave(struct handoff *h, struct handoff_conn *l, enum op_end how);
 
 /* op.c */
-struct op *op_find(struct handoff *h, uint32_t serial);
+struct handoff_op *op_find(struct handoff *h, uint32_t serial);
 /* The operation of this MOVING on a connection l: known, new, or NULL = an older one, to be left alone. */
-struct op *handoff_op_of(struct handoff *h, const struct note *n, const struct handoff_conn *l, bool *is_new);
+struct handoff_op *handoff_op_of(struct handoff *h, const struct note *n, const struct handoff_conn *l, bool *is_new);
 /* The connection is where the operation leads, and younger than the announcement. */
-bool op_has(const struct op *op, const struct handoff_conn *l);
+bool op_has(const struct handoff_op *op, const struct handoff_conn *l);
 void op_ended(struct handoff *h, struct handoff_conn *l, enum op_end how); /* a connection's part in it */
 mono_ms op_tick(struct handoff *h);                                        /* says what came of those that have ended */
 /* Where a connection's next connection goes; false: no announced move concerns it, out is the configured address. */
 bool op_target(const struct handoff *h, mono_ms now, const char *from, char out[HANDOFF_ADDRESS]);
 
 /* attempt.c */
-void attempt_join(struct handoff *h, struct handoff_conn *l, struct op *op);  /* unless it has heard of it already */
-void attempt_begin(struct handoff *h, struct handoff_conn *l, struct op *op); /* dials now */
+void attempt_join(
+	struct handoff *h, struct handoff_conn *l, struct handoff_op *op); /* unless it has heard of it already */
+void attempt_begin(struct handoff *h, struct handoff_conn *l, struct handoff_op *op); /* dials now */
 void attempt_failed(struct handoff *h, struct handoff_conn *l, struct slice why);
 /* No more attempts. why "": the reason of the last failure stays. */
 void attempt_give_up(struct handoff *h, struct handoff_conn *l, const char *why);

@@ -7,7 +7,7 @@ enum { SUM_UP_MS = 1000, SHORTEST_MS = 1000, JITTER_PART = 20, JITTER_MAX_MS = 3
 
 /* ---- operations ---- */
 
-struct op *op_find(struct handoff *h, uint32_t serial)
+struct handoff_op *op_find(struct handoff *h, uint32_t serial)
 {
 	assert(h->serial >= serial);
 	for (int i = 0; serial && i < OPS; i++)
@@ -16,7 +16,7 @@ struct op *op_find(struct handoff *h, uint32_t serial)
 	return NULL;
 }
 
-static void sum_up(struct handoff *h, struct op *op)
+static void sum_up(struct handoff *h, struct handoff_op *op)
 {
 	const char *to = op->to[0] ? op->to : "the configured address";
 	op->is_said = true;
@@ -43,7 +43,7 @@ mono_ms op_tick(struct handoff *h)
 {
 	mono_ms next = MONO_NEVER;
 	for (int i = 0; i < OPS; i++) {
-		struct op *op = &h->ops[i];
+		struct handoff_op *op = &h->ops[i];
 		if (!op->serial || op->is_said || op->conns.n_open > 0)
 			continue;
 		if (op->began + SUM_UP_MS <= h->now)
@@ -56,7 +56,7 @@ mono_ms op_tick(struct handoff *h)
 
 void op_ended(struct handoff *h, struct handoff_conn *l, enum op_end how)
 {
-	struct op *op = op_find(h, l->op);
+	struct handoff_op *op = op_find(h, l->op);
 	l->op = 0;
 	if (!op)
 		return;
@@ -78,14 +78,14 @@ static bool op_is_name(const char *address)
 	return address + n < colon;
 }
 
-static bool op_is_own(const struct op *op)
+static bool op_is_own(const struct handoff_op *op)
 {
 	return strcmp(op->to, op->from) == 0 || (op->from_peer[0] && strcmp(op->to, op->from_peer) == 0);
 }
 
 /* With null, and when it is our own number that is announced, it leads elsewhere only later: at half the time. A name
  * is looked at all the while. */
-static void op_plan(struct handoff *h, struct op *op, mono_ms window)
+static void op_plan(struct handoff *h, struct handoff_op *op, mono_ms window)
 {
 	op->is_named = op_is_name(op->to[0] ? op->to : h->configured);
 	op->attempts.due = h->now;
@@ -101,15 +101,15 @@ static void op_plan(struct handoff *h, struct op *op, mono_ms window)
 	op->attempts.last -= (mono_ms)rng_below(&h->rng, (uint64_t)op->attempts.jitter / 4 + 1);
 }
 
-static struct op *new_op(struct handoff *h, const struct note *n, const struct handoff_conn *l)
+static struct handoff_op *new_op(struct handoff *h, const struct note *n, const struct handoff_conn *l)
 {
-	struct op *op = &h->ops[0];
+	struct handoff_op *op = &h->ops[0];
 	for (int i = 1; i < OPS && op->serial; i++)
 		if (!h->ops[i].serial || h->ops[i].serial < op->serial)
 			op = &h->ops[i];
 	if (op->serial && !op->is_said)
 		sum_up(h, op);
-	*op = (struct op){.serial = ++h->serial, .seq = n->seq, .began = h->now};
+	*op = (struct handoff_op){.serial = ++h->serial, .seq = n->seq, .began = h->now};
 	snprintf(op->from, sizeof op->from, "%s", l->address);
 	snprintf(op->from_peer, sizeof op->from_peer, "%s", l->peer);
 	snprintf(op->to, sizeof op->to, "%s", n->endpoint);
@@ -117,11 +117,11 @@ static struct op *new_op(struct handoff *h, const struct note *n, const struct h
 	return op;
 }
 
-struct op *handoff_op_of(struct handoff *h, const struct note *n, const struct handoff_conn *l, bool *is_new)
+struct handoff_op *handoff_op_of(struct handoff *h, const struct note *n, const struct handoff_conn *l, bool *is_new)
 {
 	*is_new = false;
 	for (int i = 0; i < OPS; i++) {
-		struct op *op = &h->ops[i];
+		struct handoff_op *op = &h->ops[i];
 		if (op->serial && op->until > h->now && op->seq == n->seq && strcmp(op->to, n->endpoint) == 0)
 			return op;
 	}
@@ -132,7 +132,7 @@ struct op *handoff_op_of(struct handoff *h, const struct note *n, const struct h
 	return new_op(h, n, l);
 }
 
-bool op_has(const struct op *op, const struct handoff_conn *l)
+bool op_has(const struct handoff_op *op, const struct handoff_conn *l)
 {
 	if (!l->is_up || (op->to[0] && strcmp(l->address, op->to) != 0))
 		return false;
@@ -149,7 +149,7 @@ static bool op_follow(const struct handoff *h, mono_ms now, char at[HANDOFF_ADDR
 	bool has_moved = false;
 	uint32_t after = 0;
 	for (;;) {
-		const struct op *op = NULL;
+		const struct handoff_op *op = NULL;
 		for (int i = 0; i < OPS; i++)
 			if (h->ops[i].serial > after && (!op || h->ops[i].serial < op->serial))
 				op = &h->ops[i];

@@ -32,14 +32,14 @@ static bool is_subscription(const char *word)
 
 /* ---- out */
 
-struct cmd *command_new(
-	struct redis_conn *c, enum cmd_kind kind, uint64_t tag, int argc, const char **argv, const size_t *argvlen)
+struct redis_cmd *command_new(struct redis_conn *c, enum redis_cmd_kind kind, uint64_t tag, int argc, const char **argv,
+	const size_t *argvlen)
 {
 	assert(argc > 0);
 	struct link *spare = list_pop(&c->queue.spare);
-	struct cmd *cmd = spare ? LIST_OF(struct cmd, link, spare) : mem_alloc(sizeof(*cmd));
+	struct redis_cmd *cmd = spare ? LIST_OF(struct redis_cmd, link, spare) : mem_alloc(sizeof(*cmd));
 	c->queue.n_spare -= spare != NULL;
-	*cmd = (struct cmd){.kind = kind, .tag = tag, .sent_at = (mono_ms)uv_now(c->loop)};
+	*cmd = (struct redis_cmd){.kind = kind, .tag = tag, .sent_at = (mono_ms)uv_now(c->loop)};
 	memcpy(cmd->name, argv[0], argvlen[0] < sizeof(cmd->name) ? argvlen[0] : sizeof(cmd->name) - 1);
 	if (argvlen[0] >= sizeof("subscribe") - 1 && is_subscription(cmd->name))
 		cmd->n_confirms = argc > 1 ? argc - 1 : 1;
@@ -47,7 +47,7 @@ struct cmd *command_new(
 	return cmd;
 }
 
-static void command_free(struct redis_conn *c, struct cmd *cmd)
+static void command_free(struct redis_conn *c, struct redis_cmd *cmd)
 {
 	if (c->queue.n_spare == SPARE_COMMANDS) {
 		mem_free(cmd);
@@ -60,7 +60,7 @@ static void command_free(struct redis_conn *c, struct cmd *cmd)
 void command_free_spare(struct redis_conn *c)
 {
 	for (struct link *l; (l = list_pop(&c->queue.spare));)
-		mem_free(LIST_OF(struct cmd, link, l));
+		mem_free(LIST_OF(struct redis_cmd, link, l));
 	c->queue.n_spare = 0;
 }
 
@@ -88,10 +88,10 @@ static size_t wire_size(int argc, const size_t *argvlen)
 	return n;
 }
 
-void command_send(
-	struct redis_conn *c, struct cmd *cmd, int argc, const char **argv, const size_t *argvlen, mono_ms deadline)
+void command_send(struct redis_conn *c, struct redis_cmd *cmd, int argc, const char **argv, const size_t *argvlen,
+	mono_ms deadline)
 {
-	bool is_secret = cmd->kind == CMD_HELLO || cmd->kind == CMD_AUTH || cmd->kind == CMD_REAUTH;
+	bool is_secret = cmd->kind == REDIS_CMD_HELLO || cmd->kind == REDIS_CMD_AUTH || cmd->kind == REDIS_CMD_REAUTH;
 	const size_t most = wire_size(argc, argvlen);
 	struct buf *out = wire_out(c->wire, most, is_secret);
 	char *const from = buf_room(out, most);
@@ -109,7 +109,7 @@ void command_send(
 	conn_flush_soon(c); /* and sets the timer */
 }
 
-void command_own(struct redis_conn *c, enum cmd_kind kind, mono_ms deadline, const char **words)
+void command_own(struct redis_conn *c, enum redis_cmd_kind kind, mono_ms deadline, const char **words)
 {
 	size_t len[16] = {0};
 	int n = 0;
@@ -117,7 +117,7 @@ void command_own(struct redis_conn *c, enum cmd_kind kind, mono_ms deadline, con
 		assert(n < 16);
 		len[n] = strlen(words[n]);
 	}
-	struct cmd *cmd = command_new(c, kind, 0, n, words, len);
+	struct redis_cmd *cmd = command_new(c, kind, 0, n, words, len);
 	if (n > 1 && strcmp(words[0], "CLIENT") == 0) /* as it is told in errors */
 		snprintf(cmd->name, sizeof(cmd->name), "CLIENT %s", words[1]);
 	command_send(c, cmd, n, words, len, deadline);
@@ -126,7 +126,7 @@ void command_own(struct redis_conn *c, enum cmd_kind kind, mono_ms deadline, con
 void redis_send(
 	struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline)
 {
-	struct cmd *cmd = command_new(c, CMD_USER, tag, argc, argv, argvlen);
+	struct redis_cmd *cmd = command_new(c, REDIS_CMD_USER, tag, argc, argv, argvlen);
 	if (c->state == CONN_UP)
 		command_send(c, cmd, argc, argv, argvlen, deadline);
 	else
@@ -137,13 +137,13 @@ void redis_send_asking(
 	struct redis_conn *c, uint64_t tag, int argc, const char **argv, const size_t *argvlen, mono_ms deadline)
 {
 	if (c->state == CONN_UP)
-		command_own(c, CMD_ASKING, deadline, (const char *[]){"ASKING", NULL});
+		command_own(c, REDIS_CMD_ASKING, deadline, (const char *[]){"ASKING", NULL});
 	redis_send(c, tag, argc, argv, argvlen, deadline);
 }
 
 /* ---- the dead */
 
-void command_kill(struct redis_conn *c, struct cmd *cmd)
+void command_kill(struct redis_conn *c, struct redis_cmd *cmd)
 {
 	list_push(&c->queue.dead, &cmd->link);
 	c->queue.n_dead++;
@@ -154,7 +154,7 @@ void command_kill_all(struct redis_conn *c)
 {
 	struct link *l;
 	while ((l = list_pop(&c->queue.pending))) {
-		struct cmd *cmd = LIST_OF(struct cmd, link, l);
+		struct redis_cmd *cmd = LIST_OF(struct redis_cmd, link, l);
 		heap_remove(&c->queue.deadlines, &cmd->deadline);
 		list_push(&c->queue.dead, l);
 		c->queue.n_dead++;
@@ -166,10 +166,10 @@ void redis_fail_all_dead(struct redis_conn *c, bool tell)
 {
 	struct link *l;
 	for (size_t n = c->queue.n_dead; n > 0 && (l = list_pop(&c->queue.dead)); n--) {
-		struct cmd *cmd = LIST_OF(struct cmd, link, l);
+		struct redis_cmd *cmd = LIST_OF(struct redis_cmd, link, l);
 		c->queue.n_dead--;
 		uint64_t tag = cmd->tag;
-		bool is_users = cmd->kind == CMD_USER;
+		bool is_users = cmd->kind == REDIS_CMD_USER;
 		command_free(c, cmd);
 		if (tell && is_users)
 			c->owner.on_reply(c->owner.arg, tag, NULL); /* may close silently: then the rest is gone */
@@ -178,26 +178,26 @@ void redis_fail_all_dead(struct redis_conn *c, bool tell)
 
 /* ---- in */
 
-static struct cmd *head_of(const struct redis_conn *c)
+static struct redis_cmd *head_of(const struct redis_conn *c)
 {
-	return list_empty(&c->queue.pending) ? NULL : LIST_OF(struct cmd, link, c->queue.pending.next);
+	return list_empty(&c->queue.pending) ? NULL : LIST_OF(struct redis_cmd, link, c->queue.pending.next);
 }
 
 /* cmd is the head of those pending. */
-static void redis_answer(struct redis_conn *c, struct cmd *cmd, const redisReply *r)
+static void redis_answer(struct redis_conn *c, struct redis_cmd *cmd, const redisReply *r)
 {
 	list_remove(&cmd->link);
 	heap_remove(&c->queue.deadlines, &cmd->deadline);
 	c->queue.n_in_flight--;
 	c->watch.n_looks = 0;
 	uint64_t tag = cmd->tag;
-	enum cmd_kind kind = cmd->kind;
+	enum redis_cmd_kind kind = cmd->kind;
 	command_free(c, cmd);
 	if (c->login.again_by > 0 && c->state == CONN_UP)
 		handshake_reauth(c); /* before the callback sends more */
-	if (kind == CMD_USER)
+	if (kind == REDIS_CMD_USER)
 		c->owner.on_reply(c->owner.arg, tag, r);
-	else if (kind != CMD_ASKING) /* when ASKING is refused, the command behind it says so */
+	else if (kind != REDIS_CMD_ASKING) /* when ASKING is refused, the command behind it says so */
 		handshake_reply(c, kind, r);
 }
 
@@ -213,7 +213,7 @@ static void take_push(struct redis_conn *c, const redisReply *r)
 	const char *word = first_word(r);
 	if (c->owner.ev.on_push)
 		c->owner.ev.on_push(c->owner.arg, c, r);
-	struct cmd *head = c->parser.reader ? head_of(c) : NULL; /* the callback may have closed */
+	struct redis_cmd *head = c->parser.reader ? head_of(c) : NULL; /* the callback may have closed */
 	if (!head || head->n_confirms == 0 || strcasecmp(head->name, word) != 0)
 		return;
 	if (--head->n_confirms == 0)
@@ -234,7 +234,7 @@ static bool is_push(const struct redis_conn *c, const redisReply *r)
 
 static void take_reply(struct redis_conn *c, const redisReply *r)
 {
-	struct cmd *head = head_of(c);
+	struct redis_cmd *head = head_of(c);
 	if (is_push(c, r))
 		take_push(c, r);
 	else if (head)

@@ -148,11 +148,11 @@ static void expired(struct redis_conn *c, mono_ms now)
 	}
 	if (c->state == CONN_UP && heap_deadline(&c->queue.deadlines) > now) {
 		c->watch.n_looks = 0;
-		command_own(c, CMD_PING, now + ping_timeout(c, now), (const char *[]){"PING", NULL});
+		command_own(c, REDIS_CMD_PING, now + ping_timeout(c, now), (const char *[]){"PING", NULL});
 		return;
 	}
-	const struct cmd *head =
-		list_empty(&c->queue.pending) ? NULL : LIST_OF(struct cmd, link, c->queue.pending.next);
+	const struct redis_cmd *head =
+		list_empty(&c->queue.pending) ? NULL : LIST_OF(struct redis_cmd, link, c->queue.pending.next);
 	if (c->state == CONN_RESOLVING)
 		conn_fail(c, ERR_TIMEOUT, "resolving the name took longer than %lld ms", (long long)c->dial.ms);
 	else if (c->state == CONN_CONNECTING)
@@ -486,7 +486,7 @@ void redis_relax(struct redis_conn *c, mono_ms until, mono_ms timeout_ms)
 	if (was_relaxed || until <= now)
 		return;
 	for (struct link *l = c->queue.pending.next; l != &c->queue.pending; l = l->next) {
-		struct cmd *cmd = LIST_OF(struct cmd, link, l);
+		struct redis_cmd *cmd = LIST_OF(struct redis_cmd, link, l);
 		if (cmd->deadline.pos && cmd->deadline.at < at_least_until)
 			heap_set(&c->queue.deadlines, &cmd->deadline, at_least_until);
 	}
@@ -501,7 +501,7 @@ void redis_leave(struct redis_conn *c, mono_ms at, mono_ms silent_ms)
 	c->watch.left_at = mono_now();
 	c->opts.times.ping_idle_ms = 0;
 	for (struct link *l = c->queue.pending.next; l != &c->queue.pending; l = l->next) {
-		struct cmd *cmd = LIST_OF(struct cmd, link, l);
+		struct redis_cmd *cmd = LIST_OF(struct redis_cmd, link, l);
 		if (cmd->deadline.pos && cmd->deadline.at > at)
 			heap_set(&c->queue.deadlines, &cmd->deadline, at);
 	}

@@ -26,25 +26,25 @@ enum conn_state {
 
 enum { CONN_N_STATES = CONN_CLOSED + 1 };
 
-enum cmd_kind {
-	CMD_USER,
-	CMD_ASKING,
-	CMD_PING,
-	CMD_REAUTH,
-	CMD_HELLO,
-	CMD_AUTH,
-	CMD_SETNAME,
-	CMD_SELECT,
-	CMD_MAINT,
-	CMD_ID
+enum redis_cmd_kind {
+	REDIS_CMD_USER,
+	REDIS_CMD_ASKING,
+	REDIS_CMD_PING,
+	REDIS_CMD_REAUTH,
+	REDIS_CMD_HELLO,
+	REDIS_CMD_AUTH,
+	REDIS_CMD_SETNAME,
+	REDIS_CMD_SELECT,
+	REDIS_CMD_MAINT,
+	REDIS_CMD_ID
 };
 
-struct cmd {
+struct redis_cmd {
 	struct link link;
 	struct heap_node deadline;
 	uint64_t tag;
 	mono_ms sent_at;
-	enum cmd_kind kind;
+	enum redis_cmd_kind kind;
 	int n_confirms; /* of a (P)SUBSCRIBE: pushes until it is done; 0 = an ordinary command */
 	char name[32];
 };
@@ -189,7 +189,7 @@ void dial_end(struct redis_conn *c); /* the attempt, or the connection, is over 
 /* handshake.c */
 void handshake_start(struct redis_conn *c);
 /* An answer to a command of the handshake: the next one, or it is up, or it fails. */
-void handshake_reply(struct redis_conn *c, enum cmd_kind kind, const redisReply *r);
+void handshake_reply(struct redis_conn *c, enum redis_cmd_kind kind, const redisReply *r);
 /* What kind of addresses the server is asked to announce, by how it was dialled. */
 const char *handshake_endpoint_type(const struct redis_conn *c);
 /* The command of the handshake that waits for its answer; NULL = none does. */
@@ -202,16 +202,16 @@ void handshake_ended(struct redis_conn *c);
 void handshake_reauth(struct redis_conn *c);
 
 /* command.c */
-struct cmd *command_new(
-	struct redis_conn *c, enum cmd_kind kind, uint64_t tag, int argc, const char **argv, const size_t *argvlen);
+struct redis_cmd *command_new(struct redis_conn *c, enum redis_cmd_kind kind, uint64_t tag, int argc, const char **argv,
+	const size_t *argvlen);
 /* Takes cmd; needs a wire. */
-void command_send(
-	struct redis_conn *c, struct cmd *cmd, int argc, const char **argv, const size_t *argvlen, mono_ms deadline);
+void command_send(struct redis_conn *c, struct redis_cmd *cmd, int argc, const char **argv, const size_t *argvlen,
+	mono_ms deadline);
 /* Our own command, words up to NULL. */
-void command_own(struct redis_conn *c, enum cmd_kind kind, mono_ms deadline, const char **words);
+void command_own(struct redis_conn *c, enum redis_cmd_kind kind, mono_ms deadline, const char **words);
 redisReader *command_reader_new(struct redis_conn *c);         /* for a new connection */
 void command_bytes(void *conn, const char *bytes, size_t len); /* wire_events.on_bytes */
 void command_kill_all(struct redis_conn *c);                   /* pending -> dead */
 void command_free_spare(struct redis_conn *c);
-void redis_fail_all_dead(struct redis_conn *c, bool tell); /* those dead now get their NULL */
-void command_kill(struct redis_conn *c, struct cmd *cmd);  /* one that was never sent -> dead */
+void redis_fail_all_dead(struct redis_conn *c, bool tell);      /* those dead now get their NULL */
+void command_kill(struct redis_conn *c, struct redis_cmd *cmd); /* one that was never sent -> dead */

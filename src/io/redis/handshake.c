@@ -73,7 +73,7 @@ static long long hello_number(const redisReply *r, const char *key)
 
 /* ---- sending */
 
-static void send_words(struct redis_conn *c, enum cmd_kind kind, const char **words)
+static void send_words(struct redis_conn *c, enum redis_cmd_kind kind, const char **words)
 {
 	command_own(c, kind, MONO_NEVER, words); /* the attempt's deadline watches */
 }
@@ -91,10 +91,10 @@ static void send_hello(struct redis_conn *c)
 		words[n++] = "SETNAME";
 		words[n++] = c->login.client_name;
 	}
-	send_words(c, CMD_HELLO, words);
+	send_words(c, REDIS_CMD_HELLO, words);
 }
 
-static void send_auth(struct redis_conn *c, enum cmd_kind kind, mono_ms deadline)
+static void send_auth(struct redis_conn *c, enum redis_cmd_kind kind, mono_ms deadline)
 {
 	if (*c->login.username)
 		command_own(c, kind, deadline, (const char *[]){"AUTH", c->login.username, c->login.password, NULL});
@@ -104,14 +104,14 @@ static void send_auth(struct redis_conn *c, enum cmd_kind kind, mono_ms deadline
 
 static void send_setname(struct redis_conn *c)
 {
-	send_words(c, CMD_SETNAME, (const char *[]){"CLIENT", "SETNAME", c->login.client_name, NULL});
+	send_words(c, REDIS_CMD_SETNAME, (const char *[]){"CLIENT", "SETNAME", c->login.client_name, NULL});
 }
 
 static void send_select(struct redis_conn *c)
 {
 	char db[12];
 	snprintf(db, sizeof(db), "%d", c->opts.db);
-	send_words(c, CMD_SELECT, (const char *[]){"SELECT", db, NULL});
+	send_words(c, REDIS_CMD_SELECT, (const char *[]){"SELECT", db, NULL});
 }
 
 /* ---- maintenance notifications */
@@ -127,7 +127,7 @@ const char *handshake_endpoint_type(const struct redis_conn *c)
 
 static void send_maint(struct redis_conn *c)
 {
-	send_words(c, CMD_MAINT,
+	send_words(c, REDIS_CMD_MAINT,
 		(const char *[]){"CLIENT", "MAINT_NOTIFICATIONS", "ON", "moving-endpoint-type",
 			handshake_endpoint_type(c), NULL});
 }
@@ -186,21 +186,21 @@ void redis_skip_opt_in(struct redis_conn *c)
 	c->without_opt_in[0] = opt_in_hash(c);
 }
 
-static const struct cmd *handshake_head(const struct redis_conn *c)
+static const struct redis_cmd *handshake_head(const struct redis_conn *c)
 {
-	return list_empty(&c->queue.pending) ? NULL : LIST_OF(struct cmd, link, c->queue.pending.next);
+	return list_empty(&c->queue.pending) ? NULL : LIST_OF(struct redis_cmd, link, c->queue.pending.next);
 }
 
 const char *handshake_waits_for(const struct redis_conn *c)
 {
-	const struct cmd *head = handshake_head(c);
+	const struct redis_cmd *head = handshake_head(c);
 	return head ? head->name : NULL;
 }
 
 void handshake_ended(struct redis_conn *c)
 {
-	const struct cmd *head = handshake_head(c);
-	if (head && head->kind == CMD_MAINT && c->opts.maint == REDIS_MAINT_AUTO)
+	const struct redis_cmd *head = handshake_head(c);
+	if (head && head->kind == REDIS_CMD_MAINT && c->opts.maint == REDIS_MAINT_AUTO)
 		redis_skip_opt_in(c->dial.racer_of ? c->dial.racer_of : c);
 }
 
@@ -209,7 +209,7 @@ void handshake_ended(struct redis_conn *c)
 static void after_maint(struct redis_conn *c)
 {
 	if (c->server.client_id < 0)
-		send_words(c, CMD_ID, (const char *[]){"CLIENT", "ID", NULL});
+		send_words(c, REDIS_CMD_ID, (const char *[]){"CLIENT", "ID", NULL});
 	else
 		conn_up(c);
 }
@@ -259,7 +259,7 @@ static void fall_back(struct redis_conn *c, const char *words)
 			return;
 	}
 	if (*c->login.password || *c->login.username)
-		send_auth(c, CMD_AUTH, MONO_NEVER);
+		send_auth(c, REDIS_CMD_AUTH, MONO_NEVER);
 	else
 		after_auth(c);
 }
@@ -313,47 +313,47 @@ static bool is_tolerable(struct redis_conn *c, const char *what, const redisRepl
 	return false;
 }
 
-void handshake_reply(struct redis_conn *c, enum cmd_kind kind, const redisReply *r)
+void handshake_reply(struct redis_conn *c, enum redis_cmd_kind kind, const redisReply *r)
 {
 	switch (kind) {
-	case CMD_HELLO:
+	case REDIS_CMD_HELLO:
 		hello_reply(c, r);
 		break;
-	case CMD_AUTH:
+	case REDIS_CMD_AUTH:
 		if (r->type == REDIS_REPLY_STATUS)
 			after_auth(c);
 		else
 			handshake_refused(c, "AUTH", r);
 		break;
-	case CMD_SETNAME:
+	case REDIS_CMD_SETNAME:
 		if (is_tolerable(c, "CLIENT SETNAME", r))
 			after_setname(c);
 		break;
-	case CMD_SELECT:
+	case REDIS_CMD_SELECT:
 		if (r->type == REDIS_REPLY_STATUS)
 			after_select(c);
 		else
 			handshake_refused(c, "SELECT", r);
 		break;
-	case CMD_MAINT:
+	case REDIS_CMD_MAINT:
 		maint_reply(c, r);
 		break;
-	case CMD_ID:
+	case REDIS_CMD_ID:
 		if (!is_tolerable(c, "CLIENT ID", r))
 			break;
 		if (r->type == REDIS_REPLY_INTEGER)
 			c->server.client_id = r->integer;
 		conn_up(c);
 		break;
-	case CMD_REAUTH:
+	case REDIS_CMD_REAUTH:
 		if (is_error(r))
 			log_line(LOG_WARN,
 				"redis=%s refuses the new credentials, the connection goes on with the old: %.*s",
 				c->endpoint, words_len(r->str), r->str);
 		break;
-	case CMD_PING: /* any answer is a sign of life */
-	case CMD_ASKING:
-	case CMD_USER:
+	case REDIS_CMD_PING: /* any answer is a sign of life */
+	case REDIS_CMD_ASKING:
+	case REDIS_CMD_USER:
 		break;
 	}
 }
@@ -361,7 +361,7 @@ void handshake_reply(struct redis_conn *c, enum cmd_kind kind, const redisReply 
 static bool is_user_waiting(const struct redis_conn *c)
 {
 	for (const struct link *l = c->queue.pending.next; l != &c->queue.pending; l = l->next)
-		if (LIST_OF(struct cmd, link, l)->kind == CMD_USER)
+		if (LIST_OF(struct redis_cmd, link, l)->kind == REDIS_CMD_USER)
 			return true;
 	return false;
 }
@@ -378,8 +378,8 @@ void handshake_reauth(struct redis_conn *c)
 	c->login.again_by = 0;
 	mono_ms since = now;
 	if (!list_empty(&c->queue.pending)) { /* its answer comes after theirs, and a read may block for long */
-		const struct cmd *last = LIST_OF(struct cmd, link, c->queue.pending.prev);
+		const struct redis_cmd *last = LIST_OF(struct redis_cmd, link, c->queue.pending.prev);
 		since = mono_max(since, last->deadline.pos ? last->deadline.at : 0);
 	}
-	send_auth(c, CMD_REAUTH, since + c->opts.times.connect_ms);
+	send_auth(c, REDIS_CMD_REAUTH, since + c->opts.times.connect_ms);
 }

@@ -8,13 +8,13 @@
 #include "run/control/control.h"
 #include "run/cpu_quota.h"
 
-struct view {
+struct own_view {
 	struct daemon *d;
 	doctor_say_fn *say;
 	void *arg;
 };
 
-static void check_sentinels(struct view *v)
+static void check_sentinels(struct own_view *v)
 {
 	enum { ENOUGH = 3 };
 	struct sentinel_state st;
@@ -36,7 +36,7 @@ static void check_sentinels(struct view *v)
 	}
 }
 
-static void check_slots(struct view *v)
+static void check_slots(struct own_view *v)
 {
 	const struct topology *t = &v->d->core->topo;
 	unsigned n_free = 0;
@@ -76,7 +76,7 @@ static const struct config_service *configured(const struct config *c, const cha
 }
 
 /* In thousandths of what all cores renew in time, added up over the services. cpu: thousandths of a core. */
-static int64_t lease_load(struct view *v, int64_t cpu, int64_t *held)
+static int64_t lease_load(struct own_view *v, int64_t cpu, int64_t *held)
 {
 	const struct coord *c = v->d->core;
 	struct view_service *rows = view_services(v->d);
@@ -107,7 +107,7 @@ static const struct config_service *tightest_lease(const struct config *c)
 	return worst;
 }
 
-static void check_leases(struct view *v)
+static void check_leases(struct own_view *v)
 {
 	const struct config_service *s = tightest_lease(v->d->config);
 	const int64_t cores = uv_available_parallelism(), quota = cpu_quota_milli("");
@@ -129,7 +129,7 @@ static void check_leases(struct view *v)
 
 void doctor_own(struct daemon *d, doctor_say_fn *say, void *arg)
 {
-	struct view v = {d, say, arg};
+	struct own_view v = {d, say, arg};
 	check_slots(&v);
 	check_sentinels(&v);
 	check_leases(&v);

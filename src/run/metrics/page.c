@@ -27,7 +27,7 @@ struct page_redis { /* what has the label redis */
 	const uint64_t *refused;     /* by the topology's connection, by enum refusal; NULL = none */
 };
 
-struct page {
+struct page_text {
 	struct daemon *d;
 	struct page_redis *redis;
 	size_t n_redis;
@@ -37,17 +37,17 @@ struct page {
 	const char *last; /* name whose HELP was written */
 };
 
-static bool is_served(const struct page *p, uint16_t i)
+static bool is_served(const struct page_text *p, uint16_t i)
 {
 	return p->d->core->services.v[i].rules != NULL;
 }
 
-static const char *service_name(const struct page *p, uint16_t i)
+static const char *service_name(const struct page_text *p, uint16_t i)
 {
 	return p->d->core->services.v[i].rules->name;
 }
 
-static void head(struct page *p, const struct row *r, const char *type)
+static void head(struct page_text *p, const struct row *r, const char *type)
 {
 	if (p->last && strcmp(p->last, r->name) == 0)
 		return;
@@ -104,7 +104,7 @@ static struct metrics_service *sum_services(struct daemon *d)
 
 /* ---- tables */
 
-static void services(struct page *p)
+static void services(struct page_text *p)
 {
 	const uint16_t n = p->d->core->services.n;
 	for (size_t r = 0; r < METRIC_SERVICE_N; r++) {
@@ -126,7 +126,7 @@ static void services(struct page *p)
 /* A master of which nothing has been heard yet: every series is there all the same. */
 static const struct snapshot nothing_yet;
 
-static struct page_redis *find_redis(struct page *p, const char *addr)
+static struct page_redis *find_redis(struct page_text *p, const char *addr)
 {
 	for (size_t i = 0; i < p->n_redis; i++)
 		if (strcmp(p->redis[i].addr, addr) == 0)
@@ -135,7 +135,7 @@ static struct page_redis *find_redis(struct page *p, const char *addr)
 }
 
 /* The masters; while none is known, the configured endpoints. */
-static void collect_redis(struct page *p)
+static void collect_redis(struct page_text *p)
 {
 	const struct daemon *d = p->d;
 	const struct coord *c = d->core;
@@ -165,7 +165,7 @@ static uint64_t redis_count(const struct page_redis *r, size_t row)
 	return n;
 }
 
-static void redis(struct page *p)
+static void redis(struct page_text *p)
 {
 	for (size_t r = 0; r < METRIC_REDIS_N; r++) {
 		head(p, &redis_rows[r], "counter");
@@ -181,7 +181,7 @@ static void redis(struct page *p)
 	}
 }
 
-static void process(struct page *p)
+static void process(struct page_text *p)
 {
 	const struct coord *c = p->d->core;
 	for (size_t r = 0; r < METRIC_PROCESS_N; r++) {
@@ -196,7 +196,7 @@ static void process(struct page *p)
 
 /* ---- gauges */
 
-static void owned(struct page *p)
+static void owned(struct page_text *p)
 {
 	metrics_head(p->out, "sluice_streams_owned", "gauge", "Streams this daemon holds, by state");
 	for (uint16_t i = 0; i < p->d->core->services.n; i++) {
@@ -210,7 +210,7 @@ static void owned(struct page *p)
 }
 
 /* One gauge per service; what is not known yet is 0, so that a rule finds it: sluice_ready tells. */
-static void gauge(struct page *p, const char *name, const char *help, size_t field)
+static void gauge(struct page_text *p, const char *name, const char *help, size_t field)
 {
 	metrics_head(p->out, name, "gauge", help);
 	for (uint16_t i = 0; i < p->d->core->services.n; i++) {
@@ -221,7 +221,7 @@ static void gauge(struct page *p, const char *name, const char *help, size_t fie
 	}
 }
 
-static void age(struct page *p, const char *name, const char *help, size_t field)
+static void age(struct page_text *p, const char *name, const char *help, size_t field)
 {
 	int64_t wall_ms = mono_wall_ms();
 	metrics_head(p->out, name, "gauge", help);
@@ -235,7 +235,7 @@ static void age(struct page *p, const char *name, const char *help, size_t field
 	}
 }
 
-static void backlog(struct page *p)
+static void backlog(struct page_text *p)
 {
 	owned(p);
 	gauge(p, "sluice_credits", "Streams the connected workers would take at once",
@@ -265,7 +265,7 @@ static void backlog(struct page *p)
 		offsetof(struct view_service, oldest_ms));
 }
 
-static void connections(struct page *p)
+static void connections(struct page_text *p)
 {
 	static const char *const roles[CONN_ROLES] = {
 		[CONN_COMMAND] = "command", [CONN_READER] = "reader", [CONN_SUBSCRIBER] = "subscriber"};
@@ -301,7 +301,7 @@ static void connections(struct page *p)
 	metrics_u64(p->out, "sluice_keyspace_subscriptions", "", "", "", n_subscribed);
 }
 
-static void handoff_counters(struct page *p)
+static void handoff_counters(struct page_text *p)
 {
 	struct metrics_handoff sum = p->d->shards.gone_handoffs;
 	for (size_t k = 0; k < p->n_redis; k++)
@@ -315,7 +315,7 @@ static void handoff_counters(struct page *p)
 	metrics_hist(p->out, "sluice_handoff_duration_seconds", "", "", "", &sum.duration);
 }
 
-static void maintenance(struct page *p)
+static void maintenance(struct page_text *p)
 {
 	static const struct {
 		const char *name, *help;
@@ -343,7 +343,7 @@ static void maintenance(struct page *p)
 			p->redis[k].snap->handoff.n_breakers_open);
 }
 
-static void lag(struct page *p)
+static void lag(struct page_text *p)
 {
 	metrics_head(p->out, "sluice_event_loop_lag_seconds", "histogram", "How late turns come");
 	metrics_hist(p->out, "sluice_event_loop_lag_seconds", "loop", "coordinator", "", &p->d->clock.lag);
@@ -354,7 +354,7 @@ static void lag(struct page *p)
 }
 
 /* The state that a rule asks for before it looks at anything else. */
-static void operation(struct page *p)
+static void operation(struct page_text *p)
 {
 	struct daemon *d = p->d;
 	metrics_head(p->out, "sluice_ready", "gauge", "1 while the daemon is ready, as /readyz says");
@@ -376,7 +376,7 @@ static void operation(struct page *p)
 
 void metrics_page(struct daemon *d, struct buf *out)
 {
-	struct page p = {.d = d, .out = out, .sums = sum_services(d), .views = view_services(d)};
+	struct page_text p = {.d = d, .out = out, .sums = sum_services(d), .views = view_services(d)};
 	metrics_head(out, "sluice_build_info", "gauge", "Always 1; the version is a label");
 	metrics_u64(out, "sluice_build_info", "version", SLUICE_VERSION, "", 1);
 	collect_redis(&p);
