@@ -36,10 +36,10 @@ static void enc_lock(struct enc *e)
 {
 	put_str(e, "SET");
 	command_put_lock(e);
-	command_put_slice(e, e->c->value);
+	command_put_slice(e, e->c->as.lock.value);
 	put_str(e, e->c->kind == CMD_TOMBSTONE ? "XX" : "NX");
 	put_str(e, "PX");
-	put_i64(e, e->c->ttl_ms);
+	put_i64(e, e->c->as.lock.ttl_ms);
 }
 
 static void enc_lock_get(struct enc *e)
@@ -52,9 +52,9 @@ static void enc_lock_swap(struct enc *e)
 {
 	command_put_script(e, SCRIPT_SWAP, 1);
 	command_put_lock(e);
-	command_put_slice(e, e->c->expect);
-	command_put_slice(e, e->c->value);
-	put_i64(e, e->c->ttl_ms);
+	command_put_slice(e, e->c->as.lock.expect);
+	command_put_slice(e, e->c->as.lock.value);
+	put_i64(e, e->c->as.lock.ttl_ms);
 }
 
 static void enc_renew(struct enc *e)
@@ -62,17 +62,17 @@ static void enc_renew(struct enc *e)
 	put_str(e, "GETEX");
 	command_put_lock(e);
 	put_str(e, "PX");
-	put_i64(e, e->c->ttl_ms);
+	put_i64(e, e->c->as.lock.ttl_ms);
 }
 
 static void enc_unlock(struct enc *e)
 {
-	if (e->c->use_delifeq)
+	if (e->c->as.lock.use_delifeq)
 		put_str(e, "DELIFEQ");
 	else
 		command_put_script(e, SCRIPT_UNLOCK, 1);
 	command_put_lock(e);
-	command_put_slice(e, e->c->value);
+	command_put_slice(e, e->c->as.lock.value);
 }
 
 static void enc_probe(struct enc *e)
@@ -89,8 +89,8 @@ static void enc_group_create(struct enc *e)
 	put_str(e, "CREATE");
 	put_str(e, e->names->lbs);
 	put_str(e, e->names->group);
-	if (e->c->value.p)
-		command_put_slice(e, e->c->value);
+	if (e->c->as.group.start.p)
+		command_put_slice(e, e->c->as.group.start);
 	else
 		put_str(e, e->names->group_start);
 	put_str(e, "MKSTREAM");
@@ -114,13 +114,13 @@ static void put_read(struct enc *e, int64_t count, int64_t block_ms)
 
 static void enc_read(struct enc *e)
 {
-	put_read(e, e->c->count, e->c->block_ms);
+	put_read(e, e->c->as.read.count, e->c->as.read.block_ms);
 	put_str(e, ">");
 }
 
 static void enc_read_own(struct enc *e)
 {
-	put_read(e, e->c->count, 0);
+	put_read(e, e->c->as.read.count, 0);
 	put_id(e, e->c->id);
 }
 
@@ -167,8 +167,8 @@ static void enc_forget(struct enc *e)
 	put_str(e, e->names->lbs);
 	put_str(e, e->names->left);
 	put_str(e, e->names->group);
-	command_put_slice(e, e->c->consumer);
-	put_i64(e, e->c->min_idle_ms);
+	command_put_slice(e, e->c->as.forget.consumer);
+	put_i64(e, e->c->as.forget.min_idle_ms);
 }
 
 static void enc_fleet(struct enc *e)
@@ -178,14 +178,13 @@ static void enc_fleet(struct enc *e)
 	put_str(e, e->self->consumer);
 	struct buf *b = &e->a->bytes;
 	const size_t from = b->len;
-	buf_printf(b, "{\"version\":\"%s\",\"credits\":%lld,\"workers\":%u}", SLUICE_VERSION, (long long)e->c->count,
-		(unsigned)e->c->retry);
+	buf_printf(b, "{\"version\":\"%s\",\"credits\":%lld,\"workers\":%u}", SLUICE_VERSION,
+		(long long)e->c->as.fleet.credits, (unsigned)e->c->as.fleet.n_workers);
 	put_end(e->a, from);
 }
 
-void command_put_fields(struct enc *e, bool (*skip)(struct slice name))
+void command_put_fields(struct enc *e, const struct field_list *l, bool (*skip)(struct slice name))
 {
-	const struct field_list *l = e->c->fields;
 	for (size_t i = 0; l && i < l->n; i++) {
 		if (skip && skip(l->v[i].name))
 			continue;
@@ -206,15 +205,15 @@ static bool is_dead_field(struct slice name)
 static void enc_dead_add(struct enc *e)
 {
 	command_put_bury(e->a, e->c, e->names->dlq, e->names->dlq_max_len);
-	command_put_fields(e, is_dead_field);
+	command_put_fields(e, e->c->as.dead.fields, is_dead_field);
 	put_str(e, "_dlq_reason");
-	put_str(e, dead_reason_name(e->c->reason));
+	put_str(e, dead_reason_name(e->c->as.dead.reason));
 	put_str(e, "_dlq_at");
-	put_i64(e, e->c->now_ms);
+	put_i64(e, e->c->as.dead.now_ms);
 	put_str(e, "_dlq_node");
 	put_str(e, e->self->node);
 	put_str(e, "_dlq_error");
-	command_put_slice(e, command_cut_error(e->c->error));
+	command_put_slice(e, command_cut_error(e->c->as.dead.error));
 	put_str(e, "_orig_id");
 	put_id(e, e->c->id);
 }
@@ -224,15 +223,15 @@ static void enc_pending(struct enc *e)
 	put_str(e, "XPENDING");
 	put_str(e, e->names->lbs);
 	put_str(e, e->names->group);
-	if (e->c->min_idle_ms > 0) {
+	if (e->c->as.pending.min_idle_ms > 0) {
 		put_str(e, "IDLE");
-		put_i64(e, e->c->min_idle_ms);
+		put_i64(e, e->c->as.pending.min_idle_ms);
 	}
 	put_id(e, e->c->id);
 	put_str(e, "+");
-	put_i64(e, e->c->count);
-	if (e->c->consumer.p)
-		command_put_slice(e, e->c->consumer);
+	put_i64(e, e->c->as.pending.count);
+	if (e->c->as.pending.consumer.p)
+		command_put_slice(e, e->c->as.pending.consumer);
 }
 
 static void enc_unread(struct enc *e)
@@ -271,8 +270,8 @@ void command_put_input(struct enc *e)
 	buf_str(b, "{\"DataStreamName\":");
 	buf_json_str(b, e->c->stream.p ? e->c->stream.p : "", e->c->stream.len);
 	buf_str(b, ",\"Info\":");
-	if (e->c->info.p)
-		buf_add(b, e->c->info.p, e->c->info.len);
+	if (e->c->as.add.info.p)
+		buf_add(b, e->c->as.add.info.p, e->c->as.add.info.len);
 	else
 		buf_str(b, "{}");
 	buf_str(b, "}");
@@ -292,7 +291,7 @@ static void enc_replay(struct enc *e)
 	put_str(e, "XADD");
 	put_str(e, e->names->lbs);
 	put_str(e, "*");
-	command_put_fields(e, NULL);
+	command_put_fields(e, e->c->as.add.fields, NULL);
 }
 
 static void enc_dlq_range(struct enc *e)
@@ -302,7 +301,7 @@ static void enc_dlq_range(struct enc *e)
 	put_id(e, e->c->id);
 	put_str(e, "+");
 	put_str(e, "COUNT");
-	put_i64(e, e->c->count);
+	put_i64(e, e->c->as.read.count);
 }
 
 static void enc_dlq_del(struct enc *e)
@@ -338,15 +337,15 @@ static void enc_feed(struct enc *e)
 static void enc_wait(struct enc *e)
 {
 	put_str(e, "WAIT");
-	put_i64(e, e->c->count);
-	put_i64(e, e->c->block_ms);
+	put_i64(e, e->c->as.wait.n_replicas);
+	put_i64(e, e->c->as.wait.block_ms);
 }
 
 static void enc_unblock(struct enc *e)
 {
 	put_str(e, "CLIENT");
 	put_str(e, "UNBLOCK");
-	put_i64(e, e->c->count);
+	put_i64(e, e->c->as.unblock.client_id);
 }
 
 static void enc_cluster_info(struct enc *e)
@@ -379,7 +378,7 @@ static void enc_events(struct enc *e)
 	put_str(e, set ? "SET" : "GET");
 	put_str(e, "notify-keyspace-events");
 	if (set)
-		command_put_slice(e, e->c->value);
+		command_put_slice(e, e->c->as.keyspace.flags);
 }
 
 static void enc_psubscribe(struct enc *e)
@@ -388,7 +387,7 @@ static void enc_psubscribe(struct enc *e)
 	struct buf *b = &e->a->bytes;
 	const size_t from = b->len;
 	buf_str(b, "__keyspace@");
-	buf_u64(b, (uint64_t)e->c->count);
+	buf_u64(b, (uint64_t)e->c->as.keyspace.db);
 	buf_str(b, "__:*" COMMAND_LOCK_SEP "*");
 	put_end(e->a, from);
 }

@@ -56,7 +56,7 @@ static void feed_put_script(struct command_argv *a, const struct cmd *c, enum sc
 	feed_put_position(a, c->stream);
 	if (with_stream)
 		feed_put_slice(a, c->stream);
-	feed_put_token(a, c->token);
+	feed_put_token(a, c->as.feed.token);
 }
 
 static void feed_put_pause(struct command_argv *a, const struct cmd_pause *p)
@@ -69,17 +69,17 @@ static void feed_put_pause(struct command_argv *a, const struct cmd_pause *p)
 
 static void feed_put_ack(struct command_argv *a, const struct cmd *c)
 {
-	feed_put_script(a, c, SCRIPT_FEED_ACK, c->trim || c->check);
+	feed_put_script(a, c, SCRIPT_FEED_ACK, c->as.feed.ack.trim || c->as.feed.ack.check);
 	feed_put_id(a, "", c->id);
-	feed_put_i64(a, c->now_ms);
-	if (c->trim)
+	feed_put_i64(a, c->as.feed.ack.now_ms);
+	if (c->as.feed.ack.trim)
 		feed_put_id(a, "", entry_id_next(c->id));
 	else
 		feed_put_str(a, "");
-	feed_put_str(a, c->check ? "1" : "0");
+	feed_put_str(a, c->as.feed.ack.check ? "1" : "0");
 	char id[COMMAND_ID_CAP], text[COMMAND_ID_CAP + 24];
 	command_id_format(id, c->id);
-	snprintf(text, sizeof text, c->retry < 0 ? "" : "%s:%" PRId64, id, c->retry);
+	snprintf(text, sizeof text, c->as.feed.ack.n_added < 0 ? "" : "%s:%" PRId64, id, c->as.feed.ack.n_added);
 	feed_put_str(a, text);
 }
 
@@ -90,10 +90,10 @@ static void feed_put_close(struct command_argv *a, const struct cmd *c)
 		[FEED_END_DEATH] = "death",
 		[FEED_END_DELETE] = "delete",
 		[FEED_END_FORGET] = "keep"};
-	feed_put_script(a, c, SCRIPT_FEED_CLOSE, c->end == FEED_END_DELETE);
-	feed_put_str(a, ends[c->end]);
-	feed_put_i64(a, c->ttl_ms);
-	feed_put_pause(a, &c->pause);
+	feed_put_script(a, c, SCRIPT_FEED_CLOSE, c->as.feed.close.end == FEED_END_DELETE);
+	feed_put_str(a, ends[c->as.feed.close.end]);
+	feed_put_i64(a, c->as.feed.close.ttl_ms);
+	feed_put_pause(a, &c->as.feed.pause);
 }
 
 static void feed_put_range(struct command_argv *a, const struct cmd *c)
@@ -109,7 +109,7 @@ static void feed_put_range(struct command_argv *a, const struct cmd *c)
 	feed_put_id(a, is_last ? "" : "(", c->id);
 	feed_put_str(a, "+");
 	feed_put_str(a, "COUNT");
-	feed_put_i64(a, c->count);
+	feed_put_i64(a, c->as.read.count);
 }
 
 bool command_is_feed_dead_field(struct slice name)
@@ -125,7 +125,7 @@ bool command_is_feed_dead_field(struct slice name)
 void command_put_bury(struct command_argv *a, const struct cmd *c, const char *dlq, int64_t max_len)
 {
 	enum { SCRIPT_FIELDS = 3900 }; /* Lua can hand 8,000 values to a call, no more */
-	if (max_len > 0 && (!c->fields || c->fields->n <= SCRIPT_FIELDS)) {
+	if (max_len > 0 && (!c->as.dead.fields || c->as.dead.fields->n <= SCRIPT_FIELDS)) {
 		feed_put_str(a, c->use_eval ? "EVAL" : "EVALSHA");
 		feed_put_str(a, c->use_eval ? script_text(SCRIPT_BURY) : script_sha(SCRIPT_BURY));
 		feed_put_i64(a, 1);
@@ -147,26 +147,27 @@ static void feed_put_dead_add(
 	struct command_argv *a, const struct cmd *c, const struct command_names *names, const struct command_self *self)
 {
 	command_put_bury(a, c, names->entries_dlq, names->entries_dlq_max_len);
-	for (size_t i = 0; c->fields && i < c->fields->n; i++) {
-		if (command_is_feed_dead_field(c->fields->v[i].name))
+	for (size_t i = 0; c->as.dead.fields && i < c->as.dead.fields->n; i++) {
+		if (command_is_feed_dead_field(c->as.dead.fields->v[i].name))
 			continue;
-		feed_put_slice(a, c->fields->v[i].name);
-		feed_put_slice(a, c->fields->v[i].value);
+		feed_put_slice(a, c->as.dead.fields->v[i].name);
+		feed_put_slice(a, c->as.dead.fields->v[i].value);
 	}
 	feed_put_str(a, "_dlq_stream");
 	feed_put_slice(a, c->stream);
 	feed_put_str(a, "_orig_id");
 	feed_put_id(a, "", c->id);
 	feed_put_str(a, "_dlq_reason");
-	feed_put_str(a, dead_reason_name(c->reason));
+	feed_put_str(a, dead_reason_name(c->as.dead.reason));
 	feed_put_str(a, "_dlq_error");
-	command_arg(a, c->error.p, c->error.p ? text_fit(c->error.p, c->error.len, COMMAND_ERROR_MAX) : 0);
+	command_arg(a, c->as.dead.error.p,
+		c->as.dead.error.p ? text_fit(c->as.dead.error.p, c->as.dead.error.len, COMMAND_ERROR_MAX) : 0);
 	feed_put_str(a, "_dlq_at");
-	feed_put_i64(a, c->now_ms);
+	feed_put_i64(a, c->as.dead.now_ms);
 	feed_put_str(a, "_dlq_node");
 	feed_put_str(a, self->node);
 	feed_put_str(a, "_tries");
-	feed_put_i64(a, c->retry);
+	feed_put_i64(a, c->as.dead.n_tries);
 }
 
 static void feed_put_words(struct command_argv *a, const char *const *words)
@@ -183,10 +184,10 @@ void command_encode_feed(
 	switch ((int)c->kind) {
 	case CMD_FEED_OPEN:
 		feed_put_script(a, c, SCRIPT_FEED_OPEN, true);
-		feed_put_slice(a, c->expect);
-		feed_put_str(a, c->was_alone ? "alone" : "");
-		feed_put_str(a, c->is_suspect ? "1" : "0");
-		feed_put_pause(a, &c->pause);
+		feed_put_slice(a, c->as.feed.open.start);
+		feed_put_str(a, c->as.feed.open.was_alone ? "alone" : "");
+		feed_put_str(a, c->as.feed.open.is_suspect ? "1" : "0");
+		feed_put_pause(a, &c->as.feed.pause);
 		break;
 	case CMD_FEED_READ:
 	case CMD_FEED_PICK:
@@ -197,8 +198,8 @@ void command_encode_feed(
 		break;
 	case CMD_FEED_FAIL:
 		feed_put_script(a, c, SCRIPT_FEED_FAIL, false);
-		feed_put_pause(a, &c->pause);
-		feed_put_i64(a, c->retry); /* not "one more": told twice, or late, it counts once */
+		feed_put_pause(a, &c->as.feed.pause);
+		feed_put_i64(a, c->as.feed.fail.n_tries); /* not "one more": told twice, or late, it counts once */
 		break;
 	case CMD_FEED_CLOSE:
 		feed_put_close(a, c);

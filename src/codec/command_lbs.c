@@ -20,9 +20,9 @@ static bool is_waiting_cmd(enum cmd_kind k)
 /* Locks that go with what is done. */
 static size_t n_locks_of(const struct cmd *c)
 {
-	if (!c->value.len || (c->kind != CMD_DONE && c->kind != CMD_DONE_MANY))
-		return 0;
-	return c->kind == CMD_DONE ? 1 : c->n_many;
+	if (c->kind == CMD_DONE)
+		return c->as.done.lock_value.len > 0;
+	return c->kind == CMD_DONE_MANY && c->as.many.lock_value.len > 0 ? c->as.many.n : 0;
 }
 
 /* Keys and the arguments that all scripts on the LBS begin with. consumer absent = whoever has it. Where nothing can
@@ -47,7 +47,7 @@ static void put_lbs_script(struct enc *e, enum script s, struct slice consumer)
 		if (e->c->kind == CMD_DONE)
 			command_put_lock(e);
 		else
-			command_put_lock_of(e, e->c->many[i].stream, e->c->many[i].id);
+			command_put_lock_of(e, e->c->as.many.v[i].stream, e->c->as.many.v[i].id);
 	}
 	put_str(e, e->names->group);
 	put_id(e, e->c->id);
@@ -56,57 +56,55 @@ static void put_lbs_script(struct enc *e, enum script s, struct slice consumer)
 	put_str(e, same_stream);
 }
 
-static struct slice own_consumer(const struct enc *e)
+static struct slice or_own(const struct enc *e, struct slice consumer)
 {
-	if (e->c->consumer.p)
-		return e->c->consumer;
-	return (struct slice){e->self->consumer, strlen(e->self->consumer)};
+	return consumer.p ? consumer : slice_str(e->self->consumer);
 }
 
 void enc_take(struct enc *e)
 {
-	put_lbs_script(e, SCRIPT_TAKE, own_consumer(e));
-	put_str(e, e->c->only_look ? "1" : "");
+	put_lbs_script(e, SCRIPT_TAKE, or_own(e, e->c->as.take.consumer));
+	put_str(e, e->c->as.take.only_look ? "1" : "");
 }
 
 void enc_sift(struct enc *e)
 {
-	put_lbs_script(e, SCRIPT_SIFT, own_consumer(e));
-	put_i64(e, e->c->count);
-	put_i64(e, e->c->count ? COMMAND_SIFT_BUDGET : COMMAND_LOOK_PAGE);
+	put_lbs_script(e, SCRIPT_SIFT, slice_str(e->self->consumer));
+	put_i64(e, e->c->as.read.count);
+	put_i64(e, e->c->as.read.count ? COMMAND_SIFT_BUDGET : COMMAND_LOOK_PAGE);
 }
 
 void enc_done(struct enc *e)
 {
-	put_lbs_script(e, SCRIPT_DONE, own_consumer(e));
-	put_str(e, e->c->is_heir ? e->self->consumer : "");
-	if (e->c->value.len)
-		command_put_slice(e, e->c->value);
+	put_lbs_script(e, SCRIPT_DONE, or_own(e, e->c->as.done.consumer));
+	put_str(e, e->c->as.done.is_heir ? e->self->consumer : "");
+	if (e->c->as.done.lock_value.len)
+		command_put_slice(e, e->c->as.done.lock_value);
 }
 
 /* All of same_stream's keys and words, whatever .stream says: each entry has its own. */
 static void put_many(struct enc *e, enum script s, const char *flag)
 {
 	struct cmd c = *e->c;
-	assert(c.many && c.n_many > 0 && c.n_many <= CMD_MANY_MAX);
-	struct entry_id lowest = c.many[0].id, highest = c.many[0].id;
-	for (size_t i = 1; i < c.n_many; i++) {
-		if (entry_id_cmp(c.many[i].id, lowest) < 0)
-			lowest = c.many[i].id;
-		if (entry_id_cmp(c.many[i].id, highest) > 0)
-			highest = c.many[i].id;
+	assert(c.as.many.v && c.as.many.n > 0 && c.as.many.n <= CMD_MANY_MAX);
+	struct entry_id lowest = c.as.many.v[0].id, highest = c.as.many.v[0].id;
+	for (size_t i = 1; i < c.as.many.n; i++) {
+		if (entry_id_cmp(c.as.many.v[i].id, lowest) < 0)
+			lowest = c.as.many.v[i].id;
+		if (entry_id_cmp(c.as.many.v[i].id, highest) > 0)
+			highest = c.as.many.v[i].id;
 	}
 	c.id = lowest;
 	c.stream = (struct slice){"", 0};
 	struct enc head = *e;
 	head.c = &c;
-	put_lbs_script(&head, s, own_consumer(e));
+	put_lbs_script(&head, s, slice_str(e->self->consumer));
 	put_str(e, flag);
 	put_id(e, highest);
-	command_put_slice(e, n_locks_of(&c) ? c.value : (struct slice){0});
-	for (size_t i = 0; i < c.n_many; i++) {
-		put_id(e, c.many[i].id);
-		command_put_slice(e, c.many[i].stream);
+	command_put_slice(e, n_locks_of(&c) ? c.as.many.lock_value : (struct slice){0});
+	for (size_t i = 0; i < c.as.many.n; i++) {
+		put_id(e, c.as.many.v[i].id);
+		command_put_slice(e, c.as.many.v[i].stream);
 	}
 }
 
@@ -117,51 +115,51 @@ void enc_take_many(struct enc *e)
 
 void enc_done_many(struct enc *e)
 {
-	put_many(e, SCRIPT_DONE_MANY, e->c->is_heir ? e->self->consumer : "");
+	put_many(e, SCRIPT_DONE_MANY, e->c->as.many.is_heir ? e->self->consumer : "");
 }
 
 void enc_ack_del(struct enc *e)
 {
-	put_lbs_script(e, SCRIPT_DONE, e->c->consumer);
+	put_lbs_script(e, SCRIPT_DONE, e->c->as.done.consumer);
 	put_str(e, "");
 }
 
 static void put_suspect(struct enc *e)
 {
-	put_str(e, !e->c->is_suspect ? "" : e->c->was_alone ? "2" : "1");
+	put_str(e, !e->c->as.requeue.is_suspect ? "" : e->c->as.requeue.was_alone ? "2" : "1");
 }
 
 void enc_requeue(struct enc *e)
 {
-	put_lbs_script(e, SCRIPT_REQUEUE, e->c->consumer);
-	put_i64(e, e->c->min_idle_ms);
-	put_i64(e, e->c->retry);
+	put_lbs_script(e, SCRIPT_REQUEUE, e->c->as.requeue.consumer);
+	put_i64(e, e->c->as.requeue.min_idle_ms);
+	put_i64(e, e->c->as.requeue.retry);
 	put_suspect(e);
 }
 
 void enc_later(struct enc *e)
 {
-	put_lbs_script(e, SCRIPT_LATER, e->c->consumer);
-	put_i64(e, e->c->min_idle_ms);
-	put_i64(e, e->c->retry);
-	put_i64(e, e->c->delay_ms);
-	put_str(e, e->c->why ? e->c->why : "");
-	command_put_slice(e, command_cut_text(e->c->error, COMMAND_REASON_MAX));
+	put_lbs_script(e, SCRIPT_LATER, e->c->as.requeue.consumer);
+	put_i64(e, e->c->as.requeue.min_idle_ms);
+	put_i64(e, e->c->as.requeue.retry);
+	put_i64(e, e->c->as.requeue.delay_ms);
+	put_str(e, e->c->as.requeue.why ? e->c->as.requeue.why : "");
+	command_put_slice(e, command_cut_text(e->c->as.requeue.error, COMMAND_REASON_MAX));
 	put_suspect(e);
 }
 
 void enc_due(struct enc *e)
 {
 	put_lbs_script(e, SCRIPT_DUE, (struct slice){0});
-	put_i64(e, e->c->count);
-	put_i64(e, e->c->position);
+	put_i64(e, e->c->as.due.count);
+	put_i64(e, e->c->as.due.position);
 }
 
 void enc_ghosts(struct enc *e)
 {
 	put_lbs_script(e, SCRIPT_GHOSTS, (struct slice){0});
-	put_i64(e, e->c->count);
-	command_put_slice(e, e->c->value);
+	put_i64(e, e->c->as.ghosts.count);
+	put_str(e, e->c->as.ghosts.only_last ? "$" : "");
 }
 
 void enc_ghost_back(struct enc *e)
@@ -171,28 +169,28 @@ void enc_ghost_back(struct enc *e)
 
 void enc_dead(struct enc *e)
 {
-	put_lbs_script(e, SCRIPT_DEAD, e->c->consumer);
-	put_i64(e, e->c->min_idle_ms);
+	put_lbs_script(e, SCRIPT_DEAD, e->c->as.dead.consumer);
+	put_i64(e, e->c->as.dead.min_idle_ms);
 	put_i64(e, e->names->dlq_max_len);
-	put_str(e, dead_reason_name(e->c->reason));
-	put_i64(e, e->c->now_ms);
+	put_str(e, dead_reason_name(e->c->as.dead.reason));
+	put_i64(e, e->c->as.dead.now_ms);
 	put_str(e, e->self->node);
-	command_put_slice(e, command_cut_error(e->c->error));
+	command_put_slice(e, command_cut_error(e->c->as.dead.error));
 }
 
 void enc_add_later(struct enc *e)
 {
 	put_lbs_script(e, SCRIPT_ADD_LATER, (struct slice){0});
-	if (e->c->at_ms) {
+	if (e->c->as.add.at_ms) {
 		put_str(e, "");
-		put_i64(e, e->c->at_ms);
+		put_i64(e, e->c->as.add.at_ms);
 	} else {
-		put_i64(e, e->c->delay_ms);
+		put_i64(e, e->c->as.add.delay_ms);
 		put_str(e, "");
 	}
-	put_str(e, e->c->why ? e->c->why : "");
-	if (e->c->fields)
-		command_put_fields(e, NULL);
+	put_str(e, e->c->as.add.why ? e->c->as.add.why : "");
+	if (e->c->as.add.fields)
+		command_put_fields(e, e->c->as.add.fields, NULL);
 	else
 		command_put_input(e);
 }

@@ -97,8 +97,8 @@ void command_put_lock_of(struct enc *e, struct slice stream, struct entry_id id)
 void command_put_script(struct enc *e, enum script s, int n_keys);
 /* The one field of a new entry: its name and its value. */
 void command_put_input(struct enc *e);
-/* The command's fields but those that skip (may be NULL) is true for. */
-void command_put_fields(struct enc *e, bool (*skip)(struct slice name));
+/* Fields (NULL = none) but those that skip (may be NULL) is true for. */
+void command_put_fields(struct enc *e, const struct field_list *l, bool (*skip)(struct slice name));
 
 /* A row of codec/command: appends all words of the command. */
 typedef void encode_fn(struct enc *e);

@@ -40,9 +40,10 @@ enum dead_reason {
 };
 const char *dead_reason_name(enum dead_reason r); /* "max_retries_exceeded" … */
 
-/* reply: what each command answers when all is well (else REPLY_ERROR or REPLY_NONE) */
+/* What each says and, after ->, what it answers when all is well (else REPLY_ERROR or REPLY_NONE). Of what has a dot,
+ * .stream and .id are in struct cmd, the rest is in the payload that names the kind below. */
 enum cmd_kind {
-	/* on the lock's master: .stream + .id name the lock, .value is the lock value */
+	/* on the lock's master: .stream + .id name the lock */
 	CMD_LOCK,      /* SET NX PX ttl_ms             -> OK | NIL (held) */
 	CMD_LOCK_GET,  /* GET                          -> TEXT | NIL */
 	CMD_LOCK_SWAP, /* .expect -> .value, PX ttl_ms  -> INT ms it lasts now, never less than before | 0 (script) */
@@ -51,7 +52,7 @@ enum cmd_kind {
 	CMD_PROBE,     /* PTTL                         -> INT ms left | -1 no TTL | -2 missing */
 	CMD_TOMBSTONE, /* SET XX PX ttl_ms .value       -> OK | NIL  (door: CMD_LOCK with a recover: value) */
 	/* on the master of the service's load-balancer stream (LBS) */
-	/* XGROUP CREATE MKSTREAM at .value, absent = the service's group_start -> OK (BUSYGROUP counts as OK) */
+	/* XGROUP CREATE MKSTREAM at .start -> OK (BUSYGROUP counts as OK) */
 	CMD_GROUP_CREATE,
 	CMD_READ, /* XREADGROUP > .count .block_ms  -> ENTRIES (maybe none) */
 	/* XREADGROUP after .id, .count   -> ENTRIES (own pending with their fields; deleted ones marked) */
@@ -61,12 +62,12 @@ enum cmd_kind {
 	/* script; .stream .id .only_look -> INT 1 taken; 2 the stream has another entry (pending, delayed, or requeued
 	 * and not read yet): it waits for that, pending for nobody; 4 merged into what waits; 0 gone */
 	CMD_TAKE,
-	CMD_TAKE_MANY, /* script; .many -> MANY, each answered as TAKE does */
+	CMD_TAKE_MANY, /* script; .v .n -> MANY, each answered as TAKE does */
 	/* script; .stream .id .is_heir -> INT 1 done, 0 not ours any more (also: pending for another consumer) | ID
-	 * done, and this, the stream's next entry, is pending for us now. With .value its lock goes, too, if that is
-	 * its value (not in a cluster: it is in another slot) -> INT 3 done, but the lock was not ours */
+	 * done, and this, the stream's next entry, is pending for us now. With .lock_value its lock goes, too, if that
+	 * is its value (not in a cluster: it is in another slot) -> INT 3 done, but the lock was not ours */
 	CMD_DONE,
-	CMD_DONE_MANY, /* script; .many .is_heir .value -> MANY, each answered as DONE does */
+	CMD_DONE_MANY, /* script; .v .n .is_heir .lock_value -> MANY, each answered as DONE does */
 	/* script; .stream .id .retry .consumer .min_idle_ms -> ID the new id | NIL gone | INT 0 not as expected
 	 * (other consumer, not idle) | INT 2 entry deleted: acked */
 	CMD_REQUEUE,
@@ -108,7 +109,7 @@ enum cmd_kind {
 	CMD_ADD_LATER,
 	/* script: entries that the group was given and nobody has (not pending, not waiting for their stream); looks
 	 * at .count from .id on -> PENDING without consumers, .id = the last that was looked at, 0-0 = all were;
-	 * .value "$": none, .id = the last that the group was given */
+	 * .only_last: none, .id = the last that the group was given */
 	CMD_GHOSTS,
 	/* script; .stream .id: such an entry goes back to the LBS -> ID the new id | INT 0 somebody has it, or it
 	 * waits | NIL gone */
@@ -122,41 +123,41 @@ enum cmd_kind {
 	CMD_LEFT,
 	/* script; .consumer .min_idle_ms: deletes it from the group if it has nothing and is so idle -> INT 1 | 0 */
 	CMD_FORGET,
-	/* script: what we have, for `sluicectl fleet` of any daemon: .count = credits, .retry = workers -> INT 1 */
+	/* script: what we have, for `sluicectl fleet` of any daemon: .credits .n_workers -> INT 1 */
 	CMD_FLEET,
 	/* entries mode, on the data stream's master: .stream names it and its position key; .token */
-	/* script; .expect = where to start, .pause of a try that it counts -> POSITION .id .integer = tries .n =
+	/* script; .start, .pause of a try that it counts -> POSITION .id .integer = tries .n =
 	 * flags, .n_added .n_lost, and while the entry behind it, .bad, waits for its next try .wait_ms | NIL: newer
 	 * token */
 	CMD_FEED_OPEN,
 	CMD_FEED_READ, /* XRANGE behind .id, .count -> FEED (maybe none; may begin with .id, if that is the highest) */
-	/* script; .id .now_ms .trim .check .retry = entries ever added up to it, -1 = not known -> INT 1 | 0: was there
+	/* script; .id .now_ms .trim .check .n_added -> INT 1 | 0: was there
 	 * already | -1: not our token | -2: .check, and the stream has never had such an id | -3: there is no position,
 	 * somebody has deleted it */
 	CMD_FEED_ACK,
-	/* script; .pause .retry = tries  -> POSITION .integer = tries .wait_ms | NIL: not our token | INT -3 */
+	/* script; .pause .n_tries -> POSITION .integer = tries .wait_ms | NIL: not our token | INT -3 */
 	CMD_FEED_FAIL,
 	/* script; .end .ttl_ms, .pause of the try that a death costs -> INT 1 | 2: position and stream deleted | 0: not
 	 * our token */
 	CMD_FEED_CLOSE,
 	CMD_FEED_PICK, /* XRANGE .id .id of the stream  -> ENTRIES with .fields (one or none) */
-	/* on the master of the entries' dead letters: XADD of .fields, .stream .id .reason .error .now_ms .retry ->
+	/* on the master of the entries' dead letters: XADD of .fields, .stream .id .reason .error .now_ms .n_tries ->
 	 * ID, .n older ones were trimmed for it */
 	CMD_FEED_DEAD_ADD,
 	CMD_FEED_DLQ_LENGTH, /* XLEN of them            -> INT */
 	/* on any node */
 	CMD_TRACKING, /* CLIENT TRACKING ON OPTIN NOLOOP -> OK */
 	CMD_CACHING,  /* CLIENT CACHING YES: the next read is tracked -> OK */
-	CMD_WAIT,     /* WAIT .count .block_ms     -> INT */
-	CMD_UNBLOCK,  /* CLIENT UNBLOCK .count      -> INT */
+	CMD_WAIT,     /* WAIT .n_replicas .block_ms -> INT */
+	CMD_UNBLOCK,  /* CLIENT UNBLOCK .client_id  -> INT */
 	CMD_SLOTS,    /* CLUSTER SLOTS -> SLOTS (.integer = rows left out, .text: the first) | ERROR RERR_NO_CLUSTER */
 	CMD_CLUSTER_INFO,      /* CLUSTER INFO              -> TEXT cluster_state, .integer = its epoch; likewise */
 	CMD_ROLE,              /* ROLE                      -> TEXT "master" | "slave" … */
 	CMD_RUN_ID,            /* INFO server               -> TEXT run_id */
 	CMD_TIME,              /* TIME                      -> INT Unix ms of the server */
 	CMD_CONFIG_GET_EVENTS, /* CONFIG GET notify-keyspace-events -> TEXT flags */
-	CMD_CONFIG_SET_EVENTS, /* CONFIG SET … .value               -> OK */
-	CMD_PSUBSCRIBE,        /* lock pattern of .count = db: no reply comes, confirmations are pushes */
+	CMD_CONFIG_SET_EVENTS, /* CONFIG SET … .flags               -> OK */
+	CMD_PSUBSCRIBE,        /* lock pattern of .db: no reply comes, confirmations are pushes */
 	CMD_PING,              /* -> OK */
 	CMD_N
 };
@@ -171,11 +172,45 @@ enum feed_end {
 	FEED_ENDS
 };
 
-/* Entries mode: an entry that has failed n times waits for first_ms × factor^(n − 1), at most max_ms, × permille
- * / 1000. */
-struct cmd_pause {
-	int64_t first_ms, max_ms;
-	uint32_t factor, permille; /* permille: 1000 and what chance adds or takes */
+/* ---- payloads: what a command is about beside .stream and .id, by its kind. Slices and pointers stay their owner's.
+ */
+
+/* LOCK, LOCK_SWAP, RENEW, UNLOCK, TOMBSTONE */
+struct cmd_lock {
+	struct slice value;  /* all but RENEW */
+	struct slice expect; /* LOCK_SWAP: what it has now */
+	int64_t ttl_ms;      /* all but UNLOCK */
+	bool use_delifeq;    /* UNLOCK: by that command, which not every server has */
+};
+
+/* GROUP_CREATE */
+struct cmd_group {
+	struct slice start; /* absent = the service's group_start */
+};
+
+/* READ, READ_OWN, SIFT, DLQ_RANGE, FEED_READ */
+struct cmd_read {
+	int64_t count;
+	int64_t block_ms; /* READ; 0 = does not block */
+};
+
+/* PENDING */
+struct cmd_pending {
+	int64_t count, min_idle_ms;
+	struct slice consumer; /* absent = everybody's */
+};
+
+/* TAKE */
+struct cmd_take {
+	struct slice consumer; /* absent = ours */
+	bool only_look;        /* is it still ours? Nothing is put to wait */
+};
+
+/* DONE, ACK_DEL */
+struct cmd_done {
+	struct slice consumer;   /* absent = DONE: ours; ACK_DEL: whoever has it */
+	struct slice lock_value; /* DONE: its lock goes, too, if that is its value; absent = the lock stays */
+	bool is_heir;            /* DONE: the stream's next entry may be ours at once */
 };
 
 /* One of the entries that a command is about. */
@@ -185,40 +220,149 @@ struct cmd_entry {
 };
 enum { CMD_MANY_MAX = 128 }; /* some 2 ms of the server */
 
+/* TAKE_MANY, DONE_MANY */
+struct cmd_many {
+	const struct cmd_entry *v; /* n of them, at least one */
+	size_t n;
+	struct slice lock_value; /* as cmd_done's, of each */
+	bool is_heir;
+};
+
+/* REQUEUE, LATER */
+struct cmd_requeue {
+	struct slice consumer; /* who must have it pending */
+	int64_t min_idle_ms;
+	int64_t retry;      /* the count to write */
+	bool is_suspect;    /* a worker died with it */
+	bool was_alone;     /* and had nothing else: the next open counts a try for that */
+	int64_t delay_ms;   /* LATER */
+	const char *why;    /* LATER: "fail", "release" */
+	struct slice error; /* LATER: the worker's reason, cut to 256 bytes by the codec */
+};
+
+/* DEAD, DEAD_ADD, FEED_DEAD_ADD */
+struct cmd_dead {
+	struct slice consumer; /* DEAD: who must have it pending */
+	int64_t min_idle_ms;   /* DEAD */
+	enum dead_reason reason;
+	struct slice error;              /* the worker's, cut to 1 KiB by the codec */
+	int64_t now_ms;                  /* wall clock */
+	int64_t n_tries;                 /* FEED_DEAD_ADD */
+	const struct field_list *fields; /* all but DEAD: the entry's */
+};
+
+/* ADD, REPLAY, ADD_LATER */
+struct cmd_add {
+	struct slice info;               /* raw JSON, absent = {}; of a new entry of .stream */
+	const struct field_list *fields; /* of an entry as it was, in place of a new one; ADD: none */
+	int64_t delay_ms, at_ms;         /* ADD_LATER: at_ms by the server's clock, 0 = use delay_ms */
+	const char *why;                 /* ADD_LATER: "add", "replay" */
+};
+
+/* DUE */
+struct cmd_due {
+	int64_t count;
+	int64_t position; /* where to look on for streams that nobody runs */
+};
+
+/* GHOSTS */
+struct cmd_ghosts {
+	int64_t count;
+	bool only_last; /* none is looked at: only the last that the group was given is asked */
+};
+
+/* FORGET */
+struct cmd_forget {
+	struct slice consumer;
+	int64_t min_idle_ms;
+};
+
+/* FLEET */
+struct cmd_fleet {
+	int64_t credits, n_workers;
+};
+
+/* Entries mode: an entry that has failed n times waits for first_ms × factor^(n − 1), at most max_ms, × permille
+ * / 1000. */
+struct cmd_pause {
+	int64_t first_ms, max_ms;
+	uint32_t factor, permille; /* permille: 1000 and what chance adds or takes */
+};
+
+struct cmd_feed_open {
+	struct slice start; /* of a stream without a position */
+	bool was_alone;     /* the run before had nothing else when it ended */
+	bool is_suspect;    /* its worker has nothing else */
+};
+struct cmd_feed_ack {
+	int64_t now_ms;   /* wall clock */
+	bool trim, check; /* check: has the stream ever had such an id? */
+	int64_t n_added;  /* entries ever added up to .id, -1 = not known */
+};
+struct cmd_feed_fail {
+	int64_t n_tries; /* the count to write */
+};
+struct cmd_feed_close {
+	enum feed_end end;
+	int64_t ttl_ms; /* of the position of a stream that is done */
+};
+/* FEED_OPEN, FEED_ACK, FEED_FAIL, FEED_CLOSE; each has its own part */
+struct cmd_feed {
+	struct entry_id token;  /* the load-balancer entry whose token is ours */
+	struct cmd_pause pause; /* all but FEED_ACK: of a try that it counts */
+	struct cmd_feed_open open;
+	struct cmd_feed_ack ack;
+	struct cmd_feed_fail fail;
+	struct cmd_feed_close close;
+};
+
+/* WAIT */
+struct cmd_wait {
+	int64_t n_replicas, block_ms;
+};
+
+/* UNBLOCK */
+struct cmd_unblock {
+	int64_t client_id;
+};
+
+/* PSUBSCRIBE, CONFIG_SET_EVENTS */
+struct cmd_keyspace {
+	int64_t db;         /* PSUBSCRIBE */
+	struct slice flags; /* CONFIG_SET_EVENTS */
+};
+
+union cmd_payload {
+	uint64_t none[14]; /* first, and as large as any: what an initializer leaves out is zero, whatever the kind */
+	struct cmd_lock lock;
+	struct cmd_group group;
+	struct cmd_read read;
+	struct cmd_pending pending;
+	struct cmd_take take;
+	struct cmd_done done;
+	struct cmd_many many;
+	struct cmd_requeue requeue;
+	struct cmd_dead dead;
+	struct cmd_add add;
+	struct cmd_due due;
+	struct cmd_ghosts ghosts;
+	struct cmd_forget forget;
+	struct cmd_fleet fleet;
+	struct cmd_feed feed;
+	struct cmd_wait wait;
+	struct cmd_unblock unblock;
+	struct cmd_keyspace keyspace;
+};
+_Static_assert(sizeof(union cmd_payload) == sizeof(uint64_t[14]), "cmd_payload: none is not the largest");
+
 struct cmd {
 	enum cmd_kind kind;
-	uint16_t svc;     /* service id; names come from the runtime's table */
-	bool asking;      /* send ASKING first */
-	bool use_eval;    /* the server does not know the script: send its text */
-	bool use_delifeq; /* unlock: by that command, which not every server has */
-	bool only_look;   /* take: is it still ours? Nothing is put to wait */
-	bool is_heir;     /* done: the stream's next entry may be ours at once */
+	uint16_t svc;  /* service id; names come from the runtime's table */
+	bool asking;   /* send ASKING first */
+	bool use_eval; /* the server does not know the script: send its text */
 	struct slice stream;
 	struct entry_id id;
-	struct slice value, expect; /* lock values */
-	int64_t ttl_ms;
-	int64_t count, block_ms, min_idle_ms;
-	struct slice
-		/* requeue, dead: who must have it pending; pending: filter; absent = our own consumer where one is
-		 * needed */
-		consumer;
-	int64_t retry;           /* requeue, later, feed fail: the count to write; feed ack: entries up to .id, or -1 */
-	bool is_suspect;         /* requeue, later: a worker died with it; feed open: its worker has nothing else */
-	bool was_alone;          /* those: what ended had nothing else; the next open counts a try for that */
-	int64_t delay_ms, at_ms; /* later, add later */
-	const char *why;         /* later, add later: "fail", "release", "add", "replay" */
-	int64_t position;        /* due */
-	enum dead_reason reason;
-	struct slice error; /* dead: worker's reason, cut to 1 KiB by the codec */
-	int64_t now_ms;     /* dead: wall clock */
-	struct slice info;  /* add: raw JSON or absent */
-	const struct field_list *fields;
-	struct entry_id token; /* feed: the load-balancer entry whose token is ours */
-	enum feed_end end;
-	struct cmd_pause pause;       /* feed open, fail, close: of a try that they count */
-	bool trim, check;             /* feed ack */
-	const struct cmd_entry *many; /* take many, done many: .n_many of them, at least one */
-	size_t n_many;
+	union cmd_payload as; /* of the kind; nothing of the others is read */
 };
 
 /* What CMD_DUE answers: reply.counts. */

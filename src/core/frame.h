@@ -5,11 +5,18 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 struct slice {
 	const char *p; /* NULL = absent */
 	size_t len;
 };
+
+/* s NULL: absent. Points into s. */
+static inline struct slice slice_str(const char *s)
+{
+	return (struct slice){s, s ? strlen(s) : 0};
+}
 
 struct entry_id {
 	uint64_t ms, seq;

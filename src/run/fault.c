@@ -175,22 +175,29 @@ void fault_point(const char *kind, const char *name)
 
 /* ---- names */
 
-static unsigned fault_kind_of(const struct cmd *c, const struct command_self *self)
+static bool is_recovery(struct slice value)
 {
 	static const char recovery[] = "recover:";
-	bool is_recovery = c->value.p && c->value.len >= sizeof recovery - 1 &&
-			   memcmp(c->value.p, recovery, sizeof recovery - 1) == 0;
-	bool is_peer = c->consumer.p && (c->consumer.len != strlen(self->consumer) ||
-						memcmp(c->consumer.p, self->consumer, c->consumer.len) != 0);
-	if (c->kind == CMD_LOCK && is_recovery)
+	return value.len >= sizeof recovery - 1 && memcmp(value.p, recovery, sizeof recovery - 1) == 0;
+}
+
+static bool is_a_peers(struct slice consumer, const struct command_self *self)
+{
+	return consumer.p &&
+	       (consumer.len != strlen(self->consumer) || memcmp(consumer.p, self->consumer, consumer.len) != 0);
+}
+
+static unsigned fault_kind_of(const struct cmd *c, const struct command_self *self)
+{
+	if (c->kind == CMD_LOCK && is_recovery(c->as.lock.value))
 		return VARIANT_GUARD;
-	if (c->kind == CMD_UNLOCK && is_recovery)
+	if (c->kind == CMD_UNLOCK && is_recovery(c->as.lock.value))
 		return VARIANT_UNGUARD;
-	if (c->kind == CMD_REQUEUE && is_peer)
+	if (c->kind == CMD_REQUEUE && is_a_peers(c->as.requeue.consumer, self))
 		return VARIANT_REQUEUE;
-	if (c->kind == CMD_DEAD && is_peer)
+	if (c->kind == CMD_DEAD && is_a_peers(c->as.dead.consumer, self))
 		return VARIANT_DEAD;
-	if (c->kind == CMD_ACK_DEL && is_peer)
+	if (c->kind == CMD_ACK_DEL && is_a_peers(c->as.done.consumer, self))
 		return VARIANT_ACK;
 	return (unsigned)c->kind;
 }

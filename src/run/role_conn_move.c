@@ -101,7 +101,7 @@ static void unblock(struct role_conns *ls, const struct role_conn *l, mono_ms no
 		if (lc->n_open == 0 || id <= 0 || !redis_is_up(c->conn) || a->port != b->port ||
 			strcmp(a->host, b->host) != 0)
 			continue;
-		struct cmd cmd = {.kind = CMD_UNBLOCK, .svc = SERVICE_NONE, .count = id};
+		struct cmd cmd = {.kind = CMD_UNBLOCK, .svc = SERVICE_NONE, .as.unblock.client_id = id};
 		role_link_send(c, &cmd, (struct inflight){.kind = CMD_UNBLOCK, .is_own = true},
 			now + role_conn_timeout(ls, &ls->command, now));
 	}

@@ -27,9 +27,9 @@ static void add_later(struct bench *b, uint32_t n)
 			struct cmd c = {.kind = CMD_ADD_LATER,
 				.use_eval = done + i == 0,
 				.stream = {name, (size_t)len},
-				.info = {info, sizeof info - 1},
-				.delay_ms = HOUR_MS,
-				.why = "add"};
+				.as.add.info = {info, sizeof info - 1},
+				.as.add.delay_ms = HOUR_MS,
+				.as.add.why = "add"};
 			rig_append(r, r->link, 0, &c, "bench");
 		}
 		for (uint32_t i = 0; i < chunk; i++)

@@ -57,7 +57,7 @@ static void add_one(struct run *x)
 {
 	char name[RIG_NAME + 1];
 	int len = rig_name(name, x->b->run, x->n_sent);
-	struct cmd c = {.kind = CMD_ADD, .stream = {name, (size_t)len}, .info = {"{\"rate\":48000}", 14}};
+	struct cmd c = {.kind = CMD_ADD, .stream = {name, (size_t)len}, .as.add.info = {"{\"rate\":48000}", 14}};
 	redisContext *links[RIG_MASTERS] = {x->link, x->link, x->link};
 	x->sent_us[x->n_sent++] = proc_now_us();
 	rig_append(&x->b->rig, links, 0, &c, "bench");

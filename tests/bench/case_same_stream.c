@@ -34,7 +34,7 @@ static void on_assign(void *arg, const char *frame, size_t len)
 
 static void add(struct run *x, const char *stream, const char *text)
 {
-	struct cmd c = {.kind = CMD_ADD, .stream = {stream, strlen(stream)}, .info = {text, strlen(text)}};
+	struct cmd c = {.kind = CMD_ADD, .stream = {stream, strlen(stream)}, .as.add.info = {text, strlen(text)}};
 	rig_append(&x->b->rig, x->b->rig.link, 0, &c, "bench");
 }
 

@@ -14,14 +14,11 @@ static const struct entry_id token = {2, 0};
 
 static void append(struct rig *r, enum cmd_kind kind, const char *name, struct entry_id id, bool use_eval)
 {
-	struct cmd c = {.kind = kind,
-		.stream = {name, RIG_NAME},
-		.id = id,
-		.token = token,
-		.count = BATCH,
-		.expect = {"0", 1},
-		.now_ms = 1700000000000,
-		.use_eval = use_eval};
+	struct cmd c = {.kind = kind, .stream = {name, RIG_NAME}, .id = id, .use_eval = use_eval};
+	if (kind == CMD_FEED_READ)
+		c.as.read.count = BATCH;
+	else
+		c.as.feed = (struct cmd_feed){.token = token, .open.start = {"0", 1}, .ack.now_ms = 1700000000000};
 	rig_append(r, r->link, 0, &c, "floor");
 }
 

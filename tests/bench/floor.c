@@ -41,10 +41,14 @@ static struct floor_cost cost(struct rig *r)
 
 static struct cmd command_of(const struct rig *r, enum cmd_kind kind, const struct item *it)
 {
-	struct cmd c = {.kind = kind, .id = it->id, .stream = {it->name, RIG_NAME}, .ttl_ms = TTL_MS};
-	bool unlocks = r->n_masters == 1 && (kind == CMD_DONE || kind == CMD_DONE_MANY);
-	if (kind == CMD_LOCK || kind == CMD_UNLOCK || unlocks)
-		c.value = (struct slice){value, sizeof value - 1};
+	struct cmd c = {.kind = kind, .id = it->id, .stream = {it->name, RIG_NAME}};
+	const struct slice mine = {value, sizeof value - 1}, unlocks = r->n_masters == 1 ? mine : (struct slice){0};
+	if (kind == CMD_LOCK || kind == CMD_UNLOCK || kind == CMD_RENEW)
+		c.as.lock = (struct cmd_lock){.value = mine, .ttl_ms = TTL_MS};
+	else if (kind == CMD_DONE)
+		c.as.done.lock_value = unlocks;
+	else if (kind == CMD_DONE_MANY)
+		c.as.many.lock_value = unlocks;
 	return c;
 }
 
@@ -76,11 +80,9 @@ static void append_many(struct rig *r, enum cmd_kind kind, const struct item *v,
 	struct cmd_entry many[CMD_MANY_MAX];
 	for (uint32_t at = 0; at < n; at += CMD_MANY_MAX) {
 		struct cmd c = command_of(r, kind == CMD_TAKE ? CMD_TAKE_MANY : CMD_DONE_MANY, &v[at]);
-		c.many = many;
-		for (; c.n_many < CMD_MANY_MAX && at + c.n_many < n; c.n_many++) {
-			const struct item *it = &v[at + c.n_many];
-			many[c.n_many] = (struct cmd_entry){{it->name, RIG_NAME}, it->id};
-		}
+		c.as.many.v = many;
+		for (size_t *k = &c.as.many.n; *k < CMD_MANY_MAX && at + *k < n; (*k)++)
+			many[*k] = (struct cmd_entry){{v[at + *k].name, RIG_NAME}, v[at + *k].id};
 		rig_append(r, r->link, rig_master(r, r->names.lbs_slot), &c, me);
 	}
 }
@@ -113,7 +115,7 @@ static void read_batch(struct rig *r, enum cmd_kind kind, const struct batch *b)
 
 static void append_read(struct rig *r, enum cmd_kind kind, struct entry_id after, uint32_t count, const char *node)
 {
-	struct cmd c = {.kind = kind, .count = count, .id = after};
+	struct cmd c = {.kind = kind, .id = after, .as.read.count = count};
 	rig_append(r, r->link, rig_master(r, r->names.lbs_slot), &c, node);
 }
 
@@ -153,7 +155,7 @@ static void prepare(struct rig *r, const char *node)
 	static const enum cmd_kind kinds[] = {
 		CMD_TAKE, CMD_DONE, CMD_TAKE_MANY, CMD_DONE_MANY, CMD_UNLOCK, CMD_REQUEUE};
 	struct item none = {.id = {1, 1}, .name = "stream-0000-00000000000000000000"};
-	append_read(r, CMD_GROUP_CREATE, none.id, 0, node);
+	rig_append(r, r->link, rig_master(r, r->names.lbs_slot), &(struct cmd){.kind = CMD_GROUP_CREATE}, node);
 	void *x;
 	redisGetReply(r->link[rig_master(r, r->names.lbs_slot)], &x); /* BUSYGROUP is fine */
 	freeReplyObject(x);
@@ -162,8 +164,10 @@ static void prepare(struct rig *r, const char *node)
 			const struct cmd_entry entry = {{none.name, RIG_NAME}, none.id};
 			struct cmd c = command_of(r, kinds[i], &none);
 			c.use_eval = true;
-			c.many = &entry;
-			c.n_many = 1;
+			if (kinds[i] == CMD_TAKE_MANY || kinds[i] == CMD_DONE_MANY) {
+				c.as.many.v = &entry;
+				c.as.many.n = 1;
+			}
 			rig_append(r, r->link, m, &c, node);
 			redisGetReply(r->link[m],
 				&x); /* MOVED on the others: they have loaded it all the same, or never need it */
@@ -252,7 +256,7 @@ static struct item *make_locks(struct rig *r, uint32_t n)
 		v[i].id = (struct entry_id){1700000000000, i};
 		rig_name(v[i].name, 0, i);
 		struct cmd c = command_of(r, CMD_LOCK, &v[i]);
-		c.ttl_ms = 600000;
+		c.as.lock.ttl_ms = 600000;
 		int m = master_of(r, CMD_LOCK, &v[i]);
 		rig_append(r, r->link, m, &c, me);
 		if (i % 1000 == 999 || i == n - 1)
@@ -360,7 +364,7 @@ static void follow(struct rig *r, int fd)
 	load_scripts(r, me);
 	int lbs = rig_master(r, r->names.lbs_slot);
 	for (;;) {
-		struct cmd c = {.kind = CMD_READ, .count = BATCH, .block_ms = 2000};
+		struct cmd c = {.kind = CMD_READ, .as.read.count = BATCH, .as.read.block_ms = 2000};
 		rig_append(r, reader, lbs, &c, me);
 		if (!take_entries(rig_reply(reader[lbs]), b))
 			continue;

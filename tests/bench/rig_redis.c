@@ -53,8 +53,9 @@ void rig_add(struct rig *r, uint32_t run, uint32_t from, uint32_t n)
 		for (uint32_t i = 0; i < chunk; i++) {
 			char name[RIG_NAME + 1];
 			int len = rig_name(name, run, from + done + i);
-			struct cmd c = {
-				.kind = CMD_ADD, .stream = {name, (size_t)len}, .info = {"{\"rate\":48000}", 14}};
+			struct cmd c = {.kind = CMD_ADD,
+				.stream = {name, (size_t)len},
+				.as.add.info = {"{\"rate\":48000}", 14}};
 			rig_append(r, r->link, m, &c, "bench");
 		}
 		for (uint32_t i = 0; i < chunk; i++)

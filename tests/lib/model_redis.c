@@ -111,8 +111,8 @@ static void exec_set(struct model_redis *m, const struct cmd *c, const struct co
 		return;
 	if (!l)
 		l = lock_add(m, c->stream, c->id);
-	lock_set_value(l, c->value);
-	heap_set(&m->expiries, &l->expiry, m->now + c->ttl_ms);
+	lock_set_value(l, c->as.lock.value);
+	heap_set(&m->expiries, &l->expiry, m->now + c->as.lock.ttl_ms);
 	out->kind = REPLY_OK;
 }
 
@@ -134,7 +134,7 @@ static void exec_get(struct model_redis *m, const struct cmd *c, const struct co
 	(void)me;
 	struct model_lock *l = lock_get(m, c);
 	if (l && c->kind == CMD_RENEW)
-		heap_set(&m->expiries, &l->expiry, m->now + c->ttl_ms);
+		heap_set(&m->expiries, &l->expiry, m->now + c->as.lock.ttl_ms);
 	reply_value(m, l, out);
 }
 
@@ -145,14 +145,14 @@ static void exec_swap(struct model_redis *m, const struct cmd *c, const struct c
 	(void)me;
 	struct model_lock *l = lock_get(m, c);
 	model_int(out, 0);
-	if (!value_is(l, c->expect))
+	if (!value_is(l, c->as.lock.expect))
 		return;
 	if (m->is_oom) {
 		model_error(c, oom_text, out);
 		return;
 	}
-	out->integer = mono_max(l->expiry.at - m->now, c->ttl_ms);
-	lock_set_value(l, c->value);
+	out->integer = mono_max(l->expiry.at - m->now, c->as.lock.ttl_ms);
+	lock_set_value(l, c->as.lock.value);
 	heap_set(&m->expiries, &l->expiry, m->now + out->integer);
 }
 
@@ -162,16 +162,16 @@ static void exec_unlock(struct model_redis *m, const struct cmd *c, const struct
 	(void)names;
 	(void)me;
 	struct model_lock *l = lock_get(m, c);
-	model_int(out, value_is(l, c->value));
+	model_int(out, value_is(l, c->as.lock.value));
 	if (out->integer)
 		lock_drop(m, l);
 }
 
 /* With done, where it has a value: done, but the lock was not ours is 3. */
-void model_unlock(struct model_redis *m, const struct cmd *c, struct reply *out)
+void model_unlock(struct model_redis *m, const struct cmd *c, struct slice value, struct reply *out)
 {
 	struct model_lock *l = lock_get(m, c);
-	if (value_is(l, c->value))
+	if (value_is(l, value))
 		lock_drop(m, l);
 	else if (out->kind == REPLY_INT)
 		out->integer = 3;
@@ -195,7 +195,7 @@ static void exec_node(struct model_redis *m, const struct cmd *c, const struct c
 	(void)me;
 	*out = (struct reply){.kind = REPLY_OK};
 	if (c->kind == CMD_WAIT)
-		model_int(out, c->count);
+		model_int(out, c->as.wait.n_replicas);
 	else if (c->kind == CMD_UNBLOCK)
 		model_int(out, 1);
 	else if (c->kind == CMD_SLOTS || c->kind == CMD_CLUSTER_INFO)
@@ -210,7 +210,7 @@ static void exec_node(struct model_redis *m, const struct cmd *c, const struct c
 		*out = (struct reply){.kind = REPLY_TEXT, .text = {m->events, strlen(m->events)}};
 	else if (c->kind == CMD_CONFIG_SET_EVENTS) {
 		mem_free(m->events);
-		m->events = mem_dup(c->value.p, c->value.len);
+		m->events = mem_dup(c->as.keyspace.flags.p, c->as.keyspace.flags.len);
 	}
 }
 
@@ -298,11 +298,12 @@ void model_redis_exec(struct model_redis *m, const struct cmd *c, const struct c
 		model_error(c, m->fail_text, out);
 		return;
 	}
-	if (c->use_delifeq && !m->has_delifeq) {
+	const bool by_delifeq = c->kind == CMD_UNLOCK && c->as.lock.use_delifeq;
+	if (by_delifeq && !m->has_delifeq) {
 		model_error(c, "ERR unknown command 'DELIFEQ'", out);
 		return;
 	}
-	const bool is_plain = c->use_delifeq || (c->kind == CMD_DEAD_ADD && names->dlq_max_len == 0) ||
+	const bool is_plain = by_delifeq || (c->kind == CMD_DEAD_ADD && names->dlq_max_len == 0) ||
 			      (c->kind == CMD_FEED_DEAD_ADD && names->entries_dlq_max_len == 0);
 	const uint32_t script = rows[c->kind].script && !is_plain ? 1u << rows[c->kind].script : 0;
 	if (script) {

@@ -83,7 +83,7 @@ static struct model_position *position_of(struct model_redis *m, struct slice st
 
 static void token_of(char out[SESSION_TOKEN_CAP], const struct cmd *c)
 {
-	session_token_format(out, c->token);
+	session_token_format(out, c->as.feed.token);
 }
 
 static bool is_mine(const struct model_position *p, const struct cmd *c)
@@ -100,7 +100,7 @@ static bool is_owned(const struct model_position *p)
 
 static bool is_start_at_end(const struct cmd *c)
 {
-	return c->expect.len == 1 && c->expect.p[0] == '$';
+	return c->as.feed.open.start.len == 1 && c->as.feed.open.start.p[0] == '$';
 }
 
 /* A try was counted: the next one waits. Returns how long. */
@@ -134,7 +134,7 @@ static size_t feed_unknown_end(
 		p->died = 0;
 	if (flags & POSITION_REMADE)
 		return more;
-	if (p->run >= 3 || c->was_alone) {
+	if (p->run >= 3 || c->as.feed.open.was_alone) {
 		*counts = true;
 		p->tries++;
 		p->died = 0;
@@ -181,7 +181,7 @@ static void feed_open(struct model_redis *m, const struct cmd *c, struct model_p
 	const bool has_progress = new.run == 2 || new.run == 4;
 	if (!is_mine(p, c) && new.run)
 		flags |= feed_unknown_end(&new, c, flags, has_progress, &counts);
-	new.run = (is_mine(p, c) && has_progress ? 2 : 1) + (c->is_suspect ? 2 : 0);
+	new.run = (is_mine(p, c) && has_progress ? 2 : 1) + (c->as.feed.open.is_suspect ? 2 : 0);
 	if (model_is_refused(m, c, out))
 		return;
 	if (!p) {
@@ -199,7 +199,7 @@ static void feed_open(struct model_redis *m, const struct cmd *c, struct model_p
 		.n = flags,
 		.n_added = p->n_added,
 		.n_lost = n_lost};
-	const int64_t wait_ms = counts ? feed_pause(m, p, &c->pause) : feed_pause_left(m, p);
+	const int64_t wait_ms = counts ? feed_pause(m, p, &c->as.feed.pause) : feed_pause_left(m, p);
 	const size_t next = s ? model_stream_find(s, entry_id_next(p->pos)) : 0;
 	if (wait_ms > 0 && s && next < s->n) {
 		out->wait_ms = wait_ms;
@@ -226,15 +226,15 @@ static void feed_ack(struct model_redis *m, const struct cmd *c, struct reply *o
 		model_int(out, is_owned(p) ? -1 : -3);
 	} else if (entry_id_cmp(c->id, p->pos) <= 0) {
 		model_int(out, 0);
-	} else if (c->check && s && entry_id_cmp(c->id, s->last) > 0) {
+	} else if (c->as.feed.ack.check && s && entry_id_cmp(c->id, s->last) > 0) {
 		model_int(out, -2);
 	} else if (!model_is_refused(m, c, out)) {
 		p->pos = c->id;
-		p->n_added = c->retry;
+		p->n_added = c->as.feed.ack.n_added;
 		p->tries = 0;
 		p->has_pause = false;
 		p->run = p->run >= 3 ? 4 : 2;
-		while (c->trim && s && s->n && entry_id_cmp(s->v[0].id, c->id) <= 0)
+		while (c->as.feed.ack.trim && s && s->n && entry_id_cmp(s->v[0].id, c->id) <= 0)
 			model_stream_delete(s, s->v[0].id);
 		model_int(out, 1);
 	}
@@ -248,8 +248,8 @@ static void feed_fail(struct model_redis *m, const struct cmd *c, struct reply *
 	} else if (!is_mine(p, c)) {
 		*out = (struct reply){.kind = REPLY_NIL};
 	} else if (!model_is_refused(m, c, out)) {
-		p->tries = c->retry;
-		const int64_t wait_ms = feed_pause(m, p, &c->pause);
+		p->tries = c->as.feed.fail.n_tries;
+		const int64_t wait_ms = feed_pause(m, p, &c->as.feed.pause);
 		*out = (struct reply){
 			.kind = REPLY_POSITION, .id = p->pos, .integer = p->tries, .wait_ms = wait_ms, .n_added = -1};
 	}
@@ -263,7 +263,7 @@ static void feed_close(struct model_redis *m, const struct cmd *c, struct reply 
 		model_int(out, 0);
 		return;
 	}
-	if (c->end == FEED_END_DELETE && (!s || model_stream_find(s, entry_id_next(p->pos)) == s->n)) {
+	if (c->as.feed.close.end == FEED_END_DELETE && (!s || model_stream_find(s, entry_id_next(p->pos)) == s->n)) {
 		char *key = stream_key(c->stream);
 		model_stream_drop(m, key);
 		mem_free(key);
@@ -271,15 +271,15 @@ static void feed_close(struct model_redis *m, const struct cmd *c, struct reply 
 		model_int(out, 2);
 		return;
 	}
-	if (c->end == FEED_END_DEATH && p->run) {
+	if (c->as.feed.close.end == FEED_END_DEATH && p->run) {
 		if (model_is_refused(m, c, out))
 			return;
 		p->tries++;
-		feed_pause(m, p, &c->pause);
+		feed_pause(m, p, &c->as.feed.pause);
 	}
 	p->run = p->died = 0;
-	if (c->end == FEED_END_DONE || c->end == FEED_END_DELETE)
-		p->expires_at = m->now + c->ttl_ms;
+	if (c->as.feed.close.end == FEED_END_DONE || c->as.feed.close.end == FEED_END_DELETE)
+		p->expires_at = m->now + c->as.feed.close.ttl_ms;
 	model_int(out, 1);
 }
 
@@ -320,7 +320,7 @@ static void feed_read(struct model_redis *m, const struct cmd *c, struct reply *
 	const struct model_stream *s = data_of(m, c->stream, false);
 	const size_t first = s ? model_stream_find(s, entry_id_next(c->id)) : 0;
 	size_t n = s ? s->n - first : 0;
-	n = n > (size_t)c->count ? (size_t)c->count : n;
+	n = n > (size_t)c->as.read.count ? (size_t)c->as.read.count : n;
 	struct fake_entry *fakes = mem_alloc((n + 1) * sizeof *fakes);
 	redisReply **list = mem_alloc((n + 1) * sizeof(redisReply *));
 	for (size_t i = 0; i < n; i++) {
@@ -369,20 +369,21 @@ static void feed_dead_add(struct model_redis *m, const struct cmd *c, const stru
 {
 	if (model_is_refused(m, c, out))
 		return;
-	const size_t n_old = c->fields ? c->fields->n : 0;
+	const size_t n_old = c->as.dead.fields ? c->as.dead.fields->n : 0;
 	struct field *f = model_fields_room(m, n_old + 7);
 	char id[COMMAND_ID_CAP], at[24], tries[24];
 	size_t n = 0;
 	for (size_t i = 0; i < n_old; i++)
-		if (!is_own_field(c->fields->v[i].name))
-			f[n++] = c->fields->v[i];
+		if (!is_own_field(c->as.dead.fields->v[i].name))
+			f[n++] = c->as.dead.fields->v[i];
 	command_id_format(id, c->id);
-	snprintf(at, sizeof at, "%lld", (long long)c->now_ms);
-	snprintf(tries, sizeof tries, "%lld", (long long)c->retry);
-	const struct slice error = {c->error.p, c->error.len < COMMAND_ERROR_MAX ? c->error.len : COMMAND_ERROR_MAX};
+	snprintf(at, sizeof at, "%lld", (long long)c->as.dead.now_ms);
+	snprintf(tries, sizeof tries, "%lld", (long long)c->as.dead.n_tries);
+	const struct slice error = {c->as.dead.error.p,
+		c->as.dead.error.len < COMMAND_ERROR_MAX ? c->as.dead.error.len : COMMAND_ERROR_MAX};
 	f[n++] = (struct field){text_slice("_dlq_stream"), c->stream};
 	f[n++] = (struct field){text_slice("_orig_id"), text_slice(id)};
-	f[n++] = (struct field){text_slice("_dlq_reason"), text_slice(dead_reason_name(c->reason))};
+	f[n++] = (struct field){text_slice("_dlq_reason"), text_slice(dead_reason_name(c->as.dead.reason))};
 	f[n++] = (struct field){text_slice("_dlq_error"), error.p ? error : text_slice("")};
 	f[n++] = (struct field){text_slice("_dlq_at"), text_slice(at)};
 	f[n++] = (struct field){text_slice("_dlq_node"), text_slice(me)};

@@ -28,15 +28,15 @@ void model_ghosts(struct model_redis *m, const struct cmd *c, const struct comma
 	*out = (struct reply){.kind = REPLY_PENDING};
 	if (!s || !s->group)
 		return;
-	if (c->value.len == 1 && *c->value.p == '$') {
+	if (c->as.ghosts.only_last) {
 		out->id = s->delivered;
 		return;
 	}
 	const size_t waiting = names->same_stream == SAME_STREAM_COALESCE ? 0 : model_redis_n_parked(m, names);
 	if (s->n == s->n_pel + waiting)
 		return;
-	struct pending_row *rows = ghost_rows(m, (size_t)c->count);
-	size_t i = model_stream_find(s, c->id), left = (size_t)c->count;
+	struct pending_row *rows = ghost_rows(m, (size_t)c->as.ghosts.count);
+	size_t i = model_stream_find(s, c->id), left = (size_t)c->as.ghosts.count;
 	for (; left > 0 && i < s->n && entry_id_cmp(s->v[i].id, s->delivered) <= 0; i++, left--)
 		if (is_ghost(m, s, names, &s->v[i]))
 			rows[out->n++] = (struct pending_row){.id = s->v[i].id, .consumer = {"", 0}};

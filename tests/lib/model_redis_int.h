@@ -106,7 +106,7 @@ bool model_finish(struct model_redis *m, struct model_stream *s, const struct cm
 	const struct entry_id *new, struct entry_id *next);
 bool model_advance(struct model_redis *m, const struct command_names *names, struct slice stream, const char *heir,
 	struct entry_id than, struct entry_id *next);
-void model_unlock(struct model_redis *m, const struct cmd *c, struct reply *out);
+void model_unlock(struct model_redis *m, const struct cmd *c, struct slice value, struct reply *out);
 bool model_nothing_waits(struct model_redis *m, const struct command_names *names);
 bool model_alive(struct model_redis *m, const struct command_names *names, struct entry_id id);
 /* The stream's entry takes it, waits or is merged: out->integer, or refused. */

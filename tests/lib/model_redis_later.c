@@ -257,8 +257,8 @@ struct field_list *model_marked(
 	for (size_t i = 0; i < counted->n; i++)
 		if (counted->v[i].name.len != 8 || memcmp(counted->v[i].name.p, "_suspect", 8) != 0)
 			f[n++] = counted->v[i];
-	if (c->is_suspect)
-		f[n++] = (struct field){{"_suspect", 8}, {c->was_alone ? "2" : "1", 1}};
+	if (c->as.requeue.is_suspect)
+		f[n++] = (struct field){{"_suspect", 8}, {c->as.requeue.was_alone ? "2" : "1", 1}};
 	struct field_list *out = reply_copy_fields(f, n);
 	mem_free(counted);
 	return out;
@@ -380,8 +380,8 @@ void model_take_stream(struct model_redis *m, struct model_stream *s, const stru
 	if (is_busy || older) {
 		bool merges = names->same_stream == SAME_STREAM_COALESCE && is_busy;
 		bool is_gone = merges && !model_stream_get(s, c->id); /* deleted: nothing to merge */
-		out->integer = c->only_look || !merges ? 2 : is_gone ? 0 : 4;
-		if (c->only_look)
+		out->integer = c->as.take.only_look || !merges ? 2 : is_gone ? 0 : 4;
+		if (c->as.take.only_look)
 			return;
 		if (is_gone) {
 			m->is_dirty = true;
@@ -460,7 +460,7 @@ void model_sift(struct model_redis *m, const struct cmd *c, const struct command
 	struct reply *out)
 {
 	struct model_stream *s = model_group_of(m, c, names, out);
-	if (c->count == 0) { /* that the group is gone is for others to say */
+	if (c->as.read.count == 0) { /* that the group is gone is for others to say */
 		*out = (struct reply){.kind = REPLY_ENTRIES, .entries = model_batch_new(COMMAND_LOOK_PAGE)};
 		if (s)
 			model_look(m, s, names, out);
@@ -468,10 +468,10 @@ void model_sift(struct model_redis *m, const struct cmd *c, const struct command
 	}
 	if (!s)
 		return;
-	struct entry_batch *b = model_batch_new((size_t)c->count);
+	struct entry_batch *b = model_batch_new((size_t)c->as.read.count);
 	*out = (struct reply){.kind = REPLY_ENTRIES, .entries = b};
-	const struct slice who = c->consumer.p ? c->consumer : (struct slice){me, strlen(me)};
-	for (int left = COMMAND_SIFT_BUDGET; left > 0 && b->n < (size_t)c->count; left--) {
+	const struct slice who = slice_str(me);
+	for (int left = COMMAND_SIFT_BUDGET; left > 0 && b->n < (size_t)c->as.read.count; left--) {
 		const size_t next = model_stream_find(s, entry_id_next(s->delivered));
 		if (next >= s->n)
 			return;
@@ -505,12 +505,12 @@ void model_later(struct model_redis *m, const struct cmd *c, const struct comman
 		return;
 	}
 	char count[24];
-	snprintf(count, sizeof count, "%lld", (long long)c->retry);
+	snprintf(count, sizeof count, "%lld", (long long)c->as.requeue.retry);
 	struct model_delayed d = {.id = c->id,
-		.due = m->now + c->delay_ms,
+		.due = m->now + c->as.requeue.delay_ms,
 		.stream = slice_copy(c->stream),
 		.fields = model_marked(m, e->fields, count, c)};
-	snprintf(d.why, sizeof d.why, "%s", c->why ? c->why : "");
+	snprintf(d.why, sizeof d.why, "%s", c->as.requeue.why ? c->as.requeue.why : "");
 	struct model_waits *w = waits_of(m, names);
 	struct model_delayed *old = delayed_get(w, c->id);
 	if (old)
@@ -590,7 +590,7 @@ void model_due(struct model_redis *m, const struct cmd *c, const struct command_
 	(void)me;
 	struct model_waits *w = waits_of(m, names);
 	struct reply r = {.kind = REPLY_COUNTS};
-	while (w->n_delayed && w->delayed[0].due <= m->now && r.counts[DUE_MOVED] < c->count) {
+	while (w->n_delayed && w->delayed[0].due <= m->now && r.counts[DUE_MOVED] < c->as.due.count) {
 		struct entry_id id;
 		if (!move_back(m, c, names, &w->delayed[0], &id)) {
 			model_oom(c, out);
@@ -598,7 +598,7 @@ void model_due(struct model_redis *m, const struct cmd *c, const struct command_
 		}
 		r.counts[DUE_MOVED]++;
 	}
-	r.counts[DUE_POSITION] = c->position < (int64_t)w->n_parked ? c->position : 0;
+	r.counts[DUE_POSITION] = c->as.due.position < (int64_t)w->n_parked ? c->as.due.position : 0;
 	wake_up(m, names, &r);
 	r.counts[DUE_WAIT_MS] = w->n_delayed ? mono_max(0, w->delayed[0].due - m->now) : -1;
 	r.counts[DUE_DELAYED] = (int64_t)w->n_delayed;
@@ -617,7 +617,7 @@ void model_add_later(struct model_redis *m, const struct cmd *c, const struct co
 	}
 	struct model_waits *w = waits_of(m, names);
 	struct model_delayed d = {.id = {(uint64_t)m->now, 4294967296},
-		.due = c->at_ms ? c->at_ms : m->now + c->delay_ms,
+		.due = c->as.add.at_ms ? c->as.add.at_ms : m->now + c->as.add.delay_ms,
 		.stream = slice_copy(c->stream)};
 	if (m->n_next) {
 		d.id = model_new_id(m, NULL);
@@ -625,9 +625,9 @@ void model_add_later(struct model_redis *m, const struct cmd *c, const struct co
 		while (delayed_get(w, d.id))
 			d.id.seq++;
 	}
-	snprintf(d.why, sizeof d.why, "%s", c->why ? c->why : "");
-	if (c->fields) {
-		d.fields = reply_copy_fields(c->fields->v, c->fields->n);
+	snprintf(d.why, sizeof d.why, "%s", c->as.add.why ? c->as.add.why : "");
+	if (c->as.add.fields) {
+		d.fields = reply_copy_fields(c->as.add.fields->v, c->as.add.fields->n);
 	} else {
 		struct buf json;
 		buf_init(&json);

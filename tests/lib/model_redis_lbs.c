@@ -36,11 +36,6 @@ bool model_is_refused(struct model_redis *m, const struct cmd *c, struct reply *
 	return false;
 }
 
-static struct slice slice_str(const char *s)
-{
-	return (struct slice){s, strlen(s)};
-}
-
 static bool slice_is(struct slice s, const char *text)
 {
 	return s.len == strlen(text) && memcmp(s.p, text, s.len) == 0;
@@ -59,7 +54,7 @@ void model_group_create_cmd(struct model_redis *m, const struct cmd *c, const st
 	if (model_is_refused(m, c, out))
 		return;
 	struct model_stream *s = model_stream_of(m, names->lbs, true);
-	const struct slice start = c->value.p ? c->value : slice_str(names->group_start);
+	const struct slice start = c->as.group.start.p ? c->as.group.start : slice_str(names->group_start);
 	struct entry_id id = {0, 0};
 	if (slice_is(start, "$"))
 		id = s->last;
@@ -100,7 +95,7 @@ void model_read(struct model_redis *m, const struct cmd *c, const struct command
 	if (!s)
 		return;
 	const size_t first = model_stream_find(s, entry_id_next(s->delivered));
-	const size_t n = limit(c->count, s->n - first);
+	const size_t n = limit(c->as.read.count, s->n - first);
 	struct entry_batch *b = model_batch_new(n);
 	*out = (struct reply){.kind = REPLY_ENTRIES, .entries = b};
 	if (n == 0)
@@ -123,7 +118,7 @@ void model_read_own(struct model_redis *m, const struct cmd *c, const struct com
 		return;
 	const uint32_t consumer = model_group_consumer(s, me, strlen(me));
 	s->consumers[consumer].seen = m->now;
-	const size_t most = limit(c->count, s->consumers[consumer].n_pending);
+	const size_t most = limit(c->as.read.count, s->consumers[consumer].n_pending);
 	struct entry_batch *b = model_batch_new(most);
 	for (size_t i = model_pel_find(s, entry_id_next(c->id)); i < s->n_pel && b->n < most; i++) {
 		struct model_pel_row *p = &s->pel[i];
@@ -204,7 +199,7 @@ void model_take(struct model_redis *m, const struct cmd *c, const struct command
 		return;
 	const struct model_pel_row *p = model_pel_get(s, c->id);
 	model_int(out, 0);
-	if (!p || !is_of(s, p, c->consumer.p ? c->consumer : slice_str(me)))
+	if (!p || !is_of(s, p, c->as.take.consumer.p ? c->as.take.consumer : slice_str(me)))
 		return;
 	out->integer = 1;
 	if (has_registry(c, names) && !is_registered(m, c, names))
@@ -233,16 +228,16 @@ void model_done(struct model_redis *m, const struct cmd *c, const struct command
 	if (!s)
 		return;
 	const struct model_pel_row *p = model_pel_get(s, c->id);
-	const bool anybodys = c->kind == CMD_ACK_DEL && !c->consumer.p;
+	const bool anybodys = c->kind == CMD_ACK_DEL && !c->as.done.consumer.p;
 	struct entry_id next = {0, 0};
-	m->heir = c->kind == CMD_DONE && c->is_heir ? me : NULL;
-	model_int(out, p && (anybodys || is_of(s, p, c->consumer.p ? c->consumer : slice_str(me))));
+	m->heir = c->kind == CMD_DONE && c->as.done.is_heir ? me : NULL;
+	model_int(out, p && (anybodys || is_of(s, p, c->as.done.consumer.p ? c->as.done.consumer : slice_str(me))));
 	if (!out->integer && !p && is_registered(m, c, names) && !model_alive(m, names, c->id))
 		model_advance(m, names, c->stream, NULL, c->id, &next);
 	else if (out->integer && model_finish(m, s, c, names, NULL, &next))
 		*out = (struct reply){.kind = REPLY_ID, .id = next};
-	if (c->kind == CMD_DONE && c->value.len && (out->kind == REPLY_ID || out->integer == 1))
-		model_unlock(m, c, out);
+	if (c->kind == CMD_DONE && c->as.done.lock_value.len && (out->kind == REPLY_ID || out->integer == 1))
+		model_unlock(m, c, c->as.done.lock_value, out);
 }
 
 /* ---- many at once: what is simple first, then the rest one by one */
@@ -251,9 +246,11 @@ static struct cmd one_of(const struct cmd *c, size_t i)
 {
 	struct cmd one = *c;
 	one.kind = c->kind == CMD_TAKE_MANY ? CMD_TAKE : CMD_DONE;
-	one.only_look = false;
-	one.stream = c->many[i].stream;
-	one.id = c->many[i].id;
+	one.stream = c->as.many.v[i].stream;
+	one.id = c->as.many.v[i].id;
+	one.as = (union cmd_payload){0};
+	if (one.kind == CMD_DONE)
+		one.as.done = (struct cmd_done){.is_heir = c->as.many.is_heir, .lock_value = c->as.many.lock_value};
 	return one;
 }
 
@@ -262,8 +259,8 @@ enum way { WAY_SLOW, WAY_FAST, WAY_WRITES };
 static bool came_before(const struct cmd *c, const enum way *ways, size_t i)
 {
 	for (size_t k = 0; k < i; k++)
-		if (ways[k] == WAY_WRITES && c->many[k].stream.len == c->many[i].stream.len &&
-			memcmp(c->many[k].stream.p, c->many[i].stream.p, c->many[i].stream.len) == 0)
+		if (ways[k] == WAY_WRITES && c->as.many.v[k].stream.len == c->as.many.v[i].stream.len &&
+			memcmp(c->as.many.v[k].stream.p, c->as.many.v[i].stream.p, c->as.many.v[i].stream.len) == 0)
 			return true;
 	return false;
 }
@@ -273,7 +270,7 @@ static enum way way_of(struct model_redis *m, struct model_stream *s, const stru
 {
 	const struct cmd one = one_of(c, i);
 	const struct model_pel_row *p = model_pel_get(s, one.id);
-	if (!p || !is_of(s, p, c->consumer.p ? c->consumer : slice_str(me)))
+	if (!p || !is_of(s, p, slice_str(me)))
 		return WAY_SLOW;
 	const bool is_calm = !has_registry(&one, names) || model_nothing_waits(m, names);
 	if (one.kind == CMD_DONE)
@@ -290,20 +287,20 @@ static void many(struct model_redis *m, const struct cmd *c, const struct comman
 	struct model_stream *s = model_group_of(m, c, names, out);
 	enum way ways[CMD_MANY_MAX];
 	bool writes = false;
-	for (size_t i = 0; s && i < c->n_many; i++) {
+	for (size_t i = 0; s && i < c->as.many.n; i++) {
 		ways[i] = way_of(m, s, c, names, me, ways, i);
 		writes = writes || ways[i] == WAY_WRITES;
 	}
 	if (!s || (writes && model_is_refused(m, c, out)))
 		return;
 	for (int slow = 0; slow < 2; slow++) {
-		for (size_t i = 0; i < c->n_many; i++) {
+		for (size_t i = 0; i < c->as.many.n; i++) {
 			const struct cmd one = one_of(c, i);
 			if ((ways[i] == WAY_SLOW) == (bool)slow)
 				(one.kind == CMD_TAKE ? model_take : model_done)(m, &one, names, me, &m->many[i]);
 		}
 	}
-	*out = (struct reply){.kind = REPLY_MANY, .many = m->many, .n = c->n_many};
+	*out = (struct reply){.kind = REPLY_MANY, .many = m->many, .n = c->as.many.n};
 }
 
 void model_take_many(struct model_redis *m, const struct cmd *c, const struct command_names *names, const char *me,
@@ -327,7 +324,10 @@ const struct model_entry *model_movable(struct model_redis *m, struct model_stre
 		return NULL;
 	}
 	model_int(out, 0);
-	if ((c->consumer.len && !is_of(s, p, c->consumer)) || idle_since(m, p->delivered) < c->min_idle_ms)
+	const bool is_dead = c->kind == CMD_DEAD;
+	const struct slice consumer = is_dead ? c->as.dead.consumer : c->as.requeue.consumer;
+	const int64_t min_idle_ms = is_dead ? c->as.dead.min_idle_ms : c->as.requeue.min_idle_ms;
+	if ((consumer.len && !is_of(s, p, consumer)) || idle_since(m, p->delivered) < min_idle_ms)
 		return NULL;
 	const struct model_entry *e = model_stream_get(s, c->id);
 	if (!e) {
@@ -355,7 +355,7 @@ void model_requeue(struct model_redis *m, const struct cmd *c, const struct comm
 	if (!e || model_is_refused(m, c, out))
 		return;
 	char count[24];
-	snprintf(count, sizeof count, "%lld", (long long)c->retry);
+	snprintf(count, sizeof count, "%lld", (long long)c->as.requeue.retry);
 	const struct entry_id id = model_new_id(m, s);
 	model_stream_append(s, id, model_marked(m, e->fields, count, c));
 	model_finish(m, s, c, names, &id, NULL);
@@ -378,12 +378,12 @@ static struct entry_id add_dead(struct model_redis *m, const struct cmd *c, cons
 		if (!is_dead_field(from->v[i].name))
 			f[n++] = from->v[i];
 	char at[24], id_text[COMMAND_ID_CAP];
-	snprintf(at, sizeof at, "%lld", (long long)c->now_ms);
+	snprintf(at, sizeof at, "%lld", (long long)c->as.dead.now_ms);
 	command_id_format(id_text, c->id);
-	struct slice error = c->error.p ? c->error : slice_str("");
+	struct slice error = c->as.dead.error.p ? c->as.dead.error : slice_str("");
 	if (error.len > COMMAND_ERROR_MAX)
 		error.len = COMMAND_ERROR_MAX;
-	f[n++] = (struct field){slice_str("_dlq_reason"), slice_str(dead_reason_name(c->reason))};
+	f[n++] = (struct field){slice_str("_dlq_reason"), slice_str(dead_reason_name(c->as.dead.reason))};
 	f[n++] = (struct field){slice_str("_dlq_at"), slice_str(at)};
 	f[n++] = (struct field){slice_str("_dlq_node"), slice_str(me)};
 	f[n++] = (struct field){slice_str("_dlq_error"), error};
@@ -418,7 +418,7 @@ void model_dead_add(struct model_redis *m, const struct cmd *c, const struct com
 	size_t trimmed;
 	if (model_is_refused(m, c, out))
 		return;
-	*out = (struct reply){.kind = REPLY_ID, .id = add_dead(m, c, names, me, c->fields, &trimmed)};
+	*out = (struct reply){.kind = REPLY_ID, .id = add_dead(m, c, names, me, c->as.dead.fields, &trimmed)};
 	out->n = trimmed;
 }
 
@@ -431,7 +431,7 @@ void model_pending_cmd(struct model_redis *m, const struct cmd *c, const struct 
 	const struct model_stream *s = model_group_of(m, c, names, out);
 	if (!s)
 		return;
-	const size_t most = c->count > 0 ? limit(c->count, s->n_pel) : 0;
+	const size_t most = c->as.pending.count > 0 ? limit(c->as.pending.count, s->n_pel) : 0;
 	if (most > m->pending_cap) {
 		m->pending = mem_grow(m->pending, most, sizeof *m->pending);
 		m->pending_cap = most;
@@ -439,7 +439,8 @@ void model_pending_cmd(struct model_redis *m, const struct cmd *c, const struct 
 	size_t n = 0;
 	for (size_t i = model_pel_find(s, c->id); i < s->n_pel && n < most; i++) {
 		const struct model_pel_row *p = &s->pel[i];
-		if ((c->consumer.p && !is_of(s, p, c->consumer)) || idle_since(m, p->delivered) < c->min_idle_ms)
+		if ((c->as.pending.consumer.p && !is_of(s, p, c->as.pending.consumer)) ||
+			idle_since(m, p->delivered) < c->as.pending.min_idle_ms)
 			continue;
 		m->pending[n++] = (struct pending_row){
 			.id = p->id,
@@ -510,7 +511,7 @@ void model_dlq_range(struct model_redis *m, const struct cmd *c, const struct co
 	(void)me;
 	const struct model_stream *s = model_stream_of(m, names->dlq, false);
 	const size_t first = s ? model_stream_find(s, c->id) : 0;
-	const size_t n = s && c->count > 0 ? limit(c->count, s->n - first) : 0;
+	const size_t n = s && c->as.read.count > 0 ? limit(c->as.read.count, s->n - first) : 0;
 	struct entry_batch *b = model_batch_new(n);
 	while (b->n < n) {
 		model_read_entry(&s->v[first + b->n], true, &b->v[b->n]);
@@ -534,8 +535,8 @@ void model_input(struct buf *json, const struct cmd *c)
 	buf_str(json, "{\"DataStreamName\":");
 	buf_json_str(json, c->stream.p, c->stream.len);
 	buf_str(json, ",\"Info\":");
-	if (c->info.p)
-		buf_add(json, c->info.p, c->info.len);
+	if (c->as.add.info.p)
+		buf_add(json, c->as.add.info.p, c->as.add.info.len);
 	else
 		buf_str(json, "{}");
 	buf_str(json, "}");
@@ -563,6 +564,6 @@ void model_replay(struct model_redis *m, const struct cmd *c, const struct comma
 		return;
 	*out = (struct reply){
 		.kind = REPLY_ID,
-		.id = model_redis_add_fields(m, names, c->fields->v, c->fields->n, m->now - m->offset),
+		.id = model_redis_add_fields(m, names, c->as.add.fields->v, c->as.add.fields->n, m->now - m->offset),
 	};
 }

@@ -82,8 +82,8 @@ void model_forget(struct model_redis *m, const struct cmd *c, const struct comma
 	if (!s)
 		return;
 	char consumer[300];
-	snprintf(consumer, sizeof consumer, "%.*s", (int)c->consumer.len, c->consumer.p);
-	if (!model_consumer_forget(s, consumer, m->now - c->min_idle_ms)) {
+	snprintf(consumer, sizeof consumer, "%.*s", (int)c->as.forget.consumer.len, c->as.forget.consumer.p);
+	if (!model_consumer_forget(s, consumer, m->now - c->as.forget.min_idle_ms)) {
 		model_int(out, 0);
 		return;
 	}

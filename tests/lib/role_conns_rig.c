@@ -143,7 +143,9 @@ void role_conns_rig_send(struct role_conns_rig *r, enum conn_role role, enum cmd
 		.svc = is_reader ? 0 : SERVICE_NONE,
 		.tag = tag,
 		.timeout_ms = COMMAND_TIMEOUT_MS + (is_reader ? BLOCK_MS : 0),
-		.cmd = {.kind = kind, .svc = is_reader ? 0 : SERVICE_NONE, .count = 1, .block_ms = BLOCK_MS}};
+		.cmd = {.kind = kind, .svc = is_reader ? 0 : SERVICE_NONE}};
+	if (is_reader)
+		ef.cmd.as.read = (struct cmd_read){.count = 1, .block_ms = BLOCK_MS};
 	if (!role_conns_send(r->role_conns, &ef, mono_now()))
 		tell(r, "no such connection");
 }

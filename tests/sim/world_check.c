@@ -168,8 +168,8 @@ void check_executed(struct world *w, struct server *s, const struct cmd *c, cons
 {
 	(void)s;
 	if (c->kind == CMD_UNLOCK) {
-		bool is_guard =
-			c->value.len > 8 && memcmp(c->value.p, "recover:", 8) == 0; /* opened again by who closed it */
+		bool is_guard = c->as.lock.value.len > 8 &&
+				memcmp(c->as.lock.value.p, "recover:", 8) == 0; /* opened again by who closed it */
 		if (r->kind == REPLY_INT && r->integer == 1 && !is_guard && !w->has_lost && !w->has_regrouped &&
 			is_pending(w, c->svc, c->id, consumer) && !is_new_again(w, c, consumer))
 			world_fail(w, "P2: the lock of %.*s %llu-%llu is deleted while the entry is pending",
@@ -200,10 +200,10 @@ void check_retry(struct world *w, const struct cmd *c, const struct reply *r, ui
 	bool is_done = r->kind == REPLY_ID || (r->kind == REPLY_INT && r->integer == 1);
 	if (w->o.entries.is_on) /* what counts there is the entry of the data stream */
 		return;
-	if (item >= w->n_items || !is_done || c->retry <= before || w->items[item].may_count || w->has_lost)
+	if (item >= w->n_items || !is_done || c->as.requeue.retry <= before || w->items[item].may_count || w->has_lost)
 		return;
 	world_fail(w, "item %u (%s) has retry %lld after %lld, but nobody failed", item, w->items[item].stream,
-		(long long)c->retry, (long long)before);
+		(long long)c->as.requeue.retry, (long long)before);
 }
 
 /* Who held one stream only is why it ends; among several nobody knows, and with one taken from it that may be why. */

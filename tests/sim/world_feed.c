@@ -230,7 +230,7 @@ static void check_tries(
 	if (r->kind == REPLY_POSITION && !is_heard) { /* counted once more: its owner waits as long as it knows of */
 		k->tries = r->integer;
 	} else if (c->kind == CMD_FEED_CLOSE) {
-		bool is_counted = c->end == FEED_END_DEATH && r->kind == REPLY_INT && r->integer == 1;
+		bool is_counted = c->as.feed.close.end == FEED_END_DEATH && r->kind == REPLY_INT && r->integer == 1;
 		k->tries += is_counted;
 		if (is_counted)
 			must_pause(w, k);
@@ -245,9 +245,9 @@ static void check_open(struct world *w, struct sim_key *k, const struct cmd *c, 
 {
 	if (r->kind != REPLY_POSITION)
 		return;
-	if (entry_id_cmp(c->token, k->token) < 0 && !w->has_lost)
+	if (entry_id_cmp(c->as.feed.token, k->token) < 0 && !w->has_lost)
 		world_fail(w, "E3: %s is opened with a token below its owner's", k->name);
-	k->token = c->token;
+	k->token = c->as.feed.token;
 	if (r->n_lost)
 		world_fail(w, "%lld entries of %s are called lost, but nobody takes any away", (long long)r->n_lost,
 			k->name);
@@ -257,7 +257,7 @@ static void check_open(struct world *w, struct sim_key *k, const struct cmd *c, 
 
 static void check_ack(struct world *w, struct sim_key *k, const struct cmd *c)
 {
-	if (entry_id_cmp(c->token, k->token) < 0 && !w->has_lost)
+	if (entry_id_cmp(c->as.feed.token, k->token) < 0 && !w->has_lost)
 		world_fail(w, "E3: the position of %s is moved with a token below its owner's", k->name);
 	for (uint32_t i = 0; i < k->n; i++) {
 		struct sim_entry *e = &k->v[i];
@@ -274,7 +274,7 @@ static void check_ack(struct world *w, struct sim_key *k, const struct cmd *c)
 static void check_close(struct world *w, struct sim_key *k, const struct cmd *c, const struct reply *r)
 {
 	const struct sim_entry *e = first_open(k);
-	if (r->integer == 1 && c->end == FEED_END_DEATH)
+	if (r->integer == 1 && c->as.feed.close.end == FEED_END_DEATH)
 		blame(k);
 	if (r->integer != 2)
 		return;
@@ -290,7 +290,7 @@ static void check_dead(struct world *w, struct sim_key *k, const struct cmd *c)
 	if (!e)
 		return;
 	e->is_dead = true;
-	if (c->reason == DEAD_MAX_RETRIES && e->n_bad <= w->rules[k->svc].entries.max_retries && !w->has_lost)
+	if (c->as.dead.reason == DEAD_MAX_RETRIES && e->n_bad <= w->rules[k->svc].entries.max_retries && !w->has_lost)
 		world_fail(w, "E5: %s %llu-%llu is a dead letter after %u failures", k->name,
 			(unsigned long long)c->id.ms, (unsigned long long)c->id.seq, e->n_bad);
 }
@@ -313,7 +313,8 @@ void feed_executed(struct world *w, struct chan *by, const struct cmd *c, const 
 		check_dead(w, k, c);
 	if (c->kind == CMD_FEED_ACK && r->kind == REPLY_INT && r->integer == -1)
 		w->n_refused++;
-	if ((c->kind == CMD_FEED_ACK && is_one && c->trim) || (c->kind == CMD_FEED_CLOSE && r->integer == 2))
+	if ((c->kind == CMD_FEED_ACK && is_one && c->as.feed.ack.trim) ||
+		(c->kind == CMD_FEED_CLOSE && r->integer == 2))
 		changed(w, by->server, c->stream, by);
 }
 
@@ -325,10 +326,11 @@ static void unfenced(struct world *w, struct server *s, const struct cmd *c, str
 	struct model_position_view v;
 	if (!model_redis_position(s->model, c->stream, w->now, &v))
 		return;
-	struct cmd as = *c;
-	as.token = (struct entry_id){strtoull(v.token, NULL, 10) / 1000000, strtoull(v.token, NULL, 10) % 1000000};
-	as.use_eval = true;
-	model_redis_exec(s->model, &as, &w->names[c->svc], "x", w->now, r);
+	struct cmd mine = *c;
+	mine.as.feed.token =
+		(struct entry_id){strtoull(v.token, NULL, 10) / 1000000, strtoull(v.token, NULL, 10) % 1000000};
+	mine.use_eval = true;
+	model_redis_exec(s->model, &mine, &w->names[c->svc], "x", w->now, r);
 }
 
 /* After the model has answered. */

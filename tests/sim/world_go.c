@@ -29,8 +29,8 @@ static struct reply ask_lock(struct world *w, const struct go *g, const struct g
 {
 	c.stream = (struct slice){h->stream, strlen(h->stream)};
 	c.id = h->id;
-	c.value = c.value.p ? c.value : (struct slice){g->name, strlen(g->name)};
-	c.ttl_ms = w->o.ttl_ms;
+	c.as.lock.value = c.as.lock.value.p ? c.as.lock.value : (struct slice){g->name, strlen(g->name)};
+	c.as.lock.ttl_ms = w->o.ttl_ms;
 	return ask(w, g, server_of_slot(w, command_lock_slot(c.stream.p, c.stream.len, c.id)), c);
 }
 
@@ -59,7 +59,7 @@ static void read_one(struct world *w, struct go *g)
 			h = &g->holds[i];
 	if (!h)
 		return;
-	struct reply r = ask(w, g, server_of_service(w, g->svc), (struct cmd){.kind = CMD_READ, .count = 1});
+	struct reply r = ask(w, g, server_of_service(w, g->svc), (struct cmd){.kind = CMD_READ, .as.read.count = 1});
 	struct entry_batch *b = r.kind == REPLY_ENTRIES ? r.entries : NULL;
 	if (b && b->n == 1 && b->v[0].problem == ENTRY_GOOD) {
 		const struct entry_in *e = &b->v[0];

@@ -29,27 +29,96 @@ static void keep(char **at, struct slice *s)
 	*at += s->len;
 }
 
+enum { CMD_SLICES = 3 };
+
+/* What a command points to outlives its turn here: its slices. Returns how many. */
+static size_t slices_of(struct cmd *c, struct slice *out[static CMD_SLICES])
+{
+	out[0] = &c->stream;
+	switch ((int)c->kind) {
+	case CMD_LOCK:
+	case CMD_LOCK_SWAP:
+	case CMD_UNLOCK:
+	case CMD_TOMBSTONE:
+		out[1] = &c->as.lock.value;
+		out[2] = &c->as.lock.expect;
+		return 3;
+	case CMD_GROUP_CREATE:
+		out[1] = &c->as.group.start;
+		return 2;
+	case CMD_PENDING:
+		out[1] = &c->as.pending.consumer;
+		return 2;
+	case CMD_TAKE:
+		out[1] = &c->as.take.consumer;
+		return 2;
+	case CMD_DONE:
+	case CMD_ACK_DEL:
+		out[1] = &c->as.done.consumer;
+		out[2] = &c->as.done.lock_value;
+		return 3;
+	case CMD_TAKE_MANY:
+	case CMD_DONE_MANY:
+		out[1] = &c->as.many.lock_value;
+		return 2;
+	case CMD_REQUEUE:
+	case CMD_LATER:
+		out[1] = &c->as.requeue.consumer;
+		out[2] = &c->as.requeue.error;
+		return 3;
+	case CMD_DEAD:
+	case CMD_DEAD_ADD:
+	case CMD_FEED_DEAD_ADD:
+		out[1] = &c->as.dead.consumer;
+		out[2] = &c->as.dead.error;
+		return 3;
+	case CMD_ADD:
+	case CMD_ADD_LATER:
+		out[1] = &c->as.add.info;
+		return 2;
+	case CMD_FORGET:
+		out[1] = &c->as.forget.consumer;
+		return 2;
+	case CMD_FEED_OPEN:
+		out[1] = &c->as.feed.open.start;
+		return 2;
+	case CMD_CONFIG_SET_EVENTS:
+		out[1] = &c->as.keyspace.flags;
+		return 2;
+	default:
+		return 1;
+	}
+}
+
+/* Its fields, of the kinds that have some; else NULL. */
+static const struct field_list **fields_of(struct cmd *c)
+{
+	if (c->kind == CMD_DEAD_ADD || c->kind == CMD_FEED_DEAD_ADD)
+		return &c->as.dead.fields;
+	return c->kind == CMD_REPLAY || c->kind == CMD_ADD_LATER ? &c->as.add.fields : NULL;
+}
+
 static void copy_cmd(struct inflight *f, const struct cmd *c)
 {
 	f->cmd = *c;
-	struct slice *slices[] = {
-		&f->cmd.stream, &f->cmd.value, &f->cmd.expect, &f->cmd.consumer, &f->cmd.error, &f->cmd.info};
-	size_t n = 1;
-	for (size_t i = 0; i < sizeof slices / sizeof *slices; i++)
+	struct slice *slices[CMD_SLICES];
+	size_t n = 1, n_slices = slices_of(&f->cmd, slices);
+	for (size_t i = 0; i < n_slices; i++)
 		n += slices[i]->len;
 	f->text = mem_alloc(n);
 	char *at = f->text;
-	for (size_t i = 0; i < sizeof slices / sizeof *slices; i++)
+	for (size_t i = 0; i < n_slices; i++)
 		keep(&at, slices[i]);
-	if (c->fields)
-		f->cmd.fields = reply_copy_fields(c->fields->v, c->fields->n);
-	if (!c->many)
+	const struct field_list **fields = fields_of(&f->cmd);
+	if (fields && *fields)
+		*fields = reply_copy_fields((*fields)->v, (*fields)->n);
+	if (c->kind != CMD_TAKE_MANY && c->kind != CMD_DONE_MANY)
 		return;
-	f->many = mem_array(c->n_many, sizeof *f->many);
-	f->cmd.many = f->many;
-	for (size_t i = 0; i < c->n_many; i++) {
-		struct slice s = c->many[i].stream;
-		f->many[i] = (struct cmd_entry){{mem_dup(s.p, s.len), s.len}, c->many[i].id};
+	f->many = mem_array(c->as.many.n, sizeof *f->many);
+	f->cmd.as.many.v = f->many;
+	for (size_t i = 0; i < c->as.many.n; i++) {
+		struct slice s = c->as.many.v[i].stream;
+		f->many[i] = (struct cmd_entry){{mem_dup(s.p, s.len), s.len}, c->as.many.v[i].id};
 	}
 }
 
@@ -57,10 +126,12 @@ static void inflight_free(struct world *w, struct event *ev)
 {
 	struct inflight *f = HEAP_OF(struct inflight, ev, ev);
 	(void)w;
-	for (size_t i = 0; f->many && i < f->cmd.n_many; i++)
+	for (size_t i = 0; f->many && i < f->cmd.as.many.n; i++)
 		mem_free((void *)(uintptr_t)f->many[i].stream.p);
 	mem_free(f->many);
-	mem_free((void *)(uintptr_t)f->cmd.fields);
+	const struct field_list **fields = fields_of(&f->cmd);
+	if (fields)
+		mem_free((void *)(uintptr_t)*fields);
 	mem_free(f->text);
 	mem_free(f);
 }
@@ -222,7 +293,7 @@ static void run_later_add(struct world *w, struct event *ev)
 {
 	struct later_add *a = HEAP_OF(struct later_add, ev, ev);
 	struct reply r;
-	struct cmd add = {.kind = CMD_REPLAY, .svc = a->svc, .fields = a->fields};
+	struct cmd add = {.kind = CMD_REPLAY, .svc = a->svc, .as.add.fields = a->fields};
 	model_redis_exec(a->server->model, &add, &w->names[add.svc], "x", w->now, &r);
 	server_served(w, a->server);
 	later_add_free(w, ev);
@@ -240,6 +311,7 @@ static bool acked_first(struct world *w, struct inflight *f, const char *consume
 	out->entries = NULL;
 	struct cmd ack = f->cmd;
 	ack.kind = CMD_ACK_DEL;
+	ack.as = (union cmd_payload){.done.consumer = f->cmd.as.requeue.consumer};
 	ack.use_eval = true;
 	model_redis_exec(s->model, &ack, &w->names[ack.svc], consumer, w->now, out);
 	if (out->kind == REPLY_INT && out->integer == 1 && b && b->n) {
@@ -308,8 +380,8 @@ static void execute(struct world *w, struct inflight *f, struct reply *r)
 	const struct command_names *names = f->cmd.svc < w->o.n_services ? &w->names[f->cmd.svc] : NULL;
 	uint32_t item = touches_entry(f->cmd.kind) && names ? item_of_entry(w, f->cmd.svc, f->cmd.id) : WORLD_ITEMS;
 	uint32_t items[CMD_MANY_MAX];
-	for (size_t i = 0; f->cmd.kind == CMD_DONE_MANY && names && i < f->cmd.n_many; i++)
-		items[i] = item_of_entry(w, f->cmd.svc, f->cmd.many[i].id);
+	for (size_t i = 0; f->cmd.kind == CMD_DONE_MANY && names && i < f->cmd.as.many.n; i++)
+		items[i] = item_of_entry(w, f->cmd.svc, f->cmd.as.many.v[i].id);
 	if (w->o.bug == BUG_DUE_FORGETS_FIRST && f->cmd.kind == CMD_DUE)
 		forget_due(w, f);
 	if (w->o.bug == BUG_WISH_DROPPED && (f->cmd.kind == CMD_DONE || f->cmd.kind == CMD_DONE_MANY))
@@ -317,8 +389,8 @@ static void execute(struct world *w, struct inflight *f, struct reply *r)
 	bool is_own = names && (f->cmd.kind == CMD_REQUEUE || f->cmd.kind == CMD_LATER) &&
 		      model_redis_is_pending(s->model, names, f->cmd.id, consumer);
 	int64_t before = is_own ? retry_of(s, names, f->cmd.id) : 0;
-	if (w->o.bug == BUG_SUSPECT_COUNTED && is_own && f->cmd.is_suspect)
-		f->cmd.retry = before + 1;
+	if (w->o.bug == BUG_SUSPECT_COUNTED && is_own && f->cmd.as.requeue.is_suspect)
+		f->cmd.as.requeue.retry = before + 1;
 	if (w->o.bug == BUG_LEFT_FOR_EVER && f->cmd.kind == CMD_BACK)
 		*r = (struct reply){.kind = REPLY_INT, .integer = 1};
 	else if (w->o.bug == BUG_DEAD_LATER && f->cmd.kind == CMD_FEED_DEAD_ADD) /* never, as it happens */
@@ -336,7 +408,7 @@ static void execute(struct world *w, struct inflight *f, struct reply *r)
 		check_executed(w, s, &f->cmd, r, consumer, item);
 	bool has_added = r->kind == REPLY_ID || (r->kind == REPLY_COUNTS && r->counts[DUE_MOVED]);
 	for (size_t i = 0; r->kind == REPLY_MANY && i < r->n; i++) {
-		struct cmd one = {.kind = CMD_DONE, .svc = f->cmd.svc, .id = f->cmd.many[i].id};
+		struct cmd one = {.kind = CMD_DONE, .svc = f->cmd.svc, .id = f->cmd.as.many.v[i].id};
 		if (f->cmd.kind == CMD_DONE_MANY)
 			check_executed(w, s, &one, &r->many[i], consumer, items[i]);
 		has_added = true; /* what waited may have gone on */
@@ -378,7 +450,7 @@ static void unblock_client(struct world *w, int64_t client)
 
 static bool must_block(struct world *w, struct inflight *f)
 {
-	return f->cmd.kind == CMD_READ && f->cmd.block_ms > 0 &&
+	return f->cmd.kind == CMD_READ && f->cmd.as.read.block_ms > 0 &&
 	       !model_redis_has_new(f->chan->server->model, &w->names[f->cmd.svc]);
 }
 
@@ -394,19 +466,19 @@ static bool serve_one(struct world *w, struct inflight *f)
 	}
 	if (must_block(w, f)) {
 		c->blocked = f;
-		f->block_until = f->block_until ? f->block_until : w->now + f->cmd.block_ms;
+		f->block_until = f->block_until ? f->block_until : w->now + f->cmd.as.read.block_ms;
 		event_at(w, &c->unblock, f->block_until);
 		return false;
 	}
 	if (w->o.bug == BUG_RENEW_FROM_REPLY && (f->cmd.kind == CMD_RENEW || f->cmd.kind == CMD_LOCK)) {
 		c->replies.last = mono_max(
 			c->replies.last, at); /* the shard will believe sent = at: as if the key lived shorter */
-		f->cmd.ttl_ms = mono_max(f->cmd.ttl_ms - (c->replies.last - w->now), 1);
+		f->cmd.as.lock.ttl_ms = mono_max(f->cmd.as.lock.ttl_ms - (c->replies.last - w->now), 1);
 	}
 	struct reply r;
 	execute(w, f, &r);
 	if (f->cmd.kind == CMD_UNBLOCK)
-		unblock_client(w, f->cmd.count);
+		unblock_client(w, f->cmd.as.unblock.client_id);
 	if (f->cmd.kind == CMD_PSUBSCRIBE)
 		c->is_subscribed = true;
 	reply_at(w, f, &r, at);

@@ -74,13 +74,13 @@ void trace_cmd(struct world *w, const struct role_conn *l, const struct cmd *c)
 	if ((c->id.ms || c->id.seq) && n < 120)
 		n += snprintf(what + n, sizeof what - (size_t)n, " %llu-%llu", (unsigned long long)c->id.ms % 100000000,
 			(unsigned long long)c->id.seq);
-	if (c->many)
-		snprintf(what + n, sizeof what - (size_t)n, " n=%zu", c->n_many);
+	if (c->kind == CMD_TAKE_MANY || c->kind == CMD_DONE_MANY)
+		snprintf(what + n, sizeof what - (size_t)n, " n=%zu", c->as.many.n);
 	else if (c->kind == CMD_READ)
-		snprintf(what + n, sizeof what - (size_t)n, " count=%lld block=%lld", (long long)c->count,
-			(long long)c->block_ms);
+		snprintf(what + n, sizeof what - (size_t)n, " count=%lld block=%lld", (long long)c->as.read.count,
+			(long long)c->as.read.block_ms);
 	else if (c->kind == CMD_REQUEUE)
-		snprintf(what + n, sizeof what - (size_t)n, " retry=%lld", (long long)c->retry);
+		snprintf(what + n, sizeof what - (size_t)n, " retry=%lld", (long long)c->as.requeue.retry);
 	world_tell(w, "%s%s", what, c->asking ? " asking" : "");
 }
 

@@ -249,31 +249,33 @@ static void feed_fill_command(struct shard_ctx *c, struct feed *f, struct effect
 {
 	const struct entries_rules *r = feed_rules(c, f);
 	struct cmd *cmd = &ef->cmd;
+	if (cmd->kind != CMD_FEED_PICK)
+		cmd->as.feed.token = f->token;
 	switch ((int)cmd->kind) {
 	case CMD_FEED_OPEN:
-		cmd->pause = feed_pause(c, f, -1);
-		cmd->expect = slice_str(r->start);
-		cmd->was_alone = f->was_alone && !f->was_open;
-		cmd->is_suspect = f->is_alone;
+		cmd->as.feed.pause = feed_pause(c, f, -1);
+		cmd->as.feed.open.start = slice_str(r->start);
+		cmd->as.feed.open.was_alone = f->was_alone && !f->was_open;
+		cmd->as.feed.open.is_suspect = f->is_alone;
 		break;
 	case CMD_FEED_ACK:
 		cmd->id = f->added.acking = f->ack;
-		cmd->now_ms = c->wall_ms;
-		cmd->trim = r->trim;
-		cmd->check = feed_is_newer(f->ack, f->seen);
-		cmd->retry = f->added.at_acking = feed_added_at(f, f->ack);
+		cmd->as.feed.ack.now_ms = c->wall_ms;
+		cmd->as.feed.ack.trim = r->trim;
+		cmd->as.feed.ack.check = feed_is_newer(f->ack, f->seen);
+		cmd->as.feed.ack.n_added = f->added.at_acking = feed_added_at(f, f->ack);
 		break;
 	case CMD_FEED_FAIL:
-		cmd->pause = feed_pause(c, f, f->nack_ms);
-		cmd->retry = f->tries + 1;
+		cmd->as.feed.pause = feed_pause(c, f, f->nack_ms);
+		cmd->as.feed.fail.n_tries = f->tries + 1;
 		break;
 	case CMD_FEED_PICK:
 		cmd->id = f->bad;
 		break;
 	case CMD_FEED_CLOSE:
-		cmd->pause = feed_pause(c, f, -1);
-		cmd->end = (enum feed_end)f->end;
-		cmd->ttl_ms = r->position_ttl_ms;
+		cmd->as.feed.pause = feed_pause(c, f, -1);
+		cmd->as.feed.close.end = (enum feed_end)f->end;
+		cmd->as.feed.close.ttl_ms = r->position_ttl_ms;
 		break;
 	}
 }
@@ -285,7 +287,6 @@ static void feed_send_script(struct feeds *fs, struct shard_ctx *c, struct feed 
 	uint64_t tag = tag_of(PART_FEED, fs->pool.gens[f->index], f->index);
 	struct effect *ef = ctx_redis(c, tag, (enum cmd_kind)f->command, f->svc);
 	ef->cmd.stream = slice_of(f->stream);
-	ef->cmd.token = f->token;
 	ef->cmd.asking = f->asking;
 	ef->cmd.use_eval = f->use_eval;
 	feed_fill_command(c, f, ef);
@@ -310,7 +311,7 @@ static void feed_send_read(struct feeds *fs, struct shard_ctx *c, struct feed *f
 	ef->cmd.stream = slice_of(f->stream);
 	ef->cmd.asking = f->asking;
 	ef->cmd.id = f->cursor;
-	ef->cmd.count = f->asked;
+	ef->cmd.as.read.count = f->asked;
 	f->is_armed = f->is_armed || arm;
 	f->by_push = f->is_woken;
 	f->is_woken = false;

@@ -87,7 +87,7 @@ static void subscribe(struct keyspace *k, struct shard_ctx *c)
 {
 	struct effect *ef = ctx_redis(c, tag_of(PART_KEYSPACE, k->gen & 0x0fffffff, 1), CMD_PSUBSCRIBE, SERVICE_NONE);
 	ef->role = CONN_SUBSCRIBER;
-	ef->cmd.count = c->rules->db;
+	ef->cmd.as.keyspace.db = c->rules->db;
 	keyspace_move(k, c, KEYSPACE_SUBSCRIBING, "the flags are set");
 	k->at = c->now + CONFIRM_MS;
 }
@@ -147,7 +147,7 @@ static void on_flags(struct keyspace *k, struct shard_ctx *c, struct slice flags
 		merged[n++] = 'x';
 	struct effect *ef = ctx_redis(c, keyspace_tag(k), CMD_CONFIG_SET_EVENTS, SERVICE_NONE);
 	ef->hold = text_new(merged, n);
-	ef->cmd.value = slice_of(ef->hold);
+	ef->cmd.as.keyspace.flags = slice_of(ef->hold);
 	keyspace_move(k, c, KEYSPACE_SETTING, "flags are missing");
 	k->in_flight = true;
 	k->at = MONO_NEVER;

@@ -357,16 +357,16 @@ void lease_send(struct leases *ls, struct shard_ctx *c, struct lease *l, struct 
 	ef->cmd.id = l->id;
 	ef->cmd.asking = l->asking;
 	ef->cmd.use_eval = l->use_eval;
-	ef->cmd.use_delifeq = l->by_delifeq = l->state == LEASE_RELEASING && try_delifeq(ls);
-	ef->cmd.value = slice_str(c->rules->lock_value);
-	ef->cmd.ttl_ms =
+	ef->cmd.as.lock.use_delifeq = l->by_delifeq = l->state == LEASE_RELEASING && try_delifeq(ls);
+	ef->cmd.as.lock.value = slice_str(c->rules->lock_value);
+	ef->cmd.as.lock.ttl_ms =
 		mono_max(lease_rules_of(c, l)->lease.ttl_ms, l->good_until - c->now); /* workers know of good_until */
 	if (expect.p) {
 		ef->hold = text_new(expect.p, expect.len);
-		ef->cmd.expect = slice_of(ef->hold);
+		ef->cmd.as.lock.expect = slice_of(ef->hold);
 	}
 	list_remove(&l->ready);
-	l->ttl_ms = (int32_t)ef->cmd.ttl_ms;
+	l->ttl_ms = (int32_t)ef->cmd.as.lock.ttl_ms;
 	l->at = c->now;
 	if (l->lock.wants_take && !l->lock.was_sent) {
 		l->lock.is_taking = true;

@@ -317,8 +317,8 @@ static void fill_read(struct shard_ctx *c, struct reader *r, struct effect *ef)
 	r->grant.is_left = false;
 	ef->role = CONN_READER;
 	ef->timeout_ms = block + c->rules->command_timeout_ms;
-	ef->cmd.count = r->grant.asked;
-	ef->cmd.block_ms = block;
+	ef->cmd.as.read.count = r->grant.asked;
+	ef->cmd.as.read.block_ms = block;
 	if (r->is_sifting) {
 		ef->cmd.kind = CMD_SIFT;
 		ef->cmd.use_eval = !r->has_sift;
@@ -330,11 +330,11 @@ static void fill(struct shard_ctx *c, struct reader *r, enum reader_query e, str
 	switch (e) {
 	case READER_QUERY_GROUP:
 		if (r->was_lost)
-			ef->cmd.value = slice_str("0");
+			ef->cmd.as.group.start = slice_str("0");
 		break;
 	case READER_QUERY_OWN:
 		ef->cmd.id = r->own_after;
-		ef->cmd.count = OWN_PAGE;
+		ef->cmd.as.read.count = OWN_PAGE;
 		break;
 	case READER_QUERY_READ:
 		fill_read(c, r, ef);
@@ -345,20 +345,20 @@ static void fill(struct shard_ctx *c, struct reader *r, enum reader_query e, str
 			r->audit.pass++;
 		}
 		ef->cmd.id = r->audit.from;
-		ef->cmd.count = AUDIT_PAGE;
-		ef->cmd.consumer = slice_str(c->rules->consumer);
+		ef->cmd.as.pending.count = AUDIT_PAGE;
+		ef->cmd.as.pending.consumer = slice_str(c->rules->consumer);
 		break;
 	case READER_QUERY_DUE:
-		ef->cmd.count = DUE_PAGE;
-		ef->cmd.position = r->due_position;
+		ef->cmd.as.due.count = DUE_PAGE;
+		ef->cmd.as.due.position = r->due_position;
 		ctx_service(c, r->svc)->due_at = MONO_NEVER; /* its answer tells */
 		break;
 	case READER_QUERY_FLEET:
-		ef->cmd.count = ctx_service(c, r->svc)->credits;
-		ef->cmd.retry = ctx_service(c, r->svc)->n_workers;
+		ef->cmd.as.fleet.credits = ctx_service(c, r->svc)->credits;
+		ef->cmd.as.fleet.n_workers = ctx_service(c, r->svc)->n_workers;
 		break;
 	case READER_QUERY_UNBLOCK:
-		ef->cmd.count = r->client_id;
+		ef->cmd.as.unblock.client_id = r->client_id;
 		break;
 	case READER_QUERY_HEARTBEAT:
 	case READER_QUERY_LENGTH:

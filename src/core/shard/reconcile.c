@@ -536,8 +536,7 @@ static void look_for_ghosts(struct shard_ctx *c, struct recovery *v)
 		return;
 	}
 	struct cmd *cmd = reconcile_send_page(c, v, p, PAGE_GHOSTS);
-	cmd->count = GHOST_PAGE;
-	cmd->value = slice_str(wants_ghost_floor(c, v) ? "$" : "");
+	cmd->as.ghosts = (struct cmd_ghosts){.count = GHOST_PAGE, .only_last = wants_ghost_floor(c, v)};
 }
 
 static mono_ms reconcile_flush_one(struct reconcile *rc, struct shard_ctx *c, struct recovery *v)
@@ -549,15 +548,14 @@ static mono_ms reconcile_flush_one(struct reconcile *rc, struct shard_ctx *c, st
 		reconcile_send_page(c, v, &v->consumers, PAGE_CONSUMERS);
 	if (v->walk.is_on && !v->walk.in_flight && has_room(v)) {
 		struct cmd *cmd = reconcile_send_page(c, v, &v->walk, PAGE_WALK);
-		cmd->count = WALK_PAGE;
-		cmd->consumer = slice_of(v->walking);
+		cmd->as.pending = (struct cmd_pending){.count = WALK_PAGE, .consumer = slice_of(v->walking)};
 	}
 	if (!v->scan.in_flight && v->scan.at <= c->now && has_room(v)) {
 		if (v->scan.from.ms == 0 && v->scan.from.seq == 0)
 			v->scan.began = c->now;
 		struct cmd *cmd = reconcile_send_page(c, v, &v->scan, PAGE_SCAN);
-		cmd->count = recovery_rules(c, v)->recovery.scan_page;
-		cmd->min_idle_ms = recovery_rules(c, v)->recovery.min_idle_ms;
+		cmd->as.pending.count = recovery_rules(c, v)->recovery.scan_page;
+		cmd->as.pending.min_idle_ms = recovery_rules(c, v)->recovery.min_idle_ms;
 	}
 	if (!v->left.in_flight && v->left.at <= c->now)
 		reconcile_send_page(c, v, &v->left, PAGE_LEFT);

@@ -197,7 +197,7 @@ void repair_expired(struct reconcile *rc, struct shard_ctx *c, struct recovery *
 	r->at.asked = c->now;
 	struct effect *ef = ctx_redis(c, repair_tag(rc, r), CMD_PENDING, v->svc);
 	ef->cmd.id = id;
-	ef->cmd.count = 1;
+	ef->cmd.as.pending.count = 1;
 	ef->cmd.asking = ctx_service(c, v->svc)->asking;
 }
 

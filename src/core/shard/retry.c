@@ -240,51 +240,107 @@ void retry_was_sent(struct retry *r, struct shard_ctx *c, struct op *op)
 	retry_set_timer(r, op);
 }
 
-void retry_send(struct retry *r, struct shard_ctx *c, struct op *op, uint64_t tag)
+/* Whoever must have the entry pending: what somebody else has claimed meanwhile is left to it. */
+static struct slice consumer_of(const struct shard_ctx *c, const struct op *op)
+{
+	const bool is_ours =
+		op->asker.whom == OP_FOR_COORD || op->sent.command == CMD_ACK_DEL || op->sent.command == CMD_PENDING;
+	return op->entry.consumer || !is_ours ? slice_of(op->entry.consumer) : slice_str(c->rules->consumer);
+}
+
+static void fill_requeue(const struct shard_ctx *c, const struct op *op, struct cmd_requeue *to)
+{
+	to->consumer = consumer_of(c, op);
+	to->min_idle_ms = op->entry.min_idle_ms;
+	to->retry = op->try.n;
+	to->is_suspect = op->try.is_suspect;
+	to->was_alone = op->try.was_alone;
+	if (op->sent.command == CMD_REQUEUE)
+		return;
+	to->delay_ms = op->later.delay_ms;
+	to->why = op->later.is_fail ? "fail" : "release";
+	to->error = slice_of(op->dead.error);
+}
+
+static void fill_dead(const struct shard_ctx *c, const struct op *op, struct cmd_dead *to)
+{
+	to->consumer = consumer_of(c, op);
+	to->min_idle_ms = op->entry.min_idle_ms;
+	to->reason = (enum dead_reason)op->dead.reason;
+	to->error = slice_of(op->dead.error);
+	to->now_ms = c->wall_ms;
+	to->n_tries = op->try.n;
+	to->fields = op->entry.fields;
+}
+
+static void fill_add(const struct op *op, struct cmd_add *to)
+{
+	to->info = slice_of(op->entry.info);
+	if (op->sent.command == CMD_ADD)
+		return;
+	to->delay_ms = op->later.delay_ms;
+	to->at_ms = op->later.at_ms;
+	to->why = "add";
+}
+
+static void fill_payload(const struct shard_ctx *c, const struct op *op, struct cmd *cmd)
 {
 	const struct service_rules *rules = ctx_service(c, op->svc)->rules;
+	switch ((int)cmd->kind) { /* the others have none */
+	case CMD_TAKE:
+		cmd->as.take.only_look = op->only_look;
+		break;
+	case CMD_DONE:
+		cmd->as.done.is_heir = op->done.is_heir;
+		if (op->done.unlocks)
+			cmd->as.done.lock_value = slice_str(c->rules->lock_value);
+		break;
+	case CMD_ACK_DEL:
+		cmd->as.done.consumer = consumer_of(c, op);
+		break;
+	case CMD_PENDING: /* of this very entry, whatever its idle time */
+		cmd->as.pending = (struct cmd_pending){.count = 1, .consumer = consumer_of(c, op)};
+		break;
+	case CMD_REQUEUE:
+	case CMD_LATER:
+		fill_requeue(c, op, &cmd->as.requeue);
+		break;
+	case CMD_DEAD:
+	case CMD_DEAD_ADD:
+	case CMD_FEED_DEAD_ADD:
+		fill_dead(c, op, &cmd->as.dead);
+		break;
+	case CMD_ADD:
+	case CMD_ADD_LATER:
+		fill_add(op, &cmd->as.add);
+		break;
+	case CMD_LOCK:
+	case CMD_RENEW:
+	case CMD_UNLOCK:
+	case CMD_TOMBSTONE:
+		cmd->as.lock.value = slice_of(op->lock.value);
+		cmd->as.lock.ttl_ms = op->lock.ttl_ms > 0 ? op->lock.ttl_ms : rules->lease.ttl_ms;
+		break;
+	case CMD_FEED_CLOSE: /* a finished stream and its position go */
+		cmd->as.feed.token = op->entry.id;
+		cmd->as.feed.close.end = FEED_END_DELETE;
+		cmd->as.feed.close.ttl_ms = rules->entries.position_ttl_ms;
+		break;
+	case CMD_FORGET:
+		cmd->as.forget.consumer = slice_of(op->entry.consumer);
+		cmd->as.forget.min_idle_ms = op->entry.min_idle_ms;
+		break;
+	}
+}
+
+void retry_send(struct retry *r, struct shard_ctx *c, struct op *op, uint64_t tag)
+{
 	struct effect *ef = ctx_redis(c, tag, (enum cmd_kind)op->sent.command, op->svc);
-	struct cmd *cmd = &ef->cmd;
-	cmd->stream = slice_of(op->entry.stream);
-	cmd->id = op->entry.id;
-	cmd->asking = op->sent.asking;
-	cmd->use_eval = op->sent.use_eval;
-	cmd->retry = op->try.n;
-	cmd->reason = (enum dead_reason)op->dead.reason;
-	cmd->consumer = slice_of(op->entry.consumer);
-	cmd->min_idle_ms = op->entry.min_idle_ms;
-	cmd->now_ms = c->wall_ms;
-	cmd->fields = op->entry.fields;
-	cmd->ttl_ms = op->lock.ttl_ms > 0 ? op->lock.ttl_ms : rules->lease.ttl_ms;
-	cmd->is_suspect = op->try.is_suspect;
-	cmd->was_alone = op->try.was_alone;
-	cmd->delay_ms = op->later.delay_ms;
-	cmd->is_heir = op->done.is_heir && op->kind == CMD_DONE;
-	cmd->only_look = op->only_look && op->kind == CMD_TAKE;
-	cmd->why = op->kind == CMD_ADD_LATER ? "add" : op->later.is_fail ? "fail" : "release";
-	cmd->at_ms = op->later.at_ms;
-	if (op->kind == CMD_FEED_CLOSE) { /* a finished stream and its position go */
-		cmd->token = op->entry.id;
-		cmd->end = FEED_END_DELETE;
-		cmd->ttl_ms = rules->entries.position_ttl_ms;
-	}
-	cmd->value = slice_of(op->lock.value);
-	if (op->done.unlocks && op->sent.command == CMD_DONE)
-		cmd->value = slice_str(c->rules->lock_value);
-	cmd->info = slice_of(op->entry.info);
-	cmd->error = slice_of(op->dead.error);
-	if (op->sent.command == CMD_PENDING) { /* of this very entry, whatever its idle time */
-		cmd->count = 1;
-		cmd->min_idle_ms = 0;
-		if (!cmd->consumer.p)
-			cmd->consumer = slice_str(c->rules->consumer);
-	}
-	bool is_own =
-		op->asker.whom == OP_FOR_COORD &&
-		(op->sent.command == CMD_REQUEUE || op->sent.command == CMD_LATER || op->sent.command == CMD_DEAD);
-	if ((is_own || op->sent.command == CMD_ACK_DEL) &&
-		!cmd->consumer.p) /* what somebody else has claimed meanwhile is left to it */
-		cmd->consumer = slice_str(c->rules->consumer);
+	ef->cmd.stream = slice_of(op->entry.stream);
+	ef->cmd.id = op->entry.id;
+	ef->cmd.asking = op->sent.asking;
+	ef->cmd.use_eval = op->sent.use_eval;
+	fill_payload(c, op, &ef->cmd);
 	retry_was_sent(r, c, op);
 }
 
@@ -338,8 +394,8 @@ static void send_wait(struct retry *r, struct shard_ctx *c)
 		list_push(&r->covered, l);
 	}
 	struct effect *ef = ctx_redis(c, tag_of(PART_RETRY, ++r->wait_gen, WAIT_INDEX), CMD_WAIT, SERVICE_NONE);
-	ef->cmd.count = replicas;
-	ef->cmd.block_ms = mono_min(c->rules->command_timeout_ms / 2, WAIT_BLOCK_MS);
+	ef->cmd.as.wait.n_replicas = replicas;
+	ef->cmd.as.wait.block_ms = mono_min(c->rules->command_timeout_ms / 2, WAIT_BLOCK_MS);
 	r->is_wait_in_flight = true;
 	r->n_in_flight++;
 }

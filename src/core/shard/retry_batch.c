@@ -50,16 +50,16 @@ static void send_many(struct retry *r, struct shard_ctx *c, struct op_group *g, 
 	enum cmd_kind kind = first->sent.command == CMD_DONE ? CMD_DONE_MANY : CMD_TAKE_MANY;
 	struct cmd *cmd = &ctx_redis(c, tag, kind, first->svc)->cmd;
 	cmd->use_eval = first->sent.use_eval;
-	cmd->is_heir = kind == CMD_DONE_MANY && first->done.is_heir;
+	cmd->as.many.is_heir = kind == CMD_DONE_MANY && first->done.is_heir;
 	if (first->done.unlocks)
-		cmd->value = slice_str(c->rules->lock_value);
+		cmd->as.many.lock_value = slice_str(c->rules->lock_value);
 	for (struct link *l; (l = list_pop(&g->ops));) {
 		struct op *op = LIST_OF(struct op, queue, l);
 		batch_add(r, b, op);
 		retry_was_sent(r, c, op);
 	}
-	cmd->many = b->entries;
-	cmd->n_many = b->n;
+	cmd->as.many.v = b->entries;
+	cmd->as.many.n = b->n;
 }
 
 static void group_send(struct retry *r, struct shard_ctx *c, enum op_group_kind which)

@@ -184,10 +184,6 @@ static inline struct slice slice_of(const struct text *t)
 {
 	return t ? (struct slice){t->bytes, t->len} : (struct slice){0};
 }
-static inline struct slice slice_str(const char *s)
-{
-	return (struct slice){s, strlen(s)};
-}
 static inline bool slice_eq(struct slice a, struct slice b)
 {
 	return a.len == b.len && (a.len == 0 || memcmp(a.p, b.p, a.len) == 0);

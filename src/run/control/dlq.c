@@ -240,14 +240,14 @@ static bool send_add(struct dlq_job *j)
 		l->n++;
 	}
 	bool any = l->n > 0;
-	struct cmd c = {.kind = CMD_REPLAY, .fields = l};
+	struct cmd c = {.kind = CMD_REPLAY, .as.add.fields = l};
 	if (j->q->r.rate_per_s) { /* it waits in Redis for its turn, whatever becomes of us */
 		const struct text *stream = j->page.batch->v[j->page.at].stream;
 		c.kind = CMD_ADD_LATER;
-		c.why = "replay";
+		c.as.add.why = "replay";
 		c.use_eval = j->use_eval;
 		c.stream = stream ? (struct slice){stream->bytes, stream->len} : (struct slice){"", 0};
-		c.delay_ms = j->due_ms = mono_max(0, dlq_due(j, 0) - loop_now(j->q->d->loop));
+		c.as.add.delay_ms = j->due_ms = mono_max(0, dlq_due(j, 0) - loop_now(j->q->d->loop));
 	}
 	if (any)
 		dlq_send(j, j->rules->lbs_slot, &c, DLQ_ADD);
@@ -263,7 +263,8 @@ static void dlq_send_page(struct dlq_job *j)
 	memset(j->settle.letters, 0, sizeof j->settle.letters);
 	j->settle.n_given = j->settle.wake_at = j->settle.delete_at = 0;
 	dlq_send(j, command_slot(j->names.dlq, strlen(j->names.dlq)),
-		&(struct cmd){.kind = CMD_DLQ_RANGE, .id = j->page.from, .count = (int64_t)j->page.n}, DLQ_READ);
+		&(struct cmd){.kind = CMD_DLQ_RANGE, .id = j->page.from, .as.read.count = (int64_t)j->page.n},
+		DLQ_READ);
 }
 
 /* ---- the walk */

@@ -14,8 +14,8 @@ static void dlq_lock_send(struct dlq_job *j, enum cmd_kind kind, enum dlq_stage 
 	struct cmd c = {.kind = kind,
 		.stream = {j->names.dlq, len},
 		.id = lock_id,
-		.value = {j->lock.value, strlen(j->lock.value)},
-		.ttl_ms = j->rules->lease.ttl_ms,
+		.as.lock.value = {j->lock.value, strlen(j->lock.value)},
+		.as.lock.ttl_ms = j->rules->lease.ttl_ms,
 		.use_eval = j->use_eval};
 	dlq_send(j, command_lock_slot(j->names.dlq, len, lock_id), &c, stage);
 }

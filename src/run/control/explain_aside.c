@@ -191,7 +191,8 @@ static mono_ms aside_step(struct control_req *q, mono_ms now)
 		aside_ask_data(j);
 	else
 		control_redis_send(j->conn,
-			&(struct cmd){.kind = CMD_DLQ_RANGE, .id = j->dead.next, .count = (int64_t)j->walk.page_n},
+			&(struct cmd){
+				.kind = CMD_DLQ_RANGE, .id = j->dead.next, .as.read.count = (int64_t)j->walk.page_n},
 			&j->names);
 	return MONO_NEVER;
 }

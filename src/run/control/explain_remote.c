@@ -338,7 +338,7 @@ static mono_ms seek_step(struct control_req *q, mono_ms now)
 	if (!j->has_names)
 		begin_service(j, s->rules);
 	bool is_one = j->want.by_id || j->stage == SEEK_NAMED;
-	struct cmd page = {.kind = CMD_DLQ_RANGE, .id = j->from, .count = is_one ? 1 : (int64_t)j->walk.page_n};
+	struct cmd page = {.kind = CMD_DLQ_RANGE, .id = j->from, .as.read.count = is_one ? 1 : (int64_t)j->walk.page_n};
 	switch (j->stage) {
 	case SEEK_GROUP:
 	case SEEK_LOOSE:
@@ -353,7 +353,8 @@ static mono_ms seek_step(struct control_req *q, mono_ms now)
 		remote_ask(j, s->rules->lbs_slot, &page, &j->lbs);
 		break;
 	case SEEK_PENDING:
-		remote_ask(j, s->rules->lbs_slot, &(struct cmd){.kind = CMD_PENDING, .id = j->id, .count = 1}, &j->lbs);
+		remote_ask(j, s->rules->lbs_slot,
+			&(struct cmd){.kind = CMD_PENDING, .id = j->id, .as.pending.count = 1}, &j->lbs);
 		break;
 	case SEEK_LOCK:
 		remote_ask(j, j->lock_slot,

@@ -220,7 +220,7 @@ static void waits_on_group(struct waits_job *j, const redisReply *groups)
 
 static void waits_send_unread(struct waits_job *j)
 {
-	struct cmd c = {.kind = CMD_DLQ_RANGE, .id = j->unread, .count = (int64_t)j->delayed.page_n};
+	struct cmd c = {.kind = CMD_DLQ_RANGE, .id = j->unread, .as.read.count = (int64_t)j->delayed.page_n};
 	if (waits_ask(j, WAITS_UNREAD))
 		control_redis_send(j->conn, &c, &j->lbs);
 }

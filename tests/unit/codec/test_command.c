@@ -82,28 +82,29 @@ static const char *wire(const struct cmd *c)
 
 Test(command, locks_are_plain_commands)
 {
-	EXPECT_WIRE("SET s:7<MUTEX_KEY_SEP>5-1 me/1 NX PX 10000", .kind = CMD_LOCK, ENTRY, .value = S("me/1"),
-		.ttl_ms = 10000);
+	EXPECT_WIRE("SET s:7<MUTEX_KEY_SEP>5-1 me/1 NX PX 10000", .kind = CMD_LOCK, ENTRY, .as.lock.value = S("me/1"),
+		.as.lock.ttl_ms = 10000);
 	EXPECT_WIRE("GET s:7<MUTEX_KEY_SEP>5-1", .kind = CMD_LOCK_GET, ENTRY);
-	EXPECT_WIRE("GETEX s:7<MUTEX_KEY_SEP>5-1 PX 10000", .kind = CMD_RENEW, ENTRY, .ttl_ms = 10000);
+	EXPECT_WIRE("GETEX s:7<MUTEX_KEY_SEP>5-1 PX 10000", .kind = CMD_RENEW, ENTRY, .as.lock.ttl_ms = 10000);
 	EXPECT_WIRE("PTTL s:7<MUTEX_KEY_SEP>5-1", .kind = CMD_PROBE, ENTRY);
 	EXPECT_WIRE("SET s:7<MUTEX_KEY_SEP>5-1 gone:6-0 XX PX 40000", .kind = CMD_TOMBSTONE, ENTRY,
-		.value = S("gone:6-0"), .ttl_ms = 40000);
+		.as.lock.value = S("gone:6-0"), .as.lock.ttl_ms = 40000);
 	EXPECT_WIRE("EVALSHA swap 1 s:7<MUTEX_KEY_SEP>5-1 old new 10000", .kind = CMD_LOCK_SWAP, ENTRY,
-		.expect = S("old"), .value = S("new"), .ttl_ms = 10000);
-	EXPECT_WIRE("EVALSHA unlock 1 s:7<MUTEX_KEY_SEP>5-1 me/1", .kind = CMD_UNLOCK, ENTRY, .value = S("me/1"));
-	EXPECT_WIRE("DELIFEQ s:7<MUTEX_KEY_SEP>5-1 me/1", .kind = CMD_UNLOCK, ENTRY, .value = S("me/1"),
-		.use_delifeq = true);
+		.as.lock.expect = S("old"), .as.lock.value = S("new"), .as.lock.ttl_ms = 10000);
+	EXPECT_WIRE(
+		"EVALSHA unlock 1 s:7<MUTEX_KEY_SEP>5-1 me/1", .kind = CMD_UNLOCK, ENTRY, .as.lock.value = S("me/1"));
+	EXPECT_WIRE("DELIFEQ s:7<MUTEX_KEY_SEP>5-1 me/1", .kind = CMD_UNLOCK, ENTRY, .as.lock.value = S("me/1"),
+		.as.lock.use_delifeq = true);
 }
 
 Test(command, reads_never_block_for_ever)
 {
 	EXPECT_WIRE("XREADGROUP GROUP orders-group redis-consumer-n1 COUNT 8 BLOCK 2000 STREAMS orders-input >",
-		.kind = CMD_READ, .count = 8, .block_ms = 2000);
+		.kind = CMD_READ, .as.read.count = 8, .as.read.block_ms = 2000);
 	EXPECT_WIRE("XREADGROUP GROUP orders-group redis-consumer-n1 COUNT 8 STREAMS orders-input >", .kind = CMD_READ,
-		.count = 8);
+		.as.read.count = 8);
 	EXPECT_WIRE("XREADGROUP GROUP orders-group redis-consumer-n1 COUNT 100 STREAMS orders-input 5-1",
-		.kind = CMD_READ_OWN, .count = 100, .id = {5, 1});
+		.kind = CMD_READ_OWN, .as.read.count = 100, .id = {5, 1});
 	EXPECT_WIRE("XREADGROUP GROUP orders-group redis-consumer-n1 COUNT 1 STREAMS orders-input 99999999999999-0",
 		.kind = CMD_HEARTBEAT);
 }
@@ -111,12 +112,13 @@ Test(command, reads_never_block_for_ever)
 Test(command, looks_at_the_load_balancer_stream)
 {
 	EXPECT_WIRE("XGROUP CREATE orders-input orders-group 0 MKSTREAM", .kind = CMD_GROUP_CREATE);
-	EXPECT_WIRE("XGROUP CREATE orders-input orders-group $ MKSTREAM", .kind = CMD_GROUP_CREATE, .value = S("$"));
+	EXPECT_WIRE("XGROUP CREATE orders-input orders-group $ MKSTREAM", .kind = CMD_GROUP_CREATE,
+		.as.group.start = S("$"));
 	EXPECT_WIRE("XRANGE orders-input 5-1 5-1", .kind = CMD_FETCH, .id = {5, 1});
 	EXPECT_WIRE("XRANGE orders-input 5-1 5-1", .kind = CMD_DEAD_READ, .id = {5, 1});
-	EXPECT_WIRE("XPENDING orders-input orders-group 0-0 + 100", .kind = CMD_PENDING, .count = 100);
-	EXPECT_WIRE("XPENDING orders-input orders-group IDLE 30000 5-1 + 100 c2", .kind = CMD_PENDING, .count = 100,
-		.id = {5, 1}, .min_idle_ms = 30000, .consumer = S("c2"));
+	EXPECT_WIRE("XPENDING orders-input orders-group 0-0 + 100", .kind = CMD_PENDING, .as.pending.count = 100);
+	EXPECT_WIRE("XPENDING orders-input orders-group IDLE 30000 5-1 + 100 c2", .kind = CMD_PENDING,
+		.as.pending.count = 100, .id = {5, 1}, .as.pending.min_idle_ms = 30000, .as.pending.consumer = S("c2"));
 	EXPECT_WIRE("XPENDING orders-input orders-group", .kind = CMD_PENDING_SUM);
 	EXPECT_WIRE("XINFO CONSUMERS orders-input orders-group", .kind = CMD_CONSUMERS);
 	EXPECT_WIRE("XLEN orders-input", .kind = CMD_LENGTH);
@@ -150,37 +152,39 @@ Test(command, scripts_declare_their_keys)
 		ENTRY);
 	names.same_stream = SAME_STREAM_SERIALIZE;
 	EXPECT_WIRE("EVALSHA done 5 " LBS_KEYS " orders-group 5-1 redis-consumer-n1 s:7 serialize redis-consumer-n1",
-		.kind = CMD_DONE, ENTRY, .is_heir = true);
+		.kind = CMD_DONE, ENTRY, .as.done.is_heir = true);
 	EXPECT_WIRE("EVALSHA done 5 " LBS_KEYS " orders-group 5-1 '' s:7 serialize ''", .kind = CMD_ACK_DEL, ENTRY);
 	EXPECT_WIRE("EVALSHA requeue 5 " LBS_KEYS " orders-group 5-1 c2 s:7 serialize 30000 3 ''", .kind = CMD_REQUEUE,
-		ENTRY, .consumer = S("c2"), .min_idle_ms = 30000, .retry = 3);
+		ENTRY, .as.requeue.consumer = S("c2"), .as.requeue.min_idle_ms = 30000, .as.requeue.retry = 3);
 	EXPECT_WIRE("EVALSHA requeue 5 " LBS_KEYS " orders-group 5-1 c2 s:7 serialize 0 3 1", .kind = CMD_REQUEUE,
-		ENTRY, .consumer = S("c2"), .retry = 3, .is_suspect = true);
+		ENTRY, .as.requeue.consumer = S("c2"), .as.requeue.retry = 3, .as.requeue.is_suspect = true);
 	EXPECT_WIRE("EVALSHA done 6 " LBS_KEYS
 		    " s:7<MUTEX_KEY_SEP>5-1 orders-group 5-1 redis-consumer-n1 s:7 serialize '' me/1",
-		.kind = CMD_DONE, ENTRY, .value = S("me/1"));
+		.kind = CMD_DONE, ENTRY, .as.done.lock_value = S("me/1"));
 	EXPECT_WIRE("EVALSHA requeue 5 " LBS_KEYS " orders-group 5-1 c2 s:7 serialize 0 3 2", .kind = CMD_REQUEUE,
-		ENTRY, .consumer = S("c2"), .retry = 3, .is_suspect = true, .was_alone = true);
+		ENTRY, .as.requeue.consumer = S("c2"), .as.requeue.retry = 3, .as.requeue.is_suspect = true,
+		.as.requeue.was_alone = true);
 	const struct cmd_entry many[] = {{S("b"), {7, 0}}, {S("a"), {5, 1}}, {S(""), {6, 9}}};
 	EXPECT_WIRE("EVALSHA take_many 5 " LBS_KEYS
 		    " orders-group 5-1 redis-consumer-n1 '' serialize '' 7-0 '' 7-0 b 5-1 a 6-9 ''",
-		.kind = CMD_TAKE_MANY, .many = many, .n_many = 3);
+		.kind = CMD_TAKE_MANY, .as.many.v = many, .as.many.n = 3);
 	EXPECT_WIRE("EVAL done_many 5 " LBS_KEYS
 		    " orders-group 5-1 redis-consumer-n1 '' serialize redis-consumer-n1 7-0 '' 7-0 b 5-1 a",
-		.kind = CMD_DONE_MANY, .many = many, .n_many = 2, .is_heir = true, .use_eval = true);
+		.kind = CMD_DONE_MANY, .as.many.v = many, .as.many.n = 2, .as.many.is_heir = true, .use_eval = true);
 	names.same_stream = SAME_STREAM_ALLOW;
 	EXPECT_WIRE("EVALSHA done_many 1 orders-input orders-group 7-0 redis-consumer-n1 '' '' '' 7-0 '' 7-0 b",
-		.kind = CMD_DONE_MANY, .many = many, .n_many = 1);
+		.kind = CMD_DONE_MANY, .as.many.v = many, .as.many.n = 1);
 	EXPECT_WIRE("EVALSHA done_many 3 orders-input b<MUTEX_KEY_SEP>7-0 a<MUTEX_KEY_SEP>5-1 orders-group 5-1 "
 		    "redis-consumer-n1 '' '' '' 7-0 me/1 7-0 b 5-1 a",
-		.kind = CMD_DONE_MANY, .many = many, .n_many = 2, .value = S("me/1"));
+		.kind = CMD_DONE_MANY, .as.many.v = many, .as.many.n = 2, .as.many.lock_value = S("me/1"));
 	names.same_stream = SAME_STREAM_SERIALIZE;
 	EXPECT_WIRE("EVALSHA dead 6 " LBS_KEYS " orders-input-dlq orders-group 5-1 '' s:7 serialize 0 500 rejected "
 		    "1700 n1 no disk",
-		.kind = CMD_DEAD, ENTRY, .reason = DEAD_REJECTED, .now_ms = 1700, .error = S("no disk"));
+		.kind = CMD_DEAD, ENTRY, .as.dead.reason = DEAD_REJECTED, .as.dead.now_ms = 1700,
+		.as.dead.error = S("no disk"));
 	EXPECT_WIRE(
 		"EVALSHA dead 2 orders-input orders-input-dlq orders-group 5-1 '' '' '' 0 500 unparseable 1700 n1 ''",
-		.kind = CMD_DEAD, .id = {5, 1}, .reason = DEAD_UNPARSEABLE, .now_ms = 1700);
+		.kind = CMD_DEAD, .id = {5, 1}, .as.dead.reason = DEAD_UNPARSEABLE, .as.dead.now_ms = 1700);
 }
 
 Test(command, who_leaves)
@@ -190,17 +194,17 @@ Test(command, who_leaves)
 	EXPECT_WIRE("EVALSHA left 1 {orders-input}-left list redis-consumer-n1", .kind = CMD_LEFT);
 	EXPECT_WIRE("EVALSHA fleet 1 {orders-input}-fleet redis-consumer-n1 {\"version\":\"" SLUICE_VERSION
 		    "\",\"credits\":7,\"workers\":2}",
-		.kind = CMD_FLEET, .count = 7, .retry = 2);
+		.kind = CMD_FLEET, .as.fleet.credits = 7, .as.fleet.n_workers = 2);
 	EXPECT_WIRE("EVALSHA forget 2 orders-input {orders-input}-left orders-group c2 86400000", .kind = CMD_FORGET,
-		.consumer = S("c2"), .min_idle_ms = 86400000);
+		.as.forget.consumer = S("c2"), .as.forget.min_idle_ms = 86400000);
 }
 
 Test(command, what_nobody_has)
 {
 	EXPECT_WIRE("EVALSHA ghosts 5 " LBS_KEYS " orders-group 5-1 '' '' serialize 50 ''", .kind = CMD_GHOSTS,
-		.id = {5, 1}, .count = 50);
+		.id = {5, 1}, .as.ghosts.count = 50);
 	EXPECT_WIRE("EVALSHA ghosts 5 " LBS_KEYS " orders-group 0-0 '' '' serialize 50 $", .kind = CMD_GHOSTS,
-		.count = 50, .value = S("$"));
+		.as.ghosts.count = 50, .as.ghosts.only_last = true);
 	EXPECT_WIRE(
 		"EVALSHA ghost_back 5 " LBS_KEYS " orders-group 5-1 '' s:7 serialize", .kind = CMD_GHOST_BACK, ENTRY);
 }
@@ -208,16 +212,17 @@ Test(command, what_nobody_has)
 Test(command, what_waits)
 {
 	EXPECT_WIRE("EVALSHA later 5 " LBS_KEYS " orders-group 5-1 c2 s:7 serialize 0 2 8000 fail no disk ''",
-		.kind = CMD_LATER, ENTRY, .consumer = S("c2"), .retry = 2, .delay_ms = 8000, .why = "fail",
-		.error = S("no disk"));
-	EXPECT_WIRE("EVALSHA due 5 " LBS_KEYS " orders-group 0-0 '' '' serialize 100 7", .kind = CMD_DUE, .count = 100,
-		.position = 7);
+		.kind = CMD_LATER, ENTRY, .as.requeue.consumer = S("c2"), .as.requeue.retry = 2,
+		.as.requeue.delay_ms = 8000, .as.requeue.why = "fail", .as.requeue.error = S("no disk"));
+	EXPECT_WIRE("EVALSHA due 5 " LBS_KEYS " orders-group 0-0 '' '' serialize 100 7", .kind = CMD_DUE,
+		.as.due.count = 100, .as.due.position = 7);
 	EXPECT_WIRE("EVALSHA add_later 5 " LBS_KEYS " orders-group 0-0 '' s:7 serialize 5000 '' add lbs-input "
 		    "{\"DataStreamName\":\"s:7\",\"Info\":{}}",
-		.kind = CMD_ADD_LATER, .stream = S("s:7"), .delay_ms = 5000, .why = "add");
+		.kind = CMD_ADD_LATER, .stream = S("s:7"), .as.add.delay_ms = 5000, .as.add.why = "add");
 	EXPECT_WIRE("EVALSHA add_later 5 " LBS_KEYS " orders-group 0-0 '' s:7 serialize '' 1700 replay lbs-input {} "
 		    "_dlq_error older _retry_count 2",
-		.kind = CMD_ADD_LATER, .stream = S("s:7"), .at_ms = 1700, .why = "replay", .fields = three_fields());
+		.kind = CMD_ADD_LATER, .stream = S("s:7"), .as.add.at_ms = 1700, .as.add.why = "replay",
+		.as.add.fields = three_fields());
 	EXPECT_WIRE("EVALSHA delayed 5 " LBS_KEYS " orders-group 5-1 '' '' serialize now", .kind = CMD_DELAYED_NOW,
 		.id = {5, 1});
 	EXPECT_WIRE("EVALSHA delayed 5 " LBS_KEYS " orders-group 5-1 '' '' serialize drop", .kind = CMD_DELAYED_DROP,
@@ -229,11 +234,11 @@ Test(command, dead_letters_in_another_slot_look_the_same)
 	EXPECT_WIRE(
 		"EVALSHA bury 1 orders-input-dlq 500 * lbs-input {} _retry_count 2 _dlq_reason operator _dlq_at 1700 "
 		"_dlq_node n1 _dlq_error why _orig_id 5-1",
-		.kind = CMD_DEAD_ADD, .id = {5, 1}, .fields = three_fields(), .reason = DEAD_OPERATOR, .now_ms = 1700,
-		.error = S("why"));
+		.kind = CMD_DEAD_ADD, .id = {5, 1}, .as.dead.fields = three_fields(), .as.dead.reason = DEAD_OPERATOR,
+		.as.dead.now_ms = 1700, .as.dead.error = S("why"));
 	EXPECT_WIRE("XADD orders-input * lbs-input {} _dlq_error older _retry_count 2", .kind = CMD_REPLAY,
-		.fields = three_fields());
-	EXPECT_WIRE("XRANGE orders-input-dlq 5-1 + COUNT 10", .kind = CMD_DLQ_RANGE, .id = {5, 1}, .count = 10);
+		.as.add.fields = three_fields());
+	EXPECT_WIRE("XRANGE orders-input-dlq 5-1 + COUNT 10", .kind = CMD_DLQ_RANGE, .id = {5, 1}, .as.read.count = 10);
 	EXPECT_WIRE("XDEL orders-input-dlq 5-1", .kind = CMD_DLQ_DEL, .id = {5, 1});
 }
 
@@ -242,13 +247,13 @@ Test(command, add_writes_the_documented_json)
 	EXPECT_WIRE("XADD orders-input * lbs-input {\"DataStreamName\":\"a\\\"b\",\"Info\":{}}", .kind = CMD_ADD,
 		.stream = S("a\"b"));
 	EXPECT_WIRE("XADD orders-input * lbs-input {\"DataStreamName\":\"a\",\"Info\":{\"n\":1e400}}", .kind = CMD_ADD,
-		.stream = S("a"), .info = S("{\"n\":1e400}"));
+		.stream = S("a"), .as.add.info = S("{\"n\":1e400}"));
 }
 
 Test(command, speaks_to_any_node)
 {
-	EXPECT_WIRE("WAIT 1 500", .kind = CMD_WAIT, .count = 1, .block_ms = 500);
-	EXPECT_WIRE("CLIENT UNBLOCK 42", .kind = CMD_UNBLOCK, .count = 42);
+	EXPECT_WIRE("WAIT 1 500", .kind = CMD_WAIT, .as.wait.n_replicas = 1, .as.wait.block_ms = 500);
+	EXPECT_WIRE("CLIENT UNBLOCK 42", .kind = CMD_UNBLOCK, .as.unblock.client_id = 42);
 	EXPECT_WIRE("CLUSTER SLOTS", .kind = CMD_SLOTS);
 	EXPECT_WIRE("CLUSTER INFO", .kind = CMD_CLUSTER_INFO);
 	EXPECT_WIRE("ROLE", .kind = CMD_ROLE);
@@ -256,8 +261,9 @@ Test(command, speaks_to_any_node)
 	EXPECT_WIRE("TIME", .kind = CMD_TIME);
 	EXPECT_WIRE("SET sluiced-doctor<MUTEX_KEY_SEP>{orders-input} trial XX PX 1000", .kind = CMD_TRIAL);
 	EXPECT_WIRE("CONFIG GET notify-keyspace-events", .kind = CMD_CONFIG_GET_EVENTS);
-	EXPECT_WIRE("CONFIG SET notify-keyspace-events Kx", .kind = CMD_CONFIG_SET_EVENTS, .value = S("Kx"));
-	EXPECT_WIRE("PSUBSCRIBE __keyspace@3__:*<MUTEX_KEY_SEP>*", .kind = CMD_PSUBSCRIBE, .count = 3);
+	EXPECT_WIRE(
+		"CONFIG SET notify-keyspace-events Kx", .kind = CMD_CONFIG_SET_EVENTS, .as.keyspace.flags = S("Kx"));
+	EXPECT_WIRE("PSUBSCRIBE __keyspace@3__:*<MUTEX_KEY_SEP>*", .kind = CMD_PSUBSCRIBE, .as.keyspace.db = 3);
 	EXPECT_WIRE("PING", .kind = CMD_PING);
 }
 
@@ -266,11 +272,14 @@ Test(command, every_kind_has_a_name_and_arguments)
 	for (int k = 0; k < CMD_N; k++) {
 		cr_assert(command_name((enum cmd_kind)k), "kind %d", k);
 		const struct cmd_entry entry = {.stream = {"s", 1}};
-		wire(&(struct cmd){.kind = (enum cmd_kind)k,
-			.fields = three_fields(),
-			.stream = {"s", 1},
-			.many = &entry,
-			.n_many = 1});
+		struct cmd c = {.kind = (enum cmd_kind)k, .stream = {"s", 1}};
+		if (k == CMD_TAKE_MANY || k == CMD_DONE_MANY)
+			c.as.many = (struct cmd_many){.v = &entry, .n = 1};
+		else if (k == CMD_DEAD_ADD || k == CMD_FEED_DEAD_ADD)
+			c.as.dead.fields = three_fields();
+		else if (k == CMD_REPLAY)
+			c.as.add.fields = three_fields();
+		wire(&c);
 		cr_expect_gt(command_argc(args), 0, "kind %d", k);
 	}
 	for (int r = 0; r < DEAD_N; r++)
@@ -282,12 +291,12 @@ Test(command, cuts_an_error_between_characters)
 	static char text[2000];
 	memset(text, 'x', sizeof text);
 	memcpy(text + 1022, "\xe2\x82\xac", 3); /* would be cut in its middle */
-	wire(&(struct cmd){.kind = CMD_DEAD, .error = {text, sizeof text}});
+	wire(&(struct cmd){.kind = CMD_DEAD, .as.dead.error = {text, sizeof text}});
 	cr_expect_eq(command_lens(args)[command_argc(args) - 1], 1022);
 	memset(text, 0x80, sizeof text); /* no UTF-8 at all */
-	wire(&(struct cmd){.kind = CMD_DEAD, .error = {text, sizeof text}});
+	wire(&(struct cmd){.kind = CMD_DEAD, .as.dead.error = {text, sizeof text}});
 	cr_expect_eq(command_lens(args)[command_argc(args) - 1], 1024);
-	wire(&(struct cmd){.kind = CMD_DEAD, .error = {text, 1024}});
+	wire(&(struct cmd){.kind = CMD_DEAD, .as.dead.error = {text, 1024}});
 	cr_expect_eq(command_lens(args)[command_argc(args) - 1], 1024);
 }
 

@@ -37,9 +37,9 @@ static struct reply exec(struct cmd c)
 {
 	const struct cmd_entry alone = {c.stream, c.id};
 	c.use_eval = true;
-	if ((c.kind == CMD_TAKE_MANY || c.kind == CMD_DONE_MANY) && !c.many) {
-		c.many = &alone;
-		c.n_many = 1;
+	if ((c.kind == CMD_TAKE_MANY || c.kind == CMD_DONE_MANY) && !c.as.many.v) {
+		c.as.many.v = &alone;
+		c.as.many.n = 1;
 	}
 	real_redis_exec(redis, &c, &names, &me, &reply);
 	return reply;
@@ -64,7 +64,7 @@ static struct entry_id given(const char *consumer, const char *stream)
 	EXEC(.kind = CMD_GROUP_CREATE);
 	const struct reply added = EXEC(.kind = CMD_ADD, .stream = {stream, strlen(stream)});
 	cr_assert_eq(added.kind, REPLY_ID);
-	real_redis_exec(redis, &(struct cmd){.kind = CMD_READ, .count = 1}, &names, &self, &r);
+	real_redis_exec(redis, &(struct cmd){.kind = CMD_READ, .as.read.count = 1}, &names, &self, &r);
 	cr_assert(r.kind == REPLY_ENTRIES && r.entries->n == 1);
 	cr_assert_eq(entry_id_cmp(r.entries->v[0].id, added.id), 0);
 	entry_batch_free(r.entries);
@@ -120,7 +120,12 @@ Test(script, a_missing_group_is_nogroup)
 		CMD_ACK_DEL, CMD_PENDING, CMD_CONSUMERS, CMD_READ, CMD_READ_OWN, CMD_HEARTBEAT, CMD_PENDING_SUM};
 	for (int with_stream = 0; with_stream < 2; with_stream++) {
 		for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
-			EXEC(.kind = kinds[i], .stream = S("a"), .id = {5, 0}, .count = 1);
+			struct cmd c = {.kind = kinds[i], .stream = S("a"), .id = {5, 0}};
+			if (kinds[i] == CMD_PENDING)
+				c.as.pending.count = 1;
+			else if (kinds[i] == CMD_READ || kinds[i] == CMD_READ_OWN)
+				c.as.read.count = 1;
+			exec(c);
 			cr_expect(reply.kind == REPLY_ERROR && reply.error == RERR_NOGROUP, "%s: %.*s",
 				command_name(kinds[i]), (int)reply.text.len, reply.text.p);
 		}
@@ -146,40 +151,50 @@ Test(script, a_wrong_type_of_stream_is_the_operators)
 
 Test(script, unlock_deletes_only_its_own_value)
 {
-	cr_expect_eq(EXEC(.kind = CMD_LOCK, LOCK, .value = S("me/1"), .ttl_ms = 9000).kind, REPLY_OK);
-	cr_expect_eq(EXEC(.kind = CMD_LOCK, LOCK, .value = S("me/1"), .ttl_ms = 9000).kind, REPLY_NIL);
-	cr_expect_eq(NUMBER(.kind = CMD_UNLOCK, LOCK, .value = S("me/2")), 0);
+	cr_expect_eq(EXEC(.kind = CMD_LOCK, LOCK, .as.lock.value = S("me/1"), .as.lock.ttl_ms = 9000).kind, REPLY_OK);
+	cr_expect_eq(EXEC(.kind = CMD_LOCK, LOCK, .as.lock.value = S("me/1"), .as.lock.ttl_ms = 9000).kind, REPLY_NIL);
+	cr_expect_eq(NUMBER(.kind = CMD_UNLOCK, LOCK, .as.lock.value = S("me/2")), 0);
 	cr_expect_eq(EXEC(.kind = CMD_LOCK_GET, LOCK).kind, REPLY_TEXT);
-	cr_expect_eq(NUMBER(.kind = CMD_UNLOCK, LOCK, .value = S("me/1")), 1);
-	cr_expect_eq(NUMBER(.kind = CMD_UNLOCK, LOCK, .value = S("me/1")), 0);
+	cr_expect_eq(NUMBER(.kind = CMD_UNLOCK, LOCK, .as.lock.value = S("me/1")), 1);
+	cr_expect_eq(NUMBER(.kind = CMD_UNLOCK, LOCK, .as.lock.value = S("me/1")), 0);
 	cr_expect_eq(NUMBER(.kind = CMD_PROBE, LOCK), -2);
 }
 
 Test(script, swap_compares_first)
 {
-	cr_expect_eq(NUMBER(.kind = CMD_LOCK_SWAP, LOCK, .expect = S("me/1"), .value = S("me/2"), .ttl_ms = 9000), 0);
-	cr_expect_eq(NUMBER(.kind = CMD_LOCK_SWAP, LOCK, .expect = S(""), .value = S("me/2"), .ttl_ms = 9000), 0);
-	EXEC(.kind = CMD_LOCK, LOCK, .value = S("me/1"), .ttl_ms = 1000);
-	cr_expect_eq(
-		NUMBER(.kind = CMD_LOCK_SWAP, LOCK, .expect = S("me/1"), .value = S("me/2"), .ttl_ms = 9000), 9000);
+	cr_expect_eq(NUMBER(.kind = CMD_LOCK_SWAP, LOCK, .as.lock.expect = S("me/1"), .as.lock.value = S("me/2"),
+			     .as.lock.ttl_ms = 9000),
+		0);
+	cr_expect_eq(NUMBER(.kind = CMD_LOCK_SWAP, LOCK, .as.lock.expect = S(""), .as.lock.value = S("me/2"),
+			     .as.lock.ttl_ms = 9000),
+		0);
+	EXEC(.kind = CMD_LOCK, LOCK, .as.lock.value = S("me/1"), .as.lock.ttl_ms = 1000);
+	cr_expect_eq(NUMBER(.kind = CMD_LOCK_SWAP, LOCK, .as.lock.expect = S("me/1"), .as.lock.value = S("me/2"),
+			     .as.lock.ttl_ms = 9000),
+		9000);
 	cr_expect_gt(NUMBER(.kind = CMD_PROBE, LOCK), 5000);
-	long long lasts = NUMBER(.kind = CMD_LOCK_SWAP, LOCK, .expect = S("me/2"), .value = S("me/2"), .ttl_ms = 1000);
+	long long lasts = NUMBER(.kind = CMD_LOCK_SWAP, LOCK, .as.lock.expect = S("me/2"), .as.lock.value = S("me/2"),
+		.as.lock.ttl_ms = 1000);
 	cr_expect(lasts > 5000 && lasts <= 9000, "a lock is never shortened: %lld", lasts);
 	cr_expect_gt(NUMBER(.kind = CMD_PROBE, LOCK), 5000);
-	EXEC(.kind = CMD_RENEW, LOCK, .ttl_ms = 20000);
+	EXEC(.kind = CMD_RENEW, LOCK, .as.lock.ttl_ms = 20000);
 	cr_expect(reply.kind == REPLY_TEXT && memcmp(reply.text.p, "me/2", 4) == 0);
 	cr_expect_gt(NUMBER(.kind = CMD_PROBE, LOCK), 15000);
-	cr_expect_eq(EXEC(.kind = CMD_TOMBSTONE, LOCK, .value = S("gone:1-0"), .ttl_ms = 9000).kind, REPLY_OK);
-	NUMBER(.kind = CMD_UNLOCK, LOCK, .value = S("gone:1-0"));
-	cr_expect_eq(EXEC(.kind = CMD_TOMBSTONE, LOCK, .value = S("gone:1-0"), .ttl_ms = 9000).kind, REPLY_NIL);
+	cr_expect_eq(EXEC(.kind = CMD_TOMBSTONE, LOCK, .as.lock.value = S("gone:1-0"), .as.lock.ttl_ms = 9000).kind,
+		REPLY_OK);
+	NUMBER(.kind = CMD_UNLOCK, LOCK, .as.lock.value = S("gone:1-0"));
+	cr_expect_eq(EXEC(.kind = CMD_TOMBSTONE, LOCK, .as.lock.value = S("gone:1-0"), .as.lock.ttl_ms = 9000).kind,
+		REPLY_NIL);
 }
 
 Test(script, a_lock_of_a_wrong_type_is_an_error)
 {
 	real_redis_command(redis, "HSET a<MUTEX_KEY_SEP>5-0 f v");
-	cr_expect_eq(EXEC(.kind = CMD_UNLOCK, LOCK, .value = S("x")).error, RERR_OPERATOR);
-	cr_expect_eq(
-		EXEC(.kind = CMD_LOCK_SWAP, LOCK, .expect = S("x"), .value = S("y"), .ttl_ms = 9).error, RERR_OPERATOR);
+	cr_expect_eq(EXEC(.kind = CMD_UNLOCK, LOCK, .as.lock.value = S("x")).error, RERR_OPERATOR);
+	cr_expect_eq(EXEC(.kind = CMD_LOCK_SWAP, LOCK, .as.lock.expect = S("x"), .as.lock.value = S("y"),
+			     .as.lock.ttl_ms = 9)
+			     .error,
+		RERR_OPERATOR);
 }
 
 /* ---- take */
@@ -190,20 +205,20 @@ Test(script, take_registers_and_can_be_sent_again)
 	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = id), 1);
 	cr_expect_str_eq(registry("a"), id_text(id));
 	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = id), 1);
-	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = id, .consumer = S("other")), 0);
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = id, .as.take.consumer = S("other")), 0);
 	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = {5, 0}), 0);
 }
 
 Test(script, take_parks_a_second_entry_until_the_first_has_ended)
 {
 	const struct entry_id first = given("other", "a"), second = given("me", "a"), elsewhere = given("me", "b");
-	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = first, .consumer = S("other")), 1);
-	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second, .only_look = true), 2);
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = first, .as.take.consumer = S("other")), 1);
+	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second, .as.take.only_look = true), 2);
 	cr_expect_eq(n_pending(), 3, "only looked at");
 	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 2);
 	cr_expect_eq(n_pending(), 2, "pending for nobody");
 	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("b"), .id = elsewhere), 1);
-	EXEC(.kind = CMD_DONE, .stream = S("a"), .id = first, .consumer = S("other"), .is_heir = true);
+	EXEC(.kind = CMD_DONE, .stream = S("a"), .id = first, .as.done.consumer = S("other"), .as.done.is_heir = true);
 	cr_assert_eq(reply.kind, REPLY_ID);
 	cr_expect_eq(entry_id_cmp(reply.id, second), 0);
 	cr_expect_str_eq(registry("a"), id_text(second));
@@ -217,7 +232,7 @@ Test(script, take_parks_a_second_entry_until_the_first_has_ended)
 static const char *each(enum cmd_kind kind, const struct cmd_entry *many, size_t n, bool is_heir)
 {
 	static char text[CMD_MANY_MAX * COMMAND_ID_CAP];
-	EXEC(.kind = kind, .many = many, .n_many = n, .is_heir = is_heir);
+	EXEC(.kind = kind, .as.many = {.v = many, .n = n, .is_heir = is_heir});
 	cr_assert_eq(reply.kind, REPLY_MANY, "%.*s", (int)reply.text.len, reply.text.p ? reply.text.p : "");
 	cr_assert_eq(reply.n, n);
 	size_t at = 0;
@@ -256,7 +271,7 @@ Test(script, many_dones_are_as_each_alone)
 			      c = given("me", "c"), never_taken = given("me", "e");
 	const struct cmd_entry first[] = {{S("a"), a}, {S("c"), c}, {S("a"), again}};
 	each(CMD_TAKE_MANY, first, 3, false);
-	NUMBER(.kind = CMD_TAKE, .stream = S("b"), .id = b, .consumer = S("other"));
+	NUMBER(.kind = CMD_TAKE, .stream = S("b"), .id = b, .as.take.consumer = S("other"));
 	const struct cmd_entry many[] = {{S("e"), never_taken}, {S("b"), b}, {S("c"), c}, {S("a"), a}};
 	char want[80];
 	snprintf(want, sizeof want, "1 0 1 %s", id_text(again));
@@ -273,9 +288,9 @@ Test(script, many_dones_are_as_each_alone)
 
 static void lock(const char *stream, struct entry_id id, const char *value)
 {
-	const struct cmd c = {.kind = CMD_LOCK, .stream = {stream, strlen(stream)}, .id = id, .ttl_ms = 9000};
+	const struct cmd c = {.kind = CMD_LOCK, .stream = {stream, strlen(stream)}, .id = id, .as.lock.ttl_ms = 9000};
 	struct cmd with = c;
-	with.value = (struct slice){value, strlen(value)};
+	with.as.lock.value = (struct slice){value, strlen(value)};
 	cr_assert_eq(exec(with).kind, REPLY_OK);
 }
 
@@ -293,14 +308,16 @@ Test(script, done_deletes_its_own_lock_only)
 	lock("c", c, "me/1");
 	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = a);
 	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = next);
-	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("b"), .id = b, .value = S("me/1")), 3, "another's lock");
+	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("b"), .id = b, .as.done.lock_value = S("me/1")), 3,
+		"another's lock");
 	cr_expect(is_locked("b", b));
-	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("c"), .id = c, .value = S("me/1")), 0);
+	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("c"), .id = c, .as.done.lock_value = S("me/1")), 0);
 	cr_expect(is_locked("c", c), "not done: it stays");
-	EXEC(.kind = CMD_DONE, .stream = S("a"), .id = a, .value = S("me/1"), .is_heir = true);
+	EXEC(.kind = CMD_DONE, .stream = S("a"), .id = a, .as.done.lock_value = S("me/1"), .as.done.is_heir = true);
 	cr_assert_eq(reply.kind, REPLY_ID);
 	cr_expect(!is_locked("a", a));
-	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = next, .value = S("me/1")), 3, "it has none");
+	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = next, .as.done.lock_value = S("me/1")), 3,
+		"it has none");
 }
 
 Test(script, many_dones_delete_their_own_locks_only)
@@ -312,7 +329,7 @@ Test(script, many_dones_delete_their_own_locks_only)
 	lock("b", b, "me/2");
 	lock("c", c, "me/1");
 	lock("d", d, "me/1");
-	EXEC(.kind = CMD_DONE_MANY, .many = many, .n_many = 4, .value = S("me/1"));
+	EXEC(.kind = CMD_DONE_MANY, .as.many.v = many, .as.many.n = 4, .as.many.lock_value = S("me/1"));
 	cr_assert(reply.kind == REPLY_MANY && reply.n == 4);
 	static const int64_t want[] = {1, 3, 0, 1};
 	for (size_t i = 0; i < 4; i++)
@@ -380,7 +397,7 @@ Test(script, what_waits_goes_to_the_end_without_an_heir)
 	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = first);
 	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second);
 	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = first), 1);
-	EXEC(.kind = CMD_READ, .count = 9);
+	EXEC(.kind = CMD_READ, .as.read.count = 9);
 	cr_assert_eq(reply.entries->n, 1);
 	cr_expect_gt(entry_id_cmp(reply.entries->v[0].id, second), 0);
 	cr_expect_str_eq(registry("a"), id_text(reply.entries->v[0].id));
@@ -396,10 +413,10 @@ Test(script, what_waits_behind_a_younger_entry_gets_a_younger_id)
 	EXEC(.kind = CMD_REQUEUE, .stream = S("a"), .id = first);
 	const struct entry_id again = reply.id;
 	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 2);
-	EXEC(.kind = CMD_READ, .count = 1);
+	EXEC(.kind = CMD_READ, .as.read.count = 1);
 	entry_batch_free(reply.entries);
-	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = again, .is_heir = true), 1);
-	EXEC(.kind = CMD_READ, .count = 1);
+	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = again, .as.done.is_heir = true), 1);
+	EXEC(.kind = CMD_READ, .as.read.count = 1);
 	cr_assert_eq(reply.entries->n, 1);
 	cr_expect_gt(entry_id_cmp(reply.entries->v[0].id, again), 0);
 	entry_batch_free(reply.entries);
@@ -413,10 +430,10 @@ Test(script, sift_reads_past_entries_of_running_streams)
 		EXEC(.kind = CMD_ADD, .stream = S("a"));
 	EXEC(.kind = CMD_ADD, .stream = S("b"));
 	EXEC(.kind = CMD_ADD, .stream = S("c"));
-	EXEC(.kind = CMD_SIFT, .count = 1);
+	EXEC(.kind = CMD_SIFT, .as.read.count = 1);
 	cr_expect(reply.entries->n == 0 && reply.integer == COMMAND_SIFT_BUDGET);
 	entry_batch_free(reply.entries);
-	EXEC(.kind = CMD_SIFT, .count = 1);
+	EXEC(.kind = CMD_SIFT, .as.read.count = 1);
 	cr_assert(reply.entries->n == 1 && reply.integer == 700 - COMMAND_SIFT_BUDGET);
 	cr_expect_str_eq(reply.entries->v[0].stream->bytes, "b");
 	entry_batch_free(reply.entries);
@@ -446,7 +463,7 @@ Test(script, a_look_delivers_nothing_merges_and_names_each_stream_that_waits_onc
 	cr_expect_eq(n_pending(), 1);
 	cr_expect_eq(n_of("ZCARD", names.parked), 1);
 	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = first), 1);
-	EXEC(.kind = CMD_READ, .count = 10);
+	EXEC(.kind = CMD_READ, .as.read.count = 10);
 	cr_expect_eq(reply.entries->n, 5, "and it goes on behind them");
 	entry_batch_free(reply.entries);
 }
@@ -460,10 +477,10 @@ Test(script, what_waits_and_is_taken_waits_on_when_there_is_no_room)
 	real_redis_command(redis, "XCLAIM %s %s go 0 %s FORCE", names.lbs, names.group, id_text(second));
 	real_redis_command(redis, "XACK %s %s %s", names.lbs, names.group, id_text(first));
 	real_redis_command(redis, "CONFIG SET maxmemory 1");
-	EXEC(.kind = CMD_DUE, .count = 100);
+	EXEC(.kind = CMD_DUE, .as.due.count = 100);
 	cr_expect_eq(n_of("ZCARD", names.parked), 1);
 	real_redis_command(redis, "CONFIG SET maxmemory 0");
-	EXEC(.kind = CMD_DUE, .count = 100);
+	EXEC(.kind = CMD_DUE, .as.due.count = 100);
 	cr_expect_eq(n_of("ZCARD", names.parked), 0);
 	cr_expect_str_eq(registry("a"), id_text(second));
 }
@@ -477,9 +494,9 @@ Test(script, coalesce_keeps_the_newest_wish)
 	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 4); /* older: nothing of it is left */
 	cr_expect_eq(n_of("XLEN", names.lbs), 1);
 	cr_expect_eq(n_of("HLEN", names.registry), 2);
-	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = first, .is_heir = true), 1);
+	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = first, .as.done.is_heir = true), 1);
 	cr_expect_eq(n_of("HLEN", names.registry), 1);
-	EXEC(.kind = CMD_READ, .count = 9);
+	EXEC(.kind = CMD_READ, .as.read.count = 9);
 	cr_assert_eq(reply.entries->n, 1);
 	cr_expect_str_eq(registry("a"), id_text(reply.entries->v[0].id));
 	entry_batch_free(reply.entries);
@@ -504,14 +521,18 @@ Test(script, later_keeps_the_streams_turn_and_comes_back_as_it_was)
 {
 	const struct entry_id first = given("me", "a"), second = given("me", "a");
 	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = first);
-	cr_expect_eq(NUMBER(.kind = CMD_LATER, .stream = S("a"), .id = first, .consumer = S("you"), .why = "fail"), 0);
-	cr_expect_eq(NUMBER(.kind = CMD_LATER, .stream = S("a"), .id = first, .retry = 1, .why = "fail"), 1);
-	cr_expect_eq(EXEC(.kind = CMD_LATER, .stream = S("a"), .id = first, .why = "fail").kind, REPLY_NIL);
+	cr_expect_eq(NUMBER(.kind = CMD_LATER, .stream = S("a"), .id = first, .as.requeue.consumer = S("you"),
+			     .as.requeue.why = "fail"),
+		0);
+	cr_expect_eq(NUMBER(.kind = CMD_LATER, .stream = S("a"), .id = first, .as.requeue.retry = 1,
+			     .as.requeue.why = "fail"),
+		1);
+	cr_expect_eq(EXEC(.kind = CMD_LATER, .stream = S("a"), .id = first, .as.requeue.why = "fail").kind, REPLY_NIL);
 	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = second), 2);
-	EXEC(.kind = CMD_DUE, .count = 100);
+	EXEC(.kind = CMD_DUE, .as.due.count = 100);
 	cr_expect(reply.kind == REPLY_COUNTS && reply.counts[DUE_MOVED] == 1 && reply.counts[DUE_WAIT_MS] == -1);
 	cr_expect(reply.counts[DUE_PARKED] == 1 && reply.counts[DUE_WANTED] == 1 && reply.counts[DUE_WOKEN] == 0);
-	EXEC(.kind = CMD_READ, .count = 9);
+	EXEC(.kind = CMD_READ, .as.read.count = 9);
 	cr_assert(reply.entries->n == 1 && reply.entries->v[0].retry == 1);
 	cr_expect_str_eq(registry("a"), id_text(reply.entries->v[0].id));
 	entry_batch_free(reply.entries);
@@ -521,7 +542,8 @@ Test(script, later_is_refused_whole_when_there_is_no_room)
 {
 	const struct entry_id id = given("me", "a");
 	real_redis_command(redis, "SET %s x", names.delayed);
-	cr_expect_eq(EXEC(.kind = CMD_LATER, .stream = S("a"), .id = id, .why = "fail").error, RERR_OPERATOR);
+	cr_expect_eq(
+		EXEC(.kind = CMD_LATER, .stream = S("a"), .id = id, .as.requeue.why = "fail").error, RERR_OPERATOR);
 	cr_expect_eq(n_of("HLEN", names.delayed_data), 0);
 	cr_expect_eq(n_pending(), 1);
 }
@@ -529,8 +551,10 @@ Test(script, later_is_refused_whole_when_there_is_no_room)
 Test(script, what_waits_can_be_hurried_and_dropped)
 {
 	EXEC(.kind = CMD_GROUP_CREATE);
-	const struct entry_id one = EXEC(.kind = CMD_ADD_LATER, .stream = S("a"), .delay_ms = 60000, .why = "add").id;
-	const struct entry_id two = EXEC(.kind = CMD_ADD_LATER, .stream = S("a"), .delay_ms = 60000, .why = "add").id;
+	const struct entry_id one =
+		EXEC(.kind = CMD_ADD_LATER, .stream = S("a"), .as.add.delay_ms = 60000, .as.add.why = "add").id;
+	const struct entry_id two =
+		EXEC(.kind = CMD_ADD_LATER, .stream = S("a"), .as.add.delay_ms = 60000, .as.add.why = "add").id;
 	cr_expect_neq(entry_id_cmp(one, two), 0);
 	cr_expect_eq(EXEC(.kind = CMD_DELAYED_NOW, .id = one).kind, REPLY_ID);
 	cr_expect_eq(NUMBER(.kind = CMD_DELAYED_NOW, .id = one), 0);
@@ -572,7 +596,7 @@ Test(script, a_registry_of_a_wrong_type_stops_only_take)
 	cr_expect(reply.kind == REPLY_ERROR && reply.error == RERR_OPERATOR);
 	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = one), 1);
 	cr_expect_eq(NUMBER(.kind = CMD_DONE, .stream = S("a"), .id = one), 0);
-	cr_expect_eq(EXEC(.kind = CMD_REQUEUE, .stream = S("a"), .id = two, .retry = 1).kind, REPLY_ID);
+	cr_expect_eq(EXEC(.kind = CMD_REQUEUE, .stream = S("a"), .id = two, .as.requeue.retry = 1).kind, REPLY_ID);
 	cr_expect_eq(NUMBER(.kind = CMD_DEAD, .stream = S("a"), .id = three), 1);
 	cr_expect_eq(NUMBER(.kind = CMD_ACK_DEL, .stream = S("a"), .id = four), 1);
 	cr_expect_str_eq(real_redis_command(redis, "GET %s", names.registry)->str, "precious");
@@ -603,8 +627,8 @@ Test(script, done_is_refused_once_another_consumer_has_claimed)
 	cr_expect_eq(n_pending(), 1);
 	cr_expect_eq(n_of("XLEN", names.lbs), 1);
 	cr_expect_str_eq(registry("a"), id_text(id));
-	cr_expect_eq(NUMBER(.kind = CMD_ACK_DEL, .stream = S("a"), .id = id, .consumer = S("me")), 0);
-	cr_expect_eq(NUMBER(.kind = CMD_ACK_DEL, .stream = S("a"), .id = id, .consumer = S("go")), 1);
+	cr_expect_eq(NUMBER(.kind = CMD_ACK_DEL, .stream = S("a"), .id = id, .as.done.consumer = S("me")), 0);
+	cr_expect_eq(NUMBER(.kind = CMD_ACK_DEL, .stream = S("a"), .id = id, .as.done.consumer = S("go")), 1);
 	cr_expect_str_eq(registry("a"), "none");
 }
 
@@ -663,29 +687,29 @@ static struct entry_id given_fields(const char *xadd_tail)
 	const redisReply *r = real_redis_command(redis, command);
 	struct entry_id id;
 	cr_assert(r->type == REDIS_REPLY_STRING && command_id_parse(r->str, r->len, &id));
-	EXEC(.kind = CMD_READ, .count = 100); /* also what was requeued before */
+	EXEC(.kind = CMD_READ, .as.read.count = 100); /* also what was requeued before */
 	entry_batch_free(reply.entries);
 	return id;
 }
 
 Test(script, requeue_writes_the_count_in_place)
 {
-	struct entry_id id = REQUEUED(.id = given_fields("a 1 _retry_count 7 b 2"), .retry = 8);
+	struct entry_id id = REQUEUED(.id = given_fields("a 1 _retry_count 7 b 2"), .as.requeue.retry = 8);
 	cr_expect_str_eq(fields(names.lbs, id_text(id)), "a=1,_retry_count=8,b=2,");
-	id = REQUEUED(.id = given_fields("a 1 b 2"), .retry = 1);
+	id = REQUEUED(.id = given_fields("a 1 b 2"), .as.requeue.retry = 1);
 	cr_expect_str_eq(fields(names.lbs, id_text(id)), "a=1,b=2,_retry_count=1,");
-	id = REQUEUED(.id = given_fields("a 1 b 2"), .retry = 0);
+	id = REQUEUED(.id = given_fields("a 1 b 2"), .as.requeue.retry = 0);
 	cr_expect_str_eq(fields(names.lbs, id_text(id)), "a=1,b=2,");
-	id = REQUEUED(.id = given_fields("_retry_count junk a 1 _retry_count 3"), .retry = 0);
+	id = REQUEUED(.id = given_fields("_retry_count junk a 1 _retry_count 3"), .as.requeue.retry = 0);
 	cr_expect_str_eq(fields(names.lbs, id_text(id)), "_retry_count=0,a=1,_retry_count=0,");
 }
 
 Test(script, requeue_moves_once)
 {
 	const struct entry_id id = given("me", "a");
-	const struct entry_id new = REQUEUED(.stream = S("a"), .id = id, .retry = 1);
+	const struct entry_id new = REQUEUED(.stream = S("a"), .id = id, .as.requeue.retry = 1);
 	cr_expect_gt(entry_id_cmp(new, id), 0);
-	cr_expect_eq(EXEC(.kind = CMD_REQUEUE, .stream = S("a"), .id = id, .retry = 1).kind, REPLY_NIL);
+	cr_expect_eq(EXEC(.kind = CMD_REQUEUE, .stream = S("a"), .id = id, .as.requeue.retry = 1).kind, REPLY_NIL);
 	cr_expect_eq(n_of("XLEN", names.lbs), 1);
 	cr_expect_eq(n_pending(), 0);
 	cr_expect_str_eq(registry("a"), "none");
@@ -694,25 +718,27 @@ Test(script, requeue_moves_once)
 Test(script, requeue_checks_consumer_and_idle)
 {
 	const struct entry_id id = given("them", "a");
-	cr_expect_eq(NUMBER(.kind = CMD_REQUEUE, .id = id, .consumer = S("me")), 0);
-	cr_expect_eq(NUMBER(.kind = CMD_REQUEUE, .id = id, .consumer = S("them"), .min_idle_ms = 60000), 0);
-	cr_expect_eq(NUMBER(.kind = CMD_DEAD, .id = id, .consumer = S("me")), 0);
-	cr_expect_eq(NUMBER(.kind = CMD_DEAD, .id = id, .min_idle_ms = 60000), 0);
+	cr_expect_eq(NUMBER(.kind = CMD_REQUEUE, .id = id, .as.requeue.consumer = S("me")), 0);
+	cr_expect_eq(NUMBER(.kind = CMD_REQUEUE, .id = id, .as.requeue.consumer = S("them"),
+			     .as.requeue.min_idle_ms = 60000),
+		0);
+	cr_expect_eq(NUMBER(.kind = CMD_DEAD, .id = id, .as.dead.consumer = S("me")), 0);
+	cr_expect_eq(NUMBER(.kind = CMD_DEAD, .id = id, .as.dead.min_idle_ms = 60000), 0);
 	cr_expect_eq(n_pending(), 1);
 	real_redis_command(redis, "XCLAIM %s %s them 0 %s IDLE 70000", names.lbs, names.group, id_text(id));
-	REQUEUED(.id = id, .consumer = S("them"), .min_idle_ms = 60000);
+	REQUEUED(.id = id, .as.requeue.consumer = S("them"), .as.requeue.min_idle_ms = 60000);
 }
 
 Test(script, requeue_keeps_the_streams_turn)
 {
 	const struct entry_id first = given("me", "a"), second = given("me", "a");
 	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = first);
-	const struct entry_id new = REQUEUED(.stream = S("a"), .id = first, .retry = 1);
+	const struct entry_id new = REQUEUED(.stream = S("a"), .id = first, .as.requeue.retry = 1);
 	cr_expect_str_eq(registry("a"), id_text(new));
-	EXEC(.kind = CMD_READ, .count = 1);
+	EXEC(.kind = CMD_READ, .as.read.count = 1);
 	entry_batch_free(reply.entries);
 	cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = new), 1);
-	const struct entry_id newer = REQUEUED(.stream = S("a"), .id = second, .retry = 0);
+	const struct entry_id newer = REQUEUED(.stream = S("a"), .id = second, .as.requeue.retry = 0);
 	cr_expect_str_eq(registry("a"), id_text(new));
 	real_redis_command(redis, "XDEL %s %s", names.lbs, id_text(new));
 	cr_expect_eq(NUMBER(.kind = CMD_REQUEUE, .stream = S("a"), .id = new), 2); /* somebody deleted it: turn over */
@@ -725,11 +751,11 @@ Test(script, a_deleted_entry_is_acknowledged)
 	const struct entry_id one = given("me", "a"), two = given("me", "a");
 	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = two);
 	real_redis_command(redis, "XDEL %s %s %s", names.lbs, id_text(one), id_text(two));
-	EXEC(.kind = CMD_READ_OWN, .count = 9);
+	EXEC(.kind = CMD_READ_OWN, .as.read.count = 9);
 	cr_assert_eq(reply.entries->n, 2);
 	cr_expect_eq(reply.entries->v[0].problem, ENTRY_DELETED);
 	entry_batch_free(reply.entries);
-	cr_expect_eq(NUMBER(.kind = CMD_REQUEUE, .stream = S("a"), .id = one, .retry = 1), 2);
+	cr_expect_eq(NUMBER(.kind = CMD_REQUEUE, .stream = S("a"), .id = one, .as.requeue.retry = 1), 2);
 	cr_expect_eq(NUMBER(.kind = CMD_DEAD, .stream = S("a"), .id = two), 2);
 	cr_expect_eq(n_pending(), 0);
 	cr_expect_eq(n_of("XLEN", names.lbs), 0);
@@ -743,15 +769,15 @@ Test(script, dead_letters_carry_why)
 {
 	const struct entry_id id = given_fields("a 1 _retry_count 4 _dlq_error older _orig_id 1-1");
 	EXEC(.kind = CMD_TAKE, .stream = S("s"), .id = id);
-	cr_expect_eq(NUMBER(.kind = CMD_DEAD, .stream = S("s"), .id = id, .reason = DEAD_MAX_RETRIES,
-			     .error = S("boom"), .now_ms = 1700),
+	cr_expect_eq(NUMBER(.kind = CMD_DEAD, .stream = S("s"), .id = id, .as.dead.reason = DEAD_MAX_RETRIES,
+			     .as.dead.error = S("boom"), .as.dead.now_ms = 1700),
 		1);
 	char expected[256];
 	snprintf(expected, sizeof expected,
 		"a=1,_retry_count=4,_dlq_reason=max_retries_exceeded,_dlq_at=1700,_dlq_node=n1,_dlq_error=boom,_orig_"
 		"id=%s,",
 		id_text(id));
-	EXEC(.kind = CMD_DLQ_RANGE, .count = 5);
+	EXEC(.kind = CMD_DLQ_RANGE, .as.read.count = 5);
 	cr_assert_eq(reply.entries->n, 1);
 	const struct entry_id dead = reply.entries->v[0].id;
 	entry_batch_free(reply.entries);
@@ -765,16 +791,17 @@ Test(script, dead_letters_carry_why)
 Test(script, dead_letters_by_hand_are_the_same)
 {
 	const struct entry_id one = given_fields("a 1 _dlq_at 3"), two = given_fields("a 1 _dlq_at 3");
-	NUMBER(.kind = CMD_DEAD, .id = one, .reason = DEAD_REJECTED, .error = S("no"), .now_ms = 9);
+	NUMBER(.kind = CMD_DEAD, .id = one, .as.dead.reason = DEAD_REJECTED, .as.dead.error = S("no"),
+		.as.dead.now_ms = 9);
 	const struct reply read = EXEC(.kind = CMD_DEAD_READ, .id = two);
 	cr_assert(read.entries->n == 1 && read.entries->v[0].fields);
-	const struct reply added = EXEC(.kind = CMD_DEAD_ADD, .id = two, .reason = DEAD_REJECTED, .error = S("no"),
-		.now_ms = 9, .fields = read.entries->v[0].fields);
+	const struct reply added = EXEC(.kind = CMD_DEAD_ADD, .id = two, .as.dead.reason = DEAD_REJECTED,
+		.as.dead.error = S("no"), .as.dead.now_ms = 9, .as.dead.fields = read.entries->v[0].fields);
 	entry_batch_free(read.entries);
 	cr_assert_eq(added.kind, REPLY_ID);
 	cr_expect_eq(NUMBER(.kind = CMD_ACK_DEL, .id = two), 1);
 	cr_expect_eq(NUMBER(.kind = CMD_ACK_DEL, .id = two), 0);
-	EXEC(.kind = CMD_DLQ_RANGE, .count = 5);
+	EXEC(.kind = CMD_DLQ_RANGE, .as.read.count = 5);
 	cr_assert_eq(reply.entries->n, 2);
 	const struct field_list *a = reply.entries->v[0].fields, *b = reply.entries->v[1].fields;
 	cr_assert_eq(a->n, b->n);
@@ -830,7 +857,7 @@ Test(script, out_of_memory_loses_nothing)
 	real_redis_command(redis, "CONFIG SET maxmemory 1");
 	const enum cmd_kind kinds[] = {CMD_REQUEUE, CMD_DEAD};
 	for (size_t i = 0; i < 2; i++) {
-		EXEC(.kind = kinds[i], .stream = S("a"), .id = id, .retry = 1);
+		EXEC(.kind = kinds[i], .stream = S("a"), .id = id);
 		cr_expect(reply.kind == REPLY_ERROR && reply.error == RERR_RETRY, "%.*s", (int)reply.text.len,
 			reply.text.p);
 		expect_untouched(id);
@@ -855,7 +882,7 @@ Test(script, no_replicas_loses_nothing)
 	real_redis_command(redis, "CONFIG SET min-replicas-to-write 1");
 	const enum cmd_kind kinds[] = {CMD_REQUEUE, CMD_DEAD, CMD_DONE, CMD_ACK_DEL};
 	for (size_t i = 0; i < 4; i++) {
-		EXEC(.kind = kinds[i], .stream = S("a"), .id = id, .retry = 1);
+		EXEC(.kind = kinds[i], .stream = S("a"), .id = id);
 		cr_expect(reply.kind == REPLY_ERROR && reply.error == RERR_RETRY, "%s %.*s", command_name(kinds[i]),
 			(int)reply.text.len, reply.text.p);
 		expect_untouched(id);
@@ -879,9 +906,9 @@ static struct field_list *list_of(size_t n, size_t value_len)
 static struct entry_id given_list(const struct field_list *l)
 {
 	EXEC(.kind = CMD_GROUP_CREATE);
-	const struct reply added = EXEC(.kind = CMD_REPLAY, .fields = l);
+	const struct reply added = EXEC(.kind = CMD_REPLAY, .as.add.fields = l);
 	cr_assert_eq(added.kind, REPLY_ID);
-	EXEC(.kind = CMD_READ, .count = 1);
+	EXEC(.kind = CMD_READ, .as.read.count = 1);
 	entry_batch_free(reply.entries);
 	return added.id;
 }
@@ -896,7 +923,7 @@ Test(script, requeue_is_byte_exact)
 {
 	struct field_list *l = list_of(2, 64 * 1024);
 	l->v[1].name = S("");
-	const struct entry_id id = REQUEUED(.id = given_list(l), .retry = 0);
+	const struct entry_id id = REQUEUED(.id = given_list(l), .as.requeue.retry = 0);
 	EXEC(.kind = CMD_DEAD_READ, .id = id);
 	cr_assert(reply.kind == REPLY_ENTRIES && reply.entries->n == 1);
 	const struct field_list *got = reply.entries->v[0].fields;
@@ -914,8 +941,8 @@ Test(script, requeue_is_byte_exact)
 Test(script, more_fields_than_lua_can_pass_are_refused_untouched)
 {
 	struct field_list *fits = list_of(3950, 1), *too_many = list_of(3951, 1);
-	struct entry_id id = REQUEUED(.id = given_list(fits), .retry = 1);
-	EXEC(.kind = CMD_READ, .count = 1);
+	struct entry_id id = REQUEUED(.id = given_list(fits), .as.requeue.retry = 1);
+	EXEC(.kind = CMD_READ, .as.read.count = 1);
 	entry_batch_free(reply.entries);
 	EXEC(.kind = CMD_REQUEUE, .id = id); /* 3951 by now */
 	cr_expect(reply.kind == REPLY_ERROR && reply.error == RERR_OPERATOR);
@@ -937,9 +964,9 @@ Test(script, resp3_says_the_same)
 	EXEC(.kind = CMD_CONSUMERS);
 	cr_assert(reply.kind == REPLY_CONSUMERS && reply.n == 1);
 	cr_expect(reply.consumers[0].name.len == 2 && reply.consumers[0].n_pending == 1);
-	EXEC(.kind = CMD_PENDING, .count = 9);
+	EXEC(.kind = CMD_PENDING, .as.pending.count = 9);
 	cr_expect(reply.kind == REPLY_PENDING && reply.n == 1);
-	const struct entry_id new = REQUEUED(.stream = S("a"), .id = id, .retry = 1);
+	const struct entry_id new = REQUEUED(.stream = S("a"), .id = id, .as.requeue.retry = 1);
 	cr_expect_eq(EXEC(.kind = CMD_REQUEUE, .stream = S("a"), .id = id).kind, REPLY_NIL);
 	EXEC(.kind = CMD_FETCH, .id = new);
 	cr_assert(reply.kind == REPLY_ENTRIES && reply.entries->n == 1);
@@ -956,14 +983,14 @@ Test(script, resp3_says_the_same)
 	cr_expect(reply.kind == REPLY_ERROR && reply.error == RERR_NO_CLUSTER);
 	EXEC(.kind = CMD_CLUSTER_INFO);
 	cr_expect(reply.kind == REPLY_ERROR && reply.error == RERR_NO_CLUSTER);
-	cr_expect_eq(EXEC(.kind = CMD_CONFIG_SET_EVENTS, .value = S("Kx")).kind, REPLY_OK);
+	cr_expect_eq(EXEC(.kind = CMD_CONFIG_SET_EVENTS, .as.keyspace.flags = S("Kx")).kind, REPLY_OK);
 	EXEC(.kind = CMD_CONFIG_GET_EVENTS);
 	cr_expect(reply.kind == REPLY_TEXT && reply.text.len == 2);
 }
 
 /* ---- entries mode: the position and its fence */
 
-#define FEED(k, t, ...) .kind = CMD_FEED_##k, .stream = S("s"), .token = {t, 0}, __VA_ARGS__
+#define FEED(k, t, ...) .kind = CMD_FEED_##k, .stream = S("s"), .as.feed.token = {t, 0}, __VA_ARGS__
 
 static void xadd(const char *id)
 {
@@ -978,7 +1005,7 @@ static const char *position_field(const char *field)
 
 static void expect_open(uint64_t token, uint64_t pos, int64_t tries, size_t flags)
 {
-	const struct reply r = EXEC(FEED(OPEN, token, .expect = S("0")));
+	const struct reply r = EXEC(FEED(OPEN, token, .as.feed.open.start = S("0")));
 	cr_expect(r.kind == REPLY_POSITION && r.id.ms == pos && r.integer == tries && r.n == flags,
 		"kind %d, pos %llu, tries %lld, flags %zu", r.kind, (unsigned long long)r.id.ms, (long long)r.integer,
 		r.n);
@@ -988,7 +1015,7 @@ Test(script, a_position_moves_forward_only_and_for_its_owner_only)
 {
 	xadd("5-0"), xadd("6-0"), xadd("7-0");
 	expect_open(100, 0, 0, 0);
-	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {6, 0}, .now_ms = 1700)), 1);
+	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {6, 0}, .as.feed.ack.now_ms = 1700)), 1);
 	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {6, 0})), 0);
 	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {5, 0})), 0);
 	cr_expect_str_eq(position_field("pos"), "6-0");
@@ -996,8 +1023,8 @@ Test(script, a_position_moves_forward_only_and_for_its_owner_only)
 	expect_open(101, 6, 0, POSITION_DEATH | POSITION_PROGRESS); /* the first one never closed */
 	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {7, 0})), -1);
 	cr_expect_eq(EXEC(FEED(FAIL, 100)).kind, REPLY_NIL);
-	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .end = FEED_END_DELETE, .ttl_ms = 1)), 0);
-	cr_expect_eq(EXEC(FEED(OPEN, 100, .expect = S("0"))).kind, REPLY_NIL);
+	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .as.feed.close.end = FEED_END_DELETE, .as.feed.close.ttl_ms = 1)), 0);
+	cr_expect_eq(EXEC(FEED(OPEN, 100, .as.feed.open.start = S("0"))).kind, REPLY_NIL);
 	cr_expect_str_eq(position_field("pos"), "6-0");
 	expect_open(101, 6, 0, 0); /* the same again: no death */
 }
@@ -1007,13 +1034,13 @@ Test(script, tokens_are_compared_as_text)
 	expect_open(9007199254740, 0, 0, 0); /* 9007199254740000000: beyond what a double holds exactly */
 	real_redis_command(redis, "HSET {s}-sluice token 9007199254740000001");
 	cr_expect_eq(NUMBER(FEED(ACK, 9007199254740, .id = {6, 0})), -1);
-	cr_expect_eq(EXEC(FEED(OPEN, 9007199254740, .expect = S("0"))).kind, REPLY_NIL);
+	cr_expect_eq(EXEC(FEED(OPEN, 9007199254740, .as.feed.open.start = S("0"))).kind, REPLY_NIL);
 	expect_open(9007199254741, 0, 0, POSITION_DEATH);
 }
 
 static void expect_alone(uint64_t token, uint64_t pos, int64_t tries, size_t flags)
 {
-	const struct reply r = EXEC(FEED(OPEN, token, .expect = S("0"), .is_suspect = true));
+	const struct reply r = EXEC(FEED(OPEN, token, .as.feed.open.start = S("0"), .as.feed.open.is_suspect = true));
 	cr_expect(r.id.ms == pos && r.integer == tries && r.n == flags, "pos %llu, tries %lld, flags %zu",
 		(unsigned long long)r.id.ms, (long long)r.integer, r.n);
 }
@@ -1037,18 +1064,19 @@ Test(script, an_end_that_nobody_knows_is_counted_when_it_was_alone)
 	expect_open(106, 5, 1, suspect | POSITION_PROGRESS); /* the next entry's first */
 	cr_expect_eq(NUMBER(FEED(ACK, 106, .id = {6, 0})), 1);
 	expect_open(107, 6, 0, unknown | POSITION_PROGRESS); /* progress: counted anew */
-	cr_expect_eq(NUMBER(FEED(CLOSE, 107, .end = FEED_END_KEEP)), 1);
+	cr_expect_eq(NUMBER(FEED(CLOSE, 107, .as.feed.close.end = FEED_END_KEEP)), 1);
 	cr_expect_str_eq(position_field("died"), "none");
 }
 
 Test(script, a_dead_owner_that_had_nothing_else_is_counted)
 {
 	expect_open(100, 0, 0, 0);
-	const struct reply r = EXEC(FEED(OPEN, 101, .expect = S("0"), .was_alone = true));
+	const struct reply r = EXEC(FEED(OPEN, 101, .as.feed.open.start = S("0"), .as.feed.open.was_alone = true));
 	cr_expect(r.integer == 1 && r.n == (POSITION_DEATH | POSITION_SUSPECT));
-	cr_expect_eq(EXEC(FEED(OPEN, 101, .expect = S("0"), .was_alone = true)).integer, 1);
-	cr_expect_eq(NUMBER(FEED(CLOSE, 101, .end = FEED_END_KEEP)), 1);
-	cr_expect_eq(EXEC(FEED(OPEN, 102, .expect = S("0"), .was_alone = true)).integer, 1); /* it was closed */
+	cr_expect_eq(EXEC(FEED(OPEN, 101, .as.feed.open.start = S("0"), .as.feed.open.was_alone = true)).integer, 1);
+	cr_expect_eq(NUMBER(FEED(CLOSE, 101, .as.feed.close.end = FEED_END_KEEP)), 1);
+	cr_expect_eq(EXEC(FEED(OPEN, 102, .as.feed.open.start = S("0"), .as.feed.open.was_alone = true)).integer,
+		1); /* it was closed */
 }
 
 Test(script, a_stream_made_again_has_no_tries_of_the_old_one)
@@ -1065,12 +1093,12 @@ Test(script, tries_are_counted_and_an_ack_ends_them)
 {
 	xadd("5-0");
 	expect_open(100, 0, 0, 0);
-	cr_expect_eq(EXEC(FEED(FAIL, 100, .retry = 1)).integer, 1);
-	cr_expect_eq(EXEC(FEED(FAIL, 100, .retry = 2)).integer, 2);
-	cr_expect_eq(EXEC(FEED(FAIL, 100, .retry = 2)).integer, 2, "told once more, or late");
+	cr_expect_eq(EXEC(FEED(FAIL, 100, .as.feed.fail.n_tries = 1)).integer, 1);
+	cr_expect_eq(EXEC(FEED(FAIL, 100, .as.feed.fail.n_tries = 2)).integer, 2);
+	cr_expect_eq(EXEC(FEED(FAIL, 100, .as.feed.fail.n_tries = 2)).integer, 2, "told once more, or late");
 	expect_open(100, 0, 2, 0);
-	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .end = FEED_END_DEATH)), 1);
-	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .end = FEED_END_DEATH)), 1);
+	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .as.feed.close.end = FEED_END_DEATH)), 1);
+	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .as.feed.close.end = FEED_END_DEATH)), 1);
 	expect_open(101, 0, 3, 0); /* counted once, by the close */
 	cr_expect_eq(NUMBER(FEED(ACK, 101, .id = {5, 0})), 1);
 	cr_expect_str_eq(position_field("tries"), "0");
@@ -1100,13 +1128,13 @@ static void open_behind_5(void)
 Test(script, the_pause_before_a_try_is_kept_for_every_owner_and_an_ack_ends_it)
 {
 	open_behind_5();
-	cr_expect_eq(EXEC(FEED(FAIL, 100, .retry = 1, .pause = MINUTES)).wait_ms, 66000);
-	expect_waits(EXEC(FEED(OPEN, 100, .expect = S("0"))), 66000);
-	cr_expect_eq(EXEC(FEED(FAIL, 100, .retry = 2, .pause = MINUTES)).wait_ms, 528000);
-	cr_expect_eq(EXEC(FEED(FAIL, 100, .retry = 3, .pause = MINUTES)).wait_ms, 660000);
-	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .end = FEED_END_KEEP)), 1);
-	expect_waits(EXEC(FEED(OPEN, 101, .expect = S("0"))), 660000);
-	expect_waits(EXEC(FEED(OPEN, 102, .expect = S("0"))), 660000); /* after a kill -9 */
+	cr_expect_eq(EXEC(FEED(FAIL, 100, .as.feed.fail.n_tries = 1, .as.feed.pause = MINUTES)).wait_ms, 66000);
+	expect_waits(EXEC(FEED(OPEN, 100, .as.feed.open.start = S("0"))), 66000);
+	cr_expect_eq(EXEC(FEED(FAIL, 100, .as.feed.fail.n_tries = 2, .as.feed.pause = MINUTES)).wait_ms, 528000);
+	cr_expect_eq(EXEC(FEED(FAIL, 100, .as.feed.fail.n_tries = 3, .as.feed.pause = MINUTES)).wait_ms, 660000);
+	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .as.feed.close.end = FEED_END_KEEP)), 1);
+	expect_waits(EXEC(FEED(OPEN, 101, .as.feed.open.start = S("0"))), 660000);
+	expect_waits(EXEC(FEED(OPEN, 102, .as.feed.open.start = S("0"))), 660000); /* after a kill -9 */
 	NUMBER(FEED(ACK, 102, .id = {6, 0}));
 	cr_expect_str_eq(position_field("not_before"), "none");
 	cr_expect_str_eq(position_field("pause"), "none");
@@ -1115,39 +1143,43 @@ Test(script, the_pause_before_a_try_is_kept_for_every_owner_and_an_ack_ends_it)
 Test(script, a_death_that_is_counted_has_a_pause_like_a_failure)
 {
 	open_behind_5();
-	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .end = FEED_END_DEATH, .pause = MINUTES)), 1);
-	expect_waits(EXEC(FEED(OPEN, 101, .expect = S("0"))), 66000);
-	expect_waits(EXEC(FEED(OPEN, 102, .expect = S("0"), .was_alone = true, .pause = MINUTES)), 528000);
-	expect_waits(EXEC(FEED(OPEN, 102, .expect = S("0"), .was_alone = true, .pause = MINUTES)), 528000);
+	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .as.feed.close.end = FEED_END_DEATH, .as.feed.pause = MINUTES)), 1);
+	expect_waits(EXEC(FEED(OPEN, 101, .as.feed.open.start = S("0"))), 66000);
+	expect_waits(EXEC(FEED(OPEN, 102, .as.feed.open.start = S("0"), .as.feed.open.was_alone = true,
+			     .as.feed.pause = MINUTES)),
+		528000);
+	expect_waits(EXEC(FEED(OPEN, 102, .as.feed.open.start = S("0"), .as.feed.open.was_alone = true,
+			     .as.feed.pause = MINUTES)),
+		528000);
 }
 
 Test(script, a_clock_that_was_set_back_makes_no_pause_longer)
 {
 	open_behind_5();
-	cr_expect_eq(EXEC(FEED(FAIL, 100, .retry = 1, .pause = MINUTES)).wait_ms, 66000);
+	cr_expect_eq(EXEC(FEED(FAIL, 100, .as.feed.fail.n_tries = 1, .as.feed.pause = MINUTES)).wait_ms, 66000);
 	real_redis_command(redis, "HSET {s}-sluice not_before 99999999999999");
-	expect_waits(EXEC(FEED(OPEN, 101, .expect = S("0"))), 66000);
+	expect_waits(EXEC(FEED(OPEN, 101, .as.feed.open.start = S("0"))), 66000);
 	cr_expect_neq(strcmp(position_field("not_before"), "99999999999999"), 0, "it is right from here on");
 	real_redis_command(redis, "HSET {s}-sluice not_before 5");
-	cr_expect_eq(EXEC(FEED(OPEN, 102, .expect = S("0"))).wait_ms, 0);
+	cr_expect_eq(EXEC(FEED(OPEN, 102, .as.feed.open.start = S("0"))).wait_ms, 0);
 }
 
 Test(script, a_position_without_a_pause_has_none)
 {
 	open_behind_5();
 	real_redis_command(redis, "HINCRBY {s}-sluice tries 1"); /* as release 0.1 counts */
-	const struct reply r = EXEC(FEED(OPEN, 101, .expect = S("0")));
+	const struct reply r = EXEC(FEED(OPEN, 101, .as.feed.open.start = S("0")));
 	cr_expect(r.integer == 1 && r.wait_ms == 0 && r.bad.ms == 0);
 	real_redis_command(redis, "HSET {s}-sluice not_before x pause y");
-	cr_expect_eq(EXEC(FEED(OPEN, 102, .expect = S("0"))).wait_ms, 0, "no number: no pause");
+	cr_expect_eq(EXEC(FEED(OPEN, 102, .as.feed.open.start = S("0"))).wait_ms, 0, "no number: no pause");
 }
 
 Test(script, a_replay_leaves_no_pause)
 {
 	open_behind_5();
-	EXEC(FEED(FAIL, 100, .retry = 1, .pause = MINUTES));
+	EXEC(FEED(FAIL, 100, .as.feed.fail.n_tries = 1, .as.feed.pause = MINUTES));
 	real_redis_command(redis, "EVAL %s 2 {s}-sluice s 60000 0", script_text(SCRIPT_FEED_HOLD));
-	const struct reply r = EXEC(FEED(OPEN, 101, .expect = S("0")));
+	const struct reply r = EXEC(FEED(OPEN, 101, .as.feed.open.start = S("0")));
 	cr_expect(r.integer == 1 && r.wait_ms == 0);
 	real_redis_command(redis, "EVAL %s 2 {t}-sluice t 60000 0", script_text(SCRIPT_FEED_HOLD));
 	cr_expect_eq(n_of("EXISTS", "{t}-sluice"), 0, "with start 0 no position is made");
@@ -1156,28 +1188,28 @@ Test(script, a_replay_leaves_no_pause)
 Test(script, what_is_deleted_or_made_again_does_not_wait)
 {
 	open_behind_5();
-	EXEC(FEED(FAIL, 100, .retry = 1, .pause = MINUTES));
+	EXEC(FEED(FAIL, 100, .as.feed.fail.n_tries = 1, .as.feed.pause = MINUTES));
 	real_redis_command(redis, "XDEL s 6-0 7-0");
-	cr_expect_eq(EXEC(FEED(OPEN, 101, .expect = S("0"))).wait_ms, 0);
+	cr_expect_eq(EXEC(FEED(OPEN, 101, .as.feed.open.start = S("0"))).wait_ms, 0);
 	real_redis_command(redis, "DEL s");
 	xadd("3-0");
-	cr_expect_eq(EXEC(FEED(OPEN, 101, .expect = S("0"))).wait_ms, 0);
+	cr_expect_eq(EXEC(FEED(OPEN, 101, .as.feed.open.start = S("0"))).wait_ms, 0);
 }
 
 Test(script, an_ack_of_an_id_the_stream_never_had_is_refused_when_asked_to)
 {
 	xadd("5-0");
 	expect_open(100, 0, 0, 0);
-	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {6, 0}, .check = true)), -2);
+	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {6, 0}, .as.feed.ack.check = true)), -2);
 	cr_expect_str_eq(position_field("pos"), "0-0");
-	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {5, 0}, .check = true)), 1);
+	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {5, 0}, .as.feed.ack.check = true)), 1);
 }
 
 Test(script, an_ack_trims_exactly_what_it_passes)
 {
 	xadd("5-0"), xadd("5-1"), xadd("6-0");
 	expect_open(100, 0, 0, 0);
-	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {5, 0}, .trim = true)), 1);
+	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {5, 0}, .as.feed.ack.trim = true)), 1);
 	cr_expect_eq(n_of("XLEN", "s"), 2);
 }
 
@@ -1194,7 +1226,7 @@ Test(script, a_stream_made_again_starts_at_0_0)
 
 static void expect_lost(uint64_t token, int64_t n_lost, int64_t n_added)
 {
-	const struct reply r = EXEC(FEED(OPEN, token, .expect = S("0")));
+	const struct reply r = EXEC(FEED(OPEN, token, .as.feed.open.start = S("0")));
 	cr_expect(r.n_lost == n_lost && r.n_added == n_added, "lost %lld of %lld", (long long)r.n_lost,
 		(long long)r.n_added);
 }
@@ -1205,7 +1237,7 @@ Test(script, entries_that_are_gone_before_they_were_acknowledged_are_counted_onc
 	real_redis_command(redis, "XTRIM s MAXLEN 1"); /* before anybody read it: not ours */
 	xadd("3-0"), xadd("4-0"), xadd("5-0");
 	expect_lost(100, 0, 1);
-	NUMBER(FEED(ACK, 100, .id = {2, 0}, .retry = 2));
+	NUMBER(FEED(ACK, 100, .id = {2, 0}, .as.feed.ack.n_added = 2));
 	cr_expect_str_eq(position_field("n"), "2-0:2");
 	expect_lost(100, 0, 2);
 	real_redis_command(redis, "XTRIM s MAXLEN 1");
@@ -1214,7 +1246,7 @@ Test(script, entries_that_are_gone_before_they_were_acknowledged_are_counted_onc
 	real_redis_command(redis, "XDEL s 5-0");
 	expect_lost(101, 1, 5);
 	xadd("6-0"), xadd("7-0");
-	NUMBER(FEED(ACK, 101, .id = {6, 0}, .retry = 6, .trim = true));
+	NUMBER(FEED(ACK, 101, .id = {6, 0}, .as.feed.ack.n_added = 6, .as.feed.ack.trim = true));
 	expect_lost(102, 0, 6);
 }
 
@@ -1222,7 +1254,7 @@ Test(script, behind_the_highest_id_a_read_is_no_error)
 {
 	const struct entry_id highest = {UINT64_MAX, UINT64_MAX};
 	xadd("18446744073709551615-18446744073709551615");
-	const struct reply r = EXEC(FEED(READ, 100, .id = highest, .count = 2));
+	const struct reply r = EXEC(.kind = CMD_FEED_READ, .stream = S("s"), .id = highest, .as.read.count = 2);
 	cr_assert(r.kind == REPLY_FEED && r.feed->n == 1, "kind %d", r.kind);
 	cr_expect_eq(entry_id_cmp(r.feed->v[0].id, highest), 0, "who reads it knows it already");
 	mem_free(r.feed);
@@ -1232,10 +1264,10 @@ Test(script, what_is_gone_in_the_middle_is_counted_when_the_position_is_behind_i
 {
 	xadd("1-0"), xadd("2-0"), xadd("3-0");
 	expect_lost(100, 0, 0);
-	NUMBER(FEED(ACK, 100, .id = {1, 0}, .retry = 1));
+	NUMBER(FEED(ACK, 100, .id = {1, 0}, .as.feed.ack.n_added = 1));
 	real_redis_command(redis, "XDEL s 2-0");
 	expect_lost(101, 0, 1);
-	NUMBER(FEED(ACK, 101, .id = {3, 0}, .retry = 2));
+	NUMBER(FEED(ACK, 101, .id = {3, 0}, .as.feed.ack.n_added = 2));
 	expect_lost(102, 1, 3);
 }
 
@@ -1243,7 +1275,7 @@ Test(script, where_it_is_not_known_nothing_is_called_lost)
 {
 	xadd("1-0"), xadd("2-0"), xadd("3-0");
 	expect_lost(100, 0, 0);
-	NUMBER(FEED(ACK, 100, .id = {1, 0}, .retry = -1));
+	NUMBER(FEED(ACK, 100, .id = {1, 0}, .as.feed.ack.n_added = -1));
 	expect_lost(100, 0, -1);                                      /* would have to be counted */
 	real_redis_command(redis, "HSET {s}-sluice n 1-0:0 pos 2-0"); /* as an older daemon moves it */
 	real_redis_command(redis, "XTRIM s MAXLEN 1");
@@ -1259,11 +1291,11 @@ Test(script, where_it_is_not_known_nothing_is_called_lost)
 Test(script, where_a_stream_without_position_starts)
 {
 	xadd("5-0");
-	const struct reply r = EXEC(FEED(OPEN, 100, .expect = S("$")));
+	const struct reply r = EXEC(FEED(OPEN, 100, .as.feed.open.start = S("$")));
 	cr_expect(r.kind == REPLY_POSITION && r.id.ms == 5);
 	real_redis_command(redis, "DEL s");
 	real_redis_command(redis, "DEL {s}-sluice");
-	cr_expect_eq(EXEC(FEED(OPEN, 100, .expect = S("$"))).id.ms, 0);
+	cr_expect_eq(EXEC(FEED(OPEN, 100, .as.feed.open.start = S("$"))).id.ms, 0);
 }
 
 Test(script, close_keeps_lets_go_or_deletes_what_is_read)
@@ -1271,37 +1303,38 @@ Test(script, close_keeps_lets_go_or_deletes_what_is_read)
 	xadd("5-0"), xadd("6-0");
 	expect_open(100, 0, 0, 0);
 	NUMBER(FEED(ACK, 100, .id = {5, 0}));
-	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .end = FEED_END_KEEP)), 1);
+	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .as.feed.close.end = FEED_END_KEEP)), 1);
 	cr_expect_eq(n_of("PTTL", "{s}-sluice"), -1);
 	expect_open(101, 5, 0, 0); /* a clean end is no death */
-	cr_expect_eq(NUMBER(FEED(CLOSE, 101, .end = FEED_END_DONE, .ttl_ms = 50000)), 1);
+	cr_expect_eq(NUMBER(FEED(CLOSE, 101, .as.feed.close.end = FEED_END_DONE, .as.feed.close.ttl_ms = 50000)), 1);
 	cr_expect_gt(n_of("PTTL", "{s}-sluice"), 40000);
 	expect_open(102, 5, 0, 0);
 	cr_expect_eq(n_of("PTTL", "{s}-sluice"), -1);
-	cr_expect_eq(NUMBER(FEED(CLOSE, 102, .end = FEED_END_DELETE, .ttl_ms = 50000)), 1); /* one is unread */
+	cr_expect_eq(NUMBER(FEED(CLOSE, 102, .as.feed.close.end = FEED_END_DELETE, .as.feed.close.ttl_ms = 50000)),
+		1); /* one is unread */
 	cr_expect_eq(n_of("EXISTS", "s"), 1);
 	NUMBER(FEED(ACK, 102, .id = {6, 0}));
-	cr_expect_eq(NUMBER(FEED(CLOSE, 102, .end = FEED_END_DELETE, .ttl_ms = 50000)), 2);
+	cr_expect_eq(NUMBER(FEED(CLOSE, 102, .as.feed.close.end = FEED_END_DELETE, .as.feed.close.ttl_ms = 50000)), 2);
 	cr_expect_eq(n_of("EXISTS", "s") + n_of("EXISTS", "{s}-sluice"), 0);
 }
 
 Test(script, a_data_stream_of_another_type_says_so)
 {
 	real_redis_command(redis, "SET s x");
-	EXEC(FEED(OPEN, 100, .expect = S("0")));
+	EXEC(FEED(OPEN, 100, .as.feed.open.start = S("0")));
 	cr_expect(reply.kind == REPLY_ERROR && strncmp(reply.text.p, "WRONGTYPE", 9) == 0);
 }
 
 Test(script, entries_are_read_byte_exact)
 {
 	real_redis_command(redis, "XADD s 5-0 %b %b a 1 a 2", "\xff\x00", (size_t)2, "", (size_t)0);
-	const struct reply r = EXEC(FEED(READ, 0, .count = 10));
+	const struct reply r = EXEC(.kind = CMD_FEED_READ, .stream = S("s"), .as.read.count = 10);
 	cr_assert(r.kind == REPLY_FEED && r.feed->n == 1);
 	cr_expect_eq(r.feed->v[0].id.ms, 5);
 	cr_expect_arr_eq(
 		r.feed->v[0].json, "[\"5-0\",[{\"b64\":\"/wA=\"},\"\",\"a\",\"1\",\"a\",\"2\"]", r.feed->v[0].len);
 	mem_free(r.feed);
-	const struct reply none = EXEC(FEED(READ, 0, .id = {5, 0}, .count = 10));
+	const struct reply none = EXEC(.kind = CMD_FEED_READ, .stream = S("s"), .id = {5, 0}, .as.read.count = 10);
 	cr_assert(none.kind == REPLY_FEED && none.feed->n == 0);
 	mem_free(none.feed);
 }
@@ -1310,13 +1343,13 @@ Test(script, a_consumer_is_forgotten_when_it_is_idle_and_has_nothing)
 {
 	EXEC(.kind = CMD_GROUP_CREATE);
 	real_redis_command(redis, "XGROUP CREATECONSUMER orders-input orders-group old");
-	struct reply r = EXEC(.kind = CMD_FLEET, .count = 5, .retry = 1);
+	struct reply r = EXEC(.kind = CMD_FLEET, .as.fleet.credits = 5, .as.fleet.n_workers = 1);
 	cr_expect(r.kind == REPLY_INT && r.integer == 1, "%d", r.kind);
-	r = EXEC(.kind = CMD_FORGET, .consumer = {"old", 3}, .min_idle_ms = 60000);
+	r = EXEC(.kind = CMD_FORGET, .as.forget.consumer = {"old", 3}, .as.forget.min_idle_ms = 60000);
 	cr_expect_eq(r.integer, 0, "it was seen just now");
-	r = EXEC(.kind = CMD_FORGET, .consumer = {"old", 3});
+	r = EXEC(.kind = CMD_FORGET, .as.forget.consumer = {"old", 3});
 	cr_expect_eq(r.integer, 1);
-	r = EXEC(.kind = CMD_FORGET, .consumer = {"old", 3});
+	r = EXEC(.kind = CMD_FORGET, .as.forget.consumer = {"old", 3});
 	cr_expect_eq(r.integer, 0, "it is gone");
 }
 
@@ -1338,13 +1371,13 @@ Test(script, who_leaves_is_known_until_it_is_back)
 
 static struct reply ghosts(struct entry_id from, int64_t count)
 {
-	return EXEC(.kind = CMD_GHOSTS, .id = from, .count = count);
+	return EXEC(.kind = CMD_GHOSTS, .id = from, .as.ghosts.count = count);
 }
 
 Test(script, an_entry_of_a_deleted_consumer_is_found_and_goes_back_as_it_was)
 {
 	const struct entry_id mine = given("me", "a"), lost = given("you", "b");
-	NUMBER(.kind = CMD_TAKE, .stream = S("b"), .id = lost, .consumer = S("you"));
+	NUMBER(.kind = CMD_TAKE, .stream = S("b"), .id = lost, .as.take.consumer = S("you"));
 	cr_expect_eq(ghosts((struct entry_id){0, 0}, 50).n, 0);
 	cr_expect_eq(NUMBER(.kind = CMD_GHOST_BACK, .stream = S("b"), .id = lost), 0, "somebody has it");
 	real_redis_command(redis, "XGROUP DELCONSUMER orders-input orders-group you");
@@ -1357,7 +1390,7 @@ Test(script, an_entry_of_a_deleted_consumer_is_found_and_goes_back_as_it_was)
 	cr_expect_str_eq(registry("b"), id_text(new));
 	cr_expect_eq(EXEC(.kind = CMD_GHOST_BACK, .stream = S("b"), .id = lost).kind, REPLY_NIL);
 	cr_expect_eq(NUMBER(.kind = CMD_GHOST_BACK, .stream = S("b"), .id = new), 0, "not delivered yet");
-	EXEC(.kind = CMD_READ, .count = 9);
+	EXEC(.kind = CMD_READ, .as.read.count = 9);
 	cr_assert(reply.entries->n == 1 && reply.entries->v[0].retry == 0);
 	entry_batch_free(reply.entries);
 	cr_expect_eq(n_pending(), 2);
@@ -1371,7 +1404,7 @@ Test(script, what_waits_for_its_stream_is_no_ghost_however_it_is_written)
 	NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = given("me", "a"));
 	for (size_t i = 0; i < sizeof inputs / sizeof inputs[0]; i++) {
 		real_redis_command(redis, "XADD orders-input * lbs-input %s", inputs[i]);
-		EXEC(.kind = CMD_READ, .count = 1);
+		EXEC(.kind = CMD_READ, .as.read.count = 1);
 		const struct entry_id id = reply.entries->v[0].id;
 		entry_batch_free(reply.entries);
 		cr_expect_eq(NUMBER(.kind = CMD_TAKE, .stream = S("a"), .id = id), 2);
@@ -1397,7 +1430,7 @@ Test(script, ghosts_are_found_page_by_page)
 		from = entry_id_next(r.id);
 	} while (from.seq != 1 || from.ms != 0);
 	cr_expect(n == 7 && pages == 3);
-	const struct reply floor = EXEC(.kind = CMD_GHOSTS, .count = 3, .value = S("$"));
+	const struct reply floor = EXEC(.kind = CMD_GHOSTS, .as.ghosts.count = 3, .as.ghosts.only_last = true);
 	cr_expect(floor.n == 0 && entry_id_cmp(floor.id, last) == 0);
 	real_redis_command(redis, "XGROUP DESTROY orders-input orders-group");
 	cr_expect_eq(ghosts((struct entry_id){0, 0}, 50).n, 0);

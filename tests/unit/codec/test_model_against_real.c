@@ -38,11 +38,6 @@ static unsigned roll(struct pair *p, unsigned n)
 	return (unsigned)rng_below(&p->rng, n);
 }
 
-static struct slice slice_str(const char *s)
-{
-	return (struct slice){s, s ? strlen(s) : 0};
-}
-
 static mono_ms now(struct pair *p)
 {
 	model_redis_set_clock(p->model, mono_wall_ms() - mono_now());
@@ -317,18 +312,29 @@ static const struct field_list *some_fields(struct pair *p)
 
 static void feed_command(struct pair *p, struct cmd *c)
 {
-	c->token = (struct entry_id){7, roll(p, 3)};
-	c->expect = slice_str(roll(p, 2) ? "0" : "$");
-	c->count = 1 + roll(p, 3);
-	c->end = (enum feed_end)roll(p, FEED_ENDS);
-	c->pause = (struct cmd_pause){.first_ms = roll(p, 3) * LONG_MS,
-		.factor = (uint32_t)roll(p, 3) + 1,
-		.max_ms = 3 * LONG_MS,
-		.permille = roll(p, 2) ? 1000 : 1200};
-	c->trim = roll(p, 2);
-	c->check = roll(p, 2);
-	c->retry = (int64_t)roll(p, 6) - (c->kind == CMD_FEED_ACK);
+	struct cmd_feed *f = &c->as.feed;
 	c->id = roll(p, 3) ? p->feed_id : c->kind == CMD_FEED_READ ? (struct entry_id){0, 0} : some_id(p);
+	if (c->kind == CMD_FEED_READ || c->kind == CMD_FEED_PICK) {
+		c->as.read.count = 1 + roll(p, 3);
+		return;
+	}
+	f->token = (struct entry_id){7, roll(p, 3)};
+	if (c->kind != CMD_FEED_ACK)
+		f->pause = (struct cmd_pause){.first_ms = roll(p, 3) * LONG_MS,
+			.factor = (uint32_t)roll(p, 3) + 1,
+			.max_ms = 3 * LONG_MS,
+			.permille = roll(p, 2) ? 1000 : 1200};
+	if (c->kind == CMD_FEED_OPEN)
+		f->open = (struct cmd_feed_open){
+			.start = slice_str(roll(p, 2) ? "0" : "$"), .was_alone = roll(p, 2), .is_suspect = roll(p, 2)};
+	else if (c->kind == CMD_FEED_ACK)
+		f->ack = (struct cmd_feed_ack){
+			.now_ms = 1700, .trim = roll(p, 2), .check = roll(p, 2), .n_added = (int64_t)roll(p, 6) - 1};
+	else if (c->kind == CMD_FEED_FAIL)
+		f->fail.n_tries = roll(p, 3);
+	else
+		f->close = (struct cmd_feed_close){
+			.end = (enum feed_end)roll(p, FEED_ENDS), .ttl_ms = LONG_MS + roll(p, 4) * LONG_MS};
 }
 
 /* Versions differ in when they make a consumer that has nothing. */
@@ -336,6 +342,117 @@ static void make_consumer(struct pair *p, struct slice name)
 {
 	real_redis_command(p->real, "XGROUP CREATECONSUMER %s %s %b", p->names.lbs, p->names.group, name.p, name.len);
 	model_redis_create_consumer(p->model, &p->names, name, now(p));
+}
+
+static struct slice some_consumer(struct pair *p)
+{
+	return slice_str(roll(p, 3) ? NULL : consumers[roll(p, 3)]);
+}
+
+static int64_t some_idle(struct pair *p)
+{
+	return roll(p, 6) ? 0 : LONG_MS;
+}
+
+/* many: four entries. */
+static void random_payload(struct pair *p, struct cmd *c, const struct cmd_entry *many)
+{
+	const struct slice error = slice_str(roll(p, 2) ? "why" : NULL), value = slice_str(values[roll(p, 3)]);
+	union cmd_payload *as = &c->as;
+	switch ((int)c->kind) {
+	case CMD_LOCK:
+	case CMD_LOCK_SWAP:
+	case CMD_RENEW:
+	case CMD_UNLOCK:
+	case CMD_TOMBSTONE:
+		as->lock = (struct cmd_lock){.value = value,
+			.expect = slice_str(values[roll(p, 3)]),
+			.ttl_ms = LONG_MS + roll(p, 4) * LONG_MS,
+			.use_delifeq = c->kind == CMD_UNLOCK && roll(p, 2)};
+		break;
+	case CMD_GROUP_CREATE:
+		as->group.start = slice_str(roll(p, 3) ? NULL : "$");
+		break;
+	case CMD_SIFT: /* 0: a look */
+		as->read.count = roll(p, 4);
+		break;
+	case CMD_READ:
+	case CMD_READ_OWN:
+	case CMD_DLQ_RANGE:
+		as->read.count = 1 + roll(p, 4);
+		break;
+	case CMD_PENDING:
+		as->pending = (struct cmd_pending){1 + roll(p, 4), some_idle(p), some_consumer(p)};
+		break;
+	case CMD_TAKE:
+		as->take = (struct cmd_take){some_consumer(p), roll(p, 4) == 0};
+		break;
+	case CMD_DONE:
+		as->done = (struct cmd_done){some_consumer(p), value, roll(p, 2)};
+		break;
+	case CMD_ACK_DEL:
+		as->done.consumer = some_consumer(p);
+		break;
+	case CMD_TAKE_MANY:
+		as->many = (struct cmd_many){.v = many, .n = 1 + roll(p, 4)};
+		break;
+	case CMD_DONE_MANY:
+		as->many = (struct cmd_many){many, 1 + roll(p, 4), value, roll(p, 2)};
+		break;
+	case CMD_REQUEUE:
+	case CMD_LATER:
+		as->requeue = (struct cmd_requeue){.consumer = some_consumer(p),
+			.min_idle_ms = some_idle(p),
+			.retry = roll(p, 3),
+			.is_suspect = roll(p, 2),
+			.was_alone = roll(p, 2),
+			.delay_ms = roll(p, 2) ? 0 : LONG_MS,
+			.why = "fail",
+			.error = error};
+		break;
+	case CMD_DEAD:
+	case CMD_DEAD_ADD:
+	case CMD_FEED_DEAD_ADD:
+		as->dead = (struct cmd_dead){.consumer = some_consumer(p),
+			.min_idle_ms = some_idle(p),
+			.reason = (enum dead_reason)roll(p, DEAD_N),
+			.error = error,
+			.now_ms = 1700,
+			.n_tries = roll(p, 3),
+			.fields = some_fields(p)};
+		break;
+	case CMD_ADD:
+	case CMD_REPLAY:
+	case CMD_ADD_LATER:
+		as->add = (struct cmd_add){
+			.info = slice_str(roll(p, 2) ? "{\"big\":123456789012345678901234567890}" : NULL),
+			.fields = c->kind == CMD_ADD_LATER && roll(p, 2) ? NULL : some_fields(p),
+			.delay_ms = roll(p, 2) ? 0 : LONG_MS,
+			.why = "fail"};
+		break;
+	case CMD_DUE:
+		as->due = (struct cmd_due){1 + roll(p, 4), p->position};
+		break;
+	case CMD_GHOSTS:
+		as->ghosts = (struct cmd_ghosts){1 + roll(p, 4), roll(p, 6) == 0};
+		break;
+	case CMD_FORGET:
+		as->forget = (struct cmd_forget){slice_str(consumers[roll(p, 3)]), some_idle(p)};
+		break;
+	case CMD_FEED_OPEN:
+	case CMD_FEED_READ:
+	case CMD_FEED_ACK:
+	case CMD_FEED_FAIL:
+	case CMD_FEED_CLOSE:
+	case CMD_FEED_PICK:
+		feed_command(p, c);
+		break;
+	case CMD_CONFIG_SET_EVENTS:
+		as->keyspace.flags = slice_str(roll(p, 2) ? "" : "xE");
+		break;
+	default:
+		break;
+	}
 }
 
 static void random_command(struct pair *p)
@@ -356,56 +473,20 @@ static void random_command(struct pair *p)
 	for (size_t i = 0; i < 4; i++)
 		many[i] = (struct cmd_entry){slice_str(streams[roll(p, 3)]), some_id(p)};
 	struct cmd c = {
-		.many = many,
-		.n_many = 1 + roll(p, 4),
 		.kind = kinds[roll(p, sizeof kinds / sizeof kinds[0])],
 		.use_eval = roll(p, 2),
 		.stream = slice_str(streams[roll(p, 3)]),
 		.id = some_id(p),
-		.value = slice_str(values[roll(p, 3)]),
-		.expect = slice_str(values[roll(p, 3)]),
-		.ttl_ms = LONG_MS + roll(p, 4) * LONG_MS,
-		.count = 1 + roll(p, 4),
-		.min_idle_ms = roll(p, 6) ? 0 : LONG_MS,
-		.consumer = slice_str(roll(p, 3) ? NULL : consumers[roll(p, 3)]),
-		.retry = roll(p, 3),
-		.reason = (enum dead_reason)roll(p, DEAD_N),
-		.error = slice_str(roll(p, 2) ? "why" : NULL),
-		.now_ms = 1700,
-		.info = slice_str(roll(p, 2) ? "{\"big\":123456789012345678901234567890}" : NULL),
-		.fields = some_fields(p),
-		.delay_ms = roll(p, 2) ? 0 : LONG_MS,
-		.why = "fail",
-		.is_heir = roll(p, 2),
-		.is_suspect = roll(p, 2),
-		.was_alone = roll(p, 2),
-		.only_look = roll(p, 4) == 0,
-		.position = p->position,
 	};
-	if (c.kind == CMD_ADD_LATER && roll(p, 2))
-		c.fields = NULL;
-	if (c.kind == CMD_WAIT)
-		c.count = 0;
-	if (c.kind == CMD_UNLOCK)
-		c.use_delifeq = roll(p, 2);
-	if (c.kind == CMD_GROUP_CREATE)
-		c.value = slice_str(roll(p, 3) ? NULL : "$");
-	if (c.kind == CMD_READ_OWN || c.kind == CMD_PENDING || c.kind == CMD_DLQ_RANGE || c.kind == CMD_GHOSTS)
-		c.id = id_or_start(p);
-	if (c.kind == CMD_GHOSTS)
-		c.value = slice_str(roll(p, 6) ? "" : "$");
-	if (c.kind >= CMD_FEED_OPEN && c.kind <= CMD_FEED_DEAD_ADD)
-		feed_command(p, &c);
-	if (c.kind == CMD_DLQ_DEL)
-		c.id = last_dead(p);
-	if (c.kind == CMD_SIFT)
-		c.count--; /* 0: a look */
 	if (c.kind == CMD_FORGET && p->is_oom)
 		c.kind = CMD_LEFT;
+	random_payload(p, &c, many);
+	if (c.kind == CMD_READ_OWN || c.kind == CMD_PENDING || c.kind == CMD_DLQ_RANGE || c.kind == CMD_GHOSTS)
+		c.id = id_or_start(p);
+	if (c.kind == CMD_DLQ_DEL)
+		c.id = last_dead(p);
 	if (c.kind == CMD_FORGET)
-		make_consumer(p, c.consumer = slice_str(consumers[roll(p, 3)]));
-	if (c.kind == CMD_CONFIG_SET_EVENTS)
-		c.value = slice_str(roll(p, 2) ? "" : "xE");
+		make_consumer(p, c.as.forget.consumer);
 	if (c.kind == CMD_DEAD && roll(p, 4) == 0)
 		c.stream = slice_str(NULL);
 	both(p, &c, &p->names, consumers[roll(p, 3)]);
@@ -570,7 +651,7 @@ static void compare_feed(struct pair *p, const char *stream)
 	char key[64], pos[COMMAND_ID_CAP];
 	struct model_position_view v;
 	as_dlq.dlq = (char *)(uintptr_t)stream;
-	both(p, &(struct cmd){.kind = CMD_DLQ_RANGE, .count = 100000}, &as_dlq, "me");
+	both(p, &(struct cmd){.kind = CMD_DLQ_RANGE, .as.read.count = 100000}, &as_dlq, "me");
 	snprintf(key, sizeof key, strchr(stream, '{') ? "%s-sluice" : "{%s}-sluice", stream);
 	const long long ttl = real_redis_command(p->real, "PTTL %s", key)->integer;
 	const redisReply *r = real_redis_command(p->real, "HGETALL %s", key);
@@ -596,12 +677,12 @@ static void compare_state(struct pair *p)
 		compare_feed(p, streams[i]);
 	struct command_names entries = p->names;
 	entries.dlq = entries.entries_dlq;
-	both(p, &(struct cmd){.kind = CMD_DLQ_RANGE, .count = 100000}, &entries, "me");
+	both(p, &(struct cmd){.kind = CMD_DLQ_RANGE, .as.read.count = 100000}, &entries, "me");
 	struct command_names whole = p->names;
-	both(p, &(struct cmd){.kind = CMD_DLQ_RANGE, .count = 100000}, &whole, "me");
+	both(p, &(struct cmd){.kind = CMD_DLQ_RANGE, .as.read.count = 100000}, &whole, "me");
 	whole.dlq = whole.lbs;
-	both(p, &(struct cmd){.kind = CMD_DLQ_RANGE, .count = 100000}, &whole, "me");
-	both(p, &(struct cmd){.kind = CMD_PENDING, .count = 100000}, &p->names, "me");
+	both(p, &(struct cmd){.kind = CMD_DLQ_RANGE, .as.read.count = 100000}, &whole, "me");
+	both(p, &(struct cmd){.kind = CMD_PENDING, .as.pending.count = 100000}, &p->names, "me");
 	both(p, &(struct cmd){.kind = CMD_CONSUMERS}, &p->names, "me");
 	both(p, &(struct cmd){.kind = CMD_LEFT, .use_eval = true}, &p->names, "me");
 	const long long n = real_redis_command(p->real, "HLEN %s", p->names.registry)->integer;
@@ -712,14 +793,15 @@ Test(model, locks_end_by_the_servers_clock)
 	struct alone a;
 	alone_init(&a);
 	model_redis_on_expired(a.m, count_expired, &a);
-	alone_exec(&a, 1000, (struct cmd){.kind = CMD_LOCK, LOCK, .value = {"me/1", 4}, .ttl_ms = 500});
+	alone_exec(&a, 1000, (struct cmd){.kind = CMD_LOCK, LOCK, .as.lock.value = {"me/1", 4}, .as.lock.ttl_ms = 500});
 	cr_expect_eq(alone_exec(&a, 1500, (struct cmd){.kind = CMD_PROBE, LOCK}).integer, 0);
 	cr_expect_eq(model_redis_next_expiry(a.m), 1501);
 	cr_expect_eq(model_redis_expire(a.m, 1500), 0);
 	cr_expect_eq(alone_exec(&a, 1501, (struct cmd){.kind = CMD_PROBE, LOCK}).integer, -2);
 	cr_expect_eq(a.n_expired, 1);
-	alone_exec(&a, 2000, (struct cmd){.kind = CMD_LOCK, LOCK, .ttl_ms = 5000});
-	cr_expect_eq(alone_exec(&a, 2100, (struct cmd){.kind = CMD_RENEW, LOCK, .ttl_ms = 6000}).kind, REPLY_TEXT);
+	alone_exec(&a, 2000, (struct cmd){.kind = CMD_LOCK, LOCK, .as.lock.ttl_ms = 5000});
+	cr_expect_eq(
+		alone_exec(&a, 2100, (struct cmd){.kind = CMD_RENEW, LOCK, .as.lock.ttl_ms = 6000}).kind, REPLY_TEXT);
 	model_redis_set_clock(a.m, 1700000000000 + 5000); /* it steps */
 	cr_expect_eq(alone_exec(&a, 2100, (struct cmd){.kind = CMD_PROBE, LOCK}).integer, 1000);
 	cr_expect_eq(model_redis_expire(a.m, 3101), 1);
@@ -733,7 +815,7 @@ Test(model, a_clone_loses_what_came_later)
 	alone_init(&a);
 	alone_exec(&a, 0, (struct cmd){.kind = CMD_GROUP_CREATE});
 	const struct entry_id first = model_redis_add(a.m, &a.names, "a", NULL, 2, 10);
-	alone_exec(&a, 10, (struct cmd){.kind = CMD_LOCK, LOCK, .ttl_ms = 5000});
+	alone_exec(&a, 10, (struct cmd){.kind = CMD_LOCK, LOCK, .as.lock.ttl_ms = 5000});
 	struct model_redis *replica = model_redis_clone(a.m);
 	model_redis_add(a.m, &a.names, "b", NULL, 0, 11);
 	cr_expect_eq(model_redis_n_entries(a.m, &a.names), 2);
@@ -741,7 +823,7 @@ Test(model, a_clone_loses_what_came_later)
 	a.m = replica;
 	cr_expect_eq(model_redis_n_entries(a.m, &a.names), 1);
 	cr_expect(model_redis_has_new(a.m, &a.names));
-	const struct reply r = alone_exec(&a, 12, (struct cmd){.kind = CMD_READ, .count = 9});
+	const struct reply r = alone_exec(&a, 12, (struct cmd){.kind = CMD_READ, .as.read.count = 9});
 	cr_assert(r.kind == REPLY_ENTRIES && r.entries->n == 1);
 	cr_expect(entry_id_cmp(r.entries->v[0].id, first) == 0 && r.entries->v[0].retry == 2);
 	entry_batch_free(r.entries);

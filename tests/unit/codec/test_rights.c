@@ -42,12 +42,15 @@ static void use_commands(bool use_delifeq, bool use_eval)
 	struct command_self self = {.consumer = "c", .node = "n"};
 	for (int k = 0; k < CMD_N; k++) {
 		const struct cmd_entry entry = {.stream = {"s", 1}};
-		const struct cmd c = {.many = &entry,
-			.n_many = 1,
-			.kind = (enum cmd_kind)k,
-			.fields = fields,
-			.use_eval = use_eval,
-			.use_delifeq = use_delifeq};
+		struct cmd c = {.kind = (enum cmd_kind)k, .use_eval = use_eval};
+		if (k == CMD_TAKE_MANY || k == CMD_DONE_MANY)
+			c.as.many = (struct cmd_many){.v = &entry, .n = 1};
+		else if (k == CMD_DEAD_ADD || k == CMD_FEED_DEAD_ADD)
+			c.as.dead.fields = fields;
+		else if (k == CMD_REPLAY || k == CMD_ADD_LATER)
+			c.as.add.fields = fields;
+		else if (k == CMD_UNLOCK)
+			c.as.lock.use_delifeq = use_delifeq;
 		command_encode(args, &c, &names, &self);
 		cr_expect(use(command_args(args), command_lens(args), (size_t)command_argc(args)), "%s has no rule",
 			command_name((enum cmd_kind)k));

@@ -16,7 +16,8 @@ struct sent { /* a command that waits for its answer */
 	uint16_t svc;
 	struct entry_id id;
 	bool asking, use_eval;
-	int64_t count;
+	int64_t count;  /* PENDING */
+	int64_t ttl_ms; /* LOCK, RENEW, TOMBSTONE */
 };
 
 struct story {
@@ -62,22 +63,107 @@ static void story_slice(const char *name, struct slice s)
 		buf_printf(&W.text, " %s=%.*s", name, (int)s.len, s.p);
 }
 
+/* The lock value that it writes, compares or deletes; of a group its start, of CONFIG SET the flags. */
+static struct slice story_value(const struct cmd *c)
+{
+	switch ((int)c->kind) {
+	case CMD_LOCK:
+	case CMD_LOCK_SWAP:
+	case CMD_TOMBSTONE:
+		return c->as.lock.value;
+	case CMD_DONE:
+		return c->as.done.lock_value;
+	case CMD_DONE_MANY:
+		return c->as.many.lock_value;
+	case CMD_GROUP_CREATE:
+		return c->as.group.start;
+	case CMD_CONFIG_SET_EVENTS:
+		return c->as.keyspace.flags;
+	default:
+		return (struct slice){0};
+	}
+}
+
+static struct slice story_consumer(const struct cmd *c)
+{
+	switch ((int)c->kind) {
+	case CMD_PENDING:
+		return c->as.pending.consumer;
+	case CMD_ACK_DEL:
+		return c->as.done.consumer;
+	case CMD_REQUEUE:
+	case CMD_LATER:
+		return c->as.requeue.consumer;
+	case CMD_DEAD:
+		return c->as.dead.consumer;
+	case CMD_FORGET:
+		return c->as.forget.consumer;
+	default:
+		return (struct slice){0};
+	}
+}
+
+static void story_payload(const struct cmd *c)
+{
+	story_slice("value", story_value(c));
+	if (c->kind == CMD_TAKE_MANY || c->kind == CMD_DONE_MANY)
+		buf_printf(&W.text, " n=%zu", c->as.many.n);
+	if (c->kind == CMD_LOCK_SWAP)
+		story_slice("expect", c->as.lock.expect);
+	if (c->kind == CMD_FEED_OPEN)
+		story_slice("expect", c->as.feed.open.start);
+	story_slice("consumer", story_consumer(c));
+	if (c->kind == CMD_READ)
+		buf_printf(
+			&W.text, " count=%lld block=%lld", (long long)c->as.read.count, (long long)c->as.read.block_ms);
+	if (c->kind == CMD_LATER)
+		buf_printf(&W.text, " delay=%lld why=%s", (long long)c->as.requeue.delay_ms, c->as.requeue.why);
+	if (c->kind == CMD_REQUEUE)
+		buf_printf(&W.text, " retry=%lld idle=%lld", (long long)c->as.requeue.retry,
+			(long long)c->as.requeue.min_idle_ms);
+	const int64_t min_idle_ms = c->kind == CMD_PENDING  ? c->as.pending.min_idle_ms
+				    : c->kind == CMD_DEAD   ? c->as.dead.min_idle_ms
+				    : c->kind == CMD_FORGET ? c->as.forget.min_idle_ms
+							    : 0;
+	if (min_idle_ms)
+		buf_printf(&W.text, " idle=%lld", (long long)min_idle_ms);
+	if (c->kind == CMD_WAIT)
+		buf_printf(&W.text, " %lld", (long long)c->as.wait.n_replicas);
+	if (c->kind == CMD_UNBLOCK)
+		buf_printf(&W.text, " %lld", (long long)c->as.unblock.client_id);
+	if (c->kind == CMD_TOMBSTONE)
+		buf_printf(&W.text, " ttl=%lld", (long long)c->as.lock.ttl_ms);
+	if (c->kind == CMD_FEED_ACK && c->as.feed.ack.n_added >= 0)
+		buf_printf(&W.text, " n=%lld", (long long)c->as.feed.ack.n_added);
+	if (c->kind == CMD_FEED_OPEN)
+		buf_printf(&W.text, "%s%s", c->as.feed.open.was_alone ? " counts" : "",
+			c->as.feed.open.is_suspect ? " alone" : "");
+}
+
+static bool is_left_out_of_story(const struct cmd *c)
+{
+	const char *me = W.consumer ? W.consumer : "redis-consumer-me";
+	const struct slice whose = story_consumer(c);
+	const bool is_mine = whose.p && whose.len == strlen(me) && memcmp(whose.p, me, whose.len) == 0;
+	if (c->kind == CMD_PENDING && ((W.no_scan && !whose.p) || (W.no_audit && is_mine)))
+		return true;
+	return c->kind == CMD_GHOSTS && !W.ghosts;
+}
+
 static void story_cmd(const struct effect *ef)
 {
 	const struct cmd *c = &ef->cmd;
 	cr_assert_lt(W.n_sent, STORY_CMDS);
-	const char *me = W.consumer ? W.consumer : "redis-consumer-me";
-	bool is_audit = c->kind == CMD_PENDING && c->consumer.p && c->consumer.len == strlen(me) &&
-			memcmp(c->consumer.p, me, c->consumer.len) == 0;
-	if ((W.no_scan && c->kind == CMD_PENDING && !c->consumer.p) || (W.no_audit && is_audit))
-		return;
-	if (c->kind == CMD_GHOSTS && !W.ghosts)
+	if (is_left_out_of_story(c))
 		return;
 	W.n_cmds[c->kind]++;
 	if ((c->kind == CMD_TIME || c->kind == CMD_TRIAL) && !W.trials)
 		return;
 	if (c->kind != CMD_PSUBSCRIBE)
-		W.sent[W.n_sent++] = (struct sent){c->kind, ef->tag, c->svc, c->id, c->asking, c->use_eval, c->count};
+		W.sent[W.n_sent++] = (struct sent){c->kind, ef->tag, c->svc, c->id, c->asking, c->use_eval,
+			c->kind == CMD_PENDING ? c->as.pending.count : 0,
+			c->kind == CMD_LOCK || c->kind == CMD_RENEW || c->kind == CMD_TOMBSTONE ? c->as.lock.ttl_ms
+												: 0};
 	if (W.mute || W.hide[c->kind])
 		return;
 	buf_printf(&W.text, "[%5lld] %s", (long long)W.now, story_cmds[c->kind]);
@@ -85,33 +171,9 @@ static void story_cmd(const struct effect *ef)
 		buf_printf(&W.text, " %.*s", (int)c->stream.len, c->stream.p);
 	if (c->id.ms || c->id.seq)
 		buf_printf(&W.text, " %llu-%llu", (unsigned long long)c->id.ms, (unsigned long long)c->id.seq);
-	bool is_lock = c->kind == CMD_LOCK || c->kind == CMD_LOCK_SWAP || c->kind == CMD_TOMBSTONE ||
-		       c->kind == CMD_DONE || c->kind == CMD_DONE_MANY || c->kind == CMD_GROUP_CREATE ||
-		       c->kind == CMD_CONFIG_SET_EVENTS;
-	if (is_lock)
-		story_slice("value", c->value);
-	if (c->many)
-		buf_printf(&W.text, " n=%zu", c->n_many);
-	story_slice("expect", c->expect);
-	story_slice("consumer", c->consumer);
-	if (c->kind == CMD_READ)
-		buf_printf(&W.text, " count=%lld block=%lld", (long long)c->count, (long long)c->block_ms);
-	if (c->kind == CMD_LATER)
-		buf_printf(&W.text, " delay=%lld why=%s", (long long)c->delay_ms, c->why);
-	if (c->kind == CMD_REQUEUE)
-		buf_printf(&W.text, " retry=%lld idle=%lld", (long long)c->retry, (long long)c->min_idle_ms);
-	if ((c->kind == CMD_PENDING || c->kind == CMD_DEAD) && c->min_idle_ms)
-		buf_printf(&W.text, " idle=%lld", (long long)c->min_idle_ms);
-	if (c->kind == CMD_WAIT || c->kind == CMD_UNBLOCK)
-		buf_printf(&W.text, " %lld", (long long)c->count);
-	if (c->kind == CMD_TOMBSTONE)
-		buf_printf(&W.text, " ttl=%lld", (long long)c->ttl_ms);
-	if (c->kind == CMD_FEED_ACK && c->retry >= 0)
-		buf_printf(&W.text, " n=%lld", (long long)c->retry);
-	if (c->kind == CMD_FEED_OPEN)
-		buf_printf(&W.text, "%s%s", c->was_alone ? " counts" : "", c->is_suspect ? " alone" : "");
+	story_payload(c);
 	buf_str(&W.text, c->use_eval ? " eval" : "");
-	buf_str(&W.text, c->use_delifeq ? " delifeq" : "");
+	buf_str(&W.text, c->kind == CMD_UNLOCK && c->as.lock.use_delifeq ? " delifeq" : "");
 	buf_str(&W.text, c->asking ? " asking\n" : "\n");
 }
 

@@ -179,8 +179,7 @@ Test(recovery, who_has_been_gone_for_long_is_forgotten, .init = begin, .fini = s
 	while (!story_waits(CMD_CONSUMERS))
 		story_until(W.now + 1);
 	story_reply(CMD_CONSUMERS, (struct reply){.kind = REPLY_CONSUMERS, .consumers = rows, .n = 3});
-	cr_assert(strstr(W.text.data, "forget"), "%s", W.text.data);
-	cr_assert(strstr(W.text.data, "consumer=old"), "%s", W.text.data);
+	cr_assert(strstr(W.text.data, "] forget consumer=old idle=86400000\n"), "%s", W.text.data);
 	story_reply(CMD_FORGET, (struct reply){.kind = REPLY_INT, .integer = 1});
 }
 

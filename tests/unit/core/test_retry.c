@@ -618,7 +618,9 @@ Test(lock_call, door_is_closed_refused_or_ours_already, .init = story_up, .fini 
 	expect_story("[ 1000] lock s1 7-0 value=recover:me\n[ 1000] lock_get s1 7-0\n[ 1000] > answer lock gone n=0\n");
 	call(CMD_LOCK);
 	story_nil(CMD_LOCK);
+	cr_expect_eq(W.sent[0].kind, CMD_LOCK_GET);
 	story_txt(CMD_LOCK_GET, "recover:me");
+	cr_expect(W.sent[0].kind == CMD_RENEW && W.sent[0].ttl_ms == 10000);
 	story_txt(CMD_RENEW, "recover:me");
 	expect_story("[ 1000] lock s1 7-0 value=recover:me\n[ 1000] lock_get s1 7-0\n[ 1000] renew s1 7-0\n"
 		     "[ 1000] > answer lock done n=0\n");
