@@ -158,7 +158,7 @@ static void dump_entries(struct daemon *d, mono_ms now)
 	struct coord *c = d->core;
 	uint32_t pos = 0, n = 0;
 	for (const struct entry *e; n < DUMP_ENTRIES && (e = ledger_next(&c->ledger, &pos)); n++) {
-		const struct coord_service *s = coord_service(c, e->svc);
+		const struct coord_service *s = services_find(&c->services, e->svc);
 		char id[COMMAND_ID_CAP], stream[FIELD_VALUE_CAP];
 		command_id_format(id, e->id);
 		log_asked("dump service=%s stream=%s id=%s state=%s for_ms=%lld session=%llu retry=%u "

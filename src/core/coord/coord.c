@@ -52,20 +52,6 @@ void coord_free(struct coord *c)
 	mem_free(c);
 }
 
-struct coord_service *coord_service(struct coord *c, uint16_t svc)
-{
-	for (uint16_t i = 0; i < c->services.n; i++)
-		if (c->services.v[i].rules && c->services.v[i].svc == svc)
-			return &c->services.v[i];
-	return NULL;
-}
-
-uint16_t coord_pos(const struct coord *c, const struct coord_service *s)
-{
-	assert(s >= c->services.v && s < c->services.v + c->services.n);
-	return (uint16_t)(s - c->services.v);
-}
-
 mono_ms coord_ping_ms(const struct coord *c)
 {
 	return c->rules.ping_ms ? c->rules.ping_ms : c->services.shortest_ttl / 3;
@@ -81,11 +67,6 @@ struct msg *coord_send(struct coord *c, uint16_t shard, struct msg m)
 {
 	assert(shard < c->shards.n);
 	return effects_msg(c->out, shard, m);
-}
-
-void coord_mark(struct coord *c, struct coord_service *s)
-{
-	s->is_dirty = c->services.is_dirty = true;
 }
 
 static enum topo_reason topo_reason_of(const struct coord *c, const char *why)
@@ -262,7 +243,7 @@ static void hand_over(struct coord *c)
 	c->stop.listen_end = c->now + STOP_LISTEN_MS;
 	for (uint16_t i = 0; i < c->services.n; i++)
 		if (c->services.v[i].rules)
-			coord_mark(c, &c->services.v[i]);
+			services_mark(&c->services, &c->services.v[i]);
 }
 
 static void handle(struct coord *c, const struct coord_event *ev)

@@ -5,6 +5,7 @@
 #include "core/coord/coord.h"
 #include "core/coord/ledger.h"
 #include "core/coord/credits.h"
+#include "core/coord/services.h"
 #include "core/coord/session.h"
 #include "core/coord/topology.h"
 
@@ -37,60 +38,6 @@ enum {
 /* Why the topology is looked up, as sluice_topology_refresh_total has it. */
 enum topo_reason { TOPO_PERIODIC, TOPO_MOVED, TOPO_OTHER };
 
-/* Where a service's load-balancer stream is read: shards.c. */
-struct service_reader {
-	uint16_t shard; /* SHARD_NONE: nowhere */
-	bool asking;
-	bool own_done;     /* own pending entries of a former process are known */
-	bool is_back_late; /* that we are back could not be said: it is with the next map, or where the reader goes */
-	bool is_uncovered; /* said: its slot has no master */
-};
-
-/* What its reader may read: services.c. */
-struct service_grant {
-	struct link turn; /* in coord.services.turns: who is granted next, by its pass */
-	uint32_t n;       /* what the outstanding grant allows */
-	uint32_t again;   /* entries to read beyond free credits, once, in as many reads as it takes */
-	bool is_again;    /* the outstanding grant is of those */
-};
-
-/* Are entries that we hold pending for us in Redis? entry_intake.c. */
-struct service_audit {
-	uint32_t pass;
-	mono_ms hold; /* no "not pending" verdicts before (the group was made again) */
-};
-
-/* Entries that were trimmed while held. */
-struct service_trimmed {
-	mono_ms said; /* were told of; 0 = never */
-	uint32_t n;   /* since then */
-};
-
-/* Leases lost, told together: entry_warn_lost. */
-struct service_lost {
-	uint32_t n[LOST_N]; /* since the last warning of them, by reason */
-	mono_ms at;         /* the next warning; MONO_NEVER = nothing to warn of */
-	mono_ms said;       /* the last one; 0 = none */
-};
-
-struct coord_service {
-	struct service_rules *rules; /* NULL: position unused */
-	uint16_t svc;
-	bool is_dirty; /* something to assign or to grant */
-	bool is_going; /* removed by a reload: no reads, what runs ends */
-	struct service_reader reader;
-	struct service_grant grant;
-	struct link ready, parked;
-	struct link suspects; /* READY ones that wait for a worker with nothing else to do */
-	struct map active;    /* stream -> the entry of it that comes first here, from its lock on (not with allow) */
-	bool is_sifting;      /* entries of running streams were met: the server puts them to wait as it is read */
-	bool is_id_told;      /* ids are no milliseconds: said */
-	struct service_audit audit;
-	struct service_trimmed trimmed;
-	struct service_lost lost;
-	struct metrics_service m;
-};
-
 struct coord_shard {
 	bool is_on;
 	bool is_up[CONN_ROLES];
@@ -118,16 +65,6 @@ struct worker { /* a worker */
 	struct text **resume;
 	size_t n_resume;
 	char wanted_key[SESSION_KEY + 1];
-};
-
-/* The services of the configuration: services.c. */
-struct coord_services {
-	struct coord_service v[SERVICES_MAX]; /* by position */
-	uint16_t n;                           /* positions used so far; .rules NULL: not now */
-	struct link turns;                    /* in order of their passes (credits.h) */
-	bool is_dirty;                        /* some service is */
-	mono_ms lost_at;                      /* the soonest of theirs */
-	mono_ms shortest_ttl;                 /* of their locks */
 };
 
 /* The threads that serve the masters: shards.c. */
@@ -202,8 +139,7 @@ struct coord {
 };
 
 /* coord.c */
-struct coord_service *coord_service(struct coord *c, uint16_t svc); /* NULL: unknown */
-uint16_t coord_pos(const struct coord *c, const struct coord_service *s);
+uint16_t services_pos(const struct coord_services *ss, const struct coord_service *s);
 /* How often each worker is pinged, ms: the setting, else a third of the shortest TTL of a lock. */
 mono_ms coord_ping_ms(const struct coord *c);
 /* The worker of that session; NULL: none, or it ends with this turn. Valid until the end of the turn. */
@@ -225,7 +161,6 @@ void coord_reroute(struct coord *c); /* the map has changed, or a shard may star
 bool coord_redirection(const struct coord *c, uint16_t from, const struct text *to, char addr[static TOPOLOGY_ADDR]);
 /* Each service's reader goes to the shard that serves its load-balancer stream by the present map. */
 void coord_route_readers(struct coord *c);
-void coord_mark(struct coord *c, struct coord_service *s); /* assign and grant at the end of the turn */
 
 /* entry_*.c: the journey */
 void entry_on_batch(struct coord *c, const struct msg *m);
@@ -369,22 +304,9 @@ void worker_free(struct coord *c, struct worker *m);
 struct worker *worker_new(struct coord *c, const struct coord_event *ev); /* connected, counted, state NEW */
 void worker_retire(struct coord *c, struct worker *m);                    /* gone at the end of the turn */
 bool worker_take_services(
-	struct coord *c, struct worker *m, const struct frame *f); /* false: an unknown one, or none */
+	const struct coord_services *ss, struct worker *m, const struct frame *f); /* false: an unknown one, or none */
 bool worker_resume_one(
 	struct coord *c, struct worker *m, struct worker *old, struct slice lease, enum gone_outcome *gone);
-void worker_mark_all(struct coord *c); /* every service */
-
-/* own_keys.c */
-struct own_name {
-	const char *bytes;
-	size_t len;
-	bool is_position; /* of the form of a position's key */
-};
-enum { OWN_WHY_CAP = 1000 };
-/* May an entry of s not name that stream, because it is a key that the daemons keep for themselves? Then why says so,
- * in words. */
-bool coord_is_own_key(const struct coord *c, const struct coord_service *s, const struct own_name *name,
-	char why[static OWN_WHY_CAP]);
 
 /* session_adopt.c: a session that lives through a restart of the daemon */
 void worker_on_adopt(struct coord *c, const struct coord_event *ev);

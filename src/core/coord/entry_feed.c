@@ -167,7 +167,7 @@ void entry_feed_delete(struct coord *c, struct entry *e)
 static struct effect *feed_frame(struct coord *c, struct entry *e, const struct worker *w, enum out_kind kind)
 {
 	char lease[SESSION_LEASE_CAP];
-	int n = session_lease_format(lease, e->id, coord_service(c, e->svc)->rules->hash);
+	int n = session_lease_format(lease, e->id, services_find(&c->services, e->svc)->rules->hash);
 	struct effect *ef = worker_frame(c, w, kind);
 	ef->hold = text_new(lease, (size_t)n);
 	ef->frame.lease = (struct slice){ef->hold->bytes, (size_t)n};
@@ -206,9 +206,9 @@ static void say_nacked(struct coord *c, struct entry *e, struct entry_id id, mon
 /* A suspect may wait for a worker in which all is quiet. */
 static void feed_is_quiet(struct coord *c, const struct entry *e)
 {
-	struct coord_service *s = coord_service(c, e->svc);
+	struct coord_service *s = services_find(&c->services, e->svc);
 	if (!list_empty(&s->suspects) && !entry_feed_is_out(e))
-		coord_mark(c, s);
+		services_mark(&c->services, s);
 }
 
 static void feed_confirm(struct coord *c, struct entry *e, struct entry_id id)
@@ -275,7 +275,8 @@ static void put_off(struct coord *c, struct entry *e, const struct msg_feed *m)
 {
 	char words[100];
 	int n = snprintf(words, sizeof words, "entry %llu-%llu failed %u of %u times", (unsigned long long)m->bad.ms,
-		(unsigned long long)m->bad.seq, m->tries, coord_service(c, e->svc)->rules->entries.max_retries + 1);
+		(unsigned long long)m->bad.seq, m->tries,
+		services_find(&c->services, e->svc)->rules->entries.max_retries + 1);
 	text_unref(e->note);
 	e->note = text_new(words, (size_t)n);
 	entry_put_off(c, e, m->wait_ms);
@@ -283,7 +284,7 @@ static void put_off(struct coord *c, struct entry *e, const struct msg_feed *m)
 
 static void on_feed_open(struct coord *c, struct entry *e, const struct msg *m)
 {
-	struct coord_service *s = coord_service(c, e->svc);
+	struct coord_service *s = services_find(&c->services, e->svc);
 	struct entry_feed *f = e->feed;
 	bool was_counted = nack_was_counted(f, &m->feed);
 	f->state = ENTRY_FEED_OPEN;

@@ -54,7 +54,7 @@ static enum dead_reason why_hopeless(
 		return DEAD_BAD_NAME;
 	}
 	const struct own_name name = {in->stream->bytes, in->stream->len, in->is_position};
-	if (coord_is_own_key(c, s, &name, words))
+	if (services_is_own_key(&c->services, s, &name, words))
 		return DEAD_BAD_NAME;
 	if (is_too_large(c, s, in)) {
 		snprintf(words, OWN_WHY_CAP, "its assign would have more bytes than workers.max_frame, %lld",
@@ -157,7 +157,7 @@ static void read_answered(struct coord *c, struct coord_service *s, const struct
 	s->is_sifting = m->entries.n_parked > 0 || (s->is_sifting && ps->was_full);
 	if (s->rules->same_stream == SAME_STREAM_COALESCE)
 		s->m.c[M_MERGED] += m->entries.n_parked;
-	credits_read(&c->place, coord_pos(c, s), m->entries.batch ? (uint32_t)m->entries.batch->n : 0);
+	credits_read(&c->place, services_pos(&c->services, s), m->entries.batch ? (uint32_t)m->entries.batch->n : 0);
 	coord_place_turn(c, s);
 	if (s->grant.is_again && !ps->was_full)
 		s->grant.again = 0;
@@ -165,12 +165,12 @@ static void read_answered(struct coord *c, struct coord_service *s, const struct
 	s->grant.n = 0;
 	for (uint16_t i = 0; i < c->services.n; i++) /* others may wait for these credits */
 		if (c->services.v[i].rules)
-			coord_mark(c, &c->services.v[i]);
+			services_mark(&c->services, &c->services.v[i]);
 }
 
 void entry_on_batch(struct coord *c, const struct msg *m)
 {
-	struct coord_service *s = coord_service(c, m->svc);
+	struct coord_service *s = services_find(&c->services, m->svc);
 	if (!s)
 		return; /* removed meanwhile; the entries stay pending for whoever serves it again */
 	if (m->entries.source == SOURCE_NEW) {
@@ -186,5 +186,5 @@ void entry_on_batch(struct coord *c, const struct msg *m)
 		if (!c->n_start)
 			worker_try_held(c);
 	}
-	coord_mark(c, s);
+	services_mark(&c->services, s);
 }

@@ -22,7 +22,7 @@ void entry_start_known(struct coord *c, struct entry *e)
 static void start_held(struct coord *c, struct entry *e, const struct msg *m)
 {
 	e->was_told = true; /* we cannot know: a worker of the former process may have it */
-	struct coord_service *s = coord_service(c, e->svc);
+	struct coord_service *s = services_find(&c->services, e->svc);
 	mono_ms ttl_ms = s->rules->lease.ttl_ms;
 	entry_unreserve(c, s, e);
 	/* what the former process told last ends before its lock would have; its leases may have been longer */
@@ -57,7 +57,7 @@ static void on_held(struct coord *c, struct entry *e, const struct msg *m)
 
 static void on_busy(struct coord *c, struct entry *e)
 {
-	struct coord_service *s = coord_service(c, e->svc);
+	struct coord_service *s = services_find(&c->services, e->svc);
 	e->lease_shard = SHARD_NONE;
 	e->good_until = 0;
 	if (e->state != ENTRY_LOCKING)
@@ -140,7 +140,7 @@ void entry_warn_lost(struct coord *c)
 void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why)
 {
 	assert(why < LOST_N);
-	struct coord_service *s = coord_service(c, e->svc);
+	struct coord_service *s = services_find(&c->services, e->svc);
 	mono_ms was_good = e->good_until;
 	e->good_until = 0;
 	e->lease_shard = SHARD_NONE;
@@ -195,7 +195,7 @@ static bool is_mute(const struct coord *c, const struct service_rules *r, uint16
 
 static void fence_here(struct coord *c, struct entry *e)
 {
-	struct coord_service *s = coord_service(c, e->svc);
+	struct coord_service *s = services_find(&c->services, e->svc);
 	s->m.c[c->now > e->good_until ? M_FENCE_LATE : M_FENCE_STOPPED] += e->was_told;
 	entry_drop_lease(c, e, MSG_LEASE_FORGET);
 	entry_lease_lost(c, e, LOST_EXPIRED);
@@ -219,7 +219,7 @@ static void leases_end_together(struct coord *c, uint16_t shard)
 void entry_fence(struct coord *c, struct entry *e)
 {
 	const uint16_t shard = e->lease_shard;
-	bool mute = is_mute(c, coord_service(c, e->svc)->rules, shard);
+	bool mute = is_mute(c, services_find(&c->services, e->svc)->rules, shard);
 	fence_here(c, e);
 	if (mute)
 		leases_end_together(c, shard);
@@ -229,7 +229,7 @@ void entry_fence(struct coord *c, struct entry *e)
 static void on_fenced(struct coord *c, struct entry *e, enum lost_reason why)
 {
 	const uint16_t shard = e->lease_shard;
-	bool mute = is_mute(c, coord_service(c, e->svc)->rules, shard);
+	bool mute = is_mute(c, services_find(&c->services, e->svc)->rules, shard);
 	entry_lease_lost(c, e, why);
 	if (mute)
 		leases_end_together(c, shard);
@@ -350,7 +350,7 @@ static void audit_end(struct coord *c, struct coord_service *s, const struct msg
 
 void entry_on_own_ids(struct coord *c, const struct msg *m)
 {
-	struct coord_service *s = coord_service(c, m->svc);
+	struct coord_service *s = services_find(&c->services, m->svc);
 	if (!s || m->from != s->reader.shard)
 		return;
 	s->audit.pass = (uint32_t)m->own_ids.pass;

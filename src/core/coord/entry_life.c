@@ -4,7 +4,7 @@
 
 struct credits_service *entry_reserved_of(struct coord *c, const struct coord_service *s)
 {
-	return &c->place.service[coord_pos(c, s)];
+	return &c->place.service[services_pos(&c->services, s)];
 }
 
 /* An entry that counts against the reservations of its service, until it is assigned or leaves the way to it. */
@@ -22,7 +22,7 @@ void entry_unreserve(struct coord *c, struct coord_service *s, struct entry *e)
 	if (e->uses_claim)
 		entry_reserved_of(c, s)->reserved--;
 	e->uses_claim = false;
-	coord_mark(c, s);
+	services_mark(&c->services, s);
 }
 
 bool entry_is_worked(const struct entry *e)
@@ -34,7 +34,7 @@ mono_ms entry_stop_at(struct coord *c, const struct entry *e)
 {
 	if (!e->good_until || e->is_lost || e->state == ENTRY_FINISHING) /* then nobody works on it */
 		return MONO_NEVER;
-	struct coord_service *s = coord_service(c, e->svc);
+	struct coord_service *s = services_find(&c->services, e->svc);
 	return e->good_until - service_stop_margin(s->rules, e->good_until);
 }
 
@@ -101,8 +101,8 @@ void entry_leave_lists(struct coord *c, struct entry *e)
 
 void entry_drop(struct coord *c, struct entry *e)
 {
-	assert(e->gen && entry_reserved_of(c, coord_service(c, e->svc))->owned > 0);
-	struct coord_service *s = coord_service(c, e->svc);
+	assert(e->gen && entry_reserved_of(c, services_find(&c->services, e->svc))->owned > 0);
+	struct coord_service *s = services_find(&c->services, e->svc);
 	entry_leave_lists(c, e);
 	entry_leave_active(c, s, e);
 	entry_unreserve(c, s, e);
@@ -130,7 +130,7 @@ void entry_release_and_drop(struct coord *c, struct entry *e)
 
 static void state_deadline(struct coord *c, struct entry *e)
 {
-	struct coord_service *s = coord_service(c, e->svc);
+	struct coord_service *s = services_find(&c->services, e->svc);
 	e->deadline = MONO_NEVER;
 	switch ((enum entry_state)e->state) {
 	case ENTRY_FETCHING:

@@ -16,7 +16,7 @@ static enum feed_end feed_end_of(const struct entry *e)
 static void begin_finish(struct coord *c, struct entry *e, enum finish finish)
 {
 	assert(finish != FINISH_NONE && e->finish == FINISH_NONE);
-	struct coord_service *s = coord_service(c, e->svc);
+	struct coord_service *s = services_find(&c->services, e->svc);
 	uint64_t owner = e->owner;
 	entry_leave_lists(c, e);
 	e->owner = owner; /* for the answer */
@@ -79,7 +79,7 @@ static mono_ms requeue_delay(
 void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool counted)
 {
 	assert(why <= WHY_NO_CREDIT);
-	struct coord_service *s = coord_service(c, e->svc);
+	struct coord_service *s = services_find(&c->services, e->svc);
 	e->why = (uint8_t)why;
 	e->delay_ms = requeue_delay(c, s, e, why);
 	bool is_used_up = e->retry + 1 > s->rules->max_retries;
@@ -180,7 +180,7 @@ void entry_on_finished(struct coord *c, struct entry *e, const struct msg *m)
 		[FINISH_REQUEUE] = GONE_REQUEUED,
 		[FINISH_DEAD] = GONE_DEAD,
 		[FINISH_ACK] = GONE_LOST};
-	struct coord_service *s = coord_service(c, e->svc);
+	struct coord_service *s = services_find(&c->services, e->svc);
 	bool first_did = m->op_result.result == OP_GONE && m->op_result.resent && !e->is_lost && e->good_until > c->now;
 	bool is_trimmed =
 		m->op_result.result == OP_DELETED || (m->op_result.result == OP_DONE && e->finish == FINISH_ACK);

@@ -13,7 +13,7 @@ void entry_wait_for_route(struct coord *c)
 /* Whether the shard that is asked for the lock may take it, too. */
 static bool is_taken_with_lock(struct coord *c, const struct entry *e, uint16_t shard, bool asking)
 {
-	const struct coord_service *s = coord_service(c, e->svc);
+	const struct coord_service *s = services_find(&c->services, e->svc);
 	bool is_readers = shard == s->reader.shard && !asking && !s->reader.asking;
 	return is_readers && e->state == ENTRY_LOCKING && !e->is_start && !e->good_until;
 }
@@ -75,7 +75,7 @@ static void send_op_to(struct coord *c, struct entry *e, uint16_t shard, bool as
 		entry_wait_for_route(c);
 		return;
 	}
-	struct coord_service *s = coord_service(c, e->svc);
+	struct coord_service *s = services_find(&c->services, e->svc);
 	struct msg_op op = {.kind = (uint8_t)entry_op_of(e),
 		.reason = e->dead_reason,
 		.asking = asking,
@@ -102,7 +102,7 @@ static void send_op_to(struct coord *c, struct entry *e, uint16_t shard, bool as
 
 void entry_send_op(struct coord *c, struct entry *e)
 {
-	struct coord_service *s = coord_service(c, e->svc);
+	struct coord_service *s = services_find(&c->services, e->svc);
 	send_op_to(c, e, s->reader.shard, s->reader.asking);
 }
 
@@ -149,17 +149,17 @@ void entry_shard_gone(struct coord *c, uint16_t shard, bool was_heard)
 
 void entry_ready(struct coord *c, struct entry *e)
 {
-	struct coord_service *s = coord_service(c, e->svc);
+	struct coord_service *s = services_find(&c->services, e->svc);
 	entry_move(c, e, ENTRY_READY, c->now + READY_WAIT_MS);
 	if (e->is_suspect) /* it waits for a whole worker, not for a credit */
 		entry_unreserve(c, s, e);
 	list_push(e->is_suspect ? &s->suspects : &s->ready, &e->peers);
-	coord_mark(c, s);
+	services_mark(&c->services, s);
 }
 
 void entry_taken(struct coord *c, struct entry *e, enum op_result result, bool was_merged)
 {
-	struct coord_service *s = coord_service(c, e->svc);
+	struct coord_service *s = services_find(&c->services, e->svc);
 	if (result == OP_PARKED) { /* it waits in Redis, or was merged into what waits there */
 		s->is_sifting = true;
 		s->m.c[M_MERGED] += was_merged;
@@ -190,7 +190,7 @@ static void on_verified(struct coord *c, struct entry *e, const struct msg *m)
 
 static void entry_on_fetched(struct coord *c, struct entry *e, const struct msg *m)
 {
-	struct coord_service *s = coord_service(c, e->svc);
+	struct coord_service *s = services_find(&c->services, e->svc);
 	if (m->op_result.result == OP_DONE && m->op_result.batch && m->op_result.batch->n == 1) {
 		entry_enter_one(c, s, &m->op_result.batch->v[0], false);
 		return;

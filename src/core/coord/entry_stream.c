@@ -30,7 +30,7 @@ void entry_park(struct coord *c, struct entry *e)
 void entry_lock(struct coord *c, struct entry *e)
 {
 	assert(e->stream);
-	struct coord_service *s = coord_service(c, e->svc);
+	struct coord_service *s = services_find(&c->services, e->svc);
 	list_remove(&e->peers);
 	entry_lead(s, e);
 	entry_reserve(c, s, e);
@@ -46,7 +46,7 @@ static bool is_registered(const struct entry *e)
 void entry_follow(struct coord *c, struct entry *e, struct entry *first)
 {
 	assert(first != e && first->in_active && e->state == ENTRY_PARKED);
-	struct coord_service *s = coord_service(c, e->svc);
+	struct coord_service *s = services_find(&c->services, e->svc);
 	first->has_followers = true;
 	list_push(&s->parked, &e->peers);
 	e->deadline = c->now + rng_jitter(&c->rng, PARKED_RETRY_MS, 10);

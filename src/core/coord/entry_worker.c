@@ -39,7 +39,7 @@ static void fill_assign(struct coord_service *s, struct entry *e, struct worker 
 void entry_assign(struct coord *c, struct entry *e, struct worker *w)
 {
 	assert(e->state == ENTRY_READY && w->s.state == SESSION_READY);
-	struct coord_service *s = coord_service(c, e->svc);
+	struct coord_service *s = services_find(&c->services, e->svc);
 	entry_unreserve(c, s, e);
 	e->owner = w->s.id;
 	e->was_told = true;
@@ -59,7 +59,7 @@ void entry_assign(struct coord *c, struct entry *e, struct worker *w)
 void entry_resume(struct coord *c, struct entry *e, struct worker *w)
 {
 	assert(entry_is_worked(e) || e->state == ENTRY_LIMBO);
-	struct coord_service *s = coord_service(c, e->svc);
+	struct coord_service *s = services_find(&c->services, e->svc);
 	list_remove(&e->peers);
 	e->owner = w->s.id;
 	e->heard = c->now;
@@ -85,7 +85,7 @@ void entry_tell_revoke(struct coord *c, const struct entry *e, const struct work
 {
 	assert(e->is_revoked && grace_ms >= 0);
 	char lease[SESSION_LEASE_CAP];
-	int n = session_lease_format(lease, e->id, coord_service(c, e->svc)->rules->hash);
+	int n = session_lease_format(lease, e->id, services_find(&c->services, e->svc)->rules->hash);
 	struct effect *ef = worker_frame(c, w, OUT_REVOKE);
 	ef->hold = text_new(lease, (size_t)n);
 	ef->frame.lease = (struct slice){ef->hold->bytes, (size_t)n};
@@ -155,7 +155,7 @@ void entry_clear_suspect(struct coord *c, struct entry *e)
 		w->credit_holder.is_alone = false;
 	e->is_suspect = false;
 	entry_feed_share(c, e);
-	worker_mark_all(c);
+	services_mark_all(&c->services);
 }
 
 void entry_stop_waiting(struct coord *c, struct coord_service *s, struct entry *e)
@@ -166,13 +166,13 @@ void entry_stop_waiting(struct coord *c, struct coord_service *s, struct entry *
 	e->deadline = c->now + READY_WAIT_MS;
 	entry_reserve(c, s, e);
 	entry_arm(c, e);
-	coord_mark(c, s);
+	services_mark(&c->services, s);
 }
 
 /* A suspect that waits for an empty worker. True: it goes on waiting. */
 bool entry_suspect_waits(struct coord *c, struct coord_service *s, struct entry *e)
 {
-	uint16_t pos = coord_pos(c, s);
+	uint16_t pos = services_pos(&c->services, s);
 	if (e->feed && c->now - e->since >= SUSPECT_WAIT_MS && credits_has_taker(&c->place, pos)) {
 		entry_stop_waiting(c, s, e); /* workers of endless streams never run empty */
 		return true;
@@ -182,7 +182,7 @@ bool entry_suspect_waits(struct coord *c, struct coord_service *s, struct entry 
 		return false; /* nobody here works on this service: somebody else may */
 	e->deadline = c->now + READY_WAIT_MS;
 	entry_arm(c, e);
-	coord_mark(c, s);
+	services_mark(&c->services, s);
 	return true;
 }
 

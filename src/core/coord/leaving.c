@@ -28,7 +28,7 @@ void coord_is_back(struct coord *c, struct coord_service *s)
 
 void coord_on_left(struct coord *c, const struct msg *m)
 {
-	struct coord_service *s = coord_service(c, m->svc);
+	struct coord_service *s = services_find(&c->services, m->svc);
 	if (m->op_result.kind == CMD_LEAVE && c->stop.n_leaving > 0)
 		c->stop.n_leaving--;
 	if (m->op_result.result != OP_MOVED || !s)

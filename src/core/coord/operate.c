@@ -18,7 +18,7 @@ static void pause(struct coord *c, uint16_t svc, bool paused)
 			continue;
 		c->place.service[i].is_paused = paused;
 		effects_log(c->out, LOG_NOTICE, "service=%s %s", s->rules->name, paused ? "paused" : "resumed");
-		coord_mark(c, s);
+		services_mark(&c->services, s);
 	}
 }
 
@@ -50,7 +50,7 @@ static void operate_give_back(struct coord *c, struct entry *e, enum requeue_why
 
 static void operate_add(struct coord *c, const struct coord_ctl *ctl)
 {
-	struct coord_service *s = coord_service(c, ctl->svc);
+	struct coord_service *s = services_find(&c->services, ctl->svc);
 	uint16_t shard = s ? s->reader.shard : SHARD_NONE;
 	if (s && coord_has_no_master(c, s)) {
 		char why[sizeof s->rules->name + 60];
@@ -81,7 +81,7 @@ static void operate_add(struct coord *c, const struct coord_ctl *ctl)
 /* An address alone would tell nobody what has happened. */
 static struct text *why_moved(struct coord *c, const struct msg *m)
 {
-	const struct coord_service *s = coord_service(c, m->svc);
+	const struct coord_service *s = services_find(&c->services, m->svc);
 	const char *from = m->from < c->topo.n_nodes ? c->topo.nodes[m->from].addr : "?";
 	const char *to = m->op_result.moved_to && m->op_result.moved_to->len ? m->op_result.moved_to->bytes : NULL;
 	char why[sizeof s->rules->name + 2 * TOPOLOGY_ADDR + 100];
@@ -123,7 +123,7 @@ void coord_drain(struct coord *c, bool stop_after)
 	}
 	for (uint16_t i = 0; i < c->services.n; i++)
 		if (c->services.v[i].rules)
-			coord_mark(c, &c->services.v[i]);
+			services_mark(&c->services, &c->services.v[i]);
 }
 
 void coord_undrain(struct coord *c)
@@ -138,7 +138,7 @@ void coord_undrain(struct coord *c)
 		entry_feed_drain(c, e, false);
 	for (uint16_t i = 0; i < c->services.n; i++)
 		if (c->services.v[i].rules)
-			coord_mark(c, &c->services.v[i]);
+			services_mark(&c->services, &c->services.v[i]);
 }
 
 void coord_on_ctl(struct coord *c, const struct coord_ctl *ctl)
@@ -174,7 +174,7 @@ void coord_on_ctl(struct coord *c, const struct coord_ctl *ctl)
 		coord_ask_topology(c, "operator");
 		break;
 	case CTL_SCAN:
-		s = coord_service(c, ctl->svc);
+		s = services_find(&c->services, ctl->svc);
 		if (s && s->reader.shard != SHARD_NONE)
 			coord_send(c, s->reader.shard, msg_plain(MSG_SCAN))->svc = s->svc;
 		break;

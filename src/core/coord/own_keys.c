@@ -1,7 +1,7 @@
 /* own_keys - names that are no data streams: keys that the daemons keep for themselves. Entries mode would hand out
  * and acknowledge what is in them, and could delete it. */
 #include "base/fnv.h"
-#include "core/coord/coord_p.h"
+#include "core/coord/services.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -21,8 +21,8 @@ static bool is_meant_by(const struct coord_service *s, const struct coord_servic
 	return s->rules->entries.is_on || (s == keeper && k->kind != OWN_DEAD_LETTERS);
 }
 
-bool coord_is_own_key(
-	const struct coord *c, const struct coord_service *s, const struct own_name *name, char why[static OWN_WHY_CAP])
+bool services_is_own_key(const struct coord_services *ss, const struct coord_service *s, const struct own_name *name,
+	char why[static OWN_WHY_CAP])
 {
 	static const char *const what[] = {[OWN_LBS] = "the load-balancer stream of",
 		[OWN_STATE] = "a key that sluiced keeps for",
@@ -33,8 +33,8 @@ bool coord_is_own_key(
 			(int)text_fit(name->bytes, name->len, 200), name->bytes);
 		return true;
 	}
-	for (uint16_t i = 0; i < c->services.n; i++) {
-		const struct coord_service *keeper = &c->services.v[i];
+	for (uint16_t i = 0; i < ss->n; i++) {
+		const struct coord_service *keeper = &ss->v[i];
 		const struct own_key *k = keeper->rules ? find_own(keeper->rules, name->bytes, name->len, hash) : NULL;
 		if (!k || !is_meant_by(s, keeper, k))
 			continue;

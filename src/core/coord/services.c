@@ -1,8 +1,35 @@
-/* coord_service - services of the configuration, and the credits they may read with. */
+/* services - the services of the configuration, and the credits they may read with. */
 #include "core/coord/coord.h"
 #include "core/coord/coord_p.h"
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
+
+struct coord_service *services_find(struct coord_services *ss, uint16_t svc)
+{
+	for (uint16_t i = 0; i < ss->n; i++)
+		if (ss->v[i].rules && ss->v[i].svc == svc)
+			return &ss->v[i];
+	return NULL;
+}
+
+uint16_t services_pos(const struct coord_services *ss, const struct coord_service *s)
+{
+	assert(s >= ss->v && s < ss->v + ss->n);
+	return (uint16_t)(s - ss->v);
+}
+
+void services_mark(struct coord_services *ss, struct coord_service *s)
+{
+	s->is_dirty = ss->is_dirty = true;
+}
+
+void services_mark_all(struct coord_services *ss)
+{
+	for (uint16_t i = 0; i < ss->n; i++)
+		if (ss->v[i].rules)
+			services_mark(ss, &ss->v[i]);
+}
 
 static bool same_stream(const void *value, const void *key, size_t len)
 {
@@ -10,12 +37,12 @@ static bool same_stream(const void *value, const void *key, size_t len)
 	return e->stream->len == len && memcmp(e->stream->bytes, key, len) == 0;
 }
 
-static uint16_t free_position(struct coord *c)
+static uint16_t free_position(struct coord_services *ss)
 {
-	for (uint16_t i = 0; i < c->services.n; i++)
-		if (!c->services.v[i].rules)
+	for (uint16_t i = 0; i < ss->n; i++)
+		if (!ss->v[i].rules)
 			return i;
-	return c->services.n < SERVICES_MAX ? c->services.n++ : SERVICE_NONE;
+	return ss->n < SERVICES_MAX ? ss->n++ : SERVICE_NONE;
 }
 
 static void service_to_shards(struct coord *c, struct coord_service *s)
@@ -50,9 +77,9 @@ static void keep_old_margin(const struct coord *c, struct service_rules *r, cons
 static void service_set(struct coord *c, struct service_rules *r)
 {
 	coord_fit_to_topology(c, r);
-	struct coord_service *s = coord_service(c, r->svc);
+	struct coord_service *s = services_find(&c->services, r->svc);
 	if (!s) {
-		uint16_t pos = free_position(c);
+		uint16_t pos = free_position(&c->services);
 		if (pos == SERVICE_NONE) {
 			service_rules_unref(r);
 			return;
@@ -74,14 +101,14 @@ static void service_set(struct coord *c, struct service_rules *r)
 	}
 	s->rules = r;
 	s->is_going = false;
-	struct credits_service *ps = &c->place.service[coord_pos(c, s)];
+	struct credits_service *ps = &c->place.service[services_pos(&c->services, s)];
 	ps->is_on = true;
 	ps->is_entries = r->entries.is_on;
 	ps->max_streams = r->max_streams;
 	ps->read_batch = r->read_batch;
 	ps->weight = r->weight;
 	service_to_shards(c, s);
-	coord_mark(c, s);
+	services_mark(&c->services, s);
 }
 
 void coord_on_services(struct coord *c, const struct coord_event *ev)
@@ -129,7 +156,7 @@ void coord_sweep_services(struct coord *c)
 
 void coord_end_grant(struct coord *c, struct coord_service *s)
 {
-	struct credits_service *ps = &c->place.service[coord_pos(c, s)];
+	struct credits_service *ps = &c->place.service[services_pos(&c->services, s)];
 	ps->reserved -= ps->granted;
 	ps->granted = s->grant.n = 0;
 	ps->is_reading = false;
@@ -138,18 +165,19 @@ void coord_end_grant(struct coord *c, struct coord_service *s)
 /* Keeps coord.services.turns in order of passes: behind its equals, so that services of one weight go round. */
 void coord_place_turn(struct coord *c, struct coord_service *s)
 {
-	uint64_t pass = c->place.service[coord_pos(c, s)].pass;
+	uint64_t pass = c->place.service[services_pos(&c->services, s)].pass;
 	list_remove(&s->grant.turn);
 	struct link *at = &c->services.turns;
 	while (at->prev != &c->services.turns &&
-		c->place.service[coord_pos(c, LIST_OF(struct coord_service, grant.turn, at->prev))].pass > pass)
+		c->place.service[services_pos(&c->services, LIST_OF(struct coord_service, grant.turn, at->prev))].pass >
+			pass)
 		at = at->prev;
 	list_push(at, &s->grant.turn);
 }
 
 static void grant(struct coord *c, struct coord_service *s)
 {
-	uint16_t pos = coord_pos(c, s);
+	uint16_t pos = services_pos(&c->services, s);
 	struct credits_service *ps = &c->place.service[pos];
 	if (s->reader.shard == SHARD_NONE || !c->shards.v[s->reader.shard].is_on || !s->reader.own_done)
 		return;
@@ -185,7 +213,7 @@ static void grant(struct coord *c, struct coord_service *s)
 /* No stream of the service may be begun, and only because of those that run. */
 static bool is_full(const struct coord *c, const struct coord_service *s)
 {
-	uint16_t pos = coord_pos(c, s);
+	uint16_t pos = services_pos(&c->services, s);
 	const struct credits_service *ps = &c->place.service[pos];
 	if (c->place.is_draining || ps->is_paused || !ps->is_on)
 		return false;
@@ -194,7 +222,7 @@ static bool is_full(const struct coord *c, const struct coord_service *s)
 
 void coord_on_waiting(struct coord *c, const struct msg *m)
 {
-	struct coord_service *s = coord_service(c, m->svc);
+	struct coord_service *s = services_find(&c->services, m->svc);
 	if (!s)
 		return;
 	s->m.c[M_MERGED] += m->waiting.n_merged;
@@ -207,7 +235,7 @@ void coord_on_waiting(struct coord *c, const struct msg *m)
 
 static void assign_ready(struct coord *c, struct coord_service *s)
 {
-	uint16_t pos = coord_pos(c, s);
+	uint16_t pos = services_pos(&c->services, s);
 	while (!list_empty(&s->ready) && !c->place.is_draining) {
 		struct credit_holder *credit_holder = credits_choose(&c->place, pos);
 		if (!credit_holder)
@@ -259,7 +287,7 @@ static void end_hush(struct coord *c)
 
 static void assign_suspects(struct coord *c, struct coord_service *s)
 {
-	uint16_t pos = coord_pos(c, s);
+	uint16_t pos = services_pos(&c->services, s);
 	while (!list_empty(&s->suspects) && !c->place.is_draining) {
 		struct credit_holder *h = credits_choose_empty(&c->place, pos, is_quiet, c);
 		if (!h)

@@ -57,7 +57,7 @@ void worker_on_adopt(struct coord *c, const struct coord_event *ev)
 {
 	const struct frame *f = ev->frame;
 	struct worker *m = worker_new(c, ev);
-	if (!coord_knows_own(c) || !ev->flag || is_too_late(c, ev) || !worker_take_services(c, m, f)) {
+	if (!coord_knows_own(c) || !ev->flag || is_too_late(c, ev) || !worker_take_services(&c->services, m, f)) {
 		effects_add(c->out, EFF_CLOSE)->session = m->s.id;
 		worker_retire(c, m);
 		return;
@@ -82,7 +82,7 @@ void worker_on_adopt(struct coord *c, const struct coord_event *ev)
 		m->credit_holder.credits, n_kept, f->hello.n_resume - n_kept);
 	credits_join(&c->place, &m->credit_holder);
 	worker_arm(c, m);
-	worker_mark_all(c);
+	services_mark_all(&c->services);
 	if (c->drain.is_on)
 		worker_say_drain(c, m);
 }

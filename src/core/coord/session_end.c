@@ -69,7 +69,7 @@ static void worker_detach(struct coord *c, struct worker *m)
 	}
 	m->s.deadline = mono_max(back, m->s.told_until + 2 * TELL_MARGIN_MS);
 	worker_arm(c, m);
-	worker_mark_all(c);
+	services_mark_all(&c->services);
 }
 
 void worker_give_all_back(struct coord *c, struct worker *m, enum requeue_why why)
@@ -78,7 +78,7 @@ void worker_give_all_back(struct coord *c, struct worker *m, enum requeue_why wh
 		struct entry *e = LIST_OF(struct entry, peers, m->entries.next);
 		entry_requeue(c, e, e->is_lost ? WHY_LOST : why, false);
 	}
-	worker_mark_all(c);
+	services_mark_all(&c->services);
 }
 
 static void worker_ended(struct coord *c, struct worker *m, enum metric_process why)
@@ -113,7 +113,7 @@ void worker_on_dead(struct coord *c, struct worker *m)
 	uint32_t n = m->s.state == SESSION_DETACHED ? m->n_blamed : n_blamed(c, m);
 	while (!list_empty(&m->entries))
 		entry_worker_ended(c, LIST_OF(struct entry, peers, m->entries.next), n, true);
-	worker_mark_all(c);
+	services_mark_all(&c->services);
 	worker_retire(c, m);
 }
 

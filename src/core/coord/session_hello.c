@@ -35,7 +35,7 @@ void worker_on_accept(struct coord *c, const struct coord_event *ev)
 		worker_fatal(c, m, FERR_TOO_MANY_SESSIONS, "too many sessions");
 }
 
-bool worker_take_services(struct coord *c, struct worker *m, const struct frame *f)
+bool worker_take_services(const struct coord_services *ss, struct worker *m, const struct frame *f)
 {
 	m->credit_holder.all_services = !f->hello.has_services;
 	char text[512];
@@ -43,8 +43,8 @@ bool worker_take_services(struct coord *c, struct worker *m, const struct frame 
 	text[0] = '\0';
 	for (size_t i = 0; i < f->hello.n_services; i++) {
 		uint16_t pos = SERVICE_NONE;
-		for (uint16_t k = 0; k < c->services.n; k++) {
-			const struct service_rules *r = c->services.v[k].rules;
+		for (uint16_t k = 0; k < ss->n; k++) {
+			const struct service_rules *r = ss->v[k].rules;
 			if (r && strlen(r->name) == f->hello.services[i].len &&
 				memcmp(r->name, f->hello.services[i].p, f->hello.services[i].len) == 0)
 				pos = k;
@@ -54,8 +54,7 @@ bool worker_take_services(struct coord *c, struct worker *m, const struct frame 
 		m->credit_holder.n_wanted = (uint16_t)(m->credit_holder.n_wanted + !m->credit_holder.wanted[pos]);
 		m->credit_holder.wanted[pos] = true;
 		if (n < sizeof text)
-			n += (size_t)snprintf(
-				text + n, sizeof text - n, "%s%s", n ? "," : "", c->services.v[pos].rules->name);
+			n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", n ? "," : "", ss->v[pos].rules->name);
 	}
 	m->services_text = mem_dup(text, strlen(text));
 	return !f->hello.has_services || f->hello.n_services > 0;
@@ -205,7 +204,7 @@ void worker_welcome(struct coord *c, struct worker *m)
 		(int)m->s.pid, m->credit_holder.credits, n_resumed, n_gone);
 	credits_join(&c->place, &m->credit_holder);
 	worker_arm(c, m);
-	worker_mark_all(c);
+	services_mark_all(&c->services);
 	if (c->drain.is_on)
 		worker_say_drain(c, m);
 }
@@ -262,7 +261,7 @@ void worker_hello(struct coord *c, struct worker *m, const struct frame *f)
 		worker_fatal(c, m, error, why);
 		return;
 	}
-	if (!worker_take_services(c, m, f)) {
+	if (!worker_take_services(&c->services, m, f)) {
 		worker_fatal(c, m, FERR_BAD_HELLO,
 			f->hello.n_services ? "services: names a service that is not configured here"
 					    : "services: must not be empty; left out, it means all");

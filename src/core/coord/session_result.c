@@ -12,13 +12,6 @@ struct effect *worker_frame(struct coord *c, const struct worker *m, enum out_ki
 	return ef;
 }
 
-void worker_mark_all(struct coord *c)
-{
-	for (uint16_t i = 0; i < c->services.n; i++)
-		if (c->services.v[i].rules)
-			coord_mark(c, &c->services.v[i]);
-}
-
 void worker_say_error(struct coord *c, struct worker *m, enum frame_error error, struct slice lease, const char *msg)
 {
 	struct effect *ef = worker_frame(c, m, OUT_ERR);
@@ -42,7 +35,7 @@ void worker_free_credit(struct coord *c, struct entry *e, bool credit_back)
 	if (m && e->state == ENTRY_FINISHING && e->holds_credit) {
 		e->holds_credit = false;
 		m->credit_holder.in_use--;
-		worker_mark_all(c);
+		services_mark_all(&c->services);
 	}
 	if (!m || e->state == ENTRY_FINISHING)
 		return;
@@ -52,7 +45,7 @@ void worker_free_credit(struct coord *c, struct entry *e, bool credit_back)
 		return;
 	if (credit_back) {
 		m->credit_holder.in_use--;
-		worker_mark_all(c);
+		services_mark_all(&c->services);
 	} else {
 		session_remember(&m->s, m->credit_holder.credits,
 			(struct session_outcome){.id = e->id, .svc = e->svc, .outcome = GONE_LOST, .is_zombie = true});
@@ -83,7 +76,7 @@ void worker_finish(struct coord *c, struct entry *e, bool accepted, enum gone_ou
 	struct worker *m = coord_worker(c, e->owner);
 	if (!m)
 		return;
-	struct coord_service *s = coord_service(c, e->svc);
+	struct coord_service *s = services_find(&c->services, e->svc);
 	struct session_outcome o = {.id = e->id,
 		.svc = e->svc,
 		.outcome = (uint8_t)(accepted ? outcome : GONE_LOST),
@@ -188,7 +181,7 @@ static void late_result(struct coord *c, struct worker *m, struct session_outcom
 	if (o && o->is_zombie) {
 		o->is_zombie = false;
 		m->credit_holder.in_use--;
-		worker_mark_all(c);
+		services_mark_all(&c->services);
 	}
 	if (f->kind == FRAME_REVOKED && o)
 		return;
@@ -235,7 +228,7 @@ static void on_progress(struct coord *c, struct worker *m, const struct frame *f
 void worker_say_bad_entry(struct coord *c, struct worker *w, const struct entry *e)
 {
 	char text[SESSION_LEASE_CAP];
-	int n = session_lease_format(text, e->id, coord_service(c, e->svc)->rules->hash);
+	int n = session_lease_format(text, e->id, services_find(&c->services, e->svc)->rules->hash);
 	worker_say_error(
 		c, w, FERR_BAD_FIELD, (struct slice){text, (size_t)n}, "id: no entry that waits for an answer");
 }
@@ -267,7 +260,7 @@ static void on_credits(struct coord *c, struct worker *m, const struct frame *f)
 		return;
 	}
 	m->credit_holder.credits = (uint32_t)f->credits;
-	worker_mark_all(c);
+	services_mark_all(&c->services);
 }
 
 static void on_ready_frame(struct coord *c, struct worker *m, const struct frame *f)

@@ -98,7 +98,7 @@ static void reader_to(struct coord *c, struct coord_service *s, uint16_t shard, 
 		->svc = s->svc;
 	if (s->reader.is_back_late)
 		coord_is_back(c, s);
-	coord_mark(c, s);
+	services_mark(&c->services, s);
 }
 
 bool coord_has_no_master(const struct coord *c, const struct coord_service *s)
@@ -417,12 +417,12 @@ void coord_relay(struct coord *c, struct msg *m)
  * so it is read beyond the free credits, and nothing is called "not pending" until that has happened. */
 void coord_on_group_lost(struct coord *c, const struct msg *m)
 {
-	struct coord_service *s = coord_service(c, m->svc);
+	struct coord_service *s = services_find(&c->services, m->svc);
 	if (!s)
 		return;
 	s->audit.hold = c->now + s->rules->lease.ttl_ms / 2;
-	s->grant.again = m->group_lost.is_remade ? c->place.service[coord_pos(c, s)].owned : 0;
-	coord_mark(c, s);
+	s->grant.again = m->group_lost.is_remade ? c->place.service[services_pos(&c->services, s)].owned : 0;
+	services_mark(&c->services, s);
 }
 
 /* A lock expired somewhere: whoever reads a service may know its entry. */

@@ -109,7 +109,7 @@ static void idle_words(char out[static 40], const struct view_service *v)
 void facts_service(struct facts *f, struct daemon *d, const struct coord_service *s)
 {
 	const struct coord *c = d->core;
-	uint16_t pos = coord_pos(c, s);
+	uint16_t pos = services_pos(&c->services, s);
 	const struct credits_service *p = &c->place.service[pos];
 	struct view_service *v = view_services(d);
 	const char *name = s->rules->name;
@@ -345,7 +345,7 @@ static void why(struct facts *f, struct daemon *d, const struct coord_service *s
 static void explain_entry(struct control_req *q, const struct entry *e)
 {
 	struct daemon *d = q->d;
-	const struct coord_service *s = coord_service(d->core, e->svc);
+	const struct coord_service *s = services_find(&d->core->services, e->svc);
 	if (!s)
 		return;
 	char id[COMMAND_ID_CAP];

@@ -72,7 +72,7 @@ static void aside_free(void *job)
 
 static const struct coord_service *aside_service(const struct aside *j)
 {
-	return coord_service(j->q->d->core, j->walk.svcs[j->walk.at]);
+	return services_find(&j->q->d->core->services, j->walk.svcs[j->walk.at]);
 }
 
 static void aside_next(struct aside *j)

@@ -86,7 +86,7 @@ static void remote_job_free(void *job)
 
 static const struct coord_service *service(const struct seek *j)
 {
-	return coord_service(j->q->d->core, j->walk.svcs[j->walk.at]);
+	return services_find(&j->q->d->core->services, j->walk.svcs[j->walk.at]);
 }
 
 static void next_service(struct seek *j)
@@ -423,7 +423,7 @@ static bool has_loose(const struct seek *j)
 {
 	struct view_service *v = view_services(j->q->d);
 	const struct coord_service *s = service(j);
-	const struct view_service *mine = s ? &v[coord_pos(j->q->d->core, s)] : NULL;
+	const struct view_service *mine = s ? &v[services_pos(&j->q->d->core->services, s)] : NULL;
 	bool has = mine && (mine->parked != 0 || mine->lbs != mine->pending);
 	mem_free(v);
 	return has;

@@ -172,10 +172,10 @@ static void fleet_take_all(struct fleet_job *j, const redisReply *raw)
 static void fleet_take_own(struct fleet_job *j, struct fleet_row *row)
 {
 	const struct coord *c = j->q->d->core;
-	const struct coord_service *s = coord_service((struct coord *)(uintptr_t)c, j->svcs[j->at]);
+	const struct coord_service *s = services_find(&((struct coord *)(uintptr_t)c)->services, j->svcs[j->at]);
 	if (!s)
 		return;
-	struct fleet_told t = what_we_have(c, coord_pos(c, s));
+	struct fleet_told t = what_we_have(c, services_pos(&c->services, s));
 	row->credits = t.credits;
 	row->workers = t.n_workers;
 	mem_free(row->version);
@@ -216,7 +216,7 @@ static void fleet_on_answer(void *arg, struct reply *r, const redisReply *raw);
 
 static bool fleet_begin_service(struct fleet_job *j)
 {
-	const struct coord_service *s = coord_service(j->q->d->core, j->svcs[j->at]);
+	const struct coord_service *s = services_find(&j->q->d->core->services, j->svcs[j->at]);
 	const char *why = j->q->d->topo.why;
 	struct err err;
 	if (!s || !s->rules) { /* removed meanwhile */

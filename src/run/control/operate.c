@@ -119,7 +119,7 @@ static bool control_give_back_one(struct control_req *q, uint64_t handle)
 {
 	struct coord *c = q->d->core;
 	const struct entry *e = ledger_by_handle(&c->ledger, handle);
-	const struct coord_service *s = e ? coord_service(c, e->svc) : NULL;
+	const struct coord_service *s = e ? services_find(&c->services, e->svc) : NULL;
 	if (!s)
 		return false;
 	char id[COMMAND_ID_CAP];
@@ -328,7 +328,7 @@ static bool is_refused(struct control_req *q, const struct coord_service *s)
 		add_name(q, i, text, cap);
 		struct own_name name = {.bytes = text, .len = strlen(text)};
 		name.is_position = command_is_position_key(name.bytes, name.len);
-		is_own = coord_is_own_key(q->d->core, s, &name, why);
+		is_own = services_is_own_key(&q->d->core->services, s, &name, why);
 	}
 	mem_free(text);
 	if (is_own)

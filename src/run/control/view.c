@@ -129,7 +129,7 @@ static void stream_row(
 	struct control_req *q, const struct entry *e, int64_t lag, struct stream_texts *t, struct ctl_stream *row)
 {
 	struct coord *c = q->d->core;
-	const struct coord_service *s = coord_service(c, e->svc);
+	const struct coord_service *s = services_find(&c->services, e->svc);
 	const struct worker *m = e->owner ? coord_worker(c, e->owner) : NULL;
 	mono_ms now = loop_now(q->d->loop);
 	command_id_format(t->id, e->id);
@@ -257,7 +257,7 @@ void control_ls(struct control_req *q)
 static void show_entry(struct control_req *q, const struct entry *e, int64_t lag)
 {
 	struct daemon *d = q->d;
-	const struct coord_service *s = coord_service(d->core, e->svc);
+	const struct coord_service *s = services_find(&d->core->services, e->svc);
 	mono_ms now = loop_now(d->loop);
 	struct stream_texts texts;
 	struct ctl_show row = {.renewed_ms = -1, .lease_left_ms = -1, .progress_ms = -1, .dead_entries = -1};

@@ -258,7 +258,7 @@ static void waits_finish(struct waits_job *j)
 
 static void waits_begin_service(struct waits_job *j)
 {
-	const struct coord_service *s = coord_service(j->q->d->core, j->walk.svcs[j->walk.at]);
+	const struct coord_service *s = services_find(&j->q->d->core->services, j->walk.svcs[j->walk.at]);
 	if (!s || !s->rules) { /* removed meanwhile */
 		j->walk.at++;
 		return;

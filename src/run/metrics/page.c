@@ -76,7 +76,7 @@ void metrics_keep(struct daemon *d, uint16_t shard)
 {
 	const struct snapshot *s = d->shards.snapshots[shard];
 	for (size_t i = 0; s && i < s->n_services; i++) {
-		struct coord_service *svc = coord_service(d->core, s->services[i].svc);
+		struct coord_service *svc = services_find(&d->core->services, s->services[i].svc);
 		if (svc)
 			add_service(&svc->m, &s->services[i].m);
 	}
@@ -94,9 +94,9 @@ static struct metrics_service *sum_services(struct daemon *d)
 	for (uint16_t k = 0; k < d->shards.n; k++) {
 		const struct snapshot *s = d->shards.snapshots[k];
 		for (size_t i = 0; s && i < s->n_services; i++) {
-			const struct coord_service *svc = coord_service(c, s->services[i].svc);
+			const struct coord_service *svc = services_find(&c->services, s->services[i].svc);
 			if (svc)
-				add_service(&sums[coord_pos(c, svc)], &s->services[i].m);
+				add_service(&sums[services_pos(&c->services, svc)], &s->services[i].m);
 		}
 	}
 	return sums;

@@ -282,7 +282,7 @@ static mono_ms delay_of(uint64_t id, uint32_t retry, enum frame_kind kind, int64
 	uint64_t h = story_assigned(id, "s");
 	struct entry *e = ledger_by_handle(&W.c->ledger, h);
 	e->retry = retry;
-	coord_service(W.c, 0)->rules->max_retries = 9;
+	services_find(&W.c->services, 0)->rules->max_retries = 9;
 	struct frame f = {
 		.kind = kind, .lease = story_text(id, text), .has_retry_ms = retry_ms >= 0, .retry_ms = retry_ms};
 	story_up(1, f);
@@ -299,13 +299,13 @@ Test(coord, a_failed_entry_waits_longer_each_time, .init = retry_ready, .fini = 
 	cr_expect_eq(delay_of(20, 1, FRAME_RELEASE, -1), 700);
 	cr_expect_eq(delay_of(21, 1, FRAME_FAIL, 0), 0, "at once, as its worker says");
 	cr_expect_eq(delay_of(22, 1, FRAME_RELEASE, 86400000), 86400000);
-	cr_expect_eq(coord_service(W.c, 0)->m.c[M_DELAYED_FAIL], 5);
-	cr_expect_eq(coord_service(W.c, 0)->m.c[M_DELAYED_RELEASE], 2);
+	cr_expect_eq(services_find(&W.c->services, 0)->m.c[M_DELAYED_FAIL], 5);
+	cr_expect_eq(services_find(&W.c->services, 0)->m.c[M_DELAYED_RELEASE], 2);
 }
 
 Test(coord, jitter_only_adds_to_a_wait, .init = retry_ready, .fini = story_down)
 {
-	coord_service(W.c, 0)->rules->retry.jitter_pct = 20;
+	services_find(&W.c->services, 0)->rules->retry.jitter_pct = 20;
 	mono_ms least = MONO_NEVER, most = 0;
 	for (uint64_t i = 0; i < 200; i++) {
 		mono_ms wait = delay_of(10 + i, 0, FRAME_FAIL, -1);
@@ -865,7 +865,7 @@ Test(coord, a_second_entry_waits_without_a_lock, .init = story_ready, .fini = st
 		.op_result.kind = CMD_TAKE,
 		.op_result.result = OP_PARKED});
 	cr_expect_eq(W.c->ledger.n, 1);
-	cr_expect(coord_service(W.c, 0)->is_sifting);
+	cr_expect(services_find(&W.c->services, 0)->is_sifting);
 	story_clear();
 	/* the first ends: Redis says that the second is ours now */
 	story_says(1, FRAME_DONE, 7);

@@ -64,7 +64,7 @@ Test(coord_feed, while_streams_wait_and_no_credit_is_free_shards_hear_of_it, .in
 {
 	look_says(0, 4);
 	expect_story("");
-	cr_expect_eq(coord_service(W.c, 0)->m.c[M_MERGED], 4);
+	cr_expect_eq(services_find(&W.c->services, 0)->m.c[M_MERGED], 4);
 	look_says(3, 0);
 	expect_story("[ 1000] s waiting 0:3\n");
 	feed_says(FEED_IS_IDLE, 0); /* as after idle_release */
@@ -78,7 +78,7 @@ Test(coord_feed, what_waits_for_a_drain_or_is_read_at_once_takes_nobodys_credit,
 	look_says(3, 0);
 	expect_story("");
 	story_up(1, (struct frame){.kind = FRAME_CREDITS, .credits = 1});
-	coord_service(W.c, 0)->is_dirty = false;
+	services_find(&W.c->services, 0)->is_dirty = false;
 	W.c->place.is_draining = true;
 	story_clear();
 	look_says(3, 0);

@@ -29,7 +29,7 @@ static bool is_refused(uint16_t svc, const char *stream, bool is_position)
 {
 	char why[OWN_WHY_CAP];
 	const struct own_name name = {stream, strlen(stream), is_position};
-	return coord_is_own_key(W.c, coord_service(W.c, svc), &name, why);
+	return services_is_own_key(&W.c->services, services_find(&W.c->services, svc), &name, why);
 }
 
 Test(own_keys, an_entry_that_names_its_own_stream_is_a_dead_letter, .fini = story_down)
@@ -39,7 +39,7 @@ Test(own_keys, an_entry_that_names_its_own_stream_is_a_dead_letter, .fini = stor
 	expect_story("[ 1000] s dead 2000-0 retry=0\n");
 	char why[OWN_WHY_CAP];
 	const struct own_name name = {"mail-input-dlq", 14, false};
-	cr_assert(coord_is_own_key(W.c, coord_service(W.c, 0), &name, why));
+	cr_assert(services_is_own_key(&W.c->services, services_find(&W.c->services, 0), &name, why));
 	cr_assert_str_eq(why, "mail-input-dlq is the dead-letter stream of service mail, not a data stream");
 }
 
