@@ -37,7 +37,7 @@ void coord_free(struct coord *c)
 	if (!c)
 		return;
 	while (!list_empty(&c->workers.all))
-		worker_free(c, LIST_OF(struct worker, all, c->workers.all.next));
+		worker_free(&c->workers, LIST_OF(struct worker, all, c->workers.all.next));
 	map_fini(&c->workers.by_session);
 	ledger_fini(&c->ledger);
 	for (uint16_t i = 0; i < c->services.n; i++) {
@@ -55,12 +55,6 @@ void coord_free(struct coord *c)
 mono_ms coord_ping_ms(const struct coord *c)
 {
 	return c->rules.ping_ms ? c->rules.ping_ms : c->services.shortest_ttl / 3;
-}
-
-struct worker *coord_worker(struct coord *c, uint64_t session)
-{
-	struct worker *m = map_get(&c->workers.by_session, &session, sizeof session);
-	return m && !m->is_gone ? m : NULL;
 }
 
 struct msg *coord_send(struct coord *c, uint16_t shard, struct msg m)
@@ -248,7 +242,7 @@ static void hand_over(struct coord *c)
 
 static void handle(struct coord *c, const struct coord_event *ev)
 {
-	struct worker *m = ev->session ? coord_worker(c, ev->session) : NULL;
+	struct worker *m = ev->session ? workers_find(&c->workers, ev->session) : NULL;
 	switch (ev->kind) {
 	case COORD_TICK:
 		break;
@@ -305,9 +299,9 @@ static void handle(struct coord *c, const struct coord_event *ev)
 }
 
 /* Ends at the same time as we do, and holds something yet: with no credits, what it says next is a result. */
-static bool is_some_worker_leaving(const struct coord *c)
+static bool is_some_worker_leaving(const struct coord_workers *ws)
 {
-	for (const struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
+	for (const struct link *l = ws->all.next; l != &ws->all; l = l->next) {
 		const struct worker *w = LIST_OF(const struct worker, all, l);
 		if (w->is_connected && !w->credit_holder.credits && !list_empty(&w->entries))
 			return true;
@@ -318,7 +312,7 @@ static bool is_some_worker_leaving(const struct coord *c)
 static bool is_handed_over(const struct coord *c)
 {
 	return !c->drain.is_on && c->stop.listen_end <= c->now && c->stop.n_leaving == 0 &&
-	       c->ledger.n_state[ENTRY_FINISHING] == 0 && !is_some_worker_leaving(c);
+	       c->ledger.n_state[ENTRY_FINISHING] == 0 && !is_some_worker_leaving(&c->workers);
 }
 
 static void finish_turn(struct coord *c)
@@ -330,7 +324,7 @@ static void finish_turn(struct coord *c)
 	}
 	coord_sweep_services(c);
 	while (!list_empty(&c->workers.gone))
-		worker_free(c, LIST_OF(struct worker, all, c->workers.gone.next));
+		worker_free(&c->workers, LIST_OF(struct worker, all, c->workers.gone.next));
 	if (c->stop.at != MONO_NEVER && (c->stop.at <= c->now || is_handed_over(c))) {
 		c->stop.at = MONO_NEVER;
 		effects_add(c->out, EFF_FATAL);

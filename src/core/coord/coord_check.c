@@ -9,11 +9,6 @@ struct entry_sums {
 	uint32_t n, n_reserved, n_active;
 };
 
-static bool is_shard_on(const struct coord *c, uint16_t shard)
-{
-	return shard < c->shards.n && c->shards.v[shard].is_on;
-}
-
 void entry_check(const struct coord *c, const struct entry *e)
 {
 	const struct coord_service *s = NULL;
@@ -23,9 +18,10 @@ void entry_check(const struct coord *c, const struct entry *e)
 	assert(s); /* a service stays until its last entry has gone */
 	assert(e->stream || e->state == ENTRY_FETCHING || e->state == ENTRY_FINISHING);
 	assert(!e->is_lost || (e->lease_shard == SHARD_NONE && e->good_until == 0));
-	assert(e->lease_shard == SHARD_NONE || is_shard_on(c, e->lease_shard) ||
+	assert(e->lease_shard == SHARD_NONE || shards_is_on(&c->shards, e->lease_shard) ||
 		c->shards.v[e->lease_shard].is_stopping);
-	assert(e->op_shard == SHARD_NONE || is_shard_on(c, e->op_shard) || c->shards.v[e->op_shard].is_stopping);
+	assert(e->op_shard == SHARD_NONE || shards_is_on(&c->shards, e->op_shard) ||
+		c->shards.v[e->op_shard].is_stopping);
 	assert(!e->in_active || map_get(&s->active, e->stream->bytes, e->stream->len) == e);
 	assert(e->state == ENTRY_FINISHING || e->finish == FINISH_NONE);
 	/* what a worker has, or leaves, is not on its way to one; fetched and gone, it leaves with its claim */
@@ -75,7 +71,7 @@ static uint32_t service_check(const struct coord *c, uint16_t pos, const struct 
 	assert(cs->owned == sums->n);                           /* every record is counted, and once */
 	assert(cs->reserved == cs->granted + sums->n_reserved); /* none is forgotten, none stays */
 	assert(s->active.n == sums->n_active);
-	assert(s->reader.shard == SHARD_NONE || is_shard_on(c, s->reader.shard));
+	assert(s->reader.shard == SHARD_NONE || shards_is_on(&c->shards, s->reader.shard));
 	assert(!s->is_going || !cs->is_on);
 	assert(!s->is_dirty || c->services.is_dirty);
 	assert(s->lost.at >= c->services.lost_at);

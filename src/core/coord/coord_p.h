@@ -7,7 +7,10 @@
 #include "core/coord/credits.h"
 #include "core/coord/services.h"
 #include "core/coord/session.h"
+#include "core/coord/drain.h"
+#include "core/coord/shards.h"
 #include "core/coord/topology.h"
+#include "core/coord/workers.h"
 
 enum {
 	TELL_MARGIN_MS = 500,
@@ -31,88 +34,7 @@ enum {
 	DRAIN_OVER_MS = 5000,
 	STALL_MS = 500,
 	TOPO_APART_MS = 100,
-	ANNOUNCED_MS = 60000,
-	TOPO_REASONS = 4
-};
-
-/* Why the topology is looked up, as sluice_topology_refresh_total has it. */
-enum topo_reason { TOPO_PERIODIC, TOPO_MOVED, TOPO_OTHER };
-
-struct coord_shard {
-	bool is_on;
-	bool is_up[CONN_ROLES];
-	bool is_leaving;  /* has no slots any more: stops when empty */
-	bool is_stopping; /* asked to stop */
-	bool is_refused;  /* it could not be started: tried again at start_at, n_tries so far, .why */
-	uint8_t n_tries;
-	mono_ms start_at, said_at; /* said_at: its last line about that; 0 = none */
-	mono_ms heard_at;          /* a lease of it was confirmed: the last time */
-	mono_ms since, down_since; /* started; its command connection is down: since when */
-	char why[200];             /* last reason for being down */
-};
-
-struct worker { /* a worker */
-	struct session s;
-	struct credit_holder credit_holder;
-	struct link all, entries, dirty;
-	bool is_gone;      /* freed at the end of the turn */
-	bool is_connected; /* counts in n_workers */
-	bool is_hushed;    /* its streams are told nothing while it has a suspect */
-	mono_ms hushed_at;
-	uint32_t n_blamed;   /* DETACHED: entries that may be why its connection ended */
-	char *services_text; /* "a,b" or "" = all */
-	/* a hello that waits until own entries are known, and what its welcome names */
-	struct text **resume;
-	size_t n_resume;
-	char wanted_key[SESSION_KEY + 1];
-};
-
-/* The threads that serve the masters: shards.c. */
-struct coord_shards {
-	struct coord_shard *v; /* by topology node; owned */
-	uint16_t n;
-	bool had_any;        /* a shard that starts now takes slots over from another master */
-	mono_ms start_again; /* those that could not be started are tried then */
-};
-
-/* Those that are connected, or may come back: session_*.c. */
-struct coord_workers {
-	struct link all, gone; /* gone: those that end with this turn */
-	struct map by_session;
-	struct link dirty; /* those whose until_ms moved */
-	struct heap timers;
-	uint32_t n;          /* connected */
-	mono_ms alone_since; /* the last of them went; 0 = there was none yet */
-	uint64_t errors[FERR_N];
-};
-
-/* Look-ups of the topology, and what was said of them: shards.c. */
-struct coord_look_up {
-	mono_ms next, asked;
-	bool is_pending, is_again;
-	enum topo_reason reason, next_reason; /* of the look-up under way; of the one at .next */
-	mono_ms failed_at;                    /* it cannot be read since then; 0 = it can */
-	uint64_t said[TOPO_REASONS];          /* hashes of the reasons told since it was last known; 0 = free */
-	mono_ms left_out_said;                /* the last line about masters without a number; 0 = none */
-	struct {
-		int64_t seq;
-		mono_ms until; /* 0 = none */
-	} announced[8];        /* slot moves the topology was asked for */
-	uint32_t n_announced;
-};
-
-/* No new work: operate.c. */
-struct coord_drain {
-	bool is_on, stop_after; /* stop_after: the process ends with it */
-	mono_ms end, over;      /* workers are told to stop; the process ends whatever is left */
-};
-
-/* The end of the process: coord.c, leaving.c. */
-struct coord_stop {
-	bool is_on;
-	mono_ms at;         /* a handover waits for confirmations until then */
-	mono_ms listen_end; /* and hears workers at least until then */
-	uint32_t n_leaving; /* services whose group has not been told yet that we go */
+	ANNOUNCED_MS = 60000
 };
 
 struct coord {
@@ -142,16 +64,14 @@ struct coord {
 uint16_t services_pos(const struct coord_services *ss, const struct coord_service *s);
 /* How often each worker is pinged, ms: the setting, else a third of the shortest TTL of a lock. */
 mono_ms coord_ping_ms(const struct coord *c);
-/* The worker of that session; NULL: none, or it ends with this turn. Valid until the end of the turn. */
-struct worker *coord_worker(struct coord *c, uint64_t session);
+struct worker *workers_find(struct coord_workers *ws, uint64_t session);
 /* A message to a shard; what m owns moves. Returns it for the rest to be filled in; valid until the next effect. */
 struct msg *coord_send(struct coord *c, uint16_t shard, struct msg m);
 /* Asks for the topology (EFF_TOPOLOGY) at once, or a moment later when it was asked just now. why: for logs and the
  * counter's reason; copied. */
 void coord_ask_topology(struct coord *c, const char *why);
 uint16_t coord_shard_at(struct coord *c, const char *addr); /* the shard of an address, started when needed */
-/* Can messages go to it? SHARD_NONE is none. */
-bool coord_shard_is_on(const struct coord *c, uint16_t shard);
+bool shards_is_on(const struct coord_shards *ss, uint16_t shard);
 void coord_start_shards(struct coord *c);
 /* Does nobody serve the slot of its load-balancer stream, by the map? */
 bool coord_has_no_master(const struct coord *c, const struct coord_service *s);
@@ -281,7 +201,6 @@ void worker_free_credit(struct coord *c, struct entry *e, bool credit_back);
 void worker_finish(struct coord *c, struct entry *e, bool accepted, enum gone_outcome outcome); /* answers the worker */
 void worker_send_until(struct coord *c, struct worker *m);
 void worker_send_later_fences(struct coord *c); /* now, to everyone whose leases are good for longer than it knows */
-void worker_touch(struct coord *c, struct worker *m, struct entry *e); /* e is renewed: its until_ms may have moved */
 void worker_arm(struct coord *c, struct worker *m);
 /* Tells it that the daemon drains and how long it has, ms. */
 void worker_say_drain(struct coord *c, const struct worker *m);
@@ -291,15 +210,11 @@ void worker_say_drain_to_all(struct coord *c);
 void worker_revoke_all(struct coord *c, struct worker *m);
 /* What a worker may be told now as until_ms: the soonest good_until of its entries, less a margin. */
 mono_ms worker_until(const struct coord *c, const struct worker *m);
-/* A frame to it, of that kind and otherwise empty: fill in the rest. Slices in it must live until effects are
- * performed (effect.hold). Valid until the next effect. */
-struct effect *worker_frame(struct coord *c, const struct worker *m, enum out_kind kind);
 /* We were stopped for a while: nobody counts as silent for that time. */
 void worker_after_stall(struct coord *c);
 /* Limits have changed by a reload: timers of workers follow, and they are told the new ping_ms. */
 void worker_after_limits(struct coord *c);
-/* Takes it out of every list and frees it. Only at the end of a turn: others may still name it in one. */
-void worker_free(struct coord *c, struct worker *m);
+void worker_free(struct coord_workers *ws, struct worker *m);
 
 struct worker *worker_new(struct coord *c, const struct coord_event *ev); /* connected, counted, state NEW */
 void worker_retire(struct coord *c, struct worker *m);                    /* gone at the end of the turn */
@@ -410,7 +325,7 @@ void coord_place_turn(struct coord *c, struct coord_service *s);
 /* Its reader goes: an unanswered read of it brings nothing any more; audits find the rest. */
 void coord_end_grant(struct coord *c, struct coord_service *s);
 
-/* shared by the files of coord_worker */
+/* shared by the files of session_*.c */
 void worker_give_all_back(struct coord *c, struct worker *m, enum requeue_why why); /* uncounted */
 void worker_fatal(struct coord *c, struct worker *m, enum frame_error error, const char *msg);
 /* An err frame: msg and lease are copied; lease.p NULL = it is about none. Counted. */

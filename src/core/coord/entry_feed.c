@@ -168,7 +168,7 @@ static struct effect *feed_frame(struct coord *c, struct entry *e, const struct 
 {
 	char lease[SESSION_LEASE_CAP];
 	int n = session_lease_format(lease, e->id, services_find(&c->services, e->svc)->rules->hash);
-	struct effect *ef = worker_frame(c, w, kind);
+	struct effect *ef = worker_frame(c->out, w, kind);
 	ef->hold = text_new(lease, (size_t)n);
 	ef->frame.lease = (struct slice){ef->hold->bytes, (size_t)n};
 	return ef;
@@ -176,7 +176,7 @@ static struct effect *feed_frame(struct coord *c, struct entry *e, const struct 
 
 static struct worker *feed_worker(struct coord *c, const struct entry *e)
 {
-	struct worker *w = e->owner ? coord_worker(c, e->owner) : NULL;
+	struct worker *w = e->owner ? workers_find(&c->workers, e->owner) : NULL;
 	return w && w->s.state == SESSION_READY ? w : NULL;
 }
 

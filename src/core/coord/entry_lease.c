@@ -70,9 +70,9 @@ static void on_busy(struct coord *c, struct entry *e)
 static void revoke_lost(struct coord *c, struct coord_service *s, struct entry *e, mono_ms was_good)
 {
 	mono_ms grace = mono_max(service_stop_margin(s->rules, was_good) - TELL_MARGIN_MS, 0);
-	struct worker *w = coord_worker(c, e->owner);
+	struct worker *w = workers_find(&c->workers, e->owner);
 	if (w) /* the others' fence is farther away now */
-		worker_touch(c, w, e);
+		worker_touch(&c->workers, w, e);
 	if (e->state == ENTRY_ASSIGNED) {
 		entry_revoke(c, e, REVOKE_LOST, grace);
 		return;
@@ -307,9 +307,9 @@ void entry_on_renewed(struct coord *c, uint16_t shard, const struct renewed *r)
 		if (!e || e->is_lost || r->v[i].good_until <= e->good_until)
 			continue;
 		e->good_until = r->v[i].good_until;
-		struct worker *m = e->owner ? coord_worker(c, e->owner) : NULL;
+		struct worker *m = e->owner ? workers_find(&c->workers, e->owner) : NULL;
 		if (m)
-			worker_touch(c, m, e);
+			worker_touch(&c->workers, m, e);
 	}
 }
 

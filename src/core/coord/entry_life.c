@@ -115,7 +115,7 @@ void entry_drop(struct coord *c, struct entry *e)
 static void find_lease(struct coord *c, struct entry *e)
 {
 	uint16_t to = topology_shard(&c->topo, e->lock_slot);
-	if (e->lease_shard == SHARD_NONE && !e->is_lost && e->good_until > c->now && coord_shard_is_on(c, to))
+	if (e->lease_shard == SHARD_NONE && !e->is_lost && e->good_until > c->now && shards_is_on(&c->shards, to))
 		entry_send_lease(c, e, to, false);
 }
 
@@ -154,8 +154,8 @@ static void state_deadline(struct coord *c, struct entry *e)
 		entry_stopped(c, e);
 		break;
 	case ENTRY_LIMBO:
-		if (e->owner && coord_worker(c, e->owner))
-			entry_worker_ended(c, e, coord_worker(c, e->owner)->n_blamed, false);
+		if (e->owner && workers_find(&c->workers, e->owner))
+			entry_worker_ended(c, e, workers_find(&c->workers, e->owner)->n_blamed, false);
 		else
 			entry_requeue(c, e, WHY_UNRESUMED, false);
 		break;

@@ -21,7 +21,7 @@ static bool is_taken_with_lock(struct coord *c, const struct entry *e, uint16_t 
 void entry_send_lease(struct coord *c, struct entry *e, uint16_t shard, bool asking)
 {
 	assert(e->stream && !e->is_lost);
-	if (!coord_shard_is_on(c, shard)) {
+	if (!shards_is_on(&c->shards, shard)) {
 		e->lease_shard = SHARD_NONE;
 		entry_wait_for_route(c);
 		return;
@@ -43,7 +43,7 @@ void entry_send_lease(struct coord *c, struct entry *e, uint16_t shard, bool ask
 void entry_drop_lease(struct coord *c, struct entry *e, enum msg_kind kind)
 {
 	assert(kind == MSG_LEASE_RELEASE || kind == MSG_LEASE_FORGET);
-	if (coord_shard_is_on(c, e->lease_shard))
+	if (shards_is_on(&c->shards, e->lease_shard))
 		coord_send(c, e->lease_shard, msg_plain(kind))->handle = entry_handle(e);
 	e->lease_shard = SHARD_NONE;
 }
@@ -70,7 +70,7 @@ static bool may_begin(struct coord *c, const struct coord_service *s)
 /* Sends the operation that the entry's state asks for to the shard of its load-balancer stream. */
 static void send_op_to(struct coord *c, struct entry *e, uint16_t shard, bool asking)
 {
-	if (!coord_shard_is_on(c, shard)) {
+	if (!shards_is_on(&c->shards, shard)) {
 		e->op_shard = SHARD_NONE;
 		entry_wait_for_route(c);
 		return;

@@ -45,7 +45,7 @@ void entry_assign(struct coord *c, struct entry *e, struct worker *w)
 	e->was_told = true;
 	e->heard = c->now;
 	w->credit_holder.in_use++;
-	struct effect *ef = worker_frame(c, w, OUT_ASSIGN);
+	struct effect *ef = worker_frame(c->out, w, OUT_ASSIGN);
 	fill_assign(s, e, w, ef);
 	list_push(&w->entries, &e->peers);
 	entry_move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
@@ -86,7 +86,7 @@ void entry_tell_revoke(struct coord *c, const struct entry *e, const struct work
 	assert(e->is_revoked && grace_ms >= 0);
 	char lease[SESSION_LEASE_CAP];
 	int n = session_lease_format(lease, e->id, services_find(&c->services, e->svc)->rules->hash);
-	struct effect *ef = worker_frame(c, w, OUT_REVOKE);
+	struct effect *ef = worker_frame(c->out, w, OUT_REVOKE);
 	ef->hold = text_new(lease, (size_t)n);
 	ef->frame.lease = (struct slice){ef->hold->bytes, (size_t)n};
 	ef->frame.reason = (enum revoke_reason)e->revoke;
@@ -96,7 +96,7 @@ void entry_tell_revoke(struct coord *c, const struct entry *e, const struct work
 void entry_revoke(struct coord *c, struct entry *e, enum revoke_reason why, mono_ms grace_ms)
 {
 	assert(why < REVOKE_N && e->state == ENTRY_ASSIGNED);
-	struct worker *w = coord_worker(c, e->owner);
+	struct worker *w = workers_find(&c->workers, e->owner);
 	c->m[MP_REVOKE_LOST + why] += !e->is_revoked;
 	e->revoke = (uint8_t)why;
 	e->is_revoked = true;
@@ -139,7 +139,7 @@ void entry_worker_ended(struct coord *c, struct entry *e, uint32_t n_blamed, boo
 	if (is_blamed) {
 		e->is_suspect = true;
 		text_unref(e->note);
-		e->note = how_it_died(coord_worker(c, e->owner), is_dead);
+		e->note = how_it_died(workers_find(&c->workers, e->owner), is_dead);
 	}
 	if (e->feed)
 		e->feed->suspect.is_blamed = is_blamed && n_blamed == 1 && entry_feed_is_out(e);
@@ -150,7 +150,7 @@ void entry_clear_suspect(struct coord *c, struct entry *e)
 {
 	if (!e->is_suspect)
 		return;
-	struct worker *w = e->owner ? coord_worker(c, e->owner) : NULL;
+	struct worker *w = e->owner ? workers_find(&c->workers, e->owner) : NULL;
 	if (w)
 		w->credit_holder.is_alone = false;
 	e->is_suspect = false;

@@ -157,7 +157,7 @@ void coord_on_ctl(struct coord *c, const struct coord_ctl *ctl)
 			operate_give_back(c, e, WHY_OPERATOR);
 		break;
 	case CTL_REVOKE:
-		m = coord_worker(c, ctl->session);
+		m = workers_find(&c->workers, ctl->session);
 		if (m)
 			worker_revoke_all(c, m);
 		break;
@@ -185,7 +185,7 @@ void coord_on_ctl(struct coord *c, const struct coord_ctl *ctl)
 void worker_say_drain(struct coord *c, const struct worker *m)
 {
 	mono_ms left = c->drain.over == MONO_NEVER ? c->rules.drain_timeout_ms : 0;
-	worker_frame(c, m, OUT_DRAIN)->frame.grace_ms = c->drain.end == MONO_NEVER ? left : c->drain.end - c->now;
+	worker_frame(c->out, m, OUT_DRAIN)->frame.grace_ms = c->drain.end == MONO_NEVER ? left : c->drain.end - c->now;
 }
 
 void worker_say_drain_to_all(struct coord *c)

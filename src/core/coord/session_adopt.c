@@ -40,7 +40,7 @@ static void adopt_tell_lost(struct coord *c, struct worker *m, struct slice leas
 		session_remember(&m->s, m->credit_holder.credits, o);
 		m->credit_holder.in_use++;
 	}
-	struct effect *ef = worker_frame(c, m, OUT_REVOKE);
+	struct effect *ef = worker_frame(c->out, m, OUT_REVOKE);
 	ef->hold = text_new(lease.p, lease.len);
 	ef->frame.lease = (struct slice){ef->hold->bytes, ef->hold->len};
 	ef->frame.reason = REVOKE_LOST;

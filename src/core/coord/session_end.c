@@ -3,23 +3,6 @@
 #include <assert.h>
 #include <string.h>
 
-void worker_free(struct coord *c, struct worker *m)
-{
-	heap_remove(&c->workers.timers, &m->s.timer);
-	credits_leave(&m->credit_holder);
-	list_remove(&m->dirty);
-	list_remove(&m->all);
-	map_remove(&c->workers.by_session, &m->s.id, sizeof m->s.id);
-	while (!list_empty(&m->entries)) /* only at the coordinator's own end */
-		list_pop(&m->entries);
-	for (size_t i = 0; i < m->n_resume; i++)
-		text_unref(m->resume[i]);
-	mem_free(m->resume);
-	mem_free(m->services_text);
-	session_fini(&m->s);
-	mem_free(m);
-}
-
 static void disconnect(struct coord *c, struct worker *m)
 {
 	if (m->is_connected)

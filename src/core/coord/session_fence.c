@@ -25,7 +25,7 @@ mono_ms worker_until(const struct coord *c, const struct worker *m)
 
 static void ping(struct coord *c, struct worker *m, mono_ms until)
 {
-	struct effect *ef = worker_frame(c, m, OUT_PING);
+	struct effect *ef = worker_frame(c->out, m, OUT_PING);
 	ef->frame.has_n = true;
 	ef->frame.n = ++m->s.n_pings;
 	ef->frame.until_ms = until;
@@ -35,14 +35,14 @@ static void ping(struct coord *c, struct worker *m, mono_ms until)
 }
 
 /* The list stays about in order of renewal, so that its head tells whether looking at all of them is worth it. */
-void worker_touch(struct coord *c, struct worker *m, struct entry *e)
+void worker_touch(struct coord_workers *ws, struct worker *m, struct entry *e)
 {
 	if (e->state == ENTRY_ASSIGNED) {
 		list_remove(&e->peers);
 		list_push(&m->entries, &e->peers);
 	}
 	if (m->s.state == SESSION_READY && list_empty(&m->dirty))
-		list_push(&c->workers.dirty, &m->dirty);
+		list_push(&ws->dirty, &m->dirty);
 }
 
 void worker_send_until(struct coord *c, struct worker *m)

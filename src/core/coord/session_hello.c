@@ -190,7 +190,7 @@ void worker_welcome(struct coord *c, struct worker *m)
 	session_move(&m->s, SESSION_READY, c->out, "welcome");
 	m->s.deadline = MONO_NEVER;
 	m->s.last_ping = c->now;
-	struct effect *ef = worker_frame(c, m, OUT_WELCOME);
+	struct effect *ef = worker_frame(c->out, m, OUT_WELCOME);
 	ef->hold = lists;
 	fill_welcome(c, m, &ef->frame);
 	ef->frame.welcome.resumed = resumed;

@@ -4,17 +4,9 @@
 
 enum { REASON_MAX = 1024, NOTE_MAX = 256 }; /* bytes that are kept of them */
 
-struct effect *worker_frame(struct coord *c, const struct worker *m, enum out_kind kind)
-{
-	struct effect *ef = effects_add(c->out, EFF_FRAME);
-	ef->session = m->s.id;
-	ef->frame.kind = kind;
-	return ef;
-}
-
 void worker_say_error(struct coord *c, struct worker *m, enum frame_error error, struct slice lease, const char *msg)
 {
-	struct effect *ef = worker_frame(c, m, OUT_ERR);
+	struct effect *ef = worker_frame(c->out, m, OUT_ERR);
 	ef->frame.error = error;
 	ef->hold = text_new(msg, strlen(msg));
 	ef->frame.msg = (struct slice){ef->hold->bytes, ef->hold->len};
@@ -30,7 +22,7 @@ static const char ended_otherwise[] = "the lease has ended otherwise: the result
 
 void worker_free_credit(struct coord *c, struct entry *e, bool credit_back)
 {
-	struct worker *m = coord_worker(c, e->owner);
+	struct worker *m = workers_find(&c->workers, e->owner);
 	list_remove(&e->peers);
 	if (m && e->state == ENTRY_FINISHING && e->holds_credit) {
 		e->holds_credit = false;
@@ -54,7 +46,7 @@ void worker_free_credit(struct coord *c, struct entry *e, bool credit_back)
 
 static void say_ok(struct coord *c, struct worker *m, struct slice lease, enum ok_for ok_for, enum gone_outcome outcome)
 {
-	struct effect *ef = worker_frame(c, m, OUT_OK);
+	struct effect *ef = worker_frame(c->out, m, OUT_OK);
 	ef->hold = text_new(lease.p, lease.len);
 	ef->frame.lease = (struct slice){ef->hold->bytes, ef->hold->len};
 	ef->frame.ok_for = ok_for;
@@ -65,7 +57,7 @@ static void say_ok(struct coord *c, struct worker *m, struct slice lease, enum o
  * this word, also when the lease was lost meanwhile: a revoke would have an answer to come. */
 static void say_ended(struct coord *c, struct worker *m, struct slice lease, enum gone_outcome outcome)
 {
-	struct effect *ef = worker_frame(c, m, OUT_ENDED);
+	struct effect *ef = worker_frame(c->out, m, OUT_ENDED);
 	ef->hold = text_new(lease.p, lease.len);
 	ef->frame.lease = (struct slice){ef->hold->bytes, ef->hold->len};
 	ef->frame.outcome = outcome;
@@ -73,7 +65,7 @@ static void say_ended(struct coord *c, struct worker *m, struct slice lease, enu
 
 void worker_finish(struct coord *c, struct entry *e, bool accepted, enum gone_outcome outcome)
 {
-	struct worker *m = coord_worker(c, e->owner);
+	struct worker *m = workers_find(&c->workers, e->owner);
 	if (!m)
 		return;
 	struct coord_service *s = services_find(&c->services, e->svc);
@@ -290,7 +282,7 @@ static void on_ready_frame(struct coord *c, struct worker *m, const struct frame
 		on_ack_or_nack(c, m, f);
 		break;
 	case FRAME_PING: {
-		struct effect *ef = worker_frame(c, m, OUT_PONG);
+		struct effect *ef = worker_frame(c->out, m, OUT_PONG);
 		ef->frame.has_n = f->has_n;
 		ef->frame.n = f->n;
 		break;

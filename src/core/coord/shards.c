@@ -439,7 +439,7 @@ void coord_spread_expired(struct coord *c, const struct msg *m)
 	}
 }
 
-bool coord_shard_is_on(const struct coord *c, uint16_t shard)
+bool shards_is_on(const struct coord_shards *ss, uint16_t shard)
 {
-	return shard != SHARD_NONE && shard < c->shards.n && c->shards.v[shard].is_on;
+	return shard != SHARD_NONE && shard < ss->n && ss->v[shard].is_on;
 }

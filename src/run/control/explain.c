@@ -164,7 +164,7 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 
 static void about_worker(struct facts *f, const struct coord *c, const struct entry *e, mono_ms now)
 {
-	const struct worker *m = e->owner ? coord_worker((struct coord *)(uintptr_t)c, e->owner) : NULL;
+	const struct worker *m = e->owner ? workers_find(&((struct coord *)(uintptr_t)c)->workers, e->owner) : NULL;
 	char age[24];
 	facts_age(age, now - e->since);
 	if (m)

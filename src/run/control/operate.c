@@ -186,7 +186,7 @@ static void refuse_ambiguous(struct control_req *q, const uint64_t *ids, size_t 
 	struct buf list;
 	buf_init(&list);
 	for (size_t i = 0; i < n && i < 8; i++) {
-		const struct worker *m = coord_worker(q->d->core, ids[i]);
+		const struct worker *m = workers_find(&q->d->core->workers, ids[i]);
 		if (m)
 			buf_printf(&list, "%s%llu (pid %lld)", i ? ", " : "", (unsigned long long)m->s.id,
 				(long long)m->s.pid);
@@ -212,7 +212,7 @@ void control_revoke(struct control_req *q)
 		return;
 	}
 	for (size_t i = 0; i < n; i++) {
-		const struct worker *m = coord_worker(c, ids[i]);
+		const struct worker *m = workers_find(&c->workers, ids[i]);
 		if (!m)
 			continue;
 		int64_t streams = 0;

@@ -130,7 +130,7 @@ static void stream_row(
 {
 	struct coord *c = q->d->core;
 	const struct coord_service *s = services_find(&c->services, e->svc);
-	const struct worker *m = e->owner ? coord_worker(c, e->owner) : NULL;
+	const struct worker *m = e->owner ? workers_find(&c->workers, e->owner) : NULL;
 	mono_ms now = loop_now(q->d->loop);
 	command_id_format(t->id, e->id);
 	session_token_format(t->token, e->id);

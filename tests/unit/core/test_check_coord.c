@@ -60,7 +60,7 @@ DIES(a_lost_lease_has_no_shard)
 DIES(a_worker_uses_credits)
 {
 	struct entry *e = held();
-	struct worker *w = coord_worker(W.c, e->owner);
+	struct worker *w = workers_find(&W.c->workers, e->owner);
 	w->credit_holder.in_use = 0;
 	worker_check(W.c, w);
 }

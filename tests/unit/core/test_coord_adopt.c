@@ -148,7 +148,7 @@ Test(coord_adopt, it_keeps_what_it_has_and_hears_a_ping, .init = up, .fini = dow
 	own(2, true);
 	cr_assert(coord_knows_own(c));
 	adopt(2, now + 5000, true);
-	const struct worker *m = coord_worker(c, SESSION);
+	const struct worker *m = workers_find(&c->workers, SESSION);
 	cr_assert(m && m->s.state == SESSION_READY && m->credit_holder.in_use == 2 && m->credit_holder.credits == 3);
 	cr_assert_eq(c->ledger.n_state[ENTRY_ASSIGNED], 2u);
 	cr_assert(worker_can_go_on(c, m), "and may go on once more");
@@ -167,7 +167,7 @@ Test(coord_adopt, what_is_not_ours_any_more_is_revoked, .init = up, .fini = down
 	own(1, true);
 	adopt(2, now + 5000, true);
 	expect("revoke 6-0.00000000000000ff\n");
-	const struct worker *m = coord_worker(c, SESSION);
+	const struct worker *m = workers_find(&c->workers, SESSION);
 	cr_assert_eq(m->credit_holder.in_use, 2u, "its credit comes back with its answer");
 	cr_assert_not(worker_can_go_on(c, m));
 	frame((struct frame){.kind = FRAME_REVOKED, .lease = leases[1]});
@@ -188,7 +188,7 @@ Test(coord_adopt, too_early_or_too_late_it_is_closed, .init = up, .fini = down)
 {
 	adopt(1, now + 5000, true);
 	expect("close\n");
-	cr_assert_null(coord_worker(c, SESSION));
+	cr_assert_null(workers_find(&c->workers, SESSION));
 	own(1, true);
 	adopt(1, now, true);
 	expect("close\n");
@@ -210,5 +210,5 @@ Test(coord_adopt, garbage_for_a_lease_is_passed_over, .init = up, .fini = down)
 	leases[2] = (struct slice){"5-1.ee", 6}; /* of a service that is not there */
 	adopt(3, now + 5000, true);
 	expect("revoke 5-1.ee\n");
-	cr_assert_eq(coord_worker(c, SESSION)->credit_holder.in_use, 0u);
+	cr_assert_eq(workers_find(&c->workers, SESSION)->credit_holder.in_use, 0u);
 }

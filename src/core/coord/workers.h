@@ -1,0 +1,47 @@
+/* workers - the workers that are connected or may come back: their sessions, credits and entries.
+ * Pure. Owner: the coordinator's thread; read by the views of run/, which live on it. Times: monotonic ms.
+ * One that ends stays until the end of the turn (is_gone), as effects and lists may name it; no look-up finds it. */
+#pragma once
+#include "base/heap.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "core/coord/credits.h"
+#include "core/coord/ledger.h"
+#include "core/coord/session.h"
+
+struct worker { /* a worker */
+	struct session s;
+	struct credit_holder credit_holder;
+	struct link all, entries, dirty;
+	bool is_gone;      /* freed at the end of the turn */
+	bool is_connected; /* counts in n_workers */
+	bool is_hushed;    /* its streams are told nothing while it has a suspect */
+	mono_ms hushed_at;
+	uint32_t n_blamed;   /* DETACHED: entries that may be why its connection ended */
+	char *services_text; /* "a,b" or "" = all */
+	/* a hello that waits until own entries are known, and what its welcome names */
+	struct text **resume;
+	size_t n_resume;
+	char wanted_key[SESSION_KEY + 1];
+};
+
+/* Those that are connected, or may come back: session_*.c. */
+struct coord_workers {
+	struct link all, gone; /* gone: those that end with this turn */
+	struct map by_session;
+	struct link dirty; /* those whose until_ms moved */
+	struct heap timers;
+	uint32_t n;          /* connected */
+	mono_ms alone_since; /* the last of them went; 0 = there was none yet */
+	uint64_t errors[FERR_N];
+};
+
+/* The worker of that session; NULL: none, or it ends with this turn. Valid until the end of the turn. */
+struct worker *workers_find(struct coord_workers *ws, uint64_t session);
+/* Takes it out of every list and frees it. Only at the end of a turn: others may still name it in one. */
+void worker_free(struct coord_workers *ws, struct worker *m);
+/* e is renewed: what its worker may be told as until_ms may have moved. */
+void worker_touch(struct coord_workers *ws, struct worker *m, struct entry *e);
+/* A frame to it, of that kind and otherwise empty: fill in the rest. Slices in it must live until effects are
+ * performed (effect.hold). Valid until the next effect. */
+struct effect *worker_frame(struct effects *out, const struct worker *m, enum out_kind kind);
