@@ -224,7 +224,7 @@ bool daemon_ready(struct daemon *d, struct buf *reasons)
 		ready = false;
 	}
 	for (uint16_t i = 0; i < c->services.n; i++) {
-		if (!coord_has_no_master(c, &c->services.v[i]))
+		if (!service_has_no_master(&c->topo, &c->services.v[i]))
 			continue;
 		buf_printf(r, "service %s: slot %u has no master\n", c->services.v[i].rules->name,
 			c->services.v[i].rules->lbs_slot);

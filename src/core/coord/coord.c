@@ -63,17 +63,17 @@ struct msg *coord_send(struct coord *c, uint16_t shard, struct msg m)
 	return effects_msg(c->out, shard, m);
 }
 
-static enum topo_reason topo_reason_of(const struct coord *c, const char *why)
+static enum topo_reason topo_reason_of(const struct coord_look_up *l, const char *why)
 {
 	if (strcmp(why, "moved") == 0 || strcmp(why, "ask") == 0)
 		return TOPO_MOVED;
-	return strcmp(why, "periodic") == 0 ? c->look_up.next_reason : TOPO_OTHER;
+	return strcmp(why, "periodic") == 0 ? l->next_reason : TOPO_OTHER;
 }
 
 void coord_ask_topology(struct coord *c, const char *why)
 {
 	assert(why && *why);
-	enum topo_reason reason = topo_reason_of(c, why);
+	enum topo_reason reason = topo_reason_of(&c->look_up, why);
 	if (c->look_up.is_pending || (c->topo.is_known && c->now - c->look_up.asked < TOPO_APART_MS)) {
 		/* the answer may have left before what we were told of now */
 		c->look_up.is_again = c->look_up.is_pending;
@@ -98,9 +98,9 @@ static void on_refresh(struct coord *c, const struct msg_refresh *r)
 		coord_ask_topology(c, r->why ? r->why->bytes : "asked");
 }
 
-static void on_replaced(struct coord *c, struct msg_replaced *r)
+static void on_replaced(struct effects *out, struct msg_replaced *r)
 {
-	struct effect *ef = effects_add(c->out, EFF_FATAL);
+	struct effect *ef = effects_add(out, EFF_FATAL);
 	ef->exit_code = EXIT_REPLACED;
 	ef->text = r->why;
 	r->why = NULL;
@@ -148,7 +148,7 @@ static void coord_on_msg(struct coord *c, struct msg m)
 		on_refresh(c, &m.refresh);
 		break;
 	case MSG_REPLACED:
-		on_replaced(c, &m.replaced);
+		on_replaced(c->out, &m.replaced);
 		break;
 	case MSG_GROUP_LOST:
 		coord_on_group_lost(c, &m);

@@ -61,24 +61,16 @@ struct coord {
 };
 
 /* coord.c */
-uint16_t services_pos(const struct coord_services *ss, const struct coord_service *s);
 /* How often each worker is pinged, ms: the setting, else a third of the shortest TTL of a lock. */
 mono_ms coord_ping_ms(const struct coord *c);
-struct worker *workers_find(struct coord_workers *ws, uint64_t session);
 /* A message to a shard; what m owns moves. Returns it for the rest to be filled in; valid until the next effect. */
 struct msg *coord_send(struct coord *c, uint16_t shard, struct msg m);
 /* Asks for the topology (EFF_TOPOLOGY) at once, or a moment later when it was asked just now. why: for logs and the
  * counter's reason; copied. */
 void coord_ask_topology(struct coord *c, const char *why);
 uint16_t coord_shard_at(struct coord *c, const char *addr); /* the shard of an address, started when needed */
-bool shards_is_on(const struct coord_shards *ss, uint16_t shard);
 void coord_start_shards(struct coord *c);
-/* Does nobody serve the slot of its load-balancer stream, by the map? */
-bool coord_has_no_master(const struct coord *c, const struct coord_service *s);
 void coord_reroute(struct coord *c); /* the map has changed, or a shard may start: all that follows */
-/* Where a redirection by shard `from` leads (to: host:port or NULL); false: its address cannot be dialled, only the
- * topology helps. */
-bool coord_redirection(const struct coord *c, uint16_t from, const struct text *to, char addr[static TOPOLOGY_ADDR]);
 /* Each service's reader goes to the shard that serves its load-balancer stream by the present map. */
 void coord_route_readers(struct coord *c);
 
@@ -149,7 +141,7 @@ void entry_limbo(struct coord *c, struct entry *e, mono_ms until);
 /* Sets its timer to the soonest of its fence, its progress timeout and the deadline of its state. */
 void entry_arm(struct coord *c, struct entry *e);
 /* When its work has to stop; MONO_NEVER: nobody works on it, or it has stopped. */
-mono_ms entry_stop_at(struct coord *c, const struct entry *e);
+mono_ms entry_stop_at(struct coord_services *ss, const struct entry *e);
 bool entry_is_late(struct coord *c, const struct entry *e); /* its work would have to stop by now */
 bool entry_is_worked(const struct entry *e);                /* ASSIGNED or REVOKING */
 
@@ -214,7 +206,6 @@ mono_ms worker_until(const struct coord *c, const struct worker *m);
 void worker_after_stall(struct coord *c);
 /* Limits have changed by a reload: timers of workers follow, and they are told the new ping_ms. */
 void worker_after_limits(struct coord *c);
-void worker_free(struct coord_workers *ws, struct worker *m);
 
 struct worker *worker_new(struct coord *c, const struct coord_event *ev); /* connected, counted, state NEW */
 void worker_retire(struct coord *c, struct worker *m);                    /* gone at the end of the turn */
@@ -312,8 +303,6 @@ void coord_on_group_lost(struct coord *c, const struct msg *m);
 void coord_spread_expired(struct coord *c, const struct msg *m);
 /* MSG_WAITING: streams wait for a credit. None is free: every shard hears of it. */
 void coord_on_waiting(struct coord *c, const struct msg *m);
-/* On one server every key shares a slot: dead letters go by one script. r must not be known to shards yet. */
-void coord_fit_to_topology(const struct coord *c, struct service_rules *r);
 /* COORD_SERVICES: the table by a start or a reload. What is not in it any more is going; references move. */
 void coord_on_services(struct coord *c, const struct coord_event *ev);
 /* At the end of a turn: removed services whose last entry has gone are forgotten, here and by the shards. */

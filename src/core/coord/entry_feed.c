@@ -174,15 +174,15 @@ static struct effect *feed_frame(struct coord *c, struct entry *e, const struct 
 	return ef;
 }
 
-static struct worker *feed_worker(struct coord *c, const struct entry *e)
+static struct worker *feed_worker(struct coord_workers *ws, const struct entry *e)
 {
-	struct worker *w = e->owner ? workers_find(&c->workers, e->owner) : NULL;
+	struct worker *w = e->owner ? workers_find(ws, e->owner) : NULL;
 	return w && w->s.state == SESSION_READY ? w : NULL;
 }
 
 static struct effect *say_feed_ok(struct coord *c, struct entry *e, enum ok_for ok_for, struct entry_id id)
 {
-	struct worker *w = feed_worker(c, e);
+	struct worker *w = feed_worker(&c->workers, e);
 	if (!w)
 		return NULL;
 	struct effect *ef = feed_frame(c, e, w, OUT_OK);
@@ -204,11 +204,11 @@ static void say_nacked(struct coord *c, struct entry *e, struct entry_id id, mon
 /* ---- from the shard ---- */
 
 /* A suspect may wait for a worker in which all is quiet. */
-static void feed_is_quiet(struct coord *c, const struct entry *e)
+static void feed_is_quiet(struct coord_services *ss, const struct entry *e)
 {
-	struct coord_service *s = services_find(&c->services, e->svc);
+	struct coord_service *s = services_find(ss, e->svc);
 	if (!list_empty(&s->suspects) && !entry_feed_is_out(e))
-		services_mark(&c->services, s);
+		services_mark(ss, s);
 }
 
 static void feed_confirm(struct coord *c, struct entry *e, struct entry_id id)
@@ -220,7 +220,7 @@ static void feed_confirm(struct coord *c, struct entry *e, struct entry_id id)
 	f->tries = 0;
 	f->has_progress = true;
 	f->waits_since = e->heard = c->now;
-	feed_is_quiet(c, e);
+	feed_is_quiet(&c->services, e);
 	if (is_id_newer(f->bad, id))
 		return;
 	f->bad = (struct entry_id){0};
@@ -314,7 +314,7 @@ static void on_feed_open(struct coord *c, struct entry *e, const struct msg *m)
 static void on_feed_entries(struct coord *c, struct entry *e, const struct msg *m)
 {
 	struct entry_feed *f = e->feed;
-	struct worker *w = feed_worker(c, e);
+	struct worker *w = feed_worker(&c->workers, e);
 	if (!w || e->state != ENTRY_ASSIGNED || m->feed.epoch != f->epoch || f->is_held || f->suspect.is_hushed)
 		return;
 	if (!has_unacked(f))
@@ -463,7 +463,7 @@ static void feed_let_go(struct coord *c, struct entry *e)
 
 static void on_feed_told(struct coord *c, struct entry *e, const struct msg *m)
 {
-	struct worker *w = feed_worker(c, e);
+	struct worker *w = feed_worker(&c->workers, e);
 	switch ((enum feed_result)m->feed.result) {
 	case FEED_IS_OPEN:
 		on_feed_open(c, e, m);

@@ -20,10 +20,10 @@ static size_t escaped(const struct text *t)
 }
 
 /* The line of its assign frame, rounded up a little. */
-static bool is_too_large(const struct coord *c, const struct coord_service *s, const struct entry_in *in)
+static bool is_too_large(const struct coord_rules *r, const struct coord_service *s, const struct entry_in *in)
 {
 	size_t trace = in->trace ? in->trace->len + 16 : 0;
-	return in->info->len + trace + escaped(in->stream) + strlen(s->rules->name) + 320 > c->rules.max_frame_bytes;
+	return in->info->len + trace + escaped(in->stream) + strlen(s->rules->name) + 320 > r->max_frame_bytes;
 }
 
 /* A record that never gets a lock: an unreadable entry, or one whose data was deleted. */
@@ -56,7 +56,7 @@ static enum dead_reason why_hopeless(
 	const struct own_name name = {in->stream->bytes, in->stream->len, in->is_position};
 	if (services_is_own_key(&c->services, s, &name, words))
 		return DEAD_BAD_NAME;
-	if (is_too_large(c, s, in)) {
+	if (is_too_large(&c->rules, s, in)) {
 		snprintf(words, OWN_WHY_CAP, "its assign would have more bytes than workers.max_frame, %lld",
 			(long long)c->rules.max_frame_bytes);
 		return DEAD_TOO_LARGE;
@@ -65,12 +65,12 @@ static enum dead_reason why_hopeless(
 }
 
 /* A producer names ids of its own. Once for each service. */
-static void look_at_id(struct coord *c, struct coord_service *s, struct entry_id id)
+static void look_at_id(struct effects *out, struct coord_service *s, struct entry_id id)
 {
 	if ((id.ms < SESSION_ID_US && id.seq < SESSION_ID_SEQ) || s->is_id_told)
 		return;
 	s->is_id_told = true;
-	effects_log(c->out, LOG_WARN,
+	effects_log(out, LOG_WARN,
 		"service=%s id=%llu-%llu is no time in milliseconds: a producer names ids itself (XADD without *); "
 		"tokens are made from it as %s, ages are wrong",
 		s->rules->name, (unsigned long long)id.ms, (unsigned long long)id.seq,
@@ -129,7 +129,7 @@ void entry_enter_one(struct coord *c, struct coord_service *s, struct entry_in *
 	struct entry *e = ledger_get(&c->ledger, s->svc, in->id);
 	if (e && e->state != ENTRY_FETCHING)
 		return; /* held already: recognised by its id */
-	look_at_id(c, s, in->id);
+	look_at_id(c->out, s, in->id);
 	if (in->bad_retry)
 		effects_log(c->out, LOG_WARN,
 			"service=%s id=%llu-%llu _retry_count is not a number of 1 to 9 digits: counts as 0",

@@ -205,7 +205,7 @@ static void leases_end_together(struct coord *c, uint16_t shard)
 {
 	uint32_t pos = 0, n = 1;
 	for (struct entry *other; (other = ledger_next(&c->ledger, &pos));) {
-		if (other->lease_shard != shard || entry_stop_at(c, other) == MONO_NEVER)
+		if (other->lease_shard != shard || entry_stop_at(&c->services, other) == MONO_NEVER)
 			continue;
 		fence_here(c, other);
 		n++;
@@ -247,7 +247,7 @@ void entry_not_pending(struct coord *c, struct entry *e)
 static void on_lease_moved(struct coord *c, struct entry *e, const struct msg *m)
 {
 	char addr[TOPOLOGY_ADDR];
-	bool is_known = coord_redirection(c, m->from, m->lease.moved_to, addr);
+	bool is_known = topology_redirection(&c->topo, m->from, m->lease.moved_to, addr);
 	e->lease_shard = SHARD_NONE;
 	if (m->lease.good_until)
 		e->good_until = m->lease.good_until;

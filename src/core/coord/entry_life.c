@@ -30,32 +30,32 @@ bool entry_is_worked(const struct entry *e)
 	return e->state == ENTRY_ASSIGNED || e->state == ENTRY_REVOKING;
 }
 
-mono_ms entry_stop_at(struct coord *c, const struct entry *e)
+mono_ms entry_stop_at(struct coord_services *ss, const struct entry *e)
 {
 	if (!e->good_until || e->is_lost || e->state == ENTRY_FINISHING) /* then nobody works on it */
 		return MONO_NEVER;
-	struct coord_service *s = services_find(&c->services, e->svc);
+	struct coord_service *s = services_find(ss, e->svc);
 	return e->good_until - service_stop_margin(s->rules, e->good_until);
 }
 
 bool entry_is_late(struct coord *c, const struct entry *e)
 {
-	return entry_stop_at(c, e) <= c->now;
+	return entry_stop_at(&c->services, e) <= c->now;
 }
 
 /* Whoever has nothing to do has nothing to report either. */
-static mono_ms progress_deadline(const struct coord *c, const struct entry *e)
+static mono_ms progress_deadline(const struct coord_rules *r, const struct entry *e)
 {
 	mono_ms since = e->feed ? entry_feed_waits_since(e) : e->heard;
-	if (e->state != ENTRY_ASSIGNED || !c->rules.progress_timeout_ms || since == MONO_NEVER)
+	if (e->state != ENTRY_ASSIGNED || !r->progress_timeout_ms || since == MONO_NEVER)
 		return MONO_NEVER;
-	return mono_max(since, e->heard) + c->rules.progress_timeout_ms;
+	return mono_max(since, e->heard) + r->progress_timeout_ms;
 }
 
 void entry_arm(struct coord *c, struct entry *e)
 {
-	mono_ms at = entry_stop_at(c, e);
-	at = mono_min(at, progress_deadline(c, e));
+	mono_ms at = entry_stop_at(&c->services, e);
+	at = mono_min(at, progress_deadline(&c->rules, e));
 	if (e->state == ENTRY_ASSIGNED && e->is_suspect)
 		at = mono_min(at, e->since + SUSPECT_ALONE_MS);
 	ledger_arm(&c->ledger, e, at);
@@ -174,9 +174,9 @@ static void state_deadline(struct coord *c, struct entry *e)
 void entry_on_due(struct coord *c, struct entry *e)
 {
 	uint64_t handle = entry_handle(e);
-	if (entry_stop_at(c, e) <= c->now)
+	if (entry_stop_at(&c->services, e) <= c->now)
 		entry_fence(c, e);
-	else if (progress_deadline(c, e) <= c->now)
+	else if (progress_deadline(&c->rules, e) <= c->now)
 		entry_revoke(c, e, REVOKE_TIMEOUT, REVOKE_GRACE_MS);
 	else if (e->state == ENTRY_ASSIGNED && e->is_suspect && e->since + SUSPECT_ALONE_MS <= c->now)
 		entry_clear_suspect(c, e);

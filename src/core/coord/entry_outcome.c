@@ -54,13 +54,13 @@ void entry_dead_letter(struct coord *c, struct entry *e, enum dead_reason why)
 }
 
 /* Until the nth retry after a failure; n from 0. */
-static mono_ms fail_delay(struct coord *c, const struct retry_rules *r, uint32_t n)
+static mono_ms fail_delay(struct rng *rng, const struct retry_rules *r, uint32_t n)
 {
 	mono_ms wait = mono_min(r->initial_ms, r->max_ms);
 	for (; n > 0 && wait > 0 && wait < r->max_ms && r->factor > 1; n--)
 		wait = wait > r->max_ms / (mono_ms)r->factor ? r->max_ms : wait * (mono_ms)r->factor;
 	mono_ms most = wait * (mono_ms)r->jitter_pct / 100; /* only ever more */
-	return most > 0 ? wait + (mono_ms)rng_below(&c->rng, (uint64_t)most + 1) : wait;
+	return most > 0 ? wait + (mono_ms)rng_below(rng, (uint64_t)most + 1) : wait;
 }
 
 /* How long it stays away. What its worker asked for counts for the worker's own results only. */
@@ -73,7 +73,7 @@ static mono_ms requeue_delay(
 		return e->retry_ms;
 	if (why == WHY_RELEASE && (e->is_revoked || c->drain.is_on)) /* it was asked to let go */
 		return 0;
-	return why == WHY_FAIL ? fail_delay(c, &s->rules->retry, e->retry) : s->rules->retry.release_delay_ms;
+	return why == WHY_FAIL ? fail_delay(&c->rng, &s->rules->retry, e->retry) : s->rules->retry.release_delay_ms;
 }
 
 void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool counted)
@@ -111,10 +111,10 @@ static const char *entry_shown(const struct entry *e, char out[static FIELD_VALU
 }
 
 /* One line each: dead letters are for people. */
-static void say_dead(struct coord *c, const struct coord_service *s, const struct entry *e)
+static void say_dead(struct effects *out, const struct coord_service *s, const struct entry *e)
 {
 	char stream[FIELD_VALUE_CAP], error[FIELD_VALUE_CAP];
-	effects_log(c->out, LOG_NOTICE, "service=%s stream=%s id=%llu-%llu dead letter reason=%s retry=%u%s%s",
+	effects_log(out, LOG_NOTICE, "service=%s stream=%s id=%llu-%llu dead letter reason=%s retry=%u%s%s",
 		s->rules->name, entry_shown(e, stream), (unsigned long long)e->id.ms, (unsigned long long)e->id.seq,
 		dead_reason_name((enum dead_reason)e->dead_reason), e->retry, e->note ? " error=" : "",
 		e->note ? field_value(error, e->note->bytes, e->note->len) : "");
@@ -133,7 +133,7 @@ static void count_end(struct coord *c, struct coord_service *s, struct entry *e)
 		break;
 	case FINISH_DEAD:
 		s->m.c[M_DEAD_MAX_RETRIES + e->dead_reason]++;
-		say_dead(c, s, e);
+		say_dead(c->out, s, e);
 		break;
 	case FINISH_NONE:
 	case FINISH_DONE:

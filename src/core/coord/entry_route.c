@@ -11,9 +11,9 @@ void entry_wait_for_route(struct coord *c)
 /* ---- what goes to shards ---- */
 
 /* Whether the shard that is asked for the lock may take it, too. */
-static bool is_taken_with_lock(struct coord *c, const struct entry *e, uint16_t shard, bool asking)
+static bool is_taken_with_lock(struct coord_services *ss, const struct entry *e, uint16_t shard, bool asking)
 {
-	const struct coord_service *s = services_find(&c->services, e->svc);
+	const struct coord_service *s = services_find(ss, e->svc);
 	bool is_readers = shard == s->reader.shard && !asking && !s->reader.asking;
 	return is_readers && e->state == ENTRY_LOCKING && !e->is_start && !e->good_until;
 }
@@ -33,7 +33,7 @@ void entry_send_lease(struct coord *c, struct entry *e, uint16_t shard, bool ask
 			.slot = e->lock_slot,
 			.asking = asking,
 			.is_startup = e->is_start,
-			.takes = is_taken_with_lock(c, e, shard, asking)}));
+			.takes = is_taken_with_lock(&c->services, e, shard, asking)}));
 	m->handle = entry_handle(e);
 	m->svc = e->svc;
 	e->lease_shard = shard;
@@ -210,7 +210,7 @@ void entry_on_op(struct coord *c, const struct msg *m)
 		e->op_resent = m->op_result.resent;
 		uint16_t to = SHARD_NONE;
 		char addr[TOPOLOGY_ADDR];
-		if (m->op_result.asking && coord_redirection(c, m->from, m->op_result.moved_to, addr))
+		if (m->op_result.asking && topology_redirection(&c->topo, m->from, m->op_result.moved_to, addr))
 			to = coord_shard_at(c, addr);
 		if (to != SHARD_NONE)
 			send_op_to(c, e, to, true);

@@ -3,9 +3,9 @@
 
 #include <stdio.h>
 
-static void operate_answer(struct coord *c, uint32_t request, enum op_result result, struct text *text)
+static void operate_answer(struct effects *out, uint32_t request, enum op_result result, struct text *text)
 {
-	struct effect *ef = effects_add(c->out, EFF_CTL);
+	struct effect *ef = effects_add(out, EFF_CTL);
 	ef->ctl = (struct effect_ctl){.request = request, .result = result};
 	ef->text = text;
 }
@@ -52,11 +52,11 @@ static void operate_add(struct coord *c, const struct coord_ctl *ctl)
 {
 	struct coord_service *s = services_find(&c->services, ctl->svc);
 	uint16_t shard = s ? s->reader.shard : SHARD_NONE;
-	if (s && coord_has_no_master(c, s)) {
+	if (s && service_has_no_master(&c->topo, s)) {
 		char why[sizeof s->rules->name + 60];
 		int n = snprintf(
 			why, sizeof why, "service %s: slot %u has no master", s->rules->name, s->rules->lbs_slot);
-		operate_answer(c, ctl->request, OP_FAILED, text_new(why, (size_t)n));
+		operate_answer(c->out, ctl->request, OP_FAILED, text_new(why, (size_t)n));
 		return;
 	}
 	if (shard == SHARD_NONE || !c->shards.v[shard].is_on || !c->shards.v[shard].is_up[CONN_COMMAND]) {
@@ -64,7 +64,7 @@ static void operate_add(struct coord *c, const struct coord_ctl *ctl)
 		bool has_why = shard != SHARD_NONE && c->shards.v[shard].why[0];
 		int n = snprintf(why, sizeof why, "Redis is not reachable%s%s", has_why ? ": " : "",
 			has_why ? c->shards.v[shard].why : "");
-		operate_answer(c, ctl->request, OP_FAILED, text_new(why, (size_t)n));
+		operate_answer(c->out, ctl->request, OP_FAILED, text_new(why, (size_t)n));
 		return;
 	}
 	struct msg_op op = {.kind = ctl->delay_ms || ctl->at_ms ? CMD_ADD_LATER : CMD_ADD,

@@ -31,6 +31,11 @@ void services_mark_all(struct coord_services *ss)
 			services_mark(ss, &ss->v[i]);
 }
 
+bool service_has_no_master(const struct topology *t, const struct coord_service *s)
+{
+	return s->rules && !s->is_going && t->is_known && topology_shard(t, s->rules->lbs_slot) == SHARD_NONE;
+}
+
 static bool same_stream(const void *value, const void *key, size_t len)
 {
 	const struct entry *e = value;
@@ -59,13 +64,6 @@ static void service_to_shards(struct coord *c, struct coord_service *s)
 	}
 }
 
-/* On one server every key shares a slot: dead letters go by one script. r is ours alone until shards hear of it. */
-void coord_fit_to_topology(const struct coord *c, struct service_rules *r)
-{
-	if (c->topo.is_known && !c->topo.is_cluster)
-		r->dlq.is_same_slot = true;
-}
-
 /* Rules replace others: leases that those confirmed, here or on a shard that has not heard yet, end by their margin. */
 static void keep_old_margin(const struct coord *c, struct service_rules *r, const struct service_rules *old)
 {
@@ -76,7 +74,7 @@ static void keep_old_margin(const struct coord *c, struct service_rules *r, cons
 
 static void service_set(struct coord *c, struct service_rules *r)
 {
-	coord_fit_to_topology(c, r);
+	topology_fit(&c->topo, r);
 	struct coord_service *s = services_find(&c->services, r->svc);
 	if (!s) {
 		uint16_t pos = free_position(&c->services);

@@ -10,6 +10,8 @@
 #include "core/rules.h"
 #include "core/turn.h"
 
+struct topology;
+
 /* Where a service's load-balancer stream is read: shards.c. */
 struct service_reader {
 	uint16_t shard; /* SHARD_NONE: nowhere */
@@ -82,6 +84,9 @@ uint16_t services_pos(const struct coord_services *ss, const struct coord_servic
 void services_mark(struct coord_services *ss, struct coord_service *s);
 /* The same of every service: credits have changed. */
 void services_mark_all(struct coord_services *ss);
+
+/* Does nobody serve the slot of its load-balancer stream, by the map? */
+bool service_has_no_master(const struct topology *t, const struct coord_service *s);
 
 struct own_name {
 	const char *bytes;

@@ -60,9 +60,9 @@ bool worker_take_services(const struct coord_services *ss, struct worker *m, con
 	return !f->hello.has_services || f->hello.n_services > 0;
 }
 
-static struct worker *by_key(struct coord *c, const struct worker * not, const char *key)
+static struct worker *by_key(struct coord_workers *ws, const struct worker * not, const char *key)
 {
-	for (struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
+	for (struct link *l = ws->all.next; l != &ws->all; l = l->next) {
 		struct worker *m = LIST_OF(struct worker, all, l);
 		if (m != not &&(m->s.state == SESSION_READY || m->s.state == SESSION_DETACHED) &&
 			strcmp(m->s.key, key) == 0 && m->s.uid == not ->s.uid)
@@ -170,7 +170,7 @@ static void revoke_again(struct coord *c, struct worker *m)
 void worker_welcome(struct coord *c, struct worker *m)
 {
 	assert(m->s.state == SESSION_NEW || m->s.state == SESSION_HELD);
-	struct worker *old = m->wanted_key[0] ? by_key(c, m, m->wanted_key) : NULL;
+	struct worker *old = m->wanted_key[0] ? by_key(&c->workers, m, m->wanted_key) : NULL;
 	if (old)
 		inherit(m, old);
 	size_t room = m->n_resume * (sizeof(struct slice) + sizeof(struct gone));
@@ -238,10 +238,10 @@ static bool hello_same_text(const void *value, const void *key, size_t len)
 }
 
 /* Each lease once, however often it is named. */
-static void take_resume(struct coord *c, struct worker *m, const struct frame *f)
+static void take_resume(struct rng *rng, struct worker *m, const struct frame *f)
 {
 	struct map named;
-	map_init(&named, hello_same_text, rng_next(&c->rng));
+	map_init(&named, hello_same_text, rng_next(rng));
 	m->resume = mem_array(f->hello.n_resume + 1, sizeof(struct text *));
 	for (size_t i = 0; i < f->hello.n_resume; i++) {
 		struct slice s = f->hello.resume[i];
@@ -273,9 +273,9 @@ void worker_hello(struct coord *c, struct worker *m, const struct frame *f)
 	m->credit_holder.takes_entries = f->hello.takes_entries;
 	if (f->hello.session.p && f->hello.session.len == SESSION_KEY)
 		memcpy(m->wanted_key, f->hello.session.p, SESSION_KEY);
-	take_resume(c, m, f);
+	take_resume(&c->rng, m, f);
 	/* a session of this very process need not wait */
-	if (m->n_resume == 0 || coord_knows_own(c) || (m->wanted_key[0] && by_key(c, m, m->wanted_key))) {
+	if (m->n_resume == 0 || coord_knows_own(c) || (m->wanted_key[0] && by_key(&c->workers, m, m->wanted_key))) {
 		worker_welcome(c, m);
 		return;
 	}

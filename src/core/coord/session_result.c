@@ -44,9 +44,10 @@ void worker_free_credit(struct coord *c, struct entry *e, bool credit_back)
 	}
 }
 
-static void say_ok(struct coord *c, struct worker *m, struct slice lease, enum ok_for ok_for, enum gone_outcome outcome)
+static void say_ok(
+	struct effects *out, struct worker *m, struct slice lease, enum ok_for ok_for, enum gone_outcome outcome)
 {
-	struct effect *ef = worker_frame(c->out, m, OUT_OK);
+	struct effect *ef = worker_frame(out, m, OUT_OK);
 	ef->hold = text_new(lease.p, lease.len);
 	ef->frame.lease = (struct slice){ef->hold->bytes, ef->hold->len};
 	ef->frame.ok_for = ok_for;
@@ -55,9 +56,9 @@ static void say_ok(struct coord *c, struct worker *m, struct slice lease, enum o
 
 /* Its stream was empty for long enough: nobody asked, so it is told. Nothing of it is out, so its credit is free with
  * this word, also when the lease was lost meanwhile: a revoke would have an answer to come. */
-static void say_ended(struct coord *c, struct worker *m, struct slice lease, enum gone_outcome outcome)
+static void say_ended(struct effects *out, struct worker *m, struct slice lease, enum gone_outcome outcome)
 {
-	struct effect *ef = worker_frame(c->out, m, OUT_ENDED);
+	struct effect *ef = worker_frame(out, m, OUT_ENDED);
 	ef->hold = text_new(lease.p, lease.len);
 	ef->frame.lease = (struct slice){ef->hold->bytes, ef->hold->len};
 	ef->frame.outcome = outcome;
@@ -89,9 +90,9 @@ void worker_finish(struct coord *c, struct entry *e, bool accepted, enum gone_ou
 	struct slice lease = {text, (size_t)n};
 	for (int i = 0; i == 0 || i < e->n_asked; i++)
 		if (e->ok_for == OK_FOR_ENDED)
-			say_ended(c, m, lease, accepted ? GONE_DONE : GONE_LOST);
+			say_ended(c->out, m, lease, accepted ? GONE_DONE : GONE_LOST);
 		else if (accepted)
-			say_ok(c, m, lease, (enum ok_for)e->ok_for, outcome);
+			say_ok(c->out, m, lease, (enum ok_for)e->ok_for, outcome);
 		else
 			worker_say_error(c, m, FERR_NOT_OWNER, lease, lease_was_lost);
 }
@@ -184,7 +185,7 @@ static void late_result(struct coord *c, struct worker *m, struct session_outcom
 	else if (!o->is_result || !is_same_result(f->kind, o->ok_for))
 		worker_say_error(c, m, FERR_NOT_OWNER, f->lease, ended_otherwise);
 	else
-		say_ok(c, m, f->lease, o->ok_for == OK_FOR_ENDED ? OK_FOR_DONE : (enum ok_for)o->ok_for,
+		say_ok(c->out, m, f->lease, o->ok_for == OK_FOR_ENDED ? OK_FOR_DONE : (enum ok_for)o->ok_for,
 			(enum gone_outcome)o->outcome);
 }
 

@@ -101,15 +101,9 @@ static void reader_to(struct coord *c, struct coord_service *s, uint16_t shard, 
 	services_mark(&c->services, s);
 }
 
-bool coord_has_no_master(const struct coord *c, const struct coord_service *s)
-{
-	return s->rules && !s->is_going && c->topo.is_known &&
-	       topology_shard(&c->topo, s->rules->lbs_slot) == SHARD_NONE;
-}
-
 static void say_coverage(struct coord *c, struct coord_service *s)
 {
-	bool is_uncovered = coord_has_no_master(c, s);
+	bool is_uncovered = service_has_no_master(&c->topo, s);
 	if (is_uncovered == s->reader.is_uncovered)
 		return;
 	s->reader.is_uncovered = is_uncovered;
@@ -215,7 +209,7 @@ void coord_on_topology(struct coord *c, const struct coord_event *ev)
 		n_masters += c->topo.nodes[i].is_master;
 	for (uint16_t i = 0; is_first && i < c->services.n; i++)
 		if (c->services.v[i].rules)
-			coord_fit_to_topology(c, c->services.v[i].rules);
+			topology_fit(&c->topo, c->services.v[i].rules);
 	effects_log(
 		c->out, LOG_NOTICE, "topology %s masters=%u", c->topo.is_cluster ? "cluster" : "standalone", n_masters);
 	coord_reroute(c);
@@ -232,15 +226,15 @@ static uint64_t reason_hash(struct slice why)
 }
 
 /* True once for each of the first few reasons: a refused password must not hide behind "connection refused". */
-static bool is_new_reason(struct coord *c, struct slice why)
+static bool is_new_reason(struct coord_look_up *l, struct slice why)
 {
 	const uint64_t h = reason_hash(why);
 	for (size_t i = 0; i < TOPO_REASONS; i++) {
-		if (c->look_up.said[i] == h)
+		if (l->said[i] == h)
 			return false;
-		if (c->look_up.said[i])
+		if (l->said[i])
 			continue;
-		c->look_up.said[i] = h;
+		l->said[i] = h;
 		return true;
 	}
 	return false;
@@ -254,15 +248,10 @@ void coord_on_topology_failed(struct coord *c, struct slice why)
 	c->look_up.next_reason = c->look_up.reason; /* the same look-up, tried again */
 	if (!c->look_up.failed_at)
 		c->look_up.failed_at = c->now;
-	if (is_new_reason(c, why))
+	if (is_new_reason(&c->look_up, why))
 		effects_log(c->out, LOG_WARN, "%s: %.*s; trying again",
 			c->topo.is_known ? "topology cannot be read, the last one stays" : "waiting for Redis",
 			(int)why.len, why.p);
-}
-
-bool coord_redirection(const struct coord *c, uint16_t from, const struct text *to, char addr[static TOPOLOGY_ADDR])
-{
-	return to && topology_complete(&c->topo, from, to->bytes, addr);
 }
 
 /* ASK: the slot is on its way, this key is there already. Its reader follows; the map stays. */
@@ -287,7 +276,7 @@ static void go_home(struct coord *c, const struct msg *m)
 void coord_on_moved(struct coord *c, const struct msg *m)
 {
 	char addr[TOPOLOGY_ADDR];
-	bool is_known = coord_redirection(c, m->from, m->moved.to, addr);
+	bool is_known = topology_redirection(&c->topo, m->from, m->moved.to, addr);
 	if (m->moved.asking) {
 		if (is_known)
 			on_ask(c, m, addr);

@@ -191,3 +191,15 @@ void topology_check(const struct topology *t)
 	assert(n <= SLOTS);
 	assert(!t->is_known || t->is_cluster || n == SLOTS); /* one server serves all */
 }
+
+bool topology_redirection(
+	const struct topology *t, uint16_t from, const struct text *to, char addr[static TOPOLOGY_ADDR])
+{
+	return to && topology_complete(t, from, to->bytes, addr);
+}
+
+void topology_fit(const struct topology *t, struct service_rules *r)
+{
+	if (t->is_known && !t->is_cluster)
+		r->dlq.is_same_slot = true;
+}

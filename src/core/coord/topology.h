@@ -55,3 +55,9 @@ static inline uint16_t topology_shard(const struct topology *t, uint16_t slot)
 uint8_t *topology_bits(const struct topology *t, uint16_t node);
 /* Asserts what holds between turns: masters are those that serve slots, and their numbers are taken. */
 void topology_check(const struct topology *t);
+/* Where a redirection by shard `from` leads (to: host:port or NULL); false: its address cannot be dialled, only the
+ * topology helps. */
+bool topology_redirection(
+	const struct topology *t, uint16_t from, const struct text *to, char addr[static TOPOLOGY_ADDR]);
+/* On one server every key shares a slot: dead letters go by one script. r must not be known to shards yet. */
+void topology_fit(const struct topology *t, struct service_rules *r);

@@ -124,7 +124,7 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 	} else if (p->is_paused) {
 		facts_add(f, "service %s is paused", name);
 		facts_advice(f, "sluicectl resume %s", name);
-	} else if (coord_has_no_master(c, s)) {
+	} else if (service_has_no_master(&c->topo, s)) {
 		facts_add(f, "service %s: slot %u has no master, nothing is read", name, s->rules->lbs_slot);
 		facts_advice(f, "give the slot to a master (redis-cli --cluster fix); sluicectl doctor");
 	} else if (s->reader.shard == SHARD_NONE || !c->shards.v[s->reader.shard].is_up[CONN_COMMAND]) {

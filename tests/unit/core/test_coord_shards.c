@@ -268,7 +268,7 @@ Test(coord_shards, a_service_whose_slot_has_no_master_says_so_once, .init = stor
 	struct slot_range without = {.from = 6, .to = 16383, .port = 1, .host = "a"};
 	for (int i = 0; i < 3; i++) {
 		story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = i == 2 ? &with : &without, .n = 1});
-		cr_assert_eq(coord_has_no_master(W.c, &W.c->services.v[0]), i < 2);
+		cr_assert_eq(service_has_no_master(&W.c->topo, &W.c->services.v[0]), i < 2);
 		cr_assert_eq(W.c->services.v[0].reader.is_uncovered, i < 2);
 		cr_assert_eq(W.c->services.v[0].reader.shard, i < 2 ? SHARD_NONE : 0);
 	}
