@@ -58,10 +58,10 @@ struct feeds *feeds_new(uint64_t seed)
 
 static void feed_free_parts(struct feed *f)
 {
-	text_unref(f->reason);
-	mem_free(f->buf);
-	mem_free(f->sent);
-	mem_free(f->fields);
+	text_unref(f->bad.reason);
+	mem_free(f->reading.buf);
+	mem_free(f->window.v);
+	mem_free(f->bad.fields);
 }
 
 void feeds_free(struct feeds *fs)
@@ -87,7 +87,7 @@ const struct entries_rules *feed_rules(const struct shard_ctx *c, const struct f
 
 uint32_t feed_tries_of_dead(const struct feed *f)
 {
-	return f->tries + (f->dead_reason == DEAD_REJECTED);
+	return f->bad.tries + (f->bad.dead_reason == DEAD_REJECTED);
 }
 
 /* ---- states ---- */
@@ -107,8 +107,8 @@ static const struct sm feed_machine = {.what = "feed", .names = feed_states, .al
 void feed_move(struct shard_ctx *c, struct feed *f, enum feed_state to, const char *why)
 {
 	sm_move(&feed_machine, &f->state, to, c->out, slice_of(f->stream), why);
-	f->at = c->now;
-	f->backoff = 0;
+	f->script.at = c->now;
+	f->script.backoff = 0;
 }
 
 struct msg_feed *feed_tell(struct shard_ctx *c, const struct feed *f, enum feed_result result)
@@ -148,39 +148,42 @@ struct msg_feed *feed_lose(struct feeds *fs, struct shard_ctx *c, struct feed *f
 /* The script it has to send; CMD_N = none. */
 static enum cmd_kind feed_command(const struct feed *f)
 {
-	bool is_ack_due = feed_is_newer(f->ack, f->pos);
+	bool is_ack_due = feed_is_newer(f->position.wanted, f->position.confirmed);
 	if (f->state == FEED_CLOSING) /* what may have been counted is not counted again */
-		return is_ack_due ? CMD_FEED_ACK : f->must_fail && !f->fail_lost ? CMD_FEED_FAIL : CMD_FEED_CLOSE;
-	if (!f->is_open)
+		return is_ack_due                              ? CMD_FEED_ACK
+		       : f->bad.must_fail && !f->bad.fail_lost ? CMD_FEED_FAIL
+							       : CMD_FEED_CLOSE;
+	if (!f->run.is_open)
 		return CMD_FEED_OPEN;
 	if (is_ack_due)
 		return CMD_FEED_ACK;
-	if (f->must_fail)
+	if (f->bad.must_fail)
 		return CMD_FEED_FAIL;
-	return f->state == FEED_BURYING && !f->is_calling && !f->fields ? CMD_FEED_PICK : CMD_N;
+	return f->state == FEED_BURYING && !f->bad.is_calling && !f->bad.fields ? CMD_FEED_PICK : CMD_N;
 }
 
 static bool feed_wants_read(const struct shard_ctx *c, const struct feed *f)
 {
-	return f->state == FEED_RUNNING && f->is_open && !f->is_held && !f->buf && !f->reading && feed_has_room(c, f);
+	return f->state == FEED_RUNNING && f->run.is_open && !f->window.is_held && !f->reading.buf &&
+	       !f->reading.in_flight && feed_has_room(c, f);
 }
 
 /* The dead letters live in another slot: whoever serves it writes them. */
 static void feed_call_dead_add(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 {
 	struct msg_lock_call call = {.kind = CMD_FEED_DEAD_ADD,
-		.reason = f->dead_reason,
+		.reason = f->bad.dead_reason,
 		.slot = feed_rules(c, f)->dlq_slot,
 		.retry = feed_tries_of_dead(f),
 		.tag = tag_of(PART_FEED, fs->pool.gens[f->index], f->index),
-		.id = f->bad,
+		.id = f->bad.id,
 		.stream = text_ref(f->stream),
-		.error = text_ref(f->reason),
-		.fields = f->fields};
-	f->fields = NULL;
+		.error = text_ref(f->bad.reason),
+		.fields = f->bad.fields};
+	f->bad.fields = NULL;
 	ctx_msg(c, msg_lock_call(call))->svc = f->svc;
-	f->is_calling = true;
-	f->until = c->now + 2 * c->rules->command_timeout_ms;
+	f->bad.is_calling = true;
+	f->bad.until = c->now + 2 * c->rules->command_timeout_ms;
 }
 
 /* In the list when it is due now; returns when else it would be. */
@@ -198,15 +201,15 @@ static mono_ms feed_queue_or_wait(struct link *list, struct link *l, bool is_wan
 void feed_plan(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 {
 	assert(f->handle);
-	if (f->state == FEED_BURYING && f->fields && !f->is_calling && f->at <= c->now)
+	if (f->state == FEED_BURYING && f->bad.fields && !f->bad.is_calling && f->script.at <= c->now)
 		feed_call_dead_add(fs, c, f);
-	bool wants_script = !f->in_flight && feed_command(f) != CMD_N;
-	mono_ms at = feed_queue_or_wait(&fs->scripts, &f->ready, wants_script, f->at, c->now);
-	at = mono_min(at, feed_queue_or_wait(&fs->reads, &f->reads, feed_wants_read(c, f), f->read_at, c->now));
-	if (f->state == FEED_BLOCKED || (f->state == FEED_BURYING && f->is_calling))
-		at = mono_min(at, f->until);
-	else if (f->state == FEED_BURYING && f->fields)
-		at = mono_min(at, f->at);
+	bool wants_script = !f->script.in_flight && feed_command(f) != CMD_N;
+	mono_ms at = feed_queue_or_wait(&fs->scripts, &f->ready, wants_script, f->script.at, c->now);
+	at = mono_min(at, feed_queue_or_wait(&fs->reads, &f->reads, feed_wants_read(c, f), f->reading.at, c->now));
+	if (f->state == FEED_BLOCKED || (f->state == FEED_BURYING && f->bad.is_calling))
+		at = mono_min(at, f->bad.until);
+	else if (f->state == FEED_BURYING && f->bad.fields)
+		at = mono_min(at, f->script.at);
 	heap_set(&fs->timers, &f->timer, at);
 }
 
@@ -215,11 +218,11 @@ void feed_tick(struct feeds *fs, struct shard_ctx *c)
 	struct heap_node *top;
 	while ((top = heap_top(&fs->timers)) && top->at <= c->now) {
 		struct feed *f = HEAP_OF(struct feed, timer, top);
-		if (f->state == FEED_BLOCKED && f->until <= c->now) {
+		if (f->state == FEED_BLOCKED && f->bad.until <= c->now) {
 			feed_move(c, f, FEED_RUNNING, "its time has come");
-			f->read_at = c->now;
-		} else if (f->state == FEED_BURYING && f->is_calling && f->until <= c->now) {
-			f->is_calling = false;
+			f->reading.at = c->now;
+		} else if (f->state == FEED_BURYING && f->bad.is_calling && f->bad.until <= c->now) {
+			f->bad.is_calling = false;
 		}
 		feed_plan(fs, c, f);
 	}
@@ -255,26 +258,26 @@ static void feed_fill_command(struct shard_ctx *c, struct feed *f, struct effect
 	case CMD_FEED_OPEN:
 		cmd->as.feed.pause = feed_pause(c, f, -1);
 		cmd->as.feed.open.start = slice_str(r->start);
-		cmd->as.feed.open.was_alone = f->was_alone && !f->was_open;
-		cmd->as.feed.open.is_suspect = f->is_alone;
+		cmd->as.feed.open.was_alone = f->run.was_alone && !f->run.was_open;
+		cmd->as.feed.open.is_suspect = f->run.is_alone;
 		break;
 	case CMD_FEED_ACK:
-		cmd->id = f->added.acking = f->ack;
+		cmd->id = f->added.acking = f->position.wanted;
 		cmd->as.feed.ack.now_ms = c->wall_ms;
 		cmd->as.feed.ack.trim = r->trim;
-		cmd->as.feed.ack.check = feed_is_newer(f->ack, f->seen);
-		cmd->as.feed.ack.n_added = f->added.at_acking = feed_added_at(f, f->ack);
+		cmd->as.feed.ack.check = feed_is_newer(f->position.wanted, f->position.seen);
+		cmd->as.feed.ack.n_added = f->added.at_acking = feed_added_at(f, f->position.wanted);
 		break;
 	case CMD_FEED_FAIL:
-		cmd->as.feed.pause = feed_pause(c, f, f->nack_ms);
-		cmd->as.feed.fail.n_tries = f->tries + 1;
+		cmd->as.feed.pause = feed_pause(c, f, f->bad.nack_ms);
+		cmd->as.feed.fail.n_tries = f->bad.tries + 1;
 		break;
 	case CMD_FEED_PICK:
-		cmd->id = f->bad;
+		cmd->id = f->bad.id;
 		break;
 	case CMD_FEED_CLOSE:
 		cmd->as.feed.pause = feed_pause(c, f, -1);
-		cmd->as.feed.close.end = (enum feed_end)f->end;
+		cmd->as.feed.close.end = (enum feed_end)f->run.end;
 		cmd->as.feed.close.ttl_ms = r->position_ttl_ms;
 		break;
 	}
@@ -282,42 +285,43 @@ static void feed_fill_command(struct shard_ctx *c, struct feed *f, struct effect
 
 static void feed_send_script(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 {
-	f->command = (uint8_t)feed_command(f);
-	assert(f->command != CMD_N && !f->in_flight);
+	f->script.command = (uint8_t)feed_command(f);
+	assert(f->script.command != CMD_N && !f->script.in_flight);
 	uint64_t tag = tag_of(PART_FEED, fs->pool.gens[f->index], f->index);
-	struct effect *ef = ctx_redis(c, tag, (enum cmd_kind)f->command, f->svc);
+	struct effect *ef = ctx_redis(c, tag, (enum cmd_kind)f->script.command, f->svc);
 	ef->cmd.stream = slice_of(f->stream);
 	ef->cmd.asking = f->asking;
-	ef->cmd.use_eval = f->use_eval;
+	ef->cmd.use_eval = f->script.use_eval;
 	feed_fill_command(c, f, ef);
-	f->in_flight = true;
-	f->use_eval = false;
-	f->at = c->now;
+	f->script.in_flight = true;
+	f->script.use_eval = false;
+	f->script.at = c->now;
 	fs->n_in_flight++;
 	feed_plan(fs, c, f);
 }
 
 static void feed_send_read(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 {
-	assert(!f->reading && !f->buf);
-	bool at_end = f->was_empty || f->at_end;
-	bool arm = fs->tracking == TRACKING_ON && !f->asking && at_end && (!f->is_armed || f->wait_ms >= FEED_REARM_MS);
+	assert(!f->reading.in_flight && !f->reading.buf);
+	bool at_end = f->reading.was_empty || f->reading.at_end;
+	bool arm = fs->tracking == TRACKING_ON && !f->asking && at_end &&
+		   (!f->reading.is_armed || f->reading.wait_ms >= FEED_REARM_MS);
 	if (arm)
 		ctx_redis(c, tag_of(PART_FEED, 0, FEED_CACHING_INDEX), CMD_CACHING, f->svc);
 	uint64_t tag = tag_of(PART_FEED, fs->pool.gens[f->index], f->index | FEED_READ_BIT);
 	struct effect *ef = ctx_redis(c, tag, CMD_FEED_READ, f->svc);
 	uint32_t batch = feed_rules(c, f)->batch;
-	f->asked = f->count < batch ? f->count : batch;
+	f->reading.asked = f->reading.count < batch ? f->reading.count : batch;
 	ef->cmd.stream = slice_of(f->stream);
 	ef->cmd.asking = f->asking;
-	ef->cmd.id = f->cursor;
-	ef->cmd.as.read.count = f->asked;
-	f->is_armed = f->is_armed || arm;
-	f->by_push = f->is_woken;
-	f->is_woken = false;
-	f->reading = true;
-	f->read_tag = f->read_gen;
-	f->read_sent = c->now;
+	ef->cmd.id = f->reading.cursor;
+	ef->cmd.as.read.count = f->reading.asked;
+	f->reading.is_armed = f->reading.is_armed || arm;
+	f->reading.by_push = f->reading.is_woken;
+	f->reading.is_woken = false;
+	f->reading.in_flight = true;
+	f->reading.tag = f->reading.gen;
+	f->reading.sent = c->now;
 	fs->n_reading++;
 	feed_plan(fs, c, f);
 }
@@ -362,9 +366,9 @@ mono_ms feed_flush(struct feeds *fs, struct shard_ctx *c)
 /* Another connection may be to another server: each open again says where it stands, and each stream is read once. */
 static void feed_reconnected(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 {
-	f->is_open = f->is_armed = false;
-	f->at = f->read_at = c->now;
-	f->wait_ms = 0;
+	f->run.is_open = f->reading.is_armed = false;
+	f->script.at = f->reading.at = c->now;
+	f->reading.wait_ms = 0;
 	feed_plan(fs, c, f);
 }
 
@@ -390,10 +394,10 @@ void feed_slots(struct feeds *fs, struct shard_ctx *c)
 
 static void feed_wake(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 {
-	f->is_armed = false;
-	f->is_woken = true;
-	f->read_at = c->now;
-	f->wait_ms = 0;
+	f->reading.is_armed = false;
+	f->reading.is_woken = true;
+	f->reading.at = c->now;
+	f->reading.wait_ms = 0;
 	feed_plan(fs, c, f);
 }
 
@@ -426,14 +430,14 @@ static void feed_begin(struct feeds *fs, struct shard_ctx *c, struct msg *m)
 	f->slot = m->feed_open.slot;
 	f->token = m->feed_open.token;
 	f->asking = m->feed_open.asking;
-	f->is_adopted = m->feed_open.is_adopted;
-	f->is_tested = m->feed_open.is_suspect;
-	f->was_alone = m->feed_open.was_alone;
-	f->is_held = true;
+	f->run.is_adopted = m->feed_open.is_adopted;
+	f->run.is_tested = m->feed_open.is_suspect;
+	f->run.was_alone = m->feed_open.was_alone;
+	f->window.is_held = true;
 	f->stream = m->feed_open.stream;
 	m->feed_open.stream = NULL;
-	f->at = f->read_at = c->now;
-	f->count = FEED_FIRST_COUNT;
+	f->script.at = f->reading.at = c->now;
+	f->reading.count = FEED_FIRST_COUNT;
 	f->added.at_pos = -1;
 	list_init(&f->ready);
 	list_init(&f->reads);
@@ -448,36 +452,36 @@ static void feed_begin(struct feeds *fs, struct shard_ctx *c, struct msg *m)
 /* The position has to say it before an entry is told, and no longer than it is so. */
 static void feed_set_alone(struct shard_ctx *c, struct feed *f, bool is_alone)
 {
-	if (f->is_alone == is_alone)
+	if (f->run.is_alone == is_alone)
 		return;
-	f->is_alone = is_alone;
-	f->is_open = false;
-	f->at = c->now;
+	f->run.is_alone = is_alone;
+	f->run.is_open = false;
+	f->script.at = c->now;
 }
 
 static void feed_start(struct shard_ctx *c, struct feed *f, const struct msg_feed_start *m)
 {
 	f->epoch = m->epoch;
-	f->is_held = false;
+	f->window.is_held = false;
 	feed_set_alone(c, f, m->is_suspect);
-	if (f->state == FEED_BLOCKED && !feed_is_newer(f->bad, m->told))
+	if (f->state == FEED_BLOCKED && !feed_is_newer(f->bad.id, m->told))
 		feed_move(c, f, FEED_RUNNING, "another shard has told it");
-	if (!feed_is_newer(m->told, f->pos)) {
+	if (!feed_is_newer(m->told, f->position.confirmed)) {
 		feed_restart(c, f);
 		return;
 	}
 	feed_restart(c, f); /* told before, by another shard: as one frame */
-	f->sent = mem_grow(f->sent, 1, sizeof *f->sent);
-	f->sent[0] = (struct feed_sent){.id = m->told, .at = c->now, .ends = true, .is_all = true};
-	f->sent_cap = f->n_sent = f->n_frames = 1;
+	f->window.v = mem_grow(f->window.v, 1, sizeof *f->window.v);
+	f->window.v[0] = (struct feed_sent){.id = m->told, .at = c->now, .ends = true, .is_all = true};
+	f->window.cap = f->window.n = f->window.n_frames = 1;
 	f->added.gap = feed_later(f->added.gap, m->told);
-	f->cursor = f->top = feed_later(m->told, f->cursor);
+	f->reading.cursor = f->window.top = feed_later(m->told, f->reading.cursor);
 	f->idle.has_told = true;
 }
 
 static void feed_hold(struct feed *f)
 {
-	f->is_held = true;
+	f->window.is_held = true;
 	f->idle.is_yielding = false;
 }
 
@@ -490,8 +494,8 @@ static void feed_end_by(struct feeds *fs, struct shard_ctx *c, struct feed *f, e
 	if (f->state == FEED_CLOSING)
 		return;
 	feed_drop_read(c, f);
-	f->end = (uint8_t)end;
-	f->is_held = true;
+	f->run.end = (uint8_t)end;
+	f->window.is_held = true;
 	feed_move(c, f, FEED_CLOSING, "asked to");
 	feed_plan(fs, c, f);
 }
@@ -541,8 +545,8 @@ struct feed *feed_of_tag(const struct feeds *fs, uint64_t tag)
 /* Its worker has nothing to do. */
 static bool feed_rests(const struct feed *f)
 {
-	return f->state == FEED_RUNNING && !f->is_held && f->was_empty && f->n_sent == 0 &&
-	       !feed_is_newer(f->ack, f->pos) && !f->is_woken;
+	return f->state == FEED_RUNNING && !f->window.is_held && f->reading.was_empty && f->window.n == 0 &&
+	       !feed_is_newer(f->position.wanted, f->position.confirmed) && !f->reading.is_woken;
 }
 
 struct shard_feeds feed_sums(const struct feeds *fs, uint16_t svc)
@@ -552,7 +556,7 @@ struct shard_feeds feed_sums(const struct feeds *fs, uint16_t svc)
 	for (const struct feed *f; (f = feed_next_feed(fs, &pos));) {
 		if (f->svc != svc)
 			continue;
-		sums.behind += f->n_sent + (f->buf ? f->buf->n - f->n_told : 0);
+		sums.behind += f->window.n + (f->reading.buf ? f->reading.buf->n - f->reading.n_told : 0);
 		sums.blocked += f->state == FEED_BLOCKED || f->state == FEED_FAILING;
 		sums.idle += feed_rests(f);
 	}
@@ -566,7 +570,8 @@ static bool feed_may_yield(const struct shard_ctx *c, const struct feed *f, enum
 {
 	if (which == FEED_YIELDS_ALREADY)
 		return f->idle.is_yielding;
-	if (f->idle.is_yielding || f->reading || !feed_rests(f)) /* what a read on its way finds is no later look */
+	if (f->idle.is_yielding || f->reading.in_flight ||
+		!feed_rests(f)) /* what a read on its way finds is no later look */
 		return false;
 	return which == FEED_YIELDS_TOLD ? f->idle.has_told && c->now >= f->idle.since + FEED_YIELD_MS
 					 : !f->idle.has_told;
@@ -586,7 +591,7 @@ void feed_yield(struct feeds *fs, struct shard_ctx *c, uint16_t svc, uint32_t n)
 			if (f->idle.is_yielding)
 				continue;
 			f->idle.is_yielding = true;
-			f->read_at = c->now;
+			f->reading.at = c->now;
 			feed_plan(fs, c, f);
 		}
 	}

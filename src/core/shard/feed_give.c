@@ -10,53 +10,53 @@
 
 static bool feed_is_single(const struct feed *f)
 {
-	return f->singles > 0 || f->tries > 0;
+	return f->window.singles > 0 || f->bad.tries > 0;
 }
 
 bool feed_has_room(const struct shard_ctx *c, const struct feed *f)
 {
-	return feed_is_single(f) ? f->n_sent == 0 : f->n_frames < feed_rules(c, f)->window;
+	return feed_is_single(f) ? f->window.n == 0 : f->window.n_frames < feed_rules(c, f)->window;
 }
 
 static void feed_push_sent(struct feed *f, struct feed_sent s)
 {
-	assert(f->n_sent == 0 || feed_is_newer(s.id, f->sent[f->sent_from + f->n_sent - 1].id));
-	if (f->sent_from + f->n_sent == f->sent_cap && f->sent_from > 0) {
-		memmove(f->sent, f->sent + f->sent_from, f->n_sent * sizeof *f->sent);
-		f->sent_from = 0;
+	assert(f->window.n == 0 || feed_is_newer(s.id, f->window.v[f->window.from + f->window.n - 1].id));
+	if (f->window.from + f->window.n == f->window.cap && f->window.from > 0) {
+		memmove(f->window.v, f->window.v + f->window.from, f->window.n * sizeof *f->window.v);
+		f->window.from = 0;
 	}
-	if (f->sent_from + f->n_sent == f->sent_cap) {
-		f->sent_cap = f->sent_cap ? f->sent_cap * 2 : 4;
-		f->sent = mem_grow(f->sent, f->sent_cap, sizeof *f->sent);
+	if (f->window.from + f->window.n == f->window.cap) {
+		f->window.cap = f->window.cap ? f->window.cap * 2 : 4;
+		f->window.v = mem_grow(f->window.v, f->window.cap, sizeof *f->window.v);
 	}
-	f->sent[f->sent_from + f->n_sent++] = s;
-	f->n_frames += s.ends;
+	f->window.v[f->window.from + f->window.n++] = s;
+	f->window.n_frames += s.ends;
 }
 
 static void forget_sent(struct feed *f)
 {
-	mem_free(f->sent);
-	f->sent = NULL;
-	f->n_sent = f->sent_from = f->sent_cap = f->n_frames = 0;
+	mem_free(f->window.v);
+	f->window.v = NULL;
+	f->window.n = f->window.from = f->window.cap = f->window.n_frames = 0;
 }
 
 void feed_drop_read(struct shard_ctx *c, struct feed *f)
 {
-	mem_free(f->buf);
-	f->buf = NULL;
-	f->read_gen++;
-	f->read_at = c->now;
-	f->cursor = feed_later(f->pos, f->ack);
-	if (f->n_sent)
-		f->cursor = feed_later(f->cursor, f->sent[f->sent_from + f->n_sent - 1].id);
-	f->was_empty = f->at_end = f->idle.is_yielding = false;
+	mem_free(f->reading.buf);
+	f->reading.buf = NULL;
+	f->reading.gen++;
+	f->reading.at = c->now;
+	f->reading.cursor = feed_later(f->position.confirmed, f->position.wanted);
+	if (f->window.n)
+		f->reading.cursor = feed_later(f->reading.cursor, f->window.v[f->window.from + f->window.n - 1].id);
+	f->reading.was_empty = f->reading.at_end = f->idle.is_yielding = false;
 	f->idle.since = 0;
 }
 
 void feed_restart(struct shard_ctx *c, struct feed *f)
 {
-	if (feed_is_newer(f->ack, f->pos)) /* what it passes is forgotten */
-		f->added.gap = feed_later(f->added.gap, f->ack);
+	if (feed_is_newer(f->position.wanted, f->position.confirmed)) /* what it passes is forgotten */
+		f->added.gap = feed_later(f->added.gap, f->position.wanted);
 	forget_sent(f);
 	feed_drop_read(c, f);
 }
@@ -92,10 +92,10 @@ static struct text *frame_text(const struct feed_batch *b, uint32_t from, uint32
 /* How many from `from` on fit into one frame. */
 static uint32_t frame_entries(const struct entries_rules *r, const struct feed *f)
 {
-	const struct feed_batch *b = f->buf;
+	const struct feed_batch *b = f->reading.buf;
 	uint32_t most = feed_is_single(f) ? 1 : r->batch, n = 0;
 	size_t bytes = 0, room = r->batch_bytes < r->entry_bytes ? r->batch_bytes : r->entry_bytes;
-	for (uint32_t i = f->n_told; i < b->n && n < most; i++, n++) {
+	for (uint32_t i = f->reading.n_told; i < b->n && n < most; i++, n++) {
 		bytes += json_room(b, i);
 		if (json_room(b, i) > r->entry_bytes || (n > 0 && bytes > room))
 			break;
@@ -107,21 +107,21 @@ static uint32_t frame_entries(const struct entries_rules *r, const struct feed *
 static bool is_for_the_dead(struct shard_ctx *c, struct feed *f)
 {
 	const struct entries_rules *r = feed_rules(c, f);
-	struct entry_id id = f->buf->v[f->n_told].id;
-	bool has_bad = f->bad.ms || f->bad.seq;
-	if (has_bad && entry_id_cmp(id, f->bad) != 0) /* that one was deleted: the tries were not this one's */
-		f->tries = 0;
-	f->bad = (struct entry_id){0};
-	if (f->tries > r->max_retries) {
+	struct entry_id id = f->reading.buf->v[f->reading.n_told].id;
+	bool has_bad = f->bad.id.ms || f->bad.id.seq;
+	if (has_bad && entry_id_cmp(id, f->bad.id) != 0) /* that one was deleted: the tries were not this one's */
+		f->bad.tries = 0;
+	f->bad.id = (struct entry_id){0};
+	if (f->bad.tries > r->max_retries) {
 		static const char words[] = "worker died";
-		f->reason = f->reason ? f->reason : text_new(words, sizeof words - 1);
+		f->bad.reason = f->bad.reason ? f->bad.reason : text_new(words, sizeof words - 1);
 		feed_bury(c, f, id, DEAD_MAX_RETRIES);
-	} else if (json_room(f->buf, f->n_told) > r->entry_bytes) {
+	} else if (json_room(f->reading.buf, f->reading.n_told) > r->entry_bytes) {
 		char words[96];
 		int n = snprintf(words, sizeof words, "its frame would exceed workers.max_frame: %zu bytes, %u fit",
-			json_room(f->buf, f->n_told), r->entry_bytes);
-		text_unref(f->reason);
-		f->reason = text_new(words, (size_t)n);
+			json_room(f->reading.buf, f->reading.n_told), r->entry_bytes);
+		text_unref(f->bad.reason);
+		f->bad.reason = text_new(words, (size_t)n);
 		feed_bury(c, f, id, DEAD_TOO_LARGE);
 	}
 	return f->state == FEED_BURYING;
@@ -130,10 +130,10 @@ static bool is_for_the_dead(struct shard_ctx *c, struct feed *f)
 static bool feed_give_frame(struct shard_ctx *c, struct feed *f)
 {
 	struct metrics_service *m = ctx_metrics(c, f->svc);
-	if (f->n_sent == 0 && is_for_the_dead(c, f))
+	if (f->window.n == 0 && is_for_the_dead(c, f))
 		return false;
-	struct feed_batch *b = f->buf;
-	uint32_t n = frame_entries(feed_rules(c, f), f), from = f->n_told;
+	struct feed_batch *b = f->reading.buf;
+	uint32_t n = frame_entries(feed_rules(c, f), f), from = f->reading.n_told;
 	if (n == 0) /* too large: it waits until what is before it is acknowledged */
 		return false;
 	for (uint32_t i = from; i < from + n; i++) {
@@ -141,27 +141,27 @@ static bool feed_give_frame(struct shard_ctx *c, struct feed *f)
 		if (c->wall_ms > (int64_t)b->v[i].id.ms)
 			hist_add(&m->h[H_FEED_LATENCY], (double)(c->wall_ms - (int64_t)b->v[i].id.ms) / 1000);
 	}
-	f->n_told += n;
+	f->reading.n_told += n;
 	f->idle.has_told = true;
-	f->top = feed_later(f->top, b->v[f->n_told - 1].id);
+	f->window.top = feed_later(f->window.top, b->v[f->reading.n_told - 1].id);
 	struct msg_feed *told = feed_tell(c, f, FEED_HAS_ENTRIES);
-	told->json = frame_text(b, from, n, f->tries);
+	told->json = frame_text(b, from, n, f->bad.tries);
 	told->n_entries = n;
-	told->id = b->v[f->n_told - 1].id;
+	told->id = b->v[f->reading.n_told - 1].id;
 	told->epoch = f->epoch;
-	told->has_more = f->n_told < b->n || !f->at_end;
+	told->has_more = f->reading.n_told < b->n || !f->reading.at_end;
 	m->c[M_FEED_DELIVERED] += n;
 	return true;
 }
 
 void feed_give(struct shard_ctx *c, struct feed *f)
 {
-	while (f->buf && f->state == FEED_RUNNING && !f->is_held && feed_has_room(c, f)) {
+	while (f->reading.buf && f->state == FEED_RUNNING && !f->window.is_held && feed_has_room(c, f)) {
 		if (!feed_give_frame(c, f))
 			return;
-		if (f->n_told == f->buf->n) {
-			mem_free(f->buf);
-			f->buf = NULL;
+		if (f->reading.n_told == f->reading.buf->n) {
+			mem_free(f->reading.buf);
+			f->reading.buf = NULL;
 		}
 	}
 }
@@ -171,33 +171,33 @@ void feed_give(struct shard_ctx *c, struct feed *f)
 static void feed_pop_sent(struct shard_ctx *c, struct feed *f)
 {
 	struct metrics_service *m = ctx_metrics(c, f->svc);
-	while (f->n_sent && !feed_is_newer(f->sent[f->sent_from].id, f->pos)) {
-		const struct feed_sent *s = &f->sent[f->sent_from];
+	while (f->window.n && !feed_is_newer(f->window.v[f->window.from].id, f->position.confirmed)) {
+		const struct feed_sent *s = &f->window.v[f->window.from];
 		hist_add(&m->h[H_FEED_ACK], (double)(c->now - s->at) / 1000);
 		m->c[M_FEED_ACKED]++;
-		f->n_frames -= s->ends;
-		f->singles -= f->singles > 0;
-		f->sent_from++;
-		f->n_sent--;
+		f->window.n_frames -= s->ends;
+		f->window.singles -= f->window.singles > 0;
+		f->window.from++;
+		f->window.n--;
 	}
-	if (f->n_sent == 0) {
-		f->n_frames = f->sent_from = 0;
-		f->idle.since = f->was_empty ? c->now : 0;
-		f->read_at = f->was_empty && feed_rules(c, f)->idle_release_ms ? c->now : f->read_at;
-	} else if (f->sent_from > f->sent_cap / 2) {
-		memmove(f->sent, f->sent + f->sent_from, f->n_sent * sizeof *f->sent);
-		f->sent_from = 0;
+	if (f->window.n == 0) {
+		f->window.n_frames = f->window.from = 0;
+		f->idle.since = f->reading.was_empty ? c->now : 0;
+		f->reading.at = f->reading.was_empty && feed_rules(c, f)->idle_release_ms ? c->now : f->reading.at;
+	} else if (f->window.from > f->window.cap / 2) {
+		memmove(f->window.v, f->window.v + f->window.from, f->window.n * sizeof *f->window.v);
+		f->window.from = 0;
 	}
 }
 
 int64_t feed_added_at(const struct feed *f, struct entry_id id)
 {
-	if (f->added.at_pos < 0 || feed_is_newer(f->added.gap, f->pos))
+	if (f->added.at_pos < 0 || feed_is_newer(f->added.gap, f->position.confirmed))
 		return -1;
 	uint32_t n = 0;
-	while (n < f->n_sent && !feed_is_newer(f->sent[f->sent_from + n].id, id))
+	while (n < f->window.n && !feed_is_newer(f->window.v[f->window.from + n].id, id))
 		n++;
-	return f->added.at_pos + n + (f->added.is_kept && !feed_is_newer(f->bad, id));
+	return f->added.at_pos + n + (f->added.is_kept && !feed_is_newer(f->bad.id, id));
 }
 
 /* What is in the dead letters now. */
@@ -206,51 +206,52 @@ static void feed_buried(struct shard_ctx *c, struct feed *f)
 	static const enum metric_service counts[DEAD_N] = {[DEAD_MAX_RETRIES] = M_FEED_DEAD_MAX_RETRIES,
 		[DEAD_TOO_LARGE] = M_FEED_DEAD_TOO_LARGE,
 		[DEAD_REJECTED] = M_FEED_DEAD_REJECTED};
-	ctx_metrics(c, f->svc)->c[counts[f->dead_reason]]++;
+	ctx_metrics(c, f->svc)->c[counts[f->bad.dead_reason]]++;
 	char stream[FIELD_VALUE_CAP], error[FIELD_VALUE_CAP];
 	effects_log(c->out, LOG_NOTICE,
 		"shard=%u service=%s stream=%s entry=%llu-%llu dead letter reason=%s tries=%u%s%s", c->index,
 		ctx_service(c, f->svc)->rules->name, field_value(stream, f->stream->bytes, f->stream->len),
-		(unsigned long long)f->bad.ms, (unsigned long long)f->bad.seq,
-		dead_reason_name((enum dead_reason)f->dead_reason), feed_tries_of_dead(f), f->reason ? " error=" : "",
-		f->reason ? field_value(error, f->reason->bytes, f->reason->len) : "");
-	struct msg_feed *told = feed_tell(c, f, f->is_nacked ? FEED_HAS_NACKED : FEED_HAS_BURIED);
-	told->id = f->bad;
-	told->reason = f->dead_reason;
-	told->tries = f->tries;
+		(unsigned long long)f->bad.id.ms, (unsigned long long)f->bad.id.seq,
+		dead_reason_name((enum dead_reason)f->bad.dead_reason), feed_tries_of_dead(f),
+		f->bad.reason ? " error=" : "",
+		f->bad.reason ? field_value(error, f->bad.reason->bytes, f->bad.reason->len) : "");
+	struct msg_feed *told = feed_tell(c, f, f->bad.is_nacked ? FEED_HAS_NACKED : FEED_HAS_BURIED);
+	told->id = f->bad.id;
+	told->reason = f->bad.dead_reason;
+	told->tries = f->bad.tries;
 	told->is_dead = true;
-	f->is_nacked = f->added.is_kept = false;
-	f->bad = (struct entry_id){0};
+	f->bad.is_nacked = f->added.is_kept = false;
+	f->bad.id = (struct entry_id){0};
 	feed_move(c, f, FEED_RUNNING, "the entry is a dead letter");
 	feed_drop_read(c, f);
 }
 
 void feed_clear(struct shard_ctx *c, struct feed *f)
 {
-	if (f->is_tested)
+	if (f->run.is_tested)
 		feed_tell(c, f, FEED_IS_CLEARED);
-	f->is_tested = false;
+	f->run.is_tested = false;
 }
 
 void feed_confirmed(struct shard_ctx *c, struct feed *f, struct entry_id pos)
 {
-	assert(f->was_open);
-	f->pos = feed_later(f->pos, pos);
-	const bool was_out = f->n_sent > 0;
+	assert(f->run.was_open);
+	f->position.confirmed = feed_later(f->position.confirmed, pos);
+	const bool was_out = f->window.n > 0;
 	feed_pop_sent(c, f);
-	bool is_buried = f->state == FEED_BURYING && !feed_is_newer(f->bad, f->pos);
+	bool is_buried = f->state == FEED_BURYING && !feed_is_newer(f->bad.id, f->position.confirmed);
 	if (is_buried)
 		feed_buried(c, f);
 	else
-		feed_tell(c, f, FEED_HAS_ACKED)->id = f->pos;
-	f->tries = 0;
-	if (was_out && f->n_sent == 0)
+		feed_tell(c, f, FEED_HAS_ACKED)->id = f->position.confirmed;
+	f->bad.tries = 0;
+	if (was_out && f->window.n == 0)
 		feed_clear(c, f);
-	if (f->state == FEED_FAILING && !f->must_fail && !feed_is_newer(f->ack, f->pos))
-		feed_bury(c, f, f->bad, DEAD_REJECTED);
-	if (f->state == FEED_BLOCKED && !feed_is_newer(f->bad, f->pos))
+	if (f->state == FEED_FAILING && !f->bad.must_fail && !feed_is_newer(f->position.wanted, f->position.confirmed))
+		feed_bury(c, f, f->bad.id, DEAD_REJECTED);
+	if (f->state == FEED_BLOCKED && !feed_is_newer(f->bad.id, f->position.confirmed))
 		feed_move(c, f, FEED_RUNNING, "it was tried meanwhile");
-	if (feed_is_newer(f->pos, f->cursor))
+	if (feed_is_newer(f->position.confirmed, f->reading.cursor))
 		feed_drop_read(c, f);
 	feed_give(c, f);
 }
@@ -259,7 +260,7 @@ void feed_confirmed(struct shard_ctx *c, struct feed *f, struct entry_id pos)
  * begun. */
 static bool feed_waits_of_old(const struct feed *f)
 {
-	return f->state == FEED_BLOCKED && f->is_adopted && feed_is_newer(f->bad, f->top);
+	return f->state == FEED_BLOCKED && f->run.is_adopted && feed_is_newer(f->bad.id, f->window.top);
 }
 
 /* Is it an entry that somebody was given, and that is not behind one that failed? */
@@ -267,15 +268,15 @@ static bool is_good_ack(const struct feed *f, struct entry_id id)
 {
 	bool has_bad = f->state == FEED_FAILING || f->state == FEED_BURYING ||
 		       (f->state == FEED_BLOCKED && !feed_waits_of_old(f));
-	if (has_bad && entry_id_cmp(id, f->bad) >= 0)
+	if (has_bad && entry_id_cmp(id, f->bad.id) >= 0)
 		return false;
-	return f->is_adopted || !feed_is_newer(id, f->top);
+	return f->run.is_adopted || !feed_is_newer(id, f->window.top);
 }
 
 static uint32_t sent_before(const struct feed *f, struct entry_id id)
 {
 	uint32_t i = 0;
-	while (i < f->n_sent && entry_id_cmp(f->sent[f->sent_from + i].id, id) < 0)
+	while (i < f->window.n && entry_id_cmp(f->window.v[f->window.from + i].id, id) < 0)
 		i++;
 	return i;
 }
@@ -283,16 +284,16 @@ static uint32_t sent_before(const struct feed *f, struct entry_id id)
 static void feed_wants_ack(struct feed *f, struct entry_id id)
 {
 	uint32_t n = sent_before(f, id);
-	if (n == f->n_sent ||
-		entry_id_cmp(f->sent[f->sent_from + n].id, id) != 0) /* told by another, or not one of them */
+	if (n == f->window.n ||
+		entry_id_cmp(f->window.v[f->window.from + n].id, id) != 0) /* told by another, or not one of them */
 		f->added.gap = feed_later(f->added.gap, id);
-	f->ack = feed_later(f->ack, id);
+	f->position.wanted = feed_later(f->position.wanted, id);
 }
 
 void feed_take_ack(struct shard_ctx *c, struct feed *f, struct entry_id id)
 {
-	if (f->was_open && !feed_is_newer(id, f->pos))
-		feed_tell(c, f, FEED_HAS_ACKED)->id = f->pos;
+	if (f->run.was_open && !feed_is_newer(id, f->position.confirmed))
+		feed_tell(c, f, FEED_HAS_ACKED)->id = f->position.confirmed;
 	else if (is_good_ack(f, id))
 		feed_wants_ack(f, id);
 	else
@@ -304,29 +305,29 @@ void feed_take_ack(struct shard_ctx *c, struct feed *f, struct entry_id id)
 /* What was told behind the entry is void. */
 static void cut_sent(struct feed *f, uint32_t n)
 {
-	f->n_sent = n;
-	f->n_frames = 0;
+	f->window.n = n;
+	f->window.n_frames = 0;
 	if (n)
-		f->sent[f->sent_from + n - 1].ends = true;
+		f->window.v[f->window.from + n - 1].ends = true;
 	for (uint32_t i = 0; i < n; i++)
-		f->n_frames += f->sent[f->sent_from + i].ends;
+		f->window.n_frames += f->window.v[f->window.from + i].ends;
 }
 
 /* Its tries were counted where the feed was before. */
 static void feed_take_counted(struct shard_ctx *c, struct feed *f, struct msg_feed_nack *m)
 {
-	text_unref(f->reason);
-	f->reason = m->reason;
+	text_unref(f->bad.reason);
+	f->bad.reason = m->reason;
 	m->reason = NULL;
-	if (f->state == FEED_RUNNING && f->tries > feed_rules(c, f)->max_retries) {
-		f->is_nacked = true;
+	if (f->state == FEED_RUNNING && f->bad.tries > feed_rules(c, f)->max_retries) {
+		f->bad.is_nacked = true;
 		feed_bury(c, f, m->id, DEAD_MAX_RETRIES);
 		return;
 	}
 	struct msg_feed *told = feed_tell(c, f, FEED_HAS_NACKED);
 	told->id = m->id;
-	told->wait_ms = f->state == FEED_BLOCKED ? mono_max(f->until - c->now, 0) : 0;
-	told->tries = f->tries;
+	told->wait_ms = f->state == FEED_BLOCKED ? mono_max(f->bad.until - c->now, 0) : 0;
+	told->tries = f->bad.tries;
 }
 
 void feed_take_nack(struct shard_ctx *c, struct feed *f, struct msg_feed_nack *m)
@@ -338,11 +339,11 @@ void feed_take_nack(struct shard_ctx *c, struct feed *f, struct msg_feed_nack *m
 	if (m->is_again && feed_waits_of_old(f))
 		feed_move(c, f, FEED_RUNNING, "it was tried meanwhile");
 	uint32_t n = sent_before(f, m->id);
-	const struct feed_sent *s = n < f->n_sent ? &f->sent[f->sent_from + n] : NULL;
-	bool is_among =
-		(m->is_again || (s && s->is_all)) && feed_is_newer(m->id, f->pos); /* before it: not known by id */
+	const struct feed_sent *s = n < f->window.n ? &f->window.v[f->window.from + n] : NULL;
+	bool is_among = (m->is_again || (s && s->is_all)) &&
+			feed_is_newer(m->id, f->position.confirmed); /* before it: not known by id */
 	bool is_told = is_among || (s && entry_id_cmp(s->id, m->id) == 0);
-	if (f->state != FEED_RUNNING || !is_told || !feed_is_newer(m->id, f->ack)) {
+	if (f->state != FEED_RUNNING || !is_told || !feed_is_newer(m->id, f->position.wanted)) {
 		struct msg_feed *bad = feed_tell(c, f, FEED_BAD_ACK);
 		bad->id = m->id;
 		bad->is_nack = true;
@@ -352,57 +353,57 @@ void feed_take_nack(struct shard_ctx *c, struct feed *f, struct msg_feed_nack *m
 	if (is_among)
 		feed_wants_ack(f, entry_id_before(m->id));
 	else if (n)
-		f->ack = feed_later(f->ack, f->sent[f->sent_from + n - 1].id);
+		f->position.wanted = feed_later(f->position.wanted, f->window.v[f->window.from + n - 1].id);
 	cut_sent(f, n);
 	feed_drop_read(c, f);
-	f->bad = m->id;
-	f->nack_ms = m->delay_ms;
-	f->is_dead = m->is_dead;
-	f->is_nacked = true;
-	f->must_fail = !m->is_dead;
-	text_unref(f->reason);
-	f->reason = m->reason;
+	f->bad.id = m->id;
+	f->bad.nack_ms = m->delay_ms;
+	f->bad.is_dead = m->is_dead;
+	f->bad.is_nacked = true;
+	f->bad.must_fail = !m->is_dead;
+	text_unref(f->bad.reason);
+	f->bad.reason = m->reason;
 	m->reason = NULL;
 	feed_move(c, f, FEED_FAILING, "nacked");
-	if (f->is_dead && !feed_is_newer(f->ack, f->pos))
-		feed_bury(c, f, f->bad, DEAD_REJECTED);
+	if (f->bad.is_dead && !feed_is_newer(f->position.wanted, f->position.confirmed))
+		feed_bury(c, f, f->bad.id, DEAD_REJECTED);
 }
 
 void feed_bury(struct shard_ctx *c, struct feed *f, struct entry_id id, enum dead_reason why)
 {
 	assert(why < DEAD_N && f->state != FEED_BURYING);
 	feed_drop_read(c, f);
-	f->bad = id;
-	f->dead_reason = (uint8_t)why;
-	f->is_calling = f->added.is_kept = false;
+	f->bad.id = id;
+	f->bad.dead_reason = (uint8_t)why;
+	f->bad.is_calling = f->added.is_kept = false;
 	feed_move(c, f, FEED_BURYING, dead_reason_name(why));
 }
 
 void feed_wait(struct shard_ctx *c, struct feed *f, struct entry_id bad, mono_ms wait)
 {
 	assert(wait >= 0 && f->state == FEED_RUNNING);
-	if (wait == 0 || f->tries > feed_rules(c, f)->max_retries)
+	if (wait == 0 || f->bad.tries > feed_rules(c, f)->max_retries)
 		return;
-	f->bad = bad;
-	f->until = c->now + wait;
+	f->bad.id = bad;
+	f->bad.until = c->now + wait;
 	feed_move(c, f, FEED_BLOCKED, "its last try was just now");
 }
 
 void feed_failed(struct shard_ctx *c, struct feed *f, uint32_t tries, mono_ms wait)
 {
-	f->must_fail = f->fail_lost = false;
-	f->tries = tries;
+	f->bad.must_fail = f->bad.fail_lost = false;
+	f->bad.tries = tries;
 	if (f->state != FEED_FAILING)
 		return;
 	if (tries > feed_rules(c, f)->max_retries) {
-		feed_bury(c, f, f->bad, DEAD_MAX_RETRIES);
+		feed_bury(c, f, f->bad.id, DEAD_MAX_RETRIES);
 		return;
 	}
-	f->until = c->now + wait;
-	f->is_nacked = false;
+	f->bad.until = c->now + wait;
+	f->bad.is_nacked = false;
 	feed_move(c, f, FEED_BLOCKED, "it is tried again later");
 	struct msg_feed *told = feed_tell(c, f, FEED_HAS_NACKED);
-	told->id = f->bad;
+	told->id = f->bad.id;
 	told->wait_ms = wait;
 	told->tries = tries;
 }
@@ -410,13 +411,13 @@ void feed_failed(struct shard_ctx *c, struct feed *f, uint32_t tries, mono_ms wa
 static void feed_check_sent(const struct feed *f)
 {
 	uint32_t n_frames = 0;
-	assert(f->sent_from + f->n_sent <= f->sent_cap);
-	for (uint32_t i = 0; i < f->n_sent; i++) {
-		const struct feed_sent *s = &f->sent[f->sent_from + i];
+	assert(f->window.from + f->window.n <= f->window.cap);
+	for (uint32_t i = 0; i < f->window.n; i++) {
+		const struct feed_sent *s = &f->window.v[f->window.from + i];
 		assert(i == 0 || feed_is_newer(s->id, s[-1].id)); /* told in order, each once */
 		n_frames += s->ends;
 	}
-	assert(n_frames == f->n_frames);
+	assert(n_frames == f->window.n_frames);
 }
 
 void feed_check(const struct feeds *fs)
@@ -427,16 +428,16 @@ void feed_check(const struct feeds *fs)
 		if (!f || !f->handle)
 			continue;
 		assert(f->state < FEED_STATES && f->stream && f->index == i);
-		assert(!f->in_flight || list_empty(&f->ready)); /* sent or queued, not both */
-		assert(!f->reading || (list_empty(&f->reads) && !f->buf));
-		assert(!f->buf || f->n_told < f->buf->n);
-		assert(!f->fields || f->state == FEED_BURYING || f->state == FEED_CLOSING);
-		assert(f->state == FEED_OPENING || f->state == FEED_CLOSING || f->was_open);
-		assert(f->state != FEED_BLOCKED || f->timer.pos || !list_empty(&f->ready) || f->in_flight);
+		assert(!f->script.in_flight || list_empty(&f->ready)); /* sent or queued, not both */
+		assert(!f->reading.in_flight || (list_empty(&f->reads) && !f->reading.buf));
+		assert(!f->reading.buf || f->reading.n_told < f->reading.buf->n);
+		assert(!f->bad.fields || f->state == FEED_BURYING || f->state == FEED_CLOSING);
+		assert(f->state == FEED_OPENING || f->state == FEED_CLOSING || f->run.was_open);
+		assert(f->state != FEED_BLOCKED || f->timer.pos || !list_empty(&f->ready) || f->script.in_flight);
 		feed_check_sent(f);
 		n++;
-		n_in_flight += f->in_flight;
-		n_reading += f->reading;
+		n_in_flight += f->script.in_flight;
+		n_reading += f->reading.in_flight;
 	}
 	assert(n == shard_pool_count(&fs->pool));
 	assert(n_in_flight <= fs->n_in_flight && n_reading <= fs->n_reading);

@@ -47,55 +47,94 @@ struct feed_added {
 	bool is_kept; /* burying: the entry is written */
 };
 
-struct feed { /* 10,000 idle ones: keep it near 500 bytes */
-	struct heap_node timer;
-	struct link ready; /* in the queue of scripts */
-	struct link reads; /* in the queue of reads */
-	uint64_t handle;   /* 0: not in use */
-	struct text *stream, *reason;
-	struct entry_id token;  /* the load-balancer entry's id */
-	struct entry_id pos;    /* confirmed by Redis */
-	struct entry_id ack;    /* wanted; not above pos: nothing to send */
-	struct entry_id cursor; /* read up to here: told, or in buf */
-	struct entry_id top;    /* the highest that was ever told under this lease */
-	struct entry_id seen;   /* the highest that this server has shown since the open */
-	struct entry_id bad;    /* failing, blocked, burying, and its next try: this entry */
-	struct feed_added added;
-	struct feed_batch *buf;    /* read, not told yet, from n_told on */
-	struct feed_sent *sent;    /* from sent_from on */
+/* How far it is acknowledged. */
+struct feed_position {
+	struct entry_id confirmed; /* by Redis */
+	struct entry_id wanted;    /* not above confirmed: nothing to send */
+	struct entry_id seen;      /* the highest that this server has shown since the open */
+};
+
+/* What is read, and when the next read is sent. */
+struct feed_reading {
+	struct entry_id cursor; /* up to here: told, or in buf */
+	struct feed_batch *buf; /* not told yet, from n_told on */
+	mono_ms at;             /* when the next may be sent */
+	mono_ms sent;           /* the one in flight was */
+	mono_ms wait_ms;        /* between two polls of an empty stream */
+	uint32_t n_told;
+	uint32_t gen, tag;     /* tag: of the one in flight */
+	uint32_t asked, count; /* of the one in flight; of the next */
+	bool in_flight : 1;
+	bool is_armed : 1;  /* the server pushes when it changes */
+	bool is_woken : 1;  /* it has: to be read */
+	bool by_push : 1;   /* the one in flight is for that */
+	bool was_empty : 1; /* the last found nothing */
+	bool at_end : 1;    /* the last found less than it asked for */
+};
+
+/* What its worker was told and Redis has not confirmed. */
+struct feed_window {
+	struct feed_sent *v; /* n of them, from `from` on */
+	uint32_t n, from, cap, n_frames;
+	struct entry_id top; /* the highest that was ever told under this lease */
+	uint32_t singles;    /* so many are told one by one */
+	bool is_held;        /* nothing is told */
+};
+
+/* The script under way, or the next. */
+struct feed_script {
+	mono_ms at; /* when the next may be sent; in flight: when it was */
+	uint8_t command, backoff;
+	bool in_flight : 1, use_eval : 1;
+};
+
+/* FAILING, BLOCKED, BURYING, and the next try: the entry behind the position. */
+struct feed_bad {
+	struct entry_id id;
 	struct field_list *fields; /* burying */
-	uint32_t n_sent, sent_from, sent_cap, n_frames, n_told;
-	uint32_t index, epoch, read_gen, read_tag; /* read_tag: of the read in flight */
-	uint32_t singles;                          /* so many are told one by one */
-	uint32_t tries;                            /* of the entry behind pos */
-	uint32_t asked, count;                     /* of the read in flight; of the next */
-	uint16_t svc, slot;
-	uint8_t state, command, end, dead_reason, backoff;
-	mono_ms at; /* when the next script may be sent */
-	mono_ms read_at, read_sent, wait_ms;
-	mono_ms until;   /* blocked; burying: when a call that got lost is made again */
-	mono_ms nack_ms; /* asked for by the worker, -1 = by the rules */
-	struct feed_idle idle;
-	mono_ms opened_at;
-	bool is_open : 1;    /* by the server of this connection */
-	bool was_open : 1;   /* told */
-	bool is_held : 1;    /* nothing is told */
-	bool is_adopted : 1; /* its worker may know entries that this process has not told */
-	bool was_alone : 1;  /* the owner before died, and had nothing else: the first open counts that */
-	bool is_alone : 1;   /* its worker has nothing else; the position says so once it is opened again */
-	bool is_tested : 1;  /* something died with it: not cleared yet */
-	bool in_flight : 1, reading : 1;
-	bool asking : 1, use_eval : 1;
-	bool is_armed : 1;   /* the server pushes when it changes */
-	bool is_woken : 1;   /* it has: to be read */
-	bool by_push : 1;    /* the read in flight is for that */
-	bool was_empty : 1;  /* the last read found nothing */
-	bool at_end : 1;     /* the last read found less than it asked for */
+	struct text *reason;       /* its worker's */
+	mono_ms until;             /* blocked; burying: when a call that got lost is made again */
+	mono_ms nack_ms;           /* asked for by the worker, -1 = by the rules */
+	uint32_t tries;
+	uint8_t dead_reason;
 	bool is_dead : 1;    /* nack: to the dead letters at once */
 	bool must_fail : 1;  /* the tries are to be counted */
 	bool fail_lost : 1;  /* they may have been: no answer came */
 	bool is_nacked : 1;  /* the worker waits for an answer to its nack */
 	bool is_calling : 1; /* burying: the dead letter is being written */
+};
+
+/* This owner of the position, and the one before it. */
+struct feed_run {
+	mono_ms opened_at;
+	uint8_t end;         /* closing: enum feed_end */
+	bool is_open : 1;    /* by the server of this connection */
+	bool was_open : 1;   /* told */
+	bool is_adopted : 1; /* its worker may know entries that this process has not told */
+	bool was_alone : 1;  /* the owner before died, and had nothing else: the first open counts that */
+	bool is_alone : 1;   /* its worker has nothing else; the position says so once it is opened again */
+	bool is_tested : 1;  /* something died with it: not cleared yet */
+};
+
+struct feed { /* 10,000 idle ones: keep it near 500 bytes */
+	struct heap_node timer;
+	struct link ready; /* in the queue of scripts */
+	struct link reads; /* in the queue of reads */
+	uint64_t handle;   /* 0: not in use */
+	struct text *stream;
+	struct entry_id token; /* the load-balancer entry's id */
+	uint32_t index, epoch;
+	uint16_t svc, slot;
+	uint8_t state;
+	bool asking;
+	struct feed_position position;
+	struct feed_added added;
+	struct feed_reading reading;
+	struct feed_window window;
+	struct feed_script script;
+	struct feed_bad bad;
+	struct feed_run run;
+	struct feed_idle idle;
 };
 
 enum {

@@ -63,13 +63,13 @@ static void feed_has_lost(struct feeds *fs, struct shard_ctx *c, const struct fe
 
 static void feed_first_open(struct shard_ctx *c, struct feed *f, const struct reply *reply)
 {
-	f->was_open = true;
-	f->pos = f->cursor = f->top = reply->id;
-	f->cursor = feed_later(f->cursor, f->ack);
-	f->tries = (uint32_t)reply->integer;
-	if (f->tries || f->is_tested || reply->n & POSITION_DEATH)
-		f->singles = feed_rules(c, f)->batch;
-	f->is_tested = f->is_tested || reply->n & POSITION_SUSPECT;
+	f->run.was_open = true;
+	f->position.confirmed = f->reading.cursor = f->window.top = reply->id;
+	f->reading.cursor = feed_later(f->reading.cursor, f->position.wanted);
+	f->bad.tries = (uint32_t)reply->integer;
+	if (f->bad.tries || f->run.is_tested || reply->n & POSITION_DEATH)
+		f->window.singles = feed_rules(c, f)->batch;
+	f->run.is_tested = f->run.is_tested || reply->n & POSITION_SUSPECT;
 	if (f->state == FEED_OPENING) {
 		feed_move(c, f, FEED_RUNNING, "opened");
 		feed_wait(c, f, reply->bad, reply->wait_ms);
@@ -79,25 +79,25 @@ static void feed_first_open(struct shard_ctx *c, struct feed *f, const struct re
 	told->tries = (uint32_t)reply->integer;
 	told->had_progress = reply->n & POSITION_PROGRESS;
 	told->is_suspect = reply->n & POSITION_SUSPECT;
-	told->bad = f->state == FEED_BLOCKED ? f->bad : (struct entry_id){0};
+	told->bad = f->state == FEED_BLOCKED ? f->bad.id : (struct entry_id){0};
 	told->wait_ms = f->state == FEED_BLOCKED ? reply->wait_ms : 0;
 }
 
 /* A failover has lost acknowledgements: what nobody waits to have confirmed is told again. */
 static void feed_went_back(struct shard_ctx *c, struct feed *f, const struct reply *reply)
 {
-	struct entry_id old = f->pos;
-	bool is_ack_due = feed_is_newer(f->ack, old);
-	f->pos = reply->id;
-	f->tries = (uint32_t)reply->integer;
+	struct entry_id old = f->position.confirmed;
+	bool is_ack_due = feed_is_newer(f->position.wanted, old);
+	f->position.confirmed = reply->id;
+	f->bad.tries = (uint32_t)reply->integer;
 	if (f->state == FEED_BLOCKED)
 		feed_move(c, f, FEED_RUNNING, "the position went back");
 	if (f->state != FEED_RUNNING) {
-		f->ack = is_ack_due ? f->ack : old;
-		f->added.gap = feed_later(f->added.gap, f->ack);
+		f->position.wanted = is_ack_due ? f->position.wanted : old;
+		f->added.gap = feed_later(f->added.gap, f->position.wanted);
 		return;
 	}
-	f->ack = is_ack_due ? f->ack : f->pos;
+	f->position.wanted = is_ack_due ? f->position.wanted : f->position.confirmed;
 	feed_restart(c, f);
 	feed_wait(c, f, reply->bad, reply->wait_ms);
 }
@@ -105,13 +105,13 @@ static void feed_went_back(struct shard_ctx *c, struct feed *f, const struct rep
 /* Opened again after a reconnect, or to see whether the stream is still the same. */
 static void feed_opened_again(struct shard_ctx *c, struct feed *f, const struct reply *reply)
 {
-	bool counted = f->must_fail && f->fail_lost && (uint32_t)reply->integer == f->tries + 1;
-	f->fail_lost = false;
-	if (feed_is_newer(f->pos, reply->id)) {
+	bool counted = f->bad.must_fail && f->bad.fail_lost && (uint32_t)reply->integer == f->bad.tries + 1;
+	f->bad.fail_lost = false;
+	if (feed_is_newer(f->position.confirmed, reply->id)) {
 		feed_went_back(c, f, reply);
-	} else if (feed_is_newer(reply->id, f->pos)) { /* the answer to an acknowledgement got lost */
+	} else if (feed_is_newer(reply->id, f->position.confirmed)) { /* the answer to an acknowledgement got lost */
 		feed_confirmed(c, f, reply->id);
-		f->tries = (uint32_t)reply->integer;
+		f->bad.tries = (uint32_t)reply->integer;
 	}
 	if (counted)
 		feed_failed(c, f, (uint32_t)reply->integer, reply->wait_ms);
@@ -125,15 +125,15 @@ static void feed_on_open(struct feeds *fs, struct shard_ctx *c, struct feed *f, 
 	}
 	if (reply->n & POSITION_REMADE)
 		feed_say_remade(c, f);
-	if (reply->n & POSITION_REMADE && f->was_open) {
+	if (reply->n & POSITION_REMADE && f->run.was_open) {
 		feed_is_gone(fs, c, f, FEED_IS_REMADE);
 		return;
 	}
-	f->is_open = true;
-	f->opened_at = c->now;
-	f->seen = reply->id;
+	f->run.is_open = true;
+	f->run.opened_at = c->now;
+	f->position.seen = reply->id;
 	f->added.at_pos = reply->n_added;
-	if (f->was_open)
+	if (f->run.was_open)
 		feed_opened_again(c, f, reply);
 	else
 		feed_first_open(c, f, reply);
@@ -148,8 +148,8 @@ static void feed_on_open(struct feeds *fs, struct shard_ctx *c, struct feed *f, 
 static void feed_never_had(struct shard_ctx *c, struct feed *f)
 {
 	feed_tell(c, f, FEED_BAD_ACK)->id = f->added.acking;
-	f->ack = f->pos;
-	f->must_fail = false;
+	f->position.wanted = f->position.confirmed;
+	f->bad.must_fail = false;
 	if (f->state == FEED_FAILING)
 		feed_move(c, f, FEED_RUNNING, "what was before it is gone");
 	if (f->state == FEED_RUNNING)
@@ -185,19 +185,19 @@ static void feed_on_pick(struct feeds *fs, struct shard_ctx *c, struct feed *f, 
 {
 	struct entry_batch *b = reply->entries;
 	if (f->state == FEED_BURYING && b && b->n > 0) {
-		f->fields = b->v[0].fields;
+		f->bad.fields = b->v[0].fields;
 		b->v[0].fields = NULL;
 	} else if (f->state == FEED_BURYING) { /* deleted meanwhile: nothing to keep */
-		f->ack = feed_later(f->ack, f->bad);
+		f->position.wanted = feed_later(f->position.wanted, f->bad.id);
 	}
 	feed_plan(fs, c, f);
 }
 
 static void feed_script_answered(struct feeds *fs, struct shard_ctx *c, struct feed *f, const struct reply *reply)
 {
-	f->backoff = 0;
-	f->at = c->now;
-	switch ((int)f->command) {
+	f->script.backoff = 0;
+	f->script.at = c->now;
+	switch ((int)f->script.command) {
 	case CMD_FEED_OPEN:
 		feed_on_open(fs, c, f, reply);
 		break;
@@ -224,17 +224,17 @@ static void feed_adapt_count(const struct entries_rules *r, struct feed *f, cons
 	for (uint32_t i = 0; i < b->n; i++)
 		bytes += b->v[i].len;
 	size_t fit = (size_t)r->batch_bytes * b->n / (bytes + 1) + 1;
-	f->count = f->count * 2 < r->batch ? f->count * 2 : r->batch;
-	f->count = f->count < fit ? f->count : (uint32_t)fit;
+	f->reading.count = f->reading.count * 2 < r->batch ? f->reading.count * 2 : r->batch;
+	f->reading.count = f->reading.count < fit ? f->reading.count : (uint32_t)fit;
 }
 
 /* Empty for so long that its lease ends, or somebody else waits for its credit: said once. */
 static bool feed_is_idle(struct shard_ctx *c, const struct feed *f)
 {
 	mono_ms max = feed_rules(c, f)->idle_release_ms;
-	if (!max || f->n_sent || feed_is_newer(f->ack, f->pos) || f->is_woken)
+	if (!max || f->window.n || feed_is_newer(f->position.wanted, f->position.confirmed) || f->reading.is_woken)
 		return false;
-	bool is_time = f->read_sent >= f->idle.since + max;
+	bool is_time = f->reading.sent >= f->idle.since + max;
 	if (f->idle.is_yielding && !is_time)
 		ctx_metrics(c, f->svc)->c[M_FEED_YIELDS]++;
 	return is_time || f->idle.is_yielding;
@@ -244,28 +244,29 @@ static void feed_found_nothing(struct feeds *fs, struct shard_ctx *c, struct fee
 {
 	const struct entries_rules *r = feed_rules(c, f);
 	ctx_metrics(c, f->svc)->c[M_FEED_READ_EMPTY]++;
-	f->was_empty = true;
-	if (f->n_sent == 0) {
-		f->singles = 0;
+	f->reading.was_empty = true;
+	if (f->window.n == 0) {
+		f->window.singles = 0;
 		feed_clear(c, f);
 	}
 	if (!f->idle.since)
-		f->idle.since = f->read_sent;
-	f->wait_ms = f->wait_ms ? mono_min(f->wait_ms * 2, feed_poll_max(fs, c, f)) : FEED_POLL_MIN_MS;
-	if (f->by_push || c->now - f->opened_at > FEED_CHECK_MS)
-		f->is_open = false; /* is it still the same stream? */
+		f->idle.since = f->reading.sent;
+	f->reading.wait_ms =
+		f->reading.wait_ms ? mono_min(f->reading.wait_ms * 2, feed_poll_max(fs, c, f)) : FEED_POLL_MIN_MS;
+	if (f->reading.by_push || c->now - f->run.opened_at > FEED_CHECK_MS)
+		f->run.is_open = false; /* is it still the same stream? */
 	if (feed_is_idle(c, f)) {
-		f->is_held = true;
+		f->window.is_held = true;
 		feed_tell(c, f, FEED_IS_IDLE);
 		return;
 	}
-	f->read_at = f->is_woken ? c->now : c->now + f->wait_ms;
-	if (r->idle_release_ms && f->n_sent == 0)
-		f->read_at = mono_min(f->read_at, mono_max(f->idle.since + r->idle_release_ms, c->now));
-	if (f->n_sent == 0) {
-		mem_free(f->sent);
-		f->sent = NULL;
-		f->sent_cap = f->sent_from = 0;
+	f->reading.at = f->reading.is_woken ? c->now : c->now + f->reading.wait_ms;
+	if (r->idle_release_ms && f->window.n == 0)
+		f->reading.at = mono_min(f->reading.at, mono_max(f->idle.since + r->idle_release_ms, c->now));
+	if (f->window.n == 0) {
+		mem_free(f->window.v);
+		f->window.v = NULL;
+		f->window.cap = f->window.from = 0;
 	}
 }
 
@@ -274,16 +275,16 @@ static void feed_found_some(struct shard_ctx *c, struct feed *f, struct feed_bat
 	assert(n_known < b->n);
 	struct metrics_service *m = ctx_metrics(c, f->svc);
 	m->c[M_FEED_READ_ENTRIES]++;
-	if (f->was_empty)
-		m->c[f->by_push ? M_FEED_WAKE_PUSH : M_FEED_WAKE_POLL]++;
+	if (f->reading.was_empty)
+		m->c[f->reading.by_push ? M_FEED_WAKE_PUSH : M_FEED_WAKE_POLL]++;
 	feed_adapt_count(feed_rules(c, f), f, b);
-	f->was_empty = f->idle.is_yielding = false;
-	f->idle.since = f->wait_ms = 0;
-	f->buf = b;
-	f->n_told = n_known;
-	f->cursor = b->v[b->n - 1].id;
-	f->seen = feed_later(f->seen, f->cursor);
-	f->read_at = c->now;
+	f->reading.was_empty = f->idle.is_yielding = false;
+	f->idle.since = f->reading.wait_ms = 0;
+	f->reading.buf = b;
+	f->reading.n_told = n_known;
+	f->reading.cursor = b->v[b->n - 1].id;
+	f->position.seen = feed_later(f->position.seen, f->reading.cursor);
+	f->reading.at = c->now;
 	feed_give(c, f);
 }
 
@@ -291,14 +292,14 @@ static void feed_on_read(struct feeds *fs, struct shard_ctx *c, struct feed *f, 
 {
 	struct feed_batch *b = reply->feed;
 	uint32_t n_known = 0;
-	if (f->read_tag != f->read_gen || f->state != FEED_RUNNING) { /* sent before what has changed since */
+	if (f->reading.tag != f->reading.gen || f->state != FEED_RUNNING) { /* sent before what has changed since */
 		mem_free(b);
 		feed_plan(fs, c, f);
 		return;
 	}
-	while (b && n_known < b->n && !feed_is_newer(b->v[n_known].id, f->cursor))
+	while (b && n_known < b->n && !feed_is_newer(b->v[n_known].id, f->reading.cursor))
 		n_known++;
-	f->at_end = !b || b->n < f->asked;
+	f->reading.at_end = !b || b->n < f->reading.asked;
 	if (b && n_known < b->n) {
 		feed_found_some(c, f, b, n_known);
 	} else {
@@ -313,23 +314,23 @@ static void feed_on_read(struct feeds *fs, struct shard_ctx *c, struct feed *f, 
 static void feed_try_again(
 	struct feeds *fs, struct shard_ctx *c, struct feed *f, bool is_read, mono_ms first, mono_ms cap)
 {
-	mono_ms at = c->now + ctx_backoff(c, f->backoff, first, cap);
-	f->backoff = (uint8_t)(f->backoff < 100 ? f->backoff + 1 : 100);
+	mono_ms at = c->now + ctx_backoff(c, f->script.backoff, first, cap);
+	f->script.backoff = (uint8_t)(f->script.backoff < 100 ? f->script.backoff + 1 : 100);
 	if (is_read)
-		f->read_at = at;
+		f->reading.at = at;
 	else
-		f->at = at;
+		f->script.at = at;
 	feed_plan(fs, c, f);
 }
 
 /* It may have been done. */
 static void feed_answer_lost(struct feed *f, bool is_read)
 {
-	f->is_open = false;
+	f->run.is_open = false;
 	if (is_read) /* too much at once, maybe */
-		f->count = f->count > 4 ? f->count / 4 : 1;
-	else if (f->command == CMD_FEED_FAIL)
-		f->fail_lost = true;
+		f->reading.count = f->reading.count > 4 ? f->reading.count / 4 : 1;
+	else if (f->script.command == CMD_FEED_FAIL)
+		f->bad.fail_lost = true;
 }
 
 static bool feed_is_wrong_type(const struct reply *reply)
@@ -353,7 +354,7 @@ static void feed_moved(struct feeds *fs, struct shard_ctx *c, struct feed *f, co
 static void feed_answered(
 	struct feeds *fs, struct shard_ctx *c, struct feed *f, bool is_read, const struct reply *reply)
 {
-	enum cmd_kind kind = is_read ? CMD_FEED_READ : (enum cmd_kind)f->command;
+	enum cmd_kind kind = is_read ? CMD_FEED_READ : (enum cmd_kind)f->script.command;
 	if (feed_is_wrong_type(reply)) {
 		feed_is_gone(fs, c, f, FEED_IS_WRONG_TYPE);
 		return;
@@ -377,8 +378,8 @@ static void feed_answered(
 		feed_try_again(fs, c, f, is_read, REFUSED_MS, REFUSED_MAX_MS);
 		break;
 	case VERDICT_EVAL:
-		f->use_eval = true;
-		f->at = c->now;
+		f->script.use_eval = true;
+		f->script.at = c->now;
 		feed_plan(fs, c, f);
 		break;
 	case VERDICT_MOVED:
@@ -421,9 +422,9 @@ void feed_reply(struct feeds *fs, struct shard_ctx *c, uint64_t tag, const struc
 		mem_free(reply->feed);
 	} else {
 		if (is_read)
-			f->reading = false;
+			f->reading.in_flight = false;
 		else
-			f->in_flight = false;
+			f->script.in_flight = false;
 		feed_answered(fs, c, f, is_read, reply);
 	}
 	entry_batch_free(reply->entries);
@@ -432,13 +433,13 @@ void feed_reply(struct feeds *fs, struct shard_ctx *c, uint64_t tag, const struc
 void feed_lock_answer(struct feeds *fs, struct shard_ctx *c, const struct msg_lock_answer *m)
 {
 	struct feed *f = feed_of_tag(fs, m->tag);
-	if (!f || !f->is_calling)
+	if (!f || !f->bad.is_calling)
 		return;
-	f->is_calling = false;
+	f->bad.is_calling = false;
 	f->added.is_kept = f->state == FEED_BURYING && m->result == OP_DONE;
 	if (f->added.is_kept)
-		f->ack = feed_later(f->ack, f->bad);
+		f->position.wanted = feed_later(f->position.wanted, f->bad.id);
 	else
-		f->at = c->now + ctx_backoff(c, f->backoff++ % 16, AGAIN_MS, AGAIN_MAX_MS);
+		f->script.at = c->now + ctx_backoff(c, f->script.backoff++ % 16, AGAIN_MS, AGAIN_MAX_MS);
 	feed_plan(fs, c, f);
 }
