@@ -77,9 +77,10 @@ static void feed_put_ack(struct command_argv *a, const struct cmd *c)
 	else
 		feed_put_str(a, "");
 	feed_put_str(a, c->as.feed.ack.check ? "1" : "0");
-	char id[COMMAND_ID_CAP], text[COMMAND_ID_CAP + 24];
+	char id[COMMAND_ID_CAP], text[COMMAND_ID_CAP + 24] = "";
 	command_id_format(id, c->id);
-	snprintf(text, sizeof text, c->as.feed.ack.n_added < 0 ? "" : "%s:%" PRId64, id, c->as.feed.ack.n_added);
+	if (c->as.feed.ack.n_added >= 0)
+		snprintf(text, sizeof text, "%s:%" PRId64, id, c->as.feed.ack.n_added);
 	feed_put_str(a, text);
 }
 

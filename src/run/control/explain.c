@@ -103,7 +103,9 @@ static void facts_no_worker(struct facts *f, const struct daemon *d)
 /* Entries mode: those give up their credit soon, unless idle_release is 0. */
 static void idle_words(char out[static 40], const struct view_service *v)
 {
-	snprintf(out, 40, v->feeds.idle ? ", %lld of them idle" : "", (long long)v->feeds.idle);
+	out[0] = '\0';
+	if (v->feeds.idle)
+		snprintf(out, 40, ", %lld of them idle", (long long)v->feeds.idle);
 }
 
 void facts_service(struct facts *f, struct daemon *d, const struct coord_service *s)
