@@ -1,23 +1,25 @@
 /* coord_effects - what the coordinator's steps ask for, done: messages and threads of shards, frames, the end.
  *
- * Happy path: each effect of a turn, in order, after the step has returned. Failure: a shard that does not run is
- * answered for, in a turn to come; a full mailbox drops such an answer, and the coordinator's own deadlines go on. */
+ * Happy path: run/perform calls them, in order, after the step has returned. Failure: a full mailbox drops what is
+ * answered for a shard that does not run, and the coordinator's own deadlines go on. */
 #include "run/coord_effects.h"
 #include "base/log.h"
 #include "core/turn.h"
 #include "run/fault.h"
 #include <string.h>
 
-/* In the place of a shard that does not run: it arrives in a turn to come, as if it came from there. */
-static void say_for_shard(struct daemon *d, const struct msg *m)
+/* It arrives in a turn to come, as if it came from the shard. */
+static void say_for_shard(void *arg, const struct msg *m)
 {
+	struct daemon *d = arg;
 	struct run_msg rm = {.kind = RUN_CORE, .shard = m->from, .core = *m};
 	if (!mailbox_send(d->mail, &rm, true))
 		msg_fini(&rm.core);
 }
 
-static void shard_start(struct daemon *d, const struct effect *ef)
+static void shard_start(void *arg, const struct effect *ef)
 {
+	struct daemon *d = arg;
 	struct shard_thread_opts o = {.index = ef->to,
 		.addr = ef->address->bytes,
 		.rules = d->shards.rules,
@@ -37,8 +39,9 @@ static void shard_start(struct daemon *d, const struct effect *ef)
 	d->shards.n = ef->to < d->shards.n ? d->shards.n : (uint16_t)(ef->to + 1);
 }
 
-static void shard_stop(struct daemon *d, uint16_t shard)
+static void shard_stop(void *arg, uint16_t shard)
 {
+	struct daemon *d = arg;
 	if (shard >= SHARDS_MAX || !d->shards.v[shard])
 		return;
 	shard_thread_stop(d->shards.v[shard]);
@@ -58,18 +61,42 @@ void coord_keep_snapshot(struct daemon *d, uint16_t shard, struct snapshot *s)
 	mem_free(old);
 }
 
-static void to_shard(struct daemon *d, const struct effect *ef)
+static bool to_shard(void *arg, uint16_t shard, const struct msg *msg)
 {
-	struct run_msg m = {.kind = RUN_CORE, .core = ef->msg};
+	struct daemon *d = arg;
+	struct run_msg m = {.kind = RUN_CORE, .core = *msg};
 	fault_post(&m.core);
-	if (d->shards.v[ef->to]) {
-		shard_thread_send(d->shards.v[ef->to], &m);
-		return;
-	}
-	struct msg answer;
-	if (msg_answer_of_nobody(&m.core, ef->to, &answer))
-		say_for_shard(d, &answer);
-	msg_fini(&m.core);
+	if (d->shards.v[shard])
+		shard_thread_send(d->shards.v[shard], &m);
+	return d->shards.v[shard] != NULL;
+}
+
+static void to_worker(void *arg, const struct effect *ef)
+{
+	struct daemon *d = arg;
+	if (d->workers)
+		worker_socket_send(d->workers, ef->session, &ef->frame);
+}
+
+static void drop_worker(void *arg, uint64_t session)
+{
+	struct daemon *d = arg;
+	if (d->workers)
+		worker_socket_drop(d->workers, session);
+}
+
+static void ask_topology(void *arg)
+{
+	struct daemon *d = arg;
+	topology_client_ask(d->topo.client);
+}
+
+static void answer_control(void *arg, const struct effect *ef)
+{
+	struct daemon *d = arg;
+	if (d->control)
+		control_socket_result(
+			d->control, ef->ctl.request, ef->ctl.result, ef->ctl.id, ef->text ? ef->text->bytes : "");
 }
 
 void coord_end(struct daemon *d, int code)
@@ -78,46 +105,28 @@ void coord_end(struct daemon *d, int code)
 	d->end.is_ending = true;
 }
 
-void coord_perform(struct daemon *d, struct effect *ef)
+static void end(void *arg, const struct effect *ef)
 {
-	switch (ef->kind) {
-	case EFF_MSG:
-		to_shard(d, ef);
-		ef->msg = (struct msg){.kind = MSG_N};
-		break;
-	case EFF_SHARD_START:
-		shard_start(d, ef);
-		break;
-	case EFF_SHARD_STOP:
-		shard_stop(d, ef->to);
-		break;
-	case EFF_FRAME:
-		if (d->workers)
-			worker_socket_send(d->workers, ef->session, &ef->frame);
-		break;
-	case EFF_CLOSE:
-		if (d->workers)
-			worker_socket_drop(d->workers, ef->session);
-		break;
-	case EFF_TOPOLOGY:
-		topology_client_ask(d->topo.client);
-		break;
-	case EFF_FATAL:
-		if (ef->exit_code)
-			log_line(LOG_ERROR, "%s", ef->text ? ef->text->bytes : "internal error");
-		coord_end(d, ef->exit_code);
-		break;
-	case EFF_CTL:
-		if (d->control)
-			control_socket_result(d->control, ef->ctl.request, ef->ctl.result, ef->ctl.id,
-				ef->text ? ef->text->bytes : "");
-		break;
-	case EFF_LOG:
-		run_say(ef);
-		break;
-	case EFF_REDIS:
-	case EFF_READER_OPEN:
-	case EFF_READER_CLOSE:
-		break;
-	}
+	if (ef->exit_code)
+		log_line(LOG_ERROR, "%s", ef->text ? ef->text->bytes : "internal error");
+	coord_end(arg, ef->exit_code);
 }
+
+static void coord_thread_say(void *arg, const struct effect *ef)
+{
+	(void)arg;
+	run_say(ef);
+}
+
+const struct coord_doers coord_thread_doers = {
+	.to_shard = to_shard,
+	.from_nobody = say_for_shard,
+	.start_shard = shard_start,
+	.stop_shard = shard_stop,
+	.frame = to_worker,
+	.close = drop_worker,
+	.ask_topology = ask_topology,
+	.end = end,
+	.control = answer_control,
+	.log = coord_thread_say,
+};

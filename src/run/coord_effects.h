@@ -1,10 +1,10 @@
-/* coord_effects - performs what the coordinator's steps ask for. Coordinator thread. */
+/* coord_effects - who does what the coordinator's steps ask for. Coordinator thread. */
 #pragma once
 #include "run/daemon.h"
+#include "run/perform.h"
 
-/* One effect of a turn, after the step has returned. A message in it moves; the rest is freed with the turn's effects.
- */
-void coord_perform(struct daemon *d, struct effect *ef);
+/* With a struct daemon as their arg. */
+extern const struct coord_doers coord_thread_doers;
 /* The process ends with that exit status, when the turn is over. */
 void coord_end(struct daemon *d, int code);
 /* A shard's snapshot has come: kept in the place of its last one, or freed when the shard has stopped. s moves. */

@@ -23,10 +23,7 @@ void daemon_step(struct daemon *d, struct coord_event *ev)
 	ev->now = mono_now(); /* not the round's: the process may have been stopped within it */
 	ev->wall_ms = mono_wall_ms();
 	d->effects.says_moves = log_is_on(LOG_DEBUG);
-	d->clock.core_deadline = coord_step(d->core, ev, &d->effects);
-	for (size_t i = 0; i < d->effects.n; i++)
-		coord_perform(d, &d->effects.v[i]);
-	effects_clear(&d->effects);
+	d->clock.core_deadline = coord_turn(d->core, ev, &d->effects, &coord_thread_doers, d);
 	if (d->workers)
 		worker_socket_sweep(d->workers);
 	state_store_try(d);

@@ -4,6 +4,7 @@
 #include "codec/command.h"
 #include "core/shard/shard.h"
 #include "io/loop.h"
+#include "run/perform.h"
 #include "run/role_conn.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -14,12 +15,6 @@
 #include <unistd.h>
 
 enum { MAILBOX_LIMIT = 1 << 20, SNAPSHOT_EVERY_MS = 1000 };
-
-struct unsent { /* a command without a connection */
-	uint64_t tag;
-	uint16_t svc;
-	enum conn_role role;
-};
 
 struct name_slot {
 	uint16_t svc;
@@ -33,13 +28,8 @@ struct shard_login {
 	const char *password; /* secret_keep's */
 };
 
-struct unsent_list {
-	struct unsent *v;
-	size_t n;
-};
-
 struct shard_clock {
-	mono_ms core_deadline, next_snapshot;
+	mono_ms now, core_deadline, next_snapshot; /* now: of the turn */
 	struct hist lag;
 };
 
@@ -50,7 +40,7 @@ struct shard_thread {
 	struct loop *loop;
 	struct mailbox *in, *to_coord;
 	struct shard *core;
-	struct effects effects;
+	struct shard_turns turns;
 	struct redis_opts redis;
 	struct shard_login login;
 	struct role_conns *role_conns;
@@ -58,13 +48,10 @@ struct shard_thread {
 	struct command_self self;
 	struct command_argv *argv;
 	struct name_slot names[SERVICES_MAX];
-	struct unsent_list unsent;
 	struct shard_clock clock;
 	bool is_refused; /* and the coordinator knows */
 	bool is_quitting;
 };
-
-static void step(struct shard_thread *s, struct shard_event *ev);
 
 /* ---- names ---- */
 
@@ -101,22 +88,10 @@ static void names_set(struct shard_thread *s, const struct service_rules *r)
 
 /* ---- effects ---- */
 
-/* A command without a connection gets its "no answer" after the turn. */
-static void no_connection(struct shard_thread *s, const struct effect *ef)
+static bool send_command(void *arg, const struct effect *ef)
 {
-	s->unsent.v = mem_grow(s->unsent.v, s->unsent.n + 1, sizeof *s->unsent.v);
-	s->unsent.v[s->unsent.n++] = (struct unsent){.tag = ef->tag, .svc = ef->cmd.svc, .role = ef->role};
-}
-
-static void answer_unsent(struct shard_thread *s)
-{
-	while (s->unsent.n) {
-		struct unsent u = s->unsent.v[--s->unsent.n];
-		struct reply none = {.kind = REPLY_NONE};
-		struct shard_event ev = {
-			.kind = SHARD_REPLY, .role = u.role, .svc = u.svc, .tag = u.tag, .reply = &none};
-		step(s, &ev);
-	}
+	struct shard_thread *s = arg;
+	return role_conns_send(s->role_conns, ef, s->clock.now);
 }
 
 static void to_coord(void *arg, const struct msg *m)
@@ -129,36 +104,29 @@ static void to_coord(void *arg, const struct msg *m)
 		msg_fini(&rm.core);
 }
 
-static void shard_thread_perform(struct shard_thread *s, struct effect *ef, mono_ms now)
+static void shard_thread_open_reader(void *arg, uint16_t svc)
 {
-	switch (ef->kind) {
-	case EFF_REDIS:
-		if (!role_conns_send(s->role_conns, ef, now))
-			no_connection(s, ef);
-		break;
-	case EFF_MSG:
-		to_coord(s, &ef->msg);
-		ef->msg = (struct msg){.kind = MSG_N};
-		break;
-	case EFF_READER_OPEN:
-		role_conns_open(s->role_conns, CONN_READER, ef->svc);
-		break;
-	case EFF_READER_CLOSE:
-		role_conns_close_reader(s->role_conns, ef->svc);
-		break;
-	case EFF_LOG:
-		run_say(ef);
-		break;
-	case EFF_SHARD_START:
-	case EFF_SHARD_STOP:
-	case EFF_FRAME:
-	case EFF_CLOSE:
-	case EFF_TOPOLOGY:
-	case EFF_FATAL:
-	case EFF_CTL:
-		break;
-	}
+	struct shard_thread *s = arg;
+	role_conns_open(s->role_conns, CONN_READER, svc);
 }
+
+static void shard_thread_close_reader(void *arg, uint16_t svc)
+{
+	struct shard_thread *s = arg;
+	role_conns_close_reader(s->role_conns, svc);
+}
+
+static void shard_thread_say(void *arg, const struct effect *ef)
+{
+	(void)arg;
+	run_say(ef);
+}
+
+static const struct shard_doers doers = {.send = send_command,
+	.to_coord = to_coord,
+	.open_reader = shard_thread_open_reader,
+	.close_reader = shard_thread_close_reader,
+	.log = shard_thread_say};
 
 static void shard_thread_wake(void *arg)
 {
@@ -170,18 +138,16 @@ static void shard_thread_wake(void *arg)
 /* One turn: the pure step, then its effects. */
 static void step(struct shard_thread *s, struct shard_event *ev)
 {
-	ev->now = mono_now(); /* not the round's: the process may have been stopped within it */
+	ev->now = s->clock.now = mono_now(); /* not the round's: the process may have been stopped within it */
 	ev->wall_ms = mono_wall_ms();
-	s->effects.says_moves = log_is_on(LOG_DEBUG);
-	s->clock.core_deadline = shard_step(s->core, ev, &s->effects);
+	s->turns.effects.says_moves = log_is_on(LOG_DEBUG);
+	s->clock.core_deadline = shard_turn(s->core, ev, &s->turns, &doers, s);
 	struct shard_refused refused;
 	if (!s->is_refused && shard_refused(s->core, ev->now, &refused))
 		s->clock.next_snapshot = mono_min(s->clock.next_snapshot, ev->now); /* whoever asks why is to hear it */
-	for (size_t i = 0; i < s->effects.n; i++)
-		shard_thread_perform(s, &s->effects.v[i], ev->now);
-	effects_clear(&s->effects);
-	if (s->unsent.n)
-		answer_unsent(s);
+	struct shard_event unsent;
+	if (shard_turn_unsent(&s->turns, &unsent))
+		step(s, &unsent); /* and that one the next */
 	if (!ev->has_more)
 		shard_thread_wake(s);
 }
@@ -357,12 +323,11 @@ static void free_all(struct shard_thread *s)
 {
 	role_conns_free(s->role_conns);
 	shard_free(s->core);
-	effects_fini(&s->effects);
+	shard_turns_fini(&s->turns);
 	for (size_t i = 0; i < SERVICES_MAX; i++)
 		if (s->names[i].used)
 			command_names_fini(&s->names[i].names);
 	command_argv_free(s->argv);
-	mem_free(s->unsent.v);
 	mem_free(s->login.maint_type);
 	mem_free(s->login.username);
 	secret_drop(s->login.password);
@@ -442,7 +407,7 @@ enum err_code shard_thread_start(const struct shard_thread_opts *o, struct shard
 	s->in = mailbox_open(loop_uv(s->loop), sizeof(struct run_msg), MAILBOX_LIMIT, shard_thread_on_mail,
 		shard_thread_on_mail_end, s);
 	s->core = shard_new(&s->rules, s->index);
-	effects_init(&s->effects);
+	effects_init(&s->turns.effects);
 	s->role_conns = new_role_conns(s, &o->handoff);
 	if (loop_is_attached(s->loop))
 		shard_thread_begin(s);

@@ -230,6 +230,7 @@ void world_init(struct world *w, const struct world_opts *o)
 		init_service(w, i);
 	for (unsigned i = 0; i < o->n_daemons; i++) {
 		struct daemon *d = &w->daemons[i];
+		d->world = w;
 		d->index = i;
 		list_init(&d->held);
 		list_init(&d->held_late);

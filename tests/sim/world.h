@@ -1,6 +1,6 @@
 /* world - daemons, masters and workers in one process on one clock, driven by one seed.
- * The daemons are the real core/coord and core/shard; the world performs their effects as run/coord_thread and run/shard_thread
- * do, over connections and mailboxes that delay, and break, as it likes. Redis is lib/model_redis, one per master.
+ * The daemons are the real core/coord and core/shard. They take their turns by run/perform, as the daemon's threads do; what those ask
+ * for the world does, over connections and mailboxes that delay, and break, as it likes. Redis is lib/model_redis, one per master.
  * Everything that happens is an event in one heap: time << 24 | order, so a run is the same every time.
  *
  * Failures are noted, not asserted: the first one ends the run; the caller looks at world.failed. */
@@ -13,6 +13,7 @@
 #include "core/coord/coord_p.h"
 #include "core/shard/shard.h"
 #include "lib/model_redis.h"
+#include "run/perform.h"
 
 enum {
 	WORLD_DAEMONS = 4,
@@ -154,15 +155,15 @@ struct wshard {
 	uint16_t index;
 	struct server *server;
 	struct shard *core;
-	struct effects effects;
+	struct shard_turns turns;
 	struct event tick;
 	struct order to_shard, to_coord;
 	struct role_conn command, subscriber;
 	struct link readers;
-	struct link unsent;
 };
 
 struct daemon {
+	struct world *world;
 	unsigned index;
 	uint32_t gen;
 	bool is_alive, is_paused;

@@ -1,4 +1,4 @@
-/* world_daemon - one daemon's threads: performs effects as run/shard_thread and run/coord_thread do. */
+/* world_daemon - one daemon's threads: its turns are those of run/perform, which the real threads take too. */
 #include "sim/world.h"
 #include <stdio.h>
 #include <string.h>
@@ -8,13 +8,6 @@ struct mail { /* a message between threads */
 	struct daemon *daemon;
 	uint16_t shard;
 	struct msg msg;
-};
-
-struct unsent { /* a command without a connection: answered after the turn */
-	struct link link;
-	uint64_t tag;
-	uint16_t svc;
-	enum conn_role role;
 };
 
 static void mail_free(struct world *w, struct event *ev)
@@ -64,8 +57,10 @@ static void mail_to_coord(struct world *w, struct event *ev)
 	mem_free(m); /* what it owned is the step's */
 }
 
-static void to_coord(struct world *w, struct wshard *s, const struct msg *msg)
+static void to_coord(void *arg, const struct msg *msg)
 {
+	struct wshard *s = arg;
+	struct world *w = s->daemon->world;
 	struct mail *m = mail_new(s->daemon, s->index, mail_to_coord, msg);
 	if (msg->kind != MSG_LOCK_CALL && msg->kind != MSG_LOCK_ANSWER)
 		m->msg.from = s->index;
@@ -80,60 +75,61 @@ static struct role_conn *reader_of(struct wshard *s, uint16_t svc)
 	return NULL;
 }
 
-static void send_command(struct world *w, struct wshard *s, const struct effect *ef)
+static bool send_command(void *arg, const struct effect *ef)
 {
+	struct wshard *s = arg;
 	struct role_conn *l = &s->command;
 	if (ef->role == CONN_SUBSCRIBER)
 		l = &s->subscriber;
 	else if (ef->role == CONN_READER)
 		l = reader_of(s, ef->svc);
-	if (l && l->shard) {
-		role_conn_send(w, l, ef);
-		return;
-	}
-	struct unsent *u = mem_alloc(sizeof *u);
-	*u = (struct unsent){.tag = ef->tag, .svc = ef->cmd.svc, .role = ef->role};
-	list_push(&s->unsent, &u->link);
+	if (!l || !l->shard)
+		return false;
+	role_conn_send(s->daemon->world, l, ef);
+	return true;
 }
 
-static void perform_shard(struct world *w, struct wshard *s, struct effect *ef)
+static void open_reader(void *arg, uint16_t svc)
 {
-	if (ef->kind == EFF_REDIS) {
-		send_command(w, s, ef);
-	} else if (ef->kind == EFF_MSG) {
-		to_coord(w, s, &ef->msg);
-		ef->msg = (struct msg){.kind = MSG_N};
-	} else if (ef->kind == EFF_READER_OPEN && !reader_of(s, ef->svc)) {
-		struct role_conn *l = mem_alloc(sizeof *l);
-		role_conn_open(w, l, s, CONN_READER, ef->svc);
-		list_push(&s->readers, &l->link);
-	} else if (ef->kind == EFF_READER_CLOSE && reader_of(s, ef->svc)) {
-		struct role_conn *l = reader_of(s, ef->svc);
-		role_conn_close(w, l);
-		list_remove(&l->link);
-		mem_free(l);
-	} else if (ef->kind == EFF_LOG) {
-		say(w, s->daemon, s->index, ef);
-	}
+	struct wshard *s = arg;
+	if (reader_of(s, svc))
+		return;
+	struct role_conn *l = mem_alloc(sizeof *l);
+	role_conn_open(s->daemon->world, l, s, CONN_READER, svc);
+	list_push(&s->readers, &l->link);
 }
+
+static void close_reader(void *arg, uint16_t svc)
+{
+	struct wshard *s = arg;
+	struct role_conn *l = reader_of(s, svc);
+	if (!l)
+		return;
+	role_conn_close(s->daemon->world, l);
+	list_remove(&l->link);
+	mem_free(l);
+}
+
+static void say_shard(void *arg, const struct effect *ef)
+{
+	const struct wshard *s = arg;
+	say(s->daemon->world, s->daemon, s->index, ef);
+}
+
+static const struct shard_doers shard_doers = {.send = send_command,
+	.to_coord = to_coord,
+	.open_reader = open_reader,
+	.close_reader = close_reader,
+	.log = say_shard};
 
 void wshard_step(struct world *w, struct wshard *s, struct shard_event *ev)
 {
 	ev->now = w->now;
 	ev->wall_ms = wall(w);
-	mono_ms next = shard_step(s->core, ev, &s->effects);
-	for (size_t i = 0; i < s->effects.n; i++)
-		perform_shard(w, s, &s->effects.v[i]);
-	effects_clear(&s->effects);
-	event_at(w, &s->tick, next);
-	for (struct link *l; (l = list_pop(&s->unsent));) {
-		struct unsent u = *LIST_OF(struct unsent, link, l);
-		mem_free(LIST_OF(struct unsent, link, l));
-		struct reply none = {.kind = REPLY_NONE};
-		struct shard_event se = {
-			.kind = SHARD_REPLY, .role = u.role, .svc = u.svc, .tag = u.tag, .reply = &none};
-		wshard_step(w, s, &se);
-	}
+	event_at(w, &s->tick, shard_turn(s->core, ev, &s->turns, &shard_doers, s));
+	struct shard_event unsent;
+	if (shard_turn_unsent(&s->turns, &unsent))
+		wshard_step(w, s, &unsent); /* and that one the next */
 }
 
 static void shard_tick(struct world *w, struct event *ev)
@@ -151,9 +147,8 @@ static void shard_start(struct world *w, struct daemon *d, uint16_t index, const
 	struct shard_rules rules = d->shard_rules;
 	rules.seed += index;
 	s->core = shard_new(&rules, index);
-	effects_init(&s->effects);
+	effects_init(&s->turns.effects);
 	list_init(&s->readers);
-	list_init(&s->unsent);
 	s->tick = (struct event){
 		.run = shard_tick, .daemon = d, .gen = d->gen, .thread = (uint16_t)(THREAD_SHARDS + index)};
 	list_init(&s->tick.held);
@@ -175,7 +170,7 @@ void wshard_free(struct world *w, struct wshard *s)
 		mem_free(LIST_OF(struct role_conn, link, l));
 	}
 	shard_free(s->core);
-	effects_fini(&s->effects);
+	shard_turns_fini(&s->turns);
 	mem_free(s);
 }
 
@@ -196,14 +191,22 @@ static void mail_to_shard(struct world *w, struct event *ev)
 	mem_free(m);
 }
 
-static void to_shard(struct world *w, struct daemon *d, const struct effect *ef)
+static bool to_shard(void *arg, uint16_t shard, const struct msg *msg)
 {
-	struct wshard *s = ef->to < WORLD_SERVERS ? d->shards[ef->to] : NULL;
-	struct mail *m = mail_new(d, ef->to, mail_to_shard, &ef->msg);
+	struct daemon *d = arg;
+	struct world *w = d->world;
+	struct wshard *s = shard < WORLD_SERVERS ? d->shards[shard] : NULL;
 	if (!s)
-		mail_free(w, &m->ev);
-	else
-		event_in_order(w, &m->ev, w->now + world_lag(w) / 2, &s->to_shard);
+		return false;
+	struct mail *m = mail_new(d, shard, mail_to_shard, msg);
+	event_in_order(w, &m->ev, w->now + world_lag(w) / 2, &s->to_shard);
+	return true;
+}
+
+static void from_nobody(void *arg, const struct msg *answer)
+{
+	struct daemon *d = arg;
+	event_at(d->world, &mail_new(d, answer->from, mail_to_coord, answer)->ev, d->world->now);
 }
 
 static void topology_answers(struct world *w, struct event *ev)
@@ -236,43 +239,79 @@ static void topology_answers(struct world *w, struct event *ev)
 	daemon_step(w, d, &ce);
 }
 
-static void perform_coord(struct world *w, struct daemon *d, struct effect *ef)
+static void start_shard(void *arg, const struct effect *ef)
 {
-	if (ef->kind == EFF_MSG) {
-		to_shard(w, d, ef);
-		ef->msg = (struct msg){.kind = MSG_N};
-	} else if (ef->kind == EFF_SHARD_START) {
-		if (ef->to < WORLD_SERVERS)
-			shard_start(w, d, ef->to, ef->address->bytes);
-	} else if (ef->kind == EFF_SHARD_STOP) {
-		wshard_free(w, d->shards[ef->to]);
-		d->shards[ef->to] = NULL;
-	} else if (ef->kind == EFF_FRAME) {
-		worker_take(w, d, ef->session, &ef->frame);
-	} else if (ef->kind == EFF_CLOSE) {
-		worker_cut(w, d, ef->session);
-	} else if (ef->kind == EFF_TOPOLOGY) {
-		event_at(w, &d->topo, w->now + world_lag(w) + world_lag(w));
-	} else if (ef->kind == EFF_FATAL) {
-		const char *why = ef->text ? ef->text->bytes : "";
-		world_tell(w, "d%u ends with %d%s%.*s", d->index, ef->exit_code, *why ? ": " : "",
-			(int)strcspn(why, ":"), why);
-		d->wants_exit = true;
-		d->exit_code = ef->exit_code;
-	} else if (ef->kind == EFF_LOG) {
-		say(w, d, -1, ef);
-	}
+	struct daemon *d = arg;
+	if (ef->to < WORLD_SERVERS)
+		shard_start(d->world, d, ef->to, ef->address->bytes);
 }
+
+static void stop_shard(void *arg, uint16_t shard)
+{
+	struct daemon *d = arg;
+	wshard_free(d->world, d->shards[shard]);
+	d->shards[shard] = NULL;
+}
+
+static void to_worker(void *arg, const struct effect *ef)
+{
+	struct daemon *d = arg;
+	worker_take(d->world, d, ef->session, &ef->frame);
+}
+
+static void drop_worker(void *arg, uint64_t session)
+{
+	struct daemon *d = arg;
+	worker_cut(d->world, d, session);
+}
+
+static void ask_topology(void *arg)
+{
+	struct daemon *d = arg;
+	struct world *w = d->world;
+	event_at(w, &d->topo, w->now + world_lag(w) + world_lag(w));
+}
+
+static void end(void *arg, const struct effect *ef)
+{
+	struct daemon *d = arg;
+	const char *why = ef->text ? ef->text->bytes : "";
+	world_tell(d->world, "d%u ends with %d%s%.*s", d->index, ef->exit_code, *why ? ": " : "",
+		(int)strcspn(why, ":"), why);
+	d->wants_exit = true;
+	d->exit_code = ef->exit_code;
+}
+
+static void answer_control(void *arg, const struct effect *ef)
+{
+	(void)arg; /* there is no control socket */
+	(void)ef;
+}
+
+static void say_coord(void *arg, const struct effect *ef)
+{
+	const struct daemon *d = arg;
+	say(d->world, d, -1, ef);
+}
+
+static const struct coord_doers coord_doers = {
+	.to_shard = to_shard,
+	.from_nobody = from_nobody,
+	.start_shard = start_shard,
+	.stop_shard = stop_shard,
+	.frame = to_worker,
+	.close = drop_worker,
+	.ask_topology = ask_topology,
+	.end = end,
+	.control = answer_control,
+	.log = say_coord,
+};
 
 void daemon_step(struct world *w, struct daemon *d, struct coord_event *ev)
 {
 	ev->now = w->now;
 	ev->wall_ms = wall(w);
-	mono_ms next = coord_step(d->core, ev, &d->effects);
-	for (size_t i = 0; i < d->effects.n; i++)
-		perform_coord(w, d, &d->effects.v[i]);
-	effects_clear(&d->effects);
-	event_at(w, &d->tick, next);
+	event_at(w, &d->tick, coord_turn(d->core, ev, &d->effects, &coord_doers, d));
 	if (d->wants_exit)
 		daemon_kill(w, d);
 }
