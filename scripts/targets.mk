@@ -146,7 +146,7 @@ check-source:
 	@scripts/check-stale .
 check-core-symbols: $(LIB_OBJ)
 	@scripts/check-core-symbols --self-test
-	@scripts/check-core-symbols $(B)
+	@scripts/check-core-symbols $(LIB_OBJ)
 check-headers: $(HEADERS:%=$(B)/headers/%.ok)
 $(B)/headers/%.ok: % $(HEADERS)
 	@mkdir -p $(@D)
