@@ -364,6 +364,7 @@ static const char *const texts[SCRIPT_N] = {
 	"elseif last and later(pos, last) then\n"
 	"  pos, tries, flags = '0-0', 0, 2\n"
 	"end\n"
+	"local is_out = run and flags == 0\n" /* somebody may still be at work on what he was told */
 	"local has_progress, was_alone = run == '2' or run == '4', run == '3' or run == '4'\n"
 	"local died, counts\n"
 	"if token ~= mine and run then\n"
@@ -385,7 +386,9 @@ static const char *const texts[SCRIPT_N] = {
 	"elseif last and (len == 0 or later(first, pos)) then\n"
 	"  behind = len\n"
 	"end\n"
-	"if added and behind then lost, n = n and math.max(0, added - behind - n), added - behind end\n"
+	"if added and behind and not is_out then\n"
+	"  lost, n = n and math.max(0, added - behind - n), added - behind\n"
+	"end\n"
 	"local w = redis.pcall('HSET', KEYS[1], 'token', mine, 'pos', pos, 'tries', tries, 'run', run, 'n', "
 	"n and string.format('%s:%.0f', pos, n) or '')\n"
 	"if type(w) == 'table' then return w end\n"

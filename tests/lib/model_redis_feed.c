@@ -177,7 +177,8 @@ static void feed_open(struct model_redis *m, const struct cmd *c, struct model_p
 		new.n_added = -1;
 		flags = POSITION_REMADE;
 	}
-	const int64_t n_lost = feed_find_lost(m, s, &new);
+	const bool is_out = new.run && !(flags & POSITION_REMADE); /* somebody may be at work on what he was told */
+	const int64_t n_lost = is_out ? 0 : feed_find_lost(m, s, &new);
 	const bool has_progress = new.run == 2 || new.run == 4;
 	if (!is_mine(p, c) && new.run)
 		flags |= feed_unknown_end(&new, c, flags, has_progress, &counts);

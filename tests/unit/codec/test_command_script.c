@@ -1231,6 +1231,11 @@ static void expect_lost(uint64_t token, int64_t n_lost, int64_t n_added)
 		(long long)r.n_added);
 }
 
+static void close_run(uint64_t token)
+{
+	cr_expect_eq(NUMBER(FEED(CLOSE, token, .as.feed.close.end = FEED_END_KEEP)), 1);
+}
+
 Test(script, entries_that_are_gone_before_they_were_acknowledged_are_counted_once)
 {
 	xadd("1-0"), xadd("2-0");
@@ -1239,15 +1244,32 @@ Test(script, entries_that_are_gone_before_they_were_acknowledged_are_counted_onc
 	expect_lost(100, 0, 1);
 	NUMBER(FEED(ACK, 100, .id = {2, 0}, .as.feed.ack.n_added = 2));
 	cr_expect_str_eq(position_field("n"), "2-0:2");
-	expect_lost(100, 0, 2);
+	close_run(100);
+	expect_lost(101, 0, 2);
+	close_run(101);
 	real_redis_command(redis, "XTRIM s MAXLEN 1");
-	expect_lost(100, 2, 4); /* 3-0 and 4-0 */
-	expect_lost(101, 0, 4);
+	expect_lost(102, 2, 4); /* 3-0 and 4-0 */
+	close_run(102);
+	expect_lost(103, 0, 4);
+	close_run(103);
 	real_redis_command(redis, "XDEL s 5-0");
-	expect_lost(101, 1, 5);
+	expect_lost(104, 1, 5);
 	xadd("6-0"), xadd("7-0");
-	NUMBER(FEED(ACK, 101, .id = {6, 0}, .as.feed.ack.n_added = 6, .as.feed.ack.trim = true));
-	expect_lost(102, 0, 6);
+	NUMBER(FEED(ACK, 104, .id = {6, 0}, .as.feed.ack.n_added = 6, .as.feed.ack.trim = true));
+	close_run(104);
+	expect_lost(105, 0, 6);
+}
+
+Test(script, what_a_worker_may_be_at_work_on_is_not_called_lost)
+{
+	xadd("1-0"), xadd("2-0"), xadd("3-0");
+	expect_lost(100, 0, 0);
+	real_redis_command(redis, "XTRIM s MAXLEN 0"); /* its worker was told all three */
+	expect_lost(100, 0, 0);                        /* its connection was lost, it was restarted */
+	NUMBER(FEED(ACK, 100, .id = {2, 0}, .as.feed.ack.n_added = 2));
+	expect_lost(101, 0, 2); /* it has died: perhaps another comes back with them */
+	close_run(101);
+	expect_lost(102, 1, 3);
 }
 
 Test(script, behind_the_highest_id_a_read_is_no_error)
@@ -1265,9 +1287,11 @@ Test(script, what_is_gone_in_the_middle_is_counted_when_the_position_is_behind_i
 	xadd("1-0"), xadd("2-0"), xadd("3-0");
 	expect_lost(100, 0, 0);
 	NUMBER(FEED(ACK, 100, .id = {1, 0}, .as.feed.ack.n_added = 1));
+	close_run(100);
 	real_redis_command(redis, "XDEL s 2-0");
 	expect_lost(101, 0, 1);
 	NUMBER(FEED(ACK, 101, .id = {3, 0}, .as.feed.ack.n_added = 2));
+	close_run(101);
 	expect_lost(102, 1, 3);
 }
 
@@ -1276,16 +1300,21 @@ Test(script, where_it_is_not_known_nothing_is_called_lost)
 	xadd("1-0"), xadd("2-0"), xadd("3-0");
 	expect_lost(100, 0, 0);
 	NUMBER(FEED(ACK, 100, .id = {1, 0}, .as.feed.ack.n_added = -1));
-	expect_lost(100, 0, -1);                                      /* would have to be counted */
+	close_run(100);
+	expect_lost(101, 0, -1); /* would have to be counted */
+	close_run(101);
 	real_redis_command(redis, "HSET {s}-sluice n 1-0:0 pos 2-0"); /* as an older daemon moves it */
 	real_redis_command(redis, "XTRIM s MAXLEN 1");
-	expect_lost(100, 0, 2);
+	expect_lost(102, 0, 2);
+	close_run(102);
 	real_redis_command(redis, "DEL s");
-	expect_lost(100, 0, 2); /* gone: how many were unread nobody knows */
+	expect_lost(103, 0, 2); /* gone: how many were unread nobody knows */
+	close_run(103);
 	xadd("9-0");
-	expect_lost(100, 0, 0); /* made again */
+	expect_lost(104, 0, 0); /* made again */
+	close_run(104);
 	real_redis_command(redis, "HSET {s}-sluice n x");
-	expect_lost(100, 0, 0);
+	expect_lost(105, 0, 0);
 }
 
 Test(script, where_a_stream_without_position_starts)
