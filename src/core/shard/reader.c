@@ -265,6 +265,13 @@ void reader_fleet(struct readers *rs, struct shard_ctx *c, uint16_t svc, const s
 
 /* ---- sending ---- */
 
+/* Idle streams make room for others where each add is a wish of its own: with coalesce who has added to a data stream
+ * has named it, too. Else it may be a session, named once, and its next entry would wait for nobody. */
+static bool reader_may_yield(const struct service_rules *r)
+{
+	return r->entries.is_on && r->same_stream == SAME_STREAM_COALESCE;
+}
+
 /* Nothing may be read, though there are workers. */
 static bool is_without_credit(const struct shard_ctx *c, const struct reader *r)
 {
@@ -295,7 +302,7 @@ static bool is_enabled(const struct shard_ctx *c, const struct reader *r, enum r
 	case READER_QUERY_FEED_DLQ_LENGTH:
 		return r->state == READER_RUN && reader_rules(c, r)->entries.is_on;
 	case READER_QUERY_LOOK:
-		return r->state == READER_RUN && reader_rules(c, r)->entries.is_on && is_without_credit(c, r);
+		return r->state == READER_RUN && reader_may_yield(reader_rules(c, r)) && is_without_credit(c, r);
 	case READER_QUERY_FLEET:
 		return r->state == READER_RUN && !r->is_fleet_forbidden && ctx_service(c, r->svc)->credits >= 0;
 	case READER_QUERY_UNBLOCK:

@@ -113,17 +113,34 @@ static void look_finds(size_t n, int64_t n_merged)
 }
 
 /* In entries mode. */
-static void ready_for_entries(void)
+static void ready_for_entries_by(enum same_stream same_stream)
 {
 	begin();
 	W.hide_msg[MSG_LOCK_CALL] = W.hide[CMD_FLEET] = true;
 	struct service_rules *r = story_rules();
 	r->entries.is_on = true;
+	r->same_stream = same_stream;
 	serve_by(r);
 	story_conn(CONN_READER, true);
 	story_ok(CMD_GROUP_CREATE);
 	story_entries(CMD_READ_OWN, 1, 0);
 	story_clear();
+}
+
+static void ready_for_entries(void)
+{
+	ready_for_entries_by(SAME_STREAM_COALESCE);
+}
+
+static void ready_for_sessions(void)
+{
+	ready_for_entries_by(SAME_STREAM_SERIALIZE);
+}
+
+Test(reader, nobody_makes_room_where_a_stream_may_be_named_only_once, .init = ready_for_sessions, .fini = story_down)
+{
+	story_until(5000);
+	expect_story("");
 }
 
 Test(reader, looks_who_waits_while_no_credit_is_free, .init = ready_for_entries, .fini = story_down)
