@@ -220,7 +220,7 @@ static void found_dead(struct seek *j, const struct entry_in *e)
 	facts_age(age, view_age_ms(mono_wall_ms(), e->id));
 	facts_add(&f, "it is a dead letter in %s since %s: %.*s", j->dlq.dlq, age, (int)reason.len, reason.p);
 	if (error.len)
-		facts_add(&f, "the worker said: %.*s", (int)mono_min((mono_ms)error.len, 500), error.p);
+		facts_add(&f, "its error: %.*s", (int)mono_min((mono_ms)error.len, 500), error.p);
 	const struct coord_service *s = service(j);
 	if (s)
 		facts_advice(&f, "sluicectl dlq replay %s --id %llu-%llu", s->rules->name, (unsigned long long)e->id.ms,
