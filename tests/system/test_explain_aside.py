@@ -33,3 +33,14 @@ def test_explain_of_what_nobody_holds(t):
     t.wait(lambda: "the last worker went" in d.ctl_ok("explain", "waits"), 10, "who is missing, and for how long")
     no = d.ctl("explain", "never-heard-of")
     assert (no.returncode, no.stdout) == (1, "") and "was never added" in no.stderr
+
+
+@limit(30)
+def test_explain_of_what_waits_for_a_worker_that_takes_nothing(t):
+    """sluice-run does so while its command cannot be started: more workers would not help."""
+    r = t.redis()
+    d = t.daemon(r, service=entries())
+    hand(t, d, credits=0)
+    lbs(r.db, "orders", "waits")
+    why = d.ctl_ok("explain", "waits")
+    assert "1 worker of orders takes no work now: credits=0" in why and "start more workers" not in why, why

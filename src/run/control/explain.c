@@ -141,6 +141,10 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 		facts_add(f, "no worker serves %s", name);
 		facts_no_worker(f, d);
 		facts_advice(f, "start a worker for %s", name);
+	} else if (v[pos].credits == 0) {
+		facts_add(f, "%lld worker%s of %s %s no work now: credits=0", (long long)v[pos].workers,
+			text_plural(v[pos].workers), name, v[pos].workers == 1 ? "takes" : "take");
+		facts_advice(f, "its own output says why (sluice-run: a command that cannot be started)");
 	} else if (s->rules->entries.is_on && !credits_has_taker(&c->place, pos)) {
 		facts_add(f, "no worker of %s takes entries", name);
 		facts_advice(f, "sluice-run --each, or \"entries\": true in hello");
