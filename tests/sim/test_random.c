@@ -6,9 +6,9 @@
 #include <stdlib.h>
 
 #ifdef __SANITIZE_ADDRESS__
-enum { SEEDS = 5000 };
+enum { SEEDS = 2000 };
 #else
-enum { SEEDS = 40000 };
+enum { SEEDS = 20000 };
 #endif
 
 static uint64_t number(const char *name, uint64_t fallback)
