@@ -240,7 +240,8 @@ static void refill(mono_ms now)
 
 static bool take_token(enum log_level level)
 {
-	if (L.millitokens >= 1000) {
+	const int64_t kept = level == LOG_DEBUG ? (int64_t)BURST * 500 : 0; /* half is for what operators must see */
+	if (L.millitokens >= kept + 1000) {
 		L.millitokens -= 1000;
 		return true;
 	}

@@ -160,6 +160,15 @@ Test(log, a_flood_is_limited_but_errors_are_not, .init = up)
 	cr_assert(n_said >= 1 && n_left_out > 0 && n_left_out <= 1800, "%d %llu", n_said, n_left_out);
 }
 
+Test(log, a_flood_of_debug_lines_leaves_room_for_what_matters, .init = up)
+{
+	log_open(LOG_DEBUG, LOG_JOURNAL);
+	for (int i = 0; i < 2000; i++)
+		log_line(LOG_DEBUG, "flood");
+	log_line(LOG_INFO, "new certificates");
+	cr_assert(strstr(slurp(), "<6>new certificates\n"));
+}
+
 Test(log, what_was_asked_for_is_written_whatever_level_and_limit, .init = up)
 {
 	log_open(LOG_ERROR, LOG_JOURNAL);
