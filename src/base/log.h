@@ -2,7 +2,8 @@
  * Formats: text (time, level, text), journal ("<N>text", sd-daemon priorities), json (one object per line), auto
  * = journal when $JOURNAL_STREAM names our stderr, else text. In json, every key=value of the text is a member of its
  * own, too. Rate limit: a burst of 200 lines, then 100 a second; what was left out is said as "suppressed n=N". error
- * lines are never left out. Never blocks for long: a line that cannot be written is dropped and counted. */
+ * lines are never left out, debug lines leave half of the burst to the others. Never blocks for long: a line that
+ * cannot be written is dropped and counted. */
 #pragma once
 #include "base/err.h"
 #include <stdarg.h>
