@@ -132,7 +132,7 @@ enum sluice_event_type {
 	SLUICE_STOP,       /* stop the work by by_ms and answer (revoked, or how it ended). May come again: the
 	                    * earliest by_ms counts. reason: fence, or what the daemon says: lost, drain, timeout, … */
 	SLUICE_GONE,  /* not ours any more: stop at once, and answer anything: it goes nowhere, but frees the name */
-	SLUICE_ENDED, /* entries mode: the stream was idle, its lease is over; answer as with SLUICE_GONE */
+	SLUICE_ENDED, /* entries mode: the stream has no work now, its lease is over; answer as with SLUICE_GONE */
 	SLUICE_CONFIRMED, /* the answer is with Redis: reason is the outcome (done, requeued, dead, lost). lease is
 	                    * gone after this event */
 	SLUICE_UP,        /* welcome; leases in work go on */

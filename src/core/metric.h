@@ -79,7 +79,7 @@
 	X(M_FEED_WAKE_PUSH, "sluice_feed_wakeups_total", "source=\"push\"", "What told of entries in an empty stream") \
 	X(M_FEED_WAKE_POLL, "sluice_feed_wakeups_total", "source=\"poll\"", "")                                        \
 	X(M_FEED_REFUSED, "sluice_ack_refused_total", "", "Positions that a newer owner has taken")                    \
-	X(M_FEED_YIELDS, "sluice_feed_yields_total", "", "Idle streams that gave their credit to one that waited")     \
+	X(M_FEED_YIELDS, "sluice_feed_yields_total", "", "Streams without work that gave their credit to others")      \
 	X(M_FEED_TRIMMED, "sluice_entries_trimmed_total", "",                                                          \
 		"Entries of data streams that were trimmed or deleted before they were acknowledged")
 

@@ -92,6 +92,7 @@ enum op_result {     /* what an operation came to */
 	OP_FAILED    /* the server refuses for good: .error has its words */
 };
 
+enum { FEED_KEEP_MS = 2000 /* a stream that waits for a next try for longer does not need its credit meanwhile */ };
 enum feed_result { /* fields that a result does not name are 0 */
 	/* .id = position, .tries of the entry behind it, .had_progress, .is_suspect; .bad, which waits for its next try
 	 * for .wait_ms, 0 = it does not */
@@ -102,12 +103,13 @@ enum feed_result { /* fields that a result does not name are 0 */
 	FEED_HAS_BURIED,  /* .id, .reason: a dead letter that no worker asked for; .is_dead */
 	FEED_BAD_ACK,     /* .id: nobody was given that entry; .is_nack */
 	FEED_IS_CLEARED,  /* a suspect is none: all that was there when something died with it is acknowledged */
-	FEED_IS_IDLE,     /* empty for idle_release: nothing more is told */
-	FEED_HAS_LOST,    /* .n_entries were trimmed or deleted before they were acknowledged */
-	FEED_IS_CLOSED,   /* forgotten, as all that follow */
-	FEED_IS_REFUSED,  /* a newer token has the position */
-	FEED_IS_GONE,     /* there is no position any more: it was deleted, by FLUSHALL perhaps */
-	FEED_IS_REMADE,   /* the stream was made again with lower ids */
+	FEED_IS_IDLE,     /* empty for idle_release, or another stream waits for its credit: nothing more is told */
+	FEED_IS_PUT_OFF, /* another stream waits for its credit, and its .bad waits .wait_ms for a next try: likewise */
+	FEED_HAS_LOST,   /* .n_entries were trimmed or deleted before they were acknowledged */
+	FEED_IS_CLOSED,  /* forgotten, as all that follow */
+	FEED_IS_REFUSED, /* a newer token has the position */
+	FEED_IS_GONE,    /* there is no position any more: it was deleted, by FLUSHALL perhaps */
+	FEED_IS_REMADE,  /* the stream was made again with lower ids */
 	FEED_IS_WRONG_TYPE,
 	FEED_IS_MOVED /* .moved_to, .asking */
 };

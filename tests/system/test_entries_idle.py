@@ -51,3 +51,54 @@ def test_with_idle_release_0_the_worker_alone_ends_a_stream(t):
     t.wait(lambda: "1 stream in work, 1 of them idle and no credit is free" in d.ctl("explain", "orders:b").stdout, 10, "why it waits")
     h.quiet("ended", 0.8)
     assert metric(d, "sluice_feed_yields_total") == 0
+
+
+@limit(60)
+def test_a_stream_that_waits_for_its_next_try_lends_its_credit(t):
+    r = t.redis()
+    d = t.daemon(r, service=entries(retry={"initial": "5s", "jitter": "0%"}))
+    h = hand(t, d, credits=1)
+    bad, behind = add(r.db, "orders:bad", 2)
+    lbs(r.db, "orders", "orders:bad")
+    a = h.assign(stream="orders:bad")
+    h.ids(2)
+    began = time.monotonic()
+    assert h.nack(a["lease"], bad, reason="no database")["outcome"] == "waits"
+    good = [f"orders:good{i}" for i in range(5)]
+    for k in good:
+        add(r.db, k)
+        lbs(r.db, "orders", k)
+    ended = h.until("ended")
+    assert (ended["lease"], ended["outcome"]) == (a["lease"], "requeued"), ended
+    t.wait(lambda: f"entry {bad} failed 1 of 4 times: no database" in d.ctl("explain", "orders:bad").stdout, 10, "why it waits")
+    for _ in good:  # one after the other, by the only credit
+        b = h.assign()
+        assert b["stream"] in good, b
+        e, = h.ids(1)
+        h.ack(b["lease"], e[0])
+        h.done(b["lease"])
+    assert time.monotonic() - began < 5, "they waited for the bad one"
+    again = h.assign(stream="orders:bad")
+    assert time.monotonic() - began > 4.9, "before its time"
+    e, = h.ids(1)
+    assert (e[0], e[2]) == (bad, 1), e
+    h.ack(again["lease"], bad)
+    assert [e[0] for e in h.ids(1)] == [behind]
+    assert metric(d, "sluice_feed_yields_total") == 1
+
+
+@limit(60)
+def test_many_keys_go_through_few_credits_without_waiting_for_idle_release(t):
+    r = t.redis()
+    d = t.daemon(r, service={"same_stream": "coalesce", **entries(idle_release="10s")})
+    h = hand(t, d, credits=1)
+    keys = [f"orders:{i}" for i in range(60)]
+    for k in keys:
+        add(r.db, k)
+        lbs(r.db, "orders", k)
+    began = time.monotonic()
+    for k in keys:
+        a = h.assign()
+        assert a["stream"] == k, a
+        h.ack(a["lease"], h.ids(1)[0][0])
+    assert time.monotonic() - began < 30  # some 0.6 s; by idle_release ten minutes

@@ -171,7 +171,8 @@ void entry_feed_word(struct coord *c, struct entry *e, const struct frame *f);
 /* MSG_FEED: what became of its position. Ignored when another shard has it by our record. */
 void entry_on_feed(struct coord *c, const struct msg *m);
 void entry_ready(struct coord *c, struct entry *e); /* taken, open: waits for a credit */
-void entry_end(struct coord *c, struct entry *e); /* its stream was empty for idle_release: done, its worker is told */
+/* Its worker has nothing to do and is told that it has ended: done; again_ms > 0: it comes again then, not counted. */
+void entry_end(struct coord *c, struct entry *e, mono_ms again_ms);
 void worker_say_bad_entry(struct coord *c, struct worker *w, const struct entry *e);
 
 /* COORD_ACCEPT: somebody has connected; it has a moment for its hello. One that may not talk to us, or is one too

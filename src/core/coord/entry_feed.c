@@ -6,14 +6,12 @@
  * What a worker was told last is kept here, so that a feed that goes on in another shard does not tell it again. */
 #include "core/coord/coord_p.h"
 
+#include "base/buf.h"
+
 #include <stdio.h>
 #include <string.h>
 
-enum {
-	FEED_CLOSE_WAIT_MS = 1500,
-	FEED_REASON_MAX = 1024,
-	FEED_KEEP_MS = 2000 /* a stream that has to wait for longer than that does not use up a credit meanwhile */
-};
+enum { FEED_CLOSE_WAIT_MS = 1500, FEED_REASON_MAX = 1024 };
 
 static bool is_id_newer(struct entry_id a, struct entry_id b)
 {
@@ -270,16 +268,26 @@ static bool deaths_used_up(struct coord_service *s, struct entry *e, bool had_pr
 	return e->retry > s->rules->max_retries + s->rules->entries.max_retries + 2;
 }
 
-/* It is back in the load-balancer stream when its entry may be tried again. */
-static void put_off(struct coord *c, struct entry *e, const struct msg_feed *m)
+/* What `explain` says of it while it waits elsewhere; with its worker's words, if it has said some. */
+static void note_tries(struct coord *c, struct entry *e, const struct msg *m)
 {
-	char words[100];
-	int n = snprintf(words, sizeof words, "entry %llu-%llu failed %u of %u times", (unsigned long long)m->bad.ms,
-		(unsigned long long)m->bad.seq, m->tries,
+	struct buf b;
+	buf_init(&b);
+	buf_printf(&b, "entry %llu-%llu failed %u of %u times", (unsigned long long)m->feed.bad.ms,
+		(unsigned long long)m->feed.bad.seq, m->feed.tries,
 		services_find(&c->services, e->svc)->rules->entries.max_retries + 1);
+	if (e->note)
+		buf_printf(&b, ": %.*s", (int)e->note->len, e->note->bytes);
 	text_unref(e->note);
-	e->note = text_new(words, (size_t)n);
-	entry_put_off(c, e, m->wait_ms);
+	e->note = text_new(b.data, b.len);
+	buf_fini(&b);
+}
+
+/* It is back in the load-balancer stream when its entry may be tried again. */
+static void put_off(struct coord *c, struct entry *e, const struct msg *m)
+{
+	note_tries(c, e, m);
+	entry_put_off(c, e, m->feed.wait_ms);
 }
 
 static void on_feed_open(struct coord *c, struct entry *e, const struct msg *m)
@@ -304,7 +312,7 @@ static void on_feed_open(struct coord *c, struct entry *e, const struct msg *m)
 	if (e->state == ENTRY_TAKING && is_dead)
 		entry_dead_letter(c, e, DEAD_MAX_RETRIES);
 	else if (e->state == ENTRY_TAKING && m->feed.wait_ms > FEED_KEEP_MS)
-		put_off(c, e, &m->feed);
+		put_off(c, e, m);
 	else if (e->state == ENTRY_TAKING)
 		entry_ready(c, e);
 	else if (e->state == ENTRY_ASSIGNED && !f->is_held && !f->suspect.is_hushed)
@@ -449,6 +457,7 @@ static void feed_ended(struct coord *c, struct entry *e, const struct msg *m)
 	case FEED_BAD_ACK:
 	case FEED_IS_CLEARED:
 	case FEED_IS_IDLE:
+	case FEED_IS_PUT_OFF:
 	case FEED_HAS_LOST:
 		break;
 	}
@@ -497,7 +506,13 @@ static void on_feed_told(struct coord *c, struct entry *e, const struct msg *m)
 		break;
 	case FEED_IS_IDLE:
 		if (e->state == ENTRY_ASSIGNED)
-			entry_end(c, e);
+			entry_end(c, e, 0);
+		break;
+	case FEED_IS_PUT_OFF:
+		if (e->state == ENTRY_ASSIGNED) {
+			note_tries(c, e, m);
+			entry_end(c, e, m->feed.wait_ms);
+		}
 		break;
 	case FEED_HAS_LOST:
 		e->feed->losses.n_lost += m->feed.n_entries;

@@ -31,14 +31,17 @@ static void begin_finish(struct coord *c, struct entry *e, enum finish finish)
 	entry_send_op(c, e);
 }
 
-void entry_end(struct coord *c, struct entry *e)
+void entry_end(struct coord *c, struct entry *e, mono_ms again_ms)
 {
-	assert(e->feed);
+	assert(e->feed && again_ms >= 0);
 	e->wants_reply = true;
 	e->n_asked = 1;
 	e->ok_for = OK_FOR_ENDED;
 	e->holds_credit = true;
-	entry_done(c, e);
+	if (again_ms)
+		entry_put_off(c, e, again_ms);
+	else
+		entry_done(c, e);
 }
 
 void entry_done(struct coord *c, struct entry *e)

@@ -54,8 +54,8 @@ static void say_ok(
 	ef->frame.outcome = outcome;
 }
 
-/* Its stream was empty for long enough: nobody asked, so it is told. Nothing of it is out, so its credit is free with
- * this word, also when the lease was lost meanwhile: a revoke would have an answer to come. */
+/* Its stream was empty for long enough, or waits: nobody asked, so it is told. Nothing of it is out, so its credit is
+ * free with this word, also when the lease was lost meanwhile: a revoke would have an answer to come. */
 static void say_ended(struct effects *out, struct worker *m, struct slice lease, enum gone_outcome outcome)
 {
 	struct effect *ef = worker_frame(out, m, OUT_ENDED);
@@ -82,7 +82,9 @@ void worker_finish(struct coord *c, struct entry *e, bool accepted, enum gone_ou
 		[OK_FOR_ACK] = H_DURATION_OTHER,
 		[OK_FOR_NACK] = H_DURATION_OTHER,
 		[OK_FOR_ENDED] = H_DURATION_DONE};
-	hist_add(&s->m.h[e->wants_reply ? hists[e->ok_for] : H_DURATION_OTHER], (double)(c->now - e->heard) / 1000.0);
+	bool is_put_off = e->ok_for == OK_FOR_ENDED && e->finish != FINISH_DONE;
+	hist_add(&s->m.h[e->wants_reply && !is_put_off ? hists[e->ok_for] : H_DURATION_OTHER],
+		(double)(c->now - e->heard) / 1000.0);
 	if (!e->wants_reply || m->s.state != SESSION_READY)
 		return;
 	char text[SESSION_LEASE_CAP];
@@ -90,7 +92,7 @@ void worker_finish(struct coord *c, struct entry *e, bool accepted, enum gone_ou
 	struct slice lease = {text, (size_t)n};
 	for (int i = 0; i == 0 || i < e->n_asked; i++)
 		if (e->ok_for == OK_FOR_ENDED)
-			say_ended(c->out, m, lease, accepted ? GONE_DONE : GONE_LOST);
+			say_ended(c->out, m, lease, accepted ? outcome : GONE_LOST);
 		else if (accepted)
 			say_ok(c->out, m, lease, (enum ok_for)e->ok_for, outcome);
 		else

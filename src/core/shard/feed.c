@@ -34,8 +34,7 @@ static bool is_feed_of(const void *value, const void *key, size_t len)
 	return f->stream->len == len && memcmp(f->stream->bytes, key, len) == 0;
 }
 
-/* The next one in use at *pos or behind it; *pos moves on. Survives the end of what it returned. */
-static struct feed *feed_next_feed(const struct feeds *fs, uint32_t *pos)
+struct feed *feed_next_feed(const struct feeds *fs, uint32_t *pos)
 {
 	for (uint32_t end = shard_pool_end(&fs->pool); *pos < end;) {
 		struct feed *f = shard_pool_at(&fs->pool, (*pos)++);
@@ -540,59 +539,4 @@ void feed_forget_all(struct feeds *fs, struct shard_ctx *c)
 struct feed *feed_of_tag(const struct feeds *fs, uint64_t tag)
 {
 	return shard_pool_find(&fs->pool, tag_gen(tag), tag_index(tag) & ~FEED_READ_BIT);
-}
-
-/* Its worker has nothing to do. */
-static bool feed_rests(const struct feed *f)
-{
-	return f->state == FEED_RUNNING && !f->window.is_held && f->reading.was_empty && f->window.n == 0 &&
-	       !feed_is_newer(f->position.wanted, f->position.confirmed) && !f->reading.is_woken;
-}
-
-struct shard_feeds feed_sums(const struct feeds *fs, uint16_t svc)
-{
-	struct shard_feeds sums = {0};
-	uint32_t pos = 0;
-	for (const struct feed *f; (f = feed_next_feed(fs, &pos));) {
-		if (f->svc != svc)
-			continue;
-		sums.behind += f->window.n + (f->reading.buf ? f->reading.buf->n - f->reading.n_told : 0);
-		sums.blocked += f->state == FEED_BLOCKED || f->state == FEED_FAILING;
-		sums.idle += feed_rests(f);
-	}
-	return sums;
-}
-
-/* Which feeds give up their credits, in this order. */
-enum feed_yields { FEED_YIELDS_ALREADY, FEED_YIELDS_UNTOLD, FEED_YIELDS_TOLD, FEED_YIELDS_N };
-
-static bool feed_may_yield(const struct shard_ctx *c, const struct feed *f, enum feed_yields which)
-{
-	if (which == FEED_YIELDS_ALREADY)
-		return f->idle.is_yielding;
-	if (f->idle.is_yielding || f->reading.in_flight ||
-		!feed_rests(f)) /* what a read on its way finds is no later look */
-		return false;
-	return which == FEED_YIELDS_TOLD ? f->idle.has_told && c->now >= f->idle.since + FEED_YIELD_MS
-					 : !f->idle.has_told;
-}
-
-void feed_yield(struct feeds *fs, struct shard_ctx *c, uint16_t svc, uint32_t n)
-{
-	const struct shard_service *s = ctx_service(c, svc);
-	if (!s || !s->rules->entries.idle_release_ms)
-		return;
-	for (int which = 0; which < FEED_YIELDS_N; which++) {
-		uint32_t pos = 0;
-		for (struct feed *f; n && (f = feed_next_feed(fs, &pos));) {
-			if (f->svc != svc || !feed_may_yield(c, f, (enum feed_yields)which))
-				continue;
-			n--;
-			if (f->idle.is_yielding)
-				continue;
-			f->idle.is_yielding = true;
-			f->reading.at = c->now;
-			feed_plan(fs, c, f);
-		}
-	}
 }

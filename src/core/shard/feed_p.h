@@ -1,4 +1,5 @@
-/* feed_p - what feed.c (what is due, sending), feed_give.c (what is told) and feed_reply.c (answers) share. */
+/* feed_p - what feed.c (what is due, sending), feed_give.c (what is told), feed_reply.c (answers) and feed_yield.c
+ * (credits for others) share. */
 #pragma once
 #include "base/list.h"
 #include "base/map.h"
@@ -144,9 +145,11 @@ enum {
 	FEED_POLL_MIN_MS = 5,
 	FEED_POLL_BLIND_MS = 250, /* at most, where no push comes */
 	FEED_REARM_MS = 1000,     /* polls from here on arm again: the server's table is bounded */
-	FEED_YIELD_MS = 100,      /* so long nothing comes before one that has told something gives up its credit */
-	FEED_CHECK_MS = 30000,    /* an idle stream is looked at that often: was it made again? */
-	FEED_FIRST_COUNT = 16     /* of the first read; doubled while entries are small */
+	FEED_YIELD_MS = 100,      /* those that are empty for so long give up their credits before others */
+	FEED_WANTED_MS =
+		500, /* so long counts a word that streams wait for a credit: twice the longest pause between two */
+	FEED_CHECK_MS = 30000, /* an idle stream is looked at that often: was it made again? */
+	FEED_FIRST_COUNT = 16  /* of the first read; doubled while entries are small */
 };
 
 /* Whose loss of entries was said, by the hash of their names. */
@@ -201,6 +204,13 @@ struct msg_feed *feed_lose(struct feeds *fs, struct shard_ctx *c, struct feed *f
 /* The longest pause between two polls of an empty stream, ms. */
 mono_ms feed_poll_max(const struct feeds *fs, const struct shard_ctx *c, const struct feed *f);
 struct feed *feed_of_tag(const struct feeds *fs, uint64_t tag); /* NULL: it is gone */
+
+/* The next one in use at *pos or behind it; *pos moves on. Survives the end of what it returned. */
+struct feed *feed_next_feed(const struct feeds *fs, uint32_t *pos);
+
+/* feed_yield.c */
+/* It was just found empty: does another stream wait for its credit? Then it is to end; each that waits ends one. */
+bool feed_is_wanted(struct shard_ctx *c, struct feed *f);
 
 /* feed_give.c */
 /* May another frame be told? */

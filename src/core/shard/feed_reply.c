@@ -229,15 +229,16 @@ static void feed_adapt_count(const struct entries_rules *r, struct feed *f, cons
 }
 
 /* Empty for so long that its lease ends, or somebody else waits for its credit: said once. */
-static bool feed_is_idle(struct shard_ctx *c, const struct feed *f)
+static bool feed_is_idle(struct shard_ctx *c, struct feed *f)
 {
 	mono_ms max = feed_rules(c, f)->idle_release_ms;
 	if (!max || f->window.n || feed_is_newer(f->position.wanted, f->position.confirmed) || f->reading.is_woken)
 		return false;
-	bool is_time = f->reading.sent >= f->idle.since + max;
-	if (f->idle.is_yielding && !is_time)
-		ctx_metrics(c, f->svc)->c[M_FEED_YIELDS]++;
-	return is_time || f->idle.is_yielding;
+	if (f->reading.sent >= f->idle.since + max)
+		return true;
+	bool is_wanted = feed_is_wanted(c, f);
+	ctx_metrics(c, f->svc)->c[M_FEED_YIELDS] += is_wanted;
+	return is_wanted;
 }
 
 static void feed_found_nothing(struct feeds *fs, struct shard_ctx *c, struct feed *f)

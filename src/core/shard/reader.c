@@ -74,6 +74,12 @@ static const char *const reader_states[READER_STATES] = {"group", "own", "run", 
 static const struct sm reader_machine = {
 	.what = "reader", .names = reader_states, .allowed = allowed, .n = READER_STATES};
 
+void reader_look_anew(struct shard_ctx *c, struct reader *r)
+{
+	r->look_ms = LOOK_MS;
+	r->reader_queries[READER_QUERY_LOOK].at = c->now + LOOK_MS;
+}
+
 void reader_move(struct reader *r, struct shard_ctx *c, enum reader_state to, const char *why)
 {
 	sm_move(&reader_machine, &r->state, to, c->out, slice_str(reader_rules(c, r)->name), why);
@@ -90,7 +96,7 @@ void reader_move(struct reader *r, struct shard_ctx *c, enum reader_state to, co
 		for (int e = READER_QUERY_READ; e < READER_QUERY_UNBLOCK; e++)
 			r->reader_queries[e].at = mono_min(r->reader_queries[e].at, c->now);
 		r->reader_queries[READER_QUERY_TRIAL].at = c->now + TRIAL_MS;
-		r->reader_queries[READER_QUERY_LOOK].at = c->now + LOOK_MS;
+		reader_look_anew(c, r);
 		break;
 	case READER_AWAY:
 		r->reader_queries[READER_QUERY_GROUP].at = c->now + AWAY_MS;
@@ -231,7 +237,7 @@ void reader_command_up(struct readers *rs, struct shard_ctx *c)
 		r->reader_queries[READER_QUERY_FLEET].at = c->now;
 		r->reader_queries[READER_QUERY_FLEET].in_flight = r->reader_queries[READER_QUERY_LOOK].in_flight =
 			false;
-		r->reader_queries[READER_QUERY_LOOK].at = c->now + LOOK_MS;
+		reader_look_anew(c, r);
 		reader_wake(rs, c, r);
 	}
 }
@@ -265,13 +271,6 @@ void reader_fleet(struct readers *rs, struct shard_ctx *c, uint16_t svc, const s
 
 /* ---- sending ---- */
 
-/* Idle streams make room for others where each add is a wish of its own: with coalesce who has added to a data stream
- * has named it, too. Else it may be a session, named once, and its next entry would wait for nobody. */
-static bool reader_may_yield(const struct service_rules *r)
-{
-	return r->entries.is_on && r->same_stream == SAME_STREAM_COALESCE;
-}
-
 /* Nothing may be read, though there are workers. */
 static bool is_without_credit(const struct shard_ctx *c, const struct reader *r)
 {
@@ -302,7 +301,7 @@ static bool is_enabled(const struct shard_ctx *c, const struct reader *r, enum r
 	case READER_QUERY_FEED_DLQ_LENGTH:
 		return r->state == READER_RUN && reader_rules(c, r)->entries.is_on;
 	case READER_QUERY_LOOK:
-		return r->state == READER_RUN && reader_may_yield(reader_rules(c, r)) && is_without_credit(c, r);
+		return r->state == READER_RUN && reader_rules(c, r)->entries.is_on && is_without_credit(c, r);
 	case READER_QUERY_FLEET:
 		return r->state == READER_RUN && !r->is_fleet_forbidden && ctx_service(c, r->svc)->credits >= 0;
 	case READER_QUERY_UNBLOCK:

@@ -70,12 +70,13 @@ static void on_due(struct shard_ctx *c, struct reader *r, const struct reply *re
 	s->at = mono_min(s->at, mono_max(sv->due_at, c->now)); /* given back while it was asked */
 }
 
-/* Streams that wait for a credit: idle ones give theirs up. */
+/* Streams that wait for a credit: those that have no work now give theirs up. */
 static void on_look(struct shard_ctx *c, struct reader *r, const struct reply *reply)
 {
 	const struct msg_waiting waiting = {
 		.n = reply->entries ? (uint32_t)reply->entries->n : 0, .n_merged = (uint32_t)reply->integer};
-	r->reader_queries[READER_QUERY_LOOK].at = c->now + LOOK_MS;
+	r->look_ms = waiting.n_merged ? LOOK_MS : mono_min(r->look_ms * 2, LOOK_MAX_MS);
+	r->reader_queries[READER_QUERY_LOOK].at = c->now + r->look_ms;
 	if (waiting.n || waiting.n_merged)
 		ctx_msg(c, msg_waiting(waiting))->svc = r->svc;
 }
@@ -241,7 +242,7 @@ void reader_reply(struct readers *rs, struct shard_ctx *c, uint64_t tag, const s
 		reply.entries = NULL;
 		r->grant.asked = r->grant.credits = 0;
 		r->reader_queries[READER_QUERY_UNBLOCK].at = MONO_NEVER;
-		r->reader_queries[READER_QUERY_LOOK].at = c->now + LOOK_MS;
+		reader_look_anew(c, r);
 	} else {
 		hist_add(&c->metrics.h[HR_COMMAND], (double)(c->now - s->sent) / 1000);
 	}

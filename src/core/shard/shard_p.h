@@ -42,6 +42,8 @@ struct shard_service {
 	struct shard_lengths lengths;
 	int64_t credits; /* of its workers, and how many they are: told to the other daemons; -1 = not known yet */
 	uint32_t n_workers;
+	uint32_t n_wanted;       /* entries mode: so many streams wait for credits, and none here could end for them */
+	mono_ms wanted_at;       /* when that was told */
 	mono_ms trimmed_said_at; /* dead letters that were trimmed were told of; 0 = never */
 	uint64_t n_trimmed;      /* since then */
 	struct metrics_service metrics;

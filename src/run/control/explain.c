@@ -100,12 +100,16 @@ static void facts_no_worker(struct facts *f, const struct daemon *d)
 		facts_add(f, "no worker has connected since the daemon started %s ago", age);
 }
 
-/* Entries mode: those give up their credit soon, unless idle_release is 0. */
-static void idle_words(char out[static 40], const struct view_service *v)
+/* Entries mode: what those do that hold credits without work. They give them up soon, but for what a worker ends. */
+static void rest_words(char out[static 100], const struct view_service *v)
 {
+	size_t n = 0;
 	out[0] = '\0';
 	if (v->feeds.idle)
-		snprintf(out, 40, ", %lld of them idle", (long long)v->feeds.idle);
+		n = (size_t)snprintf(out, 100, ", %lld of them idle", (long long)v->feeds.idle);
+	if (v->feeds.blocked)
+		snprintf(out + n, 100 - n, ", %lld of them wait%s to try an entry again", (long long)v->feeds.blocked,
+			v->feeds.blocked == 1 ? "s" : "");
 }
 
 void facts_service(struct facts *f, struct daemon *d, const struct coord_service *s)
@@ -115,8 +119,8 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 	const struct credits_service *p = &c->place.service[pos];
 	struct view_service *v = view_services(d);
 	const char *name = s->rules->name;
-	char idle[40];
-	idle_words(idle, &v[pos]);
+	char rest[100];
+	rest_words(rest, &v[pos]);
 	if (c->stop.is_on) {
 		facts_add(f, "the daemon is stopping");
 		facts_next(f, "another daemon of the group takes it, or this one when it is started again");
@@ -149,14 +153,14 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 		facts_add(f, "no worker of %s takes entries", name);
 		facts_advice(f, "sluice-run --each, or \"entries\": true in hello");
 	} else if (p->owned >= p->max_streams) {
-		facts_add(f, "this daemon holds max_streams=%u streams of %s%s", p->max_streams, name, idle);
+		facts_add(f, "this daemon holds max_streams=%u streams of %s%s", p->max_streams, name, rest);
 		facts_advice(f, "raise services[].max_streams, or start another daemon");
 	} else if (credits_free(&c->place, pos) == 0) {
 		facts_add(f,
 			"waiting for credits: %lld worker%s of %s %s %lld stream%s in work%s and no credit is free",
 			(long long)v[pos].workers, text_plural(v[pos].workers), name,
 			v[pos].workers == 1 ? "has" : "have", (long long)v[pos].in_use, text_plural(v[pos].in_use),
-			idle);
+			rest);
 		facts_advice(f, "start more workers, or raise their credits");
 	} else {
 		facts_add(f,

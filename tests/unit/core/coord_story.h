@@ -89,6 +89,8 @@ static void story_frame(const struct effect *ef)
 		break;
 	case OUT_ENDED:
 		buf_printf(&W.text, "ended %.*s", story_id(f->lease), f->lease.p);
+		if (f->outcome != GONE_DONE)
+			buf_printf(&W.text, " outcome=%d", f->outcome);
 		break;
 	}
 	buf_str(&W.text, "\n");

@@ -192,12 +192,12 @@ static void story_entry_id(struct entry_id id)
 static void story_feed(const struct msg_feed *m)
 {
 	static const char *const results[] = {"open", "entries", "acked", "nacked", "buried", "bad_ack", "cleared",
-		"idle", "lost", "closed", "refused", "gone", "remade", "wrong_type", "moved"};
+		"idle", "put_off", "lost", "closed", "refused", "gone", "remade", "wrong_type", "moved"};
 	buf_printf(&W.text, "feed %s", results[m->result]);
 	story_entry_id(m->id);
 	if (m->result == FEED_HAS_ENTRIES)
 		buf_printf(&W.text, " %s", m->json->bytes);
-	if (m->wait_ms && m->result == FEED_IS_OPEN) {
+	if (m->wait_ms && (m->result == FEED_IS_OPEN || m->result == FEED_IS_PUT_OFF)) {
 		buf_printf(&W.text, " waits=%lld", (long long)m->wait_ms);
 		story_entry_id(m->bad);
 	}

@@ -71,6 +71,21 @@ Test(coord_feed, while_streams_wait_and_no_credit_is_free_shards_hear_of_it, .in
 	expect_story("[ 1000] s feed_close 1 done\n");
 }
 
+Test(coord_feed, a_stream_that_waits_for_its_next_try_makes_room_and_comes_again_then, .init = feed_up,
+	.fini = story_down)
+{
+	says_of_entry(FRAME_NACK, 1);
+	look_says(1, 0);
+	story_clear();
+	struct msg_feed feed = {.result = FEED_IS_PUT_OFF, .bad = {8, 1}, .tries = 2, .wait_ms = 7900};
+	story_from_shard((struct msg){.kind = MSG_FEED, .handle = H, .feed = feed});
+	expect_story("[ 1000] s feed_close 1 keep\n"); /* the position keeps its tries */
+	feed_says(FEED_IS_CLOSED, 0);
+	expect_story("[ 1000] s later 7-0 retry=0 delay=7900\n");
+	story_op(H, CMD_LATER, OP_DONE, false);
+	expect_story("[ 1000] w1 ended 7-0 outcome=1\n[ 1000] s release 1\n[ 1000] s credits 0:1\n");
+}
+
 Test(coord_feed, what_waits_for_a_drain_or_is_read_at_once_takes_nobodys_credit, .init = feed_up, .fini = story_down)
 {
 	story_up(1, (struct frame){.kind = FRAME_CREDITS, .credits = 2});

@@ -608,6 +608,7 @@ static void yields_up(mono_ms idle_release_ms)
 	story_up();
 	struct service_rules *r = feed_rules_for(10, 2);
 	r->entries.idle_release_ms = idle_release_ms;
+	r->same_stream = SAME_STREAM_COALESCE;
 	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = r});
 	W.hide[CMD_CONSUMERS] = W.hide[CMD_TRACKING] = W.hide[CMD_FEED_READ] = true;
 	open_feed(H);
@@ -661,13 +662,105 @@ Test(feed, what_the_last_look_finds_is_told_and_the_run_goes_on, .fini = story_d
 	story_int(CMD_FEED_ACK, 1);
 	nothing_until(1050);
 	expect_story("[ 1006] > feed entries 11-0 [11]\n[ 1006] feed_ack k 11-0\n[ 1006] > feed acked 11-0\n");
-	somebody_waits(1); /* it has told something just now */
-	nothing_until(1130);
-	expect_story("");
+	cr_expect_eq(n_yields(), 0); /* that word was for one, and it had work */
 	somebody_waits(1);
-	nothing_until(1131);
-	expect_story("[ 1130] > feed idle\n");
+	nothing_until(1051);
+	expect_story("[ 1050] > feed idle\n");
 	cr_expect_eq(n_yields(), 1);
+}
+
+/* Its worker has 11-0. */
+static void busy_up(void)
+{
+	yields_up(60000);
+	answer_read(11, 1, 0);
+	story_clear();
+}
+
+Test(feed, while_others_wait_a_run_ends_when_its_last_entry_is_done, .init = busy_up, .fini = story_down)
+{
+	story_until(1010);
+	answer_read(0, 0, 0); /* sent before it is known that somebody waits: does not count */
+	somebody_waits(1);
+	story_until(1011);
+	word(MSG_FEED_ACK, 11);
+	story_int(CMD_FEED_ACK, 1);
+	answer_read(0, 0, 0);
+	expect_story("[ 1011] feed_ack k 11-0\n[ 1011] > feed acked 11-0\n[ 1011] > feed idle\n");
+	cr_expect_eq(n_yields(), 1);
+}
+
+Test(feed, that_somebody_waits_is_true_for_half_a_second_only, .init = busy_up, .fini = story_down)
+{
+	answer_read(0, 0, 0);
+	somebody_waits(1);
+	nothing_until(1500);
+	word(MSG_FEED_ACK, 11);
+	story_int(CMD_FEED_ACK, 1);
+	nothing_until(1600);
+	expect_story("[ 1500] feed_ack k 11-0\n[ 1500] > feed acked 11-0\n");
+	cr_expect_eq(n_yields(), 0);
+}
+
+Test(feed, of_idle_runs_those_go_first_that_are_empty_for_long, .init = busy_up, .fini = story_down)
+{
+	open_feed(H + 1);
+	answer_position(10, 0, 0);
+	story_msg_in((struct msg){.kind = MSG_FEED_START, .handle = H + 1, .feed_start.epoch = 1});
+	answer_read(0, 0, 0);  /* the first's */
+	answer_read(11, 1, 0); /* the second's */
+	story_msg_in((struct msg){.kind = MSG_FEED_ACK, .handle = H + 1, .feed_ack.id = {11, 0}});
+	story_int(CMD_FEED_ACK, 1);
+	nothing_until(1200);
+	word(MSG_FEED_ACK, 11);
+	story_int(CMD_FEED_ACK, 1);
+	nothing_until(1250); /* the first is empty for 50 ms, the second for 200 */
+	story_clear();
+	somebody_waits(1);
+	nothing_until(1251);
+	expect_story("[ 1250] > feed idle\n");
+	story_msg_in((struct msg){.kind = MSG_FEED_CLOSE, .handle = H + 1, .feed_close.end = FEED_END_DONE});
+	story_int(CMD_FEED_CLOSE, 1);
+	cr_expect_eq(shard_feeds_of(W.s, 1).idle, 1);
+	word(MSG_FEED_ACK, 11); /* the first is still there, and told so */
+	expect_story("[ 1251] feed_close k\n[ 1251] > feed closed\n[ 1251] > feed acked 11-0\n");
+}
+
+/* Its worker could not do 11-0, which waits for so long. */
+static void blocked_up(mono_ms wait)
+{
+	busy_up();
+	word(MSG_FEED_NACK, 11);
+	answer_fail(2, wait);
+	story_clear();
+}
+
+Test(feed, who_waits_for_long_gives_up_its_credit_to_others_and_says_until_when, .fini = story_down)
+{
+	blocked_up(8000);
+	story_until(1100);
+	somebody_waits(1);
+	somebody_waits(1); /* once */
+	expect_story("[ 1100] > feed put_off waits=7900 11-0\n");
+	cr_expect_eq(n_yields(), 1);
+	nothing_until(9100);
+	expect_story(""); /* nothing is told any more */
+}
+
+Test(feed, who_may_go_on_soon_keeps_its_credit, .fini = story_down)
+{
+	blocked_up(2000);
+	somebody_waits(1);
+	expect_story("");
+	cr_expect_eq(n_yields(), 0);
+}
+
+Test(feed, a_wait_gives_up_its_credit_also_where_idle_ones_keep_theirs, .fini = story_down)
+{
+	blocked_up(8000);
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = feed_rules_for(10, 2)});
+	somebody_waits(3);
+	expect_story("[ 1000] > feed put_off waits=8000 11-0\n");
 }
 
 Test(feed, only_as_many_end_as_wait_and_none_where_the_worker_ends_them, .fini = story_down)

@@ -137,27 +137,40 @@ static void ready_for_sessions(void)
 	ready_for_entries_by(SAME_STREAM_SERIALIZE);
 }
 
-Test(reader, nobody_makes_room_where_a_stream_may_be_named_only_once, .init = ready_for_sessions, .fini = story_down)
+static void looks_and_finds(mono_ms at, size_t n, int64_t n_merged)
 {
-	story_until(5000);
+	story_until(at - 1);
 	expect_story("");
+	story_until(at);
+	look_finds(n, n_merged);
+	char text[100];
+	int len = snprintf(text, sizeof text, "[ %lld] sift\n", (long long)at);
+	if (n || n_merged)
+		snprintf(text + len, sizeof text - (size_t)len, "[ %lld] > waiting n=%zu merged=%lld\n", (long long)at,
+			n, (long long)n_merged);
+	expect_story(text);
 }
 
-Test(reader, looks_who_waits_while_no_credit_is_free, .init = ready_for_entries, .fini = story_down)
+Test(reader, looks_who_waits_while_no_credit_is_free_less_and_less_often, .init = ready_for_entries, .fini = story_down)
 {
-	story_until(1250);
-	look_finds(2, 3);
-	expect_story("[ 1250] sift\n[ 1250] > waiting n=2 merged=3\n");
-	story_until(1500);
-	look_finds(0, 0);
+	looks_and_finds(1025, 2, 3);
+	looks_and_finds(1050, 2, 0); /* what was merged made room for others to be seen */
+	looks_and_finds(1100, 0, 0);
+	looks_and_finds(1200, 0, 0);
+	looks_and_finds(1400, 0, 0);
+	looks_and_finds(1650, 0, 0);
+	looks_and_finds(1900, 0, 0);
 	credits(1);
 	story_until(2900);
-	expect_story("[ 1500] sift\n[ 1500] read count=1 block=2000\n");
+	expect_story("[ 1900] read count=1 block=2000\n");
 	story_entries(CMD_READ, 1, 1);
-	story_until(3149);
 	expect_story("[ 2900] > entries new n=1 asked=1\n");
-	story_until(3150);
-	expect_story("[ 3150] sift\n");
+	looks_and_finds(2925, 0, 0);
+}
+
+Test(reader, looks_also_where_idle_ones_keep_their_credits, .init = ready_for_sessions, .fini = story_down)
+{
+	looks_and_finds(1025, 2, 0); /* those that wait for a next try do not */
 }
 
 Test(reader, without_workers_it_does_not_look, .init = ready_for_entries, .fini = story_down)

@@ -1,0 +1,110 @@
+/* feed_yield - streams that have no work now give up their credits while others wait for one. */
+#include "core/shard/feed_p.h"
+
+/* Its worker has nothing to do. */
+static bool feed_rests(const struct feed *f)
+{
+	return f->state == FEED_RUNNING && !f->window.is_held && f->reading.was_empty && f->window.n == 0 &&
+	       !feed_is_newer(f->position.wanted, f->position.confirmed) && !f->reading.is_woken;
+}
+
+struct shard_feeds feed_sums(const struct feeds *fs, uint16_t svc)
+{
+	struct shard_feeds sums = {0};
+	uint32_t pos = 0;
+	for (const struct feed *f; (f = feed_next_feed(fs, &pos));) {
+		if (f->svc != svc)
+			continue;
+		sums.behind += f->window.n + (f->reading.buf ? f->reading.buf->n - f->reading.n_told : 0);
+		sums.blocked += f->state == FEED_BLOCKED || f->state == FEED_FAILING;
+		sums.idle += feed_rests(f);
+	}
+	return sums;
+}
+
+/* What it waits for comes later than another stream would be begun: it may wait in the delayed set as well. Not one
+ * that something died with: nobody else knows that it is alone. */
+static bool feed_waits_long(const struct shard_ctx *c, const struct feed *f)
+{
+	return f->state == FEED_BLOCKED && f->run.is_open && !f->window.is_held && f->window.n == 0 &&
+	       !f->script.in_flight && !feed_is_newer(f->position.wanted, f->position.confirmed) && !f->run.is_tested &&
+	       !f->run.is_alone && f->bad.until - c->now > FEED_KEEP_MS;
+}
+
+/* Which feeds give up their credits, in this order. */
+enum feed_yields {
+	FEED_YIELDS_ALREADY,
+	FEED_YIELDS_BLOCKED, /* until their next try */
+	FEED_YIELDS_UNTOLD,  /* the run was told nothing */
+	FEED_YIELDS_LONG,    /* nothing came for FEED_YIELD_MS */
+	FEED_YIELDS_IDLE,
+	FEED_YIELDS_N
+};
+
+static bool feed_may_yield(const struct shard_ctx *c, const struct feed *f, enum feed_yields which)
+{
+	if (which == FEED_YIELDS_ALREADY)
+		return f->idle.is_yielding;
+	if (which == FEED_YIELDS_BLOCKED)
+		return feed_waits_long(c, f);
+	if (f->idle.is_yielding || f->reading.in_flight ||
+		!feed_rests(f)) /* what a read on its way finds is no later look */
+		return false;
+	return which == FEED_YIELDS_UNTOLD ? !f->idle.has_told
+	       : which == FEED_YIELDS_LONG ? c->now >= f->idle.since + FEED_YIELD_MS
+					   : true;
+}
+
+static void feed_yield_one(struct feeds *fs, struct shard_ctx *c, struct feed *f, enum feed_yields which)
+{
+	if (which == FEED_YIELDS_BLOCKED) {
+		f->window.is_held = true;
+		struct msg_feed *told = feed_tell(c, f, FEED_IS_PUT_OFF);
+		told->bad = f->bad.id;
+		told->tries = f->bad.tries;
+		told->wait_ms = f->bad.until - c->now;
+		ctx_metrics(c, f->svc)->c[M_FEED_YIELDS]++;
+	} else if (which != FEED_YIELDS_ALREADY) {
+		f->idle.is_yielding = true;
+		f->reading.at = c->now;
+	}
+	feed_plan(fs, c, f);
+}
+
+/* Only where each add is a wish of its own: with coalesce who has added to a data stream has named it, too. Else it may
+ * be a session, named once, and its next entry would wait for nobody. */
+static bool idle_ones_may_yield(const struct service_rules *r)
+{
+	return r->same_stream == SAME_STREAM_COALESCE && r->entries.idle_release_ms > 0;
+}
+
+void feed_yield(struct feeds *fs, struct shard_ctx *c, uint16_t svc, uint32_t n)
+{
+	struct shard_service *s = ctx_service(c, svc);
+	if (!s)
+		return;
+	for (int which = 0; which < FEED_YIELDS_N; which++) {
+		if (which > FEED_YIELDS_BLOCKED && !idle_ones_may_yield(s->rules))
+			break;
+		uint32_t pos = 0;
+		for (struct feed *f; n && (f = feed_next_feed(fs, &pos));) {
+			if (f->svc != svc || !feed_may_yield(c, f, (enum feed_yields)which))
+				continue;
+			n--;
+			feed_yield_one(fs, c, f, (enum feed_yields)which);
+		}
+	}
+	s->n_wanted = idle_ones_may_yield(s->rules) ? n : 0;
+	s->wanted_at = c->now;
+}
+
+bool feed_is_wanted(struct shard_ctx *c, struct feed *f)
+{
+	struct shard_service *s = ctx_service(c, f->svc);
+	if (f->idle.is_yielding)
+		return true;
+	if (!s || s->n_wanted == 0 || f->reading.sent <= s->wanted_at || c->now >= s->wanted_at + FEED_WANTED_MS)
+		return false; /* nobody waits; or the read may be older than that word */
+	s->n_wanted--;
+	return true;
+}
