@@ -1,4 +1,5 @@
 """explain finds what no load-balancer stream names: what was put aside for later, and the dead letters of a stream's entries."""
+from lib import acl
 from lib.case import limit
 from lib.entries import add, entries, hand, lbs
 
@@ -44,3 +45,64 @@ def test_explain_of_what_waits_for_a_worker_that_takes_nothing(t):
     lbs(r.db, "orders", "waits")
     why = d.ctl_ok("explain", "waits")
     assert "1 worker of orders takes no work now: credits=0" in why and "start more workers" not in why, why
+
+
+def empty_run(t, d, h, db):
+    lbs(db, "orders", "orders:empty")
+    h.done(h.assign(stream="orders:empty")["lease"])
+    t.wait(lambda: not d.json("ls"), 10, "it has ended")
+    return d.ctl("explain", "orders:empty").stderr
+
+
+@limit(60)
+def test_explain_of_unread_entries_claims_no_more_than_it_knows(t):
+    r = t.redis()
+    d = t.daemon(r, services=("plain", "orders"), service=entries())
+    add(r.db, "whose")
+    x, = d.json("explain", "whose")
+    assert (x["state"], x["service"], x["advice"]) == ("unnamed", "", "sluicectl add <service> whose"), x
+    x, = d.json("explain", "whose", "--service", "orders")
+    assert (x["service"], x["advice"]) == ("orders", "sluicectl add orders whose"), x
+    d.ctl_ok("add", "orders", "whose", "--in", "1h")
+    x, = d.json("explain", "whose")
+    assert x["state"] == "delayed", x
+    d.cfg["services"] = [{"name": "leases"}, {"name": "orders", **entries(start="$")}]
+    d.write()
+    assert d.stop() == 0
+    d.start()
+    add(r.db, "a-leases-own")  # it has no position, and would have none when its work is done
+    assert "not known here" in d.ctl("explain", "a-leases-own").stderr
+    x, = d.json("explain", "a-leases-own", "--service", "orders")
+    assert x["state"] == "unnamed" and not x["advice"] and any("entries.start $" in w for w in x["because"]), x
+
+
+@limit(60)
+def test_explain_of_a_stream_whose_entries_nobody_has_named(t):
+    """The commonest mistake of a producer: the entry without the name, or the name first."""
+    acl.switch_on()
+    for r in (t.redis(), t.cluster()):
+        d = t.daemon(r, service=entries())
+        db = r.db
+        h = hand(t, d)
+        first, = add(db, "orders:new")
+        x, = d.json("explain", "orders:new")
+        assert (x["state"], x["id"], x["service"]) == ("unnamed", first, "orders"), x
+        assert "no entry of orders-input names it" in x["because"][0] and "it has no position" in x["because"][0], x
+        assert x["advice"] == "sluicectl add orders orders:new", x
+        d.ctl_ok("add", "orders", "orders:new")
+        a = h.assign(stream="orders:new")
+        h.ids(1)
+        h.ack(a["lease"], first)
+        h.done(a["lease"])
+        t.wait(lambda: f"orders:new has finished: nothing in it is behind its position {first}" in d.ctl("explain", "orders:new").stderr, 10, "it has ended")
+        second, = add(db, "orders:new")
+        x, = d.json("explain", "orders:new")
+        assert (x["state"], x["id"]) == ("unnamed", second) and f"behind the position {first}" in x["because"][0], x
+        assert "its last run found nothing in it" in empty_run(t, d, h, db)
+        no = d.ctl("explain", "orders-input")
+        assert no.returncode == 1 and "orders-input is the load-balancer stream of service orders, not a data stream" in no.stderr, no
+        db.cmd("SET", "orders:text", "no stream")
+        no = d.ctl("explain", "orders:text")
+        assert no.returncode == 1 and "WRONGTYPE" in no.stderr, no
+        h.close()
+        d.stop()

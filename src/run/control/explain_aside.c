@@ -1,9 +1,9 @@
 /* explain for a stream that no load-balancer stream, registry or dead letter names: what was put aside for later, and
- * the dead letters of its entries, service by service.
+ * the dead letters of its entries, service by service; and what is unread in it, for nobody may have named it.
  *
  * Happy path: pages of the delayed set, soonest first, each with its data -> in entries mode pages of the entries'
- * dead letters, counted to the end. Failure: Redis does not answer: exit 1 with its words. It gives up after
- * ASIDE_MAX of each, and says so. */
+ * dead letters, counted to the end -> when nothing was found the position, and the first entry behind it. Failure:
+ * Redis does not answer: exit 1 with its words. It gives up after ASIDE_MAX of each, and says so. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +13,7 @@
 #include "run/control/redis.h"
 
 enum { ASIDE_PAGE_FIRST = 8, ASIDE_PAGE = 200, ASIDE_MAX = 50000 };
-enum aside_stage { ASIDE_BEGIN, ASIDE_IDS, ASIDE_DATA, ASIDE_DEAD };
+enum aside_stage { ASIDE_BEGIN, ASIDE_IDS, ASIDE_DATA, ASIDE_DEAD, ASIDE_POSITION, ASIDE_BEHIND, ASIDE_OVER };
 
 /* The services that are looked through. */
 struct aside_walk {
@@ -37,6 +37,14 @@ struct aside_dead {
 	char *orig_id, *reason; /* of the last one; owned */
 };
 
+/* The data stream itself: it is the same for every service. */
+struct aside_stream {
+	char pos[COMMAND_ID_CAP];   /* "": it has no position */
+	bool is_done;               /* nothing is behind its position */
+	size_t n_entries, n_leases; /* services that are looked through, in entries mode and not */
+	uint16_t svc;               /* the last one in entries mode */
+};
+
 struct aside {
 	struct control_req *q;
 	struct aside_walk walk;
@@ -47,6 +55,7 @@ struct aside {
 	struct command_names names; /* dlq: the entries' dead letters */
 	struct aside_page page;
 	struct aside_dead dead;
+	struct aside_stream data;
 };
 
 static void aside_drop(struct aside *j)
@@ -158,6 +167,11 @@ static void aside_end(struct aside *j)
 			"%.300s is not among the first %d of what waits and of the dead entries; "
 			"sluicectl delayed ls and entries-dlq ls tell more",
 			j->q->r.stream, ASIDE_MAX);
+	else if (j->data.is_done && strcmp(j->data.pos, "0-0") == 0)
+		control_end(j->q, 1, "%.300s has finished: its last run found nothing in it", j->q->r.stream);
+	else if (j->data.is_done)
+		control_end(j->q, 1, "%.300s has finished: nothing in it is behind its position %s", j->q->r.stream,
+			j->data.pos);
 	else
 		control_end(j->q, 1,
 			"%.300s is not known here, in Redis or among the dead letters: it has finished, which leaves "
@@ -165,15 +179,69 @@ static void aside_end(struct aside *j)
 			j->q->r.stream);
 }
 
+static void aside_ask_position(struct aside *j)
+{
+	char *key = command_position_key(j->q->r.stream);
+	control_redis_words(j->conn, (const char *const[]){"HGET", key, "pos", NULL});
+	mem_free(key);
+}
+
+static void aside_ask_behind(struct aside *j)
+{
+	char from[COMMAND_ID_CAP + 1];
+	snprintf(from, sizeof from, "(%s", j->data.pos);
+	control_redis_words(j->conn,
+		(const char *const[]){"XRANGE", j->q->r.stream, j->data.pos[0] ? from : "-", "+", "COUNT", "1", NULL});
+}
+
+/* Nothing else is known of it. Its own entries tell, if it may be one of entries mode. */
+static bool aside_needs_stream(const struct aside *j)
+{
+	return j->stage != ASIDE_OVER && j->n_found == 0 && !j->walk.is_cut && j->data.n_entries > 0;
+}
+
+/* A key of the daemons' own: the request has ended with that word. */
+static bool aside_is_own_key(struct aside *j)
+{
+	struct coord_services *ss = &j->q->d->core->services;
+	const struct coord_service *s = services_find(ss, j->data.svc);
+	const char *name = j->q->r.stream;
+	const size_t len = strlen(name);
+	char why[OWN_WHY_CAP];
+	bool is_own =
+		s && services_is_own_key(ss, s, &(struct own_name){name, len, command_is_position_key(name, len)}, why);
+	if (is_own)
+		control_end(j->q, 1, "%s", why);
+	return is_own;
+}
+
+static mono_ms aside_step_stream(struct aside *j)
+{
+	if (!aside_needs_stream(j)) {
+		aside_end(j);
+		return MONO_NEVER;
+	}
+	if (j->stage != ASIDE_BEHIND && aside_is_own_key(j))
+		return MONO_NEVER;
+	if (!aside_connect(j, command_slot(j->q->r.stream, strlen(j->q->r.stream))))
+		return MONO_NEVER;
+	j->is_waiting = true;
+	if (j->stage == ASIDE_BEHIND) {
+		aside_ask_behind(j);
+	} else {
+		j->stage = ASIDE_POSITION;
+		aside_ask_position(j);
+	}
+	return MONO_NEVER;
+}
+
 static mono_ms aside_step(struct control_req *q, mono_ms now)
 {
 	struct aside *j = q->job;
 	if (j->is_waiting)
 		return MONO_NEVER;
-	if (j->walk.at == j->walk.n) {
-		aside_end(j);
-		return MONO_NEVER;
-	}
+	if (j->walk.at == j->walk.n)
+		return aside_step_stream(j);
 	const struct coord_service *s = aside_service(j);
 	if (!s) { /* removed meanwhile */
 		aside_next(j);
@@ -344,16 +412,68 @@ static void aside_on_dead(struct aside *j, const struct entry_batch *b)
 	aside_next(j);
 }
 
+/* raw: NULL = an error. Without a position it may as well be a stream of a service that hands out names only. */
+static void aside_on_position(struct aside *j, const redisReply *raw)
+{
+	struct entry_id pos;
+	const bool has = raw && raw->type == REDIS_REPLY_STRING && command_id_parse(raw->str, raw->len, &pos);
+	if (has)
+		command_id_format(j->data.pos, pos);
+	j->stage = has || (raw && raw->type == REDIS_REPLY_NIL && j->data.n_leases == 0) ? ASIDE_BEHIND : ASIDE_OVER;
+}
+
+/* The service is known when there is only one that it may be of. */
+static void found_unnamed(struct aside *j, struct entry_id first)
+{
+	const struct coord_service *s =
+		j->data.n_entries == 1 ? services_find(&j->q->d->core->services, j->data.svc) : NULL;
+	const char *name = s ? s->rules->name : "<service>";
+	const bool has_pos = j->data.pos[0], is_passed = !has_pos && s && strcmp(s->rules->entries.start, "$") == 0;
+	struct facts f = {0};
+	char age[24], id[COMMAND_ID_CAP];
+	facts_age(age, view_age_ms(mono_wall_ms(), first));
+	command_id_format(id, first);
+	facts_add(&f, "nobody runs it, and no entry of %s-input names it: its entry %s waits for %s, %s%s", name, id,
+		age, has_pos ? "behind the position " : "and it has no position", j->data.pos);
+	if (is_passed)
+		facts_add(&f, "with entries.start $ a run begins behind what is in it now");
+	facts_next(&f, "it is run when it is named: a producer adds the entry first, then the name to %s-input", name);
+	if (!is_passed)
+		facts_advice(&f, "sluicectl add %s %.300s", name, j->q->r.stream);
+	facts_encode(j->q, &f,
+		&(struct ctl_explain){
+			.service = s ? name : "", .stream = j->q->r.stream, .id = id, .state = "unnamed"});
+	facts_fini(&f);
+	j->n_found++;
+}
+
+static void aside_on_behind(struct aside *j, const redisReply *raw)
+{
+	const redisReply *e = raw && raw->type == REDIS_REPLY_ARRAY && raw->elements ? raw->element[0] : NULL;
+	struct entry_id first;
+	if (e && e->type == REDIS_REPLY_ARRAY && e->elements && e->element[0]->type == REDIS_REPLY_STRING &&
+		command_id_parse(e->element[0]->str, e->element[0]->len, &first))
+		found_unnamed(j, first);
+	else
+		j->data.is_done = !e && j->data.pos[0];
+	j->stage = ASIDE_OVER;
+}
+
 static void aside_on_answer(void *arg, struct reply *r, const redisReply *raw)
 {
 	struct aside *j = arg;
 	j->is_waiting = false;
-	if (r->kind == REPLY_NONE || (r->kind == REPLY_ERROR && j->stage == ASIDE_DEAD))
+	const bool needs_answer = j->stage == ASIDE_DEAD || j->stage == ASIDE_BEHIND;
+	if (r->kind == REPLY_NONE || (r->kind == REPLY_ERROR && needs_answer))
 		control_end(j->q, 1, "%s", control_redis_why(j->conn));
 	else if (j->stage == ASIDE_IDS)
 		aside_on_ids(j, r->kind == REPLY_OK ? raw : NULL);
 	else if (j->stage == ASIDE_DATA)
 		aside_on_data(j, r->kind == REPLY_OK ? raw : NULL);
+	else if (j->stage == ASIDE_POSITION)
+		aside_on_position(j, r->kind == REPLY_OK ? raw : NULL);
+	else if (j->stage == ASIDE_BEHIND)
+		aside_on_behind(j, r->kind == REPLY_OK ? raw : NULL);
 	else if (r->kind == REPLY_ENTRIES)
 		aside_on_dead(j, r->entries);
 	else
@@ -361,6 +481,14 @@ static void aside_on_answer(void *arg, struct reply *r, const redisReply *raw)
 	if (r->kind == REPLY_ENTRIES)
 		entry_batch_free(r->entries);
 	control_go_on(j->q);
+}
+
+static void aside_walks(struct aside *j, const struct coord_service *s)
+{
+	j->walk.svcs[j->walk.n++] = s->svc;
+	if (s->rules->entries.is_on)
+		j->data.svc = s->svc;
+	*(s->rules->entries.is_on ? &j->data.n_entries : &j->data.n_leases) += 1;
 }
 
 void control_explain_aside(struct control_req *q)
@@ -372,7 +500,7 @@ void control_explain_aside(struct control_req *q)
 	for (uint16_t i = 0; i < c->services.n; i++) {
 		const struct coord_service *s = &c->services.v[i];
 		if (s->rules && !s->is_going && (!q->r.service || strcmp(s->rules->name, q->r.service) == 0))
-			j->walk.svcs[j->walk.n++] = s->svc;
+			aside_walks(j, s);
 	}
 	control_job(q, aside_step, j, aside_free);
 }
