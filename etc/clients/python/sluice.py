@@ -893,7 +893,8 @@ class Engine:
 
     def on_err(self, f, _line):
         code, x = f.get("code"), self.leases.get(f.get("lease"))
-        log.warning("sluiced: %s: %s%s", code, f.get("msg"), f" ({x.job.stream})" if x else "")
+        about = x.job.stream if x else f.get("lease")
+        log.warning("sluiced: %s: %s%s", code, f.get("msg"), f" ({about})" if about else "")
         if code in ("bad_version", "bad_hello", "unauthorized"):
             self.give_up(Refused(code, f"{code}: {f.get('msg')}"))
         elif x and code in ("not_owner", "unknown_lease") or x and x.result and code == "bad_field":
