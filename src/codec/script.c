@@ -217,7 +217,7 @@ static const char *const texts[SCRIPT_N] = {
 	"    if stream and ARGV[5] ~= '' and is_busy(stream, e[1]) then\n"
 	"      if ARGV[5] == 'coalesce' and not merge(stream, e[1], e[2]) then n_parked = n_parked + 1 end\n"
 	"    elseif not stream or not seen[stream] then\n"
-	"      out[#out + 1] = e\n"
+	"      out[#out + 1] = {e[1], stream and {'lbs-input', '{\"DataStreamName\":\"' .. stream .. '\"}'} or {}}\n"
 	"      if stream then seen[stream] = true end\n"
 	"    end\n"
 	"  end\n"

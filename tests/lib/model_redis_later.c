@@ -427,6 +427,22 @@ static bool is_among(const struct slice *names, size_t n, struct slice name)
 	return false;
 }
 
+/* Of an entry that waits a look tells its id and its stream. */
+static void model_name_entry(const struct model_entry *from, struct slice name, struct entry_in *e)
+{
+	struct lbs_fields fields = {0};
+	struct buf b;
+	buf_init(&b);
+	buf_str(&b, "{\"DataStreamName\":\"");
+	buf_add(&b, name.p, name.len);
+	buf_str(&b, "\"}");
+	e->id = from->id;
+	if (name.p)
+		reply_lbs_field(&fields, slice_str("lbs-input"), (struct slice){b.data, b.len});
+	reply_read_input(e, &fields);
+	buf_fini(&b);
+}
+
 /* Nothing is delivered: the page is as it was before the first merge. */
 static void model_look(
 	struct model_redis *m, struct model_stream *s, const struct command_names *names, struct reply *out)
@@ -444,7 +460,7 @@ static void model_look(
 		if (is_named && names->same_stream != SAME_STREAM_ALLOW && is_running(m, names, name, page[i])) {
 			out->integer += names->same_stream == SAME_STREAM_COALESCE && merge(m, s, names, name, page[i]);
 		} else if (!is_named || !is_among(seen, n_seen, name)) {
-			model_read_entry(e, false, &b->v[b->n++]);
+			model_name_entry(e, is_named ? name : (struct slice){0}, &b->v[b->n++]);
 			if (is_named) {
 				seen[n_seen++] = name;
 				continue;

@@ -461,7 +461,7 @@ static void feed_set_alone(struct shard_ctx *c, struct feed *f, bool is_alone)
 static void feed_start(struct shard_ctx *c, struct feed *f, const struct msg_feed_start *m)
 {
 	f->epoch = m->epoch;
-	f->window.is_held = false;
+	f->window.is_held = f->idle.has_ended = false;
 	feed_set_alone(c, f, m->is_suspect);
 	if (f->state == FEED_BLOCKED && !feed_is_newer(f->bad.id, m->told))
 		feed_move(c, f, FEED_RUNNING, "another shard has told it");

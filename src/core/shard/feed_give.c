@@ -256,9 +256,7 @@ void feed_confirmed(struct shard_ctx *c, struct feed *f, struct entry_id pos)
 	feed_give(c, f);
 }
 
-/* Its entry had to wait when it was opened here; by another clock, that of the master before, its next try may have
- * begun. */
-static bool feed_waits_of_old(const struct feed *f)
+bool feed_waits_of_old(const struct feed *f)
 {
 	return f->state == FEED_BLOCKED && f->run.is_adopted && feed_is_newer(f->bad.id, f->window.top);
 }

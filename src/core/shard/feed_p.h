@@ -37,6 +37,7 @@ struct feed_idle {
 	mono_ms since;        /* when it was found empty; 0: it is not */
 	bool has_told : 1;    /* its worker was given an entry */
 	bool is_yielding : 1; /* another stream waits for its credit: it ends when the next read finds nothing */
+	bool has_ended : 1;   /* its run is over, as far as this side knows: its credit is free soon */
 };
 
 /* How many entries were ever added to the stream. -1 = not known. */
@@ -217,6 +218,9 @@ bool feed_is_wanted(struct shard_ctx *c, struct feed *f);
 bool feed_has_room(const struct shard_ctx *c, const struct feed *f);
 /* Tells what is read, as far as there is room. */
 void feed_give(struct shard_ctx *c, struct feed *f);
+/* Its entry had to wait when it was opened here; by another clock, that of the master before, its next try may have
+ * begun. */
+bool feed_waits_of_old(const struct feed *f);
 /* Forgets what is read, and what a read under way will bring. */
 void feed_drop_read(struct shard_ctx *c, struct feed *f);
 /* Everything behind the position is told again. */

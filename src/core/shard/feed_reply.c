@@ -232,7 +232,8 @@ static void feed_adapt_count(const struct entries_rules *r, struct feed *f, cons
 static bool feed_is_idle(struct shard_ctx *c, struct feed *f)
 {
 	mono_ms max = feed_rules(c, f)->idle_release_ms;
-	if (!max || f->window.n || feed_is_newer(f->position.wanted, f->position.confirmed) || f->reading.is_woken)
+	if (!max || f->window.is_held || f->window.n || f->reading.is_woken ||
+		feed_is_newer(f->position.wanted, f->position.confirmed))
 		return false;
 	if (f->reading.sent >= f->idle.since + max)
 		return true;
@@ -257,7 +258,7 @@ static void feed_found_nothing(struct feeds *fs, struct shard_ctx *c, struct fee
 	if (f->reading.by_push || c->now - f->run.opened_at > FEED_CHECK_MS)
 		f->run.is_open = false; /* is it still the same stream? */
 	if (feed_is_idle(c, f)) {
-		f->window.is_held = true;
+		f->window.is_held = f->idle.has_ended = true;
 		feed_tell(c, f, FEED_IS_IDLE);
 		return;
 	}

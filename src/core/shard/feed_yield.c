@@ -28,7 +28,14 @@ static bool feed_waits_long(const struct shard_ctx *c, const struct feed *f)
 {
 	return f->state == FEED_BLOCKED && f->run.is_open && !f->window.is_held && f->window.n == 0 &&
 	       !f->script.in_flight && !feed_is_newer(f->position.wanted, f->position.confirmed) && !f->run.is_tested &&
-	       !f->run.is_alone && f->bad.until - c->now > FEED_KEEP_MS;
+	       !f->run.is_alone && !feed_waits_of_old(f) && f->bad.until - c->now > FEED_KEEP_MS;
+}
+
+/* Only where each add is a wish of its own: with coalesce who has added to a data stream has named it, too. Else it may
+ * be a session, named once, and its next entry would wait for nobody. */
+static bool idle_ones_may_yield(const struct service_rules *r)
+{
+	return r->same_stream == SAME_STREAM_COALESCE && r->entries.idle_release_ms > 0;
 }
 
 /* Which feeds give up their credits, in this order. */
@@ -44,7 +51,9 @@ enum feed_yields {
 static bool feed_may_yield(const struct shard_ctx *c, const struct feed *f, enum feed_yields which)
 {
 	if (which == FEED_YIELDS_ALREADY)
-		return f->idle.is_yielding;
+		return f->idle.has_ended || (f->idle.is_yielding && idle_ones_may_yield(ctx_service(c, f->svc)->rules));
+	if (f->idle.has_ended)
+		return false;
 	if (which == FEED_YIELDS_BLOCKED)
 		return feed_waits_long(c, f);
 	if (f->idle.is_yielding || f->reading.in_flight ||
@@ -58,7 +67,7 @@ static bool feed_may_yield(const struct shard_ctx *c, const struct feed *f, enum
 static void feed_yield_one(struct feeds *fs, struct shard_ctx *c, struct feed *f, enum feed_yields which)
 {
 	if (which == FEED_YIELDS_BLOCKED) {
-		f->window.is_held = true;
+		f->window.is_held = f->idle.has_ended = true;
 		struct msg_feed *told = feed_tell(c, f, FEED_IS_PUT_OFF);
 		told->bad = f->bad.id;
 		told->tries = f->bad.tries;
@@ -69,13 +78,6 @@ static void feed_yield_one(struct feeds *fs, struct shard_ctx *c, struct feed *f
 		f->reading.at = c->now;
 	}
 	feed_plan(fs, c, f);
-}
-
-/* Only where each add is a wish of its own: with coalesce who has added to a data stream has named it, too. Else it may
- * be a session, named once, and its next entry would wait for nobody. */
-static bool idle_ones_may_yield(const struct service_rules *r)
-{
-	return r->same_stream == SAME_STREAM_COALESCE && r->entries.idle_release_ms > 0;
 }
 
 void feed_yield(struct feeds *fs, struct shard_ctx *c, uint16_t svc, uint32_t n)

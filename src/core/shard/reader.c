@@ -74,10 +74,17 @@ static const char *const reader_states[READER_STATES] = {"group", "own", "run", 
 static const struct sm reader_machine = {
 	.what = "reader", .names = reader_states, .allowed = allowed, .n = READER_STATES};
 
+/* Where idle ones keep their credits, only those that wait for a try can give theirs up: that is rare. */
+static mono_ms reader_first_look(const struct service_rules *r)
+{
+	return r->same_stream == SAME_STREAM_COALESCE && r->entries.idle_release_ms > 0 ? LOOK_MS : LOOK_MAX_MS;
+}
+
 void reader_look_anew(struct shard_ctx *c, struct reader *r)
 {
-	r->look_ms = LOOK_MS;
-	r->reader_queries[READER_QUERY_LOOK].at = c->now + LOOK_MS;
+	struct reader_query_state *look = &r->reader_queries[READER_QUERY_LOOK];
+	r->look_ms = reader_first_look(reader_rules(c, r));
+	look->at = mono_min(c->now + r->look_ms, mono_max(look->sent + LOOK_MAX_MS, c->now));
 }
 
 void reader_move(struct reader *r, struct shard_ctx *c, enum reader_state to, const char *why)
@@ -96,6 +103,7 @@ void reader_move(struct reader *r, struct shard_ctx *c, enum reader_state to, co
 		for (int e = READER_QUERY_READ; e < READER_QUERY_UNBLOCK; e++)
 			r->reader_queries[e].at = mono_min(r->reader_queries[e].at, c->now);
 		r->reader_queries[READER_QUERY_TRIAL].at = c->now + TRIAL_MS;
+		r->reader_queries[READER_QUERY_LOOK].sent = c->now;
 		reader_look_anew(c, r);
 		break;
 	case READER_AWAY:

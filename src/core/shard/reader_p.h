@@ -81,8 +81,8 @@ enum {
 	TRIAL_MS = 5000,
 	LEFT_MS = 100,
 	FLEET_MS = 10000,
-	LOOK_MS = 25, /* from a read to a look; doubled by each look that merges nothing, up to: */
-	LOOK_MAX_MS = 250
+	LOOK_MS = 25,     /* from a read to a look; doubled by each look that merges nothing, up to: */
+	LOOK_MAX_MS = 250 /* from a look to the next, however often is read between */
 };
 
 struct readers {
@@ -94,7 +94,7 @@ struct readers {
 /* The rules of its service. */
 const struct service_rules *reader_rules(const struct shard_ctx *c, const struct reader *r);
 enum cmd_kind reader_command(enum reader_query e); /* what it asks Redis */
-/* What waits for a credit is looked at soon: just now it was another. */
+/* After a read: what waits for a credit is another now, and is looked at soon. */
 void reader_look_anew(struct shard_ctx *c, struct reader *r);
 void reader_move(struct reader *r, struct shard_ctx *c, enum reader_state to, const char *why);
 /* The consumer group is gone: made again from the stream's beginning, the coordinator is told. Again while it is

@@ -747,6 +747,36 @@ Test(feed, who_waits_for_long_gives_up_its_credit_to_others_and_says_until_when,
 	expect_story(""); /* nothing is told any more */
 }
 
+Test(feed, who_is_on_its_way_out_counts_among_those_that_yield, .fini = story_down)
+{
+	blocked_up(8000);
+	open_feed(H + 1);
+	answer_position(10, 0, 0);
+	story_msg_in((struct msg){.kind = MSG_FEED_START, .handle = H + 1, .feed_start.epoch = 1});
+	answer_read(0, 0, 0);
+	somebody_waits(1);
+	story_clear();
+	story_msg_in((struct msg){.kind = MSG_FEED_CLOSE, .handle = H, .feed_close.end = FEED_END_KEEP});
+	somebody_waits(1); /* that one's credit is not free yet */
+	nothing_until(1200);
+	expect_story("[ 1000] feed_close k\n");
+	cr_expect_eq(n_yields(), 1);
+}
+
+Test(feed, who_was_told_to_hold_is_not_idle_by_a_read_from_before, .init = busy_up, .fini = story_down)
+{
+	word(MSG_FEED_ACK, 11);
+	story_int(CMD_FEED_ACK, 1);
+	story_until(1010);
+	somebody_waits(2);
+	story_clear();
+	story_msg_in((struct msg){.kind = MSG_FEED_HOLD, .handle = H});
+	if (story_waits(CMD_FEED_READ))
+		answer_read(0, 0, 0);
+	expect_story("");
+	cr_expect_eq(n_yields(), 0);
+}
+
 Test(feed, who_may_go_on_soon_keeps_its_credit, .fini = story_down)
 {
 	blocked_up(2000);

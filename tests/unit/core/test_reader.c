@@ -119,6 +119,7 @@ static void ready_for_entries_by(enum same_stream same_stream)
 	W.hide_msg[MSG_LOCK_CALL] = W.hide[CMD_FLEET] = true;
 	struct service_rules *r = story_rules();
 	r->entries.is_on = true;
+	r->entries.idle_release_ms = 1000;
 	r->same_stream = same_stream;
 	serve_by(r);
 	story_conn(CONN_READER, true);
@@ -164,13 +165,29 @@ Test(reader, looks_who_waits_while_no_credit_is_free_less_and_less_often, .init 
 	story_until(2900);
 	expect_story("[ 1900] read count=1 block=2000\n");
 	story_entries(CMD_READ, 1, 1);
-	expect_story("[ 2900] > entries new n=1 asked=1\n");
-	looks_and_finds(2925, 0, 0);
+	expect_story("[ 2900] > entries new n=1 asked=1\n[ 2900] sift\n"); /* the last look was long ago */
+	look_finds(0, 0);
+	looks_and_finds(2950, 0, 0);
+}
+
+Test(reader, reads_do_not_put_a_look_off_for_ever, .init = ready_for_entries, .fini = story_down)
+{
+	looks_and_finds(1025, 0, 0);
+	for (mono_ms at = 1030; at < 1275; at += 20) { /* each read within 25 ms after the last */
+		story_until(at);
+		credits(1);
+		story_entries(CMD_READ, 1, 1);
+	}
+	story_clear();
+	story_until(1274);
+	expect_story("");
+	story_until(1275);
+	expect_story("[ 1275] sift\n");
 }
 
 Test(reader, looks_also_where_idle_ones_keep_their_credits, .init = ready_for_sessions, .fini = story_down)
 {
-	looks_and_finds(1025, 2, 0); /* those that wait for a next try do not */
+	looks_and_finds(1250, 2, 0); /* those that wait for a next try do not */
 }
 
 Test(reader, without_workers_it_does_not_look, .init = ready_for_entries, .fini = story_down)
