@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -167,20 +168,23 @@ class Watcher(threading.Thread):
         self.seen[key] = now
 
 
-def why_again(first, who, token, nacked, top):
-    """An entry that came again: to `who` in the run with this token, after `first` (who, token) had worked on it."""
+def why_again(first, who, token, nacked, top, was_lost):
+    """An entry that came again: to `who` in the run with this token, after `first` (who, token) had worked on it. was_lost: `who` was
+    told that it had lost the stream. The daemon that finds its lock gone takes its own pending entry again, with the same token."""
     if token < top:
         return "an owner that did not know yet that it is none"
     if token > first[1]:
         return "a new owner, from the position"
     if token in nacked:
         return "the entry or one before it in its batch failed"
+    if who == first[0] and was_lost:
+        return "the lease was lost, and the same entry taken again"
     return SAME_RUN if who != first[0] else UNEXPLAINED
 
 
-def judge(streams, lines):
-    """`streams`: key -> ids as Redis has them; `lines`: (who, key, token, what, id) in order of the work. Findings, repeats by why,
-    how many were worked on that Redis does not have."""
+def judge(streams, lines, lost_leases=frozenset()):
+    """`streams`: key -> ids as Redis has them; `lines`: (who, key, token, what, id) in order of the work; `lost_leases`: (worker, key)
+    where a worker was told so. Findings, repeats by why, how many were worked on that Redis does not have."""
     per, bad, why, lost = collections.defaultdict(list), [], collections.Counter(), 0
     for who, key, token, what, id in lines:
         per[key].append((who, token, what, id))
@@ -194,7 +198,7 @@ def judge(streams, lines):
             elif id not in first:
                 first[id] = (who, token)
             else:
-                reason = why_again(first[id], who, token, nacked, top)
+                reason = why_again(first[id], who, token, nacked, top, (who.rsplit(".", 1)[0], key) in lost_leases)
                 why[reason] += 1
                 if reason == UNEXPLAINED:
                     bad.append(f"{key} {id}: first {first[id]}, again {(who, token)}: {reason}")
@@ -384,9 +388,17 @@ class EntryChaos(Chaos):
         rows = self.ask([("HGET", position_key(k), "pos") for k in streams])
         return {k: f"at {pos}, ends with {ids[-1]}" for (k, ids), pos in zip(streams.items(), rows) if pos != ids[-1]}
 
+    def lost_leases(self):
+        """(worker, key), by what sluice-run says."""
+        found = set()
+        for w in self.workers:
+            with open(self.t.path(w.name + ".log"), errors="replace") as f:
+                found.update((w.name, m[1]) for m in re.finditer(r"stream (\S+) revoked: lost", f.read()))
+        return found
+
     def report(self):
         streams = self.streams()
-        bad, why, lost = judge(streams, self.lines())
+        bad, why, lost = judge(streams, self.lines(), self.lost_leases())
         n = sum(map(len, streams.values()))
         back = self.watcher.back
         dead = self.c.db.cmd("XLEN", f"{SERVICE}-entries-dlq") + self.c.db.cmd("XLEN", f"{SERVICE}-input-dlq")

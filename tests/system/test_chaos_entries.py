@@ -16,8 +16,8 @@ def lines(*work):
         yield who, "k", token, what[0] if what else "did", id
 
 
-def judged(*work):
-    return judge({"k": IDS}, lines(*work))
+def judged(*work, lost_leases=frozenset()):
+    return judge({"k": IDS}, lines(*work), lost_leases)
 
 
 def test_judge_in_order_and_repeats_explained(t):
@@ -34,6 +34,9 @@ def test_judge_sees_what_is_wrong(t):
     assert "at number 1: ['3-0', '2-0']" in judged("a 1 1-0", "a 1 3-0", "a 1 2-0")[0][0]
     bad, why, _ = judged("a 1 1-0", "a 1 2-0", "a 1 2-0", "a 1 3-0")
     assert len(bad) == 1 and why == {UNEXPLAINED: 1}
+    for lost, n in (("a", "k"), 0), (("a", "other"), 1), (("b", "k"), 1):
+        bad, _, _ = judged("a.7 1 1-0", "a.7 1 2-0", "a.7 1 2-0", "a.7 1 3-0", lost_leases={lost})
+        assert len(bad) == n, (lost, bad)
 
 
 @limit(240)
