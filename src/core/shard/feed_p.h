@@ -147,10 +147,9 @@ enum {
 	FEED_POLL_BLIND_MS = 250, /* at most, where no push comes */
 	FEED_REARM_MS = 1000,     /* polls from here on arm again: the server's table is bounded */
 	FEED_YIELD_MS = 100,      /* those that are empty for so long give up their credits before others */
-	FEED_WANTED_MS =
-		500, /* so long counts a word that streams wait for a credit: twice the longest pause between two */
-	FEED_CHECK_MS = 30000, /* an idle stream is looked at that often: was it made again? */
-	FEED_FIRST_COUNT = 16  /* of the first read; doubled while entries are small */
+	FEED_WANTED_MS = 500,     /* so long it counts that streams wait: twice the longest pause between two looks */
+	FEED_CHECK_MS = 30000,    /* an idle stream is looked at that often: was it made again? */
+	FEED_FIRST_COUNT = 32     /* of the first read; doubled while entries are small */
 };
 
 /* Whose loss of entries was said, by the hash of their names. */
