@@ -178,6 +178,7 @@ static void feed_on_fail(struct feeds *fs, struct shard_ctx *c, struct feed *f, 
 		return;
 	}
 	feed_failed(c, f, (uint32_t)reply->integer, reply->wait_ms);
+	feed_lend(c, f);
 	feed_plan(fs, c, f);
 }
 

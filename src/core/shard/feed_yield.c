@@ -28,7 +28,7 @@ static bool feed_waits_long(const struct shard_ctx *c, const struct feed *f)
 {
 	return f->state == FEED_BLOCKED && f->run.is_open && !f->window.is_held && f->window.n == 0 &&
 	       !f->script.in_flight && !feed_is_newer(f->position.wanted, f->position.confirmed) && !f->run.is_tested &&
-	       !f->run.is_alone && !feed_waits_of_old(f) && f->bad.until - c->now > FEED_KEEP_MS;
+	       !f->run.is_alone && !feed_waits_of_old(f) && f->bad.until - c->now > FEED_LEND_MS;
 }
 
 /* Only where each add is a wish of its own: with coalesce who has added to a data stream has named it, too. Else it may
@@ -64,15 +64,20 @@ static bool feed_may_yield(const struct shard_ctx *c, const struct feed *f, enum
 					   : true;
 }
 
+static void feed_put_off(struct shard_ctx *c, struct feed *f)
+{
+	f->window.is_held = f->idle.has_ended = true;
+	struct msg_feed *told = feed_tell(c, f, FEED_IS_PUT_OFF);
+	told->bad = f->bad.id;
+	told->tries = f->bad.tries;
+	told->wait_ms = f->bad.until - c->now;
+	ctx_metrics(c, f->svc)->c[M_FEED_YIELDS]++;
+}
+
 static void feed_yield_one(struct feeds *fs, struct shard_ctx *c, struct feed *f, enum feed_yields which)
 {
 	if (which == FEED_YIELDS_BLOCKED) {
-		f->window.is_held = f->idle.has_ended = true;
-		struct msg_feed *told = feed_tell(c, f, FEED_IS_PUT_OFF);
-		told->bad = f->bad.id;
-		told->tries = f->bad.tries;
-		told->wait_ms = f->bad.until - c->now;
-		ctx_metrics(c, f->svc)->c[M_FEED_YIELDS]++;
+		feed_put_off(c, f);
 	} else if (which != FEED_YIELDS_ALREADY) {
 		f->idle.is_yielding = true;
 		f->reading.at = c->now;
@@ -96,8 +101,14 @@ void feed_yield(struct feeds *fs, struct shard_ctx *c, uint16_t svc, uint32_t n)
 			feed_yield_one(fs, c, f, (enum feed_yields)which);
 		}
 	}
-	s->n_wanted = idle_ones_may_yield(s->rules) ? n : 0;
+	s->n_wanted = n;
 	s->wanted_at = c->now;
+}
+
+/* Nobody waits, or the last word of it is too old. */
+static bool feed_nobody_waits(const struct shard_ctx *c, const struct shard_service *s)
+{
+	return !s || s->n_wanted == 0 || c->now >= s->wanted_at + FEED_WANTED_MS;
 }
 
 bool feed_is_wanted(struct shard_ctx *c, struct feed *f)
@@ -105,8 +116,17 @@ bool feed_is_wanted(struct shard_ctx *c, struct feed *f)
 	struct shard_service *s = ctx_service(c, f->svc);
 	if (f->idle.is_yielding)
 		return true;
-	if (!s || s->n_wanted == 0 || f->reading.sent <= s->wanted_at || c->now >= s->wanted_at + FEED_WANTED_MS)
-		return false; /* nobody waits; or the read may be older than that word */
+	if (feed_nobody_waits(c, s) || !idle_ones_may_yield(s->rules) || f->reading.sent <= s->wanted_at)
+		return false; /* that read may be older than the word */
 	s->n_wanted--;
 	return true;
+}
+
+void feed_lend(struct shard_ctx *c, struct feed *f)
+{
+	struct shard_service *s = ctx_service(c, f->svc);
+	if (feed_nobody_waits(c, s) || !feed_waits_long(c, f))
+		return;
+	s->n_wanted--;
+	feed_put_off(c, f);
 }

@@ -779,10 +779,29 @@ Test(feed, who_was_told_to_hold_is_not_idle_by_a_read_from_before, .init = busy_
 
 Test(feed, who_may_go_on_soon_keeps_its_credit, .fini = story_down)
 {
-	blocked_up(2000);
+	blocked_up(500);
 	somebody_waits(1);
 	expect_story("");
 	cr_expect_eq(n_yields(), 0);
+}
+
+Test(feed, who_has_to_wait_while_others_do_gives_up_its_credit_at_once, .init = busy_up, .fini = story_down)
+{
+	word(MSG_FEED_NACK, 11);
+	somebody_waits(1);
+	story_clear();
+	answer_fail(1, 1000);
+	expect_story("[ 1000] > feed nacked 11-0 tries=1 wait=1000\n[ 1000] > feed put_off waits=1000 11-0\n");
+}
+
+Test(feed, an_old_word_takes_no_credit, .init = busy_up, .fini = story_down)
+{
+	word(MSG_FEED_NACK, 11);
+	somebody_waits(1);
+	story_until(1500);
+	story_clear();
+	answer_fail(1, 1000);
+	expect_story("[ 1500] > feed nacked 11-0 tries=1 wait=1000\n");
 }
 
 Test(feed, a_wait_gives_up_its_credit_also_where_idle_ones_keep_theirs, .fini = story_down)
