@@ -68,3 +68,24 @@ def test_a_workers_death_has_a_pause_like_a_failure(t):
     over = time.time() + waits(r.db, "orders:k")
     e, = h.ids(1)
     assert e[0] == ids[0] and e[2] == 1 and time.time() > over - 0.1
+
+
+@limit(60)
+def test_delayed_now_ends_the_pause_of_the_entry_too(t):
+    for r in (t.redis(), t.cluster()):
+        d = t.daemon(r, service=entries(retry={"initial": "2m", "jitter": "0%"}))
+        h = hand(t, d, credits=1)
+        bad, = add(r.db, "orders:bad")
+        lbs(r.db, "orders", "orders:bad")
+        a = h.assign(stream="orders:bad")
+        h.ids(1)
+        h.nack(a["lease"], bad, reason="no database")
+        lbs(r.db, "orders", "orders:good")
+        h.done(h.assign(stream="orders:good")["lease"])
+        assert "1 " in d.ctl_ok("delayed", "now", "orders")
+        a = h.assign(stream="orders:bad")
+        e, = h.ids(1)
+        assert (e[0], e[2]) == (bad, 1), e  # its tries are kept
+        h.ack(a["lease"], bad)
+        h.close()
+        d.stop()

@@ -19,7 +19,9 @@ static void waits_drop_members(struct waits_job *j)
 static void waits_leave_service(struct waits_job *j)
 {
 	control_redis_close(j->conn);
-	j->conn = NULL;
+	control_redis_close(j->data);
+	j->conn = j->data = NULL;
+	j->has_no_pause = false;
 	waits_drop_items(j);
 	waits_drop_members(j);
 	mem_free(j->parked.after);
@@ -72,6 +74,25 @@ bool waits_ask(struct waits_job *j, enum waits_stage stage)
 	if (!j->conn)
 		return false;
 	j->stage = stage;
+	j->is_waiting = true;
+	return true;
+}
+
+bool waits_ask_data(struct waits_job *j, uint16_t slot)
+{
+	const char *addr = view_addr(j->q->d, slot);
+	struct err err;
+	if (j->data && (!addr || strcmp(control_redis_addr(j->data), addr) != 0)) {
+		control_redis_close(j->data);
+		j->data = NULL;
+	}
+	if (!addr)
+		control_end(j->q, 1, "slot %u, where the position of the stream is, has no master", slot);
+	else if (!j->data && control_redis_open(j->q->d, addr, waits_on_answer, j, &j->data, &err) != ERR_OK)
+		control_end(j->q, 1, "%s", err.text);
+	if (!j->data)
+		return false;
+	j->stage = WAITS_PAUSE;
 	j->is_waiting = true;
 	return true;
 }
@@ -353,6 +374,8 @@ static void waits_on_answer(void *arg, struct reply *r, const redisReply *raw)
 	j->use_eval = is_unknown;
 	if (is_unknown)
 		j->stage = WAITS_ITEM; /* the same again, with the script */
+	else if (j->stage == WAITS_PAUSE)
+		waits_on_pause(j, r);
 	else if (j->stage == WAITS_ACT)
 		waits_on_act(j, r);
 	else

@@ -13,6 +13,7 @@ enum waits_stage {
 	WAITS_DELAYED, /* a page of ids and times */
 	WAITS_DATA,    /* of them what they are */
 	WAITS_ITEM,    /* each of the page: said, or acted on */
+	WAITS_PAUSE,   /* acted on, entries mode: the pause of its entry ends first */
 	WAITS_ACT,
 	WAITS_PARKED, /* a page of what waits for its stream */
 	WAITS_MEMBER, /* each of them: said */
@@ -52,12 +53,13 @@ struct waits_parked {
 struct waits_job {
 	struct control_req *q;
 	struct waits_walk walk;
-	struct control_redis *conn;
+	struct control_redis *conn, *data; /* data: of the stream under way, entries mode */
 	const struct service_rules *rules; /* a reference; of the service under way */
 	struct command_names names,
 		lbs; /* lbs: the load-balancer stream in the place of the dead letters, to page it */
 	enum waits_stage stage;
 	bool is_waiting, use_eval, is_action, is_whole;
+	bool has_no_pause;      /* the item under way: its entry need not wait any longer */
 	struct view_match want; /* stream NULL = all */
 	int64_t n, clock_ms;
 	struct entry_id first_new; /* that we let come back; 0-0 = none */
@@ -72,6 +74,8 @@ bool waits_is_full(const struct waits_job *j);
 void waits_row(struct waits_job *j, struct ctl_waiting *row, struct entry_id id);
 bool waits_ask(struct waits_job *j, enum waits_stage stage);
 void waits_fail(struct waits_job *j);
+/* Asks the master of a data stream, by j->data: WAITS_PAUSE. False: there is none, the request has ended. */
+bool waits_ask_data(struct waits_job *j, uint16_t slot);
 
 /* ---- waits_delayed.c */
 void waits_send_delayed(struct waits_job *j);
@@ -79,5 +83,6 @@ void waits_on_delayed(struct waits_job *j, const redisReply *raw);
 void waits_on_data(struct waits_job *j, const redisReply *raw);
 /* The next item of the page; false: the page is done. */
 bool waits_item_step(struct waits_job *j);
+void waits_on_pause(struct waits_job *j, const struct reply *r);
 void waits_on_act(struct waits_job *j, const struct reply *r);
 void waits_drop_items(struct waits_job *j);

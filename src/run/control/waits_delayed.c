@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/script.h"
+
 void waits_drop_items(struct waits_job *j)
 {
 	for (size_t i = 0; i < j->delayed.n; i++)
@@ -145,19 +147,43 @@ static struct packed_entry entry_of(struct waits_job *j)
 	return e;
 }
 
+/* In entries mode it is the entry behind the position that waits: a run that begins earlier would be put off again. */
+static void waits_end_pause(struct waits_job *j, const char *stream)
+{
+	if (!waits_ask_data(j, command_slot(stream, strlen(stream))))
+		return;
+	char *position = command_position_key(stream);
+	control_redis_words(j->data,
+		(const char *const[]){"EVAL", script_text(SCRIPT_FEED_HOLD), "2", position, stream, "0", "0", NULL});
+	mem_free(position);
+}
+
+void waits_on_pause(struct waits_job *j, const struct reply *r)
+{
+	j->stage = WAITS_ITEM;
+	j->has_no_pause = true;
+	if (r->kind == REPLY_NONE || r->kind == REPLY_ERROR)
+		control_end(j->q, 1, "%s", control_redis_why(j->data));
+}
+
 static void waits_act(struct waits_job *j, const struct packed_entry *e)
 {
+	char *stream = e->stream.len ? mem_dup(e->stream.p, e->stream.len) : NULL;
+	const bool has_pause = j->rules->entries.is_on && stream && strlen(stream) == e->stream.len && !j->has_no_pause;
 	bool is_now = j->q->r.verb == CTL_VERB_DELAYED_NOW;
 	if (j->q->r.dry_run) {
 		waits_action_row(j, e, is_now ? "would_requeue" : "would_drop", NULL, NULL);
 		j->n++;
 		j->delayed.at++;
+	} else if (is_now && has_pause) {
+		waits_end_pause(j, stream);
 	} else if (waits_ask(j, WAITS_ACT)) {
 		struct cmd c = {.kind = is_now ? CMD_DELAYED_NOW : CMD_DELAYED_DROP,
 			.id = j->delayed.items[j->delayed.at].id,
 			.use_eval = j->use_eval};
 		control_redis_send(j->conn, &c, &j->names);
 	}
+	mem_free(stream);
 }
 
 static void waits_say(struct waits_job *j, const struct packed_entry *e)
@@ -209,6 +235,7 @@ void waits_on_act(struct waits_job *j, const struct reply *r)
 	struct packed_entry e = entry_of(j);
 	bool is_now = j->q->r.verb == CTL_VERB_DELAYED_NOW;
 	j->stage = WAITS_ITEM;
+	j->has_no_pause = false;
 	if (is_now && r->kind == REPLY_ID) {
 		command_id_format(id, r->id);
 		j->first_new = j->first_new.ms ? j->first_new : r->id;
