@@ -200,6 +200,12 @@ def problem(job, e, entries):
     return ["e", "fail", more]
 
 
+def say_failed(job, e):
+    if not isinstance(e, Release):
+        log.warning("%s: the handler failed: %s", job.stream, clean(e.reason if isinstance(e, Fail) else f"{type(e).__name__}: {e}"))
+        log.debug("the handler of %s failed", job.stream, exc_info=True)
+
+
 def ending(job, end):
     end[2].update(done_id=job._done_id, finish=job._wants_end)
     return end
@@ -223,7 +229,7 @@ def call(handler, mode, job, entries):
     except Stopped:
         return ending(job, ["e", "stopped", {}])
     except BaseException as e:
-        log.debug("the handler of %s failed", job.stream, exc_info=True)
+        say_failed(job, e)
         return ending(job, problem(job, e, entries))
 
 
@@ -245,7 +251,7 @@ async def call_async(handler, mode, job, entries):
     except (asyncio.CancelledError, Stopped):
         return ending(job, ["e", "stopped", {}] if job.stopping else problem(job, Fail("cancelled"), entries))
     except BaseException as e:
-        log.debug("the handler of %s failed", job.stream, exc_info=True)
+        say_failed(job, e)
         return ending(job, problem(job, e, entries))
 
 
@@ -806,7 +812,7 @@ class Engine:
                 self.resume(x)
             else:
                 if x.result and gone.get(x.name) == "lost":
-                    log.warning("%s: the result was not accepted: %s", x.job.stream, gone)
+                    log.warning("%s: the result was not accepted: the stream was lost", x.job.stream)
                 self.lose(x)
         if self.is_leaving:
             self.send({"t": "credits", "n": 0})
