@@ -49,6 +49,7 @@ def test_with_idle_release_0_the_worker_alone_ends_a_stream(t):
     h.assign(stream="orders:a")
     lbs(r.db, "orders", "orders:b")
     t.wait(lambda: "1 stream in work, 1 of them idle and no credit is free" in d.ctl("explain", "orders:b").stdout, 10, "why it waits")
+    assert "idle_release" in d.json("explain", "orders:b")[0]["advice"]
     h.quiet("ended", 0.8)
     assert metric(d, "sluice_feed_yields_total") == 0
 

@@ -324,7 +324,7 @@ static void put_explain(struct buf *b, yyjson_val *row)
 	cell_clean(b, cell_string(row, "stream"));
 	buf_str(b, " (");
 	cell_clean(b, cell_string(row, "service"));
-	buf_str(b, " ");
+	buf_str(b, cell_string(row, "service")[0] ? " " : "");
 	cell_clean(b, cell_string(row, "id"));
 	buf_str(b, "): ");
 	cell_painted(b, cell_colour_of(cell_string(row, "state")), cell_string(row, "state"));

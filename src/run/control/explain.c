@@ -161,7 +161,11 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 			(long long)v[pos].workers, text_plural(v[pos].workers), name,
 			v[pos].workers == 1 ? "has" : "have", (long long)v[pos].in_use, text_plural(v[pos].in_use),
 			rest);
-		facts_advice(f, "start more workers, or raise their credits");
+		if (v[pos].feeds.idle && !s->rules->entries.idle_release_ms)
+			facts_advice(f, "set services[].entries.idle_release, or let workers say done: an empty stream "
+					"keeps its credit");
+		else
+			facts_advice(f, "start more workers, or raise their credits");
 	} else {
 		facts_add(f,
 			credits_free(&c->place, pos) == 1 ? "%u credit of %s is free" : "%u credits of %s are free",

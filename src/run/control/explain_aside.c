@@ -412,14 +412,35 @@ static void aside_on_dead(struct aside *j, const struct entry_batch *b)
 	aside_next(j);
 }
 
-/* raw: NULL = an error. Without a position it may as well be a stream of a service that hands out names only. */
+/* raw: NULL = an error. */
 static void aside_on_position(struct aside *j, const redisReply *raw)
 {
 	struct entry_id pos;
 	const bool has = raw && raw->type == REDIS_REPLY_STRING && command_id_parse(raw->str, raw->len, &pos);
 	if (has)
 		command_id_format(j->data.pos, pos);
-	j->stage = has || (raw && raw->type == REDIS_REPLY_NIL && j->data.n_leases == 0) ? ASIDE_BEHIND : ASIDE_OVER;
+	j->stage = has || (raw && raw->type == REDIS_REPLY_NIL) ? ASIDE_BEHIND : ASIDE_OVER;
+}
+
+static void unnamed_facts(const struct aside *j, struct facts *f, const char *service, struct entry_id first)
+{
+	char age[24], id[COMMAND_ID_CAP];
+	facts_age(age, view_age_ms(mono_wall_ms(), first));
+	command_id_format(id, first);
+	if (j->data.pos[0])
+		facts_add(f,
+			"nobody runs it, and no entry of %s-input names it: its entry %s, of %s ago, is not worked on; "
+			"it is up to %s",
+			service, id, age, j->data.pos);
+	else
+		facts_add(f, "nobody runs it, and no entry of %s-input names it; its first entry is %s, of %s ago",
+			service, id, age);
+	if (!j->data.pos[0] && j->data.n_leases)
+		facts_add(f, "a service without entries mode may have finished it: that leaves nothing behind");
+	facts_next(f,
+		"in entries mode it is run when it is named: a producer adds the entry first, then the name to "
+		"%s-input",
+		service);
 }
 
 /* The service is known when there is only one that it may be of. */
@@ -428,17 +449,14 @@ static void found_unnamed(struct aside *j, struct entry_id first)
 	const struct coord_service *s =
 		j->data.n_entries == 1 ? services_find(&j->q->d->core->services, j->data.svc) : NULL;
 	const char *name = s ? s->rules->name : "<service>";
-	const bool has_pos = j->data.pos[0], is_passed = !has_pos && s && strcmp(s->rules->entries.start, "$") == 0;
+	const bool is_passed = !j->data.pos[0] && s && strcmp(s->rules->entries.start, "$") == 0;
 	struct facts f = {0};
-	char age[24], id[COMMAND_ID_CAP];
-	facts_age(age, view_age_ms(mono_wall_ms(), first));
+	char id[COMMAND_ID_CAP];
 	command_id_format(id, first);
-	facts_add(&f, "nobody runs it, and no entry of %s-input names it: its entry %s waits for %s, %s%s", name, id,
-		age, has_pos ? "behind the position " : "and it has no position", j->data.pos);
+	unnamed_facts(j, &f, name, first);
 	if (is_passed)
 		facts_add(&f, "with entries.start $ a run begins behind what is in it now");
-	facts_next(&f, "it is run when it is named: a producer adds the entry first, then the name to %s-input", name);
-	if (!is_passed)
+	else if (j->data.pos[0] || !j->data.n_leases)
 		facts_advice(&f, "sluicectl add %s %.300s", name, j->q->r.stream);
 	facts_encode(j->q, &f,
 		&(struct ctl_explain){

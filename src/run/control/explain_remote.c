@@ -171,9 +171,8 @@ static void found_delayed(struct seek *j, int64_t due_ms)
 			s ? s->rules->max_retries + 1 : 0, in, e.reason.len ? ": " : "", (int)e.reason.len,
 			e.reason.len ? e.reason.p : "");
 	else if (e.why.len == 7 && memcmp(e.why.p, "release", 7) == 0)
-		facts_add(&f, "%s%.*s, next try in %s",
-			e.reason.len ? "it was given back: " : "its worker gave it back", (int)e.reason.len,
-			e.reason.len ? e.reason.p : "", in);
+		facts_add(&f, "%.*s, next try in %s", e.reason.len ? (int)e.reason.len : 23,
+			e.reason.len ? e.reason.p : "its worker gave it back", in);
 	else
 		facts_add(&f, "added for later, due in %s", in);
 	facts_next(&f, "it goes back to %s when it is due; nothing of its stream begins before it", j->lbs.lbs);
