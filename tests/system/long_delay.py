@@ -128,6 +128,10 @@ def sweep(t, strike):
         t.wait(lambda: all([o.is_over() for o in ones]), 90, "all is done", 0.1)
     except AssertionError as e:
         raise AssertionError(f"{e}: {[o.point for o in ones if not o.is_over()]}") from None
+    try:  # what Redis has, a worker's journal has a moment later
+        t.wait(lambda: not any(checks.lost(o.names, [p.journal for p in o.procs]) for o in ones), 10, "every journal says so", 0.2)
+    except AssertionError:
+        pass  # a finding
     late = []
     bad = [x for o in ones for x in o.check(late)]
     print(f"= {len(ones)} points, {len(late)} delays that were confirmed: begun again {min(late):.0f} to {max(late):.0f} ms after their time, or after all was "
