@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "codec/reply_feed.h"
-#include "codec/script.h"
 
 static const struct entry_in *letter(const struct dlq_job *j, size_t i)
 {
@@ -44,14 +43,9 @@ static struct slice *own_words(const struct entry_in *e, size_t *n)
 static void send_hold(struct dlq_job *j)
 {
 	const struct entry_in *e = letter(j, j->page.at);
-	if (!dlq_ask(j, data_slot(e), DLQ_HOLD))
-		return;
-	char *position = command_position_key(e->stream->bytes);
-	char *ttl = mem_printf("%lld", (long long)j->rules->entries.position_ttl_ms);
-	control_redis_words(j->conns.asked, (const char *const[]){"EVAL", script_text(SCRIPT_FEED_HOLD), "2", position,
-						    e->stream->bytes, ttl, j->rules->entries.start, NULL});
-	mem_free(position);
-	mem_free(ttl);
+	if (dlq_ask(j, data_slot(e), DLQ_HOLD))
+		control_redis_hold(
+			j->conns.asked, e->stream->bytes, j->rules->entries.position_ttl_ms, j->rules->entries.start);
 }
 
 void dlq_entries_give(struct dlq_job *j)

@@ -39,10 +39,10 @@ struct aside_dead {
 
 /* The data stream itself: it is the same for every service. */
 struct aside_stream {
-	char pos[COMMAND_ID_CAP];   /* "": it has no position */
-	bool is_done;               /* nothing is behind its position */
-	size_t n_entries, n_leases; /* services that are looked through, in entries mode and not */
-	uint16_t svc;               /* the last one in entries mode */
+	char pos[COMMAND_ID_CAP]; /* "": it has no position */
+	bool is_done;             /* nothing is behind its position */
+	size_t n_entries;         /* services that are looked through, in entries mode */
+	uint16_t svc;             /* the last one of them */
 };
 
 struct aside {
@@ -111,16 +111,14 @@ static bool aside_connect(struct aside *j, uint16_t slot)
 {
 	const char *addr = view_addr(j->q->d, slot);
 	struct err err;
-	if (addr && j->conn && strcmp(control_redis_addr(j->conn), addr) == 0)
+	if (control_redis_to(j->q->d, addr, aside_on_answer, j, &j->conn, &err) == ERR_OK)
 		return true;
-	control_redis_close(j->conn);
-	j->conn = NULL;
 	if (!addr)
 		control_end(j->q, 1, "%.300s is not held by this daemon, and slot %u has no master to ask",
 			j->q->r.stream, slot);
-	else if (control_redis_open(j->q->d, addr, aside_on_answer, j, &j->conn, &err) != ERR_OK)
+	else
 		control_end(j->q, 1, "%s", err.text);
-	return j->conn != NULL;
+	return false;
 }
 
 static void aside_ask_ids(struct aside *j)
@@ -422,11 +420,10 @@ static void aside_on_position(struct aside *j, const redisReply *raw)
 	j->stage = has || (raw && raw->type == REDIS_REPLY_NIL) ? ASIDE_BEHIND : ASIDE_OVER;
 }
 
-static void unnamed_facts(const struct aside *j, struct facts *f, const char *service, struct entry_id first)
+/* id: of the first entry that nobody works on. */
+static void unnamed_facts(const struct aside *j, struct facts *f, const char *service, const char *id, const char *age,
+	bool may_be_leases)
 {
-	char age[24], id[COMMAND_ID_CAP];
-	facts_age(age, view_age_ms(mono_wall_ms(), first));
-	command_id_format(id, first);
 	if (j->data.pos[0])
 		facts_add(f,
 			"nobody runs it, and no entry of %s-input names it: its entry %s, of %s ago, is not worked on; "
@@ -435,7 +432,7 @@ static void unnamed_facts(const struct aside *j, struct facts *f, const char *se
 	else
 		facts_add(f, "nobody runs it, and no entry of %s-input names it; its first entry is %s, of %s ago",
 			service, id, age);
-	if (!j->data.pos[0] && j->data.n_leases)
+	if (may_be_leases)
 		facts_add(f, "a service without entries mode may have finished it: that leaves nothing behind");
 	facts_next(f,
 		"in entries mode it is run when it is named: a producer adds the entry first, then the name to "
@@ -450,13 +447,15 @@ static void found_unnamed(struct aside *j, struct entry_id first)
 		j->data.n_entries == 1 ? services_find(&j->q->d->core->services, j->data.svc) : NULL;
 	const char *name = s ? s->rules->name : "<service>";
 	const bool is_passed = !j->data.pos[0] && s && strcmp(s->rules->entries.start, "$") == 0;
+	const bool may_be_leases = !j->data.pos[0] && j->walk.n > j->data.n_entries;
 	struct facts f = {0};
-	char id[COMMAND_ID_CAP];
+	char age[24], id[COMMAND_ID_CAP];
+	facts_age(age, view_age_ms(mono_wall_ms(), first));
 	command_id_format(id, first);
-	unnamed_facts(j, &f, name, first);
+	unnamed_facts(j, &f, name, id, age, may_be_leases);
 	if (is_passed)
 		facts_add(&f, "with entries.start $ a run begins behind what is in it now");
-	else if (j->data.pos[0] || !j->data.n_leases)
+	else if (!may_be_leases)
 		facts_advice(&f, "sluicectl add %s %.300s", name, j->q->r.stream);
 	facts_encode(j->q, &f,
 		&(struct ctl_explain){
@@ -504,9 +503,10 @@ static void aside_on_answer(void *arg, struct reply *r, const redisReply *raw)
 static void aside_walks(struct aside *j, const struct coord_service *s)
 {
 	j->walk.svcs[j->walk.n++] = s->svc;
-	if (s->rules->entries.is_on)
-		j->data.svc = s->svc;
-	*(s->rules->entries.is_on ? &j->data.n_entries : &j->data.n_leases) += 1;
+	if (!s->rules->entries.is_on)
+		return;
+	j->data.svc = s->svc;
+	j->data.n_entries++;
 }
 
 void control_explain_aside(struct control_req *q)

@@ -171,8 +171,8 @@ static void found_delayed(struct seek *j, int64_t due_ms)
 			s ? s->rules->max_retries + 1 : 0, in, e.reason.len ? ": " : "", (int)e.reason.len,
 			e.reason.len ? e.reason.p : "");
 	else if (e.why.len == 7 && memcmp(e.why.p, "release", 7) == 0)
-		facts_add(&f, "%.*s, next try in %s", e.reason.len ? (int)e.reason.len : 23,
-			e.reason.len ? e.reason.p : "its worker gave it back", in);
+		facts_add(&f, "%.*s%s, next try in %s", (int)e.reason.len, e.reason.len ? e.reason.p : "",
+			e.reason.len ? "" : "its worker gave it back", in);
 	else
 		facts_add(&f, "added for later, due in %s", in);
 	facts_next(&f, "it goes back to %s when it is due; nothing of its stream begins before it", j->lbs.lbs);
@@ -237,19 +237,17 @@ static bool remote_connect_to(struct seek *j, uint16_t slot)
 {
 	const char *addr = view_addr(j->q->d, slot);
 	struct err err;
-	if (addr && j->conn && strcmp(control_redis_addr(j->conn), addr) == 0)
+	if (control_redis_to(j->q->d, addr, remote_on_answer, j, &j->conn, &err) == ERR_OK)
 		return true;
-	control_redis_close(j->conn);
-	j->conn = NULL;
 	if (!addr && j->q->d->core->topo.is_known)
 		control_end(j->q, 1, "%s is not held by this daemon, and slot %u has no master to ask", j->q->r.stream,
 			slot);
 	else if (!addr)
 		control_end(j->q, 1, "%s is not held by this daemon, and Redis is not reachable: %s", j->q->r.stream,
 			j->q->d->topo.why[0] ? j->q->d->topo.why : "no master serves its slot");
-	else if (control_redis_open(j->q->d, addr, remote_on_answer, j, &j->conn, &err) != ERR_OK)
+	else
 		control_end(j->q, 1, "%s", err.text);
-	return j->conn != NULL;
+	return false;
 }
 
 static void ask_words(struct seek *j, uint16_t slot, const char *const *words)

@@ -1,6 +1,7 @@
 #include "run/control/redis.h"
 
 #include "codec/rights.h"
+#include "codec/script.h"
 #include "run/fault.h"
 
 #include <assert.h>
@@ -229,4 +230,23 @@ const char *control_redis_why(const struct control_redis *c)
 const char *control_redis_addr(const struct control_redis *c)
 {
 	return c->addr;
+}
+
+enum err_code control_redis_to(
+	struct daemon *d, const char *addr, control_redis_fn *fn, void *arg, struct control_redis **c, struct err *err)
+{
+	if (addr && *c && strcmp((*c)->addr, addr) == 0)
+		return ERR_OK;
+	control_redis_close(*c);
+	*c = NULL;
+	return addr ? control_redis_open(d, addr, fn, arg, c, err) : ERR_INVALID;
+}
+
+void control_redis_hold(struct control_redis *c, const char *stream, int64_t ttl_ms, const char *start)
+{
+	char *position = command_position_key(stream), *ttl = mem_printf("%lld", (long long)ttl_ms);
+	control_redis_words(c,
+		(const char *const[]){"EVAL", script_text(SCRIPT_FEED_HOLD), "2", position, stream, ttl, start, NULL});
+	mem_free(position);
+	mem_free(ttl);
 }

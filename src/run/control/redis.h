@@ -17,12 +17,18 @@ typedef void control_redis_fn(void *arg, struct reply *r, const redisReply *raw)
 /* addr "host:port". ERR_INVALID. */
 enum err_code control_redis_open(struct daemon *d, const char *addr, control_redis_fn *fn, void *arg,
 	struct control_redis **out, struct err *err);
+/* *c asks addr from here on: kept where it does, else opened anew. ERR_INVALID, also where addr is NULL: *c is NULL. */
+enum err_code control_redis_to(
+	struct daemon *d, const char *addr, control_redis_fn *fn, void *arg, struct control_redis **c, struct err *err);
 void control_redis_close(struct control_redis *c); /* NULL is fine; no callback any more */
 void control_redis_send(struct control_redis *c, const struct cmd *cmd, const struct command_names *names);
 /* Words separated by NULL at the end; the answer has only raw, and r of kind REPLY_OK, REPLY_ERROR or REPLY_NONE. */
 void control_redis_words(struct control_redis *c, const char *const *words);
 /* The same with any bytes and as many as you like: they are copied. */
 void control_redis_bytes(struct control_redis *c, const struct slice *words, size_t n);
+/* The pause before the next try of a data stream's entry ends; start "$": a stream without a position begins behind
+ * what is in it now, and that is kept for ttl_ms. As control_redis_words. */
+void control_redis_hold(struct control_redis *c, const char *stream, int64_t ttl_ms, const char *start);
 /* How many entries to ask for next, most at most, after a page of n brought b: about 1 MiB of them, so that large
  * ones hold up neither this loop nor Redis. */
 size_t control_redis_page(size_t n, size_t most, const struct entry_batch *b);

@@ -82,16 +82,13 @@ bool waits_ask_data(struct waits_job *j, uint16_t slot)
 {
 	const char *addr = view_addr(j->q->d, slot);
 	struct err err;
-	if (j->data && (!addr || strcmp(control_redis_addr(j->data), addr) != 0)) {
-		control_redis_close(j->data);
-		j->data = NULL;
-	}
-	if (!addr)
-		control_end(j->q, 1, "slot %u, where the position of the stream is, has no master", slot);
-	else if (!j->data && control_redis_open(j->q->d, addr, waits_on_answer, j, &j->data, &err) != ERR_OK)
-		control_end(j->q, 1, "%s", err.text);
-	if (!j->data)
+	if (control_redis_to(j->q->d, addr, waits_on_answer, j, &j->data, &err) != ERR_OK) {
+		if (addr)
+			control_end(j->q, 1, "%s", err.text);
+		else
+			control_end(j->q, 1, "slot %u, where the position of the stream is, has no master", slot);
 		return false;
+	}
 	j->stage = WAITS_PAUSE;
 	j->is_waiting = true;
 	return true;

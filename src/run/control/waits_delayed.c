@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "codec/script.h"
-
 void waits_drop_items(struct waits_job *j)
 {
 	for (size_t i = 0; i < j->delayed.n; i++)
@@ -150,12 +148,8 @@ static struct packed_entry entry_of(struct waits_job *j)
 /* In entries mode it is the entry behind the position that waits: a run that begins earlier would be put off again. */
 static void waits_end_pause(struct waits_job *j, const char *stream)
 {
-	if (!waits_ask_data(j, command_slot(stream, strlen(stream))))
-		return;
-	char *position = command_position_key(stream);
-	control_redis_words(j->data,
-		(const char *const[]){"EVAL", script_text(SCRIPT_FEED_HOLD), "2", position, stream, "0", "0", NULL});
-	mem_free(position);
+	if (waits_ask_data(j, command_slot(stream, strlen(stream))))
+		control_redis_hold(j->data, stream, 0, "0");
 }
 
 void waits_on_pause(struct waits_job *j, const struct reply *r)
