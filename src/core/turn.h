@@ -92,7 +92,6 @@ enum op_result {     /* what an operation came to */
 	OP_FAILED    /* the server refuses for good: .error has its words */
 };
 
-enum { FEED_KEEP_MS = 2000 /* a stream that waits for a next try for longer does not need its credit meanwhile */ };
 enum feed_result { /* fields that a result does not name are 0 */
 	/* .id = position, .tries of the entry behind it, .had_progress, .is_suspect; .bad, which waits for its next try
 	 * for .wait_ms, 0 = it does not */

@@ -12,6 +12,7 @@
 #include <string.h>
 
 enum { FEED_CLOSE_WAIT_MS = 1500, FEED_REASON_MAX = 1024 };
+enum { FEED_KEEP_MS = 2000 /* one that has to wait for longer when it is opened is not given out before */ };
 
 static bool is_id_newer(struct entry_id a, struct entry_id b)
 {
@@ -269,12 +270,12 @@ static bool deaths_used_up(struct coord_service *s, struct entry *e, bool had_pr
 }
 
 /* What `explain` says of it while it waits elsewhere; with its worker's words, if it has said some. */
-static void note_tries(struct coord *c, struct entry *e, const struct msg *m)
+static void note_tries(struct coord *c, struct entry *e, const struct msg_feed *m)
 {
 	struct buf b;
 	buf_init(&b);
-	buf_printf(&b, "entry %llu-%llu failed %u of %u times", (unsigned long long)m->feed.bad.ms,
-		(unsigned long long)m->feed.bad.seq, m->feed.tries,
+	buf_printf(&b, "entry %llu-%llu failed %u of %u times", (unsigned long long)m->bad.ms,
+		(unsigned long long)m->bad.seq, m->tries,
 		services_find(&c->services, e->svc)->rules->entries.max_retries + 1);
 	if (e->note)
 		buf_printf(&b, ": %.*s", (int)e->note->len, e->note->bytes);
@@ -284,10 +285,10 @@ static void note_tries(struct coord *c, struct entry *e, const struct msg *m)
 }
 
 /* It is back in the load-balancer stream when its entry may be tried again. */
-static void put_off(struct coord *c, struct entry *e, const struct msg *m)
+static void put_off(struct coord *c, struct entry *e, const struct msg_feed *m)
 {
 	note_tries(c, e, m);
-	entry_put_off(c, e, m->feed.wait_ms);
+	entry_put_off(c, e, m->wait_ms);
 }
 
 static void on_feed_open(struct coord *c, struct entry *e, const struct msg *m)
@@ -312,7 +313,7 @@ static void on_feed_open(struct coord *c, struct entry *e, const struct msg *m)
 	if (e->state == ENTRY_TAKING && is_dead)
 		entry_dead_letter(c, e, DEAD_MAX_RETRIES);
 	else if (e->state == ENTRY_TAKING && m->feed.wait_ms > FEED_KEEP_MS)
-		put_off(c, e, m);
+		put_off(c, e, &m->feed);
 	else if (e->state == ENTRY_TAKING)
 		entry_ready(c, e);
 	else if (e->state == ENTRY_ASSIGNED && !f->is_held && !f->suspect.is_hushed)
@@ -510,7 +511,7 @@ static void on_feed_told(struct coord *c, struct entry *e, const struct msg *m)
 		break;
 	case FEED_IS_PUT_OFF:
 		if (e->state == ENTRY_ASSIGNED) {
-			note_tries(c, e, m);
+			note_tries(c, e, &m->feed);
 			entry_end(c, e, m->feed.wait_ms);
 		}
 		break;

@@ -148,10 +148,9 @@ enum {
 	FEED_REARM_MS = 1000,     /* polls from here on arm again: the server's table is bounded */
 	FEED_YIELD_MS = 100,      /* those that are empty for so long give up their credits before others */
 	FEED_WANTED_MS = 500,     /* so long it counts that streams wait: twice the longest pause between two looks */
-	FEED_LEND_MS =
-		500, /* one that waits for its next try for longer gives up its credit, if another stream waits */
-	FEED_CHECK_MS = 30000, /* an idle stream is looked at that often: was it made again? */
-	FEED_FIRST_COUNT = 32  /* of the first read; doubled while entries are small */
+	FEED_LEND_MS = 500,       /* a pause of more lends its credit to another stream that waits */
+	FEED_CHECK_MS = 30000,    /* an idle stream is looked at that often: was it made again? */
+	FEED_FIRST_COUNT = 32     /* of the first read; doubled while entries are small */
 };
 
 /* Whose loss of entries was said, by the hash of their names. */

@@ -31,13 +31,6 @@ static bool feed_waits_long(const struct shard_ctx *c, const struct feed *f)
 	       !f->run.is_alone && !feed_waits_of_old(f) && f->bad.until - c->now > FEED_LEND_MS;
 }
 
-/* Only where each add is a wish of its own: with coalesce who has added to a data stream has named it, too. Else it may
- * be a session, named once, and its next entry would wait for nobody. */
-static bool idle_ones_may_yield(const struct service_rules *r)
-{
-	return r->same_stream == SAME_STREAM_COALESCE && r->entries.idle_release_ms > 0;
-}
-
 /* Which feeds give up their credits, in this order. */
 enum feed_yields {
 	FEED_YIELDS_ALREADY,
@@ -51,7 +44,8 @@ enum feed_yields {
 static bool feed_may_yield(const struct shard_ctx *c, const struct feed *f, enum feed_yields which)
 {
 	if (which == FEED_YIELDS_ALREADY)
-		return f->idle.has_ended || (f->idle.is_yielding && idle_ones_may_yield(ctx_service(c, f->svc)->rules));
+		return f->idle.has_ended ||
+		       (f->idle.is_yielding && shard_idle_may_yield(ctx_service(c, f->svc)->rules));
 	if (f->idle.has_ended)
 		return false;
 	if (which == FEED_YIELDS_BLOCKED)
@@ -91,7 +85,7 @@ void feed_yield(struct feeds *fs, struct shard_ctx *c, uint16_t svc, uint32_t n)
 	if (!s)
 		return;
 	for (int which = 0; which < FEED_YIELDS_N; which++) {
-		if (which > FEED_YIELDS_BLOCKED && !idle_ones_may_yield(s->rules))
+		if (which > FEED_YIELDS_BLOCKED && !shard_idle_may_yield(s->rules))
 			break;
 		uint32_t pos = 0;
 		for (struct feed *f; n && (f = feed_next_feed(fs, &pos));) {
@@ -116,7 +110,7 @@ bool feed_is_wanted(struct shard_ctx *c, struct feed *f)
 	struct shard_service *s = ctx_service(c, f->svc);
 	if (f->idle.is_yielding)
 		return true;
-	if (feed_nobody_waits(c, s) || !idle_ones_may_yield(s->rules) || f->reading.sent <= s->wanted_at)
+	if (feed_nobody_waits(c, s) || !shard_idle_may_yield(s->rules) || f->reading.sent <= s->wanted_at)
 		return false; /* that read may be older than the word */
 	s->n_wanted--;
 	return true;

@@ -74,16 +74,11 @@ static const char *const reader_states[READER_STATES] = {"group", "own", "run", 
 static const struct sm reader_machine = {
 	.what = "reader", .names = reader_states, .allowed = allowed, .n = READER_STATES};
 
-/* Where idle ones keep their credits, only those that wait for a try can give theirs up: that is rare. */
-static mono_ms reader_first_look(const struct service_rules *r)
-{
-	return r->same_stream == SAME_STREAM_COALESCE && r->entries.idle_release_ms > 0 ? LOOK_MS : LOOK_MAX_MS;
-}
-
 void reader_look_anew(struct shard_ctx *c, struct reader *r)
 {
 	struct reader_query_state *look = &r->reader_queries[READER_QUERY_LOOK];
-	r->look_ms = reader_first_look(reader_rules(c, r));
+	/* where idle ones keep their credits, only those that wait for a try can give theirs up: that is rare */
+	r->look_ms = shard_idle_may_yield(reader_rules(c, r)) ? LOOK_MS : LOOK_MAX_MS;
 	look->at = mono_min(c->now + r->look_ms, mono_max(look->sent + LOOK_MAX_MS, c->now));
 }
 
