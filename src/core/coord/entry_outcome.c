@@ -74,7 +74,8 @@ static mono_ms requeue_delay(
 		return 0;
 	if (e->has_retry_ms)
 		return e->retry_ms;
-	if (why == WHY_RELEASE && (e->is_revoked || c->drain.is_on)) /* it was asked to let go */
+	if (why == WHY_RELEASE &&
+		(e->is_revoked || c->drain.is_on || c->stop.is_on)) /* asked to let go, or all leave */
 		return 0;
 	return why == WHY_FAIL ? fail_delay(&c->rng, &s->rules->retry, e->retry) : s->rules->retry.release_delay_ms;
 }

@@ -316,6 +316,15 @@ Test(coord, jitter_only_adds_to_a_wait, .init = retry_ready, .fini = story_down)
 	cr_expect(most <= 1200 && most > 1150, "%lld", (long long)most);
 }
 
+Test(coord, what_is_given_back_while_the_daemon_hands_over_does_not_wait, .init = retry_ready, .fini = story_down)
+{
+	story_assigned(7, "s");
+	story_event((struct coord_event){.kind = COORD_STOP});
+	story_clear();
+	story_says(1, FRAME_RELEASE, 7);
+	expect_story("[ 1000] s requeue 7-0 retry=0\n");
+}
+
 Test(coord, what_its_worker_was_asked_to_release_does_not_wait, .init = retry_ready, .fini = story_down)
 {
 	uint64_t h = story_assigned(7, "s");
