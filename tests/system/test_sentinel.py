@@ -112,14 +112,15 @@ def test_masters_killed_and_cut_off_under_load(t):
         goal = sum(len(w.frames("ok")) for w in ws) + n
         t.wait(lambda: sum(len(w.frames("ok")) for w in ws) >= goal, timeout, f"{n} more done", 0.05)
     progress(100)
-    now = s.nodes[0]
+    now, served = s.nodes[0], []
     for i in range(int(os.environ.get("ROUNDS", 2))):
         t0 = time.monotonic()
         now.pause() if i % 2 else now.kill()
         new = s.other_master(now)
         t1 = time.monotonic()
         progress(20)
-        print(f"{'paused' if i % 2 else 'killed'}: another master after {t1 - t0:.1f} s, served {time.monotonic() - t1:.1f} s later")
+        served.append(time.monotonic() - t1)
+        print(f"{'paused' if i % 2 else 'killed'}: another master after {t1 - t0:.1f} s, served {served[-1]:.1f} s later")
         now.cont() if i % 2 else now.start()
         t.wait(lambda: new.db.cmd("INFO", "replication").count("state=online") == 2, 40, "the old one is a replica", 0.1)
         now = new
@@ -128,7 +129,8 @@ def test_masters_killed_and_cut_off_under_load(t):
     checks.wait_clean(s.client(), timeout=60)
     journals = [w.journal for w in ws]
     checks.none(checks.lost(added.sure, journals) + checks.overlaps(journals))
-    print(f"{len(added.sure)} added, {len(added.maybe)} maybe")
+    print(f"= {len(served)} masters killed or paused: {len(added.sure)} added, {len(added.maybe)} maybe, 0 lost, 0 overlaps, "
+          f"served within {max(served):.1f} s of the failover")
 
 
 @limit(120)
