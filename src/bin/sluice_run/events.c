@@ -24,8 +24,11 @@ static void on_work_stop(struct runner *r, struct work *w, const struct sluice_e
 {
 	if (strcmp(e->reason, "fence") == 0)
 		run_log("stream %s: not renewed in time, stopping it", w->stream);
+	else if (e->by_ms > r->now)
+		run_log("stream %s revoked: %s, it has %lld ms to end", w->stream, e->reason,
+			(long long)(e->by_ms - r->now));
 	else
-		run_log("stream %s revoked: %s, %lld ms", w->stream, e->reason, (long long)(e->by_ms - r->now));
+		run_log("stream %s revoked: %s, stopping it at once", w->stream, e->reason);
 	work_stop(r, w, e->by_ms);
 }
 
