@@ -154,7 +154,7 @@ enum {
 };
 
 /* Whose loss of entries was said, by the hash of their names. */
-enum { FEED_SAID = 64, FEED_SAY_EVERY_MS = 60000 };
+enum { FEED_SAID = 64, FEED_SAY_EVERY_MS = 60000, FEED_KEEPER_MS = 5000 /* empty for so long: no pause between two */ };
 struct feed_said {
 	uint64_t hash;
 	mono_ms at; /* 0 = nobody's */

@@ -79,6 +79,24 @@ static void feed_yield_one(struct feeds *fs, struct shard_ctx *c, struct feed *f
 	feed_plan(fs, c, f);
 }
 
+/* By the configuration only a worker's done, or a long idle_release, ends a stream that is empty: with as many of them
+ * as credits, nothing else is begun. */
+static void feed_say_keepers(const struct feeds *fs, struct shard_ctx *c, struct shard_service *s, uint16_t svc)
+{
+	if (s->keepers_said_at && c->now < s->keepers_said_at + FEED_SAY_EVERY_MS)
+		return;
+	uint32_t n = 0, pos = 0;
+	for (const struct feed *f; (f = feed_next_feed(fs, &pos));)
+		n += f->svc == svc && feed_rests(f) && c->now >= f->idle.since + FEED_KEEPER_MS;
+	if (!n)
+		return;
+	s->keepers_said_at = c->now;
+	effects_log(c->out, LOG_NOTICE,
+		"service=%s streams wait for credits, which idle=%u empty streams keep: %s "
+		"services[].entries.idle_release, or let workers say done",
+		s->rules->name, n, s->rules->entries.idle_release_ms ? "shorten" : "set");
+}
+
 void feed_yield(struct feeds *fs, struct shard_ctx *c, uint16_t svc, uint32_t n)
 {
 	struct shard_service *s = ctx_service(c, svc);
@@ -97,6 +115,8 @@ void feed_yield(struct feeds *fs, struct shard_ctx *c, uint16_t svc, uint32_t n)
 	}
 	s->n_wanted = n;
 	s->wanted_at = c->now;
+	if (n && !shard_idle_may_yield(s->rules))
+		feed_say_keepers(fs, c, s, svc);
 }
 
 /* Nobody waits, or the last word of it is too old. */

@@ -44,6 +44,7 @@ struct shard_service {
 	uint32_t n_workers;
 	uint32_t n_wanted;       /* entries mode: so many streams wait for credits, and none here could end for them */
 	mono_ms wanted_at;       /* when that was told */
+	mono_ms keepers_said_at; /* empty streams keep their credits while others wait: said; 0 = never */
 	mono_ms trimmed_said_at; /* dead letters that were trimmed were told of; 0 = never */
 	uint64_t n_trimmed;      /* since then */
 	struct metrics_service metrics;

@@ -652,6 +652,31 @@ Test(feed, a_run_that_found_nothing_ends_as_soon_as_another_stream_waits, .fini 
 	cr_expect(n_yields() == 1 && shard_feeds_of(W.s, 1).idle == 0);
 }
 
+Test(feed, empty_streams_that_keep_their_credits_while_others_wait_are_said_once_a_minute, .fini = story_down)
+{
+	static const struct {
+		mono_ms at;
+		bool is_said;
+	} words[] = {{5900, false}, {6100, true}, {66000, false}, {66200, true}};
+	yields_up(0);
+	W.say = W.hide[CMD_FEED_OPEN] = true;
+	for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+		while (W.next <= words[i].at || story_waits(CMD_FEED_READ) || story_waits(CMD_FEED_OPEN)) {
+			if (story_waits(CMD_FEED_OPEN))
+				answer_position(10, 0, 0);
+			if (story_waits(CMD_FEED_READ))
+				answer_read(0, 0, 0);
+			story_until(mono_min(W.next, words[i].at));
+		}
+		story_until(words[i].at);
+		story_clear();
+		somebody_waits(3);
+		cr_expect_eq(strstr(W.text.data ? W.text.data : "", "idle=1 empty streams keep") != NULL,
+			words[i].is_said, "at %lld: %s", (long long)words[i].at, W.text.data);
+	}
+	cr_expect_eq(n_yields(), 0);
+}
+
 Test(feed, what_the_last_look_finds_is_told_and_the_run_goes_on, .fini = story_down)
 {
 	yields_up(60000);
