@@ -90,7 +90,7 @@ struct ctl_waiting {
 /* delayed now, delayed drop */
 struct ctl_waiting_action {
 	const char *service, *id, *stream;
-	const char *result; /* requeued, dropped, would_requeue, would_drop, gone, error */
+	const char *result; /* requeued, resumed, dropped, would_…, gone, error */
 	const char *new_id, *error;
 };
 

@@ -88,6 +88,7 @@ void msg_fini(struct msg *m)
 	case MSG_FEED_START:
 	case MSG_FEED_HOLD:
 	case MSG_FEED_SHARE:
+	case MSG_FEED_TRY:
 	case MSG_FEED_ACK:
 	case MSG_FEED_CLOSE:
 	case MSG_LOCK_ANSWER:

@@ -45,6 +45,7 @@ enum msg_kind {
 	MSG_FEED_START, /* tell entries */
 	MSG_FEED_HOLD,  /* tell nothing more. No payload */
 	MSG_FEED_SHARE, /* its worker may have other streams from here on. No payload */
+	MSG_FEED_TRY,   /* the entry that waits for its next try waits no longer. No payload */
 	MSG_FEED_ACK,
 	MSG_FEED_NACK,
 	MSG_FEED_CLOSE, /* answer FEED_IS_CLOSED, but for FEED_END_FORGET */

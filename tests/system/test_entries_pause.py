@@ -71,6 +71,27 @@ def test_a_workers_death_has_a_pause_like_a_failure(t):
 
 
 @limit(60)
+def test_delayed_now_resumes_a_stream_that_waits_with_its_worker(t):
+    r = t.redis()
+    d = t.daemon(r, service=entries(retry={"initial": "2m", "jitter": "0%"}))
+    h = hand(t, d)
+    for s in ("orders:k", "orders:other"):
+        ids = add(r.db, s, 2)
+        lbs(r.db, "orders", s)
+        a = h.assign(stream=s)
+        h.ids(2)
+        h.nack(a["lease"], ids[0], reason="no database")
+        h.until("ok")
+    assert [x["result"] for x in d.json("delayed", "now", "orders:k", "--dry-run")] == ["would_resume"]
+    assert [(x["stream"], x["result"]) for x in d.json("delayed", "now", "orders", "orders:k")] == [("orders:k", "resumed")]
+    e, = h.ids(1)
+    assert e[2] == 1  # its tries are kept
+    assert d.ctl("delayed", "now", "orders", "orders:k").returncode == 1  # it does not wait any more
+    assert [x["stream"] for x in d.json("delayed", "now", "orders")] == ["orders:other"]
+    h.ids(1)
+
+
+@limit(60)
 def test_delayed_now_ends_the_pause_of_the_entry_too(t):
     for r in (t.redis(), t.cluster()):
         d = t.daemon(r, service=entries(retry={"initial": "2m", "jitter": "0%"}))

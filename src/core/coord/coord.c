@@ -184,6 +184,7 @@ static void coord_on_msg(struct coord *c, struct msg m)
 	case MSG_FEED_START:
 	case MSG_FEED_HOLD:
 	case MSG_FEED_SHARE:
+	case MSG_FEED_TRY:
 	case MSG_FEED_ACK:
 	case MSG_FEED_NACK:
 	case MSG_FEED_CLOSE:

@@ -36,6 +36,7 @@ enum coord_ctl_kind {
 	CTL_PAUSE,
 	CTL_RESUME,
 	CTL_GIVE_BACK,
+	CTL_TRY_NOW, /* the entry behind its position waits no longer */
 	CTL_REVOKE,
 	CTL_ADD,
 	CTL_DRAIN,
@@ -48,7 +49,7 @@ struct coord_ctl {
 	enum coord_ctl_kind kind;
 	uint32_t request;          /* EFF_CTL carries it: CTL_ADD, CTL_GIVE_BACK */
 	uint16_t svc;              /* SERVICE_NONE = all */
-	uint64_t handle;           /* give back: the entry */
+	uint64_t handle;           /* give back, try now: the entry */
 	uint64_t session;          /* revoke */
 	struct slice stream, info; /* add */
 	mono_ms delay_ms;          /* add: so long from now */

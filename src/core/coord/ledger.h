@@ -150,6 +150,12 @@ void ledger_drop(struct ledger *l, struct entry *e);
 /* By service and id; NULL: not held. Valid until it is dropped. */
 struct entry *ledger_get(const struct ledger *l, uint16_t svc, struct entry_id id);
 struct entry *ledger_by_handle(const struct ledger *l, uint64_t handle); /* NULL: it is gone */
+/* Entries mode: the entry behind its position waits for its next try, and its worker with it. */
+static inline bool entry_feed_is_blocked(const struct entry *e, mono_ms now)
+{
+	return e->feed && e->feed->state == ENTRY_FEED_OPEN && e->feed->blocked_until > now;
+}
+
 static inline uint64_t entry_handle(const struct entry *e)
 {
 	return (uint64_t)e->gen << 32 | e->idx;

@@ -48,6 +48,18 @@ static void operate_give_back(struct coord *c, struct entry *e, enum requeue_why
 	}
 }
 
+/* What Redis keeps of the pause is for the next owner. */
+static void operate_try_now(struct coord *c, struct entry *e)
+{
+	struct entry_feed *f = e->feed;
+	if (!entry_feed_is_blocked(e, c->now) || f->shard == SHARD_NONE || !c->shards.v[f->shard].is_on)
+		return;
+	struct msg *m = coord_send(c, f->shard, msg_plain(MSG_FEED_TRY));
+	m->handle = entry_handle(e);
+	m->svc = e->svc;
+	f->blocked_until = c->now;
+}
+
 static void operate_add(struct coord *c, const struct coord_ctl *ctl)
 {
 	struct coord_service *s = services_find(&c->services, ctl->svc);
@@ -155,6 +167,11 @@ void coord_on_ctl(struct coord *c, const struct coord_ctl *ctl)
 		e = ledger_by_handle(&c->ledger, ctl->handle);
 		if (e)
 			operate_give_back(c, e, WHY_OPERATOR);
+		break;
+	case CTL_TRY_NOW:
+		e = ledger_by_handle(&c->ledger, ctl->handle);
+		if (e)
+			operate_try_now(c, e);
 		break;
 	case CTL_REVOKE:
 		m = workers_find(&c->workers, ctl->session);

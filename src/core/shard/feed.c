@@ -212,17 +212,21 @@ void feed_plan(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 	heap_set(&fs->timers, &f->timer, at);
 }
 
+static void feed_unblock(struct shard_ctx *c, struct feed *f, const char *why)
+{
+	feed_move(c, f, FEED_RUNNING, why);
+	f->reading.at = c->now;
+}
+
 void feed_tick(struct feeds *fs, struct shard_ctx *c)
 {
 	struct heap_node *top;
 	while ((top = heap_top(&fs->timers)) && top->at <= c->now) {
 		struct feed *f = HEAP_OF(struct feed, timer, top);
-		if (f->state == FEED_BLOCKED && f->bad.until <= c->now) {
-			feed_move(c, f, FEED_RUNNING, "its time has come");
-			f->reading.at = c->now;
-		} else if (f->state == FEED_BURYING && f->bad.is_calling && f->bad.until <= c->now) {
+		if (f->state == FEED_BLOCKED && f->bad.until <= c->now)
+			feed_unblock(c, f, "its time has come");
+		else if (f->state == FEED_BURYING && f->bad.is_calling && f->bad.until <= c->now)
 			f->bad.is_calling = false;
-		}
 		feed_plan(fs, c, f);
 	}
 }
@@ -522,6 +526,8 @@ void feed_msg(struct feeds *fs, struct shard_ctx *c, struct msg *m)
 		feed_hold(f);
 	else if (m->kind == MSG_FEED_SHARE)
 		feed_set_alone(c, f, false);
+	else if (m->kind == MSG_FEED_TRY && f->state == FEED_BLOCKED)
+		feed_unblock(c, f, "asked to");
 	else if (m->kind == MSG_FEED_ACK)
 		feed_take_ack(c, f, m->feed_ack.id);
 	else if (m->kind == MSG_FEED_NACK)

@@ -118,6 +118,29 @@ static void waits_own(struct waits_job *j)
 	}
 }
 
+/* Those whose worker waits with them are in no set: they have their pauses here. */
+static void waits_try_own(struct waits_job *j)
+{
+	const struct coord *c = j->q->d->core;
+	uint32_t pos = 0;
+	for (const struct entry *e; !waits_is_full(j) && (e = ledger_next(&c->ledger, &pos));) {
+		if (e->svc != j->walk.svcs[j->walk.at] || e->state != ENTRY_ASSIGNED ||
+			!entry_feed_is_blocked(e, c->now) || (j->want.stream && !view_matches(&j->want, e)))
+			continue;
+		char id[COMMAND_ID_CAP];
+		command_id_format(id, e->id);
+		struct ctl_waiting_action row = {.service = j->rules->name,
+			.id = id,
+			.stream = e->stream->bytes,
+			.result = j->q->r.dry_run ? "would_resume" : "resumed"};
+		ctl_encode_waiting_action(&j->q->out, &row);
+		j->n++;
+		if (!j->q->r.dry_run)
+			control_ctl(j->q,
+				&(struct coord_ctl){.kind = CTL_TRY_NOW, .svc = e->svc, .handle = entry_handle(e)});
+	}
+}
+
 /* ---- what waits for its stream: "<length>:<stream>:<padded id>", or "…:w" of a wish, whose id the registry has */
 
 static void waits_send_parked(struct waits_job *j)
@@ -291,6 +314,8 @@ static void waits_begin_service(struct waits_job *j)
 	j->first_new = (struct entry_id){0, 0};
 	if (j->q->r.waiting)
 		waits_own(j);
+	if (j->q->r.verb == CTL_VERB_DELAYED_NOW)
+		waits_try_own(j);
 	if (waits_ask(j, WAITS_CLOCK))
 		control_redis_send(j->conn, &(struct cmd){.kind = CMD_TIME}, &j->names);
 }

@@ -119,6 +119,7 @@ static void story_msg(const struct msg *m)
 		[MSG_FEED_START] = "feed_start",
 		[MSG_FEED_HOLD] = "feed_hold",
 		[MSG_FEED_SHARE] = "feed_share",
+		[MSG_FEED_TRY] = "feed_try",
 		[MSG_FEED_ACK] = "feed_ack",
 		[MSG_FEED_NACK] = "feed_nack",
 		[MSG_FEED_CLOSE] = "feed_close",

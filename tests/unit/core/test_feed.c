@@ -148,6 +148,23 @@ Test(feed, a_failed_entry_comes_again_alone_and_what_was_behind_it_is_void, .ini
 		     "[ 1000] > feed nacked 13-0 tries=1 wait=1000\n");
 }
 
+Test(feed, an_operator_ends_the_pause_of_a_failed_entry, .init = ready, .fini = story_down)
+{
+	start(1);
+	story_msg_in((struct msg){.kind = MSG_FEED_TRY, .handle = H}); /* nothing waits: nothing changes */
+	answer_read(11, 10, 0);                                        /* another read is on its way */
+	word(MSG_FEED_NACK, 11);
+	answer_fail(1, 120000);
+	answer_read(21, 3, 0);
+	story_clear();
+	story_until(1500);
+	expect_story("");
+	story_msg_in((struct msg){.kind = MSG_FEED_TRY, .handle = H});
+	expect_story("[ 1500] feed_read k 10-0\n");
+	answer_read(11, 1, 0);
+	expect_story("[ 1500] > feed entries 11-0 [11,1]\n"); /* its try is kept */
+}
+
 Test(feed, a_read_from_before_a_nack_is_not_told, .init = ready, .fini = story_down)
 {
 	start(1);
