@@ -2,7 +2,7 @@
 import os
 
 from lib import servers
-from lib.redis import Redis
+from lib.redis import Redis, RedisError
 from lib.servers import Process, free_port, loopback, spawn, wait_until
 
 NAME = "mymaster"
@@ -93,6 +93,16 @@ class Watched:
             n = next((n for n in self.nodes if n.tcp in said), None)
             return n if n and n is not old and n.db.cmd("ROLE")[0] == "master" else None
         return wait_until(found, timeout, "another master")
+
+    def whole_master(self):
+        """The master that all other nodes follow; None: there is none."""
+        for n in self.nodes:
+            try:
+                if n.db.cmd("INFO", "replication").count("state=online") == len(self.nodes) - 1:
+                    return n
+            except (RedisError, OSError):
+                continue
+        return None
 
 
 class WatchedClient:
