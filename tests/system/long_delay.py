@@ -1,6 +1,7 @@
 """A daemon, a worker or the master of the load-balancer stream is killed while a delay is at any point: before, after and between the
 commands that put an entry off, bring it back and finish it. Nothing is lost, nothing is early, nothing is later than due + 1 s once
-there is a daemon, a worker and a master again.
+there is a daemon, a worker and a master again: a delay runs from when the master had it, between the worker's `fail` and its `ok`. What
+had come back to the daemon that died is the work of a dead owner; recovery has it T after the kill.
 
 Every point has a daemon (variant V=fault) that stops itself there, and a service of its own; their load-balancer streams share a slot, so
 that one failover is for all of them. SLUICE_FAULT_POINTS= a pattern for some."""
@@ -30,7 +31,7 @@ class One:
     def __init__(self, t, c, i, point):
         self.t, self.c, self.point, self.svc, self.key = t, c, point, f"{{d}}{i}", f"d{i}"
         self.lbs, self.names, self.back, self.is_struck = f"{self.svc}-input", [f"d{i}.s{k}" for k in range(N)], None, False
-        self.procs = []
+        self.procs, self.dead_has, self.dead_until = [], set(), 0  # streams, and when their locks have ended (ms)
         self.daemons = [self.daemon("a", env={"SLUICE_FAULT": f"{point}:stop"})]
 
     def daemon(self, name, **kw):
@@ -72,6 +73,7 @@ class One:
     def kill_daemon(self):
         self.daemons[0].kill()
         self.procs[0].kill()
+        self.dead_has, self.dead_until = set(checks.pending_names(self.c.db.node_for(self.lbs), self.svc)), time.monotonic() * 1000 + T * 1000
         self.daemons.append(self.daemon("b"))
         self.work(self.daemons[1])
 
@@ -95,12 +97,12 @@ class One:
         begun = [(r["f"]["stream"], r["ms"]) for r in rows if r["f"]["t"] == "assign"]
         stream = {r["f"]["lease"]: r["f"]["stream"] for r in rows if r["f"]["t"] == "assign"}
         said = {r["f"]["lease"]: r["ms"] for r in rows if r["d"] == "out" and r["f"]["t"] == "fail"}
-        for lease in {r["f"]["lease"] for r in rows if r["f"]["t"] == "ok" and r["f"]["for"] == "fail"}:
+        for lease, confirmed in {r["f"]["lease"]: r["ms"] for r in rows if r["f"]["t"] == "ok" and r["f"]["for"] == "fail"}.items():
             at, s = said[lease], stream[lease]
             again = next((ms for x, ms in begun if x == s and ms > at), None)
             if again is None:
                 continue  # found by checks.lost
-            late.append(again - max(at + DELAY, self.back or 0))
+            late.append(again - max(confirmed + DELAY, self.back or 0, self.dead_until if s in self.dead_has else 0))
             if again < at + DELAY - 50:
                 bad.append(f"{s} was begun {at + DELAY - again:.0f} ms early")
             elif late[-1] > 1000 + SLACK:

@@ -1,7 +1,7 @@
 """Checkers over journals (lib/worker) and over what is left in Redis. Each returns a list of findings, [] = good."""
 import json
 
-from lib.redis import SEP, RedisError, entries, scan
+from lib.redis import SEP, RedisError, entries, pairs, scan
 from lib.servers import wait_until
 
 ENDS = ("done", "fail", "release", "revoked")
@@ -214,6 +214,13 @@ def pending(db, service):
         if "NOGROUP" in str(e):
             return 0
         raise
+
+
+def pending_names(db, service):
+    """The streams of the entries that somebody has read and not finished."""
+    ids = [row[0] for row in db.cmd("XPENDING", f"{service}-input", f"{service}-group", "-", "+", 10000)]
+    rows = [db.cmd("XRANGE", f"{service}-input", i, i) for i in ids]
+    return [json.loads(pairs(r[0][1])["lbs-input"])["DataStreamName"] for r in rows if r]
 
 
 def leftovers(db, services, dlq=0, registry=0):
