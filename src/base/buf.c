@@ -106,7 +106,8 @@ char *buf_take(struct buf *b)
 bool buf_is_utf8(const char *s, size_t len)
 {
 	for (size_t i = 0, n; i < len; i += n) {
-		n = utf8_len(s + i, len - i);
+		n = utf8_ascii(s + i, len - i);
+		n = n ? n : utf8_len(s + i, len - i);
 		if (!n)
 			return false;
 	}
@@ -136,8 +137,13 @@ void buf_json_str(struct buf *b, const char *s, size_t len)
 	size_t plain = 0; /* bytes before i that need no change and are not added yet */
 	size_t i = 0;
 	while (i < len) {
+		size_t n = utf8_json_plain(s + i, len - i);
+		plain += n;
+		i += n;
+		if (i == len)
+			break;
 		unsigned char c = (unsigned char)s[i];
-		size_t n = utf8_len(s + i, len - i);
+		n = utf8_len(s + i, len - i);
 		if (n && c >= ' ' && c != '"' && c != '\\') {
 			plain += n;
 			i += n;

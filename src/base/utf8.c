@@ -2,6 +2,52 @@
 
 #include <assert.h>
 #include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Eight bytes at once: HIGHS has a bit where a byte is what was asked for; above a hit there may be false ones. */
+#define ONES (UINT64_MAX / 0xFF)
+#define HIGHS (ONES * 0x80)
+
+static uint64_t below(uint64_t eight, unsigned n)
+{
+	return (eight - ONES * n) & ~eight & HIGHS;
+}
+
+static uint64_t equal_to(uint64_t eight, unsigned char c)
+{
+	return below(eight ^ (ONES * c), 1);
+}
+
+static uint64_t eight_at(const char *s)
+{
+	uint64_t eight;
+	memcpy(&eight, s, sizeof eight);
+	return eight;
+}
+
+size_t utf8_ascii(const char *s, size_t len)
+{
+	size_t i = 0;
+	while (len - i >= 8 && !(eight_at(s + i) & HIGHS))
+		i += 8;
+	bool is_rest_short = len >= 8 && len - i < 8; /* it is looked at with some before it */
+	return is_rest_short && !(eight_at(s + len - 8) & HIGHS) ? len : i;
+}
+
+static bool is_json_plain(uint64_t eight)
+{
+	return !((eight & HIGHS) | below(eight, ' ') | equal_to(eight, '"') | equal_to(eight, '\\'));
+}
+
+size_t utf8_json_plain(const char *s, size_t len)
+{
+	size_t i = 0;
+	while (len - i >= 8 && is_json_plain(eight_at(s + i)))
+		i += 8;
+	bool is_rest_short = len >= 8 && len - i < 8;
+	return is_rest_short && is_json_plain(eight_at(s + len - 8)) ? len : i;
+}
 
 static bool is_tail(unsigned char c)
 {
