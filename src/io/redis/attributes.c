@@ -18,34 +18,34 @@ static int attributes_per_element(char kind)
 }
 
 /* The number of a header: digits, or -1 for null; false when it is neither. */
-static bool attributes_number(const struct attributes *a, int64_t *out)
+static bool attributes_number(const char *line, size_t n, int64_t *out)
 {
-	size_t n = a->n_line;
-	if (n > 1 && a->line[n - 1] == '\r')
+	if (n > 1 && line[n - 1] == '\r')
 		n--;
 	*out = -1;
-	if (n == 3 && a->line[1] == '-' && a->line[2] == '1')
+	if (n == 3 && line[1] == '-' && line[2] == '1')
 		return true;
 	if (n < 2 || n > DIGITS_MAX)
 		return false;
 	*out = 0;
 	for (size_t i = 1; i < n; i++) {
-		if (a->line[i] < '0' || a->line[i] > '9')
+		if (line[i] < '0' || line[i] > '9')
 			return false;
-		*out = *out * 10 + (a->line[i] - '0');
+		*out = *out * 10 + (line[i] - '0');
 	}
 	return true;
 }
 
-/* A header is complete: what belongs to it comes next. False: an attribute makes no sense. */
-static bool attributes_header(struct attributes *a)
+/* A header is complete, of n bytes without its newline: what belongs to it comes next. False: an attribute makes no
+ * sense. */
+static bool attributes_header(struct attributes *a, const char *line, size_t n_line)
 {
-	char kind = a->line[0];
+	char kind = line[0];
 	int per_element = attributes_per_element(kind);
 	bool is_skipped = a->is_dropping;
 	int64_t n = 0;
 	a->is_line = false;
-	if ((attributes_is_bulk(kind) || per_element > 0) && !attributes_number(a, &n)) {
+	if ((attributes_is_bulk(kind) || per_element > 0) && !attributes_number(line, n_line, &n)) {
 		a->is_broken = true;
 		return !is_skipped;
 	}
@@ -63,14 +63,22 @@ static bool attributes_header(struct attributes *a)
 	return true;
 }
 
-/* From `at` to the end of the header, or of the bytes. */
-static size_t attributes_line(struct attributes *a, const char *bytes, size_t at, size_t len)
+/* A header from `at` on, or what there is of it; *next is behind it. Most are whole, and looked at where they are.
+ * False: as attributes_header. */
+static bool attributes_line(struct attributes *a, const char *bytes, size_t at, size_t len, size_t *next)
 {
 	const char *end = memchr(bytes + at, '\n', len - at);
-	size_t n = end ? (size_t)(end - (bytes + at)) : len - at, room = sizeof a->line - a->n_line;
+	size_t n = end ? (size_t)(end - (bytes + at)) : len - at;
+	*next = at + n + (end != NULL);
+	if (end && !a->is_line)
+		return attributes_header(a, bytes + at, n);
+	if (!a->is_line)
+		a->n_line = 0;
+	a->is_line = true;
+	size_t room = sizeof a->line - a->n_line;
 	memcpy(a->line + a->n_line, bytes + at, n < room ? n : room);
 	a->n_line = (uint8_t)(a->n_line + (n < room ? n : room));
-	return at + n + (end != NULL);
+	return !end || attributes_header(a, a->line, a->n_line);
 }
 
 bool attributes_feed(struct attributes *a, const char *bytes, size_t len, attributes_pass_fn *pass, void *arg)
@@ -82,17 +90,12 @@ bool attributes_feed(struct attributes *a, const char *bytes, size_t len, attrib
 			a->n_left -= n;
 			at += n;
 		} else {
-			if (!a->is_line) {
-				a->is_line = true;
-				a->n_line = 0;
-				if (bytes[at] == '|' && !a->is_dropping) {
-					if (at > from)
-						pass(arg, bytes + from, at - from);
-					a->is_dropping = true;
-				}
+			if (!a->is_line && bytes[at] == '|' && !a->is_dropping) {
+				if (at > from)
+					pass(arg, bytes + from, at - from);
+				a->is_dropping = true;
 			}
-			at = attributes_line(a, bytes, at, len);
-			if (bytes[at - 1] == '\n' && !attributes_header(a))
+			if (!attributes_line(a, bytes, at, len, &at))
 				return false;
 		}
 		if (a->is_dropping)

@@ -11,7 +11,7 @@
 #include "base/mem.h"
 #include "io/redis/conn_p.h"
 
-enum { SPARE_COMMANDS = 2048, READER_KEEP_BYTES = 256 * 1024, REPLY_ARRAYS = 16 };
+enum { SPARE_COMMANDS = 2048 };
 
 static const char *const subscribe_names[] = {
 	"subscribe", "psubscribe", "ssubscribe", "unsubscribe", "punsubscribe", "sunsubscribe"};
@@ -245,35 +245,19 @@ static void take_reply(struct redis_conn *c, const redisReply *r)
 		conn_fail(c, ERR_PROTO, "the server sent a reply that nobody asked for");
 }
 
-/* Each array may be as long as allowed, but not each of its elements again: a few bytes would ask for any amount. */
-static void *create_array(const redisReadTask *task, size_t elements)
+void command_parser_begin(struct redis_conn *c)
 {
-	struct redis_conn *c = task->privdata;
-	if (!task->parent)
-		c->parser.n_elements = 0;
-	c->parser.n_elements += elements;
-	if (c->opts.max_reply_elements && c->parser.n_elements / REPLY_ARRAYS > c->opts.max_reply_elements) {
-		c->parser.refused = "a reply has too many elements";
-		return NULL;
-	}
-	return c->parser.hiredis_fns->createArray(task, elements);
+	c->parser.memory = reply_memory_new(c->opts.max_reply_elements);
+	c->parser.reader = reply_memory_reader(c->parser.memory);
+	c->parser.attributes = (struct attributes){0};
+	c->parser.n_bytes = 0;
 }
 
-redisReader *command_reader_new(struct redis_conn *c)
+void command_parser_end(redisReader *reader, struct reply_memory *memory)
 {
-	redisReader *r = redisReaderCreate(); /* its memory is ours: never NULL */
-	r->maxbuf = READER_KEEP_BYTES;        /* its default frees and allocates at each full read */
-	if (c->opts.max_reply_elements)
-		r->maxelements = (long long)c->opts.max_reply_elements;
-	c->parser.hiredis_fns = r->fn;
-	c->parser.fns = *r->fn;
-	c->parser.fns.createArray = create_array;
-	r->fn = &c->parser.fns;
-	r->privdata = c;
-	c->parser.n_bytes = 0;
-	c->parser.refused = NULL;
-	c->parser.attributes = (struct attributes){0};
-	return r;
+	if (reader)
+		redisReaderFree(reader);
+	reply_memory_free(memory);
 }
 
 static bool is_too_long(struct redis_conn *c)
@@ -295,6 +279,7 @@ void command_bytes(void *arg, const char *bytes, size_t len)
 {
 	struct redis_conn *c = arg;
 	redisReader *reader = c->parser.reader;
+	struct reply_memory *memory = c->parser.memory;
 	c->watch.heard_at = mono_now();
 	c->watch.has_heard = true;
 	if (!reader)
@@ -308,7 +293,7 @@ void command_bytes(void *arg, const char *bytes, size_t len)
 		void *reply = NULL;
 		if (redisReaderGetReply(reader, &reply) != REDIS_OK) {
 			conn_fail(c, ERR_PROTO, "not the Redis protocol: %s",
-				c->parser.refused ? c->parser.refused : reader->errstr);
+				reply_memory_refused(memory) ? reply_memory_refused(memory) : reader->errstr);
 			break;
 		}
 		if (!reply) {
@@ -317,11 +302,11 @@ void command_bytes(void *arg, const char *bytes, size_t len)
 		}
 		c->parser.n_bytes = reader->len - reader->pos; /* those of the next */
 		take_reply(c, reply);
-		freeReplyObject(reply);
+		reply_memory_clear(memory);
 	}
 	c->parser.is_running = false;
 	if (c->parser.reader != reader)
-		redisReaderFree(reader);
+		command_parser_end(reader, memory);
 	else
 		conn_rearm(c);
 }

@@ -171,9 +171,10 @@ static void let_go(struct redis_conn *c)
 {
 	wire_close(c->wire);
 	c->wire = NULL;
-	if (!c->parser.is_running && c->parser.reader)
-		redisReaderFree(c->parser.reader);
-	c->parser.reader = NULL; /* while parsing, the parser's loop frees it */
+	if (!c->parser.is_running) /* else the parser's loop frees it */
+		command_parser_end(c->parser.reader, c->parser.memory);
+	c->parser.reader = NULL;
+	c->parser.memory = NULL;
 	race_end(c);
 	dial_end(c);
 	command_kill_all(c);

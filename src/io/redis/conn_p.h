@@ -11,6 +11,7 @@
 #include "base/rng.h"
 #include "io/redis/attributes.h"
 #include "io/redis/conn.h"
+#include "io/redis/reply_memory.h"
 #include "io/redis/wire.h"
 
 enum conn_state {
@@ -100,11 +101,9 @@ struct conn_server {
 /* Bytes -> replies: command.c. */
 struct conn_parser {
 	redisReader *reader; /* NULL = no connection, or it has ended */
+	struct reply_memory *memory;
 	struct attributes attributes;
-	redisReplyObjectFunctions *hiredis_fns;
-	redisReplyObjectFunctions fns; /* the library's, but ours for arrays */
-	size_t n_elements, n_bytes;    /* of the reply that is under way */
-	const char *refused;           /* why it was not taken */
+	size_t n_bytes; /* of the reply that is under way */
 	bool is_running;
 };
 
@@ -209,7 +208,8 @@ void command_send(struct redis_conn *c, struct redis_cmd *cmd, int argc, const c
 	mono_ms deadline);
 /* Our own command, words up to NULL. */
 void command_own(struct redis_conn *c, enum redis_cmd_kind kind, mono_ms deadline, const char **words);
-redisReader *command_reader_new(struct redis_conn *c);         /* for a new connection */
+void command_parser_begin(struct redis_conn *c);               /* for a new connection */
+void command_parser_end(redisReader *reader, struct reply_memory *memory); /* NULL is fine */
 void command_bytes(void *conn, const char *bytes, size_t len); /* wire_events.on_bytes */
 void command_kill_all(struct redis_conn *c);                   /* pending -> dead */
 void command_free_spare(struct redis_conn *c);

@@ -244,7 +244,7 @@ static void after_auth(struct redis_conn *c)
 void handshake_start(struct redis_conn *c)
 {
 	conn_move(c, CONN_GREETING);
-	c->parser.reader = command_reader_new(c);
+	command_parser_begin(c);
 	send_hello(c);
 }
 

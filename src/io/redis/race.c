@@ -195,11 +195,6 @@ static void race_take(struct redis_conn *c, struct redis_conn *w)
 	c->wire = w->wire;
 	wire_set_owner(c->wire, c);
 	c->parser = w->parser;
-	c->parser.reader->fn = &c->parser.fns;
-	c->parser.reader->privdata = c;
-	for (int i = 0; i < c->parser.reader->tasks;
-		i++) /* each has a copy, and one is begun before its bytes are there */
-		c->parser.reader->task[i]->privdata = c;
 	c->server = w->server;
 	for (struct link *l; (l = list_pop(&w->queue.pending));)
 		list_push(&c->queue.pending, l);
@@ -210,6 +205,7 @@ static void race_take(struct redis_conn *c, struct redis_conn *w)
 	w->queue.n_in_flight = 0;
 	w->wire = NULL;
 	w->parser.reader = NULL;
+	w->parser.memory = NULL;
 }
 
 void race_adopt(struct redis_conn *c)
