@@ -1,8 +1,7 @@
 /* command_feed - the commands of entries mode: data streams, their positions, the dead letters of their entries. */
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
+#include "base/digits.h"
 #include "base/text.h"
 #include "codec/command_p.h"
 #include "codec/script.h"
@@ -20,9 +19,10 @@ static void feed_put_slice(struct command_argv *a, struct slice s)
 
 static void feed_put_i64(struct command_argv *a, int64_t v)
 {
-	char text[24];
-	const int n = snprintf(text, sizeof text, "%" PRId64, v);
-	command_arg(a, text, (size_t)n);
+	char text[1 + DIGITS_U64] = "-";
+	const bool is_negative = v < 0;
+	const uint64_t u = is_negative ? -(uint64_t)v : (uint64_t)v;
+	command_arg(a, text + !is_negative, digits_put(text + 1, u, 1) + is_negative);
 }
 
 static void feed_put_id(struct command_argv *a, const char *before, struct entry_id id)
@@ -77,11 +77,14 @@ static void feed_put_ack(struct command_argv *a, const struct cmd *c)
 	else
 		feed_put_str(a, "");
 	feed_put_str(a, c->as.feed.ack.check ? "1" : "0");
-	char id[COMMAND_ID_CAP], text[COMMAND_ID_CAP + 24] = "";
-	command_id_format(id, c->id);
-	if (c->as.feed.ack.n_added >= 0)
-		snprintf(text, sizeof text, "%s:%" PRId64, id, c->as.feed.ack.n_added);
-	feed_put_str(a, text);
+	char text[COMMAND_ID_CAP + 1 + DIGITS_U64];
+	size_t n = 0;
+	if (c->as.feed.ack.n_added >= 0) {
+		n = (size_t)command_id_format(text, c->id);
+		text[n++] = ':';
+		n += digits_put(text + n, (uint64_t)c->as.feed.ack.n_added, 1);
+	}
+	command_arg(a, text, n);
 }
 
 static void feed_put_close(struct command_argv *a, const struct cmd *c)

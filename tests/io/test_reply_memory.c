@@ -8,10 +8,11 @@
 #include <stdbool.h>
 #include <string.h>
 
-static const char *const replies[] = {"+OK\r\n", "-ERR no\r\n", ":42\r\n", ":-1\r\n", "$-1\r\n", "*-1\r\n", "_\r\n", "#t\r\n",
-	"#f\r\n", ",1.5\r\n", ",-inf\r\n", "(3492890328409238509324850943850943825024385\r\n", "=15\r\ntxt:Some string\r\n",
-	"=4\r\ntxt:\r\n", "$0\r\n\r\n", "$5\r\na\0b\r\n\r\n", "*0\r\n", "%0\r\n", "~0\r\n", ">2\r\n+message\r\n$1\r\nx\r\n",
-	"%2\r\n+a\r\n:1\r\n+b\r\n*2\r\n,2\r\n_\r\n", "~3\r\n#t\r\n:1\r\n$1\r\nx\r\n",
+static const char *const replies[] = {"+OK\r\n", "-ERR no\r\n", ":42\r\n", ":-1\r\n", "$-1\r\n", "*-1\r\n", "_\r\n",
+	"#t\r\n", "#f\r\n", ",1.5\r\n", ",-inf\r\n", "(3492890328409238509324850943850943825024385\r\n",
+	"=15\r\ntxt:Some string\r\n", "=4\r\ntxt:\r\n", "$0\r\n\r\n", "$5\r\na\0b\r\n\r\n", "*0\r\n", "%0\r\n",
+	"~0\r\n", ">2\r\n+message\r\n$1\r\nx\r\n", "%2\r\n+a\r\n:1\r\n+b\r\n*2\r\n,2\r\n_\r\n",
+	"~3\r\n#t\r\n:1\r\n$1\r\nx\r\n",
 	"*2\r\n*2\r\n$15\r\n1526919030474-0\r\n*2\r\n$1\r\nn\r\n$3\r\nabc\r\n*2\r\n$1\r\n2\r\n*0\r\n", "$-1\r\n"};
 static const size_t lens[sizeof replies / sizeof *replies] = {[15] = 11}; /* the one with a NUL */
 
@@ -62,8 +63,8 @@ Test(reply_memory, its_objects_say_what_those_of_hiredis_say)
 			freeReplyObject(r);
 			describe(&b, parse(ours, i, cut));
 			reply_memory_clear(m);
-			cr_assert(a.len == b.len && memcmp(a.data, b.data, a.len) == 0, "%s: %s, not %s", replies[i], b.data,
-				a.data);
+			cr_assert(a.len == b.len && memcmp(a.data, b.data, a.len) == 0, "%s: %s, not %s", replies[i],
+				b.data, a.data);
 		}
 	cr_expect_null(reply_memory_refused(m));
 	buf_fini(&a);
@@ -104,7 +105,8 @@ Test(reply_memory, replies_of_all_sizes_use_it_one_after_the_other)
 {
 	struct reply_memory *m = reply_memory_new(0);
 	redisReader *r = reply_memory_reader(m);
-	static const size_t sizes[][2] = {{1, 1}, {3, 5000}, {1000, 3}, {1, 300000}, {2000, 200}, {10, 10}, {0, 0}, {7, 70000}};
+	static const size_t sizes[][2] = {
+		{1, 1}, {3, 5000}, {1000, 3}, {1, 300000}, {2000, 200}, {10, 10}, {0, 0}, {7, 70000}};
 	for (size_t i = 0; i < 3 * sizeof sizes / sizeof *sizes; i++) {
 		const size_t *s = sizes[i % (sizeof sizes / sizeof *sizes)];
 		expect_strings(m, r, s[0], s[1]);

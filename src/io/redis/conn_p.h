@@ -208,10 +208,10 @@ void command_send(struct redis_conn *c, struct redis_cmd *cmd, int argc, const c
 	mono_ms deadline);
 /* Our own command, words up to NULL. */
 void command_own(struct redis_conn *c, enum redis_cmd_kind kind, mono_ms deadline, const char **words);
-void command_parser_begin(struct redis_conn *c);               /* for a new connection */
+void command_parser_begin(struct redis_conn *c);                           /* for a new connection */
 void command_parser_end(redisReader *reader, struct reply_memory *memory); /* NULL is fine */
-void command_bytes(void *conn, const char *bytes, size_t len); /* wire_events.on_bytes */
-void command_kill_all(struct redis_conn *c);                   /* pending -> dead */
+void command_bytes(void *conn, const char *bytes, size_t len);             /* wire_events.on_bytes */
+void command_kill_all(struct redis_conn *c);                               /* pending -> dead */
 void command_free_spare(struct redis_conn *c);
 void redis_fail_all_dead(struct redis_conn *c, bool tell);      /* those dead now get their NULL */
 void command_kill(struct redis_conn *c, struct redis_cmd *cmd); /* one that was never sent -> dead */

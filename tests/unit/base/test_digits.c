@@ -18,7 +18,8 @@ static void expect_as_printf(uint64_t v)
 
 Test(digits, are_those_of_printf)
 {
-	expect_as_printf(0);
+	for (uint64_t v = 0; v < 11000; v++) /* each pair, at an even and at an odd place */
+		expect_as_printf(v);
 	for (uint64_t v = 1; v <= UINT64_MAX / 10; v *= 10) {
 		expect_as_printf(v - 1);
 		expect_as_printf(v);
