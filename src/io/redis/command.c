@@ -11,7 +11,8 @@
 #include "base/mem.h"
 #include "io/redis/conn_p.h"
 
-enum { SPARE_COMMANDS = 2048 };
+/* The library moves what it has not parsed to the front after each KiB: it is never given much. */
+enum { SPARE_COMMANDS = 2048, READER_PIECE = 8192 };
 
 static const char *const subscribe_names[] = {
 	"subscribe", "psubscribe", "ssubscribe", "unsubscribe", "punsubscribe", "sunsubscribe"};
@@ -275,6 +276,26 @@ static void pass_to_reader(void *conn, const char *bytes, size_t len)
 	c->parser.n_bytes += len;
 }
 
+/* Every reply that is whole. */
+static void take_replies(struct redis_conn *c, redisReader *reader, struct reply_memory *memory)
+{
+	while (c->parser.reader == reader) {
+		void *reply = NULL;
+		if (redisReaderGetReply(reader, &reply) != REDIS_OK) {
+			conn_fail(c, ERR_PROTO, "not the Redis protocol: %s",
+				reply_memory_refused(memory) ? reply_memory_refused(memory) : reader->errstr);
+			return;
+		}
+		if (!reply) {
+			is_too_long(c);
+			return;
+		}
+		c->parser.n_bytes = reader->len - reader->pos; /* those of the next */
+		take_reply(c, reply);
+		reply_memory_clear(memory);
+	}
+}
+
 void command_bytes(void *arg, const char *bytes, size_t len)
 {
 	struct redis_conn *c = arg;
@@ -284,25 +305,13 @@ void command_bytes(void *arg, const char *bytes, size_t len)
 	c->watch.has_heard = true;
 	if (!reader)
 		return;
-	if (!attributes_feed(&c->parser.attributes, bytes, len, pass_to_reader, c)) {
-		conn_fail(c, ERR_PROTO, "not the Redis protocol: an attribute that makes no sense");
-		return;
-	}
 	c->parser.is_running = true;
-	while (c->parser.reader == reader) {
-		void *reply = NULL;
-		if (redisReaderGetReply(reader, &reply) != REDIS_OK) {
-			conn_fail(c, ERR_PROTO, "not the Redis protocol: %s",
-				reply_memory_refused(memory) ? reply_memory_refused(memory) : reader->errstr);
-			break;
-		}
-		if (!reply) {
-			is_too_long(c);
-			break;
-		}
-		c->parser.n_bytes = reader->len - reader->pos; /* those of the next */
-		take_reply(c, reply);
-		reply_memory_clear(memory);
+	for (size_t at = 0, n; at < len && c->parser.reader == reader; at += n) {
+		n = len - at < READER_PIECE ? len - at : READER_PIECE;
+		if (attributes_feed(&c->parser.attributes, bytes + at, n, pass_to_reader, c))
+			take_replies(c, reader, memory);
+		else
+			conn_fail(c, ERR_PROTO, "not the Redis protocol: an attribute that makes no sense");
 	}
 	c->parser.is_running = false;
 	if (c->parser.reader != reader)
