@@ -12,18 +12,20 @@ static inline size_t digits_put(char *out, uint64_t v, size_t least)
 	static const char pairs[] =
 		"0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849"
 		"5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
-	char text[DIGITS_U64];
-	size_t at = sizeof text;
+	size_t n = 1;
+	for (uint64_t power = 10; n < DIGITS_U64 && v >= power; power *= 10)
+		n++;
+	n = n < least ? least : n;
+	char *at = out + n;
 	for (; v >= 100; v /= 100)
-		memcpy(text + (at -= 2), pairs + 2 * (v % 100), 2);
+		memcpy(at -= 2, pairs + 2 * (v % 100), 2);
 	if (v >= 10)
-		memcpy(text + (at -= 2), pairs + 2 * v, 2);
+		memcpy(at -= 2, pairs + 2 * v, 2);
 	else
-		text[--at] = (char)('0' + v);
-	while (sizeof text - at < least)
-		text[--at] = '0';
-	memcpy(out, text + at, sizeof text - at);
-	return sizeof text - at;
+		*--at = (char)('0' + v);
+	while (at > out)
+		*--at = '0';
+	return n;
 }
 
 /* v in hexadecimal, 16 digits. Returns 16. */
