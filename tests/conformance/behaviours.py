@@ -796,6 +796,19 @@ def ids(r):
 
 
 @behaviour
+def streams_without_entries_are_given_back_for_long(c):
+    """A stream of a service that is not in entries mode comes back after 10 s or more, and one line says so, not one for each."""
+    s = c.session(entries="each")
+    leases = [c.daemon.assign(s, f"misfit{i}") for i in range(20)]
+    for x in leases:
+        c.daemon.wait_frame("release", lease=x)
+    same("given back for 10 s or more", [f["lease"] for f in c.daemon.frames("release") if f.get("retry_ms", 0) < 10000], [])
+    c.wait(lambda: "entries" in c.err, what="a line about it")
+    time.sleep(0.2)
+    same("lines about it", sum("orders" in line and "entries" in line for line in c.err.splitlines()), 1)
+
+
+@behaviour
 def entries_in_order(c):
     """hello says entries; each entry goes to the handler once, in order; the last is acknowledged."""
     s = c.session(entries="each")

@@ -353,11 +353,12 @@ type engine struct {
 	isSilent      bool
 	err           error
 	acks          map[*lease]bool
+	misfits       map[string]bool // services without entries that were said
 }
 
 // Run returns nil when the worker has left after Stop or a signal, an *Error when it cannot go on.
 func (w *Worker) Run() error {
-	e := &engine{w: w, leases: map[string]*lease{}, acks: map[*lease]bool{}, reports: make(chan report, 256), lines: make(chan line, 256),
+	e := &engine{w: w, leases: map[string]*lease{}, acks: map[*lease]bool{}, misfits: map[string]bool{}, reports: make(chan report, 256), lines: make(chan line, 256),
 		dialed: make(chan net.Conn), done: make(chan struct{}), lead: 300, pause: pauseFirst}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
@@ -776,8 +777,12 @@ func (e *engine) onAssign(f *frame, x *lease) {
 	case e.until != 0 && nowMs() >= e.until-e.lead:
 		e.end(x, message{"t": "revoked"}) // read too late: it never begins
 	case x.isFeed && f.Entries == nil:
-		e.w.Log("sluice: %s is a service without entries: name the Services of this worker", f.Service)
-		e.end(x, message{"t": "release"})
+		// somebody else must work on it: it comes back after a while, so that a backlog of them does not go round and round
+		if !e.misfits[f.Service] {
+			e.misfits[f.Service] = true
+			e.w.Log("sluice: %s is a service without entries: its streams are given back for 30 s each; name the Services of this worker", f.Service)
+		}
+		e.end(x, message{"t": "release", "retry_ms": 30000})
 	case !x.isFeed:
 		e.begin(x, nil)
 	}

@@ -235,6 +235,7 @@ class Engine {
     this.posts = [];
     this.pause = PAUSE_FIRST;
     this.lead = 300;
+    this.misfits = new Set(); // services without entries that were said
     this.isWelcome = this.isLeaving = this.isOver = this.isSilent = false;
     parentPort.on("message", (m) => this.turn(() => this.onMessage(m)));
     this.turn(() => this.connect());
@@ -424,8 +425,12 @@ class Engine {
     this.leases.set(x.name, x);
     if (this.until !== undefined && nowMs() >= this.until - this.lead) return this.end(x, { t: "revoked" }); // too late: it never begins
     if (x.isFeed && f.entries == null) {
-      this.log(`sluice: ${f.service} is a service without entries: name the services of this worker`);
-      return this.end(x, { t: "release" });
+      // somebody else must work on it: it comes back after a while, so that a backlog of them does not go round and round
+      if (!this.misfits.has(f.service)) {
+        this.misfits.add(f.service);
+        this.log(`sluice: ${f.service} is a service without entries: its streams are given back for 30 s each; name the services of this worker`);
+      }
+      return this.end(x, { t: "release", retry_ms: 30000 });
     }
     if (!x.isFeed) this.begin(x);
   }

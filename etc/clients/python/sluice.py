@@ -59,6 +59,7 @@ log = logging.getLogger("sluice")
 DEFAULT_SOCKET = "/run/sluiced/worker.sock"
 EXIT_NOT_STOPPED = 70
 PAUSE_FIRST, PAUSE_MOST = 0.1, 2.0     # between two attempts to connect
+MISFIT_BACK_MS = 30000  # a stream of a service without entries
 PROGRESS_ROOM = 1 << 20                # more than that waits for the daemon: progress is left out
 REASON_BYTES = 1024
 
@@ -596,7 +597,7 @@ class Engine:
     """One thread: the socket, the deadlines, and what the runners report."""
 
     def __init__(self, worker):
-        self.worker, self.leases, self.stopping, self.acks = worker, {}, set(), {}
+        self.worker, self.leases, self.stopping, self.acks, self.misfits = worker, {}, set(), {}, set()
         self.sel, self.posted, self.is_asleep = selectors.DefaultSelector(), collections.deque(), False
         self.wake_r, self.wake_w = sockets.socketpair()
         self.wake_r.setblocking(False)
@@ -839,10 +840,17 @@ class Engine:
         if self.until and now_ms() >= self.until - self.lead:
             return self.result(x, {"t": "revoked"})  # read too late: it never begins
         if self.worker.entries and f.get("entries") is None:
-            log.warning("%s is a service without entries: name the services of this worker", x.job.service)
-            return self.result(x, {"t": "release"})
+            return self.misfit(x)
         if not x.is_feed:
             self.begin(x, None)
+
+    def misfit(self, x):
+        """Somebody else must work on it: it comes back after a while, so that a backlog of them does not go round and round."""
+        if x.job.service not in self.misfits:
+            self.misfits.add(x.job.service)
+            log.warning("%s is a service without entries: its streams are given back for %d s each; name the services of this worker",
+                        x.job.service, MISFIT_BACK_MS // 1000)
+        self.result(x, {"t": "release", "retry_ms": MISFIT_BACK_MS})
 
     def begin(self, x, rows):
         x.is_busy = True

@@ -249,6 +249,7 @@ public final class Worker {
     private final BlockingQueue<Runnable> events = new LinkedBlockingQueue<>();
     private final ExecutorService handlers = Executors.newCachedThreadPool(r -> daemon(r, "sluice handler"));
     private final Map<String, Lease> leases = new LinkedHashMap<>();
+    private final java.util.Set<String> misfits = new java.util.HashSet<>(); // services without entries that were said
     private final Set<Lease> acks = new LinkedHashSet<>();
     private Connection conn;
     private boolean isWelcome, isLeaving, isOver, isSilent;
@@ -587,8 +588,11 @@ public final class Worker {
         if (isTooDeep) end(x, frame("fail", "reason", "info is nested deeper than this worker can read"));
         else if (nowMs() >= until - lead) end(x, frame("revoked")); // read too late: it never begins
         else if (x.isFeed && f.get("entries") == null) {
-            log.accept("sluice: " + x.job.service + " is a service without entries: name the services of this worker");
-            end(x, frame("release"));
+            // somebody else must work on it: it comes back after a while, so that a backlog of them does not go round and round
+            if (misfits.add(x.job.service))
+                log.accept("sluice: " + x.job.service + " is a service without entries: its streams are given back for 30 s each; "
+                        + "name the services of this worker");
+            end(x, frame("release", "retry_ms", 30000));
         } else if (!x.isFeed) begin(x, null);
     }
 
