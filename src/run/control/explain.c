@@ -161,9 +161,12 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 			(long long)v[pos].workers, text_plural(v[pos].workers), name,
 			v[pos].workers == 1 ? "has" : "have", (long long)v[pos].in_use, text_plural(v[pos].in_use),
 			rest);
-		if (v[pos].feeds.idle && !s->rules->entries.idle_release_ms)
-			facts_advice(f, "set services[].entries.idle_release, or let workers say done: an empty stream "
-					"keeps its credit");
+		bool is_coalesce = s->rules->same_stream == SAME_STREAM_COALESCE;
+		if (v[pos].feeds.idle && (!s->rules->entries.idle_release_ms || !is_coalesce))
+			facts_advice(f,
+				"%s services[].entries.idle_release, or let workers say done: an empty stream keeps "
+				"its credit",
+				s->rules->entries.idle_release_ms ? "shorten" : "set");
 		else
 			facts_advice(f, "start more workers, or raise their credits");
 	} else {
@@ -276,6 +279,9 @@ static void about_feed(struct facts *f, const struct coord_service *s, const str
 			s->rules->entries.max_retries + 1, age,
 			e->note ? e->note->bytes : "no reason given, or it was given to who had the stream before");
 		facts_next(f, "nothing else of its stream until it is acknowledged or a dead letter");
+		if (entry_feed_is_blocked(e, now))
+			facts_advice(f, "sluicectl delayed now %s %.300s tries it at once", s->rules->name,
+				e->stream->bytes);
 		return;
 	}
 	if (feed->losses.n_dead) {
