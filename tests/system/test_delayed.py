@@ -56,6 +56,20 @@ def test_what_waits_is_listed_and_let_come_back(t):
 
 
 @limit(60)
+def test_a_stream_and_an_id_mean_both(t):
+    r = t.redis()
+    d = t.daemon(r, service=LATER)
+    a, b = (json.loads(d.ctl_ok("add", "orders", "twice", "--in", "30m", "--json"))["id"] for _ in range(2))
+    other = json.loads(d.ctl_ok("add", "orders", "other", "--in", "30m", "--json"))["id"]
+    assert "waits" in refused(d, "delayed", "drop", "orders", "twice", "--id", other)
+    assert "waits" in refused(d, "delayed", "ls", "orders", "--stream", "twice", "--id", other)
+    assert [x["id"] for x in d.json("delayed", "ls", "orders", "--stream", "twice", "--id", b)] == [b]
+    assert [(x["id"], x["result"]) for x in d.json("delayed", "drop", "orders", "twice", "--id", b)] == [(b, "dropped")]
+    assert [x["id"] for x in d.json("delayed", "now", "orders", "twice", "--id", a)] == [a]
+    assert [x["id"] for x in d.json("delayed", "ls", "orders")] == [other]
+
+
+@limit(60)
 def test_all_of_a_service_come_back_once(t):
     """More than a page, all due at the same moment; those that fail again at once go on waiting."""
     r = t.redis()

@@ -74,14 +74,13 @@ def test_a_workers_death_has_a_pause_like_a_failure(t):
 def test_delayed_now_resumes_a_stream_that_waits_with_its_worker(t):
     r = t.redis()
     d = t.daemon(r, service=entries(retry={"initial": "2m", "jitter": "0%"}))
-    h = hand(t, d)
+    h = hand(t, d, credits=2)
     for s in ("orders:k", "orders:other"):
         ids = add(r.db, s, 2)
         lbs(r.db, "orders", s)
         a = h.assign(stream=s)
         h.ids(2)
         h.nack(a["lease"], ids[0], reason="no database")
-        h.until("ok")
     assert [x["result"] for x in d.json("delayed", "now", "orders:k", "--dry-run")] == ["would_resume"]
     assert [(x["stream"], x["result"]) for x in d.json("delayed", "now", "orders", "orders:k")] == [("orders:k", "resumed")]
     e, = h.ids(1)
@@ -89,6 +88,28 @@ def test_delayed_now_resumes_a_stream_that_waits_with_its_worker(t):
     assert d.ctl("delayed", "now", "orders", "orders:k").returncode == 1  # it does not wait any more
     assert [x["stream"] for x in d.json("delayed", "now", "orders")] == ["orders:other"]
     h.ids(1)
+
+
+@limit(60)
+def test_delayed_now_finds_a_pause_whose_stream_nobody_has(t):
+    r = t.redis()
+    d = t.daemon(r, service=entries(retry={"initial": "2m", "jitter": "0%"}))
+    h = hand(t, d)
+    bad, = add(r.db, "orders:k")
+    lbs(r.db, "orders", "orders:k")
+    a = h.assign()
+    h.ids(1)
+    h.nack(a["lease"], bad, reason="no database")
+    h.close()
+    t.wait(lambda: not d.json("ls"), 20, "the stream to go back")
+    assert waits(r.db, "orders:k") > 60
+    assert [x["result"] for x in d.json("delayed", "now", "orders", "orders:k", "--dry-run")] == ["would_resume"]
+    assert [(x["stream"], x["result"]) for x in d.json("delayed", "now", "orders", "orders:k")] == [("orders:k", "resumed")]
+    assert d.ctl("delayed", "now", "orders", "orders:k").returncode == 1
+    h = hand(t, d)
+    h.assign(stream="orders:k")
+    e, = h.ids(1)
+    assert (e[0], e[2]) == (bad, 1), e
 
 
 @limit(60)

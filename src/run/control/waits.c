@@ -21,7 +21,7 @@ static void waits_leave_service(struct waits_job *j)
 	control_redis_close(j->conn);
 	control_redis_close(j->data);
 	j->conn = j->data = NULL;
-	j->has_no_pause = false;
+	j->pause = (struct waits_pause){false};
 	waits_drop_items(j);
 	waits_drop_members(j);
 	mem_free(j->parked.after);
@@ -125,7 +125,8 @@ static void waits_try_own(struct waits_job *j)
 	uint32_t pos = 0;
 	for (const struct entry *e; !waits_is_full(j) && (e = ledger_next(&c->ledger, &pos));) {
 		if (e->svc != j->walk.svcs[j->walk.at] || e->state != ENTRY_ASSIGNED ||
-			!entry_feed_is_blocked(e, c->now) || (j->want.stream && !view_matches(&j->want, e)))
+			!entry_feed_is_blocked(e, c->now) || !waits_is_the_one(j, e->id) ||
+			(j->want.stream && !view_matches(&j->want, e)))
 			continue;
 		char id[COMMAND_ID_CAP];
 		command_id_format(id, e->id);
@@ -342,7 +343,7 @@ static void waits_after_page(struct waits_job *j)
 		control_redis_words(j->conn, (const char *const[]){"XINFO", "GROUPS", j->names.lbs, NULL});
 	} else if (j->stage == WAITS_UNREAD && !j->is_whole) {
 		waits_send_unread(j);
-	} else if (!j->is_waiting) {
+	} else if (!j->is_waiting && !waits_ask_position(j)) {
 		waits_next_service(j);
 	}
 }
@@ -373,6 +374,8 @@ static void waits_on_page(struct waits_job *j, struct reply *r, const redisReply
 		waits_send_delayed(j);
 	} else if (j->stage == WAITS_DELAYED && is_ok) {
 		waits_on_delayed(j, raw);
+	} else if (j->stage == WAITS_POSITION && is_ok) {
+		waits_on_position(j, raw);
 	} else if (j->stage == WAITS_DATA && is_ok) {
 		waits_on_data(j, raw);
 	} else if (j->stage == WAITS_PARKED && is_ok) {
@@ -438,6 +441,8 @@ void control_waits(struct control_req *q)
 	j->is_action = is_action;
 	if (what)
 		view_match_init(&j->want, what, SERVICE_NONE);
+	if (what && what != q->r.id && q->r.id)
+		command_id_parse(q->r.id, strlen(q->r.id), &j->walk.only); /* has been looked at */
 	j->walk.svcs = mem_array((size_t)c->services.n + 1, sizeof *j->walk.svcs);
 	for (uint16_t i = 0; i < c->services.n; i++) {
 		const struct coord_service *s = &c->services.v[i];

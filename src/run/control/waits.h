@@ -8,12 +8,13 @@
 enum { WAITS_PAGE_FIRST = 8, WAITS_PAGE = 100 };
 
 enum waits_stage {
-	WAITS_NEXT,    /* the next service begins */
-	WAITS_CLOCK,   /* the server's */
-	WAITS_DELAYED, /* a page of ids and times */
-	WAITS_DATA,    /* of them what they are */
-	WAITS_ITEM,    /* each of the page: said, or acted on */
-	WAITS_PAUSE,   /* acted on, entries mode: the pause of its entry ends first */
+	WAITS_NEXT,     /* the next service begins */
+	WAITS_CLOCK,    /* the server's */
+	WAITS_DELAYED,  /* a page of ids and times */
+	WAITS_DATA,     /* of them what they are */
+	WAITS_ITEM,     /* each of the page: said, or acted on */
+	WAITS_PAUSE,    /* acted on, entries mode: the pause of its entry ends first */
+	WAITS_POSITION, /* entries mode: does the entry behind the position of a stream that is nowhere else wait? */
 	WAITS_ACT,
 	WAITS_PARKED, /* a page of what waits for its stream */
 	WAITS_MEMBER, /* each of them: said */
@@ -33,6 +34,14 @@ struct waits_item {
 struct waits_walk {
 	uint16_t *svcs;
 	size_t n, at;
+	struct entry_id only; /* of what was named the one with this id; 0-0 = any */
+};
+
+/* Entries mode: the pause of the entry behind a position. */
+struct waits_pause {
+	bool has_ended;   /* of the item under way */
+	bool is_asked;    /* of a stream that nobody has, once for each service */
+	bool is_position; /* that one's is what ends */
 };
 
 /* A page of the delayed set: waits_delayed.c. */
@@ -59,7 +68,7 @@ struct waits_job {
 		lbs; /* lbs: the load-balancer stream in the place of the dead letters, to page it */
 	enum waits_stage stage;
 	bool is_waiting, use_eval, is_action, is_whole;
-	bool has_no_pause;      /* the item under way: its entry need not wait any longer */
+	struct waits_pause pause;
 	struct view_match want; /* stream NULL = all */
 	int64_t n, clock_ms;
 	struct entry_id first_new; /* that we let come back; 0-0 = none */
@@ -84,5 +93,14 @@ void waits_on_data(struct waits_job *j, const redisReply *raw);
 /* The next item of the page; false: the page is done. */
 bool waits_item_step(struct waits_job *j);
 void waits_on_pause(struct waits_job *j, const struct reply *r);
+/* A stream that was named and found nowhere: its entry may wait all the same, while nobody has the stream. True: that
+ * is asked. */
+bool waits_ask_position(struct waits_job *j);
+void waits_on_position(struct waits_job *j, const redisReply *raw);
+/* Is it the one with the id that was asked for, if any was? */
+static inline bool waits_is_the_one(const struct waits_job *j, struct entry_id id)
+{
+	return (!j->walk.only.ms && !j->walk.only.seq) || entry_id_cmp(j->walk.only, id) == 0;
+}
 void waits_on_act(struct waits_job *j, const struct reply *r);
 void waits_drop_items(struct waits_job *j);

@@ -152,18 +152,60 @@ static void waits_end_pause(struct waits_job *j, const char *stream)
 		control_redis_hold(j->data, stream, 0, "0");
 }
 
+/* Of a stream without an entry in the delayed set: no id is known. */
+static void waits_position_row(struct waits_job *j, const char *result)
+{
+	struct ctl_waiting_action row = {.service = j->rules->name, .stream = j->want.stream, .result = result};
+	ctl_encode_waiting_action(&j->q->out, &row);
+	j->n++;
+}
+
 void waits_on_pause(struct waits_job *j, const struct reply *r)
 {
 	j->stage = WAITS_ITEM;
-	j->has_no_pause = true;
+	j->pause.has_ended = true;
 	if (r->kind == REPLY_NONE || r->kind == REPLY_ERROR)
 		control_end(j->q, 1, "%s", control_redis_why(j->data));
+	else if (j->pause.is_position)
+		waits_position_row(j, "resumed");
+}
+
+bool waits_ask_position(struct waits_job *j)
+{
+	if (j->q->r.verb != CTL_VERB_DELAYED_NOW || !j->want.stream || j->want.by_id || j->walk.only.ms || j->n ||
+		!j->rules->entries.is_on || j->pause.is_asked)
+		return false;
+	j->pause.is_asked = true;
+	if (waits_ask_data(j, command_slot(j->want.stream, j->want.len))) {
+		char *position = command_position_key(j->want.stream);
+		j->stage = WAITS_POSITION;
+		control_redis_words(j->data, (const char *const[]){"HMGET", position, "not_before", "run", NULL});
+		mem_free(position);
+	}
+	return true;
+}
+
+/* One that is run waits by its daemon's clock: not ours to end. */
+void waits_on_position(struct waits_job *j, const redisReply *raw)
+{
+	double at;
+	j->stage = WAITS_ITEM;
+	if (raw->type != REDIS_REPLY_ARRAY || raw->elements != 2 || !waits_number(raw->element[0], &at) ||
+		at <= (double)j->clock_ms || raw->element[1]->type != REDIS_REPLY_NIL)
+		return;
+	if (j->q->r.dry_run) {
+		waits_position_row(j, "would_resume");
+		return;
+	}
+	j->pause.is_position = true;
+	waits_end_pause(j, j->want.stream);
 }
 
 static void waits_act(struct waits_job *j, const struct packed_entry *e)
 {
 	char *stream = e->stream.len ? mem_dup(e->stream.p, e->stream.len) : NULL;
-	const bool has_pause = j->rules->entries.is_on && stream && strlen(stream) == e->stream.len && !j->has_no_pause;
+	const bool has_pause =
+		j->rules->entries.is_on && stream && strlen(stream) == e->stream.len && !j->pause.has_ended;
 	bool is_now = j->q->r.verb == CTL_VERB_DELAYED_NOW;
 	if (j->q->r.dry_run) {
 		waits_action_row(j, e, is_now ? "would_requeue" : "would_drop", NULL, NULL);
@@ -202,6 +244,8 @@ static void waits_say(struct waits_job *j, const struct packed_entry *e)
 static bool waits_wants(const struct waits_job *j, const struct packed_entry *e)
 {
 	const struct view_match *m = &j->want;
+	if (!waits_is_the_one(j, j->delayed.items[j->delayed.at].id))
+		return false;
 	if (j->first_new.ms && entry_id_cmp(j->delayed.items[j->delayed.at].id, j->first_new) >= 0)
 		return false; /* one that we have let come back, and that has failed again */
 	if (!m->stream || (m->by_id && entry_id_cmp(m->id, j->delayed.items[j->delayed.at].id) == 0))
@@ -229,7 +273,7 @@ void waits_on_act(struct waits_job *j, const struct reply *r)
 	struct packed_entry e = entry_of(j);
 	bool is_now = j->q->r.verb == CTL_VERB_DELAYED_NOW;
 	j->stage = WAITS_ITEM;
-	j->has_no_pause = false;
+	j->pause.has_ended = false;
 	if (is_now && r->kind == REPLY_ID) {
 		command_id_format(id, r->id);
 		j->first_new = j->first_new.ms ? j->first_new : r->id;
