@@ -1,7 +1,6 @@
 #include "io/redis/reply_memory.h"
 
 #include <assert.h>
-#include <stdint.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -32,7 +31,7 @@ static void *memory_cut(struct reply_memory *m, size_t size)
 	size = (size + sizeof(void *) - 1) / sizeof(void *) * sizeof(void *);
 	if (!b || b->cap - b->used < size) {
 		size_t cap = b ? 2 * b->cap : BLOCK_BYTES;
-		cap = cap > KEEP_BYTES && b ? b->cap : cap;
+		cap = cap > KEEP_BYTES ? KEEP_BYTES : cap;
 		cap = cap < size ? size : cap;
 		b = mem_alloc(sizeof *b + cap);
 		*b = (struct block){.next = m->blocks, .cap = cap};
