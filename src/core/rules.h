@@ -103,6 +103,13 @@ static inline mono_ms service_stop_margin(const struct service_rules *r, mono_ms
 	return good_until < r->lease.old_until ? r->lease.old_margin_ms : r->lease.stop_margin_ms;
 }
 
+/* Idle streams may give up their credits: only where each add is a wish of its own. With coalesce who has added to a
+ * data stream has named it, too; else it may be a session, named once, and its next entry would wait for nobody. */
+static inline bool service_idle_may_yield(const struct service_rules *r)
+{
+	return r->same_stream == SAME_STREAM_COALESCE && r->entries.idle_release_ms > 0;
+}
+
 struct shard_rules {          /* fixed for a shard's life but for timeouts */
 	char consumer[300];   /* redis-consumer-<node> */
 	char lock_value[340]; /* <consumer>/<incarnation> */

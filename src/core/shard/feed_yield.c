@@ -45,7 +45,7 @@ static bool feed_may_yield(const struct shard_ctx *c, const struct feed *f, enum
 {
 	if (which == FEED_YIELDS_ALREADY)
 		return f->idle.has_ended ||
-		       (f->idle.is_yielding && shard_idle_may_yield(ctx_service(c, f->svc)->rules));
+		       (f->idle.is_yielding && service_idle_may_yield(ctx_service(c, f->svc)->rules));
 	if (f->idle.has_ended)
 		return false;
 	if (which == FEED_YIELDS_BLOCKED)
@@ -103,7 +103,7 @@ void feed_yield(struct feeds *fs, struct shard_ctx *c, uint16_t svc, uint32_t n)
 	if (!s)
 		return;
 	for (int which = 0; which < FEED_YIELDS_N; which++) {
-		if (which > FEED_YIELDS_BLOCKED && !shard_idle_may_yield(s->rules))
+		if (which > FEED_YIELDS_BLOCKED && !service_idle_may_yield(s->rules))
 			break;
 		uint32_t pos = 0;
 		for (struct feed *f; n && (f = feed_next_feed(fs, &pos));) {
@@ -115,7 +115,7 @@ void feed_yield(struct feeds *fs, struct shard_ctx *c, uint16_t svc, uint32_t n)
 	}
 	s->n_wanted = n;
 	s->wanted_at = c->now;
-	if (n && !shard_idle_may_yield(s->rules))
+	if (n && !service_idle_may_yield(s->rules))
 		feed_say_keepers(fs, c, s, svc);
 }
 
@@ -130,7 +130,7 @@ bool feed_is_wanted(struct shard_ctx *c, struct feed *f)
 	struct shard_service *s = ctx_service(c, f->svc);
 	if (f->idle.is_yielding)
 		return true;
-	if (feed_nobody_waits(c, s) || !shard_idle_may_yield(s->rules) || f->reading.sent <= s->wanted_at)
+	if (feed_nobody_waits(c, s) || !service_idle_may_yield(s->rules) || f->reading.sent <= s->wanted_at)
 		return false; /* that read may be older than the word */
 	s->n_wanted--;
 	return true;

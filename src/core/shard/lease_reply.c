@@ -47,9 +47,8 @@ static void replaced(struct leases *ls, struct shard_ctx *c, struct slice value)
 	ls->is_replaced = true;
 	char line[512];
 	int n = snprintf(line, sizeof line,
-		"another process with our node id is running: give each daemon a node.id of its own (a lock of ours "
-		"has "
-		"the value %.*s, ours is %s)",
+		"another process with our node id is running: give each daemon a node.id of its own "
+		"(a lock of ours has the value %.*s, ours is %s)",
 		(int)(value.len < 340 ? value.len : 340), value.p, c->rules->lock_value);
 	struct text *why = text_new(line, n < (int)sizeof line ? (size_t)n : sizeof line - 1);
 	ctx_msg(c, msg_replaced((struct msg_replaced){.why = why}));

@@ -78,7 +78,7 @@ void reader_look_anew(struct shard_ctx *c, struct reader *r)
 {
 	struct reader_query_state *look = &r->reader_queries[READER_QUERY_LOOK];
 	/* where idle ones keep their credits, only those that wait for a try can give theirs up: that is rare */
-	r->look_ms = shard_idle_may_yield(reader_rules(c, r)) ? LOOK_MS : LOOK_MAX_MS;
+	r->look_ms = service_idle_may_yield(reader_rules(c, r)) ? LOOK_MS : LOOK_MAX_MS;
 	look->at = mono_min(c->now + r->look_ms, mono_max(look->sent + LOOK_MAX_MS, c->now));
 }
 

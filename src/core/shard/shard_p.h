@@ -50,13 +50,6 @@ struct shard_service {
 	struct metrics_service metrics;
 };
 
-/* Idle streams may give up their credits: only where each add is a wish of its own. With coalesce who has added to a
- * data stream has named it, too; else it may be a session, named once, and its next entry would wait for nobody. */
-static inline bool shard_idle_may_yield(const struct service_rules *r)
-{
-	return r->same_stream == SAME_STREAM_COALESCE && r->entries.idle_release_ms > 0;
-}
-
 /* One operation that a part asks of core/shard/retry, and what it came to. */
 struct op_ask {
 	bool is_leases; /* asked by core/shard/lease: .handle names the lease; sent once, any trouble is OP_FAILED */

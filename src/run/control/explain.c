@@ -161,8 +161,7 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 			(long long)v[pos].workers, text_plural(v[pos].workers), name,
 			v[pos].workers == 1 ? "has" : "have", (long long)v[pos].in_use, text_plural(v[pos].in_use),
 			rest);
-		bool is_coalesce = s->rules->same_stream == SAME_STREAM_COALESCE;
-		if (v[pos].feeds.idle && (!s->rules->entries.idle_release_ms || !is_coalesce))
+		if (v[pos].feeds.idle && !service_idle_may_yield(s->rules))
 			facts_advice(f,
 				"%s services[].entries.idle_release, or let workers say done: an empty stream keeps "
 				"its credit",
