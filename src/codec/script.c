@@ -61,28 +61,32 @@ static const char *const texts[SCRIPT_N] = {
 
 	[SCRIPT_TAKE] = LUA_LBS LUA_PARK LUA_TAKE "return take()\n",
 
-	[SCRIPT_TAKE_MANY] =
-		LUA_LBS LUA_PARK LUA_TAKE LUA_MANY "local set, seen = {}, {}\n"
-						   "for i = 1, n do\n"
-						   "  local id, stream = ARGV[7 + 2 * i], ARGV[8 + 2 * i]\n"
-						   "  if not mine[id] then\n"
-						   "    slow[#slow + 1] = i\n"
-						   "  elseif ARGV[5] == '' or registered_as[i] == id then\n"
-						   "    out[i] = 1\n"
-						   "  elseif registered_as[i] or not is_calm or seen[stream] then\n"
-						   "    slow[#slow + 1] = i\n"
-						   "  else\n"
-						   "    seen[stream], out[i] = true, 1\n"
-						   "    set[#set + 1] = stream set[#set + 1] = id\n"
-						   "  end\n"
-						   "end\n"
-						   "if set[1] then\n"
-						   "  local h = redis.pcall('HSET', KEYS[2], unpack(set))\n"
-						   "  if type(h) == 'table' then return h end\n"
-						   "end\n" LUA_ONE_BY_ONE("take") "return out\n",
+	[SCRIPT_TAKE_MANY] = LUA_LBS LUA_PARK LUA_TAKE LUA_MANY LUA_TABLE
+	"local set, seen = {}, {}\n"
+	"for i = 1, n do\n"
+	"  local id, stream = ARGV[7 + 2 * i], ARGV[8 + 2 * i]\n"
+	"  if not mine[id] then\n"
+	"    slow[#slow + 1] = i\n"
+	"  elseif ARGV[5] == '' or registered_as[i] == id then\n"
+	"    out[i] = 1\n"
+	"  elseif registered_as[i] or not is_calm or seen[stream] then\n"
+	"    slow[#slow + 1] = i\n"
+	"  else\n"
+	"    seen[stream], out[i] = true, 1\n"
+	"    set[#set + 1] = stream set[#set + 1] = id\n"
+	"  end\n"
+	"end\n"
+	"if set[1] then\n"
+	"  local h = write_to_table(KEYS[2], set)\n"
+	"  if type(h) == 'table' then return h end\n"
+	"end\n" LUA_ONE_BY_ONE("take") "return out\n",
 
-	[SCRIPT_DONE] = LUA_LBS LUA_FINISH LUA_DONE LUA_UNLOCKED "if not ARGV[7] then return done() end\n"
-								 "return unlocked(done(), KEYS[#KEYS], ARGV[7])\n",
+	[SCRIPT_DONE] = LUA_LBS LUA_FINISH LUA_DONE LUA_UNLOCKED
+	"if not ARGV[7] then return done() end\n"
+	"local locks = {}\n"
+	"local answer = unlocked(done(), KEYS[#KEYS], ARGV[7], locks)\n"
+	"unlock(locks)\n"
+	"return answer\n",
 
 	[SCRIPT_DONE_MANY] = LUA_LBS LUA_FINISH LUA_DONE LUA_UNLOCKED LUA_MANY
 	"local ack, gone = {}, {}\n"
@@ -101,10 +105,13 @@ static const char *const texts[SCRIPT_N] = {
 	"  if type(a) == 'table' then return a end\n"
 	"  redis.call('XDEL', KEYS[1], unpack(ack))\n"
 	"  if gone[1] then redis.pcall('HDEL', KEYS[2], unpack(gone)) end\n"
-	"end\n" LUA_ONE_BY_ONE("done") "if ARGV[8] ~= '' then\n"
-				       "  for i = 1, n do out[i] = unlocked(out[i], KEYS[#KEYS - n + i], ARGV[8]) end\n"
-				       "end\n"
-				       "return out\n",
+	"end\n" LUA_ONE_BY_ONE(
+		"done") "if ARGV[8] ~= '' then\n"
+			"  local locks = {}\n"
+			"  for i = 1, n do out[i] = unlocked(out[i], KEYS[#KEYS - n + i], ARGV[8], locks) end\n"
+			"  unlock(locks)\n"
+			"end\n"
+			"return out\n",
 
 	[SCRIPT_REQUEUE] =
 		LUA_LBS LUA_FINISH LUA_READ("false") "local new = add(marked(counted(f, ARGV[7]), ARGV[8]))\n"

@@ -286,6 +286,32 @@ Test(script, many_dones_are_as_each_alone)
 	cr_expect_str_eq(registry("a"), "none");
 }
 
+static void registry_is(const char *encoding, int64_t n_streams)
+{
+	const redisReply *x = real_redis_command(redis, "OBJECT ENCODING %s", names.registry);
+	cr_expect_str_eq(x->str, encoding);
+	cr_expect_eq(n_of("HLEN", names.registry), n_streams);
+}
+
+/* A small hash is a list to Redis, and looked through from its start by each take and done. */
+Test(script, a_batch_of_takes_makes_the_registry_a_table)
+{
+	struct cmd_entry many[20];
+	char name[20][8];
+	for (size_t i = 0; i < 20; i++) {
+		snprintf(name[i], sizeof name[i], "s%zu", i);
+		many[i] = (struct cmd_entry){{name[i], strlen(name[i])}, given("me", name[i])};
+	}
+	each(CMD_TAKE_MANY, many, 16, false);
+	registry_is("hashtable", 16);
+	each(CMD_TAKE_MANY, many, 20, false);
+	registry_is("hashtable", 20);
+	for (size_t i = 0; i < 20; i++)
+		cr_expect_str_eq(registry(name[i]), id_text(many[i].id));
+	each(CMD_DONE_MANY, many, 20, false);
+	cr_expect_eq(n_of("EXISTS", names.registry), 0, "nothing of ours stays in it");
+}
+
 static void lock(const char *stream, struct entry_id id, const char *value)
 {
 	const struct cmd c = {.kind = CMD_LOCK, .stream = {stream, strlen(stream)}, .id = id, .as.lock.ttl_ms = 9000};
