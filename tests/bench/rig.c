@@ -124,7 +124,7 @@ void rig_up(struct rig *r, const char *daemon, const char *last, int n_masters)
 	if (n_masters > 1)
 		join(r);
 	read_version(r);
-	command_names_init(&r->names, "orders", "", true, 10000, "0");
+	command_names_init(&r->names, "orders", "", SAME_STREAM_SERIALIZE, 10000, "0");
 	r->argv = command_argv_new();
 }
 

@@ -101,7 +101,7 @@ void role_conns_rig_init(struct role_conns_rig *r, uint16_t port)
 	*r = (struct role_conns_rig){.self = {.consumer = "c", .node = "n"}, .limit = MONO_NEVER};
 	buf_init(&r->story);
 	buf_str(&r->story, "");
-	command_names_init(&r->names, "orders", "", false, 0, "0");
+	command_names_init(&r->names, "orders", "", SAME_STREAM_SERIALIZE, 0, "0");
 	r->loop = loop_new("test", on_deadline, r);
 	r->opts = (struct role_conns_opts){.loop = r->loop,
 		.redis = {.addr = {.host = "127.0.0.1", .port = port},

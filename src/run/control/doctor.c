@@ -314,7 +314,7 @@ static bool find_stream(struct doctor *j)
 	const struct config *c = j->q->d->config;
 	for (; !j->has_names && j->service < c->n_services; j->service++) {
 		const struct config_service *s = &c->services[j->service];
-		command_names_init(&j->names, s->name, s->dead_letter.stream, true, 0, s->group_start);
+		command_names_init(&j->names, s->name, s->dead_letter.stream, SAME_STREAM_SERIALIZE, 0, s->group_start);
 		command_names_entries(&j->names, s->name, s->entries.dead_letter.stream, 0);
 		const char *there = view_addr(j->q->d, j->names.lbs_slot);
 		j->has_names = !j->q->d->core->topo.is_cluster || (there && strcmp(there, j->addrs[j->at]) == 0);

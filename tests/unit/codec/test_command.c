@@ -304,7 +304,7 @@ static void expect_names(
 	const char *service, const char *dlq, const char *lbs, const char *registry, const char *dead, bool same_slot)
 {
 	struct command_names n;
-	command_names_init(&n, service, dlq, true, 0, "$");
+	command_names_init(&n, service, dlq, SAME_STREAM_SERIALIZE, 0, "$");
 	cr_expect_str_eq(n.lbs, lbs);
 	cr_expect_str_eq(n.registry, registry);
 	cr_expect_str_eq(n.dlq, dead);
