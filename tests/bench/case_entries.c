@@ -18,6 +18,7 @@ static struct floor_cost with_loop(struct bench *b, struct shape s,
 {
 	rig_flush(&b->rig);
 	rig_add_entries(&b->rig, ++b->run, 0, s.n, s.n_entries);
+	rig_add(&b->rig, b->run, 0, s.n);
 	return loop(&b->rig, b->run, s.n, s.n_entries);
 }
 

@@ -17,6 +17,8 @@ static void append(struct rig *r, enum cmd_kind kind, const char *name, struct e
 	struct cmd c = {.kind = kind, .stream = {name, RIG_NAME}, .id = id, .use_eval = use_eval};
 	if (kind == CMD_FEED_READ)
 		c.as.read.count = BATCH;
+	else if (kind == CMD_FEED_CLOSE)
+		c.as.feed = (struct cmd_feed){.token = token, .close = {.end = FEED_END_DONE, .ttl_ms = 86400000}};
 	else
 		c.as.feed = (struct cmd_feed){.token = token, .open.start = {"0", 1}, .ack.now_ms = 1700000000000};
 	rig_append(r, r->link, 0, &c, "floor");
@@ -28,8 +30,9 @@ static void load_scripts(struct rig *r)
 	rig_name(name, 0xffff, 0);
 	append(r, CMD_FEED_OPEN, name, (struct entry_id){0}, true);
 	append(r, CMD_FEED_ACK, name, (struct entry_id){0}, true);
-	freeReplyObject(rig_reply(r->link[0]));
-	freeReplyObject(rig_reply(r->link[0]));
+	append(r, CMD_FEED_CLOSE, name, (struct entry_id){0}, true);
+	for (int i = 0; i < 3; i++)
+		freeReplyObject(rig_reply(r->link[0]));
 }
 
 static struct entry_id id_of(const redisReply *entry)
@@ -41,89 +44,118 @@ static struct entry_id id_of(const redisReply *entry)
 
 /* ---- the floor: two hands of streams take turns, so that Redis has work while we read */
 
+enum stage { LOCKING, OPENING, READING, CLOSING };
+
 struct stream {
-	char name[RIG_NAME + 1];
+	struct floor_item item;
 	struct entry_id pos;
-	bool is_open, acks;
+	enum stage stage;
+	bool acks;
 };
 
 struct hand {
 	struct stream v[HAND_STREAMS];
-	uint32_t n;
+	uint32_t n, n_asked; /* streams that the next read may bring */
 };
 
 struct feed_run {
 	struct rig *r;
-	uint32_t run, n_streams, n_entries, n_begun, n_ended;
+	uint32_t n_streams, most, n_begun, n_ended;
 };
 
-static void hand_fill(struct feed_run *x, struct hand *h, uint32_t most)
+/* The items of those that are at this stage. */
+static uint32_t hand_items(const struct hand *h, enum stage stage, struct floor_item v[HAND_STREAMS])
 {
-	while (h->n < most && x->n_begun < x->n_streams) {
-		struct stream *s = &h->v[h->n++];
-		*s = (struct stream){.acks = false};
-		rig_name(s->name, x->run, x->n_begun++);
-	}
+	uint32_t n = 0;
+	for (uint32_t i = 0; i < h->n; i++)
+		if (h->v[i].stage == stage)
+			v[n++] = h->v[i].item;
+	return n;
 }
 
+static void stream_send(struct rig *r, const struct stream *s)
+{
+	if (s->stage == OPENING)
+		append(r, CMD_FEED_OPEN, s->item.name, s->pos, false);
+	if (s->acks)
+		append(r, CMD_FEED_ACK, s->item.name, s->pos, false);
+	if (s->stage == OPENING || s->stage == READING)
+		append(r, CMD_FEED_READ, s->item.name, s->pos, false);
+	if (s->stage == CLOSING)
+		append(r, CMD_FEED_CLOSE, s->item.name, s->pos, false);
+}
+
+/* What hand_skip and stream_collect take the replies of, in this order. */
 static void hand_send(struct feed_run *x, struct hand *h)
 {
-	for (uint32_t i = 0; i < h->n; i++) {
-		struct stream *s = &h->v[i];
-		if (!s->is_open)
-			append(x->r, CMD_FEED_OPEN, s->name, s->pos, false);
-		if (s->acks)
-			append(x->r, CMD_FEED_ACK, s->name, s->pos, false);
-		append(x->r, CMD_FEED_READ, s->name, s->pos, false);
-	}
+	struct floor_item v[HAND_STREAMS];
+	h->n_asked = x->n_begun < x->n_streams ? x->most - h->n : 0;
+	if (h->n_asked)
+		floor_append_read(x->r, h->n_asked);
+	uint32_t n = hand_items(h, LOCKING, v);
+	floor_append(x->r, CMD_LOCK, v, n);
+	floor_append(x->r, CMD_TAKE, v, n);
+	for (uint32_t i = 0; i < h->n; i++)
+		stream_send(x->r, &h->v[i]);
+	floor_append(x->r, CMD_DONE, v, hand_items(h, CLOSING, v));
 	for (int done = 0; !done;)
 		if (redisBufferWrite(x->r->link[0], &done) != REDIS_OK)
 			proc_die("redis: %s", x->r->link[0]->errstr);
 }
 
-/* False: its last entry was acknowledged. */
-static bool stream_collect(struct feed_run *x, struct stream *s)
+static void stream_collect(struct rig *r, struct stream *s)
 {
-	redisContext *link = x->r->link[0];
-	if (!s->is_open || s->acks)
-		freeReplyObject(rig_reply(link));
-	redisReply *list = rig_reply(link);
-	bool is_over = s->is_open && !list->elements;
-	s->is_open = true;
+	if (s->stage == OPENING || s->acks || s->stage == CLOSING)
+		freeReplyObject(rig_reply(r->link[0]));
+	if (s->stage != OPENING && s->stage != READING)
+		return;
+	redisReply *list = rig_reply(r->link[0]);
 	s->acks = list->elements > 0;
 	if (s->acks)
 		s->pos = id_of(list->element[list->elements - 1]);
+	s->stage = s->acks || s->stage == OPENING ? READING : CLOSING;
 	freeReplyObject(list);
-	return !is_over;
 }
 
 static void hand_collect(struct feed_run *x, struct hand *h)
 {
-	uint32_t kept = 0;
+	static struct floor_item fresh[FLOOR_PAGE];
+	struct floor_item v[HAND_STREAMS];
+	const uint32_t n_fresh = h->n_asked ? floor_entries(x->r, fresh) : 0;
+	uint32_t n = hand_items(h, LOCKING, v), kept = 0;
+	floor_skip(x->r, CMD_LOCK, v, n);
+	floor_skip(x->r, CMD_TAKE, v, n);
+	n = hand_items(h, CLOSING, v);
 	for (uint32_t i = 0; i < h->n; i++) {
-		if (stream_collect(x, &h->v[i]))
-			h->v[kept++] = h->v[i];
-		else
-			x->n_ended++;
+		struct stream s = h->v[i];
+		stream_collect(x->r, &s);
+		if (s.stage == LOCKING)
+			s.stage = OPENING;
+		if (h->v[i].stage != CLOSING)
+			h->v[kept++] = s;
 	}
+	floor_skip(x->r, CMD_DONE, v, n);
+	x->n_ended += n;
+	x->n_begun += n_fresh;
 	h->n = kept;
+	for (uint32_t i = 0; i < n_fresh; i++)
+		h->v[h->n++] = (struct stream){.item = fresh[i], .stage = LOCKING};
 }
 
 struct floor_cost feed_floor(struct rig *r, uint32_t run, uint32_t n, uint32_t n_entries)
 {
+	(void)run, (void)n_entries; /* the load-balancer stream names them */
+	floor_prepare(r);
 	load_scripts(r);
-	struct feed_run x = {.r = r, .run = run, .n_streams = n, .n_entries = n_entries};
+	const uint32_t half = (n + HANDS - 1) / HANDS;
+	struct feed_run x = {.r = r, .n_streams = n, .most = half < HAND_STREAMS ? half : HAND_STREAMS};
 	struct hand *hands = mem_array(HANDS, sizeof *hands);
-	uint32_t most = (n + HANDS - 1) / HANDS < HAND_STREAMS ? (n + HANDS - 1) / HANDS : HAND_STREAMS;
 	struct meter before;
 	meter_read(r, 0, &before);
-	for (int k = 0; k < HANDS; k++) {
-		hand_fill(&x, &hands[k], most);
+	for (int k = 0; k < HANDS; k++)
 		hand_send(&x, &hands[k]);
-	}
 	for (int k = 0; x.n_ended < n; k = (k + 1) % HANDS) {
 		hand_collect(&x, &hands[k]);
-		hand_fill(&x, &hands[k], most);
 		hand_send(&x, &hands[k]);
 	}
 	struct meter m = meter_since(r, 0, &before);

@@ -9,19 +9,22 @@
 
 #include "base/mem.h"
 
-enum { BATCH = 128, STAGES = 5, ROLE_CONNS = 2, TTL_MS = 10000, RENEW_CHUNK = 250, RENEW_CHUNKS = 4, PAGE = 1000 };
+enum {
+	BATCH = 128,
+	STAGES = 5,
+	ROLE_CONNS = 2,
+	TTL_MS = 10000,
+	RENEW_CHUNK = 250,
+	RENEW_CHUNKS = 4,
+	PAGE = FLOOR_PAGE
+};
 
 static const char me[] = "floor", other[] = "other";
 static const char value[] = "redis-consumer-floor/0000000000000001";
 
-struct item {
-	struct entry_id id;
-	char name[RIG_NAME + 1];
-};
-
 struct batch {
 	uint32_t n;
-	struct item v[PAGE];
+	struct floor_item v[PAGE];
 };
 
 static struct meter before;
@@ -39,7 +42,7 @@ static struct floor_cost cost(struct rig *r)
 
 /* ---- one command each; takes and dones of a batch in one */
 
-static struct cmd command_of(const struct rig *r, enum cmd_kind kind, const struct item *it)
+static struct cmd command_of(const struct rig *r, enum cmd_kind kind, const struct floor_item *it)
 {
 	struct cmd c = {.kind = kind, .id = it->id, .stream = {it->name, RIG_NAME}};
 	const struct slice mine = {value, sizeof value - 1}, unlocks = r->n_masters == 1 ? mine : (struct slice){0};
@@ -52,13 +55,13 @@ static struct cmd command_of(const struct rig *r, enum cmd_kind kind, const stru
 	return c;
 }
 
-static int master_of(const struct rig *r, enum cmd_kind kind, const struct item *it)
+static int master_of(const struct rig *r, enum cmd_kind kind, const struct floor_item *it)
 {
 	bool is_lock = kind == CMD_LOCK || kind == CMD_UNLOCK || kind == CMD_RENEW || kind == CMD_LOCK_GET;
 	return rig_master(r, is_lock ? command_lock_slot(it->name, RIG_NAME, it->id) : r->names.lbs_slot);
 }
 
-static void append(struct rig *r, enum cmd_kind kind, const struct item *it, const char *node)
+static void append(struct rig *r, enum cmd_kind kind, const struct floor_item *it, const char *node)
 {
 	struct cmd c = command_of(r, kind, it);
 	rig_append(r, r->link, master_of(r, kind, it), &c, node);
@@ -75,7 +78,7 @@ static bool is_left_out(const struct rig *r, enum cmd_kind kind)
 	return kind == CMD_UNLOCK && r->n_masters == 1;
 }
 
-static void append_many(struct rig *r, enum cmd_kind kind, const struct item *v, uint32_t n)
+static void append_many(struct rig *r, enum cmd_kind kind, const struct floor_item *v, uint32_t n)
 {
 	struct cmd_entry many[CMD_MANY_MAX];
 	for (uint32_t at = 0; at < n; at += CMD_MANY_MAX) {
@@ -87,7 +90,7 @@ static void append_many(struct rig *r, enum cmd_kind kind, const struct item *v,
 	}
 }
 
-static void append_items(struct rig *r, enum cmd_kind kind, const struct item *v, uint32_t n)
+void floor_append(struct rig *r, enum cmd_kind kind, const struct floor_item *v, uint32_t n)
 {
 	if (goes_together(kind, n))
 		append_many(r, kind, v, n);
@@ -96,7 +99,7 @@ static void append_items(struct rig *r, enum cmd_kind kind, const struct item *v
 			append(r, kind, &v[i], me);
 }
 
-static void read_items(struct rig *r, enum cmd_kind kind, const struct item *v, uint32_t n)
+void floor_skip(struct rig *r, enum cmd_kind kind, const struct floor_item *v, uint32_t n)
 {
 	uint32_t n_replies = goes_together(kind, n) ? (n + CMD_MANY_MAX - 1) / CMD_MANY_MAX : n;
 	for (uint32_t i = 0; i < n_replies && !is_left_out(r, kind); i++)
@@ -105,40 +108,45 @@ static void read_items(struct rig *r, enum cmd_kind kind, const struct item *v, 
 
 static void append_batch(struct rig *r, enum cmd_kind kind, const struct batch *b)
 {
-	append_items(r, kind, b->v, b->n);
+	floor_append(r, kind, b->v, b->n);
 }
 
 static void read_batch(struct rig *r, enum cmd_kind kind, const struct batch *b)
 {
-	read_items(r, kind, b->v, b->n);
+	floor_skip(r, kind, b->v, b->n);
 }
 
-static void append_read(struct rig *r, enum cmd_kind kind, struct entry_id after, uint32_t count, const char *node)
+static void append_page(struct rig *r, enum cmd_kind kind, struct entry_id after, uint32_t count, const char *node)
 {
 	struct cmd c = {.kind = kind, .id = after, .as.read.count = count};
 	rig_append(r, r->link, rig_master(r, r->names.lbs_slot), &c, node);
 }
 
 /* [[lbs, [[id, [field, value]] …]]] */
-static uint32_t take_entries(redisReply *x, struct batch *b)
+static uint32_t take_entries(redisReply *x, struct floor_item *v)
 {
 	static const char before_name[] = "{\"DataStreamName\":\"";
-	b->n = 0;
+	uint32_t n = 0;
 	const redisReply *list = x->type == REDIS_REPLY_ARRAY && x->elements ? x->element[0]->element[1] : NULL;
 	for (size_t i = 0; list && i < list->elements; i++) {
-		struct item *it = &b->v[b->n++];
+		struct floor_item *it = &v[n++];
 		const redisReply *id = list->element[i]->element[0], *fields = list->element[i]->element[1];
 		command_id_parse(id->str, id->len, &it->id);
 		memcpy(it->name, fields->element[1]->str + sizeof before_name - 1, RIG_NAME);
 		it->name[RIG_NAME] = '\0';
 	}
 	freeReplyObject(x);
-	return b->n;
+	return n;
+}
+
+uint32_t floor_entries(struct rig *r, struct floor_item v[static FLOOR_PAGE])
+{
+	return take_entries(rig_reply(r->link[rig_master(r, r->names.lbs_slot)]), v);
 }
 
 static uint32_t get_entries(struct rig *r, struct batch *b)
 {
-	return take_entries(rig_reply(r->link[rig_master(r, r->names.lbs_slot)]), b);
+	return b->n = floor_entries(r, b->v);
 }
 
 static void flush_all(struct rig *r)
@@ -154,7 +162,7 @@ static void prepare(struct rig *r, const char *node)
 {
 	static const enum cmd_kind kinds[] = {
 		CMD_TAKE, CMD_DONE, CMD_TAKE_MANY, CMD_DONE_MANY, CMD_UNLOCK, CMD_REQUEUE};
-	struct item none = {.id = {1, 1}, .name = "stream-0000-00000000000000000000"};
+	struct floor_item none = {.id = {1, 1}, .name = "stream-0000-00000000000000000000"};
 	rig_append(r, r->link, rig_master(r, r->names.lbs_slot), &(struct cmd){.kind = CMD_GROUP_CREATE}, node);
 	void *x;
 	redisGetReply(r->link[rig_master(r, r->names.lbs_slot)], &x); /* BUSYGROUP is fine */
@@ -177,11 +185,16 @@ static void prepare(struct rig *r, const char *node)
 	}
 }
 
+void floor_append_read(struct rig *r, uint32_t count)
+{
+	append_page(r, CMD_READ, (struct entry_id){0}, count, me);
+}
+
 /* Every master knows every script afterwards. */
 static void load_scripts(struct rig *r, const char *node)
 {
 	prepare(r, node);
-	struct item it = {.id = {1, 1}};
+	struct floor_item it = {.id = {1, 1}};
 	for (uint32_t i = 0, seen = 0; r->n_masters > 1 && seen != (1u << r->n_masters) - 1; i++) {
 		rig_name(it.name, 0, i);
 		int m = master_of(r, CMD_UNLOCK, &it);
@@ -191,6 +204,11 @@ static void load_scripts(struct rig *r, const char *node)
 		freeReplyObject(rig_reply(r->link[m]));
 		seen |= 1u << m;
 	}
+}
+
+void floor_prepare(struct rig *r)
+{
+	load_scripts(r, me);
 }
 
 /* ---- the journey */
@@ -210,7 +228,7 @@ static void role_conn_send(struct rig *r, struct role_conn *l, bool reads)
 		append_batch(r, stages[s], &l->ring[(l->round + STAGES - s) % STAGES]);
 	l->is_reading = reads;
 	if (reads)
-		append_read(r, CMD_READ, (struct entry_id){0}, BATCH, me);
+		floor_append_read(r, BATCH);
 	flush_all(r);
 }
 
@@ -249,9 +267,9 @@ struct floor_cost floor_journey(struct rig *r, uint32_t n)
 
 /* ---- renewals */
 
-static struct item *make_locks(struct rig *r, uint32_t n)
+static struct floor_item *make_locks(struct rig *r, uint32_t n)
 {
-	struct item *v = mem_array(n, sizeof *v);
+	struct floor_item *v = mem_array(n, sizeof *v);
 	for (uint32_t i = 0; i < n; i++) {
 		v[i].id = (struct entry_id){1700000000000, i};
 		rig_name(v[i].name, 0, i);
@@ -269,7 +287,7 @@ static struct item *make_locks(struct rig *r, uint32_t n)
 
 struct floor_cost floor_renew(struct rig *r, uint32_t n_keys, uint32_t n_calls)
 {
-	struct item *v = make_locks(r, n_keys);
+	struct floor_item *v = make_locks(r, n_keys);
 	uint32_t n_sent = 0, n_got = 0;
 	begin(r);
 	while (n_got < n_calls) {
@@ -288,11 +306,11 @@ struct floor_cost floor_renew(struct rig *r, uint32_t n_keys, uint32_t n_calls)
 
 /* ---- recovery */
 
-static void read_as(struct rig *r, const char *node, uint32_t n, struct item *out)
+static void read_as(struct rig *r, const char *node, uint32_t n, struct floor_item *out)
 {
 	struct batch *b = mem_alloc(sizeof *b);
 	for (uint32_t have = 0; have < n;) {
-		append_read(r, CMD_READ, (struct entry_id){0}, PAGE, node);
+		append_page(r, CMD_READ, (struct entry_id){0}, PAGE, node);
 		if (!get_entries(r, b))
 			proc_die("the floor has too few entries to read");
 		memcpy(out + have, b->v, (b->n < n - have ? b->n : n - have) * sizeof *out);
@@ -302,20 +320,20 @@ static void read_as(struct rig *r, const char *node, uint32_t n, struct item *ou
 }
 
 /* One command for each item, in chunks. */
-static void for_each(struct rig *r, enum cmd_kind kind, const struct item *v, uint32_t n)
+static void for_each(struct rig *r, enum cmd_kind kind, const struct floor_item *v, uint32_t n)
 {
 	for (uint32_t at = 0; at < n; at += RENEW_CHUNK) {
 		uint32_t end = at + RENEW_CHUNK < n ? at + RENEW_CHUNK : n;
-		append_items(r, kind, &v[at], end - at);
+		floor_append(r, kind, &v[at], end - at);
 		flush_all(r);
-		read_items(r, kind, &v[at], end - at);
+		floor_skip(r, kind, &v[at], end - at);
 	}
 }
 
 struct floor_cost floor_recover(struct rig *r, uint32_t n)
 {
 	load_scripts(r, me);
-	struct item *v = mem_array(n, sizeof *v);
+	struct floor_item *v = mem_array(n, sizeof *v);
 	read_as(r, other, n, v);
 	begin(r);
 	for_each(r, CMD_REQUEUE, v, n);
@@ -330,14 +348,14 @@ struct floor_cost floor_recover(struct rig *r, uint32_t n)
 struct floor_cost floor_resume(struct rig *r, uint32_t n)
 {
 	load_scripts(r, me);
-	struct item *v = mem_array(n, sizeof *v);
+	struct floor_item *v = mem_array(n, sizeof *v);
 	read_as(r, me, n, v);
 	for_each(r, CMD_LOCK, v, n);
 	struct batch *b = mem_alloc(sizeof *b);
 	begin(r);
 	struct entry_id after = {0};
 	for (uint32_t have = 0; have < n; have += b->n) {
-		append_read(r, CMD_READ_OWN, after, PAGE, me);
+		append_page(r, CMD_READ_OWN, after, PAGE, me);
 		if (!get_entries(r, b))
 			break;
 		after = b->v[b->n - 1].id;
@@ -366,7 +384,8 @@ static void follow(struct rig *r, int fd)
 	for (;;) {
 		struct cmd c = {.kind = CMD_READ, .as.read.count = BATCH, .as.read.block_ms = 2000};
 		rig_append(r, reader, lbs, &c, me);
-		if (!take_entries(rig_reply(reader[lbs]), b))
+		b->n = take_entries(rig_reply(reader[lbs]), b->v);
+		if (!b->n)
 			continue;
 		append_batch(r, CMD_LOCK, b); /* one master: its take goes right behind */
 		append_batch(r, CMD_TAKE, b);

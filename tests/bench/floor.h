@@ -16,6 +16,21 @@ struct floor_cost floor_recover(struct rig *r, uint32_t n);
 /* n own pending entries: read by pages, each lock asked for and renewed. */
 struct floor_cost floor_resume(struct rig *r, uint32_t n);
 
+/* The steps alone, for floors that do more on the way; replies come in the order of the commands. The scripts and the
+ * group are there after prepare. */
+enum { FLOOR_PAGE = 1000 };
+struct floor_item {
+	struct entry_id id;
+	char name[RIG_NAME + 1];
+};
+void floor_prepare(struct rig *r);
+void floor_append_read(struct rig *r, uint32_t count);
+/* What such a read brought: how many; at most FLOOR_PAGE. */
+uint32_t floor_entries(struct rig *r, struct floor_item v[static FLOOR_PAGE]);
+/* CMD_LOCK, TAKE, DONE, UNLOCK of each, not sent yet; and their replies. */
+void floor_append(struct rig *r, enum cmd_kind kind, const struct floor_item *v, uint32_t n);
+void floor_skip(struct rig *r, enum cmd_kind kind, const struct floor_item *v, uint32_t n);
+
 /* A process that reads as entries come, locks, takes, and writes each one's index (uint32_t) to fd. */
 pid_t floor_follow(struct rig *r, int *fd);
 /* A process of our own that runs fn with the other end of *fd, and dies with us. */
