@@ -131,8 +131,23 @@ static void add_escape(struct buf *b, unsigned char c)
 		buf_printf(b, "\\u%04x", c);
 }
 
+bool buf_json_plain(struct buf *b, const char *s, size_t len)
+{
+	if (utf8_json_plain(s, len) != len)
+		return false;
+	char *at = buf_room(b, len + 2);
+	at[0] = '"';
+	if (len)
+		memcpy(at + 1, s, len);
+	at[len + 1] = '"';
+	buf_added(b, len + 2);
+	return true;
+}
+
 void buf_json_str(struct buf *b, const char *s, size_t len)
 {
+	if (buf_json_plain(b, s, len))
+		return;
 	buf_add(b, "\"", 1);
 	size_t plain = 0; /* bytes before i that need no change and are not added yet */
 	size_t i = 0;

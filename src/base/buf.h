@@ -46,3 +46,6 @@ char *buf_take(struct buf *b); /* the string (never NULL), caller frees with mem
 bool buf_is_utf8(const char *s, size_t len);
 /* Appends s as a JSON string with quotes; bytes that are not UTF-8 become U+FFFD. */
 void buf_json_str(struct buf *b, const char *s, size_t len);
+/* The same of text that JSON has as it is: ASCII, no control character, no quote, no backslash. False: it is none, and
+ * nothing is appended. */
+bool buf_json_plain(struct buf *b, const char *s, size_t len);

@@ -5,7 +5,7 @@
 /* Bytes of the UTF-8 character at s, which has len > 0 bytes; 0 when there is none: overlong, a surrogate, past
  * U+10FFFF, cut off. */
 size_t utf8_len(const char *s, size_t len);
-/* So many of the first bytes are ASCII; eight at a time, most text is nothing else. May say less by up to seven. */
+/* So many of the first bytes are ASCII; sixteen at a time, most text is nothing else. */
 size_t utf8_ascii(const char *s, size_t len);
 /* The same of bytes that a JSON string has as they are: ASCII, no control character, no quote, no backslash. */
 size_t utf8_json_plain(const char *s, size_t len);

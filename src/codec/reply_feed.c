@@ -28,6 +28,8 @@ static void add_base64(struct buf *b, const char *s, size_t len)
 
 void reply_feed_value(struct buf *b, const char *s, size_t len)
 {
+	if (buf_json_plain(b, s, len))
+		return;
 	if (buf_is_utf8(s, len)) {
 		buf_json_str(b, s, len);
 		return;

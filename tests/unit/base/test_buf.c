@@ -137,30 +137,31 @@ Test(buf, json_replaces_what_is_not_utf8, .init = up, .fini = down)
 	expect_json("\xC3\"", 2, "\"" FFFD "\\\"\"");
 }
 
-/* Plain text is taken eight bytes at a time: what is not plain is found at each place, whatever stands before and behind. */
+/* Plain text is taken sixteen bytes at a time: what is not plain is found at each place, whatever stands before and behind. */
 Test(buf, each_byte_is_seen_at_each_place_of_a_longer_text, .init = up, .fini = down)
 {
 	for (unsigned c = 0; c < 256; c++)
-		for (size_t at = 0; at < 24; at++) {
-			char in[25], want[48], one[9];
+		for (size_t at = 0; at < 40; at++) {
+			char in[41], want[64], one[9];
 			memset(in, 'x', sizeof in);
 			in[at] = (char)c;
 			buf_clear(&b);
 			buf_json_str(&b, in + at, 1); /* alone: byte by byte */
 			snprintf(one, sizeof one, "%.*s", (int)b.len - 2, b.data + 1);
-			snprintf(want, sizeof want, "\"%.*s%s%.*s\"", (int)at, in, one, (int)(24 - at), in + at + 1);
+			snprintf(want, sizeof want, "\"%.*s%s%.*s\"", (int)at, in, one, (int)(40 - at), in + at + 1);
 			expect_json(in, sizeof in, want);
 			cr_assert_eq(buf_is_utf8(in, sizeof in), c < 0x80, "%#x at %zu", c, at);
 		}
 }
 
-Test(buf, characters_of_several_bytes_are_whole_across_eight, .init = up, .fini = down)
+Test(buf, characters_of_several_bytes_are_whole_across_sixteen, .init = up, .fini = down)
 {
 	static const char *const chars[] = {"\xC3\xA4", "\xE2\x82\xAC", "\xF0\x9F\x98\x80"};
 	for (size_t k = 0; k < 3; k++)
-		for (int at = 0; at < 20; at++) {
-			char in[32], want[40];
-			int n = snprintf(in, sizeof in, "%.*s%s%s", at, "xxxxxxxxxxxxxxxxxxxxx", chars[k], "12345678");
+		for (int at = 0; at < 36; at++) {
+			char in[64], want[80];
+			int n = snprintf(in, sizeof in, "%.*s%s%s", at, "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+				chars[k], "1234567890123456");
 			snprintf(want, sizeof want, "\"%s\"", in);
 			expect_json(in, (size_t)n, want);
 			cr_assert(buf_is_utf8(in, (size_t)n));
