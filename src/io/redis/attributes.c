@@ -81,6 +81,31 @@ static bool attributes_line(struct attributes *a, const char *bytes, size_t at, 
 	return !end || attributes_header(a, a->line, a->n_line);
 }
 
+/* Behind the elements from `at` on that are no attribute, whole, and of the kinds that most are: a number, an array, a
+ * string, which may end later. Whatever else is there is looked at with care. */
+static size_t attributes_pass_plain(struct attributes *a, const char *bytes, size_t at, size_t len)
+{
+	while (at < len && (bytes[at] == '$' || bytes[at] == '*' || bytes[at] == ':')) {
+		size_t i = at + 1;
+		uint64_t n = 0;
+		for (; i < len && i - at < DIGITS_MAX && bytes[i] >= '0' && bytes[i] <= '9'; i++)
+			n = n * 10 + (uint64_t)(bytes[i] - '0');
+		if (i == at + 1 || len - i < 2 || bytes[i] != '\r' || bytes[i + 1] != '\n')
+			break;
+		const bool is_string = bytes[at] == '$';
+		at = i + 2;
+		if (!is_string)
+			continue;
+		n += 2;
+		if (n > len - at) {
+			a->n_left = n - (len - at);
+			return len;
+		}
+		at += (size_t)n;
+	}
+	return at;
+}
+
 bool attributes_feed(struct attributes *a, const char *bytes, size_t len, attributes_pass_fn *pass, void *arg)
 {
 	size_t at = 0, from = 0; /* from: of what is to be passed on */
@@ -90,6 +115,11 @@ bool attributes_feed(struct attributes *a, const char *bytes, size_t len, attrib
 			a->n_left -= n;
 			at += n;
 		} else {
+			if (!a->is_line && !a->is_dropping) {
+				at = attributes_pass_plain(a, bytes, at, len);
+				if (at == len)
+					break;
+			}
 			if (!a->is_line && bytes[at] == '|' && !a->is_dropping) {
 				if (at > from)
 					pass(arg, bytes + from, at - from);
