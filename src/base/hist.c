@@ -9,12 +9,16 @@ void hist_add(struct hist *h, double seconds)
 		seconds = 0;
 	h->n++;
 	h->sum_s += seconds;
-	for (int i = 0; i < HIST_BUCKETS; i++) {
-		if (seconds <= hist_bounds_s[i]) {
-			h->bucket[i]++;
-			return;
-		}
+	int from = 0, to = HIST_BUCKETS; /* the first bound that is not below is among from … to */
+	while (from < to) {
+		const int mid = (from + to) / 2;
+		if (seconds <= hist_bounds_s[mid])
+			to = mid;
+		else
+			from = mid + 1;
 	}
+	if (from < HIST_BUCKETS)
+		h->bucket[from]++;
 }
 
 void hist_merge(struct hist *into, const struct hist *from)

@@ -13,22 +13,21 @@ struct text {
 	char bytes[]; /* with a closing NUL that len does not count */
 };
 
-static inline struct text *text_new(const char *bytes, size_t len)
+/* Room for len bytes, to be filled in, with the NUL behind them, before anybody else has it. */
+static inline struct text *text_room(size_t len)
 {
-	struct text *t = mem_alloc(sizeof *t + len + 1);
+	struct text *t = mem_grow(NULL, sizeof *t + len + 1, 1);
 	atomic_init(&t->refs, 1);
 	t->len = (uint32_t)len;
-	if (len)
-		memcpy(t->bytes, bytes, len);
 	return t;
 }
 
-/* Room for len bytes, zeroed, to be filled in before anybody else has it. */
-static inline struct text *text_room(size_t len)
+static inline struct text *text_new(const char *bytes, size_t len)
 {
-	struct text *t = mem_alloc(sizeof *t + len + 1);
-	atomic_init(&t->refs, 1);
-	t->len = (uint32_t)len;
+	struct text *t = text_room(len);
+	if (len)
+		memcpy(t->bytes, bytes, len);
+	t->bytes[len] = '\0';
 	return t;
 }
 

@@ -200,7 +200,12 @@ static void unix_on_prepare(uv_prepare_t *p)
 
 void unix_write(struct unix_conn *c, const char *bytes, size_t len)
 {
-	if (c->is_write_dead || c->is_detached || len == 0)
+	if (c->is_detached || len == 0)
+		return;
+	if (c->out.len + len >=
+		KEEP_BYTES) /* a burst goes in pieces: its memory is not made and given back each time */
+		unix_write_some(c);
+	if (c->is_write_dead)
 		return;
 	buf_add(&c->out, bytes, len);
 	uv_prepare_start(&c->prepare, unix_on_prepare);
