@@ -142,7 +142,7 @@ struct msg_service {
 struct msg_credits {
 	/* entries that may be read from now on: replaces what was not used; 0: a blocked read is unblocked */
 	int64_t n;
-	mono_ms block_cap_ms; /* the longest BLOCK */
+	mono_ms block_cap_ms; /* the longest BLOCK; 0 = none: the read does not wait */
 	bool is_sifting;      /* entries of running streams are put to wait while reading */
 };
 struct msg_fleet {

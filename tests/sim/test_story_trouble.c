@@ -34,13 +34,13 @@ Test(story, frozen_redis_the_worker_stops_before_the_key_can_expire, .init = sto
 	k->work_min = k->work_max = 200;
 	story_for(3000);
 	expect_story("[ 22020] redis 0 goes on\n"
-		     "[ 22345] d0.s0 requeue s1 1520-0 retry=0\n"
-		     "[ 22355] d0.s0 lock s1 22351-0\n"
-		     "[ 22355] d0.s0 take s1 22351-0\n"
-		     "[ 22360] w0 < assign s1 22351-0 retry=0 until=31855\n"
-		     "[ 22560] w0 done 22351-0\n"
-		     "[ 22561] d0.s0 done s1 22351-0\n"
-		     "[ 22570] w0 < ok 22351-0 for=done outcome=done\n");
+		     "[ 22161] d0.s0 requeue s1 1520-0 retry=0\n"
+		     "[ 22171] d0.s0 lock s1 22167-0\n"
+		     "[ 22171] d0.s0 take s1 22167-0\n"
+		     "[ 22176] w0 < assign s1 22167-0 retry=0 until=31671\n"
+		     "[ 22376] w0 done 22167-0\n"
+		     "[ 22377] d0.s0 done s1 22167-0\n"
+		     "[ 22386] w0 < ok 22167-0 for=done outcome=done\n");
 	cr_assert(world_settled(&W));
 }
 
@@ -272,5 +272,5 @@ Test(story, what_a_go_consumer_has_claimed_meanwhile_is_left_to_it, .init = stor
 	cr_assert_str_eq(model_redis_pending(W.servers[0].model, &W.names[0], 0, W.now).consumer, "redis-consumer-go");
 	cr_assert_eq(model_redis_n_entries(W.servers[0].model, &W.names[0]), 1);
 	expect_story("[ 22020] redis 0 goes on\n"
-		     "[ 22345] d0.s0 requeue s1 1520-0 retry=0\n");
+		     "[ 22161] d0.s0 requeue s1 1520-0 retry=0\n");
 }

@@ -237,7 +237,9 @@ void coord_undrain(struct coord *c);
 void coord_leave(
 	struct coord *c); /* says in every service's group that we go on purpose; n_leaving answers are awaited */
 void coord_is_back(struct coord *c, struct coord_service *s); /* takes it back, of a former process */
-void coord_on_left(struct coord *c, const struct msg *m);     /* an answer to either */
+/* Once more, later: what the former process sent when it went may have come behind that. Now and then. */
+void coord_is_still_back(struct coord *c, struct coord_service *s);
+void coord_on_left(struct coord *c, const struct msg *m); /* an answer to either */
 
 /* shared by the entry_*.c */
 struct credits_service *entry_reserved_of(struct coord *c, const struct coord_service *s);
@@ -310,7 +312,7 @@ void coord_on_services(struct coord *c, const struct coord_event *ev);
 void coord_sweep_services(struct coord *c);
 /* At the end of a turn: gives READY entries to workers, then grants reads, for services that were marked. */
 void coord_pump(struct coord *c);
-/* Its pass has changed: puts it where it belongs in coord.services.turns. */
+/* Its pass has changed, or whether it is known to be empty: puts it where it belongs in coord.services.turns. */
 void coord_place_turn(struct coord *c, struct coord_service *s);
 /* Its reader goes: an unanswered read of it brings nothing any more; audits find the rest. */
 void coord_end_grant(struct coord *c, struct coord_service *s);

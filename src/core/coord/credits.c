@@ -143,68 +143,133 @@ static void totals(const struct credits *p, uint32_t *free_all, uint32_t *reserv
 static bool credits_wants(const struct credits *p, uint16_t i)
 {
 	const struct credits_service *s = &p->service[i];
-	return s->is_on && !s->is_paused && s->owned < s->max_streams;
+	return s->is_on && !s->is_paused && !s->is_away && s->owned < s->max_streams;
 }
 
 enum { PASS_PER_ENTRY = 1 << 20 /* divided by weights of 1 to 100 */ };
 
-void credits_granted(struct credits *p, uint16_t pos)
+void credits_granted(struct credits *p, uint16_t pos, mono_ms now)
 {
 	assert(pos < p->n_services);
 	struct credits_service *s = &p->service[pos];
 	s->pass = s->pass > p->pass ? s->pass : p->pass;
 	p->pass = s->pass;
+	s->granted_at = now;
 }
 
 void credits_read(struct credits *p, uint16_t pos, uint32_t n)
 {
 	struct credits_service *s = &p->service[pos];
 	assert(s->weight > 0);
-	if (n == 0) { /* it had its turn: those that wait for these credits come before it now */
-		uint64_t least = UINT64_MAX;
-		for (uint16_t i = 0; i < p->n_services; i++)
-			if (i != pos && credits_wants(p, i) && !p->service[i].is_reading && p->service[i].pass < least)
-				least = p->service[i].pass;
-		if (least != UINT64_MAX && least > s->pass)
-			s->pass = least;
-		return;
-	}
+	s->was_empty = n == 0;
 	s->pass += (uint64_t)n * PASS_PER_ENTRY / s->weight;
 }
 
-uint32_t credits_grant(struct credits *p, uint16_t pos, bool *contended)
+/* The services that some free credit is for, the one at pos among them. */
+struct rivals {
+	uint32_t n;
+	uint32_t n_waiting, n_busy; /* of the others: not reading; and not known to be empty */
+	uint32_t weights;           /* of those with a backlog */
+};
+
+static struct rivals rivals_of(const struct credits *p, uint16_t pos)
 {
-	assert(pos < p->n_services && contended);
-	struct credits_service *s = &p->service[pos];
-	*contended = false;
-	if (p->is_draining || !credits_wants(p, pos) || s->is_reading)
-		return 0;
-	uint32_t mine = credits_free(p, pos), free_all, reserved, n_services = 0, n_waiting = 0, weights = 0;
-	totals(p, &free_all, &reserved);
+	struct rivals r = {0};
 	for (uint16_t i = 0; i < p->n_services; i++) {
+		const struct credits_service *s = &p->service[i];
 		if (!credits_wants(p, i) || credits_free(p, i) == 0)
 			continue;
-		n_services++;
-		if (i == pos || p->service[i].was_full) /* those with a backlog */
-			weights += p->service[i].weight;
-		if (i != pos && !p->service[i].is_reading)
-			n_waiting++;
+		r.n++;
+		if (i == pos || s->was_full)
+			r.weights += s->weight;
+		if (i == pos || s->is_reading || credits_free(p, i) <= s->reserved)
+			continue;
+		r.n_waiting++;
+		r.n_busy += !s->was_empty;
 	}
-	uint32_t room = mine > s->reserved ? mine - s->reserved : 0;
-	uint32_t left = free_all > reserved ? free_all - reserved : 0;
-	uint32_t n = room < left ? room : left;
-	*contended = n_services > 1 && mine < 2 * n_services;
-	if (n > n_waiting && s->was_full) {
-		assert(weights > 0); /* its own is among them */
-		uint32_t share = (uint32_t)((uint64_t)n * s->weight / weights), rest = n - n_waiting;
+	return r;
+}
+
+/* Of n credits that it could have. */
+static uint32_t share_of(const struct credits_service *s, const struct rivals *r, uint32_t n)
+{
+	if (s->was_empty && r->n_busy) /* to find out */
+		return n ? 1 : 0;
+	if (s->was_full && n > r->n_busy) {
+		assert(r->weights > 0); /* its own is among them */
+		uint32_t share = (uint32_t)((uint64_t)n * s->weight / r->weights), rest = n - r->n_busy;
 		share = share ? share : 1;
-		n = share < rest ? share : rest; /* one credit stays for each service that has none */
-	} else if (n && n_services > 1 && !s->was_full) {
-		n = n / n_services ? n / n_services : 1;
+		return share < rest ? share : rest; /* one credit stays for each that may have work and has none */
 	}
-	uint32_t cap = s->max_streams - s->owned;
+	if (n && r->n > 1 && !s->was_full)
+		return n / r->n ? n / r->n : 1;
+	return n;
+}
+
+/* A read that keeps a credit from others. Redis ends a wait of less than 100 ms by its clock of 10 Hz: when nobody is
+ * known to have work, one service waits, and all that were not looked at for a while are, without waiting. */
+static mono_ms short_wait(const struct credits_service *s, const struct rivals *r, mono_ms now)
+{
+	enum { SHORT_MS = 50, EACH_MS = 4 };
+	const bool is_long_ago = now - s->granted_at >= mono_max(SHORT_MS, (mono_ms)EACH_MS * r->n_waiting);
+	return r->n_busy || is_long_ago ? 0 : SHORT_MS;
+}
+
+uint32_t credits_grant(const struct credits *p, uint16_t pos, mono_ms now, mono_ms *block_ms)
+{
+	assert(pos < p->n_services && block_ms);
+	const struct credits_service *s = &p->service[pos];
+	*block_ms = CREDITS_BLOCK_MS;
+	if (p->is_draining || !credits_wants(p, pos) || s->is_reading)
+		return 0;
+	uint32_t mine = credits_free(p, pos), free_all, reserved;
+	totals(p, &free_all, &reserved);
+	const uint32_t room = mine > s->reserved ? mine - s->reserved : 0;
+	const uint32_t left = free_all > reserved ? free_all - reserved : 0;
+	if (room == 0 || left == 0)
+		return 0;
+	const struct rivals r = rivals_of(p, pos);
+	uint32_t n = share_of(s, &r, room < left ? room : left), cap = s->max_streams - s->owned;
 	n = n < cap ? n : cap;
-	return n < s->read_batch ? n : s->read_batch;
+	n = n < s->read_batch ? n : s->read_batch;
+	if (r.n_waiting > left - n)
+		*block_ms = short_wait(s, &r, now);
+	return n;
+}
+
+bool credits_is_kept_out(const struct credits *p, uint16_t pos)
+{
+	assert(pos < p->n_services);
+	const struct credits_service *s = &p->service[pos];
+	uint32_t free_all, reserved;
+	if (p->is_draining || !credits_wants(p, pos) || s->is_reading || s->was_empty)
+		return false;
+	totals(p, &free_all, &reserved);
+	return credits_free(p, pos) > s->reserved && free_all <= reserved;
+}
+
+bool credits_is_in_round(const struct credits *p, uint16_t pos, mono_ms now)
+{
+	assert(pos < p->n_services);
+	const struct credits_service *s = &p->service[pos];
+	return s->was_empty && !s->is_reading && s->round != p->round && now >= p->round_next &&
+	       credits_wants(p, pos) && credits_free(p, pos) > 0;
+}
+
+void credits_looked(struct credits *p, uint16_t pos, mono_ms now)
+{
+	assert(pos < p->n_services);
+	p->service[pos].round = p->round;
+	p->round_began = p->round_began ? p->round_began : now;
+}
+
+void credits_end_round(struct credits *p, mono_ms now)
+{
+	enum { PAUSE_MS = 20, PAUSE_FACTOR = 4 };
+	const mono_ms took = p->round_began ? now - p->round_began : 0;
+	p->round++;
+	p->round_began = 0;
+	p->round_next = now + mono_max(PAUSE_MS, PAUSE_FACTOR * took);
 }
 
 void credits_check(const struct credits *p)

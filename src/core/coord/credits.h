@@ -32,7 +32,11 @@ struct credits_service { /* by position; a position is reused, a service id is n
 	uint64_t pass;   /* rises with what it reads, slower the more it weighs: the lowest is next */
 	bool is_reading; /* a grant is outstanding */
 	bool is_paused;
-	bool was_full; /* the last read brought all it asked for */
+	bool is_away;   /* it cannot be read now */
+	bool was_full;  /* the last read brought all it asked for */
+	bool was_empty; /* it brought nothing: known to be empty */
+	uint32_t round; /* it was looked at in this one, credits.round, while others had work */
+	mono_ms granted_at;
 };
 
 struct credits {
@@ -41,7 +45,13 @@ struct credits {
 	uint16_t n_services; /* positions in use, with holes */
 	bool is_draining;
 	uint64_t pass; /* of the service that was granted last: who comes back from a pause starts from here */
+	/* Where credits are few, services known to be empty are looked at in rounds: each once, then a pause in which
+	 * those that have work come first. */
+	uint32_t round;
+	mono_ms round_began; /* 0: nobody of it was looked at yet */
+	mono_ms round_next;  /* not before */
 };
+enum { CREDITS_BLOCK_MS = 2000 }; /* a read waits so long for entries, when it keeps no credit from others */
 
 /* Without services and holders. */
 void credits_init(struct credits *p);
@@ -61,9 +71,9 @@ uint32_t credits_free(const struct credits *p, uint16_t pos);
 /* The credit holder that gets the next entry of the service, round robin, sessions with fewer services first; NULL
  * = no free credit. */
 struct credit_holder *credits_choose(struct credits *p, uint16_t pos);
-/* The service at pos is granted now; it read n entries. Weights act in the long run, also where one credit comes free
- * at a time. */
-void credits_granted(struct credits *p, uint16_t pos);
+/* The service at pos is granted now; it read n entries (0: it is known to be empty). Weights act in the long run, also
+ * where one credit comes free at a time. */
+void credits_granted(struct credits *p, uint16_t pos, mono_ms now);
 void credits_read(struct credits *p, uint16_t pos, uint32_t n); /* see credits_granted */
 /* Whether what a holder has is as good as nothing. */
 typedef bool (*credits_quiet_fn)(const struct credit_holder *h, const void *arg);
@@ -77,8 +87,16 @@ bool credits_has_taker(const struct credits *p, uint16_t pos);
 bool credits_run_one_empty(struct credits *p, uint16_t pos);
 /* No suspect of the service at pos waits any more: who ran empty for one works on. */
 void credits_stop_emptying(struct credits *p, uint16_t pos);
-/* How many entries the service at pos may read now; 0 = none. *contended: others want the same credits, so block
- * shortly. */
-uint32_t credits_grant(struct credits *p, uint16_t pos, bool *contended);
+/* How many entries the service at pos may read now; 0 = none. *block_ms: the read may wait so long for them, shortly
+ * or not at all (0) when it leaves no credit for another that waits. */
+uint32_t credits_grant(const struct credits *p, uint16_t pos, mono_ms now, mono_ms *block_ms);
+/* It may have work and gets no credit, because of what others are granted that wait for entries. */
+bool credits_is_kept_out(const struct credits *p, uint16_t pos);
+/* Is the service at pos, known to be empty, to be looked at before those that have work? */
+bool credits_is_in_round(const struct credits *p, uint16_t pos, mono_ms now);
+/* It was granted a read for that. */
+void credits_looked(struct credits *p, uint16_t pos, mono_ms now);
+/* All that were to be looked at in this round have been: the next begins after a pause, four times as long. */
+void credits_end_round(struct credits *p, mono_ms now);
 /* Asserts what holds between turns: grants are part of reservations, nobody is alone without a suspect. */
 void credits_check(const struct credits *p);

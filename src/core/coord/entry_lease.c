@@ -353,6 +353,7 @@ void entry_on_own_ids(struct coord *c, const struct msg *m)
 	struct coord_service *s = services_find(&c->services, m->svc);
 	if (!s || m->from != s->reader.shard)
 		return;
+	coord_is_still_back(c, s);
 	s->audit.pass = (uint32_t)m->own_ids.pass;
 	for (uint32_t i = 0; m->own_ids.page && i < m->own_ids.page->n; i++) {
 		struct entry *e = ledger_get(&c->ledger, s->svc, m->own_ids.page->v[i]);

@@ -2,6 +2,8 @@
  * when it is there again: what it leaves behind is then no death, and is not counted as a retry. */
 #include "core/coord/coord_p.h"
 
+enum { BACK_AGAIN_MS = 5000 };
+
 static bool send_mark(struct coord *c, const struct coord_service *s, enum cmd_kind kind)
 {
 	if (s->reader.shard == SHARD_NONE || !c->shards.v[s->reader.shard].is_on)
@@ -24,6 +26,14 @@ void coord_leave(struct coord *c)
 void coord_is_back(struct coord *c, struct coord_service *s)
 {
 	s->reader.is_back_late = !c->stop.is_on && !send_mark(c, s, CMD_BACK);
+	s->reader.back_again_at = c->now + BACK_AGAIN_MS;
+}
+
+void coord_is_still_back(struct coord *c, struct coord_service *s)
+{
+	if (!s->reader.back_again_at || c->now < s->reader.back_again_at || c->stop.is_on)
+		return;
+	s->reader.back_again_at = send_mark(c, s, CMD_BACK) ? 0 : s->reader.back_again_at;
 }
 
 void coord_on_left(struct coord *c, const struct msg *m)

@@ -84,7 +84,7 @@ static void service_set(struct coord *c, struct service_rules *r)
 		}
 		s = &c->services.v[pos];
 		*s = (struct coord_service){.svc = r->svc, .reader.shard = SHARD_NONE};
-		list_push(&c->services.turns, &s->grant.turn);
+		list_init(&s->grant.turn);
 		s->lost.at = MONO_NEVER;
 		list_init(&s->ready);
 		list_init(&s->suspects);
@@ -93,6 +93,7 @@ static void service_set(struct coord *c, struct service_rules *r)
 		c->place.service[pos] = (struct credits_service){.is_on = true, .svc = r->svc};
 		if (c->place.n_services < c->services.n)
 			c->place.n_services = c->services.n;
+		coord_place_turn(c, s);
 	} else {
 		keep_old_margin(c, r, s->rules);
 		service_rules_unref(s->rules);
@@ -160,52 +161,95 @@ void coord_end_grant(struct coord *c, struct coord_service *s)
 	ps->is_reading = false;
 }
 
-/* Keeps coord.services.turns in order of passes: behind its equals, so that services of one weight go round. */
+/* Keeps coord.services.turns in order: behind its equals, so that services of one weight go round. */
 void coord_place_turn(struct coord *c, struct coord_service *s)
 {
-	uint64_t pass = c->place.service[services_pos(&c->services, s)].pass;
+	const struct credits_service *ps = &c->place.service[services_pos(&c->services, s)], *before;
 	list_remove(&s->grant.turn);
 	struct link *at = &c->services.turns;
-	while (at->prev != &c->services.turns &&
-		c->place.service[services_pos(&c->services, LIST_OF(struct coord_service, grant.turn, at->prev))].pass >
-			pass)
+	while (!ps->was_empty && at->prev != &c->services.turns) {
+		const struct coord_service *prev = LIST_OF(struct coord_service, grant.turn, at->prev);
+		before = &c->place.service[services_pos(&c->services, prev)];
+		if (!before->was_empty && before->pass <= ps->pass)
+			break;
 		at = at->prev;
+	}
 	list_push(at, &s->grant.turn);
 }
 
-static void grant(struct coord *c, struct coord_service *s)
+/* The read that waits is ended, if nothing has come: its credits are needed. */
+static void take_back(struct coord *c, struct coord_service *s)
+{
+	coord_send(c, s->reader.shard, msg_plain(MSG_CREDITS))->svc = s->svc;
+	s->grant.n = 0;
+}
+
+/* False: it gets nothing now. */
+static bool grant(struct coord *c, struct coord_service *s)
 {
 	uint16_t pos = services_pos(&c->services, s);
 	struct credits_service *ps = &c->place.service[pos];
-	if (s->reader.shard == SHARD_NONE || !c->shards.v[s->reader.shard].is_on || !s->reader.own_done)
-		return;
-	if (ps->is_reading) { /* credits may have gone meanwhile: take the grant back */
-		bool stop = c->place.is_draining || ps->is_paused || !ps->is_on ||
+	if (ps->is_reading) { /* credits may have gone meanwhile */
+		bool stop = c->place.is_draining || ps->is_paused || ps->is_away || !ps->is_on ||
 			    ps->reserved > credits_free(&c->place, pos);
-		if (stop && ps->granted && s->grant.n) {
-			coord_send(c, s->reader.shard, msg_plain(MSG_CREDITS))->svc = s->svc;
-			s->grant.n = 0;
-		}
-		return;
+		if (stop && ps->granted && s->grant.n && shards_is_on(&c->shards, s->reader.shard))
+			take_back(c, s);
+		return false;
 	}
-	bool contended;
-	uint32_t n = credits_grant(&c->place, pos, &contended);
+	if (ps->is_away)
+		return false;
+	mono_ms block_ms;
+	uint32_t n = credits_grant(&c->place, pos, c->now, &block_ms);
 	uint32_t room = ps->read_batch > n ? ps->read_batch - n : 0; /* a read brings no more */
 	uint32_t extra = s->grant.again < room ? s->grant.again : room;
 	if (!n && !extra)
-		return;
+		return false;
 	s->grant.again -= extra;
 	s->grant.is_again = extra > 0;
 	ps->is_reading = true;
 	ps->granted = n;
 	ps->reserved += n;
 	s->grant.n = n;
-	credits_granted(&c->place, pos);
+	credits_granted(&c->place, pos, c->now);
 	coord_place_turn(c, s);
 	struct msg_credits credits = {.n = n + extra,
-		.block_cap_ms = contended ? 50 : 2000,
+		.block_cap_ms = block_ms,
 		.is_sifting = s->is_sifting && s->rules->same_stream != SAME_STREAM_ALLOW};
 	coord_send(c, s->reader.shard, msg_credits(credits))->svc = s->svc;
+	s->grant.waits = block_ms > 0;
+	return true;
+}
+
+/* Services known to be empty are looked at between those that have work, where credits are few. */
+static void look_at_empty(struct coord *c)
+{
+	bool is_over = true;
+	for (struct link *l = c->services.turns.next, *next; l != &c->services.turns; l = next) {
+		next = l->next;
+		struct coord_service *s = LIST_OF(struct coord_service, grant.turn, l);
+		const uint16_t pos = services_pos(&c->services, s);
+		if (!credits_is_in_round(&c->place, pos, c->now))
+			continue;
+		if (grant(c, s))
+			credits_looked(&c->place, pos, c->now);
+		else
+			is_over = false; /* goes on when a credit is free */
+	}
+	if (is_over && c->now >= c->place.round_next)
+		credits_end_round(&c->place, c->now);
+}
+
+/* One that has work gets no credit, for reads that wait for entries keep them: they end. */
+static void free_for_busy(struct coord *c)
+{
+	bool is_kept_out = false;
+	for (uint16_t i = 0; i < c->services.n && !is_kept_out; i++)
+		is_kept_out = c->services.v[i].rules && credits_is_kept_out(&c->place, i);
+	for (uint16_t i = 0; i < c->services.n && is_kept_out; i++) {
+		struct coord_service *s = &c->services.v[i];
+		if (s->rules && s->grant.waits && s->grant.n && c->place.service[i].granted)
+			take_back(c, s);
+	}
 }
 
 /* No stream of the service may be begun, and only because of those that run. */
@@ -302,17 +346,30 @@ static void assign_suspects(struct coord *c, struct coord_service *s)
 	credits_stop_emptying(&c->place, pos);
 }
 
+/* Its load-balancer stream cannot be read now. */
+static bool is_away(const struct coord *c, const struct coord_service *s)
+{
+	if (!shards_is_on(&c->shards, s->reader.shard) || !s->reader.own_done)
+		return true;
+	const struct coord_shard *sh = &c->shards.v[s->reader.shard];
+	return sh->was_up && !sh->is_up[CONN_COMMAND];
+}
+
 void coord_pump(struct coord *c)
 {
 	if (!c->services.is_dirty)
 		return;
 	c->services.is_dirty = false;
 	for (uint16_t i = 0; i < c->services.n; i++)
+		c->place.service[i].is_away = c->services.v[i].rules && is_away(c, &c->services.v[i]);
+	for (uint16_t i = 0; i < c->services.n; i++)
 		if (c->services.v[i].rules && c->services.v[i].is_dirty) {
 			assign_suspects(c, &c->services.v[i]); /* first: an empty worker must not get others */
 			assign_ready(c, &c->services.v[i]);
 		}
 	end_hush(c);
+	if (c->services.n > 1)
+		look_at_empty(c);
 	/* the lowest pass first, so that few credits go round, to each service by its weight */
 	struct link *end = c->services.turns.prev, *next;
 	for (struct link *l = c->services.turns.next; l != &c->services.turns; l = next) {
@@ -325,4 +382,6 @@ void coord_pump(struct coord *c)
 		if (is_last)
 			break;
 	}
+	if (c->services.n > 1)
+		free_for_busy(c);
 }

@@ -19,14 +19,16 @@ struct service_reader {
 	bool own_done;     /* own pending entries of a former process are known */
 	bool is_back_late; /* that we are back could not be said: it is with the next map, or where the reader goes */
 	bool is_uncovered; /* said: its slot has no master */
+	mono_ms back_again_at; /* that we are back is said once more then; 0 = it was */
 };
 
 /* What its reader may read: services.c. */
 struct service_grant {
-	struct link turn; /* in coord.services.turns: who is granted next, by its pass */
+	struct link turn; /* in coord.services.turns: who is granted next */
 	uint32_t n;       /* what the outstanding grant allows */
 	uint32_t again;   /* entries to read beyond free credits, once, in as many reads as it takes */
 	bool is_again;    /* the outstanding grant is of those */
+	bool waits;       /* its read waits until something comes: it is taken back when another needs the credits */
 };
 
 /* Are entries that we hold pending for us in Redis? entry_intake.c. */
@@ -70,10 +72,10 @@ struct coord_service {
 struct coord_services {
 	struct coord_service v[SERVICES_MAX]; /* by position */
 	uint16_t n;                           /* positions used so far; .rules NULL: not now */
-	struct link turns;                    /* in order of their passes (credits.h) */
-	bool is_dirty;                        /* some service is */
-	mono_ms lost_at;                      /* the soonest of theirs */
-	mono_ms shortest_ttl;                 /* of their locks */
+	struct link turns;    /* in order of their passes (credits.h), behind them those known to be empty, in turn */
+	bool is_dirty;        /* some service is */
+	mono_ms lost_at;      /* the soonest of theirs */
+	mono_ms shortest_ttl; /* of their locks */
 };
 
 /* By its id. NULL: there is none, or not any more. */

@@ -299,6 +299,10 @@ void coord_on_conn(struct coord *c, const struct msg *m)
 	if (m->conn.role == CONN_COMMAND && s->is_up[m->conn.role] && !m->conn.is_up)
 		s->down_since = c->now;
 	s->is_up[m->conn.role] = m->conn.is_up;
+	if (m->conn.role == CONN_COMMAND) { /* what its services may read is others', or theirs again */
+		s->was_up = s->was_up || m->conn.is_up;
+		services_mark_all(&c->services);
+	}
 	if (m->conn.is_up && m->conn.role == CONN_COMMAND && s->n_tries) {
 		effects_log(c->out, LOG_NOTICE, "shard=%u redis=%s started after %u attempts", m->from,
 			c->topo.nodes[m->from].addr, s->n_tries + 1u);

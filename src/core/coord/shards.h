@@ -7,10 +7,10 @@
 
 struct coord_shard {
 	bool is_on;
-	bool is_up[CONN_ROLES];
-	bool is_leaving;  /* has no slots any more: stops when empty */
-	bool is_stopping; /* asked to stop */
-	bool is_refused;  /* it could not be started: tried again at start_at, n_tries so far, .why */
+	bool is_up[CONN_ROLES], was_up; /* was_up: its command connection */
+	bool is_leaving;                /* has no slots any more: stops when empty */
+	bool is_stopping;               /* asked to stop */
+	bool is_refused;                /* it could not be started: tried again at start_at, n_tries so far, .why */
 	uint8_t n_tries;
 	mono_ms start_at, said_at; /* said_at: its last line about that; 0 = none */
 	mono_ms heard_at;          /* a lease of it was confirmed: the last time */

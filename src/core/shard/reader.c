@@ -318,9 +318,7 @@ static bool is_enabled(const struct shard_ctx *c, const struct reader *r, enum r
 static void fill_read(struct shard_ctx *c, struct reader *r, struct effect *ef)
 {
 	const struct service_rules *rules = reader_rules(c, r);
-	mono_ms block = mono_min(BLOCK_MAX_MS, rules->lease.ttl_ms / 3);
-	if (r->block_cap_ms > 0)
-		block = mono_min(block, r->block_cap_ms);
+	const mono_ms block = mono_min(mono_min(BLOCK_MAX_MS, rules->lease.ttl_ms / 3), r->block_cap_ms);
 	r->grant.asked = r->grant.credits < rules->read_batch ? r->grant.credits : rules->read_batch;
 	r->grant.credits = 0;
 	r->grant.is_left = false;

@@ -29,8 +29,8 @@ static void sit(int i, uint32_t credits, int want)
 
 static uint32_t grant(uint16_t pos)
 {
-	bool contended;
-	return credits_grant(&P, pos, &contended);
+	mono_ms block_ms;
+	return credits_grant(&P, pos, 1000, &block_ms);
 }
 
 Test(credits, nobody_no_grant, .init = begin)
@@ -77,11 +77,10 @@ Test(credits, limits_of_the_service, .init = begin)
 Test(credits, services_that_compete_share_the_credits, .init = begin)
 {
 	sit(0, 4, -1);
-	bool contended;
-	uint32_t a = credits_grant(&P, 0, &contended);
+	uint32_t a = grant(0);
 	P.service[0].reserved = a;
 	P.service[0].is_reading = true;
-	uint32_t b = credits_grant(&P, 1, &contended);
+	uint32_t b = grant(1);
 	cr_assert(a > 0 && b > 0, "%u and %u", a, b);
 	cr_assert_leq(a + b, 4);
 }
@@ -89,12 +88,18 @@ Test(credits, services_that_compete_share_the_credits, .init = begin)
 Test(credits, one_credit_for_two_services_goes_round, .init = begin)
 {
 	sit(0, 1, -1);
-	bool contended;
-	cr_assert_eq(credits_grant(&P, 0, &contended), 1);
-	cr_assert(contended, "so the read blocks shortly");
+	mono_ms block_ms;
+	cr_assert_eq(credits_grant(&P, 0, 1000, &block_ms), 1);
+	cr_assert_eq(block_ms, 0, "the other may have work: this read keeps its credit");
+	P.service[1].was_empty = true;
+	cr_assert_eq(credits_grant(&P, 0, 1000, &block_ms), 1);
+	cr_assert_eq(block_ms, 0, "it was not looked at for long");
+	credits_granted(&P, 0, 980);
+	cr_assert_eq(credits_grant(&P, 0, 1000, &block_ms), 1);
+	cr_assert_eq(block_ms, 50, "the other is empty: they go round");
 	P.service[0].reserved = 1;
 	P.service[0].is_reading = true;
-	cr_assert_eq(credits_grant(&P, 1, &contended), 0);
+	cr_assert_eq(grant(1), 0);
 }
 
 Test(credits, a_full_service_leaves_one_credit_to_each_that_waits, .init = begin)
@@ -157,7 +162,7 @@ Test(credits, single_credits_go_round_by_weight, .init = begin)
 	P.service[0].weight = 4;
 	for (int i = 0; i < 1000; i++) {
 		uint16_t next = P.service[0].pass <= P.service[1].pass ? 0 : 1;
-		credits_granted(&P, next);
+		credits_granted(&P, next, 980);
 		credits_read(&P, next, 1);
 		n_read[next]++;
 	}
@@ -167,25 +172,60 @@ Test(credits, single_credits_go_round_by_weight, .init = begin)
 
 Test(credits, a_service_that_paused_has_saved_nothing_up, .init = begin)
 {
-	credits_granted(&P, 0);
+	credits_granted(&P, 0, 980);
 	credits_read(&P, 0, 1000);
-	credits_granted(&P, 0);
-	credits_granted(&P, 1);
+	credits_granted(&P, 0, 980);
+	credits_granted(&P, 1, 980);
 	cr_assert_eq(P.service[1].pass, P.service[0].pass);
 }
 
-/* One credit, and nothing to read for the first: a later entry of the other must not wait for ever. */
-Test(credits, a_read_of_nothing_is_a_turn_too, .init = begin)
+Test(credits, what_is_known_to_be_empty_keeps_no_credit_from_work, .init = begin)
 {
-	credits_granted(&P, 1);
-	credits_read(&P, 1, 1);
-	credits_granted(&P, 0);
-	P.service[0].is_reading = true;
-	cr_assert_lt(P.service[0].pass, P.service[1].pass);
-	credits_read(&P, 0, 0);
-	cr_assert_eq(P.service[0].pass, P.service[1].pass, "behind the other, which waits");
+	mono_ms block_ms;
+	sit(0, 10, -1);
+	P.service[0].was_full = true;
+	credits_read(&P, 1, 0);
+	cr_assert(P.service[1].was_empty);
+	cr_assert_eq(credits_grant(&P, 0, 1000, &block_ms), 10);
+	cr_assert_lt(block_ms, CREDITS_BLOCK_MS, "it leaves none for the other");
+	cr_assert_eq(credits_grant(&P, 1, 1000, &block_ms), 1, "to find out");
+	cr_assert_eq(block_ms, CREDITS_BLOCK_MS, "nine are left");
 	P.service[1].is_reading = true;
-	P.service[1].pass += 7;
-	credits_read(&P, 0, 0);
-	cr_assert_lt(P.service[0].pass, P.service[1].pass, "nobody waits: nothing to make up for");
+	P.service[1].reserved = 1;
+	P.service[0].reserved = 9;
+	cr_assert(credits_is_kept_out(&P, 0), "but for the one that waits for entries");
+	P.service[0].reserved = 8;
+	cr_assert(!credits_is_kept_out(&P, 0), "one is free");
+	P.service[0].reserved = 9;
+	P.service[0].was_empty = true;
+	cr_assert(!credits_is_kept_out(&P, 0), "it is not known to have work");
+}
+
+Test(credits, empty_ones_are_looked_at_in_rounds, .init = begin)
+{
+	sit(0, 1, -1);
+	P.service[0].was_full = true;
+	credits_read(&P, 1, 0);
+	credits_end_round(&P, 1000);
+	cr_assert(!credits_is_in_round(&P, 1, 1019), "those with work come first for a while");
+	cr_assert(credits_is_in_round(&P, 1, 1020));
+	cr_assert(!credits_is_in_round(&P, 0, 1020), "it has work");
+	credits_looked(&P, 1, 1020);
+	cr_assert(!credits_is_in_round(&P, 1, 1021), "once a round");
+	credits_end_round(&P, 1030);
+	cr_assert(!credits_is_in_round(&P, 1, 1069), "a round of 10 ms, 40 ms without");
+	cr_assert(credits_is_in_round(&P, 1, 1070));
+}
+
+/* Where nothing can be read, nothing is kept. */
+Test(credits, a_service_that_is_away_counts_for_nobody, .init = begin)
+{
+	mono_ms block_ms;
+	sit(0, 1, -1);
+	P.service[0].is_away = true;
+	cr_assert_eq(grant(0), 0);
+	cr_assert(!credits_is_kept_out(&P, 0));
+	P.service[1].was_empty = true;
+	cr_assert_eq(credits_grant(&P, 1, 1000, &block_ms), 1);
+	cr_assert_eq(block_ms, CREDITS_BLOCK_MS);
 }

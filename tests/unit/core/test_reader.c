@@ -39,7 +39,7 @@ static void ready(void)
 
 static void credits(int64_t n)
 {
-	story_msg_in((struct msg){.kind = MSG_CREDITS, .svc = 1, .credits.n = n});
+	story_msg_in((struct msg){.kind = MSG_CREDITS, .svc = 1, .credits.n = n, .credits.block_cap_ms = 2000});
 }
 
 Test(reader, makes_the_group_then_reads_its_own_then_new_ones, .init = begin, .fini = story_down)
