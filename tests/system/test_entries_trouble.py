@@ -287,3 +287,24 @@ def test_operators_see_what_a_stream_waits_for(t):
     assert row["position"] == ids[2 - 1] and row["tries"] == 1, row
     t.wait(lambda: metric(d, "sluice_streams_blocked") == 1, 10, "the gauge")
     assert metric(d, "sluice_entries_nacked_total", reason="failed") == 1
+
+
+@limit(60)
+def test_a_stream_whose_retry_is_worked_on_is_not_blocked(t):
+    """Until its entry is given again it is; then a worker has it as any other."""
+    r = t.redis()
+    d = t.daemon(r, service=entries(retry={"initial": "1s", "factor": 1, "jitter": "0%"}))
+    ids = add(r.db, "orders:k", 2)
+    lbs(r.db, "orders", "orders:k")
+    h = hand(t, d)
+    a = h.assign()
+    h.ids(2)
+    h.nack(a["lease"], ids[0], reason="no good")
+    assert metric(d, "sluice_streams_owned", state="blocked") == 1
+    assert h.ids(1)[0][:1] == [ids[0]]
+    row, = d.json("ls")
+    assert row["state"] == "assigned" and row["tries"] == 1 and not d.json("ls", "--state", "blocked"), row
+    said = d.ctl_ok("explain", "orders:k")
+    assert "waits to try" not in said and "failed 1 of 4 times, it is tried again now: no good" in said, said
+    assert metric(d, "sluice_streams_owned", state="blocked") == 0
+    assert metric(d, "sluice_streams_owned", state="assigned") == 1

@@ -84,8 +84,8 @@ struct view_service { /* one service's share of the ledger */
 };
 /* By position, services.n of them; the caller frees. One pass over ledger and workers. */
 struct view_service *view_services(struct daemon *d);
-/* The state that operators see: fewer than the record has. */
-enum ctl_state view_state(const struct entry *e);
+/* The state that operators see now: fewer than the record has. */
+enum ctl_state view_state(const struct entry *e, mono_ms now);
 /* By node: "0-5460 9000" or empty; caller calls buf_fini on each and frees. */
 struct buf *view_slots(const struct topology *t);
 /* n buffers as view_slots made them, and the array. */

@@ -210,14 +210,14 @@ static void about_master(struct facts *f, const struct daemon *d, const struct e
 		facts_refused(f, d, shard);
 }
 
-static void why_parked(struct facts *f, const struct coord_service *s, const struct entry *e)
+static void why_parked(struct facts *f, const struct coord_service *s, const struct entry *e, mono_ms now)
 {
 	const struct entry *first = e->stream ? map_get(&s->active, e->stream->bytes, e->stream->len) : NULL;
 	if (first && first != e) {
 		char id[COMMAND_ID_CAP];
 		command_id_format(id, first->id);
 		facts_add(f, "parked behind entry %s of the same stream, which is %s here", id,
-			ctl_state_name(view_state(first)));
+			ctl_state_name(view_state(first, now)));
 	} else {
 		facts_add(f, "parked: another daemon runs an entry of the same stream");
 	}
@@ -258,6 +258,24 @@ static void why_finishing(struct facts *f, const struct daemon *d, const struct 
 	facts_refused(f, d, s->reader.shard);
 }
 
+/* The first entry behind the position failed: it waits for its next try, or that is under way. */
+static void about_retry(struct facts *f, const struct coord_service *s, const struct entry *e, mono_ms now)
+{
+	const struct entry_feed *feed = e->feed;
+	char id[COMMAND_ID_CAP], next[48] = "it is tried again now";
+	command_id_format(id, feed->bad);
+	if (entry_feed_is_blocked(e, now)) {
+		char age[24];
+		facts_age(age, feed->blocked_until - now);
+		snprintf(next, sizeof next, "next try in %s", age);
+	}
+	facts_add(f, "entry %s failed %u of %u times, %s: %s", id, feed->tries, s->rules->entries.max_retries + 1, next,
+		e->note ? e->note->bytes : "no reason given, or it was given to who had the stream before");
+	facts_next(f, "nothing else of its stream until it is acknowledged or a dead letter");
+	if (entry_feed_is_blocked(e, now))
+		facts_advice(f, "sluicectl delayed now %s %.300s tries it at once", s->rules->name, e->stream->bytes);
+}
+
 /* Entries mode: what it waits for. */
 static void about_feed(struct facts *f, const struct coord_service *s, const struct entry *e, mono_ms now)
 {
@@ -271,18 +289,10 @@ static void about_feed(struct facts *f, const struct coord_service *s, const str
 			"XDEL): "
 			"they are lost",
 			feed->losses.n_lost);
-	if (feed->blocked_until) {
-		command_id_format(id, feed->bad);
-		facts_age(age, mono_max(0, feed->blocked_until - now));
-		facts_add(f, "entry %s failed %u of %u times, next try in %s: %s", id, feed->tries,
-			s->rules->entries.max_retries + 1, age,
-			e->note ? e->note->bytes : "no reason given, or it was given to who had the stream before");
-		facts_next(f, "nothing else of its stream until it is acknowledged or a dead letter");
-		if (entry_feed_is_blocked(e, now))
-			facts_advice(f, "sluicectl delayed now %s %.300s tries it at once", s->rules->name,
-				e->stream->bytes);
+	if (feed->blocked_until)
+		about_retry(f, s, e, now);
+	if (entry_feed_is_blocked(e, now))
 		return;
-	}
 	if (feed->losses.n_dead) {
 		command_id_format(id, feed->losses.dead);
 		facts_add(f, "%u of its entries became dead letters since it is here, the last one %s",
@@ -308,7 +318,7 @@ static void why(struct facts *f, struct daemon *d, const struct coord_service *s
 	mono_ms now = loop_now(d->loop);
 	char age[24];
 	facts_age(age, now - e->since);
-	switch (view_state(e)) {
+	switch (view_state(e, now)) {
 	case CTL_STATE_BLOCKED:
 	case CTL_STATE_ASSIGNED:
 		about_feed(f, s, e, now);
@@ -330,7 +340,7 @@ static void why(struct facts *f, struct daemon *d, const struct coord_service *s
 		facts_next(f, "whoever owns it now runs it");
 		break;
 	case CTL_STATE_PARKED:
-		why_parked(f, s, e);
+		why_parked(f, s, e, now);
 		break;
 	case CTL_STATE_READY:
 		facts_service(f, d, s);
@@ -369,7 +379,7 @@ static void explain_entry(struct control_req *q, const struct entry *e)
 		return;
 	char id[COMMAND_ID_CAP];
 	command_id_format(id, e->id);
-	enum ctl_state state = view_state(e);
+	enum ctl_state state = view_state(e, loop_now(d->loop));
 	struct facts f = {0};
 	why(&f, d, s, e);
 	struct ctl_explain row = {.service = s->rules->name,

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum ctl_state view_state(const struct entry *e)
+enum ctl_state view_state(const struct entry *e, mono_ms now)
 {
 	switch ((enum entry_state)e->state) {
 	case ENTRY_FETCHING:
@@ -17,7 +17,7 @@ enum ctl_state view_state(const struct entry *e)
 	case ENTRY_READY:
 		return CTL_STATE_READY;
 	case ENTRY_ASSIGNED:
-		if (!e->is_lost && e->feed && e->feed->blocked_until)
+		if (!e->is_lost && entry_feed_is_blocked(e, now))
 			return CTL_STATE_BLOCKED;
 		return e->is_lost ? CTL_STATE_LOST : CTL_STATE_ASSIGNED;
 	case ENTRY_REVOKING:
@@ -37,9 +37,9 @@ static bool has_no_worker(enum ctl_state s)
 	return s == CTL_STATE_LOCKING || s == CTL_STATE_READY;
 }
 
-static void count_entry(struct view_service *v, const struct entry *e)
+static void count_entry(struct view_service *v, const struct entry *e, mono_ms now)
 {
-	enum ctl_state state = view_state(e);
+	enum ctl_state state = view_state(e, now);
 	v->n[state]++;
 	v->in_use += e->state == ENTRY_ASSIGNED || e->state == ENTRY_REVOKING;
 	if (e->id.ms < v->oldest_ms)
@@ -112,10 +112,11 @@ struct view_service *view_services(struct daemon *d)
 		take_lengths(d, &c->services.v[i], &v[i]);
 		take_feeds(d, &c->services.v[i], &v[i]);
 	}
+	mono_ms now = mono_now();
 	uint32_t pos = 0;
 	for (const struct entry *e; (e = ledger_next(&c->ledger, &pos));)
 		if (pos_of[e->svc] < c->services.n)
-			count_entry(&v[pos_of[e->svc]], e);
+			count_entry(&v[pos_of[e->svc]], e, now);
 	mem_free(pos_of);
 	count_workers(c, v);
 	return v;

@@ -139,7 +139,7 @@ static void stream_row(
 		.stream = e->stream ? e->stream->bytes : NULL,
 		.id = t->id,
 		.lease = t->lease,
-		.state = view_state(e),
+		.state = view_state(e, now),
 		.worker = m ? m->s.name : NULL,
 		.retry = e->retry,
 		.age_ms = view_age_ms(mono_wall_ms(), e->id),
@@ -221,7 +221,8 @@ static mono_ms ls_step(struct control_req *q, mono_ms now)
 
 static bool ls_wants(const struct control_req *q, const struct entry *e, uint16_t svc, int64_t wall_ms)
 {
-	return (svc == SERVICE_NONE || e->svc == svc) && (q->r.state == CTL_STATE_N || view_state(e) == q->r.state) &&
+	return (svc == SERVICE_NONE || e->svc == svc) &&
+	       (q->r.state == CTL_STATE_N || view_state(e, loop_now(q->d->loop)) == q->r.state) &&
 	       (!q->r.older_than_ms || view_age_ms(wall_ms, e->id) > q->r.older_than_ms);
 }
 

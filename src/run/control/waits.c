@@ -110,7 +110,7 @@ static void waits_own(struct waits_job *j)
 		if (e->svc != j->walk.svcs[j->walk.at] || (e->state != ENTRY_READY && e->state != ENTRY_PARKED))
 			continue;
 		struct ctl_waiting row = {.stream = e->stream ? e->stream->bytes : NULL,
-			.state = ctl_state_name(view_state(e)),
+			.state = ctl_state_name(view_state(e, loop_now(j->q->d->loop))),
 			.retry = e->retry,
 			.at_ms = -1,
 			.due_ms = -1};
@@ -122,10 +122,11 @@ static void waits_own(struct waits_job *j)
 static void waits_try_own(struct waits_job *j)
 {
 	const struct coord *c = j->q->d->core;
+	mono_ms now = loop_now(j->q->d->loop); /* the coordinator may have slept since its last turn */
 	uint32_t pos = 0;
 	for (const struct entry *e; !waits_is_full(j) && (e = ledger_next(&c->ledger, &pos));) {
 		if (e->svc != j->walk.svcs[j->walk.at] || e->state != ENTRY_ASSIGNED ||
-			!entry_feed_is_blocked(e, c->now) || !waits_is_the_one(j, e->id) ||
+			!entry_feed_is_blocked(e, now) || !waits_is_the_one(j, e->id) ||
 			(j->want.stream && !view_matches(&j->want, e)))
 			continue;
 		char id[COMMAND_ID_CAP];
