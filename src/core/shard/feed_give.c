@@ -35,6 +35,7 @@ static void feed_push_sent(struct feed *f, struct feed_sent s)
 
 static void forget_sent(struct feed *f)
 {
+	f->reading.n_void += f->window.n;
 	mem_free(f->window.v);
 	f->window.v = NULL;
 	f->window.n = f->window.from = f->window.cap = f->window.n_frames = 0;
@@ -42,6 +43,7 @@ static void forget_sent(struct feed *f)
 
 void feed_drop_read(struct shard_ctx *c, struct feed *f)
 {
+	f->reading.n_void += feed_n_untold(f);
 	mem_free(f->reading.buf);
 	f->reading.buf = NULL;
 	f->reading.gen++;
@@ -238,6 +240,9 @@ void feed_confirmed(struct shard_ctx *c, struct feed *f, struct entry_id pos)
 	assert(f->run.was_open);
 	f->position.confirmed = feed_later(f->position.confirmed, pos);
 	const bool was_out = f->window.n > 0;
+	const bool has_bad = f->state == FEED_FAILING || f->state == FEED_BLOCKED || f->state == FEED_BURYING;
+	if (has_bad && !feed_is_newer(f->bad.id, f->position.confirmed)) /* passed without being read again */
+		f->reading.n_void -= f->reading.n_void > 0;
 	feed_pop_sent(c, f);
 	bool is_buried = f->state == FEED_BURYING && !feed_is_newer(f->bad.id, f->position.confirmed);
 	if (is_buried)
@@ -303,6 +308,7 @@ void feed_take_ack(struct shard_ctx *c, struct feed *f, struct entry_id id)
 /* What was told behind the entry is void. */
 static void cut_sent(struct feed *f, uint32_t n)
 {
+	f->reading.n_void += f->window.n - n;
 	f->window.n = n;
 	f->window.n_frames = 0;
 	if (n)

@@ -66,6 +66,7 @@ struct feed_reading {
 	uint32_t n_told;
 	uint32_t gen, tag;     /* tag: of the one in flight */
 	uint32_t asked, count; /* of the one in flight; of the next */
+	uint32_t n_void;       /* behind cursor: read, and to be read again, as far as is known */
 	bool in_flight : 1;
 	bool is_armed : 1;  /* the server pushes when it changes */
 	bool is_woken : 1;  /* it has: to be read */
@@ -186,6 +187,12 @@ static inline bool feed_is_newer(struct entry_id a, struct entry_id b)
 static inline struct entry_id feed_later(struct entry_id a, struct entry_id b)
 {
 	return feed_is_newer(a, b) ? a : b;
+}
+
+/* Read and not told yet. */
+static inline uint32_t feed_n_untold(const struct feed *f)
+{
+	return f->reading.buf ? f->reading.buf->n - f->reading.n_told : 0;
 }
 
 /* feed.c */

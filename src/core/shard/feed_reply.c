@@ -248,6 +248,7 @@ static void feed_found_nothing(struct feeds *fs, struct shard_ctx *c, struct fee
 	const struct entries_rules *r = feed_rules(c, f);
 	ctx_metrics(c, f->svc)->c[M_FEED_READ_EMPTY]++;
 	f->reading.was_empty = true;
+	f->reading.n_void = 0;
 	if (f->window.n == 0) {
 		f->window.singles = 0;
 		feed_clear(c, f);
@@ -273,6 +274,12 @@ static void feed_found_nothing(struct feeds *fs, struct shard_ctx *c, struct fee
 	}
 }
 
+/* Of what is to be read again, after so many more were read. */
+static uint32_t n_left(const struct feed *f, uint32_t n)
+{
+	return f->reading.at_end || n > f->reading.n_void ? 0 : f->reading.n_void - n;
+}
+
 static void feed_found_some(struct shard_ctx *c, struct feed *f, struct feed_batch *b, uint32_t n_known)
 {
 	assert(n_known < b->n);
@@ -285,6 +292,7 @@ static void feed_found_some(struct shard_ctx *c, struct feed *f, struct feed_bat
 	f->idle.since = f->reading.wait_ms = 0;
 	f->reading.buf = b;
 	f->reading.n_told = n_known;
+	f->reading.n_void = n_left(f, b->n - n_known);
 	f->reading.cursor = b->v[b->n - 1].id;
 	f->position.seen = feed_later(f->position.seen, f->reading.cursor);
 	f->reading.at = c->now;

@@ -15,8 +15,10 @@ struct shard_feeds feed_sums(const struct feeds *fs, uint16_t svc)
 	for (const struct feed *f; (f = feed_next_feed(fs, &pos));) {
 		if (f->svc != svc)
 			continue;
-		sums.behind += f->window.n + (f->reading.buf ? f->reading.buf->n - f->reading.n_told : 0);
-		sums.blocked += f->state == FEED_BLOCKED || f->state == FEED_FAILING;
+		uint32_t n_behind = f->window.n + feed_n_untold(f) + f->reading.n_void;
+		bool is_blocked = f->state == FEED_BLOCKED || f->state == FEED_FAILING;
+		sums.behind += n_behind ? n_behind : is_blocked; /* the one it waits for may be all that is known */
+		sums.blocked += is_blocked;
 		sums.idle += feed_rests(f);
 	}
 	return sums;

@@ -33,7 +33,7 @@ int64_t shard_clock_offset(const struct shard *s);
 #define SHARD_LENGTHS_UNKNOWN ((struct shard_lengths){-1, -1, -1, -1, -1, -1, -1, -1})
 /* Entries mode: of the service's data streams that are read here. */
 struct shard_feeds {
-	int64_t behind;  /* entries that are read, and not acknowledged */
+	int64_t behind;  /* entries that were read, and are not acknowledged; the least that is behind */
 	int64_t blocked; /* streams that wait for a retry */
 	int64_t idle;    /* streams with a worker that have no entry for it */
 };

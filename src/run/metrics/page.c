@@ -253,7 +253,8 @@ static void backlog(struct page_text *p)
 	gauge(p, "sluice_dlq_length", "Dead letters", offsetof(struct view_service, dlq));
 	gauge(p, "sluice_entries_dlq_length", "Dead entries of data streams",
 		offsetof(struct view_service, entries_dlq));
-	gauge(p, "sluice_entries_lag", "Entries of data streams read here and not acknowledged",
+	gauge(p, "sluice_entries_lag",
+		"Entries of data streams read here and not acknowledged; what is unread is not counted",
 		offsetof(struct view_service, feeds.behind));
 	gauge(p, "sluice_streams_blocked", "Streams with an entry that waits for its retry",
 		offsetof(struct view_service, feeds.blocked));

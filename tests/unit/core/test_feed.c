@@ -99,6 +99,17 @@ static void ready(void)
 	ready_with(10, 2);
 }
 
+/* It is read with its fields, and written. */
+static void becomes_dead_letter(void)
+{
+	struct entry_batch *b = mem_alloc(sizeof *b + sizeof b->v[0]);
+	b->n = 1;
+	b->v[0].fields = mem_alloc(sizeof *b->v[0].fields);
+	story_reply(CMD_FEED_PICK, (struct reply){.kind = REPLY_ENTRIES, .entries = b});
+	story_msg_in(msg_lock_answer((struct msg_lock_answer){
+		.kind = CMD_FEED_DEAD_ADD, .result = OP_DONE, .tag = W.last_call.lock_call.tag}));
+}
+
 Test(feed, opens_tells_acknowledges_and_closes, .init = ready, .fini = story_down)
 {
 	start(1);
@@ -194,14 +205,7 @@ Test(feed, tries_used_up_go_to_the_dead_letters_then_on, .init = ready, .fini = 
 	word(MSG_FEED_NACK, 11);
 	story_clear();
 	answer_fail(4, 512000);
-	struct entry_batch *b = mem_alloc(sizeof *b + sizeof b->v[0]);
-	b->n = 1;
-	b->v[0].fields = mem_alloc(sizeof *b->v[0].fields);
-	story_reply(CMD_FEED_PICK, (struct reply){.kind = REPLY_ENTRIES, .entries = b});
-	story_msg_in((struct msg){.kind = MSG_LOCK_ANSWER,
-		.lock_answer.kind = CMD_FEED_DEAD_ADD,
-		.lock_answer.tag = W.last_call.lock_call.tag,
-		.lock_answer.result = OP_DONE});
+	becomes_dead_letter();
 	expect_story("[ 1000] feed_pick k 11-0\n"
 		     "[ 1000] > call feed_dead_add 11-0\n"
 		     "[ 1000] feed_ack k 11-0\n");
@@ -768,6 +772,44 @@ Test(feed, of_idle_runs_those_go_first_that_are_empty_for_long, .init = busy_up,
 	expect_story("[ 1251] feed_close k\n[ 1251] > feed closed\n[ 1251] > feed acked 11-0\n");
 }
 
+static int64_t n_behind(void)
+{
+	return shard_feeds_of(W.s, 1).behind;
+}
+
+Test(feed, what_was_read_is_behind_until_it_is_acknowledged_also_while_one_waits, .fini = story_down)
+{
+	ready_with(2, 1);
+	start(1);
+	answer_read(11, 2, 0);
+	cr_expect_eq(n_behind(), 2);
+	word(MSG_FEED_ACK, 11);
+	story_int(CMD_FEED_ACK, 1);
+	cr_expect_eq(n_behind(), 1);
+	word(MSG_FEED_NACK, 12);
+	answer_fail(1, 1000);
+	cr_expect_eq(n_behind(), 1);
+	story_until(2000);
+	answer_read(12, 2, 0);
+	cr_expect_eq(n_behind(), 2); /* not counted twice */
+	word(MSG_FEED_NACK, 12);
+	answer_fail(4, 0); /* a dead letter is passed without being read again */
+	becomes_dead_letter();
+	story_int(CMD_FEED_ACK, 1);
+	cr_expect_eq(n_behind(), 1);
+	answer_read(13, 1, 0);
+	cr_expect_eq(n_behind(), 1);
+}
+
+Test(feed, a_stream_that_is_blocked_when_it_is_opened_has_one_behind, .fini = story_down)
+{
+	story_up();
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = feed_rules_for(10, 2)});
+	open_feed(H);
+	answer_waits(1, 8000);
+	cr_expect_eq(n_behind(), 1);
+}
+
 /* Its worker could not do 11-0, which waits for so long. */
 static void blocked_up(mono_ms wait)
 {
@@ -913,12 +955,7 @@ Test(feed, an_ack_says_how_many_entries_it_passes, .fini = story_down)
 	struct msg m = msg_feed_nack((struct msg_feed_nack){.id = {15, 0}, .delay_ms = -1, .is_dead = true});
 	m.handle = H;
 	story_msg_in(m); /* a dead letter is passed, too */
-	struct entry_batch *b = mem_alloc(sizeof *b + sizeof b->v[0]);
-	b->n = 1;
-	b->v[0].fields = mem_alloc(sizeof *b->v[0].fields);
-	story_reply(CMD_FEED_PICK, (struct reply){.kind = REPLY_ENTRIES, .entries = b});
-	story_msg_in(msg_lock_answer((struct msg_lock_answer){
-		.kind = CMD_FEED_DEAD_ADD, .result = OP_DONE, .tag = W.last_call.lock_call.tag}));
+	becomes_dead_letter();
 	cr_expect(strstr(W.text.data, "feed_ack k 15-0 n=105\n"), "%s", W.text.data);
 }
 
