@@ -170,6 +170,8 @@ mono_ms entry_feed_waits_since(const struct entry *e); /* MONO_NEVER: the worker
 void entry_feed_word(struct coord *c, struct entry *e, const struct frame *f);
 /* MSG_FEED: what became of its position. Ignored when another shard has it by our record. */
 void entry_on_feed(struct coord *c, const struct msg *m);
+/* entry_feed_end.c. FEED_IS_CLOSED and what follows, without FEED_IS_MOVED: its shard has no feed of it any more. */
+void entry_feed_ended(struct coord *c, struct entry *e, const struct msg *m);
 void entry_ready(struct coord *c, struct entry *e); /* taken, open: waits for a credit */
 /* Its worker has nothing to do and is told that it has ended: done; again_ms > 0: it comes again then, not counted. */
 void entry_end(struct coord *c, struct entry *e, mono_ms again_ms);

@@ -357,62 +357,10 @@ static void on_feed_nacked(struct coord *c, struct entry *e, const struct msg *m
 	say_nacked(c, e, m->feed.id, m->feed.wait_ms, m->feed.is_dead);
 }
 
-static void feed_wrong_type(struct coord *c, struct entry *e)
-{
-	static const char words[] = "the key of its data stream holds another type";
-	text_unref(e->note);
-	e->note = text_new(words, sizeof words - 1); /* a dead letter's _dlq_error */
-	entry_dead_letter(c, e, DEAD_WRONG_TYPE);
-}
-
-/* Its stream is not the one it was: the worker stops, the next run begins anew. */
-static void feed_broken(struct coord *c, struct entry *e, bool is_wrong_type)
-{
-	switch ((enum entry_state)e->state) {
-	case ENTRY_TAKING:
-	case ENTRY_READY:
-		if (!is_wrong_type)
-			entry_requeue(c, e, WHY_LOST, false);
-		else
-			feed_wrong_type(c, e);
-		break;
-	case ENTRY_ASSIGNED:
-		entry_revoke(c, e, REVOKE_LOST, REVOKE_GRACE_MS);
-		break;
-	case ENTRY_LIMBO: /* told when it comes back */
-		e->revoke = REVOKE_LOST;
-		e->is_revoked = true;
-		break;
-	case ENTRY_FINISHING:
-		entry_send_op(c, e);
-		break;
-	case ENTRY_REVOKING:
-	case ENTRY_FETCHING:
-	case ENTRY_LOCKING:
-	case ENTRY_BUSY:
-	case ENTRY_PARKED:
-	case ENTRY_STATES:
-		break;
-	}
-}
-
-/* Somebody with a higher token has the position, or there is none any more: the stream is not ours, whatever our lock
- * says. */
-static void feed_refused(struct coord *c, struct entry *e, enum lost_reason why)
-{
-	if (e->state == ENTRY_TAKING || e->state == ENTRY_READY) {
-		entry_requeue(c, e, WHY_LOST, true); /* counted: two that take it from each other come to an end */
-	} else if (e->state == ENTRY_FINISHING) {
-		entry_send_op(c, e);
-	} else if (!e->is_lost) {
-		entry_drop_lease(c, e, MSG_LEASE_FORGET);
-		entry_lease_lost(c, e, why);
-	}
-}
-
 static void on_feed_moved(struct coord *c, struct entry *e, const struct msg *m)
 {
 	struct entry_feed *f = e->feed;
+	f->state = ENTRY_FEED_NONE;
 	f->is_adopted = true;
 	if (e->state == ENTRY_FINISHING) {
 		entry_send_op(c, e);
@@ -425,43 +373,6 @@ static void on_feed_moved(struct coord *c, struct entry *e, const struct msg *m)
 		to = topology_shard(&c->topo, f->slot);
 	open_at(c, e, to, m->feed.asking && to != SHARD_NONE);
 	coord_ask_topology(c, "moved");
-}
-
-static void feed_ended(struct coord *c, struct entry *e, const struct msg *m)
-{
-	e->feed->state = ENTRY_FEED_NONE;
-	switch ((enum feed_result)m->feed.result) {
-	case FEED_IS_CLOSED:
-		if (e->state == ENTRY_FINISHING)
-			entry_send_op(c, e);
-		break;
-	case FEED_IS_REFUSED:
-		feed_refused(c, e, LOST_TAKEN);
-		break;
-	case FEED_IS_GONE:
-		feed_refused(c, e, LOST_MISSING);
-		break;
-	case FEED_IS_REMADE:
-		feed_broken(c, e, false);
-		break;
-	case FEED_IS_WRONG_TYPE:
-		feed_broken(c, e, true);
-		break;
-	case FEED_IS_MOVED:
-		on_feed_moved(c, e, m);
-		break;
-	case FEED_IS_OPEN:
-	case FEED_HAS_ENTRIES:
-	case FEED_HAS_ACKED:
-	case FEED_HAS_NACKED:
-	case FEED_HAS_BURIED:
-	case FEED_BAD_ACK:
-	case FEED_IS_CLEARED:
-	case FEED_IS_IDLE:
-	case FEED_IS_PUT_OFF:
-	case FEED_HAS_LOST:
-		break;
-	}
 }
 
 /* Drained: nothing is out, so its worker loses nothing by letting go. */
@@ -533,8 +444,10 @@ void entry_on_feed(struct coord *c, const struct msg *m)
 	struct entry *e = ledger_by_handle(&c->ledger, m->handle);
 	if (!e || !e->feed || e->feed->shard != m->from || e->feed->state == ENTRY_FEED_NONE)
 		return;
-	if (m->feed.result >= FEED_IS_CLOSED)
-		feed_ended(c, e, m);
+	if (m->feed.result == FEED_IS_MOVED)
+		on_feed_moved(c, e, m);
+	else if (m->feed.result >= FEED_IS_CLOSED)
+		entry_feed_ended(c, e, m);
 	else if (e->feed->state != ENTRY_FEED_CLOSING || m->feed.result == FEED_HAS_ACKED)
 		on_feed_told(c, e, m);
 }

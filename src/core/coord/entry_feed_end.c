@@ -1,0 +1,91 @@
+/* entry_feed_end - entries mode in the coordinator: a shard has given up a feed, because it was told to, or because the
+ * stream is not ours, or not the one it was. */
+#include "core/coord/coord_p.h"
+
+static void feed_wrong_type(struct coord *c, struct entry *e)
+{
+	static const char words[] = "the key of its data stream holds another type";
+	text_unref(e->note);
+	e->note = text_new(words, sizeof words - 1); /* a dead letter's _dlq_error */
+	entry_dead_letter(c, e, DEAD_WRONG_TYPE);
+}
+
+/* Its stream is not the one it was: the worker stops, the next run begins anew. */
+static void feed_broken(struct coord *c, struct entry *e, bool is_wrong_type)
+{
+	switch ((enum entry_state)e->state) {
+	case ENTRY_TAKING:
+	case ENTRY_READY:
+		if (!is_wrong_type)
+			entry_requeue(c, e, WHY_LOST, false);
+		else
+			feed_wrong_type(c, e);
+		break;
+	case ENTRY_ASSIGNED:
+		entry_revoke(c, e, REVOKE_LOST, REVOKE_GRACE_MS);
+		break;
+	case ENTRY_LIMBO: /* told when it comes back */
+		e->revoke = REVOKE_LOST;
+		e->is_revoked = true;
+		break;
+	case ENTRY_FINISHING:
+		entry_send_op(c, e);
+		break;
+	case ENTRY_REVOKING:
+	case ENTRY_FETCHING:
+	case ENTRY_LOCKING:
+	case ENTRY_BUSY:
+	case ENTRY_PARKED:
+	case ENTRY_STATES:
+		break;
+	}
+}
+
+/* Somebody with a higher token has the position, or there is none any more: the stream is not ours, whatever our lock
+ * says. */
+static void feed_refused(struct coord *c, struct entry *e, enum lost_reason why)
+{
+	if (e->state == ENTRY_TAKING || e->state == ENTRY_READY) {
+		entry_requeue(c, e, WHY_LOST, true); /* counted: two that take it from each other come to an end */
+	} else if (e->state == ENTRY_FINISHING) {
+		entry_send_op(c, e);
+	} else if (!e->is_lost) {
+		entry_drop_lease(c, e, MSG_LEASE_FORGET);
+		entry_lease_lost(c, e, why);
+	}
+}
+
+void entry_feed_ended(struct coord *c, struct entry *e, const struct msg *m)
+{
+	e->feed->state = ENTRY_FEED_NONE;
+	switch ((enum feed_result)m->feed.result) {
+	case FEED_IS_CLOSED:
+		if (e->state == ENTRY_FINISHING)
+			entry_send_op(c, e);
+		break;
+	case FEED_IS_REFUSED:
+		feed_refused(c, e, LOST_TAKEN);
+		break;
+	case FEED_IS_GONE:
+		feed_refused(c, e, LOST_MISSING);
+		break;
+	case FEED_IS_REMADE:
+		feed_broken(c, e, false);
+		break;
+	case FEED_IS_WRONG_TYPE:
+		feed_broken(c, e, true);
+		break;
+	case FEED_IS_OPEN:
+	case FEED_HAS_ENTRIES:
+	case FEED_HAS_ACKED:
+	case FEED_HAS_NACKED:
+	case FEED_HAS_BURIED:
+	case FEED_BAD_ACK:
+	case FEED_IS_CLEARED:
+	case FEED_IS_IDLE:
+	case FEED_IS_PUT_OFF:
+	case FEED_HAS_LOST:
+	case FEED_IS_MOVED:
+		break;
+	}
+}
