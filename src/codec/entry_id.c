@@ -40,3 +40,19 @@ bool command_id_parse(const char *s, size_t len, struct entry_id *out)
 	*out = id;
 	return true;
 }
+
+bool command_token_parse(const char *s, size_t len, struct entry_id *out)
+{
+	enum { DIGITS = 19, SEQS = 1000000 };
+	uint64_t v = 0;
+	if (len != DIGITS)
+		return false;
+	for (size_t i = 0; i < len; i++) {
+		const unsigned digit = (unsigned)s[i] - '0';
+		if (digit > 9)
+			return false;
+		v = v * 10 + digit;
+	}
+	*out = (struct entry_id){.ms = v / SEQS, .seq = v % SEQS};
+	return true;
+}

@@ -97,6 +97,11 @@ bool reply_decode_position(const struct redisReply *r, struct reply *out)
 		*out = (struct reply){.kind = REPLY_NIL};
 		return true;
 	}
+	if (r->type == REDIS_REPLY_STRING) {
+		*out = (struct reply){.kind = REPLY_NIL};
+		command_token_parse(r->str, r->len, &out->id);
+		return true;
+	}
 	if (r->type == REDIS_REPLY_INTEGER && r->integer == -3) {
 		*out = (struct reply){.kind = REPLY_INT, .integer = -3};
 		return true;

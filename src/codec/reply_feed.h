@@ -8,5 +8,5 @@ struct redisReply;
 bool reply_decode_feed(struct buf *b, const struct redisReply *r, struct reply *out);
 /* A name or a value as the worker protocol has it: a string where it is UTF-8, else {"b64": "…"}. */
 void reply_feed_value(struct buf *b, const char *s, size_t len);
-/* The open script's answer -> POSITION, or NIL: a newer token. False: a shape we do not know. */
+/* The open script's answer -> POSITION, or NIL: a newer token, .id. False: a shape we do not know. */
 bool reply_decode_position(const struct redisReply *r, struct reply *out);

@@ -362,7 +362,7 @@ static const char *const texts[SCRIPT_N] = {
 
 	[SCRIPT_FEED_OPEN] = LUA_LATER LUA_LAST_ID LUA_OWNER LUA_PAUSE
 	"local token, pos, tries, run, mine = h[1], h[2], tonumber(h[3] or '0') or 0, h[4], ARGV[1]\n"
-	"if token and (#token > #mine or (#token == #mine and token > mine)) then return false end\n"
+	"if token and (#token > #mine or (#token == #mine and token > mine)) then return token end\n"
 	"local last, added, len, first = last_id()\n"
 	"if type(last) == 'table' then return last end\n"
 	"local flags = 0\n"

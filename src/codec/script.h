@@ -51,12 +51,12 @@ enum script {
 	SCRIPT_UNREAD, /* KEYS lbs; ARGV group -> id of the first entry that is not delivered yet | nil */
 	/* KEYS position, stream; ARGV token, start, "alone" | "", "1" | "0", pause (first_ms, factor, max_ms,
 	 * permille) -> {position, tries, flags, ms until the next try, its entry | "", entries ever added up to the
-	 * position | -1, lost since that was known} | nil: a newer token has it */
+	 * position | -1, lost since that was known} | the newer token that has it */
 	SCRIPT_FEED_OPEN,
 	/* KEYS position [stream]; ARGV token, id, at, minid to trim to or "", check 1 | 0, "id:entries ever added up to
 	 * it" or "" -> 1 | 0 | -1 | -2 | -3: see CMD_FEED_ACK */
 	SCRIPT_FEED_ACK,
-	SCRIPT_FEED_FAIL, /* KEYS position; ARGV token, pause, the tries now -> as open | nil | -3 */
+	SCRIPT_FEED_FAIL, /* KEYS position; ARGV token, pause, the tries now -> as open | nil: not our token | -3 */
 	/* KEYS position [stream]; ARGV token, keep | done | death | delete, ttl_ms, pause -> 1 | 2 | 0 */
 	SCRIPT_FEED_CLOSE,
 	/* KEYS position, stream; ARGV ttl_ms, start -> 1 | 0: nothing has to wait for its next try; and where no

@@ -127,8 +127,8 @@ enum cmd_kind {
 	CMD_FLEET,
 	/* entries mode, on the data stream's master: .stream names it and its position key; .token */
 	/* script; .start, .pause of a try that it counts -> POSITION .id .integer = tries .n =
-	 * flags, .n_added .n_lost, and while the entry behind it, .bad, waits for its next try .wait_ms | NIL: newer
-	 * token */
+	 * flags, .n_added .n_lost, and while the entry behind it, .bad, waits for its next try .wait_ms | NIL: a
+	 * newer token has it, .id = what that is made of, 0-0 = not a token as ours */
 	CMD_FEED_OPEN,
 	CMD_FEED_READ, /* XRANGE behind .id, .count -> FEED (maybe none; may begin with .id, if that is the highest) */
 	/* script; .id .now_ms .trim .check .n_added -> INT 1 | 0: was there

@@ -107,7 +107,7 @@ enum feed_result { /* fields that a result does not name are 0 */
 	FEED_IS_PUT_OFF, /* another stream waits for its credit, and its .bad waits .wait_ms for a next try: likewise */
 	FEED_HAS_LOST,   /* .n_entries were trimmed or deleted before they were acknowledged */
 	FEED_IS_CLOSED,  /* forgotten, as all that follow */
-	FEED_IS_REFUSED, /* a newer token has the position */
+	FEED_IS_REFUSED, /* a newer token has the position; when it was opened: .id of that, if it is known */
 	FEED_IS_GONE,    /* there is no position any more: it was deleted, by FLUSHALL perhaps */
 	FEED_IS_REMADE,  /* the stream was made again with lower ids */
 	FEED_IS_WRONG_TYPE,

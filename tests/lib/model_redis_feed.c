@@ -208,13 +208,19 @@ static void feed_open(struct model_redis *m, const struct cmd *c, struct model_p
 	}
 }
 
+static void newer_token(const struct model_position *p, struct reply *out)
+{
+	*out = (struct reply){.kind = REPLY_NIL};
+	command_token_parse(p->token, strlen(p->token), &out->id);
+}
+
 static void feed_open_cmd(struct model_redis *m, const struct cmd *c, struct reply *out)
 {
 	struct model_position *p = position_of(m, c->stream);
 	char mine[SESSION_TOKEN_CAP];
 	token_of(mine, c);
 	if (p && (strlen(p->token) > strlen(mine) || (strlen(p->token) == strlen(mine) && strcmp(p->token, mine) > 0)))
-		*out = (struct reply){.kind = REPLY_NIL};
+		newer_token(p, out);
 	else
 		feed_open(m, c, p, out);
 }

@@ -308,3 +308,22 @@ def test_a_stream_whose_retry_is_worked_on_is_not_blocked(t):
     assert "waits to try" not in said and "failed 1 of 4 times, it is tried again now: no good" in said, said
     assert metric(d, "sluice_streams_owned", state="blocked") == 0
     assert metric(d, "sluice_streams_owned", state="assigned") == 1
+
+
+@limit(60)
+def test_a_token_from_the_future_is_waited_for(t):
+    """A failover that lost a requeue, to a master whose clock is behind, leaves one: nobody has failed."""
+    r = t.redis()
+    d = t.daemon(r, service=entries())
+    ids = add(r.db, "orders:k", 1)
+    token = f"{int(time.time() * 1000) + 3000}000007"
+    r.db.cmd("HSET", "{orders:k}-sluice", "token", token, "pos", "0-0", "tries", "0")
+    lbs(r.db, "orders", "orders:k")
+    h = hand(t, d)
+    why = "a newer owner has the position of its data stream"
+    t.wait(lambda: why in d.ctl("explain", "orders:k").stdout, 5, "why it waits")
+    a = h.until("assign", timeout=20)
+    assert a["retry"] == 0 and a["token"] > token, a
+    assert [e[0] for e in h.ids(1)] == ids
+    assert 1 <= d.log.count(why) <= 4, d.log
+    assert r.db.cmd("EXISTS", "orders-input-dlq") == 0

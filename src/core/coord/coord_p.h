@@ -122,6 +122,9 @@ void entry_on_finished(struct coord *c, struct entry *e, const struct msg *m);
 void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool counted);
 /* It goes back to the load-balancer stream after the delay, uncounted: nobody was given it. e->note says why. */
 void entry_put_off(struct coord *c, struct entry *e, mono_ms delay_ms);
+/* Its position is somebody else's, whose token is made of `newer` (0-0: not known), or it was deleted: it goes back
+ * to the load-balancer stream uncounted, for the pause of a failure and until a new id is a later token. */
+void entry_wait_for_position(struct coord *c, struct entry *e, enum lost_reason why, struct entry_id newer);
 /* It becomes a dead letter with that reason; e->note is the worker's error. */
 void entry_dead_letter(struct coord *c, struct entry *e, enum dead_reason why);
 void entry_stopped(struct coord *c, struct entry *e); /* the worker has stopped after a revoke, or by itself */

@@ -41,12 +41,12 @@ static void feed_broken(struct coord *c, struct entry *e, bool is_wrong_type)
 	}
 }
 
-/* Somebody with a higher token has the position, or there is none any more: the stream is not ours, whatever our lock
- * says. */
-static void feed_refused(struct coord *c, struct entry *e, enum lost_reason why)
+/* Somebody with a higher token, newer if it is known, has the position, or there is none any more: the stream is not
+ * ours, whatever our lock says. */
+static void feed_refused(struct coord *c, struct entry *e, enum lost_reason why, struct entry_id newer)
 {
 	if (e->state == ENTRY_TAKING || e->state == ENTRY_READY) {
-		entry_requeue(c, e, WHY_LOST, true); /* counted: two that take it from each other come to an end */
+		entry_wait_for_position(c, e, why, newer);
 	} else if (e->state == ENTRY_FINISHING) {
 		entry_send_op(c, e);
 	} else if (!e->is_lost) {
@@ -64,10 +64,10 @@ void entry_feed_ended(struct coord *c, struct entry *e, const struct msg *m)
 			entry_send_op(c, e);
 		break;
 	case FEED_IS_REFUSED:
-		feed_refused(c, e, LOST_TAKEN);
+		feed_refused(c, e, LOST_TAKEN, m->feed.id);
 		break;
 	case FEED_IS_GONE:
-		feed_refused(c, e, LOST_MISSING);
+		feed_refused(c, e, LOST_MISSING, (struct entry_id){0});
 		break;
 	case FEED_IS_REMADE:
 		feed_broken(c, e, false);

@@ -100,18 +100,50 @@ void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool 
 	begin_finish(c, e, FINISH_REQUEUE);
 }
 
-void entry_put_off(struct coord *c, struct entry *e, mono_ms delay_ms)
+static void go_back_later(struct coord *c, struct entry *e, enum requeue_why why, mono_ms delay_ms)
 {
 	assert(delay_ms > 0);
-	e->why = WHY_RELEASE;
+	e->why = (uint8_t)why;
 	e->delay_ms = delay_ms;
 	begin_finish(c, e, FINISH_REQUEUE);
+}
+
+void entry_put_off(struct coord *c, struct entry *e, mono_ms delay_ms)
+{
+	go_back_later(c, e, WHY_RELEASE, delay_ms);
 }
 
 /* stream: as field_value writes it. */
 static const char *entry_shown(const struct entry *e, char out[static FIELD_VALUE_CAP])
 {
 	return e->stream ? field_value(out, e->stream->bytes, e->stream->len) : "?";
+}
+
+/* Until the server gives later ids than that one. Its clock is behind ours, or its latest id is the best we know. */
+static mono_ms until_later(const struct coord *c, const struct entry *e, struct entry_id newer)
+{
+	uint64_t now = e->id.ms > (uint64_t)c->wall_ms ? e->id.ms : (uint64_t)c->wall_ms;
+	return newer.ms < now ? 0 : (mono_ms)(newer.ms - now) + 1;
+}
+
+/* Who has it may be at work, or gone: after a failover that lost the requeue of its entry, to a master whose clock is
+ * behind, the next owner's token is lower than the one before. Nobody has failed. */
+void entry_wait_for_position(struct coord *c, struct entry *e, enum lost_reason why, struct entry_id newer)
+{
+	enum { POSITION_WAIT_MIN_MS = 1000 }; /* also where failures are tried again at once */
+	const char *words = why == LOST_TAKEN ? "a newer owner has the position of its data stream"
+					      : "the position of its data stream was deleted";
+	const struct coord_service *s = services_find(&c->services, e->svc);
+	const struct retry_rules *r = &s->rules->retry;
+	mono_ms wait = mono_max(fail_delay(&c->rng, r, e->retry), POSITION_WAIT_MIN_MS);
+	wait = mono_max(wait, mono_min(until_later(c, e, newer), r->max_ms));
+	char stream[FIELD_VALUE_CAP];
+	effects_log(c->out, LOG_WARN, "service=%s stream=%s id=%llu-%llu waits ms=%lld: %s", s->rules->name,
+		entry_shown(e, stream), (unsigned long long)e->id.ms, (unsigned long long)e->id.seq, (long long)wait,
+		words);
+	text_unref(e->note);
+	e->note = text_new(words, strlen(words));
+	go_back_later(c, e, WHY_LOST, wait);
 }
 
 /* One line each: dead letters are for people. */

@@ -9,30 +9,30 @@
 enum { AGAIN_MS = 50, AGAIN_MAX_MS = 1000, REFUSED_MS = 200, REFUSED_MAX_MS = 5000 };
 
 /* Told and forgotten: the last thing that happens to it. */
-static void feed_is_gone(struct feeds *fs, struct shard_ctx *c, struct feed *f, enum feed_result result)
+static struct msg_feed *feed_is_gone(struct feeds *fs, struct shard_ctx *c, struct feed *f, enum feed_result result)
 {
 	if (f->state == FEED_CLOSING) /* that is all that is waited for */
 		result = FEED_IS_CLOSED;
-	feed_lose(fs, c, f, result);
+	return feed_lose(fs, c, f, result);
 }
 
-static void feed_is_refused(struct feeds *fs, struct shard_ctx *c, struct feed *f)
+static struct msg_feed *feed_is_refused(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 {
 	ctx_metrics(c, f->svc)->c[M_FEED_REFUSED]++;
 	char stream[FIELD_VALUE_CAP];
 	effects_log(c->out, LOG_NOTICE, "shard=%u stream=%s a newer owner has the position: not accepted", c->index,
 		field_value(stream, f->stream->bytes, f->stream->len));
-	feed_is_gone(fs, c, f, FEED_IS_REFUSED);
+	return feed_is_gone(fs, c, f, FEED_IS_REFUSED);
 }
 
 /* With the position the lock has gone, too, as a rule: whoever deletes all of it leaves nobody an owner. */
-static void feed_is_deleted(struct feeds *fs, struct shard_ctx *c, struct feed *f)
+static struct msg_feed *feed_is_deleted(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 {
 	char stream[FIELD_VALUE_CAP];
 	effects_log(c->out, LOG_WARN,
 		"shard=%u stream=%s its position is gone from Redis (FLUSHALL, DEL, or eviction): its work is stopped",
 		c->index, field_value(stream, f->stream->bytes, f->stream->len));
-	feed_is_gone(fs, c, f, FEED_IS_GONE);
+	return feed_is_gone(fs, c, f, FEED_IS_GONE);
 }
 
 /* ---- open ---- */
@@ -120,7 +120,7 @@ static void feed_opened_again(struct shard_ctx *c, struct feed *f, const struct 
 static void feed_on_open(struct feeds *fs, struct shard_ctx *c, struct feed *f, const struct reply *reply)
 {
 	if (reply->kind != REPLY_POSITION) {
-		feed_is_refused(fs, c, f);
+		feed_is_refused(fs, c, f)->id = reply->id;
 		return;
 	}
 	if (reply->n & POSITION_REMADE)

@@ -156,9 +156,10 @@ static bool replies_equal(enum cmd_kind kind, const struct reply *a, const struc
 	switch (a->kind) {
 	case REPLY_NONE:
 	case REPLY_OK:
-	case REPLY_NIL:
 	case REPLY_SLOTS:
 		return true;
+	case REPLY_NIL: /* of the open of a position: whose it is */
+		return entry_id_cmp(a->id, b->id) == 0;
 	case REPLY_POSITION:
 		return entry_id_cmp(a->id, b->id) == 0 && a->integer == b->integer && a->n == b->n &&
 		       is_near(a->wait_ms, b->wait_ms) && entry_id_cmp(a->bad, b->bad) == 0 &&

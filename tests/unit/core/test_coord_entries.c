@@ -36,6 +36,18 @@ static uint64_t opened(struct entry_in as, const char *stream, struct msg_feed o
 	return handle;
 }
 
+/* Somebody with that token has its position. */
+static void refused(struct entry_id id, struct entry_id newer)
+{
+	struct entry_batch *b = story_batch(id.ms, "a");
+	story_from_shard(msg_entries((struct msg_entries){.source = SOURCE_NEW, .n_asked = 1, .batch = b}));
+	uint64_t handle = W.last_handle;
+	story_lease(handle, LEASE_IS_HELD, W.now + 60000, false);
+	story_op(handle, CMD_TAKE, OP_DONE, false);
+	story_clear();
+	feed_says(handle, (struct msg_feed){.result = FEED_IS_REFUSED, .id = newer});
+}
+
 static uint64_t assigned(uint64_t id, const char *stream)
 {
 	return opened((struct entry_in){.id = {id, 0}}, stream, (struct msg_feed){0});
@@ -258,4 +270,28 @@ Test(coord_entries, a_hanging_worker_costs_the_entry_it_has_a_try, .init = entri
 	closed(a);
 	cr_expect(strstr(W.text.data, "s feed_close 1 death\n"), "%s", W.text.data);
 	cr_expect(strstr(W.text.data, "requeue 2000-0 retry=0\n"), "%s", W.text.data);
+}
+
+/* A failover to a master whose clock is behind: a later id is a later token, and nobody has failed. */
+Test(coord_entries, who_finds_a_newer_token_waits_until_ids_are_later_and_is_not_counted, .fini = story_down)
+{
+	const uint64_t now = 1700000001000;
+	story_retry = (struct retry_rules){.initial_ms = 2000, .factor = 8, .max_ms = 60000};
+	entries_up();
+	refused((struct entry_id){2000, 0}, (struct entry_id){now + 500, 0}); /* soon over: the pause of a failure */
+	expect_story("[ 1000] s later 2000-0 retry=0 delay=2000\n");
+	refused((struct entry_id){2001, 0}, (struct entry_id){now + 7000, 7});
+	expect_story("[ 1000] s later 2001-0 retry=0 delay=7001\n");
+	refused((struct entry_id){now + 9000, 0}, (struct entry_id){now + 12000, 0}); /* our clock is behind */
+	expect_story("[ 1000] s later 1700000010000-0 retry=0 delay=3001\n");
+	refused((struct entry_id){2002, 0}, (struct entry_id){9999999999999, 0}); /* never: looked at now and then */
+	expect_story("[ 1000] s later 2002-0 retry=0 delay=60000\n");
+	refused((struct entry_id){2003, 0}, (struct entry_id){0}); /* no token of ours */
+	expect_story("[ 1000] s later 2003-0 retry=0 delay=2000\n");
+}
+
+Test(coord_entries, who_finds_a_newer_token_waits_even_where_failures_do_not, .init = entries_up, .fini = story_down)
+{
+	refused((struct entry_id){2000, 0}, (struct entry_id){0});
+	expect_story("[ 1000] s later 2000-0 retry=0 delay=1000\n");
 }

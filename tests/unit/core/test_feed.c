@@ -226,6 +226,16 @@ Test(feed, a_newer_token_ends_it, .init = ready, .fini = story_down)
 	expect_story("");
 }
 
+Test(feed, an_open_says_whose_the_newer_token_is, .fini = story_down)
+{
+	story_up();
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = feed_rules_for(10, 2)});
+	open_feed(H);
+	story_clear();
+	story_reply(CMD_FEED_OPEN, (struct reply){.kind = REPLY_NIL, .id = {9001, 7}});
+	expect_story("[ 1000] > feed refused 9001-7\n");
+}
+
 /* Nobody is newer, there is no position at all: the reason is another one. */
 Test(feed, a_position_that_was_deleted_ends_it, .init = ready, .fini = story_down)
 {
