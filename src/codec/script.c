@@ -23,9 +23,10 @@
  * acknowledged something; 3, 4 = the same, and its worker has nothing else; missing after a close. Whoever knows how a
  * run ended closes it and says so; one that did not close has ended for a reason that nobody knows. not_before: the
  * server's Unix ms of the next try, pause ms after the one before. n: "pos:count", so many entries were ever added up
- * to pos; of another pos (an older daemon moved it), or "": not known. */
+ * to pos; of another pos (an older daemon moved it), or "": not known. A WRONGTYPE says whether it is this key's. */
 #define LUA_OWNER                                                                                                      \
 	"local h = redis.pcall('HMGET', KEYS[1], 'token', 'pos', 'tries', 'run', 'not_before', 'pause', 'n')\n"        \
+	"if h.err and string.find(h.err, 'WRONGTYPE', 1, true) then h.err = h.err .. ' (position)' end\n"              \
 	"if h.err then return h end\n"
 
 /* pause(tries, a): a try was counted: the next one has to wait, as ARGV[a] to ARGV[a + 3] say: first ms, factor, most

@@ -110,8 +110,8 @@ enum feed_result { /* fields that a result does not name are 0 */
 	FEED_IS_REFUSED, /* a newer token has the position; when it was opened: .id of that, if it is known */
 	FEED_IS_GONE,    /* there is no position any more: it was deleted, by FLUSHALL perhaps */
 	FEED_IS_REMADE,  /* the stream was made again with lower ids */
-	FEED_IS_WRONG_TYPE,
-	FEED_IS_MOVED /* .moved_to, .asking */
+	FEED_IS_WRONG_TYPE, /* .is_position: its key is, else the data stream */
+	FEED_IS_MOVED       /* .moved_to, .asking */
 };
 
 struct renewed {
@@ -308,6 +308,7 @@ struct msg_feed {
 	bool has_more;     /* to be told as soon as there is room */
 	bool is_dead;      /* it is a dead letter */
 	bool is_nack;
+	bool is_position;
 	bool asking;
 	uint16_t slot;
 	uint32_t epoch, tries, n_entries;

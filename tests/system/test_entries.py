@@ -215,6 +215,13 @@ def test_a_stream_of_another_type_is_a_dead_letter(t):
     t.wait(lambda: r.db.cmd("XLEN", "orders-input-dlq") == 1, what="the dead letter")
     (_, f), = r.db.cmd("XRANGE", "orders-input-dlq", "-", "+")
     assert "wrong_type" in list(map(text, f))
+    assert "the key of its data stream holds another type" in list(map(text, f))
+    add(r.db, "orders:p", 1)
+    r.db.cmd("SET", position_key("orders:p"), "x")
+    lbs(r.db, "orders", "orders:p")
+    t.wait(lambda: r.db.cmd("XLEN", "orders-input-dlq") == 2, what="the dead letter of the other key")
+    _, (_, f) = r.db.cmd("XRANGE", "orders-input-dlq", "-", "+")
+    assert any("the key of its position, {STREAM}-sluice" in text(x) for x in f), f
     lbs(r.db, "orders", "orders:good")
     add(r.db, "orders:good", 1)
     assert h.assign()["stream"] == "orders:good"

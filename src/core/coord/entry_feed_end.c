@@ -2,24 +2,28 @@
  * stream is not ours, or not the one it was. */
 #include "core/coord/coord_p.h"
 
-static void feed_wrong_type(struct coord *c, struct entry *e)
+#include <string.h>
+
+static void feed_wrong_type(struct coord *c, struct entry *e, bool is_position)
 {
-	static const char words[] = "the key of its data stream holds another type";
+	const char *words = is_position ? "the key of its position, {STREAM}-sluice (STREAM-sluice when it has a hash "
+					  "tag), holds another type"
+					: "the key of its data stream holds another type";
 	text_unref(e->note);
-	e->note = text_new(words, sizeof words - 1); /* a dead letter's _dlq_error */
+	e->note = text_new(words, strlen(words)); /* a dead letter's _dlq_error */
 	entry_dead_letter(c, e, DEAD_WRONG_TYPE);
 }
 
 /* Its stream is not the one it was: the worker stops, the next run begins anew. */
-static void feed_broken(struct coord *c, struct entry *e, bool is_wrong_type)
+static void feed_broken(struct coord *c, struct entry *e, const struct msg_feed *m)
 {
 	switch ((enum entry_state)e->state) {
 	case ENTRY_TAKING:
 	case ENTRY_READY:
-		if (!is_wrong_type)
-			entry_requeue(c, e, WHY_LOST, false);
+		if (m->result == FEED_IS_WRONG_TYPE)
+			feed_wrong_type(c, e, m->is_position);
 		else
-			feed_wrong_type(c, e);
+			entry_requeue(c, e, WHY_LOST, false);
 		break;
 	case ENTRY_ASSIGNED:
 		entry_revoke(c, e, REVOKE_LOST, REVOKE_GRACE_MS);
@@ -70,10 +74,8 @@ void entry_feed_ended(struct coord *c, struct entry *e, const struct msg *m)
 		feed_refused(c, e, LOST_MISSING, (struct entry_id){0});
 		break;
 	case FEED_IS_REMADE:
-		feed_broken(c, e, false);
-		break;
 	case FEED_IS_WRONG_TYPE:
-		feed_broken(c, e, true);
+		feed_broken(c, e, &m->feed);
 		break;
 	case FEED_IS_OPEN:
 	case FEED_HAS_ENTRIES:

@@ -351,6 +351,14 @@ static bool feed_is_wrong_type(const struct reply *reply)
 	       memcmp(reply->text.p, word, sizeof word - 1) == 0;
 }
 
+/* The scripts say so behind the server's words. */
+static bool is_of_position(struct slice words)
+{
+	static const char end[] = "(position)";
+	const size_t n = sizeof end - 1;
+	return words.len >= n && memcmp(words.p + words.len - n, end, n) == 0;
+}
+
 static void feed_moved(struct feeds *fs, struct shard_ctx *c, struct feed *f, const struct reply *reply)
 {
 	if (f->state == FEED_CLOSING) {
@@ -367,7 +375,7 @@ static void feed_answered(
 {
 	enum cmd_kind kind = is_read ? CMD_FEED_READ : (enum cmd_kind)f->script.command;
 	if (feed_is_wrong_type(reply)) {
-		feed_is_gone(fs, c, f, FEED_IS_WRONG_TYPE);
+		feed_is_gone(fs, c, f, FEED_IS_WRONG_TYPE)->is_position = is_of_position(reply->text);
 		return;
 	}
 	switch (ctx_judge(c, "feed", kind, f->svc, reply)) {

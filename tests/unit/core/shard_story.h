@@ -207,6 +207,7 @@ static void story_feed(const struct msg_feed *m)
 		buf_printf(&W.text, " tries=%u wait=%lld", m->tries, (long long)m->wait_ms);
 	story_text(m->moved_to);
 	buf_str(&W.text, m->asking ? " asking" : "");
+	buf_str(&W.text, m->is_position ? " position" : "");
 	buf_str(&W.text, m->had_progress || m->has_more || m->is_dead || m->is_nack ? " +" : "");
 }
 

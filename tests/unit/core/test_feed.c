@@ -598,6 +598,10 @@ Test(feed, another_type_and_another_master_end_it, .init = ready, .fini = story_
 	story_error(CMD_FEED_READ, RERR_OPERATOR, "WRONGTYPE Operation against a key");
 	expect_story("[ 1000] > feed wrong_type\n");
 	open_feed(H);
+	story_clear();
+	story_error(CMD_FEED_OPEN, RERR_OPERATOR, "WRONGTYPE Operation against a key (position)");
+	expect_story("[ 1000] > feed wrong_type position\n");
+	open_feed(H);
 	story_error(CMD_FEED_OPEN, RERR_ASK, "10.0.0.1:7");
 	W.hide_msg[MSG_MOVED] = true;
 	cr_assert(strstr(W.text.data, "> feed moved \"10.0.0.1:7\" asking\n"), "%s", W.text.data);
