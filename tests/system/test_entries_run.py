@@ -162,6 +162,80 @@ def test_fields_as_variables(t):
     assert lines(out) == ["SLUICE_F_OK=x=y".encode(), "SLUICE_F_ORDER_ID=7 ü".encode()], lines(out)
 
 
+def command(t):
+    """Where a command can be put and taken away: its path and both of them. It notes what it gets."""
+    path, out = t.path("command"), t.path("out")
+
+    def put():
+        with open(path + ".new", "w") as f:
+            f.write(f"#!/bin/sh\ncat >> {out}\n")
+        os.chmod(path + ".new", 0o755)
+        os.rename(path + ".new", path)
+    return path, put, lambda: os.unlink(path)
+
+
+def log_of(t):
+    log, = [x for x in os.listdir(t.dir) if x.startswith("run")]
+    with open(t.path(log)) as f:
+        return f.read()
+
+
+def no_entry_paid(t, db, n):
+    seen = [json.loads(x) for x in lines(t.path("out"))]
+    assert len(seen) == n and all(x["tries"] == 0 for x in seen), seen
+    assert db.cmd("XLEN", "orders-entries-dlq") == 0 and db.cmd("XLEN", "orders-input-dlq") == 0
+
+
+@limit(60)
+def a_command_that_cannot_be_started(t, mode):
+    """Not the entry's fault: the stream goes back and nothing is counted; no new work until it can be started."""
+    r = t.redis()
+    d = t.daemon(r, service=entries(retry={"initial": "50ms", "factor": 1, "max_retries": 1}))
+    path, put, _ = command(t)
+    added = {f"orders:{k}": add(r.db, f"orders:{k}", 5) for k in range(4)}
+    for k in added:
+        lbs(r.db, "orders", k)
+    run(t, d, mode, "--", path)
+    t.wait(lambda: "cannot be started (exit status 127" in log_of(t), 20, "the pause")
+    assert not lines(t.path("out")) and not any(position(r.db, k).get("tries", "0") != "0" for k in added)
+    put()
+    t.wait(lambda: all(position(r.db, k).get("pos") == ids[-1] for k, ids in added.items()), 30, "all acknowledged")
+    no_entry_paid(t, r.db, 20)
+    said = [x for x in log_of(t).splitlines() if "be started" in x]
+    assert len(said) == 2 and said[1].endswith("can be started again: taking work"), said
+
+
+def test_each_with_a_command_that_cannot_be_started(t):
+    a_command_that_cannot_be_started(t, "--each")
+
+
+def test_batch_with_a_command_that_cannot_be_started(t):
+    a_command_that_cannot_be_started(t, "--batch")
+
+
+@limit(60)
+def test_streams_held_while_the_command_cannot_be_started(t):
+    """The pause holds for them too: those without an entry go back, so that the one of the next try is one with work."""
+    r = t.redis()
+    d = t.daemon(r, service=entries(retry={"initial": "50ms", "factor": 1, "max_retries": 1}))
+    path, put, take_away = command(t)
+    put()
+    names = [f"orders:{k}" for k in range(6)]
+    added = {k: add(r.db, k) for k in names}
+    for k in names:
+        lbs(r.db, "orders", k)
+    run(t, d, "--each", "--", path, n=6)
+    t.wait(lambda: all(position(r.db, k).get("pos") == added[k][-1] for k in names), 20, "all acknowledged")
+    take_away()
+    for k in names[:4]:
+        added[k] += add(r.db, k)
+    t.wait(lambda: "cannot be started" in log_of(t), 20, "the pause")
+    t.wait(lambda: not [x for x in d.json("ls") if x["state"] in ("assigned", "blocked")], 2, "nothing is held in the pause")
+    put()
+    t.wait(lambda: all(position(r.db, k).get("pos") == added[k][-1] for k in names), 30, "all acknowledged")
+    no_entry_paid(t, r.db, 10)
+
+
 @limit(60)
 def test_usage(t):
     for args in (["--each", "--batch", "--", "true"], ["--fields=object", "--", "true"], ["--fields=x", "--each", "--", "true"],

@@ -293,6 +293,30 @@ def test_a_command_that_cannot_be_started_takes_no_work_for_a_while(w):
     assert log.count("no new work until it can") == 1 and log.count("can be started again") == 1, log
 
 
+def test_an_idle_stream_does_not_keep_the_credit_of_the_next_try(w):
+    """--each: what is assigned in the pause goes back at once; after it, what has no entry does so after 2 s."""
+    pos = {"pos": "0-0"}
+    w.run("-n", "4", "--each", command=["/does/not/exist"])
+    w.daemon.greet(now_ms=now_ms())
+    w.daemon.assign("HELD", entries=pos)
+    for n in range(3):
+        w.daemon.assign(f"L{n}", entries=pos)
+        w.daemon.send(t="entries", lease=f"L{n}", e=[["1-0", ["n", "1"]]], more=False)
+        assert w.daemon.receive() == {"t": "release", "lease": f"L{n}"}
+    assert w.daemon.receive() == {"t": "credits", "n": 0}
+    assert w.daemon.receive() == {"t": "release", "lease": "HELD"}
+    w.daemon.assign("CROSSED", entries=pos)
+    assert w.daemon.receive() == {"t": "release", "lease": "CROSSED"}
+    assert w.daemon.receive() == {"t": "credits", "n": 1}
+    start = time.monotonic()
+    w.daemon.assign("IDLE", entries=pos)
+    assert w.daemon.receive() == {"t": "release", "lease": "IDLE"} and 1.9 < time.monotonic() - start < 4
+    w.daemon.assign("TRIES", entries=pos)
+    w.daemon.send(t="entries", lease="TRIES", e=[["1-0", ["n", "1"]]], more=False)
+    assert w.daemon.receive() == {"t": "release", "lease": "TRIES"}
+    w.daemon.receive("credits")
+
+
 def test_stdout_is_inherited(w):
     w.run(shell="echo out $SLUICE_STREAM")
     w.daemon.greet()

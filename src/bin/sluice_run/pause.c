@@ -1,6 +1,7 @@
 /* A command that cannot be started (exit status 126 or 127) is no fault of its stream: that is given back, and after a
  * few in a row no new work is taken for a growing while; then one stream tries. Said once when work stops, and once
- * when it goes on. */
+ * when it goes on. In entries mode the leases that wait for entries go back too, so that the stream that tries is not
+ * an idle one that has the only credit. */
 #include "bin/sluice_run/sluice_run.h"
 
 #include <sys/wait.h>
@@ -12,12 +13,21 @@ bool pause_cannot_start(int status)
 	return WIFEXITED(status) && (WEXITSTATUS(status) == EXIT_CANNOT_RUN || WEXITSTATUS(status) == EXIT_NOT_FOUND);
 }
 
+bool pause_is_on(const struct runner *r)
+{
+	return r->pause.until != 0;
+}
+
+bool pause_is_trial(const struct runner *r)
+{
+	return r->pause.length_ms && !r->pause.until;
+}
+
 int pause_credits(const struct runner *r)
 {
-	const struct pause *p = &r->pause;
-	if (r->n_stops || p->until)
+	if (r->n_stops || pause_is_on(r))
 		return 0;
-	return p->length_ms ? 1 : r->opt->credits; /* after a pause one tries for all */
+	return pause_is_trial(r) ? 1 : r->opt->credits; /* after a pause one tries for all */
 }
 
 static void tell_credits(struct runner *r)
@@ -35,6 +45,7 @@ static void pause_begin(struct runner *r, const char *reason)
 	p->length_ms = p->length_ms ? mono_min(2 * p->length_ms, PAUSE_MAX_MS) : PAUSE_FIRST_MS;
 	p->until = r->now + p->length_ms;
 	tell_credits(r);
+	work_next_all(r);
 }
 
 void pause_note(struct runner *r, int status, const char *reason)

@@ -161,8 +161,12 @@ void events_turn(struct runner *r);
 
 /* Whether this wait status says so. */
 bool pause_cannot_start(int status);
-/* A command has ended. reason: one line about it, for the log. */
+/* A command has ended. reason: one line about it, for the log. Leases that wait may be gone afterwards. */
 void pause_note(struct runner *r, int status, const char *reason);
+/* No command is started for what we hold without a process. */
+bool pause_is_on(const struct runner *r);
+/* A pause is over, and no command could be started since. */
+bool pause_is_trial(const struct runner *r);
 /* How many streams we want at once now. */
 int pause_credits(const struct runner *r);
 /* Ends a pause that is over. Returns when it is; MONO_NEVER = there is none. */
@@ -181,7 +185,9 @@ void work_give_back(struct runner *r, struct work *w);
 void work_abandon(struct runner *r, struct work *w);
 void work_ended(struct runner *r, struct work *w); /* its process is a zombie */
 void work_free(struct runner *r, struct work *w);
-void work_next(struct runner *r, struct work *w); /* WAITS: starts on what has come, or gives back when we stop */
+/* WAITS: starts on what has come; gives back when we stop, or pause. w may be gone afterwards. */
+void work_next(struct runner *r, struct work *w);
+void work_next_all(struct runner *r);
 void work_stop_asked(struct runner *r);           /* leases in entries mode, which would not end by themselves */
 void work_over(struct runner *r, struct work *w); /* the daemon has finished it: idle_release */
 

@@ -20,11 +20,14 @@ enum {
 	START_TRIES = 10,
 	START_PAUSE_MS = 500,
 	KILL_AFTER_MS = 10000, /* a command that is given back and does not end; without --kill-after */
+	TRIAL_MS = 2000,       /* after a pause: for so long the one stream may hold the credit without an entry */
 };
 
 static void schedule(struct runner *r, struct work *w)
 {
 	mono_ms at = w->state == WORK_STARTS ? w->start_at : w->state == WORK_ENDS ? w->kill_at : MONO_NEVER;
+	if (w->state == WORK_WAITS && pause_is_trial(r))
+		at = r->now + TRIAL_MS;
 	heap_set(&r->turns, &w->turn, at);
 }
 
@@ -175,15 +178,18 @@ void work_new(struct runner *r, const struct sluice_event *e)
 	}
 	map_put(&r->by_lease, w->lease, strlen(w->lease), w);
 	sluice_worker_set_user(r->worker, w->lease, w);
+	schedule(r, w);
 	if (w->state == WORK_STARTS)
 		work_turn(r, w);
+	else
+		work_next(r, w);
 }
 
 void work_next(struct runner *r, struct work *w)
 {
 	if (w->state != WORK_WAITS)
 		return;
-	if (r->n_stops) {
+	if (r->n_stops || pause_is_on(r)) {
 		answer_release(r, w);
 		return;
 	}
@@ -201,13 +207,19 @@ void work_next(struct runner *r, struct work *w)
 	work_turn(r, w);
 }
 
-void work_stop_asked(struct runner *r)
+void work_next_all(struct runner *r)
 {
 	size_t pos = 0;
 	for (struct work *w; (w = map_next(&r->by_lease, &pos));)
-		if (w->entries && w->state == WORK_WAITS)
-			work_next(r, w);
-		else if (w->entries && r->opt->mode == MODE_FEED && w->state == WORK_RUNS)
+		work_next(r, w);
+}
+
+void work_stop_asked(struct runner *r)
+{
+	work_next_all(r);
+	size_t pos = 0;
+	for (struct work *w; (w = map_next(&r->by_lease, &pos));)
+		if (w->entries && r->opt->mode == MODE_FEED && w->state == WORK_RUNS)
 			entries_close(r, w);
 }
 
@@ -222,10 +234,11 @@ void work_over(struct runner *r, struct work *w)
 	work_abandon(r, w);
 }
 
-/* A process per entry or batch: the lease goes on. */
+/* A process per entry or batch: the lease goes on, unless the command could not be started, which is no failure of
+ * the entry. */
 static bool goes_on(struct runner *r, struct work *w, int status)
 {
-	if (!w->entries || r->opt->mode == MODE_FEED)
+	if (!w->entries || r->opt->mode == MODE_FEED || pause_cannot_start(status))
 		return false;
 	entries_ended(r, w, status);
 	if (w->answer != ANSWER_RESULT || w->state != WORK_RUNS)
@@ -346,6 +359,8 @@ void work_turn(struct runner *r, struct work *w)
 		work_start(r, w);
 	else if (w->state == WORK_ENDS)
 		kill_now(r, w);
+	else if (w->state == WORK_WAITS && pause_is_trial(r))
+		answer_release(r, w); /* another one may have an entry to try with */
 	else
 		schedule(r, w);
 }
