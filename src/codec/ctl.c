@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/duration.h"
+#include "base/instant.h"
 #include "base/mem.h"
 #include "codec/json.h"
 
@@ -23,7 +24,7 @@ static const struct ctl_arg_info args[CTL_ARG_N] = {
 	[CTL_ARG_INFO] = {"info", "--info", "JSON", "what the worker gets as Info", CTL_TYPE_JSON, 0, 0, AT(info)},
 	[CTL_ARG_IN] = {"in_ms", "--in", "DUR", "so long from now: 500ms 10s 5m 2h 1d", CTL_TYPE_DURATION, 0,
 		3650LL * DAY_MS, AT(in_ms)},
-	[CTL_ARG_AT] = {"at", "--at", "TIME", "then: 2026-11-30T10:00:00, with Z for UTC, or @SECONDS", CTL_TYPE_TEXT,
+	[CTL_ARG_AT] = {"at", "--at", "TIME", "then: 2026-11-30T10:00:00, with Z or +02:00, or @SECONDS", CTL_TYPE_TIME,
 		0, 0, AT(at)},
 	[CTL_ARG_OLDER_THAN] = {"older_than_ms", "--older-than", "DUR", "only what is older: 500ms 10s 5m 2h 1d",
 		CTL_TYPE_DURATION, 0, 10000LL * DAY_MS, AT(older_than_ms)},
@@ -170,7 +171,7 @@ static void *ctl_field_of(const struct ctl_request *r, enum ctl_arg arg)
 
 static bool ctl_is_text(enum ctl_type type)
 {
-	return type == CTL_TYPE_TEXT || type == CTL_TYPE_ID || type == CTL_TYPE_JSON;
+	return type == CTL_TYPE_TEXT || type == CTL_TYPE_ID || type == CTL_TYPE_TIME || type == CTL_TYPE_JSON;
 }
 
 void ctl_request_fini(struct ctl_request *r)
@@ -241,6 +242,7 @@ static enum err_code store_text(
 	struct ctl_request *r, enum ctl_arg arg, const char *label, const char *s, size_t len, struct err *err)
 {
 	const char *verb = verbs[r->verb].name;
+	int64_t unix_ms;
 	if (len == 0)
 		return err_set(err, ERR_INVALID, "%s: %s is empty", verb, label);
 	if (memchr(s, 0, len))
@@ -250,6 +252,11 @@ static enum err_code store_text(
 	if (args[arg].type == CTL_TYPE_ID && !ctl_is_entry_id(s))
 		return err_set(err, ERR_INVALID, "%s: %s must be an entry id like 1700000000000-0, not \"%.64s\"", verb,
 			label, s);
+	if (args[arg].type == CTL_TYPE_TIME && !instant_parse(s, &unix_ms))
+		return err_set(err, ERR_INVALID,
+			"%s: %s must be a time like 2026-11-30T10:00:00, with Z or +02:00 at its end if need be, or "
+			"@SECONDS, not \"%.64s\"",
+			verb, label, s);
 	if (args[arg].type == CTL_TYPE_STATE) {
 		if (!ctl_state_parse(s, &r->state))
 			return err_set(err, ERR_INVALID,
@@ -330,6 +337,7 @@ enum err_code ctl_request_set(struct ctl_request *r, enum ctl_arg arg, const cha
 	switch (args[arg].type) {
 	case CTL_TYPE_TEXT:
 	case CTL_TYPE_ID:
+	case CTL_TYPE_TIME:
 	case CTL_TYPE_STATE:
 		return store_text(r, arg, label, text, strlen(text), err);
 	case CTL_TYPE_JSON:
@@ -395,6 +403,7 @@ static enum err_code set_wire(struct ctl_request *r, enum ctl_arg arg, yyjson_va
 	switch (args[arg].type) {
 	case CTL_TYPE_TEXT:
 	case CTL_TYPE_ID:
+	case CTL_TYPE_TIME:
 	case CTL_TYPE_STATE:
 		if (!yyjson_is_str(val))
 			return err_set(err, ERR_INVALID, "%s: %s must be a string", verb, label);
@@ -507,7 +516,8 @@ static void put_arg(struct buf *b, const struct ctl_request *r, enum ctl_arg arg
 	const void *p = ctl_field_of(r, arg);
 	switch (args[arg].type) {
 	case CTL_TYPE_TEXT:
-	case CTL_TYPE_ID: {
+	case CTL_TYPE_ID:
+	case CTL_TYPE_TIME: {
 		const char *text = *(char *const *)p;
 		buf_json_str(b, text, strlen(text));
 		break;

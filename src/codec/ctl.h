@@ -110,7 +110,7 @@ struct ctl_request {
 	char *reason; /* dlq */
 	char *info;   /* add: JSON text on one line, value-exact as it was given */
 	enum ctl_state state;  /* CTL_STATE_N = any */
-	char *at;              /* add: 2026-11-30T10:00:00, with Z for UTC, or @Unix seconds */
+	char *at;              /* add: a time that instant_parse reads; NULL = by in_ms */
 	int64_t in_ms;         /* add: 0 = at once */
 	int64_t older_than_ms; /* 0 = any */
 	int64_t count;         /* add: 1.. ; default 1 */
@@ -124,6 +124,7 @@ enum ctl_type {
 	CTL_TYPE_TEXT,
 	CTL_TYPE_ID,       /* 1700000000000-0 */
 	CTL_TYPE_STATE,    /* name of an enum ctl_state */
+	CTL_TYPE_TIME,     /* see instant_parse: local times are those of the daemon */
 	CTL_TYPE_JSON,     /* wire: any JSON value */
 	CTL_TYPE_DURATION, /* wire: milliseconds; text: 500ms 10s 5m 2h 1d */
 	CTL_TYPE_NUMBER,

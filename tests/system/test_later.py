@@ -303,5 +303,9 @@ def test_add_in_and_at(t):
     d.ctl_ok("add", "orders", "far", "--at", "2099-01-01T00:00:00Z")
     member, score = r.db.cmd("ZRANGE", DELAYED, 0, -1, "WITHSCORES")
     assert float(score) == 4070908800000
+    for n, at in enumerate(("2099-01-01 02:00:00.5+02:00", "@4070908800.5")):
+        row, = d.json("add", "orders", f"far{n}", "--at", at)
+        assert float(r.db.cmd("ZSCORE", DELAYED, row["id"])) == 4070908800500, at
     for bad in (["--at", "tomorrow"], ["--at", "@x"], ["--in", "1s", "--at", "@1"], ["--in", "soon"]):
-        assert d.ctl("add", "orders", "x", *bad).returncode == 64, bad
+        p = d.ctl("add", "orders", "x", *bad)
+        assert p.returncode == 64 and p.stderr.startswith("sluicectl: add: --"), (bad, p.stderr)

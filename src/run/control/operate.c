@@ -2,10 +2,10 @@
  * reload. */
 #include "run/control/control.h"
 
+#include "base/instant.h"
+
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* ---- pause, resume */
 
@@ -299,24 +299,6 @@ static mono_ms add_step(struct control_req *q, mono_ms now)
 	return control_is_full(q) ? now + 5 : MONO_NEVER;
 }
 
-/* Unix ms of "@seconds" or of a date and time, in UTC with a Z at its end, else here; 0: it is neither. */
-static int64_t parse_at(const char *text)
-{
-	struct tm tm = {.tm_isdst = -1};
-	char *end = NULL;
-	if (*text == '@') {
-		long long s = strtoll(text + 1, &end, 10);
-		return end > text + 1 && *end == '\0' && s > 0 && s < INT64_MAX / 1000 ? s * 1000 : 0;
-	}
-	const char *rest = strptime(text, "%Y-%m-%dT%H:%M", &tm);
-	if (rest && *rest == ':')
-		rest = strptime(rest, ":%S", &tm);
-	if (!rest || (strcmp(rest, "") != 0 && strcmp(rest, "Z") != 0))
-		return 0;
-	time_t t = *rest ? timegm(&tm) : mktime(&tm);
-	return t > 0 ? (int64_t)t * 1000 : 0;
-}
-
 /* Is one of the names to be added a key of the daemons' own? Then the request is answered. */
 static bool is_refused(struct control_req *q, const struct coord_service *s)
 {
@@ -346,11 +328,9 @@ void control_add(struct control_req *q)
 		control_end(q, 1, "Redis is not reachable: %s", why[0] ? why : "not connected yet");
 		return;
 	}
-	int64_t at_ms = q->r.at ? parse_at(q->r.at) : 0;
-	if (q->r.at && (!at_ms || q->r.in_ms)) {
-		control_end(q, 64,
-			at_ms ? "--in and --at do not go together"
-			      : "at must be a time like 2026-11-30T10:00:00, with Z for UTC, or @SECONDS");
+	int64_t at_ms = 0;
+	if (q->r.at && (q->r.in_ms || !instant_parse(q->r.at, &at_ms))) { /* its form was checked with the request */
+		control_end(q, 64, "add: --in and --at do not go together");
 		return;
 	}
 	struct add_job *j = mem_alloc(sizeof *j);

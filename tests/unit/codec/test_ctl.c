@@ -137,6 +137,10 @@ Test(ctl, refuses_arguments_with_a_sentence_that_names_them, .init = up)
 		{"scan", "", "scan: service is missing", ERR_INVALID},
 		{"dlq ls", "\"service\":\"s\",\"id\":\"17\"",
 			"dlq ls: id must be an entry id like 1700000000000-0, not \"17\"", ERR_INVALID},
+		{"add", "\"service\":\"s\",\"stream\":\"x\",\"at\":\"tomorrow\"",
+			"add: at must be a time like 2026-11-30T10:00:00, with Z or +02:00 at its end if need be, or "
+			"@SECONDS, not \"tomorrow\"",
+			ERR_INVALID},
 		{"ls", "\"state\":\"asigned\"",
 			"ls: state must be one of locking, parked, ready, assigned, revoking, limbo, finishing, lost, "
 			"blocked, not \"asigned\"",
@@ -208,6 +212,7 @@ Test(ctl, what_is_encoded_decodes_to_the_same, .init = up)
 		for (unsigned a = 0; a < CTL_ARG_N; a++) {
 			static const char *const texts[] = {[CTL_TYPE_TEXT] = "a\"b\\ \n\xc3\xa9",
 				[CTL_TYPE_ID] = "17-3",
+				[CTL_TYPE_TIME] = "2026-11-30 10:00:00.5+02:00",
 				[CTL_TYPE_STATE] = "parked",
 				[CTL_TYPE_JSON] = "[1, \"x\"]",
 				[CTL_TYPE_DURATION] = "3s",
