@@ -6,6 +6,7 @@
 #include "base/instant.h"
 #include "base/mem.h"
 #include "codec/json.h"
+#include "core/cmd.h"
 
 #define AT(worker) offsetof(struct ctl_request, worker)
 #define BIT(arg) (1u << (arg))
@@ -19,7 +20,7 @@ static const struct ctl_arg_info args[CTL_ARG_N] = {
 		AT(worker)},
 	[CTL_ARG_ID] = {"id", "--id", "ID", "only the one with this id", CTL_TYPE_ID, 0, 0, AT(id)},
 	[CTL_ARG_STATE] = {"state", "--state", "STATE", "only streams in this state", CTL_TYPE_STATE, 0, 0, AT(state)},
-	[CTL_ARG_REASON] = {"reason", "--reason", "REASON", "only dead letters with this reason", CTL_TYPE_TEXT, 0, 0,
+	[CTL_ARG_REASON] = {"reason", "--reason", "REASON", "only dead letters with this reason", CTL_TYPE_REASON, 0, 0,
 		AT(reason)},
 	[CTL_ARG_INFO] = {"info", "--info", "JSON", "what the worker gets as Info", CTL_TYPE_JSON, 0, 0, AT(info)},
 	[CTL_ARG_IN] = {"in_ms", "--in", "DUR", "so long from now: 500ms 10s 5m 2h 1d", CTL_TYPE_DURATION, 0,
@@ -171,7 +172,8 @@ static void *ctl_field_of(const struct ctl_request *r, enum ctl_arg arg)
 
 static bool ctl_is_text(enum ctl_type type)
 {
-	return type == CTL_TYPE_TEXT || type == CTL_TYPE_ID || type == CTL_TYPE_TIME || type == CTL_TYPE_JSON;
+	return type == CTL_TYPE_TEXT || type == CTL_TYPE_ID || type == CTL_TYPE_REASON || type == CTL_TYPE_TIME ||
+	       type == CTL_TYPE_JSON;
 }
 
 void ctl_request_fini(struct ctl_request *r)
@@ -217,25 +219,36 @@ static enum err_code claim(struct ctl_request *r, enum ctl_arg arg, const char *
 	return ERR_OK;
 }
 
-/* Well-formed UTF-8 (no overlong forms, surrogates or code points past U+10FFFF)? */
-static bool is_utf8(const char *s, size_t len)
+static const char *state_word(unsigned i)
 {
-	const unsigned char *p = (const void *)s, *end = p + len;
-	while (p < end) {
-		unsigned c = *p++, n = c < 0x80 ? 0 : c >= 0xc2 && c < 0xe0 ? 1 : (c & 0xf0) == 0xe0 ? 2 : 3;
-		if (n == 0)
-			continue;
-		if (c < 0xc2 || c > 0xf4 || (size_t)(end - p) < n)
-			return false;
-		if ((c == 0xe0 && *p < 0xa0) || (c == 0xed && *p > 0x9f) || (c == 0xf0 && *p < 0x90) ||
-			(c == 0xf4 && *p > 0x8f))
-			return false;
-		for (; n > 0; n--) {
-			if ((*p++ & 0xc0) != 0x80)
-				return false;
-		}
-	}
-	return true;
+	return i < CTL_STATE_N ? states[i] : NULL;
+}
+
+static const char *dead_reason_word(unsigned i)
+{
+	return i < DEAD_N ? dead_reason_name((enum dead_reason)i) : NULL;
+}
+
+static bool is_dead_reason(const char *s)
+{
+	unsigned i = 0;
+	while (i < DEAD_N && strcmp(s, dead_reason_word(i)) != 0)
+		i++;
+	return i < DEAD_N;
+}
+
+/* Says all words that may stand there: word(0), word(1), up to NULL. */
+static enum err_code fail_word(const struct ctl_request *r, const char *label, const char *(*word)(unsigned),
+	const char *given, struct err *err)
+{
+	struct buf list;
+	buf_init(&list);
+	for (unsigned i = 0; word(i); i++)
+		buf_printf(&list, "%s%s", i ? ", " : "", word(i));
+	err_set(err, ERR_INVALID, "%s: %s must be one of %s, not \"%.64s\"", verbs[r->verb].name, label, list.data,
+		given);
+	buf_fini(&list);
+	return ERR_INVALID;
 }
 
 static enum err_code store_text(
@@ -247,7 +260,7 @@ static enum err_code store_text(
 		return err_set(err, ERR_INVALID, "%s: %s is empty", verb, label);
 	if (memchr(s, 0, len))
 		return err_set(err, ERR_INVALID, "%s: %s has a NUL byte in it", verb, label);
-	if (!is_utf8(s, len)) /* only from a command line: JSON is UTF-8 */
+	if (!buf_is_utf8(s, len)) /* only from a command line: JSON is UTF-8 */
 		return err_set(err, ERR_INVALID, "%s: %s is not UTF-8", verb, label);
 	if (args[arg].type == CTL_TYPE_ID && !ctl_is_entry_id(s))
 		return err_set(err, ERR_INVALID, "%s: %s must be an entry id like 1700000000000-0, not \"%.64s\"", verb,
@@ -257,12 +270,11 @@ static enum err_code store_text(
 			"%s: %s must be a time like 2026-11-30T10:00:00, with Z or +02:00 at its end if need be, or "
 			"@SECONDS, not \"%.64s\"",
 			verb, label, s);
+	if (args[arg].type == CTL_TYPE_REASON && !is_dead_reason(s))
+		return fail_word(r, label, dead_reason_word, s, err);
 	if (args[arg].type == CTL_TYPE_STATE) {
 		if (!ctl_state_parse(s, &r->state))
-			return err_set(err, ERR_INVALID,
-				"%s: %s must be one of locking, parked, ready, assigned, revoking, limbo, finishing, "
-				"lost, blocked, not \"%.64s\"",
-				verb, label, s);
+			return fail_word(r, label, state_word, s, err);
 	} else {
 		char **text = ctl_field_of(r, arg);
 		*text = mem_dup(s, len);
@@ -337,6 +349,7 @@ enum err_code ctl_request_set(struct ctl_request *r, enum ctl_arg arg, const cha
 	switch (args[arg].type) {
 	case CTL_TYPE_TEXT:
 	case CTL_TYPE_ID:
+	case CTL_TYPE_REASON:
 	case CTL_TYPE_TIME:
 	case CTL_TYPE_STATE:
 		return store_text(r, arg, label, text, strlen(text), err);
@@ -403,6 +416,7 @@ static enum err_code set_wire(struct ctl_request *r, enum ctl_arg arg, yyjson_va
 	switch (args[arg].type) {
 	case CTL_TYPE_TEXT:
 	case CTL_TYPE_ID:
+	case CTL_TYPE_REASON:
 	case CTL_TYPE_TIME:
 	case CTL_TYPE_STATE:
 		if (!yyjson_is_str(val))
@@ -517,6 +531,7 @@ static void put_arg(struct buf *b, const struct ctl_request *r, enum ctl_arg arg
 	switch (args[arg].type) {
 	case CTL_TYPE_TEXT:
 	case CTL_TYPE_ID:
+	case CTL_TYPE_REASON:
 	case CTL_TYPE_TIME: {
 		const char *text = *(char *const *)p;
 		buf_json_str(b, text, strlen(text));

@@ -107,7 +107,7 @@ struct ctl_request {
 		       */
 	char *worker; /* a worker's name or a session id */
 	char *id;     /* dlq: id of the dead letter, well formed */
-	char *reason; /* dlq */
+	char *reason; /* dlq: the name of an enum dead_reason */
 	char *info;   /* add: JSON text on one line, value-exact as it was given */
 	enum ctl_state state;  /* CTL_STATE_N = any */
 	char *at;              /* add: a time that instant_parse reads; NULL = by in_ms */
@@ -124,6 +124,7 @@ enum ctl_type {
 	CTL_TYPE_TEXT,
 	CTL_TYPE_ID,       /* 1700000000000-0 */
 	CTL_TYPE_STATE,    /* name of an enum ctl_state */
+	CTL_TYPE_REASON,   /* name of an enum dead_reason */
 	CTL_TYPE_TIME,     /* see instant_parse: local times are those of the daemon */
 	CTL_TYPE_JSON,     /* wire: any JSON value */
 	CTL_TYPE_DURATION, /* wire: milliseconds; text: 500ms 10s 5m 2h 1d */

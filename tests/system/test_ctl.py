@@ -206,6 +206,30 @@ def test_dlq_and_scan(t):
 test_dlq_and_scan.issue = 3
 
 
+def test_a_filter_that_nothing_can_match_is_said(t):
+    """A reason that there is not is a wrong argument; a stream or id without a dead letter is an answer: none."""
+    r, d = setup(t)
+    t.worker(d, credits=9, work=0, result=lambda a: {"t": "fail", "lease": a["lease"], "dead": True})
+    Added(r.db).many("orders", ["a", "b"])
+    checks.wait_clean(r.db, ("orders",), dlq=2)
+    for group in ("dlq", "entries-dlq"):
+        for verb in ("ls", "show", "replay", "purge"):
+            p = d.ctl(group, verb, "orders", "--reason", "bogus")
+            assert (p.returncode, p.stdout) == (64, "") and p.stderr.count("\n") == 1, (group, verb, p)
+            assert p.stderr == f"sluicectl: {group} {verb}: --reason must be one of max_retries_exceeded, unparseable, " \
+                f"too_large, rejected, operator, wrong_type, bad_name, not \"bogus\"; see sluicectl help {group} {verb}\n", p.stderr
+            for one in (["--id", "9-9"], ["--stream", "nope"], ["--stream", "nope", "--id", "9-9"]):
+                p = d.ctl(group, verb, "orders", *one)
+                assert p.returncode == 1 and "there is no dead letter" in p.stderr and one[-1] in p.stderr, (group, verb, p)
+            assert d.ctl(group, verb, "orders", "--reason", "operator").returncode == 0
+    assert r.db.cmd("XLEN", "orders-input-dlq") == 2
+    d.ctl_ok("dlq", "purge", "orders", "--reason", "rejected", "--stream", "a")
+    assert [x["stream"] for x in d.json("dlq", "ls", "orders")] == ["b"]
+
+
+test_a_filter_that_nothing_can_match_is_said.issue = 3
+
+
 def test_explain(t):
     r, d = setup(t)
     w = t.worker(d, credits=1)

@@ -271,8 +271,12 @@ static void dlq_send_page(struct dlq_job *j)
 
 static void finish(struct dlq_job *j)
 {
-	if (j->q->r.id && j->n_done + j->n_failed == 0)
-		dlq_over(j, 1, "there is no dead letter %s that matches", j->q->r.id);
+	const struct ctl_request *r = &j->q->r;
+	bool is_none = j->n_done + j->n_failed == 0;
+	if (is_none && r->id)
+		dlq_over(j, 1, "there is no dead letter %s that matches", r->id);
+	else if (is_none && r->stream)
+		dlq_over(j, 1, "there is no dead letter of %s that matches", r->stream);
 	else if (j->n_failed)
 		dlq_over(j, 1, "%lld of %lld could not be replayed: they are still in %s", (long long)j->n_failed,
 			(long long)(j->n_done + j->n_failed), j->names.dlq);

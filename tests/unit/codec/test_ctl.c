@@ -141,6 +141,10 @@ Test(ctl, refuses_arguments_with_a_sentence_that_names_them, .init = up)
 			"add: at must be a time like 2026-11-30T10:00:00, with Z or +02:00 at its end if need be, or "
 			"@SECONDS, not \"tomorrow\"",
 			ERR_INVALID},
+		{"dlq purge", "\"service\":\"s\",\"reason\":\"to_large\"",
+			"dlq purge: reason must be one of max_retries_exceeded, unparseable, too_large, rejected, "
+			"operator, wrong_type, bad_name, not \"to_large\"",
+			ERR_INVALID},
 		{"ls", "\"state\":\"asigned\"",
 			"ls: state must be one of locking, parked, ready, assigned, revoking, limbo, finishing, lost, "
 			"blocked, not \"asigned\"",
@@ -214,6 +218,7 @@ Test(ctl, what_is_encoded_decodes_to_the_same, .init = up)
 				[CTL_TYPE_ID] = "17-3",
 				[CTL_TYPE_TIME] = "2026-11-30 10:00:00.5+02:00",
 				[CTL_TYPE_STATE] = "parked",
+				[CTL_TYPE_REASON] = "bad_name",
 				[CTL_TYPE_JSON] = "[1, \"x\"]",
 				[CTL_TYPE_DURATION] = "3s",
 				[CTL_TYPE_NUMBER] = "4",
