@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/suggest.h"
 #include "config/text.h"
 
 static const char PREFIX[] = "SLUICED_";
@@ -75,39 +76,119 @@ static bool write_name(const char *path, const char *number, const char *joint, 
 	return n + 8 < cap;
 }
 
-/* LOG__LEVEL as LOG_LEVEL; what is too long is cut. */
+/* Log__Level as LOG_LEVEL; what is too long is cut. */
 static void write_flat(const char *name, size_t len, char out[static MAX_NAME])
 {
 	size_t n = 0;
 	for (size_t i = 0; i < len && n + 1 < MAX_NAME; i++)
 		if (name[i] != '_' || n == 0 || out[n - 1] != '_')
-			out[n++] = name[i];
+			out[n++] = (char)toupper((unsigned char)name[i]);
 	out[n] = '\0';
 }
 
-/* SLUICED_LOG_LEVEL: one underscore where two separate the parts, or two where a name has one. */
-static enum err_code check_underscores(const char *name, size_t len, struct err *err)
+/* SERVICE_NAME as SERVICES_0_NAME, the number into number. Other names stay. */
+static void write_service_number(char flat[static MAX_NAME], char number[static 5])
 {
-	char number[5] = "0", rest[MAX_NAME], flat[MAX_NAME], good[MAX_NAME];
-	write_flat(name + sizeof PREFIX - 1, len - (sizeof PREFIX - 1), rest);
-	if (strncmp(rest, "SERVICES_", 9) == 0)
-		snprintf(number, sizeof number, "%.*s", (int)strspn(rest + 9, "0123456789"), rest + 9);
+	size_t skip = strncmp(flat, "SERVICES_", 9) == 0 ? 9 : strncmp(flat, "SERVICE_", 8) == 0 ? 8 : 0;
+	if (!skip)
+		return;
+	char tail[MAX_NAME];
+	size_t n = strspn(flat + skip, "0123456789");
+	if (n)
+		snprintf(number, 5, "%.*s", n < 4 ? (int)n : 4, flat + skip);
+	strcpy(tail, flat + skip + n);
+	snprintf(flat, MAX_NAME, "SERVICES_%.4s_%.100s", number, tail + (*tail == '_'));
+}
+
+/* How a name with single underscores is like that of a setting; the later, the surer. */
+enum likeness {
+	LIKENESS_NONE,
+	LIKENESS_SECTION, /* REDIS_URL: only the section is there */
+	LIKENESS_NEAR,    /* WORKER_SOCKET */
+	LIKENESS_MAP,     /* REDIS_PASSWORD: more has to follow */
+	LIKENESS_EXACT
+};
+
+struct meant {
+	enum likeness likeness;
+	enum option_id id;
+	size_t edits;
+};
+
+static enum likeness compare_flat(const char *given, const char *flat, size_t *edits)
+{
+	size_t n = strlen(given), section = strcspn(given, "_");
+	*edits = suggest_distance(given, n, flat, strlen(flat));
+	if (strcmp(given, flat) == 0)
+		return LIKENESS_EXACT;
+	if (n && strncmp(given, flat, n) == 0 && flat[n] == '_')
+		return LIKENESS_MAP;
+	bool is_in_section = given[section] && strncmp(given, flat, section + 1) == 0;
+	if (suggest_is_near(*edits, strlen(flat) - (is_in_section ? section + 1 : 0))) /* URL is not near DB */
+		return LIKENESS_NEAR;
+	return is_in_section ? LIKENESS_SECTION : LIKENESS_NONE;
+}
+
+static struct meant find_meant(const char *given, const char *number)
+{
+	struct meant best = {.likeness = LIKENESS_NONE};
 	for (enum option_id id = 0; id < N_OPTIONS; id++) {
-		if (!write_name(options[id].path, number, "_", flat, sizeof flat) || strcmp(flat, rest) != 0)
+		char flat[MAX_NAME];
+		struct meant m = {.id = id};
+		if (!write_name(options[id].path, number, "_", flat, sizeof flat))
 			continue;
-		write_name(options[id].path, number, "__", good, sizeof good);
-		return err_set(err, ERR_INVALID,
-			"environment: %.*s: two underscores separate the parts (did you mean %s%s?)", (int)len, name,
-			PREFIX, good);
+		m.likeness = compare_flat(given, flat, &m.edits);
+		if (m.likeness > best.likeness ||
+			(m.likeness == LIKENESS_NEAR && m.likeness == best.likeness && m.edits < best.edits))
+			best = m;
 	}
-	return ERR_OK;
+	return best;
+}
+
+/* SLUICED_LOG_LEVEL: one underscore where two separate the parts, or two where a name has one. Names that are less
+ * like a setting than `least` pass. */
+static enum err_code check_underscores(const char *name, size_t len, enum likeness least, struct err *err)
+{
+	char number[5] = "0", given[MAX_NAME], good[MAX_NAME], shown[TEXT_SHOWN];
+	write_flat(name + sizeof PREFIX - 1, len - (sizeof PREFIX - 1), given);
+	write_service_number(given, number);
+	struct meant m = find_meant(given, number);
+	if (m.likeness < least)
+		return ERR_OK;
+	write_name(options[m.id].path, number, "__", good, sizeof good);
+	text_show(name, len, shown);
+	bool is_meant = m.likeness > LIKENESS_SECTION;
+	return err_set(err, ERR_INVALID, "environment: %.*s: %stwo underscores separate the parts%s%s%s%s",
+		(int)strlen(shown) - 2, shown + 1, is_meant ? "" : "unknown key; ",
+		is_meant ? " (did you mean " : ", as in ", PREFIX, good, is_meant ? "?)" : "");
+}
+
+/* Names that begin with ours: those of our other programs, and those that Kubernetes gives to each container for a
+ * Service called sluiced-redis: SLUICED_REDIS_SERVICE_HOST, _PORT=tcp://10.0.0.2:6379, _PORT_6379_TCP_ADDR. */
+static bool is_of_others(const char *name, size_t len, const char *value)
+{
+	char copy[MAX_NAME];
+	snprintf(copy, sizeof copy, "%.*s", len < MAX_NAME ? (int)len : MAX_NAME - 1, name);
+	if (strcmp(copy, "SLUICED_WORKER") == 0 || strcmp(copy, "SLUICED_CONTROL") == 0)
+		return true;
+	if (strstr(copy, "_SERVICE_HOST") || strstr(copy, "_SERVICE_PORT"))
+		return true;
+	const char *port = strstr(copy, "_PORT");
+	if (!port)
+		return false;
+	port += strlen("_PORT");
+	if (!*port)
+		return strstr(value, "://") != NULL;
+	const char *protocol = port + 1 + strspn(port + 1, "0123456789");
+	return *port == '_' && (strncmp(protocol, "_TCP", 4) == 0 || strncmp(protocol, "_UDP", 4) == 0 ||
+				       strncmp(protocol, "_SCTP", 5) == 0);
 }
 
 /* `start` is where the unknown component stands in name. */
 static enum err_code env_fail_unknown(const struct walk *w, const char *component, const char *start)
 {
 	char near[OPTION_MAX_PATH], problem[MAX_NAME + 2 * OPTION_MAX_PATH];
-	enum err_code code = check_underscores(w->name, strlen(w->name), w->err);
+	enum err_code code = check_underscores(w->name, strlen(w->name), LIKENESS_EXACT, w->err);
 	if (code)
 		return code;
 	if (!option_suggest(w->prefix, component, strlen(component), near))
@@ -210,7 +291,10 @@ enum err_code env_apply(struct raw *raw, char *const *env, struct err *err)
 		if (strncmp(name, PREFIX, sizeof PREFIX - 1) != 0)
 			continue;
 		if (!memmem(name, len, "__", 2)) {
-			enum err_code code = check_underscores(name, len, err); /* it would be ignored without a word */
+			if (is_of_others(name, len, equals + 1))
+				continue;
+			/* it would be ignored without a word */
+			enum err_code code = check_underscores(name, len, LIKENESS_SECTION, err);
 			if (code)
 				return code;
 			continue;

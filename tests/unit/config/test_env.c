@@ -1,4 +1,5 @@
 #include "helper.h"
+#include <stdio.h>
 
 static struct config *with(const char *variable)
 {
@@ -157,8 +158,49 @@ Test(env, one_underscore_is_an_error)
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
 		expect_bad_env(ORDERS, strlen(ORDERS), (char *[]){"POD_NAME=n1", (char *)(uintptr_t)cases[i].var, NULL},
 			cases[i].line);
-	config_free(load_env(ORDERS, (char *[]){"POD_NAME=n1", "SLUICED_CONTROL=/x", "SLUICED_WORKER=/y",
-					     "SLUICED_FOO=1", "SLUICED_=1", NULL}));
+	config_free(
+		load_env(ORDERS, (char *[]){"POD_NAME=n1", "SLUICED_CONTROL=/x", "SLUICED_WORKER=/y", "SLUICED_FOO=1",
+					 "SLUICED_=1", "SLUICED_CONFIG=/z", "SLUICED_VERSION=2", NULL}));
+}
+
+/* The same, where no setting is called exactly so. */
+Test(env, one_underscore_is_an_error_where_a_setting_is_near)
+{
+	static const struct {
+		const char *name, *problem;
+	} cases[] = {
+		{"REDIS_PASSWORD", "two underscores separate the parts (did you mean SLUICED_REDIS__PASSWORD__FILE?)"},
+		{"REDIS", "two underscores separate the parts (did you mean SLUICED_REDIS__TOPOLOGY?)"},
+		{"SERVICES_NAME", "two underscores separate the parts (did you mean SLUICED_SERVICES__0__NAME?)"},
+		{"SERVICE_NAME", "two underscores separate the parts (did you mean SLUICED_SERVICES__0__NAME?)"},
+		{"SERVICES_3_LEASE_TTL",
+			"two underscores separate the parts (did you mean SLUICED_SERVICES__3__LEASE__TTL?)"},
+		{"WORKER_SOCKET", "two underscores separate the parts (did you mean SLUICED_WORKERS__SOCKET?)"},
+		{"Log_Level", "two underscores separate the parts (did you mean SLUICED_LOG__LEVEL?)"},
+		{"log_level", "two underscores separate the parts (did you mean SLUICED_LOG__LEVEL?)"},
+		{"LOG_LEVLE", "two underscores separate the parts (did you mean SLUICED_LOG__LEVEL?)"},
+		{"REDIS_URL", "unknown key; two underscores separate the parts, as in SLUICED_REDIS__TOPOLOGY"},
+		{"METRICS_PORT", "unknown key; two underscores separate the parts, as in SLUICED_METRICS__LISTEN"},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		char var[128], line[256];
+		snprintf(var, sizeof var, "SLUICED_%s=x", cases[i].name);
+		snprintf(line, sizeof line, "environment: SLUICED_%s: %s", cases[i].name, cases[i].problem);
+		expect_bad_env(ORDERS, strlen(ORDERS), (char *[]){"POD_NAME=n1", var, NULL}, line);
+	}
+}
+
+/* Kubernetes gives them to each container for Services called sluiced, sluiced-redis and sluiced-metrics. */
+Test(env, a_service_of_kubernetes_is_nobodys_business)
+{
+	config_free(load_env(
+		ORDERS, (char *[]){"POD_NAME=n1", "SLUICED_SERVICE_HOST=10.0.0.1", "SLUICED_SERVICE_PORT=9438",
+				"SLUICED_SERVICE_PORT_METRICS=9438", "SLUICED_PORT=tcp://10.0.0.1:9438",
+				"SLUICED_PORT_9438_TCP=tcp://10.0.0.1:9438", "SLUICED_PORT_9438_TCP_PROTO=tcp",
+				"SLUICED_PORT_9438_TCP_PORT=9438", "SLUICED_PORT_9438_TCP_ADDR=10.0.0.1",
+				"SLUICED_REDIS_SERVICE_HOST=10.0.0.2", "SLUICED_REDIS_SERVICE_PORT_REDIS=6379",
+				"SLUICED_REDIS_PORT=tcp://10.0.0.2:6379", "SLUICED_REDIS_PORT_6379_TCP_ADDR=10.0.0.2",
+				"SLUICED_METRICS_PORT_53_UDP=udp://10.0.0.3:53", NULL}));
 }
 
 Test(env, a_service_called_like_its_stream_is_odd)
