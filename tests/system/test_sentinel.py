@@ -38,8 +38,13 @@ def masters(d):
 
 def sentinels(d):
     """By address: how it was when it was asked last, as nodes and the metrics have it."""
-    rows = {x["redis"]: x["state"] for x in d.json("nodes") if x["role"] == "sentinel"}
-    ready = dict(re.findall(r'sluice_redis_connections{redis="([^"]+)",role="sentinel",state="ready"} (\d)', d.ctl_ok("metrics")))
+    def asked():
+        return {x["redis"]: x["state"] for x in d.json("nodes") if x["role"] == "sentinel"}
+    rows, before = asked(), None
+    while rows != before:  # nothing has changed between the two
+        before = rows
+        ready = dict(re.findall(r'sluice_redis_connections{redis="([^"]+)",role="sentinel",state="ready"} (\d)', d.ctl_ok("metrics")))
+        rows = asked()
     assert rows.keys() == ready.keys() and all((rows[x] == "answers") == (ready[x] == "1") for x in rows), (rows, ready)
     return rows
 

@@ -38,13 +38,20 @@ class Daemon:
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.path)
         self.listener.listen()
-        threading.Thread(target=self.serve, daemon=True).start()
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
 
     def __enter__(self):
         return self
 
+    def go(self):
+        if self.listener.fileno() >= 0:
+            self.listener.shutdown(socket.SHUT_RDWR)  # not close: the thread might accept for the next one, by its number
+            self.thread.join(5)
+            self.listener.close()
+
     def __exit__(self, *_):
-        self.listener.close()
+        self.go()
         self.dir.cleanup()
 
     def serve(self):
@@ -591,8 +598,7 @@ def test_top_outlives_the_daemon():
     with top_daemon() as d:
         pid, fd = in_terminal("top", "--socket", d.path)
         read_terminal(fd, "q quit")
-        d.listener.shutdown(socket.SHUT_RDWR)
-        d.listener.close()
+        d.go()
         read_terminal(fd, "connection refused")
         os.write(fd, b"q")
         read_terminal(fd, "\x1b[?1049l")
