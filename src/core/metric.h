@@ -215,3 +215,12 @@ struct metrics_handoff { /* one per shard, of core/handoff */
 	uint64_t c[METRIC_HANDOFF_N];
 	struct hist duration; /* announced until the new connection serves, for each connection */
 };
+
+/* How long ago an entry was added: its id is the server's clock, and ours may be a little behind. One that is a second
+ * or more ahead is no time of that clock, and is not counted. */
+static inline void metric_add_age(struct hist *h, int64_t wall_ms, uint64_t id_ms)
+{
+	enum { AHEAD_MS = 1000 };
+	if (id_ms < (uint64_t)wall_ms + AHEAD_MS)
+		hist_add(h, (double)(wall_ms - (int64_t)id_ms) / 1000.0);
+}

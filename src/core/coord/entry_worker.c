@@ -52,8 +52,7 @@ void entry_assign(struct coord *c, struct entry *e, struct worker *w)
 	if (e->feed)
 		entry_feed_start(c, e);
 	s->m.c[e->retry ? M_ASSIGN_RECOVERED : M_ASSIGN_NEW]++;
-	if (c->wall_ms > (int64_t)e->id.ms)
-		hist_add(&s->m.h[H_ASSIGN_LATENCY], (double)(c->wall_ms - (int64_t)e->id.ms) / 1000.0);
+	metric_add_age(&s->m.h[H_ASSIGN_LATENCY], c->wall_ms, e->id.ms);
 }
 
 void entry_resume(struct coord *c, struct entry *e, struct worker *w)

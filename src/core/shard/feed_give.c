@@ -140,8 +140,7 @@ static bool feed_give_frame(struct shard_ctx *c, struct feed *f)
 		return false;
 	for (uint32_t i = from; i < from + n; i++) {
 		feed_push_sent(f, (struct feed_sent){.id = b->v[i].id, .at = c->now, .ends = i + 1 == from + n});
-		if (c->wall_ms > (int64_t)b->v[i].id.ms)
-			hist_add(&m->h[H_FEED_LATENCY], (double)(c->wall_ms - (int64_t)b->v[i].id.ms) / 1000);
+		metric_add_age(&m->h[H_FEED_LATENCY], c->wall_ms, b->v[i].id.ms);
 	}
 	f->reading.n_told += n;
 	f->idle.has_told = true;
