@@ -19,8 +19,8 @@ def busy(t):
     d = t.daemon(r, services=services, node="node-with-a-long-name-in-rack-42", service={"retry": {"max_retries": 0}})
     w = t.worker(d, name="worker-with-quite-a-long-name-7", credits=4)
     add = Added(r.db)
+    add.many("orders", ["poison"])  # first: the other's backlog may use all credits
     add.many(LONG, [f"{STREAM[:-1]}{i}" for i in range(5)])
-    add.many("orders", ["poison"])
     poison = t.wait(lambda: len(w.frames("assign")) >= 2 and w.frames("assign", stream="poison"), 10)[0]
     w.send({"t": "fail", "lease": poison["lease"], "dead": True, "reason": "no"})
     w.wait("ok")
