@@ -265,11 +265,11 @@ void credits_looked(struct credits *p, uint16_t pos, mono_ms now)
 
 void credits_end_round(struct credits *p, mono_ms now)
 {
-	enum { PAUSE_MS = 20, PAUSE_FACTOR = 4 };
-	const mono_ms took = p->round_began ? now - p->round_began : 0;
+	enum { PAUSE_MS = 20, PAUSE_MAX_MS = 1000, PAUSE_FACTOR = 4 };
+	const mono_ms took = p->round_began ? now - p->round_began : 0; /* it may have waited for a credit on the way */
 	p->round++;
 	p->round_began = 0;
-	p->round_next = now + mono_max(PAUSE_MS, PAUSE_FACTOR * took);
+	p->round_next = now + mono_min(mono_max(PAUSE_MS, PAUSE_FACTOR * took), PAUSE_MAX_MS);
 }
 
 void credits_check(const struct credits *p)

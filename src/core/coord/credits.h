@@ -96,7 +96,8 @@ bool credits_is_kept_out(const struct credits *p, uint16_t pos);
 bool credits_is_in_round(const struct credits *p, uint16_t pos, mono_ms now);
 /* It was granted a read for that. */
 void credits_looked(struct credits *p, uint16_t pos, mono_ms now);
-/* All that were to be looked at in this round have been: the next begins after a pause, four times as long. */
+/* All that were to be looked at in this round have been: the next begins after a pause, four times as long, a
+ * second at most. */
 void credits_end_round(struct credits *p, mono_ms now);
 /* Asserts what holds between turns: grants are part of reservations, nobody is alone without a suspect. */
 void credits_check(const struct credits *p);

@@ -215,6 +215,9 @@ Test(credits, empty_ones_are_looked_at_in_rounds, .init = begin)
 	credits_end_round(&P, 1030);
 	cr_assert(!credits_is_in_round(&P, 1, 1069), "a round of 10 ms, 40 ms without");
 	cr_assert(credits_is_in_round(&P, 1, 1070));
+	credits_looked(&P, 1, 1070);
+	credits_end_round(&P, 9000);
+	cr_assert(credits_is_in_round(&P, 1, 10000), "it waited for a credit on the way: a second is enough");
 }
 
 /* Where nothing can be read, nothing is kept. */
