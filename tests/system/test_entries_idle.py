@@ -103,3 +103,22 @@ def test_many_keys_go_through_few_credits_without_waiting_for_idle_release(t):
         assert a["stream"] == k, a
         h.ack(a["lease"], h.ids(1)[0][0])
     assert time.monotonic() - began < 30  # some 0.6 s; by idle_release ten minutes
+
+
+@limit(60)
+def test_idle_keys_of_another_service_give_up_their_credits(t):
+    """Of one worker, or of several that take both."""
+    r = t.redis()
+    d = t.daemon(r, services=("orders", "bills"), service={"same_stream": "coalesce", **entries(idle_release="60s")})
+    h = hand(t, d, credits=2)
+    for k in ("bills:0", "bills:1"):
+        add(r.db, k)
+        lbs(r.db, "bills", k)
+        a = h.assign()
+        assert a["stream"] == k, a
+        h.ack(a["lease"], h.ids(1)[0][0])
+    time.sleep(0.5)
+    for k in ("orders:0", "orders:1"):
+        add(r.db, k)
+        lbs(r.db, "orders", k)
+    assert {h.assign()["stream"], h.assign()["stream"]} == {"orders:0", "orders:1"}

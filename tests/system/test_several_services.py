@@ -85,3 +85,17 @@ def test_a_master_that_is_down_keeps_no_credit_from_the_others(t):
         w.wait("assign", 5, service=here, timeout=20)
     finally:
         c.nodes[1].cont()
+
+
+@limit(60)
+def test_explain_says_that_other_services_have_the_credits(t):
+    r = t.redis()
+    d = t.daemon(r, services=names(2))
+    w = t.worker(d, credits=1)
+    w.wait("welcome")
+    added = Added(r.db)
+    added.one("s0", "runs")
+    w.wait("assign")
+    added.one("s1", "waits")
+    t.wait(lambda: "0 streams in work, and 1 of other services, and no credit is free" in d.ctl("explain", "waits").stdout, 10,
+           "it is said")

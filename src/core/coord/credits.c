@@ -99,6 +99,29 @@ bool credits_has_taker(const struct credits *p, uint16_t pos)
 	return false;
 }
 
+uint32_t credits_in_use(const struct credits *p, uint16_t pos)
+{
+	assert(pos < p->n_services);
+	uint32_t n = 0;
+	for (const struct link *l = p->holders.next; l != &p->holders; l = l->next) {
+		const struct credit_holder *h = LIST_OF(const struct credit_holder, ring, l);
+		if (takes(p, h, pos))
+			n += h->in_use;
+	}
+	return n;
+}
+
+bool credits_are_shared(const struct credits *p, uint16_t a, uint16_t b)
+{
+	assert(a < p->n_services && b < p->n_services);
+	for (const struct link *l = p->holders.next; l != &p->holders; l = l->next) {
+		const struct credit_holder *h = LIST_OF(const struct credit_holder, ring, l);
+		if (h->credits && takes(p, h, a) && takes(p, h, b))
+			return true;
+	}
+	return false;
+}
+
 bool credits_run_one_empty(struct credits *p, uint16_t pos)
 {
 	assert(pos < p->n_services);

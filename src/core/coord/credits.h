@@ -82,6 +82,10 @@ typedef bool (*credits_quiet_fn)(const struct credit_holder *h, const void *arg)
 struct credit_holder *credits_choose_empty(struct credits *p, uint16_t pos, credits_quiet_fn is_quiet, const void *arg);
 /* Whether anybody with credits takes the service at pos. */
 bool credits_has_taker(const struct credits *p, uint16_t pos);
+/* Streams, of whatever service, that sessions which take the one at pos have. */
+uint32_t credits_in_use(const struct credits *p, uint16_t pos);
+/* Whether anybody with credits takes both services. */
+bool credits_are_shared(const struct credits *p, uint16_t a, uint16_t b);
 /* Nobody becomes empty by itself: the one with the least in work takes no more until it is. Does nothing when one
  * runs empty already. False: nobody takes the service at all. */
 bool credits_run_one_empty(struct credits *p, uint16_t pos);

@@ -262,6 +262,14 @@ static bool is_full(const struct coord *c, const struct coord_service *s)
 	return ps->owned >= ps->max_streams || credits_free(&c->place, pos) <= ps->reserved - ps->granted;
 }
 
+/* Idle streams of s are to give up so many credits, on whatever shards they are. */
+static void tell_waiting(struct coord *c, const struct coord_service *s, uint32_t n)
+{
+	for (uint16_t i = 0; i < c->shards.n; i++)
+		if (c->shards.v[i].is_on)
+			coord_send(c, i, msg_waiting((struct msg_waiting){.n = n}))->svc = s->svc;
+}
+
 void coord_on_waiting(struct coord *c, const struct msg *m)
 {
 	struct coord_service *s = services_find(&c->services, m->svc);
@@ -270,9 +278,14 @@ void coord_on_waiting(struct coord *c, const struct msg *m)
 	s->m.c[M_MERGED] += m->waiting.n_merged;
 	if (m->waiting.n == 0 || !is_full(c, s))
 		return;
-	for (uint16_t i = 0; i < c->shards.n; i++)
-		if (c->shards.v[i].is_on)
-			coord_send(c, i, msg_waiting((struct msg_waiting){.n = m->waiting.n}))->svc = s->svc;
+	tell_waiting(c, s, m->waiting.n);
+	const uint16_t pos = services_pos(&c->services, s);
+	const bool is_at_its_own_limit = c->place.service[pos].owned >= c->place.service[pos].max_streams;
+	for (uint16_t i = 0; i < c->services.n && !is_at_its_own_limit; i++) { /* others may have the credits */
+		const struct coord_service *o = &c->services.v[i];
+		if (o != s && o->rules && o->rules->entries.is_on && credits_are_shared(&c->place, pos, i))
+			tell_waiting(c, o, m->waiting.n);
+	}
 }
 
 static void assign_ready(struct coord *c, struct coord_service *s)

@@ -156,11 +156,15 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 		facts_add(f, "this daemon holds max_streams=%u streams of %s%s", p->max_streams, name, rest);
 		facts_advice(f, "raise services[].max_streams, or start another daemon");
 	} else if (credits_free(&c->place, pos) == 0) {
+		char others[60] = "";
+		const long long n_others = (long long)credits_in_use(&c->place, pos) - (long long)v[pos].in_use;
+		if (n_others > 0)
+			snprintf(others, sizeof others, ", and %lld of other services,", n_others);
 		facts_add(f,
-			"waiting for credits: %lld worker%s of %s %s %lld stream%s in work%s and no credit is free",
+			"waiting for credits: %lld worker%s of %s %s %lld stream%s in work%s%s and no credit is free",
 			(long long)v[pos].workers, text_plural(v[pos].workers), name,
 			v[pos].workers == 1 ? "has" : "have", (long long)v[pos].in_use, text_plural(v[pos].in_use),
-			rest);
+			rest, others);
 		if (v[pos].feeds.idle && !service_idle_may_yield(s->rules))
 			facts_advice(f,
 				"%s services[].entries.idle_release, or let workers say done: an empty stream keeps "
