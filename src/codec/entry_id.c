@@ -14,10 +14,10 @@ int command_id_format(char out[COMMAND_ID_CAP], struct entry_id id)
 	return (int)n;
 }
 
-/* All of s as a decimal without leading zeros. */
-static bool key_parse_u64(const char *s, size_t len, uint64_t *out)
+/* All of s as a decimal. */
+static bool key_parse_digits(const char *s, size_t len, uint64_t *out)
 {
-	if (len == 0 || len > 20 || (len > 1 && s[0] == '0'))
+	if (len == 0 || len > 20)
 		return false;
 	uint64_t v = 0;
 	for (size_t i = 0; i < len; i++) {
@@ -28,6 +28,12 @@ static bool key_parse_u64(const char *s, size_t len, uint64_t *out)
 	}
 	*out = v;
 	return true;
+}
+
+/* The same without leading zeros. */
+static bool key_parse_u64(const char *s, size_t len, uint64_t *out)
+{
+	return (len < 2 || s[0] != '0') && key_parse_digits(s, len, out);
 }
 
 bool command_id_parse(const char *s, size_t len, struct entry_id *out)
@@ -44,15 +50,9 @@ bool command_id_parse(const char *s, size_t len, struct entry_id *out)
 bool command_token_parse(const char *s, size_t len, struct entry_id *out)
 {
 	enum { DIGITS = 19, SEQS = 1000000 };
-	uint64_t v = 0;
-	if (len != DIGITS)
+	uint64_t v;
+	if (len != DIGITS || !key_parse_digits(s, len, &v))
 		return false;
-	for (size_t i = 0; i < len; i++) {
-		const unsigned digit = (unsigned)s[i] - '0';
-		if (digit > 9)
-			return false;
-		v = v * 10 + digit;
-	}
 	*out = (struct entry_id){.ms = v / SEQS, .seq = v % SEQS};
 	return true;
 }

@@ -16,15 +16,20 @@ def service_on(c, i):
     return next(n for n in names(100) if slot_of(f"{n}-input") * 3 // 16384 == i)
 
 
+def served(t, n, **kw):
+    """A daemon with n services of a Redis of its own, and a worker: (Added, daemon, worker)."""
+    r = t.redis()
+    d = t.daemon(r, services=names(n))
+    w = t.worker(d, **kw)
+    w.wait("welcome")
+    return Added(r.db), d, w
+
+
 @limit(60)
 def test_a_burst_gets_the_credits_that_idle_services_do_not_use(t):
     """Long before the reads of the others, which wait for 2 s and keep credits meanwhile, end by themselves."""
     for n_services, credits in ((2, 4), (3, 3), (3, 10), (8, 10)):
-        r = t.redis()
-        d = t.daemon(r, services=names(n_services))
-        w = t.worker(d, credits=credits)
-        w.wait("welcome")
-        added = Added(r.db)
+        added, _, w = served(t, n_services, credits=credits)
         for i in range(credits):
             added.one("s0", f"a{i}")
         w.wait("assign", credits)
@@ -35,28 +40,20 @@ def test_a_burst_gets_the_credits_that_idle_services_do_not_use(t):
 @limit(60)
 def test_one_credit_goes_round(t):
     """One that has run is not kept out by those that are empty, nor are they by its backlog."""
-    r = t.redis()
     services = names(5)
-    d = t.daemon(r, services=services)
-    w = t.worker(d, credits=1, work=0)
-    w.wait("welcome")
-    added = Added(r.db)
+    added, _, w = served(t, 5, credits=1, work=0)
     for i in range(10):
         added.one("s0", f"a{i}")
     w.wait("ok", 10)
     for i in range(20):
         added.one(services[i % 5], f"b{i}")
     w.wait("ok", 30)
-    checks.wait_clean(r.db, services)
+    checks.wait_clean(added.db, services)
 
 
 @limit(60)
 def test_a_backlog_does_not_keep_the_others_out(t):
-    r = t.redis()
-    d = t.daemon(r, services=names(3))
-    w = t.worker(d, credits=2, work=0.02)
-    w.wait("welcome")
-    added = Added(r.db)
+    added, _, w = served(t, 3, credits=2, work=0.02)
     for i in range(400):
         added.one("s0", f"a{i}")
     w.wait("ok", 5)
@@ -89,11 +86,7 @@ def test_a_master_that_is_down_keeps_no_credit_from_the_others(t):
 
 @limit(60)
 def test_explain_says_that_other_services_have_the_credits(t):
-    r = t.redis()
-    d = t.daemon(r, services=names(2))
-    w = t.worker(d, credits=1)
-    w.wait("welcome")
-    added = Added(r.db)
+    added, d, w = served(t, 2, credits=1)
     added.one("s0", "runs")
     w.wait("assign")
     added.one("s1", "waits")
