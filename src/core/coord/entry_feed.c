@@ -24,6 +24,22 @@ static bool has_unacked(const struct entry_feed *f)
 	return is_id_newer(f->last, f->pos);
 }
 
+static void nack_is_over(struct entry_feed *f)
+{
+	if (f->trouble->nack.is_on)
+		entry_troubled(f)->nack.is_on = false;
+}
+
+/* The entry waits for its next try; none, 0: nothing does. */
+static void feed_block(struct entry_feed *f, struct entry_id bad, mono_ms until)
+{
+	if (f->trouble == &entry_no_trouble && !until)
+		return;
+	struct entry_trouble *t = entry_troubled(f);
+	t->bad = bad;
+	t->blocked_until = until;
+}
+
 /* ---- to the shard ---- */
 
 static void feed_send(struct coord *c, const struct entry *e, struct msg what)
@@ -99,7 +115,8 @@ void entry_feed_resume(struct coord *c, struct entry *e)
 	struct entry_feed *f = e->feed;
 	f->last = (struct entry_id){0};
 	f->is_adopted = true;
-	f->nack.is_on = f->suspect.is_hushed = false;
+	f->suspect.is_hushed = false;
+	nack_is_over(f);
 	if (f->state == ENTRY_FEED_OPEN)
 		feed_go(c, e, true);
 	else if (f->state == ENTRY_FEED_NONE)
@@ -192,7 +209,7 @@ static struct effect *say_feed_ok(struct coord *c, struct entry *e, enum ok_for 
 
 static void say_nacked(struct coord *c, struct entry *e, struct entry_id id, mono_ms retry_ms, bool is_dead)
 {
-	e->feed->nack.is_on = false;
+	nack_is_over(e->feed);
 	struct effect *ef = say_feed_ok(c, e, OK_FOR_NACK, id);
 	if (!ef)
 		return;
@@ -220,20 +237,19 @@ static void feed_confirm(struct coord *c, struct entry *e, struct entry_id id)
 	f->has_progress = true;
 	f->waits_since = e->heard = c->now;
 	feed_is_quiet(&c->services, e);
-	if (is_id_newer(f->bad, id))
+	if (is_id_newer(f->trouble->bad, id))
 		return;
-	f->bad = (struct entry_id){0};
-	f->blocked_until = 0;
+	feed_block(f, (struct entry_id){0}, 0);
 }
 
 static void send_nack(struct coord *c, struct entry *e, bool is_again, bool is_counted)
 {
 	struct entry_feed *f = e->feed;
-	f->nack.is_sent = true;
+	entry_troubled(f)->nack.is_sent = true;
 	feed_send(c, e,
-		msg_feed_nack((struct msg_feed_nack){.id = f->bad,
-			.delay_ms = f->nack_ms,
-			.is_dead = f->nack.is_dead,
+		msg_feed_nack((struct msg_feed_nack){.id = f->trouble->bad,
+			.delay_ms = f->trouble->nack_ms,
+			.is_dead = f->trouble->nack.is_dead,
 			.is_again = is_again,
 			.is_counted = is_counted,
 			.reason = text_ref(e->note)}));
@@ -242,7 +258,7 @@ static void send_nack(struct coord *c, struct entry *e, bool is_again, bool is_c
 /* Did the shard that had the feed count the try of the nack? m: the position as the next one found it. */
 static bool nack_was_counted(const struct entry_feed *f, const struct msg_feed *m)
 {
-	if (!f->nack.is_sent || f->nack.is_dead || is_id_newer(f->pos, m->id))
+	if (!f->trouble->nack.is_sent || f->trouble->nack.is_dead || is_id_newer(f->pos, m->id))
 		return false;
 	return m->tries > (entry_id_cmp(m->id, f->pos) == 0 ? f->tries : 0);
 }
@@ -253,10 +269,10 @@ static void nack_again(struct coord *c, struct entry *e, bool was_counted)
 {
 	struct entry_feed *f = e->feed;
 	f->last = (struct entry_id){0};
-	if (is_id_newer(f->bad, f->pos))
+	if (is_id_newer(f->trouble->bad, f->pos))
 		send_nack(c, e, true, was_counted);
 	else
-		say_nacked(c, e, f->bad, 0, true);
+		say_nacked(c, e, f->trouble->bad, 0, true);
 }
 
 /* Deaths of owners are counted by whoever recovers their entries, without knowing whose fault they were. Redis holds
@@ -304,11 +320,10 @@ static void on_feed_open(struct coord *c, struct entry *e, const struct msg *m)
 		e->is_suspect = true;
 	if (is_id_newer(f->asked, f->pos))
 		feed_send(c, e, msg_feed_ack((struct msg_feed_ack){.id = f->asked}));
-	if (f->nack.is_on) {
+	if (f->trouble->nack.is_on) {
 		nack_again(c, e, was_counted);
 	} else if (m->feed.wait_ms) {
-		f->bad = m->feed.bad;
-		f->blocked_until = c->now + m->feed.wait_ms;
+		feed_block(f, m->feed.bad, c->now + m->feed.wait_ms);
 	}
 	if (e->state == ENTRY_TAKING && is_dead)
 		entry_dead_letter(c, e, DEAD_MAX_RETRIES);
@@ -338,8 +353,9 @@ static void on_feed_entries(struct coord *c, struct entry *e, const struct msg *
 
 static void feed_has_dead(struct coord *c, struct entry *e, struct entry_id id)
 {
-	e->feed->losses.n_dead++;
-	e->feed->losses.dead = id;
+	struct entry_losses *l = &entry_troubled(e->feed)->losses;
+	l->n_dead++;
+	l->dead = id;
 	feed_confirm(c, e, id);
 }
 
@@ -350,8 +366,7 @@ static void on_feed_nacked(struct coord *c, struct entry *e, const struct msg *m
 		feed_has_dead(c, e, m->feed.id);
 	} else {
 		f->tries = (uint32_t)m->feed.tries;
-		f->blocked_until = c->now + m->feed.wait_ms;
-		f->bad = m->feed.id;
+		feed_block(f, m->feed.id, c->now + m->feed.wait_ms);
 	}
 	f->last = f->pos; /* what was told behind it is void */
 	say_nacked(c, e, m->feed.id, m->feed.wait_ms, m->feed.is_dead);
@@ -405,7 +420,8 @@ static void on_feed_told(struct coord *c, struct entry *e, const struct msg *m)
 		feed_has_dead(c, e, m->feed.id);
 		break;
 	case FEED_BAD_ACK:
-		e->feed->nack.is_on = e->feed->nack.is_on && !m->feed.is_nack;
+		if (m->feed.is_nack)
+			nack_is_over(e->feed);
 		if (!m->feed.is_nack && !is_id_newer(m->feed.id, e->feed->asked))
 			e->feed->asked = e->feed->pos; /* nor is it acknowledged where the feed is opened next */
 		if (w)
@@ -427,7 +443,7 @@ static void on_feed_told(struct coord *c, struct entry *e, const struct msg *m)
 		}
 		break;
 	case FEED_HAS_LOST:
-		e->feed->losses.n_lost += m->feed.n_entries;
+		entry_troubled(e->feed)->losses.n_lost += m->feed.n_entries;
 		break;
 	case FEED_IS_CLOSED:
 	case FEED_IS_REFUSED:
@@ -457,13 +473,12 @@ void entry_on_feed(struct coord *c, const struct msg *m)
 static void take_nack(struct coord *c, struct entry *e, const struct frame *f)
 {
 	struct entry_feed *feed = e->feed;
-	feed->bad = f->entry;
+	struct entry_trouble *t = entry_troubled(feed);
+	t->bad = f->entry;
 	text_unref(e->note);
 	e->note = f->reason.p ? text_new(f->reason.p, text_fit(f->reason.p, f->reason.len, FEED_REASON_MAX)) : NULL;
-	feed->nack_ms = f->has_retry_ms ? f->retry_ms : -1;
-	feed->nack.is_dead = f->dead;
-	feed->nack.is_on = true;
-	feed->nack.is_sent = false;
+	t->nack_ms = f->has_retry_ms ? f->retry_ms : -1;
+	t->nack = (struct entry_nack){.is_on = true, .is_dead = f->dead};
 	if (feed->state == ENTRY_FEED_OPEN) /* else on its way elsewhere */
 		send_nack(c, e, false, false);
 }
@@ -476,7 +491,7 @@ void entry_feed_word(struct coord *c, struct entry *e, const struct frame *f)
 		take_nack(c, e, f);
 		return;
 	}
-	bool is_void = feed->nack.is_on && !is_id_newer(feed->bad, f->entry);
+	bool is_void = feed->trouble->nack.is_on && !is_id_newer(feed->trouble->bad, f->entry);
 	if (!is_void && is_id_newer(f->entry, feed->asked))
 		feed->asked = f->entry;
 	if (feed->state == ENTRY_FEED_OPEN)

@@ -105,9 +105,7 @@ static void enter_good(struct coord *c, struct coord_service *s, struct entry_in
 	e->was_alone = in->was_alone;
 	e->lock_slot = in->lock_slot;
 	if (s->rules->entries.is_on && !e->feed) {
-		e->feed = mem_alloc(sizeof *e->feed);
-		e->feed->slot = in->data_slot;
-		e->feed->shard = SHARD_NONE;
+		e->feed = entry_feed_new(in->data_slot);
 	}
 	e->is_start = e->start_counted = is_start;
 	if (first) {

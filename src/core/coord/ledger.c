@@ -98,6 +98,24 @@ struct entry *ledger_add(struct ledger *l, uint16_t svc, struct entry_id id, enu
 	return e;
 }
 
+const struct entry_trouble entry_no_trouble;
+
+struct entry_feed *entry_feed_new(uint16_t slot)
+{
+	struct entry_feed *f = mem_alloc(sizeof *f);
+	f->slot = slot;
+	f->shard = SHARD_NONE;
+	f->trouble = &entry_no_trouble;
+	return f;
+}
+
+struct entry_trouble *entry_troubled(struct entry_feed *f)
+{
+	if (f->trouble == &entry_no_trouble)
+		f->trouble = mem_alloc(sizeof *f->trouble);
+	return (struct entry_trouble *)f->trouble;
+}
+
 void ledger_drop(struct ledger *l, struct entry *e)
 {
 	assert(e->gen);
@@ -110,6 +128,8 @@ void ledger_drop(struct ledger *l, struct entry *e)
 	text_unref(e->stream);
 	text_unref(e->info);
 	text_unref(e->trace);
+	if (e->feed && e->feed->trouble != &entry_no_trouble)
+		mem_free(entry_troubled(e->feed));
 	mem_free(e->feed);
 	text_unref(e->note);
 	e->gen = 0;

@@ -72,21 +72,26 @@ struct entry_losses {         /* entries that no worker has finished, found whil
 	struct entry_id dead; /* the last dead letter */
 };
 
-struct entry_feed {            /* entries mode: what the coordinator knows of the data stream's feed */
-	struct entry_id pos;   /* confirmed by Redis */
-	struct entry_id last;  /* told to the worker that has it */
-	struct entry_id asked; /* the highest it has acknowledged */
+/* What went wrong with entries of a stream. Few have any. */
+struct entry_trouble {
 	struct entry_id bad;   /* nacked, or waiting for its retry */
 	mono_ms blocked_until; /* 0 = is not */
 	mono_ms nack_ms;       /* nack.is_on: the worker's wish; -1 = by the rules */
-	mono_ms waits_since;   /* while something is told and not acknowledged: since when nothing was heard */
-	uint32_t epoch;        /* of the present worker's entries */
-	uint32_t tries;        /* of the entry behind pos */
+	struct entry_nack nack;
 	struct entry_losses losses;
+};
+
+struct entry_feed {                          /* entries mode: what the coordinator knows of the data stream's feed */
+	struct entry_id pos;                 /* confirmed by Redis */
+	struct entry_id last;                /* told to the worker that has it */
+	struct entry_id asked;               /* the highest it has acknowledged */
+	const struct entry_trouble *trouble; /* never NULL; written to through entry_troubled() */
+	mono_ms waits_since;  /* while something is told and not acknowledged: since when nothing was heard */
+	uint32_t epoch;       /* of the present worker's entries */
+	uint32_t tries;       /* of the entry behind pos */
 	uint16_t slot, shard; /* of the data stream; SHARD_NONE: not sent yet */
 	uint8_t state;        /* enum entry_feed_state */
 	bool is_started, is_adopted, is_held /* draining */, has_progress;
-	struct entry_nack nack;
 	struct entry_suspicion suspect;
 };
 
@@ -150,10 +155,15 @@ void ledger_drop(struct ledger *l, struct entry *e);
 /* By service and id; NULL: not held. Valid until it is dropped. */
 struct entry *ledger_get(const struct ledger *l, uint16_t svc, struct entry_id id);
 struct entry *ledger_by_handle(const struct ledger *l, uint64_t handle); /* NULL: it is gone */
+extern const struct entry_trouble entry_no_trouble;
+/* A new record of entries mode, for e->feed. */
+struct entry_feed *entry_feed_new(uint16_t slot);
+/* Its trouble, to be written to; there is some afterwards. */
+struct entry_trouble *entry_troubled(struct entry_feed *f);
 /* Entries mode: the entry behind its position waits for its next try, and its worker with it. */
 static inline bool entry_feed_is_blocked(const struct entry *e, mono_ms now)
 {
-	return e->feed && e->feed->state == ENTRY_FEED_OPEN && e->feed->blocked_until > now;
+	return e->feed && e->feed->state == ENTRY_FEED_OPEN && e->feed->trouble->blocked_until > now;
 }
 
 static inline uint64_t entry_handle(const struct entry *e)

@@ -57,7 +57,7 @@ static void operate_try_now(struct coord *c, struct entry *e)
 	struct msg *m = coord_send(c, f->shard, msg_plain(MSG_FEED_TRY));
 	m->handle = entry_handle(e);
 	m->svc = e->svc;
-	f->blocked_until = c->now;
+	entry_troubled(f)->blocked_until = c->now;
 }
 
 static void operate_add(struct coord *c, const struct coord_ctl *ctl)

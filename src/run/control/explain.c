@@ -267,10 +267,10 @@ static void about_retry(struct facts *f, const struct coord_service *s, const st
 {
 	const struct entry_feed *feed = e->feed;
 	char id[COMMAND_ID_CAP], next[48] = "it is tried again now";
-	command_id_format(id, feed->bad);
+	command_id_format(id, feed->trouble->bad);
 	if (entry_feed_is_blocked(e, now)) {
 		char age[24];
-		facts_age(age, feed->blocked_until - now);
+		facts_age(age, feed->trouble->blocked_until - now);
 		snprintf(next, sizeof next, "next try in %s", age);
 	}
 	facts_add(f, "entry %s failed %u of %u times, %s: %s", id, feed->tries, s->rules->entries.max_retries + 1, next,
@@ -287,20 +287,20 @@ static void about_feed(struct facts *f, const struct coord_service *s, const str
 	char id[COMMAND_ID_CAP], age[24];
 	if (!feed)
 		return;
-	if (feed->losses.n_lost)
+	if (feed->trouble->losses.n_lost)
 		facts_add(f,
 			"%u of its entries were trimmed or deleted before they were acknowledged (MAXLEN, XTRIM, "
 			"XDEL): "
 			"they are lost",
-			feed->losses.n_lost);
-	if (feed->blocked_until)
+			feed->trouble->losses.n_lost);
+	if (feed->trouble->blocked_until)
 		about_retry(f, s, e, now);
 	if (entry_feed_is_blocked(e, now))
 		return;
-	if (feed->losses.n_dead) {
-		command_id_format(id, feed->losses.dead);
+	if (feed->trouble->losses.n_dead) {
+		command_id_format(id, feed->trouble->losses.dead);
 		facts_add(f, "%u of its entries became dead letters since it is here, the last one %s",
-			feed->losses.n_dead, id);
+			feed->trouble->losses.n_dead, id);
 		facts_advice(f, "sluicectl entries-dlq show %s --stream %.300s", s->rules->name, e->stream->bytes);
 	}
 	command_id_format(id, feed->pos);

@@ -264,9 +264,9 @@ static void show_entry(struct control_req *q, const struct entry *e, int64_t lag
 	struct ctl_show row = {.renewed_ms = -1, .lease_left_ms = -1, .progress_ms = -1, .dead_entries = -1};
 	char dead[COMMAND_ID_CAP];
 	if (e->feed) {
-		row.dead_entries = e->feed->losses.n_dead;
-		command_id_format(dead, e->feed->losses.dead);
-		row.dead_entry = e->feed->losses.n_dead ? dead : NULL;
+		row.dead_entries = e->feed->trouble->losses.n_dead;
+		command_id_format(dead, e->feed->trouble->losses.dead);
+		row.dead_entry = e->feed->trouble->losses.n_dead ? dead : NULL;
 	}
 	stream_row(q, e, lag, &texts, &row.stream);
 	char session[24], lbs[160] = "";
