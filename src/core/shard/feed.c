@@ -55,12 +55,41 @@ struct feeds *feeds_new(uint64_t seed)
 	return fs;
 }
 
-static void feed_free_parts(struct feed *f)
+const struct feed_work feed_no_work;
+
+struct feed_work *feed_at_work(struct feed *f)
 {
-	text_unref(f->bad.reason);
-	mem_free(f->reading.buf);
-	mem_free(f->window.v);
-	mem_free(f->bad.fields);
+	if (f->work == &feed_no_work)
+		f->work = mem_alloc(sizeof *f->work);
+	return (struct feed_work *)f->work;
+}
+
+static void feed_free_work(struct feed *f)
+{
+	if (f->work == &feed_no_work)
+		return;
+	struct feed_work *w = feed_at_work(f);
+	text_unref(w->bad.reason);
+	mem_free(w->unread.buf);
+	mem_free(w->window.v);
+	mem_free(w->bad.fields);
+	mem_free(w);
+	f->work = &feed_no_work;
+}
+
+static bool feed_has_bad(const struct feed_bad *bad)
+{
+	return bad->id.ms || bad->id.seq || bad->tries || bad->must_fail || bad->is_nacked || bad->fields;
+}
+
+void feed_rest(struct feed *f)
+{
+	const struct feed_work *w = f->work;
+	bool is_read = !w->unread.buf && !w->unread.n_void && !feed_is_newer(w->unread.cursor, f->confirmed);
+	bool is_acked = !w->window.n && !w->window.singles && !feed_is_newer(w->wanted, f->confirmed) &&
+			!feed_is_newer(w->window.top, f->confirmed) && !feed_is_newer(w->added.gap, f->confirmed);
+	if (f->state == FEED_RUNNING && !f->script.in_flight && is_read && is_acked && !feed_has_bad(&w->bad))
+		feed_free_work(f);
 }
 
 void feeds_free(struct feeds *fs)
@@ -69,7 +98,7 @@ void feeds_free(struct feeds *fs)
 		return;
 	uint32_t pos = 0;
 	for (struct feed *f; (f = feed_next_feed(fs, &pos));) {
-		feed_free_parts(f);
+		feed_free_work(f);
 		text_unref(f->stream);
 	}
 	map_fini(&fs->by_stream);
@@ -86,7 +115,7 @@ const struct entries_rules *feed_rules(const struct shard_ctx *c, const struct f
 
 uint32_t feed_tries_of_dead(const struct feed *f)
 {
-	return f->bad.tries + (f->bad.dead_reason == DEAD_REJECTED);
+	return f->work->bad.tries + (f->work->bad.dead_reason == DEAD_REJECTED);
 }
 
 /* ---- states ---- */
@@ -129,7 +158,7 @@ void feed_forget(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 		map_remove(&fs->by_stream, f->stream->bytes, f->stream->len);
 	if (feed_find(fs, f->handle) == f)
 		fs->by_handle[(uint32_t)f->handle] = 0;
-	feed_free_parts(f);
+	feed_free_work(f);
 	ctx_retire(c, f->stream);
 	f->handle = 0;
 	shard_pool_put(&fs->pool, f->index);
@@ -147,23 +176,23 @@ struct msg_feed *feed_lose(struct feeds *fs, struct shard_ctx *c, struct feed *f
 /* The script it has to send; CMD_N = none. */
 static enum cmd_kind feed_command(const struct feed *f)
 {
-	bool is_ack_due = feed_is_newer(f->position.wanted, f->position.confirmed);
+	bool is_ack_due = feed_is_newer(f->work->wanted, f->confirmed);
 	if (f->state == FEED_CLOSING) /* what may have been counted is not counted again */
-		return is_ack_due                              ? CMD_FEED_ACK
-		       : f->bad.must_fail && !f->bad.fail_lost ? CMD_FEED_FAIL
-							       : CMD_FEED_CLOSE;
+		return is_ack_due                                          ? CMD_FEED_ACK
+		       : f->work->bad.must_fail && !f->work->bad.fail_lost ? CMD_FEED_FAIL
+									   : CMD_FEED_CLOSE;
 	if (!f->run.is_open)
 		return CMD_FEED_OPEN;
 	if (is_ack_due)
 		return CMD_FEED_ACK;
-	if (f->bad.must_fail)
+	if (f->work->bad.must_fail)
 		return CMD_FEED_FAIL;
-	return f->state == FEED_BURYING && !f->bad.is_calling && !f->bad.fields ? CMD_FEED_PICK : CMD_N;
+	return f->state == FEED_BURYING && !f->work->bad.is_calling && !f->work->bad.fields ? CMD_FEED_PICK : CMD_N;
 }
 
 static bool feed_wants_read(const struct shard_ctx *c, const struct feed *f)
 {
-	return f->state == FEED_RUNNING && f->run.is_open && !f->window.is_held && !f->reading.buf &&
+	return f->state == FEED_RUNNING && f->run.is_open && !f->run.is_held && !f->work->unread.buf &&
 	       !f->reading.in_flight && feed_has_room(c, f);
 }
 
@@ -171,18 +200,19 @@ static bool feed_wants_read(const struct shard_ctx *c, const struct feed *f)
 static void feed_call_dead_add(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 {
 	struct msg_lock_call call = {.kind = CMD_FEED_DEAD_ADD,
-		.reason = f->bad.dead_reason,
+		.reason = f->work->bad.dead_reason,
 		.slot = feed_rules(c, f)->dlq_slot,
 		.retry = feed_tries_of_dead(f),
 		.tag = tag_of(PART_FEED, fs->pool.gens[f->index], f->index),
-		.id = f->bad.id,
+		.id = f->work->bad.id,
 		.stream = text_ref(f->stream),
-		.error = text_ref(f->bad.reason),
-		.fields = f->bad.fields};
-	f->bad.fields = NULL;
+		.error = text_ref(f->work->bad.reason),
+		.fields = f->work->bad.fields};
+	struct feed_bad *bad = &feed_at_work(f)->bad;
+	bad->fields = NULL;
 	ctx_msg(c, msg_lock_call(call))->svc = f->svc;
-	f->bad.is_calling = true;
-	f->bad.until = c->now + 2 * c->rules->command_timeout_ms;
+	bad->is_calling = true;
+	bad->until = c->now + 2 * c->rules->command_timeout_ms;
 }
 
 /* In the list when it is due now; returns when else it would be. */
@@ -200,14 +230,14 @@ static mono_ms feed_queue_or_wait(struct link *list, struct link *l, bool is_wan
 void feed_plan(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 {
 	assert(f->handle);
-	if (f->state == FEED_BURYING && f->bad.fields && !f->bad.is_calling && f->script.at <= c->now)
+	if (f->state == FEED_BURYING && f->work->bad.fields && !f->work->bad.is_calling && f->script.at <= c->now)
 		feed_call_dead_add(fs, c, f);
 	bool wants_script = !f->script.in_flight && feed_command(f) != CMD_N;
 	mono_ms at = feed_queue_or_wait(&fs->scripts, &f->ready, wants_script, f->script.at, c->now);
 	at = mono_min(at, feed_queue_or_wait(&fs->reads, &f->reads, feed_wants_read(c, f), f->reading.at, c->now));
-	if (f->state == FEED_BLOCKED || (f->state == FEED_BURYING && f->bad.is_calling))
-		at = mono_min(at, f->bad.until);
-	else if (f->state == FEED_BURYING && f->bad.fields)
+	if (f->state == FEED_BLOCKED || (f->state == FEED_BURYING && f->work->bad.is_calling))
+		at = mono_min(at, f->work->bad.until);
+	else if (f->state == FEED_BURYING && f->work->bad.fields)
 		at = mono_min(at, f->script.at);
 	heap_set(&fs->timers, &f->timer, at);
 }
@@ -223,10 +253,10 @@ void feed_tick(struct feeds *fs, struct shard_ctx *c)
 	struct heap_node *top;
 	while ((top = heap_top(&fs->timers)) && top->at <= c->now) {
 		struct feed *f = HEAP_OF(struct feed, timer, top);
-		if (f->state == FEED_BLOCKED && f->bad.until <= c->now)
+		if (f->state == FEED_BLOCKED && f->work->bad.until <= c->now)
 			feed_unblock(c, f, "its time has come");
-		else if (f->state == FEED_BURYING && f->bad.is_calling && f->bad.until <= c->now)
-			f->bad.is_calling = false;
+		else if (f->state == FEED_BURYING && f->work->bad.is_calling && f->work->bad.until <= c->now)
+			feed_at_work(f)->bad.is_calling = false;
 		feed_plan(fs, c, f);
 	}
 }
@@ -265,18 +295,18 @@ static void feed_fill_command(struct shard_ctx *c, struct feed *f, struct effect
 		cmd->as.feed.open.is_suspect = f->run.is_alone;
 		break;
 	case CMD_FEED_ACK:
-		cmd->id = f->added.acking = f->position.wanted;
+		cmd->id = feed_at_work(f)->added.acking = f->work->wanted;
 		cmd->as.feed.ack.now_ms = c->wall_ms;
 		cmd->as.feed.ack.trim = r->trim;
-		cmd->as.feed.ack.check = feed_is_newer(f->position.wanted, f->position.seen);
-		cmd->as.feed.ack.n_added = f->added.at_acking = feed_added_at(f, f->position.wanted);
+		cmd->as.feed.ack.check = feed_is_newer(f->work->wanted, feed_later(f->work->seen, f->confirmed));
+		cmd->as.feed.ack.n_added = feed_at_work(f)->added.at_acking = feed_added_at(f, f->work->wanted);
 		break;
 	case CMD_FEED_FAIL:
-		cmd->as.feed.pause = feed_pause(c, f, f->bad.nack_ms);
-		cmd->as.feed.fail.n_tries = f->bad.tries + 1;
+		cmd->as.feed.pause = feed_pause(c, f, f->work->bad.nack_ms);
+		cmd->as.feed.fail.n_tries = f->work->bad.tries + 1;
 		break;
 	case CMD_FEED_PICK:
-		cmd->id = f->bad.id;
+		cmd->id = f->work->bad.id;
 		break;
 	case CMD_FEED_CLOSE:
 		cmd->as.feed.pause = feed_pause(c, f, -1);
@@ -305,7 +335,7 @@ static void feed_send_script(struct feeds *fs, struct shard_ctx *c, struct feed 
 
 static void feed_send_read(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 {
-	assert(!f->reading.in_flight && !f->reading.buf);
+	assert(!f->reading.in_flight && !f->work->unread.buf);
 	bool at_end = f->reading.was_empty || f->reading.at_end;
 	bool arm = fs->tracking == TRACKING_ON && !f->asking && at_end &&
 		   (!f->reading.is_armed || f->reading.wait_ms >= FEED_REARM_MS);
@@ -317,13 +347,13 @@ static void feed_send_read(struct feeds *fs, struct shard_ctx *c, struct feed *f
 	f->reading.asked = f->reading.count < batch ? f->reading.count : batch;
 	ef->cmd.stream = slice_of(f->stream);
 	ef->cmd.asking = f->asking;
-	ef->cmd.id = f->reading.cursor;
+	ef->cmd.id = feed_cursor(f);
 	ef->cmd.as.read.count = f->reading.asked;
 	f->reading.is_armed = f->reading.is_armed || arm;
 	f->reading.by_push = f->reading.is_woken;
 	f->reading.is_woken = false;
 	f->reading.in_flight = true;
-	f->reading.tag = f->reading.gen;
+	f->reading.is_stale = false;
 	f->reading.sent = c->now;
 	fs->n_reading++;
 	feed_plan(fs, c, f);
@@ -436,12 +466,13 @@ static void feed_begin(struct feeds *fs, struct shard_ctx *c, struct msg *m)
 	f->run.is_adopted = m->feed_open.is_adopted;
 	f->run.is_tested = m->feed_open.is_suspect;
 	f->run.was_alone = m->feed_open.was_alone;
-	f->window.is_held = true;
+	f->run.is_held = true;
 	f->stream = m->feed_open.stream;
 	m->feed_open.stream = NULL;
 	f->script.at = f->reading.at = c->now;
 	f->reading.count = FEED_FIRST_COUNT;
-	f->added.at_pos = -1;
+	f->n_added = -1;
+	f->work = &feed_no_work;
 	list_init(&f->ready);
 	list_init(&f->reads);
 	feed_name(fs, f);
@@ -465,26 +496,27 @@ static void feed_set_alone(struct shard_ctx *c, struct feed *f, bool is_alone)
 static void feed_start(struct shard_ctx *c, struct feed *f, const struct msg_feed_start *m)
 {
 	f->epoch = m->epoch;
-	f->window.is_held = f->idle.has_ended = false;
+	f->run.is_held = f->idle.has_ended = false;
 	feed_set_alone(c, f, m->is_suspect);
-	if (f->state == FEED_BLOCKED && !feed_is_newer(f->bad.id, m->told))
+	if (f->state == FEED_BLOCKED && !feed_is_newer(f->work->bad.id, m->told))
 		feed_move(c, f, FEED_RUNNING, "another shard has told it");
-	if (!feed_is_newer(m->told, f->position.confirmed)) {
+	if (!feed_is_newer(m->told, f->confirmed)) {
 		feed_restart(c, f);
 		return;
 	}
 	feed_restart(c, f); /* told before, by another shard: as one frame */
-	f->window.v = mem_grow(f->window.v, 1, sizeof *f->window.v);
-	f->window.v[0] = (struct feed_sent){.id = m->told, .at = c->now, .ends = true, .is_all = true};
-	f->window.cap = f->window.n = f->window.n_frames = 1;
-	f->added.gap = feed_later(f->added.gap, m->told);
-	f->reading.cursor = f->window.top = feed_later(m->told, f->reading.cursor);
+	struct feed_work *w = feed_at_work(f);
+	w->window.v = mem_grow(w->window.v, 1, sizeof *w->window.v);
+	w->window.v[0] = (struct feed_sent){.id = m->told, .at = c->now, .ends = true, .is_all = true};
+	w->window.cap = w->window.n = w->window.n_frames = 1;
+	w->added.gap = feed_later(w->added.gap, m->told);
+	w->unread.cursor = w->window.top = feed_later(m->told, w->unread.cursor);
 	f->idle.has_told = true;
 }
 
 static void feed_hold(struct feed *f)
 {
-	f->window.is_held = true;
+	f->run.is_held = true;
 	f->idle.is_yielding = false;
 }
 
@@ -498,7 +530,7 @@ static void feed_end_by(struct feeds *fs, struct shard_ctx *c, struct feed *f, e
 		return;
 	feed_drop_read(c, f);
 	f->run.end = (uint8_t)end;
-	f->window.is_held = true;
+	f->run.is_held = true;
 	feed_move(c, f, FEED_CLOSING, "asked to");
 	feed_plan(fs, c, f);
 }

@@ -10,55 +10,65 @@
 
 static bool feed_is_single(const struct feed *f)
 {
-	return f->window.singles > 0 || f->bad.tries > 0;
+	return f->work->window.singles > 0 || f->work->bad.tries > 0;
 }
 
 bool feed_has_room(const struct shard_ctx *c, const struct feed *f)
 {
-	return feed_is_single(f) ? f->window.n == 0 : f->window.n_frames < feed_rules(c, f)->window;
+	return feed_is_single(f) ? f->work->window.n == 0 : f->work->window.n_frames < feed_rules(c, f)->window;
 }
 
 static void feed_push_sent(struct feed *f, struct feed_sent s)
 {
-	assert(f->window.n == 0 || feed_is_newer(s.id, f->window.v[f->window.from + f->window.n - 1].id));
-	if (f->window.from + f->window.n == f->window.cap && f->window.from > 0) {
-		memmove(f->window.v, f->window.v + f->window.from, f->window.n * sizeof *f->window.v);
-		f->window.from = 0;
+	struct feed_window *w = &feed_at_work(f)->window;
+	assert(w->n == 0 || feed_is_newer(s.id, w->v[w->from + w->n - 1].id));
+	if (w->from + w->n == w->cap && w->from > 0) {
+		memmove(w->v, w->v + w->from, w->n * sizeof *w->v);
+		w->from = 0;
 	}
-	if (f->window.from + f->window.n == f->window.cap) {
-		f->window.cap = f->window.cap ? f->window.cap * 2 : 4;
-		f->window.v = mem_grow(f->window.v, f->window.cap, sizeof *f->window.v);
+	if (w->from + w->n == w->cap) {
+		w->cap = w->cap ? w->cap * 2 : 4;
+		w->v = mem_grow(w->v, w->cap, sizeof *w->v);
 	}
-	f->window.v[f->window.from + f->window.n++] = s;
-	f->window.n_frames += s.ends;
+	w->v[w->from + w->n++] = s;
+	w->n_frames += s.ends;
 }
 
 static void forget_sent(struct feed *f)
 {
-	f->reading.n_void += f->window.n;
-	mem_free(f->window.v);
-	f->window.v = NULL;
-	f->window.n = f->window.from = f->window.cap = f->window.n_frames = 0;
+	if (f->work == &feed_no_work)
+		return;
+	struct feed_window *w = &feed_at_work(f)->window;
+	feed_at_work(f)->unread.n_void += w->n;
+	mem_free(w->v);
+	w->v = NULL;
+	w->n = w->from = w->cap = w->n_frames = 0;
+}
+
+static void feed_forget_read(struct feed *f)
+{
+	struct feed_unread *u = &feed_at_work(f)->unread;
+	const struct feed_window *w = &f->work->window;
+	u->n_void += feed_n_untold(f);
+	mem_free(u->buf);
+	u->buf = NULL;
+	u->cursor = w->n ? feed_later(f->work->wanted, w->v[w->from + w->n - 1].id) : f->work->wanted;
 }
 
 void feed_drop_read(struct shard_ctx *c, struct feed *f)
 {
-	f->reading.n_void += feed_n_untold(f);
-	mem_free(f->reading.buf);
-	f->reading.buf = NULL;
-	f->reading.gen++;
+	if (f->work != &feed_no_work)
+		feed_forget_read(f);
+	f->reading.is_stale = true;
 	f->reading.at = c->now;
-	f->reading.cursor = feed_later(f->position.confirmed, f->position.wanted);
-	if (f->window.n)
-		f->reading.cursor = feed_later(f->reading.cursor, f->window.v[f->window.from + f->window.n - 1].id);
 	f->reading.was_empty = f->reading.at_end = f->idle.is_yielding = false;
 	f->idle.since = 0;
 }
 
 void feed_restart(struct shard_ctx *c, struct feed *f)
 {
-	if (feed_is_newer(f->position.wanted, f->position.confirmed)) /* what it passes is forgotten */
-		f->added.gap = feed_later(f->added.gap, f->position.wanted);
+	if (feed_is_newer(f->work->wanted, f->confirmed)) /* what it passes is forgotten */
+		feed_at_work(f)->added.gap = feed_later(f->work->added.gap, f->work->wanted);
 	forget_sent(f);
 	feed_drop_read(c, f);
 }
@@ -94,10 +104,10 @@ static struct text *frame_text(const struct feed_batch *b, uint32_t from, uint32
 /* How many from `from` on fit into one frame. */
 static uint32_t frame_entries(const struct entries_rules *r, const struct feed *f)
 {
-	const struct feed_batch *b = f->reading.buf;
+	const struct feed_batch *b = f->work->unread.buf;
 	uint32_t most = feed_is_single(f) ? 1 : r->batch, n = 0;
 	size_t bytes = 0, room = r->batch_bytes < r->entry_bytes ? r->batch_bytes : r->entry_bytes;
-	for (uint32_t i = f->reading.n_told; i < b->n && n < most; i++, n++) {
+	for (uint32_t i = f->work->unread.n_told; i < b->n && n < most; i++, n++) {
 		bytes += json_room(b, i);
 		if (json_room(b, i) > r->entry_bytes || (n > 0 && bytes > room))
 			break;
@@ -109,21 +119,22 @@ static uint32_t frame_entries(const struct entries_rules *r, const struct feed *
 static bool is_for_the_dead(struct shard_ctx *c, struct feed *f)
 {
 	const struct entries_rules *r = feed_rules(c, f);
-	struct entry_id id = f->reading.buf->v[f->reading.n_told].id;
-	bool has_bad = f->bad.id.ms || f->bad.id.seq;
-	if (has_bad && entry_id_cmp(id, f->bad.id) != 0) /* that one was deleted: the tries were not this one's */
-		f->bad.tries = 0;
-	f->bad.id = (struct entry_id){0};
-	if (f->bad.tries > r->max_retries) {
+	struct entry_id id = f->work->unread.buf->v[f->work->unread.n_told].id;
+	struct feed_bad *bad = &feed_at_work(f)->bad;
+	bool has_bad = bad->id.ms || bad->id.seq;
+	if (has_bad && entry_id_cmp(id, bad->id) != 0) /* that one was deleted: the tries were not this one's */
+		bad->tries = 0;
+	bad->id = (struct entry_id){0};
+	if (bad->tries > r->max_retries) {
 		static const char words[] = "worker died";
-		f->bad.reason = f->bad.reason ? f->bad.reason : text_new(words, sizeof words - 1);
+		bad->reason = bad->reason ? bad->reason : text_new(words, sizeof words - 1);
 		feed_bury(c, f, id, DEAD_MAX_RETRIES);
-	} else if (json_room(f->reading.buf, f->reading.n_told) > r->entry_bytes) {
+	} else if (json_room(f->work->unread.buf, f->work->unread.n_told) > r->entry_bytes) {
 		char words[96];
 		int n = snprintf(words, sizeof words, "its frame would exceed workers.max_frame: %zu bytes, %u fit",
-			json_room(f->reading.buf, f->reading.n_told), r->entry_bytes);
-		text_unref(f->bad.reason);
-		f->bad.reason = text_new(words, (size_t)n);
+			json_room(f->work->unread.buf, f->work->unread.n_told), r->entry_bytes);
+		text_unref(bad->reason);
+		bad->reason = text_new(words, (size_t)n);
 		feed_bury(c, f, id, DEAD_TOO_LARGE);
 	}
 	return f->state == FEED_BURYING;
@@ -132,37 +143,39 @@ static bool is_for_the_dead(struct shard_ctx *c, struct feed *f)
 static bool feed_give_frame(struct shard_ctx *c, struct feed *f)
 {
 	struct metrics_service *m = ctx_metrics(c, f->svc);
-	if (f->window.n == 0 && is_for_the_dead(c, f))
+	if (f->work->window.n == 0 && is_for_the_dead(c, f))
 		return false;
-	struct feed_batch *b = f->reading.buf;
-	uint32_t n = frame_entries(feed_rules(c, f), f), from = f->reading.n_told;
+	struct feed_work *w = feed_at_work(f);
+	const struct feed_batch *b = w->unread.buf;
+	uint32_t n = frame_entries(feed_rules(c, f), f), from = w->unread.n_told;
 	if (n == 0) /* too large: it waits until what is before it is acknowledged */
 		return false;
 	for (uint32_t i = from; i < from + n; i++) {
 		feed_push_sent(f, (struct feed_sent){.id = b->v[i].id, .at = c->now, .ends = i + 1 == from + n});
 		metric_add_age(&m->h[H_FEED_LATENCY], c->wall_ms, b->v[i].id.ms);
 	}
-	f->reading.n_told += n;
+	w->unread.n_told += n;
 	f->idle.has_told = true;
-	f->window.top = feed_later(f->window.top, b->v[f->reading.n_told - 1].id);
+	w->window.top = feed_later(w->window.top, b->v[from + n - 1].id);
 	struct msg_feed *told = feed_tell(c, f, FEED_HAS_ENTRIES);
-	told->json = frame_text(b, from, n, f->bad.tries);
+	told->json = frame_text(b, from, n, w->bad.tries);
 	told->n_entries = n;
-	told->id = b->v[f->reading.n_told - 1].id;
+	told->id = b->v[from + n - 1].id;
 	told->epoch = f->epoch;
-	told->has_more = f->reading.n_told < b->n || !f->reading.at_end;
+	told->has_more = w->unread.n_told < b->n || !f->reading.at_end;
 	m->c[M_FEED_DELIVERED] += n;
 	return true;
 }
 
 void feed_give(struct shard_ctx *c, struct feed *f)
 {
-	while (f->reading.buf && f->state == FEED_RUNNING && !f->window.is_held && feed_has_room(c, f)) {
+	while (f->work->unread.buf && f->state == FEED_RUNNING && !f->run.is_held && feed_has_room(c, f)) {
 		if (!feed_give_frame(c, f))
 			return;
-		if (f->reading.n_told == f->reading.buf->n) {
-			mem_free(f->reading.buf);
-			f->reading.buf = NULL;
+		struct feed_unread *u = &feed_at_work(f)->unread;
+		if (u->n_told == u->buf->n) {
+			mem_free(u->buf);
+			u->buf = NULL;
 		}
 	}
 }
@@ -172,33 +185,34 @@ void feed_give(struct shard_ctx *c, struct feed *f)
 static void feed_pop_sent(struct shard_ctx *c, struct feed *f)
 {
 	struct metrics_service *m = ctx_metrics(c, f->svc);
-	while (f->window.n && !feed_is_newer(f->window.v[f->window.from].id, f->position.confirmed)) {
-		const struct feed_sent *s = &f->window.v[f->window.from];
+	struct feed_window *w = &feed_at_work(f)->window;
+	while (w->n && !feed_is_newer(w->v[w->from].id, f->confirmed)) {
+		const struct feed_sent *s = &w->v[w->from];
 		hist_add(&m->h[H_FEED_ACK], (double)(c->now - s->at) / 1000);
 		m->c[M_FEED_ACKED]++;
-		f->window.n_frames -= s->ends;
-		f->window.singles -= f->window.singles > 0;
-		f->window.from++;
-		f->window.n--;
+		w->n_frames -= s->ends;
+		w->singles -= w->singles > 0;
+		w->from++;
+		w->n--;
 	}
-	if (f->window.n == 0) {
-		f->window.n_frames = f->window.from = 0;
+	if (w->n == 0) {
+		w->n_frames = w->from = 0;
 		f->idle.since = f->reading.was_empty ? c->now : 0;
 		f->reading.at = f->reading.was_empty && feed_rules(c, f)->idle_release_ms ? c->now : f->reading.at;
-	} else if (f->window.from > f->window.cap / 2) {
-		memmove(f->window.v, f->window.v + f->window.from, f->window.n * sizeof *f->window.v);
-		f->window.from = 0;
+	} else if (w->from > w->cap / 2) {
+		memmove(w->v, w->v + w->from, w->n * sizeof *w->v);
+		w->from = 0;
 	}
 }
 
 int64_t feed_added_at(const struct feed *f, struct entry_id id)
 {
-	if (f->added.at_pos < 0 || feed_is_newer(f->added.gap, f->position.confirmed))
+	if (f->n_added < 0 || feed_is_newer(f->work->added.gap, f->confirmed))
 		return -1;
 	uint32_t n = 0;
-	while (n < f->window.n && !feed_is_newer(f->window.v[f->window.from + n].id, id))
+	while (n < f->work->window.n && !feed_is_newer(f->work->window.v[f->work->window.from + n].id, id))
 		n++;
-	return f->added.at_pos + n + (f->added.is_kept && !feed_is_newer(f->bad.id, id));
+	return f->n_added + n + (f->work->added.is_kept && !feed_is_newer(f->work->bad.id, id));
 }
 
 /* What is in the dead letters now. */
@@ -207,22 +221,23 @@ static void feed_buried(struct shard_ctx *c, struct feed *f)
 	static const enum metric_service counts[DEAD_N] = {[DEAD_MAX_RETRIES] = M_FEED_DEAD_MAX_RETRIES,
 		[DEAD_TOO_LARGE] = M_FEED_DEAD_TOO_LARGE,
 		[DEAD_REJECTED] = M_FEED_DEAD_REJECTED};
-	ctx_metrics(c, f->svc)->c[counts[f->bad.dead_reason]]++;
+	ctx_metrics(c, f->svc)->c[counts[f->work->bad.dead_reason]]++;
 	char stream[FIELD_VALUE_CAP], error[FIELD_VALUE_CAP];
 	effects_log(c->out, LOG_NOTICE,
 		"shard=%u service=%s stream=%s entry=%llu-%llu dead letter reason=%s tries=%u%s%s", c->index,
 		ctx_service(c, f->svc)->rules->name, field_value(stream, f->stream->bytes, f->stream->len),
-		(unsigned long long)f->bad.id.ms, (unsigned long long)f->bad.id.seq,
-		dead_reason_name((enum dead_reason)f->bad.dead_reason), feed_tries_of_dead(f),
-		f->bad.reason ? " error=" : "",
-		f->bad.reason ? field_value(error, f->bad.reason->bytes, f->bad.reason->len) : "");
-	struct msg_feed *told = feed_tell(c, f, f->bad.is_nacked ? FEED_HAS_NACKED : FEED_HAS_BURIED);
-	told->id = f->bad.id;
-	told->reason = f->bad.dead_reason;
-	told->tries = f->bad.tries;
+		(unsigned long long)f->work->bad.id.ms, (unsigned long long)f->work->bad.id.seq,
+		dead_reason_name((enum dead_reason)f->work->bad.dead_reason), feed_tries_of_dead(f),
+		f->work->bad.reason ? " error=" : "",
+		f->work->bad.reason ? field_value(error, f->work->bad.reason->bytes, f->work->bad.reason->len) : "");
+	struct msg_feed *told = feed_tell(c, f, f->work->bad.is_nacked ? FEED_HAS_NACKED : FEED_HAS_BURIED);
+	told->id = f->work->bad.id;
+	told->reason = f->work->bad.dead_reason;
+	told->tries = f->work->bad.tries;
 	told->is_dead = true;
-	f->bad.is_nacked = f->added.is_kept = false;
-	f->bad.id = (struct entry_id){0};
+	struct feed_work *w = feed_at_work(f);
+	w->bad.is_nacked = w->added.is_kept = false;
+	w->bad.id = (struct entry_id){0};
 	feed_move(c, f, FEED_RUNNING, "the entry is a dead letter");
 	feed_drop_read(c, f);
 }
@@ -237,32 +252,33 @@ void feed_clear(struct shard_ctx *c, struct feed *f)
 void feed_confirmed(struct shard_ctx *c, struct feed *f, struct entry_id pos)
 {
 	assert(f->run.was_open);
-	f->position.confirmed = feed_later(f->position.confirmed, pos);
-	const bool was_out = f->window.n > 0;
+	f->confirmed = feed_later(f->confirmed, pos);
+	const bool was_out = f->work->window.n > 0;
 	const bool has_bad = f->state == FEED_FAILING || f->state == FEED_BLOCKED || f->state == FEED_BURYING;
-	if (has_bad && !feed_is_newer(f->bad.id, f->position.confirmed)) /* passed without being read again */
-		f->reading.n_void -= f->reading.n_void > 0;
+	struct feed_work *w = feed_at_work(f);
+	if (has_bad && !feed_is_newer(w->bad.id, f->confirmed)) /* passed without being read again */
+		w->unread.n_void -= w->unread.n_void > 0;
 	feed_pop_sent(c, f);
-	bool is_buried = f->state == FEED_BURYING && !feed_is_newer(f->bad.id, f->position.confirmed);
+	bool is_buried = f->state == FEED_BURYING && !feed_is_newer(f->work->bad.id, f->confirmed);
 	if (is_buried)
 		feed_buried(c, f);
 	else
-		feed_tell(c, f, FEED_HAS_ACKED)->id = f->position.confirmed;
-	f->bad.tries = 0;
-	if (was_out && f->window.n == 0)
+		feed_tell(c, f, FEED_HAS_ACKED)->id = f->confirmed;
+	w->bad.tries = 0;
+	if (was_out && f->work->window.n == 0)
 		feed_clear(c, f);
-	if (f->state == FEED_FAILING && !f->bad.must_fail && !feed_is_newer(f->position.wanted, f->position.confirmed))
-		feed_bury(c, f, f->bad.id, DEAD_REJECTED);
-	if (f->state == FEED_BLOCKED && !feed_is_newer(f->bad.id, f->position.confirmed))
+	if (f->state == FEED_FAILING && !f->work->bad.must_fail && !feed_is_newer(f->work->wanted, f->confirmed))
+		feed_bury(c, f, f->work->bad.id, DEAD_REJECTED);
+	if (f->state == FEED_BLOCKED && !feed_is_newer(f->work->bad.id, f->confirmed))
 		feed_move(c, f, FEED_RUNNING, "it was tried meanwhile");
-	if (feed_is_newer(f->position.confirmed, f->reading.cursor))
+	if (feed_is_newer(f->confirmed, w->unread.cursor))
 		feed_drop_read(c, f);
 	feed_give(c, f);
 }
 
 bool feed_waits_of_old(const struct feed *f)
 {
-	return f->state == FEED_BLOCKED && f->run.is_adopted && feed_is_newer(f->bad.id, f->window.top);
+	return f->state == FEED_BLOCKED && f->run.is_adopted && feed_is_newer(f->work->bad.id, f->work->window.top);
 }
 
 /* Is it an entry that somebody was given, and that is not behind one that failed? */
@@ -270,32 +286,33 @@ static bool is_good_ack(const struct feed *f, struct entry_id id)
 {
 	bool has_bad = f->state == FEED_FAILING || f->state == FEED_BURYING ||
 		       (f->state == FEED_BLOCKED && !feed_waits_of_old(f));
-	if (has_bad && entry_id_cmp(id, f->bad.id) >= 0)
+	if (has_bad && entry_id_cmp(id, f->work->bad.id) >= 0)
 		return false;
-	return f->run.is_adopted || !feed_is_newer(id, f->window.top);
+	return f->run.is_adopted || !feed_is_newer(id, f->work->window.top);
 }
 
 static uint32_t sent_before(const struct feed *f, struct entry_id id)
 {
 	uint32_t i = 0;
-	while (i < f->window.n && entry_id_cmp(f->window.v[f->window.from + i].id, id) < 0)
+	while (i < f->work->window.n && entry_id_cmp(f->work->window.v[f->work->window.from + i].id, id) < 0)
 		i++;
 	return i;
 }
 
 static void feed_wants_ack(struct feed *f, struct entry_id id)
 {
+	struct feed_work *w = feed_at_work(f);
 	uint32_t n = sent_before(f, id);
-	if (n == f->window.n ||
-		entry_id_cmp(f->window.v[f->window.from + n].id, id) != 0) /* told by another, or not one of them */
-		f->added.gap = feed_later(f->added.gap, id);
-	f->position.wanted = feed_later(f->position.wanted, id);
+	if (n == w->window.n ||
+		entry_id_cmp(w->window.v[w->window.from + n].id, id) != 0) /* told by another, or not one of them */
+		w->added.gap = feed_later(w->added.gap, id);
+	w->wanted = feed_later(w->wanted, id);
 }
 
 void feed_take_ack(struct shard_ctx *c, struct feed *f, struct entry_id id)
 {
-	if (f->run.was_open && !feed_is_newer(id, f->position.confirmed))
-		feed_tell(c, f, FEED_HAS_ACKED)->id = f->position.confirmed;
+	if (f->run.was_open && !feed_is_newer(id, f->confirmed))
+		feed_tell(c, f, FEED_HAS_ACKED)->id = f->confirmed;
 	else if (is_good_ack(f, id))
 		feed_wants_ack(f, id);
 	else
@@ -307,30 +324,32 @@ void feed_take_ack(struct shard_ctx *c, struct feed *f, struct entry_id id)
 /* What was told behind the entry is void. */
 static void cut_sent(struct feed *f, uint32_t n)
 {
-	f->reading.n_void += f->window.n - n;
-	f->window.n = n;
-	f->window.n_frames = 0;
+	struct feed_window *w = &feed_at_work(f)->window;
+	feed_at_work(f)->unread.n_void += w->n - n;
+	w->n = n;
+	w->n_frames = 0;
 	if (n)
-		f->window.v[f->window.from + n - 1].ends = true;
+		w->v[w->from + n - 1].ends = true;
 	for (uint32_t i = 0; i < n; i++)
-		f->window.n_frames += f->window.v[f->window.from + i].ends;
+		w->n_frames += w->v[w->from + i].ends;
 }
 
 /* Its tries were counted where the feed was before. */
 static void feed_take_counted(struct shard_ctx *c, struct feed *f, struct msg_feed_nack *m)
 {
-	text_unref(f->bad.reason);
-	f->bad.reason = m->reason;
+	struct feed_bad *bad = &feed_at_work(f)->bad;
+	text_unref(bad->reason);
+	bad->reason = m->reason;
 	m->reason = NULL;
-	if (f->state == FEED_RUNNING && f->bad.tries > feed_rules(c, f)->max_retries) {
-		f->bad.is_nacked = true;
+	if (f->state == FEED_RUNNING && bad->tries > feed_rules(c, f)->max_retries) {
+		bad->is_nacked = true;
 		feed_bury(c, f, m->id, DEAD_MAX_RETRIES);
 		return;
 	}
 	struct msg_feed *told = feed_tell(c, f, FEED_HAS_NACKED);
 	told->id = m->id;
-	told->wait_ms = f->state == FEED_BLOCKED ? mono_max(f->bad.until - c->now, 0) : 0;
-	told->tries = f->bad.tries;
+	told->wait_ms = f->state == FEED_BLOCKED ? mono_max(bad->until - c->now, 0) : 0;
+	told->tries = bad->tries;
 }
 
 void feed_take_nack(struct shard_ctx *c, struct feed *f, struct msg_feed_nack *m)
@@ -342,11 +361,11 @@ void feed_take_nack(struct shard_ctx *c, struct feed *f, struct msg_feed_nack *m
 	if (m->is_again && feed_waits_of_old(f))
 		feed_move(c, f, FEED_RUNNING, "it was tried meanwhile");
 	uint32_t n = sent_before(f, m->id);
-	const struct feed_sent *s = n < f->window.n ? &f->window.v[f->window.from + n] : NULL;
+	const struct feed_sent *s = n < f->work->window.n ? &f->work->window.v[f->work->window.from + n] : NULL;
 	bool is_among = (m->is_again || (s && s->is_all)) &&
-			feed_is_newer(m->id, f->position.confirmed); /* before it: not known by id */
+			feed_is_newer(m->id, f->confirmed); /* before it: not known by id */
 	bool is_told = is_among || (s && entry_id_cmp(s->id, m->id) == 0);
-	if (f->state != FEED_RUNNING || !is_told || !feed_is_newer(m->id, f->position.wanted)) {
+	if (f->state != FEED_RUNNING || !is_told || !feed_is_newer(m->id, f->work->wanted)) {
 		struct msg_feed *bad = feed_tell(c, f, FEED_BAD_ACK);
 		bad->id = m->id;
 		bad->is_nack = true;
@@ -356,57 +375,61 @@ void feed_take_nack(struct shard_ctx *c, struct feed *f, struct msg_feed_nack *m
 	if (is_among)
 		feed_wants_ack(f, entry_id_before(m->id));
 	else if (n)
-		f->position.wanted = feed_later(f->position.wanted, f->window.v[f->window.from + n - 1].id);
+		feed_at_work(f)->wanted = feed_later(f->work->wanted, s[-1].id);
 	cut_sent(f, n);
 	feed_drop_read(c, f);
-	f->bad.id = m->id;
-	f->bad.nack_ms = m->delay_ms;
-	f->bad.is_dead = m->is_dead;
-	f->bad.is_nacked = true;
-	f->bad.must_fail = !m->is_dead;
-	text_unref(f->bad.reason);
-	f->bad.reason = m->reason;
+	struct feed_bad *bad = &feed_at_work(f)->bad;
+	bad->id = m->id;
+	bad->nack_ms = m->delay_ms;
+	bad->is_dead = m->is_dead;
+	bad->is_nacked = true;
+	bad->must_fail = !m->is_dead;
+	text_unref(bad->reason);
+	bad->reason = m->reason;
 	m->reason = NULL;
 	feed_move(c, f, FEED_FAILING, "nacked");
-	if (f->bad.is_dead && !feed_is_newer(f->position.wanted, f->position.confirmed))
-		feed_bury(c, f, f->bad.id, DEAD_REJECTED);
+	if (bad->is_dead && !feed_is_newer(f->work->wanted, f->confirmed))
+		feed_bury(c, f, bad->id, DEAD_REJECTED);
 }
 
 void feed_bury(struct shard_ctx *c, struct feed *f, struct entry_id id, enum dead_reason why)
 {
 	assert(why < DEAD_N && f->state != FEED_BURYING);
 	feed_drop_read(c, f);
-	f->bad.id = id;
-	f->bad.dead_reason = (uint8_t)why;
-	f->bad.is_calling = f->added.is_kept = false;
+	struct feed_work *w = feed_at_work(f);
+	w->bad.id = id;
+	w->bad.dead_reason = (uint8_t)why;
+	w->bad.is_calling = w->added.is_kept = false;
 	feed_move(c, f, FEED_BURYING, dead_reason_name(why));
 }
 
 void feed_wait(struct shard_ctx *c, struct feed *f, struct entry_id bad, mono_ms wait)
 {
 	assert(wait >= 0 && f->state == FEED_RUNNING);
-	if (wait == 0 || f->bad.tries > feed_rules(c, f)->max_retries)
+	if (wait == 0 || f->work->bad.tries > feed_rules(c, f)->max_retries)
 		return;
-	f->bad.id = bad;
-	f->bad.until = c->now + wait;
+	struct feed_work *w = feed_at_work(f);
+	w->bad.id = bad;
+	w->bad.until = c->now + wait;
 	feed_move(c, f, FEED_BLOCKED, "its last try was just now");
 }
 
 void feed_failed(struct shard_ctx *c, struct feed *f, uint32_t tries, mono_ms wait)
 {
-	f->bad.must_fail = f->bad.fail_lost = false;
-	f->bad.tries = tries;
+	struct feed_bad *bad = &feed_at_work(f)->bad;
+	bad->must_fail = bad->fail_lost = false;
+	bad->tries = tries;
 	if (f->state != FEED_FAILING)
 		return;
 	if (tries > feed_rules(c, f)->max_retries) {
-		feed_bury(c, f, f->bad.id, DEAD_MAX_RETRIES);
+		feed_bury(c, f, bad->id, DEAD_MAX_RETRIES);
 		return;
 	}
-	f->bad.until = c->now + wait;
-	f->bad.is_nacked = false;
+	bad->until = c->now + wait;
+	bad->is_nacked = false;
 	feed_move(c, f, FEED_BLOCKED, "it is tried again later");
 	struct msg_feed *told = feed_tell(c, f, FEED_HAS_NACKED);
-	told->id = f->bad.id;
+	told->id = bad->id;
 	told->wait_ms = wait;
 	told->tries = tries;
 }
@@ -414,13 +437,14 @@ void feed_failed(struct shard_ctx *c, struct feed *f, uint32_t tries, mono_ms wa
 static void feed_check_sent(const struct feed *f)
 {
 	uint32_t n_frames = 0;
-	assert(f->window.from + f->window.n <= f->window.cap);
-	for (uint32_t i = 0; i < f->window.n; i++) {
-		const struct feed_sent *s = &f->window.v[f->window.from + i];
+	const struct feed_window *w = &f->work->window;
+	assert(w->from + w->n <= w->cap);
+	for (uint32_t i = 0; i < w->n; i++) {
+		const struct feed_sent *s = &w->v[w->from + i];
 		assert(i == 0 || feed_is_newer(s->id, s[-1].id)); /* told in order, each once */
 		n_frames += s->ends;
 	}
-	assert(n_frames == f->window.n_frames);
+	assert(n_frames == w->n_frames);
 }
 
 void feed_check(const struct feeds *fs)
@@ -432,9 +456,9 @@ void feed_check(const struct feeds *fs)
 			continue;
 		assert(f->state < FEED_STATES && f->stream && f->index == i);
 		assert(!f->script.in_flight || list_empty(&f->ready)); /* sent or queued, not both */
-		assert(!f->reading.in_flight || (list_empty(&f->reads) && !f->reading.buf));
-		assert(!f->reading.buf || f->reading.n_told < f->reading.buf->n);
-		assert(!f->bad.fields || f->state == FEED_BURYING || f->state == FEED_CLOSING);
+		assert(!f->reading.in_flight || (list_empty(&f->reads) && !f->work->unread.buf));
+		assert(!f->work->unread.buf || f->work->unread.n_told < f->work->unread.buf->n);
+		assert(!f->work->bad.fields || f->state == FEED_BURYING || f->state == FEED_CLOSING);
 		assert(f->state == FEED_OPENING || f->state == FEED_CLOSING || f->run.was_open);
 		assert(f->state != FEED_BLOCKED || f->timer.pos || !list_empty(&f->ready) || f->script.in_flight);
 		feed_check_sent(f);

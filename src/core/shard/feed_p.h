@@ -40,34 +40,31 @@ struct feed_idle {
 	bool has_ended : 1;   /* its run is over, as far as this side knows: its credit is free soon */
 };
 
-/* How many entries were ever added to the stream. -1 = not known. */
+/* How many entries were ever added to the stream, beside feed.n_added. -1 = not known. */
 struct feed_added {
-	int64_t at_pos;         /* up to the position */
 	struct entry_id gap;    /* up to here some may be passed that were not told here: they cannot be counted */
 	struct entry_id acking; /* up to this id, the one in flight: */
 	int64_t at_acking;
 	bool is_kept; /* burying: the entry is written */
 };
 
-/* How far it is acknowledged. */
-struct feed_position {
-	struct entry_id confirmed; /* by Redis */
-	struct entry_id wanted;    /* not above confirmed: nothing to send */
-	struct entry_id seen;      /* the highest that this server has shown since the open */
+/* What was read and not told. */
+struct feed_unread {
+	struct entry_id cursor; /* up to here: told, or in buf; feed_cursor() */
+	struct feed_batch *buf; /* from n_told on */
+	uint32_t n_told;
+	uint32_t n_void; /* behind cursor: read, and to be read again, as far as is known */
 };
 
-/* What is read, and when the next read is sent. */
+/* When the next read is sent. */
 struct feed_reading {
-	struct entry_id cursor; /* up to here: told, or in buf */
-	struct feed_batch *buf; /* not told yet, from n_told on */
-	mono_ms at;             /* when the next may be sent */
-	mono_ms sent;           /* the one in flight was */
-	mono_ms wait_ms;        /* between two polls of an empty stream */
-	uint32_t n_told;
-	uint32_t gen, tag;     /* tag: of the one in flight */
-	uint32_t asked, count; /* of the one in flight; of the next */
-	uint32_t n_void;       /* behind cursor: read, and to be read again, as far as is known */
+	mono_ms at;      /* when the next may be sent */
+	mono_ms sent;    /* the one in flight was */
+	mono_ms wait_ms; /* between two polls of an empty stream */
+	uint32_t asked;  /* of the one in flight */
+	uint32_t count;  /* of the next */
 	bool in_flight : 1;
+	bool is_stale : 1;  /* the one in flight was sent before what has changed since */
 	bool is_armed : 1;  /* the server pushes when it changes */
 	bool is_woken : 1;  /* it has: to be read */
 	bool by_push : 1;   /* the one in flight is for that */
@@ -79,9 +76,8 @@ struct feed_reading {
 struct feed_window {
 	struct feed_sent *v; /* n of them, from `from` on */
 	uint32_t n, from, cap, n_frames;
-	struct entry_id top; /* the highest that was ever told under this lease */
+	struct entry_id top; /* the highest that was told under this lease, if above the position */
 	uint32_t singles;    /* so many are told one by one */
-	bool is_held;        /* nothing is told */
 };
 
 /* The script under way, or the next. */
@@ -107,6 +103,16 @@ struct feed_bad {
 	bool is_calling : 1; /* burying: the dead letter is being written */
 };
 
+/* What there is to keep while there is something to do: an idle feed has none of it (feed_rest). */
+struct feed_work {
+	struct entry_id wanted; /* to be acknowledged, up to here; not above confirmed: nothing to send */
+	struct entry_id seen;   /* the highest that this server has shown since the open, if above confirmed */
+	struct feed_unread unread;
+	struct feed_window window;
+	struct feed_added added;
+	struct feed_bad bad;
+};
+
 /* This owner of the position, and the one before it. */
 struct feed_run {
 	mono_ms opened_at;
@@ -117,9 +123,10 @@ struct feed_run {
 	bool was_alone : 1;  /* the owner before died, and had nothing else: the first open counts that */
 	bool is_alone : 1;   /* its worker has nothing else; the position says so once it is opened again */
 	bool is_tested : 1;  /* something died with it: not cleared yet */
+	bool is_held : 1;    /* nothing is told */
 };
 
-struct feed { /* 10,000 idle ones: keep it near 500 bytes */
+struct feed { /* tens of thousands of idle ones: 216 bytes */
 	struct heap_node timer;
 	struct link ready; /* in the queue of scripts */
 	struct link reads; /* in the queue of reads */
@@ -130,12 +137,11 @@ struct feed { /* 10,000 idle ones: keep it near 500 bytes */
 	uint16_t svc, slot;
 	uint8_t state;
 	bool asking;
-	struct feed_position position;
-	struct feed_added added;
+	struct entry_id confirmed;    /* its position: acknowledged up to here, by Redis */
+	int64_t n_added;              /* so many entries were ever added to the stream up to it; -1 = not known */
+	const struct feed_work *work; /* never NULL; written to through feed_at_work() */
 	struct feed_reading reading;
-	struct feed_window window;
 	struct feed_script script;
-	struct feed_bad bad;
 	struct feed_run run;
 	struct feed_idle idle;
 };
@@ -192,10 +198,21 @@ static inline struct entry_id feed_later(struct entry_id a, struct entry_id b)
 /* Read and not told yet. */
 static inline uint32_t feed_n_untold(const struct feed *f)
 {
-	return f->reading.buf ? f->reading.buf->n - f->reading.n_told : 0;
+	return f->work->unread.buf ? f->work->unread.buf->n - f->work->unread.n_told : 0;
+}
+
+/* Up to here it was read: told, or not told yet. */
+static inline struct entry_id feed_cursor(const struct feed *f)
+{
+	return feed_later(f->work->unread.cursor, f->confirmed);
 }
 
 /* feed.c */
+extern const struct feed_work feed_no_work;
+/* Its work, to be written to; there is some afterwards. */
+struct feed_work *feed_at_work(struct feed *f);
+/* It was found empty: gives the work's memory back when nothing of it counts any more. */
+void feed_rest(struct feed *f);
 const struct entries_rules *feed_rules(const struct shard_ctx *c, const struct feed *f);
 /* Tries of the entry that goes to the dead letters, the one that its worker refused for good among them. */
 uint32_t feed_tries_of_dead(const struct feed *f);

@@ -64,11 +64,13 @@ static void feed_has_lost(struct feeds *fs, struct shard_ctx *c, const struct fe
 static void feed_first_open(struct shard_ctx *c, struct feed *f, const struct reply *reply)
 {
 	f->run.was_open = true;
-	f->position.confirmed = f->reading.cursor = f->window.top = reply->id;
-	f->reading.cursor = feed_later(f->reading.cursor, f->position.wanted);
-	f->bad.tries = (uint32_t)reply->integer;
-	if (f->bad.tries || f->run.is_tested || reply->n & POSITION_DEATH)
-		f->window.singles = feed_rules(c, f)->batch;
+	f->confirmed = reply->id;
+	if (feed_is_newer(f->work->wanted, f->work->unread.cursor)) /* acknowledged to the process before */
+		feed_at_work(f)->unread.cursor = f->work->wanted;
+	if (reply->integer)
+		feed_at_work(f)->bad.tries = (uint32_t)reply->integer;
+	if (reply->integer || f->run.is_tested || reply->n & POSITION_DEATH)
+		feed_at_work(f)->window.singles = feed_rules(c, f)->batch;
 	f->run.is_tested = f->run.is_tested || reply->n & POSITION_SUSPECT;
 	if (f->state == FEED_OPENING) {
 		feed_move(c, f, FEED_RUNNING, "opened");
@@ -79,25 +81,27 @@ static void feed_first_open(struct shard_ctx *c, struct feed *f, const struct re
 	told->tries = (uint32_t)reply->integer;
 	told->had_progress = reply->n & POSITION_PROGRESS;
 	told->is_suspect = reply->n & POSITION_SUSPECT;
-	told->bad = f->state == FEED_BLOCKED ? f->bad.id : (struct entry_id){0};
+	told->bad = f->state == FEED_BLOCKED ? f->work->bad.id : (struct entry_id){0};
 	told->wait_ms = f->state == FEED_BLOCKED ? reply->wait_ms : 0;
 }
 
 /* A failover has lost acknowledgements: what nobody waits to have confirmed is told again. */
 static void feed_went_back(struct shard_ctx *c, struct feed *f, const struct reply *reply)
 {
-	struct entry_id old = f->position.confirmed;
-	bool is_ack_due = feed_is_newer(f->position.wanted, old);
-	f->position.confirmed = reply->id;
-	f->bad.tries = (uint32_t)reply->integer;
+	struct entry_id old = f->confirmed;
+	bool is_ack_due = feed_is_newer(f->work->wanted, old);
+	struct feed_work *w = feed_at_work(f);
+	f->confirmed = reply->id;
+	w->bad.tries = (uint32_t)reply->integer;
+	w->window.top = feed_later(w->window.top, old); /* that was told, too */
 	if (f->state == FEED_BLOCKED)
 		feed_move(c, f, FEED_RUNNING, "the position went back");
 	if (f->state != FEED_RUNNING) {
-		f->position.wanted = is_ack_due ? f->position.wanted : old;
-		f->added.gap = feed_later(f->added.gap, f->position.wanted);
+		w->wanted = is_ack_due ? w->wanted : old;
+		w->added.gap = feed_later(w->added.gap, w->wanted);
 		return;
 	}
-	f->position.wanted = is_ack_due ? f->position.wanted : f->position.confirmed;
+	w->wanted = is_ack_due ? w->wanted : f->confirmed;
 	feed_restart(c, f);
 	feed_wait(c, f, reply->bad, reply->wait_ms);
 }
@@ -105,13 +109,15 @@ static void feed_went_back(struct shard_ctx *c, struct feed *f, const struct rep
 /* Opened again after a reconnect, or to see whether the stream is still the same. */
 static void feed_opened_again(struct shard_ctx *c, struct feed *f, const struct reply *reply)
 {
-	bool counted = f->bad.must_fail && f->bad.fail_lost && (uint32_t)reply->integer == f->bad.tries + 1;
-	f->bad.fail_lost = false;
-	if (feed_is_newer(f->position.confirmed, reply->id)) {
+	bool counted =
+		f->work->bad.must_fail && f->work->bad.fail_lost && (uint32_t)reply->integer == f->work->bad.tries + 1;
+	if (f->work->bad.fail_lost)
+		feed_at_work(f)->bad.fail_lost = false;
+	if (feed_is_newer(f->confirmed, reply->id)) {
 		feed_went_back(c, f, reply);
-	} else if (feed_is_newer(reply->id, f->position.confirmed)) { /* the answer to an acknowledgement got lost */
+	} else if (feed_is_newer(reply->id, f->confirmed)) { /* the answer to an acknowledgement got lost */
 		feed_confirmed(c, f, reply->id);
-		f->bad.tries = (uint32_t)reply->integer;
+		feed_at_work(f)->bad.tries = (uint32_t)reply->integer;
 	}
 	if (counted)
 		feed_failed(c, f, (uint32_t)reply->integer, reply->wait_ms);
@@ -131,8 +137,9 @@ static void feed_on_open(struct feeds *fs, struct shard_ctx *c, struct feed *f, 
 	}
 	f->run.is_open = true;
 	f->run.opened_at = c->now;
-	f->position.seen = reply->id;
-	f->added.at_pos = reply->n_added;
+	if (f->work != &feed_no_work)
+		feed_at_work(f)->seen = reply->id;
+	f->n_added = reply->n_added;
 	if (f->run.was_open)
 		feed_opened_again(c, f, reply);
 	else
@@ -147,9 +154,9 @@ static void feed_on_open(struct feeds *fs, struct shard_ctx *c, struct feed *f, 
 /* The id that was to be acknowledged is not one of this stream's. */
 static void feed_never_had(struct shard_ctx *c, struct feed *f)
 {
-	feed_tell(c, f, FEED_BAD_ACK)->id = f->added.acking;
-	f->position.wanted = f->position.confirmed;
-	f->bad.must_fail = false;
+	feed_tell(c, f, FEED_BAD_ACK)->id = f->work->added.acking;
+	feed_at_work(f)->wanted = f->confirmed;
+	feed_at_work(f)->bad.must_fail = false;
 	if (f->state == FEED_FAILING)
 		feed_move(c, f, FEED_RUNNING, "what was before it is gone");
 	if (f->state == FEED_RUNNING)
@@ -165,8 +172,8 @@ static void feed_on_ack(struct feeds *fs, struct shard_ctx *c, struct feed *f, c
 	if (reply->integer == -2) { /* an id that this stream has never had */
 		feed_never_had(c, f);
 	} else {
-		f->added.at_pos = reply->integer == 1 ? f->added.at_acking : -1; /* 0: it was further already */
-		feed_confirmed(c, f, f->added.acking);
+		f->n_added = reply->integer == 1 ? f->work->added.at_acking : -1; /* 0: it was further already */
+		feed_confirmed(c, f, f->work->added.acking);
 	}
 	feed_plan(fs, c, f);
 }
@@ -186,10 +193,10 @@ static void feed_on_pick(struct feeds *fs, struct shard_ctx *c, struct feed *f, 
 {
 	struct entry_batch *b = reply->entries;
 	if (f->state == FEED_BURYING && b && b->n > 0) {
-		f->bad.fields = b->v[0].fields;
+		feed_at_work(f)->bad.fields = b->v[0].fields;
 		b->v[0].fields = NULL;
 	} else if (f->state == FEED_BURYING) { /* deleted meanwhile: nothing to keep */
-		f->position.wanted = feed_later(f->position.wanted, f->bad.id);
+		feed_at_work(f)->wanted = feed_later(f->work->wanted, f->work->bad.id);
 	}
 	feed_plan(fs, c, f);
 }
@@ -233,8 +240,8 @@ static void feed_adapt_count(const struct entries_rules *r, struct feed *f, cons
 static bool feed_is_idle(struct shard_ctx *c, struct feed *f)
 {
 	mono_ms max = feed_rules(c, f)->idle_release_ms;
-	if (!max || f->window.is_held || f->window.n || f->reading.is_woken ||
-		feed_is_newer(f->position.wanted, f->position.confirmed))
+	if (!max || f->run.is_held || f->work->window.n || f->reading.is_woken ||
+		feed_is_newer(f->work->wanted, f->confirmed))
 		return false;
 	if (f->reading.sent >= f->idle.since + max)
 		return true;
@@ -248,9 +255,11 @@ static void feed_found_nothing(struct feeds *fs, struct shard_ctx *c, struct fee
 	const struct entries_rules *r = feed_rules(c, f);
 	ctx_metrics(c, f->svc)->c[M_FEED_READ_EMPTY]++;
 	f->reading.was_empty = true;
-	f->reading.n_void = 0;
-	if (f->window.n == 0) {
-		f->window.singles = 0;
+	if (f->work->unread.n_void)
+		feed_at_work(f)->unread.n_void = 0;
+	if (f->work->window.n == 0) {
+		if (f->work->window.singles)
+			feed_at_work(f)->window.singles = 0;
 		feed_clear(c, f);
 	}
 	if (!f->idle.since)
@@ -260,24 +269,20 @@ static void feed_found_nothing(struct feeds *fs, struct shard_ctx *c, struct fee
 	if (f->reading.by_push || c->now - f->run.opened_at > FEED_CHECK_MS)
 		f->run.is_open = false; /* is it still the same stream? */
 	if (feed_is_idle(c, f)) {
-		f->window.is_held = f->idle.has_ended = true;
+		f->run.is_held = f->idle.has_ended = true;
 		feed_tell(c, f, FEED_IS_IDLE);
 		return;
 	}
 	f->reading.at = f->reading.is_woken ? c->now : c->now + f->reading.wait_ms;
-	if (r->idle_release_ms && f->window.n == 0)
+	if (r->idle_release_ms && f->work->window.n == 0)
 		f->reading.at = mono_min(f->reading.at, mono_max(f->idle.since + r->idle_release_ms, c->now));
-	if (f->window.n == 0) {
-		mem_free(f->window.v);
-		f->window.v = NULL;
-		f->window.cap = f->window.from = 0;
-	}
+	feed_rest(f);
 }
 
 /* Of what is to be read again, after so many more were read. */
 static uint32_t n_left(const struct feed *f, uint32_t n)
 {
-	return f->reading.at_end || n > f->reading.n_void ? 0 : f->reading.n_void - n;
+	return f->reading.at_end || n > f->work->unread.n_void ? 0 : f->work->unread.n_void - n;
 }
 
 static void feed_found_some(struct shard_ctx *c, struct feed *f, struct feed_batch *b, uint32_t n_known)
@@ -290,11 +295,12 @@ static void feed_found_some(struct shard_ctx *c, struct feed *f, struct feed_bat
 	feed_adapt_count(feed_rules(c, f), f, b);
 	f->reading.was_empty = f->idle.is_yielding = false;
 	f->idle.since = f->reading.wait_ms = 0;
-	f->reading.buf = b;
-	f->reading.n_told = n_known;
-	f->reading.n_void = n_left(f, b->n - n_known);
-	f->reading.cursor = b->v[b->n - 1].id;
-	f->position.seen = feed_later(f->position.seen, f->reading.cursor);
+	struct feed_work *w = feed_at_work(f);
+	w->unread.buf = b;
+	w->unread.n_told = n_known;
+	w->unread.n_void = n_left(f, b->n - n_known);
+	w->unread.cursor = b->v[b->n - 1].id;
+	w->seen = feed_later(w->seen, w->unread.cursor);
 	f->reading.at = c->now;
 	feed_give(c, f);
 }
@@ -303,12 +309,12 @@ static void feed_on_read(struct feeds *fs, struct shard_ctx *c, struct feed *f, 
 {
 	struct feed_batch *b = reply->feed;
 	uint32_t n_known = 0;
-	if (f->reading.tag != f->reading.gen || f->state != FEED_RUNNING) { /* sent before what has changed since */
+	if (f->reading.is_stale || f->state != FEED_RUNNING) {
 		mem_free(b);
 		feed_plan(fs, c, f);
 		return;
 	}
-	while (b && n_known < b->n && !feed_is_newer(b->v[n_known].id, f->reading.cursor))
+	while (b && n_known < b->n && !feed_is_newer(b->v[n_known].id, feed_cursor(f)))
 		n_known++;
 	f->reading.at_end = !b || b->n < f->reading.asked;
 	if (b && n_known < b->n) {
@@ -341,7 +347,7 @@ static void feed_answer_lost(struct feed *f, bool is_read)
 	if (is_read) /* too much at once, maybe */
 		f->reading.count = f->reading.count > 4 ? f->reading.count / 4 : 1;
 	else if (f->script.command == CMD_FEED_FAIL)
-		f->bad.fail_lost = true;
+		feed_at_work(f)->bad.fail_lost = true;
 }
 
 static bool feed_is_wrong_type(const struct reply *reply)
@@ -452,12 +458,13 @@ void feed_reply(struct feeds *fs, struct shard_ctx *c, uint64_t tag, const struc
 void feed_lock_answer(struct feeds *fs, struct shard_ctx *c, const struct msg_lock_answer *m)
 {
 	struct feed *f = feed_of_tag(fs, m->tag);
-	if (!f || !f->bad.is_calling)
+	if (!f || !f->work->bad.is_calling)
 		return;
-	f->bad.is_calling = false;
-	f->added.is_kept = f->state == FEED_BURYING && m->result == OP_DONE;
-	if (f->added.is_kept)
-		f->position.wanted = feed_later(f->position.wanted, f->bad.id);
+	struct feed_work *w = feed_at_work(f);
+	w->bad.is_calling = false;
+	w->added.is_kept = f->state == FEED_BURYING && m->result == OP_DONE;
+	if (w->added.is_kept)
+		w->wanted = feed_later(w->wanted, w->bad.id);
 	else
 		f->script.at = c->now + ctx_backoff(c, f->script.backoff++ % 16, AGAIN_MS, AGAIN_MAX_MS);
 	feed_plan(fs, c, f);

@@ -4,8 +4,8 @@
 /* Its worker has nothing to do. */
 static bool feed_rests(const struct feed *f)
 {
-	return f->state == FEED_RUNNING && !f->window.is_held && f->reading.was_empty && f->window.n == 0 &&
-	       !feed_is_newer(f->position.wanted, f->position.confirmed) && !f->reading.is_woken;
+	return f->state == FEED_RUNNING && !f->run.is_held && f->reading.was_empty && f->work->window.n == 0 &&
+	       !feed_is_newer(f->work->wanted, f->confirmed) && !f->reading.is_woken;
 }
 
 struct shard_feeds feed_sums(const struct feeds *fs, uint16_t svc)
@@ -15,7 +15,7 @@ struct shard_feeds feed_sums(const struct feeds *fs, uint16_t svc)
 	for (const struct feed *f; (f = feed_next_feed(fs, &pos));) {
 		if (f->svc != svc)
 			continue;
-		uint32_t n_behind = f->window.n + feed_n_untold(f) + f->reading.n_void;
+		uint32_t n_behind = f->work->window.n + feed_n_untold(f) + f->work->unread.n_void;
 		bool is_blocked = f->state == FEED_BLOCKED || f->state == FEED_FAILING;
 		sums.behind += n_behind ? n_behind : is_blocked; /* the one it waits for may be all that is known */
 		sums.blocked += is_blocked;
@@ -28,9 +28,9 @@ struct shard_feeds feed_sums(const struct feeds *fs, uint16_t svc)
  * that something died with: nobody else knows that it is alone. */
 static bool feed_waits_long(const struct shard_ctx *c, const struct feed *f)
 {
-	return f->state == FEED_BLOCKED && f->run.is_open && !f->window.is_held && f->window.n == 0 &&
-	       !f->script.in_flight && !feed_is_newer(f->position.wanted, f->position.confirmed) && !f->run.is_tested &&
-	       !f->run.is_alone && !feed_waits_of_old(f) && f->bad.until - c->now > FEED_LEND_MS;
+	return f->state == FEED_BLOCKED && f->run.is_open && !f->run.is_held && f->work->window.n == 0 &&
+	       !f->script.in_flight && !feed_is_newer(f->work->wanted, f->confirmed) && !f->run.is_tested &&
+	       !f->run.is_alone && !feed_waits_of_old(f) && f->work->bad.until - c->now > FEED_LEND_MS;
 }
 
 /* Which feeds give up their credits, in this order. */
@@ -62,11 +62,11 @@ static bool feed_may_yield(const struct shard_ctx *c, const struct feed *f, enum
 
 static void feed_put_off(struct shard_ctx *c, struct feed *f)
 {
-	f->window.is_held = f->idle.has_ended = true;
+	f->run.is_held = f->idle.has_ended = true;
 	struct msg_feed *told = feed_tell(c, f, FEED_IS_PUT_OFF);
-	told->bad = f->bad.id;
-	told->tries = f->bad.tries;
-	told->wait_ms = f->bad.until - c->now;
+	told->bad = f->work->bad.id;
+	told->tries = f->work->bad.tries;
+	told->wait_ms = f->work->bad.until - c->now;
 	ctx_metrics(c, f->svc)->c[M_FEED_YIELDS]++;
 }
 

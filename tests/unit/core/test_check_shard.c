@@ -80,9 +80,10 @@ DIES(entries_are_told_in_order)
 	feed_msg(fs, &C, &m);
 	feed_check(fs); /* all is well */
 	struct feed *f = shard_pool_at(&fs->pool, 0);
-	f->window.v = mem_array(2, sizeof *f->window.v);
-	f->window.v[0] = f->window.v[1] = (struct feed_sent){.id = {8, 0}, .ends = true};
-	f->window.n = f->window.cap = f->window.n_frames = 2;
+	struct feed_window *w = &feed_at_work(f)->window;
+	w->v = mem_array(2, sizeof *w->v);
+	w->v[0] = w->v[1] = (struct feed_sent){.id = {8, 0}, .ends = true};
+	w->n = w->cap = w->n_frames = 2;
 	feed_check(fs);
 }
 
