@@ -148,6 +148,7 @@ struct msg_credits {
 struct msg_fleet {
 	int64_t credits; /* of the service's workers */
 	uint32_t n_workers;
+	bool may_get_more; /* idle streams may give up credits of theirs: while none is free, who waits is looked at */
 };
 struct msg_lease_acquire {
 	struct entry_id id;

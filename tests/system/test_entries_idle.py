@@ -122,3 +122,29 @@ def test_idle_keys_of_another_service_give_up_their_credits(t):
         add(r.db, k)
         lbs(r.db, "orders", k)
     assert {h.assign()["stream"], h.assign()["stream"]} == {"orders:0", "orders:1"}
+
+
+@limit(60)
+def test_a_worker_that_connects_to_a_backlog_goes_through_it_at_once(t):
+    """The first look at who waits does not come with the tick of a second that tells the fleet."""
+    r = t.redis()
+    d = t.daemon(r, service={"same_stream": "coalesce", **entries(idle_release="60s")})
+    waited = 0
+    for n in range(6):
+        first, second = f"orders:{n}:first", f"orders:{n}:second"
+        for k in (first, second):
+            add(r.db, k)
+            lbs(r.db, "orders", k)
+        time.sleep(1.1 + 0.15 * n)  # nobody is there, and that is known
+        h = hand(t, d, credits=1)
+        a = h.assign(stream=first)
+        h.ack(a["lease"], h.ids(1)[0][0])
+        began = time.monotonic()
+        a = h.assign(stream=second)
+        waited += time.monotonic() - began
+        h.ack(a["lease"], h.ids(1)[0][0])
+        h.send(t="done", lease=a["lease"])
+        h.until("ok", **{"for": "done"})
+        h.close()
+        t.wait(lambda: metric(d, "sluice_workers") == 0, 10, "it has gone")
+    assert waited < 1.2, waited  # some 0.2 s; by the tick 3 s

@@ -317,6 +317,11 @@ void coord_on_services(struct coord *c, const struct coord_event *ev);
 void coord_sweep_services(struct coord *c);
 /* At the end of a turn: gives READY entries to workers, then grants reads, for services that were marked. */
 void coord_pump(struct coord *c);
+/* What the workers of the service at pos take. */
+struct msg_fleet coord_offer(const struct coord *c, uint16_t pos);
+/* Workers have come or gone: a reader hears at once of the first and of the last, and whether idle streams may give up
+ * credits of theirs; of numbers within a second (run/control/fleet). */
+void coord_tell_offers(struct coord *c);
 /* Its pass has changed, or whether it is known to be empty: puts it where it belongs in coord.services.turns. */
 void coord_place_turn(struct coord *c, struct coord_service *s);
 /* Its reader goes: an unanswered read of it brings nothing any more; audits find the rest. */

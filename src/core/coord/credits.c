@@ -111,6 +111,20 @@ uint32_t credits_in_use(const struct credits *p, uint16_t pos)
 	return n;
 }
 
+uint32_t credits_offered(const struct credits *p, uint16_t pos, uint32_t *n_holders)
+{
+	assert(pos < p->n_services && n_holders);
+	uint32_t n = *n_holders = 0;
+	for (const struct link *l = p->holders.next; l != &p->holders; l = l->next) {
+		const struct credit_holder *h = LIST_OF(const struct credit_holder, ring, l);
+		if (!h->all_services && !h->wanted[pos])
+			continue;
+		n += h->credits;
+		++*n_holders;
+	}
+	return n;
+}
+
 bool credits_are_shared(const struct credits *p, uint16_t a, uint16_t b)
 {
 	assert(a < p->n_services && b < p->n_services);

@@ -84,6 +84,8 @@ struct credit_holder *credits_choose_empty(struct credits *p, uint16_t pos, cred
 bool credits_has_taker(const struct credits *p, uint16_t pos);
 /* Streams, of whatever service, that sessions which take the one at pos have. */
 uint32_t credits_in_use(const struct credits *p, uint16_t pos);
+/* Credits of all who want the service at pos, free or not, and how many they are. */
+uint32_t credits_offered(const struct credits *p, uint16_t pos, uint32_t *n_holders);
 /* Whether anybody with credits takes both services. */
 bool credits_are_shared(const struct credits *p, uint16_t a, uint16_t b);
 /* Nobody becomes empty by itself: the one with the least in work takes no more until it is. Does nothing when one

@@ -26,6 +26,7 @@ void services_mark(struct coord_services *ss, struct coord_service *s)
 
 void services_mark_all(struct coord_services *ss)
 {
+	ss->has_new_credits = true;
 	for (uint16_t i = 0; i < ss->n; i++)
 		if (ss->v[i].rules)
 			services_mark(ss, &ss->v[i]);
@@ -83,7 +84,7 @@ static void service_set(struct coord *c, struct service_rules *r)
 			return;
 		}
 		s = &c->services.v[pos];
-		*s = (struct coord_service){.svc = r->svc, .reader.shard = SHARD_NONE};
+		*s = (struct coord_service){.svc = r->svc, .reader.shard = SHARD_NONE, .offer.shard = SHARD_NONE};
 		list_init(&s->grant.turn);
 		s->lost.at = MONO_NEVER;
 		list_init(&s->ready);
@@ -125,6 +126,7 @@ void coord_on_services(struct coord *c, const struct coord_event *ev)
 		service_to_shards(c, s);
 	}
 	c->services.shortest_ttl = MONO_NEVER;
+	c->services.has_new_credits = true; /* of other services, or in entries mode now */
 	for (size_t k = 0; k < ev->n; k++) {
 		c->services.shortest_ttl = mono_min(c->services.shortest_ttl, ev->services[k]->lease.ttl_ms);
 		service_set(c, ev->services[k]);
@@ -375,6 +377,7 @@ void coord_pump(struct coord *c)
 	c->services.is_dirty = false;
 	for (uint16_t i = 0; i < c->services.n; i++)
 		c->place.service[i].is_away = c->services.v[i].rules && is_away(c, &c->services.v[i]);
+	coord_tell_offers(c);
 	for (uint16_t i = 0; i < c->services.n; i++)
 		if (c->services.v[i].rules && c->services.v[i].is_dirty) {
 			assign_suspects(c, &c->services.v[i]); /* first: an empty worker must not get others */

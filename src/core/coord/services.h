@@ -31,6 +31,12 @@ struct service_grant {
 	bool waits;       /* its read waits until something comes: it is taken back when another needs the credits */
 };
 
+/* What its reader's shard was told of its workers: offers.c. */
+struct service_offer {
+	uint16_t shard; /* SHARD_NONE: none */
+	bool has_credits, may_get_more;
+};
+
 /* Are entries that we hold pending for us in Redis? entry_intake.c. */
 struct service_audit {
 	uint32_t pass;
@@ -57,6 +63,7 @@ struct coord_service {
 	bool is_going; /* removed by a reload: no reads, what runs ends */
 	struct service_reader reader;
 	struct service_grant grant;
+	struct service_offer offer;
 	struct link ready, parked;
 	struct link suspects; /* READY ones that wait for a worker with nothing else to do */
 	struct map active;    /* stream -> the entry of it that comes first here, from its lock on (not with allow) */
@@ -74,6 +81,7 @@ struct coord_services {
 	uint16_t n;                           /* positions used so far; .rules NULL: not now */
 	struct link turns;    /* in order of their passes (credits.h), behind them those known to be empty, in turn */
 	bool is_dirty;        /* some service is */
+	bool has_new_credits; /* workers have come or gone, or have changed theirs */
 	mono_ms lost_at;      /* the soonest of theirs */
 	mono_ms shortest_ttl; /* of their locks */
 };

@@ -266,18 +266,24 @@ void reader_fleet(struct readers *rs, struct shard_ctx *c, uint16_t svc, const s
 	struct shard_service *s = ctx_service(c, svc);
 	if (!r || !s)
 		return;
+	struct reader_query_state *tell = &r->reader_queries[READER_QUERY_FLEET];
+	if (s->credits != m->credits ||
+		s->n_workers != m->n_workers) /* the first worker, the last: at most once a second */
+		tell->at = mono_min(tell->at, mono_max(c->now, tell->sent + EVERY_MS));
 	s->credits = m->credits;
 	s->n_workers = m->n_workers;
-	r->reader_queries[READER_QUERY_FLEET].at = c->now;
+	s->may_get_more = m->may_get_more;
 	reader_wake(rs, c, r);
 }
 
 /* ---- sending ---- */
 
-/* Nothing may be read, though there are workers. */
+/* Nothing may be read, though there are workers, or nobody has said, and idle streams may have the credits. */
 static bool is_without_credit(const struct shard_ctx *c, const struct reader *r)
 {
-	return r->grant.credits == 0 && r->grant.asked == 0 && ctx_service(c, r->svc)->credits != 0;
+	const struct shard_service *s = ctx_service(c, r->svc);
+	return r->grant.credits == 0 && r->grant.asked == 0 && s->credits != 0 &&
+	       (s->may_get_more || (s->credits < 0 && reader_rules(c, r)->entries.is_on));
 }
 
 static bool is_enabled(const struct shard_ctx *c, const struct reader *r, enum reader_query e)
@@ -304,7 +310,7 @@ static bool is_enabled(const struct shard_ctx *c, const struct reader *r, enum r
 	case READER_QUERY_FEED_DLQ_LENGTH:
 		return r->state == READER_RUN && reader_rules(c, r)->entries.is_on;
 	case READER_QUERY_LOOK:
-		return r->state == READER_RUN && reader_rules(c, r)->entries.is_on && is_without_credit(c, r);
+		return r->state == READER_RUN && is_without_credit(c, r);
 	case READER_QUERY_FLEET:
 		return r->state == READER_RUN && !r->is_fleet_forbidden && ctx_service(c, r->svc)->credits >= 0;
 	case READER_QUERY_UNBLOCK:

@@ -22,7 +22,7 @@ enum reader_query {
 	READER_QUERY_TRIAL,           /* does the server take writes? One reader of the shard asks for all */
 	READER_QUERY_FLEET,           /* what our workers can take: told, where the user may write such a key */
 	READER_QUERY_FEED_DLQ_LENGTH, /* entries mode */
-	READER_QUERY_LOOK,            /* entries mode: while no credit is free, which streams wait for one? */
+	READER_QUERY_LOOK,            /* while no credit is free and idle ones may be: which streams wait? */
 	READER_QUERY_N
 };
 

@@ -42,6 +42,7 @@ struct shard_service {
 	struct shard_lengths lengths;
 	int64_t credits; /* of its workers, and how many they are: told to the other daemons; -1 = not known yet */
 	uint32_t n_workers;
+	bool may_get_more;       /* idle streams may give up credits for its own */
 	uint32_t n_wanted;       /* entries mode: so many streams wait for credits, and none here could end for them */
 	mono_ms wanted_at;       /* when that was told */
 	mono_ms keepers_said_at; /* empty streams keep their credits while others wait: said; 0 = never */

@@ -18,25 +18,10 @@ enum fleet_stage { FLEET_NEXT, FLEET_CONSUMERS, FLEET_LEFT, FLEET_SAID };
 /* ---- what we say */
 
 struct fleet_told {
-	int64_t credits;
-	uint32_t n_workers;
+	struct msg_fleet has;
 	uint16_t shard;
 	mono_ms at;
 };
-
-static struct fleet_told what_we_have(const struct coord *c, uint16_t pos)
-{
-	struct fleet_told t = {.shard = c->services.v[pos].reader.shard};
-	for (struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
-		const struct worker *m = LIST_OF(struct worker, all, l);
-		if (m->is_gone || m->s.state != SESSION_READY ||
-			(!m->credit_holder.all_services && !m->credit_holder.wanted[pos]))
-			continue;
-		t.credits += m->credit_holder.credits;
-		t.n_workers++;
-	}
-	return t;
-}
 
 void control_fleet_tick(struct daemon *d, mono_ms now)
 {
@@ -48,18 +33,19 @@ void control_fleet_tick(struct daemon *d, mono_ms now)
 	}
 	for (uint16_t i = 0; i < c->services.n; i++) {
 		const struct coord_service *s = &c->services.v[i];
-		struct fleet_told *was = &d->fleet.told[i], is = what_we_have(c, i);
-		if (!s->rules || s->is_going || is.shard >= d->shards.n || !d->shards.v[is.shard])
+		struct fleet_told *was = &d->fleet.told[i];
+		const uint16_t shard = s->reader.shard;
+		if (!s->rules || s->is_going || shard >= d->shards.n || !d->shards.v[shard])
 			continue;
-		if (was->at && was->credits == is.credits && was->n_workers == is.n_workers && was->shard == is.shard &&
+		const struct msg_fleet has = coord_offer(c, i);
+		if (was->at && was->has.credits == has.credits && was->has.n_workers == has.n_workers &&
+			was->has.may_get_more == has.may_get_more && was->shard == shard &&
 			now - was->at < FLEET_AGAIN_MS)
 			continue;
-		is.at = now;
-		*was = is;
-		struct msg_fleet has = {.credits = is.credits, .n_workers = is.n_workers};
+		*was = (struct fleet_told){.has = has, .shard = shard, .at = now};
 		struct run_msg m = {.kind = RUN_CORE, .core = msg_fleet(has)};
 		m.core.svc = s->svc;
-		shard_thread_send(d->shards.v[is.shard], &m);
+		shard_thread_send(d->shards.v[shard], &m);
 	}
 }
 
@@ -175,9 +161,9 @@ static void fleet_take_own(struct fleet_job *j, struct fleet_row *row)
 	const struct coord_service *s = services_find(&((struct coord *)(uintptr_t)c)->services, j->svcs[j->at]);
 	if (!s)
 		return;
-	struct fleet_told t = what_we_have(c, services_pos(&c->services, s));
-	row->credits = t.credits;
-	row->workers = t.n_workers;
+	const struct msg_fleet has = coord_offer(c, services_pos(&c->services, s));
+	row->credits = has.credits;
+	row->workers = has.n_workers;
 	mem_free(row->version);
 	row->version = mem_dup(SLUICE_VERSION, strlen(SLUICE_VERSION));
 }

@@ -21,6 +21,7 @@ static struct {
 	bool last_releases;    /* of the last operation */
 	uint32_t n_leaving;    /* of our leaving that are answered at once, unless they are shown */
 	bool is_leaving_shown; /* and left without an answer */
+	bool is_fleet_shown;   /* what readers hear of workers */
 	uint32_t n_back;       /* how often it was said that we are back */
 	uint32_t n_errors;     /* lines of that level */
 	char error[300];       /* the last of them */
@@ -124,6 +125,7 @@ static void story_msg(const struct msg *m)
 		[MSG_FEED_NACK] = "feed_nack",
 		[MSG_FEED_CLOSE] = "feed_close",
 		[MSG_WAITING] = "waiting",
+		[MSG_FLEET] = "fleet",
 		[MSG_OP] = "op"};
 	static const char *const ends[FEED_ENDS] = {"keep", "done", "death", "delete", "forget"};
 	if (m->kind == MSG_OP && m->op.kind == CMD_LEAVE)
@@ -132,7 +134,7 @@ static void story_msg(const struct msg *m)
 	bool is_mark =
 		m->kind == MSG_OP && (m->op.kind == CMD_BACK || (m->op.kind == CMD_LEAVE && !W.is_leaving_shown));
 	bool is_plain_open = m->kind == MSG_FEED_OPEN && !m->feed_open.is_suspect;
-	if (!names[m->kind] || is_mark || is_plain_open)
+	if (!names[m->kind] || is_mark || is_plain_open || (m->kind == MSG_FLEET && !W.is_fleet_shown))
 		return;
 	if (m->kind == MSG_LEASE_ACQUIRE) {
 		W.last_handle = m->handle;
@@ -154,6 +156,9 @@ static void story_msg(const struct msg *m)
 		buf_printf(&W.text, "credits %u:%lld", m->svc, (long long)m->credits.n);
 	else if (m->kind == MSG_WAITING)
 		buf_printf(&W.text, "waiting %u:%u", m->svc, m->waiting.n);
+	else if (m->kind == MSG_FLEET)
+		buf_printf(&W.text, "fleet %u:%lld by %u%s", m->svc, (long long)m->fleet.credits, m->fleet.n_workers,
+			m->fleet.may_get_more ? " more" : "");
 	else
 		buf_printf(&W.text, "%s %llu", names[m->kind], (unsigned long long)(m->handle & 0xff));
 	if (m->kind == MSG_FEED_START)

@@ -71,6 +71,21 @@ Test(coord_feed, while_streams_wait_and_no_credit_is_free_shards_hear_of_it, .in
 	expect_story("[ 1000] s feed_close 1 done\n");
 }
 
+static void credits_are(int64_t n)
+{
+	story_up(1, (struct frame){.kind = FRAME_CREDITS, .credits = n});
+}
+
+Test(coord_feed, readers_hear_of_the_first_worker_and_of_the_last_at_once, .init = feed_up, .fini = story_down)
+{
+	W.is_fleet_shown = true;
+	credits_are(0);
+	credits_are(1);
+	expect_story("[ 1000] s fleet 0:0 by 1\n[ 1000] s fleet 0:1 by 1 more\n");
+	credits_are(2); /* numbers are told by the tick */
+	expect_story("[ 1000] s credits 0:1\n");
+}
+
 Test(coord_feed, a_stream_that_waits_for_its_next_try_makes_room_and_comes_again_then, .init = feed_up,
 	.fini = story_down)
 {

@@ -190,6 +190,22 @@ Test(reader, looks_also_where_idle_ones_keep_their_credits, .init = ready_for_se
 	looks_and_finds(1250, 2, 0); /* those that wait for a next try do not */
 }
 
+static void workers_are(uint32_t n, bool may_get_more)
+{
+	story_msg_in((struct msg){
+		.kind = MSG_FLEET, .svc = 1, .fleet = {.credits = n, .n_workers = n, .may_get_more = may_get_more}});
+}
+
+Test(reader, it_looks_from_the_first_worker_on, .init = ready_for_entries, .fini = story_down)
+{
+	workers_are(0, false);
+	story_until(5000);
+	expect_story("");
+	workers_are(1, true);
+	look_finds(2, 0);
+	expect_story("[ 5000] sift\n[ 5000] > waiting n=2 merged=0\n");
+}
+
 Test(reader, without_workers_it_does_not_look, .init = ready_for_entries, .fini = story_down)
 {
 	story_msg_in((struct msg){.kind = MSG_FLEET, .svc = 1});
