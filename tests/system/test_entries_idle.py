@@ -125,6 +125,24 @@ def test_idle_keys_of_another_service_give_up_their_credits(t):
 
 
 @limit(60)
+def test_idle_keys_give_up_their_credits_to_a_service_without_entries_mode(t):
+    r = t.redis()
+    keys = {"name": "keys", "same_stream": "coalesce", **entries(idle_release="60s")}
+    d = t.daemon(r, cfg={"services": [{"name": "jobs"}, keys]})
+    h = hand(t, d, credits=2)
+    for k in ("keys:0", "keys:1"):
+        add(r.db, k)
+        lbs(r.db, "keys", k)
+        a = h.assign(stream=k)
+        h.ack(a["lease"], h.ids(1)[0][0])
+    time.sleep(0.5)
+    assert metric(d, "sluice_feed_yields_total", service="keys") == 0
+    for k in ("jobs:0", "jobs:1"):
+        lbs(r.db, "jobs", k)
+    assert {h.assign()["stream"], h.assign()["stream"]} == {"jobs:0", "jobs:1"}
+
+
+@limit(60)
 def test_a_worker_that_connects_to_a_backlog_goes_through_it_at_once(t):
     """The first look at who waits does not come with the tick of a second that tells the fleet."""
     r = t.redis()

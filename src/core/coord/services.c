@@ -280,7 +280,8 @@ void coord_on_waiting(struct coord *c, const struct msg *m)
 	s->m.c[M_MERGED] += m->waiting.n_merged;
 	if (m->waiting.n == 0 || !is_full(c, s))
 		return;
-	tell_waiting(c, s, m->waiting.n);
+	if (s->rules->entries.is_on)
+		tell_waiting(c, s, m->waiting.n);
 	const uint16_t pos = services_pos(&c->services, s);
 	const bool is_at_its_own_limit = c->place.service[pos].owned >= c->place.service[pos].max_streams;
 	for (uint16_t i = 0; i < c->services.n && !is_at_its_own_limit; i++) { /* others may have the credits */

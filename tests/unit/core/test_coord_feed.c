@@ -86,6 +86,48 @@ Test(coord_feed, readers_hear_of_the_first_worker_and_of_the_last_at_once, .init
 	expect_story("[ 1000] s credits 0:1\n");
 }
 
+static void two_services(bool first_is_entries, bool takes_entries)
+{
+	story_entries.is_on = true;
+	story_begin();
+	story_services(2, 100);
+	services_find(&W.c->services, 0)->rules->entries.is_on = first_is_entries;
+	W.c->place.service[0].is_entries = first_is_entries;
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .text = {"a:1", 3}});
+	story_own(0, 0, "");
+	story_own(1, 0, "");
+	story_accept(1);
+	story_clear();
+	W.is_fleet_shown = true;
+	story_up(1, (struct frame){.kind = FRAME_HELLO,
+			    .hello.v = 1,
+			    .credits = 1,
+			    .hello.name = {"w", 1},
+			    .hello.takes_entries = takes_entries});
+}
+
+Test(coord_feed, a_service_without_entries_mode_may_get_credits_of_one_with_the_same_workers, .fini = story_down)
+{
+	two_services(false, true);
+	expect_story("[ 1000] w1 welcome until=10500\n"
+		     "[ 1000] s fleet 0:1 by 1 more\n"
+		     "[ 1000] s fleet 1:1 by 1 more\n"
+		     "[ 1000] s credits 0:1\n");
+	story_read(0, 1, "x"); /* it has the credit: the other one's idle streams are asked, its own are none */
+	story_clear();
+	look_says(3, 0);
+	expect_story("[ 1000] s waiting 1:3\n");
+}
+
+Test(coord_feed, where_workers_take_no_entries_there_is_nothing_to_get, .fini = story_down)
+{
+	two_services(false, false);
+	expect_story("[ 1000] w1 welcome until=10500\n"
+		     "[ 1000] s fleet 0:1 by 1\n"
+		     "[ 1000] s fleet 1:1 by 1 more\n"
+		     "[ 1000] s credits 0:1\n");
+}
+
 Test(coord_feed, a_stream_that_waits_for_its_next_try_makes_room_and_comes_again_then, .init = feed_up,
 	.fini = story_down)
 {

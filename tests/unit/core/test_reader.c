@@ -206,6 +206,22 @@ Test(reader, it_looks_from_the_first_worker_on, .init = ready_for_entries, .fini
 	expect_story("[ 5000] sift\n[ 5000] > waiting n=2 merged=0\n");
 }
 
+Test(reader, without_entries_mode_it_looks_where_others_may_give_up_credits, .init = ready, .fini = story_down)
+{
+	W.hide[CMD_FLEET] = true;
+	story_until(5000);
+	workers_are(1, false);
+	story_until(9000);
+	expect_story("");
+	workers_are(1, true);
+	look_finds(2, 0);
+	expect_story("[ 9000] sift\n[ 9000] > waiting n=2 merged=0\n");
+	looks_and_finds(9250, 0, 0);
+	workers_are(0, false);
+	story_until(20000);
+	expect_story("");
+}
+
 Test(reader, without_workers_it_does_not_look, .init = ready_for_entries, .fini = story_down)
 {
 	story_msg_in((struct msg){.kind = MSG_FLEET, .svc = 1});
