@@ -27,6 +27,7 @@ void daemon_step(struct daemon *d, struct coord_event *ev)
 	if (d->workers)
 		worker_socket_sweep(d->workers);
 	state_store_try(d);
+	service_begin(d);
 	loop_wake_at(d->loop, mono_min(d->clock.core_deadline, d->clock.next_second));
 	if (d->end.is_ending)
 		loop_stop(d->loop);

@@ -78,6 +78,7 @@ struct daemon_memory {
 /* Is it ready, and what does the service manager know? readiness.c */
 struct daemon_status {
 	bool is_ready, was_ready, is_told, is_stuck;
+	bool has_begun; /* it was ready once */
 	char text[300];
 };
 

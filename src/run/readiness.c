@@ -63,6 +63,15 @@ static void say_readiness(const struct daemon *d)
 		log_line(LOG_WARN, "%s", d->status.text);
 }
 
+void service_begin(struct daemon *d)
+{
+	if (d->status.has_begun || !coord_knows_own(d->core))
+		return;
+	say_status(d);
+	say_readiness(d);
+	d->status.has_begun = d->status.is_ready;
+}
+
 /* ---- watchdog */
 
 static bool loops_run(struct daemon *d, mono_ms now, mono_ms limit)

@@ -1,4 +1,5 @@
 """What an operator reads: why a dead letter is one, fields in JSON lines, one warning for many leases, what workers do."""
+import datetime
 import json
 import re
 import time
@@ -129,3 +130,19 @@ def test_workers_say_what_they_do(t):
     assert states() == {"busy": "active", "idle": "active"}
     w.sock.close()
     t.wait(lambda: states().get("busy") == "limbo", 5, "its connection dropped, its process lives")
+
+
+def test_ready_is_said_when_it_is(t):
+    """Not with the next tick of a second."""
+    r = t.redis()
+
+    def late():
+        d = t.daemon(r)
+        d.wait_log(" notice ready")
+
+        def at(what):
+            stamp = next(x for x in d.log.splitlines() if what in x).split()[0]
+            return datetime.datetime.fromisoformat(stamp.replace("Z", "+00:00"))
+        return (at(" notice ready") - at("own entries are known")).total_seconds()
+    each = [late() for _ in range(4)]
+    assert sum(each) < 1, each  # by the tick 3 s
