@@ -92,7 +92,8 @@ struct client_said {        /* what events point to */
 	yyjson_doc *doc; /* of the event that was said last */
 	char *info;      /* the same: Info, or a note */
 	struct client_entries entries;
-	mono_ms misfit_at; /* when it was said last that a stream is not in entries mode; 0 = not yet */
+	bool is_not_served_said; /* that it gets nothing of services in entries mode */
+	mono_ms misfit_at;       /* when it was said last that a stream is not in entries mode; 0 = not yet */
 };
 
 struct sluice_worker {

@@ -1,6 +1,7 @@
 /* The daemon's frames, one function each. Numbers are kept as text, so that Info reaches the worker value-exact. */
 #include "client/client_p.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -128,6 +129,28 @@ static bool client_daemon_is_too_old(struct sluice_worker *w, yyjson_val *root)
 	return true;
 }
 
+/* Said once: whoever waits for their entries here would wait for ever. */
+static void welcome_not_served(struct sluice_worker *w, yyjson_val *list)
+{
+	char names[200] = "";
+	size_t i, n, len = 0;
+	yyjson_val *v;
+	if (w->said.is_not_served_said || yyjson_arr_size(list) == 0)
+		return;
+	yyjson_arr_foreach(list, i, n, v)
+	{
+		const char *name = yyjson_get_str(v);
+		if (name && len < sizeof names)
+			len += (size_t)snprintf(names + len, sizeof names - len, "%s%.64s", i ? ", " : "", name);
+	}
+	client_note(w,
+		"%s %s in entries mode: this worker takes no entries, and so nothing of %s; sluice-run does with "
+		"--each, "
+		"--batch or --feed",
+		names, yyjson_arr_size(list) == 1 ? "is" : "are", yyjson_arr_size(list) == 1 ? "it" : "them");
+	w->said.is_not_served_said = true;
+}
+
 /* Resumed ones go on, answers are told (again), the rest is lost: nobody vouches for it. */
 static bool client_on_welcome(struct sluice_worker *w, yyjson_val *root, struct sluice_event *e)
 {
@@ -140,6 +163,7 @@ static bool client_on_welcome(struct sluice_worker *w, yyjson_val *root, struct 
 	w->conn.backoff = 0;
 	w->conn.said_errno = 0;
 	client_note(w, "connected to %s", w->hello.socket);
+	welcome_not_served(w, yyjson_obj_get(root, "not_served"));
 	welcome_gone(w, yyjson_obj_get(root, "gone"));
 	w->leases.until_ms = frame_until(root);
 	welcome_resumed(w, yyjson_obj_get(root, "resumed"));

@@ -146,6 +146,10 @@ static void encode_welcome(struct buf *b, const struct out_frame *f)
 		buf_add(b, "}", 1);
 	}
 	buf_add(b, "]", 1);
+	for (size_t i = 0; i < f->welcome.n_not_served; i++)
+		slice_field(b, i ? "," : ",\"not_served\":[", f->welcome.not_served[i]);
+	if (f->welcome.n_not_served)
+		buf_add(b, "]", 1);
 }
 
 static void id_field(struct buf *b, const char *before, struct entry_id id)

@@ -128,6 +128,8 @@ struct out_welcome {
 	size_t n_resumed;
 	const struct gone *gone;
 	size_t n_gone;
+	const struct slice *not_served; /* services in entries mode that it gets nothing of, for it takes no entries */
+	size_t n_not_served;
 };
 
 struct out_assign {

@@ -57,6 +57,35 @@ def test_ordinary_streams_do_not_go_round(t):
 
 
 @limit(60)
+def test_a_worker_that_takes_no_entries_says_what_it_gets_nothing_of(t):
+    """Once, however often it connects, and in the daemon's log; not where it named the services that it serves."""
+    r = t.redis()
+    d = t.daemon(r, services=("plain", "keyed"))
+    d.cfg["services"][1].update(entries())
+    d.write()
+    d.ctl_ok("reload")
+
+    def log_of(*args):
+        before = set(os.listdir(t.dir))
+        run(t, d, *args, "--", "true")
+        log, = [x for x in set(os.listdir(t.dir)) - before if x.startswith("run")]
+        t.wait(lambda: any(b"connected to" in x for x in lines(t.path(log))), 20, "it is there")
+        return t.path(log)
+
+    def said(log):
+        return [x for x in lines(log) if b"in entries mode" in x]
+    plain = log_of()
+    t.wait(lambda: said(plain), 20, "it is said")
+    assert b"keyed is in entries mode: this worker takes no entries" in said(plain)[0], said(plain)
+    d.wait_log("takes no entries, and so nothing of services=keyed, which is in entries mode")
+    d.handover()
+    t.wait(lambda: sum(b"connected to" in x for x in lines(plain)) == 2, 20, "it comes back")
+    named, each = log_of("--service", "plain"), log_of("--each")
+    time.sleep(0.3)  # it would be said with the welcome
+    assert [len(said(x)) for x in (plain, named, each)] == [1, 0, 0]
+
+
+@limit(60)
 def test_each_runs_one_process_per_entry_in_order(t):
     r = t.redis()
     d = t.daemon(r, service=entries(retry={"initial": "50ms", "factor": 1, "jitter": "0%"}))

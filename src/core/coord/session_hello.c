@@ -153,6 +153,29 @@ static void fill_welcome(struct coord *c, struct worker *m, struct out_frame *f)
 	f->welcome.now_ms = c->now;
 }
 
+/* Services in entries mode that m would take but for their entries: their names, into v, and into the log. */
+static size_t not_served(struct coord *c, const struct worker *m, struct slice v[static SERVICES_MAX])
+{
+	char text[256] = "";
+	size_t n = 0, len = 0;
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		const struct coord_service *s = &c->services.v[i];
+		bool is_wanted = m->credit_holder.all_services || m->credit_holder.wanted[i];
+		if (m->credit_holder.takes_entries || !s->rules || s->is_going || !s->rules->entries.is_on ||
+			!is_wanted)
+			continue;
+		v[n] = slice_str(s->rules->name);
+		if (len < sizeof text)
+			len += (size_t)snprintf(text + len, sizeof text - len, "%s%s", n ? "," : "", s->rules->name);
+		n++;
+	}
+	if (n)
+		effects_log(c->out, LOG_INFO,
+			"worker=%s takes no entries, and so nothing of services=%s, which %s in entries mode",
+			m->s.name, text, n == 1 ? "is" : "are");
+	return n;
+}
+
 /* The connection that was told to stop is gone, perhaps with the word unread: told again, with what is left of the
  * grace. */
 static void revoke_again(struct coord *c, struct worker *m)
@@ -173,11 +196,16 @@ void worker_welcome(struct coord *c, struct worker *m)
 	struct worker *old = m->wanted_key[0] ? by_key(&c->workers, m, m->wanted_key) : NULL;
 	if (old)
 		inherit(m, old);
-	size_t room = m->n_resume * (sizeof(struct slice) + sizeof(struct gone));
+	struct slice left_out[SERVICES_MAX];
+	const size_t n_left_out = not_served(c, m, left_out);
+	size_t room = m->n_resume * (sizeof(struct slice) + sizeof(struct gone)) + n_left_out * sizeof(struct slice);
 	struct text *lists = mem_alloc(sizeof *lists + room + 1);
 	atomic_init(&lists->refs, 1);
 	struct slice *resumed = (struct slice *)(void *)lists->bytes;
-	struct gone *gone = (struct gone *)(void *)(resumed + m->n_resume);
+	struct slice *not_served_names = resumed + m->n_resume;
+	struct gone *gone = (struct gone *)(void *)(not_served_names + n_left_out);
+	if (n_left_out)
+		memcpy(not_served_names, left_out, n_left_out * sizeof *left_out);
 	size_t n_resumed = 0, n_gone = 0;
 	for (size_t i = 0; i < m->n_resume; i++) {
 		struct slice lease = {m->resume[i]->bytes, m->resume[i]->len};
@@ -197,6 +225,8 @@ void worker_welcome(struct coord *c, struct worker *m)
 	ef->frame.welcome.n_resumed = n_resumed;
 	ef->frame.welcome.gone = gone;
 	ef->frame.welcome.n_gone = n_gone;
+	ef->frame.welcome.not_served = not_served_names;
+	ef->frame.welcome.n_not_served = n_left_out;
 	revoke_again(c, m);
 	if (old)
 		replace_old(c, old);

@@ -67,6 +67,13 @@ Test(frame_encode, welcome)
 		"\"L1\","
 		"\"L2\"],\"gone\":[{\"lease\":\"G1\",\"outcome\":\"done\"},{\"lease\":\"G2\",\"outcome\":\"requeued\"},"
 		"{\"lease\":\"G3\",\"outcome\":\"dead\"},{\"lease\":\"G4\",\"outcome\":\"lost\"}]}\n");
+	f.welcome.n_resumed = f.welcome.n_gone = 0;
+	f.welcome.not_served = resumed;
+	f.welcome.n_not_served = 2;
+	expect(&f, "{\"t\":\"welcome\",\"v\":1,\"server\":\"sluiced/"
+		   "0.1\",\"node\":\"n\\\"1\",\"session\":\"s\",\"lease_ms\":10000,"
+		   "\"ping_ms\":3333,\"resume_ms\":5000,\"max_frame\":1048576,\"until_ms\":9007199254740991,"
+		   "\"now_ms\":113456,\"resumed\":[],\"gone\":[],\"not_served\":[\"L1\",\"L2\"]}\n");
 }
 
 Test(frame_encode, assign_passes_info_on_as_it_is)
