@@ -4,6 +4,8 @@
  * given, then XDEL, then a row. Failure: Redis does not answer: what is done is done and said. */
 #include "run/control/dlq.h"
 
+#include "run/control/down.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -55,10 +57,10 @@ static struct control_redis *dlq_conn(struct dlq_job *j, const char *addr)
 
 bool dlq_ask(struct dlq_job *j, uint16_t slot, enum dlq_stage stage)
 {
-	const char *addr = view_addr(j->q->d, slot), *why = j->q->d->topo.why;
+	const char *addr = view_addr(j->q->d, slot);
 	struct control_redis *c = addr ? dlq_conn(j, addr) : NULL;
 	if (!addr)
-		dlq_over(j, 1, "no master is known for slot %u: %s", slot, why[0] ? why : "not connected yet");
+		dlq_over(j, 1, "no master is known for slot %u: %s", slot, down_topology(j->q->d));
 	if (!c)
 		return false;
 	j->conns.asked = c;
@@ -410,6 +412,13 @@ static void take_last(struct dlq_job *j, const redisReply *raw)
 	j->stage = DLQ_LOOK;
 }
 
+/* It has only looked so far. */
+static bool is_untouched(const struct dlq_job *j)
+{
+	return (j->is_replay || j->is_purge) && !j->q->r.dry_run && j->n_done + j->n_failed == 0 &&
+	       j->settle.n_given == 0 && (j->stage == DLQ_LAST || j->stage == DLQ_READ);
+}
+
 static void dlq_fail(struct dlq_job *j)
 {
 	const char *why = control_redis_why(j->conns.asked);
@@ -422,7 +431,8 @@ static void dlq_fail(struct dlq_job *j)
 			why);
 		dlq_action_row(j, j->page.at, "error", added ? id : NULL, text);
 	}
-	dlq_over(j, 1, "%s", why[0] ? why : "unexpected answer");
+	dlq_over(j, 1, "%s%s", why[0] ? why : "unexpected answer",
+		is_untouched(j) ? control_redis_untouched(j->conns.asked) : "");
 }
 
 static void deleted(struct dlq_job *j, const struct reply *r)

@@ -1,5 +1,7 @@
 #include "run/control/explain.h"
 
+#include "run/control/down.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -85,6 +87,18 @@ static bool facts_refused(struct facts *f, const struct daemon *d, uint16_t shar
 	return true;
 }
 
+/* "; it is down since 02:13:05 (38 s)", or nothing. */
+static const char *and_since(const struct daemon *d, uint16_t shard, char out[static DOWN_SINCE_CAP + 30])
+{
+	char since[DOWN_SINCE_CAP];
+	out[0] = '\0';
+	if (!down_is_known(d, shard))
+		return out;
+	down_since(d, shard, since);
+	snprintf(out, DOWN_SINCE_CAP + 30, "; it is down since %s", since);
+	return out;
+}
+
 /* ---- the service as a whole */
 
 static void facts_no_worker(struct facts *f, const struct daemon *d)
@@ -134,8 +148,10 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 		facts_add(f, "service %s: slot %u has no master, nothing is read", name, s->rules->lbs_slot);
 		facts_advice(f, "give the slot to a master (redis-cli --cluster fix); sluicectl doctor");
 	} else if (s->reader.shard == SHARD_NONE || !c->shards.v[s->reader.shard].is_up[CONN_COMMAND]) {
-		facts_add(f, "the Redis master of %s-input is not reachable: %s", name,
-			s->reader.shard != SHARD_NONE ? c->shards.v[s->reader.shard].why : "no topology");
+		char since[DOWN_SINCE_CAP + 30];
+		facts_add(f, "the Redis master of %s-input is not reachable: %s%s", name,
+			s->reader.shard != SHARD_NONE ? c->shards.v[s->reader.shard].why : "no topology",
+			and_since(d, s->reader.shard, since));
 		facts_advice(f, "sluicectl nodes, sluicectl doctor");
 	} else if (facts_refused(f, d, s->reader.shard)) {
 		facts_next(f, "it is tried again until Redis takes it");
@@ -205,16 +221,26 @@ static void about_master(struct facts *f, const struct daemon *d, const struct e
 {
 	const struct coord *c = d->core;
 	uint16_t shard = c->topo.is_known ? topology_shard(&c->topo, e->lock_slot) : SHARD_NONE;
+	char since[DOWN_SINCE_CAP + 30];
 	if (shard == SHARD_NONE || shard >= c->shards.n)
 		facts_add(f, "no master serves its lock's slot %u", e->lock_slot);
 	else if (!c->shards.v[shard].is_up[CONN_COMMAND])
-		facts_add(f, "the master of its lock, %s, is not reachable: %s", c->topo.nodes[shard].addr,
-			c->shards.v[shard].why);
+		facts_add(f, "the master of its lock, %s, is not reachable: %s%s", c->topo.nodes[shard].addr,
+			c->shards.v[shard].why, and_since(d, shard, since));
 	else
 		facts_refused(f, d, shard);
 }
 
-static void why_parked(struct facts *f, const struct coord_service *s, const struct entry *e, mono_ms now)
+/* The master of its service's stream: who runs next, and how it ends, is decided there. */
+static void about_lbs_master(struct facts *f, const struct daemon *d, const struct coord_service *s)
+{
+	char down[DOWN_WORDS_CAP];
+	if (down_words(d, s->reader.shard, NULL, down))
+		facts_add(f, "%s", down);
+}
+
+static void why_parked(
+	struct facts *f, const struct daemon *d, const struct coord_service *s, const struct entry *e, mono_ms now)
 {
 	const struct entry *first = e->stream ? map_get(&s->active, e->stream->bytes, e->stream->len) : NULL;
 	if (first && first != e) {
@@ -225,6 +251,7 @@ static void why_parked(struct facts *f, const struct coord_service *s, const str
 	} else {
 		facts_add(f, "parked: another daemon runs an entry of the same stream");
 	}
+	about_lbs_master(f, d, s);
 	facts_next(f, "it is taken when that entry has ended");
 }
 
@@ -259,6 +286,7 @@ static void why_finishing(struct facts *f, const struct daemon *d, const struct 
 		[FINISH_ACK] = "its removal"};
 	facts_add(f, "the work has ended; %s waits for Redis' confirmation",
 		e->finish <= FINISH_ACK ? what[e->finish] : what[0]);
+	about_lbs_master(f, d, s);
 	facts_refused(f, d, s->reader.shard);
 }
 
@@ -341,10 +369,11 @@ static void why(struct facts *f, struct daemon *d, const struct coord_service *s
 		break;
 	case CTL_STATE_LOST:
 		facts_add(f, "the lease was lost %s ago; its worker has not said yet that it stopped", age);
+		about_master(f, d, e);
 		facts_next(f, "whoever owns it now runs it");
 		break;
 	case CTL_STATE_PARKED:
-		why_parked(f, s, e, now);
+		why_parked(f, d, s, e, now);
 		break;
 	case CTL_STATE_READY:
 		facts_service(f, d, s);

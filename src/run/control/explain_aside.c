@@ -482,7 +482,8 @@ static void aside_on_answer(void *arg, struct reply *r, const redisReply *raw)
 	j->is_waiting = false;
 	const bool needs_answer = j->stage == ASIDE_DEAD || j->stage == ASIDE_BEHIND;
 	if (r->kind == REPLY_NONE || (r->kind == REPLY_ERROR && needs_answer))
-		control_end(j->q, 1, "%s", control_redis_why(j->conn));
+		control_end(j->q, 1, "%.200s is not held by this daemon, and %s", j->q->r.stream,
+			control_redis_why(j->conn));
 	else if (j->stage == ASIDE_IDS)
 		aside_on_ids(j, r->kind == REPLY_OK ? raw : NULL);
 	else if (j->stage == ASIDE_DATA)

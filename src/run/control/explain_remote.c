@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "codec/packed.h"
+#include "run/control/down.h"
 #include "run/control/explain.h"
 #include "run/control/redis.h"
 
@@ -247,7 +248,7 @@ static bool remote_connect_to(struct seek *j, uint16_t slot)
 			slot);
 	else if (!addr)
 		control_end(j->q, 1, "%s is not held by this daemon, and Redis is not reachable: %s", j->q->r.stream,
-			j->q->d->topo.why[0] ? j->q->d->topo.why : "no master serves its slot");
+			down_topology(j->q->d));
 	else
 		control_end(j->q, 1, "%s", err.text);
 	return false;
@@ -573,7 +574,8 @@ static void remote_on_answer(void *arg, struct reply *r, const redisReply *raw)
 	else if (j->stage == SEEK_LOCK && (r->kind == REPLY_TEXT || r->kind == REPLY_NIL))
 		found_elsewhere(j, r);
 	else
-		control_end(j->q, 1, "%s", control_redis_why(j->conn));
+		control_end(j->q, 1, "%.200s is not held by this daemon, and %s", j->q->r.stream,
+			control_redis_why(j->conn));
 	if (r->kind == REPLY_ENTRIES)
 		entry_batch_free(r->entries);
 	control_go_on(j->q);

@@ -10,6 +10,7 @@
 
 #include "codec/json.h"
 #include "run/control/control.h"
+#include "run/control/down.h"
 #include "run/control/redis.h"
 
 enum { FLEET_AGAIN_MS = 10000 };
@@ -203,7 +204,6 @@ static void fleet_on_answer(void *arg, struct reply *r, const redisReply *raw);
 static bool fleet_begin_service(struct fleet_job *j)
 {
 	const struct coord_service *s = services_find(&j->q->d->core->services, j->svcs[j->at]);
-	const char *why = j->q->d->topo.why;
 	struct err err;
 	if (!s || !s->rules) { /* removed meanwhile */
 		j->at++;
@@ -214,7 +214,7 @@ static bool fleet_begin_service(struct fleet_job *j)
 	command_names_init(&j->names, r->name, r->dlq.name, r->same_stream, r->dlq.max_len, r->group_start);
 	const char *addr = view_addr(j->q->d, r->lbs_slot);
 	if (!addr)
-		control_end(j->q, 1, "no master is known for %s: %s", j->names.lbs, why[0] ? why : "not connected yet");
+		control_end(j->q, 1, "no master is known for %s: %s", j->names.lbs, down_topology(j->q->d));
 	else if (control_redis_open(j->q->d, addr, fleet_on_answer, j, &j->conn, &err) != ERR_OK)
 		control_end(j->q, 1, "%s", err.text);
 	return addr && j->conn;

@@ -1,6 +1,7 @@
 /* The verbs that steer: pause, resume, drain, undrain, release, requeue, revoke, add, scan, topology refresh,
  * reload. */
 #include "run/control/control.h"
+#include "run/control/down.h"
 
 #include "base/instant.h"
 
@@ -324,8 +325,12 @@ void control_add(struct control_req *q)
 	if (!s || is_refused(q, s))
 		return;
 	if (!q->d->core->topo.is_known) {
-		const char *why = q->d->topo.why;
-		control_end(q, 1, "Redis is not reachable: %s", why[0] ? why : "not connected yet");
+		control_end(q, 1, "Redis is not reachable: %s; nothing was sent", down_topology(q->d));
+		return;
+	}
+	char down[DOWN_WORDS_CAP];
+	if (down_words(q->d, s->reader.shard, NULL, down)) {
+		control_end(q, 1, "%s; nothing was sent", down);
 		return;
 	}
 	int64_t at_ms = 0;
@@ -352,7 +357,8 @@ void control_scan(struct control_req *q)
 	bool can = s->reader.shard != SHARD_NONE && c->shards.v[s->reader.shard].is_up[CONN_COMMAND];
 	struct ctl_scan row = {.service = s->rules->name, .result = can ? "started" : "error"};
 	row.redis = s->reader.shard != SHARD_NONE ? c->topo.nodes[s->reader.shard].addr : NULL;
-	row.error = can ? NULL : "Redis is not reachable";
+	char down[DOWN_WORDS_CAP];
+	row.error = can ? NULL : down_words(q->d, s->reader.shard, NULL, down) ? down : "Redis is not reachable";
 	if (can)
 		control_ctl(q, &(struct coord_ctl){.kind = CTL_SCAN, .svc = s->svc});
 	ctl_encode_scan(&q->out, &row);

@@ -2,6 +2,7 @@
 
 #include "codec/rights.h"
 #include "codec/script.h"
+#include "run/control/down.h"
 #include "run/fault.h"
 
 #include <assert.h>
@@ -10,7 +11,9 @@
 
 #include "base/mem.h"
 
-enum { WORDS_KIND = CMD_N, PAGE_BYTES = 1 << 20 };
+/* DIAL_MS: an attempt to connect is over before sluicectl takes the silence for ours; DIAL_DOWN_MS: where the daemon
+ * waits before it tries again, a server that is back has answered by then. */
+enum { WORDS_KIND = CMD_N, PAGE_BYTES = 1 << 20, DIAL_MS = 4000, DIAL_DOWN_MS = 500 };
 
 struct control_redis {
 	struct daemon *d;
@@ -19,7 +22,7 @@ struct control_redis {
 	void *arg;
 	struct command_argv *argv;
 	struct reply_decoder *decoder;
-	char addr[300], why[600];
+	char addr[300], why[DOWN_WORDS_CAP];
 	mono_ms timeout_ms;
 	/* the one command */
 	struct buf bytes; /* of its words, when it is none of codec/command */
@@ -27,8 +30,8 @@ struct control_redis {
 	size_t *lens;
 	size_t n_words;
 	unsigned kind;
-	bool is_waiting, is_sent, was_moved;
-	uint64_t number; /* answers of an earlier connection are not ours any more */
+	bool is_waiting, is_sent, has_sent, was_moved; /* has_sent: this one, or one before */
+	uint64_t number;                               /* answers of an earlier connection are not ours any more */
 };
 
 static void control_redis_answer(struct control_redis *c, struct reply *r, const redisReply *raw)
@@ -37,9 +40,18 @@ static void control_redis_answer(struct control_redis *c, struct reply *r, const
 	c->fn(c->arg, r, raw);
 }
 
-static void control_redis_fail(struct control_redis *c, const char *why)
+/* The sentence of io/redis without "redis <address>: ". An attempt to connect that we have cut short tells less than
+ * what the daemon knows: NULL. */
+static const char *own_reason(const struct err *why)
 {
-	snprintf(c->why, sizeof c->why, "%s", why); /* io/redis names the address */
+	const char *end = strstr(why->text, ": ");
+	return why->code == ERR_TIMEOUT ? NULL : strncmp(why->text, "redis ", 6) == 0 && end ? end + 2 : why->text;
+}
+
+static void control_redis_fail(struct control_redis *c, const struct err *why)
+{
+	if (c->is_sent || !down_words(c->d, down_shard_at(c->d, c->addr), own_reason(why), c->why))
+		snprintf(c->why, sizeof c->why, "%s", why->text); /* io/redis names the address */
 	if (!c->is_waiting)
 		return;
 	struct reply none = {.kind = REPLY_NONE};
@@ -50,7 +62,7 @@ static void control_redis_transmit(struct control_redis *c)
 {
 	if (!c->is_waiting || c->is_sent || !redis_is_up(c->conn))
 		return;
-	c->is_sent = true;
+	c->is_sent = c->has_sent = true;
 	mono_ms deadline = mono_now() + c->timeout_ms;
 	if (c->kind != WORDS_KIND) {
 		fault_point("send", command_name((enum cmd_kind)c->kind));
@@ -113,7 +125,7 @@ static void control_redis_on_down(void *arg, struct redis_conn *conn, const stru
 	(void)conn;
 	if (was_up && c->is_waiting && c->was_moved && !c->is_sent)
 		return; /* our own redial */
-	control_redis_fail(c, why->text);
+	control_redis_fail(c, why);
 }
 
 static void control_redis_on_push(void *arg, struct redis_conn *conn, const redisReply *reply)
@@ -134,6 +146,8 @@ enum err_code control_redis_open(struct daemon *d, const char *addr, control_red
 	if (code)
 		return code;
 	o.maint = REDIS_MAINT_OFF;
+	o.times.connect_ms = mono_min(mono_min(o.times.connect_ms, d->config->redis.command_timeout_ms),
+		down_is_known(d, down_shard_at(d, addr)) ? DIAL_DOWN_MS : DIAL_MS);
 	struct control_redis *c = mem_alloc(sizeof *c);
 	c->d = d;
 	c->fn = fn;
@@ -225,6 +239,11 @@ size_t control_redis_page(size_t n, size_t most, const struct entry_batch *b)
 const char *control_redis_why(const struct control_redis *c)
 {
 	return c->why;
+}
+
+const char *control_redis_untouched(const struct control_redis *c)
+{
+	return c->has_sent ? "; nothing was changed" : "; nothing was sent";
 }
 
 const char *control_redis_addr(const struct control_redis *c)

@@ -1,8 +1,9 @@
 /* control_redis - one connection to one master for one control request: one command at a time. Coordinator thread.
  *
  * Happy path: control_redis_open -> control_redis_send -> the answer, once, in a later round.
- * Failure: not reachable, lost or too late: the answer is REPLY_NONE and control_redis_why says why. MOVED is
- * followed once per command. Nothing is repeated otherwise. */
+ * Failure: not reachable, lost or too late: the answer is REPLY_NONE and control_redis_why says why; where the daemon
+ * knows already that the master is down, it comes soon and says since when. MOVED is followed once per command. Nothing
+ * is repeated otherwise. */
 #pragma once
 #include "codec/command.h"
 #include "codec/reply.h"
@@ -34,5 +35,7 @@ void control_redis_hold(struct control_redis *c, const char *stream, int64_t ttl
 size_t control_redis_page(size_t n, size_t most, const struct entry_batch *b);
 /* Why it could not be asked; valid until the next use. */
 const char *control_redis_why(const struct control_redis *c);
+/* What to say behind that, of a request that would have changed something and has only looked so far. */
+const char *control_redis_untouched(const struct control_redis *c);
 /* The address it asks; "" = none yet. */
 const char *control_redis_addr(const struct control_redis *c);

@@ -1,5 +1,6 @@
 /* The verbs that look: status, ls, show, workers, nodes, version. */
 #include "run/control/control.h"
+#include "run/control/down.h"
 #include "run/control/lag.h"
 
 #include <stdio.h>
@@ -445,9 +446,8 @@ void control_nodes(struct control_req *q)
 {
 	const struct coord *c = q->d->core;
 	if (!c->topo.is_known) {
-		const char *why = q->d->topo.why;
 		sentinel_rows(q);
-		control_end(q, 1, "no master is known yet: %s", why[0] ? why : "not connected");
+		control_end(q, 1, "no master is known yet: %s", down_topology(q->d));
 		return;
 	}
 	struct buf *slots = view_slots(&c->topo);

@@ -5,6 +5,8 @@
  * done is said, exit 1 with its words. */
 #include "run/control/waits.h"
 
+#include "run/control/down.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -65,10 +67,10 @@ static void waits_on_answer(void *arg, struct reply *r, const redisReply *raw);
 
 bool waits_ask(struct waits_job *j, enum waits_stage stage)
 {
-	const char *addr = view_addr(j->q->d, j->rules->lbs_slot), *why = j->q->d->topo.why;
+	const char *addr = view_addr(j->q->d, j->rules->lbs_slot);
 	struct err err;
 	if (!j->conn && !addr)
-		control_end(j->q, 1, "no master is known for %s: %s", j->names.lbs, why[0] ? why : "not connected yet");
+		control_end(j->q, 1, "no master is known for %s: %s", j->names.lbs, down_topology(j->q->d));
 	else if (!j->conn && control_redis_open(j->q->d, addr, waits_on_answer, j, &j->conn, &err) != ERR_OK)
 		control_end(j->q, 1, "%s", err.text);
 	if (!j->conn)
@@ -97,7 +99,9 @@ bool waits_ask_data(struct waits_job *j, uint16_t slot)
 void waits_fail(struct waits_job *j)
 {
 	const char *why = control_redis_why(j->conn);
-	control_end(j->q, 1, "%s", why[0] ? why : "unexpected answer from Redis");
+	bool is_untouched = j->is_action && !j->q->r.dry_run && j->n == 0 && j->stage <= WAITS_DATA;
+	control_end(j->q, 1, "%s%s", why[0] ? why : "unexpected answer from Redis",
+		is_untouched ? control_redis_untouched(j->conn) : "");
 }
 
 /* ---- what this daemon has and no worker works on */
