@@ -129,3 +129,19 @@ def test_started_beside_a_stopped_redis(t):
         line, = p.stderr.splitlines()
         assert p.returncode == 1 and s < 2 and re.search("Redis has not answered yet|no answer to HELLO", line), (args, s, p)
         assert args[0] != "add" or line.endswith("; nothing was sent"), line
+
+
+@limit(120)
+def test_master_of_a_position_is_named(t):
+    """In a cluster a stream may be somewhere else than what names it: who is silent is said, and the others answer."""
+    c = t.cluster(node_timeout_ms=60000)
+    d = t.daemon(c, cfg={"services": [{"name": "orders", "entries": {"enabled": True}}]})
+    lbs = c.master_of("orders-input")
+    there = next(n for n in (f"s{i}" for i in range(1000)) if c.master_of(n) is not lbs)
+    victim = c.master_of(there)
+    victim.kill()
+    t.wait(lambda: [x for x in d.json("status")[0]["redis"] if x["redis"] == victim.endpoint and x["state"] == "down"], what="down")
+    p, s = timed(d, "delayed", "now", "orders", there)
+    assert p.returncode == 1 and s < 2 and f"redis {victim.endpoint} is down since " in p.stderr, (s, p)
+    p, s = timed(d, "delayed", "ls", "orders")
+    assert p.returncode == 0 and s < 2, (s, p)

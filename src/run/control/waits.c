@@ -98,10 +98,11 @@ bool waits_ask_data(struct waits_job *j, uint16_t slot)
 
 void waits_fail(struct waits_job *j)
 {
-	const char *why = control_redis_why(j->conn);
+	const struct control_redis *asked = j->stage == WAITS_POSITION ? j->data : j->conn;
+	const char *why = control_redis_why(asked);
 	bool is_untouched = j->is_action && !j->q->r.dry_run && j->n == 0 && j->stage <= WAITS_DATA;
 	control_end(j->q, 1, "%s%s", why[0] ? why : "unexpected answer from Redis",
-		is_untouched ? control_redis_untouched(j->conn) : "");
+		is_untouched ? control_redis_untouched(asked) : "");
 }
 
 /* ---- what this daemon has and no worker works on */
