@@ -79,6 +79,33 @@ static int send_all(int fd, const struct buf *b, const struct ctl_options *o, st
 	return 0;
 }
 
+/* Behind a silence that need not be the daemon's. */
+static const char *maybe_redis(enum ctl_verb verb)
+{
+	static const char looks[] = ": it may be waiting for Redis, sluicectl status tells";
+	static const char writes[] =
+		": it may be waiting for Redis, sluicectl status tells; what was asked may be done all the same";
+	static const char *const words[CTL_VERB_N] = {[CTL_VERB_LS] = looks,
+		[CTL_VERB_SHOW] = looks,
+		[CTL_VERB_EXPLAIN] = looks,
+		[CTL_VERB_TOPOLOGY_REFRESH] = looks,
+		[CTL_VERB_DLQ_LS] = looks,
+		[CTL_VERB_DLQ_SHOW] = looks,
+		[CTL_VERB_ENTRIES_DLQ_LS] = looks,
+		[CTL_VERB_ENTRIES_DLQ_SHOW] = looks,
+		[CTL_VERB_FLEET] = looks,
+		[CTL_VERB_DELAYED_LS] = looks,
+		[CTL_VERB_DOCTOR] = looks,
+		[CTL_VERB_ADD] = writes,
+		[CTL_VERB_DLQ_REPLAY] = writes,
+		[CTL_VERB_DLQ_PURGE] = writes,
+		[CTL_VERB_ENTRIES_DLQ_REPLAY] = writes,
+		[CTL_VERB_ENTRIES_DLQ_PURGE] = writes,
+		[CTL_VERB_DELAYED_NOW] = writes,
+		[CTL_VERB_DELAYED_DROP] = writes};
+	return words[verb] ? words[verb] : "";
+}
+
 static int say_silence(const struct ctl_options *o, struct err *err)
 {
 	struct buf age;
@@ -181,6 +208,7 @@ int conn_ask(const struct ctl_options *o, const struct ctl_request *r, bool watc
 	struct err *err)
 {
 	struct buf line;
+	struct err why = {0};
 	int fd = -1, code = 0;
 	buf_init(&line);
 	if (ctl_encode(&line, r, err) != ERR_OK)
@@ -190,7 +218,9 @@ int conn_ask(const struct ctl_options *o, const struct ctl_request *r, bool watc
 	if (code == 0)
 		code = send_all(fd, &line, o, err);
 	if (code == 0)
-		code = read_reply(fd, o, watch_stdout, fn, arg, err);
+		code = read_reply(fd, o, watch_stdout, fn, arg, &why);
+	if (why.code)
+		err_set(err, why.code, "%s%s", why.text, why.code == ERR_TIMEOUT ? maybe_redis(r->verb) : "");
 	if (fd >= 0)
 		close(fd);
 	buf_fini(&line);
