@@ -2,7 +2,7 @@
 
 #include "base/mem.h"
 
-enum { MIN_CAP = 16 };
+enum { MIN_CAP = 16, WAYS = 4 /* children of a node */ };
 
 void heap_init(struct heap *h)
 {
@@ -11,71 +11,72 @@ void heap_init(struct heap *h)
 
 void heap_fini(struct heap *h)
 {
-	mem_free(h->nodes);
+	mem_free(h->slots);
 	*h = (struct heap){0};
 }
 
-static void heap_place(struct heap *h, struct heap_node *node, uint32_t i)
+static void heap_place(struct heap *h, struct heap_slot s, uint32_t i)
 {
-	h->nodes[i] = node;
-	node->pos = i + 1;
+	h->slots[i] = s;
+	s.node->pos = i + 1;
 }
 
-static void sift_up(struct heap *h, struct heap_node *node, uint32_t i)
+static void sift_up(struct heap *h, struct heap_slot s, uint32_t i)
 {
-	while (i > 0 && node->at < h->nodes[(i - 1) / 2]->at) {
-		heap_place(h, h->nodes[(i - 1) / 2], i);
-		i = (i - 1) / 2;
+	while (i > 0 && s.at < h->slots[(i - 1) / WAYS].at) {
+		heap_place(h, h->slots[(i - 1) / WAYS], i);
+		i = (i - 1) / WAYS;
 	}
-	heap_place(h, node, i);
+	heap_place(h, s, i);
 }
 
-static void sift_down(struct heap *h, struct heap_node *node, uint32_t i)
+/* The soonest of i's children; n: there is none. */
+static uint32_t soonest_child(const struct heap *h, uint32_t i)
 {
-	for (;;) {
-		uint32_t child = 2 * i + 1;
-		if (child >= h->n)
-			break;
-		if (child + 1 < h->n && h->nodes[child + 1]->at < h->nodes[child]->at)
-			child++;
-		if (node->at <= h->nodes[child]->at)
-			break;
-		heap_place(h, h->nodes[child], i);
-		i = child;
-	}
-	heap_place(h, node, i);
+	uint32_t best = WAYS * i + 1, end = best + WAYS < h->n ? best + WAYS : h->n;
+	for (uint32_t child = best + 1; child < end; child++)
+		if (h->slots[child].at < h->slots[best].at)
+			best = child;
+	return best < h->n ? best : h->n;
+}
+
+static void sift_down(struct heap *h, struct heap_slot s, uint32_t i)
+{
+	for (uint32_t child; (child = soonest_child(h, i)) < h->n && h->slots[child].at < s.at; i = child)
+		heap_place(h, h->slots[child], i);
+	heap_place(h, s, i);
 }
 
 static void resize(struct heap *h, uint32_t cap)
 {
-	h->nodes = mem_grow(h->nodes, cap, sizeof(struct heap_node *));
+	h->slots = mem_grow(h->slots, cap, sizeof *h->slots);
 	h->cap = cap;
 }
 
-static void reorder(struct heap *h, struct heap_node *node, uint32_t i)
+static void reorder(struct heap *h, struct heap_slot s, uint32_t i)
 {
-	if (i > 0 && node->at < h->nodes[(i - 1) / 2]->at)
-		sift_up(h, node, i);
+	if (i > 0 && s.at < h->slots[(i - 1) / WAYS].at)
+		sift_up(h, s, i);
 	else
-		sift_down(h, node, i);
+		sift_down(h, s, i);
 }
 
 void heap_set(struct heap *h, struct heap_node *node, mono_ms at)
 {
 	if (at == MONO_NEVER) {
 		heap_remove(h, node);
-		node->at = at;
 		return;
 	}
-	node->at = at;
+	struct heap_slot s = {.at = at, .node = node};
 	if (node->pos) {
-		reorder(h, node, node->pos - 1);
+		if (h->slots[node->pos - 1].at != at)
+			reorder(h, s, node->pos - 1);
 		return;
 	}
 	if (h->n == h->cap)
 		resize(h, h->cap ? h->cap * 2 : MIN_CAP);
 	h->n++;
-	sift_up(h, node, h->n - 1);
+	sift_up(h, s, h->n - 1);
 }
 
 void heap_remove(struct heap *h, struct heap_node *node)
@@ -83,8 +84,8 @@ void heap_remove(struct heap *h, struct heap_node *node)
 	if (!node->pos)
 		return;
 	uint32_t i = node->pos - 1;
-	struct heap_node *last = h->nodes[--h->n];
-	if (last != node)
+	struct heap_slot last = h->slots[--h->n];
+	if (last.node != node)
 		reorder(h, last, i);
 	node->pos = 0;
 	if (h->cap > MIN_CAP && h->n < h->cap / 4)

@@ -113,7 +113,7 @@ static bool client_lease_turn(struct sluice_worker *w, struct client_lease *l, s
 
 bool client_lease_news(struct sluice_worker *w, struct sluice_event *e)
 {
-	for (struct heap_node *top; (top = heap_top(&w->leases.turns)) && top->at <= w->now;)
+	for (struct heap_node *top; (top = heap_due(&w->leases.turns, w->now));)
 		if (client_lease_turn(w, HEAP_OF(struct client_lease, turn, top), e))
 			return true;
 	struct link *first = list_pop(&w->leases.news);

@@ -211,7 +211,7 @@ static void run_stop(struct run *r, struct run_child *c, mono_ms by_ms)
 {
 	if (by_ms < c->shared->stop_ms)
 		c->shared->stop_ms = by_ms;
-	if (!c->kill.pos || by_ms < c->kill.at)
+	if (by_ms < heap_at(&r->kills, &c->kill))
 		heap_set(&r->kills, &c->kill, by_ms);
 	if (!c->is_stopped && !c->is_given_back)
 		kill(-c->pid, SIGTERM);

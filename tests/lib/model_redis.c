@@ -61,7 +61,7 @@ static struct model_lock *lock_get(struct model_redis *m, const struct cmd *c)
 {
 	lock_key(&m->text, c->stream, c->id);
 	struct model_lock *l = map_get(&m->locks, m->text.data, m->text.len);
-	if (l && l->expiry.at < m->now && l->expiry.pos != 0) {
+	if (l && heap_at(&m->expiries, &l->expiry) < m->now) {
 		lock_expire(m, l);
 		return NULL;
 	}
@@ -151,7 +151,7 @@ static void exec_swap(struct model_redis *m, const struct cmd *c, const struct c
 		model_error(c, oom_text, out);
 		return;
 	}
-	out->integer = mono_max(l->expiry.at - m->now, c->as.lock.ttl_ms);
+	out->integer = mono_max(heap_at(&m->expiries, &l->expiry) - m->now, c->as.lock.ttl_ms);
 	lock_set_value(l, c->as.lock.value);
 	heap_set(&m->expiries, &l->expiry, m->now + out->integer);
 }
@@ -183,7 +183,7 @@ static void exec_probe(struct model_redis *m, const struct cmd *c, const struct 
 	(void)names;
 	(void)me;
 	const struct model_lock *l = lock_get(m, c);
-	model_int(out, l ? l->expiry.at - m->now : -2);
+	model_int(out, !l ? -2 : l->expiry.pos ? heap_at(&m->expiries, &l->expiry) - m->now : -1);
 }
 
 /* ---- any node */
@@ -379,7 +379,7 @@ struct model_redis *model_redis_clone(const struct model_redis *from)
 		struct model_lock *copy = lock_add(m, (struct slice){l->key, l->stream_len}, l->id);
 		lock_set_value(copy, (struct slice){l->value, l->value_len});
 		if (l->expiry.pos != 0)
-			heap_set(&m->expiries, &copy->expiry, l->expiry.at);
+			heap_set(&m->expiries, &copy->expiry, heap_at(&from->expiries, &l->expiry));
 	}
 	for (size_t i = 0; i < from->n_streams; i++)
 		model_stream_copy(model_stream_of(m, from->streams[i]->key, true), from->streams[i]);
@@ -459,7 +459,7 @@ static void view(const struct model_redis *m, const struct model_lock *l, mono_m
 		.stream = {l->key, l->stream_len},
 		.id = l->id,
 		.value = {l->value, l->value_len},
-		.ttl_ms = l->expiry.pos ? l->expiry.at - m->offset - now : INT64_MAX,
+		.ttl_ms = l->expiry.pos ? heap_at(&m->expiries, &l->expiry) - m->offset - now : INT64_MAX,
 	};
 }
 

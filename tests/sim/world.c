@@ -93,9 +93,10 @@ void event_happens(struct world *w, struct event *ev)
 
 void world_until(struct world *w, mono_ms t)
 {
-	struct heap_node *top;
-	while (!w->failed && (top = heap_top(&w->events)) && (top->at >> 24) <= t) {
-		w->now = mono_max(w->now, top->at >> 24);
+	mono_ms at;
+	while (!w->failed && w->events.n && (at = heap_deadline(&w->events) >> 24) <= t) {
+		struct heap_node *top = heap_top(&w->events);
+		w->now = mono_max(w->now, at);
 		heap_remove(&w->events, top);
 		event_happens(w, HEAP_OF(struct event, node, top));
 		if (w->now / 1000 != w->second)

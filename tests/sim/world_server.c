@@ -208,7 +208,7 @@ static void move_locks(struct model_redis *from, struct model_redis *to, uint16_
 	for (struct model_lock *l; (l = map_next(&from->locks, &pos));) {
 		if (command_lock_slot(l->key, l->stream_len, l->id) != slot)
 			continue;
-		mono_ms at = l->expiry.pos ? l->expiry.at : MONO_NEVER;
+		mono_ms at = heap_at(&from->expiries, &l->expiry);
 		heap_remove(&from->expiries, &l->expiry);
 		map_remove(&from->locks, l->key, l->stream_len + sizeof l->id);
 		map_put(&to->locks, l->key, l->stream_len + sizeof l->id, l);

@@ -203,7 +203,7 @@ static void coord_due(struct coord *c)
 {
 	for (struct entry *e; (e = ledger_due(&c->ledger, c->now));)
 		entry_on_due(c, e);
-	for (struct heap_node *n; (n = heap_top(&c->workers.timers)) && n->at <= c->now;) {
+	for (struct heap_node *n; (n = heap_due(&c->workers.timers, c->now));) {
 		heap_remove(&c->workers.timers, n);
 		worker_on_due(c, LIST_OF(struct worker, s, LIST_OF(struct session, timer, n)));
 	}

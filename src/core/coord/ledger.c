@@ -164,15 +164,15 @@ void ledger_arm(struct ledger *l, struct entry *e, mono_ms stop_at)
 {
 	assert(e->gen);
 	mono_ms at = mono_min(e->deadline, stop_at);
-	if (e->timer.pos && e->timer.at <= at && at != MONO_NEVER)
+	if (heap_at(&l->timers, &e->timer) <= at && at != MONO_NEVER)
 		return; /* fires early, looks again: cheaper than moving it at each renewal */
 	heap_set(&l->timers, &e->timer, at);
 }
 
 struct entry *ledger_due(struct ledger *l, mono_ms now)
 {
-	struct heap_node *n = heap_top(&l->timers);
-	if (!n || n->at > now)
+	struct heap_node *n = heap_due(&l->timers, now);
+	if (!n)
 		return NULL;
 	struct entry *e = HEAP_OF(struct entry, timer, n);
 	heap_remove(&l->timers, n);
@@ -196,7 +196,7 @@ void ledger_check(const struct ledger *l)
 		assert(e->state < ENTRY_STATES);
 		assert(ledger_get(l, e->svc, e->id) == e && ledger_by_handle(l, entry_handle(e)) == e);
 		assert(e->deadline == MONO_NEVER ||
-			(e->timer.pos && e->timer.at <= e->deadline)); /* nothing waits for ever */
+			heap_at(&l->timers, &e->timer) <= e->deadline); /* nothing waits for ever */
 		n_state[e->state]++;
 		n_timers += e->timer.pos != 0;
 	}

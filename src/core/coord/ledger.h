@@ -97,7 +97,6 @@ struct entry_feed {                          /* entries mode: what the coordinat
 
 struct entry {
 	struct link peers; /* in its session's, or its service's ready or parked list */
-	struct heap_node timer;
 	struct entry_id id;
 	struct text *stream, *info; /* info: until its assign frame is written */
 	struct text *trace;         /* the trace it belongs to, JSON; until its assign frame is written; NULL = none */
@@ -111,6 +110,7 @@ struct entry {
 	uint64_t owner;             /* session id, 0 = none */
 	uint32_t idx, gen;          /* gen 0: not in use */
 	uint32_t retry, audit, retry_ms;
+	struct heap_node timer;
 	uint16_t svc, lock_slot;
 	uint16_t lease_shard; /* SHARD_NONE: no shard has a lease record of it */
 	uint16_t op_shard;    /* where TAKING or FINISHING waits for an answer; SHARD_NONE: not sent yet */

@@ -251,7 +251,7 @@ static void feed_unblock(struct shard_ctx *c, struct feed *f, const char *why)
 void feed_tick(struct feeds *fs, struct shard_ctx *c)
 {
 	struct heap_node *top;
-	while ((top = heap_top(&fs->timers)) && top->at <= c->now) {
+	while ((top = heap_due(&fs->timers, c->now))) {
 		struct feed *f = HEAP_OF(struct feed, timer, top);
 		if (f->state == FEED_BLOCKED && f->work->bad.until <= c->now)
 			feed_unblock(c, f, "its time has come");

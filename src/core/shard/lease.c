@@ -298,7 +298,7 @@ void lease_tick(struct leases *ls, struct shard_ctx *c)
 {
 	ls->n_sent = 0;
 	struct heap_node *top;
-	while ((top = heap_top(&ls->timers)) && top->at <= c->now) {
+	while ((top = heap_due(&ls->timers, c->now))) {
 		struct lease *l = HEAP_OF(struct lease, timer, top);
 		if (is_held(l) && c->now >= fence_of(c, l)) {
 			fence(ls, c, l);
@@ -547,7 +547,7 @@ void lease_check(const struct leases *ls, const struct shard_ctx *c)
 		assert(!l->in_flight || list_empty(&l->ready)); /* sent or queued, not both */
 		assert(!waits || l->timer.pos);                 /* nothing waits for ever */
 		assert(!is_held(l) || l->good_until > 0);
-		assert(!is_held(l) || (l->timer.pos && l->timer.at <= fence_of(c, l))); /* its fence comes in time */
+		assert(!is_held(l) || heap_at(&ls->timers, &l->timer) <= fence_of(c, l)); /* its fence comes in time */
 		assert(!l->in_flight || l->lock.was_sent);
 		if (l->state == LEASE_RELEASING)
 			n_releasing++;

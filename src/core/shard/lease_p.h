@@ -38,13 +38,13 @@ struct lease_lock {
 };
 
 struct lease { /* 100,000 of them: keep it near 100 bytes */
-	struct heap_node timer;
 	struct link ready; /* in a queue of what may be sent; else alone */
 	uint64_t handle;   /* 0: not in use */
 	struct entry_id id;
 	struct text *stream;
 	mono_ms good_until; /* 0 = never held; releasing: when to give up */
 	mono_ms at;         /* in flight: when it was sent; else when to act */
+	struct heap_node timer;
 	uint32_t index;
 	int32_t ttl_ms; /* of the command in flight */
 	uint16_t svc, slot;

@@ -473,7 +473,7 @@ mono_ms reader_flush(struct readers *rs, struct shard_ctx *c)
 			reader_group_lost(rs, c, rs->v[i]);
 	c->news.is_group_lost = false;
 	struct heap_node *top;
-	while ((top = heap_top(&rs->timers)) && top->at <= c->now) {
+	while ((top = heap_due(&rs->timers, c->now))) {
 		struct reader *r = HEAP_OF(struct reader, timer, top);
 		heap_set(&rs->timers, top, reader_flush_one(c, r));
 	}

@@ -574,7 +574,7 @@ mono_ms reconcile_flush(struct reconcile *rc, struct shard_ctx *c)
 {
 	repair_tick(rc, c);
 	struct heap_node *top;
-	while ((top = heap_top(&rc->services)) && top->at <= c->now)
+	while ((top = heap_due(&rc->services, c->now)))
 		heap_set(&rc->services, top, reconcile_flush_one(rc, c, HEAP_OF(struct recovery, timer, top)));
 	return mono_min(heap_deadline(&rc->timers), heap_deadline(&rc->services));
 }

@@ -409,7 +409,7 @@ static void repair_due(struct reconcile *rc, struct shard_ctx *c, struct repair 
 void repair_tick(struct reconcile *rc, struct shard_ctx *c)
 {
 	struct heap_node *top;
-	while ((top = heap_top(&rc->timers)) && top->at <= c->now)
+	while ((top = heap_due(&rc->timers, c->now)))
 		repair_due(rc, c, HEAP_OF(struct repair, timer, top));
 }
 

@@ -424,7 +424,7 @@ mono_ms retry_flush(struct retry *r, struct shard_ctx *c)
 void retry_tick(struct retry *r, struct shard_ctx *c)
 {
 	struct heap_node *top;
-	while ((top = heap_top(&r->timers)) && top->at <= c->now) {
+	while ((top = heap_due(&r->timers, c->now))) {
 		struct op *op = HEAP_OF(struct op, timer, top);
 		if (c->now >= op->not_after)
 			retry_finish(r, c, op, OP_FAILED, NULL);

@@ -488,7 +488,7 @@ void redis_relax(struct redis_conn *c, mono_ms until, mono_ms timeout_ms)
 		return;
 	for (struct link *l = c->queue.pending.next; l != &c->queue.pending; l = l->next) {
 		struct redis_cmd *cmd = LIST_OF(struct redis_cmd, link, l);
-		if (cmd->deadline.pos && cmd->deadline.at < at_least_until)
+		if (heap_at(&c->queue.deadlines, &cmd->deadline) < at_least_until)
 			heap_set(&c->queue.deadlines, &cmd->deadline, at_least_until);
 	}
 	c->dial.deadline = mono_max(c->dial.deadline, at_least_until);
@@ -503,7 +503,7 @@ void redis_leave(struct redis_conn *c, mono_ms at, mono_ms silent_ms)
 	c->opts.times.ping_idle_ms = 0;
 	for (struct link *l = c->queue.pending.next; l != &c->queue.pending; l = l->next) {
 		struct redis_cmd *cmd = LIST_OF(struct redis_cmd, link, l);
-		if (cmd->deadline.pos && cmd->deadline.at > at)
+		if (cmd->deadline.pos && heap_at(&c->queue.deadlines, &cmd->deadline) > at)
 			heap_set(&c->queue.deadlines, &cmd->deadline, at);
 	}
 	if (c->state != CONN_CLOSED)

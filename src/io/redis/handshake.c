@@ -379,7 +379,7 @@ void handshake_reauth(struct redis_conn *c)
 	mono_ms since = now;
 	if (!list_empty(&c->queue.pending)) { /* its answer comes after theirs, and a read may block for long */
 		const struct redis_cmd *last = LIST_OF(struct redis_cmd, link, c->queue.pending.prev);
-		since = mono_max(since, last->deadline.pos ? last->deadline.at : 0);
+		since = mono_max(since, last->deadline.pos ? heap_at(&c->queue.deadlines, &last->deadline) : 0);
 	}
 	send_auth(c, REDIS_CMD_REAUTH, since + c->opts.times.connect_ms);
 }

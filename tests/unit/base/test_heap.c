@@ -20,9 +20,10 @@ static void down(void)
 static void check(void)
 {
 	for (uint32_t i = 0; i < h.n; i++) {
-		cr_assert_eq(h.nodes[i]->pos, i + 1);
+		cr_assert_eq(h.slots[i].node->pos, i + 1);
+		cr_assert(heap_deadline(&h) <= h.slots[i].at);
 		if (i)
-			cr_assert(h.nodes[(i - 1) / 2]->at <= h.nodes[i]->at);
+			cr_assert(h.slots[(i - 1) / 4].at <= h.slots[i].at);
 	}
 }
 
@@ -56,13 +57,24 @@ Test(heap, set_again_moves_both_ways, .init = up, .fini = down)
 	cr_assert_eq(h.n, 3);
 }
 
+Test(heap, due_is_what_is_not_later_than_now, .init = up, .fini = down)
+{
+	struct heap_node n[2] = {0};
+	cr_assert_null(heap_due(&h, 1000));
+	heap_set(&h, &n[0], 30);
+	heap_set(&h, &n[1], 10);
+	cr_assert_null(heap_due(&h, 9));
+	cr_assert_eq(heap_due(&h, 10), &n[1]);
+	cr_assert_eq(heap_at(&h, &n[0]), 30);
+}
+
 Test(heap, never_takes_out, .init = up, .fini = down)
 {
 	struct heap_node n = {0};
 	heap_set(&h, &n, 10);
 	heap_set(&h, &n, MONO_NEVER);
 	cr_assert_eq(h.n, 0);
-	cr_assert_eq(n.at, MONO_NEVER);
+	cr_assert_eq(heap_at(&h, &n), MONO_NEVER);
 	heap_set(&h, &n, MONO_NEVER);
 	heap_remove(&h, &n);
 	cr_assert_eq(h.n, 0);
@@ -87,8 +99,8 @@ Test(heap, random_work_keeps_order_and_gives_memory_back, .init = up, .fini = do
 	mono_ms last = 0;
 	while (h.n) {
 		struct heap_node *top = heap_top(&h);
-		cr_assert(last <= top->at);
-		last = top->at;
+		cr_assert(last <= heap_deadline(&h));
+		last = heap_deadline(&h);
 		heap_remove(&h, top);
 	}
 	cr_assert(h.cap <= 32);
