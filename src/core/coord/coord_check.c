@@ -89,10 +89,14 @@ uint32_t worker_check(const struct coord *c, const struct worker *w)
 	assert(list_empty(&w->entries) || w->s.state == SESSION_READY || w->s.state == SESSION_DETACHED);
 	assert(list_empty(&w->credit_holder.ring) || w->s.state == SESSION_READY);
 	uint32_t n = 0;
+	mono_ms latest = 0;
 	for (const struct link *l = w->entries.next; l != &w->entries; l = l->next, n++) {
 		const struct entry *e = LIST_OF(const struct entry, peers, l);
 		assert(e->gen && e->owner == w->s.id);
+		assert(!e->good_until || e->good_until + w->disorder >= latest);
+		latest = mono_max(latest, e->good_until);
 	}
+	assert(latest <= w->latest);
 	assert(n <= w->credit_holder.in_use); /* more: it was told to stop and has not answered */
 	return n;
 }

@@ -207,7 +207,7 @@ void worker_say_drain_to_all(struct coord *c);
 /* An operator takes all its entries back: each is revoked. */
 void worker_revoke_all(struct coord *c, struct worker *m);
 /* What a worker may be told now as until_ms: the soonest good_until of its entries, less a margin. */
-mono_ms worker_until(const struct coord *c, const struct worker *m);
+mono_ms worker_until(const struct coord *c, struct worker *w);
 /* We were stopped for a while: nobody counts as silent for that time. */
 void worker_after_stall(struct coord *c);
 /* Limits have changed by a reload: timers of workers follow, and they are told the new ping_ms. */

@@ -35,9 +35,18 @@ static void start_held(struct coord *c, struct entry *e, const struct msg *m)
 	entry_start_known(c, e);
 }
 
+/* Its worker's list is in order of these. */
+static void entry_is_good_until(struct coord *c, struct entry *e, mono_ms until)
+{
+	e->good_until = until;
+	struct worker *w = e->owner ? workers_find(&c->workers, e->owner) : NULL;
+	if (w)
+		worker_reorder(w, e);
+}
+
 static void on_held(struct coord *c, struct entry *e, const struct msg *m)
 {
-	e->good_until = m->lease.good_until;
+	entry_is_good_until(c, e, m->lease.good_until);
 	if (e->state != ENTRY_LOCKING)
 		return;
 	if (e->is_start || m->lease.lasts_ms > 0) {
@@ -250,7 +259,7 @@ static void on_lease_moved(struct coord *c, struct entry *e, const struct msg *m
 	bool is_known = topology_redirection(&c->topo, m->from, m->lease.moved_to, addr);
 	e->lease_shard = SHARD_NONE;
 	if (m->lease.good_until)
-		e->good_until = m->lease.good_until;
+		entry_is_good_until(c, e, m->lease.good_until);
 	if (is_known && m->lease.asking)
 		entry_send_lease(c, e, coord_shard_at(c, addr), true);
 	else if (is_known && topology_moved(&c->topo, m->lease.slot, addr))
@@ -289,7 +298,7 @@ void entry_on_lease(struct coord *c, const struct msg *m)
 		on_lease_moved(c, e, m);
 		break;
 	case LEASE_IS_RECREATED:
-		e->good_until = m->lease.good_until;
+		entry_is_good_until(c, e, m->lease.good_until);
 		entry_arm(c, e);
 		if (e->state != ENTRY_FINISHING && e->state != ENTRY_TAKING && !e->verify) {
 			e->verify = true;
@@ -302,14 +311,18 @@ void entry_on_lease(struct coord *c, const struct msg *m)
 void entry_on_renewed(struct coord *c, uint16_t shard, const struct renewed *r)
 {
 	heard_of(c, shard);
+	struct worker *w = NULL;
 	for (uint32_t i = 0; i < r->n; i++) {
 		struct entry *e = ledger_by_handle(&c->ledger, r->v[i].handle);
 		if (!e || e->is_lost || r->v[i].good_until <= e->good_until)
 			continue;
 		e->good_until = r->v[i].good_until;
-		struct worker *m = e->owner ? workers_find(&c->workers, e->owner) : NULL;
-		if (m)
-			worker_touch(&c->workers, m, e);
+		if (!e->owner)
+			continue;
+		if (!w || w->s.id != e->owner) /* most often it is the one of the last */
+			w = workers_find(&c->workers, e->owner);
+		if (w)
+			worker_touch(&c->workers, w, e);
 	}
 }
 

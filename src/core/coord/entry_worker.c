@@ -47,7 +47,7 @@ void entry_assign(struct coord *c, struct entry *e, struct worker *w)
 	w->credit_holder.in_use++;
 	struct effect *ef = worker_frame(c->out, w, OUT_ASSIGN);
 	fill_assign(s, e, w, ef);
-	list_push(&w->entries, &e->peers);
+	worker_gets(w, e);
 	entry_move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
 	if (e->feed)
 		entry_feed_start(c, e);
@@ -64,7 +64,7 @@ void entry_resume(struct coord *c, struct entry *e, struct worker *w)
 	e->heard = c->now;
 	w->credit_holder.in_use++;
 	w->credit_holder.is_alone |= e->is_suspect;
-	list_push(&w->entries, &e->peers);
+	worker_gets(w, e);
 	if (e->state == ENTRY_LIMBO)
 		entry_move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
 	entry_lead(s, e);

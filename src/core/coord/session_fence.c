@@ -12,15 +12,57 @@ void worker_arm(struct coord *c, struct worker *m)
 	heap_set(&c->workers.timers, &m->s.timer, session_deadline(&m->s, ping_ms(c, m)));
 }
 
-mono_ms worker_until(const struct coord *c, const struct worker *m)
+static bool entry_has_lease(const struct entry *e)
+{
+	return !e->is_lost && e->good_until;
+}
+
+/* One more that is good until then, behind all others. */
+static void worker_has_until(struct worker *w, mono_ms until)
+{
+	w->disorder = mono_max(w->disorder, w->latest - until);
+	w->latest = mono_max(w->latest, until);
+}
+
+/* When the first of its leases ends; MONO_NEVER: it has none. Looks at all of them. */
+static mono_ms look_through(struct worker *w)
 {
 	mono_ms until = MONO_NEVER;
-	for (struct link *l = m->entries.next; l != &m->entries; l = l->next) {
-		const struct entry *e = LIST_OF(struct entry, peers, l);
-		if (!e->is_lost && e->good_until)
-			until = mono_min(until, e->good_until);
+	w->latest = w->disorder = 0;
+	for (const struct link *l = w->entries.next; l != &w->entries; l = l->next) {
+		const struct entry *e = LIST_OF(const struct entry, peers, l);
+		if (!entry_has_lease(e))
+			continue;
+		until = mono_min(until, e->good_until);
+		worker_has_until(w, e->good_until);
 	}
-	return (until == MONO_NEVER ? c->now + c->services.shortest_ttl : until) - TELL_MARGIN_MS;
+	return until;
+}
+
+/* As look_through, or a little before: the first in order tells for all. */
+static mono_ms first_end(struct worker *w)
+{
+	if (w->disorder > WORKER_DISORDER_MS)
+		return look_through(w);
+	for (const struct link *l = w->entries.next; l != &w->entries; l = l->next) {
+		const struct entry *e = LIST_OF(const struct entry, peers, l);
+		if (entry_has_lease(e))
+			return e->good_until - w->disorder;
+	}
+	return MONO_NEVER;
+}
+
+mono_ms worker_until(const struct coord *c, struct worker *w)
+{
+	mono_ms end = first_end(w);
+	return (end == MONO_NEVER ? c->now + c->services.shortest_ttl : end) - TELL_MARGIN_MS;
+}
+
+void worker_gets(struct worker *w, struct entry *e)
+{
+	list_push(&w->entries, &e->peers);
+	if (entry_has_lease(e))
+		worker_has_until(w, e->good_until);
 }
 
 static void ping(struct coord *c, struct worker *m, mono_ms until)
@@ -34,13 +76,17 @@ static void ping(struct coord *c, struct worker *m, mono_ms until)
 	worker_arm(c, m);
 }
 
-/* The list stays about in order of renewal, so that its head tells whether looking at all of them is worth it. */
+void worker_reorder(struct worker *w, struct entry *e)
+{
+	if (list_empty(&e->peers))
+		return;
+	list_remove(&e->peers);
+	worker_gets(w, e);
+}
+
 void worker_touch(struct coord_workers *ws, struct worker *m, struct entry *e)
 {
-	if (e->state == ENTRY_ASSIGNED) {
-		list_remove(&e->peers);
-		list_push(&m->entries, &e->peers);
-	}
+	worker_reorder(m, e);
 	if (m->s.state == SESSION_READY && list_empty(&m->dirty))
 		list_push(&ws->dirty, &m->dirty);
 }

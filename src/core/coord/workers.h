@@ -9,6 +9,9 @@
 #include "core/coord/ledger.h"
 #include "core/coord/session.h"
 
+/* Shards tell of their renewals in turn, so that those of several are out of order by less than this. */
+enum { WORKER_DISORDER_MS = 50 };
+
 struct worker { /* a worker */
 	struct session s;
 	struct credit_holder credit_holder;
@@ -17,6 +20,8 @@ struct worker { /* a worker */
 	bool is_connected; /* counts in n_workers */
 	bool is_hushed;    /* its streams are told nothing while it has a suspect */
 	mono_ms hushed_at;
+	mono_ms latest; /* the latest good_until of what came into entries; since a look through them at the longest */
+	mono_ms disorder;    /* of entries: none ends by more than this after one that is behind it */
 	uint32_t n_blamed;   /* DETACHED: entries that may be why its connection ended */
 	char *services_text; /* "a,b" or "" = all */
 	/* a hello that waits until own entries are known, and what its welcome names */
@@ -40,7 +45,11 @@ struct coord_workers {
 struct worker *workers_find(struct coord_workers *ws, uint64_t session);
 /* Takes it out of every list and frees it. Only at the end of a turn: others may still name it in one. */
 void worker_free(struct coord_workers *ws, struct worker *m);
-/* e is renewed: what its worker may be told as until_ms may have moved. */
+/* e, which is in no list, is the last of its entries now. */
+void worker_gets(struct worker *w, struct entry *e);
+/* e, one of its own, is good until another time, without news for it. */
+void worker_reorder(struct worker *w, struct entry *e);
+/* As worker_reorder, with news: what it may be told as until_ms may have moved. */
 void worker_touch(struct coord_workers *ws, struct worker *m, struct entry *e);
 /* A frame to it, of that kind and otherwise empty: fill in the rest. Slices in it must live until effects are
  * performed (effect.hold). Valid until the next effect. */
