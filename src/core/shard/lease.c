@@ -76,6 +76,7 @@ struct leases *leases_new(uint64_t seed)
 	map_init(&ls->releasing, lease_is_named, seed);
 	shard_pool_init(&ls->pool, sizeof(struct lease));
 	heap_init(&ls->timers);
+	list_init(&ls->batches);
 	list_init(&ls->urgent);
 	list_init(&ls->calm);
 	return ls;
@@ -89,6 +90,7 @@ void leases_free(struct leases *ls)
 	for (struct lease *l; (l = next(ls, &pos));)
 		text_unref(l->stream);
 	mem_free(ls->renewed);
+	lease_batches_free(ls);
 	map_fini(&ls->releasing);
 	heap_fini(&ls->timers);
 	mem_free(ls->by_handle);
@@ -140,12 +142,32 @@ static mono_ms fence_of(const struct shard_ctx *c, const struct lease *l)
 	return l->good_until - service_stop_margin(lease_rules_of(c, l), l->good_until);
 }
 
+/* In a queue of what may be sent. */
+static bool is_queued(const struct lease *l)
+{
+	return !l->in_batch && !list_empty(&l->ready);
+}
+
+/* Out of its queue or batch. */
+static void unlink_lease(struct lease *l)
+{
+	list_remove(&l->ready);
+	l->in_batch = false;
+}
+
 void lease_set_timer(struct leases *ls, struct shard_ctx *c, struct lease *l)
 {
 	assert(l->handle);
 	mono_ms at = MONO_NEVER;
-	if (!l->in_flight && list_empty(&l->ready))
+	if (!l->in_flight && !is_queued(l)) {
 		at = l->at;
+		if (l->state == LEASE_HELD && at <= fence_of(c, l)) {
+			heap_remove(&ls->timers, &l->timer);
+			lease_batch_join(ls, l);
+			return;
+		}
+		unlink_lease(l);
+	}
 	if (is_held(l))
 		at = mono_min(at, fence_of(c, l));
 	else if (l->state == LEASE_RELEASING)
@@ -155,8 +177,9 @@ void lease_set_timer(struct leases *ls, struct shard_ctx *c, struct lease *l)
 
 void lease_queue(struct leases *ls, struct shard_ctx *c, struct lease *l)
 {
-	if (l->in_flight || !list_empty(&l->ready))
+	if (l->in_flight || is_queued(l))
 		return;
+	unlink_lease(l);
 	if (l->state == LEASE_ACQUIRING && releasing(ls, l)) {
 		l->at = c->now + RELEASE_WAIT_MS;
 		lease_set_timer(ls, c, l);
@@ -196,7 +219,7 @@ void lease_forget(struct leases *ls, struct shard_ctx *c, struct lease *l)
 	if (l->state == LEASE_RELEASING && releasing(ls, l) == l)
 		map_remove(&ls->releasing, &n, sizeof n.id);
 	heap_remove(&ls->timers, &l->timer);
-	list_remove(&l->ready);
+	unlink_lease(l);
 	unname(ls, l);
 	if (l->by_delifeq && ls->delifeq == DELIFEQ_ASKED)
 		ls->delifeq = DELIFEQ_UNASKED; /* nobody waits for the answer */
@@ -244,7 +267,7 @@ static void lease_release(struct leases *ls, struct shard_ctx *c, struct lease *
 		shard_pool_renew(&ls->pool, l->index);
 		l->in_flight = false;
 	}
-	list_remove(&l->ready);
+	unlink_lease(l);
 	lease_move(c, l, LEASE_RELEASING, "released");
 	unname(ls, l);
 	l->use_eval = false;
@@ -294,23 +317,27 @@ static void fence(struct leases *ls, struct shard_ctx *c, struct lease *l)
 	lease_lose(ls, c, l, is_missing ? LOST_MISSING : LOST_EXPIRED);
 }
 
+static void lease_due(struct leases *ls, struct shard_ctx *c, struct lease *l)
+{
+	if (is_held(l) && c->now >= fence_of(c, l)) {
+		fence(ls, c, l);
+	} else if (l->state == LEASE_RELEASING && c->now >= l->good_until) {
+		ctx_metrics(c, l->svc)->c[M_RELEASE_ERROR]++;
+		lease_forget(ls, c, l);
+	} else if (!l->in_flight && !is_queued(l) && l->at <= c->now) {
+		lease_queue(ls, c, l);
+	} else {
+		lease_set_timer(ls, c, l);
+	}
+}
+
 void lease_tick(struct leases *ls, struct shard_ctx *c)
 {
 	ls->n_sent = 0;
-	struct heap_node *top;
-	while ((top = heap_due(&ls->timers, c->now))) {
-		struct lease *l = HEAP_OF(struct lease, timer, top);
-		if (is_held(l) && c->now >= fence_of(c, l)) {
-			fence(ls, c, l);
-		} else if (l->state == LEASE_RELEASING && c->now >= l->good_until) {
-			ctx_metrics(c, l->svc)->c[M_RELEASE_ERROR]++;
-			lease_forget(ls, c, l);
-		} else if (!l->in_flight && list_empty(&l->ready) && l->at <= c->now) {
-			lease_queue(ls, c, l);
-		} else {
-			lease_set_timer(ls, c, l);
-		}
-	}
+	for (struct heap_node *top; (top = heap_due(&ls->timers, c->now));)
+		lease_due(ls, c, HEAP_OF(struct lease, timer, top));
+	for (struct lease *l; (l = lease_batch_due(ls, c->now));)
+		lease_due(ls, c, l);
 }
 
 /* ---- sending ---- */
@@ -365,7 +392,7 @@ void lease_send(struct leases *ls, struct shard_ctx *c, struct lease *l, struct 
 		ef->hold = text_new(expect.p, expect.len);
 		ef->cmd.as.lock.expect = slice_of(ef->hold);
 	}
-	list_remove(&l->ready);
+	unlink_lease(l);
 	l->ttl_ms = (int32_t)ef->cmd.as.lock.ttl_ms;
 	l->at = c->now;
 	if (l->lock.wants_take && !l->lock.was_sent) {
@@ -408,7 +435,7 @@ mono_ms lease_flush(struct leases *ls, struct shard_ctx *c)
 	if (may_send(ls, c))
 		return c->now;
 	mono_ms flush = ls->renewed ? ls->renewed_at + RENEWED_WAIT_MS : MONO_NEVER;
-	return mono_min(flush, heap_deadline(&ls->timers));
+	return mono_min(flush, mono_min(heap_deadline(&ls->timers), lease_batch_deadline(ls)));
 }
 
 void lease_renew_all(struct leases *ls, struct shard_ctx *c)
@@ -542,12 +569,14 @@ void lease_check(const struct leases *ls, const struct shard_ctx *c)
 {
 	uint32_t pos = 0, n = 0, n_in_flight = 0, n_releasing = 0;
 	for (const struct lease *l; (l = next(ls, &pos)); n++) {
-		bool waits = !l->in_flight && list_empty(&l->ready);
+		bool waits = !l->in_flight && !is_queued(l);
 		assert(l->state < LEASE_STATES && l->stream && ctx_service(c, l->svc));
 		assert(!l->in_flight || list_empty(&l->ready)); /* sent or queued, not both */
-		assert(!waits || l->timer.pos);                 /* nothing waits for ever */
+		assert(!waits || l->timer.pos || l->in_batch);  /* nothing waits for ever */
+		assert(!l->in_batch || (l->state == LEASE_HELD && !l->timer.pos));
 		assert(!is_held(l) || l->good_until > 0);
-		assert(!is_held(l) || heap_at(&ls->timers, &l->timer) <= fence_of(c, l)); /* its fence comes in time */
+		assert(!is_held(l) ||
+			(l->in_batch ? l->at : heap_at(&ls->timers, &l->timer)) <= fence_of(c, l)); /* in time */
 		assert(!l->in_flight || l->lock.was_sent);
 		if (l->state == LEASE_RELEASING)
 			n_releasing++;
@@ -558,4 +587,5 @@ void lease_check(const struct leases *ls, const struct shard_ctx *c)
 	assert(n == shard_pool_count(&ls->pool));
 	assert(n_in_flight <= ls->n_in_flight); /* more: answers that nobody waits for any more */
 	assert(ls->releasing.n <= n_releasing);
+	lease_batch_check(ls);
 }

@@ -37,8 +37,8 @@ struct lease_lock {
 	bool is_unsaid : 1; /* held, which is said with that answer */
 };
 
-struct lease { /* 100,000 of them: keep it near 100 bytes */
-	struct link ready; /* in a queue of what may be sent; else alone */
+struct lease {             /* 100,000 of them: keep it near 100 bytes */
+	struct link ready; /* in a queue of what may be sent, or in a batch; else alone */
 	uint64_t handle;   /* 0: not in use */
 	struct entry_id id;
 	struct text *stream;
@@ -55,6 +55,7 @@ struct lease { /* 100,000 of them: keep it near 100 bytes */
 	bool is_startup : 1;
 	bool use_eval : 1;
 	bool by_delifeq : 1; /* of the unlock in flight */
+	bool in_batch : 1;   /* held: its batch looks after its next renewal, no timer */
 	struct lease_lock lock;
 };
 
@@ -77,6 +78,7 @@ struct leases {
 	struct map
 		releasing; /* by entry id and stream: a second try would delete the lock that was acquired meanwhile */
 	struct heap timers;
+	struct link batches; /* of held ones by their deadlines, the soonest first; an empty one waits for its end */
 	struct link urgent, calm;     /* renewals first */
 	uint32_t n_in_flight, n_sent; /* in this step */
 	struct renewed *renewed;
@@ -85,6 +87,19 @@ struct leases {
 	bool is_replaced;     /* MSG_REPLACED was sent */
 };
 
+/* lease_batch.c */
+/* Into the batch of l->at, from the one in which it was. */
+void lease_batch_join(struct leases *ls, struct lease *l);
+/* One whose batch is due; it stays there until it is queued, or ends. NULL: none. */
+struct lease *lease_batch_due(struct leases *ls, mono_ms now);
+/* When the next batch is due; MONO_NEVER: there is none. */
+mono_ms lease_batch_deadline(const struct leases *ls);
+/* Their records; no lease is in one any more. */
+void lease_batches_free(struct leases *ls);
+/* Asserts that each is in the batch of its deadline. */
+void lease_batch_check(const struct leases *ls);
+
+/* lease.c, lease_reply.c */
 /* The rules of its service: known since it was acquired, services are never forgotten. */
 const struct service_rules *lease_rules_of(const struct shard_ctx *c, const struct lease *l);
 /* Without a word to anybody: its record goes back to the pool, l is gone. Answers that come later find nothing. */
