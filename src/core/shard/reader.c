@@ -355,6 +355,7 @@ static void fill(struct shard_ctx *c, struct reader *r, enum reader_query e, str
 	case READER_QUERY_AUDIT:
 		if (r->audit.from.ms == 0 && r->audit.from.seq == 0) {
 			r->audit.began = c->now;
+			r->audit.n = 0;
 			r->audit.pass++;
 		}
 		ef->cmd.id = r->audit.from;

@@ -28,7 +28,9 @@ static void on_own(struct shard_ctx *c, struct reader *r, struct reply *reply)
 		reader_move(r, c, READER_RUN, "own entries are known");
 }
 
-/* One page of our own pending ids. A pass that breaks off is not ended: the next one begins anew with a new number. */
+/* One page of our own pending ids. A pass that breaks off is not ended: the next one begins anew with a new number.
+ * Once a second, or after as long as so many ids may take: with 100,000 leases a pass every 2 s cost as much as a
+ * third of their renewals. A server that is slow is let rest, but a stall is no reason to look away for minutes. */
 static void on_audit(struct shard_ctx *c, struct reader *r, const struct reply *reply)
 {
 	struct reader_query_state *s = &r->reader_queries[READER_QUERY_AUDIT];
@@ -39,13 +41,16 @@ static void on_audit(struct shard_ctx *c, struct reader *r, const struct reply *
 		page->v[i] = reply->pending[i].id;
 	struct msg_own_ids ids = {.page = page, .pass = r->audit.pass, .began = r->audit.began, .is_last = is_last};
 	ctx_msg(c, msg_own_ids(ids))->svc = r->svc;
+	r->audit.n += (uint32_t)reply->n;
 	if (!is_last) {
 		r->audit.from = entry_id_next(reply->pending[reply->n - 1].id);
 		s->at = c->now;
 		return;
 	}
 	r->audit.from = (struct entry_id){0};
-	s->at = mono_max(c->now, r->audit.began + mono_max(EVERY_MS, 10 * (c->now - r->audit.began)));
+	mono_ms rest = mono_min(10 * (c->now - r->audit.began), AUDIT_REST_MS);
+	mono_ms every = mono_max(EVERY_MS, mono_max(rest, (mono_ms)r->audit.n * 1000 / AUDIT_PER_S));
+	s->at = mono_max(c->now, r->audit.began + every);
 }
 
 /* Again when the next one is due, in the order of the daemons' ranks, and once a second all the same: another daemon

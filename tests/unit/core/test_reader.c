@@ -586,6 +586,27 @@ Test(reader, audits_page_by_page, .init = ready, .fini = story_down)
 	cr_assert_null(strstr(W.text.data ? W.text.data : "", "pending consumer=redis-consumer-me"));
 	story_until(7000);
 	cr_assert(strstr(W.text.data, "[ 7000] pending consumer=redis-consumer-me\n"));
+	W.now = 13000; /* a stall of six seconds */
+	audit_answer(1, 0);
+	story_drop_waiting(CMD_CONSUMERS);
+	story_clear();
+	story_until(16999);
+	cr_assert_null(strstr(W.text.data ? W.text.data : "", "pending consumer=redis-consumer-me"));
+	story_until(17000);
+	cr_assert(strstr(W.text.data, "[17000] pending consumer=redis-consumer-me\n"));
+}
+
+Test(reader, audits_of_many_ids_are_rarer, .init = ready, .fini = story_down)
+{
+	W.hide_msg[MSG_OWN_IDS] = W.hide[CMD_PENDING] = false;
+	for (uint64_t page = 0; page < 25; page++)
+		audit_answer(1 + page * 1000, 1000);
+	audit_answer(25001, 0);
+	story_clear();
+	story_until(2999); /* 25,000 of 12,500 a second */
+	cr_assert_null(strstr(W.text.data ? W.text.data : "", "pending consumer=redis-consumer-me"));
+	story_until(3000);
+	cr_assert(strstr(W.text.data, "[ 3000] pending consumer=redis-consumer-me\n"));
 }
 
 Test(reader, an_audit_that_breaks_off_begins_anew, .init = ready, .fini = story_down)
