@@ -192,7 +192,7 @@ static void feed_on_fail(struct feeds *fs, struct shard_ctx *c, struct feed *f, 
 static void feed_on_pick(struct feeds *fs, struct shard_ctx *c, struct feed *f, const struct reply *reply)
 {
 	struct entry_batch *b = reply->entries;
-	if (f->state == FEED_BURYING && b && b->n > 0) {
+	if (f->state == FEED_BURYING && b && b->n > 0 && b->v[0].fields) {
 		feed_at_work(f)->bad.fields = b->v[0].fields;
 		b->v[0].fields = NULL;
 	} else if (f->state == FEED_BURYING) { /* deleted meanwhile: nothing to keep */

@@ -168,7 +168,7 @@ static void on_dead_pending(struct retry *r, struct shard_ctx *c, struct op *op,
 static void on_dead_read(struct retry *r, struct shard_ctx *c, struct op *op, struct reply *reply)
 {
 	struct entry_batch *b = reply->entries;
-	if (!b || b->n == 0) {
+	if (!b || b->n == 0 || !b->v[0].fields) {
 		op->dead.is_deleted = true;
 		retry_next(r, op, CMD_ACK_DEL);
 		return;
