@@ -210,6 +210,32 @@ IO_TEST(pushes_may_stand_anywhere)
 		     "reply 2 two\n");
 }
 
+/* Whatever stands in a push, the replies around it belong to their commands. */
+IO_TEST(broken_pushes_answer_nothing)
+{
+	static const char *const pushes[] = {
+		">-1", ">0", ">1\\r\\n~-1", ">1\\r\\n*-1", ">1\\r\\n>-1", ">1\\r\\n%-1", ">1\\r\\n$-1", ">1\\r\\n_"};
+	for (size_t i = 0; i < sizeof pushes / sizeof *pushes; i++) {
+		char script[300];
+		snprintf(script, sizeof script,
+			"hello\nexpect ECHO\ntrickle %s\\r\\n:1\\r\\n%s\\r\\n\nexpect ECHO\nsend "
+			"%s\\r\\n:2\\r\\n\nserve",
+			pushes[i], pushes[i], pushes[i]);
+		rig_serve(&R, SCRIPTS(script));
+		rig_open(&R);
+		cr_assert(rig_until(&R, "up\n"));
+		rig_send(&R, 1, "ECHO 1", 2000);
+		rig_send(&R, 2, "ECHO 2", 2000);
+		cr_assert(rig_until(&R, "reply 2"), "%s: %s", pushes[i], R.story.data);
+		const char *word = i < 2 ? "" : " nil";
+		char story[200];
+		snprintf(story, sizeof story, "up\npush%s\nreply 1 :1\npush%s\npush%s\nreply 2 :2\n", word, word, word);
+		expect_story(story);
+		rig_fini(&R);
+		rig_init(&R);
+	}
+}
+
 IO_TEST(subscriptions_are_told_by_push_and_answered_once)
 {
 	rig_serve(&R,

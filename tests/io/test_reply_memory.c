@@ -74,6 +74,30 @@ Test(reply_memory, its_objects_say_what_those_of_hiredis_say)
 	reply_memory_free(m);
 }
 
+/* hiredis' own objects lose what it was: a nil is an answer, a push of nil length is none. */
+Test(reply_memory, a_push_of_nil_length_is_still_a_push)
+{
+	static const struct {
+		const char *bytes;
+		int type;
+	} rows[] = {{">-1\r\n", REDIS_REPLY_PUSH}, {">0\r\n", REDIS_REPLY_PUSH}, {"~-1\r\n", REDIS_REPLY_NIL},
+		{"%-1\r\n", REDIS_REPLY_NIL}, {"*-1\r\n", REDIS_REPLY_NIL}, {"$-1\r\n", REDIS_REPLY_NIL},
+		{"_\r\n", REDIS_REPLY_NIL}};
+	struct reply_memory *m = reply_memory_new(0);
+	redisReader *reader = reply_memory_reader(m);
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		void *reply = NULL;
+		cr_assert_eq(redisReaderFeed(reader, rows[i].bytes, strlen(rows[i].bytes)), REDIS_OK);
+		cr_assert_eq(redisReaderGetReply(reader, &reply), REDIS_OK);
+		cr_assert_not_null(reply);
+		const redisReply *r = reply;
+		cr_expect(r->type == rows[i].type && r->elements == 0, "%s is of type %d", rows[i].bytes, r->type);
+		reply_memory_clear(m);
+	}
+	redisReaderFree(reader);
+	reply_memory_free(m);
+}
+
 /* A reply of so many strings of so many bytes. */
 static void expect_strings(struct reply_memory *m, redisReader *r, size_t n, size_t len)
 {

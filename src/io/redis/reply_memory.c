@@ -1,6 +1,7 @@
 #include "io/redis/reply_memory.h"
 
 #include <assert.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -108,9 +109,12 @@ static void *create_double(const redisReadTask *task, double value, char *s, siz
 	return r;
 }
 
+/* A push of nil length (">-1") stays a push, of nothing: as a nil it would be taken for the answer to a command, and
+ * each answer behind it for that of the command before. */
 static void *create_nil(const redisReadTask *task)
 {
-	return new_object(task, REDIS_REPLY_NIL);
+	const bool is_push = task->type == REDIS_REPLY_PUSH && !task->parent;
+	return new_object(task, is_push ? REDIS_REPLY_PUSH : REDIS_REPLY_NIL);
 }
 
 static void *create_bool(const redisReadTask *task, int value)

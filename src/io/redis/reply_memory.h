@@ -13,7 +13,7 @@ struct reply_memory;
 struct reply_memory *reply_memory_new(size_t max_elements);
 void reply_memory_free(struct reply_memory *m); /* after its reader; NULL is fine */
 /* A reader whose replies are here. Never NULL: hiredis' memory is ours (io/memory). The caller frees it, and no reply
- * of it. */
+ * of it. A push is always REDIS_REPLY_PUSH, also one of nil length, which hiredis' own objects call a nil. */
 redisReader *reply_memory_reader(struct reply_memory *m);
 /* Nobody uses the reply that was read last any more. */
 void reply_memory_clear(struct reply_memory *m);
