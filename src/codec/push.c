@@ -18,7 +18,7 @@ static bool push_equals(const redisReply *r, const char *word)
 	return r->len == strlen(word) && strncasecmp(r->str, word, r->len) == 0;
 }
 
-/* Digits with an optional sign; too many count as very much. */
+/* Digits with an optional sign; too many count as the most that there is. */
 static bool read_text_number(const char *s, size_t len, int64_t *out)
 {
 	bool is_negative = len > 0 && s[0] == '-';
@@ -29,7 +29,8 @@ static bool read_text_number(const char *s, size_t len, int64_t *out)
 	for (; i < len; i++) {
 		if (!isdigit((unsigned char)s[i]))
 			return false;
-		n = n > INT64_MAX / 100 ? INT64_MAX / 10 : n * 10 + (s[i] - '0');
+		const int digit = s[i] - '0';
+		n = n > (INT64_MAX - digit) / 10 ? INT64_MAX : n * 10 + digit;
 	}
 	*out = is_negative ? -n : n;
 	return true;

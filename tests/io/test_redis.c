@@ -205,7 +205,7 @@ IO_TEST(pushes_may_stand_anywhere)
 	rig_send(&R, 1, "ECHO one", 2000);
 	rig_send(&R, 2, "ECHO two", 2000);
 	cr_assert(rig_until(&R, "reply 2"));
-	expect_story("push MOVING :0 :15 nil\npush A-ok\npush +MIGRATED :1 [\"27\"]\nup\npush MOVING :1\nreply 1 "
+	expect_story("push MOVING +0 +15 nil\npush A-ok\npush +MIGRATED +1 [\"27\"]\nup\npush MOVING +1\nreply 1 "
 		     "one\npush\npush subscribe\n"
 		     "reply 2 two\n");
 }
@@ -251,7 +251,7 @@ IO_TEST(subscriptions_are_told_by_push_and_answered_once)
 	cr_assert(rig_until(&R, "reply 1"));
 	rig_send(&R, 2, "PSUBSCRIBE c*", 2000);
 	cr_assert(rig_until(&R, "reply 2"));
-	expect_story("up\npush psubscribe a* :1\npush pmessage a* ax 1\npush psubscribe b* :2\nreply 1 [3]\n"
+	expect_story("up\npush psubscribe a* +1\npush pmessage a* ax 1\npush psubscribe b* +2\nreply 1 [3]\n"
 		     "reply 2 -NOPERM this user has no permissions to access the channel\n");
 	cr_assert(redis_is_up(R.c));
 }

@@ -49,6 +49,22 @@ Test(redis_attributes, are_taken_out)
 	expect("+|1\r\n-ERR |1\r\n=5\r\ntxt:|\r\n", "+|1\r\n-ERR |1\r\n=5\r\ntxt:|\r\n");
 }
 
+#define HUGE_NUMBER "99999999999999999999999"
+
+/* The library would end the connection at a number that it cannot read. */
+Test(redis_attributes, values_of_a_push_become_texts)
+{
+	expect(">3\r\n+MOVING\r\n:0\r\n:" HUGE_NUMBER "\r\n:1\r\n",
+		">3\r\n+MOVING\r\n+0\r\n+" HUGE_NUMBER "\r\n:1\r\n");
+	expect(">5\r\n:x\r\n,y\r\n#z\r\n(1.5\r\n_\r\n,1.5\r\n", ">5\r\n+x\r\n+y\r\n+z\r\n+1.5\r\n_\r\n,1.5\r\n");
+	expect(">2\r\n*2\r\n:1\r\n%1\r\n:2\r\n~1\r\n:3\r\n:4\r\n:5\r\n",
+		">2\r\n*2\r\n+1\r\n%1\r\n+2\r\n~1\r\n+3\r\n+4\r\n:5\r\n");
+	expect(">3\r\n$2\r\n:7\r\n=6\r\ntxt::8\r\n$-1\r\n:9\r\n", ">3\r\n$2\r\n:7\r\n=6\r\ntxt::8\r\n$-1\r\n:9\r\n");
+	expect(">2\r\n" ATTR "*-1\r\n" ATTR ":1\r\n" ATTR ":2\r\n", ">2\r\n*-1\r\n+1\r\n:2\r\n");
+	expect(">0\r\n:1\r\n>-1\r\n:2\r\n>1\r\n*0\r\n:3\r\n", ">0\r\n:1\r\n>-1\r\n:2\r\n>1\r\n*0\r\n:3\r\n");
+	expect(":" HUGE_NUMBER "\r\n*2\r\n:1\r\n,2\r\n", ":" HUGE_NUMBER "\r\n*2\r\n:1\r\n,2\r\n");
+}
+
 Test(redis_attributes, what_makes_no_sense)
 {
 	static const char *const bad[] = {
@@ -72,6 +88,26 @@ static void up(void)
 static void down(void)
 {
 	rig_fini(&R);
+}
+
+/* And the replies around it belong to their commands. */
+Test(redis_attributes, a_push_with_a_huge_number_costs_nothing, .init = up, .fini = down)
+{
+	rig_serve(&R, (const char *const[]){"hello\nexpect GET\ntrickle >2\\r\\n+p\\r\\n:" HUGE_NUMBER
+					    "\\r\\n:1\\r\\n>2\\r\\n"
+					    ":-" HUGE_NUMBER
+					    "\\r\\n#x\\r\\n\nexpect GET\nsend :2\\r\\n\nexpect GET\nsend :" HUGE_NUMBER
+					    "\\r\\n\nserve",
+			      NULL});
+	rig_open(&R);
+	cr_assert(rig_until(&R, "up\n"));
+	rig_send(&R, 1, "GET a", 2000);
+	rig_send(&R, 2, "GET a", 2000);
+	cr_assert(rig_until(&R, "reply 2 :2\n"), "%s", R.story.data);
+	cr_assert(strstr(R.story.data, "push +p +" HUGE_NUMBER "\nreply 1 :1\npush +-" HUGE_NUMBER " +x\nreply 2 :2\n"),
+		"%s", R.story.data);
+	rig_send(&R, 3, "GET a", 2000); /* in a reply it is an error, not another number */
+	cr_assert(rig_until(&R, "Bad integer value"), "%s", R.story.data);
 }
 
 Test(redis_attributes, before_replies_and_pushes_of_a_connection, .init = up, .fini = down)

@@ -65,7 +65,7 @@ Test(redis_real, subscribes, .init = up, .fini = down)
 	rig_send(&R, 3, "SET a-lock 1 PX 1", 2000);
 	cr_assert(rig_until(&R, "expired"));
 	cr_assert(strstr(R.story.data,
-			  "push psubscribe __keyspace@0__:*lock* :1\npush psubscribe other :2\nreply 2 [3]\n"),
+			  "push psubscribe __keyspace@0__:*lock* +1\npush psubscribe other +2\nreply 2 [3]\n"),
 		"%s", R.story.data);
 	rig_run_for(&R, 100);
 	cr_assert(redis_is_up(R.c), "our own PINGs do no harm on a subscriber");

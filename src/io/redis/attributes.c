@@ -36,6 +36,24 @@ static bool attributes_number(const char *line, size_t n, int64_t *out)
 	return true;
 }
 
+/* What one element adds to those to come of the push around it. Sums that are too large do no harm: the library ends
+ * the connection at the header that makes them so. */
+static void attributes_count_push(struct attributes *a, char kind, uint64_t n_elements)
+{
+	const bool is_inside = a->n_push > 0;
+	if (is_inside)
+		a->n_push--;
+	if (is_inside || kind == '>')
+		a->n_push += n_elements;
+}
+
+/* A value of a push that is one line, and that the library might refuse for what it says: a number of any size or
+ * form, a truth. */
+static bool is_value_of_push(const struct attributes *a, char kind)
+{
+	return a->n_push > 0 && (kind == ':' || kind == ',' || kind == '#' || kind == '(');
+}
+
 /* A header is complete, of n bytes without its newline: what belongs to it comes next. False: an attribute makes no
  * sense. */
 static bool attributes_header(struct attributes *a, const char *line, size_t n_line)
@@ -51,8 +69,10 @@ static bool attributes_header(struct attributes *a, const char *line, size_t n_l
 	}
 	if (attributes_is_bulk(kind) && n >= 0)
 		a->n_left = (uint64_t)n + 2;
-	if (!is_skipped)
+	if (!is_skipped) {
+		attributes_count_push(a, kind, per_element > 0 && n > 0 ? (uint64_t)(n * per_element) : 0);
 		return true;
+	}
 	if (kind != '|')
 		a->n_skip--;
 	if (per_element > 0 && n > 0) {
@@ -81,11 +101,11 @@ static bool attributes_line(struct attributes *a, const char *bytes, size_t at, 
 	return !end || attributes_header(a, a->line, a->n_line);
 }
 
-/* Behind the elements from `at` on that are no attribute, whole, and of the kinds that most are: a number, an array, a
- * string, which may end later. Whatever else is there is looked at with care. */
+/* Behind the elements from `at` on that are no attribute, whole, and of the kinds that most are: a number of a reply,
+ * an array, a string, which may end later. Whatever else is there is looked at with care. */
 static size_t attributes_pass_plain(struct attributes *a, const char *bytes, size_t at, size_t len)
 {
-	while (at < len && (bytes[at] == '$' || bytes[at] == '*' || bytes[at] == ':')) {
+	while (at < len && (bytes[at] == '$' || bytes[at] == '*' || (bytes[at] == ':' && a->n_push == 0))) {
 		size_t i = at + 1;
 		uint64_t n = 0;
 		for (; i < len && i - at < DIGITS_MAX && bytes[i] >= '0' && bytes[i] <= '9'; i++)
@@ -93,6 +113,7 @@ static size_t attributes_pass_plain(struct attributes *a, const char *bytes, siz
 		if (i == at + 1 || len - i < 2 || bytes[i] != '\r' || bytes[i + 1] != '\n')
 			break;
 		const bool is_string = bytes[at] == '$';
+		attributes_count_push(a, bytes[at], bytes[at] == '*' ? n : 0);
 		at = i + 2;
 		if (!is_string)
 			continue;
@@ -124,6 +145,12 @@ bool attributes_feed(struct attributes *a, const char *bytes, size_t len, attrib
 				if (at > from)
 					pass(arg, bytes + from, at - from);
 				a->is_dropping = true;
+			}
+			if (!a->is_line && !a->is_dropping && is_value_of_push(a, bytes[at])) {
+				if (at > from)
+					pass(arg, bytes + from, at - from);
+				pass(arg, "+", 1);
+				from = at + 1;
 			}
 			if (!attributes_line(a, bytes, at, len, &at))
 				return false;

@@ -56,6 +56,10 @@ Test(push, leniently)
 	IS_NOTE(">3\r\n+SMIGRATED\r\n:5\r\n*2\r\n:1\r\n*1\r\n+x\r\n", NOTE_SMIGRATED, 5, 0, "");
 	cr_assert_eq(read_push(">4\r\n+MOVING\r\n:5\r\n+99999999999999999999999\r\n+h:1\r\n"), PUSH_IS_NOTE);
 	cr_assert_gt(note.seconds, 1000000);
+	IS_NOTE(">4\r\n+MOVING\r\n+9223372036854775806\r\n+-7\r\n+h:1\r\n", NOTE_MOVING, INT64_MAX - 1, 0, "h:1");
+	IS_NOTE(">2\r\n+MIGRATING\r\n+1795999647331123456\r\n", NOTE_MIGRATING, 1795999647331123456, 0, "");
+	IS_NOTE(">4\r\n+MOVING\r\n+9223372036854775808\r\n+-9223372036854775809\r\n+h:1\r\n", NOTE_MOVING, INT64_MAX, 0,
+		"h:1");
 }
 
 Test(push, endpoints)
