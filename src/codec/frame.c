@@ -88,45 +88,17 @@ static bool nests_too_deep(const char *p, size_t len)
 	return false;
 }
 
-/* ---- lone surrogates: some languages' strings have them, JSON's escapes can say them, UTF-8 cannot */
-
-enum { SURROGATE_NONE, SURROGATE_HIGH, SURROGATE_LOW };
-
-/* What "\uXXXX" at p is. */
-static int surrogate_at(const char *p, const char *end)
-{
-	if (end - p < 6 || p[0] != '\\' || p[1] != 'u' || (p[2] | 0x20) != 'd')
-		return SURROGATE_NONE;
-	for (int i = 3; i < 6; i++)
-		if (!strchr("0123456789abcdefABCDEF", p[i]) || !p[i])
-			return SURROGATE_NONE;
-	if (strchr("89abAB", p[3]))
-		return SURROGATE_HIGH;
-	return strchr("cdefCDEF", p[3]) ? SURROGATE_LOW : SURROGATE_NONE;
-}
-
-/* The first lone surrogate at p or after it, NULL = none. Outside of strings there is no backslash in JSON. */
-static const char *find_lone(const char *p, const char *end)
-{
-	while ((p = memchr(p, '\\', (size_t)(end - p)))) {
-		int what = surrogate_at(p, end);
-		bool is_pair = what == SURROGATE_HIGH && surrogate_at(p + 6, end) == SURROGATE_LOW;
-		if (what != SURROGATE_NONE && !is_pair)
-			return p;
-		p += is_pair ? 12 : end - p < 2 ? 1 : 2;
-	}
-	return NULL;
-}
+/* ---- lone surrogates (codec/json) */
 
 /* A copy with U+FFFD in the place of each; NULL: there is none. mem_free. */
 static char *mend_surrogates(const char *line, size_t len)
 {
 	static const char replacement[] = {'\\', 'u', 'f', 'f', 'f', 'd'};
-	const char *end = line + len, *lone = find_lone(line, end);
+	const char *end = line + len, *lone = json_find_lone(line, end);
 	if (!lone)
 		return NULL;
 	char *copy = mem_dup(line, len);
-	for (; lone; lone = find_lone(lone + sizeof replacement, end))
+	for (; lone; lone = json_find_lone(lone + sizeof replacement, end))
 		memcpy(copy + (lone - line), replacement, sizeof replacement);
 	return copy;
 }

@@ -6,6 +6,7 @@
 
 #include "base/buf.h"
 #include "base/mem.h"
+#include "base/utf8.h"
 #include "codec/command.h"
 #include "codec/json.h"
 
@@ -41,14 +42,28 @@ static struct text *info_text(yyjson_val *info)
 	return t;
 }
 
+/* Why the parser refused it, where that has a name. */
+static enum entry_problem json_problem(struct slice json, yyjson_read_code code)
+{
+	const char *end = json.p + json.len, *at = json.p;
+	for (size_t n; at < end && (n = utf8_len(at, (size_t)(end - at))) > 0; at += n)
+		continue;
+	if (at < end)
+		return ENTRY_BAD_UTF8;
+	if (code == YYJSON_READ_ERROR_INVALID_STRING && json_find_lone(json.p, end))
+		return ENTRY_HALF_CHARACTER;
+	return ENTRY_BAD_JSON;
+}
+
 static enum entry_problem read_json(struct entry_in *e, struct slice json)
 {
 	/* Without the in-situ flag the bytes are only read. */
+	yyjson_read_err why;
 	yyjson_doc *doc =
-		yyjson_read_opts((char *)(uintptr_t)json.p, json.len, YYJSON_READ_NUMBER_AS_RAW, &json_alc, NULL);
+		yyjson_read_opts((char *)(uintptr_t)json.p, json.len, YYJSON_READ_NUMBER_AS_RAW, &json_alc, &why);
 	if (!doc)
-		return ENTRY_BAD_JSON;
-	enum entry_problem problem = ENTRY_BAD_JSON;
+		return json_problem(json, why.code);
+	enum entry_problem problem = ENTRY_NO_OBJECT;
 	yyjson_val *name = NULL, *info = NULL;
 	if (!yyjson_is_obj(yyjson_doc_get_root(doc)))
 		goto out;

@@ -37,7 +37,11 @@ const char *entry_problem_text(enum entry_problem p)
 	static const char *const texts[] = {
 		[ENTRY_GOOD] = NULL,
 		[ENTRY_NO_INPUT] = "there is no field lbs-input",
-		[ENTRY_BAD_JSON] = "lbs-input is not a JSON object that can be passed on",
+		[ENTRY_BAD_JSON] = "lbs-input is not JSON",
+		[ENTRY_BAD_UTF8] = "lbs-input has bytes that are not UTF-8",
+		[ENTRY_HALF_CHARACTER] =
+			"lbs-input has half of a surrogate pair, such as \\ud800 alone, which is no character",
+		[ENTRY_NO_OBJECT] = "lbs-input is not a JSON object",
 		[ENTRY_NO_NAME] = "lbs-input has no DataStreamName that is a text of 1 to 65536 bytes without NUL",
 		[ENTRY_DELETED] = "its data is gone",
 	};

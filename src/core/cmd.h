@@ -386,7 +386,16 @@ struct field_list {
 	struct field v[];
 };
 
-enum entry_problem { ENTRY_GOOD, ENTRY_NO_INPUT, ENTRY_BAD_JSON, ENTRY_NO_NAME, ENTRY_DELETED };
+enum entry_problem {
+	ENTRY_GOOD,
+	ENTRY_NO_INPUT,
+	ENTRY_BAD_JSON,
+	ENTRY_BAD_UTF8,
+	ENTRY_HALF_CHARACTER,
+	ENTRY_NO_OBJECT,
+	ENTRY_NO_NAME,
+	ENTRY_DELETED
+};
 
 /* Why nobody can work on it, for people; NULL when it is ENTRY_GOOD. */
 const char *entry_problem_text(enum entry_problem p);

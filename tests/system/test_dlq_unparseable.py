@@ -8,7 +8,13 @@ issue = 2
 
 BAD = {"no field": ["other", "x"], "bad JSON": ["lbs-input", "{"], "not an object": ["lbs-input", "[1]"], "empty": ["lbs-input", ""],
        "no name": ["lbs-input", '{"Info":{}}'], "empty name": ["lbs-input", '{"DataStreamName":"","Info":{}}'],
-       "name is a number": ["lbs-input", '{"DataStreamName":5,"Info":{}}'], "bad UTF-8": ["lbs-input", '{"DataStreamName":"\udcff"}']}
+       "name is a number": ["lbs-input", '{"DataStreamName":5,"Info":{}}'], "bad UTF-8": ["lbs-input", '{"DataStreamName":"\udcff"}'],
+       "half a character": ["lbs-input", json.dumps({"DataStreamName": "s", "Info": {"u": "\ud800"}})]}
+NO_NAME = "lbs-input has no DataStreamName that is a text of 1 to 65536 bytes without NUL"
+WHY = {"no field": "there is no field lbs-input", "bad JSON": "lbs-input is not JSON", "not an object": "lbs-input is not a JSON object",
+       "empty": "lbs-input is not JSON", "no name": NO_NAME, "empty name": NO_NAME, "name is a number": NO_NAME,
+       "bad UTF-8": "lbs-input has bytes that are not UTF-8",
+       "half a character": "lbs-input has half of a surrogate pair, such as \\ud800 alone, which is no character"}
 
 
 def test_unparseable_entries_are_dead_letters_and_the_reader_goes_on(t):
@@ -24,6 +30,7 @@ def test_unparseable_entries_are_dead_letters_and_the_reader_goes_on(t):
     for f in checks.dead_letters(r.db):
         what = ids.pop(f["_orig_id"])
         assert f["_dlq_reason"] == "unparseable" and f["_retry_count"] == "2" and f["mine"] == "yes", (what, f)
+        assert f["_dlq_error"] == WHY[what], (what, f)
         assert f["_dlq_node"] == "n1" and abs(int(f["_dlq_at"]) - int(f["_orig_id"].split("-")[0])) < 60000, (what, f)
         k, v = BAD[what]
         assert f[k] == v, (what, f)

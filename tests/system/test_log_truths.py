@@ -32,7 +32,8 @@ def test_the_workers_reason_is_in_the_line(t):
     assert second.endswith('retry=0 error="exit status 3: no route to host"'), second
 
 
-BAD = {"there is no field lbs-input": ["other", "x"], "not a JSON object": ["lbs-input", "{"],
+BAD = {"there is no field lbs-input": ["other", "x"], "lbs-input is not JSON": ["lbs-input", "{"], "not a JSON object": ["lbs-input", "[]"],
+       "half of a surrogate pair": ["lbs-input", '{"DataStreamName":"s","Info":"\\ud800"}'],
        "no DataStreamName": ["lbs-input", '{"Info":{}}']}
 
 
@@ -42,7 +43,7 @@ def test_unparseable_says_why(t):
     t.worker(d, credits=9)
     for fields in BAD.values():
         r.db.cmd("XADD", "orders-input", "*", *fields)
-    t.wait(lambda: len(dead_lines(d)) == 3, 10)
+    t.wait(lambda: len(dead_lines(d)) == len(BAD), 10)
     for why, line, (_, f) in zip(BAD, dead_lines(d), entries(r.db, "orders-input-dlq")):
         assert "reason=unparseable" in line and why in line, line
         assert why in f["_dlq_error"], f

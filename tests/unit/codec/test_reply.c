@@ -312,12 +312,31 @@ Test(lbs_input, the_name_counts, .fini = input_down)
 		"{\"DataStreamName\":null}", "{\"datastreamname\":\"s\"}", "{\"DataStreamName\":\"a\\u0000b\"}"};
 	for (size_t i = 0; i < sizeof no_name / sizeof no_name[0]; i++)
 		cr_expect_eq(input(no_name[i], strlen(no_name[i]), NULL), ENTRY_NO_NAME, "%s", no_name[i]);
-	const char *bad[] = {"", "{", "[]", "\"s\"", "7", "{\"DataStreamName\":\"s\"} x",
-		"{\"DataStreamName\":\"\xff\"}", "{\"DataStreamName\":\"s\",}",
-		"{\"DataStreamName\":\"s\",\"Info\":01}", "\xef\xbb\xbf{}"};
-	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-		cr_expect_eq(input(bad[i], strlen(bad[i]), NULL), ENTRY_BAD_JSON, "%s", bad[i]);
 	cr_expect_eq(input(NULL, 0, NULL), ENTRY_NO_INPUT);
+}
+
+/* What is wrong with it is told as exactly as it is known. */
+Test(lbs_input, why_nobody_can_read_it, .fini = input_down)
+{
+	static const struct {
+		const char *json;
+		enum entry_problem problem;
+	} rows[] = {{"", ENTRY_BAD_JSON}, {"{", ENTRY_BAD_JSON}, {"{\"DataStreamName\":\"s\"} x", ENTRY_BAD_JSON},
+		{"{\"DataStreamName\":\"s\",}", ENTRY_BAD_JSON},
+		{"{\"DataStreamName\":\"s\",\"Info\":01}", ENTRY_BAD_JSON}, {"\xef\xbb\xbf{}", ENTRY_BAD_JSON},
+		{"{\"DataStreamName\":\"\\x\"}", ENTRY_BAD_JSON}, {"{\"DataStreamName\":\"\\u12\"}", ENTRY_BAD_JSON},
+		{"{\"a\":\"\n\"}", ENTRY_BAD_JSON}, {"[]", ENTRY_NO_OBJECT}, {"\"s\"", ENTRY_NO_OBJECT},
+		{"7", ENTRY_NO_OBJECT}, {"null", ENTRY_NO_OBJECT}, {"{\"DataStreamName\":\"\xff\"}", ENTRY_BAD_UTF8},
+		{"{\"DataStreamName\":\"s\",\"Info\":\"\xed\xa0\x80\"}", ENTRY_BAD_UTF8}, {"\xff", ENTRY_BAD_UTF8},
+		{"{\"DataStreamName\":\"\\ud800\"}", ENTRY_HALF_CHARACTER},
+		{"{\"DataStreamName\":\"s\",\"Info\":{\"u\":\"\\uD83D\"}}", ENTRY_HALF_CHARACTER},
+		{"{\"DataStreamName\":\"s\",\"Info\":{\"\\ude00\\ud83d\":1}}", ENTRY_HALF_CHARACTER},
+		{"{\"DataStreamName\":\"s\",\"Info\":\"\\ud83d\\ude00\"", ENTRY_BAD_JSON}, /* a pair is a character */
+		{"{\"DataStreamName\":\"s\" \"Info\":\"\\ud800\"}", ENTRY_BAD_JSON}}; /* the parser stopped before it */
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		const enum entry_problem problem = input(rows[i].json, strlen(rows[i].json), NULL);
+		cr_expect_eq(problem, rows[i].problem, "%s: %s", rows[i].json, entry_problem_text(problem));
+	}
 }
 
 Test(lbs_input, names_end_at_64_kib, .fini = input_down)
