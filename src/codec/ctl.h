@@ -4,7 +4,8 @@
  *   request   {"v":1,"verb":"ls","args":{"service":"orders"}}        one line, at most CTL_REQUEST_MAX bytes
  *   reply     zero or more rows, one JSON object per line (codec/ctl_rows.h): exactly what `sluicectl --json` prints
  *   final     {"end":true,"exit":0}  or  {"end":true,"exit":1,"error":"one sentence"}
- * `exit` is what sluicectl exits with: 0 ok, 1 the answer is no, 64 usage, 77 not permitted, 78 configuration rejected.
+ * `exit` is what sluicectl exits with: 0 ok, 1 the answer is no, 64 usage, 69 nobody answers (too many ask, or it
+ * stops), 77 not permitted, 78 configuration rejected.
  * A request that does not decode is answered with exit 64 and the sentence of ctl_decode.
  *
  * Silence: sluicectl gives up after --timeout (5 s, `doctor` 30 s) without a line, so a verb that takes longer (`dlq

@@ -33,13 +33,37 @@ def test_control_connections(t):
     held = [Raw(d.control_sock) for _ in range(64)]
     c = Raw(d.control_sock).send(request("status"))
     f = end(c)
-    assert f["exit"] == 1 and "64 control connections" in f["error"] and c.is_closed(), f
+    assert f["exit"] == 69 and "64 control connections" in f["error"] and c.is_closed(), f
+    for words in (["status", "--ready"], ["doctor"], ["ls"], ["explain", "x"], ["drain"], ["reload"], ["events"], ["metrics"], ["version"]):
+        no = d.ctl(*words)  # not "the answer is no", which would end a healthy daemon
+        assert (no.returncode, "64 control connections" in no.stderr) == (69, True), (words, no)
     held[0].send(request("version"))
     assert end(held[0])["exit"] == 0  # those that are in are served
     for c in held[1:]:  # who asks nothing is sent away
         f = end(c)
         assert f["exit"] == 64 and "no request within 10 s" in f["error"], f
     assert end(Raw(d.control_sock).send(request("version")))["exit"] == 0
+
+
+@limit(60)
+def test_far_too_many_control_connections(t):
+    """They hear so without having asked."""
+    d = t.daemon(t.redis())
+    held = [Raw(d.control_sock) for _ in range(128)]
+    f = end(Raw(d.control_sock))
+    assert f == {"end": True, "exit": 69, "error": "too many control connections"}, f
+    assert held[0].send(request("version")) and end(held[0])["exit"] == 0
+
+
+@limit(60)
+def test_who_asks_while_the_daemon_stops(t):
+    """Got no answer; it was not no."""
+    d = t.daemon(t.redis())
+    c = Raw(d.control_sock).send(request("events", follow=True))
+    t.wait(lambda: c.frame(5) is not None, 10, "an event")
+    d.stop()
+    f = end(c)
+    assert f == {"end": True, "exit": 69, "error": "the daemon is stopping"}, f
 
 
 def test_control_request(t):

@@ -13,6 +13,7 @@
 #include "io/unix.h"
 #include "run/daemon.h"
 
+enum { CONTROL_UNAVAILABLE = 69 }; /* an exit: nobody has answered, it is not "no" */
 enum { CONTROL_CONNS_MAX = 64, CONTROL_IDLE_MS = 10000, CONTROL_PENDING_MAX = 1 << 20, CONTROL_CHUNK = 1000 };
 
 struct control_req;

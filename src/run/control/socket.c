@@ -239,7 +239,7 @@ static void control_socket_on_accept(void *arg, struct unix_conn *conn, const st
 	unix_set_data(conn, q);
 	q->is_excess = ++c->n_reqs > CONTROL_CONNS_MAX;
 	if (c->n_reqs > 2 * CONTROL_CONNS_MAX)
-		control_end(q, 1, "too many control connections");
+		control_end(q, CONTROL_UNAVAILABLE, "too many control connections");
 }
 
 static void control_socket_on_data(void *arg, struct unix_conn *conn, const char *bytes, size_t len)
@@ -257,7 +257,8 @@ static void control_socket_on_data(void *arg, struct unix_conn *conn, const char
 	if (ctl_decode(q->in.data, q->in.len, &q->r, &err) != ERR_OK)
 		control_end(q, 64, "%s", err.text);
 	else if (q->is_excess) /* said now, so that it is read: a socket closed with a request in it loses the answer */
-		control_end(q, 1, "the daemon serves %d control connections already", CONTROL_CONNS_MAX);
+		control_end(
+			q, CONTROL_UNAVAILABLE, "the daemon serves %d control connections already", CONTROL_CONNS_MAX);
 	else
 		run_verb(q);
 }
@@ -311,7 +312,7 @@ void control_socket_close(struct control_socket *c)
 	c->is_closing = true;
 	while (!list_empty(&c->reqs)) {
 		struct control_req *q = LIST_OF(struct control_req, all, c->reqs.next);
-		control_end(q, 1, "the daemon is stopping");
+		control_end(q, CONTROL_UNAVAILABLE, "the daemon is stopping");
 		req_free(q);
 	}
 	mem_free(c->d->fleet.told);
