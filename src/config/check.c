@@ -191,6 +191,61 @@ static bool is_lbs(const struct config *c, const char *stream)
 	return false;
 }
 
+/* Does key end so, with something before it? *left = the bytes before it. */
+static bool ends_in(const char *key, size_t len, const char *end, size_t *left)
+{
+	const size_t n = strlen(end);
+	*left = len > n ? len - n : 0;
+	return len > n && memcmp(key + *left, end, n) == 0;
+}
+
+/* As Redis finds the tag of a key: the first { and the first } behind it, something between. */
+static bool has_tag(const char *key, size_t len)
+{
+	const char *open = memchr(key, '{', len);
+	const char *close = open ? memchr(open, '}', len - (size_t)(open - key)) : NULL;
+	return close && close > open + 1;
+}
+
+/* The service whose registry, delayed set and so on has this name, whether or not it is of this configuration:
+ * "{a-input}-active", "{t}a-input-active". 0: it is none of them; else the length of its name, at *service. */
+static size_t keeper_of(const char *key, const char **service)
+{
+	static const char *const kinds[] = {"-active", "-delayed", "-delayed-data", "-parked", "-left", "-fleet"};
+	size_t lbs, name;
+	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+		if (!ends_in(key, strlen(key), kinds[i], &lbs))
+			continue;
+		*service = key;
+		if (ends_in(key, lbs, "-input", &name) && has_tag(key, name))
+			return name;
+		*service = key + 1;
+		if (*key == '{' && ends_in(key + 1, lbs - 1, "-input}", &name) && !memchr(key + 1, '}', name))
+			return name;
+	}
+	return 0;
+}
+
+/* Dead letters go to a stream of their own. What is no stream would refuse each of them, for ever. */
+static enum err_code check_dead_letter_key(
+	const struct config *c, const struct place *dlq, const char *key, struct err *err)
+{
+	const char *service;
+	size_t left;
+	if (is_lbs(c, key))
+		return raw_fail(c->raw, dlq, err, ERR_INVALID, "is the load-balancer stream of a service");
+	const size_t n_service = keeper_of(key, &service);
+	if (n_service > 0)
+		return raw_fail(c->raw, dlq, err, ERR_INVALID, "%.300s is a key that sluiced keeps for service %.*s",
+			key, (int)n_service, service);
+	if (ends_in(key, strlen(key), "-sluice", &left) && has_tag(key, left))
+		return raw_fail(c->raw, dlq, err, ERR_INVALID,
+			"%.300s is a key that sluiced keeps, the position in a stream", key);
+	if (strstr(key, SEPARATOR))
+		return raw_fail(c->raw, dlq, err, ERR_INVALID, "%.300s has the form of a lock's key", key);
+	return ERR_OK;
+}
+
 static enum err_code check_names(struct config *c, size_t i, struct err *err)
 {
 	struct config_service *s = &c->services[i];
@@ -207,9 +262,7 @@ static enum err_code check_names(struct config *c, size_t i, struct err *err)
 		mem_free(s->dead_letter.stream);
 		s->dead_letter.stream = mem_printf("%s-input-dlq", s->name);
 	}
-	if (is_lbs(c, s->dead_letter.stream))
-		return raw_fail(c->raw, &dlq, err, ERR_INVALID, "is the load-balancer stream of a service");
-	return ERR_OK;
+	return check_dead_letter_key(c, &dlq, s->dead_letter.stream, err);
 }
 
 /* Two owners of one stream name would fence each other. */
@@ -223,8 +276,8 @@ static enum err_code check_entries(struct config *c, size_t i, struct err *err)
 		mem_free(s->entries.dead_letter.stream);
 		s->entries.dead_letter.stream = mem_printf("%s-entries-dlq", s->name);
 	}
-	if (is_lbs(c, s->entries.dead_letter.stream))
-		return raw_fail(c->raw, &dlq, err, ERR_INVALID, "is the load-balancer stream of a service");
+	if (check_dead_letter_key(c, &dlq, s->entries.dead_letter.stream, err) != ERR_OK)
+		return err->code;
 	if (strcmp(s->entries.dead_letter.stream, s->dead_letter.stream) == 0)
 		return raw_fail(c->raw, &dlq, err, ERR_INVALID, "is the service's dead_letter.stream");
 	if (s->entries.enabled && s->same_stream == CONFIG_SAME_STREAM_ALLOW)

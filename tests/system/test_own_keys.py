@@ -91,3 +91,24 @@ def test_doctor_names_keys_of_another_type(t):
     p = d.ctl("doctor")
     assert p.returncode == 1 and "orders-input is not a stream" in p.stdout, p
     t.wait(lambda: "(sluicectl doctor says which of orders-input, " in d.log, 20, "the line says where to look")
+
+
+@limit(60)
+def test_dead_letters_go_to_none_of_them(t):
+    """They would be refused as of a wrong type for ever: the configuration is, by a check and by a reload."""
+    r = t.redis()
+    d = t.daemon(r)
+    for path, name in [(p, n) for p in ("dead_letter", "entries.dead_letter") for n in STATE[1:] + ["{bills-input}-active", "{x}-sluice"]]:
+        service = dict(d.cfg["services"][0])
+        before = d.cfg["services"][0]
+        if path == "dead_letter":
+            service["dead_letter"] = {"stream": name}
+        else:
+            service["entries"] = {"dead_letter": {"stream": name}}
+        d.cfg["services"][0] = service
+        d.write()
+        no = d.ctl("reload")
+        assert no.returncode == 78 and f"services[0].{path}.stream: {name} is a key that sluiced keeps" in no.stderr, no
+        d.cfg["services"][0] = before
+    d.write()
+    d.ctl_ok("reload")

@@ -214,6 +214,21 @@ static const struct {
 		"t.yaml:1:44: services[0].dead_letter.stream: is the load-balancer stream of a service"},
 	{"services: [{name: a, dead_letter: {stream: b-input}}, {name: b}]\n",
 		"t.yaml:1:44: services[0].dead_letter.stream: is the load-balancer stream of a service"},
+	{"services: [{name: a, dead_letter: {stream: \"{a-input}-active\"}}]\n",
+		"t.yaml:1:44: services[0].dead_letter.stream: {a-input}-active is a key that sluiced keeps for service "
+		"a"},
+	{"services: [{name: a, dead_letter: {stream: \"{b}-input-delayed-data\"}}]\n",
+		"t.yaml:1:44: services[0].dead_letter.stream: {b}-input-delayed-data is a key that sluiced keeps for "
+		"service {b}"},
+	{"services: [{name: a, entries: {dead_letter: {stream: \"{a-input}-fleet\"}}}]\n",
+		"t.yaml:1:54: services[0].entries.dead_letter.stream: {a-input}-fleet is a key that sluiced keeps for "
+		"service a"},
+	{"services: [{name: a, dead_letter: {stream: \"{x}-sluice\"}}]\n",
+		"t.yaml:1:44: services[0].dead_letter.stream: {x}-sluice is a key that sluiced keeps, the position in "
+		"a stream"},
+	{"services: [{name: a, entries: {dead_letter: {stream: x<MUTEX_KEY_SEP>1-1}}}]\n",
+		"t.yaml:1:54: services[0].entries.dead_letter.stream: x<MUTEX_KEY_SEP>1-1 has the form of a lock's "
+		"key"},
 	{"services: [{name: a, same_stream: serialise}]\n",
 		"t.yaml:1:35: services[0].same_stream: \"serialise\" is "
 		"not one of serialize | allow | coalesce (did you mean serialize?)"},
