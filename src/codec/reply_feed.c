@@ -107,7 +107,7 @@ bool reply_decode_position(const struct redisReply *r, struct reply *out)
 		return true;
 	}
 	struct entry_id id, bad = {0};
-	if (r->type != REDIS_REPLY_ARRAY || r->elements != 7 || !is_feed_string(r->element[0]) ||
+	if (r->type != REDIS_REPLY_ARRAY || r->elements != 8 || !is_feed_string(r->element[0]) ||
 		!command_id_parse(r->element[0]->str, r->element[0]->len, &id) || !is_feed_string(r->element[4]) ||
 		(r->element[4]->len && !command_id_parse(r->element[4]->str, r->element[4]->len, &bad)))
 		return false;
@@ -118,8 +118,9 @@ bool reply_decode_position(const struct redisReply *r, struct reply *out)
 			return false;
 		n[i] = e->integer;
 	}
-	const redisReply *added = r->element[5], *lost = r->element[6];
-	if (n[1] > 15 || added->type != REDIS_REPLY_INTEGER || lost->type != REDIS_REPLY_INTEGER || lost->integer < 0)
+	const redisReply *added = r->element[5], *lost = r->element[6], *ends = r->element[7];
+	if (n[1] > 31 || ends->type != REDIS_REPLY_INTEGER || ends->integer < 0 || added->type != REDIS_REPLY_INTEGER ||
+		lost->type != REDIS_REPLY_INTEGER || lost->integer < 0)
 		return false;
 	*out = (struct reply){.kind = REPLY_POSITION,
 		.id = id,
@@ -128,6 +129,7 @@ bool reply_decode_position(const struct redisReply *r, struct reply *out)
 		.wait_ms = n[2],
 		.bad = bad,
 		.n_added = added->integer < 0 ? -1 : added->integer,
-		.n_lost = lost->integer};
+		.n_lost = lost->integer,
+		.n_ends = ends->integer < INT32_MAX ? (uint32_t)ends->integer : INT32_MAX};
 	return true;
 }

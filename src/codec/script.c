@@ -374,11 +374,17 @@ static const char *const texts[SCRIPT_N] = {
 	"end\n"
 	"local is_out = run and flags == 0\n" /* somebody may still be at work on what he was told */
 	"local has_progress, was_alone = run == '2' or run == '4', run == '3' or run == '4'\n"
+	"local at_end = not last or len == 0 or not later(last, pos)\n"
+	"if at_end then tries = 0 end\n" /* those of an entry that is gone */
 	"local died, counts\n"
+	"local ends = 0\n"
 	"if token ~= mine and run then\n"
 	"  died = not has_progress and redis.call('HGET', KEYS[1], 'died') or 0\n"
 	"  flags = flags + 4 + (has_progress and 1 or 0)\n"
-	"  if flags < 6 and (was_alone or ARGV[3] == 'alone') then\n"
+	"  ends = (has_progress or at_end) and 0 or (tonumber(redis.call('HGET', KEYS[1], 'ends') or '') or 0) + 1\n"
+	"  if at_end then\n" /* nothing was left for anybody to die of */
+	"    died = 0\n"
+	"  elseif flags < 6 and (was_alone or ARGV[3] == 'alone') then\n"
 	"    tries, died, flags, counts = tries + 1, 0, flags + 8, true\n"
 	"  elseif flags < 6 then\n"
 	"    died = died + 1\n"
@@ -400,7 +406,7 @@ static const char *const texts[SCRIPT_N] = {
 	"local w = redis.pcall('HSET', KEYS[1], 'token', mine, 'pos', pos, 'tries', tries, 'run', run, 'n', "
 	"n and string.format('%s:%.0f', pos, n) or '')\n"
 	"if type(w) == 'table' then return w end\n"
-	"if died then redis.call('HSET', KEYS[1], 'died', died) end\n"
+	"if died then redis.call('HSET', KEYS[1], 'died', died, 'ends', ends) end\n"
 	"redis.call('PERSIST', KEYS[1])\n"
 	"local wait, bad = 0, ''\n"
 	"if counts then\n"
@@ -417,7 +423,7 @@ static const char *const texts[SCRIPT_N] = {
 	"  local e = redis.pcall('XRANGE', KEYS[2], '(' .. pos, '+', 'COUNT', 1)\n"
 	"  bad = not e.err and e[1] and e[1][1] or ''\n"
 	"end\n"
-	"return {pos, tries, flags, bad ~= '' and wait or 0, bad, n or -1, lost or 0}\n",
+	"return {pos, tries, flags + (at_end and 16 or 0), bad ~= '' and wait or 0, bad, n or -1, lost or 0, ends}\n",
 
 	[SCRIPT_FEED_ACK] = LUA_LATER LUA_LAST_ID LUA_OWNER
 	"if not h[1] then return -3 end\n"
@@ -440,7 +446,7 @@ static const char *const texts[SCRIPT_N] = {
 						 "local n = tonumber(ARGV[6])\n"
 						 "local w = redis.pcall('HSET', KEYS[1], 'tries', n)\n"
 						 "if type(w) == 'table' then return w end\n"
-						 "return {h[2] or '0-0', n, 0, pause(n, 2), '', -1, 0}\n",
+						 "return {h[2] or '0-0', n, 0, pause(n, 2), '', -1, 0, 0}\n",
 
 	[SCRIPT_FEED_CLOSE] = LUA_OWNER LUA_PAUSE
 	"if h[1] ~= ARGV[1] then return 0 end\n"
@@ -458,7 +464,7 @@ static const char *const texts[SCRIPT_N] = {
 	"  if type(w) == 'table' then return w end\n"
 	"  pause(w, 4)\n"
 	"end\n"
-	"redis.call('HDEL', KEYS[1], 'run', 'died')\n"
+	"redis.call('HDEL', KEYS[1], 'run', 'died', 'ends')\n"
 	"if ARGV[2] == 'done' or ARGV[2] == 'delete' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end\n"
 	"return 1\n",
 

@@ -440,8 +440,9 @@ struct feed_batch {
 enum {                         /* reply.n of a POSITION */
 	POSITION_PROGRESS = 1, /* the run before acknowledged something */
 	POSITION_REMADE = 2,
-	POSITION_DEATH = 4,  /* the run before was not closed: nobody knows how it ended */
-	POSITION_SUSPECT = 8 /* and maybe because of this stream */
+	POSITION_DEATH = 4,   /* the run before was not closed: nobody knows how it ended */
+	POSITION_SUSPECT = 8, /* and maybe because of this stream */
+	POSITION_AT_END = 16  /* nothing is behind the position */
 };
 
 struct pending_row {
@@ -544,4 +545,5 @@ struct reply {
 	int64_t n_added, n_lost;
 	const struct reply *many; /* MANY: of each entry, in the command's order */
 	size_t n;                 /* rows of pending, consumers, slots, many; POSITION: flags, POSITION_* */
+	uint32_t n_ends;          /* POSITION: runs in a row without an acknowledgement whose end nobody knows */
 };

@@ -94,7 +94,7 @@ enum op_result {     /* what an operation came to */
 };
 
 enum feed_result { /* fields that a result does not name are 0 */
-	/* .id = position, .tries of the entry behind it, .had_progress, .is_suspect; .bad, which waits for its next try
+	/* .id = position, .tries of the entry behind it, .before, .is_suspect; .bad, which waits for its next try
 	 * for .wait_ms, 0 = it does not */
 	FEED_IS_OPEN,
 	FEED_HAS_ENTRIES, /* .json, .n_entries of them, .id the last, .has_more, .epoch */
@@ -102,6 +102,7 @@ enum feed_result { /* fields that a result does not name are 0 */
 	FEED_HAS_NACKED,  /* .id, .wait_ms, .tries, .is_dead */
 	FEED_HAS_BURIED,  /* .id, .reason: a dead letter that no worker asked for; .is_dead */
 	FEED_BAD_ACK,     /* .id: nobody was given that entry; .is_nack */
+	FEED_IS_READ,     /* to its end, and all is acknowledged; the first time of a run */
 	FEED_IS_CLEARED,  /* a suspect is none: all that was there when something died with it is acknowledged */
 	FEED_IS_IDLE,     /* empty for idle_release, or another stream waits for its credit: nothing more is told */
 	FEED_IS_PUT_OFF, /* another stream waits for its credit, and its .bad waits .wait_ms for a next try: likewise */
@@ -301,18 +302,24 @@ struct msg_replaced {
 struct msg_group_lost {
 	bool is_remade; /* else it was just found to be gone */
 };
+struct feed_before { /* the run before */
+	bool had_progress;
+	bool is_unknown; /* how it ended, nobody knows */
+	uint32_t n_ends; /* such runs in a row, without an acknowledgement, with something to do */
+};
 struct msg_feed {
-	uint8_t result;    /* enum feed_result: says which of the others are set */
-	uint8_t reason;    /* enum dead_reason */
-	bool had_progress; /* in the run before */
-	bool is_suspect;   /* and it ended maybe because of this stream */
-	bool has_more;     /* to be told as soon as there is room */
-	bool is_dead;      /* it is a dead letter */
+	uint8_t result;  /* enum feed_result: says which of the others are set */
+	uint8_t reason;  /* enum dead_reason */
+	bool is_at_end;  /* nothing is behind the position */
+	bool is_suspect; /* and it ended maybe because of this stream */
+	bool has_more;   /* to be told as soon as there is room */
+	bool is_dead;    /* it is a dead letter */
 	bool is_nack;
 	bool is_position;
 	bool asking;
 	uint16_t slot;
 	uint32_t epoch, tries, n_entries;
+	struct feed_before before;
 	struct entry_id id, bad;
 	mono_ms wait_ms;   /* comes again after that */
 	struct text *json; /* entries: their texts, with commas */

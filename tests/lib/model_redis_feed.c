@@ -17,7 +17,8 @@ struct model_position { /* a hash */
 	struct entry_id pos;
 	int64_t tries;
 	int run;            /* 0 = not open, 1, 2 = has acknowledged; 3, 4 = likewise, alone */
-	int died;           /* runs in a row whose end nobody knows */
+	int died;           /* runs in a row whose end nobody knows; none was counted */
+	int ends;           /* those without an acknowledgement, counted or not */
 	int64_t expires_at; /* server ms; 0 = never */
 	int64_t not_before; /* server ms; has_pause */
 	int64_t pause_ms;
@@ -130,9 +131,11 @@ static size_t feed_unknown_end(
 	struct model_position *p, const struct cmd *c, size_t flags, bool has_progress, bool *counts)
 {
 	size_t more = POSITION_DEATH | (has_progress ? POSITION_PROGRESS : 0);
-	if (has_progress)
+	const bool is_at_end = flags & POSITION_AT_END;
+	p->ends = has_progress || is_at_end ? 0 : p->ends + 1;
+	if (has_progress || is_at_end)
 		p->died = 0;
-	if (flags & POSITION_REMADE)
+	if (flags & (POSITION_REMADE | POSITION_AT_END))
 		return more;
 	if (p->run >= 3 || c->as.feed.open.was_alone) {
 		*counts = true;
@@ -180,7 +183,12 @@ static void feed_open(struct model_redis *m, const struct cmd *c, struct model_p
 	const bool is_out = new.run && !(flags & POSITION_REMADE); /* somebody may be at work on what he was told */
 	const int64_t n_lost = is_out ? 0 : feed_find_lost(m, s, &new);
 	const bool has_progress = new.run == 2 || new.run == 4;
-	if (!is_mine(p, c) && new.run)
+	if (!s || s->n == 0 || entry_id_cmp(new.pos, s->last) >= 0) {
+		flags |= POSITION_AT_END;
+		new.tries = 0;
+	}
+	const bool is_unknown = !is_mine(p, c) && new.run;
+	if (is_unknown)
 		flags |= feed_unknown_end(&new, c, flags, has_progress, &counts);
 	new.run = (is_mine(p, c) && has_progress ? 2 : 1) + (c->as.feed.open.is_suspect ? 2 : 0);
 	if (model_is_refused(m, c, out))
@@ -199,7 +207,8 @@ static void feed_open(struct model_redis *m, const struct cmd *c, struct model_p
 		.integer = p->tries,
 		.n = flags,
 		.n_added = p->n_added,
-		.n_lost = n_lost};
+		.n_lost = n_lost,
+		.n_ends = is_unknown ? (uint32_t)p->ends : 0};
 	const int64_t wait_ms = counts ? feed_pause(m, p, &c->as.feed.pause) : feed_pause_left(m, p);
 	const size_t next = s ? model_stream_find(s, entry_id_next(p->pos)) : 0;
 	if (wait_ms > 0 && s && next < s->n) {
@@ -284,7 +293,7 @@ static void feed_close(struct model_redis *m, const struct cmd *c, struct reply 
 		p->tries++;
 		feed_pause(m, p, &c->as.feed.pause);
 	}
-	p->run = p->died = 0;
+	p->run = p->died = p->ends = 0;
 	if (c->as.feed.close.end == FEED_END_DONE || c->as.feed.close.end == FEED_END_DELETE)
 		p->expires_at = m->now + c->as.feed.close.ttl_ms;
 	model_int(out, 1);

@@ -1,4 +1,6 @@
 """Entries mode: who killed the worker? One bad entry costs its own tries and one dead letter, whatever runs beside it."""
+import time
+
 from lib.case import limit
 from lib.entries import Hand, add, check_order, lbs, position, text
 from test_suspects import Fleet
@@ -137,3 +139,56 @@ def test_a_daemon_that_dies_with_its_workers_costs_no_entry_a_try(t):
         for id in ids:
             assert [e[:1] + e[2:] for e in g.until("entries", lease=lease)["e"]] == [[id]]  # one by one, no tries
             g.ack(lease, id)
+
+
+def idle(t, d, r, sock=None):
+    """A worker that has the stream, which has nothing to do; to be killed."""
+    h = Hand((sock or d).worker_sock, credits=3)
+    lease = h.assign(stream="orders:k")["lease"]
+    return h, lease
+
+
+@limit(60)
+def test_an_idle_stream_outlives_any_number_of_workers(t):
+    """What comes to it after their deaths reaches the next one. Once each fourth death made a dead letter of it."""
+    r = t.redis()
+    d = t.daemon(r, T=T, service={"retry": {"max_retries": 1, "initial": 0}, "entries": {"enabled": True}})
+    last = add(r.db, "orders:k", 2)[-1]
+    lbs(r.db, "orders", "orders:k")
+    h, lease = idle(t, d, r)
+    h.ids(2, lease=lease)
+    h.ack(lease, last)
+    h.send(t="bye")
+    h.close()
+    fleet = EntryFleet(t, d, 1)
+    for n in range(6):
+        t.wait(lambda: [x["state"] for x in d.json("ls")] == ["assigned"], 10, "it has a worker")
+        fleet.kill_all()
+        t.wait(lambda: fleet.n_deaths > n, 10, "that has died")
+    assert not dead(r.db, "input-dlq"), dead(r.db, "input-dlq")
+    ids = add(r.db, "orders:k", 1)
+    t.wait(lambda: [x[1] for x in fleet.done()] == ids, 20, "what comes then is done")
+
+
+@limit(90)
+def test_an_idle_stream_outlives_any_number_of_daemons(t):
+    """Each dies with its worker, and with nothing else: neither the run nor an entry that is not there yet is to blame."""
+    r = t.redis()
+    service = {"retry": {"max_retries": 0}, "entries": {"enabled": True, "retry": {"max_retries": 0}}}
+    last = add(r.db, "orders:k", 2)[-1]
+    lbs(r.db, "orders", "orders:k")
+    d = t.daemon(r, T=2, service=service)
+    h, lease = idle(t, d, r)
+    h.ids(2, lease=lease)
+    h.ack(lease, last)
+    for _ in range(4):
+        other = t.daemon(r, T=2, service=service)
+        d.kill()
+        h.close()
+        h, lease = idle(t, d, r, other)
+        d = other
+    t.ending(h.close)
+    assert not dead(r.db, "input-dlq"), dead(r.db, "input-dlq")
+    (id,) = add(r.db, "orders:k", 1)
+    (e,) = h.until("entries", lease=lease)["e"]
+    assert e[0] == id and len(e) == 2, e  # no tries

@@ -21,6 +21,8 @@ enum {
 	REROUTE_MS = 100,
 	PARKED_RETRY_MS = 1000,
 	SUSPECT_ALONE_MS = 10000, /* worked on so long, it has not killed its worker */
+	SUSPECT_ASSIGN_MS = 1000, /* so soon after it, an assign may have killed a worker that was told nothing else */
+	RESULT_THEN_END_MS = 50,  /* what a worker is assigned so soon after a result may meet its own end */
 	SUSPECT_WAIT_MS = 30000,  /* then a worker is let run empty for it */
 	SUSPECT_HUSH_MS = 10000,  /* entries mode: so long other streams of a worker wait for suspects, in a row */
 	STOP_WAIT_MS = 800,

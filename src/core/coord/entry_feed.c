@@ -275,14 +275,15 @@ static void nack_again(struct coord *c, struct entry *e, bool was_counted)
 		say_nacked(c, e, f->trouble->bad, 0, true);
 }
 
-/* Deaths of owners are counted by whoever recovers their entries, without knowing whose fault they were. Redis holds
- * what the last owner did. It had progress: what was counted is taken back. Else the tries of the data stream's own
- * entry are used up first: two more deaths than those are needed until that entry is found alone. */
-static bool deaths_used_up(struct coord_service *s, struct entry *e, bool had_progress)
+/* Deaths of owners are counted by whoever recovers their entries, without knowing whose fault they were. The position
+ * holds what the last owner did. It had progress, or there is nothing to do: what was counted is void, however often it
+ * was. Else the tries of the data stream's own entry are used up first: two more deaths than those are needed until
+ * that entry is found alone. */
+static bool deaths_used_up(struct coord_service *s, struct entry *e, const struct msg_feed *m)
 {
-	if (had_progress && e->retry)
-		e->retry = e->retry > s->rules->max_retries ? s->rules->max_retries : e->retry - 1;
-	return e->retry > s->rules->max_retries + s->rules->entries.max_retries + 2;
+	if (m->before.is_unknown && (m->before.had_progress || m->is_at_end))
+		e->retry = 0;
+	return m->before.n_ends > s->rules->max_retries + s->rules->entries.max_retries + 2;
 }
 
 /* What `explain` says of it while it waits elsewhere; with its worker's words, if it has said some. */
@@ -315,7 +316,7 @@ static void on_feed_open(struct coord *c, struct entry *e, const struct msg *m)
 	f->state = ENTRY_FEED_OPEN;
 	f->pos = m->feed.id;
 	f->tries = (uint32_t)m->feed.tries;
-	bool is_dead = deaths_used_up(s, e, m->feed.had_progress);
+	bool is_dead = deaths_used_up(s, e, &m->feed);
 	if (e->state == ENTRY_TAKING && m->feed.is_suspect)
 		e->is_suspect = true;
 	if (is_id_newer(f->asked, f->pos))
@@ -431,6 +432,9 @@ static void on_feed_told(struct coord *c, struct entry *e, const struct msg *m)
 		e->feed->suspect.is_cleared = true;
 		if (e->state == ENTRY_ASSIGNED)
 			entry_clear_suspect(c, e);
+		break;
+	case FEED_IS_READ:
+		e->feed->suspect.is_read = true;
 		break;
 	case FEED_IS_IDLE:
 		if (e->state == ENTRY_ASSIGNED)

@@ -84,6 +84,7 @@ void entry_feed_ended(struct coord *c, struct entry *e, const struct msg *m)
 	case FEED_HAS_BURIED:
 	case FEED_BAD_ACK:
 	case FEED_IS_CLEARED:
+	case FEED_IS_READ:
 	case FEED_IS_IDLE:
 	case FEED_IS_PUT_OFF:
 	case FEED_HAS_LOST:

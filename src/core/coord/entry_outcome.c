@@ -66,10 +66,21 @@ static mono_ms fail_delay(struct rng *rng, const struct retry_rules *r, uint32_t
 	return most > 0 ? wait + (mono_ms)rng_below(rng, (uint64_t)most + 1) : wait;
 }
 
+/* The first worker that dies is an accident: somebody else may have the stream at once. A second one with the same
+ * stream waits as after a failure: whatever kills workers on and on, a database that is away or the stream itself,
+ * takes its time. An entry of a data stream that is to blame has a pause of its own. */
+static mono_ms death_delay(struct coord *c, const struct coord_service *s, const struct entry *e)
+{
+	bool is_entry = e->feed && (e->feed->suspect.is_blamed || e->feed->has_progress);
+	return is_entry || e->retry == 0 ? 0 : fail_delay(&c->rng, &s->rules->retry, e->retry - 1);
+}
+
 /* How long it stays away. What its worker asked for counts for the worker's own results only. */
 static mono_ms requeue_delay(
-	struct coord *c, const struct coord_service *s, const struct entry *e, enum requeue_why why)
+	struct coord *c, const struct coord_service *s, const struct entry *e, enum requeue_why why, bool counted)
 {
+	if (counted && (why == WHY_WORKER_DIED || why == WHY_TIMEOUT))
+		return death_delay(c, s, e);
 	if (why != WHY_FAIL && why != WHY_RELEASE)
 		return 0;
 	if (e->has_retry_ms)
@@ -85,11 +96,11 @@ void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool 
 	assert(why <= WHY_NO_CREDIT);
 	struct coord_service *s = services_find(&c->services, e->svc);
 	e->why = (uint8_t)why;
-	e->delay_ms = requeue_delay(c, s, e, why);
+	e->delay_ms = requeue_delay(c, s, e, why, counted);
 	bool is_used_up = e->retry + 1 > s->rules->max_retries;
-	if (e->feed && (why == WHY_WORKER_DIED || why == WHY_TIMEOUT) &&
-		(e->feed->has_progress || (is_used_up && e->feed->suspect.is_blamed)))
-		counted = false; /* progress is no failure; and an entry to blame has tries of its own */
+	if (e->feed && (why == WHY_WORKER_DIED || why == WHY_TIMEOUT) && (e->feed->has_progress || is_used_up))
+		counted = false; /* progress is no failure; an entry to blame has tries of its own, and with a stream
+				  * that has nothing to do what comes later would be lost */
 	if (counted && is_used_up) {
 		e->dead_reason = DEAD_MAX_RETRIES;
 		begin_finish(c, e, FINISH_DEAD);
@@ -158,12 +169,17 @@ static void say_dead(struct effects *out, const struct coord_service *s, const s
 
 static void count_end(struct coord *c, struct coord_service *s, struct entry *e)
 {
+	static const enum metric_service delay_counts[] = {[WHY_FAIL] = M_DELAYED_FAIL,
+		[WHY_RELEASE] = M_DELAYED_RELEASE,
+		[WHY_WORKER_DIED] = M_DELAYED_DEATH,
+		[WHY_TIMEOUT] = M_DELAYED_DEATH,
+		[WHY_NO_CREDIT] = M_DELAYED_RELEASE};
 	double took = (double)(c->now - e->since) / 1000.0;
 	switch ((enum finish)e->finish) {
 	case FINISH_REQUEUE:
 		s->m.c[M_REQUEUE_FAIL + e->why]++;
 		if (e->delay_ms > 0)
-			s->m.c[e->why == WHY_FAIL ? M_DELAYED_FAIL : M_DELAYED_RELEASE]++;
+			s->m.c[delay_counts[e->why]]++;
 		if (e->why == WHY_WORKER_DIED)
 			hist_add(&s->m.h[H_REC_WORKER], took);
 		break;

@@ -63,6 +63,7 @@ struct entry_nack { /* its worker could not do the entry .bad */
 struct entry_suspicion {
 	bool is_hushed;  /* its worker has a suspect */
 	bool is_cleared; /* it was one */
+	bool is_read;    /* to its end, and all is acknowledged: nothing was there to die of, but the assign */
 	bool is_blamed;  /* it ends because of what its worker was told: that entry's try is counted */
 };
 

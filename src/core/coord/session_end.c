@@ -25,17 +25,23 @@ void worker_retire(struct coord *c, struct worker *m)
 }
 
 /* How many of its entries may be why it ends. None when one was taken from it: simple workers end to stop one
- * stream. */
+ * stream. The only one counts as two, of which nobody knows, when it was assigned behind a result, and the worker ended
+ * right then: simple workers do one thing and end. */
 static uint32_t n_blamed(const struct coord *c, const struct worker *m)
 {
 	uint32_t n = 0;
+	bool is_at_its_end = false;
 	for (const struct link *l = m->entries.next; l != &m->entries; l = l->next) {
 		const struct entry *e = LIST_OF(const struct entry, peers, l);
 		if (entry_was_taken_back(e))
 			return 0;
-		n += entry_may_have_killed(c, e);
+		if (!entry_may_have_killed(c, e))
+			continue;
+		n++;
+		is_at_its_end = m->result_at && e->since <= m->result_at + RESULT_THEN_END_MS &&
+				c->now < e->since + SUSPECT_ASSIGN_MS;
 	}
-	return n;
+	return n == 1 && is_at_its_end ? 2 : n;
 }
 
 /* The worker is not connected any more, but its process lives: it may come back for a while. */

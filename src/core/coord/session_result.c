@@ -193,6 +193,7 @@ static void late_result(struct coord *c, struct worker *m, struct session_outcom
 
 static void on_result(struct coord *c, struct worker *m, const struct frame *f)
 {
+	m->result_at = c->now;
 	struct entry_id id;
 	struct coord_service *s;
 	struct entry *e = worker_entry_of_lease(c, f->lease, &id, &s);

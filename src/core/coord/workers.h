@@ -22,6 +22,7 @@ struct worker { /* a worker */
 	mono_ms hushed_at;
 	mono_ms latest; /* the latest good_until of what came into entries; since a look through them at the longest */
 	mono_ms disorder;    /* of entries: none ends by more than this after one that is behind it */
+	mono_ms result_at;   /* when it told a result last; 0 = never */
 	uint32_t n_blamed;   /* DETACHED: entries that may be why its connection ended */
 	char *services_text; /* "a,b" or "" = all */
 	/* a hello that waits until own entries are known, and what its welcome names */

@@ -116,14 +116,15 @@ struct feed_work {
 /* This owner of the position, and the one before it. */
 struct feed_run {
 	mono_ms opened_at;
-	uint8_t end;         /* closing: enum feed_end */
-	bool is_open : 1;    /* by the server of this connection */
-	bool was_open : 1;   /* told */
-	bool is_adopted : 1; /* its worker may know entries that this process has not told */
-	bool was_alone : 1;  /* the owner before died, and had nothing else: the first open counts that */
-	bool is_alone : 1;   /* its worker has nothing else; the position says so once it is opened again */
-	bool is_tested : 1;  /* something died with it: not cleared yet */
-	bool is_held : 1;    /* nothing is told */
+	uint8_t end;           /* closing: enum feed_end */
+	bool is_open : 1;      /* by the server of this connection */
+	bool was_open : 1;     /* told */
+	bool is_adopted : 1;   /* its worker may know entries that this process has not told */
+	bool was_alone : 1;    /* the owner before died, and had nothing else: the first open counts that */
+	bool is_alone : 1;     /* its worker has nothing else; the position says so once it is opened again */
+	bool is_tested : 1;    /* something died with it: not cleared yet */
+	bool is_held : 1;      /* nothing is told */
+	bool is_read_told : 1; /* that it is read to the end, and all is acknowledged */
 };
 
 struct feed { /* tens of thousands of idle ones: 216 bytes */

@@ -79,7 +79,10 @@ static void feed_first_open(struct shard_ctx *c, struct feed *f, const struct re
 	struct msg_feed *told = feed_tell(c, f, FEED_IS_OPEN);
 	told->id = reply->id;
 	told->tries = (uint32_t)reply->integer;
-	told->had_progress = reply->n & POSITION_PROGRESS;
+	told->before.had_progress = reply->n & POSITION_PROGRESS;
+	told->before.is_unknown = reply->n & POSITION_DEATH;
+	told->is_at_end = reply->n & POSITION_AT_END;
+	told->before.n_ends = reply->n_ends;
 	told->is_suspect = reply->n & POSITION_SUSPECT;
 	told->bad = f->state == FEED_BLOCKED ? f->work->bad.id : (struct entry_id){0};
 	told->wait_ms = f->state == FEED_BLOCKED ? reply->wait_ms : 0;
@@ -261,6 +264,9 @@ static void feed_found_nothing(struct feeds *fs, struct shard_ctx *c, struct fee
 		if (f->work->window.singles)
 			feed_at_work(f)->window.singles = 0;
 		feed_clear(c, f);
+		if (!f->run.is_read_told)
+			feed_tell(c, f, FEED_IS_READ);
+		f->run.is_read_told = true;
 	}
 	if (!f->idle.since)
 		f->idle.since = f->reading.sent;

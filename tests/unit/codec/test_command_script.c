@@ -1057,11 +1057,11 @@ Test(script, a_position_moves_forward_only_and_for_its_owner_only)
 
 Test(script, tokens_are_compared_as_text)
 {
-	expect_open(9007199254740, 0, 0, 0); /* 9007199254740000000: beyond what a double holds exactly */
+	expect_open(9007199254740, 0, 0, POSITION_AT_END); /* 9007199254740000000: beyond what a double holds exactly */
 	real_redis_command(redis, "HSET {s}-sluice token 9007199254740000001");
 	cr_expect_eq(NUMBER(FEED(ACK, 9007199254740, .id = {6, 0})), -1);
 	cr_expect_eq(EXEC(FEED(OPEN, 9007199254740, .as.feed.open.start = S("0"))).kind, REPLY_NIL);
-	expect_open(9007199254741, 0, 0, POSITION_DEATH);
+	expect_open(9007199254741, 0, 0, POSITION_DEATH | POSITION_AT_END);
 }
 
 static void expect_alone(uint64_t token, uint64_t pos, int64_t tries, size_t flags)
@@ -1089,13 +1089,61 @@ Test(script, an_end_that_nobody_knows_is_counted_when_it_was_alone)
 	cr_expect_eq(NUMBER(FEED(ACK, 105, .id = {5, 0})), 1);
 	expect_open(106, 5, 1, suspect | POSITION_PROGRESS); /* the next entry's first */
 	cr_expect_eq(NUMBER(FEED(ACK, 106, .id = {6, 0})), 1);
-	expect_open(107, 6, 0, unknown | POSITION_PROGRESS); /* progress: counted anew */
+	expect_open(107, 6, 0, unknown | POSITION_PROGRESS | POSITION_AT_END); /* progress: counted anew */
 	cr_expect_eq(NUMBER(FEED(CLOSE, 107, .as.feed.close.end = FEED_END_KEEP)), 1);
 	cr_expect_str_eq(position_field("died"), "none");
 }
 
+Test(script, an_end_with_nothing_left_to_do_counts_nothing)
+{
+	const size_t idle = POSITION_DEATH | POSITION_AT_END;
+	xadd("5-0");
+	expect_open(100, 0, 0, 0);
+	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {5, 0})), 1);
+	expect_alone(101, 5, 0, idle | POSITION_PROGRESS);
+	for (uint64_t token = 102; token < 106; token++) /* its worker had nothing else, and there is nothing to try */
+		expect_alone(token, 5, 0, idle);
+	cr_expect_str_eq(position_field("died"), "0");
+	cr_expect_str_eq(position_field("ends"), "0");
+	xadd("6-0");
+	expect_alone(106, 5, 1, POSITION_DEATH | POSITION_SUSPECT); /* now there may be */
+}
+
+Test(script, tries_end_with_the_entry_that_had_them)
+{
+	xadd("5-0");
+	expect_open(100, 0, 0, 0);
+	cr_expect_eq(EXEC(FEED(FAIL, 100, .as.feed.fail.n_tries = 3)).integer, 3);
+	real_redis_command(redis, "XDEL s 5-0");
+	expect_open(100, 0, 0, POSITION_AT_END);
+	xadd("6-0");
+	expect_open(100, 0, 0, 0);
+}
+
+static uint32_t n_ends(uint64_t token)
+{
+	return EXEC(FEED(OPEN, token, .as.feed.open.start = S("0"))).n_ends;
+}
+
+Test(script, unknown_ends_in_a_row_are_counted_until_something_is_acknowledged)
+{
+	xadd("5-0"), xadd("6-0");
+	cr_expect_eq(n_ends(100), 0);
+	cr_expect_eq(n_ends(101), 1);
+	cr_expect_eq(n_ends(101), 0, "the same run");
+	cr_expect_eq(n_ends(102), 2);
+	cr_expect_eq(n_ends(103), 3);
+	cr_expect_eq(NUMBER(FEED(ACK, 103, .id = {5, 0})), 1);
+	cr_expect_eq(n_ends(104), 0);
+	cr_expect_eq(n_ends(105), 1);
+	cr_expect_eq(NUMBER(FEED(CLOSE, 105, .as.feed.close.end = FEED_END_KEEP)), 1);
+	cr_expect_str_eq(position_field("ends"), "none");
+	cr_expect_eq(n_ends(106), 0);
+}
+
 Test(script, a_dead_owner_that_had_nothing_else_is_counted)
 {
+	xadd("5-0");
 	expect_open(100, 0, 0, 0);
 	const struct reply r = EXEC(FEED(OPEN, 101, .as.feed.open.start = S("0"), .as.feed.open.was_alone = true));
 	cr_expect(r.integer == 1 && r.n == (POSITION_DEATH | POSITION_SUSPECT));
@@ -1245,7 +1293,7 @@ Test(script, a_stream_made_again_starts_at_0_0)
 	expect_open(100, 0, 0, 0);
 	NUMBER(FEED(ACK, 100, .id = {5, 0}));
 	real_redis_command(redis, "DEL s");
-	expect_open(100, 5, 0, 0); /* gone is not made again */
+	expect_open(100, 5, 0, POSITION_AT_END); /* gone is not made again */
 	xadd("3-0");
 	expect_open(100, 0, 0, POSITION_REMADE);
 }

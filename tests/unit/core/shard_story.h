@@ -32,6 +32,7 @@ struct story {
 	const char *consumer;   /* who we are; NULL = redis-consumer-me */
 	bool hide[CMD_N], hide_msg[MSG_N];
 	bool say;    /* log lines too */
+	bool reads;  /* and that a feed is read to its end */
 	bool ghosts; /* and the look for entries that nobody has */
 	bool trials; /* and what is asked of the server beside the work: its clock, whether it takes writes */
 	uint64_t n_msgs[MSG_N], n_cmds[CMD_N];
@@ -191,8 +192,8 @@ static void story_entry_id(struct entry_id id)
 
 static void story_feed(const struct msg_feed *m)
 {
-	static const char *const results[] = {"open", "entries", "acked", "nacked", "buried", "bad_ack", "cleared",
-		"idle", "put_off", "lost", "closed", "refused", "gone", "remade", "wrong_type", "moved"};
+	static const char *const results[] = {"open", "entries", "acked", "nacked", "buried", "bad_ack", "read",
+		"cleared", "idle", "put_off", "lost", "closed", "refused", "gone", "remade", "wrong_type", "moved"};
 	buf_printf(&W.text, "feed %s", results[m->result]);
 	story_entry_id(m->id);
 	if (m->result == FEED_HAS_ENTRIES)
@@ -208,7 +209,7 @@ static void story_feed(const struct msg_feed *m)
 	story_text(m->moved_to);
 	buf_str(&W.text, m->asking ? " asking" : "");
 	buf_str(&W.text, m->is_position ? " position" : "");
-	buf_str(&W.text, m->had_progress || m->has_more || m->is_dead || m->is_nack ? " +" : "");
+	buf_str(&W.text, m->before.had_progress || m->has_more || m->is_dead || m->is_nack ? " +" : "");
 }
 
 static void story_lease_msg(uint64_t handle, const struct msg_lease *m)
@@ -332,7 +333,7 @@ static void story_msg(const struct msg *m)
 		call->lock_call.fields = NULL;
 		W.last_call = *call;
 	}
-	if (W.mute || W.hide_msg[m->kind])
+	if (W.mute || W.hide_msg[m->kind] || (m->kind == MSG_FEED && m->feed.result == FEED_IS_READ && !W.reads))
 		return;
 	buf_printf(&W.text, "[%5lld] > ", (long long)W.now);
 	story_msg_body(m);

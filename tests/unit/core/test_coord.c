@@ -303,6 +303,35 @@ Test(coord, a_failed_entry_waits_longer_each_time, .init = retry_ready, .fini = 
 	cr_expect_eq(services_find(&W.c->services, 0)->m.c[M_DELAYED_RELEASE], 2);
 }
 
+static mono_ms delay_of_death(uint32_t retry)
+{
+	uint64_t h = story_assigned(7, "s");
+	struct entry *e = ledger_by_handle(&W.c->ledger, h);
+	e->retry = retry;
+	services_find(&W.c->services, 0)->rules->max_retries = 9;
+	story_event((struct coord_event){.kind = COORD_PEER_DEAD, .session = 1});
+	return e->delay_ms;
+}
+
+/* Somebody else may have it at once; what kills workers on and on takes its time. */
+Test(coord, the_first_worker_that_dies_costs_no_time, .init = retry_ready, .fini = story_down)
+{
+	cr_expect_eq(delay_of_death(0), 0);
+}
+
+Test(coord, the_second_one_does, .init = retry_ready, .fini = story_down)
+{
+	cr_expect_eq(delay_of_death(1), 1000);
+	cr_expect_eq(ledger_by_handle(&W.c->ledger, W.last_handle)->retry, 2);
+}
+
+Test(coord, and_each_one_more, .init = retry_ready, .fini = story_down)
+{
+	cr_expect_eq(delay_of_death(2), 8000);
+	story_op(W.last_handle, CMD_LATER, OP_DONE, false);
+	cr_expect_eq(services_find(&W.c->services, 0)->m.c[M_DELAYED_DEATH], 1);
+}
+
 Test(coord, jitter_only_adds_to_a_wait, .init = retry_ready, .fini = story_down)
 {
 	services_find(&W.c->services, 0)->rules->retry.jitter_pct = 20;

@@ -121,12 +121,43 @@ Test(coord_entries, an_idle_stream_that_went_well_is_above_suspicion, .init = en
 
 Test(coord_entries, a_death_before_any_entry_is_counted_against_the_run, .init = entries_up, .fini = story_down)
 {
+	uint64_t a = assigned(2000, "a");
+	died();
+	closed(a);
+	expect_story("[ 1000] s feed_close 1 keep\n"
+		     "[ 1000] s credits 0:0\n"
+		     "[ 1000] s requeue 2000-0 retry=1 suspect\n");
+}
+
+/* What comes to its stream later would reach nobody. */
+Test(coord_entries, deaths_of_workers_make_no_dead_letter_of_a_stream, .init = entries_up, .fini = story_down)
+{
 	uint64_t a = opened((struct entry_in){.id = {2000, 0}, .retry = 1}, "a", (struct msg_feed){0});
 	died(); /* max_retries is 1 */
 	closed(a);
-	expect_story("[ 1000] s feed_close 1 done\n"
+	expect_story("[ 1000] s feed_close 1 keep\n"
 		     "[ 1000] s credits 0:0\n"
-		     "[ 1000] s dead 2000-0 retry=1\n");
+		     "[ 1000] s requeue 2000-0 retry=1 suspect\n");
+}
+
+static void dies_idle_after(mono_ms ms, const char *becomes)
+{
+	uint64_t a = assigned(2000, "a");
+	feed_says(a, (struct msg_feed){.result = FEED_IS_READ});
+	W.now += ms;
+	died();
+	closed(a);
+	cr_expect(strstr(W.text.data, becomes), "%s", W.text.data);
+}
+
+Test(coord_entries, a_stream_that_is_read_to_its_end_may_kill_by_its_assign, .init = entries_up, .fini = story_down)
+{
+	dies_idle_after(999, "requeue 2000-0 retry=1 suspect\n");
+}
+
+Test(coord_entries, a_stream_that_is_read_to_its_end_is_above_suspicion_soon, .init = entries_up, .fini = story_down)
+{
+	dies_idle_after(1000, "requeue 2000-0 retry=0\n");
 }
 
 Test(coord_entries, an_entry_to_blame_has_tries_of_its_own, .init = entries_up, .fini = story_down)
@@ -189,16 +220,32 @@ Test(coord_entries, an_owner_that_died_with_it_alone_is_counted_by_the_open, .in
 
 Test(coord_entries, deaths_of_owners_leave_an_entry_its_tries, .init = entries_up, .fini = story_down)
 {
-	opened((struct entry_in){.id = {2000, 0}, .retry = 6}, "a", (struct msg_feed){.tries = 4}); /* 1 + 3 + 2 */
+	opened((struct entry_in){.id = {2000, 0}, .retry = 6}, "a",
+		(struct msg_feed){.tries = 4, .before.is_unknown = true, .before.n_ends = 6}); /* 1 + 3 + 2 */
 	cr_expect(strstr(W.text.data, "assign 2000-0 a"), "%s", W.text.data);
 	story_clear();
-	uint64_t b = opened((struct entry_in){.id = {2001, 0}, .retry = 7}, "b", (struct msg_feed){.tries = 0});
+	uint64_t b = opened((struct entry_in){.id = {2001, 0}}, "b",
+		(struct msg_feed){.before.is_unknown = true, .before.n_ends = 7});
 	cr_expect(strstr(W.text.data, "close 2 done"), "%s", W.text.data);
 	closed(b);
 	cr_expect(strstr(W.text.data, "dead 2001-0"), "%s", W.text.data);
 	story_clear();
-	opened((struct entry_in){.id = {2002, 0}, .retry = 7}, "c", (struct msg_feed){.had_progress = true});
+	opened((struct entry_in){.id = {2002, 0}, .retry = 7}, "c",
+		(struct msg_feed){.before.had_progress = true, .before.is_unknown = true});
 	cr_expect(strstr(W.text.data, "assign 2002-0 c"), "%s", W.text.data);
+}
+
+/* Each recovery adds to what the load-balancer stream counts, and nobody takes it back there. */
+Test(coord_entries, deaths_of_owners_between_which_all_was_done_count_nothing, .init = entries_up, .fini = story_down)
+{
+	uint64_t a = opened((struct entry_in){.id = {2000, 0}, .retry = 40}, "a",
+		(struct msg_feed){.is_at_end = true, .before.is_unknown = true});
+	cr_expect(strstr(W.text.data, "assign 2000-0 a"), "%s", W.text.data);
+	story_says(1, FRAME_FAIL, 2000);
+	closed(a);
+	cr_expect(strstr(W.text.data, "2000-0 retry=1"), "%s", W.text.data);
+	opened((struct entry_in){.id = {2001, 0}, .retry = 40}, "b", (struct msg_feed){0}); /* nobody has died */
+	cr_expect(strstr(W.text.data, "assign 2001-0 b"), "%s", W.text.data);
 }
 
 Test(coord_entries, quiet_streams_wait_while_a_suspect_is_tried, .init = entries_up, .fini = story_down)

@@ -42,6 +42,34 @@ Test(suspects, of_several_none_is_counted_and_all_are_suspects, .init = suspects
 		     "[ 1000] s credits 0:0\n");
 }
 
+/* It does one thing and ends, and meets the next assign on its way out. */
+static void ends_after(mono_ms result_to_assign, mono_ms assign_to_end, const char *becomes)
+{
+	story_assigned(2000, "a");
+	story_says(1, FRAME_DONE, 2000);
+	W.now += result_to_assign;
+	story_assigned(2001, "b");
+	W.now += assign_to_end;
+	story_clear();
+	story_dies(1);
+	cr_expect(strstr(W.text.data, becomes), "%s", W.text.data);
+}
+
+Test(suspects, a_worker_that_ends_behind_a_result_has_no_known_culprit, .init = suspects_up, .fini = story_down)
+{
+	ends_after(50, 999, "requeue 2001-0 retry=0 suspect\n");
+}
+
+Test(suspects, one_that_took_its_time_before_the_assign_has, .init = suspects_up, .fini = story_down)
+{
+	ends_after(51, 0, "requeue 2001-0 retry=1 suspect\n");
+}
+
+Test(suspects, one_that_took_its_time_behind_it_has, .init = suspects_up, .fini = story_down)
+{
+	ends_after(0, 1000, "requeue 2001-0 retry=1 suspect\n");
+}
+
 Test(suspects, a_worker_that_ends_to_stop_one_stream_has_no_culprit, .init = suspects_up, .fini = story_down)
 {
 	uint64_t a = story_assigned(2000, "a");
