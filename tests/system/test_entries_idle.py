@@ -24,6 +24,8 @@ def test_a_fresh_key_does_not_wait_for_runs_that_found_nothing(t):
     t.wait(lambda: metric(d, "sluice_streams_idle") == 2, 10, "the gauge")
     assert "3 assigned, 2 of them idle" in d.ctl_ok("status"), d.ctl_ok("status")
     assert metric(d, "sluice_feed_yields_total") == 0
+    assert d.json("explain", "orders:told")[0]["next"] == (
+        "it gives the credit of its worker back when it was empty for 10 min (idle_release), sooner when another stream waits for one")
     for _ in range(120):  # more than a page: merged, so that what is behind is seen
         lbs(r.db, "orders", "orders:busy")
     began = time.monotonic()
@@ -47,6 +49,8 @@ def test_with_idle_release_0_the_worker_alone_ends_a_stream(t):
     h = hand(t, d)
     lbs(r.db, "orders", "orders:a")
     h.assign(stream="orders:a")
+    t.wait(lambda: d.json("explain", "orders:a")[0].get("next") == "it keeps a credit of its worker until that says done "
+           "(idle_release is 0)", 10, "what it keeps")
     lbs(r.db, "orders", "orders:b")
     t.wait(lambda: "1 stream in work, 1 of them idle and no credit is free" in d.ctl("explain", "orders:b").stdout, 10, "why it waits")
     assert "idle_release" in d.json("explain", "orders:b")[0]["advice"]

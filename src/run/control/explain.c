@@ -308,6 +308,19 @@ static void about_retry(struct facts *f, const struct coord_service *s, const st
 		facts_advice(f, "sluicectl delayed now %s %.300s tries it at once", s->rules->name, e->stream->bytes);
 }
 
+/* It has nothing to do, and keeps others waiting for its credit, maybe. */
+static void about_idle(struct facts *f, const struct service_rules *r)
+{
+	char age[24];
+	if (!r->entries.idle_release_ms) {
+		facts_next(f, "it keeps a credit of its worker until that says done (idle_release is 0)");
+		return;
+	}
+	facts_age(age, r->entries.idle_release_ms);
+	facts_next(f, "it gives the credit of its worker back when it was empty for %s (idle_release)%s", age,
+		service_idle_may_yield(r) ? ", sooner when another stream waits for one" : "");
+}
+
 /* Entries mode: what it waits for. */
 static void about_feed(struct facts *f, const struct coord_service *s, const struct entry *e, mono_ms now)
 {
@@ -335,6 +348,7 @@ static void about_feed(struct facts *f, const struct coord_service *s, const str
 	mono_ms waits = entry_feed_waits_since(e);
 	if (waits == MONO_NEVER) {
 		facts_add(f, "entries mode: everything up to %s is acknowledged, it waits for entries", id);
+		about_idle(f, s->rules);
 		return;
 	}
 	facts_age(age, now - waits);
