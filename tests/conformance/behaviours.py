@@ -809,6 +809,18 @@ def streams_without_entries_are_given_back_for_long(c):
 
 
 @behaviour
+def services_that_are_not_served_are_named_once(c):
+    """A worker that takes no entries says which services it gets nothing of, once, however often it is welcome."""
+    c.daemon.welcome = {"not_served": ["invoices"]}
+    s = c.session()
+    c.wait(lambda: "invoices" in c.err, what="a line about it")
+    s.drop()
+    s = c.daemon.wait_session(2)
+    c.daemon.wait_frame("done", lease=c.daemon.assign(s, "s"))
+    same("lines about it", sum("invoices" in line and "entries" in line for line in c.err.splitlines()), 1)
+
+
+@behaviour
 def entries_in_order(c):
     """hello says entries; each entry goes to the handler once, in order; the last is acknowledged."""
     s = c.session(entries="each")

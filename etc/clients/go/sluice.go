@@ -185,6 +185,7 @@ type frame struct {
 	GraceMs                                                       float64  `json:"grace_ms"`
 	N                                                             *json.Number
 	Resumed                                                       []string
+	NotServed                                                     []string `json:"not_served"`
 	Gone                                                          []struct{ Lease, Outcome string }
 	E                                                             [][]json.RawMessage
 	Entries                                                       *json.RawMessage
@@ -353,7 +354,7 @@ type engine struct {
 	isSilent      bool
 	err           error
 	acks          map[*lease]bool
-	misfits       map[string]bool // services without entries that were said
+	misfits       map[string]bool // services without entries, or with them, that were said
 }
 
 // Run returns nil when the worker has left after Stop or a signal, an *Error when it cannot go on.
@@ -719,6 +720,12 @@ func (e *engine) onWelcome(f *frame) {
 		e.send(message{"t": "bye"})
 		e.giveUp("bad_version", f.Server+" is older than entries mode, which came with sluiced 0.2")
 		return
+	}
+	for _, name := range f.NotServed {
+		if !e.misfits[name] {
+			e.misfits[name] = true
+			e.w.Log("sluice: %s is in entries mode: this worker takes no entries, so it gets nothing of it", name)
+		}
 	}
 	e.session, e.isWelcome, e.pause, e.isSilent = f.Session, true, pauseFirst, false
 	e.lead = f.LeaseMs / 10

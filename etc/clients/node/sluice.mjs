@@ -235,7 +235,7 @@ class Engine {
     this.posts = [];
     this.pause = PAUSE_FIRST;
     this.lead = 300;
-    this.misfits = new Set(); // services without entries that were said
+    this.misfits = new Set(); // services without entries, or with them, that were said
     this.isWelcome = this.isLeaving = this.isOver = this.isSilent = false;
     parentPort.on("message", (m) => this.turn(() => this.onMessage(m)));
     this.turn(() => this.connect());
@@ -387,6 +387,10 @@ class Engine {
     if (f.now_ms == null && this.options.entries) { // 0.1 would ignore that we want entries, and assign streams without end
       this.send({ t: "bye" });
       return this.giveUp("bad_version", `${f.server} is older than entries mode, which came with sluiced 0.2`);
+    }
+    for (const name of f.not_served ?? []) {
+      if (!this.misfits.has(name)) this.log(`sluice: ${name} is in entries mode: this worker takes no entries, so it gets nothing of it`);
+      this.misfits.add(name);
     }
     this.session = f.session;
     this.isWelcome = true;

@@ -804,6 +804,9 @@ class Engine:
             self.send({"t": "bye"})
             self.flush()
             return self.give_up(Refused("bad_version", f"{f.get('server')} is older than entries mode, which came with sluiced 0.2"))
+        for name in set(f.get("not_served") or []) - self.misfits:
+            self.misfits.add(name)
+            log.warning("%s is in entries mode: this worker takes no entries, so it gets nothing of it", name)
         self.session, self.is_welcome, self.pause, self.is_silent_retry = f["session"], True, PAUSE_FIRST, False
         self.lead = min(500.0, f["lease_ms"] / 10)
         resumed = set(f.get("resumed") or [])

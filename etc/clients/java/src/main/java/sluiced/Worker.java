@@ -249,7 +249,7 @@ public final class Worker {
     private final BlockingQueue<Runnable> events = new LinkedBlockingQueue<>();
     private final ExecutorService handlers = Executors.newCachedThreadPool(r -> daemon(r, "sluice handler"));
     private final Map<String, Lease> leases = new LinkedHashMap<>();
-    private final java.util.Set<String> misfits = new java.util.HashSet<>(); // services without entries that were said
+    private final java.util.Set<String> misfits = new java.util.HashSet<>(); // services without entries, or with them, that were said
     private final Set<Lease> acks = new LinkedHashSet<>();
     private Connection conn;
     private boolean isWelcome, isLeaving, isOver, isSilent;
@@ -547,6 +547,9 @@ public final class Worker {
             giveUp("bad_version", text(f, "server") + " is older than entries mode, which came with sluiced 0.2");
             return;
         }
+        for (Object name : list(f, "not_served"))
+            if (misfits.add(String.valueOf(name)))
+                log.accept("sluice: " + name + " is in entries mode: this worker takes no entries, so it gets nothing of it");
         session = text(f, "session");
         isWelcome = true;
         isSilent = false;
