@@ -144,6 +144,10 @@ void client_frame_begin(struct buf *b, const char *type, const char *lease);
 /* ---- entry.c */
 /* Those of list that were not given out before, into w->entries; they point into list. */
 void client_entries_take(struct sluice_worker *w, struct client_lease *l, yyjson_val *list);
+/* Ids of entries that somebody was given and has not finished: struct entry_id, in order. */
+void client_given_add(struct buf *given, const struct sluice_entry *entries, size_t n);
+bool client_given_first(const struct buf *given, struct entry_id *id); /* false: there is none */
+void client_given_done(struct buf *given, const char *text);           /* everything up to that id */
 void client_entries_fini(struct client_entries *s);
 
 /* ---- wire.c: parent and child, one process image, over a stream socket: a head, then bytes */

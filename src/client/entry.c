@@ -96,6 +96,32 @@ void client_entries_take(struct sluice_worker *w, struct client_lease *l, yyjson
 		s->list[k].fields = at;
 }
 
+void client_given_add(struct buf *given, const struct sluice_entry *entries, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct entry_id id;
+		if (command_id_parse(entries[i].id, strlen(entries[i].id), &id))
+			buf_add(given, &id, sizeof(id));
+	}
+}
+
+bool client_given_first(const struct buf *given, struct entry_id *id)
+{
+	if (given->len < sizeof(*id))
+		return false;
+	memcpy(id, given->data, sizeof(*id));
+	return true;
+}
+
+void client_given_done(struct buf *given, const char *text)
+{
+	struct entry_id done, id;
+	if (!command_id_parse(text, strlen(text), &done))
+		return;
+	while (client_given_first(given, &id) && entry_id_cmp(id, done) <= 0)
+		buf_consume(given, sizeof(id));
+}
+
 void client_entries_fini(struct client_entries *s)
 {
 	mem_free(s->list);

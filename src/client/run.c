@@ -38,6 +38,7 @@ struct run_child {
 	struct buf in, out; /* from it and to it */
 	uint32_t n_jobs;
 	uint32_t round;     /* entries mode: nacks it has sent about this one */
+	struct buf given;   /* entries mode: struct entry_id of each that it was given and has not finished */
 	bool is_stopped;    /* it was told to end: it answers revoked */
 	bool is_given_back; /* by us, at SIGTERM: release */
 };
@@ -134,6 +135,7 @@ static struct run_child *run_new_child(struct run *r)
 	}
 	buf_init(&c->in);
 	buf_init(&c->out);
+	buf_init(&c->given);
 	list_push(&r->all, &c->in_all);
 	r->n_children++;
 	return c;
@@ -227,6 +229,7 @@ static void run_forget_lease(struct run *r, struct run_child *c)
 	}
 	mem_free(c->lease);
 	c->lease = NULL;
+	c->given.len = 0;
 }
 
 static void run_free(struct run *r, struct run_child *c)
@@ -240,7 +243,22 @@ static void run_free(struct run *r, struct run_child *c)
 	munmap(c->shared, sizeof(*c->shared));
 	buf_fini(&c->in);
 	buf_fini(&c->out);
+	buf_fini(&c->given);
 	mem_free(c);
+}
+
+/* It ended without a word: the entry that it was at work on has failed. When that is counted, the stream goes back. */
+static void run_dies_of_entry(struct run *r, const struct run_child *c, const char *why)
+{
+	struct entry_id id;
+	char text[COMMAND_ID_CAP];
+	if (client_given_first(&c->given, &id)) {
+		command_id_format(text, id);
+		sluice_worker_nack(r->worker, c->lease, text, why, false, -1);
+	} else {
+		run_says("lease %s: %s", c->lease, why);
+		sluice_worker_release(r->worker, c->lease, -1);
+	}
 }
 
 static bool run_was_told(const struct run_child *c)
@@ -284,6 +302,7 @@ static void run_heard(struct run *r, struct run_child *c, const struct wire_head
 		break;
 	case WIRE_ACK:
 		sluice_worker_ack(r->worker, c->lease, copy);
+		client_given_done(&c->given, copy);
 		break;
 	case WIRE_NACK:
 		if (run_was_told(c)) {
@@ -292,6 +311,7 @@ static void run_heard(struct run *r, struct run_child *c, const struct wire_head
 		}
 		sluice_worker_nack(r->worker, c->lease, copy, copy + strlen(copy) + 1, h->dead, h->retry_ms);
 		c->round++;
+		c->given.len = 0;
 		break;
 	case WIRE_DONE:
 		sluice_worker_done(r->worker, c->lease);
@@ -349,7 +369,10 @@ static void run_answers(struct run *r, struct run_child *c, int status)
 			snprintf(why, sizeof(why), "the handler's process ended, signal %d", WTERMSIG(status));
 		else
 			snprintf(why, sizeof(why), "the handler's process ended, status %d", WEXITSTATUS(status));
-		sluice_worker_fail(r->worker, c->lease, why, false, -1);
+		if (r->options->mode == SLUICE_STREAMS)
+			sluice_worker_fail(r->worker, c->lease, why, false, -1);
+		else
+			run_dies_of_entry(r, c, why);
 	}
 }
 
@@ -427,8 +450,11 @@ static void run_event(struct run *r, const struct sluice_event *e)
 		run_begin(r, e);
 		break;
 	case SLUICE_ENTRIES:
-		if (c && !r->is_leaving) {
+		if (!c) { /* their process has died, and its word about it was lost with the connection */
+			sluice_worker_release(r->worker, e->lease, -1);
+		} else if (!r->is_leaving) {
 			wire_put_entries(&c->out, e->entries, e->n_entries, c->round);
+			client_given_add(&c->given, e->entries, e->n_entries);
 			run_tell_child(r, c);
 		}
 		break;
@@ -437,6 +463,8 @@ static void run_event(struct run *r, const struct sluice_event *e)
 			run_says("lease %s: %s", e->lease, "not renewed in time, stopping it");
 		if (c)
 			run_stop(r, c, e->by_ms);
+		else
+			sluice_worker_revoked(r->worker, e->lease);
 		break;
 	case SLUICE_ENDED:
 		if (c && run_waits_for_entries(r, c)) {
@@ -461,6 +489,9 @@ static void run_event(struct run *r, const struct sluice_event *e)
 		run_failed(r, e);
 		break;
 	case SLUICE_NACKED:
+		if (!c)
+			sluice_worker_release(r->worker, e->lease, -1);
+		break;
 	case SLUICE_CONFIRMED:
 	case SLUICE_UP:
 	case SLUICE_DRAIN:

@@ -6,12 +6,14 @@ import re
 import shutil
 import signal
 import socket
+import sys
 import time
 
 from lib import checks
 from lib.case import limit
 from lib.checks import Added
 from lib.daemon import ROOT, program
+from lib.entries import add as add_entries, lbs, position, text
 from lib.redis import entries
 from lib.servers import Process, spawn
 
@@ -496,3 +498,35 @@ def test_c_processes_of_their_own(t):
     Added(r.db).many("orders", ["a", "b", "c"], {})
     checks.wait_clean(r.db, timeout=30)
     assert len({pid for _, pid in c.begun()}) == 3 and {x.split(":")[1] for x, _ in c.begun()} == {"1"}, c.begun()
+
+
+def dies(t, argv, mode):
+    """The second entry of four kills the process of its handler; of the next stream nothing is to be seen of that."""
+    r = t.redis()
+    retry = {"initial": "100ms", "factor": 1, "jitter": "0%"}
+    d = t.daemon(r, service={"retry": {"release_delay": "100ms", "max_retries": 1},
+                             "entries": {"enabled": True, "idle_release": "200ms", "retry": retry}})
+    ids = [text(r.db.cmd("XADD", "s", "*", "n", n, "do", json.dumps({"exit": 1} if n == 1 else {}))) for n in range(4)]
+    other = add_entries(r.db, "other", 3)
+    c = Client(t, d, argv, CONF_ENTRIES=mode)
+    for key in ("s", "other"):
+        lbs(r.db, "orders", key)
+    t.wait(lambda: position(r.db, "s").get("pos") == ids[3] and position(r.db, "other").get("pos") == other[-1], 30, "all are acknowledged")
+    (letter,) = [dict(zip(map(text, f[::2]), map(text, f[1::2]))) for _, f in r.db.cmd("XRANGE", "orders-entries-dlq", "-", "+")]
+    assert letter["_orig_id"] == ids[1] and letter["_tries"] == "4", letter
+    assert letter["_dlq_error"].startswith("the handler's process ended, signal 9"), letter
+    assert r.db.cmd("XLEN", "orders-input-dlq") == 0
+    begun = sum(x["entry"] == ids[1] for x in c.rows("entry", stream="s"))
+    assert begun == 4 if mode == "each" else begun in (4, 5), begun  # in a batch the first one is blamed at first
+    c.kill()
+
+
+@limit(120)
+def test_an_entry_that_kills_the_process_of_its_handler_is_found(t):
+    """Its tries, then it alone is a dead letter: a process of the Python client told no id of it, and its stream stood still; one of
+    libsluice-worker failed the whole stream."""
+    for mode in ("each", "batch"):
+        dies(t, [sys.executable, os.path.join(SUITE, "worker.py")], mode)
+        if c_library():
+            build(t, ["make", "-s", "--no-print-directory", "build/conformance/c-worker"], ROOT)
+            dies(t, [os.path.join(ROOT, "build/conformance/c-worker")], mode)

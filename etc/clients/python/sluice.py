@@ -576,8 +576,8 @@ class Tasks(Inside):
 # ---- the connection and what is held
 
 class Lease:
-    __slots__ = ("name", "line", "job", "is_feed", "runner", "is_busy", "is_told", "is_quiet", "stop_by", "result", "queue", "finished",
-                 "acked", "barrier", "last")
+    __slots__ = ("name", "line", "job", "is_feed", "runner", "is_busy", "is_told", "is_quiet", "stop_by", "result", "queue", "given",
+                 "finished", "acked", "barrier", "last")
 
     def __init__(self, name, line, job, is_feed):
         self.name, self.line, self.job, self.is_feed, self.runner = name, line, job, is_feed, None
@@ -587,6 +587,7 @@ class Lease:
         self.stop_by = None
         self.result = None     # the frame to tell until it is confirmed
         self.queue = collections.deque()  # entries: frames that wait for the call before them
+        self.given = ()        # entries: the ids of the call under way
         self.finished = None   # entries: the last id that is
         self.acked = None      # entries: the last id that was acknowledged over this connection
         self.barrier = False   # entries: a nack is on its way, what comes before its ok is void
@@ -856,7 +857,7 @@ class Engine:
         self.result(x, {"t": "release", "retry_ms": MISFIT_BACK_MS})
 
     def begin(self, x, rows):
-        x.is_busy = True
+        x.is_busy, x.given = True, [r[0] for r in rows or ()]
         self.runners.start(x, rows)
 
     def on_entries(self, f, _line):
@@ -916,6 +917,8 @@ class Engine:
             self.give_up(Refused(code, f"{code}: {f.get('msg')}"))
         elif x and code in ("not_owner", "unknown_lease") or x and x.result and code == "bad_field":
             self.lose(x)
+        elif x and x.barrier and code == "bad_field":  # no answer to the nack will come
+            self.result(x, {"t": "release"})
 
     FRAMES = {"welcome": on_welcome, "assign": on_assign, "entries": on_entries, "ok": on_ok, "ping": on_ping, "revoke": on_revoke,
               "ended": on_ended, "err": on_err}
@@ -978,7 +981,10 @@ class Engine:
             self.ack(x)
         if how == "release":
             x.last = {"t": "release", **({} if more.get("retry_ms") is None else {"retry_ms": more["retry_ms"]})}
+        elif how == "fail" and not more.get("id") and not (died_of := self.first_given(x)):
+            log.warning("%s: %s, when it had done all", x.job.stream, more.get("reason"))
         elif how == "fail":
+            more = more if more.get("id") else {**more, "id": died_of}
             x.barrier = True
             x.queue.clear()
             self.send({"t": "nack", "lease": x.name, **{k: more[k] for k in ("id", "reason", "dead", "retry_ms") if more.get(k) is not None}})
@@ -987,6 +993,11 @@ class Engine:
         if self.is_leaving and not x.last:
             x.last = {"t": "release"}
         self.pump(x)
+
+    def first_given(self, x):
+        """What a handler that ended without a word was at work on."""
+        done = id_key(x.finished) if x.finished else (-1, 0)
+        return next((id for id in x.given if id_key(id) > done), None)
 
     def result(self, x, frame):
         x.result = {**frame, "lease": x.name}
