@@ -1,4 +1,5 @@
 """Who killed the worker? One bad stream costs its own retries and one dead letter, whatever runs beside it."""
+import os
 import subprocess
 import sys
 import threading
@@ -151,3 +152,46 @@ def test_trace_context_reaches_the_worker(t):
     assert w.wait("assign", 2)["trace"] == trace, "kept when it goes back"
     Added(r.db).one("orders", "plain")
     assert "trace" not in w.wait("assign", stream="plain")
+
+
+# What it needs is away while the file is there: it ends with each stream.
+NEEDY = r'''
+import json, os, socket, sys
+sock = socket.socket(socket.AF_UNIX)
+sock.connect(sys.argv[1])
+def send(**f): sock.sendall(json.dumps(f).encode() + b"\n")
+send(t="hello", v=1, name="needy", credits=1)
+for f in map(json.loads, sock.makefile("rb")):
+    if f["t"] == "assign":
+        if os.path.exists(sys.argv[3]): os._exit(1)
+        send(t="done", lease=f["lease"])
+    elif f["t"] == "ping": send(t="pong", n=f["n"])
+'''
+
+
+class NeedyFleet(Fleet):
+    def __init__(self, t, d, away):
+        self.away = away
+        super().__init__(t, d, 2, 1)
+
+    def start(self):
+        self.argv[1:] = ["-c", NEEDY, *self.argv[3:5], self.away]
+        return super().start()
+
+
+@limit(60)
+def test_workers_that_cannot_work_for_a_while_cost_no_stream(t):
+    """Each dies with each stream it is given, for as long as what they need is away: 4 s here, a minute with the defaults. Four deaths of
+    a stream were a dead letter after a second."""
+    r = t.redis()
+    d = t.daemon(r, service={"retry": {"initial": "200ms", "factor": 8, "jitter": "0%"}})
+    away = t.path("away")
+    open(away, "w").close()
+    add = Added(r.db)
+    add.many("orders", ["a", "b", "c"])
+    fleet = NeedyFleet(t, d, away)
+    time.sleep(4)
+    os.unlink(away)
+    assert fleet.n_deaths >= 6, fleet.n_deaths  # each stream at least twice
+    checks.wait_clean(r.db, timeout=40)
+    assert not dead(r)

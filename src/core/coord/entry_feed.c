@@ -235,6 +235,7 @@ static void feed_confirm(struct coord *c, struct entry *e, struct entry_id id)
 	f->pos = id;
 	f->tries = 0;
 	f->has_progress = true;
+	services_find(&c->services, e->svc)->deaths = (struct service_deaths){0};
 	f->waits_since = e->heard = c->now;
 	feed_is_quiet(&c->services, e);
 	if (is_id_newer(f->trouble->bad, id))

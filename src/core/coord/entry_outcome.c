@@ -1,6 +1,7 @@
 /* entry_outcome - how an entry's work ends: done, back to the stream at once or later, dead letter; and Redis' word. */
 #include "core/coord/coord_p.h"
 
+#include "base/fnv.h"
 #include "base/log_fields.h"
 #include <assert.h>
 #include <stdio.h>
@@ -66,18 +67,23 @@ static mono_ms fail_delay(struct rng *rng, const struct retry_rules *r, uint32_t
 	return most > 0 ? wait + (mono_ms)rng_below(rng, (uint64_t)most + 1) : wait;
 }
 
-/* The first worker that dies is an accident: somebody else may have the stream at once. A second one with the same
- * stream waits as after a failure: whatever kills workers on and on, a database that is away or the stream itself,
- * takes its time. An entry of a data stream that is to blame has a pause of its own. */
-static mono_ms death_delay(struct coord *c, const struct coord_service *s, const struct entry *e)
+/* The first worker that dies is an accident: somebody else may have the stream at once. The next ones wait, 1 s, 8 s,
+ * as after failures. Where workers die of other streams, too, and nothing is finished meanwhile, it is no stream that
+ * kills them, but a database that is away, say: they wait 8 s, 64 s, so that it may be away for more than a minute. An
+ * entry of a data stream that is to blame has a pause of its own. */
+static mono_ms death_delay(struct coord *c, struct coord_service *s, const struct entry *e)
 {
-	bool is_entry = e->feed && (e->feed->suspect.is_blamed || e->feed->has_progress);
-	return is_entry || e->retry == 0 ? 0 : fail_delay(&c->rng, &s->rules->retry, e->retry - 1);
+	if (e->feed && (e->feed->suspect.is_blamed || e->feed->has_progress))
+		return 0;
+	const uint64_t of = e->stream ? fnv(e->stream->bytes, e->stream->len) : 0;
+	s->deaths.are_many |= s->deaths.of && s->deaths.of != of;
+	s->deaths.of = of;
+	return e->retry == 0 ? 0 : fail_delay(&c->rng, &s->rules->retry, e->retry - !s->deaths.are_many);
 }
 
 /* How long it stays away. What its worker asked for counts for the worker's own results only. */
 static mono_ms requeue_delay(
-	struct coord *c, const struct coord_service *s, const struct entry *e, enum requeue_why why, bool counted)
+	struct coord *c, struct coord_service *s, const struct entry *e, enum requeue_why why, bool counted)
 {
 	if (counted && (why == WHY_WORKER_DIED || why == WHY_TIMEOUT))
 		return death_delay(c, s, e);
@@ -187,8 +193,10 @@ static void count_end(struct coord *c, struct coord_service *s, struct entry *e)
 		s->m.c[M_DEAD_MAX_RETRIES + e->dead_reason]++;
 		say_dead(c->out, s, e);
 		break;
-	case FINISH_NONE:
 	case FINISH_DONE:
+		s->deaths = (struct service_deaths){0};
+		break;
+	case FINISH_NONE:
 	case FINISH_ACK:
 		break;
 	}

@@ -56,6 +56,12 @@ struct service_lost {
 	mono_ms said;       /* the last one; 0 = none */
 };
 
+/* Workers that died with one stream each, since something was finished last. */
+struct service_deaths {
+	uint64_t of;   /* the hash of the last stream's name; 0 = none */
+	bool are_many; /* of several streams: what workers need is away, rather than that one stream kills them */
+};
+
 struct coord_service {
 	struct service_rules *rules; /* NULL: position unused */
 	uint16_t svc;
@@ -72,6 +78,7 @@ struct coord_service {
 	struct service_audit audit;
 	struct service_trimmed trimmed;
 	struct service_lost lost;
+	struct service_deaths deaths;
 	struct metrics_service m;
 };
 

@@ -332,6 +332,45 @@ Test(coord, and_each_one_more, .init = retry_ready, .fini = story_down)
 	cr_expect_eq(services_find(&W.c->services, 0)->m.c[M_DELAYED_DEATH], 1);
 }
 
+/* The entry of this id dies with a worker of its own: how long it stays away. */
+static mono_ms dies_of(uint64_t id, const char *stream, uint32_t retry)
+{
+	static uint64_t session = 1;
+	story_hello(++session, 1);
+	uint64_t h = story_assigned(id, stream);
+	struct entry *e = ledger_by_handle(&W.c->ledger, h);
+	e->retry = retry;
+	services_find(&W.c->services, 0)->rules->max_retries = 9;
+	story_event((struct coord_event){.kind = COORD_PEER_DEAD, .session = e->owner});
+	mono_ms delay = e->delay_ms;
+	story_op(h, delay ? CMD_LATER : CMD_REQUEUE, OP_DONE, false);
+	return delay;
+}
+
+/* Then it is no stream that kills them. */
+Test(coord, where_workers_die_of_several_streams_all_of_those_wait_longer, .init = retry_ready, .fini = story_down)
+{
+	story_event((struct coord_event){.kind = COORD_PEER_DEAD, .session = 1});
+	cr_expect_eq(dies_of(10, "a", 1), 1000);
+	cr_expect_eq(dies_of(11, "a", 2), 8000);
+	cr_expect_eq(dies_of(12, "b", 0), 0);
+	cr_expect_eq(dies_of(13, "b", 1), 8000);
+	cr_expect_eq(dies_of(14, "a", 2), 20000); /* the longest */
+}
+
+Test(coord, what_is_finished_says_that_workers_live, .init = retry_ready, .fini = story_down)
+{
+	story_event((struct coord_event){.kind = COORD_PEER_DEAD, .session = 1});
+	dies_of(10, "a", 1);
+	dies_of(11, "b", 1);
+	story_hello(100, 1);
+	uint64_t h = story_assigned(12, "c");
+	story_says(100, FRAME_DONE, 12);
+	story_op(h, CMD_DONE, OP_DONE, false);
+	story_event((struct coord_event){.kind = COORD_PEER_DEAD, .session = 100});
+	cr_expect_eq(dies_of(13, "a", 1), 1000);
+}
+
 Test(coord, jitter_only_adds_to_a_wait, .init = retry_ready, .fini = story_down)
 {
 	services_find(&W.c->services, 0)->rules->retry.jitter_pct = 20;
