@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/hash_tag.h"
 #include "base/mem.h"
 
 static const char lock_sep[] = COMMAND_LOCK_SEP;
@@ -276,18 +277,11 @@ static uint16_t crc16(uint16_t crc, const char *s, size_t len)
 	return crc;
 }
 
-/* What stands between the first { and the first } after it; p NULL when there is none or nothing between. */
 static struct slice hash_tag(const char *key, size_t len)
 {
-	const struct slice none = {NULL, 0};
-	const char *open = len ? memchr(key, '{', len) : NULL;
-	if (!open)
-		return none;
-	open++;
-	const char *close = memchr(open, '}', len - (size_t)(open - key));
-	if (!close || close == open)
-		return none;
-	return (struct slice){open, (size_t)(close - open)};
+	size_t n = 0;
+	const char *tag = hash_tag_find(key, len, &n);
+	return (struct slice){tag, n};
 }
 
 bool command_has_tag(const char *key, size_t len)

@@ -3,6 +3,7 @@
 #include <grp.h>
 #include <string.h>
 #include <unistd.h>
+#include "base/hash_tag.h"
 #include "base/mem.h"
 #include "config/endpoint.h"
 #include "config/env.h"
@@ -199,25 +200,17 @@ static bool ends_in(const char *key, size_t len, const char *end, size_t *left)
 	return len > n && memcmp(key + *left, end, n) == 0;
 }
 
-/* As Redis finds the tag of a key: the first { and the first } behind it, something between. */
-static bool has_tag(const char *key, size_t len)
-{
-	const char *open = memchr(key, '{', len);
-	const char *close = open ? memchr(open, '}', len - (size_t)(open - key)) : NULL;
-	return close && close > open + 1;
-}
-
 /* The service whose registry, delayed set and so on has this name, whether or not it is of this configuration:
  * "{a-input}-active", "{t}a-input-active". 0: it is none of them; else the length of its name, at *service. */
 static size_t keeper_of(const char *key, const char **service)
 {
 	static const char *const kinds[] = {"-active", "-delayed", "-delayed-data", "-parked", "-left", "-fleet"};
-	size_t lbs, name;
+	size_t lbs, name, tag;
 	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
 		if (!ends_in(key, strlen(key), kinds[i], &lbs))
 			continue;
 		*service = key;
-		if (ends_in(key, lbs, "-input", &name) && has_tag(key, name))
+		if (ends_in(key, lbs, "-input", &name) && hash_tag_find(key, name, &tag))
 			return name;
 		*service = key + 1;
 		if (*key == '{' && ends_in(key + 1, lbs - 1, "-input}", &name) && !memchr(key + 1, '}', name))
@@ -231,14 +224,14 @@ static enum err_code check_dead_letter_key(
 	const struct config *c, const struct place *dlq, const char *key, struct err *err)
 {
 	const char *service;
-	size_t left;
+	size_t left, tag;
 	if (is_lbs(c, key))
 		return raw_fail(c->raw, dlq, err, ERR_INVALID, "is the load-balancer stream of a service");
 	const size_t n_service = keeper_of(key, &service);
 	if (n_service > 0)
 		return raw_fail(c->raw, dlq, err, ERR_INVALID, "%.300s is a key that sluiced keeps for service %.*s",
 			key, (int)n_service, service);
-	if (ends_in(key, strlen(key), "-sluice", &left) && has_tag(key, left))
+	if (ends_in(key, strlen(key), "-sluice", &left) && hash_tag_find(key, left, &tag))
 		return raw_fail(c->raw, dlq, err, ERR_INVALID,
 			"%.300s is a key that sluiced keeps, the position in a stream", key);
 	if (strstr(key, SEPARATOR))

@@ -35,14 +35,20 @@ def lines(path):
         return f.read().splitlines()
 
 
-@limit(60)
-def test_ordinary_streams_do_not_go_round(t):
-    """--each without --service, and a service that is not in entries mode: said once, and each stream given back once."""
-    r = t.redis()
+def plain_and_keyed(t, r):
+    """A daemon of two services; the second is in entries mode."""
     d = t.daemon(r, services=("plain", "keyed"))
     d.cfg["services"][1].update(entries())
     d.write()
     d.ctl_ok("reload")
+    return d
+
+
+@limit(60)
+def test_ordinary_streams_do_not_go_round(t):
+    """--each without --service, and a service that is not in entries mode: said once, and each stream given back once."""
+    r = t.redis()
+    d = plain_and_keyed(t, r)
     for i in range(20):
         lbs(r.db, "plain", f"p{i}")
     p = run(t, d, "--each", "--", "true")
@@ -60,10 +66,7 @@ def test_ordinary_streams_do_not_go_round(t):
 def test_a_worker_that_takes_no_entries_says_what_it_gets_nothing_of(t):
     """Once, however often it connects, and in the daemon's log; not where it named the services that it serves."""
     r = t.redis()
-    d = t.daemon(r, services=("plain", "keyed"))
-    d.cfg["services"][1].update(entries())
-    d.write()
-    d.ctl_ok("reload")
+    d = plain_and_keyed(t, r)
 
     def log_of(*args):
         before = set(os.listdir(t.dir))
