@@ -981,13 +981,13 @@ class Engine:
             self.ack(x)
         if how == "release":
             x.last = {"t": "release", **({} if more.get("retry_ms") is None else {"retry_ms": more["retry_ms"]})}
-        elif how == "fail" and not more.get("id") and not (died_of := self.first_given(x)):
-            log.warning("%s: %s, when it had done all", x.job.stream, more.get("reason"))
-        elif how == "fail":
-            more = more if more.get("id") else {**more, "id": died_of}
+        elif how == "fail" and (bad := more.get("id") or self.first_given(x)):
             x.barrier = True
             x.queue.clear()
-            self.send({"t": "nack", "lease": x.name, **{k: more[k] for k in ("id", "reason", "dead", "retry_ms") if more.get(k) is not None}})
+            self.send({"t": "nack", "lease": x.name, "id": bad,
+                       **{k: more[k] for k in ("reason", "dead", "retry_ms") if more.get(k) is not None}})
+        elif how == "fail":
+            log.warning("%s: %s, when it had done all", x.job.stream, more.get("reason"))
         elif more.get("finish"):
             x.last = {"t": "done"}
         if self.is_leaving and not x.last:
