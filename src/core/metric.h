@@ -58,6 +58,7 @@
 	X(M_DELAYED_FAIL, "sluice_retries_delayed_total", "reason=\"fail\"", "Entries given back for a later time")    \
 	X(M_DELAYED_RELEASE, "sluice_retries_delayed_total", "reason=\"release\"", "")                                 \
 	X(M_DELAYED_DEATH, "sluice_retries_delayed_total", "reason=\"death\"", "")                                     \
+	X(M_DELAYED_LOST, "sluice_retries_delayed_total", "reason=\"lost\"", "")                                       \
 	X(M_MERGED, "sluice_entries_merged_total", "", "Entries merged into a later one of their stream")              \
 	X(M_DEAD_MAX_RETRIES, "sluice_dead_letters_total", "reason=\"max_retries_exceeded\"", "Dead letters written")  \
 	X(M_DEAD_UNPARSEABLE, "sluice_dead_letters_total", "reason=\"unparseable\"", "")                               \

@@ -326,4 +326,6 @@ def test_a_token_from_the_future_is_waited_for(t):
     assert a["retry"] == 0 and a["token"] > token, a
     assert [e[0] for e in h.ids(1)] == ids
     assert 1 <= d.log.count(why) <= 4, d.log
+    t.wait(lambda: metric(d, "sluice_retries_delayed_total", reason="lost") >= 1, 3, "the wait in the metrics")
+    assert metric(d, "sluice_assignments_total", kind="new") == 1
     assert r.db.cmd("EXISTS", "orders-input-dlq") == 0

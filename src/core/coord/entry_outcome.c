@@ -57,6 +57,11 @@ void entry_dead_letter(struct coord *c, struct entry *e, enum dead_reason why)
 	begin_finish(c, e, FINISH_DEAD);
 }
 
+static bool is_death(enum requeue_why why)
+{
+	return why == WHY_WORKER_DIED || why == WHY_TIMEOUT;
+}
+
 /* Until the nth retry after a failure; n from 0. */
 static mono_ms fail_delay(struct rng *rng, const struct retry_rules *r, uint32_t n)
 {
@@ -69,24 +74,31 @@ static mono_ms fail_delay(struct rng *rng, const struct retry_rules *r, uint32_t
 
 /* The first worker that dies is an accident: somebody else may have the stream at once. The next ones wait, 1 s, 8 s,
  * as after failures. Where workers die of other streams, too, and nothing is finished meanwhile, it is no stream that
- * kills them, but a database that is away, say: they wait 8 s, 64 s, so that it may be away for more than a minute. An
- * entry of a data stream that is to blame has a pause of its own. */
-static mono_ms death_delay(struct coord *c, struct coord_service *s, const struct entry *e)
+ * kills them, but a database that is away, say: they wait 8 s, 64 s, so that it may be away for more than a minute. */
+static mono_ms death_delay(struct rng *rng, const struct coord_service *s, const struct entry *e)
 {
-	if (e->feed && (e->feed->suspect.is_blamed || e->feed->has_progress))
-		return 0;
+	return e->retry == 0 ? 0 : fail_delay(rng, &s->rules->retry, e->retry - !s->deaths.are_many);
+}
+
+/* An entry of a data stream that is to blame has a pause of its own; progress is no failure. */
+static bool counts_against_stream(const struct entry *e)
+{
+	return !e->feed || (!e->feed->suspect.is_blamed && !e->feed->has_progress);
+}
+
+static void note_death(struct coord_service *s, const struct entry *e)
+{
 	const uint64_t of = e->stream ? fnv(e->stream->bytes, e->stream->len) : 0;
 	s->deaths.are_many |= s->deaths.of && s->deaths.of != of;
 	s->deaths.of = of;
-	return e->retry == 0 ? 0 : fail_delay(&c->rng, &s->rules->retry, e->retry - !s->deaths.are_many);
 }
 
 /* How long it stays away. What its worker asked for counts for the worker's own results only. */
 static mono_ms requeue_delay(
-	struct coord *c, struct coord_service *s, const struct entry *e, enum requeue_why why, bool counted)
+	struct coord *c, const struct coord_service *s, const struct entry *e, enum requeue_why why, bool counted)
 {
-	if (counted && (why == WHY_WORKER_DIED || why == WHY_TIMEOUT))
-		return death_delay(c, s, e);
+	if (counted && is_death(why))
+		return counts_against_stream(e) ? death_delay(&c->rng, s, e) : 0;
 	if (why != WHY_FAIL && why != WHY_RELEASE)
 		return 0;
 	if (e->has_retry_ms)
@@ -102,9 +114,11 @@ void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool 
 	assert(why <= WHY_NO_CREDIT);
 	struct coord_service *s = services_find(&c->services, e->svc);
 	e->why = (uint8_t)why;
+	if (counted && is_death(why) && counts_against_stream(e))
+		note_death(s, e);
 	e->delay_ms = requeue_delay(c, s, e, why, counted);
 	bool is_used_up = e->retry + 1 > s->rules->max_retries;
-	if (e->feed && (why == WHY_WORKER_DIED || why == WHY_TIMEOUT) && (e->feed->has_progress || is_used_up))
+	if (e->feed && is_death(why) && (e->feed->has_progress || is_used_up))
 		counted = false; /* progress is no failure; an entry to blame has tries of its own, and with a stream
 				  * that has nothing to do what comes later would be lost */
 	if (counted && is_used_up) {
@@ -173,19 +187,36 @@ static void say_dead(struct effects *out, const struct coord_service *s, const s
 		e->note ? field_value(error, e->note->bytes, e->note->len) : "");
 }
 
+static enum metric_service delay_count(enum requeue_why why)
+{
+	switch (why) {
+	case WHY_FAIL:
+		return M_DELAYED_FAIL;
+	case WHY_WORKER_DIED:
+	case WHY_TIMEOUT:
+		return M_DELAYED_DEATH;
+	case WHY_LOST:
+		return M_DELAYED_LOST;
+	case WHY_RELEASE:
+	case WHY_OWNER_DIED:
+	case WHY_BYE:
+	case WHY_DRAIN:
+	case WHY_OPERATOR:
+	case WHY_UNRESUMED:
+	case WHY_NO_CREDIT:
+		break;
+	}
+	return M_DELAYED_RELEASE;
+}
+
 static void count_end(struct coord *c, struct coord_service *s, struct entry *e)
 {
-	static const enum metric_service delay_counts[] = {[WHY_FAIL] = M_DELAYED_FAIL,
-		[WHY_RELEASE] = M_DELAYED_RELEASE,
-		[WHY_WORKER_DIED] = M_DELAYED_DEATH,
-		[WHY_TIMEOUT] = M_DELAYED_DEATH,
-		[WHY_NO_CREDIT] = M_DELAYED_RELEASE};
 	double took = (double)(c->now - e->since) / 1000.0;
 	switch ((enum finish)e->finish) {
 	case FINISH_REQUEUE:
 		s->m.c[M_REQUEUE_FAIL + e->why]++;
 		if (e->delay_ms > 0)
-			s->m.c[delay_counts[e->why]]++;
+			s->m.c[delay_count((enum requeue_why)e->why)]++;
 		if (e->why == WHY_WORKER_DIED)
 			hist_add(&s->m.h[H_REC_WORKER], took);
 		break;
