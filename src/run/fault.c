@@ -26,7 +26,20 @@ static const char *const plain_messages[MSG_N] = {[MSG_SLOTS] = "slots",
 	[MSG_LOCK_CALL] = "lock_call",
 	[MSG_LOCK_ANSWER] = "lock_answer",
 	[MSG_EXPIRED] = "expired",
-	[MSG_SCAN] = "scan"};
+	[MSG_SCAN] = "scan",
+	[MSG_FEED_OPEN] = "feed_open",
+	[MSG_FEED_START] = "feed_start",
+	[MSG_FEED_ACK] = "feed_ack",
+	[MSG_FEED_NACK] = "feed_nack",
+	[MSG_FEED_CLOSE] = "feed_close"};
+/* The others come by chance. */
+static const char *const feed_names[FEED_IS_MOVED + 1] = {[FEED_IS_OPEN] = "feed_is_open",
+	[FEED_HAS_ENTRIES] = "feed_has_entries",
+	[FEED_HAS_ACKED] = "feed_has_acked",
+	[FEED_HAS_NACKED] = "feed_has_nacked",
+	[FEED_IS_READ] = "feed_is_read",
+	[FEED_IS_IDLE] = "feed_is_idle",
+	[FEED_IS_CLOSED] = "feed_is_closed"};
 static const char *const lease_names[] = {[LEASE_IS_HELD] = "held",
 	[LEASE_IS_BUSY] = "busy",
 	[LEASE_IS_LOST] = "lost",
@@ -40,26 +53,32 @@ static const char *const in_names[FRAME_N] = {[FRAME_HELLO] = "hello",
 	[FRAME_FAIL] = "fail",
 	[FRAME_RELEASE] = "release",
 	[FRAME_PROGRESS] = "progress",
+	[FRAME_ACK] = "ack",
+	[FRAME_NACK] = "nack",
 	[FRAME_REVOKED] = "revoked",
 	[FRAME_PONG] = "pong",
 	[FRAME_BYE] = "bye"};
-static const char *const out_names[] = {[OUT_WELCOME] = "welcome",
+static const char *const out_names[OUT_ENDED + 1] = {[OUT_WELCOME] = "welcome",
 	[OUT_ASSIGN] = "assign",
 	[OUT_OK] = "ok",
 	[OUT_REVOKE] = "revoke",
 	[OUT_PING] = "ping",
-	[OUT_ERR] = "err"};
+	[OUT_ERR] = "err",
+	[OUT_ENTRIES] = "entries",
+	[OUT_ENDED] = "ended"};
 
 /* Every point that a running daemon can pass. */
 static const char *const from_coordinator[] = {"slots", "service", "credits", "lease_acquire", "lease_release",
 	"op_take", "op_done", "op_requeue", "op_later", "op_dead", "op_ack_del", "op_fetch", "op_add", "op_leave",
-	"op_back", "lock_call", "lock_answer", "scan"};
+	"op_back", "lock_call", "lock_answer", "scan", "feed_open", "feed_start", "feed_ack", "feed_nack",
+	"feed_close"};
 static const char *const from_shards[] = {"conn", "held", "busy", "lost", "recreated", "renewed", "entries",
 	"entries_own", "own_ids", "op_take", "op_done", "op_requeue", "op_later", "op_dead", "op_ack_del", "op_fetch",
-	"op_add", "op_leave", "op_back", "lock_call", "lock_answer", "expired"};
-static const char *const from_workers[] = {
-	"hello", "credits", "done", "fail", "release", "progress", "revoked", "pong", "bye", "end", "died"};
-static const char *const to_workers[] = {"welcome", "assign", "ok", "revoke", "ping", "err"};
+	"op_add", "op_leave", "op_back", "lock_call", "lock_answer", "expired", "feed_is_open", "feed_has_entries",
+	"feed_has_acked", "feed_has_nacked", "feed_is_read", "feed_is_idle", "feed_is_closed"};
+static const char *const from_workers[] = {"hello", "credits", "done", "fail", "release", "progress", "ack", "nack",
+	"revoked", "pong", "bye", "end", "died"};
+static const char *const to_workers[] = {"welcome", "assign", "ok", "revoke", "ping", "err", "entries", "ended"};
 
 static const char *command_word(unsigned k)
 {
@@ -230,6 +249,8 @@ static const char *message_name(const struct msg *m, char out[NAME_CAP])
 		return lease_names[m->lease.result];
 	if (m->kind == MSG_ENTRIES)
 		return m->entries.batch && m->entries.batch->n ? source_names[m->entries.source] : NULL;
+	if (m->kind == MSG_FEED)
+		return feed_names[m->feed.result];
 	if (m->kind != MSG_OP && m->kind != MSG_OP_RESULT)
 		return plain_messages[m->kind];
 	snprintf(out, NAME_CAP, "op_%s",

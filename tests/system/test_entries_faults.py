@@ -1,16 +1,17 @@
 """A daemon that dies, or stops for longer than a lease, at any point of entries mode: order holds, nothing is skipped."""
 import os
+import re
 import signal
+import subprocess
 import time
 
 from lib.case import limit
-from lib.daemon import ROOT
+from lib.daemon import ROOT, program
 from lib.entries import EntryWorker, add, check_order, lbs, position
+from test_faults import ENTRIES_MODE
 
 issue = 16
 T = 3
-POINTS = [f"{kind}.feed_{what}" for what in ("open", "read", "ack", "fail", "close", "pick", "dead_add") for kind in ("send", "answer")]
-POINTS += ["send.tracking", "answer.tracking", "send.caching", "answer.caching"]
 
 
 class One:
@@ -60,8 +61,11 @@ class One:
 
 def sweep(t, action):
     os.environ["SLUICE_BUILD"] = os.environ.get("SLUICE_FAULT_BUILD") or os.path.join(ROOT, "build", "fault")
+    known = subprocess.run([program("sluiced"), "--list-faults"], text=True, check=True, stdout=subprocess.PIPE).stdout.split()
+    points = [p for p in known if re.search(ENTRIES_MODE, p)]
+    assert len(points) > 30, points
     r = t.redis()
-    todo = list(enumerate(POINTS))
+    todo = list(enumerate(points))
     while todo:
         ones = [One(t, r.db, r, i, p, action) for i, p in todo[:6]]
         todo = todo[6:]

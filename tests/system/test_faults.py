@@ -17,6 +17,7 @@ from lib.servers import spawn
 
 issue = 3
 T = 3
+ENTRIES_MODE = r"\.(feed_|tracking|caching)|^(read\.n?ack|write\.(entries|ended))$"  # test_entries_faults has these
 AT_ONCE = int(os.environ.get("SLUICE_FAULT_JOBS", 24))
 # what no scenario can make happen for sure
 BY_CHANCE = {"send.undoor", "answer.undoor"}  # another daemon finishes an entry between two commands of our recovery
@@ -33,7 +34,7 @@ class Sweep:
         self.t, self.action = t, action
         known = subprocess.run([program("sluiced"), "--list-faults"], text=True, check=True, stdout=subprocess.PIPE).stdout.split()
         assert len(known) > 100
-        known = [p for p in known if not re.search(r"\.(feed_|tracking|caching)", p)]  # test_entries_faults
+        known = [p for p in known if not re.search(ENTRIES_MODE, p)]  # test_entries_faults
         self.points = [p for p in known if re.search(points, p) and p not in BY_CHANCE]
         self.cluster = t.cluster()
         self.single = None
