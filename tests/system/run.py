@@ -156,7 +156,7 @@ def main():
     p.add_argument("--only", action="append", default=[], help="glob or part of the name; may be repeated")
     p.add_argument("--issues", default="", help="only tests that belong to these, e.g. 2,3")
     p.add_argument("--list", action="store_true")
-    p.add_argument("--jobs", type=int, default=4)
+    p.add_argument("--jobs", type=int, default=5)
     p.add_argument("--log-dir")
     p.add_argument("--scale", type=float, default=float(os.environ.get("SLUICE_TEST_SCALE", 1)), help="stretches the time limits")
     p.add_argument("--long", action="store_true", help="long_*.py instead of test_*.py")
