@@ -209,6 +209,7 @@ struct msg_expired {
 struct msg_waiting {
 	uint32_t n;        /* streams, as far as one look has told */
 	uint32_t n_merged; /* adds for running streams that were merged by that look */
+	bool is_ahead;     /* nobody waits yet, but somebody will soon */
 };
 struct msg_feed_open {
 	struct entry_id token; /* the load-balancer entry */

@@ -1,4 +1,6 @@
-/* (n) likewise: a key of 1,000 entries has one that fails each time; how long entries of other keys take meanwhile, beside the same without it.
+/* (o) entries mode: 1,000 keys get an entry in turn, of a worker of 16 credits; the idle ones have to make room. How long
+ * an entry takes, beside a worker that has room for all.
+ * (n) likewise: a key of 1,000 entries has one that fails each time; how long entries of other keys take meanwhile, beside the same without it.
  * (i) entries mode: 10,000 open streams that are empty. What they cost beside as many leases without entries, and how long
  * an entry that comes to one of them takes. The floor is a process that watches as many streams by client tracking. */
 #include <math.h>
@@ -22,6 +24,7 @@ struct run {
 	redisContext *link; /* does not block */
 	int fd;
 	bool is_armed, is_first_busy; /* the first stream has entries of its own */
+	bool is_named;                /* each entry is followed by one of the load-balancer stream */
 };
 
 struct idle {
@@ -64,6 +67,8 @@ static void add_one(struct run *x)
 	x->sent_us[at] = proc_now_us();
 	int done;
 	redisAppendCommand(x->link, "XADD %s * n %u", name, at);
+	if (x->is_named)
+		redisAppendCommand(x->link, "XADD orders-input * lbs-input {\"DataStreamName\":\"%s\"}", name);
 	if (redisBufferWrite(x->link, &done) != REDIS_OK)
 		proc_die("redis: %s", x->link->errstr);
 }
@@ -294,6 +299,54 @@ void case_bad_entry(struct bench *b, struct report_case *c)
 	report_goal(
 		report_add(c, "dead letters but the bad one", "", fabs(with.dead - 1) + without.dead), GOAL_AT_MOST, 0);
 	report_foreign(c, with.foreign);
+	redisFree(x.link);
+	mem_free(x.sent_us);
+	mem_free(x.took_ms);
+	rig_flush(&b->rig);
+}
+
+static const char turns_conf[] = "    same_stream: coalesce\n    entries: {enabled: true, idle_release: 1s}\n";
+
+static struct idle measure_turns(struct run *x, int credits)
+{
+	rig_flush(&x->b->rig);
+	struct idle out = {0};
+	struct rig_daemon d;
+	struct meter before;
+	x->run = ++x->b->run;
+	rig_start(&x->b->rig, &d, "o", turns_conf);
+	rig_wait_ready(&d);
+	struct pool *p = pool_open(&(struct pool_opts){.path = d.workers,
+		.n_sessions = 1,
+		.credits = credits,
+		.takes_entries = true,
+		.on_entries = on_entries,
+		.arg = x});
+	pool_connect_all(p);
+	keep_rate(x, p); /* until all credits are in use */
+	meter_read(&x->b->rig, d.pid, &before);
+	keep_rate(x, p);
+	struct meter m = meter_since(&x->b->rig, d.pid, &before);
+	percentiles(x, &out);
+	out.foreign = meter_foreign_cpus(&m);
+	pool_close(p);
+	proc_stop(d.pid, SIGTERM);
+	return out;
+}
+
+void case_keys_in_turn(struct bench *b, struct report_case *c)
+{
+	struct run x = {
+		.b = b, .n = (uint32_t)(PER_S * (b->seconds < 10 ? b->seconds : 10)), .is_named = true, .fd = -1};
+	x.n_streams = (uint32_t)(KEYS * b->scale);
+	x.sent_us = mem_array(x.n_streams, sizeof *x.sent_us);
+	x.took_ms = mem_array(x.n, sizeof *x.took_ms);
+	x.link = connect_now(&b->rig);
+	struct idle room = measure_turns(&x, KEYS * 2), few = measure_turns(&x, 16);
+	report_goal_of(report_add_floor(c, "XADD to delivered, p50", "ms", few.p50_ms, room.p50_ms), GOAL_OF_EXCESS,
+		GOAL_AT_MOST, 0.5);
+	report_add_floor(c, "XADD to delivered, p99", "ms", few.p99_ms, room.p99_ms);
+	report_foreign(c, few.foreign);
 	redisFree(x.link);
 	mem_free(x.sent_us);
 	mem_free(x.took_ms);

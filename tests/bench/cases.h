@@ -22,6 +22,7 @@ void case_churn(struct bench *b, struct report_case *c);
 void case_entries(struct bench *b, struct report_case *c, uint32_t n_streams, uint32_t n_entries, double per_s);
 void case_idle_entries(struct bench *b, struct report_case *c);
 void case_bad_entry(struct bench *b, struct report_case *c);
+void case_keys_in_turn(struct bench *b, struct report_case *c);
 void case_kill_entries(struct bench *b, struct report_case *c);
 void case_delayed(struct bench *b, struct report_case *c);
 /* merges: same_stream: coalesce, else serialize. */

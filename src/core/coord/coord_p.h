@@ -313,6 +313,9 @@ void coord_on_group_lost(struct coord *c, const struct msg *m);
 void coord_spread_expired(struct coord *c, const struct msg *m);
 /* MSG_WAITING: streams wait for a credit. None is free: every shard hears of it. */
 void coord_on_waiting(struct coord *c, const struct msg *m);
+/* n streams of s begin. Where streams had to wait for idle ones lately and no credit is left, as many idle ones give
+ * theirs up, so that the next to come need not wait. */
+void coord_make_room(struct coord *c, struct coord_service *s, uint32_t n);
 /* COORD_SERVICES: the table by a start or a reload. What is not in it any more is going; references move. */
 void coord_on_services(struct coord *c, const struct coord_event *ev);
 /* At the end of a turn: removed services whose last entry has gone are forgotten, here and by the shards. */

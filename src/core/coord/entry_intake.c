@@ -184,5 +184,7 @@ void entry_on_batch(struct coord *c, const struct msg *m)
 		if (!c->n_start)
 			worker_try_held(c);
 	}
+	if (m->entries.source == SOURCE_NEW && m->entries.batch)
+		coord_make_room(c, s, (uint32_t)m->entries.batch->n);
 	services_mark(&c->services, s);
 }

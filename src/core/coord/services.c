@@ -265,12 +265,28 @@ static bool is_full(const struct coord *c, const struct coord_service *s)
 }
 
 /* Idle streams of s are to give up so many credits, on whatever shards they are. */
-static void tell_waiting(struct coord *c, const struct coord_service *s, uint32_t n)
+static void tell_waiting(struct coord *c, const struct coord_service *s, struct msg_waiting waiting)
 {
 	for (uint16_t i = 0; i < c->shards.n; i++)
 		if (c->shards.v[i].is_on)
-			coord_send(c, i, msg_waiting((struct msg_waiting){.n = n}))->svc = s->svc;
+			coord_send(c, i, msg_waiting(waiting))->svc = s->svc;
 }
+
+/* Those of s and of others that may have the credits. */
+static void tell_idle(struct coord *c, const struct coord_service *s, struct msg_waiting waiting)
+{
+	if (s->rules->entries.is_on)
+		tell_waiting(c, s, waiting);
+	const uint16_t pos = services_pos(&c->services, s);
+	const bool is_at_its_own_limit = c->place.service[pos].owned >= c->place.service[pos].max_streams;
+	for (uint16_t i = 0; i < c->services.n && !is_at_its_own_limit; i++) {
+		const struct coord_service *o = &c->services.v[i];
+		if (o != s && o->rules && o->rules->entries.is_on && credits_are_shared(&c->place, pos, i))
+			tell_waiting(c, o, waiting);
+	}
+}
+
+enum { RUSH_MS = 60000 };
 
 void coord_on_waiting(struct coord *c, const struct msg *m)
 {
@@ -280,15 +296,14 @@ void coord_on_waiting(struct coord *c, const struct msg *m)
 	s->m.c[M_MERGED] += m->waiting.n_merged;
 	if (m->waiting.n == 0 || !is_full(c, s))
 		return;
-	if (s->rules->entries.is_on)
-		tell_waiting(c, s, m->waiting.n);
-	const uint16_t pos = services_pos(&c->services, s);
-	const bool is_at_its_own_limit = c->place.service[pos].owned >= c->place.service[pos].max_streams;
-	for (uint16_t i = 0; i < c->services.n && !is_at_its_own_limit; i++) { /* others may have the credits */
-		const struct coord_service *o = &c->services.v[i];
-		if (o != s && o->rules && o->rules->entries.is_on && credits_are_shared(&c->place, pos, i))
-			tell_waiting(c, o, m->waiting.n);
-	}
+	s->rush_until = c->now + RUSH_MS;
+	tell_idle(c, s, (struct msg_waiting){.n = m->waiting.n});
+}
+
+void coord_make_room(struct coord *c, struct coord_service *s, uint32_t n)
+{
+	if (n > 0 && c->now < s->rush_until && is_full(c, s))
+		tell_idle(c, s, (struct msg_waiting){.n = n, .is_ahead = true});
 }
 
 static void assign_ready(struct coord *c, struct coord_service *s)

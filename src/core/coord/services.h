@@ -79,6 +79,7 @@ struct coord_service {
 	struct service_trimmed trimmed;
 	struct service_lost lost;
 	struct service_deaths deaths;
+	mono_ms rush_until; /* streams waited for a credit lately: until then those that begin make room for the next */
 	struct metrics_service m;
 };
 

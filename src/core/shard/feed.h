@@ -35,7 +35,8 @@ struct shard_feeds feed_sums(const struct feeds *fs, uint16_t svc);
 /* So many streams of the service wait for a credit. As many feeds give theirs up: first those that wait for a try for
  * half a second and more (FEED_IS_PUT_OFF); then, with coalesce and unless idle_release is 0, idle ones, each once one
  * more read has found nothing: those whose run was told nothing, those that are empty for long, any; then, for 500 ms,
- * those that become empty, or have to wait. */
-void feed_yield(struct feeds *fs, struct shard_ctx *c, uint16_t svc, uint32_t n);
+ * those that become empty, or have to wait. is_ahead: nobody waits yet; idle ones only, that have been empty for 25 ms.
+ */
+void feed_yield(struct feeds *fs, struct shard_ctx *c, uint16_t svc, const struct msg_waiting *waiting);
 /* Asserts what holds between turns: entries are told in order and counted by their frames. */
 void feed_check(const struct feeds *fs);

@@ -155,6 +155,7 @@ enum {
 	FEED_POLL_BLIND_MS = 250, /* at most, where no push comes */
 	FEED_REARM_MS = 1000,     /* polls from here on arm again: the server's table is bounded */
 	FEED_YIELD_MS = 100,      /* those that are empty for so long give up their credits before others */
+	FEED_AHEAD_MS = 25,       /* the same where nobody waits yet */
 	FEED_WANTED_MS = 500,     /* so long it counts that streams wait: twice the longest pause between two looks */
 	FEED_LEND_MS = 500,       /* a pause of more lends its credit to another stream that waits */
 	FEED_CHECK_MS = 30000,    /* an idle stream is looked at that often: was it made again? */

@@ -38,12 +38,12 @@ enum feed_yields {
 	FEED_YIELDS_ALREADY,
 	FEED_YIELDS_BLOCKED, /* until their next try */
 	FEED_YIELDS_UNTOLD,  /* the run was told nothing */
-	FEED_YIELDS_LONG,    /* nothing came for FEED_YIELD_MS */
+	FEED_YIELDS_LONG,    /* nothing came for FEED_YIELD_MS, or FEED_AHEAD_MS */
 	FEED_YIELDS_IDLE,
 	FEED_YIELDS_N
 };
 
-static bool feed_may_yield(const struct shard_ctx *c, const struct feed *f, enum feed_yields which)
+static bool feed_may_yield(const struct shard_ctx *c, const struct feed *f, enum feed_yields which, bool is_ahead)
 {
 	if (which == FEED_YIELDS_ALREADY)
 		return f->idle.has_ended ||
@@ -55,8 +55,9 @@ static bool feed_may_yield(const struct shard_ctx *c, const struct feed *f, enum
 	if (f->idle.is_yielding || f->reading.in_flight ||
 		!feed_rests(f)) /* what a read on its way finds is no later look */
 		return false;
+	const mono_ms is_long = is_ahead ? FEED_AHEAD_MS : FEED_YIELD_MS;
 	return which == FEED_YIELDS_UNTOLD ? !f->idle.has_told
-	       : which == FEED_YIELDS_LONG ? c->now >= f->idle.since + FEED_YIELD_MS
+	       : which == FEED_YIELDS_LONG ? c->now >= f->idle.since + is_long
 					   : true;
 }
 
@@ -99,22 +100,27 @@ static void feed_say_keepers(const struct feeds *fs, struct shard_ctx *c, struct
 		s->rules->name, n, s->rules->entries.idle_release_ms ? "shorten" : "set");
 }
 
-void feed_yield(struct feeds *fs, struct shard_ctx *c, uint16_t svc, uint32_t n)
+void feed_yield(struct feeds *fs, struct shard_ctx *c, uint16_t svc, const struct msg_waiting *waiting)
 {
 	struct shard_service *s = ctx_service(c, svc);
 	if (!s)
 		return;
-	for (int which = 0; which < FEED_YIELDS_N; which++) {
+	uint32_t n = waiting->n;
+	for (int which = 0; which < (waiting->is_ahead ? FEED_YIELDS_IDLE : FEED_YIELDS_N); which++) {
 		if (which > FEED_YIELDS_BLOCKED && !service_idle_may_yield(s->rules))
 			break;
+		if (which == FEED_YIELDS_BLOCKED && waiting->is_ahead)
+			continue;
 		uint32_t pos = 0;
 		for (struct feed *f; n && (f = feed_next_feed(fs, &pos));) {
-			if (f->svc != svc || !feed_may_yield(c, f, (enum feed_yields)which))
+			if (f->svc != svc || !feed_may_yield(c, f, (enum feed_yields)which, waiting->is_ahead))
 				continue;
 			n--;
 			feed_yield_one(fs, c, f, (enum feed_yields)which);
 		}
 	}
+	if (waiting->is_ahead)
+		return;
 	s->n_wanted = n;
 	s->wanted_at = c->now;
 	if (n && !service_idle_may_yield(s->rules))

@@ -314,7 +314,7 @@ static void shard_on_msg(struct shard *s, struct msg *m)
 		reconcile_expired(s->reconcile, c, slice_of(m->expired.stream), m->expired.id);
 		break;
 	case MSG_WAITING:
-		feed_yield(s->feeds, c, m->svc, m->waiting.n);
+		feed_yield(s->feeds, c, m->svc, &m->waiting);
 		break;
 	case MSG_FLEET:
 		reader_fleet(s->readers, c, m->svc, &m->fleet);

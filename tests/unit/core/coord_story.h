@@ -155,7 +155,7 @@ static void story_msg(const struct msg *m)
 	else if (m->kind == MSG_CREDITS)
 		buf_printf(&W.text, "credits %u:%lld", m->svc, (long long)m->credits.n);
 	else if (m->kind == MSG_WAITING)
-		buf_printf(&W.text, "waiting %u:%u", m->svc, m->waiting.n);
+		buf_printf(&W.text, "waiting %u:%u%s", m->svc, m->waiting.n, m->waiting.is_ahead ? " ahead" : "");
 	else if (m->kind == MSG_FLEET)
 		buf_printf(&W.text, "fleet %u:%lld by %u%s", m->svc, (long long)m->fleet.credits, m->fleet.n_workers,
 			m->fleet.may_get_more ? " more" : "");

@@ -71,6 +71,35 @@ Test(coord_feed, while_streams_wait_and_no_credit_is_free_shards_hear_of_it, .in
 	expect_story("[ 1000] s feed_close 1 done\n");
 }
 
+/* One credit became free after all, and the next stream has it. */
+static void another_begins(uint64_t entry, const char *stream)
+{
+	story_up(1, (struct frame){.kind = FRAME_CREDITS, .credits = (int64_t)entry - 6});
+	story_clear();
+	story_read(0, entry, stream);
+}
+
+Test(coord_feed, who_begins_where_streams_had_to_wait_makes_room_for_the_next, .init = feed_up, .fini = story_down)
+{
+	another_begins(8, "y");
+	cr_expect_not(strstr(W.text.data, "waiting"), "%s", W.text.data); /* nobody had to */
+	look_says(3, 0);
+	another_begins(9, "z");
+	cr_expect(strstr(W.text.data, "s waiting 0:1 ahead\n"), "%s", W.text.data);
+	W.now += 60000;
+	another_begins(10, "z2");
+	cr_expect_not(strstr(W.text.data, "waiting"), "%s", W.text.data); /* that was long ago */
+}
+
+Test(coord_feed, while_a_credit_is_free_there_is_room, .init = feed_up, .fini = story_down)
+{
+	look_says(3, 0);
+	story_up(1, (struct frame){.kind = FRAME_CREDITS, .credits = 3});
+	story_clear();
+	story_read(0, 8, "y");
+	cr_expect_not(strstr(W.text.data, "waiting"), "%s", W.text.data);
+}
+
 static void credits_are(int64_t n)
 {
 	story_up(1, (struct frame){.kind = FRAME_CREDITS, .credits = n});

@@ -668,6 +668,11 @@ static void somebody_waits(uint32_t n)
 	story_msg_in((struct msg){.kind = MSG_WAITING, .svc = 1, .waiting.n = n});
 }
 
+static void somebody_will_wait(void)
+{
+	story_msg_in((struct msg){.kind = MSG_WAITING, .svc = 1, .waiting.n = 1, .waiting.is_ahead = true});
+}
+
 static uint64_t n_yields(void)
 {
 	return shard_service_metrics(W.s, 1)->c[M_FEED_YIELDS];
@@ -735,6 +740,23 @@ static void busy_up(void)
 	yields_up(60000);
 	answer_read(11, 1, 0);
 	story_clear();
+}
+
+Test(feed, a_run_makes_room_for_who_comes_next_when_it_has_been_empty_for_a_while, .init = busy_up, .fini = story_down)
+{
+	somebody_will_wait();
+	word(MSG_FEED_ACK, 11);
+	story_int(CMD_FEED_ACK, 1);
+	nothing_until(1020);
+	somebody_will_wait();
+	nothing_until(1040);
+	cr_expect_eq(n_yields(), 0); /* not one at work, nor between two entries, and the word is not kept */
+	story_clear();
+	somebody_will_wait();
+	somebody_will_wait(); /* it is the one already */
+	nothing_until(1041);
+	expect_story("[ 1040] > feed idle\n");
+	cr_expect_eq(n_yields(), 1);
 }
 
 Test(feed, while_others_wait_a_run_ends_when_its_last_entry_is_done, .init = busy_up, .fini = story_down)
