@@ -217,7 +217,7 @@ void worker_welcome(struct coord *c, struct worker *m)
 	}
 	session_move(&m->s, SESSION_READY, c->out, "welcome");
 	m->s.deadline = MONO_NEVER;
-	m->s.last_ping = c->now;
+	m->s.last_ping = m->s.last_heard = c->now; /* while it waited for this it had nothing to answer */
 	struct effect *ef = worker_frame(c->out, m, OUT_WELCOME);
 	ef->hold = lists;
 	fill_welcome(c, m, &ef->frame);

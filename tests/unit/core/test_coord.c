@@ -728,6 +728,15 @@ Test(coord, a_hello_waits_until_own_entries_are_known, .init = story_new, .fini 
 		     "[ 1000] w1 welcome until=10500 resumed=7-0\n");
 }
 
+Test(coord, a_hello_that_waited_as_long_as_a_lease_lasts_was_not_silent, .init = story_new, .fini = story_down)
+{
+	story_clear();
+	story_back(1, 7);
+	story_until(14400);
+	expect_story("[11000] w1 welcome until=20500 gone=7-0:lost\n" /* nobody had asked it for a sign of life */
+		     "[14333] w1 ping until=23833\n");
+}
+
 Test(coord, a_session_of_this_process_does_not_wait_for_own_entries, .init = story_new, .fini = story_down)
 {
 	story_own(0, 9, "t"); /* its lock's master does not answer */
