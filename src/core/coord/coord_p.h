@@ -149,6 +149,7 @@ void entry_arm(struct coord *c, struct entry *e);
 mono_ms entry_stop_at(struct coord_services *ss, const struct entry *e);
 bool entry_is_late(struct coord *c, const struct entry *e); /* its work would have to stop by now */
 bool entry_is_worked(const struct entry *e);                /* ASSIGNED or REVOKING */
+bool entry_is_ending(const struct entry *e); /* by our own decision, which its worker has not been told yet */
 
 /* session_*.c: workers */
 /* entry_feed.c: entries mode */
@@ -180,6 +181,8 @@ void entry_feed_ended(struct coord *c, struct entry *e, const struct msg *m);
 void entry_ready(struct coord *c, struct entry *e); /* taken, open: waits for a credit */
 /* Its worker has nothing to do and is told that it has ended: done; again_ms > 0: it comes again then, not counted. */
 void entry_end(struct coord *c, struct entry *e, mono_ms again_ms);
+/* Its lease ends before Redis has confirmed that: its worker is told now, somebody else may have the stream soon. */
+void entry_told_ended(struct coord *c, struct entry *e);
 void worker_say_bad_entry(struct coord *c, struct worker *w, const struct entry *e);
 
 /* COORD_ACCEPT: somebody has connected; it has a moment for its hello. One that may not talk to us, or is one too

@@ -174,9 +174,12 @@ void entry_lease_lost(struct coord *c, struct entry *e, enum lost_reason why)
 		e->deadline = mono_max(was_good, c->now);
 		entry_arm(c, e);
 		break;
+	case ENTRY_FINISHING:
+		if (entry_is_ending(e))
+			entry_told_ended(c, e);
+		break;
 	case ENTRY_FETCHING:
 	case ENTRY_BUSY:
-	case ENTRY_FINISHING:
 	case ENTRY_STATES:
 		break;
 	}

@@ -30,10 +30,15 @@ bool entry_is_worked(const struct entry *e)
 	return e->state == ENTRY_ASSIGNED || e->state == ENTRY_REVOKING;
 }
 
+bool entry_is_ending(const struct entry *e)
+{
+	return e->state == ENTRY_FINISHING && e->owner && e->wants_reply && e->ok_for == OK_FOR_ENDED;
+}
+
 mono_ms entry_stop_at(struct coord_services *ss, const struct entry *e)
 {
-	if (!e->good_until || e->is_lost || e->state == ENTRY_FINISHING) /* then nobody works on it */
-		return MONO_NEVER;
+	if (!e->good_until || e->is_lost || (e->state == ENTRY_FINISHING && !entry_is_ending(e)))
+		return MONO_NEVER; /* nobody works on it */
 	struct coord_service *s = services_find(ss, e->svc);
 	return e->good_until - service_stop_margin(s->rules, e->good_until);
 }

@@ -45,6 +45,14 @@ void entry_end(struct coord *c, struct entry *e, mono_ms again_ms)
 		entry_done(c, e);
 }
 
+void entry_told_ended(struct coord *c, struct entry *e)
+{
+	assert(entry_is_ending(e));
+	worker_finish(c, e, false, GONE_LOST);
+	entry_leave_lists(c, e);
+	e->owner = 0;
+}
+
 void entry_done(struct coord *c, struct entry *e)
 {
 	begin_finish(c, e, FINISH_DONE);

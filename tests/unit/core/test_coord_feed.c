@@ -172,6 +172,27 @@ Test(coord_feed, a_stream_that_waits_for_its_next_try_makes_room_and_comes_again
 	expect_story("[ 1000] w1 ended 7-0 outcome=1\n[ 1000] s release 1\n[ 1000] s credits 0:1\n");
 }
 
+/* Idle, and Redis confirms nothing: the lease ends, somebody else may have the stream then. */
+Test(coord_feed, a_worker_hears_that_an_idle_stream_has_ended_before_anybody_else_may_have_it, .init = feed_up,
+	.fini = story_down)
+{
+	says_of_entry(FRAME_ACK, 5);
+	feed_says(FEED_HAS_ACKED, 5);
+	feed_says(FEED_IS_IDLE, 5);
+	feed_says(FEED_IS_CLOSED, 0);
+	story_clear();
+	story_until(8999);
+	story_clear();
+	story_until(9000);
+	expect_story("[ 9000] s forget 1\n"
+		     "[ 9000] w1 ended 7-0 outcome=3\n"
+		     "[ 9000] w1 ping until=18500\n"
+		     "[ 9000] s credits 0:1\n");
+	says_of_entry(FRAME_DONE, 0); /* it crossed that */
+	story_op(H, CMD_DONE, OP_DONE, false);
+	expect_story("[ 9000] w1 err not_owner 7-0\n");
+}
+
 Test(coord_feed, what_waits_for_a_drain_or_is_read_at_once_takes_nobodys_credit, .init = feed_up, .fini = story_down)
 {
 	story_up(1, (struct frame){.kind = FRAME_CREDITS, .credits = 2});
