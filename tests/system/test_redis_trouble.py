@@ -1,6 +1,7 @@
 """Redis stops, dies, refuses, forgets: workers stop in time, nothing is lost, work goes on."""
 
 import os
+import time
 
 from lib import checks
 from lib.case import limit
@@ -268,6 +269,30 @@ def test_wrong_type_of_key_keeps_the_other_services(t):
     r.db.cmd("DEL", "bills-input")
     Added(r.db).one("bills", "c")
     w.wait("ok", 3, timeout=40)
+
+
+def test_what_one_service_is_refused_is_not_hidden_by_the_work_of_another(t):
+    r = t.redis()
+    d = t.daemon(r, services=("orders", "bills"))
+    w, add = t.worker(d, credits=5, work=0), Added(r.db)
+    add.one("bills", "a")
+    w.wait("ok")
+    r.db.cmd("SET", "bills-input", "not a stream")
+    n = [0]
+
+    def readiness():
+        n[0] += 1
+        add.one("orders", f"o{n[0]}")
+        return d.ctl("status", "--ready")
+    t.wait(lambda: "WRONGTYPE" in readiness().stderr, 15, "not ready, and why", 0.1)
+    for _ in range(20):
+        assert "WRONGTYPE" in readiness().stderr
+        time.sleep(0.1)
+    w.wait("ok", 1 + n[0])
+    r.db.cmd("DEL", "bills-input")
+    t.wait(lambda: readiness().returncode == 0, 20, "it is over", 0.1)
+    add.one("bills", "b")
+    w.wait("assign", service="bills", stream="b")
 
 
 def test_server_without_config_command(t):

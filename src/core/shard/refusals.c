@@ -9,13 +9,17 @@
 /* Whatever is repeated is repeated at least every 6.25 s: what was not refused for longer is not asked for any more. */
 enum { SAY_EVERY_MS = 60000, FORGOTTEN_MS = 15000, REFUSALS_HINT = 300 };
 
-/* One line for all kinds of commands where the server itself is the trouble; where one right or key is, one for
- * each. */
+/* Is one right or key the trouble, and not the server itself? */
+static bool is_one_keys(enum refusal refusal)
+{
+	return refusal == REFUSAL_NOPERM || refusal == REFUSAL_WRONGTYPE || refusal == REFUSAL_OTHER ||
+	       refusal == REFUSAL_NONE;
+}
+
+/* One line for all kinds of commands, or one for each. */
 static struct refusals_log *log_of(struct refusals *r, enum refusal refusal, enum cmd_kind kind)
 {
-	bool is_of_kind = refusal == REFUSAL_NOPERM || refusal == REFUSAL_WRONGTYPE || refusal == REFUSAL_OTHER ||
-			  refusal == REFUSAL_NONE;
-	return &r->logs[is_of_kind ? (int)REFUSAL_N + (int)kind : (int)refusal];
+	return &r->logs[is_one_keys(refusal) ? (int)REFUSAL_N + (int)kind : (int)refusal];
 }
 
 /* A failover gives some of these for a moment; for the others somebody must act. */
@@ -113,6 +117,7 @@ void refusals_add(struct shard_ctx *c, const char *what, enum cmd_kind kind, uin
 	k->last = c->now;
 	k->n++;
 	k->refusal = reply->refusal;
+	k->svc = svc;
 	char hint[REFUSALS_HINT];
 	wrong_type_hint(hint, kind, ctx_service(c, svc), reply);
 	const size_t most = hint[0] ? 70 : sizeof k->words; /* the hint is more use than the end of a script's error */
@@ -120,19 +125,24 @@ void refusals_add(struct shard_ctx *c, const char *what, enum cmd_kind kind, uin
 		reply->text.p ? reply->text.p : "", hint);
 }
 
-void refusals_accepted(struct refusals *r, enum cmd_kind kind)
+static void forget_kind(struct refusals *r, struct refusals_kind *k)
+{
+	r->n_kinds -= k->since != 0;
+	k->since = 0;
+}
+
+void refusals_accepted(struct refusals *r, enum cmd_kind kind, uint16_t svc)
 {
 	assert(kind < CMD_N);
-	if (!r->kinds[kind].since)
-		return;
-	r->kinds[kind].since = 0;
-	r->n_kinds--;
+	struct refusals_kind *k = &r->kinds[kind];
+	if (k->since && (k->svc == svc || !is_one_keys(k->refusal)))
+		forget_kind(r, k);
 }
 
 void refusals_forget(struct refusals *r)
 {
 	for (int i = 0; r->n_kinds && i < CMD_N; i++)
-		refusals_accepted(r, (enum cmd_kind)i);
+		forget_kind(r, &r->kinds[i]);
 	assert(r->n_kinds == 0);
 }
 

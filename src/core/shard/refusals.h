@@ -9,7 +9,8 @@ enum { REFUSALS_WORDS = 320 };
 struct refusals_kind {       /* of commands */
 	mono_ms since, last; /* refused first and last since one was accepted; since 0 = accepted */
 	uint64_t n;
-	enum refusal refusal; /* the last one */
+	enum refusal refusal; /* the last one, and whose it was */
+	uint16_t svc;
 	char words[REFUSALS_WORDS];
 };
 
@@ -29,8 +30,9 @@ struct shard_ctx;
 /* A command was refused (reply: an ERROR; without a refusal, as an answer of unknown shape, it is said but not kept).
  * Counts it, says it when nothing was said for a minute. what: "lease", "reader", … for the line. */
 void refusals_add(struct shard_ctx *c, const char *what, enum cmd_kind kind, uint16_t svc, const struct reply *reply);
-/* A command of this kind was accepted. */
-void refusals_accepted(struct refusals *r, enum cmd_kind kind);
+/* A command of this kind was accepted, for this service: where one right or key is the trouble it says nothing of the
+ * others'. */
+void refusals_accepted(struct refusals *r, enum cmd_kind kind, uint16_t svc);
 /* Another connection, maybe to another server: what was refused is to be seen again. */
 void refusals_forget(struct refusals *r);
 /* Whether anything that work depends on is refused now; fills *out with what has been for longest. */

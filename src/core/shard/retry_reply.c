@@ -307,7 +307,7 @@ static void wait_answered(struct retry *r, struct shard_ctx *c, const struct rep
 	if (is_short && n >= 0)
 		say_wait_short(c, r->wait_tries, short_svc, n);
 	else if (!is_short)
-		refusals_accepted(&c->refusals, CMD_WAIT);
+		refusals_accepted(&c->refusals, CMD_WAIT, short_svc);
 	r->wait_tries = is_short ? (uint8_t)(r->wait_tries < 100 ? r->wait_tries + 1 : 100) : 0;
 	r->wait_at = is_short ? c->now + ctx_backoff(c, r->wait_tries, AGAIN_MS, AGAIN_MAX_MS) : c->now;
 }

@@ -185,7 +185,7 @@ enum verdict ctx_judge(
 		return VERDICT_LOST;
 	if (reply->kind != REPLY_ERROR) {
 		if (kind != CMD_WAIT) /* how many have confirmed decides */
-			refusals_accepted(&c->refusals, kind);
+			refusals_accepted(&c->refusals, kind, svc);
 		return VERDICT_ANSWER;
 	}
 	if (reply->refusal != REFUSAL_NONE)

@@ -62,6 +62,25 @@ Test(refusals, are_kept_until_it_is_accepted, .init = up, .fini = story_down)
 	cr_expect(!shard_refused(W.s, W.now, &refused));
 }
 
+Test(refusals, of_one_services_keys_are_not_over_when_anothers_are_accepted, .init = up, .fini = story_down)
+{
+	struct service_rules *bills = story_rules();
+	bills->svc = 2;
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .svc = 2, .service.rules = bills});
+	for (int i = 0; i < 2; i++) {
+		const bool is_right =
+			i == 0; /* else the server is the trouble, and what it takes shows that this is over */
+		try_lock(RERR_RETRY, is_right ? "NOPERM no such key" : "OOM");
+		story_msg_in((struct msg){.kind = MSG_LEASE_ACQUIRE,
+			.handle = 2 + (uint64_t)i,
+			.svc = 2,
+			.lease_acquire.id = {9, (uint64_t)i},
+			.lease_acquire.stream = text_new("b1", 2)});
+		story_ok(CMD_LOCK);
+		cr_expect_eq(shard_refused(W.s, W.now, &refused), is_right);
+	}
+}
+
 Test(refusals, of_what_is_not_asked_any_more_are_forgotten, .init = up, .fini = story_down)
 {
 	try_lock(RERR_OPERATOR, "NOPERM no set");
