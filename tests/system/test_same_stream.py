@@ -85,6 +85,30 @@ def test_what_waits_goes_on_when_somebody_else_ended_the_first(t):
     assert [f["info"]["n"] for f in w.frames("assign")] == [0, 1, 2]
 
 
+@limit(60)
+def test_what_cannot_go_on_now_is_not_said_to_go_on(t):
+    """Redis takes no write: what waits is asked for once a second, goes on once, and one line says so."""
+    r = t.redis()
+    for same_stream in ("serialize", "coalesce"):
+        d = t.daemon(r, service={"same_stream": same_stream}, cfg={"log": {"level": "info"}})
+        w = t.worker(d, credits=4)
+        first, _ = Added(r.db).many("orders", ["s", "s"])
+        w.wait("assign")
+        t.wait(lambda: r.db.cmd("ZCARD", PARKED) == 1, 10, "one waits")
+        r.db.cmd("CONFIG", "SET", "maxmemory", "1")
+        r.db.pipe([("XACK", "orders-input", "orders-group", first), ("XDEL", "orders-input", first)])
+        time.sleep(3)
+        assert "go on with what waited" not in d.log and r.db.cmd("ZCARD", PARKED) == 1
+        r.db.cmd("CONFIG", "SET", "maxmemory", "0")
+        w.wait("assign", 2)
+        d.wait_log("streams=1 that nobody ran any more go on with what waited for them")
+        w.work = 0
+        w.finish(w.frames("assign")[1])
+        w.wait("ok")
+        assert d.log.count("go on with what waited") == 1
+        d.end()
+
+
 @limit(90)
 def test_what_waits_survives_its_daemon(t):
     r = t.redis()
