@@ -7,6 +7,7 @@ import time
 from lib import checks
 from lib.case import limit, no_acl
 from lib.checks import Added
+from lib.redis import SEP
 from lib.daemon import http
 from lib.manual import items, page
 from lib.notify import Notify
@@ -169,6 +170,31 @@ def test_one_master_of_three_refuses(t):
     victim.db.cmd("CONFIG", "SET", "maxmemory", "0")
     w.wait("assign", 30, timeout=30)
     d.wait_ready()
+
+
+@limit(120)
+def test_streams_whose_locks_cannot_be_taken_keep_no_credits(t):
+    """One master of three takes no lock, or does not answer: streams on the others run, however few credits there are."""
+    c = t.cluster(node_timeout_ms=30000)
+    d = t.daemon(c)
+    w = t.worker(d, credits=4, work=0)
+    victim = next(n for n in c.masters() if n is not c.master_of("orders-input"))
+    for what, hurt, heal in (("refuses", lambda: victim.db.cmd("CONFIG", "SET", "maxmemory", "1"), lambda: victim.db.cmd("CONFIG", "SET", "maxmemory", "0")),
+                             ("stopped", victim.pause, victim.cont)):
+        names = [f"{what}-{i}" for i in range(150)]
+        hurt()
+        ids = dict(zip(names, Added(c.db).many("orders", names)))
+        good = {n for n, id in ids.items() if c.master_of(n + SEP + id) is not victim}
+        assert 50 < len(good) < 140
+
+        def done():
+            return set(checks.finished([w.journal])) & set(names)
+        t.wait(lambda: done() >= good, 20, f"{what}: those of the other masters are done", 0.1)
+        assert done() == good
+        heal()
+        t.wait(lambda: len(done()) == len(names), 30, f"{what}: and the others", 0.1)
+        checks.wait_clean(c.db, timeout=20)
+    assert set(checks.finished([w.journal]).values()) == {1}
 
 
 # ---- passwords

@@ -16,6 +16,8 @@ enum {
 	TELL_MARGIN_MS = 500,
 	FETCH_AFTER_MS = 500,
 	READY_WAIT_MS = 2000,
+	CLAIM_MS = 1000, /* so long a credit is kept for an entry whose lock or position is asked for */
+	STUCK_MS = 3000, /* after one waited for longer than that, none is kept for those of the same master */
 	REVOKE_GRACE_MS = 5000,
 	SHUTDOWN_GRACE_MS = 2000,
 	REROUTE_MS = 100,
@@ -258,6 +260,10 @@ struct credits_service *entry_reserved_of(struct coord *c, const struct coord_se
 void entry_reserve(struct coord *c, struct coord_service *s, struct entry *e);
 /* Takes that back, and marks the service: there is room for another. Without a reservation: only marks. */
 void entry_unreserve(struct coord *c, struct coord_service *s, struct entry *e);
+/* The same for one that is to be locked; not while the master of its lock or position is known to be stuck. */
+void entry_reserve_for_lock(struct coord *c, struct coord_service *s, struct entry *e);
+/* Once in an audit: it waits for long for a master that refuses, or is silent, and keeps no credit from others. */
+void entry_look_at_claim(struct coord *c, struct coord_service *s, struct entry *e);
 /* Its only way into another state: asserts that the ledger allows it. deadline: monotonic ms, MONO_NEVER = none. */
 void entry_move(struct coord *c, struct entry *e, enum entry_state to, mono_ms deadline);
 /* A little later everything that waits for a shard is sent where it belongs by then. */

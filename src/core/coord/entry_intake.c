@@ -117,7 +117,7 @@ static void enter_good(struct coord *c, struct coord_service *s, struct entry_in
 		c->n_start++;
 	} else {
 		entry_lead(s, e);
-		entry_reserve(c, s, e);
+		entry_reserve_for_lock(c, s, e);
 	}
 	entry_send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
 }

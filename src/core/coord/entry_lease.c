@@ -335,6 +335,8 @@ static void audit_end(struct coord *c, struct coord_service *s, const struct msg
 {
 	uint32_t pos = 0;
 	for (struct entry *e; (e = ledger_next(&c->ledger, &pos));) {
+		if (e->svc == s->svc)
+			entry_look_at_claim(c, s, e);
 		if (e->svc != s->svc || e->audit == (uint32_t)m->own_ids.pass || e->since >= m->own_ids.began ||
 			c->now < s->audit.hold)
 			continue;

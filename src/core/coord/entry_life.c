@@ -25,6 +25,42 @@ void entry_unreserve(struct coord *c, struct coord_service *s, struct entry *e)
 	services_mark(&c->services, s);
 }
 
+/* The master that it waits for, where that is not its load-balancer stream's: streams of others go on meanwhile. */
+static uint16_t waits_for(const struct coord_service *s, const struct entry *e)
+{
+	uint16_t shard = SHARD_NONE;
+	if (e->state == ENTRY_LOCKING)
+		shard = e->lease_shard;
+	else if (e->state == ENTRY_TAKING && e->feed)
+		shard = e->feed->shard;
+	return shard == s->reader.shard ? SHARD_NONE : shard;
+}
+
+void entry_look_at_claim(struct coord *c, struct coord_service *s, struct entry *e)
+{
+	const uint16_t shard = waits_for(s, e);
+	if (shard >= c->shards.n || c->now - e->since < CLAIM_MS)
+		return;
+	c->shards.v[shard].stuck_at = c->now;
+	if (e->uses_claim)
+		entry_unreserve(c, s, e);
+}
+
+static bool is_stuck(const struct coord *c, const struct coord_service *s, uint16_t slot)
+{
+	const uint16_t shard = topology_shard(&c->topo, slot);
+	return shard < c->shards.n && shard != s->reader.shard && c->shards.v[shard].stuck_at &&
+	       c->now - c->shards.v[shard].stuck_at < STUCK_MS;
+}
+
+void entry_reserve_for_lock(struct coord *c, struct coord_service *s, struct entry *e)
+{
+	if (is_stuck(c, s, e->lock_slot) || (e->feed && is_stuck(c, s, e->feed->slot)))
+		entry_unreserve(c, s, e);
+	else
+		entry_reserve(c, s, e);
+}
+
 bool entry_is_worked(const struct entry *e)
 {
 	return e->state == ENTRY_ASSIGNED || e->state == ENTRY_REVOKING;
@@ -142,7 +178,7 @@ static void state_deadline(struct coord *c, struct entry *e)
 		entry_send_op(c, e);
 		break;
 	case ENTRY_BUSY:
-		entry_reserve(c, s, e);
+		entry_reserve_for_lock(c, s, e);
 		entry_move(c, e, ENTRY_LOCKING, MONO_NEVER);
 		entry_send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
 		break;

@@ -153,6 +153,8 @@ void entry_ready(struct coord *c, struct entry *e)
 	entry_move(c, e, ENTRY_READY, c->now + READY_WAIT_MS);
 	if (e->is_suspect) /* it waits for a whole worker, not for a credit */
 		entry_unreserve(c, s, e);
+	else
+		entry_reserve(c, s, e);
 	list_push(e->is_suspect ? &s->suspects : &s->ready, &e->peers);
 	services_mark(&c->services, s);
 }

@@ -33,7 +33,7 @@ void entry_lock(struct coord *c, struct entry *e)
 	struct coord_service *s = services_find(&c->services, e->svc);
 	list_remove(&e->peers);
 	entry_lead(s, e);
-	entry_reserve(c, s, e);
+	entry_reserve_for_lock(c, s, e);
 	entry_move(c, e, ENTRY_LOCKING, MONO_NEVER);
 	entry_send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
 }

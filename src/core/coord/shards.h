@@ -14,6 +14,7 @@ struct coord_shard {
 	uint8_t n_tries;
 	mono_ms start_at, said_at; /* said_at: its last line about that; 0 = none */
 	mono_ms heard_at;          /* a lease of it was confirmed: the last time */
+	mono_ms stuck_at;          /* an entry waited long for its lock or position there: the last time; 0 = none */
 	mono_ms since, down_since; /* started; its command connection is down: since when */
 	char why[200];             /* last reason for being down */
 };
