@@ -43,6 +43,13 @@ def test_welcome(t):
     assert isinstance(f["until_ms"], int)
 
 
+def test_a_worker_of_a_service_that_is_not_here_is_named(t):
+    _, d = setup(t)
+    w = Raw(d.worker_sock).send({**HELLO, "name": "lost", "services": ["bills"]})
+    assert w.until("err")["code"] == "bad_hello"
+    d.wait_log("worker=lost session=")
+
+
 def test_bad_hellos(t):
     _, d = setup(t)
     w = t.worker(d, credits=9, work=0)

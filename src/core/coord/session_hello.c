@@ -291,14 +291,14 @@ void worker_hello(struct coord *c, struct worker *m, const struct frame *f)
 		worker_fatal(c, m, error, why);
 		return;
 	}
+	snprintf(m->s.name, sizeof m->s.name, "%.*s",
+		(int)text_fit(f->hello.name.p, f->hello.name.len, sizeof m->s.name - 1), f->hello.name.p);
 	if (!worker_take_services(&c->services, m, f)) {
 		worker_fatal(c, m, FERR_BAD_HELLO,
 			f->hello.n_services ? "services: names a service that is not configured here"
 					    : "services: must not be empty; left out, it means all");
 		return;
 	}
-	snprintf(m->s.name, sizeof m->s.name, "%.*s",
-		(int)text_fit(f->hello.name.p, f->hello.name.len, sizeof m->s.name - 1), f->hello.name.p);
 	m->credit_holder.credits = (uint32_t)f->credits;
 	m->credit_holder.takes_entries = f->hello.takes_entries;
 	if (f->hello.session.p && f->hello.session.len == SESSION_KEY)
