@@ -459,7 +459,7 @@ static void run_event(struct run *r, const struct sluice_event *e)
 		}
 		break;
 	case SLUICE_STOP:
-		if (strcmp(e->reason, "fence") == 0)
+		if (strcmp(e->reason, "fence") == 0 && !(c && run_was_told(c))) /* it comes again: said once */
 			run_says("lease %s: %s", e->lease, "not renewed in time, stopping it");
 		if (c)
 			run_stop(r, c, e->by_ms);

@@ -490,6 +490,21 @@ def test_ping_moves_the_fence(w):
     w.daemon.receive("revoked")
 
 
+def test_a_fence_that_comes_again_is_said_once(w):
+    """Each frame with a time moves the fence; the command ignores SIGTERM and is at it until it is killed."""
+    w.run(shell="trap '' TERM; touch started; while :; do sleep 0.02; done")
+    w.daemon.greet()
+    until = w.daemon.assign(until_in=FENCE_IN)
+    w.wait_for("started")
+    w.wait_for("stderr", "not renewed in time")
+    w.daemon.send(t="ping", n=1, until_ms=until)
+    w.daemon.receive("pong")
+    w.daemon.receive("revoked")
+    said = [x for x in w.read("stderr").splitlines() if "not renewed in time" in x]
+    assert len(said) == 1, said
+    w.stop()
+
+
 def test_an_earlier_fence_counts_for_all(w):
     w.run("-n", "2", command=["python3", "-c", "import os\nif os.environ['SLUICE_LEASE'] == 'B': os.mkdir('b'), os.chdir('b')\n" + BEATS])
     w.daemon.greet()

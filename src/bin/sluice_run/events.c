@@ -22,12 +22,14 @@ static void on_failed(struct runner *r, const struct sluice_event *e)
 
 static void on_work_stop(struct runner *r, struct work *w, const struct sluice_event *e)
 {
-	if (strcmp(e->reason, "fence") == 0)
+	const bool is_fence = strcmp(e->reason, "fence") == 0;
+	const bool is_said = w->answer == ANSWER_REVOKED || w->state == WORK_KILLED; /* a fence comes again */
+	if (is_fence && !is_said)
 		run_log("stream %s: not renewed in time, stopping it", w->stream);
-	else if (e->by_ms > r->now)
+	else if (!is_fence && e->by_ms > r->now)
 		run_log("stream %s revoked: %s, it has %lld ms to end", w->stream, e->reason,
 			(long long)(e->by_ms - r->now));
-	else
+	else if (!is_fence)
 		run_log("stream %s revoked: %s, stopping it at once", w->stream, e->reason);
 	work_stop(r, w, e->by_ms);
 }
