@@ -4,6 +4,7 @@ import time
 
 from lib.case import limit
 from lib.checks import Added
+from lib.entries import add, entries, hand, lbs
 
 issue = 5
 
@@ -103,6 +104,25 @@ def test_silent_redis_is_named_within_the_command_timeout(t):
         else:
             assert r.endpoint in line, (args, line)
         assert ("nothing was sent" in line) == ("purge" in args), line
+
+
+@limit(60)
+def test_ls_does_not_wait_for_the_lags(t):
+    """Entries mode: how far each stream is behind is asked of Redis. Without an answer the rows come all the same, at once."""
+    r = t.redis()
+    d = t.daemon(r, service=entries())
+    h = hand(t, d, credits=8)
+    for i in range(8):
+        add(r.db, f"s{i}", 3)
+        lbs(r.db, "orders", f"s{i}")
+        h.assign()
+    assert [x["lag"] for x in d.json("ls")] == [3] * 8
+    r.pause()
+    p, s = timed(d, "--json", "ls")
+    assert p.returncode == 0 and s < 1.2 and p.stdout.count('"lag":null') == 8, (s, p)
+    p, s = timed(d, "show", "s1")
+    assert p.returncode == 0 and s < 1.2, (s, p)
+    r.cont()
 
 
 @limit(60)

@@ -6,14 +6,16 @@
 #include "codec/script.h"
 #include "run/control/redis.h"
 
-enum { LAG_CONNS = 16 };
+/* What is asked is an extra: when an answer takes LAG_WAIT_MS, or all of them LAG_ALL_MS, nothing more is asked. */
+enum { LAG_CONNS = 16, LAG_WAIT_MS = 400, LAG_ALL_MS = 1500 };
 
 struct lag {
 	struct control_req *q;
 	struct control_redis *conns[LAG_CONNS]; /* by master */
 	size_t n_conns, n_asked;
 	int64_t value;
-	bool is_asking, is_answered, has_failed; /* failed: a master does not answer, nothing more is asked */
+	mono_ms began, asked;
+	bool is_asking, is_answered, has_failed; /* failed: a master does not answer in time, nothing more is asked */
 };
 
 struct lag *lag_new(struct control_req *q)
@@ -21,6 +23,7 @@ struct lag *lag_new(struct control_req *q)
 	struct lag *l = mem_alloc(sizeof *l);
 	l->q = q;
 	l->value = -1;
+	l->began = mono_now();
 	return l;
 }
 
@@ -34,6 +37,8 @@ void lag_free(struct lag *l)
 static void lag_on_answer(void *arg, struct reply *r, const redisReply *raw)
 {
 	struct lag *l = arg;
+	if (!l->is_asking)
+		return; /* too late */
 	l->is_asking = false;
 	l->is_answered = true;
 	l->has_failed = r->kind == REPLY_NONE;
@@ -59,7 +64,8 @@ bool lag_ask(struct lag *l, const struct entry *e)
 	const struct entry_feed *f = e->feed;
 	bool is_open =
 		f && f->state == ENTRY_FEED_OPEN && f->shard < c->shards.n && c->shards.v[f->shard].is_up[CONN_COMMAND];
-	if (!is_open || l->is_answered || l->has_failed || l->n_asked == LAG_STREAMS)
+	if (!is_open || l->is_answered || l->has_failed || l->n_asked == LAG_STREAMS ||
+		mono_now() - l->began > LAG_ALL_MS)
 		return false;
 	const char *addr = view_addr(l->q->d, f->slot);
 	struct control_redis *conn = addr ? lag_conn(l, addr) : NULL;
@@ -70,14 +76,20 @@ bool lag_ask(struct lag *l, const struct entry *e)
 	snprintf(most, sizeof most, "%d", LAG_MAX);
 	l->n_asked++;
 	l->is_asking = true;
+	l->asked = mono_now();
 	control_redis_words(conn,
 		(const char *const[]){"EVAL", script_text(SCRIPT_FEED_LAG), "1", e->stream->bytes, from, most, NULL});
 	return true;
 }
 
-bool lag_is_asking(const struct lag *l)
+mono_ms lag_waits(struct lag *l)
 {
-	return l->is_asking;
+	const mono_ms left = l->asked + LAG_WAIT_MS - mono_now();
+	if (!l->is_asking || left > 0)
+		return l->is_asking ? left : 0;
+	l->is_asking = false;
+	l->is_answered = l->has_failed = true;
+	return 0;
 }
 
 int64_t lag_take(struct lag *l)

@@ -202,14 +202,15 @@ static void ls_put(struct control_req *q, const struct entry *e, int64_t lag)
 static mono_ms ls_step(struct control_req *q, mono_ms now)
 {
 	struct ls_job *j = q->job;
-	if (lag_is_asking(j->lag))
-		return MONO_NEVER;
+	const mono_ms lag_wait = lag_waits(j->lag);
+	if (lag_wait)
+		return now + lag_wait;
 	if (control_is_full(q))
 		return now + 5;
 	for (size_t k = 0; k < CONTROL_CHUNK && j->at < j->n; k++) {
 		const struct entry *e = ledger_by_handle(&q->d->core->ledger, j->rows[j->at].handle);
 		if (e && lag_ask(j->lag, e))
-			return MONO_NEVER;
+			return now + lag_waits(j->lag);
 		int64_t lag = lag_take(j->lag);
 		j->at++;
 		if (e)
