@@ -3,11 +3,8 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "run/control/explain.h"
-
-enum { DAY_MS = 86400000 };
 
 bool down_is_known(const struct daemon *d, uint16_t shard)
 {
@@ -20,14 +17,7 @@ bool down_is_known(const struct daemon *d, uint16_t shard)
 
 void down_since(const struct daemon *d, uint16_t shard, char out[static DOWN_SINCE_CAP])
 {
-	mono_ms for_ms = mono_max(0, mono_now() - d->core->shards.v[shard].down_since);
-	time_t t = (time_t)((mono_wall_ms() - for_ms) / 1000);
-	struct tm tm = {0};
-	char at[32] = "?", age[24];
-	if (localtime_r(&t, &tm))
-		strftime(at, sizeof at, for_ms < DAY_MS / 2 ? "%H:%M:%S" : "%Y-%m-%d %H:%M:%S", &tm);
-	facts_age(age, for_ms);
-	snprintf(out, DOWN_SINCE_CAP, "%s (%s)", at, age);
+	facts_since(out, mono_now() - d->core->shards.v[shard].down_since);
 }
 
 bool down_words(const struct daemon *d, uint16_t shard, const char *why, char out[static DOWN_WORDS_CAP])
@@ -40,6 +30,27 @@ bool down_words(const struct daemon *d, uint16_t shard, const char *why, char ou
 	snprintf(out, DOWN_WORDS_CAP, "redis %.300s is down since %s: %.200s", d->core->topo.nodes[shard].addr, since,
 		why ? why : d->core->shards.v[shard].why);
 	return true;
+}
+
+bool down_all(const struct daemon *d, char out[static DOWN_WORDS_CAP])
+{
+	const struct topology *t = &d->core->topo;
+	size_t n = 0, len;
+	out[0] = '\0';
+	for (uint16_t i = 0; t->is_known && i < t->n_nodes; i++) {
+		if (!t->nodes[i].is_master)
+			continue;
+		if (!down_is_known(d, i)) {
+			out[0] = '\0';
+			return false;
+		}
+		if (n++ == 0)
+			down_words(d, i, NULL, out);
+	}
+	len = strlen(out);
+	if (n > 1)
+		snprintf(out + len, DOWN_WORDS_CAP - len, "; so are the %zu other masters", n - 1);
+	return n > 0;
 }
 
 const char *down_topology(const struct daemon *d)

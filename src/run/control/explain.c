@@ -5,6 +5,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
+
+enum { DAY_MS = 86400000 };
 
 /* ---- texts */
 
@@ -71,6 +74,18 @@ void facts_age(char out[static 24], mono_ms ms)
 		snprintf(out, 24, "%d min", (int)(ms / 60000));
 	else
 		snprintf(out, 24, "%lld h", (long long)(ms / 3600000));
+}
+
+void facts_since(char out[static FACTS_SINCE_CAP], mono_ms for_ms)
+{
+	for_ms = mono_max(0, for_ms);
+	time_t t = (time_t)((mono_wall_ms() - for_ms) / 1000);
+	struct tm tm = {0};
+	char at[32] = "?", age[24];
+	if (localtime_r(&t, &tm))
+		strftime(at, sizeof at, for_ms < DAY_MS / 2 ? "%H:%M:%S" : "%Y-%m-%d %H:%M:%S", &tm);
+	facts_age(age, for_ms);
+	snprintf(out, FACTS_SINCE_CAP, "%s (%s)", at, age);
 }
 
 /* What the master refuses; false: nothing, or there is no master. */

@@ -3,6 +3,8 @@
 #pragma once
 #include "run/control/control.h"
 
+enum { FACTS_SINCE_CAP = 64 };
+
 struct facts { /* texts of one explanation; each belongs to it */
 	char *because[8], *next, *advice;
 	size_t n;
@@ -21,6 +23,8 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 void facts_encode(struct control_req *q, const struct facts *f, struct ctl_explain *row);
 /* "850 ms", "12 s", "3 min", "5 h" */
 void facts_age(char out[static 24], mono_ms ms);
+/* "02:13:05 (38 s)", with the day before it when that is long ago: the time so many ms ago, by the daemon's clock. */
+void facts_since(char out[static FACTS_SINCE_CAP], mono_ms for_ms);
 
 /* After that, of a stream that is named nowhere: what was put aside for later, and the dead letters of its entries.
  * The request's former job is freed already. */

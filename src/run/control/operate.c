@@ -368,7 +368,7 @@ void control_scan(struct control_req *q)
 /* ---- topology refresh */
 
 struct refresh_job {
-	mono_ms asked, give_up;
+	mono_ms asked, look_down, give_up;
 	uint64_t n_failed;
 	bool is_started;
 	uint16_t n;
@@ -407,8 +407,19 @@ static void refresh_rows(struct control_req *q)
 	view_slots_free(slots, t->n_nodes);
 }
 
+/* Redis is known to be down: that is said, after it had a moment to come back. */
+static bool refresh_is_down(struct control_req *q, char why[static DOWN_WORDS_CAP])
+{
+	const struct daemon *d = q->d;
+	if (d->core->topo.is_known)
+		return down_all(d, why);
+	snprintf(why, DOWN_WORDS_CAP, "no master is known yet: %.500s", down_topology(d));
+	return d->topo.why[0];
+}
+
 static mono_ms refresh_step(struct control_req *q, mono_ms now)
 {
+	char down[DOWN_WORDS_CAP];
 	struct refresh_job *j = q->job;
 	const struct coord *c = q->d->core;
 	if (!j->is_started) { /* a look-up that was under way before counts only when it began after us */
@@ -419,10 +430,12 @@ static mono_ms refresh_step(struct control_req *q, mono_ms now)
 		if (now >= j->give_up)
 			control_end(
 				q, 1, "no answer from Redis: %s", q->d->topo.why[0] ? q->d->topo.why : "still asking");
+		else if (now >= j->look_down && refresh_is_down(q, down))
+			control_end(q, 1, "%s", down);
 		return now + 5;
 	}
 	if (c->m[MP_TOPO_OTHER_ERROR] + c->m[MP_TOPO_PERIODIC_ERROR] + c->m[MP_TOPO_MOVED_ERROR] != j->n_failed) {
-		control_end(q, 1, "%s", q->d->topo.why);
+		control_end(q, 1, "%s", down_all(q->d, down) ? down : q->d->topo.why);
 		return now;
 	}
 	refresh_rows(q);
@@ -435,6 +448,7 @@ void control_refresh(struct control_req *q)
 	const struct coord *c = q->d->core;
 	struct refresh_job *j = mem_alloc(sizeof *j);
 	j->asked = c->look_up.is_pending ? c->look_up.asked - 1 : c->look_up.asked;
+	j->look_down = loop_now(q->d->loop) + DOWN_LOOK_MS;
 	j->give_up = loop_now(q->d->loop) + 4000;
 	j->n_failed = c->m[MP_TOPO_OTHER_ERROR] + c->m[MP_TOPO_PERIODIC_ERROR] + c->m[MP_TOPO_MOVED_ERROR];
 	j->n = c->topo.n_nodes;

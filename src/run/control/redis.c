@@ -11,9 +11,8 @@
 
 #include "base/mem.h"
 
-/* DIAL_MS: an attempt to connect is over before sluicectl takes the silence for ours; DIAL_DOWN_MS: where the daemon
- * waits before it tries again, a server that is back has answered by then. */
-enum { WORDS_KIND = CMD_N, PAGE_BYTES = 1 << 20, DIAL_MS = 4000, DIAL_DOWN_MS = 500 };
+/* DIAL_MS: an attempt to connect is over before sluicectl takes the silence for ours. */
+enum { WORDS_KIND = CMD_N, PAGE_BYTES = 1 << 20, DIAL_MS = 4000 };
 
 struct control_redis {
 	struct daemon *d;
@@ -147,7 +146,7 @@ enum err_code control_redis_open(struct daemon *d, const char *addr, control_red
 		return code;
 	o.maint = REDIS_MAINT_OFF;
 	o.times.connect_ms = mono_min(mono_min(o.times.connect_ms, d->config->redis.command_timeout_ms),
-		down_is_known(d, down_shard_at(d, addr)) ? DIAL_DOWN_MS : DIAL_MS);
+		down_is_known(d, down_shard_at(d, addr)) ? DOWN_LOOK_MS : DIAL_MS);
 	struct control_redis *c = mem_alloc(sizeof *c);
 	c->d = d;
 	c->fn = fn;
