@@ -56,6 +56,12 @@ def is_down(d):
     return s["redis"][0]["state"] == "down"
 
 
+def doctor_says(d, advice):
+    p = d.ctl("doctor")
+    row = next(x for x in p.stdout.splitlines() if " connection " in x)
+    assert p.returncode == 1 and advice in row and "password" not in row, p
+
+
 @limit(90)
 def test_killed_redis_is_named_at_once(t):
     r = t.redis()
@@ -66,6 +72,7 @@ def test_killed_redis_is_named_at_once(t):
     answers_what_it_knows(d, r)
     p, s = timed(d, "topology", "refresh")
     assert p.returncode == 1 and s < 2 and f"redis {r.endpoint} is down since " in p.stderr, (s, p)
+    doctor_says(d, "nothing listens there: start Redis, or correct redis.endpoints")
 
 
 @limit(120)
@@ -79,6 +86,7 @@ def test_stopped_redis_is_named_at_once(t):
     answers_what_it_knows(d, r)
     p, s = timed(d, "topology", "refresh")
     assert p.returncode == 1 and s < 2 and f"redis {r.endpoint} is down since " in p.stderr, (s, p)
+    doctor_says(d, "Redis takes connections and says nothing: is it stopped,")
     r.cont()
     d.wait_ready()
     assert d.ctl("delayed", "ls").returncode == 0 and d.ctl("explain", "nobody").returncode == 1

@@ -8,6 +8,7 @@
 
 #include "codec/reply.h"
 #include "run/control/control.h"
+#include "run/control/doctor_advice.h"
 #include "run/control/doctor_own.h"
 #include "run/control/redis.h"
 #include "run/control/rights.h"
@@ -233,18 +234,6 @@ static void on_time(struct doctor *j, const redisReply *raw)
 		far ? "keep the clocks of all servers within stop_margin: run NTP" : NULL);
 }
 
-static const char *write_advice(const char *words)
-{
-	static const char *const advice[REFUSAL_N] = {
-		[REFUSAL_OOM] = "no stream can be locked or added: raise maxmemory, or make room",
-		[REFUSAL_MISCONF] = "Redis cannot save and takes no writes: look at its disk and its log",
-		[REFUSAL_NOREPLICAS] = "fewer replicas than min-replicas-to-write: bring them back, or lower it",
-		[REFUSAL_READONLY] = "it is a replica: look at redis.endpoints, or wait for the failover",
-	};
-	const char *a = advice[reply_refusal_in(words)];
-	return a ? a : "look at the server: nothing can be given to workers meanwhile";
-}
-
 /* A real write to a key of our own, which is deleted at once and would expire by itself. */
 static void on_write(struct doctor *j, const redisReply *raw)
 {
@@ -254,8 +243,8 @@ static void on_write(struct doctor *j, const redisReply *raw)
 		doctor_say(j, "write", "skipped", why, is_elsewhere ? NULL : "see permissions below");
 		return;
 	}
-	doctor_say(
-		j, "write", raw ? "ok" : "fail", raw ? "a trial write was taken" : why, raw ? NULL : write_advice(why));
+	doctor_say(j, "write", raw ? "ok" : "fail", raw ? "a trial write was taken" : why,
+		raw ? NULL : doctor_write_advice(why));
 }
 
 static void on_unwrite(struct doctor *j, const redisReply *raw)
@@ -513,7 +502,7 @@ static void doctor_on_answer(void *arg, struct reply *r, const redisReply *raw)
 	j->is_asking = false;
 	if (r->kind == REPLY_NONE) {
 		doctor_say(j, "connection", "fail", control_redis_why(j->conn),
-			"look at the network, redis.username and redis.password");
+			doctor_connection_advice(control_redis_why(j->conn)));
 		next_master(j);
 	} else if (j->question < N_QUESTIONS) {
 		questions[j->question++].fn(j, r->kind == REPLY_OK ? raw : NULL);
