@@ -58,6 +58,15 @@ const char *down_topology(const struct daemon *d)
 	return d->topo.why[0] ? d->topo.why : "Redis has not answered yet";
 }
 
+const char *down_no_master(const struct daemon *d, const char *key, uint16_t slot, char out[static DOWN_WORDS_CAP])
+{
+	if (d->core->topo.is_known)
+		snprintf(out, DOWN_WORDS_CAP, "slot %u of %.300s has no master", slot, key);
+	else
+		snprintf(out, DOWN_WORDS_CAP, "Redis is not reachable: %.500s", down_topology(d));
+	return out;
+}
+
 uint16_t down_shard_at(const struct daemon *d, const char *addr)
 {
 	const struct topology *t = &d->core->topo;

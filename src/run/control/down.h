@@ -18,5 +18,7 @@ bool down_words(const struct daemon *d, uint16_t shard, const char *why, char ou
 bool down_all(const struct daemon *d, char out[static DOWN_WORDS_CAP]);
 /* Why no master is known yet, as the last attempt to ask for the topology has it. */
 const char *down_topology(const struct daemon *d);
+/* Why the key, whose slot is given, has no master to ask: no topology, or a slot that nobody serves. Returns out. */
+const char *down_no_master(const struct daemon *d, const char *key, uint16_t slot, char out[static DOWN_WORDS_CAP]);
 /* The shard of the master at that address; SHARD_NONE: there is none. */
 uint16_t down_shard_at(const struct daemon *d, const char *addr);

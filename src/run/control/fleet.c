@@ -2,8 +2,8 @@
  * purpose. And the other side: what we say of ourselves.
  *
  * Happy path: XINFO CONSUMERS -> who left -> {<lbs>}-fleet -> rows by name, service by service. Failure: Redis does not
- * answer: exit 1 with its words. A daemon that may not write that key, an older one or another client is a row too,
- * with what the group knows of it. */
+ * answer: exit 1 with its words, behind the rows of the other services. A daemon that may not write that key, an older
+ * one or another client is a row too, with what the group knows of it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +11,7 @@
 #include "codec/json.h"
 #include "run/control/control.h"
 #include "run/control/down.h"
+#include "run/control/missing.h"
 #include "run/control/redis.h"
 
 enum { FLEET_AGAIN_MS = 10000 };
@@ -69,6 +70,7 @@ struct fleet_job {
 	bool is_waiting, use_eval;
 	struct fleet_row *rows;
 	size_t n_rows;
+	struct missing missing;
 };
 
 static void fleet_leave_service(struct fleet_job *j)
@@ -93,8 +95,23 @@ static void fleet_free(void *job)
 {
 	struct fleet_job *j = job;
 	fleet_leave_service(j);
+	missing_fini(&j->missing);
 	mem_free(j->svcs);
 	mem_free(j);
+}
+
+static void fleet_next(struct fleet_job *j)
+{
+	fleet_leave_service(j);
+	j->at++;
+	j->stage = FLEET_NEXT;
+}
+
+/* addr: of the master that did not answer; NULL = another reason. */
+static void fleet_miss(struct fleet_job *j, const char *addr, const char *why)
+{
+	missing_add(&j->missing, j->rules->name, addr, why);
+	fleet_next(j);
 }
 
 static struct fleet_row *fleet_row_of(struct fleet_job *j, const char *name, size_t len)
@@ -192,9 +209,7 @@ static void fleet_rows(struct fleet_job *j)
 			.self = is_self};
 		ctl_encode_fleet(&j->q->out, &out);
 	}
-	fleet_leave_service(j);
-	j->at++;
-	j->stage = FLEET_NEXT;
+	fleet_next(j);
 }
 
 /* ---- questions and answers */
@@ -212,12 +227,15 @@ static bool fleet_begin_service(struct fleet_job *j)
 	const struct service_rules *r = s->rules;
 	j->rules = service_rules_ref((struct service_rules *)(uintptr_t)r);
 	command_names_init(&j->names, r->name, r->dlq.name, r->same_stream, r->dlq.max_len, r->group_start);
-	const char *addr = view_addr(j->q->d, r->lbs_slot);
-	if (!addr)
-		control_end(j->q, 1, "no master is known for %s: %s", j->names.lbs, down_topology(j->q->d));
+	const char *addr = view_addr(j->q->d, r->lbs_slot), *was = missing_why(&j->missing, addr);
+	char why[DOWN_WORDS_CAP];
+	if (was)
+		fleet_miss(j, addr, was);
+	else if (!addr)
+		fleet_miss(j, NULL, down_no_master(j->q->d, j->names.lbs, r->lbs_slot, why));
 	else if (control_redis_open(j->q->d, addr, fleet_on_answer, j, &j->conn, &err) != ERR_OK)
-		control_end(j->q, 1, "%s", err.text);
-	return addr && j->conn;
+		fleet_miss(j, NULL, err.text);
+	return j->conn;
 }
 
 static void fleet_ask(struct fleet_job *j, enum fleet_stage stage)
@@ -239,7 +257,7 @@ static mono_ms fleet_step(struct control_req *q, mono_ms now)
 		if (control_is_full(q))
 			return now + 5;
 		if (j->at == j->n_svcs)
-			control_end(q, 0, NULL);
+			missing_end(q, &j->missing, j->n_svcs, "");
 		else if (fleet_begin_service(j))
 			fleet_ask(j, FLEET_CONSUMERS);
 	}
@@ -266,7 +284,8 @@ static void fleet_on_answer(void *arg, struct reply *r, const redisReply *raw)
 		fleet_rows(j);
 	} else {
 		const char *why = control_redis_why(j->conn);
-		control_end(j->q, 1, "%s", why[0] ? why : "unexpected answer from Redis");
+		fleet_miss(j, r->kind == REPLY_NONE ? control_redis_addr(j->conn) : NULL,
+			why[0] ? why : "unexpected answer from Redis");
 	}
 	control_go_on(j->q);
 }

@@ -2,7 +2,7 @@
  *
  * Happy path, service by service: what this daemon holds without a worker -> the server's clock -> pages of what waits
  * for its time -> of what waits for its stream -> of what nobody has read. Failure: Redis does not answer: what was
- * done is said, exit 1 with its words. */
+ * done is said, exit 1 with its words; a list goes on with the next service, and says at its end which are missing. */
 #include "run/control/waits.h"
 
 #include "run/control/down.h"
@@ -40,6 +40,7 @@ static void waits_free(void *job)
 {
 	struct waits_job *j = job;
 	waits_leave_service(j);
+	missing_fini(&j->walk.missing);
 	packed_fini(&j->delayed.room);
 	mem_free(j->walk.svcs);
 	mem_free(j);
@@ -65,14 +66,35 @@ void waits_row(struct waits_job *j, struct ctl_waiting *row, struct entry_id id)
 
 static void waits_on_answer(void *arg, struct reply *r, const redisReply *raw);
 
+static void waits_next_service(struct waits_job *j)
+{
+	waits_leave_service(j);
+	j->walk.at++;
+	j->stage = WAITS_NEXT;
+}
+
+/* The service under way cannot be asked. What acts ends here: it does not do a part of what it was asked. */
+static void waits_miss(struct waits_job *j, const char *addr, const char *why)
+{
+	if (j->is_action) {
+		control_end(j->q, 1, "%s", why);
+		return;
+	}
+	missing_add(&j->walk.missing, j->rules->name, addr, why);
+	waits_next_service(j);
+}
+
 bool waits_ask(struct waits_job *j, enum waits_stage stage)
 {
-	const char *addr = view_addr(j->q->d, j->rules->lbs_slot);
+	const char *addr = view_addr(j->q->d, j->rules->lbs_slot), *was = missing_why(&j->walk.missing, addr);
 	struct err err;
-	if (!j->conn && !addr)
-		control_end(j->q, 1, "no master is known for %s: %s", j->names.lbs, down_topology(j->q->d));
+	char why[DOWN_WORDS_CAP];
+	if (!j->conn && was)
+		waits_miss(j, addr, was);
+	else if (!j->conn && !addr)
+		waits_miss(j, NULL, down_no_master(j->q->d, j->names.lbs, j->rules->lbs_slot, why));
 	else if (!j->conn && control_redis_open(j->q->d, addr, waits_on_answer, j, &j->conn, &err) != ERR_OK)
-		control_end(j->q, 1, "%s", err.text);
+		waits_miss(j, NULL, err.text);
 	if (!j->conn)
 		return false;
 	j->stage = stage;
@@ -96,13 +118,16 @@ bool waits_ask_data(struct waits_job *j, uint16_t slot)
 	return true;
 }
 
-void waits_fail(struct waits_job *j)
+void waits_fail(struct waits_job *j, bool is_silent)
 {
 	const struct control_redis *asked = j->stage == WAITS_POSITION ? j->data : j->conn;
 	const char *why = control_redis_why(asked);
 	bool is_untouched = j->is_action && !j->q->r.dry_run && j->n == 0 && j->stage <= WAITS_DATA;
-	control_end(j->q, 1, "%s%s", why[0] ? why : "unexpected answer from Redis",
-		is_untouched ? control_redis_untouched(asked) : "");
+	why = why[0] ? why : "unexpected answer from Redis";
+	if (j->is_action)
+		control_end(j->q, 1, "%s%s", why, is_untouched ? control_redis_untouched(asked) : "");
+	else
+		waits_miss(j, is_silent ? control_redis_addr(asked) : NULL, why);
 }
 
 /* ---- what this daemon has and no worker works on */
@@ -295,13 +320,13 @@ static void waits_on_unread(struct waits_job *j, const struct entry_batch *b)
 static void waits_finish(struct waits_job *j)
 {
 	const bool is_either = j->is_action && !j->q->r.stream && !j->q->r.id; /* one word: a service or a stream */
-	if (j->want.stream && j->n == 0)
+	if (j->want.stream && j->n == 0 && !j->walk.missing.n_services)
 		control_end(j->q, 1,
 			is_either ? "no service and nothing that waits for its time is called %s"
 				  : "nothing called %s waits for its time; sluicectl explain tells where it is",
 			j->want.stream);
 	else
-		control_end(j->q, 0, NULL);
+		missing_end(j->q, &j->walk.missing, j->walk.n, "");
 }
 
 static void waits_begin_service(struct waits_job *j)
@@ -325,13 +350,6 @@ static void waits_begin_service(struct waits_job *j)
 		waits_try_own(j);
 	if (waits_ask(j, WAITS_CLOCK))
 		control_redis_send(j->conn, &(struct cmd){.kind = CMD_TIME}, &j->names);
-}
-
-static void waits_next_service(struct waits_job *j)
-{
-	waits_leave_service(j);
-	j->walk.at++;
-	j->stage = WAITS_NEXT;
 }
 
 /* A page is done: the next one, or the next kind, or the next service. */
@@ -393,7 +411,7 @@ static void waits_on_page(struct waits_job *j, struct reply *r, const redisReply
 	} else if (j->stage == WAITS_UNREAD && r->kind == REPLY_ENTRIES) {
 		waits_on_unread(j, r->entries);
 	} else {
-		waits_fail(j);
+		waits_fail(j, r->kind == REPLY_NONE);
 	}
 }
 

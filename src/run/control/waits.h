@@ -3,6 +3,7 @@
 #pragma once
 #include "codec/packed.h"
 #include "run/control/control.h"
+#include "run/control/missing.h"
 #include "run/control/redis.h"
 
 enum { WAITS_PAGE_FIRST = 8, WAITS_PAGE = 100 };
@@ -34,7 +35,8 @@ struct waits_item {
 struct waits_walk {
 	uint16_t *svcs;
 	size_t n, at;
-	struct entry_id only; /* of what was named the one with this id; 0-0 = any */
+	struct entry_id only;   /* of what was named the one with this id; 0-0 = any */
+	struct missing missing; /* of a list */
 };
 
 /* Entries mode: the pause of the entry behind a position. */
@@ -82,7 +84,8 @@ bool waits_is_full(const struct waits_job *j);
 /* A row, unless the filters leave it out. */
 void waits_row(struct waits_job *j, struct ctl_waiting *row, struct entry_id id);
 bool waits_ask(struct waits_job *j, enum waits_stage stage);
-void waits_fail(struct waits_job *j);
+/* No use can be made of the answer. is_silent: there was none. */
+void waits_fail(struct waits_job *j, bool is_silent);
 /* Asks the master of a data stream, by j->data: WAITS_PAUSE. False: there is none, the request has ended. */
 bool waits_ask_data(struct waits_job *j, uint16_t slot);
 

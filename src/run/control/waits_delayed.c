@@ -282,7 +282,7 @@ void waits_on_act(struct waits_job *j, const struct reply *r)
 		waits_action_row(j, &e, !is_now && r->integer ? "dropped" : "gone", NULL, NULL);
 	} else {
 		waits_action_row(j, &e, "error", NULL, control_redis_why(j->conn));
-		waits_fail(j);
+		waits_fail(j, false);
 		return;
 	}
 	j->delayed.n_same -= j->delayed.items[j->delayed.at].due_ms == j->delayed.from &&

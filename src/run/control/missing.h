@@ -1,0 +1,23 @@
+/* missing - the services of a list that Redis told nothing of, and why: the others are shown all the same.
+ * Coordinator thread. */
+#pragma once
+#include "run/control/control.h"
+
+struct missing_server {
+	char *addr; /* NULL: it answered, with an error */
+	char *why;
+};
+
+struct missing {                        /* zero is empty */
+	struct missing_server *servers; /* owned, as their texts are */
+	char **services;                /* owned; their names, each once */
+	size_t n_servers, n_services;
+};
+
+/* The service is not shown, or not whole. addr: of the server that did not answer; NULL = another reason. */
+void missing_add(struct missing *m, const char *service, const char *addr, const char *why);
+/* That server has not answered before: why; NULL = it has not been asked, or it has answered. */
+const char *missing_why(const struct missing *m, const char *addr);
+/* Ends the request: exit 1 with prefix, why, and which services of the n_asked are missing; exit 0 when none is. */
+void missing_end(struct control_req *q, const struct missing *m, size_t n_asked, const char *prefix);
+void missing_fini(struct missing *m);
