@@ -40,3 +40,36 @@ def test_lists_show_what_they_can(t):
     p = d.ctl("delayed", "ls", "--stream", f"later-{gone[0]}")
     missing(p, victim, gone)
     assert d.ctl("delayed", "ls", "--stream", f"later-{rest[0]}").stdout.count("later") == 1
+
+
+@limit(120)
+def test_explain_looks_through_the_others(t):
+    c, d, victim, gone, rest = half_dead(t)
+    for n, state in ((f"unread-{rest[0]}", "waiting"), (f"later-{rest[0]}", "delayed")):
+        x, = d.json("explain", n)
+        assert (x["service"], x["state"]) == (rest[0], state), x
+    for n in (f"unread-{gone[0]}", "nobody"):
+        p = d.ctl("explain", n)
+        line, = p.stderr.splitlines()
+        assert p.returncode == 1 and line.startswith(f"sluicectl: {n} is not held by this daemon, and redis {victim.endpoint} is down since "), p
+        assert all(x in line.partition("; missing: ")[2].split(", ") for x in gone), line
+    p = d.ctl("explain", f"unread-{gone[0]}", "--service", gone[0])
+    assert p.returncode == 1 and f"redis {victim.endpoint} is down since " in p.stderr, p
+
+
+@limit(120)
+def test_explain_knows_the_owner_without_its_lock(t):
+    """The lock's master is down, that of the load-balancer stream is not."""
+    c = t.cluster(node_timeout_ms=60000)
+    a, b = (t.daemon(c, name=n) for n in "ab")
+    w = t.worker(a, credits=1)
+    lbs_master = c.master_of("orders-input")
+    name = next(n for n in (f"s{i}" for i in range(1000)) if c.master_of(n) is not lbs_master and c.master_of(n) is not c.master_of("orders-input-dlq"))
+    lbs(c.db, "orders", name)
+    w.wait("assign")
+    victim = c.master_of(name)
+    victim.kill()
+    t.wait(lambda: [x for x in b.json("status")[0]["redis"] if x["redis"] == victim.endpoint and x["state"] == "down"], what="down")
+    x, = b.json("explain", name)
+    assert (x["state"], x["owner"], x["running"]) == ("elsewhere", a.consumer, False), x
+    assert any(f"its lock is held is not known: redis {victim.endpoint} is down since" in w for w in x["because"]), x

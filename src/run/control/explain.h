@@ -2,6 +2,7 @@
  * looks in Redis for what it does not hold. Coordinator thread. */
 #pragma once
 #include "run/control/control.h"
+#include "run/control/missing.h"
 
 enum { FACTS_SINCE_CAP = 64 };
 
@@ -27,7 +28,8 @@ void facts_age(char out[static 24], mono_ms ms);
 void facts_since(char out[static FACTS_SINCE_CAP], mono_ms for_ms);
 
 /* After that, of a stream that is named nowhere: what was put aside for later, and the dead letters of its entries.
- * The request's former job is freed already. */
-void control_explain_aside(struct control_req *q);
+ * The request's former job is freed already. missing: what could not be looked through; its texts belong to the callee
+ * now. */
+void control_explain_aside(struct control_req *q, const struct missing *missing);
 /* Not held here: asks Redis, ends the request. */
 void control_explain_remote(struct control_req *q);

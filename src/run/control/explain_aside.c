@@ -3,12 +3,14 @@
  *
  * Happy path: pages of the delayed set, soonest first, each with its data -> in entries mode pages of the entries'
  * dead letters, counted to the end -> when nothing was found the position, and the first entry behind it. Failure:
- * Redis does not answer: exit 1 with its words. It gives up after ASIDE_MAX of each, and says so. */
+ * Redis does not answer: the next service is looked through; found nowhere: exit 1 with the server's words. It gives up
+ * after ASIDE_MAX of each, and says so. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "codec/packed.h"
+#include "run/control/down.h"
 #include "run/control/explain.h"
 #include "run/control/redis.h"
 
@@ -56,6 +58,7 @@ struct aside {
 	struct aside_page page;
 	struct aside_dead dead;
 	struct aside_stream data;
+	struct missing missing;
 };
 
 static void aside_drop(struct aside *j)
@@ -75,6 +78,7 @@ static void aside_free(void *job)
 {
 	struct aside *j = job;
 	aside_drop(j);
+	missing_fini(&j->missing);
 	mem_free(j->walk.svcs);
 	mem_free(j);
 }
@@ -107,17 +111,29 @@ static void aside_row(struct aside *j, struct facts *f, const char *state, struc
 
 static void aside_on_answer(void *arg, struct reply *r, const redisReply *raw);
 
-static bool aside_connect(struct aside *j, uint16_t slot)
+/* What is being looked at cannot be: the service, the others are; or behind them the stream itself. */
+static void aside_miss(struct aside *j, const char *addr, const char *why)
 {
-	const char *addr = view_addr(j->q->d, slot);
-	struct err err;
-	if (control_redis_to(j->q->d, addr, aside_on_answer, j, &j->conn, &err) == ERR_OK)
+	const struct coord_service *s = j->walk.at < j->walk.n ? aside_service(j) : NULL;
+	if (j->walk.at == j->walk.n) {
+		control_end(j->q, 1, "%.200s is not held by this daemon, and %s", j->q->r.stream, why);
+		return;
+	}
+	missing_add(&j->missing, s ? s->rules->name : "?", addr, why);
+	aside_next(j);
+}
+
+static bool aside_connect(struct aside *j, uint16_t slot, const char *key)
+{
+	const char *addr = view_addr(j->q->d, slot), *was = missing_why(&j->missing, addr);
+	struct err err = {0};
+	char why[DOWN_WORDS_CAP];
+	if (!was && control_redis_to(j->q->d, addr, aside_on_answer, j, &j->conn, &err) == ERR_OK)
 		return true;
-	if (!addr)
-		control_end(j->q, 1, "%.300s is not held by this daemon, and slot %u has no master to ask",
-			j->q->r.stream, slot);
+	if (addr)
+		aside_miss(j, addr, was ? was : err.text);
 	else
-		control_end(j->q, 1, "%s", err.text);
+		aside_miss(j, NULL, down_no_master(j->q->d, key, slot, why));
 	return false;
 }
 
@@ -158,8 +174,12 @@ static void aside_begin(struct aside *j, const struct service_rules *r)
 
 static void aside_end(struct aside *j)
 {
+	char prefix[260];
+	snprintf(prefix, sizeof prefix, "%.200s is not held by this daemon, and ", j->q->r.stream);
 	if (j->n_found)
 		control_end(j->q, 0, NULL);
+	else if (j->missing.n_services)
+		missing_end(j->q, &j->missing, j->walk.n, prefix);
 	else if (j->walk.is_cut)
 		control_end(j->q, 1,
 			"%.300s is not among the first %d of what waits and of the dead entries; "
@@ -192,10 +212,12 @@ static void aside_ask_behind(struct aside *j)
 		(const char *const[]){"XRANGE", j->q->r.stream, j->data.pos[0] ? from : "-", "+", "COUNT", "1", NULL});
 }
 
-/* Nothing else is known of it. Its own entries tell, if it may be one of entries mode. */
+/* Nothing else is known of it, and nothing could not be looked at. Its own entries tell, if it may be one of entries
+ * mode. */
 static bool aside_needs_stream(const struct aside *j)
 {
-	return j->stage != ASIDE_OVER && j->n_found == 0 && !j->walk.is_cut && j->data.n_entries > 0;
+	return j->stage != ASIDE_OVER && j->n_found == 0 && !j->missing.n_services && !j->walk.is_cut &&
+	       j->data.n_entries > 0;
 }
 
 /* A key of the daemons' own: the request has ended with that word. */
@@ -221,7 +243,7 @@ static mono_ms aside_step_stream(struct aside *j)
 	}
 	if (j->stage != ASIDE_BEHIND && aside_is_own_key(j))
 		return MONO_NEVER;
-	if (!aside_connect(j, command_slot(j->q->r.stream, strlen(j->q->r.stream))))
+	if (!aside_connect(j, command_slot(j->q->r.stream, strlen(j->q->r.stream)), j->q->r.stream))
 		return MONO_NEVER;
 	j->is_waiting = true;
 	if (j->stage == ASIDE_BEHIND) {
@@ -248,8 +270,9 @@ static mono_ms aside_step(struct control_req *q, mono_ms now)
 	if (j->stage == ASIDE_BEGIN)
 		aside_begin(j, s->rules);
 	const bool is_dead = j->stage == ASIDE_DEAD;
-	if (!aside_connect(j, is_dead ? command_slot(j->names.dlq, strlen(j->names.dlq)) : s->rules->lbs_slot))
-		return MONO_NEVER;
+	const char *key = is_dead ? j->names.dlq : j->names.lbs;
+	if (!aside_connect(j, command_slot(key, strlen(key)), key))
+		return now;
 	j->is_waiting = true;
 	if (j->stage == ASIDE_IDS)
 		aside_ask_ids(j);
@@ -482,8 +505,7 @@ static void aside_on_answer(void *arg, struct reply *r, const redisReply *raw)
 	j->is_waiting = false;
 	const bool needs_answer = j->stage == ASIDE_DEAD || j->stage == ASIDE_BEHIND;
 	if (r->kind == REPLY_NONE || (r->kind == REPLY_ERROR && needs_answer))
-		control_end(j->q, 1, "%.200s is not held by this daemon, and %s", j->q->r.stream,
-			control_redis_why(j->conn));
+		aside_miss(j, r->kind == REPLY_NONE ? control_redis_addr(j->conn) : NULL, control_redis_why(j->conn));
 	else if (j->stage == ASIDE_IDS)
 		aside_on_ids(j, r->kind == REPLY_OK ? raw : NULL);
 	else if (j->stage == ASIDE_DATA)
@@ -510,11 +532,12 @@ static void aside_walks(struct aside *j, const struct coord_service *s)
 	j->data.n_entries++;
 }
 
-void control_explain_aside(struct control_req *q)
+void control_explain_aside(struct control_req *q, const struct missing *missing)
 {
 	const struct coord *c = q->d->core;
 	struct aside *j = mem_alloc(sizeof *j);
 	j->q = q;
+	j->missing = *missing;
 	j->walk.svcs = mem_array((size_t)c->services.n + 1, sizeof *j->walk.svcs);
 	for (uint16_t i = 0; i < c->services.n; i++) {
 		const struct coord_service *s = &c->services.v[i];

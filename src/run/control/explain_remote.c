@@ -1,62 +1,17 @@
 /* explain for what this daemon does not hold: service by service, the load-balancer stream, then the dead letters.
  *
- * Happy path, first pass: where the group stands -> pages of what is not read yet -> what the registry calls
- * running. Second pass, when no service had it there: pages of what others have. Found: XPENDING tells its owner,
- * the lock whether it lives. Failure: Redis does not answer: exit 1 with its words. It gives up after SEEK_MAX
- * entries of a stream, and says so. */
+ * Happy path, first pass: where the group stands -> what the registry calls running -> pages of what is not read yet.
+ * Second pass, when no service had it there: pages of what others have. Found: XPENDING tells its owner, the lock
+ * whether it lives. Failure: Redis does not answer: the next service is looked through; found nowhere: exit 1 with the
+ * server's words. It gives up after SEEK_MAX entries of a stream, and says so. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "codec/packed.h"
 #include "run/control/down.h"
-#include "run/control/explain.h"
-#include "run/control/redis.h"
+#include "run/control/explain_remote_p.h"
 
 enum { SEEK_PAGE_FIRST = 8, SEEK_PAGE = 500, SEEK_MAX = 50000 };
-enum seek_stage {
-	SEEK_GROUP,
-	SEEK_UNREAD,
-	SEEK_ACTIVE,
-	SEEK_NAMED,
-	SEEK_LBS,
-	SEEK_PENDING,
-	SEEK_LOCK,
-	SEEK_PARKED,
-	SEEK_LOOSE, /* pending for nobody: was it delivered? */
-	SEEK_DELAYED,
-	SEEK_DUE,
-	SEEK_DLQ
-};
-
-/* The services that are looked through. */
-struct seek_walk {
-	uint16_t *svcs;
-	size_t n, at;
-	size_t n_seen, page_n;   /* entries of the present one; so many are asked for */
-	struct entry_id *unread; /* by service: the first that nobody has read; 0-0 = not known */
-	bool *all_ours;          /* by service: what has been read is held by this daemon, which did not have it */
-	bool is_cut, is_second;  /* there was more than we look through; the second pass */
-};
-
-struct seek {
-	struct control_req *q;
-	struct view_match want;
-	struct seek_walk walk;
-	enum seek_stage stage;
-	struct command_names lbs,
-		dlq; /* lbs: the load-balancer stream in the place of the dead letters, to page through it */
-	bool has_names, is_waiting;
-	struct control_redis *conn;
-	struct entry_id from, id;
-	struct text *stream;
-	uint16_t lock_slot;
-	char *consumer;
-	int64_t idle_ms, deliveries;
-	char *packed; /* what waits for its time */
-	size_t packed_len;
-	size_t n_found;
-};
 
 static void drop_service(struct seek *j)
 {
@@ -79,13 +34,14 @@ static void remote_job_free(void *job)
 {
 	struct seek *j = job;
 	drop_service(j);
+	missing_fini(&j->walk.missing);
 	mem_free(j->walk.svcs);
 	mem_free(j->walk.unread);
 	mem_free(j->walk.all_ours);
 	mem_free(j);
 }
 
-static const struct coord_service *service(const struct seek *j)
+const struct coord_service *seek_service(const struct seek *j)
 {
 	return services_find(&j->q->d->core->services, j->walk.svcs[j->walk.at]);
 }
@@ -93,6 +49,8 @@ static const struct coord_service *service(const struct seek *j)
 static void next_service(struct seek *j)
 {
 	drop_service(j);
+	j->walk.has_active = false;
+	j->n_before = j->n_found;
 	j->walk.at++;
 	if (j->walk.at < j->walk.n || j->walk.is_second || j->n_found)
 		return;
@@ -100,157 +58,36 @@ static void next_service(struct seek *j)
 	j->walk.at = 0;
 }
 
-/* ---- what was found */
-
-static void row_of(struct seek *j, struct facts *f, struct ctl_explain *row)
-{
-	char id[COMMAND_ID_CAP];
-	command_id_format(id, j->id);
-	const struct coord_service *s = service(j);
-	row->service = s ? s->rules->name : "";
-	row->stream = j->stream ? j->stream->bytes : j->q->r.stream;
-	row->id = id;
-	facts_encode(j->q, f, row);
-	facts_fini(f);
-	j->n_found++;
-}
-
-static void found_waiting(struct seek *j)
-{
-	struct facts f = {0};
-	const struct coord_service *s = service(j);
-	char age[24];
-	facts_age(age, view_age_ms(mono_wall_ms(), j->id));
-	facts_add(&f, "no daemon has read it, it waits in %s for %s", j->lbs.lbs, age);
-	if (s)
-		facts_service(&f, j->q->d, s);
-	facts_next(&f, "the next daemon of the group with a free credit reads it, in order");
-	row_of(j, &f, &(struct ctl_explain){.state = "waiting"});
-	next_service(j);
-}
-
-/* Delivered, and pending for nobody: it waits until the running one of its stream has ended. */
-static void found_parked(struct seek *j)
-{
-	struct facts f = {0};
-	char age[24];
-	facts_age(age, view_age_ms(mono_wall_ms(), j->id));
-	facts_add(&f, "parked: it waits until the running entry of the same stream has ended, for %s", age);
-	facts_next(&f, "it begins when all that were added before it have ended");
-	row_of(j, &f, &(struct ctl_explain){.state = "parked"});
-	next_service(j);
-}
-
-/* Delivered, and neither pending nor waiting for its stream. */
-static void found_ghost(struct seek *j)
-{
-	const struct coord_service *s = service(j);
-	struct facts f = {0};
-	facts_add(&f,
-		"it was delivered to a consumer of the group, but nobody has it: that consumer was deleted (XGROUP "
-		"DELCONSUMER), or is about to delete the entry");
-	facts_next(
-		&f, "one of the daemons finds it within recovery.interval and lease.ttl, and puts it back uncounted");
-	if (s)
-		facts_advice(&f, "sluicectl scan %s", s->rules->name);
-	row_of(j, &f, &(struct ctl_explain){.state = "ghost"});
-	next_service(j);
-}
-
-static void found_delayed(struct seek *j, int64_t due_ms)
-{
-	struct packed room = {0};
-	struct packed_entry e = {.n = 0};
-	const struct coord_service *s = service(j);
-	struct facts f = {0};
-	char in[24];
-	facts_age(in, due_ms - mono_wall_ms());
-	if (!packed_decode(&room, (struct slice){j->packed, j->packed_len}, &e))
-		facts_add(&f, "it waits, next try in %s", in);
-	else if (e.why.len == 4 && memcmp(e.why.p, "fail", 4) == 0)
-		facts_add(&f, "failed %u of %u times, next try in %s%s%.*s", packed_retries(&e),
-			s ? s->rules->max_retries + 1 : 0, in, e.reason.len ? ": " : "", (int)e.reason.len,
-			e.reason.len ? e.reason.p : "");
-	else if (e.why.len == 7 && memcmp(e.why.p, "release", 7) == 0)
-		facts_add(&f, "%.*s%s, next try in %s", (int)e.reason.len, e.reason.len ? e.reason.p : "",
-			e.reason.len ? "" : "its worker gave it back", in);
-	else
-		facts_add(&f, "added for later, due in %s", in);
-	facts_next(&f, "it goes back to %s when it is due; nothing of its stream begins before it", j->lbs.lbs);
-	if (e.stream.len && !j->stream)
-		j->stream = text_new(e.stream.p, e.stream.len);
-	row_of(j, &f, &(struct ctl_explain){.state = "delayed"});
-	packed_fini(&room);
-	next_service(j);
-}
-
-static void found_elsewhere(struct seek *j, const struct reply *r)
-{
-	struct facts f = {0};
-	char idle[24];
-	bool locked = r->kind == REPLY_TEXT;
-	facts_age(idle, j->idle_ms);
-	facts_add(&f, "it is pending for consumer %s, read %s ago, %lld deliveries", j->consumer, idle,
-		(long long)j->deliveries);
-	if (locked)
-		facts_add(&f, "lock held by %.*s", (int)r->text.len, r->text.p);
-	else
-		facts_add(&f, "its lock is missing: the owner is locking it, or has died");
-	if (locked)
-		facts_next(&f, "its owner runs it; when the lock expires, it goes back to the stream");
-	else
-		facts_next(&f, "when its owner stays silent, it goes back to the stream");
-	row_of(j, &f, &(struct ctl_explain){.state = "elsewhere", .owner = j->consumer, .running = locked});
-	next_service(j);
-}
-
-static void found_dead(struct seek *j, const struct entry_in *e)
-{
-	struct facts f = {0};
-	char age[24];
-	struct slice reason = {"?", 1}, error = {"", 0};
-	for (size_t i = 0; e->fields && i < e->fields->n; i++) {
-		const struct field *v = &e->fields->v[i];
-		if (v->name.len == 11 && memcmp(v->name.p, "_dlq_reason", 11) == 0)
-			reason = v->value;
-		else if (v->name.len == 10 && memcmp(v->name.p, "_dlq_error", 10) == 0)
-			error = v->value;
-	}
-	j->id = e->id;
-	facts_age(age, view_age_ms(mono_wall_ms(), e->id));
-	facts_add(&f, "it is a dead letter in %s since %s: %.*s", j->dlq.dlq, age, (int)reason.len, reason.p);
-	if (error.len)
-		facts_add(&f, "its error: %.*s", (int)mono_min((mono_ms)error.len, 500), error.p);
-	const struct coord_service *s = service(j);
-	if (s && !j->want.by_id)
-		facts_next(&f, "sluicectl dlq ls %s --stream %.300s tells whether there are more", s->rules->name,
-			j->q->r.stream);
-	if (s)
-		facts_advice(&f, "sluicectl dlq replay %s --id %llu-%llu", s->rules->name, (unsigned long long)e->id.ms,
-			(unsigned long long)e->id.seq);
-	row_of(j, &f, &(struct ctl_explain){.state = "dead"});
-	next_service(j);
-}
-
 /* ---- questions */
 
 static void remote_on_answer(void *arg, struct reply *r, const redisReply *raw);
 
-/* A connection to the master of that slot; false: there is none, the request has ended. */
+/* The service cannot be looked through: the others are. addr: of the master that did not answer; NULL = another
+ * reason. */
+static void seek_miss(struct seek *j, const char *addr, const char *why)
+{
+	const struct coord_service *s = seek_service(j);
+	missing_add(&j->walk.missing, s ? s->rules->name : "?", addr, why);
+	next_service(j);
+}
+
+/* A connection to the master of that slot; false: there is none, the next service is looked through. */
 static bool remote_connect_to(struct seek *j, uint16_t slot)
 {
-	const char *addr = view_addr(j->q->d, slot);
-	struct err err;
-	if (control_redis_to(j->q->d, addr, remote_on_answer, j, &j->conn, &err) == ERR_OK)
+	const char *addr = view_addr(j->q->d, slot), *was = missing_why(&j->walk.missing, addr);
+	struct err err = {0};
+	char why[DOWN_WORDS_CAP];
+	if (!was && control_redis_to(j->q->d, addr, remote_on_answer, j, &j->conn, &err) == ERR_OK)
 		return true;
-	if (!addr && j->q->d->core->topo.is_known)
-		control_end(j->q, 1, "%s is not held by this daemon, and slot %u has no master to ask", j->q->r.stream,
-			slot);
-	else if (!addr)
-		control_end(j->q, 1, "%s is not held by this daemon, and Redis is not reachable: %s", j->q->r.stream,
-			down_topology(j->q->d));
+	if (j->stage == SEEK_LOCK) /* its owner is known all the same */
+		found_elsewhere(j, &(struct reply){.kind = REPLY_NONE},
+			was    ? was
+			: addr ? err.text
+			       : down_no_master(j->q->d, "its lock", slot, why));
+	else if (addr)
+		seek_miss(j, addr, was ? was : err.text);
 	else
-		control_end(j->q, 1, "%s", err.text);
+		seek_miss(j, NULL, down_no_master(j->q->d, j->lbs.lbs, slot, why));
 	return false;
 }
 
@@ -298,6 +135,16 @@ static void begin_stream(struct seek *j, enum seek_stage stage)
 	j->walk.page_n = SEEK_PAGE_FIRST;
 }
 
+void seek_go_on(struct seek *j)
+{
+	if (!j->walk.has_active) {
+		next_service(j);
+		return;
+	}
+	j->walk.has_active = false;
+	begin_stream(j, SEEK_UNREAD);
+}
+
 static void begin_service(struct seek *j, const struct service_rules *r)
 {
 	command_names_init(&j->dlq, r->name, r->dlq.name, r->same_stream, 0, r->group_start);
@@ -316,18 +163,19 @@ static void not_found(struct seek *j)
 			j->q->r.stream, SEEK_MAX);
 	else {
 		struct control_req *q = j->q;
+		struct missing missing = j->walk.missing;
+		j->walk.missing = (struct missing){0};
 		remote_job_free(j);
-		control_explain_aside(q);
+		control_explain_aside(q, &missing);
 	}
 }
 
 static mono_ms seek_step(struct control_req *q, mono_ms now)
 {
 	struct seek *j = q->job;
-	(void)now;
 	if (j->is_waiting)
 		return MONO_NEVER;
-	const struct coord_service *s = j->walk.at < j->walk.n ? service(j) : NULL;
+	const struct coord_service *s = j->walk.at < j->walk.n ? seek_service(j) : NULL;
 	if (j->walk.at == j->walk.n) {
 		not_found(j);
 		return MONO_NEVER;
@@ -373,7 +221,7 @@ static mono_ms seek_step(struct control_req *q, mono_ms now)
 		remote_ask(j, s->rules->dlq.slot, &page, &j->dlq);
 		break;
 	}
-	return MONO_NEVER;
+	return j->is_waiting ? MONO_NEVER : now; /* or that service is passed over */
 }
 
 /* ---- answers */
@@ -423,7 +271,7 @@ static bool is_all_ours(const struct seek *j, const redisReply *pending)
 static bool has_loose(const struct seek *j)
 {
 	struct view_service *v = view_services(j->q->d);
-	const struct coord_service *s = service(j);
+	const struct coord_service *s = seek_service(j);
 	const struct view_service *mine = s ? &v[services_pos(&j->q->d->core->services, s)] : NULL;
 	bool has = mine && (mine->parked != 0 || mine->lbs != mine->pending);
 	mem_free(v);
@@ -437,7 +285,7 @@ static void on_group(struct seek *j, const redisReply *groups)
 	j->walk.all_ours[j->walk.at] = g && !has_loose(j) && is_all_ours(j, remote_value_of(g, "pending"));
 	if (last && last->type == REDIS_REPLY_STRING && command_id_parse(last->str, last->len, &id)) {
 		j->walk.unread[j->walk.at] = entry_id_next(id);
-		begin_stream(j, SEEK_UNREAD);
+		j->stage = SEEK_ACTIVE;
 	} else {
 		next_service(j);
 	}
@@ -456,10 +304,11 @@ static void on_loose(struct seek *j, const redisReply *groups)
 
 static void on_active(struct seek *j, const redisReply *id)
 {
-	if (id && id->type == REDIS_REPLY_STRING && command_id_parse(id->str, id->len, &j->from))
+	j->walk.has_active = id && id->type == REDIS_REPLY_STRING && command_id_parse(id->str, id->len, &j->from);
+	if (j->walk.has_active)
 		j->stage = SEEK_NAMED;
 	else
-		next_service(j);
+		begin_stream(j, SEEK_UNREAD);
 }
 
 /* Not in the stream: it may wait for its time. */
@@ -481,6 +330,7 @@ static void on_delayed(struct seek *j, const redisReply *r)
 {
 	bool has = r && r->type == REDIS_REPLY_STRING;
 	if (j->stage == SEEK_DELAYED && has) {
+		mem_free(j->packed);
 		j->packed = mem_dup(r->str, r->len);
 		j->packed_len = r->len;
 		j->stage = SEEK_DUE;
@@ -489,7 +339,7 @@ static void on_delayed(struct seek *j, const redisReply *r)
 	} else if (j->walk.is_second) {
 		begin_stream(j, SEEK_DLQ);
 	} else {
-		next_service(j);
+		seek_go_on(j);
 	}
 }
 
@@ -505,8 +355,6 @@ static void after_page(struct seek *j, const struct entry_batch *b)
 	j->walk.page_n = control_redis_page(j->walk.page_n, SEEK_PAGE, b);
 	if (is_full && j->walk.n_seen < SEEK_MAX)
 		j->from = entry_id_next(end);
-	else if (j->stage == SEEK_UNREAD)
-		j->stage = SEEK_ACTIVE;
 	else if (j->stage == SEEK_NAMED || (j->stage == SEEK_LBS && j->want.by_id))
 		seek_delayed(j);
 	else if (j->stage == SEEK_LBS)
@@ -547,7 +395,7 @@ static void on_pending(struct seek *j, const struct reply *r)
 	if (j->stream)
 		j->stage = SEEK_LOCK;
 	else
-		found_elsewhere(j, &(struct reply){.kind = REPLY_NIL}); /* unreadable: it has no lock */
+		found_elsewhere(j, &(struct reply){.kind = REPLY_NIL}, NULL); /* unreadable: it has no lock */
 }
 
 static void remote_on_answer(void *arg, struct reply *r, const redisReply *raw)
@@ -572,10 +420,11 @@ static void remote_on_answer(void *arg, struct reply *r, const redisReply *raw)
 	else if (j->stage == SEEK_PENDING && no_group)
 		found_waiting(j);
 	else if (j->stage == SEEK_LOCK && (r->kind == REPLY_TEXT || r->kind == REPLY_NIL))
-		found_elsewhere(j, r);
+		found_elsewhere(j, r, NULL);
+	else if (j->stage == SEEK_LOCK)
+		found_elsewhere(j, &(struct reply){.kind = REPLY_NONE}, control_redis_why(j->conn));
 	else
-		control_end(j->q, 1, "%.200s is not held by this daemon, and %s", j->q->r.stream,
-			control_redis_why(j->conn));
+		seek_miss(j, r->kind == REPLY_NONE ? control_redis_addr(j->conn) : NULL, control_redis_why(j->conn));
 	if (r->kind == REPLY_ENTRIES)
 		entry_batch_free(r->entries);
 	control_go_on(j->q);

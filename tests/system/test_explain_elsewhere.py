@@ -1,0 +1,34 @@
+"""explain of a stream that another daemon runs."""
+from lib.case import limit
+from lib.checks import Added
+
+issue = 5
+
+
+@limit(60)
+def test_who_runs_it_comes_before_what_nobody_has_read(t):
+    """A later entry of the stream waits: asked anywhere else, the answer is who has the lease, and since when."""
+    r = t.redis()
+    a, b = (t.daemon(r, name=n) for n in "ab")
+    w = t.worker(a, credits=2)
+    first = Added(r.db).one("orders", "busy")
+    Added(r.db).one("orders", "other")
+    w.wait("assign", 2)
+    later = Added(r.db).one("orders", "busy")
+    x, y = b.json("explain", "busy")
+    assert (x["state"], x["id"], x["owner"], x["running"]) == ("elsewhere", first, a.consumer, True), x
+    assert x["because"][0].startswith("node a has it since ") and "1 delivery" in x["because"][0], x
+    assert (y["state"], y["id"], y["running"]) == ("waiting", later, False), y
+    assert "an earlier entry of its stream comes first: the one above" in y["because"], y
+    assert not any("no worker serves" in f for f in y["because"]), y
+    x, = b.json("explain", "other")
+    assert x["state"] == "elsewhere", x
+    x, = b.json("explain", later)
+    assert (x["state"], x["id"]) == ("waiting", later), x
+    w.send({"t": "credits", "n": 0})
+    for f in w.frames("assign"):
+        w.finish(f, "fail", retry_ms=60000)
+    w.wait("ok", 2)
+    later = Added(r.db).one("orders", "other")
+    x, y = b.json("explain", "other")
+    assert (x["state"], y["state"], y["id"]) == ("delayed", "waiting", later) and "failed 1 of" in x["because"][0], (x, y)
