@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void waits_drop_members(struct waits_job *j)
@@ -131,6 +132,40 @@ void waits_fail(struct waits_job *j, bool is_silent)
 }
 
 /* ---- what this daemon has and no worker works on */
+
+static int by_due(const void *a, const void *b)
+{
+	const struct entry *x = *(const struct entry *const *)a, *y = *(const struct entry *const *)b;
+	const mono_ms p = x->feed->trouble->blocked_until, q = y->feed->trouble->blocked_until;
+	return p < q ? -1 : p > q;
+}
+
+/* Entries mode: what waits with its worker for the next try of an entry is in no set. Soonest first. */
+static void waits_blocked(struct waits_job *j)
+{
+	const struct ledger *l = &j->q->d->core->ledger;
+	const mono_ms now = loop_now(j->q->d->loop); /* the coordinator may have slept since its last turn */
+	const struct entry **found = mem_array((size_t)l->n + 1, sizeof *found);
+	size_t n = 0;
+	uint32_t pos = 0;
+	for (const struct entry *e; (e = ledger_next(l, &pos));)
+		if (e->svc == j->walk.svcs[j->walk.at] && e->state == ENTRY_ASSIGNED && entry_feed_is_blocked(e, now) &&
+			waits_is_the_one(j, e->id) && (!j->want.stream || view_matches(&j->want, e)))
+			found[n++] = e;
+	qsort(found, n, sizeof *found, by_due);
+	for (size_t i = 0; i < n; i++) {
+		const mono_ms due_ms = found[i]->feed->trouble->blocked_until - now;
+		struct ctl_waiting row = {.stream = found[i]->stream->bytes,
+			.state = ctl_state_name(CTL_STATE_BLOCKED),
+			.retry = found[i]->feed->tries,
+			.reason = "fail",
+			.at_ms = mono_wall_ms() + due_ms,
+			.due_ms = due_ms,
+			.error = found[i]->note ? found[i]->note->bytes : NULL};
+		waits_row(j, &row, found[i]->id);
+	}
+	mem_free(found);
+}
 
 static void waits_own(struct waits_job *j)
 {
@@ -346,6 +381,8 @@ static void waits_begin_service(struct waits_job *j)
 	j->first_new = (struct entry_id){0, 0};
 	if (j->q->r.waiting)
 		waits_own(j);
+	if (!j->is_action)
+		waits_blocked(j);
 	if (j->q->r.verb == CTL_VERB_DELAYED_NOW)
 		waits_try_own(j);
 	if (waits_ask(j, WAITS_CLOCK))
