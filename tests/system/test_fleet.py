@@ -62,3 +62,19 @@ def test_a_user_of_before_goes_on_without(t):
     assert row["credits"] == 2 and row["self"], "of itself it knows"
     assert d.ctl("status", "--ready").returncode == 0 and not [x for x in d.log.splitlines() if "NOPERM" in x and "config" not in x]
     r.db.cmd("ACL", "LOG", "RESET")
+
+
+@limit(60)
+def test_who_runs_has_not_left_when_a_namesake_has(t):
+    """Two daemons with one node id, by mistake: the one that stops says so for both."""
+    r = t.redis()
+    a, b = (t.daemon(r, name=n, node="twin", cfg={"shutdown": {"mode": "drain"}}) for n in "ab")
+    other = t.daemon(r, name="other")
+    w = t.worker(b, credits=1)
+    assert a.stop() == 0
+    assert r.db.cmd("HEXISTS", "{orders-input}-left", b.consumer) == 1, "it has said so"
+    assert rows(b)["twin"]["state"] == "alive", "it answers itself"
+    Added(r.db).one("orders", "s")  # it reads again, after that
+    w.wait("assign")
+    r.db.cmd("HSET", "{orders-input}-left", b.consumer, int(r.db.cmd("TIME")[0]) * 1000 - 5000)
+    assert rows(other)["twin"]["state"] == "alive", rows(other)

@@ -14,7 +14,7 @@
 #include "run/control/missing.h"
 #include "run/control/redis.h"
 
-enum { FLEET_AGAIN_MS = 10000 };
+enum { FLEET_AGAIN_MS = 10000, FLEET_LEFT_SLACK_MS = 500 };
 enum fleet_stage { FLEET_NEXT, FLEET_CONSUMERS, FLEET_LEFT, FLEET_SAID };
 
 /* ---- what we say */
@@ -144,7 +144,8 @@ static void fleet_take_left(struct fleet_job *j, const struct reply *r)
 {
 	for (size_t i = 0; i < r->n; i++) {
 		struct fleet_row *row = fleet_row_of(j, r->consumers[i].name.p, r->consumers[i].name.len);
-		if (row)
+		/* what spoke to the group after that is another process of the same name */
+		if (row && row->idle_ms + FLEET_LEFT_SLACK_MS >= r->consumers[i].idle_ms)
 			row->has_left = true;
 	}
 }
@@ -180,6 +181,7 @@ static void fleet_take_own(struct fleet_job *j, struct fleet_row *row)
 	if (!s)
 		return;
 	const struct msg_fleet has = coord_offer(c, services_pos(&c->services, s));
+	row->has_left = row->has_left && c->stop.is_on; /* who answers here runs: a namesake has left */
 	row->credits = has.credits;
 	row->workers = has.n_workers;
 	mem_free(row->version);
