@@ -1,4 +1,4 @@
-"""explain of a stream that another daemon runs."""
+"""explain of a stream that another daemon runs, and of one that went with Redis' data."""
 from lib.case import limit
 from lib.checks import Added
 
@@ -32,3 +32,19 @@ def test_who_runs_it_comes_before_what_nobody_has_read(t):
     later = Added(r.db).one("orders", "other")
     x, y = b.json("explain", "other")
     assert (x["state"], y["state"], y["id"]) == ("delayed", "waiting", later) and "failed 1 of" in x["because"][0], (x, y)
+
+
+@limit(60)
+def test_what_went_with_the_data_is_not_called_finished(t):
+    r = t.redis()
+    d = t.daemon(r)
+    t.worker(d, credits=1).wait("welcome")
+    assert "was never added" in d.ctl("explain", "gone").stderr
+    assert "group" not in d.ctl("--no-headers", "doctor").stdout
+    r.db.cmd("FLUSHALL")
+    d.wait_log("the consumer group is made again", 15)
+    p = d.ctl("explain", "gone")
+    assert p.returncode == 1 and "the consumer group of orders-input was found gone since " in p.stderr, p
+    assert "is lost" in p.stderr and "it has finished" not in p.stderr, p
+    row = next(x for x in d.json("doctor") if x["check"] == "group")
+    assert row["result"] == "warn" and "orders-input was found gone since" in row["found"] and row["advice"], row

@@ -40,7 +40,8 @@ struct service_offer {
 /* Are entries that we hold pending for us in Redis? entry_intake.c. */
 struct service_audit {
 	uint32_t pass;
-	mono_ms hold; /* no "not pending" verdicts before (the group was made again) */
+	mono_ms hold;    /* no "not pending" verdicts before (the group was made again) */
+	mono_ms gone_at; /* the group was found gone then, the last time; 0 = never */
 };
 
 /* Entries that were trimmed while held. */

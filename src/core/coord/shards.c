@@ -416,6 +416,8 @@ void coord_on_group_lost(struct coord *c, const struct msg *m)
 	if (!s)
 		return;
 	s->audit.hold = c->now + s->rules->lease.ttl_ms / 2;
+	if (!m->group_lost.is_remade)
+		s->audit.gone_at = c->now;
 	s->grant.again = m->group_lost.is_remade ? c->place.service[services_pos(&c->services, s)].owned : 0;
 	services_mark(&c->services, s);
 }

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <uv.h>
 
-#include "run/control/control.h"
+#include "run/control/explain.h"
 #include "run/cpu_quota.h"
 
 struct own_view {
@@ -127,10 +127,26 @@ static void check_leases(struct own_view *v)
 	v->say(v->arg, "leases", is_much ? "warn" : "ok", found, is_much ? TOO_MANY : NULL);
 }
 
+/* It was lost with what was in the stream, or somebody has deleted it. */
+static void check_groups(struct own_view *v)
+{
+	const struct coord *c = v->d->core;
+	char found[FACTS_GONE_CAP];
+	for (uint16_t i = 0; i < c->services.n; i++) {
+		found[0] = '\0';
+		if (c->services.v[i].rules)
+			facts_group_gone(found, v->d, &c->services.v[i]);
+		if (found[0])
+			v->say(v->arg, "group", "warn", found,
+				"find out who emptied or deleted it; producers add again what is missing");
+	}
+}
+
 void doctor_own(struct daemon *d, doctor_say_fn *say, void *arg)
 {
 	struct own_view v = {d, say, arg};
 	check_slots(&v);
 	check_sentinels(&v);
 	check_leases(&v);
+	check_groups(&v);
 }

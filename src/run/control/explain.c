@@ -88,6 +88,19 @@ void facts_since(char out[static FACTS_SINCE_CAP], mono_ms for_ms)
 	snprintf(out, FACTS_SINCE_CAP, "%s (%s)", at, age);
 }
 
+void facts_group_gone(char out[static FACTS_GONE_CAP], const struct daemon *d, const struct coord_service *s)
+{
+	char since[FACTS_SINCE_CAP];
+	out[0] = '\0';
+	if (!s->audit.gone_at)
+		return;
+	facts_since(since, loop_now(d->loop) - s->audit.gone_at);
+	snprintf(out, FACTS_GONE_CAP,
+		"the consumer group of %.100s-input was found gone since %s, and was made again: after FLUSHALL, DEL or "
+		"a Redis that came back empty what was in the stream before is lost",
+		s->rules->name, since);
+}
+
 /* What the master refuses; false: nothing, or there is no master. */
 static bool facts_refused(struct facts *f, const struct daemon *d, uint16_t shard)
 {

@@ -4,7 +4,7 @@
 #include "run/control/control.h"
 #include "run/control/missing.h"
 
-enum { FACTS_SINCE_CAP = 64 };
+enum { FACTS_SINCE_CAP = 64, FACTS_GONE_CAP = 400 };
 
 struct facts { /* texts of one explanation; each belongs to it */
 	char *because[8], *next, *advice;
@@ -20,6 +20,9 @@ void facts_advice(struct facts *f, const char *fmt, ...) __attribute__((format(p
 void facts_fini(struct facts *f);
 /* Why this daemon does not take more of the service: paused, draining, nobody serves it, no credit, Redis. */
 void facts_service(struct facts *f, struct daemon *d, const struct coord_service *s);
+/* "the consumer group orders-group was gone at 02:13:05 (2 min) ..."; "" when it never was, as far as this daemon has
+ * seen. */
+void facts_group_gone(char out[static FACTS_GONE_CAP], const struct daemon *d, const struct coord_service *s);
 /* Writes them into row, and row as the request's answer. f must live until then only. */
 void facts_encode(struct control_req *q, const struct facts *f, struct ctl_explain *row);
 /* "850 ms", "12 s", "3 min", "5 h" */

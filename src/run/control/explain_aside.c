@@ -172,9 +172,21 @@ static void aside_begin(struct aside *j, const struct service_rules *r)
 	j->dead.next = (struct entry_id){0, 0};
 }
 
+/* The group of one of the services was gone: that may be why. */
+static bool aside_group_gone(const struct aside *j, char out[static FACTS_GONE_CAP])
+{
+	out[0] = '\0';
+	for (size_t i = 0; i < j->walk.n && !out[0]; i++) {
+		const struct coord_service *s = services_find(&j->q->d->core->services, j->walk.svcs[i]);
+		if (s)
+			facts_group_gone(out, j->q->d, s);
+	}
+	return out[0];
+}
+
 static void aside_end(struct aside *j)
 {
-	char prefix[260];
+	char prefix[260], gone[FACTS_GONE_CAP];
 	snprintf(prefix, sizeof prefix, "%.200s is not held by this daemon, and ", j->q->r.stream);
 	if (j->n_found)
 		control_end(j->q, 0, NULL);
@@ -190,6 +202,9 @@ static void aside_end(struct aside *j)
 	else if (j->data.is_done)
 		control_end(j->q, 1, "%.300s has finished: nothing in it is behind its position %s", j->q->r.stream,
 			j->data.pos);
+	else if (aside_group_gone(j, gone))
+		control_end(j->q, 1, "%.200s is not known here, in Redis or among the dead letters; %s", j->q->r.stream,
+			gone);
 	else
 		control_end(j->q, 1,
 			"%.300s is not known here, in Redis or among the dead letters: it has finished, which leaves "
