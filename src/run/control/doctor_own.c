@@ -127,6 +127,32 @@ static void check_leases(struct own_view *v)
 	v->say(v->arg, "leases", is_much ? "warn" : "ok", found, is_much ? TOO_MANY : NULL);
 }
 
+/* Entries mode: data streams that two services have here. */
+static void check_shared(struct own_view *v)
+{
+	const struct coord *c = v->d->core;
+	const struct entry *first = NULL;
+	const struct coord_service *other = NULL;
+	size_t n = 0;
+	uint32_t pos = 0;
+	char found[400];
+	for (const struct entry *e; (e = ledger_next(&c->ledger, &pos));) {
+		const struct coord_service *s = explain_sharer(c, e);
+		if (!s || s->svc < e->svc)
+			continue; /* each pair once */
+		n++;
+		first = first ? first : e;
+		other = other ? other : s;
+	}
+	if (!n)
+		return;
+	const struct coord_service *of = services_find(&((struct coord *)(uintptr_t)c)->services, first->svc);
+	snprintf(found, sizeof found, "%zu data stream%s two services, as %.100s of %.60s and %.60s", n,
+		n == 1 ? " has" : "s have", first->stream->bytes, of->rules->name, other->rules->name);
+	v->say(v->arg, "shared", "warn", found,
+		"they share its position and take it from each other: name a data stream in one service only");
+}
+
 /* It was lost with what was in the stream, or somebody has deleted it. */
 static void check_groups(struct own_view *v)
 {
@@ -148,5 +174,6 @@ void doctor_own(struct daemon *d, doctor_say_fn *say, void *arg)
 	check_slots(&v);
 	check_sentinels(&v);
 	check_leases(&v);
+	check_shared(&v);
 	check_groups(&v);
 }

@@ -446,6 +446,31 @@ static void why(struct facts *f, struct daemon *d, const struct coord_service *s
 	}
 }
 
+const struct coord_service *explain_sharer(const struct coord *c, const struct entry *e)
+{
+	const struct coord_service *s = services_find(&((struct coord *)(uintptr_t)c)->services, e->svc);
+	for (uint16_t i = 0; s && s->rules->entries.is_on && e->stream && i < c->services.n; i++) {
+		const struct coord_service *other = &c->services.v[i];
+		if (other != s && other->rules && other->rules->entries.is_on &&
+			map_get(&other->active, e->stream->bytes, e->stream->len))
+			return other;
+	}
+	return NULL;
+}
+
+/* Entries mode: two services take the position from each other. */
+static void about_sharer(struct facts *f, const struct coord *c, const struct entry *e)
+{
+	const struct coord_service *other = explain_sharer(c, e);
+	if (!other)
+		return;
+	facts_add(f,
+		"service %s has this data stream, too: they share its position, take it from each other in turns, and "
+		"what one acknowledges the other does not get",
+		other->rules->name);
+	facts_advice(f, "name a data stream in one service only; for two readers add the events to two streams");
+}
+
 static void explain_entry(struct control_req *q, const struct entry *e)
 {
 	struct daemon *d = q->d;
@@ -457,6 +482,7 @@ static void explain_entry(struct control_req *q, const struct entry *e)
 	enum ctl_state state = view_state(e, loop_now(d->loop));
 	struct facts f = {0};
 	why(&f, d, s, e);
+	about_sharer(&f, d->core, e);
 	struct ctl_explain row = {.service = s->rules->name,
 		.stream = e->stream ? e->stream->bytes : q->r.stream,
 		.id = id,

@@ -23,6 +23,8 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 /* "the consumer group orders-group was gone at 02:13:05 (2 min) ..."; "" when it never was, as far as this daemon has
  * seen. */
 void facts_group_gone(char out[static FACTS_GONE_CAP], const struct daemon *d, const struct coord_service *s);
+/* Another service in entries mode that has an entry of the same data stream here; NULL: none. */
+const struct coord_service *explain_sharer(const struct coord *c, const struct entry *e);
 /* Writes them into row, and row as the request's answer. f must live until then only. */
 void facts_encode(struct control_req *q, const struct facts *f, struct ctl_explain *row);
 /* "850 ms", "12 s", "3 min", "5 h" */

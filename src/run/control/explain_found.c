@@ -63,6 +63,13 @@ void found_ghost(struct seek *j)
 	seek_go_on(j);
 }
 
+/* Is it what core/coord/entry_outcome says of a lost position? */
+static bool is_taken_turn(struct slice reason)
+{
+	static const char words[] = "a newer owner has the position";
+	return reason.len >= sizeof words - 1 && memcmp(reason.p, words, sizeof words - 1) == 0;
+}
+
 void found_delayed(struct seek *j, int64_t due_ms)
 {
 	struct packed room = {0};
@@ -83,6 +90,8 @@ void found_delayed(struct seek *j, int64_t due_ms)
 	else
 		facts_add(&f, "added for later, due in %s", in);
 	facts_next(&f, "it goes back to %s when it is due; nothing of its stream begins before it", j->lbs.lbs);
+	if (is_taken_turn(e.reason))
+		facts_advice(&f, "when two services name this data stream, name it in one only (sluice-guarantees(7))");
 	if (e.stream.len && !j->stream)
 		j->stream = text_new(e.stream.p, e.stream.len);
 	found_row(j, &f, &(struct ctl_explain){.state = "delayed"});
