@@ -125,6 +125,18 @@ def test_a_right_is_missing(t):
                 lambda: r.db.cmd("ACL", "SETUSER", "default", "+set", "+xadd"))
 
 
+@limit(60)
+def test_explain_tells_one_refusal_once(t):
+    """The lock's master and that of the load-balancer stream are one."""
+    r = t.redis()
+    d = t.daemon(r)
+    r.db.cmd("SET", "{orders-input}-active", "not a hash")
+    t.worker(d, credits=1)
+    Added(r.db).one("orders", "s")
+    t.wait(lambda: "WRONGTYPE" in d.ctl("explain", "s").stdout, 10, "why it is not taken")
+    assert d.ctl("explain", "s").stdout.count("WRONGTYPE") == 1, d.ctl("explain", "s").stdout
+
+
 def test_a_refusal_of_the_operators_add_alone_is_told_too(t):
     """Nothing is being worked on: the daemon itself tries until Redis takes writes again."""
     r = t.redis()

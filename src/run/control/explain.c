@@ -24,8 +24,14 @@ void facts_add(struct facts *f, const char *fmt, ...)
 	if (f->n == sizeof f->because / sizeof f->because[0])
 		return;
 	va_start(ap, fmt);
-	f->because[f->n++] = format(fmt, ap);
+	char *text = format(fmt, ap);
 	va_end(ap);
+	for (size_t i = 0; i < f->n; i++)
+		if (strcmp(f->because[i], text) == 0) { /* one master may be asked about for two reasons */
+			mem_free(text);
+			return;
+		}
+	f->because[f->n++] = text;
 }
 
 void facts_next(struct facts *f, const char *fmt, ...)
@@ -96,7 +102,8 @@ void facts_group_gone(char out[static FACTS_GONE_CAP], const struct daemon *d, c
 		return;
 	facts_since(since, loop_now(d->loop) - s->audit.gone_at);
 	snprintf(out, FACTS_GONE_CAP,
-		"the consumer group of %.100s-input was found gone since %s, and was made again: after FLUSHALL, DEL or "
+		"the consumer group of %.100s-input was found gone since %s, and was made again: after FLUSHALL, DEL "
+		"or "
 		"a Redis that came back empty what was in the stream before is lost",
 		s->rules->name, since);
 }

@@ -10,7 +10,7 @@ struct facts { /* texts of one explanation; each belongs to it */
 	char *because[8], *next, *advice;
 	size_t n;
 };
-/* One reason more, one line; more than fit are left out. */
+/* One reason more, one line; one that is there already, and more than fit, are left out. */
 void facts_add(struct facts *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* What happens next; replaces the last word. */
 void facts_next(struct facts *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
