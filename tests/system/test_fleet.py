@@ -1,4 +1,6 @@
 """sluicectl fleet: every daemon of a service, seen from any of them, and who is no more."""
+import re
+
 from lib import acl
 from lib.case import limit
 from lib.checks import Added
@@ -78,3 +80,22 @@ def test_who_runs_has_not_left_when_a_namesake_has(t):
     w.wait("assign")
     r.db.cmd("HSET", "{orders-input}-left", b.consumer, int(r.db.cmd("TIME")[0]) * 1000 - 5000)
     assert rows(other)["twin"]["state"] == "alive", rows(other)
+
+
+@limit(60)
+def test_a_key_of_another_type_there_is_a_warning(t):
+    """It is only to be looked at: the daemon is ready, and says once what the matter is."""
+    r = t.redis()
+    d = t.daemon(r)
+    r.db.cmd("DEL", "{orders-input}-fleet")
+    r.db.cmd("SET", "{orders-input}-fleet", "not a hash")
+    w = t.worker(d, credits=2, work=0)
+    d.wait_log("WRONGTYPE", 20)
+    t.wait(lambda: re.search(r'refused_total\{redis="[^"]*",error="WRONGTYPE"\} ([5-9]|\d\d)', d.ctl_ok("metrics")), 30, "it is tried again", 0.5)
+    assert d.ctl("status", "--ready").returncode == 0, d.ctl("status").stdout
+    line, = [x for x in d.log.splitlines() if "WRONGTYPE" in x]
+    assert "({orders-input}-fleet: other daemons are told nothing of ours)" in line, line
+    row = next(x for x in d.json("doctor") if x["check"] == "keys")
+    assert row["result"] == "warn" and row["found"].startswith("{orders-input}-fleet is not a hash"), row
+    Added(r.db).one("orders", "s")
+    w.wait("ok")

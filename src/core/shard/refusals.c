@@ -61,9 +61,11 @@ static void wrong_type_hint(
 		snprintf(out, REFUSALS_HINT, " (a stream's lock, <stream><MUTEX_KEY_SEP><id>)");
 	else if (is_feed)
 		snprintf(out, REFUSALS_HINT, " (a data stream, its {<stream>}-sluice, or %.100s-entries-dlq)", name);
+	else if (kind == CMD_FLEET)
+		snprintf(out, REFUSALS_HINT, " ({%.100s-input}-fleet: other daemons are told nothing of ours)", name);
 	else
 		snprintf(out, REFUSALS_HINT,
-			" (sluicectl doctor says which of %.60s-input, its dead letters, and {%.60s-input}-active, "
+			" (sluicectl doctor says which of %.60s-input, the dead letters, and {%.60s-input}-active, "
 			"-parked, -delayed, -delayed-data, -left)",
 			name, name);
 }
@@ -92,8 +94,8 @@ static void say_refused(
 /* Work goes on without; and a key of a wrong type in the place of one lock is trouble for one stream only. */
 static bool is_needed(enum cmd_kind kind, enum refusal refusal)
 {
-	if (kind == CMD_ADD || kind == CMD_UNBLOCK ||
-		kind >= CMD_SLOTS) /* who adds is answered; the trial finds the rest */
+	if (kind == CMD_ADD || kind == CMD_UNBLOCK || kind == CMD_FLEET ||
+		kind >= CMD_SLOTS) /* who adds is answered; fleet is to be looked at; the trial finds the rest */
 		return false;
 	bool is_lock = kind <= CMD_TOMBSTONE;
 	return !(is_lock && refusal == REFUSAL_WRONGTYPE);

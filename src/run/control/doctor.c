@@ -350,7 +350,7 @@ static void on_key_type(struct doctor *j, const char *error)
 	char found[400];
 	if (key_at(j, &key, &type, words) && error && strstr(error, "WRONGTYPE") && key) {
 		snprintf(found, sizeof found, "%.300s is not a %s: WRONGTYPE", key, type);
-		doctor_say(j, "keys", "fail", found,
+		doctor_say(j, "keys", key == j->names.fleet ? "warn" : "fail", found,
 			"another program made that key: rename or delete it, it is made anew when it is needed");
 	}
 	j->key++;
