@@ -198,8 +198,9 @@ static const char *const texts[SCRIPT_N] = {
 	"local wanted, len = -1, redis.pcall('XLEN', KEYS[1])\n"
 	"if not group.err and type(len) == 'number' then\n"
 	"  group = redis.pcall('XPENDING', KEYS[1], ARGV[1])\n"
-	"  wanted = math.max(0, len - group[1] - (ARGV[5] == 'coalesce' and 0 or parked))\n"
-	"  wanted = wanted + redis.pcall('ZCOUNT', KEYS[3], '-inf', now)\n"
+	"  local due = redis.pcall('ZCOUNT', KEYS[3], '-inf', now)\n"
+	"  for _, r in ipairs({group, delayed, parked, due}) do if type(r) == 'table' and r.err then return r end end\n"
+	"  wanted = math.max(0, len - group[1] - (ARGV[5] == 'coalesce' and 0 or parked)) + due\n"
 	"end\n"
 	"return {moved, wait, delayed, parked, at, woken, wanted}\n",
 

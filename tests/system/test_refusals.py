@@ -125,6 +125,24 @@ def test_a_right_is_missing(t):
                 lambda: r.db.cmd("ACL", "SETUSER", "default", "+set", "+xadd"))
 
 
+@no_acl("the rights of the default user are changed")
+@limit(60)
+def test_a_right_that_a_script_lacks_is_told_as_such(t):
+    """Redis 7 does not name the command: who reads it is told who does."""
+    for right in ("zcount", "zcard", "hget"):
+        r = t.redis()
+        d = t.daemon(r)
+        r.db.cmd("ACL", "SETUSER", "default", f"-{right}")
+        Added(r.db).one("orders", "s")
+        t.worker(d, credits=1, work=0)
+        t.wait(lambda: d.ctl("status", "--ready").returncode == 1, 20, f"not ready without {right}")
+        why = d.ctl("status", "--ready").stderr
+        assert "NOPERM" in why or "can't run this command" in why and "sluicectl doctor says which right is missing" in why, why
+        assert f"missing: +{right}" in d.ctl("doctor").stdout
+        r.db.cmd("ACL", "SETUSER", "default", f"+{right}")
+        d.wait_ready()
+
+
 @limit(60)
 def test_explain_tells_one_refusal_once(t):
     """The lock's master and that of the load-balancer stream are one."""

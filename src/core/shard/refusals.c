@@ -48,13 +48,22 @@ static enum log_level level_of(enum refusal refusal)
 	return LOG_ERROR;
 }
 
-/* Which key may be meant: the server does not say. Empty for other refusals. */
-static void wrong_type_hint(
+/* A command inside a script, by the words of Redis 7: they do not name it. */
+static bool is_right_of_script(struct slice text)
+{
+	static const char words[] = "ERR The user executing the script can't run this command or subcommand";
+	return text.len >= sizeof words - 1 && memcmp(text.p, words, sizeof words - 1) == 0;
+}
+
+/* Which key or right may be meant: the server does not say. Empty for other refusals. */
+static void refusal_hint(
 	char out[static REFUSALS_HINT], enum cmd_kind kind, const struct shard_service *s, const struct reply *reply)
 {
 	const char *name = s ? s->rules->name : "?";
 	const bool is_feed = kind >= CMD_FEED_OPEN && kind <= CMD_FEED_DEAD_ADD;
 	out[0] = '\0';
+	if (reply->text.p && is_right_of_script(reply->text))
+		snprintf(out, REFUSALS_HINT, " (sluicectl doctor says which right is missing)");
 	if (reply->refusal != REFUSAL_WRONGTYPE)
 		return;
 	if (kind <= CMD_TOMBSTONE)
@@ -79,7 +88,7 @@ static void say_refused(
 		return;
 	const struct shard_service *s = ctx_service(c, svc);
 	char hint[REFUSALS_HINT];
-	wrong_type_hint(hint, kind, s, reply);
+	refusal_hint(hint, kind, s, reply);
 	bool is_strange = reply->error == RERR_BAD;
 	effects_log(c->out, level_of(reply->refusal), "shard=%u%s%s %s: redis %s: %.*s%s n=%u", c->index,
 		s ? " service=" : "", s ? s->rules->name : "", what,
@@ -121,8 +130,8 @@ void refusals_add(struct shard_ctx *c, const char *what, enum cmd_kind kind, uin
 	k->refusal = reply->refusal;
 	k->svc = svc;
 	char hint[REFUSALS_HINT];
-	wrong_type_hint(hint, kind, ctx_service(c, svc), reply);
-	const size_t most = hint[0] ? 70 : sizeof k->words; /* the hint is more use than the end of a script's error */
+	refusal_hint(hint, kind, ctx_service(c, svc), reply);
+	const size_t most = hint[0] ? 71 : sizeof k->words; /* the hint is more use than the end of a script's error */
 	snprintf(k->words, sizeof k->words, "%.*s%s", (int)(reply->text.len < most ? reply->text.len : most),
 		reply->text.p ? reply->text.p : "", hint);
 }
