@@ -27,6 +27,12 @@ def test_who_runs_it_comes_before_what_nobody_has_read(t):
     x, = b.json("explain", later)
     assert (x["state"], x["id"]) == ("waiting", later), x
     w.send({"t": "credits", "n": 0})
+    Added(r.db).one("orders", "comes-back")
+    w.send({"t": "credits", "n": 3})
+    back = w.wait("assign", 3)
+    w.send({"t": "credits", "n": 0})
+    w.finish(back, "fail", retry_ms=0)
+    t.wait(lambda: [x["state"] for x in b.json("explain", "comes-back")] == ["waiting"], 10, "what goes back is told once")
     for f in w.frames("assign"):
         w.finish(f, "fail", retry_ms=60000)
     w.wait("ok", 2)

@@ -50,6 +50,7 @@ static void next_service(struct seek *j)
 {
 	drop_service(j);
 	j->walk.has_active = false;
+	j->walk.active = (struct entry_id){0, 0};
 	j->n_before = j->n_found;
 	j->walk.at++;
 	if (j->walk.at < j->walk.n || j->walk.is_second || j->n_found)
@@ -306,6 +307,8 @@ static void on_active(struct seek *j, const redisReply *id)
 {
 	j->walk.has_active = id && id->type == REDIS_REPLY_STRING && command_id_parse(id->str, id->len, &j->from);
 	if (j->walk.has_active)
+		j->walk.active = j->from;
+	if (j->walk.has_active)
 		j->stage = SEEK_NAMED;
 	else
 		begin_stream(j, SEEK_UNREAD);
@@ -367,8 +370,8 @@ static void on_page(struct seek *j, struct entry_batch *b)
 {
 	for (size_t i = 0; i < b->n; i++) {
 		struct entry_in *e = &b->v[i];
-		if (!is_wanted(j, e))
-			continue;
+		if (!is_wanted(j, e) || (j->stage == SEEK_UNREAD && entry_id_cmp(e->id, j->walk.active) == 0))
+			continue; /* what goes back is both named by the registry and unread */
 		text_unref(j->stream);
 		j->stream = text_ref(e->stream);
 		j->id = e->id;

@@ -29,6 +29,7 @@ struct seek_walk {
 	bool *all_ours;          /* by service: what has been read is held by this daemon, which did not have it */
 	bool is_cut, is_second;  /* there was more than we look through; the second pass */
 	bool has_active;         /* what the registry names is being looked at; what is not read comes after it */
+	struct entry_id active;  /* its id, in this service; 0-0 = none */
 	struct missing missing;
 };
 
