@@ -147,3 +147,26 @@ def test_ready_is_said_when_it_is(t):
         return (at(" notice ready") - at("own entries are known")).total_seconds()
     each = [late() for _ in range(4)]
     assert sum(each) < 1, each  # by the tick 3 s
+
+
+@limit(60)
+def test_a_worker_that_hangs_is_named(t):
+    """It is alive and says nothing of its streams, and then does not stop: one line for each, and explain knows whose credits are missing."""
+    r = t.redis()
+    d = t.daemon(r, T=3, cfg={"log": {"level": "info"}, "workers": {"progress_timeout": "1s"}}, service={"retry": {"max_retries": 0}})
+    w = t.worker(d, "slow", credits=3, answers_revoke=False)
+    add = Added(r.db)
+    add.many("orders", ["a", "b", "c"])
+    w.wait("assign", 3)
+    t.wait(lambda: "a dead letter" in d.ctl("explain", "a").stdout, 20, "they are taken back")
+    add.one("orders", "waits")
+    warned = [x for x in d.log.splitlines() if " warn " in x and "worker=slow session=1" in x]
+    silent, running = warned
+    assert re.search(r"has said nothing about its work on stream=[abc] for ms=1000 \(workers.progress_timeout\): it is told to stop n=1$", silent), warned
+    assert re.search(r"was told to stop stream=[abc] and has not: others may run it now", running), warned
+    x, = d.json("explain", "waits")
+    assert "waiting for credits: 1 worker of orders has 0 streams in work, and 3 that it was told to stop and has not, and no credit is free" in x["because"], x
+    assert x["advice"].startswith("look at worker slow (pid "), x
+    for f in w.frames("revoke"):
+        w.send({"t": "revoked", "lease": f["lease"]})
+    w.wait("assign", 4)

@@ -203,6 +203,10 @@ void worker_on_dead(struct coord *c, struct worker *m);
 void worker_on_due(struct coord *c, struct worker *m);
 void worker_try_held(struct coord *c); /* hellos that waited for own entries */
 void worker_free_credit(struct coord *c, struct entry *e, bool credit_back);
+/* Its worker says nothing about the stream: said once a minute for each worker. */
+void entry_say_silent(struct coord *c, const struct entry *e);
+/* Its worker was told to stop and has not, the time is up: the same. */
+void entry_say_running(struct coord *c, const struct entry *e);
 void worker_finish(struct coord *c, struct entry *e, bool accepted, enum gone_outcome outcome); /* answers the worker */
 void worker_send_until(struct coord *c, struct worker *m);
 void worker_send_later_fences(struct coord *c); /* now, to everyone whose leases are good for longer than it knows */

@@ -190,6 +190,7 @@ static void state_deadline(struct coord *c, struct entry *e)
 			entry_requeue(c, e, WHY_NO_CREDIT, false);
 		break;
 	case ENTRY_REVOKING: /* it was told and did not answer: its credit stays used until it does */
+		entry_say_running(c, e);
 		worker_free_credit(c, e, false);
 		e->owner = 0;
 		entry_stopped(c, e);
@@ -217,9 +218,10 @@ void entry_on_due(struct coord *c, struct entry *e)
 	uint64_t handle = entry_handle(e);
 	if (entry_stop_at(&c->services, e) <= c->now)
 		entry_fence(c, e);
-	else if (progress_deadline(&c->rules, e) <= c->now)
+	else if (progress_deadline(&c->rules, e) <= c->now) {
+		entry_say_silent(c, e);
 		entry_revoke(c, e, REVOKE_TIMEOUT, REVOKE_GRACE_MS);
-	else if (e->state == ENTRY_ASSIGNED && e->is_suspect && e->since + SUSPECT_ALONE_MS <= c->now)
+	} else if (e->state == ENTRY_ASSIGNED && e->is_suspect && e->since + SUSPECT_ALONE_MS <= c->now)
 		entry_clear_suspect(c, e);
 	e = ledger_by_handle(&c->ledger, handle);
 	if (e && e->deadline <= c->now) {

@@ -1,6 +1,9 @@
 /* entry_worker - an entry and the worker that has it: assigned, resumed, told to stop, left by a worker that ended;
  * suspects, which may have ended one. */
 #include "core/coord/coord_p.h"
+
+#include "base/log_fields.h"
+
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
@@ -184,6 +187,47 @@ bool entry_suspect_waits(struct coord *c, struct coord_service *s, struct entry 
 	entry_arm(c, e);
 	services_mark(&c->services, s);
 	return true;
+}
+
+/* True: a line is due. n: what it tells, with this one. */
+static bool hung_is_due(const struct coord *c, mono_ms *said, uint32_t *n_unsaid)
+{
+	enum { SAY_EVERY_MS = 60000 };
+	++*n_unsaid;
+	if (*said && c->now - *said < SAY_EVERY_MS)
+		return false;
+	*said = mono_max(c->now, 1);
+	return true;
+}
+
+void entry_say_silent(struct coord *c, const struct entry *e)
+{
+	struct worker *m = workers_find(&c->workers, e->owner);
+	char stream[FIELD_VALUE_CAP];
+	if (!m || !e->stream || !hung_is_due(c, &m->hung.silent_said, &m->hung.n_silent))
+		return;
+	effects_log(c->out, LOG_WARN,
+		"worker=%s session=%llu pid=%lld has said nothing about its work on stream=%s for ms=%lld "
+		"(workers.progress_timeout): it is told to stop n=%u",
+		m->s.name, (unsigned long long)m->s.id, (long long)m->s.pid,
+		field_value(stream, e->stream->bytes, e->stream->len), (long long)c->rules.progress_timeout_ms,
+		m->hung.n_silent);
+	m->hung.n_silent = 0;
+}
+
+void entry_say_running(struct coord *c, const struct entry *e)
+{
+	struct worker *m = workers_find(&c->workers, e->owner);
+	char stream[FIELD_VALUE_CAP];
+	if (!m || !e->stream || !hung_is_due(c, &m->hung.running_said, &m->hung.n_running))
+		return;
+	effects_log(c->out, LOG_WARN,
+		"worker=%s session=%llu pid=%lld was told to stop stream=%s and has not: others may run it now, and "
+		"each "
+		"such stream keeps a credit until the worker says that it stopped, or ends n=%u",
+		m->s.name, (unsigned long long)m->s.id, (long long)m->s.pid,
+		field_value(stream, e->stream->bytes, e->stream->len), m->hung.n_running);
+	m->hung.n_running = 0;
 }
 
 void entry_stopped(struct coord *c, struct entry *e)

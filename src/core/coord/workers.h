@@ -12,6 +12,12 @@
 /* Shards tell of their renewals in turn, so that those of several are out of order by less than this. */
 enum { WORKER_DISORDER_MS = 50 };
 
+/* What it was told to stop: the lines about it, one a minute each. */
+struct worker_hung {
+	mono_ms silent_said, running_said; /* 0 = never */
+	uint32_t n_silent, n_running;      /* streams since then */
+};
+
 struct worker { /* a worker */
 	struct session s;
 	struct credit_holder credit_holder;
@@ -21,9 +27,10 @@ struct worker { /* a worker */
 	bool is_hushed;    /* its streams are told nothing while it has a suspect */
 	mono_ms hushed_at;
 	mono_ms latest; /* the latest good_until of what came into entries; since a look through them at the longest */
-	mono_ms disorder;    /* of entries: none ends by more than this after one that is behind it */
-	mono_ms result_at;   /* when it told a result last; 0 = never */
-	uint32_t n_blamed;   /* DETACHED: entries that may be why its connection ended */
+	mono_ms disorder;  /* of entries: none ends by more than this after one that is behind it */
+	mono_ms result_at; /* when it told a result last; 0 = never */
+	uint32_t n_blamed; /* DETACHED: entries that may be why its connection ended */
+	struct worker_hung hung;
 	char *services_text; /* "a,b" or "" = all */
 	/* a hello that waits until own entries are known, and what its welcome names */
 	struct text **resume;

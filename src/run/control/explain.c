@@ -161,6 +161,53 @@ static void rest_words(char out[static 100], const struct view_service *v)
 			v->feeds.blocked == 1 ? "s" : "");
 }
 
+/* Streams that workers of the service were told to stop, and have not, in time: each keeps a credit. first: one of
+ * those workers. */
+static long long not_stopped(const struct coord *c, uint16_t pos, const struct worker **first)
+{
+	long long n = 0;
+	for (const struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
+		const struct worker *m = LIST_OF(struct worker, all, l);
+		if (m->is_gone || !(m->credit_holder.all_services || m->credit_holder.wanted[pos]))
+			continue;
+		for (uint32_t i = 0; i < m->s.n_outcomes; i++) {
+			if (!m->s.outcomes[i].used || !m->s.outcomes[i].is_zombie)
+				continue;
+			*first = n ? *first : m;
+			n++;
+		}
+	}
+	return n;
+}
+
+/* No credit is free: who has them. */
+static void facts_no_credit(struct facts *f, const struct coord *c, const struct coord_service *s,
+	const struct view_service *v, const char *rest)
+{
+	const uint16_t pos = services_pos(&c->services, s);
+	const struct worker *hung = NULL;
+	char others[60] = "", stuck[100] = "";
+	const long long n_stuck = not_stopped(c, pos, &hung);
+	const long long n_others = (long long)credits_in_use(&c->place, pos) - (long long)v->in_use - n_stuck;
+	if (n_stuck)
+		snprintf(stuck, sizeof stuck, ", and %lld that it was told to stop and has not,", n_stuck);
+	if (n_others > 0)
+		snprintf(others, sizeof others, ", and %lld of other services,", n_others);
+	facts_add(f, "waiting for credits: %lld worker%s of %s %s %lld stream%s in work%s%s%s and no credit is free",
+		(long long)v->workers, text_plural(v->workers), s->rules->name, v->workers == 1 ? "has" : "have",
+		(long long)v->in_use, text_plural(v->in_use), rest, stuck, others);
+	if (hung)
+		facts_advice(f, "look at worker %s (pid %lld), or restart it: it does not stop what was taken from it",
+			hung->s.name, (long long)hung->s.pid);
+	else if (v->feeds.idle && !service_idle_may_yield(s->rules))
+		facts_advice(f,
+			"%s services[].entries.idle_release, or let workers say done: an empty stream keeps "
+			"its credit",
+			s->rules->entries.idle_release_ms ? "shorten" : "set");
+	else
+		facts_advice(f, "start more workers, or raise their credits");
+}
+
 void facts_service(struct facts *f, struct daemon *d, const struct coord_service *s)
 {
 	const struct coord *c = d->core;
@@ -207,22 +254,7 @@ void facts_service(struct facts *f, struct daemon *d, const struct coord_service
 		facts_add(f, "this daemon holds max_streams=%u streams of %s%s", p->max_streams, name, rest);
 		facts_advice(f, "raise services[].max_streams, or start another daemon");
 	} else if (credits_free(&c->place, pos) == 0) {
-		char others[60] = "";
-		const long long n_others = (long long)credits_in_use(&c->place, pos) - (long long)v[pos].in_use;
-		if (n_others > 0)
-			snprintf(others, sizeof others, ", and %lld of other services,", n_others);
-		facts_add(f,
-			"waiting for credits: %lld worker%s of %s %s %lld stream%s in work%s%s and no credit is free",
-			(long long)v[pos].workers, text_plural(v[pos].workers), name,
-			v[pos].workers == 1 ? "has" : "have", (long long)v[pos].in_use, text_plural(v[pos].in_use),
-			rest, others);
-		if (v[pos].feeds.idle && !service_idle_may_yield(s->rules))
-			facts_advice(f,
-				"%s services[].entries.idle_release, or let workers say done: an empty stream keeps "
-				"its credit",
-				s->rules->entries.idle_release_ms ? "shorten" : "set");
-		else
-			facts_advice(f, "start more workers, or raise their credits");
+		facts_no_credit(f, c, s, &v[pos], rest);
 	} else {
 		facts_add(f,
 			credits_free(&c->place, pos) == 1 ? "%u credit of %s is free" : "%u credits of %s are free",
