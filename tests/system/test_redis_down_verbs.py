@@ -152,7 +152,7 @@ def test_started_beside_a_stopped_redis(t):
     d = t.daemon(r, start=False)
     d.start(ready=False)
     t.wait(lambda: d.ctl("version").returncode == 0, what="the control socket")
-    for args in [x for x in LOOKS if x[0] != "scan"] + WRITES + [("nodes",)]:
+    for args in LOOKS + WRITES + [("nodes",), ("topology", "refresh")]:
         p, s = timed(d, *args)
         line, = p.stderr.splitlines()
         assert p.returncode == 1 and s < 2 and re.search("Redis has not answered yet|no answer to HELLO", line), (args, s, p)

@@ -59,8 +59,9 @@ bool dlq_ask(struct dlq_job *j, uint16_t slot, enum dlq_stage stage)
 {
 	const char *addr = view_addr(j->q->d, slot);
 	struct control_redis *c = addr ? dlq_conn(j, addr) : NULL;
+	char why[DOWN_WORDS_CAP];
 	if (!addr)
-		dlq_over(j, 1, "no master is known for slot %u: %s", slot, down_topology(j->q->d));
+		dlq_over(j, 1, "%s", down_no_master(j->q->d, "what is asked", slot, why));
 	if (!c)
 		return false;
 	j->conns.asked = c;

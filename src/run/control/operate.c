@@ -358,7 +358,13 @@ void control_scan(struct control_req *q)
 	struct ctl_scan row = {.service = s->rules->name, .result = can ? "started" : "error"};
 	row.redis = s->reader.shard != SHARD_NONE ? c->topo.nodes[s->reader.shard].addr : NULL;
 	char down[DOWN_WORDS_CAP];
-	row.error = can ? NULL : down_words(q->d, s->reader.shard, NULL, down) ? down : "Redis is not reachable";
+	if (!can && !down_words(q->d, s->reader.shard, NULL, down)) {
+		if (row.redis)
+			snprintf(down, sizeof down, "redis %.300s is not connected yet", row.redis);
+		else
+			down_no_master(q->d, s->rules->name, s->rules->lbs_slot, down);
+	}
+	row.error = can ? NULL : down;
 	if (can)
 		control_ctl(q, &(struct coord_ctl){.kind = CTL_SCAN, .svc = s->svc});
 	ctl_encode_scan(&q->out, &row);
@@ -407,14 +413,14 @@ static void refresh_rows(struct control_req *q)
 	view_slots_free(slots, t->n_nodes);
 }
 
-/* Redis is known to be down: that is said, after it had a moment to come back. */
+/* Redis is known to be down, or was never up: that is said, after it had a moment to come back. */
 static bool refresh_is_down(struct control_req *q, char why[static DOWN_WORDS_CAP])
 {
 	const struct daemon *d = q->d;
 	if (d->core->topo.is_known)
 		return down_all(d, why);
 	snprintf(why, DOWN_WORDS_CAP, "no master is known yet: %.500s", down_topology(d));
-	return d->topo.why[0];
+	return true;
 }
 
 static mono_ms refresh_step(struct control_req *q, mono_ms now)
