@@ -54,6 +54,22 @@ def test_started_with_redis_down(t):
 
 
 @limit(60)
+def test_ids_ahead_of_the_clock_are_told(t):
+    """A clock that was wrong for a moment leaves them behind: every later id is ahead, too, and every age 0."""
+    r = t.redis()
+    d = t.daemon(r)
+    w = t.worker(d, credits=2, work=0)
+    Added(r.db).one("orders", "a")
+    w.wait("ok")
+    assert not [x for x in d.json("doctor") if x["check"] == "ids"]
+    ahead = int(r.db.cmd("TIME")[0]) * 1000 + 3 * 3600 * 1000 + 5000
+    r.db.cmd("XADD", "orders-input", f"{ahead}-0", "lbs-input", '{"DataStreamName":"b","Info":{}}')
+    w.wait("ok", 2)
+    row, = [x for x in d.json("doctor") if x["check"] == "ids"]
+    assert (row["result"], row["found"]) == ("warn", f"orders-input: id {ahead}-0 is 3 h ahead of the clock"), row
+
+
+@limit(60)
 def test_redis_lost_is_said_and_not_again_and_again(t):
     r = t.redis()
     d = t.daemon(r, cfg={"log": {"level": "info"}, "redis": {"reconnect": {"initial": "20ms", "max": "50ms"}}})

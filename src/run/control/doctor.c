@@ -10,6 +10,7 @@
 #include "run/control/control.h"
 #include "run/control/doctor_advice.h"
 #include "run/control/doctor_own.h"
+#include "run/control/explain.h"
 #include "run/control/redis.h"
 #include "run/control/rights.h"
 
@@ -377,6 +378,19 @@ static const char *doctor_text_of(const redisReply *r)
 	return r && r->str ? r->str : "";
 }
 
+/* A clock was wrong, and its ids stay: Redis gives later ones only. */
+static void say_id_ahead(struct doctor *j, const char *id, int64_t ahead_ms)
+{
+	enum { AHEAD_MS = 60000 };
+	char found[240], age[24];
+	if (ahead_ms < AHEAD_MS)
+		return;
+	facts_age(age, ahead_ms);
+	snprintf(found, sizeof found, "%.100s: id %.60s is %s ahead of the clock", j->names.lbs, id, age);
+	doctor_say(j, "ids", "warn", found,
+		"until then ages are 0 and alerts on them silent: a clock was wrong, or a producer makes the ids");
+}
+
 /* The last id that the group was given, of XINFO GROUPS. */
 static void on_groups(struct doctor *j, const redisReply *raw)
 {
@@ -391,9 +405,12 @@ static void on_groups(struct doctor *j, const redisReply *raw)
 				last = doctor_text_of(group->element[i + 1]);
 		}
 		struct entry_id id;
-		if (strcmp(name, j->names.group) != 0 || !command_id_parse(last, strlen(last), &id) ||
-			(id.ms < SESSION_ID_US && id.seq < SESSION_ID_SEQ))
+		if (strcmp(name, j->names.group) != 0 || !command_id_parse(last, strlen(last), &id))
 			continue;
+		if (id.ms < SESSION_ID_US && id.seq < SESSION_ID_SEQ) {
+			say_id_ahead(j, last, (int64_t)id.ms - mono_wall_ms());
+			continue;
+		}
 		snprintf(found, sizeof found, "%.100s: id %.60s is no time in milliseconds", j->names.lbs, last);
 		doctor_say(j, "ids", "warn", found, "let Redis make the ids: XADD with *");
 	}
