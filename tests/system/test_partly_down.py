@@ -62,12 +62,12 @@ def test_explain_knows_the_owner_without_its_lock(t):
     """The lock's master is down, that of the load-balancer stream is not."""
     c = t.cluster(node_timeout_ms=60000)
     a, b = (t.daemon(c, name=n) for n in "ab")
-    w = t.worker(a, credits=1)
-    lbs_master = c.master_of("orders-input")
-    name = next(n for n in (f"s{i}" for i in range(1000)) if c.master_of(n) is not lbs_master and c.master_of(n) is not c.master_of("orders-input-dlq"))
-    lbs(c.db, "orders", name)
-    w.wait("assign")
-    victim = c.master_of(name)
+    w = t.worker(a, credits=30)
+    for i in range(30):
+        lbs(c.db, "orders", f"s{i}")
+    w.wait("assign", 30)
+    locks = {f["stream"]: c.master_of(f"{f['stream']}<MUTEX_KEY_SEP>{f['id']}") for f in w.frames("assign")}
+    name, victim = next((n, m) for n, m in locks.items() if m is not c.master_of("orders-input"))
     victim.kill()
     t.wait(lambda: [x for x in b.json("status")[0]["redis"] if x["redis"] == victim.endpoint and x["state"] == "down"], what="down")
     x, = b.json("explain", name)
