@@ -74,10 +74,10 @@ def test_a_workers_death_has_a_pause_like_a_failure(t):
 def test_what_waits_with_its_worker_is_listed(t):
     """By the daemon that has it, soonest first, before what is in Redis' own set."""
     r = t.redis()
-    d = t.daemon(r, services=("orders", "plain"), service=entries())
+    d = t.daemon(r, service=entries())
     d.ctl_ok("add", "orders", "later", "--in", "1h")
     h = hand(t, d, credits=3)
-    for n, wait_s in (("a", 60), ("b", 30)):
+    for n, wait_s in (("orders:a", 60), ("orders:b", 30)):
         ids = add(r.db, n, 2)
         lbs(r.db, "orders", n)
         x = h.assign(stream=n)
@@ -85,14 +85,14 @@ def test_what_waits_with_its_worker_is_listed(t):
         h.nack(x["lease"], ids[0], retry_ms=1000 * wait_s, reason=f"no {n}")
     b, a, later = d.json("delayed", "ls")
     assert [(x["stream"], x["state"], x["reason"], x["retry"], x["error"]) for x in (b, a)] == [
-        ("b", "blocked", "fail", 1, "no b"), ("a", "blocked", "fail", 1, "no a")], (b, a)
+        ("orders:b", "blocked", "fail", 1, "no orders:b"), ("orders:a", "blocked", "fail", 1, "no orders:a")], (b, a)
     assert 25000 < b["due_ms"] <= 30000 and 25 < b["at_ms"] / 1000 - time.time() <= 30.1 and later["stream"] == "later", b
-    assert [x["stream"] for x in d.json("ls", "--waiting")] == ["b", "a", "later"]
-    assert [x["stream"] for x in d.json("delayed", "ls", "orders", "--stream", "a")] == ["a"]
-    assert [x["stream"] for x in d.json("delayed", "ls", "--limit", "1")] == ["b"] and not d.json("delayed", "ls", "plain")
-    d.ctl_ok("delayed", "now", "orders", "b")
+    assert [x["stream"] for x in d.json("ls", "--waiting")] == ["orders:b", "orders:a", "later"]
+    assert [x["stream"] for x in d.json("delayed", "ls", "orders", "--stream", "orders:a")] == ["orders:a"]
+    assert [x["stream"] for x in d.json("delayed", "ls", "--limit", "1")] == ["orders:b"]
+    d.ctl_ok("delayed", "now", "orders", "orders:b")
     h.ids(1)
-    assert [x["stream"] for x in d.json("delayed", "ls")] == ["a", "later"]
+    assert [x["stream"] for x in d.json("delayed", "ls")] == ["orders:a", "later"]
 
 
 @limit(60)

@@ -1,5 +1,5 @@
 """explain of a stream that another daemon runs, that two services share, and of one that went with Redis' data."""
-from lib.case import limit
+from lib.case import limit, no_acl
 from lib.checks import Added
 from lib.entries import add, entries, hand, lbs
 
@@ -58,18 +58,19 @@ def test_what_went_with_the_data_is_not_called_finished(t):
 
 
 @limit(60)
+@no_acl("entries mode in two services")
 def test_two_services_with_one_data_stream_are_told(t):
     """Entries mode: each takes the position from the other."""
     r = t.redis()
     d = t.daemon(r, services=("orders", "bills"), service=entries())
     h = hand(t, d, credits=4)
-    add(r.db, "x", 2)
+    add(r.db, "orders:x", 2)
     for n in ("orders", "bills"):
-        lbs(r.db, n, "x")
+        lbs(r.db, n, "orders:x")
         h.assign(service=n)
-    rows = {x["service"]: x for x in d.json("explain", "x")}
+    rows = {x["service"]: x for x in d.json("explain", "orders:x")}
     for n, other in (("orders", "bills"), ("bills", "orders")):
         assert any(f.startswith(f"service {other} has this data stream, too") for f in rows[n]["because"]), rows[n]
         assert rows[n]["advice"].startswith("name a data stream in one service only"), rows[n]
     row = next(x for x in d.json("doctor") if x["check"] == "shared")
-    assert row["result"] == "warn" and row["found"] == "1 data stream has two services, as x of orders and bills", row
+    assert row["result"] == "warn" and row["found"] == "1 data stream has two services, as orders:x of orders and bills", row

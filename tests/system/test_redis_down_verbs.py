@@ -121,14 +121,14 @@ def test_ls_does_not_wait_for_the_lags(t):
     d = t.daemon(r, service=entries())
     h = hand(t, d, credits=8)
     for i in range(8):
-        add(r.db, f"s{i}", 3)
-        lbs(r.db, "orders", f"s{i}")
+        add(r.db, f"orders:s{i}", 3)
+        lbs(r.db, "orders", f"orders:s{i}")
         h.assign()
     assert [x["lag"] for x in d.json("ls")] == [3] * 8
     r.pause()
     p, s = timed(d, "--json", "ls")
     assert p.returncode == 0 and s < 1.2 and p.stdout.count('"lag":null') == 8, (s, p)
-    p, s = timed(d, "show", "s1")
+    p, s = timed(d, "show", "orders:s1")
     assert p.returncode == 0 and s < 1.2, (s, p)
     r.cont()
 
