@@ -77,7 +77,8 @@ control_verb_fn control_waits; /* delayed ls, now, drop; ls --waiting */
 /* ---- views of the core, view.c and state.c */
 struct view_service { /* one service's share of the ledger */
 	int64_t n[CTL_STATE_N];
-	int64_t in_use;
+	int64_t in_use,
+		stuck; /* credits; stuck: those of in_use whose stream was taken back, the worker has not stopped */
 	uint64_t oldest_unassigned_ms, oldest_ms; /* id times; UINT64_MAX = none */
 	int64_t credits, workers;
 	int64_t lbs, pending, dlq, entries_dlq, wanted, delayed, parked; /* -1 = not known */

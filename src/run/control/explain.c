@@ -161,23 +161,16 @@ static void rest_words(char out[static 100], const struct view_service *v)
 			v->feeds.blocked == 1 ? "s" : "");
 }
 
-/* Streams that workers of the service were told to stop, and have not, in time: each keeps a credit. first: one of
- * those workers. */
-static long long not_stopped(const struct coord *c, uint16_t pos, const struct worker **first)
+/* A worker of the service that was told to stop one of its streams and has not, in time; NULL: none. */
+static const struct worker *who_does_not_stop(const struct coord *c, uint16_t svc)
 {
-	long long n = 0;
 	for (const struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
 		const struct worker *m = LIST_OF(struct worker, all, l);
-		if (m->is_gone || !(m->credit_holder.all_services || m->credit_holder.wanted[pos]))
-			continue;
-		for (uint32_t i = 0; i < m->s.n_outcomes; i++) {
-			if (!m->s.outcomes[i].used || !m->s.outcomes[i].is_zombie)
-				continue;
-			*first = n ? *first : m;
-			n++;
-		}
+		for (uint32_t i = 0; !m->is_gone && i < m->s.n_outcomes; i++)
+			if (m->s.outcomes[i].used && m->s.outcomes[i].is_zombie && m->s.outcomes[i].svc == svc)
+				return m;
 	}
-	return n;
+	return NULL;
 }
 
 /* No credit is free: who has them. */
@@ -185,17 +178,18 @@ static void facts_no_credit(struct facts *f, const struct coord *c, const struct
 	const struct view_service *v, const char *rest)
 {
 	const uint16_t pos = services_pos(&c->services, s);
-	const struct worker *hung = NULL;
+	const struct worker *hung = v->stuck ? who_does_not_stop(c, s->svc) : NULL;
 	char others[60] = "", stuck[100] = "";
-	const long long n_stuck = not_stopped(c, pos, &hung);
-	const long long n_others = (long long)credits_in_use(&c->place, pos) - (long long)v->in_use - n_stuck;
-	if (n_stuck)
-		snprintf(stuck, sizeof stuck, ", and %lld that it was told to stop and has not,", n_stuck);
+	const long long n_work = v->in_use - v->stuck;
+	const long long n_others = (long long)credits_in_use(&c->place, pos) - (long long)v->in_use;
+	if (v->stuck)
+		snprintf(stuck, sizeof stuck, ", and %lld that %s told to stop and %s not,", (long long)v->stuck,
+			v->workers == 1 ? "it was" : "they were", v->workers == 1 ? "has" : "have");
 	if (n_others > 0)
 		snprintf(others, sizeof others, ", and %lld of other services,", n_others);
 	facts_add(f, "waiting for credits: %lld worker%s of %s %s %lld stream%s in work%s%s%s and no credit is free",
 		(long long)v->workers, text_plural(v->workers), s->rules->name, v->workers == 1 ? "has" : "have",
-		(long long)v->in_use, text_plural(v->in_use), rest, stuck, others);
+		n_work, text_plural(n_work), rest, stuck, others);
 	if (hung)
 		facts_advice(f, "look at worker %s (pid %lld), or restart it: it does not stop what was taken from it",
 			hung->s.name, (long long)hung->s.pid);
