@@ -1,4 +1,4 @@
-"""Ten incidents of an operator's night. For each: the line in the log, what explain says, doctor's word, and the alert of
+"""Incidents of an operator's night. For each: the line in the log, what explain says, doctor's word, and the alert of
 etc/prometheus-alerts.yml whose series are there, with the seconds until each. One table, printed at the end."""
 import os
 import re
@@ -158,6 +158,28 @@ def test_all_credits_used(t):
     held(n)
     n.print("all credits used", n.line(r"connected credits=1.*"), n.explain("waits", "waiting for credits"), n.doctor("write", rc=0),
             n.alert("SluicedWorkersFull", lambda m: total(m, "sluice_credits_in_use") == total(m, "sluice_credits") == 1))
+
+
+@limit(60)
+def test_a_worker_that_hangs(t):
+    n = Night(t, T=3, cfg={"workers": {"progress_timeout": "1s"}})
+    n.d.start()
+    w = n.t.worker(n.d, credits=1, answers_revoke=False)
+    n.began = time.monotonic()
+    Added(n.r.db).many("orders", ["held", "waits"])
+    w.wait("assign")
+    n.print("a worker hangs", n.line(r"has said nothing about its work on stream=held"), n.line(r"was told to stop stream=held and has not"),
+            n.explain("waits", "that it was told to stop and has not"), n.doctor("write", rc=0),
+            n.alert("SluicedWorkersFull", lambda m: total(m, "sluice_credits_in_use") == total(m, "sluice_credits") == 1))
+
+
+@limit(60)
+def test_lost_data(t):
+    n = Night(t)
+    held(n)
+    n.r.db.cmd("FLUSHALL")
+    n.print("data lost", n.line(r"the consumer group is gone: making it again"), n.explain("waits", "was found gone since"),
+            n.doctor("was found gone since", rc=0))
 
 
 @limit(120)
