@@ -50,8 +50,9 @@ struct unix_conn {
 	struct buf out;     /* not given to the kernel yet */
 	struct buf sending; /* owned by req */
 	size_t sending_left;
+	size_t n_taken; /* by the kernel, of all that was written; at least that */
 	bool is_sending, is_write_dead;
-	bool is_paused;
+	bool is_paused, was_reset;
 	bool is_detached; /* the owner's pointer is dead: no callback any more */
 	bool is_closing;  /* handles are closing */
 };
@@ -147,6 +148,7 @@ static void unix_on_written(uv_write_t *req, int status)
 {
 	struct unix_conn *c = req->data;
 	c->is_sending = false;
+	c->n_taken += c->sending_left; /* of a failed one nobody knows how much */
 	c->sending_left = 0;
 	unix_reset(&c->sending);
 	if (c->is_closing)
@@ -172,6 +174,7 @@ static void unix_write_some(struct unix_conn *c)
 		return;
 	}
 	size_t done = n > 0 ? (size_t)n : 0;
+	c->n_taken += done;
 	if (done == c->out.len) {
 		unix_reset(&c->out);
 		return;
@@ -217,6 +220,12 @@ size_t unix_write_pending(const struct unix_conn *c)
 	return c->out.len + queued;
 }
 
+size_t unix_may_be_read(const struct unix_conn *c)
+{
+	size_t left = unix_write_pending(c) - c->out.len, n = c->n_taken + (c->sending_left - left);
+	return n > 0 && c->was_reset ? n - 1 : n;
+}
+
 void unix_unwritten(const struct unix_conn *c, struct buf *out)
 {
 	if (c->is_write_dead)
@@ -246,15 +255,25 @@ static void unix_on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *out)
 	*out = uv_buf_init(read_buffer, READ_BYTES);
 }
 
+/* libuv tells the end as soon as the last data is read, before the socket's error is. */
+static bool left_unread(const struct unix_conn *c)
+{
+	int error = 0;
+	socklen_t len = sizeof(error);
+	return getsockopt(unix_conn_fd(c), SOL_SOCKET, SO_ERROR, &error, &len) == 0 && error == ECONNRESET;
+}
+
 static void unix_on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
 {
 	struct unix_conn *c = s->data;
 	if (c->is_detached)
 		return;
-	if (n > 0)
+	if (n > 0) {
 		c->ev->on_data(c->arg, c, b->base, (size_t)n);
-	else if (n < 0)
+	} else if (n < 0) {
+		c->was_reset = n == UV_ECONNRESET || left_unread(c);
 		unix_end(c);
+	}
 }
 
 int unix_take_pidfd(struct unix_conn *c)

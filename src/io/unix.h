@@ -47,6 +47,9 @@ void *unix_data(const struct unix_conn *c);
 void unix_write(struct unix_conn *c, const char *bytes,
 	size_t len);                                  /* copied; order kept; batched: written once per loop round */
 size_t unix_write_pending(const struct unix_conn *c); /* bytes not yet taken by the kernel */
+/* How many of the bytes written to it the peer may have read. Exact as to the last one once the peer has closed
+ * (on_end): the kernel says then whether anything was unread, but not how much. */
+size_t unix_may_be_read(const struct unix_conn *c);
 /* Appends what the kernel has not taken, for somebody who goes on with the descriptor; unix_close(c, false) is to
  * follow at once. */
 void unix_unwritten(const struct unix_conn *c, struct buf *out);

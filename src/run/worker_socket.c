@@ -15,9 +15,16 @@
 #include <unistd.h>
 
 enum {
-	LOOK_MS = 100,        /* between two looks at who has too much unread */
-	STUCK_MS = 1000,      /* without taking anything: it does not read */
-	LOOKED_AWAY_MS = 2000 /* since the last look: it was us */
+	LOOK_MS = 100,         /* between two looks at who has too much unread */
+	STUCK_MS = 1000,       /* without taking anything: it does not read */
+	LOOKED_AWAY_MS = 2000, /* since the last look: it was us */
+	GIVEN_KEPT = 32        /* frames of which it is known where they end */
+};
+
+/* The latest frames that gave it something to do: which of them it cannot have read is known when it has closed. */
+struct worker_given {
+	size_t end[GIVEN_KEPT]; /* bytes sent up to there */
+	uint32_t n;
 };
 
 struct worker_conn {
@@ -30,6 +37,7 @@ struct worker_conn {
 	bool is_over;   /* more than write_buffer is unread */
 	size_t n_given; /* of what is unread, at most: assigns, which its credits bound; they end it only when stuck */
 	size_t n_sent, n_taken; /* by us; by the kernel when it took something last */
+	struct worker_given given;
 	mono_ms taken_at;
 	bool has_greeted, is_welcome; /* between the two it waits, and what it says meanwhile does too */
 	bool waits, is_freed;
@@ -233,14 +241,24 @@ static void worker_socket_on_data(void *arg, struct unix_conn *c, const char *by
 	take_lines(arg, w);
 }
 
+/* How many of the latest frames that gave it something to do it has not read to their end. */
+static size_t n_unread(const struct worker_conn *w, size_t may_be_read)
+{
+	const uint32_t kept = w->given.n < GIVEN_KEPT ? w->given.n : GIVEN_KEPT;
+	uint32_t n = 0;
+	while (n < kept && w->given.end[(w->given.n - 1 - n) % GIVEN_KEPT] > may_be_read)
+		n++;
+	return n;
+}
+
 static void worker_socket_on_end(void *arg, struct unix_conn *c, int pidfd)
 {
 	struct worker_socket *d = arg;
 	struct worker_conn *w = unix_data(c);
 	uint64_t session = w->id;
 	fault_point("read", "end");
+	struct coord_event ev = {.kind = COORD_END, .session = session, .n = n_unread(w, unix_may_be_read(c))};
 	worker_socket_forget(d, w);
-	struct coord_event ev = {.kind = COORD_END, .session = session};
 	worker_socket_tell(d, &ev);
 	if (pidfd >= 0)
 		watch_process(d, session, pidfd);
@@ -386,6 +404,8 @@ void worker_socket_send(struct worker_socket *d, uint64_t session, const struct 
 		d->n_freed++;
 	}
 	w->n_sent += d->out.len;
+	if (f->kind == OUT_ASSIGN || f->kind == OUT_ENTRIES)
+		w->given.end[w->given.n++ % GIVEN_KEPT] = w->n_sent;
 	limit_unread(d, w, f->kind);
 }
 

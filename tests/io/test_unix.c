@@ -24,6 +24,7 @@ static struct unix_conn *conn; /* the accepted one */
 static struct unix_peer peer;
 static struct buf got;
 static int n_ends, end_pidfd = -1;
+static size_t may_be_read; /* at the end */
 static bool echo, close_on_data, long_answer;
 
 enum { LONG_ANSWER = 1 << 20 };
@@ -58,6 +59,7 @@ static void on_end(void *arg, struct unix_conn *c, int pidfd)
 	(void)arg;
 	cr_assert(c == conn);
 	conn = NULL;
+	may_be_read = unix_may_be_read(c);
 	n_ends++;
 	end_pidfd = pidfd;
 }
@@ -348,6 +350,50 @@ UNIX_TEST(a_half_closed_peer_still_gets_its_answer)
 	}
 	cr_assert(n == LONG_ANSWER, "%zu", n);
 	close(fd);
+}
+
+/* Of n bytes in the peer's socket it reads so many, then it closes. */
+static void ends_with_unread(size_t n, size_t read_bytes)
+{
+	must_listen();
+	int fd = dial();
+	run_for(5);
+	char b[64] = {0};
+	unix_write(conn, b, n);
+	run_for(5);
+	if (read_bytes)
+		cr_assert(read(fd, b, read_bytes) == (ssize_t)read_bytes);
+	cr_assert(write(fd, "last words", 10) == 10);
+	close(fd);
+	run_for(20);
+	cr_assert(n_ends == 1);
+}
+
+UNIX_TEST(a_peer_that_has_read_all_may_have_read_all)
+{
+	ends_with_unread(60, 60);
+	cr_expect(may_be_read == 60, "%zu", may_be_read);
+}
+
+UNIX_TEST(a_peer_that_leaves_a_byte_has_not_read_the_last_one)
+{
+	ends_with_unread(60, 59);
+	cr_expect(may_be_read == 59, "%zu", may_be_read);
+}
+
+UNIX_TEST(what_the_kernel_has_not_taken_was_not_read)
+{
+	must_listen();
+	int fd = dial();
+	run_for(5);
+	long_answer = true;
+	cr_assert(write(fd, "x", 1) == 1);
+	run_for(5);
+	const size_t left = unix_write_pending(conn);
+	cr_assert(left > 0 && unix_may_be_read(conn) == LONG_ANSWER - left);
+	close(fd);
+	run_for(20);
+	cr_assert(n_ends == 1 && may_be_read < LONG_ANSWER);
 }
 
 UNIX_TEST(a_paused_connection_reads_nothing)

@@ -1,4 +1,5 @@
 """Entries mode: who killed the worker? One bad entry costs its own tries and one dead letter, whatever runs beside it."""
+import sys
 import time
 
 from lib.case import limit
@@ -192,3 +193,38 @@ def test_an_idle_stream_outlives_any_number_of_daemons(t):
     (id,) = add(r.db, "orders:k", 1)
     (e,) = h.until("entries", lease=lease)["e"]
     assert e[0] == id and len(e) == 2, e  # no tries
+
+
+# It does one entry and ends: scripts do. Reads no byte more than it has to.
+ONE_THING = r'''
+import json, socket, sys
+sock = socket.socket(socket.AF_UNIX)
+sock.connect(sys.argv[1])
+lines = sock.makefile("rb", buffering=0)
+def send(**f): sock.sendall(json.dumps(f).encode() + b"\n")
+def until(t):
+    while True:
+        f = json.loads(lines.readline())
+        if f["t"] == "ping": send(t="pong", n=f["n"])
+        if f["t"] == t: return f
+send(t="hello", v=1, name="one", credits=1, entries=True)
+f = until("entries")
+send(t="ack", lease=f["lease"], id=f["e"][0][0])
+until("ok")
+'''
+
+
+@limit(60)
+def test_workers_that_do_one_thing_and_end(t):
+    """Each ends with the next entry unread, or on its way: no try of it is counted, and nothing waits."""
+    r = t.redis()
+    d = t.daemon(r, T=T, service={"entries": {"enabled": True, "batch": 1, "window": 1, "retry": {"initial": "8s"}}})
+    ids = add(r.db, "orders:k", 20)
+    lbs(r.db, "orders", "orders:k")
+    start, n = time.monotonic(), 0
+    while position(r.db, "orders:k").get("pos") != ids[-1]:
+        t.run([sys.executable, "-S", "-c", ONE_THING, d.worker_sock], timeout=20)
+        n += 1
+        assert position(r.db, "orders:k")["tries"] == "0", n
+        assert n < 60 and time.monotonic() < start + 40, n
+    assert not dead(r.db) and not dead(r.db, "input-dlq")

@@ -279,7 +279,7 @@ static void handle(struct coord *c, const struct coord_event *ev)
 		break;
 	case COORD_END:
 		if (m)
-			worker_on_end(c, m);
+			worker_on_end(c, m, (uint32_t)ev->n);
 		break;
 	case COORD_PEER_DEAD:
 		if (m)

@@ -24,7 +24,8 @@ enum coord_event_kind {
 	COORD_ADOPT,
 	COORD_FRAME,     /* .session .frame */
 	COORD_BAD_INPUT, /* .session .error (bad_frame, too_big, slow_reader) .text */
-	COORD_END,       /* .session: its socket is closed */
+	/* .session: its socket is closed; .n: so many of the latest assigns and frames of entries it has not read */
+	COORD_END,
 	COORD_PEER_DEAD, /* .session: its process has ended */
 	COORD_CTL,       /* .ctl */
 	/* .flag = drain first, else hand over: answered by EFF_FATAL with exit code 0, at most STOP_WAIT_MS later for a

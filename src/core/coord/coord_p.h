@@ -136,8 +136,9 @@ void entry_stopped(struct coord *c, struct entry *e); /* the worker has stopped 
  * knows the culprit, so all go back uncounted, to be worked on alone. 0 = its end has another reason. is_dead: its
  * process has ended, else it did not come back. */
 void entry_worker_ended(struct coord *c, struct entry *e, uint32_t n_blamed, bool is_dead);
-/* Its worker may have ended because of it. An idle stream of entries mode that went well so far is above that. */
-bool entry_may_have_killed(const struct coord *c, const struct entry *e);
+/* w, whose it is, may have ended because of it. An idle stream of entries mode that went well so far is above that, and
+ * so is what w has not read. */
+bool entry_may_have_killed(const struct coord *c, const struct entry *e, const struct worker *w);
 bool entry_was_taken_back(const struct entry *e); /* its lease is lost, or its worker was told to stop */
 /* It waited for such a worker for long enough: it is given to any, entry by entry. */
 void entry_stop_waiting(struct coord *c, struct coord_service *s, struct entry *e);
@@ -195,8 +196,8 @@ void worker_on_frame(struct coord *c, struct worker *m, const struct frame *f);
 /* What came is no frame, or its reader is too slow: the worker is told error and text (copied), and closed. */
 void worker_on_bad_input(struct coord *c, struct worker *m, enum frame_error error, const char *text);
 /* Its socket is closed: a READY one is DETACHED and may resume for a while, its entries in LIMBO; any other ends
- * with this turn. */
-void worker_on_end(struct coord *c, struct worker *m);
+ * with this turn. n_unread: it has not read so many of the frames that worker_is_given counts, the latest. */
+void worker_on_end(struct coord *c, struct worker *m, uint32_t n_unread);
 /* Its process has ended: nobody will resume, so its entries go back at once. m ends with this turn. */
 void worker_on_dead(struct coord *c, struct worker *m);
 /* Its timer: hello timeout, ping, silence, the end of what its hello waited for, or of the time to resume in. */

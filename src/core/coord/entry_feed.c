@@ -345,6 +345,8 @@ static void on_feed_entries(struct coord *c, struct entry *e, const struct msg *
 		return;
 	if (!has_unacked(f))
 		f->waits_since = c->now;
+	/* of the first frame nobody knows: its worker may die of the assign */
+	worker_is_given(w, entry_feed_is_out(e) || !(f->asked.ms || f->asked.seq) ? NULL : e);
 	struct effect *ef = feed_frame(c, e, w, OUT_ENTRIES);
 	ef->hold2 = text_ref(m->feed.json);
 	ef->frame.info = (struct slice){m->feed.json->bytes, m->feed.json->len};

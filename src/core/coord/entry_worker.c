@@ -50,6 +50,7 @@ void entry_assign(struct coord *c, struct entry *e, struct worker *w)
 	w->credit_holder.in_use++;
 	struct effect *ef = worker_frame(c->out, w, OUT_ASSIGN);
 	fill_assign(s, e, w, ef);
+	worker_is_given(w, e);
 	worker_gets(w, e);
 	entry_move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
 	if (e->feed)
@@ -65,6 +66,7 @@ void entry_resume(struct coord *c, struct entry *e, struct worker *w)
 	list_remove(&e->peers);
 	e->owner = w->s.id;
 	e->heard = c->now;
+	e->given = 0;
 	w->credit_holder.in_use++;
 	w->credit_holder.is_alone |= e->is_suspect;
 	worker_gets(w, e);
@@ -127,8 +129,16 @@ static struct text *how_it_died(const struct worker *w, bool is_dead)
 	return text_new(words, strlen(words));
 }
 
-bool entry_may_have_killed(const struct coord *c, const struct entry *e)
+/* Nobody dies of what he has not read. */
+static bool entry_is_unread(const struct worker *w, const struct entry *e)
 {
+	return w->n_given - e->given < w->n_unread;
+}
+
+bool entry_may_have_killed(const struct coord *c, const struct entry *e, const struct worker *w)
+{
+	if (entry_is_unread(w, e))
+		return false;
 	if (!e->feed || entry_feed_is_out(e))
 		return true;
 	const mono_ms young = e->feed->suspect.is_read ? SUSPECT_ASSIGN_MS : SUSPECT_ALONE_MS;
@@ -138,11 +148,12 @@ bool entry_may_have_killed(const struct coord *c, const struct entry *e)
 void entry_worker_ended(struct coord *c, struct entry *e, uint32_t n_blamed, bool is_dead)
 {
 	assert(e->owner);
-	bool is_blamed = n_blamed > 0 && !entry_was_taken_back(e) && entry_may_have_killed(c, e);
+	const struct worker *w = workers_find(&c->workers, e->owner);
+	bool is_blamed = n_blamed > 0 && w && !entry_was_taken_back(e) && entry_may_have_killed(c, e, w);
 	if (is_blamed) {
 		e->is_suspect = true;
 		text_unref(e->note);
-		e->note = how_it_died(workers_find(&c->workers, e->owner), is_dead);
+		e->note = how_it_died(w, is_dead);
 	}
 	if (e->feed)
 		e->feed->suspect.is_blamed = is_blamed && n_blamed == 1 && entry_feed_is_out(e);

@@ -333,7 +333,7 @@ static bool is_quiet(const struct credit_holder *h, const void *arg)
 		return false;
 	for (const struct link *l = w->entries.next; l != &w->entries; l = l->next) {
 		const struct entry *e = LIST_OF(const struct entry, peers, l);
-		if (e->state != ENTRY_ASSIGNED || entry_may_have_killed(c, e))
+		if (e->state != ENTRY_ASSIGNED || entry_may_have_killed(c, e, w))
 			return false;
 	}
 	return true;

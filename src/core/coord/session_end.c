@@ -24,9 +24,24 @@ void worker_retire(struct coord *c, struct worker *m)
 	list_push(&c->workers.gone, &m->all);
 }
 
+/* Since when it had what it has not answered; MONO_NEVER: it had that before its last word. */
+static mono_ms given_since(const struct worker *m, const struct entry *e)
+{
+	if (!e->feed || !entry_feed_is_out(e))
+		return e->since;
+	return e->given > m->n_answered ? e->feed->waits_since : MONO_NEVER;
+}
+
+/* Simple workers do one thing and end, and meet the next one on their way out. */
+static bool ended_behind_result(const struct coord *c, const struct worker *m, const struct entry *e)
+{
+	const mono_ms since = given_since(m, e);
+	return m->result_at && since <= m->result_at + RESULT_THEN_END_MS && c->now < since + SUSPECT_ASSIGN_MS;
+}
+
 /* How many of its entries may be why it ends. None when one was taken from it: simple workers end to stop one
- * stream. The only one counts as two, of which nobody knows, when it was assigned behind a result, and the worker ended
- * right then: simple workers do one thing and end. */
+ * stream. The only one counts as two, of which nobody knows, when it was given out behind a result, and the worker
+ * ended right then. */
 static uint32_t n_blamed(const struct coord *c, const struct worker *m)
 {
 	uint32_t n = 0;
@@ -35,11 +50,10 @@ static uint32_t n_blamed(const struct coord *c, const struct worker *m)
 		const struct entry *e = LIST_OF(const struct entry, peers, l);
 		if (entry_was_taken_back(e))
 			return 0;
-		if (!entry_may_have_killed(c, e))
+		if (!entry_may_have_killed(c, e, m))
 			continue;
 		n++;
-		is_at_its_end = m->result_at && e->since <= m->result_at + RESULT_THEN_END_MS &&
-				c->now < e->since + SUSPECT_ASSIGN_MS;
+		is_at_its_end = ended_behind_result(c, m, e);
 	}
 	return n == 1 && is_at_its_end ? 2 : n;
 }
@@ -89,8 +103,9 @@ void worker_fatal(struct coord *c, struct worker *m, enum frame_error error, con
 	worker_ended(c, m, MP_DISC_ERROR);
 }
 
-void worker_on_end(struct coord *c, struct worker *m)
+void worker_on_end(struct coord *c, struct worker *m, uint32_t n_unread)
 {
+	m->n_unread = n_unread;
 	worker_ended(c, m, MP_DISC_CLOSED);
 }
 

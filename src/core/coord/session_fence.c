@@ -58,6 +58,13 @@ mono_ms worker_until(const struct coord *c, struct worker *w)
 	return (end == MONO_NEVER ? c->now + c->services.shortest_ttl : end) - TELL_MARGIN_MS;
 }
 
+void worker_is_given(struct worker *w, struct entry *e)
+{
+	w->n_given++;
+	if (e)
+		e->given = w->n_given;
+}
+
 void worker_gets(struct worker *w, struct entry *e)
 {
 	list_push(&w->entries, &e->peers);

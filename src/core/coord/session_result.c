@@ -191,9 +191,15 @@ static void late_result(struct coord *c, struct worker *m, struct session_outcom
 			(enum gone_outcome)o->outcome);
 }
 
-static void on_result(struct coord *c, struct worker *m, const struct frame *f)
+static void worker_answers(const struct coord *c, struct worker *m)
 {
 	m->result_at = c->now;
+	m->n_answered = m->n_given;
+}
+
+static void on_result(struct coord *c, struct worker *m, const struct frame *f)
+{
+	worker_answers(c, m);
 	struct entry_id id;
 	struct coord_service *s;
 	struct entry *e = worker_entry_of_lease(c, f->lease, &id, &s);
@@ -231,6 +237,7 @@ void worker_say_bad_entry(struct coord *c, struct worker *w, const struct entry 
 
 static void on_ack_or_nack(struct coord *c, struct worker *m, const struct frame *f)
 {
+	worker_answers(c, m);
 	struct entry_id id;
 	struct coord_service *s;
 	struct entry *e = worker_entry_of_lease(c, f->lease, &id, &s);

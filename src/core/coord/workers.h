@@ -27,9 +27,12 @@ struct worker { /* a worker */
 	bool is_hushed;    /* its streams are told nothing while it has a suspect */
 	mono_ms hushed_at;
 	mono_ms latest; /* the latest good_until of what came into entries; since a look through them at the longest */
-	mono_ms disorder;  /* of entries: none ends by more than this after one that is behind it */
-	mono_ms result_at; /* when it told a result last; 0 = never */
-	uint32_t n_blamed; /* DETACHED: entries that may be why its connection ended */
+	mono_ms disorder;    /* of entries: none ends by more than this after one that is behind it */
+	mono_ms result_at;   /* when it told a result last, an acknowledgement, say; 0 = never */
+	uint32_t n_given;    /* assigns and frames of entries that were sent to it */
+	uint32_t n_answered; /* of those, when it told a result last */
+	uint32_t n_unread;   /* DETACHED: it has not read so many of them, the latest */
+	uint32_t n_blamed;   /* DETACHED: entries that may be why its connection ended */
 	struct worker_hung hung;
 	char *services_text; /* "a,b" or "" = all */
 	/* a hello that waits until own entries are known, and what its welcome names */
@@ -53,6 +56,9 @@ struct coord_workers {
 struct worker *workers_find(struct coord_workers *ws, uint64_t session);
 /* Takes it out of every list and frees it. Only at the end of a turn: others may still name it in one. */
 void worker_free(struct coord_workers *ws, struct worker *m);
+/* A frame that is sent now gives it something to do, of which it cannot die before it has read that; with e NULL: of
+ * something that it was given before. */
+void worker_is_given(struct worker *w, struct entry *e);
 /* e, which is in no list, is the last of its entries now. */
 void worker_gets(struct worker *w, struct entry *e);
 /* e, one of its own, is good until another time, without news for it. */

@@ -88,6 +88,100 @@ Test(coord_entries, a_death_with_one_stream_is_counted_against_its_entry, .init 
 		     "[ 1000] s requeue 2000-0 retry=0 suspect\n");
 }
 
+/* What its worker has not read of what it was told: the latest frames. */
+static void died_unread(size_t n)
+{
+	story_clear();
+	story_event((struct coord_event){.kind = COORD_END, .session = 1, .n = n});
+	story_event((struct coord_event){.kind = COORD_PEER_DEAD, .session = 1});
+}
+
+static void says_ack(uint64_t lease, uint64_t entry)
+{
+	char text[SESSION_LEASE_CAP];
+	story_up(1, (struct frame){.kind = FRAME_ACK, .lease = story_text(lease, text), .entry = {entry, 0}});
+}
+
+Test(coord_entries, nobody_dies_of_entries_that_it_has_not_read, .init = entries_up, .fini = story_down)
+{
+	uint64_t a = assigned(2000, "a");
+	told(a, 7);
+	says_ack(2000, 7);
+	acked(a, 7);
+	W.now += 100;
+	told(a, 9);
+	died_unread(1);
+	closed(a);
+	cr_expect(strstr(W.text.data, "feed_close 1 keep\n"), "%s", W.text.data);
+	cr_expect(strstr(W.text.data, "requeue 2000-0 retry=0\n"), "%s", W.text.data);
+}
+
+Test(coord_entries, one_of_two_frames_was_read, .init = entries_up, .fini = story_down)
+{
+	uint64_t a = assigned(2000, "a");
+	told(a, 7);
+	says_ack(2000, 7);
+	acked(a, 7);
+	W.now += 100;
+	told(a, 9);
+	told(a, 11);
+	died_unread(1);
+	closed(a);
+	cr_expect(strstr(W.text.data, "feed_close 1 death\n"), "%s", W.text.data);
+}
+
+/* It may have died of the assign, whatever it has read of the entries behind that. */
+Test(coord_entries, unread_entries_do_not_excuse_their_assign, .init = entries_up, .fini = story_down)
+{
+	uint64_t a = assigned(2000, "a");
+	told(a, 7);
+	died_unread(1);
+	closed(a);
+	cr_expect(strstr(W.text.data, "requeue 2000-0 retry=1 suspect\n"), "%s", W.text.data);
+	cr_expect(strstr(W.text.data, "feed_close 1 death\n"), "%s", W.text.data);
+}
+
+static void ends_behind_ack(mono_ms ack_to_told, mono_ms told_to_end, const char *becomes)
+{
+	uint64_t a = assigned(2000, "a");
+	told(a, 7);
+	says_ack(2000, 7);
+	acked(a, 7);
+	W.now += ack_to_told;
+	told(a, 9);
+	W.now += told_to_end;
+	died_unread(0);
+	closed(a);
+	cr_expect(strstr(W.text.data, becomes), "%s", W.text.data);
+}
+
+Test(coord_entries, a_worker_that_ends_behind_an_ack_has_no_known_culprit, .init = entries_up, .fini = story_down)
+{
+	ends_behind_ack(50, 999, "feed_close 1 keep\n");
+}
+
+Test(coord_entries, one_that_was_told_more_much_later_has, .init = entries_up, .fini = story_down)
+{
+	ends_behind_ack(51, 0, "feed_close 1 death\n");
+}
+
+Test(coord_entries, one_that_took_its_time_with_more_has, .init = entries_up, .fini = story_down)
+{
+	ends_behind_ack(0, 1000, "feed_close 1 death\n");
+}
+
+/* What it acknowledges singly of a batch is not the end of its work. */
+Test(coord_entries, one_that_dies_in_the_middle_of_a_batch_has, .init = entries_up, .fini = story_down)
+{
+	uint64_t a = assigned(2000, "a");
+	told(a, 9);
+	says_ack(2000, 7);
+	acked(a, 7);
+	died_unread(0);
+	closed(a);
+	cr_expect(strstr(W.text.data, "feed_close 1 death\n"), "%s", W.text.data);
+}
+
 Test(coord_entries, a_death_with_several_is_counted_against_nobody, .init = entries_up, .fini = story_down)
 {
 	uint64_t a = assigned(2000, "a"), b = assigned(2001, "b");

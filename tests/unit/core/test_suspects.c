@@ -70,6 +70,42 @@ Test(suspects, one_that_took_its_time_behind_it_has, .init = suspects_up, .fini 
 	ends_after(0, 1000, "requeue 2001-0 retry=1 suspect\n");
 }
 
+/* It ends without having read so many of the latest assigns. */
+static void ends_unread(size_t n)
+{
+	story_clear();
+	story_event((struct coord_event){.kind = COORD_END, .session = 1, .n = n});
+	story_dies(1);
+}
+
+Test(suspects, a_worker_does_not_die_of_what_it_has_not_read, .init = suspects_up, .fini = story_down)
+{
+	story_assigned(2000, "a");
+	ends_unread(1);
+	cr_expect(strstr(W.text.data, "requeue 2000-0 retry=0\n"), "%s", W.text.data);
+}
+
+Test(suspects, what_it_has_read_is_the_culprit_then, .init = suspects_up, .fini = story_down)
+{
+	story_assigned(2000, "a");
+	story_assigned(2001, "b");
+	ends_unread(1);
+	cr_expect(strstr(W.text.data, "requeue 2000-0 retry=1 suspect\n"), "%s", W.text.data);
+	cr_expect(strstr(W.text.data, "requeue 2001-0 retry=0\n"), "%s", W.text.data);
+}
+
+Test(suspects, what_comes_on_another_connection_was_read, .init = suspects_up, .fini = story_down)
+{
+	uint64_t a = story_assigned(2000, "a");
+	story_event((struct coord_event){.kind = COORD_END, .session = 1, .n = 1});
+	story_back(2, 2000);
+	story_renewed(a, 30000);
+	story_clear();
+	story_event((struct coord_event){.kind = COORD_END, .session = 2});
+	story_dies(2);
+	cr_expect(strstr(W.text.data, "requeue 2000-0 retry=1 suspect\n"), "%s", W.text.data);
+}
+
 Test(suspects, a_worker_that_ends_to_stop_one_stream_has_no_culprit, .init = suspects_up, .fini = story_down)
 {
 	uint64_t a = story_assigned(2000, "a");
