@@ -155,6 +155,33 @@ def test_explain_tells_one_refusal_once(t):
     assert d.ctl("explain", "s").stdout.count("WRONGTYPE") == 1, d.ctl("explain", "s").stdout
 
 
+@no_acl("the rights of the default user are changed")
+@limit(60)
+def test_renewals_alone_are_refused(t):
+    """Nothing is given out that would be taken back before it ends, over and over; what was waiting goes on with the right."""
+    r = t.redis()
+    m = t.path("m")
+    d = t.daemon(r, T=3, cfg={"metrics": {"listen": "unix:" + m}})
+    w = t.worker(d, credits=2)
+    r.db.cmd("ACL", "SETUSER", "default", "-getex")
+    Added(r.db).many("orders", ["a", "b"])
+    for lease in {f["lease"] for f in (w.wait("revoke", 1), w.wait("revoke", 2))}:
+        w.send({"t": "revoked", "lease": lease})
+    t.wait(lambda: is_not_ready(d, m, "getex"), 15, "not ready, in words")
+    n = len(w.frames("assign"))
+    time.sleep(6)
+    assert len(w.frames("assign")) == n == 2, w.frames("assign")
+    assert "getex" in d.ctl("explain", "a").stdout
+    doctor = d.ctl("doctor")
+    assert doctor.returncode == 1 and "getex" in doctor.stdout.lower(), doctor.stdout
+    r.db.cmd("ACL", "SETUSER", "default", "+getex")
+    w.wait("assign", 4, 15)
+    t.wait(lambda: d.ctl("status", "--ready").returncode == 0, 5, "ready again")
+    for a in list(w.held.values()):
+        w.finish(a)
+    checks.wait_clean(r.db, timeout=20)
+
+
 def test_a_refusal_of_the_operators_add_alone_is_told_too(t):
     """Nothing is being worked on: the daemon itself tries until Redis takes writes again."""
     r = t.redis()

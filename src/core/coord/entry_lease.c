@@ -223,7 +223,8 @@ static void leases_end_together(struct coord *c, uint16_t shard)
 		n++;
 	}
 	if (n > 1)
-		effects_log(c->out, LOG_WARN, "shard=%u redis=%s does not answer: its %u leases end together", shard,
+		effects_log(c->out, LOG_WARN,
+			"shard=%u redis=%s confirms no lease any more: its %u leases end together", shard,
 			c->topo.nodes[shard].addr, n);
 	worker_send_later_fences(c);
 }

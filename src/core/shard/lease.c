@@ -111,7 +111,7 @@ const struct service_rules *lease_rules_of(const struct shard_ctx *c, const stru
 /* ---- states and times ---- */
 
 static const uint16_t allowed[LEASE_STATES] = {
-	[LEASE_ACQUIRING] = 1 << LEASE_CHECKING | 1 << LEASE_HELD | 1 << LEASE_RELEASING,
+	[LEASE_ACQUIRING] = 1 << LEASE_CHECKING | 1 << LEASE_CONFIRMING | 1 << LEASE_HELD | 1 << LEASE_RELEASING,
 	[LEASE_CHECKING] = 1 << LEASE_ACQUIRING | 1 << LEASE_SWAPPING | 1 << LEASE_CONFIRMING | 1 << LEASE_RELEASING,
 	[LEASE_SWAPPING] = 1 << LEASE_CHECKING | 1 << LEASE_HELD | 1 << LEASE_RELEASING,
 	[LEASE_CONFIRMING] = 1 << LEASE_ACQUIRING | 1 << LEASE_CHECKING | 1 << LEASE_HELD | 1 << LEASE_RELEASING,
@@ -395,7 +395,7 @@ void lease_send(struct leases *ls, struct shard_ctx *c, struct lease *l, struct 
 	unlink_lease(l);
 	l->ttl_ms = (int32_t)ef->cmd.as.lock.ttl_ms;
 	l->at = c->now;
-	if (l->lock.wants_take && !l->lock.was_sent) {
+	if (l->lock.wants_take && !l->lock.was_sent && !refusals_of(&c->refusals, CMD_RENEW)) {
 		l->lock.is_taking = true;
 		ctx_ask(c, &(struct op_ask){.is_leases = true,
 				   .handle = l->handle,

@@ -12,13 +12,14 @@
  *         +-- CHECKING -> SWAPPING |                 |  +---- mine - RECHECKING -NIL
  *               | mine             |               other value          | other value
  *             CONFIRMING --mine--> +                 +---> LOST <-------+
+ *   While the server refuses renewals: ACQUIRING --OK--> CONFIRMING, so that nothing is held that cannot be kept.
  *   RELEASE: from everywhere -> RELEASING -> (forgotten).  At good_until - stop_margin: every state of the right half
  * -> LOST. */
 enum lease_state {
 	LEASE_ACQUIRING,  /* SET NX */
 	LEASE_CHECKING,   /* refused: whose is it? */
 	LEASE_SWAPPING,   /* an older process of ours: taking over */
-	LEASE_CONFIRMING, /* our own value: renewing it tells until when */
+	LEASE_CONFIRMING, /* our own value: renewing it tells until when, and that it can be renewed */
 	LEASE_HELD,       /* nothing to do until the next renewal */
 	LEASE_RENEWING,
 	LEASE_RECREATING, /* was missing before its deadline: SET NX */

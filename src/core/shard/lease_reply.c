@@ -196,6 +196,8 @@ static void lease_answered(struct leases *ls, struct shard_ctx *c, struct lease 
 	case LEASE_ACQUIRING:
 		if (reply->kind == REPLY_OK && l->lock.is_taking) {
 			locked(ls, c, l);
+		} else if (reply->kind == REPLY_OK && refusals_of(&c->refusals, CMD_RENEW)) {
+			lease_ask(ls, c, l, LEASE_CONFIRMING, (struct slice){0});
 		} else if (reply->kind == REPLY_OK) {
 			acquired(ls, c, l, M_ACQUIRE_OK);
 		} else {

@@ -150,6 +150,12 @@ void refusals_accepted(struct refusals *r, enum cmd_kind kind, uint16_t svc)
 		forget_kind(r, k);
 }
 
+bool refusals_of(const struct refusals *r, enum cmd_kind kind)
+{
+	assert(kind < CMD_N);
+	return r->kinds[kind].since != 0;
+}
+
 void refusals_forget(struct refusals *r)
 {
 	for (int i = 0; r->n_kinds && i < CMD_N; i++)

@@ -33,6 +33,8 @@ void refusals_add(struct shard_ctx *c, const char *what, enum cmd_kind kind, uin
 /* A command of this kind was accepted, for this service: where one right or key is the trouble it says nothing of the
  * others'. */
 void refusals_accepted(struct refusals *r, enum cmd_kind kind, uint16_t svc);
+/* A command of this kind was refused, and none was accepted since. */
+bool refusals_of(const struct refusals *r, enum cmd_kind kind);
 /* Another connection, maybe to another server: what was refused is to be seen again. */
 void refusals_forget(struct refusals *r);
 /* Whether anything that work depends on is refused now; fills *out with what has been for longest. */

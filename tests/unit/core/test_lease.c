@@ -282,6 +282,32 @@ Test(lease, an_operators_error_is_said_once_a_minute, .init = story_up, .fini = 
 	cr_assert_null(strstr(first + 1, "say"));
 }
 
+/* Nobody is given what could not be kept: it would be taken back, and given out again, for ever. */
+Test(lease, is_not_held_while_renewals_are_refused, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_until(4800);
+	story_error(CMD_RENEW, RERR_OPERATOR, "NOPERM no permissions");
+	story_until(9000);
+	story_clear();
+	acquire(2, 0, false);
+	story_ok(CMD_LOCK);
+	cr_assert(story_waits(CMD_RENEW), "%s", W.text.data);
+	story_error(CMD_RENEW, RERR_OPERATOR, "NOPERM no permissions");
+	while (W.now < 30000) { /* the lock has run out meanwhile */
+		if (story_waits(CMD_RENEW))
+			story_error(CMD_RENEW, RERR_OPERATOR, "NOPERM no permissions");
+		story_until(W.now + 10);
+	}
+	cr_expect_null(strstr(W.text.data, "held"), "%s", W.text.data);
+	while (!story_waits(CMD_RENEW))
+		story_until(W.now + 10);
+	story_nil(CMD_RENEW);
+	story_clear();
+	story_ok(CMD_LOCK);
+	cr_expect(strstr(W.text.data, "> lease 2 held"), "%s", W.text.data);
+}
+
 Test(lease, a_server_that_is_no_master_makes_us_ask_for_the_topology, .init = story_up, .fini = story_down)
 {
 	acquire(1, 0, false);
