@@ -329,3 +329,20 @@ def test_a_token_from_the_future_is_waited_for(t):
     t.wait(lambda: metric(d, "sluice_retries_delayed_total", reason="lost") >= 1, 3, "the wait in the metrics")
     assert metric(d, "sluice_assignments_total", kind="new") == 1
     assert r.db.cmd("EXISTS", "orders-input-dlq") == 0
+
+
+@limit(60)
+def test_a_token_that_is_never_reached_says_so(t):
+    """Waiting does not help: explain says what does, and it does."""
+    r = t.redis()
+    d = t.daemon(r, T=3, service={"retry": {"initial": 0, "max": "1s"}, **entries()})
+    ids = add(r.db, "orders:k", 2)
+    r.db.cmd("HSET", "{orders:k}-sluice", "token", "9" * 19, "pos", ids[0], "tries", "0")
+    h = hand(t, d)
+    lbs(r.db, "orders", "orders:k")
+    why = "days ahead"
+    t.wait(lambda: why in d.ctl("explain", "orders:k").stdout, 5, "why it waits")
+    assert "HDEL {STREAM}-sluice token" in d.ctl("explain", "orders:k").stdout
+    r.db.cmd("HDEL", "{orders:k}-sluice", "token")
+    h.until("assign", timeout=20)
+    assert [e[0] for e in h.ids(1)] == ids[1:], "from where it stood"

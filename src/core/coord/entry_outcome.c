@@ -165,17 +165,34 @@ static mono_ms until_later(const struct coord *c, const struct entry *e, struct 
 	return newer.ms < now ? 0 : (mono_ms)(newer.ms - now) + 1;
 }
 
+enum { WHY_CAP = 320, DAY_MS = 86400000, AHEAD_MS = DAY_MS /* no clock of masters differs by that */ };
+
+static void why_no_position(char out[static WHY_CAP], enum lost_reason why, mono_ms until_later)
+{
+	if (why != LOST_TAKEN)
+		snprintf(out, WHY_CAP, "the position of its data stream was deleted");
+	else if (until_later < AHEAD_MS)
+		snprintf(out, WHY_CAP, "a newer owner has the position of its data stream");
+	else
+		snprintf(out, WHY_CAP,
+			"a newer owner has the position of its data stream, its token is %lld days ahead (a wrong "
+			"clock, or an "
+			"id that was made up): HDEL {STREAM}-sluice token, or STREAM-sluice where it has a hash tag, "
+			"ends that",
+			(long long)(until_later / DAY_MS));
+}
+
 /* Who has it may be at work, or gone: after a failover that lost the requeue of its entry, to a master whose clock is
  * behind, the next owner's token is lower than the one before. Nobody has failed. */
 void entry_wait_for_position(struct coord *c, struct entry *e, enum lost_reason why, struct entry_id newer)
 {
 	enum { POSITION_WAIT_MIN_MS = 1000 }; /* also where failures are tried again at once */
-	const char *words = why == LOST_TAKEN ? "a newer owner has the position of its data stream"
-					      : "the position of its data stream was deleted";
+	char words[WHY_CAP];
 	const struct coord_service *s = services_find(&c->services, e->svc);
 	const struct retry_rules *r = &s->rules->retry;
 	mono_ms wait = mono_max(fail_delay(&c->rng, r, e->retry), POSITION_WAIT_MIN_MS);
 	wait = mono_max(wait, mono_min(until_later(c, e, newer), r->max_ms));
+	why_no_position(words, why, until_later(c, e, newer));
 	char stream[FIELD_VALUE_CAP];
 	effects_log(c->out, LOG_WARN, "service=%s stream=%s id=%llu-%llu waits ms=%lld: %s", s->rules->name,
 		entry_shown(e, stream), (unsigned long long)e->id.ms, (unsigned long long)e->id.seq, (long long)wait,
