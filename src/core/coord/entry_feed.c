@@ -24,12 +24,6 @@ static bool has_unacked(const struct entry_feed *f)
 	return is_id_newer(f->last, f->pos);
 }
 
-static void nack_is_over(struct entry_feed *f)
-{
-	if (f->trouble->nack.is_on)
-		entry_troubled(f)->nack.is_on = false;
-}
-
 /* The entry waits for its next try; none, 0: nothing does. */
 static void feed_block(struct entry_feed *f, struct entry_id bad, mono_ms until)
 {
@@ -116,7 +110,7 @@ void entry_feed_resume(struct coord *c, struct entry *e)
 	f->last = (struct entry_id){0};
 	f->is_adopted = true;
 	f->suspect.is_hushed = false;
-	nack_is_over(f);
+	entry_nack_over(f);
 	if (f->state == ENTRY_FEED_OPEN)
 		feed_go(c, e, true);
 	else if (f->state == ENTRY_FEED_NONE)
@@ -209,7 +203,7 @@ static struct effect *say_feed_ok(struct coord *c, struct entry *e, enum ok_for 
 
 static void say_nacked(struct coord *c, struct entry *e, struct entry_id id, mono_ms retry_ms, bool is_dead)
 {
-	nack_is_over(e->feed);
+	entry_nack_over(e->feed);
 	struct effect *ef = say_feed_ok(c, e, OK_FOR_NACK, id);
 	if (!ef)
 		return;
@@ -245,15 +239,15 @@ static void feed_confirm(struct coord *c, struct entry *e, struct entry_id id)
 
 static void send_nack(struct coord *c, struct entry *e, bool is_again, bool is_counted)
 {
-	struct entry_feed *f = e->feed;
-	entry_troubled(f)->nack.is_sent = true;
+	struct entry_nack *nack = &entry_troubled(e->feed)->nack;
+	nack->is_sent = true;
 	feed_send(c, e,
-		msg_feed_nack((struct msg_feed_nack){.id = f->trouble->bad,
-			.delay_ms = f->trouble->nack_ms,
-			.is_dead = f->trouble->nack.is_dead,
+		msg_feed_nack((struct msg_feed_nack){.id = nack->id,
+			.delay_ms = nack->again_ms,
+			.is_dead = nack->is_dead,
 			.is_again = is_again,
 			.is_counted = is_counted,
-			.reason = text_ref(e->note)}));
+			.reason = text_ref(nack->reason)}));
 }
 
 /* Did the shard that had the feed count the try of the nack? m: the position as the next one found it. */
@@ -270,10 +264,10 @@ static void nack_again(struct coord *c, struct entry *e, bool was_counted)
 {
 	struct entry_feed *f = e->feed;
 	f->last = (struct entry_id){0};
-	if (is_id_newer(f->trouble->bad, f->pos))
+	if (is_id_newer(f->trouble->nack.id, f->pos))
 		send_nack(c, e, true, was_counted);
 	else
-		say_nacked(c, e, f->trouble->bad, 0, true);
+		say_nacked(c, e, f->trouble->nack.id, 0, true);
 }
 
 /* Deaths of owners are counted by whoever recovers their entries, without knowing whose fault they were. The position
@@ -366,6 +360,10 @@ static void feed_has_dead(struct coord *c, struct entry *e, struct entry_id id)
 static void on_feed_nacked(struct coord *c, struct entry *e, const struct msg *m)
 {
 	struct entry_feed *f = e->feed;
+	if (f->trouble->nack.is_on) {
+		text_unref(e->note);
+		e->note = text_ref(f->trouble->nack.reason);
+	}
 	if (m->feed.is_dead) {
 		feed_has_dead(c, e, m->feed.id);
 	} else {
@@ -425,7 +423,7 @@ static void on_feed_told(struct coord *c, struct entry *e, const struct msg *m)
 		break;
 	case FEED_BAD_ACK:
 		if (m->feed.is_nack)
-			nack_is_over(e->feed);
+			entry_nack_over(e->feed);
 		if (!m->feed.is_nack && !is_id_newer(m->feed.id, e->feed->asked))
 			e->feed->asked = e->feed->pos; /* nor is it acknowledged where the feed is opened next */
 		if (w)
@@ -480,12 +478,18 @@ void entry_on_feed(struct coord *c, const struct msg *m)
 static void take_nack(struct coord *c, struct entry *e, const struct frame *f)
 {
 	struct entry_feed *feed = e->feed;
-	struct entry_trouble *t = entry_troubled(feed);
-	t->bad = f->entry;
-	text_unref(e->note);
-	e->note = f->reason.p ? text_new(f->reason.p, text_fit(f->reason.p, f->reason.len, FEED_REASON_MAX)) : NULL;
-	t->nack_ms = f->has_retry_ms ? f->retry_ms : -1;
-	t->nack = (struct entry_nack){.is_on = true, .is_dead = f->dead};
+	struct worker *w = workers_find(&c->workers, e->owner);
+	if (feed->trouble->nack.is_on) { /* the entries behind that one are void, and itself it is not told again yet */
+		if (w)
+			worker_say_bad_entry(c, w, e);
+		return;
+	}
+	const struct slice reason = f->reason;
+	entry_troubled(feed)->nack = (struct entry_nack){.is_on = true,
+		.is_dead = f->dead,
+		.id = f->entry,
+		.reason = reason.p ? text_new(reason.p, text_fit(reason.p, reason.len, FEED_REASON_MAX)) : NULL,
+		.again_ms = f->has_retry_ms ? f->retry_ms : -1};
 	if (feed->state == ENTRY_FEED_OPEN) /* else on its way elsewhere */
 		send_nack(c, e, false, false);
 }
@@ -498,7 +502,7 @@ void entry_feed_word(struct coord *c, struct entry *e, const struct frame *f)
 		take_nack(c, e, f);
 		return;
 	}
-	bool is_void = feed->trouble->nack.is_on && !is_id_newer(feed->trouble->bad, f->entry);
+	bool is_void = feed->trouble->nack.is_on && !is_id_newer(feed->trouble->nack.id, f->entry);
 	if (!is_void && is_id_newer(f->entry, feed->asked))
 		feed->asked = f->entry;
 	if (feed->state == ENTRY_FEED_OPEN)

@@ -116,6 +116,15 @@ struct entry_trouble *entry_troubled(struct entry_feed *f)
 	return (struct entry_trouble *)f->trouble;
 }
 
+void entry_nack_over(struct entry_feed *f)
+{
+	if (!f->trouble->nack.is_on)
+		return;
+	struct entry_nack *nack = &entry_troubled(f)->nack;
+	text_unref(nack->reason);
+	*nack = (struct entry_nack){0};
+}
+
 void ledger_drop(struct ledger *l, struct entry *e)
 {
 	assert(e->gen);
@@ -128,8 +137,10 @@ void ledger_drop(struct ledger *l, struct entry *e)
 	text_unref(e->stream);
 	text_unref(e->info);
 	text_unref(e->trace);
-	if (e->feed && e->feed->trouble != &entry_no_trouble)
+	if (e->feed && e->feed->trouble != &entry_no_trouble) {
+		entry_nack_over(e->feed);
 		mem_free(entry_troubled(e->feed));
+	}
 	mem_free(e->feed);
 	text_unref(e->note);
 	e->gen = 0;

@@ -54,9 +54,12 @@ enum requeue_why {
 
 enum entry_feed_state { ENTRY_FEED_NONE, ENTRY_FEED_OPENING, ENTRY_FEED_OPEN, ENTRY_FEED_CLOSING };
 
-struct entry_nack { /* its worker could not do the entry .bad */
+struct entry_nack { /* its worker says that it could not do an entry; its shard has not said whether that counts */
 	bool is_on;
 	bool is_dead, is_sent; /* to the dead letters; its shard was told */
+	struct entry_id id;
+	struct text *reason;
+	mono_ms again_ms; /* the worker's wish; -1 = by the rules */
 };
 
 /* Did something die with it? Its stream is worked on alone then. */
@@ -75,9 +78,8 @@ struct entry_losses {         /* entries that no worker has finished, found whil
 
 /* What went wrong with entries of a stream. Few have any. */
 struct entry_trouble {
-	struct entry_id bad;   /* nacked, or waiting for its retry */
+	struct entry_id bad;   /* waiting for its retry */
 	mono_ms blocked_until; /* 0 = is not */
-	mono_ms nack_ms;       /* nack.is_on: the worker's wish; -1 = by the rules */
 	struct entry_nack nack;
 	struct entry_losses losses;
 };
@@ -162,6 +164,8 @@ extern const struct entry_trouble entry_no_trouble;
 struct entry_feed *entry_feed_new(uint16_t slot);
 /* Its trouble, to be written to; there is some afterwards. */
 struct entry_trouble *entry_troubled(struct entry_feed *f);
+/* Its nack is answered, or nobody waits for the answer. */
+void entry_nack_over(struct entry_feed *f);
 /* Entries mode: the entry behind its position waits for its next try, and its worker with it. */
 static inline bool entry_feed_is_blocked(const struct entry *e, mono_ms now)
 {

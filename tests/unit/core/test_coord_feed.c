@@ -283,3 +283,34 @@ Test(coord_feed, a_nack_of_what_nobody_was_given_voids_nothing, .init = feed_up,
 	feed_says(FEED_IS_OPEN, 0);
 	expect_story("[ 1500] s feed_start 1 8-5\n");
 }
+
+/* The worker is told, and the first one goes on as if nothing had come behind it, whatever moves. */
+Test(coord_feed, a_nack_behind_an_unanswered_one_is_refused_at_once, .init = feed_up, .fini = story_down)
+{
+	says_of_entry(FRAME_NACK, 3);
+	story_clear();
+	says_of_entry(FRAME_NACK, 4);
+	expect_story("[ 1000] w1 err bad_field 7-0\n");
+	feed_moves();
+	feed_opens(2, 0, 0);
+	nacked_waits(1000);
+	cr_expect(strstr(W.text.data, "s feed_nack 1 8-3 again\n"), "%s", W.text.data);
+	cr_expect(strstr(W.text.data, "w1 ok 7-0 for=4 waits 8-3\n"), "%s", W.text.data);
+}
+
+Test(coord_feed, the_reason_of_a_nack_that_is_refused_is_nobodys, .init = feed_up, .fini = story_down)
+{
+	char text[SESSION_LEASE_CAP];
+	struct frame f = {.kind = FRAME_NACK, .lease = story_text(7, text), .entry = {8, 3}, .reason = {"first", 5}};
+	story_up(1, f);
+	nacked_waits(1000);
+	f.reason = (struct slice){"second", 6};
+	f.entry.seq = 9;
+	story_up(1, f);
+	struct msg_feed refused = {.result = FEED_BAD_ACK, .id = {8, 9}, .is_nack = true};
+	story_from_shard((struct msg){.kind = MSG_FEED, .handle = H, .feed = refused});
+	const struct entry *e = ledger_by_handle(&W.c->ledger, H);
+	cr_assert(e && e->note);
+	cr_expect_str_eq(e->note->bytes, "first");
+	cr_expect_eq(e->feed->trouble->bad.seq, 3, "the one that waits");
+}
