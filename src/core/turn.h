@@ -438,9 +438,11 @@ enum effect_kind {
 	EFF_SHARD_STOP,  /* .to */
 	EFF_FRAME,       /* .frame to session .session */
 	EFF_CLOSE,       /* session .session: flush what was written, close; .text why */
-	EFF_TOPOLOGY,    /* ask for the topology; .text why */
-	EFF_FATAL,       /* end the process: .text .exit_code */
-	EFF_CTL,         /* a control request is answered: .ctl .text */
+	/* session .session, closed before, is forgotten: whether its process lives is nothing to us any more */
+	EFF_SESSION_OVER,
+	EFF_TOPOLOGY, /* ask for the topology; .text why */
+	EFF_FATAL,    /* end the process: .text .exit_code */
+	EFF_CTL,      /* a control request is answered: .ctl .text */
 	/* both */
 	EFF_LOG /* .level .text (owned) */
 };

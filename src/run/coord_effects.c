@@ -85,6 +85,13 @@ static void drop_worker(void *arg, uint64_t session)
 		worker_socket_drop(d->workers, session);
 }
 
+static void forget_session(void *arg, uint64_t session)
+{
+	struct daemon *d = arg;
+	if (d->workers)
+		worker_socket_forget_session(d->workers, session);
+}
+
 static void ask_topology(void *arg)
 {
 	struct daemon *d = arg;
@@ -125,6 +132,7 @@ const struct coord_doers coord_thread_doers = {
 	.stop_shard = shard_stop,
 	.frame = to_worker,
 	.close = drop_worker,
+	.forget_session = forget_session,
 	.ask_topology = ask_topology,
 	.end = end,
 	.control = answer_control,

@@ -42,6 +42,9 @@ static void coord_perform(struct effect *ef, const struct coord_doers *doers, vo
 	case EFF_CLOSE:
 		doers->close(arg, ef->session);
 		break;
+	case EFF_SESSION_OVER:
+		doers->forget_session(arg, ef->session);
+		break;
 	case EFF_TOPOLOGY:
 		doers->ask_topology(arg);
 		break;
@@ -106,6 +109,7 @@ static void shard_perform(struct shard_turns *t, struct effect *ef, const struct
 	case EFF_SHARD_STOP:
 	case EFF_FRAME:
 	case EFF_CLOSE:
+	case EFF_SESSION_OVER:
 	case EFF_TOPOLOGY:
 	case EFF_FATAL:
 	case EFF_CTL:

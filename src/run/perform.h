@@ -16,6 +16,7 @@ struct coord_doers {
 	void (*stop_shard)(void *arg, uint16_t shard);
 	void (*frame)(void *arg, const struct effect *ef);
 	void (*close)(void *arg, uint64_t session);
+	void (*forget_session)(void *arg, uint64_t session);
 	void (*ask_topology)(void *arg);
 	void (*end)(void *arg, const struct effect *ef);     /* of the process: .exit_code .text */
 	void (*control)(void *arg, const struct effect *ef); /* a request is answered */

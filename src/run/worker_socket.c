@@ -128,6 +128,18 @@ static void watch_process(struct worker_socket *d, uint64_t session, int fd)
 	uv_poll_start(&w->poll, UV_READABLE, on_exit_seen);
 }
 
+/* Without this a process that lives and connects again and again would cost a descriptor each time. */
+void worker_socket_forget_session(struct worker_socket *d, uint64_t session)
+{
+	for (struct link *l = d->watches.next; l != &d->watches; l = l->next) {
+		struct watch *w = LIST_OF(struct watch, link, l);
+		if (w->session != session)
+			continue;
+		watch_end(w);
+		return;
+	}
+}
+
 /* ---- connections ---- */
 
 static void worker_socket_forget(struct worker_socket *d, struct worker_conn *w)
@@ -259,9 +271,9 @@ static void worker_socket_on_end(void *arg, struct unix_conn *c, int pidfd)
 	fault_point("read", "end");
 	struct coord_event ev = {.kind = COORD_END, .session = session, .n = n_unread(w, unix_may_be_read(c))};
 	worker_socket_forget(d, w);
-	worker_socket_tell(d, &ev);
 	if (pidfd >= 0)
-		watch_process(d, session, pidfd);
+		watch_process(d, session, pidfd); /* what is told may end that */
+	worker_socket_tell(d, &ev);
 }
 
 /* What is spared is for Redis, for operators and for the processes of connections already here. */

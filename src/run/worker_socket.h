@@ -4,7 +4,7 @@
  * A worker whose hello cannot be answered yet (what a former process held is not known) is not read until its welcome.
  * Failure: a bad line or one over max_frame -> COORD_BAD_INPUT; too much unread -> slow_reader; the peer's end ->
  * COORD_END,
- *   and when its process has ended (pidfd) -> COORD_PEER_DEAD. */
+ *   and when its process has ended (pidfd) before the session is over -> COORD_PEER_DEAD. */
 #pragma once
 #include "codec/state.h"
 #include "config/config.h"
@@ -23,6 +23,8 @@ void worker_socket_send(struct worker_socket *d, uint64_t session, const struct 
  * welcomed late. */
 void worker_socket_sweep(struct worker_socket *d);
 void worker_socket_drop(struct worker_socket *d, uint64_t session); /* EFF_CLOSE */
+/* EFF_SESSION_OVER: the end of its process is not waited for any more. */
+void worker_socket_forget_session(struct worker_socket *d, uint64_t session);
 /* Lets go of a connection without closing it for the worker: a descriptor of it, the caller's, and what was read
  * and not written. -1: no such session, or no descriptor. */
 int worker_socket_let_go(struct worker_socket *d, uint64_t session, struct buf *input, struct buf *output);

@@ -259,6 +259,12 @@ static void to_worker(void *arg, const struct effect *ef)
 	worker_take(d->world, d, ef->session, &ef->frame);
 }
 
+static void forget_session(void *arg, uint64_t session)
+{
+	(void)arg;
+	(void)session;
+}
+
 static void drop_worker(void *arg, uint64_t session)
 {
 	struct daemon *d = arg;
@@ -301,6 +307,7 @@ static const struct coord_doers coord_doers = {
 	.stop_shard = stop_shard,
 	.frame = to_worker,
 	.close = drop_worker,
+	.forget_session = forget_session,
 	.ask_topology = ask_topology,
 	.end = end,
 	.control = answer_control,

@@ -230,6 +230,23 @@ def test_a_thousand_idle_connections(t):
             s.close()
 
 
+def test_one_process_may_come_and_go_without_end(t):
+    """It lives on; once each of its former connections held a descriptor of the daemon until it ended."""
+    _, d = setup(t, T=3)
+
+    def n_fds():
+        return len(os.listdir(f"/proc/{d.proc.pid}/fd"))
+    before = n_fds()
+    for i in range(200):
+        c = Raw(d.worker_sock).send({**HELLO, "credits": 0})
+        c.until("welcome")
+        if i % 2:
+            c.send({"t": "bye"})
+            assert c.is_closed()
+        c.close()
+    t.wait(lambda: n_fds() <= before + 2, 15, "their descriptors are closed")
+
+
 @limit(120)
 def test_slow_reader_is_cut_off_and_disturbs_nobody(t):
     r, d = setup(t, cfg={"workers": {"write_buffer": "1MiB"}})

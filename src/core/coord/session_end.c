@@ -18,6 +18,7 @@ void worker_retire(struct coord *c, struct worker *m)
 	assert(!m->is_gone);
 	disconnect(c, m);
 	m->is_gone = true;
+	effects_add(c->out, EFF_SESSION_OVER)->session = m->s.id;
 	heap_remove(&c->workers.timers, &m->s.timer);
 	list_remove(&m->dirty);
 	list_remove(&m->all);
