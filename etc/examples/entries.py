@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """A worker for entries mode: the entries of its streams, in order, no Redis client. usage: entries.py [SOCKET]"""
 import json
+import os
 import socket
 import sys
 
 sock = socket.socket(socket.AF_UNIX)
-sock.connect(sys.argv[1] if len(sys.argv) > 1 else "/run/sluiced/worker.sock")
+sock.connect(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("SLUICED_WORKER") or "/run/sluiced/worker.sock")
 void = set()  # leases with a nack that is not answered yet: what comes meanwhile does not count
 
 

@@ -21,6 +21,14 @@ def work(job):
     time.sleep(info.get("seconds", 1) if isinstance(info, dict) else 1)
 
 
+def finish(job):
+    try:
+        work(job)
+    except SystemExit as e:
+        if e.code:  # sys.exit(0) is no failure
+            raise
+
+
 class Work:
     """The process of one stream."""
     answer = None  # the frame that tells how it ended
@@ -40,7 +48,7 @@ class Work:
                 signal.signal(s, signal.SIG_IGN)
             sock.close()
             if os.getppid() == parent:
-                work(job)
+                finish(job)
             sys.stdout.flush()
             self.says.send(dict(t="done"))
         except BaseException as e:

@@ -327,6 +327,24 @@ def test_python(t):
 
 
 @limit(60)
+def test_python_handlers_may_exit_with_0(t):
+    """It is no failure, as of a process; the entries behind it come."""
+    r = t.redis()
+    d = t.daemon(r, service={"entries": {"enabled": True, "idle_release": "200ms", "retry": {"max_retries": 0}}})
+    with open(t.path("w.py"), "w") as f:
+        f.write("import sys\nsys.path.insert(0, sys.argv[1])\nfrom sluice import Worker\n"
+                "def work(job, e):\n    sys.exit(0)\n"
+                "Worker(sys.argv[2], work, credits=2, entries='each').run()\n")
+    p = spawn([sys.executable, t.path("w.py"), os.path.join(ROOT, "etc/clients/python"), d.worker_sock], t.path("w.log"))
+    t.ending(p.kill)
+    for n in range(3):
+        r.db.cmd("XADD", "k", "*", "n", n)
+    Added(r.db).one("orders", "k", {})
+    checks.wait_clean(r.db, timeout=20)
+    assert r.db.cmd("XLEN", "orders-entries-dlq") == 0
+
+
+@limit(60)
 def test_python_is_not_deaf_while_it_begins(t):
     """Two hundred streams at once are not two hundred forks before the daemon is heard again: who has ended takes the next."""
     r = t.redis()

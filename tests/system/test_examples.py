@@ -368,6 +368,38 @@ def test_sockets_are_named_by_the_environment(t):
         assert p.wait(PATIENCE) == 0
 
 
+@limit(60)
+def test_the_examples_of_entries_mode_find_the_socket(t):
+    """By $SLUICED_WORKER, as the others do."""
+    r = t.redis()
+    d = t.daemon(r, service={"entries": {"enabled": True, "idle_release": "200ms"}})
+    env = dict(os.environ, SLUICED_WORKER=d.worker_sock, PATH=f"{program('')}:{os.environ['PATH']}")
+    for name, argv in (("entries.py", [sys.executable]), ("entries.sh", ["sh"])):
+        r.db.cmd("XADD", name, "*", "what", "paid")
+        Added(r.db).one("orders", name)
+        with open(t.path(name), "wb") as out:
+            p = subprocess.Popen([*argv, os.path.join(EXAMPLES, name)], stdout=out, stderr=out, env=env, preexec_fn=die_with_parent)
+        t.wait(lambda: "paid" in open(t.path(name)).read(), PATIENCE, f"{name} has its entry")
+        p.terminate()
+        p.wait(PATIENCE)
+
+
+@limit(60)
+def test_an_exit_with_0_is_no_failure(t):
+    """sys.exit(0) in the work of worker.py."""
+    r = t.redis()
+    d = t.daemon(r, service={"retry": {"max_retries": 0}})
+    text, n = SLEEP.subn(lambda m: m[1] + "sys.exit(0)", source("python"))
+    assert n == 1
+    with open(t.path("w.py"), "w") as f:
+        f.write(text)
+    p = subprocess.Popen([sys.executable, t.path("w.py"), d.worker_sock], stdout=subprocess.DEVNULL, preexec_fn=die_with_parent)
+    t.ending(p.kill)
+    Added(r.db).one("orders", "s")
+    checks.wait_clean(r.db, timeout=20)
+    assert r.db.cmd("XLEN", "orders-input-dlq") == 0
+
+
 def test_places_that_cannot_be_listened_at_name_their_setting(t):
     """Also for who runs it by hand and has no /run/sluiced."""
     r = t.redis()

@@ -212,18 +212,27 @@ def ending(job, end):
     return end
 
 
+def returns(handler, *args):
+    """Calls it; sys.exit(0) is no failure, as of a process."""
+    try:
+        handler(*args)
+    except SystemExit as e:
+        if e.code:
+            raise
+
+
 def call(handler, mode, job, entries):
     try:
         if entries is None:
-            handler(job)
+            returns(handler, job)
         elif mode == "each":
             for e in entries:
                 if job.stopping:
                     break
-                handler(job, e)
+                returns(handler, job, e)
                 job.ack(e.id)
         else:
-            handler(job, entries)
+            returns(handler, job, entries)
             if not job.stopping:
                 job._done_id = entries[-1].id
         return ending(job, ["e", "stopped" if job.stopping else "done", {}])  # who was told to stop may have returned early
