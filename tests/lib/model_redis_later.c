@@ -575,11 +575,14 @@ static void wake_up(struct model_redis *m, const struct command_names *names, st
 		struct slice stream = slice_copy(w->parked[at].stream);
 		const struct model_reg_row *row = model_registry_get(r, stream);
 		if (names->same_stream == SAME_STREAM_ALLOW || !row || !model_alive(m, names, row->id)) {
+			const struct entry_id before = row ? row->id : (struct entry_id){0};
 			struct entry_id unused;
 			model_advance(m, names, stream, NULL, (struct entry_id){0}, &unused);
+			const struct model_reg_row *heir = model_registry_get(r, stream);
+			if (heir && (heir->id.ms != before.ms || heir->id.seq != before.seq))
+				out->counts[DUE_WOKEN]++;
 			if (names->same_stream == SAME_STREAM_ALLOW)
 				model_registry_del(r, stream);
-			out->counts[DUE_WOKEN]++;
 		}
 		at = members_through(w, stream);
 		mem_free((void *)(uintptr_t)stream.p);

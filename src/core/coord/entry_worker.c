@@ -132,7 +132,7 @@ static struct text *how_it_died(const struct worker *w, bool is_dead)
 /* Nobody dies of what he has not read. */
 static bool entry_is_unread(const struct worker *w, const struct entry *e)
 {
-	return w->n_given - e->given < w->n_unread;
+	return w->told.n - e->given < w->told.n_unread;
 }
 
 bool entry_may_have_killed(const struct coord *c, const struct entry *e, const struct worker *w)

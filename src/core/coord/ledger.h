@@ -113,7 +113,7 @@ struct entry {
 	uint64_t owner;             /* session id, 0 = none */
 	uint32_t idx, gen;          /* gen 0: not in use */
 	uint32_t retry, audit, retry_ms;
-	uint32_t given; /* worker.n_given when its worker was given what it has not answered; 0 = not known */
+	uint32_t given; /* worker.told.n when its worker was given what it has not answered; 0 = not known */
 	struct heap_node timer;
 	uint16_t svc, lock_slot;
 	uint16_t lease_shard; /* SHARD_NONE: no shard has a lease record of it */

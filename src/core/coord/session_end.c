@@ -30,7 +30,7 @@ static mono_ms given_since(const struct worker *m, const struct entry *e)
 {
 	if (!e->feed || !entry_feed_is_out(e))
 		return e->since;
-	return e->given > m->n_answered ? e->feed->waits_since : MONO_NEVER;
+	return e->given > m->told.n_answered ? e->feed->waits_since : MONO_NEVER;
 }
 
 /* Simple workers do one thing and end, and meet the next one on their way out. */
@@ -106,7 +106,7 @@ void worker_fatal(struct coord *c, struct worker *m, enum frame_error error, con
 
 void worker_on_end(struct coord *c, struct worker *m, uint32_t n_unread)
 {
-	m->n_unread = n_unread;
+	m->told.n_unread = n_unread;
 	worker_ended(c, m, MP_DISC_CLOSED);
 }
 

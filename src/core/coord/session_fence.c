@@ -60,9 +60,9 @@ mono_ms worker_until(const struct coord *c, struct worker *w)
 
 void worker_is_given(struct worker *w, struct entry *e)
 {
-	w->n_given++;
+	w->told.n++;
 	if (e)
-		e->given = w->n_given;
+		e->given = w->told.n;
 }
 
 void worker_gets(struct worker *w, struct entry *e)

@@ -194,7 +194,7 @@ static void late_result(struct coord *c, struct worker *m, struct session_outcom
 static void worker_answers(const struct coord *c, struct worker *m)
 {
 	m->result_at = c->now;
-	m->n_answered = m->n_given;
+	m->told.n_answered = m->told.n;
 }
 
 static void on_result(struct coord *c, struct worker *m, const struct frame *f)

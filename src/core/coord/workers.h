@@ -18,6 +18,13 @@ struct worker_hung {
 	uint32_t n_silent, n_running;      /* streams since then */
 };
 
+/* Assigns and frames of entries that were sent to it. */
+struct worker_told {
+	uint32_t n;
+	uint32_t n_answered; /* n, when it told a result last */
+	uint32_t n_unread;   /* DETACHED: it has not read so many of them, the latest */
+};
+
 struct worker { /* a worker */
 	struct session s;
 	struct credit_holder credit_holder;
@@ -27,12 +34,10 @@ struct worker { /* a worker */
 	bool is_hushed;    /* its streams are told nothing while it has a suspect */
 	mono_ms hushed_at;
 	mono_ms latest; /* the latest good_until of what came into entries; since a look through them at the longest */
-	mono_ms disorder;    /* of entries: none ends by more than this after one that is behind it */
-	mono_ms result_at;   /* when it told a result last, an acknowledgement, say; 0 = never */
-	uint32_t n_given;    /* assigns and frames of entries that were sent to it */
-	uint32_t n_answered; /* of those, when it told a result last */
-	uint32_t n_unread;   /* DETACHED: it has not read so many of them, the latest */
-	uint32_t n_blamed;   /* DETACHED: entries that may be why its connection ended */
+	mono_ms disorder;  /* of entries: none ends by more than this after one that is behind it */
+	mono_ms result_at; /* when it told a result last, an acknowledgement, say; 0 = never */
+	struct worker_told told;
+	uint32_t n_blamed; /* DETACHED: entries that may be why its connection ended */
 	struct worker_hung hung;
 	char *services_text; /* "a,b" or "" = all */
 	/* a hello that waits until own entries are known, and what its welcome names */
