@@ -17,6 +17,23 @@ void entry_batch_free(struct entry_batch *b)
 	mem_free(b);
 }
 
+bool cmd_is_on_lbs(enum cmd_kind k)
+{
+	switch ((int)k) { /* what has keys of its own in that slot */
+	case CMD_DEAD_ADD:
+	case CMD_DLQ_LENGTH:
+	case CMD_DLQ_RANGE:
+	case CMD_DLQ_DEL:
+	case CMD_TRIAL:
+	case CMD_LEAVE:
+	case CMD_BACK:
+	case CMD_LEFT:
+	case CMD_FLEET:
+		return false;
+	}
+	return k >= CMD_GROUP_CREATE && k <= CMD_FORGET;
+}
+
 const char *dead_reason_name(enum dead_reason r)
 {
 	assert(r < DEAD_N);

@@ -162,6 +162,9 @@ enum cmd_kind {
 	CMD_N
 };
 
+/* Its first key is the service's load-balancer stream. */
+bool cmd_is_on_lbs(enum cmd_kind k);
+
 /* How a feed ends. */
 enum feed_end {
 	FEED_END_KEEP,   /* given back: the position stays */

@@ -4,15 +4,31 @@
 
 enum { BACK_AGAIN_MS = 5000 };
 
-static bool send_mark(struct coord *c, const struct coord_service *s, enum cmd_kind kind)
+static bool send_mark_to(
+	struct coord *c, const struct coord_service *s, enum cmd_kind kind, uint16_t shard, bool asking)
 {
-	if (s->reader.shard == SHARD_NONE || !c->shards.v[s->reader.shard].is_on)
+	if (shard == SHARD_NONE || !c->shards.v[shard].is_on)
 		return false;
-	struct msg_op op = {.kind = (uint8_t)kind, .slot = s->rules->lbs_slot, .asking = s->reader.asking};
-	struct msg *m = coord_send(c, s->reader.shard, msg_op(op));
+	struct msg_op op = {.kind = (uint8_t)kind, .slot = s->rules->lbs_slot, .asking = asking};
+	struct msg *m = coord_send(c, shard, msg_op(op));
 	m->handle = COORD_LEAVING_HANDLE;
 	m->svc = s->svc;
 	return true;
+}
+
+static bool send_mark(struct coord *c, const struct coord_service *s, enum cmd_kind kind)
+{
+	return send_mark_to(c, s, kind, s->reader.shard, s->reader.asking);
+}
+
+/* Where it was sent it does not belong: to whom the server named (ASK), or to where the reader is meanwhile. */
+static bool send_mark_on(struct coord *c, const struct coord_service *s, const struct msg *m)
+{
+	enum cmd_kind kind = (enum cmd_kind)m->op_result.kind;
+	char addr[TOPOLOGY_ADDR];
+	if (m->op_result.asking && topology_redirection(&c->topo, m->from, m->op_result.moved_to, addr))
+		return send_mark_to(c, s, kind, coord_shard_at(c, addr), true);
+	return s->reader.shard != m->from && send_mark(c, s, kind);
 }
 
 void coord_leave(struct coord *c)
@@ -43,7 +59,7 @@ void coord_on_left(struct coord *c, const struct msg *m)
 		c->stop.n_leaving--;
 	if (m->op_result.result != OP_MOVED || !s)
 		return;
-	bool is_sent = s->reader.shard != m->from && send_mark(c, s, (enum cmd_kind)m->op_result.kind);
+	bool is_sent = send_mark_on(c, s, m);
 	if (m->op_result.kind == CMD_LEAVE) {
 		c->stop.n_leaving += is_sent;
 	} else if (!is_sent) { /* the slot is on its way, and nobody knows yet where to */

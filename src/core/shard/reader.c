@@ -252,6 +252,12 @@ void reader_group_lost(struct readers *rs, struct shard_ctx *c, struct reader *r
 	reader_wake(rs, c, r);
 	if (r->was_lost || r->state == READER_GROUP)
 		return; /* being made already */
+	if (ctx_service(c, r->svc)
+			->asking) { /* the move may have been called off: where the map says it is asked first */
+		ctx_msg(c, msg_moved((struct msg_moved){.slot = reader_rules(c, r)->lbs_slot}));
+		reader_move(r, c, READER_AWAY, "what an ASK led to is gone");
+		return;
+	}
 	effects_log(c->out, LOG_WARN,
 		"shard=%u service=%s the consumer group is gone: making it again from the beginning", c->index,
 		reader_rules(c, r)->name);

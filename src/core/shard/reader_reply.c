@@ -176,6 +176,14 @@ static bool is_fleet_forbidden(struct reader *r, enum reader_query e, const stru
 	return true;
 }
 
+/* What it asked about is elsewhere. Of a slot on its way only the stream itself counts, not a key beside it. */
+static bool is_stream_away(enum reader_query e, const struct reply *reply)
+{
+	if (reply->error == RERR_ASK)
+		return cmd_is_on_lbs(reader_command(e));
+	return e != READER_QUERY_DLQ_LENGTH && e != READER_QUERY_TRIAL;
+}
+
 static void judged(struct readers *rs, struct shard_ctx *c, struct reader *r, enum reader_query e, struct reply *reply)
 {
 	switch (ctx_judge(c, "reader", reader_command(e), r->svc, reply)) {
@@ -197,7 +205,7 @@ static void judged(struct readers *rs, struct shard_ctx *c, struct reader *r, en
 		break;
 	case VERDICT_MOVED:
 		reader_again(c, r, e, REFUSED_MS, REFUSED_MAX_MS);
-		if (e != READER_QUERY_DLQ_LENGTH && e != READER_QUERY_TRIAL)
+		if (is_stream_away(e, reply))
 			reader_move(r, c, READER_AWAY, "redirected");
 		break;
 	case VERDICT_NO_GROUP:

@@ -197,8 +197,13 @@ enum verdict ctx_judge(
 		ctx_refresh(c, reply->text);
 		return VERDICT_AGAIN;
 	case RERR_MOVED:
-	case RERR_ASK:
 		tell_moved(c, reply);
+		return VERDICT_MOVED;
+	case RERR_ASK: /* for another key of the slot: the load-balancer stream may still be here, and its reader too */
+		if (cmd_is_on_lbs(kind))
+			tell_moved(c, reply);
+		else
+			ctx_refresh(c, slice_str("ask"));
 		return VERDICT_MOVED;
 	case RERR_NOSCRIPT:
 		return VERDICT_EVAL;

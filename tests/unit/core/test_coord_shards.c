@@ -160,6 +160,26 @@ Test(coord_shards, that_we_are_back_is_said_again_while_the_map_stays, .init = s
 	cr_assert_eq(W.n_back, n + 1, "once");
 }
 
+static void mark_asks_second(enum cmd_kind kind)
+{
+	story_from_shard((struct msg){.kind = MSG_OP_RESULT,
+		.handle = COORD_LEAVING_HANDLE,
+		.op_result.kind = (uint8_t)kind,
+		.op_result.result = OP_MOVED,
+		.op_result.asking = true,
+		.op_result.moved_to = text_new("b:1", 3)});
+}
+
+/* Who has left is a key of its own: an ASK for it does not take the reader along. */
+Test(coord_shards, that_we_are_back_goes_where_an_ask_says, .init = story_ready, .fini = story_down)
+{
+	const uint32_t n = W.n_back;
+	mark_asks_second(CMD_BACK);
+	cr_assert(is_on(1));
+	cr_assert_eq(W.n_back, n + 1);
+	cr_assert(W.c->services.v[0].reader.shard == 0 && !W.c->services.v[0].reader.asking);
+}
+
 Test(coord_shards, one_whose_slots_come_back_while_it_stops_reads_again, .init = story_ready, .fini = story_down)
 {
 	story_hello(1, 1);

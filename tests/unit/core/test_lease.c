@@ -751,7 +751,7 @@ Test(lease, during_a_migration_it_asks_there, .init = story_up, .fini = story_do
 	acquire(1, 0, false);
 	story_clear();
 	story_error(CMD_LOCK, RERR_ASK, "10.0.0.2:7000");
-	expect_story("[ 1000] > moved slot=5 \"10.0.0.2:7000\" asking\n"
+	expect_story("[ 1000] > refresh \"ask\"\n"
 		     "[ 1000] > lease 1 moved until=0 \"10.0.0.2:7000\" asking\n");
 }
 

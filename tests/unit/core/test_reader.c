@@ -229,6 +229,32 @@ Test(reader, without_workers_it_does_not_look, .init = ready_for_entries, .fini 
 	expect_story("");
 }
 
+/* The slot is on its way; keys that nobody has made yet, or that have gone ahead, are not the stream. */
+Test(reader, an_ask_for_a_key_beside_the_stream_leaves_the_reader_here, .init = ready, .fini = story_down)
+{
+	W.trials = true;
+	credits(1);
+	story_until(6000);
+	story_clear();
+	story_error(CMD_TRIAL, RERR_ASK, "h:1");
+	expect_story("[ 6000] > refresh \"ask\"\n");
+	story_until(7000);
+	story_entries(CMD_READ, 1, 1);
+	story_clear();
+	credits(1);
+	expect_story("[ 7000] read count=1 block=2000\n");
+}
+
+/* The move was called off and the stream has gone back: none is made anew at the other node. */
+Test(reader, a_group_that_is_gone_behind_an_ask_is_looked_for_at_home, .init = ready, .fini = story_down)
+{
+	story_msg_in((struct msg){
+		.kind = MSG_SERVICE, .service.rules = story_rules(), .service.is_read = true, .service.asking = true});
+	story_clear();
+	story_error(CMD_HEARTBEAT, RERR_NOGROUP, "NOGROUP no such key");
+	expect_story("[ 1000] > moved slot=5\n");
+}
+
 static void due(int64_t moved, int64_t wait_ms)
 {
 	struct reply r = {
