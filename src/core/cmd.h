@@ -514,6 +514,7 @@ enum refusal {
 	REFUSAL_BUSY,
 	REFUSAL_MASTERDOWN,
 	REFUSAL_CLUSTERDOWN,
+	REFUSAL_TRYAGAIN, /* keys of one command on both sides of a slot that is being moved */
 	REFUSAL_MAXCLIENTS,
 	REFUSAL_OTHER, /* ERR … */
 	REFUSAL_N

@@ -108,6 +108,7 @@
 	X(MR_REFUSED_BUSY, "sluice_redis_refused_total", "error=\"BUSY\"", "")                                         \
 	X(MR_REFUSED_MASTERDOWN, "sluice_redis_refused_total", "error=\"MASTERDOWN\"", "")                             \
 	X(MR_REFUSED_CLUSTERDOWN, "sluice_redis_refused_total", "error=\"CLUSTERDOWN\"", "")                           \
+	X(MR_REFUSED_TRYAGAIN, "sluice_redis_refused_total", "error=\"TRYAGAIN\"", "")                                 \
 	X(MR_REFUSED_MAXCLIENTS, "sluice_redis_refused_total", "error=\"MAXCLIENTS\"", "")                             \
 	X(MR_REFUSED_OTHER, "sluice_redis_refused_total", "error=\"ERR\"", "")
 

@@ -4,6 +4,7 @@ import time
 
 from lib import checks
 from lib.case import limit
+from lib.checks import Added
 from lib.load import Load
 from lib.redis import slot_of
 
@@ -126,6 +127,13 @@ def open_slot(slot, src, dst):
     src.db.cmd("CLUSTER", "SETSLOT", slot, "MIGRATING", dst.id)
 
 
+def end_move(c, slot, src, dst):
+    while keys := src.db.cmd("CLUSTER", "GETKEYSINSLOT", slot, 100):
+        src.db.cmd("MIGRATE", dst.host, dst.port, "", 0, 5000, "KEYS", *keys)
+    for n in [dst, src] + [n for n in c.masters() if n not in (dst, src)]:
+        n.db.cmd("CLUSTER", "SETSLOT", slot, "NODE", dst.id)
+
+
 @limit(150)
 def test_slot_of_the_lbs_whose_migration_stays_open_is_read_where_its_keys_are(t):
     """Keys that nobody has made yet are answered ASK: that says nothing of the load-balancer stream, which is still there. A second
@@ -141,12 +149,33 @@ def test_slot_of_the_lbs_whose_migration_stays_open_is_read_where_its_keys_are(t
         there = dst.db.cmd("CLUSTER", "GETKEYSINSLOT", slot, 100)
         assert "orders-input" not in there, there
         progress(t, ws, 20)
-        while keys := src.db.cmd("CLUSTER", "GETKEYSINSLOT", slot, 100):
-            src.db.cmd("MIGRATE", dst.host, dst.port, "", 0, 5000, "KEYS", *keys)  # BUSYKEY: there were two of one
-        progress(t, ws, 30)
-        for n in [dst, src] + [n for n in c.masters() if n not in (dst, src)]:
-            n.db.cmd("CLUSTER", "SETSLOT", slot, "NODE", dst.id)
+        end_move(c, slot, src, dst)  # BUSYKEY: there were two of one
     under_load(t, trouble, replicas=0, same_stream="allow")
+
+
+@limit(90)
+def test_slot_that_stays_half_moved_is_told(t):
+    """Whoever moved it has died half-way: scripts on keys of both sides are answered TRYAGAIN, for as long as nobody mends that."""
+    c = t.cluster()
+    d = t.daemon(c, T=6)
+    w = t.worker(d, credits=4, work=0)
+    slot = slot_of("orders-input")
+    src = c.master_of("orders-input")
+    dst = next(n for n in c.masters() if n is not src)
+    added = Added(c.db)
+    added.one("orders", "s1")
+    w.wait("ok")
+    open_slot(slot, src, dst)
+    added.one("orders", "s2")
+    t.wait(lambda: "TRYAGAIN" in d.ctl("status", "--ready").stderr, 20, "not ready, with Redis' words")
+    p = d.ctl("explain", "s2")
+    assert "TRYAGAIN" in p.stdout + p.stderr, p
+    said = [x for x in d.log.splitlines() if "redis refuses: TRYAGAIN" in x]
+    assert said and " warn " in said[0] and len(said) < 5, said
+    end_move(c, slot, src, dst)
+    w.wait("ok", 2)
+    t.wait(lambda: d.ctl("status", "--ready").returncode == 0, 10, "ready again")
+    checks.all_good(added.sure, [w.journal])
 
 
 @limit(150)
@@ -185,7 +214,6 @@ def test_no_lease_is_lost_in_a_manual_failover(t):
     """Long-lived streams keep their owner through failovers of every master."""
     c = t.cluster(replicas=1)
     d = t.daemon(c, T=6)
-    from lib.checks import Added
     w = t.worker(d, credits=60)
     add = Added(c.db)
     add.many("orders", [f"s{i}" for i in range(60)])
@@ -205,7 +233,6 @@ def test_no_lease_is_lost_in_a_manual_failover(t):
 def test_daemon_killed_while_a_master_fails_over(t):
     c = t.cluster(replicas=1)
     a, b = [t.daemon(c, name=x, T=6) for x in "ab"]
-    from lib.checks import Added
     w = t.worker(a, credits=90)
     add = Added(c.db)
     add.many("orders", [f"s{i}" for i in range(90)])

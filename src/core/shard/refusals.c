@@ -22,7 +22,7 @@ static struct refusals_log *log_of(struct refusals *r, enum refusal refusal, enu
 	return &r->logs[is_one_keys(refusal) ? (int)REFUSAL_N + (int)kind : (int)refusal];
 }
 
-/* A failover gives some of these for a moment; for the others somebody must act. */
+/* A failover or a reshard gives some of these for a moment; for the others somebody must act. */
 static enum log_level level_of(enum refusal refusal)
 {
 	switch (refusal) {
@@ -32,6 +32,7 @@ static enum log_level level_of(enum refusal refusal)
 	case REFUSAL_BUSY:
 	case REFUSAL_MASTERDOWN:
 	case REFUSAL_CLUSTERDOWN:
+	case REFUSAL_TRYAGAIN:
 		return LOG_WARN;
 	case REFUSAL_NONE:
 	case REFUSAL_OOM:
@@ -161,6 +162,13 @@ void refusals_forget(struct refusals *r)
 	for (int i = 0; r->n_kinds && i < CMD_N; i++)
 		forget_kind(r, &r->kinds[i]);
 	assert(r->n_kinds == 0);
+}
+
+void refusals_slots(struct refusals *r)
+{
+	for (int i = 0; r->n_kinds && i < CMD_N; i++)
+		if (r->kinds[i].since && r->kinds[i].refusal == REFUSAL_TRYAGAIN)
+			forget_kind(r, &r->kinds[i]);
 }
 
 bool refusals_now(const struct refusals *r, mono_ms now, struct shard_refused *out)

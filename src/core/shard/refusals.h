@@ -37,5 +37,7 @@ void refusals_accepted(struct refusals *r, enum cmd_kind kind, uint16_t svc);
 bool refusals_of(const struct refusals *r, enum cmd_kind kind);
 /* Another connection, maybe to another server: what was refused is to be seen again. */
 void refusals_forget(struct refusals *r);
+/* Slots came or went: one that was on its way may be at home now, and what was on both its sides is asked elsewhere. */
+void refusals_slots(struct refusals *r);
 /* Whether anything that work depends on is refused now; fills *out with what has been for longest. */
 bool refusals_now(const struct refusals *r, mono_ms now, struct shard_refused *out);

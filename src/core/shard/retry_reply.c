@@ -339,7 +339,7 @@ void retry_op_reply(struct retry *r, struct shard_ctx *c, struct op *op, const s
 	case VERDICT_AGAIN:
 	case VERDICT_NO_GROUP:
 		if (retry_is_add((enum cmd_kind)op->kind) && reply.refusal != REFUSAL_NONE &&
-			reply.refusal != REFUSAL_BUSY)
+			reply.refusal != REFUSAL_BUSY && reply.refusal != REFUSAL_TRYAGAIN)
 			retry_finish(
 				r, c, op, OP_FAILED, &reply); /* an operator waits: the server's words are the answer */
 		else

@@ -203,6 +203,7 @@ static void shard_on_slots(struct shard *s, struct msg_slots *m)
 	c->slots.bits = m->bits;
 	m->bits = NULL;
 	c->slots.are_told = true;
+	refusals_slots(&c->refusals);
 	lease_slots(s->leases, c);
 	retry_slots(s->retry, c);
 	feed_slots(s->feeds, c);

@@ -584,7 +584,7 @@ Test(reply, refusals_have_the_name_that_the_metric_has)
 	cr_expect_eq(refusal_of("WRONGTYPE Operation against a key"), REFUSAL_WRONGTYPE);
 	cr_expect_eq(refusal_of("ERR max number of clients reached"), REFUSAL_MAXCLIENTS);
 	cr_expect_eq(refusal_of("ERR something new"), REFUSAL_OTHER);
-	cr_expect_eq(refusal_of("TRYAGAIN Multiple keys request"), REFUSAL_NONE);
+	cr_expect_eq(refusal_of("TRYAGAIN Multiple keys request"), REFUSAL_TRYAGAIN);
 	cr_expect_eq(refusal_of("MOVED 1 a:1"), REFUSAL_NONE);
 	cr_expect_eq(refusal_of("NOSCRIPT No matching script."), REFUSAL_NONE);
 	cr_expect_eq(refusal_of("NOGROUP No such key"), REFUSAL_NONE);

@@ -445,7 +445,8 @@ static enum refusal story_refusal(enum reply_error e, const char *s)
 		enum refusal refusal;
 	} words[] = {{"OOM", REFUSAL_OOM}, {"MISCONF", REFUSAL_MISCONF}, {"READONLY", REFUSAL_READONLY},
 		{"NOREPLICAS", REFUSAL_NOREPLICAS}, {"NOPERM", REFUSAL_NOPERM}, {"WRONGTYPE", REFUSAL_WRONGTYPE},
-		{"LOADING", REFUSAL_LOADING}, {"BUSY ", REFUSAL_BUSY}, {"CLUSTERDOWN", REFUSAL_CLUSTERDOWN}};
+		{"LOADING", REFUSAL_LOADING}, {"BUSY ", REFUSAL_BUSY}, {"CLUSTERDOWN", REFUSAL_CLUSTERDOWN},
+		{"TRYAGAIN", REFUSAL_TRYAGAIN}};
 	for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
 		if (strncmp(s, words[i].word, strlen(words[i].word)) == 0)
 			return words[i].refusal;

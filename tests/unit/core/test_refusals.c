@@ -81,6 +81,19 @@ Test(refusals, of_one_services_keys_are_not_over_when_anothers_are_accepted, .in
 	}
 }
 
+/* One of the moments of every reshard is no error, one that stays is told, and makes the daemon not ready. */
+Test(refusals, a_slot_that_stays_half_moved_is_told, .init = up, .fini = story_down)
+{
+	for (int i = 0; i < 30; i++)
+		try_lock(RERR_RETRY, "TRYAGAIN Multiple keys request during rehashing of slot");
+	cr_expect_eq(count_of("say shard=2 service=orders lease: redis refuses: TRYAGAIN"), 1, "%s", W.text.data);
+	cr_expect(shard_refused(W.s, W.now, &refused));
+	cr_expect_eq(refused.n, 30);
+	cr_expect_eq(shard_metrics(W.s)->c[MR_REFUSED_TRYAGAIN], 30);
+	story_msg_in((struct msg){.kind = MSG_SLOTS});
+	cr_expect(!shard_refused(W.s, W.now, &refused), "the move has ended");
+}
+
 Test(refusals, of_what_is_not_asked_any_more_are_forgotten, .init = up, .fini = story_down)
 {
 	try_lock(RERR_OPERATOR, "NOPERM no set");
@@ -103,7 +116,7 @@ Test(refusals, redirections_are_none, .init = up, .fini = story_down)
 {
 	while (!story_waits(CMD_LOCK))
 		story_until(W.now + 100);
-	story_error(CMD_LOCK, RERR_RETRY, "TRYAGAIN");
+	story_error(CMD_LOCK, RERR_ASK, "h:1");
 	cr_expect(!shard_refused(W.s, W.now, &refused));
 	cr_expect_eq(count_of("say "), 0, "%s", W.text.data);
 }
