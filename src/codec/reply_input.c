@@ -3,6 +3,7 @@
 #include "codec/reply.h"
 
 #include <string.h>
+#include <strings.h>
 
 #include "base/buf.h"
 #include "base/mem.h"
@@ -10,14 +11,20 @@
 #include "codec/command.h"
 #include "codec/json.h"
 
-/* The object's last values, as encoding/json of Go reads duplicate keys; names match exactly. */
+static bool is_key(yyjson_val *key, const char *name)
+{
+	return yyjson_get_len(key) == strlen(name) && strncasecmp(yyjson_get_str(key), name, strlen(name)) == 0;
+}
+
+/* The object's last values, whatever the case of their names, as encoding/json of Go reads them: what a Go consumer of
+ * the group would work on is no dead letter. */
 static void find_values(yyjson_val *root, yyjson_val **name, yyjson_val **info)
 {
 	yyjson_obj_iter it = yyjson_obj_iter_with(root);
 	for (yyjson_val *key; (key = yyjson_obj_iter_next(&it));) {
-		if (yyjson_equals_str(key, "DataStreamName"))
+		if (is_key(key, "DataStreamName"))
 			*name = yyjson_obj_iter_get_val(key);
-		else if (yyjson_equals_str(key, "Info"))
+		else if (is_key(key, "Info"))
 			*info = yyjson_obj_iter_get_val(key);
 	}
 }

@@ -341,8 +341,9 @@ def test_entries_of_deleted_consumers_come_back(t):
     d = t.daemon(r, T=3, service=ghost_settings())
     w = t.worker(d, credits=5)
     add = Added(r.db)
-    for name in ("mine", "mine", "theirs"):  # the second waits for the first
-        add.one("orders", name)
+    add.one("orders", "mine")
+    r.db.cmd("XADD", "orders-input", "*", "lbs-input", '{"datastreamname":"mine"}')  # waits for the first; a name as Go reads it, too
+    add.one("orders", "theirs")
     w.wait("assign", 2)
     t.wait(lambda: r.db.cmd("ZCARD", "{orders-input}-parked") == 1, 10, "one waits")
     d.ctl_ok("pause", "orders")

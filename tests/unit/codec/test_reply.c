@@ -298,7 +298,8 @@ Test(lbs_input, info_is_value_exact, .fini = input_down)
 	expect_info("{\"DataStreamName\":\"s\",\"Info\":{\"a\":1,\"a\":2,\"\\u0000\":\"\\n\\u00e9\"}}",
 		"{\"a\":1,\"a\":2,\"\\u0000\":\"\\n\xc3\xa9\"}");
 	expect_info("{\"DataStreamName\":\"s\",\"Info\":1,\"Info\":{\"last\":true}}", "{\"last\":true}");
-	expect_info("{\"DataStreamName\":\"s\",\"info\":1}", "{}");
+	expect_info("{\"DataStreamName\":\"s\",\"info\":1}", "1");
+	expect_info("{\"datastreamname\":\"s\",\"Info\":1,\"INFO\":2}", "2");
 	expect_info("{\"DataStreamName\":\"s\",\"Info\":7}", "7");
 }
 
@@ -309,7 +310,7 @@ Test(lbs_input, the_name_counts, .fini = input_down)
 	cr_expect(text_is(entry.stream, "b{t}"));
 	cr_expect_eq(entry.lock_slot, 15891); /* of "t" */
 	const char *no_name[] = {"{}", "{\"DataStreamName\":\"\"}", "{\"DataStreamName\":7}",
-		"{\"DataStreamName\":null}", "{\"datastreamname\":\"s\"}", "{\"DataStreamName\":\"a\\u0000b\"}"};
+		"{\"DataStreamName\":null}", "{\"datastream_name\":\"s\"}", "{\"DataStreamName\":\"a\\u0000b\"}"};
 	for (size_t i = 0; i < sizeof no_name / sizeof no_name[0]; i++)
 		cr_expect_eq(input(no_name[i], strlen(no_name[i]), NULL), ENTRY_NO_NAME, "%s", no_name[i]);
 	cr_expect_eq(input(NULL, 0, NULL), ENTRY_NO_INPUT);
