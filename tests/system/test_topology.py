@@ -1,5 +1,6 @@
 """Which map is true, and what a master that does not answer may stop: maps with odd rows, redirections without a host, nodes that
 are cut off, slots without a master, shards that cannot start, addresses that change."""
+import json
 import os
 import resource
 import threading
@@ -11,6 +12,7 @@ from lib.case import limit, no_acl
 from lib.certs import Authority
 from lib.checks import Added
 from lib.daemon import http, program
+from lib.entries import EntryWorker, add, check_order, entries
 from lib.liar import Liar
 from lib.redis import SEP, RedisError, slot_of
 from lib.servers import loopback, spawn
@@ -424,6 +426,42 @@ def test_no_lock_of_a_finished_entry_outlives_a_failover(t):
 
 
 # ---- a master that does not answer
+
+@limit(120)
+def test_what_waits_for_a_dead_master_leaves_its_credit_to_others(t):
+    """A third of all locks, and of all data streams, are there. Their entries had every credit within seconds, and what lives on the
+    other two masters stood still for as long as that one was away."""
+    c = t.cluster(aof=True, args=["--cluster-require-full-coverage", "no"])
+    lbs = [c.master_of(f"{x}-input") for x in ("orders", "events")]
+    dead = next(n for n in c.masters() if n not in lbs)
+    d = t.daemon(c, T=6, services=("orders", "events"), start=False)
+    d.cfg["services"][1].update(entries(idle_release="1s"), same_stream="coalesce")
+    d.write()
+    d.start()
+    w = t.worker(d, credits=4, work=0, services=["orders"])
+    keys = [f"k{i}" for i in range(40)]
+    added = {k: add(c.db, k, 3) for k in keys}
+    alive = [k for k in keys if c.master_of(k) is not dead]
+    streams = [f"s{i}" for i in range(60)]
+    dead.stop()
+    t.wait(lambda: "cluster_state:ok" in lbs[0].db.cmd("CLUSTER", "INFO"), 10)
+    t0 = time.monotonic()
+    for n, k in zip(streams, keys + alive):
+        lbs[0].db.cmd("XADD", "orders-input", "*", "lbs-input", json.dumps({"DataStreamName": n}))
+        lbs[1].db.cmd("XADD", "events-input", "*", "lbs-input", json.dumps({"DataStreamName": k}))
+    e = EntryWorker(d.worker_sock, "e", credits=4, services=["events"])
+    t.ending(e.close)
+    w.wait("ok", len(streams), 30)  # also those whose lock was there: a new id has another one
+    t.wait(lambda: {k for k, *_ in e.done} >= set(alive), 30, "all keys of the two masters")
+    print(f"= all that could be done was after {time.monotonic() - t0:.1f} s")
+    dead.start()
+    c.wait_ok()
+    t.wait(lambda: len({x[:2] for x in e.done}) == 120, 30, "the keys of the third, too")
+    assert check_order(e.done, added) == 120
+    assert max(a["retry"] for a in w.frames("assign")) == 0, "nobody has failed"
+    checks.wait_clean(c.db, ("orders", "events"), timeout=20)
+    checks.none(checks.overlaps([w.journal]) + checks.lost(streams, [w.journal]))
+
 
 RUN = """import json, os, signal, sys, time
 out = os.environ["OUT"] + "/" + os.environ["SLUICE_STREAM"]

@@ -126,6 +126,9 @@ void entry_on_finished(struct coord *c, struct entry *e, const struct msg *m);
 void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool counted);
 /* It goes back to the load-balancer stream after the delay, uncounted: nobody was given it. e->note says why. */
 void entry_put_off(struct coord *c, struct entry *e, mono_ms delay_ms);
+/* How long it waits for the master of that slot before it is put off, with its credit for others: MONO_NEVER, a moment,
+ * or not at all when that is away already. The next id may have its lock at a master that answers. */
+mono_ms entry_waits_until(struct coord *c, const struct entry *e, uint16_t slot);
 /* Its position is somebody else's, whose token is made of `newer` (0-0: not known), or it was deleted: it goes back
  * to the load-balancer stream uncounted, for the pause of a failure and until a new id is a later token. */
 void entry_wait_for_position(struct coord *c, struct entry *e, enum lost_reason why, struct entry_id newer);

@@ -118,6 +118,8 @@ static void enter_good(struct coord *c, struct coord_service *s, struct entry_in
 	} else {
 		entry_lead(s, e);
 		entry_reserve_for_lock(c, s, e);
+		e->deadline = entry_waits_until(c, e, e->lock_slot);
+		entry_arm(c, e);
 	}
 	entry_send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
 }

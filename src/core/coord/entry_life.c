@@ -2,6 +2,8 @@
 #include "core/coord/coord_p.h"
 #include <assert.h>
 
+enum { AWAY_MS = 2000, AWAY_AGAIN_MS = 2000, AWAY_JITTER_PCT = 25 };
+
 struct credits_service *entry_reserved_of(struct coord *c, const struct coord_service *s)
 {
 	return &c->place.service[services_pos(&c->services, s)];
@@ -131,6 +133,18 @@ void entry_move(struct coord *c, struct entry *e, enum entry_state to, mono_ms d
 	entry_arm(c, e);
 }
 
+/* Own ones of the start wait: their workers may be at work. Where the master is the one of the load-balancer stream
+ * nothing could be given back either. */
+mono_ms entry_waits_until(struct coord *c, const struct entry *e, uint16_t slot)
+{
+	const struct coord_service *s = services_find(&c->services, e->svc);
+	const uint16_t shard = topology_shard(&c->topo, slot);
+	if (e->is_start || shard == s->reader.shard)
+		return MONO_NEVER;
+	bool is_down = shards_is_on(&c->shards, shard) && !c->shards.v[shard].is_up[CONN_COMMAND];
+	return mono_max(c->now, (is_down ? c->shards.v[shard].down_since : c->now) + AWAY_MS);
+}
+
 /* ---- leaving ---- */
 
 void entry_leave_lists(struct coord *c, struct entry *e)
@@ -179,7 +193,7 @@ static void state_deadline(struct coord *c, struct entry *e)
 		break;
 	case ENTRY_BUSY:
 		entry_reserve_for_lock(c, s, e);
-		entry_move(c, e, ENTRY_LOCKING, MONO_NEVER);
+		entry_move(c, e, ENTRY_LOCKING, entry_waits_until(c, e, e->lock_slot));
 		entry_send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
 		break;
 	case ENTRY_PARKED:
@@ -206,7 +220,9 @@ static void state_deadline(struct coord *c, struct entry *e)
 		entry_send_op(c, e);
 		break;
 	case ENTRY_LOCKING:
-	case ENTRY_TAKING:
+	case ENTRY_TAKING: /* the master of its lock, or of its data stream, is away: others may have its credit */
+		entry_put_off(c, e, rng_jitter(&c->rng, AWAY_AGAIN_MS, AWAY_JITTER_PCT));
+		break;
 	case ENTRY_ASSIGNED:
 	case ENTRY_STATES:
 		break;

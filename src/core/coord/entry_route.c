@@ -174,10 +174,13 @@ void entry_taken(struct coord *c, struct entry *e, enum op_result result, bool w
 		entry_lock(c, e);
 	} else {
 		entry_lead(s, e);
-		if (e->feed)
+		if (e->feed) {
+			e->deadline = entry_waits_until(c, e, e->feed->slot);
+			entry_arm(c, e);
 			entry_feed_open(c, e);
-		else
+		} else {
 			entry_ready(c, e);
+		}
 		entry_park_followers(c, s, e);
 	}
 }

@@ -34,7 +34,7 @@ void entry_lock(struct coord *c, struct entry *e)
 	list_remove(&e->peers);
 	entry_lead(s, e);
 	entry_reserve_for_lock(c, s, e);
-	entry_move(c, e, ENTRY_LOCKING, MONO_NEVER);
+	entry_move(c, e, ENTRY_LOCKING, entry_waits_until(c, e, e->lock_slot));
 	entry_send_lease(c, e, topology_shard(&c->topo, e->lock_slot), false);
 }
 

@@ -228,6 +228,7 @@ def leftovers(db, services, dlq=0, registry=0):
     bad = []
     for s in services:
         for what, n in (("entries in the LBS", db.cmd("XLEN", f"{s}-input")), ("pending", pending(db, s)),
+                        ("waiting for their time", db.cmd("ZCARD", f"{{{s}-input}}-delayed")),
                         ("in the registry", 0 if registry is None else db.cmd("HLEN", f"{{{s}-input}}-active"))):
             if n:
                 bad.append(f"{s}: {n} {what}")

@@ -132,8 +132,9 @@ class EntryWorker:
     None (ack), or the fields of a nack. Everything worked on is in .done as (stream, id, token), in order. Comes back by
     itself with session and resume."""
 
-    def __init__(self, path, name, credits=8, work=None, done=None, reconnect=True):
+    def __init__(self, path, name, credits=8, work=None, done=None, reconnect=True, services=None):
         self.path, self.name, self.credits, self.work, self.reconnect = path, name, credits, work, reconnect
+        self.services = {"services": services} if services else {}
         self.done = done if done is not None else []
         self.leases, self.session, self.error = {}, None, None
         self.is_closing = False
@@ -158,7 +159,7 @@ class EntryWorker:
         self.sock = connect(self.path)
         self.sock.settimeout(None)
         hello = {"session": self.session} if self.session else {}
-        self.say(t="hello", v=1, name=self.name, credits=self.credits, entries=True, resume=list(self.leases), **hello)
+        self.say(t="hello", v=1, name=self.name, credits=self.credits, entries=True, resume=list(self.leases), **self.services, **hello)
         for line in self.sock.makefile("rb"):
             self.on(json.loads(line))
 

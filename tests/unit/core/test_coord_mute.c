@@ -15,8 +15,8 @@ static void up(void)
 	story_clear();
 }
 
-/* Assigned; its lock is on that shard, held until 10 s from now. */
-static uint64_t assigned(uint64_t id, uint16_t shard)
+/* Read; its lock is on that shard. */
+static uint64_t entered(uint64_t id, uint16_t shard)
 {
 	char stream[8];
 	snprintf(stream, sizeof stream, "s%d", (int)id);
@@ -24,7 +24,13 @@ static uint64_t assigned(uint64_t id, uint16_t shard)
 	b->v[0].lock_slot = shard == MUTE ? 9 : 5;
 	story_from_shard((struct msg){
 		.kind = MSG_ENTRIES, .entries.source = SOURCE_NEW, .entries.n_asked = 1, .entries.batch = b});
-	uint64_t h = W.last_handle;
+	return W.last_handle;
+}
+
+/* Assigned; its lock is on that shard, held until 10 s from now. */
+static uint64_t assigned(uint64_t id, uint16_t shard)
+{
+	uint64_t h = entered(id, shard);
 	story_from_shard((struct msg){.kind = MSG_LEASE,
 		.from = shard,
 		.handle = h,
@@ -130,4 +136,39 @@ Test(coord_mute, our_own_stall_is_no_silence, .init = up, .fini = story_down)
 	expect_story("[ 9500] s forget 1\n"
 		     "[ 9500] w1 revoke 1-0 lost grace=1500\n"
 		     "[ 9500] w1 ping until=12000\n");
+}
+
+static void connected(uint16_t shard, bool is_up)
+{
+	story_from_shard((struct msg){.kind = MSG_CONN, .from = shard, .conn.role = CONN_COMMAND, .conn.is_up = is_up});
+}
+
+Test(coord_mute, what_waits_for_a_lock_there_is_put_off, .init = up, .fini = story_down)
+{
+	const struct credits_service *cs = &W.c->place.service[0];
+	story_hello(1, 1);
+	connected(WELL, true);
+	connected(MUTE, true);
+	uint64_t h = entered(1, MUTE);
+	story_until(W.now + 1999);
+	cr_assert_eq(cs->reserved, 1);
+	story_clear();
+	story_until(W.now + 1);
+	cr_assert(strstr(W.text.data, "s later 1-0 retry=0"), "%s", W.text.data);
+	cr_assert_eq(ledger_by_handle(&W.c->ledger, h)->state, ENTRY_FINISHING);
+	cr_assert_eq(cs->reserved, cs->granted, "its credit is for others");
+	connected(MUTE, false);
+	story_until(W.now + 5000);
+	story_clear();
+	entered(2, MUTE); /* that one is away is known by now */
+	story_until(W.now);
+	cr_assert(strstr(W.text.data, "s later 2-0 retry=0"), "%s", W.text.data);
+}
+
+Test(coord_mute, what_waits_for_a_lock_beside_its_stream_waits_on, .init = up, .fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t h = entered(1, WELL); /* nothing could be given back there either */
+	story_until(W.now + 60000);
+	cr_assert_eq(ledger_by_handle(&W.c->ledger, h)->state, ENTRY_LOCKING);
 }
