@@ -233,9 +233,8 @@ void entry_say_running(struct coord *c, const struct entry *e)
 	if (!m || !e->stream || !hung_is_due(c, &m->hung.running_said, &m->hung.n_running))
 		return;
 	effects_log(c->out, LOG_WARN,
-		"worker=%s session=%llu pid=%lld was told to stop stream=%s and has not: others may run it now, and "
-		"each "
-		"such stream keeps a credit until the worker says that it stopped, or ends n=%u",
+		"worker=%s session=%llu pid=%lld was told to stop stream=%s and has not: others may run it now, "
+		"and each such stream keeps a credit until the worker says that it stopped, or ends n=%u",
 		m->s.name, (unsigned long long)m->s.id, (long long)m->s.pid,
 		field_value(stream, e->stream->bytes, e->stream->len), m->hung.n_running);
 	m->hung.n_running = 0;
