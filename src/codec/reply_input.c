@@ -13,7 +13,8 @@
 
 static bool is_key(yyjson_val *key, const char *name)
 {
-	return yyjson_get_len(key) == strlen(name) && strncasecmp(yyjson_get_str(key), name, strlen(name)) == 0;
+	const char *text = yyjson_get_str(key);
+	return text && yyjson_get_len(key) == strlen(name) && strncasecmp(text, name, strlen(name)) == 0;
 }
 
 /* The object's last values, whatever the case of their names, as encoding/json of Go reads them: what a Go consumer of
