@@ -102,9 +102,8 @@ void facts_group_gone(char out[static FACTS_GONE_CAP], const struct daemon *d, c
 		return;
 	facts_since(since, loop_now(d->loop) - s->audit.gone_at);
 	snprintf(out, FACTS_GONE_CAP,
-		"the consumer group of %.100s-input was found gone since %s, and was made again: after FLUSHALL, DEL "
-		"or "
-		"a Redis that came back empty what was in the stream before is lost",
+		"the consumer group of %.100s-input was found gone since %s, and was made again: "
+		"after FLUSHALL, DEL or a Redis that came back empty what was in the stream before is lost",
 		s->rules->name, since);
 }
 

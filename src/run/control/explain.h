@@ -2,8 +2,8 @@
  * looks in Redis for what it does not hold. Coordinator thread. */
 #pragma once
 #include "run/control/control.h"
-#include "run/control/missing.h"
 
+struct missing;
 enum { FACTS_SINCE_CAP = 64, FACTS_GONE_CAP = 400 };
 
 struct facts { /* texts of one explanation; each belongs to it */

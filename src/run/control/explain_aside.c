@@ -12,6 +12,7 @@
 #include "codec/packed.h"
 #include "run/control/down.h"
 #include "run/control/explain.h"
+#include "run/control/missing.h"
 #include "run/control/redis.h"
 
 enum { ASIDE_PAGE_FIRST = 8, ASIDE_PAGE = 200, ASIDE_MAX = 50000 };
@@ -125,15 +126,13 @@ static void aside_miss(struct aside *j, const char *addr, const char *why)
 
 static bool aside_connect(struct aside *j, uint16_t slot, const char *key)
 {
-	const char *addr = view_addr(j->q->d, slot), *was = missing_why(&j->missing, addr);
+	const char *addr;
 	struct err err = {0};
-	char why[DOWN_WORDS_CAP];
-	if (!was && control_redis_to(j->q->d, addr, aside_on_answer, j, &j->conn, &err) == ERR_OK)
+	char words[DOWN_WORDS_CAP];
+	const char *why = missing_master(&j->missing, j->q->d, key, slot, &addr, words);
+	if (!why && control_redis_to(j->q->d, addr, aside_on_answer, j, &j->conn, &err) == ERR_OK)
 		return true;
-	if (addr)
-		aside_miss(j, addr, was ? was : err.text);
-	else
-		aside_miss(j, NULL, down_no_master(j->q->d, key, slot, why));
+	aside_miss(j, addr, why ? why : err.text);
 	return false;
 }
 

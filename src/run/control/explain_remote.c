@@ -75,20 +75,18 @@ static void seek_miss(struct seek *j, const char *addr, const char *why)
 /* A connection to the master of that slot; false: there is none, the next service is looked through. */
 static bool remote_connect_to(struct seek *j, uint16_t slot)
 {
-	const char *addr = view_addr(j->q->d, slot), *was = missing_why(&j->walk.missing, addr);
+	const bool is_lock = j->stage == SEEK_LOCK;
+	const char *addr, *key = is_lock ? "its lock" : j->lbs.lbs;
 	struct err err = {0};
-	char why[DOWN_WORDS_CAP];
-	if (!was && control_redis_to(j->q->d, addr, remote_on_answer, j, &j->conn, &err) == ERR_OK)
+	char words[DOWN_WORDS_CAP];
+	const char *why = missing_master(&j->walk.missing, j->q->d, key, slot, &addr, words);
+	if (!why && control_redis_to(j->q->d, addr, remote_on_answer, j, &j->conn, &err) == ERR_OK)
 		return true;
-	if (j->stage == SEEK_LOCK) /* its owner is known all the same */
-		found_elsewhere(j, &(struct reply){.kind = REPLY_NONE},
-			was    ? was
-			: addr ? err.text
-			       : down_no_master(j->q->d, "its lock", slot, why));
-	else if (addr)
-		seek_miss(j, addr, was ? was : err.text);
+	why = why ? why : err.text;
+	if (is_lock) /* its owner is known all the same */
+		found_elsewhere(j, &(struct reply){.kind = REPLY_NONE}, why);
 	else
-		seek_miss(j, NULL, down_no_master(j->q->d, j->lbs.lbs, slot, why));
+		seek_miss(j, addr, why);
 	return false;
 }
 
@@ -306,12 +304,12 @@ static void on_loose(struct seek *j, const redisReply *groups)
 static void on_active(struct seek *j, const redisReply *id)
 {
 	j->walk.has_active = id && id->type == REDIS_REPLY_STRING && command_id_parse(id->str, id->len, &j->from);
-	if (j->walk.has_active)
-		j->walk.active = j->from;
-	if (j->walk.has_active)
-		j->stage = SEEK_NAMED;
-	else
+	if (!j->walk.has_active) {
 		begin_stream(j, SEEK_UNREAD);
+		return;
+	}
+	j->walk.active = j->from;
+	j->stage = SEEK_NAMED;
 }
 
 /* Not in the stream: it may wait for its time. */

@@ -229,12 +229,11 @@ static bool fleet_begin_service(struct fleet_job *j)
 	const struct service_rules *r = s->rules;
 	j->rules = service_rules_ref((struct service_rules *)(uintptr_t)r);
 	command_names_init(&j->names, r->name, r->dlq.name, r->same_stream, r->dlq.max_len, r->group_start);
-	const char *addr = view_addr(j->q->d, r->lbs_slot), *was = missing_why(&j->missing, addr);
-	char why[DOWN_WORDS_CAP];
-	if (was)
-		fleet_miss(j, addr, was);
-	else if (!addr)
-		fleet_miss(j, NULL, down_no_master(j->q->d, j->names.lbs, r->lbs_slot, why));
+	const char *addr;
+	char words[DOWN_WORDS_CAP];
+	const char *why = missing_master(&j->missing, j->q->d, j->names.lbs, r->lbs_slot, &addr, words);
+	if (why)
+		fleet_miss(j, addr, why);
 	else if (control_redis_open(j->q->d, addr, fleet_on_answer, j, &j->conn, &err) != ERR_OK)
 		fleet_miss(j, NULL, err.text);
 	return j->conn;

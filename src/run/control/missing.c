@@ -27,10 +27,14 @@ void missing_add(struct missing *m, const char *service, const char *addr, const
 	m->services[m->n_services++] = mem_dup(service, strlen(service));
 }
 
-const char *missing_why(const struct missing *m, const char *addr)
+const char *missing_master(const struct missing *m, const struct daemon *d, const char *key, uint16_t slot,
+	const char **addr, char words[static DOWN_WORDS_CAP])
 {
-	for (size_t i = 0; addr && i < m->n_servers; i++)
-		if (m->servers[i].addr && strcmp(m->servers[i].addr, addr) == 0)
+	*addr = view_addr(d, slot);
+	if (!*addr)
+		return down_no_master(d, key, slot, words);
+	for (size_t i = 0; i < m->n_servers; i++)
+		if (m->servers[i].addr && strcmp(m->servers[i].addr, *addr) == 0)
 			return m->servers[i].why;
 	return NULL;
 }

@@ -87,13 +87,12 @@ static void waits_miss(struct waits_job *j, const char *addr, const char *why)
 
 bool waits_ask(struct waits_job *j, enum waits_stage stage)
 {
-	const char *addr = view_addr(j->q->d, j->rules->lbs_slot), *was = missing_why(&j->walk.missing, addr);
+	const char *addr;
 	struct err err;
-	char why[DOWN_WORDS_CAP];
-	if (!j->conn && was)
-		waits_miss(j, addr, was);
-	else if (!j->conn && !addr)
-		waits_miss(j, NULL, down_no_master(j->q->d, j->names.lbs, j->rules->lbs_slot, why));
+	char words[DOWN_WORDS_CAP];
+	const char *why = missing_master(&j->walk.missing, j->q->d, j->names.lbs, j->rules->lbs_slot, &addr, words);
+	if (!j->conn && why)
+		waits_miss(j, addr, why);
 	else if (!j->conn && control_redis_open(j->q->d, addr, waits_on_answer, j, &j->conn, &err) != ERR_OK)
 		waits_miss(j, NULL, err.text);
 	if (!j->conn)
