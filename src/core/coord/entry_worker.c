@@ -200,44 +200,42 @@ bool entry_suspect_waits(struct coord *c, struct coord_service *s, struct entry 
 	return true;
 }
 
-/* True: a line is due. n: what it tells, with this one. */
-static bool hung_is_due(const struct coord *c, mono_ms *said, uint32_t *n_unsaid)
+/* A line is due: of how many streams, with this one; else 0. */
+static uint32_t hung_is_due(const struct coord *c, struct worker_hung *h)
 {
 	enum { SAY_EVERY_MS = 60000 };
-	++*n_unsaid;
-	if (*said && c->now - *said < SAY_EVERY_MS)
-		return false;
-	*said = mono_max(c->now, 1);
-	return true;
+	const uint32_t n = ++h->n;
+	if (h->said && c->now - h->said < SAY_EVERY_MS)
+		return 0;
+	*h = (struct worker_hung){.said = mono_max(c->now, 1)};
+	return n;
 }
 
 void entry_say_silent(struct coord *c, const struct entry *e)
 {
 	struct worker *m = workers_find(&c->workers, e->owner);
 	char stream[FIELD_VALUE_CAP];
-	if (!m || !e->stream || !hung_is_due(c, &m->hung.silent_said, &m->hung.n_silent))
-		return;
-	effects_log(c->out, LOG_WARN,
-		"worker=%s session=%llu pid=%lld has said nothing about its work on stream=%s for ms=%lld "
-		"(workers.progress_timeout): it is told to stop n=%u",
-		m->s.name, (unsigned long long)m->s.id, (long long)m->s.pid,
-		field_value(stream, e->stream->bytes, e->stream->len), (long long)c->rules.progress_timeout_ms,
-		m->hung.n_silent);
-	m->hung.n_silent = 0;
+	const uint32_t n = m && e->stream ? hung_is_due(c, &m->silent) : 0;
+	if (n)
+		effects_log(c->out, LOG_WARN,
+			"worker=%s session=%llu pid=%lld has said nothing about its work on stream=%s for ms=%lld "
+			"(workers.progress_timeout): it is told to stop n=%u",
+			m->s.name, (unsigned long long)m->s.id, (long long)m->s.pid,
+			field_value(stream, e->stream->bytes, e->stream->len), (long long)c->rules.progress_timeout_ms,
+			n);
 }
 
 void entry_say_running(struct coord *c, const struct entry *e)
 {
 	struct worker *m = workers_find(&c->workers, e->owner);
 	char stream[FIELD_VALUE_CAP];
-	if (!m || !e->stream || !hung_is_due(c, &m->hung.running_said, &m->hung.n_running))
-		return;
-	effects_log(c->out, LOG_WARN,
-		"worker=%s session=%llu pid=%lld was told to stop stream=%s and has not: others may run it now, "
-		"and each such stream keeps a credit until the worker says that it stopped, or ends n=%u",
-		m->s.name, (unsigned long long)m->s.id, (long long)m->s.pid,
-		field_value(stream, e->stream->bytes, e->stream->len), m->hung.n_running);
-	m->hung.n_running = 0;
+	const uint32_t n = m && e->stream ? hung_is_due(c, &m->running) : 0;
+	if (n)
+		effects_log(c->out, LOG_WARN,
+			"worker=%s session=%llu pid=%lld was told to stop stream=%s and has not: others may run it "
+			"now, and each such stream keeps a credit until the worker says that it stopped, or ends n=%u",
+			m->s.name, (unsigned long long)m->s.id, (long long)m->s.pid,
+			field_value(stream, e->stream->bytes, e->stream->len), n);
 }
 
 void entry_stopped(struct coord *c, struct entry *e)

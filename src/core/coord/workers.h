@@ -12,10 +12,10 @@
 /* Shards tell of their renewals in turn, so that those of several are out of order by less than this. */
 enum { WORKER_DISORDER_MS = 50 };
 
-/* What it was told to stop: the lines about it, one a minute each. */
+/* A line about a worker that hangs: one a minute. */
 struct worker_hung {
-	mono_ms silent_said, running_said; /* 0 = never */
-	uint32_t n_silent, n_running;      /* streams since then */
+	mono_ms said; /* 0 = never */
+	uint32_t n;   /* streams since then */
 };
 
 /* Assigns and frames of entries that were sent to it. */
@@ -37,9 +37,9 @@ struct worker { /* a worker */
 	mono_ms disorder;  /* of entries: none ends by more than this after one that is behind it */
 	mono_ms result_at; /* when it told a result last, an acknowledgement, say; 0 = never */
 	struct worker_told told;
-	uint32_t n_blamed; /* DETACHED: entries that may be why its connection ended */
-	struct worker_hung hung;
-	char *services_text; /* "a,b" or "" = all */
+	uint32_t n_blamed;                  /* DETACHED: entries that may be why its connection ended */
+	struct worker_hung silent, running; /* says nothing; was told to stop, and has not */
+	char *services_text;                /* "a,b" or "" = all */
 	/* a hello that waits until own entries are known, and what its welcome names */
 	struct text **resume;
 	size_t n_resume;
