@@ -214,15 +214,20 @@ void unix_write(struct unix_conn *c, const char *bytes, size_t len)
 	uv_prepare_start(&c->prepare, unix_on_prepare);
 }
 
+/* Of what libuv has to send. */
+static size_t unix_queued(const struct unix_conn *c)
+{
+	return c->is_sending ? uv_stream_get_write_queue_size((const uv_stream_t *)&c->pipe) : 0;
+}
+
 size_t unix_write_pending(const struct unix_conn *c)
 {
-	size_t queued = c->is_sending ? uv_stream_get_write_queue_size((const uv_stream_t *)&c->pipe) : 0;
-	return c->out.len + queued;
+	return c->out.len + unix_queued(c);
 }
 
 size_t unix_may_be_read(const struct unix_conn *c)
 {
-	size_t left = unix_write_pending(c) - c->out.len, n = c->n_taken + (c->sending_left - left);
+	size_t n = c->n_taken + (c->sending_left - unix_queued(c));
 	return n > 0 && c->was_reset ? n - 1 : n;
 }
 
@@ -230,7 +235,7 @@ void unix_unwritten(const struct unix_conn *c, struct buf *out)
 {
 	if (c->is_write_dead)
 		return;
-	size_t left = unix_write_pending(c) - c->out.len;
+	size_t left = unix_queued(c);
 	if (left)
 		buf_add(out, c->sending.data + c->sending.len - left, left);
 	if (c->out.len)

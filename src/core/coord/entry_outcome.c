@@ -167,19 +167,18 @@ static mono_ms until_later(const struct coord *c, const struct entry *e, struct 
 
 enum { WHY_CAP = 320, DAY_MS = 86400000, AHEAD_MS = DAY_MS /* no clock of masters differs by that */ };
 
-static void why_no_position(char out[static WHY_CAP], enum lost_reason why, mono_ms until_later)
+static void why_no_position(char out[static WHY_CAP], enum lost_reason why, mono_ms ahead_ms)
 {
 	if (why != LOST_TAKEN)
 		snprintf(out, WHY_CAP, "the position of its data stream was deleted");
-	else if (until_later < AHEAD_MS)
+	else if (ahead_ms < AHEAD_MS)
 		snprintf(out, WHY_CAP, "a newer owner has the position of its data stream");
 	else
 		snprintf(out, WHY_CAP,
-			"a newer owner has the position of its data stream, its token is %lld days ahead (a wrong "
-			"clock, or an "
-			"id that was made up): HDEL {STREAM}-sluice token, or STREAM-sluice where it has a hash tag, "
-			"ends that",
-			(long long)(until_later / DAY_MS));
+			"a newer owner has the position of its data stream, its token is %lld days ahead "
+			"(a wrong clock, or an id that was made up): HDEL {STREAM}-sluice token, or STREAM-sluice "
+			"where it has a hash tag, ends that",
+			(long long)(ahead_ms / DAY_MS));
 }
 
 /* Who has it may be at work, or gone: after a failover that lost the requeue of its entry, to a master whose clock is
@@ -190,9 +189,10 @@ void entry_wait_for_position(struct coord *c, struct entry *e, enum lost_reason 
 	char words[WHY_CAP];
 	const struct coord_service *s = services_find(&c->services, e->svc);
 	const struct retry_rules *r = &s->rules->retry;
+	const mono_ms ahead = until_later(c, e, newer);
 	mono_ms wait = mono_max(fail_delay(&c->rng, r, e->retry), POSITION_WAIT_MIN_MS);
-	wait = mono_max(wait, mono_min(until_later(c, e, newer), r->max_ms));
-	why_no_position(words, why, until_later(c, e, newer));
+	wait = mono_max(wait, mono_min(ahead, r->max_ms));
+	why_no_position(words, why, ahead);
 	char stream[FIELD_VALUE_CAP];
 	effects_log(c->out, LOG_WARN, "service=%s stream=%s id=%llu-%llu waits ms=%lld: %s", s->rules->name,
 		entry_shown(e, stream), (unsigned long long)e->id.ms, (unsigned long long)e->id.seq, (long long)wait,

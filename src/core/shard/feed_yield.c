@@ -55,9 +55,9 @@ static bool feed_may_yield(const struct shard_ctx *c, const struct feed *f, enum
 	if (f->idle.is_yielding || f->reading.in_flight ||
 		!feed_rests(f)) /* what a read on its way finds is no later look */
 		return false;
-	const mono_ms is_long = is_ahead ? FEED_AHEAD_MS : FEED_YIELD_MS;
+	const mono_ms long_ms = is_ahead ? FEED_AHEAD_MS : FEED_YIELD_MS;
 	return which == FEED_YIELDS_UNTOLD ? !f->idle.has_told
-	       : which == FEED_YIELDS_LONG ? c->now >= f->idle.since + is_long
+	       : which == FEED_YIELDS_LONG ? c->now >= f->idle.since + long_ms
 					   : true;
 }
 
@@ -106,10 +106,10 @@ void feed_yield(struct feeds *fs, struct shard_ctx *c, uint16_t svc, const struc
 	if (!s)
 		return;
 	uint32_t n = waiting->n;
-	for (int which = 0; which < (waiting->is_ahead ? FEED_YIELDS_IDLE : FEED_YIELDS_N); which++) {
+	for (int which = 0; which < FEED_YIELDS_N; which++) {
 		if (which > FEED_YIELDS_BLOCKED && !service_idle_may_yield(s->rules))
 			break;
-		if (which == FEED_YIELDS_BLOCKED && waiting->is_ahead)
+		if (waiting->is_ahead && (which == FEED_YIELDS_BLOCKED || which == FEED_YIELDS_IDLE))
 			continue;
 		uint32_t pos = 0;
 		for (struct feed *f; n && (f = feed_next_feed(fs, &pos));) {
