@@ -198,13 +198,27 @@ static redisContext *connect_now(const struct rig *r)
 	return c;
 }
 
-void case_idle_entries(struct bench *b, struct report_case *c)
+static struct run run_open(struct bench *b, double n_streams)
 {
-	struct run x = {.b = b, .n = (uint32_t)(PER_S * (b->seconds < 10 ? b->seconds : 10))};
-	x.n_streams = (uint32_t)(STREAMS * b->scale);
+	struct run x = {.b = b, .n = (uint32_t)(PER_S * (b->seconds < 10 ? b->seconds : 10)), .fd = -1};
+	x.n_streams = (uint32_t)(n_streams * b->scale);
 	x.sent_us = mem_array(x.n_streams, sizeof *x.sent_us);
 	x.took_ms = mem_array(x.n, sizeof *x.took_ms);
 	x.link = connect_now(&b->rig);
+	return x;
+}
+
+static void run_close(struct run *x)
+{
+	redisFree(x->link);
+	mem_free(x->sent_us);
+	mem_free(x->took_ms);
+	rig_flush(&x->b->rig);
+}
+
+void case_idle_entries(struct bench *b, struct report_case *c)
+{
+	struct run x = run_open(b, STREAMS);
 	struct idle floor = measure_floor(&x), leases = measure_daemon(&x, false), open = measure_daemon(&x, true);
 	report_goal_of(report_add_floor(c, "XADD to delivered, p50", "ms", open.p50_ms, floor.p50_ms), GOAL_OF_EXCESS,
 		GOAL_AT_MOST, 0.5);
@@ -218,10 +232,7 @@ void case_idle_entries(struct bench *b, struct report_case *c)
 		report_add(c, "RSS per open stream above its lease", "bytes", (open.rss - leases.rss) / x.n_streams),
 		GOAL_AT_MOST, 512);
 	report_foreign(c, open.foreign);
-	redisFree(x.link);
-	mem_free(x.sent_us);
-	mem_free(x.took_ms);
-	rig_flush(&b->rig);
+	run_close(&x);
 }
 
 static const char pause_conf[] =
@@ -284,12 +295,8 @@ static struct beside measure_beside(struct run *x, bool has_bad)
 
 void case_bad_entry(struct bench *b, struct report_case *c)
 {
-	struct run x = {
-		.b = b, .n = (uint32_t)(PER_S * (b->seconds < 10 ? b->seconds : 10)), .is_first_busy = true, .fd = -1};
-	x.n_streams = (uint32_t)(KEYS * b->scale);
-	x.sent_us = mem_array(x.n_streams, sizeof *x.sent_us);
-	x.took_ms = mem_array(x.n, sizeof *x.took_ms);
-	x.link = connect_now(&b->rig);
+	struct run x = run_open(b, KEYS);
+	x.is_first_busy = true;
 	struct beside without = measure_beside(&x, false), with = measure_beside(&x, true);
 	report_goal_of(report_add_floor(c, "XADD to delivered, other keys, p50", "ms", with.p50_ms, without.p50_ms),
 		GOAL_OF_EXCESS, GOAL_AT_MOST, 1);
@@ -299,10 +306,7 @@ void case_bad_entry(struct bench *b, struct report_case *c)
 	report_goal(
 		report_add(c, "dead letters but the bad one", "", fabs(with.dead - 1) + without.dead), GOAL_AT_MOST, 0);
 	report_foreign(c, with.foreign);
-	redisFree(x.link);
-	mem_free(x.sent_us);
-	mem_free(x.took_ms);
-	rig_flush(&b->rig);
+	run_close(&x);
 }
 
 static const char turns_conf[] = "    same_stream: coalesce\n    entries: {enabled: true, idle_release: 1s}\n";
@@ -336,19 +340,12 @@ static struct idle measure_turns(struct run *x, int credits)
 
 void case_keys_in_turn(struct bench *b, struct report_case *c)
 {
-	struct run x = {
-		.b = b, .n = (uint32_t)(PER_S * (b->seconds < 10 ? b->seconds : 10)), .is_named = true, .fd = -1};
-	x.n_streams = (uint32_t)(KEYS * b->scale);
-	x.sent_us = mem_array(x.n_streams, sizeof *x.sent_us);
-	x.took_ms = mem_array(x.n, sizeof *x.took_ms);
-	x.link = connect_now(&b->rig);
+	struct run x = run_open(b, KEYS);
+	x.is_named = true;
 	struct idle room = measure_turns(&x, KEYS * 2), few = measure_turns(&x, 16);
 	report_goal_of(report_add_floor(c, "XADD to delivered, p50", "ms", few.p50_ms, room.p50_ms), GOAL_OF_EXCESS,
 		GOAL_AT_MOST, 0.5);
 	report_add_floor(c, "XADD to delivered, p99", "ms", few.p99_ms, room.p99_ms);
 	report_foreign(c, few.foreign);
-	redisFree(x.link);
-	mem_free(x.sent_us);
-	mem_free(x.took_ms);
-	rig_flush(&b->rig);
+	run_close(&x);
 }

@@ -102,12 +102,19 @@ static void says_ack(uint64_t lease, uint64_t entry)
 	story_up(1, (struct frame){.kind = FRAME_ACK, .lease = story_text(lease, text), .entry = {entry, 0}});
 }
 
-Test(coord_entries, nobody_dies_of_entries_that_it_has_not_read, .init = entries_up, .fini = story_down)
+/* It has done the stream's first entry. */
+static uint64_t assigned_and_acked(void)
 {
 	uint64_t a = assigned(2000, "a");
 	told(a, 7);
 	says_ack(2000, 7);
 	acked(a, 7);
+	return a;
+}
+
+Test(coord_entries, nobody_dies_of_entries_that_it_has_not_read, .init = entries_up, .fini = story_down)
+{
+	uint64_t a = assigned_and_acked();
 	W.now += 100;
 	told(a, 9);
 	died_unread(1);
@@ -118,10 +125,7 @@ Test(coord_entries, nobody_dies_of_entries_that_it_has_not_read, .init = entries
 
 Test(coord_entries, one_of_two_frames_was_read, .init = entries_up, .fini = story_down)
 {
-	uint64_t a = assigned(2000, "a");
-	told(a, 7);
-	says_ack(2000, 7);
-	acked(a, 7);
+	uint64_t a = assigned_and_acked();
 	W.now += 100;
 	told(a, 9);
 	told(a, 11);
@@ -143,10 +147,7 @@ Test(coord_entries, unread_entries_do_not_excuse_their_assign, .init = entries_u
 
 static void ends_behind_ack(mono_ms ack_to_told, mono_ms told_to_end, const char *becomes)
 {
-	uint64_t a = assigned(2000, "a");
-	told(a, 7);
-	says_ack(2000, 7);
-	acked(a, 7);
+	uint64_t a = assigned_and_acked();
 	W.now += ack_to_told;
 	told(a, 9);
 	W.now += told_to_end;
