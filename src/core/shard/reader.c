@@ -273,9 +273,10 @@ void reader_fleet(struct readers *rs, struct shard_ctx *c, uint16_t svc, const s
 	if (!r || !s)
 		return;
 	struct reader_query_state *tell = &r->reader_queries[READER_QUERY_FLEET];
-	if (s->credits != m->credits ||
-		s->n_workers != m->n_workers) /* the first worker, the last: at most once a second */
+	if (s->credits != m->credits || s->n_workers != m->n_workers) { /* at most once a second */
 		tell->at = mono_min(tell->at, mono_max(c->now, tell->sent + EVERY_MS));
+		r->is_fleet_news = true;
+	}
 	s->credits = m->credits;
 	s->n_workers = m->n_workers;
 	s->may_get_more = m->may_get_more;
@@ -376,6 +377,7 @@ static void fill(struct shard_ctx *c, struct reader *r, enum reader_query e, str
 	case READER_QUERY_FLEET:
 		ef->cmd.as.fleet.credits = ctx_service(c, r->svc)->credits;
 		ef->cmd.as.fleet.n_workers = ctx_service(c, r->svc)->n_workers;
+		r->is_fleet_news = false;
 		break;
 	case READER_QUERY_UNBLOCK:
 		ef->cmd.as.unblock.client_id = r->client_id;

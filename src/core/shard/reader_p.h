@@ -65,8 +65,8 @@ struct reader {
 	struct entry_id own_after; /* own pending pass */
 	struct reader_audit audit;
 	int64_t due_position;
-	bool is_fleet_forbidden;
-	mono_ms look_ms; /* until the next look */
+	bool is_fleet_forbidden, is_fleet_news; /* news: other than what is under way */
+	mono_ms look_ms;                        /* until the next look */
 	struct reader_query_state reader_queries[READER_QUERY_N];
 };
 

@@ -128,7 +128,7 @@ static void reader_answered(struct shard_ctx *c, struct reader *r, enum reader_q
 		on_due(c, r, reply);
 		break;
 	case READER_QUERY_FLEET:
-		s->at = c->now + FLEET_MS;
+		s->at = r->is_fleet_news ? mono_max(c->now, s->sent + EVERY_MS) : c->now + FLEET_MS;
 		break;
 	case READER_QUERY_UNBLOCK:
 		s->at = MONO_NEVER;

@@ -222,6 +222,20 @@ Test(reader, without_entries_mode_it_looks_where_others_may_give_up_credits, .in
 	expect_story("");
 }
 
+Test(reader, tells_of_workers_that_come_while_it_tells, .init = ready, .fini = story_down)
+{
+	W.hide[CMD_FLEET] = false;
+	workers_are(5, false);
+	expect_story("[ 1000] fleet\n");
+	workers_are(12, false);
+	story_int(CMD_FLEET, 1);
+	story_until(2000);
+	expect_story("[ 2000] fleet\n");
+	story_int(CMD_FLEET, 1);
+	story_until(11000);
+	expect_story("");
+}
+
 Test(reader, without_workers_it_does_not_look, .init = ready_for_entries, .fini = story_down)
 {
 	story_msg_in((struct msg){.kind = MSG_FLEET, .svc = 1});
