@@ -1,4 +1,5 @@
 """Entries mode: who killed the worker? One bad entry costs its own tries and one dead letter, whatever runs beside it."""
+import os
 import sys
 import time
 
@@ -14,13 +15,13 @@ WORKER = r'''
 import json, os, queue, signal, socket, sys, threading, time
 sock = socket.socket(socket.AF_UNIX)
 sock.connect(sys.argv[1])
-lock, streams, out = threading.Lock(), {}, open(sys.argv[3], "a", buffering=1)
+lock, streams, out = threading.Lock(), {}, open(sys.argv[4], "a", buffering=1)
 def send(**f):
     with lock: sock.sendall(json.dumps(f).encode() + b"\n")
 def work(a, q):
     while True:
         for id, fields, *tries in q.get():
-            time.sleep(0.05)
+            time.sleep(float(sys.argv[3]))
             if "poison" in fields: os.kill(os.getpid(), signal.SIGKILL)
             out.write(a["stream"] + " " + id + " " + a["token"] + "\n")
             send(t="ack", lease=a["lease"], id=id)
@@ -35,12 +36,12 @@ for f in map(json.loads, sock.makefile("rb")):
 
 
 class EntryFleet(Fleet):
-    def __init__(self, t, d, n, credits=10):
-        self.out = t.path("out")
-        super().__init__(t, d, n, credits)
+    def __init__(self, t, d, n, credits=10, work=0.05):
+        self.out = t.path("finished")
+        super().__init__(t, d, n, credits, work)
 
     def start(self):
-        self.argv[1:] = ["-c", WORKER, *self.argv[3:5], self.out]
+        self.argv[1:] = ["-c", WORKER, *self.argv[3:6], self.out]
         return super().start()
 
     def done(self):
@@ -99,6 +100,31 @@ def test_one_poison_among_fifty_keys(t):
 @limit(90)
 def test_two_poisons_among_fifty_keys(t):
     poisoned(t, {"orders:p": "ggpgg", "orders:q": "pg"})
+
+
+@limit(90)
+def test_a_poison_in_a_fleet_that_is_always_busy(t):
+    """Each worker is given the next entry right behind a result: who dies then may have been on its way out."""
+    for credits in (1, 4):
+        r, d, keys = setup(t, 0, idle_release="20ms")
+        r.db.cmd("XADD", "orders:p", "*", "poison", 1)
+        lbs(r.db, "orders", "orders:p")
+        fleet = EntryFleet(t, d, 3, credits, 0.005)
+        end = time.monotonic() + 30
+        while not dead(r.db) and time.monotonic() < end:
+            for k in [f"orders:{len(keys) + n}" for n in range(2)]:
+                keys[k] = add(r.db, k, 3)
+                lbs(r.db, "orders", k)
+            time.sleep(0.05)
+        n_deaths = fleet.n_deaths
+        t.wait(lambda: is_all_done(r.db, keys), 20, "the others are done")
+        fleet.end()
+        (letter,) = dead(r.db)
+        assert letter["_tries"] == "4" and letter["_dlq_stream"] == "orders:p", letter
+        assert n_deaths <= 6, n_deaths
+        check_order(fleet.done(), keys)
+        os.unlink(fleet.out)
+        d.kill(), r.kill()
 
 
 @limit(90)

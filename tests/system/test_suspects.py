@@ -21,7 +21,7 @@ lock = threading.Lock()
 def send(**f):
     with lock: sock.sendall(json.dumps(f).encode() + b"\n")
 def work(a):
-    time.sleep(5 if a["stream"] == "slow" else 0.2)
+    time.sleep(5 if a["stream"] == "slow" else float(sys.argv[3]))
     if a["stream"].startswith("poison"): os.kill(os.getpid(), signal.SIGKILL)
     send(t="done", lease=a["lease"])
 send(t="hello", v=1, name="w", credits=int(sys.argv[2]))
@@ -34,8 +34,8 @@ for f in map(json.loads, sock.makefile("rb")):
 class Fleet:
     """Workers that a service manager starts again when they die."""
 
-    def __init__(self, t, d, n, credits=10):
-        self.argv = [sys.executable, "-c", WORKER, d.worker_sock, str(credits)]
+    def __init__(self, t, d, n, credits=10, work=0.2):
+        self.argv = [sys.executable, "-c", WORKER, d.worker_sock, str(credits), str(work)]
         self.procs, self.n_deaths, self.is_over = [self.start() for _ in range(n)], 0, False
         self.thread = threading.Thread(target=self.keep)
         self.thread.start()
@@ -101,6 +101,29 @@ def test_two_poisons_among_fifty(t):
 
 
 @limit(90)
+def test_a_poison_in_a_fleet_that_is_always_busy(t):
+    """Each worker is given the next stream right behind a result: who dies then may have been on its way out, and no try was ever counted. A
+    suspect waits until its worker has outlived the last one."""
+    for credits in (1, 4):
+        r = t.redis()
+        d = t.daemon(r, service={"retry": {"initial": "200ms"}})
+        add = Added(r.db)
+        fleet = Fleet(t, d, 3, credits, work=0.01)
+        add.many("orders", ["poison", *(f"good:{credits}:{i}" for i in range(50))])
+        end, n = time.monotonic() + 40, 0
+        while not dead(r) and time.monotonic() < end:
+            add.many("orders", [f"good:{credits}:{n}:{i}" for i in range(20)])
+            n += 1
+            time.sleep(0.05)
+        n_deaths = fleet.n_deaths
+        fleet.end()
+        (letter,) = dead(r)
+        assert letter["_retry_count"] == "3" and "poison" in letter["lbs-input"], letter
+        assert n_deaths <= 6, n_deaths
+        d.kill(), r.kill()
+
+
+@limit(90)
 def test_all_workers_of_a_machine_die(t):
     r = t.redis()
     d = t.daemon(r)
@@ -118,7 +141,7 @@ def test_the_mark_is_in_redis_for_every_daemon(t):
     r = t.redis()
     d = t.daemon(r)
     Added(r.db).many("orders", ["slow", "poison"])
-    p = subprocess.Popen([sys.executable, "-c", WORKER, d.worker_sock, "2"], stdin=subprocess.DEVNULL)
+    p = subprocess.Popen([sys.executable, "-c", WORKER, d.worker_sock, "2", "0.2"], stdin=subprocess.DEVNULL)
     t.ending(p.kill)
     assert p.wait(30) != 0
 

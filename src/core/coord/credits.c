@@ -88,6 +88,11 @@ struct credit_holder *credits_choose_empty(struct credits *p, uint16_t pos, cred
 	return NULL;
 }
 
+void credits_keep_empty(struct credit_holder *s, uint16_t pos)
+{
+	s->emptying_for = (uint16_t)(pos + 1);
+}
+
 bool credits_has_taker(const struct credits *p, uint16_t pos)
 {
 	assert(pos < p->n_services);

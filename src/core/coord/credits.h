@@ -91,6 +91,8 @@ bool credits_are_shared(const struct credits *p, uint16_t a, uint16_t b);
 /* Nobody becomes empty by itself: the one with the least in work takes no more until it is. Does nothing when one
  * runs empty already. False: nobody takes the service at all. */
 bool credits_run_one_empty(struct credits *p, uint16_t pos);
+/* Who was chosen so gets nothing else until it is chosen again. */
+void credits_keep_empty(struct credit_holder *s, uint16_t pos);
 /* No suspect of the service at pos waits any more: who ran empty for one works on. */
 void credits_stop_emptying(struct credits *p, uint16_t pos);
 /* How many entries the service at pos may read now; 0 = none. *block_ms: the read may wait so long for them, shortly

@@ -358,12 +358,37 @@ static void end_hush(struct coord *c)
 	}
 }
 
+enum { SUSPECTS_RESTED_MAX = 8 };
+
+static bool has_many(const struct link *head)
+{
+	int n = 0;
+	for (const struct link *l = head->next; l != head && n <= SUSPECTS_RESTED_MAX; l = l->next)
+		n++;
+	return n > SUSPECTS_RESTED_MAX;
+}
+
+/* It may be on its way out: what it is given now would not be known as what it dies of. The first suspect waits for
+ * it; not those of a worker that died with many, one after the other: the one that kills is soon among few. */
+static bool suspect_waits_for_rest(struct coord *c, struct coord_service *s, struct credit_holder *h)
+{
+	const struct worker *w = LIST_OF(const struct worker, credit_holder, h);
+	struct entry *e = LIST_OF(struct entry, peers, s->suspects.next);
+	const mono_ms at = w->result_at + RESULT_THEN_END_MS + 1;
+	if (!w->result_at || c->now >= at || has_many(&s->suspects))
+		return false;
+	credits_keep_empty(h, services_pos(&c->services, s));
+	e->deadline = mono_min(e->deadline, at);
+	entry_arm(c, e);
+	return true;
+}
+
 static void assign_suspects(struct coord *c, struct coord_service *s)
 {
 	uint16_t pos = services_pos(&c->services, s);
 	while (!list_empty(&s->suspects) && !c->place.is_draining) {
 		struct credit_holder *h = credits_choose_empty(&c->place, pos, is_quiet, c);
-		if (!h)
+		if (!h || suspect_waits_for_rest(c, s, h))
 			return;
 		struct entry *e = LIST_OF(struct entry, peers, list_pop(&s->suspects));
 		if (entry_is_late(c, e)) {

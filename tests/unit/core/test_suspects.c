@@ -70,6 +70,44 @@ Test(suspects, one_that_took_its_time_behind_it_has, .init = suspects_up, .fini 
 	ends_after(0, 1000, "requeue 2001-0 retry=1 suspect\n");
 }
 
+Test(suspects, is_given_out_when_its_worker_has_outlived_its_last_result, .init = suspects_up, .fini = story_down)
+{
+	const uint64_t a = story_assigned(2000, "a");
+	story_says(1, FRAME_DONE, 2000);
+	story_op(a, CMD_DONE, OP_DONE, false);
+	story_taken_suspect(2001, "bad");
+	story_assigned(2002, "c");
+	story_clear();
+	story_until(1050);
+	cr_expect_null(strstr(W.text.data, "assign"), "%s", W.text.data);
+	story_until(1051);
+	cr_expect(strstr(W.text.data, "assign 2001-0 bad"), "%s", W.text.data);
+	cr_expect_null(strstr(W.text.data, "assign 2002-0"), "%s", W.text.data);
+	story_clear();
+	story_dies(1);
+	cr_expect(strstr(W.text.data, "requeue 2001-0 retry=1 suspect\n"), "%s", W.text.data);
+}
+
+Test(suspects, many_follow_each_other_at_once, .init = suspects_up, .fini = story_down)
+{
+	for (uint64_t n = 0; n < 11; n++) {
+		char stream[8];
+		snprintf(stream, sizeof stream, "s%d", (int)n);
+		story_taken_suspect(2000 + n, stream);
+	}
+	story_clear();
+	story_says(1, FRAME_DONE, 2000);
+	cr_expect(strstr(W.text.data, "assign 2001-0 s1"), "%s", W.text.data);
+	story_clear();
+	story_says(1, FRAME_DONE, 2001);
+	cr_expect(strstr(W.text.data, "assign 2002-0 s2"), "%s", W.text.data);
+	story_clear();
+	story_says(1, FRAME_DONE, 2002);
+	cr_expect_null(strstr(W.text.data, "assign"), "%s", W.text.data);
+	story_until(1051);
+	cr_expect(strstr(W.text.data, "assign 2003-0 s3"), "%s", W.text.data);
+}
+
 /* It ends without having read so many of the latest assigns. */
 static void ends_unread(size_t n)
 {
@@ -165,6 +203,7 @@ Test(suspects, waits_while_others_run_and_holds_nobody_up, .init = suspects_up, 
 	story_clear();
 	story_says(1, FRAME_DONE, 2000);
 	story_says(1, FRAME_DONE, 2002);
+	story_until(1051);
 	cr_expect(strstr(W.text.data, "assign 2001-0 b"), "%s", W.text.data);
 }
 
