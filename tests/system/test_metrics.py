@@ -6,6 +6,7 @@ from lib import checks
 from lib.case import limit
 from lib.checks import Added
 from lib.redis import slot_of
+from lib.worker import Raw
 
 issue = 5
 
@@ -142,3 +143,55 @@ def test_counters_stay_when_a_master_is_replaced(t):
     t.wait(lambda: value(d, *acquired) >= 600, 10, "600 locks")
     assert {k[1] for k in metrics(d) if k[0] == "sluice_circuit_breaker_open"} == {f'redis="{x["redis"]}"' for x in d.json("nodes")}
     checks.wait_clean(c.db)
+
+
+def test_a_run_is_as_long_as_it_was(t):
+    """Signs of progress, a connection that dropped and a revoke do not begin it anew."""
+    r = t.redis()
+    d = t.daemon(r)
+    total, began = 'service="orders",outcome="done"', {}
+
+    def spent():
+        return value(d, "sluice_assignment_duration_seconds_sum", total)
+
+    def age(stream):
+        ms = (time.monotonic() - began[stream]) * 1000
+        row = d.json("show", stream)[0]
+        assert ms - 100 < row["assigned_ms"] < ms + 100, (row, ms)
+        told = re.search(r"has it for (\d+) (\w+)", d.ctl_ok("explain", stream))
+        assert not told or (told[2] == "s" and int(told[1]) >= 1), told[0]
+
+    def given(name):
+        Added(r.db).one("orders", name)
+        a = w.until("assign")
+        began[name] = time.monotonic()
+        time.sleep(1.1)
+        return a["lease"]
+
+    def done(lease, name):
+        took, before = time.monotonic() - began[name], spent()
+        w.send({"t": "done", "lease": lease})
+        w.until("ok")
+        assert took - 0.1 < spent() - before < took + 0.3, (name, took, before, spent())
+
+    w = Raw(d.worker_sock).send({"t": "hello", "v": 1, "name": "w", "credits": 2})
+    welcome = w.until("welcome")
+    lease = given("lively")
+    w.send({"t": "progress", "lease": lease, "note": "half"})
+    t.wait(lambda: d.json("show", "lively")[0]["note"] == "half", 5, "the note")
+    age("lively")
+    done(lease, "lively")
+    lease = given("dropped")
+    w.close()
+    t.wait(lambda: d.json("show", "dropped")[0]["state"] == "limbo", 5, "the connection is gone")
+    age("dropped")
+    w = Raw(d.worker_sock).send({"t": "hello", "v": 1, "name": "w", "credits": 2, "session": welcome["session"], "resume": [lease]})
+    assert w.until("welcome")["resumed"] == [lease]
+    age("dropped")
+    done(lease, "dropped")
+    lease = given("revoked")
+    d.ctl_ok("release", "revoked")
+    w.until("revoke")
+    age("revoked")
+    done(lease, "revoked")
+    w.close()

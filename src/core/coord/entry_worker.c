@@ -46,7 +46,7 @@ void entry_assign(struct coord *c, struct entry *e, struct worker *w)
 	entry_unreserve(c, s, e);
 	e->owner = w->s.id;
 	e->was_told = true;
-	e->heard = c->now;
+	e->heard = e->assigned_at = c->now;
 	w->credit_holder.in_use++;
 	struct effect *ef = worker_frame(c->out, w, OUT_ASSIGN);
 	fill_assign(s, e, w, ef);
@@ -66,6 +66,8 @@ void entry_resume(struct coord *c, struct entry *e, struct worker *w)
 	list_remove(&e->peers);
 	e->owner = w->s.id;
 	e->heard = c->now;
+	if (!e->assigned_at)
+		e->assigned_at = c->now; /* by the daemon before this one */
 	e->given = 0;
 	w->credit_holder.in_use++;
 	w->credit_holder.is_alone |= e->is_suspect;

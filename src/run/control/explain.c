@@ -262,7 +262,7 @@ static void about_worker(struct facts *f, const struct coord *c, const struct en
 {
 	const struct worker *m = e->owner ? workers_find(&((struct coord *)(uintptr_t)c)->workers, e->owner) : NULL;
 	char age[24];
-	facts_age(age, now - e->since);
+	facts_age(age, now - e->assigned_at);
 	if (m)
 		facts_add(f, "worker %s (session %llu, pid %lld) has it for %s", m->s.name, (unsigned long long)m->s.id,
 			(long long)m->s.pid, age);

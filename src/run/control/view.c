@@ -144,7 +144,7 @@ static void stream_row(
 		.worker = m ? m->s.name : NULL,
 		.retry = e->retry,
 		.age_ms = view_age_ms(mono_wall_ms(), e->id),
-		.assigned_ms = e->state == ENTRY_ASSIGNED ? now - e->since : -1,
+		.assigned_ms = m && e->assigned_at && e->state != ENTRY_FINISHING ? now - e->assigned_at : -1,
 		.until_ms = m && m->s.told_until ? m->s.told_until : -1,
 		.token = t->token,
 		.note = e->note && e->state == ENTRY_ASSIGNED ? e->note->bytes : NULL,
