@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAILBOX_LIMIT = 1 << 20, SNAPSHOT_EVERY_MS = 1000 };
+enum { MAILBOX_LIMIT = 1 << 20, SNAPSHOT_EVERY_MS = 1000, SNAPSHOT_SOON_MS = 20 };
 
 struct name_slot {
 	uint16_t svc;
@@ -145,6 +145,8 @@ static void step(struct shard_thread *s, struct shard_event *ev)
 	struct shard_refused refused;
 	if (!s->is_refused && shard_refused(s->core, ev->now, &refused))
 		s->clock.next_snapshot = mono_min(s->clock.next_snapshot, ev->now); /* whoever asks why is to hear it */
+	if (ev->kind == SHARD_CONN) /* a little later: many come up or go down together */
+		s->clock.next_snapshot = mono_min(s->clock.next_snapshot, ev->now + SNAPSHOT_SOON_MS);
 	struct shard_event unsent;
 	if (shard_turn_unsent(&s->turns, &unsent))
 		step(s, &unsent); /* and that one the next */

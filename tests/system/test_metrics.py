@@ -195,3 +195,18 @@ def test_a_run_is_as_long_as_it_was(t):
     age("revoked")
     done(lease, "revoked")
     w.close()
+
+
+def test_connections_are_told_as_they_are(t):
+    """Whoever looks right after the daemon is ready, or Redis has gone, does not see how it was a second ago."""
+    r = t.redis()
+    d = t.daemon(r)
+
+    def states():
+        return {re.search(r'role="(\w+)",state="(\w+)"', labels).groups(): n for (name, labels), n in metrics(d).items()
+                if name == "sluice_redis_connections"}
+    want = {(role, state): state == "ready" for role in ("command", "reader", "subscriber") for state in ("connecting", "ready")}
+    t.wait(lambda: states() == want, 0.8, "all three are up")
+    assert {c["role"]: c["state"] for c in d.json("nodes")[0]["connections"]} == dict.fromkeys(("command", "reader", "subscriber"), "ready")
+    r.kill()
+    t.wait(lambda: all(n == (state == "connecting") for (_, state), n in states().items()), 0.8, "all three are down")
