@@ -174,7 +174,8 @@ struct ctl_service_row {
 /* drain, undrain */
 struct ctl_drain {
 	bool draining;
-	int64_t owned, workers, elapsed_ms;
+	int64_t owned, workers;
+	int64_t elapsed_ms; /* since the drain began; 0 = there is none */
 };
 
 /* release, requeue */

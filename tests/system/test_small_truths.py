@@ -212,3 +212,25 @@ def test_stopping_is_said_when_there_is_room(t):
     m.wait(t, "STOPPING=1", "EXTEND_TIMEOUT_USEC")
     w.finish(a)
     assert d.wait(15) == 0
+
+
+# ---- how long a drain has gone on
+
+def test_a_drain_is_as_old_as_it_is(t):
+    r = t.redis()
+    d = t.daemon(r, cfg={"shutdown": {"mode": "drain", "drain_timeout": "5s"}})
+    w = Raw(d.worker_sock).send({"t": "hello", "v": 1, "name": "w", "credits": 1})
+    w.until("welcome")
+    Added(r.db).one("orders", "s1")
+    w.until("assign")
+    assert d.json("drain")[0]["elapsed_ms"] < 500
+    time.sleep(1.1)
+    assert 1100 <= d.json("drain")[0]["elapsed_ms"] < 3000, "asked again: it goes on"
+    assert re.search(r"^draining: 1 stream owned, 1 worker, for 1\.\ds$", d.ctl_ok("drain"), re.M)
+    assert d.json("undrain")[0]["elapsed_ms"] == 0
+    assert d.ctl_ok("undrain") == "not draining: 1 stream owned, 1 worker\n"
+    d.signal(signal.SIGTERM)
+    t.wait(lambda: not d.json("status")[0]["ready"], 5, "it stops")
+    time.sleep(1.1)
+    assert 1100 <= d.json("drain")[0]["elapsed_ms"] < 3000, "the same when the process ends"
+    w.close()

@@ -375,10 +375,13 @@ static void put_action(struct buf *b, yyjson_val *row)
 static void put_drain(struct buf *b, yyjson_val *row)
 {
 	const long long owned = (long long)cell_number(row, "owned"), n = (long long)cell_number(row, "workers");
-	buf_printf(b, "%s: %lld stream%s owned, %lld worker%s, for ",
-		yyjson_is_true(cell_value(row, "draining")) ? "draining" : "not draining", owned, text_plural(owned), n,
-		text_plural(n));
-	cell_age(b, cell_number(row, "elapsed_ms"));
+	const bool is_on = yyjson_is_true(cell_value(row, "draining"));
+	buf_printf(b, "%s: %lld stream%s owned, %lld worker%s", is_on ? "draining" : "not draining", owned,
+		text_plural(owned), n, text_plural(n));
+	if (is_on) {
+		buf_str(b, ", for ");
+		cell_age(b, cell_number(row, "elapsed_ms"));
+	}
 	buf_str(b, "\n");
 }
 

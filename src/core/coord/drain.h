@@ -9,7 +9,8 @@
 /* No new work: operate.c. */
 struct coord_drain {
 	bool is_on, stop_after; /* stop_after: the process ends with it */
-	mono_ms end, over;      /* workers are told to stop; the process ends whatever is left */
+	mono_ms began;
+	mono_ms end, over; /* workers are told to stop; the process ends whatever is left */
 };
 
 /* The end of the process: coord.c, leaving.c. */

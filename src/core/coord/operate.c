@@ -124,6 +124,7 @@ void coord_drain(struct coord *c, bool stop_after)
 	if (!c->drain.is_on) {
 		effects_log(c->out, LOG_NOTICE, "draining: no new work; held=%u", c->ledger.n);
 		c->drain.is_on = c->place.is_draining = true;
+		c->drain.began = c->now;
 		worker_say_drain_to_all(c);
 	}
 	uint32_t pos = 0;

@@ -49,7 +49,7 @@ static void drain_row(struct control_req *q, mono_ms now)
 	struct ctl_drain row = {.draining = c->drain.is_on,
 		.owned = c->ledger.n,
 		.workers = c->workers.n,
-		.elapsed_ms = now - q->since};
+		.elapsed_ms = c->drain.is_on ? mono_max(0, now - c->drain.began) : 0};
 	ctl_encode_drain(&q->out, &row);
 }
 
@@ -71,20 +71,19 @@ static mono_ms drain_step(struct control_req *q, mono_ms now)
 
 void control_drain(struct control_req *q)
 {
-	q->since = loop_now(q->d->loop);
 	control_ctl(q, &(struct coord_ctl){.kind = CTL_DRAIN, .svc = SERVICE_NONE});
 	if (q->r.wait) {
 		control_job(q, drain_step, mem_alloc(sizeof(mono_ms)), mem_free);
 		return;
 	}
-	drain_row(q, q->since);
+	drain_row(q, loop_now(q->d->loop));
 	control_end(q, 0, NULL);
 }
 
 void control_undrain(struct control_req *q)
 {
 	control_ctl(q, &(struct coord_ctl){.kind = CTL_UNDRAIN, .svc = SERVICE_NONE});
-	drain_row(q, q->since = loop_now(q->d->loop));
+	drain_row(q, loop_now(q->d->loop));
 	if (q->d->core->drain.is_on)
 		control_end(q, 1, "the daemon is stopping: the drain goes on");
 	else
