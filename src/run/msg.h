@@ -14,9 +14,9 @@ enum run_msg_kind {
 	/* coordinator -> shard: .username (owned) .password (secret_keep's) for all connections; the receiver ends
 	 * both */
 	RUN_AUTH,
-	RUN_TLS,   /* coordinator -> shard: .tls (a reference moves) */
-	RUN_TIMES, /* coordinator -> shard: .times */
-	RUN_MAINT, /* coordinator -> shard: .maint: rules at once, mode and type from the next connections on */
+	RUN_TLS,     /* coordinator -> shard: .tls (a reference moves) */
+	RUN_TIMES,   /* coordinator -> shard: .times */
+	RUN_MAINT,   /* coordinator -> shard: .maint: rules at once, mode and type from the next connections on */
 	RUN_SNAPSHOT /* shard -> coordinator, once a second, and when a connection came or went: .snapshot (owned) */
 };
 

@@ -197,6 +197,41 @@ def test_a_run_is_as_long_as_it_was(t):
     w.close()
 
 
+def test_every_run_has_an_outcome(t):
+    """Also those that end with their worker, or are lost."""
+    r = t.redis()
+    d = t.daemon(r, T=4)
+
+    def counted():
+        return {o: value(d, "sluice_assignment_duration_seconds_count", f'service="orders",outcome="{o}"') for o in ("done", "fail", "other")}
+
+    def runs():
+        return sum(value(d, "sluice_assignments_total", f'service="orders",kind="{k}"') for k in ("new", "recovered"))
+    w = Raw(d.worker_sock).send({"t": "hello", "v": 1, "name": "w", "credits": 1})
+    w.until("welcome")
+    Added(r.db).one("orders", "s")
+    first = w.until("assign")
+    time.sleep(0.5)
+    w.send({"t": "bye"})
+    assert w.is_closed()
+    t.wait(lambda: counted() == {"done": 0, "fail": 0, "other": 1}, 5, "the run that ended with bye")
+    assert value(d, "sluice_assignment_duration_seconds_sum", 'service="orders",outcome="other"') >= 0.5
+    p = t.proc_worker(d, credits=1, work="hold")
+    t.wait(lambda: runs() == 2, 5, "it runs again")
+    p.kill()
+    t.wait(lambda: counted()["other"] == 2, 5, "the run of a worker that died")
+    w = Raw(d.worker_sock).send({"t": "hello", "v": 1, "name": "w", "credits": 1})
+    w.until("welcome")
+    last = w.until("assign")
+    assert last["stream"] == first["stream"] and runs() == 3
+    r.db.cmd("XACK", "orders-input", "orders-group", last["id"])
+    w.until("revoke")
+    w.send({"t": "revoked", "lease": last["lease"]})
+    t.wait(lambda: counted()["other"] == 3, 5, "the run that was lost")
+    assert counted() == {"done": 0, "fail": 0, "other": 3}
+    w.close()
+
+
 def test_connections_are_told_as_they_are(t):
     """Whoever looks right after the daemon is ready, or Redis has gone, does not see how it was a second ago."""
     r = t.redis()

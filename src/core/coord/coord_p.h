@@ -151,6 +151,8 @@ void entry_clear_suspect(struct coord *c, struct entry *e); /* it is none any mo
 void entry_limbo(struct coord *c, struct entry *e, mono_ms until);
 /* Sets its timer to the soonest of its fence, its progress timeout and the deadline of its state. */
 void entry_arm(struct coord *c, struct entry *e);
+/* Counts how long a worker had it, once; no worker had it: nothing. hist: H_DURATION_DONE, … */
+void entry_run_over(struct coord *c, struct entry *e, int hist);
 /* When its work has to stop; MONO_NEVER: nobody works on it, or it has stopped. */
 mono_ms entry_stop_at(struct coord_services *ss, const struct entry *e);
 bool entry_is_late(struct coord *c, const struct entry *e); /* its work would have to stop by now */

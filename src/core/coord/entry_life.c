@@ -154,10 +154,18 @@ void entry_leave_lists(struct coord *c, struct entry *e)
 	list_remove(&e->peers);
 }
 
+void entry_run_over(struct coord *c, struct entry *e, int hist)
+{
+	if (e->assigned_at)
+		hist_add(&services_find(&c->services, e->svc)->m.h[hist], (double)(c->now - e->assigned_at) / 1000.0);
+	e->assigned_at = 0;
+}
+
 void entry_drop(struct coord *c, struct entry *e)
 {
 	assert(e->gen && entry_reserved_of(c, services_find(&c->services, e->svc))->owned > 0);
 	struct coord_service *s = services_find(&c->services, e->svc);
+	entry_run_over(c, e, H_DURATION_OTHER);
 	entry_leave_lists(c, e);
 	entry_leave_active(c, s, e);
 	entry_unreserve(c, s, e);

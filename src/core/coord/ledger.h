@@ -110,7 +110,7 @@ struct entry {
 	mono_ms deadline;           /* of this state */
 	mono_ms delay_ms;           /* finishing by a requeue: so long until it is back in the LBS; 0 = at once */
 	mono_ms heard;              /* assigned: last sign of progress */
-	mono_ms assigned_at;        /* as far as this daemon knows: not begun anew by a resume; 0 = no worker had it */
+	mono_ms assigned_at;        /* first resumed, after a restart; 0 = no worker had it, or its run is counted */
 	uint64_t owner;             /* session id, 0 = none */
 	uint32_t idx, gen;          /* gen 0: not in use */
 	uint32_t retry, audit, retry_ms;

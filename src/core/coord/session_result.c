@@ -1,6 +1,5 @@
 /* session_result - a worker's frames: results of entries and how they are answered, progress, credits. */
 #include "core/coord/coord_p.h"
-#include <assert.h>
 #include <string.h>
 
 enum { REASON_MAX = 1024, NOTE_MAX = 256 }; /* bytes that are kept of them */
@@ -83,10 +82,8 @@ void worker_finish(struct coord *c, struct entry *e, bool accepted, enum gone_ou
 		[OK_FOR_ACK] = H_DURATION_OTHER,
 		[OK_FOR_NACK] = H_DURATION_OTHER,
 		[OK_FOR_ENDED] = H_DURATION_DONE};
-	assert(e->assigned_at);
 	bool is_put_off = e->ok_for == OK_FOR_ENDED && e->finish != FINISH_DONE;
-	hist_add(&s->m.h[e->wants_reply && !is_put_off ? hists[e->ok_for] : H_DURATION_OTHER],
-		(double)(c->now - e->assigned_at) / 1000.0);
+	entry_run_over(c, e, e->wants_reply && accepted && !is_put_off ? hists[e->ok_for] : H_DURATION_OTHER);
 	if (!e->wants_reply || m->s.state != SESSION_READY)
 		return;
 	char text[SESSION_LEASE_CAP];
