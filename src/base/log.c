@@ -273,12 +273,19 @@ static void put_fact(enum log_level level, const char *text)
 
 /* ---- one line */
 
-/* One fact is one line: control characters become '?', a tab a space. */
+/* One fact is one line: control characters become '?', those of two bytes too, a tab a space. */
 static void clean(char *text)
 {
-	for (char *c = text; *c; c++)
-		if ((unsigned char)*c < ' ' || *c == 0x7F)
-			*c = *c == '\t' || *c == '\n' ? ' ' : '?';
+	char *to = text;
+	for (const unsigned char *c = (const void *)text; *c; c++) {
+		if (*c < ' ' || *c == 0x7F)
+			*to++ = *c == '\t' || *c == '\n' ? ' ' : '?';
+		else if (*c == 0xC2 && c[1] >= 0x80 && c[1] < 0xA0)
+			c++, *to++ = '?';
+		else
+			*to++ = (char)*c;
+	}
+	*to = '\0';
 }
 
 static void cut(char *text, size_t cap)

@@ -120,6 +120,16 @@ Test(log, a_fact_is_one_line, .init = up)
 	cr_assert_str_eq(slurp(), "<6>a b c?[31m\n");
 }
 
+/* U+009B begins an escape sequence on a terminal, as ESC [ does, and U+0085 a line. */
+Test(log, controls_beyond_ascii_are_cleaned, .init = up)
+{
+	log_open(LOG_INFO, LOG_JOURNAL);
+	log_line(LOG_NOTICE, "a\xc2\x9b"
+			     "31mb\xc2\x85"
+			     "c\xc2\x80\xc2\x9f \xc2\xa0Û\xc2");
+	cr_assert_str_eq(slurp(), "<5>a?31mb?c?? \xc2\xa0Û\xc2\n");
+}
+
 Test(log, a_long_line_is_cut, .init = up)
 {
 	char text[10000];
