@@ -3,6 +3,7 @@
 #include "base/buf.h"
 #include "base/log_fields.h"
 #include "base/mono.h"
+#include "base/utf8.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -277,13 +278,10 @@ static void put_fact(enum log_level level, const char *text)
 static void clean(char *text)
 {
 	char *to = text;
-	for (const unsigned char *c = (const void *)text; *c; c++) {
-		if (*c < ' ' || *c == 0x7F)
-			*to++ = *c == '\t' || *c == '\n' ? ' ' : '?';
-		else if (*c == 0xC2 && c[1] >= 0x80 && c[1] < 0xA0)
-			c++, *to++ = '?';
-		else
-			*to++ = (char)*c;
+	for (const char *c = text; *c;) {
+		size_t n = utf8_control(c);
+		*to++ = n == 0 ? *c : *c == '\t' || *c == '\n' ? ' ' : '?';
+		c += n ? n : 1;
 	}
 	*to = '\0';
 }

@@ -94,3 +94,11 @@ size_t utf8_len(const char *bytes, size_t len)
 		return len >= 4 ? utf8_len_of_four(s) : 0;
 	return 0;
 }
+
+size_t utf8_control(const char *s)
+{
+	const unsigned char *u = (const void *)s;
+	if (*u < ' ' || *u == 0x7F)
+		return 1;
+	return *u == 0xC2 && u[1] >= 0x80 && u[1] < 0xA0 ? 2 : 0;
+}

@@ -260,6 +260,17 @@ def test_exit_codes_and_reasons(w):
     w.stop()
 
 
+def test_names_and_reasons_without_control_characters(w):
+    """Those beyond ASCII, too: on a terminal U+009B is ESC [."""
+    w.run(shell="printf 'bad\\302\\233\\177\\033name\\n' >&2; exit 1")
+    w.daemon.greet()
+    w.daemon.assign(stream="a\u009b31m\u0085b\x7f\x1b[0m\u00a0\u00db")
+    assert w.daemon.receive("fail")["reason"] == "exit status 1: bad   name"
+    w.daemon.ok(what="fail", outcome="requeued")
+    assert "stream a 31m b  [0m\u00a0\u00db failed: exit status 1: bad   name\n" in w.wait_for("stderr", "failed")
+    w.stop()
+
+
 def test_a_command_that_does_not_exist(w):
     w.run(command=["/does/not/exist"])
     w.daemon.greet()

@@ -253,15 +253,14 @@ static void add_text(char *out, size_t at, const char *line, size_t len)
 	const char *p = line, *end = line + len;
 	while (p < end) {
 		size_t n = utf8_len(p, (size_t)(end - p));
-		if (at + (n ? n : 1) > REASON_MAX)
+		bool is_plain = n && !utf8_control(p);
+		if (at + (is_plain ? n : 1) > REASON_MAX)
 			break;
-		if (n == 0)
-			out[at] = '?';
-		else if ((unsigned char)*p < ' ' || *p == 0x7f)
-			out[at] = ' ';
-		else
+		if (is_plain)
 			memcpy(out + at, p, n);
-		at += n ? n : 1;
+		else
+			out[at] = n ? ' ' : '?';
+		at += is_plain ? n : 1;
 		p += n ? n : 1;
 	}
 	out[at] = '\0';

@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/utf8.h"
+
 static struct {
 	int fd;
 	bool is_socket, is_own; /* own: our own open file description, so O_NONBLOCK is nobody else's business */
@@ -81,10 +83,12 @@ void run_log(const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(line + at, sizeof(line) - at - 1, fmt, ap);
 	va_end(ap);
-	for (char *p = line; *p; p++)
-		if ((unsigned char)*p < ' ')
-			*p = ' ';
-	at = strlen(line);
+	at = 0;
+	for (const char *p = line; *p;) {
+		size_t n = utf8_control(p);
+		line[at++] = n ? ' ' : *p;
+		p += n ? n : 1;
+	}
 	line[at++] = '\n';
 	say_bytes(line, at);
 }

@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "base/mono.h"
+#include "base/utf8.h"
 
 static bool use_colour;
 static size_t n_columns; /* of the terminal; 0 = no limit */
@@ -67,18 +68,10 @@ const char *cell_colour_of(const char *word)
 
 void cell_clean(struct buf *b, const char *s)
 {
-	for (const char *p = s; *p;) {
-		const unsigned char *u = (const void *)p;
-		if (*u < 0x20 || *u == 0x7f) {
-			buf_str(b, "?");
-			p++;
-		} else if (*u == 0xc2 && u[1] >= 0x80 && u[1] < 0xa0) { /* C1 controls in UTF-8 */
-			buf_str(b, "?");
-			p += 2;
-		} else {
-			buf_add(b, p, 1);
-			p++;
-		}
+	while (*s) {
+		size_t n = utf8_control(s);
+		buf_add(b, n ? "?" : s, 1);
+		s += n ? n : 1;
 	}
 }
 

@@ -53,3 +53,14 @@ Test(utf8, tells_characters_from_bytes)
 		cr_expect_eq(utf8_len(cases[i].bytes, strlen(cases[i].bytes)), cases[i].want, "%zu", i);
 	cr_expect_eq(utf8_len("\xe2\x82\xac", 2), 0, "cut off");
 }
+
+Test(utf8, knows_control_characters)
+{
+	static const struct {
+		const char *bytes;
+		size_t want;
+	} cases[] = {{"", 1}, {"\n", 1}, {"\x1f", 1}, {" ", 0}, {"~", 0}, {"\x7f", 1}, {"\xc2\x80", 2}, {"\xc2\x9b", 2},
+		{"\xc2\x9f", 2}, {"\xc2\xa0", 0}, {"\xc2", 0}, {"\xc3\x9b", 0}, {"\x9b", 0}};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+		cr_expect_eq(utf8_control(cases[i].bytes), cases[i].want, "%zu", i);
+}
