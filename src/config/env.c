@@ -239,8 +239,11 @@ static enum err_code find_row(struct walk *w, enum option_id *id)
 			rc = enter_service(w);
 		else if (child.kind == OPTION_KIND_MAP)
 			enter_map(w, component);
+		else if (*w->rest)
+			return env_fail(w, "is a setting and has no keys; lists are written a,b");
 		else
-			return *w->rest ? env_fail(w, "is a setting and has no keys; lists are written a,b") : ERR_OK;
+			return w->rest[-1] == '_' ? env_fail(w, "its name ends before the last two underscores")
+						  : ERR_OK;
 		if (rc != ERR_OK)
 			return rc;
 	}

@@ -86,6 +86,8 @@ static const struct {
 	{"SLUICED_REDIS__DB=", "environment: SLUICED_REDIS__DB: redis.db: has no value"},
 	{"SLUICED_REDIS__DB__X=1",
 		"environment: SLUICED_REDIS__DB__X: redis.db: is a setting and has no keys; lists are written a,b"},
+	{"SLUICED_LOG__LEVEL__=info", "environment: SLUICED_LOG__LEVEL__: log.level: its name ends before the last two "
+				      "underscores"},
 	{"SLUICED_REDIS__ENDPOINTS__0=a:1", "environment: SLUICED_REDIS__ENDPOINTS__0: redis.endpoints: is a setting "
 					    "and has no keys; lists are written a,b"},
 	{"SLUICED_REDIS__ENDPOINTS=a:1,b:0",
