@@ -377,14 +377,15 @@ static const char *const texts[SCRIPT_N] = {
 	"local is_out = run and flags == 0\n" /* somebody may still be at work on what he was told */
 	"local has_progress, was_alone = run == '2' or run == '4', run == '3' or run == '4'\n"
 	"local at_end = not last or len == 0 or not later(last, pos)\n"
-	"if at_end then tries = 0 end\n" /* those of an entry that is gone */
+	"if at_end then tries = 0 end\n"                                          /* those of an entry that is gone */
+	"local is_paused = tries > 0 and (tonumber(h[5] or '') or 0) > clock()\n" /* nobody was given it again */
 	"local died, counts\n"
 	"local ends = 0\n"
 	"if token ~= mine and run then\n"
 	"  died = not has_progress and redis.call('HGET', KEYS[1], 'died') or 0\n"
 	"  flags = flags + 4 + (has_progress and 1 or 0)\n"
 	"  ends = (has_progress or at_end) and 0 or (tonumber(redis.call('HGET', KEYS[1], 'ends') or '') or 0) + 1\n"
-	"  if at_end then\n" /* nothing was left for anybody to die of */
+	"  if at_end or is_paused then\n" /* nothing was there for anybody to die of */
 	"    died = 0\n"
 	"  elseif flags < 6 and (was_alone or ARGV[3] == 'alone') then\n"
 	"    tries, died, flags, counts = tries + 1, 0, flags + 8, true\n"

@@ -127,15 +127,16 @@ static int64_t feed_pause_left(const struct model_redis *m, struct model_positio
 }
 
 /* Nobody has said how the run before ended. *counts: a try. */
-static size_t feed_unknown_end(
-	struct model_position *p, const struct cmd *c, size_t flags, bool has_progress, bool *counts)
+static size_t feed_unknown_end(const struct model_redis *m, struct model_position *p, const struct cmd *c, size_t flags,
+	bool has_progress, bool *counts)
 {
 	size_t more = POSITION_DEATH | (has_progress ? POSITION_PROGRESS : 0);
 	const bool is_at_end = flags & POSITION_AT_END;
 	p->ends = has_progress || is_at_end ? 0 : p->ends + 1;
-	if (has_progress || is_at_end)
+	const bool is_paused = p->tries > 0 && p->has_pause && p->not_before > m->now; /* nobody was given it again */
+	if (has_progress || is_at_end || is_paused)
 		p->died = 0;
-	if (flags & (POSITION_REMADE | POSITION_AT_END))
+	if (is_paused || (flags & (POSITION_REMADE | POSITION_AT_END)))
 		return more;
 	if (p->run >= 3 || c->as.feed.open.was_alone) {
 		*counts = true;
@@ -189,7 +190,7 @@ static void feed_open(struct model_redis *m, const struct cmd *c, struct model_p
 	}
 	const bool is_unknown = !is_mine(p, c) && new.run;
 	if (is_unknown)
-		flags |= feed_unknown_end(&new, c, flags, has_progress, &counts);
+		flags |= feed_unknown_end(m, &new, c, flags, has_progress, &counts);
 	new.run = (is_mine(p, c) && has_progress ? 2 : 1) + (c->as.feed.open.is_suspect ? 2 : 0);
 	if (model_is_refused(m, c, out))
 		return;

@@ -53,6 +53,27 @@ def test_a_pause_outlives_workers_and_daemons_and_costs_no_credit(t):
 
 
 @limit(60)
+def test_an_owners_death_within_the_pause_counts_no_try_and_keeps_it(t):
+    """The entry that waits is all that its daemon had, and nobody was at work on it."""
+    r = t.redis()
+    service = entries(retry={"initial": "300ms", "jitter": "0%"})
+    d = t.daemon(r, name="a", T=3, service=service)
+    ids = add(r.db, "orders:k", 3)
+    lbs(r.db, "orders", "orders:k")
+    h = hand(t, d)
+    a = h.assign()
+    h.ids(3)
+    h.nack(a["lease"], ids[0], retry_ms=10000)
+    over = time.time() + waits(r.db, "orders:k")
+    d.kill()
+    d = t.daemon(r, name="b", T=3, service=service)
+    h = hand(t, d)
+    (id, _, tries), = h.ids(1, timeout=30)
+    assert (id, tries) == (ids[0], 1), "it was tried once"
+    assert time.time() > over - 0.1, "it came too early"
+
+
+@limit(60)
 def test_a_workers_death_has_a_pause_like_a_failure(t):
     r = t.redis()
     d = t.daemon(r, T=3, service=entries(retry={"initial": "1500ms", "jitter": "0%"}))

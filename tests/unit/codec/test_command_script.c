@@ -1219,12 +1219,29 @@ Test(script, a_death_that_is_counted_has_a_pause_like_a_failure)
 	open_behind_5();
 	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .as.feed.close.end = FEED_END_DEATH, .as.feed.pause = MINUTES)), 1);
 	expect_waits(EXEC(FEED(OPEN, 101, .as.feed.open.start = S("0"))), 66000);
+	real_redis_command(redis, "HSET {s}-sluice not_before 5"); /* its time has come */
 	expect_waits(EXEC(FEED(OPEN, 102, .as.feed.open.start = S("0"), .as.feed.open.was_alone = true,
 			     .as.feed.pause = MINUTES)),
 		528000);
 	expect_waits(EXEC(FEED(OPEN, 102, .as.feed.open.start = S("0"), .as.feed.open.was_alone = true,
 			     .as.feed.pause = MINUTES)),
 		528000);
+}
+
+Test(script, an_end_within_the_pause_before_a_try_counts_none_and_keeps_the_pause)
+{
+	open_behind_5();
+	const struct cmd_pause asked = {.first_ms = 900000, .factor = 1, .max_ms = 900000, .permille = 1000};
+	cr_expect_eq(EXEC(FEED(FAIL, 100, .as.feed.fail.n_tries = 1, .as.feed.pause = asked)).wait_ms, 900000);
+	for (uint64_t token = 101; token < 105; token++) { /* each dies with nothing but that entry, which nobody had */
+		const struct reply r = EXEC(FEED(OPEN, token, .as.feed.open.start = S("0"),
+			.as.feed.open.was_alone = true, .as.feed.open.is_suspect = true, .as.feed.pause = MINUTES));
+		expect_waits(r, 900000);
+		cr_expect_eq(r.integer, 1);
+		cr_expect_eq(r.n, POSITION_DEATH | (token == 101 ? POSITION_PROGRESS : 0));
+	}
+	real_redis_command(redis, "HSET {s}-sluice not_before 5");
+	expect_alone(105, 5, 2, POSITION_DEATH | POSITION_SUSPECT); /* it may have been given by now */
 }
 
 Test(script, a_clock_that_was_set_back_makes_no_pause_longer)
