@@ -11,7 +11,11 @@ static enum feed_end feed_end_of(const struct entry *e)
 {
 	if (e->finish == FINISH_DONE || e->finish == FINISH_DEAD)
 		return FEED_END_DONE;
-	return e->finish == FINISH_REQUEUE && e->feed && e->feed->suspect.is_blamed ? FEED_END_DEATH : FEED_END_KEEP;
+	if (e->finish != FINISH_REQUEUE || !e->feed || !e->feed->suspect.is_blamed)
+		return FEED_END_KEEP;
+	const struct entry_nack *nack =
+		&e->feed->trouble->nack; /* it counts the try, or what it refused gets none any more */
+	return nack->is_on && nack->is_sent ? FEED_END_KEEP : FEED_END_DEATH;
 }
 
 static void begin_finish(struct coord *c, struct entry *e, enum finish finish)

@@ -227,9 +227,19 @@ static mono_ms feed_queue_or_wait(struct link *list, struct link *l, bool is_wan
 	return is_wanted ? at : MONO_NEVER;
 }
 
+static bool feed_is_settling(const struct feed *f)
+{
+	return f->state == FEED_FAILING || f->state == FEED_BURYING;
+}
+
 void feed_plan(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 {
 	assert(f->handle);
+	const mono_ms close_by = f->work->bad.close_by;
+	if (close_by && (!feed_is_settling(f) || close_by <= c->now)) {
+		feed_at_work(f)->bad.close_by = 0;
+		feed_move(c, f, FEED_CLOSING, "asked to");
+	}
 	if (f->state == FEED_BURYING && f->work->bad.fields && !f->work->bad.is_calling && f->script.at <= c->now)
 		feed_call_dead_add(fs, c, f);
 	bool wants_script = !f->script.in_flight && feed_command(f) != CMD_N;
@@ -239,6 +249,8 @@ void feed_plan(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 		at = mono_min(at, f->work->bad.until);
 	else if (f->state == FEED_BURYING && f->work->bad.fields)
 		at = mono_min(at, f->script.at);
+	if (f->work->bad.close_by)
+		at = mono_min(at, f->work->bad.close_by);
 	heap_set(&fs->timers, &f->timer, at);
 }
 
@@ -526,12 +538,17 @@ static void feed_end_by(struct feeds *fs, struct shard_ctx *c, struct feed *f, e
 		feed_forget(fs, c, f);
 		return;
 	}
-	if (f->state == FEED_CLOSING)
+	if (f->state == FEED_CLOSING || f->work->bad.close_by)
 		return;
 	feed_drop_read(c, f);
 	f->run.end = (uint8_t)end;
 	f->run.is_held = true;
-	feed_move(c, f, FEED_CLOSING, "asked to");
+	if (feed_is_settling(f) && !f->work->bad.fail_lost) { /* that counts the try, or ends the entry */
+		f->run.end = (uint8_t)(end == FEED_END_DEATH ? FEED_END_KEEP : end);
+		feed_at_work(f)->bad.close_by = c->now + FEED_SETTLE_MS;
+	} else {
+		feed_move(c, f, FEED_CLOSING, "asked to");
+	}
 	feed_plan(fs, c, f);
 }
 

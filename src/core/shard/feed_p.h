@@ -10,7 +10,7 @@
  *                                 |  ^               | used up, dead            ^
  *                                 +--|---------------|----opened, must wait yet-+
  *                                 |  +---acked--- BURYING <--too large, used up by deaths-- RUNNING
- *   every state --CLOSE--> CLOSING --> (gone)
+ *   every state --CLOSE--> CLOSING --> (gone); from FAILING and BURYING when what the worker said last is settled
  *   every state: a newer token, made again, another type, another master -> told, gone
  *
  * At most one script and one read of a feed are on their way. What is sent next follows from its record alone
@@ -94,6 +94,7 @@ struct feed_bad {
 	struct text *reason;       /* its worker's */
 	mono_ms until;             /* blocked; burying: when a call that got lost is made again */
 	mono_ms nack_ms;           /* asked for by the worker, -1 = by the rules */
+	mono_ms close_by; /* its run has ended: it is closed when that is settled, at the latest then; 0 = no */
 	uint32_t tries;
 	uint8_t dead_reason;
 	bool is_dead : 1;    /* nack: to the dead letters at once */
@@ -158,6 +159,7 @@ enum {
 	FEED_AHEAD_MS = 25,       /* the same where nobody waits yet */
 	FEED_WANTED_MS = 500,     /* so long it counts that streams wait: twice the longest pause between two looks */
 	FEED_LEND_MS = 500,       /* a pause of more lends its credit to another stream that waits */
+	FEED_SETTLE_MS = 1000,    /* so long an end waits for the dead letter; the coordinator waits for 1.5 s */
 	FEED_CHECK_MS = 30000,    /* an idle stream is looked at that often: was it made again? */
 	FEED_FIRST_COUNT = 32     /* of the first read; doubled while entries are small */
 };

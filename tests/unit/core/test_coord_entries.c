@@ -88,6 +88,19 @@ Test(coord_entries, a_death_with_one_stream_is_counted_against_its_entry, .init 
 		     "[ 1000] s requeue 2000-0 retry=0 suspect\n");
 }
 
+/* The shard counts the nack's try. */
+Test(coord_entries, a_worker_that_says_nack_and_dies_costs_one_try, .init = entries_up, .fini = story_down)
+{
+	uint64_t a = assigned(2000, "a");
+	told(a, 7);
+	char text[SESSION_LEASE_CAP];
+	story_up(1, (struct frame){.kind = FRAME_NACK, .lease = story_text(2000, text), .entry = {7, 0}});
+	died();
+	closed(a);
+	cr_expect(strstr(W.text.data, "feed_close 1 keep\n"), "%s", W.text.data);
+	cr_expect(strstr(W.text.data, "requeue 2000-0 retry=1 suspect\n"), "%s", W.text.data);
+}
+
 /* What its worker has not read of what it was told: the latest frames. */
 static void died_unread(size_t n)
 {

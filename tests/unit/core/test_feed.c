@@ -99,13 +99,18 @@ static void ready(void)
 	ready_with(10, 2);
 }
 
-/* It is read with its fields, and written. */
-static void becomes_dead_letter(void)
+static void picked(void)
 {
 	struct entry_batch *b = mem_alloc(sizeof *b + sizeof b->v[0]);
 	b->n = 1;
 	b->v[0].fields = mem_alloc(sizeof *b->v[0].fields);
 	story_reply(CMD_FEED_PICK, (struct reply){.kind = REPLY_ENTRIES, .entries = b});
+}
+
+/* It is read with its fields, and written. */
+static void becomes_dead_letter(void)
+{
+	picked();
 	story_msg_in(msg_lock_answer((struct msg_lock_answer){
 		.kind = CMD_FEED_DEAD_ADD, .result = OP_DONE, .tag = W.last_call.lock_call.tag}));
 }
@@ -211,6 +216,47 @@ Test(feed, tries_used_up_go_to_the_dead_letters_then_on, .init = ready, .fini = 
 		     "[ 1000] feed_ack k 11-0\n");
 	story_int(CMD_FEED_ACK, 1);
 	expect_story("[ 1000] > feed nacked 11-0 tries=4 wait=0 +\n");
+}
+
+static void close_feed(enum feed_end end)
+{
+	story_msg_in((struct msg){.kind = MSG_FEED_CLOSE, .handle = H, .feed_close.end = (uint8_t)end});
+}
+
+Test(feed, what_was_refused_before_the_end_is_settled_first, .init = ready, .fini = story_down)
+{
+	start(1);
+	answer_read(11, 2, 0);
+	story_drop_waiting(CMD_FEED_READ);
+	word(MSG_FEED_NACK, 11);
+	story_clear();
+	close_feed(FEED_END_DEATH); /* its worker said so and died: one try */
+	answer_fail(4, 512000);
+	becomes_dead_letter();
+	story_int(CMD_FEED_ACK, 1);
+	story_reply(CMD_FEED_CLOSE, (struct reply){.kind = REPLY_INT, .integer = 1});
+	expect_story("[ 1000] feed_pick k 11-0\n"
+		     "[ 1000] > call feed_dead_add 11-0\n"
+		     "[ 1000] feed_ack k 11-0\n"
+		     "[ 1000] > feed nacked 11-0 tries=4 wait=0 +\n"
+		     "[ 1000] feed_close k\n"
+		     "[ 1000] > feed closed\n");
+}
+
+Test(feed, an_end_waits_for_a_dead_letter_for_a_second, .init = ready, .fini = story_down)
+{
+	start(1);
+	answer_read(11, 2, 0);
+	story_drop_waiting(CMD_FEED_READ);
+	word(MSG_FEED_NACK, 11);
+	answer_fail(4, 512000);
+	story_clear();
+	close_feed(FEED_END_DONE);
+	close_feed(FEED_END_KEEP); /* the first one counts */
+	picked();                  /* and nobody says that it is written */
+	story_until(3000);
+	expect_story("[ 1000] > call feed_dead_add 11-0\n"
+		     "[ 2000] feed_close k\n");
 }
 
 Test(feed, a_newer_token_ends_it, .init = ready, .fini = story_down)

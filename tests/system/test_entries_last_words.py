@@ -1,0 +1,74 @@
+"""Entries mode: what a worker says of an entry just before its run ends counts, and counts once."""
+import json
+import subprocess
+import sys
+
+from lib.case import limit
+from lib.entries import add, entries, hand, lbs, position, text
+
+issue = 16
+NACK_AND_DIE = """
+import json, os, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+say = lambda **f: s.sendall(json.dumps(f).encode() + b"\\n")
+say(t="hello", v=1, name="dies", credits=1, entries=True)
+for line in s.makefile("rb"):
+    f = json.loads(line)
+    if f["t"] == "entries":
+        say(t="nack", lease=f["lease"], id=f["e"][0][0], retry_ms=60000)
+        os._exit(1)
+"""
+
+
+def dead(db):
+    """stream -> its dead entries' (id, reason, error, tries), in order."""
+    found = {}
+    for _, flat in db.cmd("XRANGE", "orders-entries-dlq", "-", "+"):
+        f = dict(zip(map(text, flat[::2]), map(text, flat[1::2])))
+        found.setdefault(f["_dlq_stream"], []).append((f["_orig_id"], f["_dlq_reason"], f["_dlq_error"], int(f["_tries"])))
+    return found
+
+
+@limit(60)
+def test_a_worker_that_says_nack_and_dies_costs_its_entry_one_try(t):
+    r = t.redis()
+    d = t.daemon(r, T=6, service=entries())
+    for n in range(15):
+        key = f"orders:{n}"
+        add(r.db, key, 1)
+        lbs(r.db, "orders", key)
+        subprocess.run([sys.executable, "-c", NACK_AND_DIE, d.worker_sock], check=False, timeout=20)
+        t.wait(lambda: not d.json("ls"), 10, "the stream to go back")
+        assert position(r.db, key)["tries"] == "1", f"number {n}: it was given once"
+
+
+@limit(60)
+def test_an_entry_that_was_refused_before_the_end_is_a_dead_letter(t):
+    """For good, or for the last time: with its worker's words, once, and what is behind it comes in the next run."""
+    r = t.redis()
+    d = t.daemon(r, T=6, service=entries(retry={"max_retries": 0}))
+    for end in "done", "release", "fail", "revoked", "bye":
+        for word in {"dead": True}, {}:
+            key = f"orders:{end}{len(word)}"
+            ids = add(r.db, key, 4)
+            lbs(r.db, "orders", key)
+            h = hand(t, d)
+            lease = h.assign(stream=key)["lease"]
+            h.ids(4)
+            said = [{"t": "nack", "lease": lease, "id": ids[1], "reason": "no good", **word}, {"t": end, "lease": lease}]
+            h.raw.send(b"".join(json.dumps(f).encode() + b"\n" for f in said))
+            t.wait(lambda k=key: dead(r.db).get(k), 5, f"the dead letter of {key}")
+            reason = "rejected" if word else "max_retries_exceeded"
+            if end == "done":
+                h.raw_ok(lease, "done")
+                lbs(r.db, "orders", key)
+            elif end == "bye":
+                h.close()
+                h = hand(t, d)
+            lease = h.assign(stream=key)["lease"]
+            assert [e[0] for e in h.ids(2, lease=lease)] == ids[2:], key
+            h.ack(lease, ids[3])
+            h.done(lease)
+            h.close()
+            assert dead(r.db)[key] == [(ids[1], reason, "no good", 1)], dead(r.db)[key]
