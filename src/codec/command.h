@@ -62,8 +62,9 @@ uint16_t command_slot(const char *key, size_t len); /* CRC16 with hash tags */
 bool command_has_tag(const char *key, size_t len);  /* a hash tag that is not empty */
 /* The slot of a data stream's key. *has_no_position: in a cluster no key for its position lands there. */
 uint16_t command_entry_slots(const char *stream, size_t len, bool *has_no_position);
-/* A field that an entry got when it became a dead letter: `_dlq_stream` and the like. */
-bool command_is_feed_dead_field(struct slice name);
+/* So many fields of a dead entry are its own: what it got when it died, `_dlq_stream` and the like, is behind them,
+ * each once. An entry may have had fields with such names itself. NULL is fine. */
+size_t command_feed_own_fields(const struct field_list *l);
 /* Is it where the position in a data stream is kept? */
 bool command_is_position_key(const char *key, size_t len);
 /* Where the position in that data stream is kept; mem_free it. */

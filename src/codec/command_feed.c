@@ -116,14 +116,22 @@ static void feed_put_range(struct command_argv *a, const struct cmd *c)
 	feed_put_i64(a, c->as.read.count);
 }
 
-bool command_is_feed_dead_field(struct slice name)
+size_t command_feed_own_fields(const struct field_list *l)
 {
-	static const char *const own[] = {
+	static const char *const added[] = {
 		"_dlq_stream", "_orig_id", "_dlq_reason", "_dlq_error", "_dlq_at", "_dlq_node", "_tries"};
-	for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
-		if (name.len == strlen(own[i]) && memcmp(name.p, own[i], name.len) == 0)
-			return true;
-	return false;
+	size_t n = l ? l->n : 0;
+	for (unsigned seen = 0; n > 0; n--) {
+		const struct slice name = l->v[n - 1].name;
+		size_t i = 0;
+		while (i < sizeof added / sizeof added[0] &&
+			(name.len != strlen(added[i]) || memcmp(name.p, added[i], name.len) != 0))
+			i++;
+		if (i == sizeof added / sizeof added[0] || seen & 1u << i)
+			break;
+		seen |= 1u << i;
+	}
+	return n;
 }
 
 void command_put_bury(struct command_argv *a, const struct cmd *c, const char *dlq, int64_t max_len)
@@ -152,8 +160,6 @@ static void feed_put_dead_add(
 {
 	command_put_bury(a, c, names->entries_dlq, names->entries_dlq_max_len);
 	for (size_t i = 0; c->as.dead.fields && i < c->as.dead.fields->n; i++) {
-		if (command_is_feed_dead_field(c->as.dead.fields->v[i].name))
-			continue;
 		feed_put_slice(a, c->as.dead.fields->v[i].name);
 		feed_put_slice(a, c->as.dead.fields->v[i].value);
 	}

@@ -366,16 +366,6 @@ static void feed_pick(struct model_redis *m, const struct cmd *c, struct reply *
 
 /* ---- dead letters ---- */
 
-static bool is_own_field(struct slice name)
-{
-	static const char *const own[] = {
-		"_dlq_stream", "_orig_id", "_dlq_reason", "_dlq_error", "_dlq_at", "_dlq_node", "_tries"};
-	for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
-		if (name.len == strlen(own[i]) && memcmp(name.p, own[i], name.len) == 0)
-			return true;
-	return false;
-}
-
 static struct slice text_slice(const char *s)
 {
 	return (struct slice){s, strlen(s)};
@@ -391,8 +381,7 @@ static void feed_dead_add(struct model_redis *m, const struct cmd *c, const stru
 	char id[COMMAND_ID_CAP], at[24], tries[24];
 	size_t n = 0;
 	for (size_t i = 0; i < n_old; i++)
-		if (!is_own_field(c->as.dead.fields->v[i].name))
-			f[n++] = c->as.dead.fields->v[i];
+		f[n++] = c->as.dead.fields->v[i];
 	command_id_format(id, c->id);
 	snprintf(at, sizeof at, "%lld", (long long)c->as.dead.now_ms);
 	snprintf(tries, sizeof tries, "%lld", (long long)c->as.dead.n_tries);

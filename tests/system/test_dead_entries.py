@@ -125,6 +125,31 @@ def test_what_died_is_listed_and_replayed_in_order(t):
 
 
 @limit(60)
+def test_fields_with_the_names_of_ours_are_kept(t):
+    """They are the entry's own, in the dead letter before ours, and go back with it."""
+    r = t.redis()
+    d = t.daemon(r, T=3, service=service())
+    w = Picky(t, d)
+    own = ["_tries", "99", "bad", "1", "_dlq_stream", "other", "_orig_id", "7-7", "_dlq_reason", "mine", "_tries", "98"]
+    only = ["_dlq_node", "bad", "_dlq_at", "5"]  # no field but such
+    ids = [text(r.db.cmd("XADD", "orders:k", "*", *fields)) for fields in (own, only)]
+    lbs(r.db, "orders", "orders:k")
+    wait_dead(t, r, 2)
+    for fields, (_, letter) in zip((own, only), r.db.cmd("XRANGE", DLQ, "-", "+")):
+        assert letter[:len(fields)] == fields and len(letter) == len(fields) + 14, letter
+    rows = d.json("entries-dlq", "show", "orders")
+    assert [(x["stream"], x["orig_id"], x["reason"], x["tries"], x["node"]) for x in rows] == \
+        [("orders:k", id, "rejected", 1, d.name) for id in ids]
+    for fields, row in zip((own, only), rows):
+        assert row["fields"] == [fields[i:i + 2] for i in range(0, len(fields), 2)], row
+    assert len(d.json("entries-dlq", "ls", "orders", "--reason", "rejected")) == 2
+    w.bad = False
+    t.wait(lambda: r.db.cmd("HLEN", "{orders-input}-active") == 0, 10, "nobody runs the key")
+    assert [x["result"] for x in d.json("entries-dlq", "replay", "orders")] == ["replayed"] * 2
+    assert fields_of(r.db, "orders:k") == [own, only] * 2
+
+
+@limit(60)
 def test_a_key_of_another_type_is_said_and_the_others_go(t):
     r = t.redis()
     d = t.daemon(r, T=3, service=service())

@@ -78,11 +78,14 @@ void dlq_send(struct dlq_job *j, uint16_t slot, const struct cmd *c, enum dlq_st
 
 /* ---- one dead letter */
 
+/* The last one: what was added when it died is behind its own. */
 static struct slice dlq_field_of(const struct entry_in *e, const char *name)
 {
-	for (size_t i = 0; e->fields && i < e->fields->n; i++)
-		if (e->fields->v[i].name.len == strlen(name) && memcmp(e->fields->v[i].name.p, name, strlen(name)) == 0)
-			return e->fields->v[i].value;
+	for (size_t i = e->fields ? e->fields->n : 0; i > 0; i--) {
+		const struct field *f = &e->fields->v[i - 1];
+		if (f->name.len == strlen(name) && memcmp(f->name.p, name, f->name.len) == 0)
+			return f->value;
+	}
 	return (struct slice){NULL, 0};
 }
 

@@ -24,14 +24,13 @@ static uint16_t data_slot(const struct entry_in *e)
 static struct slice *own_words(const struct entry_in *e, size_t *n)
 {
 	const struct field_list *l = e->fields;
-	struct slice *w = mem_array(3 + 2 * (l ? l->n : 0), sizeof *w);
+	const size_t n_own = command_feed_own_fields(l);
+	struct slice *w = mem_array(3 + 2 * n_own, sizeof *w);
 	*n = 0;
 	w[(*n)++] = (struct slice){"XADD", 4};
 	w[(*n)++] = (struct slice){e->stream->bytes, e->stream->len};
 	w[(*n)++] = (struct slice){"*", 1};
-	for (size_t i = 0; l && i < l->n; i++) {
-		if (command_is_feed_dead_field(l->v[i].name))
-			continue;
+	for (size_t i = 0; i < n_own; i++) {
 		w[(*n)++] = l->v[i].name;
 		w[(*n)++] = l->v[i].value;
 	}
@@ -159,14 +158,11 @@ void dlq_entries_fail(struct dlq_job *j, const char *why)
 
 void dlq_entries_fields(struct buf *b, const struct entry_in *e)
 {
-	bool is_first = true;
+	const size_t n = command_feed_own_fields(e->fields);
 	buf_str(b, "[");
-	for (size_t i = 0; e->fields && i < e->fields->n; i++) {
+	for (size_t i = 0; i < n; i++) {
 		const struct field *f = &e->fields->v[i];
-		if (command_is_feed_dead_field(f->name))
-			continue;
-		buf_str(b, is_first ? "[" : ",[");
-		is_first = false;
+		buf_str(b, i ? ",[" : "[");
 		reply_feed_value(b, f->name.p, f->name.len);
 		buf_str(b, ",");
 		reply_feed_value(b, f->value.p, f->value.len);
