@@ -72,3 +72,27 @@ def test_an_entry_that_was_refused_before_the_end_is_a_dead_letter(t):
             h.done(lease)
             h.close()
             assert dead(r.db)[key] == [(ids[1], reason, "no good", 1)], dead(r.db)[key]
+
+
+@limit(60)
+def test_why_an_entry_failed_is_no_note_of_its_stream_any_more_when_it_is_passed(t):
+    r = t.redis()
+    d = t.daemon(r, T=6, service=entries(retry={"initial": 0}))
+    ids = add(r.db, "orders:k", 4)
+    lbs(r.db, "orders", "orders:k")
+    h = hand(t, d)
+    lease = h.assign()["lease"]
+    h.ids(4)
+
+    def note():
+        row, = d.json("ls")
+        return row["note"]
+    h.nack(lease, ids[0], reason="no database")
+    h.ids(1)
+    assert note() == "no database"
+    h.ack(lease, ids[0])
+    assert note() is None, "it has one by now"
+    h.until("entries")
+    h.send(t="progress", lease=lease, note="step 3")
+    h.nack(lease, ids[1], reason="no good", dead=True)
+    assert note() == "step 3", "its dead letter has the reason"

@@ -234,6 +234,10 @@ static void feed_confirm(struct coord *c, struct entry *e, struct entry_id id)
 	feed_is_quiet(&c->services, e);
 	if (is_id_newer(f->trouble->bad, id))
 		return;
+	if (f->trouble->bad.ms || f->trouble->bad.seq) { /* why it failed is old */
+		text_unref(e->note);
+		e->note = NULL;
+	}
 	feed_block(f, (struct entry_id){0}, 0);
 }
 
@@ -360,7 +364,7 @@ static void feed_has_dead(struct coord *c, struct entry *e, struct entry_id id)
 static void on_feed_nacked(struct coord *c, struct entry *e, const struct msg *m)
 {
 	struct entry_feed *f = e->feed;
-	if (f->trouble->nack.is_on) {
+	if (f->trouble->nack.is_on && !m->feed.is_dead) {
 		text_unref(e->note);
 		e->note = text_ref(f->trouble->nack.reason);
 	}
