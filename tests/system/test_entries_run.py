@@ -160,6 +160,26 @@ def test_feed_that_exits_with_0_has_finished_its_stream(t):
     assert position(r.db, "orders:k")["pos"] == ids[0]
 
 
+@limit(60)
+def test_feed_that_dies_of_an_entry_costs_that_entry_alone(t):
+    """It is tried as often as with --each, goes to the dead letters, and what is behind it is worked on."""
+    r = t.redis()
+    d = t.daemon(r, service=entries(retry={"max_retries": 2, "initial": "100ms"}))
+    for end, error in ("kill -9 $$", "killed by signal 9 (Killed)"), ("exit 3", "exit status 3"):
+        key = f"orders:{len(end)}"
+        ids = [text(r.db.cmd("XADD", key, "*", "n", n)) for n in ("0", "1", "bad", "3", "4")]
+        lbs(r.db, "orders", key)
+        p = run(t, d, "--feed", "--", "sh", "-c", f'while read -r l; do case $l in *bad*) {end};; esac; '
+                'id=${l#*id\\":\\"}; echo "${id%%\\"*}" >&3; done')
+        t.wait(lambda k=key, last=ids[-1]: position(r.db, k).get("pos") == last, 15, "all behind it acknowledged")
+        p.terminate()
+        assert p.wait(10) == 0
+        flat = r.db.cmd("XREVRANGE", "orders-entries-dlq", "+", "-")[0][1]
+        letter = dict(zip(flat[::2], flat[1::2]))
+        assert (letter["_orig_id"], letter["_tries"], letter["_dlq_error"]) == (ids[2], "3", error), letter
+    assert r.db.cmd("XLEN", "orders-entries-dlq") == 2 and r.db.cmd("XLEN", "orders-input-dlq") == 0
+
+
 @limit(90)
 def test_every_byte_arrives(t):
     r = t.redis()

@@ -18,10 +18,10 @@
 
 enum { EXIT_DEAD = 65, ACK_LINE_MAX = COMMAND_ID_CAP };
 
-struct item { /* an entry that waits */
+struct item { /* an entry that waits; --feed: that is not acknowledged */
 	struct item *next;
 	struct entry_id id;
-	char *line; /* its JSON, without LF */
+	char *line; /* its JSON, without LF; --feed: NULL, the command has it, or is to get it */
 	char **env; /* --fields=env; ends with NULL */
 };
 
@@ -169,14 +169,34 @@ static char **entry_env(const struct sluice_entry *e)
 	return env;
 }
 
+static void keep_item(struct run_stream *s, struct item *i)
+{
+	*s->last = i;
+	s->last = &i->next;
+	s->n++;
+}
+
+static void drop_first(struct run_stream *s)
+{
+	struct item *i = s->first;
+	s->first = i->next;
+	if (!s->first)
+		s->last = &s->first;
+	s->n--;
+	item_free(i);
+}
+
 /* ---- to the daemon */
 
 static void finished(struct runner *r, struct work *w, struct entry_id id)
 {
+	struct run_stream *s = w->entries;
 	char text[COMMAND_ID_CAP];
-	if (entry_id_cmp(id, w->entries->done) <= 0)
+	if (entry_id_cmp(id, s->done) <= 0)
 		return;
-	w->entries->done = id;
+	s->done = id;
+	while (s->first && entry_id_cmp(s->first->id, id) <= 0) /* of a --feed */
+		drop_first(s);
 	command_id_format(text, id);
 	sluice_worker_ack(r->worker, w->lease, text);
 }
@@ -194,6 +214,16 @@ static void failed(struct runner *r, struct work *w, int status)
 	s->taken = s->done;
 }
 
+bool entries_blame(struct runner *r, struct work *w, int status)
+{
+	struct run_stream *s = w->entries;
+	if (!s || r->opt->mode != MODE_FEED || !s->first)
+		return false;
+	s->from = s->first->id;
+	failed(r, w, status);
+	return true;
+}
+
 /* ---- from the daemon */
 
 static void take_one(struct runner *r, struct work *w, const struct sluice_entry *e)
@@ -206,15 +236,13 @@ static void take_one(struct runner *r, struct work *w, const struct sluice_entry
 		buf_str(&s->in, line);
 		buf_str(&s->in, "\n");
 		mem_free(line);
-		return;
+		line = NULL;
 	}
 	struct item *i = mem_alloc(sizeof *i);
 	*i = (struct item){.id = s->taken, .line = line};
-	if (r->opt->fields == FIELDS_ENV)
+	if (r->opt->fields == FIELDS_ENV && line)
 		i->env = entry_env(e);
-	*s->last = i;
-	s->last = &i->next;
-	s->n++;
+	keep_item(s, i);
 }
 
 void entries_take(struct runner *r, struct work *w, const struct sluice_entry *list, size_t n)
@@ -247,11 +275,7 @@ bool entries_give(struct runner *r, struct work *w, struct buf *input, char ***e
 			*env = i->env;
 			i->env = NULL;
 		}
-		s->first = i->next;
-		if (!s->first)
-			s->last = &s->first;
-		s->n--;
-		item_free(i);
+		drop_first(s);
 	}
 	return s->n_given > 0;
 }

@@ -203,7 +203,10 @@ bool entries_have(const struct work *w);
 bool entries_give(struct runner *r, struct work *w, struct buf *input, char ***env);
 void entries_ended(
 	struct runner *r, struct work *w, int status); /* of its process: acknowledges, or says that it failed */
-void entries_io(struct runner *r, struct work *w);     /* --feed: what its pipes take and have */
+/* --feed: its command failed while it had entries that it has not acknowledged. The first of them is to blame, and the
+ * daemon is told; false: there is none. */
+bool entries_blame(struct runner *r, struct work *w, int status);
+void entries_io(struct runner *r, struct work *w); /* --feed: what its pipes take and have */
 bool entries_want_write(const struct work *w);
 void entries_close(struct runner *r, struct work *w); /* --feed: its stdin ends after what was written */
 bool entries_is_closing(const struct work *w);

@@ -101,6 +101,8 @@ static void answer_result(struct runner *r, struct work *w, int status)
 		sluice_worker_done(r->worker, w->lease);
 	} else if (code == EXIT_RELEASE || pause_cannot_start(status)) {
 		sluice_worker_release(r->worker, w->lease, -1);
+	} else if (code != EXIT_DEAD && entries_blame(r, w, status)) { /* that entry failed, not its stream */
+		sluice_worker_release(r->worker, w->lease, 0);
 	} else {
 		child_reason(&w->child, status, reason);
 		run_log("stream %s failed: %s", w->stream, reason);
