@@ -96,3 +96,23 @@ def test_why_an_entry_failed_is_no_note_of_its_stream_any_more_when_it_is_passed
     h.send(t="progress", lease=lease, note="step 3")
     h.nack(lease, ids[1], reason="no good", dead=True)
     assert note() == "step 3", "its dead letter has the reason"
+
+
+@limit(60)
+def test_what_waits_for_its_dead_letter_is_not_said_to_wait_for_its_worker(t):
+    r = t.redis()
+    d = t.daemon(r, T=6, service=entries())
+    r.db.cmd("SET", "orders-entries-dlq", "x")  # no stream
+    ids = add(r.db, "orders:k", 3)
+    lbs(r.db, "orders", "orders:k")
+    h = hand(t, d)
+    lease = h.assign()["lease"]
+    h.ids(3)
+    h.send(t="nack", lease=lease, id=ids[1], dead=True)
+    h.quiet("ok nack", 0.5)
+    said = d.ctl_ok("explain", "orders:k")
+    assert f"up to {ids[0]} is acknowledged; entry {ids[1]} failed, and Redis has not confirmed its dead letter for" in said, said
+    assert "nothing was heard" not in said and "WRONGTYPE" in said, said
+    r.db.cmd("DEL", "orders-entries-dlq")
+    assert h.raw_ok(lease, "nack")["outcome"] == "dead"
+    assert [e[0] for e in h.ids(1)] == ids[2:]

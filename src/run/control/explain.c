@@ -412,6 +412,17 @@ static void about_feed(struct facts *f, const struct coord_service *s, const str
 		return;
 	}
 	facts_age(age, now - waits);
+	const struct entry_nack *nack = &feed->trouble->nack;
+	if (nack->is_on) {
+		char bad[COMMAND_ID_CAP];
+		command_id_format(bad, nack->id);
+		facts_add(f,
+			"entries mode: everything up to %s is acknowledged; entry %s failed, and Redis has not "
+			"confirmed its "
+			"%s for %s",
+			id, bad, nack->is_dead ? "dead letter" : "try, or its dead letter,", age);
+		return;
+	}
 	facts_add(f,
 		"entries mode: everything up to %s is acknowledged, and nothing was heard of what is out for %s; "
 		"window=%u: more frames than those are not told ahead",
