@@ -15,7 +15,7 @@
 
 #include "base/list.h"
 #include "base/mem.h"
-#include "io/unix_bind.h"
+#include "io/unix_door.h"
 
 enum { MAX_CONNS = 64, MAX_REQUEST = 8192, CONN_MS = 5000, BACKLOG = 64, DEFAULT_MODE = 0660 };
 
@@ -26,10 +26,9 @@ union stream {
 };
 
 struct http {
-	union stream listener;
+	uv_tcp_t listener;
 	bool is_unix;
-	char *path;
-	struct unix_file file;
+	struct unix_door *door; /* is_unix: in listener's place */
 	http_fn *fn;
 	void *arg;
 	struct link conns;
@@ -55,7 +54,6 @@ static void http_unref(struct http *h)
 {
 	if (--h->n_refs > 0)
 		return;
-	mem_free(h->path);
 	mem_free(h);
 }
 
@@ -279,12 +277,12 @@ static enum err_code open_inet(uv_loop_t *loop, struct http *h, const char *list
 {
 	struct sockaddr_storage addr = {0};
 	enum err_code code = parse_inet(listen_at, &addr, err);
-	uv_tcp_init(loop, &h->listener.tcp);
+	uv_tcp_init(loop, &h->listener);
 	if (code)
 		return code;
-	int rc = uv_tcp_bind(&h->listener.tcp, (struct sockaddr *)&addr, 0);
+	int rc = uv_tcp_bind(&h->listener, (struct sockaddr *)&addr, 0);
 	if (rc == 0)
-		rc = uv_listen(&h->listener.s, BACKLOG, http_on_connection);
+		rc = uv_listen((uv_stream_t *)&h->listener, BACKLOG, http_on_connection);
 	if (rc < 0) {
 		code = rc == UV_EADDRINUSE ? ERR_BUSY : rc == UV_EACCES ? ERR_DENIED : ERR_IO;
 		return err_set(err, code, "%s: cannot listen: %s", listen_at, uv_strerror(rc));
@@ -294,23 +292,14 @@ static enum err_code open_inet(uv_loop_t *loop, struct http *h, const char *list
 
 static enum err_code open_unix(uv_loop_t *loop, struct http *h, const char *path, struct err *err)
 {
-	uv_pipe_init(loop, &h->listener.pipe, 0);
-	int fd;
-	enum err_code code = unix_bind(path, DEFAULT_MODE, "", &fd, err);
-	if (code)
-		return code;
-	h->path = mem_dup(path, strlen(path));
-	h->file = unix_file_of(path);
-	int rc = uv_pipe_open(&h->listener.pipe, fd);
-	if (rc < 0)
-		close(fd);
-	else
-		rc = uv_listen(&h->listener.s, BACKLOG, http_on_connection);
-	if (rc < 0) {
-		unix_unlink_if(h->path, h->file);
-		return err_set(err, ERR_IO, "%s: cannot listen: %s", path, uv_strerror(rc));
-	}
-	return ERR_OK;
+	const struct unix_door_at at = {.path = path,
+		.fd = -1,
+		.mode = DEFAULT_MODE,
+		.group = "",
+		.backlog = BACKLOG,
+		.on_connection = http_on_connection,
+		.data = h};
+	return unix_door_open(loop, &at, &h->door, err);
 }
 
 enum err_code http_open(
@@ -323,7 +312,7 @@ enum err_code http_open(
 	h->is_unix = strncmp(listen_at, "unix:", 5) == 0;
 	list_init(&h->conns);
 	enum err_code code = h->is_unix ? open_unix(loop, h, listen_at + 5, err) : open_inet(loop, h, listen_at, err);
-	h->listener.s.data = h;
+	h->listener.data = h;
 	if (code) {
 		http_close(h);
 		return code;
@@ -342,9 +331,11 @@ void http_close(struct http *h)
 	if (!h || h->is_closed)
 		return;
 	h->is_closed = true;
-	if (h->path)
-		unix_unlink_if(h->path, h->file);
 	while (!list_empty(&h->conns))
 		conn_close(LIST_OF(struct http_conn, link, h->conns.next));
-	uv_close((uv_handle_t *)&h->listener, http_on_listener_closed);
+	unix_door_close(h->door, true);
+	if (h->is_unix)
+		http_unref(h);
+	else
+		uv_close((uv_handle_t *)&h->listener, http_on_listener_closed);
 }

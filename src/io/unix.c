@@ -20,7 +20,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/mono.h"
-#include "io/unix_bind.h"
+#include "io/unix_door.h"
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
@@ -29,11 +29,10 @@
 enum { BACKLOG = 4096, FLUSH_MS = 1000, READ_BYTES = 64 * 1024, KEEP_BYTES = 64 * 1024, SAY_FULL_MS = 10000 };
 
 struct unix_listener {
-	uv_pipe_t pipe;
+	struct unix_door *door;
 	const struct unix_events *ev;
 	void *arg;
 	char *path;
-	struct unix_file file;
 	unsigned n_closed; /* for want of descriptors, not said yet */
 	mono_ms said_full_at;
 };
@@ -401,46 +400,23 @@ enum err_code unix_adopt(
 
 /* ---- listening */
 
-static void unix_on_listener_closed(uv_handle_t *h)
-{
-	struct unix_listener *l = h->data;
-	mem_free(l->path);
-	mem_free(l);
-}
-
-static enum err_code check_passed(int fd, const char *path, struct err *err)
-{
-	int is_listening = 0, domain = 0;
-	socklen_t len = sizeof(int);
-	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) < 0 || domain != AF_UNIX ||
-		getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &len) < 0 || !is_listening)
-		return err_set(err, ERR_INVALID, "%s: descriptor %d is not a listening unix socket", path, fd);
-	return ERR_OK;
-}
-
 enum err_code unix_listen(uv_loop_t *loop, const char *path, int fd, mode_t mode, const char *group,
 	const struct unix_events *ev, void *arg, struct unix_listener **out, struct err *err)
 {
-	bool is_passed = fd >= 0;
-	enum err_code code = is_passed ? check_passed(fd, path, err) : unix_bind(path, mode, group, &fd, err);
-	if (code)
-		return code;
 	struct unix_listener *l = mem_alloc(sizeof(*l));
 	l->ev = ev;
 	l->arg = arg;
 	l->path = mem_dup(path, strlen(path));
-	if (!is_passed)
-		l->file = unix_file_of(path);
-	uv_pipe_init(loop, &l->pipe, 0);
-	l->pipe.data = l;
-	int rc = uv_pipe_open(&l->pipe, fd);
-	if (rc < 0)
-		close(fd);
-	else
-		rc = uv_listen((uv_stream_t *)&l->pipe, BACKLOG, unix_on_connection);
-	if (rc < 0) {
-		code = err_set(err, ERR_IO, "%s: cannot listen: %s", path, uv_strerror(rc));
-		unix_unlisten(l, !is_passed);
+	const struct unix_door_at at = {.path = path,
+		.fd = fd,
+		.mode = mode,
+		.group = group ? group : "",
+		.backlog = BACKLOG,
+		.on_connection = unix_on_connection,
+		.data = l};
+	enum err_code code = unix_door_open(loop, &at, &l->door, err);
+	if (code) {
+		unix_unlisten(l, true);
 		return code;
 	}
 	*out = l;
@@ -451,9 +427,9 @@ void unix_unlisten(struct unix_listener *l, bool unlink_path)
 {
 	if (!l)
 		return;
-	if (unlink_path)
-		unix_unlink_if(l->path, l->file);
-	uv_close((uv_handle_t *)&l->pipe, unix_on_listener_closed);
+	unix_door_close(l->door, unlink_path);
+	mem_free(l->path);
+	mem_free(l);
 }
 
 void unix_set_data(struct unix_conn *c, void *data)

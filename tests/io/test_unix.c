@@ -162,6 +162,22 @@ UNIX_TEST(only_our_own_file_is_removed)
 	cr_assert(access(path, F_OK) == 0);
 }
 
+UNIX_TEST(a_file_that_is_removed_comes_back)
+{
+	must_listen();
+	unlink(path);
+	run_for(1500);
+	struct stat st;
+	cr_assert(stat(path, &st) == 0 && (st.st_mode & 0777) == 0640, "with its mode");
+	int c = dial();
+	run_for(10);
+	cr_assert(conn);
+	close(c);
+	unix_unlisten(listener, true);
+	listener = NULL;
+	cr_assert(access(path, F_OK) < 0, "it is ours as the first one was");
+}
+
 UNIX_TEST(errors_name_the_path)
 {
 	struct err err;

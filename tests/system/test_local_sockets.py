@@ -2,12 +2,15 @@
 import grp
 import json
 import os
+import shutil
 import stat
+import time
 
 from lib import checks
 from lib.case import limit
 from lib.checks import Added
-from lib.daemon import program
+from lib.daemon import http, program
+from lib.manager import Manager, Unit
 from lib.redis import SEP
 from lib.worker import Raw
 
@@ -169,3 +172,49 @@ def test_lease_of_another_session_is_left_alone(t):
     owner.send({"t": "done", "lease": lease})
     assert owner.wait("ok")["outcome"] == "done"
     checks.wait_clean(r.db)
+
+
+@limit(60)
+def test_sockets_that_are_removed_come_back(t):
+    """Whoever cleans /run: each is made again with its mode; what is connected stays; without their directory, as soon as that is back."""
+    run, r = t.path("run"), t.redis()
+    os.mkdir(run)
+    sockets = {n: f"{run}/{n}" for n in ("w.sock", "c.sock", "m.sock")}
+    d = t.daemon(r, start=False, cfg={"workers": {"socket": sockets["w.sock"], "mode": "0622"}, "control": {"socket": sockets["c.sock"]},
+                                      "metrics": {"listen": "unix:" + sockets["m.sock"]}, "log": {"level": "info"}})
+    d.worker_sock, d.control_sock = sockets["w.sock"], sockets["c.sock"]
+    d.start()
+    w = t.worker(d, name="first", credits=1)
+    w.wait("welcome")
+    for path in sockets.values():
+        os.unlink(path)
+    t.wait(lambda: all(map(os.path.exists, sockets.values())), 3, "sockets back")
+    assert stat.S_IMODE(os.stat(d.worker_sock).st_mode) == 0o622
+    for path in sockets.values():
+        d.wait_log(f"socket={path} was gone: made again")
+    assert d.ctl("status", "--ready").returncode == 0
+    assert http(sockets["m.sock"], "/readyz")[0] == 200
+    t.worker(d, name="second", credits=1).wait("welcome")
+    shutil.rmtree(run)
+    d.wait_log(f"socket={d.worker_sock} is gone, nobody can connect: {d.worker_sock}: its directory does not exist; trying again")
+    time.sleep(6)
+    assert d.log.count("is gone, nobody can connect") <= 3 * 3, "said again and again"
+    os.mkdir(run)
+    t.wait(lambda: all(map(os.path.exists, sockets.values())), 3, "sockets back")
+    t.worker(d, name="third", credits=1).wait("welcome")
+    assert len(d.json("workers")) == 3
+    Added(r.db).one("orders", "s")
+    w.wait("assign")
+    assert d.stop() == 0
+    assert os.listdir(run) == []
+
+
+@limit(60)
+def test_socket_of_the_manager_that_is_removed_is_told(t):
+    """It is not ours to make: one line says who can."""
+    r, m = t.redis(), Manager(t)
+    d = Unit(t, r, m)
+    os.unlink(d.worker_sock)
+    d.wait_log(f"socket={d.worker_sock} is gone: nobody can connect until its socket unit is restarted")
+    assert d.ctl("status", "--ready").returncode == 0
+    assert not os.path.exists(d.worker_sock)
