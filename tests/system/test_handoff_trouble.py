@@ -244,6 +244,21 @@ def test_several_notifications(t):
 
 
 @limit(60)
+def test_a_storm_of_moves(t):
+    """Each connection hears hundreds, and none hears one when another does: the last one counts, nothing is lost."""
+    r, g, d, w = setup(t, cfg={"log": {"level": "info"}})
+    load = Stream(r, entries=20, events=10)
+    for end in (None, g[1].endpoint, g[0].endpoint):
+        for n in range(20):
+            g[0].push("".join(moving(n * 20 + i, (n + i) % 3, end if i % 2 else None) for i in range(20)))
+    assert d.is_running(), d.log[-300:]
+    t.wait(lambda: {c["handoff"] for c in connections(d).values()} == {"idle"}, 20, "all is quiet again")
+    add = load.stop()
+    checks.wait_clean(r.db, timeout=30)
+    checks.all_good(add.sure, [w.journal])
+
+
+@limit(60)
 def test_nodes_shows_every_connection(t):
     """Fifty services: 52 connections, each with its state, all of them relaxed when that is announced."""
     r = t.redis()

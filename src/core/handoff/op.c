@@ -101,12 +101,35 @@ static void op_plan(struct handoff *h, struct handoff_op *op, mono_ms window)
 	op->attempts.last -= (mono_ms)rng_below(&h->rng, (uint64_t)op->attempts.jitter / 4 + 1);
 }
 
+/* Rather a than b makes room for a new one: unused, nobody's part in it open, over, older. */
+static bool op_goes_before(const struct handoff *h, const struct handoff_op *a, const struct handoff_op *b)
+{
+	if (!a->serial || !b->serial)
+		return !a->serial && b->serial;
+	if (!a->conns.n_open != !b->conns.n_open)
+		return !a->conns.n_open;
+	if ((a->until <= h->now) != (b->until <= h->now))
+		return a->until <= h->now;
+	return a->serial < b->serial;
+}
+
+/* Too many at once: whoever is still at this one drops it, and obeys the next that it hears. */
+static void op_end_all(struct handoff *h, const struct handoff_op *op)
+{
+	for (size_t i = 0; op->conns.n_open && i < h->n_role_conns; i++)
+		if (h->conns[i].is_open && h->conns[i].op == op->serial)
+			handoff_leave(h, &h->conns[i], END_SUPERSEDED);
+}
+
 static struct handoff_op *new_op(struct handoff *h, const struct note *n, const struct handoff_conn *l)
 {
 	struct handoff_op *op = &h->ops[0];
-	for (int i = 1; i < OPS && op->serial; i++)
-		if (!h->ops[i].serial || h->ops[i].serial < op->serial)
+	for (int i = 1; i < OPS; i++)
+		if (op_goes_before(h, &h->ops[i], op))
 			op = &h->ops[i];
+	if (op->serial)
+		op_end_all(h, op);
+	assert(!op->conns.n_open);
 	if (op->serial && !op->is_said)
 		sum_up(h, op);
 	*op = (struct handoff_op){.serial = ++h->serial, .seq = n->seq, .began = h->now};

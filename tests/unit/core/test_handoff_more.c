@@ -50,6 +50,40 @@ Test(handoff, the_new_connection_is_told_too)
 	EXPECT("[  1000] relax C 15000"); /* the same time, but another connection */
 }
 
+Test(handoff, a_storm_on_one_connection_while_another_dials)
+{
+	note(B, NOTE_MOVING, 1, 15, "b:2");
+	run_to(1000);
+	EXPECT("dial B b:2");
+	forget();
+	for (int64_t seq = 2; seq < 40; seq++)
+		note(C, NOTE_MOVING, seq, 15, seq % 2 ? "c:3" : NULL);
+	EXPECT_NOT("drop_new B"); /* there is room for what is under way */
+	event(HANDOFF_NEW_UP, B, NULL);
+	EXPECT("switch B");
+	cr_assert(count(MH_HANDOFF_SUPERSEDED) >= 20);
+	run_to(20000);
+	cr_assert_eq(count(MH_HANDOFF_OK), 1);
+}
+
+Test(handoff, more_at_once_than_can_be_remembered)
+{
+	for (uint32_t conn = 0; conn < 12; conn++) {
+		step((struct handoff_event){
+			.kind = HANDOFF_OPEN, .conn = 10 + conn, .role = CONN_READER, .text = {"a:1", 3}});
+		up_at(HANDOFF_UP, 10 + conn, "a:1", "");
+	}
+	for (uint32_t conn = 0; conn < 12; conn++) {
+		char to[] = "x:1";
+		to[0] = (char)('b' + conn);
+		note(10 + conn, NOTE_MOVING, 1 + conn, 1, to);
+		run_to(W.now + 20); /* one second: it is dialled at once */
+	}
+	cr_assert_eq(W.n[HANDOFF_DIAL], 12);
+	cr_assert_eq(W.n[HANDOFF_DROP_NEW], 4, "the oldest make room");
+	run_to(5000);
+}
+
 Test(handoff, replayed_completions)
 {
 	for (uint32_t conn = 0; conn < 4; conn++) {
