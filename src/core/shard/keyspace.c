@@ -3,7 +3,7 @@
 
 #include <assert.h>
 
-enum { AGAIN_MS = 200, AGAIN_MAX_MS = 5000, CONFIRM_MS = 5000 };
+enum { AGAIN_MS = 200, AGAIN_MAX_MS = 5000, CONFIRM_MS = 5000, LOOK_MS = 60000, LOOK_MAX_SHIFT = 4 };
 
 void keyspace_init(struct keyspace *k)
 {
@@ -47,7 +47,8 @@ void keyspace_conn(struct keyspace *k, struct shard_ctx *c, bool is_up, struct s
 {
 	if (!c->rules->events_on)
 		return;
-	k->tries = 0;
+	k->tries = k->n_denied = 0;
+	k->were_on = false;
 	if (is_up) {
 		keyspace_ask(k, c);
 		return;
@@ -57,6 +58,11 @@ void keyspace_conn(struct keyspace *k, struct shard_ctx *c, bool is_up, struct s
 	k->gen++;
 	k->at = MONO_NEVER;
 	keyspace_tell(c, false, why);
+}
+
+static mono_ms look_at(const struct keyspace *k, const struct shard_ctx *c)
+{
+	return c->now + ((mono_ms)LOOK_MS << (k->n_denied < LOOK_MAX_SHIFT ? k->n_denied : LOOK_MAX_SHIFT));
 }
 
 /* The command connection is new: the server may be, too; flags are not kept over its restart. */
@@ -72,7 +78,7 @@ void keyspace_pushed(struct keyspace *k, struct shard_ctx *c)
 	if (k->state != KEYSPACE_SUBSCRIBING)
 		return;
 	keyspace_move(k, c, KEYSPACE_READY, "confirmed");
-	k->at = MONO_NEVER;
+	k->at = look_at(k, c);
 	k->tries = 0;
 	c->metrics.c[MR_SETUP_OK]++;
 	keyspace_tell(c, true, (struct slice){0});
@@ -96,6 +102,7 @@ static void subscribe(struct keyspace *k, struct shard_ctx *c)
 static void denied(struct keyspace *k, struct shard_ctx *c, struct slice why)
 {
 	c->metrics.c[MR_SETUP_DENIED]++;
+	k->n_denied = (uint8_t)(k->n_denied < 100 ? k->n_denied + 1 : 100);
 	if (c->rules->events_required) {
 		if (!k->is_denied_said)
 			effects_log(c->out, LOG_ERROR,
@@ -126,10 +133,21 @@ static bool has_flags(struct slice flags, bool *has_k, bool *has_x)
 	return *has_k && *has_x;
 }
 
+/* They are set: whoever read that they were not to be had reads that, too. */
+static void flags_are_on(struct keyspace *k, struct shard_ctx *c)
+{
+	if (k->is_denied_said)
+		effects_log(c->out, LOG_NOTICE, "shard=%u keyspace events are switched on now", c->index);
+	k->is_denied_said = false;
+	k->were_on = true;
+	k->n_denied = 0;
+}
+
 static void on_flags(struct keyspace *k, struct shard_ctx *c, struct slice flags)
 {
 	bool has_k, has_x;
 	if (has_flags(flags, &has_k, &has_x)) {
+		flags_are_on(k, c);
 		subscribe(k, c);
 		return;
 	}
@@ -160,12 +178,30 @@ static void keyspace_again(struct keyspace *k, struct shard_ctx *c)
 	k->tries = (uint8_t)(k->tries < 100 ? k->tries + 1 : k->tries);
 }
 
+/* The answer to a look while all is well; what fails now is looked at another time. */
+static void looked(struct keyspace *k, struct shard_ctx *c, const struct reply *reply)
+{
+	bool has_k, has_x;
+	bool is_answer = reply->kind != REPLY_NONE && reply->kind != REPLY_ERROR;
+	if (is_answer && !has_flags(reply->text, &has_k, &has_x)) {
+		keyspace_ask(k, c);
+		return;
+	}
+	if (is_answer)
+		flags_are_on(k, c);
+	else if (reply->kind == REPLY_ERROR && reply->error != RERR_RETRY && reply->error != RERR_REFRESH)
+		k->n_denied = (uint8_t)(k->n_denied < 100 ? k->n_denied + 1 : 100);
+	k->at = look_at(k, c);
+}
+
 void keyspace_reply(struct keyspace *k, struct shard_ctx *c, uint64_t t, const struct reply *reply)
 {
 	if (t != keyspace_tag(k) || !k->in_flight)
 		return;
 	k->in_flight = false;
-	if (reply->kind == REPLY_NONE) {
+	if (k->state == KEYSPACE_READY) {
+		looked(k, c, reply);
+	} else if (reply->kind == REPLY_NONE) {
 		keyspace_again(k, c);
 	} else if (reply->kind == REPLY_ERROR && (reply->error == RERR_RETRY || reply->error == RERR_REFRESH)) {
 		c->metrics.c[MR_SETUP_ERROR]++;
@@ -173,6 +209,11 @@ void keyspace_reply(struct keyspace *k, struct shard_ctx *c, uint64_t t, const s
 	} else if (reply->kind == REPLY_ERROR) {
 		denied(k, c, reply->text);
 	} else if (k->state == KEYSPACE_SETTING) {
+		if (k->were_on)
+			effects_log(c->out, LOG_WARN,
+				"shard=%u keyspace events had been switched off on the server: switched on again",
+				c->index);
+		flags_are_on(k, c);
 		subscribe(k, c);
 	} else {
 		on_flags(k, c, reply->text);
@@ -185,7 +226,10 @@ mono_ms keyspace_flush(struct keyspace *k, struct shard_ctx *c)
 		return k->at;
 	if (!c->is_up || k->state == KEYSPACE_DOWN)
 		return MONO_NEVER;
-	keyspace_ask(k, c); /* also: a confirmation that never came */
+	if (k->state == KEYSPACE_READY)
+		k->gen++;
+	else
+		keyspace_ask(k, c); /* also: a confirmation that never came */
 	ctx_redis(c, keyspace_tag(k), CMD_CONFIG_GET_EVENTS, SERVICE_NONE);
 	k->in_flight = true;
 	k->at = MONO_NEVER;
@@ -195,7 +239,8 @@ mono_ms keyspace_flush(struct keyspace *k, struct shard_ctx *c)
 void keyspace_check(const struct keyspace *k)
 {
 	assert(k->state <= KEYSPACE_REFUSED);
-	assert(!k->in_flight || k->state == KEYSPACE_ASKING || k->state == KEYSPACE_SETTING);
+	assert(!k->in_flight || k->state == KEYSPACE_ASKING || k->state == KEYSPACE_SETTING ||
+		k->state == KEYSPACE_READY);
 	assert(k->state != KEYSPACE_DOWN || k->at == MONO_NEVER);
 	assert(k->state != KEYSPACE_SETTING || k->in_flight);
 }

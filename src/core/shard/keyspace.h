@@ -5,7 +5,8 @@
 #include "core/shard/shard_p.h"
 
 /* DOWN -> ASKING (CONFIG GET) -> [SETTING (CONFIG SET)] -> SUBSCRIBING -> READY.  require and flags not to be had:
- * REFUSED, asked again. */
+ * REFUSED, asked again. READY: the flags are looked at once a minute, since others set them, too, and what was denied
+ * may be allowed now; denied again and again, in pauses that grow to 16 minutes. ASKING again when they are missing. */
 enum keyspace_state {
 	KEYSPACE_DOWN,
 	KEYSPACE_ASKING,
@@ -21,10 +22,12 @@ struct keyspace {
 	uint8_t tries;
 	bool in_flight;
 	bool is_denied_said;
-	mono_ms at; /* asked again; subscribing: not confirmed in time */
+	bool were_on;     /* seen set, or set by us, since this connection is up */
+	uint8_t n_denied; /* one after the other */
+	mono_ms at;       /* asked again; subscribing: not confirmed in time; ready: looked at */
 };
 
-/* Asserts what holds between turns: a question is under way only while one is asked. */
+/* Asserts what holds between turns: a question is under way only while one is asked, or ready and it is looked at. */
 void keyspace_check(const struct keyspace *k);
 /* No subscriber yet. */
 void keyspace_init(struct keyspace *k);

@@ -91,6 +91,58 @@ Test(keyspace, config_forbidden_is_said_once_and_goes_on, .init = begin, .fini =
 	cr_assert_eq(shard_metrics(W.s)->c[MR_SETUP_DENIED], 2);
 }
 
+Test(keyspace, what_was_forbidden_is_asked_again_in_growing_pauses, .init = begin, .fini = story_down)
+{
+	story_conn(CONN_SUBSCRIBER, true);
+	story_error(CMD_CONFIG_GET_EVENTS, RERR_OPERATOR, "NOPERM config");
+	story_event((struct shard_event){.kind = SHARD_PUSHED});
+	W.say = true;
+	static const mono_ms pauses[] = {120000, 240000, 480000, 960000, 960000};
+	for (size_t i = 0; i < sizeof pauses / sizeof *pauses; i++) {
+		story_until(W.now + pauses[i] - 1);
+		cr_assert_not(story_waits(CMD_CONFIG_GET_EVENTS), "%zu", i);
+		story_until(W.now + 1);
+		story_clear();
+		story_error(CMD_CONFIG_GET_EVENTS, RERR_OPERATOR, "NOPERM config");
+		expect_story("");
+	}
+	story_until(W.now + 960000);
+	story_clear();
+	story_txt(CMD_CONFIG_GET_EVENTS, "");
+	story_txt(CMD_CONFIG_GET_EVENTS, "");
+	story_ok(CMD_CONFIG_SET_EVENTS);
+	cr_assert(strstr(W.text.data, "config_set value=Kx\n"), "%s", W.text.data);
+	cr_assert(strstr(W.text.data, "say shard=2 keyspace events are switched on now\n"), "%s", W.text.data);
+}
+
+Test(keyspace, flags_that_others_take_away_are_set_again, .init = begin, .fini = story_down)
+{
+	story_conn(CONN_SUBSCRIBER, true);
+	story_txt(CMD_CONFIG_GET_EVENTS, "Kx");
+	story_event((struct shard_event){.kind = SHARD_PUSHED});
+	W.say = true;
+	story_until(60999);
+	cr_assert_not(story_waits(CMD_CONFIG_GET_EVENTS));
+	story_until(61000);
+	story_clear();
+	story_txt(CMD_CONFIG_GET_EVENTS, "AK"); /* the look */
+	expect_story("");
+	story_until(121000);
+	story_clear();
+	story_txt(CMD_CONFIG_GET_EVENTS, "Eg"); /* the look */
+	story_txt(CMD_CONFIG_GET_EVENTS, "Eg");
+	story_ok(CMD_CONFIG_SET_EVENTS);
+	cr_assert(strstr(W.text.data, "config_set value=EgKx\n"), "%s", W.text.data);
+	cr_assert(strstr(W.text.data, "keyspace events had been switched off on the server: switched on again\n"), "%s",
+		W.text.data);
+	story_event((struct shard_event){.kind = SHARD_PUSHED});
+	story_clear();
+	story_until(181000);
+	story_cut(); /* a look that is not answered changes nothing */
+	story_conn(CONN_COMMAND, true);
+	cr_assert(story_waits(CMD_CONFIG_GET_EVENTS));
+}
+
 Test(keyspace, required_and_forbidden_is_not_ready, .init = begin, .fini = story_down)
 {
 	with_events(true, true);
