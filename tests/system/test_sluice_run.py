@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -302,6 +303,32 @@ def test_a_command_that_cannot_be_started_takes_no_work_for_a_while(w):
     assert w.daemon.receive("credits")["n"] == 4
     log = w.read("stderr")
     assert log.count("no new work until it can") == 1 and log.count("can be started again") == 1, log
+
+
+def test_no_process_to_be_had_takes_no_work_for_a_while(w):
+    """Out of descriptors, say: three streams given back, then it is like a command that cannot be started."""
+    w.run("-n", "3", command=["true"])
+    w.daemon.greet()
+    most = resource.prlimit(w.process.pid, resource.RLIMIT_NOFILE)[1]
+    resource.prlimit(w.process.pid, resource.RLIMIT_NOFILE, (4, most))
+    for n in range(3):
+        w.daemon.assign(lease=f"L{n}")
+    assert {w.daemon.receive("release")["lease"] for _ in range(3)} == {"L0", "L1", "L2"}
+    assert w.daemon.receive("credits")["n"] == 0
+    for n in range(3):
+        w.daemon.ok(f"L{n}", "release", "requeued")
+    assert w.daemon.receive("credits")["n"] == 1
+    w.daemon.assign(lease="L3")
+    w.daemon.receive("release")
+    assert w.daemon.receive("credits")["n"] == 0
+    resource.prlimit(w.process.pid, resource.RLIMIT_NOFILE, (most, most))
+    assert w.daemon.receive("credits")["n"] == 1
+    w.daemon.assign(lease="L4")
+    w.daemon.receive("done")
+    assert w.daemon.receive("credits")["n"] == 3
+    log = w.read("stderr")
+    assert log.count("true cannot be started (no process: Too many open files): no new work until it can") == 1, log
+    assert log.count("can be started again") == 1, log
 
 
 def test_an_idle_stream_does_not_keep_the_credit_of_the_next_try(w):

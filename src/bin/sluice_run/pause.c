@@ -1,9 +1,10 @@
-/* A command that cannot be started (exit status 126 or 127) is no fault of its stream: that is given back, and after a
- * few in a row no new work is taken for a growing while; then one stream tries. Said once when work stops, and once
- * when it goes on. In entries mode the leases that wait for entries go back too, so that the stream that tries is not
- * an idle one that has the only credit. */
+/* A command that cannot be started (exit status 126 or 127, or no process to be had for it) is no fault of its stream:
+ * that is given back, and after a few in a row no new work is taken for a growing while; then one stream tries. Said
+ * once when work stops, and once when it goes on. In entries mode the leases that wait for entries go back too, so that
+ * the stream that tries is not an idle one that has the only credit. */
 #include "bin/sluice_run/sluice_run.h"
 
+#include <stdio.h>
 #include <sys/wait.h>
 
 enum { EXIT_CANNOT_RUN = 126, EXIT_NOT_FOUND = 127, IN_A_ROW = 3, PAUSE_FIRST_MS = 2000, PAUSE_MAX_MS = 60000 };
@@ -48,13 +49,26 @@ static void pause_begin(struct runner *r, const char *reason)
 	work_next_all(r);
 }
 
+static void not_started(struct runner *r, const char *reason)
+{
+	struct pause *p = &r->pause;
+	p->n++;
+	if (p->n >= IN_A_ROW && !p->until)
+		pause_begin(r, reason);
+}
+
+void pause_no_process(struct runner *r, const char *why)
+{
+	char reason[256];
+	snprintf(reason, sizeof reason, "no process: %s", why);
+	not_started(r, reason);
+}
+
 void pause_note(struct runner *r, int status, const char *reason)
 {
 	struct pause *p = &r->pause;
 	if (pause_cannot_start(status)) {
-		p->n++;
-		if (p->n >= IN_A_ROW && !p->until)
-			pause_begin(r, reason);
+		not_started(r, reason);
 		return;
 	}
 	bool was_paused = p->length_ms > 0;

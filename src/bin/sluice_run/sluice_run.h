@@ -163,6 +163,9 @@ void events_turn(struct runner *r);
 bool pause_cannot_start(int status);
 /* A command has ended. reason: one line about it, for the log. Leases that wait may be gone afterwards. */
 void pause_note(struct runner *r, int status, const char *reason);
+/* No process could be started for a stream, again and again; why: the system's words. Leases that wait may be gone
+ * afterwards. */
+void pause_no_process(struct runner *r, const char *why);
 /* No command is started for what we hold without a process. */
 bool pause_is_on(const struct runner *r);
 /* A pause is over, and no command could be started since. */

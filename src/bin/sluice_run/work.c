@@ -18,6 +18,7 @@ enum {
 	EXIT_DEAD = 65,
 	EXIT_RELEASE = 75,
 	START_TRIES = 10,
+	TRIAL_TRIES = 2,
 	START_PAUSE_MS = 500,
 	KILL_AFTER_MS = 10000, /* a command that is given back and does not end; without --kill-after */
 	TRIAL_MS = 2000,       /* after a pause: for so long the one stream may hold the credit without an entry */
@@ -131,11 +132,13 @@ static void work_start(struct runner *r, struct work *w)
 		.retry = w->retry,
 		.trace = (const char *const *)w->trace};
 	if (!child_start(&w->child, r->opt->command, &env, w->info, w->info_len)) {
+		const char *why = strerror(errno);
 		w->n_tries++;
 		if (w->n_tries == 1)
-			run_log("stream %s: cannot start a process: %s", w->stream, strerror(errno));
-		if (w->n_tries >= START_TRIES) {
+			run_log("stream %s: cannot start a process: %s", w->stream, why);
+		if (w->n_tries >= (pause_is_trial(r) ? TRIAL_TRIES : START_TRIES)) {
 			answer_release(r, w);
+			pause_no_process(r, why);
 			return;
 		}
 		w->start_at = r->now + START_PAUSE_MS;
