@@ -71,7 +71,7 @@ struct client_conn { /* conn.c */
 	struct frame_splitter in;
 	struct buf out;
 	mono_ms retry_at, backoff;
-	int said_errno;
+	char *trouble; /* the last line about it since the last welcome; NULL = none */
 };
 
 struct client_leases { /* lease.c: what is held */
@@ -117,6 +117,9 @@ bool client_send(struct sluice_worker *w, const char *bytes, size_t len);
 /* ---- worker.c */
 /* A line for the log. */
 void client_note(struct sluice_worker *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A line about a connection that failed; one that is tried again and again for the same reason is said once until
+ * the next welcome. */
+void client_trouble(struct sluice_worker *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* The end; code is a constant. */
 void client_fail(struct sluice_worker *w, const char *code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 

@@ -65,12 +65,9 @@ void client_connect(struct sluice_worker *w)
 		return;
 	w->conn.fd = client_dial(w);
 	if (w->conn.fd < 0) {
-		if (w->conn.said_errno != errno)
-			client_note(w,
-				"cannot connect to %s: %s; trying again. Does sluiced run, and is this its "
-				"workers.socket?",
-				w->hello.socket, strerror(errno));
-		w->conn.said_errno = errno;
+		client_trouble(w,
+			"cannot connect to %s: %s; trying again. Does sluiced run, and is this its workers.socket?",
+			w->hello.socket, strerror(errno));
 		client_back_off(w);
 		return;
 	}
@@ -87,7 +84,7 @@ bool client_send(struct sluice_worker *w, const char *bytes, size_t len)
 	buf_add(&w->conn.out, bytes, len);
 	if (w->conn.out.len <= OUT_MAX_BYTES)
 		return true;
-	client_note(w, "sluiced does not read what we tell it; connecting again");
+	client_trouble(w, "sluiced does not read what we tell it; connecting again");
 	client_drop(w);
 	return false;
 }

@@ -161,7 +161,8 @@ static bool client_on_welcome(struct sluice_worker *w, yyjson_val *root, struct 
 	w->leases.lease_ms = frame_num(root, "lease_ms", w->leases.lease_ms);
 	w->conn.state = CLIENT_UP;
 	w->conn.backoff = 0;
-	w->conn.said_errno = 0;
+	mem_free(w->conn.trouble);
+	w->conn.trouble = NULL;
 	client_note(w, "connected to %s", w->hello.socket);
 	welcome_not_served(w, yyjson_obj_get(root, "not_served"));
 	welcome_gone(w, yyjson_obj_get(root, "gone"));
@@ -352,7 +353,7 @@ static void client_on_fatal(struct sluice_worker *w, const char *code, const cha
 			client_fail(w, hopeless[i], "sluiced refuses us: %s: %s", code, msg);
 			return;
 		}
-	client_note(w, "sluiced ended the session: %s: %s; connecting again", code, msg);
+	client_trouble(w, "sluiced ended the session: %s: %s; connecting again", code, msg);
 	client_drop(w);
 }
 
@@ -410,7 +411,7 @@ bool client_act(struct sluice_worker *w, char *line, size_t len, struct sluice_e
 	yyjson_val *root = yyjson_doc_get_root(w->said.doc);
 	const char *t = frame_str(root, "t");
 	if (!*t) {
-		client_note(w, "this is not the worker protocol: %.80s", line);
+		client_trouble(w, "this is not the worker protocol: %.80s", line);
 		client_drop(w);
 		return false;
 	}

@@ -29,6 +29,20 @@ void client_note(struct sluice_worker *w, const char *fmt, ...)
 	buf_add(&w->said.notes, line, strlen(line) + 1);
 }
 
+void client_trouble(struct sluice_worker *w, const char *fmt, ...)
+{
+	char line[512];
+	va_list args;
+	va_start(args, fmt);
+	vsnprintf(line, sizeof(line), fmt, args);
+	va_end(args);
+	if (w->conn.trouble && strcmp(w->conn.trouble, line) == 0)
+		return;
+	mem_free(w->conn.trouble);
+	w->conn.trouble = mem_dup(line, strlen(line));
+	client_note(w, "%s", line);
+}
+
 void client_fail(struct sluice_worker *w, const char *code, const char *fmt, ...)
 {
 	char line[512];
@@ -136,6 +150,7 @@ void sluice_worker_free(struct sluice_worker *w)
 	mem_free(w->hello.socket);
 	mem_free(w->hello.name);
 	mem_free(w->session);
+	mem_free(w->conn.trouble);
 	mem_free(w->said.failed_text);
 	client_entries_fini(&w->said.entries);
 	buf_fini(&w->conn.out);
@@ -204,11 +219,11 @@ static bool next_frame(struct sluice_worker *w, struct sluice_event *e)
 			return false; /* of what this one meant for leases, before the next one */
 	}
 	if (w->conn.state != CLIENT_DOWN && code) {
-		client_note(w, "a frame of sluiced is too long");
+		client_trouble(w, "a frame of sluiced is too long");
 		client_drop(w);
 	}
 	if (w->conn.state != CLIENT_DOWN && w->conn.is_drained && w->conn.why_ended) {
-		client_note(w, "connection to sluiced lost%s%s; trying again", w->conn.why_ended > 0 ? ": " : "",
+		client_trouble(w, "connection to sluiced lost%s%s; trying again", w->conn.why_ended > 0 ? ": " : "",
 			w->conn.why_ended > 0 ? strerror(w->conn.why_ended) : "");
 		client_drop(w);
 	}

@@ -331,6 +331,26 @@ def test_no_process_to_be_had_takes_no_work_for_a_while(w):
     assert log.count("can be started again") == 1, log
 
 
+def test_a_door_that_stays_shut_is_said_once(w):
+    """Whoever is turned away says so once for each reason, however often it comes back, and again after a welcome."""
+    w.run()
+    for _ in range(4):
+        w.daemon.accept()
+        w.daemon.send(t="err", code="too_many_sessions", msg="too many sessions", fatal=True)
+        w.daemon.hang_up()
+    for _ in range(2):
+        w.daemon.accept()
+        w.daemon.hang_up()
+    w.daemon.greet()
+    w.wait_for("stderr", "connected to")
+    log = w.read("stderr")
+    assert log.count("too_many_sessions") == 1, log
+    assert log.count("connection to sluiced lost") == 1, log
+    w.daemon.hang_up()
+    w.daemon.accept()
+    assert w.read("stderr").count("connection to sluiced lost") == 2
+
+
 def test_an_idle_stream_does_not_keep_the_credit_of_the_next_try(w):
     """--each: what is assigned in the pause goes back at once; after it, what has no entry does so after 2 s."""
     pos = {"pos": "0-0"}
