@@ -331,6 +331,14 @@ static void slots(struct topology_client *t, const struct reply *r)
 	mem_free(copy);
 }
 
+/* May this error of CLUSTER SLOTS mean that there is no cluster? Not when the server has said in its HELLO that there
+ * is one: then a right is missing, for now, and one of its masters alone would be told MOVED without end. */
+static bool may_be_standalone(const struct topology_client *t, const struct reply *r)
+{
+	return t->mode == CONFIG_TOPOLOGY_AUTO &&
+	       (r->error == RERR_NO_CLUSTER || (r->error == RERR_OPERATOR && !redis_is_in_cluster(t->conn)));
+}
+
 static void topology_client_on_reply(void *arg, uint64_t tag, const redisReply *raw)
 {
 	struct topology_client *t = arg;
@@ -349,8 +357,7 @@ static void topology_client_on_reply(void *arg, uint64_t tag, const redisReply *
 	} else if (tag == CMD_SLOTS && r.kind == REPLY_SLOTS) {
 		r.text = (struct slice){"no slot is assigned", 19};
 		topology_client_refused(t, &r, "CLUSTER SLOTS");
-	} else if (tag == CMD_SLOTS && r.kind == REPLY_ERROR && t->mode == CONFIG_TOPOLOGY_AUTO &&
-		   (r.error == RERR_NO_CLUSTER || r.error == RERR_OPERATOR)) {
+	} else if (tag == CMD_SLOTS && r.kind == REPLY_ERROR && may_be_standalone(t, &r)) {
 		topology_client_send(t, CMD_ROLE);
 	} else if (tag == CMD_ROLE && r.kind == REPLY_TEXT && r.text.len == 6 && memcmp(r.text.p, "master", 6) == 0) {
 		standalone(t);

@@ -250,6 +250,33 @@ def test_a_daemon_with_the_old_acl_file_goes_on(t):
     assert len(lines(d, "CLUSTER INFO")) == 1, lines(d, "CLUSTER INFO")
 
 
+@limit(90)
+def test_a_cluster_that_may_not_be_asked_is_no_standalone_server(t):
+    """The right comes later: not ready until then, in the server's words, nothing is begun; lost again, the last map stays."""
+    c = t.cluster()
+    cluster = lambda right: [n.db.cmd("ACL", "SETUSER", "late", "on", "nopass", "~*", "&*", "+@all", right) for n in c.nodes]  # noqa: E731
+    cluster("-cluster")
+    d = t.daemon(c, T=3, ready=False, env={"LATE_PASSWORD": "x"}, cfg={"log": {"level": "info"}, "redis": {
+        "username": "late", "password": {"env": "LATE_PASSWORD"}, "topology_refresh": "500ms"}})
+    d.wait_log("NOPERM")
+    w = t.worker(d, credits=10, work=0)
+    Added(c.db).many("orders", [f"s{i}" for i in range(5)])
+    time.sleep(3)
+    r = d.ctl("status", "--ready")
+    assert r.returncode == 1 and "NOPERM" in r.stdout + r.stderr, r
+    assert "standalone" not in d.log and not w.frames("assign"), d.log
+    assert len(d.log.splitlines()) < 12, d.log
+    cluster("+cluster")
+    w.wait("ok", 5, timeout=10)
+    d.wait_ready()
+    cluster("-cluster")
+    d.wait_log("topology cannot be read, the last one stays")
+    one_done(w, c.db, "after")
+    cluster("+cluster")
+    t.wait(lambda: d.ctl("status", "--ready").returncode == 0, 20, "ready again")
+    assert d.log.count(" started") == 3 and "stopped" not in d.log, d.log
+
+
 @limit(60)
 def test_slot_of_the_lbs_without_a_master(t):
     c = t.cluster(args=["--cluster-require-full-coverage", "no"])

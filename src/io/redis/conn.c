@@ -510,6 +510,11 @@ void redis_leave(struct redis_conn *c, mono_ms at, mono_ms silent_ms)
 		conn_rearm(c);
 }
 
+bool redis_is_in_cluster(const struct redis_conn *c)
+{
+	return c->server.is_in_cluster;
+}
+
 bool redis_is_up(const struct redis_conn *c)
 {
 	return c->state == CONN_UP;

@@ -103,9 +103,10 @@ void redis_send_asking(
 void redis_leave(struct redis_conn *c, mono_ms at, mono_ms silent_ms);
 /* Has it been through its handshake, and is not lost? */
 bool redis_is_up(const struct redis_conn *c);
-int redis_resp(const struct redis_conn *c);          /* 3 or 2 */
-int64_t redis_client_id(const struct redis_conn *c); /* from CLIENT ID, -1 unknown */
-bool redis_is_valkey(const struct redis_conn *c);    /* HELLO says so */
+int redis_resp(const struct redis_conn *c);           /* 3 or 2 */
+int64_t redis_client_id(const struct redis_conn *c);  /* from CLIENT ID, -1 unknown */
+bool redis_is_valkey(const struct redis_conn *c);     /* HELLO says so */
+bool redis_is_in_cluster(const struct redis_conn *c); /* HELLO says so; false: it does not, or is not known */
 const struct redis_addr *redis_addr_of(const struct redis_conn *c);
 /* "ip:port" ("[v6]:port") of who answers now; "" while nobody does, and for a unix socket. */
 void redis_peer(const struct redis_conn *c, char *out, size_t cap);

@@ -94,7 +94,7 @@ struct conn_dial {
 struct conn_server {
 	int resp;
 	int64_t client_id;
-	bool is_valkey;
+	bool is_valkey, is_in_cluster;
 	enum redis_maint_state maint;
 };
 

@@ -156,6 +156,7 @@ void dial_start(struct redis_conn *c)
 	c->dial.step_deadline = c->dial.deadline;
 	c->server.resp = 3;
 	c->server.client_id = -1;
+	c->server.is_in_cluster = false;
 	c->server.maint = REDIS_MAINT_UNASKED;
 	c->login.has_changed = false;
 	c->login.again_by = 0;

@@ -285,6 +285,8 @@ static void hello_reply(struct redis_conn *c, const redisReply *r)
 	c->server.client_id = hello_number(r, "id");
 	const redisReply *server = hello_value(r, "server");
 	c->server.is_valkey = server && server->str && strcasecmp(server->str, "valkey") == 0;
+	const redisReply *mode = hello_value(r, "mode");
+	c->server.is_in_cluster = mode && mode->str && strcasecmp(mode->str, "cluster") == 0;
 	if (c->server.resp == 2 && c->opts.maint != REDIS_MAINT_OFF &&
 		!maint_refused(c, "no RESP3: HELLO 3 was answered in RESP2"))
 		return;
