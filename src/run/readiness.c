@@ -228,6 +228,10 @@ bool daemon_ready(struct daemon *d, struct buf *reasons)
 			continue;
 		ready = false;
 	}
+	if (look_up_is_redirected(&c->look_up, mono_now())) {
+		buf_printf(r, "redis answers MOVED: it is one master of a cluster; set redis.topology to auto\n");
+		ready = false;
+	}
 	if (c->topo.n_left_out) {
 		buf_printf(r, "topology: more than %d masters, some are left out\n", SHARDS_MAX);
 		ready = false;

@@ -277,6 +277,30 @@ def test_a_cluster_that_may_not_be_asked_is_no_standalone_server(t):
     assert d.log.count(" started") == 3 and "stopped" not in d.log, d.log
 
 
+@limit(90)
+def test_one_master_of_a_cluster_taken_for_a_standalone_server(t):
+    """redis.topology is wrong: what others have waits, and it is said what to change. Shards came and went ten times a second, "ready"."""
+    for has_lbs in (True, False):
+        c = t.cluster()
+        node = next(n for n in c.nodes if (n is c.master_of("orders-input")) == has_lbs)
+        d = t.daemon(node, T=3, ready=False, cfg={"log": {"level": "info"}, "redis": {"topology": "standalone", "topology_refresh": "500ms"}})
+        d.wait_log(" started")
+        w = t.worker(d, credits=10, work=0)
+        names = [f"s{i}" for i in range(20)]
+        Added(c.db).many("orders", names)
+        words = "set redis.topology to auto"
+        t.wait(lambda: words in d.ctl("status", "--ready").stderr, 10, "not ready, with the reason")
+        time.sleep(4)
+        assert words in d.log and words in d.ctl("doctor").stdout and d.log.count(" started") == 1, d.log
+        assert len(d.log.splitlines()) < 20, d.log
+        assert bool(w.frames("assign")) == has_lbs  # those whose locks are there
+        d.stop()
+        d = t.daemon(c, T=3)
+        w = t.worker(d, credits=10, work=0)
+        t.wait(lambda: c.db.cmd("XLEN", "orders-input") == 0, 20, "all done")
+        d.kill()
+
+
 @limit(60)
 def test_slot_of_the_lbs_without_a_master(t):
     c = t.cluster(args=["--cluster-require-full-coverage", "no"])

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { REDIRECTED_MS = 15000, SAY_REDIRECTED_MS = 60000 };
+
 static void grow_shards(struct coord *c)
 {
 	if (c->shards.n >= c->topo.n_nodes)
@@ -167,6 +169,26 @@ static void leave_lost_shards(struct coord *c)
 	}
 }
 
+bool look_up_is_redirected(const struct coord_look_up *l, mono_ms now)
+{
+	return l->moved_at && now - l->moved_at < REDIRECTED_MS;
+}
+
+/* It has been asked since, and it still serves all, by what is configured: only a hand can mend that. */
+static void say_redirected(struct coord *c)
+{
+	struct coord_look_up *l = &c->look_up;
+	if (c->topo.is_cluster)
+		l->moved_at = l->moved_said = 0;
+	if (!look_up_is_redirected(l, c->now) || (l->moved_said && c->now - l->moved_said < SAY_REDIRECTED_MS))
+		return;
+	l->moved_said = c->now;
+	effects_log(c->out, LOG_ERROR,
+		"redis=%s answers MOVED: it is one master of a cluster, and what others have waits; set redis.topology "
+		"to auto (now standalone)",
+		c->topo.nodes[c->topo.slot_node[0]].addr);
+}
+
 /* More masters than numbers: those that have stopped leave theirs within half a minute, so it is asked again soon. */
 static void say_left_out(struct coord *c)
 {
@@ -200,6 +222,7 @@ void coord_on_topology(struct coord *c, const struct coord_event *ev)
 	memset(c->look_up.said, 0, sizeof c->look_up.said);
 	c->m[MP_TOPO_PERIODIC_OK + 2 * c->look_up.reason]++;
 	say_left_out(c);
+	say_redirected(c);
 	if (!changed) {
 		leave_lost_shards(c);
 		readers_home(c, SHARD_NONE);

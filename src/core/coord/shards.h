@@ -40,6 +40,7 @@ struct coord_look_up {
 	mono_ms failed_at;                    /* it cannot be read since then; 0 = it can */
 	uint64_t said[TOPO_REASONS];          /* hashes of the reasons told since it was last known; 0 = free */
 	mono_ms left_out_said;                /* the last line about masters without a number; 0 = none */
+	mono_ms moved_at, moved_said; /* the last MOVED of a standalone server; the last line about it; 0 = none */
 	struct {
 		int64_t seq;
 		mono_ms until; /* 0 = none */
@@ -47,5 +48,7 @@ struct coord_look_up {
 	uint32_t n_announced;
 };
 
+/* What is configured as a standalone server, or looks like one, redirects to others: it is a master of a cluster. */
+bool look_up_is_redirected(const struct coord_look_up *l, mono_ms now);
 /* Can messages go to it? SHARD_NONE is none. */
 bool shards_is_on(const struct coord_shards *ss, uint16_t shard);

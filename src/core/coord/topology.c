@@ -154,7 +154,7 @@ bool topology_set_slots(struct topology *t, const struct slot_range *ranges, siz
 bool topology_moved(struct topology *t, uint16_t slot, const char *addr)
 {
 	uint16_t node = topology_node_of(t, addr, true);
-	if (slot >= SLOTS || node == SHARD_NONE || t->slot_node[slot] == node)
+	if (!t->is_cluster || slot >= SLOTS || node == SHARD_NONE || t->slot_node[slot] == node)
 		return false;
 	uint16_t old = t->slot_node[slot];
 	if (old != SHARD_NONE && --t->nodes[old].n_slots == 0)

@@ -47,6 +47,9 @@ static void check_slots(struct own_view *v)
 	if (!t->is_known)
 		v->say(v->arg, "slots", "fail", v->d->topo.why[0] ? v->d->topo.why : "the topology is not known yet",
 			"look at redis.endpoints");
+	else if (look_up_is_redirected(&v->d->core->look_up, mono_now()))
+		v->say(v->arg, "slots", "fail", "standalone, but Redis answers MOVED: it is one master of a cluster",
+			"set redis.topology to auto");
 	else if (!t->is_cluster)
 		v->say(v->arg, "slots", "ok", "standalone", NULL);
 	else
