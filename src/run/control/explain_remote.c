@@ -192,6 +192,9 @@ static mono_ms seek_step(struct control_req *q, mono_ms now)
 	case SEEK_LOOSE:
 		ask_words(j, s->rules->lbs_slot, (const char *const[]){"XINFO", "GROUPS", j->lbs.lbs, NULL});
 		break;
+	case SEEK_LENGTH:
+		ask_words(j, s->rules->lbs_slot, (const char *const[]){"XLEN", j->lbs.lbs, NULL});
+		break;
 	case SEEK_ACTIVE:
 		ask_words(j, s->rules->lbs_slot, (const char *const[]){"HGET", j->lbs.registry, j->q->r.stream, NULL});
 		break;
@@ -266,28 +269,27 @@ static bool is_all_ours(const struct seek *j, const redisReply *pending)
 	return pending && pending->type == REDIS_REPLY_INTEGER && pending->integer <= n;
 }
 
-/* Some are pending for nobody: they are not read, wait for their stream, or are ghosts. */
-static bool has_loose(const struct seek *j)
-{
-	struct view_service *v = view_services(j->q->d);
-	const struct coord_service *s = seek_service(j);
-	const struct view_service *mine = s ? &v[services_pos(&j->q->d->core->services, s)] : NULL;
-	bool has = mine && (mine->parked != 0 || mine->lbs != mine->pending);
-	mem_free(v);
-	return has;
-}
-
 static void on_group(struct seek *j, const redisReply *groups)
 {
 	const redisReply *g = our_group(j, groups), *last = g ? remote_value_of(g, "last-delivered-id") : NULL;
+	const redisReply *pending = g ? remote_value_of(g, "pending") : NULL;
+	const bool all_ours = j->walk.all_ours[j->walk.at] = is_all_ours(j, pending);
 	struct entry_id id;
-	j->walk.all_ours[j->walk.at] = g && !has_loose(j) && is_all_ours(j, remote_value_of(g, "pending"));
+	j->walk.n_pending = all_ours ? pending->integer : 0;
 	if (last && last->type == REDIS_REPLY_STRING && command_id_parse(last->str, last->len, &id)) {
 		j->walk.unread[j->walk.at] = entry_id_next(id);
-		j->stage = SEEK_ACTIVE;
+		j->stage = all_ours ? SEEK_LENGTH : SEEK_ACTIVE;
 	} else {
 		next_service(j);
 	}
+}
+
+/* More than is pending: some are not read, wait for their stream, or are ghosts. */
+static void on_length(struct seek *j, const redisReply *length)
+{
+	j->walk.all_ours[j->walk.at] =
+		length && length->type == REDIS_REPLY_INTEGER && length->integer == j->walk.n_pending;
+	j->stage = SEEK_ACTIVE;
 }
 
 static void on_loose(struct seek *j, const redisReply *groups)
@@ -406,6 +408,8 @@ static void remote_on_answer(void *arg, struct reply *r, const redisReply *raw)
 	bool no_group = r->kind == REPLY_ERROR && r->error == RERR_NOGROUP;
 	if (j->stage == SEEK_GROUP && r->kind != REPLY_NONE)
 		on_group(j, r->kind == REPLY_OK ? raw : NULL);
+	else if (j->stage == SEEK_LENGTH && r->kind != REPLY_NONE)
+		on_length(j, r->kind == REPLY_OK ? raw : NULL);
 	else if (j->stage == SEEK_LOOSE && r->kind != REPLY_NONE)
 		on_loose(j, r->kind == REPLY_OK ? raw : NULL);
 	else if (j->stage == SEEK_ACTIVE && r->kind != REPLY_NONE)

@@ -7,6 +7,7 @@
 
 enum seek_stage {
 	SEEK_GROUP,
+	SEEK_LENGTH, /* all that is pending is ours: is that all there is? */
 	SEEK_UNREAD,
 	SEEK_ACTIVE,
 	SEEK_NAMED,
@@ -26,10 +27,11 @@ struct seek_walk {
 	size_t n, at;
 	size_t n_seen, page_n;   /* entries of the present one; so many are asked for */
 	struct entry_id *unread; /* by service: the first that nobody has read; 0-0 = not known */
-	bool *all_ours;          /* by service: what has been read is held by this daemon, which did not have it */
-	bool is_cut, is_second;  /* there was more than we look through; the second pass */
-	bool has_active;         /* what the registry names is being looked at; what is not read comes after it */
-	struct entry_id active;  /* its id, in this service; 0-0 = none */
+	bool *all_ours;          /* by service: all there is, is held by this daemon, which did not have it */
+	long long n_pending;
+	bool is_cut, is_second; /* there was more than we look through; the second pass */
+	bool has_active;        /* what the registry names is being looked at; what is not read comes after it */
+	struct entry_id active; /* its id, in this service; 0-0 = none */
 	struct missing missing;
 };
 
