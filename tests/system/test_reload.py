@@ -179,6 +179,41 @@ def test_services_come_and_go(t):
 
 
 @limit(60)
+def test_what_became_of_leases_outlives_their_service(t):
+    """Removed with its last entry: a worker that comes back hears how it ended, one that stops late has its credit again."""
+    r = t.redis()
+    d = t.daemon(r, services=("orders", "bills"))
+    add = Added(r.db)
+    orders, bills = d.cfg["services"]
+    for way in ("done", "revoked"):
+        w = t.worker(d, credits=1, answers_revoke=False, reconnect=True)
+        add.one("orders", way)
+        a = w.wait("assign")
+        d.write(services=[bills])
+        reload(d)
+        if way == "done":
+            w.send(done := {"t": "done", "lease": a["lease"]})
+            w.drop()
+        else:
+            d.ctl_ok("revoke", w.name)
+            w.wait("revoke")
+        t.wait(lambda: {x["service"] for x in d.json("status")[0]["services"]} == {"bills"}, 20, "orders is gone")
+        if way == "done":
+            assert w.wait("welcome", 2)["gone"] == [{"lease": a["lease"], "outcome": "done"}]
+            w.send(done)
+            assert w.wait("ok", lease=a["lease"])["outcome"] == "done"
+        else:
+            add.one("bills", "next")
+            w.send({"t": "revoked", "lease": a["lease"]})
+            w.finish(w.wait("assign", 2))
+            w.wait("ok")
+        assert not w.frames("err"), w.frames("err")
+        w.close()
+        d.write(services=[orders, bills])
+        reload(d)
+
+
+@limit(60)
 def test_limits_and_timings_hold_at_once(t):
     r = t.redis()
     d = t.daemon(r, service={"max_streams": 2})

@@ -358,10 +358,9 @@ void worker_fatal(struct coord *c, struct worker *m, enum frame_error error, con
 void worker_say_error(struct coord *c, struct worker *m, enum frame_error error, struct slice lease, const char *msg);
 /* It says bye: its entries go back uncounted, its connection is closed. m ends with this turn. */
 void worker_on_bye(struct coord *c, struct worker *m);
-/* The entry that a lease's text names, its id and its service. NULL: no such entry; *svc NULL: not even that
- * service, or no lease of ours. lease may be anything from outside. */
-struct entry *worker_entry_of_lease(
-	struct coord *c, struct slice lease, struct entry_id *id, struct coord_service **svc);
+/* The entry that a lease's text names, its id and the hash of its service, which may have been removed: 0 = no lease of
+ * ours. NULL: no such entry. lease may be anything from outside. */
+struct entry *worker_entry_of_lease(const struct coord *c, struct slice lease, struct entry_id *id, uint64_t *service);
 /* Answers its hello: what it resumes, what is gone and how it ended, what it is to know. It is READY. */
 void worker_welcome(struct coord *c, struct worker *m);
 /* Its hello: checked; answered now, or held until it is known what a former process left. f is valid during the turn

@@ -13,6 +13,14 @@ struct coord_service *services_find(struct coord_services *ss, uint16_t svc)
 	return NULL;
 }
 
+const struct coord_service *services_of_hash(const struct coord_services *ss, uint64_t hash)
+{
+	for (uint16_t i = 0; i < ss->n; i++)
+		if (ss->v[i].rules && ss->v[i].rules->hash == hash)
+			return &ss->v[i];
+	return NULL;
+}
+
 uint16_t services_pos(const struct coord_services *ss, const struct coord_service *s)
 {
 	assert(s >= ss->v && s < ss->v + ss->n);

@@ -97,6 +97,8 @@ struct coord_services {
 
 /* By its id. NULL: there is none, or not any more. */
 struct coord_service *services_find(struct coord_services *ss, uint16_t svc);
+/* By the hash of its name, as leases have it. NULL: there is none, or not any more. */
+const struct coord_service *services_of_hash(const struct coord_services *ss, uint64_t hash);
 /* The position of one of them. */
 uint16_t services_pos(const struct coord_services *ss, const struct coord_service *s);
 /* Something can be assigned or read: looked at, at the end of the turn. */

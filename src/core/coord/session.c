@@ -89,12 +89,12 @@ void session_remember(struct session *s, uint32_t credits, struct session_outcom
 	s->outcomes[s->next_outcome++] = o;
 }
 
-struct session_outcome *session_recall(const struct session *s, uint16_t svc, struct entry_id id)
+struct session_outcome *session_recall(const struct session *s, uint64_t service, struct entry_id id)
 {
 	for (uint32_t k = 0; k < s->n_outcomes; k++) { /* newest first */
 		uint32_t i = (s->next_outcome + s->n_outcomes - 1 - k) % s->n_outcomes;
 		struct session_outcome *o = &s->outcomes[i];
-		if (o->used && o->svc == svc && entry_id_cmp(o->id, id) == 0)
+		if (o->used && o->service == service && entry_id_cmp(o->id, id) == 0)
 			return o;
 	}
 	return NULL;

@@ -16,9 +16,9 @@ enum { SESSION_KEY = 32, SESSION_OUTCOMES_MIN = 256 };
 
 struct session_outcome { /* what became of a lease, for repeats and resumes */
 	struct entry_id id;
-	uint16_t svc;
-	uint8_t outcome; /* enum gone_outcome */
-	uint8_t ok_for;  /* enum ok_for */
+	uint64_t service; /* the hash of its name: it may be removed, and come back, before the worker asks */
+	uint8_t outcome;  /* enum gone_outcome */
+	uint8_t ok_for;   /* enum ok_for */
 	bool used;
 	bool is_result; /* the worker's own: ok_for */
 	bool is_zombie; /* revoked, never answered: its credit is still in use */
@@ -60,7 +60,7 @@ enum frame_error session_check_hello(const struct frame *f, const char **why);
 /* Keeps how a lease ended, for a hello that asks; the oldest goes, but at least twice credits are kept. */
 void session_remember(struct session *s, uint32_t credits, struct session_outcome o);
 /* The newest of that entry; NULL: not remembered. Valid until the next session_remember. */
-struct session_outcome *session_recall(const struct session *s, uint16_t svc, struct entry_id id);
+struct session_outcome *session_recall(const struct session *s, uint64_t service, struct entry_id id);
 /* The lease string of an entry: "<ms>-<seq>.<hash of the service, 16 hex>". Returns its length. */
 int session_lease_format(char out[SESSION_LEASE_CAP], struct entry_id id, uint64_t service_hash);
 /* The token of an entry, 19 digits: ms × 10^6 + sequence; ids that are not milliseconds are scaled. Returns its

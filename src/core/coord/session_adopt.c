@@ -29,14 +29,10 @@ bool worker_can_go_on(const struct coord *c, const struct worker *m)
 /* It works on something that is not ours any more. Its credit comes back with its answer. */
 static void adopt_tell_lost(struct coord *c, struct worker *m, struct slice lease)
 {
-	struct session_outcome o = {.outcome = GONE_LOST, .is_zombie = true, .svc = SERVICE_NONE};
-	uint64_t hash;
-	if (lease.len > FRAME_LEASE_MAX || !session_lease_parse(lease, &o.id, &hash))
+	struct session_outcome o = {.outcome = GONE_LOST, .is_zombie = true};
+	if (lease.len > FRAME_LEASE_MAX || !session_lease_parse(lease, &o.id, &o.service))
 		return;
-	for (uint16_t i = 0; i < c->services.n; i++)
-		if (c->services.v[i].rules && c->services.v[i].rules->hash == hash)
-			o.svc = c->services.v[i].svc;
-	if (o.svc != SERVICE_NONE) {
+	if (services_of_hash(&c->services, o.service)) {
 		session_remember(&m->s, m->credit_holder.credits, o);
 		m->credit_holder.in_use++;
 	}

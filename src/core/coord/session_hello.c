@@ -71,17 +71,15 @@ static struct worker *by_key(struct coord_workers *ws, const struct worker * not
 	return NULL;
 }
 
-struct entry *worker_entry_of_lease(
-	struct coord *c, struct slice lease, struct entry_id *id, struct coord_service **svc)
+struct entry *worker_entry_of_lease(const struct coord *c, struct slice lease, struct entry_id *id, uint64_t *service)
 {
-	uint64_t hash;
-	*svc = NULL;
-	if (!session_lease_parse(lease, id, &hash))
+	if (!session_lease_parse(lease, id, service)) {
+		*id = (struct entry_id){0};
+		*service = 0;
 		return NULL;
-	for (uint16_t i = 0; i < c->services.n; i++)
-		if (c->services.v[i].rules && c->services.v[i].rules->hash == hash)
-			*svc = &c->services.v[i];
-	return *svc ? ledger_get(&c->ledger, (*svc)->svc, *id) : NULL;
+	}
+	const struct coord_service *s = services_of_hash(&c->services, *service);
+	return s ? ledger_get(&c->ledger, s->svc, *id) : NULL;
 }
 
 /* One lease of a hello's list: kept (true) or gone with an outcome. */
@@ -89,8 +87,8 @@ bool worker_resume_one(
 	struct coord *c, struct worker *m, struct worker *old, struct slice lease, enum gone_outcome *gone)
 {
 	struct entry_id id;
-	struct coord_service *s;
-	struct entry *e = worker_entry_of_lease(c, lease, &id, &s);
+	uint64_t service;
+	struct entry *e = worker_entry_of_lease(c, lease, &id, &service);
 	*gone = GONE_LOST;
 	uint64_t old_id = old ? old->s.id : 0;
 	if (e && !e->is_lost && e->owner == m->s.id)
@@ -109,7 +107,7 @@ bool worker_resume_one(
 		m->credit_holder.in_use += e->holds_credit;
 		return true;
 	}
-	const struct session_outcome *o = s ? session_recall(&m->s, s->svc, id) : NULL;
+	const struct session_outcome *o = session_recall(&m->s, service, id);
 	if (o)
 		*gone = (enum gone_outcome)o->outcome;
 	return false;

@@ -39,8 +39,10 @@ void worker_free_credit(struct coord *c, struct entry *e, bool credit_back)
 		m->credit_holder.in_use--;
 		services_mark_all(&c->services);
 	} else {
+		uint64_t service = services_find(&c->services, e->svc)->rules->hash;
 		session_remember(&m->s, m->credit_holder.credits,
-			(struct session_outcome){.id = e->id, .svc = e->svc, .outcome = GONE_LOST, .is_zombie = true});
+			(struct session_outcome){
+				.id = e->id, .service = service, .outcome = GONE_LOST, .is_zombie = true});
 	}
 }
 
@@ -71,7 +73,7 @@ void worker_finish(struct coord *c, struct entry *e, bool accepted, enum gone_ou
 		return;
 	struct coord_service *s = services_find(&c->services, e->svc);
 	struct session_outcome o = {.id = e->id,
-		.svc = e->svc,
+		.service = s->rules->hash,
 		.outcome = (uint8_t)(accepted ? outcome : GONE_LOST),
 		.ok_for = e->ok_for,
 		.is_result = e->wants_reply && accepted};
@@ -200,21 +202,21 @@ static void on_result(struct coord *c, struct worker *m, const struct frame *f)
 {
 	worker_answers(c, m);
 	struct entry_id id;
-	struct coord_service *s;
-	struct entry *e = worker_entry_of_lease(c, f->lease, &id, &s);
+	uint64_t service;
+	struct entry *e = worker_entry_of_lease(c, f->lease, &id, &service);
 	if (e && e->owner == m->s.id && entry_is_worked(e))
 		result(c, m, e, f);
 	else if (e && e->owner == m->s.id && e->state == ENTRY_FINISHING)
 		second_result(c, m, e, f);
 	else
-		late_result(c, m, s ? session_recall(&m->s, s->svc, id) : NULL, f);
+		late_result(c, m, session_recall(&m->s, service, id), f);
 }
 
 static void on_progress(struct coord *c, struct worker *m, const struct frame *f)
 {
 	struct entry_id id;
-	struct coord_service *s;
-	struct entry *e = worker_entry_of_lease(c, f->lease, &id, &s);
+	uint64_t service;
+	struct entry *e = worker_entry_of_lease(c, f->lease, &id, &service);
 	if (!e || e->owner != m->s.id || !entry_is_worked(e)) {
 		worker_say_error(c, m, FERR_UNKNOWN_LEASE, f->lease, "no such lease in this session");
 		return;
@@ -238,10 +240,10 @@ static void on_ack_or_nack(struct coord *c, struct worker *m, const struct frame
 {
 	worker_answers(c, m);
 	struct entry_id id;
-	struct coord_service *s;
-	struct entry *e = worker_entry_of_lease(c, f->lease, &id, &s);
+	uint64_t service;
+	struct entry *e = worker_entry_of_lease(c, f->lease, &id, &service);
 	bool is_its = e && e->owner == m->s.id;
-	const struct session_outcome *o = is_its || !s ? NULL : session_recall(&m->s, s->svc, id);
+	const struct session_outcome *o = is_its ? NULL : session_recall(&m->s, service, id);
 	if (is_its && e->state == ENTRY_FINISHING)
 		worker_say_error(c, m, FERR_NOT_OWNER, f->lease, ended_otherwise);
 	else if (o || (is_its && e->is_lost))

@@ -161,12 +161,12 @@ static void rest_words(char out[static 100], const struct view_service *v)
 }
 
 /* A worker of the service that was told to stop one of its streams and has not, in time; NULL: none. */
-static const struct worker *who_does_not_stop(const struct coord *c, uint16_t svc)
+static const struct worker *who_does_not_stop(const struct coord *c, uint64_t service)
 {
 	for (const struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
 		const struct worker *m = LIST_OF(struct worker, all, l);
 		for (uint32_t i = 0; !m->is_gone && i < m->s.n_outcomes; i++)
-			if (m->s.outcomes[i].used && m->s.outcomes[i].is_zombie && m->s.outcomes[i].svc == svc)
+			if (m->s.outcomes[i].used && m->s.outcomes[i].is_zombie && m->s.outcomes[i].service == service)
 				return m;
 	}
 	return NULL;
@@ -177,7 +177,7 @@ static void facts_no_credit(struct facts *f, const struct coord *c, const struct
 	const struct view_service *v, const char *rest)
 {
 	const uint16_t pos = services_pos(&c->services, s);
-	const struct worker *hung = v->stuck ? who_does_not_stop(c, s->svc) : NULL;
+	const struct worker *hung = v->stuck ? who_does_not_stop(c, s->rules->hash) : NULL;
 	char others[60] = "", stuck[100] = "";
 	const long long n_work = v->in_use - v->stuck;
 	const long long n_others = (long long)credits_in_use(&c->place, pos) - (long long)v->in_use;

@@ -99,16 +99,18 @@ static void take_lengths(const struct daemon *d, const struct coord_service *s, 
 }
 
 /* Credits of streams that were taken back and that the worker has not stopped. */
-static void count_stuck(const struct coord *c, const uint16_t *pos_of, struct view_service *v)
+static void count_stuck(const struct coord *c, struct view_service *v)
 {
 	for (const struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
 		const struct worker *m = LIST_OF(struct worker, all, l);
 		for (uint32_t i = 0; !m->is_gone && m->credit_holder.in_use && i < m->s.n_outcomes; i++) {
 			const struct session_outcome *o = &m->s.outcomes[i];
-			if (!o->used || !o->is_zombie || pos_of[o->svc] >= c->services.n)
+			const struct coord_service *s =
+				o->used && o->is_zombie ? services_of_hash(&c->services, o->service) : NULL;
+			if (!s)
 				continue;
-			v[pos_of[o->svc]].in_use++;
-			v[pos_of[o->svc]].stuck++;
+			v[s - c->services.v].in_use++;
+			v[s - c->services.v].stuck++;
 		}
 	}
 }
@@ -132,7 +134,7 @@ struct view_service *view_services(struct daemon *d)
 	for (const struct entry *e; (e = ledger_next(&c->ledger, &pos));)
 		if (pos_of[e->svc] < c->services.n)
 			count_entry(&v[pos_of[e->svc]], e, now);
-	count_stuck(c, pos_of, v);
+	count_stuck(c, v);
 	mem_free(pos_of);
 	count_workers(c, v);
 	return v;

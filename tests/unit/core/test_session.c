@@ -100,7 +100,7 @@ Test(session, hello_errors)
 
 static struct session_outcome outcome(uint64_t ms, enum gone_outcome what)
 {
-	return (struct session_outcome){.id = {ms, 0}, .svc = 1, .outcome = (uint8_t)what};
+	return (struct session_outcome){.id = {ms, 0}, .service = 1, .outcome = (uint8_t)what};
 }
 
 Test(session, remembers_outcomes_as_many_as_its_credits_need)
