@@ -214,6 +214,33 @@ def test_what_became_of_leases_outlives_their_service(t):
 
 
 @limit(60)
+def test_another_service_in_its_place_is_not_its_workers(t):
+    """A worker gets what it named, whatever comes and goes: nothing of a new service, and its own again when that is back."""
+    r = t.redis()
+    d = t.daemon(r, services=("orders", "bills"))
+    add = Added(r.db)
+    orders, bills = d.cfg["services"]
+    w = t.worker(d, credits=3, services=["bills"], work=0)
+    w.wait("welcome")
+
+    def now(*services):
+        d.write(services=list(services))
+        reload(d)
+        t.wait(lambda: {x["service"] for x in d.json("status")[0]["services"]} == {x["name"] for x in services}, 10, "the services")
+    now(orders)
+    assert d.json("workers")[0]["services"] == []
+    now(orders, {**bills, "name": "cards"})
+    add.one("cards", "c")
+    time.sleep(0.5)
+    assert not w.frames("assign"), w.frames("assign")
+    now(orders, {**bills, "name": "cards"}, bills)
+    add.one("bills", "b")
+    assert w.wait("assign")["stream"] == "b"
+    assert d.json("workers")[0]["services"] == ["bills"]
+    assert r.db.cmd("XLEN", "cards-input") == 1
+
+
+@limit(60)
 def test_limits_and_timings_hold_at_once(t):
     r = t.redis()
     d = t.daemon(r, service={"max_streams": 2})

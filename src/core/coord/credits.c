@@ -16,6 +16,13 @@ void credit_holder_init(struct credit_holder *s, uint64_t session)
 	s->session = session;
 }
 
+void credit_holder_want(struct credit_holder *s, uint16_t pos, bool is_wanted)
+{
+	assert(pos < SERVICES_MAX);
+	s->n_wanted = (uint16_t)(s->n_wanted + is_wanted - s->wanted[pos]);
+	s->wanted[pos] = is_wanted;
+}
+
 void credits_join(struct credits *p, struct credit_holder *s)
 {
 	assert(s->session);

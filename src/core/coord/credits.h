@@ -57,6 +57,8 @@ enum { CREDITS_BLOCK_MS = 2000 }; /* a read waits so long for entries, when it k
 void credits_init(struct credits *p);
 /* Without credits; session is its number in what is chosen. */
 void credit_holder_init(struct credit_holder *s, uint64_t session);
+/* It takes the service at position pos, or does not any more. */
+void credit_holder_want(struct credit_holder *s, uint16_t pos, bool is_wanted);
 /* A credit holder takes part while its session is ready. */
 void credits_join(struct credits *p, struct credit_holder *s);
 /* It gets nothing any more. Again: nothing happens. */

@@ -100,6 +100,7 @@ static void service_set(struct coord *c, struct service_rules *r)
 		list_init(&s->parked);
 		map_init(&s->active, same_stream, rng_next(&c->rng));
 		c->place.service[pos] = (struct credits_service){.is_on = true, .svc = r->svc};
+		workers_service_begins(&c->workers, pos, r->svc);
 		if (c->place.n_services < c->services.n)
 			c->place.n_services = c->services.n;
 		coord_place_turn(c, s);
@@ -156,6 +157,7 @@ void coord_sweep_services(struct coord *c)
 		effects_log(c->out, LOG_NOTICE, "service=%s removed", s->rules->name);
 		map_fini(&s->active);
 		list_remove(&s->grant.turn);
+		workers_service_ends(&c->workers, i);
 		service_rules_unref(s->rules);
 		*s = (struct coord_service){.rules = NULL};
 	}

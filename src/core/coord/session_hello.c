@@ -38,9 +38,12 @@ void worker_on_accept(struct coord *c, const struct coord_event *ev)
 bool worker_take_services(const struct coord_services *ss, struct worker *m, const struct frame *f)
 {
 	m->credit_holder.all_services = !f->hello.has_services;
-	char text[512];
-	size_t n = 0;
-	text[0] = '\0';
+	mem_free(m->named);
+	m->named = NULL;
+	if (!f->hello.has_services)
+		return true;
+	uint16_t *named = m->named = mem_array(f->hello.n_services + 1, sizeof *named);
+	named[0] = SERVICE_NONE;
 	for (size_t i = 0; i < f->hello.n_services; i++) {
 		uint16_t pos = SERVICE_NONE;
 		for (uint16_t k = 0; k < ss->n; k++) {
@@ -51,13 +54,11 @@ bool worker_take_services(const struct coord_services *ss, struct worker *m, con
 		}
 		if (pos == SERVICE_NONE)
 			return false;
-		m->credit_holder.n_wanted = (uint16_t)(m->credit_holder.n_wanted + !m->credit_holder.wanted[pos]);
-		m->credit_holder.wanted[pos] = true;
-		if (n < sizeof text)
-			n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", n ? "," : "", ss->v[pos].rules->name);
+		credit_holder_want(&m->credit_holder, pos, true);
+		named[i] = ss->v[pos].svc;
+		named[i + 1] = SERVICE_NONE;
 	}
-	m->services_text = mem_dup(text, strlen(text));
-	return !f->hello.has_services || f->hello.n_services > 0;
+	return f->hello.n_services > 0;
 }
 
 static struct worker *by_key(struct coord_workers *ws, const struct worker * not, const char *key)

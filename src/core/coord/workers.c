@@ -19,7 +19,7 @@ void worker_free(struct coord_workers *ws, struct worker *m)
 	for (size_t i = 0; i < m->n_resume; i++)
 		text_unref(m->resume[i]);
 	mem_free(m->resume);
-	mem_free(m->services_text);
+	mem_free(m->named);
 	session_fini(&m->s);
 	mem_free(m);
 }
@@ -30,4 +30,24 @@ struct effect *worker_frame(struct effects *out, const struct worker *m, enum ou
 	ef->session = m->s.id;
 	ef->frame.kind = kind;
 	return ef;
+}
+
+void workers_service_begins(struct coord_workers *ws, uint16_t pos, uint16_t svc)
+{
+	for (struct link *l = ws->all.next; l != &ws->all; l = l->next) {
+		struct worker *m = LIST_OF(struct worker, all, l);
+		for (const uint16_t *named = m->named; named && *named != SERVICE_NONE; named++)
+			if (*named == svc)
+				credit_holder_want(&m->credit_holder, pos, true);
+	}
+}
+
+void workers_service_ends(struct coord_workers *ws, uint16_t pos)
+{
+	for (struct link *l = ws->all.next; l != &ws->all; l = l->next) {
+		struct worker *m = LIST_OF(struct worker, all, l);
+		credit_holder_want(&m->credit_holder, pos, false);
+		if (m->credit_holder.emptying_for == pos + 1)
+			m->credit_holder.emptying_for = 0;
+	}
 }

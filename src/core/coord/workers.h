@@ -39,7 +39,7 @@ struct worker { /* a worker */
 	struct worker_told told;
 	uint32_t n_blamed;                  /* DETACHED: entries that may be why its connection ended */
 	struct worker_hung silent, running; /* says nothing; was told to stop, and has not */
-	char *services_text;                /* "a,b" or "" = all */
+	uint16_t *named; /* ids of the services its hello named, SERVICE_NONE behind the last; NULL = all */
 	/* a hello that waits until own entries are known, and what its welcome names */
 	struct text **resume;
 	size_t n_resume;
@@ -61,6 +61,10 @@ struct coord_workers {
 struct worker *workers_find(struct coord_workers *ws, uint64_t session);
 /* Takes it out of every list and frees it. Only at the end of a turn: others may still name it in one. */
 void worker_free(struct coord_workers *ws, struct worker *m);
+/* A service has the position from now on: who named it takes it, also who did so before it was removed. */
+void workers_service_begins(struct coord_workers *ws, uint16_t pos, uint16_t svc);
+/* It has gone: its position may be another's next. */
+void workers_service_ends(struct coord_workers *ws, uint16_t pos);
 /* A frame that is sent now gives it something to do, of which it cannot die before it has read that; with e NULL: of
  * something that it was given before. */
 void worker_is_given(struct worker *w, struct entry *e);
