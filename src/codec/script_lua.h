@@ -115,27 +115,24 @@
 	"'-%1')\n"                                                                                                     \
 	"end\n"
 
-/* advance(stream, heir, than): nobody runs the stream any more, what waits for it goes on. Newer than `than` and
- * given an heir: it is the heir's at once, its id is returned. Else it goes to the LBS' end; one that somebody has
- * (the group was made again) is the stream's. What cannot be written now waits on. */
+/* advance(stream, heir, than): nobody runs the stream any more, the oldest of what waits for it goes on. Newer than
+ * `than` and given an heir: it is the heir's at once, its id is returned. Else it goes to the LBS' end; one that
+ * somebody has (the group was made again) is the stream's. What cannot be written now waits on. */
 #define LUA_ADVANCE                                                                                                    \
 	"local function advance(stream, heir, than)\n"                                                                 \
-	"  local w = redis.pcall('HGET', KEYS[2], wish_of(stream))\n"                                                  \
-	"  local t = type(w) == 'string' and parts(w)\n"                                                               \
-	"  if t then\n"                                                                                                \
-	"    table.remove(t, 1)\n"                                                                                     \
-	"    local new = add(counted(t, '0'))\n"                                                                       \
-	"    if type(new) == 'table' then\n"                                                                           \
-	"      redis.pcall('HDEL', KEYS[2], stream)\n"                                                                 \
-	"      return\n"                                                                                               \
-	"    end\n"                                                                                                    \
-	"    redis.pcall('HSET', KEYS[2], stream, new)\n"                                                              \
-	"    redis.pcall('HDEL', KEYS[2], wish_of(stream))\n"                                                          \
-	"    redis.pcall('ZREM', KEYS[5], prefix(stream) .. 'w')\n"                                                    \
-	"    return\n"                                                                                                 \
-	"  end\n"                                                                                                      \
 	"  for _ = 1, 100 do\n"                                                                                        \
 	"    local m, id = first(stream)\n"                                                                            \
+	"    local w = redis.pcall('HGET', KEYS[2], wish_of(stream))\n"                                                \
+	"    local t = type(w) == 'string' and parts(w)\n"                                                             \
+	"    if t and not (m and id ~= 'w' and later(t[1], id)) then\n"                                                \
+	"      table.remove(t, 1)\n"                                                                                   \
+	"      local new = add(counted(t, '0'))\n"                                                                     \
+	"      if type(new) == 'table' then break end\n"                                                               \
+	"      redis.pcall('HSET', KEYS[2], stream, new)\n"                                                            \
+	"      redis.pcall('HDEL', KEYS[2], wish_of(stream))\n"                                                        \
+	"      redis.pcall('ZREM', KEYS[5], prefix(stream) .. 'w')\n"                                                  \
+	"      return\n"                                                                                               \
+	"    end\n"                                                                                                    \
 	"    local e = m and redis.pcall('XRANGE', KEYS[1], id, id)\n"                                                 \
 	"    if not m or e.err then break end\n"                                                                       \
 	"    local p = e[1] and held(id)\n"                                                                            \

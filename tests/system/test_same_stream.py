@@ -180,3 +180,24 @@ def test_allow_after_serialize_leaves_nothing_behind(t):
     w.finish(w.frames("assign")[0])
     checks.wait_clean(r.db, timeout=30, registry=None)
     assert sorted(f["info"]["n"] for f in w.frames("assign")) == [0, 1, 2, 3, 4, 5]
+
+
+@limit(60)
+def test_what_waits_runs_in_order_after_a_switch(t):
+    """serialize -> coalesce and back, with entries that wait: the oldest first, those that came under coalesce as one."""
+    r = t.redis()
+    d = t.daemon(r)
+    w = t.worker(d, credits=4)
+    for first, same_stream in ((0, "serialize"), (3, "coalesce"), (6, "serialize")):
+        d.cfg["services"][0]["same_stream"] = same_stream
+        d.write()
+        d.ctl_ok("reload")
+        add(r, "s", 3, first)
+        w.wait("assign")
+        lengths = {0: (3, 2), 3: (3, 3), 6: (6, 6)}[first]
+        t.wait(lambda: (r.db.cmd("XLEN", "orders-input"), r.db.cmd("ZCARD", PARKED)) == lengths, 10, "they wait")
+    w.work = 0
+    w.finish(w.frames("assign")[0])
+    checks.wait_clean(r.db, timeout=20)
+    assert [f["info"]["n"] for f in w.frames("assign")] == [0, 1, 2, 5, 6, 7, 8]
+    assert not r.db.cmd("EXISTS", PARKED)
