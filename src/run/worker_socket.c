@@ -7,6 +7,7 @@
 #include "base/rng.h"
 #include "codec/frame.h"
 #include "core/coord/session.h"
+#include "run/descriptors.h"
 #include "run/fault.h"
 #include <fcntl.h>
 #include <stdio.h>
@@ -280,7 +281,7 @@ static void worker_socket_on_end(void *arg, struct unix_conn *c, int pidfd)
 static const struct unix_events events = {.on_accept = worker_socket_on_accept,
 	.on_data = worker_socket_on_data,
 	.on_end = worker_socket_on_end,
-	.spare_fds = 64};
+	.spare_fds = DESCRIPTORS_KEPT};
 
 /* ---- from process to process ---- */
 

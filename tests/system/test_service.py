@@ -196,7 +196,6 @@ def test_few_descriptors(t):
         d = t.daemon(r)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    from lib.worker import connect
     w = t.worker(d, credits=1, work=0)
     w.wait("welcome")
     many = [connect(d.worker_sock) for _ in range(100)]
@@ -205,6 +204,24 @@ def test_few_descriptors(t):
     for s in many:
         s.close()
     assert t.worker(d).wait("welcome", timeout=20) and d.is_running()
+
+
+@limit(60)
+def test_doctor_says_when_descriptors_run_out(t):
+    import resource
+    d = t.daemon(t.redis())
+
+    def rows():
+        return [x for x in d.json("doctor") if x["check"] == "descriptors"]
+    assert not rows()
+    n = len(os.listdir(f"/proc/{d.proc.pid}/fd")) + 100
+    resource.prlimit(d.proc.pid, resource.RLIMIT_NOFILE, (n, n))
+    many = [connect(d.worker_sock) for _ in range(60)]
+    row, = t.wait(rows, 10, "a row")
+    assert row["result"] == "warn" and f"of {n} are in use" in row["found"] and "LimitNOFILE" in row["advice"], row
+    for s in many:
+        s.close()
+    t.wait(lambda: not rows(), 10, "there is room again")
 
 
 @limit(60)

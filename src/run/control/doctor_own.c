@@ -7,6 +7,7 @@
 
 #include "run/control/explain.h"
 #include "run/cpu_quota.h"
+#include "run/descriptors.h"
 
 struct own_view {
 	struct daemon *d;
@@ -171,6 +172,19 @@ static void check_groups(struct own_view *v)
 	}
 }
 
+/* Workers are turned away, or soon will be. */
+static void check_descriptors(struct own_view *v)
+{
+	const struct descriptors fds = descriptors_now();
+	char found[120];
+	if (fds.n + DESCRIPTORS_KEPT < fds.most && fds.n < fds.most - fds.most / 10)
+		return;
+	snprintf(found, sizeof found, "%llu of %llu are in use, the last %d are not for workers",
+		(unsigned long long)fds.n, (unsigned long long)fds.most, DESCRIPTORS_KEPT);
+	v->say(v->arg, "descriptors", "warn", found,
+		"workers are turned away when no other is left: raise LimitNOFILE= of the unit, or ulimit -n");
+}
+
 void doctor_own(struct daemon *d, doctor_say_fn *say, void *arg)
 {
 	struct own_view v = {d, say, arg};
@@ -179,4 +193,5 @@ void doctor_own(struct daemon *d, doctor_say_fn *say, void *arg)
 	check_leases(&v);
 	check_shared(&v);
 	check_groups(&v);
+	check_descriptors(&v);
 }

@@ -1,23 +1,11 @@
 /* What the kernel says of this process, under the names that every exporter uses. Coordinator thread.
  * Failure: a file of /proc that cannot be read leaves 0. */
+#include "run/descriptors.h"
 #include "run/metrics/page.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <unistd.h>
-
-static uint64_t count_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	uint64_t n = 0;
-	if (!dir)
-		return 0;
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n > 3 ? n - 3 : 0; /* ".", ".." and the directory itself */
-}
 
 static void read_memory(uint64_t *all_pages, uint64_t *resident_pages)
 {
@@ -46,10 +34,9 @@ void metrics_process(struct buf *out, int64_t started_wall_ms)
 {
 	const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
 	struct rusage u = {0};
-	struct rlimit fds = {0};
+	const struct descriptors fds = descriptors_now();
 	uint64_t all, resident;
 	getrusage(RUSAGE_SELF, &u);
-	getrlimit(RLIMIT_NOFILE, &fds);
 	read_memory(&all, &resident);
 	metrics_head(out, "process_cpu_seconds_total", "counter", "User and system time");
 	metrics_seconds(out, "process_cpu_seconds_total", "", "", seconds_of(u.ru_utime) + seconds_of(u.ru_stime));
@@ -57,6 +44,6 @@ void metrics_process(struct buf *out, int64_t started_wall_ms)
 	metrics_seconds(out, "process_start_time_seconds", "", "", (double)started_wall_ms / 1000.0);
 	process_number(out, "process_resident_memory_bytes", "Memory in use", resident * page);
 	process_number(out, "process_virtual_memory_bytes", "Address space", all * page);
-	process_number(out, "process_open_fds", "Open descriptors", count_fds());
-	process_number(out, "process_max_fds", "How many there may be", fds.rlim_cur);
+	process_number(out, "process_open_fds", "Open descriptors", fds.n);
+	process_number(out, "process_max_fds", "How many there may be", fds.most);
 }
