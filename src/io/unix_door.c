@@ -12,7 +12,9 @@
 #include "base/mono.h"
 #include "io/unix_bind.h"
 
-enum { LOOK_MS = 1000, SAY_FIRST_MS = 1000, SAY_MOST_MS = 600000 };
+enum { LOOK_MS = 1000, TRY_TAKEN_MS = 10000, SAY_FIRST_MS = 1000, SAY_MOST_MS = 600000 };
+
+enum door_place { DOOR_OURS, DOOR_GONE, DOOR_TAKEN };
 
 struct unix_door {
 	uv_loop_t *loop;
@@ -22,7 +24,7 @@ struct unix_door {
 	char *path, *group;
 	bool is_passed;
 	struct unix_file file; /* zero: passed, and not to be seen from here */
-	mono_ms say_at, say_pause;
+	mono_ms say_at, say_pause, try_at;
 };
 
 static void door_on_pipe_closed(uv_handle_t *h)
@@ -95,11 +97,14 @@ static enum err_code door_bind(struct unix_door *d, struct err *err)
 	return code;
 }
 
-/* Another file in its place is somebody's doing: only one that is missing is ours to make. */
-static bool door_is_gone(const struct unix_door *d)
+static enum door_place door_look(const struct unix_door *d)
 {
 	struct stat st;
-	return d->file.ino && lstat(d->path, &st) < 0 && (errno == ENOENT || errno == ENOTDIR);
+	if (d->is_passed && !d->file.ino)
+		return DOOR_OURS;
+	if (lstat(d->path, &st) < 0)
+		return errno == ENOENT || errno == ENOTDIR ? DOOR_GONE : DOOR_OURS;
+	return st.st_dev == d->file.dev && st.st_ino == d->file.ino ? DOOR_OURS : DOOR_TAKEN;
 }
 
 static bool is_time_to_say(struct unix_door *d)
@@ -114,24 +119,38 @@ static bool is_time_to_say(struct unix_door *d)
 	return true;
 }
 
+/* Whether somebody listens on another file in its place is only known by connecting to it: not every second. */
+static bool is_time_to_try(struct unix_door *d, enum door_place place)
+{
+	mono_ms now = mono_now();
+	if (place == DOOR_TAKEN && now < d->try_at)
+		return false;
+	d->try_at = now + TRY_TAKEN_MS;
+	return true;
+}
+
 static void door_on_timer(uv_timer_t *t)
 {
 	struct unix_door *d = t->data;
-	if (!door_is_gone(d)) {
-		d->say_pause = 0;
+	enum door_place place = door_look(d);
+	if (place == DOOR_OURS) {
+		d->say_pause = d->try_at = 0;
 		return;
 	}
+	const char *how = place == DOOR_GONE ? "gone" : "replaced";
 	struct err err;
 	if (d->is_passed) {
 		if (is_time_to_say(d))
-			log_line(LOG_ERROR, "socket=%s is gone: nobody can connect until its socket unit is restarted",
-				d->path);
+			log_line(LOG_ERROR, "socket=%s is %s: nobody can connect until its socket unit is restarted",
+				d->path, how);
+	} else if (!is_time_to_try(d, place)) {
+		return;
 	} else if (door_bind(d, &err)) {
 		if (is_time_to_say(d))
-			log_line(LOG_ERROR, "socket=%s is gone, nobody can connect: %s; trying again", d->path,
+			log_line(LOG_ERROR, "socket=%s is %s, nobody can connect: %s; trying again", d->path, how,
 				err.text);
 	} else {
-		log_line(LOG_WARN, "socket=%s was gone: made again", d->path);
+		log_line(LOG_WARN, "socket=%s was %s: made again", d->path, how);
 	}
 }
 

@@ -5,7 +5,8 @@
  *   Once a second the file is looked at.
  * Failure: the file is gone (a directory cleaned, a volume mounted anew): nobody could connect any more, and nothing
  *   else would tell. One that we made is made again, at once or as soon as its directory is back; one of the service
- *   manager's cannot be. Either is said, and again in growing pauses while it lasts. */
+ *   manager's cannot be. Either is said, and again in growing pauses while it lasts. Another file is in its place:
+ *   the same, but one that somebody listens on, or that is no socket, is left alone and looked at every ten seconds. */
 #pragma once
 #include "base/err.h"
 #include <stdbool.h>

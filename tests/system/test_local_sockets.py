@@ -3,6 +3,7 @@ import grp
 import json
 import os
 import shutil
+import socket
 import stat
 import time
 
@@ -207,6 +208,55 @@ def test_sockets_that_are_removed_come_back(t):
     w.wait("assign")
     assert d.stop() == 0
     assert os.listdir(run) == []
+
+
+@limit(60)
+def test_socket_that_is_replaced_is_told_and_taken_back(t):
+    """Somebody else listens in its place: said, and left alone; a file that nobody listens on any more is replaced, as at a start."""
+    r = t.redis()
+    d = t.daemon(r, cfg={"log": {"level": "info"}})
+    w = t.worker(d, name="first", credits=1)
+    w.wait("welcome")
+    other = socket.socket(socket.AF_UNIX)
+    os.unlink(d.worker_sock)
+    other.bind(d.worker_sock)
+    other.listen()
+    d.wait_log(f"socket={d.worker_sock} is replaced, nobody can connect: {d.worker_sock}: another process listens there: "
+               "is sluiced running already?; trying again", 5)
+    theirs = os.stat(d.worker_sock).st_ino
+    time.sleep(5)
+    assert os.stat(d.worker_sock).st_ino == theirs and d.log.count("is replaced") == 1
+    other.settimeout(0.1)
+    other.accept()[0].close()
+    try:
+        other.accept()
+        raise AssertionError("connected to again and again")
+    except TimeoutError:
+        pass
+    other.close()
+    d.wait_log(f"socket={d.worker_sock} was replaced: made again", 12)
+    t.worker(d, name="second", credits=1).wait("welcome")
+    assert len(d.json("workers")) == 2
+    os.unlink(d.control_sock)
+    with open(d.control_sock, "w"):
+        pass
+    d.wait_log(f"socket={d.control_sock} is replaced, nobody can connect: {d.control_sock}: exists and is not a socket; trying again", 5)
+    os.unlink(d.control_sock)
+    d.wait_log(f"socket={d.control_sock} was gone: made again", 5)
+    assert len(d.json("workers")) == 2
+
+
+@limit(60)
+def test_socket_of_the_manager_that_is_replaced_is_told(t):
+    r, m = t.redis(), Manager(t)
+    d = Unit(t, r, m)
+    other = socket.socket(socket.AF_UNIX)
+    os.unlink(d.worker_sock)
+    other.bind(d.worker_sock)
+    d.wait_log(f"socket={d.worker_sock} is replaced: nobody can connect until its socket unit is restarted")
+    other.close()
+    time.sleep(1.5)
+    os.stat(d.worker_sock)
 
 
 @limit(60)
