@@ -47,7 +47,6 @@ struct worker_conn {
 struct watch { /* a process whose connection is gone */
 	uv_poll_t poll;
 	struct worker_socket *door;
-	struct link link;
 	uint64_t session;
 	int fd;
 };
@@ -59,8 +58,9 @@ struct worker_socket {
 	struct unix_listener *listener;
 	struct frame_decoder *decoder;
 	struct buf out;
-	struct map conns; /* session -> worker_conn */
-	struct link all, watches;
+	struct map conns;   /* session -> worker_conn */
+	struct map watches; /* session -> watch */
+	struct link all;
 	uint64_t last_id;
 	size_t max_frame, write_buffer;
 	uint32_t *uids;
@@ -75,6 +75,12 @@ static bool worker_socket_same_id(const void *value, const void *key, size_t len
 {
 	const struct worker_conn *w = value;
 	return len == sizeof w->id && memcmp(&w->id, key, len) == 0;
+}
+
+static bool worker_socket_same_watch(const void *value, const void *key, size_t len)
+{
+	const struct watch *w = value;
+	return len == sizeof w->session && memcmp(&w->session, key, len) == 0;
 }
 
 static struct worker_conn *conn_of(const struct worker_socket *d, uint64_t session)
@@ -98,7 +104,7 @@ static void watch_closed(uv_handle_t *h)
 
 static void watch_end(struct watch *w)
 {
-	list_remove(&w->link);
+	map_remove(&w->door->watches, &w->session, sizeof w->session);
 	uv_close((uv_handle_t *)&w->poll, watch_closed);
 }
 
@@ -125,20 +131,16 @@ static void watch_process(struct worker_socket *d, uint64_t session, int fd)
 		return;
 	}
 	w->poll.data = w;
-	list_push(&d->watches, &w->link);
+	map_put(&d->watches, &w->session, sizeof w->session, w);
 	uv_poll_start(&w->poll, UV_READABLE, on_exit_seen);
 }
 
 /* Without this a process that lives and connects again and again would cost a descriptor each time. */
 void worker_socket_forget_session(struct worker_socket *d, uint64_t session)
 {
-	for (struct link *l = d->watches.next; l != &d->watches; l = l->next) {
-		struct watch *w = LIST_OF(struct watch, link, l);
-		if (w->session != session)
-			continue;
+	struct watch *w = map_get(&d->watches, &session, sizeof session);
+	if (w)
 		watch_end(w);
-		return;
-	}
 }
 
 /* ---- connections ---- */
@@ -495,10 +497,10 @@ enum err_code worker_socket_open(uv_loop_t *loop, const struct config *c, int fd
 	d->arg = arg;
 	d->decoder = frame_decoder_new();
 	list_init(&d->all);
-	list_init(&d->watches);
 	uint64_t seed;
 	rng_secure(&seed, sizeof seed);
 	map_init(&d->conns, worker_socket_same_id, seed);
+	map_init(&d->watches, worker_socket_same_watch, seed);
 	worker_socket_limits(d, c);
 	enum err_code code = unix_listen(
 		loop, c->workers.socket, fd, (mode_t)c->workers.mode, c->workers.group, &events, d, &d->listener, err);
@@ -521,8 +523,10 @@ void worker_socket_close(struct worker_socket *d)
 		unix_close(w->conn, true);
 		worker_socket_forget(d, w);
 	}
-	while (!list_empty(&d->watches))
-		watch_end(LIST_OF(struct watch, link, d->watches.next));
+	size_t pos = 0;
+	for (struct watch *w; (w = map_next(&d->watches, &pos));)
+		watch_end(w);
+	map_fini(&d->watches);
 	map_fini(&d->conns);
 	frame_decoder_free(d->decoder);
 	buf_fini(&d->out);

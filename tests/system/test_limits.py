@@ -1,5 +1,6 @@
 """What happens at each limit of sluiced(8), LIMITS, that no other test goes to."""
 import json
+import os
 import re
 import socket
 
@@ -25,6 +26,43 @@ def end(c, timeout=20):
         assert f is not None, "closed without a final line"
         if f.get("end"):
             return f
+
+
+def open_fds(d):
+    return len(os.listdir(f"/proc/{d.proc.pid}/fd"))
+
+
+@limit(90)
+def test_a_process_that_connects_again_and_again(t):
+    """Of those that hold no stream max_sessions are kept, and of those that never had one 64; who holds a stream keeps it."""
+    r = t.redis()
+    d = t.daemon(r, T=60, cfg={"workers": {"max_sessions": 100, "resume_grace": "40s"}})
+    add, hello = Added(r.db), {"t": "hello", "v": 1, "name": "again", "credits": 1}
+    add.one("orders", "held")
+    keeper = Raw(d.worker_sock).send(hello)
+    session, lease = keeper.until("welcome")["session"], keeper.until("assign")["lease"]
+    keeper.close()
+    n = open_fds(d)
+    for i in range(300):
+        c = Raw(d.worker_sock).send({**hello, "credits": 0})
+        c.until("welcome")
+        if i % 2:
+            c.send(b"x\n").until("err", code="bad_frame")
+        c.close()
+    t.wait(lambda: n + 60 <= open_fds(d) <= n + 66, 5, "64 are kept")
+    add.many("orders", [f"s{i}" for i in range(200)])
+    for _ in range(200):
+        c = Raw(d.worker_sock).send(hello)
+        last, a = c.until("welcome")["session"], c.until("assign")
+        c.send({"t": "done", "lease": a["lease"]}).send({"t": "credits", "n": 0}).until("ok")
+        c.close()
+    t.wait(lambda: open_fds(d) <= n + 102, 5, "no more than max_sessions are kept")
+    f = Raw(d.worker_sock).send({**hello, "credits": 0, "session": last, "resume": [a["lease"]]}).until("welcome")
+    assert f["gone"] == [{"lease": a["lease"], "outcome": "done"}], f
+    keeper = Raw(d.worker_sock).send({**hello, "session": session, "resume": [lease]})
+    assert keeper.until("welcome")["resumed"] == [lease]
+    keeper.send({"t": "done", "lease": lease}).until("ok")
+    checks.wait_clean(r.db)
 
 
 @limit(90)

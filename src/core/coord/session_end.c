@@ -85,13 +85,39 @@ void worker_give_all_back(struct coord *c, struct worker *m, enum requeue_why wh
 	services_mark_all(&c->services);
 }
 
+enum { EMPTY_KEPT = 64 }; /* sessions with nothing to come back for, to see whether their process dies */
+
+static bool has_had_nothing(const struct worker *m)
+{
+	return list_empty(&m->entries) && !m->told.n && !m->s.n_outcomes && !m->credit_holder.in_use;
+}
+
+/* A process may connect again and again, and each session that may come back costs a descriptor. Of those without a
+ * stream the oldest goes: what is lost with it is how its last leases ended. */
+static void forget_oldest(struct coord *c, bool is_of_empty)
+{
+	for (struct link *l = c->workers.all.next; l != &c->workers.all; l = l->next) {
+		struct worker *m = LIST_OF(struct worker, all, l);
+		if (m->s.state != SESSION_DETACHED || !list_empty(&m->entries) || m->credit_holder.in_use ||
+			(is_of_empty && !has_had_nothing(m)))
+			continue;
+		worker_retire(c, m);
+		return;
+	}
+}
+
 static void worker_ended(struct coord *c, struct worker *m, enum metric_process why)
 {
 	c->m[why]++;
-	if (m->s.state == SESSION_READY)
+	if (m->s.state == SESSION_READY) {
 		worker_detach(c, m);
-	else if (m->s.state != SESSION_DETACHED)
+		const size_t n_detached = c->workers.by_session.n - c->workers.n;
+		const bool is_empty = has_had_nothing(m);
+		if (n_detached > c->rules.max_sessions || (is_empty && n_detached > EMPTY_KEPT))
+			forget_oldest(c, is_empty);
+	} else if (m->s.state != SESSION_DETACHED) {
 		worker_retire(c, m);
+	}
 }
 
 void worker_fatal(struct coord *c, struct worker *m, enum frame_error error, const char *msg)
