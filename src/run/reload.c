@@ -93,6 +93,25 @@ static enum err_code check_places(const struct daemon *d, const struct config *c
 		d->reload.path, n, SERVICES_MAX);
 }
 
+static bool reload_same_port(const char *a, const char *b)
+{
+	const char *p = strrchr(a, ':'), *q = strrchr(b, ':');
+	return p && q && p[1] != '/' && strcmp(p, q) == 0;
+}
+
+/* 127.0.0.1:9438 becomes 0.0.0.0:9438: we have the port ourselves. Comes last of what can fail; after a failure we
+ * listen where we did. */
+static enum err_code listen_instead(struct daemon *d, struct fresh *f, struct err *err)
+{
+	http_close(d->http);
+	d->http = NULL;
+	enum err_code code = http_open(loop_uv(d->loop), f->config->metrics.listen, metrics_http, d, &f->http, err);
+	struct err again;
+	if (code && http_open(loop_uv(d->loop), d->config->metrics.listen, metrics_http, d, &d->http, &again))
+		log_line(LOG_ERROR, "metrics.listen: %s; no metrics until the next reload", again.text);
+	return code;
+}
+
 /* Everything that can fail. f->config holds the running values of what needs a restart. */
 static enum err_code prepare(struct daemon *d, struct fresh *f, struct err *err)
 {
@@ -105,10 +124,12 @@ static enum err_code prepare(struct daemon *d, struct fresh *f, struct err *err)
 	if (code)
 		config_place(f->config, err);
 	const char *listen = f->config->metrics.listen;
-	f->http_changed = strcmp(d->config->metrics.listen, listen) != 0;
+	f->http_changed = strcmp(d->config->metrics.listen, listen) != 0 || (listen[0] && !d->http);
 	if (code || !f->http_changed || !listen[0])
 		return code;
 	code = http_open(loop_uv(d->loop), listen, metrics_http, d, &f->http, err);
+	if (code == ERR_BUSY && d->http && reload_same_port(d->config->metrics.listen, listen))
+		code = listen_instead(d, f, err);
 	return code ? err_prefix(err, "metrics.listen") : code;
 }
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 
@@ -304,6 +305,36 @@ def test_what_cannot_be_opened_rejects_the_whole_file(t):
     d.cfg = good
     d.write()
     assert reload(d) == {}
+
+
+def test_metrics_move_to_another_address_of_the_same_port(t):
+    """From loopback to every address and back: we hold the port ourselves. Where that fails, the old address goes on."""
+    r = t.redis()
+    with socket.create_server(("0.0.0.0", 0)) as s:  # free at every address, which free_port does not look for
+        port = s.getsockname()[1]
+
+    def answers(host):
+        try:
+            with socket.create_connection((host, port), 5) as s:
+                s.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
+                return s.recv(99).startswith(b"HTTP/1.1 200 ")
+        except ConnectionRefusedError:
+            return False
+    mine, other = loopback(), loopback(64)
+    d = t.daemon(r, cfg={"metrics": {"listen": f"{mine}:{port}"}})
+    assert answers(mine) and not answers(other)
+    d.write(metrics={"listen": f"0.0.0.0:{port}"})
+    assert reload(d)["metrics.listen"]["result"] == "applied"
+    assert answers(mine) and answers(other)
+    d.write(metrics={"listen": f"{mine}:{port}"})
+    assert reload(d)["metrics.listen"]["result"] == "applied"
+    assert answers(mine) and not answers(other)
+    with socket.create_server((other, port)):
+        d.write(metrics={"listen": f"0.0.0.0:{port}"})
+        assert "address already in use" in reload(d, 78)
+        assert answers(mine)
+    assert reload(d)["metrics.listen"]["result"] == "applied"
+    assert answers(other)
 
 
 @limit(60)
