@@ -180,6 +180,20 @@ def test_feed_that_dies_of_an_entry_costs_that_entry_alone(t):
     assert r.db.cmd("XLEN", "orders-entries-dlq") == 2 and r.db.cmd("XLEN", "orders-input-dlq") == 0
 
 
+@limit(60)
+def test_feed_that_writes_no_ids_is_said_once(t):
+    """A command whose debug output goes to descriptor 3: one line for the process, and the ids between count."""
+    r = t.redis()
+    d = t.daemon(r, service=entries())
+    ids = add(r.db, "orders:k", 3)
+    lbs(r.db, "orders", "orders:k")
+    run(t, d, "--feed", "--", "sh", "-c", 'yes garbage | head -5000 >&3; head -c 100000 /dev/zero | tr "\\0" 1 >&3; echo >&3; '
+        'while read -r l; do echo 9999999999999-0 >&3; id=${l#*id\\":\\"}; printf "%s\\r\\n" "${id%%\\"*}" >&3; done')
+    t.wait(lambda: position(r.db, "orders:k").get("pos") == ids[-1], 20, "all acknowledged")
+    log, = [x for x in os.listdir(t.dir) if x.startswith("run")]
+    assert len([x for x in lines(t.path(log)) if b"SLUICE_ACK_FD" in x]) == 1, lines(t.path(log))[:5]
+
+
 @limit(90)
 def test_every_byte_arrives(t):
     r = t.redis()

@@ -35,7 +35,8 @@ struct run_stream { /* what a lease in entries mode has beside its work */
 	struct buf in;         /* --feed: for its stdin */
 	char ack[ACK_LINE_MAX + 1];
 	size_t ack_len;
-	bool is_closing; /* --feed: its stdin is, or is to be, closed */
+	bool is_closing;     /* --feed: its stdin is, or is to be, closed */
+	bool is_misack_said; /* --feed: it writes other things than ids */
 };
 
 static void item_free(struct item *i)
@@ -305,8 +306,10 @@ static void take_ack(struct runner *r, struct work *w)
 		s->ack_len--;
 	if (command_id_parse(s->ack, s->ack_len, &id) && entry_id_cmp(id, s->taken) <= 0)
 		finished(r, w, id);
-	else if (s->ack_len)
+	else if (s->ack_len && !s->is_misack_said) {
 		run_log("stream %s: what the command wrote to SLUICE_ACK_FD is no id of an entry it has", w->stream);
+		s->is_misack_said = true; /* once for each process */
+	}
 	s->ack_len = 0;
 }
 
