@@ -345,6 +345,26 @@ def test_python_handlers_may_exit_with_0(t):
 
 
 @limit(60)
+def test_python_handlers_that_die_beside_a_process_they_forked(t):
+    """What a handler has forked (multiprocessing) holds its end of the socket to its parent, and does not hide that it has died."""
+    r = t.redis()
+    d = t.daemon(r, service={"retry": {"max_retries": 1, "initial": "100ms"}})
+    with open(t.path("w.py"), "w") as f:
+        f.write("import os, sys, time\nsys.path.insert(0, sys.argv[1])\nfrom sluice import Worker\n"
+                "def work(job):\n    if not os.fork():\n        time.sleep(100)\n"
+                "    if job.info:\n        os.kill(os.getpid(), 9)\n"
+                "Worker(sys.argv[2], work, credits=2).run()\n")
+    p = spawn([sys.executable, t.path("w.py"), os.path.join(ROOT, "etc/clients/python"), d.worker_sock], t.path("w.log"))
+    t.ending(p.kill)
+    Added(r.db).one("orders", "good", {})
+    Added(r.db).one("orders", "bad", {"die": 1})
+    t.wait(lambda: r.db.cmd("XLEN", "orders-input-dlq") == 1, 20, "its deaths are counted")
+    p.terminate()
+    assert p.wait(10) == 0
+    checks.wait_clean(r.db, timeout=10, dlq=1)
+
+
+@limit(60)
 def test_python_is_not_deaf_while_it_begins(t):
     """Two hundred streams at once are not two hundred forks before the daemon is heard again: who has ended takes the next."""
     r = t.redis()

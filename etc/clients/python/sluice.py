@@ -293,15 +293,37 @@ class Child:
         mine.setblocking(False)
         self.pool, self.sock, self.buf, self.out, self.writes = pool, mine, b"", b"", selectors.EVENT_READ
         self.lease, self.is_spent, self.is_killed = None, False, False
+        try:
+            self.pidfd = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):
+            self.pidfd = None  # an old kernel: only the end of the socket tells
 
     def fileno(self):
         return self.sock.fileno()
+
+    def register(self):
+        self.pool.engine.sel.register(self, selectors.EVENT_READ, self.on_event)
+        if self.pidfd is not None:
+            self.pool.engine.sel.register(self.pidfd, selectors.EVENT_READ, self.on_end)
+
+    def unregister(self):
+        self.pool.engine.sel.unregister(self)
+        if self.pidfd is not None:
+            self.pool.engine.sel.unregister(self.pidfd)
+
+    def close(self):
+        self.sock.close()
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+            self.pidfd = None
 
     def send(self, data):
         self.out += data
         self.on_event(selectors.EVENT_WRITE)
 
     def on_event(self, mask):
+        if self not in self.pool.all:  # its end was seen in the same turn
+            return
         if mask & selectors.EVENT_WRITE and self.out:
             try:
                 self.out = self.out[self.sock.send(self.out):]
@@ -314,17 +336,32 @@ class Child:
                 self.writes = writes
                 self.pool.engine.sel.modify(self, writes, self.on_event)
         if mask & selectors.EVENT_READ:
-            try:
-                data = self.sock.recv(1 << 16)
-            except BlockingIOError:
-                return
-            except OSError:
-                data = b""
-            if not data:
-                return self.pool.ended(self)
-            *lines, self.buf = (self.buf + data).split(b"\n")
-            for line in lines:
-                self.pool.report(self, json.loads(line))
+            self.read()
+
+    def on_end(self, _mask):
+        """The process has ended, and what it has forked may hold its end of the socket: what it has said is there."""
+        while self in self.pool.all and self.read():
+            pass
+        if self in self.pool.all:
+            self.pool.ended(self)
+
+    def read(self):
+        """False when there is nothing to read, now or any more."""
+        if self not in self.pool.all:
+            return False
+        try:
+            data = self.sock.recv(1 << 16)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self.pool.ended(self)
+            return False
+        *lines, self.buf = (self.buf + data).split(b"\n")
+        for line in lines:
+            self.pool.report(self, json.loads(line))
+        return True
 
 
 class Children:
@@ -355,7 +392,7 @@ class Children:
             self.fork_at = now_ms() + 1000
         else:
             self.all.add(c)
-            self.engine.sel.register(c, selectors.EVENT_READ, c.on_event)
+            c.register()
             self.give(c, *self.waiting.popleft())
 
     def give(self, c, lease, rows):
@@ -398,8 +435,8 @@ class Children:
         self.engine.reported(lease, what)
 
     def ended(self, c):
-        self.engine.sel.unregister(c)
-        c.sock.close()
+        c.unregister()
+        c.close()
         self.all.discard(c)
         if c in self.idle:
             self.idle.remove(c)
@@ -428,7 +465,7 @@ class Children:
     def close(self):
         for c in list(self.all):
             self.signal(c, signal.SIGKILL)
-            c.sock.close()
+            c.close()
             try:
                 os.waitpid(c.pid, 0)
             except ChildProcessError:
@@ -743,7 +780,7 @@ class Engine:
 
     def leave_fork(self):
         """In a child: its copies of what is ours, above all of the connection, are closed."""
-        for s in [self.sock, self.wake_r, self.wake_w] + [c.sock for c in self.runners.all]:
+        for s in [self.sock, self.wake_r, self.wake_w] + list(self.runners.all):
             if s:
                 s.close()
         self.sel.close()
