@@ -746,6 +746,46 @@ def cut_off_and_back(c):
 
 
 @behaviour
+def said_once_why_there_is_no_session(c):
+    """A daemon that turns the worker away again and again (too_many_sessions): one line, not one for each attempt."""
+    n = []
+
+    def refuse(s, _f):
+        n.append(s)
+        s.send("err", code="too_many_sessions", msg="1024 are there", fatal=True)
+        time.sleep(0.05)
+        s.drop()
+    c.daemon.greet = refuse
+    c.start()
+    c.wait(lambda: len(n) >= 4, what="it tries again")
+    del c.daemon.greet
+    c.wait(lambda: c.daemon.last.was_welcome, what="it comes in")
+    same("lines", len([x for x in c.err.splitlines() if "too_many_sessions" in x]), 1)
+
+
+@behaviour
+def what_is_no_frame_ends_the_connection_only(c):
+    """Lines that are no frames (another program at the socket): said once, connected again with growing pauses, work goes on."""
+    s = c.session()
+    lease = c.daemon.assign(s, "s", {"sleep": 1.5})
+    c.wait_journal("tick", stream="s")
+    s.raw(b"HTTP/1.1 400 Bad Request\n")
+    t = c.daemon.wait_session(2)
+    same("resume", t.hello.get("resume"), [lease])
+    greet, n = c.daemon.greet, []
+
+    def talk(s, _f):
+        n.append(s)
+        s.raw([b"[]\n", b"7\n", b'{"t": 1}\n', b"{\n"][len(n) % 4])
+    c.daemon.greet = talk
+    t.drop()
+    c.wait(lambda: len(n) >= 5, what="it tries again")
+    c.daemon.greet = greet
+    c.daemon.wait_frame("done", lease=lease)
+    assert "not the worker protocol" in c.err, c.err[-500:]
+
+
+@behaviour
 def refused_for_good(c):
     """err bad_hello, bad_version, unauthorized: says so and leaves, non-zero."""
     def refuse(s, _f):

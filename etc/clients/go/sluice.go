@@ -189,7 +189,7 @@ type frame struct {
 	Gone                                                          []struct{ Lease, Outcome string }
 	E                                                             [][]json.RawMessage
 	Entries                                                       *json.RawMessage
-	tooDeep                                                       bool
+	Fatal, tooDeep                                                bool
 }
 
 // parse reads one line. A field of another type than it should have counts as left out.
@@ -351,7 +351,7 @@ type engine struct {
 	pause         time.Duration
 	isLeaving     bool
 	isOver        bool
-	isSilent      bool
+	said          string // why there is no session
 	err           error
 	acks          map[*lease]bool
 	misfits       map[string]bool // services without entries, or with them, that were said
@@ -504,12 +504,17 @@ func (e *engine) later() {
 	}
 }
 
+// trouble says why there is no session: once, until there is one.
+func (e *engine) trouble(text string) {
+	if e.said != text {
+		e.w.Log("%s", text)
+	}
+	e.said = text
+}
+
 func (e *engine) connected(c net.Conn) {
 	if c == nil {
-		if !e.isSilent {
-			e.w.Log("sluice: %s does not answer; trying until it does", e.w.Socket)
-			e.isSilent = true
-		}
+		e.trouble(fmt.Sprintf("sluice: %s does not answer; trying until it does", e.w.Socket))
 		e.later()
 		return
 	}
@@ -658,8 +663,8 @@ func (e *engine) onLine(l line) {
 		return
 	}
 	f, err := parse(l.data)
-	if err != nil {
-		e.w.Log("sluice: not a frame: %v", err)
+	if err != nil || f.T == "" {
+		e.trouble(fmt.Sprintf("sluice: %s: this is not the worker protocol: %.80q; connecting again", e.w.Socket, l.data))
 		e.disconnect()
 		e.later()
 		return
@@ -727,7 +732,7 @@ func (e *engine) onWelcome(f *frame) {
 			e.w.Log("sluice: %s is in entries mode: this worker takes no entries, so it gets nothing of it", name)
 		}
 	}
-	e.session, e.isWelcome, e.pause, e.isSilent = f.Session, true, pauseFirst, false
+	e.session, e.isWelcome, e.pause, e.said = f.Session, true, pauseFirst, ""
 	e.lead = f.LeaseMs / 10
 	if e.lead > 500 {
 		e.lead = 500
@@ -796,7 +801,11 @@ func (e *engine) onAssign(f *frame, x *lease) {
 }
 
 func (e *engine) onErr(f *frame, x *lease) {
-	e.w.Log("sluiced: %s: %s", f.Code, f.Msg)
+	if f.Fatal {
+		e.trouble(fmt.Sprintf("sluiced: %s: %s", f.Code, f.Msg))
+	} else {
+		e.w.Log("sluiced: %s: %s", f.Code, f.Msg)
+	}
 	switch f.Code {
 	case "bad_version", "bad_hello", "unauthorized":
 		e.giveUp(f.Code, f.Msg)

@@ -236,7 +236,7 @@ class Engine {
     this.pause = PAUSE_FIRST;
     this.lead = 300;
     this.misfits = new Set(); // services without entries, or with them, that were said
-    this.isWelcome = this.isLeaving = this.isOver = this.isSilent = false;
+    this.isWelcome = this.isLeaving = this.isOver = false;
     parentPort.on("message", (m) => this.turn(() => this.onMessage(m)));
     this.turn(() => this.connect());
   }
@@ -308,6 +308,12 @@ class Engine {
     this.posts.push({ t: "log", text });
   }
 
+  /** Why there is no session: once, until there is one. */
+  trouble(text) {
+    if (this.said !== text) this.log(text);
+    this.said = text;
+  }
+
   // ---- the socket
 
   connect() {
@@ -322,16 +328,19 @@ class Engine {
       for (const line of lines) if (line.trim() && this.sock === sock) this.onLine(line);
     }));
     sock.on("error", (e) => {
-      if (this.isSilent || this.isWelcome || this.isOver) return;
-      this.isSilent = true;
-      this.log(`sluice: ${this.options.socket}: ${e.code}; trying until it answers`);
+      if (e.syscall === "connect" && !this.isOver) this.trouble(`sluice: ${this.options.socket}: ${e.code}; trying until it answers`);
     });
     sock.on("close", () => this.turn(() => { // what is left in buf is half a frame
-      if (this.sock !== sock) return;
-      this.disconnect();
-      setTimeout(() => this.turn(() => this.error || this.connect()), this.pause);
-      this.pause = Math.min(2 * this.pause, PAUSE_MOST);
+      if (this.sock === sock) this.connectAgain();
     }));
+  }
+
+  connectAgain() {
+    this.sock?.destroy();
+    this.sock = undefined;
+    this.isWelcome = false;
+    setTimeout(() => this.turn(() => this.error || this.connect()), this.pause);
+    this.pause = Math.min(2 * this.pause, PAUSE_MOST);
   }
 
   disconnect() {
@@ -357,7 +366,16 @@ class Engine {
   }
 
   onLine(line) {
-    const f = JSON.parse(line);
+    let f;
+    try {
+      f = JSON.parse(line);
+    } catch {
+      // said below
+    }
+    if (typeof f?.t !== "string") {
+      this.trouble(`sluice: ${this.options.socket}: this is not the worker protocol: ${line.slice(0, 80)}; connecting again`);
+      return this.connectAgain();
+    }
     if (f.until_ms != null) this.until = f.until_ms;
     const x = this.leases.get(f.lease);
     switch (f.t) {
@@ -394,7 +412,7 @@ class Engine {
     }
     this.session = f.session;
     this.isWelcome = true;
-    this.isSilent = false;
+    this.said = undefined;
     this.pause = PAUSE_FIRST;
     this.lead = Math.min(500, f.lease_ms / 10);
     const resumed = new Set(f.resumed ?? []), gone = new Map((f.gone ?? []).map((g) => [g.lease, g.outcome]));
@@ -454,7 +472,8 @@ class Engine {
   }
 
   onErr(f, x) {
-    this.log(`sluiced: ${f.code}: ${f.msg}`);
+    if (f.fatal) this.trouble(`sluiced: ${f.code}: ${f.msg}`);
+    else this.log(`sluiced: ${f.code}: ${f.msg}`);
     if (["bad_version", "bad_hello", "unauthorized"].includes(f.code)) this.giveUp(f.code, `${f.code}: ${f.msg}`);
     else if (x && (["not_owner", "unknown_lease"].includes(f.code) || (f.code === "bad_field" && x.result))) this.lose(x);
   }

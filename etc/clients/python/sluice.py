@@ -652,7 +652,7 @@ class Engine:
         self.sel.register(self.wake_r, selectors.EVENT_READ, self.on_wake)
         self.sock, self.is_welcome, self.buf, self.out, self.writes = None, False, b"", [], selectors.EVENT_READ
         self.n_out, self.session, self.until, self.fenced, self.lead = 0, None, None, None, 300.0
-        self.pause, self.retry_at, self.is_silent_retry = PAUSE_FIRST, 0.0, False
+        self.pause, self.retry_at, self.said = PAUSE_FIRST, 0.0, None
         self.is_leaving = self.is_over = False
         self.error = None
         self.runners = Tasks(self) if worker.is_async else Threads(self) if worker.threads else Children(self)
@@ -752,9 +752,7 @@ class Engine:
             s.connect(self.worker.socket)
         except OSError as e:
             s.close()
-            if not self.is_silent_retry:
-                log.warning("%s: %s; trying until it answers", self.worker.socket, e.strerror or e)
-                self.is_silent_retry = True
+            self.trouble(f"{self.worker.socket}: {e.strerror or e}; trying until it answers")
             return self.later()
         self.sock, self.buf, self.writes = s, b"", selectors.EVENT_READ
         self.sel.register(s, selectors.EVENT_READ, self.on_socket)
@@ -767,6 +765,12 @@ class Engine:
         if self.session:
             hello.update(session=self.session, resume=[x.name for x in self.leases.values() if not x.is_quiet])
         self.send(hello)
+
+    def trouble(self, text):
+        """Why there is no session: once, until there is one."""
+        if self.said != text:
+            self.said = text
+            log.warning("%s", text)
 
     def later(self):
         self.retry_at = time.monotonic() + self.pause
@@ -829,7 +833,14 @@ class Engine:
                 return
 
     def on_line(self, line):
-        f = parse(line)
+        try:
+            f = parse(line)
+        except ValueError:
+            f = None
+        if not isinstance(f, dict) or not isinstance(f.get("t"), str):
+            self.trouble(f"{self.worker.socket}: this is not the worker protocol: {line[:80].decode(errors='replace')!r}; connecting again")
+            self.disconnect()
+            return self.later()
         until = f.get("until_ms")
         if until is not None:
             self.until = until
@@ -854,7 +865,7 @@ class Engine:
         for name in set(f.get("not_served") or []) - self.misfits:
             self.misfits.add(name)
             log.warning("%s is in entries mode: this worker takes no entries, so it gets nothing of it", name)
-        self.session, self.is_welcome, self.pause, self.is_silent_retry = f["session"], True, PAUSE_FIRST, False
+        self.session, self.is_welcome, self.pause, self.said = f["session"], True, PAUSE_FIRST, None
         self.lead = min(500.0, f["lease_ms"] / 10)
         resumed = set(f.get("resumed") or [])
         gone = {g["lease"]: g.get("outcome") for g in f.get("gone") or []}
@@ -958,7 +969,11 @@ class Engine:
     def on_err(self, f, _line):
         code, x = f.get("code"), self.leases.get(f.get("lease"))
         about = x.job.stream if x else f.get("lease")
-        log.warning("sluiced: %s: %s%s", code, f.get("msg"), f" ({about})" if about else "")
+        text = f"sluiced: {code}: {f.get('msg')}" + (f" ({about})" if about else "")
+        if f.get("fatal"):
+            self.trouble(text)
+        else:
+            log.warning("%s", text)
         if code in ("bad_version", "bad_hello", "unauthorized"):
             self.give_up(Refused(code, f"{code}: {f.get('msg')}"))
         elif x and code in ("not_owner", "unknown_lease") or x and x.result and code == "bad_field":

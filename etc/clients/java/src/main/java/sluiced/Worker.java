@@ -252,7 +252,8 @@ public final class Worker {
     private final java.util.Set<String> misfits = new java.util.HashSet<>(); // services without entries, or with them, that were said
     private final Set<Lease> acks = new LinkedHashSet<>();
     private Connection conn;
-    private boolean isWelcome, isLeaving, isOver, isSilent;
+    private boolean isWelcome, isLeaving, isOver;
+    private String said; // why there is no session
     private String session;
     private double until = Double.NaN, fenced = Double.NaN, lead = 300;
     private long pause = PAUSE_FIRST;
@@ -459,8 +460,7 @@ public final class Worker {
         try {
             conn = new Connection();
         } catch (IOException e) {
-            if (!isSilent) log.accept("sluice: " + socket + ": " + e.getMessage() + "; trying until it answers");
-            isSilent = true;
+            trouble("sluice: " + socket + ": " + e.getMessage() + "; trying until it answers");
             later();
             return;
         }
@@ -471,6 +471,12 @@ public final class Worker {
             hello.put("resume", leases.values().stream().filter(x -> !x.isQuiet).map(x -> x.name).toList());
         }
         send(hello);
+    }
+
+    /** Why there is no session: once, until there is one. */
+    private void trouble(String text) {
+        if (!text.equals(said)) log.accept(text);
+        said = text;
     }
 
     private void later() {
@@ -510,6 +516,14 @@ public final class Worker {
             int[] span = Json.spanOfInfo(line);
             f = Json.object(line.substring(0, span[0]) + "null" + line.substring(span[1]));
             isTooDeep = true;
+        } catch (IllegalArgumentException | IndexOutOfBoundsException e) {
+            f = Map.of();
+        }
+        if (text(f, "t").isEmpty()) {
+            trouble("sluice: " + socket + ": this is not the worker protocol: " + line.substring(0, Math.min(80, line.length()))
+                    + "; connecting again");
+            onEnd(c);
+            return;
         }
         if (f.get("until_ms") instanceof Number n) until = n.doubleValue();
         Lease x = leases.get(text(f, "lease"));
@@ -552,7 +566,7 @@ public final class Worker {
                 log.accept("sluice: " + name + " is in entries mode: this worker takes no entries, so it gets nothing of it");
         session = text(f, "session");
         isWelcome = true;
-        isSilent = false;
+        said = null;
         pause = PAUSE_FIRST;
         lead = Math.min(500, t / 10);
         Map<Object, Object> gone = new HashMap<>();
@@ -618,7 +632,8 @@ public final class Worker {
 
     private void onErr(Map<String, Object> f, Lease x) {
         String code = text(f, "code"), msg = text(f, "msg");
-        log.accept("sluiced: " + code + ": " + msg);
+        if (Boolean.TRUE.equals(f.get("fatal"))) trouble("sluiced: " + code + ": " + msg);
+        else log.accept("sluiced: " + code + ": " + msg);
         switch (code) {
             case "bad_version", "bad_hello", "unauthorized" -> giveUp(code, msg);
             case "not_owner", "unknown_lease" -> {
