@@ -30,7 +30,7 @@ struct child_job { /* what a handler's struct sluice_job is the first part of */
 	char *reason;
 	bool is_dead, wants_end, is_over; /* is_over: answered */
 	int64_t retry_ms;
-	const char *acked; /* SLUICE_BATCH: the last id that was */
+	size_t n_acked; /* SLUICE_BATCH: of the call's entries */
 	uint32_t round;
 	struct buf in;
 };
@@ -109,7 +109,12 @@ int sluice_job_release(struct sluice_job *job, int64_t retry_ms)
 void sluice_job_ack(struct sluice_job *job, const char *id)
 {
 	struct child_job *c = (struct child_job *)job;
-	c->acked = id;
+	size_t at = c->n_acked;
+	while (at < job->n_entries && strcmp(job->entries[at].id, id) != 0)
+		at++;
+	if (at == job->n_entries)
+		return;
+	c->n_acked = at + 1;
 	child_say_text(c, WIRE_ACK, id);
 }
 
@@ -170,24 +175,14 @@ static void child_nacks(struct child_job *c, const char *id)
 	c->round++;
 }
 
-/* The first that the handler has not acknowledged. */
-static size_t first_unfinished(const struct child_job *c, const struct sluice_entry *list, size_t n)
-{
-	for (size_t i = 0; c->acked && i < n; i++)
-		if (strcmp(list[i].id, c->acked) == 0)
-			return i + 1;
-	return 0;
-}
-
 /* One call. False: the rest of what came is void. */
 static bool child_calls(struct child_job *c, const struct sluice_entry *list, size_t n)
 {
 	c->job.entries = list;
 	c->job.n_entries = n;
-	c->acked = NULL;
+	c->n_acked = 0;
 	int status = child_call(c);
-	size_t i = first_unfinished(c, list, n);
-	c->acked = NULL;
+	size_t i = c->n_acked; /* the first that the handler has not acknowledged */
 	if (status == 0)
 		child_say_text(c, WIRE_ACK, list[n - 1].id);
 	else if (c->how == WIRE_RELEASE)

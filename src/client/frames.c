@@ -373,6 +373,11 @@ static void client_on_err(struct sluice_worker *w, yyjson_val *root)
 		return;
 	}
 	client_note(w, "sluiced says %s: %s", code, msg);
+	if (l && l->is_void && l->state != LEASE_SAYS && l->state != LEASE_GONE && strcmp(code, "bad_field") == 0) {
+		client_send_for_lease(w, "release", l->name); /* no answer to the nack will come */
+		client_lease_lose(w, l, false);
+		return;
+	}
 	if (l && l->state == LEASE_SAYS)
 		heap_set(&w->leases.turns, &l->turn, w->now + 1000);
 }

@@ -104,7 +104,7 @@ SLUICE_API void sluice_job_progress(struct sluice_job *job, const char *note);
 SLUICE_API int sluice_job_fail(struct sluice_job *job, const char *reason, bool dead, int64_t retry_ms);
 /* Give the stream back, no retry is counted; retry_ms < 0 = as configured. For `return sluice_job_release(…)`: 1. */
 SLUICE_API int sluice_job_release(struct sluice_job *job, int64_t retry_ms);
-/* SLUICE_BATCH: the entries up to and including id are finished. */
+/* SLUICE_BATCH: the entries up to and including id are finished; an id that is none of this call's changes nothing. */
 SLUICE_API void sluice_job_ack(struct sluice_job *job, const char *id);
 /* Entries mode: this stream needs nobody any more, its lease ends when this call of the handler has returned 0. */
 SLUICE_API void sluice_job_finish(struct sluice_job *job);

@@ -130,6 +130,17 @@ def reasons_are_bounded(c):
 
 
 @behaviour
+def pauses_are_in_their_range(c):
+    """retry_ms out of 0..86400000 would be refused, and the result with it: the nearest, or none, is said instead."""
+    s = c.session()
+    for do, t in ({"fail": "x"}, "fail"), ({"release": True}, "release"):
+        f = c.daemon.wait_frame(t, lease=c.daemon.assign(s, t + "1", {**do, "retry_ms": 10 ** 12}))
+        same("too long", f.get("retry_ms"), 86400000)
+        f = c.daemon.wait_frame(t, lease=c.daemon.assign(s, t + "2", {**do, "retry_ms": -5}))
+        assert f.get("retry_ms") in (None, 0), f
+
+
+@behaviour
 def release_gives_back(c):
     """release, with retry_ms when the handler names one."""
     s = c.session()
@@ -949,6 +960,15 @@ def nack_says_dead_and_when(c):
 
 
 @behaviour
+def nack_refused(c):
+    """err bad_field about a nack: no answer to it will come, so the stream is given back instead of waiting for ever."""
+    s = c.session(entries="each")
+    f = feed(c, s, "s", rows(4, {1: {"raise": "x"}}))
+    f.answer_nack = lambda s, n: s.send("err", code="bad_field", msg="id: no", lease=n["lease"], fatal=False)
+    c.daemon.wait_frame("release", lease=f.lease)
+
+
+@behaviour
 def nack_lost(c):
     """The connection is lost before the nack is answered: after the resume what comes is the continuation."""
     s = c.session(entries="each")
@@ -1103,6 +1123,26 @@ def batches_that_fail(c):
     c.wait(lambda: f.pos == 11, what="all acknowledged")
     same("nacks of others", [n["id"] for n in f.nacks if n["id"] != r[4][0]], [r[3][0]])
     same("finished", [x for x in seen(c, "s", "end") if x != r[3][0]], [x for x in ids(r) if x != r[3][0]])
+
+
+@behaviour
+def acks_of_other_entries_change_nothing(c):
+    """In a batch: an ack of an id that is none of this call's, or is no id, or lies behind the last one, is not told, and nothing
+    counts as finished by it; neither does an error in the call."""
+    s = c.session(entries="batch")
+    r = rows(12)
+    r[2][1] += ["do", json.dumps({"ack": ["9999999999999-0", "no id", r[5][0], r[1][0], r[0][0], "", "1-0"], "raise": "x"})]
+    r[7][1] += ["do", json.dumps({"ack": [r[6][0], r[11][0]], "raise": "y"})]
+    f = feed(c, s, "s", r)
+    c.daemon.wait_frame("nack")
+    same("acks", [x for x in f.acks if x not in (r[0][0], r[1][0])], [])
+    r[2][1] = ["n", "2"]
+    c.daemon.wait_frame("nack", id=r[7][0])
+    same("position", f.pos, 6)
+    r[7][1] = ["n", "7"]
+    c.wait(lambda: f.pos == 11, what="all acknowledged")
+    same("nacks", {n["id"] for n in f.nacks}, {r[2][0], r[7][0]})
+    same("finished", set(seen(c, "s", "end")), set(ids(r)))
 
 
 @behaviour

@@ -49,6 +49,7 @@ const (
 	exitNotStopped = 70
 	pauseFirst     = 100 * time.Millisecond
 	pauseMost      = 2 * time.Second
+	retryMsMost    = 86400000
 	progressRoom   = 1 << 20 // more than that waits for the daemon: progress is left out
 	reasonBytes    = 1024
 )
@@ -91,6 +92,7 @@ type Job struct {
 func (j *Job) Progress(note string) { j.report(report{kind: 'p', text: note}) }
 
 // Ack says that everything up to and including this entry is finished (batches; single entries are acknowledged by returning).
+// An id that is none of this call's changes nothing.
 func (j *Job) Ack(id string) { j.report(report{kind: 'a', text: id}) }
 
 // Finish ends the lease of an entries stream after this call of the handler.
@@ -323,11 +325,12 @@ type lease struct {
 	stopBy   float64
 	result   message // to be told until it is confirmed
 	queue    [][]Entry
-	current  []Entry // the call's
-	finished string  // entries: the last id that is
-	acked    string  // entries: the last id that was acknowledged over this connection
-	barrier  bool    // entries: a nack is on its way, what comes before its ok is void
-	last     message // the result, as soon as no call is under way
+	current  []Entry         // the call's
+	given    map[string]bool // their ids
+	finished string          // entries: the last id that is
+	acked    string          // entries: the last id that was acknowledged over this connection
+	barrier  bool            // entries: a nack is on its way, what comes before its ok is void
+	last     message         // the result, as soon as no call is under way
 }
 
 type line struct {
@@ -816,6 +819,8 @@ func (e *engine) onErr(f *frame, x *lease) {
 	case "bad_field":
 		if x != nil && x.result != nil {
 			e.lose(x)
+		} else if x != nil && x.barrier { // no answer to the nack will come
+			e.end(x, message{"t": "release"})
 		}
 	}
 }
@@ -825,7 +830,10 @@ func (e *engine) onErr(f *frame, x *lease) {
 func (e *engine) begin(x *lease, entries []Entry) {
 	ctx, cancel := context.WithCancel(context.Background())
 	x.isBusy, x.cancel = true, cancel
-	x.current, x.job.wantsEnd = entries, false
+	x.current, x.given, x.job.wantsEnd = entries, make(map[string]bool, len(entries)), false
+	for i := range entries {
+		x.given[entries[i].ID] = true
+	}
 	go func() {
 		err := call(e.w, ctx, x.job, entries)
 		r := report{lease: x, kind: 'd', err: err}
@@ -919,6 +927,9 @@ func (e *engine) reported(r report) {
 		}
 		return
 	case 'a':
+		if !x.isUnfinished(r.text) {
+			return
+		}
 		x.finished = r.text
 		if !x.isQuiet {
 			e.acks[x] = true
@@ -963,6 +974,11 @@ func outcome(err error) message {
 func withRetry(m message, ms *int64) message {
 	if ms != nil {
 		m["retry_ms"] = *ms
+		if *ms < 0 {
+			m["retry_ms"] = 0
+		} else if *ms > retryMsMost {
+			m["retry_ms"] = retryMsMost
+		}
 	}
 	return m
 }
@@ -976,7 +992,7 @@ func (e *engine) entriesEnded(x *lease, r report) {
 	case "fail":
 		m["t"], m["lease"] = "nack", x.name
 		var f *Fail
-		if errors.As(r.err, &f) && f.ID != "" {
+		if errors.As(r.err, &f) && x.isUnfinished(f.ID) {
 			m["id"] = f.ID
 		} else { // it is held against the first that is not finished
 			for _, entry := range x.current {
@@ -998,6 +1014,11 @@ func (e *engine) entriesEnded(x *lease, r report) {
 		x.last = message{"t": "release"}
 	}
 	e.pump(x)
+}
+
+// isUnfinished: one of the entries of the call under way, and not finished yet.
+func (x *lease) isUnfinished(id string) bool {
+	return x.given[id] && after(id, x.finished)
 }
 
 // ---- a lease's way to its end

@@ -28,6 +28,7 @@ const DEFAULT_SOCKET = "/run/sluiced/worker.sock";
 const PAUSE_FIRST = 100, PAUSE_MOST = 2000;
 const PROGRESS_ROOM = 1 << 20; // more than that waits for the daemon: progress is left out
 const REASON_BYTES = 1024;
+const RETRY_MS_MOST = 86400000;
 
 /** Thrown by a handler: it failed. dead: never again; retryMs: not before; id: the entry it is about, in a batch. */
 export class Fail extends Error {
@@ -96,7 +97,7 @@ export class Job {
   progress(note) {
     this.#report("p", note === undefined ? undefined : clean(note));
   }
-  /** Everything up to and including this entry is finished. */
+  /** Everything up to and including this entry, one of this call's, is finished. Another id changes nothing. */
   ack(id) {
     this.#report("a", id);
   }
@@ -135,6 +136,11 @@ function clean(text) {
   let n = Math.min(b.length, REASON_BYTES);
   while (n < b.length && n > 0 && (b[n] & 0xc0) === 0x80) n--;
   return b.toString("utf8", 0, n);
+}
+
+/** What a frame may say of it: a whole number in its range, or nothing. */
+function pauseOf(ms) {
+  return typeof ms === "number" && !Number.isNaN(ms) ? Math.trunc(Math.min(Math.max(0, ms), RETRY_MS_MOST)) : undefined;
 }
 
 const nowMs = () => Number(process.hrtime.bigint()) / 1e6; // CLOCK_MONOTONIC, the clock of until_ms
@@ -201,8 +207,9 @@ export class Worker {
     try {
       await this.#handle(job, rows?.map((r) => new Entry(r)));
     } catch (e) {
-      if (e instanceof Release) end = { how: "release", retry_ms: e.retryMs };
-      else if (e instanceof Fail) end = { how: "fail", reason: clean(e.message), dead: e.dead || undefined, retry_ms: e.retryMs, id: e.id };
+      if (e instanceof Release) end = { how: "release", retry_ms: pauseOf(e.retryMs) };
+      else if (e instanceof Fail)
+        end = { how: "fail", reason: clean(e.message), dead: e.dead ? true : undefined, retry_ms: pauseOf(e.retryMs), id: e.id && String(e.id) };
       else end = { how: "fail", reason: clean(e instanceof Error ? `${e.name}: ${e.message}` : e) };
     }
     if (job.signal.aborted) end = { how: "stopped" }; // who was told to stop may have returned early
@@ -476,13 +483,14 @@ class Engine {
     else this.log(`sluiced: ${f.code}: ${f.msg}`);
     if (["bad_version", "bad_hello", "unauthorized"].includes(f.code)) this.giveUp(f.code, `${f.code}: ${f.msg}`);
     else if (x && (["not_owner", "unknown_lease"].includes(f.code) || (f.code === "bad_field" && x.result))) this.lose(x);
+    else if (x?.barrier && f.code === "bad_field") this.end(x, { t: "release" }); // no answer to the nack will come
   }
 
   // ---- handlers
 
   begin(x, rows) {
     x.isBusy = true;
-    x.rows = rows;
+    x.given = new Set(rows?.map((r) => r[0]));
     this.posts.push({ t: "call", lease: x.name, line: x.line, rows });
   }
 
@@ -511,6 +519,7 @@ class Engine {
     if (kind === "p") {
       if (this.isWelcome && !x.isQuiet && this.sock.writableLength < PROGRESS_ROOM) this.send({ t: "progress", lease, note: value });
     } else if (kind === "a") {
+      if (!this.isUnfinished(x, value)) return;
       x.finished = value;
       if (!x.isQuiet) this.acks.add(x);
     } else this.ended(x, value);
@@ -528,7 +537,7 @@ class Engine {
     this.ack(x);
     if (how === "release") x.last = { t: "release", retry_ms: more.retry_ms };
     else if (how === "fail") { // held against the first entry that is not finished
-      const id = more.id ?? x.rows.find((r) => isAfter(r[0], x.finished))?.[0];
+      const id = this.isUnfinished(x, more.id) ? more.id : [...x.given].find((i) => isAfter(i, x.finished));
       if (id !== undefined) {
         x.barrier = true;
         x.queue = [];
@@ -537,6 +546,11 @@ class Engine {
     } else if (finish) x.last = { t: "done" };
     if (this.isLeaving && !x.last) x.last = { t: "release" };
     this.pump(x);
+  }
+
+  /** One of the entries of the call under way, and not finished yet. */
+  isUnfinished(x, id) {
+    return x.given.has(id) && isAfter(id, x.finished);
   }
 
   // ---- a lease's way to its end

@@ -62,6 +62,7 @@ PAUSE_FIRST, PAUSE_MOST = 0.1, 2.0     # between two attempts to connect
 MISFIT_BACK_MS = 30000  # a stream of a service without entries
 PROGRESS_ROOM = 1 << 20                # more than that waits for the daemon: progress is left out
 REASON_BYTES = 1024
+RETRY_MS_MOST = 86400000
 
 
 class Fail(Exception):
@@ -131,16 +132,15 @@ class Job:
         self.lease, self.service, self.stream, self.id = frame["lease"], frame["service"], frame["stream"], frame["id"]
         self.token, self.retry, self.info = frame["token"], frame.get("retry") or 0, frame.get("info")
         self.trace, self.stopping = frame.get("trace") or {}, False
-        self._report, self._done_id, self._wants_end = report, None, False
+        self._report, self._wants_end = report, False
 
     def progress(self, note=None):
         """The work goes on; the note is shown by sluicectl."""
         self._report(["p", clean(note)])
 
     def ack(self, id):
-        """Entries mode: everything up to and including `id` is finished."""
-        self._done_id = id
-        self._report(["a", id])
+        """Entries mode: everything up to and including `id`, one of this call's entries, is finished. Another id changes nothing."""
+        self._report(["a", str(id)])
 
     def finish(self):
         """Entries mode: this stream needs nobody any more; its lease ends after this call of the handler."""
@@ -150,6 +150,16 @@ class Job:
 def clean(text):
     """What may stand in a frame: valid UTF-8 of at most 1 KiB."""
     return None if text is None else str(text).encode(errors="replace")[:REASON_BYTES].decode(errors="ignore")
+
+
+def pause_of(retry_ms):
+    """What a frame may say of it: a whole number in its range, or nothing."""
+    try:
+        return None if retry_ms is None else min(max(0, int(retry_ms)), RETRY_MS_MOST)
+    except (TypeError, ValueError):
+        return None
+    except OverflowError:  # infinite
+        return RETRY_MS_MOST if retry_ms > 0 else 0
 
 
 def now_ms():
@@ -188,17 +198,13 @@ def parse(line):
 
 # ---- calling the handler: what came of it is ["e", how, {more}]
 
-def problem(job, e, entries):
+def problem(e):
     if isinstance(e, Release):
-        return ["e", "release", {"retry_ms": e.retry_ms}]
-    more = {"reason": clean(e.reason) if isinstance(e, Fail) else clean(f"{type(e).__name__}: {e}"), "id": getattr(e, "id", None)}
+        return ["e", "release", {"retry_ms": pause_of(e.retry_ms)}]
     if isinstance(e, Fail):
-        more.update(retry_ms=e.retry_ms, dead=True if e.dead else None)
-    if entries is not None and more["id"] is None:
-        more["id"] = next((x.id for x in entries if not job._done_id or id_key(x.id) > id_key(job._done_id)), None)
-        if more["id"] is None:  # all of them are finished
-            return ["e", "done", {}]
-    return ["e", "fail", more]
+        return ["e", "fail", {"reason": clean(e.reason), "id": None if e.id is None else str(e.id), "retry_ms": pause_of(e.retry_ms),
+                              "dead": True if e.dead else None}]
+    return ["e", "fail", {"reason": clean(f"{type(e).__name__}: {e}")}]
 
 
 def say_failed(job, e):
@@ -208,7 +214,8 @@ def say_failed(job, e):
 
 
 def ending(job, end):
-    end[2].update(done_id=job._done_id, finish=job._wants_end)
+    end[2]["finish"] = job._wants_end
+    job._report = lambda _what: None  # what a thread that it has left behind says is about no other call
     return end
 
 
@@ -234,13 +241,13 @@ def call(handler, mode, job, entries):
         else:
             returns(handler, job, entries)
             if not job.stopping:
-                job._done_id = entries[-1].id
+                job.ack(entries[-1].id)
         return ending(job, ["e", "stopped" if job.stopping else "done", {}])  # who was told to stop may have returned early
     except Stopped:
         return ending(job, ["e", "stopped", {}])
     except BaseException as e:
         say_failed(job, e)
-        return ending(job, problem(job, e, entries))
+        return ending(job, problem(e))
 
 
 async def call_async(handler, mode, job, entries):
@@ -256,13 +263,13 @@ async def call_async(handler, mode, job, entries):
         else:
             await handler(job, entries)
             if not job.stopping:
-                job._done_id = entries[-1].id
+                job.ack(entries[-1].id)
         return ending(job, ["e", "stopped" if job.stopping else "done", {}])
     except (asyncio.CancelledError, Stopped):
-        return ending(job, ["e", "stopped", {}] if job.stopping else problem(job, Fail("cancelled"), entries))
+        return ending(job, ["e", "stopped", {}] if job.stopping else problem(Fail("cancelled")))
     except BaseException as e:
         say_failed(job, e)
-        return ending(job, problem(job, e, entries))
+        return ending(job, problem(e))
 
 
 # ---- where handlers run. start(lease, rows) begins a call, cancel(lease) asks it to stop, kill(lease) stops it
@@ -541,7 +548,7 @@ class Inside:
     def job(self, lease):
         job = lease.job
         job._report = lambda what: self.engine.post(self.engine.reported, lease, what)
-        job._done_id, job._wants_end = None, False
+        job._wants_end = False
         return job
 
     def close(self):
@@ -633,7 +640,7 @@ class Lease:
         self.stop_by = None
         self.result = None     # the frame to tell until it is confirmed
         self.queue = collections.deque()  # entries: frames that wait for the call before them
-        self.given = ()        # entries: the ids of the call under way
+        self.given = {}        # entries: the ids of the call under way
         self.finished = None   # entries: the last id that is
         self.acked = None      # entries: the last id that was acknowledged over this connection
         self.barrier = False   # entries: a nack is on its way, what comes before its ok is void
@@ -914,7 +921,7 @@ class Engine:
         self.result(x, {"t": "release", "retry_ms": MISFIT_BACK_MS})
 
     def begin(self, x, rows):
-        x.is_busy, x.given = True, [r[0] for r in rows or ()]
+        x.is_busy, x.given = True, dict.fromkeys(r[0] for r in rows or ())
         self.runners.start(x, rows)
 
     def on_entries(self, f, _line):
@@ -1019,15 +1026,14 @@ class Engine:
                 self.send({"t": "progress", "lease": x.name, **({} if what[1] is None else {"note": what[1]})})
             return
         if kind == "a":
-            x.finished = what[1]
-            if not x.is_quiet:
-                self.acks[x.name] = x
+            if self.is_unfinished(x, what[1]):
+                x.finished = what[1]
+                if not x.is_quiet:
+                    self.acks[x.name] = x
             return
         x.is_busy = False
         self.stopping.discard(x)
         how, more = what[1], what[2]
-        if more.get("done_id"):
-            x.finished = more["done_id"]
         if x.is_quiet:
             return self.forget(x)
         if how == "stopped" or x.is_told and (how != "done" or x.is_feed):
@@ -1042,7 +1048,7 @@ class Engine:
             self.ack(x)
         if how == "release":
             x.last = {"t": "release", **({} if more.get("retry_ms") is None else {"retry_ms": more["retry_ms"]})}
-        elif how == "fail" and (bad := more.get("id") or self.first_given(x)):
+        elif how == "fail" and (bad := more.get("id") if self.is_unfinished(x, more.get("id")) else self.first_given(x)):
             x.barrier = True
             x.queue.clear()
             self.send({"t": "nack", "lease": x.name, "id": bad,
@@ -1055,10 +1061,13 @@ class Engine:
             x.last = {"t": "release"}
         self.pump(x)
 
+    def is_unfinished(self, x, id):
+        """One of the entries of the call under way, and not finished yet."""
+        return id in x.given and (not x.finished or id_key(id) > id_key(x.finished))
+
     def first_given(self, x):
-        """What a handler that ended without a word was at work on."""
-        done = id_key(x.finished) if x.finished else (-1, 0)
-        return next((id for id in x.given if id_key(id) > done), None)
+        """What a handler that failed without naming one was at work on."""
+        return next((id for id in x.given if self.is_unfinished(x, id)), None)
 
     def result(self, x, frame):
         x.result = {**frame, "lease": x.name}

@@ -29,6 +29,7 @@ public class ConformanceWorker {
     }
 
     private static void act(Map<?, ?> does, Worker.Job job, String entry) throws Exception {
+        if (does.get("ack") instanceof List<?> ids) for (Object id : ids) job.ack((String) id);
         for (int i = 0; i < seconds(does, "progress"); i++) job.progress("note " + i);
         long end = System.nanoTime() + (long) (1e9 * (seconds(does, "sleep") + seconds(does, "block")));
         for (long left = end - System.nanoTime(); left > 0; left = end - System.nanoTime()) {

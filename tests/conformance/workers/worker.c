@@ -138,6 +138,9 @@ static int ends(struct sluice_job *job, yyjson_val *todo)
 
 static int does(struct sluice_job *job, const struct sluice_entry *entry, yyjson_val *todo)
 {
+	yyjson_arr_iter ids = yyjson_arr_iter_with(yyjson_obj_get(todo, "ack"));
+	for (yyjson_val *id; (id = yyjson_arr_iter_next(&ids));)
+		sluice_job_ack(job, yyjson_get_str(id));
 	for (int64_t i = 0; i < yyjson_get_sint(yyjson_obj_get(todo, "progress")); i++) {
 		char text[32];
 		snprintf(text, sizeof(text), "note %lld", (long long)i);

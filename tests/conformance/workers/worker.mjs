@@ -11,6 +11,7 @@ const block = (ms) => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 
 const plain = (v) => (typeof v === "string" ? v : { bytes: v.toString("hex") });
 
 async function act(does, job, more) {
+  for (const id of does.ack ?? []) job.ack(id);
   for (let n = 0; n < (does.progress ?? 0); n++) job.progress(`note ${n}`);
   const end = now() + 1000 * ((does.sleep ?? 0) + (does.block ?? 0));
   for (let left = end - now(); left > 0; left = end - now()) {

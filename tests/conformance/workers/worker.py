@@ -52,6 +52,8 @@ def block(do, job, e):
 
 def pauses(do, job, e):
     """Yields pauses; a tick before each."""
+    for id in do.get("ack", []):
+        job.ack(id)
     for n in range(do.get("progress", 0)):
         job.progress(f"note {n}")
     end = time.monotonic() + do.get("sleep", 0)

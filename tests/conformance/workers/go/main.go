@@ -17,6 +17,7 @@ import (
 )
 
 type instructions struct {
+	Ack          []string
 	Progress     int
 	Sleep, Block float64
 	Raise        *string
@@ -41,6 +42,9 @@ func note(e string, job *sluice.Job, more map[string]any) {
 }
 
 func pause(do *instructions, ctx context.Context, job *sluice.Job, more map[string]any) error {
+	for _, id := range do.Ack {
+		job.Ack(id)
+	}
 	for i := 0; i < do.Progress; i++ {
 		job.Progress("note " + strconv.Itoa(i))
 	}

@@ -56,6 +56,7 @@ public final class Worker {
     private static final String DEFAULT_SOCKET = "/run/sluiced/worker.sock";
     private static final int EXIT_NOT_STOPPED = 70;
     private static final long PAUSE_FIRST = 100, PAUSE_MOST = 2000; // ms between two attempts to connect
+    private static final long RETRY_MS_MOST = 86400000;
     private static final int PROGRESS_ROOM = 1 << 20; // more than that waits for the daemon: progress is left out
     private static final int REASON_BYTES = 1024;
 
@@ -201,7 +202,8 @@ public final class Worker {
             worker.events.add(() -> worker.onProgress(lease, note));
         }
 
-        /** Everything up to and including this entry is finished (batches; single entries are acknowledged by returning). */
+        /** Everything up to and including this entry is finished (batches; single entries are acknowledged by returning). An id that
+         * is none of this call's changes nothing. */
         public void ack(String entryId) {
             worker.events.add(() -> worker.onFinished(lease, entryId));
         }
@@ -224,7 +226,7 @@ public final class Worker {
         Map<String, Object> result; // to be told until it is confirmed
         Map<String, Object> last;   // the result, as soon as no call is under way
         final ArrayDeque<List<Entry>> queue = new ArrayDeque<>();
-        List<Entry> rows = List.of(); // the call's
+        Set<String> given = Set.of(); // the ids of the call's
         String finished;         // entries: the last id that is
         String acked;            // entries: the last id that was told over this connection
         boolean barrier;         // entries: a nack is on its way, what comes before its ok is void
@@ -641,6 +643,7 @@ public final class Worker {
             }
             case "bad_field" -> {
                 if (x != null && x.result != null) lose(x);
+                else if (x != null && x.barrier) end(x, frame("release")); // no answer to the nack will come
             }
             default -> {
             }
@@ -651,7 +654,8 @@ public final class Worker {
 
     private void begin(Lease x, List<Entry> rows) {
         x.isBusy = true;
-        x.rows = rows == null ? List.of() : rows;
+        x.given = new LinkedHashSet<>();
+        if (rows != null) for (Entry e : rows) x.given.add(e.id);
         x.job.wantsEnd = false;
         handlers.execute(() -> {
             synchronized (x) {
@@ -717,7 +721,7 @@ public final class Worker {
 
     private void onFinished(String lease, String id) {
         Lease x = leases.get(lease);
-        if (x == null) return;
+        if (x == null || !isUnfinished(x, id)) return;
         x.finished = id;
         if (!x.isQuiet) acks.add(x);
     }
@@ -732,9 +736,9 @@ public final class Worker {
 
     private static Map<String, Object> outcome(Throwable problem) {
         if (problem == null) return frame("done");
-        if (problem instanceof Release r) return frame("release", "retry_ms", r.retryMs);
+        if (problem instanceof Release r) return frame("release", "retry_ms", pauseOf(r.retryMs));
         if (problem instanceof Fail f)
-            return frame("fail", "reason", clean(f.getMessage()), "dead", f.dead ? true : null, "retry_ms", f.retryMs);
+            return frame("fail", "reason", clean(f.getMessage()), "dead", f.dead ? true : null, "retry_ms", pauseOf(f.retryMs));
         return frame("fail", "reason", clean(problem.toString()));
     }
 
@@ -744,8 +748,8 @@ public final class Worker {
         if (problem instanceof Release) {
             x.last = f;
         } else if (problem != null) { // held against the first entry that is not finished
-            String id = problem instanceof Fail p && p.id != null ? p.id
-                    : x.rows.stream().map(e -> e.id).filter(i -> isAfter(i, x.finished)).findFirst().orElse(null);
+            String id = problem instanceof Fail p && isUnfinished(x, p.id) ? p.id
+                    : x.given.stream().filter(i -> isAfter(i, x.finished)).findFirst().orElse(null);
             if (id != null) {
                 x.barrier = true;
                 x.queue.clear();
@@ -759,6 +763,15 @@ public final class Worker {
         }
         if (isLeaving && x.last == null) x.last = frame("release");
         pump(x);
+    }
+
+    /** One of the entries of the call under way, and not finished yet. */
+    private static boolean isUnfinished(Lease x, String id) {
+        return id != null && x.given.contains(id) && isAfter(id, x.finished);
+    }
+
+    private static Long pauseOf(Long ms) {
+        return ms == null ? null : Long.valueOf(Math.max(0, Math.min(ms, RETRY_MS_MOST)));
     }
 
     // ---- a lease's way to its end
