@@ -140,13 +140,20 @@ static struct handoff_op *new_op(struct handoff *h, const struct note *n, const 
 	return op;
 }
 
+/* A connection that has obeyed a newer one is not called back by an older one that is said again. */
+static bool op_is_behind(struct handoff *h, const struct handoff_op *op, const struct handoff_conn *l)
+{
+	const struct handoff_op *last = op_find(h, l->last_op);
+	return last && last->until > h->now && last->seq > op->seq;
+}
+
 struct handoff_op *handoff_op_of(struct handoff *h, const struct note *n, const struct handoff_conn *l, bool *is_new)
 {
 	*is_new = false;
 	for (int i = 0; i < OPS; i++) {
 		struct handoff_op *op = &h->ops[i];
 		if (op->serial && op->until > h->now && op->seq == n->seq && strcmp(op->to, n->endpoint) == 0)
-			return op;
+			return op_is_behind(h, op, l) ? NULL : op;
 	}
 	for (int i = 0; i < OPS; i++)
 		if (h->ops[i].serial && h->ops[i].until > h->now && h->ops[i].seq > n->seq)

@@ -84,6 +84,29 @@ Test(handoff, more_at_once_than_can_be_remembered)
 	run_to(5000);
 }
 
+Test(handoff, an_older_one_is_said_again)
+{
+	note(C, NOTE_MOVING, 7, 15, "b:2");
+	note(B, NOTE_MOVING, 7, 15, "b:2");
+	run_to(1000);
+	note(C, NOTE_MOVING, 9, 15, "c:3");
+	run_to(2000);
+	EXPECT("dial C c:3");
+	forget();
+	note(C, NOTE_MOVING, 7, 13, "b:2");
+	EXPECT_NOT("drop_new"); /* while it dials */
+	event(HANDOFF_NEW_UP, C, NULL);
+	event(HANDOFF_DRAINED, C, NULL);
+	forget();
+	note(C, NOTE_MOVING, 7, 13, "b:2");
+	run_to(14000);
+	EXPECT_NOT("dial C"); /* and when it is there */
+	cr_assert_eq(count(MH_MOVING_STALE), 2);
+	note(S, NOTE_MOVING, 7, 1, "b:2");
+	run_to(14900);
+	EXPECT("dial S b:2"); /* who has not heard of the newer one obeys, and hears of it later */
+}
+
 Test(handoff, replayed_completions)
 {
 	for (uint32_t conn = 0; conn < 4; conn++) {
