@@ -451,12 +451,11 @@ bool role_conns_send(struct role_conns *ls, const struct effect *ef, mono_ms now
 		.role = (uint8_t)ef->role};
 	/* .timeout_ms is what the command itself may take and the time-out */
 	mono_ms own = ef->timeout_ms ? ef->timeout_ms - ls->o.command_timeout_ms : 0;
-	mono_ms deadline = now + mono_max(ef->timeout_ms, own + role_conn_timeout(ls, l, now));
+	const mono_ms deadline = now + mono_max(ef->timeout_ms, own + role_conn_timeout(ls, l, now));
 	l->own_ms = own;
 	if (ef->cmd.kind == CMD_PSUBSCRIBE) {
 		l->has_sub = true;
 		l->sub = ef->cmd;
-		deadline = MONO_NEVER;
 	}
 	role_link_send(l->cur, &ef->cmd, f, deadline);
 	return true;

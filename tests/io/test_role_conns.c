@@ -318,3 +318,15 @@ Test(role_conns, the_type_asked_for_is_the_configured_addresses, .init = up)
 	buf_fini(&said);
 	buf_fini(&script);
 }
+
+Test(role_conns, a_subscription_that_is_not_confirmed_has_an_end, .init = up)
+{
+	begin_new(SCRIPTS(OPTED_IN));
+	R.opts.command_timeout_ms = 300;
+	begin_old(SCRIPTS(OPTED_IN "expect PSUBSCRIBE\nmute", OPTED_IN));
+	role_conns_open(R.role_conns, CONN_SUBSCRIBER, SERVICE_NONE);
+	cr_assert(role_conns_rig_until(&R, "up subscriber", 1));
+	role_conns_rig_send(&R, CONN_SUBSCRIBER, CMD_PSUBSCRIBE, 1);
+	cr_assert(role_conns_rig_until(&R, "down subscriber\nup subscriber\n", 1), "%s", R.story.data);
+	end();
+}
