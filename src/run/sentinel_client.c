@@ -20,6 +20,8 @@ struct sentinels {
 	enum sentinel_heard heard[KNOWN_MAX];
 	mono_ms avoid_until[KNOWN_MAX];
 	bool is_tried[KNOWN_MAX]; /* in this look-up */
+	bool is_named[KNOWN_MAX]; /* by another in this look-up, or the last */
+	bool has_names;           /* others were named at all, maybe ones for which there was no place */
 };
 
 /* The connection of a look-up. */
@@ -168,6 +170,38 @@ static void sentinel_learn(struct sentinel_client *s, const redisReply *r)
 		if (!is_there)
 			memcpy(s->known.addr[s->known.n++], peers[i], SENTINEL_ADDR);
 	}
+	s->known.has_names |= n > 0;
+	for (size_t i = 0; i < n; i++)
+		for (size_t k = 0; k < s->known.n; k++)
+			s->known.is_named[k] |= strcmp(s->known.addr[k], peers[i]) == 0;
+}
+
+static void sentinel_keep(struct sentinels *k, size_t from, size_t to)
+{
+	if (from == to)
+		return;
+	memcpy(k->addr[to], k->addr[from], SENTINEL_ADDR);
+	k->heard[to] = k->heard[from];
+	k->avoid_until[to] = k->avoid_until[from];
+}
+
+/* Whoever was learned, did not answer and is not named by those that did has moved away: it neither counts for the
+ * majority nor takes a new one's place. Those that are configured stay. */
+static void sentinel_forget(struct sentinels *k)
+{
+	size_t left = k->n_configured;
+	if (!k->has_names)
+		return;
+	for (size_t i = k->n_configured; i < k->n; i++)
+		if (k->is_named[i] || k->heard[i] == SENTINEL_ANSWERS)
+			sentinel_keep(k, i, left++);
+	for (size_t i = left; i < KNOWN_MAX; i++) {
+		k->heard[i] = SENTINEL_UNASKED;
+		k->avoid_until[i] = 0;
+	}
+	k->n = left;
+	k->has_names = false;
+	memset(k->is_named, 0, sizeof k->is_named);
 }
 
 /* The last of its answers has come. */
@@ -385,6 +419,7 @@ void sentinel_client_ask(struct sentinel_client *s)
 	if (s->is_asking)
 		return;
 	s->is_asking = true;
+	sentinel_forget(&s->known);
 	memset(s->known.is_tried, 0, sizeof s->known.is_tried);
 	s->known.first = (s->known.first + 1) % s->known.n;
 	s->vote.n = 0;

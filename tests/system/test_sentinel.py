@@ -16,7 +16,7 @@ from lib.daemon import ROOT, program
 from lib.liar import Liar
 from lib.load import Load
 from lib.sentinels import NAME, Watched
-from lib.servers import SERVER
+from lib.servers import SERVER, free_port, loopback
 
 issue = 17
 
@@ -184,6 +184,24 @@ def test_a_sentinel_that_lies_is_outvoted(t):
         t.wait(lambda: d.ctl("topology", "refresh") and liar.n_lies > n, 20, "it is asked, in its turn")
         assert masters(d) == [tcp(s.nodes[0])], masters(d)
     assert decoy.db.cmd("EXISTS", "orders-input") == 0
+
+
+@limit(60)
+@no_acl("Sentinels' own users")
+def test_sentinels_that_nobody_names_any_more_are_forgotten(t):
+    """They moved to other addresses: those before neither count for the majority nor take the places of new ones."""
+    s = Watched(t, replicas=0)
+    liar = Liar(s.sentinels[0], about=("SENTINEL", "SENTINELS"))
+    t.ending(liar.close)
+    gone = [f"{loopback()}:{free_port()}" for _ in range(15)]
+    liar.stick_to([["ip", x.split(":")[0], "port", x.split(":")[1]] for x in gone])
+    d = behind(t, s, endpoints=[liar.endpoint])
+    t.wait(lambda: sentinel_word(d)[1].startswith("1 of 16 known"), 20, "most of them are silent")
+    liar.answer = None
+    t.wait(lambda: sentinel_word(d)[0] == "ok", 20, "a majority again")
+    assert sorted(sentinels(d)) == sorted([liar.endpoint, *s.endpoints]), sentinels(d)
+    s.sentinels[1].kill()
+    t.wait(lambda: sentinels(d)[s.sentinels[1].endpoint] == "silent", 20, "who is named stays, silent as it is")
 
 
 @limit(60)
