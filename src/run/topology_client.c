@@ -298,7 +298,7 @@ static bool is_believable(struct topology_client *t)
 		t->behind.epoch = t->info.epoch > t->behind.epoch ? t->info.epoch : t->behind.epoch;
 		r.text.len = (size_t)snprintf(why, sizeof why, "epoch %lld, the cluster was at %lld already",
 			(long long)t->info.epoch, (long long)t->behind.best_epoch);
-		topology_client_refused(t, &r, "is behind:");
+		topology_client_refused(t, &r, "is behind");
 		return false;
 	}
 	return true;
@@ -326,7 +326,7 @@ static void slots(struct topology_client *t, const struct reply *r)
 		weigh_map(t, copy, n);
 	} else {
 		struct reply none = {.text = {odd, strlen(odd)}};
-		topology_client_refused(t, &none, "CLUSTER SLOTS: no row can be used:");
+		topology_client_refused(t, &none, "CLUSTER SLOTS: no row can be used");
 	}
 	mem_free(copy);
 }
@@ -353,7 +353,7 @@ static void topology_client_on_reply(void *arg, uint64_t tag, const redisReply *
 	} else if (tag == CMD_SLOTS && r.kind == REPLY_SLOTS && r.n > 0) {
 		slots(t, &r);
 	} else if (tag == CMD_SLOTS && r.kind == REPLY_SLOTS && r.integer) {
-		topology_client_refused(t, &r, "CLUSTER SLOTS: no row can be used:");
+		topology_client_refused(t, &r, "CLUSTER SLOTS: no row can be used");
 	} else if (tag == CMD_SLOTS && r.kind == REPLY_SLOTS) {
 		r.text = (struct slice){"no slot is assigned", 19};
 		topology_client_refused(t, &r, "CLUSTER SLOTS");

@@ -180,6 +180,8 @@ static void say_redirected(struct coord *c)
 	struct coord_look_up *l = &c->look_up;
 	if (c->topo.is_cluster)
 		l->moved_at = l->moved_said = 0;
+	if (c->topo.n_left_out) /* no number was free for it */
+		return;
 	if (!look_up_is_redirected(l, c->now) || (l->moved_said && c->now - l->moved_said < SAY_REDIRECTED_MS))
 		return;
 	l->moved_said = c->now;

@@ -116,6 +116,7 @@ bool topology_set_standalone(struct topology *t, const char *addr)
 	uint16_t *map = mem_array(SLOTS, sizeof *map);
 	for (size_t s = 0; s < SLOTS; s++)
 		map[s] = node;
+	t->n_left_out = node == SHARD_NONE;
 	t->is_cluster = false;
 	bool changed = topology_adopt(t, map);
 	mem_free(map);
@@ -189,7 +190,7 @@ void topology_check(const struct topology *t)
 		n += node->n_slots;
 	}
 	assert(n <= SLOTS);
-	assert(!t->is_known || t->is_cluster || n == SLOTS); /* one server serves all */
+	assert(!t->is_known || t->is_cluster || n == SLOTS || t->n_left_out); /* one server serves all */
 }
 
 bool topology_redirection(

@@ -23,7 +23,7 @@ struct topology {
 	bool is_cluster;
 	bool is_patched;     /* by redirections, since the last whole map */
 	mono_ms now;         /* of the turn; the coordinator sets it */
-	uint32_t n_left_out; /* masters of the last map for which there was no number */
+	uint32_t n_left_out; /* masters of the last answer for which there was no number */
 };
 
 /* Nothing known: every slot is nobody's. */

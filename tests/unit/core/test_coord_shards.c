@@ -277,6 +277,9 @@ Test(coord_shards, more_masters_than_numbers_are_an_error_line_again_and_again, 
 		story_until(W.now + 61000);
 	}
 	cr_assert_gt(W.c->topo.n_left_out, 0, "it is not ready");
+	W.c->look_up.moved_at = W.now;
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .text = slice_str("other:1")});
+	cr_assert_gt(W.c->topo.n_left_out, 0, "nor is a standalone server that finds no number");
 	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = r, .n = 2});
 	cr_assert_eq(W.c->topo.n_left_out, 0);
 	mem_free(r);

@@ -131,6 +131,11 @@ Test(topology, rows_beyond_the_limit_are_counted, .init = begin, .fini = end)
 	cr_assert_eq(topology_shard(&T, SHARDS_MAX), SHARD_NONE);
 	topology_set_slots(&T, r, 2);
 	cr_assert_eq(T.n_left_out, 0);
+	topology_set_slots(&T, r, SHARDS_MAX + 1);
+	topology_set_standalone(&T, "other:1");
+	cr_assert_eq(T.n_left_out, 1, "no number is free for it yet");
+	topology_set_standalone(&T, "h:1");
+	cr_assert_eq(T.n_left_out, 0, "what the map before left out is over");
 	mem_free(r);
 }
 
