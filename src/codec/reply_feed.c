@@ -128,7 +128,7 @@ bool reply_decode_position(const struct redisReply *r, struct reply *out)
 		.n = (size_t)n[1],
 		.wait_ms = n[2],
 		.bad = bad,
-		.n_added = added->integer < 0 ? -1 : added->integer,
+		.n_added = added->integer < 0 || added->integer > INT64_MAX / 2 ? -1 : added->integer,
 		.n_lost = lost->integer,
 		.n_ends = ends->integer < INT32_MAX ? (uint32_t)ends->integer : INT32_MAX};
 	return true;

@@ -601,3 +601,13 @@ Test(reply, a_refusal_is_found_in_our_own_sentence)
 	cr_expect_eq(reply_refusal_in("LOADING Redis is loading"), REFUSAL_LOADING);
 	cr_expect_eq(reply_refusal_in(""), REFUSAL_NONE);
 }
+
+Test(reply, a_number_of_entries_that_no_stream_can_have_is_not_known)
+{
+	decode(CMD_FEED_OPEN, "*8\r\n$3\r\n5-0\r\n:0\r\n:0\r\n:0\r\n$0\r\n\r\n:7\r\n:0\r\n:0\r\n");
+	cr_assert_eq(reply.kind, REPLY_POSITION);
+	cr_expect_eq(reply.n_added, 7);
+	decode(CMD_FEED_OPEN, "*8\r\n$3\r\n5-0\r\n:0\r\n:0\r\n:0\r\n$0\r\n\r\n:9223372036854775807\r\n:0\r\n:0\r\n");
+	cr_assert_eq(reply.kind, REPLY_POSITION);
+	cr_expect_eq(reply.n_added, -1, "what comes behind is counted from it");
+}
