@@ -60,9 +60,21 @@ void keyspace_conn(struct keyspace *k, struct shard_ctx *c, bool is_up, struct s
 	keyspace_tell(c, false, why);
 }
 
+static void was_denied(struct keyspace *k)
+{
+	if (k->n_denied < LOOK_MAX_SHIFT)
+		k->n_denied++;
+}
+
+/* The server cannot answer now; another error is a refusal. */
+static bool is_for_now(const struct reply *reply)
+{
+	return reply->error == RERR_RETRY || reply->error == RERR_REFRESH;
+}
+
 static mono_ms look_at(const struct keyspace *k, const struct shard_ctx *c)
 {
-	return c->now + ((mono_ms)LOOK_MS << (k->n_denied < LOOK_MAX_SHIFT ? k->n_denied : LOOK_MAX_SHIFT));
+	return c->now + ((mono_ms)LOOK_MS << k->n_denied);
 }
 
 /* The command connection is new: the server may be, too; flags are not kept over its restart. */
@@ -102,7 +114,7 @@ static void subscribe(struct keyspace *k, struct shard_ctx *c)
 static void denied(struct keyspace *k, struct shard_ctx *c, struct slice why)
 {
 	c->metrics.c[MR_SETUP_DENIED]++;
-	k->n_denied = (uint8_t)(k->n_denied < 100 ? k->n_denied + 1 : 100);
+	was_denied(k);
 	if (c->rules->events_required) {
 		if (!k->is_denied_said)
 			effects_log(c->out, LOG_ERROR,
@@ -189,8 +201,8 @@ static void looked(struct keyspace *k, struct shard_ctx *c, const struct reply *
 	}
 	if (is_answer)
 		flags_are_on(k, c);
-	else if (reply->kind == REPLY_ERROR && reply->error != RERR_RETRY && reply->error != RERR_REFRESH)
-		k->n_denied = (uint8_t)(k->n_denied < 100 ? k->n_denied + 1 : 100);
+	else if (reply->kind == REPLY_ERROR && !is_for_now(reply))
+		was_denied(k);
 	k->at = look_at(k, c);
 }
 
@@ -203,7 +215,7 @@ void keyspace_reply(struct keyspace *k, struct shard_ctx *c, uint64_t t, const s
 		looked(k, c, reply);
 	} else if (reply->kind == REPLY_NONE) {
 		keyspace_again(k, c);
-	} else if (reply->kind == REPLY_ERROR && (reply->error == RERR_RETRY || reply->error == RERR_REFRESH)) {
+	} else if (reply->kind == REPLY_ERROR && is_for_now(reply)) {
 		c->metrics.c[MR_SETUP_ERROR]++;
 		keyspace_again(k, c);
 	} else if (reply->kind == REPLY_ERROR) {

@@ -23,7 +23,7 @@ struct keyspace {
 	bool in_flight;
 	bool is_denied_said;
 	bool were_on;     /* seen set, or set by us, since this connection is up */
-	uint8_t n_denied; /* one after the other */
+	uint8_t n_denied; /* one after the other; counted up to what lengthens the pause */
 	mono_ms at;       /* asked again; subscribing: not confirmed in time; ready: looked at */
 };
 
