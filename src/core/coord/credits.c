@@ -164,7 +164,7 @@ bool credits_run_one_empty(struct credits *p, uint16_t pos)
 			least = h;
 	}
 	if (least)
-		least->emptying_for = (uint16_t)(pos + 1);
+		credits_keep_empty(least, pos);
 	return is_taken;
 }
 

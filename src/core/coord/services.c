@@ -158,6 +158,7 @@ void coord_sweep_services(struct coord *c)
 		map_fini(&s->active);
 		list_remove(&s->grant.turn);
 		workers_service_ends(&c->workers, i);
+		credits_stop_emptying(&c->place, i);
 		service_rules_unref(s->rules);
 		*s = (struct coord_service){.rules = NULL};
 	}

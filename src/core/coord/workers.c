@@ -44,10 +44,6 @@ void workers_service_begins(struct coord_workers *ws, uint16_t pos, uint16_t svc
 
 void workers_service_ends(struct coord_workers *ws, uint16_t pos)
 {
-	for (struct link *l = ws->all.next; l != &ws->all; l = l->next) {
-		struct worker *m = LIST_OF(struct worker, all, l);
-		credit_holder_want(&m->credit_holder, pos, false);
-		if (m->credit_holder.emptying_for == pos + 1)
-			m->credit_holder.emptying_for = 0;
-	}
+	for (struct link *l = ws->all.next; l != &ws->all; l = l->next)
+		credit_holder_want(&LIST_OF(struct worker, all, l)->credit_holder, pos, false);
 }
