@@ -120,10 +120,10 @@
  * somebody has (the group was made again) is the stream's. What cannot be written now waits on. */
 #define LUA_ADVANCE                                                                                                    \
 	"local function advance(stream, heir, than)\n"                                                                 \
+	"  local w = redis.pcall('HGET', KEYS[2], wish_of(stream))\n"                                                  \
+	"  local t = type(w) == 'string' and parts(w)\n"                                                               \
 	"  for _ = 1, 100 do\n"                                                                                        \
 	"    local m, id = first(stream)\n"                                                                            \
-	"    local w = redis.pcall('HGET', KEYS[2], wish_of(stream))\n"                                                \
-	"    local t = type(w) == 'string' and parts(w)\n"                                                             \
 	"    if t and not (m and id ~= 'w' and later(t[1], id)) then\n"                                                \
 	"      table.remove(t, 1)\n"                                                                                   \
 	"      local new = add(counted(t, '0'))\n"                                                                     \
