@@ -101,7 +101,7 @@ class Scenario:
         self.names, self.procs, self.workers, self.tries, self.dead = set(), [], [], {}, set()
         self.n_unreadable = 1 if "dead" in self.what or i % 4 == 0 else 0
         self.armed = self.healthy = None
-        self.log = []
+        self.log, self.log_at_stop = [], ""
 
     def is_for(self, *whats):
         return self.what in whats
@@ -317,7 +317,7 @@ class Scenario:
         if self.sweep.action == "stop" and not self.point.startswith(("send.", "answer.")):
             journals = [in_time(j) for j in journals]  # the coordinator stopped after it had decided, before it wrote: the fence holds
         elif self.sweep.action == "stop":  # likewise what it had decided in the turn that met the point
-            early = decided_before(self.armed.log)
+            early = decided_before(self.armed.log, self.log_at_stop)
             journals = [[r for r in j if not (is_late(r) and r["f"]["stream"] in early)] for j in journals]
         checks.none(checks.lost(self.names, journals, self.dead) + checks.overlaps(journals) + checks.credits_exceeded(journals) +
                     checks.token_order([single(j) for j in journals]) + after_ok(journals) + too_late(journals))
@@ -342,6 +342,7 @@ class Scenario:
         yield from until(self.is_hit, 15, "the point is passed")
         assert f"fault point {self.point} passed" in self.armed.log, f"it ended by itself: {self.armed.proc.poll()}"
         self.say("hit")
+        self.log_at_stop = self.armed.log  # it stands still: nothing of what its threads do is under way
         self.healthy = self.daemon("b", "b")
         yield from self.worker(self.healthy, False)
         yield from self.settle()
@@ -359,10 +360,9 @@ def is_late(r):
     return r["d"] == "in" and r["f"]["t"] == "assign" and r["f"]["until_ms"] <= r["ms"]
 
 
-def decided_before(log):
-    """Streams that were given to a worker before the point was passed, and not again behind it."""
-    before, _, after = log.partition("fault point ")
-    return set(re.findall(ASSIGNED, before)) - set(re.findall(ASSIGNED, after))
+def decided_before(log, at_stop):
+    """Streams that were given to a worker before the daemon stood still, and not again when it went on."""
+    return set(re.findall(ASSIGNED, at_stop)) - set(re.findall(ASSIGNED, log[len(at_stop):]))
 
 
 def in_time(journal):
