@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { SAY_AGAIN_MS = 60000 };
+enum { SAY_AGAIN_MS = 60000, UNALIGNED_AGAIN_MS = 60000 };
 
 static const char *const roles[CONN_ROLES] = {"command", "reader", "subscriber"};
 
@@ -279,10 +279,27 @@ static void on_joined(struct role_link *lc, const redisReply *r)
 	role_conn_event(l, HANDOFF_NEW_DOWN, (struct slice){r->str, r->len});
 }
 
-static void answer_core(struct role_conns *ls, const struct inflight *f, const redisReply *r)
+/* Something on the way has left an answer out, or added one: those behind it are taken for other commands' answers,
+ * and only those of another shape show it. When it happens soon again, it is how that server answers. */
+static void drop_unaligned(struct role_link *lc, const redisReply *r, struct reply *reply)
 {
+	struct role_conn *l = lc->rconn;
+	mono_ms now = mono_now();
+	if (!r || r->type == REDIS_REPLY_ERROR || reply->kind != REPLY_ERROR || !l || lc != l->cur)
+		return;
+	if (l->dropped_at && now < l->dropped_at + UNALIGNED_AGAIN_MS)
+		return;
+	l->dropped_at = now;
+	*reply = (struct reply){.kind = REPLY_NONE};
+	redis_redial(lc->conn, NULL, "an answer of unknown shape: what follows it may answer other commands");
+}
+
+static void answer_core(struct role_link *lc, const struct inflight *f, const redisReply *r)
+{
+	struct role_conns *ls = lc->ls;
 	struct reply reply;
 	reply_decode(ls->decoder, (enum cmd_kind)f->kind, r, &reply);
+	drop_unaligned(lc, r, &reply);
 	if (f->role == CONN_COMMAND && r)
 		hist_add(&ls->command_time, (double)(mono_now() - f->sent) / 1000.0);
 	struct shard_event ev = {
@@ -305,7 +322,7 @@ static void role_conn_on_reply(void *arg, uint64_t index, const redisReply *r)
 	if (f.kind == CMD_PSUBSCRIBE)
 		on_joined(lc, r);
 	else if (!f.is_own)
-		answer_core(ls, &f, r);
+		answer_core(lc, &f, r);
 	if (lc->is_done)
 		return;
 	if (!lc->rconn && lc->n_open == 0) {

@@ -25,6 +25,7 @@ struct role_conn {
 	char no_opt_in[HANDOFF_ADDRESS]; /* where an attempt at a replacement ended at the opt-in; "" = nowhere */
 	mono_ms relaxed_until;
 	mono_ms own_ms;         /* what its last command may take by itself (BLOCK) */
+	mono_ms dropped_at;     /* for an answer of unknown shape; 0 = never */
 	struct role_conn *more; /* readers */
 };
 

@@ -272,6 +272,26 @@ Test(role_conns, a_read_on_the_old_connection_ends_there, .init = up)
 	buf_fini(&script);
 }
 
+/* Once: the same again soon is how that server answers. */
+Test(role_conns, an_answer_of_unknown_shape_ends_the_connection, .init = up)
+{
+	begin_new(SCRIPTS("serve"));
+	begin_old(SCRIPTS(OPTED_IN "expect CLIENT UNBLOCK\nsend +what\\r\\n\n",
+		OPTED_IN "expect CLIENT UNBLOCK\nsend +what\\r\\n\n"));
+	role_conns_open(R.role_conns, CONN_COMMAND, SERVICE_NONE);
+	cr_assert(role_conns_rig_until(&R, "up command\n", 1));
+	role_conns_rig_send(&R, CONN_COMMAND, CMD_UNBLOCK, 1);
+	cr_assert(role_conns_rig_until(&R, "reply 1 NULL\n", 1), "%s", R.story.data);
+	cr_assert(role_conns_rig_until(&R, "up command\n", 2), "%s", R.story.data);
+	cr_assert_eq(role_conns_rig_count(&R, "down"), 1);
+	role_conns_rig_send(&R, CONN_COMMAND, CMD_UNBLOCK, 2);
+	char odd[40];
+	snprintf(odd, sizeof odd, "reply 2 kind=%d\n", (int)REPLY_ERROR);
+	cr_assert(role_conns_rig_until(&R, odd, 1), "%s", R.story.data);
+	cr_assert_eq(role_conns_rig_count(&R, "down"), 1);
+	end();
+}
+
 Test(role_conns, opened_in_the_window, .init = up)
 {
 	struct buf said, script;

@@ -167,6 +167,10 @@ static bool answer(struct client *c)
 		return put_text(c, "+PONG\r\n");
 	if (is_word(c, 1, "MAINT_NOTIFICATIONS"))
 		return put_text(c, "-ERR unknown subcommand 'MAINT_NOTIFICATIONS'. Try CLIENT HELP.\r\n");
+	if (is_word(c, 1, "UNBLOCK"))
+		return put_text(c, ":1\r\n");
+	if (is_word(c, 0, "XREADGROUP"))
+		return put_text(c, "*-1\r\n");
 	if (is_word(c, 0, "ECHO") && c->argc == 2) {
 		snprintf(text, sizeof(text), "$%zu\r\n", c->argvlen[1]);
 		return put_text(c, text) && put(c, c->argv[1], c->argvlen[1]) && put_text(c, "\r\n");

@@ -10,7 +10,7 @@
  *   mute            reads and answers nothing until the client goes
  *   deaf            does not even read until the client goes
  *   close           closes now      reset   closes with RST
- *   serve           answers everything: HELLO well, PING +PONG, MAINT_NOTIFICATIONS refused, SUBSCRIBE confirmed, others +OK; ECHO its argument
+ *   serve           answers everything: HELLO well, PING +PONG, MAINT_NOTIFICATIONS refused, SUBSCRIBE confirmed, UNBLOCK :1, XREADGROUP nothing, others +OK; ECHO its argument
  * After the last line: serve. */
 #pragma once
 #include <stdbool.h>

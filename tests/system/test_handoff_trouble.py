@@ -278,7 +278,7 @@ def test_nodes_shows_every_connection(t):
 def test_entry_that_the_old_connection_lost(t):
     """It was delivered to the old reader, but the answer never came: found in our own pending list at once, not by a scan."""
     r, g, d, w = setup(t, cfg={"maintenance": {"handoff_timeout": "3s"}})
-    g[0].ask("swallow", n=1)
+    g[0].ask("swallow", role="reader", n=1)
     add = Added(r.db)
     add.many("orders", ["lost"])
     g[0].push(moving(1, 10, g[1].endpoint))

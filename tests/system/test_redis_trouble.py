@@ -6,6 +6,7 @@ import time
 from lib import checks
 from lib.case import limit
 from lib.checks import Added
+from lib.gate import Gates
 from lib.redis import SEP
 from lib.worker import now_ms
 
@@ -232,6 +233,23 @@ def test_connections_killed_under_load(t):
             id = dict(x.split("=", 1) for x in row.split())["id"]
             if int(id) != me:
                 r.db.pipe([("CLIENT", "KILL", "ID", id)])
+    checks.wait_clean(r.db, timeout=60)
+    checks.all_good(add.sure, [w.journal])
+    assert set(checks.finished([w.journal]).values()) == {1}
+
+
+@limit(120)
+def test_an_answer_that_a_proxy_leaves_out_costs_a_connection(t):
+    """Each answer behind it would be taken for that of another command."""
+    r = t.redis()
+    g = Gates(t).gate(r)
+    d = t.daemon([g.endpoint])
+    w = t.worker(d, credits=20, work=0.02)
+    add = Added(r.db)
+    add.many("orders", [f"s{i}" for i in range(1500)])
+    w.wait("ok", 50, timeout=40)
+    g.ask("swallow", role="command", n=1)
+    d.wait_log("conn=command lost: an answer of unknown shape", 20)
     checks.wait_clean(r.db, timeout=60)
     checks.all_good(add.sure, [w.journal])
     assert set(checks.finished([w.journal]).values()) == {1}

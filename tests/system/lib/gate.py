@@ -116,6 +116,14 @@ class Conn:
             del buf[:keep]
         return "client"
 
+    def is_swallowed(self, one):
+        """An answer that does not arrive: of a reader one with entries, of another connection any."""
+        for role in self.info["roles"]:
+            if self.gate.swallow.get(role) and not one.startswith(b">") and (role != "reader" or b"lbs-input" in one):
+                self.gate.swallow[role] -= 1
+                return True
+        return False
+
     async def downward(self, reader):
         buf = bytearray()
         while data := await reader.read(1 << 16):
@@ -130,8 +138,7 @@ class Conn:
                 if kind == "cluster" or one.startswith((b"-MOVED", b"-ASK")):
                     for a, b in self.gate.rewrite:
                         one = one.replace(a.encode(), b.encode())
-                if self.gate.swallow and b"lbs-input" in one and "reader" in self.info["roles"]:
-                    self.gate.swallow -= 1
+                if self.is_swallowed(one):
                     one = b""
                 self.client.write(one)
                 self.answer()
@@ -174,7 +181,7 @@ class Gate:
     def __init__(self, name, host, port, upstream, mode="normal", cert=None, key=None, rewrite=()):
         self.name, self.host, self.port, self.upstream, self.mode = name, host, port, upstream, mode
         self.rewrite, self.conns, self.tasks, self.counts, self.replay = list(rewrite), [], {}, {}, ""
-        self.server, self.stalled_until, self.lag, self.fail, self.swallow, self.names = None, 0, {}, {}, 0, []
+        self.server, self.stalled_until, self.lag, self.fail, self.swallow, self.names = None, 0, {}, {}, {}, []
         self.ssl = None
         if cert:
             self.ssl = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -247,7 +254,7 @@ async def serve():
         elif op == "fail":
             g.fail[q["command"]] = q["n"]
         elif op == "swallow":
-            g.swallow = q["n"]
+            g.swallow[q["role"]] = q["n"]
         elif op == "close":
             g.close()
         elif op == "reset":
