@@ -46,7 +46,7 @@ static void drop_one(struct retry *r, struct shard_ctx *c, struct op *op)
 	(void)c;
 	retry_drop(op);
 	heap_remove(&r->timers, &op->timer);
-	list_remove(&op->queue);
+	retry_unqueue(r, op);
 	op->is_live = false;
 	shard_pool_put(&r->pool, op->index);
 }
@@ -89,7 +89,7 @@ void retry_set_timer(struct retry *r, struct op *op)
 void retry_queue(struct retry *r, struct op *op)
 {
 	assert(op->is_live && !op->sent.in_flight);
-	list_remove(&op->queue);
+	retry_unqueue(r, op);
 	list_push(&r->ready, &op->queue);
 	retry_set_timer(r, op);
 }
@@ -491,7 +491,7 @@ void retry_lock_answer(struct retry *r, struct shard_ctx *c, const struct msg_lo
 
 void retry_check(const struct retry *r, const struct shard_ctx *c)
 {
-	uint32_t n = 0, n_in_flight = 0;
+	uint32_t n = 0, n_in_flight = 0, n_grouped = 0;
 	for (uint32_t i = 0; i < shard_pool_end(&r->pool); i++) {
 		const struct op *op = shard_pool_at(&r->pool, i);
 		if (!op || !op->is_live)
@@ -501,10 +501,12 @@ void retry_check(const struct retry *r, const struct shard_ctx *c)
 		assert(!(op->sent.in_flight && op->dead.is_calling));
 		assert(!op->sent.in_flight || list_empty(&op->queue));                  /* sent or queued, not both */
 		assert(op->sent.in_flight || !list_empty(&op->queue) || op->timer.pos); /* nothing waits for ever */
+		n_grouped += op->is_grouped;
 		n++;
 		n_in_flight += op->sent.in_flight;
 	}
 	assert(n == shard_pool_count(&r->pool));
+	assert(n_grouped == r->groups[GROUP_DONE].n + r->groups[GROUP_TAKE].n);
 	assert(r->is_wait_in_flight || list_empty(&r->covered));
 	assert(n_in_flight <= r->n_in_flight); /* more: answers that nobody waits for any more, and a WAIT */
 }

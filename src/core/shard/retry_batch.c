@@ -37,11 +37,12 @@ static struct op_batch *batch_new(struct retry *r, uint32_t n, uint64_t *tag)
 	return slot->batch;
 }
 
-static void batch_add(struct retry *r, struct op_batch *b, const struct op *op)
+static void batch_add(struct retry *r, struct op_batch *b, struct op *op)
 {
 	b->entries[b->n] = (struct cmd_entry){.stream = slice_of(op->entry.stream), .id = op->entry.id};
 	b->ops[b->n].index = op->index;
 	b->ops[b->n++].gen = shard_pool_renew(&r->pool, op->index);
+	op->is_grouped = false;
 }
 
 static void send_many(struct retry *r, struct shard_ctx *c, struct op_group *g, struct op_batch *b, uint64_t tag)
@@ -83,39 +84,45 @@ static void group_send(struct retry *r, struct shard_ctx *c, enum op_group_kind 
 	g->n = 0;
 }
 
+static enum op_group_kind group_of(const struct op *op)
+{
+	return op->sent.command == CMD_DONE ? GROUP_DONE : GROUP_TAKE;
+}
+
 bool retry_group_add(struct retry *r, struct shard_ctx *c, struct op *op)
 {
+	assert(!op->is_grouped && c->is_up);
 	if (!is_batchable(op))
 		return false;
-	enum op_group_kind which = op->sent.command == CMD_DONE ? GROUP_DONE : GROUP_TAKE;
+	enum op_group_kind which = group_of(op);
 	struct op_group *g = &r->groups[which];
 	if (g->n == CMD_MANY_MAX || (g->n > 0 && !are_alike(LIST_OF(struct op, queue, g->ops.next), op)))
 		group_send(r, c, which);
 	list_push(&g->ops, &op->queue);
+	op->is_grouped = true;
 	g->n++;
 	return true;
 }
 
-/* Back to the front of what is ready, in order. */
-static void group_wait(struct retry *r, struct op_group *g)
+void retry_unqueue(struct retry *r, struct op *op)
 {
-	while (!list_empty(&g->ops)) {
-		struct link *last = g->ops.prev;
-		list_remove(last);
-		list_push_front(&r->ready, last);
-	}
-	g->n = 0;
+	list_remove(&op->queue);
+	if (!op->is_grouped)
+		return;
+	struct op_group *g = &r->groups[group_of(op)];
+	assert(g->n > 0);
+	g->n--;
+	op->is_grouped = false;
 }
 
 void retry_groups_flush(struct retry *r, struct shard_ctx *c)
 {
+	if (!c->is_up)
+		return;
 	/* dones first: what they end may be what a take would have to wait for */
-	for (int k = 0; k < GROUPS; k++) {
-		if (r->n_flying[k] && r->groups[k].n < BATCH_FEW)
-			group_wait(r, &r->groups[k]);
-		else
+	for (int k = 0; k < GROUPS; k++)
+		if (r->n_flying[k] == 0 || r->groups[k].n >= BATCH_FEW)
 			group_send(r, c, (enum op_group_kind)k);
-	}
 }
 
 void retry_batch_reply(struct retry *r, struct shard_ctx *c, uint64_t tag, const struct reply *reply)

@@ -80,12 +80,13 @@ struct op_later {
 
 struct op {
 	struct heap_node timer;
-	struct link queue; /* ready to be sent, or in one of the WAIT lists; else alone */
+	struct link queue; /* ready to be sent, in a group, or in one of the WAIT lists; else alone */
 	uint32_t index;
 	uint8_t kind; /* what was asked (enum cmd_kind) */
 	bool is_live : 1;
 	bool only_look : 1; /* take */
 	bool releases : 1;  /* ends the lease .asker.handle */
+	bool is_grouped : 1;
 	uint16_t svc, slot;
 	mono_ms not_after; /* answered OP_FAILED from here on */
 	struct op_asker asker;
@@ -113,7 +114,7 @@ struct op_batch_slot {
 	struct op_batch *batch; /* owned */
 };
 
-/* Operations of this step that may go together; one list for each command. */
+/* Operations that go together next; one list for each command. */
 enum op_group_kind { GROUP_DONE, GROUP_TAKE, GROUPS };
 struct op_group {
 	struct link ops;
@@ -145,11 +146,12 @@ static inline bool retry_is_add(enum cmd_kind k)
 /* Tags of a WAIT, and of an op_batch: what else they hold is its index. */
 enum { WAIT_INDEX = 0xffffffff, BATCH_BIT = 0x80000000 };
 
-/* True: the operation may wait for others of this step, and does. Sends what it cannot go with. */
+/* True: the operation may wait for others, and does. Sends what it cannot go with. */
 bool retry_group_add(struct retry *r, struct shard_ctx *c, struct op *op);
 /* Sends what was added, or lets a few wait for the answer to those before them. */
 void retry_groups_flush(struct retry *r, struct shard_ctx *c);
-void retry_groups_init(struct retry *r); /* empty lists */
+void retry_unqueue(struct retry *r, struct op *op); /* it waits in no list any more */
+void retry_groups_init(struct retry *r);            /* empty lists */
 /* The answer to a batch: each operation's own. */
 void retry_batch_reply(struct retry *r, struct shard_ctx *c, uint64_t tag, const struct reply *reply);
 void retry_batches_free(struct retry *r); /* they are not awaited any more */

@@ -78,7 +78,7 @@ void retry_finish(struct retry *r, struct shard_ctx *c, struct op *op, enum op_r
 		break;
 	}
 	heap_remove(&r->timers, &op->timer);
-	list_remove(&op->queue);
+	retry_unqueue(r, op);
 	ctx_retire(c, op->entry.stream);
 	ctx_retire(c, op->lock.value);
 	ctx_retire(c, op->dead.error);

@@ -72,6 +72,13 @@ DIES(an_operation_does_not_wait_for_ever)
 	retry_check(r, &C);
 }
 
+DIES(who_waits_for_others_is_counted)
+{
+	struct retry *r = retry_new();
+	one_op(r)->is_grouped = true;
+	retry_check(r, &C);
+}
+
 DIES(entries_are_told_in_order)
 {
 	struct feeds *fs = feeds_new(1);

@@ -571,6 +571,19 @@ Test(retry, goes_back_with_its_slot, .init = story_up, .fini = story_down)
 	expect_story("[ 1000] > op take moved\n");
 }
 
+Test(retry, what_waits_for_others_goes_back_with_its_slot, .init = story_up, .fini = story_down)
+{
+	together(CMD_DONE, 1);
+	together(CMD_DONE, 2);
+	expect_story("[ 1000] done s1 1-0\n");
+	slots_without(5);
+	expect_story("[ 1000] > op done moved\n[ 1000] > op done moved\n[ 1000] > op done moved\n");
+	slots_without(6);
+	together(CMD_DONE, 1);
+	story_int(CMD_DONE, 1); /* nobody waits for it any more */
+	expect_story("[ 1000] done s1 1-0\n");
+}
+
 Test(retry, moved_by_redis_says_where_to, .init = story_up, .fini = story_down)
 {
 	op(CMD_DONE);
