@@ -20,8 +20,8 @@ enum { MAIL_LIMIT = 1 << 20, PASSED_MAX = 8192, TRIM_ENTRIES = 4096, EXIT_INTERN
 
 void daemon_step(struct daemon *d, struct coord_event *ev)
 {
-	ev->now = mono_now(); /* not the round's: the process may have been stopped within it */
-	ev->wall_ms = mono_wall_ms();
+	/* not the round's: the process may have been stopped within it */
+	mono_read(&d->clock.wall, &ev->now, &ev->wall_ms);
 	d->effects.says_moves = log_is_on(LOG_DEBUG);
 	d->clock.core_deadline = coord_turn(d->core, ev, &d->effects, &coord_thread_doers, d);
 	if (d->workers)

@@ -65,6 +65,7 @@ struct daemon_topology {
 struct daemon_clock {
 	mono_ms started_at, next_second;
 	int64_t started_wall_ms;
+	struct mono_wall wall;
 	mono_ms core_deadline;
 	struct hist lag;
 };

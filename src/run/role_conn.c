@@ -284,9 +284,9 @@ static void on_joined(struct role_link *lc, const redisReply *r)
 static void drop_unaligned(struct role_link *lc, const redisReply *r, struct reply *reply)
 {
 	struct role_conn *l = lc->rconn;
-	mono_ms now = mono_now();
 	if (!r || r->type == REDIS_REPLY_ERROR || reply->kind != REPLY_ERROR || !l || lc != l->cur)
 		return;
+	mono_ms now = mono_now();
 	if (l->dropped_at && now < l->dropped_at + UNALIGNED_AGAIN_MS)
 		return;
 	l->dropped_at = now;
@@ -300,11 +300,11 @@ static void answer_core(struct role_link *lc, const struct inflight *f, const re
 	struct reply reply;
 	reply_decode(ls->decoder, (enum cmd_kind)f->kind, r, &reply);
 	drop_unaligned(lc, r, &reply);
-	if (f->role == CONN_COMMAND && r)
-		hist_add(&ls->command_time, (double)(mono_now() - f->sent) / 1000.0);
 	struct shard_event ev = {
 		.kind = SHARD_REPLY, .role = (enum conn_role)f->role, .svc = f->svc, .tag = f->tag, .reply = &reply};
 	ls->o.step(ls->o.arg, &ev);
+	if (f->role == CONN_COMMAND && r)
+		hist_add(&ls->command_time, (double)(ev.now - f->sent) / 1000.0); /* .now: its turn's */
 }
 
 static void role_conn_on_reply(void *arg, uint64_t index, const redisReply *r)

@@ -30,6 +30,7 @@ struct shard_login {
 
 struct shard_clock {
 	mono_ms now, core_deadline, next_snapshot; /* now: of the turn */
+	struct mono_wall wall;
 	struct hist lag;
 };
 
@@ -138,8 +139,9 @@ static void shard_thread_wake(void *arg)
 /* One turn: the pure step, then its effects. */
 static void step(struct shard_thread *s, struct shard_event *ev)
 {
-	ev->now = s->clock.now = mono_now(); /* not the round's: the process may have been stopped within it */
-	ev->wall_ms = mono_wall_ms();
+	/* not the round's: the process may have been stopped within it */
+	mono_read(&s->clock.wall, &ev->now, &ev->wall_ms);
+	s->clock.now = ev->now;
 	s->turns.effects.says_moves = log_is_on(LOG_DEBUG);
 	s->clock.core_deadline = shard_turn(s->core, ev, &s->turns, &doers, s);
 	struct shard_refused refused;

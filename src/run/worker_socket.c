@@ -393,8 +393,10 @@ static void worker_socket_look_at(struct worker_socket *d, struct worker_conn *w
 
 static void look_for_stuck(struct worker_socket *d)
 {
+	if (!d->n_over)
+		return;
 	mono_ms now = mono_now();
-	if (!d->n_over || now - d->looked_at < LOOK_MS)
+	if (now - d->looked_at < LOOK_MS)
 		return;
 	for (struct link *l = d->all.next; l != &d->all; l = l->next) {
 		struct worker_conn *w = LIST_OF(struct worker_conn, link, l);
