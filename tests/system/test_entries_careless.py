@@ -50,6 +50,27 @@ def test_entries_that_vanish(t):
 
 
 @limit(60)
+def test_made_again_with_lower_ids_while_an_entry_waits(t):
+    """Nothing was pushed: the stream was read to its end, and its end was not looked at again before it was deleted."""
+    r = t.redis()
+    d = t.daemon(r, service=entries(batch=4))
+    h = hand(t, d)
+    for n in range(6):
+        r.db.cmd("XADD", "orders:again", f"{100 + n}-0", "n", n)
+    lbs(r.db, "orders", "orders:again")
+    lease = h.assign()["lease"]
+    h.ids(6)
+    assert h.nack(lease, "102-0", retry_ms=400)["outcome"] == "waits"
+    r.db.cmd("DEL", "orders:again")
+    for n in range(3):
+        r.db.cmd("XADD", "orders:again", f"{1 + n}-0", "n", n)
+    assert h.until("revoke", 5, lease=lease)["reason"] == "lost"
+    h.send(t="revoked", lease=lease)
+    assert h.assign()["entries"]["pos"] == "0-0"
+    assert h.until("entries")["e"][0][0] == "1-0"
+
+
+@limit(60)
 def test_ids_from_the_future(t):
     r = t.redis()
     d = t.daemon(r, service=entries())

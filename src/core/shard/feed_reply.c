@@ -258,7 +258,8 @@ static void feed_found_nothing(struct feeds *fs, struct shard_ctx *c, struct fee
 	const struct entries_rules *r = feed_rules(c, f);
 	ctx_metrics(c, f->svc)->c[M_FEED_READ_EMPTY]++;
 	f->reading.was_empty = true;
-	if (f->work->unread.n_void)
+	bool is_surprise = f->work->unread.n_void; /* they were there */
+	if (is_surprise)
 		feed_at_work(f)->unread.n_void = 0;
 	if (f->work->window.n == 0) {
 		if (f->work->window.singles)
@@ -272,7 +273,7 @@ static void feed_found_nothing(struct feeds *fs, struct shard_ctx *c, struct fee
 		f->idle.since = f->reading.sent;
 	f->reading.wait_ms =
 		f->reading.wait_ms ? mono_min(f->reading.wait_ms * 2, feed_poll_max(fs, c, f)) : FEED_POLL_MIN_MS;
-	if (f->reading.by_push || c->now - f->run.opened_at > FEED_CHECK_MS)
+	if (f->reading.by_push || is_surprise || c->now - f->run.opened_at > FEED_CHECK_MS)
 		f->run.is_open = false; /* is it still the same stream? */
 	if (feed_is_idle(c, f)) {
 		f->run.is_held = f->idle.has_ended = true;
