@@ -441,7 +441,12 @@ static const char *const texts[SCRIPT_N] = {
 	"local w = redis.pcall('HSET', KEYS[1], 'pos', ARGV[2], 'tries', 0, 'at', ARGV[3], 'run', run, 'n', ARGV[6])\n"
 	"if type(w) == 'table' then return w end\n"
 	"if h[5] then redis.call('HDEL', KEYS[1], 'not_before', 'pause') end\n"
-	"if ARGV[4] ~= '' then redis.pcall('XTRIM', KEYS[2], 'MINID', '=', ARGV[4]) end\n"
+	"if ARGV[4] == '' then return 1 end\n"
+	"local e = redis.pcall('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)\n"
+	"local last = e[1] and not later(ARGV[2], e[1][1]) and ARGV[2] or last_id()\n"
+	"if type(last) == 'string' and not later(ARGV[2], last) then\n" /* else it was made again with lower ids */
+	"  redis.pcall('XTRIM', KEYS[2], 'MINID', '=', ARGV[4])\n"
+	"end\n"
 	"return 1\n",
 
 	[SCRIPT_FEED_FAIL] = LUA_OWNER LUA_PAUSE "if not h[1] then return -3 end\n"
@@ -451,11 +456,13 @@ static const char *const texts[SCRIPT_N] = {
 						 "if type(w) == 'table' then return w end\n"
 						 "return {h[2] or '0-0', n, 0, pause(n, 2), '', -1, 0, 0}\n",
 
-	[SCRIPT_FEED_CLOSE] = LUA_OWNER LUA_PAUSE
+	[SCRIPT_FEED_CLOSE] = LUA_LATER LUA_LAST_ID LUA_OWNER LUA_PAUSE
 	"if h[1] ~= ARGV[1] then return 0 end\n"
 	"if ARGV[2] == 'delete' then\n"
 	"  local e = redis.pcall('XRANGE', KEYS[2], '(' .. h[2], '+', 'COUNT', 1)\n"
-	"  if not e.err and not e[1] then\n"
+	"  local last = last_id()\n"
+	"  local is_again = type(last) == 'string' and later(h[2], last)\n" /* with lower ids */
+	"  if not e.err and not e[1] and not is_again then\n"
 	"    local d = redis.pcall('UNLINK', KEYS[2])\n"
 	"    if type(d) == 'table' then return d end\n"
 	"    redis.call('DEL', KEYS[1])\n"

@@ -251,7 +251,8 @@ static void feed_ack(struct model_redis *m, const struct cmd *c, struct reply *o
 		p->tries = 0;
 		p->has_pause = false;
 		p->run = p->run >= 3 ? 4 : 2;
-		while (c->as.feed.ack.trim && s && s->n && entry_id_cmp(s->v[0].id, c->id) <= 0)
+		while (c->as.feed.ack.trim && s && s->n && entry_id_cmp(s->v[0].id, c->id) <= 0 &&
+			entry_id_cmp(c->id, s->last) <= 0)
 			model_stream_delete(s, s->v[0].id);
 		model_int(out, 1);
 	}
@@ -280,7 +281,9 @@ static void feed_close(struct model_redis *m, const struct cmd *c, struct reply 
 		model_int(out, 0);
 		return;
 	}
-	if (c->as.feed.close.end == FEED_END_DELETE && (!s || model_stream_find(s, entry_id_next(p->pos)) == s->n)) {
+	const bool has_more =
+		s && (entry_id_cmp(p->pos, s->last) > 0 || model_stream_find(s, entry_id_next(p->pos)) < s->n);
+	if (c->as.feed.close.end == FEED_END_DELETE && !has_more) {
 		char *key = stream_key(c->stream);
 		model_stream_drop(m, key);
 		mem_free(key);

@@ -71,6 +71,34 @@ def test_made_again_with_lower_ids_while_an_entry_waits(t):
 
 
 @limit(60)
+def test_made_again_with_lower_ids_nothing_is_trimmed_or_deleted_unread(t):
+    """What its worker acknowledges, and that it is done, is of the stream before."""
+    r = t.redis()
+    d = t.daemon(r, service=entries(on_ack="trim", on_done="delete"))
+    h = hand(t, d, credits=2)
+
+    def made_again(stream):
+        r.db.pipe([("DEL", stream)] + [("XADD", stream, f"{n}-0", "n", n) for n in range(1, 4)])
+
+    for stream, is_acked_first in ("orders:a", False), ("orders:b", True):
+        for n in range(5):
+            r.db.cmd("XADD", stream, f"{100 + n}-0", "n", n)
+        lbs(r.db, "orders", stream)
+        lease = h.assign(stream=stream)["lease"]
+        h.ids(5, lease=lease)
+        if is_acked_first:
+            h.ack(lease, "104-0")
+        made_again(stream)
+        if not is_acked_first:
+            h.send(t="ack", lease=lease, id="102-0")
+        h.done(lease)
+        assert r.db.cmd("XLEN", stream) == 3
+        lbs(r.db, "orders", stream)
+        a = h.assign(stream=stream)
+        assert a["entries"]["pos"] == "0-0" and h.until("entries", lease=a["lease"])["e"][0][0] == "1-0"
+
+
+@limit(60)
 def test_ids_from_the_future(t):
     r = t.redis()
     d = t.daemon(r, service=entries())

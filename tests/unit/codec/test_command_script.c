@@ -1304,6 +1304,35 @@ Test(script, an_ack_trims_exactly_what_it_passes)
 	cr_expect_eq(n_of("XLEN", "s"), 2);
 }
 
+Test(script, what_was_made_again_with_lower_ids_is_neither_trimmed_nor_deleted)
+{
+	xadd("5-0"), xadd("6-0");
+	expect_open(100, 0, 0, 0);
+	real_redis_command(redis, "DEL s");
+	xadd("3-0"), xadd("4-0");
+	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {5, 0}, .as.feed.ack.trim = true)), 1);
+	cr_expect_eq(n_of("XLEN", "s"), 2);
+	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .as.feed.close.end = FEED_END_DELETE, .as.feed.close.ttl_ms = 1000)), 1);
+	cr_expect_eq(n_of("XLEN", "s"), 2);
+	expect_open(101, 0, 0, POSITION_REMADE);
+}
+
+Test(script, an_ack_of_what_was_deleted_trims_what_is_before_it)
+{
+	xadd("5-0"), xadd("6-0"), xadd("7-0"), xadd("8-0");
+	expect_open(100, 0, 0, 0);
+	real_redis_command(redis, "XDEL s 6-0");
+	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {6, 0}, .as.feed.ack.trim = true)), 1);
+	cr_expect_eq(n_of("XLEN", "s"), 2);
+	real_redis_command(redis, "XDEL s 8-0");
+	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {8, 0}, .as.feed.ack.trim = true)), 1);
+	cr_expect_eq(n_of("XLEN", "s"), 0);
+	real_redis_command(redis, "DEL s");
+	real_redis_command(redis, "SET s x");
+	cr_expect_eq(NUMBER(FEED(ACK, 100, .id = {9, 0}, .as.feed.ack.trim = true)), 1);
+	cr_expect_eq(n_of("EXISTS", "s"), 1);
+}
+
 Test(script, a_stream_made_again_starts_at_0_0)
 {
 	xadd("5-0");
