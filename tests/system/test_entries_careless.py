@@ -50,24 +50,43 @@ def test_entries_that_vanish(t):
 
 
 @limit(60)
-def test_made_again_with_lower_ids_while_an_entry_waits(t):
-    """Nothing was pushed: the stream was read to its end, and its end was not looked at again before it was deleted."""
+def test_made_again_with_lower_ids_while_nothing_is_read(t):
+    """An entry waits for its next try, or the window is full: nothing was pushed. The first look after that sees it."""
     r = t.redis()
     d = t.daemon(r, service=entries(batch=4))
-    h = hand(t, d)
-    for n in range(6):
-        r.db.cmd("XADD", "orders:again", f"{100 + n}-0", "n", n)
-    lbs(r.db, "orders", "orders:again")
-    lease = h.assign()["lease"]
-    h.ids(6)
+    h = hand(t, d, credits=3)
+
+    def begin(stream, n):
+        r.db.pipe([("XADD", stream, f"{100 + i}-0", "n", i) for i in range(n)])
+        lbs(r.db, "orders", stream)
+        lease = h.assign(stream=stream)["lease"]
+        told = h.ids(min(n, 8), lease=lease)
+        return lease, told[-1][0]
+
+    def make_again(stream):
+        r.db.pipe([("DEL", stream)] + [("XADD", stream, f"{n}-0", "n", n) for n in range(1, 4)])
+
+    def assert_seen(stream, lease):
+        assert h.until("revoke", 5, lease=lease)["reason"] == "lost"
+        h.send(t="revoked", lease=lease)
+        a = h.assign(stream=stream)
+        assert a["entries"]["pos"] == "0-0" and h.until("entries", lease=a["lease"])["e"][0][0] == "1-0"
+
+    lease, _ = begin("orders:waits", 6)
     assert h.nack(lease, "102-0", retry_ms=400)["outcome"] == "waits"
-    r.db.cmd("DEL", "orders:again")
-    for n in range(3):
-        r.db.cmd("XADD", "orders:again", f"{1 + n}-0", "n", n)
-    assert h.until("revoke", 5, lease=lease)["reason"] == "lost"
-    h.send(t="revoked", lease=lease)
-    assert h.assign()["entries"]["pos"] == "0-0"
-    assert h.until("entries")["e"][0][0] == "1-0"
+    make_again("orders:waits")
+    assert_seen("orders:waits", lease)
+
+    lease, last = begin("orders:more", 20)
+    make_again("orders:more")
+    h.ack(lease, last)
+    assert_seen("orders:more", lease)
+
+    lease, last = begin("orders:slow", 6)
+    time.sleep(1.2)  # at work
+    make_again("orders:slow")
+    h.ack(lease, last)
+    assert_seen("orders:slow", lease)
 
 
 @limit(60)

@@ -356,6 +356,7 @@ static void feed_send_read(struct feeds *fs, struct shard_ctx *c, struct feed *f
 	uint64_t tag = tag_of(PART_FEED, fs->pool.gens[f->index], f->index | FEED_READ_BIT);
 	struct effect *ef = ctx_redis(c, tag, CMD_FEED_READ, f->svc);
 	uint32_t batch = feed_rules(c, f)->batch;
+	f->reading.was_left = feed_was_left(c, f);
 	f->reading.asked = f->reading.count < batch ? f->reading.count : batch;
 	ef->cmd.stream = slice_of(f->stream);
 	ef->cmd.asking = f->asking;

@@ -70,6 +70,7 @@ struct feed_reading {
 	bool by_push : 1;   /* the one in flight is for that */
 	bool was_empty : 1; /* the last found nothing */
 	bool at_end : 1;    /* the last found less than it asked for */
+	bool was_left : 1;  /* the one in flight is the first for long: feed_was_left() */
 };
 
 /* What its worker was told and Redis has not confirmed. */
@@ -161,6 +162,7 @@ enum {
 	FEED_LEND_MS = 500,       /* a pause of more lends its credit to another stream that waits */
 	FEED_SETTLE_MS = 1000,    /* so long an end waits for the dead letter; the coordinator waits for 1.5 s */
 	FEED_CHECK_MS = 30000,    /* an idle stream is looked at that often: was it made again? */
+	FEED_LEFT_MS = 1000,      /* the same when it was not read for so long, and then there is nothing more */
 	FEED_FIRST_COUNT = 32     /* of the first read; doubled while entries are small */
 };
 
@@ -233,6 +235,10 @@ struct msg_feed *feed_lose(struct feeds *fs, struct shard_ctx *c, struct feed *f
 /* The longest pause between two polls of an empty stream, ms. */
 mono_ms feed_poll_max(const struct feeds *fs, const struct shard_ctx *c, const struct feed *f);
 struct feed *feed_of_tag(const struct feeds *fs, uint64_t tag); /* NULL: it is gone */
+
+/* feed_reply.c */
+/* The server was not asked to push, and either not all was read or it was long ago: somebody may have made it again. */
+bool feed_was_left(const struct shard_ctx *c, const struct feed *f);
 
 /* The next one in use at *pos or behind it; *pos moves on. Survives the end of what it returned. */
 struct feed *feed_next_feed(const struct feeds *fs, uint32_t *pos);

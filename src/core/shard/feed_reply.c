@@ -253,6 +253,13 @@ static bool feed_is_idle(struct shard_ctx *c, struct feed *f)
 	return is_wanted;
 }
 
+bool feed_was_left(const struct shard_ctx *c, const struct feed *f)
+{
+	const struct feed_reading *r = &f->reading;
+	bool has_more = !r->at_end && r->asked > 1; /* as it seemed; of one entry nobody knows */
+	return !r->was_empty && r->sent >= f->run.opened_at && (has_more || c->now - r->sent >= FEED_LEFT_MS);
+}
+
 static void feed_found_nothing(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 {
 	const struct entries_rules *r = feed_rules(c, f);
@@ -273,7 +280,7 @@ static void feed_found_nothing(struct feeds *fs, struct shard_ctx *c, struct fee
 		f->idle.since = f->reading.sent;
 	f->reading.wait_ms =
 		f->reading.wait_ms ? mono_min(f->reading.wait_ms * 2, feed_poll_max(fs, c, f)) : FEED_POLL_MIN_MS;
-	if (f->reading.by_push || is_surprise || c->now - f->run.opened_at > FEED_CHECK_MS)
+	if (f->reading.by_push || f->reading.was_left || is_surprise || c->now - f->run.opened_at > FEED_CHECK_MS)
 		f->run.is_open = false; /* is it still the same stream? */
 	if (feed_is_idle(c, f)) {
 		f->run.is_held = f->idle.has_ended = true;
