@@ -241,6 +241,8 @@ def test_a_stream_made_again_with_lower_ids_is_revoked_as_lost(t):
     r.db.cmd("XADD", "orders:k", "5-1", "n", "0")
     v = h.until("revoke", lease=a["lease"])
     assert v["reason"] == "lost", v
+    said = d.ctl_ok("explain", "orders:k")
+    assert "its worker was told to stop" in said and "(reason lost)" in said, said
     h.send(t="revoked", lease=a["lease"])
     b = h.assign()
     assert b["entries"] == {"pos": "0-0"} and b["retry"] == 0

@@ -1,5 +1,6 @@
 #include "run/control/explain.h"
 
+#include "codec/frame.h"
 #include "run/control/down.h"
 
 #include <stdarg.h>
@@ -447,7 +448,8 @@ static void why(struct facts *f, struct daemon *d, const struct coord_service *s
 				(long long)c->rules.progress_timeout_ms);
 		break;
 	case CTL_STATE_REVOKING:
-		facts_add(f, "its worker was told to stop %s ago", age);
+		facts_add(f, "its worker was told to stop %s ago (reason %s)", age,
+			frame_revoke_name((enum revoke_reason)e->revoke));
 		about_worker(f, c, e, now);
 		facts_next(f, "it goes back when the worker has stopped, in %lld ms at the latest",
 			(long long)mono_max(0, e->deadline - now));
