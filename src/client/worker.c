@@ -196,6 +196,7 @@ static bool next_note(struct sluice_worker *w, struct sluice_event *e)
 	}
 	const char *line = w->said.notes.data + w->said.notes_said;
 	w->said.notes_said += strlen(line) + 1;
+	end_event(w);                               /* of a frame that was none */
 	w->said.info = mem_dup(line, strlen(line)); /* more may be added while it is looked at */
 	*e = (struct sluice_event){.type = SLUICE_NOTE, .text = w->said.info};
 	return true;

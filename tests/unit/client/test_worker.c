@@ -235,6 +235,22 @@ Test(sluice_worker, entries_come_once_and_a_nack_is_a_barrier)
 	strike_stage(&s);
 }
 
+/* What is to be said of it takes the place of its Info, which is freed (under make asan a leak would end the test). */
+Test(sluice_worker, a_stream_that_is_not_in_entries_mode_is_given_back)
+{
+	struct stage s;
+	raise_stage(&s, SLUICE_EACH);
+	welcome(&s, "", "", mono_now() + 60000);
+	tell(&s, "{\"t\":\"assign\",\"lease\":\"a\",\"service\":\"orders\",\"stream\":\"s\",\"id\":\"1-0\",\"token\":"
+		 "\"1\","
+		 "\"retry\":0,\"info\":{\"n\":1},\"until_ms\":99999999999}\n");
+	do /* the first line is that it is connected */
+		cr_assert(happens(&s, SLUICE_NOTE, 5000));
+	while (!strstr(s.e.text, "orders is not in entries mode"));
+	cr_assert(says(&s, "{\"t\":\"release\",\"lease\":\"a\",\"retry_ms\":30000}\n"));
+	strike_stage(&s);
+}
+
 Test(sluice_worker, leaves_when_all_is_confirmed)
 {
 	struct stage s;
