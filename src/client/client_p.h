@@ -70,6 +70,7 @@ struct client_conn { /* conn.c */
 	int why_ended; /* errno of a connection that has ended, -1 = closed by the daemon, 0 = it has not */
 	struct frame_splitter in;
 	struct buf out;
+	mono_ms hello_at;
 	mono_ms retry_at, backoff;
 	char *trouble; /* the last line about it since the last welcome; NULL = none */
 };

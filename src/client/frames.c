@@ -65,6 +65,7 @@ void client_hello(struct sluice_worker *w)
 	if (w->session)
 		hello_resume(w, &b);
 	buf_str(&b, "}\n");
+	w->conn.hello_at = mono_now();
 	client_send(w, b.data, b.len);
 	buf_fini(&b);
 }
@@ -104,13 +105,12 @@ static void welcome_resumed(struct sluice_worker *w, yyjson_val *list)
 }
 
 /* Fences are times of the daemon's clock: in another time namespace they mean nothing, and work would be stopped at
- * once or never. */
+ * once or never. A welcome was written between our hello and now, however long one of us was stopped. */
 static bool client_has_another_clock(struct sluice_worker *w, yyjson_val *root)
 {
 	mono_ms now = mono_now(), theirs = frame_num(root, "now_ms", now);
 	mono_ms lease_ms = frame_num(root, "lease_ms", w->leases.lease_ms);
-	mono_ms off = theirs > now ? theirs - now : now - theirs;
-	if (off <= lease_ms)
+	if (theirs >= w->conn.hello_at - lease_ms && theirs <= now + lease_ms)
 		return false;
 	client_fail(w, "clock",
 		"sluiced's clock is %lld ms from ours: we do not share CLOCK_MONOTONIC with it (another time namespace "

@@ -691,6 +691,15 @@ def clock_a_little_off(c):
 
 
 @behaviour
+def a_welcome_that_comes_late(c):
+    """Worker or daemon was stopped for longer than lease_ms between hello and welcome: that is no other clock."""
+    c.daemon.late_s = c.daemon.lease_ms / 1000 + 0.5
+    s = c.session()
+    c.daemon.wait_frame("done", lease=c.daemon.assign(s, "s"))
+    same("connections", len(c.daemon.sessions), 1)
+
+
+@behaviour
 def entries_of_an_old_daemon(c):
     """A daemon of 0.1 (its welcome has no now_ms) knows no entries: a worker that wants them says so and leaves, non-zero."""
     c.daemon.welcome = {"now_ms": None, "server": "sluiced"}

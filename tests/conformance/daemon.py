@@ -106,6 +106,7 @@ class Daemon:
         self.answers = lambda f: True     # does this result get its ok?
         self.welcome = {}                 # fields that replace those of the next welcomes
         self.clock_ms = 0                 # so far ahead is the clock that its welcomes tell
+        self.late_s = 0                   # so long is a welcome under way
         self.resumes = lambda lease: True  # is it still the worker's? True, or the outcome for `gone`
         self.entries = {}                 # lease -> what it is fed: see feed()
         self.knows_sessions = True
@@ -266,6 +267,7 @@ class Daemon:
         s.was_greeted = True
         w = {"v": 1, "server": "conformance", "node": "n1", "session": f"s-{s.number}", "lease_ms": self.lease_ms, "ping_ms": self.ping_ms,
              "resume_ms": 2000, "max_frame": LIMIT, "until_ms": self.next_until(), "now_ms": int(now_ms()) + self.clock_ms, "resumed": resumed, "gone": gone}
+        time.sleep(self.late_s)
         s.send("welcome", **{**w, **self.welcome})
         s.was_welcome = True
         for lease in resumed:

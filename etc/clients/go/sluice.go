@@ -348,6 +348,7 @@ type engine struct {
 	conn          net.Conn
 	out           *writer
 	isWelcome     bool
+	helloAt       float64
 	session       string
 	until, fenced float64
 	lead          float64
@@ -560,6 +561,7 @@ func (e *engine) connected(c net.Conn) {
 		}
 		hello["session"], hello["resume"] = e.session, resume
 	}
+	e.helloAt = nowMs()
 	e.send(hello)
 }
 
@@ -718,7 +720,8 @@ func (e *engine) onPing(f *frame) {
 }
 
 func (e *engine) onWelcome(f *frame) {
-	if mine := nowMs(); f.NowMs != nil && (mine-*f.NowMs > f.LeaseMs || *f.NowMs-mine > f.LeaseMs) {
+	// it was written between hello and now
+	if mine := nowMs(); f.NowMs != nil && (*f.NowMs < e.helloAt-f.LeaseMs || *f.NowMs > mine+f.LeaseMs) {
 		e.send(message{"t": "bye"})
 		e.giveUp("clock", fmt.Sprintf("this worker's monotonic clock says %.0f ms, the daemon's %.0f ms: they share no clock "+
 			"(another host, or a time namespace), so no fence could hold", mine, *f.NowMs))

@@ -365,6 +365,7 @@ class Engine {
       f.session = this.session;
       f.resume = [...this.leases.values()].filter((x) => !x.isQuiet).map((x) => x.name);
     }
+    this.helloAt = nowMs();
     this.send(f);
   }
 
@@ -404,7 +405,7 @@ class Engine {
 
   onWelcome(f) {
     const mine = nowMs();
-    if (f.now_ms != null && Math.abs(mine - f.now_ms) > f.lease_ms) {
+    if (f.now_ms != null && (f.now_ms < this.helloAt - f.lease_ms || f.now_ms > mine + f.lease_ms)) { // written between hello and now
       this.send({ t: "bye" });
       return this.giveUp("clock", `this worker's monotonic clock says ${Math.round(mine)} ms, the daemon's ${f.now_ms} ms: they share no `
         + "clock (another host, or a time namespace), so no fence could hold");

@@ -659,7 +659,7 @@ class Engine:
         self.sel.register(self.wake_r, selectors.EVENT_READ, self.on_wake)
         self.sock, self.is_welcome, self.buf, self.out, self.writes = None, False, b"", [], selectors.EVENT_READ
         self.n_out, self.session, self.until, self.fenced, self.lead = 0, None, None, None, 300.0
-        self.pause, self.retry_at, self.said = PAUSE_FIRST, 0.0, None
+        self.pause, self.retry_at, self.hello_at, self.said = PAUSE_FIRST, 0.0, 0.0, None
         self.is_leaving = self.is_over = False
         self.error = None
         self.runners = Tasks(self) if worker.is_async else Threads(self) if worker.threads else Children(self)
@@ -771,6 +771,7 @@ class Engine:
             hello["entries"] = True
         if self.session:
             hello.update(session=self.session, resume=[x.name for x in self.leases.values() if not x.is_quiet])
+        self.hello_at = now_ms()
         self.send(hello)
 
     def trouble(self, text):
@@ -860,7 +861,7 @@ class Engine:
 
     def on_welcome(self, f, _line):
         mine, its = now_ms(), f.get("now_ms")
-        if its is not None and abs(mine - its) > f["lease_ms"]:
+        if its is not None and not self.hello_at - f["lease_ms"] <= its <= mine + f["lease_ms"]:  # it was written in between
             self.send({"t": "bye"})
             self.flush()
             return self.give_up(ClockError("clock", f"this worker's monotonic clock says {mine:.0f} ms, the daemon's {its:.0f} ms: they "

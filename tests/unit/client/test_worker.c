@@ -251,6 +251,26 @@ Test(sluice_worker, a_stream_that_is_not_in_entries_mode_is_given_back)
 	strike_stage(&s);
 }
 
+/* It was written between our hello and now: one of us was stopped meanwhile. */
+Test(sluice_worker, a_welcome_that_comes_late_is_of_our_clock)
+{
+	struct stage s;
+	char text[300];
+	raise_stage(&s, SLUICE_STREAMS);
+	for (struct pollfd p = {s.listener, POLLIN, 0}; poll(&p, 1, 0) == 0;)
+		happens(&s, SLUICE_FAILED, 10);
+	s.conn = accept(s.listener, NULL, NULL);
+	cr_assert(says(&s, "\"hello\""));
+	snprintf(text, sizeof(text),
+		"{\"t\":\"welcome\",\"v\":1,\"session\":\"s1\",\"lease_ms\":100,\"now_ms\":%lld,\"until_ms\":%lld,"
+		"\"resumed\":[],\"gone\":[]}\n",
+		(long long)mono_now(), (long long)mono_now() + 100);
+	poll(NULL, 0, 300);
+	tell(&s, text);
+	cr_assert(happens(&s, SLUICE_UP, 5000));
+	strike_stage(&s);
+}
+
 Test(sluice_worker, leaves_when_all_is_confirmed)
 {
 	struct stage s;

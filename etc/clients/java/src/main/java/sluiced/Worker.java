@@ -259,7 +259,7 @@ public final class Worker {
     private String session;
     private double until = Double.NaN, fenced = Double.NaN, lead = 300;
     private long pause = PAUSE_FIRST;
-    private double retryAt;
+    private double retryAt, helloAt;
     private SluiceException error;
 
     /** socket null: $SLUICED_WORKER, else /run/sluiced/worker.sock. */
@@ -472,6 +472,7 @@ public final class Worker {
             hello.put("session", session);
             hello.put("resume", leases.values().stream().filter(x -> !x.isQuiet).map(x -> x.name).toList());
         }
+        helloAt = nowMs();
         send(hello);
     }
 
@@ -552,7 +553,8 @@ public final class Worker {
 
     private void onWelcome(Map<String, Object> f) {
         double mine = nowMs(), t = number(f, "lease_ms");
-        if (f.get("now_ms") instanceof Number its && Math.abs(mine - its.doubleValue()) > t) {
+        if (f.get("now_ms") instanceof Number its // it was written between hello and now
+                && (its.doubleValue() < helloAt - t || its.doubleValue() > mine + t)) {
             send("bye");
             giveUp("clock", String.format("this worker's monotonic clock says %.0f ms, the daemon's %s ms: they share no clock "
                     + "(another host, or a time namespace), so no fence could hold", mine, its));
