@@ -12,6 +12,7 @@ from lib.servers import spawn
 
 issue = 16
 DLQ = "orders-entries-dlq"
+HIGHEST = f"{2**64 - 1}-{2**64 - 1}"
 ENTRIES = {"enabled": True, "idle_release": "200ms", "retry": {"max_retries": 0}}
 
 
@@ -150,23 +151,26 @@ def test_fields_with_the_names_of_ours_are_kept(t):
 
 
 @limit(60)
-def test_a_key_of_another_type_is_said_and_the_others_go(t):
+def test_a_key_that_takes_nothing_is_said_and_the_others_go(t):
+    """It is of another type, or has the highest id that there is."""
     r = t.redis()
     d = t.daemon(r, T=3, service=service())
     w = Picky(t, d)
-    for k in ("orders:a", "orders:b", "orders:c"):
+    for k in ("orders:a", "orders:b", "orders:full", "orders:c"):
         key_with_dead(t, r, k, 1)
-    wait_dead(t, r, 3)
+    wait_dead(t, r, 4)
     r.db.cmd("DEL", "orders:b")
     r.db.cmd("SET", "orders:b", "x")
+    r.db.cmd("XADD", "orders:full", HIGHEST, "n", 1)
     r.db.cmd("DEL", "orders:c")  # it is made again
     w.bad = False
     p = d.ctl("--json", "entries-dlq", "replay", "orders")
     rows = {x["stream"]: x for x in map(json.loads, p.stdout.splitlines())}
-    assert p.returncode == 1 and "1 of 3" in p.stderr and DLQ in p.stderr, p
+    assert p.returncode == 1 and "2 of 4" in p.stderr and DLQ in p.stderr, p
     assert rows["orders:a"]["result"] == rows["orders:c"]["result"] == "replayed"
-    assert rows["orders:b"]["result"] == "error" and "WRONGTYPE" in rows["orders:b"]["error"]
-    assert r.db.cmd("XLEN", DLQ) == 1
+    for k, why in ("orders:b", "WRONGTYPE"), ("orders:full", "exhausted"):
+        assert rows[k]["result"] == "error" and why in rows[k]["error"], rows[k]
+    assert r.db.cmd("XLEN", DLQ) == 2
     for k in ("orders:a", "orders:c"):
         t.wait(lambda: w.done(k)[-1:] == [rows[k]["new_id"]], 10, f"{k} is worked on")
 

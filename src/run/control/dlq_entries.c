@@ -2,8 +2,8 @@
  * then each of those streams goes to the load-balancer stream once, as its producer would do it, so that somebody
  * works on it; then the letters are deleted.
  *
- * Failure: a stream that does not take it (another type by now) is said and left; Redis does not answer: what was given
- * and not deleted is said, and the next replay gives it again. */
+ * Failure: a stream that does not take it (another type by now, or the highest id is used) is said and left; Redis does
+ * not answer: what was given and not deleted is said, and the next replay gives it again. */
 #include "run/control/dlq.h"
 
 #include <string.h>
@@ -120,6 +120,12 @@ static void dlq_entries_deleted(struct dlq_job *j)
 	j->settle.delete_at++;
 }
 
+/* This stream's fault alone. */
+static bool is_not_taken(const char *why)
+{
+	return strstr(why, "WRONGTYPE") || strstr(why, "exhausted the last possible ID");
+}
+
 void dlq_entries_answer(struct dlq_job *j, const struct reply *r, const redisReply *raw)
 {
 	enum dlq_stage stage = j->stage;
@@ -133,7 +139,7 @@ void dlq_entries_answer(struct dlq_job *j, const struct reply *r, const redisRep
 	} else if (stage == DLQ_DELETE && r->kind == REPLY_INT) {
 		dlq_entries_deleted(j);
 	} else if ((stage == DLQ_GIVE || stage == DLQ_HOLD) && r->kind == REPLY_ERROR &&
-		   strstr(control_redis_why(j->conns.asked), "WRONGTYPE")) { /* this stream's fault alone */
+		   is_not_taken(control_redis_why(j->conns.asked))) {
 		dlq_action_row(j, j->page.at, "error", NULL, control_redis_why(j->conns.asked));
 		j->n_failed++;
 		j->page.at++;
