@@ -23,11 +23,27 @@
  * acknowledged something; 3, 4 = the same, and its worker has nothing else; missing after a close. Whoever knows how a
  * run ended closes it and says so; one that did not close has ended for a reason that nobody knows. not_before: the
  * server's Unix ms of the next try, pause ms after the one before. n: "pos:count", so many entries were ever added up
- * to pos; of another pos (an older daemon moved it), or "": not known. A WRONGTYPE says whether it is this key's. */
+ * to pos; of another pos (an older daemon moved it), or "": not known. A WRONGTYPE says whether it is this key's.
+ * Somebody may have written there by hand: a pos that no entry can have is none, and of what whole() reads anything
+ * but a number counts as 0. */
 #define LUA_OWNER                                                                                                      \
+	LUA_LATER                                                                                                      \
+	"local highest = '18446744073709551615-18446744073709551615'\n"                                                \
+	"local function whole(v)\n"                                                                                    \
+	"  local n = tonumber(v or '') or 0\n"                                                                         \
+	"  return n >= 1 and math.floor(math.min(n, 1000000000)) or 0\n"                                               \
+	"end\n"                                                                                                        \
 	"local h = redis.pcall('HMGET', KEYS[1], 'token', 'pos', 'tries', 'run', 'not_before', 'pause', 'n')\n"        \
 	"if h.err and string.find(h.err, 'WRONGTYPE', 1, true) then h.err = h.err .. ' (position)' end\n"              \
-	"if h.err then return h end\n"
+	"if h.err then return h end\n"                                                                                 \
+	"if h[2] and (not string.match(h[2], '^%d+%-%d+$') or later(h[2], highest)) then h[2] = false end\n"
+
+/* behind(pos): the first entry of KEYS[2] behind it, as XRANGE says it, or the error. */
+#define LUA_BEHIND                                                                                                     \
+	"local function behind(pos)\n"                                                                                 \
+	"  if pos == highest then return {} end\n"                                                                     \
+	"  return redis.pcall('XRANGE', KEYS[2], '(' .. pos, '+', 'COUNT', 1)\n"                                       \
+	"end\n"
 
 /* pause(tries, a): a try was counted: the next one has to wait, as ARGV[a] to ARGV[a + 3] say: first ms, factor, most
  * ms, permille. Returns how long, ms. Once something else was written it cannot be refused. */
@@ -363,13 +379,13 @@ static const char *const texts[SCRIPT_N] = {
 					"if e.err then return e end\n"
 					"return e[1] and e[1][1] or false\n",
 
-	[SCRIPT_FEED_OPEN] = LUA_LATER LUA_LAST_ID LUA_OWNER LUA_PAUSE
-	"local token, pos, tries, run, mine = h[1], h[2], tonumber(h[3] or '0') or 0, h[4], ARGV[1]\n"
+	[SCRIPT_FEED_OPEN] = LUA_LAST_ID LUA_OWNER LUA_BEHIND LUA_PAUSE
+	"local token, pos, tries, run, mine = h[1], h[2], whole(h[3]), h[4], ARGV[1]\n"
 	"if token and (#token > #mine or (#token == #mine and token > mine)) then return token end\n"
 	"local last, added, len, first = last_id()\n"
 	"if type(last) == 'table' then return last end\n"
 	"local flags = 0\n"
-	"if not pos or not string.match(pos, '^%d+%-%d+$') then\n"
+	"if not pos then\n"
 	"  pos = ARGV[2] == '$' and last or '0-0'\n"
 	"elseif last and later(pos, last) then\n"
 	"  pos, tries, flags = '0-0', 0, 2\n"
@@ -382,9 +398,9 @@ static const char *const texts[SCRIPT_N] = {
 	"local died, counts\n"
 	"local ends = 0\n"
 	"if token ~= mine and run then\n"
-	"  died = not has_progress and redis.call('HGET', KEYS[1], 'died') or 0\n"
+	"  died = not has_progress and whole(redis.call('HGET', KEYS[1], 'died')) or 0\n"
 	"  flags = flags + 4 + (has_progress and 1 or 0)\n"
-	"  ends = (has_progress or at_end) and 0 or (tonumber(redis.call('HGET', KEYS[1], 'ends') or '') or 0) + 1\n"
+	"  ends = (has_progress or at_end) and 0 or whole(redis.call('HGET', KEYS[1], 'ends')) + 1\n"
 	"  if at_end or is_paused then\n" /* nothing was there for anybody to die of */
 	"    died = 0\n"
 	"  elseif flags < 6 and (was_alone or ARGV[3] == 'alone') then\n"
@@ -396,15 +412,15 @@ static const char *const texts[SCRIPT_N] = {
 	"end\n"
 	"run = (token == mine and has_progress and 2 or 1) + (ARGV[4] == '1' and 2 or 0)\n"
 	"local at, n = string.match(h[7] or '', '^(%d+%-%d+):(%d+)$')\n"
-	"n = at == pos and tonumber(n) or nil\n"
-	"local behind, lost\n"
+	"n = at == pos and #n < 16 and tonumber(n) or nil\n"
+	"local left, lost\n"
 	"if last and not later(last, pos) then\n"
-	"  behind = 0\n"
+	"  left = 0\n"
 	"elseif last and (len == 0 or later(first, pos)) then\n"
-	"  behind = len\n"
+	"  left = len\n"
 	"end\n"
-	"if added and behind and not is_out then\n"
-	"  lost, n = n and math.max(0, added - behind - n), added - behind\n"
+	"if added and left and not is_out then\n"
+	"  lost, n = n and math.max(0, added - left - n), added - left\n"
 	"end\n"
 	"local w = redis.pcall('HSET', KEYS[1], 'token', mine, 'pos', pos, 'tries', tries, 'run', run, 'n', "
 	"n and string.format('%s:%.0f', pos, n) or '')\n"
@@ -415,7 +431,7 @@ static const char *const texts[SCRIPT_N] = {
 	"if counts then\n"
 	"  wait = pause(tries, 5)\n"
 	"elseif tries > 0 and h[5] then\n"
-	"  local most, now = tonumber(h[6] or '0') or 0, clock()\n"
+	"  local most, now = whole(h[6]), clock()\n"
 	"  wait = (tonumber(h[5]) or 0) - now\n"
 	"  if wait > most then\n" /* the clock was set back: no longer than the pause was meant to be */
 	"    wait = most\n"
@@ -423,15 +439,15 @@ static const char *const texts[SCRIPT_N] = {
 	"  end\n"
 	"end\n"
 	"if wait > 0 then\n" /* of what is there: what was deleted meanwhile is not tried again */
-	"  local e = redis.pcall('XRANGE', KEYS[2], '(' .. pos, '+', 'COUNT', 1)\n"
+	"  local e = behind(pos)\n"
 	"  bad = not e.err and e[1] and e[1][1] or ''\n"
 	"end\n"
 	"return {pos, tries, flags + (at_end and 16 or 0), bad ~= '' and wait or 0, bad, n or -1, lost or 0, ends}\n",
 
-	[SCRIPT_FEED_ACK] = LUA_LATER LUA_LAST_ID LUA_OWNER
+	[SCRIPT_FEED_ACK] = LUA_LAST_ID LUA_OWNER
 	"if not h[1] then return -3 end\n"
 	"if h[1] ~= ARGV[1] then return -1 end\n"
-	"if h[2] and string.match(h[2], '^%d+%-%d+$') and not later(ARGV[2], h[2]) then return 0 end\n"
+	"if h[2] and not later(ARGV[2], h[2]) then return 0 end\n"
 	"if ARGV[5] == '1' then\n"
 	"  local last = last_id()\n"
 	"  if type(last) == 'table' then return last end\n"
@@ -456,12 +472,12 @@ static const char *const texts[SCRIPT_N] = {
 						 "if type(w) == 'table' then return w end\n"
 						 "return {h[2] or '0-0', n, 0, pause(n, 2), '', -1, 0, 0}\n",
 
-	[SCRIPT_FEED_CLOSE] = LUA_LATER LUA_LAST_ID LUA_OWNER LUA_PAUSE
+	[SCRIPT_FEED_CLOSE] = LUA_LAST_ID LUA_OWNER LUA_BEHIND LUA_PAUSE
 	"if h[1] ~= ARGV[1] then return 0 end\n"
 	"if ARGV[2] == 'delete' then\n"
-	"  local e = redis.pcall('XRANGE', KEYS[2], '(' .. h[2], '+', 'COUNT', 1)\n"
-	"  local last = last_id()\n"
-	"  local is_again = type(last) == 'string' and later(h[2], last)\n" /* with lower ids */
+	"  local pos = h[2] or '0-0'\n"
+	"  local e, last = behind(pos), last_id()\n"
+	"  local is_again = type(last) == 'string' and later(pos, last)\n" /* with lower ids */
 	"  if not e.err and not e[1] and not is_again then\n"
 	"    local d = redis.pcall('UNLINK', KEYS[2])\n"
 	"    if type(d) == 'table' then return d end\n"
@@ -478,8 +494,9 @@ static const char *const texts[SCRIPT_N] = {
 	"if ARGV[2] == 'done' or ARGV[2] == 'delete' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end\n"
 	"return 1\n",
 
-	[SCRIPT_FEED_LAG] = ("local e = redis.pcall('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])\n"
-			     "return e.err and e or #e\n"),
+	[SCRIPT_FEED_LAG] = "if ARGV[1] == '18446744073709551615-18446744073709551615' then return 0 end\n"
+			    "local e = redis.pcall('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])\n"
+			    "return e.err and e or #e\n",
 
 	[SCRIPT_FEED_HOLD] =
 		LUA_LAST_ID LUA_OWNER "if h[5] then redis.pcall('HDEL', KEYS[1], 'not_before', 'pause') end\n"

@@ -2,7 +2,7 @@
 import time
 
 from lib.case import limit
-from lib.entries import add, entries, hand, lbs, position, text
+from lib.entries import add, entries, hand, lbs, position, position_key, text
 from lib.worker import Raw
 
 issue = 16
@@ -133,6 +133,27 @@ def test_ids_from_the_future(t):
     assert position(r.db, "orders:f")["pos"] == ids[-1]
     more = text(r.db.cmd("XADD", "orders:f", "*", "n", 3))
     assert [e[0] for e in h.ids(1, timeout=5)] == [more]
+
+
+@limit(60)
+def test_the_highest_id(t):
+    """Nothing can be behind it, and what asks for that is no error to anybody."""
+    r = t.redis()
+    d = t.daemon(r, service=entries(on_done="delete"))
+    highest = text(r.db.cmd("XADD", "orders:h", f"{2**64 - 1}-{2**64 - 1}", "n", 1))
+    r.db.cmd("XADD", "orders:k", highest, "n", 1)
+    r.db.cmd("HSET", position_key("orders:k"), "token", "0", "pos", highest)
+    p = d.ctl("explain", "orders:k")
+    assert p.returncode == 1 and f"nothing in it is behind its position {highest}" in p.stderr, p
+    lbs(r.db, "orders", "orders:h")
+    h = hand(t, d)
+    lease = h.assign()["lease"]
+    assert [e[0] for e in h.ids(1)] == [highest]
+    h.ack(lease, highest)
+    row, = d.json("ls")
+    assert (row["position"], row["lag"]) == (highest, 0), row
+    h.done(lease)
+    t.wait(lambda: r.db.cmd("EXISTS", "orders:h", position_key("orders:h")) == 0, 5, "it is deleted with its position")
 
 
 @limit(60)

@@ -454,7 +454,10 @@ static void aside_on_position(struct aside *j, const redisReply *raw)
 	const bool has = raw && raw->type == REDIS_REPLY_STRING && command_id_parse(raw->str, raw->len, &pos);
 	if (has)
 		command_id_format(j->data.pos, pos);
-	j->stage = has || (raw && raw->type == REDIS_REPLY_NIL) ? ASIDE_BEHIND : ASIDE_OVER;
+	j->data.is_done =
+		has && pos.ms == UINT64_MAX && pos.seq == UINT64_MAX; /* no id is higher: Redis would refuse */
+	const bool may_be_more = has ? !j->data.is_done : raw && raw->type == REDIS_REPLY_NIL;
+	j->stage = may_be_more ? ASIDE_BEHIND : ASIDE_OVER;
 }
 
 /* id: of the first entry that nobody works on. */

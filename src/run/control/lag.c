@@ -71,8 +71,8 @@ bool lag_ask(struct lag *l, const struct entry *e)
 	struct control_redis *conn = addr ? lag_conn(l, addr) : NULL;
 	if (!conn)
 		return false;
-	char from[COMMAND_ID_CAP + 1] = "(", most[24];
-	command_id_format(from + 1, f->pos);
+	char from[COMMAND_ID_CAP], most[24];
+	command_id_format(from, f->pos);
 	snprintf(most, sizeof most, "%d", LAG_MAX);
 	l->n_asked++;
 	l->is_asking = true;

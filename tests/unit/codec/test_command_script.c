@@ -1402,6 +1402,46 @@ Test(script, behind_the_highest_id_a_read_is_no_error)
 	mem_free(r.feed);
 }
 
+static int64_t lag_behind(const char *id)
+{
+	return real_redis_command(redis, "EVAL %s 1 s %s 10", script_text(SCRIPT_FEED_LAG), id)->integer;
+}
+
+Test(script, behind_the_highest_id_nothing_is_unread)
+{
+	xadd("5-0"), xadd("18446744073709551615-18446744073709551615");
+	cr_expect_eq(lag_behind("5-0"), 1);
+	cr_expect_eq(lag_behind("18446744073709551615-18446744073709551615"), 0);
+	expect_open(100, 0, 0, 0);
+	NUMBER(FEED(ACK, 100, .id = {UINT64_MAX, UINT64_MAX}));
+	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .as.feed.close.end = FEED_END_DELETE, .as.feed.close.ttl_ms = 50000)), 2);
+	cr_expect_eq(n_of("EXISTS", "s") + n_of("EXISTS", "{s}-sluice"), 0);
+}
+
+/* Somebody wrote to it by hand: what is no number counts for nothing, and the stream goes on. */
+Test(script, a_position_with_values_that_are_none_is_opened)
+{
+	xadd("5-0");
+	real_redis_command(
+		redis, "HSET {s}-sluice token x pos 0-0 tries -5 run 1 died x ends y n : not_before z pause -1");
+	expect_open(100, 0, 0, POSITION_DEATH);
+	expect_open(101, 0, 0, POSITION_DEATH | POSITION_SUSPECT);
+	real_redis_command(redis, "HSET {s}-sluice tries 99999999999999999999 died 1e300 ends 1e300 n 0-0:9e99 "
+				  "not_before 99999999999999999999 pause 5");
+	const struct reply r = EXEC(FEED(OPEN, 102, .as.feed.open.start = S("0")));
+	cr_expect(r.kind == REPLY_POSITION && r.integer == 1000000000 && r.wait_ms == 5, "tries %lld, wait %lld",
+		(long long)r.integer, (long long)r.wait_ms);
+	real_redis_command(redis, "HSET {s}-sluice tries nan pos 99999999999999999999-0");
+	expect_open(102, 0, 0, 0);
+	real_redis_command(redis, "DEL s");
+	real_redis_command(redis, "HSET {s}-sluice tries nan pos 99999999999999999999-0");
+	expect_open(102, 0, 0, POSITION_AT_END);
+	real_redis_command(redis, "HSET {s}-sluice pos x");
+	cr_expect_eq(EXEC(FEED(FAIL, 102, .as.feed.fail.n_tries = 1, .as.feed.pause = MINUTES)).kind, REPLY_POSITION);
+	real_redis_command(redis, "HDEL {s}-sluice pos");
+	cr_expect_eq(NUMBER(FEED(CLOSE, 102, .as.feed.close.end = FEED_END_DELETE, .as.feed.close.ttl_ms = 50000)), 2);
+}
+
 Test(script, what_is_gone_in_the_middle_is_counted_when_the_position_is_behind_it)
 {
 	xadd("1-0"), xadd("2-0"), xadd("3-0");
