@@ -1,4 +1,6 @@
 """explain finds what no load-balancer stream names: what was put aside for later, and the dead letters of a stream's entries."""
+import shlex
+
 from lib import acl
 from lib.case import limit
 from lib.entries import add, entries, hand, lbs
@@ -108,3 +110,31 @@ def test_explain_of_a_stream_whose_entries_nobody_has_named(t):
         assert no.returncode == 1 and "WRONGTYPE" in no.stderr, no
         h.close()
         d.stop()
+
+
+@limit(60)
+def test_what_explain_advises_is_a_command_whatever_the_name(t):
+    """Names are a producer's: pasted into a shell, each is one word."""
+    r = t.redis()
+    d = t.daemon(r, service=entries(retry={"initial": "5m", "factor": 1}))
+    h = hand(t, d)
+    for name in ("{a} b", "it's", "$(touch x);", "*", "\"", "x" * 299, "'" * 300):
+        add(r.db, name, 2)
+        assert shlex.split(d.json("explain", name)[0]["advice"]) == ["sluicectl", "add", "orders", name]
+        lbs(r.db, "orders", name)
+        a = h.assign(stream=name)
+        ids = [e[0] for e in h.ids(2)]
+        h.nack(a["lease"], ids[0], dead=True)
+        h.ids(1)
+        told = shlex.split(d.json("explain", name)[0]["advice"])
+        assert told == ["sluicectl", "entries-dlq", "show", "orders", "--stream", name], told
+        assert len(d.json(*told[1:])) == 1
+        h.nack(a["lease"], ids[1])
+        told = shlex.split(d.json("explain", name)[0]["advice"])
+        assert told[:5] == ["sluicectl", "delayed", "now", "orders", name], told
+        d.ctl_ok(*told[1:5])
+        h.ids(1)
+        h.ack(a["lease"], ids[1])
+        h.done(a["lease"])
+        told = shlex.split(d.json("explain", name)[0]["advice"])
+        assert told == ["sluicectl", "entries-dlq", "show", "orders", "--stream", name], told

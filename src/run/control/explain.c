@@ -14,7 +14,7 @@ enum { DAY_MS = 86400000 };
 
 static char *format(const char *fmt, va_list ap)
 {
-	char text[600];
+	char text[600 + FACTS_WORD_CAP];
 	vsnprintf(text, sizeof text, fmt, ap);
 	return mem_dup(text, strlen(text));
 }
@@ -51,6 +51,25 @@ void facts_advice(struct facts *f, const char *fmt, ...)
 	va_start(ap, fmt);
 	f->advice = format(fmt, ap);
 	va_end(ap);
+}
+
+const char *facts_word(char out[static FACTS_WORD_CAP], const char *name)
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:@%+=,";
+	const size_t len = text_fit(name, strlen(name), FACTS_WORD_MAX);
+	size_t n = 0;
+	if (len && strspn(name, plain) >= len) {
+		snprintf(out, FACTS_WORD_CAP, "%.*s", (int)len, name);
+		return out;
+	}
+	out[n++] = '\'';
+	for (size_t i = 0; i < len; i++)
+		if (name[i] == '\'')
+			n += (size_t)snprintf(out + n, FACTS_WORD_CAP - n, "'\\''");
+		else
+			out[n++] = name[i];
+	snprintf(out + n, FACTS_WORD_CAP - n, "'");
+	return out;
 }
 
 void facts_fini(struct facts *f)
@@ -365,8 +384,10 @@ static void about_retry(struct facts *f, const struct coord_service *s, const st
 	facts_add(f, "entry %s failed %u of %u times, %s: %s", id, feed->tries, s->rules->entries.max_retries + 1, next,
 		e->note ? e->note->bytes : "no reason given, or it was given to who had the stream before");
 	facts_next(f, "nothing else of its stream until it is acknowledged or a dead letter");
+	char word[FACTS_WORD_CAP];
 	if (entry_feed_is_blocked(e, now))
-		facts_advice(f, "sluicectl delayed now %s %.300s tries it at once", s->rules->name, e->stream->bytes);
+		facts_advice(f, "sluicectl delayed now %s %s tries it at once", s->rules->name,
+			facts_word(word, e->stream->bytes));
 }
 
 /* It has nothing to do, and keeps others waiting for its credit, maybe. */
@@ -403,7 +424,9 @@ static void about_feed(struct facts *f, const struct coord_service *s, const str
 		command_id_format(id, feed->trouble->losses.dead);
 		facts_add(f, "%u of its entries became dead letters since it is here, the last one %s",
 			feed->trouble->losses.n_dead, id);
-		facts_advice(f, "sluicectl entries-dlq show %s --stream %.300s", s->rules->name, e->stream->bytes);
+		char word[FACTS_WORD_CAP];
+		facts_advice(f, "sluicectl entries-dlq show %s --stream %s", s->rules->name,
+			facts_word(word, e->stream->bytes));
 	}
 	command_id_format(id, feed->pos);
 	mono_ms waits = entry_feed_waits_since(e);

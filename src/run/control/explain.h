@@ -4,7 +4,7 @@
 #include "run/control/control.h"
 
 struct missing;
-enum { FACTS_SINCE_CAP = 64, FACTS_GONE_CAP = 400 };
+enum { FACTS_SINCE_CAP = 64, FACTS_GONE_CAP = 400, FACTS_WORD_MAX = 300, FACTS_WORD_CAP = 4 * FACTS_WORD_MAX + 3 };
 
 struct facts { /* texts of one explanation; each belongs to it */
 	char *because[8], *next, *advice;
@@ -16,6 +16,8 @@ void facts_add(struct facts *f, const char *fmt, ...) __attribute__((format(prin
 void facts_next(struct facts *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* What an operator can do; replaces the last word. */
 void facts_advice(struct facts *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A name as one word of a command that is shown, whatever a shell would make of it; returns out. */
+const char *facts_word(char out[static FACTS_WORD_CAP], const char *name);
 /* Frees the lines. */
 void facts_fini(struct facts *f);
 /* Why this daemon does not take more of the service: paused, draining, nobody serves it, no credit, Redis. */

@@ -351,9 +351,10 @@ static void found_aside(struct aside *j, size_t i, const struct packed_entry *e)
 	if (s)
 		facts_service(&f, j->q->d, s);
 	facts_next(&f, "it goes back to %s when it is due", j->names.lbs);
+	char word[FACTS_WORD_CAP];
 	if (s)
-		facts_advice(&f, "sluicectl delayed now %s %.200s: it need not wait any longer", s->rules->name,
-			j->q->r.stream);
+		facts_advice(&f, "sluicectl delayed now %s %s: it need not wait any longer", s->rules->name,
+			facts_word(word, j->q->r.stream));
 	aside_row(j, &f, "delayed", j->page.ids[i]);
 }
 
@@ -425,8 +426,10 @@ static void found_dead_entries(struct aside *j)
 	facts_add(&f, "nobody runs it; %zu of its entries %s in %s, the last one %s since %s: %s", j->dead.n,
 		j->dead.n == 1 ? "is a dead letter" : "are dead letters", j->names.dlq,
 		j->dead.orig_id ? j->dead.orig_id : "?", age, j->dead.reason ? j->dead.reason : "?");
+	char word[FACTS_WORD_CAP];
 	if (s)
-		facts_advice(&f, "sluicectl entries-dlq show %s --stream %.300s", s->rules->name, j->q->r.stream);
+		facts_advice(&f, "sluicectl entries-dlq show %s --stream %s", s->rules->name,
+			facts_word(word, j->q->r.stream));
 	aside_row(j, &f, "dead", j->dead.last);
 }
 
@@ -489,14 +492,14 @@ static void found_unnamed(struct aside *j, struct entry_id first)
 	const bool is_passed = !j->data.pos[0] && s && strcmp(s->rules->entries.start, "$") == 0;
 	const bool may_be_leases = !j->data.pos[0] && j->walk.n > j->data.n_entries;
 	struct facts f = {0};
-	char age[24], id[COMMAND_ID_CAP];
+	char age[24], id[COMMAND_ID_CAP], word[FACTS_WORD_CAP];
 	facts_age(age, view_age_ms(mono_wall_ms(), first));
 	command_id_format(id, first);
 	unnamed_facts(j, &f, name, id, age, may_be_leases);
 	if (is_passed)
 		facts_add(&f, "with entries.start $ a run begins behind what is in it now");
 	else if (!may_be_leases)
-		facts_advice(&f, "sluicectl add %s %.300s", name, j->q->r.stream);
+		facts_advice(&f, "sluicectl add %s %s", name, facts_word(word, j->q->r.stream));
 	facts_encode(j->q, &f,
 		&(struct ctl_explain){
 			.service = s ? name : "", .stream = j->q->r.stream, .id = id, .state = "unnamed"});

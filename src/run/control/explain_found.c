@@ -148,9 +148,10 @@ void found_dead(struct seek *j, const struct entry_in *e)
 	if (error.len)
 		facts_add(&f, "its error: %.*s", (int)mono_min((mono_ms)error.len, 500), error.p);
 	const struct coord_service *s = seek_service(j);
+	char word[FACTS_WORD_CAP];
 	if (s && !j->want.by_id)
-		facts_next(&f, "sluicectl dlq ls %s --stream %.300s tells whether there are more", s->rules->name,
-			j->q->r.stream);
+		facts_next(&f, "sluicectl dlq ls %s --stream %s tells whether there are more", s->rules->name,
+			facts_word(word, j->q->r.stream));
 	if (s)
 		facts_advice(&f, "sluicectl dlq replay %s --id %llu-%llu", s->rules->name, (unsigned long long)e->id.ms,
 			(unsigned long long)e->id.seq);
