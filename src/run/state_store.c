@@ -191,7 +191,7 @@ static void add_leases(struct coord *c, struct worker *m, struct state_conn *r, 
 	for (struct link *l = m->entries.next; l != &m->entries && r->n_leases < m->credit_holder.in_use; l = l->next) {
 		const struct entry *e = LIST_OF(struct entry, peers, l);
 		char *text = v->lease_texts[r->n_leases];
-		int n = session_lease_format(text, e->id, services_find(&c->services, e->svc)->rules->hash);
+		int n = entry_lease_format(text, e, services_find(&c->services, e->svc)->rules->hash);
 		r->leases[r->n_leases++] = (struct slice){text, (size_t)n};
 	}
 }

@@ -177,7 +177,7 @@ void entry_feed_delete(struct coord *c, struct entry *e)
 static struct effect *feed_frame(struct coord *c, struct entry *e, const struct worker *w, enum out_kind kind)
 {
 	char lease[SESSION_LEASE_CAP];
-	int n = session_lease_format(lease, e->id, services_find(&c->services, e->svc)->rules->hash);
+	int n = entry_lease_format(lease, e, services_find(&c->services, e->svc)->rules->hash);
 	struct effect *ef = worker_frame(c->out, w, kind);
 	ef->hold = text_new(lease, (size_t)n);
 	ef->frame.lease = (struct slice){ef->hold->bytes, (size_t)n};

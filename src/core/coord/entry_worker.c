@@ -11,8 +11,10 @@
 static void fill_assign(struct coord_service *s, struct entry *e, struct worker *w, struct effect *ef)
 {
 	char all[SESSION_LEASE_CAP + SESSION_TOKEN_CAP];
-	int n_lease = session_lease_format(all, e->id, s->rules->hash);
-	int n_id = n_lease - SESSION_LEASE_TAIL;
+	if (e->feed)
+		e->feed->is_marked = true;
+	int n_lease = entry_lease_format(all, e, s->rules->hash);
+	int n_id = (int)strcspn(all, ".");
 	int n_token = session_token_format(all + n_lease, e->id);
 	struct text *t = text_new(all, (size_t)(n_lease + n_token));
 	ef->hold = t;
@@ -91,7 +93,7 @@ void entry_tell_revoke(struct coord *c, const struct entry *e, const struct work
 {
 	assert(e->is_revoked && grace_ms >= 0);
 	char lease[SESSION_LEASE_CAP];
-	int n = session_lease_format(lease, e->id, services_find(&c->services, e->svc)->rules->hash);
+	int n = entry_lease_format(lease, e, services_find(&c->services, e->svc)->rules->hash);
 	struct effect *ef = worker_frame(c->out, w, OUT_REVOKE);
 	ef->hold = text_new(lease, (size_t)n);
 	ef->frame.lease = (struct slice){ef->hold->bytes, (size_t)n};

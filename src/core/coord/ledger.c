@@ -1,4 +1,5 @@
 #include "core/coord/ledger.h"
+#include "core/coord/session.h"
 #include "core/sm.h"
 #include <assert.h>
 #include <string.h>
@@ -125,6 +126,22 @@ void entry_nack_over(struct entry_feed *f)
 	*nack = (struct entry_nack){0};
 }
 
+void entry_feed_free(struct entry *e)
+{
+	if (e->feed && e->feed->trouble != &entry_no_trouble) {
+		entry_nack_over(e->feed);
+		mem_free(entry_troubled(e->feed));
+	}
+	mem_free(e->feed);
+	e->feed = NULL;
+}
+
+int entry_lease_format(char out[static FRAME_LEASE_MAX + 1], const struct entry *e, uint64_t service_hash)
+{
+	int n = session_lease_format(out, e->id, service_hash);
+	return e->feed && e->feed->is_marked ? session_lease_mark(out, n) : n;
+}
+
 void ledger_drop(struct ledger *l, struct entry *e)
 {
 	assert(e->gen);
@@ -137,11 +154,7 @@ void ledger_drop(struct ledger *l, struct entry *e)
 	text_unref(e->stream);
 	text_unref(e->info);
 	text_unref(e->trace);
-	if (e->feed && e->feed->trouble != &entry_no_trouble) {
-		entry_nack_over(e->feed);
-		mem_free(entry_troubled(e->feed));
-	}
-	mem_free(e->feed);
+	entry_feed_free(e);
 	text_unref(e->note);
 	e->gen = 0;
 	slab_put(&l->entries, e->idx);

@@ -95,6 +95,7 @@ struct entry_feed {                          /* entries mode: what the coordinat
 	uint16_t slot, shard; /* of the data stream; SHARD_NONE: not sent yet */
 	uint8_t state;        /* enum entry_feed_state */
 	bool is_started, is_adopted, is_held /* draining */, has_progress;
+	bool is_marked; /* its lease says that it is of entries mode: session_lease_mark */
 	struct entry_suspicion suspect;
 };
 
@@ -155,6 +156,10 @@ void ledger_init(struct ledger *l, uint64_t seed);
 void ledger_fini(struct ledger *l);
 /* A new entry (stream and info references move). Must not exist yet. */
 struct entry *ledger_add(struct ledger *l, uint16_t svc, struct entry_id id, enum entry_state state, mono_ms now);
+/* Not in entries mode any more. */
+void entry_feed_free(struct entry *e);
+/* Its lease, as its worker knows it. Returns the length. */
+int entry_lease_format(char out[static FRAME_LEASE_MAX + 1], const struct entry *e, uint64_t service_hash);
 /* Frees it; it must be in no list. */
 void ledger_drop(struct ledger *l, struct entry *e);
 /* By service and id; NULL: not held. Valid until it is dropped. */

@@ -111,6 +111,20 @@ int session_lease_format(char out[SESSION_LEASE_CAP], struct entry_id id, uint64
 	return (int)n;
 }
 
+static const char mark[] = ".e";
+enum { MARK_LEN = sizeof mark - 1 };
+
+int session_lease_mark(char out[SESSION_LEASE_CAP], int n)
+{
+	memcpy(out + n, mark, sizeof mark);
+	return n + MARK_LEN;
+}
+
+bool session_lease_is_marked(struct slice lease)
+{
+	return lease.len > MARK_LEN && memcmp(lease.p + lease.len - MARK_LEN, mark, MARK_LEN) == 0;
+}
+
 /* Ids are Unix milliseconds, unless a producer names its own: then micro- and nanoseconds are seen. All are brought to
  * nanoseconds, so that tokens keep rising, from the year 1970 to 2262, whatever unit comes after which. A sequence
  * number that nothing has counted to would lift the token above all that come after it, so it is left out. */
@@ -150,7 +164,7 @@ bool session_lease_parse(struct slice lease, struct entry_id *id, uint64_t *serv
 {
 	if (!lease.p)
 		return false;
-	const char *p = lease.p, *end = lease.p + lease.len;
+	const char *p = lease.p, *end = lease.p + lease.len - (session_lease_is_marked(lease) ? MARK_LEN : 0);
 	if (!session_parse_u64(&p, end, 10, &id->ms) || p == end || *p++ != '-')
 		return false;
 	if (!session_parse_u64(&p, end, 10, &id->seq) || p == end || *p++ != '.')

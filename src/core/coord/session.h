@@ -47,7 +47,6 @@ static const uint64_t SESSION_ID_US = 10000000000000, SESSION_ID_NS = 1000000000
 static const uint64_t SESSION_ID_SEQ = 1000000000;
 
 enum { SESSION_LEASE_CAP = FRAME_LEASE_MAX + 1, SESSION_TOKEN_CAP = 24 };
-enum { SESSION_LEASE_TAIL = 17 }; /* what stands behind the id in a lease: a dot and 16 digits */
 
 /* NEW, without a name; id: the runtime's number of its connection. */
 void session_init(struct session *s, uint64_t id, mono_ms now);
@@ -63,11 +62,16 @@ void session_remember(struct session *s, uint32_t credits, struct session_outcom
 struct session_outcome *session_recall(const struct session *s, uint64_t service, struct entry_id id);
 /* The lease string of an entry: "<ms>-<seq>.<hash of the service, 16 hex>". Returns its length. */
 int session_lease_format(char out[SESSION_LEASE_CAP], struct entry_id id, uint64_t service_hash);
+/* Puts the mark of entries mode behind those n bytes: a worker that comes back to the next process names it with its
+ * lease, and so the mode it works in. Returns the length. */
+int session_lease_mark(char out[SESSION_LEASE_CAP], int n);
 /* The token of an entry, 19 digits: ms × 10^6 + sequence; ids that are not milliseconds are scaled. Returns its
  * length. */
 int session_token_format(char out[SESSION_TOKEN_CAP], struct entry_id id);
-/* A lease's text from outside; false: it is none of ours. */
+/* A lease's text from outside, with or without the mark of entries mode; false: it is none of ours. */
 bool session_lease_parse(struct slice lease, struct entry_id *id, uint64_t *service_hash);
+/* It has that mark. One without may be of entries mode, too, from a daemon that did not mark them yet. */
+bool session_lease_is_marked(struct slice lease);
 /* Next moment at which something is due: a ping, the end of silence, a deadline. */
 mono_ms session_deadline(const struct session *s, mono_ms ping_ms);
 static inline bool session_is_silent(const struct session *s, mono_ms ping_ms, mono_ms now)

@@ -83,6 +83,21 @@ struct entry *worker_entry_of_lease(const struct coord *c, struct slice lease, s
 	return s ? ledger_get(&c->ledger, s->svc, *id) : NULL;
 }
 
+/* The service has got into entries mode, or out of it, with a restart: what its worker began in the other mode. A
+ * lease without entries goes on as it began, as over a reload. To one with entries nobody would tell any: false, it is
+ * over. */
+static bool resume_in_its_mode(struct entry *e, const struct worker *m, struct slice lease)
+{
+	const bool is_marked = session_lease_is_marked(lease);
+	if (!e->feed)
+		return !is_marked;
+	if (!is_marked && !m->credit_holder.takes_entries && e->feed->state == ENTRY_FEED_NONE)
+		entry_feed_free(e);
+	else
+		e->feed->is_marked = is_marked;
+	return true;
+}
+
 /* One lease of a hello's list: kept (true) or gone with an outcome. */
 bool worker_resume_one(
 	struct coord *c, struct worker *m, struct worker *old, struct slice lease, enum gone_outcome *gone)
@@ -94,7 +109,7 @@ bool worker_resume_one(
 	uint64_t old_id = old ? old->s.id : 0;
 	if (e && !e->is_lost && e->owner == m->s.id)
 		return true; /* named twice */
-	if (e && !e->is_lost && e->state == ENTRY_LIMBO && e->owner == old_id) {
+	if (e && !e->is_lost && e->state == ENTRY_LIMBO && e->owner == old_id && resume_in_its_mode(e, m, lease)) {
 		entry_resume(c, e, m);
 		return true;
 	}

@@ -89,7 +89,7 @@ void worker_finish(struct coord *c, struct entry *e, bool accepted, enum gone_ou
 	if (!e->wants_reply || m->s.state != SESSION_READY)
 		return;
 	char text[SESSION_LEASE_CAP];
-	int n = session_lease_format(text, e->id, s->rules->hash);
+	int n = entry_lease_format(text, e, s->rules->hash);
 	struct slice lease = {text, (size_t)n};
 	for (int i = 0; i == 0 || i < e->n_asked; i++)
 		if (e->ok_for == OK_FOR_ENDED)
@@ -231,7 +231,7 @@ static void on_progress(struct coord *c, struct worker *m, const struct frame *f
 void worker_say_bad_entry(struct coord *c, struct worker *w, const struct entry *e)
 {
 	char text[SESSION_LEASE_CAP];
-	int n = session_lease_format(text, e->id, services_find(&c->services, e->svc)->rules->hash);
+	int n = entry_lease_format(text, e, services_find(&c->services, e->svc)->rules->hash);
 	worker_say_error(
 		c, w, FERR_BAD_FIELD, (struct slice){text, (size_t)n}, "id: no entry that waits for an answer");
 }

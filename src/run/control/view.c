@@ -135,7 +135,7 @@ static void stream_row(
 	mono_ms now = loop_now(q->d->loop);
 	command_id_format(t->id, e->id);
 	session_token_format(t->token, e->id);
-	session_lease_format(t->lease, e->id, s ? s->rules->hash : 0);
+	entry_lease_format(t->lease, e, s ? s->rules->hash : 0);
 	*row = (struct ctl_stream){.service = s ? s->rules->name : "",
 		.stream = e->stream ? e->stream->bytes : NULL,
 		.id = t->id,

@@ -49,7 +49,7 @@ class Hand:
 
     def __init__(self, path, name="hand", credits=1, **hello):
         self.raw, self.kept = Raw(path), []
-        self.send(t="hello", v=1, name=name, credits=credits, entries=True, **hello)
+        self.send(**{"t": "hello", "v": 1, "name": name, "credits": credits, "entries": True, **hello})
         self.welcome = self.raw.until("welcome")
 
     def send(self, **frame):

@@ -22,6 +22,12 @@ Test(session, lease_strings_go_there_and_back)
 	cr_assert_leq(n, FRAME_LEASE_MAX);
 	cr_assert(session_lease_parse((struct slice){out, (size_t)n}, &id, &hash));
 	cr_assert_eq(id.seq, UINT64_MAX);
+	cr_assert_not(session_lease_is_marked((struct slice){out, (size_t)n}));
+	n = session_lease_mark(out, n);
+	cr_assert(n <= FRAME_LEASE_MAX && strlen(out) == (size_t)n);
+	cr_assert(session_lease_is_marked((struct slice){out, (size_t)n}));
+	cr_assert(session_lease_parse((struct slice){out, (size_t)n}, &id, &hash));
+	cr_assert(id.seq == UINT64_MAX && hash == UINT64_MAX);
 }
 
 static const char *token(uint64_t ms, uint64_t seq)
@@ -71,7 +77,7 @@ Test(session, tokens_of_other_units_rise_too)
 Test(session, what_is_no_lease_is_refused)
 {
 	static const char *const bad[] = {"", "1", "1-", "-1.a", "1-2", "1-2.", "1-2.xyz", "1-2.a ", "1.2-a",
-		"99999999999999999999-0.a", "1-2.fffffffffffffffff", "a-b.c"};
+		"99999999999999999999-0.a", "1-2.fffffffffffffffff", "a-b.c", ".e", "1-2.e", "1-2.a.e.e", "1-2.a.f"};
 	struct entry_id id;
 	uint64_t hash;
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
