@@ -37,7 +37,7 @@ void coord_free(struct coord *c)
 	if (!c)
 		return;
 	while (!list_empty(&c->workers.all))
-		worker_free(&c->workers, LIST_OF(struct worker, all, c->workers.all.next));
+		worker_free(&c->workers, &c->place, LIST_OF(struct worker, all, c->workers.all.next));
 	map_fini(&c->workers.by_session);
 	ledger_fini(&c->ledger);
 	for (uint16_t i = 0; i < c->services.n; i++) {
@@ -327,7 +327,7 @@ static void finish_turn(struct coord *c)
 	}
 	coord_sweep_services(c);
 	while (!list_empty(&c->workers.gone))
-		worker_free(&c->workers, LIST_OF(struct worker, all, c->workers.gone.next));
+		worker_free(&c->workers, &c->place, LIST_OF(struct worker, all, c->workers.gone.next));
 	if (c->stop.at != MONO_NEVER && (c->stop.at <= c->now || is_handed_over(c))) {
 		c->stop.at = MONO_NEVER;
 		effects_add(c->out, EFF_FATAL);

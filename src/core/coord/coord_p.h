@@ -233,7 +233,7 @@ void worker_after_limits(struct coord *c);
 struct worker *worker_new(struct coord *c, const struct coord_event *ev); /* connected, counted, state NEW */
 void worker_retire(struct coord *c, struct worker *m);                    /* gone at the end of the turn */
 bool worker_take_services(
-	const struct coord_services *ss, struct worker *m, const struct frame *f); /* false: an unknown one, or none */
+	struct coord *c, struct worker *m, const struct frame *f); /* false: an unknown one, or none */
 bool worker_resume_one(
 	struct coord *c, struct worker *m, struct worker *old, struct slice lease, enum gone_outcome *gone);
 

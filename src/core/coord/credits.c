@@ -6,6 +6,10 @@ void credits_init(struct credits *p)
 {
 	memset(p, 0, sizeof *p);
 	list_init(&p->holders);
+	list_init(&p->several);
+	list_init(&p->every);
+	for (uint16_t i = 0; i < SERVICES_MAX; i++)
+		list_init(&p->takers[i].only);
 }
 
 void credit_holder_init(struct credit_holder *s, uint64_t session)
@@ -13,26 +17,163 @@ void credit_holder_init(struct credit_holder *s, uint64_t session)
 	assert(session);
 	memset(s, 0, sizeof *s);
 	list_init(&s->ring);
+	list_init(&s->rank);
 	s->session = session;
 }
 
-void credit_holder_want(struct credit_holder *s, uint16_t pos, bool is_wanted)
+/* ---- sums ---- */
+
+static struct credits_sum sum_of(const struct credit_holder *s)
 {
-	assert(pos < SERVICES_MAX);
-	s->n_wanted = (uint16_t)(s->n_wanted + is_wanted - s->wanted[pos]);
-	s->wanted[pos] = is_wanted;
+	return (struct credits_sum){.free = credit_holder_free(s),
+		.in_use = s->in_use,
+		.credits = s->credits,
+		.n = 1,
+		.n_with = s->credits > 0};
+}
+
+static void sum_change(struct credits_sum *sum, const struct credits_sum *was, const struct credits_sum *is)
+{
+	sum->free += is->free - was->free;
+	sum->in_use += is->in_use - was->in_use;
+	sum->credits += is->credits - was->credits;
+	sum->n += is->n - was->n;
+	sum->n_with += is->n_with - was->n_with;
+}
+
+static void count_as(struct credits *p, struct credit_holder *s, struct credits_sum is)
+{
+	const struct credits_sum was = s->counted;
+	if (s->all_services)
+		sum_change(&p->of_every[s->takes_entries], &was, &is);
+	for (uint16_t i = 0, left = s->all_services ? 0 : s->n_wanted; left > 0; i++) {
+		if (!s->wanted[i])
+			continue;
+		sum_change(&p->takers[i].sum[s->takes_entries], &was, &is);
+		left--;
+	}
+	p->n_free += is.free - was.free;
+	p->has_new_offers = p->has_new_offers || is.n != was.n || is.credits != was.credits;
+	s->counted = is;
+}
+
+static bool is_joined(const struct credit_holder *s)
+{
+	return !list_empty(&s->ring);
+}
+
+static void credit_holder_changed(struct credits *p, struct credit_holder *s)
+{
+	if (is_joined(s))
+		count_as(p, s, sum_of(s));
+}
+
+/* Of all who want the service at pos; is_able: who can have a stream of it. */
+static struct credits_sum sum_at(const struct credits *p, uint16_t pos, bool is_able)
+{
+	assert(pos < p->n_services);
+	static const struct credits_sum none;
+	const struct credits_takers *t = &p->takers[pos];
+	struct credits_sum sum = t->sum[1];
+	sum_change(&sum, &none, &p->of_every[1]);
+	if (is_able && p->service[pos].is_entries)
+		return sum;
+	sum_change(&sum, &none, &t->sum[0]);
+	sum_change(&sum, &none, &p->of_every[0]);
+	return sum;
+}
+
+uint32_t credits_free(const struct credits *p, uint16_t pos)
+{
+	return sum_at(p, pos, true).free;
+}
+
+bool credits_has_taker(const struct credits *p, uint16_t pos)
+{
+	return sum_at(p, pos, true).n_with > 0;
+}
+
+uint32_t credits_in_use(const struct credits *p, uint16_t pos)
+{
+	return sum_at(p, pos, true).in_use;
+}
+
+uint32_t credits_offered(const struct credits *p, uint16_t pos, uint32_t *n_holders)
+{
+	assert(n_holders);
+	const struct credits_sum sum = sum_at(p, pos, false);
+	*n_holders = sum.n;
+	return sum.credits;
+}
+
+/* ---- holders ---- */
+
+static struct link *ranks_of(struct credits *p, const struct credit_holder *s)
+{
+	if (s->all_services)
+		return &p->every;
+	if (s->n_wanted != 1)
+		return &p->several;
+	uint16_t only = 0;
+	while (!s->wanted[only])
+		only++;
+	return &p->takers[only].only;
 }
 
 void credits_join(struct credits *p, struct credit_holder *s)
 {
 	assert(s->session);
-	if (list_empty(&s->ring))
-		list_push(&p->holders, &s->ring);
+	if (is_joined(s))
+		return;
+	list_push(&p->holders, &s->ring);
+	list_push(ranks_of(p, s), &s->rank);
+	if (s->emptying_for)
+		p->takers[s->emptying_for - 1].has_emptying = true;
+	credit_holder_changed(p, s);
 }
 
-void credits_leave(struct credit_holder *s)
+void credits_leave(struct credits *p, struct credit_holder *s)
 {
+	if (!is_joined(s))
+		return;
+	count_as(p, s, (struct credits_sum){0});
+	list_remove(&s->rank);
 	list_remove(&s->ring);
+}
+
+void credit_holder_want(struct credits *p, struct credit_holder *s, uint16_t pos, bool is_wanted)
+{
+	assert(pos < SERVICES_MAX);
+	if (s->wanted[pos] == is_wanted)
+		return;
+	if (is_joined(s))
+		count_as(p, s, (struct credits_sum){0});
+	s->n_wanted = (uint16_t)(s->n_wanted + is_wanted - s->wanted[pos]);
+	s->wanted[pos] = is_wanted;
+	if (!is_joined(s))
+		return;
+	list_remove(&s->rank);
+	list_push(ranks_of(p, s), &s->rank);
+	credit_holder_changed(p, s);
+}
+
+void credit_holder_offer(struct credits *p, struct credit_holder *s, uint32_t credits)
+{
+	s->credits = credits;
+	credit_holder_changed(p, s);
+}
+
+void credit_holder_use(struct credits *p, struct credit_holder *s, int n)
+{
+	assert(n >= 0 || s->in_use >= (uint32_t)-n);
+	s->in_use += (uint32_t)n;
+	credit_holder_changed(p, s);
+}
+
+void credit_holder_set_alone(struct credits *p, struct credit_holder *s, bool is_alone)
+{
+	s->is_alone = is_alone;
+	credit_holder_changed(p, s);
 }
 
 static bool takes(const struct credits *p, const struct credit_holder *s, uint16_t pos)
@@ -40,40 +181,57 @@ static bool takes(const struct credits *p, const struct credit_holder *s, uint16
 	return (s->all_services || s->wanted[pos]) && (s->takes_entries || !p->service[pos].is_entries);
 }
 
-uint32_t credits_free(const struct credits *p, uint16_t pos)
+/* ---- choosing ---- */
+
+/* It is the last of its equals now. */
+static void to_the_end(struct credits *p, struct credit_holder *s)
 {
-	assert(pos < p->n_services);
-	uint32_t n = 0;
-	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
-		const struct credit_holder *s = LIST_OF(struct credit_holder, ring, l);
-		if (takes(p, s, pos))
-			n += credit_holder_free(s);
+	list_remove(&s->ring);
+	list_push(&p->holders, &s->ring);
+	list_remove(&s->rank);
+	list_push(ranks_of(p, s), &s->rank);
+}
+
+static bool can_take(const struct credits *p, const struct credit_holder *s, uint16_t pos)
+{
+	return takes(p, s, pos) && credit_holder_free(s);
+}
+
+static struct credit_holder *first_in_ring(const struct credits *p, uint16_t pos)
+{
+	for (const struct link *l = p->holders.next; l != &p->holders; l = l->next) {
+		struct credit_holder *s = LIST_OF(struct credit_holder, ring, l);
+		if (can_take(p, s, pos))
+			return s;
 	}
-	return n;
+	return NULL;
+}
+
+/* The first with the fewest services. */
+static struct credit_holder *first_of_rank(const struct credits *p, const struct link *ranks, uint16_t pos)
+{
+	struct credit_holder *best = NULL;
+	for (const struct link *l = ranks->next; l != ranks; l = l->next) {
+		struct credit_holder *s = LIST_OF(struct credit_holder, rank, l);
+		if (!can_take(p, s, pos) || (best && s->n_wanted >= best->n_wanted))
+			continue;
+		best = s;
+		if (ranks != &p->several) /* the others are its equals */
+			break;
+	}
+	return best;
 }
 
 struct credit_holder *credits_choose(struct credits *p, uint16_t pos)
 {
-	assert(pos < p->n_services);
-	struct credit_holder *best = NULL;
-	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
-		struct credit_holder *s = LIST_OF(struct credit_holder, ring, l);
-		if (!takes(p, s, pos) || !credit_holder_free(s))
-			continue;
-		if (!s->all_services && s->n_wanted == 1) {
-			best = s;
-			break;
-		}
-		if (!best || (best->all_services && !s->all_services) ||
-			(!best->all_services && !s->all_services && s->n_wanted < best->n_wanted))
-			best = s;
-		if (p->n_services == 1)
-			break;
-	}
-	if (best) { /* to the end of the ring */
-		list_remove(&best->ring);
-		list_push(&p->holders, &best->ring);
-	}
+	if (credits_free(p, pos) == 0)
+		return NULL;
+	struct credit_holder *best = p->n_services == 1 ? first_in_ring(p, pos) : NULL;
+	best = best ? best : first_of_rank(p, &p->takers[pos].only, pos);
+	best = best ? best : first_of_rank(p, &p->several, pos);
+	best = best ? best : first_of_rank(p, &p->every, pos);
+	assert(best); /* the sums say so */
+	to_the_end(p, best);
 	return best;
 }
 
@@ -88,60 +246,28 @@ struct credit_holder *credits_choose_empty(struct credits *p, uint16_t pos, cred
 		if (h->in_use && !(is_quiet && is_quiet(h, arg)))
 			continue;
 		h->emptying_for = 0;
-		list_remove(&h->ring);
-		list_push(&p->holders, &h->ring);
+		credit_holder_changed(p, h);
+		to_the_end(p, h);
 		return h;
 	}
 	return NULL;
 }
 
-void credits_keep_empty(struct credit_holder *s, uint16_t pos)
+void credits_keep_empty(struct credits *p, struct credit_holder *s, uint16_t pos)
 {
 	s->emptying_for = (uint16_t)(pos + 1);
-}
-
-bool credits_has_taker(const struct credits *p, uint16_t pos)
-{
-	assert(pos < p->n_services);
-	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
-		const struct credit_holder *h = LIST_OF(struct credit_holder, ring, l);
-		if (takes(p, h, pos) && h->credits)
-			return true;
-	}
-	return false;
-}
-
-uint32_t credits_in_use(const struct credits *p, uint16_t pos)
-{
-	assert(pos < p->n_services);
-	uint32_t n = 0;
-	for (const struct link *l = p->holders.next; l != &p->holders; l = l->next) {
-		const struct credit_holder *h = LIST_OF(const struct credit_holder, ring, l);
-		if (takes(p, h, pos))
-			n += h->in_use;
-	}
-	return n;
-}
-
-uint32_t credits_offered(const struct credits *p, uint16_t pos, uint32_t *n_holders)
-{
-	assert(pos < p->n_services && n_holders);
-	uint32_t n = *n_holders = 0;
-	for (const struct link *l = p->holders.next; l != &p->holders; l = l->next) {
-		const struct credit_holder *h = LIST_OF(const struct credit_holder, ring, l);
-		if (!h->all_services && !h->wanted[pos])
-			continue;
-		n += h->credits;
-		++*n_holders;
-	}
-	return n;
+	p->takers[pos].has_emptying = true;
+	credit_holder_changed(p, s);
 }
 
 bool credits_are_shared(const struct credits *p, uint16_t a, uint16_t b)
 {
-	assert(a < p->n_services && b < p->n_services);
-	for (const struct link *l = p->holders.next; l != &p->holders; l = l->next) {
-		const struct credit_holder *h = LIST_OF(const struct credit_holder, ring, l);
+	assert(a < p->n_services && b < p->n_services && a != b);
+	const bool is_entries = p->service[a].is_entries || p->service[b].is_entries;
+	if (p->of_every[1].n_with > 0 || (!is_entries && p->of_every[0].n_with > 0))
+		return true;
+	for (const struct link *l = p->several.next; l != &p->several; l = l->next) {
+		const struct credit_holder *h = LIST_OF(const struct credit_holder, rank, l);
 		if (h->credits && takes(p, h, a) && takes(p, h, b))
 			return true;
 	}
@@ -164,29 +290,33 @@ bool credits_run_one_empty(struct credits *p, uint16_t pos)
 			least = h;
 	}
 	if (least)
-		credits_keep_empty(least, pos);
+		credits_keep_empty(p, least, pos);
 	return is_taken;
 }
 
 void credits_stop_emptying(struct credits *p, uint16_t pos)
 {
 	assert(pos < p->n_services);
+	if (!p->takers[pos].has_emptying)
+		return;
+	p->takers[pos].has_emptying = false;
 	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
 		struct credit_holder *h = LIST_OF(struct credit_holder, ring, l);
-		if (h->emptying_for == pos + 1)
-			h->emptying_for = 0;
+		if (h->emptying_for != pos + 1)
+			continue;
+		h->emptying_for = 0;
+		credit_holder_changed(p, h);
 	}
 }
 
-/* Free credits of everybody, and reservations of everybody. */
-static void totals(const struct credits *p, uint32_t *free_all, uint32_t *reserved)
+/* Of everybody. */
+static uint32_t reserved_by_all(const struct credits *p)
 {
-	*free_all = *reserved = 0;
-	for (struct link *l = p->holders.next; l != &p->holders; l = l->next)
-		*free_all += credit_holder_free(LIST_OF(struct credit_holder, ring, l));
+	uint32_t n = 0;
 	for (uint16_t i = 0; i < p->n_services; i++)
 		if (p->service[i].is_on)
-			*reserved += p->service[i].reserved;
+			n += p->service[i].reserved;
+	return n;
 }
 
 static bool credits_wants(const struct credits *p, uint16_t i)
@@ -271,11 +401,13 @@ uint32_t credits_grant(const struct credits *p, uint16_t pos, mono_ms now, mono_
 	*block_ms = CREDITS_BLOCK_MS;
 	if (p->is_draining || !credits_wants(p, pos) || s->is_reading)
 		return 0;
-	uint32_t mine = credits_free(p, pos), free_all, reserved;
-	totals(p, &free_all, &reserved);
+	const uint32_t mine = credits_free(p, pos);
 	const uint32_t room = mine > s->reserved ? mine - s->reserved : 0;
-	const uint32_t left = free_all > reserved ? free_all - reserved : 0;
-	if (room == 0 || left == 0)
+	if (room == 0)
+		return 0;
+	const uint32_t reserved = reserved_by_all(p);
+	const uint32_t left = p->n_free > reserved ? p->n_free - reserved : 0;
+	if (left == 0)
 		return 0;
 	const struct rivals r = rivals_of(p, pos);
 	uint32_t n = share_of(s, &r, room < left ? room : left), cap = s->max_streams - s->owned;
@@ -290,11 +422,9 @@ bool credits_is_kept_out(const struct credits *p, uint16_t pos)
 {
 	assert(pos < p->n_services);
 	const struct credits_service *s = &p->service[pos];
-	uint32_t free_all, reserved;
 	if (p->is_draining || !credits_wants(p, pos) || s->is_reading || s->was_empty)
 		return false;
-	totals(p, &free_all, &reserved);
-	return credits_free(p, pos) > s->reserved && free_all <= reserved;
+	return credits_free(p, pos) > s->reserved && p->n_free <= reserved_by_all(p);
 }
 
 bool credits_is_in_round(const struct credits *p, uint16_t pos, mono_ms now)
@@ -324,15 +454,20 @@ void credits_end_round(struct credits *p, mono_ms now)
 void credits_check(const struct credits *p)
 {
 	assert(p->n_services <= SERVICES_MAX);
+	uint32_t n_free = 0;
 	for (const struct link *l = p->holders.next; l != &p->holders; l = l->next) {
 		const struct credit_holder *h = LIST_OF(const struct credit_holder, ring, l);
 		uint16_t n_wanted = 0;
 		for (uint16_t i = 0; i < SERVICES_MAX; i++)
 			n_wanted = (uint16_t)(n_wanted + h->wanted[i]);
 		assert(h->all_services || n_wanted == h->n_wanted);
+		const struct credits_sum is = sum_of(h);
+		assert(memcmp(&is, &h->counted, sizeof is) == 0);
+		n_free += is.free;
 		assert(h->session && h->emptying_for <= SERVICES_MAX);
 		assert(!h->is_alone || h->in_use > 0); /* it holds the suspect */
 	}
+	assert(n_free == p->n_free);
 	for (uint16_t i = 0; i < p->n_services; i++) {
 		const struct credits_service *s = &p->service[i];
 		assert(s->granted <= s->reserved);

@@ -1,5 +1,5 @@
 /* placement - which session gets which stream, and how much may be read: credits.
- * Pure. Owner: the coordinator.
+ * Pure. Owner: the coordinator. Sums are kept as holders change: a turn costs the same with thousands of sessions.
  * A *reservation* is an entry that was asked for or read and has no worker yet; reservations never exceed free
  * credits when they are granted, so what is read finds a worker. Credits that go away meanwhile leave an entry
  * waiting for a moment (READY). */
@@ -8,8 +8,14 @@
 #include "core/rules.h"
 #include <stdbool.h>
 
+struct credits_sum { /* of some holders */
+	uint32_t free, in_use, credits;
+	uint32_t n, n_with; /* holders, and those with credits */
+};
+
 struct credit_holder {    /* one session's credits */
-	struct link ring; /* in placement.credit holders while it may get work */
+	struct link ring; /* in credits.holders while it may get work */
+	struct link rank; /* likewise among those that take as many services */
 	uint64_t session;
 	uint32_t credits, in_use;
 	bool is_alone;         /* holds a suspect: gets nothing else */
@@ -18,6 +24,7 @@ struct credit_holder {    /* one session's credits */
 	bool takes_entries;        /* it knows entries mode: others get no stream of such a service */
 	bool wanted[SERVICES_MAX]; /* by position */
 	uint16_t n_wanted;
+	struct credits_sum counted; /* what the sums have of it */
 };
 
 struct credits_service { /* by position; a position is reused, a service id is not */
@@ -39,8 +46,20 @@ struct credits_service { /* by position; a position is reused, a service id is n
 	mono_ms granted_at;
 };
 
+/* Who named the service at a position. Sums are by whether they take streams in entries mode, too. */
+struct credits_takers {
+	struct link only; /* those that named no other */
+	struct credits_sum sum[2];
+	bool has_emptying; /* some holder may run empty for a suspect of it */
+};
+
 struct credits {
 	struct link holders;
+	struct link several, every; /* those that named more than one service, or none: they take every one */
+	struct credits_takers takers[SERVICES_MAX];
+	struct credits_sum of_every[2];
+	uint32_t n_free;     /* credits of all holders */
+	bool has_new_offers; /* holders have come or gone, or have changed what they have altogether */
 	struct credits_service service[SERVICES_MAX];
 	uint16_t n_services; /* positions in use, with holes */
 	bool is_draining;
@@ -58,11 +77,15 @@ void credits_init(struct credits *p);
 /* Without credits; session is its number in what is chosen. */
 void credit_holder_init(struct credit_holder *s, uint64_t session);
 /* It takes the service at position pos, or does not any more. */
-void credit_holder_want(struct credit_holder *s, uint16_t pos, bool is_wanted);
-/* A credit holder takes part while its session is ready. */
+void credit_holder_want(struct credits *p, struct credit_holder *s, uint16_t pos, bool is_wanted);
+/* What it has altogether; what is in use changes by n; it has a suspect, or not any more. */
+void credit_holder_offer(struct credits *p, struct credit_holder *s, uint32_t credits);
+void credit_holder_use(struct credits *p, struct credit_holder *s, int n);
+void credit_holder_set_alone(struct credits *p, struct credit_holder *s, bool is_alone);
+/* A credit holder takes part while its session is ready; .all_services and .takes_entries do not change then. */
 void credits_join(struct credits *p, struct credit_holder *s);
 /* It gets nothing any more. Again: nothing happens. */
-void credits_leave(struct credit_holder *s);
+void credits_leave(struct credits *p, struct credit_holder *s);
 /* Streams that may be given to it now; 0 while it has a suspect, or runs empty for one. */
 static inline uint32_t credit_holder_free(const struct credit_holder *s)
 {
@@ -80,7 +103,7 @@ void credits_read(struct credits *p, uint16_t pos, uint32_t n); /* see credits_g
 /* Whether what a holder has is as good as nothing. */
 typedef bool (*credits_quiet_fn)(const struct credit_holder *h, const void *arg);
 /* A suspect of the service at pos: who holds nothing (or what is_quiet says is as good; NULL: nothing) and gets nothing
- * else while it has this one, round robin; NULL = nobody. The caller sets is_alone. */
+ * else while it has this one, round robin; NULL = nobody. The caller sets that it is alone. */
 struct credit_holder *credits_choose_empty(struct credits *p, uint16_t pos, credits_quiet_fn is_quiet, const void *arg);
 /* Whether anybody with credits takes the service at pos. */
 bool credits_has_taker(const struct credits *p, uint16_t pos);
@@ -94,7 +117,7 @@ bool credits_are_shared(const struct credits *p, uint16_t a, uint16_t b);
  * runs empty already. False: nobody takes the service at all. */
 bool credits_run_one_empty(struct credits *p, uint16_t pos);
 /* Who was chosen so gets nothing else until it is chosen again. */
-void credits_keep_empty(struct credit_holder *s, uint16_t pos);
+void credits_keep_empty(struct credits *p, struct credit_holder *s, uint16_t pos);
 /* No suspect of the service at pos waits any more: who ran empty for one works on. */
 void credits_stop_emptying(struct credits *p, uint16_t pos);
 /* How many entries the service at pos may read now; 0 = none. *block_ms: the read may wait so long for them, shortly
@@ -109,5 +132,6 @@ void credits_looked(struct credits *p, uint16_t pos, mono_ms now);
 /* All that were to be looked at in this round have been: the next begins after a pause, four times as long, a
  * second at most. */
 void credits_end_round(struct credits *p, mono_ms now);
-/* Asserts what holds between turns: grants are part of reservations, nobody is alone without a suspect. */
+/* Asserts what holds between turns: grants are part of reservations, nobody is alone without a suspect, sums are
+ * those of the holders. */
 void credits_check(const struct credits *p);

@@ -49,7 +49,7 @@ void entry_assign(struct coord *c, struct entry *e, struct worker *w)
 	e->owner = w->s.id;
 	e->was_told = true;
 	e->heard = e->assigned_at = c->now;
-	w->credit_holder.in_use++;
+	credit_holder_use(&c->place, &w->credit_holder, 1);
 	struct effect *ef = worker_frame(c->out, w, OUT_ASSIGN);
 	fill_assign(s, e, w, ef);
 	worker_is_given(w, e);
@@ -71,8 +71,9 @@ void entry_resume(struct coord *c, struct entry *e, struct worker *w)
 	if (!e->assigned_at)
 		e->assigned_at = c->now; /* by the daemon before this one */
 	e->given = 0;
-	w->credit_holder.in_use++;
-	w->credit_holder.is_alone |= e->is_suspect;
+	credit_holder_use(&c->place, &w->credit_holder, 1);
+	if (e->is_suspect)
+		credit_holder_set_alone(&c->place, &w->credit_holder, true);
 	worker_gets(w, e);
 	if (e->state == ENTRY_LIMBO)
 		entry_move(c, e, ENTRY_ASSIGNED, MONO_NEVER);
@@ -170,7 +171,7 @@ void entry_clear_suspect(struct coord *c, struct entry *e)
 		return;
 	struct worker *w = e->owner ? workers_find(&c->workers, e->owner) : NULL;
 	if (w)
-		w->credit_holder.is_alone = false;
+		credit_holder_set_alone(&c->place, &w->credit_holder, false);
 	e->is_suspect = false;
 	entry_feed_share(c, e);
 	services_mark_all(&c->services);

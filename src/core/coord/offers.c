@@ -25,9 +25,9 @@ struct msg_fleet coord_offer(const struct coord *c, uint16_t pos)
 
 void coord_tell_offers(struct coord *c)
 {
-	if (!c->services.has_new_credits)
+	if (!c->services.has_new_offers && !c->place.has_new_offers)
 		return;
-	c->services.has_new_credits = false;
+	c->services.has_new_offers = c->place.has_new_offers = false;
 	for (uint16_t i = 0; i < c->services.n; i++) {
 		struct coord_service *s = &c->services.v[i];
 		if (!s->rules || s->is_going || !shards_is_on(&c->shards, s->reader.shard))

@@ -34,7 +34,6 @@ void services_mark(struct coord_services *ss, struct coord_service *s)
 
 void services_mark_all(struct coord_services *ss)
 {
-	ss->has_new_credits = true;
 	for (uint16_t i = 0; i < ss->n; i++)
 		if (ss->v[i].rules)
 			services_mark(ss, &ss->v[i]);
@@ -100,7 +99,7 @@ static void service_set(struct coord *c, struct service_rules *r)
 		list_init(&s->parked);
 		map_init(&s->active, same_stream, rng_next(&c->rng));
 		c->place.service[pos] = (struct credits_service){.is_on = true, .svc = r->svc};
-		workers_service_begins(&c->workers, pos, r->svc);
+		workers_service_begins(&c->workers, &c->place, pos, r->svc);
 		if (c->place.n_services < c->services.n)
 			c->place.n_services = c->services.n;
 		coord_place_turn(c, s);
@@ -135,7 +134,7 @@ void coord_on_services(struct coord *c, const struct coord_event *ev)
 		service_to_shards(c, s);
 	}
 	c->services.shortest_ttl = MONO_NEVER;
-	c->services.has_new_credits = true; /* of other services, or in entries mode now */
+	c->services.has_new_offers = true; /* of other services, or in entries mode now */
 	for (size_t k = 0; k < ev->n; k++) {
 		c->services.shortest_ttl = mono_min(c->services.shortest_ttl, ev->services[k]->lease.ttl_ms);
 		service_set(c, ev->services[k]);
@@ -157,7 +156,7 @@ void coord_sweep_services(struct coord *c)
 		effects_log(c->out, LOG_NOTICE, "service=%s removed", s->rules->name);
 		map_fini(&s->active);
 		list_remove(&s->grant.turn);
-		workers_service_ends(&c->workers, i);
+		workers_service_ends(&c->workers, &c->place, i);
 		credits_stop_emptying(&c->place, i);
 		service_rules_unref(s->rules);
 		*s = (struct coord_service){.rules = NULL};
@@ -354,6 +353,7 @@ static void hush(struct coord *c, struct worker *w, bool on)
 {
 	if (on && !w->is_hushed)
 		w->hushed_at = c->now;
+	c->workers.n_hushed += (uint32_t)on - w->is_hushed;
 	w->is_hushed = on;
 	for (struct link *l = w->entries.next; l != &w->entries; l = l->next)
 		entry_feed_hush(c, LIST_OF(struct entry, peers, l), on);
@@ -362,6 +362,8 @@ static void hush(struct coord *c, struct worker *w, bool on)
 /* Those whose suspects are gone go on. */
 static void end_hush(struct coord *c)
 {
+	if (c->workers.n_hushed == 0)
+		return;
 	for (struct link *l = c->place.holders.next; l != &c->place.holders; l = l->next) {
 		struct worker *w = LIST_OF(struct worker, credit_holder.ring, l);
 		if (w->is_hushed && !w->credit_holder.is_alone)
@@ -388,7 +390,7 @@ static bool suspect_waits_for_rest(struct coord *c, struct coord_service *s, str
 	const mono_ms at = w->result_at + RESULT_THEN_END_MS + 1;
 	if (!w->result_at || c->now >= at || has_many(&s->suspects))
 		return false;
-	credits_keep_empty(h, services_pos(&c->services, s));
+	credits_keep_empty(&c->place, h, services_pos(&c->services, s));
 	e->deadline = mono_min(e->deadline, at);
 	entry_arm(c, e);
 	return true;
@@ -406,7 +408,7 @@ static void assign_suspects(struct coord *c, struct coord_service *s)
 			entry_on_due(c, e);
 			continue;
 		}
-		h->is_alone = true;
+		credit_holder_set_alone(&c->place, h, true);
 		hush(c, LIST_OF(struct worker, credit_holder, h), true);
 		entry_assign(c, e, LIST_OF(struct worker, credit_holder, h));
 	}

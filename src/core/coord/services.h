@@ -90,7 +90,7 @@ struct coord_services {
 	uint16_t n;                           /* positions used so far; .rules NULL: not now */
 	struct link turns;    /* in order of their passes (credits.h), behind them those known to be empty, in turn */
 	bool is_dirty;        /* some service is */
-	bool has_new_credits; /* workers have come or gone, or have changed theirs */
+	bool has_new_offers;  /* services or shards have changed; credits.has_new_offers: holders */
 	mono_ms lost_at;      /* the soonest of theirs */
 	mono_ms shortest_ttl; /* of their locks */
 };

@@ -34,7 +34,7 @@ static void adopt_tell_lost(struct coord *c, struct worker *m, struct slice leas
 		return;
 	if (services_of_hash(&c->services, o.service)) {
 		session_remember(&m->s, m->credit_holder.credits, o);
-		m->credit_holder.in_use++;
+		credit_holder_use(&c->place, &m->credit_holder, 1);
 	}
 	struct effect *ef = worker_frame(c->out, m, OUT_REVOKE);
 	ef->hold = text_new(lease.p, lease.len);
@@ -53,14 +53,14 @@ void worker_on_adopt(struct coord *c, const struct coord_event *ev)
 {
 	const struct frame *f = ev->frame;
 	struct worker *m = worker_new(c, ev);
-	if (!coord_knows_own(c) || !ev->flag || is_too_late(c, ev) || !worker_take_services(&c->services, m, f)) {
+	if (!coord_knows_own(c) || !ev->flag || is_too_late(c, ev) || !worker_take_services(c, m, f)) {
 		effects_add(c->out, EFF_CLOSE)->session = m->s.id;
 		worker_retire(c, m);
 		return;
 	}
 	snprintf(m->s.name, sizeof m->s.name, "%.*s", (int)(f->hello.name.len < 127 ? f->hello.name.len : 127),
 		f->hello.name.p ? f->hello.name.p : "");
-	m->credit_holder.credits = (uint32_t)f->credits;
+	credit_holder_offer(&c->place, &m->credit_holder, (uint32_t)f->credits);
 	m->s.told_until = ev->until;
 	m->s.n_pings = (int64_t)ev->n;
 	session_move(&m->s, SESSION_READY, c->out, "of the former process");

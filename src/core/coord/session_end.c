@@ -9,7 +9,7 @@ static void disconnect(struct coord *c, struct worker *m)
 		if (--c->workers.n == 0)
 			c->workers.alone_since = c->now;
 	m->is_connected = false;
-	credits_leave(&m->credit_holder);
+	credits_leave(&c->place, &m->credit_holder);
 }
 
 /* Frees it at the end of the turn: effects of this turn may still name it. */

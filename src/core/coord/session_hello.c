@@ -35,8 +35,9 @@ void worker_on_accept(struct coord *c, const struct coord_event *ev)
 		worker_fatal(c, m, FERR_TOO_MANY_SESSIONS, "too many sessions");
 }
 
-bool worker_take_services(const struct coord_services *ss, struct worker *m, const struct frame *f)
+bool worker_take_services(struct coord *c, struct worker *m, const struct frame *f)
 {
+	const struct coord_services *ss = &c->services;
 	m->credit_holder.all_services = !f->hello.has_services;
 	mem_free(m->named);
 	m->named = NULL;
@@ -54,7 +55,7 @@ bool worker_take_services(const struct coord_services *ss, struct worker *m, con
 		}
 		if (pos == SERVICE_NONE)
 			return false;
-		credit_holder_want(&m->credit_holder, pos, true);
+		credit_holder_want(&c->place, &m->credit_holder, pos, true);
 		named[i] = ss->v[pos].svc;
 		named[i + 1] = SERVICE_NONE;
 	}
@@ -120,7 +121,7 @@ bool worker_resume_one(
 	if (e && old && e->owner == old_id && e->state == ENTRY_FINISHING && e->wants_reply) {
 		e->owner = m->s.id; /* its own result is under way: answered when Redis has confirmed it */
 		e->n_asked = 0;
-		m->credit_holder.in_use += e->holds_credit;
+		credit_holder_use(&c->place, &m->credit_holder, e->holds_credit);
 		return true;
 	}
 	const struct session_outcome *o = session_recall(&m->s, service, id);
@@ -307,13 +308,13 @@ void worker_hello(struct coord *c, struct worker *m, const struct frame *f)
 	}
 	snprintf(m->s.name, sizeof m->s.name, "%.*s",
 		(int)text_fit(f->hello.name.p, f->hello.name.len, sizeof m->s.name - 1), f->hello.name.p);
-	if (!worker_take_services(&c->services, m, f)) {
+	if (!worker_take_services(c, m, f)) {
 		worker_fatal(c, m, FERR_BAD_HELLO,
 			f->hello.n_services ? "services: names a service that is not configured here"
 					    : "services: must not be empty; left out, it means all");
 		return;
 	}
-	m->credit_holder.credits = (uint32_t)f->credits;
+	credit_holder_offer(&c->place, &m->credit_holder, (uint32_t)f->credits);
 	m->credit_holder.takes_entries = f->hello.takes_entries;
 	if (f->hello.session.p && f->hello.session.len == SESSION_KEY)
 		memcpy(m->wanted_key, f->hello.session.p, SESSION_KEY);

@@ -26,17 +26,17 @@ void worker_free_credit(struct coord *c, struct entry *e, bool credit_back)
 	list_remove(&e->peers);
 	if (m && e->state == ENTRY_FINISHING && e->holds_credit) {
 		e->holds_credit = false;
-		m->credit_holder.in_use--;
+		credit_holder_use(&c->place, &m->credit_holder, -1);
 		services_mark_all(&c->services);
 	}
 	if (!m || e->state == ENTRY_FINISHING)
 		return;
 	if (e->is_suspect)
-		m->credit_holder.is_alone = false;
+		credit_holder_set_alone(&c->place, &m->credit_holder, false);
 	if (e->holds_credit)
 		return;
 	if (credit_back) {
-		m->credit_holder.in_use--;
+		credit_holder_use(&c->place, &m->credit_holder, -1);
 		services_mark_all(&c->services);
 	} else {
 		uint64_t service = services_find(&c->services, e->svc)->rules->hash;
@@ -176,7 +176,7 @@ static void late_result(struct coord *c, struct worker *m, struct session_outcom
 {
 	if (o && o->is_zombie) {
 		o->is_zombie = false;
-		m->credit_holder.in_use--;
+		credit_holder_use(&c->place, &m->credit_holder, -1);
 		services_mark_all(&c->services);
 	}
 	if (f->kind == FRAME_REVOKED && o)
@@ -263,7 +263,7 @@ static void on_credits(struct coord *c, struct worker *m, const struct frame *f)
 		worker_say_error(c, m, FERR_LIMIT, (struct slice){0}, "credits must be 0..10000; unchanged");
 		return;
 	}
-	m->credit_holder.credits = (uint32_t)f->credits;
+	credit_holder_offer(&c->place, &m->credit_holder, (uint32_t)f->credits);
 	services_mark_all(&c->services);
 }
 

@@ -92,7 +92,7 @@ static void reader_to(struct coord *c, struct coord_service *s, uint16_t shard, 
 	coord_end_grant(c, s);
 	s->reader.shard = shard;
 	s->offer.shard = SHARD_NONE; /* its reader knows nothing yet */
-	c->services.has_new_credits = true;
+	c->services.has_new_offers = true;
 	s->reader.asking = asking;
 	if (shard == SHARD_NONE)
 		return;

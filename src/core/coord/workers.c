@@ -7,10 +7,11 @@ struct worker *workers_find(struct coord_workers *ws, uint64_t session)
 	return m && !m->is_gone ? m : NULL;
 }
 
-void worker_free(struct coord_workers *ws, struct worker *m)
+void worker_free(struct coord_workers *ws, struct credits *place, struct worker *m)
 {
 	heap_remove(&ws->timers, &m->s.timer);
-	credits_leave(&m->credit_holder);
+	credits_leave(place, &m->credit_holder);
+	ws->n_hushed -= m->is_hushed;
 	list_remove(&m->dirty);
 	list_remove(&m->all);
 	map_remove(&ws->by_session, &m->s.id, sizeof m->s.id);
@@ -32,18 +33,18 @@ struct effect *worker_frame(struct effects *out, const struct worker *m, enum ou
 	return ef;
 }
 
-void workers_service_begins(struct coord_workers *ws, uint16_t pos, uint16_t svc)
+void workers_service_begins(struct coord_workers *ws, struct credits *place, uint16_t pos, uint16_t svc)
 {
 	for (struct link *l = ws->all.next; l != &ws->all; l = l->next) {
 		struct worker *m = LIST_OF(struct worker, all, l);
 		for (const uint16_t *named = m->named; named && *named != SERVICE_NONE; named++)
 			if (*named == svc)
-				credit_holder_want(&m->credit_holder, pos, true);
+				credit_holder_want(place, &m->credit_holder, pos, true);
 	}
 }
 
-void workers_service_ends(struct coord_workers *ws, uint16_t pos)
+void workers_service_ends(struct coord_workers *ws, struct credits *place, uint16_t pos)
 {
 	for (struct link *l = ws->all.next; l != &ws->all; l = l->next)
-		credit_holder_want(&LIST_OF(struct worker, all, l)->credit_holder, pos, false);
+		credit_holder_want(place, &LIST_OF(struct worker, all, l)->credit_holder, pos, false);
 }

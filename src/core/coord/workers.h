@@ -53,6 +53,7 @@ struct coord_workers {
 	struct link dirty; /* those whose until_ms moved */
 	struct heap timers;
 	uint32_t n;          /* connected */
+	uint32_t n_hushed;   /* of all */
 	mono_ms alone_since; /* the last of them went; 0 = there was none yet */
 	uint64_t errors[FERR_N];
 };
@@ -60,11 +61,11 @@ struct coord_workers {
 /* The worker of that session; NULL: none, or it ends with this turn. Valid until the end of the turn. */
 struct worker *workers_find(struct coord_workers *ws, uint64_t session);
 /* Takes it out of every list and frees it. Only at the end of a turn: others may still name it in one. */
-void worker_free(struct coord_workers *ws, struct worker *m);
+void worker_free(struct coord_workers *ws, struct credits *place, struct worker *m);
 /* A service has the position from now on: who named it takes it, also who did so before it was removed. */
-void workers_service_begins(struct coord_workers *ws, uint16_t pos, uint16_t svc);
+void workers_service_begins(struct coord_workers *ws, struct credits *place, uint16_t pos, uint16_t svc);
 /* It has gone: its position may be another's next. */
-void workers_service_ends(struct coord_workers *ws, uint16_t pos);
+void workers_service_ends(struct coord_workers *ws, struct credits *place, uint16_t pos);
 /* A frame that is sent now gives it something to do, of which it cannot die before it has read that; with e NULL: of
  * something that it was given before. */
 void worker_is_given(struct worker *w, struct entry *e);

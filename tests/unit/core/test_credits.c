@@ -1,3 +1,4 @@
+#include "base/rng.h"
 #include "core/coord/credits.h"
 #include <criterion/criterion.h>
 
@@ -20,10 +21,8 @@ static void sit(int i, uint32_t credits, int want)
 {
 	S[i].credits = credits;
 	S[i].all_services = want < 0;
-	if (want >= 0) {
-		S[i].wanted[want] = true;
-		S[i].n_wanted = 1;
-	}
+	if (want >= 0)
+		credit_holder_want(&P, &S[i], (uint16_t)want, true);
 	credits_join(&P, &S[i]);
 }
 
@@ -46,7 +45,7 @@ Test(credits, never_grants_more_than_free_credits, .init = begin)
 	P.n_services = 1;
 	sit(0, 5, -1);
 	sit(1, 3, -1);
-	S[1].in_use = 1;
+	credit_holder_use(&P, &S[1], 1);
 	cr_assert_eq(grant(0), 7);
 	P.service[0].reserved = 6; /* read, not assigned yet */
 	cr_assert_eq(grant(0), 1);
@@ -127,7 +126,7 @@ Test(credits, round_robin_and_specialists_first, .init = begin)
 	cr_assert_eq(credits_choose(&P, 0), first);
 	sit(2, 1, 0);
 	cr_assert_eq(credits_choose(&P, 0), &S[2], "who takes only this service gets it");
-	S[2].in_use = 1;
+	credit_holder_use(&P, &S[2], 1);
 	cr_assert_neq(credits_choose(&P, 0), &S[2]);
 }
 
@@ -136,9 +135,9 @@ Test(credits, a_session_that_left_gets_nothing, .init = begin)
 	sit(0, 5, -1);
 	credits_join(&P, &S[0]); /* twice is once */
 	cr_assert_eq(credits_free(&P, 0), 5);
-	credits_leave(&S[0]);
+	credits_leave(&P, &S[0]);
 	cr_assert_null(credits_choose(&P, 0));
-	credits_leave(&S[0]);
+	credits_leave(&P, &S[0]);
 }
 
 Test(credits, two_backlogs_share_by_weight, .init = begin)
@@ -231,4 +230,119 @@ Test(credits, a_service_that_is_away_counts_for_nobody, .init = begin)
 	P.service[1].was_empty = true;
 	cr_assert_eq(credits_grant(&P, 1, 1000, &block_ms), 1);
 	cr_assert_eq(block_ms, CREDITS_BLOCK_MS);
+}
+
+/* ---- sums ---- */
+
+static bool wants(const struct credit_holder *h, uint16_t pos)
+{
+	return h->all_services || h->wanted[pos];
+}
+
+static bool is_able(const struct credit_holder *h, uint16_t pos)
+{
+	return wants(h, pos) && (h->takes_entries || !P.service[pos].is_entries);
+}
+
+/* What the sums say, counted holder by holder. */
+static void expect_sums(uint16_t pos)
+{
+	uint32_t free = 0, in_use = 0, offered = 0, n = 0, n_holders;
+	bool has_taker = false, is_shared = false;
+	for (int i = 0; i < 4; i++) {
+		const struct credit_holder *h = &S[i];
+		if (list_empty(&h->ring))
+			continue;
+		free += is_able(h, pos) ? credit_holder_free(h) : 0;
+		in_use += is_able(h, pos) ? h->in_use : 0;
+		has_taker |= is_able(h, pos) && h->credits;
+		is_shared |= is_able(h, pos) && is_able(h, 1 - pos) && h->credits;
+		offered += wants(h, pos) ? h->credits : 0;
+		n += wants(h, pos);
+	}
+	cr_assert_eq(credits_free(&P, pos), free);
+	cr_assert_eq(credits_in_use(&P, pos), in_use);
+	cr_assert_eq(credits_has_taker(&P, pos), has_taker);
+	cr_assert_eq(credits_are_shared(&P, pos, 1 - pos), is_shared);
+	cr_assert_eq(credits_offered(&P, pos, &n_holders), offered);
+	cr_assert_eq(n_holders, n);
+}
+
+static void change_one(struct rng *rng)
+{
+	struct credit_holder *h = &S[rng_below(rng, 4)];
+	uint16_t pos = (uint16_t)rng_below(rng, 2);
+	switch (rng_below(rng, 9)) {
+	case 0:
+		credits_leave(&P, h);
+		h->all_services = rng_below(rng, 2);
+		h->takes_entries = rng_below(rng, 2);
+		break;
+	case 1:
+	case 2:
+		credits_join(&P, h);
+		break;
+	case 3:
+		credit_holder_want(&P, h, pos, rng_below(rng, 2));
+		break;
+	case 4:
+		credit_holder_offer(&P, h, (uint32_t)rng_below(rng, 4));
+		break;
+	case 5:
+		credit_holder_use(&P, h, h->in_use && rng_below(rng, 2) ? -1 : 1);
+		break;
+	case 6:
+		credit_holder_set_alone(&P, h, h->in_use && rng_below(rng, 2));
+		break;
+	case 7:
+		if (rng_below(rng, 2))
+			credits_keep_empty(&P, h, pos);
+		else
+			credits_run_one_empty(&P, pos);
+		break;
+	default:
+		credits_stop_emptying(&P, pos);
+		P.service[pos].is_entries = rng_below(rng, 2);
+	}
+	if (!h->in_use && h->is_alone)
+		credit_holder_set_alone(&P, h, false);
+}
+
+Test(credits, sums_are_those_of_the_holders, .init = begin)
+{
+	struct rng rng;
+	rng_seed(&rng, 20261130);
+	for (int i = 0; i < 100000; i++) {
+		change_one(&rng);
+		credits_check(&P);
+		for (uint16_t pos = 0; pos < 2; pos++)
+			expect_sums(pos);
+		uint16_t pos = (uint16_t)rng_below(&rng, 2);
+		bool has_free = credits_free(&P, pos) > 0;
+		const struct credit_holder *h =
+			rng_below(&rng, 4) ? credits_choose(&P, pos) : credits_choose_empty(&P, pos, NULL, NULL);
+		cr_assert(!h || (is_able(h, pos) && credit_holder_free(h)));
+		cr_assert(!h || has_free || h->in_use == 0);
+	}
+}
+
+Test(credits, who_left_while_it_ran_empty_works_on_when_it_is_back, .init = begin)
+{
+	sit(0, 5, 0);
+	credits_keep_empty(&P, &S[0], 0);
+	credits_leave(&P, &S[0]);
+	credits_stop_emptying(&P, 0);
+	credits_join(&P, &S[0]);
+	credits_stop_emptying(&P, 0);
+	cr_assert_eq(credits_free(&P, 0), 5);
+}
+
+Test(credits, one_service_is_for_all_in_turn, .init = begin)
+{
+	P.n_services = 1;
+	sit(0, 5, -1);
+	sit(1, 5, 0);
+	cr_assert_eq(credits_choose(&P, 0), &S[0], "who names it does not come before who takes all");
+	cr_assert_eq(credits_choose(&P, 0), &S[1]);
+	cr_assert_eq(credits_choose(&P, 0), &S[0]);
 }
