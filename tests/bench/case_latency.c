@@ -12,7 +12,15 @@
 #include "bench/plain.h"
 #include "bench/pool.h"
 
-enum { SESSIONS = 8, CREDITS = 64, WARM = 50 };
+enum { WARM = 50 };
+
+/* What the daemon has to do with, besides the streams. */
+struct fleet {
+	int n_sessions, credits;
+	const char *services; /* more of them, in its configuration */
+};
+
+static const struct fleet a_few = {8, 64, ""};
 
 struct run {
 	struct bench *b;
@@ -143,20 +151,20 @@ static struct cost measure_follower(struct run *x, int per_s, pid_t (*start)(str
 	return cost;
 }
 
-static struct cost measure_daemon(struct run *x, int per_s, const char *program)
+static struct cost measure_daemon(struct run *x, int per_s, const char *program, const struct fleet *f)
 {
 	reset(x);
 	struct rig_daemon d;
-	rig_start_program(&x->b->rig, &d, program, "c", "");
+	rig_start_program(&x->b->rig, &d, program, "c", f->services);
 	rig_wait_ready(&d);
 	struct pool *p = pool_open(&(struct pool_opts){.path = d.workers,
-		.n_sessions = SESSIONS,
-		.credits = CREDITS,
+		.n_sessions = f->n_sessions,
+		.credits = f->credits,
 		.finishes = true,
 		.on_assign = on_assign,
 		.arg = x});
 	pool_connect_all(p);
-	while (pool_counts(p)->n_welcome < SESSIONS)
+	while (pool_counts(p)->n_welcome < (uint64_t)f->n_sessions)
 		pool_round(p, 100000);
 	pool_round(p, 200000);
 	struct cost cost = measure(x, p, per_s, d.pid);
@@ -199,20 +207,55 @@ static void rows(struct report_case *c, const struct cost v[N_PARTIES], int per_
 		report_goal(ROW("system calls per stream", "", syscalls), judged, 12);
 }
 
-void case_latency(struct bench *b, struct report_case *c, int per_s)
+static struct run run_of(struct bench *b, int per_s)
 {
 	struct run x = {.b = b, .n = (uint32_t)(per_s * (b->seconds < 10 ? b->seconds : 10))};
 	x.sent_us = mem_array(x.n, sizeof *x.sent_us);
 	x.took_ms = mem_array(x.n, sizeof *x.took_ms);
 	x.link = connect_now(&b->rig);
+	return x;
+}
+
+static void run_end(struct run *x)
+{
+	redisFree(x->link);
+	mem_free(x->sent_us);
+	mem_free(x->took_ms);
+}
+
+/* Beside the same load with one service and few workers. */
+static void fleet_row(struct report_case *c, const char *figure, const char *unit, double with_this, double few)
+{
+	report_ref(report_add(c, figure, unit, with_this), REF_FLOOR, few);
+}
+
+void case_latency(struct bench *b, struct report_case *c, int per_s)
+{
+	struct run x = run_of(b, per_s);
 	struct cost v[N_PARTIES];
 	v[REF_FLOOR] = measure_follower(&x, per_s, floor_follow);
 	v[REF_PLAIN] = measure_follower(&x, per_s, plain_follow);
-	v[REF_LAST] = b->rig.last ? measure_daemon(&x, per_s, b->rig.last) : none;
-	v[WITH_THIS] = measure_daemon(&x, per_s, b->rig.daemon);
+	v[REF_LAST] = b->rig.last ? measure_daemon(&x, per_s, b->rig.last, &a_few) : none;
+	v[WITH_THIS] = measure_daemon(&x, per_s, b->rig.daemon, &a_few);
 	rows(c, v, per_s);
 	report_foreign(c, v[WITH_THIS].foreign_cpus);
-	redisFree(x.link);
-	mem_free(x.sent_us);
-	mem_free(x.took_ms);
+	run_end(&x);
+}
+
+void case_fleet(struct bench *b, struct report_case *c)
+{
+	enum { PER_S = 1000, SERVICES = 50, LINE = 20 };
+	char services[SERVICES * LINE];
+	size_t len = 0;
+	for (int i = 1; i < SERVICES; i++)
+		len += (size_t)snprintf(services + len, sizeof services - len, "  - {name: s%d}\n", i);
+	const struct fleet many = {1000, 2, services};
+	struct run x = run_of(b, PER_S);
+	struct cost few = measure_daemon(&x, PER_S, b->rig.daemon, &a_few);
+	struct cost v = measure_daemon(&x, PER_S, b->rig.daemon, &many);
+	fleet_row(c, "XADD to assign, p50", "ms", v.p50_ms, few.p50_ms);
+	fleet_row(c, "XADD to assign, p99", "ms", v.p99_ms, few.p99_ms);
+	fleet_row(c, "CPU per stream", "us", v.cpu_us, few.cpu_us);
+	report_foreign(c, v.foreign_cpus);
+	run_end(&x);
 }

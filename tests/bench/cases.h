@@ -15,6 +15,8 @@ struct bench {
 void case_throughput(struct bench *b, struct report_case *c);
 void case_hold(struct bench *b, struct report_case *c, uint32_t n);
 void case_latency(struct bench *b, struct report_case *c, int per_s);
+/* 1,000 streams a second of one of 50 services, and 1,000 workers that take all of them. */
+void case_fleet(struct bench *b, struct report_case *c);
 void case_recovery(struct bench *b, struct report_case *c);
 void case_start(struct bench *b, struct report_case *c);
 void case_churn(struct bench *b, struct report_case *c);

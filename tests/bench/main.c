@@ -31,7 +31,7 @@ static _Noreturn void usage(int code)
 	      "in\n"
 	      "entries mode, j kill in entries mode, k delayed entries, l many of one stream (l20k l20k-coalesce), m "
 	      "outage of the\n"
-	      "workers, n bad entry, o keys in turn; without: all\n",
+	      "workers, n bad entry, o keys in turn, p many services and workers; without: all\n",
 		code ? stderr : stdout);
 	exit(code);
 }
@@ -191,6 +191,7 @@ static void on_one_master(struct bench *b, const struct options *o)
 	simple(b, o, "n", "a bad entry among 1,000 of its key; 200 entries/s of 999 other keys", case_bad_entry,
 		b->repeats);
 	simple(b, o, "o", "200 entries/s of 1,000 keys in turn, a worker of 16 credits", case_keys_in_turn, b->repeats);
+	simple(b, o, "p", "1,000 streams/s, 50 services, 1,000 workers; floor: one, eight", case_fleet, b->repeats);
 	rig_down(&b->rig);
 }
 
