@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { SAY_AGAIN_MS = 60000, UNALIGNED_AGAIN_MS = 60000 };
+enum { SAY_AGAIN_MS = 60000 };
 
 static const char *const roles[CONN_ROLES] = {"command", "reader", "subscriber"};
 
@@ -102,6 +102,7 @@ static void role_conn_on_up(void *arg, struct redis_conn *c)
 		ev.text = (struct slice){addr, strlen(addr)};
 		role_conns_event(lc->ls, &ev);
 		tell_core(l, true, NULL);
+		role_conn_doubt_server(lc);
 		return;
 	}
 	bool must_join = l->role == CONN_SUBSCRIBER && l->has_sub;
@@ -181,6 +182,8 @@ static void role_conn_on_down(void *arg, struct redis_conn *c, const struct err 
 		count_down(lc->ls, why, was_up);
 		say_down(lc->ls, l, text, was_up);
 		l->has_sub = false;
+		lc->server =
+			(struct role_link_server){.was_up = lc->server.was_up || was_up, .anew_at = lc->server.anew_at};
 		role_conn_event(l, HANDOFF_DOWN, (struct slice){why->text, strlen(why->text)});
 		tell_core(l, false, text);
 		return;
@@ -279,27 +282,12 @@ static void on_joined(struct role_link *lc, const redisReply *r)
 	role_conn_event(l, HANDOFF_NEW_DOWN, (struct slice){r->str, r->len});
 }
 
-/* Something on the way has left an answer out, or added one: those behind it are taken for other commands' answers,
- * and only those of another shape show it. When it happens soon again, it is how that server answers. */
-static void drop_unaligned(struct role_link *lc, const redisReply *r, struct reply *reply)
-{
-	struct role_conn *l = lc->rconn;
-	if (!r || r->type == REDIS_REPLY_ERROR || reply->kind != REPLY_ERROR || !l || lc != l->cur)
-		return;
-	mono_ms now = mono_now();
-	if (l->dropped_at && now < l->dropped_at + UNALIGNED_AGAIN_MS)
-		return;
-	l->dropped_at = now;
-	*reply = (struct reply){.kind = REPLY_NONE};
-	redis_redial(lc->conn, NULL, "an answer of unknown shape: what follows it may answer other commands");
-}
-
 static void answer_core(struct role_link *lc, const struct inflight *f, const redisReply *r)
 {
 	struct role_conns *ls = lc->ls;
 	struct reply reply;
 	reply_decode(ls->decoder, (enum cmd_kind)f->kind, r, &reply);
-	drop_unaligned(lc, r, &reply);
+	role_conn_drop_unaligned(lc, r, &reply);
 	struct shard_event ev = {
 		.kind = SHARD_REPLY, .role = (enum conn_role)f->role, .svc = f->svc, .tag = f->tag, .reply = &reply};
 	ls->o.step(ls->o.arg, &ev);
@@ -323,6 +311,8 @@ static void role_conn_on_reply(void *arg, uint64_t index, const redisReply *r)
 		on_joined(lc, r);
 	else if (!f.is_own)
 		answer_core(lc, &f, r);
+	else if (f.kind == CMD_RUN_ID)
+		role_conn_on_server(lc, r);
 	if (lc->is_done)
 		return;
 	if (!lc->rconn && lc->n_open == 0) {

@@ -2,14 +2,24 @@
 #pragma once
 #include "run/role_conn.h"
 
+/* Who answers on a connection. */
+struct role_link_server {
+	bool was_up;   /* before, too */
+	bool is_asked; /* since it is up */
+	mono_ms up_at;
+	mono_ms anew_at; /* the connection was made anew, because others were at another server; 0 = never */
+	uint64_t id;     /* hash of its run id; 0 = not known */
+};
+
 struct role_link { /* one connection; the callbacks' argument */
 	struct role_conns *ls;
 	struct role_conn *rconn; /* NULL: closed, waits for its last NULL replies */
 	struct redis_conn *conn;
-	size_t n_open;          /* replies to come */
-	size_t n_lost;          /* commands without an answer, after it was left */
-	bool is_done;           /* closed, no callback comes any more */
-	uint8_t side;           /* of a subscriber: its replacement has the other */
+	size_t n_open; /* replies to come */
+	size_t n_lost; /* commands without an answer, after it was left */
+	bool is_done;  /* closed, no callback comes any more */
+	uint8_t side;  /* of a subscriber: its replacement has the other */
+	struct role_link_server server;
 	struct role_link *next; /* of .old, or of .closing */
 };
 
@@ -59,6 +69,7 @@ struct role_conns {
 		char why[512];
 		mono_ms at;
 	} said[2];
+	mono_ms differ_said_at; /* that connections stay at different servers */
 	bool is_quitting;
 };
 
@@ -74,6 +85,13 @@ void role_link_close(struct role_link *lc);
 void role_conn_say_lost(const struct role_conn *l, size_t n); /* commands that a connection left behind */
 void role_link_send(struct role_link *lc, const struct cmd *cmd, struct inflight f, mono_ms deadline);
 mono_ms role_conn_timeout(const struct role_conns *ls, const struct role_conn *l, mono_ms now); /* relaxed or not */
+
+/* role_conn_doubt.c */
+/* An answer of unknown shape: ends the connection, *reply is none then. */
+void role_conn_drop_unaligned(struct role_link *lc, const redisReply *r, struct reply *reply);
+/* It is up: when it was before, the address may lead to another server now, and its neighbours still to the old one. */
+void role_conn_doubt_server(struct role_link *lc);
+void role_conn_on_server(struct role_link *lc, const redisReply *r); /* who it is: NULL = no answer */
 
 /* role_conn_move.c */
 void role_conns_event(struct role_conns *ls, struct handoff_event *ev);

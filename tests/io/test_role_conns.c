@@ -272,12 +272,14 @@ Test(role_conns, a_read_on_the_old_connection_ends_there, .init = up)
 	buf_fini(&script);
 }
 
+#define SERVER(id) "expect INFO\nsend $13\\r\\nrun_id:" id "\\r\\n\\r\\n\n"
+
 /* Once: the same again soon is how that server answers. */
 Test(role_conns, an_answer_of_unknown_shape_ends_the_connection, .init = up)
 {
 	begin_new(SCRIPTS("serve"));
 	begin_old(SCRIPTS(OPTED_IN "expect CLIENT UNBLOCK\nsend +what\\r\\n\n",
-		OPTED_IN "expect CLIENT UNBLOCK\nsend +what\\r\\n\n"));
+		OPTED_IN SERVER("aaaa") "expect CLIENT UNBLOCK\nsend +what\\r\\n\n"));
 	role_conns_open(R.role_conns, CONN_COMMAND, SERVICE_NONE);
 	cr_assert(role_conns_rig_until(&R, "up command\n", 1));
 	role_conns_rig_send(&R, CONN_COMMAND, CMD_UNBLOCK, 1);
@@ -289,6 +291,25 @@ Test(role_conns, an_answer_of_unknown_shape_ends_the_connection, .init = up)
 	snprintf(odd, sizeof odd, "reply 2 kind=%d\n", (int)REPLY_ERROR);
 	cr_assert(role_conns_rig_until(&R, odd, 1), "%s", R.story.data);
 	cr_assert_eq(role_conns_rig_count(&R, "down"), 1);
+	end();
+}
+
+/* An address that leads to another server each time: who connects anew is right, once; then it is told. */
+Test(role_conns, connections_that_stay_at_different_servers_are_not_made_anew_for_ever, .init = up)
+{
+	begin_new(SCRIPTS("serve"));
+	begin_old(SCRIPTS(OPTED_IN "expect CLIENT UNBLOCK\nclose\n", OPTED_IN SERVER("aaaa"), OPTED_IN SERVER("bbbb"),
+		OPTED_IN SERVER("cccc"), OPTED_IN SERVER("dddd"), OPTED_IN SERVER("eeee")));
+	role_conns_open(R.role_conns, CONN_COMMAND, SERVICE_NONE);
+	cr_assert(role_conns_rig_until(&R, "up command\n", 1));
+	role_conns_open(R.role_conns, CONN_READER, 0);
+	cr_assert(role_conns_rig_until(&R, "up reader\n", 1));
+	role_conns_rig_send(&R, CONN_COMMAND, CMD_UNBLOCK, 1); /* it ends */
+	cr_assert(role_conns_rig_until(&R, "up command\n", 2));
+	cr_assert(role_conns_rig_until(&R, "up reader\n", 2), "the older one is made anew: %s", R.story.data);
+	cr_assert(role_conns_rig_until(&R, "up command\n", 3), "the same: %s", R.story.data);
+	role_conns_rig_run_for(&R, 1000);
+	cr_assert_eq(role_conns_rig_count(&R, "down"), 3, "%s", R.story.data);
 	end();
 }
 

@@ -255,6 +255,27 @@ def test_an_answer_that_a_proxy_leaves_out_costs_a_connection(t):
     assert set(checks.finished([w.journal]).values()) == {1}
 
 
+def test_an_address_that_changes_hands_takes_all_connections_along(t):
+    """A name or a proxy leads to another server, and the one before lives on: who reconnects is there, its neighbours are not."""
+    old, new = t.redis(), t.redis()
+    g = Gates(t).gate(old)
+    d = t.daemon([g.endpoint])
+    w = t.worker(d, credits=4, work=0.02)
+    old.db.cmd("XADD", "orders-input", "*", "lbs-input", '{"DataStreamName":"one"}')
+    w.wait("ok", 1)
+    g.ask("upstream", to=list(new.tcp))
+    readers = [dict(x.split("=", 1) for x in row.split()) for row in old.db.cmd("CLIENT", "LIST").splitlines()]
+    reader = [x["id"] for x in readers if x["cmd"].startswith("xreadgroup")]
+    assert len(reader) == 1
+    old.db.cmd("CLIENT", "KILL", "ID", reader[0])
+    d.wait_log("conn=command lost: its address leads to another server now", 10)
+    d.wait_log("conn=subscriber lost: its address leads to another server now", 10)
+    d.wait_ready()
+    d.ctl("add", "orders", "two")
+    w.wait("ok", 2, timeout=10)
+    assert new.db.cmd("XLEN", "orders-input") == 0 and old.db.cmd("XLEN", "orders-input") == 0
+
+
 @limit(120)
 def test_out_of_memory_is_survived(t):
     r = t.redis()

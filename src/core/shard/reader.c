@@ -245,6 +245,17 @@ void reader_command_up(struct readers *rs, struct shard_ctx *c)
 	}
 }
 
+/* Counts a loss, and whether it is said. True: soon after the one before, so that making it again helps little. */
+static bool lost_again(const struct shard_ctx *c, struct reader_lost *l)
+{
+	bool is_again = l->n > 0 && c->now < l->at + LOST_FORGOTTEN_MS;
+	l->n = is_again ? l->n + 1 : 1;
+	l->at = c->now;
+	l->is_said = !is_again || c->now >= l->said_at + LOST_SAY_MS;
+	l->said_at = l->is_said ? c->now : l->said_at;
+	return is_again;
+}
+
 void reader_group_lost(struct readers *rs, struct shard_ctx *c, struct reader *r)
 {
 	assert(ctx_service(c, r->svc)->is_read);
@@ -258,12 +269,16 @@ void reader_group_lost(struct readers *rs, struct shard_ctx *c, struct reader *r
 		reader_move(r, c, READER_AWAY, "what an ASK led to is gone");
 		return;
 	}
-	effects_log(c->out, LOG_WARN,
-		"shard=%u service=%s the consumer group is gone: making it again from the beginning", c->index,
-		reader_rules(c, r)->name);
+	bool is_again = lost_again(c, &r->lost);
+	if (r->lost.is_said)
+		effects_log(c->out, LOG_WARN,
+			"shard=%u service=%s the consumer group is gone: making it again from the beginning n=%u",
+			c->index, reader_rules(c, r)->name, r->lost.n);
 	ctx_msg(c, msg_plain(MSG_GROUP_LOST))->svc = r->svc;
 	r->was_lost = true;
 	reader_move(r, c, READER_GROUP, "the group is gone");
+	if (is_again)
+		r->reader_queries[READER_QUERY_GROUP].at += ctx_backoff(c, r->lost.n - 2, LOST_MS, LOST_MAX_MS);
 }
 
 void reader_fleet(struct readers *rs, struct shard_ctx *c, uint16_t svc, const struct msg_fleet *m)

@@ -50,6 +50,13 @@ struct reader_audit {
 	int64_t pass;
 };
 
+/* The consumer group was gone. */
+struct reader_lost {
+	mono_ms at, said_at;
+	uint32_t n; /* one soon after the other */
+	bool is_said;
+};
+
 struct reader {
 	struct heap_node timer;
 	uint16_t svc;
@@ -64,6 +71,7 @@ struct reader {
 	bool has_sift;   /* the server has that script */
 	struct entry_id own_after; /* own pending pass */
 	struct reader_audit audit;
+	struct reader_lost lost;
 	int64_t due_position;
 	bool is_fleet_forbidden, is_fleet_news; /* news: other than what is under way */
 	mono_ms look_ms;                        /* until the next look */
@@ -84,6 +92,10 @@ enum {
 	TRIAL_MS = 5000,
 	LEFT_MS = 100,
 	FLEET_MS = 10000,
+	LOST_MS = 50, /* until a group that was lost again is made again; doubled each time, up to: */
+	LOST_MAX_MS = 5000,
+	LOST_SAY_MS = 60000,
+	LOST_FORGOTTEN_MS = 60000,
 	LOOK_MS = 25,     /* from a read to a look; doubled by each look that merges nothing, up to: */
 	LOOK_MAX_MS = 250 /* from a look to the next, however often is read between */
 };

@@ -6,8 +6,9 @@ static void group_made(struct shard_ctx *c, struct reader *r)
 {
 	if (r->was_lost) {
 		ctx_msg(c, msg_group_lost((struct msg_group_lost){.is_remade = true}))->svc = r->svc;
-		effects_log(c->out, LOG_WARN, "shard=%u service=%s the consumer group is made again", c->index,
-			reader_rules(c, r)->name);
+		if (r->lost.is_said)
+			effects_log(c->out, LOG_WARN, "shard=%u service=%s the consumer group is made again", c->index,
+				reader_rules(c, r)->name);
 	}
 	r->was_lost = false;
 	if (r->state == READER_AWAY)

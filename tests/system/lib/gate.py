@@ -255,6 +255,8 @@ async def serve():
             g.fail[q["command"]] = q["n"]
         elif op == "swallow":
             g.swallow[q["role"]] = q["n"]
+        elif op == "upstream":
+            g.upstream = q["to"]
         elif op == "close":
             g.close()
         elif op == "reset":

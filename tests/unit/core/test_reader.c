@@ -425,14 +425,37 @@ Test(reader, a_lost_group_is_made_again_loudly, .init = ready, .fini = story_dow
 	story_error(CMD_READ, RERR_NOGROUP, "NOGROUP");
 	credits(10);
 	story_ok(CMD_GROUP_CREATE);
-	expect_story(
-		"[ 1000] > entries new n=0 asked=10\n"
-		"[ 1000] say shard=2 service=orders the consumer group is gone: making it again from the beginning\n"
-		"[ 1000] > group_lost\n"
-		"[ 1000] group_create value=0\n"
-		"[ 1000] > group_lost +\n"
-		"[ 1000] say shard=2 service=orders the consumer group is made again\n"
-		"[ 1000] read count=10 block=2000\n");
+	expect_story("[ 1000] > entries new n=0 asked=10\n"
+		     "[ 1000] say shard=2 service=orders the consumer group is gone: making it again from the "
+		     "beginning n=1\n"
+		     "[ 1000] > group_lost\n"
+		     "[ 1000] group_create value=0\n"
+		     "[ 1000] > group_lost +\n"
+		     "[ 1000] say shard=2 service=orders the consumer group is made again\n"
+		     "[ 1000] read count=10 block=2000\n");
+}
+
+/* What makes it and what reads may be at different servers. */
+Test(reader, a_group_that_is_lost_again_and_again_is_made_more_and_more_seldom, .init = ready, .fini = story_down)
+{
+	W.say = true;
+	credits(10);
+	int n_said = 0;
+	for (int i = 0; i < 12; i++) {
+		story_error(CMD_READ, RERR_NOGROUP, "NOGROUP");
+		credits(10);
+		story_until(W.now + 7000); /* with that nothing is left to wait for */
+		story_ok(CMD_GROUP_CREATE);
+		n_said += strstr(W.text.data, "say shard=2 service=orders the consumer group is gone") != NULL;
+		story_clear();
+	}
+	cr_assert_eq(n_said, 2, "once, and a minute later: %d", n_said);
+	story_error(CMD_READ, RERR_NOGROUP, "NOGROUP");
+	credits(10);
+	story_until(W.now + 3000);
+	cr_assert_null(strstr(W.text.data, "group_create"), "%s", W.text.data);
+	story_until(W.now + 4000);
+	cr_assert(strstr(W.text.data, "group_create"), "%s", W.text.data);
 }
 
 Test(reader, a_lost_group_is_told_once, .init = ready, .fini = story_down)
