@@ -14,7 +14,6 @@ import fnmatch
 import glob
 import importlib
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -27,6 +26,7 @@ import traceback
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 sys.dont_write_bytecode = True
+from lib.sanitizers import environment, reports  # noqa: E402
 LIMIT = 90
 at_work = set()  # the processes of the tests that run now
 is_ending = threading.Event()
@@ -72,14 +72,6 @@ def child(name, dir):
     os._exit(rc)
 
 
-def reports(dir):
-    """Files of sanitizers, and those of valgrind that have more than its "--PID-- " notes (of system calls it does not know)."""
-    def has_findings(path):
-        with open(path, errors="replace") as f:
-            return any(not re.match(r"--\d+-- ", line) for line in f)
-    return [path for path in glob.glob(os.path.join(dir, "san.*")) if has_findings(path)]
-
-
 def tail(path, n):
     with open(path, errors="replace") as f:
         return "".join(f.readlines()[-n:])
@@ -96,9 +88,7 @@ def run_one(test, root, scale, log_dir):
     if is_ending.is_set():
         threading.Event().wait()
     dir = tempfile.mkdtemp(prefix="t", dir=root)  # short: unix socket paths
-    san = f"log_path={dir}/san"
-    env = dict(os.environ, ASAN_OPTIONS=f"{san}:abort_on_error=0:detect_leaks=1", UBSAN_OPTIONS=f"{san}:print_stacktrace=1",
-               TSAN_OPTIONS=f"{san}:halt_on_error=0", TMPDIR=dir, PYTHONDONTWRITEBYTECODE="1")
+    env = dict(os.environ, **environment(dir), TMPDIR=dir, PYTHONDONTWRITEBYTECODE="1")
     out, start = os.path.join(dir, "out"), time.monotonic()
     with open(out, "wb") as f:
         p = subprocess.Popen([sys.executable, os.path.join(HERE, "run.py"), "--child", name, "--dir", dir], stdin=subprocess.DEVNULL,
