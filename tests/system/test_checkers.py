@@ -60,6 +60,16 @@ def test_overlap_long_one_covers_many(_):
     finds(checks.overlaps([a, b]))
 
 
+def test_owner_of_entries_until_the_last_acknowledgement(_):
+    a = J("a").assign(0, "1-1", "s").ack(50, lease="1-1", id="1-0").ended(70, "in", lease="1-1", outcome="done")
+    assert not checks.overlaps([a.r, J("b").assign(60, "2-1", "s").r])
+    finds(checks.overlaps([a.r, J("b").assign(40, "2-1", "s").r]))
+    one = J("a").hello(0, credits=1).assign(1, "1-1", "s")
+    finds(checks.credits_exceeded([one.assign(2, "2-1", "t").r]))
+    one = J("a").hello(0, credits=1).assign(1, "1-1", "s").ended(2, "in", lease="1-1", outcome="done")
+    assert not checks.credits_exceeded([one.assign(3, "2-1", "t").r])
+
+
 def test_lost_and_stray(_):
     a = J("a").assign(0, "1-1", "s").done(1, lease="1-1").assign(2, "1-2", "x").r
     assert not checks.lost({"s"}, [a]) and not checks.stray({"s"}, [a])

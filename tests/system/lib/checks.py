@@ -57,8 +57,9 @@ def in_time(journal):
 
 def told(journal):
     """The times in which a worker was told that it owns: {service, stream, id, lease, w, start, end, how}.
-    A time ends when the worker ends the work, at the revoke's grace, at the session's last until_ms, or at its death."""
-    open_, out, until = {}, [], None
+    A time ends when the worker ends the work, at the revoke's grace, at the session's last until_ms, or at its death; one that the daemon
+    ended as there was nothing more to do, when the worker had acknowledged all."""
+    open_, out, until, acked = {}, [], None, {}
 
     def end(lease, ms, how):
         if lease in open_:
@@ -92,6 +93,10 @@ def told(journal):
         elif t == "fence":
             for lease in f["leases"]:
                 end(lease, ms, "fence")
+        elif t == "ack":
+            acked[f["lease"]] = ms
+        elif t == "ended":
+            end(f["lease"], acked.get(f["lease"], 0), "ended")
         elif t == "dead":
             for lease in list(open_):
                 end(lease, ms, "dead")
@@ -177,7 +182,7 @@ def credits_exceeded(journals, settle_ms=1000):
                 most = max([limit] + [old for ms, old in seen if r["ms"] - ms < settle_ms])
                 if len(held) > most:
                     bad.append(f"{r['w']}: {len(held)} held with {most} credits at {r['ms']:.0f}")
-            elif r["d"] == "out" and t in ENDS:
+            elif t == "ended" or (r["d"] == "out" and t in ENDS):
                 held.pop(f.get("lease"), None)
             elif t == "revoke" and f["lease"] in held:
                 held[f["lease"]] = r["ms"] + f.get("grace_ms", 0)
@@ -218,6 +223,8 @@ def pending(db, service):
 
 def pending_names(db, service):
     """The streams of the entries that somebody has read and not finished."""
+    if not pending(db, service):
+        return []
     ids = [row[0] for row in db.cmd("XPENDING", f"{service}-input", f"{service}-group", "-", "+", 10000)]
     rows = [db.cmd("XRANGE", f"{service}-input", i, i) for i in ids]
     return [json.loads(pairs(r[0][1])["lbs-input"])["DataStreamName"] for r in rows if r]
