@@ -391,6 +391,7 @@ static inline struct msg msg_plain(enum msg_kind kind)
  * that does. */
 void msg_fini(struct msg *m);
 /* What is said in the place of shard `to`, which does not run, to a message of the coordinator: not here, look again.
+ * A MSG_LOCK_CALL may be for a slot without a master: `to` is SHARD_NONE then.
  * *answer owns nothing; m stays the caller's. False: nobody waits for an answer to m. */
 bool msg_answer_of_nobody(const struct msg *m, uint16_t to, struct msg *answer);
 

@@ -418,7 +418,7 @@ void coord_on_not_started(struct coord *c, const struct msg *m)
 }
 
 /* A shard's recovery asks for an operation on a lock elsewhere, or is answered. .from is the asker's number, in the
- * call and in the answer. */
+ * call and in the answer. A slot may have no master: nobody answers then. */
 void coord_relay(struct coord *c, struct msg *m)
 {
 	uint16_t to = m->kind == MSG_LOCK_CALL ? topology_shard(&c->topo, m->lock_call.slot) : m->from;

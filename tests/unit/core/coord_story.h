@@ -126,6 +126,7 @@ static void story_msg(const struct msg *m)
 		[MSG_FEED_CLOSE] = "feed_close",
 		[MSG_WAITING] = "waiting",
 		[MSG_FLEET] = "fleet",
+		[MSG_LOCK_ANSWER] = "lock_answer",
 		[MSG_OP] = "op"};
 	static const char *const ends[FEED_ENDS] = {"keep", "done", "death", "delete", "forget"};
 	if (m->kind == MSG_OP && m->op.kind == CMD_LEAVE)
@@ -159,6 +160,9 @@ static void story_msg(const struct msg *m)
 	else if (m->kind == MSG_FLEET)
 		buf_printf(&W.text, "fleet %u:%lld by %u%s", m->svc, (long long)m->fleet.credits, m->fleet.n_workers,
 			m->fleet.may_get_more ? " more" : "");
+	else if (m->kind == MSG_LOCK_ANSWER)
+		buf_printf(&W.text, "lock_answer %llu%s", (unsigned long long)m->lock_answer.tag,
+			m->lock_answer.result == OP_FAILED ? " failed" : "");
 	else
 		buf_printf(&W.text, "%s %llu", names[m->kind], (unsigned long long)(m->handle & 0xff));
 	if (m->kind == MSG_FEED_START)

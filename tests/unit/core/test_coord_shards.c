@@ -248,6 +248,17 @@ Test(coord_shards, nobody_answers_in_the_place_of_one_that_does_not_run)
 	cr_assert_not(msg_answer_of_nobody(&m, 3, &a));
 }
 
+Test(coord_shards, a_lock_whose_slot_has_no_master_is_answered_by_nobody, .init = story_ready, .fini = story_down)
+{
+	struct slot_range half = {.from = 0, .to = 8000, .port = 1, .host = "a"};
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .slots = &half, .n = 1});
+	story_clear();
+	struct msg m = {.kind = MSG_LOCK_CALL, .from = 0, .lock_call.kind = CMD_PROBE, .lock_call.tag = 12};
+	m.lock_call.slot = 8001;
+	story_from_shard(m);
+	expect_story("[ 1000] s lock_answer 12 failed\n");
+}
+
 Test(coord_shards, the_lock_of_a_lease_between_two_shards_is_deleted_where_its_slot_is, .init = story_ready,
 	.fini = story_down)
 {
