@@ -106,8 +106,11 @@ class Daemon(Process):
             f.write(yaml(self.cfg))
         acl.grant(self.cfg)
 
-    def start(self, ready=True):
+    def note_log(self):
         self.log_from = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
+
+    def start(self, ready=True):
+        self.note_log()
         self.proc = spawn([*self.wrap, self.binary or program("sluiced"), "-c", self.conf, *self.args], self.log_path, env=self.env, cwd=self.dir)
         if ready:
             self.wait_ready()

@@ -94,6 +94,7 @@ class Unit(Daemon):
 
     def start(self, ready=True):
         self.manager.poll()
+        self.note_log()
         high = [(n, fcntl.fcntl(fd, fcntl.F_DUPFD, HIGH)) for n, fd in self.manager.passed()]
         env = dict(self.env, LISTEN_FDS=str(len(high)), LISTEN_FDNAMES=":".join(n for n, _ in high))
         argv = [sys.executable, "-ISc", PASS, ",".join(str(fd) for _, fd in high), self.binary or program("sluiced"), "-c", self.conf]
