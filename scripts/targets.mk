@@ -14,7 +14,7 @@ MAN_FILES    := $(wildcard man/*.[1-8])
 AGAIN        = +@$(MAKE) --no-print-directory $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 
 # ---- everything
-.PHONY: check unit sim thread oom asan valgrind system servers fuzz fuzz-short fuzz-planted planted bench chaos chaos-entries long credentials coverage
+.PHONY: check unit sim thread oom asan valgrind system servers fuzz fuzz-short fuzz-planted planted bench chaos chaos-entries chaos-verbs chaos-replies long credentials coverage
 check:
 	@scripts/setup check
 	+@JOBS=$(JOBS) MAKE='$(MAKE)' scripts/check
@@ -118,6 +118,20 @@ chaos: all
 TOPOLOGY ?= cluster
 chaos-entries: all
 	$(call CHAOS,chaos_entries.py,$(SECONDS) --topology $(TOPOLOGY) $(if $(KEYS),--keys $(KEYS) --whole))
+# Operators, and what Redis says: under the sanitizers, or CHAOS_V=release.
+CHAOS_V  ?= asan
+ROUNDS    = python3 tests/system/$(1) --build build/$(CHAOS_V) --seconds $(2) $(if $(SEED),--seed $(SEED))
+chaos-verbs:
+	$(AGAIN) V=$(CHAOS_V) programs other-version
+	$(call ROUNDS,chaos_verbs.py,$$(($(SECONDS) / 2)) --topology standalone)
+	$(call ROUNDS,chaos_verbs.py,$$(($(SECONDS) / 2)) --topology cluster)
+chaos-replies:
+	$(AGAIN) V=$(CHAOS_V) programs
+	$(call ROUNDS,chaos_replies.py,$$(($(SECONDS) / 5)) --topology standalone)
+	$(call ROUNDS,chaos_replies.py,$$(($(SECONDS) / 5)) --topology cluster)
+	$(call ROUNDS,chaos_replies.py,$$(($(SECONDS) / 5)) --topology sentinel)
+	$(call ROUNDS,chaos_replies.py,$$(($(SECONDS) / 5)) --topology standalone --lies)
+	$(call ROUNDS,chaos_replies.py,$$(($(SECONDS) / 5)) --topology cluster --lies)
 # What takes minutes of real time: ten rolling updates with streams of five minutes and the like
 long: all
 	$(AGAIN) V=fault programs
@@ -269,6 +283,8 @@ help:
 	@echo "make fuzz-planted  does each fuzz target find a bug that is planted for it?"
 	@echo "make conformance  etc/clients against tests/conformance, LANGUAGES=\"python node go java c planted\"; make clients installs their tools"
 	@echo "make chaos       SEED= SECONDS=     make chaos-entries  entries mode alone: TOPOLOGY=cluster|standalone KEYS="
+	@echo "make chaos-verbs    SEED= SECONDS=  operators who do all at once, restarts, reloads; under the sanitizers, or CHAOS_V=release"
+	@echo "make chaos-replies  SEED= SECONDS=  what Redis may say: pushes, errors, odd replies, cut connections; likewise"
 	@echo "make long        system tests that take minutes each (tests/system/long_*.py); ONLY=PATTERN"
 	@echo "make credentials  passwords and certificates that change every 20 s for 5 min, under load"
 	@echo "make coverage    lines run by unit, sim and some system tests; fails below core 90 %, all 80 %"
