@@ -72,7 +72,8 @@ bool reply_decode_feed(struct buf *b, const struct redisReply *r, struct reply *
 	f->n = (uint32_t)n;
 	for (size_t i = 0; i < n; i++) {
 		const size_t from = b->len;
-		if (!add_feed_entry(b, r->element[i], &f->v[i].id)) {
+		if (!add_feed_entry(b, r->element[i], &f->v[i].id) ||
+			(i && entry_id_cmp(f->v[i].id, f->v[i - 1].id) <= 0)) {
 			mem_free(f);
 			return false;
 		}

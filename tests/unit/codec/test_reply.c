@@ -611,3 +611,17 @@ Test(reply, a_number_of_entries_that_no_stream_can_have_is_not_known)
 	cr_assert_eq(reply.kind, REPLY_POSITION);
 	cr_expect_eq(reply.n_added, -1, "what comes behind is counted from it");
 }
+
+Test(reply, entries_that_are_not_in_order_are_no_answer)
+{
+	static const char *const ids[] = {"5-0", "4-9"};
+	decode(CMD_FEED_READ, "*2\r\n*2\r\n$3\r\n5-0\r\n*0\r\n*2\r\n$3\r\n5-1\r\n*0\r\n");
+	cr_assert_eq(reply.kind, REPLY_FEED);
+	mem_free(reply.feed);
+	for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
+		char text[96];
+		snprintf(text, sizeof text, "*2\r\n*2\r\n$3\r\n5-0\r\n*0\r\n*2\r\n$3\r\n%s\r\n*0\r\n", ids[i]);
+		decode(CMD_FEED_READ, text);
+		cr_expect_eq(reply.kind, REPLY_ERROR, "%s behind 5-0", ids[i]);
+	}
+}
