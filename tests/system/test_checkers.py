@@ -60,10 +60,18 @@ def test_overlap_long_one_covers_many(_):
     finds(checks.overlaps([a, b]))
 
 
+def fed(lease="1-1"):
+    """It has taken a stream in entries mode at 0, got entries at 10 and acknowledged the last at 50."""
+    return J("a").assign(0, lease, "s", entries={"pos": "0-0"}).entries(10, "in", lease=lease, e=[["1-0", []], ["2-0", []]])
+
+
 def test_owner_of_entries_until_the_last_acknowledgement(_):
-    a = J("a").assign(0, "1-1", "s").ack(50, lease="1-1", id="1-0").ended(70, "in", lease="1-1", outcome="done")
-    assert not checks.overlaps([a.r, J("b").assign(60, "2-1", "s").r])
-    finds(checks.overlaps([a.r, J("b").assign(40, "2-1", "s").r]))
+    for end in (lambda j: j.ended(70, "in", lease="1-1", outcome="done"), lambda j: j.fence(70, "ev", leases=["1-1"])):
+        a = end(fed().ack(50, lease="1-1", id="2-0"))
+        assert not checks.overlaps([a.r, J("b").assign(60, "2-1", "s").r])
+        finds(checks.overlaps([a.r, J("b").assign(40, "2-1", "s").r]))
+        finds(checks.overlaps([end(fed().ack(50, lease="1-1", id="1-0")).r, J("b").assign(60, "2-1", "s").r]))
+    assert not checks.overlaps([J("a").assign(0, "1-1", "s", entries={"pos": "0-0"}).r, J("b").assign(60, "2-1", "s").r]), "given nothing"
     one = J("a").hello(0, credits=1).assign(1, "1-1", "s")
     finds(checks.credits_exceeded([one.assign(2, "2-1", "t").r]))
     one = J("a").hello(0, credits=1).assign(1, "1-1", "s").ended(2, "in", lease="1-1", outcome="done")

@@ -57,13 +57,14 @@ def in_time(journal):
 
 def told(journal):
     """The times in which a worker was told that it owns: {service, stream, id, lease, w, start, end, how}.
-    A time ends when the worker ends the work, at the revoke's grace, at the session's last until_ms, or at its death; one that the daemon
-    ended as there was nothing more to do, when the worker had acknowledged all."""
-    open_, out, until, acked = {}, [], None, {}
+    A time ends when the worker ends the work, at the revoke's grace, at the session's last until_ms, or at its death. In entries mode it
+    ends when the worker has acknowledged all that it was given: the daemon may end the lease then, before the worker hears of it."""
+    open_, out, until = {}, [], None
 
     def end(lease, ms, how):
         if lease in open_:
             i = open_.pop(lease)
+            ms = min(ms, i["idle_from"] or ms)
             if i["limit"] is not None and i["limit"] < ms:
                 ms, how = i["limit"], "grace"
             out.append({**i, "end": max(ms, i["start"]), "how": how})
@@ -82,7 +83,8 @@ def told(journal):
             if f.get("until_ms", ms) < ms:  # read after its fence (the worker was stopped): it never begins
                 continue
             open_[f["lease"]] = {"service": f["service"], "stream": f["stream"], "id": f["id"], "lease": f["lease"],
-                                 "w": r["w"], "start": ms, "limit": None, "token": f.get("token")}
+                                 "w": r["w"], "start": ms, "limit": None, "token": f.get("token"), "given": None,
+                                 "idle_from": ms if "entries" in f else None}
         elif r["d"] == "out" and t in ENDS + ("dead",):
             end(f.get("lease"), ms, t)
         elif t == "revoke" and f["lease"] in open_:
@@ -93,10 +95,12 @@ def told(journal):
         elif t == "fence":
             for lease in f["leases"]:
                 end(lease, ms, "fence")
-        elif t == "ack":
-            acked[f["lease"]] = ms
+        elif t == "entries" and f["lease"] in open_:
+            open_[f["lease"]].update(given=f["e"][-1][0], idle_from=None)
+        elif t == "ack" and f["lease"] in open_ and f["id"] == open_[f["lease"]]["given"]:
+            open_[f["lease"]]["idle_from"] = ms
         elif t == "ended":
-            end(f["lease"], acked.get(f["lease"], 0), "ended")
+            end(f["lease"], ms, "ended")
         elif t == "dead":
             for lease in list(open_):
                 end(lease, ms, "dead")

@@ -8,7 +8,7 @@ import time
 from lib.maintenance import n_fds, rss_kib
 
 Sample = collections.namedtuple("Sample", "s descriptors rss_kib log_bytes")
-Limits = collections.namedtuple("Limits", "descriptors rss_kib log_per_s", defaults=(300, 600_000, 200_000))
+Limits = collections.namedtuple("Limits", "descriptors rss_kib log_per_s", defaults=(150, 300_000, 20_000))
 
 
 def sample(d):
