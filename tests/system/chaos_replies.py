@@ -40,8 +40,8 @@ class Replies(Rounds):
     def set_up(self):
         o = self.o
         self.is_honest = not o.lies
-        if o.lies:  # a map of 600 masters is believed until it is read again
-            self.bounds = Limits(descriptors=6000, rss_kib=2_000_000, log_per_s=200_000)
+        if o.lies:  # a map of 600 masters is believed until it is read again, of one of them or at the configured address
+            self.bounds, self.ready_within = Limits(descriptors=6000, rss_kib=2_000_000, log_per_s=200_000), 90
         host, silent = servers.loopback(), self.silent_port()
         self.c = self.t.cluster() if o.topology == "cluster" else self.t.redis()
         nodes = self.c.nodes if o.topology == "cluster" else [self.c]

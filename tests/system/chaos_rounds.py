@@ -30,7 +30,7 @@ class Rounds(Chaos):
     """`services`: name -> settings; those of `feeds` hand out entries, of `merging` one run may be for several wishes."""
     feeds, merging, free = (), (), ()  # free: services whose streams may have several owners at once
     is_honest = True  # what Redis says is true: then order and ownership can be promised
-    bounds = vitals.Limits()
+    bounds, ready_within = vitals.Limits(), READY_WITHIN
 
     def __init__(self, t, o):
         self.t, self.rnd, self.start, self.o = t, random.Random(o.seed), time.monotonic(), o
@@ -133,7 +133,7 @@ class Rounds(Chaos):
         try:
             since = time.monotonic()
             for d in self.daemons:
-                d.wait_ready(READY_WITHIN)
+                d.wait_ready(self.ready_within)
             self.say(f"ready after {time.monotonic() - since:.1f} s")
         except AssertionError as e:
             return [f"{e}: {[d.ctl('status').stdout[-1500:] for d in self.daemons]}"]

@@ -75,8 +75,8 @@ class Restless(Worker):
             a = self.held.get(f["lease"])
             if a is None or a["void"] or ident(id) <= ident(a["pos"]):
                 continue
-            if self.until and now_ms() >= self.until:  # the loop's fence says it
-                return
+            if self.until and now_ms() >= self.until:
+                return self.fence()
             if not self.is_calm() and self.rnd.random() < 0.05:
                 a["void"] = True
                 self.note("ev", {"t": "nack", "stream": a["stream"], "id": id, "token": a["token"]})
