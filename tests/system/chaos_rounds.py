@@ -23,6 +23,7 @@ from lib.servers import wait_until
 READY_WITHIN = 30  # after the trouble: the longest pause before a new connection, a refresh of the topology, a resume
 WORK_WITHIN = 75  # after that: entries of dead owners are taken over after min_idle, delays of retries pass
 ROUND = 20
+VERB_WITHIN = 60  # doctor asks one master after the other, each of which may be silent
 SPARE_FDS = 8  # a connection that is about to be closed, a refresh of the topology under way
 
 
@@ -256,7 +257,7 @@ class Rounds(Chaos):
     def ctl(self, d, *args, codes=(0, 1, 69)):
         """sluicectl at `d`, which may be down. Its answer; a hang, a crash and another code are findings."""
         try:
-            r = d.ctl("--timeout", "5s", *args, timeout=30)
+            r = d.ctl("--timeout", "5s", *args, timeout=VERB_WITHIN)
         except subprocess.TimeoutExpired:
             self.found([f"sluicectl {' '.join(args)} hangs at {d.name}"])
             return None
