@@ -49,6 +49,8 @@ def test_merged_wish_needs_a_run_that_began_after_it(_):
 def test_tokens_that_fall(_):
     two = given().release(20, lease="1-1").assign(30, "2-1", "s", info={"n": 0}, token="2")
     assert not ledger.falling_tokens(ledger.runs([two.r]))
+    late = J("b").assign(60, "1-1", "s", info={"n": 0}, token="1", until_ms=50)
+    assert not ledger.falling_tokens(ledger.runs([two.r, late.r])), "read after its fence"
     finds(ledger.falling_tokens(ledger.runs([two.release(40, lease="2-1").assign(50, "3-1", "s", info={"n": 0}, token="1").r])))
 
 

@@ -44,7 +44,9 @@ def runs(journals):
         open_ = {}
         for r in in_time(j):
             f, lease = r["f"], r["f"].get("lease")
-            if f["t"] == "assign" and r["d"] == "in":
+            if f["t"] == "assign" and f.get("until_ms", r["ms"]) < r["ms"]:  # read after its fence: it never begins
+                open_.pop(lease, None)
+            elif f["t"] == "assign" and r["d"] == "in":
                 open_[lease] = {"ms": r["ms"], "w": r["w"], "token": f.get("token"), "retry": f.get("retry", 0), "is_done": False}
                 out[f.get("info", {}).get("n")].append(open_[lease])
             elif lease in open_ and (f["t"] == "done" or f["t"] == "ended"):
