@@ -37,17 +37,17 @@ class Ledger:
 
 
 def runs(journals):
-    """n -> the times a worker was given it: {"ms", "w", "token", "retry", "is_done"}, by time. Done is what a worker said so of, even when it
+    """n -> the times a worker was given it: {"ms", "w", "token", "retry", "is_done", "is_late": it was read after
+    its fence}, by time. Done is what a worker said so of, even when it
     was told then that its lease was lost: that may have been after Redis had it. What Redis has not is still there, see leftovers."""
     out = collections.defaultdict(list)
     for j in journals:
         open_ = {}
         for r in in_time(j):
             f, lease = r["f"], r["f"].get("lease")
-            if f["t"] == "assign" and f.get("until_ms", r["ms"]) < r["ms"]:  # read after its fence: it never begins
-                open_.pop(lease, None)
-            elif f["t"] == "assign" and r["d"] == "in":
-                open_[lease] = {"ms": r["ms"], "w": r["w"], "token": f.get("token"), "retry": f.get("retry", 0), "is_done": False}
+            if f["t"] == "assign" and r["d"] == "in":
+                open_[lease] = {"ms": r["ms"], "w": r["w"], "token": f.get("token"), "retry": f.get("retry", 0), "is_done": False,
+                                "is_late": f.get("until_ms", r["ms"]) < r["ms"]}
                 out[f.get("info", {}).get("n")].append(open_[lease])
             elif lease in open_ and (f["t"] == "done" or f["t"] == "ended"):
                 open_[lease]["is_done"] = True
@@ -57,9 +57,13 @@ def runs(journals):
 
 
 def falling_tokens(runs_of):
-    """An entry given out again has the same token, when its requeue was not needed, or a higher one."""
-    return [f"number {n}: token {b['token']} of {b['w']} after {a['token']} of {a['w']}" for n, rs in runs_of.items() if n is not None
-            for a, b in zip(rs, rs[1:]) if b["token"] < a["token"]]
+    """An entry given out again has the same token, when its requeue was not needed, or a higher one. A frozen worker reads when it wakes
+    up what was over long ago."""
+    bad = []
+    for n, all_of_one in runs_of.items():
+        rs = [run for run in all_of_one if not run["is_late"]]
+        bad += [f"number {n}: token {b['token']} of {b['w']} after {a['token']} of {a['w']}" for a, b in zip(rs, rs[1:]) if b["token"] < a["token"]]
+    return bad
 
 
 def lost(wishes, runs_of, dead, merging=()):

@@ -14,6 +14,7 @@ from lib.entries import ident  # noqa: E402
 from lib.worker import ProcWorker, Worker, now_ms  # noqa: E402
 
 CALM_CREDITS = 6
+UNFED_MS = 10000  # the service ends an empty stream's lease after 300 ms
 
 
 class Restless(Worker):
@@ -63,7 +64,7 @@ class Restless(Worker):
             self.held.pop(f["lease"], None)
         else:
             if t == "assign" and "entries" in f:
-                f["pos"], f["void"] = f["entries"]["pos"], False
+                f["pos"], f["void"], f["heard"] = f["entries"]["pos"], False, now_ms()
             super().handle(f)
             if t == "welcome":
                 self.held = {k: a for k, a in self.held.items() if k in f["resumed"]}
@@ -71,6 +72,11 @@ class Restless(Worker):
                     a["void"] = False  # what was nacked before is sent again
 
     def take_entries(self, f):
+        if f["lease"] in self.held and "entries" not in self.held[f["lease"]]:  # its service was turned over, and its daemon restarted
+            self.note("ev", {"t": "unasked", "lease": f["lease"]})
+            return self.send({"t": "revoked", "lease": f["lease"]})
+        if f["lease"] in self.held:
+            self.held[f["lease"]]["heard"] = now_ms()
         for id, _, *_tries in f["e"]:
             a = self.held.get(f["lease"])
             if a is None or a["void"] or ident(id) <= ident(a["pos"]):
@@ -108,6 +114,9 @@ class Restless(Worker):
         planned = {a["lease"] for _, _, a in self.due}
         for a in [a for a in self.held.values() if "entries" not in a and a["lease"] not in planned]:
             self.send({"t": "done", "lease": a["lease"]})
+        for a in [a for a in self.held.values() if "entries" in a and now_ms() - a["heard"] > UNFED_MS]:
+            self.note("ev", {"t": "unfed", "lease": a["lease"]})  # as below: its lease has no entries now
+            self.send({"t": "release", "lease": a["lease"]})
 
     def other_credits(self):
         self.send({"t": "credits", "n": self.rnd.choice([0, 1, 2, 3, 5, 8])})
