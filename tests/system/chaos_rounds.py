@@ -23,8 +23,8 @@ from lib.servers import wait_until
 READY_WITHIN = 30  # after the trouble: the longest pause before a new connection, a refresh of the topology, a resume
 WORK_WITHIN = 75  # after that: entries of dead owners are taken over after min_idle, delays of retries pass
 ROUND = 20
-# Of a service that is turned from leases to entries, or back, while its daemon is down: what its workers resume is not what they were given.
-KNOWN = {"unasked": "entries of a lease that was assigned without", "unfed": "no entries of a lease that was assigned with them"}
+# Also of a service that is turned from leases to entries, or back, while its daemon is down.
+NEVER = {"unasked": "entries of a lease that was assigned without", "unfed": "no entries of a lease that was assigned with them"}
 VERB_WITHIN = 60  # doctor asks one master after the other, each of which may be silent
 SPARE_FDS = 8  # a connection that is about to be closed, a refresh of the topology under way
 
@@ -245,8 +245,10 @@ class Rounds(Chaos):
 
     def report(self):
         journals = self.journals()
-        for t, what in KNOWN.items():
-            self.counts[what] = sum(r["f"]["t"] == t for j in journals for r in j)
+        for t, what in NEVER.items():
+            n = sum(r["f"]["t"] == t for j in journals for r in j)
+            if n:
+                self.bad.append(f"{n} × {what}")
         n_told = sum(len(checks.told(j)) for j in journals)
         print("\n".join(f"{n:6} × {what}" for what, n in sorted(self.counts.items())))
         print(f"{len(self.ledger.wishes)} wishes, {n_told} assignments, {len(ledger.entry_lines(journals))} entries worked on or failed; "

@@ -52,6 +52,8 @@ def test_tokens_that_fall(_):
     late = J("b").assign(60, "1-1", "s", info={"n": 0}, token="1", until_ms=50)
     assert not ledger.falling_tokens(ledger.runs([two.r, late.r])), "read after its fence"
     finds(ledger.falling_tokens(ledger.runs([two.release(40, lease="2-1").assign(50, "3-1", "s", info={"n": 0}, token="1").r])))
+    others = J("w").assign(10, "1-1", "s", token="2").release(20, lease="1-1").assign(30, "2-1", "t", token="1")
+    assert not ledger.falling_tokens(ledger.runs([others.r])), "two entries that somebody else added"
 
 
 def test_dead_letters_say_why(t):

@@ -58,9 +58,11 @@ def runs(journals):
 
 def falling_tokens(runs_of):
     """An entry given out again has the same token, when its requeue was not needed, or a higher one. A frozen worker reads when it wakes
-    up what was over long ago."""
+    up what was over long ago. What has no number was added by somebody else: nobody knows which entries are the same."""
     bad = []
     for n, all_of_one in runs_of.items():
+        if n is None:
+            continue
         rs = [run for run in all_of_one if not run["is_late"]]
         bad += [f"number {n}: token {b['token']} of {b['w']} after {a['token']} of {a['w']}" for a, b in zip(rs, rs[1:]) if b["token"] < a["token"]]
     return bad
