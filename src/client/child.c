@@ -39,7 +39,7 @@ static void *child_watch(void *arg)
 {
 	struct child_shared *shared = arg;
 	for (;;) {
-		int64_t left = shared->stop_ms - mono_now();
+		int64_t left = shared->fence.stop_ms - mono_now();
 		if (left <= 0)
 			kill(0, SIGKILL);
 		int64_t ms = left < CHILD_WATCH_MS ? left : CHILD_WATCH_MS;

@@ -31,6 +31,11 @@ enum client_state {
  *   +--GONE was said--> GONE --any answer--> freed */
 enum held_state { LEASE_WORKS, LEASE_STOPS, LEASE_SAYS, LEASE_GONE };
 
+/* Memory of whoever runs the work, kept up to date: SIGTERM is due, and it has stopped. */
+struct client_fence {
+	_Atomic int64_t term_ms, stop_ms;
+};
+
 struct client_lease {
 	struct heap_node turn; /* the fence, or when an answer is told again */
 	struct link news;      /* in worker's news when one of the next is to be said */
@@ -38,11 +43,11 @@ struct client_lease {
 	enum held_state state;
 	char *name;
 	void *user;
-	mono_ms until_ms;           /* MONO_NEVER = no fence */
-	mono_ms fence_ms, stop_ms;  /* what we make of it: STOP is said, work has stopped */
-	_Atomic int64_t *shared;    /* stop_ms for whoever runs it; NULL = nobody looks */
-	struct buf answer;          /* SAYS */
-	bool waits_for_ok, is_seen; /* is_seen: in the welcome's resumed */
+	mono_ms until_ms;            /* MONO_NEVER = no fence */
+	mono_ms fence_ms, stop_ms;   /* what we make of it: STOP is said, work has stopped */
+	struct client_fence *shared; /* NULL = nobody looks */
+	struct buf answer;           /* SAYS */
+	bool waits_for_ok, is_seen;  /* is_seen: in the welcome's resumed */
 	bool has_entries;
 	bool is_void;                /* a nack waits for its answer */
 	struct entry_id done, taken; /* finished, given out: everything up to it */
@@ -134,6 +139,8 @@ struct client_lease *client_lease_new(struct sluice_worker *w, const char *name,
 struct client_lease *client_lease_find(const struct sluice_worker *w, const char *name); /* NULL = not held */
 void client_lease_free(struct sluice_worker *w, struct client_lease *l);
 void client_lease_until(struct sluice_worker *w, struct client_lease *l, mono_ms until_ms);
+/* Its fence is written there from now on; NULL = nowhere any more. */
+void client_lease_share(struct client_lease *l, struct client_fence *fence);
 /* Not ours any more: forgotten if it was answered, else SLUICE_GONE (or SLUICE_ENDED) is to be said. */
 void client_lease_lose(struct sluice_worker *w, struct client_lease *l, bool is_ended);
 /* SAYS: sends the answer. l may be gone afterwards. */
@@ -183,9 +190,9 @@ size_t wire_get(const char *bytes, size_t n, struct wire_head *head, const char 
 struct sluice_entry *wire_entries(const struct wire_head *head, const char *text);
 
 /* ---- child.c */
-struct child_shared {             /* memory of parent and child */
-	_Atomic int64_t stop_ms;  /* it kills itself then */
-	_Atomic uint32_t n_begun; /* jobs */
+struct child_shared {              /* memory of parent and child */
+	struct client_fence fence; /* it kills itself at stop_ms */
+	_Atomic uint32_t n_begun;  /* jobs */
 	_Atomic bool is_to_leave;
 };
 enum { CHILD_WATCH_MS = 100 }; /* so late it may notice that stop_ms is earlier now */

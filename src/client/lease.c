@@ -34,10 +34,21 @@ void client_lease_until(struct sluice_worker *w, struct client_lease *l, mono_ms
 		l->fence_ms = until_ms - lead;
 		l->stop_ms = until_ms - mono_min(lead, mono_max(FENCE_STOP_MIN_MS, lead / 10));
 	}
-	if (l->shared) /* who was told to stop gets no more time */
-		*l->shared = l->state == LEASE_WORKS ? l->stop_ms : mono_min(*l->shared, l->stop_ms);
+	if (l->shared) { /* who was told to stop gets no more time */
+		l->shared->stop_ms = l->state == LEASE_WORKS ? l->stop_ms : mono_min(l->shared->stop_ms, l->stop_ms);
+		l->shared->term_ms = l->fence_ms;
+	}
 	if (l->state != LEASE_SAYS)
 		client_lease_schedule(w, l);
+}
+
+void client_lease_share(struct client_lease *l, struct client_fence *fence)
+{
+	l->shared = fence;
+	if (!fence)
+		return;
+	fence->stop_ms = l->stop_ms;
+	fence->term_ms = l->fence_ms;
 }
 
 struct client_lease *client_lease_new(struct sluice_worker *w, const char *name, mono_ms until_ms)

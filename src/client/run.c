@@ -100,7 +100,7 @@ static bool run_fork(struct run *r, struct run_child *c)
 	c->shared = mmap(NULL, sizeof(*c->shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (c->shared == MAP_FAILED)
 		return false;
-	c->shared->stop_ms = MONO_NEVER;
+	c->shared->fence.stop_ms = MONO_NEVER;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
 		munmap(c->shared, sizeof(*c->shared));
 		return false;
@@ -191,8 +191,7 @@ static void run_begin(struct run *r, const struct sluice_event *e)
 	c->lease = mem_dup(e->lease, strlen(e->lease));
 	c->round = 0;
 	c->n_jobs++;
-	c->shared->stop_ms = l->stop_ms;
-	l->shared = &c->shared->stop_ms;
+	client_lease_share(l, &c->shared->fence);
 	l->user = c;
 	wire_put_job(&c->out, &job);
 	run_tell_child(r, c);
@@ -211,8 +210,8 @@ static void run_kill(struct run *r, struct run_child *c)
 
 static void run_stop(struct run *r, struct run_child *c, mono_ms by_ms)
 {
-	if (by_ms < c->shared->stop_ms)
-		c->shared->stop_ms = by_ms;
+	if (by_ms < c->shared->fence.stop_ms)
+		c->shared->fence.stop_ms = by_ms;
 	if (by_ms < heap_at(&r->kills, &c->kill))
 		heap_set(&r->kills, &c->kill, by_ms);
 	if (!c->is_stopped && !c->is_given_back)
@@ -224,7 +223,7 @@ static void run_forget_lease(struct run *r, struct run_child *c)
 {
 	struct client_lease *l = c->lease ? client_lease_find(r->worker, c->lease) : NULL;
 	if (l) {
-		l->shared = NULL;
+		client_lease_share(l, NULL);
 		l->user = NULL;
 	}
 	mem_free(c->lease);
@@ -275,7 +274,7 @@ static void run_answered(struct run *r, struct run_child *c, bool goes_on)
 		run_kill(r, c);
 		return;
 	}
-	c->shared->stop_ms = MONO_NEVER;
+	c->shared->fence.stop_ms = MONO_NEVER;
 	list_push(&r->resting, &c->in_resting);
 	heap_set(&r->kills, &c->kill, mono_now() + REST_MS);
 }
@@ -360,7 +359,7 @@ static void run_answers(struct run *r, struct run_child *c, int status)
 	char why[64];
 	if (c->is_given_back) {
 		sluice_worker_release(r->worker, c->lease, -1);
-	} else if (run_was_told(c) || c->shared->stop_ms <= mono_now()) {
+	} else if (run_was_told(c) || c->shared->fence.stop_ms <= mono_now()) {
 		sluice_worker_revoked(r->worker, c->lease);
 	} else if (c->n_jobs > c->shared->n_begun) { /* it had ended before: nothing is held against the stream */
 		sluice_worker_release(r->worker, c->lease, FORK_AGAIN_MS);

@@ -603,6 +603,130 @@ def test_fence_while_nobody_reads_our_stderr(w):
     os.close(read_end)
 
 
+# ---- sluice-run itself is stopped
+
+
+def test_the_fence_holds_while_we_are_stopped(w):
+    """A debugger, a frozen parent: the guard does it."""
+    w.run(command=["python3", "-c", BEATS])
+    w.daemon.greet()
+    until = w.daemon.assign(until_in=FENCE_IN) + 500
+    w.wait_for("beat")
+    w.daemon.send(t="ping", n=1, until_ms=until)
+    w.daemon.receive("pong")
+    w.signal(signal.SIGSTOP)
+    expect_stopped_by(w, until)
+    assert float(w.read("beat")) > until - 500, "before its last fence"
+    w.signal(signal.SIGCONT)
+    assert w.daemon.receive() == {"t": "revoked", "lease": "L1"}
+    assert "stream orders:7: not renewed in time" in w.wait_line("stderr")
+    assert "failed" not in w.read("stderr"), w.read("stderr")
+    w.stop()
+
+
+def test_a_deaf_command_is_killed_while_we_are_stopped(w):
+    w.run("-n", "2", shell="trap '' TERM; sh -c \"trap '' TERM; echo \\$\\$ > inner-$SLUICE_LEASE; while :; do sleep 0.02; done\" & wait")
+    w.daemon.greet()
+    w.daemon.assign("A", until_in=60000)
+    until = w.daemon.assign("B", until_in=FENCE_IN)  # counts for both
+    pids = [w.pid_in("inner-" + lease) for lease in "AB"]
+    w.signal(signal.SIGSTOP)
+    wait_until(lambda: not any(is_alive(pid) for pid in pids), "their end")
+    assert until - 300 < now_ms() < until + 100, now_ms() - until
+    w.signal(signal.SIGCONT)
+    assert {w.daemon.receive("revoked")["lease"] for _ in "AB"} == {"A", "B"}
+    w.stop()
+
+
+def test_kill_after_holds_while_we_are_stopped(w):
+    w.run("--kill-after", "50ms", shell=IGNORES_TERM)
+    w.daemon.greet()
+    until = w.daemon.assign(until_in=FENCE_IN)
+    pid = w.pid_in("pid")
+    w.signal(signal.SIGSTOP)
+    wait_until(lambda: not is_alive(pid), "its end")
+    assert now_ms() < until - 300, until - now_ms()  # SIGTERM came three quarters on
+
+
+def test_a_revoke_holds_while_we_are_stopped(w):
+    w.run(shell=IGNORES_TERM)
+    w.daemon.greet()
+    w.daemon.assign()
+    pid = w.pid_in("pid")
+    w.daemon.send(t="revoke", lease="L1", reason="operator", grace_ms=1500)
+    w.wait_for("stderr", "revoked: operator")
+    w.signal(signal.SIGSTOP)
+    begin = now_ms()
+    wait_until(lambda: not is_alive(pid), "its end")
+    assert now_ms() - begin < 1500
+    w.signal(signal.SIGCONT)
+    assert w.daemon.receive() == {"t": "revoked", "lease": "L1"}
+
+
+def test_what_ends_while_we_are_stopped_has_its_result(w):
+    w.run("-n", "2", shell="echo $$ > pid-$SLUICE_LEASE; while [ ! -e go ]; do sleep 0.02; done; [ $SLUICE_LEASE = A ]")
+    w.daemon.greet()
+    w.daemon.assign("A", until_in=FENCE_IN)
+    until = w.daemon.assign("B", until_in=FENCE_IN)
+    pids = [w.pid_in(f"pid-{lease}") for lease in "AB"]
+    w.signal(signal.SIGSTOP)
+    w.touch("go")
+    wait_until(lambda: not any(is_alive(pid) for pid in pids), "their end")
+    wait_until(lambda: now_ms() > until, "time to pass")
+    w.signal(signal.SIGCONT)
+    got = {f["lease"]: f["t"] for f in (w.daemon.receive(), w.daemon.receive())}
+    assert got == {"A": "done", "B": "fail"}, got
+
+
+def test_stopped_for_less_than_the_fence_nothing_happens(w):
+    w.run(shell="trap 'touch term' TERM; echo $$ > pid; while [ ! -e go ]; do sleep 0.02; done")
+    w.daemon.greet()
+    until = w.daemon.assign(until_in=FENCE_IN)
+    w.pid_in("pid")
+    w.signal(signal.SIGSTOP)
+    w.daemon.send(t="ping", n=1, until_ms=until + 60000)
+    time.sleep(0.2)
+    w.signal(signal.SIGCONT)
+    w.daemon.receive("pong")
+    wait_until(lambda: now_ms() > until, "time to pass")
+    w.touch("go")
+    assert w.daemon.receive() == {"t": "done", "lease": "L1"}
+    assert not os.path.exists(w.at("term"))
+
+
+def guard_of(w):
+    """It has a session of its own and nobody as its parent: found by the memory that it shares with sluice-run."""
+    def shared(pid):
+        with open(f"/proc/{pid}/maps") as f:
+            return {line.split()[4] for line in f if "/dev/zero" in line}
+    mine = shared(w.process.pid)
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/comm") as f:
+                if f.read() == "sluice-guard\n" and shared(pid) & mine:
+                    return int(pid)
+        except OSError:
+            pass
+    return None
+
+
+def test_a_guard_that_dies_is_replaced(w):
+    w.run(command=["python3", "-c", BEATS])
+    w.daemon.greet()
+    until = w.daemon.assign(until_in=FENCE_IN)
+    w.wait_for("beat")
+    old = guard_of(w)
+    os.kill(old, signal.SIGKILL)
+    w.wait_for("stderr", "sluice-guard has ended: another one is started")
+    w.signal(signal.SIGSTOP)
+    expect_stopped_by(w, until)
+    w.signal(signal.SIGCONT)
+    w.daemon.receive("revoked")
+    assert guard_of(w) != old
+    w.stop()
+    wait_until(lambda: guard_of(w) is None if is_alive(w.process.pid) else True, "its end")
+
+
 # ---- losing the daemon
 
 

@@ -68,22 +68,27 @@ static void default_signals(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+struct ends { /* of its pipes: read from [0], written to [1]; -1 = none */
+	int in[2], err[2], ack[2];
+};
+
 static _Noreturn void become_command(
-	char **command, const struct child_env *env, pid_t parent, int in, int err, int ack)
+	char **command, const struct child_env *env, pid_t parent, struct guard_place *place, const struct ends *e)
 {
 	setpgid(0, 0);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(EXIT_CANNOT_RUN);
-	guard_add(getpid());
-	dup2(in, STDIN_FILENO);
-	dup2(err, STDERR_FILENO);
-	if (ack >= 0) {
-		dup2(ack, ACK_FD);
+	if (!guard_enter(place))
+		kill(getpid(), SIGKILL); /* no exit status: it has not begun */
+	dup2(e->in[0], STDIN_FILENO);
+	dup2(e->err[1], STDERR_FILENO);
+	if (e->ack[1] >= 0) {
+		dup2(e->ack[1], ACK_FD);
 		fcntl(ACK_FD, F_SETFD, 0); /* when it was that number already */
 	}
 	/* musl has no function for it */
-	syscall(SYS_close_range, (ack >= 0 ? ACK_FD : STDERR_FILENO) + 1, ~0U, 0);
+	syscall(SYS_close_range, (e->ack[1] >= 0 ? ACK_FD : STDERR_FILENO) + 1, ~0U, 0);
 	if (fd_limit.rlim_max)
 		setrlimit(RLIMIT_NOFILE, &fd_limit);
 	set_env(env);
@@ -120,10 +125,6 @@ static int open_info(const char *info, size_t len)
 	return -1;
 }
 
-struct ends { /* of its pipes: read from [0], written to [1]; -1 = none */
-	int in[2], err[2], ack[2];
-};
-
 static void close_one(int fd)
 {
 	if (fd >= 0)
@@ -138,15 +139,15 @@ static bool open_ends(struct ends *e, bool is_feed, const char *info, size_t inf
 	return e->in[0] >= 0 && pipe2(e->err, O_CLOEXEC) == 0;
 }
 
-bool child_start(struct child *c, char **command, const struct child_env *env, const char *info, size_t info_len)
+bool child_start(struct child *c, char **command, const struct child_env *env, struct guard_place *place)
 {
 	struct ends e = {.in = {-1, -1}, .err = {-1, -1}, .ack = {-1, -1}};
 	pid_t parent = getpid();
 	pid_t pid = -1;
-	if (open_ends(&e, env->is_feed, info, info_len))
+	if (open_ends(&e, env->is_feed, env->info, env->info_len))
 		pid = fork();
 	if (pid == 0)
-		become_command(command, env, parent, e.in[0], e.err[1], e.ack[1]);
+		become_command(command, env, parent, place, &e);
 	int why = errno;
 	close_one(e.in[0]);
 	close_one(e.err[1]);
@@ -159,7 +160,7 @@ bool child_start(struct child *c, char **command, const struct child_env *env, c
 		return false;
 	}
 	setpgid(pid, pid); /* both sides do it: whoever is first, a signal to the group finds it */
-	*c = (struct child){.pid = pid, .err_fd = e.err[0], .in_fd = e.in[1], .ack_fd = e.ack[0]};
+	*c = (struct child){.pid = pid, .err_fd = e.err[0], .in_fd = e.in[1], .ack_fd = e.ack[0], .place = place};
 	const int ours[] = {c->err_fd, c->in_fd, c->ack_fd};
 	for (size_t i = 0; i < 3; i++)
 		if (ours[i] >= 0)
@@ -234,13 +235,14 @@ void child_read_stderr(struct child *c, bool to_the_end)
 	}
 }
 
-int child_reap(struct child *c)
+int child_reap(struct child *c, struct client_lease *l)
 {
 	int status = 0;
 	kill(-c->pid, SIGKILL); /* while the number is still ours: the leader is a zombie */
 	child_read_stderr(c, true);
 	close_stderr(c);
-	guard_remove(c->pid);
+	guard_give_back(c->place, l);
+	c->place = NULL;
 	while (waitpid(c->pid, &status, 0) < 0 && errno == EINTR)
 		continue;
 	c->pid = 0;

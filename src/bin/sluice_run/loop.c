@@ -166,7 +166,7 @@ static void add_fd(struct polled *p, int fd, short events, struct work *owner)
 	p->owners[p->n++] = owner;
 }
 
-enum { AT_SIGNALS, AT_CONN, AT_STDERR, AT_FIRST_CHILD };
+enum { AT_SIGNALS, AT_CONN, AT_STDERR, AT_GUARD, AT_FIRST_CHILD };
 
 static void list_fds(struct runner *r, struct polled *p, int signals)
 {
@@ -174,6 +174,7 @@ static void list_fds(struct runner *r, struct polled *p, int signals)
 	add_fd(p, signals, POLLIN, NULL);
 	add_fd(p, sluice_worker_fd(r->worker), POLLIN, NULL);
 	add_fd(p, say_pending() ? say_fd() : -1, POLLOUT, NULL);
+	add_fd(p, guard_fd(), 0, NULL);
 	if (say_pending() > SAY_BUSY_BYTES)
 		return;
 	size_t pos = 0;
@@ -210,6 +211,8 @@ static void round_of(struct runner *r, struct polled *p, int signals)
 	int n = poll(p->fds, p->n, wait_ms(r));
 	r->now = mono_now();
 	pause_turn(r);
+	if (guard_has_news())
+		work_turn_guarded(r);
 	run_turns(r);
 	if (n < 0) {
 		events_turn(r);
@@ -227,6 +230,8 @@ static void round_of(struct runner *r, struct polled *p, int signals)
 	events_turn(r);
 	if (p->fds[AT_STDERR].revents)
 		say_flush();
+	if (p->fds[AT_GUARD].revents)
+		guard_ended();
 }
 
 int runner_loop(struct runner *r)
@@ -237,8 +242,10 @@ int runner_loop(struct runner *r)
 		run_log("signalfd: %s", strerror(errno));
 		return EXIT_OSERR;
 	}
-	while (!r->is_over)
+	while (!r->is_over) {
 		round_of(r, &p, signals);
+		guard_look(heap_deadline(&r->worker->leases.turns));
+	}
 	kill_all(r);
 	sluice_worker_bye(r->worker);
 	close(signals);

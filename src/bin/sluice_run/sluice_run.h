@@ -9,7 +9,7 @@
  *   work.c               one lease: its command, its deadlines, its answer
  *   child.c              one process: start, its stderr, its end
  *   entries.c            entries mode: a process per entry, batch or stream
- *   guard.c              a second process that kills what runs when we are killed
+ *   guard.c              a second process that keeps the fence when we are stopped or killed
  *   pause.c              a command that cannot be started: no new work for a while
  *   log.c                our stderr, never waited for */
 #pragma once
@@ -22,6 +22,7 @@
 #include "base/heap.h"
 #include "base/map.h"
 #include "base/mono.h"
+#include "client/client_p.h"
 #include "client/sluice-worker.h"
 #include "core/frame.h"
 
@@ -57,10 +58,27 @@ size_t say_pending(void);
 void say_flush(void);
 void say_close(void); /* gives what is pending a second */
 
-/* ---- the guard: a process outside our tree, at the other end of a pipe; kills the groups it knows when that ends */
-void guard_start(char **argv); /* argv: overwritten in the guard, so that it is not taken for us in a process list */
-void guard_add(pid_t group);   /* called in the child, before its exec */
-void guard_remove(pid_t group);
+/* ---- the guard: a process outside our tree. It stops commands by their times when we do not, and kills them when we
+ * are gone. It knows a command by the place that was taken for it. */
+struct guard_place;
+/* Once. argv: overwritten in the guard, so that it is not taken for us in a process list. False: errno says why. */
+bool guard_start(char **argv, int credits, mono_ms kill_after);
+void guard_fini(void);  /* frees our side; the guard ends with us */
+int guard_fd(void);     /* has POLLERR when the guard has ended: guard_ended; -1 = there is none */
+void guard_ended(void); /* starts another one */
+/* For a command that is to be started, with the times of its lease, kept up to date; NULL: no time limits it. Returns
+ * NULL, errno says why: it must not be started. */
+struct guard_place *guard_take(struct client_lease *l);
+/* Its leader has ended, and is not reaped yet; or it was not started. l as above, NULL = it is gone. */
+void guard_give_back(struct guard_place *p, struct client_lease *l);
+/* In the command's process, before its exec, as the leader of its group. False: it comes too late. */
+bool guard_enter(struct guard_place *p);
+/* It is told to stop and is to be killed then, or sooner by its lease. False: the guard has sent SIGTERM. */
+bool guard_tell(struct guard_place *p, mono_ms kill_at);
+bool guard_has_stopped(const struct guard_place *p);
+mono_ms guard_kill_at(const struct guard_place *p);
+bool guard_has_news(void);        /* it has stopped something since the last call */
+void guard_look(mono_ms soonest); /* each round: the soonest fence of all leases */
 
 /* ---- one process */
 enum { REASON_MAX = 1024 };
@@ -70,24 +88,29 @@ struct child {
 	int err_fd;        /* -1 = closed */
 	int in_fd, ack_fd; /* --feed: its stdin, its descriptor 3; -1 = closed, or none */
 	struct tail *tail;
+	struct guard_place *place; /* while it has a process */
 };
 enum { TRACE_N = 3 }; /* traceparent, tracestate, baggage of the load-balancer stream's entry; NULL = it has none */
 struct child_env {
 	const char *const *trace;
 	const char *service, *stream, *id, *token, *lease;
 	char *const *more; /* NAME=value, ends with NULL; NULL = none */
-	bool is_feed;      /* a pipe for stdin, another from its descriptor 3 */
+	const char *info;
+	size_t info_len;
+	bool is_feed; /* a pipe for stdin, another from its descriptor 3 */
 	int64_t retry;
 };
 void child_setup(void); /* once: descriptor limit */
-/* Starts command with info and a LF on stdin, in a group of its own. False: errno says why, nothing is started. */
-bool child_start(struct child *c, char **command, const struct child_env *env, const char *info, size_t info_len);
+/* Starts command with info and a LF on stdin, in a group of its own. False: errno says why, nothing is started, and
+ * place is still the caller's. */
+bool child_start(struct child *c, char **command, const struct child_env *env, struct guard_place *place);
 /* To its whole process group; after SIGTERM also SIGCONT, so that a stopped one hears it. */
 void child_signal(const struct child *c, int sig);
 /* Passes on what it has written and keeps the last line. to_the_end: all there is, up to SAY_MAX_BYTES. */
 void child_read_stderr(struct child *c, bool to_the_end);
-/* After its end: kills what is left of the group, reads the rest of stderr, reaps. Returns the wait status. */
-int child_reap(struct child *c);
+/* After its end: kills what is left of the group, reads the rest of stderr, reaps. l: of guard_give_back. Returns the
+ * wait status. */
+int child_reap(struct child *c, struct client_lease *l);
 /* "exit status 3: last line", at most REASON_MAX bytes, UTF-8. */
 void child_reason(const struct child *c, int status, char out[REASON_MAX + 1]);
 /* Closes its pipes and frees the kept line. Its process is not touched: child_reap. */
@@ -180,6 +203,7 @@ void work_new(struct runner *r, const struct sluice_event *e);
 /* By its command's process; NULL: not one of ours. */
 struct work *work_of_pid(const struct runner *r, pid_t pid);
 void work_turn(struct runner *r, struct work *w); /* at w->turn.at */
+void work_turn_guarded(struct runner *r);         /* what the guard has stopped meanwhile is to end */
 /* Revoked, or at its fence: its command ends by by_ms at the latest. w may be gone afterwards. */
 void work_stop(struct runner *r, struct work *w, mono_ms by_ms);
 /* We end: stops its command, whose stream is given back unless it finishes meanwhile. Not for entries mode. */

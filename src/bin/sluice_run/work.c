@@ -120,6 +120,20 @@ static bool has_decided(int status)
 
 /* ---- beginning and end of the process */
 
+static bool start_guarded(struct runner *r, struct work *w, const struct child_env *env)
+{
+	struct client_lease *l = client_lease_find(r->worker, w->lease);
+	struct guard_place *place = guard_take(l);
+	if (!place)
+		return false;
+	if (child_start(&w->child, r->opt->command, env, place))
+		return true;
+	int why = errno;
+	guard_give_back(place, l);
+	errno = why;
+	return false;
+}
+
 static void work_start(struct runner *r, struct work *w)
 {
 	struct child_env env = {.service = w->service,
@@ -129,9 +143,11 @@ static void work_start(struct runner *r, struct work *w)
 		.lease = w->lease,
 		.more = w->env,
 		.is_feed = w->entries && r->opt->mode == MODE_FEED,
+		.info = w->info,
+		.info_len = w->info_len,
 		.retry = w->retry,
 		.trace = (const char *const *)w->trace};
-	if (!child_start(&w->child, r->opt->command, &env, w->info, w->info_len)) {
+	if (!start_guarded(r, w, &env)) {
 		const char *why = strerror(errno);
 		w->n_tries++;
 		if (w->n_tries == 1)
@@ -281,13 +297,24 @@ static void tell_end(struct runner *r, struct work *w, int status)
 	}
 }
 
+/* True: news, it is to end. What we had stopped ourselves keeps its answer. */
+static bool note_guarded_stop(struct work *w)
+{
+	if (!w->child.pid || !guard_has_stopped(w->child.place) || w->answer != ANSWER_RESULT)
+		return false;
+	run_log("stream %s: not renewed in time, sluice-guard has stopped it", w->stream);
+	w->answer = ANSWER_REVOKED;
+	return true;
+}
+
 void work_ended(struct runner *r, struct work *w)
 {
 	if (w->entries)
 		entries_io(r, w); /* what it has acknowledged last */
 	map_remove(&r->by_pid, &w->child.pid, sizeof(w->child.pid));
 	r->n_processes--;
-	int status = child_reap(&w->child);
+	note_guarded_stop(w);
+	int status = child_reap(&w->child, client_lease_find(r->worker, w->lease));
 	char reason[REASON_MAX + 1];
 	child_reason(&w->child, status, reason);
 	tell_end(r, w, status);
@@ -312,7 +339,8 @@ static void end_by(struct runner *r, struct work *w, mono_ms kill_at)
 		kill_now(r, w);
 		return;
 	}
-	child_signal(&w->child, SIGTERM);
+	if (guard_tell(w->child.place, w->kill_at))
+		child_signal(&w->child, SIGTERM);
 	work_move(r, w, WORK_ENDS);
 }
 
@@ -330,6 +358,7 @@ void work_stop(struct runner *r, struct work *w, mono_ms by_ms)
 	case WORK_ENDS:
 		w->answer = ANSWER_REVOKED;
 		w->kill_at = mono_min(w->kill_at, by_ms);
+		guard_tell(w->child.place, w->kill_at);
 		schedule(r, w);
 		break;
 	case WORK_KILLED:
@@ -368,4 +397,13 @@ void work_turn(struct runner *r, struct work *w)
 		answer_release(r, w); /* another one may have an entry to try with */
 	else
 		schedule(r, w);
+}
+
+/* The library would say so with its next word, but the end of the command may come before. */
+void work_turn_guarded(struct runner *r)
+{
+	size_t pos = 0;
+	for (struct work *w; (w = map_next(&r->by_pid, &pos));)
+		if (note_guarded_stop(w) && w->state == WORK_RUNS)
+			end_by(r, w, guard_kill_at(w->child.place));
 }
