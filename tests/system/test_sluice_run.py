@@ -606,6 +606,11 @@ def test_fence_while_nobody_reads_our_stderr(w):
 # ---- sluice-run itself is stopped
 
 
+def state_of(pid):
+    with open(f"/proc/{pid}/stat") as f:
+        return f.read().rsplit(")", 1)[1].split()[0]
+
+
 def test_the_fence_holds_while_we_are_stopped(w):
     """A debugger, a frozen parent: the guard does it."""
     w.run(command=["python3", "-c", BEATS])
@@ -692,6 +697,56 @@ def test_stopped_for_less_than_the_fence_nothing_happens(w):
     w.touch("go")
     assert w.daemon.receive() == {"t": "done", "lease": "L1"}
     assert not os.path.exists(w.at("term"))
+
+
+def test_ctrl_z_stops_the_commands_too(w):
+    w.run("-n", "2", shell="sleep 1000 & echo $! > other-$SLUICE_LEASE; echo $$ > pid-$SLUICE_LEASE; while [ ! -e go ]; do sleep 0.02; done",
+          preexec_fn=os.setpgrp)  # a shell's job
+    w.daemon.greet()
+    for lease in "AB":
+        w.daemon.assign(lease)
+    pids = [w.pid_in(name + lease) for name in ("pid-", "other-") for lease in "AB"] + [w.process.pid]
+    for _ in range(2):
+        w.signal(signal.SIGTSTP)
+        wait_until(lambda: all(state_of(pid) == "T" for pid in pids), "all stopped")
+        w.signal(signal.SIGCONT)
+        wait_until(lambda: all(state_of(pid) in "SR" for pid in pids), "all go on")
+    w.touch("go")
+    assert {w.daemon.receive("done")["lease"] for _ in "AB"} == {"A", "B"}
+
+
+def test_ctrl_z_past_the_fence(w):
+    """What was stopped with us hears SIGTERM before the fence, and does no more work after it."""
+    w.run("-n", "2", command=["python3", "-c", "import os\nif os.environ['SLUICE_LEASE'] == 'B': os.mkdir('b'), os.chdir('b')\n" + BEATS], preexec_fn=os.setpgrp)
+    w.daemon.greet()
+    w.daemon.assign("A", until_in=FENCE_IN)
+    until = w.daemon.assign("B", until_in=FENCE_IN)
+    w.wait_for("beat")
+    w.wait_for("b/beat")
+    w.signal(signal.SIGTSTP)
+    wait_until(lambda: state_of(w.process.pid) == "T", "we are stopped")
+    stopped = now_ms()
+    wait_until(lambda: now_ms() > until, "time to pass")
+    w.signal(signal.SIGCONT)
+    assert {w.daemon.receive("revoked")["lease"] for _ in "AB"} == {"A", "B"}
+    for name in ("beat", "b/beat"):
+        beat, term = float(w.read(name)), float(w.read(name.replace("beat", "term")))
+        assert stopped < term < until and beat < until, (stopped, beat, term, until)
+    w.stop()
+
+
+def test_a_shell_without_job_control(w):
+    """SIGTSTP stays ignored when it was at the start."""
+    w.run(shell="echo $$ > pid; while [ ! -e go ]; do sleep 0.02; done", preexec_fn=lambda: signal.signal(signal.SIGTSTP, signal.SIG_IGN))
+    w.daemon.greet()
+    w.daemon.assign()
+    pid = w.pid_in("pid")
+    w.signal(signal.SIGTSTP)
+    w.daemon.send(t="ping", n=1)
+    w.daemon.receive("pong")
+    assert state_of(pid) != "T"
+    w.touch("go")
+    w.daemon.receive("done")
 
 
 def guard_of(w):

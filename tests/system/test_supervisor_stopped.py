@@ -78,6 +78,9 @@ def sluice_run(*options):
     return argv
 
 
+OF_ITS_OWN = "import os, sys; os.setpgrp(); os.execv(sys.argv[1], sys.argv[1:])"  # a group, as a shell's job has
+
+
 def entries():
     return {"entries": {"enabled": True}}
 
@@ -101,6 +104,11 @@ def test_sluice_run_batch(t):
 @limit(90)
 def test_sluice_run_feed(t):
     one_owner(t, sluice_run("--feed"), entries())
+
+
+@limit(90)
+def test_sluice_run_by_ctrl_z(t):
+    one_owner(t, lambda d: [sys.executable, "-c", OF_ITS_OWN, *sluice_run()(d)], sig=signal.SIGTSTP)
 
 
 def after_a_revoke(t, argv):

@@ -369,6 +369,11 @@ bool guard_has_news(void)
 	return is_new;
 }
 
+bool guard_is_due(const struct guard_place *p)
+{
+	return mono_min(place_kill_at(p), p->fence.term_ms) <= mono_now();
+}
+
 void guard_look(mono_ms soonest)
 {
 	static mono_ms before = MONO_NEVER;

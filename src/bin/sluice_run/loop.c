@@ -70,6 +70,12 @@ void runner_fini(struct runner *r)
 
 /* ---- signals */
 
+static bool is_ignored(int sig)
+{
+	struct sigaction now;
+	return sigaction(sig, NULL, &now) == 0 && now.sa_handler == SIG_IGN;
+}
+
 static int open_signals(void)
 {
 	sigset_t set;
@@ -78,6 +84,8 @@ static int open_signals(void)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGHUP);
+	if (!is_ignored(SIGTSTP)) /* as by a shell without job control */
+		sigaddset(&set, SIGTSTP);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	/* Whoever started us may have them ignored: then no end of a command would ever be seen. */
@@ -142,12 +150,28 @@ static void stop_asked(struct runner *r, int sig)
 	r->is_over = true;
 }
 
+/* The commands have groups of their own: what stops us reaches them through us only. */
+static void stand_still(struct runner *r)
+{
+	sigset_t stop;
+	sigemptyset(&stop);
+	sigaddset(&stop, SIGTSTP);
+	work_suspend_all(r);
+	raise(SIGTSTP);
+	sigprocmask(SIG_UNBLOCK, &stop, NULL); /* here we stand still, unless nobody could continue us */
+	sigprocmask(SIG_BLOCK, &stop, NULL);
+	r->now = mono_now();
+	work_continue_all(r);
+}
+
 static void read_signals(struct runner *r, int fd)
 {
 	struct signalfd_siginfo info;
 	while (read(fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
 		if (info.ssi_signo == SIGCHLD)
 			collect_ended(r);
+		else if (info.ssi_signo == SIGTSTP)
+			stand_still(r);
 		else
 			stop_asked(r, (int)info.ssi_signo);
 	}

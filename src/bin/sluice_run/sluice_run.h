@@ -77,8 +77,9 @@ bool guard_enter(struct guard_place *p);
 bool guard_tell(struct guard_place *p, mono_ms kill_at);
 bool guard_has_stopped(const struct guard_place *p);
 mono_ms guard_kill_at(const struct guard_place *p);
-bool guard_has_news(void);        /* it has stopped something since the last call */
-void guard_look(mono_ms soonest); /* each round: the soonest fence of all leases */
+bool guard_has_news(void);                      /* it has stopped something since the last call */
+bool guard_is_due(const struct guard_place *p); /* the time to stop it has come */
+void guard_look(mono_ms soonest);               /* each round: the soonest fence of all leases */
 
 /* ---- one process */
 enum { REASON_MAX = 1024 };
@@ -204,6 +205,8 @@ void work_new(struct runner *r, const struct sluice_event *e);
 struct work *work_of_pid(const struct runner *r, pid_t pid);
 void work_turn(struct runner *r, struct work *w); /* at w->turn.at */
 void work_turn_guarded(struct runner *r);         /* what the guard has stopped meanwhile is to end */
+void work_suspend_all(struct runner *r);          /* SIGTSTP to the commands */
+void work_continue_all(struct runner *r);         /* SIGCONT to those that have time left */
 /* Revoked, or at its fence: its command ends by by_ms at the latest. w may be gone afterwards. */
 void work_stop(struct runner *r, struct work *w, mono_ms by_ms);
 /* We end: stops its command, whose stream is given back unless it finishes meanwhile. Not for entries mode. */

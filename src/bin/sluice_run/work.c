@@ -407,3 +407,18 @@ void work_turn_guarded(struct runner *r)
 		if (note_guarded_stop(w) && w->state == WORK_RUNS)
 			end_by(r, w, guard_kill_at(w->child.place));
 }
+
+void work_suspend_all(struct runner *r)
+{
+	size_t pos = 0;
+	for (struct work *w; (w = map_next(&r->by_pid, &pos));)
+		kill(-w->child.pid, SIGTSTP);
+}
+
+void work_continue_all(struct runner *r)
+{
+	size_t pos = 0;
+	for (struct work *w; (w = map_next(&r->by_pid, &pos));)
+		if (!guard_is_due(w->child.place))
+			kill(-w->child.pid, SIGCONT);
+}
