@@ -139,5 +139,11 @@ def test_sluice_run_after_a_revoke(t):
 
 
 @limit(90)
+def test_python_after_a_revoke(t):
+    deaf = "import signal\n    signal.signal(signal.SIGUSR1, signal.SIG_IGN)\n    while True"
+    after_a_revoke(t, lambda d: [sys.executable, "-c", PYTHON.replace("while True", deaf)])
+
+
+@limit(90)
 def test_python(t):
     one_owner(t, lambda d: [sys.executable, "-c", PYTHON])

@@ -281,6 +281,7 @@ class Child:
     def __init__(self, pool):
         sys.stdout.flush()
         sys.stderr.flush()
+        self.stop_by = mmap.mmap(-1, 8)  # ms, shared; 0: its call has been told nothing
         mine, its = sockets.socketpair()
         try:
             self.pid = os.fork()
@@ -292,7 +293,7 @@ class Child:
             try:
                 mine.close()
                 pool.engine.leave_fork()
-                child_main(pool.engine.worker, its, pool.until)
+                child_main(pool.engine.worker, its, pool.until, self.stop_by)
             except BaseException:
                 log.exception("the child ends")
             os._exit(1)
@@ -320,6 +321,7 @@ class Child:
 
     def close(self):
         self.sock.close()
+        self.stop_by.close()
         if self.pidfd is not None:
             os.close(self.pidfd)
             self.pidfd = None
@@ -406,8 +408,14 @@ class Children:
         c.lease, lease.runner = lease, c
         c.send(lease.line + b"\n" + (b"null" if rows is None else json.dumps(rows).encode()) + b"\n")
 
+    def told(self, lease):
+        """To stop by lease.stop_by."""
+        if lease.runner:
+            struct.pack_into("=d", lease.runner.stop_by, 0, lease.stop_by)
+
     def cancel(self, lease):
         if lease.runner:
+            self.told(lease)
             self.signal(lease.runner, signal.SIGUSR1)
         else:
             self.waiting = collections.deque(x for x in self.waiting if x[0] is not lease)
@@ -454,7 +462,8 @@ class Children:
         if lease is None:
             return
         how = "" if status is None else f", signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f", status {os.WEXITSTATUS(status)}"
-        was_stopped = c.is_killed or now_ms() >= self.engine.until  # at the fence it ends itself
+        by = min(self.engine.until, lease.stop_by) if lease.is_told else self.engine.until
+        was_stopped = c.is_killed or now_ms() >= by  # in time it ends itself
         self.engine.reported(lease, ["e", "stopped" if was_stopped else "fail", {"reason": "the handler's process ended" + how}])
 
     def reap(self):
@@ -480,8 +489,8 @@ class Children:
         self.reap()
 
 
-def child_main(worker, sock, until):
-    """The child's life. It stops at the fence by itself too: its parent may be frozen."""
+def child_main(worker, sock, until, stop_by):
+    """The child's life. It stops in time by itself too, at the fence or when it was told to: its parent may be frozen."""
     os.setpgid(0, 0)
     parent = os.getppid()
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no work without the connection that owns it
@@ -491,7 +500,8 @@ def child_main(worker, sock, until):
 
     def watch():
         while busy.wait():
-            left = struct.unpack_from("=d", until, 0)[0] - now_ms()
+            times = [struct.unpack_from("=d", x, 0)[0] for x in (until, stop_by)]
+            left = min(times[0], times[1] or times[0]) - now_ms()
             if left <= 0 and busy.is_set():
                 os.killpg(0, signal.SIGKILL)
             time.sleep(min(max(left, 1), 250) / 1000)
@@ -540,6 +550,9 @@ class Inside:
         self.engine = engine
 
     def moved(self, until_ms):
+        pass
+
+    def told(self, lease):
         pass
 
     def kill(self, lease):
@@ -999,6 +1012,7 @@ class Engine:
         by = min(by, self.until) if self.until else by
         if x.is_told:
             x.stop_by = min(x.stop_by, by)
+            self.runners.told(x)
             return
         x.is_told, x.stop_by = True, by
         if x.is_busy:
