@@ -1,18 +1,20 @@
 /* worker - a worker for sluiced in plain C, no library: one loop, a process for each stream. Put your work into work().
  *
- *   cc -O2 -o worker worker.c && ./worker [-s SOCKET] [-n CREDITS] [-q]
+ *   cc -O2 -pthread -o worker worker.c && ./worker [-s SOCKET] [-n CREDITS] [-q]
  *
  * Work may block: it runs in a process of its own, which is killed when its lease ends: at `revoke`, at the fence
- * (until_ms), and when this process dies. When the daemon restarts, we connect again and keep what we hold. SIGTERM:
+ * (until_ms), also while this process is itself stopped, and when it dies. When the daemon restarts, we connect again and keep what we hold. SIGTERM:
  * no new work, finish what is held, leave; a second one: leave now, what is held goes back. */
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -26,6 +28,7 @@ enum {
 	MAX_CREDITS = 10000,
 	TICK_MS = 100,
 	FENCE_LEAD_MS = 300,
+	FENCE_ALONE_MS = 200, /* of a work's process, whose parent has not stopped it */
 	PAUSE_MIN_MS = 100,
 	PAUSE_MAX_MS = 2000
 };
@@ -48,7 +51,7 @@ static int signals;   /* a signalfd */
 static int sock = -1; /* -1 = no connection */
 static bool is_welcome;
 static char session[NAME_BYTES];
-static int64_t until;     /* the fence: the last one told holds for every lease of the session */
+static _Atomic int64_t *until; /* the fence: the last one told holds for every lease; shared with the works' processes */
 static size_t n_received; /* of the line that is not whole yet */
 static int64_t next_try, pause_ms = PAUSE_MIN_MS;
 
@@ -133,10 +136,19 @@ static int work(const char *frame)
 	return 0;
 }
 
+static void *keep_fence(void *arg)
+{
+	while (now_ms() < *until - FENCE_ALONE_MS)
+		usleep(50000);
+	kill(0, SIGKILL);
+	return arg;
+}
+
 /* The process of one stream. */
 static void run(const char *frame, pid_t parent)
 {
 	sigset_t none;
+	pthread_t thread;
 	prctl(PR_SET_PDEATHSIG, SIGKILL); /* it dies with its parent */
 	if (getppid() != parent)
 		_exit(EXIT_FAILURE);
@@ -147,6 +159,8 @@ static void run(const char *frame, pid_t parent)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	close(sock);
 	close(signals);
+	if (pthread_create(&thread, NULL, keep_fence, NULL) != 0)
+		exit(EXIT_FAILURE);
 	exit(work(frame));
 }
 
@@ -184,6 +198,8 @@ static void on_children(void)
 			if (leases[i].pid == who.si_pid) {
 				leases[i].pid = 0;
 				leases[i].status = status;
+				if (WIFSIGNALED(status) && now_ms() >= *until - FENCE_ALONE_MS)
+					leases[i].is_stopped = true; /* by itself */
 			}
 		}
 		who = (siginfo_t){0};
@@ -331,7 +347,7 @@ static void on_frame(const char *frame)
 	struct lease *l = name[0] ? find(name) : NULL;
 	int64_t told = atoll(value_of(frame, "until_ms"));
 	if (told > 0)
-		until = told;
+		*until = told;
 	if (strcmp(type, "welcome") == 0) {
 		on_welcome(frame);
 	} else if (strcmp(type, "assign") == 0) {
@@ -393,11 +409,11 @@ static void look_at_leases(int64_t now)
 {
 	for (int i = 0; i < n_slots; i++) {
 		struct lease *l = &leases[i];
-		if (now >= until - FENCE_LEAD_MS)
+		if (now >= *until - FENCE_LEAD_MS)
 			stop(l);
 		if (l->name[0] && !l->pid && is_welcome && !l->is_told)
 			tell(l);
-		if (n_stops && now > until && !is_welcome)
+		if (n_stops && now > *until && !is_welcome)
 			forget(l); /* nobody waits for it any more */
 	}
 }
@@ -429,9 +445,10 @@ static void serve(const char *path)
 		if (sock < 0 && now_ms() >= next_try)
 			connect_to(path);
 		struct pollfd p[] = {{.fd = signals, .events = POLLIN}, {.fd = sock, .events = POLLIN}};
-		if (poll(p, 2, TICK_MS) > 0 && p[1].revents)
+		int n = poll(p, 2, TICK_MS);
+		look_at_signals(); /* before a new fence is heard */
+		if (n > 0 && p[1].revents)
 			receive();
-		look_at_signals();
 		look_at_leases(now_ms());
 	}
 	for (int i = 0; i < n_slots; i++)
@@ -465,6 +482,9 @@ int main(int argc, char **argv)
 	sigaddset(&mine, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &mine, NULL);
 	signals = signalfd(-1, &mine, SFD_NONBLOCK | SFD_CLOEXEC);
+	until = mmap(NULL, sizeof(*until), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (until == MAP_FAILED)
+		return EXIT_FAILURE;
 	serve(path);
 	return EXIT_SUCCESS;
 }

@@ -6,14 +6,18 @@ usage: worker_fenced.py [SOCKET [CREDITS]]      SIGTERM: finish what is held, th
 """
 import ctypes
 import json
+import mmap
 import os
 import signal
 import socket
+import struct
 import sys
+import threading
 import time
 from multiprocessing.connection import Pipe, wait
 
 ASK, KILL = 1.0, 0.2  # seconds before a lease ends at which its work is asked to stop, and killed
+FENCE = mmap.mmap(-1, 8)  # when every lease ends, as told last; shared with the works' processes
 
 
 class Stopped(BaseException):
@@ -42,6 +46,7 @@ class Work:
     def __init__(self, job, sock):
         self.answer = self.kill_at = None  # the frame that tells how it ended; when it will be killed
         self.is_told = False
+        self.limit = mmap.mmap(-1, 8)  # kill_at, shared with its process; 0 = None
         parent, (self.said, self.says), self.pid = os.getpid(), Pipe(False), os.fork()
         os.setpgid(self.pid, self.pid)  # a group, with whatever it starts
         if self.pid == 0:
@@ -56,6 +61,7 @@ class Work:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGUSR1, self.on_stop)
             sock.close()
+            threading.Thread(target=self.keep_fence, daemon=True).start()
             if os.getppid() == parent:
                 do_work(job, lambda note=None: self.says.send(dict(t="progress", note=note)))
             sys.stdout.flush()
@@ -73,6 +79,16 @@ class Work:
             finally:
                 os._exit(0)
 
+    def keep_fence(self):
+        """The worker does it sooner, unless it is itself stopped."""
+        while True:
+            fence, limit = (struct.unpack("=d", x)[0] for x in (FENCE, self.limit))
+            if time.monotonic() >= min(fence - KILL, limit or fence) + KILL / 2:
+                break
+            time.sleep(0.02)
+        self.says.send(dict(t="revoked"))
+        os.kill(0, signal.SIGKILL)
+
     @staticmethod
     def on_stop(*_):
         raise Stopped
@@ -84,6 +100,7 @@ class Work:
         if self.kill_at is None:
             os.kill(self.pid, signal.SIGUSR1)
         self.kill_at = min(kill_at, self.kill_at or kill_at)
+        struct.pack_into("=d", self.limit, 0, self.kill_at)
         if time.monotonic() >= self.kill_at:
             os.killpg(self.pid, signal.SIGKILL)
 
@@ -202,6 +219,7 @@ class Worker:
     def on_frame(self, t, lease, frame):
         if frame.get("until_ms"):
             self.until = frame["until_ms"] / 1000
+            struct.pack_into("=d", FENCE, 0, self.until)
         if t == "welcome":
             self.on_welcome(frame)
         elif t == "assign" and self.n_stops:

@@ -23,7 +23,8 @@ PATIENCE = 60  # how long anything may take on a busy machine
 KINDS = ("python", "fenced", "c", "shell", "readme")
 
 # The line of the examples that stands for the work, and one that blocks, starts another process and leaves a trace of every moment.
-SLEEP = re.compile(r"^([ \t]*)(?:(?:await asyncio\.|time\.)?sleep\b.*|usleep\(.*)$", re.M)
+# Not the pauses of a fixed length between two looks at the fence.
+SLEEP = re.compile(r"^([ \t]*)(?:(?:await asyncio\.|time\.)?sleep\b(?!\(0\.0).*|usleep\((?!\d).*)$", re.M)
 BEAT = "while :; do read up _ </proc/uptime; echo $up >>beats; sleep 0.05; done"
 BLOCKING = {"c": f'system("{BEAT}");', "shell": f'sh -c "{BEAT}"'.replace("$up", r"\$up"),
             "python": f'__import__("subprocess").run(["sh", "-c", "{BEAT}"])'}
@@ -50,7 +51,7 @@ class Example(Process):
             f.write(text)
         env = dict(os.environ, PATH=f"{program('')}:{os.environ['PATH']}")
         if kind == "c":
-            subprocess.run(["cc", "-O2", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-o", self.path, self.path + ".c"], check=True)
+            subprocess.run(["cc", "-O2", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-pthread", "-o", self.path, self.path + ".c"], check=True)
             argv = [self.path, "-s", d.worker_sock, "-n", "4"]
         elif kind == "shell":
             argv = ["sh", self.path, "-s", d.worker_sock, "-n", "4"]

@@ -1064,6 +1064,24 @@ def expect_fence(w):
     assert w.daemon.receive() == {"t": "revoked", "lease": "X"} and now_ms() < until
 
 
+def expect_fence_alone(w):
+    """The worker is stopped, its work is not."""
+    until = w.daemon.assign("Y", info={"seconds": 60}, until_in=1500)
+
+    def work():
+        with open(f"/proc/{w.process.pid}/task/{w.process.pid}/children") as f:
+            return [int(x) for x in f.read().split() if is_alive(int(x))]
+    wait_until(work, "its process")
+    time.sleep(0.2)
+    w.signal(signal.SIGSTOP)
+    wait_until(lambda: not work() or now_ms() > until, "its end")
+    assert not work(), "it worked past its fence"
+    w.daemon.send(t="ping", n=1, until_ms=now_ms() + 60000)
+    w.signal(signal.SIGCONT)
+    got = [w.daemon.receive(), w.daemon.receive()]
+    assert {"t": "revoked", "lease": "Y"} in got and {"t": "pong", "n": 1} in got, got
+
+
 def test_example_python(w):
     assert run_example(w, sys.executable, example("worker.py"), w.at("sock"))["credits"] == 4
     expect_plain_work(w)
@@ -1074,18 +1092,20 @@ def test_example_python(w):
     w.daemon.send(t="revoke", lease="B", reason="operator", grace_ms=1000)
     assert w.daemon.receive() == {"t": "revoked", "lease": "B"}
     expect_fence(w)
+    expect_fence_alone(w)
     expect_deep(w, "fail")
     expect_other_clock(w)
 
 
 def test_example_c(w):
-    subprocess.run(["cc", "-std=c17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-o", w.at("worker"), example("worker.c")], check=True)
+    subprocess.run(["cc", "-std=c17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", w.at("worker"), example("worker.c")], check=True)
     assert run_example(w, w.at("worker"), "-s", w.at("sock"), "-n", "3")["credits"] == 3
     expect_plain_work(w)
     expect_credits_free_at_done(w, 20)
     w.daemon.send(t="revoke", lease="B", reason="operator", grace_ms=1000)
     assert w.daemon.receive() == {"t": "revoked", "lease": "B"}
     expect_fence(w)
+    expect_fence_alone(w)
     expect_deep(w, "done")
     expect_other_clock(w)
 
@@ -1097,6 +1117,7 @@ def test_example_fenced(w):
     w.daemon.send(t="revoke", lease="B", reason="operator", grace_ms=1000)
     assert w.daemon.receive() == {"t": "revoked", "lease": "B"}
     expect_fence(w)
+    expect_fence_alone(w)
     w.daemon.assign("E", info={"seconds": 0})
     w.daemon.receive("done")
     w.daemon.assign("F", info={"seconds": "x"})
