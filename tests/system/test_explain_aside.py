@@ -138,3 +138,58 @@ def test_what_explain_advises_is_a_command_whatever_the_name(t):
         h.done(a["lease"])
         told = shlex.split(d.json("explain", name)[0]["advice"])
         assert told == ["sluicectl", "entries-dlq", "show", "orders", "--stream", name], told
+
+
+def with_dead_letter(t, r, d):
+    """A stream of which one entry died, its run over, and another entry behind it that nobody has named; and that one's id."""
+    h = hand(t, d)
+    bad, = add(r.db, "orders:half")
+    lbs(r.db, "orders", "orders:half")
+    a = h.assign()
+    h.ids(1)
+    h.nack(a["lease"], bad, dead=True, reason="no good")
+    h.done(a["lease"])
+    t.wait(lambda: not d.json("ls"), 10, "it has ended")
+    h.close()
+    return add(r.db, "orders:half")[0]
+
+
+@limit(60)
+def test_a_dead_letter_hides_nothing_of_its_stream(t):
+    """What is unread in it, and what it waits for: whatever else is known of the stream, its dead letters are said, too."""
+    acl.switch_on()
+    for r in (t.redis(), t.cluster()):
+        d = t.daemon(r, service=entries())
+        unread = with_dead_letter(t, r, d)
+        letters = "1 of its entries is a dead letter in orders-entries-dlq"
+        dead, unnamed = d.json("explain", "orders:half")
+        assert dead["state"] == "dead" and dead["because"][0].startswith(f"nobody runs it; {letters}"), dead
+        assert (unnamed["state"], unnamed["id"], unnamed["advice"]) == ("unnamed", unread, "sluicectl add orders orders:half"), unnamed
+        d.ctl_ok("add", "orders", "orders:half", "--in", "1h")
+        delayed, dead = d.json("explain", "orders:half")
+        assert delayed["state"] == "delayed" and dead["state"] == "dead" and dead["because"][0].startswith(letters), (delayed, dead)
+        d.ctl_ok("delayed", "drop", "orders", "orders:half")
+        assert [x["state"] for x in d.json("explain", "orders:half")] == ["dead", "unnamed"]
+        lbs(r.db, "orders", "orders:half")
+        waiting, dead = d.json("explain", "orders:half")
+        assert waiting["state"] == "waiting" and dead["because"][0].startswith(letters), (waiting, dead)
+        assert [x["state"] for x in d.json("explain", waiting["id"])] == ["waiting"], "one entry was asked for"
+        h = hand(t, d)
+        h.send(t="release", lease=h.assign()["lease"], retry_ms=3600000)
+        t.wait(lambda: [x["state"] for x in d.json("explain", "orders:half")] == ["delayed", "dead"], 10, "given back by its worker")
+        h.close()
+        d.stop()
+
+
+@limit(60)
+def test_a_dead_letter_of_the_service_hides_no_unread_entries(t):
+    """The run of a stream became a dead letter: what is in the stream is still there."""
+    r = t.redis()
+    d = t.daemon(r, service={**entries(), "retry": {"max_retries": 0}})
+    h = hand(t, d)
+    id, = add(r.db, "orders:half")
+    lbs(r.db, "orders", "orders:half")
+    h.send(t="fail", lease=h.assign()["lease"], reason="broken")
+    t.wait(lambda: [x["state"] for x in d.json("explain", "orders:half")] == ["dead", "unnamed"], 10, "both are said")
+    dead, unnamed = d.json("explain", "orders:half")
+    assert dead["advice"].startswith("sluicectl dlq replay orders --id") and unnamed["id"] == id, (dead, unnamed)

@@ -34,9 +34,13 @@ void facts_age(char out[static 24], mono_ms ms);
 /* "02:13:05 (38 s)", with the day before it when that is long ago: the time so many ms ago, by the daemon's clock. */
 void facts_since(char out[static FACTS_SINCE_CAP], mono_ms for_ms);
 
-/* After that, of a stream that is named nowhere: what was put aside for later, and the dead letters of its entries.
+struct explain_found { /* rows that are written already */
+	size_t n;
+	bool is_coming; /* one of them says where the stream runs, or what it waits for */
+};
+/* After that: what was put aside for later, unless it is coming, the dead letters of its entries, and what is unread.
  * The request's former job is freed already. missing: what could not be looked through; its texts belong to the callee
  * now. */
-void control_explain_aside(struct control_req *q, const struct missing *missing);
+void control_explain_aside(struct control_req *q, const struct missing *missing, struct explain_found found);
 /* Not held here: asks Redis, ends the request. */
 void control_explain_remote(struct control_req *q);

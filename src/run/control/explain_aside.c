@@ -1,10 +1,11 @@
-/* explain for a stream that no load-balancer stream, registry or dead letter names: what was put aside for later, and
- * the dead letters of its entries, service by service; and what is unread in it, for nobody may have named it.
+/* explain for a stream that this daemon does not hold: what was put aside for later, unless it is known already where
+ * it is, and the dead letters of its entries, service by service; and what is unread in it, for nobody may have named
+ * it.
  *
  * Happy path: pages of the delayed set, soonest first, each with its data -> in entries mode pages of the entries'
- * dead letters, counted to the end -> when nothing was found the position, and the first entry behind it. Failure:
- * Redis does not answer: the next service is looked through; found nowhere: exit 1 with the server's words. It gives up
- * after ASIDE_MAX of each, and says so. */
+ * dead letters, counted to the end -> when nobody is going to run it the position, and the first entry behind it.
+ * Failure: Redis does not answer: the next service is looked through; found nowhere: exit 1 with the server's words. It
+ * gives up after ASIDE_MAX of each, and says so. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,7 +52,7 @@ struct aside_stream {
 struct aside {
 	struct control_req *q;
 	struct aside_walk walk;
-	size_t n_found;
+	struct explain_found found;
 	enum aside_stage stage;
 	bool is_waiting, has_names;
 	struct control_redis *conn;
@@ -105,7 +106,7 @@ static void aside_row(struct aside *j, struct facts *f, const char *state, struc
 		&(struct ctl_explain){
 			.service = s ? s->rules->name : "", .stream = j->q->r.stream, .id = text, .state = state});
 	facts_fini(f);
-	j->n_found++;
+	j->found.n++;
 }
 
 /* ---- questions */
@@ -117,7 +118,10 @@ static void aside_miss(struct aside *j, const char *addr, const char *why)
 {
 	const struct coord_service *s = j->walk.at < j->walk.n ? aside_service(j) : NULL;
 	if (j->walk.at == j->walk.n) {
-		control_end(j->q, 1, "%.200s is not held by this daemon, and %s", j->q->r.stream, why);
+		if (j->found.n)
+			control_end(j->q, 0, NULL);
+		else
+			control_end(j->q, 1, "%.200s is not held by this daemon, and %s", j->q->r.stream, why);
 		return;
 	}
 	missing_add(&j->missing, s ? s->rules->name : "?", addr, why);
@@ -164,7 +168,7 @@ static void aside_begin(struct aside *j, const struct service_rules *r)
 	command_names_init(&j->names, r->name, dead, r->same_stream, 0, r->group_start);
 	mem_free(dead);
 	j->has_names = true;
-	j->stage = ASIDE_IDS;
+	j->stage = j->found.is_coming ? ASIDE_DEAD : ASIDE_IDS;
 	j->page.from = 0;
 	j->page.n_same = 0;
 	j->walk.page_n = ASIDE_PAGE_FIRST;
@@ -187,7 +191,7 @@ static void aside_end(struct aside *j)
 {
 	char prefix[260], gone[FACTS_GONE_CAP];
 	snprintf(prefix, sizeof prefix, "%.200s is not held by this daemon, and ", j->q->r.stream);
-	if (j->n_found)
+	if (j->found.n)
 		control_end(j->q, 0, NULL);
 	else if (j->missing.n_services)
 		missing_end(j->q, &j->missing, j->walk.n, prefix);
@@ -226,11 +230,11 @@ static void aside_ask_behind(struct aside *j)
 		(const char *const[]){"XRANGE", j->q->r.stream, j->data.pos[0] ? from : "-", "+", "COUNT", "1", NULL});
 }
 
-/* Nothing else is known of it, and nothing could not be looked at. Its own entries tell, if it may be one of entries
- * mode. */
+/* Nothing that will run it is known, and nothing could not be looked at. Its own entries tell, if it may be one of
+ * entries mode: also behind its dead letters. */
 static bool aside_needs_stream(const struct aside *j)
 {
-	return j->stage != ASIDE_OVER && j->n_found == 0 && !j->missing.n_services && !j->walk.is_cut &&
+	return j->stage != ASIDE_OVER && !j->found.is_coming && !j->missing.n_services && !j->walk.is_cut &&
 	       j->data.n_entries > 0;
 }
 
@@ -255,7 +259,7 @@ static mono_ms aside_step_stream(struct aside *j)
 		aside_end(j);
 		return MONO_NEVER;
 	}
-	if (j->stage != ASIDE_BEHIND && aside_is_own_key(j))
+	if (j->stage != ASIDE_BEHIND && !j->found.n && aside_is_own_key(j))
 		return MONO_NEVER;
 	if (!aside_connect(j, command_slot(j->q->r.stream, strlen(j->q->r.stream)), j->q->r.stream))
 		return MONO_NEVER;
@@ -278,6 +282,10 @@ static mono_ms aside_step(struct control_req *q, mono_ms now)
 		return aside_step_stream(j);
 	const struct coord_service *s = aside_service(j);
 	if (!s) { /* removed meanwhile */
+		aside_next(j);
+		return now;
+	}
+	if (j->stage == ASIDE_BEGIN && j->found.is_coming && !s->rules->entries.is_on) {
 		aside_next(j);
 		return now;
 	}
@@ -355,6 +363,7 @@ static void found_aside(struct aside *j, size_t i, const struct packed_entry *e)
 	if (s)
 		facts_advice(&f, "sluicectl delayed now %s %s: it need not wait any longer", s->rules->name,
 			facts_word(word, j->q->r.stream));
+	j->found.is_coming = true;
 	aside_row(j, &f, "delayed", j->page.ids[i]);
 }
 
@@ -423,7 +432,8 @@ static void found_dead_entries(struct aside *j)
 	struct facts f = {0};
 	char age[24];
 	facts_age(age, view_age_ms(mono_wall_ms(), j->dead.last));
-	facts_add(&f, "nobody runs it; %zu of its entries %s in %s, the last one %s since %s: %s", j->dead.n,
+	facts_add(&f, "%s%zu of its entries %s in %s, the last one %s since %s: %s",
+		j->found.is_coming ? "" : "nobody runs it; ", j->dead.n,
 		j->dead.n == 1 ? "is a dead letter" : "are dead letters", j->names.dlq,
 		j->dead.orig_id ? j->dead.orig_id : "?", age, j->dead.reason ? j->dead.reason : "?");
 	char word[FACTS_WORD_CAP];
@@ -504,7 +514,7 @@ static void found_unnamed(struct aside *j, struct entry_id first)
 		&(struct ctl_explain){
 			.service = s ? name : "", .stream = j->q->r.stream, .id = id, .state = "unnamed"});
 	facts_fini(&f);
-	j->n_found++;
+	j->found.n++;
 }
 
 static void aside_on_behind(struct aside *j, const redisReply *raw)
@@ -552,12 +562,13 @@ static void aside_walks(struct aside *j, const struct coord_service *s)
 	j->data.n_entries++;
 }
 
-void control_explain_aside(struct control_req *q, const struct missing *missing)
+void control_explain_aside(struct control_req *q, const struct missing *missing, struct explain_found found)
 {
 	const struct coord *c = q->d->core;
 	struct aside *j = mem_alloc(sizeof *j);
 	j->q = q;
 	j->missing = *missing;
+	j->found = found;
 	j->walk.svcs = mem_array((size_t)c->services.n + 1, sizeof *j->walk.svcs);
 	for (uint16_t i = 0; i < c->services.n; i++) {
 		const struct coord_service *s = &c->services.v[i];

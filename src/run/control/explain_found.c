@@ -15,7 +15,8 @@ static void found_row(struct seek *j, struct facts *f, struct ctl_explain *row)
 	row->id = id;
 	facts_encode(j->q, f, row);
 	facts_fini(f);
-	j->n_found++;
+	j->found.n++;
+	j->found.is_coming |= strcmp(row->state, "dead") != 0;
 }
 
 void found_waiting(struct seek *j)
@@ -25,7 +26,7 @@ void found_waiting(struct seek *j)
 	char age[24];
 	facts_age(age, view_age_ms(mono_wall_ms(), j->id));
 	facts_add(&f, "no daemon has read it, it waits in %s for %s", j->lbs.lbs, age);
-	if (j->n_found > j->n_before) { /* of this service: the one that the registry names */
+	if (j->found.n > j->n_before) { /* of this service: the one that the registry names */
 		facts_add(&f, "an earlier entry of its stream comes first: the one above");
 		facts_next(&f, "it begins when all that were added before it have ended");
 	} else {

@@ -51,9 +51,9 @@ static void next_service(struct seek *j)
 	drop_service(j);
 	j->walk.has_active = false;
 	j->walk.active = (struct entry_id){0, 0};
-	j->n_before = j->n_found;
+	j->n_before = j->found.n;
 	j->walk.at++;
-	if (j->walk.at < j->walk.n || j->walk.is_second || j->n_found)
+	if (j->walk.at < j->walk.n || j->walk.is_second || j->found.n)
 		return;
 	j->walk.is_second = true;
 	j->walk.at = 0;
@@ -152,20 +152,21 @@ static void begin_service(struct seek *j, const struct service_rules *r)
 	begin_stream(j, !j->walk.is_second ? SEEK_GROUP : j->walk.all_ours[j->walk.at] ? SEEK_DLQ : SEEK_LBS);
 }
 
-static void not_found(struct seek *j)
+static void seek_is_over(struct seek *j)
 {
-	if (j->n_found)
+	if (j->found.n && j->want.by_id)
 		control_end(j->q, 0, NULL);
-	else if (j->walk.is_cut)
+	else if (!j->found.n && j->walk.is_cut)
 		control_end(j->q, 1,
 			"%s is not among the first %d entries of each stream; its entry's id finds it further back",
 			j->q->r.stream, SEEK_MAX);
 	else {
 		struct control_req *q = j->q;
 		struct missing missing = j->walk.missing;
+		const struct explain_found found = j->found;
 		j->walk.missing = (struct missing){0};
 		remote_job_free(j);
-		control_explain_aside(q, &missing);
+		control_explain_aside(q, &missing, found);
 	}
 }
 
@@ -176,7 +177,7 @@ static mono_ms seek_step(struct control_req *q, mono_ms now)
 		return MONO_NEVER;
 	const struct coord_service *s = j->walk.at < j->walk.n ? seek_service(j) : NULL;
 	if (j->walk.at == j->walk.n) {
-		not_found(j);
+		seek_is_over(j);
 		return MONO_NEVER;
 	}
 	if (!s) { /* removed meanwhile */

@@ -51,7 +51,8 @@ struct seek {
 	int64_t idle_ms, deliveries;
 	char *packed; /* what waits for its time */
 	size_t packed_len;
-	size_t n_found, n_before; /* n_before: in the services before the present one */
+	struct explain_found found;
+	size_t n_before; /* found in the services before the present one */
 };
 
 /* The service under way; NULL: it was removed meanwhile. */
