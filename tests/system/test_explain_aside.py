@@ -193,3 +193,23 @@ def test_a_dead_letter_of_the_service_hides_no_unread_entries(t):
     t.wait(lambda: [x["state"] for x in d.json("explain", "orders:half")] == ["dead", "unnamed"], 10, "both are said")
     dead, unnamed = d.json("explain", "orders:half")
     assert dead["advice"].startswith("sluicectl dlq replay orders --id") and unnamed["id"] == id, (dead, unnamed)
+
+
+@limit(60)
+def test_explain_of_what_waits_says_what_to_do(t):
+    """Whichever way it came to wait: failed or given back by its worker, with entries or without."""
+    r = t.redis()
+    d = t.daemon(r, services=("plain", "orders"), service={"retry": {"initial": "1h", "max": "1h"}})
+    d.cfg["services"][1].update({"same_stream": "serialize", **entries()})
+    d.write()
+    assert d.stop() == 0
+    d.start()
+    h = hand(t, d, credits=3)
+    for service, stream, how in (("plain", "p:failed", {"t": "fail"}), ("plain", "p:back", {"t": "release", "retry_ms": 3600000}),
+                                 ("orders", "o:back", {"t": "release", "retry_ms": 3600000})):
+        lbs(r.db, service, stream)
+        h.send(lease=h.assign(stream=stream)["lease"], **how)
+        t.wait(lambda: [(x["state"], x["advice"]) for x in d.json("explain", stream)] ==
+               [("delayed", f"sluicectl delayed now {service} {stream}: it need not wait any longer")], 10, stream)
+        x, = d.json("explain", d.json("explain", stream)[0]["id"])
+        assert x["advice"].startswith(f"sluicectl delayed now {service} {stream}:"), "also when its id was asked for"

@@ -91,10 +91,13 @@ void found_delayed(struct seek *j, int64_t due_ms)
 	else
 		facts_add(&f, "added for later, due in %s", in);
 	facts_next(&f, "it goes back to %s when it is due; nothing of its stream begins before it", j->lbs.lbs);
-	if (is_taken_turn(e.reason))
-		facts_advice(&f, "when two services name this data stream, name it in one only (sluice-guarantees(7))");
 	if (e.stream.len && !j->stream)
 		j->stream = text_new(e.stream.p, e.stream.len);
+	if (is_taken_turn(e.reason))
+		facts_advice(&f, "when two services name this data stream, name it in one only (sluice-guarantees(7))");
+	else if (s)
+		facts_advice(&f, "sluicectl delayed now %s %.200s: it need not wait any longer", s->rules->name,
+			j->stream ? j->stream->bytes : j->q->r.stream);
 	found_row(j, &f, &(struct ctl_explain){.state = "delayed"});
 	packed_fini(&room);
 	seek_go_on(j);
