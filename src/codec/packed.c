@@ -1,5 +1,6 @@
 #include "codec/packed.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -51,6 +52,19 @@ uint32_t packed_retries(const struct packed_entry *e)
 			n = n * 10 + (uint32_t)(v.p[k] - '0');
 	}
 	return n;
+}
+
+uint32_t packed_tries(const struct packed_entry *e)
+{
+	char words[100]; /* of core/coord/entry_feed */
+	unsigned tries = 0;
+	int end = 0;
+	if (e->why.len != 7 || memcmp(e->why.p, "release", 7) != 0)
+		return 0;
+	snprintf(words, sizeof words, "%.*s", (int)(e->reason.len < sizeof words ? e->reason.len : sizeof words - 1),
+		e->reason.len ? e->reason.p : "");
+	return sscanf(words, "entry %*20[0-9]-%*20[0-9] failed %9u of %*9u times%n", &tries, &end) == 1 && end ? tries
+													       : 0;
 }
 
 void packed_fini(struct packed *p)

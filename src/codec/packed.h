@@ -20,5 +20,8 @@ struct packed_entry { /* slices into what was decoded; fields: until the next ca
 bool packed_decode(struct packed *p, struct slice value, struct packed_entry *out);
 /* Its _retry_count; 0 when it has none. */
 uint32_t packed_retries(const struct packed_entry *e);
+/* Entries mode: how often the entry failed that a stream waits for, which was given back meanwhile: the reason says so.
+ * 0: none, or it is not said. */
+uint32_t packed_tries(const struct packed_entry *e);
 /* Frees the room. */
 void packed_fini(struct packed *p);

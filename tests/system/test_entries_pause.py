@@ -177,3 +177,41 @@ def test_delayed_now_ends_the_pause_of_the_entry_too(t):
         h.ack(a["lease"], bad)
         h.close()
         d.stop()
+
+
+@limit(60)
+def test_a_failed_entry_whose_worker_left_has_its_count(t):
+    """Given back while it waits: it is the entry that failed, and that is what is said, as while its worker waited with it."""
+    r = t.redis()
+    d = t.daemon(r, service={**entries(retry={"initial": "1h", "max": "1h", "max_retries": 2}), "retry": {"release_delay": "1h"}})
+    id, = add(r.db, "orders:k")
+    lbs(r.db, "orders", "orders:k")
+    h = hand(t, d)
+    a = h.assign()
+    h.ids(1)
+    h.nack(a["lease"], id, reason="no database", retry_ms=0)
+    h.ids(1)
+    h.nack(a["lease"], id, reason="exit status 3", retry_ms=3600000)
+    blocked, = d.json("delayed", "ls")
+    h.send(t="release", lease=a["lease"])
+    t.wait(lambda: [x["state"] for x in d.json("delayed", "ls")] == ["delayed"], 10, "it is given back")
+    row, = d.json("delayed", "ls")
+    said = f"entry {id} failed 2 of 3 times: exit status 3"
+    assert {**blocked, "reason": "fail", "retry": 2, "error": "exit status 3"} == blocked, blocked
+    assert (row["reason"], row["retry"], row["error"]) == ("fail", 2, said), row
+    x, = d.json("explain", "orders:k")
+    assert x["because"][0].startswith(f"{said}, next try in "), x
+
+
+@limit(60)
+def test_what_failed_before_it_was_given_back_is_said(t):
+    r = t.redis()
+    d = t.daemon(r, service={"retry": {"initial": 0, "release_delay": "1h"}})
+    h = hand(t, d)
+    lbs(r.db, "orders", "s")
+    h.send(t="fail", lease=h.assign()["lease"])
+    a = h.assign()
+    h.send(t="release", lease=a["lease"])
+    t.wait(lambda: [x["state"] for x in d.json("explain", "s")] == ["delayed"], 10, "given back")
+    x, = d.json("explain", "s")
+    assert "it failed 1 of 4 times" in x["because"], x

@@ -180,6 +180,9 @@ void entry_feed_shard_gone(struct entry *e, uint16_t shard);
 void entry_feed_drain(struct coord *c, struct entry *e, bool on);
 bool entry_feed_is_out(const struct entry *e);         /* its worker has entries that it has not acknowledged */
 mono_ms entry_feed_waits_since(const struct entry *e); /* MONO_NEVER: the worker has nothing to acknowledge */
+/* What operators are told of it while it waits elsewhere: bad has failed so often, and its worker's words, if it has
+ * said some. */
+void entry_feed_note_tries(struct coord *c, struct entry *e, struct entry_id bad, uint32_t tries);
 /* An ack or nack of the worker that has it. */
 void entry_feed_word(struct coord *c, struct entry *e, const struct frame *f);
 /* MSG_FEED: what became of its position. Ignored when another shard has it by our record. */

@@ -285,14 +285,12 @@ static bool deaths_used_up(struct coord_service *s, struct entry *e, const struc
 	return m->before.n_ends > s->rules->max_retries + s->rules->entries.max_retries + 2;
 }
 
-/* What `explain` says of it while it waits elsewhere; with its worker's words, if it has said some. */
-static void note_tries(struct coord *c, struct entry *e, const struct msg_feed *m)
+void entry_feed_note_tries(struct coord *c, struct entry *e, struct entry_id bad, uint32_t tries)
 {
 	struct buf b;
 	buf_init(&b);
-	buf_printf(&b, "entry %llu-%llu failed %u of %u times", (unsigned long long)m->bad.ms,
-		(unsigned long long)m->bad.seq, m->tries,
-		services_find(&c->services, e->svc)->rules->entries.max_retries + 1);
+	buf_printf(&b, "entry %llu-%llu failed %u of %u times", (unsigned long long)bad.ms, (unsigned long long)bad.seq,
+		tries, services_find(&c->services, e->svc)->rules->entries.max_retries + 1);
 	if (e->note)
 		buf_printf(&b, ": %.*s", (int)e->note->len, e->note->bytes);
 	text_unref(e->note);
@@ -303,7 +301,7 @@ static void note_tries(struct coord *c, struct entry *e, const struct msg_feed *
 /* It is back in the load-balancer stream when its entry may be tried again. */
 static void put_off(struct coord *c, struct entry *e, const struct msg_feed *m)
 {
-	note_tries(c, e, m);
+	entry_feed_note_tries(c, e, m->bad, m->tries);
 	entry_put_off(c, e, m->wait_ms);
 }
 
@@ -447,7 +445,7 @@ static void on_feed_told(struct coord *c, struct entry *e, const struct msg *m)
 		break;
 	case FEED_IS_PUT_OFF:
 		if (e->state == ENTRY_ASSIGNED) {
-			note_tries(c, e, &m->feed);
+			entry_feed_note_tries(c, e, m->feed.bad, m->feed.tries);
 			entry_end(c, e, m->feed.wait_ms);
 		}
 		break;

@@ -129,6 +129,8 @@ void entry_requeue(struct coord *c, struct entry *e, enum requeue_why why, bool 
 	if (counted && is_death(why) && counts_against_stream(e))
 		note_death(s, e);
 	e->delay_ms = requeue_delay(c, s, e, why, counted);
+	if (why == WHY_RELEASE && e->delay_ms && e->feed && e->feed->tries && e->feed->trouble->bad.ms)
+		entry_feed_note_tries(c, e, e->feed->trouble->bad, e->feed->tries); /* it is that entry that waits */
 	bool is_used_up = e->retry + 1 > s->rules->max_retries;
 	if (e->feed && is_death(why) && (e->feed->has_progress || is_used_up))
 		counted = false; /* progress is no failure; an entry to blame has tries of its own, and with a stream

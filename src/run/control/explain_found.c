@@ -79,17 +79,21 @@ void found_delayed(struct seek *j, int64_t due_ms)
 	struct facts f = {0};
 	char in[24];
 	facts_age(in, due_ms - mono_wall_ms());
-	if (!packed_decode(&room, (struct slice){j->packed, j->packed_len}, &e))
+	const bool is_known = packed_decode(&room, (struct slice){j->packed, j->packed_len}, &e);
+	const bool is_release = e.why.len == 7 && memcmp(e.why.p, "release", 7) == 0;
+	if (!is_known)
 		facts_add(&f, "it waits, next try in %s", in);
 	else if (e.why.len == 4 && memcmp(e.why.p, "fail", 4) == 0)
 		facts_add(&f, "failed %u of %u times, next try in %s%s%.*s", packed_retries(&e),
 			s ? s->rules->max_retries + 1 : 0, in, e.reason.len ? ": " : "", (int)e.reason.len,
 			e.reason.len ? e.reason.p : "");
-	else if (e.why.len == 7 && memcmp(e.why.p, "release", 7) == 0)
+	else if (is_release)
 		facts_add(&f, "%.*s%s, next try in %s", (int)e.reason.len, e.reason.len ? e.reason.p : "",
 			e.reason.len ? "" : "its worker gave it back", in);
 	else
 		facts_add(&f, "added for later, due in %s", in);
+	if (is_release && packed_retries(&e) && !packed_tries(&e))
+		facts_add(&f, "it failed %u of %u times", packed_retries(&e), s ? s->rules->max_retries + 1 : 0);
 	facts_next(&f, "it goes back to %s when it is due; nothing of its stream begins before it", j->lbs.lbs);
 	if (e.stream.len && !j->stream)
 		j->stream = text_new(e.stream.p, e.stream.len);

@@ -225,13 +225,16 @@ static void waits_act(struct waits_job *j, const struct packed_entry *e)
 static void waits_say(struct waits_job *j, const struct packed_entry *e)
 {
 	const struct waits_item *i = &j->delayed.items[j->delayed.at];
+	const uint32_t tries = packed_tries(e);
 	char *text[] = {e->stream.len ? mem_dup(e->stream.p, e->stream.len) : NULL,
 		e->why.len ? mem_dup(e->why.p, e->why.len) : NULL,
 		e->reason.len ? mem_dup(e->reason.p, e->reason.len) : NULL};
 	struct ctl_waiting row = {.stream = text[0],
 		.state = "delayed",
-		.retry = e->n ? (int64_t)packed_retries(e) : -1,
-		.reason = text[1],
+		.retry = tries  ? tries
+			 : e->n ? (int64_t)packed_retries(e)
+				: -1,
+		.reason = tries ? "fail" : text[1],
 		.at_ms = (int64_t)i->due_ms,
 		.due_ms = mono_max(0, (int64_t)i->due_ms - j->clock_ms),
 		.error = text[2]};
