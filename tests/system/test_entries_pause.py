@@ -215,3 +215,30 @@ def test_what_failed_before_it_was_given_back_is_said(t):
     t.wait(lambda: [x["state"] for x in d.json("explain", "s")] == ["delayed"], 10, "given back")
     x, = d.json("explain", "s")
     assert "it failed 1 of 4 times" in x["because"], x
+
+
+@limit(60)
+def test_delayed_drop_names_what_waits_with_its_worker(t):
+    """It is listed, and drop does not reach it: that is said, and what gets rid of it does."""
+    r = t.redis()
+    d = t.daemon(r, service=entries(retry={"initial": "1h", "max": "1h"}))
+    h = hand(t, d, credits=2)
+    ids = {}
+    for k in ("orders:a", "orders:b"):
+        ids[k] = add(r.db, k, 2)
+        lbs(r.db, "orders", k)
+        a = h.assign(stream=k)
+        h.ids(2)
+        h.nack(a["lease"], ids[k][0], reason="no database", retry_ms=3600000)
+    for args in (("orders", "orders:a"), ("orders:a",), ("orders", "orders:a", "--dry-run")):
+        no = d.ctl("delayed", "drop", *args)
+        assert no.returncode == 1 and f"orders:a waits with its worker for the next try of entry {ids['orders:a'][0]}; drop does not reach it" in no.stderr, no
+    no = d.ctl("delayed", "drop", "orders")
+    assert no.returncode == 1 and "2 streams wait with their workers for the next try of an entry" in no.stderr, no
+    assert [x["state"] for x in d.json("delayed", "ls")] == ["blocked"] * 2
+    d.ctl_ok("add", "orders", "orders:other", "--in", "1h")
+    assert [x["result"] for x in d.json("delayed", "drop", "orders", "orders:other")] == ["dropped"]
+    assert f"XDEL orders:a {ids['orders:a'][0]} gives that entry up" in d.ctl("delayed", "drop", "orders:a").stderr
+    r.db.cmd("XDEL", "orders:a", ids["orders:a"][0])
+    d.ctl_ok("delayed", "now", "orders", "orders:a")
+    assert h.ids(1)[0][0] == ids["orders:a"][1], "its next one"

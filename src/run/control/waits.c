@@ -43,6 +43,7 @@ static void waits_free(void *job)
 	waits_leave_service(j);
 	missing_fini(&j->walk.missing);
 	packed_fini(&j->delayed.room);
+	text_unref(j->walk.blocked.stream);
 	mem_free(j->walk.svcs);
 	mem_free(j);
 }
@@ -139,8 +140,15 @@ static int by_due(const void *a, const void *b)
 	return p < q ? -1 : p > q;
 }
 
-/* Entries mode: what waits with its worker for the next try of an entry is in no set. Soonest first. */
-static void waits_blocked(struct waits_job *j)
+/* Entries mode: asked for, and it waits with its worker for the next try of an entry. */
+static bool waits_with_worker(const struct waits_job *j, const struct entry *e, mono_ms now)
+{
+	return e->svc == j->walk.svcs[j->walk.at] && e->state == ENTRY_ASSIGNED && entry_feed_is_blocked(e, now) &&
+	       waits_is_the_one(j, e->id) && (!j->want.stream || view_matches(&j->want, e));
+}
+
+/* Those are in no set. Soonest first. */
+static void waits_list_blocked(struct waits_job *j)
 {
 	const struct ledger *l = &j->q->d->core->ledger;
 	const mono_ms now = loop_now(j->q->d->loop); /* the coordinator may have slept since its last turn */
@@ -148,8 +156,7 @@ static void waits_blocked(struct waits_job *j)
 	size_t n = 0;
 	uint32_t pos = 0;
 	for (const struct entry *e; (e = ledger_next(l, &pos));)
-		if (e->svc == j->walk.svcs[j->walk.at] && e->state == ENTRY_ASSIGNED && entry_feed_is_blocked(e, now) &&
-			waits_is_the_one(j, e->id) && (!j->want.stream || view_matches(&j->want, e)))
+		if (waits_with_worker(j, e, now))
 			found[n++] = e;
 	qsort(found, n, sizeof *found, by_due);
 	for (size_t i = 0; i < n; i++) {
@@ -182,6 +189,22 @@ static void waits_own(struct waits_job *j)
 	}
 }
 
+/* What drop does not reach: their workers have them. */
+static void waits_count_blocked(struct waits_job *j)
+{
+	const struct ledger *l = &j->q->d->core->ledger;
+	const mono_ms now = loop_now(j->q->d->loop);
+	uint32_t pos = 0;
+	for (const struct entry *e; (e = ledger_next(l, &pos));) {
+		if (!waits_with_worker(j, e, now))
+			continue;
+		if (!j->walk.blocked.n++) {
+			j->walk.blocked.stream = text_ref(e->stream);
+			j->walk.blocked.bad = e->feed->trouble->bad;
+		}
+	}
+}
+
 /* Those whose worker waits with them are in no set: they have their pauses here. */
 static void waits_try_own(struct waits_job *j)
 {
@@ -189,9 +212,7 @@ static void waits_try_own(struct waits_job *j)
 	mono_ms now = loop_now(j->q->d->loop); /* the coordinator may have slept since its last turn */
 	uint32_t pos = 0;
 	for (const struct entry *e; !waits_is_full(j) && (e = ledger_next(&c->ledger, &pos));) {
-		if (e->svc != j->walk.svcs[j->walk.at] || e->state != ENTRY_ASSIGNED ||
-			!entry_feed_is_blocked(e, now) || !waits_is_the_one(j, e->id) ||
-			(j->want.stream && !view_matches(&j->want, e)))
+		if (!waits_with_worker(j, e, now))
 			continue;
 		char id[COMMAND_ID_CAP];
 		command_id_format(id, e->id);
@@ -351,9 +372,32 @@ static void waits_on_unread(struct waits_job *j, const struct entry_batch *b)
 
 /* ---- the walk */
 
+/* delayed drop: what it was to forget, but a worker has it. */
+static bool waits_end_blocked(struct waits_job *j)
+{
+	const struct waits_blocked *b = &j->walk.blocked;
+	char id[COMMAND_ID_CAP];
+	command_id_format(id, b->bad);
+	if (!b->n || (j->want.stream && j->n))
+		return false;
+	if (b->n == 1)
+		control_end(j->q, 1,
+			"%.200s waits with its worker for the next try of entry %s; drop does not reach it: sluicectl "
+			"delayed now tries it at once, XDEL %.200s %s gives that entry up",
+			b->stream->bytes, id, b->stream->bytes, id);
+	else
+		control_end(j->q, 1,
+			"%zu streams wait with their workers for the next try of an entry, %.200s the first; drop does "
+			"not reach them: sluicectl delayed now tries them at once, explain tells of which entry",
+			b->n, b->stream->bytes);
+	return true;
+}
+
 static void waits_finish(struct waits_job *j)
 {
 	const bool is_either = j->is_action && !j->q->r.stream && !j->q->r.id; /* one word: a service or a stream */
+	if (waits_end_blocked(j))
+		return;
 	if (j->want.stream && j->n == 0 && !j->walk.missing.n_services)
 		control_end(j->q, 1,
 			is_either ? "no service and nothing that waits for its time is called %s"
@@ -381,9 +425,11 @@ static void waits_begin_service(struct waits_job *j)
 	if (j->q->r.waiting)
 		waits_own(j);
 	if (!j->is_action)
-		waits_blocked(j);
+		waits_list_blocked(j);
 	if (j->q->r.verb == CTL_VERB_DELAYED_NOW)
 		waits_try_own(j);
+	if (j->q->r.verb == CTL_VERB_DELAYED_DROP)
+		waits_count_blocked(j);
 	if (waits_ask(j, WAITS_CLOCK))
 		control_redis_send(j->conn, &(struct cmd){.kind = CMD_TIME}, &j->names);
 }

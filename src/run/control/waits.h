@@ -31,12 +31,20 @@ struct waits_item {
 	size_t len;
 };
 
+/* delayed drop: streams that wait with their workers; the first, and its entry. */
+struct waits_blocked {
+	size_t n;
+	struct text *stream; /* a reference */
+	struct entry_id bad;
+};
+
 /* The services that are walked over. */
 struct waits_walk {
 	uint16_t *svcs;
 	size_t n, at;
 	struct entry_id only;   /* of what was named the one with this id; 0-0 = any */
 	struct missing missing; /* of a list */
+	struct waits_blocked blocked;
 };
 
 /* Entries mode: the pause of the entry behind a position. */
