@@ -170,3 +170,23 @@ def test_a_worker_that_connects_to_a_backlog_goes_through_it_at_once(t):
         h.close()
         t.wait(lambda: metric(d, "sluice_workers") == 0, 10, "it has gone")
     assert waited < 1.2, waited  # some 0.2 s; by the tick 3 s
+
+
+@limit(60)
+def test_a_worker_may_let_go_of_what_ends_in_the_same_moment(t):
+    """It is told to leave while the daemon ends a stream that is empty: its word is answered, whichever it says, and it is no
+    result that was lost."""
+    r = t.redis()
+    d = t.daemon(r, service={"same_stream": "coalesce", **entries(idle_release="100ms")})
+    h = hand(t, d)
+    for word in ("done", "release"):
+        id, = add(r.db, "orders:k")
+        lbs(r.db, "orders", "orders:k")
+        a = h.assign()
+        h.ids(1)
+        h.ack(a["lease"], id)
+        h.until("ended", lease=a["lease"])
+        h.send(t=word, lease=a["lease"])
+        assert h.raw_ok(a["lease"], word)["lease"] == a["lease"]
+    assert not [f for f in h.kept if f["t"] == "err"], h.kept
+    assert not d.json("ls") and r.db.cmd("HLEN", "{orders-input}-active") == 0

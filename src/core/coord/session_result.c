@@ -147,6 +147,17 @@ static void result(struct coord *c, struct worker *m, struct entry *e, const str
 	}
 }
 
+/* Its worker lets go of what ends here in the same moment: nothing of it is out, so either word is true. */
+static bool is_let_go(enum frame_kind kind, uint8_t ok_for)
+{
+	return ok_for == OK_FOR_ENDED && (kind == FRAME_DONE || kind == FRAME_RELEASE);
+}
+
+static enum ok_for let_go_for(enum frame_kind kind)
+{
+	return kind == FRAME_DONE ? OK_FOR_DONE : OK_FOR_RELEASE;
+}
+
 static bool is_same_result(enum frame_kind kind, uint8_t ok_for)
 {
 	static const enum frame_kind kinds[] = {[OK_FOR_DONE] = FRAME_DONE,
@@ -155,7 +166,7 @@ static bool is_same_result(enum frame_kind kind, uint8_t ok_for)
 		[OK_FOR_ACK] = FRAME_ACK,
 		[OK_FOR_NACK] = FRAME_NACK,
 		[OK_FOR_ENDED] = FRAME_DONE};
-	return kind == kinds[ok_for];
+	return kind == kinds[ok_for] || is_let_go(kind, ok_for);
 }
 
 /* A result while an earlier one is on its way to Redis: the same gets the same answer, another one comes too late. */
@@ -163,8 +174,8 @@ static void second_result(struct coord *c, struct worker *m, struct entry *e, co
 {
 	if (f->kind == FRAME_REVOKED)
 		return;
-	if (e->ok_for == OK_FOR_ENDED && f->kind == FRAME_DONE) /* both at once: it is answered as ever */
-		e->ok_for = OK_FOR_DONE;
+	if (is_let_go(f->kind, e->ok_for)) /* both at once: it is answered as ever */
+		e->ok_for = let_go_for(f->kind);
 	else if (!e->wants_reply || !is_same_result(f->kind, e->ok_for))
 		worker_say_error(c, m, FERR_NOT_OWNER, f->lease, ended_otherwise);
 	else if (e->n_asked < UINT8_MAX)
@@ -188,7 +199,8 @@ static void late_result(struct coord *c, struct worker *m, struct session_outcom
 	else if (!o->is_result || !is_same_result(f->kind, o->ok_for))
 		worker_say_error(c, m, FERR_NOT_OWNER, f->lease, ended_otherwise);
 	else
-		say_ok(c->out, m, f->lease, o->ok_for == OK_FOR_ENDED ? OK_FOR_DONE : (enum ok_for)o->ok_for,
+		say_ok(c->out, m, f->lease,
+			is_let_go(f->kind, o->ok_for) ? let_go_for(f->kind) : (enum ok_for)o->ok_for,
 			(enum gone_outcome)o->outcome);
 }
 

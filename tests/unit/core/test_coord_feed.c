@@ -193,6 +193,20 @@ Test(coord_feed, a_worker_hears_that_an_idle_stream_has_ended_before_anybody_els
 	expect_story("[ 9000] w1 err not_owner 7-0\n");
 }
 
+Test(coord_feed, a_worker_that_lets_go_of_an_idle_stream_while_it_ends_is_answered, .init = feed_up, .fini = story_down)
+{
+	says_of_entry(FRAME_ACK, 5);
+	feed_says(FEED_HAS_ACKED, 5);
+	feed_says(FEED_IS_IDLE, 5);
+	story_clear();
+	says_of_entry(FRAME_RELEASE, 0);
+	expect_story("");
+	feed_says(FEED_IS_CLOSED, 0);
+	story_clear();
+	story_op(H, CMD_DONE, OP_DONE, false);
+	expect_story("[ 1000] w1 ok 7-0 for=2 done\n[ 1000] s release 1\n[ 1000] s credits 0:1\n");
+}
+
 Test(coord_feed, what_waits_for_a_drain_or_is_read_at_once_takes_nobodys_credit, .init = feed_up, .fini = story_down)
 {
 	story_up(1, (struct frame){.kind = FRAME_CREDITS, .credits = 2});
