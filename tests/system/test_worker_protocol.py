@@ -50,6 +50,23 @@ def test_a_worker_of_a_service_that_is_not_here_is_named(t):
     d.wait_log("worker=lost session=")
 
 
+def test_the_service_that_is_not_here_is_said_and_those_that_are(t):
+    """Somebody has misspelt it: the word as it came, clean and short, and a few that would have done."""
+    r = t.redis()
+    d = t.daemon(r, services=("orders", "bills", "c", "d", "e"))
+    text = "services: names a service that is not configured here: "
+    for services, shown in ((["order"], "order"), (["orders", "nosuch", "nor this"], "nosuch"), ([""], '""'), (["a\x1b[31mb"], '"a?[31mb"'),
+                            (["x" * 500], "x" * 60), (["é" * 50], "é" * 30)):
+        f = Raw(d.worker_sock).send({**HELLO, "services": services}).until("err")
+        assert f["code"] == "bad_hello" and f["fatal"] and f["msg"] == f"{text}{shown}; those that are: orders, bills, c, d, e", (services, f)
+    d.cfg["services"] += [{"name": "f"}, {"name": "g"}]
+    d.write()
+    assert d.stop() == 0
+    d.start()
+    f = Raw(d.worker_sock).send({**HELLO, "services": ["order"]}).until("err")
+    assert f["msg"] == f"{text}order; those that are: orders, bills, c, d, e and others", f
+
+
 def test_bad_hellos(t):
     _, d = setup(t)
     w = t.worker(d, credits=9, work=0)

@@ -1,5 +1,7 @@
 /* session_hello - a worker arrives: accepted, greeted, given back what it held. */
 #include "core/coord/coord_p.h"
+
+#include "base/log_fields.h"
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
@@ -35,6 +37,16 @@ void worker_on_accept(struct coord *c, const struct coord_event *ev)
 		worker_fatal(c, m, FERR_TOO_MANY_SESSIONS, "too many sessions");
 }
 
+static uint16_t service_pos_of(const struct coord_services *ss, struct slice name)
+{
+	for (uint16_t k = 0; k < ss->n; k++) {
+		const struct service_rules *r = ss->v[k].rules;
+		if (r && strlen(r->name) == name.len && memcmp(r->name, name.p, name.len) == 0)
+			return k;
+	}
+	return SERVICE_NONE;
+}
+
 bool worker_take_services(struct coord *c, struct worker *m, const struct frame *f)
 {
 	const struct coord_services *ss = &c->services;
@@ -46,13 +58,7 @@ bool worker_take_services(struct coord *c, struct worker *m, const struct frame 
 	uint16_t *named = m->named = mem_array(f->hello.n_services + 1, sizeof *named);
 	named[0] = SERVICE_NONE;
 	for (size_t i = 0; i < f->hello.n_services; i++) {
-		uint16_t pos = SERVICE_NONE;
-		for (uint16_t k = 0; k < ss->n; k++) {
-			const struct service_rules *r = ss->v[k].rules;
-			if (r && strlen(r->name) == f->hello.services[i].len &&
-				memcmp(r->name, f->hello.services[i].p, f->hello.services[i].len) == 0)
-				pos = k;
-		}
+		const uint16_t pos = service_pos_of(ss, f->hello.services[i]);
 		if (pos == SERVICE_NONE)
 			return false;
 		credit_holder_want(&c->place, &m->credit_holder, pos, true);
@@ -298,6 +304,38 @@ static void take_resume(struct rng *rng, struct worker *m, const struct frame *f
 	map_fini(&named);
 }
 
+/* Which one it is, and a few of those that there are: the first word of somebody who has misspelt it. */
+static void refuse_services(struct coord *c, struct worker *m, const struct frame *f)
+{
+	enum { SHOWN_BYTES = 60, SHOWN = 5 };
+	const struct coord_services *ss = &c->services;
+	char value[FIELD_VALUE_CAP];
+	struct buf b;
+	size_t i = 0, n = 0;
+	if (!f->hello.n_services) {
+		worker_fatal(c, m, FERR_BAD_HELLO, "services: must not be empty; left out, it means all");
+		return;
+	}
+	while (i + 1 < f->hello.n_services && service_pos_of(ss, f->hello.services[i]) != SERVICE_NONE)
+		i++;
+	const struct slice unknown = f->hello.services[i];
+	buf_init(&b);
+	buf_printf(&b, "services: names a service that is not configured here: %s",
+		field_value(value, unknown.p, text_fit(unknown.p, unknown.len, SHOWN_BYTES)));
+	for (uint16_t k = 0; k < ss->n && n <= SHOWN; k++) {
+		const struct coord_service *s = &ss->v[k];
+		if (!s->rules || s->is_going)
+			continue;
+		n++;
+		if (n > SHOWN)
+			buf_str(&b, " and others");
+		else
+			buf_printf(&b, "%s%.100s", n == 1 ? "; those that are: " : ", ", s->rules->name);
+	}
+	worker_fatal(c, m, FERR_BAD_HELLO, b.data);
+	buf_fini(&b);
+}
+
 void worker_hello(struct coord *c, struct worker *m, const struct frame *f)
 {
 	const char *why;
@@ -309,9 +347,7 @@ void worker_hello(struct coord *c, struct worker *m, const struct frame *f)
 	snprintf(m->s.name, sizeof m->s.name, "%.*s",
 		(int)text_fit(f->hello.name.p, f->hello.name.len, sizeof m->s.name - 1), f->hello.name.p);
 	if (!worker_take_services(c, m, f)) {
-		worker_fatal(c, m, FERR_BAD_HELLO,
-			f->hello.n_services ? "services: names a service that is not configured here"
-					    : "services: must not be empty; left out, it means all");
+		refuse_services(c, m, f);
 		return;
 	}
 	credit_holder_offer(&c->place, &m->credit_holder, (uint32_t)f->credits);
