@@ -491,7 +491,9 @@ static const char *const texts[SCRIPT_N] = {
 	"  pause(w, 4)\n"
 	"end\n"
 	"redis.call('HDEL', KEYS[1], 'run', 'died', 'ends')\n"
-	"if ARGV[2] == 'done' or ARGV[2] == 'delete' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end\n"
+	"local is_over = ARGV[2] == 'done' or ARGV[2] == 'delete'\n"
+	"if ARGV[2] == 'unused' then is_over = (h[2] == '0-0' and h[3] == '0') or not last_id() end\n"
+	"if is_over then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end\n"
 	"return 1\n",
 
 	[SCRIPT_FEED_LAG] = "if ARGV[1] == '18446744073709551615-18446744073709551615' then return 0 end\n"

@@ -57,7 +57,9 @@ enum script {
 	 * it" or "" -> 1 | 0 | -1 | -2 | -3: see CMD_FEED_ACK */
 	SCRIPT_FEED_ACK,
 	SCRIPT_FEED_FAIL, /* KEYS position; ARGV token, pause, the tries now -> as open | nil: not our token | -3 */
-	/* KEYS position [stream]; ARGV token, keep | done | death | delete, ttl_ms, pause -> 1 | 2 | 0 */
+	/* KEYS position [stream]; ARGV token, keep | unused | done | death | delete, ttl_ms, pause -> 1 | 2 | 0.
+	 * unused: a position that says nothing goes as that of done, any other is kept: nothing is before it and no try
+	 * was counted, or its stream is not there */
 	SCRIPT_FEED_CLOSE,
 	/* KEYS position, stream; ARGV ttl_ms, start -> 1 | 0: nothing has to wait for its next try; and where no
 	 * position is kept yet and start is "$", it is the stream's present end */

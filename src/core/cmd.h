@@ -307,7 +307,8 @@ struct cmd_feed_fail {
 };
 struct cmd_feed_close {
 	enum feed_end end;
-	int64_t ttl_ms; /* of the position of a stream that is done */
+	bool drops_unused; /* FEED_END_KEEP: .ttl_ms also for a position that says nothing, see codec/script.h */
+	int64_t ttl_ms;    /* of the position of a stream that is done */
 };
 /* FEED_OPEN, FEED_ACK, FEED_FAIL, FEED_CLOSE; each has its own part */
 struct cmd_feed {

@@ -298,7 +298,10 @@ static void feed_close(struct model_redis *m, const struct cmd *c, struct reply 
 		feed_pause(m, p, &c->as.feed.pause);
 	}
 	p->run = p->died = p->ends = 0;
-	if (c->as.feed.close.end == FEED_END_DONE || c->as.feed.close.end == FEED_END_DELETE)
+	const bool is_kept = c->as.feed.close.end == FEED_END_KEEP || c->as.feed.close.end == FEED_END_FORGET;
+	const bool is_unused =
+		is_kept && c->as.feed.close.drops_unused && ((!p->pos.ms && !p->pos.seq && !p->tries) || !s);
+	if (is_unused || c->as.feed.close.end == FEED_END_DONE || c->as.feed.close.end == FEED_END_DELETE)
 		p->expires_at = m->now + c->as.feed.close.ttl_ms;
 	model_int(out, 1);
 }

@@ -213,3 +213,59 @@ def test_explain_of_what_waits_says_what_to_do(t):
                [("delayed", f"sluicectl delayed now {service} {stream}: it need not wait any longer")], 10, stream)
         x, = d.json("explain", d.json("explain", stream)[0]["id"])
         assert x["advice"].startswith(f"sluicectl delayed now {service} {stream}:"), "also when its id was asked for"
+
+
+@limit(60)
+def test_a_stream_that_was_flushed_while_it_ran_has_not_finished(t):
+    """Its entries are gone: that is said, and the position that its last words wrote does not stay for ever."""
+    r = t.redis()
+    for acks in (False, True):  # before the daemon has seen that its entry is pending no more
+        d = t.daemon(r, name=f"d{acks}", T=3, service={"same_stream": "coalesce", **entries()})
+        h = hand(t, d)
+        id, = add(r.db, "orders:f")
+        lbs(r.db, "orders", "orders:f")
+        a = h.assign()
+        h.ids(1)
+        r.db.cmd("FLUSHALL")
+        t.wait(lambda: r.db.cmd("EXISTS", "{orders:f}-sluice"), 5, "it was opened again")
+        if acks:
+            h.ack(a["lease"], id)
+        h.until("revoke", lease=a["lease"])
+        h.send(t="revoked", lease=a["lease"])
+        t.wait(lambda: not d.json("ls"), 10, "it is given up")
+        t.wait(lambda: r.db.cmd("PTTL", "{orders:f}-sluice") > 0, 5, "a position of nothing goes with its time")
+        no = d.ctl("explain", "orders:f")
+        assert no.returncode == 1 and "the consumer group of orders-input was found gone since" in no.stderr and "finished" not in no.stderr, no
+        id, = add(r.db, "orders:later")
+        lbs(r.db, "orders", "orders:later")
+        a = h.assign()
+        h.ids(1)
+        h.ack(a["lease"], id)
+        h.done(a["lease"])
+        t.wait(lambda: "orders:later has finished: nothing in it is behind" in d.ctl("explain", "orders:later").stderr, 10, "after all that")
+        h.close()
+        d.stop()
+        r.db.cmd("FLUSHALL")
+
+
+@limit(60)
+def test_a_position_that_says_something_is_kept(t):
+    """Given back before its first entry was acknowledged: what was tried is not forgotten, nor is the end that "$" began at."""
+    r = t.redis()
+    for start in ("0", "$"):
+        d = t.daemon(r, name="n" + start.replace("$", "e"), service={"same_stream": "coalesce", "retry": {"release_delay": "1h"},
+                                                                       **entries(start=start, retry={"initial": "1h", "max": "1h"})})
+        h = hand(t, d)
+        key = f"orders:{d.name}"
+        if start == "0":
+            id, = add(r.db, key)
+        lbs(r.db, "orders", key)
+        a = h.assign()
+        if start == "0":
+            h.ids(1)
+            h.nack(a["lease"], id, reason="no database")
+        h.send(t="release", lease=a["lease"])
+        t.wait(lambda: not d.json("ls"), 10, "it is given back")
+        assert r.db.cmd("PTTL", "{%s}-sluice" % key) == -1, start
+        h.close()
+        d.stop()

@@ -324,6 +324,7 @@ static void feed_fill_command(struct shard_ctx *c, struct feed *f, struct effect
 		cmd->as.feed.pause = feed_pause(c, f, -1);
 		cmd->as.feed.close.end = (enum feed_end)f->run.end;
 		cmd->as.feed.close.ttl_ms = r->position_ttl_ms;
+		cmd->as.feed.close.drops_unused = r->start[0] == '0'; /* it would begin there anew */
 		break;
 	}
 }

@@ -187,6 +187,16 @@ static bool aside_group_gone(const struct aside *j, char out[static FACTS_GONE_C
 	return out[0];
 }
 
+/* Than the group that was gone: its entries may have gone with it. */
+static bool aside_position_is_older(const struct aside *j)
+{
+	const struct coord_service *s = services_find(&j->q->d->core->services, j->data.svc);
+	struct entry_id pos = {0, 0};
+	command_id_parse(j->data.pos, strlen(j->data.pos), &pos);
+	return s && s->audit.gone_at &&
+	       (mono_ms)pos.ms <= mono_wall_ms() - (loop_now(j->q->d->loop) - s->audit.gone_at);
+}
+
 static void aside_end(struct aside *j)
 {
 	char prefix[260], gone[FACTS_GONE_CAP];
@@ -200,6 +210,9 @@ static void aside_end(struct aside *j)
 			"%.300s is not among the first %d of what waits and of the dead entries; "
 			"sluicectl delayed ls and entries-dlq ls tell more",
 			j->q->r.stream, ASIDE_MAX);
+	else if (j->data.is_done && aside_position_is_older(j) && aside_group_gone(j, gone))
+		control_end(j->q, 1, "nothing in %.200s is behind its position %s, and nothing names it; %s",
+			j->q->r.stream, j->data.pos, gone);
 	else if (j->data.is_done && strcmp(j->data.pos, "0-0") == 0)
 		control_end(j->q, 1, "%.300s has finished: its last run found nothing in it", j->q->r.stream);
 	else if (j->data.is_done)

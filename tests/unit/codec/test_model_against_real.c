@@ -334,8 +334,9 @@ static void feed_command(struct pair *p, struct cmd *c)
 	else if (c->kind == CMD_FEED_FAIL)
 		f->fail.n_tries = roll(p, 3);
 	else
-		f->close = (struct cmd_feed_close){
-			.end = (enum feed_end)roll(p, FEED_ENDS), .ttl_ms = LONG_MS + roll(p, 4) * LONG_MS};
+		f->close = (struct cmd_feed_close){.end = (enum feed_end)roll(p, FEED_ENDS),
+			.ttl_ms = LONG_MS + roll(p, 4) * LONG_MS,
+			.drops_unused = roll(p, 2)};
 }
 
 /* Versions differ in when they make a consumer that has nothing. */
