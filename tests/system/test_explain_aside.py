@@ -63,7 +63,7 @@ def test_explain_of_unread_entries_claims_no_more_than_it_knows(t):
     add(r.db, "whose")
     x, = d.json("explain", "whose")
     assert (x["state"], x["service"], x["advice"]) == ("unnamed", "", "sluicectl add <service> whose"), x
-    assert d.ctl_ok("explain", "whose").startswith(f"whose ({x['id']}): unnamed"), x
+    assert d.ctl_ok("explain", "whose").startswith(f"whose (its entry {x['id']}): unnamed"), x
     x, = d.json("explain", "whose", "--service", "orders")
     assert (x["service"], x["advice"]) == ("orders", "sluicectl add orders whose"), x
     d.ctl_ok("add", "orders", "whose", "--in", "1h")
@@ -164,6 +164,11 @@ def test_a_dead_letter_hides_nothing_of_its_stream(t):
         letters = "1 of its entries is a dead letter in orders-entries-dlq"
         dead, unnamed = d.json("explain", "orders:half")
         assert dead["state"] == "dead" and dead["because"][0].startswith(f"nobody runs it; {letters}"), dead
+        said = d.ctl_ok("explain", "orders:half")
+        assert f"orders:half (orders, dead letter {dead['id']}): dead, it does not run\n" in said, said
+        assert f"orders:half (orders, its entry {unread}): unnamed, it does not run\n" in said, said
+        assert d.json("entries-dlq", "ls", "orders")[0]["id"] == dead["id"]
+        t.wait(lambda: "orders: 1 dead entry\n" in d.ctl_ok("status"), 10, "one is one")
         assert (unnamed["state"], unnamed["id"], unnamed["advice"]) == ("unnamed", unread, "sluicectl add orders orders:half"), unnamed
         d.ctl_ok("add", "orders", "orders:half", "--in", "1h")
         delayed, dead = d.json("explain", "orders:half")
@@ -269,3 +274,20 @@ def test_a_position_that_says_something_is_kept(t):
         assert r.db.cmd("PTTL", "{%s}-sluice" % key) == -1, start
         h.close()
         d.stop()
+
+
+@limit(60)
+def test_what_waits_with_its_worker_tells_of_its_dead_letters(t):
+    r = t.redis()
+    d = t.daemon(r, service=entries())
+    h = hand(t, d)
+    ids = add(r.db, "orders:k", 2)
+    lbs(r.db, "orders", "orders:k")
+    a = h.assign()
+    h.ids(2)
+    h.nack(a["lease"], ids[0], reason="no good", dead=True)
+    h.nack(a["lease"], h.ids(1)[0][0], reason="no database", retry_ms=3600000)
+    x, = d.json("explain", "orders:k")
+    said = f"1 of its entries became a dead letter since it is here, the last one {ids[0]}"
+    assert x["state"] == "blocked" and said in x["because"] and any("no database" in w for w in x["because"]), x
+    assert x["advice"].startswith("sluicectl delayed now orders orders:k"), x

@@ -224,7 +224,7 @@ def test_other_views():
         expect(len(ask(d, "dlq", "ls", "s").stdout.splitlines()), 3)
     replay = {"service": "s", "id": "9-0", "stream": "t", "result": "replayed", "new_id": "10-0", "error": None}
     with Daemon([replay]) as d:
-        expect(ask(d, "dlq", "replay", "s").stdout, "replayed t 9-0 -> 10-0\n1 dead letters\n")
+        expect(ask(d, "dlq", "replay", "s").stdout, "replayed t 9-0 -> 10-0\n1 dead letter\n")
     with Daemon([{"service": "s", "stream": "t", "id": "9-0"}]) as d:
         expect(ask(d, "add", "s", "t").stdout, "added t 9-0\n")
 

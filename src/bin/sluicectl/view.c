@@ -214,7 +214,7 @@ static void put_service_words(struct buf *b, yyjson_val *service)
 	if (is_paused)
 		cell_painted(b, "\x1b[33m", owned || dead > 0 ? "paused, " : "paused");
 	if (dead > 0)
-		buf_printf(b, "%lld dead entries%s", (long long)dead, owned ? ", " : "");
+		buf_printf(b, "%lld dead entr%s%s", (long long)dead, dead == 1 ? "y" : "ies", owned ? ", " : "");
 	if (owned)
 		buf_printf(b, "owned %lld", (long long)owned);
 	yyjson_obj_foreach(cell_value(service, "owned"), i, n, key, v)
@@ -314,6 +314,14 @@ static void keep_ready(struct view *v, yyjson_val *row)
 	}
 }
 
+/* Whose id it is: mostly that of the entry of the load-balancer stream. */
+static const char *explain_id_of(yyjson_val *row)
+{
+	if (strcmp(cell_string(row, "state"), "dead") == 0)
+		return "dead letter ";
+	return strcmp(cell_string(row, "state"), "unnamed") == 0 ? "its entry " : "";
+}
+
 enum { BECAUSE = sizeof "  because " - 1 };
 
 static void put_explain(struct buf *b, yyjson_val *row)
@@ -324,7 +332,9 @@ static void put_explain(struct buf *b, yyjson_val *row)
 	cell_clean(b, cell_string(row, "stream"));
 	buf_str(b, " (");
 	cell_clean(b, cell_string(row, "service"));
-	buf_str(b, cell_string(row, "service")[0] ? " " : "");
+	const char *of = explain_id_of(row);
+	buf_str(b, !cell_string(row, "service")[0] ? "" : of[0] ? ", " : " ");
+	buf_str(b, of);
 	cell_clean(b, cell_string(row, "id"));
 	buf_str(b, "): ");
 	cell_painted(b, cell_colour_of(cell_string(row, "state")), cell_string(row, "state"));
@@ -435,11 +445,15 @@ static bool is_counted(enum ctl_verb verb)
 	       verb == CTL_VERB_ENTRIES_DLQ_PURGE || verb == CTL_VERB_DELAYED_NOW || verb == CTL_VERB_DELAYED_DROP;
 }
 
-static const char *counted_words(enum ctl_verb verb)
+static const char *counted_words(enum ctl_verb verb, size_t n)
 {
 	bool is_delayed = verb == CTL_VERB_DELAYED_NOW || verb == CTL_VERB_DELAYED_DROP;
 	bool is_entries = verb == CTL_VERB_ENTRIES_DLQ_REPLAY || verb == CTL_VERB_ENTRIES_DLQ_PURGE;
-	return is_delayed ? "that waited" : is_entries ? "dead entries" : "dead letters";
+	if (is_delayed)
+		return "that waited";
+	if (is_entries)
+		return n == 1 ? "dead entry" : "dead entries";
+	return n == 1 ? "dead letter" : "dead letters";
 }
 
 /* Its rows are lines of words. */
@@ -555,6 +569,6 @@ void view_finish(struct view *v, int exit_code, bool is_told)
 	else if (v->table.columns && exit_code == 0 && !v->o->no_headers)
 		table_put(&v->out, &v->table, true); /* an empty list still says what it would list */
 	else if (exit_code == 0 && is_counted(v->o->request.verb))
-		buf_printf(&v->out, "%zu %s\n", v->n_rows, counted_words(v->o->request.verb));
+		buf_printf(&v->out, "%zu %s\n", v->n_rows, counted_words(v->o->request.verb, v->n_rows));
 	out_flush(&v->out);
 }

@@ -1,6 +1,7 @@
 /* coord_p - the coordinator's state, for the files of core/coord, and read-only for the views of run/ (control
  * socket, metrics), which live on the same thread. Owner: the coordinator's thread. */
 #pragma once
+#include "base/log_fields.h"
 #include "base/rng.h"
 #include "core/coord/coord.h"
 #include "core/coord/ledger.h"
@@ -170,6 +171,8 @@ void entry_feed_hush(struct coord *c, struct entry *e, bool on);
 void entry_feed_share(struct coord *c, struct entry *e); /* its worker takes others from here on */
 /* True: the outcome waits for FEED_IS_CLOSED, or until entry_feed_close_by. */
 bool entry_feed_close(struct coord *c, struct entry *e, enum feed_end end);
+/* The key of its position, as field_value writes it. Needs a stream. Returns out. */
+const char *entry_position_shown(const struct entry *e, char out[static FIELD_VALUE_CAP]);
 /* Until when an outcome waits for the close of a position: a short while from now. */
 mono_ms entry_feed_close_by(const struct coord *c);
 void entry_feed_delete(struct coord *c, struct entry *e); /* position and stream, when nothing is unread */

@@ -2,13 +2,15 @@
  * stream is not ours, or not the one it was. */
 #include "core/coord/coord_p.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static void feed_wrong_type(struct coord *c, struct entry *e, bool is_position)
 {
-	const char *words = is_position ? "the key of its position, {STREAM}-sluice (STREAM-sluice when it has a hash "
-					  "tag), holds another type"
-					: "the key of its data stream holds another type";
+	char key[FIELD_VALUE_CAP], words[FIELD_VALUE_CAP + 60] = "the key of its data stream holds another type";
+	if (is_position)
+		snprintf(words, sizeof words, "the key of its position, %s, holds another type",
+			entry_position_shown(e, key));
 	text_unref(e->note);
 	e->note = text_new(words, strlen(words)); /* a dead letter's _dlq_error */
 	entry_dead_letter(c, e, DEAD_WRONG_TYPE);

@@ -2,6 +2,7 @@
 #include "core/coord/coord_p.h"
 
 #include "base/fnv.h"
+#include "base/hash_tag.h"
 #include "base/log_fields.h"
 #include <assert.h>
 #include <stdio.h>
@@ -164,6 +165,17 @@ static const char *entry_shown(const struct entry *e, char out[static FIELD_VALU
 	return e->stream ? field_value(out, e->stream->bytes, e->stream->len) : "?";
 }
 
+const char *entry_position_shown(const struct entry *e, char out[static FIELD_VALUE_CAP])
+{
+	size_t n;
+	const struct text *s = e->stream;
+	const bool has_tag = hash_tag_find(s->bytes, s->len, &n) != NULL;
+	char *key = mem_printf(has_tag ? "%.*s-sluice" : "{%.*s}-sluice", (int)s->len, s->bytes);
+	field_value(out, key, strlen(key));
+	mem_free(key);
+	return out;
+}
+
 /* Until the server gives later ids than that one. Its clock is behind ours, or its latest id is the best we know. */
 static mono_ms until_later(const struct coord *c, const struct entry *e, struct entry_id newer)
 {
@@ -171,10 +183,15 @@ static mono_ms until_later(const struct coord *c, const struct entry *e, struct 
 	return newer.ms < now ? 0 : (mono_ms)(newer.ms - now) + 1;
 }
 
-enum { WHY_CAP = 320, DAY_MS = 86400000, AHEAD_MS = DAY_MS /* no clock of masters differs by that */ };
+enum {
+	WHY_CAP = 320 + FIELD_VALUE_CAP,
+	DAY_MS = 86400000,
+	AHEAD_MS = DAY_MS /* no clock of masters differs by that */
+};
 
-static void why_no_position(char out[static WHY_CAP], enum lost_reason why, mono_ms ahead_ms)
+static void why_no_position(char out[static WHY_CAP], const struct entry *e, enum lost_reason why, mono_ms ahead_ms)
 {
+	char key[FIELD_VALUE_CAP];
 	if (why != LOST_TAKEN)
 		snprintf(out, WHY_CAP, "the position of its data stream was deleted");
 	else if (ahead_ms < AHEAD_MS)
@@ -182,9 +199,8 @@ static void why_no_position(char out[static WHY_CAP], enum lost_reason why, mono
 	else
 		snprintf(out, WHY_CAP,
 			"a newer owner has the position of its data stream, its token is %lld days ahead "
-			"(a wrong clock, or an id that was made up): HDEL {STREAM}-sluice token, or STREAM-sluice "
-			"where it has a hash tag, ends that",
-			(long long)(ahead_ms / DAY_MS));
+			"(a wrong clock, or an id that was made up): HDEL %s token ends that",
+			(long long)(ahead_ms / DAY_MS), entry_position_shown(e, key));
 }
 
 /* Who has it may be at work, or gone: after a failover that lost the requeue of its entry, to a master whose clock is
@@ -198,7 +214,7 @@ void entry_wait_for_position(struct coord *c, struct entry *e, enum lost_reason 
 	const mono_ms ahead = until_later(c, e, newer);
 	mono_ms wait = mono_max(fail_delay(&c->rng, r, e->retry), POSITION_WAIT_MIN_MS);
 	wait = mono_max(wait, mono_min(ahead, r->max_ms));
-	why_no_position(words, why, ahead);
+	why_no_position(words, e, why, ahead);
 	char stream[FIELD_VALUE_CAP];
 	effects_log(c->out, LOG_WARN, "service=%s stream=%s id=%llu-%llu waits ms=%lld: %s", s->rules->name,
 		entry_shown(e, stream), (unsigned long long)e->id.ms, (unsigned long long)e->id.seq, (long long)wait,

@@ -1,7 +1,6 @@
 /* session_hello - a worker arrives: accepted, greeted, given back what it held. */
 #include "core/coord/coord_p.h"
 
-#include "base/log_fields.h"
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>

@@ -403,6 +403,26 @@ static void about_idle(struct facts *f, const struct service_rules *r)
 		service_idle_may_yield(r) ? ", sooner when another stream waits for one" : "");
 }
 
+/* Entries that it has lost since it is here: none of them comes again. */
+static void about_losses(struct facts *f, const struct coord_service *s, const struct entry *e)
+{
+	const struct entry_losses *l = &e->feed->trouble->losses;
+	char id[COMMAND_ID_CAP];
+	if (l->n_lost)
+		facts_add(f,
+			"%u of its entries %s trimmed or deleted before %s acknowledged (MAXLEN, XTRIM, XDEL): %s lost",
+			l->n_lost, l->n_lost == 1 ? "was" : "were", l->n_lost == 1 ? "it was" : "they were",
+			l->n_lost == 1 ? "it is" : "they are");
+	if (!l->n_dead)
+		return;
+	command_id_format(id, l->dead);
+	facts_add(f, "%u of its entries became %s since it is here, the last one %s", l->n_dead,
+		l->n_dead == 1 ? "a dead letter" : "dead letters", id);
+	char word[FACTS_WORD_CAP];
+	facts_advice(f, "sluicectl entries-dlq show %s --stream %s", s->rules->name,
+		facts_word(word, e->stream->bytes));
+}
+
 /* Entries mode: what it waits for. */
 static void about_feed(struct facts *f, const struct coord_service *s, const struct entry *e, mono_ms now)
 {
@@ -410,24 +430,11 @@ static void about_feed(struct facts *f, const struct coord_service *s, const str
 	char id[COMMAND_ID_CAP], age[24];
 	if (!feed)
 		return;
-	if (feed->trouble->losses.n_lost)
-		facts_add(f,
-			"%u of its entries were trimmed or deleted before they were acknowledged (MAXLEN, XTRIM, "
-			"XDEL): "
-			"they are lost",
-			feed->trouble->losses.n_lost);
+	about_losses(f, s, e);
 	if (feed->trouble->blocked_until)
 		about_retry(f, s, e, now);
 	if (entry_feed_is_blocked(e, now))
 		return;
-	if (feed->trouble->losses.n_dead) {
-		command_id_format(id, feed->trouble->losses.dead);
-		facts_add(f, "%u of its entries became dead letters since it is here, the last one %s",
-			feed->trouble->losses.n_dead, id);
-		char word[FACTS_WORD_CAP];
-		facts_advice(f, "sluicectl entries-dlq show %s --stream %s", s->rules->name,
-			facts_word(word, e->stream->bytes));
-	}
 	command_id_format(id, feed->pos);
 	mono_ms waits = entry_feed_waits_since(e);
 	if (waits == MONO_NEVER) {
