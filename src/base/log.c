@@ -39,6 +39,8 @@ static struct {
 	int64_t millitokens;
 	unsigned long long n_suppressed, n_untold; /* by the rate limit; dropped since the last line that went out */
 	bool is_started, is_mid_line;
+	int error;            /* of the last write that failed */
+	struct log_loss loss; /* the last line that was lost */
 } L = {.lock = PTHREAD_MUTEX_INITIALIZER, .format = LOG_TEXT};
 
 static struct {
@@ -106,6 +108,14 @@ unsigned long long log_n_dropped(void)
 	return atomic_load(&n_dropped);
 }
 
+struct log_loss log_last_loss(void)
+{
+	pthread_mutex_lock(&L.lock);
+	const struct log_loss loss = L.loss;
+	pthread_mutex_unlock(&L.lock);
+	return loss;
+}
+
 /* ---- writing, with L.lock held */
 
 static bool wait_writable(void)
@@ -116,6 +126,7 @@ static bool wait_writable(void)
 	int n = poll(&p, 1, wait_ms);
 	if (n == 0 && wait_ms)
 		L.no_wait_before = now + BACKOFF_MS;
+	L.error = n == 0 ? EAGAIN : EBADF;
 	return n > 0 && !(p.revents & POLLNVAL);
 }
 
@@ -141,6 +152,7 @@ static bool log_write_all(const char *at, size_t len)
 			L.no_wait_before = mono_now() + BACKOFF_MS; /* poll and send disagree: one more try */
 			continue;
 		}
+		L.error = n < 0 ? errno : EIO;
 		if (n <= 0)
 			break;
 		done += (size_t)n;
@@ -161,8 +173,10 @@ static bool emit(const char *line, size_t len)
 	pthread_sigmask(SIG_BLOCK, &ours, &before);
 	bool is_ok = !L.is_mid_line || log_write_all("\n", 1);
 	is_ok = is_ok && log_write_all(line, len);
-	if (!is_ok)
+	if (!is_ok) {
 		atomic_fetch_add(&n_dropped, 1);
+		L.loss = (struct log_loss){.at = mono_max(mono_now(), 1), .error = L.error};
+	}
 	if (!is_ok && !sigismember(&pending, SIGPIPE) && !sigismember(&pending, SIGXFSZ)) {
 		while (sigtimedwait(&ours, NULL, &(struct timespec){0}) >= 0 || errno == EINTR)
 			continue;

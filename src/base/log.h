@@ -6,6 +6,7 @@
  * cannot be written is dropped and counted. */
 #pragma once
 #include "base/err.h"
+#include "base/mono.h"
 #include <stdarg.h>
 #include <stdbool.h>
 
@@ -30,3 +31,9 @@ typedef void log_tap_fn(void *arg, enum log_level level, const char *text);
 void log_tap(log_tap_fn *fn, void *arg);
 /* Lines that could not be written, since the start. Any thread. */
 unsigned long long log_n_dropped(void);
+struct log_loss {
+	mono_ms at; /* 0: no line was lost */
+	int error;  /* errno; EAGAIN: nobody reads it */
+};
+/* Of the last line that could not be written. Any thread. */
+struct log_loss log_last_loss(void);

@@ -93,6 +93,23 @@ def test_redis_lost_is_said_and_not_again_and_again(t):
 
 
 @limit(60)
+def test_a_log_that_cannot_be_written_is_told_elsewhere(t):
+    """A full disk: the work goes on, and metrics and doctor say that nobody reads of it in the log."""
+    r = t.redis()
+    d = t.daemon(r, name="fine")
+    assert "\nsluice_log_lines_lost_total 0\n" in d.ctl_ok("metrics")
+    assert not [x for x in d.json("doctor") if x["check"] == "log"]
+    d = t.daemon(r, name="full", wrap=("sh", "-c", 'exec "$@" 2>/dev/full', "sh"))
+    w = t.worker(d, credits=1, work=0, services=["orders"])
+    Added(r.db).one("orders", "s")
+    w.wait("ok")
+    lost = [int(x.split()[1]) for x in d.ctl_ok("metrics").splitlines() if x.startswith("sluice_log_lines_lost_total ")]
+    assert len(lost) == 1 and lost[0] > 0, lost
+    row, = [x for x in d.json("doctor") if x["check"] == "log"]
+    assert row["result"] == "warn" and "could not be written, the last at" in row["found"] and "No space left on device" in row["found"], row
+
+
+@limit(60)
 def test_closed_standard_descriptors(t):
     """As a script may start it: no connection is taken for where the log goes."""
     r = t.redis()

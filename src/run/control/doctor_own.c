@@ -1,10 +1,12 @@
 /* What doctor knows without asking Redis: slots, Sentinels, and whether the leases are long enough for their number. */
 #include "run/control/doctor_own.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <uv.h>
 
+#include "base/log.h"
 #include "run/control/explain.h"
 #include "run/cpu_quota.h"
 #include "run/descriptors.h"
@@ -185,6 +187,22 @@ static void check_descriptors(struct own_view *v)
 		"workers are turned away when no other is left: raise LimitNOFILE= of the unit, or ulimit -n");
 }
 
+/* Nobody reads of it in the log. */
+static void check_log(struct own_view *v)
+{
+	const struct log_loss loss = log_last_loss();
+	const unsigned long long n = log_n_dropped();
+	char found[200], since[FACTS_SINCE_CAP];
+	if (!loss.at)
+		return;
+	facts_since(since, mono_now() - loss.at);
+	snprintf(found, sizeof found, "%llu line%s could not be written, the last at %s: %.80s", n, n == 1 ? "" : "s",
+		since, loss.error == EAGAIN ? "nobody reads them" : strerror(loss.error));
+	v->say(v->arg, "log", "warn", found,
+		"look at where standard error goes: a full disk, a pipe without a reader; sluicectl events has the "
+		"latest");
+}
+
 void doctor_own(struct daemon *d, doctor_say_fn *say, void *arg)
 {
 	struct own_view v = {d, say, arg};
@@ -194,4 +212,5 @@ void doctor_own(struct daemon *d, doctor_say_fn *say, void *arg)
 	check_shared(&v);
 	check_groups(&v);
 	check_descriptors(&v);
+	check_log(&v);
 }

@@ -188,6 +188,8 @@ static void process(struct page_text *p)
 		head(p, &process_rows[r], "counter");
 		metrics_u64(p->out, process_rows[r].name, "", "", process_rows[r].label, c->m[r]);
 	}
+	metrics_head(p->out, "sluice_log_lines_lost_total", "counter", "Lines of the log that could not be written");
+	metrics_u64(p->out, "sluice_log_lines_lost_total", "", "", "", log_n_dropped());
 	metrics_head(p->out, "sluice_worker_errors_total", "counter", "Error frames sent to workers");
 	for (unsigned i = 0; i < FERR_N; i++)
 		metrics_u64(p->out, "sluice_worker_errors_total", "code", frame_error_name((enum frame_error)i), "",
