@@ -419,8 +419,8 @@ static void about_losses(struct facts *f, const struct coord_service *s, const s
 	facts_add(f, "%u of its entries became %s since it is here, the last one %s", l->n_dead,
 		l->n_dead == 1 ? "a dead letter" : "dead letters", id);
 	char word[FACTS_WORD_CAP];
-	facts_advice(f, "sluicectl entries-dlq show %s --stream %s", s->rules->name,
-		facts_word(word, e->stream->bytes));
+	facts_advice(
+		f, "sluicectl entries-dlq show %s --stream %s", s->rules->name, facts_word(word, e->stream->bytes));
 }
 
 /* Entries mode: what it waits for. */

@@ -19,6 +19,7 @@ static const char *const consumers[] = {"me", "you", "go"};
 static const char *const values[] = {"me/1", "you/1", ""};
 
 struct pair {
+	int64_t wall_ms; /* the model's time */
 	uint64_t seed;
 	int step;
 	struct rng rng;
@@ -38,10 +39,14 @@ static unsigned roll(struct pair *p, unsigned n)
 	return (unsigned)rng_below(&p->rng, n);
 }
 
+/* The two clocks are not read in the same moment: what they give together must not go back. */
 static mono_ms now(struct pair *p)
 {
-	model_redis_set_clock(p->model, mono_wall_ms() - mono_now());
-	return mono_now();
+	const mono_ms at = mono_now();
+	const int64_t wall = mono_wall_ms();
+	p->wall_ms = wall < p->wall_ms && wall > p->wall_ms - SLACK_MS ? p->wall_ms : wall;
+	model_redis_set_clock(p->model, p->wall_ms - at);
+	return at;
 }
 
 /* ---- comparing */
