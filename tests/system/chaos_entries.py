@@ -170,7 +170,7 @@ class Watcher(threading.Thread):
 
 def why_again(first, who, token, nacked, top, was_lost):
     """An entry that came again: to `who` in the run with this token, after `first` (who, token) had worked on it. was_lost: `who` was
-    told that it had lost the stream. The daemon that finds its lock gone takes its own pending entry again, with the same token."""
+    told that it had lost the stream, or had to stop it. The daemon that finds its lock gone takes its own pending entry again, with the same token."""
     if token < top:
         return "an owner that did not know yet that it is none"
     if token > first[1]:
@@ -178,7 +178,7 @@ def why_again(first, who, token, nacked, top, was_lost):
     if token in nacked:
         return "the entry or one before it in its batch failed"
     if who == first[0] and was_lost:
-        return "the lease was lost, and the same entry taken again"
+        return "the lease was lost or late, and the same entry taken again"
     return SAME_RUN if who != first[0] else UNEXPLAINED
 
 
@@ -389,11 +389,11 @@ class EntryChaos(Chaos):
         return {k: f"at {pos}, ends with {ids[-1]}" for (k, ids), pos in zip(streams.items(), rows) if pos != ids[-1]}
 
     def lost_leases(self):
-        """(worker, key), by what sluice-run says."""
+        """(worker, key), by what sluice-run says. One that it stopped at the fence may go on, when the renewal comes late."""
         found = set()
         for w in self.workers:
             with open(self.t.path(w.name + ".log"), errors="replace") as f:
-                found.update((w.name, m[1]) for m in re.finditer(r"stream (\S+) revoked: lost", f.read()))
+                found.update((w.name, m[1]) for m in re.finditer(r"stream (\S+?)(?: revoked: lost|: not renewed in time)", f.read()))
         return found
 
     def report(self):
