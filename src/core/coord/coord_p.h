@@ -97,6 +97,8 @@ void entry_reroute(struct coord *c); /* sends what waited for a shard */
 void entry_shard_gone(struct coord *c, uint16_t shard, bool was_heard);
 /* A READY entry goes to the worker, which has a free credit: it is told by an assign frame. */
 void entry_assign(struct coord *c, struct entry *e, struct worker *m);
+/* Its lease, as its worker knows it. Returns the length. */
+int entry_lease_format(char out[static SESSION_LEASE_CAP], const struct entry *e, uint64_t service_hash);
 /* A worker that is back has it still: e is in its list and uses a credit of it. In entries mode what it has not
  * acknowledged comes again. */
 void entry_resume(struct coord *c, struct entry *e, struct worker *m);

@@ -8,6 +8,12 @@
 #include <stdio.h>
 #include <string.h>
 
+int entry_lease_format(char out[static SESSION_LEASE_CAP], const struct entry *e, uint64_t service_hash)
+{
+	int n = session_lease_format(out, e->id, service_hash);
+	return e->feed && e->feed->is_marked ? session_lease_mark(out, n) : n;
+}
+
 static void fill_assign(struct coord_service *s, struct entry *e, struct worker *w, struct effect *ef)
 {
 	char all[SESSION_LEASE_CAP + SESSION_TOKEN_CAP];

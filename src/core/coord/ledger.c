@@ -1,5 +1,4 @@
 #include "core/coord/ledger.h"
-#include "core/coord/session.h"
 #include "core/sm.h"
 #include <assert.h>
 #include <string.h>
@@ -134,12 +133,6 @@ void entry_feed_free(struct entry *e)
 	}
 	mem_free(e->feed);
 	e->feed = NULL;
-}
-
-int entry_lease_format(char out[static FRAME_LEASE_MAX + 1], const struct entry *e, uint64_t service_hash)
-{
-	int n = session_lease_format(out, e->id, service_hash);
-	return e->feed && e->feed->is_marked ? session_lease_mark(out, n) : n;
 }
 
 void ledger_drop(struct ledger *l, struct entry *e)

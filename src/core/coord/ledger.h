@@ -158,8 +158,6 @@ void ledger_fini(struct ledger *l);
 struct entry *ledger_add(struct ledger *l, uint16_t svc, struct entry_id id, enum entry_state state, mono_ms now);
 /* Not in entries mode any more. */
 void entry_feed_free(struct entry *e);
-/* Its lease, as its worker knows it. Returns the length. */
-int entry_lease_format(char out[static FRAME_LEASE_MAX + 1], const struct entry *e, uint64_t service_hash);
 /* Frees it; it must be in no list. */
 void ledger_drop(struct ledger *l, struct entry *e);
 /* By service and id; NULL: not held. Valid until it is dropped. */
