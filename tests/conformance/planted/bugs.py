@@ -16,7 +16,7 @@ BUGS = [
      "now >= self.until - self.lead:\n            self.fenced", "False:\n            self.fenced",
      ["fence_asks_first"]),
     ("the fence stops only who listens",
-     "                self.runners.kill(x)", "                pass",
+     "x.is_told, x.stop_by = True, by", "x.is_told, x.stop_by = True, by + 60000",  # its worker and its process look at that
      ["revoke_of_blocking_work"]),
     ("a frozen parent's children work on",
      "            if left <= 0 and busy.is_set():", "            if False:",
