@@ -175,7 +175,7 @@ static void second_result(struct coord *c, struct worker *m, struct entry *e, co
 	if (f->kind == FRAME_REVOKED)
 		return;
 	if (is_let_go(f->kind, e->ok_for)) /* both at once: it is answered as ever */
-		e->ok_for = let_go_for(f->kind);
+		e->ok_for = (uint8_t)let_go_for(f->kind);
 	else if (!e->wants_reply || !is_same_result(f->kind, e->ok_for))
 		worker_say_error(c, m, FERR_NOT_OWNER, f->lease, ended_otherwise);
 	else if (e->n_asked < UINT8_MAX)
