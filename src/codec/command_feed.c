@@ -95,7 +95,7 @@ static void feed_put_close(struct command_argv *a, const struct cmd *c)
 		[FEED_END_DELETE] = "delete",
 		[FEED_END_FORGET] = "keep"};
 	const enum feed_end end = c->as.feed.close.end;
-	const bool is_unused = ends[end] == ends[FEED_END_KEEP] && c->as.feed.close.drops_unused;
+	const bool is_unused = (end == FEED_END_KEEP || end == FEED_END_FORGET) && c->as.feed.close.drops_unused;
 	feed_put_script(a, c, SCRIPT_FEED_CLOSE, is_unused || end == FEED_END_DELETE);
 	feed_put_str(a, is_unused ? "unused" : ends[end]);
 	feed_put_i64(a, c->as.feed.close.ttl_ms);
