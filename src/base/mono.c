@@ -2,27 +2,23 @@
 
 #include <time.h>
 
-enum { NS_PER_MS = 1000000, WALL_FOR_NS = 100 * NS_PER_MS };
+enum { NS_PER_US = 1000, NS_PER_MS = 1000000, WALL_FOR_NS = 100 * NS_PER_MS };
 
 static int64_t read_ns(clockid_t clock)
 {
 	struct timespec ts;
-	clock_gettime(clock, &ts);
+	clock_gettime(clock, &ts); /* cannot fail for these two clocks */
 	return (int64_t)ts.tv_sec * 1000 * NS_PER_MS + ts.tv_nsec;
 }
 
 static int64_t read_ms(clockid_t clock)
 {
-	struct timespec ts;
-	clock_gettime(clock, &ts); /* cannot fail for these two clocks */
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	return read_ns(clock) / NS_PER_MS;
 }
 
 int64_t mono_now_us(void)
 {
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+	return read_ns(CLOCK_MONOTONIC) / NS_PER_US;
 }
 
 mono_ms mono_now(void)
