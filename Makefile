@@ -44,6 +44,10 @@ CPPFLAGS  += -Isrc -D_GNU_SOURCE -DSLUICE_VERSION='"$(VERSION)"'
 takes      = $(shell $(CC) -O2 -Werror $(1) -include stdio.h -x c -c -o /dev/null /dev/null >/dev/null 2>&1 && echo '$(1)')
 FORTIFY   := $(or $(call takes,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
 HARDEN    := $(call takes,-fstack-clash-protection) $(call takes,-fcf-protection) $(call takes,-mbranch-protection=standard)
+# The daemon is linked as one unit where the compiler can: a seventh less CPU in entries mode (make bench, h10k).
+# Fat objects: everything else links them as they are.
+LTO       := $(shell echo 'int main(void) { return 0; }' | $(CC) -O2 -Werror -flto=auto -ffat-lto-objects -x c -o /dev/null - \
+	>/dev/null 2>&1 && echo '-flto=auto -ffat-lto-objects')
 CFLAGS_release := -O2 -g -fPIE -fstack-protector-strong $(HARDEN) $(FORTIFY) -ffile-prefix-map=$(CURDIR)=.
 LDFLAGS_release := -pie -Wl,-z,relro,-z,now,-z,noexecstack
 CFLAGS_debug   := -O0 -g3 -DSLUICE_CHECKS
@@ -66,7 +70,7 @@ endif
 
 PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS) 2>/dev/null | sed 's/-I/-isystem /g')
 PKG_LIBS   := $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null)
-ALL_CFLAGS = -std=c17 $(WARN) $(CFLAGS_$(V)) $(CFLAGS) $(PKG_CFLAGS) -MMD -MP -pthread
+ALL_CFLAGS = -std=c17 $(WARN) $(CFLAGS_$(V)) $(ONE_UNIT) $(CFLAGS) $(PKG_CFLAGS) -MMD -MP -pthread
 ALL_LIBS   = $(PKG_LIBS) -pthread -lm
 
 HEADERS   := $(sort $(shell find src -name '*.h'))
@@ -126,6 +130,10 @@ define link
 endef
 $(B)/%.o: %.c
 	$(compile)
+ifeq ($(V),release)
+$(LIB_OBJ) $(call bin_obj,sluiced): ONE_UNIT := $(LTO)
+$(B)/sluiced: LDFLAGS += $(LTO)
+endif
 
 # only looked at: paths that use NULL, freed or leaked memory
 $(B)/analyzed/%.o: %.c
