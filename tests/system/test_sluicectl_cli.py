@@ -250,6 +250,31 @@ def test_version_with_and_without_a_daemon():
     expect((r.returncode, r.stderr), (0, ""))
 
 
+def test_what_a_daemon_of_another_version_does_not_know():
+    """sluicectl knows the verb and the option: the answer names both versions, or only says that they differ."""
+    version = {"version": "0.0.9", "node": "n1", "pid": 3, "control": 1, "worker": 1}
+
+    def daemon(said, knows_version=True):
+        def script(conn, request):
+            if request["verb"] == "version" and knows_version:
+                send(conn, version)
+                send(conn, {"end": True, "exit": 0})
+            else:
+                send(conn, {"end": True, "exit": 64, "error": said})
+        return Daemon(script=script)
+    ours = ctl("--version").stdout.split()[1]
+    for args, said in ((["fleet"], 'unknown verb "fleet"'), (["ls", "--waiting"], 'ls: unknown argument "waiting"')):
+        for extra in ([], ["--json"]):
+            with daemon(said) as d:
+                r = ask(d, *args, *extra)
+                why = f"{said}: this is sluiced 0.0.9, and sluicectl {ours}"
+                expect((r.returncode, r.stdout, r.stderr), (64, "", f"sluicectl: {why}\n"))
+    with daemon('unknown verb "fleet"', knows_version=False) as d:
+        expect(ask(d, "fleet").stderr, f'sluicectl: unknown verb "fleet": sluiced is another version than sluicectl {ours}\n')
+    with daemon("show: no stream is named") as d:
+        expect(ask(d, "show", "x").stderr, "sluicectl: show: no stream is named\n")
+
+
 def test_usage_errors_exit_64_and_reach_no_daemon():
     cases = {("lss",): 'unknown verb "lss" (did you mean "ls"?)', (): "a verb is missing", ("dlq",): "dlq: what?",
              ("dlq", "sl", "x"): "dlq: what?", ("ls", "--colour"): "unknown option --colour",

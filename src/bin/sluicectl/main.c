@@ -11,6 +11,8 @@
 
 #include "base/stdfd.h"
 
+enum { VERSION_CAP = 64 };
+
 static int sluicectl_say(const char *text, int code)
 {
 	struct buf b;
@@ -74,6 +76,31 @@ static bool is_agreed(const struct ctl_options *o)
 	return fgets(answer, sizeof answer, stdin) && (answer[0] == 'y' || answer[0] == 'Y');
 }
 
+static bool take_version(void *arg, yyjson_val *row, const char *line, size_t len)
+{
+	(void)line, (void)len;
+	snprintf(arg, VERSION_CAP, "%s", cell_string(row, "version"));
+	return true;
+}
+
+/* A verb or an option that is ours and not the daemon's: it is another version. The answer with which ones. */
+static void say_versions(const struct ctl_options *o, struct err *err)
+{
+	if (strncmp(err->text, "unknown verb \"", 14) != 0 && !strstr(err->text, ": unknown argument \""))
+		return;
+	struct ctl_request r;
+	struct err said = *err, ignored = {0};
+	char version[VERSION_CAP] = "";
+	ctl_request_init(&r, CTL_VERB_VERSION);
+	conn_ask(o, &r, false, take_version, version, &ignored);
+	ctl_request_fini(&r);
+	if (*version)
+		err_set(err, said.code, "%.300s: this is sluiced %s, and sluicectl " SLUICE_VERSION, said.text,
+			version);
+	else
+		err_set(err, said.code, "%.300s: sluiced is another version than sluicectl " SLUICE_VERSION, said.text);
+}
+
 static int run(const struct ctl_options *o)
 {
 	struct err err = {0};
@@ -86,6 +113,8 @@ static int run(const struct ctl_options *o)
 		struct view *v = view_new(o);
 		bool is_stream = o->request.follow || o->request.wait;
 		code = conn_ask(o, &o->request, is_stream, view_row, v, &err);
+		if (code == EXIT_USAGE)
+			say_versions(o, &err);
 		view_finish(v, code, err.text[0] != 0);
 		view_free(v);
 	}
