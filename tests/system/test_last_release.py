@@ -50,12 +50,17 @@ class Run(Process):
             return f.read()
 
 
-def last_daemon(t, r):
-    d = t.daemon(r, start=False)
-    del d.cfg["services"][0]["retry"]  # it has no such setting
+def of_last(d):
+    """`d`, which does not run, is to be of the last release from now on."""
+    for setting in ("retry", "same_stream"):  # it has no such setting, or not our value
+        d.cfg["services"][0].pop(setting, None)
     d.write()
     d.binary = os.path.join(LAST, "sluiced")
-    return d.start()
+    return d
+
+
+def last_daemon(t, r):
+    return of_last(t.daemon(r, start=False)).start()
 
 
 @limit(120)
@@ -110,3 +115,38 @@ def test_workers_of_the_last_release(t):
     t.wait(lambda: "entry of f1" in ours.log, 30, "ours takes it")
     run.signal(signal.SIGTERM)
     assert run.wait(20) == 0
+
+
+def back_to_the_last_release(t, same_stream, runs):
+    """What waits for its time or behind a running stream is where it does not look: one of ours that stays, without a worker, moves it."""
+    if not is_there():
+        return
+    r = t.redis()
+    ours = {"T": 4, "service": {"same_stream": same_stream, "retry": {"initial": "4s"}}}
+    d = t.daemon(r, **ours)
+    w = t.worker(d, credits=5, work=lambda a: None if a["stream"] == "long" and a["info"]["n"] == 0 else 0,
+                 result=lambda a: {"t": "done" if a["stream"] == "long" or a["retry"] else "fail", "lease": a["lease"]}, reconnect=True)
+    add = Added(r.db)
+    add.one("orders", "long", {"n": 0})
+    w.wait("assign")
+    for n in (1, 2):
+        add.one("orders", "long", {"n": n})
+    add.one("orders", "bad", {"n": 9})
+    t.wait(lambda: len(d.json("ls", "--waiting")) == len(runs), 20, "all but one wait")
+    assert d.stop() == 0
+    of_last(d).start()
+    w.finish(w.frames("assign", stream="long")[0])
+    t.daemon(r, name="mover", **ours)
+    checks.wait_clean(r.db, timeout=30)
+    got = sorted((f["stream"], f["info"]["n"]) for f in w.frames("assign")[2:])
+    assert got == runs, got
+
+
+@limit(60)
+def test_back_to_the_last_release(t):
+    back_to_the_last_release(t, "serialize", [("bad", 9), ("long", 1), ("long", 2)])
+
+
+@limit(60)
+def test_back_to_the_last_release_with_a_wish(t):
+    back_to_the_last_release(t, "coalesce", [("bad", 9), ("long", 2)])
