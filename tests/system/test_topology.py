@@ -302,6 +302,28 @@ def test_one_master_of_a_cluster_taken_for_a_standalone_server(t):
 
 
 @limit(60)
+def test_a_replica_promoted_by_hand(t):
+    """How one Redis without Sentinel is upgraded: the daemon follows. Not ready for 15 s, and the line of the test above, were untrue."""
+    here = ["--bind-source-addr", loopback(), "--replica-announce-ip", loopback()]
+    a, b = t.redis(), t.redis(args=here)
+    b.db.cmd("REPLICAOF", a.host, a.port)
+    t.wait(lambda: "master_link_status:up" in b.db.cmd("INFO", "replication"), 10, "in step")
+    endpoints = [f"{x.host}:{x.port}" for x in (a, b)]
+    d = t.daemon(endpoints, cfg={"log": {"level": "info"}, "redis": {"topology_refresh": "1s"}})
+    w = t.worker(d, credits=40, work=lambda f: None if f["stream"][0] == "h" else 0.1)
+    Added(a.db).many("orders", [f"h{i}" for i in range(20)])
+    w.wait("assign", 20)
+    Added(a.db).many("orders", [f"s{i}" for i in range(500)])
+    a.db.cmd("FAILOVER", "TO", b.host, b.port)
+    t.wait(lambda: b.db.cmd("ROLE")[0] == "master", 10, "promoted")
+    t.wait(lambda: endpoints[1] in d.ctl("nodes").stdout, 10, "followed")
+    time.sleep(1)
+    d.wait_ready(5)
+    t.wait(lambda: b.db.cmd("XLEN", "orders-input") == 20, 30, "the rest is done")
+    assert "MOVED" not in d.log and not w.frames("revoke") and len(w.frames("assign")) == 520, d.log
+
+
+@limit(60)
 def test_slot_of_the_lbs_without_a_master(t):
     c = t.cluster(args=["--cluster-require-full-coverage", "no"])
     m = t.path("m")

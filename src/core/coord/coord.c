@@ -74,8 +74,6 @@ void coord_ask_topology(struct coord *c, const char *why)
 {
 	assert(why && *why);
 	enum topo_reason reason = topo_reason_of(&c->look_up, why);
-	if (reason == TOPO_MOVED && c->topo.is_known && !c->topo.is_cluster)
-		c->look_up.moved_at = c->now;
 	if (c->look_up.is_pending || (c->topo.is_known && c->now - c->look_up.asked < TOPO_APART_MS)) {
 		/* the answer may have left before what we were told of now */
 		c->look_up.is_again = c->look_up.is_pending;

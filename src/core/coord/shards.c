@@ -304,6 +304,8 @@ void coord_on_moved(struct coord *c, const struct msg *m)
 {
 	char addr[TOPOLOGY_ADDR];
 	bool is_known = topology_redirection(&c->topo, m->from, m->moved.to, addr);
+	if (m->moved.to && c->topo.is_known && !c->topo.is_cluster) /* a shard that leaves says moved, too, of itself */
+		c->look_up.moved_at = c->now;
 	if (m->moved.asking) {
 		if (is_known)
 			on_ask(c, m, addr);
