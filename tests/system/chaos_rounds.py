@@ -186,8 +186,8 @@ class Rounds(Chaos):
 
     def some_left(self):
         """Some streams that are not done."""
-        names = [n for s in sorted(self.names) for n in checks.pending_names(self.db, s)[:2] + self.db.cmd("HKEYS", f"{{{s}-input}}-active")[:2]]
-        return sorted(set(names))[:4]
+        names = [n for s in sorted(self.names) for n in checks.pending_names(self.db, s)[:2] + self.db.cmd("HKEYS", f"{{{s}-input}}-active")[:4]]
+        return sorted({n for n in names if "\0" not in n})[:4]  # \0wish:… goes with its stream, and is no argument
 
     def explained(self, stream):
         return [d.ctl("explain", stream).stdout.strip() for d in self.daemons]
