@@ -43,6 +43,7 @@ void msg_fini(struct msg *m)
 		text_unref(m->conn.why);
 		break;
 	case MSG_LEASE:
+		text_unref(m->lease.stream);
 		text_unref(m->lease.moved_to);
 		break;
 	case MSG_RENEWED:
@@ -106,8 +107,11 @@ bool msg_answer_of_nobody(const struct msg *m, uint16_t to, struct msg *answer)
 	assert(m->kind < MSG_N && (to != SHARD_NONE || m->kind == MSG_LOCK_CALL));
 	if (m->kind == MSG_LEASE_ACQUIRE) {
 		const struct msg_lease_acquire *a = &m->lease_acquire;
-		*answer = msg_lease(
-			(struct msg_lease){.result = LEASE_IS_MOVED, .slot = a->slot, .good_until = a->good_until});
+		*answer = msg_lease((struct msg_lease){.result = LEASE_IS_MOVED,
+			.slot = a->slot,
+			.good_until = a->good_until,
+			.id = a->id,
+			.stream = a->stream ? text_ref(a->stream) : NULL});
 	} else if (m->kind == MSG_OP) {
 		const struct msg_op *op = &m->op;
 		*answer = msg_op_result((struct msg_op_result){

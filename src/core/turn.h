@@ -158,6 +158,7 @@ struct msg_lease_acquire {
 	uint16_t slot;
 	bool asking;
 	bool is_startup; /* an own lock of any incarnation is taken over */
+	bool is_over;    /* held, and only to be released: its entry has ended, its handle may be another's */
 	bool takes;      /* this shard reads its load-balancer stream, too: its take goes right behind the lock */
 };
 struct msg_op {
@@ -254,6 +255,8 @@ struct msg_lease {
 	bool asking;
 	uint16_t slot;
 	mono_ms good_until;    /* moved: 0 = was never held */
+	struct entry_id id;    /* moved: of its entry, which may have ended: its lock is deleted where it is now */
+	struct text *stream;   /* likewise */
 	int64_t lasts_ms;      /* of one that was taken over: how long its lock lasts; else 0 */
 	struct text *moved_to; /* moved */
 };

@@ -278,9 +278,32 @@ static void on_lease_moved(struct coord *c, struct entry *e, const struct msg *m
 	coord_ask_topology(c, "moved");
 }
 
+/* Its entry has ended, and the word that it was released crossed this one: its lock is deleted where it is now. */
+static void release_moved(struct coord *c, const struct msg *m)
+{
+	uint16_t to = topology_shard(&c->topo, m->lease.slot);
+	char addr[TOPOLOGY_ADDR];
+	if (m->lease.asking)
+		to = topology_redirection(&c->topo, m->from, m->lease.moved_to, addr) ? coord_shard_at(c, addr)
+										      : SHARD_NONE;
+	if (!m->lease.stream || m->lease.good_until <= c->now || to == m->from || !shards_is_on(&c->shards, to))
+		return; /* else it expires by itself */
+	struct msg *sent = coord_send(c, to,
+		msg_lease_acquire((struct msg_lease_acquire){.id = m->lease.id,
+			.stream = text_ref(m->lease.stream),
+			.good_until = m->lease.good_until,
+			.slot = m->lease.slot,
+			.asking = m->lease.asking,
+			.is_over = true}));
+	sent->handle = m->handle;
+	sent->svc = m->svc;
+}
+
 void entry_on_lease(struct coord *c, const struct msg *m)
 {
 	struct entry *e = ledger_by_handle(&c->ledger, m->handle);
+	if (!e && m->lease.result == LEASE_IS_MOVED)
+		release_moved(c, m);
 	if (!e || e->lease_shard != m->from)
 		return;
 	if (m->lease.result == LEASE_IS_HELD || m->lease.result == LEASE_IS_RECREATED)

@@ -233,6 +233,10 @@ static struct msg *report(struct leases *ls, struct shard_ctx *c, const struct l
 	assert(l->handle && r <= LEASE_IS_RECREATED);
 	lease_flush_renewed(ls, c); /* what was confirmed before this must arrive before it */
 	struct msg_lease lease = {.result = (uint8_t)r, .slot = l->slot, .good_until = l->good_until};
+	if (r == LEASE_IS_MOVED) {
+		lease.id = l->id;
+		lease.stream = text_ref(l->stream);
+	}
 	struct msg *m = ctx_msg(c, msg_lease(lease));
 	m->handle = l->handle;
 	m->svc = l->svc;
@@ -456,7 +460,8 @@ void lease_connected(struct leases *ls, struct shard_ctx *c, bool is_valkey)
 static void acquire(struct leases *ls, struct shard_ctx *c, struct msg *m)
 {
 	assert(m->handle && m->lease_acquire.stream);
-	struct lease *old = lease_find(ls, m->handle);
+	const bool is_over = m->lease_acquire.is_over;
+	struct lease *old = is_over ? NULL : lease_find(ls, m->handle);
 	if (old)
 		lease_forget(ls, c, old);
 	uint32_t index;
@@ -481,12 +486,16 @@ static void acquire(struct leases *ls, struct shard_ctx *c, struct msg *m)
 		shard_pool_put(&ls->pool, index);
 		return;
 	}
-	name(ls, l);
 	if (m->lease_acquire.good_until > 0) {
 		l->state = LEASE_HELD;
 		l->good_until = m->lease_acquire.good_until;
 		l->lock.was_sent = true;
 	}
+	if (is_over) {
+		lease_release(ls, c, l);
+		return;
+	}
+	name(ls, l);
 	lease_queue(ls, c, l);
 }
 

@@ -18,6 +18,7 @@ static struct {
 	struct buf text;
 	uint64_t last_handle;
 	bool last_takes;       /* it is taken behind its lock */
+	bool last_is_over;     /* it is only to be released */
 	bool last_releases;    /* of the last operation */
 	uint32_t n_leaving;    /* of our leaving that are answered at once, unless they are shown */
 	bool is_leaving_shown; /* and left without an answer */
@@ -140,6 +141,7 @@ static void story_msg(const struct msg *m)
 	if (m->kind == MSG_LEASE_ACQUIRE) {
 		W.last_handle = m->handle;
 		W.last_takes = m->lease_acquire.takes;
+		W.last_is_over = m->lease_acquire.is_over;
 	}
 	if (m->kind == MSG_OP)
 		W.last_releases = m->op.releases;

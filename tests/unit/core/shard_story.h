@@ -36,6 +36,7 @@ struct story {
 	bool ghosts; /* and the look for entries that nobody has */
 	bool trials; /* and what is asked of the server beside the work: its clock, whether it takes writes */
 	uint64_t n_msgs[MSG_N], n_cmds[CMD_N];
+	char moved[40];       /* id and stream of the last lease that was told to have moved */
 	struct msg last_call; /* MSG_LOCK_CALL: plain fields only */
 	struct msg *calls;    /* all of them that wait for an answer */
 	size_t n_calls;
@@ -223,6 +224,9 @@ static void story_lease_msg(uint64_t handle, const struct msg_lease *m)
 		buf_printf(&W.text, " take=%s%s", story_results[m->taken], m->was_merged ? " merged" : "");
 	if (m->lasts_ms)
 		buf_printf(&W.text, " lasts=%lld", (long long)m->lasts_ms);
+	if (m->result == LEASE_IS_MOVED)
+		snprintf(W.moved, sizeof W.moved, "%llu-%llu %s", (unsigned long long)m->id.ms,
+			(unsigned long long)m->id.seq, m->stream->bytes);
 	story_text(m->moved_to);
 	buf_str(&W.text, m->asking ? " asking" : "");
 	buf_str(&W.text, m->was_ours ? " +" : "");

@@ -275,6 +275,37 @@ Test(coord_shards, the_lock_of_a_lease_between_two_shards_is_deleted_where_its_s
 		     "[ 1000] s release 1\n");
 }
 
+static void moved_after_its_end(uint64_t h, mono_ms good_until)
+{
+	story_from_shard((struct msg){.kind = MSG_LEASE,
+		.handle = h,
+		.svc = 1,
+		.lease.result = LEASE_IS_MOVED,
+		.lease.good_until = good_until,
+		.lease.id = {7, 0},
+		.lease.stream = text_new("s", 1)});
+}
+
+/* The slot moves while the entry ends: the shard has forgotten the lease that it is told to release. */
+Test(coord_shards, the_lock_of_a_lease_that_moved_as_its_entry_ended_is_deleted_where_its_slot_is, .init = story_ready,
+	.fini = story_down)
+{
+	story_hello(1, 1);
+	uint64_t h = story_assigned(7, "s");
+	story_says(1, FRAME_DONE, 7);
+	story_op(h, CMD_DONE, OP_DONE, false);
+	story_clear();
+	moved_after_its_end(h, 11000);
+	expect_story(""); /* nobody else serves it */
+	topology_is("b:1");
+	story_clear();
+	moved_after_its_end(h, W.now);
+	expect_story(""); /* it has expired */
+	moved_after_its_end(h, 11000);
+	expect_story("[ 1000] s acquire 1\n");
+	cr_assert(W.last_handle == h && W.last_is_over);
+}
+
 Test(coord_shards, more_masters_than_numbers_are_an_error_line_again_and_again, .init = story_ready, .fini = story_down)
 {
 	struct slot_range *r = mem_array(SHARDS_MAX + 1, sizeof *r);

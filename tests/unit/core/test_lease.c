@@ -727,6 +727,7 @@ Test(lease, follows_its_slot, .init = story_up, .fini = story_down)
 	story_msg_in((struct msg){.kind = MSG_SLOTS, .slots.bits = bits});
 	cr_assert(strstr(W.text.data, "> lease 1 moved until=11000\n"), "%s", W.text.data);
 	cr_assert(strstr(W.text.data, "> lease 2 moved until=0\n"));
+	cr_assert_str_eq(W.moved, "7-0 s2", "its lock can be found when its entry has ended");
 	cr_assert_eq(shard_n_leases(W.s), 0);
 	story_clear();
 	story_ok(CMD_LOCK);
@@ -798,6 +799,26 @@ Test(lease, stop_forgets_all_without_a_word_to_redis, .init = story_up, .fini = 
 	acquire(2, 0, false);
 	story_until(30000);
 	expect_story("");
+}
+
+/* The slot of another shard's lease has come here, and its entry has ended: by now the handle's place is a new entry's. */
+Test(lease, one_that_is_over_takes_no_name_from_others, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	story_msg_in((struct msg){.kind = MSG_LEASE_ACQUIRE,
+		.handle = 1,
+		.svc = 1,
+		.lease_acquire.slot = 9,
+		.lease_acquire.id = {8, 0},
+		.lease_acquire.good_until = 9000,
+		.lease_acquire.is_over = true,
+		.lease_acquire.stream = text_new("s2", 2)});
+	expect_story("[ 1000] unlock s2 8-0 delifeq\n");
+	story_int(CMD_UNLOCK, 1);
+	cr_assert_eq(shard_n_leases(W.s), 1);
+	story_clear();
+	story_msg_in((struct msg){.kind = MSG_LEASE_RELEASE, .handle = 1});
+	expect_story("[ 1000] unlock s1 7-0 delifeq\n");
 }
 
 Test(lease, an_unlock_follows_its_slot, .init = story_up, .fini = story_down)
