@@ -178,6 +178,35 @@ def test_slot_that_stays_half_moved_is_told(t):
     checks.all_good(added.sure, [w.journal])
 
 
+@limit(90)
+def test_no_key_beside_a_stream_that_has_gone_ahead_is_made_twice(t):
+    """The reader follows its stream; who has which credits, and who has left, are keys of their own, and may be where they were:
+    MIGRATE refuses to put them over a second one, and the move ends there."""
+    c = t.cluster()
+    d = t.daemon(c, T=6, service={"same_stream": "allow"})
+    w = t.worker(d, credits=4, work=0)
+    slot = slot_of("orders-input")
+    src = c.master_of("orders-input")
+    dst = next(n for n in c.masters() if n is not src)
+    added = Added(c.db)
+    added.one("orders", "s1")
+    w.wait("ok")
+    t.wait(lambda: src.db.cmd("EXISTS", "{orders-input}-fleet"), 10, "who has which credits")
+    src.db.cmd("HSET", "{orders-input}-left", "redis-consumer-other", 1)
+    open_slot(slot, src, dst)
+    src.db.cmd("MIGRATE", dst.host, dst.port, "", 0, 5000, "KEYS", "orders-input")
+    dst.db.pipe([("ASKING",), ("XADD", "orders-input", "*", "lbs-input", '{"DataStreamName":"s2","Info":{}}')])
+    w.wait("ok", 2)
+    w2 = t.worker(d, credits=7, work=0)  # news of them
+    time.sleep(2)
+    w.close()
+    w2.close()
+    assert d.stop() == 0
+    assert dst.db.cmd("CLUSTER", "GETKEYSINSLOT", slot, 100) == ["orders-input"]
+    end_move(c, slot, src, dst)
+    assert d.consumer in c.db.cmd("HGETALL", "{orders-input}-left"), "that it has left is where the others look"
+
+
 @limit(150)
 def test_master_added_and_removed(t):
     """A fourth master takes slots, then gives them back and leaves."""

@@ -16,19 +16,21 @@ static bool send_mark_to(
 	return true;
 }
 
+/* To where the map says, also when the reader has followed an ASK: who has left is a key of its own, and a second one
+ * behind the ASK would be in MIGRATE's way. */
 static bool send_mark(struct coord *c, const struct coord_service *s, enum cmd_kind kind)
 {
-	return send_mark_to(c, s, kind, s->reader.shard, s->reader.asking);
+	return send_mark_to(c, s, kind, topology_shard(&c->topo, s->rules->lbs_slot), false);
 }
 
-/* Where it was sent it does not belong: to whom the server named (ASK), or to where the reader is meanwhile. */
+/* Where it was sent it does not belong: to whom the server named (ASK), or to where the map says meanwhile. */
 static bool send_mark_on(struct coord *c, const struct coord_service *s, const struct msg *m)
 {
 	enum cmd_kind kind = (enum cmd_kind)m->op_result.kind;
 	char addr[TOPOLOGY_ADDR];
 	if (m->op_result.asking && topology_redirection(&c->topo, m->from, m->op_result.moved_to, addr))
 		return send_mark_to(c, s, kind, coord_shard_at(c, addr), true);
-	return s->reader.shard != m->from && send_mark(c, s, kind);
+	return topology_shard(&c->topo, s->rules->lbs_slot) != m->from && send_mark(c, s, kind);
 }
 
 void coord_leave(struct coord *c)

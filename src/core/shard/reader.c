@@ -333,8 +333,9 @@ static bool is_enabled(const struct shard_ctx *c, const struct reader *r, enum r
 		return r->state == READER_RUN && reader_rules(c, r)->entries.is_on;
 	case READER_QUERY_LOOK:
 		return r->state == READER_RUN && is_without_credit(c, r);
-	case READER_QUERY_FLEET:
-		return r->state == READER_RUN && !r->is_fleet_forbidden && ctx_service(c, r->svc)->credits >= 0;
+	case READER_QUERY_FLEET: /* asking: its key may not have moved yet, and a second one is in MIGRATE's way */
+		return r->state == READER_RUN && !r->is_fleet_forbidden && ctx_service(c, r->svc)->credits >= 0 &&
+		       !ctx_service(c, r->svc)->asking;
 	case READER_QUERY_UNBLOCK:
 		return r->grant.asked > 0 && r->client_id > 0;
 	case READER_QUERY_N:

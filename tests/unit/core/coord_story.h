@@ -24,6 +24,7 @@ static struct {
 	bool is_leaving_shown; /* and left without an answer */
 	bool is_fleet_shown;   /* what readers hear of workers */
 	uint32_t n_back;       /* how often it was said that we are back */
+	bool back_asks;        /* the last time with ASKING */
 	uint32_t n_errors;     /* lines of that level */
 	char error[300];       /* the last of them */
 	char key[33];          /* of the last welcome */
@@ -133,6 +134,8 @@ static void story_msg(const struct msg *m)
 	if (m->kind == MSG_OP && m->op.kind == CMD_LEAVE)
 		W.n_leaving += !W.is_leaving_shown;
 	W.n_back += m->kind == MSG_OP && m->op.kind == CMD_BACK;
+	if (m->kind == MSG_OP && m->op.kind == CMD_BACK)
+		W.back_asks = m->op.asking;
 	bool is_mark =
 		m->kind == MSG_OP && (m->op.kind == CMD_BACK || (m->op.kind == CMD_LEAVE && !W.is_leaving_shown));
 	bool is_plain_open = m->kind == MSG_FEED_OPEN && !m->feed_open.is_suspect;

@@ -180,6 +180,24 @@ Test(coord_shards, that_we_are_back_goes_where_an_ask_says, .init = story_ready,
 	cr_assert(W.c->services.v[0].reader.shard == 0 && !W.c->services.v[0].reader.asking);
 }
 
+/* Its key may not have moved yet: made anew behind the ASK it would be in MIGRATE's way. */
+Test(coord_shards, that_we_are_back_is_said_where_the_map_says_first, .init = story_ready, .fini = story_down)
+{
+	const uint32_t n = W.n_back;
+	ask_leads_to_second();
+	cr_assert(W.c->services.v[0].reader.asking);
+	story_from_shard((struct msg){.kind = MSG_OP_RESULT,
+		.handle = COORD_LEAVING_HANDLE,
+		.op_result.kind = CMD_BACK,
+		.op_result.result = OP_MOVED});
+	topology_is("a:1");
+	cr_assert(W.c->services.v[0].reader.asking);
+	cr_assert_eq(W.n_back, n + 1);
+	cr_assert_not(W.back_asks);
+	mark_asks_second(CMD_BACK);
+	cr_assert(W.n_back == n + 2 && W.back_asks, "Redis says that it is there");
+}
+
 Test(coord_shards, one_whose_slots_come_back_while_it_stops_reads_again, .init = story_ready, .fini = story_down)
 {
 	story_hello(1, 1);

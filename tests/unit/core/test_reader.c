@@ -236,6 +236,19 @@ Test(reader, tells_of_workers_that_come_while_it_tells, .init = ready, .fini = s
 	expect_story("");
 }
 
+/* The stream has gone ahead, that key perhaps not: MIGRATE refuses to put it over a second one. */
+Test(reader, behind_an_ask_it_does_not_tell_of_workers, .init = ready, .fini = story_down)
+{
+	W.hide[CMD_FLEET] = false;
+	story_msg_in((struct msg){
+		.kind = MSG_SERVICE, .service.rules = story_rules(), .service.is_read = true, .service.asking = true});
+	workers_are(5, false);
+	story_until(5000);
+	cr_assert(!W.text.data || !strstr(W.text.data, "fleet"), "%s", W.text.data);
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = story_rules(), .service.is_read = true});
+	cr_assert(strstr(W.text.data, "fleet"), "the slot has come: %s", W.text.data);
+}
+
 Test(reader, without_workers_it_does_not_look, .init = ready_for_entries, .fini = story_down)
 {
 	story_msg_in((struct msg){.kind = MSG_FLEET, .svc = 1});
