@@ -386,8 +386,9 @@ static void on_feed_moved(struct coord *c, struct entry *e, const struct msg *m)
 		return;
 	}
 	uint16_t to = SHARD_NONE;
-	if (m->feed.asking && m->feed.moved_to && m->feed.moved_to->len)
-		to = coord_shard_at(c, m->feed.moved_to->bytes);
+	char addr[TOPOLOGY_ADDR];
+	if (m->feed.asking && topology_redirection(&c->topo, m->from, m->feed.moved_to, addr))
+		to = coord_shard_at(c, addr);
 	else if (topology_shard(&c->topo, f->slot) != m->from)
 		to = topology_shard(&c->topo, f->slot);
 	open_at(c, e, to, m->feed.asking && to != SHARD_NONE);

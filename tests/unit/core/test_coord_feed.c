@@ -328,3 +328,13 @@ Test(coord_feed, the_reason_of_a_nack_that_is_refused_is_nobodys, .init = feed_u
 	cr_expect_str_eq(e->note->bytes, "first");
 	cr_expect_eq(e->feed->trouble->bad.seq, 3, "the one that waits");
 }
+
+/* ASK without a host means the host that said it. */
+Test(coord_feed, follows_an_ask_without_a_host, .init = feed_up, .fini = story_down)
+{
+	story_from_shard((struct msg){.kind = MSG_FEED,
+		.handle = H,
+		.feed = {.result = FEED_IS_MOVED, .asking = true, .moved_to = text_new(":2", 2)}});
+	cr_assert_eq(W.c->topo.n_nodes, 2);
+	cr_assert_str_eq(W.c->topo.nodes[1].addr, "a:2");
+}
