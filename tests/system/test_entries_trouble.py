@@ -332,6 +332,21 @@ def test_a_token_from_the_future_is_waited_for(t):
 
 
 @limit(60)
+def test_what_failed_before_does_not_make_the_wait_for_a_token_longer(t):
+    """After a failover a stream whose owners had died twice stood still for the pause of a third failure, 64 s and more."""
+    r = t.redis()
+    d = t.daemon(r, service={"retry": {"initial": "1s", "factor": 8}, **entries()})
+    ids = add(r.db, "orders:k", 1)
+    token = f"{int(time.time() * 1000) + 1500}000007"
+    r.db.cmd("HSET", "{orders:k}-sluice", "token", token, "pos", "0-0", "tries", "0")
+    r.db.cmd("XADD", "orders-input", "*", "lbs-input", '{"DataStreamName":"orders:k","Info":{}}', "_retry_count", "2")
+    h = hand(t, d)
+    a = h.until("assign", timeout=15)
+    assert a["retry"] == 2 and a["token"] > token, a
+    assert [e[0] for e in h.ids(1)] == ids
+
+
+@limit(60)
 def test_a_token_that_is_never_reached_says_so(t):
     """Waiting does not help: explain says what does, and it does."""
     r = t.redis()

@@ -212,7 +212,7 @@ void entry_wait_for_position(struct coord *c, struct entry *e, enum lost_reason 
 	const struct coord_service *s = services_find(&c->services, e->svc);
 	const struct retry_rules *r = &s->rules->retry;
 	const mono_ms ahead = until_later(c, e, newer);
-	mono_ms wait = mono_max(fail_delay(&c->rng, r, e->retry), POSITION_WAIT_MIN_MS);
+	mono_ms wait = mono_max(fail_delay(&c->rng, r, 0), POSITION_WAIT_MIN_MS); /* what failed before is over */
 	wait = mono_max(wait, mono_min(ahead, r->max_ms));
 	why_no_position(words, e, why, ahead);
 	char stream[FIELD_VALUE_CAP];

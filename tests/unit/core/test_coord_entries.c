@@ -37,15 +37,21 @@ static uint64_t opened(struct entry_in as, const char *stream, struct msg_feed o
 }
 
 /* Somebody with that token has its position. */
-static void refused(struct entry_id id, struct entry_id newer)
+static void refused_at(uint32_t retry, struct entry_id id, struct entry_id newer)
 {
 	struct entry_batch *b = story_batch(id.ms, "a");
+	b->v[0].retry = retry;
 	story_from_shard(msg_entries((struct msg_entries){.source = SOURCE_NEW, .n_asked = 1, .batch = b}));
 	uint64_t handle = W.last_handle;
 	story_lease(handle, LEASE_IS_HELD, W.now + 60000, false);
 	story_op(handle, CMD_TAKE, OP_DONE, false);
 	story_clear();
 	feed_says(handle, (struct msg_feed){.result = FEED_IS_REFUSED, .id = newer});
+}
+
+static void refused(struct entry_id id, struct entry_id newer)
+{
+	refused_at(0, id, newer);
 }
 
 static uint64_t assigned(uint64_t id, const char *stream)
@@ -443,6 +449,8 @@ Test(coord_entries, who_finds_a_newer_token_waits_until_ids_are_later_and_is_not
 	expect_story("[ 1000] s later 2002-0 retry=0 delay=60000\n");
 	refused((struct entry_id){2003, 0}, (struct entry_id){0}); /* no token of ours */
 	expect_story("[ 1000] s later 2003-0 retry=0 delay=2000\n");
+	refused_at(2, (struct entry_id){2004, 0}, (struct entry_id){0}); /* what failed before is not to blame for it */
+	expect_story("[ 1000] s later 2004-0 retry=2 delay=2000\n");
 }
 
 Test(coord_entries, who_finds_a_newer_token_waits_even_where_failures_do_not, .init = entries_up, .fini = story_down)
