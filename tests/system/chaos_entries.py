@@ -234,7 +234,7 @@ class EntryChaos(Chaos):
         ports = [(n.port, servers.free_port()) for n in nodes]
         rewrite = [(f":{a}\r\n", f":{b}\r\n") for a, b in ports] + [(f":{a}", f":{b}") for a, b in ports]
         self.gates = [gates.gate(n, port=b, rewrite=rewrite if self.is_cluster else ()) for n, (_, b) in zip(nodes, ports)]
-        service = {"retry": {"max_retries": 1000}, "recovery": {"interval": "5s"}, "same_stream": "coalesce",
+        service = {"retry": {"max_retries": 1000, "max": "20s"}, "recovery": {"interval": "5s"}, "same_stream": "coalesce",
                    "entries": {"enabled": True, "batch": 20, "idle_release": "300ms",
                                "retry": {"max_retries": 100000, "initial": "50ms", "factor": 1}}}
         cfg = {"redis": {"topology_refresh": "2s"}, "workers": {"progress_timeout": "8s"}, "log": {"level": "info"}}

@@ -1,5 +1,6 @@
 """Checkers over journals (lib/worker) and over what is left in Redis. Each returns a list of findings, [] = good."""
 import json
+import time
 
 from lib.redis import SEP, RedisError, entries, pairs, scan
 from lib.servers import wait_until
@@ -234,6 +235,13 @@ def pending_names(db, service):
     return [json.loads(pairs(r[0][1])["lbs-input"])["DataStreamName"] for r in rows if r]
 
 
+def waits(db, service):
+    """[text] of what waits for its time: how long still, by our clock, and what is known of it."""
+    key = f"{{{service}-input}}-delayed"
+    rows = db.cmd("ZRANGE", key, 0, 4, "WITHSCORES")
+    return [f"{i} for {float(at) / 1000 - time.time():.1f} s: {db.cmd('HGET', key + '-data', i)}" for i, at in zip(rows[::2], rows[1::2])]
+
+
 def leftovers(db, services, dlq=0, registry=0):
     """Whatever a finished job must not leave in Redis. dlq, registry: how many are expected, None = any."""
     bad = []
@@ -243,6 +251,7 @@ def leftovers(db, services, dlq=0, registry=0):
                         ("in the registry", 0 if registry is None else db.cmd("HLEN", f"{{{s}-input}}-active"))):
             if n:
                 bad.append(f"{s}: {n} {what}")
+        bad += [f"{s}: waits: {x}" for x in waits(db, s)]
         n = db.cmd("XLEN", f"{s}-input-dlq")
         if dlq is not None and n != dlq:
             bad.append(f"{s}: {n} dead letters, expected {dlq}")
