@@ -28,6 +28,7 @@ void msg_fini(struct msg *m)
 		text_unref(m->lock_call.stream);
 		text_unref(m->lock_call.value);
 		text_unref(m->lock_call.error);
+		text_unref(m->lock_call.moved_to);
 		mem_free(m->lock_call.fields);
 		break;
 	case MSG_EXPIRED:

@@ -186,13 +186,15 @@ struct msg_lock_call {
 	 * CMD_FEED_DLQ_LENGTH */
 	uint8_t kind;
 	uint8_t reason; /* dead letters: enum dead_reason */
+	bool asking;    /* the master of its slot has said .moved_to */
 	uint16_t slot;
 	uint32_t retry; /* dead letters of entries mode: tries */
 	uint64_t tag;   /* the asker's, for the answer */
 	struct entry_id id;
 	struct text *stream;
-	struct text *value;        /* of the lock */
-	struct text *error;        /* dead letters: the worker's reason; NULL = none */
+	struct text *value; /* of the lock */
+	struct text *error; /* dead letters: the worker's reason; NULL = none */
+	struct text *moved_to;
 	struct field_list *fields; /* dead letters; mem_free */
 	int64_t ttl_ms;            /* of the lock; 0 = the service's */
 };

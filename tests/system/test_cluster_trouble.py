@@ -1,4 +1,5 @@
 """The cluster fails over, restarts and moves slots under load: nothing lost, no two told owners."""
+import json
 import random
 import time
 
@@ -205,6 +206,27 @@ def test_no_key_beside_a_stream_that_has_gone_ahead_is_made_twice(t):
     assert dst.db.cmd("CLUSTER", "GETKEYSINSLOT", slot, 100) == ["orders-input"]
     end_move(c, slot, src, dst)
     assert d.consumer in c.db.cmd("HGETALL", "{orders-input}-left"), "that it has left is where the others look"
+
+
+@limit(90)
+def test_a_dead_letter_goes_where_its_stream_has_gone_ahead(t):
+    """The slot of the dead letters stays half moved: nothing waits for the end of that."""
+    c = t.cluster()
+    d = t.daemon(c, T=6, service={"retry": {"max_retries": 0}})
+    w = t.worker(d, credits=4, work=0, result=lambda a: {"t": "fail", "lease": a["lease"], "reason": "bad"})
+    added, dlq = Added(c.db), "orders-input-dlq"
+    added.one("orders", "s1")
+    w.wait("ok")
+    slot, src = slot_of(dlq), c.master_of(dlq)
+    dst = next(n for n in c.masters() if n is not src)
+    open_slot(slot, src, dst)
+    src.db.cmd("MIGRATE", dst.host, dst.port, "", 0, 5000, "KEYS", dlq)
+    added.one("orders", "s2")
+    w.wait("ok", 2)
+    assert dst.db.pipe([("ASKING",), ("XLEN", dlq)])[1] == 2
+    assert src.db.cmd("CLUSTER", "GETKEYSINSLOT", slot, 10) == []
+    end_move(c, slot, src, dst)
+    assert [json.loads(x["lbs-input"])["DataStreamName"] for x in checks.dead_letters(c.db)] == ["s1", "s2"]
 
 
 @limit(150)

@@ -424,6 +424,10 @@ void coord_on_not_started(struct coord *c, const struct msg *m)
 void coord_relay(struct coord *c, struct msg *m)
 {
 	uint16_t to = m->kind == MSG_LOCK_CALL ? topology_shard(&c->topo, m->lock_call.slot) : m->from;
+	char addr[TOPOLOGY_ADDR];
+	if (m->kind == MSG_LOCK_CALL && m->lock_call.asking)
+		to = topology_redirection(&c->topo, to, m->lock_call.moved_to, addr) ? coord_shard_at(c, addr)
+										     : SHARD_NONE;
 	if (to != SHARD_NONE && to < c->shards.n && c->shards.v[to].is_on) {
 		coord_send(c, to, *m);
 		*m = msg_plain(MSG_N); /* moved */

@@ -198,6 +198,7 @@ static void retry_begin_call(struct retry *r, struct shard_ctx *c, struct msg *m
 	op->try.n = call->retry;
 	op->dead.reason = call->reason;
 	op->lock.ttl_ms = call->ttl_ms;
+	op->sent.asking = call->asking;
 	op->entry.stream = call->stream;
 	op->lock.value = call->value;
 	op->dead.error = call->error;
@@ -496,7 +497,7 @@ void retry_check(const struct retry *r, const struct shard_ctx *c)
 		const struct op *op = shard_pool_at(&r->pool, i);
 		if (!op || !op->is_live)
 			continue;
-		assert(op->kind < CMD_N && op->sent.command < CMD_N && op->asker.whom <= OP_FOR_LEASE);
+		assert(op->kind < CMD_N && op->sent.command < CMD_N && op->asker.whom < OP_FOR_NOBODY);
 		assert(ctx_service(c, op->svc));
 		assert(!(op->sent.in_flight && op->dead.is_calling));
 		assert(!op->sent.in_flight || list_empty(&op->queue));                  /* sent or queued, not both */

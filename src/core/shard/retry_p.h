@@ -8,7 +8,8 @@ enum op_for {
 	OP_FOR_COORD,
 	OP_FOR_CALL /* recovery in another shard */,
 	OP_FOR_PART /* a part of this shard */,
-	OP_FOR_LEASE /* a take behind its lock: sent once */
+	OP_FOR_LEASE /* a take behind its lock: sent once */,
+	OP_FOR_NOBODY /* a call that goes on elsewhere */
 };
 
 /* An operation goes through one or several commands:

@@ -70,6 +70,8 @@ void retry_finish(struct retry *r, struct shard_ctx *c, struct op *op, enum op_r
 				      .result = result,
 				      .n = reply ? reply->integer : 0});
 		break;
+	case OP_FOR_NOBODY:
+		break;
 	case OP_FOR_PART:
 		ctx_answer(c, &(struct op_answer){.tag = op->asker.tag,
 				      .kind = (enum cmd_kind)op->kind,
@@ -312,6 +314,32 @@ static void wait_answered(struct retry *r, struct shard_ctx *c, const struct rep
 	r->wait_at = is_short ? c->now + ctx_backoff(c, r->wait_tries, AGAIN_MS, AGAIN_MAX_MS) : c->now;
 }
 
+/* A dead letter that another shard writes by us, to a stream that has gone ahead of its slot: it follows, once. */
+static void op_moved(struct retry *r, struct shard_ctx *c, struct op *op, const struct reply *reply)
+{
+	const bool is_dead_add = op->kind == CMD_DEAD_ADD || op->kind == CMD_FEED_DEAD_ADD;
+	if (op->asker.whom != OP_FOR_CALL || !is_dead_add || reply->error != RERR_ASK || op->sent.asking) {
+		retry_finish(r, c, op, OP_MOVED, reply);
+		return;
+	}
+	struct msg *m = ctx_msg(c, msg_lock_call((struct msg_lock_call){.kind = op->kind,
+					   .reason = op->dead.reason,
+					   .asking = true,
+					   .slot = op->slot,
+					   .retry = op->try.n,
+					   .tag = op->asker.tag,
+					   .id = op->entry.id,
+					   .stream = op->entry.stream ? text_ref(op->entry.stream) : NULL,
+					   .error = op->dead.error ? text_ref(op->dead.error) : NULL,
+					   .moved_to = words_of(reply),
+					   .fields = op->entry.fields}));
+	m->from = op->asker.from;
+	m->svc = op->svc;
+	op->entry.fields = NULL;
+	op->asker.whom = OP_FOR_NOBODY;
+	retry_finish(r, c, op, OP_MOVED, NULL);
+}
+
 void retry_op_reply(struct retry *r, struct shard_ctx *c, struct op *op, const struct reply *given)
 {
 	struct reply reply = *given;
@@ -356,7 +384,7 @@ void retry_op_reply(struct retry *r, struct shard_ctx *c, struct op *op, const s
 		retry_queue(r, op);
 		break;
 	case VERDICT_MOVED:
-		retry_finish(r, c, op, OP_MOVED, &reply);
+		op_moved(r, c, op, &reply);
 		break;
 	}
 	entry_batch_free(reply.entries);

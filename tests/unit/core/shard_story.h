@@ -335,6 +335,7 @@ static void story_msg(const struct msg *m)
 		*call = *m;
 		call->lock_call.stream = call->lock_call.value = call->lock_call.error = NULL;
 		call->lock_call.fields = NULL;
+		call->lock_call.moved_to = NULL;
 		W.last_call = *call;
 	}
 	if (W.mute || W.hide_msg[m->kind] || (m->kind == MSG_FEED && m->feed.result == FEED_IS_READ && !W.reads))

@@ -143,6 +143,22 @@ Test(coord_shards, a_reader_that_could_go_nowhere_goes_home, .init = story_begin
 	cr_assert_eq(s->reader.shard, 0, "the map is as it was: nobody reads");
 }
 
+/* A dead letter's stream has gone ahead of its slot. */
+Test(coord_shards, a_call_that_asks_goes_where_it_was_told, .init = story_ready, .fini = story_down)
+{
+	struct msg m = {.kind = MSG_LOCK_CALL,
+		.lock_call.kind = CMD_DEAD_ADD,
+		.lock_call.asking = true,
+		.lock_call.moved_to = text_new(":2", 2)};
+	story_from_shard(m);
+	cr_assert_eq(W.c->topo.n_nodes, 2);
+	cr_assert_str_eq(W.c->topo.nodes[1].addr, "a:2");
+	m.lock_call.moved_to = text_new("nowhere", 7);
+	story_clear();
+	story_from_shard(m);
+	expect_story("[ 1000] s lock_answer 0 failed\n");
+}
+
 /* The slot went away and came back before anybody said so: the map stays as it is. */
 Test(coord_shards, that_we_are_back_is_said_again_while_the_map_stays, .init = story_ready, .fini = story_down)
 {

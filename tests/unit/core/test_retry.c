@@ -693,17 +693,38 @@ Test(lock_call, slots_that_come_later_prove_nothing_for_a_while, .init = story_u
 	expect_story("[ 1000] > answer probe done n=-2 +\n");
 }
 
-Test(lock_call, dead_letters_of_others_are_added_here, .init = story_up, .fini = story_down)
+static void call_dead_add(bool asking)
 {
 	struct field_list *f = mem_alloc(sizeof *f);
+	*f = (struct field_list){0};
 	story_msg_in((struct msg){.kind = MSG_LOCK_CALL,
 		.lock_call.kind = CMD_DEAD_ADD,
+		.lock_call.asking = asking,
 		.from = 4,
 		.lock_call.tag = 99,
 		.svc = 1,
 		.lock_call.slot = 9,
 		.lock_call.id = ID7,
 		.lock_call.fields = f});
+}
+
+/* Its slot is half moved, and that stream has gone ahead. */
+Test(lock_call, a_dead_letter_follows_an_ask_once, .init = story_up, .fini = story_down)
+{
+	call_dead_add(false);
+	story_clear();
+	story_error(CMD_DEAD_ADD, RERR_ASK, "h:1");
+	expect_story("[ 1000] > refresh \"ask\"\n[ 1000] > call dead_add 7-0\n");
+	cr_assert(W.last_call.lock_call.asking && W.last_call.lock_call.tag == 99 && W.last_call.from == 4);
+	call_dead_add(true);
+	expect_story("[ 1000] dead_add 7-0 asking\n");
+	story_error(CMD_DEAD_ADD, RERR_ASK, "h:1");
+	expect_story("[ 1000] > answer dead_add moved n=0\n");
+}
+
+Test(lock_call, dead_letters_of_others_are_added_here, .init = story_up, .fini = story_down)
+{
+	call_dead_add(false);
 	story_reply(CMD_DEAD_ADD, (struct reply){.kind = REPLY_ID, .id = {1, 2}});
 	expect_story("[ 1000] dead_add 7-0\n[ 1000] > answer dead_add done n=0\n");
 }
