@@ -1,9 +1,12 @@
 """Leaving on purpose is no death: rolling updates of pods with new names cost no retries, and groups do not fill up."""
+import json
+import socket
 import time
 
 from lib import checks
 from lib.case import limit
 from lib.checks import Added
+from lib.entries import Hand
 from lib.redis import pairs
 
 issue = 14
@@ -125,3 +128,36 @@ def test_a_dead_worker_is_named_in_the_dead_letter(t):
     assert error == f"worker died: mill-7 (pid {p.proc.pid}) ended without a word", error
     why = d.ctl("explain", "finished-long-ago")
     assert why.returncode == 1 and "it has finished, which leaves nothing behind, or was never added" in why.stderr
+
+
+def read_while_they_leave(t, r, names, leave):
+    """Redis stands still: what producers add, and that the last worker leaves, meets the read that waits there."""
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(r.path)
+    t.ending(s.close)
+    r.pause()
+    for n in names:
+        words = ("XADD", "orders-input", "*", "lbs-input", json.dumps({"DataStreamName": n, "Info": {}}))
+        s.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w.encode()) for w in words))
+    time.sleep(0.1)
+    leave()
+    time.sleep(0.3)
+    r.cont()
+
+
+@limit(60)
+def test_what_is_read_while_the_last_worker_leaves_is_for_others_at_once(t):
+    """It stayed pending for two seconds, where nobody could get it; a daemon that was killed then had it counted."""
+    for mode in ({}, {"entries": {"enabled": True}}):
+        for how in ("bye", "credits"):
+            r = t.redis()
+            d = t.daemon(r, service=mode)
+            h = Hand(d.worker_sock, credits=3)
+            t.wait(lambda: "XREADGROUP" in str(r.db.cmd("CLIENT", "LIST")).upper(), 10, "a read")
+            read_while_they_leave(t, r, ["s"], lambda: h.send(**({"t": "bye"} if how == "bye" else {"t": "credits", "n": 0})))
+            other = t.daemon(r, service=mode)
+            start = time.monotonic()
+            v = Hand(other.worker_sock, credits=3)
+            assert v.assign(stream="s")["retry"] == 0
+            assert time.monotonic() - start < 1, (how, mode, time.monotonic() - start)
+            v.close(), d.kill(), other.kill(), r.kill()

@@ -316,11 +316,26 @@ void coord_make_room(struct coord *c, struct coord_service *s, uint32_t n)
 		tell_idle(c, s, (struct msg_waiting){.n = n, .is_ahead = true});
 }
 
+/* Who was to get them has left: others have workers, perhaps, and what is held here counts as worked on when we die. At
+ * a start its worker may be on its way here. */
+static void give_back_unwanted(struct coord *c, struct coord_service *s)
+{
+	struct link *next;
+	for (struct link *l = s->ready.next; l != &s->ready; l = next) {
+		next = l->next;
+		struct entry *e = LIST_OF(struct entry, peers, l);
+		if (!e->is_start)
+			entry_requeue(c, e, WHY_NO_CREDIT, false);
+	}
+}
+
 static void assign_ready(struct coord *c, struct coord_service *s)
 {
 	uint16_t pos = services_pos(&c->services, s);
 	while (!list_empty(&s->ready) && !c->place.is_draining) {
 		struct credit_holder *credit_holder = credits_choose(&c->place, pos);
+		if (!credit_holder && !credits_has_taker(&c->place, pos))
+			give_back_unwanted(c, s);
 		if (!credit_holder)
 			return;
 		struct entry *e = LIST_OF(struct entry, peers, list_pop(&s->ready));

@@ -933,6 +933,39 @@ Test(coord, a_fetched_entry_that_is_found_deleted_keeps_no_credit, .init = story
 	cr_assert(e && !e->uses_claim);
 }
 
+/* ---- nobody is there for it ---- */
+
+Test(coord, what_comes_when_the_last_worker_has_left_goes_back_at_once, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 2);
+	story_read(0, 7, "s");
+	uint64_t h = W.last_handle;
+	story_lease(h, LEASE_IS_HELD, 11000, false);
+	story_up(1, (struct frame){.kind = FRAME_CREDITS, .credits = 0});
+	story_clear();
+	story_op(h, CMD_TAKE, OP_DONE, false);
+	expect_story("[ 1000] s requeue 7-0 retry=0\n");
+}
+
+Test(coord, what_comes_while_its_worker_is_busy_waits_for_it, .init = story_ready, .fini = story_down)
+{
+	story_hello(1, 2);
+	story_read(0, 7, "s");
+	uint64_t h = W.last_handle;
+	story_lease(h, LEASE_IS_HELD, 11000, false);
+	story_read(0, 8, "t");
+	uint64_t i = W.last_handle;
+	story_lease(i, LEASE_IS_HELD, 11000, false);
+	story_up(1, (struct frame){.kind = FRAME_CREDITS, .credits = 1});
+	story_op(h, CMD_TAKE, OP_DONE, false);
+	story_clear();
+	story_op(i, CMD_TAKE, OP_DONE, false);
+	expect_story("");
+	story_until(2999);
+	struct entry *e = ledger_by_handle(&W.c->ledger, i);
+	cr_assert(e && e->state == ENTRY_READY);
+}
+
 /* ---- a second entry of a stream ---- */
 
 Test(coord, a_second_entry_waits_without_a_lock, .init = story_ready, .fini = story_down)
