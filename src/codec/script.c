@@ -205,7 +205,9 @@ static const char *const texts[SCRIPT_N] = {
 	"      if type(heir) == 'string' and heir ~= h then woken = woken + 1 end\n"
 	"      if ARGV[5] == '' then redis.pcall('HDEL', KEYS[2], stream) end\n"
 	"    end\n"
-	"    at = redis.pcall('ZLEXCOUNT', KEYS[5], '-', '(' .. p .. '~')\n"
+	"    if ARGV[5] ~= '' or redis.pcall('ZRANGE', KEYS[5], at, at)[1] == m then\n" /* all go on at once */
+	"      at = redis.pcall('ZLEXCOUNT', KEYS[5], '-', '(' .. p .. '~')\n"
+	"    end\n"
 	"  end\n"
 	"end\n"
 	"local next = redis.pcall('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')\n"

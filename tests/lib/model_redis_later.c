@@ -574,6 +574,7 @@ static void wake_up(struct model_redis *m, const struct command_names *names, st
 	for (int i = 0; s && s->group && i < 50 && at < w->n_parked; i++) {
 		struct slice stream = slice_copy(w->parked[at].stream);
 		const struct model_reg_row *row = model_registry_get(r, stream);
+		const size_t n_parked = w->n_parked;
 		if (names->same_stream == SAME_STREAM_ALLOW || !row || !model_alive(m, names, row->id)) {
 			const struct entry_id before = row ? row->id : (struct entry_id){0};
 			struct entry_id unused;
@@ -584,7 +585,8 @@ static void wake_up(struct model_redis *m, const struct command_names *names, st
 			if (names->same_stream == SAME_STREAM_ALLOW)
 				model_registry_del(r, stream);
 		}
-		at = members_through(w, stream);
+		if (names->same_stream != SAME_STREAM_ALLOW || w->n_parked == n_parked)
+			at = members_through(w, stream);
 		mem_free((void *)(uintptr_t)stream.p);
 	}
 	out->counts[DUE_POSITION] = (int64_t)at;

@@ -183,6 +183,28 @@ def test_allow_after_serialize_leaves_nothing_behind(t):
 
 
 @limit(60)
+def test_allow_after_serialize_does_not_drip(t):
+    """What waits for one stream went on once a second, one after the other: 10,000 for three hours."""
+    r = t.redis()
+    d = t.daemon(r)
+    w = t.worker(d, credits=10)
+    add(r, "s", 200)
+    add(r, "t", 3)
+    w.wait("assign", 2)
+    t.wait(lambda: r.db.cmd("ZCARD", PARKED) == 201, 10, "they wait")
+    d.cfg["services"][0]["same_stream"] = "allow"
+    d.write()
+    start = time.monotonic()
+    d.ctl_ok("reload")
+    w.work = 0
+    for f in w.frames("assign"):
+        w.finish(f)
+    checks.wait_clean(r.db, timeout=30, registry=None)
+    assert time.monotonic() - start < 5, time.monotonic() - start
+    assert sorted(f["info"]["n"] for f in w.frames("assign") if f["stream"] == "s") == list(range(200))
+
+
+@limit(60)
 def test_what_waits_runs_in_order_after_a_switch(t):
     """serialize -> coalesce and back, with entries that wait: the oldest first, those that came under coalesce as one."""
     r = t.redis()

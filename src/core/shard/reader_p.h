@@ -84,6 +84,7 @@ enum {
 	AUDIT_PER_S = 12500, /* ids: a pass of 100,000 takes 0.2 s */
 	AUDIT_REST_MS = 10000,
 	DUE_PAGE = 100,
+	DUE_WOKEN_PAGE = 50, /* as many streams SCRIPT_DUE wakes at once */
 	DUE_RANK_MS = 50,
 	DUE_RANK_MAX_MS = 500,
 	BLOCK_MAX_MS = 2000,

@@ -71,7 +71,7 @@ static void on_due(struct shard_ctx *c, struct reader *r, const struct reply *re
 			"shard=%u service=%s streams=%lld that nobody ran any more go on with what waited for them",
 			c->index, reader_rules(c, r)->name, (long long)n[DUE_WOKEN]);
 	s->at = c->now + (n[DUE_WAIT_MS] < 0 ? EVERY_MS : mono_min(n[DUE_WAIT_MS] + rank, EVERY_MS));
-	if (n[DUE_MOVED] >= DUE_PAGE)
+	if (n[DUE_MOVED] >= DUE_PAGE || n[DUE_WOKEN] >= DUE_WOKEN_PAGE)
 		s->at = c->now;
 	s->at = mono_min(s->at, mono_max(sv->due_at, c->now)); /* given back while it was asked */
 }
