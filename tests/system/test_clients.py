@@ -461,6 +461,8 @@ static int work(struct sluice_job *job)
 	}
 	if (strstr(job->info, "exit"))
 		exit(3);
+	for (int i = 0; i < 1000 && strstr(job->info, "long"); i++, usleep(10000))
+		note("at-work");
 	return strstr(job->info, "fail") ? sluice_job_fail(job, "as told", true, -1) : 0;
 }
 int main(int n, char **v) { return sluice_worker_run(&(struct sluice_options){.credits = 1, .name = v[0], .fresh = n > 1}, work); }
@@ -536,6 +538,45 @@ def test_c_processes_of_their_own(t):
     Added(r.db).many("orders", ["a", "b", "c"], {})
     checks.wait_clean(r.db, timeout=30)
     assert len({pid for _, pid in c.begun()}) == 3 and {x.split(":")[1] for x, _ in c.begun()} == {"1"}, c.begun()
+
+
+@limit(90)
+def test_c_processes_that_were_stopped_do_not_go_on(t):
+    """A laptop's lid, a frozen container: all of the worker stands still beyond T, and its stream is another's. Woken, its handler is stopped
+    before it does anything more, with the process that would tell its result, or before that."""
+    if not c_library():
+        return
+    for order in ("all", "handler first"):
+        r = t.redis()
+        d = t.daemon(r, T=3)
+        c = Pool(t, d)
+        Added(r.db).one("orders", "s", {"long": 1})
+        t.wait(lambda: os.path.exists(os.path.join(c.home, "notes")) and c.notes()[-1][0] == "at-work", 10, "it works")
+        handler = c.notes()[-1][1]
+        c.signal(signal.SIGSTOP)
+        os.kill(handler, signal.SIGSTOP)
+        other = t.worker(d, name="other", credits=1, work=None)
+        a = other.wait("assign", timeout=20)
+        n = len(c.notes())
+        os.kill(handler, signal.SIGCONT)
+        if order == "handler first":
+            t.wait(lambda: not is_at_work(handler), 5, "its handler has ended")
+        c.signal(signal.SIGCONT)
+        t.wait(lambda: not is_at_work(handler), 5, "its handler has ended")
+        time.sleep(0.5)
+        assert len(c.notes()) <= n + 1, (order, n, c.notes()[n:])  # one may have been under way
+        assert r.db.cmd("XLEN", "orders-input") == 1 and not other.frames("revoke")
+        other.finish(a)
+        checks.wait_clean(r.db)
+
+
+def is_at_work(pid):
+    """It lives and is no zombie."""
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def dies(t, argv, mode):
