@@ -27,16 +27,22 @@ def again(t, d, h, *leases, **hello):
     return new
 
 
+def told(t):
+    """A daemon in entries mode and a worker that was told three entries of stream k."""
+    r = t.redis()
+    d = t.daemon(r, T=4, service=entries())
+    ids = add(r.db, "k", 3)
+    lbs(r.db, "orders", "k")
+    h = hand(t, d)
+    lease = h.assign()["lease"]
+    h.ids(3)
+    return r, d, ids, h, lease
+
+
 @limit(120)
 def test_out_of_entries_mode(t):
     for how in ("reload", "handover", "kill"):
-        r = t.redis()
-        d = t.daemon(r, T=4, service=entries())
-        ids = add(r.db, "k", 3)
-        lbs(r.db, "orders", "k")
-        h = hand(t, d)
-        lease = h.assign()["lease"]
-        h.ids(3)
+        r, d, ids, h, lease = told(t)
         switch(t, d, how, **entries(enabled=False))
         if how == "reload":
             h.ack(lease, ids[2])
@@ -83,14 +89,8 @@ def test_into_entries_mode(t):
 @limit(60)
 def test_a_lease_of_a_daemon_that_did_not_mark_them(t):
     """Its name has no mark: whoever takes entries goes on with them."""
-    r = t.redis()
-    d = t.daemon(r, T=4, service=entries())
-    ids = add(r.db, "k", 3)
-    lbs(r.db, "orders", "k")
-    h = hand(t, d)
-    lease = h.assign()["lease"]
+    r, d, ids, h, lease = told(t)
     assert lease.endswith(".e")
-    h.ids(3)
     d.restart()
     lease = lease[:-2]
     h = again(t, d, h, lease)
