@@ -2,6 +2,7 @@
 #include "codec/command_p.h"
 
 #include <assert.h>
+#include <stdio.h>
 
 /* What the scripts are told of same_stream; an entry without a name is nobody's second. */
 static const char *same_stream_word(const struct enc *e, bool has_stream)
@@ -137,13 +138,24 @@ void enc_requeue(struct enc *e)
 	put_suspect(e);
 }
 
+/* As codec/packed reads it. */
+static void put_why(struct enc *e)
+{
+	char why[32];
+	const struct cmd_requeue *r = &e->c->as.requeue;
+	int n = snprintf(why, sizeof why, "%s", r->why ? r->why : "");
+	if (r->tries)
+		snprintf(why + n, sizeof why - (size_t)n, " %u", r->tries);
+	put_str(e, why);
+}
+
 void enc_later(struct enc *e)
 {
 	put_lbs_script(e, SCRIPT_LATER, e->c->as.requeue.consumer);
 	put_i64(e, e->c->as.requeue.min_idle_ms);
 	put_i64(e, e->c->as.requeue.retry);
 	put_i64(e, e->c->as.requeue.delay_ms);
-	put_str(e, e->c->as.requeue.why ? e->c->as.requeue.why : "");
+	put_why(e);
 	command_put_slice(e, command_cut_text(e->c->as.requeue.error, COMMAND_REASON_MAX));
 	put_suspect(e);
 }

@@ -1,6 +1,5 @@
 #include "codec/packed.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -20,6 +19,19 @@ static bool packed_next(struct slice *rest, struct slice *out)
 	return true;
 }
 
+/* Takes the count off the end of why; 0: there is none. */
+static uint32_t packed_cut_tries(struct slice *why)
+{
+	uint32_t tries = 0, unit = 1;
+	size_t at = why->len;
+	for (; at && why->len - at < DIGITS_MAX && why->p[at - 1] >= '0' && why->p[at - 1] <= '9'; unit *= 10)
+		tries += unit * (uint32_t)(why->p[--at] - '0');
+	if (at == why->len || !at || why->p[at - 1] != ' ')
+		return 0;
+	why->len = at - 1;
+	return tries;
+}
+
 bool packed_decode(struct packed *p, struct slice value, struct packed_entry *out)
 {
 	struct packed_entry e = {.n = 0};
@@ -36,6 +48,7 @@ bool packed_decode(struct packed *p, struct slice value, struct packed_entry *ou
 			return false;
 	}
 	e.fields = p->fields;
+	e.tries = packed_cut_tries(&e.why);
 	*out = e;
 	return true;
 }
@@ -52,19 +65,6 @@ uint32_t packed_retries(const struct packed_entry *e)
 			n = n * 10 + (uint32_t)(v.p[k] - '0');
 	}
 	return n;
-}
-
-uint32_t packed_tries(const struct packed_entry *e)
-{
-	char words[100]; /* of core/coord/entry_feed */
-	unsigned tries = 0;
-	int end = 0;
-	if (e->why.len != 7 || memcmp(e->why.p, "release", 7) != 0)
-		return 0;
-	snprintf(words, sizeof words, "%.*s", (int)(e->reason.len < sizeof words ? e->reason.len : sizeof words - 1),
-		e->reason.len ? e->reason.p : "");
-	return sscanf(words, "entry %*20[0-9]-%*20[0-9] failed %9u of %*9u times%n", &tries, &end) == 1 && end ? tries
-													       : 0;
 }
 
 void packed_fini(struct packed *p)

@@ -240,6 +240,7 @@ struct cmd_requeue {
 	bool was_alone;     /* and had nothing else: the next open counts a try for that */
 	int64_t delay_ms;   /* LATER */
 	const char *why;    /* LATER: "fail", "release" */
+	uint32_t tries;     /* LATER: so often an entry of the data stream failed, which waits; 0: none does */
 	struct slice error; /* LATER: the worker's reason, cut to 256 bytes by the codec */
 };
 

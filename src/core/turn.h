@@ -174,6 +174,7 @@ struct msg_op {
 	bool unlocks;    /* done: its script may delete that lock, too, for there is no cluster */
 	uint16_t slot;
 	uint32_t retry; /* requeue, later: count to write */
+	uint32_t tries; /* later: so often an entry of the data stream failed, which waits; 0: none does */
 	struct entry_id id;
 	struct text *stream;
 	struct text *error; /* dead, later: the worker's reason; NULL = none */

@@ -56,6 +56,24 @@ def test_what_waits_is_listed_and_let_come_back(t):
 
 
 @limit(60)
+def test_a_workers_words_are_no_count(t):
+    """A note that reads like ours of a failed entry: it was given back all the same."""
+    r = t.redis()
+    d = t.daemon(r, service=LATER)
+    w = Raw(d.worker_sock).send({"t": "hello", "v": 1, "name": "w", "credits": 1, "services": ["orders"]})
+    t.ending(w.close)
+    Added(r.db).many("orders", ["s"])
+    lease = w.until("assign")["lease"]
+    note = "entry 5-0 failed 3 of 4 times: disk full"
+    w.send({"t": "progress", "lease": lease, "note": note})
+    w.send({"t": "release", "lease": lease})
+    w.until("ok")
+    row, = d.json("delayed", "ls", "orders")
+    assert (row["reason"], row["retry"], row["error"]) == ("release", 0, note), row
+    assert r.db.cmd("HVALS", DATA)[0].startswith(f"1:s7:release{len(note)}:{note}9:lbs-input"), "as older daemons read it"
+
+
+@limit(60)
 def test_a_stream_and_an_id_mean_both(t):
     r = t.redis()
     d = t.daemon(r, service=LATER)

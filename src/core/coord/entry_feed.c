@@ -237,6 +237,7 @@ static void feed_confirm(struct coord *c, struct entry *e, struct entry_id id)
 	if (f->trouble->bad.ms || f->trouble->bad.seq) { /* why it failed is old */
 		text_unref(e->note);
 		e->note = NULL;
+		entry_troubled(f)->n_noted = 0;
 	}
 	feed_block(f, (struct entry_id){0}, 0);
 }
@@ -295,6 +296,7 @@ void entry_feed_note_tries(struct coord *c, struct entry *e, struct entry_id bad
 		buf_printf(&b, ": %.*s", (int)e->note->len, e->note->bytes);
 	text_unref(e->note);
 	e->note = text_new(b.data, b.len);
+	entry_troubled(e->feed)->n_noted = tries;
 	buf_fini(&b);
 }
 

@@ -93,6 +93,7 @@ static void send_op_to(struct coord *c, struct entry *e, uint16_t shard, bool as
 	op.is_heir = op.kind == CMD_DONE && may_begin(c, s);
 	op.only_look = op.kind == CMD_TAKE && e->verify;
 	op.is_fail = op.kind == CMD_LATER && e->why == WHY_FAIL;
+	op.tries = op.kind == CMD_LATER && e->feed ? e->feed->trouble->n_noted : 0;
 	op.delay_ms = op.kind == CMD_LATER ? e->delay_ms : 0;
 	struct msg *m = coord_send(c, shard, msg_op(op));
 	m->handle = entry_handle(e);

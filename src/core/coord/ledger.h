@@ -80,6 +80,7 @@ struct entry_losses {         /* entries that no worker has finished, found whil
 struct entry_trouble {
 	struct entry_id bad;   /* waiting for its retry */
 	mono_ms blocked_until; /* 0 = is not */
+	uint32_t n_noted;      /* e->note is of an entry that failed so often; 0: it is not */
 	struct entry_nack nack;
 	struct entry_losses losses;
 };

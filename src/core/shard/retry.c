@@ -170,6 +170,7 @@ static void retry_begin(struct retry *r, struct shard_ctx *c, struct msg *m)
 	op->later.at_ms = given->at_ms;
 	op->later.delay_ms = given->delay_ms;
 	op->later.is_fail = given->is_fail;
+	op->later.tries = given->tries;
 	op->done.is_heir = given->is_heir;
 	op->only_look = given->only_look;
 	op->sent.asking = given->asking;
@@ -260,6 +261,7 @@ static void fill_requeue(const struct shard_ctx *c, const struct op *op, struct 
 		return;
 	to->delay_ms = op->later.delay_ms;
 	to->why = op->later.is_fail ? "fail" : "release";
+	to->tries = op->later.tries;
 	to->error = slice_of(op->dead.error);
 }
 

@@ -76,6 +76,7 @@ struct op_try {
 struct op_later {
 	mono_ms delay_ms;
 	int64_t at_ms;    /* add later: Unix ms by the server's clock; 0 = by delay_ms */
+	uint32_t tries;   /* of the data stream's entry that failed and waits; 0: none does */
 	bool is_fail : 1; /* the worker failed; else it gave it back */
 };
 

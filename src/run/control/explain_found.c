@@ -92,7 +92,7 @@ void found_delayed(struct seek *j, int64_t due_ms)
 			e.reason.len ? "" : "its worker gave it back", in);
 	else
 		facts_add(&f, "added for later, due in %s", in);
-	if (is_release && packed_retries(&e) && !packed_tries(&e))
+	if (is_release && packed_retries(&e) && !e.tries)
 		facts_add(&f, "it failed %u of %u times", packed_retries(&e), s ? s->rules->max_retries + 1 : 0);
 	facts_next(&f, "it goes back to %s when it is due; nothing of its stream begins before it", j->lbs.lbs);
 	if (e.stream.len && !j->stream)

@@ -225,7 +225,7 @@ static void waits_act(struct waits_job *j, const struct packed_entry *e)
 static void waits_say(struct waits_job *j, const struct packed_entry *e)
 {
 	const struct waits_item *i = &j->delayed.items[j->delayed.at];
-	const uint32_t tries = packed_tries(e);
+	const uint32_t tries = e->tries;
 	char *text[] = {e->stream.len ? mem_dup(e->stream.p, e->stream.len) : NULL,
 		e->why.len ? mem_dup(e->why.p, e->why.len) : NULL,
 		e->reason.len ? mem_dup(e->reason.p, e->reason.len) : NULL};

@@ -214,6 +214,9 @@ Test(command, what_waits)
 	EXPECT_WIRE("EVALSHA later 5 " LBS_KEYS " orders-group 5-1 c2 s:7 serialize 0 2 8000 fail no disk ''",
 		.kind = CMD_LATER, ENTRY, .as.requeue.consumer = S("c2"), .as.requeue.retry = 2,
 		.as.requeue.delay_ms = 8000, .as.requeue.why = "fail", .as.requeue.error = S("no disk"));
+	EXPECT_WIRE("EVALSHA later 5 " LBS_KEYS " orders-group 5-1 c2 s:7 serialize 0 0 8000 release 3 no disk ''",
+		.kind = CMD_LATER, ENTRY, .as.requeue.consumer = S("c2"), .as.requeue.delay_ms = 8000,
+		.as.requeue.why = "release", .as.requeue.tries = 3, .as.requeue.error = S("no disk"));
 	EXPECT_WIRE("EVALSHA due 5 " LBS_KEYS " orders-group 0-0 '' '' serialize 100 7", .kind = CMD_DUE,
 		.as.due.count = 100, .as.due.position = 7);
 	EXPECT_WIRE("EVALSHA add_later 5 " LBS_KEYS " orders-group 0-0 '' s:7 serialize 5000 '' add lbs-input "

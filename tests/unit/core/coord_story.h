@@ -170,6 +170,8 @@ static void story_msg(const struct msg *m)
 			m->lock_answer.result == OP_FAILED ? " failed" : "");
 	else
 		buf_printf(&W.text, "%s %llu", names[m->kind], (unsigned long long)(m->handle & 0xff));
+	if (m->kind == MSG_OP && m->op.tries)
+		buf_printf(&W.text, " tries=%u", m->op.tries);
 	if (m->kind == MSG_FEED_START)
 		story_entry_id(m->feed_start.told);
 	else if (m->kind == MSG_FEED_ACK)

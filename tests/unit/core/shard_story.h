@@ -120,6 +120,8 @@ static void story_payload(const struct cmd *c)
 			&W.text, " count=%lld block=%lld", (long long)c->as.read.count, (long long)c->as.read.block_ms);
 	if (c->kind == CMD_LATER)
 		buf_printf(&W.text, " delay=%lld why=%s", (long long)c->as.requeue.delay_ms, c->as.requeue.why);
+	if (c->kind == CMD_LATER && c->as.requeue.tries)
+		buf_printf(&W.text, " tries=%u", c->as.requeue.tries);
 	if (c->kind == CMD_REQUEUE)
 		buf_printf(&W.text, " retry=%lld idle=%lld", (long long)c->as.requeue.retry,
 			(long long)c->as.requeue.min_idle_ms);

@@ -167,7 +167,7 @@ Test(coord_feed, a_stream_that_waits_for_its_next_try_makes_room_and_comes_again
 	story_from_shard((struct msg){.kind = MSG_FEED, .handle = H, .feed = feed});
 	expect_story("[ 1000] s feed_close 1 keep\n"); /* the position keeps its tries */
 	feed_says(FEED_IS_CLOSED, 0);
-	expect_story("[ 1000] s later 7-0 retry=0 delay=7900\n");
+	expect_story("[ 1000] s later 7-0 retry=0 delay=7900 tries=2\n");
 	story_op(H, CMD_LATER, OP_DONE, false);
 	expect_story("[ 1000] w1 ended 7-0 outcome=1\n[ 1000] s release 1\n[ 1000] s credits 0:1\n");
 }

@@ -107,6 +107,17 @@ Test(retry, later_is_done_gone_or_not_ours, .init = story_up, .fini = story_down
 		"resent\n");
 }
 
+Test(retry, later_tells_how_often_an_entry_of_the_stream_failed, .init = story_up, .fini = story_down)
+{
+	story_msg_in((struct msg){.kind = MSG_OP,
+		.op = {.kind = CMD_LATER, .id = ID7, .delay_ms = 8000, .tries = 2, .stream = text_new("s1", 2)},
+		.handle = 1,
+		.svc = 1});
+	story_int(CMD_LATER, 1);
+	expect_story("[ 1000] later s1 7-0 consumer=redis-consumer-me delay=8000 why=release tries=2\n"
+		     "[ 1000] > op later done\n");
+}
+
 Test(retry, dead_letter_in_the_same_slot_is_one_script, .init = story_up, .fini = story_down)
 {
 	for (int i = 0; i <= 2; i++) {
