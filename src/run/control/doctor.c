@@ -10,7 +10,7 @@
 #include "run/control/control.h"
 #include "run/control/doctor_advice.h"
 #include "run/control/doctor_own.h"
-#include "run/control/explain.h"
+#include "run/control/facts.h"
 #include "run/control/redis.h"
 #include "run/control/rights.h"
 

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "run/control/explain.h"
+#include "run/control/facts.h"
 
 bool down_is_known(const struct daemon *d, uint16_t shard)
 {

@@ -1,6 +1,6 @@
 /* down - what the daemon knows of a master that does not answer, in words for an operator. Coordinator thread. */
 #pragma once
-#include "run/control/explain.h"
+#include "run/control/facts.h"
 #include "run/daemon.h"
 
 /* DOWN_LOOK_MS: a server that is down has that long to answer, for the daemon may wait before it tries again. */
