@@ -167,7 +167,7 @@ static void check_groups(struct own_view *v)
 	for (uint16_t i = 0; i < c->services.n; i++) {
 		found[0] = '\0';
 		if (c->services.v[i].rules)
-			facts_group_gone(found, v->d, &c->services.v[i]);
+			explain_group_gone(found, v->d, &c->services.v[i]);
 		if (found[0])
 			v->say(v->arg, "group", "warn", found,
 				"find out who emptied or deleted it; producers add again what is missing");

@@ -8,7 +8,7 @@
 
 /* ---- the service as a whole */
 
-void facts_group_gone(char out[static FACTS_GONE_CAP], const struct daemon *d, const struct coord_service *s)
+void explain_group_gone(char out[static FACTS_GONE_CAP], const struct daemon *d, const struct coord_service *s)
 {
 	char since[FACTS_SINCE_CAP];
 	out[0] = '\0';
@@ -113,7 +113,7 @@ static void facts_no_credit(struct facts *f, const struct coord *c, const struct
 		facts_advice(f, "start more workers, or raise their credits");
 }
 
-void facts_service(struct facts *f, struct daemon *d, const struct coord_service *s)
+void explain_service(struct facts *f, struct daemon *d, const struct coord_service *s)
 {
 	const struct coord *c = d->core;
 	uint16_t pos = services_pos(&c->services, s);
@@ -385,7 +385,7 @@ static void why(struct facts *f, struct daemon *d, const struct coord_service *s
 		why_parked(f, d, s, e, now);
 		break;
 	case CTL_STATE_READY:
-		facts_service(f, d, s);
+		explain_service(f, d, s);
 		if (e->is_suspect) {
 			facts_add(f,
 				"a worker died with it and maybe because of it: it waits %s for a worker that holds "

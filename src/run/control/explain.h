@@ -7,10 +7,10 @@ struct missing;
 enum { FACTS_GONE_CAP = 400 };
 
 /* Why this daemon does not take more of the service: paused, draining, nobody serves it, no credit, Redis. */
-void facts_service(struct facts *f, struct daemon *d, const struct coord_service *s);
+void explain_service(struct facts *f, struct daemon *d, const struct coord_service *s);
 /* "the consumer group of orders-input was found gone since 02:13:05 (2 min), ..."; "" when it never was, as far as this
  * daemon has seen. */
-void facts_group_gone(char out[static FACTS_GONE_CAP], const struct daemon *d, const struct coord_service *s);
+void explain_group_gone(char out[static FACTS_GONE_CAP], const struct daemon *d, const struct coord_service *s);
 /* Another service in entries mode that has an entry of the same data stream here; NULL: none. */
 const struct coord_service *explain_sharer(const struct coord *c, const struct entry *e);
 

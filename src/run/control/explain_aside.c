@@ -182,7 +182,7 @@ static bool aside_group_gone(const struct aside *j, char out[static FACTS_GONE_C
 	for (size_t i = 0; i < j->walk.n && !out[0]; i++) {
 		const struct coord_service *s = services_find(&j->q->d->core->services, j->walk.svcs[i]);
 		if (s)
-			facts_group_gone(out, j->q->d, s);
+			explain_group_gone(out, j->q->d, s);
 	}
 	return out[0];
 }
@@ -370,7 +370,7 @@ static void found_aside(struct aside *j, size_t i, const struct packed_entry *e)
 	else
 		facts_add(&f, "it was put aside (%.*s), due in %s", (int)e->why.len, e->why.p, in);
 	if (s)
-		facts_service(&f, j->q->d, s);
+		explain_service(&f, j->q->d, s);
 	facts_next(&f, "it goes back to %s when it is due", j->names.lbs);
 	char word[FACTS_WORD_CAP];
 	if (s)

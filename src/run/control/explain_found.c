@@ -31,7 +31,7 @@ void found_waiting(struct seek *j)
 		facts_next(&f, "it begins when all that were added before it have ended");
 	} else {
 		if (s)
-			facts_service(&f, j->q->d, s);
+			explain_service(&f, j->q->d, s);
 		facts_next(&f, "the next daemon of the group with a free credit reads it, in order");
 	}
 	found_row(j, &f, &(struct ctl_explain){.state = "waiting"});
