@@ -67,18 +67,19 @@ static void say_differ(struct role_conns *ls, mono_ms now)
 		ls->o.index, ls->addr);
 }
 
-/* The older of the two is made anew, and the subscriber, which is not asked, with the commands' connection. */
+/* The older of the two is made anew. With the commands' connection goes the subscriber, which is not asked: unless it
+ * came up behind the newer one, it may lead to the server of before. */
 static void leave_stale(struct role_conns *ls, struct role_link *a, struct role_link *b, mono_ms now)
 {
 	static const char why[] = "its address leads to another server now";
-	struct role_link *stale = a->server.up_at < b->server.up_at ? a : b;
+	struct role_link *stale = a->server.up_at < b->server.up_at ? a : b, *newer = stale == a ? b : a;
 	if (stale->server.anew_at && now < stale->server.anew_at + DIFFER_AGAIN_MS) { /* that did not help */
 		say_differ(ls, now);
 		return;
 	}
 	stale->server.anew_at = now;
 	struct role_link *sub = ls->subscriber.cur;
-	if (stale == ls->command.cur && sub && redis_is_up(sub->conn) && sub->server.up_at < now)
+	if (stale == ls->command.cur && sub && redis_is_up(sub->conn) && sub->server.up_at <= newer->server.up_at)
 		redis_redial(sub->conn, NULL, why);
 	redis_redial(stale->conn, NULL, why);
 }

@@ -1,5 +1,5 @@
 /* A shard's connections against scripted servers: announcements at every byte of what a server says, on the way that they
- * take in the daemon: io/redis -> codec/push -> core/handoff -> run/connections. */
+ * take in the daemon: io/redis -> codec/push -> core/handoff -> run/role_conn. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -311,6 +311,48 @@ Test(role_conns, connections_that_stay_at_different_servers_are_not_made_anew_fo
 	role_conns_rig_run_for(&R, 1000);
 	cr_assert_eq(role_conns_rig_count(&R, "down"), 3, "%s", R.story.data);
 	end();
+}
+
+/* The commands' connection leads to the server of before; a subscriber is behind the reader, which has shown that, or
+ * not. */
+static void leave_with_subscriber(bool is_newer)
+{
+	const char *commands = OPTED_IN "expect INFO\nexpect CLIENT UNBLOCK\nsend $13\\r\\nrun_id:aaaa\\r\\n\\r\\n\n";
+	const char *reader = OPTED_IN "expect CLIENT UNBLOCK\nclose\n", *subscriber = OPTED_IN "serve\n";
+	const char *again = OPTED_IN SERVER("bbbb");
+	begin_new(SCRIPTS("serve"));
+	begin_old(is_newer ? SCRIPTS(commands, reader, again, subscriber, again)
+			   : SCRIPTS(commands, reader, subscriber, again, again, again));
+	role_conns_open(R.role_conns, CONN_COMMAND, SERVICE_NONE);
+	cr_assert(role_conns_rig_until(&R, "up command\n", 1));
+	role_conns_open(R.role_conns, CONN_READER, 0);
+	cr_assert(role_conns_rig_until(&R, "up reader\n", 1));
+	for (int i = 0; i < 2; i++)
+		if ((i == 1) == is_newer) {
+			role_conns_open(R.role_conns, CONN_SUBSCRIBER, SERVICE_NONE);
+			cr_assert(role_conns_rig_until(&R, "up subscriber\n", 1));
+			role_conns_rig_run_for(&R, 5);
+		} else {
+			role_conns_rig_send(&R, CONN_READER, CMD_UNBLOCK, 1); /* it ends */
+			cr_assert(role_conns_rig_until(&R, "up reader\n", 2));
+			role_conns_rig_run_for(&R, 5);
+		}
+	role_conns_rig_send(&R, CONN_COMMAND, CMD_UNBLOCK, 2); /* says who it is */
+	cr_assert(role_conns_rig_until(&R, "up command\n", 2), "%s", R.story.data);
+	role_conns_rig_run_for(&R, 100);
+	cr_assert_eq(role_conns_rig_count(&R, "down subscriber"), !is_newer, "%s", R.story.data);
+	cr_assert_eq(role_conns_rig_count(&R, "down reader"), 1, "%s", R.story.data);
+	end();
+}
+
+Test(role_conns, a_subscriber_of_before_goes_with_the_commands, .init = up)
+{
+	leave_with_subscriber(false);
+}
+
+Test(role_conns, a_subscriber_that_came_up_behind_the_newer_one_stays, .init = up)
+{
+	leave_with_subscriber(true);
 }
 
 Test(role_conns, opened_in_the_window, .init = up)

@@ -1,4 +1,4 @@
-/* role_conns_rig - the connections of one shard (run/connections) on a loop of their own, and the story of what the core is told as
+/* role_conns_rig - the connections of one shard (run/role_conn) on a loop of their own, and the story of what the core is told as
  * text. Story lines: "up ROLE", "down ROLE", "reply TAG :1" (NULL, [n] entries, else its kind), "expired STREAM", "hurry",
  * "refresh SEQ". ROLE: command, reader, subscriber. */
 #pragma once

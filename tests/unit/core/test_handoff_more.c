@@ -176,7 +176,7 @@ Test(handoff, closed_in_the_middle)
 
 /* ---- anything in any order ---- */
 
-struct model { /* what run/connections would have */
+struct model { /* what run/role_conn would have */
 	bool is_up, has_new, new_is_up;
 	int n_old;
 };
