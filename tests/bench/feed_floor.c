@@ -85,7 +85,7 @@ static void stream_send(struct rig *r, const struct stream *s)
 		append(r, CMD_FEED_CLOSE, s->item.name, s->pos, false);
 }
 
-/* What hand_skip and stream_collect take the replies of, in this order. */
+/* What hand_collect and stream_collect take the replies of, in this order. */
 static void hand_send(struct feed_run *x, struct hand *h)
 {
 	struct floor_item v[HAND_STREAMS];
