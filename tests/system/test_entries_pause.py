@@ -193,8 +193,11 @@ def test_a_failed_entry_whose_worker_left_has_its_count(t):
     h.ids(1)
     h.nack(a["lease"], id, reason="exit status 3", retry_ms=3600000)
     blocked, = d.json("delayed", "ls")
+    advice = "sluicectl delayed now orders orders:k lets it come back at once"
+    assert [x["advice"] for x in d.json("explain", "orders:k")] == [advice]
     h.send(t="release", lease=a["lease"])
     t.wait(lambda: [x["state"] for x in d.json("delayed", "ls")] == ["delayed"], 10, "it is given back")
+    assert [x["advice"] for x in d.json("explain", "orders:k")] == [advice], "in the same words"
     row, = d.json("delayed", "ls")
     said = f"entry {id} failed 2 of 3 times: exit status 3"
     assert {**blocked, "reason": "fail", "retry": 2, "error": "exit status 3"} == blocked, blocked

@@ -276,10 +276,8 @@ static void about_retry(struct facts *f, const struct coord_service *s, const st
 	facts_add(f, "entry %s failed %u of %u times, %s: %s", id, feed->tries, s->rules->entries.max_retries + 1, next,
 		e->note ? e->note->bytes : "no reason given, or it was given to who had the stream before");
 	facts_next(f, "nothing else of its stream until it is acknowledged or a dead letter");
-	char word[FACTS_WORD_CAP];
 	if (entry_feed_is_blocked(e, now))
-		facts_advice(f, "sluicectl delayed now %s %s tries it at once", s->rules->name,
-			facts_word(word, e->stream->bytes));
+		facts_delayed_now(f, s->rules->name, e->stream->bytes);
 }
 
 /* It has nothing to do, and keeps others waiting for its credit, maybe. */

@@ -372,10 +372,8 @@ static void found_aside(struct aside *j, size_t i, const struct packed_entry *e)
 	if (s)
 		explain_service(&f, j->q->d, s);
 	facts_next(&f, "it goes back to %s when it is due", j->names.lbs);
-	char word[FACTS_WORD_CAP];
 	if (s)
-		facts_advice(&f, "sluicectl delayed now %s %s: it need not wait any longer", s->rules->name,
-			facts_word(word, j->q->r.stream));
+		facts_delayed_now(&f, s->rules->name, j->q->r.stream);
 	j->found.is_coming = true;
 	aside_row(j, &f, "delayed", j->page.ids[i]);
 }

@@ -77,7 +77,7 @@ void found_delayed(struct seek *j, int64_t due_ms)
 	struct packed_entry e = {.n = 0};
 	const struct coord_service *s = seek_service(j);
 	struct facts f = {0};
-	char in[24], word[FACTS_WORD_CAP];
+	char in[24];
 	facts_age(in, due_ms - mono_wall_ms());
 	const bool is_known = packed_decode(&room, (struct slice){j->packed, j->packed_len}, &e);
 	const bool is_release = e.why.len == 7 && memcmp(e.why.p, "release", 7) == 0;
@@ -100,8 +100,7 @@ void found_delayed(struct seek *j, int64_t due_ms)
 	if (is_taken_turn(e.reason))
 		facts_advice(&f, "when two services name this data stream, name it in one only (sluice-guarantees(7))");
 	else if (s)
-		facts_advice(&f, "sluicectl delayed now %s %s: it need not wait any longer", s->rules->name,
-			facts_word(word, j->stream ? j->stream->bytes : j->q->r.stream));
+		facts_delayed_now(&f, s->rules->name, j->stream ? j->stream->bytes : j->q->r.stream);
 	found_row(j, &f, &(struct ctl_explain){.state = "delayed"});
 	packed_fini(&room);
 	seek_go_on(j);

@@ -69,6 +69,12 @@ const char *facts_word(char out[static FACTS_WORD_CAP], const char *name)
 	return out;
 }
 
+void facts_delayed_now(struct facts *f, const char *service, const char *stream)
+{
+	char word[FACTS_WORD_CAP];
+	facts_advice(f, "sluicectl delayed now %s %s lets it come back at once", service, facts_word(word, stream));
+}
+
 void facts_fini(struct facts *f)
 {
 	for (size_t i = 0; i < f->n; i++)

@@ -15,6 +15,8 @@ void facts_add(struct facts *f, const char *fmt, ...) __attribute__((format(prin
 void facts_next(struct facts *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* What an operator can do; replaces the last word. */
 void facts_advice(struct facts *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The same advice for whatever waits for its next try: an operator may let it come back at once. stream: as named. */
+void facts_delayed_now(struct facts *f, const char *service, const char *stream);
 /* A name as one word of a command that is shown, whatever a shell would make of it; returns out. */
 const char *facts_word(char out[static FACTS_WORD_CAP], const char *name);
 /* Frees the lines. */
