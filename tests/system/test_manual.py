@@ -238,6 +238,12 @@ def test_words_of_the_protocols_are_in_the_pages(t):
     ls = next(b for (h,), b in items(section("sluicectl.1", "Looking"), "Cm") if h.startswith("ls "))
     same("states in sluicectl(1)", m.values("sluice_streams_owned", "state"),
          [w for line in ls if line.startswith(".Cm ") for w in words(line[4:])])
+    told = next(b for (h,), b in items(section("sluicectl.1", "JSON"), "Cm") if h == "explain")
+    told = told[:next(i for i, line in enumerate(told) if line.startswith(".Li id"))]
+    explains = source(*(f for f in files("run/control") if "explain" in f))
+    same("further states of explain", {
+        a or b for a, b in re.findall(r'\.state = "(\w+)"|aside_row\(.*?"(\w+)"', explains)} - set(m.values("sluice_streams_owned", "state")),
+         [w for line in told if line.startswith(".Cm ") for w in words(line[4:])])
     reasons = " ".join(section("sluicectl.1", "Steering")).split("The filters of")[1].split("Pq Cm ")[1].split(" ,  .Fl")[0]
     same("reasons in sluicectl(1)", m.values("sluice_dead_letters_total", "reason"), words(reasons.split(".Fl")[0]))
 
