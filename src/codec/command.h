@@ -1,5 +1,5 @@
-/* codec/command - struct cmd -> argv. All key names and server-side scripts live here. Pure; any thread.
- * Key names: INTERFACE 2. Scripts and their order: SEMANTICS (XADD first, then XACK). */
+/* codec/command - struct cmd -> argv. Key names: command_key; what a script is given: command_lbs,
+ * command_feed; the scripts themselves: codec/script. Pure; any thread. */
 #pragma once
 #include "codec/entry_id.h"
 #include "core/cmd.h"

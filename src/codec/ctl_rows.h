@@ -268,9 +268,9 @@ struct ctl_version {
 	int64_t pid, control, worker; /* protocol versions */
 };
 
-/* Each appends one row as a line of JSON; keys are INTERFACE's, absent strings (NULL) are null or left out. */
+/* Each appends one row as a line of JSON; keys: sluicectl(1), JSON. Absent strings (NULL) are null or left out. */
 void ctl_encode_status(struct buf *b, const struct ctl_status *row);
-/* A row of `sluicectl streams`. */
+/* A row of `sluicectl ls`. */
 void ctl_encode_stream(struct buf *b, const struct ctl_stream *row);
 void ctl_encode_waiting(struct buf *b, const struct ctl_waiting *row);
 void ctl_encode_waiting_action(struct buf *b, const struct ctl_waiting_action *row);

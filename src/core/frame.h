@@ -1,4 +1,4 @@
-/* frame - the worker protocol's messages as data (INTERFACE 4). codec/frame turns bytes into these and back;
+/* frame - the worker protocol's messages, sluice-worker(7), as data. codec/frame turns bytes into these and back;
  * core/coord/session decides. Strings are slices into the decoder's memory and are valid during the turn only. */
 #pragma once
 #include "base/mono.h"

@@ -1,4 +1,4 @@
-/* connections - the connections of one shard: command (C), keyspace subscriber (S), one blocking reader (B) per
+/* role_conn - the connections of one shard: command (C), keyspace subscriber (S), one blocking reader (B) per
  * service. A connection is what a connection is for; while a maintenance handoff is under way it has two: the present
  * one and its replacement, then the new one and what was left. core/handoff decides, this performs. Owner: the
  * shard's thread.

@@ -1,4 +1,5 @@
-/* role_conn_p - what role_conn.c (connections, sending) and role_conn_move.c (handoffs) share. */
+/* role_conn_p - what role_conn.c (connections, sending), role_conn_move.c (handoffs) and role_conn_doubt.c (which
+ * connections cannot be believed) share. */
 #pragma once
 #include "run/role_conn.h"
 

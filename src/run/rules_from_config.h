@@ -1,4 +1,5 @@
-/* setup - from the configuration to the rules of the core and the options of connections. Coordinator thread. */
+/* rules_from_config - the rules of the core and the options of connections, from the configuration. Coordinator
+ * thread. */
 #pragma once
 #include "base/err.h"
 #include "config/config.h"

@@ -1,4 +1,4 @@
-/* coord_adopt - a session that lives through a restart of the daemon, because the service manager kept its
+/* session_adopt - a session that lives through a restart of the daemon, because the service manager kept its
  * connection. The worker notices nothing; what it holds was found among our own pending entries and waits in
  * LIMBO, as for one that resumes. */
 #include "core/coord/coord_p.h"

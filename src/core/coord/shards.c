@@ -1,4 +1,4 @@
-/* coord_shard - topology and shards: which start and stop, where readers go, what passes between them. */
+/* shards - topology and shards: which start and stop, where readers go, what passes between them. */
 #include "base/fnv.h"
 #include "core/coord/coord.h"
 #include "core/coord/coord_p.h"

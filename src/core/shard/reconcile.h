@@ -1,7 +1,7 @@
-/* reconcile - recovers peers' entries: suspects, probes, the door, requeue or dead letter (SEMANTICS "Recovering").
+/* reconcile - recovers peers' entries: suspects, probes, the guard, requeue or dead letter (doc/decisions/003).
  * Pure. Owner: the shard thread; used by core/shard, for services whose load-balancer stream is read here.
  * Promises: never touches entries of our own consumer; never requeues an entry whose lock was there when it was looked
- * at, nor one whose door is not closed any more; at most RECOVERY_BUSY entries of a service are worked on at once. */
+ * at, nor one whose guard is not there any more; at most RECOVERY_BUSY entries of a service are worked on at once. */
 #pragma once
 #include "core/shard/shard_p.h"
 

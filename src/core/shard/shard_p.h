@@ -1,4 +1,4 @@
-/* shard_ctx - what the parts of one shard share: the step's time and effects, connections, slots, services, and the
+/* shard_p - what the parts of one shard share: the step's time and effects, connections, slots, services, and the
  * judgement of Redis' refusals. The parts (lease, retry, reader, reconcile, keyspace, feed) do not know each other:
  * what one asks of another goes through the small queues here, which core/shard empties. Pure. Owner: the shard
  * thread. */

@@ -1,4 +1,4 @@
-/* io/redis - one connection to one Redis endpoint that is reopened for ever. RESP3 (RESP2 where the server has
+/* io/redis/conn - one connection to one Redis endpoint that is reopened for ever. RESP3 (RESP2 where the server has
  * none), plain, TLS or unix socket. hiredis parses the replies; the socket, TLS and the order of replies are ours on
  * libuv (wire.h says why). Owner: one loop thread. No policy besides: resolve, connect, handshake, deadlines,
  * reconnect with jittered backoff.

@@ -1,4 +1,4 @@
-/* view - what control verbs and metrics read from the core, computed in one pass. Coordinator thread; changes
+/* state - what control verbs and metrics read from the core, computed in one pass. Coordinator thread; changes
  * nothing. */
 #include "run/control/control.h"
 
