@@ -1,3 +1,4 @@
+/* frame_encode - what the daemon says to a worker as lines of JSON, and its words. */
 #include "codec/frame.h"
 
 #include <string.h>

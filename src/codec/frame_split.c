@@ -1,3 +1,4 @@
+/* frame_split - bytes of a connection, cut into lines. */
 #include "codec/frame.h"
 
 #include <string.h>

@@ -1,3 +1,4 @@
+/* diff - what a reload changes: settings with their old and new values. */
 #include "config/config.h"
 #include <string.h>
 #include "base/mem.h"

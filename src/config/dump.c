@@ -1,3 +1,4 @@
+/* dump - --dump-config and --print-defaults: settings as text. */
 #include "config/config.h"
 #include <string.h>
 #include "base/mem.h"

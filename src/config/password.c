@@ -1,3 +1,4 @@
+/* password - the passwords of Redis and of Sentinels, from where the configuration says that they are. */
 #include "config/config.h"
 #include <errno.h>
 #include <fcntl.h>

@@ -1,3 +1,4 @@
+/* role_conn_move - performs what core/handoff decides: a connection dials its replacement, which takes over. */
 #include "base/log.h"
 #include "codec/push.h"
 #include "run/role_conn_p.h"

@@ -1,3 +1,4 @@
+/* cli - the command line, its help and its mistakes. */
 #include "bin/sluice_run/sluice_run.h"
 
 #include <errno.h>

@@ -1,8 +1,7 @@
+/* admit - which connection dials next: many wait at once, not all may dial at once. */
 #include "core/handoff/handoff_p.h"
 
 #include <stdio.h>
-
-/* Which connection dials next: many wait at once, not all may dial at once. */
 
 /* A reader that has not come to its end with the operation of C: under way, or it has not heard yet. */
 static bool goes_before(const struct handoff_conn *reader, const struct handoff_conn *c)

@@ -1,3 +1,4 @@
+/* attempt - when one connection dials within the window, how long it may take, and what follows a failure. */
 #include "core/handoff/handoff_p.h"
 
 #include <assert.h>

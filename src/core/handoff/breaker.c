@@ -1,3 +1,4 @@
+/* breaker - the endpoints that failed operation after operation, and when one may be tried again. */
 #include "core/handoff/handoff_p.h"
 
 #include <assert.h>

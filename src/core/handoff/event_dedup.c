@@ -1,3 +1,4 @@
+/* event_dedup - a keyspace event that two subscribers deliver is taken once. */
 #include "core/handoff/handoff.h"
 
 #include <assert.h>

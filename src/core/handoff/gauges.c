@@ -1,3 +1,4 @@
+/* gauges - what is seen of handoffs from outside: states, addresses, reasons, counters. */
 #include "core/handoff/handoff_p.h"
 
 #include <stdio.h>

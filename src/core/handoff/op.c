@@ -1,3 +1,4 @@
+/* op - one announcement, whatever the number of connections that heard it: its window, its end, where it leads. */
 #include "core/handoff/handoff_p.h"
 
 #include <assert.h>

@@ -1,3 +1,4 @@
+/* relax - for how long the deadlines of a connection are relaxed. */
 #include "core/handoff/handoff_p.h"
 
 #include <assert.h>

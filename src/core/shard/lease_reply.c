@@ -1,3 +1,4 @@
+/* lease_reply - what Redis answers to a lease, and what follows from it. */
 #include "core/shard/lease_p.h"
 
 #include <assert.h>

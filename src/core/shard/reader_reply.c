@@ -1,3 +1,4 @@
+/* reader_reply - what Redis answers to a reader, and what follows from it. */
 #include "core/shard/reader_p.h"
 
 enum { AGAIN_MS = 100, AGAIN_MAX_MS = 1000, REFUSED_MS = 500, REFUSED_MAX_MS = 5000 };

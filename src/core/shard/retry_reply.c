@@ -1,3 +1,4 @@
+/* retry_reply - what Redis answers to an operation on an entry, and what its asker is told. */
 #include "core/shard/retry_p.h"
 
 #include <assert.h>

@@ -1,3 +1,4 @@
+/* explain_found - the rows of explain for what a search in Redis has found. */
 #include "run/control/explain_remote_p.h"
 
 #include <stdio.h>

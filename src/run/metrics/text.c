@@ -1,3 +1,4 @@
+/* text - one line of Prometheus text at a time. */
 #include "run/metrics/page.h"
 
 #include <string.h>
