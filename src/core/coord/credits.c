@@ -29,7 +29,8 @@ static struct credits_sum sum_of(const struct credit_holder *s)
 		.in_use = s->in_use,
 		.credits = s->credits,
 		.n = 1,
-		.n_with = s->credits > 0};
+		.n_with = s->credits > 0,
+		.n_lent = s->credits > 0 && s->takes_entries && s->n_lending > 0};
 }
 
 static void sum_change(struct credits_sum *sum, const struct credits_sum *was, const struct credits_sum *is)
@@ -39,6 +40,7 @@ static void sum_change(struct credits_sum *sum, const struct credits_sum *was, c
 	sum->credits += is->credits - was->credits;
 	sum->n += is->n - was->n;
 	sum->n_with += is->n_with - was->n_with;
+	sum->n_lent += is->n_lent - was->n_lent;
 }
 
 static void count_as(struct credits *p, struct credit_holder *s, struct credits_sum is)
@@ -120,11 +122,19 @@ static struct link *ranks_of(struct credits *p, const struct credit_holder *s)
 	return &p->takers[only].only;
 }
 
+static void count_lending(const struct credits *p, struct credit_holder *s)
+{
+	s->n_lending = 0;
+	for (uint16_t i = 0; i < p->n_services; i++)
+		s->n_lending = (uint16_t)(s->n_lending + (s->wanted[i] && p->service[i].is_lending));
+}
+
 void credits_join(struct credits *p, struct credit_holder *s)
 {
 	assert(s->session);
 	if (is_joined(s))
 		return;
+	count_lending(p, s);
 	list_push(&p->holders, &s->ring);
 	list_push(ranks_of(p, s), &s->rank);
 	if (s->emptying_for)
@@ -154,6 +164,7 @@ void credit_holder_want(struct credits *p, struct credit_holder *s, uint16_t pos
 		return;
 	list_remove(&s->rank);
 	list_push(ranks_of(p, s), &s->rank);
+	count_lending(p, s);
 	credit_holder_changed(p, s);
 }
 
@@ -260,18 +271,42 @@ void credits_keep_empty(struct credits *p, struct credit_holder *s, uint16_t pos
 	credit_holder_changed(p, s);
 }
 
-bool credits_are_shared(const struct credits *p, uint16_t a, uint16_t b)
+void credits_lend(struct credits *p, uint16_t pos, bool is_lending)
 {
-	assert(a < p->n_services && b < p->n_services && a != b);
-	const bool is_entries = p->service[a].is_entries || p->service[b].is_entries;
-	if (p->of_every[1].n_with > 0 || (!is_entries && p->of_every[0].n_with > 0))
+	assert(pos < p->n_services);
+	if (p->service[pos].is_lending == is_lending)
+		return;
+	p->service[pos].is_lending = is_lending;
+	p->n_lending = (uint16_t)(is_lending ? p->n_lending + 1 : p->n_lending - 1);
+	for (struct link *l = p->holders.next; l != &p->holders; l = l->next) {
+		struct credit_holder *h = LIST_OF(struct credit_holder, ring, l);
+		if (!h->wanted[pos])
+			continue;
+		count_lending(p, h);
+		credit_holder_changed(p, h);
+	}
+}
+
+bool credits_may_get_more(const struct credits *p, uint16_t pos)
+{
+	assert(pos < p->n_services);
+	if (p->service[pos].is_entries || p->takers[pos].sum[1].n_lent > 0)
 		return true;
+	return p->n_lending > 0 && p->of_every[1].n_with > 0;
+}
+
+void credits_share(const struct credits *p, uint16_t pos, bool shared[static SERVICES_MAX])
+{
+	assert(pos < p->n_services);
+	for (uint16_t i = 0; i < p->n_services; i++) {
+		const bool is_entries = p->service[pos].is_entries || p->service[i].is_entries;
+		shared[i] = p->of_every[1].n_with > 0 || (!is_entries && p->of_every[0].n_with > 0);
+	}
 	for (const struct link *l = p->several.next; l != &p->several; l = l->next) {
 		const struct credit_holder *h = LIST_OF(const struct credit_holder, rank, l);
-		if (h->credits && takes(p, h, a) && takes(p, h, b))
-			return true;
+		for (uint16_t i = 0; h->credits && takes(p, h, pos) && i < p->n_services; i++)
+			shared[i] = shared[i] || takes(p, h, i);
 	}
-	return false;
 }
 
 bool credits_run_one_empty(struct credits *p, uint16_t pos)
@@ -461,6 +496,7 @@ void credits_check(const struct credits *p)
 		for (uint16_t i = 0; i < SERVICES_MAX; i++)
 			n_wanted = (uint16_t)(n_wanted + h->wanted[i]);
 		assert(h->all_services || n_wanted == h->n_wanted);
+		assert(h->n_lending <= p->n_lending && h->n_lending <= h->n_wanted);
 		const struct credits_sum is = sum_of(h);
 		assert(memcmp(&is, &h->counted, sizeof is) == 0);
 		n_free += is.free;
@@ -468,10 +504,13 @@ void credits_check(const struct credits *p)
 		assert(!h->is_alone || h->in_use > 0); /* it holds the suspect */
 	}
 	assert(n_free == p->n_free);
+	uint16_t n_lending = 0;
 	for (uint16_t i = 0; i < p->n_services; i++) {
 		const struct credits_service *s = &p->service[i];
+		n_lending = (uint16_t)(n_lending + s->is_lending);
 		assert(s->granted <= s->reserved);
 		assert(s->is_reading || s->granted == 0);
 		assert(!s->is_on || s->weight > 0);
 	}
+	assert(n_lending == p->n_lending);
 }

@@ -11,6 +11,7 @@
 struct credits_sum { /* of some holders */
 	uint32_t free, in_use, credits;
 	uint32_t n, n_with; /* holders, and those with credits */
+	uint32_t n_lent;    /* of the latter, those that take some service which lends: see is_lending */
 };
 
 struct credit_holder {    /* one session's credits */
@@ -23,13 +24,14 @@ struct credit_holder {    /* one session's credits */
 	bool all_services;
 	bool takes_entries;        /* it knows entries mode: others get no stream of such a service */
 	bool wanted[SERVICES_MAX]; /* by position */
-	uint16_t n_wanted;
+	uint16_t n_wanted, n_lending; /* of the wanted: all, and those that lend */
 	struct credits_sum counted; /* what the sums have of it */
 };
 
 struct credits_service { /* by position; a position is reused, a service id is not */
 	bool is_on;
 	bool is_entries; /* entries mode */
+	bool is_lending; /* its idle streams may give up credits for others: credits_lend */
 	uint16_t svc;
 	uint32_t reserved; /* granted to the reader or read, not assigned yet */
 	uint32_t granted;  /* part of reservations: asked for by a read that has not answered */
@@ -62,6 +64,7 @@ struct credits {
 	bool has_new_offers; /* holders have come or gone, or have changed what they have altogether */
 	struct credits_service service[SERVICES_MAX];
 	uint16_t n_services; /* positions in use, with holes */
+	uint16_t n_lending;  /* of them, those that lend */
 	bool is_draining;
 	uint64_t pass; /* of the service that was granted last: who comes back from a pause starts from here */
 	/* Where credits are few, services known to be empty are looked at in rounds: each once, then a pause in which
@@ -111,8 +114,13 @@ bool credits_has_taker(const struct credits *p, uint16_t pos);
 uint32_t credits_in_use(const struct credits *p, uint16_t pos);
 /* Credits of all who want the service at pos, free or not, and how many they are. */
 uint32_t credits_offered(const struct credits *p, uint16_t pos, uint32_t *n_holders);
-/* Whether anybody with credits takes both services. */
-bool credits_are_shared(const struct credits *p, uint16_t a, uint16_t b);
+/* The service at pos is in entries mode and not going, or not any more: whether its idle streams may give up credits. */
+void credits_lend(struct credits *p, uint16_t pos, bool is_lending);
+/* Whether idle streams may keep credits that could be the service's at pos: its own, or those of another that lends and
+ * has the same workers. */
+bool credits_may_get_more(const struct credits *p, uint16_t pos);
+/* By position: whether anybody with credits takes that service and the one at pos. */
+void credits_share(const struct credits *p, uint16_t pos, bool shared[static SERVICES_MAX]);
 /* Nobody becomes empty by itself: the one with the least in work takes no more until it is. Does nothing when one
  * runs empty already. False: nobody takes the service at all. */
 bool credits_run_one_empty(struct credits *p, uint16_t pos);

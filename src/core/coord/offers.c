@@ -2,24 +2,11 @@
  * no credit is free it looks at who waits, if there are workers at all and idle streams that may give theirs up. */
 #include "core/coord/coord_p.h"
 
-/* Idle streams keep credits that could be its own: of itself, or of others in entries mode with the same workers. */
-static bool may_get_more(const struct coord *c, uint16_t pos)
-{
-	if (c->place.service[pos].is_entries)
-		return true;
-	for (uint16_t i = 0; i < c->services.n; i++) {
-		const struct coord_service *o = &c->services.v[i];
-		if (o->rules && !o->is_going && c->place.service[i].is_entries && credits_are_shared(&c->place, pos, i))
-			return true;
-	}
-	return false;
-}
-
 struct msg_fleet coord_offer(const struct coord *c, uint16_t pos)
 {
 	struct msg_fleet offer = {0};
 	offer.credits = credits_offered(&c->place, pos, &offer.n_workers);
-	offer.may_get_more = offer.credits > 0 && may_get_more(c, pos);
+	offer.may_get_more = offer.credits > 0 && credits_may_get_more(&c->place, pos);
 	return offer;
 }
 

@@ -112,6 +112,7 @@ static void service_set(struct coord *c, struct service_rules *r)
 	struct credits_service *ps = &c->place.service[services_pos(&c->services, s)];
 	ps->is_on = true;
 	ps->is_entries = r->entries.is_on;
+	credits_lend(&c->place, services_pos(&c->services, s), ps->is_entries);
 	ps->max_streams = r->max_streams;
 	ps->read_batch = r->read_batch;
 	ps->weight = r->weight;
@@ -130,6 +131,7 @@ void coord_on_services(struct coord *c, const struct coord_event *ev)
 			continue;
 		s->is_going = true;
 		c->place.service[i].is_on = false;
+		credits_lend(&c->place, i, false);
 		coord_end_grant(c, s);
 		service_to_shards(c, s);
 	}
@@ -289,9 +291,13 @@ static void tell_idle(struct coord *c, const struct coord_service *s, struct msg
 		tell_waiting(c, s, waiting);
 	const uint16_t pos = services_pos(&c->services, s);
 	const bool is_at_its_own_limit = c->place.service[pos].owned >= c->place.service[pos].max_streams;
-	for (uint16_t i = 0; i < c->services.n && !is_at_its_own_limit; i++) {
+	if (is_at_its_own_limit || c->place.n_lending == 0)
+		return;
+	bool shared[SERVICES_MAX];
+	credits_share(&c->place, pos, shared);
+	for (uint16_t i = 0; i < c->services.n; i++) {
 		const struct coord_service *o = &c->services.v[i];
-		if (o != s && o->rules && o->rules->entries.is_on && credits_are_shared(&c->place, pos, i))
+		if (o != s && o->rules && o->rules->entries.is_on && shared[i])
 			tell_waiting(c, o, waiting);
 	}
 }

@@ -122,6 +122,7 @@ static void two_services(bool first_is_entries, bool takes_entries)
 	story_services(2, 100);
 	services_find(&W.c->services, 0)->rules->entries.is_on = first_is_entries;
 	W.c->place.service[0].is_entries = first_is_entries;
+	credits_lend(&W.c->place, 0, first_is_entries);
 	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .text = {"a:1", 3}});
 	story_own(0, 0, "");
 	story_own(1, 0, "");

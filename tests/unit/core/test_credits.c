@@ -248,7 +248,7 @@ static bool is_able(const struct credit_holder *h, uint16_t pos)
 static void expect_sums(uint16_t pos)
 {
 	uint32_t free = 0, in_use = 0, offered = 0, n = 0, n_holders;
-	bool has_taker = false, is_shared = false;
+	bool has_taker = false, is_shared = false, shared[SERVICES_MAX];
 	for (int i = 0; i < 4; i++) {
 		const struct credit_holder *h = &S[i];
 		if (list_empty(&h->ring))
@@ -263,7 +263,10 @@ static void expect_sums(uint16_t pos)
 	cr_assert_eq(credits_free(&P, pos), free);
 	cr_assert_eq(credits_in_use(&P, pos), in_use);
 	cr_assert_eq(credits_has_taker(&P, pos), has_taker);
-	cr_assert_eq(credits_are_shared(&P, pos, 1 - pos), is_shared);
+	credits_share(&P, pos, shared);
+	cr_assert_eq(shared[1 - pos], is_shared);
+	cr_assert_eq(credits_may_get_more(&P, pos),
+		P.service[pos].is_entries || (is_shared && P.service[1 - pos].is_entries));
 	cr_assert_eq(credits_offered(&P, pos, &n_holders), offered);
 	cr_assert_eq(n_holders, n);
 }
@@ -303,6 +306,7 @@ static void change_one(struct rng *rng)
 	default:
 		credits_stop_emptying(&P, pos);
 		P.service[pos].is_entries = rng_below(rng, 2);
+		credits_lend(&P, pos, P.service[pos].is_entries);
 	}
 	if (!h->in_use && h->is_alone)
 		credit_holder_set_alone(&P, h, false);
@@ -345,4 +349,22 @@ Test(credits, one_service_is_for_all_in_turn, .init = begin)
 	cr_assert_eq(credits_choose(&P, 0), &S[0], "who names it does not come before who takes all");
 	cr_assert_eq(credits_choose(&P, 0), &S[1]);
 	cr_assert_eq(credits_choose(&P, 0), &S[0]);
+}
+
+/* A reload takes a service away, or changes its mode, while workers are there. */
+Test(credits, who_may_lend_follows_what_the_service_does, .init = begin)
+{
+	S[0].takes_entries = true;
+	credit_holder_want(&P, &S[0], 0, true);
+	sit(0, 3, 1);
+	P.service[1].is_entries = true;
+	cr_assert(!credits_may_get_more(&P, 0));
+	credits_lend(&P, 1, true);
+	cr_assert(credits_may_get_more(&P, 0), "its idle streams are there already");
+	credit_holder_offer(&P, &S[0], 0);
+	cr_assert(!credits_may_get_more(&P, 0), "the only one who takes both has no credits");
+	credit_holder_offer(&P, &S[0], 1);
+	credits_lend(&P, 1, false);
+	cr_assert(!credits_may_get_more(&P, 0));
+	credits_check(&P);
 }
