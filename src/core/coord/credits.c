@@ -344,21 +344,80 @@ void credits_stop_emptying(struct credits *p, uint16_t pos)
 	}
 }
 
-/* Of everybody. */
-static uint32_t reserved_by_all(const struct credits *p)
-{
-	uint32_t n = 0;
-	for (uint16_t i = 0; i < p->n_services; i++)
-		if (p->service[i].is_on)
-			n += p->service[i].reserved;
-	return n;
-}
-
 static bool credits_wants(const struct credits *p, uint16_t i)
 {
 	const struct credits_service *s = &p->service[i];
 	return s->is_on && !s->is_paused && !s->is_away && s->owned < s->max_streams;
 }
+
+/* ---- rivals ---- */
+
+static struct credits_rivals rival_of(const struct credits *p, uint16_t pos)
+{
+	const struct credits_service *s = &p->service[pos];
+	struct credits_rivals r = {.reserved = s->is_on ? s->reserved : 0};
+	const uint32_t free = credits_wants(p, pos) ? credits_free(p, pos) : 0;
+	if (free == 0)
+		return r;
+	r.n = 1;
+	r.weights = s->was_full ? s->weight : 0;
+	r.n_waiting = !s->is_reading && free > s->reserved;
+	r.n_busy = r.n_waiting && !s->was_empty;
+	return r;
+}
+
+static void rivals_change(struct credits_rivals *sum, const struct credits_rivals *was, const struct credits_rivals *is)
+{
+	sum->n += is->n - was->n;
+	sum->n_waiting += is->n_waiting - was->n_waiting;
+	sum->n_busy += is->n_busy - was->n_busy;
+	sum->weights += is->weights - was->weights;
+	sum->reserved += is->reserved - was->reserved;
+}
+
+static struct credits_rivals rivals_of_all(const struct credits *p)
+{
+	if (p->are_rivals_counted)
+		return p->rivals;
+	static const struct credits_rivals none;
+	struct credits_rivals sum = none;
+	for (uint16_t i = 0; i < p->n_services; i++) {
+		const struct credits_rivals is = rival_of(p, i);
+		rivals_change(&sum, &none, &is);
+	}
+	return sum;
+}
+
+/* The one at pos, which can have a credit, is among them; it is not counted among those that wait. */
+static struct credits_rivals rivals_of(const struct credits *p, uint16_t pos)
+{
+	struct credits_rivals r = rivals_of_all(p);
+	const struct credits_rivals mine = rival_of(p, pos);
+	assert(mine.n == 1);
+	r.n_waiting -= mine.n_waiting;
+	r.n_busy -= mine.n_busy;
+	r.weights += p->service[pos].weight - mine.weights;
+	return r;
+}
+
+void credits_begin_grants(struct credits *p)
+{
+	assert(!p->are_rivals_counted);
+	static const struct credits_rivals none;
+	p->rivals = none;
+	for (uint16_t i = 0; i < p->n_services; i++) {
+		p->service[i].counted = rival_of(p, i);
+		rivals_change(&p->rivals, &none, &p->service[i].counted);
+	}
+	p->are_rivals_counted = true;
+}
+
+void credits_end_grants(struct credits *p)
+{
+	p->are_rivals_counted = false;
+}
+
+/* ---- grants ---- */
 
 enum { PASS_PER_ENTRY = 1 << 20 /* divided by weights of 1 to 100 */ };
 
@@ -369,6 +428,11 @@ void credits_granted(struct credits *p, uint16_t pos, mono_ms now)
 	s->pass = s->pass > p->pass ? s->pass : p->pass;
 	p->pass = s->pass;
 	s->granted_at = now;
+	if (!p->are_rivals_counted)
+		return;
+	const struct credits_rivals is = rival_of(p, pos);
+	rivals_change(&p->rivals, &s->counted, &is);
+	s->counted = is;
 }
 
 void credits_read(struct credits *p, uint16_t pos, uint32_t n)
@@ -379,33 +443,8 @@ void credits_read(struct credits *p, uint16_t pos, uint32_t n)
 	s->pass += (uint64_t)n * PASS_PER_ENTRY / s->weight;
 }
 
-/* The services that some free credit is for, the one at pos among them. */
-struct rivals {
-	uint32_t n;
-	uint32_t n_waiting, n_busy; /* of the others: not reading; and not known to be empty */
-	uint32_t weights;           /* of those with a backlog */
-};
-
-static struct rivals rivals_of(const struct credits *p, uint16_t pos)
-{
-	struct rivals r = {0};
-	for (uint16_t i = 0; i < p->n_services; i++) {
-		const struct credits_service *s = &p->service[i];
-		if (!credits_wants(p, i) || credits_free(p, i) == 0)
-			continue;
-		r.n++;
-		if (i == pos || s->was_full)
-			r.weights += s->weight;
-		if (i == pos || s->is_reading || credits_free(p, i) <= s->reserved)
-			continue;
-		r.n_waiting++;
-		r.n_busy += !s->was_empty;
-	}
-	return r;
-}
-
 /* Of n credits that it could have. */
-static uint32_t share_of(const struct credits_service *s, const struct rivals *r, uint32_t n)
+static uint32_t share_of(const struct credits_service *s, const struct credits_rivals *r, uint32_t n)
 {
 	if (s->was_empty && r->n_busy) /* to find out */
 		return n ? 1 : 0;
@@ -422,7 +461,7 @@ static uint32_t share_of(const struct credits_service *s, const struct rivals *r
 
 /* A read that keeps a credit from others. Redis ends a wait of less than 100 ms by its clock of 10 Hz: when nobody is
  * known to have work, one service waits, and all that were not looked at for a while are, without waiting. */
-static mono_ms short_wait(const struct credits_service *s, const struct rivals *r, mono_ms now)
+static mono_ms short_wait(const struct credits_service *s, const struct credits_rivals *r, mono_ms now)
 {
 	enum { SHORT_MS = 50, EACH_MS = 4 };
 	const bool is_long_ago = now - s->granted_at >= mono_max(SHORT_MS, (mono_ms)EACH_MS * r->n_waiting);
@@ -440,11 +479,10 @@ uint32_t credits_grant(const struct credits *p, uint16_t pos, mono_ms now, mono_
 	const uint32_t room = mine > s->reserved ? mine - s->reserved : 0;
 	if (room == 0)
 		return 0;
-	const uint32_t reserved = reserved_by_all(p);
-	const uint32_t left = p->n_free > reserved ? p->n_free - reserved : 0;
+	const struct credits_rivals r = rivals_of(p, pos);
+	const uint32_t left = p->n_free > r.reserved ? p->n_free - r.reserved : 0;
 	if (left == 0)
 		return 0;
-	const struct rivals r = rivals_of(p, pos);
 	uint32_t n = share_of(s, &r, room < left ? room : left), cap = s->max_streams - s->owned;
 	n = n < cap ? n : cap;
 	n = n < s->read_batch ? n : s->read_batch;
@@ -459,7 +497,7 @@ bool credits_is_kept_out(const struct credits *p, uint16_t pos)
 	const struct credits_service *s = &p->service[pos];
 	if (p->is_draining || !credits_wants(p, pos) || s->is_reading || s->was_empty)
 		return false;
-	return credits_free(p, pos) > s->reserved && p->n_free <= reserved_by_all(p);
+	return credits_free(p, pos) > s->reserved && p->n_free <= rivals_of_all(p).reserved;
 }
 
 bool credits_is_in_round(const struct credits *p, uint16_t pos, mono_ms now)
@@ -513,4 +551,5 @@ void credits_check(const struct credits *p)
 		assert(!s->is_on || s->weight > 0);
 	}
 	assert(n_lending == p->n_lending);
+	assert(!p->are_rivals_counted);
 }

@@ -28,6 +28,14 @@ struct credit_holder {    /* one session's credits */
 	struct credits_sum counted; /* what the sums have of it */
 };
 
+/* Services that some free credit is for. */
+struct credits_rivals {
+	uint32_t n;
+	uint32_t n_waiting, n_busy; /* not reading, and have room for a read; of these, not known to be empty */
+	uint32_t weights;           /* of those with a backlog */
+	uint32_t reserved;          /* of all that are on, whether a credit is free for them or not */
+};
+
 struct credits_service { /* by position; a position is reused, a service id is not */
 	bool is_on;
 	bool is_entries; /* entries mode */
@@ -46,6 +54,7 @@ struct credits_service { /* by position; a position is reused, a service id is n
 	bool was_empty; /* it brought nothing: known to be empty */
 	uint32_t round; /* it was looked at in this one, credits.round, while others had work */
 	mono_ms granted_at;
+	struct credits_rivals counted; /* its part of credits.rivals */
 };
 
 /* Who named the service at a position. Sums are by whether they take streams in entries mode, too. */
@@ -66,6 +75,8 @@ struct credits {
 	uint16_t n_services; /* positions in use, with holes */
 	uint16_t n_lending;  /* of them, those that lend */
 	bool is_draining;
+	bool are_rivals_counted; /* from credits_begin_grants on */
+	struct credits_rivals rivals;
 	uint64_t pass; /* of the service that was granted last: who comes back from a pause starts from here */
 	/* Where credits are few, services known to be empty are looked at in rounds: each once, then a pause in which
 	 * those that have work come first. */
@@ -99,7 +110,11 @@ uint32_t credits_free(const struct credits *p, uint16_t pos);
 /* The credit holder that gets the next entry of the service, round robin, sessions with fewer services first; NULL
  * = no free credit. */
 struct credit_holder *credits_choose(struct credits *p, uint16_t pos);
-/* The service at pos is granted now; it read n entries (0: it is known to be empty). Weights act in the long run, also
+/* From here to credits_end_grants only grants change what services have, so that each of many does not look at all the
+ * others again. */
+void credits_begin_grants(struct credits *p);
+void credits_end_grants(struct credits *p);
+/* The service at pos is granted now (its .is_reading, .granted and .reserved are set); it read n entries (0: it is known to be empty). Weights act in the long run, also
  * where one credit comes free at a time. */
 void credits_granted(struct credits *p, uint16_t pos, mono_ms now);
 void credits_read(struct credits *p, uint16_t pos, uint32_t n); /* see credits_granted */

@@ -163,9 +163,7 @@ static void read_answered(struct coord *c, struct coord_service *s, const struct
 		s->grant.again = 0;
 	s->grant.is_again = false;
 	s->grant.n = 0;
-	for (uint16_t i = 0; i < c->services.n; i++) /* others may wait for these credits */
-		if (c->services.v[i].rules)
-			services_mark(&c->services, &c->services.v[i]);
+	services_mark_all(&c->services); /* others may wait for these credits */
 }
 
 void entry_on_batch(struct coord *c, const struct msg *m)

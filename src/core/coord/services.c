@@ -7,16 +7,21 @@
 
 struct coord_service *services_find(struct coord_services *ss, uint16_t svc)
 {
+	uint8_t *at = &ss->found_at[svc % SERVICES_MAX]; /* ids count up: few share a place */
+	if (ss->v[*at].rules && ss->v[*at].svc == svc)
+		return &ss->v[*at];
 	for (uint16_t i = 0; i < ss->n; i++)
-		if (ss->v[i].rules && ss->v[i].svc == svc)
+		if (ss->v[i].rules && ss->v[i].svc == svc) {
+			*at = (uint8_t)i;
 			return &ss->v[i];
+		}
 	return NULL;
 }
 
 const struct coord_service *services_of_hash(const struct coord_services *ss, uint64_t hash)
 {
 	for (uint16_t i = 0; i < ss->n; i++)
-		if (ss->v[i].rules && ss->v[i].rules->hash == hash)
+		if (ss->hashes[i] == hash && ss->v[i].rules)
 			return &ss->v[i];
 	return NULL;
 }
@@ -34,9 +39,7 @@ void services_mark(struct coord_services *ss, struct coord_service *s)
 
 void services_mark_all(struct coord_services *ss)
 {
-	for (uint16_t i = 0; i < ss->n; i++)
-		if (ss->v[i].rules)
-			services_mark(ss, &ss->v[i]);
+	ss->are_all_dirty = ss->is_dirty = true;
 }
 
 bool service_has_no_master(const struct topology *t, const struct coord_service *s)
@@ -108,6 +111,8 @@ static void service_set(struct coord *c, struct service_rules *r)
 		service_rules_unref(s->rules);
 	}
 	s->rules = r;
+	c->services.hashes[services_pos(&c->services, s)] = r->hash;
+	c->services.n_going = (uint16_t)(c->services.n_going - s->is_going);
 	s->is_going = false;
 	struct credits_service *ps = &c->place.service[services_pos(&c->services, s)];
 	ps->is_on = true;
@@ -129,6 +134,7 @@ void coord_on_services(struct coord *c, const struct coord_event *ev)
 			kept = ev->services[k]->svc == s->svc;
 		if (kept)
 			continue;
+		c->services.n_going = (uint16_t)(c->services.n_going + !s->is_going);
 		s->is_going = true;
 		c->place.service[i].is_on = false;
 		credits_lend(&c->place, i, false);
@@ -148,7 +154,7 @@ void coord_on_services(struct coord *c, const struct coord_event *ev)
 /* A removed service whose last entry has gone. */
 void coord_sweep_services(struct coord *c)
 {
-	for (uint16_t i = 0; i < c->services.n; i++) {
+	for (uint16_t i = 0; c->services.n_going > 0 && i < c->services.n; i++) {
 		struct coord_service *s = &c->services.v[i];
 		if (!s->rules || !s->is_going || c->place.service[i].owned)
 			continue;
@@ -161,6 +167,7 @@ void coord_sweep_services(struct coord *c)
 		workers_service_ends(&c->workers, &c->place, i);
 		credits_stop_emptying(&c->place, i);
 		service_rules_unref(s->rules);
+		c->services.n_going--;
 		*s = (struct coord_service){.rules = NULL};
 	}
 }
@@ -449,16 +456,18 @@ void coord_pump(struct coord *c)
 {
 	if (!c->services.is_dirty)
 		return;
-	c->services.is_dirty = false;
+	const bool are_all = c->services.are_all_dirty; /* what is marked meanwhile is for the next turn */
+	c->services.is_dirty = c->services.are_all_dirty = false;
 	for (uint16_t i = 0; i < c->services.n; i++)
 		c->place.service[i].is_away = c->services.v[i].rules && is_away(c, &c->services.v[i]);
 	coord_tell_offers(c);
 	for (uint16_t i = 0; i < c->services.n; i++)
-		if (c->services.v[i].rules && c->services.v[i].is_dirty) {
+		if (c->services.v[i].rules && (c->services.v[i].is_dirty || are_all)) {
 			assign_suspects(c, &c->services.v[i]); /* first: an empty worker must not get others */
 			assign_ready(c, &c->services.v[i]);
 		}
 	end_hush(c);
+	credits_begin_grants(&c->place);
 	if (c->services.n > 1)
 		look_at_empty(c);
 	/* the lowest pass first, so that few credits go round, to each service by its weight */
@@ -467,7 +476,7 @@ void coord_pump(struct coord *c)
 		next = l->next;
 		struct coord_service *s = LIST_OF(struct coord_service, grant.turn, l);
 		bool is_last = l == end;
-		if (s->is_dirty)
+		if (s->is_dirty || are_all)
 			grant(c, s);
 		s->is_dirty = false;
 		if (is_last)
@@ -475,4 +484,5 @@ void coord_pump(struct coord *c)
 	}
 	if (c->services.n > 1)
 		free_for_busy(c);
+	credits_end_grants(&c->place);
 }

@@ -90,9 +90,13 @@ struct coord_services {
 	uint16_t n;                           /* positions used so far; .rules NULL: not now */
 	struct link turns;    /* in order of their passes (credits.h), behind them those known to be empty, in turn */
 	bool is_dirty;        /* some service is */
+	bool are_all_dirty;   /* whatever their own .is_dirty says */
 	bool has_new_offers;  /* services or shards have changed; credits.has_new_offers: holders */
+	uint16_t n_going;     /* of them: a turn looks for their ends while there are some */
 	mono_ms lost_at;      /* the soonest of theirs */
 	mono_ms shortest_ttl; /* of their locks */
+	uint64_t hashes[SERVICES_MAX];  /* of their names, by position */
+	uint8_t found_at[SERVICES_MAX]; /* position, by id % SERVICES_MAX: looked at first */
 };
 
 /* By its id. NULL: there is none, or not any more. */

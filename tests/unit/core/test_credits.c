@@ -368,3 +368,54 @@ Test(credits, who_may_lend_follows_what_the_service_does, .init = begin)
 	cr_assert(!credits_may_get_more(&P, 0));
 	credits_check(&P);
 }
+
+static void change_services(struct rng *rng)
+{
+	for (uint16_t i = 0; i < P.n_services; i++) {
+		struct credits_service *s = &P.service[i];
+		s->is_on = rng_below(rng, 8);
+		s->is_paused = !rng_below(rng, 8);
+		s->is_reading = rng_below(rng, 2);
+		s->was_full = rng_below(rng, 2);
+		s->was_empty = !s->was_full && rng_below(rng, 2);
+		s->weight = 1 + (uint32_t)rng_below(rng, 3);
+		s->granted = s->is_reading ? (uint32_t)rng_below(rng, 2) : 0;
+		s->reserved = s->granted + (uint32_t)rng_below(rng, 2);
+	}
+}
+
+Test(credits, what_is_counted_once_is_what_each_grant_would_count, .init = begin)
+{
+	struct rng rng;
+	rng_seed(&rng, 20261130);
+	P.n_services = 6;
+	for (uint16_t i = 0; i < 6; i++)
+		P.service[i] = (struct credits_service){.svc = i, .max_streams = 100, .read_batch = 4};
+	for (int i = 0; i < 4; i++)
+		sit(i, 4, i - 1);
+	uint32_t n_granted = 0;
+	for (int i = 0; i < 20000; i++) {
+		change_services(&rng);
+		credits_begin_grants(&P);
+		for (int k = 0; k < 6; k++) {
+			const uint16_t pos = (uint16_t)rng_below(&rng, 6);
+			mono_ms block_ms, anew_block_ms;
+			const uint32_t n = credits_grant(&P, pos, 1000, &block_ms);
+			P.are_rivals_counted = false;
+			cr_assert_eq(credits_grant(&P, pos, 1000, &anew_block_ms), n);
+			cr_assert_eq(anew_block_ms, block_ms);
+			const bool is_kept_out = credits_is_kept_out(&P, pos);
+			P.are_rivals_counted = true;
+			cr_assert_eq(credits_is_kept_out(&P, pos), is_kept_out);
+			if (!n)
+				continue;
+			P.service[pos].is_reading = true;
+			P.service[pos].granted = n;
+			P.service[pos].reserved += n;
+			credits_granted(&P, pos, 1000);
+			n_granted++;
+		}
+		credits_end_grants(&P);
+	}
+	cr_assert_gt(n_granted, 10000);
+}
