@@ -31,7 +31,7 @@ void lease_connected(struct leases *ls, struct shard_ctx *c, bool is_valkey);
 void lease_slots(struct leases *ls, struct shard_ctx *c);
 /* What became of an unlock that another shard was asked for. */
 void lease_lock_answer(struct shard_ctx *c, uint16_t svc, const struct msg_lock_answer *m);
-/* The service's times have changed. */
+/* The service's times have changed: looks at all leases. */
 void lease_rules(struct leases *ls, struct shard_ctx *c, uint16_t svc);
 /* The shard stops: locks stay in Redis, nobody is told. */
 void lease_forget_all(struct leases *ls, struct shard_ctx *c);

@@ -211,16 +211,30 @@ static void shard_on_slots(struct shard *s, struct msg_slots *m)
 		ctx_msg(c, msg_plain(MSG_EMPTY));
 }
 
+/* Does no lease keep another margin than that of new ones? */
+static bool has_one_margin(const struct lease_rules *l, mono_ms now)
+{
+	return l->old_until <= now || l->old_margin_ms == l->stop_margin_ms;
+}
+
+/* Rules come with each reload, and when a reader moves: mostly with the same times. */
+static bool are_times_new(const struct lease_rules *was, const struct lease_rules *is, mono_ms now)
+{
+	return was->ttl_ms != is->ttl_ms || was->renew_ms != is->renew_ms ||
+	       was->stop_margin_ms != is->stop_margin_ms || !has_one_margin(was, now) || !has_one_margin(is, now);
+}
+
 static void on_service(struct shard *s, struct msg_service *m)
 {
 	struct shard_ctx *c = &s->ctx;
 	uint16_t svc = m->rules->svc;
-	bool is_known = ctx_service(c, svc) != NULL;
+	const struct shard_service *known = ctx_service(c, svc);
+	bool is_changed = known && are_times_new(&known->rules->lease, &m->rules->lease, c->now);
 	struct shard_service *sv = ctx_service_put(c, m->rules);
 	m->rules = NULL;
 	sv->is_read = m->is_read;
 	sv->asking = m->asking;
-	if (is_known)
+	if (is_changed)
 		lease_rules(s->leases, c, svc);
 	reader_service(s->readers, c, svc);
 	reconcile_service(s->reconcile, c, svc);

@@ -480,6 +480,19 @@ Test(lease, new_times_of_the_service_hold_at_once, .init = story_up, .fini = sto
 	expect_story("[ 6000] > lease 1 lost expired until=11000\n");
 }
 
+/* 100,000 leases of 250 services were all renewed at once, each looked at 250 times, by a reload of nothing. */
+Test(lease, rules_with_the_same_times_renew_nothing, .init = story_up, .fini = story_down)
+{
+	hold(1);
+	W.now = 2000;
+	struct service_rules *r = story_rules();
+	r->max_retries++;
+	r->lease.old_margin_ms = r->lease.stop_margin_ms; /* as a reload leaves them */
+	r->lease.old_until = 2000 + 2 * r->lease.ttl_ms;
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .service.rules = r});
+	expect_story("");
+}
+
 Test(lease, new_times_hold_for_a_renewal_that_is_on_its_way, .init = story_up, .fini = story_down)
 {
 	hold(1);
