@@ -22,10 +22,10 @@ struct credit_holder {    /* one session's credits */
 	bool is_alone;         /* holds a suspect: gets nothing else */
 	uint16_t emptying_for; /* position + 1 of the service for whose suspect it runs empty; 0 = none */
 	bool all_services;
-	bool takes_entries;        /* it knows entries mode: others get no stream of such a service */
-	bool wanted[SERVICES_MAX]; /* by position */
+	bool takes_entries;           /* it knows entries mode: others get no stream of such a service */
+	bool wanted[SERVICES_MAX];    /* by position */
 	uint16_t n_wanted, n_lending; /* of the wanted: all, and those that lend */
-	struct credits_sum counted; /* what the sums have of it */
+	struct credits_sum counted;   /* what the sums have of it */
 };
 
 /* Services that some free credit is for. */
@@ -114,8 +114,8 @@ struct credit_holder *credits_choose(struct credits *p, uint16_t pos);
  * others again. */
 void credits_begin_grants(struct credits *p);
 void credits_end_grants(struct credits *p);
-/* The service at pos is granted now (its .is_reading, .granted and .reserved are set); it read n entries (0: it is known to be empty). Weights act in the long run, also
- * where one credit comes free at a time. */
+/* The service at pos is granted now (its .is_reading, .granted and .reserved are set); it read n entries (0: it is
+ * known to be empty). Weights act in the long run, also where one credit comes free at a time. */
 void credits_granted(struct credits *p, uint16_t pos, mono_ms now);
 void credits_read(struct credits *p, uint16_t pos, uint32_t n); /* see credits_granted */
 /* Whether what a holder has is as good as nothing. */
@@ -129,7 +129,7 @@ bool credits_has_taker(const struct credits *p, uint16_t pos);
 uint32_t credits_in_use(const struct credits *p, uint16_t pos);
 /* Credits of all who want the service at pos, free or not, and how many they are. */
 uint32_t credits_offered(const struct credits *p, uint16_t pos, uint32_t *n_holders);
-/* The service at pos is in entries mode and not going, or not any more: whether its idle streams may give up credits. */
+/* The service at pos is in entries mode and not going, or not any more: may its idle streams give up credits? */
 void credits_lend(struct credits *p, uint16_t pos, bool is_lending);
 /* Whether idle streams may keep credits that could be the service's at pos: its own, or those of another that lends and
  * has the same workers. */

@@ -260,16 +260,32 @@ static void look_at_empty(struct coord *c)
 		credits_end_round(&c->place, c->now);
 }
 
-/* One that has work gets no credit, for reads that wait for entries keep them: they end. */
+/* Its read may wait for entries, and keeps credits meanwhile. */
+static bool is_waiting_read(const struct coord *c, uint16_t pos)
+{
+	const struct coord_service *s = &c->services.v[pos];
+	return s->rules && s->grant.waits && c->place.service[pos].granted && s->reader.shard < SHARDS_MAX;
+}
+
+/* Those that have work get no credit, for reads that wait for entries keep them. For each, one ends on every shard, as
+ * one may not answer: what others give up would be theirs again before the next read of those that have work. */
 static void free_for_busy(struct coord *c)
 {
-	bool is_kept_out = false;
-	for (uint16_t i = 0; i < c->services.n && !is_kept_out; i++)
-		is_kept_out = c->services.v[i].rules && credits_is_kept_out(&c->place, i);
-	for (uint16_t i = 0; i < c->services.n && is_kept_out; i++) {
+	uint16_t n_kept_out = 0, n_ending[SHARDS_MAX];
+	for (uint16_t i = 0; i < c->services.n; i++)
+		n_kept_out = (uint16_t)(n_kept_out + (c->services.v[i].rules && credits_is_kept_out(&c->place, i)));
+	if (n_kept_out == 0)
+		return;
+	memset(n_ending, 0, sizeof n_ending);
+	for (uint16_t i = 0; i < c->services.n; i++)
+		if (is_waiting_read(c, i) && c->services.v[i].grant.n == 0)
+			n_ending[c->services.v[i].reader.shard]++;
+	for (uint16_t i = 0; i < c->services.n; i++) {
 		struct coord_service *s = &c->services.v[i];
-		if (s->rules && s->grant.waits && s->grant.n && c->place.service[i].granted)
+		if (is_waiting_read(c, i) && s->grant.n && n_ending[s->reader.shard] < n_kept_out) {
+			n_ending[s->reader.shard]++;
 			take_back(c, s);
+		}
 	}
 }
 

@@ -384,12 +384,14 @@ UNUSED static void story_back(uint64_t session, uint64_t id)
 
 static struct retry_rules story_retry;     /* zeroed: nothing waits */
 static struct entries_rules story_entries; /* zeroed: names are handed out */
-static const struct own_key *story_own_keys[2];
-static uint32_t story_n_own[2];
+enum { STORY_SERVICES = 16 };
+static const struct own_key *story_own_keys[STORY_SERVICES];
+static uint32_t story_n_own[STORY_SERVICES];
 
 UNUSED static void story_services_of(uint16_t n, uint32_t max_streams, mono_ms ttl_ms)
 {
-	struct service_rules *v[2];
+	struct service_rules *v[STORY_SERVICES];
+	cr_assert_leq(n, STORY_SERVICES);
 	for (uint16_t i = 0; i < n; i++) {
 		v[i] = mem_alloc(sizeof *v[i]);
 		atomic_init(&v[i]->refs, 1);

@@ -610,6 +610,50 @@ Test(coord, two_services_share_few_credits, .init = story_begin, .fini = story_d
 		     "[ 1000] s credits 1:1\n");
 }
 
+static int count_of(const char *what)
+{
+	int n = 0;
+	for (const char *at = W.text.data; at && (at = strstr(at, what)); at++)
+		n++;
+	return n;
+}
+
+static void nothing_is_there(uint16_t n_services)
+{
+	for (uint16_t i = 0; i < n_services; i++)
+		if (W.c->place.service[i].is_reading)
+			story_read(i, 0, "");
+}
+
+/* 250 services and 200 credits: each stream that came ended 200 reads, which were asked for again at once. */
+Test(coord, a_service_with_work_ends_one_read_that_waits_for_it, .init = story_begin, .fini = story_down)
+{
+	enum { SERVICES = 12 };
+	story_services(SERVICES, 100);
+	story_event((struct coord_event){.kind = COORD_TOPOLOGY, .text = {"a:1", 3}});
+	for (uint16_t i = 0; i < SERVICES; i++)
+		story_own(i, 0, "");
+	story_hello(1, 8);
+	for (int k = 0; k < 4; k++)
+		nothing_is_there(SERVICES);
+	uint16_t busy = 0;
+	while (!W.c->place.service[busy].is_reading)
+		busy++;
+	story_clear();
+	story_read(busy, 7, "s");
+	cr_assert_eq(count_of(":0\n"), 1, "%s", W.text.data);
+	story_clear();
+	story_event((struct coord_event){.kind = COORD_TICK});
+	services_mark_all(&W.c->services);
+	story_event((struct coord_event){.kind = COORD_TICK});
+	expect_story(""); /* that one is on its way */
+	for (uint16_t i = 0; i < SERVICES; i++)
+		if (W.c->services.v[i].grant.waits && W.c->services.v[i].grant.n == 0 &&
+			W.c->place.service[i].is_reading)
+			story_read(i, 0, "");
+	cr_assert(W.c->place.service[busy].is_reading, "%s", W.text.data);
+}
+
 /* ---- coming back ---- */
 
 Test(coord, a_worker_that_comes_back_names_what_it_has, .init = story_ready, .fini = story_down)
