@@ -14,6 +14,7 @@ struct retry *retry_new(void)
 	shard_pool_init(&r->batches, sizeof(struct op_batch_slot));
 	heap_init(&r->timers);
 	list_init(&r->ready);
+	list_init(&r->going_back);
 	list_init(&r->waiting);
 	list_init(&r->covered);
 	retry_groups_init(r);
@@ -90,7 +91,8 @@ void retry_queue(struct retry *r, struct op *op)
 {
 	assert(op->is_live && !op->sent.in_flight);
 	retry_unqueue(r, op);
-	list_push(&r->ready, &op->queue);
+	const bool is_back = op->sent.command == CMD_REQUEUE || op->sent.command == CMD_LATER;
+	list_push(is_back ? &r->going_back : &r->ready, &op->queue);
 	retry_set_timer(r, op);
 }
 
@@ -403,11 +405,20 @@ static void send_wait(struct retry *r, struct shard_ctx *c)
 	r->n_in_flight++;
 }
 
+/* A worker that ends may give back 50,000 entries: what others wait for goes first, and one in eight goes back. */
+static struct link *pop_ready(struct retry *r)
+{
+	enum { BACK_SHARE = 8 };
+	const bool is_backs_turn = ++r->n_popped % BACK_SHARE == 0;
+	struct link *first = list_pop(is_backs_turn ? &r->going_back : &r->ready);
+	return first ? first : list_pop(is_backs_turn ? &r->ready : &r->going_back);
+}
+
 mono_ms retry_flush(struct retry *r, struct shard_ctx *c)
 {
 	const struct op_group *g = r->groups;
 	while (c->is_up && r->n_in_flight + g[GROUP_DONE].n + g[GROUP_TAKE].n < RETRY_IN_FLIGHT) {
-		struct link *l = list_pop(&r->ready);
+		struct link *l = pop_ready(r);
 		if (!l)
 			break;
 		struct op *op = LIST_OF(struct op, queue, l);

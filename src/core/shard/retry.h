@@ -1,7 +1,7 @@
 /* retry - single operations (take, done, requeue, dead letter, lock calls, …), each repeated until Redis has answered
  * it. Pure. Owner: the shard thread; used by core/shard. Promises: every operation is answered exactly once. What could
- * not be executed yet stays, in order; at most RETRY_IN_FLIGHT commands are on their way, the rest waits. A lock call
- * is bounded by the command timeout. */
+ * not be executed yet stays, in order, requeues behind the others; at most RETRY_IN_FLIGHT commands are on their way,
+ * the rest waits. A lock call is bounded by the command timeout. */
 #pragma once
 #include "core/shard/shard_p.h"
 

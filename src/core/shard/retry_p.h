@@ -129,7 +129,8 @@ struct retry {
 	struct op_group groups[GROUPS];
 	uint32_t n_flying[GROUPS]; /* of batches over the present connection */
 	struct heap timers;
-	struct link ready;
+	struct link ready, going_back; /* going_back: requeues; behind the others, see pop_ready */
+	uint32_t n_popped;
 	struct link waiting, covered; /* for a WAIT; by the one in flight */
 	bool is_wait_in_flight;
 	uint32_t wait_gen;

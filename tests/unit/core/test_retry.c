@@ -272,6 +272,34 @@ Test(retry, at_most_two_thousand_are_on_their_way_in_order, .init = story_up, .f
 	cr_assert_eq(W.n_msgs[MSG_OP_RESULT], 5000);
 }
 
+static void requeue_answered(void)
+{
+	struct sent s = story_take(CMD_REQUEUE);
+	struct reply r = {.kind = REPLY_INT, .integer = 1};
+	story_event((struct shard_event){.kind = SHARD_REPLY, .tag = s.tag, .reply = &r});
+}
+
+/* A worker with 50,000 streams was killed: the streams of others began when all of these had gone back. */
+Test(retry, what_workers_wait_for_goes_before_what_goes_back, .init = story_up, .fini = story_down)
+{
+	W.mute = true;
+	for (uint64_t i = 1; i <= 5000; i++)
+		story_msg_in(
+			(struct msg){.kind = MSG_OP, .op.kind = CMD_REQUEUE, .handle = i, .svc = 1, .op.id = {i, 0}});
+	story_msg_in((struct msg){.kind = MSG_OP, .op.kind = CMD_DONE, .handle = 5001, .svc = 1, .op.id = {5001, 0}});
+	cr_assert_eq(W.n_cmds[CMD_DONE], 0, "as many as may be are on their way");
+	requeue_answered();
+	requeue_answered();
+	cr_assert_eq(W.n_cmds[CMD_DONE], 1);
+	const uint64_t n_back = W.n_cmds[CMD_REQUEUE];
+	for (uint64_t i = 1; i <= 1000; i++)
+		story_msg_in((struct msg){
+			.kind = MSG_OP, .op.kind = CMD_DONE, .handle = 6000 + i, .svc = 1, .op.id = {6000 + i, 0}});
+	for (int i = 0; i < 80; i++)
+		requeue_answered();
+	cr_assert_geq(W.n_cmds[CMD_REQUEUE], n_back + 9, "nor are they left out");
+}
+
 /* ---- many at once ---- */
 
 /* Operations 1 to n, which come together. */
