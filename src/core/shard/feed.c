@@ -52,6 +52,7 @@ struct feeds *feeds_new(uint64_t seed)
 	heap_init(&fs->timers);
 	list_init(&fs->scripts);
 	list_init(&fs->reads);
+	feed_parts_init(fs);
 	return fs;
 }
 
@@ -154,6 +155,7 @@ void feed_forget(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 	heap_remove(&fs->timers, &f->timer);
 	list_remove(&f->ready);
 	list_remove(&f->reads);
+	list_remove(&f->parts);
 	if (map_get(&fs->by_stream, f->stream->bytes, f->stream->len) == f)
 		map_remove(&fs->by_stream, f->stream->bytes, f->stream->len);
 	if (feed_find(fs, f->handle) == f)
@@ -252,6 +254,7 @@ void feed_plan(struct feeds *fs, struct shard_ctx *c, struct feed *f)
 	if (f->work->bad.close_by)
 		at = mono_min(at, f->work->bad.close_by);
 	heap_set(&fs->timers, &f->timer, at);
+	feed_sort(fs, f);
 }
 
 static void feed_unblock(struct shard_ctx *c, struct feed *f, const char *why)
@@ -271,12 +274,6 @@ void feed_tick(struct feeds *fs, struct shard_ctx *c)
 			feed_at_work(f)->bad.is_calling = false;
 		feed_plan(fs, c, f);
 	}
-}
-
-mono_ms feed_poll_max(const struct feeds *fs, const struct shard_ctx *c, const struct feed *f)
-{
-	mono_ms max = feed_rules(c, f)->poll_max_ms;
-	return fs->tracking == TRACKING_ON ? max : mono_min(max, FEED_POLL_BLIND_MS);
 }
 
 /* ---- sending ---- */
@@ -489,6 +486,7 @@ static void feed_begin(struct feeds *fs, struct shard_ctx *c, struct msg *m)
 	f->work = &feed_no_work;
 	list_init(&f->ready);
 	list_init(&f->reads);
+	list_init(&f->parts);
 	feed_name(fs, f);
 	map_put(&fs->by_stream, f->stream->bytes, f->stream->len, f);
 	if (!ctx_service(c, f->svc) || (!f->asking && !ctx_serves(c, f->slot)))

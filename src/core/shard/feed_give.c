@@ -462,6 +462,7 @@ void feed_check(const struct feeds *fs)
 		assert(f->state == FEED_OPENING || f->state == FEED_CLOSING || f->run.was_open);
 		assert(f->state != FEED_BLOCKED || f->timer.pos || !list_empty(&f->ready) || f->script.in_flight);
 		feed_check_sent(f);
+		assert(feed_is_sorted(f));
 		n++;
 		n_in_flight += f->script.in_flight;
 		n_reading += f->reading.in_flight;

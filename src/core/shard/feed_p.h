@@ -38,7 +38,11 @@ struct feed_idle {
 	bool has_told : 1;    /* its worker was given an entry */
 	bool is_yielding : 1; /* another stream waits for its credit: it ends when the next read finds nothing */
 	bool has_ended : 1;   /* its run is over, as far as this side knows: its credit is free soon */
+	uint8_t part;         /* enum feed_part */
 };
+
+/* What its credit is good for: where a look for those that may give theirs up finds it. */
+enum feed_part { FEED_WORKS, FEED_GIVES_UP, FEED_PAUSES, FEED_RESTS_UNTOLD, FEED_RESTS, FEED_PARTS };
 
 /* How many entries were ever added to the stream, beside feed.n_added. -1 = not known. */
 struct feed_added {
@@ -129,10 +133,11 @@ struct feed_run {
 	bool is_read_told : 1; /* that it is read to the end, and all is acknowledged */
 };
 
-struct feed { /* tens of thousands of idle ones: 216 bytes */
+struct feed { /* tens of thousands of idle ones: 232 bytes */
 	struct heap_node timer;
 	struct link ready; /* in the queue of scripts */
 	struct link reads; /* in the queue of reads */
+	struct link parts; /* with the others of its part, in order of when they came to it; FEED_WORKS: in none */
 	uint64_t handle;   /* 0: not in use */
 	struct text *stream;
 	struct entry_id token; /* the load-balancer entry's id */
@@ -182,6 +187,7 @@ struct feeds {
 	struct map by_stream;
 	struct heap timers;
 	struct link scripts, reads;
+	struct link parts[FEED_PARTS];
 	uint32_t n_in_flight, n_reading;
 	enum feed_tracking tracking;
 	bool has_pushes, is_refusal_said;
@@ -232,11 +238,11 @@ struct msg_feed *feed_tell(struct shard_ctx *c, const struct feed *f, enum feed_
 void feed_forget(struct feeds *fs, struct shard_ctx *c, struct feed *f);
 /* Told and forgotten. The rest may be filled in. */
 struct msg_feed *feed_lose(struct feeds *fs, struct shard_ctx *c, struct feed *f, enum feed_result result);
-/* The longest pause between two polls of an empty stream, ms. */
-mono_ms feed_poll_max(const struct feeds *fs, const struct shard_ctx *c, const struct feed *f);
 struct feed *feed_of_tag(const struct feeds *fs, uint64_t tag); /* NULL: it is gone */
 
 /* feed_reply.c */
+/* The longest pause between two polls of an empty stream, ms. */
+mono_ms feed_poll_max(const struct feeds *fs, const struct shard_ctx *c, const struct feed *f);
 /* The server was not asked to push, and either not all was read or it was long ago: somebody may have made it again. */
 bool feed_was_left(const struct shard_ctx *c, const struct feed *f);
 
@@ -244,6 +250,10 @@ bool feed_was_left(const struct shard_ctx *c, const struct feed *f);
 struct feed *feed_next_feed(const struct feeds *fs, uint32_t *pos);
 
 /* feed_yield.c */
+void feed_parts_init(struct feeds *fs);
+/* Puts it where a look for credits finds it. After every change: feed_plan does. */
+void feed_sort(struct feeds *fs, struct feed *f);
+bool feed_is_sorted(const struct feed *f);
 /* It was just found empty: does another stream wait for its credit? Then it is to end; each that waits ends one. */
 bool feed_is_wanted(struct shard_ctx *c, struct feed *f);
 /* Its entry waits for a next try from now on: does another stream wait for its credit? Then it says so, and is held. */

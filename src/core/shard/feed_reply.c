@@ -253,6 +253,12 @@ static bool feed_is_idle(struct shard_ctx *c, struct feed *f)
 	return is_wanted;
 }
 
+mono_ms feed_poll_max(const struct feeds *fs, const struct shard_ctx *c, const struct feed *f)
+{
+	mono_ms max = feed_rules(c, f)->poll_max_ms;
+	return fs->tracking == TRACKING_ON ? max : mono_min(max, FEED_POLL_BLIND_MS);
+}
+
 bool feed_was_left(const struct shard_ctx *c, const struct feed *f)
 {
 	const struct feed_reading *r = &f->reading;

@@ -8,6 +8,39 @@ static bool feed_rests(const struct feed *f)
 	       !feed_is_newer(f->work->wanted, f->confirmed) && !f->reading.is_woken;
 }
 
+static enum feed_part feed_part_of(const struct feed *f)
+{
+	if (f->idle.has_ended || f->idle.is_yielding)
+		return FEED_GIVES_UP;
+	if (f->state == FEED_BLOCKED)
+		return FEED_PAUSES;
+	if (!feed_rests(f))
+		return FEED_WORKS;
+	return f->idle.has_told ? FEED_RESTS : FEED_RESTS_UNTOLD;
+}
+
+bool feed_is_sorted(const struct feed *f)
+{
+	return f->idle.part == feed_part_of(f) && list_empty(&f->parts) == (f->idle.part == FEED_WORKS);
+}
+
+void feed_parts_init(struct feeds *fs)
+{
+	for (int i = 0; i < FEED_PARTS; i++)
+		list_init(&fs->parts[i]);
+}
+
+void feed_sort(struct feeds *fs, struct feed *f)
+{
+	const enum feed_part part = feed_part_of(f);
+	if (part == f->idle.part)
+		return;
+	list_remove(&f->parts);
+	f->idle.part = (uint8_t)part;
+	if (part != FEED_WORKS)
+		list_push(&fs->parts[part], &f->parts);
+}
+
 struct shard_feeds feed_sums(const struct feeds *fs, uint16_t svc)
 {
 	struct shard_feeds sums = {0};
@@ -88,9 +121,12 @@ static void feed_say_keepers(const struct feeds *fs, struct shard_ctx *c, struct
 {
 	if (s->keepers_said_at && c->now < s->keepers_said_at + FEED_SAY_EVERY_MS)
 		return;
-	uint32_t n = 0, pos = 0;
-	for (const struct feed *f; (f = feed_next_feed(fs, &pos));)
-		n += f->svc == svc && feed_rests(f) && c->now >= f->idle.since + FEED_KEEPER_MS;
+	uint32_t n = 0;
+	for (int part = FEED_RESTS_UNTOLD; part <= FEED_RESTS; part++)
+		for (const struct link *l = fs->parts[part].next; l != &fs->parts[part]; l = l->next) {
+			const struct feed *f = LIST_OF(const struct feed, parts, l);
+			n += f->svc == svc && c->now >= f->idle.since + FEED_KEEPER_MS;
+		}
 	if (!n)
 		return;
 	s->keepers_said_at = c->now;
@@ -98,6 +134,37 @@ static void feed_say_keepers(const struct feeds *fs, struct shard_ctx *c, struct
 		"service=%s streams wait for credits, which idle=%u empty streams keep: %s "
 		"services[].entries.idle_release, or let workers say done",
 		s->rules->name, n, s->rules->entries.idle_release_ms ? "shorten" : "set");
+}
+
+/* Where they are found; a reload may have taken leave to yield from one that does. */
+static const uint8_t feed_parts_of[FEED_YIELDS_N] = {
+	[FEED_YIELDS_ALREADY] = 1 << FEED_GIVES_UP,
+	[FEED_YIELDS_BLOCKED] = 1 << FEED_GIVES_UP | 1 << FEED_PAUSES,
+	[FEED_YIELDS_UNTOLD] = 1 << FEED_RESTS_UNTOLD,
+	[FEED_YIELDS_LONG] = 1 << FEED_RESTS_UNTOLD | 1 << FEED_RESTS,
+	[FEED_YIELDS_IDLE] = 1 << FEED_RESTS_UNTOLD | 1 << FEED_RESTS,
+};
+
+struct feed_look { /* for feeds that may give up their credits */
+	uint16_t svc;
+	enum feed_yields which;
+	bool is_ahead;
+};
+
+/* n are wanted; returns how many still are. */
+static uint32_t feed_yield_of(
+	struct feeds *fs, struct shard_ctx *c, const struct feed_look *look, struct link *part, uint32_t n)
+{
+	struct link *next;
+	for (struct link *l = part->next; n && l != part; l = next) {
+		next = l->next;
+		struct feed *f = LIST_OF(struct feed, parts, l);
+		if (f->svc == look->svc && feed_may_yield(c, f, look->which, look->is_ahead)) {
+			n--;
+			feed_yield_one(fs, c, f, look->which);
+		}
+	}
+	return n;
 }
 
 void feed_yield(struct feeds *fs, struct shard_ctx *c, uint16_t svc, const struct msg_waiting *waiting)
@@ -111,13 +178,10 @@ void feed_yield(struct feeds *fs, struct shard_ctx *c, uint16_t svc, const struc
 			break;
 		if (waiting->is_ahead && (which == FEED_YIELDS_BLOCKED || which == FEED_YIELDS_IDLE))
 			continue;
-		uint32_t pos = 0;
-		for (struct feed *f; n && (f = feed_next_feed(fs, &pos));) {
-			if (f->svc != svc || !feed_may_yield(c, f, (enum feed_yields)which, waiting->is_ahead))
-				continue;
-			n--;
-			feed_yield_one(fs, c, f, (enum feed_yields)which);
-		}
+		const struct feed_look look = {svc, (enum feed_yields)which, waiting->is_ahead};
+		for (int part = FEED_WORKS + 1; part < FEED_PARTS; part++)
+			if (feed_parts_of[which] & 1 << part)
+				n = feed_yield_of(fs, c, &look, &fs->parts[part], n);
 	}
 	if (waiting->is_ahead)
 		return;

@@ -997,6 +997,27 @@ Test(feed, only_as_many_end_as_wait_and_none_where_the_worker_ends_them, .fini =
 	cr_expect(n_yields() == 1 && shard_feeds_of(W.s, 1).idle == 1);
 }
 
+/* With 20,000 of them each stream that began cost a walk over all, four times. */
+Test(feed, who_has_been_idle_for_longest_ends_first, .init = busy_up, .fini = story_down)
+{
+	open_feed(H + 1);
+	answer_position(10, 0, 0);
+	story_msg_in((struct msg){.kind = MSG_FEED_START, .handle = H + 1, .feed_start.epoch = 1});
+	answer_read(0, 0, 0);
+	answer_read(11, 1, 0);
+	for (uint64_t i = 0; i < 2; i++) { /* H + 1 is done before H */
+		story_msg_in((struct msg){.kind = MSG_FEED_ACK, .handle = H + 1 - i, .feed_ack.id = {11, 0}});
+		story_int(CMD_FEED_ACK, 1);
+		nothing_until(1050 + (mono_ms)i * 200);
+	}
+	cr_assert_eq(shard_feeds_of(W.s, 1).idle, 2);
+	somebody_waits(1);
+	nothing_until(1350);
+	cr_assert(n_yields() == 1 && shard_feeds_of(W.s, 1).idle == 1);
+	story_msg_in((struct msg){.kind = MSG_FEED_CLOSE, .handle = H, .feed_close.end = FEED_END_FORGET});
+	cr_expect_eq(shard_feeds_of(W.s, 1).idle, 0);
+}
+
 /* ---- what is gone before it was acknowledged ---- */
 
 /* So many entries were ever added up to 10-0; so many behind it are gone. */
