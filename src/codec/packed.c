@@ -26,7 +26,7 @@ static uint32_t packed_cut_tries(struct slice *why)
 	size_t at = why->len;
 	for (; at && why->len - at < DIGITS_MAX && why->p[at - 1] >= '0' && why->p[at - 1] <= '9'; unit *= 10)
 		tries += unit * (uint32_t)(why->p[--at] - '0');
-	if (at == why->len || !at || why->p[at - 1] != ' ')
+	if (at == why->len || at < 2 || why->p[at - 1] != ' ' || why->p[at] == '0')
 		return 0;
 	why->len = at - 1;
 	return tries;

@@ -16,6 +16,18 @@ static void pack(struct buf *b, struct slice s)
 		buf_add(b, s.p, s.len);
 }
 
+static void pack_why(struct buf *b, const struct packed_entry *e)
+{
+	struct buf why;
+	buf_init(&why);
+	if (e->why.len)
+		buf_add(&why, e->why.p, e->why.len);
+	if (e->tries)
+		buf_printf(&why, " %u", e->tries);
+	pack(b, (struct slice){why.data, why.len});
+	buf_fini(&why);
+}
+
 /* Leading zeros of a length are read and not written. */
 static bool has_zeros(const char *p, size_t len)
 {
@@ -34,7 +46,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		struct buf b;
 		buf_init(&b);
 		pack(&b, e.stream);
-		pack(&b, e.why);
+		pack_why(&b, &e);
 		pack(&b, e.reason);
 		for (size_t i = 0; i < e.n; i++) {
 			pack(&b, e.fields[i].name);

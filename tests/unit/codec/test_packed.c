@@ -34,8 +34,9 @@ Test(packed, reads_how_often_an_entry_of_the_stream_failed, .timeout = 10)
 	} c[] = {{S("1:s9:release 30:"), S("release"), 3},
 		{S("1:s7:release32:entry 5-0 failed 2 of 4 times: x"), S("release"), 0},
 		{S("1:s19:release 429496729610:"), S("release 42949672961"), 0},
-		{S("1:s8:release 0:"), S("release "), 0}, {S("1:s10:release 2x0:"), S("release 2x"), 0},
-		{S("1:s0:0:"), S(""), 0}};
+		{S("1:s9:release 00:"), S("release 0"), 0}, {S("1:s10:release 030:"), S("release 03"), 0},
+		{S("1:s2: 30:"), S(" 3"), 0}, {S("1:s8:release 0:"), S("release "), 0},
+		{S("1:s10:release 2x0:"), S("release 2x"), 0}, {S("1:s0:0:"), S(""), 0}};
 	for (size_t i = 0; i < sizeof c / sizeof c[0]; i++) {
 		cr_assert(packed_decode(&room, c[i].value, &e), "%zu", i);
 		cr_expect(is(e.why, c[i].why) && e.tries == c[i].tries, "%zu: %.*s %u", i, (int)e.why.len, e.why.p,
