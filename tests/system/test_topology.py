@@ -308,6 +308,7 @@ def test_a_replica_promoted_by_hand(t):
     a, b = t.redis(), t.redis(args=here)
     b.db.cmd("REPLICAOF", a.host, a.port)
     t.wait(lambda: "master_link_status:up" in b.db.cmd("INFO", "replication"), 10, "in step")
+    t.wait(lambda: "state=online" in a.db.cmd("INFO", "replication"), 10, "which the master knows, too")
     endpoints = [f"{x.host}:{x.port}" for x in (a, b)]
     d = t.daemon(endpoints, cfg={"log": {"level": "info"}, "redis": {"topology_refresh": "1s"}})
     w = t.worker(d, credits=40, work=lambda f: None if f["stream"][0] == "h" else 0.1)
