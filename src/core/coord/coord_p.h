@@ -74,6 +74,8 @@ struct msg *coord_send(struct coord *c, uint16_t shard, struct msg m);
  * counter's reason; copied. */
 void coord_ask_topology(struct coord *c, const char *why);
 uint16_t coord_shard_at(struct coord *c, const char *addr); /* the shard of an address, started when needed */
+/* The same of where an ASK of shard `from` leads; SHARD_NONE: only the topology helps. */
+uint16_t coord_shard_asked(struct coord *c, uint16_t from, const struct text *to);
 void coord_start_shards(struct coord *c);
 void coord_reroute(struct coord *c); /* the map has changed, or a shard may start: all that follows */
 /* Each service's reader goes to the shard that serves its load-balancer stream by the present map. */

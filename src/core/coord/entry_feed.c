@@ -387,11 +387,8 @@ static void on_feed_moved(struct coord *c, struct entry *e, const struct msg *m)
 		entry_send_op(c, e);
 		return;
 	}
-	uint16_t to = SHARD_NONE;
-	char addr[TOPOLOGY_ADDR];
-	if (m->feed.asking && topology_redirection(&c->topo, m->from, m->feed.moved_to, addr))
-		to = coord_shard_at(c, addr);
-	else if (topology_shard(&c->topo, f->slot) != m->from)
+	uint16_t to = m->feed.asking ? coord_shard_asked(c, m->from, m->feed.moved_to) : SHARD_NONE;
+	if (to == SHARD_NONE && topology_shard(&c->topo, f->slot) != m->from)
 		to = topology_shard(&c->topo, f->slot);
 	open_at(c, e, to, m->feed.asking && to != SHARD_NONE);
 	coord_ask_topology(c, "moved");

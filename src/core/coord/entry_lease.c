@@ -282,10 +282,8 @@ static void on_lease_moved(struct coord *c, struct entry *e, const struct msg *m
 static void release_moved(struct coord *c, const struct msg *m)
 {
 	uint16_t to = topology_shard(&c->topo, m->lease.slot);
-	char addr[TOPOLOGY_ADDR];
 	if (m->lease.asking)
-		to = topology_redirection(&c->topo, m->from, m->lease.moved_to, addr) ? coord_shard_at(c, addr)
-										      : SHARD_NONE;
+		to = coord_shard_asked(c, m->from, m->lease.moved_to);
 	if (!m->lease.stream || m->lease.good_until <= c->now || to == m->from || !shards_is_on(&c->shards, to))
 		return; /* else it expires by itself */
 	struct msg *sent = coord_send(c, to,

@@ -214,10 +214,7 @@ void entry_on_op(struct coord *c, const struct msg *m)
 	e->op_shard = SHARD_NONE;
 	if (m->op_result.result == OP_MOVED) {
 		e->op_resent = m->op_result.resent;
-		uint16_t to = SHARD_NONE;
-		char addr[TOPOLOGY_ADDR];
-		if (m->op_result.asking && topology_redirection(&c->topo, m->from, m->op_result.moved_to, addr))
-			to = coord_shard_at(c, addr);
+		uint16_t to = m->op_result.asking ? coord_shard_asked(c, m->from, m->op_result.moved_to) : SHARD_NONE;
 		if (to != SHARD_NONE)
 			send_op_to(c, e, to, true);
 		else

@@ -27,9 +27,9 @@ static bool send_mark(struct coord *c, const struct coord_service *s, enum cmd_k
 static bool send_mark_on(struct coord *c, const struct coord_service *s, const struct msg *m)
 {
 	enum cmd_kind kind = (enum cmd_kind)m->op_result.kind;
-	char addr[TOPOLOGY_ADDR];
-	if (m->op_result.asking && topology_redirection(&c->topo, m->from, m->op_result.moved_to, addr))
-		return send_mark_to(c, s, kind, coord_shard_at(c, addr), true);
+	uint16_t asked = m->op_result.asking ? coord_shard_asked(c, m->from, m->op_result.moved_to) : SHARD_NONE;
+	if (asked != SHARD_NONE)
+		return send_mark_to(c, s, kind, asked, true);
 	return topology_shard(&c->topo, s->rules->lbs_slot) != m->from && send_mark(c, s, kind);
 }
 

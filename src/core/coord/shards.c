@@ -59,6 +59,12 @@ uint16_t coord_shard_at(struct coord *c, const char *addr)
 	return node;
 }
 
+uint16_t coord_shard_asked(struct coord *c, uint16_t from, const struct text *to)
+{
+	char addr[TOPOLOGY_ADDR];
+	return topology_redirection(&c->topo, from, to, addr) ? coord_shard_at(c, addr) : SHARD_NONE;
+}
+
 void coord_start_shards(struct coord *c)
 {
 	grow_shards(c);
@@ -282,9 +288,9 @@ void coord_on_topology_failed(struct coord *c, struct slice why)
 }
 
 /* ASK: the slot is on its way, this key is there already. Its reader follows; the map stays. */
-static void on_ask(struct coord *c, const struct msg *m, const char *addr)
+static void on_ask(struct coord *c, const struct msg *m)
 {
-	uint16_t there = coord_shard_at(c, addr);
+	uint16_t there = coord_shard_asked(c, m->from, m->moved.to);
 	for (uint16_t i = 0; there != SHARD_NONE && i < c->services.n; i++)
 		if (c->services.v[i].rules && c->services.v[i].rules->lbs_slot == m->moved.slot)
 			reader_to(c, &c->services.v[i], there, true);
@@ -302,21 +308,18 @@ static void go_home(struct coord *c, const struct msg *m)
 
 void coord_on_moved(struct coord *c, const struct msg *m)
 {
-	char addr[TOPOLOGY_ADDR];
-	bool is_known = topology_redirection(&c->topo, m->from, m->moved.to, addr);
 	if (m->moved.to && c->topo.is_known && !c->topo.is_cluster) /* a shard that leaves says moved, too, of itself */
 		c->look_up.moved_at = c->now;
 	if (m->moved.asking) {
-		if (is_known)
-			on_ask(c, m, addr);
+		on_ask(c, m);
 		coord_ask_topology(c, "ask");
 		return;
 	}
-	if (is_known && topology_moved(&c->topo, m->moved.slot, addr)) {
+	char addr[TOPOLOGY_ADDR];
+	if (topology_redirection(&c->topo, m->from, m->moved.to, addr) && topology_moved(&c->topo, m->moved.slot, addr))
 		coord_reroute(c);
-	} else {
+	else
 		go_home(c, m);
-	}
 	coord_ask_topology(c, "moved");
 }
 
@@ -424,10 +427,8 @@ void coord_on_not_started(struct coord *c, const struct msg *m)
 void coord_relay(struct coord *c, struct msg *m)
 {
 	uint16_t to = m->kind == MSG_LOCK_CALL ? topology_shard(&c->topo, m->lock_call.slot) : m->from;
-	char addr[TOPOLOGY_ADDR];
 	if (m->kind == MSG_LOCK_CALL && m->lock_call.asking)
-		to = topology_redirection(&c->topo, to, m->lock_call.moved_to, addr) ? coord_shard_at(c, addr)
-										     : SHARD_NONE;
+		to = coord_shard_asked(c, to, m->lock_call.moved_to);
 	if (to != SHARD_NONE && to < c->shards.n && c->shards.v[to].is_on) {
 		coord_send(c, to, *m);
 		*m = msg_plain(MSG_N); /* moved */
