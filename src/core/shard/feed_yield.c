@@ -1,6 +1,8 @@
 /* feed_yield - streams that have no work now give up their credits while others wait for one. */
 #include "core/shard/feed_p.h"
 
+#include <assert.h>
+
 /* Its worker has nothing to do. */
 static bool feed_rests(const struct feed *f)
 {
@@ -76,22 +78,27 @@ enum feed_yields {
 	FEED_YIELDS_N
 };
 
+/* Where they are found; a reload may have taken leave to yield from one that does. */
+static const uint8_t feed_parts_of[FEED_YIELDS_N] = {
+	[FEED_YIELDS_ALREADY] = 1 << FEED_GIVES_UP,
+	[FEED_YIELDS_BLOCKED] = 1 << FEED_GIVES_UP | 1 << FEED_PAUSES,
+	[FEED_YIELDS_UNTOLD] = 1 << FEED_RESTS_UNTOLD,
+	[FEED_YIELDS_LONG] = 1 << FEED_RESTS_UNTOLD | 1 << FEED_RESTS,
+	[FEED_YIELDS_IDLE] = 1 << FEED_RESTS_UNTOLD | 1 << FEED_RESTS,
+};
+
+/* It is of one of those parts. */
 static bool feed_may_yield(const struct shard_ctx *c, const struct feed *f, enum feed_yields which, bool is_ahead)
 {
+	assert(feed_parts_of[which] & 1 << f->idle.part);
 	if (which == FEED_YIELDS_ALREADY)
-		return f->idle.has_ended ||
-		       (f->idle.is_yielding && service_idle_may_yield(ctx_service(c, f->svc)->rules));
-	if (f->idle.has_ended)
-		return false;
+		return f->idle.has_ended || service_idle_may_yield(ctx_service(c, f->svc)->rules);
 	if (which == FEED_YIELDS_BLOCKED)
-		return feed_waits_long(c, f);
-	if (f->idle.is_yielding || f->reading.in_flight ||
-		!feed_rests(f)) /* what a read on its way finds is no later look */
+		return !f->idle.has_ended && feed_waits_long(c, f);
+	if (f->reading.in_flight) /* what it finds is no later look */
 		return false;
 	const mono_ms long_ms = is_ahead ? FEED_AHEAD_MS : FEED_YIELD_MS;
-	return which == FEED_YIELDS_UNTOLD ? !f->idle.has_told
-	       : which == FEED_YIELDS_LONG ? c->now >= f->idle.since + long_ms
-					   : true;
+	return which != FEED_YIELDS_LONG || c->now >= f->idle.since + long_ms;
 }
 
 static void feed_put_off(struct shard_ctx *c, struct feed *f)
@@ -135,15 +142,6 @@ static void feed_say_keepers(const struct feeds *fs, struct shard_ctx *c, struct
 		"services[].entries.idle_release, or let workers say done",
 		s->rules->name, n, s->rules->entries.idle_release_ms ? "shorten" : "set");
 }
-
-/* Where they are found; a reload may have taken leave to yield from one that does. */
-static const uint8_t feed_parts_of[FEED_YIELDS_N] = {
-	[FEED_YIELDS_ALREADY] = 1 << FEED_GIVES_UP,
-	[FEED_YIELDS_BLOCKED] = 1 << FEED_GIVES_UP | 1 << FEED_PAUSES,
-	[FEED_YIELDS_UNTOLD] = 1 << FEED_RESTS_UNTOLD,
-	[FEED_YIELDS_LONG] = 1 << FEED_RESTS_UNTOLD | 1 << FEED_RESTS,
-	[FEED_YIELDS_IDLE] = 1 << FEED_RESTS_UNTOLD | 1 << FEED_RESTS,
-};
 
 struct feed_look { /* for feeds that may give up their credits */
 	uint16_t svc;
