@@ -154,18 +154,23 @@ def test_slot_of_the_lbs_whose_migration_stays_open_is_read_where_its_keys_are(t
     under_load(t, trouble, replicas=0, same_stream="allow")
 
 
-@limit(90)
-def test_slot_that_stays_half_moved_is_told(t):
-    """Whoever moved it has died half-way: scripts on keys of both sides are answered TRYAGAIN, for as long as nobody mends that."""
+def before_a_move(t, key, service=None, **worker):
+    """A cluster whose daemon and worker have ended s1; the slot of the key, whose it is and whose it is to be."""
     c = t.cluster()
-    d = t.daemon(c, T=6)
-    w = t.worker(d, credits=4, work=0)
-    slot = slot_of("orders-input")
-    src = c.master_of("orders-input")
+    d = t.daemon(c, T=6, service=service)
+    w = t.worker(d, credits=4, work=0, **worker)
+    src = c.master_of(key)
     dst = next(n for n in c.masters() if n is not src)
     added = Added(c.db)
     added.one("orders", "s1")
     w.wait("ok")
+    return c, d, w, added, slot_of(key), src, dst
+
+
+@limit(90)
+def test_slot_that_stays_half_moved_is_told(t):
+    """Whoever moved it has died half-way: scripts on keys of both sides are answered TRYAGAIN, for as long as nobody mends that."""
+    c, d, w, added, slot, src, dst = before_a_move(t, "orders-input")
     open_slot(slot, src, dst)
     added.one("orders", "s2")
     t.wait(lambda: "TRYAGAIN" in d.ctl("status", "--ready").stderr, 20, "not ready, with Redis' words")
@@ -183,15 +188,7 @@ def test_slot_that_stays_half_moved_is_told(t):
 def test_no_key_beside_a_stream_that_has_gone_ahead_is_made_twice(t):
     """The reader follows its stream; who has which credits, and who has left, are keys of their own, and may be where they were:
     MIGRATE refuses to put them over a second one, and the move ends there."""
-    c = t.cluster()
-    d = t.daemon(c, T=6, service={"same_stream": "allow"})
-    w = t.worker(d, credits=4, work=0)
-    slot = slot_of("orders-input")
-    src = c.master_of("orders-input")
-    dst = next(n for n in c.masters() if n is not src)
-    added = Added(c.db)
-    added.one("orders", "s1")
-    w.wait("ok")
+    c, d, w, _, slot, src, dst = before_a_move(t, "orders-input", service={"same_stream": "allow"})
     t.wait(lambda: src.db.cmd("EXISTS", "{orders-input}-fleet"), 10, "who has which credits")
     src.db.cmd("HSET", "{orders-input}-left", "redis-consumer-other", 1)
     open_slot(slot, src, dst)
@@ -211,14 +208,9 @@ def test_no_key_beside_a_stream_that_has_gone_ahead_is_made_twice(t):
 @limit(90)
 def test_a_dead_letter_goes_where_its_stream_has_gone_ahead(t):
     """The slot of the dead letters stays half moved: nothing waits for the end of that."""
-    c = t.cluster()
-    d = t.daemon(c, T=6, service={"retry": {"max_retries": 0}})
-    w = t.worker(d, credits=4, work=0, result=lambda a: {"t": "fail", "lease": a["lease"], "reason": "bad"})
-    added, dlq = Added(c.db), "orders-input-dlq"
-    added.one("orders", "s1")
-    w.wait("ok")
-    slot, src = slot_of(dlq), c.master_of(dlq)
-    dst = next(n for n in c.masters() if n is not src)
+    dlq = "orders-input-dlq"
+    c, _, w, added, slot, src, dst = before_a_move(
+        t, dlq, service={"retry": {"max_retries": 0}}, result=lambda a: {"t": "fail", "lease": a["lease"], "reason": "bad"})
     open_slot(slot, src, dst)
     src.db.cmd("MIGRATE", dst.host, dst.port, "", 0, 5000, "KEYS", dlq)
     added.one("orders", "s2")

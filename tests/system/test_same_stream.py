@@ -20,6 +20,13 @@ def add(r, stream, n, first=0):
     r.db.pipe([("XADD", "orders-input", "*", "lbs-input", json.dumps({"DataStreamName": stream, "Info": {"n": first + i}})) for i in range(n)])
 
 
+def switch(d, same_stream):
+    """By a reload."""
+    d.cfg["services"][0]["same_stream"] = same_stream
+    d.write()
+    d.ctl_ok("reload")
+
+
 @limit(120)
 def test_many_entries_of_a_running_stream_keep_nothing_from_starting(t):
     r = t.redis()
@@ -173,9 +180,7 @@ def test_allow_after_serialize_leaves_nothing_behind(t):
     add(r, "s", 6)
     w.wait("assign")
     t.wait(lambda: r.db.cmd("ZCARD", PARKED) == 5, 10, "five wait")
-    d.cfg["services"][0]["same_stream"] = "allow"
-    d.write()
-    d.ctl_ok("reload")
+    switch(d, "allow")
     w.work = 0
     w.finish(w.frames("assign")[0])
     checks.wait_clean(r.db, timeout=30, registry=None)
@@ -192,10 +197,8 @@ def test_allow_after_serialize_does_not_drip(t):
     add(r, "t", 3)
     w.wait("assign", 2)
     t.wait(lambda: r.db.cmd("ZCARD", PARKED) == 201, 10, "they wait")
-    d.cfg["services"][0]["same_stream"] = "allow"
-    d.write()
     start = time.monotonic()
-    d.ctl_ok("reload")
+    switch(d, "allow")
     w.work = 0
     for f in w.frames("assign"):
         w.finish(f)
@@ -211,9 +214,7 @@ def test_what_waits_runs_in_order_after_a_switch(t):
     d = t.daemon(r)
     w = t.worker(d, credits=4)
     for first, same_stream in ((0, "serialize"), (3, "coalesce"), (6, "serialize")):
-        d.cfg["services"][0]["same_stream"] = same_stream
-        d.write()
-        d.ctl_ok("reload")
+        switch(d, same_stream)
         add(r, "s", 3, first)
         w.wait("assign")
         lengths = {0: (3, 2), 3: (3, 3), 6: (6, 6)}[first]
