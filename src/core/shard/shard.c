@@ -457,10 +457,11 @@ mono_ms shard_step(struct shard *s, const struct shard_event *ev, struct effects
 		exchange(s);
 		next = reconcile_flush(s->reconcile, c);
 	} while (c->asks.n || c->answers.n);
+	/* The connection that is started first is written last: a worker waits for the take, nobody for a read. */
+	next = mono_min(next, reader_flush(s->readers, c));
 	next = mono_min(next, lease_flush(s->leases, c));
 	exchange(s); /* takes, which go right behind their locks */
 	next = mono_min(next, retry_flush(s->retry, c));
-	next = mono_min(next, reader_flush(s->readers, c));
 	next = mono_min(next, time_settle(s));
 	next = mono_min(next, feed_flush(s->feeds, c));
 	next = mono_min(next, keyspace_flush(&s->keyspace, c));

@@ -255,6 +255,7 @@ static void redis_on_prepare(uv_prepare_t *p)
 		conn_rearm(c);
 }
 
+/* libuv runs first what was started last: so connections are written, and the shard's step counts on it. */
 void conn_flush_soon(struct redis_conn *c)
 {
 	if (!uv_is_closing((uv_handle_t *)&c->handles.prepare))

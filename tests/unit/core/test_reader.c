@@ -59,6 +59,20 @@ Test(reader, makes_the_group_then_reads_its_own_then_new_ones, .init = begin, .f
 		     "[ 1000] read count=10 block=2000\n");
 }
 
+/* The loop writes what was started last first (io/redis/conn.c): the lock and its take, which a worker waits for. */
+Test(reader, is_started_before_the_take_of_the_same_turn, .init = ready, .fini = story_down)
+{
+	struct msg acquire = {.kind = MSG_LEASE_ACQUIRE,
+		.handle = 1,
+		.svc = 1,
+		.lease_acquire = {.slot = 5, .id = ID7, .stream = text_new("s1", 2)}};
+	story_event((struct shard_event){.kind = SHARD_MSG, .msg = &acquire, .has_more = true});
+	expect_story("");
+	credits(10);
+	expect_story("[ 1000] read count=10 block=2000\n"
+		     "[ 1000] lock s1 7-0 value=redis-consumer-me/20\n");
+}
+
 Test(reader, the_last_own_page_is_told_even_when_empty, .init = begin, .fini = story_down)
 {
 	serve(true);
