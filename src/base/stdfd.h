@@ -1,4 +1,5 @@
-/* stdfd - descriptors 0, 1 and 2 are there. Header only; libc only. Call it before anything is opened. */
+/* stdfd - descriptors 0, 1 and 2 are there. Header only; libc only. Call it before anything is opened
+ * and before a second thread. */
 #pragma once
 #include <fcntl.h>
 #include <unistd.h>

@@ -1,4 +1,4 @@
-/* codec/reply_sentinel - what a Sentinel answers, and who is asked on its word. Pure. */
+/* codec/reply_sentinel - what a Sentinel answers, and who is asked on its word. Pure; any thread. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

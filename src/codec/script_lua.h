@@ -1,6 +1,6 @@
 /* script_lua - the parts that the scripts of codec/script are made of. Each script is given
  * KEYS lbs, registry, delayed, delayed-data, parked [, dlq]; ARGV group, id, consumer, stream, same_stream ("" =
- * allow), and its own. */
+ * allow), and its own. Texts only; any thread. */
 #pragma once
 
 /* held(id): the row of the pending entries list (id, consumer, idle, deliveries), nil, or the server's error. */

@@ -1,5 +1,6 @@
 /* check - what no single setting can tell: derived values, and rules between settings.
- * Looks up groups and the host name; otherwise pure. */
+ * Looks up groups and the host name; otherwise pure. One thread at a time:
+ * the look-ups are the C library's. */
 #pragma once
 #include "config/raw.h"
 

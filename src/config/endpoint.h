@@ -1,4 +1,5 @@
-/* endpoint - the shape of an address: host:port, [v6]:port or unix:/path. Pure: nothing is looked up. */
+/* endpoint - the shape of an address: host:port, [v6]:port or unix:/path. Pure: nothing is looked up; any
+ * thread. */
 #pragma once
 #include "base/err.h"
 #include <stdbool.h>

@@ -1,4 +1,5 @@
-/* env - SLUICED_SECTION__KEY variables: they override the file. Pure over the given environment. */
+/* env - SLUICED_SECTION__KEY variables: they override the file. Pure over the given environment;
+ * any thread. */
 #pragma once
 #include "config/raw.h"
 

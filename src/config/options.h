@@ -1,5 +1,5 @@
 /* options - the one table of settings. Loader, checks, dump, defaults, reload diff and manual all come from it.
- * Pure. A new setting is a row here, a field in config.h, an entry in sluiced.yaml(5) and a test. */
+ * Pure; any thread. A new setting is a row here, a field in config.h, an entry in sluiced.yaml(5) and a test. */
 #pragma once
 #include "base/buf.h"
 #include "config/config.h"

@@ -1,5 +1,5 @@
 /* raw - the settings as they were written: text, and where each came from. Kept with the config for messages and dumps.
- * Pure. Owned by one struct config. */
+ * Pure. Owned by one struct config, on whose thread it is filled. */
 #pragma once
 #include "config/options.h"
 

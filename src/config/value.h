@@ -1,4 +1,4 @@
-/* value - one setting's text to its field and back. Pure.
+/* value - one setting's text to its field and back. Pure; any thread.
  * `base` is the struct config or struct config_service that the option's field lies in. */
 #pragma once
 #include "config/options.h"

@@ -1,6 +1,6 @@
 /* cmd - every command sluiced sends to Redis, and every answer, as data. codec/command turns a struct cmd into argv and
  * codec/reply turns the library's reply into a struct reply; core never sees keys, scripts or RESP.
- * Slices are valid during the turn only; what outlives it is owned as said. */
+ * Slices are valid during the turn only, on its thread; what outlives it is owned as said. */
 #pragma once
 #include "base/mono.h"
 #include "base/text.h"

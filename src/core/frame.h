@@ -1,5 +1,6 @@
 /* frame - the worker protocol's messages, sluice-worker(7), as data. codec/frame turns bytes into these and back;
- * core/coord/session decides. Strings are slices into the decoder's memory and are valid during the turn only. */
+ * core/coord/session decides. Strings are slices into the decoder's memory and are valid during the turn
+ * only, on its thread. */
 #pragma once
 #include "base/mono.h"
 #include <stdbool.h>

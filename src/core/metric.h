@@ -1,5 +1,6 @@
 /* metric - every counter and histogram of sluice-metrics(7) in one table. Counters live in the state of the step that
- * counts (struct metrics_service, …) and are copied out by value in snapshots; nothing here is shared. Data only.
+ * counts (struct metrics_service, …) and are copied out by value in snapshots; no thread shares it.
+ * Data only.
  * X(enumerator, "name", "label=\"value\"", "help") - rows of one name stand together; scope service or process. */
 #pragma once
 #include "base/hist.h"

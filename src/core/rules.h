@@ -1,5 +1,6 @@
 /* rules - the settings the core needs, as plain numbers. Built by run/ from the configuration; core never sees config/.
- * struct service_rules is immutable and reference-counted: coordinator and shards hold references. Data only. */
+ * struct service_rules is immutable and reference-counted: coordinator and shards hold references, each
+ * on its thread. Data only. */
 #pragma once
 #include "base/mono.h"
 #include "base/text.h"

@@ -1,5 +1,5 @@
 /* sm - how every state machine of the core moves: a table of what is allowed, and one debug line for each transition
- * with the old state, the new one and the cause. Pure. */
+ * with the old state, the new one and the cause. Pure; any thread. */
 #pragma once
 #include "core/turn.h"
 

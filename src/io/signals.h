@@ -1,4 +1,4 @@
-/* io/signals - HUP, TERM, INT, USR1, USR2 into one loop; PIPE is ignored. Owner: the coordinator's loop. */
+/* io/signals - HUP, TERM, INT, USR1, USR2 into one loop; PIPE is ignored. Owner: the coordinator's thread. */
 #pragma once
 #include <uv.h>
 

@@ -1,4 +1,4 @@
-/* io/unix - listening unix sockets and their connections. Owner: the coordinator's loop.
+/* io/unix - listening unix sockets and their connections. Owner: the coordinator's thread.
  * No policy: bytes in, bytes out, peer credentials, the peer's end.
  * Failure: bind errors are told with the path and the reason; a live listener at the path is ERR_BUSY, a stale
  * file is replaced; a file that is removed later comes back (io/unix_door.h). */

@@ -1,4 +1,5 @@
-/* cpu_quota - how much of the machine's cores the control groups leave to this process: a container's limit. */
+/* cpu_quota - how much of the machine's cores the control groups leave to this process: a container's limit.
+ * Reads files each time; any thread. */
 #pragma once
 #include <stdint.h>
 

@@ -1,7 +1,7 @@
 /* credits - which session gets which stream, and how much may be read.
- * Pure. Owner: the coordinator. Sums are kept as holders change: a turn costs the same with thousands of sessions.
- * A *reservation* is an entry that was asked for or read and has no worker yet; reservations never exceed free
- * credits when they are granted, so what is read finds a worker. Credits that go away meanwhile leave an entry
+ * Pure. Owner: the coordinator's thread. Sums are kept as holders change: a turn costs the same with thousands of
+ * sessions. A *reservation* is an entry that was asked for or read and has no worker yet; reservations never exceed
+ * free credits when they are granted, so what is read finds a worker. Credits that go away meanwhile leave an entry
  * waiting for a moment (READY). */
 #pragma once
 #include "base/list.h"

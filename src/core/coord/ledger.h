@@ -1,6 +1,6 @@
 /* ledger - the coordinator's one record of every entry this daemon has to do with, from its reading to Redis'
  * confirmation of its outcome. Storage, states and look-up; the journey itself is in entry_*.c. Pure. Owner: the
- * coordinator.
+ * coordinator's thread.
  *
  *   (read) -> LOCKING -> TAKING -> READY -> ASSIGNED -> FINISHING -> (gone)
  *               |  ^        |        ^  \      |   ^        ^

@@ -1,5 +1,5 @@
 /* session - one worker connection's protocol state: hello, liveness, what it was told, recent outcomes.
- * Pure. Owner: the coordinator. Times: monotonic ms.
+ * Pure. Owner: the coordinator's thread. Times: monotonic ms.
  *
  *   NEW --hello--> HELD --own entries known--> READY --closed--> DETACHED --hello with session--> (a new READY)
  *    \______________________________________\____fatal, bye_____/___deadline______________________> (ended) */

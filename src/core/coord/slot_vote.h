@@ -1,6 +1,6 @@
-/* slot_vote - which of several nodes' slot maps is true. One node may have been cut off from the others, or lag behind.
- * Pure. Owner: whoever asks. Promise: a map that two nodes agree on, at the highest epoch that was seen, wins; one node
- * alone decides only when nobody else can be asked. */
+/* slot_vote - which of several nodes' slot maps is true. One node may have been cut off from the others, or lag
+ * behind. Pure. Owner: whoever asks, on its thread. Promise: a map that two nodes agree on, at the highest epoch that
+ * was seen, wins; one node alone decides only when nobody else can be asked. */
 #pragma once
 #include "core/cmd.h"
 

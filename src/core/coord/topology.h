@@ -1,6 +1,6 @@
 /* topology - which master serves which slot, and which shards start or stop when that changes.
- * Pure. Owner: the coordinator. A shard number belongs to one address until its shard has stopped, so it can stand in
- * messages; it is used again only when no message about the former one can be on its way any more. */
+ * Pure. Owner: the coordinator's thread. A shard number belongs to one address until its shard has stopped, so it can
+ * stand in messages; it is used again only when no message about the former one can be on its way any more. */
 #pragma once
 #include "core/cmd.h"
 #include "core/rules.h"

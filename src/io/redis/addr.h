@@ -1,4 +1,5 @@
-/* io/redis/addr - what an address says about where it leads. Inside io/redis only; pure. */
+/* io/redis/addr - what an address says about where it leads. Inside io/redis only; pure; any
+ * thread. */
 #pragma once
 #include "io/redis/conn.h"
 #include <sys/socket.h>

@@ -2,7 +2,7 @@
  * element inside one, belong to it, and mean nothing to us; the library knows none.
  * And numbers and truths inside a push (">1 :15") are passed on as texts ("+15"): the library ends the connection at
  * one that it cannot read, such as an integer above 64 bits, and a push must not cost that. In replies they stay what
- * they are. Inside io/redis only; pure.
+ * they are. Inside io/redis only; pure, on the thread of the connection's loop.
  * The stream is a flat row of elements, whatever they are nested in, so what is kept is where the next one begins. */
 #pragma once
 #include <stdbool.h>

@@ -1,5 +1,6 @@
 /* io/redis/tls - one TLS session over memory buffers, and the material that sessions share.
- * Inside io/redis only. No socket here: bytes are fed in and taken out, so nothing can block or stall. */
+ * Inside io/redis only, on the thread of the connection's loop. No socket here: bytes are fed in and taken out, so
+ * nothing can block or stall. */
 #pragma once
 #include "base/buf.h"
 #include "base/err.h"

@@ -1,4 +1,4 @@
-/* doctor_advice - what an operator can do about a server's words. Pure. Texts are constant. */
+/* doctor_advice - what an operator can do about a server's words. Pure; any thread. Texts are constant. */
 #pragma once
 
 /* A connection could not be made, or ended: words are those of io/redis, or the server's. */

@@ -1,4 +1,4 @@
-/* metrics_page - pieces of the Prometheus text that need no daemon, for its test. Pure. */
+/* metrics_page - pieces of the Prometheus text that need no daemon, for its test. Pure; any thread. */
 #pragma once
 #include "base/buf.h"
 #include "base/hist.h"
