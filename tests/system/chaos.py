@@ -198,6 +198,8 @@ class Chaos:
 
     def wait_whole(self):
         """The cluster's own healing may leave a slot half moved or with nobody: what an operator would mend is mended."""
+        for n in self.c.nodes:  # some were started a moment ago, on a machine that may be slow
+            n.wait_up()
         for last in (False, False, True):
             self.fix_slots()
             self.give_out_slots()
