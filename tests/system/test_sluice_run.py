@@ -603,6 +603,59 @@ def test_fence_while_nobody_reads_our_stderr(w):
     os.close(read_end)
 
 
+SLOW_FORK = r"""#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <unistd.h>
+pid_t fork(void)
+{
+	usleep(100000);
+	return ((pid_t(*)(void))dlsym(RTLD_NEXT, "fork"))();
+}
+"""
+N_STARTS = 30  # of a tenth of a second each: twice as long as a fence
+
+
+def run_where_a_start_takes_long(w, *options):
+    """As on a machine whose processor is short."""
+    with open(w.at("slow.c"), "w") as f:
+        f.write(SLOW_FORK)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", w.at("slow.so"), w.at("slow.c"), "-ldl"], check=True)
+    env = dict(os.environ, LD_PRELOAD=w.at("slow.so"), ASAN_OPTIONS=os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0")
+    w.run("-n", str(N_STARTS), *options, command=["true"], env=env)
+    w.daemon.greet(now_ms=now_ms())
+
+
+def ping_until(w, what, n):
+    """The fence is moved ten times as often as it comes; n answers `what` come meanwhile, and no other."""
+    serial, answers = 0, []
+    while len(answers) < n:
+        serial += 1
+        w.daemon.send(t="ping", n=serial, until_ms=now_ms() + 1500)
+        while (frame := w.daemon.receive()) != {"t": "pong", "n": serial}:
+            assert frame["t"] == what, frame
+            answers.append(frame)
+            if what == "done":
+                w.daemon.ok(frame["lease"])
+        time.sleep(0.1)
+    assert "not renewed" not in w.read("stderr")
+
+
+def test_a_ping_does_not_wait_for_commands_that_start(w):
+    run_where_a_start_takes_long(w)
+    for i in range(N_STARTS):
+        w.daemon.assign(f"L{i}", until_in=1500, stream=f"orders:{i}")
+    ping_until(w, "done", N_STARTS)
+
+
+def test_a_ping_does_not_wait_for_the_next_commands(w):
+    """Each stream has its next entry here: a command that ends is the start of another."""
+    run_where_a_start_takes_long(w, "--each")
+    for i in range(N_STARTS // 3):
+        w.daemon.assign(f"L{i}", until_in=1500, stream=f"orders:{i}", entries={"pos": "0-0"})
+        w.daemon.send(t="entries", lease=f"L{i}", more=False, e=[[f"{k}-0", ["n", str(k)]] for k in range(1, 7)])
+    ping_until(w, "ack", N_STARTS * 2)
+
+
 # ---- sluice-run itself is stopped
 
 

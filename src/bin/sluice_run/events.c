@@ -4,7 +4,6 @@
 #include <string.h>
 
 enum { EXIT_UNAVAILABLE = 69, EXIT_NOPERM = 77, EXIT_CONFIG = 78 };
-enum { ROUND_MS = 20 }; /* a burst of assigns, each a fork, must not keep what is due waiting */
 
 static void on_failed(struct runner *r, const struct sluice_event *e)
 {
@@ -74,9 +73,6 @@ void events_turn(struct runner *r)
 {
 	struct sluice_event e;
 	sluice_worker_step(r->worker);
-	while (!r->is_over && sluice_worker_next(r->worker, &e)) {
+	while (!r->is_over && sluice_worker_next(r->worker, &e))
 		on_event(r, &e);
-		if (mono_now() - r->now > ROUND_MS)
-			return;
-	}
 }

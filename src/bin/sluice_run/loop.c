@@ -15,6 +15,7 @@
 #include "base/mem.h"
 
 enum { EXIT_OSERR = 71, EXIT_BY_SIGNAL = 128 };
+enum { ROUND_MS = 20 };
 
 struct polled {
 	struct pollfd *fds;
@@ -223,10 +224,15 @@ static int wait_ms(const struct runner *r)
 	return (int)mono_max(0, mono_min(left, most));
 }
 
+/* Commands start here alone. A start is a fork, which takes long where the processor is short, and many may be due at
+ * once: what the daemon says, a ping among it, must not wait for all of them. One starts in each round at least. */
 static void run_turns(struct runner *r)
 {
-	while (heap_deadline(&r->turns) <= r->now)
+	bool is_first = true;
+	while (heap_deadline(&r->turns) <= r->now && (is_first || mono_now() - r->now <= ROUND_MS)) {
 		work_turn(r, HEAP_OF(struct work, turn, heap_top(&r->turns)));
+		is_first = false;
+	}
 }
 
 static void round_of(struct runner *r, struct polled *p, int signals)

@@ -180,7 +180,7 @@ void runner_init(struct runner *r, const struct run_options *opt);
 void runner_fini(struct runner *r);
 int runner_loop(struct runner *r); /* returns the exit code */
 
-/* Reads, and acts on what came; leaves some of it for the next round when that takes long. */
+/* Reads, and acts on what came. No process is started here: commands are only made due. */
 void events_turn(struct runner *r);
 
 /* Whether this wait status says so. */

@@ -200,9 +200,7 @@ void work_new(struct runner *r, const struct sluice_event *e)
 	map_put(&r->by_lease, w->lease, strlen(w->lease), w);
 	sluice_worker_set_user(r->worker, w->lease, w);
 	schedule(r, w);
-	if (w->state == WORK_STARTS)
-		work_turn(r, w);
-	else
+	if (w->state == WORK_WAITS)
 		work_next(r, w);
 }
 
@@ -225,7 +223,6 @@ void work_next(struct runner *r, struct work *w)
 	w->n_tries = 0;
 	w->start_at = r->now;
 	work_move(r, w, WORK_STARTS);
-	work_turn(r, w);
 }
 
 void work_next_all(struct runner *r)
