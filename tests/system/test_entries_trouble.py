@@ -102,13 +102,13 @@ def test_an_open_stream_follows_its_slot(t):
     home = c.master_of("orders:k")
     away = next(n for n in c.masters() if n is not home)
     c.move_slot(slot_of("orders:k"), away)
-    ids = add(db, "orders:k", 3)
-    assert [e[0] for e in h.ids(3, timeout=15)] == ids
+    ids = add(db, "orders:k", 2)  # each may be a frame of its own, and two frames at most are out
+    assert [e[0] for e in h.ids(2, timeout=15)] == ids
     c.move_slot(slot_of("orders:k"), home)  # with entries that are out
-    h.send(t="ack", lease=a["lease"], id=ids[1])
-    h.acked(a["lease"], ids[1])
-    more = add(db, "orders:k", 2, 3)
-    assert [e[0] for e in h.ids(2, timeout=15)] == more  # what is out does not come again
+    h.send(t="ack", lease=a["lease"], id=ids[0])
+    h.acked(a["lease"], ids[0])
+    more = add(db, "orders:k", 1, 2)
+    assert [e[0] for e in h.ids(1, timeout=15)] == more  # what is out does not come again
     h.ack(a["lease"], more[-1])
     assert position(db, "orders:k")["pos"] == more[-1]
 
