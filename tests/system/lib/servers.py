@@ -262,6 +262,18 @@ class Cluster:
                 if "only with masters" not in str(e):
                     raise
 
+    def migrate_slots(self, first, last, dst, timeout=30):
+        """Moves slots of one master to node `dst`, keys and all at once."""
+        self.db.refresh()
+        src = next(n for n in self.nodes for a, b, addr in self.db.ranges if a <= first <= b and addr == n.tcp)
+        src.db.cmd("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", first, last, "NODE", dst.id)
+        wait_until(lambda: all(self.has_slots(n, dst, first, last) for n in self.nodes), timeout, f"{dst.name} has slots {first}-{last}")
+
+    @staticmethod
+    def has_slots(node, owner, first, last):
+        """As node sees it."""
+        return any(row[0] <= first and last <= row[1] and row[2][2] == owner.id for row in node.db.cmd("CLUSTER", "SLOTS"))
+
     def move_key(self, key, dst):
         self.move_slot(slot_of(key), dst)
 
