@@ -415,8 +415,15 @@ bool client_act(struct sluice_worker *w, char *line, size_t len, struct sluice_e
 	w->said.doc = client_read_frame(line, len);
 	yyjson_val *root = yyjson_doc_get_root(w->said.doc);
 	const char *t = frame_str(root, "t");
+	if (yyjson_is_true(yyjson_obj_get(root, "end"))) {
+		client_trouble(w,
+			"this is not the worker protocol: %s is sluiced's control.socket, and not its workers.socket",
+			w->hello.socket);
+		client_drop(w);
+		return false;
+	}
 	if (!*t) {
-		client_trouble(w, "this is not the worker protocol: %.80s", line);
+		client_trouble(w, "this is not the worker protocol: %.80s", root ? "JSON without `t`" : line);
 		client_drop(w);
 		return false;
 	}

@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import stat
+import subprocess
 import time
 
 from lib import checks
@@ -108,9 +109,16 @@ def test_sockets_do_not_do_each_others_work(t):
     c.sock.settimeout(10)
     text = c.sock.recv(1 << 16).decode()
     assert "welcome" not in text and json.loads(text.splitlines()[-1]).get("exit"), text
-    assert d.ctl("--socket", d.worker_sock, "status").returncode != 0
     p = t.run([program("sluicectl"), "--socket", d.worker_sock, "drain"])
     assert p.returncode not in (0, 1) and p.stderr, p
+    p = t.run([program("sluicectl"), "--socket", d.worker_sock, "status"])
+    assert (p.returncode, p.stdout) == (69, "") and "a worker socket answers" in p.stderr and "control.socket" in p.stderr, p
+    p = t.run([program("sluicectl"), "--socket", d.conf, "status"])
+    assert (p.returncode, p.stdout) == (69, "") and "is not a socket" in p.stderr, p
+    with subprocess.Popen([program("sluice-run"), "-s", d.control_sock, "--", "true"], stderr=subprocess.PIPE, text=True) as run:
+        said = run.stderr.readline()
+        run.terminate()
+    assert "this is not the worker protocol" in said and "sluiced's control.socket, and not its workers.socket" in said, said
     assert d.json("workers") == [] and d.json("status")[0]["draining"] is False
     t.worker(d, credits=1, work=0).wait("ok")
 

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -15,9 +16,18 @@
 
 enum { LINE_MAX_BYTES = 256 * 1024 * 1024 };
 
+/* connect() refuses a file or a directory in the same words as a socket that nobody has. */
+static bool is_other_file(const char *path)
+{
+	struct stat st;
+	return stat(path, &st) == 0 && !S_ISSOCK(st.st_mode);
+}
+
 static int say_connect_error(const char *path, int e, struct err *err)
 {
-	if (e == ENOENT) {
+	if (e == ECONNREFUSED && is_other_file(path)) {
+		err_set(err, ERR_IO, "%s: is not a socket (--socket, $SLUICED_CONTROL)", path);
+	} else if (e == ENOENT) {
 		err_set(err, ERR_NOT_FOUND,
 			"no socket at %s: is sluiced running, and is this its control.socket? (--socket, "
 			"$SLUICED_CONTROL)",
@@ -155,6 +165,13 @@ static bool ctl_conn_take_line(
 	yyjson_val *root = yyjson_doc_get_root(doc);
 	if (!yyjson_is_obj(root)) {
 		err_set(err, ERR_PROTO, "%s: the answer is not sluiced's control protocol", o->socket);
+		*code = EXIT_UNREACHABLE;
+		is_last = true;
+	} else if (yyjson_equals_str(yyjson_obj_get(root, "t"), "err")) {
+		err_set(err, ERR_PROTO,
+			"%s: a worker socket answers, which is workers.socket; sluicectl needs control.socket "
+			"(--socket, $SLUICED_CONTROL)",
+			o->socket);
 		*code = EXIT_UNREACHABLE;
 		is_last = true;
 	} else if (yyjson_is_true(yyjson_obj_get(root, "end"))) {
