@@ -526,6 +526,7 @@ enum refusal {
 struct shard_refused {
 	mono_ms since; /* refused for the first time since it was accepted; 0 = nothing is refused */
 	uint64_t n;
+	uint16_t svc;    /* whose keys alone are meant; SERVICE_NONE: it is not known to be one service's trouble */
 	char words[320]; /* the server's, and which keys may be meant */
 };
 

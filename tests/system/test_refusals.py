@@ -155,6 +155,23 @@ def test_explain_tells_one_refusal_once(t):
     assert d.ctl("explain", "s").stdout.count("WRONGTYPE") == 1, d.ctl("explain", "s").stdout
 
 
+@limit(60)
+def test_explain_blames_no_key_of_another_service(t):
+    """A stream lacks a worker; that a key of another service has a wrong type is not why it waits, and is said last."""
+    r = t.redis()
+    d = t.daemon(r, services=("orders", "bills"))
+    r.db.cmd("SET", "orders-input", "not a stream")
+    t.wait(lambda: "WRONGTYPE" in d.ctl("status").stdout, 20, "the key is found")
+    Added(r.db).one("bills", "b")
+    x, = d.json("explain", "b")
+    assert any("no worker serves bills" in w for w in x["because"]) and x["advice"] == "start a worker for bills", x
+    assert not any("WRONGTYPE" in w for w in x["because"]), x
+    t.worker(d, credits=0)
+    t.wait(lambda: "takes no work now" in d.ctl_ok("explain", "b"), 10, "what the worker does is why")
+    x, = d.json("explain", "b", "--service", "bills")
+    assert not any("WRONGTYPE" in w for w in x["because"]), x
+
+
 @no_acl("the rights of the default user are changed")
 @limit(60)
 def test_renewals_alone_are_refused(t):

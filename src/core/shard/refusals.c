@@ -125,6 +125,9 @@ void refusals_add(struct shard_ctx *c, const char *what, enum cmd_kind kind, uin
 		c->refusals.n_kinds += !k->since;
 		k->since = mono_max(c->now, 1);
 		k->n = 0;
+		k->is_of_several = false;
+	} else if (k->svc != svc) {
+		k->is_of_several = true;
 	}
 	k->last = c->now;
 	k->n++;
@@ -183,7 +186,9 @@ bool refusals_now(const struct refusals *r, mono_ms now, struct shard_refused *o
 	*out = (struct shard_refused){0};
 	if (!first)
 		return false;
-	*out = (struct shard_refused){.since = first->since, .n = first->n};
+	*out = (struct shard_refused){.since = first->since,
+		.n = first->n,
+		.svc = first->refusal == REFUSAL_WRONGTYPE && !first->is_of_several ? first->svc : SERVICE_NONE};
 	snprintf(out->words, sizeof out->words, "%s", first->words);
 	return true;
 }

@@ -11,6 +11,7 @@ struct refusals_kind {       /* of commands */
 	uint64_t n;
 	enum refusal refusal; /* the last one, and whose it was */
 	uint16_t svc;
+	bool is_of_several; /* services */
 	char words[REFUSALS_WORDS];
 };
 

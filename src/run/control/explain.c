@@ -21,11 +21,11 @@ void explain_group_gone(char out[static FACTS_GONE_CAP], const struct daemon *d,
 		s->rules->name, since);
 }
 
-/* What the master refuses; false: nothing, or there is no master. */
-static bool facts_refused(struct facts *f, const struct daemon *d, uint16_t shard)
+/* What the master refuses, of what concerns service s; false: nothing, or there is no master. */
+static bool facts_refused(struct facts *f, const struct daemon *d, const struct coord_service *s, uint16_t shard)
 {
 	const struct shard_refused *r = view_refused(d, shard);
-	if (!r || shard >= d->core->topo.n_nodes)
+	if (!r || shard >= d->core->topo.n_nodes || (r->svc != SERVICE_NONE && r->svc != s->svc))
 		return false;
 	char age[24];
 	facts_age(age, mono_now() - r->since);
@@ -140,7 +140,7 @@ void explain_service(struct facts *f, struct daemon *d, const struct coord_servi
 			s->reader.shard != SHARD_NONE ? c->shards.v[s->reader.shard].why : "no topology",
 			and_since(d, s->reader.shard, since));
 		facts_advice(f, "sluicectl nodes, sluicectl doctor");
-	} else if (facts_refused(f, d, s->reader.shard)) {
+	} else if (facts_refused(f, d, s, s->reader.shard)) {
 		facts_next(f, "it is tried again until Redis takes it");
 	} else if (!s->reader.own_done) {
 		facts_add(f, "the daemon still looks at the entries of its former process");
@@ -189,7 +189,7 @@ static void about_lease(struct facts *f, const struct entry *e, mono_ms now)
 		facts_add(f, "its lease ran out %lld ms ago", (long long)(now - e->good_until));
 }
 
-static void about_master(struct facts *f, const struct daemon *d, const struct entry *e)
+static void about_master(struct facts *f, const struct daemon *d, const struct coord_service *s, const struct entry *e)
 {
 	const struct coord *c = d->core;
 	uint16_t shard = c->topo.is_known ? topology_shard(&c->topo, e->lock_slot) : SHARD_NONE;
@@ -200,7 +200,7 @@ static void about_master(struct facts *f, const struct daemon *d, const struct e
 		facts_add(f, "the master of its lock, %s, is not reachable: %s%s", c->topo.nodes[shard].addr,
 			c->shards.v[shard].why, and_since(d, shard, since));
 	else
-		facts_refused(f, d, shard);
+		facts_refused(f, d, s, shard);
 }
 
 /* The master of its service's stream: who runs next, and how it ends, is decided there. */
@@ -240,13 +240,13 @@ static void why_locking(
 		break;
 	case ENTRY_TAKING:
 		facts_add(f, "it is locked here; Redis is being asked whether the stream is free");
-		facts_refused(f, d, s->reader.shard);
+		facts_refused(f, d, s, s->reader.shard);
 		break;
 	default:
 		facts_add(f, "its lock is being acquired");
 		break;
 	}
-	about_master(f, d, e);
+	about_master(f, d, s, e);
 }
 
 static void why_finishing(struct facts *f, const struct daemon *d, const struct coord_service *s, const struct entry *e)
@@ -259,7 +259,7 @@ static void why_finishing(struct facts *f, const struct daemon *d, const struct 
 	facts_add(f, "the work has ended; %s waits for Redis' confirmation",
 		e->finish <= FINISH_ACK ? what[e->finish] : what[0]);
 	about_lbs_master(f, d, s);
-	facts_refused(f, d, s->reader.shard);
+	facts_refused(f, d, s, s->reader.shard);
 }
 
 /* The first entry behind the position failed: it waits for its next try, or that is under way. */
@@ -362,7 +362,7 @@ static void why(struct facts *f, struct daemon *d, const struct coord_service *s
 		about_feed(f, s, e, now);
 		about_worker(f, c, e, now);
 		about_lease(f, e, now);
-		about_master(f, d, e);
+		about_master(f, d, s, e);
 		if (c->rules.progress_timeout_ms && (!e->feed || entry_feed_waits_since(e) != MONO_NEVER))
 			facts_next(f, "it is taken back when the worker is silent about it for %lld ms",
 				(long long)c->rules.progress_timeout_ms);
@@ -376,7 +376,7 @@ static void why(struct facts *f, struct daemon *d, const struct coord_service *s
 		break;
 	case CTL_STATE_LOST:
 		facts_add(f, "the lease was lost %s ago; its worker has not said yet that it stopped", age);
-		about_master(f, d, e);
+		about_master(f, d, s, e);
 		facts_next(f, "whoever owns it now runs it");
 		break;
 	case CTL_STATE_PARKED:

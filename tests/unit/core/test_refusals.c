@@ -128,6 +128,29 @@ Test(refusals, a_key_of_a_wrong_type_is_one_streams_trouble, .init = up, .fini =
 	cr_expect_eq(count_of("refuses: WRONGTYPE"), 1);
 }
 
+static void group_is_refused(uint16_t svc, const char *words)
+{
+	struct service_rules *rules = story_rules();
+	rules->svc = svc;
+	story_msg_in((struct msg){.kind = MSG_SERVICE, .svc = svc, .service.rules = rules, .service.is_read = true});
+	story_error(CMD_GROUP_CREATE, RERR_OPERATOR, words);
+	cr_expect(shard_refused(W.s, W.now, &refused));
+}
+
+Test(refusals, a_key_of_a_wrong_type_is_one_services_trouble, .init = story_up, .fini = story_down)
+{
+	group_is_refused(1, "WRONGTYPE");
+	cr_expect_eq(refused.svc, 1);
+	group_is_refused(2, "WRONGTYPE");
+	cr_expect_eq(refused.svc, SERVICE_NONE, "two have it: it is nobody's alone");
+}
+
+Test(refusals, a_right_that_is_missing_may_be_everybodys, .init = story_up, .fini = story_down)
+{
+	group_is_refused(1, "NOPERM this user has no permissions");
+	cr_expect_eq(refused.svc, SERVICE_NONE);
+}
+
 /* ---- trials: an idle daemon finds out, and finds out when it is over */
 
 static void reader_up(void)
