@@ -189,6 +189,10 @@ def test_usage(w):
         assert code == 0 and "COMMAND" in out and not err, option
     code, out, err = run_program("--version")
     assert code == 0 and out.startswith("sluice-run ") and not err
+    for option in ("--help", "--version"):
+        with open("/dev/full", "w") as full:
+            p = subprocess.run([PROGRAM, option], stdout=full, stderr=subprocess.PIPE, text=True, timeout=20)
+        assert (p.returncode, p.stderr) == (71, "sluice-run: cannot write the output: No space left on device\n"), p
 
 
 def test_hello(w):

@@ -12,7 +12,7 @@
 #include "base/duration.h"
 #include "base/mem.h"
 
-enum { EXIT_USAGE = 64 };
+enum { EXIT_USAGE = 64, EXIT_OSERR = 71 };
 
 static const char DEFAULT_SOCKET[] = "/run/sluiced/worker.sock";
 
@@ -119,6 +119,15 @@ static void check(struct run_options *opt)
 		name_ourselves(opt);
 }
 
+/* The status of a failed write, for scripts that redirect us to a full disk. */
+static int out_flushed(void)
+{
+	if (fflush(stdout) == 0)
+		return EXIT_SUCCESS;
+	fprintf(stderr, "sluice-run: cannot write the output: %s\n", strerror(errno));
+	return EXIT_OSERR;
+}
+
 void cli_parse(struct run_options *opt, int argc, char **argv)
 {
 	static const struct option longs[] = {{"socket", required_argument, NULL, 's'},
@@ -152,7 +161,7 @@ void cli_parse(struct run_options *opt, int argc, char **argv)
 			opt->fields = parse_fields(optarg);
 		else if (c == 'h' || c == 'V') {
 			printf("%s%s", c == 'h' ? USAGE : "sluice-run " SLUICE_VERSION "\n", c == 'h' ? HELP : "");
-			exit(fflush(stdout) ? EXIT_FAILURE : EXIT_SUCCESS);
+			exit(out_flushed());
 		} else
 			usage_error(c == ':' ? "option needs a value" : "unknown option", argv[optind - 1]);
 	}
