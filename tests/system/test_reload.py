@@ -170,6 +170,9 @@ def test_services_come_and_go(t):
     w.wait("ok")
     assert not w.frames("revoke") and r.db.cmd("XLEN", "orders-input") == 1
     t.wait(lambda: {x["service"] for x in d.json("status")[0]["services"]} == {"bills"}, 10, "orders is gone")
+    d.wait_log("service=orders removed: what waits in orders-input stays there until a daemon has the service again")
+    p = d.ctl("explain", "o2")
+    assert p.returncode == 1 and "was never added to a service that this daemon has" in p.stderr, p
     d.write(services=[orders, {**orders, "name": "bills"}])
     assert set(reload(d)) == {"services[orders]"}
     assert w.wait("assign", 3)["stream"] == "o2"

@@ -161,7 +161,9 @@ void coord_sweep_services(struct coord *c)
 		for (uint16_t k = 0; k < c->shards.n; k++)
 			if (c->shards.v[k].is_on)
 				coord_send(c, k, msg_plain(MSG_SERVICE_GONE))->svc = s->svc;
-		effects_log(c->out, LOG_NOTICE, "service=%s removed", s->rules->name);
+		effects_log(c->out, LOG_NOTICE,
+			"service=%s removed: what waits in %s-input stays there until a daemon has the service again",
+			s->rules->name, s->rules->name);
 		map_fini(&s->active);
 		list_remove(&s->grant.turn);
 		workers_service_ends(&c->workers, &c->place, i);

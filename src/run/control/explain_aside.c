@@ -224,7 +224,8 @@ static void aside_end(struct aside *j)
 	else
 		control_end(j->q, 1,
 			"%.300s is not known here, in Redis or among the dead letters: it has finished, which leaves "
-			"nothing behind, or was never added; sluicectl fleet and the logs of its daemons tell more",
+			"nothing behind, or was never added to a service that this daemon has; sluicectl fleet and "
+			"the logs of its daemons tell more",
 			j->q->r.stream);
 }
 
