@@ -174,7 +174,8 @@ bool op_has(const struct handoff_op *op, const struct handoff_conn *l)
 
 /* ---- where to dial ---- */
 
-/* From `at` along the announced moves, in their order. */
+/* From `at` along the announced moves, in their order. What one led to and a later one away from has gone with the
+ * later one's window, however long the first one's is: from there it is the configured address. */
 static bool op_follow(const struct handoff *h, mono_ms now, char at[HANDOFF_ADDRESS])
 {
 	bool has_moved = false;
@@ -187,10 +188,11 @@ static bool op_follow(const struct handoff *h, mono_ms now, char at[HANDOFF_ADDR
 		if (!op)
 			return has_moved;
 		after = op->serial;
-		if (op->until <= now || strcmp(op->from, at) != 0)
+		bool is_over = op->until <= now;
+		if (strcmp(op->from, at) != 0 || (is_over && (!has_moved || op_is_own(op))))
 			continue;
-		snprintf(at, HANDOFF_ADDRESS, "%s", op->to[0] ? op->to : h->configured);
-		has_moved = true;
+		snprintf(at, HANDOFF_ADDRESS, "%s", op->to[0] && !is_over ? op->to : h->configured);
+		has_moved = !is_over;
 	}
 }
 

@@ -107,6 +107,62 @@ Test(handoff, an_older_one_is_said_again)
 	EXPECT("dial S b:2"); /* who has not heard of the newer one obeys, and hears of it later */
 }
 
+static void all_up(const char *address)
+{
+	const uint32_t conns[] = {B, C, S};
+	for (int i = 0; i < 3; i++) {
+		up_at(HANDOFF_NEW_UP, conns[i], address, "");
+		event(HANDOFF_JOINED, conns[i], NULL);
+		event(HANDOFF_DRAINED, conns[i], NULL);
+	}
+}
+
+#define EXPECT_FROM(from, to)                                                                                          \
+	do {                                                                                                           \
+		char at[HANDOFF_ADDRESS];                                                                              \
+		handoff_address(W.h, W.now, from, at);                                                                 \
+		cr_assert_str_eq(at, to);                                                                              \
+	} while (0)
+
+/* The first leads to b for 15 s; b itself is announced to go within 6 s. What was left is not dialled again. */
+Test(handoff, a_longer_window_does_not_lead_back_to_what_was_left)
+{
+	moving_all(1, 15, "b:2");
+	run_to(1000);
+	all_up("b:2");
+	EXPECT_FROM("a:1", "b:2");
+	run_to(2000);
+	moving_all(2, 6, NULL);
+	run_to(6000);
+	all_up("a:1");
+	run_to(9000); /* the second window is over, the first is not */
+	EXPECT_FROM("a:1", "a:1");
+	EXPECT_FROM("b:2", "a:1");
+	forget();
+	event(HANDOFF_DOWN, C, "closed");
+	EXPECT_NOT("target C b:2");
+	moving_all(3, 2, "c:3");
+	EXPECT_FROM("a:1", "c:3"); /* the next one leads from where we are */
+	run_to(12000);
+	EXPECT_FROM("a:1", "a:1");
+}
+
+/* A new place that is only renewed is still the one that was announced. */
+Test(handoff, a_renewal_of_the_new_place_leaves_it_announced)
+{
+	moving_all(1, 15, "b:2");
+	run_to(1000);
+	all_up("b:2");
+	run_to(2000);
+	moving_all(2, 4, "b:2");
+	run_to(4500);
+	all_up("b:2");
+	run_to(7000);
+	EXPECT_FROM("a:1", "b:2");
+	run_to(16000);
+	EXPECT_FROM("a:1", "a:1");
+}
+
 Test(handoff, replayed_completions)
 {
 	for (uint32_t conn = 0; conn < 4; conn++) {
