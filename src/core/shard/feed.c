@@ -354,6 +354,7 @@ static void feed_send_read(struct feeds *fs, struct shard_ctx *c, struct feed *f
 	uint64_t tag = tag_of(PART_FEED, fs->pool.gens[f->index], f->index | FEED_READ_BIT);
 	struct effect *ef = ctx_redis(c, tag, CMD_FEED_READ, f->svc);
 	uint32_t batch = feed_rules(c, f)->batch;
+	f->reading.count = f->reading.count ? f->reading.count : feed_first_count(c, f);
 	f->reading.was_left = feed_was_left(c, f);
 	f->reading.asked = f->reading.count < batch ? f->reading.count : batch;
 	ef->cmd.stream = slice_of(f->stream);
@@ -398,10 +399,8 @@ mono_ms feed_flush(struct feeds *fs, struct shard_ctx *c)
 	}
 	bool is_full = n == FEED_PER_STEP;
 	n = 0;
-	while (c->is_up && n < FEED_PER_STEP && fs->n_reading < FEED_READS_IN_FLIGHT && (l = list_pop(&fs->reads))) {
-		feed_send_read(fs, c, LIST_OF(struct feed, reads, l));
-		n++;
-	}
+	for (; c->is_up && n < FEED_PER_STEP && feed_may_read(fs, c); n++)
+		feed_send_read(fs, c, LIST_OF(struct feed, reads, list_pop(&fs->reads)));
 	return is_full && fs->n_in_flight < FEED_IN_FLIGHT ? c->now : heap_deadline(&fs->timers);
 }
 
@@ -481,7 +480,6 @@ static void feed_begin(struct feeds *fs, struct shard_ctx *c, struct msg *m)
 	f->stream = m->feed_open.stream;
 	m->feed_open.stream = NULL;
 	f->script.at = f->reading.at = c->now;
-	f->reading.count = FEED_FIRST_COUNT;
 	f->n_added = -1;
 	f->work = &feed_no_work;
 	list_init(&f->ready);

@@ -66,7 +66,7 @@ struct feed_reading {
 	mono_ms sent;    /* the one in flight was */
 	mono_ms wait_ms; /* between two polls of an empty stream */
 	uint32_t asked;  /* of the one in flight */
-	uint32_t count;  /* of the next */
+	uint32_t count;  /* of the next; 0 = none was sent */
 	bool in_flight : 1;
 	bool is_stale : 1;  /* the one in flight was sent before what has changed since */
 	bool is_armed : 1;  /* the server pushes when it changes */
@@ -157,6 +157,7 @@ struct feed { /* tens of thousands of idle ones: 232 bytes */
 enum {
 	FEED_IN_FLIGHT = 1000,
 	FEED_READS_IN_FLIGHT = 128,
+	FEED_READS_UNKNOWN = 4, /* the same, of a service of which no entry was read yet */
 	FEED_PER_STEP = 250,
 	FEED_POLL_MIN_MS = 5,
 	FEED_POLL_BLIND_MS = 250, /* at most, where no push comes */
@@ -168,7 +169,7 @@ enum {
 	FEED_SETTLE_MS = 1000,    /* so long an end waits for the dead letter; the coordinator waits for 1.5 s */
 	FEED_CHECK_MS = 30000,    /* an idle stream is looked at that often: was it made again? */
 	FEED_LEFT_MS = 1000,      /* the same when it was not read for so long, and then there is nothing more */
-	FEED_FIRST_COUNT = 32     /* of the first read; doubled while entries are small */
+	FEED_FIRST_COUNT = 32     /* of the first read, at most; doubled while entries are small */
 };
 
 /* Whose loss of entries was said, by the hash of their names. */
@@ -241,6 +242,11 @@ struct msg_feed *feed_lose(struct feeds *fs, struct shard_ctx *c, struct feed *f
 struct feed *feed_of_tag(const struct feeds *fs, uint64_t tag); /* NULL: it is gone */
 
 /* feed_reply.c */
+/* The read that is next may go out. Where nobody knows how long its service's entries are, those of many streams may be
+ * more than one connection bears. */
+bool feed_may_read(const struct feeds *fs, const struct shard_ctx *c);
+/* How many entries the first read of f asks for: what fits into a frame, as long as its service's are lately. */
+uint32_t feed_first_count(const struct shard_ctx *c, const struct feed *f);
 /* The longest pause between two polls of an empty stream, ms. */
 mono_ms feed_poll_max(const struct feeds *fs, const struct shard_ctx *c, const struct feed *f);
 /* The server was not asked to push, and either not all was read or it was long ago: somebody may have made it again. */

@@ -229,11 +229,36 @@ static void feed_script_answered(struct feeds *fs, struct shard_ctx *c, struct f
 
 /* ---- reads ---- */
 
-static void feed_adapt_count(const struct entries_rules *r, struct feed *f, const struct feed_batch *b)
+bool feed_may_read(const struct feeds *fs, const struct shard_ctx *c)
 {
+	if (list_empty(&fs->reads))
+		return false;
+	const struct feed *first = LIST_OF(struct feed, reads, fs->reads.next);
+	const bool is_known = ctx_service(c, first->svc)->entry_bytes > 0;
+	return fs->n_reading < (is_known ? FEED_READS_IN_FLIGHT : FEED_READS_UNKNOWN);
+}
+
+uint32_t feed_first_count(const struct shard_ctx *c, const struct feed *f)
+{
+	const uint32_t bytes = ctx_service(c, f->svc)->entry_bytes;
+	const uint32_t fit = bytes ? feed_rules(c, f)->batch_bytes / bytes + 1 : FEED_FIRST_COUNT;
+	return fit < FEED_FIRST_COUNT ? fit : FEED_FIRST_COUNT;
+}
+
+/* A longer one counts at once, shorter ones by and by: a stream among them may have long ones. */
+static void feed_weigh(struct shard_service *s, size_t bytes)
+{
+	const uint32_t now = bytes < UINT32_MAX ? (uint32_t)bytes : UINT32_MAX;
+	s->entry_bytes = now >= s->entry_bytes ? now : s->entry_bytes - (s->entry_bytes - now) / 8;
+}
+
+static void feed_adapt_count(struct shard_ctx *c, struct feed *f, const struct feed_batch *b)
+{
+	const struct entries_rules *r = feed_rules(c, f);
 	size_t bytes = 0;
 	for (uint32_t i = 0; i < b->n; i++)
 		bytes += b->v[i].len;
+	feed_weigh(ctx_service(c, f->svc), bytes / b->n);
 	size_t fit = (size_t)r->batch_bytes * b->n / (bytes + 1) + 1;
 	f->reading.count = f->reading.count * 2 < r->batch ? f->reading.count * 2 : r->batch;
 	f->reading.count = f->reading.count < fit ? f->reading.count : (uint32_t)fit;
@@ -312,7 +337,7 @@ static void feed_found_some(struct shard_ctx *c, struct feed *f, struct feed_bat
 	m->c[M_FEED_READ_ENTRIES]++;
 	if (f->reading.was_empty)
 		m->c[f->reading.by_push ? M_FEED_WAKE_PUSH : M_FEED_WAKE_POLL]++;
-	feed_adapt_count(feed_rules(c, f), f, b);
+	feed_adapt_count(c, f, b);
 	f->reading.was_empty = f->idle.is_yielding = false;
 	f->idle.since = f->reading.wait_ms = 0;
 	struct feed_work *w = feed_at_work(f);

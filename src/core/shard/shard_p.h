@@ -48,6 +48,7 @@ struct shard_service {
 	mono_ms keepers_said_at; /* empty streams keep their credits while others wait: said; 0 = never */
 	mono_ms trimmed_said_at; /* dead letters that were trimmed were told of; 0 = never */
 	uint64_t n_trimmed;      /* since then */
+	uint32_t entry_bytes;    /* entries mode: so long is one that was read lately, as JSON; 0 = none was */
 	struct metrics_service metrics;
 };
 

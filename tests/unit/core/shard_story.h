@@ -16,7 +16,7 @@ struct sent { /* a command that waits for its answer */
 	uint16_t svc;
 	struct entry_id id;
 	bool asking, use_eval;
-	int64_t count;  /* PENDING */
+	int64_t count;  /* PENDING, FEED_READ */
 	int64_t ttl_ms; /* LOCK, RENEW, TOMBSTONE */
 };
 
@@ -165,7 +165,9 @@ static void story_cmd(const struct effect *ef)
 		return;
 	if (c->kind != CMD_PSUBSCRIBE)
 		W.sent[W.n_sent++] = (struct sent){c->kind, ef->tag, c->svc, c->id, c->asking, c->use_eval,
-			c->kind == CMD_PENDING ? c->as.pending.count : 0,
+			c->kind == CMD_PENDING     ? c->as.pending.count
+			: c->kind == CMD_FEED_READ ? c->as.read.count
+						   : 0,
 			c->kind == CMD_LOCK || c->kind == CMD_RENEW || c->kind == CMD_TOMBSTONE ? c->as.lock.ttl_ms
 												: 0};
 	if (W.mute || W.hide[c->kind])

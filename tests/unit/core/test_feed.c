@@ -1107,3 +1107,64 @@ Test(feed, what_is_lost_is_counted_at_each_open_and_said_once_a_minute, .init = 
 	}
 	cr_expect_eq(shard_service_metrics(W.s, 1)->c[M_FEED_TRIMMED], 21);
 }
+
+/* ---- how much the first reads of many streams may bring ---- */
+
+static void open_and_start(uint64_t handle)
+{
+	open_feed(handle);
+	answer_position(10, 0, 0);
+	story_msg_in((struct msg){.kind = MSG_FEED_START, .handle = handle, .feed_start.epoch = 1});
+}
+
+/* How many entries the newest read that waits for its answer asks for. */
+static int64_t newest_read_asks(void)
+{
+	for (size_t i = W.n_sent; i > 0; i--)
+		if (W.sent[i - 1].kind == CMD_FEED_READ)
+			return W.sent[i - 1].count;
+	return 0;
+}
+
+static size_t n_reads_waiting(void)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < W.n_sent; i++)
+		n += W.sent[i].kind == CMD_FEED_READ;
+	return n;
+}
+
+Test(feed, first_reads_are_few_until_the_length_of_entries_is_known, .fini = story_down)
+{
+	ready_with(100, 2);
+	start(1);
+	for (uint64_t i = 1; i < 10; i++)
+		open_and_start(H + i);
+	cr_assert_eq(n_reads_waiting(), 4);
+	cr_assert_eq(newest_read_asks(), 32);
+	answer_read(11, 0, 0); /* an empty stream tells nothing */
+	cr_assert_eq(n_reads_waiting(), 4);
+	answer_read(11, 2, 40000); /* 100,000 fit into a frame */
+	cr_assert_geq(n_reads_waiting(), 8);
+	cr_assert_eq(newest_read_asks(), 3);
+}
+
+Test(feed, first_reads_ask_for_no_more_than_a_frame_of_what_the_service_has, .fini = story_down)
+{
+	ready_with(100, 2);
+	start(1);
+	answer_read(11, 2, 40000); /* 100,000 fit into a frame */
+	open_and_start(H + 1);
+	cr_assert_eq(newest_read_asks(), 3);
+	answer_read(11, 1, 90000);
+	open_and_start(H + 2);
+	cr_assert_eq(newest_read_asks(), 2); /* longer ones count at once */
+	answer_read(11, 1, 0);
+	open_and_start(H + 3);
+	cr_assert_eq(newest_read_asks(), 2); /* shorter ones by and by */
+	for (uint64_t i = 4; i < 40; i++) {
+		answer_read(20 + i, 1, 0);
+		open_and_start(H + i);
+	}
+	cr_assert_eq(newest_read_asks(), 32);
+}
