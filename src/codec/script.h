@@ -64,7 +64,9 @@ enum script {
 	/* KEYS position, stream; ARGV ttl_ms, start -> 1 | 0: nothing has to wait for its next try; and where no
 	 * position is kept yet and start is "$", it is the stream's present end */
 	SCRIPT_FEED_HOLD,
-	SCRIPT_FEED_LAG, /* KEYS stream; ARGV (id, most -> entries behind the id, at most so many */
+	/* KEYS position, stream; ARGV id, most -> entries behind the id, at most so many; of large ones as many as were
+	 * added since, nil where that is not known */
+	SCRIPT_FEED_LAG,
 	SCRIPT_N
 };
 

@@ -77,8 +77,10 @@ bool lag_ask(struct lag *l, const struct entry *e)
 	l->n_asked++;
 	l->is_asking = true;
 	l->asked = mono_now();
-	control_redis_words(conn,
-		(const char *const[]){"EVAL", script_text(SCRIPT_FEED_LAG), "1", e->stream->bytes, from, most, NULL});
+	char *position = command_position_key(e->stream->bytes);
+	control_redis_words(conn, (const char *const[]){"EVAL", script_text(SCRIPT_FEED_LAG), "2", position,
+					  e->stream->bytes, from, most, NULL});
+	mem_free(position);
 	return true;
 }
 

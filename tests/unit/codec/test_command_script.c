@@ -1404,7 +1404,9 @@ Test(script, behind_the_highest_id_a_read_is_no_error)
 
 static int64_t lag_behind(const char *id)
 {
-	return real_redis_command(redis, "EVAL %s 1 s %s 10", script_text(SCRIPT_FEED_LAG), id)->integer;
+	const redisReply *r =
+		real_redis_command(redis, "EVAL %s 2 {s}-sluice s %s 10", script_text(SCRIPT_FEED_LAG), id);
+	return r->type == REDIS_REPLY_INTEGER ? r->integer : -1;
 }
 
 Test(script, behind_the_highest_id_nothing_is_unread)
@@ -1416,6 +1418,38 @@ Test(script, behind_the_highest_id_nothing_is_unread)
 	NUMBER(FEED(ACK, 100, .id = {UINT64_MAX, UINT64_MAX}));
 	cr_expect_eq(NUMBER(FEED(CLOSE, 100, .as.feed.close.end = FEED_END_DELETE, .as.feed.close.ttl_ms = 50000)), 2);
 	cr_expect_eq(n_of("EXISTS", "s") + n_of("EXISTS", "{s}-sluice"), 0);
+}
+
+/* Counting must not move megabytes within Redis: what was added since is asked of its counters, where it has any. */
+Test(script, the_lag_of_large_entries_is_what_was_added_since)
+{
+	for (int i = 1; i <= 5; i++)
+		real_redis_command(redis, "EVAL %s 1 s %d",
+			"redis.call('XADD', KEYS[1], ARGV[1] .. '-0', 'f', "
+			"string.rep('x', 200000))",
+			i);
+	cr_expect_eq(lag_behind("4-0"), 1);
+	cr_expect_eq(lag_behind("3-0"), -1, "two are too much to be counted, and no position says what was added");
+	cr_expect_eq(lag_behind("0-5"), 5, "nothing is before it");
+	expect_lost(100, 0, 0);
+	NUMBER(FEED(ACK, 100, .id = {1, 0}, .as.feed.ack.n_added = 1));
+	cr_expect_eq(lag_behind("1-0"), 4);
+	cr_expect_eq(lag_behind("2-0"), -1, "the count is of another position");
+	real_redis_command(redis, "HSET {s}-sluice n 1-0:9");
+	cr_expect_eq(lag_behind("1-0"), 2, "those that were counted are there");
+	real_redis_command(redis, "HSET {s}-sluice n 1-0:-90");
+	cr_expect_eq(lag_behind("1-0"), -1);
+}
+
+Test(script, the_lag_of_small_entries_is_counted_up_to_the_most)
+{
+	for (int i = 1; i <= 12; i++)
+		real_redis_command(redis, "XADD s %d-0 f v", i);
+	real_redis_command(redis, "XDEL s 8-0");
+	cr_expect_eq(lag_behind("0-0"), 10);
+	cr_expect_eq(lag_behind("2-0"), 9);
+	cr_expect_eq(lag_behind("11-0"), 1);
+	cr_expect_eq(lag_behind("12-0"), 0);
 }
 
 /* Somebody wrote to it by hand: what is no number counts for nothing, and the stream goes on. */
