@@ -519,6 +519,12 @@ static const char *const texts[SCRIPT_N] = {
 	"local pos, count = string.match(h[7] or '', '^(.*):(%d+)$')\n"
 	"return added and pos == ARGV[1] and math.max(n, math.min(most, added - count))\n",
 
+	/* By rank: with an offset behind a score Redis walks past all that is skipped, for each page anew. */
+	[SCRIPT_DELAYED_PAGE] = "local n = redis.pcall('ZCOUNT', KEYS[1], '-inf', '(' .. ARGV[1])\n"
+				"if type(n) == 'table' then return n end\n"
+				"n = n + ARGV[2]\n"
+				"return redis.pcall('ZRANGE', KEYS[1], n, n + ARGV[3] - 1, 'WITHSCORES')\n",
+
 	[SCRIPT_FEED_HOLD] =
 		LUA_LAST_ID LUA_OWNER "if h[5] then redis.pcall('HDEL', KEYS[1], 'not_before', 'pause') end\n"
 				      "if h[2] or ARGV[2] ~= '$' then return 0 end\n"

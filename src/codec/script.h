@@ -67,6 +67,8 @@ enum script {
 	/* KEYS position, stream; ARGV id, most -> entries behind the id, at most so many; of large ones as many as were
 	 * added since, nil where that is not known */
 	SCRIPT_FEED_LAG,
+	/* KEYS delayed; ARGV score, skip, n -> members and scores from that score on, without the first so many */
+	SCRIPT_DELAYED_PAGE,
 	SCRIPT_N
 };
 

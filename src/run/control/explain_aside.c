@@ -142,12 +142,7 @@ static bool aside_connect(struct aside *j, uint16_t slot, const char *key)
 
 static void aside_ask_ids(struct aside *j)
 {
-	char from[40], skip[24], n[24];
-	snprintf(from, sizeof from, "%.17g", j->page.from);
-	snprintf(skip, sizeof skip, "%zu", j->page.n_same);
-	snprintf(n, sizeof n, "%zu", j->walk.page_n);
-	control_redis_words(j->conn, (const char *const[]){"ZRANGEBYSCORE", j->names.delayed, from, "+inf",
-					     "WITHSCORES", "LIMIT", skip, n, NULL});
+	control_redis_delayed(j->conn, j->names.delayed, j->page.from, j->page.n_same, j->walk.page_n);
 }
 
 static void aside_ask_data(struct aside *j)

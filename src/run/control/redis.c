@@ -6,6 +6,7 @@
 #include "run/fault.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -267,4 +268,14 @@ void control_redis_hold(struct control_redis *c, const char *stream, int64_t ttl
 		(const char *const[]){"EVAL", script_text(SCRIPT_FEED_HOLD), "2", position, stream, ttl, start, NULL});
 	mem_free(position);
 	mem_free(ttl);
+}
+
+void control_redis_delayed(struct control_redis *c, const char *key, double from, size_t skip, size_t n)
+{
+	char text[3][40];
+	snprintf(text[0], sizeof text[0], isinf(from) ? "-inf" : "%.17g", from);
+	snprintf(text[1], sizeof text[1], "%zu", skip);
+	snprintf(text[2], sizeof text[2], "%zu", n);
+	control_redis_words(c, (const char *const[]){"EVAL", script_text(SCRIPT_DELAYED_PAGE), "1", key, text[0],
+				       text[1], text[2], NULL});
 }

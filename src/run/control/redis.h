@@ -30,6 +30,8 @@ void control_redis_bytes(struct control_redis *c, const struct slice *words, siz
 /* The pause before the next try of a data stream's entry ends; start "$": a stream without a position begins behind
  * what is in it now, and that is kept for ttl_ms. As control_redis_words. */
 void control_redis_hold(struct control_redis *c, const char *stream, int64_t ttl_ms, const char *start);
+/* n members of the delayed set, each followed by its due time: from that time on, without the first `skip` of it. */
+void control_redis_delayed(struct control_redis *c, const char *key, double from, size_t skip, size_t n);
 /* How many entries to ask for next, most at most, after a page of n brought b: about 1 MiB of them, so that large
  * ones hold up neither this loop nor Redis. */
 size_t control_redis_page(size_t n, size_t most, const struct entry_batch *b);

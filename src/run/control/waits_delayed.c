@@ -3,7 +3,6 @@
  * never end. */
 #include "run/control/waits.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +18,7 @@ void waits_drop_items(struct waits_job *j)
 /* One id, or the page that begins at j->from. */
 void waits_send_delayed(struct waits_job *j)
 {
-	char from[40], skip[24], n[24], id[COMMAND_ID_CAP];
+	char id[COMMAND_ID_CAP];
 	waits_drop_items(j);
 	if (!waits_ask(j, WAITS_DELAYED))
 		return;
@@ -28,14 +27,7 @@ void waits_send_delayed(struct waits_job *j)
 		control_redis_words(j->conn, (const char *const[]){"ZSCORE", j->names.delayed, id, NULL});
 		return;
 	}
-	if (isinf(j->delayed.from))
-		snprintf(from, sizeof from, "-inf");
-	else
-		snprintf(from, sizeof from, "%.17g", j->delayed.from);
-	snprintf(skip, sizeof skip, "%zu", j->delayed.n_same);
-	snprintf(n, sizeof n, "%zu", j->delayed.page_n);
-	control_redis_words(j->conn, (const char *const[]){"ZRANGEBYSCORE", j->names.delayed, from, "+inf",
-					     "WITHSCORES", "LIMIT", skip, n, NULL});
+	control_redis_delayed(j->conn, j->names.delayed, j->delayed.from, j->delayed.n_same, j->delayed.page_n);
 }
 
 static bool waits_number(const redisReply *r, double *out)

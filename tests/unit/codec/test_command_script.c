@@ -1658,3 +1658,27 @@ Test(script, ghosts_are_found_page_by_page)
 	real_redis_command(redis, "XGROUP DESTROY orders-input orders-group");
 	cr_expect_eq(ghosts((struct entry_id){0, 0}, 50).n, 0);
 }
+
+/* Pages of the delayed set go on where the last one ended, within one time, too. */
+static void expect_delayed(const char *from, int skip, int n, const char *expected)
+{
+	char got[200] = "";
+	const redisReply *r =
+		real_redis_command(redis, "EVAL %s 1 z %s %d %d", script_text(SCRIPT_DELAYED_PAGE), from, skip, n);
+	for (size_t i = 0; i < r->elements; i++)
+		snprintf(got + strlen(got), sizeof got - strlen(got), "%s ", r->element[i]->str);
+	cr_expect_str_eq(got, expected);
+}
+
+Test(script, a_page_of_what_waits_begins_behind_what_was_seen)
+{
+	real_redis_command(redis, "ZADD z 5 a 7 b 7 c 7 d 9.5 e");
+	expect_delayed("-inf", 0, 2, "a 5 b 7 ");
+	expect_delayed("7", 1, 2, "c 7 d 7 ");
+	expect_delayed("7", 3, 9, "e 9.5 ");
+	expect_delayed("9.5", 1, 9, "");
+	expect_delayed("0", 0, 1, "a 5 ");
+	expect_delayed("6", 0, 1, "b 7 ");
+	cr_expect_eq(real_redis_command(redis, "EVAL %s 1 z x 0 1", script_text(SCRIPT_DELAYED_PAGE))->type,
+		REDIS_REPLY_ERROR);
+}
