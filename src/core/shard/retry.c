@@ -87,12 +87,25 @@ void retry_set_timer(struct retry *r, struct op *op)
 	heap_set(&r->timers, &op->timer, at);
 }
 
+static struct link *queue_of(struct retry *r, const struct op *op)
+{
+	const bool is_back = op->sent.command == CMD_REQUEUE || op->sent.command == CMD_LATER;
+	return is_back ? &r->going_back : &r->ready;
+}
+
 void retry_queue(struct retry *r, struct op *op)
 {
 	assert(op->is_live && !op->sent.in_flight);
 	retry_unqueue(r, op);
-	const bool is_back = op->sent.command == CMD_REQUEUE || op->sent.command == CMD_LATER;
-	list_push(is_back ? &r->going_back : &r->ready, &op->queue);
+	list_push(queue_of(r, op), &op->queue);
+	retry_set_timer(r, op);
+}
+
+void retry_queue_first(struct retry *r, struct op *op)
+{
+	assert(op->is_live && !op->sent.in_flight);
+	retry_unqueue(r, op);
+	list_push_front(queue_of(r, op), &op->queue);
 	retry_set_timer(r, op);
 }
 
@@ -240,6 +253,7 @@ void retry_was_sent(struct retry *r, struct shard_ctx *c, struct op *op)
 	op->sent.in_flight = true;
 	op->sent.conn = r->conn;
 	op->sent.at = c->now;
+	op->sent.n_evals = r->n_evals[op->sent.command];
 	r->n_in_flight++;
 	retry_set_timer(r, op);
 }
@@ -338,13 +352,20 @@ static void fill_payload(const struct shard_ctx *c, const struct op *op, struct 
 	}
 }
 
+/* The server did not know its script. What was sent together learns that together: the text goes once. */
+static bool needs_text(const struct retry *r, const struct op *op)
+{
+	return op->sent.use_eval && op->sent.n_evals == r->n_evals[op->sent.command];
+}
+
 void retry_send(struct retry *r, struct shard_ctx *c, struct op *op, uint64_t tag)
 {
 	struct effect *ef = ctx_redis(c, tag, (enum cmd_kind)op->sent.command, op->svc);
 	ef->cmd.stream = slice_of(op->entry.stream);
 	ef->cmd.id = op->entry.id;
 	ef->cmd.asking = op->sent.asking;
-	ef->cmd.use_eval = op->sent.use_eval;
+	ef->cmd.use_eval = needs_text(r, op);
+	r->n_evals[op->sent.command] += ef->cmd.use_eval;
 	fill_payload(c, op, &ef->cmd);
 	retry_was_sent(r, c, op);
 }

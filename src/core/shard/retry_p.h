@@ -40,9 +40,10 @@ struct op_sent {
 	bool in_flight : 1;
 	bool asking : 1;
 	bool use_eval : 1;
-	bool again : 1; /* an earlier try may have done it */
-	uint32_t conn;  /* of the connection it was sent over last */
-	mono_ms at;     /* in flight: sent; else: when to act */
+	bool again : 1;  /* an earlier try may have done it */
+	uint8_t n_evals; /* retry.n_evals of its command then */
+	uint32_t conn;   /* of the connection it was sent over last */
+	mono_ms at;      /* in flight: sent; else: when to act */
 };
 
 struct op_lock {
@@ -131,6 +132,8 @@ struct retry {
 	struct heap timers;
 	struct link ready, going_back; /* going_back: requeues; behind the others, see pop_ready */
 	uint32_t n_popped;
+	uint8_t n_evals
+		[CMD_N]; /* of each command: so often its script's text was sent; only whether it changes counts */
 	struct link waiting, covered; /* for a WAIT; by the one in flight */
 	bool is_wait_in_flight;
 	uint32_t wait_gen;
@@ -168,6 +171,7 @@ void retry_op_reply(struct retry *r, struct shard_ctx *c, struct op *op, const s
 /* To the soonest of its next act and the end of its time; after every change of either. */
 void retry_set_timer(struct retry *r, struct op *op);
 void retry_queue(struct retry *r, struct op *op);                       /* may be sent now */
+void retry_queue_first(struct retry *r, struct op *op);                 /* the same, before all others of its queue */
 void retry_next(struct retry *r, struct op *op, enum cmd_kind command); /* goes on with another command */
 void retry_wait(struct retry *r, struct op *op);                        /* done: now for the replicas */
 void retry_finish(

@@ -382,7 +382,7 @@ void retry_op_reply(struct retry *r, struct shard_ctx *c, struct op *op, const s
 		break;
 	case VERDICT_EVAL:
 		op->sent.use_eval = true;
-		retry_queue(r, op);
+		retry_queue_first(r, op); /* those behind it need not find out, too */
 		break;
 	case VERDICT_MOVED:
 		op_moved(r, c, op, &reply);

@@ -300,6 +300,39 @@ Test(retry, what_workers_wait_for_goes_before_what_goes_back, .init = story_up, 
 	cr_assert_geq(W.n_cmds[CMD_REQUEUE], n_back + 9, "nor are they left out");
 }
 
+/* Redis has restarted, and a worker with many streams was killed: each went there twice, the second time with the text
+ * of its script. */
+Test(retry, of_many_that_the_server_does_not_know_one_tells_it, .init = story_up, .fini = story_down)
+{
+	W.mute = true;
+	for (uint64_t i = 1; i <= 3000; i++)
+		story_msg_in(
+			(struct msg){.kind = MSG_OP, .op.kind = CMD_REQUEUE, .handle = i, .svc = 1, .op.id = {i, 0}});
+	static const struct reply unknown = {.kind = REPLY_ERROR, .error = RERR_NOSCRIPT, .text = {"NOSCRIPT", 8}};
+	int n_texts = 0;
+	for (int i = 0; i < 2000; i++) /* they were on their way together */
+		story_event((struct shard_event){.kind = SHARD_REPLY,
+			.tag = story_take(CMD_REQUEUE).tag,
+			.reply = &unknown,
+			.has_more = i % 100 != 99});
+	cr_assert_eq(W.n_cmds[CMD_REQUEUE], 4000);
+	for (int i = 0; i < 2000; i++) {
+		struct sent s = story_take(CMD_REQUEUE);
+		struct reply r = {.kind = REPLY_INT, .integer = 1};
+		cr_assert_eq(s.use_eval, i == 0, "the first, and what comes behind it finds it known");
+		n_texts += s.use_eval;
+		story_event((struct shard_event){.kind = SHARD_REPLY, .tag = s.tag, .reply = &r});
+	}
+	cr_assert_eq(n_texts, 1);
+	cr_assert_eq(W.n_msgs[MSG_OP_RESULT], 2000);
+	struct sent again_unknown = story_take(CMD_REQUEUE); /* SCRIPT FLUSH, or another master */
+	story_event((struct shard_event){.kind = SHARD_REPLY, .tag = again_unknown.tag, .reply = &unknown});
+	struct sent last = {0};
+	while (story_waits(CMD_REQUEUE))
+		last = story_take(CMD_REQUEUE);
+	cr_assert(last.use_eval);
+}
+
 /* ---- many at once ---- */
 
 /* Operations 1 to n, which come together. */
