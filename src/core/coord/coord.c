@@ -21,6 +21,8 @@ struct coord *coord_new(const struct coord_rules *rules)
 	list_init(&c->workers.all);
 	map_init(&c->workers.by_session, same_session, rng_next(&c->rng));
 	list_init(&c->workers.dirty);
+	list_init(&c->workers.giving_back);
+	c->workers.give_back_at = MONO_NEVER;
 	list_init(&c->services.turns);
 	list_init(&c->workers.gone);
 	heap_init(&c->workers.timers);
@@ -207,6 +209,7 @@ static void coord_due(struct coord *c)
 		heap_remove(&c->workers.timers, n);
 		worker_on_due(c, LIST_OF(struct worker, s, LIST_OF(struct session, timer, n)));
 	}
+	worker_give_more_back(c);
 	if (c->reroute_at <= c->now) {
 		c->reroute_at = MONO_NEVER;
 		entry_reroute(c);
@@ -313,7 +316,8 @@ static bool is_some_worker_leaving(const struct coord_workers *ws)
 static bool is_handed_over(const struct coord *c)
 {
 	return !c->drain.is_on && c->stop.listen_end <= c->now && c->stop.n_leaving == 0 &&
-	       c->ledger.n_state[ENTRY_FINISHING] == 0 && !is_some_worker_leaving(&c->workers);
+	       c->ledger.n_state[ENTRY_FINISHING] == 0 && list_empty(&c->workers.giving_back) &&
+	       !is_some_worker_leaving(&c->workers);
 }
 
 static void finish_turn(struct coord *c)
@@ -367,7 +371,7 @@ mono_ms coord_step(struct coord *c, const struct coord_event *ev, struct effects
 	mono_ms at = mono_min(heap_deadline(&c->ledger.timers), heap_deadline(&c->workers.timers));
 	at = mono_min(at, mono_min(c->reroute_at, mono_min(c->drain.end, c->stop.at)));
 	at = mono_min(at, mono_min(c->drain.over, c->shards.start_again));
-	at = mono_min(at, c->services.lost_at);
+	at = mono_min(at, mono_min(c->services.lost_at, c->workers.give_back_at));
 	if (c->stop.at != MONO_NEVER && c->stop.listen_end > c->now)
 		at = mono_min(at, c->stop.listen_end);
 	if (!c->look_up.is_pending)

@@ -87,6 +87,7 @@ uint32_t worker_check(const struct coord *c, const struct worker *w)
 	assert(list_empty(&w->dirty)); /* its until_ms went out */
 	assert(w->is_connected == (w->s.state != SESSION_DETACHED));
 	assert(list_empty(&w->entries) || w->s.state == SESSION_READY || w->s.state == SESSION_DETACHED);
+	assert(list_empty(&w->end.giving_back) || w->s.state == SESSION_DETACHED);
 	assert(list_empty(&w->credit_holder.ring) || w->s.state == SESSION_READY);
 	uint32_t n = 0;
 	mono_ms latest = 0;
@@ -122,6 +123,7 @@ static void workers_check(const struct coord *c, uint32_t *n_listed)
 		n_connected += w->is_connected;
 	}
 	assert(n_connected == c->workers.n);
+	assert((c->workers.give_back_at == MONO_NEVER) == list_empty(&c->workers.giving_back));
 	assert(n == c->workers.by_session.n && list_empty(&c->workers.gone) && list_empty(&c->workers.dirty));
 }
 

@@ -362,7 +362,13 @@ void coord_place_turn(struct coord *c, struct coord_service *s);
 void coord_end_grant(struct coord *c, struct coord_service *s);
 
 /* shared by the files of session_*.c */
-void worker_give_all_back(struct coord *c, struct worker *m, enum requeue_why why); /* uncounted */
+/* m ends, its connection is closed, and its entries go back uncounted: now and m with this turn, or, when they are
+ * many, in turns to come. */
+void worker_give_all_back(struct coord *c, struct worker *m, enum requeue_why why);
+/* m is DETACHED and its time to come back may be over. True: its entries go back in turns to come. */
+bool worker_gives_back_later(struct coord *c, struct worker *m);
+/* Some of those that were left for later, when that is due. */
+void worker_give_more_back(struct coord *c);
 void worker_fatal(struct coord *c, struct worker *m, enum frame_error error, const char *msg);
 /* An err frame: msg and lease are copied; lease.p NULL = it is about none. Counted. */
 void worker_say_error(struct coord *c, struct worker *m, enum frame_error error, struct slice lease, const char *msg);

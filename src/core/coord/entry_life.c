@@ -191,6 +191,15 @@ void entry_release_and_drop(struct coord *c, struct entry *e)
 
 /* ---- time ---- */
 
+static void limbo_is_over(struct coord *c, struct entry *e)
+{
+	struct worker *w = e->owner ? workers_find(&c->workers, e->owner) : NULL;
+	if (!w)
+		entry_requeue(c, e, WHY_UNRESUMED, false);
+	else if (!worker_gives_back_later(c, w))
+		entry_worker_ended(c, e, w->end.n_blamed, false);
+}
+
 static void state_deadline(struct coord *c, struct entry *e)
 {
 	struct coord_service *s = services_find(&c->services, e->svc);
@@ -218,10 +227,7 @@ static void state_deadline(struct coord *c, struct entry *e)
 		entry_stopped(c, e);
 		break;
 	case ENTRY_LIMBO:
-		if (e->owner && workers_find(&c->workers, e->owner))
-			entry_worker_ended(c, e, workers_find(&c->workers, e->owner)->n_blamed, false);
-		else
-			entry_requeue(c, e, WHY_UNRESUMED, false);
+		limbo_is_over(c, e);
 		break;
 	case ENTRY_FINISHING: /* its position was not closed in time: its token protects it */
 		entry_feed_close(c, e, FEED_END_FORGET);

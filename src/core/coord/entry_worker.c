@@ -153,7 +153,8 @@ bool entry_may_have_killed(const struct coord *c, const struct entry *e, const s
 	if (!e->feed || entry_feed_is_out(e))
 		return true;
 	const mono_ms young = e->feed->suspect.is_read ? SUSPECT_ASSIGN_MS : SUSPECT_ALONE_MS;
-	return !e->feed->has_progress && !e->feed->suspect.is_cleared && c->now - e->since < young;
+	const mono_ms ended_at = w->end.began ? w->end.began : c->now; /* not when it is this one's turn to go back */
+	return !e->feed->has_progress && !e->feed->suspect.is_cleared && ended_at - e->since < young;
 }
 
 void entry_worker_ended(struct coord *c, struct entry *e, uint32_t n_blamed, bool is_dead)

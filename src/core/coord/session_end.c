@@ -21,6 +21,9 @@ void worker_retire(struct coord *c, struct worker *m)
 	effects_add(c->out, EFF_SESSION_OVER)->session = m->s.id;
 	heap_remove(&c->workers.timers, &m->s.timer);
 	list_remove(&m->dirty);
+	list_remove(&m->end.giving_back);
+	if (list_empty(&c->workers.giving_back))
+		c->workers.give_back_at = MONO_NEVER;
 	list_remove(&m->all);
 	list_push(&c->workers.gone, &m->all);
 }
@@ -59,30 +62,106 @@ static uint32_t n_blamed(const struct coord *c, const struct worker *m)
 	return n == 1 && is_at_its_end ? 2 : n;
 }
 
+static void all_into_limbo(struct coord *c, struct worker *m, mono_ms until)
+{
+	for (struct link *l = m->entries.next; l != &m->entries; l = l->next)
+		entry_limbo(c, LIST_OF(struct entry, peers, l), until);
+}
+
 /* The worker is not connected any more, but its process lives: it may come back for a while. */
 static void worker_detach(struct coord *c, struct worker *m)
 {
 	disconnect(c, m);
 	session_move(&m->s, SESSION_DETACHED, c->out, "its connection is closed");
 	mono_ms back = c->now + c->rules.resume_grace_ms;
-	m->n_blamed = n_blamed(c, m);
-	for (struct link *l = m->entries.next; l != &m->entries; l = l->next) {
-		struct entry *e = LIST_OF(struct entry, peers, l);
-		/* it cannot be told to stop: what it was told last must have run out first */
-		entry_limbo(c, e, mono_max(back, m->s.told_until + TELL_MARGIN_MS));
-	}
+	m->end.n_blamed = n_blamed(c, m);
+	m->end.why = WHY_WORKER_DIED;
+	/* it cannot be told to stop: what it was told last must have run out first */
+	m->end.back_until = mono_max(back, m->s.told_until + TELL_MARGIN_MS);
+	all_into_limbo(c, m, m->end.back_until);
 	m->s.deadline = mono_max(back, m->s.told_until + 2 * TELL_MARGIN_MS);
 	worker_arm(c, m);
 	services_mark_all(&c->services);
 }
 
+/* ---- what it held goes back ---- */
+
+enum { GIVE_BACK_MAX = 256 };    /* in one turn: some milliseconds' work, with what shards do for it */
+enum { GIVE_BACK_EVERY_MS = 2 }; /* others have their turns in between */
+
+static bool has_more_than_a_turn(const struct worker *m)
+{
+	return m->credit_holder.in_use > GIVE_BACK_MAX; /* each of its entries uses one */
+}
+
+static void give_one_back(struct coord *c, const struct worker *m, struct entry *e)
+{
+	if (m->end.why == WHY_WORKER_DIED)
+		entry_worker_ended(c, e, m->end.n_blamed, m->end.is_dead);
+	else
+		entry_requeue(c, e, e->is_lost ? WHY_LOST : (enum requeue_why)m->end.why, false);
+}
+
+/* Until then they wait in LIMBO, with their leases, and nobody can resume them. */
+static void give_back_later(struct coord *c, struct worker *m)
+{
+	assert(list_empty(&m->end.giving_back));
+	if (m->s.state == SESSION_READY) {
+		disconnect(c, m);
+		session_move(&m->s, SESSION_DETACHED, c->out, "it has ended");
+		all_into_limbo(c, m, MONO_NEVER);
+	}
+	m->end.began = c->now;
+	list_push(&c->workers.giving_back, &m->end.giving_back);
+	c->workers.give_back_at = mono_min(c->workers.give_back_at, c->now + GIVE_BACK_EVERY_MS);
+}
+
+/* True: all of it, now. */
+static bool give_back(struct coord *c, struct worker *m)
+{
+	if (has_more_than_a_turn(m)) {
+		give_back_later(c, m);
+		return false;
+	}
+	while (!list_empty(&m->entries))
+		give_one_back(c, m, LIST_OF(struct entry, peers, m->entries.next));
+	services_mark_all(&c->services);
+	return true;
+}
+
 void worker_give_all_back(struct coord *c, struct worker *m, enum requeue_why why)
 {
-	while (!list_empty(&m->entries)) {
-		struct entry *e = LIST_OF(struct entry, peers, m->entries.next);
-		entry_requeue(c, e, e->is_lost ? WHY_LOST : why, false);
-	}
+	assert(why != WHY_WORKER_DIED);
+	const bool was_connected = m->is_connected;
+	m->end.why = (uint8_t)why;
+	const bool is_all = give_back(c, m);
+	if (was_connected) /* before EFF_SESSION_OVER: its process is watched from now on, until then */
+		effects_add(c->out, EFF_CLOSE)->session = m->s.id;
+	if (is_all)
+		worker_retire(c, m);
+}
+
+bool worker_gives_back_later(struct coord *c, struct worker *m)
+{
+	if (!list_empty(&m->end.giving_back))
+		return true;
+	if (!has_more_than_a_turn(m) || c->now < m->end.back_until)
+		return false;
+	give_back_later(c, m);
+	return true;
+}
+
+void worker_give_more_back(struct coord *c)
+{
+	if (c->workers.give_back_at > c->now)
+		return;
+	struct worker *m = LIST_OF(struct worker, end.giving_back, c->workers.giving_back.next);
+	for (int n = 0; n < GIVE_BACK_MAX && !list_empty(&m->entries); n++)
+		give_one_back(c, m, LIST_OF(struct entry, peers, m->entries.next));
 	services_mark_all(&c->services);
+	c->workers.give_back_at = c->now + GIVE_BACK_EVERY_MS;
+	if (list_empty(&m->entries))
+		worker_retire(c, m);
 }
 
 enum { EMPTY_KEPT = 64 }; /* sessions with nothing to come back for, to see whether their process dies */
@@ -138,14 +217,17 @@ void worker_on_end(struct coord *c, struct worker *m, uint32_t n_unread)
 
 void worker_on_dead(struct coord *c, struct worker *m)
 {
+	if (!list_empty(&m->end.giving_back)) /* it had ended before */
+		return;
 	c->m[MP_DISC_DIED]++;
 	if (!list_empty(&m->entries))
 		effects_log(c->out, LOG_NOTICE, "worker=%s pid=%d died: its streams go back", m->s.name, (int)m->s.pid);
-	uint32_t n = m->s.state == SESSION_DETACHED ? m->n_blamed : n_blamed(c, m);
-	while (!list_empty(&m->entries))
-		entry_worker_ended(c, LIST_OF(struct entry, peers, m->entries.next), n, true);
-	services_mark_all(&c->services);
-	worker_retire(c, m);
+	if (m->s.state != SESSION_DETACHED)
+		m->end.n_blamed = n_blamed(c, m);
+	m->end.why = WHY_WORKER_DIED;
+	m->end.is_dead = true;
+	if (give_back(c, m))
+		worker_retire(c, m);
 }
 
 void worker_on_bad_input(struct coord *c, struct worker *m, enum frame_error error, const char *text)
@@ -156,8 +238,6 @@ void worker_on_bad_input(struct coord *c, struct worker *m, enum frame_error err
 
 void worker_on_bye(struct coord *c, struct worker *m)
 {
-	worker_give_all_back(c, m, WHY_BYE);
-	effects_add(c->out, EFF_CLOSE)->session = m->s.id;
 	c->m[MP_DISC_BYE]++;
-	worker_retire(c, m);
+	worker_give_all_back(c, m, WHY_BYE);
 }

@@ -16,6 +16,7 @@ struct worker *worker_new(struct coord *c, const struct coord_event *ev)
 	credit_holder_init(&m->credit_holder, ev->session);
 	list_init(&m->entries);
 	list_init(&m->dirty);
+	list_init(&m->end.giving_back);
 	list_push(&c->workers.all, &m->all);
 	map_put(&c->workers.by_session, &m->s.id, sizeof m->s.id, m);
 	c->workers.n++;
@@ -72,7 +73,7 @@ static struct worker *by_key(struct coord_workers *ws, const struct worker * not
 	for (struct link *l = ws->all.next; l != &ws->all; l = l->next) {
 		struct worker *m = LIST_OF(struct worker, all, l);
 		if (m != not &&(m->s.state == SESSION_READY || m->s.state == SESSION_DETACHED) &&
-			strcmp(m->s.key, key) == 0 && m->s.uid == not ->s.uid)
+			list_empty(&m->end.giving_back) && strcmp(m->s.key, key) == 0 && m->s.uid == not ->s.uid)
 			return m;
 	}
 	return NULL;
@@ -147,15 +148,6 @@ static void inherit(struct worker *m, struct worker *old)
 	m->s.told_until = old->s.told_until;
 	for (uint32_t i = 0; i < m->s.n_outcomes; i++)
 		m->s.outcomes[i].is_zombie = false; /* what it still has it names now */
-}
-
-static void replace_old(struct coord *c, struct worker *old)
-{
-	bool was_connected = old->is_connected;
-	worker_give_all_back(c, old, WHY_RELEASE);
-	if (was_connected)
-		effects_add(c->out, EFF_CLOSE)->session = old->s.id;
-	worker_retire(c, old);
 }
 
 static void fill_welcome(struct coord *c, struct worker *m, struct out_frame *f)
@@ -249,7 +241,7 @@ void worker_welcome(struct coord *c, struct worker *m)
 	ef->frame.welcome.n_not_served = n_left_out;
 	revoke_again(c, m);
 	if (old)
-		replace_old(c, old);
+		worker_give_all_back(c, old, WHY_RELEASE);
 	effects_log(c->out, LOG_INFO, "worker=%s pid=%d connected credits=%u resumed=%zu gone=%zu", m->s.name,
 		(int)m->s.pid, m->credit_holder.credits, n_resumed, n_gone);
 	credits_join(&c->place, &m->credit_holder);

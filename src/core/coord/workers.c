@@ -13,6 +13,7 @@ void worker_free(struct coord_workers *ws, struct credits *place, struct worker 
 	credits_leave(place, &m->credit_holder);
 	ws->n_hushed -= m->is_hushed;
 	list_remove(&m->dirty);
+	list_remove(&m->end.giving_back);
 	list_remove(&m->all);
 	map_remove(&ws->by_session, &m->s.id, sizeof m->s.id);
 	while (!list_empty(&m->entries)) /* only at the coordinator's own end */

@@ -25,6 +25,16 @@ struct worker_told {
 	uint32_t n_unread;   /* DETACHED: it has not read so many of them, the latest */
 };
 
+/* DETACHED: how it ended. */
+struct worker_end {
+	struct link giving_back; /* in coord_workers.giving_back: its entries go back, some in each turn, none to it */
+	uint8_t why;             /* enum requeue_why: they go back because of that */
+	bool is_dead;            /* its process has ended */
+	uint32_t n_blamed;       /* entries that may be why its connection ended */
+	mono_ms back_until;      /* so long it may come back */
+	mono_ms began;           /* they began to go back; 0 = not yet */
+};
+
 struct worker { /* a worker */
 	struct session s;
 	struct credit_holder credit_holder;
@@ -37,7 +47,7 @@ struct worker { /* a worker */
 	mono_ms disorder;  /* of entries: none ends by more than this after one that is behind it */
 	mono_ms result_at; /* when it told a result last, an acknowledgement, say; 0 = never */
 	struct worker_told told;
-	uint32_t n_blamed;                  /* DETACHED: entries that may be why its connection ended */
+	struct worker_end end;
 	struct worker_hung silent, running; /* says nothing; was told to stop, and has not */
 	uint16_t *named; /* ids of the services its hello named, SERVICE_NONE behind the last; NULL = all */
 	/* a hello that waits until own entries are known, and what its welcome names */
@@ -50,7 +60,9 @@ struct worker { /* a worker */
 struct coord_workers {
 	struct link all, gone; /* gone: those that end with this turn */
 	struct map by_session;
-	struct link dirty; /* those whose until_ms moved */
+	struct link dirty;       /* those whose until_ms moved */
+	struct link giving_back; /* those that ended with many entries */
+	mono_ms give_back_at;    /* the next of these go back; MONO_NEVER: there are none */
 	struct heap timers;
 	uint32_t n;          /* connected */
 	uint32_t n_hushed;   /* of all */
