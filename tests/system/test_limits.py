@@ -154,6 +154,18 @@ def test_entry_that_fits_no_frame(t):
     checks.wait_clean(r.db, dlq=2)
 
 
+def test_a_welcome_may_be_longer_than_a_frame(t):
+    """It names each lease of a hello again, with what became of it: none is left out to keep it short."""
+    r = t.redis()
+    d = t.daemon(r, cfg={"workers": {"max_frame": "4KiB", "write_buffer": "4KiB"}})
+    leases = [f"{i:x}" for i in range(500)]
+    hello = json.dumps({"t": "hello", "v": 1, "name": "raw", "credits": 1, "resume": leases}, separators=(",", ":")) + "\n"
+    assert len(hello) < 4096
+    f = Raw(d.worker_sock).send(hello.encode()).until("welcome")
+    assert len(json.dumps(f)) > 4096 and f["resumed"] == []
+    assert [(g["lease"], g["outcome"]) for g in f["gone"]] == [(x, "lost") for x in leases]
+
+
 def test_services(t):
     """256 places, and one that is left out keeps its own until its last stream has ended."""
     r = t.redis()
