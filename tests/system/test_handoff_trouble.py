@@ -246,7 +246,7 @@ def test_several_notifications(t):
 @limit(60)
 def test_a_storm_of_moves(t):
     """Each connection hears hundreds, and none hears one when another does: the last one counts, nothing is lost."""
-    r, g, d, w = setup(t, cfg={"log": {"level": "info"}})
+    r, g, d, w = setup(t, cfg={"log": {"level": "info"}, "maintenance": {"post_handoff_relaxed": "500ms"}})
     load = Stream(r, entries=20, events=10)
     for end in (None, g[1].endpoint, g[0].endpoint):
         for n in range(20):
